@@ -1,0 +1,136 @@
+//! A configuration folder, read whole: every problem at once, or a policy that can be published.
+//!
+//! `queuewarden.toml` is about the process, `models/` holds role models, `organizations/` the tenants. A folder that has a
+//! problem anywhere yields no policy at all; what runs already is then left alone ([`crate::reload`]).
+
+mod model;
+mod organization;
+mod presets;
+pub mod problem;
+pub mod process;
+mod reader;
+mod users_csv;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::limits::ORGANIZATIONS_MAX;
+use crate::policy::Policy;
+use crate::policy::model::Model;
+use crate::telephony::OrganizationId;
+use organization::Surroundings;
+use problem::{Problem, Problems};
+use process::ProcessSettings;
+
+/// A folder that loaded.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What `queuewarden.toml` says.
+    pub process: ProcessSettings,
+    /// The tables.
+    pub policy: Policy,
+    /// What is allowed but probably not meant.
+    pub warnings: Problems,
+}
+
+/// Loads a configuration folder. Ids stay as they are in `previous`, which the new policy follows by one revision.
+///
+/// # Errors
+///
+/// Every problem of every file.
+pub fn load(folder: &Path, previous: &Policy) -> Result<Loaded, Problems> {
+    let problems = RefCell::new(Problems::default());
+    let warnings = RefCell::new(Problems::default());
+    let process = process::read(folder, &problems, &mut warnings.borrow_mut());
+    let models = load_models(folder, &problems);
+    let mut organizations: Vec<crate::policy::Organization> = vec![];
+    let mut ids = FreeIds::after(previous);
+    for path in toml_files(&folder.join("organizations"), &problems) {
+        if organizations.len() >= ORGANIZATIONS_MAX {
+            problems.borrow_mut().add(Problem::of_file(path.display().to_string(), format!("is one organization more than {ORGANIZATIONS_MAX}")));
+            break;
+        }
+        let around = Surroundings { models: &models, previous, next_id: ids.next() };
+        let Some((place, organization)) = organization::read(&path, &around, &problems, &warnings) else { continue };
+        if organization.id == around.next_id {
+            ids.take();
+        }
+        if organizations.iter().any(|other| other.name == organization.name) {
+            let message = format!("there is an organization `{}` already", organization.name);
+            problems.borrow_mut().add(Problem { message, ..place });
+        }
+        organizations.push(organization);
+    }
+    let problems = problems.into_inner();
+    match process {
+        Some(process) if problems.is_empty() => {
+            if organizations.is_empty() {
+                let problem = Problem::of_file(folder.join("organizations").display().to_string(), "holds no organization");
+                warnings.borrow_mut().add(problem.help("every question will be denied with unknown_organization"));
+            }
+            let policy = Policy::new(previous.revision.saturating_add(1), organizations);
+            Ok(Loaded { process, policy, warnings: warnings.into_inner() })
+        }
+        _ => Err(problems),
+    }
+}
+
+/// The ids that no organization of the previous policy has.
+struct FreeIds {
+    taken: Vec<OrganizationId>,
+    next: u16,
+}
+
+impl FreeIds {
+    fn after(previous: &Policy) -> Self {
+        let mut ids = Self { taken: previous.organizations().map(|organization| organization.id).collect(), next: 0 };
+        ids.skip_taken();
+        ids
+    }
+
+    const fn next(&self) -> OrganizationId {
+        OrganizationId(self.next)
+    }
+
+    fn take(&mut self) {
+        self.next = self.next.saturating_add(1);
+        self.skip_taken();
+    }
+
+    fn skip_taken(&mut self) {
+        while self.taken.contains(&OrganizationId(self.next)) {
+            self.next = self.next.saturating_add(1);
+        }
+    }
+}
+
+fn load_models(folder: &Path, problems: &RefCell<Problems>) -> HashMap<Box<str>, Arc<Model>> {
+    let files = toml_files(&folder.join("models"), problems);
+    let models = files.into_iter().filter_map(|path| {
+        let name = path.file_stem()?.to_str()?.to_owned();
+        let model = model::read(&path, &name, problems)?;
+        Some((name.into_boxed_str(), Arc::new(model)))
+    });
+    models.collect()
+}
+
+/// The TOML files of a folder, by name; files that begin with a dot are an editor's.
+fn toml_files(folder: &Path, problems: &RefCell<Problems>) -> Vec<PathBuf> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) => {
+            let file = folder.display().to_string();
+            problems.borrow_mut().add(Problem::of_file(file, format!("cannot be read: {error}")));
+            return vec![];
+        }
+    };
+    let mut paths: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .filter(|path| !path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")))
+        .collect();
+    paths.sort_unstable();
+    paths
+}

@@ -1,0 +1,389 @@
+//! `models/*.toml`: a role model as an operator writes it, compiled into the rows of [`crate::policy::model`].
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::path::Path;
+
+use crate::config::problem::{Problem, Problems};
+use crate::config::reader::{Located, Section, Source};
+use crate::decision::{ActionLabel, AllowReason, DenyReason};
+use crate::event::{AttributeSet, Key, KeySet};
+use crate::limits::{
+    ACTIONS_PER_MODEL_MAX, GRANTS_PER_MODEL_MAX, ROLES_PER_MODEL_MAX, SETTINGS_PER_MODEL_MAX, TOML_FILE_BYTES_MAX,
+};
+use crate::policy::facts::{Fact, FactSet};
+use crate::policy::model::{Action, Effect, Grant, Model, Role, RoleSet, Setting, SettingSet, Subject, ground_of};
+use crate::telephony::{QueueKind, SupervisionMode};
+
+/// The name for all users, whatever roles they hold.
+const EVERYONE: &str = "everyone";
+
+/// The keys with a closed list that a grant may narrow.
+const NARROWING_KEYS: &[(Key, &str)] = &[
+    (Key::Via, "via"),
+    (Key::Conversation, "conversation"),
+    (Key::Field, "field"),
+    (Key::Section, "section"),
+    (Key::Kind, "kind"),
+    (Key::Verb, "verb"),
+    (Key::InUse, "in_use"),
+];
+
+pub(super) fn read(path: &Path, name: &str, problems: &RefCell<Problems>) -> Option<Model> {
+    let source = match Source::read(path, TOML_FILE_BYTES_MAX) {
+        Ok(source) => source,
+        Err(problem) => {
+            problems.borrow_mut().add(problem);
+            return None;
+        }
+    };
+    let before = problems.borrow().count();
+    let table = source.parse(&mut problems.borrow_mut())?;
+    let mut root = Section::root(&source, &table, problems);
+    if let Some(given) = root.required_string("model").filter(|given| given.value != name) {
+        root.report_with_help(&given.span, format!("the model `{}` stands in a file named {name}.toml", given.value), "give both one name");
+    }
+    let mut reader = ModelReader { problems, source: &source, model: empty(name, &source.file), pending_toggles: vec![] };
+    root.sections("roles").into_iter().for_each(|section| reader.role(section));
+    root.sections("settings").into_iter().for_each(|section| reader.setting(section));
+    root.sections("actions").into_iter().for_each(|section| reader.action(section));
+    reader.resolve_toggles();
+    root.sections("grants").into_iter().for_each(|section| reader.grants(section));
+    root.finish();
+    let model = reader.finish();
+    (problems.borrow().count() == before).then_some(model)
+}
+
+/// A model without anything in it.
+pub(super) fn empty(name: &str, file: &str) -> Model {
+    Model {
+        name: name.into(),
+        file: file.into(),
+        roles: vec![],
+        supervising: RoleSet::default(),
+        settings: vec![],
+        actions: vec![],
+        grants: vec![],
+        action_positions: HashMap::default(),
+    }
+}
+
+struct ModelReader<'a> {
+    problems: &'a RefCell<Problems>,
+    source: &'a Source,
+    model: Model,
+    /// Toggles by position of their action, with the names that they go between.
+    pending_toggles: Vec<(usize, Located<&'a str>, Located<&'a str>)>,
+}
+
+impl<'a> ModelReader<'a> {
+    fn report(&self, problem: Problem) {
+        self.problems.borrow_mut().add(problem);
+    }
+
+    fn at<T>(&self, located: &Located<T>, message: impl Into<String>) {
+        self.report(self.source.problem(located.span.clone(), message));
+    }
+
+    fn role(&mut self, mut section: Section<'a>) {
+        let name = section.required_string("name");
+        cited_rules(&mut section);
+        let supervises = section.boolean("supervises").unwrap_or(false);
+        if let Some(name) = name {
+            let position = self.model.roles.len();
+            if name.value == EVERYONE || self.role_position(name.value).is_some() {
+                self.at(&name, format!("there is a role `{}` already", name.value));
+            } else if position >= ROLES_PER_MODEL_MAX {
+                self.at(&name, format!("a model has at most {ROLES_PER_MODEL_MAX} roles"));
+            } else {
+                self.model.roles.push(Role { name: name.value.into(), supervises });
+                if supervises {
+                    self.model.supervising = self.model.supervising.with(position);
+                }
+            }
+        }
+        section.finish();
+    }
+
+    fn setting(&mut self, mut section: Section<'a>) {
+        let name = section.required_string("name");
+        cited_rules(&mut section);
+        let default = section.boolean("default").unwrap_or(false);
+        let locked = section.boolean("locked").unwrap_or(false);
+        if let Some(name) = name {
+            let role = name.value.split_once('.').map(|(role, _)| role);
+            if self.setting_position(name.value).is_some() {
+                self.at(&name, format!("there is a setting `{}` already", name.value));
+            } else if let Some(role) = role.filter(|role| self.role_position(role).is_none()) {
+                self.at(&name, format!("the setting is of a role `{role}` that the model does not have"));
+            } else if self.model.settings.len() >= SETTINGS_PER_MODEL_MAX {
+                self.at(&name, format!("a model has at most {SETTINGS_PER_MODEL_MAX} settings"));
+            } else {
+                self.model.settings.push(Setting { name: name.value.into(), default, locked });
+            }
+        }
+        section.finish();
+    }
+
+    fn action(&mut self, mut section: Section<'a>) {
+        let name = section.required_string("name");
+        let rules = cited_rules(&mut section);
+        let effect = self.effect(&mut section);
+        let needs = key_set(&mut section, "needs");
+        let uses = key_set(&mut section, "uses").union(needs);
+        let kinds = named_list(&mut section, "kinds", QueueKind::named);
+        let mut deny_reason = |key| {
+            let code = section.string(key)?;
+            let reason = DenyReason::with_code(code.value);
+            if reason.is_none() {
+                section.report(&code.span, format!("`{}` is no reason of a denial", code.value));
+            }
+            reason
+        };
+        let without_role = deny_reason("without_role").unwrap_or(DenyReason::RoleForbids);
+        let outside_queue = deny_reason("outside_queue").unwrap_or(DenyReason::QueueOutOfScope);
+        if let Some(name) = name {
+            let position = u16::try_from(self.model.actions.len()).ok().filter(|_| self.model.actions.len() < ACTIONS_PER_MODEL_MAX);
+            if self.model.action_positions.contains_key(name.value) {
+                self.at(&name, format!("there is an action `{}` already", name.value));
+            } else if let Some(position) = position {
+                self.model.action_positions.insert(name.value.into(), position);
+                self.model.actions.push(Action {
+                    name: name.value.into(),
+                    label: ActionLabel::named(name.value).unwrap_or(ActionLabel::Control),
+                    effect,
+                    needs,
+                    uses,
+                    kinds,
+                    without_role,
+                    outside_queue,
+                    facts: FactSet::EMPTY,
+                    grants: 0..0,
+                    rules,
+                });
+            } else {
+                self.at(&name, format!("a model has at most {ACTIONS_PER_MODEL_MAX} actions"));
+            }
+        }
+        section.finish();
+    }
+
+    fn effect(&mut self, section: &mut Section<'a>) -> Effect {
+        let subject = section.string("whose").map(|whose| match whose.value {
+            "actor" => Subject::Actor,
+            "target" => Subject::Target,
+            _ => {
+                section.report(&whose.span, "`whose` must be \"actor\" or \"target\"");
+                Subject::Actor
+            }
+        });
+        let subject = subject.unwrap_or(Subject::Actor);
+        let (to, from) = (section.string("logged_out"), section.string("logged_in"));
+        let Some(does) = section.string("does") else { return Effect::Nothing };
+        match (does.value, to, from) {
+            ("login", None, None) => Effect::Login(subject),
+            ("logout", None, None) => Effect::Logout(subject),
+            ("pause", None, None) => Effect::Pause(subject, true),
+            ("resume", None, None) => Effect::Pause(subject, false),
+            ("toggle", Some(logged_out), Some(logged_in)) => {
+                self.pending_toggles.push((self.model.actions.len(), logged_out, logged_in));
+                Effect::Toggle { login: 0, logout: 0 }
+            }
+            ("toggle", _, _) => {
+                let help = "logged_out = \"queue.login\", logged_in = \"queue.logout\"";
+                section.report_with_help(&does.span, "a toggle names the action it becomes in either state", help);
+                Effect::Nothing
+            }
+            (mode, None, None) if SupervisionMode::named(mode).is_some() => {
+                Effect::Supervise(SupervisionMode::named(mode).unwrap_or(SupervisionMode::Listen))
+            }
+            _ => {
+                let help = "login, logout, pause, resume, toggle, listen, whisper or barge; without `does` it changes nothing";
+                section.report_with_help(&does.span, format!("an action cannot do `{}`", does.value), help);
+                Effect::Nothing
+            }
+        }
+    }
+
+    fn resolve_toggles(&mut self) {
+        for (toggle, logged_out, logged_in) in std::mem::take(&mut self.pending_toggles) {
+            let find = |name: &Located<&str>, fits: fn(Effect) -> bool| {
+                let position = self.model.action_positions.get(name.value).copied();
+                let position = position.filter(|&position| self.model.action(position).is_some_and(|action| fits(action.effect)));
+                if position.is_none() {
+                    self.at(name, format!("`{}` is no such action of one's own", name.value));
+                }
+                position
+            };
+            let login = find(&logged_out, |effect| matches!(effect, Effect::Login(Subject::Actor)));
+            let logout = find(&logged_in, |effect| matches!(effect, Effect::Logout(Subject::Actor)));
+            if let (Some(login), Some(logout), Some(action)) = (login, logout, self.model.actions.get_mut(toggle)) {
+                action.effect = Effect::Toggle { login, logout };
+            }
+        }
+    }
+
+    fn grants(&mut self, mut section: Section<'a>) {
+        let rules = cited_rules(&mut section);
+        let line = self.source.line(&section.span);
+        let actions = section.strings("actions");
+        let roles = self.roles(&mut section);
+        let mut attributes_barred = AttributeSet::EMPTY;
+        for &(key, name) in NARROWING_KEYS {
+            let values = section.strings(name);
+            let admitted = values.iter().filter_map(|value| {
+                let set = AttributeSet::value(key, value.value);
+                if set.is_none() {
+                    section.report(&value.span, format!("`{}` is no value of `{name}`", value.value));
+                }
+                set
+            });
+            let admitted = admitted.fold(AttributeSet::EMPTY, AttributeSet::union);
+            if !admitted.is_empty() {
+                attributes_barred = attributes_barred.union(AttributeSet::all_of(KeySet::EMPTY.with(key)).without(admitted));
+            }
+        }
+        let on = self.settings(&mut section, "on");
+        let off = self.settings(&mut section, "off");
+        let facts = named_list(&mut section, "where", Fact::named).into_iter().fold(FactSet::EMPTY, FactSet::with);
+        let reason = section.string("reason").and_then(|code| {
+            let reason = AllowReason::with_code(code.value);
+            if reason.is_none() {
+                section.report(&code.span, format!("`{}` is no reason of an allow", code.value));
+            }
+            reason
+        });
+        if actions.is_empty() {
+            section.report(&section.span, "a grant is for at least one action: `actions`");
+        }
+        for name in &actions {
+            let Some(&position) = self.model.action_positions.get(name.value) else {
+                self.at(name, format!("the catalogue has no action `{}`", name.value));
+                continue;
+            };
+            let effect = self.model.action(position).map_or(Effect::Nothing, |action| action.effect);
+            let reason = reason.unwrap_or_else(|| usual_reason(effect));
+            let grounded = ground_of(reason).is_some() || reason == AllowReason::AlreadyLoggedIn;
+            if matches!(effect, Effect::Login(_)) && !grounded {
+                self.at(name, "the grant of a login needs a reason: assigned, unassigned_allowed, supervisor_login or already_logged_in");
+            }
+            if matches!(effect, Effect::Toggle { .. }) {
+                self.at(name, "a toggle has no grants of its own: it is judged as what it becomes");
+            }
+            let facts = with_implied(facts);
+            self.model.grants.push(Grant {
+                action: position,
+                roles,
+                attributes_barred,
+                on,
+                off,
+                facts,
+                reason,
+                rules: rules.clone(),
+                line,
+            });
+            if let Some(action) = self.model.actions.get_mut(usize::from(position)) {
+                action.facts = action.facts.union(facts);
+            }
+        }
+        section.finish();
+    }
+
+    fn roles(&self, section: &mut Section<'a>) -> Option<RoleSet> {
+        let names = section.strings("roles");
+        if names.is_empty() {
+            let help = format!("roles = [\"{EVERYONE}\"] is for every user of the organization");
+            section.report_with_help(&section.span, "a grant is for at least one role: `roles`", help);
+        }
+        if names.iter().any(|name| name.value == EVERYONE) {
+            return None;
+        }
+        let positions = names.iter().filter_map(|name| {
+            let position = self.role_position(name.value);
+            if position.is_none() {
+                section.report(&name.span, format!("the model has no role `{}`", name.value));
+            }
+            position
+        });
+        Some(positions.fold(RoleSet::default(), RoleSet::with))
+    }
+
+    fn settings(&self, section: &mut Section<'a>, key: &'static str) -> SettingSet {
+        let names = section.strings(key);
+        let positions = names.iter().filter_map(|name| {
+            let position = self.setting_position(name.value);
+            if position.is_none() {
+                section.report(&name.span, format!("the model has no setting `{}`", name.value));
+            }
+            position
+        });
+        positions.fold(SettingSet::default(), |set, position| set.switched(position, true))
+    }
+
+    fn role_position(&self, name: &str) -> Option<usize> {
+        self.model.roles.iter().position(|role| &*role.name == name)
+    }
+
+    fn setting_position(&self, name: &str) -> Option<usize> {
+        self.model.settings.iter().position(|setting| &*setting.name == name)
+    }
+
+    /// Puts the grants of one action together, in the order of the file.
+    fn finish(mut self) -> Model {
+        if self.model.grants.len() > GRANTS_PER_MODEL_MAX {
+            let message = format!("has more than {GRANTS_PER_MODEL_MAX} grants");
+            self.report(Problem::of_file(&*self.model.file, message));
+            return self.model;
+        }
+        self.model.grants.sort_by_key(|grant| grant.action);
+        for (action, position) in self.model.actions.iter_mut().zip(0_u16..) {
+            let start = self.model.grants.partition_point(|grant| grant.action < position);
+            let end = self.model.grants.partition_point(|grant| grant.action <= position);
+            action.grants = u16::try_from(start).unwrap_or(0)..u16::try_from(end).unwrap_or(0);
+        }
+        self.model
+    }
+}
+
+/// A relation to a queue can only hold where there is a queue, and its absence has its own reason.
+const fn with_implied(facts: FactSet) -> FactSet {
+    if facts.has(Fact::QueueServed) || facts.has(Fact::QueueSupervised) || facts.has(Fact::SessionOpen) {
+        facts.with(Fact::QueueGiven)
+    } else {
+        facts
+    }
+}
+
+const fn usual_reason(effect: Effect) -> AllowReason {
+    match effect {
+        Effect::Logout(_) => AllowReason::LoggedOut,
+        Effect::Pause(_, true) => AllowReason::Paused,
+        Effect::Pause(_, false) => AllowReason::Resumed,
+        Effect::Nothing | Effect::Login(_) | Effect::Toggle { .. } | Effect::Supervise(_) => AllowReason::RolePermits,
+    }
+}
+
+/// The rules that an entry implements; every entry cites at least one.
+fn cited_rules(section: &mut Section<'_>) -> Vec<Box<str>> {
+    let rules = section.strings("rules");
+    if rules.is_empty() {
+        section.report_with_help(&section.span, "the entry cites no rule", "rules = [\"R10\"], or a word of your own");
+    }
+    rules.into_iter().map(|rule| rule.value.into()).collect()
+}
+
+fn key_set(section: &mut Section<'_>, key: &'static str) -> KeySet {
+    named_list(section, key, Key::named).into_iter().fold(KeySet::EMPTY, KeySet::with)
+}
+
+fn named_list<T>(section: &mut Section<'_>, key: &'static str, named: impl Fn(&str) -> Option<T>) -> Vec<T> {
+    let names = section.strings(key);
+    let found = names.iter().filter_map(|name| {
+        let found = named(name.value);
+        if found.is_none() {
+            section.report(&name.span, format!("`{}` is nothing that `{key}` can name", name.value));
+        }
+        found
+    });
+    found.collect()
+}

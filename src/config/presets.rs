@@ -1,0 +1,71 @@
+//! Feature-code presets: what phones of well-known systems dial. An organization names one, adds to it and overrides it.
+//!
+//! The codes are facts of the field; a code that means nothing of ours there, or whose meaning nobody documents, is left
+//! out. Patterns here are written out: a preset knows no shorthand.
+
+/// The codes of one system, as `(pattern, action)`.
+pub(super) type Preset = &'static [(&'static str, &'static str)];
+
+/// Every preset, by name.
+pub(super) const PRESETS: &[(&str, Preset)] = &[
+    ("asterisk", ASTERISK),
+    ("freepbx", FREEPBX),
+    ("fusionpbx", FUSIONPBX),
+    ("goto", GOTO),
+    ("grandstream", GRANDSTREAM),
+    ("yeastar_p", YEASTAR_P),
+    ("yeastar_s", YEASTAR_S),
+];
+
+/// The dialplan in `config/asterisk`.
+const ASTERISK: Preset = &[
+    ("*13", "queue.login"),
+    ("*13{queue}", "queue.login"),
+    ("*14", "queue.logout"),
+    ("*14{queue}", "queue.logout"),
+    ("*15", "queue.pause"),
+    ("*15{queue}", "queue.pause"),
+    ("*16", "queue.resume"),
+    ("*16{queue}", "queue.resume"),
+    ("*221{target}", "call.listen"),
+    ("*222{target}", "call.whisper"),
+    ("*223{target}", "call.barge"),
+];
+
+/// GoTo Connect. Whisper and barge are keys of the running call there, not codes.
+const GOTO: Preset = &[("*13", "queue.login"), ("*13{queue}", "queue.login"), ("*17{target}", "call.listen")];
+
+/// FreePBX: the toggle, and the login and logout of older releases. Its pause code is a toggle too, which we lack.
+const FREEPBX: Preset = &[
+    ("*45", "queue.toggle"),
+    ("*45{queue}", "queue.toggle"),
+    ("{queue}*", "queue.login"),
+    ("{queue}**", "queue.logout"),
+];
+
+/// FusionPBX. Digits behind its toggle are an agent's id, not a queue's, so there is no such pattern.
+const FUSIONPBX: Preset = &[("*22", "queue.toggle"), ("*33{target}", "call.listen")];
+
+/// Grandstream UCM.
+const GRANDSTREAM: Preset = &[
+    ("{queue}*", "queue.login"),
+    ("{queue}**", "queue.logout"),
+    ("*83", "queue.pause"),
+    ("*54{target}", "call.listen"),
+    ("*55{target}", "call.whisper"),
+    ("*56{target}", "call.barge"),
+];
+
+/// Yeastar P series.
+const YEASTAR_P: Preset =
+    &[("*51{target}", "call.listen"), ("*52{target}", "call.whisper"), ("*53{target}", "call.barge")];
+
+/// Yeastar S series.
+const YEASTAR_S: Preset = &[
+    ("{queue}*", "queue.login"),
+    ("{queue}**", "queue.logout"),
+    ("*75{queue}", "queue.toggle"),
+    ("*90{target}", "call.listen"),
+    ("*91{target}", "call.whisper"),
+    ("*92{target}", "call.barge"),
+];

@@ -1,0 +1,254 @@
+//! `queuewarden.toml`: where the process listens, keeps its state, and how much it takes on.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use crate::config::problem::{Problem, Problems};
+use crate::config::reader::{Section, Source};
+use crate::limits::{CONNECTIONS_DEFAULT, CONNECTIONS_MAX, TOKEN_BYTES_MAX, TOML_FILE_BYTES_MAX};
+use crate::telephony::Token;
+
+/// What the file of the process says.
+#[derive(Clone, Debug)]
+pub struct ProcessSettings {
+    /// Where to listen.
+    pub listen: Listen,
+    /// Where the state is kept.
+    pub state: State,
+    /// Connections of all dialects together.
+    pub connections_max: usize,
+    /// The Kamailios to dial (`[connect] evapi`).
+    pub evapi: Vec<SocketAddr>,
+}
+
+/// Where to listen; `None` is off.
+#[derive(Clone, Debug)]
+pub struct Listen {
+    /// The line dialect, TCP.
+    pub line: Option<SocketAddr>,
+    /// The line dialect, a Unix socket.
+    pub line_unix: Option<PathBuf>,
+    /// The secret that a line peer has to present; `None`: none is needed, and any is refused.
+    pub line_token: Option<Secret>,
+    /// FastAGI.
+    pub fastagi: Option<SocketAddr>,
+    /// FreeSWITCH's outbound socket.
+    pub freeswitch: Option<SocketAddr>,
+    /// Kamailio's JSON-RPC.
+    pub kamailio: Option<SocketAddr>,
+    /// Operators and Prometheus, HTTP over TCP.
+    pub admin: Option<SocketAddr>,
+    /// Operators, HTTP over a Unix socket.
+    pub admin_unix: Option<PathBuf>,
+}
+
+/// Where the state is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// Whether it survives the process.
+    pub store: Store,
+    /// The folder of the lock and the store.
+    pub folder: PathBuf,
+}
+
+/// Where login sessions live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// In memory and on disk.
+    Disk,
+    /// In memory only.
+    Memory,
+}
+
+/// A secret that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// A secret of this text.
+    #[must_use]
+    pub const fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The bytes to compare with.
+    #[must_use]
+    pub const fn reveal(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Secret(…)")
+    }
+}
+
+const OFF: &str = "off";
+
+pub(super) fn read(folder: &Path, problems: &RefCell<Problems>, warnings: &mut Problems) -> Option<ProcessSettings> {
+    let source = match Source::read(&folder.join("queuewarden.toml"), TOML_FILE_BYTES_MAX) {
+        Ok(source) => source,
+        Err(problem) => {
+            let help = "a configuration folder holds queuewarden.toml, organizations/ and models/; name it with --config";
+            problems.borrow_mut().add(problem.help(help));
+            return None;
+        }
+    };
+    let table = source.parse(&mut problems.borrow_mut())?;
+    let mut root = Section::root(&source, &table, problems);
+    let settings = ProcessSettings {
+        listen: read_listen(root.section("listen"), folder, warnings),
+        state: read_state(root.section("state"), folder),
+        connections_max: read_connections_max(root.section("limits")),
+        evapi: read_connect(root.section("connect")),
+    };
+    root.finish();
+    Some(settings)
+}
+
+fn read_listen(section: Option<Section<'_>>, folder: &Path, warnings: &mut Problems) -> Listen {
+    const fn loopback(port: u16) -> Option<SocketAddr> {
+        Some(SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), port))
+    }
+    let mut listen = Listen {
+        line: loopback(4571),
+        line_unix: None,
+        line_token: None,
+        fastagi: loopback(4573),
+        freeswitch: None,
+        kamailio: None,
+        admin: loopback(9471),
+        admin_unix: None,
+    };
+    let Some(mut section) = section else { return listen };
+    listen.line_token = read_token(&mut section, folder);
+    let guarded = listen.line_token.is_some();
+    listen.line = read_address(&mut section, "line", listen.line, guarded, warnings);
+    listen.line_unix = section.string("line_unix").map(|path| folder.join(path.value));
+    listen.fastagi = read_address(&mut section, "fastagi", listen.fastagi, false, warnings);
+    listen.freeswitch = read_address(&mut section, "freeswitch", None, false, warnings);
+    listen.kamailio = read_address(&mut section, "kamailio", None, false, warnings);
+    listen.admin = read_address(&mut section, "admin", listen.admin, false, warnings);
+    listen.admin_unix = section.string("admin_unix").map(|path| folder.join(path.value));
+    section.finish();
+    listen
+}
+
+fn read_address(
+    section: &mut Section<'_>,
+    key: &'static str,
+    default: Option<SocketAddr>,
+    guarded: bool,
+    warnings: &mut Problems,
+) -> Option<SocketAddr> {
+    let Some(text) = section.string(key) else { return default };
+    if text.value == OFF {
+        return None;
+    }
+    match text.value.parse::<SocketAddr>() {
+        Ok(address) => {
+            if !address.ip().is_loopback() && !guarded {
+                let message = format!("`{key}` listens on {address}, where others than this machine may ask");
+                let help = "listen on 127.0.0.1, or let a firewall admit the PBX only";
+                warnings.add(section.source.problem(text.span, message).help(help));
+            }
+            Some(address)
+        }
+        Err(_) => {
+            let message = format!("`{key}` must be an address and a port");
+            section.report_with_help(&text.span, message, "for example \"127.0.0.1:4571\", or \"off\"");
+            None
+        }
+    }
+}
+
+fn read_token(section: &mut Section<'_>, folder: &Path) -> Option<Secret> {
+    let path = section.string("line_token_file")?;
+    let source = match Source::read(&folder.join(path.value), (TOKEN_BYTES_MAX as u64).saturating_add(1)) {
+        Ok(source) => source,
+        Err(problem) => {
+            section.report(&path.span, format!("the token file {problem}"));
+            return None;
+        }
+    };
+    let text = source.text.strip_suffix('\n').unwrap_or(&source.text);
+    if Token::parse(text.as_bytes()).is_none() {
+        let help = format!("1 to {TOKEN_BYTES_MAX} of A-Z a-z 0-9 _ - . : @ + * #, and nothing else");
+        section.report_with_help(&path.span, "the token file holds what cannot be sent as a token", help);
+        return None;
+    }
+    Some(Secret::new(text.to_owned()))
+}
+
+fn read_state(section: Option<Section<'_>>, folder: &Path) -> State {
+    let mut state = State { store: Store::Disk, folder: folder.join("state") };
+    let Some(mut section) = section else { return state };
+    if let Some(store) = section.string("store") {
+        match store.value {
+            "disk" => state.store = Store::Disk,
+            "memory" => state.store = Store::Memory,
+            other => section.report(&store.span, format!("`store` must be \"disk\" or \"memory\", not \"{other}\"")),
+        }
+    }
+    if let Some(path) = section.string("folder") {
+        state.folder = folder.join(path.value);
+    }
+    section.finish();
+    state
+}
+
+fn read_connections_max(section: Option<Section<'_>>) -> usize {
+    let Some(mut section) = section else { return CONNECTIONS_DEFAULT };
+    let connections = section.integer("connections_max", 1..=CONNECTIONS_MAX as u64);
+    section.finish();
+    connections.and_then(|connections| usize::try_from(connections).ok()).unwrap_or(CONNECTIONS_DEFAULT)
+}
+
+fn read_connect(section: Option<Section<'_>>) -> Vec<SocketAddr> {
+    let Some(mut section) = section else { return vec![] };
+    let mut addresses = vec![];
+    for text in section.strings("evapi") {
+        match text.value.parse() {
+            Ok(address) => addresses.push(address),
+            Err(_) => section.report(&text.span, "`evapi` must list addresses and ports, like \"127.0.0.1:8448\""),
+        }
+    }
+    section.finish();
+    addresses
+}
+
+impl ProcessSettings {
+    /// What the file asks for that this version does not do yet, as an operator reads it.
+    #[must_use]
+    pub fn not_built_yet(&self) -> Vec<&'static str> {
+        let asked = [
+            (self.listen.freeswitch.is_some(), "[listen] freeswitch: the FreeSWITCH dialect is not built yet"),
+            (self.listen.kamailio.is_some(), "[listen] kamailio: the Kamailio dialect is not built yet"),
+            (!self.evapi.is_empty(), "[connect] evapi: the Kamailio dial-in is not built yet"),
+            (
+                self.state.store == Store::Disk,
+                "[state] store = \"disk\": login sessions are kept in memory; a restart forgets them",
+            ),
+        ];
+        asked.into_iter().filter_map(|(asked, text)| asked.then_some(text)).collect()
+    }
+
+    /// The first listener of `self` and `other` that differs: such a change needs a restart.
+    #[must_use]
+    pub fn needs_restart_for(&self, other: &Self) -> bool {
+        let ports = |settings: &Self| {
+            let listen = &settings.listen;
+            let addresses = [listen.line, listen.fastagi, listen.freeswitch, listen.kamailio, listen.admin];
+            (addresses, listen.line_unix.clone(), listen.admin_unix.clone(), settings.state.clone(), settings.connections_max)
+        };
+        ports(self) != ports(other)
+    }
+}
+
+impl From<Problem> for Problems {
+    fn from(problem: Problem) -> Self {
+        Self { problems: vec![problem], more: 0 }
+    }
+}

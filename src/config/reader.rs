@@ -1,0 +1,219 @@
+//! Reads TOML tables key by key, and collects every problem with its place instead of stopping at the first.
+//!
+//! serde stops at the first key that it does not like; an operator who edits a file at night wants all of them at once.
+//! So the parser's own spanned tree is walked here. Whoever reads a [`Section`] names each key once, by reading it; what
+//! was never read is unknown and refused.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::Read;
+use std::ops::{Range, RangeInclusive};
+use std::path::Path;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::config::problem::{Problem, Problems};
+
+/// A file's text, with the means to say where in it something stands.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub(super) file: String,
+    pub(super) text: String,
+}
+
+impl Source {
+    /// Reads a file of at most `bytes_max` bytes.
+    pub(super) fn read(path: &Path, bytes_max: u64) -> Result<Self, Problem> {
+        let file = path.display().to_string();
+        let failed = |error: std::io::Error| Problem::of_file(&file, format!("cannot be read: {error}"));
+        let handle = File::open(path).map_err(failed)?;
+        if !handle.metadata().map_err(failed)?.is_file() {
+            return Err(Problem::of_file(&file, "is not a file"));
+        }
+        let mut bytes = vec![];
+        handle.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
+        if bytes.len() as u64 > bytes_max {
+            return Err(Problem::of_file(&file, format!("is larger than {bytes_max} bytes"))
+                .help("large organizations name a CSV file for their users: `users_csv`"));
+        }
+        match String::from_utf8(bytes) {
+            Ok(text) => Ok(Self { file, text }),
+            Err(error) => {
+                let offset = error.utf8_error().valid_up_to();
+                let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+                Err(Self { file, text }.problem(offset..offset, "is not UTF-8"))
+            }
+        }
+    }
+
+    /// A problem at this place.
+    pub(super) fn problem(&self, span: Range<usize>, message: impl Into<String>) -> Problem {
+        let before = self.text.get(..span.start).unwrap_or(&self.text);
+        let line = before.bytes().filter(|&byte| byte == b'\n').count().saturating_add(1);
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count().saturating_add(1);
+        Problem {
+            line: u32::try_from(line).ok(),
+            column: u32::try_from(column).ok(),
+            ..Problem::of_file(&self.file, message)
+        }
+    }
+
+    /// The line on which this place is, from 1.
+    pub(super) fn line(&self, span: &Range<usize>) -> u32 {
+        self.problem(span.clone(), "").line.unwrap_or_default()
+    }
+
+    /// The text as a table; syntax errors go to `problems`.
+    pub(super) fn parse(&self, problems: &mut Problems) -> Option<Spanned<DeTable<'_>>> {
+        let (table, errors) = DeTable::parse_recoverable(&self.text);
+        for error in &errors {
+            let message = error.message().replace('\n', ", ");
+            problems.add(self.problem(error.span().unwrap_or_default(), format!("not TOML: {message}")));
+        }
+        errors.is_empty().then_some(table)
+    }
+}
+
+/// A value with its place.
+#[derive(Clone, Debug)]
+pub(super) struct Located<T> {
+    pub(super) value: T,
+    pub(super) span: Range<usize>,
+}
+
+/// A table that is being read.
+pub(super) struct Section<'a> {
+    pub(super) source: &'a Source,
+    pub(super) span: Range<usize>,
+    table: &'a DeTable<'a>,
+    problems: &'a RefCell<Problems>,
+    known: Vec<&'static str>,
+}
+
+impl<'a> Section<'a> {
+    pub(super) fn root(
+        source: &'a Source,
+        table: &'a Spanned<DeTable<'a>>,
+        problems: &'a RefCell<Problems>,
+    ) -> Self {
+        Self { source, span: 0..0, table: table.get_ref(), problems, known: vec![] }
+    }
+
+    fn inside(&self, value: &'a Spanned<DeValue<'a>>, key: &'static str) -> Option<Self> {
+        let Some(table) = value.get_ref().as_table() else {
+            self.wrong_type(key, "a table", value);
+            return None;
+        };
+        Some(Section { source: self.source, span: value.span(), table, problems: self.problems, known: vec![] })
+    }
+
+    /// Reports a problem at a place in this file.
+    pub(super) fn report(&self, span: &Range<usize>, message: impl Into<String>) {
+        self.problems.borrow_mut().add(self.source.problem(span.clone(), message));
+    }
+
+    /// Reports a problem at a place in this file, with help.
+    pub(super) fn report_with_help(&self, span: &Range<usize>, message: impl Into<String>, help: impl Into<String>) {
+        self.problems.borrow_mut().add(self.source.problem(span.clone(), message).help(help));
+    }
+
+    fn wrong_type(&self, key: &str, expected: &str, value: &Spanned<DeValue<'_>>) {
+        let found = value.get_ref().type_str();
+        self.report(&value.span(), format!("`{key}` must be {expected}, not {found}"));
+    }
+
+    fn value(&mut self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
+        self.known.push(key);
+        self.table.get(key)
+    }
+
+    pub(super) fn string(&mut self, key: &'static str) -> Option<Located<&'a str>> {
+        let value = self.value(key)?;
+        let Some(text) = value.get_ref().as_str() else {
+            self.wrong_type(key, "a string", value);
+            return None;
+        };
+        Some(Located { value: text, span: value.span() })
+    }
+
+    /// A string that must be there.
+    pub(super) fn required_string(&mut self, key: &'static str) -> Option<Located<&'a str>> {
+        if self.table.get(key).is_none() {
+            self.known.push(key);
+            self.report(&self.span, format!("the key `{key}` is missing"));
+            return None;
+        }
+        self.string(key)
+    }
+
+    pub(super) fn boolean(&mut self, key: &'static str) -> Option<bool> {
+        let value = self.value(key)?;
+        let found = value.get_ref().as_bool();
+        if found.is_none() {
+            self.wrong_type(key, "true or false", value);
+        }
+        found
+    }
+
+    pub(super) fn integer(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
+        let value = self.value(key)?;
+        let Some(integer) = value.get_ref().as_integer() else {
+            self.wrong_type(key, "a whole number", value);
+            return None;
+        };
+        match u64::from_str_radix(integer.as_str(), integer.radix()) {
+            Ok(number) if range.contains(&number) => Some(number),
+            _ => {
+                self.report(&value.span(), format!("`{key}` must be from {} to {}", range.start(), range.end()));
+                None
+            }
+        }
+    }
+
+    pub(super) fn strings(&mut self, key: &'static str) -> Vec<Located<&'a str>> {
+        let Some(value) = self.value(key) else { return vec![] };
+        let Some(array) = value.get_ref().as_array() else {
+            self.wrong_type(key, "a list of strings", value);
+            return vec![];
+        };
+        let mut strings = vec![];
+        for item in array.iter() {
+            match item.get_ref().as_str() {
+                Some(text) => strings.push(Located { value: text, span: item.span() }),
+                None => self.wrong_type(key, "a list of strings", item),
+            }
+        }
+        strings
+    }
+
+    /// The table under `key`.
+    pub(super) fn section(&mut self, key: &'static str) -> Option<Self> {
+        let value = self.value(key)?;
+        self.inside(value, key)
+    }
+
+    /// The tables under `key`, written `[[key]]`.
+    pub(super) fn sections(&mut self, key: &'static str) -> Vec<Self> {
+        let Some(value) = self.value(key) else { return vec![] };
+        let Some(array) = value.get_ref().as_array() else {
+            self.wrong_type(key, "a list of tables", value);
+            return vec![];
+        };
+        array.iter().filter_map(|item| self.inside(item, key)).collect()
+    }
+
+    /// Every key and value of a table whose keys are the operator's own.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (Located<&'a str>, &'a Spanned<DeValue<'a>>)> {
+        let located = |key: &'a Spanned<std::borrow::Cow<'a, str>>| Located { value: &**key.get_ref(), span: key.span() };
+        self.table.iter().map(move |(key, value)| (located(key), value))
+    }
+
+    /// Refuses the keys that nobody read.
+    pub(super) fn finish(self) {
+        for (key, _) in self.entries().filter(|(key, _)| !self.known.contains(&key.value)) {
+            let known: Vec<String> = self.known.iter().map(|known| format!("`{known}`")).collect();
+            self.report_with_help(&key.span, format!("unknown key `{}`", key.value), format!("known here: {}", known.join(", ")));
+        }
+    }
+}

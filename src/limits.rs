@@ -1,0 +1,123 @@
+//! Every hard bound of the house, with its unit in its name.
+//!
+//! An operator may lower some of these in the configuration; nobody can raise them without reading this file. The
+//! relations between them are asserted when the crate compiles, so a bound that would break another cannot be committed.
+
+use std::time::Duration;
+
+// What may be loaded -------------------------------------------------------------------------------------------------
+
+/// Organizations in one process.
+pub const ORGANIZATIONS_MAX: usize = 4_096;
+/// Users of one organization.
+pub const USERS_PER_ORGANIZATION_MAX: usize = 8_000_000;
+/// Queues of one organization; a queue id is 16 bits wide.
+pub const QUEUES_PER_ORGANIZATION_MAX: usize = 65_535;
+/// Groups of one organization; a group id is 16 bits wide.
+pub const GROUPS_PER_ORGANIZATION_MAX: usize = 65_535;
+/// Queues that one user may serve, and therefore queues that one decision may be about.
+pub const QUEUES_PER_USER_MAX: usize = 256;
+/// Feature codes of one organization, after its preset and its shorthands are written out.
+pub const FEATURE_CODES_PER_ORGANIZATION_MAX: usize = 256;
+/// Roles of one role model; a set of roles is 16 bits wide.
+pub const ROLES_PER_MODEL_MAX: usize = 16;
+/// Settings of one role model; a set of settings is 64 bits wide.
+pub const SETTINGS_PER_MODEL_MAX: usize = 64;
+/// Actions of one role model.
+pub const ACTIONS_PER_MODEL_MAX: usize = 256;
+/// Grants of one role model.
+pub const GRANTS_PER_MODEL_MAX: usize = 4_096;
+/// Bytes of one TOML file. Larger organizations name a CSV file for their users.
+pub const TOML_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Bytes of one CSV file.
+pub const CSV_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+/// Problems that one load reports; the rest is counted, so a broken million-line file stays readable.
+pub const PROBLEMS_REPORTED_MAX: usize = 100;
+/// Bytes of an id in the configuration.
+pub const ID_BYTES_MAX: usize = 64;
+/// Digits of an extension, a queue number or the argument of a feature code.
+pub const NUMBER_DIGITS_MAX: usize = 16;
+/// Characters of a feature code's pattern.
+pub const FEATURE_CODE_BYTES_MAX: usize = 64;
+/// Bytes of the file that holds the token of the line dialect.
+pub const TOKEN_BYTES_MAX: usize = VALUE_BYTES_MAX;
+
+// What may come over the wire ----------------------------------------------------------------------------------------
+
+/// Bytes of one value, in every dialect.
+pub const VALUE_BYTES_MAX: usize = 128;
+/// Bytes of one line of the line dialect, its LF included.
+pub const LINE_BYTES_MAX: usize = 1_024;
+/// Bytes of the id of a request.
+pub const REQUEST_ID_BYTES_MAX: usize = 16;
+/// Bytes of one FastAGI environment.
+pub const AGI_ENVIRONMENT_BYTES_MAX: usize = 16 * 1024;
+/// Lines of one FastAGI environment.
+pub const AGI_ENVIRONMENT_LINES_MAX: usize = 200;
+/// Bytes of one command line to Asterisk; it runs the rest of a longer one as the next command.
+pub const AGI_COMMAND_BYTES_MAX: usize = 8_191;
+/// Bytes of one reply line from Asterisk after the verdict; a longer one ends the connection.
+pub const AGI_REPLY_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of answers that wait for one peer to read them; reading from it stops above this.
+pub const ANSWER_BUFFER_BYTES_MAX: usize = 256 * 1024;
+/// Bytes that one read may add to a connection's buffer.
+pub const READ_BUFFER_BYTES_MAX: usize = 32 * 1024;
+/// Questions that one connection may have answered before it lets others run.
+pub const QUESTIONS_PER_TURN_MAX: usize = 256;
+
+// What may be at once ------------------------------------------------------------------------------------------------
+
+/// Connections of all dialects together, at most; `[limits] connections_max` may lower it.
+pub const CONNECTIONS_MAX: usize = 100_000;
+/// Connections of all dialects together, unless the configuration says otherwise.
+pub const CONNECTIONS_DEFAULT: usize = 10_000;
+/// Connections over the limit that are told so at the same time; further ones are reset.
+pub const REFUSALS_AT_ONCE_MAX: usize = 64;
+/// Connections that wait to be accepted. Large, because Asterisk waits 2 s for a dropped SYN.
+pub const LISTEN_BACKLOG: u32 = 4_096;
+/// Login sessions of one user.
+pub const LOGINS_PER_USER_MAX: usize = QUEUES_PER_USER_MAX;
+/// Login sessions of one organization.
+pub const LOGINS_PER_ORGANIZATION_MAX: usize = 16_000_000;
+/// Times that one question is judged again because a reload or a race overtook it.
+pub const JUDGE_AGAIN_MAX: usize = 4;
+/// Seconds that a lease may last: 31 days.
+pub const LEASE_SECONDS_MAX: u32 = 31 * 24 * 3_600;
+
+// How long anything may take -----------------------------------------------------------------------------------------
+
+/// From the first byte of a frame to its last.
+pub const FRAME_TIMEOUT: Duration = Duration::from_secs(2);
+/// From the verdict to the peer's end of the connection, for dialects that ask once a connection.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// A peer that does not read its answers is cut off after this.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+/// From SIGTERM to the end of the last connection.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two loads of the configuration; a thousand SIGHUPs a second load once a second.
+pub const RELOAD_INTERVAL_MIN: Duration = Duration::from_secs(1);
+/// For every connection to take up a published policy.
+pub const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
+/// After an accept failed for want of a file descriptor.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// Between two clean-ups of the metric recorder.
+pub const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// An idle connection is probed after this, so that a dead peer's connection ends.
+pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+/// Bytes of one request to the admin listener.
+pub const ADMIN_REQUEST_BYTES_MAX: usize = 64 * 1024;
+/// Requests that the admin listener serves at once.
+pub const ADMIN_REQUESTS_MAX: usize = 64;
+
+const _: () = {
+    assert!(QUEUES_PER_ORGANIZATION_MAX <= u16::MAX as usize, "a queue id is a u16");
+    assert!(GROUPS_PER_ORGANIZATION_MAX <= u16::MAX as usize, "a group id is a u16");
+    assert!(ORGANIZATIONS_MAX <= u16::MAX as usize, "an organization id is a u16");
+    assert!(USERS_PER_ORGANIZATION_MAX < (u32::MAX / 2) as usize, "a user id is a u32 with one bit to spare");
+    assert!(ROLES_PER_MODEL_MAX <= 16 && SETTINGS_PER_MODEL_MAX <= 64, "sets of roles and settings are u16 and u64");
+    assert!(QUEUES_PER_USER_MAX * (NUMBER_DIGITS_MAX + 1) + 64 < AGI_COMMAND_BYTES_MAX, "QW_QUEUES fits one command");
+    assert!(LINE_BYTES_MAX < READ_BUFFER_BYTES_MAX, "a whole line fits the read buffer");
+    assert!(AGI_ENVIRONMENT_BYTES_MAX < READ_BUFFER_BYTES_MAX, "a whole environment fits the read buffer");
+    assert!(ID_BYTES_MAX <= VALUE_BYTES_MAX, "every id can be asked for");
+    assert!(REFUSALS_AT_ONCE_MAX < CONNECTIONS_DEFAULT, "refusing costs less than serving");
+};

@@ -1,0 +1,288 @@
+//! The judgement, spelled out: the rule, the facts it rests on, and the smallest change that would turn a denial.
+//!
+//! This asks [`super::resolve`] and [`super::decide`] the very question that the server asks them and never judges by
+//! itself; it only reads off which conditions of which grant held.
+
+use serde::Serialize;
+
+use crate::decision::{Decision, DenyReason, QueueNumbers, Reason};
+use crate::event::{AttributeSet, Event, Key};
+use crate::policy::Policy;
+use crate::policy::decide::{Judgement, Scope, SessionView, decide, gather, roles_of_actor};
+use crate::policy::facts::FactSet;
+use crate::policy::model::{Action, Grant, Model, RoleSet, Subject};
+use crate::policy::resolve::{Known, Question, Unresolved, resolve};
+use crate::telephony::{QueueId, QueueSet, UserId};
+
+/// Why a question has the answer that it has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// `allow`, `deny` or `error`.
+    pub verdict: &'static str,
+    /// The code of the reason.
+    pub reason: &'static str,
+    /// The reason for people.
+    pub sentence: &'static str,
+    /// The action that was judged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub action: Option<String>,
+    /// The numbers of the queues that it is about.
+    pub queues: Vec<String>,
+    /// The grant that allowed it, or the one that came nearest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<RuleCited>,
+    /// What was looked at.
+    pub facts: Vec<FactSeen>,
+    /// What to change so that it is allowed: all of these together. Empty when it is allowed, or cannot be.
+    pub change: Vec<String>,
+}
+
+/// Where a rule stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RuleCited {
+    /// The model's file.
+    pub file: String,
+    /// The line in it, from 1.
+    pub line: u32,
+    /// The rules that the line cites.
+    pub rules: Vec<String>,
+}
+
+/// One fact of a question.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FactSeen {
+    /// Its name.
+    pub fact: String,
+    /// What it is.
+    pub value: String,
+}
+
+/// Judges the event as the server would, and says why. `sessions_of` gives the login sessions of a user.
+pub fn explain<V: SessionView>(
+    policy: &Policy,
+    event: &Event<'_>,
+    sessions_of: impl FnOnce(UserId) -> V,
+) -> Explanation {
+    let question = match resolve(policy, event) {
+        Ok(question) => question,
+        Err(Unresolved::Denied { reason, known }) => return unresolved(reason, known, event),
+        Err(Unresolved::Faulty(error)) => return faulty(error.reason.code(), error.reason.sentence()),
+    };
+    let subject = match question.action.effect.subject() {
+        Some(Subject::Target) => question.target.unwrap_or(question.actor),
+        _ => question.actor,
+    };
+    let sessions = sessions_of(subject);
+    let mut all = QueueSet::new();
+    let judgement = decide(&question, &sessions, &mut all);
+    let directory = &question.organization.directory;
+    let number = |queue: QueueId| directory.queue_number(queue).to_owned();
+    let queues: Vec<QueueId> = match judgement.scope {
+        Scope::Nothing => vec![],
+        Scope::One(queue) => vec![queue],
+        Scope::All => all.as_slice().to_vec(),
+    };
+    let case = Case { question, judgement, sessions: &sessions, queue: queues.first().copied() };
+    let reason = judgement.decision.reason();
+    let (rule, change) = match judgement.decision {
+        Decision::Allow { grant, .. } => {
+            let grant = grant.and_then(|position| case.model().grants.get(usize::from(position)));
+            (grant.map(|grant| cite(case.model(), grant)), vec![])
+        }
+        Decision::Deny { reason } => case.nearest(reason),
+    };
+    Explanation {
+        verdict: reason.verdict(),
+        reason: reason.code(),
+        sentence: reason.sentence(),
+        action: Some(judgement.action.name.to_string()),
+        queues: queues.into_iter().map(number).collect(),
+        rule,
+        facts: case.facts_seen(),
+        change,
+    }
+}
+
+/// A judged question with all that it was judged by.
+struct Case<'p, 's, V> {
+    question: Question<'p>,
+    judgement: Judgement<'p>,
+    sessions: &'s V,
+    /// The queue whose facts are shown: the one of the question, or the first of all that it means.
+    queue: Option<QueueId>,
+}
+
+impl<'p, V: SessionView> Case<'p, '_, V> {
+    fn model(&self) -> &'p Model {
+        &self.question.organization.model
+    }
+
+    fn action(&self) -> &'p Action {
+        self.judgement.action
+    }
+
+    fn facts(&self) -> FactSet {
+        gather(&self.question, self.action(), self.queue, self.sessions)
+    }
+
+    fn facts_seen(&self) -> Vec<FactSeen> {
+        let directory = &self.question.organization.directory;
+        let roles_of = |user: UserId| {
+            let held = directory.user(user).map(|user| user.roles).unwrap_or_default();
+            let names: Vec<&str> = self.role_names(held).collect();
+            if names.is_empty() { "no role".to_owned() } else { names.join(", ") }
+        };
+        let seen = |fact: &str, value: String| FactSeen { fact: fact.to_owned(), value };
+        let person = |user: UserId| format!("{} ({})", directory.extension(user), directory.user_id(user));
+        let mut lines = vec![
+            seen("actor", person(self.question.actor)),
+            seen("actor.roles", roles_of(self.question.actor)),
+        ];
+        if let Some(target) = self.question.target {
+            lines.extend([seen("target", person(target)), seen("target.roles", roles_of(target))]);
+        }
+        lines.extend(self.question.attributes.iter().map(|(key, value)| seen(key.name(), value.to_owned())));
+        let grants = || self.model().grants_of(self.action()).map(|(_, grant)| grant);
+        let settings = grants().map(|grant| grant.on.union(grant.off)).reduce(crate::policy::model::SettingSet::union);
+        for position in settings.unwrap_or_default().positions() {
+            if let Some(setting) = self.model().settings.get(position) {
+                let on = self.question.organization.settings.has(position);
+                lines.push(seen(&format!("settings.{}", setting.name), on.to_string()));
+            }
+        }
+        let facts = self.facts();
+        let asked = self.action().facts.iter();
+        lines.extend(asked.map(|fact| seen(fact.name(), facts.has(fact).to_string())));
+        if self.action().effect.subject().is_some() {
+            let here = |queue| self.sessions.in_this_queue(queue).is_some();
+            let logged_in = self.queue.map_or_else(|| !self.sessions.of_subject().is_empty(), here);
+            lines.push(seen("logged_in", logged_in.to_string()));
+        }
+        lines
+    }
+
+    fn role_names(&self, roles: RoleSet) -> impl Iterator<Item = &'p str> {
+        let named = self.model().roles.iter().enumerate();
+        named.filter(move |(position, _)| roles.has(*position)).map(|(_, role)| &*role.name)
+    }
+
+    /// The grant that the fewest changes would satisfy, and those changes.
+    fn nearest(&self, reason: DenyReason) -> (Option<RuleCited>, Vec<String>) {
+        let facts = self.facts();
+        let grants = self.model().grants_of(self.action());
+        let reachable = grants.filter_map(|(_, grant)| Some((grant, self.changes_for(grant, facts)?)));
+        match reachable.min_by_key(|(_, changes)| changes.len()) {
+            // The grant held; what denied it lies behind the grants: a session that is not there, or a bound.
+            Some((grant, changes)) if changes.is_empty() => {
+                (Some(cite(self.model(), grant)), self.remedy_behind_grants(reason))
+            }
+            Some((grant, changes)) => (Some(cite(self.model(), grant)), changes),
+            None => (None, self.remedy_behind_grants(reason)),
+        }
+    }
+
+    /// What would have to change for the grant to hold; `None` when no operator could change it.
+    fn changes_for(&self, grant: &Grant, facts: FactSet) -> Option<Vec<String>> {
+        let mut changes = vec![];
+        if let Some(roles) = grant.roles.filter(|roles| !roles.meets(roles_of_actor(&self.question))) {
+            let names: Vec<String> = self.role_names(roles).map(|name| format!("`{name}`")).collect();
+            changes.push(format!("give {} the role {}", self.actor(), names.join(" or ")));
+        }
+        let barred = self.question.attributes.intersection(grant.attributes_barred);
+        if !barred.is_empty() {
+            if barred != AttributeSet::all_of(crate::event::KeySet::EMPTY.with(Key::Via)).intersection(barred) {
+                return None;
+            }
+            changes.push("ask by phone".to_owned());
+        }
+        let settings = self.question.organization.settings;
+        let switches = grant.on.without(settings).positions().map(|position| (position, true));
+        for (position, on) in switches.chain(grant.off.intersection(settings).positions().map(|position| (position, false))) {
+            let setting = self.model().settings.get(position).filter(|setting| !setting.locked)?;
+            changes.push(format!("set `{} = {on}` in the settings of organization `{}`", setting.name, self.question.organization.name));
+        }
+        for fact in grant.facts.without(facts).iter() {
+            changes.push(self.fill(fact.remedy()?));
+        }
+        Some(changes)
+    }
+
+    fn actor(&self) -> String {
+        self.question.organization.directory.user_id(self.question.actor).to_owned()
+    }
+
+    fn fill(&self, remedy: &str) -> String {
+        let directory = &self.question.organization.directory;
+        let target = self.question.target.map_or("the target", |target| directory.user_id(target));
+        let queue = self.queue.map_or("", |queue| directory.queue_number(queue));
+        remedy.replace("{actor}", &self.actor()).replace("{target}", target).replace("{queue}", queue)
+    }
+
+    fn remedy_behind_grants(&self, reason: DenyReason) -> Vec<String> {
+        let remedy = match reason {
+            DenyReason::NotLoggedIn => "log the user in first: there is no login session to act on",
+            DenyReason::NoAssignedQueue => "add a queue to the queues of {actor}",
+            DenyReason::UserLoginsAtLimit => "raise `logins_per_user_max`, or end another login session of the user",
+            DenyReason::QueueLoginsAtLimit => "raise `logins_per_queue_max`, or end another login session in the queue",
+            DenyReason::OrganizationLoginsAtLimit => "raise `logins_max`, or end another login session",
+            _ => return vec![],
+        };
+        vec![self.fill(remedy)]
+    }
+}
+
+fn cite(model: &Model, grant: &Grant) -> RuleCited {
+    RuleCited {
+        file: model.file.to_string(),
+        line: grant.line,
+        rules: grant.rules.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn unresolved(reason: DenyReason, known: Known<'_>, event: &Event<'_>) -> Explanation {
+    let organization = known.organization.map_or(event.organization.as_str(), |organization| &organization.name);
+    let model = known.organization.map_or("", |organization| &organization.model.file);
+    let text = |token: Option<crate::telephony::Token<'_>>| token.map_or("", |token| token.as_str()).to_owned();
+    let change = match reason {
+        DenyReason::UnknownOrganization => format!("add an organization named `{organization}`"),
+        DenyReason::UnknownAction => format!("add the action to {model}, or correct its name"),
+        DenyReason::UnknownFeatureCode => format!("add the code to the feature codes of organization `{organization}`"),
+        DenyReason::UnknownUser => format!("add the user `{}` to organization `{organization}`", event.actor.as_str()),
+        DenyReason::UnknownTarget => format!("add the user `{}` to organization `{organization}`", text(event.target)),
+        DenyReason::UnknownQueue => format!("add the queue to organization `{organization}`, or correct its number"),
+        DenyReason::UnknownGroup => format!("add the group to organization `{organization}`, or correct its id"),
+        DenyReason::UnknownCall => "name the target beside the call".to_owned(),
+        DenyReason::WrongKind => "ask about a queue of another kind".to_owned(),
+        DenyReason::MissingAttribute => {
+            let needs = known.action.map_or(crate::event::KeySet::EMPTY, |action| action.needs);
+            let names: Vec<&str> = Key::ALL.iter().filter(|&&key| needs.has(key)).map(|key| key.name()).collect();
+            format!("name all that the action needs: {}", names.join(", "))
+        }
+        _ => String::new(),
+    };
+    let number = |queue| known.organization.map(|organization| organization.directory.queue_number(queue).to_owned());
+    Explanation {
+        verdict: Reason::Deny(reason).verdict(),
+        reason: reason.code(),
+        sentence: reason.sentence(),
+        action: known.action.map(|action| action.name.to_string()),
+        queues: known.queue.and_then(number).into_iter().collect(),
+        rule: None,
+        facts: vec![],
+        change: Some(change).filter(|change| !change.is_empty()).into_iter().collect(),
+    }
+}
+
+const fn faulty(code: &'static str, sentence: &'static str) -> Explanation {
+    Explanation {
+        verdict: "error",
+        reason: code,
+        sentence,
+        action: None,
+        queues: vec![],
+        rule: None,
+        facts: vec![],
+        change: vec![],
+    }
+}
+

@@ -1,0 +1,109 @@
+//! What may be: one immutable snapshot of every organization's tables, and the pure function that judges by it.
+//!
+//! A [`Policy`] is built whole by [`crate::config`] and never changes; a reload builds the next one beside it. An event is
+//! judged in two steps, both pure: [`resolve`] turns the event's names into ids, [`decide`] turns a question of ids into
+//! a decision. Neither knows a clock, a lock or a socket.
+
+pub mod decide;
+pub mod directory;
+pub mod explain;
+pub mod facts;
+pub mod feature_codes;
+pub mod model;
+pub mod resolve;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::limits::{LEASE_SECONDS_MAX, LOGINS_PER_ORGANIZATION_MAX, LOGINS_PER_USER_MAX, USERS_PER_ORGANIZATION_MAX};
+use crate::telephony::OrganizationId;
+use directory::Directory;
+use feature_codes::FeatureCodes;
+use model::{Model, SettingSet};
+
+/// How many login sessions there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoginLimits {
+    /// Of one user.
+    pub per_user: usize,
+    /// In one queue.
+    pub per_queue: usize,
+    /// In the organization.
+    pub organization: usize,
+}
+
+impl Default for LoginLimits {
+    fn default() -> Self {
+        Self {
+            per_user: LOGINS_PER_USER_MAX,
+            per_queue: USERS_PER_ORGANIZATION_MAX,
+            organization: LOGINS_PER_ORGANIZATION_MAX,
+        }
+    }
+}
+
+/// How long a supervisor's login of somebody else lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseTerms {
+    /// Unless the event says otherwise; 0: until logout.
+    pub default_seconds: u32,
+    /// At most.
+    pub max_seconds: u32,
+}
+
+impl Default for LeaseTerms {
+    fn default() -> Self {
+        const HALF_A_DAY: u32 = 43_200;
+        const { assert!(HALF_A_DAY <= LEASE_SECONDS_MAX) };
+        Self { default_seconds: 0, max_seconds: HALF_A_DAY }
+    }
+}
+
+/// The tables of one tenant.
+#[derive(Debug)]
+pub struct Organization {
+    /// Its name on the wire.
+    pub name: Box<str>,
+    /// Its place in the process, stable across reloads.
+    pub id: OrganizationId,
+    /// Its role model.
+    pub model: Arc<Model>,
+    /// Which of the model's settings are on.
+    pub settings: SettingSet,
+    /// What its phones dial.
+    pub feature_codes: FeatureCodes,
+    /// Its people and queues.
+    pub directory: Directory,
+    /// How many login sessions it may have.
+    pub login_limits: LoginLimits,
+    /// How long its leases last.
+    pub leases: LeaseTerms,
+}
+
+/// Every organization's tables, at one revision.
+#[derive(Debug, Default)]
+pub struct Policy {
+    /// 1 for the first policy of the process, and one more with every successful load.
+    pub revision: u64,
+    organizations: HashMap<Box<str>, Arc<Organization>, foldhash::fast::FixedState>,
+}
+
+impl Policy {
+    /// A policy of these organizations; of two with one name the last stays.
+    #[must_use]
+    pub fn new(revision: u64, organizations: impl IntoIterator<Item = Organization>) -> Self {
+        let named = organizations.into_iter().map(|organization| (organization.name.clone(), Arc::new(organization)));
+        Self { revision, organizations: named.collect() }
+    }
+
+    /// The organization with this name.
+    #[must_use]
+    pub fn organization(&self, name: &str) -> Option<&Organization> {
+        self.organizations.get(name).map(Arc::as_ref)
+    }
+
+    /// Every organization, in no order.
+    pub fn organizations(&self) -> impl Iterator<Item = &Organization> {
+        self.organizations.values().map(Arc::as_ref)
+    }
+}

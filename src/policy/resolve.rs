@@ -1,0 +1,194 @@
+//! From an event's names to ids: everything that can be unknown, missing or contradictory is found here.
+//!
+//! The checks come in the order of RULES section 7: organization, action, attributes, actor, queue, target, group, kind.
+//! Whoever holds a [`Question`] holds ids that exist in the policy it was resolved against.
+
+use crate::decision::{DenyReason, ErrorReason, WireError};
+use crate::event::{AttributeSet, Event, Intent, Key, KeySet, Request};
+use crate::policy::feature_codes::Argument;
+use crate::policy::model::{Action, Effect};
+use crate::policy::{Organization, Policy};
+use crate::telephony::{GroupId, QueueId, UserId};
+
+/// An event whose names are known.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'p> {
+    /// The tenant, with its tables.
+    pub organization: &'p Organization,
+    /// Whether an allowed question changes anything.
+    pub intent: Intent,
+    /// What is asked for.
+    pub action: &'p Action,
+    /// Who asks.
+    pub actor: UserId,
+    /// The queue, if the action uses one and the event names one.
+    pub queue: Option<QueueId>,
+    /// The queue moved from.
+    pub from: Option<QueueId>,
+    /// The user that something is done to.
+    pub target: Option<UserId>,
+    /// The group.
+    pub group: Option<GroupId>,
+    /// The values of the keys with a closed list that the action uses, the channel among them.
+    pub attributes: AttributeSet,
+    /// How long a login of somebody else lasts, in seconds; `None`: until logout.
+    pub lease_seconds: Option<u32>,
+}
+
+/// Why an event did not become a question.
+#[derive(Clone, Copy, Debug)]
+pub enum Unresolved<'p> {
+    /// It is denied.
+    Denied {
+        /// Why.
+        reason: DenyReason,
+        /// What was known by then.
+        known: Known<'p>,
+    },
+    /// It contradicts itself.
+    Faulty(WireError),
+}
+
+/// How far an event was resolved before it was denied; a denial names what was known.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known<'p> {
+    /// The tenant.
+    pub organization: Option<&'p Organization>,
+    /// The action.
+    pub action: Option<&'p Action>,
+    /// The queue.
+    pub queue: Option<QueueId>,
+}
+
+impl<'p> Known<'p> {
+    const fn denied(self, reason: DenyReason) -> Unresolved<'p> {
+        Unresolved::Denied { reason, known: self }
+    }
+}
+
+/// Finds what the event names.
+///
+/// # Errors
+///
+/// The first check that fails, in the order of RULES section 7.
+pub fn resolve<'p>(policy: &'p Policy, event: &Event<'_>) -> Result<Question<'p>, Unresolved<'p>> {
+    let mut known = Known::default();
+    let Some(organization) = policy.organization(event.organization.as_str()) else {
+        return Err(known.denied(DenyReason::UnknownOrganization));
+    };
+    known.organization = Some(organization);
+
+    let dialed = dialed_or_named(organization, event, known)?;
+    let action = dialed.action;
+    known.action = Some(action);
+
+    let given = dialed.given(event);
+    let only_a_call = matches!(action.effect, Effect::Supervise(_)) && !given.has(Key::Target) && given.has(Key::Call);
+    match action.needs.first_missing_in(given) {
+        Some(Key::Target) if only_a_call => {}
+        Some(_) => return Err(known.denied(DenyReason::MissingAttribute)),
+        None => {}
+    }
+    let lease_seconds = if action.uses.has(Key::For) { lease_seconds(organization, event)? } else { None };
+
+    let directory = &organization.directory;
+    let Some(actor) = directory.user_named(event.actor.as_str()) else {
+        return Err(known.denied(DenyReason::UnknownUser));
+    };
+    let queue_named = |key: Key, name: Option<&str>| match name.filter(|_| action.uses.has(key)) {
+        None => Ok(None),
+        Some(name) => directory.queue_named(name).map(Some).ok_or_else(|| known.denied(DenyReason::UnknownQueue)),
+    };
+    let queue = queue_named(Key::Queue, dialed.queue)?;
+    let from = queue_named(Key::From, event.from.map(|from| from.as_str()))?;
+    known.queue = queue;
+    if only_a_call {
+        return Err(known.denied(DenyReason::UnknownCall));
+    }
+    let target = match dialed.target.filter(|_| action.uses.has(Key::Target)) {
+        None => None,
+        Some(name) => Some(directory.user_named(name).ok_or_else(|| known.denied(DenyReason::UnknownTarget))?),
+    };
+    let group = match event.group.filter(|_| action.uses.has(Key::Group)) {
+        None => None,
+        Some(name) => {
+            Some(directory.group_named(name.as_str()).ok_or_else(|| known.denied(DenyReason::UnknownGroup))?)
+        }
+    };
+    let kind = queue.and_then(|queue| directory.queue(queue)).map(|queue| queue.kind);
+    if kind.is_some_and(|kind| !action.kinds.is_empty() && !action.kinds.contains(&kind)) {
+        return Err(known.denied(DenyReason::WrongKind));
+    }
+
+    let used = AttributeSet::all_of(action.uses.with(Key::Via));
+    let attributes = event.attributes.union(AttributeSet::via(event.via)).intersection(used);
+    Ok(Question {
+        organization,
+        intent: event.intent,
+        action,
+        actor,
+        queue,
+        from,
+        target,
+        group,
+        attributes,
+        lease_seconds,
+    })
+}
+
+/// The action of an event, with the names that the digits gave or the keys gave.
+#[derive(Clone, Copy)]
+struct Dialed<'p, 'e> {
+    action: &'p Action,
+    queue: Option<&'e str>,
+    target: Option<&'e str>,
+}
+
+impl Dialed<'_, '_> {
+    fn given(&self, event: &Event<'_>) -> KeySet {
+        let dialed = [(Key::Queue, self.queue), (Key::Target, self.target)];
+        let dialed = dialed.iter().filter(|(_, name)| name.is_some()).map(|&(key, _)| key);
+        dialed.fold(event.keys(), KeySet::with)
+    }
+}
+
+fn dialed_or_named<'p, 'e>(
+    organization: &'p Organization,
+    event: &Event<'e>,
+    known: Known<'p>,
+) -> Result<Dialed<'p, 'e>, Unresolved<'p>> {
+    let given_queue = event.queue.map(|queue| queue.as_str());
+    let given_target = event.target.map(|target| target.as_str());
+    match event.request {
+        Request::Action(name) => match organization.model.action_named(name.as_str()) {
+            Some(action) => Ok(Dialed { action, queue: given_queue, target: given_target }),
+            None => Err(known.denied(DenyReason::UnknownAction)),
+        },
+        Request::Dial(digits) => {
+            let translation = organization.feature_codes.translate(digits.as_str());
+            let action = translation.and_then(|translation| organization.model.action(translation.action));
+            let (Some(translation), Some(action)) = (translation, action) else {
+                return Err(known.denied(DenyReason::UnknownFeatureCode));
+            };
+            let duplicate = |key| Err(Unresolved::Faulty(WireError::of(ErrorReason::DuplicateKey, key)));
+            match translation.argument {
+                None => Ok(Dialed { action, queue: given_queue, target: given_target }),
+                Some((Argument::Queue, _)) if given_queue.is_some() => duplicate(Key::Queue),
+                Some((Argument::Target, _)) if given_target.is_some() => duplicate(Key::Target),
+                Some((Argument::Queue, queue)) => Ok(Dialed { action, queue: Some(queue), target: given_target }),
+                Some((Argument::Target, target)) => Ok(Dialed { action, queue: given_queue, target: Some(target) }),
+            }
+        }
+    }
+}
+
+/// The lease that the event asks for, or the organization's own; a longer one than it allows is refused, not cut.
+fn lease_seconds<'p>(organization: &Organization, event: &Event<'_>) -> Result<Option<u32>, Unresolved<'p>> {
+    match event.lease_seconds {
+        Some(seconds) if seconds > organization.leases.max_seconds => {
+            Err(Unresolved::Faulty(WireError::of(ErrorReason::Malformed, Key::For)))
+        }
+        Some(seconds) => Ok(Some(seconds)),
+        None => Ok(Some(organization.leases.default_seconds).filter(|&seconds| seconds > 0)),
+    }
+}

@@ -1,0 +1,62 @@
+//! Dialed digits: which action they mean, and the queue or target they carry.
+
+use super::Keys;
+
+/// The patterns that one entry of `[feature_codes]` stands for.
+pub(super) fn spelled_out(code: &str, keys: &Keys) -> Vec<String> {
+    if code.contains('{') {
+        return vec![code.to_owned()];
+    }
+    if keys.needed.contains(&"target") || keys.needed.contains(&"target|call") {
+        vec![format!("{code}{{target}}")]
+    } else if keys.has("queue") && !keys.has("target") {
+        vec![code.to_owned(), format!("{code}{{queue}}")]
+    } else {
+        vec![code.to_owned()]
+    }
+}
+
+/// The action of the matching pattern with the most literals, and what it carries: `("queue",
+/// "600")`.
+pub(super) fn look_up(
+    codes: &[(String, String)],
+    digits: &str,
+) -> Option<(String, Option<(&'static str, String)>)> {
+    let mut most_literals = 0;
+    let mut found = None;
+    for (pattern, action) in codes {
+        let Some((literals, argument)) = matched(pattern, digits) else {
+            continue;
+        };
+        if found.is_none() || literals > most_literals {
+            most_literals = literals;
+            found = Some((action.clone(), argument));
+        }
+    }
+    found
+}
+
+/// How many literals the pattern has, and what the digits carry, if they match it.
+fn matched(pattern: &str, digits: &str) -> Option<(usize, Option<(&'static str, String)>)> {
+    let Some((before, rest)) = pattern.split_once('{') else {
+        return (pattern == digits).then_some((pattern.len(), None));
+    };
+    let (name, after) = rest
+        .split_once('}')
+        .expect("a placeholder ends with a brace");
+    assert!(
+        !after.contains('{'),
+        "one placeholder, and no PIN: {pattern}"
+    );
+    let key = match name {
+        "queue" => "queue",
+        "target" => "target",
+        _ => panic!("the reference does not know {{{name}}}"),
+    };
+    let argument = digits.strip_prefix(before)?.strip_suffix(after)?;
+    let is_number = argument.chars().all(|digit| digit.is_ascii_digit());
+    if !is_number || argument.is_empty() || argument.len() > 16 {
+        return None;
+    }
+    Some((before.len() + after.len(), Some((key, argument.to_owned()))))
+}
