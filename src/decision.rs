@@ -106,6 +106,8 @@ reasons! {
         Unauthenticated = "unauthenticated": "The token is wrong, missing, or none is configured.",
         UnknownKey = "unknown_key": "The verb has no such key.",
         UnknownVerb = "unknown_verb": "The dialect has no such verb.",
+        VerdictRefused = "verdict_refused": "The PBX did not accept the commands that carry the verdict.",
+        VerdictUnread = "verdict_unread": "The PBX closed the connection without taking the verdict: the caller is gone.",
     }
 }
 

@@ -1,10 +1,40 @@
-//! queuewarden
+//! queuewarden stands beside a PBX and answers one kind of question: may this person do that now?
+//!
+//! The way of an event, which is also the order in which to read the house:
+//!
+//! ```text
+//! bytes ──► dialect ──► Event ──► gate ──► Decision ──► dialect ──► bytes
+//!           (parse)              │   ▲                 (encode)
+//!                        decide()│   │ sessions
+//!                                ▼   │
+//!                              policy                  afterwards: metrics
+//! ```
+//!
+//! - [`limits`], [`telephony`]: every bound, every noun.
+//! - [`event`], [`decision`]: what is asked, what is answered.
+//! - [`dialect`]: one PBX's bytes to events and back, without sockets or rules.
+//! - [`policy`]: what may be. [`policy::decide`] is the pure function that all of this is for.
+//! - [`sessions`]: what is now.
+//! - [`config`]: TOML to settings and policy, every problem at once.
+//! - [`gate`]: the one door, where a decision changes state.
+//! - [`observe`]: metrics.
+//! - [`server`], [`reload`]: sockets, and a new policy beside the old.
+//! - [`cli`]: the wiring.
+//!
+//! A module imports only from those above it in this list's layers; `tests/tidy.rs` holds them to it.
+
 #![forbid(unsafe_code)]
-pub mod limits;
-pub mod telephony;
-pub mod event;
-pub mod decision;
-pub mod policy;
+
+pub mod cli;
 pub mod config;
-pub mod sessions;
+pub mod decision;
+pub mod dialect;
+pub mod event;
 pub mod gate;
+pub mod limits;
+pub mod observe;
+pub mod policy;
+pub mod reload;
+pub mod server;
+pub mod sessions;
+pub mod telephony;

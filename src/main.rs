@@ -1,4 +1,9 @@
-fn main() {
-    let l = queuewarden::config::load(std::path::Path::new("config"), &queuewarden::policy::Policy::default());
-    match l { Ok(l) => println!("{:?}", l.policy.revision), Err(e) => println!("{e}") }
+//! Arguments to subcommand to exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    queuewarden::cli::run(queuewarden::cli::Arguments::parse(), &mut std::io::stdout())
 }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use crate::config::problem::{Problem, Problems};
+use crate::config::problem::Problems;
 use crate::config::reader::{Section, Source};
 use crate::limits::{CONNECTIONS_DEFAULT, CONNECTIONS_MAX, TOKEN_BYTES_MAX, TOML_FILE_BYTES_MAX};
 use crate::telephony::Token;
@@ -244,11 +244,5 @@ impl ProcessSettings {
             (addresses, listen.line_unix.clone(), listen.admin_unix.clone(), settings.state.clone(), settings.connections_max)
         };
         ports(self) != ports(other)
-    }
-}
-
-impl From<Problem> for Problems {
-    fn from(problem: Problem) -> Self {
-        Self { problems: vec![problem], more: 0 }
     }
 }

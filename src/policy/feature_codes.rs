@@ -268,10 +268,10 @@ mod tests {
     #[test]
     fn a_pair_that_shares_a_string_is_named_with_the_string() {
         for (patterns, example) in [
-            (["*45{queue}", "*4{target}5"], "*4515"),
+            (["*45{queue}", "*4{target}5"], "*455"),
             (["*1{queue}", "*1{target}"], "*11"),
             (["*22", "*22"], "*22"),
-            (["{queue}77", "7{queue}7"], "7177"),
+            (["{queue}77", "7{queue}7"], "777"),
             (["*1{queue}2", "*12{queue}"], "*122"),
         ] {
             let ambiguities = table(&patterns).unwrap_err();

@@ -77,7 +77,13 @@ impl SessionTable {
     /// The sessions of one user, as a decision sees them.
     #[must_use]
     pub fn view(&self, subject: UserId) -> SubjectSessions<'_> {
-        SubjectSessions { table: self, sessions: self.by_user.get(&subject).map_or(&[], Vec::as_slice) }
+        SubjectSessions { table: self, sessions: self.sessions_of(subject) }
+    }
+
+    /// The sessions of one user, sorted by queue.
+    #[must_use]
+    pub fn sessions_of(&self, user: UserId) -> &[LoginSession] {
+        self.by_user.get(&user).map_or(&[], Vec::as_slice)
     }
 
     /// Every session.

@@ -1,0 +1,54 @@
+//! The command line: arguments in, text and an exit code out.
+
+mod check;
+mod explain;
+mod serve;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The exit code for a configuration that does not load (`EX_CONFIG`).
+const EXIT_CONFIGURATION: u8 = 78;
+/// The exit code for everything else that fails.
+const EXIT_FAILED: u8 = 1;
+
+/// A sidecar that answers a PBX: may this person log in to that queue, or supervise that call?
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// The configuration folder: queuewarden.toml, organizations/ and models/.
+    #[arg(long, global = true, value_name = "DIR", default_value = "config")]
+    config: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the sidecar; this is also what happens without a subcommand.
+    ///
+    /// SIGHUP loads the configuration anew: all of it or, if it has a problem anywhere, nothing. SIGTERM and SIGINT stop
+    /// accepting, answer what was read and exit; a second one exits at once.
+    Serve,
+    /// Validates the configuration folder: exits 0, or 78 with every problem at once.
+    Check(check::Arguments),
+    /// Judges one question offline, by the same code as the server, and says why.
+    Explain(explain::Arguments),
+}
+
+/// Runs what the arguments ask for; text for people goes to `out`.
+pub fn run(arguments: Arguments, out: &mut (impl Write + Send)) -> ExitCode {
+    let ran = match arguments.command.unwrap_or(Command::Serve) {
+        Command::Serve => serve::run(&arguments.config, out),
+        Command::Check(options) => check::run(&arguments.config, &options, out),
+        Command::Explain(options) => explain::run(&arguments.config, &options, out),
+    };
+    match ran {
+        Ok(code) => ExitCode::from(code),
+        // Whoever read our output has gone away; there is nobody left to tell.
+        Err(_) => ExitCode::from(EXIT_FAILED),
+    }
+}

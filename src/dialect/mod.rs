@@ -1,0 +1,88 @@
+//! Bytes to events and answers to bytes, one file a PBX, without sockets, clocks or rules.
+//!
+//! A [`Dialect`] sees the unread bytes of one connection and says what they are: a question, something that it answers by
+//! itself, or not enough yet. Whoever holds the socket asks it again with more. To add a dialect, write one file that
+//! implements the trait and name it in [`DialectLabel`], in the listeners' configuration and in README.
+
+pub mod fastagi;
+pub mod fields;
+pub mod line;
+pub mod pins;
+
+use crate::decision::{ErrorReason, Outcome};
+use crate::event::Event;
+use crate::telephony::closed_list;
+
+closed_list! {
+    /// The dialects, as metrics name them.
+    DialectLabel {
+        /// The line dialect.
+        Line = "line",
+        /// Asterisk's FastAGI.
+        FastAgi = "fastagi",
+    }
+}
+
+/// What the unread bytes of a connection are.
+#[derive(Debug)]
+pub enum Step<'buf> {
+    /// Not enough to say.
+    More,
+    /// A question; its answer is written with [`Dialect::answer`].
+    Ask {
+        /// How many bytes it took.
+        consumed: usize,
+        /// The question.
+        event: Event<'buf>,
+        /// What the answer has to repeat so that the peer knows which question it belongs to.
+        id: &'buf [u8],
+    },
+    /// Something that needs no decision; what it is answered with stands in the output already.
+    Done {
+        /// How many bytes it took.
+        consumed: usize,
+        /// What was wrong with it.
+        fault: Option<ErrorReason>,
+        /// What to do with the connection.
+        after: After,
+    },
+}
+
+/// What to do with the connection once the output is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// Go on reading.
+    Continue,
+    /// End our side, read on until the peer ends its side or [`crate::limits::CLOSE_TIMEOUT`] is over.
+    Finish,
+}
+
+/// How long the peer may be silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// As long as it likes: it is between two questions.
+    Endless,
+    /// [`crate::limits::FRAME_TIMEOUT`]: it owes us the rest of a question.
+    Frame,
+    /// [`crate::limits::CLOSE_TIMEOUT`]: it has its answer.
+    Closing,
+}
+
+/// The conversation of one connection.
+pub trait Dialect: Send {
+    /// Its label in metrics.
+    fn label(&self) -> DialectLabel;
+
+    /// Says what `input` begins with; what it answers by itself is appended to `output`.
+    fn next<'buf>(&mut self, input: &'buf [u8], output: &mut Vec<u8>) -> Step<'buf>;
+
+    /// Appends the answer to a question.
+    fn answer(&mut self, id: &[u8], outcome: &Outcome<'_>, output: &mut Vec<u8>) -> After;
+
+    /// Appends what the peer has to hear when its connection ends before its question was complete: it was silent for too
+    /// long, there is no room, or (`None`) it ended its side. Returns what was wrong, if anything was.
+    fn give_up(&mut self, reason: Option<ErrorReason>, unread: &[u8], output: &mut Vec<u8>) -> Option<ErrorReason>;
+
+    /// How long the peer may be silent, with or without unread bytes.
+    fn patience(&self, has_unread: bool) -> Patience;
+}

@@ -1,0 +1,296 @@
+//! Metric handles, made once; what counts a decision is an array read and an addition.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use metrics::{Counter, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_process::Collector;
+
+use crate::decision::{ActionLabel, AllowReason, DenyReason, ErrorReason, Reason};
+use crate::dialect::DialectLabel;
+use crate::observe::names::{self, MetricName};
+use crate::observe::reachable::reasons_of;
+use crate::telephony::Ground;
+
+/// From half a microsecond, which a decision takes in a warm cache, to the second at which a caller hangs up.
+const DURATION_BUCKETS_SECONDS: &[f64] = &[
+    0.000_000_5, 0.000_001, 0.000_002_5, 0.000_005, 0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001,
+    0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0,
+];
+
+const REASONS: usize = AllowReason::ALL.len() + DenyReason::ALL.len();
+
+/// What is true at the moment of a scrape and kept elsewhere.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Gauges {
+    /// Revision of the policy that every connection uses.
+    pub policy_revision: u64,
+    /// Connections that may be open at once.
+    pub connections_limit: usize,
+    /// Login sessions, by ground in the order of [`Ground::ALL`].
+    pub sessions: [u64; Ground::ALL.len()],
+    /// Login sessions that their users could not open today.
+    pub sessions_kept: u64,
+    /// Login sessions that have ended because their time was over.
+    pub leases_expired: u64,
+}
+
+/// Every metric of the process.
+pub struct Metrics {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+    process: Collector,
+    dialects: Vec<DialectMetrics>,
+    decision_duration: Histogram,
+    reloads_successful: Counter,
+    reloads_failed: Counter,
+    panics: Counter,
+}
+
+/// The metrics of one dialect.
+#[derive(Debug)]
+pub struct DialectMetrics {
+    label: DialectLabel,
+    /// By action and reason; `None` where the pair cannot be reached.
+    decisions: Vec<Option<Counter>>,
+    request_duration: Histogram,
+    connections: AtomicI64,
+    rejected: Counter,
+    protocol_errors: Vec<Counter>,
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Metrics").field("dialects", &self.dialects).finish_non_exhaustive()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All series, at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        let builder = [names::DECISION_DURATION, names::REQUEST_DURATION].iter().fold(PrometheusBuilder::new(), |builder, metric| {
+            let matcher = Matcher::Full(metric.name.to_owned());
+            // The only failure is an empty list of buckets, which this is not.
+            builder.set_buckets_for_metric(matcher, DURATION_BUCKETS_SECONDS).unwrap_or_else(|_| PrometheusBuilder::new())
+        });
+        let recorder = builder.build_recorder();
+        let handle = recorder.handle();
+        let process = Collector::default();
+        let (dialects, decision_duration, reloads, panics) = metrics::with_local_recorder(&recorder, || {
+            process.describe();
+            describe_all();
+            gauge!(names::BUILD_INFO.name, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+            let dialects: Vec<DialectMetrics> = DialectLabel::ALL.iter().map(|&label| DialectMetrics::new(label)).collect();
+            let reloads = |result| counter!(names::POLICY_RELOADS.name, "result" => result);
+            let reloads = (reloads("success"), reloads("failure"));
+            (dialects, histogram!(names::DECISION_DURATION.name), reloads, counter!(names::PANICS.name))
+        });
+        let (reloads_successful, reloads_failed) = reloads;
+        Self { recorder, handle, process, dialects, decision_duration, reloads_successful, reloads_failed, panics }
+    }
+
+    /// The metrics of one dialect.
+    #[must_use]
+    pub fn of(&self, label: DialectLabel) -> Option<&DialectMetrics> {
+        self.dialects.get(label as usize)
+    }
+
+    /// Counts a decision.
+    pub fn decided(&self, dialect: DialectLabel, action: ActionLabel, reason: Reason) {
+        let of_dialect = self.of(dialect);
+        match of_dialect.and_then(|of_dialect| of_dialect.decisions.get(position(action, reason))?.as_ref()) {
+            Some(counter) => counter.increment(1),
+            None => {
+                metrics::with_local_recorder(&self.recorder, || decisions(dialect, action, reason)).increment(1);
+            }
+        }
+    }
+
+    /// Records how long one decision took, in seconds.
+    pub fn decision_took(&self, seconds: f64) {
+        self.decision_duration.record(seconds);
+    }
+
+    /// Counts a failure of our own.
+    pub fn panicked(&self) {
+        self.panics.increment(1);
+    }
+
+    /// Counts a load of the configuration that succeeded at this time, in seconds since 1970.
+    #[expect(clippy::cast_precision_loss, clippy::as_conversions, reason = "a time in seconds is far below 2^52")]
+    pub fn reload_succeeded(&self, at_unix_seconds: u64) {
+        self.reloads_successful.increment(1);
+        metrics::with_local_recorder(&self.recorder, || {
+            gauge!(names::POLICY_LAST_RELOAD_SUCCESSFUL.name).set(1.0);
+            gauge!(names::POLICY_LAST_RELOAD_SUCCESS_TIMESTAMP.name).set(at_unix_seconds as f64);
+        });
+    }
+
+    /// Counts a load of the configuration that failed.
+    pub fn reload_failed(&self) {
+        self.reloads_failed.increment(1);
+        metrics::with_local_recorder(&self.recorder, || gauge!(names::POLICY_LAST_RELOAD_SUCCESSFUL.name).set(0.0));
+    }
+
+    /// The text that Prometheus reads.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, clippy::as_conversions, reason = "gauges are floating-point; counts stay far below 2^52")]
+    pub fn render(&self, gauges: &Gauges) -> String {
+        metrics::with_local_recorder(&self.recorder, || {
+            self.process.collect();
+            gauge!(names::POLICY_REVISION.name).set(gauges.policy_revision as f64);
+            gauge!(names::CONNECTIONS_LIMIT.name).set(gauges.connections_limit as f64);
+            gauge!(names::SESSIONS_KEPT.name).set(gauges.sessions_kept as f64);
+            counter!(names::LEASES_EXPIRED.name).absolute(gauges.leases_expired);
+            for (ground, count) in Ground::ALL.iter().zip(gauges.sessions) {
+                gauge!(names::SESSIONS.name, "ground" => ground.name()).set(count as f64);
+            }
+            for dialect in &self.dialects {
+                let connections = dialect.connections.load(Ordering::Relaxed);
+                gauge!(names::CONNECTIONS.name, "dialect" => dialect.label.name()).set(connections as f64);
+            }
+        });
+        self.handle.render()
+    }
+
+    /// Folds recorded samples, so that memory does not grow between scrapes.
+    pub fn upkeep(&self) {
+        self.handle.run_upkeep();
+    }
+}
+
+impl DialectMetrics {
+    fn new(label: DialectLabel) -> Self {
+        let mut by_pair: Vec<Option<Counter>> = vec![None; ActionLabel::ALL.len().saturating_mul(REASONS)];
+        for &action in ActionLabel::ALL {
+            for reason in reasons_of(action) {
+                if let Some(slot) = by_pair.get_mut(position(action, reason)) {
+                    *slot = Some(decisions(label, action, reason));
+                }
+            }
+        }
+        let error = |reason: &ErrorReason| {
+            counter!(names::PROTOCOL_ERRORS.name, "dialect" => label.name(), "reason" => reason.code())
+        };
+        Self {
+            label,
+            decisions: by_pair,
+            request_duration: histogram!(names::REQUEST_DURATION.name, "dialect" => label.name()),
+            connections: AtomicI64::new(0),
+            rejected: counter!(names::CONNECTIONS_REJECTED.name, "dialect" => label.name(), "reason" => ErrorReason::Overload.code()),
+            protocol_errors: ErrorReason::ALL.iter().map(error).collect(),
+        }
+    }
+
+    /// Counts what a peer did wrong.
+    pub fn protocol_error(&self, reason: ErrorReason) {
+        if let Some(counter) = self.protocol_errors.get(reason as usize) {
+            counter.increment(1);
+        }
+    }
+
+    /// Records how long one read took to be answered, in seconds.
+    pub fn request_took(&self, seconds: f64) {
+        self.request_duration.record(seconds);
+    }
+
+    /// Counts a connection that found no room.
+    pub fn rejected(&self) {
+        self.rejected.increment(1);
+    }
+
+    /// Counts a connection for as long as the returned value lives.
+    #[must_use]
+    pub fn connected(&self) -> Connected<'_> {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        Connected(self)
+    }
+
+    /// How many connections are open.
+    #[must_use]
+    pub fn connections(&self) -> i64 {
+        self.connections.load(Ordering::Relaxed)
+    }
+}
+
+/// An open connection.
+#[derive(Debug)]
+pub struct Connected<'a>(&'a DialectMetrics);
+
+impl Drop for Connected<'_> {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn decisions(dialect: DialectLabel, action: ActionLabel, reason: Reason) -> Counter {
+    counter!(
+        names::DECISIONS.name,
+        "dialect" => dialect.name(),
+        "action" => action.name(),
+        "decision" => reason.verdict(),
+        "reason" => reason.code()
+    )
+}
+
+/// Where the counter of a pair stands.
+const fn position(action: ActionLabel, reason: Reason) -> usize {
+    let of_reason = match reason {
+        Reason::Allow(reason) => reason as usize,
+        Reason::Deny(reason) => AllowReason::ALL.len().saturating_add(reason as usize),
+    };
+    (action as usize).saturating_mul(REASONS).saturating_add(of_reason)
+}
+
+fn describe_all() {
+    let counters = [
+        names::POLICY_RELOADS, names::DECISIONS, names::CONNECTIONS_REJECTED, names::PROTOCOL_ERRORS, names::PANICS,
+        names::LEASES_EXPIRED,
+    ];
+    let histograms = [names::DECISION_DURATION, names::REQUEST_DURATION];
+    for MetricName { name, help } in names::ALL.iter().copied() {
+        if counters.iter().any(|metric| metric.name == name) {
+            describe_counter!(name, help);
+        } else if histograms.iter().any(|metric| metric.name == name) {
+            describe_histogram!(name, help);
+        } else {
+            describe_gauge!(name, help);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_stands_in_the_first_scrape_with_its_help() {
+        let metrics = Metrics::new();
+        metrics.reload_succeeded(1);
+        metrics.decision_took(0.000_001);
+        metrics.dialects.iter().for_each(|dialect| dialect.request_took(0.000_01));
+        let text = metrics.render(&Gauges::default());
+        for metric in names::ALL {
+            assert!(text.contains(&format!("# HELP {} {}", metric.name, metric.help)), "{}", metric.name);
+            assert!(text.contains(&format!("\n{}", metric.name)), "{}", metric.name);
+        }
+    }
+
+    #[test]
+    fn a_pair_that_is_not_listed_is_counted_all_the_same() {
+        let metrics = Metrics::new();
+        let (action, reason) = (ActionLabel::Control, Reason::Deny(DenyReason::ObjectInUse));
+        metrics.decided(DialectLabel::Line, action, reason);
+        metrics.decided(DialectLabel::Line, action, reason);
+        let text = metrics.render(&Gauges::default());
+        let series = "queuewarden_decisions_total{dialect=\"line\",action=\"control\",decision=\"deny\",reason=\"object_in_use\"} 2";
+        assert!(text.contains(series), "{text}");
+    }
+}

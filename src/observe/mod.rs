@@ -1,0 +1,5 @@
+//! What operators see: metric names and handles.
+
+pub mod metrics;
+pub mod names;
+pub mod reachable;

@@ -1,0 +1,50 @@
+//! Every metric that queuewarden exports, with its help text: the only place where a metric has a name.
+
+/// A metric: its name and what it is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MetricName {
+    /// The name in Prometheus.
+    pub name: &'static str,
+    /// The help text.
+    pub help: &'static str,
+}
+
+macro_rules! metric_names {
+    ($($constant:ident = $name:literal: $help:literal;)+) => {
+        $(#[doc = $help] pub const $constant: MetricName = MetricName { name: concat!("queuewarden_", $name), help: $help };)+
+
+        /// Every metric of ours; `process_*` comes from a library.
+        pub const ALL: &[MetricName] = &[$($constant,)+];
+    };
+}
+
+metric_names! {
+    BUILD_INFO = "build_info": "Always 1; the version stands in a label.";
+    POLICY_REVISION = "policy_revision": "Revision of the policy that every connection uses.";
+    POLICY_RELOADS = "policy_reloads_total": "Loads of the configuration, by result.";
+    POLICY_LAST_RELOAD_SUCCESSFUL = "policy_last_reload_successful": "1 if the last load of the configuration succeeded, else 0.";
+    POLICY_LAST_RELOAD_SUCCESS_TIMESTAMP = "policy_last_reload_success_timestamp_seconds": "When the configuration was last loaded, in seconds since 1970.";
+    DECISIONS = "decisions_total": "Decisions, by dialect, action, decision and reason.";
+    DECISION_DURATION = "decision_duration_seconds": "Parsing a question to encoding its answer; the first question of each read is timed.";
+    REQUEST_DURATION = "request_duration_seconds": "Bytes read to bytes written; each read is timed once, however many questions it held.";
+    CONNECTIONS = "connections": "Open connections, by dialect.";
+    CONNECTIONS_LIMIT = "connections_limit": "Connections that may be open at once.";
+    CONNECTIONS_REJECTED = "connections_rejected_total": "Connections that were turned away, by dialect and reason.";
+    PROTOCOL_ERRORS = "protocol_errors_total": "What peers said that is not in the dialect, by reason.";
+    PANICS = "panics_total": "Failures of queuewarden itself; each ends one question or one connection.";
+    SESSIONS = "sessions": "Login sessions, by the ground on which they began.";
+    SESSIONS_KEPT = "sessions_kept": "Login sessions that their users could not open today.";
+    LEASES_EXPIRED = "leases_expired_total": "Login sessions that ended because their time was over.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ALL;
+
+    #[test]
+    fn names_are_unique() {
+        for (position, metric) in ALL.iter().enumerate() {
+            assert!(ALL.iter().skip(position + 1).all(|other| other.name != metric.name), "{}", metric.name);
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Which reasons each action can have: what `decisions_total` exports at zero from the start.
+//!
+//! Dashboards and alerts need a series before its first event, and no series for what cannot happen. A pair that happens
+//! and is not listed here, say by a role model of an operator's own, is counted all the same.
+
+use crate::decision::ActionLabel::{self, *};
+use crate::decision::AllowReason::*;
+use crate::decision::DenyReason::*;
+use crate::decision::Reason;
+
+/// The reasons that an action can have.
+#[must_use]
+pub fn reasons_of(action: ActionLabel) -> Vec<Reason> {
+    let allow: &[_] = match action {
+        QueueLogin => &[Assigned, UnassignedAllowed, AlreadyLoggedIn],
+        QueueLogout => &[LoggedOut],
+        QueueToggle => &[],
+        QueuePause | AgentPause => &[Paused],
+        QueueResume | AgentResume => &[Resumed],
+        AgentLogin => &[SupervisorLogin, AlreadyLoggedIn],
+        AgentLogout => &[SupervisorLogout],
+        AgentMove | AgentEndWrapup | CallListen | CallWhisper | CallBarge | CallOutbound | CallDirectIn
+        | ConversationView | DispositionSet | Control => &[RolePermits],
+    };
+    let deny: &[_] = match action {
+        QueueLogin => &[
+            AgentRoleRequired,
+            UnassignedBarred,
+            NoAssignedQueue,
+            UserLoginsAtLimit,
+            QueueLoginsAtLimit,
+            OrganizationLoginsAtLimit,
+            UnknownUser,
+            UnknownQueue,
+        ],
+        QueueLogout => &[NotLoggedIn, UnknownUser, UnknownQueue],
+        QueueToggle => &[UnknownUser, UnknownQueue],
+        QueuePause | QueueResume => &[AgentRoleRequired, NotLoggedIn, UnknownUser, UnknownQueue],
+        AgentLogin => &[
+            SupervisorRoleRequired,
+            PermissionOff,
+            SelfTarget,
+            QueueOutOfScope,
+            UserLoginsAtLimit,
+            QueueLoginsAtLimit,
+            OrganizationLoginsAtLimit,
+            MissingAttribute,
+            UnknownUser,
+            UnknownQueue,
+            UnknownTarget,
+        ],
+        AgentLogout | AgentPause | AgentResume => &[
+            SupervisorRoleRequired,
+            PermissionOff,
+            SelfTarget,
+            QueueOutOfScope,
+            NotLoggedIn,
+            MissingAttribute,
+            UnknownUser,
+            UnknownQueue,
+            UnknownTarget,
+        ],
+        AgentEndWrapup => &[
+            SupervisorRoleRequired,
+            PermissionOff,
+            SelfTarget,
+            QueueOutOfScope,
+            MissingAttribute,
+            UnknownUser,
+            UnknownQueue,
+            UnknownTarget,
+        ],
+        CallListen | CallWhisper | CallBarge => &[
+            SupervisorRoleRequired,
+            PermissionOff,
+            SelfTarget,
+            NoQueueContext,
+            QueueOutOfScope,
+            TargetProtected,
+            MissingAttribute,
+            UnknownUser,
+            UnknownQueue,
+            UnknownTarget,
+            UnknownCall,
+        ],
+        CallOutbound | CallDirectIn => &[AgentRoleRequired, UnknownUser],
+        AgentMove | ConversationView | DispositionSet => return vec![],
+        Control => {
+            return [UnknownOrganization, UnknownAction, UnknownFeatureCode, Overload, Internal]
+                .map(Reason::Deny)
+                .to_vec();
+        }
+    };
+    allow.iter().map(|&reason| Reason::Allow(reason)).chain(deny.iter().map(|&reason| Reason::Deny(reason))).collect()
+}

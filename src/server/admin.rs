@@ -1,0 +1,169 @@
+//! The admin listener: metrics for Prometheus, health for supervisors of processes, status for people. It changes nothing.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::serve::Listener;
+use axum::{Json, Router};
+use serde_json::json;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::process::Store;
+use crate::dialect::DialectLabel;
+use crate::limits::ADMIN_REQUESTS_MAX;
+use crate::observe::metrics::Gauges;
+use crate::server::{Bound, House};
+
+/// The media type of Prometheus' text format.
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// What the admin listener shows.
+pub(super) struct Desk {
+    pub(super) house: Arc<House>,
+    pub(super) bound: Vec<Bound>,
+}
+
+pub(super) async fn serve<L>(listener: L, desk: Arc<Desk>, stop: CancellationToken)
+where
+    L: Listener,
+    L::Addr: std::fmt::Debug,
+{
+    let router = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .route("/status", get(status))
+        .with_state(desk);
+    let served = axum::serve(Limited::new(listener), router).with_graceful_shutdown(stop.cancelled_owned());
+    if let Err(error) = served.await {
+        tracing::error!(%error, "the admin listener stopped");
+    }
+}
+
+async fn metrics(State(desk): State<Arc<Desk>>) -> Response {
+    // Counting kept sessions looks at every session: not on a thread that answers questions.
+    let text = tokio::task::spawn_blocking(move || {
+        let house = &desk.house;
+        let sessions = house.gate.session_counts();
+        house.metrics.render(&Gauges {
+            policy_revision: house.settled_revision.load(Ordering::Relaxed),
+            connections_limit: house.settings.connections_max,
+            sessions: [sessions.assigned, sessions.unassigned, sessions.supervisor],
+            sessions_kept: sessions.kept,
+            leases_expired: house.gate.leases_expired(),
+        })
+    });
+    match text.await {
+        Ok(text) => ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+async fn ready(State(desk): State<Arc<Desk>>) -> (StatusCode, &'static str) {
+    match (desk.house.is_ready(), desk.house.is_draining()) {
+        (true, _) => (StatusCode::OK, "ok\n"),
+        (false, true) => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+        (false, false) => (StatusCode::SERVICE_UNAVAILABLE, "no policy\n"),
+    }
+}
+
+async fn status(State(desk): State<Arc<Desk>>) -> Json<serde_json::Value> {
+    let house = &desk.house;
+    let policy = house.gate.policy();
+    let sum = |count: fn(&crate::policy::Organization) -> usize| policy.organizations().map(count).sum::<usize>();
+    let listeners: Vec<_> =
+        desk.bound.iter().map(|bound| json!({"name": bound.name, "address": bound.place.to_string()})).collect();
+    let connections: serde_json::Map<_, _> = DialectLabel::ALL
+        .iter()
+        .filter_map(|&dialect| Some((dialect.name().to_owned(), house.metrics.of(dialect)?.connections().into())))
+        .collect();
+    let store = match house.settings.state.store {
+        Store::Disk => "disk",
+        Store::Memory => "memory",
+    };
+    Json(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "pid": std::process::id(),
+        "uptime_seconds": house.clock.now().uptime_ms / 1_000,
+        "ready": house.is_ready(),
+        "draining": house.is_draining(),
+        "policy": {
+            "revision": house.settled_revision.load(Ordering::Relaxed),
+            "organizations": policy.organizations().count(),
+            "queues": sum(|organization| organization.directory.queues().count()),
+            "users": sum(|organization| organization.directory.users().count()),
+        },
+        "last_reload": house.last_reload(),
+        "listeners": listeners,
+        "connections": connections,
+        "connections_limit": house.settings.connections_max,
+        "state": { "store": store, "folder": house.settings.state.folder, "durable": false },
+        "not_built_yet": house.settings.not_built_yet(),
+    }))
+}
+
+/// A listener that serves a bounded number of connections at once.
+struct Limited<L> {
+    listener: L,
+    places: Arc<Semaphore>,
+}
+
+impl<L> Limited<L> {
+    fn new(listener: L) -> Self {
+        Self { listener, places: Arc::new(Semaphore::new(ADMIN_REQUESTS_MAX)) }
+    }
+}
+
+impl<L: Listener> Listener for Limited<L> {
+    type Io = Placed<L::Io>;
+    type Addr = L::Addr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        // The semaphore is never closed; if it were, serving without a bound would still be better than not at all.
+        let place = Arc::clone(&self.places).acquire_owned().await.ok();
+        let (stream, address) = self.listener.accept().await;
+        (Placed { stream, _place: place }, address)
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.listener.local_addr()
+    }
+}
+
+/// A connection with its place among those that are served.
+struct Placed<S> {
+    stream: S,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Placed<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Placed<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,292 @@
+//! One connection: read what there is, answer all of it, write once.
+//!
+//! The loop knows no dialect and no rule. Its bounds are those of [`crate::limits`]: a question has to be complete in
+//! time, a peer has to read its answers, and a busy connection lets others run.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+
+use crate::decision::{ActionLabel, Answer, AnswerQueues, DenyReason, ErrorReason, Outcome, Reason};
+use crate::dialect::{After, Dialect, Patience, Step};
+use crate::event::Event;
+use crate::limits::{
+    ANSWER_BUFFER_BYTES_MAX, CLOSE_TIMEOUT, FRAME_TIMEOUT, QUESTIONS_PER_TURN_MAX, READ_BUFFER_BYTES_MAX, WRITE_TIMEOUT,
+};
+use crate::observe::metrics::DialectMetrics;
+use crate::server::House;
+use crate::telephony::QueueSet;
+
+/// Bytes that an idle connection reserves for reading.
+const IDLE_BUFFER_BYTES: usize = 1_024;
+
+/// Talks to one peer until either side ends it, it is too slow, or the house drains.
+pub(super) async fn converse<S, D>(mut stream: S, mut dialect: D, house: &House, drain: &CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    D: Dialect,
+{
+    let Some(metrics) = house.metrics.of(dialect.label()) else { return };
+    let _connected = metrics.connected();
+    let mut input = BytesMut::with_capacity(IDLE_BUFFER_BYTES);
+    let mut output = vec![];
+    let mut scratch = QueueSet::new();
+    let mut patience = dialect.patience(false);
+    let mut waiting_since = Instant::now();
+    let mut finished = false;
+    // A token of this connection's own: waiting on the shared one would make all connections share its lock.
+    let drain = drain.child_token();
+    let mut drained = pin!(drain.cancelled());
+    loop {
+        let read = match read_more(&mut stream, &mut input, patience, waiting_since, drained.as_mut()).await {
+            Read::Some => Instant::now(),
+            Read::Late => {
+                end(&mut stream, &mut dialect, Some(ErrorReason::TimedOut), &input, finished, metrics).await;
+                return;
+            }
+            Read::End => {
+                end(&mut stream, &mut dialect, None, &input, finished, metrics).await;
+                return;
+            }
+            Read::Drained => {
+                let _: Result<_, _> = timeout(CLOSE_TIMEOUT, say_goodbye(&mut stream, &mut input)).await;
+                return;
+            }
+            Read::Failed => return,
+        };
+        // Everything that was read is answered, in turns that let other connections run in between.
+        loop {
+            let turn = answer_all(&mut dialect, &mut input, &mut output, house, metrics, &mut scratch);
+            if !output.is_empty() {
+                let written = timeout(WRITE_TIMEOUT, stream.write_all(&output)).await;
+                if !matches!(written, Ok(Ok(()))) {
+                    return;
+                }
+                output.clear();
+            }
+            if turn.progress {
+                waiting_since = Instant::now();
+            }
+            if turn.after == After::Finish && !finished {
+                finished = true;
+                if stream.shutdown().await.is_err() {
+                    return;
+                }
+            }
+            if !turn.unfinished {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        metrics.request_took(read.elapsed().as_secs_f64());
+        let now = dialect.patience(!input.is_empty());
+        if now != patience {
+            patience = now;
+            waiting_since = read;
+        }
+        if input.is_empty() && input.capacity() > IDLE_BUFFER_BYTES && patience == Patience::Endless {
+            input = BytesMut::with_capacity(IDLE_BUFFER_BYTES);
+            output = vec![];
+        }
+    }
+}
+
+enum Read {
+    Some,
+    End,
+    Late,
+    Failed,
+    Drained,
+}
+
+/// Waits for more bytes as long as the peer may take.
+async fn read_more<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    input: &mut BytesMut,
+    patience: Patience,
+    since: Instant,
+    drained: Pin<&mut WaitForCancellationFuture<'_>>,
+) -> Read {
+    if input.capacity().saturating_sub(input.len()) < IDLE_BUFFER_BYTES / 2 {
+        input.reserve(READ_BUFFER_BYTES_MAX / 4);
+    }
+    let read = match patience {
+        Patience::Endless => {
+            // Between two questions a draining house reads what has arrived already, and no more.
+            tokio::select! {
+                biased;
+                read = stream.read_buf(input) => read,
+                () = drained => return Read::Drained,
+            }
+        }
+        Patience::Frame | Patience::Closing => {
+            let limit = if patience == Patience::Frame { FRAME_TIMEOUT } else { CLOSE_TIMEOUT };
+            let deadline = since.checked_add(limit).unwrap_or(since);
+            match timeout_at(deadline, stream.read_buf(input)).await {
+                Ok(read) => read,
+                Err(_) => return Read::Late,
+            }
+        }
+    };
+    match read {
+        Ok(0) => Read::End,
+        Ok(_) => Read::Some,
+        Err(_) => Read::Failed,
+    }
+}
+
+/// What became of one turn.
+struct Turn {
+    /// Bytes were taken from the input.
+    progress: bool,
+    /// The turn ended at a bound; there may be more to answer.
+    unfinished: bool,
+    after: After,
+}
+
+/// Answers what the input holds, up to the bounds of one turn.
+fn answer_all<D: Dialect>(
+    dialect: &mut D,
+    input: &mut BytesMut,
+    output: &mut Vec<u8>,
+    house: &House,
+    metrics: &DialectMetrics,
+    scratch: &mut QueueSet,
+) -> Turn {
+    let mut turn = Turn { progress: false, unfinished: false, after: After::Continue };
+    let mut taken = 0_usize;
+    let now = house.clock.now();
+    for questions in 0..QUESTIONS_PER_TURN_MAX {
+        let started = (questions == 0).then(Instant::now);
+        let rest = input.get(taken..).unwrap_or_default();
+        if rest.is_empty() {
+            break;
+        }
+        match dialect.next(rest, output) {
+            Step::More => break,
+            Step::Done { consumed, fault, after } => {
+                taken = taken.saturating_add(consumed);
+                turn.after = after;
+                if let Some(reason) = fault {
+                    metrics.protocol_error(reason);
+                }
+            }
+            Step::Ask { consumed, event, id } => {
+                taken = taken.saturating_add(consumed);
+                turn.after = answer(dialect, &event, id, output, house, metrics, now, scratch);
+                if let Some(started) = started {
+                    house.metrics.decision_took(started.elapsed().as_secs_f64());
+                }
+            }
+        }
+        turn.unfinished = questions.saturating_add(1) == QUESTIONS_PER_TURN_MAX;
+        if output.len() > ANSWER_BUFFER_BYTES_MAX / 2 {
+            turn.unfinished = true;
+            break;
+        }
+    }
+    turn.progress = taken > 0;
+    input.advance(taken.min(input.len()));
+    turn
+}
+
+/// Puts one question to the gate. If that fails, the peer hears a denial, and nothing of ours leaves half-written.
+#[expect(clippy::too_many_arguments, reason = "all of them belong to one question")]
+fn answer<D: Dialect>(
+    dialect: &mut D,
+    event: &Event<'_>,
+    id: &[u8],
+    output: &mut Vec<u8>,
+    house: &House,
+    metrics: &DialectMetrics,
+    now: crate::telephony::Moment,
+    scratch: &mut QueueSet,
+) -> After {
+    let written = output.len();
+    let asked = catch_unwind(AssertUnwindSafe(|| {
+        house.gate.ask(event, now, scratch, |outcome| {
+            count(&outcome, dialect, house, metrics);
+            dialect.answer(id, &outcome, output)
+        })
+    }));
+    asked.unwrap_or_else(|_| {
+        output.truncate(written);
+        let outcome = Outcome::Decided(Answer {
+            reason: Reason::Deny(DenyReason::Internal),
+            action: None,
+            label: ActionLabel::Control,
+            queues: AnswerQueues::None,
+            target: None,
+            mode: None,
+            revision: house.gate.policy().revision,
+        });
+        count(&outcome, dialect, house, metrics);
+        dialect.answer(id, &outcome, output)
+    })
+}
+
+fn count<D: Dialect>(outcome: &Outcome<'_>, dialect: &D, house: &House, metrics: &DialectMetrics) {
+    match outcome {
+        Outcome::Decided(answer) => house.metrics.decided(dialect.label(), answer.label, answer.reason),
+        Outcome::Faulty(error) => metrics.protocol_error(error.reason),
+    }
+}
+
+/// Ends a connection that will send no more, or not in time, with what the peer has to hear.
+async fn end<S, D>(
+    stream: &mut S,
+    dialect: &mut D,
+    reason: Option<ErrorReason>,
+    unread: &[u8],
+    finished: bool,
+    metrics: &DialectMetrics,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+    D: Dialect,
+{
+    let mut output = vec![];
+    if let Some(fault) = dialect.give_up(reason, unread, &mut output) {
+        metrics.protocol_error(fault);
+    }
+    if !finished && !output.is_empty() {
+        let goodbye = async {
+            stream.write_all(&output).await?;
+            stream.shutdown().await
+        };
+        let _: Result<_, _> = timeout(WRITE_TIMEOUT, goodbye).await;
+        let mut discarded = BytesMut::new();
+        let _: Result<_, _> = timeout(CLOSE_TIMEOUT, read_to_end(stream, &mut discarded)).await;
+    }
+}
+
+/// Ends our side and waits for the peer to end its side: closing at once would throw away what it has not read yet.
+async fn say_goodbye<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, input: &mut BytesMut) -> std::io::Result<()> {
+    stream.shutdown().await?;
+    read_to_end(stream, input).await
+}
+
+/// Reads and forgets until the peer ends its side.
+async fn read_to_end<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut BytesMut) -> std::io::Result<()> {
+    loop {
+        buffer.clear();
+        buffer.reserve(IDLE_BUFFER_BYTES);
+        if stream.read_buf(buffer).await? == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// Tells a peer that there is no room, in its dialect.
+pub(super) async fn refuse<S, D>(mut stream: S, mut dialect: D, house: &House)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    D: Dialect,
+{
+    if let Some(metrics) = house.metrics.of(dialect.label()) {
+        end(&mut stream, &mut dialect, Some(ErrorReason::Overload), &[], false, metrics).await;
+    }
+}

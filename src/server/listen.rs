@@ -1,0 +1,284 @@
+//! Listeners: which address speaks which dialect, how many peers are let in, and what the others hear.
+//!
+//! A new dialect is a line in [`bind_all`] and one in [`Listeners::serve`].
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::process::{Listen, Secret};
+use crate::dialect::fastagi::FastAgi;
+use crate::dialect::line::Line;
+use crate::dialect::Dialect;
+use crate::limits::{ACCEPT_PAUSE, KEEPALIVE_IDLE, LISTEN_BACKLOG, REFUSALS_AT_ONCE_MAX};
+use crate::server::connection::{converse, refuse};
+use crate::server::{House, admin};
+
+/// Why the house cannot open.
+#[derive(Debug, Error)]
+pub enum ListenError {
+    /// An address cannot be listened on.
+    #[error("`{name} = \"{address}\"` cannot be listened on: {source}")]
+    Address {
+        /// The key under `[listen]`.
+        name: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// A Unix socket cannot be listened on.
+    #[error("`{name}`: the socket {} cannot be listened on: {source}", path.display())]
+    Socket {
+        /// The key under `[listen]`.
+        name: &'static str,
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Something that is listened on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// The key under `[listen]`.
+    pub name: &'static str,
+    /// Where, as bound: port 0 has become a real one.
+    pub place: Place,
+}
+
+/// Where something is listened on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A TCP address.
+    Address(SocketAddr),
+    /// A Unix socket.
+    Socket(PathBuf),
+}
+
+impl Bound {
+    pub(super) fn remove_socket_file(&self) {
+        if let Place::Socket(path) = &self.place {
+            // Gone already is as good as removed; anything else the next start will say.
+            let _: io::Result<()> = std::fs::remove_file(path);
+        }
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(formatter),
+            Self::Socket(path) => path.display().fmt(formatter),
+        }
+    }
+}
+
+/// Everything that is bound and not yet served.
+pub(super) struct Listeners {
+    line: Option<TcpListener>,
+    line_unix: Option<(UnixListener, PathBuf)>,
+    fastagi: Option<TcpListener>,
+    admin: Option<TcpListener>,
+    admin_unix: Option<(UnixListener, PathBuf)>,
+    line_token: Option<Arc<[u8]>>,
+}
+
+pub(super) fn bind_all(listen: &Listen) -> Result<Listeners, ListenError> {
+    let tcp = |name, address: Option<SocketAddr>| {
+        address.map(|address| bind_tcp(address).map_err(|source| ListenError::Address { name, address, source })).transpose()
+    };
+    let unix = |name, path: &Option<PathBuf>| {
+        let bind = |path: &PathBuf| match bind_unix(path) {
+            Ok(listener) => Ok((listener, path.clone())),
+            Err(source) => Err(ListenError::Socket { name, path: path.clone(), source }),
+        };
+        path.as_ref().map(bind).transpose()
+    };
+    Ok(Listeners {
+        line: tcp("line", listen.line)?,
+        fastagi: tcp("fastagi", listen.fastagi)?,
+        admin: tcp("admin", listen.admin)?,
+        line_unix: unix("line_unix", &listen.line_unix)?,
+        admin_unix: unix("admin_unix", &listen.admin_unix)?,
+        line_token: listen.line_token.as_ref().map(Secret::reveal).map(Arc::from),
+    })
+}
+
+impl Listeners {
+    pub(super) fn bound(&self) -> Vec<Bound> {
+        let tcp = |name, listener: &Option<TcpListener>| {
+            let address = listener.as_ref()?.local_addr().ok()?;
+            Some(Bound { name, place: Place::Address(address) })
+        };
+        let unix = |name, listener: &Option<(UnixListener, PathBuf)>| {
+            let (_, path) = listener.as_ref()?;
+            Some(Bound { name, place: Place::Socket(path.clone()) })
+        };
+        let all = [
+            tcp("line", &self.line),
+            unix("line_unix", &self.line_unix),
+            tcp("fastagi", &self.fastagi),
+            tcp("admin", &self.admin),
+            unix("admin_unix", &self.admin_unix),
+        ];
+        all.into_iter().flatten().collect()
+    }
+
+    pub(super) fn serve(
+        self,
+        house: &Arc<House>,
+        bound: Vec<Bound>,
+        drain: &CancellationToken,
+        connections: &TaskTracker,
+        admin_stop: &CancellationToken,
+        admin_tasks: &TaskTracker,
+    ) {
+        let limit = Arc::new(Semaphore::new(house.settings.connections_max));
+        let refusals = Arc::new(Semaphore::new(REFUSALS_AT_ONCE_MAX));
+        let reception = Reception { house: Arc::clone(house), drain: drain.clone(), connections: connections.clone(), limit, refusals };
+        let token = self.line_token;
+        let line = move || Line::new(token.clone());
+        if let Some(listener) = self.line {
+            connections.spawn(reception.clone().receive(listener, line.clone()));
+        }
+        if let Some((listener, _)) = self.line_unix {
+            connections.spawn(reception.clone().receive(listener, line));
+        }
+        if let Some(listener) = self.fastagi {
+            connections.spawn(reception.receive(listener, FastAgi::new));
+        }
+        let status = Arc::new(admin::Desk { house: Arc::clone(house), bound });
+        if let Some(listener) = self.admin {
+            admin_tasks.spawn(admin::serve(listener, Arc::clone(&status), admin_stop.clone()));
+        }
+        if let Some((listener, _)) = self.admin_unix {
+            admin_tasks.spawn(admin::serve(listener, status, admin_stop.clone()));
+        }
+    }
+}
+
+/// Lets peers in, as many as may be at once.
+#[derive(Clone)]
+struct Reception {
+    house: Arc<House>,
+    drain: CancellationToken,
+    connections: TaskTracker,
+    limit: Arc<Semaphore>,
+    refusals: Arc<Semaphore>,
+}
+
+impl Reception {
+    async fn receive<L: Accept, D: Dialect + 'static>(self, listener: L, dialect: impl Fn() -> D + Send) {
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = self.drain.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok(stream) => self.admit(stream, dialect()),
+                Err(error) => {
+                    // Out of descriptors, most likely: without a pause this loop would spin until one is free.
+                    tracing::warn!(%error, "a connection cannot be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn admit<S, D>(&self, stream: S, dialect: D)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        D: Dialect + 'static,
+    {
+        let house = Arc::clone(&self.house);
+        if let Ok(place) = Arc::clone(&self.limit).try_acquire_owned() {
+            let drain = self.drain.clone();
+            self.connections.spawn(async move {
+                converse(stream, dialect, &house, &drain).await;
+                drop(place);
+            });
+            return;
+        }
+        if let Some(metrics) = house.metrics.of(dialect.label()) {
+            metrics.rejected();
+        }
+        // Beyond this many, a peer learns it from the reset that dropping the stream sends.
+        if let Ok(place) = Arc::clone(&self.refusals).try_acquire_owned() {
+            self.connections.spawn(async move {
+                refuse(stream, dialect, &house).await;
+                drop(place);
+            });
+        }
+    }
+}
+
+/// A listener of either family.
+trait Accept: Send + Sync {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Accept for TcpListener {
+    type Stream = tokio::net::TcpStream;
+
+    async fn accept(&self) -> io::Result<Self::Stream> {
+        let (stream, _) = Self::accept(self).await?;
+        // A peer that is gone already is found out by the first read; neither option is worth losing it for.
+        let _: io::Result<()> = stream.set_nodelay(true);
+        let _: io::Result<()> = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_IDLE));
+        Ok(stream)
+    }
+}
+
+impl Accept for UnixListener {
+    type Stream = tokio::net::UnixStream;
+
+    async fn accept(&self) -> io::Result<Self::Stream> {
+        Self::accept(self).await.map(|(stream, _)| stream)
+    }
+}
+
+fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(i32::try_from(LISTEN_BACKLOG).unwrap_or(i32::MAX))?;
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// Permissions of our Unix sockets: the user and group that queuewarden runs as.
+const SOCKET_MODE: u32 = 0o660;
+
+fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    if let Ok(metadata) = std::fs::symlink_metadata(path) {
+        if !metadata.file_type().is_socket() {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "something else than a socket is there"));
+        }
+        // Nobody answers at a stale socket; one where somebody answers is not ours to take.
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process answers there"));
+        }
+        std::fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE))?;
+    Ok(listener)
+}

@@ -1,0 +1,173 @@
+//! Sockets: what listens, who is let in, how a peer is talked to, and how all of it ends.
+
+mod admin;
+mod clock;
+mod connection;
+mod listen;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use clock::Clock;
+pub use listen::{Bound, ListenError, Place};
+
+use crate::config::problem::Problems;
+use crate::config::process::ProcessSettings;
+use crate::gate::Gate;
+use crate::limits::{DRAIN_TIMEOUT, METRICS_UPKEEP_INTERVAL};
+use crate::observe::metrics::Metrics;
+
+/// How often login sessions whose time is over are looked for.
+const LEASE_SWEEP_INTERVAL: Duration = Duration::from_millis(250);
+
+/// What every connection of the process shares.
+#[derive(Debug)]
+pub struct House {
+    /// The one door.
+    pub gate: Arc<Gate>,
+    /// The metrics.
+    pub metrics: Metrics,
+    /// The clocks.
+    pub clock: Clock,
+    /// What the process was started with.
+    pub settings: ProcessSettings,
+    /// Revision of the policy that every connection uses.
+    pub settled_revision: AtomicU64,
+    draining: AtomicBool,
+    last_reload: Mutex<ReloadStatus>,
+}
+
+/// What came of the last load of the configuration.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ReloadStatus {
+    /// Whether it was published.
+    pub successful: bool,
+    /// When, in seconds since 1970.
+    pub at_unix_seconds: u64,
+    /// Why it was not.
+    pub problems: Problems,
+    /// What is allowed but probably not meant.
+    pub warnings: Problems,
+    /// Whether `queuewarden.toml` asks for something that only a restart brings.
+    pub restart_needed: bool,
+}
+
+impl House {
+    /// A house that has not opened yet.
+    #[must_use]
+    pub fn new(settings: ProcessSettings) -> Self {
+        Self {
+            gate: Arc::default(),
+            metrics: Metrics::new(),
+            clock: Clock::default(),
+            settings,
+            settled_revision: AtomicU64::new(0),
+            draining: AtomicBool::new(false),
+            last_reload: Mutex::default(),
+        }
+    }
+
+    /// What came of the last load of the configuration.
+    #[must_use]
+    pub fn last_reload(&self) -> ReloadStatus {
+        self.last_reload.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes what came of a load of the configuration.
+    pub fn note_reload(&self, status: ReloadStatus) {
+        if status.successful {
+            self.metrics.reload_succeeded(status.at_unix_seconds);
+        } else {
+            self.metrics.reload_failed();
+        }
+        *self.last_reload.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+
+    /// Whether the house is ready for questions: it has a policy and is not closing.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.settled_revision.load(Ordering::Relaxed) > 0 && !self.is_draining()
+    }
+
+    /// Whether the house is closing.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
+
+/// A house that is open.
+#[derive(Debug)]
+pub struct Server {
+    house: Arc<House>,
+    bound: Vec<Bound>,
+    drain: CancellationToken,
+    connections: TaskTracker,
+    admin_stop: CancellationToken,
+    admin: TaskTracker,
+}
+
+impl Server {
+    /// Binds every listener and begins to serve.
+    ///
+    /// # Errors
+    ///
+    /// When an address or a socket is taken or may not be used; nothing listens then.
+    pub fn open(house: &Arc<House>) -> Result<Self, ListenError> {
+        let listeners = listen::bind_all(&house.settings.listen)?;
+        let bound: Vec<Bound> = listeners.bound();
+        let server = Self {
+            house: Arc::clone(house),
+            bound: bound.clone(),
+            drain: CancellationToken::new(),
+            connections: TaskTracker::new(),
+            admin_stop: CancellationToken::new(),
+            admin: TaskTracker::new(),
+        };
+        listeners.serve(house, bound, &server.drain, &server.connections, &server.admin_stop, &server.admin);
+        server.admin.spawn(housekeeping(Arc::clone(house), server.admin_stop.clone()));
+        Ok(server)
+    }
+
+    /// What is listened on.
+    #[must_use]
+    pub fn bound(&self) -> &[Bound] {
+        &self.bound
+    }
+
+    /// Stops accepting, answers what was read, and closes; returns how many connections were cut off at the deadline.
+    pub async fn close(self) -> usize {
+        self.house.draining.store(true, Ordering::Relaxed);
+        self.drain.cancel();
+        self.connections.close();
+        let cut_off = match tokio::time::timeout(DRAIN_TIMEOUT, self.connections.wait()).await {
+            Ok(()) => 0,
+            Err(_) => self.connections.len(),
+        };
+        self.admin_stop.cancel();
+        self.admin.close();
+        let _: Result<(), _> = tokio::time::timeout(DRAIN_TIMEOUT, self.admin.wait()).await;
+        for bound in &self.bound {
+            bound.remove_socket_file();
+        }
+        cut_off
+    }
+}
+
+/// What has to be done now and then, whether anybody asks or not.
+async fn housekeeping(house: Arc<House>, stop: CancellationToken) {
+    let mut upkeep = tokio::time::interval(METRICS_UPKEEP_INTERVAL);
+    let mut sweep = tokio::time::interval(LEASE_SWEEP_INTERVAL);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = upkeep.tick() => house.metrics.upkeep(),
+            _ = sweep.tick() => house.gate.expire_leases(house.clock.now()),
+        }
+    }
+}
