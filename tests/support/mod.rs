@@ -1,0 +1,360 @@
+//! What the tests share: a configuration folder of their own, the real binary started on free ports, and plain clients.
+//!
+//! A test ends only the processes that it started, and every wait has a bound.
+
+#![allow(dead_code, reason = "each test binary uses its part of this")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+/// How long a test waits for anything before it fails.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The folder of the project.
+pub fn project() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A configuration folder of a test's own: the shipped role models, and one organization file that the test writes.
+pub struct Folder {
+    folder: tempfile::TempDir,
+}
+
+impl Folder {
+    /// The shipped demo configuration, listening on free ports.
+    pub fn demo() -> Self {
+        let organization = fs::read_to_string(project().join("config/organizations/acme.toml")).unwrap();
+        Self::with("acme.toml", &organization)
+    }
+
+    /// One organization of the test's own.
+    pub fn with(file: &str, organization: &str) -> Self {
+        let this = Self { folder: tempfile::tempdir().unwrap() };
+        fs::create_dir(this.path().join("organizations")).unwrap();
+        fs::create_dir(this.path().join("models")).unwrap();
+        for model in fs::read_dir(project().join("config/models")).unwrap() {
+            let model = model.unwrap();
+            fs::copy(model.path(), this.path().join("models").join(model.file_name())).unwrap();
+        }
+        this.write(
+            "queuewarden.toml",
+            "[listen]\nline = \"127.0.0.1:0\"\nline_unix = \"run/line.sock\"\nfastagi = \"127.0.0.1:0\"\n\
+             admin = \"127.0.0.1:0\"\nadmin_unix = \"run/admin.sock\"\n[state]\nstore = \"memory\"\n",
+        );
+        this.write(&format!("organizations/{file}"), organization);
+        this
+    }
+
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Writes a file of the folder.
+    pub fn write(&self, file: &str, text: &str) {
+        fs::write(self.path().join(file), text).unwrap();
+    }
+
+    pub fn read(&self, file: &str) -> String {
+        fs::read_to_string(self.path().join(file)).unwrap()
+    }
+
+    /// Replaces text in a file of the folder; the text has to be there.
+    pub fn replace(&self, file: &str, from: &str, to: &str) {
+        let text = self.read(file);
+        assert!(text.contains(from), "{file} does not hold {from:?}");
+        self.write(file, &text.replace(from, to));
+    }
+}
+
+/// The real binary with these arguments, run to its end.
+pub fn run(arguments: &[&str]) -> (ExitStatus, String) {
+    let output = binary().args(arguments).output().unwrap();
+    (output.status, String::from_utf8(output.stdout).unwrap())
+}
+
+fn binary() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_queuewarden"))
+}
+
+/// A running sidecar, killed when the test ends.
+pub struct Sidecar {
+    child: Child,
+    /// What it said when it started.
+    pub banner: Vec<String>,
+    places: HashMap<String, String>,
+    log: mpsc::Receiver<String>,
+}
+
+impl Sidecar {
+    /// Starts the binary on the folder and waits until it listens.
+    pub fn start(folder: &Folder) -> Self {
+        Self::try_start(folder.path()).unwrap_or_else(|(status, text)| panic!("did not start: {status}: {text}"))
+    }
+
+    /// Starts the binary; gives its exit status and output when it ends instead of listening.
+    pub fn try_start(folder: &Path) -> Result<Self, (ExitStatus, String)> {
+        let mut command = binary();
+        command.arg("--config").arg(folder).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let log = lines_of(child.stderr.take().unwrap());
+        let said = lines_of(child.stdout.take().unwrap());
+        let mut banner = vec![];
+        let mut places = HashMap::new();
+        loop {
+            match said.recv_timeout(PATIENCE) {
+                Ok(line) => {
+                    if let Some((name, place)) = line.strip_prefix("listening ").and_then(|rest| rest.split_once(' ')) {
+                        places.insert(name.to_owned(), place.trim_start_matches("http://").to_owned());
+                    }
+                    let last = line.starts_with("try it:");
+                    banner.push(line);
+                    if last {
+                        return Ok(Self { child, banner, places, log });
+                    }
+                }
+                Err(_) => {
+                    let _ = child.kill();
+                    return Err((child.wait().unwrap(), banner.join("\n")));
+                }
+            }
+        }
+    }
+
+    /// Where the listener of this name is.
+    pub fn address(&self, name: &str) -> SocketAddr {
+        self.places[name].parse().unwrap()
+    }
+
+    pub fn socket(&self, name: &str) -> PathBuf {
+        PathBuf::from(&self.places[name])
+    }
+
+    pub fn line(&self) -> LineClient<TcpStream> {
+        LineClient::new(connect(self.address("line")))
+    }
+
+    /// Asks one question of the line dialect on a connection of its own; `question` has no id and no line end.
+    pub fn ask(&self, question: &str) -> String {
+        self.line().ask(question)
+    }
+
+    /// Talks FastAGI: sends the environment of this URL path with these arguments, as Asterisk does, and gives what came
+    /// back as variables.
+    pub fn agi(&self, account: &str, path: &str, arguments: &[&str]) -> HashMap<String, String> {
+        variables(&self.agi_bytes(agi_environment(account, path, arguments).as_bytes()))
+    }
+
+    /// Sends raw bytes to the FastAGI listener, ends our side, and gives what came back.
+    pub fn agi_bytes(&self, bytes: &[u8]) -> String {
+        let mut stream = connect(self.address("fastagi"));
+        stream.write_all(bytes).unwrap();
+        let mut heard = vec![];
+        stream.read_to_end(&mut heard).unwrap();
+        String::from_utf8(heard).unwrap()
+    }
+
+    /// The body of a successful GET on the admin listener.
+    pub fn get(&self, path: &str) -> String {
+        let (status, body) = self.try_get(path);
+        assert_eq!(status, 200, "GET {path}: {body}");
+        body
+    }
+
+    pub fn try_get(&self, path: &str) -> (u16, String) {
+        let mut stream = connect(self.address("admin"));
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").expect("a response");
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        let body = if head.to_ascii_lowercase().contains("transfer-encoding: chunked") { unchunk(body) } else { body.to_owned() };
+        (status, body)
+    }
+
+    pub fn status(&self) -> serde_json::Value {
+        serde_json::from_str(&self.get("/status")).unwrap()
+    }
+
+    /// The value of a series, written as in the exposition: `name{label="value",…}`.
+    pub fn metric(&self, series: &str) -> f64 {
+        let text = self.get("/metrics");
+        let line = text.lines().find(|line| line.strip_prefix(series).is_some_and(|rest| rest.starts_with(' ')));
+        line.unwrap_or_else(|| panic!("no series {series}")).rsplit(' ').next().unwrap().parse().unwrap()
+    }
+
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success(), "kill -s {name}");
+    }
+
+    /// Sends SIGHUP and waits until that load is over; gives `last_reload` of `/status`.
+    pub fn reload(&self) -> serde_json::Value {
+        let count = || {
+            let of = |result| self.metric(&format!("queuewarden_policy_reloads_total{{result=\"{result}\"}}"));
+            of("success") + of("failure")
+        };
+        let before = count();
+        self.signal("HUP");
+        wait_until("the reload", || count() > before);
+        self.status()["last_reload"].clone()
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    pub fn terminate(mut self) -> ExitStatus {
+        self.signal("TERM");
+        self.wait()
+    }
+
+    pub fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the sidecar does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Log lines so far.
+    pub fn log(&self) -> Vec<String> {
+        self.log.try_iter().collect()
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A client of the line dialect.
+pub struct LineClient<S> {
+    pub stream: S,
+    buffer: Vec<u8>,
+    questions: usize,
+}
+
+impl<S: Read + Write> LineClient<S> {
+    pub fn new(stream: S) -> Self {
+        Self { stream, buffer: vec![], questions: 0 }
+    }
+
+    /// Asks with an id of its own and gives the reply without it.
+    pub fn ask(&mut self, question: &str) -> String {
+        self.questions += 1;
+        let id = format!("q{}", self.questions);
+        self.send(format!("{id} {question}\n").as_bytes());
+        let reply = self.line();
+        reply.strip_prefix(&format!("{id} ")).unwrap_or_else(|| panic!("{reply:?} does not echo {id}")).to_owned()
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    /// The next line, without its end.
+    pub fn line(&mut self) -> String {
+        self.try_line().expect("a line")
+    }
+
+    /// The next line, or `None` when the peer ended the connection.
+    pub fn try_line(&mut self) -> Option<String> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|&byte| byte == b'\n') {
+                let line: Vec<u8> = self.buffer.drain(..=end).collect();
+                return Some(String::from_utf8(line[..end].to_vec()).unwrap());
+            }
+            let mut chunk = [0; 4096];
+            match self.stream.read(&mut chunk).unwrap() {
+                0 => return None,
+                count => self.buffer.extend_from_slice(&chunk[..count]),
+            }
+        }
+    }
+}
+
+/// A connection that fails a test instead of hanging it.
+pub fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
+/// Ends our side of the connection.
+pub fn end_our_side(stream: &TcpStream) {
+    stream.shutdown(Shutdown::Write).unwrap();
+}
+
+/// A FastAGI environment as Asterisk sends it.
+pub fn agi_environment(account: &str, path: &str, arguments: &[&str]) -> String {
+    let mut text = format!(
+        "agi_network: yes\nagi_network_script: {path}\nagi_request: agi://127.0.0.1:4573/{path}\n\
+         agi_channel: PJSIP/{account}-00000000\nagi_language: en\nagi_type: PJSIP\nagi_uniqueid: lab-1795294048.55238\n\
+         agi_version: 22.10.1\nagi_callerid: 5551234\nagi_calleridname: Ev: il, \"x\"\nagi_callingpres: 0\n\
+         agi_callingani2: 0\nagi_callington: 0\nagi_callingtns: 0\nagi_dnid: unknown\nagi_rdnis: unknown\n\
+         agi_context: queuewarden\nagi_extension: s\nagi_priority: 6\nagi_enhanced: 0.0\nagi_accountcode: {account}\n\
+         agi_threadid: 140417567909568\n"
+    );
+    for (position, argument) in arguments.iter().enumerate() {
+        text += &format!("agi_arg_{}: {argument}\n", position + 1);
+    }
+    text + "\n"
+}
+
+/// The variables that FastAGI commands set.
+pub fn variables(commands: &str) -> HashMap<String, String> {
+    let set = commands.lines().map(|line| {
+        let (name, value) = line.strip_prefix("SET VARIABLE ").and_then(|rest| rest.split_once(' ')).expect(line);
+        (name.to_owned(), value.trim_matches('"').to_owned())
+    });
+    set.collect()
+}
+
+/// Waits for something to become true.
+pub fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_true() {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn lines_of(stream: impl Read + Send + 'static) -> mpsc::Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+fn unchunk(mut body: &str) -> String {
+    let mut whole = String::new();
+    while let Some((size, rest)) = body.split_once("\r\n") {
+        let size = usize::from_str_radix(size, 16).unwrap();
+        if size == 0 {
+            break;
+        }
+        whole += &rest[..size];
+        body = &rest[size + 2..];
+    }
+    whole
+}
