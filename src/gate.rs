@@ -195,7 +195,9 @@ fn answer_of<'a>(policy: &Policy, question: &Question<'a>, judgement: &Judgement
     let directory = &question.organization.directory;
     let queues = match judgement.scope {
         Scope::Nothing => AnswerQueues::None,
-        Scope::One(queue) => directory.queue(queue).map_or(AnswerQueues::None, |queue| AnswerQueues::One(&queue.number)),
+        Scope::One(queue) => {
+            directory.queue(queue).map_or(AnswerQueues::None, |queue| AnswerQueues::One(&queue.number))
+        }
         Scope::All => AnswerQueues::All(all.as_slice(), directory),
     };
     let mode = match judgement.action.effect {

@@ -17,7 +17,7 @@
 //! - [`sessions`]: what is now.
 //! - [`config`]: TOML to settings and policy, every problem at once.
 //! - [`gate`]: the one door, where a decision changes state.
-//! - [`observe`]: metrics.
+//! - [`observe`]: the metrics.
 //! - [`server`], [`reload`]: sockets, and a new policy beside the old.
 //! - [`cli`]: the wiring.
 //!

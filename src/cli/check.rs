@@ -38,7 +38,11 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
                 for feature in not_built_yet {
                     writeln!(out, "note: {feature}")?;
                 }
-                writeln!(out, "{} loads: organizations {organizations}, queues {queues}, users {users}", folder.display())?;
+                writeln!(
+                    out,
+                    "{} loads: organizations {organizations}, queues {queues}, users {users}",
+                    folder.display()
+                )?;
             }
             Ok(0)
         }
@@ -48,7 +52,12 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
             } else {
                 let count = problems.count();
                 writeln!(out, "{problems}")?;
-                writeln!(out, "{} does not load: {count} problem{}", folder.display(), if count == 1 { "" } else { "s" })?;
+                writeln!(
+                    out,
+                    "{} does not load: {count} problem{}",
+                    folder.display(),
+                    if count == 1 { "" } else { "s" }
+                )?;
             }
             Ok(EXIT_CONFIGURATION)
         }

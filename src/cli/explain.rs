@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 
 use crate::cli::{EXIT_CONFIGURATION, EXIT_FAILED};
 use crate::config;
+use crate::decision::Change;
 use crate::decision::WireError;
 use crate::dialect::fields::{Fields, Verb};
 use crate::event::{Event, Key, KeySet};
@@ -14,7 +15,6 @@ use crate::policy::decide::SessionView;
 use crate::policy::explain::{Explanation, explain};
 use crate::policy::{Organization, Policy};
 use crate::sessions::{Beginning, SessionTable};
-use crate::decision::Change;
 use crate::telephony::{Ground, LoginSession, Moment, QueueId, UnixSeconds, UserId};
 
 /// Options of `explain`.

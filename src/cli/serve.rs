@@ -64,10 +64,11 @@ async fn serve(folder: &Path, loaded: Loaded, out: &mut (impl Write + Send)) -> 
     loop {
         tokio::select! {
             biased;
-            _ = either(&mut terminate, &mut interrupt) => break,
+            () = either(&mut terminate, &mut interrupt) => break,
             // Signals that come in between are one: a thousand a second load once a second.
             _ = async { sleep_until(reload_after).await; hangup.recv().await } => {
-                reload_after = Instant::now() + RELOAD_INTERVAL_MIN;
+                let now = Instant::now();
+                reload_after = now.checked_add(RELOAD_INTERVAL_MIN).unwrap_or(now);
                 reload(folder, &house).await;
             }
         }
@@ -79,7 +80,7 @@ async fn serve(folder: &Path, loaded: Loaded, out: &mut (impl Write + Send)) -> 
                 tracing::warn!(connections = cut_off, "cut off connections that did not end in time");
             }
         }
-        _ = either(&mut terminate, &mut interrupt) => tracing::warn!("stopped at once"),
+        () = either(&mut terminate, &mut interrupt) => tracing::warn!("stopped at once"),
     }
     Ok(0)
 }
@@ -132,7 +133,11 @@ fn announce(house: &House, bound: &[Bound], out: &mut impl Write) -> io::Result<
     let users = sum(|organization| organization.directory.users().count());
     let tenants = policy.organizations().count();
     let version = env!("CARGO_PKG_VERSION");
-    writeln!(out, "queuewarden {version}: policy {}, organizations {tenants}, queues {queues}, users {users}", policy.revision)?;
+    writeln!(
+        out,
+        "queuewarden {version}: policy {}, organizations {tenants}, queues {queues}, users {users}",
+        policy.revision
+    )?;
     for bound in bound {
         let scheme = if bound.name == "admin" { "http://" } else { "" };
         writeln!(out, "listening {} {scheme}{}", bound.name, bound.place)?;
@@ -156,8 +161,12 @@ fn line_to_try(policy: &Policy, bound: &[Bound]) -> Option<String> {
     let directory = &organization.directory;
     let user = directory.users().find(|&user| !directory.served(user).is_empty())?;
     let queue = directory.queue(*directory.served(user).first()?)?;
-    let question =
-        format!("1 may org={} actor={} action=queue.login queue={}", organization.name, directory.extension(user), queue.number);
+    let question = format!(
+        "1 may org={} actor={} action=queue.login queue={}",
+        organization.name,
+        directory.extension(user),
+        queue.number
+    );
     let (host, port) = (address.ip(), address.port());
     Some(format!("bash -c 'exec 3<>/dev/tcp/{host}/{port}; echo \"{question}\" >&3; head -n 1 <&3'"))
 }
@@ -174,9 +183,11 @@ fn lock_state_folder(state: &State) -> Result<File, String> {
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
             // The number helps an operator; not being able to read it changes nothing.
-            let _: io::Result<usize> = file.read_to_string(&mut holder);
+            drop(file.read_to_string(&mut holder));
             let holder = if holder.is_empty() { String::new() } else { format!(" (process {})", holder.trim()) };
-            return Err(format!("another queuewarden{holder} uses the state folder {folder}: stop it, or name another folder"));
+            return Err(format!(
+                "another queuewarden{holder} uses the state folder {folder}: stop it, or name another folder"
+            ));
         }
         Err(TryLockError::Error(error)) => return Err(failed(error)),
     }
@@ -219,5 +230,5 @@ fn start_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("QUEUEWARDEN_LOG").unwrap_or_else(|_| "info".into());
     let log = tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).with_writer(io::stderr);
     // A test that runs the server in its own process may have a log already.
-    let _: Result<(), _> = log.try_init();
+    drop(log.try_init());
 }

@@ -49,7 +49,10 @@ pub fn load(folder: &Path, previous: &Policy) -> Result<Loaded, Problems> {
     let mut ids = FreeIds::after(previous);
     for path in toml_files(&folder.join("organizations"), &problems) {
         if organizations.len() >= ORGANIZATIONS_MAX {
-            problems.borrow_mut().add(Problem::of_file(path.display().to_string(), format!("is one organization more than {ORGANIZATIONS_MAX}")));
+            problems.borrow_mut().add(Problem::of_file(
+                path.display().to_string(),
+                format!("is one organization more than {ORGANIZATIONS_MAX}"),
+            ));
             break;
         }
         let around = Surroundings { models: &models, previous, next_id: ids.next() };
@@ -67,7 +70,8 @@ pub fn load(folder: &Path, previous: &Policy) -> Result<Loaded, Problems> {
     match process {
         Some(process) if problems.is_empty() => {
             if organizations.is_empty() {
-                let problem = Problem::of_file(folder.join("organizations").display().to_string(), "holds no organization");
+                let problem =
+                    Problem::of_file(folder.join("organizations").display().to_string(), "holds no organization");
                 warnings.borrow_mut().add(problem.help("every question will be denied with unknown_organization"));
             }
             let policy = Policy::new(previous.revision.saturating_add(1), organizations);

@@ -41,9 +41,14 @@ pub(super) fn read(path: &Path, name: &str, problems: &RefCell<Problems>) -> Opt
     let table = source.parse(&mut problems.borrow_mut())?;
     let mut root = Section::root(&source, &table, problems);
     if let Some(given) = root.required_string("model").filter(|given| given.value != name) {
-        root.report_with_help(&given.span, format!("the model `{}` stands in a file named {name}.toml", given.value), "give both one name");
+        root.report_with_help(
+            &given.span,
+            format!("the model `{}` stands in a file named {name}.toml", given.value),
+            "give both one name",
+        );
     }
-    let mut reader = ModelReader { problems, source: &source, model: empty(name, &source.file), pending_toggles: vec![] };
+    let mut reader =
+        ModelReader { problems, source: &source, model: empty(name, &source.file), pending_toggles: vec![] };
     root.sections("roles").into_iter().for_each(|section| reader.role(section));
     root.sections("settings").into_iter().for_each(|section| reader.setting(section));
     root.sections("actions").into_iter().for_each(|section| reader.action(section));
@@ -143,7 +148,9 @@ impl<'a> ModelReader<'a> {
         let without_role = deny_reason("without_role").unwrap_or(DenyReason::RoleForbids);
         let outside_queue = deny_reason("outside_queue").unwrap_or(DenyReason::QueueOutOfScope);
         if let Some(name) = name {
-            let position = u16::try_from(self.model.actions.len()).ok().filter(|_| self.model.actions.len() < ACTIONS_PER_MODEL_MAX);
+            let position = u16::try_from(self.model.actions.len())
+                .ok()
+                .filter(|_| self.model.actions.len() < ACTIONS_PER_MODEL_MAX);
             if self.model.action_positions.contains_key(name.value) {
                 self.at(&name, format!("there is an action `{}` already", name.value));
             } else if let Some(position) = position {
@@ -198,7 +205,8 @@ impl<'a> ModelReader<'a> {
                 Effect::Supervise(SupervisionMode::named(mode).unwrap_or(SupervisionMode::Listen))
             }
             _ => {
-                let help = "login, logout, pause, resume, toggle, listen, whisper or barge; without `does` it changes nothing";
+                let help =
+                    "login, logout, pause, resume, toggle, listen, whisper or barge; without `does` it changes nothing";
                 section.report_with_help(&does.span, format!("an action cannot do `{}`", does.value), help);
                 Effect::Nothing
             }
@@ -209,7 +217,8 @@ impl<'a> ModelReader<'a> {
         for (toggle, logged_out, logged_in) in std::mem::take(&mut self.pending_toggles) {
             let find = |name: &Located<&str>, fits: fn(Effect) -> bool| {
                 let position = self.model.action_positions.get(name.value).copied();
-                let position = position.filter(|&position| self.model.action(position).is_some_and(|action| fits(action.effect)));
+                let position =
+                    position.filter(|&position| self.model.action(position).is_some_and(|action| fits(action.effect)));
                 if position.is_none() {
                     self.at(name, format!("`{}` is no such action of one's own", name.value));
                 }
@@ -240,7 +249,8 @@ impl<'a> ModelReader<'a> {
             });
             let admitted = admitted.fold(AttributeSet::EMPTY, AttributeSet::union);
             if !admitted.is_empty() {
-                attributes_barred = attributes_barred.union(AttributeSet::all_of(KeySet::EMPTY.with(key)).without(admitted));
+                attributes_barred =
+                    attributes_barred.union(AttributeSet::all_of(KeySet::EMPTY.with(key)).without(admitted));
             }
         }
         let on = self.settings(&mut section, "on");

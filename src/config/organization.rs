@@ -45,7 +45,7 @@ pub(super) fn read(
     let mut root = Section::root(&source, &table, problems);
     let name = required_id(&mut root, "organization");
     let model = read_model(&mut root, around.models);
-    let folder = path.parent().unwrap_or(Path::new("."));
+    let folder = path.parent().unwrap_or_else(|| Path::new("."));
     let previous = name.as_ref().and_then(|name| around.previous.organization(name.value));
 
     // Without a model, roles, settings and codes mean nothing; the rest of the file can still be checked.
@@ -60,7 +60,7 @@ pub(super) fn read(
     let settings = reader.settings(root.section("settings"));
     let preset = root.string("feature_code_preset");
     let own_codes = root.section("feature_codes");
-    let feature_codes = reader.feature_codes(&root, preset, own_codes);
+    let feature_codes = reader.feature_codes(&root, preset, own_codes.as_ref());
     let leases = read_leases(root.section("leases"));
     let login_limits = read_limits(root.section("limits"));
     root.sections("queues").into_iter().for_each(|section| reader.queue(section));
@@ -186,7 +186,7 @@ impl OrganizationReader<'_> {
             match value.get_ref().as_table() {
                 None => self.switch(&section, key.value, &key, value.get_ref().as_bool(), &mut settings),
                 Some(table) => {
-                    for (inner, value) in table.iter() {
+                    for (inner, value) in table {
                         let name = format!("{}.{}", key.value, inner.get_ref());
                         let place = Located { value: "", span: inner.span() };
                         self.switch(&section, &name, &place, value.get_ref().as_bool(), &mut settings);
@@ -197,7 +197,14 @@ impl OrganizationReader<'_> {
         settings
     }
 
-    fn switch(&self, section: &Section<'_>, name: &str, place: &Located<&str>, value: Option<bool>, settings: &mut SettingSet) {
+    fn switch(
+        &self,
+        section: &Section<'_>,
+        name: &str,
+        place: &Located<&str>,
+        value: Option<bool>,
+        settings: &mut SettingSet,
+    ) {
         let known = self.model.settings.iter().enumerate().find(|(_, setting)| &*setting.name == name);
         match (known, value) {
             (None, _) if !self.model_is_known => {}
@@ -209,7 +216,11 @@ impl OrganizationReader<'_> {
             (Some(_), None) => section.report(&place.span, format!("the setting `{name}` must be true or false")),
             (Some((_, setting)), Some(value)) if setting.locked && value != setting.default => {
                 let message = format!("the setting `{name}` is locked at {}", setting.default);
-                section.report_with_help(&place.span, message, "leave it out: the role model does not let it be changed");
+                section.report_with_help(
+                    &place.span,
+                    message,
+                    "leave it out: the role model does not let it be changed",
+                );
             }
             (Some((position, _)), Some(value)) => *settings = settings.switched(position, value),
         }
@@ -219,11 +230,11 @@ impl OrganizationReader<'_> {
         &self,
         root: &Section<'_>,
         preset: Option<Located<&str>>,
-        section: Option<Section<'_>>,
+        section: Option<&Section<'_>>,
     ) -> FeatureCodes {
         let mut codes = preset.map(|preset| self.preset(root, &preset)).unwrap_or_default();
         let mut own: Vec<FeatureCode> = vec![];
-        for (key, value) in section.iter().flat_map(Section::entries) {
+        for (key, value) in section.into_iter().flat_map(Section::entries) {
             let written = self.written_out(root, &key, value.get_ref().as_str(), &value.span());
             own.extend(written);
         }
@@ -233,13 +244,19 @@ impl OrganizationReader<'_> {
             root.report(&root.span, format!("more than {FEATURE_CODES_PER_ORGANIZATION_MAX} feature codes"));
             return FeatureCodes::default();
         }
-        let span = section.as_ref().map_or_else(|| root.span.clone(), |section| section.span.clone());
+        let span = section.map_or_else(|| root.span.clone(), |section| section.span.clone());
         FeatureCodes::new(codes).unwrap_or_else(|ambiguities| {
             for ambiguity in ambiguities {
-                let place = section.iter().flat_map(Section::entries).find(|(key, _)| {
+                let place = section.into_iter().flat_map(Section::entries).find(|(key, _)| {
                     let pattern = Pattern::parse(key.value).ok();
-                    let shorthand = |full: &Pattern| pattern.as_ref().is_some_and(|own| full.argument().is_some_and(|argument| own.with_argument(argument) == *full));
-                    [&ambiguity.first, &ambiguity.second].iter().any(|full| pattern.as_ref() == Some(full) || shorthand(full))
+                    let shorthand = |full: &Pattern| {
+                        pattern.as_ref().is_some_and(|own| {
+                            full.argument().is_some_and(|argument| own.with_argument(argument) == *full)
+                        })
+                    };
+                    [&ambiguity.first, &ambiguity.second]
+                        .iter()
+                        .any(|full| pattern.as_ref() == Some(full) || shorthand(full))
                 });
                 let span = place.map_or_else(|| span.clone(), |(key, _)| key.span);
                 let help = "change one of them, or give it more literal digits";
@@ -347,7 +364,8 @@ impl OrganizationReader<'_> {
         if let (Some(id), Some(extension)) = (id, extension) {
             let served: Vec<QueueId> = served.iter().map(|(queue, _)| *queue).collect();
             let edits = |queue| edited.iter().any(|(edited, _)| *edited == queue);
-            let supervised: Vec<(QueueId, bool)> = supervised.iter().map(|(queue, _)| (*queue, edits(*queue))).collect();
+            let supervised: Vec<(QueueId, bool)> =
+                supervised.iter().map(|(queue, _)| (*queue, edits(*queue))).collect();
             let user = NewUser {
                 id: id.value,
                 extension: extension.value,
@@ -382,7 +400,11 @@ impl OrganizationReader<'_> {
     }
 
     /// The set of the named roles; `report` hears of each that the model does not have.
-    pub(super) fn role_set<'n>(&self, names: impl Iterator<Item = &'n str>, mut report: impl FnMut(&str, String)) -> RoleSet {
+    pub(super) fn role_set<'n>(
+        &self,
+        names: impl Iterator<Item = &'n str>,
+        mut report: impl FnMut(&str, String),
+    ) -> RoleSet {
         let mut set = RoleSet::default();
         for name in names.filter(|_| self.model_is_known) {
             match self.model.roles.iter().position(|role| &*role.name == name) {

@@ -91,7 +91,8 @@ pub(super) fn read(folder: &Path, problems: &RefCell<Problems>, warnings: &mut P
     let source = match Source::read(&folder.join("queuewarden.toml"), TOML_FILE_BYTES_MAX) {
         Ok(source) => source,
         Err(problem) => {
-            let help = "a configuration folder holds queuewarden.toml, organizations/ and models/; name it with --config";
+            let help =
+                "a configuration folder holds queuewarden.toml, organizations/ and models/; name it with --config";
             problems.borrow_mut().add(problem.help(help));
             return None;
         }
@@ -109,17 +110,17 @@ pub(super) fn read(folder: &Path, problems: &RefCell<Problems>, warnings: &mut P
 }
 
 fn read_listen(section: Option<Section<'_>>, folder: &Path, warnings: &mut Problems) -> Listen {
-    const fn loopback(port: u16) -> Option<SocketAddr> {
-        Some(SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), port))
+    const fn loopback(port: u16) -> SocketAddr {
+        SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), port)
     }
     let mut listen = Listen {
-        line: loopback(4571),
+        line: Some(loopback(4571)),
         line_unix: None,
         line_token: None,
-        fastagi: loopback(4573),
+        fastagi: Some(loopback(4573)),
         freeswitch: None,
         kamailio: None,
-        admin: loopback(9471),
+        admin: Some(loopback(9471)),
         admin_unix: None,
     };
     let Some(mut section) = section else { return listen };
@@ -147,21 +148,17 @@ fn read_address(
     if text.value == OFF {
         return None;
     }
-    match text.value.parse::<SocketAddr>() {
-        Ok(address) => {
-            if !address.ip().is_loopback() && !guarded {
-                let message = format!("`{key}` listens on {address}, where others than this machine may ask");
-                let help = "listen on 127.0.0.1, or let a firewall admit the PBX only";
-                warnings.add(section.source.problem(text.span, message).help(help));
-            }
-            Some(address)
-        }
-        Err(_) => {
-            let message = format!("`{key}` must be an address and a port");
-            section.report_with_help(&text.span, message, "for example \"127.0.0.1:4571\", or \"off\"");
-            None
-        }
+    let Ok(address) = text.value.parse::<SocketAddr>() else {
+        let message = format!("`{key}` must be an address and a port");
+        section.report_with_help(&text.span, message, "for example \"127.0.0.1:4571\", or \"off\"");
+        return None;
+    };
+    if !address.ip().is_loopback() && !guarded {
+        let message = format!("`{key}` listens on {address}, where others than this machine may ask");
+        let help = "listen on 127.0.0.1, or let a firewall admit the PBX only";
+        warnings.add(section.source.problem(text.span, message).help(help));
     }
+    Some(address)
 }
 
 fn read_token(section: &mut Section<'_>, folder: &Path) -> Option<Secret> {
@@ -241,7 +238,13 @@ impl ProcessSettings {
         let ports = |settings: &Self| {
             let listen = &settings.listen;
             let addresses = [listen.line, listen.fastagi, listen.freeswitch, listen.kamailio, listen.admin];
-            (addresses, listen.line_unix.clone(), listen.admin_unix.clone(), settings.state.clone(), settings.connections_max)
+            (
+                addresses,
+                listen.line_unix.clone(),
+                listen.admin_unix.clone(),
+                settings.state.clone(),
+                settings.connections_max,
+            )
         };
         ports(self) != ports(other)
     }

@@ -92,11 +92,7 @@ pub(super) struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
-    pub(super) fn root(
-        source: &'a Source,
-        table: &'a Spanned<DeTable<'a>>,
-        problems: &'a RefCell<Problems>,
-    ) -> Self {
+    pub(super) fn root(source: &'a Source, table: &'a Spanned<DeTable<'a>>, problems: &'a RefCell<Problems>) -> Self {
         Self { source, span: 0..0, table: table.get_ref(), problems, known: vec![] }
     }
 
@@ -178,7 +174,7 @@ impl<'a> Section<'a> {
             return vec![];
         };
         let mut strings = vec![];
-        for item in array.iter() {
+        for item in array {
             match item.get_ref().as_str() {
                 Some(text) => strings.push(Located { value: text, span: item.span() }),
                 None => self.wrong_type(key, "a list of strings", item),
@@ -205,7 +201,8 @@ impl<'a> Section<'a> {
 
     /// Every key and value of a table whose keys are the operator's own.
     pub(super) fn entries(&self) -> impl Iterator<Item = (Located<&'a str>, &'a Spanned<DeValue<'a>>)> {
-        let located = |key: &'a Spanned<std::borrow::Cow<'a, str>>| Located { value: &**key.get_ref(), span: key.span() };
+        let located =
+            |key: &'a Spanned<std::borrow::Cow<'a, str>>| Located { value: &**key.get_ref(), span: key.span() };
         self.table.iter().map(move |(key, value)| (located(key), value))
     }
 
@@ -213,7 +210,11 @@ impl<'a> Section<'a> {
     pub(super) fn finish(self) {
         for (key, _) in self.entries().filter(|(key, _)| !self.known.contains(&key.value)) {
             let known: Vec<String> = self.known.iter().map(|known| format!("`{known}`")).collect();
-            self.report_with_help(&key.span, format!("unknown key `{}`", key.value), format!("known here: {}", known.join(", ")));
+            self.report_with_help(
+                &key.span,
+                format!("unknown key `{}`", key.value),
+                format!("known here: {}", known.join(", ")),
+            );
         }
     }
 }

@@ -206,7 +206,10 @@ mod tests {
 
     #[test]
     fn a_question_is_what_its_keys_say() {
-        let event = read(Verb::May, &["org=acme", "actor=2001", "action=agent.login", "target=1001", "for=60", "via=dashboard"]);
+        let event = read(
+            Verb::May,
+            &["org=acme", "actor=2001", "action=agent.login", "target=1001", "for=60", "via=dashboard"],
+        );
         let event = event.unwrap();
         assert_eq!((event.intent, event.via, event.lease_seconds), (Intent::May, Via::Dashboard, Some(60)));
         assert_eq!(event.target.map(Token::as_str), Some("1001"));

@@ -69,10 +69,7 @@ impl Line {
         fields.into_event().map(Asked::Decision)
     }
 
-    fn authenticate<'buf>(
-        &mut self,
-        tokens: &mut impl Iterator<Item = &'buf [u8]>,
-    ) -> Result<Asked<'buf>, WireError> {
+    fn authenticate<'buf>(&mut self, tokens: &mut impl Iterator<Item = &'buf [u8]>) -> Result<Asked<'buf>, WireError> {
         let pair = tokens.next().ok_or(WireError::of(ErrorReason::MissingKey, Key::Token))?;
         let Some(presented) = pair.strip_prefix(b"token=") else { return Err(key_error(pair)) };
         if Token::parse(presented).is_none() {
@@ -223,12 +220,14 @@ fn write_error(id: &[u8], error: WireError, output: &mut Vec<u8>) {
 }
 
 fn write(output: &mut Vec<u8>, parts: &[&[u8]]) {
-    parts.iter().for_each(|part| output.extend_from_slice(part));
+    for part in parts {
+        output.extend_from_slice(part);
+    }
 }
 
 fn write_number(output: &mut Vec<u8>, number: u64) {
     // Writing to a vector cannot fail.
-    let _: std::io::Result<()> = write!(output, "{number}");
+    drop(write!(output, "{number}"));
 }
 
 #[cfg(test)]

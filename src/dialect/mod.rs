@@ -4,6 +4,8 @@
 //! itself, or not enough yet. Whoever holds the socket asks it again with more. To add a dialect, write one file that
 //! implements the trait and name it in [`DialectLabel`], in the listeners' configuration and in README.
 
+#![deny(clippy::as_conversions, clippy::arithmetic_side_effects)]
+
 pub mod fastagi;
 pub mod fields;
 pub mod line;

@@ -23,9 +23,7 @@ pub const fn freeswitch(mode: SupervisionMode) -> &'static str {
     match mode {
         SupervisionMode::Listen => "eavesdrop_enable_dtmf:false",
         SupervisionMode::Whisper => "eavesdrop_enable_dtmf:false,eavesdrop_whisper_bleg:true",
-        SupervisionMode::Barge => {
-            "eavesdrop_enable_dtmf:false,eavesdrop_whisper_aleg:true,eavesdrop_whisper_bleg:true"
-        }
+        SupervisionMode::Barge => "eavesdrop_enable_dtmf:false,eavesdrop_whisper_aleg:true,eavesdrop_whisper_bleg:true",
     }
 }
 

@@ -14,8 +14,23 @@ use crate::telephony::Ground;
 
 /// From half a microsecond, which a decision takes in a warm cache, to the second at which a caller hangs up.
 const DURATION_BUCKETS_SECONDS: &[f64] = &[
-    0.000_000_5, 0.000_001, 0.000_002_5, 0.000_005, 0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001,
-    0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0,
+    0.000_000_5,
+    0.000_001,
+    0.000_002_5,
+    0.000_005,
+    0.000_01,
+    0.000_025,
+    0.000_05,
+    0.000_1,
+    0.000_25,
+    0.000_5,
+    0.001,
+    0.002_5,
+    0.005,
+    0.01,
+    0.05,
+    0.25,
+    1.0,
 ];
 
 const REASONS: usize = AllowReason::ALL.len() + DenyReason::ALL.len();
@@ -75,11 +90,16 @@ impl Metrics {
     /// All series, at zero.
     #[must_use]
     pub fn new() -> Self {
-        let builder = [names::DECISION_DURATION, names::REQUEST_DURATION].iter().fold(PrometheusBuilder::new(), |builder, metric| {
-            let matcher = Matcher::Full(metric.name.to_owned());
-            // The only failure is an empty list of buckets, which this is not.
-            builder.set_buckets_for_metric(matcher, DURATION_BUCKETS_SECONDS).unwrap_or_else(|_| PrometheusBuilder::new())
-        });
+        let builder = [names::DECISION_DURATION, names::REQUEST_DURATION].iter().fold(
+            PrometheusBuilder::new(),
+            |builder, metric| {
+                let matcher = Matcher::Full(metric.name.to_owned());
+                // The only failure is an empty list of buckets, which this is not.
+                builder
+                    .set_buckets_for_metric(matcher, DURATION_BUCKETS_SECONDS)
+                    .unwrap_or_else(|_| PrometheusBuilder::new())
+            },
+        );
         let recorder = builder.build_recorder();
         let handle = recorder.handle();
         let process = Collector::default();
@@ -87,7 +107,8 @@ impl Metrics {
             process.describe();
             describe_all();
             gauge!(names::BUILD_INFO.name, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-            let dialects: Vec<DialectMetrics> = DialectLabel::ALL.iter().map(|&label| DialectMetrics::new(label)).collect();
+            let dialects: Vec<DialectMetrics> =
+                DialectLabel::ALL.iter().map(|&label| DialectMetrics::new(label)).collect();
             let reloads = |result| counter!(names::POLICY_RELOADS.name, "result" => result);
             let reloads = (reloads("success"), reloads("failure"));
             (dialects, histogram!(names::DECISION_DURATION.name), reloads, counter!(names::PANICS.name))
@@ -124,7 +145,7 @@ impl Metrics {
     }
 
     /// Counts a load of the configuration that succeeded at this time, in seconds since 1970.
-    #[expect(clippy::cast_precision_loss, clippy::as_conversions, reason = "a time in seconds is far below 2^52")]
+    #[expect(clippy::cast_precision_loss, reason = "a time in seconds is far below 2^52")]
     pub fn reload_succeeded(&self, at_unix_seconds: u64) {
         self.reloads_successful.increment(1);
         metrics::with_local_recorder(&self.recorder, || {
@@ -141,7 +162,11 @@ impl Metrics {
 
     /// The text that Prometheus reads.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, clippy::as_conversions, reason = "gauges are floating-point; counts stay far below 2^52")]
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::as_conversions,
+        reason = "gauges are floating-point; counts stay far below 2^52"
+    )]
     pub fn render(&self, gauges: &Gauges) -> String {
         metrics::with_local_recorder(&self.recorder, || {
             self.process.collect();
@@ -176,9 +201,7 @@ impl DialectMetrics {
                 }
             }
         }
-        let error = |reason: &ErrorReason| {
-            counter!(names::PROTOCOL_ERRORS.name, "dialect" => label.name(), "reason" => reason.code())
-        };
+        let error = |reason: &ErrorReason| counter!(names::PROTOCOL_ERRORS.name, "dialect" => label.name(), "reason" => reason.code());
         Self {
             label,
             decisions: by_pair,
@@ -251,7 +274,11 @@ const fn position(action: ActionLabel, reason: Reason) -> usize {
 
 fn describe_all() {
     let counters = [
-        names::POLICY_RELOADS, names::DECISIONS, names::CONNECTIONS_REJECTED, names::PROTOCOL_ERRORS, names::PANICS,
+        names::POLICY_RELOADS,
+        names::DECISIONS,
+        names::CONNECTIONS_REJECTED,
+        names::PROTOCOL_ERRORS,
+        names::PANICS,
         names::LEASES_EXPIRED,
     ];
     let histograms = [names::DECISION_DURATION, names::REQUEST_DURATION];

@@ -3,6 +3,8 @@
 //! Dashboards and alerts need a series before its first event, and no series for what cannot happen. A pair that happens
 //! and is not listed here, say by a role model of an operator's own, is counted all the same.
 
+#![expect(clippy::enum_glob_use, reason = "a table of nothing but variants reads best without their type")]
+
 use crate::decision::ActionLabel::{self, *};
 use crate::decision::AllowReason::*;
 use crate::decision::DenyReason::*;

@@ -3,6 +3,8 @@
 //! Default deny. A question is allowed by one grant of the role model whose every condition holds; otherwise the grant
 //! that got furthest in the order of checks (RULES section 7) names the reason. No clock, no lock, no I/O, no allocation.
 
+#![deny(clippy::as_conversions, clippy::arithmetic_side_effects)]
+
 use crate::decision::{AllowReason, Change, Decision, DenyReason};
 use crate::event::{AttributeSet, Intent};
 use crate::policy::Organization;
@@ -96,12 +98,7 @@ fn become_what_it_toggles_to<'p>(question: &Question<'p>, sessions: &impl Sessio
 
 /// Without a queue, `queue.login` means every queue that the actor serves, and the others every session of theirs. All are
 /// allowed or none is.
-fn decide_all(
-    question: &Question<'_>,
-    action: &Action,
-    sessions: &impl SessionView,
-    all: &mut QueueSet,
-) -> Decision {
+fn decide_all(question: &Question<'_>, action: &Action, sessions: &impl SessionView, all: &mut QueueSet) -> Decision {
     if let Err(Shortfall::Role) = weigh(question, action, FactSet::EMPTY) {
         return Decision::deny(action.without_role);
     }
@@ -146,12 +143,14 @@ fn decide_one(
     let session = queue.and_then(|queue| sessions.in_this_queue(queue));
     match (action.effect, session, queue) {
         (Effect::Login(_), Some(_), _) => allow(AllowReason::AlreadyLoggedIn, Change::Nothing),
-        (Effect::Login(_), None, Some(queue)) => match (login_limit(question, queue, sessions, begun), ground_of(reason)) {
-            (Some(at_limit), _) => Decision::deny(at_limit),
-            (None, Some(ground)) => allow(reason, Change::Begin(ground)),
-            // INVARIANT: a model whose grant of a login gives a reason without a ground does not load.
-            (None, None) => Decision::deny(DenyReason::Internal),
-        },
+        (Effect::Login(_), None, Some(queue)) => {
+            match (login_limit(question, queue, sessions, begun), ground_of(reason)) {
+                (Some(at_limit), _) => Decision::deny(at_limit),
+                (None, Some(ground)) => allow(reason, Change::Begin(ground)),
+                // INVARIANT: a model whose grant of a login gives a reason without a ground does not load.
+                (None, None) => Decision::deny(DenyReason::Internal),
+            }
+        }
         (Effect::Login(_), None, None) => Decision::deny(DenyReason::NoQueueContext),
         (Effect::Logout(_) | Effect::Pause(..), None, _) => Decision::deny(DenyReason::NotLoggedIn),
         (Effect::Logout(_), Some(_), _) => allow(reason, Change::End),

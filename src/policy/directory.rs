@@ -15,7 +15,9 @@ use hashbrown::HashTable;
 use thiserror::Error;
 
 use crate::decision::QueueNumbers;
-use crate::limits::{GROUPS_PER_ORGANIZATION_MAX, QUEUES_PER_ORGANIZATION_MAX, QUEUES_PER_USER_MAX, USERS_PER_ORGANIZATION_MAX};
+use crate::limits::{
+    GROUPS_PER_ORGANIZATION_MAX, QUEUES_PER_ORGANIZATION_MAX, QUEUES_PER_USER_MAX, USERS_PER_ORGANIZATION_MAX,
+};
 use crate::policy::model::RoleSet;
 use crate::telephony::{GroupId, QueueId, QueueKind, UserId};
 
@@ -239,7 +241,6 @@ impl Directory {
         let queues = self.queues.iter().enumerate().filter_map(|(position, queue)| Some((position, queue.as_ref()?)));
         queues.filter_map(|(position, queue)| Some((QueueId(u16::try_from(position).ok()?), queue)))
     }
-
 }
 
 impl QueueNumbers for Directory {
@@ -286,7 +287,8 @@ impl<'a> DirectoryBuilder<'a> {
     /// Starts an empty directory that will follow `previous`.
     #[must_use]
     pub fn new(previous: Option<&'a Directory>) -> Self {
-        let mut builder = Self { previous, directory: Directory::default(), vacant_users: vec![], vacant_queues: vec![] };
+        let mut builder =
+            Self { previous, directory: Directory::default(), vacant_users: vec![], vacant_queues: vec![] };
         if let Some(previous) = previous {
             let directory = &mut builder.directory;
             directory.users.rows.resize(previous.users.rows.len(), UserRow::default());
@@ -352,7 +354,8 @@ impl<'a> DirectoryBuilder<'a> {
         let directory = &mut self.directory;
         for name in [user.id, user.extension] {
             if let Some(other) = directory.user_named(name) {
-                let taken_by = format!("user `{}` (extension {})", directory.user_id(other), directory.extension(other));
+                let taken_by =
+                    format!("user `{}` (extension {})", directory.user_id(other), directory.extension(other));
                 return Err(DirectoryError::NameTaken { name: name.to_owned(), taken_by });
             }
         }

@@ -134,10 +134,8 @@ impl<'p, V: SessionView> Case<'p, '_, V> {
         };
         let seen = |fact: &str, value: String| FactSeen { fact: fact.to_owned(), value };
         let person = |user: UserId| format!("{} ({})", directory.extension(user), directory.user_id(user));
-        let mut lines = vec![
-            seen("actor", person(self.question.actor)),
-            seen("actor.roles", roles_of(self.question.actor)),
-        ];
+        let mut lines =
+            vec![seen("actor", person(self.question.actor)), seen("actor.roles", roles_of(self.question.actor))];
         if let Some(target) = self.question.target {
             lines.extend([seen("target", person(target)), seen("target.roles", roles_of(target))]);
         }
@@ -197,9 +195,14 @@ impl<'p, V: SessionView> Case<'p, '_, V> {
         }
         let settings = self.question.organization.settings;
         let switches = grant.on.without(settings).positions().map(|position| (position, true));
-        for (position, on) in switches.chain(grant.off.intersection(settings).positions().map(|position| (position, false))) {
+        for (position, on) in
+            switches.chain(grant.off.intersection(settings).positions().map(|position| (position, false)))
+        {
             let setting = self.model().settings.get(position).filter(|setting| !setting.locked)?;
-            changes.push(format!("set `{} = {on}` in the settings of organization `{}`", setting.name, self.question.organization.name));
+            changes.push(format!(
+                "set `{} = {on}` in the settings of organization `{}`",
+                setting.name, self.question.organization.name
+            ));
         }
         for fact in grant.facts.without(facts).iter() {
             changes.push(self.fill(fact.remedy()?));
@@ -285,4 +288,3 @@ const fn faulty(code: &'static str, sentence: &'static str) -> Explanation {
         change: vec![],
     }
 }
-

@@ -90,7 +90,9 @@ impl Pattern {
     /// Whether both match the same strings: what an organization's code needs to override one of its preset.
     #[must_use]
     pub fn matches_the_same(&self, other: &Self) -> bool {
-        self.prefix == other.prefix && self.suffix == other.suffix && self.argument.is_some() == other.argument.is_some()
+        self.prefix == other.prefix
+            && self.suffix == other.suffix
+            && self.argument.is_some() == other.argument.is_some()
     }
 
     fn literals(&self) -> usize {
@@ -284,7 +286,9 @@ mod tests {
 
     #[test]
     fn patterns_without_a_common_string_load() {
-        for patterns in [["*45{queue}", "*46{queue}"], ["{queue}*", "{queue}#"], ["*1{queue}", "{queue}*1"], ["*2", "*2{queue}"]] {
+        for patterns in
+            [["*45{queue}", "*46{queue}"], ["{queue}*", "{queue}#"], ["*1{queue}", "{queue}*1"], ["*2", "*2{queue}"]]
+        {
             assert!(table(&patterns).is_ok(), "{patterns:?}");
         }
     }

@@ -8,7 +8,7 @@ use crate::event::{AttributeSet, Event, Intent, Key, KeySet, Request};
 use crate::policy::feature_codes::Argument;
 use crate::policy::model::{Action, Effect};
 use crate::policy::{Organization, Policy};
-use crate::telephony::{GroupId, QueueId, UserId};
+use crate::telephony::{GroupId, QueueId, Token, UserId};
 
 /// An event whose names are known.
 #[derive(Clone, Copy, Debug)]
@@ -100,7 +100,7 @@ pub fn resolve<'p>(policy: &'p Policy, event: &Event<'_>) -> Result<Question<'p>
         Some(name) => directory.queue_named(name).map(Some).ok_or_else(|| known.denied(DenyReason::UnknownQueue)),
     };
     let queue = queue_named(Key::Queue, dialed.queue)?;
-    let from = queue_named(Key::From, event.from.map(|from| from.as_str()))?;
+    let from = queue_named(Key::From, event.from.map(Token::as_str))?;
     known.queue = queue;
     if only_a_call {
         return Err(known.denied(DenyReason::UnknownCall));
@@ -111,9 +111,7 @@ pub fn resolve<'p>(policy: &'p Policy, event: &Event<'_>) -> Result<Question<'p>
     };
     let group = match event.group.filter(|_| action.uses.has(Key::Group)) {
         None => None,
-        Some(name) => {
-            Some(directory.group_named(name.as_str()).ok_or_else(|| known.denied(DenyReason::UnknownGroup))?)
-        }
+        Some(name) => Some(directory.group_named(name.as_str()).ok_or_else(|| known.denied(DenyReason::UnknownGroup))?),
     };
     let kind = queue.and_then(|queue| directory.queue(queue)).map(|queue| queue.kind);
     if kind.is_some_and(|kind| !action.kinds.is_empty() && !action.kinds.contains(&kind)) {
@@ -157,8 +155,8 @@ fn dialed_or_named<'p, 'e>(
     event: &Event<'e>,
     known: Known<'p>,
 ) -> Result<Dialed<'p, 'e>, Unresolved<'p>> {
-    let given_queue = event.queue.map(|queue| queue.as_str());
-    let given_target = event.target.map(|target| target.as_str());
+    let given_queue = event.queue.map(Token::as_str);
+    let given_target = event.target.map(Token::as_str);
     match event.request {
         Request::Action(name) => match organization.model.action_named(name.as_str()) {
             Some(action) => Ok(Dialed { action, queue: given_queue, target: given_target }),

@@ -53,7 +53,7 @@ where
                 return;
             }
             Read::Drained => {
-                let _: Result<_, _> = timeout(CLOSE_TIMEOUT, say_goodbye(&mut stream, &mut input)).await;
+                drop(timeout(CLOSE_TIMEOUT, say_goodbye(&mut stream, &mut input)).await);
                 return;
             }
             Read::Failed => return,
@@ -257,9 +257,9 @@ async fn end<S, D>(
             stream.write_all(&output).await?;
             stream.shutdown().await
         };
-        let _: Result<_, _> = timeout(WRITE_TIMEOUT, goodbye).await;
+        drop(timeout(WRITE_TIMEOUT, goodbye).await);
         let mut discarded = BytesMut::new();
-        let _: Result<_, _> = timeout(CLOSE_TIMEOUT, read_to_end(stream, &mut discarded)).await;
+        drop(timeout(CLOSE_TIMEOUT, read_to_end(stream, &mut discarded)).await);
     }
 }
 

@@ -17,9 +17,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::process::{Listen, Secret};
+use crate::dialect::Dialect;
 use crate::dialect::fastagi::FastAgi;
 use crate::dialect::line::Line;
-use crate::dialect::Dialect;
 use crate::limits::{ACCEPT_PAUSE, KEEPALIVE_IDLE, LISTEN_BACKLOG, REFUSALS_AT_ONCE_MAX};
 use crate::server::connection::{converse, refuse};
 use crate::server::{House, admin};
@@ -71,7 +71,7 @@ impl Bound {
     pub(super) fn remove_socket_file(&self) {
         if let Place::Socket(path) = &self.place {
             // Gone already is as good as removed; anything else the next start will say.
-            let _: io::Result<()> = std::fs::remove_file(path);
+            drop(std::fs::remove_file(path));
         }
     }
 }
@@ -97,7 +97,9 @@ pub(super) struct Listeners {
 
 pub(super) fn bind_all(listen: &Listen) -> Result<Listeners, ListenError> {
     let tcp = |name, address: Option<SocketAddr>| {
-        address.map(|address| bind_tcp(address).map_err(|source| ListenError::Address { name, address, source })).transpose()
+        address
+            .map(|address| bind_tcp(address).map_err(|source| ListenError::Address { name, address, source }))
+            .transpose()
     };
     let unix = |name, path: &Option<PathBuf>| {
         let bind = |path: &PathBuf| match bind_unix(path) {
@@ -147,7 +149,13 @@ impl Listeners {
     ) {
         let limit = Arc::new(Semaphore::new(house.settings.connections_max));
         let refusals = Arc::new(Semaphore::new(REFUSALS_AT_ONCE_MAX));
-        let reception = Reception { house: Arc::clone(house), drain: drain.clone(), connections: connections.clone(), limit, refusals };
+        let reception = Reception {
+            house: Arc::clone(house),
+            drain: drain.clone(),
+            connections: connections.clone(),
+            limit,
+            refusals,
+        };
         let token = self.line_token;
         let line = move || Line::new(token.clone());
         if let Some(listener) = self.line {
@@ -238,8 +246,8 @@ impl Accept for TcpListener {
     async fn accept(&self) -> io::Result<Self::Stream> {
         let (stream, _) = Self::accept(self).await?;
         // A peer that is gone already is found out by the first read; neither option is worth losing it for.
-        let _: io::Result<()> = stream.set_nodelay(true);
-        let _: io::Result<()> = SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_IDLE));
+        drop(stream.set_nodelay(true));
+        drop(SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_IDLE)));
         Ok(stream)
     }
 }

@@ -5,8 +5,8 @@ mod clock;
 mod connection;
 mod listen;
 
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -151,7 +151,7 @@ impl Server {
         };
         self.admin_stop.cancel();
         self.admin.close();
-        let _: Result<(), _> = tokio::time::timeout(DRAIN_TIMEOUT, self.admin.wait()).await;
+        drop(tokio::time::timeout(DRAIN_TIMEOUT, self.admin.wait()).await);
         for bound in &self.bound {
             bound.remove_socket_file();
         }

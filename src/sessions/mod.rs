@@ -111,8 +111,11 @@ impl SessionTable {
 
     /// Ends the sessions whose time is over; returns how many.
     pub fn expire(&mut self, now: Moment) -> usize {
-        let over: Vec<(UserId, QueueId)> = self.leased.iter().copied().filter(|&leased| self.is_over(leased, now)).collect();
-        over.iter().for_each(|&(user, queue)| self.end(user, queue));
+        let over: Vec<(UserId, QueueId)> =
+            self.leased.iter().copied().filter(|&leased| self.is_over(leased, now)).collect();
+        for &(user, queue) in &over {
+            self.end(user, queue);
+        }
         over.len()
     }
 
@@ -130,9 +133,14 @@ impl SessionTable {
             let directory = organization.map(|organization| &organization.directory);
             directory.is_none_or(|tables| tables.user(user).is_none() || tables.queue(queue).is_none())
         };
-        let lost: Vec<(UserId, QueueId)> =
-            self.all().map(|(user, session)| (user, session.queue)).filter(|&(user, queue)| gone(user, queue)).collect();
-        lost.iter().for_each(|&(user, queue)| self.end(user, queue));
+        let lost: Vec<(UserId, QueueId)> = self
+            .all()
+            .map(|(user, session)| (user, session.queue))
+            .filter(|&(user, queue)| gone(user, queue))
+            .collect();
+        for (user, queue) in lost {
+            self.end(user, queue);
+        }
         self.revision = revision;
     }
 

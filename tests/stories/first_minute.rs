@@ -5,7 +5,10 @@ use crate::support::{Folder, Sidecar};
 #[test]
 fn the_demo_answers_the_questions_of_the_readme() {
     let sidecar = Sidecar::start(&Folder::demo());
-    assert_eq!(sidecar.ask("dial org=acme actor=1001 digits=*13600"), "allow action=queue.login queue=600 reason=assigned policy=1");
+    assert_eq!(
+        sidecar.ask("dial org=acme actor=1001 digits=*13600"),
+        "allow action=queue.login queue=600 reason=assigned policy=1"
+    );
     assert_eq!(
         sidecar.ask("do org=acme actor=2001 action=call.whisper target=1001 queue=601 call=c-77"),
         "deny action=call.whisper queue=601 reason=queue_out_of_scope policy=1"
