@@ -75,6 +75,12 @@ impl KeySet {
         Self(self.0 | other.0)
     }
 
+    /// Whether the sets share a key.
+    #[must_use]
+    pub const fn meets(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
     /// The first key of this set that `other` lacks.
     #[must_use]
     pub fn first_missing_in(self, other: Self) -> Option<Key> {

@@ -9,7 +9,8 @@ use crate::config::reader::{Located, Section, Source};
 use crate::decision::{ActionLabel, AllowReason, DenyReason};
 use crate::event::{AttributeSet, Key, KeySet};
 use crate::limits::{
-    ACTIONS_PER_MODEL_MAX, GRANTS_PER_MODEL_MAX, ROLES_PER_MODEL_MAX, SETTINGS_PER_MODEL_MAX, TOML_FILE_BYTES_MAX,
+    ACTIONS_PER_MODEL_MAX, GRANTS_PER_MODEL_MAX, ID_BYTES_MAX, ROLES_PER_MODEL_MAX, SETTINGS_PER_MODEL_MAX,
+    TOML_FILE_BYTES_MAX,
 };
 use crate::policy::facts::{Fact, FactSet};
 use crate::policy::model::{Action, Effect, Grant, Model, Role, RoleSet, Setting, SettingSet, Subject, ground_of};
@@ -50,6 +51,7 @@ pub(super) fn read(path: &Path, name: &str, problems: &RefCell<Problems>) -> Opt
     let mut reader =
         ModelReader { problems, source: &source, model: empty(name, &source.file), pending_toggles: vec![] };
     root.sections("roles").into_iter().for_each(|section| reader.role(section));
+    reader.user_rules(&mut root);
     root.sections("settings").into_iter().for_each(|section| reader.setting(section));
     root.sections("actions").into_iter().for_each(|section| reader.action(section));
     reader.resolve_toggles();
@@ -66,6 +68,9 @@ pub(super) fn empty(name: &str, file: &str) -> Model {
         file: file.into(),
         roles: vec![],
         supervising: RoleSet::default(),
+        serving: RoleSet::default(),
+        roles_per_user_max: ROLES_PER_MODEL_MAX,
+        held_by_one: RoleSet::default(),
         settings: vec![],
         actions: vec![],
         grants: vec![],
@@ -91,9 +96,12 @@ impl<'a> ModelReader<'a> {
     }
 
     fn role(&mut self, mut section: Section<'a>) {
-        let name = section.required_string("name");
+        let name = required_word(&mut section);
         cited_rules(&mut section);
         let supervises = section.boolean("supervises").unwrap_or(false);
+        let serves = section.boolean("serves").unwrap_or(false);
+        let rank =
+            section.integer("rank", 1..=u64::from(u8::MAX)).and_then(|rank| u8::try_from(rank).ok()).unwrap_or(0);
         if let Some(name) = name {
             let position = self.model.roles.len();
             if name.value == EVERYONE || self.role_position(name.value).is_some() {
@@ -101,17 +109,28 @@ impl<'a> ModelReader<'a> {
             } else if position >= ROLES_PER_MODEL_MAX {
                 self.at(&name, format!("a model has at most {ROLES_PER_MODEL_MAX} roles"));
             } else {
-                self.model.roles.push(Role { name: name.value.into(), supervises });
+                self.model.roles.push(Role { name: name.value.into(), supervises, serves, rank });
                 if supervises {
                     self.model.supervising = self.model.supervising.with(position);
+                }
+                if serves {
+                    self.model.serving = self.model.serving.with(position);
                 }
             }
         }
         section.finish();
     }
 
+    /// What holds of the roles of every user of an organization.
+    fn user_rules(&mut self, root: &mut Section<'a>) {
+        if let Some(max) = root.integer("roles_per_user_max", 1..=ROLES_PER_MODEL_MAX as u64) {
+            self.model.roles_per_user_max = usize::try_from(max).unwrap_or(ROLES_PER_MODEL_MAX);
+        }
+        self.model.held_by_one = self.role_set(root, "held_by_one");
+    }
+
     fn setting(&mut self, mut section: Section<'a>) {
-        let name = section.required_string("name");
+        let name = required_word(&mut section);
         cited_rules(&mut section);
         let default = section.boolean("default").unwrap_or(false);
         let locked = section.boolean("locked").unwrap_or(false);
@@ -131,11 +150,24 @@ impl<'a> ModelReader<'a> {
     }
 
     fn action(&mut self, mut section: Section<'a>) {
-        let name = section.required_string("name");
+        let name = required_word(&mut section);
         let rules = cited_rules(&mut section);
         let effect = self.effect(&mut section);
         let needs = key_set(&mut section, "needs");
-        let uses = key_set(&mut section, "uses").union(needs);
+        let needs_one_of = key_set(&mut section, "needs_one_of");
+        let (attributes_known, attributes_unknown) = narrowed(&mut section);
+        let targetless = section.section("targetless").map_or(AttributeSet::EMPTY, |mut section| {
+            let (values, _) = narrowed(&mut section);
+            section.finish();
+            values
+        });
+        let needs_with: Vec<(AttributeSet, KeySet)> =
+            section.sections("needs_with").into_iter().map(needed_with).collect();
+        let uses = [needs, needs_one_of, keys_of(attributes_known), keys_of(targetless)];
+        let uses = uses
+            .into_iter()
+            .chain(needs_with.iter().map(|(_, keys)| *keys))
+            .fold(key_set(&mut section, "uses"), KeySet::union);
         let kinds = named_list(&mut section, "kinds", QueueKind::named);
         let mut deny_reason = |key| {
             let code = section.string(key)?;
@@ -160,7 +192,11 @@ impl<'a> ModelReader<'a> {
                     label: ActionLabel::named(name.value).unwrap_or(ActionLabel::Control),
                     effect,
                     needs,
+                    needs_one_of,
+                    needs_with,
                     uses,
+                    attributes_unknown,
+                    targetless,
                     kinds,
                     without_role,
                     outside_queue,
@@ -237,25 +273,12 @@ impl<'a> ModelReader<'a> {
         let line = self.source.line(&section.span);
         let actions = section.strings("actions");
         let roles = self.roles(&mut section);
-        let mut attributes_barred = AttributeSet::EMPTY;
-        for &(key, name) in NARROWING_KEYS {
-            let values = section.strings(name);
-            let admitted = values.iter().filter_map(|value| {
-                let set = AttributeSet::value(key, value.value);
-                if set.is_none() {
-                    section.report(&value.span, format!("`{}` is no value of `{name}`", value.value));
-                }
-                set
-            });
-            let admitted = admitted.fold(AttributeSet::EMPTY, AttributeSet::union);
-            if !admitted.is_empty() {
-                attributes_barred =
-                    attributes_barred.union(AttributeSet::all_of(KeySet::EMPTY.with(key)).without(admitted));
-            }
-        }
+        let (_, attributes_barred) = narrowed(&mut section);
         let on = self.settings(&mut section, "on");
         let off = self.settings(&mut section, "off");
-        let facts = named_list(&mut section, "where", Fact::named).into_iter().fold(FactSet::EMPTY, FactSet::with);
+        let (facts, any_of) = conditions(&mut section);
+        let target_roles = self.role_set(&mut section, "target_roles");
+        let facts = facts.with_if(Fact::TargetHoldsRole, target_roles != RoleSet::default());
         let reason = section.string("reason").and_then(|code| {
             let reason = AllowReason::with_code(code.value);
             if reason.is_none() {
@@ -280,7 +303,6 @@ impl<'a> ModelReader<'a> {
             if matches!(effect, Effect::Toggle { .. }) {
                 self.at(name, "a toggle has no grants of its own: it is judged as what it becomes");
             }
-            let facts = with_implied(facts);
             self.model.grants.push(Grant {
                 action: position,
                 roles,
@@ -288,12 +310,14 @@ impl<'a> ModelReader<'a> {
                 on,
                 off,
                 facts,
+                any_of: any_of.clone(),
+                target_roles,
                 reason,
                 rules: rules.clone(),
                 line,
             });
             if let Some(action) = self.model.actions.get_mut(usize::from(position)) {
-                action.facts = action.facts.union(facts);
+                action.facts = any_of.iter().copied().fold(action.facts.union(facts), FactSet::union);
             }
         }
         section.finish();
@@ -308,6 +332,15 @@ impl<'a> ModelReader<'a> {
         if names.iter().any(|name| name.value == EVERYONE) {
             return None;
         }
+        Some(self.role_set_of(section, &names))
+    }
+
+    fn role_set(&self, section: &mut Section<'a>, key: &'static str) -> RoleSet {
+        let names = section.strings(key);
+        self.role_set_of(section, &names)
+    }
+
+    fn role_set_of(&self, section: &Section<'a>, names: &[Located<&str>]) -> RoleSet {
         let positions = names.iter().filter_map(|name| {
             let position = self.role_position(name.value);
             if position.is_none() {
@@ -315,7 +348,7 @@ impl<'a> ModelReader<'a> {
             }
             position
         });
-        Some(positions.fold(RoleSet::default(), RoleSet::with))
+        positions.fold(RoleSet::default(), RoleSet::with)
     }
 
     fn settings(&self, section: &mut Section<'a>, key: &'static str) -> SettingSet {
@@ -373,6 +406,18 @@ const fn usual_reason(effect: Effect) -> AllowReason {
     }
 }
 
+/// A name that goes over every wire as it is.
+fn required_word<'a>(section: &mut Section<'a>) -> Option<Located<&'a str>> {
+    let name = section.required_string("name")?;
+    let admitted = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'.');
+    if name.value.is_empty() || name.value.len() > ID_BYTES_MAX || !name.value.bytes().all(admitted) {
+        let help = format!("a name is 1 to {ID_BYTES_MAX} of a-z 0-9 _ and .");
+        section.report_with_help(&name.span, format!("`{}` cannot be a name", name.value), help);
+        return None;
+    }
+    Some(name)
+}
+
 /// The rules that an entry implements; every entry cites at least one.
 fn cited_rules(section: &mut Section<'_>) -> Vec<Box<str>> {
     let rules = section.strings("rules");
@@ -380,6 +425,60 @@ fn cited_rules(section: &mut Section<'_>) -> Vec<Box<str>> {
         section.report_with_help(&section.span, "the entry cites no rule", "rules = [\"R10\"], or a word of your own");
     }
     rules.into_iter().map(|rule| rule.value.into()).collect()
+}
+
+/// The facts of `where`: those that all must hold, and for each entry with `|` those of which one must.
+fn conditions(section: &mut Section<'_>) -> (FactSet, Vec<FactSet>) {
+    let mut all = FactSet::EMPTY;
+    let mut any_of = vec![];
+    for entry in section.strings("where") {
+        let mut clause = FactSet::EMPTY;
+        for name in entry.value.split('|') {
+            match Fact::named(name.trim()) {
+                Some(fact) => clause = clause.with(fact),
+                None => section.report(&entry.span, format!("there is no fact `{}`", name.trim())),
+            }
+        }
+        if entry.value.contains('|') {
+            any_of.push(clause);
+        } else {
+            all = all.union(clause);
+        }
+    }
+    (with_implied(all), any_of)
+}
+
+/// The attribute values that a table admits, and those that it thereby bars; a key that it does not name is not narrowed.
+fn narrowed(section: &mut Section<'_>) -> (AttributeSet, AttributeSet) {
+    let (mut admitted, mut barred) = (AttributeSet::EMPTY, AttributeSet::EMPTY);
+    for &(key, name) in NARROWING_KEYS {
+        let values = section.strings(name);
+        let found = values.iter().filter_map(|value| {
+            let set = AttributeSet::value(key, value.value);
+            if set.is_none() {
+                section.report(&value.span, format!("`{}` is no value of `{name}`", value.value));
+            }
+            set
+        });
+        let found = found.fold(AttributeSet::EMPTY, AttributeSet::union);
+        if !found.is_empty() {
+            admitted = admitted.union(found);
+            barred = barred.union(AttributeSet::all_of(KeySet::EMPTY.with(key)).without(found));
+        }
+    }
+    (admitted, barred)
+}
+
+/// An entry of `needs_with`: attribute values, and the keys that an event with one of them needs.
+fn needed_with(mut section: Section<'_>) -> (AttributeSet, KeySet) {
+    let (values, _) = narrowed(&mut section);
+    let needs = key_set(&mut section, "needs");
+    section.finish();
+    (values, needs)
+}
+
+fn keys_of(values: AttributeSet) -> KeySet {
+    values.iter().fold(KeySet::EMPTY, |keys, (key, _)| keys.with(key))
 }
 
 fn key_set(section: &mut Section<'_>, key: &'static str) -> KeySet {

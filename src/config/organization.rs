@@ -44,7 +44,8 @@ pub(super) fn read(
     let table = source.parse(&mut problems.borrow_mut())?;
     let mut root = Section::root(&source, &table, problems);
     let name = required_id(&mut root, "organization");
-    let model = read_model(&mut root, around.models);
+    let model_place = root.required_string("model");
+    let model = model_place.as_ref().and_then(|name| model_named(&root, name, around.models));
     let folder = path.parent().unwrap_or_else(|| Path::new("."));
     let previous = name.as_ref().and_then(|name| around.previous.organization(name.value));
 
@@ -69,6 +70,9 @@ pub(super) fn read(
         users_csv::read(&folder.join(csv.value), &mut reader);
     }
     root.sections("groups").into_iter().for_each(|section| reader.group(section));
+    if let Some(place) = model_place {
+        reader.check_sole_holders(&root, &place);
+    }
     let directory = reader.builder.finish();
     root.finish();
 
@@ -86,8 +90,7 @@ pub(super) fn read(
     Some((source.problem(name.span, ""), organization))
 }
 
-fn read_model(root: &mut Section<'_>, models: &HashMap<Box<str>, Arc<Model>>) -> Option<Arc<Model>> {
-    let name = root.required_string("model")?;
+fn model_named(root: &Section<'_>, name: &Located<&str>, models: &HashMap<Box<str>, Arc<Model>>) -> Option<Arc<Model>> {
     let model = models.get(name.value).map(Arc::clone);
     if model.is_none() {
         let mut known: Vec<&str> = models.keys().map(|name| &**name).collect();
@@ -348,6 +351,9 @@ impl OrganizationReader<'_> {
     fn user(&mut self, mut section: Section<'_>) {
         let (id, extension) = (required_id(&mut section, "id"), required_number(&mut section, "extension"));
         let roles = section.strings("roles");
+        if let (Some(message), Some(last)) = (self.too_many_roles(roles.len()), roles.last()) {
+            section.report(&last.span, message);
+        }
         let roles = self.role_set(roles.iter().map(|role| role.value), |role, message| {
             let span = roles.iter().find(|located| located.value == role).map_or(0..0, |located| located.span.clone());
             section.report(&span, message);
@@ -413,6 +419,27 @@ impl OrganizationReader<'_> {
             }
         }
         set
+    }
+
+    /// What is wrong with this many roles of one user, if anything.
+    pub(super) fn too_many_roles(&self, count: usize) -> Option<String> {
+        let max = self.model.roles_per_user_max;
+        (count > max).then(|| format!("a user of the model `{}` has at most {max} role, not {count}", self.model.name))
+    }
+
+    /// Some roles are held by exactly one user (RULES R109).
+    fn check_sole_holders(&self, root: &Section<'_>, place: &Located<&str>) {
+        let directory = self.builder.directory();
+        let sole = self.model.roles.iter().enumerate().filter(|(position, _)| self.model.held_by_one.has(*position));
+        for (position, role) in sole {
+            let holders = directory.users().filter_map(|user| directory.user(user));
+            let count = holders.filter(|user| user.roles.has(position)).count();
+            if count != 1 {
+                let message = format!("{count} users hold the role `{}`", role.name);
+                let help = format!("in the model `{}` exactly one user holds it", self.model.name);
+                root.report_with_help(&place.span, message, help);
+            }
+        }
     }
 
     /// A warning for a user whose supervision has no effect for want of a role (RULES section 7, configuration).

@@ -75,7 +75,7 @@ impl Table<'_, '_> {
         if let Err(help) = check_number(extension) {
             return self.report(row, 1, format!("`{extension}` cannot be dialed: {help}"));
         }
-        let mut wrong = None;
+        let mut wrong = self.reader.too_many_roles(words(roles).count());
         let roles = self.reader.role_set(words(roles), |_, message| wrong = Some(message));
         if let Some(message) = wrong {
             return self.report(row, 2, message);

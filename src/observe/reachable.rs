@@ -12,6 +12,7 @@ use crate::decision::Reason;
 
 /// The reasons that an action can have.
 #[must_use]
+#[expect(clippy::too_many_lines, reason = "a table")]
 pub fn reasons_of(action: ActionLabel) -> Vec<Reason> {
     let allow: &[_] = match action {
         QueueLogin => &[Assigned, UnassignedAllowed, AlreadyLoggedIn],
@@ -27,6 +28,7 @@ pub fn reasons_of(action: ActionLabel) -> Vec<Reason> {
     let deny: &[_] = match action {
         QueueLogin => &[
             AgentRoleRequired,
+            RoleForbids,
             UnassignedBarred,
             NoAssignedQueue,
             UserLoginsAtLimit,
@@ -37,12 +39,15 @@ pub fn reasons_of(action: ActionLabel) -> Vec<Reason> {
         ],
         QueueLogout => &[NotLoggedIn, UnknownUser, UnknownQueue],
         QueueToggle => &[UnknownUser, UnknownQueue],
-        QueuePause | QueueResume => &[AgentRoleRequired, NotLoggedIn, UnknownUser, UnknownQueue],
+        QueuePause | QueueResume => &[AgentRoleRequired, RoleForbids, NotLoggedIn, UnknownUser, UnknownQueue],
         AgentLogin => &[
             SupervisorRoleRequired,
+            RoleForbids,
             PermissionOff,
             SelfTarget,
             QueueOutOfScope,
+            TargetOutOfScope,
+            EditorFlagMissing,
             UserLoginsAtLimit,
             QueueLoginsAtLimit,
             OrganizationLoginsAtLimit,
@@ -53,9 +58,12 @@ pub fn reasons_of(action: ActionLabel) -> Vec<Reason> {
         ],
         AgentLogout | AgentPause | AgentResume => &[
             SupervisorRoleRequired,
+            RoleForbids,
             PermissionOff,
             SelfTarget,
             QueueOutOfScope,
+            TargetOutOfScope,
+            EditorFlagMissing,
             NotLoggedIn,
             MissingAttribute,
             UnknownUser,
@@ -74,10 +82,12 @@ pub fn reasons_of(action: ActionLabel) -> Vec<Reason> {
         ],
         CallListen | CallWhisper | CallBarge => &[
             SupervisorRoleRequired,
+            RoleForbids,
             PermissionOff,
             SelfTarget,
             NoQueueContext,
             QueueOutOfScope,
+            TargetOutOfScope,
             TargetProtected,
             MissingAttribute,
             UnknownUser,
@@ -85,13 +95,56 @@ pub fn reasons_of(action: ActionLabel) -> Vec<Reason> {
             UnknownTarget,
             UnknownCall,
         ],
-        CallOutbound | CallDirectIn => &[AgentRoleRequired, UnknownUser],
-        AgentMove | ConversationView | DispositionSet => return vec![],
-        Control => {
-            return [UnknownOrganization, UnknownAction, UnknownFeatureCode, Overload, Internal]
-                .map(Reason::Deny)
-                .to_vec();
-        }
+        CallOutbound => &[AgentRoleRequired, RoleForbids, PermissionOff, UnknownUser],
+        CallDirectIn => &[AgentRoleRequired, UnknownUser],
+        AgentMove => &[
+            RoleForbids,
+            SelfTarget,
+            TargetOutOfScope,
+            EditorFlagMissing,
+            MissingAttribute,
+            UnknownUser,
+            UnknownQueue,
+            UnknownTarget,
+        ],
+        ConversationView => &[
+            RoleForbids,
+            SelfTarget,
+            TargetOutOfScope,
+            TargetProtected,
+            MissingAttribute,
+            UnknownUser,
+            UnknownQueue,
+            UnknownTarget,
+        ],
+        DispositionSet => &[
+            AgentRoleRequired,
+            PermissionOff,
+            NoQueueContext,
+            WrapupNotConfigured,
+            WrongKind,
+            UnknownUser,
+            UnknownQueue,
+        ],
+        Control => &[
+            RoleForbids,
+            PermissionOff,
+            NoQueueContext,
+            QueueOutOfScope,
+            TargetOutOfScope,
+            ObjectInUse,
+            WrongKind,
+            MissingAttribute,
+            UnknownUser,
+            UnknownQueue,
+            UnknownTarget,
+            UnknownGroup,
+            UnknownOrganization,
+            UnknownAction,
+            UnknownFeatureCode,
+            Overload,
+            Internal,
+        ],
     };
     allow.iter().map(|&reason| Reason::Allow(reason)).chain(deny.iter().map(|&reason| Reason::Deny(reason))).collect()
 }

@@ -6,12 +6,12 @@
 #![deny(clippy::as_conversions, clippy::arithmetic_side_effects)]
 
 use crate::decision::{AllowReason, Change, Decision, DenyReason};
-use crate::event::{AttributeSet, Intent};
+use crate::event::{AttributeSet, Intent, Key};
 use crate::policy::Organization;
 use crate::policy::facts::{Fact, FactSet};
 use crate::policy::model::{Action, Effect, Grant, RoleSet, Subject, ground_of};
 use crate::policy::resolve::Question;
-use crate::telephony::{LoginSession, QueueId, QueueSet, UserId, Via};
+use crate::telephony::{GroupId, LoginSession, QueueId, QueueSet, UserId, Via};
 
 /// The login sessions that a question depends on.
 pub trait SessionView {
@@ -221,11 +221,6 @@ pub(super) fn weigh<'p>(
     Err(furthest)
 }
 
-/// The roles that the actor holds.
-pub(super) fn roles_of_actor(question: &Question<'_>) -> RoleSet {
-    question.organization.directory.user(question.actor).map(|actor| actor.roles).unwrap_or_default()
-}
-
 /// The first condition of the grant that does not hold.
 fn shortfall(question: &Question<'_>, held: RoleSet, grant: &Grant, facts: FactSet) -> Option<Shortfall> {
     let has_role = grant.roles.is_none_or(|roles| roles.meets(held));
@@ -236,7 +231,25 @@ fn shortfall(question: &Question<'_>, held: RoleSet, grant: &Grant, facts: FactS
     if !grant.on.without(settings).is_empty() || !grant.off.intersection(settings).is_empty() {
         return Some(Shortfall::Switch);
     }
-    grant.facts.without(facts).first().map(Shortfall::Fact)
+    missing(question, grant, facts).map(Shortfall::Fact)
+}
+
+/// The fact of the grant that is checked first among those that do not hold.
+fn missing(question: &Question<'_>, grant: &Grant, facts: FactSet) -> Option<Fact> {
+    let facts = facts.with_if(Fact::TargetHoldsRole, roles_of(question, question.target).meets(grant.target_roles));
+    let first = grant.facts.without(facts).first();
+    let of_clauses = grant.any_of.iter().filter(|clause| !clause.meets(facts)).filter_map(|clause| clause.last());
+    first.into_iter().chain(of_clauses).min()
+}
+
+/// The roles that the actor holds.
+pub(super) fn roles_of_actor(question: &Question<'_>) -> RoleSet {
+    roles_of(question, Some(question.actor))
+}
+
+fn roles_of(question: &Question<'_>, user: Option<UserId>) -> RoleSet {
+    let user = user.and_then(|user| question.organization.directory.user(user));
+    user.map(|user| user.roles).unwrap_or_default()
 }
 
 /// The facts of the question that some grant of the action asks for.
@@ -246,30 +259,66 @@ pub(super) fn gather(
     queue: Option<QueueId>,
     sessions: &impl SessionView,
 ) -> FactSet {
-    let asked = action.facts;
-    let directory = &question.organization.directory;
-    let actor = question.actor;
-    let mut facts = FactSet::EMPTY.with(if queue.is_some() { Fact::QueueGiven } else { Fact::QueueNone });
-    if let Some(queue) = queue {
-        facts = facts
-            .with_if(Fact::SessionOpen, asked.has(Fact::SessionOpen) && sessions.in_this_queue(queue).is_some())
-            .with_if(Fact::QueueServed, asked.has(Fact::QueueServed) && directory.serves(actor, queue))
-            .with_if(Fact::QueueSupervised, asked.has(Fact::QueueSupervised) && directory.supervises(actor, queue));
+    action.facts.iter().fold(FactSet::EMPTY, |facts, fact| facts.with_if(fact, holds(fact, question, queue, sessions)))
+}
+
+/// Whether the fact holds; a fact about something that the event does not name holds not.
+fn holds(fact: Fact, question: &Question<'_>, queue: Option<QueueId>, sessions: &impl SessionView) -> bool {
+    let organization = question.organization;
+    let (model, directory, actor) = (&*organization.model, &organization.directory, question.actor);
+    let queue_that = |is: &dyn Fn(QueueId) -> bool| queue.is_some_and(is);
+    let target_that = |is: &dyn Fn(UserId) -> bool| question.target.is_some_and(is);
+    let group_that = |is: &dyn Fn(GroupId) -> bool| question.group.is_some_and(is);
+    let roles = |user: UserId| roles_of(question, Some(user));
+    let callback = |queue: QueueId| directory.queue(queue).is_some_and(|queue| queue.callback);
+    let leads = |target: UserId| {
+        let led = directory.led_groups(actor);
+        led.iter().any(|&(_, group)| directory.is_member(target, group))
+    };
+    let is_agent = |target: UserId| roles(target).meets(model.serving);
+    match fact {
+        Fact::RoleLower => question.role.is_some_and(|role| model.rank(role) < model.rank(roles(actor))),
+        Fact::ActorOutboundByGroup => directory.outbound_by_groups(actor) == Some(true),
+        Fact::ActorOutboundUnset => directory.outbound_by_groups(actor).is_none(),
+        Fact::TargetOther => target_that(&|target| target != actor),
+        Fact::QueueNone => queue.is_none(),
+        Fact::QueueGiven => queue.is_some(),
+        Fact::TargetInSupervisedQueue => target_that(&|target| {
+            directory.supervised(actor).iter().any(|&(_, queue, _)| directory.serves(target, queue))
+        }),
+        Fact::SessionOpen => queue_that(&|queue| sessions.in_this_queue(queue).is_some()),
+        Fact::QueueServed => queue_that(&|queue| directory.serves(actor, queue)),
+        Fact::QueueSupervised => queue_that(&|queue| directory.supervises(actor, queue)),
+        Fact::QueueCallback => queue_that(&callback),
+        Fact::TargetNone => question.target.is_none(),
+        Fact::TargetSelf => target_that(&|target| target == actor),
+        Fact::TargetLed => target_that(&leads),
+        Fact::TargetManaged => target_that(&|target| is_agent(target) && leads(target)),
+        Fact::TargetLower => target_that(&|target| model.rank(roles(target)) < model.rank(roles(actor))),
+        // Which roles these are, only the grant knows.
+        Fact::TargetHoldsRole => false,
+        Fact::TargetServesQueue => target_that(&|target| queue_that(&|queue| directory.serves(target, queue))),
+        Fact::TargetServesFrom => {
+            target_that(&|target| question.from.is_some_and(|from| directory.serves(target, from)))
+        }
+        Fact::TargetInOwnGroup => target_that(&|target| {
+            is_agent(target) && directory.groups_of(actor).iter().any(|&(_, group)| directory.is_member(target, group))
+        }),
+        Fact::TargetInServedCallbackQueue => target_that(&|target| {
+            directory.served(actor).iter().any(|&queue| callback(queue) && directory.serves(target, queue))
+        }),
+        Fact::GroupNone => question.group.is_none(),
+        Fact::GroupLed => group_that(&|group| directory.led_groups(actor).iter().any(|&(_, led)| led == group)),
+        Fact::GroupOwn => group_that(&|group| directory.is_member(actor, group)),
+        Fact::FromEdited => question.from.is_some_and(|from| directory.edits(actor, from)),
+        Fact::QueueEdited => queue_that(&|queue| directory.edits(actor, queue)),
+        Fact::TargetUnprotected => target_that(&|target| directory.user(target).is_some_and(|user| !user.protected)),
+        Fact::TargetNotPeer => target_that(&|target| !roles(target).meets(model.supervising)),
+        Fact::QueueWrapUp => queue_that(&|queue| directory.queue(queue).is_some_and(|queue| queue.wrap_up_seconds > 0)),
+        Fact::ObjectFree => {
+            AttributeSet::value(Key::InUse, "no").is_some_and(|free| !question.attributes.intersection(free).is_empty())
+        }
     }
-    if let Some(target) = question.target {
-        let user = directory.user(target);
-        let peers = question.organization.model.supervising;
-        let shares_a_queue = || {
-            let supervised = directory.supervised(actor);
-            supervised.iter().any(|&(_, queue, _)| directory.serves(target, queue))
-        };
-        facts = facts
-            .with_if(Fact::TargetOther, target != actor)
-            .with_if(Fact::TargetInSupervisedQueue, asked.has(Fact::TargetInSupervisedQueue) && shares_a_queue())
-            .with_if(Fact::TargetUnprotected, user.is_some_and(|user| !user.protected))
-            .with_if(Fact::TargetNotPeer, user.is_some_and(|user| !user.roles.meets(peers)));
-    }
-    facts
 }
 
 /// Whether the user could open a login session in the queue by the policy of today: if not, and no supervisor opened it,
@@ -287,6 +336,7 @@ pub fn may_open(organization: &Organization, user: UserId, queue: QueueId) -> bo
         from: None,
         target: None,
         group: None,
+        role: None,
         attributes: AttributeSet::via(Via::Phone),
         lease_seconds: None,
     };

@@ -220,14 +220,36 @@ impl Directory {
         self.groups.get(usize::from(group.0))
     }
 
-    /// The groups that the user leads.
-    pub fn led_groups(&self, user: UserId) -> impl Iterator<Item = GroupId> {
-        range_of(&self.leaders, |&(of, _)| of.cmp(&user)).iter().map(|&(_, group)| group)
+    /// Whether the user supervises the queue with the editor flag.
+    #[must_use]
+    pub fn edits(&self, user: UserId, queue: QueueId) -> bool {
+        self.supervised(user).iter().any(|&(_, supervised, edits)| edits && supervised == queue)
     }
 
-    /// The groups that the user is in.
-    pub fn groups_of(&self, user: UserId) -> impl Iterator<Item = GroupId> {
-        range_of(&self.members, |&(of, _)| of.cmp(&user)).iter().map(|&(_, group)| group)
+    /// The groups that the user leads, sorted by id.
+    #[must_use]
+    pub fn led_groups(&self, user: UserId) -> &[(UserId, GroupId)] {
+        range_of(&self.leaders, |&(of, _)| of.cmp(&user))
+    }
+
+    /// The groups that the user is in, sorted by id.
+    #[must_use]
+    pub fn groups_of(&self, user: UserId) -> &[(UserId, GroupId)] {
+        range_of(&self.members, |&(of, _)| of.cmp(&user))
+    }
+
+    /// Whether the user is in the group.
+    #[must_use]
+    pub fn is_member(&self, user: UserId, group: GroupId) -> bool {
+        self.members.binary_search(&(user, group)).is_ok()
+    }
+
+    /// What the user's groups say of calling out: one that says no wins, and `None` means that none says anything
+    /// (RULES R67 and section 7).
+    #[must_use]
+    pub fn outbound_by_groups(&self, user: UserId) -> Option<bool> {
+        let groups = self.groups_of(user).iter().filter_map(|&(_, group)| self.group(group)?.outbound);
+        groups.min()
     }
 
     /// Every user, in the order of ids.

@@ -9,7 +9,7 @@ use crate::decision::{Decision, DenyReason, QueueNumbers, Reason};
 use crate::event::{AttributeSet, Event, Key};
 use crate::policy::Policy;
 use crate::policy::decide::{Judgement, Scope, SessionView, decide, gather, roles_of_actor};
-use crate::policy::facts::FactSet;
+use crate::policy::facts::{Fact, FactSet};
 use crate::policy::model::{Action, Grant, Model, RoleSet, Subject};
 use crate::policy::resolve::{Known, Question, Unresolved, resolve};
 use crate::telephony::{QueueId, QueueSet, UserId};
@@ -204,10 +204,20 @@ impl<'p, V: SessionView> Case<'p, '_, V> {
                 setting.name, self.question.organization.name
             ));
         }
+        let facts = facts.with_if(Fact::TargetHoldsRole, self.target_roles().meets(grant.target_roles));
         for fact in grant.facts.without(facts).iter() {
             changes.push(self.fill(fact.remedy()?));
         }
+        for clause in grant.any_of.iter().filter(|clause| !clause.meets(facts)) {
+            let mut remedies = clause.iter().filter_map(Fact::remedy).map(|remedy| self.fill(remedy));
+            changes.push(remedies.next()?);
+        }
         Some(changes)
+    }
+
+    fn target_roles(&self) -> RoleSet {
+        let target = self.question.target.and_then(|target| self.question.organization.directory.user(target));
+        target.map(|target| target.roles).unwrap_or_default()
     }
 
     fn actor(&self) -> String {

@@ -54,12 +54,20 @@ pub enum Missing {
 }
 
 facts! {
+    /// The role that is given is strictly lower than the actor's highest.
+    RoleLower = "role.lower", Missing::Reason(DenyReason::RoleForbids), Some("name a role below that of {actor}");
+    /// A group of the actor lets its members call out, and none of them forbids it (RULES R67).
+    ActorOutboundByGroup = "actor.outbound_by_group", Missing::Reason(DenyReason::PermissionOff),
+        Some("set outbound = true for every group of {actor}");
+    /// No group of the actor says whether its members may call out.
+    ActorOutboundUnset = "actor.outbound_unset", Missing::Reason(DenyReason::PermissionOff),
+        Some("leave `outbound` out of every group of {actor}");
     /// The target is somebody else (RULES C14).
     TargetOther = "target.other", Missing::Reason(DenyReason::SelfTarget), None;
     /// The event names no queue.
     QueueNone = "queue.none", Missing::OutsideQueue, None;
     /// The event names a queue.
-    QueueGiven = "queue.given", Missing::Reason(DenyReason::NoQueueContext), Some("name the queue of the call in the event");
+    QueueGiven = "queue.given", Missing::Reason(DenyReason::NoQueueContext), Some("name the queue in the event");
     /// The target serves some queue that the actor supervises (RULES C13).
     TargetInSupervisedQueue = "target.in_supervised_queue", Missing::Reason(DenyReason::NoQueueContext),
         Some("assign {target} to a queue that {actor} supervises");
@@ -69,12 +77,51 @@ facts! {
     QueueServed = "queue.served", Missing::OutsideQueue, Some("add queue {queue} to the queues of {actor}");
     /// The actor supervises the queue.
     QueueSupervised = "queue.supervised", Missing::OutsideQueue, Some("add queue {queue} to what {actor} supervises");
+    /// The queue is a callback queue.
+    QueueCallback = "queue.callback", Missing::OutsideQueue, Some("set callback = true for queue {queue}");
+    /// The event names no target.
+    TargetNone = "target.none", Missing::Reason(DenyReason::TargetOutOfScope), None;
+    /// The target is the actor.
+    TargetSelf = "target.self", Missing::Reason(DenyReason::TargetOutOfScope), None;
+    /// The target is in a group that the actor leads.
+    TargetLed = "target.led", Missing::Reason(DenyReason::TargetOutOfScope),
+        Some("add {target} to a group that {actor} leads");
+    /// The target is in a group that the actor leads, and holds a role that serves.
+    TargetManaged = "target.managed", Missing::Reason(DenyReason::TargetOutOfScope),
+        Some("add {target}, as an agent, to a group that {actor} leads");
+    /// The target's highest role is strictly lower than the actor's.
+    TargetLower = "target.lower", Missing::Reason(DenyReason::TargetOutOfScope), Some("give {target} a role below that of {actor}");
+    /// The target holds one of the roles that the grant names.
+    TargetHoldsRole = "target.holds_role", Missing::Reason(DenyReason::TargetOutOfScope), Some("give {target} the role that the grant names");
+    /// The target serves the queue.
+    TargetServesQueue = "target.serves_queue", Missing::Reason(DenyReason::TargetOutOfScope), Some("add queue {queue} to the queues of {target}");
+    /// The target serves the queue moved from.
+    TargetServesFrom = "target.serves_from", Missing::Reason(DenyReason::TargetOutOfScope), Some("name a queue that {target} serves to move from");
+    /// The target is in a group of the actor's, and holds a role that serves.
+    TargetInOwnGroup = "target.in_own_group", Missing::Reason(DenyReason::TargetOutOfScope), Some("put {target} and {actor} in one group");
+    /// The target serves a callback queue that the actor serves.
+    TargetInServedCallbackQueue = "target.in_served_callback_queue", Missing::Reason(DenyReason::TargetOutOfScope),
+        Some("assign {target} to a callback queue that {actor} serves");
+    /// The event names no group.
+    GroupNone = "group.none", Missing::Reason(DenyReason::TargetOutOfScope), None;
+    /// The actor leads the group.
+    GroupLed = "group.led", Missing::Reason(DenyReason::TargetOutOfScope), Some("make {actor} a supervisor of the group");
+    /// The actor is in the group.
+    GroupOwn = "group.own", Missing::Reason(DenyReason::TargetOutOfScope), Some("make {actor} a member of the group");
+    /// The actor has the editor flag on the queue moved from.
+    FromEdited = "from.edited", Missing::Reason(DenyReason::EditorFlagMissing), Some("add the queue moved from to what {actor} edits");
+    /// The actor has the editor flag on the queue.
+    QueueEdited = "queue.edited", Missing::Reason(DenyReason::EditorFlagMissing), Some("add queue {queue} to what {actor} edits");
     /// The target is not marked as protected.
     TargetUnprotected = "target.unprotected", Missing::Reason(DenyReason::TargetProtected),
         Some("set protected = false for {target}");
     /// The target holds no role that supervises.
     TargetNotPeer = "target.not_peer", Missing::Reason(DenyReason::TargetProtected),
         Some("take the supervising role from {target}");
+    /// The queue has a wrap-up time.
+    QueueWrapUp = "queue.wrap_up", Missing::Reason(DenyReason::WrapupNotConfigured), Some("set wrap_up_seconds for queue {queue}");
+    /// Nothing uses the object.
+    ObjectFree = "object.free", Missing::Reason(DenyReason::ObjectInUse), None;
 }
 
 const _: () = assert!(Fact::ALL.len() <= 64, "a set of facts is a u64");
@@ -105,6 +152,12 @@ impl FactSet {
         self.0 & 1 << fact as u8 != 0
     }
 
+    /// Whether the sets share a fact.
+    #[must_use]
+    pub const fn meets(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
     /// The facts of either set.
     #[must_use]
     pub const fn union(self, other: Self) -> Self {
@@ -123,9 +176,20 @@ impl FactSet {
         Fact::ALL.get(self.0.trailing_zeros() as usize).copied()
     }
 
+    /// The fact of this set that is checked last.
+    #[must_use]
+    pub fn last(self) -> Option<Fact> {
+        Fact::ALL.get(self.0.checked_ilog2()? as usize).copied()
+    }
+
     /// The facts, in the order of checks.
     pub fn iter(self) -> impl Iterator<Item = Fact> {
-        Fact::ALL.iter().copied().filter(move |&fact| self.has(fact))
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            let fact = Self(rest).first()?;
+            rest &= rest.wrapping_sub(1);
+            Some(fact)
+        })
     }
 }
 
@@ -136,7 +200,8 @@ mod tests {
     #[test]
     fn the_first_fact_of_a_set_is_the_one_checked_first() {
         let set = FactSet::EMPTY.with(Fact::TargetNotPeer).with(Fact::QueueServed);
-        assert_eq!(set.first(), Some(Fact::QueueServed));
+        assert_eq!((set.first(), set.last()), (Some(Fact::QueueServed), Some(Fact::TargetNotPeer)));
+        assert!(set.iter().eq([Fact::QueueServed, Fact::TargetNotPeer]));
         assert_eq!(FactSet::EMPTY.first(), None);
     }
 }

@@ -89,6 +89,10 @@ pub struct Role {
     pub name: Box<str>,
     /// Who holds it may be made supervisor of queues, and is a peer of everybody else who does.
     pub supervises: bool,
+    /// Who holds it takes calls: what makes a member of a led group a managed agent.
+    pub serves: bool,
+    /// Its place in the order of roles; a higher one outranks a lower one. 0 for models without an order.
+    pub rank: u8,
 }
 
 /// A switch that an organization can set.
@@ -156,8 +160,16 @@ pub struct Action {
     pub effect: Effect,
     /// The keys that an event must have.
     pub needs: KeySet,
+    /// Keys of which an event must have one; empty for none.
+    pub needs_one_of: KeySet,
+    /// Keys that an event must have if it has one of these attribute values.
+    pub needs_with: Vec<(AttributeSet, KeySet)>,
     /// The keys that it looks at: those it needs and those that are optional. Others are ignored.
     pub uses: KeySet,
+    /// The attribute values that it knows nothing of.
+    pub attributes_unknown: AttributeSet,
+    /// The attribute values with which there is no target, whatever the event says.
+    pub targetless: AttributeSet,
     /// The kinds of queue that it is for; empty for all.
     pub kinds: Vec<QueueKind>,
     /// The reason of a denial when no role of the actor has a grant.
@@ -198,6 +210,10 @@ pub struct Grant {
     pub off: SettingSet,
     /// Facts that must hold.
     pub facts: FactSet,
+    /// Sets of facts of each of which one must hold.
+    pub any_of: Vec<FactSet>,
+    /// One of these roles must be the target's, for [`super::facts::Fact::TargetHoldsRole`].
+    pub target_roles: RoleSet,
     /// The reason that it gives.
     pub reason: AllowReason,
     /// The rules that it cites.
@@ -228,6 +244,12 @@ pub struct Model {
     pub roles: Vec<Role>,
     /// The roles that mark a peer of a supervisor: those that supervise.
     pub supervising: RoleSet,
+    /// The roles that mark an agent: those that serve.
+    pub serving: RoleSet,
+    /// How many roles one user may hold.
+    pub roles_per_user_max: usize,
+    /// The roles that exactly one user of an organization holds.
+    pub held_by_one: RoleSet,
     /// The settings; an organization's [`SettingSet`] has a bit for each.
     pub settings: Vec<Setting>,
     /// The catalogue of actions.
@@ -255,6 +277,13 @@ impl Model {
     pub fn grants_of(&self, action: &Action) -> impl Iterator<Item = (u16, &Grant)> {
         let rows = self.grants.get(usize::from(action.grants.start)..usize::from(action.grants.end));
         action.grants.clone().zip(rows.unwrap_or_default())
+    }
+
+    /// The highest rank among the roles; `None` without a role.
+    #[must_use]
+    pub fn rank(&self, roles: RoleSet) -> Option<u8> {
+        let held = self.roles.iter().enumerate().filter(|(position, _)| roles.has(*position));
+        held.map(|(_, role)| role.rank).max()
     }
 
     /// The settings as they are unless an organization says otherwise.

@@ -6,7 +6,7 @@
 use crate::decision::{DenyReason, ErrorReason, WireError};
 use crate::event::{AttributeSet, Event, Intent, Key, KeySet, Request};
 use crate::policy::feature_codes::Argument;
-use crate::policy::model::{Action, Effect};
+use crate::policy::model::{Action, Effect, RoleSet};
 use crate::policy::{Organization, Policy};
 use crate::telephony::{GroupId, QueueId, Token, UserId};
 
@@ -29,6 +29,8 @@ pub struct Question<'p> {
     pub target: Option<UserId>,
     /// The group.
     pub group: Option<GroupId>,
+    /// The role that is given; one role, by bit.
+    pub role: Option<RoleSet>,
     /// The values of the keys with a closed list that the action uses, the channel among them.
     pub attributes: AttributeSet,
     /// How long a login of somebody else lasts, in seconds; `None`: until logout.
@@ -82,13 +84,15 @@ pub fn resolve<'p>(policy: &'p Policy, event: &Event<'_>) -> Result<Question<'p>
     let action = dialed.action;
     known.action = Some(action);
 
+    let attributes = attributes_used(action, event)?;
     let given = dialed.given(event);
+    let targetless = !attributes.intersection(action.targetless).is_empty();
     let only_a_call = matches!(action.effect, Effect::Supervise(_)) && !given.has(Key::Target) && given.has(Key::Call);
-    match action.needs.first_missing_in(given) {
-        Some(Key::Target) if only_a_call => {}
-        Some(_) => return Err(known.denied(DenyReason::MissingAttribute)),
-        None => {}
+    let given_or_not_needed = if targetless || only_a_call { given.with(Key::Target) } else { given };
+    if lacks_attribute(action, attributes, given_or_not_needed) {
+        return Err(known.denied(DenyReason::MissingAttribute));
     }
+    let role = if action.uses.has(Key::Role) { role_given(organization, event)? } else { None };
     let lease_seconds = if action.uses.has(Key::For) { lease_seconds(organization, event)? } else { None };
 
     let directory = &organization.directory;
@@ -102,10 +106,10 @@ pub fn resolve<'p>(policy: &'p Policy, event: &Event<'_>) -> Result<Question<'p>
     let queue = queue_named(Key::Queue, dialed.queue)?;
     let from = queue_named(Key::From, event.from.map(Token::as_str))?;
     known.queue = queue;
-    if only_a_call {
+    if only_a_call && !targetless {
         return Err(known.denied(DenyReason::UnknownCall));
     }
-    let target = match dialed.target.filter(|_| action.uses.has(Key::Target)) {
+    let target = match dialed.target.filter(|_| action.uses.has(Key::Target) && !targetless) {
         None => None,
         Some(name) => Some(directory.user_named(name).ok_or_else(|| known.denied(DenyReason::UnknownTarget))?),
     };
@@ -118,8 +122,6 @@ pub fn resolve<'p>(policy: &'p Policy, event: &Event<'_>) -> Result<Question<'p>
         return Err(known.denied(DenyReason::WrongKind));
     }
 
-    let used = AttributeSet::all_of(action.uses.with(Key::Via));
-    let attributes = event.attributes.union(AttributeSet::via(event.via)).intersection(used);
     Ok(Question {
         organization,
         intent: event.intent,
@@ -129,9 +131,37 @@ pub fn resolve<'p>(policy: &'p Policy, event: &Event<'_>) -> Result<Question<'p>
         from,
         target,
         group,
+        role,
         attributes,
         lease_seconds,
     })
+}
+
+/// The attribute values of the event that the action looks at, the defaults among them.
+fn attributes_used<'p>(action: &Action, event: &Event<'_>) -> Result<AttributeSet, Unresolved<'p>> {
+    let used = AttributeSet::all_of(action.uses.with(Key::Via));
+    let given = event.attributes.union(AttributeSet::via(event.via)).intersection(used);
+    if let Some((key, _)) = given.intersection(action.attributes_unknown).iter().next() {
+        return Err(Unresolved::Faulty(WireError::of(ErrorReason::Malformed, key)));
+    }
+    let names_a_conversation = given.iter().any(|(key, _)| key == Key::Conversation);
+    let agents = AttributeSet::value(Key::Conversation, "agent").filter(|_| !names_a_conversation);
+    Ok(given.union(agents.unwrap_or_default().intersection(used)))
+}
+
+fn lacks_attribute(action: &Action, attributes: AttributeSet, given: KeySet) -> bool {
+    let with = action.needs_with.iter().filter(|(values, _)| !attributes.intersection(*values).is_empty());
+    let needs = with.fold(action.needs, |needs, (_, keys)| needs.union(*keys));
+    let one_of = action.needs_one_of;
+    needs.first_missing_in(given).is_some() || (one_of != KeySet::EMPTY && !one_of.meets(given))
+}
+
+/// The role that the event names, as a set of one.
+fn role_given<'p>(organization: &Organization, event: &Event<'_>) -> Result<Option<RoleSet>, Unresolved<'p>> {
+    let Some(name) = event.role else { return Ok(None) };
+    let position = organization.model.roles.iter().position(|role| &*role.name == name.as_str());
+    let unknown = Unresolved::Faulty(WireError::of(ErrorReason::Malformed, Key::Role));
+    position.map(|position| Some(RoleSet::default().with(position))).ok_or(unknown)
 }
 
 /// The action of an event, with the names that the digits gave or the keys gave.

@@ -18,10 +18,7 @@ pub(super) fn spelled_out(code: &str, keys: &Keys) -> Vec<String> {
 
 /// The action of the matching pattern with the most literals, and what it carries: `("queue",
 /// "600")`.
-pub(super) fn look_up(
-    codes: &[(String, String)],
-    digits: &str,
-) -> Option<(String, Option<(&'static str, String)>)> {
+pub(super) fn look_up(codes: &[(String, String)], digits: &str) -> Option<(String, Option<(&'static str, String)>)> {
     let mut most_literals = 0;
     let mut found = None;
     for (pattern, action) in codes {
@@ -41,13 +38,8 @@ fn matched(pattern: &str, digits: &str) -> Option<(usize, Option<(&'static str, 
     let Some((before, rest)) = pattern.split_once('{') else {
         return (pattern == digits).then_some((pattern.len(), None));
     };
-    let (name, after) = rest
-        .split_once('}')
-        .expect("a placeholder ends with a brace");
-    assert!(
-        !after.contains('{'),
-        "one placeholder, and no PIN: {pattern}"
-    );
+    let (name, after) = rest.split_once('}').expect("a placeholder ends with a brace");
+    assert!(!after.contains('{'), "one placeholder, and no PIN: {pattern}");
     let key = match name {
         "queue" => "queue",
         "target" => "target",

@@ -108,13 +108,11 @@ fn supervise(case: &Case<'_>) -> Result<(), &'static str> {
         routes.push(Route::open().need(Stage::Switch, may_supervise, "permission_off"));
     }
     for route in &mut routes {
-        *route = route
-            .need(Stage::SelfTarget, !case.is_self_target(), "self_target")
-            .need(
-                Stage::Protection,
-                !(is_call && is_protected(case)),
-                "target_protected",
-            );
+        *route = route.need(Stage::SelfTarget, !case.is_self_target(), "self_target").need(
+            Stage::Protection,
+            !(is_call && is_protected(case)),
+            "target_protected",
+        );
     }
     best(&routes, "supervisor_role_required")
 }
@@ -124,8 +122,7 @@ fn is_protected(case: &Case<'_>) -> bool {
     let Some(target) = case.target else {
         return false;
     };
-    target.protected
-        || (target.is("supervisor") && !case.world.setting("supervisor.supervise_peers"))
+    target.protected || (target.is("supervisor") && !case.world.setting("supervisor.supervise_peers"))
 }
 
 /// R37, R38 and C13: the limit to assigned queues.
@@ -134,33 +131,20 @@ fn within_queue_limit(case: &Case<'_>, route: Route) -> Route {
         return route;
     }
     match case.queue {
-        Some(queue) => route.need(
-            Stage::QueueScope,
-            case.actor.supervises(queue),
-            "queue_out_of_scope",
-        ),
-        None => route.need(
-            Stage::QueueScope,
-            is_allowed_outside_queues(case),
-            "no_queue_context",
-        ),
+        Some(queue) => route.need(Stage::QueueScope, case.actor.supervises(queue), "queue_out_of_scope"),
+        None => route.need(Stage::QueueScope, is_allowed_outside_queues(case), "no_queue_context"),
     }
 }
 
 /// OPEN: only for `call.*`; a report or a state without a queue is no supervision.
 fn is_allowed_outside_queues(case: &Case<'_>) -> bool {
-    if !case.action.starts_with("call.")
-        || !case.world.setting("supervisor.supervise_outside_queues")
-    {
+    if !case.action.starts_with("call.") || !case.world.setting("supervisor.supervise_outside_queues") {
         return false;
     }
     let Some(target) = case.target else {
         return false;
     };
-    case.world
-        .queues
-        .iter()
-        .any(|queue| target.serves(queue) && case.actor.supervises(queue))
+    case.world.queues.iter().any(|queue| target.serves(queue) && case.actor.supervises(queue))
 }
 
 /// What the agent role grants (R16, R17, R51-R57).
@@ -168,8 +152,7 @@ fn agents(case: &Case<'_>) -> Vec<Route> {
     if !case.actor.is("agent") {
         return Vec::new();
     }
-    let switch =
-        |name| Route::open().need(Stage::Switch, case.world.setting(name), "permission_off");
+    let switch = |name| Route::open().need(Stage::Switch, case.world.setting(name), "permission_off");
     match case.action.as_str() {
         "call.outbound" | "call.direct_in" => vec![Route::open()],
         "message.audio.edit" => vec![switch("agent.manage_prerecorded_messages")],
@@ -205,19 +188,12 @@ fn supervisors(case: &Case<'_>) -> Vec<Route> {
         }
         "portal.open" => vec![switch(has_portal)],
         "queue.settings.view" => vec![within_queue_limit(case, Route::open())],
-        "queue.settings.edit" => vec![within_queue_limit(
-            case,
-            switch(is_on("manage_queue_settings")),
-        )],
+        "queue.settings.edit" => vec![within_queue_limit(case, switch(is_on("manage_queue_settings")))],
         "pause_reason.view" => {
-            vec![switch(
-                has_portal && (is_on("view_pause_reasons") || is_on("manage_pause_reasons")),
-            )]
+            vec![switch(has_portal && (is_on("view_pause_reasons") || is_on("manage_pause_reasons")))]
         }
         "pause_reason.edit" => vec![switch(has_portal && is_on("manage_pause_reasons"))],
-        "skill.view" => vec![switch(
-            has_portal && (is_on("view_skills") || is_on("manage_skills")),
-        )],
+        "skill.view" => vec![switch(has_portal && (is_on("view_skills") || is_on("manage_skills")))],
         "skill.edit" => vec![switch(has_portal && is_on("manage_skills"))],
         // R40: the permissions are hidden from supervisors, always.
         _ => Vec::new(),
@@ -373,10 +349,7 @@ mod tests {
         );
         check(
             &barred(),
-            &[
-                session("a1", "q2", "unassigned"),
-                session("u2", "q2", "unassigned"),
-            ],
+            &[session("a1", "q2", "unassigned"), session("u2", "q2", "unassigned")],
             "L5: actor=a1 queue.login queue=q2 => allow already_logged_in
              L5: actor=a1 queue.login queue=q2 via=dashboard => allow already_logged_in
              L5: actor=u2 queue.login queue=q2 => allow already_logged_in
@@ -405,10 +378,7 @@ mod tests {
              s7: actor=s1 agent.end_wrapup target=a1 queue=q1 => allow role_permits
              s7: actor=s1 agent.end_wrapup target=a1 queue=q2 => deny queue_out_of_scope",
         );
-        let there = [
-            session("a1", "q1", "assigned"),
-            session("u2", "q1", "supervisor"),
-        ];
+        let there = [session("a1", "q1", "assigned"), session("u2", "q1", "supervisor")];
         check(
             &barred(),
             &there,
@@ -418,16 +388,9 @@ mod tests {
              L16: actor=s1 agent.logout target=a1 queue=q1 => allow supervisor_logout
              L16: actor=s2 agent.logout target=a1 queue=q1 => deny queue_out_of_scope",
         );
-        let answer = ask(
-            &barred(),
-            &[],
-            "actor=2002 agent.login target=1102 queue=602",
-        );
+        let answer = ask(&barred(), &[], "actor=2002 agent.login target=1102 queue=602");
         assert_eq!(answer.sessions_after, [session("u2", "q2", "supervisor")]);
-        assert_eq!(
-            (answer.queues, answer.target),
-            (vec!["602".to_owned()], Some("1102".to_owned()))
-        );
+        assert_eq!((answer.queues, answer.target), (vec!["602".to_owned()], Some("1102".to_owned())));
     }
 
     #[test]
@@ -439,11 +402,7 @@ mod tests {
              V3: actor=u2 queue.login queue=q1 => deny unassigned_barred
              V4: actor=a1 queue.login queue=q1 => allow assigned",
         );
-        check(
-            &open(),
-            &[],
-            "V2: actor=a1 queue.login queue=q2 => allow unassigned_allowed",
-        );
+        check(&open(), &[], "V2: actor=a1 queue.login queue=q2 => allow unassigned_allowed");
         // V5, L17, L18, V40: the sessions are an argument, so another policy does not touch them.
         let kept = ask(&open(), &[], "actor=a1 queue.login queue=q2").sessions_after;
         assert_eq!(kept, [session("a1", "q2", "unassigned")]);
@@ -454,27 +413,13 @@ mod tests {
              V8: actor=a1 queue.login queue=q3 => deny unassigned_barred
              V9: actor=a1 queue.login queue=q2 => allow already_logged_in",
         );
-        for line in [
-            "actor=a1 queue.login queue=q3",
-            "actor=a1 queue.login queue=q2",
-        ] {
-            assert_eq!(
-                ask(&barred(), &kept, line).sessions_after,
-                kept,
-                "V8, V9: {line}"
-            );
+        for line in ["actor=a1 queue.login queue=q3", "actor=a1 queue.login queue=q2"] {
+            assert_eq!(ask(&barred(), &kept, line).sessions_after, kept, "V8, V9: {line}");
         }
-        for line in [
-            "actor=a1 queue.logout queue=q2",
-            "actor=s2 agent.logout target=a1 queue=q2",
-        ] {
+        for line in ["actor=a1 queue.logout queue=q2", "actor=s2 agent.logout target=a1 queue=q2"] {
             let after = ask(&barred(), &kept, line).sessions_after;
             assert_eq!(after, [], "V6, V7: {line}");
-            check(
-                &barred(),
-                &after,
-                "V6: actor=a1 queue.login queue=q2 => deny unassigned_barred",
-            );
+            check(&barred(), &after, "V6: actor=a1 queue.login queue=q2 => deny unassigned_barred");
         }
     }
 
@@ -541,11 +486,7 @@ mod tests {
             "C13: actor=s1 call.listen target=a1 => allow role_permits
              C13: actor=s2 call.listen target=a1 => deny no_queue_context",
         );
-        check(
-            &unlimited(),
-            &[],
-            "C13: actor=s2 call.listen target=a1 => allow role_permits",
-        );
+        check(&unlimited(), &[], "C13: actor=s2 call.listen target=a1 => allow role_permits");
         check(
             &world("[settings.supervisor]\nsupervise_peers = true"),
             &[],
@@ -565,11 +506,7 @@ mod tests {
              R55: actor=u1 disposition.set queue=q3 => deny wrong_kind
              R56: actor=a1 disposition.set => deny no_queue_context",
         );
-        check(
-            &barred(),
-            &[],
-            "V24: actor=a1 disposition.set queue=q1 => deny permission_off",
-        );
+        check(&barred(), &[], "V24: actor=a1 disposition.set queue=q1 => deny permission_off");
     }
 
     #[test]
@@ -602,11 +539,7 @@ mod tests {
              R52: actor=a1 message.text.edit => deny permission_off
              R52: actor=s1 message.text.edit => deny role_forbids",
         );
-        check(
-            &unlimited(),
-            &[],
-            "R13: actor=s1 report.view => allow role_permits",
-        );
+        check(&unlimited(), &[], "R13: actor=s1 report.view => allow role_permits");
         check(
             &world("[settings.supervisor]\nmanage_pause_reasons = true"),
             &[],
@@ -645,13 +578,7 @@ mod tests {
         let answer = ask(&barred(), &[], "actor=a2 queue.login");
         assert_eq!(answer.queues, ["601", "603"]);
         let all = answer.sessions_after;
-        assert_eq!(
-            all,
-            [
-                session("a2", "q1", "assigned"),
-                session("a2", "q3", "assigned")
-            ]
-        );
+        assert_eq!(all, [session("a2", "q1", "assigned"), session("a2", "q3", "assigned")]);
         check(
             &barred(),
             &[],
@@ -680,23 +607,11 @@ mod tests {
              actor=u1 queue.pause via=dashboard => deny agent_role_required",
         );
         let paused = ask(&barred(), &all, "actor=a2 queue.pause queue=q3").sessions_after;
-        assert_eq!(
-            paused
-                .iter()
-                .map(|session| session.paused)
-                .collect::<Vec<_>>(),
-            [false, true]
-        );
-        assert_eq!(
-            ask(&barred(), &all, "actor=a2 queue.logout").queues,
-            ["601", "603"]
-        );
+        assert_eq!(paused.iter().map(|session| session.paused).collect::<Vec<_>>(), [false, true]);
+        assert_eq!(ask(&barred(), &all, "actor=a2 queue.logout").queues, ["601", "603"]);
         // Only the missing ones are added.
         let half = ask(&barred(), &all[1..], "actor=a2 queue.login");
-        assert_eq!(
-            (half.reason.as_str(), half.sessions_after.len()),
-            ("assigned", 2)
-        );
+        assert_eq!((half.reason.as_str(), half.sessions_after.len()), ("assigned", 2));
     }
 
     #[test]
@@ -719,20 +634,10 @@ mod tests {
     fn bounds_are_last_and_user_queue_organization() {
         let limits = "[limits]\nlogins_per_user_max = 1\nlogins_per_queue_max = 2\nlogins_max = 3";
         let bounded = world(limits);
-        let three = [
-            session("a2", "q1", "assigned"),
-            session("u1", "q1", "assigned"),
-            session("u2", "q2", "supervisor"),
-        ];
-        check(
-            &bounded,
-            &[],
-            "actor=a2 queue.login => deny user_logins_at_limit",
-        );
-        assert_eq!(
-            ask(&bounded, &[], "actor=a2 queue.login").sessions_after,
-            []
-        );
+        let three =
+            [session("a2", "q1", "assigned"), session("u1", "q1", "assigned"), session("u2", "q2", "supervisor")];
+        check(&bounded, &[], "actor=a2 queue.login => deny user_logins_at_limit");
+        assert_eq!(ask(&bounded, &[], "actor=a2 queue.login").sessions_after, []);
         check(
             &bounded,
             &three[..1],
@@ -761,8 +666,7 @@ mod tests {
             for actor in ["a1", "a2", "u1", "s1", "s2", "both", "adm"] {
                 for target in ["a1", "s1", "vip"] {
                     for queue in ["", " queue=q1", " queue=q2"] {
-                        let line =
-                            format!("actor={actor} {} target={target}{queue}", action.action);
+                        let line = format!("actor={actor} {} target={target}{queue}", action.action);
                         let is_allowed = ask(&on, &[], &line).verdict == "allow";
                         let would_be = ask(&off, &[], &line).verdict == "allow";
                         assert!(!is_allowed || would_be, "V39: {line}");

@@ -152,12 +152,7 @@ pub fn judge(world: &World, sessions: &[Session], question: &Question) -> Answer
 
 /// The checks of RULES section 7, in its order. What has become known on the way is left in
 /// `answer`.
-fn walk(
-    world: &World,
-    sessions: &[Session],
-    question: &Question,
-    answer: &mut Answer,
-) -> Result<Granted, Refused> {
+fn walk(world: &World, sessions: &[Session], question: &Question, answer: &mut Answer) -> Result<Granted, Refused> {
     // Organization.
     if question.org != world.organization {
         return Err(Refused::Deny("unknown_organization"));
@@ -208,9 +203,7 @@ fn walk(
         }
     }
     for &alternatives in keys.needed {
-        let is_there = alternatives
-            .split('|')
-            .any(|key| question.value(key).is_some());
+        let is_there = alternatives.split('|').any(|key| question.value(key).is_some());
         if !is_there && is_needed(&question, keys, alternatives) {
             return Err(Refused::Deny("missing_attribute"));
         }
@@ -276,17 +269,7 @@ fn walk(
 
     // A toggle is judged wholly as what it becomes, which the actor's sessions say.
     // OPEN: a toggle that was refused before this point is answered as `queue.toggle`.
-    let mut case = Case {
-        world,
-        sessions,
-        question: &question,
-        action,
-        actor,
-        queue,
-        from,
-        target,
-        group,
-    };
+    let mut case = Case { world, sessions, question: &question, action, actor, queue, from, target, group };
     if case.action == "queue.toggle" {
         case.action = sessions::toggled(&case).to_owned();
         answer.action = Some(case.action.clone());
@@ -314,16 +297,8 @@ struct Keys {
 }
 
 /// One row of a model's table: the action, what it needs, what it may also have.
-const fn keys(
-    action: &'static str,
-    needed: &'static [&'static str],
-    optional: &'static [&'static str],
-) -> Keys {
-    Keys {
-        action,
-        needed,
-        optional,
-    }
+const fn keys(action: &'static str, needed: &'static [&'static str], optional: &'static [&'static str]) -> Keys {
+    Keys { action, needed, optional }
 }
 
 impl Keys {
@@ -368,13 +343,7 @@ fn values_of(action: &str, key: &str) -> Option<&'static [&'static str]> {
             "notify",
         ]),
         "role" => Some(&["agent", "supervisor", "manager", "administrator", "owner"]),
-        "section" => Some(&[
-            "call_permissions",
-            "contact_details",
-            "dialing",
-            "statuses",
-            "other",
-        ]),
+        "section" => Some(&["call_permissions", "contact_details", "dialing", "statuses", "other"]),
         "kind" => Some(&["sms", "function", "api_token", "other"]),
         "verb" => Some(&["view", "create", "edit", "delete"]),
         "conversation" => Some(&["agent", "unassigned", "bot"]),
@@ -417,8 +386,7 @@ impl Question {
 
     /// Unassigned conversations and those of bots have no target, even if one is given.
     fn talks_of_an_agent(&self, keys: &Keys) -> bool {
-        !keys.has("conversation")
-            || !matches!(self.value("conversation"), Some("unassigned" | "bot"))
+        !keys.has("conversation") || !matches!(self.value("conversation"), Some("unassigned" | "bot"))
     }
 }
 
@@ -579,27 +547,12 @@ impl World {
         let file: toml::Table = text.parse().expect("the organization's file is TOML");
         for key in file.keys() {
             // `[leases]` is read by nobody here: nothing expires in the reference.
-            let known = [
-                "organization",
-                "model",
-                "feature_codes",
-                "settings",
-                "leases",
-                "limits",
-                "queues",
-                "groups",
-                "users",
-            ];
-            assert!(
-                known.contains(&key.as_str()),
-                "the reference does not know the key {key}"
-            );
+            let known =
+                ["organization", "model", "feature_codes", "settings", "leases", "limits", "queues", "groups", "users"];
+            assert!(known.contains(&key.as_str()), "the reference does not know the key {key}");
         }
         let model = text_of(&file, "model");
-        assert!(
-            model == "goto" || model == "voximplant",
-            "the reference does not know the model {model}"
-        );
+        assert!(model == "goto" || model == "voximplant", "the reference does not know the model {model}");
 
         let mut world = World {
             organization: text_of(&file, "organization"),
@@ -625,28 +578,19 @@ impl World {
         if let Some(table) = file.get("feature_codes") {
             for (code, action) in table.as_table().expect("feature_codes is a table") {
                 let action = action.as_str().expect("a feature code names an action");
-                let keys = keys_of(&world.model, action)
-                    .expect("the model knows the action of a feature code");
+                let keys = keys_of(&world.model, action).expect("the model knows the action of a feature code");
                 for pattern in codes::spelled_out(code, keys) {
                     world.codes.push((pattern, action.to_owned()));
                 }
             }
         }
         for table in tables_of(&file, "queues") {
-            only(
-                table,
-                &["id", "number", "kind", "wrap_up_seconds", "callback"],
-            );
-            let wrap_up_seconds = table
-                .get("wrap_up_seconds")
-                .map(|value| value.as_integer().expect("seconds"));
+            only(table, &["id", "number", "kind", "wrap_up_seconds", "callback"]);
+            let wrap_up_seconds = table.get("wrap_up_seconds").map(|value| value.as_integer().expect("seconds"));
             world.queues.push(Queue {
                 id: text_of(table, "id"),
                 number: text_of(table, "number"),
-                kind: table
-                    .get("kind")
-                    .map_or("call", |kind| kind.as_str().expect("kind"))
-                    .to_owned(),
+                kind: table.get("kind").map_or("call", |kind| kind.as_str().expect("kind")).to_owned(),
                 wrap_up_seconds: wrap_up_seconds.unwrap_or(0),
                 callback: flag_of(table, "callback").unwrap_or(false),
             });
@@ -661,18 +605,7 @@ impl World {
             });
         }
         for table in tables_of(&file, "users") {
-            only(
-                table,
-                &[
-                    "id",
-                    "extension",
-                    "roles",
-                    "queues",
-                    "supervises",
-                    "edits",
-                    "protected",
-                ],
-            );
+            only(table, &["id", "extension", "roles", "queues", "supervises", "edits", "protected"]);
             world.users.push(User {
                 id: text_of(table, "id"),
                 extension: text_of(table, "extension"),
@@ -693,15 +626,10 @@ impl World {
             match value {
                 toml::Value::Table(inner) => self.read_settings(&format!("{name}."), inner),
                 toml::Value::Boolean(value) => {
-                    let is_known = SETTINGS
-                        .iter()
-                        .any(|(model, _, known)| *model == self.model && *known == name);
+                    let is_known = SETTINGS.iter().any(|(model, _, known)| *model == self.model && *known == name);
                     assert!(is_known, "the reference does not know the setting {name}");
                     // RULES R42, V20: what cannot be removed must not be set to false.
-                    assert!(
-                        *value || name != "supervisor.view_queue_settings",
-                        "{name} is locked"
-                    );
+                    assert!(*value || name != "supervisor.view_queue_settings", "{name} is locked");
                     self.settings.push((name, *value));
                 }
                 _ => panic!("the setting {name} is neither true nor false"),
@@ -717,38 +645,20 @@ impl World {
         };
         for user in &self.users {
             for role in &user.roles {
-                assert!(
-                    roles.contains(&role.as_str()),
-                    "no role of {}: {role}",
-                    self.model
-                );
+                assert!(roles.contains(&role.as_str()), "no role of {}: {role}", self.model);
             }
-            for id in user
-                .queues
-                .iter()
-                .chain(&user.supervises)
-                .chain(&user.edits)
-            {
-                assert!(
-                    self.queues.iter().any(|queue| queue.id == *id),
-                    "no queue: {id}"
-                );
+            for id in user.queues.iter().chain(&user.supervises).chain(&user.edits) {
+                assert!(self.queues.iter().any(|queue| queue.id == *id), "no queue: {id}");
             }
         }
         for group in &self.groups {
             for id in group.supervisors.iter().chain(&group.members) {
-                assert!(
-                    self.users.iter().any(|user| user.id == *id),
-                    "no user: {id}"
-                );
+                assert!(self.users.iter().any(|user| user.id == *id), "no user: {id}");
             }
         }
         // RULES R109, V36.
         let owners = self.users.iter().filter(|user| user.is("owner")).count();
-        assert!(
-            self.model == "goto" || owners == 1,
-            "{owners} owners, and there must be one"
-        );
+        assert!(self.model == "goto" || owners == 1, "{owners} owners, and there must be one");
     }
 
     fn setting(&self, name: &str) -> bool {
@@ -757,48 +667,34 @@ impl World {
                 return *value;
             }
         }
-        let (_, default, _) = SETTINGS
-            .iter()
-            .find(|(_, _, known)| *known == name)
-            .expect("a known setting");
+        let (_, default, _) = SETTINGS.iter().find(|(_, _, known)| *known == name).expect("a known setting");
         *default
     }
 
     /// By id or extension.
     fn user(&self, name: &str) -> Option<&User> {
-        self.users
-            .iter()
-            .find(|user| user.id == name || user.extension == name)
+        self.users.iter().find(|user| user.id == name || user.extension == name)
     }
 
     /// By id or number.
     fn queue(&self, name: &str) -> Option<&Queue> {
-        self.queues
-            .iter()
-            .find(|queue| queue.id == name || queue.number == name)
+        self.queues.iter().find(|queue| queue.id == name || queue.number == name)
     }
 }
 
 fn only(table: &toml::Table, known: &[&str]) {
     for key in table.keys() {
-        assert!(
-            known.contains(&key.as_str()),
-            "the reference does not know the key {key}"
-        );
+        assert!(known.contains(&key.as_str()), "the reference does not know the key {key}");
     }
 }
 
 fn text_of(table: &toml::Table, key: &str) -> String {
-    let value = table
-        .get(key)
-        .unwrap_or_else(|| panic!("there is no {key}"));
+    let value = table.get(key).unwrap_or_else(|| panic!("there is no {key}"));
     value.as_str().expect("text").to_owned()
 }
 
 fn flag_of(table: &toml::Table, key: &str) -> Option<bool> {
-    table
-        .get(key)
-        .map(|value| value.as_bool().expect("true or false"))
+    table.get(key).map(|value| value.as_bool().expect("true or false"))
 }
 
 fn count_of(table: &toml::Table, key: &str) -> Option<usize> {
@@ -833,10 +729,7 @@ pub(crate) mod tests {
     /// A question in the words of the line dialect, without its id: `do org=o actor=a1
     /// action=queue.login`.
     pub(crate) fn question(line: &str) -> Question {
-        let mut question = Question {
-            org: "o".to_owned(),
-            ..Question::default()
-        };
+        let mut question = Question { org: "o".to_owned(), ..Question::default() };
         for token in line.split_whitespace() {
             let Some((key, value)) = token.split_once('=') else {
                 question.action = Some(token.to_owned());
@@ -867,12 +760,7 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn session(user: &str, queue: &str, ground: &'static str) -> Session {
-        Session {
-            user: user.to_owned(),
-            queue: queue.to_owned(),
-            ground,
-            paused: false,
-        }
+        Session { user: user.to_owned(), queue: queue.to_owned(), ground, paused: false }
     }
 
     pub(crate) fn ask(world: &World, sessions: &[Session], line: &str) -> Answer {
@@ -946,20 +834,12 @@ pub(crate) mod tests {
     #[test]
     fn names_are_ids_or_numbers_and_answers_use_numbers() {
         let world = World::from_toml(SMALL);
-        for line in [
-            "actor=a1 queue.login queue=q1",
-            "actor=1001 queue.login queue=600",
-            "actor=1001 digits=*13",
-        ] {
+        for line in ["actor=a1 queue.login queue=q1", "actor=1001 queue.login queue=600", "actor=1001 digits=*13"] {
             let answer = ask(&world, &[], line);
             assert_eq!(answer.reason, "assigned", "{line}");
             assert_eq!(answer.queues, ["600"], "{line}");
             assert_eq!(answer.action.as_deref(), Some("queue.login"), "{line}");
-            assert_eq!(
-                answer.sessions_after,
-                [session("a1", "q1", "assigned")],
-                "{line}"
-            );
+            assert_eq!(answer.sessions_after, [session("a1", "q1", "assigned")], "{line}");
         }
     }
 
@@ -997,8 +877,6 @@ pub(crate) mod tests {
     #[test]
     #[should_panic(expected = "locked")]
     fn v20_a_locked_setting_does_not_load() {
-        World::from_toml(&format!(
-            "{SMALL}\n[settings.supervisor]\nview_queue_settings = false"
-        ));
+        World::from_toml(&format!("{SMALL}\n[settings.supervisor]\nview_queue_settings = false"));
     }
 }

@@ -7,16 +7,9 @@ use super::{Case, Granted, Queue, Session, User, Verdict};
 pub(super) fn toggled(case: &Case<'_>) -> &'static str {
     let is_logged_in = match case.queue {
         Some(queue) => has_session(case, case.actor, queue),
-        None => case
-            .sessions
-            .iter()
-            .any(|session| session.user == case.actor.id),
+        None => case.sessions.iter().any(|session| session.user == case.actor.id),
     };
-    if is_logged_in {
-        "queue.logout"
-    } else {
-        "queue.login"
-    }
+    if is_logged_in { "queue.logout" } else { "queue.login" }
 }
 
 /// The numbers of the queues that a session action without a queue is about.
@@ -49,13 +42,7 @@ pub(super) fn login(case: &Case<'_>, is_unassigned_allowed: bool) -> Verdict {
     if case.actor.serves(queue) {
         begin(case, case.actor, &[queue], "assigned", "assigned")
     } else if is_unassigned_allowed {
-        begin(
-            case,
-            case.actor,
-            &[queue],
-            "unassigned",
-            "unassigned_allowed",
-        )
+        begin(case, case.actor, &[queue], "unassigned", "unassigned_allowed")
     } else {
         Err("unassigned_barred")
     }
@@ -114,44 +101,26 @@ pub(super) fn pause_other(case: &Case<'_>) -> Verdict {
 
 /// An allowed action that leaves the sessions alone.
 pub(super) fn unchanged(case: &Case<'_>, reason: &'static str) -> Granted {
-    Granted {
-        reason,
-        sessions: case.sessions.to_vec(),
-    }
+    Granted { reason, sessions: case.sessions.to_vec() }
 }
 
 fn others<'a>(case: &Case<'a>) -> (&'a Queue, &'a User) {
-    (
-        case.queue.expect("the action needs a queue"),
-        case.target.expect("the action needs a target"),
-    )
+    (case.queue.expect("the action needs a queue"), case.target.expect("the action needs a target"))
 }
 
 fn has_session(case: &Case<'_>, user: &User, queue: &Queue) -> bool {
-    case.sessions
-        .iter()
-        .any(|session| session.user == user.id && session.queue == queue.id)
+    case.sessions.iter().any(|session| session.user == user.id && session.queue == queue.id)
 }
 
 /// Logs in to every one of `queues`, or, where a bound forbids one of them, to none.
-fn begin(
-    case: &Case<'_>,
-    user: &User,
-    queues: &[&Queue],
-    ground: &'static str,
-    reason: &'static str,
-) -> Verdict {
+fn begin(case: &Case<'_>, user: &User, queues: &[&Queue], ground: &'static str, reason: &'static str) -> Verdict {
     let mut of_user = queues.len();
     for session in case.sessions {
         if session.user == user.id {
             of_user += 1;
         }
     }
-    if case
-        .world
-        .logins_per_user_max
-        .is_some_and(|max| of_user > max)
-    {
+    if case.world.logins_per_user_max.is_some_and(|max| of_user > max) {
         return Err("user_logins_at_limit");
     }
     for queue in queues {
@@ -161,29 +130,16 @@ fn begin(
                 of_queue += 1;
             }
         }
-        if case
-            .world
-            .logins_per_queue_max
-            .is_some_and(|max| of_queue > max)
-        {
+        if case.world.logins_per_queue_max.is_some_and(|max| of_queue > max) {
             return Err("queue_logins_at_limit");
         }
     }
-    if case
-        .world
-        .logins_max
-        .is_some_and(|max| case.sessions.len() + queues.len() > max)
-    {
+    if case.world.logins_max.is_some_and(|max| case.sessions.len() + queues.len() > max) {
         return Err("organization_logins_at_limit");
     }
     let mut sessions = case.sessions.to_vec();
     for queue in queues {
-        sessions.push(Session {
-            user: user.id.clone(),
-            queue: queue.id.clone(),
-            ground,
-            paused: false,
-        });
+        sessions.push(Session { user: user.id.clone(), queue: queue.id.clone(), ground, paused: false });
     }
     Ok(Granted { reason, sessions })
 }
@@ -215,10 +171,7 @@ fn set_paused(case: &Case<'_>, user: &User, queue: Option<&Queue>) -> Verdict {
     if !is_logged_in {
         return Err("not_logged_in");
     }
-    Ok(Granted {
-        reason: if paused { "paused" } else { "resumed" },
-        sessions,
-    })
+    Ok(Granted { reason: if paused { "paused" } else { "resumed" }, sessions })
 }
 
 fn is_concerned(session: &Session, user: &User, queue: Option<&Queue>) -> bool {

@@ -2,8 +2,7 @@
 
 use super::{Case, Keys, Route, Stage, User, Verdict, best, keys, sessions};
 
-pub(super) const ROLES_FROM_THE_LOWEST: &[&str] =
-    &["agent", "supervisor", "manager", "administrator", "owner"];
+pub(super) const ROLES_FROM_THE_LOWEST: &[&str] = &["agent", "supervisor", "manager", "administrator", "owner"];
 
 const NONE: &[&str] = &[];
 
@@ -117,19 +116,10 @@ fn routes_of(case: &Case<'_>, role: &str) -> Vec<Route> {
     let all = Route::open();
     let own = target_is(case.is_self_target());
     let managed = target_is(is_managed_agent(case));
-    let lower = target_is(
-        case.target
-            .is_some_and(|target| rank_of_user(target) < rank(role)),
-    );
-    let led = target_is(
-        case.group
-            .is_some_and(|group| group.supervisors.contains(&case.actor.id)),
-    );
-    let supervised = all.need(
-        Stage::QueueScope,
-        case.queue.is_some_and(|queue| case.actor.supervises(queue)),
-        "queue_out_of_scope",
-    );
+    let lower = target_is(case.target.is_some_and(|target| rank_of_user(target) < rank(role)));
+    let led = target_is(case.group.is_some_and(|group| group.supervisors.contains(&case.actor.id)));
+    let supervised =
+        all.need(Stage::QueueScope, case.queue.is_some_and(|queue| case.actor.supervises(queue)), "queue_out_of_scope");
 
     let field = case.question.value("field").unwrap_or("");
     let section = case.question.value("section").unwrap_or("");
@@ -137,17 +127,11 @@ fn routes_of(case: &Case<'_>, role: &str) -> Vec<Route> {
     let verb = case.question.value("verb").unwrap_or("");
     let given_role = case.question.value("role").unwrap_or("");
     let in_use = case.question.value("in_use") == Some("yes");
-    let unused = all.need(
-        Stage::Condition,
-        !(verb == "delete" && in_use),
-        "object_in_use",
-    );
+    let unused = all.need(Stage::Condition, !(verb == "delete" && in_use), "object_in_use");
 
     match case.action.as_str() {
         // Section 7: where `agent.move` would be allowed, an `agent.login` of somebody else is.
-        "agent.login" | "agent.logout" | "agent.pause" | "agent.resume" if is_manager_or_more => {
-            not_oneself(case, all)
-        }
+        "agent.login" | "agent.logout" | "agent.pause" | "agent.resume" if is_manager_or_more => not_oneself(case, all),
         "agent.login" | "agent.logout" | "agent.pause" | "agent.resume" if is_supervisor => {
             not_oneself(case, with_editor_flag(case, managed))
         }
@@ -169,17 +153,11 @@ fn routes_of(case: &Case<'_>, role: &str) -> Vec<Route> {
             vec![all]
         }
         "group.view" | "metrics.group.view" | "report.group.view" if is_supervisor => vec![led],
-        "conversation.view" | "call.listen" | "call.barge" if is_manager_or_more => {
-            monitor(case, &[all])
-        }
+        "conversation.view" | "call.listen" | "call.barge" if is_manager_or_more => monitor(case, &[all]),
         // VC1: join only what you may monitor, unless the organization reads it literally.
         "conversation.view" if is_supervisor => monitor(case, &[monitored(case, managed)]),
         "call.listen" | "call.barge" if is_supervisor => {
-            let any = all.need(
-                Stage::Switch,
-                case.world.setting("join_any_conversation"),
-                "permission_off",
-            );
+            let any = all.need(Stage::Switch, case.world.setting("join_any_conversation"), "permission_off");
             monitor(case, &[monitored(case, managed), any])
         }
         "metrics.queue.view" | "report.queue.view" if is_manager_or_more => vec![all],
@@ -189,23 +167,17 @@ fn routes_of(case: &Case<'_>, role: &str) -> Vec<Route> {
             // R78, R81: within a queue, one's managed agents who serve it.
             (Some(queue), Some(target)) => {
                 let supervised = case.actor.supervises(queue);
-                vec![
-                    managed
-                        .need(Stage::QueueScope, supervised, "queue_out_of_scope")
-                        .need(
-                            Stage::TargetScope,
-                            target.serves(queue),
-                            "target_out_of_scope",
-                        ),
-                ]
+                vec![managed.need(Stage::QueueScope, supervised, "queue_out_of_scope").need(
+                    Stage::TargetScope,
+                    target.serves(queue),
+                    "target_out_of_scope",
+                )]
             }
             _ => vec![managed],
         },
         "agent.move" if is_manager_or_more => not_oneself(case, serves_from(case, all)),
         // OPEN: the flag alone decides; whether the queue is also supervised is not asked.
-        "agent.move" if is_supervisor => {
-            not_oneself(case, serves_from(case, with_editor_flag(case, managed)))
-        }
+        "agent.move" if is_supervisor => not_oneself(case, serves_from(case, with_editor_flag(case, managed))),
         "report.agent.view" | "status_log.view" if is_manager_or_more => vec![all],
         "report.agent.view" | "status_log.view" if is_supervisor => vec![managed],
         "history.view" if is_manager_or_more => vec![all],
@@ -229,11 +201,7 @@ fn routes_of(case: &Case<'_>, role: &str) -> Vec<Route> {
         "channel.edit" if is_manager_or_more => {
             let may_create = verb == "create" && kind == "sms";
             let may_delete = verb == "delete" && kind != "function" && kind != "api_token";
-            if may_create || may_delete {
-                vec![all]
-            } else {
-                Vec::new()
-            }
+            if may_create || may_delete { vec![all] } else { Vec::new() }
         }
         "dnc.edit" if is_manager_or_more => vec![all],
         // T34. OPEN: create and edit do not imply view.
@@ -250,9 +218,8 @@ fn routes_of(case: &Case<'_>, role: &str) -> Vec<Route> {
             vec![all]
         }
         "conversation.process" => vec![all],
-        "scenario.edit" | "campaign.create" | "campaign.manage" | "campaign.edit"
-        | "integration.edit" | "security.edit" | "activity_log.view" | "function.edit"
-        | "number.edit"
+        "scenario.edit" | "campaign.create" | "campaign.manage" | "campaign.edit" | "integration.edit"
+        | "security.edit" | "activity_log.view" | "function.edit" | "number.edit"
             if is_administrator =>
         {
             vec![all]
@@ -260,9 +227,7 @@ fn routes_of(case: &Case<'_>, role: &str) -> Vec<Route> {
         "billing.open" if role == "owner" => vec![all],
         // T45. OPEN: somebody who is not an Administrator is outside the scope of a transfer.
         "ownership.transfer" if role == "owner" => {
-            vec![target_is(
-                case.target.is_some_and(|target| target.is("administrator")),
-            )]
+            vec![target_is(case.target.is_some_and(|target| target.is("administrator")))]
         }
         "recording.listen" if is_administrator => vec![all],
         "recording.listen" if is_supervisor => vec![managed],
@@ -286,22 +251,18 @@ fn monitor(case: &Case<'_>, routes: &[Route]) -> Vec<Route> {
     let is_protected = case.target.is_some_and(|target| target.protected);
     let mut monitored = Vec::new();
     for route in routes {
-        monitored.push(
-            route
-                .need(Stage::SelfTarget, !case.is_self_target(), "self_target")
-                .need(Stage::Protection, !is_protected, "target_protected"),
-        );
+        monitored.push(route.need(Stage::SelfTarget, !case.is_self_target(), "self_target").need(
+            Stage::Protection,
+            !is_protected,
+            "target_protected",
+        ));
     }
     monitored
 }
 
 /// R71: unassigned conversations and those of bots are every supervisor's.
 fn monitored(case: &Case<'_>, managed: Route) -> Route {
-    if case.target.is_none() {
-        Route::open()
-    } else {
-        managed
-    }
+    if case.target.is_none() { Route::open() } else { managed }
 }
 
 /// T14, VC2: on the queue, and on the one moved from.
@@ -318,11 +279,7 @@ fn serves_from(case: &Case<'_>, route: Route) -> Route {
     let (Some(from), Some(target)) = (case.from, case.target) else {
         return route;
     };
-    route.need(
-        Stage::TargetScope,
-        target.serves(from),
-        "target_out_of_scope",
-    )
+    route.need(Stage::TargetScope, target.serves(from), "target_out_of_scope")
 }
 
 /// T2, VC5, R63-R65, R88, R89, R92, R104, R110.
@@ -364,8 +321,7 @@ fn missed(case: &Case<'_>, role: &str, field: &str) -> Vec<Route> {
         }
         in_target = in_target || is_managed_agent(case);
         for queue in &case.world.queues {
-            in_target =
-                in_target || (is_agent && serves(target, &queue.id) && actor.supervises(queue));
+            in_target = in_target || (is_agent && serves(target, &queue.id) && actor.supervises(queue));
         }
         return vec![each(case, in_queue, in_group, in_target)];
     }
@@ -378,8 +334,7 @@ fn missed(case: &Case<'_>, role: &str, field: &str) -> Vec<Route> {
         in_group = group.members.contains(&actor.id);
     }
     for group in &case.world.groups {
-        let both = group.members.contains(&actor.id)
-            && target.is_some_and(|target| group.members.contains(&target.id));
+        let both = group.members.contains(&actor.id) && target.is_some_and(|target| group.members.contains(&target.id));
         in_target = in_target || (is_agent && both);
     }
     if !is_callbacks {
@@ -400,21 +355,9 @@ fn missed(case: &Case<'_>, role: &str, field: &str) -> Vec<Route> {
 /// Of the queue, the group and the target, those that were given must be in scope.
 fn each(case: &Case<'_>, in_queue: bool, in_group: bool, in_target: bool) -> Route {
     Route::open()
-        .need(
-            Stage::QueueScope,
-            case.queue.is_none() || in_queue,
-            "queue_out_of_scope",
-        )
-        .need(
-            Stage::TargetScope,
-            case.group.is_none() || in_group,
-            "target_out_of_scope",
-        )
-        .need(
-            Stage::TargetScope,
-            case.target.is_none() || in_target,
-            "target_out_of_scope",
-        )
+        .need(Stage::QueueScope, case.queue.is_none() || in_queue, "queue_out_of_scope")
+        .need(Stage::TargetScope, case.group.is_none() || in_group, "target_out_of_scope")
+        .need(Stage::TargetScope, case.target.is_none() || in_target, "target_out_of_scope")
 }
 
 fn serves(user: Option<&User>, queue: &str) -> bool {
@@ -446,16 +389,15 @@ fn is_member_of_led_group(case: &Case<'_>) -> bool {
     let Some(target) = case.target else {
         return false;
     };
-    case.world.groups.iter().any(|group| {
-        group.supervisors.contains(&case.actor.id) && group.members.contains(&target.id)
-    })
+    case.world
+        .groups
+        .iter()
+        .any(|group| group.supervisors.contains(&case.actor.id) && group.members.contains(&target.id))
 }
 
 /// R60: 1 is the lowest.
 fn rank(role: &str) -> usize {
-    let place = ROLES_FROM_THE_LOWEST
-        .iter()
-        .position(|known| *known == role);
+    let place = ROLES_FROM_THE_LOWEST.iter().position(|known| *known == role);
     place.expect("one of the five roles") + 1
 }
 
@@ -703,20 +645,14 @@ mod tests {
         let world = usual();
         for (row, line, expected) in MATRIX {
             assert_eq!(expected.len(), 5, "{row}: {line}");
-            for (actor, letter) in ["own", "adm", "man", "sup", "age"]
-                .iter()
-                .zip(expected.chars())
-            {
+            for (actor, letter) in ["own", "adm", "man", "sup", "age"].iter().zip(expected.chars()) {
                 let line = format!("actor={actor} {line}");
                 assert_eq!(says(&world, &[], &line), heard(letter), "{row}: {line}");
             }
         }
         for row in 1..=47 {
             let name = format!("T{row}");
-            assert!(
-                MATRIX.iter().any(|(known, _, _)| *known == name),
-                "{name} has no test"
-            );
+            assert!(MATRIX.iter().any(|(known, _, _)| *known == name), "{name} has no test");
         }
     }
 
@@ -731,31 +667,15 @@ mod tests {
             ("skills", "+++--"),
             ("conversation_settings", "+++--"),
         ] {
-            for (actor, expected) in ["own", "adm", "man", "sup", "age"]
-                .into_iter()
-                .zip(expected.chars())
-            {
-                let expected = if expected == '+' {
-                    "allow role_permits"
-                } else {
-                    "deny role_forbids"
-                };
+            for (actor, expected) in ["own", "adm", "man", "sup", "age"].into_iter().zip(expected.chars()) {
+                let expected = if expected == '+' { "allow role_permits" } else { "deny role_forbids" };
                 let line = format!("actor={actor} profile.edit target={actor} field={field}");
                 assert_eq!(says(&world, &[], &line), expected, "{line}");
             }
         }
-        assert_eq!(
-            says(&world, &[], "actor=man profile.edit target=man field=role"),
-            "deny target_out_of_scope"
-        );
-        assert_eq!(
-            says(&world, &[], "actor=age user.view target=age"),
-            "allow role_permits"
-        );
-        assert_eq!(
-            says(&world, &[], "actor=man profile.edit target=x field=billing"),
-            "error malformed field"
-        );
+        assert_eq!(says(&world, &[], "actor=man profile.edit target=man field=role"), "deny target_out_of_scope");
+        assert_eq!(says(&world, &[], "actor=age user.view target=age"), "allow role_permits");
+        assert_eq!(says(&world, &[], "actor=man profile.edit target=x field=billing"), "error malformed field");
     }
 
     #[test]
@@ -779,11 +699,7 @@ mod tests {
              T14: actor=man agent.move target=man from=q2 queue=q1 => deny self_target
              T47: actor=plain call.outbound => deny role_forbids",
         );
-        let answer = ask(
-            &usual(),
-            &[],
-            "actor=man agent.move target=y from=q2 queue=q1",
-        );
+        let answer = ask(&usual(), &[], "actor=man agent.move target=y from=q2 queue=q1");
         assert_eq!(answer.queues, ["601", "602"]);
         check(
             &world("", "", ""),
@@ -791,11 +707,7 @@ mod tests {
             "V28: actor=sup agent.move target=x from=q1 queue=q2 => deny editor_flag_missing",
         );
         check(
-            &world(
-                "",
-                "",
-                "supervises = [\"q1\", \"q2\"]\nedits = [\"q1\", \"q2\"]",
-            ),
+            &world("", "", "supervises = [\"q1\", \"q2\"]\nedits = [\"q1\", \"q2\"]"),
             &[],
             "V29: actor=sup agent.move target=x from=q1 queue=q2 => allow role_permits",
         );
@@ -806,11 +718,7 @@ mod tests {
             ("V33", on, "", "allow role_permits"),
         ] {
             let world = world(settings, group, SUP);
-            assert_eq!(
-                says(&world, &[], "actor=age call.outbound"),
-                expected,
-                "{row}"
-            );
+            assert_eq!(says(&world, &[], "actor=age call.outbound"), expected, "{row}");
         }
         check(
             &world("[settings]\njoin_any_conversation = true", "", SUP),
@@ -848,10 +756,7 @@ mod tests {
         );
         check(
             &usual(),
-            &[
-                session("x", "q1", "assigned"),
-                session("own", "q1", "assigned"),
-            ],
+            &[session("x", "q1", "assigned"), session("own", "q1", "assigned")],
             "actor=own queue.pause => allow paused
              actor=own queue.pause via=dashboard => deny role_forbids
              actor=own queue.login queue=q1 via=dashboard => allow already_logged_in

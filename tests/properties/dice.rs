@@ -1,0 +1,48 @@
+//! Dice that fall the same way for the same seed, everywhere and for ever.
+
+/// A stream of numbers that a seed determines (SplitMix64).
+#[derive(Clone, Debug)]
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) const fn roll(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number below `bound`.
+    pub(crate) const fn below(&mut self, bound: usize) -> usize {
+        (self.roll() % bound as u64) as usize
+    }
+
+    /// True once in `times`, on average.
+    pub(crate) const fn one_in(&mut self, times: usize) -> bool {
+        self.below(times) == 0
+    }
+
+    pub(crate) const fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())]
+    }
+
+    /// Some of them, each with the same chance, in their order.
+    pub(crate) fn some<T: Clone>(&mut self, from: &[T]) -> Vec<T> {
+        from.iter().filter(|_| self.one_in(2)).cloned().collect()
+    }
+
+    /// `count` of them at most, in any order.
+    pub(crate) fn draw<T: Clone>(&mut self, from: &[T], count: usize) -> Vec<T> {
+        let mut left = from.to_vec();
+        let mut drawn = vec![];
+        while drawn.len() < count && !left.is_empty() {
+            drawn.push(left.swap_remove(self.below(left.len())));
+        }
+        drawn
+    }
+}

@@ -1,0 +1,102 @@
+//! The product against the reference, on random organizations, questions, reloads and moments.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use queuewarden::decision::{ActionLabel, DenyReason, Reason};
+use queuewarden::observe::reachable::reasons_of;
+
+use crate::dice::Dice;
+use crate::twins::Twins;
+
+/// Seeds that once made a difference, one a line.
+const ONCE_DIFFERENT: &str = include_str!("seeds.txt");
+/// (organization, event) pairs that a run compares, at least.
+const PAIRS_MIN: usize = 1_000_000;
+const ORGANIZATIONS: usize = 24;
+const RELOADS: usize = 5;
+const EVENTS_BETWEEN_RELOADS: usize = 200;
+const WORKERS: usize = 2;
+
+/// Pairs that are listed and that no question of this test can bring about, each with the reason.
+const OUT_OF_REACH: &[(ActionLabel, DenyReason)] = &[
+    // Needs a race with four reloads.
+    (ActionLabel::Control, DenyReason::Overload),
+    // Needs a fault of our own.
+    (ActionLabel::Control, DenyReason::Internal),
+];
+
+/// The whole life of a few organizations.
+fn live(seed: u64) -> (Twins, Result<(), String>) {
+    let mut dice = Dice::new(seed);
+    let mut twins = Twins::new(ORGANIZATIONS, &mut dice).unwrap();
+    for _ in 0..RELOADS {
+        let outcome = twins.ask(EVENTS_BETWEEN_RELOADS, &mut dice).and_then(|()| twins.reload(&mut dice));
+        if outcome.is_err() {
+            return (twins, outcome);
+        }
+    }
+    (twins, Ok(()))
+}
+
+#[test]
+fn product_and_reference_agree_on_a_million_questions() {
+    let started = Instant::now();
+    let fresh = RandomState::new().hash_one("a fresh seed");
+    let once = ONCE_DIFFERENT.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let mut seeds: Vec<u64> = once.map(|line| line.parse().unwrap()).collect();
+    seeds.push(fresh);
+    let fixed = PAIRS_MIN / (ORGANIZATIONS * RELOADS * EVENTS_BETWEEN_RELOADS) + 1;
+    seeds.extend(1..=fixed as u64);
+
+    let next = AtomicUsize::new(0);
+    let compared = AtomicUsize::new(0);
+    let seen: Mutex<BTreeSet<(ActionLabel, Reason)>> = Mutex::default();
+    let differences: Mutex<BTreeMap<String, String>> = Mutex::default();
+    std::thread::scope(|scope| {
+        for _ in 0..WORKERS {
+            scope.spawn(|| {
+                while let Some(&seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let (twins, outcome) = live(seed);
+                    compared.fetch_add(twins.compared, Ordering::Relaxed);
+                    seen.lock().unwrap().extend(twins.pairs);
+                    if let Err(difference) = outcome {
+                        let title = difference.lines().next().unwrap_or_default().to_owned();
+                        let text = format!("seed {seed}:\n{difference}");
+                        differences.lock().unwrap().entry(title).or_insert(text);
+                    }
+                }
+            });
+        }
+    });
+    let (compared, differences) = (compared.into_inner(), differences.into_inner().unwrap());
+    println!("{compared} pairs, {} seeds (fresh: {fresh}), {:?}", seeds.len(), started.elapsed());
+    for text in differences.values() {
+        println!("\n{text}");
+    }
+    let titles: Vec<&String> = differences.keys().collect();
+    assert!(titles.is_empty(), "add the seeds to tests/properties/seeds.txt: {titles:#?}");
+    assert!(compared >= PAIRS_MIN, "only {compared}");
+    reasons_are_those_that_are_listed(&seen.into_inner().unwrap());
+}
+
+/// `decisions_total` has a series from the start for whatever can happen, and for nothing else.
+fn reasons_are_those_that_are_listed(seen: &BTreeSet<(ActionLabel, Reason)>) {
+    let words = |(label, reason): &(ActionLabel, Reason)| format!("{} {}", label.name(), reason.code());
+    let mut listed = BTreeSet::new();
+    for &label in ActionLabel::ALL {
+        listed.extend(reasons_of(label).into_iter().map(|reason| (label, reason)));
+    }
+    let out_of_reach = |(label, reason): &(ActionLabel, Reason)| {
+        OUT_OF_REACH.iter().any(|&(of, deny)| of == *label && Reason::Deny(deny) == *reason)
+    };
+    let unlisted: Vec<String> = seen.difference(&listed).map(words).collect();
+    let never: Vec<String> = listed.difference(seen).filter(|pair| !out_of_reach(pair)).map(words).collect();
+    assert!(
+        unlisted.is_empty() && never.is_empty(),
+        "observe::reachable: seen but not listed: {unlisted:#?}; listed but never seen: {never:#?}"
+    );
+}

@@ -1,0 +1,182 @@
+//! Random questions, in the shapes that the product, the reference and the wire know them by.
+
+use std::fmt::Write;
+
+use queuewarden::event::{AttributeSet, Event, Intent, Key, Request};
+use queuewarden::telephony::{Digits, Token, Via};
+
+use crate::dice::Dice;
+use crate::reference::Question;
+use crate::worlds::Draft;
+
+/// One question.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked {
+    pub(crate) question: Question,
+    /// Only asked, not done.
+    pub(crate) may: bool,
+    /// The key `for`, which the reference does not know.
+    pub(crate) lease_seconds: Option<u32>,
+}
+
+impl Asked {
+    /// A question to `draft`; sometimes with names of `other`, another organization.
+    pub(crate) fn draw(draft: &Draft, other: &Draft, dice: &mut Dice) -> Self {
+        let names = if dice.one_in(24) { other } else { draft };
+        let mut question = Question { org: draft.name.clone(), ..Question::default() };
+        if dice.one_in(256) {
+            "elsewhere".clone_into(&mut question.org);
+        }
+        question.actor = draft.user_name(dice).to_owned();
+        if dice.one_in(32) {
+            question.actor = names.user_name(dice).to_owned();
+        }
+        let dialed = dice.one_in(4);
+        if dialed {
+            question.digits = Some(draft.digits(dice));
+        } else if dice.one_in(64) {
+            let unknown = ["queue.leave", "Queue.login", "call", "agent.login.", "user.invite", "conversation.view"];
+            let unknown: Vec<&str> = unknown.into_iter().filter(|name| !draft.model.actions.contains(name)).collect();
+            question.action = Some(dice.pick(&unknown).to_owned());
+        } else {
+            question.action = Some(dice.pick(draft.model.actions).to_owned());
+        }
+        // Dialed codes carry their queue or target; beside them stands what the PBX knows of the call, at times too much.
+        let often = if dialed { 3 } else { 1 };
+        question.queue = dice.one_in(often).then(|| names.queue_name(dice).to_owned()).filter(|_| !dice.one_in(4));
+        let often = if dialed { 16 } else { 1 };
+        question.target = dice.one_in(often).then(|| names.user_name(dice).to_owned()).filter(|_| !dice.one_in(8));
+        question.via = match dice.below(4) {
+            0 => Some("dashboard".to_owned()),
+            1 => Some("phone".to_owned()),
+            _ => None,
+        };
+        question.call = dice.one_in(8).then(|| "c-77/~%!".to_owned());
+        draw_attributes(&mut question, names, dice);
+        let may = !dialed && dice.one_in(4);
+        let lease_seconds =
+            dice.one_in(8).then(|| dice.pick(&[1, 10, 60, 61, 43_200, 43_201])).filter(|_| !dialed || dice.one_in(8));
+        Self { question, may, lease_seconds }
+    }
+
+    /// As the dialects hand it to the gate.
+    pub(crate) fn event(&self) -> Event<'_> {
+        let question = &self.question;
+        let request = match (&question.digits, &question.action) {
+            (Some(digits), _) => Request::Dial(Digits::parse(digits.as_bytes()).unwrap()),
+            (None, action) => Request::Action(Token::parse(action.as_ref().unwrap().as_bytes()).unwrap()),
+        };
+        let attributes = self.attributes().into_iter().filter_map(|(key, value)| Some((key, value?)));
+        Event {
+            intent: if self.may { Intent::May } else { Intent::Do },
+            organization: Token::parse(question.org.as_bytes()).unwrap(),
+            actor: Token::parse(question.actor.as_bytes()).unwrap(),
+            request,
+            via: question.via.as_deref().map_or(Via::Phone, |via| Via::named(via).unwrap()),
+            queue: question.queue.as_ref().map(|text| Token::parse(text.as_bytes()).unwrap()),
+            target: question.target.as_ref().map(|text| Token::parse(text.as_bytes()).unwrap()),
+            from: question.from.as_ref().map(|text| Token::parse(text.as_bytes()).unwrap()),
+            group: question.group.as_ref().map(|text| Token::parse(text.as_bytes()).unwrap()),
+            role: question.role.as_ref().map(|text| Token::parse(text.as_bytes()).unwrap()),
+            call: question.call.as_ref().map(|text| Token::parse_call(text.as_bytes()).unwrap()),
+            lease_seconds: self.lease_seconds,
+            attributes: attributes
+                .fold(AttributeSet::EMPTY, |set, (key, value)| set.union(AttributeSet::value(key, value).unwrap())),
+        }
+    }
+
+    /// The keys with a closed list, `via` excepted.
+    fn attributes(&self) -> [(Key, Option<&str>); 6] {
+        let question = &self.question;
+        [
+            (Key::Conversation, question.conversation.as_deref()),
+            (Key::Field, question.field.as_deref()),
+            (Key::Section, question.section.as_deref()),
+            (Key::Kind, question.kind.as_deref()),
+            (Key::Verb, question.verb.as_deref()),
+            (Key::InUse, question.in_use.as_deref()),
+        ]
+    }
+
+    /// `key=value` of everything that is given beside organization and actor, in the words of the wire.
+    pub(crate) fn pairs(&self) -> Vec<String> {
+        let question = &self.question;
+        let lease = self.lease_seconds.map(|seconds| seconds.to_string());
+        let given = [
+            (Key::Queue, question.queue.as_deref()),
+            (Key::Target, question.target.as_deref()),
+            (Key::From, question.from.as_deref()),
+            (Key::Group, question.group.as_deref()),
+            (Key::Role, question.role.as_deref()),
+            (Key::Via, question.via.as_deref()),
+            (Key::Call, question.call.as_deref()),
+            (Key::For, lease.as_deref()),
+        ];
+        let given = given.into_iter().chain(self.attributes());
+        given.filter_map(|(key, value)| Some(format!("{}={}", key.name(), value?))).collect()
+    }
+
+    /// Whether the wire can say it: with digits come only `queue`, `call` and `via`.
+    pub(crate) fn is_for_the_wire(&self) -> bool {
+        let admitted = |pair: &String| ["queue=", "call=", "via="].iter().any(|key| pair.starts_with(key));
+        self.question.digits.is_none() || self.pairs().iter().all(admitted)
+    }
+
+    /// As a line of the line dialect, with its end.
+    pub(crate) fn line(&self, id: &str) -> String {
+        let Question { org, actor, digits, action, .. } = &self.question;
+        let verb = match (digits, self.may) {
+            (Some(_), _) => "dial",
+            (None, false) => "do",
+            (None, true) => "may",
+        };
+        let mut line = format!("{id} {verb} org={org} actor={actor}");
+        match (digits, action) {
+            (Some(digits), _) => write!(line, " digits={digits}").unwrap(),
+            (None, action) => write!(line, " action={}", action.as_ref().unwrap()).unwrap(),
+        }
+        for pair in self.pairs() {
+            line += " ";
+            line += &pair;
+        }
+        line + "\n"
+    }
+
+    /// As a FastAGI environment: there, everything is done and nothing only asked.
+    pub(crate) fn environment(&self) -> String {
+        let Question { org, actor, digits, action, .. } = &self.question;
+        let action = if digits.is_some() { "dial" } else { action.as_deref().unwrap() };
+        let mut text = format!(
+            "agi_network: yes\nagi_network_script: {org}/{action}\nagi_calleridname: Ev: il, \"x\"\nagi_dnid: unknown\n\
+             agi_extension: s\nagi_accountcode: {actor}\n"
+        );
+        let digits = digits.iter().map(|digits| format!("digits={digits}"));
+        for (position, pair) in digits.chain(self.pairs()).enumerate() {
+            writeln!(text, "agi_arg_{}: {pair}", position + 1).unwrap();
+        }
+        text + "\n"
+    }
+}
+
+/// Keys that this action may need, may use, or must ignore.
+fn draw_attributes(question: &mut Question, names: &Draft, dice: &mut Dice) {
+    let always = if question.digits.is_some() { 64 } else { 4 };
+    let mut given = |values: &[&str]| {
+        let is_given = dice.one_in(always);
+        let value = dice.pick(values);
+        is_given.then(|| value.to_owned())
+    };
+    question.field = given(&["avatar", "email", "role", "skills", "max_chats", "records", "billing", "details"]);
+    question.section = given(&["call_permissions", "statuses", "other"]);
+    question.kind = given(&["sms", "function", "api_token", "other"]);
+    question.verb = given(&["view", "create", "edit", "delete"]);
+    question.in_use = given(&["yes", "no"]);
+    question.conversation = given(&["agent", "unassigned", "bot"]);
+    question.role = given(&["agent", "supervisor", "manager", "administrator", "owner"]);
+    if dice.one_in(always) {
+        question.from = Some(names.queue_name(dice).to_owned());
+    }
+    if dice.one_in(always) {
+        question.group = Some(names.group_name(dice).to_owned());
+    }
+}

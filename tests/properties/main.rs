@@ -1,0 +1,38 @@
+//! Properties: what has to hold of every organization, every question and every split of the bytes, tried on millions.
+//!
+//! `dice` and `models` say what is drawn; `worlds` and `events` draw it; `twins` holds the product beside the reference.
+
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on fails"
+)]
+
+#[path = "../reference/mod.rs"]
+mod reference;
+
+mod dice;
+mod differential;
+mod events;
+mod grammar;
+mod models;
+mod twins;
+mod worlds;
+
+/// A configuration folder with the shipped role models and no organization yet.
+fn folder_with_models() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("organizations")).unwrap();
+    std::fs::create_dir(folder.path().join("models")).unwrap();
+    let shipped = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config/models");
+    for model in std::fs::read_dir(shipped).unwrap() {
+        let model = model.unwrap();
+        std::fs::copy(model.path(), folder.path().join("models").join(model.file_name())).unwrap();
+    }
+    std::fs::write(folder.path().join("queuewarden.toml"), "[state]\nstore = \"memory\"\n").unwrap();
+    folder
+}

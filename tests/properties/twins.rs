@@ -1,0 +1,452 @@
+//! The product and the reference, side by side: the same organizations, the same questions, the same moments.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use queuewarden::config;
+use queuewarden::decision::{ActionLabel, Change, Decision, Outcome, Reason};
+use queuewarden::dialect::line::Line;
+use queuewarden::dialect::{Dialect, Step};
+use queuewarden::event::{Event, Intent};
+use queuewarden::gate::{Gate, SessionCounts};
+use queuewarden::policy::decide::{Scope, decide};
+use queuewarden::policy::model::Subject;
+use queuewarden::policy::resolve::{Question as Resolved, resolve};
+use queuewarden::policy::{Organization, Policy};
+use queuewarden::sessions::{Beginning, SessionTable};
+use queuewarden::telephony::{Moment, QueueSet, UnixSeconds};
+
+use crate::dice::Dice;
+use crate::events::Asked;
+use crate::grammar;
+use crate::reference::{Question, Session, World, judge};
+use crate::worlds::Draft;
+
+/// What either says to a question, in the same words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Said {
+    pub(crate) verdict: &'static str,
+    pub(crate) reason: String,
+    pub(crate) key: Option<&'static str>,
+    pub(crate) action: Option<String>,
+    pub(crate) queues: Vec<String>,
+    /// Of what is allowed.
+    pub(crate) target: Option<String>,
+}
+
+/// What the product says, with what only it has.
+#[derive(Clone, Debug)]
+pub(crate) struct Heard {
+    pub(crate) said: Said,
+    pub(crate) pair: Option<(ActionLabel, Reason)>,
+    revision: u64,
+}
+
+impl Heard {
+    pub(crate) fn of(outcome: &Outcome<'_>) -> Self {
+        match outcome {
+            Outcome::Decided(answer) => {
+                let mut queues: Vec<String> = answer.queues.numbers().map(str::to_owned).collect();
+                queues.sort_unstable();
+                let allowed = matches!(answer.reason, Reason::Allow(_));
+                let said = Said {
+                    verdict: answer.reason.verdict(),
+                    reason: answer.reason.code().to_owned(),
+                    key: None,
+                    action: answer.action.map(str::to_owned),
+                    queues,
+                    target: answer.target.filter(|_| allowed).map(str::to_owned),
+                };
+                let supervises = allowed && answer.action.is_some_and(|action| action.starts_with("call."));
+                let modes = ["call.listen", "call.whisper", "call.barge"];
+                let mode = answer.mode.map(|mode| format!("call.{}", mode.name()));
+                assert_eq!(mode, answer.action.filter(|name| supervises && modes.contains(name)).map(str::to_owned));
+                Self { said, pair: Some((answer.label, answer.reason)), revision: answer.revision }
+            }
+            Outcome::Faulty(error) => {
+                let said = Said {
+                    verdict: "error",
+                    reason: error.reason.code().to_owned(),
+                    key: error.key.map(queuewarden::event::Key::name),
+                    action: None,
+                    queues: vec![],
+                    target: None,
+                };
+                Self { said, pair: None, revision: 0 }
+            }
+        }
+    }
+}
+
+/// One organization as both see it.
+struct Tenant {
+    draft: Draft,
+    world: World,
+    /// The logins, as the reference has them.
+    sessions: Vec<Session>,
+    /// When those that a supervisor opened for a time end, in seconds: the reference knows no leases.
+    ends: BTreeMap<(String, String), u64>,
+    /// The logins, as the product's table has them: the gate shows only how many there are.
+    table: SessionTable,
+}
+
+/// Many organizations in one policy.
+pub(crate) struct Twins {
+    folder: tempfile::TempDir,
+    gate: Gate,
+    tenants: Vec<Tenant>,
+    now_seconds: u64,
+    scratch: QueueSet,
+    /// What was seen of the product.
+    pub(crate) pairs: BTreeSet<(ActionLabel, Reason)>,
+    pub(crate) compared: usize,
+}
+
+impl Twins {
+    pub(crate) fn new(organizations: usize, dice: &mut Dice) -> Result<Self, String> {
+        let folder = crate::folder_with_models();
+        let mut twins = Self {
+            folder,
+            gate: Gate::default(),
+            tenants: vec![],
+            now_seconds: 1_000_000,
+            scratch: QueueSet::new(),
+            pairs: BTreeSet::new(),
+            compared: 0,
+        };
+        for position in 0..organizations {
+            let draft = Draft::new(&format!("o{position}"), dice);
+            let world = World::from_toml(&draft.for_the_reference());
+            let (sessions, ends, table) = (vec![], BTreeMap::new(), SessionTable::default());
+            twins.tenants.push(Tenant { draft, world, sessions, ends, table });
+        }
+        twins.load()?;
+        Ok(twins)
+    }
+
+    /// Edits every organization, drops one or brings it back, and loads the folder again.
+    pub(crate) fn reload(&mut self, dice: &mut Dice) -> Result<(), String> {
+        for tenant in &mut self.tenants {
+            tenant.draft.edit(dice);
+            tenant.world = World::from_toml(&tenant.draft.for_the_reference());
+            let (users, queues) = (&tenant.draft.users, &tenant.draft.queues);
+            // RULES R31, R32: a reload ends no login of anybody who is still there in a queue that is still there.
+            tenant.sessions.retain(|session| {
+                users.iter().any(|user| user.id == session.user) && queues.iter().any(|queue| queue.id == session.queue)
+            });
+            let sessions = &tenant.sessions;
+            tenant.ends.retain(|(user, queue), _| sessions.iter().any(|at| at.user == *user && at.queue == *queue));
+        }
+        // An organization that leaves takes its logins with it; the next one in its place gets none of them.
+        if dice.one_in(2) {
+            let leaving = dice.below(self.tenants.len());
+            let name = format!("{}n", self.tenants[leaving].draft.name);
+            let draft = Draft::new(&name, dice);
+            let world = World::from_toml(&draft.for_the_reference());
+            let (sessions, ends, table) = (vec![], BTreeMap::new(), SessionTable::default());
+            self.tenants[leaving] = Tenant { draft, world, sessions, ends, table };
+        }
+        self.load()
+    }
+
+    fn load(&mut self) -> Result<(), String> {
+        let folder = self.folder.path().join("organizations");
+        for (position, tenant) in self.tenants.iter().enumerate() {
+            fs::write(folder.join(format!("{position}.toml")), tenant.draft.for_the_product()).unwrap();
+        }
+        let loaded = config::load(self.folder.path(), &self.gate.policy());
+        let loaded = loaded.map_err(|problems| format!("a good folder does not load: {problems}"))?;
+        drop(self.gate.publish(loaded.policy));
+        let policy = self.gate.policy();
+        for tenant in &mut self.tenants {
+            tenant.table.reconcile(policy.organization(&tenant.draft.name), policy.revision);
+        }
+        self.compare_sessions()
+    }
+
+    fn now(&self) -> Moment {
+        Moment { wall: UnixSeconds(self.now_seconds), uptime_ms: self.now_seconds * 1_000 }
+    }
+
+    /// Lets time pass; what ends by itself ends.
+    fn wait(&mut self, seconds: u64) {
+        self.now_seconds += seconds;
+        self.gate.expire_leases(self.now());
+        let now = self.now();
+        for tenant in &mut self.tenants {
+            tenant.table.expire(now);
+            let Tenant { sessions, ends, .. } = tenant;
+            ends.retain(|(user, queue), end| {
+                let is_over = *end <= self.now_seconds;
+                sessions.retain(|at| !(is_over && at.user == *user && at.queue == *queue));
+                !is_over
+            });
+        }
+    }
+
+    /// Puts `count` questions to every organization, one after another.
+    pub(crate) fn ask(&mut self, count: usize, dice: &mut Dice) -> Result<(), String> {
+        for position in 0..self.tenants.len() {
+            for _ in 0..count {
+                if dice.one_in(8) {
+                    self.wait(dice.below(20) as u64);
+                }
+                let other = dice.below(self.tenants.len());
+                let asked = Asked::draw(&self.tenants[position].draft, &self.tenants[other].draft, dice);
+                let by_wire = dice.one_in(8);
+                self.compare(position, &asked, by_wire)?;
+                if asked.may || dice.one_in(8) {
+                    // Asked again, for what only asks changes nothing, and what was done is answered for what is now.
+                    self.compare(position, &asked, false)?;
+                }
+            }
+            self.compare_sessions_of(position)?;
+        }
+        self.compare_sessions()
+    }
+
+    /// Puts one question to both.
+    fn compare(&mut self, position: usize, asked: &Asked, by_wire: bool) -> Result<(), String> {
+        let now = self.now();
+        let policy = self.gate.policy();
+        let event = asked.event();
+        let heard = if by_wire && asked.is_for_the_wire() {
+            through_the_line(&self.gate, asked, now, &mut self.scratch)?
+        } else {
+            self.gate.ask(&event, now, &mut self.scratch, |outcome| Heard::of(&outcome))
+        };
+        self.compared += 1;
+        self.pairs.extend(heard.pair);
+        let tenant = &mut self.tenants[position];
+        let expected = expectation(tenant, asked, self.now_seconds);
+        let in_table = follow(&mut tenant.table, &policy, &event, now, &mut self.scratch);
+        let describe = |what: &str| {
+            format!(
+                "{what}\n{}\nthe reference says {:?}\nthe product says   {:?}\nlogins before: {:?}\n{}",
+                asked.line("7").trim_end(),
+                expected.said,
+                heard.said,
+                tenant.sessions,
+                tenant.draft.for_the_product(),
+            )
+        };
+        if heard.said != expected.said {
+            let (ours, theirs) = (&heard.said, &expected.said);
+            let what = if (ours.verdict, &ours.reason) == (theirs.verdict, &theirs.reason) {
+                format!("DIFFERENT DETAILS of {} {:?}", ours.reason, ours.action)
+            } else {
+                format!(
+                    "DIFFERENT: {:?}: reference {} {}, product {} {}",
+                    ours.action, theirs.verdict, theirs.reason, ours.verdict, ours.reason
+                )
+            };
+            return Err(describe(&what));
+        }
+        if heard.pair.is_some() && heard.revision != policy.revision {
+            return Err(describe("DIFFERENT: another revision judged"));
+        }
+        if in_table.is_some_and(|reason| Some(reason) != heard.pair.map(|(_, reason)| reason)) {
+            return Err(describe("DIFFERENT: the gate is of another opinion than decide"));
+        }
+        let after = expected.sessions;
+        if after != tenant.sessions {
+            let before = std::mem::replace(&mut tenant.sessions, after);
+            tenant.ends = expected.ends;
+            if in_order(&tenant.sessions) != rows(&tenant.table, policy.organization(&tenant.draft.name)) {
+                return Err(format!("DIFFERENT LOGINS after {}\nbefore {before:?}", asked.line("7")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the gate about every login that there could be.
+    fn compare_sessions_of(&mut self, position: usize) -> Result<(), String> {
+        let tenant = &self.tenants[position];
+        for user in &tenant.draft.users {
+            for queue in &tenant.draft.queues {
+                let logged_in = tenant.sessions.iter().any(|at| at.user == user.id && at.queue == queue.id);
+                let question = Question {
+                    org: tenant.draft.name.clone(),
+                    actor: user.extension.to_owned(),
+                    action: Some("queue.logout".to_owned()),
+                    queue: Some(queue.number.to_owned()),
+                    ..Question::default()
+                };
+                let asked = Asked { question, may: true, lease_seconds: None };
+                let heard = self.gate.ask(&asked.event(), self.now(), &mut self.scratch, |outcome| Heard::of(&outcome));
+                if logged_in != (heard.said.reason == "logged_out") {
+                    return Err(format!(
+                        "DIFFERENT LOGINS: {} in {} of {}: the reference says {logged_in}, the gate {:?}",
+                        user.id, queue.id, tenant.draft.name, heard.said
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares every login that there is with those that there should be.
+    fn compare_sessions(&mut self) -> Result<(), String> {
+        let policy = self.gate.policy();
+        let mut counts = SessionCounts::default();
+        for tenant in &self.tenants {
+            let theirs = rows(&tenant.table, policy.organization(&tenant.draft.name));
+            if in_order(&tenant.sessions) != theirs {
+                return Err(format!("DIFFERENT LOGINS of {}: {:?}, {theirs:?}", tenant.draft.name, tenant.sessions));
+            }
+            for session in &tenant.sessions {
+                match session.ground {
+                    "assigned" => counts.assigned += 1,
+                    "unassigned" => counts.unassigned += 1,
+                    _ => counts.supervisor += 1,
+                }
+                if session.ground != "supervisor" && is_kept(&tenant.world, &tenant.draft.name, session) {
+                    counts.kept += 1;
+                }
+            }
+        }
+        let counted = self.gate.session_counts();
+        if counted != counts {
+            return Err(format!("DIFFERENT LOGINS: the reference counts {counts:?}, the gate {counted:?}"));
+        }
+        for position in 0..self.tenants.len() {
+            self.compare_sessions_of(position)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether somebody who is in a queue could not get in today.
+fn is_kept(world: &World, organization: &str, session: &Session) -> bool {
+    let question = Question {
+        org: organization.to_owned(),
+        actor: session.user.clone(),
+        action: Some("queue.login".to_owned()),
+        queue: Some(session.queue.clone()),
+        ..Question::default()
+    };
+    judge(world, &[], &question).verdict != "allow"
+}
+
+/// What the reference expects.
+struct Expected {
+    said: Said,
+    sessions: Vec<Session>,
+    ends: BTreeMap<(String, String), u64>,
+}
+
+/// Asks the reference, and adds the leases, which it leaves out.
+fn expectation(tenant: &Tenant, asked: &Asked, now_seconds: u64) -> Expected {
+    let answer = judge(&tenant.world, &tenant.sessions, &asked.question);
+    let mut said = Said {
+        verdict: answer.verdict,
+        reason: answer.reason,
+        key: answer.key,
+        action: answer.action,
+        queues: answer.queues,
+        target: answer.target.filter(|_| answer.verdict == "allow"),
+    };
+    let (mut sessions, mut ends) = (answer.sessions_after, tenant.ends.clone());
+    let before_attributes = ["unknown_organization", "unknown_action", "unknown_feature_code", "missing_attribute"];
+    let is_leased = said.action.as_deref() == Some("agent.login");
+    if is_leased
+        && said.verdict != "error"
+        && !before_attributes.contains(&&*said.reason)
+        && asked.lease_seconds.is_some_and(|seconds| seconds > tenant.draft.lease_max_seconds)
+    {
+        // A value that the key cannot have here: found where attributes are.
+        said = Said {
+            verdict: "error",
+            reason: "malformed".to_owned(),
+            key: Some("for"),
+            action: None,
+            queues: vec![],
+            target: None,
+        };
+        sessions.clone_from(&tenant.sessions);
+    }
+    if asked.may || said.verdict != "allow" {
+        sessions.clone_from(&tenant.sessions);
+    }
+    if sessions != tenant.sessions {
+        ends.retain(|(user, queue), _| sessions.iter().any(|at| at.user == *user && at.queue == *queue));
+        let default = Some(tenant.draft.lease_default_seconds).filter(|&seconds| seconds > 0);
+        if let (Some(begun), Some(seconds), true) = (sessions.last(), asked.lease_seconds.or(default), is_leased) {
+            ends.insert((begun.user.clone(), begun.queue.clone()), now_seconds + u64::from(seconds));
+        }
+    }
+    Expected { said, sessions, ends }
+}
+
+/// One login as both have it: user, queue, ground, paused.
+type Row = (String, String, &'static str, bool);
+
+fn in_order(sessions: &[Session]) -> Vec<Row> {
+    let row = |at: &Session| (at.user.clone(), at.queue.clone(), at.ground, at.paused);
+    let mut rows: Vec<Row> = sessions.iter().map(row).collect();
+    rows.sort_unstable();
+    rows
+}
+
+fn rows(table: &SessionTable, organization: Option<&Organization>) -> Vec<Row> {
+    let Some(directory) = organization.map(|organization| &organization.directory) else { return vec![] };
+    let row = |(user, session): (_, &queuewarden::telephony::LoginSession)| {
+        let queue = directory.queue(session.queue).map_or("", |queue| &queue.id);
+        (directory.user_id(user).to_owned(), queue.to_owned(), session.ground.name(), session.paused)
+    };
+    let mut rows: Vec<Row> = table.all().map(row).collect();
+    rows.sort_unstable();
+    rows
+}
+
+/// Does to a table of our own what the gate does to its: the only way to see grounds and pauses one by one. Returns the
+/// reason that `decide` gave, if the event got that far.
+fn follow(
+    table: &mut SessionTable,
+    policy: &Policy,
+    event: &Event<'_>,
+    now: Moment,
+    scratch: &mut QueueSet,
+) -> Option<Reason> {
+    let question: Resolved<'_> = resolve(policy, event).ok()?;
+    let subject = match question.action.effect.subject() {
+        Some(Subject::Target) => question.target?,
+        _ => question.actor,
+    };
+    let judgement = decide(&question, &table.view(subject), scratch);
+    if let Decision::Allow { change, .. } = judgement.decision
+        && question.intent == Intent::Do
+        && change != Change::Nothing
+    {
+        let ends = question.lease_seconds.map(|seconds| now.after(seconds));
+        let beginning = Beginning { at: now, by: (subject != question.actor).then_some(question.actor), ends };
+        match judgement.scope {
+            Scope::Nothing => {}
+            Scope::One(queue) => table.apply(subject, &[queue], change, beginning),
+            Scope::All => table.apply(subject, scratch.as_slice(), change, beginning),
+        }
+    }
+    Some(judgement.decision.reason())
+}
+
+/// Asks in the bytes of the line dialect, and reads the bytes that come back.
+fn through_the_line(gate: &Gate, asked: &Asked, now: Moment, scratch: &mut QueueSet) -> Result<Heard, String> {
+    let line = asked.line("Q7");
+    let mut output = vec![];
+    let mut dialect = Line::new(None);
+    let Step::Ask { consumed, event, id } = dialect.next(line.as_bytes(), &mut output) else {
+        return Err(format!("DIFFERENT: {line:?} is no question"));
+    };
+    if consumed != line.len() || event != asked.event() {
+        return Err(format!("DIFFERENT: {line:?} is read as {event:?}"));
+    }
+    let heard = gate.ask(&event, now, scratch, |outcome| {
+        dialect.answer(id, &outcome, &mut output);
+        Heard::of(&outcome)
+    });
+    let text = String::from_utf8(output).unwrap();
+    match grammar::said_by(&text, "Q7") {
+        Some(said) if said == heard.said => Ok(heard),
+        said => Err(format!("DIFFERENT: {text:?} reads as {said:?}, and not as {:?}", heard.said)),
+    }
+}

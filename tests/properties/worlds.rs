@@ -1,0 +1,300 @@
+//! Random organizations, small enough that everything in them meets everything, and what a reload makes of them.
+
+use std::fmt::Write;
+
+use crate::dice::Dice;
+use crate::models::{MODELS, Model};
+
+/// Who there may be: some ids look like extensions, and one is never anybody else's.
+const PEOPLE: &[&str] = &["ann", "bob", "cy.d", "Eve_1", "3001"];
+/// Extensions, among them prefixes of one another.
+const EXTENSIONS: &[&str] = &["10", "100", "1001", "1002", "0100", "2001"];
+/// Which queues there may be.
+const QUEUES: &[&str] = &["sales", "help-desk", "night", "777"];
+const NUMBERS: &[&str] = &["6", "60", "600", "601", "0600", "1001"];
+const KINDS: &[&str] = &["call", "call", "ring_group", "inbox", "campaign"];
+const GROUPS: &[&str] = &["north", "south"];
+/// Names that nobody and nothing has.
+const STRANGERS: &[&str] = &["nobody", "9999", "ANN", "6001", "*13"];
+
+/// The codes of the preset `asterisk`, which is written out for the reference.
+const ASTERISK: &[(&str, &str)] = &[
+    ("*13", "queue.login"),
+    ("*14", "queue.logout"),
+    ("*15", "queue.pause"),
+    ("*16", "queue.resume"),
+    ("*221", "call.listen"),
+    ("*222", "call.whisper"),
+    ("*223", "call.barge"),
+];
+
+/// A queue of an organization.
+#[derive(Clone, Debug)]
+pub(crate) struct DraftQueue {
+    pub(crate) id: &'static str,
+    pub(crate) number: &'static str,
+    kind: &'static str,
+    wrap_up_seconds: usize,
+    callback: bool,
+}
+
+/// A user of an organization.
+#[derive(Clone, Debug)]
+pub(crate) struct DraftUser {
+    pub(crate) id: &'static str,
+    pub(crate) extension: &'static str,
+    roles: Vec<&'static str>,
+    queues: Vec<&'static str>,
+    supervises: Vec<&'static str>,
+    edits: Vec<&'static str>,
+    protected: bool,
+}
+
+#[derive(Clone, Debug)]
+struct DraftGroup {
+    id: &'static str,
+    supervisors: Vec<&'static str>,
+    members: Vec<&'static str>,
+    outbound: Option<bool>,
+}
+
+/// An organization before it is written down.
+#[derive(Clone, Debug)]
+pub(crate) struct Draft {
+    pub(crate) name: String,
+    pub(crate) model: &'static Model,
+    settings: Vec<(&'static str, bool)>,
+    preset: bool,
+    codes: Vec<(&'static str, &'static str)>,
+    pub(crate) lease_default_seconds: u32,
+    pub(crate) lease_max_seconds: u32,
+    limits: [Option<usize>; 3],
+    pub(crate) queues: Vec<DraftQueue>,
+    pub(crate) users: Vec<DraftUser>,
+    groups: Vec<DraftGroup>,
+}
+
+impl Draft {
+    /// A new organization with this name.
+    pub(crate) fn new(name: &str, dice: &mut Dice) -> Self {
+        let mut draft = Self {
+            name: name.to_owned(),
+            model: dice.pick(MODELS),
+            settings: vec![],
+            preset: false,
+            codes: vec![],
+            lease_default_seconds: 0,
+            lease_max_seconds: 43_200,
+            limits: [None; 3],
+            queues: vec![],
+            users: vec![],
+            groups: vec![],
+        };
+        draft.draw_settings(dice);
+        draft.draw_codes(dice);
+        draft.draw_bounds(dice);
+        draft.draw_queues(dice);
+        draft.draw_users(dice);
+        draft.draw_groups(dice);
+        draft
+    }
+
+    /// What somebody makes of it before a reload: anything may change but its name and its model.
+    pub(crate) fn edit(&mut self, dice: &mut Dice) {
+        if dice.one_in(2) {
+            self.draw_settings(dice);
+        }
+        if dice.one_in(4) {
+            self.draw_codes(dice);
+        }
+        if dice.one_in(4) {
+            self.draw_bounds(dice);
+        }
+        if dice.one_in(3) {
+            self.draw_queues(dice);
+        }
+        // Queues may have gone, so those who serve them change in any case.
+        self.draw_users(dice);
+        self.draw_groups(dice);
+    }
+
+    fn draw_settings(&mut self, dice: &mut Dice) {
+        let settings = dice.some(self.model.settings);
+        self.settings = settings.into_iter().map(|name| (name, dice.one_in(2))).collect();
+    }
+
+    fn draw_codes(&mut self, dice: &mut Dice) {
+        self.preset = self.model.name == "goto" && dice.one_in(4);
+        self.codes = dice.some(self.model.codes);
+    }
+
+    fn draw_bounds(&mut self, dice: &mut Dice) {
+        let tight = dice.one_in(3);
+        self.limits = [(); 3].map(|()| (tight && dice.one_in(2)).then(|| dice.below(4) + 1));
+        self.lease_default_seconds = if dice.one_in(3) { 30 } else { 0 };
+        self.lease_max_seconds = if dice.one_in(2) { 60 } else { 43_200 };
+    }
+
+    fn draw_queues(&mut self, dice: &mut Dice) {
+        let count = dice.below(4);
+        let ids = dice.draw(QUEUES, count);
+        let numbers = dice.draw(NUMBERS, count);
+        self.queues.clear();
+        for (id, number) in ids.into_iter().zip(numbers) {
+            self.queues.push(DraftQueue {
+                id,
+                // The id that is a number is nobody else's, so it may be the queue's own as well.
+                number: if id == "777" && dice.one_in(2) { id } else { number },
+                kind: dice.pick(KINDS),
+                wrap_up_seconds: if dice.one_in(2) { 30 } else { 0 },
+                callback: dice.one_in(3),
+            });
+        }
+    }
+
+    fn draw_users(&mut self, dice: &mut Dice) {
+        let count = dice.below(4) + 1;
+        let ids = dice.draw(PEOPLE, count);
+        let extensions = dice.draw(EXTENSIONS, count);
+        let queues: Vec<&'static str> = self.queues.iter().map(|queue| queue.id).collect();
+        self.users.clear();
+        for (id, extension) in ids.into_iter().zip(extensions) {
+            let roles = match (self.model.one_role_a_user, self.users.is_empty()) {
+                (true, true) => vec!["owner"],
+                (true, false) => {
+                    let others: Vec<_> = self.model.roles.iter().filter(|role| **role != "owner").copied().collect();
+                    vec![dice.pick(&others)]
+                }
+                (false, _) => dice.some(self.model.roles),
+            };
+            let supervises = dice.some(&queues);
+            self.users.push(DraftUser {
+                id,
+                extension: if id == "3001" && dice.one_in(2) { id } else { extension },
+                roles,
+                queues: dice.some(&queues),
+                edits: dice.some(&supervises),
+                supervises,
+                protected: dice.one_in(5),
+            });
+        }
+    }
+
+    fn draw_groups(&mut self, dice: &mut Dice) {
+        let people: Vec<&'static str> = self.users.iter().map(|user| user.id).collect();
+        let groups = dice.some(GROUPS);
+        self.groups.clear();
+        for id in groups {
+            self.groups.push(DraftGroup {
+                id,
+                supervisors: dice.some(&people),
+                members: dice.some(&people),
+                outbound: dice.pick(&[None, Some(true), Some(false)]),
+            });
+        }
+    }
+
+    /// A name for a user: an id or an extension, of somebody who is there or not.
+    pub(crate) fn user_name(&self, dice: &mut Dice) -> &'static str {
+        if dice.one_in(16) {
+            return dice.pick(STRANGERS);
+        }
+        if dice.one_in(16) {
+            return if dice.one_in(2) { dice.pick(PEOPLE) } else { dice.pick(EXTENSIONS) };
+        }
+        let user = &self.users[dice.below(self.users.len())];
+        if dice.one_in(2) { user.id } else { user.extension }
+    }
+
+    /// A name for a queue: an id or a number, of one that is there or not.
+    pub(crate) fn queue_name(&self, dice: &mut Dice) -> &'static str {
+        if dice.one_in(16) {
+            return dice.pick(STRANGERS);
+        }
+        if self.queues.is_empty() || dice.one_in(16) {
+            return if dice.one_in(2) { dice.pick(QUEUES) } else { dice.pick(NUMBERS) };
+        }
+        let queue = &self.queues[dice.below(self.queues.len())];
+        if dice.one_in(2) { queue.id } else { queue.number }
+    }
+
+    pub(crate) fn group_name(&self, dice: &mut Dice) -> &'static str {
+        if dice.one_in(16) { dice.pick(STRANGERS) } else { dice.pick(GROUPS) }
+    }
+
+    /// Digits that somebody dials: mostly a code of the organization with something of it inside.
+    pub(crate) fn digits(&self, dice: &mut Dice) -> String {
+        let codes = self.codes_written_out();
+        if codes.is_empty() || dice.one_in(16) {
+            return dice.pick(&["*13", "*99", "600", "**", "*13#", "*2211001", "0600**", "#9"]).to_owned();
+        }
+        let (code, action) = dice.pick(&codes);
+        let number = if action.starts_with("queue.") {
+            self.queues.get(dice.below(4)).map_or("600", |queue| queue.number)
+        } else {
+            self.users.get(dice.below(4)).map_or("1001", |user| user.extension)
+        };
+        let number =
+            if dice.one_in(16) { dice.pick(&["9999", "1234567890123456", "12345678901234567"]) } else { number };
+        match code.split_once('{') {
+            Some((before, rest)) => format!("{before}{number}{}", rest.split_once('}').unwrap().1),
+            None if dice.one_in(4) => code.to_owned(),
+            None => format!("{code}{number}"),
+        }
+    }
+
+    /// Its own codes and those of its preset that it does not override.
+    fn codes_written_out(&self) -> Vec<(&'static str, &'static str)> {
+        let preset = if self.preset { ASTERISK } else { &[] };
+        // `*222{target}` and the preset's `*222` are one and the same code.
+        let same = |one: &str, other: &str| one.trim_end_matches("{target}") == other.trim_end_matches("{target}");
+        let inherited = preset.iter().filter(|(code, _)| !self.codes.iter().any(|(own, _)| same(own, code)));
+        inherited.chain(&self.codes).copied().collect()
+    }
+
+    /// The organization's file, as the product reads it.
+    pub(crate) fn for_the_product(&self) -> String {
+        let preset = if self.preset { "feature_code_preset = \"asterisk\"\n" } else { "" };
+        self.file(preset, &self.codes)
+    }
+
+    /// The same, as the reference reads it: it knows no presets.
+    pub(crate) fn for_the_reference(&self) -> String {
+        self.file("", &self.codes_written_out())
+    }
+
+    fn file(&self, preset: &str, codes: &[(&str, &str)]) -> String {
+        let mut text = format!("organization = \"{}\"\nmodel = \"{}\"\n{preset}", self.name, self.model.name);
+        text += "[feature_codes]\n";
+        for (code, action) in codes {
+            writeln!(text, "\"{code}\" = \"{action}\"").unwrap();
+        }
+        text += "[settings]\n";
+        for (name, value) in &self.settings {
+            writeln!(text, "{name} = {value}").unwrap();
+        }
+        let (default, max) = (self.lease_default_seconds, self.lease_max_seconds);
+        writeln!(text, "[leases]\ndefault_seconds = {default}\nmax_seconds = {max}\n[limits]").unwrap();
+        for (key, limit) in ["logins_per_user_max", "logins_per_queue_max", "logins_max"].iter().zip(self.limits) {
+            if let Some(limit) = limit {
+                writeln!(text, "{key} = {limit}").unwrap();
+            }
+        }
+        for DraftQueue { id, number, kind, wrap_up_seconds, callback } in &self.queues {
+            write!(text, "[[queues]]\nid = {id:?}\nnumber = {number:?}\nkind = {kind:?}\n").unwrap();
+            write!(text, "wrap_up_seconds = {wrap_up_seconds}\ncallback = {callback}\n").unwrap();
+        }
+        for DraftUser { id, extension, roles, queues, supervises, edits, protected } in &self.users {
+            write!(text, "[[users]]\nid = {id:?}\nextension = {extension:?}\nroles = {roles:?}\n").unwrap();
+            write!(text, "queues = {queues:?}\nsupervises = {supervises:?}\nedits = {edits:?}\n").unwrap();
+            writeln!(text, "protected = {protected}").unwrap();
+        }
+        for DraftGroup { id, supervisors, members, outbound } in &self.groups {
+            write!(text, "[[groups]]\nid = {id:?}\nsupervisors = {supervisors:?}\nmembers = {members:?}\n").unwrap();
+            if let Some(outbound) = outbound {
+                writeln!(text, "outbound = {outbound}").unwrap();
+            }
+        }
+        text
+    }
+}
