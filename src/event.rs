@@ -143,6 +143,11 @@ impl AttributeSet {
         Some(Self(1 << bit))
     }
 
+    /// Every value of one key, each a set of its own.
+    pub fn values_of(key: Key) -> impl Iterator<Item = Self> {
+        ATTRIBUTE_VALUES.iter().enumerate().filter(move |(_, (of, _))| *of == key).map(|(bit, _)| Self(1 << bit))
+    }
+
     /// Every value of every key in `keys`.
     #[must_use]
     pub fn all_of(keys: KeySet) -> Self {

@@ -20,6 +20,7 @@
 //! - [`observe`]: the metrics.
 //! - [`server`], [`reload`]: sockets, and a new policy beside the old.
 //! - [`cli`]: the wiring.
+//! - [`fuzzing`]: the bodies of the fuzz targets, shared by `fuzz/` and `tests/corpus.rs`.
 //!
 //! A module imports only from those above it in this list's layers; `tests/tidy.rs` holds them to it.
 
@@ -30,6 +31,7 @@ pub mod config;
 pub mod decision;
 pub mod dialect;
 pub mod event;
+pub mod fuzzing;
 pub mod gate;
 pub mod limits;
 pub mod observe;

@@ -106,6 +106,10 @@ pub const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 /// Bytes of one request to the admin listener.
 pub const ADMIN_REQUEST_BYTES_MAX: usize = 64 * 1024;
+/// Answers of one page of `/what` and `/who`.
+pub const SURVEY_PAGE_ANSWERS_MAX: usize = 1_000;
+/// Questions that one page of `/what` and `/who` judges.
+pub const SURVEY_PAGE_QUESTIONS_MAX: u64 = 1_000_000;
 /// Requests that the admin listener serves at once.
 pub const ADMIN_REQUESTS_MAX: usize = 64;
 

@@ -2,7 +2,9 @@
 
 mod check;
 mod explain;
+mod models;
 mod serve;
+mod survey;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -37,6 +39,12 @@ enum Command {
     Check(check::Arguments),
     /// Judges one question offline, by the same code as the server, and says why.
     Explain(explain::Arguments),
+    /// Prints every action that an actor may do, and where.
+    What(survey::WhatArguments),
+    /// Prints who may do an action, and where.
+    Who(survey::WhoArguments),
+    /// Prints the role models as matrices: a row an action, a column a role.
+    Models(models::Arguments),
 }
 
 /// Runs what the arguments ask for; text for people goes to `out`.
@@ -45,6 +53,9 @@ pub fn run(arguments: Arguments, out: &mut (impl Write + Send)) -> ExitCode {
         Command::Serve => serve::run(&arguments.config, out),
         Command::Check(options) => check::run(&arguments.config, &options, out),
         Command::Explain(options) => explain::run(&arguments.config, &options, out),
+        Command::What(options) => survey::what(&arguments.config, &options, out),
+        Command::Who(options) => survey::who(&arguments.config, &options, out),
+        Command::Models(options) => models::run(&arguments.config, &options, out),
     };
     match ran {
         Ok(code) => ExitCode::from(code),

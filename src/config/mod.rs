@@ -44,7 +44,7 @@ pub fn load(folder: &Path, previous: &Policy) -> Result<Loaded, Problems> {
     let problems = RefCell::new(Problems::default());
     let warnings = RefCell::new(Problems::default());
     let process = process::read(folder, &problems, &mut warnings.borrow_mut());
-    let models = load_models(folder, &problems);
+    let models = read_models(folder, &problems);
     let mut organizations: Vec<crate::policy::Organization> = vec![];
     let mut ids = FreeIds::after(previous);
     for path in toml_files(&folder.join("organizations"), &problems) {
@@ -110,7 +110,19 @@ impl FreeIds {
     }
 }
 
-fn load_models(folder: &Path, problems: &RefCell<Problems>) -> HashMap<Box<str>, Arc<Model>> {
+/// Loads the role models of a configuration folder, and nothing else.
+///
+/// # Errors
+///
+/// Every problem of every model.
+pub fn load_models(folder: &Path) -> Result<Vec<Arc<Model>>, Problems> {
+    let problems = RefCell::new(Problems::default());
+    let models = read_models(folder, &problems);
+    let problems = problems.into_inner();
+    if problems.is_empty() { Ok(models.into_values().collect()) } else { Err(problems) }
+}
+
+fn read_models(folder: &Path, problems: &RefCell<Problems>) -> HashMap<Box<str>, Arc<Model>> {
     let files = toml_files(&folder.join("models"), problems);
     let models = files.into_iter().filter_map(|path| {
         let name = path.file_stem()?.to_str()?.to_owned();

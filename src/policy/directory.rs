@@ -258,6 +258,11 @@ impl Directory {
         rows.filter_map(|(position, _)| u32::try_from(position).ok().map(UserId))
     }
 
+    /// Every group, in the order of ids.
+    pub fn groups(&self) -> impl Iterator<Item = GroupId> {
+        (0_u16..).zip(&self.groups).map(|(position, _)| GroupId(position))
+    }
+
     /// Every queue, in the order of ids.
     pub fn queues(&self) -> impl Iterator<Item = (QueueId, &Queue)> {
         let queues = self.queues.iter().enumerate().filter_map(|(position, queue)| Some((position, queue.as_ref()?)));

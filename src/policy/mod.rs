@@ -9,8 +9,10 @@ pub mod directory;
 pub mod explain;
 pub mod facts;
 pub mod feature_codes;
+pub mod matrix;
 pub mod model;
 pub mod resolve;
+pub mod survey;
 
 use std::collections::HashMap;
 use std::sync::Arc;

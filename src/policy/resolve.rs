@@ -117,11 +117,9 @@ pub fn resolve<'p>(policy: &'p Policy, event: &Event<'_>) -> Result<Question<'p>
         None => None,
         Some(name) => Some(directory.group_named(name.as_str()).ok_or_else(|| known.denied(DenyReason::UnknownGroup))?),
     };
-    let kind = queue.and_then(|queue| directory.queue(queue)).map(|queue| queue.kind);
-    if kind.is_some_and(|kind| !action.kinds.is_empty() && !action.kinds.contains(&kind)) {
+    if !is_of_right_kind(action, queue, organization) {
         return Err(known.denied(DenyReason::WrongKind));
     }
-
     Ok(Question {
         organization,
         intent: event.intent,
@@ -147,6 +145,33 @@ fn attributes_used<'p>(action: &Action, event: &Event<'_>) -> Result<AttributeSe
     let names_a_conversation = given.iter().any(|(key, _)| key == Key::Conversation);
     let agents = AttributeSet::value(Key::Conversation, "agent").filter(|_| !names_a_conversation);
     Ok(given.union(agents.unwrap_or_default().intersection(used)))
+}
+
+/// Whether a question made of ids is one that [`resolve`] could have made: it has what its action needs, nothing that a
+/// targetless one ignores, and a queue of the right kind.
+#[must_use]
+pub fn accepts(question: &Question<'_>) -> bool {
+    let action = question.action;
+    let named = [
+        (Key::Queue, question.queue.is_some()),
+        (Key::From, question.from.is_some()),
+        (Key::Target, question.target.is_some()),
+        (Key::Group, question.group.is_some()),
+        (Key::Role, question.role.is_some()),
+    ];
+    let named = named.into_iter().filter_map(|(key, given)| given.then_some(key));
+    let given = named.chain(question.attributes.iter().map(|(key, _)| key)).fold(KeySet::EMPTY, KeySet::with);
+    let targetless = !question.attributes.intersection(action.targetless).is_empty();
+    let needed = if targetless { given.with(Key::Target) } else { given };
+    !lacks_attribute(action, question.attributes, needed)
+        && !(targetless && question.target.is_some())
+        && is_of_right_kind(action, question.queue, question.organization)
+}
+
+/// Whether the action is for queues of this kind; without a queue, or a list of kinds, it is.
+fn is_of_right_kind(action: &Action, queue: Option<QueueId>, organization: &Organization) -> bool {
+    let kind = queue.and_then(|queue| organization.directory.queue(queue)).map(|queue| queue.kind);
+    kind.is_none_or(|kind| action.kinds.is_empty() || action.kinds.contains(&kind))
 }
 
 fn lacks_attribute(action: &Action, attributes: AttributeSet, given: KeySet) -> bool {

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::serve::Listener;
 use axum::{Json, Router};
+use serde::Deserialize;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -18,8 +19,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::process::Store;
 use crate::dialect::DialectLabel;
-use crate::limits::ADMIN_REQUESTS_MAX;
+use crate::limits::{ADMIN_REQUESTS_MAX, SURVEY_PAGE_ANSWERS_MAX, SURVEY_PAGE_QUESTIONS_MAX};
 use crate::observe::metrics::Gauges;
+use crate::policy::survey::{Asked, Given, Survey};
 use crate::server::{Bound, House};
 
 /// The media type of Prometheus' text format.
@@ -41,6 +43,8 @@ where
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/status", get(status))
+        .route("/what", get(survey))
+        .route("/who", get(survey))
         .with_state(desk);
     let served = axum::serve(Limited::new(listener), router).with_graceful_shutdown(stop.cancelled_owned());
     if let Err(error) = served.await {
@@ -108,6 +112,45 @@ async fn status(State(desk): State<Arc<Desk>>) -> Json<serde_json::Value> {
         "state": { "store": store, "folder": house.settings.state.folder, "durable": false },
         "not_built_yet": house.settings.not_built_yet(),
     }))
+}
+
+/// What a survey over HTTP asks: `/what?org=acme&actor=1001`, `/who?org=acme&action=call.barge&target=1001`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SurveyQuery {
+    org: String,
+    actor: Option<String>,
+    action: Option<String>,
+    queue: Option<String>,
+    target: Option<String>,
+    via: Option<String>,
+    /// Where the page before ended.
+    #[serde(default)]
+    from: u64,
+    limit: Option<usize>,
+}
+
+/// One page of a survey; `next` says where the next one begins.
+async fn survey(State(desk): State<Arc<Desk>>, Query(query): Query<SurveyQuery>) -> Response {
+    let page = tokio::task::spawn_blocking(move || {
+        let policy = desk.house.gate.policy();
+        let organization = policy.organization(&query.org).ok_or_else(|| format!("no organization `{}`", query.org))?;
+        let asked = Asked {
+            actor: query.actor.as_deref(),
+            action: query.action.as_deref(),
+            queue: query.queue.as_deref(),
+            target: query.target.as_deref(),
+            via: query.via.as_deref(),
+        };
+        let given = Given::named(organization, &asked).map_err(|unknown| unknown.to_string())?;
+        let limit = query.limit.unwrap_or(SURVEY_PAGE_ANSWERS_MAX).min(SURVEY_PAGE_ANSWERS_MAX);
+        Ok::<_, String>(Survey::new(organization, given).page(query.from, limit, SURVEY_PAGE_QUESTIONS_MAX))
+    });
+    match page.await {
+        Ok(Ok(page)) => Json(page).into_response(),
+        Ok(Err(unknown)) => (StatusCode::NOT_FOUND, format!("{unknown}\n")).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
 }
 
 /// A listener that serves a bounded number of connections at once.

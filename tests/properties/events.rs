@@ -39,7 +39,12 @@ impl Asked {
             let unknown: Vec<&str> = unknown.into_iter().filter(|name| !draft.model.actions.contains(name)).collect();
             question.action = Some(dice.pick(&unknown).to_owned());
         } else {
-            question.action = Some(dice.pick(draft.model.actions).to_owned());
+            // Half of them are about what a phone or a dashboard does: that is where state and most conditions are.
+            let signaling = ["queue.login", "agent.", "queue.", "call.", "conversation.view", "disposition."];
+            let prefix = dice.pick(&signaling);
+            let some: Vec<&str> = draft.model.actions.iter().copied().filter(|name| name.starts_with(prefix)).collect();
+            let from = if some.is_empty() || dice.one_in(2) { draft.model.actions } else { &some };
+            question.action = Some(dice.pick(from).to_owned());
         }
         // Dialed codes carry their queue or target; beside them stands what the PBX knows of the call, at times too much.
         let often = if dialed { 3 } else { 1 };
@@ -160,19 +165,20 @@ impl Asked {
 
 /// Keys that this action may need, may use, or must ignore.
 fn draw_attributes(question: &mut Question, names: &Draft, dice: &mut Dice) {
-    let always = if question.digits.is_some() { 64 } else { 4 };
+    let always = if question.digits.is_some() { 64 } else { 2 };
     let mut given = |values: &[&str]| {
         let is_given = dice.one_in(always);
         let value = dice.pick(values);
         is_given.then(|| value.to_owned())
     };
-    question.field = given(&["avatar", "email", "role", "skills", "max_chats", "records", "billing", "details"]);
+    question.field =
+        given(&["avatar", "email", "role", "skills", "max_chats", "records", "recording", "billing", "details"]);
     question.section = given(&["call_permissions", "statuses", "other"]);
     question.kind = given(&["sms", "function", "api_token", "other"]);
     question.verb = given(&["view", "create", "edit", "delete"]);
     question.in_use = given(&["yes", "no"]);
     question.conversation = given(&["agent", "unassigned", "bot"]);
-    question.role = given(&["agent", "supervisor", "manager", "administrator", "owner"]);
+    question.role = given(&["agent", "supervisor", "manager", "administrator", "owner", "janitor"]);
     if dice.one_in(always) {
         question.from = Some(names.queue_name(dice).to_owned());
     }

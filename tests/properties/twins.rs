@@ -39,6 +39,8 @@ pub(crate) struct Said {
 pub(crate) struct Heard {
     pub(crate) said: Said,
     pub(crate) pair: Option<(ActionLabel, Reason)>,
+    /// A supervision is allowed.
+    pins_down: bool,
     revision: u64,
 }
 
@@ -61,7 +63,8 @@ impl Heard {
                 let modes = ["call.listen", "call.whisper", "call.barge"];
                 let mode = answer.mode.map(|mode| format!("call.{}", mode.name()));
                 assert_eq!(mode, answer.action.filter(|name| supervises && modes.contains(name)).map(str::to_owned));
-                Self { said, pair: Some((answer.label, answer.reason)), revision: answer.revision }
+                let pair = Some((answer.label, answer.reason));
+                Self { said, pair, pins_down: answer.mode.is_some(), revision: answer.revision }
             }
             Outcome::Faulty(error) => {
                 let said = Said {
@@ -72,7 +75,7 @@ impl Heard {
                     queues: vec![],
                     target: None,
                 };
-                Self { said, pair: None, revision: 0 }
+                Self { said, pair: None, pins_down: false, revision: 0 }
             }
         }
     }
@@ -253,7 +256,11 @@ impl Twins {
             let before = std::mem::replace(&mut tenant.sessions, after);
             tenant.ends = expected.ends;
             if in_order(&tenant.sessions) != rows(&tenant.table, policy.organization(&tenant.draft.name)) {
-                return Err(format!("DIFFERENT LOGINS after {}\nbefore {before:?}", asked.line("7")));
+                return Err(format!(
+                    "DIFFERENT LOGINS\nafter {}before {before:?}\nafter {:?}",
+                    asked.line("7"),
+                    tenant.sessions
+                ));
             }
         }
         Ok(())
@@ -276,7 +283,7 @@ impl Twins {
                 let heard = self.gate.ask(&asked.event(), self.now(), &mut self.scratch, |outcome| Heard::of(&outcome));
                 if logged_in != (heard.said.reason == "logged_out") {
                     return Err(format!(
-                        "DIFFERENT LOGINS: {} in {} of {}: the reference says {logged_in}, the gate {:?}",
+                        "DIFFERENT LOGINS\n{} in {} of {}: the reference says {logged_in}, the gate {:?}",
                         user.id, queue.id, tenant.draft.name, heard.said
                     ));
                 }
@@ -292,7 +299,7 @@ impl Twins {
         for tenant in &self.tenants {
             let theirs = rows(&tenant.table, policy.organization(&tenant.draft.name));
             if in_order(&tenant.sessions) != theirs {
-                return Err(format!("DIFFERENT LOGINS of {}: {:?}, {theirs:?}", tenant.draft.name, tenant.sessions));
+                return Err(format!("DIFFERENT LOGINS\nof {}: {:?}, {theirs:?}", tenant.draft.name, tenant.sessions));
             }
             for session in &tenant.sessions {
                 match session.ground {
@@ -307,7 +314,7 @@ impl Twins {
         }
         let counted = self.gate.session_counts();
         if counted != counts {
-            return Err(format!("DIFFERENT LOGINS: the reference counts {counts:?}, the gate {counted:?}"));
+            return Err(format!("DIFFERENT LOGINS\nthe reference counts {counts:?}, the gate {counted:?}"));
         }
         for position in 0..self.tenants.len() {
             self.compare_sessions_of(position)?;
@@ -435,18 +442,21 @@ fn through_the_line(gate: &Gate, asked: &Asked, now: Moment, scratch: &mut Queue
     let mut output = vec![];
     let mut dialect = Line::new(None);
     let Step::Ask { consumed, event, id } = dialect.next(line.as_bytes(), &mut output) else {
-        return Err(format!("DIFFERENT: {line:?} is no question"));
+        return Err(format!("DIFFERENT BYTES\n{line:?} is no question"));
     };
     if consumed != line.len() || event != asked.event() {
-        return Err(format!("DIFFERENT: {line:?} is read as {event:?}"));
+        return Err(format!("DIFFERENT BYTES\n{line:?} is read as {event:?}"));
     }
     let heard = gate.ask(&event, now, scratch, |outcome| {
         dialect.answer(id, &outcome, &mut output);
         Heard::of(&outcome)
     });
     let text = String::from_utf8(output).unwrap();
+    // A line names the target only where it pins a supervision down.
+    let target = heard.said.target.clone().filter(|_| heard.pins_down);
+    let written = Said { target, ..heard.said.clone() };
     match grammar::said_by(&text, "Q7") {
-        Some(said) if said == heard.said => Ok(heard),
-        said => Err(format!("DIFFERENT: {text:?} reads as {said:?}, and not as {:?}", heard.said)),
+        Some(said) if said == written => Ok(heard),
+        said => Err(format!("DIFFERENT BYTES\n{text:?} reads as {said:?}, and not as {written:?}")),
     }
 }

@@ -124,7 +124,7 @@ impl Draft {
     }
 
     fn draw_codes(&mut self, dice: &mut Dice) {
-        self.preset = self.model.name == "goto" && dice.one_in(4);
+        self.preset = dice.one_in(4);
         self.codes = dice.some(self.model.codes);
     }
 
@@ -161,10 +161,12 @@ impl Draft {
         for (id, extension) in ids.into_iter().zip(extensions) {
             let roles = match (self.model.one_role_a_user, self.users.is_empty()) {
                 (true, true) => vec!["owner"],
-                (true, false) => {
-                    let others: Vec<_> = self.model.roles.iter().filter(|role| **role != "owner").copied().collect();
-                    vec![dice.pick(&others)]
-                }
+                // Agents and those who supervise them are what most rules are about; a plain user has no role at all.
+                (true, false) => match dice.below(8) {
+                    0 => vec![],
+                    1..=4 => vec![dice.pick(&["agent", "supervisor"])],
+                    _ => vec![dice.pick(&["agent", "supervisor", "manager", "administrator"])],
+                },
                 (false, _) => dice.some(self.model.roles),
             };
             let supervises = dice.some(&queues);
@@ -249,6 +251,8 @@ impl Draft {
         // `*222{target}` and the preset's `*222` are one and the same code.
         let same = |one: &str, other: &str| one.trim_end_matches("{target}") == other.trim_end_matches("{target}");
         let inherited = preset.iter().filter(|(code, _)| !self.codes.iter().any(|(own, _)| same(own, code)));
+        // A code of the preset for an action that the model lacks means nothing.
+        let inherited = inherited.filter(|(_, action)| self.model.actions.contains(action));
         inherited.chain(&self.codes).copied().collect()
     }
 

@@ -216,20 +216,19 @@ fn walk(world: &World, sessions: &[Session], question: &Question, answer: &mut A
     let mut queue = None;
     if let (true, Some(name)) = (keys.has("queue"), &question.queue) {
         queue = world.queue(name);
-        let Some(queue) = queue else {
+        if queue.is_none() {
             return Err(Refused::Deny("unknown_queue"));
-        };
-        answer.queues.push(queue.number.clone());
+        }
     }
+    // OPEN: a move is answered with the queue that it leads to, and with none if either is unknown.
     let mut from = None;
     if let (true, Some(name)) = (keys.has("from"), &question.from) {
         from = world.queue(name);
-        let Some(from) = from else {
+        if from.is_none() {
             return Err(Refused::Deny("unknown_queue"));
-        };
-        // OPEN: a move is about both queues.
-        answer.queues.push(from.number.clone());
+        }
     }
+    answer.queues.extend(queue.map(|queue| queue.number.clone()));
     let mut target = None;
     if keys.has("target") && question.talks_of_an_agent(keys) {
         match (&question.target, &question.call) {

@@ -1,8 +1,43 @@
 //! Stories: what users do, told with the real binary over real sockets. One file a story.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::format_push_string,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::single_match_else,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    let_underscore_drop,
+    unreachable_pub,
+    reason = "a test that cannot go on fails"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;
 
+/// The organization that the rules are told about.
+mod office;
+
+mod captures;
+mod check;
+mod explain;
+mod fastagi;
+mod feature_codes;
 mod first_minute;
+mod garbage;
+mod kept_access;
+mod leases;
+mod limits;
+mod line;
+mod login;
+mod metrics;
+mod order_of_checks;
+mod overload;
+mod reload;
+mod stop;
+mod supervision;
+mod supervisor_login;
+mod tenants;
+mod unbuilt;

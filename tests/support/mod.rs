@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
@@ -361,4 +362,56 @@ fn unchunk(mut body: &str) -> String {
         body = &rest[size + 2..];
     }
     whole
+}
+
+// What single stories need beside it ------------------------------------------------------------------------------------
+
+impl Folder {
+    /// Where the text first stands in a file of the folder, as problems cite it: `file:line:column`.
+    pub fn place(&self, file: &str, text: &str) -> String {
+        let content = self.read(file);
+        let start = content.find(text).unwrap_or_else(|| panic!("{file} does not hold {text:?}"));
+        let before = content.get(..start).unwrap();
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap().chars().count() + 1;
+        format!("{}:{line}:{column}", self.path().join(file).display())
+    }
+
+    pub fn remove(&self, file: &str) {
+        fs::remove_file(self.path().join(file)).unwrap();
+    }
+}
+
+impl Sidecar {
+    /// A client of the line dialect on the Unix socket.
+    pub fn unix_line(&self) -> LineClient<UnixStream> {
+        LineClient::new(connect_unix(&self.socket("line_unix")))
+    }
+
+    /// Sends the signal this many times in a row, as fast as a shell can.
+    pub fn signal_often(&self, name: &str, times: usize) {
+        let script = format!("i=0; while [ $i -lt {times} ]; do kill -s {name} {}; i=$((i+1)); done", self.id());
+        assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
+    }
+
+    /// Ends the process as a crash does: nothing is drained, nothing is cleaned up.
+    pub fn crash(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+/// A connection to a Unix socket that fails a test instead of hanging it.
+pub fn connect_unix(path: &Path) -> UnixStream {
+    let stream = UnixStream::connect(path).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// Everything that the peer says until it ends its side.
+pub fn hear_out(stream: &mut impl Read) -> String {
+    let mut heard = vec![];
+    stream.read_to_end(&mut heard).unwrap();
+    String::from_utf8(heard).unwrap()
 }

@@ -1,0 +1,148 @@
+//! `queuewarden what` and `queuewarden who`: what an actor may do and where, and who may do an action.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use crate::cli::{EXIT_CONFIGURATION, EXIT_FAILED};
+use crate::config;
+use crate::policy::Policy;
+use crate::policy::survey::{Allowed, Asked, Given, Page, Survey};
+
+/// Questions that one stretch of the walk judges.
+const QUESTIONS_PER_PAGE: u64 = 1_000_000;
+/// Answers that one stretch of the walk collects.
+const ALLOWED_PER_PAGE: usize = 10_000;
+
+/// Options of `what`.
+#[derive(Debug, clap::Args)]
+pub(super) struct WhatArguments {
+    /// The organization.
+    #[arg(long, value_name = "NAME")]
+    org: String,
+    /// Who asks: an extension or a user id.
+    #[arg(long, value_name = "USER")]
+    actor: String,
+    #[command(flatten)]
+    narrowing: Narrowing,
+}
+
+/// Options of `who`.
+#[derive(Debug, clap::Args)]
+pub(super) struct WhoArguments {
+    /// The organization.
+    #[arg(long, value_name = "NAME")]
+    org: String,
+    /// The action.
+    #[arg(long, value_name = "NAME")]
+    action: String,
+    #[command(flatten)]
+    narrowing: Narrowing,
+}
+
+/// What narrows a survey.
+#[derive(Debug, clap::Args)]
+struct Narrowing {
+    /// Only on this user.
+    #[arg(long, value_name = "USER")]
+    target: Option<String>,
+    /// Only in this queue.
+    #[arg(long, value_name = "QUEUE")]
+    queue: Option<String>,
+    /// By this channel: phone or dashboard.
+    #[arg(long, value_name = "CHANNEL", default_value = "phone")]
+    via: String,
+    /// At most this many answers.
+    #[arg(long, value_name = "COUNT", default_value_t = 1_000)]
+    limit: usize,
+    /// Prints JSON instead of text, an answer a line.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn what(folder: &Path, options: &WhatArguments, out: &mut impl Write) -> io::Result<u8> {
+    let narrowing = &options.narrowing;
+    let asked = Asked { actor: Some(&options.actor), action: None, ..narrowing.asked() };
+    run(folder, &options.org, &asked, narrowing, out)
+}
+
+pub(super) fn who(folder: &Path, options: &WhoArguments, out: &mut impl Write) -> io::Result<u8> {
+    let narrowing = &options.narrowing;
+    let asked = Asked { actor: None, action: Some(&options.action), ..narrowing.asked() };
+    run(folder, &options.org, &asked, narrowing, out)
+}
+
+impl Narrowing {
+    fn asked(&self) -> Asked<'_> {
+        Asked {
+            actor: None,
+            action: None,
+            queue: self.queue.as_deref(),
+            target: self.target.as_deref(),
+            via: Some(&self.via),
+        }
+    }
+}
+
+fn run(folder: &Path, org: &str, asked: &Asked<'_>, narrowing: &Narrowing, out: &mut impl Write) -> io::Result<u8> {
+    let policy = match config::load(folder, &Policy::default()) {
+        Ok(loaded) => loaded.policy,
+        Err(problems) => {
+            writeln!(out, "{problems}")?;
+            return Ok(EXIT_CONFIGURATION);
+        }
+    };
+    let Some(organization) = policy.organization(org) else {
+        writeln!(out, "there is no organization `{org}`")?;
+        return Ok(EXIT_FAILED);
+    };
+    let given = match Given::named(organization, asked) {
+        Ok(given) => given,
+        Err(unknown) => {
+            writeln!(out, "{unknown}")?;
+            return Ok(EXIT_FAILED);
+        }
+    };
+    let survey = Survey::new(organization, given);
+    let mut printed = 0_usize;
+    let mut from = Some(0);
+    while let Some(position) = from {
+        let room = narrowing.limit.saturating_sub(printed);
+        if room == 0 {
+            writeln!(out, "more than {}: raise --limit", narrowing.limit)?;
+            break;
+        }
+        let Page { allowed, next } = survey.page(position, room.min(ALLOWED_PER_PAGE), QUESTIONS_PER_PAGE);
+        for answer in &allowed {
+            print(answer, narrowing.json, out)?;
+        }
+        printed = printed.saturating_add(allowed.len());
+        from = next;
+    }
+    if printed == 0 && !narrowing.json {
+        writeln!(out, "nothing: no grant of the role model allows it")?;
+    }
+    Ok(0)
+}
+
+fn print(answer: &Allowed, json: bool, out: &mut impl Write) -> io::Result<()> {
+    if json {
+        return writeln!(out, "{}", serde_json::to_string(answer).map_err(io::Error::other)?);
+    }
+    write!(out, "{:<8} {:<20}", answer.actor, answer.action)?;
+    let named = [
+        ("from", &answer.from),
+        ("queue", &answer.queue),
+        ("target", &answer.target),
+        ("group", &answer.group),
+        ("role", &answer.role),
+    ];
+    for (key, value) in named {
+        if let Some(value) = value {
+            write!(out, " {key}={value}")?;
+        }
+    }
+    for attribute in &answer.attributes {
+        write!(out, " {attribute}")?;
+    }
+    writeln!(out, " ({})", answer.reason)
+}

@@ -1,0 +1,173 @@
+//! Given the phones of one PBX or another, when a code is dialed, then it means what that PBX's people mean by it; of two that
+//! match, the longer one wins.
+
+use crate::office::{OFFICE, play};
+
+/// The office with this preset and these codes of its own.
+fn dialing(preset: Option<&str>, own: &str) -> String {
+    let office = OFFICE.replace("\"*45\" = \"queue.toggle\"", own);
+    let line = "feature_code_preset = \"asterisk\"\n";
+    office.replace(line, &preset.map_or(String::new(), |preset| line.replace("asterisk", preset)))
+}
+
+/// Given a preset, when its codes are dialed, then they are what FEATURE_CODES.md says of that system; codes that mean
+/// nothing of ours, or are not documented, are no codes.
+#[test]
+fn each_preset_is_what_its_system_dials() {
+    let login = "allow assigned queue.login 600";
+    let logout = "allow logged_out queue.logout 600";
+    let listen = "allow role_permits call.listen 600";
+    let whisper = "allow role_permits call.whisper 600";
+    let barge = "allow role_permits call.barge 600";
+    let nothing = "deny unknown_feature_code";
+    let presets: &[(&str, &[(&str, &str)])] = &[
+        (
+            "goto",
+            &[
+                ("1001 *13600", login),
+                ("1001 *13", "allow already_logged_in queue.login 600"),
+                ("2001 *171001 queue=600", listen),
+                ("1001 *14600", nothing),
+                ("1001 *19", nothing),
+            ],
+        ),
+        (
+            "freepbx",
+            &[
+                ("1001 *45600", login),
+                ("1001 *45600", logout),
+                ("1001 *45", login),
+                ("1001 600**", logout),
+                ("1001 600*", login),
+                ("1001 *46600", nothing),
+                ("1001 *47", nothing),
+                ("1001 *11", nothing),
+                ("2001 5551001 queue=600", nothing),
+            ],
+        ),
+        (
+            "fusionpbx",
+            &[
+                ("1001 *22", login),
+                ("1001 *22", logout),
+                ("1001 *22600", nothing),
+                ("2001 *331001 queue=600", listen),
+                ("1001 *23", nothing),
+            ],
+        ),
+        (
+            "yeastar_s",
+            &[
+                ("1001 600*", login),
+                ("1001 600**", logout),
+                ("1001 *75600", login),
+                ("1001 *75600", logout),
+                ("2001 *901001 queue=600", listen),
+                ("2001 *911001 queue=600", whisper),
+                ("2001 *921001 queue=600", barge),
+                ("1001 *75", nothing),
+            ],
+        ),
+        (
+            "yeastar_p",
+            &[
+                ("2001 *511001 queue=600", listen),
+                ("2001 *521001 queue=600", whisper),
+                ("2001 *531001 queue=600", barge),
+                ("1001 600*", nothing),
+            ],
+        ),
+        (
+            "grandstream",
+            &[
+                ("1001 600*", login),
+                ("1001 *83", "allow paused queue.pause 600"),
+                ("1001 600**", logout),
+                ("2001 *541001 queue=600", listen),
+                ("2001 *551001 queue=600", whisper),
+                ("2001 *561001 queue=600", barge),
+            ],
+        ),
+        (
+            "asterisk",
+            &[
+                ("1001 *13600", login),
+                ("1001 *15600", "allow paused queue.pause 600"),
+                ("1001 *16", "allow resumed queue.resume 600"),
+                ("1001 *14600", logout),
+                ("1001 *13", login),
+                ("1001 *14", logout),
+                ("2001 *2211001 queue=600", listen),
+                ("2001 *2221001 queue=600", whisper),
+                ("2001 *2231001 queue=600", barge),
+                ("2001 *2241001 queue=600", nothing),
+            ],
+        ),
+    ];
+    for (preset, steps) in presets {
+        play(&dialing(Some(preset), ""), steps);
+    }
+    play(&dialing(None, ""), &[("1001 *13600", nothing), ("1001 *13", nothing), ("2001 *2211001 queue=600", nothing)]);
+}
+
+/// Given codes of every shape, when digits are dialed that more than one of them matches, then the one with the most literal
+/// digits wins.
+#[test]
+fn the_longest_match_wins_whatever_its_shape() {
+    let own = r#"
+"*5{queue}" = "queue.login"
+"*51{target}" = "call.listen"
+"*51" = "queue.resume"
+"{queue}*" = "queue.logout"
+"{queue}**" = "queue.pause"
+"*6{queue}*" = "queue.toggle"
+"*6600*" = "queue.login"
+"7#{queue}" = "queue.login"
+"*77" = "agent.end_wrapup"
+"#
+    .trim();
+    play(
+        &dialing(None, own),
+        &[
+            ("1001 *5600", "allow assigned queue.login 600"),
+            ("1001 *51600", "deny unknown_target call.listen"),
+            ("2001 *511001 queue=600", "allow role_permits call.listen 600"),
+            ("1001 *51", "allow resumed queue.resume 600"),
+            ("1001 600**", "allow paused queue.pause 600"),
+            ("1001 600*", "allow logged_out queue.logout 600"),
+            ("1001 *6600*", "allow assigned queue.login 600"),
+            ("1001 *6601*", "deny unassigned_barred queue.login 601"),
+            ("1001 7#600", "allow already_logged_in queue.login 600"),
+            ("2001 *771001 queue=600", "allow role_permits agent.end_wrapup 600"),
+            ("1001 600***", "deny unknown_feature_code"),
+            ("1001 *5", "deny unknown_feature_code"),
+            ("1001 *5600#", "deny unknown_feature_code"),
+            ("1001 *50000000000000600", "deny unknown_queue queue.login"),
+            ("1001 *500000000000000600", "deny unknown_feature_code"),
+        ],
+    );
+}
+
+/// Given a preset and codes of one's own, when a code is in both, then one's own is meant, and the rest of the preset stays.
+#[test]
+fn an_organization_adds_to_its_preset_and_overrides_it() {
+    play(
+        &dialing(Some("goto"), "\"*13\" = \"queue.toggle\"\n\"*221\" = \"call.listen\""),
+        &[
+            ("1001 *13600", "allow assigned queue.login 600"),
+            ("1001 *13600", "allow logged_out queue.logout 600"),
+            ("1001 *13", "allow assigned queue.login 600"),
+            ("1001 *13", "allow logged_out queue.logout 600"),
+            ("2001 *2211001 queue=600", "allow role_permits call.listen 600"),
+            ("2001 *171001 queue=600", "allow role_permits call.listen 600"),
+        ],
+    );
+    // Only the form with a queue is one's own here.
+    play(
+        &dialing(Some("goto"), "\"*13{queue}\" = \"queue.logout\""),
+        &[
+            ("1001 *13", "allow assigned queue.login 600"),
+            ("1001 *13600", "allow logged_out queue.logout 600"),
+        ],
+    );
+}

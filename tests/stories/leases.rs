@@ -1,0 +1,62 @@
+//! Given a supervisor who logs somebody in for some time, when that time is over, then the login has ended by itself.
+
+use std::time::{Duration, Instant};
+
+use crate::office::{OFFICE, with_switched};
+use crate::support::{Folder, Sidecar, wait_until};
+
+const EXPIRED: &str = "queuewarden_leases_expired_total";
+const BY_SUPERVISOR: &str = r#"queuewarden_sessions{ground="supervisor"}"#;
+
+fn is(sidecar: &Sidecar, series: &str, value: f64) -> bool {
+    (sidecar.metric(series) - value).abs() < f64::EPSILON
+}
+
+#[test]
+fn a_login_for_some_seconds_ends_by_itself_and_others_stay() {
+    let sidecar = Sidecar::start(&Folder::with("acme.toml", OFFICE));
+    let mut line = sidecar.line();
+    let began = Instant::now();
+    for target in ["3001", "3002"] {
+        let heard = line.ask(&format!("do org=acme actor=2001 action=agent.login target={target} queue=600 for=1"));
+        assert_eq!(heard, "allow action=agent.login queue=600 reason=supervisor_login policy=1");
+    }
+    // Until logout; and one's own login, to which `for` means nothing.
+    line.ask("do org=acme actor=2002 action=agent.login target=3001 queue=601");
+    line.ask("do org=acme actor=1001 action=queue.login queue=600 for=1");
+    // Asking again prolongs nothing.
+    let again = line.ask("do org=acme actor=2001 action=agent.login target=3001 queue=600 for=3600");
+    assert_eq!(again, "allow action=agent.login queue=600 reason=already_logged_in policy=1");
+    assert!(is(&sidecar, BY_SUPERVISOR, 3.0));
+    // One of the two leaves early: that is no lease that ran out.
+    assert!(line.ask("dial org=acme actor=3002 digits=*14").starts_with("allow"));
+    wait_until("the lease to end", || is(&sidecar, EXPIRED, 1.0));
+    assert!(began.elapsed() < Duration::from_secs(5), "a second is a second");
+    assert!(is(&sidecar, BY_SUPERVISOR, 1.0));
+    assert_eq!(
+        line.ask("do org=acme actor=3001 action=queue.logout queue=600"),
+        "deny action=queue.logout queue=600 reason=not_logged_in policy=1"
+    );
+    assert_eq!(line.ask("dial org=acme actor=3001 digits=*14"), "allow action=queue.logout queues=601 reason=logged_out policy=1");
+    assert_eq!(line.ask("dial org=acme actor=1001 digits=*14"), "allow action=queue.logout queues=600 reason=logged_out policy=1");
+    assert!(is(&sidecar, EXPIRED, 1.0));
+}
+
+#[test]
+fn the_organization_says_how_long_a_login_lasts_and_may_last() {
+    let office = with_switched(&["allow_unassigned_login"]) + "\n[leases]\ndefault_seconds = 1\nmax_seconds = 60\n";
+    let sidecar = Sidecar::start(&Folder::with("acme.toml", &office));
+    let mut line = sidecar.line();
+    let login = "do org=acme actor=2001 action=agent.login target=1001 queue=600";
+    for (seconds, answer) in [
+        ("61", "error reason=malformed key=for"),
+        ("0", "error reason=malformed key=for"),
+        ("60", "allow action=agent.login queue=600 reason=supervisor_login policy=1"),
+    ] {
+        assert_eq!(line.ask(&format!("{login} for={seconds}")), answer, "{seconds}");
+    }
+    // Without `for` the default: the session in the other queue is the one that ends.
+    line.ask("do org=acme actor=2002 action=agent.login target=1001 queue=601");
+    wait_until("the lease to end", || is(&sidecar, EXPIRED, 1.0));
+    assert_eq!(line.ask("dial org=acme actor=1001 digits=*14"), "allow action=queue.logout queues=600 reason=logged_out policy=1");
+}

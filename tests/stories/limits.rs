@@ -1,0 +1,107 @@
+//! Given an organization that bounds its login sessions, when one more would break a bound, then it is refused with that
+//! bound's reason, and of many who race for the last place exactly one gets it.
+
+use std::sync::Barrier;
+use std::thread;
+
+use crate::office::{OFFICE, play, with_switched};
+use crate::support::{Folder, Sidecar};
+
+fn bounded(bounds: &str) -> String {
+    format!("{}\n[limits]\n{bounds}\n", with_switched(&["allow_unassigned_login"]))
+}
+
+#[test]
+fn one_login_too_many_is_refused_with_the_reason_of_its_bound() {
+    play(
+        &bounded("logins_per_user_max = 2"),
+        &[
+            ("1001 *13600", "allow assigned queue.login 600"),
+            ("1001 *13601", "allow unassigned_allowed queue.login 601"),
+            ("1001 *13602", "deny user_logins_at_limit queue.login 602"),
+            ("2001 agent.login target=1001 queue=600", "allow already_logged_in agent.login 600"),
+            ("2002 agent.login target=1001 queue=601", "allow already_logged_in agent.login 601"),
+            ("1001 *14600", "allow logged_out queue.logout 600"),
+            ("1001 *13602", "allow unassigned_allowed queue.login 602"),
+            ("2001 agent.login target=1001 queue=600", "deny user_logins_at_limit agent.login 600"),
+        ],
+    );
+    play(
+        &bounded("logins_per_queue_max = 1"),
+        &[
+            ("1001 *13600", "allow assigned queue.login 600"),
+            ("1002 *13600", "deny queue_logins_at_limit queue.login 600"),
+            ("2001 agent.login target=1002 queue=600", "deny queue_logins_at_limit agent.login 600"),
+            ("1002 *13601", "allow unassigned_allowed queue.login 601"),
+            ("1001 *13600", "allow already_logged_in queue.login 600"),
+            ("1001 *14600", "allow logged_out queue.logout 600"),
+            ("1002 *13600", "allow assigned queue.login 600"),
+        ],
+    );
+    play(
+        &bounded("logins_max = 2"),
+        &[
+            ("1001 *13600", "allow assigned queue.login 600"),
+            ("3001 *13601", "allow unassigned_allowed queue.login 601"),
+            ("1002 *13600", "deny organization_logins_at_limit queue.login 600"),
+            ("1001 *13", "allow already_logged_in queue.login 600"),
+            ("1001 *14", "allow logged_out queue.logout 600"),
+            ("1002 *13600", "allow assigned queue.login 600"),
+        ],
+    );
+}
+
+/// Given room for one login where a code without a queue asks for two, when it is dialed, then all of it is refused and
+/// nothing of it happened.
+#[test]
+fn a_login_to_every_queue_happens_whole_or_not_at_all() {
+    for (bounds, reason) in
+        [("logins_per_user_max = 1", "user_logins_at_limit"), ("logins_max = 1", "organization_logins_at_limit")]
+    {
+        play(
+            &bounded(bounds),
+            &[
+                ("1003 *13", &format!("deny {reason} queue.login 600,601")),
+                ("1003 *14", "deny not_logged_in queue.logout"),
+                ("1003 *13601", "allow assigned queue.login 601"),
+                ("1003 *13", &format!("deny {reason} queue.login 600,601")),
+                ("1003 *14", "allow logged_out queue.logout 601"),
+            ],
+        );
+    }
+    play(
+        &bounded("logins_per_queue_max = 1"),
+        &[
+            ("1001 *13601", "allow unassigned_allowed queue.login 601"),
+            ("1003 *13", "deny queue_logins_at_limit queue.login 600,601"),
+            ("1003 *14", "deny not_logged_in queue.logout"),
+        ],
+    );
+}
+
+#[test]
+fn of_many_who_race_for_the_last_place_exactly_one_gets_it() {
+    let office = format!("{OFFICE}\n[limits]\nlogins_per_queue_max = 1\n");
+    let sidecar = Sidecar::start(&Folder::with("acme.toml", &office));
+    let racers = ["1001", "1002", "1003", "1004", "3002", "2004"];
+    let start = Barrier::new(racers.len());
+    for _ in 0..20 {
+        let heard: Vec<(&str, String)> = thread::scope(|scope| {
+            let race = |racer| {
+                let (sidecar, start) = (&sidecar, &start);
+                move || {
+                    let mut line = sidecar.line();
+                    start.wait();
+                    (racer, line.ask(&format!("dial org=acme actor={racer} digits=*13600")))
+                }
+            };
+            let racing: Vec<_> = racers.iter().map(|&racer| scope.spawn(race(racer))).collect();
+            racing.into_iter().map(|racer| racer.join().unwrap()).collect()
+        });
+        let winners: Vec<&str> = heard.iter().filter(|(_, heard)| heard.starts_with("allow")).map(|(who, _)| *who).collect();
+        assert_eq!(winners.len(), 1, "{heard:?}");
+        assert!(heard.iter().all(|(_, heard)| heard.contains("reason=assigned") || heard.contains("queue_logins_at_limit")));
+        let left = sidecar.ask(&format!("dial org=acme actor={} digits=*14", winners[0]));
+        assert_eq!(left, "allow action=queue.logout queues=600 reason=logged_out policy=1");
+    }
+}

@@ -1,0 +1,221 @@
+//! The organization that the rules are told about, and one way to put a question in every dialect.
+//!
+//! A question is written `ACTOR WHAT [KEY=VALUE…]`, where WHAT is dialed digits or the name of an action, and an answer
+//! `VERDICT REASON [ACTION] [QUEUES]` or `error REASON [KEY]`, whichever dialect spoke.
+
+use std::net::TcpStream;
+
+use crate::support::{Folder, LineClient, Sidecar};
+
+/// Four queues of three kinds, and somebody of every sort. Each switch stands here once, at its default.
+pub const OFFICE: &str = r#"
+organization = "acme"
+model = "goto"
+feature_code_preset = "asterisk"
+
+[feature_codes]
+"*45" = "queue.toggle"
+
+[settings]
+allow_unassigned_login = false
+
+[settings.supervisor]
+limit_to_assigned_queues = true
+supervise_outside_queues = false
+supervise_peers = false
+
+[settings.contact_admin]
+may_supervise = false
+
+[[queues]]
+id = "q0"
+number = "600"
+
+[[queues]]
+id = "q1"
+number = "601"
+kind = "ring_group"
+
+[[queues]]
+id = "q2"
+number = "602"
+
+[[queues]]
+id = "q3"
+number = "603"
+kind = "inbox"
+
+[[users]]
+id = "agent"
+extension = "1001"
+roles = ["agent"]
+queues = ["q0"]
+
+[[users]]
+id = "agent_too"
+extension = "1002"
+roles = ["agent"]
+queues = ["q0"]
+
+[[users]]
+id = "agent_of_two"
+extension = "1003"
+roles = ["agent"]
+queues = ["q1", "q0"]
+
+[[users]]
+id = "protected"
+extension = "1004"
+roles = ["agent"]
+queues = ["q0"]
+protected = true
+
+[[users]]
+id = "supervisor"
+extension = "2001"
+roles = ["supervisor"]
+supervises = ["q0"]
+
+[[users]]
+id = "supervisor_of_q1"
+extension = "2002"
+roles = ["supervisor"]
+supervises = ["q1"]
+
+[[users]]
+id = "protected_supervisor"
+extension = "2003"
+roles = ["supervisor"]
+supervises = ["q0"]
+protected = true
+
+[[users]]
+id = "both"
+extension = "2004"
+roles = ["agent", "supervisor"]
+queues = ["q0"]
+supervises = ["q1"]
+
+[[users]]
+id = "admin"
+extension = "2005"
+roles = ["contact_admin"]
+
+[[users]]
+id = "admin_and_supervisor"
+extension = "2006"
+roles = ["contact_admin", "supervisor"]
+supervises = ["q0"]
+
+[[users]]
+id = "plain"
+extension = "3001"
+
+[[users]]
+id = "plain_in_queue"
+extension = "3002"
+queues = ["q0"]
+
+[[users]]
+id = "plain_over_queue"
+extension = "3003"
+supervises = ["q0"]
+"#;
+
+/// The office with these switches turned over.
+pub fn with_switched(switches: &[&str]) -> String {
+    switches.iter().fold(OFFICE.to_owned(), |text, switch| {
+        let (on, off) = (format!("\n{switch} = true\n"), format!("\n{switch} = false\n"));
+        assert!(text.contains(&on) || text.contains(&off), "the office has no switch {switch}");
+        if text.contains(&on) { text.replace(&on, &off) } else { text.replace(&off, &on) }
+    })
+}
+
+/// Two offices side by side that differ in nothing but their name: one is asked in the line dialect, the other by
+/// FastAGI. Their login sessions are their own, so each has to come to the same answers by itself.
+pub struct Twins {
+    pub sidecar: Sidecar,
+    line: LineClient<TcpStream>,
+}
+
+const BY_LINE: &str = "by_line";
+const BY_FASTAGI: &str = "by_fastagi";
+
+impl Twins {
+    pub fn open(office: &str) -> Self {
+        let called = |name| office.replace("organization = \"acme\"", &format!("organization = \"{name}\""));
+        let folder = Folder::with("line.toml", &called(BY_LINE));
+        folder.write("organizations/fastagi.toml", &called(BY_FASTAGI));
+        let sidecar = Sidecar::start(&folder);
+        let line = sidecar.line();
+        Self { sidecar, line }
+    }
+
+    /// The answer to the question, which has to be the same in both dialects.
+    pub fn ask(&mut self, question: &str) -> String {
+        let heard = by_line(&mut self.line, BY_LINE, question);
+        // FastAGI has no word for an error: it denies, and has no place for the key.
+        let expected = match heard.strip_prefix("error ") {
+            Some(error) => format!("deny {}", error.split(' ').next().unwrap()),
+            None => heard.clone(),
+        };
+        assert_eq!(by_fastagi(&self.sidecar, BY_FASTAGI, question), expected, "{question}: not what the line heard");
+        heard
+    }
+}
+
+/// Asks each question in turn, in both dialects, and compares the answer.
+pub fn play(office: &str, steps: &[(&str, &str)]) {
+    let mut twins = Twins::open(office);
+    for (position, (question, answer)) in steps.iter().enumerate() {
+        assert_eq!(twins.ask(question), *answer, "step {position}: {question}");
+    }
+}
+
+/// Puts the question to this organization in the line dialect.
+pub fn by_line(line: &mut LineClient<TcpStream>, organization: &str, question: &str) -> String {
+    let Asked { actor, what, more } = read(question);
+    let key = if is_dialed(what) { "digits" } else { "action" };
+    let verb = if is_dialed(what) { "dial" } else { "do" };
+    let more: String = more.iter().map(|pair| format!(" {pair}")).collect();
+    let reply = line.ask(&format!("{verb} org={organization} actor={actor} {key}={what}{more}"));
+    let mut words = reply.split(' ');
+    let verdict = words.next().unwrap();
+    let pairs: Vec<(&str, &str)> = words.map(|pair| pair.split_once('=').expect(&reply)).collect();
+    let value = |key: &str| pairs.iter().find(|(name, _)| *name == key).map_or("", |(_, value)| value);
+    let queues = if value("queues").is_empty() { value("queue") } else { value("queues") };
+    in_short([verdict, value("reason"), value("action"), value("key"), queues])
+}
+
+/// Puts the question to this organization by FastAGI.
+pub fn by_fastagi(sidecar: &Sidecar, organization: &str, question: &str) -> String {
+    let Asked { actor, what, mut more } = read(question);
+    let digits = format!("digits={what}");
+    if is_dialed(what) {
+        more.push(&digits);
+    }
+    let action = if is_dialed(what) { "dial" } else { what };
+    let answer = sidecar.agi(actor, &format!("{organization}/{action}"), &more);
+    let verdict = answer["QW_VERDICT"].to_ascii_lowercase();
+    let queues = answer["QW_QUEUES"].replace('&', ",");
+    in_short([&verdict, &answer["QW_REASON"], &answer["QW_ACTION"], &queues, ""])
+}
+
+struct Asked<'a> {
+    actor: &'a str,
+    what: &'a str,
+    more: Vec<&'a str>,
+}
+
+fn read(question: &str) -> Asked<'_> {
+    let mut words = question.split(' ');
+    Asked { actor: words.next().unwrap(), what: words.next().expect(question), more: words.collect() }
+}
+
+fn is_dialed(what: &str) -> bool {
+    what.bytes().all(|byte| byte.is_ascii_digit() || byte == b'*' || byte == b'#')
+}
+
+fn in_short(words: [&str; 5]) -> String {
+    words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,211 @@
+//! Given calls in queues and outside of them, when somebody wants to listen, whisper or barge, then role, queue and target
+//! decide, and what is allowed is pinned down for the PBX.
+
+use crate::office::{OFFICE, Twins, play, with_switched};
+
+const MODES: [&str; 3] = ["call.listen", "call.whisper", "call.barge"];
+
+/// Asks the same for each way of supervising; `*` in the answer stands for the action.
+fn in_every_mode(office: &str, steps: &[(&str, &str)]) {
+    let mut twins = Twins::open(office);
+    for mode in MODES {
+        for (question, answer) in steps {
+            assert_eq!(twins.ask(&question.replacen('*', mode, 1)), answer.replacen('*', mode, 1), "{question}");
+        }
+    }
+}
+
+/// Given the limit to assigned queues, when a supervisor supervises a call of their queue, then they may, and elsewhere
+/// they may not: R10, R11, R12, R37, R48, V15, V16. Serving the queue matters for nothing here.
+#[test]
+fn a_supervisor_supervises_the_calls_of_their_queues() {
+    in_every_mode(
+        OFFICE,
+        &[
+            ("2001 * target=1001 queue=600", "allow role_permits * 600"),
+            ("2001 * target=agent queue=q0 call=c-77", "allow role_permits * 600"),
+            ("2001 * target=3001 queue=600 via=dashboard", "allow role_permits * 600"),
+            ("2001 * target=1001 queue=601", "deny queue_out_of_scope * 601"),
+            ("2002 * target=1001 queue=600", "deny queue_out_of_scope * 600"),
+            ("2004 * target=1001 queue=600", "deny queue_out_of_scope * 600"),
+        ],
+    );
+}
+
+/// Given the codes of the shipped dialplan, when they are dialed with the queue of the call, then each is its mode.
+#[test]
+fn the_codes_for_listen_whisper_and_barge_carry_the_target() {
+    play(
+        OFFICE,
+        &[
+            ("2001 *2211001 queue=600", "allow role_permits call.listen 600"),
+            ("2001 *2221001 queue=600 call=PJSIP/1001~1%2!", "allow role_permits call.whisper 600"),
+            ("2001 *2231001 queue=600", "allow role_permits call.barge 600"),
+            ("2001 *2211001 queue=601", "deny queue_out_of_scope call.listen 601"),
+            ("2001 *2211001", "deny no_queue_context call.listen"),
+            ("2001 *2219999 queue=600", "deny unknown_target call.listen 600"),
+            ("1002 *2231001 queue=600", "deny supervisor_role_required call.barge 600"),
+        ],
+    );
+}
+
+/// Given the limit is lifted, when a supervisor supervises any call, in a queue or not, then they may: R38, V17.
+#[test]
+fn without_the_limit_a_supervisor_supervises_everywhere() {
+    in_every_mode(
+        &with_switched(&["limit_to_assigned_queues"]),
+        &[
+            ("2001 * target=1001 queue=602", "allow role_permits * 602"),
+            ("2002 * target=1001 queue=600", "allow role_permits * 600"),
+            ("2001 * target=1001", "allow role_permits *"),
+            ("2001 * target=3001", "allow role_permits *"),
+        ],
+    );
+}
+
+/// Given somebody without the supervisor role, when they would supervise, then no: R18, V18. A contact admin is not listed
+/// either, and the switch that lets them is off (R19, V19).
+#[test]
+fn without_the_supervisor_role_nobody_supervises() {
+    in_every_mode(
+        OFFICE,
+        &[
+            ("1001 * target=1002 queue=600", "deny supervisor_role_required * 600"),
+            ("1001 * target=1002", "deny supervisor_role_required *"),
+            ("3001 * target=1001 queue=600", "deny supervisor_role_required * 600"),
+            ("3003 * target=1001 queue=600", "deny supervisor_role_required * 600"),
+            ("2005 * target=1001 queue=600", "deny permission_off * 600"),
+        ],
+    );
+    in_every_mode(
+        &with_switched(&["may_supervise"]),
+        &[
+            ("2005 * target=1001 queue=600", "allow role_permits * 600"),
+            ("2005 * target=1001 queue=602", "allow role_permits * 602"),
+            ("2005 * target=1001", "allow role_permits *"),
+            ("2005 * target=1004 queue=600", "deny target_protected * 600"),
+            ("2005 * target=2001 queue=600", "deny target_protected * 600"),
+            ("2005 * target=2005 queue=600", "deny self_target * 600"),
+            ("1001 * target=1002 queue=600", "deny supervisor_role_required * 600"),
+        ],
+    );
+}
+
+/// Given a call that is in no queue, when a limited supervisor would supervise it, then they may only if the setting says so
+/// and the target serves a queue of theirs: C13.
+#[test]
+fn a_call_outside_every_queue_needs_a_switch_and_an_agent_of_ones_own() {
+    in_every_mode(
+        OFFICE,
+        &[
+            ("2001 * target=1001", "deny no_queue_context *"),
+            ("2001 * target=3001", "deny no_queue_context *"),
+        ],
+    );
+    in_every_mode(
+        &with_switched(&["supervise_outside_queues"]),
+        &[
+            ("2001 * target=1001", "allow role_permits *"),
+            ("2001 * target=3002", "allow role_permits *"),
+            ("2001 * target=3001", "deny no_queue_context *"),
+            ("2002 * target=1001", "deny no_queue_context *"),
+            ("2002 * target=1003", "allow role_permits *"),
+            ("2001 * target=1004", "deny target_protected *"),
+            // With a queue, the queue decides.
+            ("2001 * target=1001 queue=601", "deny queue_out_of_scope * 601"),
+            ("1001 * target=1002", "deny supervisor_role_required *"),
+        ],
+    );
+}
+
+/// Given supervisors among each other, when one would supervise another, then only if the setting says so, and never one
+/// who is protected: C14. The queue is judged before.
+#[test]
+fn peers_are_supervised_only_where_the_setting_says_so_and_the_protected_never() {
+    in_every_mode(
+        OFFICE,
+        &[
+            ("2001 * target=2002 queue=600", "deny target_protected * 600"),
+            ("2001 * target=2004 queue=600", "deny target_protected * 600"),
+            ("2001 * target=2006 queue=600", "deny target_protected * 600"),
+            ("2001 * target=2002 queue=601", "deny queue_out_of_scope * 601"),
+            ("2001 * target=1004 queue=600", "deny target_protected * 600"),
+            ("2001 * target=1004 queue=601", "deny queue_out_of_scope * 601"),
+            ("2001 * target=2005 queue=600", "allow role_permits * 600"),
+            ("2001 * target=3003 queue=600", "allow role_permits * 600"),
+        ],
+    );
+    in_every_mode(
+        &with_switched(&["supervise_peers"]),
+        &[
+            ("2001 * target=2002 queue=600", "allow role_permits * 600"),
+            ("2001 * target=2004 queue=600", "allow role_permits * 600"),
+            ("2001 * target=2002 queue=601", "deny queue_out_of_scope * 601"),
+            ("2001 * target=2002", "deny no_queue_context *"),
+            ("2001 * target=2003 queue=600", "deny target_protected * 600"),
+            ("2001 * target=1004 queue=600", "deny target_protected * 600"),
+            ("2001 * target=2001 queue=600", "deny self_target * 600"),
+        ],
+    );
+    in_every_mode(
+        &with_switched(&["supervise_peers", "supervise_outside_queues", "limit_to_assigned_queues"]),
+        &[
+            ("2001 * target=2002", "allow role_permits *"),
+            ("2001 * target=2003", "deny target_protected *"),
+            ("2001 * target=1004", "deny target_protected *"),
+        ],
+    );
+}
+
+/// Given only the id of a call, when it is to be supervised, then no call is known that it could be: the target has to be
+/// named.
+#[test]
+fn a_call_without_a_target_is_unknown() {
+    in_every_mode(
+        OFFICE,
+        &[
+            ("2001 * call=c-77", "deny unknown_call *"),
+            ("2001 * call=c-77 queue=600", "deny unknown_call * 600"),
+            ("2001 * queue=600", "deny missing_attribute *"),
+        ],
+    );
+}
+
+/// Given an allowed supervision, when it is answered, then the answer pins mode and target down for the PBX: `QW_TARGET` ends
+/// in `-`, so that 1001 is not 10011 as well, and no option lets the listener change the mode or the channel.
+#[test]
+fn an_allowed_supervision_is_pinned_down() {
+    let mut twins = Twins::open(OFFICE);
+    for (mode, letter) in [("listen", None), ("whisper", Some('w')), ("barge", Some('B'))] {
+        let mut line = twins.sidecar.line();
+        let heard =
+            line.ask(&format!("do org=by_line actor=2001 action=call.{mode} target=agent queue=q0 call=c-77"));
+        let start = format!("allow action=call.{mode} queue=600 reason=role_permits policy=1 mode={mode} target=1001 ");
+        assert!(heard.starts_with(&start), "{heard}");
+        let answer =
+            twins.sidecar.agi("2001", &format!("by_fastagi/call.{mode}"), &["target=agent", "queue=q0", "call=c-77"]);
+        assert_eq!(answer["QW_TARGET"], "1001-");
+        let options = &answer["QW_SPY_OPTIONS"];
+        assert!(heard.contains(&format!(" asterisk={options} ")), "one table of options for both: {heard}");
+        assert!(heard.contains(" freeswitch=eavesdrop_enable_dtmf:false"), "{heard}");
+        // d: keys change the mode. x, X, c: keys leave or choose. g, e, s, v, o, n, r, W and the like take arguments or
+        // change what is heard. E and S end with the channel instead of moving on to another one.
+        let expected: String = ['q', 'E', 'S'].into_iter().chain(letter).collect();
+        let mut sorted: Vec<char> = options.chars().collect();
+        let mut wanted: Vec<char> = expected.chars().collect();
+        sorted.sort_unstable();
+        wanted.sort_unstable();
+        assert_eq!(sorted, wanted, "{mode}: {options}");
+    }
+    // What is refused, or is no supervision, carries nothing that could be spied with.
+    for (account, path, arguments, target) in [
+        ("2001", "by_fastagi/call.barge", &["target=1001", "queue=601"][..], ""),
+        ("1001", "by_fastagi/call.barge", &["target=1002", "queue=600"], ""),
+        ("1001", "by_fastagi/dial", &["digits=*13600"], ""),
+        ("2001", "by_fastagi/agent.login", &["target=agent", "queue=600"], "1001-"),
+    ] {
+        let answer = twins.sidecar.agi(account, path, arguments);
+        assert_eq!((&*answer["QW_TARGET"], &*answer["QW_SPY_OPTIONS"]), (target, ""), "{path} {arguments:?}");
+    }
+    assert_eq!(twins.ask("2001 *2211001 queue=600"), "allow role_permits call.listen 600");
+}
