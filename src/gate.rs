@@ -10,13 +10,13 @@ use arc_swap::ArcSwap;
 
 use crate::decision::{ActionLabel, Answer, AnswerQueues, Change, Decision, DenyReason, Outcome, Reason};
 use crate::event::{Event, Intent};
-use crate::limits::JUDGE_AGAIN_MAX;
+use crate::limits::{JUDGE_AGAIN_MAX, SESSION_TABLE_PARTS};
 use crate::policy::Policy;
 use crate::policy::decide::{Judgement, NoSessions, Scope, decide, may_open};
 use crate::policy::model::{Effect, Subject};
 use crate::policy::resolve::{Known, Question, Unresolved, resolve};
 use crate::sessions::{Beginning, SessionTable, SessionTables};
-use crate::telephony::{Ground, Moment, QueueSet, UserId};
+use crate::telephony::{Ground, LoginSession, Moment, QueueSet, UserId};
 
 /// The policy of now and the login sessions of now.
 #[derive(Debug, Default)]
@@ -37,6 +37,20 @@ pub struct SessionCounts {
     pub supervisor: u64,
     /// Those that their user could not open today (RULES R31); they are counted by their ground too.
     pub kept: u64,
+}
+
+impl SessionCounts {
+    fn add(&mut self, session: &LoginSession, could_open_it_today: impl FnOnce() -> bool) {
+        let of_ground = match session.ground {
+            Ground::Assigned => &mut self.assigned,
+            Ground::Unassigned => &mut self.unassigned,
+            Ground::Supervisor => &mut self.supervisor,
+        };
+        *of_ground = of_ground.saturating_add(1);
+        if session.ground != Ground::Supervisor && !could_open_it_today() {
+            self.kept = self.kept.saturating_add(1);
+        }
+    }
 }
 
 impl Gate {
@@ -149,16 +163,13 @@ impl Gate {
         let policy = self.policy();
         let mut counts = SessionCounts::default();
         for tenant in policy.organizations() {
-            let Some(table) = self.sessions.lock(tenant.id) else { continue };
-            for (user, session) in table.all() {
-                let of_ground = match session.ground {
-                    Ground::Assigned => &mut counts.assigned,
-                    Ground::Unassigned => &mut counts.unassigned,
-                    Ground::Supervisor => &mut counts.supervisor,
-                };
-                *of_ground = of_ground.saturating_add(1);
-                if session.ground != Ground::Supervisor && !may_open(tenant, user, session.queue) {
-                    counts.kept = counts.kept.saturating_add(1);
+            for part in 0..SESSION_TABLE_PARTS {
+                let Some(table) = self.sessions.lock(tenant.id) else { continue };
+                let sessions: Vec<(UserId, LoginSession)> =
+                    table.part(part).map(|(user, session)| (user, *session)).collect();
+                drop(table);
+                for (user, session) in sessions {
+                    counts.add(&session, || may_open(tenant, user, session.queue));
                 }
             }
         }

@@ -79,6 +79,8 @@ pub const LISTEN_BACKLOG: u32 = 4_096;
 pub const LOGINS_PER_USER_MAX: usize = QUEUES_PER_USER_MAX;
 /// Login sessions of one organization.
 pub const LOGINS_PER_ORGANIZATION_MAX: usize = 16_000_000;
+/// Parts of an organization's session table: a look at all sessions holds the table for one part at a time.
+pub const SESSION_TABLE_PARTS: usize = 64;
 /// Times that one question is judged again because a reload or a race overtook it.
 pub const JUDGE_AGAIN_MAX: usize = 4;
 /// Seconds that a lease may last: 31 days.

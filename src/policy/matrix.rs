@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::policy::facts::Fact;
-use crate::policy::model::{Action, Grant, Model, RoleSet};
+use crate::policy::model::{Action, Effect, Grant, Model, RoleSet};
 
 /// The column of those who need no role.
 const EVERYONE: &str = "everyone";
@@ -33,7 +33,7 @@ pub struct Matrix {
     pub model: String,
     /// The roles, each a column.
     pub roles: Vec<String>,
-    /// The actions, each a row.
+    /// The actions, each a row; a toggle is the two actions that it becomes.
     pub rows: Vec<Row>,
 }
 
@@ -68,7 +68,12 @@ impl Matrix {
         };
         Self {
             model: model.name.to_string(),
-            rows: model.actions.iter().map(row).collect(),
+            rows: model
+                .actions
+                .iter()
+                .filter(|action| !matches!(action.effect, Effect::Toggle { .. }))
+                .map(row)
+                .collect(),
             roles: columns.into_iter().map(|(name, _)| name).collect(),
         }
     }

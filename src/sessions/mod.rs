@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use foldhash::fast::FixedState;
 
 use crate::decision::Change;
-use crate::limits::ORGANIZATIONS_MAX;
+use crate::limits::{ORGANIZATIONS_MAX, SESSION_TABLE_PARTS};
 use crate::policy::Organization;
 use crate::policy::decide::SessionView;
 use crate::telephony::{LoginSession, Moment, OrganizationId, QueueId, UserId};
@@ -44,16 +44,29 @@ impl SessionTables {
 }
 
 /// The login sessions of one organization.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct SessionTable {
     /// The revision of the policy that the table was last reconciled with.
     revision: u64,
-    /// Each user's sessions, sorted by queue; no entry without a session.
-    by_user: HashMap<UserId, Vec<LoginSession>, FixedState>,
+    /// Each user's sessions, sorted by queue; no entry without a session. In parts, so that whoever looks at all of them
+    /// can let decisions in between.
+    parts: [HashMap<UserId, Vec<LoginSession>, FixedState>; SESSION_TABLE_PARTS],
     in_queue: HashMap<QueueId, usize, FixedState>,
     count: usize,
     /// Those that end by themselves.
     leased: HashSet<(UserId, QueueId), FixedState>,
+}
+
+impl Default for SessionTable {
+    fn default() -> Self {
+        Self {
+            revision: 0,
+            parts: std::array::from_fn(|_| HashMap::default()),
+            in_queue: HashMap::default(),
+            count: 0,
+            leased: HashSet::default(),
+        }
+    }
 }
 
 /// What begins, beside where and for whom.
@@ -83,12 +96,18 @@ impl SessionTable {
     /// The sessions of one user, sorted by queue.
     #[must_use]
     pub fn sessions_of(&self, user: UserId) -> &[LoginSession] {
-        self.by_user.get(&user).map_or(&[], Vec::as_slice)
+        self.part_of(user).get(&user).map_or(&[], Vec::as_slice)
     }
 
     /// Every session.
     pub fn all(&self) -> impl Iterator<Item = (UserId, &LoginSession)> {
-        self.by_user.iter().flat_map(|(&user, sessions)| sessions.iter().map(move |session| (user, session)))
+        (0..SESSION_TABLE_PARTS).flat_map(|part| self.part(part))
+    }
+
+    /// The sessions of one of [`SESSION_TABLE_PARTS`] parts.
+    pub fn part(&self, part: usize) -> impl Iterator<Item = (UserId, &LoginSession)> {
+        let users = self.parts.get(part).into_iter().flatten();
+        users.flat_map(|(&user, sessions)| sessions.iter().map(move |session| (user, session)))
     }
 
     /// Makes an allowed change to the sessions of `subject` in these queues.
@@ -103,7 +122,7 @@ impl SessionTable {
             }
             Change::End => queues.iter().for_each(|&queue| self.end(subject, queue)),
             Change::Pause(paused) => {
-                let sessions = self.by_user.get_mut(&subject).into_iter().flatten();
+                let sessions = self.part_of_mut(subject).get_mut(&subject).into_iter().flatten();
                 sessions.filter(|session| queues.contains(&session.queue)).for_each(|session| session.paused = paused);
             }
         }
@@ -122,7 +141,7 @@ impl SessionTable {
     /// Whether a session of the user has reached its end and waits to be swept away.
     #[must_use]
     pub fn has_overdue(&self, user: UserId, now: Moment) -> bool {
-        let sessions = self.by_user.get(&user).into_iter().flatten();
+        let sessions = self.sessions_of(user).iter();
         !self.leased.is_empty() && sessions.filter_map(|session| session.ends).any(|ends| ends.has_come(now))
     }
 
@@ -144,12 +163,22 @@ impl SessionTable {
         self.revision = revision;
     }
 
+    #[expect(clippy::indexing_slicing, reason = "the remainder is below the number of parts")]
+    const fn part_of(&self, user: UserId) -> &HashMap<UserId, Vec<LoginSession>, FixedState> {
+        &self.parts[user.0 as usize % SESSION_TABLE_PARTS]
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "the remainder is below the number of parts")]
+    const fn part_of_mut(&mut self, user: UserId) -> &mut HashMap<UserId, Vec<LoginSession>, FixedState> {
+        &mut self.parts[user.0 as usize % SESSION_TABLE_PARTS]
+    }
+
     fn is_over(&self, (user, queue): (UserId, QueueId), now: Moment) -> bool {
         self.view(user).in_this_queue(queue).and_then(|session| session.ends).is_some_and(|ends| ends.has_come(now))
     }
 
     fn begin(&mut self, user: UserId, session: LoginSession) {
-        let sessions = self.by_user.entry(user).or_default();
+        let sessions = self.part_of_mut(user).entry(user).or_default();
         let Err(position) = sessions.binary_search_by_key(&session.queue, |there| there.queue) else { return };
         sessions.insert(position, session);
         let in_queue = self.in_queue.entry(session.queue).or_default();
@@ -161,11 +190,12 @@ impl SessionTable {
     }
 
     fn end(&mut self, user: UserId, queue: QueueId) {
-        let Some(sessions) = self.by_user.get_mut(&user) else { return };
+        let part = self.part_of_mut(user);
+        let Some(sessions) = part.get_mut(&user) else { return };
         let Ok(position) = sessions.binary_search_by_key(&queue, |there| there.queue) else { return };
         sessions.remove(position);
         if sessions.is_empty() {
-            self.by_user.remove(&user);
+            part.remove(&user);
         }
         if let Some(in_queue) = self.in_queue.get_mut(&queue) {
             *in_queue = in_queue.saturating_sub(1);

@@ -1,0 +1,38 @@
+//! The rules of the repository, as ordinary tests: what one module may know of another, what may stand in a file, and that
+//! README, the shipped configuration and the code say the same. If a rule matters, it is here.
+
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    let_underscore_drop,
+    unreachable_pub,
+    reason = "a test that cannot go on fails"
+)]
+
+#[path = "support/mod.rs"]
+mod support;
+
+/// README as the tests read it.
+#[path = "tidy/markdown.rs"]
+mod markdown;
+/// Rust as the tests read it.
+#[path = "tidy/rust.rs"]
+mod rust;
+/// What the code says that a configuration may hold.
+#[path = "tidy/schema.rs"]
+mod schema;
+
+#[path = "tidy/configuration.rs"]
+mod configuration;
+#[path = "tidy/examples.rs"]
+mod examples;
+#[path = "tidy/files.rs"]
+mod files;
+#[path = "tidy/layers.rs"]
+mod layers;
+#[path = "tidy/tables.rs"]
+mod tables;
