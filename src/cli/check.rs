@@ -24,7 +24,7 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
             let organizations = loaded.policy.organizations().count();
             let users = sum(|organization| organization.directory.users().count());
             let queues = sum(|organization| organization.directory.queues().count());
-            let not_built_yet = loaded.process.not_built_yet();
+            let not_built_yet = loaded.not_built_yet;
             if options.json {
                 let report = json!({
                     "loads": true, "organizations": organizations, "users": users, "queues": queues,

@@ -1,7 +1,8 @@
 //! `queuewarden serve`: load, lock, listen, and live by signals until one of them ends it.
 
-use std::fs::{File, TryLockError};
+use std::fs::{DirBuilder, File, TryLockError};
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,7 +13,8 @@ use tokio::time::{Instant, sleep_until};
 use crate::cli::{EXIT_CONFIGURATION, EXIT_FAILED};
 use crate::config::problem::Problems;
 use crate::config::process::{ProcessSettings, State};
-use crate::config::{self, Loaded};
+use crate::config::Loaded;
+use crate::gate::Gate;
 use crate::limits::RELOAD_INTERVAL_MIN;
 use crate::policy::{Organization, Policy};
 use crate::reload::{load, publish};
@@ -21,10 +23,23 @@ use crate::server::{Bound, House, Place, ReloadStatus, Server};
 /// Descriptors that the process needs beside its connections.
 const SPARE_DESCRIPTORS: u64 = 128;
 
+/// Permissions of a state folder that we make: nobody else reads who was logged in where.
+const STATE_FOLDER_MODE: u32 = 0o700;
+
 pub(super) fn run(folder: &Path, out: &mut (impl Write + Send)) -> io::Result<u8> {
     start_log();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve(folder, out))
+}
+
+async fn serve(folder: &Path, out: &mut (impl Write + Send)) -> io::Result<u8> {
+    // First of all, so that no signal can end the process by default while it loads.
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+
     // Before anything is opened: a folder that does not load must not disturb a process that runs.
-    let loaded = match config::load(folder, &Policy::default()) {
+    let loaded = match load(folder.to_owned(), &Gate::default()).await {
         Ok(loaded) => loaded,
         Err(problems) => {
             writeln!(out, "{problems}")?;
@@ -39,15 +54,6 @@ pub(super) fn run(folder: &Path, out: &mut (impl Write + Send)) -> io::Result<u8
         }
     };
     raise_descriptor_limit(&loaded.process);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(folder, loaded, out))
-}
-
-async fn serve(folder: &Path, loaded: Loaded, out: &mut (impl Write + Send)) -> io::Result<u8> {
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-
     let house = Arc::new(House::new(loaded.process.clone()));
     count_panics(&house);
     take_up(loaded, &house).await;
@@ -102,7 +108,7 @@ async fn reload(folder: &Path, house: &House) {
             }
             tracing::error!(problems = problems.count(), "the configuration does not load: the running policy stays");
             let at_unix_seconds = house.clock.now().wall.0;
-            house.note_reload(ReloadStatus { at_unix_seconds, problems, ..ReloadStatus::default() });
+            house.note_failure(ReloadStatus { at_unix_seconds, problems, ..ReloadStatus::default() });
         }
     }
 }
@@ -111,6 +117,7 @@ async fn reload(folder: &Path, house: &House) {
 async fn take_up(loaded: Loaded, house: &House) {
     let restart_needed = loaded.process.needs_restart_for(&house.settings);
     let warnings = loaded.warnings;
+    house.set_line_token(loaded.process.listen.line_token);
     let revision = publish(loaded.policy, &house.gate).await;
     house.settled_revision.store(revision, Ordering::Relaxed);
     tracing::info!(revision, "policy loaded");
@@ -122,7 +129,11 @@ async fn take_up(loaded: Loaded, house: &House) {
     }
     let at_unix_seconds = house.clock.now().wall.0;
     let problems = Problems::default();
-    house.note_reload(ReloadStatus { successful: true, at_unix_seconds, problems, warnings, restart_needed });
+    let status = ReloadStatus { successful: true, at_unix_seconds, problems, warnings, restart_needed };
+    for feature in &loaded.not_built_yet {
+        tracing::warn!(feature, "configured, but not built yet");
+    }
+    house.note_success(status, loaded.not_built_yet);
 }
 
 /// Says where the house listens, and one line to try.
@@ -141,9 +152,6 @@ fn announce(house: &House, bound: &[Bound], out: &mut impl Write) -> io::Result<
     for bound in bound {
         let scheme = if bound.name == "admin" { "http://" } else { "" };
         writeln!(out, "listening {} {scheme}{}", bound.name, bound.place)?;
-    }
-    for feature in house.settings.not_built_yet() {
-        tracing::warn!(feature, "configured, but not built yet");
     }
     if let Some(try_it) = line_to_try(&policy, bound) {
         writeln!(out, "try it:   {try_it}")?;
@@ -175,7 +183,7 @@ fn line_to_try(policy: &Policy, bound: &[Bound]) -> Option<String> {
 fn lock_state_folder(state: &State) -> Result<File, String> {
     let folder = state.folder.display();
     let failed = |error: io::Error| format!("the state folder {folder} cannot be used: {error}");
-    std::fs::create_dir_all(&state.folder).map_err(failed)?;
+    DirBuilder::new().recursive(true).mode(STATE_FOLDER_MODE).create(&state.folder).map_err(failed)?;
     let path = state.folder.join("lock");
     let mut file = File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
     match file.try_lock() {

@@ -33,6 +33,8 @@ pub struct Loaded {
     pub policy: Policy,
     /// What is allowed but probably not meant.
     pub warnings: Problems,
+    /// What the folder asks for that this version does not do yet.
+    pub not_built_yet: Vec<String>,
 }
 
 /// Loads a configuration folder. Ids stay as they are in `previous`, which the new policy follows by one revision.
@@ -47,6 +49,7 @@ pub fn load(folder: &Path, previous: &Policy) -> Result<Loaded, Problems> {
     let models = read_models(folder, &problems);
     let mut organizations: Vec<crate::policy::Organization> = vec![];
     let mut ids = FreeIds::after(previous);
+    let mut not_built_yet = vec![];
     for path in toml_files(&folder.join("organizations"), &problems) {
         if organizations.len() >= ORGANIZATIONS_MAX {
             problems.borrow_mut().add(Problem::of_file(
@@ -56,7 +59,9 @@ pub fn load(folder: &Path, previous: &Policy) -> Result<Loaded, Problems> {
             break;
         }
         let around = Surroundings { models: &models, previous, next_id: ids.next() };
-        let Some((place, organization)) = organization::read(&path, &around, &problems, &warnings) else { continue };
+        let Some(read) = organization::read(&path, &around, &problems, &warnings) else { continue };
+        let organization::Read { place, organization, not_built_yet: not_built } = read;
+        not_built_yet.extend(not_built);
         if organization.id == around.next_id {
             ids.take();
         }
@@ -75,7 +80,8 @@ pub fn load(folder: &Path, previous: &Policy) -> Result<Loaded, Problems> {
                 warnings.borrow_mut().add(problem.help("every question will be denied with unknown_organization"));
             }
             let policy = Policy::new(previous.revision.saturating_add(1), organizations);
-            Ok(Loaded { process, policy, warnings: warnings.into_inner() })
+            not_built_yet.extend(process.not_built_yet());
+            Ok(Loaded { process, policy, warnings: warnings.into_inner(), not_built_yet })
         }
         _ => Err(problems),
     }

@@ -218,8 +218,7 @@ fn read_connect(section: Option<Section<'_>>) -> Vec<SocketAddr> {
 
 impl ProcessSettings {
     /// What the file asks for that this version does not do yet, as an operator reads it.
-    #[must_use]
-    pub fn not_built_yet(&self) -> Vec<&'static str> {
+    pub(super) fn not_built_yet(&self) -> Vec<String> {
         let asked = [
             (self.listen.freeswitch.is_some(), "[listen] freeswitch: the FreeSWITCH dialect is not built yet"),
             (self.listen.kamailio.is_some(), "[listen] kamailio: the Kamailio dialect is not built yet"),
@@ -229,7 +228,7 @@ impl ProcessSettings {
                 "[state] store = \"disk\": login sessions are kept in memory; a restart forgets them",
             ),
         ];
-        asked.into_iter().filter_map(|(asked, text)| asked.then_some(text)).collect()
+        asked.into_iter().filter(|(asked, _)| *asked).map(|(_, text)| text.to_owned()).collect()
     }
 
     /// The first listener of `self` and `other` that differs: such a change needs a restart.

@@ -22,7 +22,7 @@ use crate::dialect::DialectLabel;
 use crate::limits::{ADMIN_REQUESTS_MAX, SURVEY_PAGE_ANSWERS_MAX, SURVEY_PAGE_QUESTIONS_MAX};
 use crate::observe::metrics::Gauges;
 use crate::policy::survey::{Asked, Given, Survey};
-use crate::server::{Bound, House};
+use crate::server::{Bound, House, ReloadReport};
 
 /// The media type of Prometheus' text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -89,6 +89,7 @@ async fn status(State(desk): State<Arc<Desk>>) -> Json<serde_json::Value> {
         .iter()
         .filter_map(|&dialect| Some((dialect.name().to_owned(), house.metrics.of(dialect)?.connections().into())))
         .collect();
+    let ReloadReport { status: last_reload, not_built_yet } = house.last_reload();
     let store = match house.settings.state.store {
         Store::Disk => "disk",
         Store::Memory => "memory",
@@ -105,12 +106,12 @@ async fn status(State(desk): State<Arc<Desk>>) -> Json<serde_json::Value> {
             "queues": sum(|organization| organization.directory.queues().count()),
             "users": sum(|organization| organization.directory.users().count()),
         },
-        "last_reload": house.last_reload(),
+        "last_reload": last_reload,
         "listeners": listeners,
         "connections": connections,
         "connections_limit": house.settings.connections_max,
         "state": { "store": store, "folder": house.settings.state.folder, "durable": false },
-        "not_built_yet": house.settings.not_built_yet(),
+        "not_built_yet": not_built_yet,
     }))
 }
 

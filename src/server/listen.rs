@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use thiserror::Error;
@@ -16,7 +17,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::process::{Listen, Secret};
+use crate::config::process::Listen;
 use crate::dialect::Dialect;
 use crate::dialect::fastagi::FastAgi;
 use crate::dialect::line::Line;
@@ -92,7 +93,6 @@ pub(super) struct Listeners {
     fastagi: Option<TcpListener>,
     admin: Option<TcpListener>,
     admin_unix: Option<(UnixListener, PathBuf)>,
-    line_token: Option<Arc<[u8]>>,
 }
 
 pub(super) fn bind_all(listen: &Listen) -> Result<Listeners, ListenError> {
@@ -114,7 +114,6 @@ pub(super) fn bind_all(listen: &Listen) -> Result<Listeners, ListenError> {
         admin: tcp("admin", listen.admin)?,
         line_unix: unix("line_unix", &listen.line_unix)?,
         admin_unix: unix("admin_unix", &listen.admin_unix)?,
-        line_token: listen.line_token.as_ref().map(Secret::reveal).map(Arc::from),
     })
 }
 
@@ -156,8 +155,8 @@ impl Listeners {
             limit,
             refusals,
         };
-        let token = self.line_token;
-        let line = move || Line::new(token.clone());
+        let line_house = Arc::clone(house);
+        let line = move || Line::new(line_house.line_token());
         if let Some(listener) = self.line {
             connections.spawn(reception.clone().receive(listener, line.clone()));
         }
@@ -208,7 +207,7 @@ impl Reception {
 
     fn admit<S, D>(&self, stream: S, dialect: D)
     where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        S: Stream,
         D: Dialect + 'static,
     {
         let house = Arc::clone(&self.house);
@@ -223,19 +222,38 @@ impl Reception {
         if let Some(metrics) = house.metrics.of(dialect.label()) {
             metrics.rejected();
         }
-        // Beyond this many, a peer learns it from the reset that dropping the stream sends.
         if let Ok(place) = Arc::clone(&self.refusals).try_acquire_owned() {
             self.connections.spawn(async move {
                 refuse(stream, dialect, &house).await;
                 drop(place);
             });
+        } else {
+            // Asterisk takes an orderly end without a verdict for success, and a reset for the failure that this is.
+            stream.reset_when_dropped();
         }
     }
 }
 
+/// A connection of either family.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Makes the connection end with a reset, unless it is shut down before.
+    fn reset_when_dropped(&self);
+}
+
+impl Stream for tokio::net::TcpStream {
+    fn reset_when_dropped(&self) {
+        drop(SockRef::from(self).set_linger(Some(Duration::ZERO)));
+    }
+}
+
+impl Stream for tokio::net::UnixStream {
+    /// A Unix socket knows no reset.
+    fn reset_when_dropped(&self) {}
+}
+
 /// A listener of either family.
 trait Accept: Send + Sync {
-    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    type Stream: Stream;
 
     fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
 }

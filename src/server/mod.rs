@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -17,7 +18,7 @@ pub use clock::Clock;
 pub use listen::{Bound, ListenError, Place};
 
 use crate::config::problem::Problems;
-use crate::config::process::ProcessSettings;
+use crate::config::process::{ProcessSettings, Secret};
 use crate::gate::Gate;
 use crate::limits::{DRAIN_TIMEOUT, METRICS_UPKEEP_INTERVAL};
 use crate::observe::metrics::Metrics;
@@ -39,7 +40,17 @@ pub struct House {
     /// Revision of the policy that every connection uses.
     pub settled_revision: AtomicU64,
     draining: AtomicBool,
-    last_reload: Mutex<ReloadStatus>,
+    last_reload: Mutex<ReloadReport>,
+    line_token: ArcSwapOption<Secret>,
+}
+
+/// What came of the last load, and what the last successful one asks for in vain.
+#[derive(Clone, Debug, Default)]
+pub struct ReloadReport {
+    /// What came of the last load.
+    pub status: ReloadStatus,
+    /// What the configuration that is in force asks for that this version does not do yet.
+    pub not_built_yet: Vec<String>,
 }
 
 /// What came of the last load of the configuration.
@@ -69,23 +80,36 @@ impl House {
             settled_revision: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             last_reload: Mutex::default(),
+            line_token: ArcSwapOption::empty(),
         }
     }
 
     /// What came of the last load of the configuration.
     #[must_use]
-    pub fn last_reload(&self) -> ReloadStatus {
+    pub fn last_reload(&self) -> ReloadReport {
         self.last_reload.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Notes what came of a load of the configuration.
-    pub fn note_reload(&self, status: ReloadStatus) {
-        if status.successful {
-            self.metrics.reload_succeeded(status.at_unix_seconds);
-        } else {
-            self.metrics.reload_failed();
-        }
-        *self.last_reload.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    /// Notes that a load of the configuration succeeded.
+    pub fn note_success(&self, status: ReloadStatus, not_built_yet: Vec<String>) {
+        self.metrics.reload_succeeded(status.at_unix_seconds);
+        *self.last_reload.lock().unwrap_or_else(PoisonError::into_inner) = ReloadReport { status, not_built_yet };
+    }
+
+    /// Notes that a load of the configuration failed; what was in force stays.
+    pub fn note_failure(&self, status: ReloadStatus) {
+        self.metrics.reload_failed();
+        self.last_reload.lock().unwrap_or_else(PoisonError::into_inner).status = status;
+    }
+
+    /// Sets the secret that line peers have to present from now on; connections that presented one before stay.
+    pub fn set_line_token(&self, token: Option<Secret>) {
+        self.line_token.store(token.map(Arc::new));
+    }
+
+    /// The secret that a line peer has to present.
+    fn line_token(&self) -> Option<Arc<[u8]>> {
+        self.line_token.load().as_ref().map(|token| Arc::from(token.reveal()))
     }
 
     /// Whether the house is ready for questions: it has a policy and is not closing.
