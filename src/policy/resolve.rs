@@ -163,8 +163,9 @@ pub fn accepts(question: &Question<'_>) -> bool {
     let given = named.chain(question.attributes.iter().map(|(key, _)| key)).fold(KeySet::EMPTY, KeySet::with);
     let targetless = !question.attributes.intersection(action.targetless).is_empty();
     let needed = if targetless { given.with(Key::Target) } else { given };
-    !lacks_attribute(action, question.attributes, needed)
-        && !(targetless && question.target.is_some())
+    let ignored_target = targetless && question.target.is_some();
+    !ignored_target
+        && !lacks_attribute(action, question.attributes, needed)
         && is_of_right_kind(action, question.queue, question.organization)
 }
 

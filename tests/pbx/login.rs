@@ -1,0 +1,81 @@
+//! Given an agent's phone, when it dials a feature code, then the queue has the agent, or the phone hears a refusal.
+
+use crate::lab::Lab;
+
+/// R24, R30, R25, L1, L3, L4: a phone logs in to an assigned queue and to no other, whoever it is.
+#[test]
+fn a_phone_logs_in_where_its_user_serves_and_hears_403_elsewhere() {
+    let lab = Lab::start();
+    assert!(lab.is_answered("1001", "*13600"));
+    assert!(lab.is_member("600", "1001"));
+    assert!(lab.is_refused("1001", "*13602"), "alice does not serve night");
+    assert!(!lab.is_member("602", "1001"));
+    assert!(lab.is_refused("3001", "*13600"), "paul serves nothing");
+    assert!(!lab.is_member("600", "3001"));
+    assert!(lab.is_refused("1001", "*13999"), "there is no such queue");
+
+    // The line dialect knows of the same session, and Prometheus of the same decisions.
+    let again = lab.sidecar().ask("may org=acme actor=1001 action=queue.login queue=600");
+    assert!(again.contains("reason=already_logged_in"), "{again}");
+    let counted = |verdict, reason| lab.decided("queue.login", verdict, reason);
+    assert!((counted("allow", "assigned") - 1.0).abs() < f64::EPSILON);
+    assert!((counted("deny", "unassigned_barred") - 2.0).abs() < f64::EPSILON);
+    assert!((counted("deny", "unknown_queue") - 1.0).abs() < f64::EPSILON);
+    assert!((lab.sidecar().metric("queuewarden_sessions{ground=\"assigned\"}") - 1.0).abs() < f64::EPSILON);
+}
+
+/// `*13` and `*14` without a queue; pause and resume.
+#[test]
+fn a_code_without_a_queue_means_all_of_ones_own() {
+    let lab = Lab::start();
+    assert!(lab.is_answered("1001", "*13"));
+    assert!(lab.is_member("600", "1001") && lab.is_member("601", "1001") && !lab.is_member("602", "1001"));
+    assert!(lab.is_answered("1001", "*15600"));
+    assert!(lab.is_paused("600", "1001") && !lab.is_paused("601", "1001"));
+    assert!(lab.is_answered("1001", "*16600"));
+    assert!(!lab.is_paused("600", "1001"));
+    assert!(lab.is_answered("1001", "*14"));
+    assert!(!lab.is_member("600", "1001") && !lab.is_member("601", "1001"));
+    assert!(lab.is_refused("1001", "*14"), "there is nothing left to log out of");
+}
+
+/// The same by AMI's Originate of a Local channel, as click-to-dial programs do it.
+#[test]
+fn an_originated_call_is_judged_by_the_account_it_is_made_for() {
+    let lab = Lab::start();
+    lab.originate("3001", "*13600");
+    crate::support::wait_until("the refusal", || lab.decided("queue.login", "deny", "unassigned_barred") > 0.0);
+    lab.originate("1001", "*13600");
+    crate::support::wait_until("the member", || lab.is_member("600", "1001"));
+    assert!(!lab.is_member("600", "3001"));
+}
+
+/// An allowed login that the PBX cannot carry out is taken back.
+#[test]
+fn a_login_that_asterisk_cannot_carry_out_leaves_no_session() {
+    let lab = Lab::start();
+    assert!(lab.is_refused("1002", "*13603"), "the sidecar allows it, but Asterisk has no queue 603");
+    assert!((lab.decided("queue.login", "allow", "assigned") - 1.0).abs() < f64::EPSILON);
+    assert!((lab.decided("queue.logout", "allow", "logged_out") - 1.0).abs() < f64::EPSILON);
+    assert!(lab.sidecar().ask("may org=acme actor=1002 action=queue.logout queue=603").contains("not_logged_in"));
+}
+
+/// The reload between two calls: the second is judged by the new policy, and who is in stays in (R31).
+#[test]
+fn a_reload_between_two_calls_counts_for_the_second() {
+    let lab = Lab::start();
+    assert!(lab.is_refused("1001", "*13602"));
+    lab.folder.replace(
+        "organizations/acme.toml",
+        "model = \"goto\"",
+        "model = \"goto\"\nsettings.allow_unassigned_login = true",
+    );
+    assert_eq!(lab.sidecar().reload()["successful"], true);
+    assert!(lab.is_answered("1001", "*13602"));
+    lab.folder.replace("organizations/acme.toml", "settings.allow_unassigned_login = true", "");
+    assert_eq!(lab.sidecar().reload()["successful"], true);
+    assert!(lab.is_member("602", "1001"), "kept");
+    assert!((lab.sidecar().metric("queuewarden_sessions_kept") - 1.0).abs() < f64::EPSILON);
+    assert!(lab.is_answered("1001", "*14602"));
+    assert!(lab.is_refused("1001", "*13602"), "R33: once out, out");
+}

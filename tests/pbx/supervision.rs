@@ -1,0 +1,63 @@
+//! Given a customer who talks to an agent through a queue, when a supervisor dials a supervision code, then the supervisor is
+//! put on exactly that call in exactly that mode, or hears a refusal.
+
+use std::time::Duration;
+
+use crate::lab::Lab;
+use crate::support::wait_until;
+
+const STAY: Duration = Duration::from_secs(4);
+
+/// R10, R11, R12, R37, R48, V15: in one's queue all three modes, each pinned to the channel and the mode.
+#[test]
+fn a_supervisor_listens_whispers_and_barges_in_the_supervised_queue() {
+    let lab = Lab::start();
+    assert!(lab.is_answered("1001", "*13600"));
+    let customer = lab.customer_reaches("600", "1001");
+    for (code, action, options) in [
+        ("*2211001", "call.listen", "qbESu"),
+        ("*2221001", "call.whisper", "qbwESu"),
+        ("*2231001", "call.barge", "qbBESu"),
+    ] {
+        let supervisor = lab.call("2001", code, STAY);
+        let pinned = "!ChanSpy!PJSIP/1001-";
+        wait_until("the supervisor to spy", || {
+            lab.channels()
+                .lines()
+                .any(|line| line.starts_with("PJSIP/2001-") && line.contains(pinned) && line.contains(options))
+        });
+        assert!(supervisor.wait(), "{action}");
+        assert!((lab.decided(action, "allow", "role_permits") - 1.0).abs() < f64::EPSILON, "{action}");
+    }
+    drop(customer);
+}
+
+/// R37, V16, R18: in another queue no mode, and nobody without the role anywhere.
+#[test]
+fn a_call_of_another_queue_is_out_of_reach_and_an_agent_reaches_none() {
+    let lab = Lab::start();
+    assert!(lab.is_answered("1001", "*13601"));
+    let customer = lab.customer_reaches("601", "1001");
+    for code in ["*2211001", "*2221001", "*2231001"] {
+        assert!(lab.is_refused("2001", code), "{code}");
+        assert!(lab.is_refused("1002", code), "{code}");
+    }
+    assert!((lab.decided("call.listen", "deny", "queue_out_of_scope") - 1.0).abs() < f64::EPSILON);
+    assert!((lab.decided("call.listen", "deny", "supervisor_role_required") - 1.0).abs() < f64::EPSILON);
+    assert!(!lab.channels().contains("!ChanSpy!"));
+    drop(customer);
+}
+
+/// C13 and the prefix trap: 1001 is in no call, 10011 is, and nobody hears 10011 by dialing 1001.
+#[test]
+fn a_target_without_a_call_is_not_mistaken_for_one_with_a_longer_number() {
+    let lab = Lab::start();
+    assert!(lab.is_answered("10011", "*13600"));
+    let customer = lab.customer_reaches("600", "10011");
+    assert!(lab.is_refused("2001", "*2211001"));
+    assert!((lab.decided("call.listen", "deny", "no_queue_context") - 1.0).abs() < f64::EPSILON);
+    let supervisor = lab.call("2001", "*22110011", STAY);
+    wait_until("the supervisor to spy on 10011", || lab.channels().contains("!ChanSpy!PJSIP/10011-"));
+    assert!(supervisor.wait());
+    drop(customer);
+}
