@@ -1,11 +1,15 @@
-//! The rules of the repository, as ordinary tests: what one module may know of another, what may stand in a file, and that
-//! README, the shipped configuration and the code say the same. If a rule matters, it is here.
+//! The rules of the repository, as ordinary tests: what one module may know of another, what may stand in a file, and
+//! that README, the shipped configuration and the code say the same. If a rule matters, it is here.
 
 #![allow(
     clippy::arithmetic_side_effects,
+    clippy::case_sensitive_file_extension_comparisons,
     clippy::expect_used,
+    clippy::format_collect,
+    clippy::format_push_string,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::single_match_else,
     clippy::string_slice,
     clippy::unwrap_used,
     let_underscore_drop,

@@ -1,6 +1,6 @@
 //! Dice that fall the same way for the same seed, everywhere and for ever.
 
-/// A stream of numbers that a seed determines (SplitMix64).
+/// A stream of numbers that a seed determines (`SplitMix64`).
 #[derive(Clone, Debug)]
 pub(crate) struct Dice(u64);
 

@@ -7,7 +7,7 @@ use queuewarden::telephony::{Digits, Token, Via};
 
 use crate::dice::Dice;
 use crate::reference::Question;
-use crate::worlds::Draft;
+use crate::worlds::{Draft, group_name};
 
 /// One question.
 #[derive(Clone, Debug)]
@@ -46,7 +46,7 @@ impl Asked {
             let from = if some.is_empty() || dice.one_in(2) { draft.model.actions } else { &some };
             question.action = Some(dice.pick(from).to_owned());
         }
-        // Dialed codes carry their queue or target; beside them stands what the PBX knows of the call, at times too much.
+        // Dialed codes carry their queue or target; beside them stands what the PBX knows of the call, or too much.
         let often = if dialed { 3 } else { 1 };
         question.queue = dice.one_in(often).then(|| names.queue_name(dice).to_owned()).filter(|_| !dice.one_in(4));
         let often = if dialed { 16 } else { 1 };
@@ -183,6 +183,6 @@ fn draw_attributes(question: &mut Question, names: &Draft, dice: &mut Dice) {
         question.from = Some(names.queue_name(dice).to_owned());
     }
     if dice.one_in(always) {
-        question.group = Some(names.group_name(dice).to_owned());
+        question.group = Some(group_name(dice).to_owned());
     }
 }

@@ -56,7 +56,7 @@ impl<'a> Reply<'a> {
     }
 }
 
-/// What one reply line says, if it is one to the question with this id. The line names no target unless it is pinned down.
+/// What one reply line says, if it is one to the question with this id; it names a target only to pin it down.
 pub(crate) fn said_by(text: &str, id: &str) -> Option<Said> {
     let reply = Reply::parse(text).filter(|reply| reply.id == id)?;
     let verdict = ["allow", "deny", "error"].into_iter().find(|word| *word == reply.word)?;

@@ -1,13 +1,14 @@
 //! Properties: what has to hold of every organization, every question and every split of the bytes, tried on millions.
 //!
-//! `dice` and `models` say what is drawn; `worlds` and `events` draw it; `twins` holds the product beside the reference.
+//! `dice` and `models` say what is drawn, `worlds` and `events` draw it, `twins` holds the product beside the
+//! reference; `small_worlds` enumerates what `laws` hold of. The tests are in `differential`, `laws`, `bytes` and
+//! `feature_codes`.
 
 #![expect(
     clippy::arithmetic_side_effects,
     clippy::as_conversions,
     clippy::cast_possible_truncation,
     clippy::indexing_slicing,
-    clippy::print_stdout,
     clippy::unwrap_used,
     reason = "a test that cannot go on fails"
 )]
@@ -15,11 +16,15 @@
 #[path = "../reference/mod.rs"]
 mod reference;
 
+mod bytes;
 mod dice;
 mod differential;
 mod events;
+mod feature_codes;
 mod grammar;
+mod laws;
 mod models;
+mod small_worlds;
 mod twins;
 mod worlds;
 

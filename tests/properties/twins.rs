@@ -5,6 +5,7 @@ use std::fs;
 
 use queuewarden::config;
 use queuewarden::decision::{ActionLabel, Change, Decision, Outcome, Reason};
+use queuewarden::dialect::fastagi::FastAgi;
 use queuewarden::dialect::line::Line;
 use queuewarden::dialect::{Dialect, Step};
 use queuewarden::event::{Event, Intent};
@@ -79,6 +80,14 @@ impl Heard {
             }
         }
     }
+}
+
+/// How a question comes to the product: as an event, or as bytes of a dialect.
+#[derive(Clone, Copy, Debug)]
+enum By {
+    Event,
+    Line,
+    FastAgi,
 }
 
 /// One organization as both see it.
@@ -196,11 +205,11 @@ impl Twins {
                 }
                 let other = dice.below(self.tenants.len());
                 let asked = Asked::draw(&self.tenants[position].draft, &self.tenants[other].draft, dice);
-                let by_wire = dice.one_in(8);
-                self.compare(position, &asked, by_wire)?;
+                let by = [By::Line, By::FastAgi].get(dice.below(12)).copied().unwrap_or(By::Event);
+                self.compare(position, &asked, by)?;
                 if asked.may || dice.one_in(8) {
                     // Asked again, for what only asks changes nothing, and what was done is answered for what is now.
-                    self.compare(position, &asked, false)?;
+                    self.compare(position, &asked, By::Event)?;
                 }
             }
             self.compare_sessions_of(position)?;
@@ -209,14 +218,16 @@ impl Twins {
     }
 
     /// Puts one question to both.
-    fn compare(&mut self, position: usize, asked: &Asked, by_wire: bool) -> Result<(), String> {
+    fn compare(&mut self, position: usize, asked: &Asked, by: By) -> Result<(), String> {
         let now = self.now();
         let policy = self.gate.policy();
         let event = asked.event();
-        let heard = if by_wire && asked.is_for_the_wire() {
-            through_the_line(&self.gate, asked, now, &mut self.scratch)?
-        } else {
-            self.gate.ask(&event, now, &mut self.scratch, |outcome| Heard::of(&outcome))
+        let heard = match by {
+            By::Line if asked.is_for_the_wire() => through_the_line(&self.gate, asked, now, &mut self.scratch)?,
+            By::FastAgi if asked.is_for_the_wire() && !asked.may => {
+                through_fastagi(&self.gate, asked, now, &mut self.scratch)?
+            }
+            _ => self.gate.ask(&event, now, &mut self.scratch, |outcome| Heard::of(&outcome)),
         };
         self.compared += 1;
         self.pairs.extend(heard.pair);
@@ -458,5 +469,42 @@ fn through_the_line(gate: &Gate, asked: &Asked, now: Moment, scratch: &mut Queue
     match grammar::said_by(&text, "Q7") {
         Some(said) if said == written => Ok(heard),
         said => Err(format!("DIFFERENT BYTES\n{text:?} reads as {said:?}, and not as {written:?}")),
+    }
+}
+
+/// Asks as Asterisk does, and reads the variables that come back.
+fn through_fastagi(gate: &Gate, asked: &Asked, now: Moment, scratch: &mut QueueSet) -> Result<Heard, String> {
+    let environment = asked.environment();
+    let mut output = vec![];
+    let mut dialect = FastAgi::new();
+    let Step::Ask { consumed, event, id } = dialect.next(environment.as_bytes(), &mut output) else {
+        return Err(format!("DIFFERENT BYTES\n{environment:?} is no question"));
+    };
+    if consumed != environment.len() || event != asked.event() {
+        return Err(format!("DIFFERENT BYTES\n{environment:?} is read as {event:?}"));
+    }
+    let heard = gate.ask(&event, now, scratch, |outcome| {
+        dialect.answer(id, &outcome, &mut output);
+        Heard::of(&outcome)
+    });
+    let text = String::from_utf8(output).unwrap();
+    let Said { verdict, reason, action, queues, target, .. } = &heard.said;
+    let mut written = vec![reason.clone(), action.clone().unwrap_or_default(), queues.join("&")];
+    written.push(target.as_ref().map(|target| format!("{target}-")).unwrap_or_default());
+    let options = ["qES", "qwES", "qBES"].iter().zip(["call.listen", "call.whisper", "call.barge"]);
+    let pinned = options.filter(|(_, name)| heard.pins_down && action.as_deref() == Some(name));
+    written.push(pinned.map(|(options, _)| *options).collect());
+    written.push(if *verdict == "allow" { "ALLOW" } else { "DENY" }.to_owned());
+    let in_order = grammar::variables(&text).map(|set| {
+        let mut queues: Vec<&str> = set[2].1.split('&').collect();
+        queues.sort_unstable();
+        let mut values: Vec<String> = set.into_iter().map(|(_, value)| value.to_owned()).collect();
+        values[2] = queues.join("&");
+        values
+    });
+    if in_order.as_ref() == Some(&written) {
+        Ok(heard)
+    } else {
+        Err(format!("DIFFERENT BYTES\n{text:?} is not {written:?}"))
     }
 }

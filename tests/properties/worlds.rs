@@ -74,6 +74,11 @@ pub(crate) struct Draft {
     groups: Vec<DraftGroup>,
 }
 
+/// A name for a group, of one that is there or not.
+pub(crate) fn group_name(dice: &mut Dice) -> &'static str {
+    if dice.one_in(16) { dice.pick(STRANGERS) } else { dice.pick(GROUPS) }
+}
+
 impl Draft {
     /// A new organization with this name.
     pub(crate) fn new(name: &str, dice: &mut Dice) -> Self {
@@ -97,6 +102,13 @@ impl Draft {
         draft.draw_users(dice);
         draft.draw_groups(dice);
         draft
+    }
+
+    /// The file of an organization `o` of this model with next to nothing in it.
+    pub(crate) fn smallest(model: &str) -> String {
+        let owner =
+            if model == "voximplant" { "[[users]]\nid = \"x\"\nextension = \"1\"\nroles = [\"owner\"]\n" } else { "" };
+        format!("organization = \"o\"\nmodel = \"{model}\"\n{owner}")
     }
 
     /// What somebody makes of it before a reload: anything may change but its name and its model.
@@ -218,10 +230,6 @@ impl Draft {
         }
         let queue = &self.queues[dice.below(self.queues.len())];
         if dice.one_in(2) { queue.id } else { queue.number }
-    }
-
-    pub(crate) fn group_name(&self, dice: &mut Dice) -> &'static str {
-        if dice.one_in(16) { dice.pick(STRANGERS) } else { dice.pick(GROUPS) }
     }
 
     /// Digits that somebody dials: mostly a code of the organization with something of it inside.

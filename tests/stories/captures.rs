@@ -1,1 +1,110 @@
-//! To be written.
+//! Given what a real Asterisk 22 sent in the lab (`captures/`, everything from Asterisk to us, one connection a file), when it
+//! is played to queuewarden, cut in two anywhere, then the framing holds: as recorded, with somebody else's keys, it is
+//! refused; with our keys put in it gets the decision that the line dialect gets.
+
+use std::fs;
+use std::io::Write;
+
+use crate::office::{OFFICE, by_line};
+use crate::support::{Folder, Sidecar, connect, end_our_side, hear_out, project, variables, wait_until};
+
+/// One connection of Asterisk's.
+struct Recording {
+    name: String,
+    environment: String,
+    replies: String,
+}
+
+fn recordings() -> Vec<Recording> {
+    let files = fs::read_dir(project().join("tests/stories/captures")).unwrap();
+    let mut recordings: Vec<Recording> = files
+        .map(|file| {
+            let path = file.unwrap().path();
+            let text = fs::read_to_string(&path).unwrap();
+            let end = text.find("\n\n").expect("an environment ends in an empty line") + 2;
+            let (environment, replies) = text.split_at(end);
+            let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            Recording { name, environment: environment.to_owned(), replies: replies.to_owned() }
+        })
+        .collect();
+    recordings.sort_by(|one, other| one.name.cmp(&other.name));
+    assert!(recordings.len() >= 17, "the recordings are there");
+    recordings
+}
+
+impl Recording {
+    fn account(&self) -> &str {
+        let line = self.environment.lines().find_map(|line| line.strip_prefix("agi_accountcode: "));
+        line.expect("every recording has an accountcode, if only an empty one")
+    }
+
+    /// The same call to our URL with our arguments. What is asked changes nothing.
+    fn with_our_keys(&self) -> String {
+        let lines = self.environment.lines().filter(|line| !line.starts_with("agi_arg_") && !line.is_empty());
+        let lines = lines
+            .map(|line| if line.starts_with("agi_network_script: ") { "agi_network_script: acme/dial" } else { line });
+        let kept: String = lines.map(|line| format!("{line}\n")).collect();
+        kept + "agi_arg_1: digits=*2211001\nagi_arg_2: queue=600\n\n"
+    }
+
+    /// How many of the replies refuse a command.
+    fn refusals(&self) -> usize {
+        let refuses = |line: &&str| ["510 ", "511 ", "520-"].iter().any(|code| line.starts_with(code));
+        self.replies.lines().filter(refuses).count()
+    }
+}
+
+/// Plays a call, with the environment and the replies in these pieces; gives the verdict and the reason.
+fn play(sidecar: &Sidecar, mut pause: impl FnMut(), environment: &[&str], replies: &[&str]) -> (String, String) {
+    let mut stream = connect(sidecar.address("fastagi"));
+    for piece in environment {
+        stream.write_all(piece.as_bytes()).unwrap();
+        pause();
+    }
+    let heard = hear_out(&mut stream);
+    assert!(heard.lines().last().is_some_and(|line| line.starts_with("SET VARIABLE QW_VERDICT")), "{heard:?}");
+    for piece in replies {
+        stream.write_all(piece.as_bytes()).unwrap();
+        pause();
+    }
+    end_our_side(&stream);
+    let mut set = variables(&heard);
+    (set.remove("QW_VERDICT").unwrap(), set.remove("QW_REASON").unwrap())
+}
+
+#[test]
+fn what_asterisk_really_sends_is_understood_wherever_it_is_cut() {
+    let sidecar = Sidecar::start(&Folder::with("acme.toml", OFFICE));
+    let mut line = sidecar.line();
+    let mut elsewhere = sidecar.line();
+    let mut pause = || assert_eq!(elsewhere.ask("ping"), "pong");
+    let mut refusals = 0;
+    for recording in recordings() {
+        let decided = match recording.account() {
+            "" => ("DENY".to_owned(), "missing_key".to_owned()),
+            account => {
+                let heard = by_line(&mut line, "acme", &format!("{account} *2211001 queue=600"));
+                let mut words = heard.split(' ').map(str::to_owned);
+                (words.next().unwrap().to_ascii_uppercase(), words.next().unwrap())
+            }
+        };
+        let refused = ("DENY".to_owned(), "malformed".to_owned());
+        for (environment, expected) in [(recording.environment.clone(), refused), (recording.with_our_keys(), decided)]
+        {
+            let name = &recording.name;
+            for cut in 0..environment.len() {
+                let (first, second) = environment.split_at(cut);
+                let heard = play(&sidecar, &mut pause, &[first, second], &[]);
+                assert_eq!(heard, expected, "{name} cut at {cut}");
+            }
+            for cut in 0..=recording.replies.len() {
+                let (first, second) = recording.replies.split_at(cut);
+                let heard = play(&sidecar, &mut pause, &[&environment], &[first, second]);
+                assert_eq!(heard, expected, "{name}, replies cut at {cut}");
+                refusals += recording.refusals();
+            }
+        }
+    }
+    let series = r#"queuewarden_protocol_errors_total{dialect="fastagi",reason="verdict_refused"}"#;
+    wait_until("the refusals to be counted", || format!("{}", sidecar.metric(series)) == format!("{refusals}"));
+}

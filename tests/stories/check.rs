@@ -1,1 +1,557 @@
-//! To be written.
+//! Given a configuration folder, when it is checked, then it loads, or every problem is told at once as
+//! `file:line:column: message`, and nothing that the contract refuses gets by.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::office::OFFICE;
+use crate::support::{Folder, Sidecar, run};
+
+const PROCESS: &str = "queuewarden.toml";
+const ORGANIZATION: &str = "organizations/acme.toml";
+const MODEL: &str = "models/goto.toml";
+
+const LOADS: i32 = 0;
+const DOES_NOT_LOAD: i32 = 78;
+
+/// A group and a user with every sort of list, for what the office lacks.
+const MORE: &str = "\n[[groups]]\nid = \"north\"\nsupervisors = [\"supervisor\"]\nmembers = [\"agent\"]\n\
+                    \n[leases]\nmax_seconds = 600\n\n[limits]\nlogins_max = 5\n";
+
+fn office() -> Folder {
+    let folder = Folder::with("acme.toml", &format!("{OFFICE}{MORE}"));
+    folder.replace(PROCESS, "[state]\n", "[limits]\nconnections_max = 10\n[connect]\nevapi = []\n[state]\n");
+    folder
+}
+
+/// The exit status of `check` on the folder, and what it printed.
+fn check(folder: &Folder) -> (i32, String) {
+    let (status, text) = run(&["check", "--config", folder.path().to_str().unwrap()]);
+    (status.code().expect("it ends by itself"), text)
+}
+
+/// The problems that `check --json` tells, each as `file:line:column: message`.
+fn problems(folder: &Folder) -> Vec<String> {
+    let (status, text) = run(&["check", "--json", "--config", folder.path().to_str().unwrap()]);
+    let report: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+    assert_eq!((status.code(), &report["loads"]), (Some(DOES_NOT_LOAD), &json!(false)), "{text}");
+    let problem = |problem: &Value| {
+        let place = match (&problem["line"], &problem["column"]) {
+            (Value::Null, Value::Null) => String::new(),
+            (line, column) => format!(":{line}:{column}"),
+        };
+        format!("{}{place}: {}", problem["file"].as_str().unwrap(), problem["message"].as_str().unwrap())
+    };
+    assert_eq!(report["problems"]["more"], 0, "{text}");
+    report["problems"]["problems"].as_array().unwrap().iter().map(problem).collect()
+}
+
+#[test]
+fn a_folder_that_loads_is_said_to_load() {
+    let folder = office();
+    let (status, text) = check(&folder);
+    assert_eq!(status, LOADS, "{text}");
+    assert!(text.contains("organizations 1, queues 4, users 13"), "{text}");
+    let (status, text) = run(&["check", "--json", "--config", folder.path().to_str().unwrap()]);
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(status.code(), Some(LOADS));
+    assert_eq!([&report["loads"], &report["queues"], &report["users"]], [&json!(true), &json!(4), &json!(13)]);
+    // Somebody supervises without the role: that loads, and is warned about (RULES section 7).
+    let warnings = report["warnings"]["problems"].as_array().unwrap();
+    assert_eq!(warnings.len(), 1, "{report}");
+    assert!(warnings[0]["message"].as_str().unwrap().contains("`plain_over_queue`"), "{report}");
+    let place = folder.place(ORGANIZATION, "\"plain_over_queue\"");
+    assert!(check(&folder).1.contains(&format!("warning: {place}: ")), "{place}");
+}
+
+/// One thing wrong: in this file the first of this text is replaced, the problem is told at the first of the marker after that
+/// place, and its message holds these words.
+struct Fault {
+    file: &'static str,
+    from: &'static str,
+    to: &'static str,
+    marker: &'static str,
+    says: &'static [&'static str],
+}
+
+const fn fault(
+    file: &'static str,
+    from: &'static str,
+    to: &'static str,
+    marker: &'static str,
+    says: &'static [&'static str],
+) -> Fault {
+    Fault { file, from, to, marker, says }
+}
+
+/// A key that nobody knows, in every table that there is.
+const UNKNOWN_KEYS: &[(&str, &str)] = &[
+    (PROCESS, "[listen]\n"),
+    (PROCESS, "[state]\n"),
+    (PROCESS, "[limits]\n"),
+    (PROCESS, "[connect]\n"),
+    (ORGANIZATION, "organization = \"acme\"\n"),
+    (ORGANIZATION, "[settings]\n"),
+    (ORGANIZATION, "[settings.supervisor]\n"),
+    (ORGANIZATION, "[settings.contact_admin]\n"),
+    (ORGANIZATION, "[leases]\n"),
+    (ORGANIZATION, "[limits]\n"),
+    (ORGANIZATION, "[[queues]]\n"),
+    (ORGANIZATION, "[[users]]\n"),
+    (ORGANIZATION, "[[groups]]\n"),
+    (MODEL, "model = \"goto\"\n"),
+    (MODEL, "[[roles]]\n"),
+    (MODEL, "[[settings]]\n"),
+    (MODEL, "[[actions]]\n"),
+    (MODEL, "[[grants]]\n"),
+];
+
+const FAULTS: &[Fault] = &[
+    // What is not there.
+    fault(ORGANIZATION, "queues = [\"q0\"]", "queues = [\"q9\"]", "\"q9\"", &["`q9`"]),
+    fault(ORGANIZATION, "supervises = [\"q0\"]", "supervises = [\"q9\"]", "\"q9\"", &["`q9`"]),
+    fault(
+        ORGANIZATION,
+        "supervises = [\"q0\"]",
+        "supervises = [\"q0\"]\nedits = [\"q1\"]",
+        "\"q1\"",
+        &["`q1`", "supervises"],
+    ),
+    fault(ORGANIZATION, "supervisors = [\"supervisor\"]", "supervisors = [\"nobody\"]", "\"nobody\"", &["`nobody`"]),
+    fault(ORGANIZATION, "members = [\"agent\"]", "members = [\"nobody\"]", "\"nobody\"", &["`nobody`"]),
+    fault(ORGANIZATION, "model = \"goto\"", "model = \"gone\"", "\"gone\"", &["`gone`"]),
+    fault(ORGANIZATION, "= \"asterisk\"", "= \"nortel\"", "\"nortel\"", &["`nortel`"]),
+    fault(ORGANIZATION, "roles = [\"agent\"]", "roles = [\"king\"]", "\"king\"", &["`king`"]),
+    fault(ORGANIZATION, "kind = \"ring_group\"", "kind = \"fax\"", "\"fax\"", &["`fax`"]),
+    fault(ORGANIZATION, "\"queue.toggle\"", "\"queue.dance\"", "\"queue.dance\"", &["`queue.dance`"]),
+    fault(
+        ORGANIZATION,
+        "[[queues]]\nid = \"q0\"\nnumber = \"600\"\n",
+        "[[queues]]\nid = \"q0\"\n",
+        "[[queues]]",
+        &["`number`"],
+    ),
+    fault(
+        ORGANIZATION,
+        "[[users]]\nid = \"plain\"\nextension = \"3001\"\n",
+        "[[users]]\nid = \"plain\"\n",
+        "[[users]]",
+        &["`extension`"],
+    ),
+    // What is there twice, under either of its names.
+    fault(ORGANIZATION, "id = \"q1\"", "id = \"q0\"", "\"q0\"\nnumber = \"601\"", &["`q0`"]),
+    fault(ORGANIZATION, "id = \"q1\"\nnumber = \"601\"", "id = \"q1\"\nnumber = \"600\"", "\"q1\"", &["`600`", "`q0`"]),
+    fault(
+        ORGANIZATION,
+        "id = \"q1\"\nnumber = \"601\"",
+        "id = \"600\"\nnumber = \"601\"",
+        "\"600\"\nnumber = \"601\"",
+        &["`600`"],
+    ),
+    fault(
+        ORGANIZATION,
+        "id = \"agent_too\"",
+        "id = \"agent\"",
+        "\"agent\"\nextension = \"1002\"",
+        &["`agent`", "1001"],
+    ),
+    fault(
+        ORGANIZATION,
+        "id = \"agent_too\"\nextension = \"1002\"",
+        "id = \"agent_too\"\nextension = \"1001\"",
+        "\"agent_too\"",
+        &["`1001`", "`agent`"],
+    ),
+    fault(
+        ORGANIZATION,
+        "id = \"agent_too\"",
+        "id = \"1001\"",
+        "\"1001\"\nextension = \"1002\"",
+        &["`1001`", "`agent`"],
+    ),
+    fault(ORGANIZATION, "id = \"plain\"\n", "id = \"3002\"\n", "\"plain_in_queue\"", &["`3002`"]),
+    fault(ORGANIZATION, "queues = [\"q0\"]", "queues = [\"q0\", \"600\"]", "\"600\"]", &["twice"]),
+    fault(ORGANIZATION, "supervises = [\"q0\"]", "supervises = [\"q0\", \"q0\"]", "\"q0\"]", &["twice"]),
+    fault(ORGANIZATION, "members = [\"agent\"]", "members = [\"agent\", \"1001\"]", "\"1001\"]", &["twice"]),
+    fault(
+        ORGANIZATION,
+        "[[groups]]\n",
+        "[[groups]]\nid = \"north\"\n[[groups]]\n",
+        "\"north\"\nsupervisors",
+        &["`north`"],
+    ),
+    // What may not be so.
+    fault(
+        ORGANIZATION,
+        "supervise_peers = false",
+        "view_queue_settings = false",
+        "view_queue_settings",
+        &["`supervisor.view_queue_settings`", "locked"],
+    ),
+    fault(
+        ORGANIZATION,
+        "supervise_peers = false",
+        "supervise_peers = \"no\"",
+        "supervise_peers",
+        &["`supervisor.supervise_peers`"],
+    ),
+    fault(
+        ORGANIZATION,
+        "allow_unassigned_login = false",
+        "restrict_unassigned_login = true",
+        "restrict_unassigned_login",
+        &["`restrict_unassigned_login`"],
+    ),
+    fault(ORGANIZATION, "\"acme\"", "\"ac me\"", "\"ac me\"", &["`ac me`"]),
+    fault(ORGANIZATION, "\"acme\"", "\"ac*me\"", "\"ac*me\"", &["`ac*me`"]),
+    fault(ORGANIZATION, "extension = \"3001\"", "extension = \"30a1\"", "\"30a1\"", &["`30a1`"]),
+    fault(ORGANIZATION, "extension = \"3001\"", "extension = \"\"", "\"\"", &["``"]),
+    fault(ORGANIZATION, "extension = \"3001\"", "extension = 3001", "3001", &["`extension`"]),
+    fault(
+        ORGANIZATION,
+        "number = \"602\"",
+        "number = \"12345678901234567\"",
+        "\"12345678901234567\"",
+        &["`12345678901234567`"],
+    ),
+    fault(ORGANIZATION, "number = \"602\"", "number = \"602\"\nwrap_up_seconds = -1", "-1", &["`wrap_up_seconds`"]),
+    fault(ORGANIZATION, "logins_max = 5", "logins_max = 0", "0\n", &["`logins_max`"]),
+    fault(
+        ORGANIZATION,
+        "[leases]\nmax_seconds = 600",
+        "[leases]\ndefault_seconds = 601\nmax_seconds = 600",
+        "[leases]",
+        &["`default_seconds`", "600"],
+    ),
+    fault(ORGANIZATION, "protected = true", "protected = 1", "1\n", &["`protected`"]),
+    // Feature codes: a PIN, no literal, no such shape, no such argument of the action, and pairs that one string matches.
+    fault(
+        ORGANIZATION,
+        "\"*45\" =",
+        "\"*45{queue}{pin:4}\" =",
+        "\"*45{queue}{pin:4}\"",
+        &["`*45{queue}{pin:4}`", "PIN"],
+    ),
+    fault(ORGANIZATION, "\"*45\" =", "\"{queue}\" =", "\"{queue}\"", &["`{queue}`"]),
+    fault(ORGANIZATION, "\"*45\" =", "\"*45{queue}{target}\" =", "\"*45{queue}{target}\"", &["`*45{queue}{target}`"]),
+    fault(ORGANIZATION, "\"*45\" =", "\"*45a\" =", "\"*45a\"", &["`*45a`"]),
+    fault(ORGANIZATION, "\"*45\" =", "\"*45{target}\" =", "\"*45{target}\"", &["`*45{target}`", "`queue.toggle`"]),
+    fault(
+        ORGANIZATION,
+        "\"*45\" = \"queue.toggle\"",
+        "\"*9{queue}\" = \"call.listen\"",
+        "\"*9{queue}\"",
+        &["`*9{queue}`", "`call.listen`"],
+    ),
+    fault(
+        ORGANIZATION,
+        "\"*45\" = \"queue.toggle\"",
+        "\"*9{target}\" = \"call.listen\"\n\"*{queue}9\" = \"queue.login\"",
+        "\"*",
+        &["`*9{target}`", "`*{queue}9`", "ambiguous"],
+    ),
+    fault(
+        ORGANIZATION,
+        "\"*45\" = \"queue.toggle\"",
+        "\"*1{queue}3\" = \"queue.login\"",
+        "\"*1{queue}3\"",
+        &["`*1{queue}3`", "`*13{queue}`", "ambiguous"],
+    ),
+    fault(
+        ORGANIZATION,
+        "\"*45\" = \"queue.toggle\"",
+        "\"*22{target}1\" = \"call.listen\"",
+        "\"*22{target}1\"",
+        &["`*22{target}1`", "ambiguous"],
+    ),
+    // The process.
+    fault(PROCESS, "line = \"127.0.0.1:0\"", "line = \"localhost\"", "\"localhost\"", &["`line`"]),
+    fault(PROCESS, "line = \"127.0.0.1:0\"", "line = 4571", "4571", &["`line`"]),
+    fault(PROCESS, "store = \"memory\"", "store = \"tape\"", "\"tape\"", &["`store`"]),
+    fault(PROCESS, "connections_max = 10", "connections_max = 0", "0\n[connect]", &["`connections_max`"]),
+    fault(PROCESS, "connections_max = 10", "connections_max = 100_001", "100_001", &["`connections_max`", "100000"]),
+    fault(PROCESS, "evapi = []", "evapi = [\"kamailio\"]", "\"kamailio\"", &["`evapi`"]),
+    fault(PROCESS, "[listen]\n", "[listen]\nline_token_file = \"none\"\n", "\"none\"", &["token file"]),
+    // The role model.
+    fault(MODEL, "roles = [\"everyone\"]", "roles = [\"somebody\"]", "\"somebody\"", &["`somebody`"]),
+    fault(MODEL, "actions = [\"queue.logout\"]", "actions = [\"queue.leave\"]", "\"queue.leave\"", &["`queue.leave`"]),
+    fault(MODEL, "where = [\"queue.served\"]", "where = [\"queue.liked\"]", "\"queue.liked\"", &["`queue.liked`"]),
+    fault(
+        MODEL,
+        "on = [\"allow_unassigned_login\"]",
+        "on = [\"anything_goes\"]",
+        "\"anything_goes\"",
+        &["`anything_goes`"],
+    ),
+    fault(MODEL, "reason = \"assigned\"", "reason = \"because\"", "\"because\"", &["`because`"]),
+    fault(
+        MODEL,
+        "reason = \"assigned\"",
+        "reason = \"unassigned_barred\"",
+        "\"unassigned_barred\"\n",
+        &["`unassigned_barred`"],
+    ),
+    fault(
+        MODEL,
+        "without_role = \"agent_role_required\"",
+        "without_role = \"assigned\"",
+        "\"assigned\"\noutside",
+        &["`assigned`"],
+    ),
+    fault(MODEL, "does = \"login\"", "does = \"dance\"", "\"dance\"", &["`dance`"]),
+    fault(MODEL, "via = [\"phone\"]", "via = [\"fax\"]", "\"fax\"", &["`fax`"]),
+    fault(MODEL, "model = \"goto\"", "model = \"gone\"", "\"gone\"", &["`gone`"]),
+];
+
+/// Replaces the first `from` in a file of the folder; gives where the marker stands from there on.
+fn break_it(folder: &Folder, file: &str, from: &str, to: &str, marker: &str) -> String {
+    let good = folder.read(file);
+    let start = good.find(from).unwrap_or_else(|| panic!("{from:?} is not there"));
+    folder.write(file, &good.replacen(from, to, 1));
+    folder.place_from(file, start, marker)
+}
+
+#[test]
+fn each_fault_is_refused_at_its_place_in_words_that_name_it() {
+    let folder = office();
+    let unknown = UNKNOWN_KEYS.iter().map(|&(file, table)| {
+        let to = format!("{table}colour = \"red\"\n");
+        (file, table, to, "colour", &["colour`"][..])
+    });
+    let unknown_setting = [
+        (
+            ORGANIZATION,
+            "[settings.contact_admin]\n",
+            "[settings.king]\nmay_rule = true\n[settings.contact_admin]\n".to_owned(),
+            "may_rule",
+            &["`king.may_rule`"][..],
+        ),
+        (PROCESS, "[listen]\n", "[colours]\n[listen]\n".to_owned(), "colours", &["`colours`"][..]),
+    ];
+    let faults = FAULTS.iter().map(|fault| (fault.file, fault.from, fault.to.to_owned(), fault.marker, fault.says));
+    for (file, from, to, marker, says) in unknown.chain(unknown_setting).chain(faults) {
+        let good = folder.read(file);
+        let place = break_it(&folder, file, from, &to, marker);
+        let (status, text) = check(&folder);
+        assert_eq!(status, DOES_NOT_LOAD, "{file}: {to:?} loads: {text}");
+        let told = text.lines().find(|line| line.starts_with(&format!("{place}: ")));
+        let told = told.unwrap_or_else(|| panic!("{file}: {to:?} is not told at {place}: {text}"));
+        assert!(says.iter().all(|word| told.contains(word)), "{told} does not say {says:?}");
+        folder.write(file, &good);
+    }
+    assert_eq!(check(&folder).0, LOADS, "each fault was mended again");
+}
+
+/// Given one thing that is wrong, when it is told, then it is told once: an operator who mends it is done.
+#[test]
+fn one_fault_is_one_problem() {
+    let folder = office();
+    for fault in FAULTS.iter().filter(|fault| fault.file == ORGANIZATION && !fault.says.contains(&"ambiguous")) {
+        let good = folder.read(ORGANIZATION);
+        break_it(&folder, ORGANIZATION, fault.from, fault.to, fault.marker);
+        let mut told = problems(&folder);
+        // A queue or user that is refused is missing where others name it.
+        told.retain(|problem| !problem.contains("there is no queue `q") || fault.says.contains(&"`q9`"));
+        told.retain(|problem| !problem.contains("there is no user `") || fault.says.contains(&"`nobody`"));
+        assert_eq!(told.len(), 1, "{:?}: {told:#?}", fault.to);
+        folder.write(ORGANIZATION, &good);
+    }
+}
+
+/// Given many faults in every file, when the folder is checked, then all of them are told at once, as text and as JSON alike,
+/// and a start tells the same and ends with the same status.
+#[test]
+fn all_problems_are_told_at_once() {
+    let folder = office();
+    let chosen: Vec<&Fault> = [
+        "queues = [\"q9\"]",
+        "members = [\"nobody\"]",
+        "roles = [\"king\"]",
+        "kind = \"fax\"",
+        "extension = \"30a1\"",
+        "view_queue_settings = false",
+        "line = \"localhost\"",
+        "store = \"tape\"",
+        "evapi = [\"kamailio\"]",
+    ]
+    .iter()
+    .map(|to| FAULTS.iter().find(|fault| fault.to == *to).expect(to))
+    .collect();
+    for fault in &chosen {
+        break_it(&folder, fault.file, fault.from, fault.to, fault.marker);
+    }
+    // In a file of its own: another organization of the same name.
+    folder.write("organizations/again.toml", "organization = \"acme\"\nmodel = \"goto\"\n");
+    folder.write("organizations/broken.toml", "organization = \"broken\nmodel = \"goto\"\n");
+    // The places as they are now that everything is broken: these markers stand nowhere else.
+    let places = chosen.iter().map(|fault| folder.place(fault.file, fault.marker));
+    let (status, text) = check(&folder);
+    let told = problems(&folder);
+    assert_eq!(status, DOES_NOT_LOAD);
+    for place in places {
+        assert_eq!(
+            told.iter().filter(|problem| problem.starts_with(&format!("{place}: "))).count(),
+            1,
+            "{place}: {told:#?}"
+        );
+    }
+    assert!(told.iter().any(|problem| problem.contains("broken.toml:1:")), "{told:#?}");
+    assert!(told.iter().all(|problem| text.contains(problem.as_str())), "{text}\n{told:#?}");
+    let Err((status, said)) = Sidecar::try_start(folder.path()) else { panic!("it started") };
+    assert_eq!(status.code(), Some(DOES_NOT_LOAD));
+    assert!(told.iter().all(|problem| said.contains(problem.as_str())), "{said}");
+}
+
+#[test]
+fn two_organizations_of_one_name_do_not_load() {
+    let folder = office();
+    folder.write("organizations/zebra.toml", "organization = \"acme\"\nmodel = \"goto\"\n");
+    let place = folder.place("organizations/zebra.toml", "\"acme\"");
+    let told = problems(&folder);
+    assert!(
+        matches!(&told[..], [only] if only.starts_with(&format!("{place}: ")) && only.contains("`acme`")),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn what_is_not_toml_is_told_at_the_place_where_it_ceases_to_be() {
+    for file in [PROCESS, ORGANIZATION, MODEL] {
+        for (broken, line) in
+            [("ok = 1\n= 2\n", 2), ("ok = 1\n\nok = 2\n", 3), ("[open\n", 1), ("text = \"never ends\n", 1)]
+        {
+            let folder = office();
+            folder.write(file, broken);
+            let told = problems(&folder);
+            let start = format!("{}:{line}:", folder.path().join(file).display());
+            assert!(told.iter().any(|problem| problem.starts_with(&start)), "{broken:?}: {told:?}");
+        }
+        // Not even text: the place is the first byte that is none.
+        let folder = office();
+        fs::write(folder.path().join(file), b"# a comment\n# and \xff").unwrap();
+        let told = problems(&folder);
+        let start = format!("{}:2:7: ", folder.path().join(file).display());
+        assert!(told.iter().any(|problem| problem.starts_with(&start) && problem.contains("UTF-8")), "{told:?}");
+    }
+}
+
+#[test]
+fn a_file_that_is_missing_or_no_file_is_told() {
+    for (file, without) in [(PROCESS, "queuewarden.toml"), (MODEL, "`goto`")] {
+        let folder = office();
+        folder.remove(file);
+        let told = problems(&folder);
+        assert!(told.iter().any(|problem| problem.contains(without)), "{told:?}");
+    }
+    for file in [PROCESS, ORGANIZATION, MODEL] {
+        let folder = office();
+        folder.remove(file);
+        fs::create_dir(folder.path().join(file)).unwrap();
+        let told = problems(&folder);
+        let path = folder.path().join(file).display().to_string();
+        assert!(told.iter().any(|problem| problem.starts_with(&path)), "{told:?}");
+    }
+    for missing in ["organizations", "models"] {
+        let folder = office();
+        fs::remove_dir_all(folder.path().join(missing)).unwrap();
+        let told = problems(&folder);
+        let path = folder.path().join(missing).display().to_string();
+        assert!(told.iter().any(|problem| problem.starts_with(&path)), "{told:?}");
+    }
+    let empty = tempfile::tempdir().unwrap();
+    for folder in [empty.path().to_owned(), empty.path().join("nowhere")] {
+        let (status, text) = run(&["check", "--config", folder.to_str().unwrap()]);
+        assert_eq!(status.code(), Some(DOES_NOT_LOAD), "{text}");
+        for part in ["queuewarden.toml", "organizations", "models"] {
+            assert!(text.contains(&folder.join(part).display().to_string()), "{part}: {text}");
+        }
+    }
+}
+
+/// Given users in a CSV file, when rows of it are wrong, then each is told with its line, and those of the other files too.
+#[test]
+fn problems_of_users_csv_are_told_with_their_lines() {
+    let folder =
+        Folder::with("acme.toml", &OFFICE.replace("model = \"goto\"", "model = \"goto\"\nusers_csv = \"people.csv\""));
+    let header = "id,extension,roles,queues,supervises,edits";
+    folder.write(
+        "organizations/people.csv",
+        &format!("{header}\nzoe,5001,agent supervisor,q0 601,q1,q1\nyan,5002,,,,\n"),
+    );
+    let (status, text) = check(&folder);
+    assert!(status == LOADS && text.contains("users 15"), "{text}");
+    let sidecar = Sidecar::start(&folder);
+    assert_eq!(
+        sidecar.ask("dial org=acme actor=5001 digits=*13"),
+        "allow action=queue.login queues=600,601 reason=assigned policy=1"
+    );
+    let heard = sidecar.ask("do org=acme actor=zoe action=agent.login target=yan queue=601");
+    assert_eq!(heard, "allow action=agent.login queue=601 reason=supervisor_login policy=1");
+    drop(sidecar);
+
+    let rows = [
+        ("good,5001,agent,q0,,", None),
+        ("bad id,5002,agent,q0,,", Some("`bad id`")),
+        ("x1,50a2,agent,q0,,", Some("`50a2`")),
+        ("x2,5003,king,q0,,", Some("`king`")),
+        ("x3,5004,agent,q9,,", Some("`q9`")),
+        ("x4,5005,agent,q0 q0,,", Some("twice")),
+        ("x5,5006,supervisor,,q0 q9,", Some("`q9`")),
+        ("x6,5007,supervisor,,q0,q1", Some("`q1`")),
+        ("good,5008,,,,", Some("`good`")),
+        ("x7,5001,,,,", Some("`5001`")),
+        ("5001,5009,,,,", Some("`5001`")),
+        ("x8,1001,,,,", Some("`1001`")),
+        ("agent,5010,,,,", Some("`agent`")),
+        ("x9,5011,agent,q0", Some("4")),
+        ("x10,5012,agent,q0,,,", Some("7")),
+        (",5013,,,,", Some("``")),
+        ("fine,5014,,,,", None),
+    ];
+    let lines: Vec<&str> = rows.iter().map(|(row, _)| *row).collect();
+    folder.write("organizations/people.csv", &format!("{header}\n{}\n", lines.join("\n")));
+    folder.replace(ORGANIZATION, "kind = \"inbox\"", "kind = \"fax\"");
+    let told = problems(&folder);
+    for (number, (row, says)) in rows.iter().enumerate() {
+        let start = format!("{}:{}:", folder.path().join("organizations/people.csv").display(), number + 2);
+        let of_row: Vec<&String> = told.iter().filter(|problem| problem.starts_with(&start)).collect();
+        match says {
+            None => assert!(of_row.is_empty(), "{row}: {of_row:?}"),
+            Some(says) => {
+                assert!(matches!(of_row[..], [only] if only.contains(says)), "{row}: {of_row:?} of {told:#?}")
+            }
+        }
+    }
+    assert!(told.iter().any(|problem| problem.contains("`fax`")), "{told:#?}");
+
+    for (text, says) in [
+        ("id,extension\nzoe,5001\n".to_owned(), "people.csv:1:1: "),
+        (String::new(), "people.csv:1:1: "),
+        (format!("{header}\n").to_uppercase(), "people.csv:1:1: "),
+    ] {
+        folder.write("organizations/people.csv", &text);
+        assert!(problems(&folder).iter().any(|problem| problem.contains(says)), "{text:?}");
+    }
+    folder.remove("organizations/people.csv");
+    assert!(problems(&folder).iter().any(|problem| problem.contains("people.csv: ")));
+}
+
+#[test]
+fn wrong_arguments_are_a_matter_of_usage() {
+    for arguments in [
+        &["check", "--colour"][..],
+        &["dance"],
+        &["check", "--config"],
+        &["explain"],
+        &["explain", "--org", "acme", "--actor", "1001"],
+        &["explain", "--org", "acme", "dial", "*13"],
+        &["explain", "--org", "acme", "--actor", "1001", "dial"],
+    ] {
+        assert_eq!(run(arguments).0.code(), Some(2), "{arguments:?}");
+    }
+    for arguments in [&["--help"][..], &["--version"], &["help", "explain"]] {
+        let (status, text) = run(arguments);
+        assert!(status.code() == Some(0) && !text.is_empty(), "{arguments:?}");
+    }
+}

@@ -117,7 +117,7 @@ fn the_longest_match_wins_whatever_its_shape() {
     let own = r#"
 "*5{queue}" = "queue.login"
 "*51{target}" = "call.listen"
-"*51" = "queue.resume"
+"*51" = "call.direct_in"
 "{queue}*" = "queue.logout"
 "{queue}**" = "queue.pause"
 "*6{queue}*" = "queue.toggle"
@@ -132,7 +132,7 @@ fn the_longest_match_wins_whatever_its_shape() {
             ("1001 *5600", "allow assigned queue.login 600"),
             ("1001 *51600", "deny unknown_target call.listen"),
             ("2001 *511001 queue=600", "allow role_permits call.listen 600"),
-            ("1001 *51", "allow resumed queue.resume 600"),
+            ("1001 *51", "allow role_permits call.direct_in"),
             ("1001 600**", "allow paused queue.pause 600"),
             ("1001 600*", "allow logged_out queue.logout 600"),
             ("1001 *6600*", "allow assigned queue.login 600"),
@@ -165,9 +165,6 @@ fn an_organization_adds_to_its_preset_and_overrides_it() {
     // Only the form with a queue is one's own here.
     play(
         &dialing(Some("goto"), "\"*13{queue}\" = \"queue.logout\""),
-        &[
-            ("1001 *13", "allow assigned queue.login 600"),
-            ("1001 *13600", "allow logged_out queue.logout 600"),
-        ],
+        &[("1001 *13", "allow assigned queue.login 600"), ("1001 *13600", "allow logged_out queue.logout 600")],
     );
 }

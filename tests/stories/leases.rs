@@ -37,8 +37,14 @@ fn a_login_for_some_seconds_ends_by_itself_and_others_stay() {
         line.ask("do org=acme actor=3001 action=queue.logout queue=600"),
         "deny action=queue.logout queue=600 reason=not_logged_in policy=1"
     );
-    assert_eq!(line.ask("dial org=acme actor=3001 digits=*14"), "allow action=queue.logout queues=601 reason=logged_out policy=1");
-    assert_eq!(line.ask("dial org=acme actor=1001 digits=*14"), "allow action=queue.logout queues=600 reason=logged_out policy=1");
+    assert_eq!(
+        line.ask("dial org=acme actor=3001 digits=*14"),
+        "allow action=queue.logout queues=601 reason=logged_out policy=1"
+    );
+    assert_eq!(
+        line.ask("dial org=acme actor=1001 digits=*14"),
+        "allow action=queue.logout queues=600 reason=logged_out policy=1"
+    );
     assert!(is(&sidecar, EXPIRED, 1.0));
 }
 
@@ -58,5 +64,8 @@ fn the_organization_says_how_long_a_login_lasts_and_may_last() {
     // Without `for` the default: the session in the other queue is the one that ends.
     line.ask("do org=acme actor=2002 action=agent.login target=1001 queue=601");
     wait_until("the lease to end", || is(&sidecar, EXPIRED, 1.0));
-    assert_eq!(line.ask("dial org=acme actor=1001 digits=*14"), "allow action=queue.logout queues=600 reason=logged_out policy=1");
+    assert_eq!(
+        line.ask("dial org=acme actor=1001 digits=*14"),
+        "allow action=queue.logout queues=600 reason=logged_out policy=1"
+    );
 }

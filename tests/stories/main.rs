@@ -36,6 +36,7 @@ mod metrics;
 mod order_of_checks;
 mod overload;
 mod reload;
+mod start;
 mod stop;
 mod supervision;
 mod supervisor_login;

@@ -110,7 +110,10 @@ fn known_keys_that_an_action_does_not_use_are_ignored() {
                 "1001 queue.login queue=600 target=9999 from=999 group=none role=king for=86400 call=a/b in_use=yes",
                 "allow assigned queue.login 600",
             ),
-            ("1001 queue.logout queue=600 field=email section=dialing kind=sms verb=edit", "allow logged_out queue.logout 600"),
+            (
+                "1001 queue.logout queue=600 field=email section=dialing kind=sms verb=edit",
+                "allow logged_out queue.logout 600",
+            ),
             ("1001 call.outbound queue=999 target=9999", "allow role_permits call.outbound"),
             ("2001 call.listen target=1001 queue=600 for=86400 conversation=bot", "allow role_permits call.listen 600"),
             ("1001 queue.login queue=600 in_use=maybe", "error malformed in_use"),

@@ -1,1 +1,255 @@
-//! To be written.
+//! Given a running sidecar, when its configuration is loaded anew, then the new policy judges whole or the old one stays;
+//! nobody's connection and nobody's reply is lost, and every reply says which policy judged.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::office::{OFFICE, with_switched};
+use crate::support::{Folder, Sidecar, agi_environment, connect, end_our_side, hear_out, variables, wait_until};
+
+const FILE: &str = "organizations/acme.toml";
+const REVISION: &str = "queuewarden_policy_revision";
+const SUCCESSFUL: &str = "queuewarden_policy_last_reload_successful";
+const LOGIN: &str = "may org=acme actor=1001 action=queue.login queue=q1";
+
+fn is(sidecar: &Sidecar, series: &str, value: u32) -> bool {
+    format!("{}", sidecar.metric(series)) == format!("{value}")
+}
+
+/// Given a broken configuration, when it is loaded, then all of its problems are told, with their places, in the log and in
+/// `/status`, and the old policy judges on; mended, it is taken up.
+#[test]
+fn a_configuration_that_does_not_load_leaves_the_running_policy_alone_and_says_everything() {
+    let folder = Folder::with("acme.toml", OFFICE);
+    let sidecar = Sidecar::start(&folder);
+    let barred = "deny action=queue.login queue=601 reason=unassigned_barred policy=1";
+    assert_eq!(sidecar.ask(LOGIN), barred);
+    assert!(is(&sidecar, SUCCESSFUL, 1) && is(&sidecar, REVISION, 1));
+    let stamp = "queuewarden_policy_last_reload_success_timestamp_seconds";
+    let loaded_at = sidecar.metric(stamp);
+
+    let broken = with_switched(&["allow_unassigned_login"])
+        .replace("queues = [\"q1\", \"q0\"]", "queues = [\"q1\", \"q9\"]")
+        .replace("may_supervise = false", "may_supervise = \"yes\"");
+    folder.write(FILE, &broken);
+    folder.replace("queuewarden.toml", "[state]\n", "[state]\nspeed = \"high\"\n");
+    let places = [
+        folder.place(FILE, "\"q9\""),
+        folder.place(FILE, "may_supervise = \"yes\""),
+        folder.place("queuewarden.toml", "speed"),
+    ];
+    for failures in 1..=2 {
+        let last = sidecar.reload();
+        assert_eq!((&last["successful"], &last["problems"]["more"]), (&false.into(), &0.into()), "{last}");
+        let problems = last["problems"]["problems"].as_array().unwrap();
+        let told: Vec<String> = problems
+            .iter()
+            .map(|problem| format!("{}:{}:{}", problem["file"].as_str().unwrap(), problem["line"], problem["column"]))
+            .collect();
+        let mut sorted = (told.clone(), places.to_vec());
+        sorted.0.sort();
+        sorted.1.sort();
+        assert_eq!(sorted.0, sorted.1);
+        let log = sidecar.log();
+        for place in &places {
+            assert!(log.iter().any(|line| line.contains(&format!("{place}: "))), "{place} is not in the log: {log:#?}");
+        }
+        assert!(is(&sidecar, SUCCESSFUL, 0) && is(&sidecar, REVISION, 1));
+        assert!(is(&sidecar, "queuewarden_policy_reloads_total{result=\"failure\"}", failures));
+        assert_eq!(sidecar.metric(stamp).to_string(), loaded_at.to_string(), "that of the last success");
+        assert_eq!(sidecar.ask(LOGIN), barred, "the old policy, and its number");
+        assert_eq!(sidecar.try_get("/readyz").0, 200);
+    }
+    folder.write(FILE, &with_switched(&["allow_unassigned_login"]));
+    folder.replace("queuewarden.toml", "speed = \"high\"\n", "");
+    let last = sidecar.reload();
+    assert_eq!((&last["successful"], &last["problems"]["problems"]), (&true.into(), &serde_json::json!([])), "{last}");
+    assert!(is(&sidecar, SUCCESSFUL, 1) && is(&sidecar, REVISION, 2));
+    assert_eq!(sidecar.ask(LOGIN), "allow action=queue.login queue=601 reason=unassigned_allowed policy=2");
+}
+
+/// Given unchanged files, when they are loaded, then the revision rises all the same, in replies, in the gauge and in
+/// `/status`.
+#[test]
+fn every_successful_load_raises_the_revision() {
+    let folder = Folder::with("acme.toml", OFFICE);
+    let sidecar = Sidecar::start(&folder);
+    let mut kept_open = sidecar.line();
+    for revision in 1..=3 {
+        if revision > 1 {
+            sidecar.reload();
+        }
+        let heard = format!("deny action=queue.login queue=601 reason=unassigned_barred policy={revision}");
+        assert_eq!(kept_open.ask(LOGIN), heard, "on a connection that was there before");
+        assert_eq!(sidecar.ask(LOGIN), heard, "on a new one");
+        assert!(is(&sidecar, REVISION, revision));
+        assert_eq!(sidecar.status()["policy"]["revision"], revision);
+        assert!(
+            is(&sidecar, "queuewarden_policy_reloads_total{result=\"success\"}", revision),
+            "the first load is one"
+        );
+    }
+}
+
+/// What the office is in an odd and in an even revision: the setting and the number of the queue change together.
+fn office_at(revision: u64) -> String {
+    if revision % 2 == 1 {
+        OFFICE.to_owned()
+    } else {
+        with_switched(&["allow_unassigned_login"]).replace("\"601\"", "\"801\"")
+    }
+}
+
+/// Given clients of both dialects who ask without a pause, when the policy changes under them again and again, then no reply
+/// is lost or out of order, each is judged by one policy from end to end, and none by an older one than the reply before.
+#[test]
+fn under_load_no_reply_is_lost_and_none_mixes_two_policies() {
+    let folder = Folder::with("acme.toml", &office_at(1));
+    let sidecar = Sidecar::start(&folder);
+    let over = Arc::new(AtomicBool::new(false));
+    let (address, fastagi) = (sidecar.address("line"), sidecar.address("fastagi"));
+    let by_line = {
+        let over = Arc::clone(&over);
+        thread::spawn(move || {
+            let mut line = crate::support::LineClient::new(connect(address));
+            let (mut asked, mut latest) = (0_u64, 1);
+            while !over.load(Ordering::Relaxed) {
+                let batch: String = (asked..asked + 64).map(|id| format!("{id} {LOGIN}\n")).collect();
+                line.send(batch.as_bytes());
+                for id in asked..asked + 64 {
+                    let heard = line.line();
+                    let (answer, revision) = heard.rsplit_once(" policy=").expect(&heard);
+                    let revision: u64 = revision.parse().unwrap();
+                    let expected = if revision % 2 == 1 {
+                        format!("{id} deny action=queue.login queue=601 reason=unassigned_barred")
+                    } else {
+                        format!("{id} allow action=queue.login queue=801 reason=unassigned_allowed")
+                    };
+                    assert_eq!(answer, expected, "judged by {revision}");
+                    assert!(revision >= latest, "{revision} after {latest}");
+                    latest = revision;
+                }
+                asked += 64;
+            }
+            (asked, latest)
+        })
+    };
+    let by_fastagi = {
+        let over = Arc::clone(&over);
+        thread::spawn(move || {
+            // Logging in and out needs the session table as well, and is one decision with it.
+            let environment = agi_environment("1002", "acme/queue.toggle", &["queue=q1"]);
+            let mut asked = 0;
+            while !over.load(Ordering::Relaxed) {
+                let mut stream = connect(fastagi);
+                stream.write_all(environment.as_bytes()).unwrap();
+                let heard = variables(&hear_out(&mut stream));
+                let answer = (&*heard["QW_VERDICT"], &*heard["QW_REASON"], &*heard["QW_QUEUES"]);
+                let of_one_policy = matches!(
+                    answer,
+                    ("DENY", "unassigned_barred", "601")
+                        | ("ALLOW", "logged_out", "601" | "801")
+                        | ("ALLOW", "unassigned_allowed", "801")
+                );
+                assert!(of_one_policy, "{answer:?}");
+                asked += 1;
+            }
+            asked
+        })
+    };
+    for revision in 2..=5 {
+        folder.write(FILE, &office_at(revision));
+        sidecar.reload();
+        // The gauge follows when every connection uses the policy: whoever asks after it hears that revision.
+        wait_until("the revision to be settled", || sidecar.status()["policy"]["revision"] == revision);
+        let heard = sidecar.ask(LOGIN);
+        assert!(heard.ends_with(&format!("policy={revision}")), "{heard}");
+    }
+    over.store(true, Ordering::Relaxed);
+    let (asked, latest) = by_line.join().unwrap();
+    let asked_by_fastagi = by_fastagi.join().unwrap();
+    assert!(asked > 1_000 && asked_by_fastagi > 100, "{asked} and {asked_by_fastagi}");
+    assert!(latest >= 4, "the connection that was there from the start heard of the reloads");
+    assert!(is(&sidecar, "queuewarden_panics_total", 0));
+}
+
+/// Given a thousand signals in a row, when they are over, then the configuration was loaded about once a second, and the last
+/// change was taken up.
+#[test]
+fn a_thousand_signals_load_about_once_a_second() {
+    let folder = Folder::with("acme.toml", OFFICE);
+    let sidecar = Sidecar::start(&folder);
+    let began = Instant::now();
+    sidecar.signal_often("HUP", 999);
+    folder.write(FILE, &with_switched(&["allow_unassigned_login"]));
+    sidecar.signal_often("HUP", 1);
+    wait_until("the last change", || sidecar.ask(LOGIN).starts_with("allow"));
+    let loads = sidecar.metric("queuewarden_policy_reloads_total{result=\"success\"}") - 1.0;
+    let most = 2.0 + began.elapsed().as_secs_f64();
+    assert!(loads >= 1.0 && loads <= most, "{loads} loads in {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(10), "a signal is heard soon");
+}
+
+/// Given a change that only a restart can bring, when the configuration is loaded, then the rest is taken up and the operator
+/// is told.
+#[test]
+fn what_only_a_restart_brings_is_said() {
+    let folder = Folder::with("acme.toml", OFFICE);
+    folder.replace("queuewarden.toml", "[listen]\n", "[listen]\nline_token_file = \"token\"\n");
+    folder.write("token", "first\n");
+    let sidecar = Sidecar::start(&folder);
+    assert_eq!(sidecar.status()["last_reload"]["restart_needed"], false);
+    folder.replace("queuewarden.toml", "[state]\n", "[limits]\nconnections_max = 77\n[state]\n");
+    let last = sidecar.reload();
+    assert_eq!((&last["successful"], &last["restart_needed"]), (&true.into(), &true.into()), "{last}");
+    assert!(sidecar.log().iter().any(|line| line.contains("restart")), "the log says so");
+    assert!(is(&sidecar, "queuewarden_connections_limit", 10_000), "and nothing pretends that it has happened");
+    folder.replace("queuewarden.toml", "[limits]\nconnections_max = 77\n", "");
+    assert_eq!(sidecar.reload()["restart_needed"], false);
+}
+
+/// Given a token that is changed, when the configuration is loaded, then it is the new one that counts, or the operator is
+/// told that a restart is needed: a token that leaked must not be good for longer than its operator believes.
+#[test]
+fn a_changed_token_is_taken_up_or_a_restart_is_asked_for() {
+    let folder = Folder::with("acme.toml", OFFICE);
+    folder.replace("queuewarden.toml", "[listen]\n", "[listen]\nline_token_file = \"token\"\n");
+    folder.write("token", "first\n");
+    let sidecar = Sidecar::start(&folder);
+    assert_eq!(sidecar.ask("auth token=first"), "allow reason=authenticated");
+    folder.write("token", "second\n");
+    let last = sidecar.reload();
+    assert_eq!(last["successful"], true, "{last}");
+    let is_new = sidecar.ask("auth token=second") == "allow reason=authenticated"
+        && sidecar.ask("auth token=first") == "error reason=unauthenticated";
+    assert!(
+        is_new || last["restart_needed"] == true,
+        "the old token is good, the new one is not, and nobody says so: {last}"
+    );
+}
+
+/// Given connections that are in the middle of a question when the policy changes, when the rest comes, then the new policy
+/// judges it.
+#[test]
+fn a_question_under_way_is_judged_by_the_policy_of_its_last_byte() {
+    let folder = Folder::with("acme.toml", OFFICE);
+    let sidecar = Sidecar::start(&folder);
+    folder.write(FILE, &with_switched(&["allow_unassigned_login"]));
+    let mut line = connect(sidecar.address("line"));
+    let question = format!("7 {LOGIN}\n");
+    let (first, second) = question.split_at(30);
+    let environment = agi_environment("1001", "acme/queue.login", &["queue=q1"]);
+    let (early, late) = environment.split_at(400);
+    let mut agi = connect(sidecar.address("fastagi"));
+    line.write_all(first.as_bytes()).unwrap();
+    agi.write_all(early.as_bytes()).unwrap();
+    sidecar.reload();
+    line.write_all(second.as_bytes()).unwrap();
+    end_our_side(&line);
+    assert_eq!(hear_out(&mut line), "7 allow action=queue.login queue=601 reason=unassigned_allowed policy=2\n");
+    agi.write_all(late.as_bytes()).unwrap();
+    assert_eq!(variables(&hear_out(&mut agi))["QW_REASON"], "unassigned_allowed");
+}

@@ -97,10 +97,7 @@ fn without_the_supervisor_role_nobody_supervises() {
 fn a_call_outside_every_queue_needs_a_switch_and_an_agent_of_ones_own() {
     in_every_mode(
         OFFICE,
-        &[
-            ("2001 * target=1001", "deny no_queue_context *"),
-            ("2001 * target=3001", "deny no_queue_context *"),
-        ],
+        &[("2001 * target=1001", "deny no_queue_context *"), ("2001 * target=3001", "deny no_queue_context *")],
     );
     in_every_mode(
         &with_switched(&["supervise_outside_queues"]),
@@ -178,8 +175,7 @@ fn an_allowed_supervision_is_pinned_down() {
     let mut twins = Twins::open(OFFICE);
     for (mode, letter) in [("listen", None), ("whisper", Some('w')), ("barge", Some('B'))] {
         let mut line = twins.sidecar.line();
-        let heard =
-            line.ask(&format!("do org=by_line actor=2001 action=call.{mode} target=agent queue=q0 call=c-77"));
+        let heard = line.ask(&format!("do org=by_line actor=2001 action=call.{mode} target=agent queue=q0 call=c-77"));
         let start = format!("allow action=call.{mode} queue=600 reason=role_permits policy=1 mode={mode} target=1001 ");
         assert!(heard.starts_with(&start), "{heard}");
         let answer =
@@ -188,14 +184,13 @@ fn an_allowed_supervision_is_pinned_down() {
         let options = &answer["QW_SPY_OPTIONS"];
         assert!(heard.contains(&format!(" asterisk={options} ")), "one table of options for both: {heard}");
         assert!(heard.contains(" freeswitch=eavesdrop_enable_dtmf:false"), "{heard}");
-        // d: keys change the mode. x, X, c: keys leave or choose. g, e, s, v, o, n, r, W and the like take arguments or
-        // change what is heard. E and S end with the channel instead of moving on to another one.
-        let expected: String = ['q', 'E', 'S'].into_iter().chain(letter).collect();
-        let mut sorted: Vec<char> = options.chars().collect();
-        let mut wanted: Vec<char> = expected.chars().collect();
-        sorted.sort_unstable();
-        wanted.sort_unstable();
-        assert_eq!(sorted, wanted, "{mode}: {options}");
+        // E and S: it ends with the channel instead of moving on to another one. d would let keys change the mode, x, X and c
+        // let them leave, and others take arguments: what may be there at all is what the shipped dialplan lets through.
+        assert!(
+            options.contains('E') && options.contains('S') && options.chars().all(|option| "bBEqSw".contains(option))
+        );
+        let modes: Vec<char> = options.chars().filter(|option| "wB".contains(*option)).collect();
+        assert_eq!(modes, letter.into_iter().collect::<Vec<_>>(), "{mode}: {options}");
     }
     // What is refused, or is no supervision, carries nothing that could be spied with.
     for (account, path, arguments, target) in [

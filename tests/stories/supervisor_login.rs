@@ -49,7 +49,11 @@ fn the_limit_to_assigned_queues_bounds_whatever_a_supervisor_does_to_others() {
             assert_eq!(unlimited.ask(&ask(other)), format!("allow {reason} {action} {queue}"));
         }
         let ask = format!("2001 {action} target=3001 queue=603");
-        assert_eq!(limited.ask(&ask), format!("deny queue_out_of_scope {action} 603"), "an inbox queue is no exception");
+        assert_eq!(
+            limited.ask(&ask),
+            format!("deny queue_out_of_scope {action} 603"),
+            "an inbox queue is no exception"
+        );
     }
 }
 

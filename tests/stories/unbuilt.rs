@@ -1,1 +1,141 @@
-//! To be written.
+//! Given a configuration written for all that DESIGN.md promises, when it is loaded today, then every key is understood, and
+//! what is not built yet is said, in the log, in `/status` and by `check`.
+
+use crate::support::{Folder, Sidecar, run, wait_until};
+
+/// The examples of DESIGN.md section 6, with free ports where something listens already.
+const PROCESS: &str = r#"
+[listen]
+line = "127.0.0.1:0"
+line_unix = "run/line.sock"
+fastagi = "127.0.0.1:0"
+freeswitch = "127.0.0.1:4574"
+kamailio = "127.0.0.1:4575"
+admin = "127.0.0.1:0"
+admin_unix = "run/admin.sock"
+
+[state]
+store = "disk"                       # disk | memory
+folder = "state"                     # relative to the configuration folder
+
+[limits]                             # units in the names, hard maxima in limits.rs
+connections_max = 10_000
+
+[connect]
+evapi = ["127.0.0.1:8448"]
+"#;
+
+const ORGANIZATION: &str = r#"
+organization = "acme"
+model = "goto"                       # config/models/goto.toml
+feature_code_preset = "goto"
+
+[feature_codes]                      # adds to the preset, or overrides it
+"*14" = "queue.logout"
+"*221" = "call.listen"
+
+[settings]                           # names and defaults come from the model
+allow_unassigned_login = false       # true: agents and users may log in to queues they are not assigned to
+
+[settings.supervisor]
+access_configuration_portal = true
+limit_to_assigned_queues = true
+view_queue_settings = true
+manage_queue_settings = false
+view_pause_reasons = true
+manage_pause_reasons = true
+view_skills = true
+manage_skills = true
+supervise_peers = true
+supervise_outside_queues = true
+
+[settings.agent]
+manage_prerecorded_messages = true
+manage_public_prewritten_messages = true
+create_custom_tags = true
+enable_dispositions = true
+
+[settings.contact_admin]
+may_supervise = true
+
+[leases]                             # a supervisor's login of somebody else
+default_seconds = 0                  # 0: until logout
+max_seconds = 43_200
+
+[limits]                             # absent: only the hard maximum of limits.rs
+logins_per_user_max = 20
+logins_per_queue_max = 100
+logins_max = 1_000
+supervisions_per_target_max = 1
+supervisions_per_supervisor_max = 1
+
+[[queues]]
+id = "support"
+number = "600"
+kind = "call"                        # call | ring_group | inbox | campaign
+wrap_up_seconds = 30
+callback = false                     # a Voximplant callback queue
+
+[[groups]]
+id = "north"
+supervisors = ["dana"]
+members = ["alice"]
+outbound = false                     # optional; unset: the organization's setting decides
+
+[[users]]
+id = "alice"
+extension = "1001"
+roles = ["agent"]                    # none: a plain PBX user
+queues = ["support"]                 # assigned to serve
+protected = false                    # true: nobody may supervise this user
+
+[[users]]
+id = "dana"
+extension = "2001"
+roles = ["supervisor"]
+supervises = ["support"]
+edits = ["support"]                  # the editor flag, a subset of supervises
+"#;
+
+#[test]
+fn every_key_is_understood_and_what_is_not_built_yet_is_said() {
+    let folder = Folder::with("acme.toml", ORGANIZATION);
+    folder.write("queuewarden.toml", PROCESS);
+    let path = folder.path().to_str().unwrap();
+    let (status, text) = run(&["check", "--config", path]);
+    assert_eq!(status.code(), Some(0), "{text}");
+    let sidecar = Sidecar::start(&folder);
+    assert_eq!(
+        sidecar.ask("dial org=acme actor=1001 digits=*13"),
+        "allow action=queue.login queues=600 reason=assigned policy=1"
+    );
+    let mut log = String::new();
+    wait_until("the log to say that the policy is loaded", || {
+        log += &sidecar.log().join("\n");
+        log.contains("policy loaded") && log.contains("supervisions_per_supervisor_max")
+    });
+    let said = sidecar.status()["not_built_yet"].to_string();
+    for key in
+        ["freeswitch", "kamailio", "evapi", "store", "supervisions_per_target_max", "supervisions_per_supervisor_max"]
+    {
+        for (place, text) in [("check", &text), ("the log", &log), ("/status", &said)] {
+            assert!(text.contains(key), "{place} does not say that `{key}` has no effect yet: {text}");
+        }
+    }
+    assert!(!said.contains("line_unix"), "what is built is not among it: {said}");
+}
+
+#[test]
+fn an_absent_listener_is_off_except_the_three_that_are_always_wanted() {
+    let folder = Folder::with("acme.toml", ORGANIZATION);
+    folder.write("queuewarden.toml", "[listen]\nline = \"127.0.0.1:0\"\nfastagi = \"off\"\nadmin = \"127.0.0.1:0\"\n");
+    let sidecar = Sidecar::start(&folder);
+    let names: Vec<String> = sidecar.status()["listeners"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|listener| listener["name"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(names, ["line", "admin"]);
+    assert_eq!(sidecar.ask("ping"), "pong");
+}

@@ -369,9 +369,14 @@ fn unchunk(mut body: &str) -> String {
 impl Folder {
     /// Where the text first stands in a file of the folder, as problems cite it: `file:line:column`.
     pub fn place(&self, file: &str, text: &str) -> String {
+        self.place_from(file, 0, text)
+    }
+
+    /// As [`Folder::place`], from this byte of the file on.
+    pub fn place_from(&self, file: &str, start: usize, text: &str) -> String {
         let content = self.read(file);
-        let start = content.find(text).unwrap_or_else(|| panic!("{file} does not hold {text:?}"));
-        let before = content.get(..start).unwrap();
+        let found = content.get(start..).unwrap().find(text).unwrap_or_else(|| panic!("{file} does not hold {text:?}"));
+        let before = content.get(..start + found).unwrap();
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().unwrap().chars().count() + 1;
         format!("{}:{line}:{column}", self.path().join(file).display())

@@ -30,7 +30,7 @@ const UNFINISHED: &[&str] = &[
 const COMMON_FOLDERS: &[&str] = &["bin", "dev", "etc", "proc", "run", "sys", "tmp", "usr", "var"];
 
 /// Hosts that a link or an example may name: this machine, and what the documentation points to.
-const HOSTS: &[&str] = &["127.0.0.1", "localhost", "HOST", "host"];
+const HOSTS: &[&str] = &["127.0.0.1", "localhost", "HOST", "host", "rustup.rs"];
 
 /// The files of the repository: everything but what `.gitignore` names, the history, and the lock files.
 fn files() -> Vec<PathBuf> {
@@ -82,19 +82,34 @@ fn only_these_names_stand_visible_in_the_root() {
 fn nothing_is_left_unfinished() {
     for (path, text) in texts() {
         for word in UNFINISHED {
-            assert!(!text.contains(word), "{path} holds {word}");
+            // In a dialplan, `_[67]XX` and one more is a pattern of digits.
+            let pattern = path.ends_with(".conf") && *word == UNFINISHED[2];
+            assert!(pattern || !holds_word(&text, word), "{path} holds {word}");
         }
         let unused = concat!("allow(dead", "_code");
         assert!(!(path.starts_with("src/") && text.contains(unused)), "{path} holds {unused}");
     }
 }
 
+/// Whether the word stands there by itself: not in `promtool.XXXXXX`, nor in `_1XXX`.
+fn holds_word(text: &str, word: &str) -> bool {
+    let of_word = |c: char| c.is_alphanumeric() || c == '_';
+    text.match_indices(word).any(|(at, _)| {
+        let (before, after) = (&text[..at], &text[at + word.len()..]);
+        !before.ends_with(of_word) && !(word.ends_with(of_word) && after.starts_with(of_word))
+    })
+}
+
 #[test]
 fn no_file_names_a_machine_of_its_author() {
-    for (path, text) in texts() {
+    // The paths of .gitignore begin at the root of the repository.
+    for (path, text) in texts().iter().filter(|(path, _)| path != ".gitignore") {
         for (number, line) in (1..).zip(text.lines()) {
             for folder in absolute_folders(line) {
-                assert!(COMMON_FOLDERS.contains(&folder), "{path}:{number} names a path of somebody's machine: /{folder}");
+                assert!(
+                    COMMON_FOLDERS.contains(&folder),
+                    "{path}:{number} names a path of somebody's machine: /{folder}"
+                );
             }
             for host in hosts(line) {
                 assert!(HOSTS.contains(&host), "{path}:{number} names the host {host}");
@@ -108,9 +123,10 @@ fn absolute_folders(line: &str) -> impl Iterator<Item = &str> {
     line.match_indices('/').filter_map(|(at, _)| {
         let before = line[..at].chars().next_back();
         let begins = before.is_none_or(|before| before.is_whitespace() || "\"'`=([".contains(before));
-        let (folder, _) = line[at + 1..].split_once('/')?;
-        let is_name = !folder.is_empty() && folder.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
-        (begins && is_name).then_some(folder)
+        let (folder, below) = line[at + 1..].split_once('/')?;
+        let of_name = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        let is_path = !folder.is_empty() && folder.chars().all(of_name) && below.starts_with(of_name);
+        (begins && is_path).then_some(folder)
     })
 }
 
@@ -126,7 +142,9 @@ fn hosts(line: &str) -> impl Iterator<Item = &str> {
 #[test]
 fn paths_and_hosts_are_found() {
     assert!(absolute_folders("cd /somewhere/else, /dev/tcp/127.0.0.1, a/b/c, </x/y>").eq(["somewhere", "dev"]));
-    assert!(hosts("see http://example.org/x and agi://127.0.0.1:4573/a and https://$x").eq(["example.org", "127.0.0.1"]));
+    assert!(
+        hosts("see http://example.org/x and agi://127.0.0.1:4573/a and https://$x").eq(["example.org", "127.0.0.1"])
+    );
 }
 
 #[test]
@@ -156,7 +174,7 @@ fn lines_of_rust_are_short() {
 fn scripts_can_be_run() {
     use std::os::unix::fs::PermissionsExt;
     for path in files() {
-        let script = fs::read(&path).unwrap().starts_with(b"#!");
+        let script = fs::read(&path).unwrap().starts_with(b"#!/");
         let executable = fs::metadata(&path).unwrap().permissions().mode() & 0o111 != 0;
         assert_eq!(script, executable, "{}: a script is executable, and nothing else is", path.display());
     }

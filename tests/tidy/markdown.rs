@@ -31,7 +31,8 @@ pub fn tables() -> Vec<Table> {
             in_table &= line.starts_with("|-");
             continue;
         };
-        let cells: Vec<String> = cells.replace("\\|", "\u{0}").split('|').map(|cell| cell.trim().replace('\u{0}', "|")).collect();
+        let cells: Vec<String> =
+            cells.replace("\\|", "\u{0}").split('|').map(|cell| cell.trim().replace('\u{0}', "|")).collect();
         if in_table {
             tables.last_mut().unwrap().rows.push(cells);
         } else {

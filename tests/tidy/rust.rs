@@ -79,7 +79,7 @@ fn string_length(text: &str) -> usize {
             _ => escaped = false,
         }
     }
-    panic!("a string does not end: {:.40}", text)
+    panic!("a string does not end: {text:.40}")
 }
 
 /// The length of a raw string that begins here, if one does.

@@ -1,0 +1,210 @@
+//! The way of a question from bytes to bytes takes no memory from the heap, once the buffers have their size.
+//!
+//! What a login session is kept in is memory of course, so a question that begins one is counted apart.
+
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::format_push_string,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::single_match_else,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    let_underscore_drop,
+    unreachable_pub,
+    reason = "a test that cannot go on fails"
+)]
+
+#[path = "support/mod.rs"]
+mod support;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use queuewarden::config;
+use queuewarden::dialect::fastagi::FastAgi;
+use queuewarden::dialect::line::Line;
+use queuewarden::dialect::{Dialect, Step};
+use queuewarden::gate::Gate;
+use queuewarden::policy::Policy;
+use queuewarden::telephony::{Moment, QueueSet, UnixSeconds};
+use support::{Folder, agi_environment};
+
+thread_local! {
+    /// How often this thread took memory or grew it.
+    static TAKEN: Cell<usize> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+fn count() {
+    // While a thread ends there is nothing left to count in.
+    let _ = TAKEN.try_with(|taken| taken.set(taken.get().saturating_add(1)));
+}
+
+#[expect(unsafe_code, reason = "counting allocations needs an allocator, and every call is handed on as it came")]
+// SAFETY: every call goes to the system's allocator with the arguments that came, so its promises are ours.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promises are handed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promises are handed on.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promises are handed on.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promises are handed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// How often `work` takes memory.
+fn taken_by(work: impl FnOnce()) -> usize {
+    let before = TAKEN.get();
+    work();
+    TAKEN.get() - before
+}
+
+const NOW: Moment = Moment { wall: UnixSeconds(1_000_000), uptime_ms: 1 };
+
+/// A gate with the demo organization, and the buffers of one connection.
+struct Connection {
+    gate: Gate,
+    output: Vec<u8>,
+    scratch: QueueSet,
+}
+
+impl Connection {
+    fn new() -> Self {
+        let gate = Gate::default();
+        drop(gate.publish(config::load(Folder::demo().path(), &Policy::default()).unwrap().policy));
+        Self { gate, output: Vec::with_capacity(4_096), scratch: QueueSet::new() }
+    }
+
+    /// Answers one question; the answer stands in `output` until the next.
+    fn answer(&mut self, dialect: &mut impl Dialect, question: &[u8]) {
+        self.output.clear();
+        if let Step::Ask { event, id, .. } = dialect.next(question, &mut self.output) {
+            let Self { gate, output, scratch } = self;
+            gate.ask(&event, NOW, scratch, |outcome| dialect.answer(id, &outcome, output));
+        }
+    }
+
+    fn said(&self) -> &str {
+        std::str::from_utf8(&self.output).unwrap()
+    }
+}
+
+/// Questions of every sort that change nothing, with what is heard; alice serves support and sales and is in support.
+const LINES: &[(&str, &str)] = &[
+    ("1 dial org=acme actor=1001 digits=*13600\n", "already_logged_in"),
+    ("1 may org=acme actor=1002 action=queue.login queue=sales\n", "assigned"),
+    ("1 may org=acme actor=1001 action=queue.login\n", "assigned"),
+    ("1 dial org=acme actor=3001 digits=*13\n", "no_assigned_queue"),
+    ("1 dial org=acme actor=3001 digits=*13601\n", "unassigned_barred"),
+    ("1 dial org=acme actor=3001 digits=*14\n", "not_logged_in"),
+    ("1 do org=acme actor=paul action=queue.login queue=600 via=dashboard\n", "agent_role_required"),
+    ("1 dial org=acme actor=1001 digits=*16600\n", "resumed"),
+    ("1 may org=acme actor=dana action=agent.logout target=1001 queue=support\n", "supervisor_logout"),
+    ("1 do org=acme actor=dana action=agent.login target=bob queue=sales\n", "queue_out_of_scope"),
+    ("1 dial org=acme actor=2001 digits=*2211001 queue=600 call=c-77\n", "role_permits"),
+    ("1 do org=acme actor=2001 action=call.whisper target=1001 queue=601\n", "queue_out_of_scope"),
+    ("1 do org=acme actor=2001 action=call.barge target=2001 queue=600\n", "self_target"),
+    ("1 do org=acme actor=2002 action=call.listen target=1001 queue=600\n", "permission_off"),
+    ("1 do org=acme actor=1001 action=call.listen target=1002\n", "supervisor_role_required"),
+    ("1 do org=nowhere actor=1001 action=call.listen target=1002\n", "unknown_organization"),
+    ("1 do org=acme actor=9999 action=queue.login queue=600\n", "unknown_user"),
+    ("1 do org=acme actor=1001 action=queue.login queue=9999\n", "unknown_queue"),
+    ("1 do org=acme actor=2001 action=call.listen target=9999 queue=600\n", "unknown_target"),
+    ("1 do org=acme actor=1001 action=queue.fly\n", "unknown_action"),
+    ("1 dial org=acme actor=1001 digits=*99999\n", "unknown_feature_code"),
+    ("1 dial org=acme actor=1001 digits=*13600 queue=600\n", "duplicate_key"),
+    ("1 do org=acme actor=1001 action=agent.login\n", "missing_attribute"),
+    ("1 dial org=acme actor=1001\n", "missing_key"),
+    ("1 dial org=acme actor=10 01\n", "malformed"),
+    ("1 ping\n", "pong"),
+    ("nonsense\n", "malformed"),
+];
+
+#[test]
+fn a_line_is_answered_without_the_heap() {
+    let mut connection = Connection::new();
+    let mut line = Line::new(None);
+    connection.answer(&mut line, b"1 dial org=acme actor=1001 digits=*13600\n");
+    for round in 0..3 {
+        for &(question, heard) in LINES {
+            let taken = taken_by(|| connection.answer(&mut line, question.as_bytes()));
+            assert!(connection.said().contains(heard), "{question}{}", connection.said());
+            // The first round is what warms up.
+            assert!(taken == 0 || round == 0, "{taken} allocations: {question}");
+        }
+    }
+}
+
+#[test]
+fn a_fastagi_environment_is_answered_without_the_heap() {
+    let mut connection = Connection::new();
+    connection.answer(&mut Line::new(None), b"1 dial org=acme actor=1001 digits=*13600\n");
+    let questions: &[(&str, &str, &[&str], &str)] = &[
+        ("1001", "acme/dial", &["digits=*13600"], "already_logged_in"),
+        ("3001", "acme/dial", &["digits=*13"], "no_assigned_queue"),
+        ("3001", "acme/dial", &["digits=*13601"], "unassigned_barred"),
+        ("2001", "acme/dial", &["digits=*2211001", "queue=600", "call=c-77"], "role_permits"),
+        ("2001", "acme/call.barge", &["target=1001", "queue=601"], "queue_out_of_scope"),
+        ("9999", "acme/queue.login", &["queue=600"], "unknown_user"),
+        ("1001", "acme/queue.login", &["queue=9999"], "unknown_queue"),
+        ("1001", "acme/queue.fly", &[], "unknown_action"),
+        ("1001", "acme/dial", &["digits=*99999"], "unknown_feature_code"),
+        ("1001", "acme/dial", &["digits=*13600", "actor=2001"], "unknown_key"),
+        ("1001", "nowhere/queue.login", &["queue=600"], "unknown_organization"),
+    ];
+    for round in 0..3 {
+        for &(account, path, arguments, heard) in questions {
+            let environment = agi_environment(account, path, arguments);
+            let taken = taken_by(|| connection.answer(&mut FastAgi::new(), environment.as_bytes()));
+            assert!(connection.said().contains(heard), "{environment}{}", connection.said());
+            assert!(taken == 0 || round == 0, "{taken} allocations: {environment}");
+        }
+    }
+}
+
+#[test]
+fn a_change_of_state_takes_no_more_than_the_room_for_one_user() {
+    let mut connection = Connection::new();
+    let mut line = Line::new(None);
+    let changes = [
+        ("1 dial org=acme actor=1001 digits=*13\n", "assigned", 1),
+        ("1 dial org=acme actor=1001 digits=*15\n", "paused", 0),
+        ("1 dial org=acme actor=1001 digits=*16\n", "resumed", 0),
+        ("1 dial org=acme actor=1001 digits=*14\n", "logged_out", 0),
+        ("1 do org=acme actor=dana action=agent.login target=1001 queue=600\n", "supervisor_login", 1),
+        ("1 do org=acme actor=dana action=agent.logout target=1001 queue=600\n", "supervisor_logout", 0),
+    ];
+    let mut most = 0;
+    for round in 0..100 {
+        for (question, heard, taken_max) in changes {
+            let taken = taken_by(|| connection.answer(&mut line, question.as_bytes()));
+            assert!(connection.said().contains(heard), "{question}{}", connection.said());
+            // The tables grow in the first rounds.
+            if round > 0 {
+                most = most.max(taken);
+                assert!(taken <= taken_max, "{taken} allocations: {question}");
+            }
+        }
+    }
+    println!("at most {most} allocations for a change");
+}

@@ -1,0 +1,281 @@
+//! Every small world: one who acts, one to whom it is done, two queues, two groups, and every role, assignment, flag
+//! and setting that matters, in every combination.
+
+use std::sync::Arc;
+
+use queuewarden::config;
+use queuewarden::decision::{Change, Reason};
+use queuewarden::event::{AttributeSet, Event, Intent, Key, KeySet, Request};
+use queuewarden::policy::decide::decide;
+use queuewarden::policy::directory::{DirectoryBuilder, Group, NewUser, Queue};
+use queuewarden::policy::feature_codes::FeatureCodes;
+use queuewarden::policy::model::{Model, RoleSet, SettingSet, Subject};
+use queuewarden::policy::resolve::{Question, resolve};
+use queuewarden::policy::{LeaseTerms, LoginLimits, Organization, Policy};
+use queuewarden::sessions::{Beginning, SessionTable};
+use queuewarden::telephony::{
+    Ground, Moment, OrganizationId, QueueId, QueueKind, QueueSet, Token, UnixSeconds, UserId, Via,
+};
+
+use crate::models;
+use crate::worlds::Draft;
+
+pub(crate) const NOW: Moment = Moment { wall: UnixSeconds(1_000_000), uptime_ms: 1 };
+
+/// One person, in bits: which roles of the model, which of the two queues, which of the two groups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Person {
+    pub(crate) roles: u16,
+    pub(crate) serves: u8,
+    pub(crate) supervises: u8,
+    pub(crate) edits: u8,
+    pub(crate) leads: u8,
+    pub(crate) member: u8,
+    pub(crate) protected: bool,
+}
+
+pub(crate) const QUEUES: [QueueId; 2] = [QueueId(0), QueueId(1)];
+
+fn bits<T: Copy>(of: &[T], mask: u8) -> Vec<T> {
+    of.iter().enumerate().filter(|(bit, _)| mask & 1 << bit != 0).map(|(_, &it)| it).collect()
+}
+
+/// An organization of these people, the only place that builds one by hand.
+pub(crate) fn organization(id: u16, name: &str, model: &Arc<Model>, people: &[(&str, &str, Person)]) -> Organization {
+    let mut builder = DirectoryBuilder::new(None);
+    for (id, number, kind, wrap_up_seconds, callback) in
+        [("q0", "600", QueueKind::Call, 30, false), ("q1", "601", QueueKind::RingGroup, 0, true)]
+    {
+        builder.queue(Queue { id: id.into(), number: number.into(), kind, wrap_up_seconds, callback }).unwrap();
+    }
+    let mut ids = vec![];
+    for &(id, extension, person) in people {
+        let supervised: Vec<(QueueId, bool)> = bits(&QUEUES, person.supervises)
+            .into_iter()
+            .map(|queue| (queue, person.edits & 1 << queue.0 != 0))
+            .collect();
+        let user = NewUser {
+            id,
+            extension,
+            roles: RoleSet(person.roles),
+            protected: person.protected,
+            served: &bits(&QUEUES, person.serves),
+            supervised: &supervised,
+        };
+        ids.push(builder.user(&user).unwrap());
+    }
+    for (bit, id) in ["g0", "g1"].into_iter().enumerate() {
+        let those = |of: fn(&Person) -> u8| -> Vec<UserId> {
+            let people = people.iter().zip(&ids).filter(|((_, _, person), _)| of(person) & 1 << bit != 0);
+            people.map(|(_, &id)| id).collect()
+        };
+        let group = Group { id: id.into(), outbound: [None, Some(false)][bit] };
+        builder.group(group, &those(|person| person.leads), &those(|person| person.member)).unwrap();
+    }
+    Organization {
+        name: name.into(),
+        id: OrganizationId(id),
+        model: Arc::clone(model),
+        settings: model.default_settings(),
+        feature_codes: FeatureCodes::default(),
+        directory: builder.finish(),
+        login_limits: LoginLimits::default(),
+        leases: LeaseTerms::default(),
+    }
+}
+
+/// The shipped role model.
+pub(crate) fn shipped(name: &str) -> Arc<Model> {
+    let folder = crate::folder_with_models();
+    std::fs::write(folder.path().join("organizations/o.toml"), Draft::smallest(name)).unwrap();
+    let loaded = config::load(folder.path(), &Policy::default()).unwrap();
+    Arc::clone(&loaded.policy.organization("o").unwrap().model)
+}
+
+/// Everything that `actor` can ask in organization `o`: each action with each choice of what it looks at.
+pub(crate) fn all_events(model: &models::Model, compiled: &Model, actor: &'static str) -> Vec<Event<'static>> {
+    let token = |text: &'static str| Token::parse(text.as_bytes());
+    let mut events = vec![];
+    for &name in model.actions {
+        let uses = compiled.action_named(name).unwrap().uses;
+        let mut of_action = vec![Event {
+            intent: Intent::May,
+            organization: token("o").unwrap(),
+            actor: token(actor).unwrap(),
+            request: Request::Action(token(name).unwrap()),
+            via: Via::Phone,
+            queue: None,
+            target: None,
+            from: None,
+            group: None,
+            role: None,
+            call: None,
+            lease_seconds: None,
+            attributes: AttributeSet::EMPTY,
+        }];
+        let mut vary = |key: Key, choices: &[&'static str], set: fn(&mut Event<'static>, &'static str)| {
+            if uses.has(key) {
+                let varied = of_action.iter().flat_map(|event| {
+                    choices.iter().map(move |choice| {
+                        let mut event = *event;
+                        set(&mut event, choice);
+                        event
+                    })
+                });
+                let varied: Vec<_> = varied.collect();
+                of_action.extend(varied);
+            }
+        };
+        vary(Key::Queue, &["q0", "q1"], |event, text| event.queue = Token::parse(text.as_bytes()));
+        vary(Key::From, &["q0", "q1"], |event, text| event.from = Token::parse(text.as_bytes()));
+        vary(Key::Target, &["t", "a"], |event, text| event.target = Token::parse(text.as_bytes()));
+        vary(Key::Group, &["g0"], |event, text| event.group = Token::parse(text.as_bytes()));
+        vary(Key::Role, model.roles, |event, text| event.role = Token::parse(text.as_bytes()));
+        let keys = [Key::Conversation, Key::Field, Key::Section, Key::Kind, Key::Verb, Key::InUse];
+        for key in keys.into_iter().filter(|&key| uses.has(key)) {
+            let values = AttributeSet::all_of(KeySet::EMPTY.with(key));
+            let given = of_action.iter().flat_map(|event| {
+                values.iter().map(move |(key, text)| {
+                    let attributes = event.attributes.union(AttributeSet::value(key, text).unwrap());
+                    Event { attributes, ..*event }
+                })
+            });
+            let given: Vec<_> = given.collect();
+            of_action.extend(given);
+        }
+        if name.starts_with("queue.") {
+            let dashboard: Vec<_> = of_action.iter().map(|event| Event { via: Via::Dashboard, ..*event }).collect();
+            of_action.extend(dashboard);
+        }
+        events.extend(of_action);
+    }
+    events
+}
+
+/// The events that get as far as a decision, resolved; they fit every organization of the same people.
+pub(crate) fn resolved<'p>(policy: &'p Policy, events: &[Event<'_>]) -> Vec<Question<'p>> {
+    events.iter().filter_map(|event| resolve(policy, event).ok()).collect()
+}
+
+/// Which questions are allowed, a bit a question.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Allowed(pub(crate) [u64; 8]);
+
+impl Allowed {
+    pub(crate) fn with(mut self, position: usize) -> Self {
+        self.0[position / 64] |= 1 << (position % 64);
+        self
+    }
+
+    /// The first that is allowed here and not there.
+    pub(crate) fn first_beyond(&self, other: &Self) -> Option<usize> {
+        let words = self.0.iter().zip(other.0).enumerate();
+        let mut beyond = words.map(|(word, (here, there))| (word, here & !there)).filter(|(_, rest)| *rest != 0);
+        beyond.next().map(|(word, rest)| word * 64 + rest.trailing_zeros() as usize)
+    }
+}
+
+pub(crate) fn judged(
+    organization: &Organization,
+    questions: &[Question<'_>],
+    sessions: &SessionTable,
+    scratch: &mut QueueSet,
+) -> impl Iterator<Item = Reason> {
+    questions.iter().map(move |question| {
+        let question = Question { organization, ..*question };
+        let subject = match question.action.effect.subject() {
+            Some(Subject::Target) => question.target.unwrap(),
+            _ => question.actor,
+        };
+        decide(&question, &sessions.view(subject), scratch).decision.reason()
+    })
+}
+
+pub(crate) fn allowed(
+    organization: &Organization,
+    questions: &[Question<'_>],
+    sessions: &SessionTable,
+    scratch: &mut QueueSet,
+) -> Allowed {
+    let reasons = judged(organization, questions, sessions, scratch).enumerate();
+    let allowed = reasons.filter(|(_, reason)| matches!(reason, Reason::Allow(_)));
+    allowed.fold(Allowed::default(), |set, (position, _)| set.with(position))
+}
+
+/// Nobody is logged in; or everybody is in the first queue, as a plain login leaves them.
+pub(crate) fn session_states(people: &[UserId]) -> [SessionTable; 2] {
+    let mut logged_in = SessionTable::default();
+    for &user in people {
+        let beginning = Beginning { at: NOW, by: None, ends: None };
+        logged_in.apply(user, &QUEUES[..1], Change::Begin(Ground::Assigned), beginning);
+    }
+    [SessionTable::default(), logged_in]
+}
+
+/// The settings with these names on and the others off.
+pub(crate) fn settings(model: &Model, on: &[&str]) -> SettingSet {
+    let positions = model.settings.iter().enumerate();
+    positions.fold(SettingSet::default(), |set, (position, setting)| {
+        set.switched(position, setting.locked && setting.default || on.contains(&&*setting.name))
+    })
+}
+
+/// Every subset of `names`; bit `n` of its position is whether the `n`th is on.
+pub(crate) fn all_settings(model: &Model, names: &[&'static str], beside: &[&'static str]) -> Vec<SettingSet> {
+    let subset = |mask: usize| {
+        let on = names.iter().enumerate().filter(|(bit, _)| mask & 1 << bit != 0).map(|(_, &name)| name);
+        settings(model, &on.chain(beside.iter().copied()).collect::<Vec<_>>())
+    };
+    (0..1 << names.len()).map(subset).collect()
+}
+
+/// Settings of which every combination is tried; the first is the queue limit.
+pub(crate) const GOTO_SETTINGS: [&str; 5] = [
+    "supervisor.limit_to_assigned_queues",
+    "allow_unassigned_login",
+    "supervisor.supervise_peers",
+    "supervisor.supervise_outside_queues",
+    "contact_admin.may_supervise",
+];
+
+/// Those who act in GoTo: every set of roles, served and supervised queues; its position is `roles + 8 * serves + 32 *
+/// supervises`.
+pub(crate) fn goto_actors() -> Vec<Person> {
+    let person = |bits: u8| Person {
+        roles: u16::from(bits % 8),
+        serves: bits / 8 % 4,
+        supervises: bits / 32,
+        ..Person::default()
+    };
+    (0..128).map(person).collect()
+}
+
+/// Those to whom it is done, without what they serve.
+pub(crate) fn goto_targets() -> Vec<Person> {
+    let roles = [0b000, 0b001, 0b010, 0b100, 0b111];
+    let person = |roles| [false, true].map(|protected| Person { roles, protected, ..Person::default() });
+    roles.into_iter().flat_map(person).collect()
+}
+
+/// Those who act or are acted upon in Voximplant, with one queue and one group.
+pub(crate) fn voximplant_people() -> Vec<Person> {
+    let mut people = vec![];
+    for roles in [0, 1, 2, 4, 8, 16] {
+        for bits in 0..64_u8 {
+            let (supervises, edits) = (bits >> 1 & 1, bits >> 2 & 1);
+            if edits & !supervises != 0 {
+                continue;
+            }
+            people.push(Person {
+                roles,
+                serves: bits & 1,
+                supervises,
+                edits,
+                leads: bits >> 3 & 1,
+                member: bits >> 4 & 1,
+                protected: bits >> 5 == 1,
+            });
+        }
+    }
+    people
+}

@@ -1,0 +1,34 @@
+//! Given a fresh checkout, when somebody starts what is shipped, then it says where it listens, and the line that it prints to
+//! try works as it stands.
+
+use std::process::Command;
+
+use crate::support::{Folder, Sidecar, project, run};
+
+#[test]
+fn the_shipped_configuration_loads_without_a_warning() {
+    let shipped = project().join("config");
+    let shipped = shipped.to_str().unwrap();
+    let (status, text) = run(&["check", "--config", shipped]);
+    assert_eq!((status.code(), text.lines().count()), (Some(0), 1), "{text}");
+    let (status, json) = run(&["check", "--json", "--config", shipped]);
+    let report: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(status.code(), Some(0));
+    assert_eq!((&report["loads"], &report["not_built_yet"]), (&true.into(), &serde_json::json!([])), "{report}");
+    // Two or three queues, agents, a supervisor, a contact admin, and a plain PBX user.
+    assert!((2..=3).contains(&report["queues"].as_u64().unwrap()), "{report}");
+    assert!(report["users"].as_u64().unwrap() >= 5, "{report}");
+}
+
+#[test]
+fn the_line_to_try_works_as_it_is_printed() {
+    let sidecar = Sidecar::start(&Folder::demo());
+    let banner = sidecar.banner.join("\n");
+    for listener in ["line", "line_unix", "fastagi", "admin", "admin_unix"] {
+        assert!(banner.contains(&format!("listening {listener} ")), "{banner}");
+    }
+    let line = sidecar.banner.last().unwrap().strip_prefix("try it:").expect("the last line").trim();
+    let output = Command::new("bash").args(["-c", line]).output().unwrap();
+    let heard = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && heard.starts_with("1 allow "), "{line}\n{heard}");
+}
