@@ -1,7 +1,7 @@
 //! Who asks for what: one signaling event, borrowed from the read buffer of the connection it came by.
 //!
-//! An [`Event`] is grammar-checked and nothing more: its names may be unknown and its action may not exist. Dialects build
-//! it, [`crate::policy`] resolves it, and nobody keeps it longer than the bytes live.
+//! An [`Event`] is grammar-checked and nothing more: its names may be unknown and its action may not exist. Dialects
+//! build it, [`crate::policy`] resolves it, and nobody keeps it longer than the bytes live.
 
 use crate::telephony::{Digits, Token, Via, closed_list};
 

@@ -1,9 +1,9 @@
 //! The bodies of the fuzz targets: any bytes go in, and a broken invariant comes out as a panic.
 //!
 //! They are here, and not in `fuzz/`, because two callers share them: `fuzz/` feeds them what libFuzzer invents, and
-//! `tests/corpus.rs` replays the corpus on stable. A body does not only wait for a crash. It feeds a conversation whole, byte
-//! by byte and cut in two, which must make no difference; it holds every answer against the closed list of words that may
-//! be said; and where the code is clever, it compares it with a naive twin written from the grammar.
+//! `tests/corpus.rs` replays the corpus on stable. A body does not only wait for a crash. It feeds a conversation
+//! whole, byte by byte and cut in two, which must make no difference; it holds every answer against the closed list of
+//! words that may be said; and where the code is clever, it compares it with a naive twin written from the grammar.
 //!
 //! A body keeps no state between two inputs, so one input always does the same.
 
@@ -192,8 +192,8 @@ pub fn dialed_digits(data: &[u8]) {
     }
 }
 
-/// The configuration: the first line names a file of the folder, the rest is what stands in it. It loads or says where it
-/// is wrong, the same every time; and whatever loads can answer.
+/// The configuration: the first line names a file of the folder, the rest is what stands in it. It loads or says where
+/// it is wrong, the same every time; and whatever loads can answer.
 pub fn configuration(data: &[u8]) {
     let mut parts = data.splitn(2, |&byte| byte == b'\n');
     let (name, rest) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
@@ -294,8 +294,8 @@ impl House {
         })
     }
 
-    /// Feeds `data` up to each of `ends`, as a socket would that reads those segments, and answers every question. `check`
-    /// sees each question with its bytes.
+    /// Feeds `data` up to each of `ends`, as a socket would that reads those segments, and answers every question.
+    /// `check` sees each question with its bytes.
     fn talk<D: Dialect>(
         &self,
         dialect: D,
@@ -508,7 +508,8 @@ fn check_line_question(frame: &[u8], event: &Event<'_>) {
     assert_eq!(sorted(words.map(str::to_owned)), pairs_of(event), "{line:?}");
 }
 
-/// A question holds what its environment said: the actor from the account code, the rest from the path and the arguments.
+/// A question holds what its environment said: the actor from the account code, the rest from the path and the
+/// arguments.
 fn check_agi_question(frame: &[u8], event: &Event<'_>) {
     let lines = frame.strip_suffix(b"\n").expect("a question is a whole environment").split(|&byte| byte == b'\n');
     let variables: Vec<(&[u8], &[u8])> = lines
@@ -621,8 +622,9 @@ impl<'t> Naive<'t> {
         format!("{}{}{}", self.prefix, self.argument.map_or("", |_| "600"), self.suffix)
     }
 
-    /// Strings that both patterns match; if there is any, there is one here. Such a string begins with the longer prefix
-    /// and ends with the longer suffix, which either overlap or have digits between them that neither pattern spells out.
+    /// Strings that both patterns match; if there is any, there is one here. Such a string begins with the longer
+    /// prefix and ends with the longer suffix, which either overlap or have digits between them that neither pattern
+    /// spells out.
     fn common_strings<'o>(&'o self, other: &'o Self) -> impl Iterator<Item = String> + 'o {
         let longer = |one: &'o str, other: &'o str| if one.len() >= other.len() { one } else { other };
         let (prefix, suffix) = (longer(self.prefix, other.prefix), longer(self.suffix, other.suffix));
@@ -765,7 +767,8 @@ impl Drop for Folder {
     }
 }
 
-/// Every problem stands at a place that its file has. `fuzzed` is the file that is no longer there, and what stood in it.
+/// Every problem stands at a place that its file has. `fuzzed` is the file that is no longer there, and what stood in
+/// it.
 fn check_places(problems: &Problems, fuzzed: &(PathBuf, &[u8])) {
     for problem in &problems.problems {
         let (Some(line), Some(column)) = (problem.line, problem.column) else {
@@ -818,8 +821,8 @@ fn rows_of(policy: &Policy) -> Vec<String> {
     rows
 }
 
-/// Asks for every action and dials every code of every organization. The answers are in the grammar, and `explain` judges as
-/// the gate does.
+/// Asks for every action and dials every code of every organization. The answers are in the grammar, and `explain`
+/// judges as the gate does.
 fn interrogate(policy: Policy) {
     let house = House::of(policy);
     for organization in house.policy.organizations() {

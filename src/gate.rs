@@ -1,7 +1,7 @@
 //! The one door: every question of every dialect is answered here, and only here does anything change.
 //!
-//! The gate asks [`crate::policy::decide`], applies an allowed change to the session table, and hands the answer out. It
-//! opens no socket, reads no clock and writes no metric: those come in as arguments or happen to what it returns.
+//! The gate asks [`crate::policy::decide`], applies an allowed change to the session table, and hands the answer out.
+//! It opens no socket, reads no clock and writes no metric: those come in as arguments or happen to what it returns.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -75,8 +75,8 @@ impl Gate {
         before
     }
 
-    /// Judges the event, makes the change if it is allowed and meant, and hands the outcome to `answer`, whose names live
-    /// as long as the policy that judged. `scratch` saves an allocation.
+    /// Judges the event, makes the change if it is allowed and meant, and hands the outcome to `answer`, whose names
+    /// live as long as the policy that judged. `scratch` saves an allocation.
     pub fn ask<R>(
         &self,
         event: &Event<'_>,

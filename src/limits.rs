@@ -1,7 +1,8 @@
 //! Every hard bound of the house, with its unit in its name.
 //!
 //! An operator may lower some of these in the configuration; nobody can raise them without reading this file. The
-//! relations between them are asserted when the crate compiles, so a bound that would break another cannot be committed.
+//! relations between them are asserted when the crate compiles, so a bound that would break another cannot be
+//! committed.
 
 use std::time::Duration;
 

@@ -22,11 +22,22 @@
 mod support;
 
 use std::env;
+use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use support::{Folder, Sidecar};
+
+/// What promtool answers with these arguments to this input.
+fn answer(promtool: &Path, arguments: &[&str], input: &str) -> (bool, String) {
+    let mut checker = Command::new(promtool);
+    checker.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut checker = checker.spawn().unwrap();
+    checker.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = checker.wait_with_output().unwrap();
+    (output.status.success(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+}
 
 /// The checker: the one that the environment names, which must be there, or the one in the cache, if it is.
 fn promtool() -> Option<PathBuf> {
@@ -48,15 +59,28 @@ fn promtool_finds_nothing_to_complain_of() {
     };
     let sidecar = Sidecar::start(&Folder::demo());
     for scrape in ["before the first question", "after some"] {
-        let mut checker = Command::new(&promtool);
-        checker.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut checker = checker.spawn().unwrap();
-        checker.stdin.take().unwrap().write_all(sidecar.get("/metrics").as_bytes()).unwrap();
-        let output = checker.wait_with_output().unwrap();
-        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-        assert!(output.status.success() && said.is_empty(), "promtool, {scrape}: {}: {said}", output.status);
+        let (passed, said) = answer(&promtool, &["check", "metrics"], &sidecar.get("/metrics"));
+        assert!(passed && said.is_empty(), "promtool, {scrape}: {said}");
         sidecar.ask("dial org=acme actor=1001 digits=*13600");
         sidecar.ask("nonsense");
         sidecar.agi("1001", "acme/dial", &["digits=*14"]);
     }
+}
+
+#[test]
+fn the_alerts_of_readme_are_expressions() {
+    let Some(promtool) = promtool() else {
+        eprintln!("there is no promtool: nothing was checked (tests/run fetches it)");
+        return;
+    };
+    let readme = fs::read_to_string(support::project().join("README.md")).unwrap();
+    let table = readme.lines().skip_while(|line| !line.starts_with("| Expression")).skip(2);
+    let rows: Vec<&str> = table.take_while(|line| line.starts_with('|')).collect();
+    assert!(rows.len() >= 5, "README lists only {} alerts", rows.len());
+    let mut rules = String::from("groups:\n- name: readme\n  rules:\n");
+    for (number, row) in rows.iter().enumerate() {
+        rules += &format!("  - alert: A{number}\n    expr: {}\n", row.split('`').nth(1).unwrap());
+    }
+    let (passed, said) = answer(&promtool, &["check", "rules", "/dev/stdin"], &rules);
+    assert!(passed, "{said}\n{rules}");
 }

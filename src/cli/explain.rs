@@ -1,4 +1,5 @@
-//! `queuewarden explain`: one question judged offline, with the rule, the facts and the smallest change that would turn it.
+//! `queuewarden explain`: one question judged offline, with the rule, the facts and the smallest change that would turn
+//! it.
 
 use std::io::{self, Write};
 use std::path::Path;

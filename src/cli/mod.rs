@@ -32,8 +32,8 @@ pub struct Arguments {
 enum Command {
     /// Runs the sidecar; this is also what happens without a subcommand.
     ///
-    /// SIGHUP loads the configuration anew: all of it or, if it has a problem anywhere, nothing. SIGTERM and SIGINT stop
-    /// accepting, answer what was read and exit; a second one exits at once.
+    /// SIGHUP loads the configuration anew: all of it or, if it has a problem anywhere, nothing. SIGTERM and SIGINT
+    /// stop accepting, answer what was read and exit; a second one exits at once.
     Serve,
     /// Validates the configuration folder: exits 0, or 78 with every problem at once.
     Check(check::Arguments),

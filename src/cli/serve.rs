@@ -11,9 +11,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
 use crate::cli::{EXIT_CONFIGURATION, EXIT_FAILED};
+use crate::config::Loaded;
 use crate::config::problem::Problems;
 use crate::config::process::{ProcessSettings, State};
-use crate::config::Loaded;
 use crate::gate::Gate;
 use crate::limits::RELOAD_INTERVAL_MIN;
 use crate::policy::{Organization, Policy};

@@ -298,7 +298,8 @@ impl<'a> ModelReader<'a> {
             let reason = reason.unwrap_or_else(|| usual_reason(effect));
             let grounded = ground_of(reason).is_some() || reason == AllowReason::AlreadyLoggedIn;
             if matches!(effect, Effect::Login(_)) && !grounded {
-                self.at(name, "the grant of a login needs a reason: assigned, unassigned_allowed, supervisor_login or already_logged_in");
+                let reasons = "assigned, unassigned_allowed, supervisor_login or already_logged_in";
+                self.at(name, format!("the grant of a login needs a reason: {reasons}"));
             }
             if matches!(effect, Effect::Toggle { .. }) {
                 self.at(name, "a toggle has no grants of its own: it is judged as what it becomes");
@@ -448,7 +449,8 @@ fn conditions(section: &mut Section<'_>) -> (FactSet, Vec<FactSet>) {
     (with_implied(all), any_of)
 }
 
-/// The attribute values that a table admits, and those that it thereby bars; a key that it does not name is not narrowed.
+/// The attribute values that a table admits, and those that it thereby bars; a key that it does not name is not
+/// narrowed.
 fn narrowed(section: &mut Section<'_>) -> (AttributeSet, AttributeSet) {
     let (mut admitted, mut barred) = (AttributeSet::EMPTY, AttributeSet::EMPTY);
     for &(key, name) in NARROWING_KEYS {

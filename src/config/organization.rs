@@ -140,7 +140,8 @@ fn read_limits(section: Option<Section<'_>>) -> (LoginLimits, Vec<String>) {
     limits.organization = count("logins_max", LOGINS_PER_ORGANIZATION_MAX).unwrap_or(limits.organization);
     // Supervisions are not counted yet; the keys are checked so that a file written today loads tomorrow.
     let mut unenforced = |key| {
-        count(key, USERS_PER_ORGANIZATION_MAX).map(|_| format!("{file}: [limits] {key}: supervisions are not counted yet"))
+        let given = count(key, USERS_PER_ORGANIZATION_MAX)?;
+        Some(format!("{file}: [limits] {key} = {given}: supervisions are not counted yet"))
     };
     let not_built_yet = [unenforced("supervisions_per_target_max"), unenforced("supervisions_per_supervisor_max")];
     section.finish();

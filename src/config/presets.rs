@@ -1,7 +1,8 @@
-//! Feature-code presets: what phones of well-known systems dial. An organization names one, adds to it and overrides it.
+//! Feature-code presets: what phones of well-known systems dial. An organization names one, adds to it and overrides
+//! it.
 //!
-//! The codes are facts of the field; a code that means nothing of ours there, or whose meaning nobody documents, is left
-//! out. Patterns here are written out: a preset knows no shorthand.
+//! The codes are facts of the field; a code that means nothing of ours there, or whose meaning nobody documents, is
+//! left out. Patterns here are written out: a preset knows no shorthand.
 
 /// The codes of one system, as `(pattern, action)`.
 pub(super) type Preset = &'static [(&'static str, &'static str)];

@@ -1,8 +1,8 @@
 //! Reads TOML tables key by key, and collects every problem with its place instead of stopping at the first.
 //!
 //! serde stops at the first key that it does not like; an operator who edits a file at night wants all of them at once.
-//! So the parser's own spanned tree is walked here. Whoever reads a [`Section`] names each key once, by reading it; what
-//! was never read is unknown and refused.
+//! So the parser's own spanned tree is walked here. Whoever reads a [`Section`] names each key once, by reading it;
+//! what was never read is unknown and refused.
 
 use std::cell::RefCell;
 use std::fs::File;

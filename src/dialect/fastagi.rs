@@ -1,10 +1,11 @@
-//! FastAGI: Asterisk dials us, says who and what in a block of `agi_key: value` lines, and runs the commands it gets back.
+//! FastAGI: Asterisk dials us, says who and what in a block of `agi_key: value` lines, and runs the commands it gets
+//! back.
 //!
-//! The question is `agi://HOST/ORG/ACTION,key=value,…`; the actor is `agi_accountcode`, which the endpoint's configuration
-//! sets, and nothing else. The answer is one write of `SET VARIABLE` commands, the verdict last, after which our side of
-//! the connection ends: Asterisk then runs all of them, where on an open connection it would run the first and wait. Only
-//! fixed tokens and names from the tables are ever sent. The connection is never closed without a verdict, because
-//! Asterisk reports a silent close as success.
+//! The question is `agi://HOST/ORG/ACTION,key=value,…`; the actor is `agi_accountcode`, which the endpoint's
+//! configuration sets, and nothing else. The answer is one write of `SET VARIABLE` commands, the verdict last, after
+//! which our side of the connection ends: Asterisk then runs all of them, where on an open connection it would run the
+//! first and wait. Only fixed tokens and names from the tables are ever sent. The connection is never closed without a
+//! verdict, because Asterisk reports a silent close as success.
 
 use std::ops::Range;
 
@@ -161,7 +162,8 @@ impl Dialect for FastAgi {
             output.extend_from_slice(part.as_bytes());
         }
         output.extend_from_slice(b"\"\n");
-        set(output, "QW_SPY_OPTIONS", answer.mode.map_or("", pins::asterisk));
+        // Without a target there is nothing to pin, and ChanSpy without one would spy on anybody.
+        set(output, "QW_SPY_OPTIONS", answer.mode.filter(|_| target.is_some()).map_or("", pins::asterisk));
         set(output, "QW_VERDICT", if allowed { "ALLOW" } else { "DENY" });
         self.state = State::Answered;
         self.unconfirmed = true;
@@ -359,7 +361,17 @@ mod tests {
         let mut output = vec![];
         agi.refuse(WireError::new(ErrorReason::Malformed), &mut output);
         let mut faults = vec![];
-        let mut input = &b"200 result=1\n510 Invalid or unknown command\n520-Invalid command syntax.\nUsage\n520 End of proper usage.\n511 Command Not Permitted on a dead channel or intercept routine\nHANGUP\n"[..];
+        let replies = [
+            "200 result=1",
+            "510 Invalid or unknown command",
+            "520-Invalid command syntax.",
+            "Usage",
+            "520 End of proper usage.",
+            "511 Command Not Permitted on a dead channel or intercept routine",
+            "HANGUP\n",
+        ];
+        let replies = replies.join("\n");
+        let mut input = replies.as_bytes();
         while let Step::Done { consumed, fault, after: After::Finish } = agi.next(input, &mut output) {
             faults.extend(fault);
             input = &input[consumed..];

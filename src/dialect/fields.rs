@@ -1,4 +1,5 @@
-//! The keys of a question, whichever dialect spelled them: one place for their grammar, their duplicates and their gaps.
+//! The keys of a question, whichever dialect spelled them: one place for their grammar, their duplicates and their
+//! gaps.
 
 use crate::decision::{ErrorReason, WireError};
 use crate::event::{AttributeSet, Event, Intent, Key, KeySet, Request};

@@ -6,8 +6,8 @@
 //! reply    = id SP ("allow" / "deny" / "error" / "pong") *( SP key "=" value ) LF
 //! ```
 //!
-//! A CR before the LF is accepted. Whatever else is not in the grammar is refused and the connection lives on; a line over
-//! [`LINE_BYTES_MAX`] ends it, because where the next line begins can no longer be known.
+//! A CR before the LF is accepted. Whatever else is not in the grammar is refused and the connection lives on; a line
+//! over [`LINE_BYTES_MAX`] ends it, because where the next line begins can no longer be known.
 
 use std::io::Write;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! Bytes to events and answers to bytes, one file a PBX, without sockets, clocks or rules.
 //!
-//! A [`Dialect`] sees the unread bytes of one connection and says what they are: a question, something that it answers by
-//! itself, or not enough yet. Whoever holds the socket asks it again with more. To add a dialect, write one file that
-//! implements the trait and name it in [`DialectLabel`], in the listeners' configuration and in README.
+//! A [`Dialect`] sees the unread bytes of one connection and says what they are: a question, something that it answers
+//! by itself, or not enough yet. Whoever holds the socket asks it again with more. To add a dialect, write one file
+//! that implements the trait and name it in [`DialectLabel`], in the listeners' configuration and in README.
 
 #![deny(clippy::as_conversions, clippy::arithmetic_side_effects)]
 
@@ -81,8 +81,8 @@ pub trait Dialect: Send {
     /// Appends the answer to a question.
     fn answer(&mut self, id: &[u8], outcome: &Outcome<'_>, output: &mut Vec<u8>) -> After;
 
-    /// Appends what the peer has to hear when its connection ends before its question was complete: it was silent for too
-    /// long, there is no room, or (`None`) it ended its side. Returns what was wrong, if anything was.
+    /// Appends what the peer has to hear when its connection ends before its question was complete: it was silent for
+    /// too long, there is no room, or (`None`) it ended its side. Returns what was wrong, if anything was.
     fn give_up(&mut self, reason: Option<ErrorReason>, unread: &[u8], output: &mut Vec<u8>) -> Option<ErrorReason>;
 
     /// How long the peer may be silent, with or without unread bytes.

@@ -1,9 +1,9 @@
-//! What pins an allowed supervision down: the options with which each PBX keeps the listener from changing the mode or the
-//! target by himself.
+//! What pins an allowed supervision down: the options with which each PBX keeps the listener from changing the mode or
+//! the target by himself.
 //!
-//! Asterisk (`ChanSpy`): `q` no beep to the target, `b` only calls that are under way, `E` and `S` end with the spied channel
-//! instead of moving on to the next match, `w` whisper, `B` barge. Never `d`: it lets keys 4, 5 and 6 change the mode without
-//! asking anybody. FreeSWITCH (`eavesdrop`): its keys are off, and the mode is set by two variables.
+//! Asterisk (`ChanSpy`): `q` no beep to the target, `b` only calls that are under way, `E` and `S` end with the spied
+//! channel instead of moving on to the next match, `w` whisper, `B` barge. Never `d`: it lets keys 4, 5 and 6 change
+//! the mode without asking anybody. FreeSWITCH (`eavesdrop`): its keys are off, and the mode is set by two variables.
 
 use crate::telephony::SupervisionMode;
 

@@ -201,14 +201,17 @@ impl DialectMetrics {
                 }
             }
         }
-        let error = |reason: &ErrorReason| counter!(names::PROTOCOL_ERRORS.name, "dialect" => label.name(), "reason" => reason.code());
+        let of_reason = |name: &'static str, reason: ErrorReason| counter!(name, "dialect" => label.name(), "reason" => reason.code());
         Self {
             label,
             decisions: by_pair,
             request_duration: histogram!(names::REQUEST_DURATION.name, "dialect" => label.name()),
             connections: AtomicI64::new(0),
-            rejected: counter!(names::CONNECTIONS_REJECTED.name, "dialect" => label.name(), "reason" => ErrorReason::Overload.code()),
-            protocol_errors: ErrorReason::ALL.iter().map(error).collect(),
+            rejected: of_reason(names::CONNECTIONS_REJECTED.name, ErrorReason::Overload),
+            protocol_errors: ErrorReason::ALL
+                .iter()
+                .map(|&reason| of_reason(names::PROTOCOL_ERRORS.name, reason))
+                .collect(),
         }
     }
 
@@ -317,7 +320,7 @@ mod tests {
         metrics.decided(DialectLabel::Line, action, reason);
         metrics.decided(DialectLabel::Line, action, reason);
         let text = metrics.render(&Gauges::default());
-        let series = "queuewarden_decisions_total{dialect=\"line\",action=\"control\",decision=\"deny\",reason=\"object_in_use\"} 2";
-        assert!(text.contains(series), "{text}");
+        let labels = r#"dialect="line",action="control",decision="deny",reason="object_in_use""#;
+        assert!(text.contains(&format!("{}{{{labels}}} 2", names::DECISIONS.name)), "{text}");
     }
 }

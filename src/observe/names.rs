@@ -11,7 +11,10 @@ pub struct MetricName {
 
 macro_rules! metric_names {
     ($($constant:ident = $name:literal: $help:literal;)+) => {
-        $(#[doc = $help] pub const $constant: MetricName = MetricName { name: concat!("queuewarden_", $name), help: $help };)+
+        $(
+            #[doc = $help]
+            pub const $constant: MetricName = MetricName { name: concat!("queuewarden_", $name), help: $help };
+        )+
 
         /// Every metric of ours; `process_*` comes from a library.
         pub const ALL: &[MetricName] = &[$($constant,)+];
@@ -22,11 +25,15 @@ metric_names! {
     BUILD_INFO = "build_info": "Always 1; the version stands in a label.";
     POLICY_REVISION = "policy_revision": "Revision of the policy that every connection uses.";
     POLICY_RELOADS = "policy_reloads_total": "Loads of the configuration, by result.";
-    POLICY_LAST_RELOAD_SUCCESSFUL = "policy_last_reload_successful": "1 if the last load of the configuration succeeded, else 0.";
-    POLICY_LAST_RELOAD_SUCCESS_TIMESTAMP = "policy_last_reload_success_timestamp_seconds": "When the configuration was last loaded, in seconds since 1970.";
+    POLICY_LAST_RELOAD_SUCCESSFUL = "policy_last_reload_successful":
+        "1 if the last load of the configuration succeeded, else 0.";
+    POLICY_LAST_RELOAD_SUCCESS_TIMESTAMP = "policy_last_reload_success_timestamp_seconds":
+        "When the configuration was last loaded, in seconds since 1970.";
     DECISIONS = "decisions_total": "Decisions, by dialect, action, decision and reason.";
-    DECISION_DURATION = "decision_duration_seconds": "Parsing a question to encoding its answer; the first question of each read is timed.";
-    REQUEST_DURATION = "request_duration_seconds": "Bytes read to bytes written; each read is timed once, however many questions it held.";
+    DECISION_DURATION = "decision_duration_seconds":
+        "Parsing a question to encoding its answer; the first question of each read is timed.";
+    REQUEST_DURATION = "request_duration_seconds":
+        "Bytes read to bytes written; each read is timed once, however many questions it held.";
     CONNECTIONS = "connections": "Open connections, by dialect.";
     CONNECTIONS_LIMIT = "connections_limit": "Connections that may be open at once.";
     CONNECTIONS_REJECTED = "connections_rejected_total": "Connections that were turned away, by dialect and reason.";

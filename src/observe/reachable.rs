@@ -1,7 +1,7 @@
 //! Which reasons each action can have: what `decisions_total` exports at zero from the start.
 //!
-//! Dashboards and alerts need a series before its first event, and no series for what cannot happen. A pair that happens
-//! and is not listed here, say by a role model of an operator's own, is counted all the same.
+//! Dashboards and alerts need a series before its first event, and no series for what cannot happen. A pair that
+//! happens and is not listed here, say by a role model of an operator's own, is counted all the same.
 
 #![expect(clippy::enum_glob_use, reason = "a table of nothing but variants reads best without their type")]
 

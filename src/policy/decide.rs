@@ -1,7 +1,8 @@
 //! The judgement: a pure, total function of a question, the login sessions of its subject, and nothing else.
 //!
 //! Default deny. A question is allowed by one grant of the role model whose every condition holds; otherwise the grant
-//! that got furthest in the order of checks (RULES section 7) names the reason. No clock, no lock, no I/O, no allocation.
+//! that got furthest in the order of checks (RULES section 7) names the reason. No clock, no lock, no I/O, no
+//! allocation.
 
 #![deny(clippy::as_conversions, clippy::arithmetic_side_effects)]
 
@@ -96,8 +97,8 @@ fn become_what_it_toggles_to<'p>(question: &Question<'p>, sessions: &impl Sessio
     question.organization.model.action(if logged_in { logout } else { login }).unwrap_or(question.action)
 }
 
-/// Without a queue, `queue.login` means every queue that the actor serves, and the others every session of theirs. All are
-/// allowed or none is.
+/// Without a queue, `queue.login` means every queue that the actor serves, and the others every session of theirs. All
+/// are allowed or none is.
 fn decide_all(question: &Question<'_>, action: &Action, sessions: &impl SessionView, all: &mut QueueSet) -> Decision {
     if let Err(Shortfall::Role) = weigh(question, action, FactSet::EMPTY) {
         return Decision::deny(action.without_role);
@@ -321,8 +322,8 @@ fn holds(fact: Fact, question: &Question<'_>, queue: Option<QueueId>, sessions: 
     }
 }
 
-/// Whether the user could open a login session in the queue by the policy of today: if not, and no supervisor opened it,
-/// a session that is there is kept (RULES R31).
+/// Whether the user could open a login session in the queue by the policy of today: if not, and no supervisor opened
+/// it, a session that is there is kept (RULES R31).
 #[must_use]
 pub fn may_open(organization: &Organization, user: UserId, queue: QueueId) -> bool {
     let of_ones_own = |action: &&Action| action.effect == Effect::Login(Subject::Actor);

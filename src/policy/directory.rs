@@ -4,8 +4,8 @@
 //! assignment, and every name once, in one arena. A name is found through a hash table of row numbers that compares
 //! against the arena, so no name is stored twice.
 //!
-//! Ids cross reloads: a user who is still there keeps the row, and the row of a user who left stays vacant until a later
-//! load, so that nobody inherits another's login sessions.
+//! Ids cross reloads: a user who is still there keeps the row, and the row of a user who left stays vacant until a
+//! later load, so that nobody inherits another's login sessions.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;

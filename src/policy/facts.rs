@@ -90,28 +90,36 @@ facts! {
     TargetManaged = "target.managed", Missing::Reason(DenyReason::TargetOutOfScope),
         Some("add {target}, as an agent, to a group that {actor} leads");
     /// The target's highest role is strictly lower than the actor's.
-    TargetLower = "target.lower", Missing::Reason(DenyReason::TargetOutOfScope), Some("give {target} a role below that of {actor}");
+    TargetLower = "target.lower", Missing::Reason(DenyReason::TargetOutOfScope),
+        Some("give {target} a role below that of {actor}");
     /// The target holds one of the roles that the grant names.
-    TargetHoldsRole = "target.holds_role", Missing::Reason(DenyReason::TargetOutOfScope), Some("give {target} the role that the grant names");
+    TargetHoldsRole = "target.holds_role", Missing::Reason(DenyReason::TargetOutOfScope),
+        Some("give {target} the role that the grant names");
     /// The target serves the queue.
-    TargetServesQueue = "target.serves_queue", Missing::Reason(DenyReason::TargetOutOfScope), Some("add queue {queue} to the queues of {target}");
+    TargetServesQueue = "target.serves_queue", Missing::Reason(DenyReason::TargetOutOfScope),
+        Some("add queue {queue} to the queues of {target}");
     /// The target serves the queue moved from.
-    TargetServesFrom = "target.serves_from", Missing::Reason(DenyReason::TargetOutOfScope), Some("name a queue that {target} serves to move from");
+    TargetServesFrom = "target.serves_from", Missing::Reason(DenyReason::TargetOutOfScope),
+        Some("name a queue that {target} serves to move from");
     /// The target is in a group of the actor's, and holds a role that serves.
-    TargetInOwnGroup = "target.in_own_group", Missing::Reason(DenyReason::TargetOutOfScope), Some("put {target} and {actor} in one group");
+    TargetInOwnGroup = "target.in_own_group", Missing::Reason(DenyReason::TargetOutOfScope),
+        Some("put {target} and {actor} in one group");
     /// The target serves a callback queue that the actor serves.
     TargetInServedCallbackQueue = "target.in_served_callback_queue", Missing::Reason(DenyReason::TargetOutOfScope),
         Some("assign {target} to a callback queue that {actor} serves");
     /// The event names no group.
     GroupNone = "group.none", Missing::Reason(DenyReason::TargetOutOfScope), None;
     /// The actor leads the group.
-    GroupLed = "group.led", Missing::Reason(DenyReason::TargetOutOfScope), Some("make {actor} a supervisor of the group");
+    GroupLed = "group.led", Missing::Reason(DenyReason::TargetOutOfScope),
+        Some("make {actor} a supervisor of the group");
     /// The actor is in the group.
     GroupOwn = "group.own", Missing::Reason(DenyReason::TargetOutOfScope), Some("make {actor} a member of the group");
     /// The actor has the editor flag on the queue moved from.
-    FromEdited = "from.edited", Missing::Reason(DenyReason::EditorFlagMissing), Some("add the queue moved from to what {actor} edits");
+    FromEdited = "from.edited", Missing::Reason(DenyReason::EditorFlagMissing),
+        Some("add the queue moved from to what {actor} edits");
     /// The actor has the editor flag on the queue.
-    QueueEdited = "queue.edited", Missing::Reason(DenyReason::EditorFlagMissing), Some("add queue {queue} to what {actor} edits");
+    QueueEdited = "queue.edited", Missing::Reason(DenyReason::EditorFlagMissing),
+        Some("add queue {queue} to what {actor} edits");
     /// The target is not marked as protected.
     TargetUnprotected = "target.unprotected", Missing::Reason(DenyReason::TargetProtected),
         Some("set protected = false for {target}");
@@ -119,7 +127,8 @@ facts! {
     TargetNotPeer = "target.not_peer", Missing::Reason(DenyReason::TargetProtected),
         Some("take the supervising role from {target}");
     /// The queue has a wrap-up time.
-    QueueWrapUp = "queue.wrap_up", Missing::Reason(DenyReason::WrapupNotConfigured), Some("set wrap_up_seconds for queue {queue}");
+    QueueWrapUp = "queue.wrap_up", Missing::Reason(DenyReason::WrapupNotConfigured),
+        Some("set wrap_up_seconds for queue {queue}");
     /// Nothing uses the object.
     ObjectFree = "object.free", Missing::Reason(DenyReason::ObjectInUse), None;
 }

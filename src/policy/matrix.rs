@@ -44,7 +44,8 @@ pub struct Row {
     pub action: String,
     /// The rules that it cites.
     pub rules: Vec<String>,
-    /// A scope a role; empty where there is no grant. A `?` marks what depends on a setting or on the values of the event.
+    /// A scope a role; empty where there is no grant. A `?` marks what depends on a setting or on the values of the
+    /// event.
     pub cells: Vec<String>,
 }
 

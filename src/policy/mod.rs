@@ -1,8 +1,8 @@
 //! What may be: one immutable snapshot of every organization's tables, and the pure function that judges by it.
 //!
-//! A [`Policy`] is built whole by [`crate::config`] and never changes; a reload builds the next one beside it. An event is
-//! judged in two steps, both pure: [`resolve`] turns the event's names into ids, [`decide`] turns a question of ids into
-//! a decision. Neither knows a clock, a lock or a socket.
+//! A [`Policy`] is built whole by [`crate::config`] and never changes; a reload builds the next one beside it. An event
+//! is judged in two steps, both pure: [`resolve`] turns the event's names into ids, [`decide`] turns a question of ids
+//! into a decision. Neither knows a clock, a lock or a socket.
 
 pub mod decide;
 pub mod directory;

@@ -1,8 +1,8 @@
 //! A role model, compiled: which role may do which action, under which facts and settings.
 //!
-//! A model is data (`config/models/*.toml`), read by [`crate::config`] and compiled here into rows of bits. No role and no
-//! action has a name in this code; what the code knows is what an action *does* ([`Effect`]) and what can be true of a
-//! question ([`super::facts`]).
+//! A model is data (`config/models/*.toml`), read by [`crate::config`] and compiled here into rows of bits. No role and
+//! no action has a name in this code; what the code knows is what an action *does* ([`Effect`]) and what can be true of
+//! a question ([`super::facts`]).
 
 use std::collections::HashMap;
 

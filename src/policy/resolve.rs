@@ -1,7 +1,7 @@
 //! From an event's names to ids: everything that can be unknown, missing or contradictory is found here.
 //!
-//! The checks come in the order of RULES section 7: organization, action, attributes, actor, queue, target, group, kind.
-//! Whoever holds a [`Question`] holds ids that exist in the policy it was resolved against.
+//! The checks come in the order of RULES section 7: organization, action, attributes, actor, queue, target, group,
+//! kind. Whoever holds a [`Question`] holds ids that exist in the policy it was resolved against.
 
 use crate::decision::{DenyReason, ErrorReason, WireError};
 use crate::event::{AttributeSet, Event, Intent, Key, KeySet, Request};

@@ -1,8 +1,8 @@
 //! Questions about sets: what one may do and where, who may do it to whom.
 //!
 //! A survey is a walk over questions, each judged by [`super::decide`] and nothing else. Its space is the product of
-//! everything that the asker left open, so it can be huge; it is walked in order, a bounded stretch at a time, and can be
-//! taken up again where it stopped.
+//! everything that the asker left open, so it can be huge; it is walked in order, a bounded stretch at a time, and can
+//! be taken up again where it stopped.
 
 use serde::Serialize;
 use thiserror::Error;

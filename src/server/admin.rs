@@ -1,4 +1,5 @@
-//! The admin listener: metrics for Prometheus, health for supervisors of processes, status for people. It changes nothing.
+//! The admin listener: metrics for Prometheus, health for supervisors of processes, status for people. It changes
+//! nothing.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! What is now: who is logged in where, in memory, one table an organization.
 //!
-//! A table stands behind one lock, so what a decision sees and what it changes are one step, and of two events that race
-//! for the last place exactly one wins. The lock is held for the judgement of one question, never for I/O.
+//! A table stands behind one lock, so what a decision sees and what it changes are one step, and of two events that
+//! race for the last place exactly one wins. The lock is held for the judgement of one question, never for I/O.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -48,8 +48,8 @@ impl SessionTables {
 pub struct SessionTable {
     /// The revision of the policy that the table was last reconciled with.
     revision: u64,
-    /// Each user's sessions, sorted by queue; no entry without a session. In parts, so that whoever looks at all of them
-    /// can let decisions in between.
+    /// Each user's sessions, sorted by queue; no entry without a session. In parts, so that whoever looks at all of
+    /// them can let decisions in between.
     parts: [HashMap<UserId, Vec<LoginSession>, FixedState>; SESSION_TABLE_PARTS],
     in_queue: HashMap<QueueId, usize, FixedState>,
     count: usize,

@@ -99,7 +99,7 @@ fn talk(mut dialect: impl Dialect, gate: &Gate, chunks: &[&[u8]]) -> Talk {
                 Step::Done { consumed, fault, after } => {
                     assert!(consumed > 0 && consumed <= input.len() - taken);
                     taken += consumed;
-                    // What is thrown away after a refusal may come in any number of pieces.
+                    // The rest of what was refused is thrown away, in any number of pieces.
                     if !refused {
                         talk.steps.push(format!("{fault:?} {after:?}"));
                     }
@@ -111,7 +111,9 @@ fn talk(mut dialect: impl Dialect, gate: &Gate, chunks: &[&[u8]]) -> Talk {
         input.drain(..taken);
     }
     let fault = dialect.give_up(None, &input, &mut talk.output);
-    talk.steps.push(format!("the end {fault:?}"));
+    if !refused {
+        talk.steps.push(format!("the end {fault:?}"));
+    }
     talk
 }
 

@@ -65,8 +65,8 @@ fn a_folder_that_loads_is_said_to_load() {
     assert!(check(&folder).1.contains(&format!("warning: {place}: ")), "{place}");
 }
 
-/// One thing wrong: in this file the first of this text is replaced, the problem is told at the first of the marker after that
-/// place, and its message holds these words.
+/// One thing wrong: in this file the first of this text is replaced, the problem is told at the first of the marker
+/// after that place, and its message holds these words.
 struct Fault {
     file: &'static str,
     from: &'static str,
@@ -225,7 +225,8 @@ const FAULTS: &[Fault] = &[
         &["`default_seconds`", "600"],
     ),
     fault(ORGANIZATION, "protected = true", "protected = 1", "1\n", &["`protected`"]),
-    // Feature codes: a PIN, no literal, no such shape, no such argument of the action, and pairs that one string matches.
+    // Feature codes: a PIN, no literal, no such shape, no such argument of the action, and pairs that one string
+    // matches.
     fault(
         ORGANIZATION,
         "\"*45\" =",
@@ -359,8 +360,8 @@ fn one_fault_is_one_problem() {
     }
 }
 
-/// Given many faults in every file, when the folder is checked, then all of them are told at once, as text and as JSON alike,
-/// and a start tells the same and ends with the same status.
+/// Given many faults in every file, when the folder is checked, then all of them are told at once, as text and as JSON
+/// alike, and a start tells the same and ends with the same status.
 #[test]
 fn all_problems_are_told_at_once() {
     let folder = office();
@@ -401,6 +402,25 @@ fn all_problems_are_told_at_once() {
     let Err((status, said)) = Sidecar::try_start(folder.path()) else { panic!("it started") };
     assert_eq!(status.code(), Some(DOES_NOT_LOAD));
     assert!(told.iter().all(|problem| said.contains(problem.as_str())), "{said}");
+}
+
+/// Given more problems than anybody reads, when they are told, then the first hundred are, and all are counted.
+#[test]
+fn of_very_many_problems_a_hundred_are_told_and_all_are_counted() {
+    let folder =
+        Folder::with("acme.toml", &OFFICE.replace("model = \"goto\"", "model = \"goto\"\nusers_csv = \"people.csv\""));
+    let rows: String = (0..250).map(|row| format!("x{row},{},king,,,\n", 5_000 + row)).collect();
+    folder.write("organizations/people.csv", &format!("id,extension,roles,queues,supervises,edits\n{rows}"));
+    let (status, text) = check(&folder);
+    assert_eq!(status, DOES_NOT_LOAD);
+    assert_eq!(text.lines().filter(|line| line.contains("`king`")).count(), 100);
+    assert!(text.contains("and 150 more") && text.contains("250 problems"), "{text}");
+    let (_, json) = run(&["check", "--json", "--config", folder.path().to_str().unwrap()]);
+    let report: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(
+        (report["problems"]["problems"].as_array().unwrap().len(), &report["problems"]["more"]),
+        (100, &json!(150))
+    );
 }
 
 #[test]
@@ -469,7 +489,8 @@ fn a_file_that_is_missing_or_no_file_is_told() {
     }
 }
 
-/// Given users in a CSV file, when rows of it are wrong, then each is told with its line, and those of the other files too.
+/// Given users in a CSV file, when rows of it are wrong, then each is told with its line, and those of the other files
+/// too.
 #[test]
 fn problems_of_users_csv_are_told_with_their_lines() {
     let folder =
@@ -519,7 +540,7 @@ fn problems_of_users_csv_are_told_with_their_lines() {
         match says {
             None => assert!(of_row.is_empty(), "{row}: {of_row:?}"),
             Some(says) => {
-                assert!(matches!(of_row[..], [only] if only.contains(says)), "{row}: {of_row:?} of {told:#?}")
+                assert!(matches!(of_row[..], [only] if only.contains(says)), "{row}: {of_row:?} of {told:#?}");
             }
         }
     }

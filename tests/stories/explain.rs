@@ -1,5 +1,5 @@
-//! Given an answer that somebody wonders about, when the question is explained offline, then the verdict is the server's, the
-//! rule stands where it is said to stand, and the change that is named really turns a denial.
+//! Given an answer that somebody wonders about, when the question is explained offline, then the verdict is the
+//! server's, the rule stands where it is said to stand, and the change that is named really turns a denial.
 
 use std::collections::BTreeMap;
 
@@ -183,7 +183,7 @@ fn carry_out(change: &str, book: &mut Book, question: &mut Question) {
     match words[..] {
         ["give", user, "the", "role", ..] => book.person(user).roles.push(quoted[0].to_owned()),
         ["take", "the", "supervising", "role", "from", user] => {
-            book.person(user).roles.retain(|role| role != "supervisor")
+            book.person(user).roles.retain(|role| role != "supervisor");
         }
         ["ask", "by", "phone"] => question.text = question.without("via"),
         ["set", _, "=", _, "in", "the", "settings", "of", "organization", _] => {
@@ -205,7 +205,9 @@ fn carry_out(change: &str, book: &mut Book, question: &mut Question) {
             let queue = book.person(actor).supervises[0].clone();
             book.person(target).queues.push(queue);
         }
-        ["name", "the", "queue", ..] => question.set("queue", "600"),
+        ["name", "the", "queue", ..] | ["ask", "about", "a", "queue", "of", "another", "kind"] => {
+            question.set("queue", "600");
+        }
         ["name", "the", "target", ..] => question.set("target", "alice"),
         ["name", "all", "that", "the", "action", "needs:", ..] => {
             for key in change.split(": ").nth(1).unwrap().split(", ") {
@@ -215,7 +217,6 @@ fn carry_out(change: &str, book: &mut Book, question: &mut Question) {
                 }
             }
         }
-        ["ask", "about", "a", "queue", "of", "another", "kind"] => question.set("queue", "600"),
         ["log", "the", "user", "in", "first:", ..] => {
             let queue = question.keys().find(|(key, _)| *key == "queue").map_or("600", |(_, queue)| queue).to_owned();
             question.logged_in.push(queue);
@@ -291,8 +292,8 @@ fn denials() -> Vec<(&'static str, Book, &'static str, &'static str)> {
     ]
 }
 
-/// Given a denial, when all that its explanation names is carried out, and nothing else, then the answer is allow; and every
-/// part of it was needed.
+/// Given a denial, when all that its explanation names is carried out, and nothing else, then the answer is allow; and
+/// every part of it was needed.
 #[test]
 fn the_change_that_is_named_turns_the_denial() {
     for (reason, book, text, logged_in) in denials() {
@@ -377,8 +378,8 @@ fn an_unknown_name_is_named() {
     assert_eq!((&told["reason"], &told["change"]), (&json!("self_target"), &json!([])));
 }
 
-/// Given an explanation, when its rule is looked up, then there stands the grant: at that line of that file, with those rules,
-/// for that action.
+/// Given an explanation, when its rule is looked up, then there stands the grant: at that line of that file, with
+/// those rules, for that action.
 #[test]
 fn the_rule_stands_where_it_is_said_to_stand() {
     let allowed = [

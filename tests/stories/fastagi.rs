@@ -1,5 +1,6 @@
-//! Given Asterisk at the FastAGI listener, however it sends its environment and whatever is in it, then it gets exactly one
-//! verdict, last of all, out of fixed words and names from the tables, and its replies to it are understood.
+//! Given Asterisk at the FastAGI listener, however it sends its environment and whatever is in it, then it gets
+//! exactly one verdict, last of all, out of fixed words and names from the tables, and its replies to it are
+//! understood.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -61,8 +62,8 @@ fn assert_counted(sidecar: &Sidecar, reason: &str, times: usize) {
     assert_eq!(format!("{}", protocol_errors(sidecar, reason)), format!("{times}"), "{reason}");
 }
 
-/// Given an environment cut in two anywhere, or sent byte by byte, when it is complete, then the answer is the same: six
-/// commands in one order, the verdict last.
+/// Given an environment cut in two anywhere, or sent byte by byte, when it is complete, then the answer is the same:
+/// six commands in one order, the verdict last.
 #[test]
 fn however_the_environment_is_cut_the_answer_is_the_same_and_the_verdict_is_last() {
     let sidecar = office();
@@ -92,8 +93,8 @@ fn however_the_environment_is_cut_the_answer_is_the_same_and_the_verdict_is_last
     }
 }
 
-/// Given an environment that breaks off anywhere, when Asterisk ends its side, then it hears a denial and no silence, which
-/// it would take for success.
+/// Given an environment that breaks off anywhere, when Asterisk ends its side, then it hears a denial and no silence,
+/// which it would take for success.
 #[test]
 fn an_environment_that_breaks_off_is_denied() {
     let sidecar = office();
@@ -106,8 +107,8 @@ fn an_environment_that_breaks_off_is_denied() {
     }
 }
 
-/// Given a verdict, when it is sent, then our side ends with it while Asterisk's goes on: it replies to every command and
-/// says HANGUP in the end, also of a healthy call.
+/// Given a verdict, when it is sent, then our side ends with it while Asterisk's goes on: it replies to every command
+/// and says HANGUP in the end, also of a healthy call.
 #[test]
 fn after_the_verdict_our_side_ends_and_replies_are_still_read() {
     let sidecar = office();
@@ -138,7 +139,8 @@ fn after_the_verdict_our_side_ends_and_replies_are_still_read() {
         errors.collect::<Vec<_>>()
     );
 
-    // What Asterisk refused is counted: unknown command, dead channel, bad syntax, whose usage is three lines and one refusal.
+    // What Asterisk refused is counted: unknown command, dead channel, bad syntax, whose usage is three lines and one
+    // refusal.
     converse(&["510 Invalid or unknown command\n", "200 result=1\n"]);
     assert_counted(&sidecar, "verdict_refused", 1);
     converse(&["200 result=1\n511 Command Not Permitted on a dead channel or intercept routine\n"]);
@@ -173,6 +175,21 @@ fn a_peer_that_stays_after_the_verdict_is_let_go() {
     assert!(began.elapsed() < Duration::from_secs(4));
 }
 
+/// Given a peer that has its verdict and goes on replying for ever, when a second is over, then its connection ends
+/// all the same: a place among the connections is nobody's for life.
+#[test]
+fn a_peer_that_goes_on_replying_after_the_verdict_is_let_go() {
+    let sidecar = office();
+    let mut talks = connect(sidecar.address("fastagi"));
+    talks.write_all(whisper().as_bytes()).unwrap();
+    hear_out(&mut talks);
+    let began = Instant::now();
+    while sidecar.metric("queuewarden_connections{dialect=\"fastagi\"}") > 0.0 {
+        drop(talks.write_all(b"200 result=1\n"));
+        assert!(began.elapsed() < Duration::from_secs(4), "it is listened to for as long as it talks");
+    }
+}
+
 /// Given a caller who hangs up before the verdict, when the question is read, then nothing comes of it.
 #[test]
 fn a_hangup_before_the_verdict_changes_nothing() {
@@ -188,7 +205,8 @@ fn a_hangup_before_the_verdict_changes_nothing() {
     );
 }
 
-/// Given an environment at the bounds, when it is one byte or one line over them, then it is refused, however it goes on.
+/// Given an environment at the bounds, when it is one byte or one line over them, then it is refused, however it goes
+/// on.
 #[test]
 fn an_environment_over_16_kib_or_200_lines_is_refused() {
     let sidecar = office();
@@ -215,7 +233,7 @@ fn an_environment_over_16_kib_or_200_lines_is_refused() {
         "x".repeat(ENVIRONMENT_BYTES_MAX + 1),
     ];
     for environment in &endless {
-        assert_eq!(sidecar.agi_bytes(environment.as_bytes()), refused("too_long"), "{:.20}", environment);
+        assert_eq!(sidecar.agi_bytes(environment.as_bytes()), refused("too_long"), "{environment:.20}");
     }
     assert_counted(&sidecar, "too_long", 5);
     let mut flood = connect(sidecar.address("fastagi"));
@@ -224,8 +242,8 @@ fn an_environment_over_16_kib_or_200_lines_is_refused() {
     assert_eq!(hear_out(&mut flood), refused("too_long"));
 }
 
-/// Given an environment that stays incomplete, when two seconds are over since the connection began, then it is denied with
-/// `timed_out`, however slowly bytes go on to trickle in.
+/// Given an environment that stays incomplete, when two seconds are over since the connection began, then it is denied
+/// with `timed_out`, however slowly bytes go on to trickle in.
 #[test]
 fn an_environment_that_is_not_complete_in_two_seconds_is_denied() {
     let sidecar = office();
@@ -264,8 +282,8 @@ fn an_environment_that_is_not_complete_in_two_seconds_is_denied() {
     assert_counted(&sidecar, "timed_out", 5);
 }
 
-/// Given a text of the peer's in any field, valid or not, when it is answered, then none of it comes back: Asterisk would run
-/// it.
+/// Given a text of the peer's in any field, valid or not, when it is answered, then none of it comes back: Asterisk
+/// would run it.
 #[test]
 fn nothing_that_came_over_the_wire_is_ever_sent_back() {
     const MARK: &str = "EVIL";
@@ -338,8 +356,8 @@ fn nothing_that_came_over_the_wire_is_ever_sent_back() {
     }
 }
 
-/// Given a caller who may set whatever a caller can, when they claim to be somebody else, then only the accountcode counts,
-/// which the endpoint's configuration sets.
+/// Given a caller who may set whatever a caller can, when they claim to be somebody else, then only the accountcode
+/// counts, which the endpoint's configuration sets.
 #[test]
 fn the_accountcode_alone_says_who_asks() {
     let sidecar = office();
@@ -372,8 +390,8 @@ fn the_accountcode_alone_says_who_asks() {
     }
 }
 
-/// Given what stands in a URL and behind it, when it is not exactly a question, then it is denied with the reason that the
-/// line dialect has for it.
+/// Given what stands in a URL and behind it, when it is not exactly a question, then it is denied with the reason that
+/// the line dialect has for it.
 #[test]
 fn what_is_no_question_is_denied_with_its_reason() {
     let sidecar = office();
@@ -437,8 +455,8 @@ fn what_is_no_question_is_denied_with_its_reason() {
     );
 }
 
-/// Given `/ORG/dial` without `digits`, when every argument is valid, then the digits are those of the extension, else of the
-/// number dialed, and of nothing else.
+/// Given `/ORG/dial` without `digits`, when every argument is valid, then the digits are those of the extension, else
+/// of the number dialed, and of nothing else.
 #[test]
 fn digits_come_from_the_argument_else_the_extension_else_the_number_dialed() {
     let sidecar = office();
@@ -476,8 +494,8 @@ fn digits_come_from_the_argument_else_the_extension_else_the_number_dialed() {
     assert_eq!(variables(&sidecar.agi_bytes(named.as_bytes()))["QW_ACTION"], "queue.login");
 }
 
-/// Given several queues in an answer, when they are told to Asterisk, then `&` stands between them, as AddQueueMember's
-/// dialplan loop wants it.
+/// Given several queues in an answer, when they are told to Asterisk, then `&` stands between them, as
+/// `AddQueueMember`'s dialplan loop wants it.
 #[test]
 fn several_queues_are_told_with_ampersands() {
     let sidecar = office();

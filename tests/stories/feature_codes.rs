@@ -1,5 +1,5 @@
-//! Given the phones of one PBX or another, when a code is dialed, then it means what that PBX's people mean by it; of two that
-//! match, the longer one wins.
+//! Given the phones of one PBX or another, when a code is dialed, then it means what that PBX's people mean by it; of
+//! two that match, the longer one wins.
 
 use crate::office::{OFFICE, play};
 
@@ -10,8 +10,8 @@ fn dialing(preset: Option<&str>, own: &str) -> String {
     office.replace(line, &preset.map_or(String::new(), |preset| line.replace("asterisk", preset)))
 }
 
-/// Given a preset, when its codes are dialed, then they are what FEATURE_CODES.md says of that system; codes that mean
-/// nothing of ours, or are not documented, are no codes.
+/// Given a preset, when its codes are dialed, then they are what `FEATURE_CODES.md` says of that system; codes that
+/// mean nothing of ours, or are not documented, are no codes.
 #[test]
 fn each_preset_is_what_its_system_dials() {
     let login = "allow assigned queue.login 600";
@@ -110,8 +110,8 @@ fn each_preset_is_what_its_system_dials() {
     play(&dialing(None, ""), &[("1001 *13600", nothing), ("1001 *13", nothing), ("2001 *2211001 queue=600", nothing)]);
 }
 
-/// Given codes of every shape, when digits are dialed that more than one of them matches, then the one with the most literal
-/// digits wins.
+/// Given codes of every shape, when digits are dialed that more than one of them matches, then the one with the most
+/// literal digits wins.
 #[test]
 fn the_longest_match_wins_whatever_its_shape() {
     let own = r#"
@@ -148,7 +148,8 @@ fn the_longest_match_wins_whatever_its_shape() {
     );
 }
 
-/// Given a preset and codes of one's own, when a code is in both, then one's own is meant, and the rest of the preset stays.
+/// Given a preset and codes of one's own, when a code is in both, then one's own is meant, and the rest of the preset
+/// stays.
 #[test]
 fn an_organization_adds_to_its_preset_and_overrides_it() {
     play(

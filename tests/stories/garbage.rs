@@ -1,5 +1,5 @@
-//! Given peers that send anything at all, when two thousand of them have come and gone, then every line was answered, every
-//! FastAGI connection got a verdict, and the sidecar is as it was.
+//! Given peers that send anything at all, when two thousand of them have come and gone, then every line was answered,
+//! every FastAGI connection got a verdict, and the sidecar is as it was.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -38,7 +38,8 @@ impl Random {
     }
 }
 
-/// Bytes of one of several sorts: anything, pieces of the grammar in any order, or a good message with some of it changed.
+/// Bytes of one of several sorts: anything, pieces of the grammar in any order, or a good message with some of it
+/// changed.
 fn garbage(random: &mut Random, words: &[&[u8]], good: &[u8]) -> Vec<u8> {
     match random.below(4) {
         0 => {

@@ -1,6 +1,6 @@
-//! Given people who are logged in when the configuration changes, when it is loaded anew, then whoever is in stays in until
-//! a logout, and not one queue further (R31 to R34, L17, L18, V5 to V9, V40); only users and queues that are gone lose their
-//! sessions, which nobody inherits.
+//! Given people who are logged in when the configuration changes, when it is loaded anew, then whoever is in stays in
+//! until a logout, and not one queue further (R31 to R34, L17, L18, V5 to V9, V40); only users and queues that are
+//! gone lose their sessions, which nobody inherits.
 
 use crate::office::{OFFICE, by_line, with_switched};
 use crate::support::{Folder, Sidecar};
@@ -59,8 +59,8 @@ impl Office {
     }
 }
 
-/// Given people in queues they do not serve, when the setting is turned off, then they stay in, counted as kept, and get in
-/// nowhere else; each kept queue ends by itself, by the user or by a supervisor of it, and ends for good.
+/// Given people in queues they do not serve, when the setting is turned off, then they stay in, counted as kept, and
+/// get in nowhere else; each kept queue ends by itself, by the user or by a supervisor of it, and ends for good.
 #[test]
 fn whoever_is_in_when_the_setting_is_turned_off_stays_in_and_gets_not_one_queue_further() {
     let office = Office::open_to_all();
@@ -108,7 +108,8 @@ fn whoever_is_in_when_the_setting_is_turned_off_stays_in_and_gets_not_one_queue_
     assert_eq!(office.sessions(), [1, 0, 1, 0]);
 }
 
-/// Given the setting is turned on and off again, when sessions were opened in between, then they are kept as well (L18).
+/// Given the setting is turned on and off again, when sessions were opened in between, then they are kept as well
+/// (L18).
 #[test]
 fn sessions_of_a_time_when_it_was_allowed_are_kept_too() {
     let office = Office::open(OFFICE);
@@ -123,8 +124,8 @@ fn sessions_of_a_time_when_it_was_allowed_are_kept_too() {
     ]);
 }
 
-/// Given a session that its user could open today, or not, when the assignments change, then it is kept or not as of now:
-/// what is kept is derived, never stored. What a supervisor opened is never kept.
+/// Given a session that its user could open today, or not, when the assignments change, then it is kept or not as of
+/// now: what is kept is derived, never stored. What a supervisor opened is never kept.
 #[test]
 fn what_is_kept_follows_from_the_policy_of_today() {
     let office = Office::open(OFFICE);
@@ -144,8 +145,8 @@ fn what_is_kept_follows_from_the_policy_of_today() {
     office.play(&[("1001 *14", "allow logged_out queue.logout 600")]);
 }
 
-/// Given a configuration that does not load (V20: a locked setting unlocked), when it is loaded, then every session and every
-/// right stays as it was.
+/// Given a configuration that does not load (V20: a locked setting unlocked), when it is loaded, then every session
+/// and every right stays as it was.
 #[test]
 fn a_configuration_that_does_not_load_keeps_and_ends_nothing() {
     let office = Office::open_to_all();
@@ -162,8 +163,8 @@ fn a_configuration_that_does_not_load_keeps_and_ends_nothing() {
     ]);
 }
 
-/// Given users who leave the organization, when they or others come, in that load or a later one, under the same extension or
-/// another, then nobody is in by a session of somebody who left.
+/// Given users who leave the organization, when they or others come, in that load or a later one, under the same
+/// extension or another, then nobody is in by a session of somebody who left.
 #[test]
 fn sessions_of_a_user_who_is_gone_are_gone_and_nobody_inherits_them() {
     let office = Office::open_to_all();
@@ -180,7 +181,7 @@ fn sessions_of_a_user_who_is_gone_are_gone_and_nobody_inherits_them() {
     assert_eq!(without_both.matches("[[users]]").count() + 2, OFFICE.matches("[[users]]").count());
 
     // In the same load somebody comes with the extension, and somebody with nothing in common.
-    let succeeded = without_both.clone() + &newcomer("successor", "1001") + &newcomer("stranger", "4001");
+    let succeeded = without_both + &newcomer("successor", "1001") + &newcomer("stranger", "4001");
     office.becomes(&succeeded);
     assert_eq!(office.sessions(), [1, 0, 0, 0]);
     let nobody_is_in = |users: &[&str]| {
@@ -205,8 +206,8 @@ fn sessions_of_a_user_who_is_gone_are_gone_and_nobody_inherits_them() {
     ]);
 }
 
-/// Given a queue that is given up, when it or another comes, in that load or a later one, then its sessions are gone and
-/// nobody is in the other.
+/// Given a queue that is given up, when it or another comes, in that load or a later one, then its sessions are gone
+/// and nobody is in the other.
 #[test]
 fn sessions_in_a_queue_that_is_gone_are_gone_and_no_other_queue_inherits_them() {
     let office = Office::open_to_all();
@@ -263,8 +264,8 @@ fn sessions_of_an_organization_that_is_gone_are_gone() {
     assert_eq!(by_line(&mut line, "other", "1001 *14"), "allow logged_out queue.logout 600");
 }
 
-/// Given a user with a new extension and a queue with a new number, when they are loaded, then they are who they were: an id
-/// is what makes them.
+/// Given a user with a new extension and a queue with a new number, when they are loaded, then they are who they were:
+/// an id is what makes them.
 #[test]
 fn whoever_only_changes_number_stays_logged_in() {
     let office = Office::open(OFFICE);

@@ -1,6 +1,6 @@
 //! Given a supervisor who logs somebody in for some time, when that time is over, then the login has ended by itself.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::office::{OFFICE, with_switched};
 use crate::support::{Folder, Sidecar, wait_until};
@@ -68,4 +68,22 @@ fn the_organization_says_how_long_a_login_lasts_and_may_last() {
         line.ask("dial org=acme actor=1001 digits=*14"),
         "allow action=queue.logout queues=600 reason=logged_out policy=1"
     );
+}
+
+/// Given a lease that begins shortly before the clock's next second, when half of it is over, then it is still there:
+/// a second is a second, not what is left of the current one.
+#[test]
+fn a_lease_is_not_cut_short_by_the_second_it_begins_in() {
+    let sidecar = Sidecar::start(&Folder::with("acme.toml", OFFICE));
+    let mut line = sidecar.line();
+    wait_until("the end of a second", || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_millis() > 850);
+    let began = Instant::now();
+    assert!(line.ask("do org=acme actor=2001 action=agent.login target=3001 queue=600 for=1").starts_with("allow"));
+    let mut heard = String::new();
+    wait_until("half of it", || {
+        heard = line.ask("may org=acme actor=3001 action=queue.logout queue=600");
+        began.elapsed() > Duration::from_millis(500) || heard.starts_with("deny")
+    });
+    let lasted = began.elapsed();
+    assert!(heard.starts_with("allow") || lasted >= Duration::from_secs(1), "a lease of 1 s was over after {lasted:?}");
 }

@@ -1,5 +1,6 @@
-//! Given a client of the line dialect, on TCP or on the Unix socket, when it sends lines, in the grammar or not, cut in any
-//! way, then each gets one reply with its id, in order, and the connection lives on for as long as lines can be told apart.
+//! Given a client of the line dialect, on TCP or on the Unix socket, when it sends lines, in the grammar or not, cut
+//! in any way, then each gets one reply with its id, in order, and the connection lives on for as long as lines can be
+//! told apart.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -295,8 +296,23 @@ fn a_line_over_1024_bytes_ends_the_connection_after_the_answer() {
     assert_is(protocol_errors(&sidecar, "too_long"), too_long, "too_long");
 }
 
-/// A conversation that leaves everything as it was, so that it can be repeated: questions of every verb, answers of every
-/// sort, errors, line ends of both kinds.
+/// Given a client that was told that its line is too long, when it goes on sending, then its connection ends all the
+/// same.
+#[test]
+fn a_client_that_goes_on_after_the_last_answer_is_let_go() {
+    let sidecar = office();
+    let mut stream = connect(sidecar.address("line"));
+    stream.write_all(&b"x".repeat(LINE_BYTES_MAX)).unwrap();
+    assert_eq!(hear_out(&mut stream), "- error reason=too_long\n");
+    let began = Instant::now();
+    while sidecar.metric("queuewarden_connections{dialect=\"line\"}") > 0.0 {
+        drop(stream.write_all(b"x"));
+        assert!(began.elapsed() < Duration::from_secs(4), "it is listened to for as long as it talks");
+    }
+}
+
+/// A conversation that leaves everything as it was, so that it can be repeated: questions of every verb, answers of
+/// every sort, errors, line ends of both kinds.
 const CONVERSATION: &[(&str, &str)] = &[
     ("1 ping\n", "1 pong"),
     ("2 dial org=acme actor=1003 digits=*13\n", "2 allow action=queue.login queues=600,601 reason=assigned policy=1"),
@@ -421,8 +437,8 @@ fn ten_thousand_questions_are_answered_to_a_client_that_reads_only_then() {
     assert!(talk(connect_unix(&sidecar.socket("line_unix")), sent.as_bytes()) == expected);
 }
 
-/// Given a client that asks and asks and never reads, when its answers fill every buffer, then it is cut off (after 5 s),
-/// and nobody else has waited for it.
+/// Given a client that asks and asks and never reads, when its answers fill every buffer, then it is cut off (after 5
+/// s), and nobody else has waited for it.
 #[test]
 fn a_client_that_never_reads_is_cut_off_and_nobody_else_waits() {
     let folder = Folder::with("acme.toml", OFFICE);

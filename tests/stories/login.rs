@@ -1,5 +1,5 @@
-//! Given an organization that bars its people from queues they do not serve, or does not, when somebody logs in or out by
-//! phone or dashboard, then the table of RULES 1.5 (L1 to L9, L14, L15) decides, in every dialect alike.
+//! Given an organization that bars its people from queues they do not serve, or does not, when somebody logs in or out
+//! by phone or dashboard, then the table of RULES 1.5 (L1 to L9, L14, L15) decides, in every dialect alike.
 
 use crate::office::{OFFICE, play, with_switched};
 
@@ -66,8 +66,8 @@ fn not_barred_everybody_gets_in_by_phone_and_agents_by_dashboard() {
     );
 }
 
-/// Given either setting, when somebody without the agent role comes by dashboard, then they are refused for that, in a queue
-/// that they serve or are logged in to as well (L6, R28, V14); but a logout is never refused for lack of a role.
+/// Given either setting, when somebody without the agent role comes by dashboard, then they are refused for that, in a
+/// queue that they serve or are logged in to as well (L6, R28, V14); but a logout is never refused for lack of a role.
 #[test]
 fn the_dashboard_is_for_agents() {
     for office in [OFFICE.to_owned(), with_switched(&[OPEN])] {
@@ -152,8 +152,8 @@ fn a_toggle_is_answered_with_the_action_that_it_became() {
     );
 }
 
-/// Given login sessions, when their user pauses and resumes, by code or by name, then it is allowed wherever there is one
-/// and nowhere else (RULES section 7).
+/// Given login sessions, when their user pauses and resumes, by code or by name, then it is allowed wherever there is
+/// one and nowhere else (RULES section 7).
 #[test]
 fn whoever_is_logged_in_pauses_and_resumes() {
     play(
@@ -213,8 +213,8 @@ fn without_a_queue_every_queue_is_meant() {
     );
 }
 
-/// Given an agent and somebody without the role, when they take or place a call of their own, then only the agent may: R16,
-/// R17.
+/// Given an agent and somebody without the role, when they take or place a call of their own, then only the agent may:
+/// R16, R17.
 #[test]
 fn calls_of_ones_own_are_for_agents() {
     play(

@@ -3,6 +3,7 @@
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::expect_used,
+    clippy::format_collect,
     clippy::format_push_string,
     clippy::indexing_slicing,
     clippy::panic,
@@ -22,6 +23,7 @@ mod office;
 
 mod captures;
 mod check;
+mod control_plane;
 mod explain;
 mod fastagi;
 mod feature_codes;

@@ -1,8 +1,9 @@
-//! Given an operator with Prometheus and a browser, when they look, then every series is there from the start, true at the
-//! moment of the scrape, and of a number that no peer can raise.
+//! Given an operator with Prometheus and a browser, when they look, then every series is there from the start, true at
+//! the moment of the scrape, and of a number that no peer can raise.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
+use std::time::Duration;
 
 use crate::office::{OFFICE, by_fastagi, by_line};
 use crate::support::{Folder, LineClient, Sidecar, agi_environment, connect, connect_unix, hear_out, wait_until};
@@ -229,8 +230,8 @@ fn gauges_are_true_at_the_scrape() {
     sessions(0, 0, 0);
 }
 
-/// Given names that nobody has ever heard of, when a thousand of them were asked about in every place, then there is not one
-/// series more.
+/// Given names that nobody has ever heard of, when a thousand of them were asked about in every place, then there is
+/// not one series more.
 #[test]
 fn no_peer_can_make_a_series() {
     let sidecar = Sidecar::start(&Folder::with("acme.toml", OFFICE));
@@ -275,7 +276,7 @@ fn the_admin_listener_says_how_it_goes_and_changes_nothing() {
         ("HEAD", "/metrics", 200),
         ("GET", "/", 404),
         ("GET", "/nothing", 404),
-        ("GET", "/metrics/more", 404),
+        ("GET", "/metrics.txt", 404),
         ("POST", "/nothing", 404),
         ("POST", "/metrics", 405),
         ("POST", "/status", 405),
@@ -311,4 +312,18 @@ fn the_admin_listener_says_how_it_goes_and_changes_nothing() {
     let mut client: LineClient<_> = sidecar.line();
     assert_eq!(client.ask("ping"), "pong");
     assert_eq!(sidecar.status()["connections"], serde_json::json!({"line": 1, "fastagi": 0}));
+}
+
+/// Given peers of the admin listener that connect and say nothing, when an operator asks, then the answer comes:
+/// whoever supervises the process would take silence for its death.
+#[test]
+fn silent_peers_do_not_lock_operators_out() {
+    let sidecar = Sidecar::start(&Folder::with("acme.toml", OFFICE));
+    let _silent: Vec<_> = (0..100).map(|_| connect(sidecar.address("admin"))).collect();
+    let mut stream = connect(sidecar.address("admin"));
+    stream.set_read_timeout(Some(Duration::from_secs(8))).unwrap();
+    write!(stream, "GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut heard = String::new();
+    let answered = stream.read_to_string(&mut heard);
+    assert!(answered.is_ok() && heard.starts_with("HTTP/1.1 200 "), "{answered:?} {heard}");
 }

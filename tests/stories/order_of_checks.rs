@@ -82,7 +82,8 @@ fn each_unknown_name_has_its_own_reason() {
     assert_eq!((&*heard["QW_VERDICT"], &*heard["QW_REASON"]), ("DENY", "unknown_organization"));
 }
 
-/// Given a user or a queue, when it is named by id or by number, then it is the same one, and the answer has the number.
+/// Given a user or a queue, when it is named by id or by number, then it is the same one, and the answer has the
+/// number.
 #[test]
 fn names_are_found_by_id_and_by_number_and_answered_by_number() {
     play(
@@ -99,8 +100,8 @@ fn names_are_found_by_id_and_by_number_and_answered_by_number() {
     );
 }
 
-/// Given keys that are known but mean nothing to the action, when they come along, then they are ignored; only their values
-/// have to be in their lists.
+/// Given keys that are known but mean nothing to the action, when they come along, then they are ignored; only their
+/// values have to be in their lists.
 #[test]
 fn known_keys_that_an_action_does_not_use_are_ignored() {
     play(
@@ -121,7 +122,8 @@ fn known_keys_that_an_action_does_not_use_are_ignored() {
     );
 }
 
-/// Given a queue both dialed and given, when it is read, then that is the peer's mistake and nothing is judged, whoever asks.
+/// Given a queue both dialed and given, when it is read, then that is the peer's mistake and nothing is judged,
+/// whoever asks.
 #[test]
 fn a_queue_both_dialed_and_given_is_a_duplicate() {
     play(

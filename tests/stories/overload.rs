@@ -1,5 +1,5 @@
-//! Given a sidecar that takes three connections, when a fourth comes, then it hears so in its dialect and is closed; operators
-//! get in all the same, and there is room again as soon as somebody leaves.
+//! Given a sidecar that takes three connections, when a fourth comes, then it hears so in its dialect and is closed;
+//! operators get in all the same, and there is room again as soon as somebody leaves.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -70,8 +70,8 @@ fn one_connection_too_many_is_told_so_and_closed() {
     assert_eq!(third.ask("ping"), "pong");
 }
 
-/// Given many more than there is room for at once, when each has asked, then each hears a denial: a FastAGI peer that heard
-/// nothing would take that for success (labs/asterisk/REPORT.md section 4: silent close and reset alike).
+/// Given many more than there is room for at once, when each has asked, then each hears a denial: a FastAGI peer that
+/// heard nothing would take that for success (labs/asterisk/REPORT.md section 4: silent close and reset alike).
 #[test]
 fn of_a_hundred_asterisk_connections_too_many_each_hears_a_denial() {
     let (_folder, sidecar) = with_room_for(1);

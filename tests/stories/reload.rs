@@ -1,5 +1,5 @@
-//! Given a running sidecar, when its configuration is loaded anew, then the new policy judges whole or the old one stays;
-//! nobody's connection and nobody's reply is lost, and every reply says which policy judged.
+//! Given a running sidecar, when its configuration is loaded anew, then the new policy judges whole or the old one
+//! stays; nobody's connection and nobody's reply is lost, and every reply says which policy judged.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -19,8 +19,8 @@ fn is(sidecar: &Sidecar, series: &str, value: u32) -> bool {
     format!("{}", sidecar.metric(series)) == format!("{value}")
 }
 
-/// Given a broken configuration, when it is loaded, then all of its problems are told, with their places, in the log and in
-/// `/status`, and the old policy judges on; mended, it is taken up.
+/// Given a broken configuration, when it is loaded, then all of its problems are told, with their places, in the log
+/// and in `/status`, and the old policy judges on; mended, it is taken up.
 #[test]
 fn a_configuration_that_does_not_load_leaves_the_running_policy_alone_and_says_everything() {
     let folder = Folder::with("acme.toml", OFFICE);
@@ -103,8 +103,9 @@ fn office_at(revision: u64) -> String {
     }
 }
 
-/// Given clients of both dialects who ask without a pause, when the policy changes under them again and again, then no reply
-/// is lost or out of order, each is judged by one policy from end to end, and none by an older one than the reply before.
+/// Given clients of both dialects who ask without a pause, when the policy changes under them again and again, then no
+/// reply is lost or out of order, each is judged by one policy from end to end, and none by an older one than the
+/// reply before.
 #[test]
 fn under_load_no_reply_is_lost_and_none_mixes_two_policies() {
     let folder = Folder::with("acme.toml", &office_at(1));
@@ -176,8 +177,30 @@ fn under_load_no_reply_is_lost_and_none_mixes_two_policies() {
     assert!(is(&sidecar, "queuewarden_panics_total", 0));
 }
 
-/// Given a thousand signals in a row, when they are over, then the configuration was loaded about once a second, and the last
-/// change was taken up.
+/// Given a role model of the operator's own, when it is loaded, then it judges: roles and grants are data. Broken, it
+/// does not load, and the one that runs judges on.
+#[test]
+fn a_role_model_of_ones_own_is_configuration_like_any_other() {
+    let folder = Folder::with("acme.toml", OFFICE);
+    let sidecar = Sidecar::start(&folder);
+    let question = "may org=acme actor=3001 action=call.outbound";
+    assert_eq!(sidecar.ask(question), "deny action=call.outbound reason=agent_role_required policy=1");
+    let of_goto = "actions = [\"call.outbound\", \"call.direct_in\"]\nroles = [\"agent\"]";
+    let mine = folder.read("models/goto.toml").replace("model = \"goto\"", "model = \"mine\"");
+    assert!(mine.contains(of_goto));
+    folder.write("models/mine.toml", &mine.replace(of_goto, &of_goto.replace("\"agent\"]", "\"everyone\"]")));
+    folder.replace(FILE, "model = \"goto\"", "model = \"mine\"");
+    assert_eq!(sidecar.reload()["successful"], true);
+    assert_eq!(sidecar.ask(question), "allow action=call.outbound reason=role_permits policy=2");
+    folder.write("models/mine.toml", &mine.replace(of_goto, &of_goto.replace("\"agent\"]", "\"nobody\"]")));
+    let last = sidecar.reload();
+    assert_eq!(last["successful"], false);
+    assert!(last["problems"].to_string().contains("`nobody`"), "{last}");
+    assert_eq!(sidecar.ask(question), "allow action=call.outbound reason=role_permits policy=2");
+}
+
+/// Given a thousand signals in a row, when they are over, then the configuration was loaded about once a second, and
+/// the last change was taken up.
 #[test]
 fn a_thousand_signals_load_about_once_a_second() {
     let folder = Folder::with("acme.toml", OFFICE);
@@ -193,8 +216,8 @@ fn a_thousand_signals_load_about_once_a_second() {
     assert!(began.elapsed() < Duration::from_secs(10), "a signal is heard soon");
 }
 
-/// Given a change that only a restart can bring, when the configuration is loaded, then the rest is taken up and the operator
-/// is told.
+/// Given a change that only a restart can bring, when the configuration is loaded, then the rest is taken up and the
+/// operator is told.
 #[test]
 fn what_only_a_restart_brings_is_said() {
     let folder = Folder::with("acme.toml", OFFICE);
@@ -211,8 +234,9 @@ fn what_only_a_restart_brings_is_said() {
     assert_eq!(sidecar.reload()["restart_needed"], false);
 }
 
-/// Given a token that is changed, when the configuration is loaded, then it is the new one that counts, or the operator is
-/// told that a restart is needed: a token that leaked must not be good for longer than its operator believes.
+/// Given a token that is changed, when the configuration is loaded, then it is the new one that counts, or the
+/// operator is told that a restart is needed: a token that leaked must not be good for longer than its operator
+/// believes.
 #[test]
 fn a_changed_token_is_taken_up_or_a_restart_is_asked_for() {
     let folder = Folder::with("acme.toml", OFFICE);
@@ -231,8 +255,8 @@ fn a_changed_token_is_taken_up_or_a_restart_is_asked_for() {
     );
 }
 
-/// Given connections that are in the middle of a question when the policy changes, when the rest comes, then the new policy
-/// judges it.
+/// Given connections that are in the middle of a question when the policy changes, when the rest comes, then the new
+/// policy judges it.
 #[test]
 fn a_question_under_way_is_judged_by_the_policy_of_its_last_byte() {
     let folder = Folder::with("acme.toml", OFFICE);

@@ -1,11 +1,12 @@
-//! Given a sidecar at work, when it is told to stop, then it takes nobody new, answers what was read, and ends well; however
-//! it ended, the next start finds nothing in its way but another one that runs.
+//! Given a sidecar at work, when it is told to stop, then it takes nobody new, answers what was read, and ends well;
+//! however it ended, the next start finds nothing in its way but another one that runs.
 
 use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::office::OFFICE;
@@ -28,8 +29,8 @@ fn is_refused(address: SocketAddr) -> bool {
     }
 }
 
-/// Given questions that are half read, when the stop comes, then their rest is awaited and answered; new connections are
-/// refused meanwhile, `/readyz` says that it drains, and the exit status is 0.
+/// Given questions that are half read, when the stop comes, then their rest is awaited and answered; new connections
+/// are refused meanwhile, `/readyz` says that it drains, and the exit status is 0.
 #[test]
 fn what_was_begun_is_answered_while_nobody_new_is_let_in() {
     for signal in ["TERM", "INT"] {
@@ -81,8 +82,8 @@ fn what_was_begun_is_answered_while_nobody_new_is_let_in() {
     }
 }
 
-/// Given a client that pipelines, when the stop comes in between, then it hears a whole reply to each question from the first
-/// one on, in order, up to the last that was read, and then the end.
+/// Given a client that pipelines, when the stop comes in between, then it hears a whole reply to each question from
+/// the first one on, in order, up to the last that was read, and then the end.
 #[test]
 fn pipelined_questions_are_answered_up_to_the_last_that_was_read() {
     for round in 0..6_usize {
@@ -109,8 +110,8 @@ fn pipelined_questions_are_answered_up_to_the_last_that_was_read() {
     }
 }
 
-/// Given a peer that never finishes, when the stop comes, then it is given up after its two seconds, and a second signal does
-/// not wait for it.
+/// Given a peer that never finishes, when the stop comes, then it is given up after its two seconds, and a second
+/// signal does not wait for it.
 #[test]
 fn a_stop_waits_only_so_long_and_a_second_signal_not_at_all() {
     let half = agi_environment("1001", "acme/dial", &["digits=*13600"]);
@@ -163,8 +164,8 @@ fn a_second_process_on_the_same_state_folder_ends_saying_so() {
     assert_eq!(Sidecar::start(&folder).ask("ping"), "pong", "and then there is room");
 }
 
-/// Given a sidecar that was killed, when it is started again, then nothing that it left behind is in the way: the lock is
-/// free and its sockets are replaced.
+/// Given a sidecar that was killed, when it is started again, then nothing that it left behind is in the way: the lock
+/// is free and its sockets are replaced.
 #[test]
 fn after_a_crash_it_starts_again() {
     let (folder, sidecar) = office();
@@ -181,8 +182,8 @@ fn after_a_crash_it_starts_again() {
     assert_eq!(again.terminate().code(), Some(0));
 }
 
-/// Given a socket at which somebody answers, or a file that is none, when a sidecar is to listen there, then it does not
-/// take it.
+/// Given a socket at which somebody answers, or a file that is none, when a sidecar is to listen there, then it does
+/// not take it.
 #[test]
 fn a_socket_that_is_in_use_or_no_socket_is_not_taken() {
     let (folder, first) = office();
@@ -218,4 +219,40 @@ fn a_socket_that_is_in_use_or_no_socket_is_not_taken() {
     assert_eq!(status.code(), Some(1), "{said}");
     assert!(said.contains(&address.to_string()), "{said}");
     drop(folder);
+}
+
+/// Given a client that never stops asking, and operators who keep a connection open, when the stop comes, then it is
+/// not held up by them.
+#[test]
+fn nobody_can_hold_a_stop_up() {
+    let (_folder, mut sidecar) = office();
+    let _operator = connect(sidecar.address("admin"));
+    let mut flood = connect(sidecar.address("line"));
+    let mut heard = flood.try_clone().unwrap();
+    let questions = "1 may org=acme actor=1001 action=queue.login queue=600\n".repeat(100);
+    let asking = thread::spawn(move || while flood.write_all(questions.as_bytes()).is_ok() {});
+    let reading = thread::spawn(move || {
+        let mut chunk = vec![0; 1 << 16];
+        while heard.read(&mut chunk).is_ok_and(|count| count > 0) {}
+    });
+    wait_until("the flood", || sidecar.metric("queuewarden_request_duration_seconds_count{dialect=\"line\"}") > 20.0);
+    let began = Instant::now();
+    sidecar.signal("TERM");
+    assert_eq!(sidecar.wait().code(), Some(0));
+    let took = began.elapsed();
+    asking.join().unwrap();
+    reading.join().unwrap();
+    assert!(took < Duration::from_secs(3), "{took:?}");
+}
+
+/// Given a start that fails, when it has ended, then it has left no socket behind.
+#[test]
+fn a_start_that_fails_leaves_nothing_behind() {
+    let (_folder, first) = office();
+    let other = Folder::with("acme.toml", OFFICE);
+    let taken = first.socket("admin_unix").display().to_string();
+    other.replace("queuewarden.toml", "admin_unix = \"run/admin.sock\"", &format!("admin_unix = \"{taken}\""));
+    let Err((status, said)) = Sidecar::try_start(other.path()) else { panic!("took {taken}") };
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(!other.path().join("run/line.sock").exists(), "a socket at which nobody will ever answer");
 }

@@ -1,5 +1,5 @@
-//! Given calls in queues and outside of them, when somebody wants to listen, whisper or barge, then role, queue and target
-//! decide, and what is allowed is pinned down for the PBX.
+//! Given calls in queues and outside of them, when somebody wants to listen, whisper or barge, then role, queue and
+//! target decide, and what is allowed is pinned down for the PBX.
 
 use crate::office::{OFFICE, Twins, play, with_switched};
 
@@ -63,8 +63,8 @@ fn without_the_limit_a_supervisor_supervises_everywhere() {
     );
 }
 
-/// Given somebody without the supervisor role, when they would supervise, then no: R18, V18. A contact admin is not listed
-/// either, and the switch that lets them is off (R19, V19).
+/// Given somebody without the supervisor role, when they would supervise, then no: R18, V18. A contact admin is not
+/// listed either, and the switch that lets them is off (R19, V19).
 #[test]
 fn without_the_supervisor_role_nobody_supervises() {
     in_every_mode(
@@ -91,8 +91,8 @@ fn without_the_supervisor_role_nobody_supervises() {
     );
 }
 
-/// Given a call that is in no queue, when a limited supervisor would supervise it, then they may only if the setting says so
-/// and the target serves a queue of theirs: C13.
+/// Given a call that is in no queue, when a limited supervisor would supervise it, then they may only if the setting
+/// says so and the target serves a queue of theirs: C13.
 #[test]
 fn a_call_outside_every_queue_needs_a_switch_and_an_agent_of_ones_own() {
     in_every_mode(
@@ -115,8 +115,8 @@ fn a_call_outside_every_queue_needs_a_switch_and_an_agent_of_ones_own() {
     );
 }
 
-/// Given supervisors among each other, when one would supervise another, then only if the setting says so, and never one
-/// who is protected: C14. The queue is judged before.
+/// Given supervisors among each other, when one would supervise another, then only if the setting says so, and never
+/// one who is protected: C14. The queue is judged before.
 #[test]
 fn peers_are_supervised_only_where_the_setting_says_so_and_the_protected_never() {
     in_every_mode(
@@ -154,8 +154,8 @@ fn peers_are_supervised_only_where_the_setting_says_so_and_the_protected_never()
     );
 }
 
-/// Given only the id of a call, when it is to be supervised, then no call is known that it could be: the target has to be
-/// named.
+/// Given only the id of a call, when it is to be supervised, then no call is known that it could be: the target has to
+/// be named.
 #[test]
 fn a_call_without_a_target_is_unknown() {
     in_every_mode(
@@ -168,8 +168,9 @@ fn a_call_without_a_target_is_unknown() {
     );
 }
 
-/// Given an allowed supervision, when it is answered, then the answer pins mode and target down for the PBX: `QW_TARGET` ends
-/// in `-`, so that 1001 is not 10011 as well, and no option lets the listener change the mode or the channel.
+/// Given an allowed supervision, when it is answered, then the answer pins mode and target down for the PBX:
+/// `QW_TARGET` ends in `-`, so that 1001 is not 10011 as well, and no option lets the listener change the mode or the
+/// channel.
 #[test]
 fn an_allowed_supervision_is_pinned_down() {
     let mut twins = Twins::open(OFFICE);
@@ -184,8 +185,9 @@ fn an_allowed_supervision_is_pinned_down() {
         let options = &answer["QW_SPY_OPTIONS"];
         assert!(heard.contains(&format!(" asterisk={options} ")), "one table of options for both: {heard}");
         assert!(heard.contains(" freeswitch=eavesdrop_enable_dtmf:false"), "{heard}");
-        // E and S: it ends with the channel instead of moving on to another one. d would let keys change the mode, x, X and c
-        // let them leave, and others take arguments: what may be there at all is what the shipped dialplan lets through.
+        // E and S: it ends with the channel instead of moving on to another one. d would let keys change the mode, x,
+        // X and c let them leave, and others take arguments: what may be there at all is what the shipped dialplan
+        // lets through.
         assert!(
             options.contains('E') && options.contains('S') && options.chars().all(|option| "bBEqSw".contains(option))
         );

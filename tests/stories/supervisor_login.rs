@@ -5,8 +5,8 @@ use crate::office::{OFFICE, Twins, play, with_switched};
 
 const UNLIMITED: &str = "limit_to_assigned_queues";
 
-/// Given logins to unassigned queues are barred, when a supervisor of the queue logs such a person in, then that person is
-/// in until logout, and barred again after it: L10, R27, R36, V10.
+/// Given logins to unassigned queues are barred, when a supervisor of the queue logs such a person in, then that
+/// person is in until logout, and barred again after it: L10, R27, R36, V10.
 #[test]
 fn a_supervisor_lets_somebody_in_for_once() {
     play(
@@ -78,8 +78,8 @@ fn without_the_supervisor_role_nobody_acts_on_others() {
     }
 }
 
-/// Given a session of somebody else, when a supervisor of that queue ends it, then it is over; there has to be one: L16,
-/// R32, R35.
+/// Given a session of somebody else, when a supervisor of that queue ends it, then it is over; there has to be one:
+/// L16, R32, R35.
 #[test]
 fn a_supervisor_ends_and_pauses_what_is_there() {
     play(
@@ -100,8 +100,8 @@ fn a_supervisor_ends_and_pauses_what_is_there() {
     );
 }
 
-/// Given a supervisor, when they act on themselves as if on somebody else, then that is refused: their own logins go the way
-/// of everybody's (C14). Other supervisors and the protected may be logged in and out.
+/// Given a supervisor, when they act on themselves as if on somebody else, then that is refused: their own logins go
+/// the way of everybody's (C14). Other supervisors and the protected may be logged in and out.
 #[test]
 fn a_supervisor_logs_in_anybody_but_themselves() {
     play(
@@ -135,8 +135,8 @@ fn what_somebody_may_do_in_a_queue_is_their_role_with_their_relation_to_it() {
     );
 }
 
-/// Given the switch of the contact admins, when it is on, then they do what a supervisor may, over every queue; off, nothing
-/// of it, unless they hold the supervisor role as well: R19, RULES section 7.
+/// Given the switch of the contact admins, when it is on, then they do what a supervisor may, over every queue; off,
+/// nothing of it, unless they hold the supervisor role as well: R19, RULES section 7.
 #[test]
 fn a_contact_admin_does_what_supervisors_do_only_by_the_switch() {
     play(

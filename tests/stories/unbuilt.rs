@@ -1,5 +1,5 @@
-//! Given a configuration written for all that DESIGN.md promises, when it is loaded today, then every key is understood, and
-//! what is not built yet is said, in the log, in `/status` and by `check`.
+//! Given a configuration written for all that DESIGN.md promises, when it is loaded today, then every key is
+//! understood, and what is not built yet is said, in the log, in `/status` and by `check`.
 
 use crate::support::{Folder, Sidecar, run, wait_until};
 

@@ -364,7 +364,7 @@ fn unchunk(mut body: &str) -> String {
     whole
 }
 
-// What single stories need beside it ------------------------------------------------------------------------------------
+// What single stories need beside it ----------------------------------------------------------------------------------
 
 impl Folder {
     /// Where the text first stands in a file of the folder, as problems cite it: `file:line:column`.

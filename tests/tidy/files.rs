@@ -125,7 +125,8 @@ fn absolute_folders(line: &str) -> impl Iterator<Item = &str> {
         let begins = before.is_none_or(|before| before.is_whitespace() || "\"'`=([".contains(before));
         let (folder, below) = line[at + 1..].split_once('/')?;
         let of_name = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-        let is_path = !folder.is_empty() && folder.chars().all(of_name) && below.starts_with(of_name);
+        let is_folder = folder.contains(|c: char| c.is_ascii_lowercase()) && folder.chars().all(of_name);
+        let is_path = is_folder && below.starts_with(of_name);
         (begins && is_path).then_some(folder)
     })
 }
@@ -141,7 +142,9 @@ fn hosts(line: &str) -> impl Iterator<Item = &str> {
 
 #[test]
 fn paths_and_hosts_are_found() {
-    assert!(absolute_folders("cd /somewhere/else, /dev/tcp/127.0.0.1, a/b/c, </x/y>").eq(["somewhere", "dev"]));
+    assert!(
+        absolute_folders("cd /somewhere/else, /dev/tcp/127.0.0.1, a/b/c, </x/y>, /ORG/dial").eq(["somewhere", "dev"])
+    );
     assert!(
         hosts("see http://example.org/x and agi://127.0.0.1:4573/a and https://$x").eq(["example.org", "127.0.0.1"])
     );
