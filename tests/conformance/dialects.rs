@@ -68,11 +68,12 @@ fn ask_line(gate: &Gate, question: &Question, now: Moment) -> Answer {
         Some("deny") => Verdict::Deny,
         _ => Verdict::Error,
     };
-    let mut answer = Answer { verdict, reason: String::new(), action: None, queues: vec![] };
+    let mut answer = Answer { verdict, reason: String::new(), action: None, queues: vec![], mode: None };
     for (key, value) in words.filter_map(|word| word.split_once('=')) {
         match key {
             "reason" => value.clone_into(&mut answer.reason),
             "action" => answer.action = Some(value.to_owned()),
+            "mode" => answer.mode = Some(value.to_owned()),
             "queue" | "queues" => answer.queues = value.split(',').map(str::to_owned).collect(),
             _ => {}
         }
@@ -94,6 +95,17 @@ fn ask_fastagi(gate: &Gate, question: &Question, now: Moment) -> Answer {
         reason: some("QW_REASON").unwrap_or_default(),
         action: some("QW_ACTION"),
         queues: some("QW_QUEUES").map_or_else(Vec::new, |queues| queues.split('&').map(str::to_owned).collect()),
+        mode: some("QW_SPY_OPTIONS").map(|options| mode_of(&options).to_owned()),
+    }
+}
+
+/// The mode that the options of `ChanSpy` mean.
+fn mode_of(options: &str) -> &'static str {
+    match (options.contains('w'), options.contains('B')) {
+        (false, false) => "listen",
+        (true, false) => "whisper",
+        (false, true) => "barge",
+        (true, true) => "two modes at once",
     }
 }
 

@@ -9,7 +9,8 @@
 //! - **verdict**: `allow`, `deny` or `error`; of a load `loads`, `warns` or `refused`; of a count `counts`.
 //! - **reason**: the code. Of a load: what the message says, in part. Of a count: the numbers that it gives.
 //! - **about**: the action and the queue numbers that the answer names, where they are not those of the event; `-` for no
-//!   queue. A dialed event names no action, so its row always says what it became.
+//!   queue. A dialed event names no action, so its row always says what it became. An allowed listen, whisper or barge is
+//!   about that mode too, unless the conversation is nobody's and there is no target to pin it to.
 //! - **note**: anything; it begins with `open` where the documents leave the answer open and the row is a choice.
 //!
 //! Rules that no event can show stand in tables with the columns `rules | why there is no event`. A cell may stand in one
@@ -94,6 +95,8 @@ pub struct Answer {
     /// `None` when the event never got as far as an action.
     pub action: Option<String>,
     pub queues: Vec<String>,
+    /// How the call is supervised: listen, whisper or barge.
+    pub mode: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,7 +175,10 @@ impl std::fmt::Display for Answer {
         if let Some(action) = &self.action {
             write!(formatter, " {action}")?;
         }
-        if self.queues.is_empty() { Ok(()) } else { write!(formatter, " {}", self.queues.join(",")) }
+        if !self.queues.is_empty() {
+            write!(formatter, " {}", self.queues.join(","))?;
+        }
+        self.mode.iter().try_for_each(|mode| write!(formatter, " mode={mode}"))
     }
 }
 
@@ -252,15 +258,24 @@ fn read_row(file: &str, line: usize, cells: &[String], numbers: &HashMap<String,
         return Err("there is no reason".to_owned());
     }
     let (action, queues) = read_about(about, &event, verdict, numbers)?;
+    let mode = if verdict == Verdict::Allow { mode_of(&event, action.as_deref()) } else { None };
     Ok(Row {
         file: file.to_owned(),
         line,
         rules: rules(rule)?,
         given: steps.map(step).collect::<Result<_, String>>()?,
         event,
-        expected: Answer { verdict, reason: reason.clone(), action, queues },
+        expected: Answer { verdict, reason: reason.clone(), action, queues, mode },
         note: note.clone(),
     })
+}
+
+/// How an allowed action supervises a call.
+fn mode_of(event: &Event, action: Option<&str>) -> Option<String> {
+    let Event::Ask(question) = event else { return None };
+    let mode = action?.strip_prefix("call.").filter(|mode| ["listen", "whisper", "barge"].contains(mode))?;
+    let has_target = question.key("conversation").is_none_or(|whose| whose == "agent");
+    has_target.then(|| mode.to_owned())
 }
 
 /// The action and the queues that the answer names: those of the event, unless the cell says otherwise.
@@ -361,6 +376,7 @@ mod tests {
         assert_eq!((row.line, row.rules.join("+"), row.given.len()), (3, "R24+V1".to_owned(), 5));
         assert_eq!(row.given[3], Step::Later(60));
         assert_eq!(row.expected.to_string(), "deny unassigned_barred queue.login 601");
+        assert_eq!(row.expected.mode, None);
         let Event::Ask(question) = &row.event else { panic!("asks") };
         assert_eq!(question.text(), "do org=o actor=a action=queue.login queue=q1");
     }
@@ -375,6 +391,19 @@ mod tests {
         ] {
             let row = format!("| R1 | | `do org=o actor=a action=queue.toggle queue=601` | allow | r | {about} | |");
             assert_eq!(read(&row).unwrap().rows[0].expected.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn an_allowed_supervision_has_a_mode() {
+        for (keys, verdict, mode) in [
+            ("target=b", "allow", Some("whisper")),
+            ("target=b conversation=agent", "allow", Some("whisper")),
+            ("conversation=bot", "allow", None),
+            ("target=b", "deny", None),
+        ] {
+            let row = format!("| R1 | | `do org=o actor=a action=call.whisper {keys}` | {verdict} | r | | |");
+            assert_eq!(read(&row).unwrap().rows[0].expected.mode.as_deref(), mode);
         }
     }
 

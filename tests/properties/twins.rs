@@ -7,7 +7,7 @@ use queuewarden::config;
 use queuewarden::decision::{ActionLabel, Change, Decision, Outcome, Reason};
 use queuewarden::dialect::fastagi::FastAgi;
 use queuewarden::dialect::line::Line;
-use queuewarden::dialect::{Dialect, Step};
+use queuewarden::dialect::{Dialect, Step, pins};
 use queuewarden::event::{Event, Intent};
 use queuewarden::gate::{Gate, SessionCounts};
 use queuewarden::policy::decide::{Scope, decide};
@@ -15,7 +15,7 @@ use queuewarden::policy::model::Subject;
 use queuewarden::policy::resolve::{Question as Resolved, resolve};
 use queuewarden::policy::{Organization, Policy};
 use queuewarden::sessions::{Beginning, SessionTable};
-use queuewarden::telephony::{Moment, QueueSet, UnixSeconds};
+use queuewarden::telephony::{Moment, QueueSet, SupervisionMode, UnixSeconds};
 
 use crate::dice::Dice;
 use crate::events::Asked;
@@ -491,9 +491,9 @@ fn through_fastagi(gate: &Gate, asked: &Asked, now: Moment, scratch: &mut QueueS
     let Said { verdict, reason, action, queues, target, .. } = &heard.said;
     let mut written = vec![reason.clone(), action.clone().unwrap_or_default(), queues.join("&")];
     written.push(target.as_ref().map(|target| format!("{target}-")).unwrap_or_default());
-    let options = ["qES", "qwES", "qBES"].iter().zip(["call.listen", "call.whisper", "call.barge"]);
-    let pinned = options.filter(|(_, name)| heard.pins_down && action.as_deref() == Some(name));
-    written.push(pinned.map(|(options, _)| *options).collect());
+    let mode = action.as_deref().and_then(|action| action.strip_prefix("call.")).and_then(SupervisionMode::named);
+    // Without a target there is nothing to pin down.
+    written.push(mode.filter(|_| heard.pins_down && target.is_some()).map_or("", pins::asterisk).to_owned());
     written.push(if *verdict == "allow" { "ALLOW" } else { "DENY" }.to_owned());
     let in_order = grammar::variables(&text).map(|set| {
         let mut queues: Vec<&str> = set[2].1.split('&').collect();

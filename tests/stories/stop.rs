@@ -131,9 +131,10 @@ fn a_stop_waits_only_so_long_and_a_second_signal_not_at_all() {
     wait_until("the drain", || impatient.try_get("/readyz").0 == 503);
     impatient.signal("TERM");
     assert_eq!(impatient.wait().code(), Some(0));
-    let at_once = began.elapsed();
-    assert!(at_once < Duration::from_millis(1_500), "{at_once:?}");
-    let [mut waited_for, _] = peers;
+    let [mut waited_for, mut abandoned] = peers;
+    let mut heard = String::new();
+    drop(abandoned.read_to_string(&mut heard));
+    assert_eq!(heard, "", "nobody was waited for, so nobody was given up");
     assert_eq!(
         variables(&hear_out(&mut waited_for))["QW_REASON"],
         "timed_out",
@@ -221,28 +222,31 @@ fn a_socket_that_is_in_use_or_no_socket_is_not_taken() {
     drop(folder);
 }
 
-/// Given a client that never stops asking, and operators who keep a connection open, when the stop comes, then it is
-/// not held up by them.
+/// Given clients that never stop asking, and an operator who keeps a connection open, when the stop comes, then it is not
+/// held up by them: what had arrived by then is answered, and no more.
 #[test]
 fn nobody_can_hold_a_stop_up() {
     let (_folder, mut sidecar) = office();
     let _operator = connect(sidecar.address("admin"));
-    let mut flood = connect(sidecar.address("line"));
-    let mut heard = flood.try_clone().unwrap();
     let questions = "1 may org=acme actor=1001 action=queue.login queue=600\n".repeat(100);
-    let asking = thread::spawn(move || while flood.write_all(questions.as_bytes()).is_ok() {});
-    let reading = thread::spawn(move || {
-        let mut chunk = vec![0; 1 << 16];
-        while heard.read(&mut chunk).is_ok_and(|count| count > 0) {}
-    });
-    wait_until("the flood", || sidecar.metric("queuewarden_request_duration_seconds_count{dialect=\"line\"}") > 20.0);
+    let mut flooding = vec![];
+    for _ in 0..4 {
+        let (mut asks, questions) = (connect(sidecar.address("line")), questions.clone());
+        let mut reads = asks.try_clone().unwrap();
+        flooding.push(thread::spawn(move || while asks.write_all(questions.as_bytes()).is_ok() {}));
+        flooding.push(thread::spawn(move || {
+            let mut chunk = vec![0; 1 << 16];
+            while reads.read(&mut chunk).is_ok_and(|count| count > 0) {}
+        }));
+    }
+    let read = "queuewarden_request_duration_seconds_count{dialect=\"line\"}";
+    wait_until("the flood", || sidecar.metric(read) > 50.0);
     let began = Instant::now();
     sidecar.signal("TERM");
     assert_eq!(sidecar.wait().code(), Some(0));
     let took = began.elapsed();
-    asking.join().unwrap();
-    reading.join().unwrap();
-    assert!(took < Duration::from_secs(3), "{took:?}");
+    flooding.into_iter().for_each(|flood| flood.join().unwrap());
+    assert!(took < Duration::from_secs(4), "{took:?}");
 }
 
 /// Given a start that fails, when it has ended, then it has left no socket behind.

@@ -96,7 +96,7 @@ fn holds_word(text: &str, word: &str) -> bool {
     let of_word = |c: char| c.is_alphanumeric() || c == '_';
     text.match_indices(word).any(|(at, _)| {
         let (before, after) = (&text[..at], &text[at + word.len()..]);
-        !before.ends_with(of_word) && !(word.ends_with(of_word) && after.starts_with(of_word))
+        !(before.ends_with(of_word) || word.ends_with(of_word) && after.starts_with(of_word))
     })
 }
 
