@@ -73,7 +73,7 @@ pub const CONNECTIONS_MAX: usize = 100_000;
 /// Connections of all dialects together, unless the configuration says otherwise.
 pub const CONNECTIONS_DEFAULT: usize = 10_000;
 /// Connections over the limit that are told so at the same time; further ones are reset.
-pub const REFUSALS_AT_ONCE_MAX: usize = 64;
+pub const REFUSALS_AT_ONCE_MAX: usize = 1_024;
 /// Connections that wait to be accepted. Large, because Asterisk waits 2 s for a dropped SYN.
 pub const LISTEN_BACKLOG: u32 = 4_096;
 /// Login sessions of one user.
@@ -113,6 +113,8 @@ pub const ADMIN_REQUEST_BYTES_MAX: usize = 64 * 1024;
 pub const SURVEY_PAGE_ANSWERS_MAX: usize = 1_000;
 /// Questions that one page of `/what` and `/who` judges.
 pub const SURVEY_PAGE_QUESTIONS_MAX: u64 = 1_000_000;
+/// A peer of the admin listener that says nothing for this long loses its place.
+pub const ADMIN_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 /// Requests that the admin listener serves at once.
 pub const ADMIN_REQUESTS_MAX: usize = 64;
 

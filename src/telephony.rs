@@ -110,11 +110,12 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// The moment `seconds` later.
+    /// The moment `seconds` later. The wall clock counts whole seconds, so its part is rounded up: what begins late in a
+    /// second is not cut short by it.
     #[must_use]
     pub const fn after(self, seconds: u32) -> Self {
         Self {
-            wall: UnixSeconds(self.wall.0.saturating_add(seconds as u64)),
+            wall: UnixSeconds(self.wall.0.saturating_add(seconds as u64).saturating_add(1)),
             uptime_ms: self.uptime_ms.saturating_add((seconds as u64).saturating_mul(1_000)),
         }
     }
@@ -285,8 +286,8 @@ mod tests {
         let start = Moment { wall: UnixSeconds(1_000), uptime_ms: 5_000 };
         let end = start.after(60);
         let at = |wall, uptime_ms| end.has_come(Moment { wall: UnixSeconds(wall), uptime_ms });
-        assert!(!at(1_059, 64_999));
-        assert!(at(1_060, 5_000), "the wall clock jumped ahead");
+        assert!(!at(1_060, 64_999));
+        assert!(at(1_061, 5_000), "the wall clock jumped ahead");
         assert!(at(0, 65_000), "the wall clock jumped back");
     }
 

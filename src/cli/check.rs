@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::cli::EXIT_CONFIGURATION;
+use crate::cli::print_problems;
 use crate::config;
 use crate::policy::{Organization, Policy};
 
@@ -47,11 +47,9 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
             Ok(0)
         }
         Err(problems) => {
-            if options.json {
-                writeln!(out, "{}", json!({ "loads": false, "problems": problems }))?;
-            } else {
+            let code = print_problems(&problems, options.json, out)?;
+            if !options.json {
                 let count = problems.count();
-                writeln!(out, "{problems}")?;
                 writeln!(
                     out,
                     "{} does not load: {count} problem{}",
@@ -59,7 +57,7 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
                     if count == 1 { "" } else { "s" }
                 )?;
             }
-            Ok(EXIT_CONFIGURATION)
+            Ok(code)
         }
     }
 }

@@ -5,8 +5,9 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use clap::{Args, Subcommand};
+use serde_json::json;
 
-use crate::cli::{EXIT_CONFIGURATION, EXIT_FAILED};
+use crate::cli::{EXIT_FAILED, print_problems};
 use crate::config;
 use crate::decision::Change;
 use crate::decision::WireError;
@@ -64,21 +65,18 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
         Ok(event) => event,
         Err(error) => {
             let key = error.key.map_or(String::new(), |key| format!(" (key `{}`)", key.name()));
-            writeln!(out, "this is no question: {}{key}: {}", error.reason.code(), error.reason.sentence())?;
-            return Ok(EXIT_FAILED);
+            let (code, sentence) = (error.reason.code(), error.reason.sentence());
+            return fail(options, &format!("this is no question: {code}{key}: {sentence}"), out);
         }
     };
     let policy = match config::load(folder, &Policy::default()) {
         Ok(loaded) => loaded.policy,
-        Err(problems) => {
-            writeln!(out, "{problems}")?;
-            return Ok(EXIT_CONFIGURATION);
-        }
+        Err(problems) => return print_problems(&problems, options.json, out),
     };
     let organization = policy.organization(&options.org);
     if let Some(unknown) = options.logged_in.iter().find(|name| queue_named(organization, name).is_none()) {
-        writeln!(out, "--logged-in {unknown}: organization `{}` has no such queue", options.org)?;
-        return Ok(EXIT_FAILED);
+        let message = format!("--logged-in {unknown}: organization `{}` has no such queue", options.org);
+        return fail(options, &message, out);
     }
     let explanation = explain(&policy, &event, |subject| Assumed::new(organization, subject, &options.logged_in));
     if options.json {
@@ -87,6 +85,16 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
         print(&explanation, out)?;
     }
     Ok(0)
+}
+
+/// Says why there is nothing to explain.
+fn fail(options: &Arguments, message: &str, out: &mut impl Write) -> io::Result<u8> {
+    if options.json {
+        writeln!(out, "{}", json!({ "error": message }))?;
+    } else {
+        writeln!(out, "{message}")?;
+    }
+    Ok(EXIT_FAILED)
 }
 
 fn read_event(options: &Arguments) -> Result<Event<'_>, WireError> {

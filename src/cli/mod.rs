@@ -12,6 +12,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::config::problem::Problems;
+
 /// The exit code for a configuration that does not load (`EX_CONFIG`).
 const EXIT_CONFIGURATION: u8 = 78;
 /// The exit code for everything else that fails.
@@ -45,6 +47,16 @@ enum Command {
     Who(survey::WhoArguments),
     /// Prints the role models as matrices: a row an action, a column a role.
     Models(models::Arguments),
+}
+
+/// Prints why a configuration does not load.
+fn print_problems(problems: &Problems, json: bool, out: &mut impl Write) -> std::io::Result<u8> {
+    if json {
+        writeln!(out, "{}", serde_json::json!({ "loads": false, "problems": problems }))?;
+    } else {
+        writeln!(out, "{problems}")?;
+    }
+    Ok(EXIT_CONFIGURATION)
 }
 
 /// Runs what the arguments ask for; text for people goes to `out`.

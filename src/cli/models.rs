@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use crate::cli::{EXIT_CONFIGURATION, EXIT_FAILED};
+use crate::cli::{EXIT_FAILED, print_problems};
 use crate::config;
 use crate::policy::matrix::Matrix;
 
@@ -20,10 +20,7 @@ pub(super) struct Arguments {
 pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> io::Result<u8> {
     let models = match config::load_models(folder) {
         Ok(models) => models,
-        Err(problems) => {
-            writeln!(out, "{problems}")?;
-            return Ok(EXIT_CONFIGURATION);
-        }
+        Err(problems) => return print_problems(&problems, options.json, out),
     };
     let is_asked = |matrix: &Matrix| options.model.as_ref().is_none_or(|name| *name == matrix.model);
     let mut matrices: Vec<Matrix> = models.iter().map(|model| Matrix::of(model)).filter(is_asked).collect();

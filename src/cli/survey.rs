@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use crate::cli::{EXIT_CONFIGURATION, EXIT_FAILED};
+use crate::cli::{EXIT_FAILED, print_problems};
 use crate::config;
 use crate::policy::Policy;
 use crate::policy::survey::{Allowed, Asked, Given, Page, Survey};
@@ -86,10 +86,7 @@ impl Narrowing {
 fn run(folder: &Path, org: &str, asked: &Asked<'_>, narrowing: &Narrowing, out: &mut impl Write) -> io::Result<u8> {
     let policy = match config::load(folder, &Policy::default()) {
         Ok(loaded) => loaded.policy,
-        Err(problems) => {
-            writeln!(out, "{problems}")?;
-            return Ok(EXIT_CONFIGURATION);
-        }
+        Err(problems) => return print_problems(&problems, narrowing.json, out),
     };
     let Some(organization) = policy.organization(org) else {
         writeln!(out, "there is no organization `{org}`")?;

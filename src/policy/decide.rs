@@ -165,7 +165,7 @@ fn decide_one(
 }
 
 /// The bound that one more login would break.
-fn login_limit(
+pub(super) fn login_limit(
     question: &Question<'_>,
     queue: QueueId,
     sessions: &impl SessionView,

@@ -6,13 +6,14 @@
 use serde::Serialize;
 
 use crate::decision::{Decision, DenyReason, QueueNumbers, Reason};
-use crate::event::{AttributeSet, Event, Key};
+use crate::event::{AttributeSet, Event, Key, Request};
 use crate::policy::Policy;
-use crate::policy::decide::{Judgement, Scope, SessionView, decide, gather, roles_of_actor};
+use crate::policy::decide::{Judgement, Scope, SessionView, decide, gather, login_limit, roles_of_actor};
 use crate::policy::facts::{Fact, FactSet};
-use crate::policy::model::{Action, Grant, Model, RoleSet, Subject};
+use crate::policy::feature_codes::Argument;
+use crate::policy::model::{Action, Effect, Grant, Model, RoleSet, Subject};
 use crate::policy::resolve::{Known, Question, Unresolved, resolve};
-use crate::telephony::{QueueId, QueueSet, UserId};
+use crate::telephony::{QueueId, QueueSet, Token, UserId};
 
 /// Why a question has the answer that it has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -166,6 +167,9 @@ impl<'p, V: SessionView> Case<'p, '_, V> {
 
     /// The grant that the fewest changes would satisfy, and those changes.
     fn nearest(&self, reason: DenyReason) -> (Option<RuleCited>, Vec<String>) {
+        if reason == DenyReason::NoAssignedQueue {
+            return (None, self.remedy_behind_grants(reason));
+        }
         let facts = self.facts();
         let grants = self.model().grants_of(self.action());
         let reachable = grants.filter_map(|(_, grant)| Some((grant, self.changes_for(grant, facts)?)));
@@ -174,7 +178,11 @@ impl<'p, V: SessionView> Case<'p, '_, V> {
             Some((grant, changes)) if changes.is_empty() => {
                 (Some(cite(self.model(), grant)), self.remedy_behind_grants(reason))
             }
-            Some((grant, changes)) => (Some(cite(self.model(), grant)), changes),
+            Some((grant, mut changes)) => {
+                let hidden = self.denial_behind_grants();
+                changes.extend(hidden.into_iter().flat_map(|reason| self.remedy_behind_grants(reason)));
+                (Some(cite(self.model(), grant)), changes)
+            }
             None => (None, self.remedy_behind_grants(reason)),
         }
     }
@@ -231,6 +239,19 @@ impl<'p, V: SessionView> Case<'p, '_, V> {
         remedy.replace("{actor}", &self.actor()).replace("{target}", target).replace("{queue}", queue)
     }
 
+    /// What would deny the question once a grant held.
+    fn denial_behind_grants(&self) -> Option<DenyReason> {
+        let session = self.queue.and_then(|queue| self.sessions.in_this_queue(queue));
+        match (self.action().effect, self.queue) {
+            (Effect::Logout(_) | Effect::Pause(..), _) if session.is_none() => Some(DenyReason::NotLoggedIn),
+            (Effect::Login(Subject::Actor), None) => Some(DenyReason::NoAssignedQueue),
+            (Effect::Login(_), Some(queue)) if session.is_none() => {
+                login_limit(&self.question, queue, self.sessions, 0)
+            }
+            _ => None,
+        }
+    }
+
     fn remedy_behind_grants(&self, reason: DenyReason) -> Vec<String> {
         let remedy = match reason {
             DenyReason::NotLoggedIn => "log the user in first: there is no login session to act on",
@@ -255,14 +276,26 @@ fn cite(model: &Model, grant: &Grant) -> RuleCited {
 fn unresolved(reason: DenyReason, known: Known<'_>, event: &Event<'_>) -> Explanation {
     let organization = known.organization.map_or(event.organization.as_str(), |organization| &organization.name);
     let model = known.organization.map_or("", |organization| &organization.model.file);
-    let text = |token: Option<crate::telephony::Token<'_>>| token.map_or("", |token| token.as_str()).to_owned();
+    let dialed = match event.request {
+        Request::Dial(digits) => known.organization.and_then(|tenant| tenant.feature_codes.translate(digits.as_str())),
+        Request::Action(_) => None,
+    };
+    let named = |given: Option<Token<'_>>, argument: Argument| {
+        let dialed = dialed.and_then(|translation| translation.argument).filter(|(of, _)| *of == argument);
+        given.map(|token| token.as_str().to_owned()).or(dialed.map(|(_, digits)| digits.to_owned())).unwrap_or_default()
+    };
     let change = match reason {
         DenyReason::UnknownOrganization => format!("add an organization named `{organization}`"),
         DenyReason::UnknownAction => format!("add the action to {model}, or correct its name"),
         DenyReason::UnknownFeatureCode => format!("add the code to the feature codes of organization `{organization}`"),
         DenyReason::UnknownUser => format!("add the user `{}` to organization `{organization}`", event.actor.as_str()),
-        DenyReason::UnknownTarget => format!("add the user `{}` to organization `{organization}`", text(event.target)),
-        DenyReason::UnknownQueue => format!("add the queue to organization `{organization}`, or correct its number"),
+        DenyReason::UnknownTarget => {
+            format!("add the user `{}` to organization `{organization}`", named(event.target, Argument::Target))
+        }
+        DenyReason::UnknownQueue => {
+            let queue = named(event.queue, Argument::Queue);
+            format!("add the queue `{queue}` to organization `{organization}`, or correct its number")
+        }
         DenyReason::UnknownGroup => format!("add the group to organization `{organization}`, or correct its id"),
         DenyReason::UnknownCall => "name the target beside the call".to_owned(),
         DenyReason::WrongKind => "ask about a queue of another kind".to_owned(),

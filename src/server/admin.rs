@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::process::Store;
 use crate::dialect::DialectLabel;
-use crate::limits::{ADMIN_REQUESTS_MAX, SURVEY_PAGE_ANSWERS_MAX, SURVEY_PAGE_QUESTIONS_MAX};
+use crate::limits::{ADMIN_IDLE_TIMEOUT, ADMIN_REQUESTS_MAX, SURVEY_PAGE_ANSWERS_MAX, SURVEY_PAGE_QUESTIONS_MAX};
 use crate::observe::metrics::Gauges;
 use crate::policy::survey::{Asked, Given, Survey};
 use crate::server::{Bound, House, ReloadReport};
@@ -175,7 +175,8 @@ impl<L: Listener> Listener for Limited<L> {
         // The semaphore is never closed; if it were, serving without a bound would still be better than not at all.
         let place = Arc::clone(&self.places).acquire_owned().await.ok();
         let (stream, address) = self.listener.accept().await;
-        (Placed { stream, _place: place }, address)
+        let silence = Box::pin(tokio::time::sleep(ADMIN_IDLE_TIMEOUT));
+        (Placed { stream, silence, _place: place }, address)
     }
 
     fn local_addr(&self) -> std::io::Result<Self::Addr> {
@@ -183,9 +184,10 @@ impl<L: Listener> Listener for Limited<L> {
     }
 }
 
-/// A connection with its place among those that are served.
+/// A connection with its place among those that are served; it loses both when it is silent for too long.
 struct Placed<S> {
     stream: S,
+    silence: Pin<Box<tokio::time::Sleep>>,
     _place: Option<OwnedSemaphorePermit>,
 }
 
@@ -195,7 +197,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Placed<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if read.is_ready() || buffer.filled().len() > before {
+            let now = tokio::time::Instant::now();
+            self.silence.as_mut().reset(now.checked_add(ADMIN_IDLE_TIMEOUT).unwrap_or(now));
+            return read;
+        }
+        let timed_out = || Err(std::io::Error::from(std::io::ErrorKind::TimedOut));
+        self.silence.as_mut().poll(context).map(|()| timed_out())
     }
 }
 

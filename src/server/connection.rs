@@ -68,7 +68,8 @@ where
                 }
                 output.clear();
             }
-            if turn.progress {
+            // Whoever has the last answer has so much time in all, however much is still said.
+            if turn.progress && patience != Patience::Closing {
                 waiting_since = Instant::now();
             }
             if turn.after == After::Finish && !finished {

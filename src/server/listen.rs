@@ -108,13 +108,16 @@ pub(super) fn bind_all(listen: &Listen) -> Result<Listeners, ListenError> {
         };
         path.as_ref().map(bind).transpose()
     };
-    Ok(Listeners {
-        line: tcp("line", listen.line)?,
-        fastagi: tcp("fastagi", listen.fastagi)?,
-        admin: tcp("admin", listen.admin)?,
-        line_unix: unix("line_unix", &listen.line_unix)?,
-        admin_unix: unix("admin_unix", &listen.admin_unix)?,
-    })
+    let (line, fastagi) = (tcp("line", listen.line)?, tcp("fastagi", listen.fastagi)?);
+    let admin = tcp("admin", listen.admin)?;
+    let line_unix = unix("line_unix", &listen.line_unix)?;
+    let admin_unix = unix("admin_unix", &listen.admin_unix).inspect_err(|_| {
+        // Nobody will ever answer at the socket that is bound already.
+        if let Some((_, path)) = &line_unix {
+            drop(std::fs::remove_file(path));
+        }
+    })?;
+    Ok(Listeners { line, line_unix, fastagi, admin, admin_unix })
 }
 
 impl Listeners {

@@ -42,7 +42,8 @@ fn live(seed: u64) -> (Twins, Result<(), String>) {
             return (twins, outcome);
         }
     }
-    (twins, Ok(()))
+    let outcome = twins.compare_pauses();
+    (twins, outcome)
 }
 
 #[test]

@@ -196,6 +196,18 @@ impl Twins {
         }
     }
 
+    /// Compares how many logins are paused, which shows nowhere but in what the gate prints for debugging: slow, so it is
+    /// for the end of a life.
+    pub(crate) fn compare_pauses(&self) -> Result<(), String> {
+        let expected = self.tenants.iter().flat_map(|tenant| &tenant.sessions).filter(|at| at.paused).count();
+        let counted = format!("{:?}", self.gate).matches("paused: true").count();
+        if counted == expected {
+            Ok(())
+        } else {
+            Err(format!("DIFFERENT LOGINS\nthe reference counts {expected} paused, the gate {counted}"))
+        }
+    }
+
     /// Puts `count` questions to every organization, one after another.
     pub(crate) fn ask(&mut self, count: usize, dice: &mut Dice) -> Result<(), String> {
         for position in 0..self.tenants.len() {

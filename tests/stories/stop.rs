@@ -222,15 +222,17 @@ fn a_socket_that_is_in_use_or_no_socket_is_not_taken() {
     drop(folder);
 }
 
-/// Given clients that never stop asking, and an operator who keeps a connection open, when the stop comes, then it is not
-/// held up by them: what had arrived by then is answered, and no more.
+/// Given a client that never stops asking, and an operator who keeps a connection open, when the stop comes, then it is
+/// not held up by them: what had arrived by then is answered, and no more. (Three at once, because how a flood falls is
+/// a matter of luck.)
 #[test]
 fn nobody_can_hold_a_stop_up() {
-    let (_folder, mut sidecar) = office();
-    let _operator = connect(sidecar.address("admin"));
     let questions = "1 may org=acme actor=1001 action=queue.login queue=600\n".repeat(100);
+    let mut flooded = vec![];
     let mut flooding = vec![];
-    for _ in 0..4 {
+    for _ in 0..3 {
+        let (folder, sidecar) = office();
+        let operator = connect(sidecar.address("admin"));
         let (mut asks, questions) = (connect(sidecar.address("line")), questions.clone());
         let mut reads = asks.try_clone().unwrap();
         flooding.push(thread::spawn(move || while asks.write_all(questions.as_bytes()).is_ok() {}));
@@ -238,12 +240,15 @@ fn nobody_can_hold_a_stop_up() {
             let mut chunk = vec![0; 1 << 16];
             while reads.read(&mut chunk).is_ok_and(|count| count > 0) {}
         }));
+        flooded.push((folder, sidecar, operator));
     }
     let read = "queuewarden_request_duration_seconds_count{dialect=\"line\"}";
-    wait_until("the flood", || sidecar.metric(read) > 50.0);
+    for (_, sidecar, _) in &flooded {
+        wait_until("the flood", || sidecar.metric(read) > 20.0);
+    }
     let began = Instant::now();
-    sidecar.signal("TERM");
-    assert_eq!(sidecar.wait().code(), Some(0));
+    flooded.iter().for_each(|(_, sidecar, _)| sidecar.signal("TERM"));
+    assert!(flooded.iter_mut().all(|(_, sidecar, _)| sidecar.wait().code() == Some(0)));
     let took = began.elapsed();
     flooding.into_iter().for_each(|flood| flood.join().unwrap());
     assert!(took < Duration::from_secs(4), "{took:?}");
