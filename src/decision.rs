@@ -65,7 +65,8 @@ reasons! {
         NoQueueContext = "no_queue_context": "The supervisor is limited to queues, and the event names none.",
         NotLoggedIn = "not_logged_in": "There is no such login session.",
         ObjectInUse = "object_in_use": "The object is in use.",
-        OrganizationLoginsAtLimit = "organization_logins_at_limit": "The organization has as many sessions as it may.",
+        OrganizationLoginsAtLimit = "organization_logins_at_limit":
+            "The organization has as many login sessions as it may.",
         Overload = "overload": "queuewarden has more questions than it may hold.",
         PermissionOff = "permission_off": "A setting that this depends on is off.",
         QueueLoginsAtLimit = "queue_logins_at_limit": "The queue has as many login sessions as it may.",
@@ -74,10 +75,12 @@ reasons! {
         SelfTarget = "self_target": "The action is for somebody else, not for oneself.",
         StateUnavailable = "state_unavailable": "The session store cannot be written.",
         SupervisorRoleRequired = "supervisor_role_required": "The actor lacks the supervisor role, which this needs.",
-        SupervisorSupervisionsAtLimit = "supervisor_supervisions_at_limit": "The supervisor runs as many as allowed.",
+        SupervisorSupervisionsAtLimit = "supervisor_supervisions_at_limit":
+            "The supervisor runs as many supervisions as allowed.",
         TargetOutOfScope = "target_out_of_scope": "The target is outside the actor's scope.",
         TargetProtected = "target_protected": "The target is protected from supervision.",
-        TargetSupervisionsAtLimit = "target_supervisions_at_limit": "The target is under as many as allowed.",
+        TargetSupervisionsAtLimit = "target_supervisions_at_limit":
+            "The target is under as many supervisions as allowed.",
         UnassignedBarred = "unassigned_barred": "The user does not serve that queue, and only those who do are let in.",
         UnknownAction = "unknown_action": "The organization's role model has no such action.",
         UnknownCall = "unknown_call": "No such call is known.",

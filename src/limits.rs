@@ -32,6 +32,8 @@ pub const GRANTS_PER_MODEL_MAX: usize = 4_096;
 pub const TOML_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Bytes of one CSV file.
 pub const CSV_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+/// Bytes of one line of a CSV file.
+pub const CSV_LINE_BYTES_MAX: usize = 64 * 1024;
 /// Problems that one load reports; the rest is counted, so a broken million-line file stays readable.
 pub const PROBLEMS_REPORTED_MAX: usize = 100;
 /// Bytes of an id in the configuration.

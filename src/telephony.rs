@@ -110,8 +110,8 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// The moment `seconds` later. The wall clock counts whole seconds, so its part is rounded up: what begins late in a
-    /// second is not cut short by it.
+    /// The moment `seconds` later. The wall clock counts whole seconds, so its part is rounded up: what begins late in
+    /// a second is not cut short by it.
     #[must_use]
     pub const fn after(self, seconds: u32) -> Self {
         Self {

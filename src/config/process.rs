@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::config::problem::Problems;
-use crate::config::reader::{Section, Source};
+use crate::config::reader::{Located, Section, Source};
 use crate::limits::{CONNECTIONS_DEFAULT, CONNECTIONS_MAX, TOKEN_BYTES_MAX, TOML_FILE_BYTES_MAX};
 use crate::telephony::Token;
 
@@ -127,12 +127,13 @@ fn read_listen(section: Option<Section<'_>>, folder: &Path, warnings: &mut Probl
     listen.line_token = read_token(&mut section, folder);
     let guarded = listen.line_token.is_some();
     listen.line = read_address(&mut section, "line", listen.line, guarded, warnings);
-    listen.line_unix = section.string("line_unix").map(|path| folder.join(path.value));
+    let socket = |path: Located<&str>| (path.value != OFF).then(|| folder.join(path.value));
+    listen.line_unix = section.string("line_unix").and_then(socket);
     listen.fastagi = read_address(&mut section, "fastagi", listen.fastagi, false, warnings);
     listen.freeswitch = read_address(&mut section, "freeswitch", None, false, warnings);
     listen.kamailio = read_address(&mut section, "kamailio", None, false, warnings);
     listen.admin = read_address(&mut section, "admin", listen.admin, false, warnings);
-    listen.admin_unix = section.string("admin_unix").map(|path| folder.join(path.value));
+    listen.admin_unix = section.string("admin_unix").and_then(socket);
     section.finish();
     listen
 }

@@ -159,14 +159,11 @@ impl Dialect for Line {
         }
         write(output, &[b" reason=", answer.reason.code().as_bytes(), b" policy="]);
         write_number(output, answer.revision);
-        if let Some(mode) = answer.mode {
-            write(output, &[b" mode=", mode.name().as_bytes()]);
-            // Without a target there is nothing to pin.
-            if let Some(target) = answer.target {
-                write(output, &[b" target=", target.as_bytes()]);
-                write(output, &[b" asterisk=", pins::asterisk(mode).as_bytes()]);
-                write(output, &[b" freeswitch=", pins::freeswitch(mode).as_bytes()]);
-            }
+        // Without a target there is nothing to pin.
+        if let (Some(mode), Some(target)) = (answer.mode, answer.target) {
+            write(output, &[b" mode=", mode.name().as_bytes(), b" target=", target.as_bytes()]);
+            write(output, &[b" asterisk=", pins::asterisk(mode).as_bytes()]);
+            write(output, &[b" freeswitch=", pins::freeswitch(mode).as_bytes()]);
         }
         write(output, &[b"\n"]);
         After::Continue

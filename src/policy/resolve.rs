@@ -85,6 +85,7 @@ pub fn resolve<'p>(policy: &'p Policy, event: &Event<'_>) -> Result<Question<'p>
     known.action = Some(action);
 
     let attributes = attributes_used(action, event)?;
+    let role = if action.uses.has(Key::Role) { role_given(organization, event)? } else { None };
     let given = dialed.given(event);
     let targetless = !attributes.intersection(action.targetless).is_empty();
     let only_a_call = matches!(action.effect, Effect::Supervise(_)) && !given.has(Key::Target) && given.has(Key::Call);
@@ -92,7 +93,6 @@ pub fn resolve<'p>(policy: &'p Policy, event: &Event<'_>) -> Result<Question<'p>
     if lacks_attribute(action, attributes, given_or_not_needed) {
         return Err(known.denied(DenyReason::MissingAttribute));
     }
-    let role = if action.uses.has(Key::Role) { role_given(organization, event)? } else { None };
     let lease_seconds = if action.uses.has(Key::For) { lease_seconds(organization, event)? } else { None };
 
     let directory = &organization.directory;

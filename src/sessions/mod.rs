@@ -17,7 +17,8 @@ use crate::telephony::{LoginSession, Moment, OrganizationId, QueueId, UserId};
 /// The login sessions of every organization.
 #[derive(Debug)]
 pub struct SessionTables {
-    tables: Box<[OnceLock<Mutex<SessionTable>>]>,
+    /// Boxed one by one: most ids belong to nobody.
+    tables: Box<[OnceLock<Box<Mutex<SessionTable>>>]>,
 }
 
 impl Default for SessionTables {
@@ -30,7 +31,7 @@ impl SessionTables {
     /// The table of an organization, locked; `None` for an id that no organization can have.
     #[must_use]
     pub fn lock(&self, organization: OrganizationId) -> Option<MutexGuard<'_, SessionTable>> {
-        let table = self.tables.get(usize::from(organization.0))?.get_or_init(Mutex::default);
+        let table = self.tables.get(usize::from(organization.0))?.get_or_init(Box::default);
         // A panic while the table was locked was counted and answered; what it left behind is whole, because every
         // change to a table is made after the last step that could fail.
         Some(table.lock().unwrap_or_else(PoisonError::into_inner))

@@ -37,17 +37,13 @@ impl Tongue {
         }
     }
 
-    /// What this dialect can say of an answer: FastAGI has no third verdict, and no mode without a target to pin it to.
-    pub fn in_its_words(self, question: &Question, expected: &Answer) -> Answer {
+    /// What this dialect can say of an answer: FastAGI has no third verdict.
+    pub fn in_its_words(self, expected: &Answer) -> Answer {
         let verdict = match (self, expected.verdict) {
             (Self::FastAgi, Verdict::Error) => Verdict::Deny,
             (_, verdict) => verdict,
         };
-        let has_target = question.key("target").is_some() || question.key("digits").is_some();
-        let targetless = self == Self::FastAgi
-            && (!has_target || question.key("conversation").is_some_and(|whose| whose != "agent"));
-        let mode = expected.mode.clone().filter(|_| !targetless);
-        Answer { verdict, mode, ..expected.clone() }
+        Answer { verdict, ..expected.clone() }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Conformance: every numbered rule of the two contact centers, as rows that a person reads beside RULES.md.
 //!
-//! `goto.md` and `voximplant.md` are the tables, `worlds/` the organizations that they speak of, `rules.txt` the numbers
-//! that must have a row. What is expected comes from the documents and never from a run of the code.
+//! `goto.md` and `voximplant.md` are the tables, `worlds/` the organizations that they speak of, `rules.txt` the
+//! numbers that must have a row. What is expected comes from the documents and never from a run of the code.
 
 #![allow(
     clippy::arithmetic_side_effects,
@@ -191,7 +191,7 @@ fn play(world: &mut World, row: &Row, tongue: Tongue) -> Result<(), String> {
         Event::Ask(question) => {
             load_changes(world)?;
             let Some(got) = tongue.ask(&world.gate, question, world.now) else { return Ok(()) };
-            compare(got.to_string(), tongue.in_its_words(question, &row.expected).to_string())
+            compare(got.to_string(), tongue.in_its_words(&row.expected).to_string())
         }
     }
 }
@@ -214,7 +214,7 @@ fn take(world: &mut World, step: &Step, tongue: Tongue) -> Result<(), String> {
         Step::Said(question, verdict, reason) => {
             let Some(got) = tongue.ask(&world.gate, question, world.now) else { return Ok(()) };
             let reason = reason.as_ref().unwrap_or(&got.reason).clone();
-            let expected = tongue.in_its_words(question, &Answer { verdict: *verdict, reason, ..got.clone() });
+            let expected = tongue.in_its_words(&Answer { verdict: *verdict, reason, ..got.clone() });
             if got != expected {
                 return Err(format!("given `{}`: expected {expected}, got {got}", question.text()));
             }

@@ -196,8 +196,8 @@ impl Twins {
         }
     }
 
-    /// Compares how many logins are paused, which shows nowhere but in what the gate prints for debugging: slow, so it is
-    /// for the end of a life.
+    /// Compares how many logins are paused, which shows nowhere but in what the gate prints for debugging: slow, so it
+    /// is for the end of a life.
     pub(crate) fn compare_pauses(&self) -> Result<(), String> {
         let expected = self.tenants.iter().flat_map(|tenant| &tenant.sessions).filter(|at| at.paused).count();
         let counted = format!("{:?}", self.gate).matches("paused: true").count();

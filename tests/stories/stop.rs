@@ -247,10 +247,14 @@ fn nobody_can_hold_a_stop_up() {
         wait_until("the flood", || sidecar.metric(read) > 20.0);
     }
     let began = Instant::now();
-    flooded.iter().for_each(|(_, sidecar, _)| sidecar.signal("TERM"));
+    for (_, sidecar, _) in &flooded {
+        sidecar.signal("TERM");
+    }
     assert!(flooded.iter_mut().all(|(_, sidecar, _)| sidecar.wait().code() == Some(0)));
     let took = began.elapsed();
-    flooding.into_iter().for_each(|flood| flood.join().unwrap());
+    for flood in flooding {
+        flood.join().unwrap();
+    }
     assert!(took < Duration::from_secs(4), "{took:?}");
 }
 

@@ -146,8 +146,8 @@ impl Sidecar {
         self.line().ask(question)
     }
 
-    /// Talks FastAGI: sends the environment of this URL path with these arguments, as Asterisk does, and gives what came
-    /// back as variables.
+    /// Talks FastAGI: sends the environment of this URL path with these arguments, as Asterisk does, and gives what
+    /// came back as variables.
     pub fn agi(&self, account: &str, path: &str, arguments: &[&str]) -> HashMap<String, String> {
         variables(&self.agi_bytes(agi_environment(account, path, arguments).as_bytes()))
     }
