@@ -45,11 +45,11 @@ where
         let read = match read_more(&mut stream, &mut input, patience, waiting_since, drained.as_mut()).await {
             Read::Some => Instant::now(),
             Read::Late => {
-                end(&mut stream, &mut dialect, Some(ErrorReason::TimedOut), &input, finished, metrics).await;
+                end(&mut stream, &mut dialect, Some(ErrorReason::TimedOut), &input, finished, Some(metrics)).await;
                 return;
             }
             Read::End => {
-                end(&mut stream, &mut dialect, None, &input, finished, metrics).await;
+                end(&mut stream, &mut dialect, None, &input, finished, Some(metrics)).await;
                 return;
             }
             Read::Drained => {
@@ -58,15 +58,16 @@ where
             }
             Read::Failed => return,
         };
+        let leaving;
         // Everything that was read is answered, in turns that let other connections run in between.
         loop {
             let turn = answer_all(&mut dialect, &mut input, &mut output, house, metrics, &mut scratch);
             if !output.is_empty() {
-                let written = timeout(WRITE_TIMEOUT, stream.write_all(&output)).await;
-                if !matches!(written, Ok(Ok(()))) {
-                    return;
+                match timeout(WRITE_TIMEOUT, stream.write_all(&output)).await {
+                    Ok(Ok(())) => output.clear(),
+                    Ok(Err(_)) => return,
+                    Err(_) => return metrics.protocol_error(ErrorReason::TimedOut),
                 }
-                output.clear();
             }
             // Whoever has the last answer has so much time in all, however much is still said.
             if turn.progress && patience != Patience::Closing {
@@ -79,11 +80,17 @@ where
                 }
             }
             if !turn.unfinished {
+                // A closing house hears the rest of the question that it is in the middle of, and no more.
+                leaving = turn.progress && !finished && drain.is_cancelled();
                 break;
             }
             tokio::task::yield_now().await;
         }
         metrics.request_took(read.elapsed().as_secs_f64());
+        if leaving {
+            drop(timeout(CLOSE_TIMEOUT, say_goodbye(&mut stream, &mut input)).await);
+            return;
+        }
         let now = dialect.patience(!input.is_empty());
         if now != patience {
             patience = now;
@@ -244,13 +251,14 @@ async fn end<S, D>(
     reason: Option<ErrorReason>,
     unread: &[u8],
     finished: bool,
-    metrics: &DialectMetrics,
+    metrics: Option<&DialectMetrics>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
     D: Dialect,
 {
     let mut output = vec![];
-    if let Some(fault) = dialect.give_up(reason, unread, &mut output) {
+    let fault = dialect.give_up(reason, unread, &mut output);
+    if let (Some(fault), Some(metrics)) = (fault, metrics) {
         metrics.protocol_error(fault);
     }
     if !finished && !output.is_empty() {
@@ -281,13 +289,11 @@ async fn read_to_end<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut BytesMut
     }
 }
 
-/// Tells a peer that there is no room, in its dialect.
-pub(super) async fn refuse<S, D>(mut stream: S, mut dialect: D, house: &House)
+/// Tells a peer that there is no room, in its dialect. That is not the peer's fault, so nothing is counted here.
+pub(super) async fn refuse<S, D>(mut stream: S, mut dialect: D)
 where
     S: AsyncRead + AsyncWrite + Unpin,
     D: Dialect,
 {
-    if let Some(metrics) = house.metrics.of(dialect.label()) {
-        end(&mut stream, &mut dialect, Some(ErrorReason::Overload), &[], false, metrics).await;
-    }
+    end(&mut stream, &mut dialect, Some(ErrorReason::Overload), &[], false, None).await;
 }

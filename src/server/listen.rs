@@ -227,11 +227,11 @@ impl Reception {
         }
         if let Ok(place) = Arc::clone(&self.refusals).try_acquire_owned() {
             self.connections.spawn(async move {
-                refuse(stream, dialect, &house).await;
+                refuse(stream, dialect).await;
                 drop(place);
             });
         } else {
-            // Asterisk takes an orderly end without a verdict for success, and a reset for the failure that this is.
+            // Nobody is left to say so: an end at once is better than a caller who waits.
             stream.reset_when_dropped();
         }
     }

@@ -12,28 +12,26 @@ use crate::table::{Answer, Question, Verdict};
 /// A way to put a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tongue {
-    /// The line dialect.
+    /// The line dialect; what it says with `do` it asks with `may` before, and both answers have to agree.
     Line,
-    /// The line dialect, asking with `may` before it says `do`: the two have to agree.
-    LineAskingFirst,
     /// FastAGI, which knows no `may`.
     FastAgi,
 }
 
 impl Tongue {
-    pub const ALL: [Self; 3] = [Self::Line, Self::LineAskingFirst, Self::FastAgi];
+    pub const ALL: [Self; 2] = [Self::Line, Self::FastAgi];
 
     /// The answer, or `None` when the dialect cannot put the question.
     pub fn ask(self, gate: &Gate, question: &Question, now: Moment) -> Option<Answer> {
         match self {
             Self::FastAgi if question.verb == "may" => None,
             Self::FastAgi => Some(ask_fastagi(gate, question, now)),
-            Self::LineAskingFirst if question.verb == "do" => {
+            Self::Line if question.verb == "do" => {
                 let asked = ask_line(gate, &Question { verb: "may".to_owned(), ..question.clone() }, now);
                 let done = ask_line(gate, question, now);
                 Some(if asked == done { done } else { disagreement(asked) })
             }
-            Self::Line | Self::LineAskingFirst => Some(ask_line(gate, question, now)),
+            Self::Line => Some(ask_line(gate, question, now)),
         }
     }
 

@@ -41,6 +41,12 @@ impl World {
     pub fn new(name: &str) -> Self {
         let text = WorldText::read(name);
         let folder = Folder::with(&format!("{name}.toml"), &text.to_toml());
+        // A row loads its world again and again; the other model would be read each time.
+        for model in std::fs::read_dir(folder.path().join("models")).unwrap().map(|model| model.unwrap().path()) {
+            if model.file_stem().is_some_and(|stem| stem != name) {
+                std::fs::remove_file(model).unwrap();
+            }
+        }
         let now = Moment { wall: UnixSeconds(1_795_000_000), uptime_ms: 0 };
         let file = format!("organizations/{name}.toml");
         Self { folder, file, text, loaded: false, changed: false, gate: Gate::default(), now }
