@@ -301,6 +301,10 @@ impl<'a> ModelReader<'a> {
                 let reasons = "assigned, unassigned_allowed, supervisor_login or already_logged_in";
                 self.at(name, format!("the grant of a login needs a reason: {reasons}"));
             }
+            if reason == AllowReason::AlreadyLoggedIn && !facts.has(Fact::SessionOpen) {
+                let fact = Fact::SessionOpen.name();
+                self.at(name, format!("`{}` needs `where = [\"{fact}\"]`", reason.code()));
+            }
             if matches!(effect, Effect::Toggle { .. }) {
                 self.at(name, "a toggle has no grants of its own: it is judged as what it becomes");
             }
@@ -436,6 +440,10 @@ fn conditions(section: &mut Section<'_>) -> (FactSet, Vec<FactSet>) {
         let mut clause = FactSet::EMPTY;
         for name in entry.value.split('|') {
             match Fact::named(name.trim()) {
+                // On its own it would never hold.
+                Some(Fact::TargetHoldsRole) => {
+                    section.report(&entry.span, "which roles the target holds is said by `target_roles`");
+                }
                 Some(fact) => clause = clause.with(fact),
                 None => section.report(&entry.span, format!("there is no fact `{}`", name.trim())),
             }

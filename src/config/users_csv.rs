@@ -61,7 +61,7 @@ impl Table<'_, '_> {
                 }
                 Ok(fields) if fields == HEADER.len() => self.user(&row),
                 Ok(fields) => {
-                    self.report_line(&row, format!("the row has {fields} fields instead of {}", HEADER.len()))
+                    self.report_line(&row, format!("the row has {fields} fields instead of {}", HEADER.len()));
                 }
                 Err(message) => self.report_line(&row, message.to_owned()),
             }

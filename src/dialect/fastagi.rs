@@ -254,6 +254,8 @@ fn set(output: &mut Vec<u8>, variable: &str, value: &str) {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::*;
     use crate::event::Request;
     use crate::telephony::Token;
@@ -264,8 +266,8 @@ mod tests {
              agi_channel: PJSIP/1001-00000000\nagi_calleridname: Ev: il, \"x\"\nagi_dnid: *13600\nagi_extension: s\n\
              agi_accountcode: {account}\n"
         );
-        for (position, argument) in arguments.iter().enumerate() {
-            text += &format!("agi_arg_{}: {argument}\n", position + 1);
+        for (position, argument) in (1..).zip(arguments) {
+            writeln!(text, "agi_arg_{position}: {argument}").unwrap();
         }
         text + "\n"
     }

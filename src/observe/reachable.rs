@@ -3,7 +3,7 @@
 //! Dashboards and alerts need a series before its first event, and no series for what cannot happen. A pair that
 //! happens and is not listed here, say by a role model of an operator's own, is counted all the same.
 
-#![expect(clippy::enum_glob_use, reason = "a table of nothing but variants reads best without their type")]
+#![allow(clippy::enum_glob_use, reason = "a table of nothing but variants reads best without their type")]
 
 use crate::decision::ActionLabel::{self, *};
 use crate::decision::AllowReason::*;
@@ -80,7 +80,7 @@ pub fn reasons_of(action: ActionLabel) -> Vec<Reason> {
             UnknownQueue,
             UnknownTarget,
         ],
-        CallListen | CallWhisper | CallBarge => &[
+        CallListen | CallBarge => &[
             SupervisorRoleRequired,
             RoleForbids,
             PermissionOff,
@@ -88,6 +88,19 @@ pub fn reasons_of(action: ActionLabel) -> Vec<Reason> {
             NoQueueContext,
             QueueOutOfScope,
             TargetOutOfScope,
+            TargetProtected,
+            MissingAttribute,
+            UnknownUser,
+            UnknownQueue,
+            UnknownTarget,
+            UnknownCall,
+        ],
+        CallWhisper => &[
+            SupervisorRoleRequired,
+            PermissionOff,
+            SelfTarget,
+            NoQueueContext,
+            QueueOutOfScope,
             TargetProtected,
             MissingAttribute,
             UnknownUser,

@@ -81,7 +81,10 @@ pub fn decide<'p>(question: &Question<'p>, sessions: &impl SessionView, all: &mu
             Judgement { action, scope: Scope::All, decision }
         }
         (queue, _) => {
-            let decision = decide_one(question, action, queue, sessions, 0);
+            let decision = match judge(question, action, queue, sessions, 0) {
+                Ok(allowed) => allowed.into(),
+                Err(shortfall) => Decision::deny(shortfall.reason(action)),
+            };
             Judgement { action, scope: queue.map_or(Scope::Nothing, Scope::One), decision }
         }
     }
@@ -100,9 +103,6 @@ fn become_what_it_toggles_to<'p>(question: &Question<'p>, sessions: &impl Sessio
 /// Without a queue, `queue.login` means every queue that the actor serves, and the others every session of theirs. All
 /// are allowed or none is.
 fn decide_all(question: &Question<'_>, action: &Action, sessions: &impl SessionView, all: &mut QueueSet) -> Decision {
-    if let Err(Shortfall::Role) = weigh(question, action, FactSet::EMPTY) {
-        return Decision::deny(action.without_role);
-    }
     let served = question.organization.directory.served(question.actor);
     let (queues_known, none) = match action.effect {
         Effect::Login(_) => (served.iter().all(|&queue| all.push(queue)), DenyReason::NoAssignedQueue),
@@ -111,56 +111,92 @@ fn decide_all(question: &Question<'_>, action: &Action, sessions: &impl SessionV
     if !queues_known {
         return Decision::deny(DenyReason::Internal);
     }
+    if let Err(Shortfall::Role) = weigh(question, action, FactSet::EMPTY) {
+        return Decision::deny(action.without_role);
+    }
     let mut whole = Decision::deny(none);
+    let mut earliest: Option<Shortfall> = None;
     let mut begun = 0_usize;
     for &queue in all.as_slice() {
-        match decide_one(question, action, Some(queue), sessions, begun) {
-            denied @ Decision::Deny { .. } => return denied,
-            begins @ Decision::Allow { change: Change::Begin(_), .. } => {
-                begun = begun.saturating_add(1);
-                whole = begins;
-            }
-            // A session that is there already does not hide one that begins.
-            allowed if begun == 0 => whole = allowed,
-            _ => {}
+        let one = judge(question, action, Some(queue), sessions, begun);
+        // A session that would begin counts for the queues behind it, also where a limit stops it.
+        if matches!(one, Ok(Allowed { change: Change::Begin(_), .. }) | Err(Shortfall::Limit(_))) {
+            begun = begun.saturating_add(1);
+        }
+        match one {
+            Err(shortfall) => earliest = Some(earliest.map_or(shortfall, |earlier| earlier.min(shortfall))),
+            // A queue in which nothing changes does not hide one in which something does.
+            Ok(allowed) if allowed.change == Change::Nothing && whole.is_allowed() => {}
+            Ok(allowed) => whole = allowed.into(),
         }
     }
-    whole
+    earliest.map_or(whole, |shortfall| Decision::deny(shortfall.reason(action)))
 }
 
 /// Judges the question for one queue, or for none, when `begun` sessions of the same answer have begun before.
-fn decide_one(
+fn judge(
     question: &Question<'_>,
     action: &Action,
     queue: Option<QueueId>,
     sessions: &impl SessionView,
     begun: usize,
-) -> Decision {
-    let (grant, reason) = match weigh(question, action, gather(question, action, queue, sessions)) {
-        Ok((position, grant)) => (Some(position), grant.reason),
-        Err(shortfall) => return Decision::deny(shortfall.reason(action)),
-    };
-    let allow = |reason, change| Decision::Allow { reason, change, grant };
+) -> Result<Allowed, Shortfall> {
+    let (grant, reason) = weigh(question, action, gather(question, action, queue, sessions))
+        .map(|(position, grant)| (position, grant.reason))?;
+    let allow = |reason, change| Ok(Allowed { reason, change, grant });
     let session = queue.and_then(|queue| sessions.in_this_queue(queue));
     match (action.effect, session, queue) {
         (Effect::Login(_), Some(_), _) => allow(AllowReason::AlreadyLoggedIn, Change::Nothing),
         (Effect::Login(_), None, Some(queue)) => {
             match (login_limit(question, queue, sessions, begun), ground_of(reason)) {
-                (Some(at_limit), _) => Decision::deny(at_limit),
+                (Some(limit), _) => Err(Shortfall::Limit(limit)),
                 (None, Some(ground)) => allow(reason, Change::Begin(ground)),
                 // INVARIANT: a model whose grant of a login gives a reason without a ground does not load.
-                (None, None) => Decision::deny(DenyReason::Internal),
+                (None, None) => Err(Shortfall::Invariant),
             }
         }
-        (Effect::Login(_), None, None) => Decision::deny(DenyReason::NoQueueContext),
-        (Effect::Logout(_) | Effect::Pause(..), None, _) => Decision::deny(DenyReason::NotLoggedIn),
+        (Effect::Login(_), None, None) => Err(Shortfall::Queue),
+        (Effect::Logout(_) | Effect::Pause(..), None, _) => Err(Shortfall::Session),
         (Effect::Logout(_), Some(_), _) => allow(reason, Change::End),
         (Effect::Pause(_, pause), Some(session), _) => {
-            let change = if session.paused == pause { Change::Nothing } else { Change::Pause(pause) };
-            allow(reason, change)
+            allow(reason, if session.paused == pause { Change::Nothing } else { Change::Pause(pause) })
         }
         (Effect::Nothing | Effect::Supervise(_), _, _) => allow(reason, Change::Nothing),
-        (Effect::Toggle { .. }, _, _) => Decision::deny(DenyReason::Internal),
+        // INVARIANT: a toggle has become what it toggles to.
+        (Effect::Toggle { .. }, _, _) => Err(Shortfall::Invariant),
+    }
+}
+
+/// What a grant allows for one queue, or for none.
+#[derive(Clone, Copy, Debug)]
+struct Allowed {
+    reason: AllowReason,
+    change: Change,
+    grant: u16,
+}
+
+impl From<Allowed> for Decision {
+    fn from(Allowed { reason, change, grant }: Allowed) -> Self {
+        Self::Allow { reason, change, grant: Some(grant) }
+    }
+}
+
+/// A bound on login sessions, in the order in which they are checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum LoginLimit {
+    User,
+    Queue,
+    Organization,
+}
+
+impl LoginLimit {
+    /// The reason of a denial by it.
+    pub(super) const fn reason(self) -> DenyReason {
+        match self {
+            Self::User => DenyReason::UserLoginsAtLimit,
+            Self::Queue => DenyReason::QueueLoginsAtLimit,
+            Self::Organization => DenyReason::OrganizationLoginsAtLimit,
+        }
     }
 }
 
@@ -170,20 +206,20 @@ pub(super) fn login_limit(
     queue: QueueId,
     sessions: &impl SessionView,
     begun: usize,
-) -> Option<DenyReason> {
+) -> Option<LoginLimit> {
     let limits = question.organization.login_limits;
     if sessions.of_subject().len().saturating_add(begun) >= limits.per_user {
-        Some(DenyReason::UserLoginsAtLimit)
+        Some(LoginLimit::User)
     } else if sessions.in_queue(queue) >= limits.per_queue {
-        Some(DenyReason::QueueLoginsAtLimit)
+        Some(LoginLimit::Queue)
     } else if sessions.in_organization().saturating_add(begun) >= limits.organization {
-        Some(DenyReason::OrganizationLoginsAtLimit)
+        Some(LoginLimit::Organization)
     } else {
         None
     }
 }
 
-/// The check at which a grant fails; later ones are greater, so the furthest is the greatest.
+/// The check at which a question fails; later ones are greater, so the furthest is the greatest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Shortfall {
     /// No role of the actor, or an attribute that the role's grant does not extend to.
@@ -192,6 +228,14 @@ pub(super) enum Shortfall {
     Switch,
     /// A fact.
     Fact(Fact),
+    /// A queue to log in to.
+    Queue,
+    /// A session to end, to pause or to resume.
+    Session,
+    /// A bound on login sessions.
+    Limit(LoginLimit),
+    /// A promise that this code makes to itself.
+    Invariant,
 }
 
 impl Shortfall {
@@ -201,6 +245,10 @@ impl Shortfall {
             Self::Role => action.without_role,
             Self::Switch => DenyReason::PermissionOff,
             Self::Fact(fact) => action.denial(fact.missing()),
+            Self::Queue => DenyReason::NoQueueContext,
+            Self::Session => DenyReason::NotLoggedIn,
+            Self::Limit(limit) => limit.reason(),
+            Self::Invariant => DenyReason::Internal,
         }
     }
 }
@@ -276,7 +324,7 @@ fn holds(fact: Fact, question: &Question<'_>, queue: Option<QueueId>, sessions: 
         let led = directory.led_groups(actor);
         led.iter().any(|&(_, group)| directory.is_member(target, group))
     };
-    let is_agent = |target: UserId| roles(target).meets(model.serving);
+    let is_serving = |target: UserId| roles(target).meets(model.serving);
     match fact {
         Fact::RoleLower => question.role.is_some_and(|role| model.rank(role) < model.rank(roles(actor))),
         Fact::ActorOutboundByGroup => directory.outbound_by_groups(actor) == Some(true),
@@ -294,16 +342,18 @@ fn holds(fact: Fact, question: &Question<'_>, queue: Option<QueueId>, sessions: 
         Fact::TargetNone => question.target.is_none(),
         Fact::TargetSelf => target_that(&|target| target == actor),
         Fact::TargetLed => target_that(&leads),
-        Fact::TargetManaged => target_that(&|target| is_agent(target) && leads(target)),
+        Fact::TargetManaged => target_that(&|target| is_serving(target) && leads(target)),
         Fact::TargetLower => target_that(&|target| model.rank(roles(target)) < model.rank(roles(actor))),
         // Which roles these are, only the grant knows.
         Fact::TargetHoldsRole => false,
+        Fact::TargetServing => target_that(&is_serving),
         Fact::TargetServesQueue => target_that(&|target| queue_that(&|queue| directory.serves(target, queue))),
         Fact::TargetServesFrom => {
             target_that(&|target| question.from.is_some_and(|from| directory.serves(target, from)))
         }
         Fact::TargetInOwnGroup => target_that(&|target| {
-            is_agent(target) && directory.groups_of(actor).iter().any(|&(_, group)| directory.is_member(target, group))
+            is_serving(target)
+                && directory.groups_of(actor).iter().any(|&(_, group)| directory.is_member(target, group))
         }),
         Fact::TargetInServedCallbackQueue => target_that(&|target| {
             directory.served(actor).iter().any(|&queue| callback(queue) && directory.serves(target, queue))

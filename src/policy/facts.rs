@@ -95,6 +95,9 @@ facts! {
     /// The target holds one of the roles that the grant names.
     TargetHoldsRole = "target.holds_role", Missing::Reason(DenyReason::TargetOutOfScope),
         Some("give {target} the role that the grant names");
+    /// The target holds a role that serves.
+    TargetServing = "target.serving", Missing::Reason(DenyReason::TargetOutOfScope),
+        Some("give {target} a role that serves");
     /// The target serves the queue.
     TargetServesQueue = "target.serves_queue", Missing::Reason(DenyReason::TargetOutOfScope),
         Some("add queue {queue} to the queues of {target}");

@@ -5,12 +5,12 @@
 //! - **rules**: the numbers that the row shows, separated by `, `.
 //! - **given**: what is changed in the world and said before, in this order, separated by `; ` (see [`Step`]).
 //! - **event**: a request of the line dialect without its id, as an operator can paste it; or `load`, which loads the
-//! world   as `given` left it; or `sessions`, which counts the login sessions.
+//!   world as `given` left it; or `sessions`, which counts the login sessions.
 //! - **verdict**: `allow`, `deny` or `error`; of a load `loads`, `warns` or `refused`; of a count `counts`.
 //! - **reason**: the code. Of a load: what the message says, in part. Of a count: the numbers that it gives.
 //! - **about**: the action and the queue numbers that the answer names, where they are not those of the event; `-` for
-//! no   queue. A dialed event names no action, so its row always says what it became. An allowed listen, whisper or
-//! barge is   about that mode too, unless the conversation is nobody's and there is no target to pin it to.
+//!   no queue. A dialed event names no action, so its row always says what it became. An allowed listen, whisper or
+//!   barge is about that mode too, unless the conversation is nobody's and there is no target to pin it to.
 //! - **note**: anything; it begins with `open` where the documents leave the answer open and the row is a choice.
 //!
 //! Rules that no event can show stand in tables with the columns `rules | why there is no event`. A cell may stand in

@@ -108,24 +108,18 @@ impl Sidecar {
         let said = lines_of(child.stdout.take().unwrap());
         let mut banner = vec![];
         let mut places = HashMap::new();
-        loop {
-            match said.recv_timeout(PATIENCE) {
-                Ok(line) => {
-                    if let Some((name, place)) = line.strip_prefix("listening ").and_then(|rest| rest.split_once(' ')) {
-                        places.insert(name.to_owned(), place.trim_start_matches("http://").to_owned());
-                    }
-                    let last = line.starts_with("try it:");
-                    banner.push(line);
-                    if last {
-                        return Ok(Self { child, banner, places, log });
-                    }
-                }
-                Err(_) => {
-                    let _ = child.kill();
-                    return Err((child.wait().unwrap(), banner.join("\n")));
-                }
+        while let Ok(line) = said.recv_timeout(PATIENCE) {
+            if let Some((name, place)) = line.strip_prefix("listening ").and_then(|rest| rest.split_once(' ')) {
+                places.insert(name.to_owned(), place.trim_start_matches("http://").to_owned());
+            }
+            let last = line.starts_with("try it:");
+            banner.push(line);
+            if last {
+                return Ok(Self { child, banner, places, log });
             }
         }
+        let _ = child.kill();
+        Err((child.wait().unwrap(), banner.join("\n")))
     }
 
     /// Where the listener of this name is.
