@@ -109,8 +109,6 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 pub const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// An idle connection is probed after this, so that a dead peer's connection ends.
 pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
-/// Bytes of one request to the admin listener.
-pub const ADMIN_REQUEST_BYTES_MAX: usize = 64 * 1024;
 /// Answers of one page of `/what` and `/who`.
 pub const SURVEY_PAGE_ANSWERS_MAX: usize = 1_000;
 /// Questions that one page of `/what` and `/who` judges.
