@@ -32,6 +32,8 @@ closed_list! {
         Kind = "kind",
         /// The tenant.
         Organization = "org",
+        /// Why somebody pauses.
+        PauseReason = "pause_reason",
         /// The queue.
         Queue = "queue",
         /// The role that is given.
@@ -239,6 +241,8 @@ pub struct Event<'buf> {
     pub call: Option<Token<'buf>>,
     /// How long a supervisor's login of somebody else lasts, in seconds.
     pub lease_seconds: Option<u32>,
+    /// Why somebody pauses.
+    pub pause_reason: Option<Token<'buf>>,
     /// The values given for keys with a closed list, `via` excepted.
     pub attributes: AttributeSet,
 }

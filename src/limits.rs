@@ -82,6 +82,22 @@ pub const LISTEN_BACKLOG: u32 = 4_096;
 pub const LOGINS_PER_USER_MAX: usize = QUEUES_PER_USER_MAX;
 /// Login sessions of one organization.
 pub const LOGINS_PER_ORGANIZATION_MAX: usize = 16_000_000;
+/// Supervisions of one organization that run at once.
+pub const SUPERVISIONS_PER_ORGANIZATION_MAX: usize = 65_536;
+/// Supervisions of one organization that a reload ended and that are still listed; the oldest go first.
+pub const SUPERVISIONS_REVOKED_LISTED_MAX: usize = 256;
+/// Seconds after which a supervision is taken to have ended, if nobody reported it: 4 hours.
+pub const SUPERVISION_SECONDS_MAX: u32 = 4 * 3_600;
+/// Calls of one organization that are known at once.
+pub const CALLS_PER_ORGANIZATION_MAX: usize = 131_072;
+/// Seconds after which a call is taken to have ended, if nobody reported it: one day.
+pub const CALL_SECONDS_MAX: u32 = 24 * 3_600;
+/// Changes that wait for the disk; further ones are refused.
+pub const LEDGER_ENTRIES_MAX: usize = 65_536;
+/// Changes of one organization that a watcher can still be told of.
+pub const JOURNAL_NOTICES_MAX: usize = 16_384;
+/// Changes that a watcher is told of in one write.
+pub const WATCH_NOTICES_PER_WRITE_MAX: usize = 256;
 /// Parts of an organization's session table: a look at all sessions holds the table for one part at a time.
 pub const SESSION_TABLE_PARTS: usize = 64;
 /// Times that one question is judged again because a reload or a race overtook it.
@@ -105,6 +121,10 @@ pub const RELOAD_INTERVAL_MIN: Duration = Duration::from_secs(1);
 pub const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 /// After an accept failed for want of a file descriptor.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// Between two tries to use a store that failed.
+pub const STORE_RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// An answer that changed something is refused if the store has not taken the change after this.
+pub const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two clean-ups of the metric recorder.
 pub const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// An idle connection is probed after this, so that a dead peer's connection ends.

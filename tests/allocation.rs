@@ -100,7 +100,7 @@ impl Connection {
         self.output.clear();
         if let Step::Ask { event, id, .. } = dialect.next(question, &mut self.output) {
             let Self { gate, output, scratch } = self;
-            gate.ask(&event, NOW, scratch, |outcome| dialect.answer(id, &outcome, output));
+            gate.ask(&event, NOW, scratch, |outcome, _| dialect.answer(id, &outcome, output));
         }
     }
 

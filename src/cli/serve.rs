@@ -6,6 +6,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
@@ -14,14 +15,19 @@ use crate::cli::{EXIT_CONFIGURATION, EXIT_FAILED};
 use crate::config::Loaded;
 use crate::config::problem::Problems;
 use crate::config::process::{ProcessSettings, State};
-use crate::gate::Gate;
-use crate::limits::RELOAD_INTERVAL_MIN;
+use crate::gate::{Gate, Witness};
+use crate::limits::{COMMIT_TIMEOUT, RELOAD_INTERVAL_MIN};
 use crate::policy::{Organization, Policy};
 use crate::reload::{load, publish};
 use crate::server::{Bound, House, Place, ReloadStatus, Server};
+use crate::sessions::store::StoreError;
+use crate::telephony::UnixSeconds;
 
 /// Descriptors that the process needs beside its connections.
 const SPARE_DESCRIPTORS: u64 = 128;
+
+const SALVAGE_HELP: &str = "free or repair the disk and start again; of a damaged file, `queuewarden salvage` keeps what \
+                            is whole";
 
 /// Permissions of a state folder that we make: nobody else reads who was logged in where.
 const STATE_FOLDER_MODE: u32 = 0o700;
@@ -57,6 +63,11 @@ async fn serve(folder: &Path, out: &mut (impl Write + Send)) -> io::Result<u8> {
     let house = Arc::new(House::new(loaded.process.clone()));
     count_panics(&house);
     take_up(loaded, &house).await;
+    if let Err(error) = restore(&house).await {
+        writeln!(out, "{error}")?;
+        writeln!(out, "  help: {SALVAGE_HELP}")?;
+        return Ok(EXIT_FAILED);
+    }
     let server = match Server::open(&house) {
         Ok(server) => server,
         Err(error) => {
@@ -88,7 +99,52 @@ async fn serve(folder: &Path, out: &mut (impl Write + Send)) -> io::Result<u8> {
         }
         () = either(&mut terminate, &mut interrupt) => tracing::warn!("stopped at once"),
     }
+    let gate = Arc::clone(&house.gate);
+    if !tokio::task::spawn_blocking(move || gate.close_store(COMMIT_TIMEOUT)).await.unwrap_or(false) {
+        tracing::error!("the session store did not take what was left");
+    }
     Ok(0)
+}
+
+/// Takes up the login sessions that an earlier process saved.
+async fn restore(house: &Arc<House>) -> Result<(), StoreError> {
+    let (folder, now) = (house.settings.state.folder.clone(), house.clock.now());
+    let witness = Box::new(StoreWitness(Arc::clone(house)));
+    let gate = Arc::clone(&house.gate);
+    let restored = match tokio::task::spawn_blocking(move || gate.restore(&folder, now, witness)).await {
+        Ok(restored) => restored?,
+        Err(error) => {
+            let path = house.settings.state.folder.display().to_string();
+            return Err(StoreError::Damaged { path, what: error.to_string() });
+        }
+    };
+    if house.gate.is_durable() {
+        tracing::info!(sessions = restored.sessions, gone = restored.gone, "login sessions restored");
+    } else {
+        tracing::warn!("store = \"memory\": login sessions live as long as this process");
+    }
+    Ok(())
+}
+
+/// Tells the metrics and the log how the store does.
+struct StoreWitness(Arc<House>);
+
+impl Witness for StoreWitness {
+    fn committed(&self, took: Duration) {
+        self.0.metrics.commit_took(took.as_secs_f64());
+    }
+
+    fn failed(&self, error: &StoreError) {
+        tracing::error!(%error, "the session store cannot be written: changes are refused until it can");
+    }
+
+    fn recovered(&self) {
+        tracing::info!("the session store can be written again");
+    }
+
+    fn wall(&self) -> UnixSeconds {
+        self.0.clock.now().wall
+    }
 }
 
 async fn either(first: &mut Signal, second: &mut Signal) {

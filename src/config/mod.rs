@@ -49,7 +49,6 @@ pub fn load(folder: &Path, previous: &Policy) -> Result<Loaded, Problems> {
     let models = read_models(folder, &problems);
     let mut organizations: Vec<crate::policy::Organization> = vec![];
     let mut ids = FreeIds::after(previous);
-    let mut not_built_yet = vec![];
     for path in toml_files(&folder.join("organizations"), &problems) {
         if organizations.len() >= ORGANIZATIONS_MAX {
             problems.borrow_mut().add(Problem::of_file(
@@ -60,8 +59,7 @@ pub fn load(folder: &Path, previous: &Policy) -> Result<Loaded, Problems> {
         }
         let around = Surroundings { models: &models, previous, next_id: ids.next() };
         let Some(read) = organization::read(&path, &around, &problems, &warnings) else { continue };
-        let organization::Read { place, organization, not_built_yet: not_built } = read;
-        not_built_yet.extend(not_built);
+        let organization::Read { place, organization } = read;
         if organization.id == around.next_id {
             ids.take();
         }
@@ -80,7 +78,7 @@ pub fn load(folder: &Path, previous: &Policy) -> Result<Loaded, Problems> {
                 warnings.borrow_mut().add(problem.help("every question will be denied with unknown_organization"));
             }
             let policy = Policy::new(previous.revision.saturating_add(1), organizations);
-            not_built_yet.extend(process.not_built_yet());
+            let not_built_yet = process.not_built_yet();
             Ok(Loaded { process, policy, warnings: warnings.into_inner(), not_built_yet })
         }
         _ => Err(problems),

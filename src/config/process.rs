@@ -224,10 +224,6 @@ impl ProcessSettings {
             (self.listen.freeswitch.is_some(), "[listen] freeswitch: the FreeSWITCH dialect is not built yet"),
             (self.listen.kamailio.is_some(), "[listen] kamailio: the Kamailio dialect is not built yet"),
             (!self.evapi.is_empty(), "[connect] evapi: the Kamailio dial-in is not built yet"),
-            (
-                self.state.store == Store::Disk,
-                "[state] store = \"disk\": login sessions are kept in memory; a restart forgets them",
-            ),
         ];
         asked.into_iter().filter(|(asked, _)| *asked).map(|(_, text)| text.to_owned()).collect()
     }

@@ -38,6 +38,7 @@ const ACTION_KEYS: KeySet = KeySet::EMPTY
     .with(Key::Group)
     .with(Key::InUse)
     .with(Key::Kind)
+    .with(Key::PauseReason)
     .with(Key::Queue)
     .with(Key::Role)
     .with(Key::Section)
@@ -61,6 +62,7 @@ pub struct Fields<'buf> {
     group: Option<Token<'buf>>,
     role: Option<Token<'buf>>,
     call: Option<Token<'buf>>,
+    pause_reason: Option<Token<'buf>>,
     via: Via,
     lease_seconds: Option<u32>,
     attributes: AttributeSet,
@@ -88,6 +90,7 @@ impl<'buf> Fields<'buf> {
             group: None,
             role: None,
             call: None,
+            pause_reason: None,
             via: Via::Phone,
             lease_seconds: None,
             attributes: AttributeSet::EMPTY,
@@ -142,6 +145,7 @@ impl<'buf> Fields<'buf> {
             Key::Group => Token::parse(value).map(|token| self.group = Some(token)),
             Key::Role => Token::parse(value).map(|token| self.role = Some(token)),
             Key::Call => Token::parse_call(value).map(|token| self.call = Some(token)),
+            Key::PauseReason => Token::parse(value).map(|token| self.pause_reason = Some(token)),
             Key::Digits => Digits::parse(value).map(|digits| self.digits = Some(digits)),
             Key::For => seconds(value).map(|seconds| self.lease_seconds = Some(seconds)),
             Key::Via => std::str::from_utf8(value).ok().and_then(Via::named).map(|via| self.via = via),
@@ -180,6 +184,7 @@ impl<'buf> Fields<'buf> {
             group: self.group,
             role: self.role,
             call: self.call,
+            pause_reason: self.pause_reason,
             lease_seconds: self.lease_seconds,
             attributes: self.attributes,
         })

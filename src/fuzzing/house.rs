@@ -8,7 +8,7 @@ use crate::dialect::fields::{Fields, Verb};
 use crate::dialect::{Dialect, Step, pins};
 use crate::event::{Event, Key};
 use crate::fuzzing::folder::{Folder, GOTO, VOXIMPLANT};
-use crate::gate::{Gate, SessionCounts};
+use crate::gate::{Counts, Gate};
 use crate::limits::{AGI_COMMAND_BYTES_MAX, REQUEST_ID_BYTES_MAX};
 use crate::policy::{Organization, Policy};
 use crate::telephony::{Moment, QueueSet, SupervisionMode, Token, UnixSeconds};
@@ -104,11 +104,13 @@ impl House {
                         talk.faults.extend(fault);
                         consumed
                     }
+                    // From here on the connection carries notices only.
+                    Step::Watch { .. } => return talk,
                     Step::Ask { consumed, event, id } => {
                         assert_eq!(talk.output.len(), written, "only the gate answers a question");
                         check(&unread[..consumed], &event);
                         let now = START.after(talk.questions * SECONDS_A_QUESTION);
-                        self.gate.ask(&event, now, &mut scratch, |outcome| {
+                        self.gate.ask(&event, now, &mut scratch, |outcome, _| {
                             if let Outcome::Faulty(error) = outcome {
                                 talk.faults.push(error.reason);
                             }
@@ -126,7 +128,7 @@ impl House {
     }
 
     fn log_everybody_out(&self) {
-        if self.gate.session_counts() == SessionCounts::default() {
+        if self.gate.counts() == Counts::default() {
             return;
         }
         let mut scratch = QueueSet::new();
@@ -140,10 +142,10 @@ impl House {
                     fields.set(key, value.as_bytes()).expect("names of the tables can be asked for");
                 }
                 let event = fields.into_event().expect("the event is whole");
-                self.gate.ask(&event, START, &mut scratch, |_| ());
+                self.gate.ask(&event, START, &mut scratch, |_, _| ());
             }
         }
-        assert_eq!(self.gate.session_counts(), SessionCounts::default(), "no logout is refused");
+        assert_eq!(self.gate.counts(), Counts::default(), "no logout is refused");
     }
 
     /// Holds a reply against its grammar and against the words that the tables have; nothing else may be in it.

@@ -57,13 +57,16 @@ async fn metrics(State(desk): State<Arc<Desk>>) -> Response {
     // Counting kept sessions looks at every session: not on a thread that answers questions.
     let text = tokio::task::spawn_blocking(move || {
         let house = &desk.house;
-        let sessions = house.gate.session_counts();
+        let counts = house.gate.counts();
         house.metrics.render(&Gauges {
             policy_revision: house.settled_revision.load(Ordering::Relaxed),
             connections_limit: house.settings.connections_max,
-            sessions: [sessions.assigned, sessions.unassigned, sessions.supervisor],
-            sessions_kept: sessions.kept,
+            sessions: [counts.assigned, counts.unassigned, counts.supervisor],
+            sessions_kept: counts.kept,
             leases_expired: house.gate.leases_expired(),
+            supervisions: counts.supervisions,
+            supervisions_revoked: house.gate.supervisions_revoked(),
+            store_is_healthy: house.gate.store_is_healthy(),
         })
     });
     match text.await {
@@ -73,10 +76,12 @@ async fn metrics(State(desk): State<Arc<Desk>>) -> Response {
 }
 
 async fn ready(State(desk): State<Arc<Desk>>) -> (StatusCode, &'static str) {
-    match (desk.house.is_ready(), desk.house.is_draining()) {
-        (true, _) => (StatusCode::OK, "ok\n"),
-        (false, true) => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
-        (false, false) => (StatusCode::SERVICE_UNAVAILABLE, "no policy\n"),
+    let unready = |why| (StatusCode::SERVICE_UNAVAILABLE, why);
+    match desk.house.is_ready() {
+        true => (StatusCode::OK, "ok\n"),
+        false if desk.house.is_draining() => unready("draining\n"),
+        false if !desk.house.gate.store_is_healthy() => unready("the session store cannot be written\n"),
+        false => unready("no policy\n"),
     }
 }
 
@@ -111,7 +116,8 @@ async fn status(State(desk): State<Arc<Desk>>) -> Json<serde_json::Value> {
         "listeners": listeners,
         "connections": connections,
         "connections_limit": house.settings.connections_max,
-        "state": { "store": store, "folder": house.settings.state.folder, "durable": false },
+        "state": { "store": store, "folder": house.settings.state.folder, "durable": house.gate.is_durable(),
+            "healthy": house.gate.store_is_healthy() },
         "not_built_yet": not_built_yet,
     }))
 }

@@ -3,7 +3,9 @@
 mod admin;
 mod clock;
 mod connection;
+mod held;
 mod listen;
+mod watching;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +20,7 @@ pub use clock::Clock;
 pub use listen::{Bound, ListenError, Place};
 
 use crate::config::problem::Problems;
-use crate::config::process::{ProcessSettings, Secret};
+use crate::config::process::{ProcessSettings, Secret, Store};
 use crate::gate::Gate;
 use crate::limits::{DRAIN_TIMEOUT, METRICS_UPKEEP_INTERVAL};
 use crate::observe::metrics::Metrics;
@@ -73,7 +75,7 @@ impl House {
     #[must_use]
     pub fn new(settings: ProcessSettings) -> Self {
         Self {
-            gate: Arc::default(),
+            gate: Arc::new(Gate::new(settings.state.store == Store::Disk)),
             metrics: Metrics::new(),
             clock: Clock::default(),
             settings,
@@ -112,10 +114,10 @@ impl House {
         self.line_token.load().as_ref().map(|token| Arc::from(token.reveal()))
     }
 
-    /// Whether the house is ready for questions: it has a policy and is not closing.
+    /// Whether the house is ready for questions: it has a policy, can keep what changes, and is not closing.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.settled_revision.load(Ordering::Relaxed) > 0 && !self.is_draining()
+        self.settled_revision.load(Ordering::Relaxed) > 0 && self.gate.store_is_healthy() && !self.is_draining()
     }
 
     /// Whether the house is closing.
@@ -191,7 +193,7 @@ async fn housekeeping(house: Arc<House>, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = upkeep.tick() => house.metrics.upkeep(),
-            _ = sweep.tick() => house.gate.expire_leases(house.clock.now()),
+            _ = sweep.tick() => house.gate.end_what_is_over(house.clock.now()),
         }
     }
 }

@@ -50,9 +50,10 @@ fn converse(dialect: &mut impl Dialect, gate: &Gate, message: &str, now: Moment)
     let mut output = vec![];
     match dialect.next(message.as_bytes(), &mut output) {
         Step::Ask { event, id, .. } => {
-            gate.ask(&event, now, &mut QueueSet::new(), |outcome| dialect.answer(id, &outcome, &mut output));
+            gate.ask(&event, now, &mut QueueSet::new(), |outcome, _| dialect.answer(id, &outcome, &mut output));
         }
         Step::Done { .. } => {}
+        Step::Watch { .. } => panic!("{message:?} is no question"),
         Step::More => panic!("{message:?} is not a whole message"),
     }
     String::from_utf8(output).unwrap()

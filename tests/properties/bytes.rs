@@ -12,7 +12,7 @@ use queuewarden::decision::ErrorReason;
 use queuewarden::dialect::fastagi::FastAgi;
 use queuewarden::dialect::line::Line;
 use queuewarden::dialect::{After, Dialect, Step};
-use queuewarden::gate::{Gate, SessionCounts};
+use queuewarden::gate::{Counts, Gate};
 use queuewarden::policy::Policy;
 use queuewarden::telephony::{Moment, QueueSet, UnixSeconds};
 
@@ -70,7 +70,7 @@ fn talk_with_acme(dialect: impl Dialect, chunks: &[&[u8]]) -> Talk {
         for user in ["alice", "dana"] {
             talk(Line::new(None), gate, &[format!("0 do org=acme actor={user} action=queue.logout\n").as_bytes()]);
         }
-        assert_eq!(gate.session_counts(), SessionCounts::default());
+        assert_eq!(gate.counts(), Counts::default());
         talk(dialect, gate, chunks)
     })
 }
@@ -87,12 +87,12 @@ fn talk(mut dialect: impl Dialect, gate: &Gate, chunks: &[&[u8]]) -> Talk {
         let mut taken = 0;
         while taken < input.len() {
             match dialect.next(&input[taken..], &mut talk.output) {
-                Step::More => break,
+                Step::More | Step::Watch { .. } => break,
                 Step::Ask { consumed, event, id } => {
                     assert!(consumed > 0 && consumed <= input.len() - taken);
                     talk.steps.push(format!("{event:?} {:?}", String::from_utf8_lossy(id)));
-                    let after =
-                        gate.ask(&event, now, &mut scratch, |outcome| dialect.answer(id, &outcome, &mut talk.output));
+                    let after = gate
+                        .ask(&event, now, &mut scratch, |outcome, _| dialect.answer(id, &outcome, &mut talk.output));
                     taken += consumed;
                     finished |= after == After::Finish;
                 }

@@ -85,6 +85,7 @@ impl Asked {
             role: question.role.as_ref().map(|text| Token::parse(text.as_bytes()).unwrap()),
             call: question.call.as_ref().map(|text| Token::parse_call(text.as_bytes()).unwrap()),
             lease_seconds: self.lease_seconds,
+            pause_reason: None,
             attributes: attributes
                 .fold(AttributeSet::EMPTY, |set, (key, value)| set.union(AttributeSet::value(key, value).unwrap())),
         }

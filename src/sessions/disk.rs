@@ -1,0 +1,261 @@
+//! Login sessions in one file of the state folder: redb, one writer, a commit at a time.
+//!
+//! Beside the sessions the file holds how many records there are and the sum of their checksums. A record that got lost
+//! in a damaged tree of pages is noticed at the start, not when somebody is asked to log in again.
+
+use std::fs::{self, File};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
+
+use crate::sessions::record::{self, SavedUser};
+use crate::sessions::store::{Commit, Store, StoreError};
+use crate::telephony::UnixSeconds;
+
+/// The file in the state folder.
+pub const FILE_NAME: &str = "sessions.redb";
+const SESSIONS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("sessions");
+const FIGURES: TableDefinition<'_, &str, u64> = TableDefinition::new("figures");
+const FORMAT: u64 = 1;
+/// Bytes of pages that stay in memory; the sessions themselves are in the tables.
+const CACHE_BYTES: usize = 32 * 1024 * 1024;
+
+/// The keys of the figures.
+mod figure {
+    pub(super) const FORMAT: &str = "format";
+    pub(super) const RECORDS: &str = "records";
+    pub(super) const CHECKSUMS: &str = "checksums";
+    pub(super) const WALL: &str = "wall";
+    pub(super) const STARTS: &str = "starts";
+}
+
+/// The store in a file.
+#[derive(Debug)]
+pub struct Disk {
+    path: PathBuf,
+    database: Option<Database>,
+}
+
+/// What stands in the file beside the records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// When the last commit was made.
+    pub last_commit: UnixSeconds,
+    /// How many processes have used the file, this one included.
+    pub starts: u64,
+}
+
+impl Disk {
+    /// Opens the file in this folder, or makes one.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be used, or is not what was written.
+    pub fn open(folder: &Path) -> Result<(Self, Kept), StoreError> {
+        let mut disk = Self { path: folder.join(FILE_NAME), database: None };
+        disk.reopen()?;
+        let kept = disk.begin()?;
+        Ok((disk, kept))
+    }
+
+    /// Tells `each` what every record holds.
+    ///
+    /// # Errors
+    ///
+    /// When the file is not what was written.
+    pub fn read(&self, mut each: impl FnMut(&SavedUser<'_>)) -> Result<(), StoreError> {
+        self.read_all(&mut |key, value| {
+            let user = record::decode(key, value).map_err(|error| error.to_string())?;
+            each(&user);
+            Ok(())
+        })
+    }
+
+    /// Reads every record that can be read of a file that may be damaged.
+    ///
+    /// # Errors
+    ///
+    /// When nothing can be read at all.
+    pub fn salvage(path: &Path, mut each: impl FnMut(&[u8], &[u8])) -> Result<Salvaged, StoreError> {
+        let mut disk = Self { path: path.to_owned(), database: None };
+        disk.database = Some(disk.open_existing()?);
+        let mut salvaged = Salvaged::default();
+        let read = disk.read_all(&mut |key, value| {
+            if record::decode(key, value).is_ok() {
+                salvaged.records = salvaged.records.saturating_add(1);
+                each(key, value);
+            } else {
+                salvaged.damaged = salvaged.damaged.saturating_add(1);
+            }
+            Ok(())
+        });
+        salvaged.complaint = read.err().map(|error| error.to_string());
+        Ok(salvaged)
+    }
+
+    fn damaged(&self, what: impl std::fmt::Display) -> StoreError {
+        StoreError::Damaged { path: self.path.display().to_string(), what: what.to_string() }
+    }
+
+    fn unusable(&self, why: impl std::fmt::Display) -> StoreError {
+        StoreError::Unusable { path: self.path.display().to_string(), why: why.to_string() }
+    }
+
+    /// A new file gets its name only when it is whole, so a file of that name that is empty or half is a damaged one.
+    fn make(&self) -> Result<(), StoreError> {
+        let unfinished = self.path.with_extension("new");
+        drop(fs::remove_file(&unfinished));
+        let made = (|| -> Result<(), redb::Error> {
+            let database = builder().create(&unfinished)?;
+            let transaction = database.begin_write()?;
+            {
+                transaction.open_table(SESSIONS)?;
+                transaction.open_table(FIGURES)?.insert(figure::FORMAT, FORMAT)?;
+            }
+            transaction.commit()?;
+            Ok(())
+        })();
+        made.map_err(|error| self.unusable(error))?;
+        let renamed = fs::rename(&unfinished, &self.path)
+            .and_then(|()| File::open(self.path.parent().unwrap_or(Path::new(".")))?.sync_all());
+        renamed.map_err(|error| self.unusable(error))
+    }
+
+    fn open_existing(&self) -> Result<Database, StoreError> {
+        let length = fs::metadata(&self.path).map_err(|error| self.unusable(error))?.len();
+        if length == 0 {
+            return Err(self.damaged("the file is empty"));
+        }
+        let opened = catch_unwind(AssertUnwindSafe(|| builder().open(&self.path)));
+        match opened {
+            Ok(Ok(database)) => Ok(database),
+            Ok(Err(redb::DatabaseError::Storage(redb::StorageError::Io(error)))) if !is_damage(&error) => {
+                Err(self.unusable(error))
+            }
+            Ok(Err(error @ redb::DatabaseError::DatabaseAlreadyOpen)) => Err(self.unusable(error)),
+            Ok(Err(error)) => Err(self.damaged(error)),
+            Err(_) => Err(self.damaged("it cannot be opened")),
+        }
+    }
+
+    /// Counts this process among those that have used the file, which also shows that it can be written.
+    fn begin(&self) -> Result<Kept, StoreError> {
+        self.attempt(|database| {
+            let transaction = database.begin_write()?;
+            let kept = {
+                let mut figures = transaction.open_table(FIGURES)?;
+                let figure = |figures: &redb::Table<'_, &str, u64>, name: &str| -> Result<u64, redb::StorageError> {
+                    Ok(figures.get(name)?.map_or(0, |value| value.value()))
+                };
+                if figure(&figures, figure::FORMAT)? != FORMAT {
+                    return Ok(Err("it is of another version of queuewarden".to_owned()));
+                }
+                let starts = figure(&figures, figure::STARTS)?.saturating_add(1);
+                figures.insert(figure::STARTS, starts)?;
+                Kept { last_commit: UnixSeconds(figure(&figures, figure::WALL)?), starts }
+            };
+            transaction.commit()?;
+            Ok(Ok(kept))
+        })
+    }
+
+    /// Does something with the file. The library trusts its pages: damage may show as a panic as well as an error.
+    fn attempt<T>(
+        &self,
+        work: impl FnOnce(&Database) -> Result<Result<T, String>, redb::Error>,
+    ) -> Result<T, StoreError> {
+        let Some(database) = &self.database else { return Err(self.unusable("it is not open")) };
+        match catch_unwind(AssertUnwindSafe(|| work(database))) {
+            Ok(Ok(Ok(done))) => Ok(done),
+            Ok(Ok(Err(what))) => Err(self.damaged(what)),
+            Ok(Err(redb::Error::Io(error))) if !is_damage(&error) => Err(self.unusable(error)),
+            Ok(Err(error @ redb::Error::PreviousIo)) => Err(self.unusable(error)),
+            Ok(Err(error)) => Err(self.damaged(error)),
+            Err(_) => Err(self.damaged("its pages make no sense")),
+        }
+    }
+
+    fn read_all(&self, each: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), String>) -> Result<(), StoreError> {
+        self.attempt(|database| {
+            let transaction = database.begin_read()?;
+            let (mut records, mut checksums) = (0_u64, 0_u64);
+            for entry in transaction.open_table(SESSIONS)?.iter()? {
+                let (key, value) = entry?;
+                records = records.saturating_add(1);
+                checksums = checksums.wrapping_add(record::checksum_in(value.value()));
+                if let Err(what) = each(key.value(), value.value()) {
+                    return Ok(Err(format!("record {records} is damaged: {what}")));
+                }
+            }
+            let figures = transaction.open_table(FIGURES)?;
+            let figure = |name: &str| figures.get(name).map(|value| value.map_or(0, |value| value.value()));
+            let written = (figure(figure::RECORDS)?, figure(figure::CHECKSUMS)?);
+            if (records, checksums) != written {
+                return Ok(Err(format!("{records} records are there, {} were written", written.0)));
+            }
+            Ok(Ok(()))
+        })
+    }
+}
+
+/// What could be read of a damaged file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Salvaged {
+    /// Records that are whole.
+    pub records: u64,
+    /// Records that are there and damaged.
+    pub damaged: u64,
+    /// What the reader of a whole file would have complained of.
+    pub complaint: Option<String>,
+}
+
+impl Store for Disk {
+    fn commit(&mut self, commit: &Commit<'_>) -> Result<(), StoreError> {
+        self.attempt(|database| write(database, commit).map(Ok))
+    }
+
+    fn reopen(&mut self) -> Result<(), StoreError> {
+        self.database = None;
+        if !self.path.try_exists().map_err(|error| self.unusable(error))? {
+            self.make()?;
+        }
+        self.database = Some(self.open_existing()?);
+        Ok(())
+    }
+}
+
+/// Whether the error says that the file is not as it was written, and not that the disk fails.
+fn is_damage(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::InvalidData)
+}
+
+fn builder() -> redb::Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
+}
+
+fn write(database: &Database, commit: &Commit<'_>) -> Result<(), redb::Error> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_durability(Durability::Immediate)?;
+    {
+        let mut sessions = transaction.open_table(SESSIONS)?;
+        let mut figures = transaction.open_table(FIGURES)?;
+        let mut checksums = figures.get(figure::CHECKSUMS)?.map_or(0, |value| value.value());
+        for record in commit.records {
+            let key = record.key.as_slice();
+            let before = match &record.value {
+                Some(value) => sessions.insert(key, value.as_slice())?.map(|old| record::checksum_in(old.value())),
+                None => sessions.remove(key)?.map(|old| record::checksum_in(old.value())),
+            };
+            let after = record.value.as_deref().map_or(0, record::checksum_in);
+            checksums = checksums.wrapping_sub(before.unwrap_or(0)).wrapping_add(after);
+        }
+        figures.insert(figure::CHECKSUMS, checksums)?;
+        figures.insert(figure::RECORDS, sessions.len()?)?;
+        figures.insert(figure::WALL, commit.wall.0)?;
+    }
+    transaction.commit()?;
+    Ok(())
+}
