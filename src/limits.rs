@@ -137,6 +137,12 @@ pub const SURVEY_PAGE_ANSWERS_MAX: usize = 1_000;
 pub const SURVEY_PAGE_QUESTIONS_MAX: u64 = 1_000_000;
 /// A peer of the admin listener that says nothing for this long loses its place.
 pub const ADMIN_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+/// Rows of one page of `/sessions` and `/supervisions`.
+pub const STEER_PAGE_ROWS_MAX: usize = 1_000;
+/// A command waits so long for the running sidecar.
+pub const DESK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of an answer of the running sidecar to a command.
+pub const DESK_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Requests that the admin listener serves at once.
 pub const ADMIN_REQUESTS_MAX: usize = 64;
 

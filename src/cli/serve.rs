@@ -1,8 +1,6 @@
 //! `queuewarden serve`: load, lock, listen, and live by signals until one of them ends it.
 
-use std::fs::{DirBuilder, File, TryLockError};
-use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,10 +9,10 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
-use crate::cli::{EXIT_CONFIGURATION, EXIT_FAILED};
+use crate::cli::{EXIT_CONFIGURATION, EXIT_FAILED, state_folder};
 use crate::config::Loaded;
 use crate::config::problem::Problems;
-use crate::config::process::{ProcessSettings, State};
+use crate::config::process::ProcessSettings;
 use crate::gate::{Gate, Witness};
 use crate::limits::{COMMIT_TIMEOUT, RELOAD_INTERVAL_MIN};
 use crate::policy::{Organization, Policy};
@@ -26,11 +24,8 @@ use crate::telephony::UnixSeconds;
 /// Descriptors that the process needs beside its connections.
 const SPARE_DESCRIPTORS: u64 = 128;
 
-const SALVAGE_HELP: &str = "free or repair the disk and start again; of a damaged file, `queuewarden salvage` keeps what \
+const SALVAGE_HELP: &str = "free or repair the disk and start again; of a damaged file, `queuewarden sessions salvage` keeps what \
                             is whole";
-
-/// Permissions of a state folder that we make: nobody else reads who was logged in where.
-const STATE_FOLDER_MODE: u32 = 0o700;
 
 pub(super) fn run(folder: &Path, out: &mut (impl Write + Send)) -> io::Result<u8> {
     start_log();
@@ -52,7 +47,7 @@ async fn serve(folder: &Path, out: &mut (impl Write + Send)) -> io::Result<u8> {
             return Ok(EXIT_CONFIGURATION);
         }
     };
-    let _lock = match lock_state_folder(&loaded.process.state) {
+    let _lock = match state_folder::lock(&loaded.process.state) {
         Ok(lock) => lock,
         Err(message) => {
             writeln!(out, "{message}")?;
@@ -233,35 +228,6 @@ fn line_to_try(policy: &Policy, bound: &[Bound]) -> Option<String> {
     );
     let (host, port) = (address.ip(), address.port());
     Some(format!("bash -c 'exec 3<>/dev/tcp/{host}/{port}; echo \"{question}\" >&3; head -n 1 <&3'"))
-}
-
-/// Takes the lock of the state folder; the kernel gives it back when the process ends, however it ends.
-fn lock_state_folder(state: &State) -> Result<File, String> {
-    let folder = state.folder.display();
-    let failed = |error: io::Error| format!("the state folder {folder} cannot be used: {error}");
-    DirBuilder::new().recursive(true).mode(STATE_FOLDER_MODE).create(&state.folder).map_err(failed)?;
-    let path = state.folder.join("lock");
-    let mut file = File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            // The number helps an operator; not being able to read it changes nothing.
-            drop(file.read_to_string(&mut holder));
-            let holder = if holder.is_empty() { String::new() } else { format!(" (process {})", holder.trim()) };
-            return Err(format!(
-                "another queuewarden{holder} uses the state folder {folder}: stop it, or name another folder"
-            ));
-        }
-        Err(TryLockError::Error(error)) => return Err(failed(error)),
-    }
-    let write = |file: &mut File| {
-        file.set_len(0)?;
-        file.rewind()?;
-        writeln!(file, "{}", std::process::id())
-    };
-    write(&mut file).map_err(failed)?;
-    Ok(file)
 }
 
 /// Connections need descriptors; the soft limit of most systems is far below what the hard one allows.

@@ -37,6 +37,17 @@ pub struct Loaded {
     pub not_built_yet: Vec<String>,
 }
 
+/// Reads `queuewarden.toml` alone, for a command that only has to find the sidecar.
+///
+/// # Errors
+///
+/// Every problem of the file.
+pub fn load_process(folder: &Path) -> Result<ProcessSettings, Problems> {
+    let problems = RefCell::default();
+    let process = process::read(folder, &problems, &mut Problems::default());
+    process.ok_or_else(|| problems.into_inner())
+}
+
 /// Loads a configuration folder. Ids stay as they are in `previous`, which the new policy follows by one revision.
 ///
 /// # Errors

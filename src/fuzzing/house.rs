@@ -134,15 +134,16 @@ impl House {
         let mut scratch = QueueSet::new();
         for organization in self.policy.organizations() {
             for user in organization.directory.users() {
-                let mut fields = Fields::new(Verb::Do);
                 let id = organization.directory.user_id(user);
-                for (key, value) in
-                    [(Key::Organization, &*organization.name), (Key::Actor, id), (Key::Action, "queue.logout")]
-                {
-                    fields.set(key, value.as_bytes()).expect("names of the tables can be asked for");
+                for action in ["queue.logout", "supervision.end"] {
+                    let mut fields = Fields::new(Verb::Do);
+                    let pairs = [(Key::Organization, &*organization.name), (Key::Actor, id), (Key::Action, action)];
+                    for (key, value) in pairs {
+                        fields.set(key, value.as_bytes()).expect("names of the tables can be asked for");
+                    }
+                    let event = fields.into_event().expect("the event is whole");
+                    self.gate.ask(&event, START, &mut scratch, |_, _| ());
                 }
-                let event = fields.into_event().expect("the event is whole");
-                self.gate.ask(&event, START, &mut scratch, |_, _| ());
             }
         }
         assert_eq!(self.gate.counts(), Counts::default(), "no logout is refused");

@@ -68,7 +68,9 @@ fn talk_with_acme(dialect: impl Dialect, chunks: &[&[u8]]) -> Talk {
     }
     GATE.with(|gate| {
         for user in ["alice", "dana"] {
-            talk(Line::new(None), gate, &[format!("0 do org=acme actor={user} action=queue.logout\n").as_bytes()]);
+            for action in ["queue.logout", "supervision.end"] {
+                talk(Line::new(None), gate, &[format!("0 do org=acme actor={user} action={action}\n").as_bytes()]);
+            }
         }
         assert_eq!(gate.counts(), Counts::default());
         talk(dialect, gate, chunks)

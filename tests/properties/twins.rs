@@ -274,10 +274,10 @@ impl Twins {
         if in_table.is_some_and(|reason| Some(reason) != heard.pair.map(|(_, reason)| reason)) {
             return Err(describe("DIFFERENT: the gate is of another opinion than decide"));
         }
+        tenant.ends = expected.ends;
         let after = expected.sessions;
         if after != tenant.sessions {
             let before = std::mem::replace(&mut tenant.sessions, after);
-            tenant.ends = expected.ends;
             if in_order(&tenant.sessions) != rows(&tenant.table, policy.organization(&tenant.draft.name)) {
                 return Err(format!(
                     "DIFFERENT LOGINS\nafter {}before {before:?}\nafter {:?}",
