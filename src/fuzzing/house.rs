@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::config;
-use crate::decision::{AllowReason, DenyReason, ErrorReason, Outcome};
+use crate::decision::{AllowReason, DenyReason, ErrorReason, Outcome, WireError};
 use crate::dialect::fields::{Fields, Verb};
 use crate::dialect::{Dialect, Step, pins};
 use crate::event::{Event, Key};
@@ -104,8 +104,13 @@ impl House {
                         talk.faults.extend(fault);
                         consumed
                     }
-                    // From here on the connection carries notices only.
-                    Step::Watch { .. } => return talk,
+                    // The server would tell of changes from here on; every revision is gone, so that the talk goes on.
+                    Step::Watch { consumed, id, .. } => {
+                        let gone = Outcome::Faulty(WireError::of(ErrorReason::RevisionGone, Key::From));
+                        talk.faults.push(ErrorReason::RevisionGone);
+                        talk.dialect.answer(id, &gone, &mut talk.output);
+                        consumed
+                    }
                     Step::Ask { consumed, event, id } => {
                         assert_eq!(talk.output.len(), written, "only the gate answers a question");
                         check(&unread[..consumed], &event);

@@ -397,7 +397,7 @@ fn expectation(tenant: &Tenant, asked: &Asked, now_seconds: u64) -> Expected {
         sessions.clone_from(&tenant.sessions);
     }
     // Only a lease that the event names gives a supervisor's login that is there a new end.
-    if let (Some(seconds), Some(renewed), true) = (asked.lease_seconds, there(tenant, asked), is_leased)
+    if let (Some(seconds), Some(renewed), true) = (asked.lease_seconds, there(tenant, &said), is_leased)
         && said.reason == "already_logged_in"
         && renewed.ground == "supervisor"
     {
@@ -419,11 +419,11 @@ fn expectation(tenant: &Tenant, asked: &Asked, now_seconds: u64) -> Expected {
     Expected { said, sessions, ends }
 }
 
-/// The login of the target in the queue that the question names.
-fn there<'t>(tenant: &'t Tenant, asked: &Asked) -> Option<&'t Session> {
-    let (target, queue) = (asked.question.target.as_deref()?, asked.question.queue.as_deref()?);
-    let user = tenant.draft.users.iter().find(|user| user.id == target || user.extension == target)?;
-    let queue = tenant.draft.queues.iter().find(|at| at.id == queue || at.number == queue)?;
+/// The login of the target in the queue that the answer names.
+fn there<'t>(tenant: &'t Tenant, said: &Said) -> Option<&'t Session> {
+    let (target, queue) = (said.target.as_deref()?, said.queues.first()?);
+    let user = tenant.draft.users.iter().find(|user| user.extension == target)?;
+    let queue = tenant.draft.queues.iter().find(|at| at.number == queue)?;
     tenant.sessions.iter().find(|session| session.user == user.id && session.queue == queue.id)
 }
 
