@@ -177,8 +177,8 @@ fn run<R: DeserializeOwned + serde::Serialize>(
         }
     } else {
         print_table(columns, &rows.iter().map(cells).collect::<Vec<_>>(), out)?;
-        let (number, ended) = (rows.len(), if ends { " ended" } else { "" });
-        writeln!(out, "{number} {what}{ended}")?;
+        let noun = if rows.len() == 1 { what.strip_suffix('s').unwrap_or(what) } else { what };
+        writeln!(out, "{} {noun}{}", rows.len(), if ends { " ended" } else { "" })?;
     }
     Ok(0)
 }

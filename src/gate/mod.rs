@@ -28,7 +28,7 @@ use crate::sessions::SessionTables;
 use crate::sessions::record::key_of;
 use crate::sessions::supervisions::Supervision;
 use crate::sessions::table::{Altered, Beginning, SessionTable};
-use crate::telephony::{Ground, LoginSession, Moment, OrganizationId, QueueSet, SupervisionMode, UserId};
+use crate::telephony::{Ground, LoginSession, Moment, OrganizationId, QueueSet, SupervisionMode, Token, UserId};
 use journal::{Cause, Journal, Journals};
 pub use ledger::Group;
 use ledger::{Entry, Ledger, Stale};
@@ -135,7 +135,7 @@ impl Gate {
         for id in self.shared.tables.in_use() {
             if let Some(mut table) = self.shared.tables.lock(id).filter(|table| table.revision() < policy.revision) {
                 let organization = named.get(&id).and_then(|name| policy.shared(name));
-                self.reconcile(&mut table, id, organization, policy.revision);
+                self.reconcile(&mut table, id, organization.as_ref(), policy.revision);
             }
         }
         before
@@ -176,7 +176,7 @@ impl Gate {
                     }
                     if table.revision() < policy.revision {
                         let organization = policy.shared(&question.organization.name);
-                        self.reconcile(&mut table, question.organization.id, organization, policy.revision);
+                        self.reconcile(&mut table, question.organization.id, organization.as_ref(), policy.revision);
                     }
                     self.judge_and_apply(&question, event, subject, &mut table, now, scratch)
                 }
@@ -234,20 +234,18 @@ impl Gate {
                     Scope::All => table.apply(subject, scratch.as_slice(), change, beginning),
                 };
                 if change == Change::Pause(true) {
-                    table.set_pause_reason(&altered, event.pause_reason.map(|reason| reason.as_str()));
+                    table.set_pause_reason(&altered, event.pause_reason.map(Token::as_str));
                 }
                 let cause = match change {
                     Change::End if subject == question.actor => Cause::Logout,
                     Change::End => Cause::Revocation,
                     _ => Cause::Login,
                 };
-                match self.enter(table, question.organization, altered, cause) {
-                    Ok(group) => (judgement, group),
-                    Err(()) => {
-                        judgement.decision = Decision::deny(DenyReason::StateUnavailable);
-                        (judgement, None)
-                    }
+                let entered = self.enter(table, question.organization, altered, cause);
+                if entered.is_err() {
+                    judgement.decision = Decision::deny(DenyReason::StateUnavailable);
                 }
+                (judgement, entered.unwrap_or_default())
             }
         }
     }
@@ -264,20 +262,15 @@ impl Gate {
         let notices = altered.iter().filter_map(|altered| notices::of_session(organization, altered, cause)).collect();
         let stale = Stale::User(organization.id, user);
         let undo = altered.clone();
-        match self
-            .shared
-            .ledger
-            .enter(Entry { organization: organization.id, stale, altered, notices }, &self.shared.journals)
-        {
-            Ok(receipt) => Ok(receipt.map(|receipt| {
+        let entry = Entry { organization: organization.id, stale, altered, notices };
+        if let Ok(receipt) = self.shared.ledger.enter(entry, &self.shared.journals) {
+            return Ok(receipt.map(|receipt| {
                 table.set_unsettled(user, receipt.ticket, self.shared.ledger.settled());
                 receipt.group
-            })),
-            Err(_) => {
-                table.undo(&undo);
-                Err(())
-            }
+            }));
         }
+        table.undo(&undo);
+        Err(())
     }
 
     fn supervise(
@@ -317,13 +310,15 @@ impl Gate {
         &self,
         table: &mut SessionTable,
         id: OrganizationId,
-        organization: Option<Arc<Organization>>,
+        organization: Option<&Arc<Organization>>,
         revision: u64,
     ) {
-        let Some(before) = table.organization().map(Arc::clone).or_else(|| organization.clone()) else { return };
-        let now = organization.as_deref();
+        let Some(before) = table.organization().map(Arc::clone).or_else(|| organization.map(Arc::clone)) else {
+            return;
+        };
+        let now = organization.map(|organization| &**organization);
         let is_gone = |user: UserId| now.is_none_or(|now| now.directory.user(user).is_none());
-        for altered in table.reconcile(organization.clone(), revision) {
+        for altered in table.reconcile(organization.map(Arc::clone), revision) {
             let stale = if is_gone(altered.user) {
                 Stale::Gone(key_of(&before.name, before.directory.user_id(altered.user)))
             } else {

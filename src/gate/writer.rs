@@ -56,7 +56,9 @@ pub(super) fn write_all(shared: &Arc<Shared>, mut store: Box<dyn Store>, witness
         match written {
             Ok(()) => {
                 shared.commits.fetch_add(1, Ordering::Relaxed);
-                entries.iter().for_each(|entry| tell(entry, &shared.journals));
+                for entry in &entries {
+                    tell(entry, &shared.journals);
+                }
                 shared.ledger.succeeded(&stale);
                 witness.committed(started.elapsed());
                 if std::mem::replace(&mut failing, false) {

@@ -176,7 +176,7 @@ impl Disk {
         }
     }
 
-    fn read_all(&self, each: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), String>) -> Result<(), StoreError> {
+    fn read_all(&self, each: &mut Reader<'_>) -> Result<(), StoreError> {
         self.attempt(|database| {
             let transaction = database.begin_read()?;
             let (mut records, mut checksums) = (0_u64, 0_u64);
@@ -198,6 +198,9 @@ impl Disk {
         })
     }
 }
+
+/// Looks at one record, key and value; says what is wrong with it.
+type Reader<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), String> + 'a;
 
 /// What could be read of a damaged file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
