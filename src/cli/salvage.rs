@@ -2,14 +2,13 @@
 
 use std::io::{self, Write};
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::cli::state_folder;
 use crate::cli::{EXIT_FAILED, print_problems};
 use crate::config;
+use crate::server::Clock;
 use crate::sessions::disk::{Disk, FILE_NAME};
 use crate::sessions::store::{Commit, Record, Store, StoreError};
-use crate::telephony::UnixSeconds;
 
 pub(super) fn run(folder: &Path, out: &mut impl Write) -> io::Result<u8> {
     let settings = match config::load_process(folder) {
@@ -50,11 +49,11 @@ fn salvage(folder: &Path, out: &mut impl Write) -> Result<(), StoreError> {
         Err(StoreError::Unusable { path, why }) => return Err(StoreError::Unusable { path, why }),
         Err(error) => format!("{error}\nnothing of it can be read"),
     };
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let aside = folder.join(format!("{FILE_NAME}.damaged-{wall}"));
+    let wall = Clock::default().now().wall;
+    let aside = folder.join(format!("{FILE_NAME}.damaged-{}", wall.0));
     std::fs::rename(&path, &aside).map_err(unusable)?;
     let (mut disk, _) = Disk::open(folder)?;
-    disk.commit(&Commit { records: &records, wall: UnixSeconds(wall) })?;
+    disk.commit(&Commit { records: &records, wall })?;
     writeln!(out, "{said}\nthe whole ones stand in a new store; the damaged one is {}", aside.display())
         .map_err(unusable)
 }

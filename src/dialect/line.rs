@@ -55,8 +55,7 @@ impl Line {
             b"may" => Verb::May,
             b"auth" => return self.authenticate(tokens),
             b"ping" => return nothing_more(tokens).map(|()| Asked::Pong),
-            b"watch" if self.authenticated => return watch(tokens),
-            b"watch" => return Err(WireError::new(ErrorReason::Unauthenticated)),
+            b"watch" => return self.watch(tokens),
             word if !word.is_empty() && word.iter().all(u8::is_ascii_alphanumeric) => {
                 return Err(WireError::new(ErrorReason::UnknownVerb));
             }
@@ -70,6 +69,10 @@ impl Line {
             fields.set_pair(pair, KeySet::EMPTY)?;
         }
         fields.into_event().map(Asked::Decision)
+    }
+
+    fn watch<'buf>(&self, tokens: &mut impl Iterator<Item = &'buf [u8]>) -> Result<Asked<'buf>, WireError> {
+        if self.authenticated { watch(tokens) } else { Err(WireError::new(ErrorReason::Unauthenticated)) }
     }
 
     fn authenticate<'buf>(&mut self, tokens: &mut impl Iterator<Item = &'buf [u8]>) -> Result<Asked<'buf>, WireError> {

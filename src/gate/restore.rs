@@ -33,8 +33,8 @@ struct Progress {
 }
 
 impl Gate {
-    /// Opens the store in this folder, takes up what it holds for the policy of now, and writes to it from then on. Does
-    /// nothing for a gate that is not durable.
+    /// Opens the store in this folder, takes up what it holds for the policy of now, and writes to it from then on. For
+    /// a gate that is not durable it only lets the journals begin.
     ///
     /// # Errors
     ///

@@ -1,8 +1,8 @@
 //! The one writer: takes the groups of the [`Ledger`] to the store, in a thread of its own.
 //!
-//! A group that cannot be written is taken back in memory, the last change first, and refused; from then on every change
-//! is refused at once, and what changes nothing goes on. The writer tries the store again until it takes what memory
-//! says of every user whose record may be wrong.
+//! A group that cannot be written is taken back in memory, the last change first, and refused; from then on every
+//! change is refused at once, and what changes nothing goes on. The writer tries the store again until it takes what
+//! memory says of every user whose record may be wrong.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

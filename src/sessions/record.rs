@@ -127,8 +127,8 @@ fn checksum(key: &[u8], payload: &[u8]) -> u64 {
 }
 
 impl SavedSession<'_> {
-    /// The session in an organization of today; `None` if its queue is no longer there. `last_commit` is the time of the
-    /// last commit: a clock that was set back since must not prolong a lease.
+    /// The session in an organization of today; `None` if its queue is no longer there. `last_commit` is the time of
+    /// the last commit: a clock that was set back since must not prolong a lease.
     #[must_use]
     pub fn restored(&self, organization: &Organization, now: Moment, last_commit: UnixSeconds) -> Option<LoginSession> {
         let directory = &organization.directory;
