@@ -216,6 +216,11 @@ impl Lab {
         call
     }
 
+    /// Counts the supervisions that run.
+    pub fn supervisions(&self, mode: &str) -> f64 {
+        self.sidecar().metric(&format!("queuewarden_supervisions{{mode=\"{mode}\"}}"))
+    }
+
     /// Counts decisions of the FastAGI dialect.
     pub fn decided(&self, action: &str, verdict: &str, reason: &str) -> f64 {
         self.sidecar().metric(&format!(
