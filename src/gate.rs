@@ -12,7 +12,7 @@ use crate::decision::{ActionLabel, Answer, AnswerQueues, Change, Decision, DenyR
 use crate::event::{Event, Intent};
 use crate::limits::{JUDGE_AGAIN_MAX, SESSION_TABLE_PARTS};
 use crate::policy::Policy;
-use crate::policy::decide::{Judgement, NoSessions, Scope, decide, may_open};
+use crate::policy::decide::{Judgement, NoSessions, Scope, SessionView, decide, may_open};
 use crate::policy::model::{Effect, Subject};
 use crate::policy::resolve::{Known, Question, Unresolved, resolve};
 use crate::sessions::{Beginning, SessionTable, SessionTables};
@@ -140,6 +140,17 @@ impl Gate {
             }
         }
         judgement
+    }
+
+    /// Whether whoever has this id or extension has a login session in the queue of this id or number.
+    #[must_use]
+    pub fn is_logged_in(&self, organization: &str, user: &str, queue: &str, now: Moment) -> bool {
+        let policy = self.policy.load();
+        let Some(tenant) = policy.organization(organization) else { return false };
+        let named = tenant.directory.user_named(user).zip(tenant.directory.queue_named(queue));
+        let (Some((user, queue)), Some(table)) = (named, self.sessions.lock(tenant.id)) else { return false };
+        let session = table.view(user).in_this_queue(queue).copied();
+        session.is_some_and(|session| !session.ends.is_some_and(|ends| ends.has_come(now)))
     }
 
     /// Ends every login session whose time is over.

@@ -3,6 +3,7 @@
 //! `queuewarden.toml` is about the process, `models/` holds role models, `organizations/` the tenants. A folder that
 //! has a problem anywhere yields no policy at all; what runs already is then left alone ([`crate::reload`]).
 
+pub mod asterisk;
 mod model;
 mod organization;
 mod presets;
@@ -50,6 +51,7 @@ pub fn load(folder: &Path, previous: &Policy) -> Result<Loaded, Problems> {
     let mut organizations: Vec<crate::policy::Organization> = vec![];
     let mut ids = FreeIds::after(previous);
     let mut not_built_yet = vec![];
+    let mut all_read = true;
     for path in toml_files(&folder.join("organizations"), &problems) {
         if organizations.len() >= ORGANIZATIONS_MAX {
             problems.borrow_mut().add(Problem::of_file(
@@ -59,7 +61,10 @@ pub fn load(folder: &Path, previous: &Policy) -> Result<Loaded, Problems> {
             break;
         }
         let around = Surroundings { models: &models, previous, next_id: ids.next() };
-        let Some(read) = organization::read(&path, &around, &problems, &warnings) else { continue };
+        let Some(read) = organization::read(&path, &around, &problems, &warnings) else {
+            all_read = false;
+            continue;
+        };
         let organization::Read { place, organization, not_built_yet: not_built } = read;
         not_built_yet.extend(not_built);
         if organization.id == around.next_id {
@@ -71,9 +76,15 @@ pub fn load(folder: &Path, previous: &Policy) -> Result<Loaded, Problems> {
         }
         organizations.push(organization);
     }
+    // A file that could not be read may well be the one that is named.
+    for asterisk::Named { organization, unknown } in process.iter().flat_map(|read| &read.named).filter(|_| all_read) {
+        if !organizations.iter().any(|known| *known.name == **organization) {
+            problems.borrow_mut().add(unknown.clone());
+        }
+    }
     let problems = problems.into_inner();
     match process {
-        Some(process) if problems.is_empty() => {
+        Some(process::Read { settings: process, .. }) if problems.is_empty() => {
             if organizations.is_empty() {
                 let problem =
                     Problem::of_file(folder.join("organizations").display().to_string(), "holds no organization");

@@ -8,6 +8,7 @@ use metrics_process::Collector;
 
 use crate::decision::{ActionLabel, AllowReason, DenyReason, ErrorReason, Reason};
 use crate::dialect::DialectLabel;
+use crate::observe::ami::AmiMetrics;
 use crate::observe::names::{self, MetricName};
 use crate::observe::reachable::reasons_of;
 use crate::telephony::Ground;
@@ -60,6 +61,7 @@ pub struct Metrics {
     reloads_successful: Counter,
     reloads_failed: Counter,
     panics: Counter,
+    ami: AmiMetrics,
 }
 
 /// The metrics of one dialect.
@@ -103,7 +105,7 @@ impl Metrics {
         let recorder = builder.build_recorder();
         let handle = recorder.handle();
         let process = Collector::default();
-        let (dialects, decision_duration, reloads, panics) = metrics::with_local_recorder(&recorder, || {
+        let (dialects, decision_duration, reloads, panics, ami) = metrics::with_local_recorder(&recorder, || {
             process.describe();
             describe_all();
             gauge!(names::BUILD_INFO.name, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
@@ -111,16 +113,23 @@ impl Metrics {
                 DialectLabel::ALL.iter().map(|&label| DialectMetrics::new(label)).collect();
             let reloads = |result| counter!(names::POLICY_RELOADS.name, "result" => result);
             let reloads = (reloads("success"), reloads("failure"));
-            (dialects, histogram!(names::DECISION_DURATION.name), reloads, counter!(names::PANICS.name))
+            let decision_duration = histogram!(names::DECISION_DURATION.name);
+            (dialects, decision_duration, reloads, counter!(names::PANICS.name), AmiMetrics::new())
         });
         let (reloads_successful, reloads_failed) = reloads;
-        Self { recorder, handle, process, dialects, decision_duration, reloads_successful, reloads_failed, panics }
+        Self { recorder, handle, process, dialects, decision_duration, reloads_successful, reloads_failed, panics, ami }
     }
 
     /// The metrics of one dialect.
     #[must_use]
     pub fn of(&self, label: DialectLabel) -> Option<&DialectMetrics> {
         self.dialects.get(label as usize)
+    }
+
+    /// The metrics of the links to Asterisks.
+    #[must_use]
+    pub const fn ami(&self) -> &AmiMetrics {
+        &self.ami
     }
 
     /// Counts a decision.
@@ -283,6 +292,7 @@ fn describe_all() {
         names::PROTOCOL_ERRORS,
         names::PANICS,
         names::LEASES_EXPIRED,
+        names::AMI_REMOVALS,
     ];
     let histograms = [names::DECISION_DURATION, names::REQUEST_DURATION];
     for MetricName { name, help } in names::ALL.iter().copied() {

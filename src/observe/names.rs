@@ -41,6 +41,9 @@ metric_names! {
     PANICS = "panics_total": "Failures of queuewarden itself; each ends one question or one connection.";
     SESSIONS = "sessions": "Login sessions, by the ground on which they began.";
     SESSIONS_KEPT = "sessions_kept": "Login sessions that their users could not open today.";
+    AMI_LINKS = "ami_links": "Links to Asterisks that the configuration asks for.";
+    AMI_LINKS_UP = "ami_links_up": "Links to Asterisks that are logged in.";
+    AMI_REMOVALS = "ami_removals_total": "Queue members whose login session ended, by what became of them.";
     LEASES_EXPIRED = "leases_expired_total": "Login sessions that ended because their time was over.";
 }
 
