@@ -18,6 +18,7 @@
 //! - [`config`]: TOML to settings and policy, every problem at once.
 //! - [`gate`]: the one door, where a decision changes state.
 //! - [`observe`]: the metrics.
+//! - [`ami`]: the links to Asterisks, which remove the members whose sessions ended.
 //! - [`server`], [`reload`]: sockets, and a new policy beside the old.
 //! - [`cli`]: the wiring.
 //! - [`fuzzing`]: the bodies of the fuzz targets, shared by `fuzz/` and `tests/corpus.rs`.
@@ -26,6 +27,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod ami;
 pub mod cli;
 pub mod config;
 pub mod decision;

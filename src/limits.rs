@@ -44,6 +44,12 @@ pub const NUMBER_DIGITS_MAX: usize = 16;
 pub const FEATURE_CODE_BYTES_MAX: usize = 64;
 /// Bytes of the file that holds the token of the line dialect.
 pub const TOKEN_BYTES_MAX: usize = VALUE_BYTES_MAX;
+/// Bytes of a secret of AMI.
+pub const AMI_SECRET_BYTES_MAX: usize = 128;
+/// Bytes of a user name of AMI.
+pub const AMI_USERNAME_BYTES_MAX: usize = 64;
+/// Bytes of the pattern of a member's interface or of a queue's name in Asterisk.
+pub const AMI_PATTERN_BYTES_MAX: usize = 64;
 
 // What may come over the wire ----------------------------------------------------------------------------------------
 
@@ -61,6 +67,14 @@ pub const AGI_ENVIRONMENT_LINES_MAX: usize = 200;
 pub const AGI_COMMAND_BYTES_MAX: usize = 8_191;
 /// Bytes of one reply line from Asterisk after the verdict; a longer one ends the connection.
 pub const AGI_REPLY_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of the first line of AMI, its CR LF included.
+pub const AMI_BANNER_BYTES_MAX: usize = 64;
+/// Bytes of one line of AMI, without its CR LF.
+pub const AMI_LINE_BYTES_MAX: usize = 4 * 1024;
+/// Bytes of one response or event of AMI.
+pub const AMI_MESSAGE_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of one value that is sent to AMI.
+pub const AMI_VALUE_BYTES_MAX: usize = 128;
 /// Bytes of answers that wait for one peer to read them; reading from it stops above this.
 pub const ANSWER_BUFFER_BYTES_MAX: usize = 256 * 1024;
 /// Bytes that one read may add to a connection's buffer.
@@ -100,6 +114,12 @@ pub const JOURNAL_NOTICES_MAX: usize = 16_384;
 pub const WATCH_NOTICES_PER_WRITE_MAX: usize = 256;
 /// Parts of an organization's session table: a look at all sessions holds the table for one part at a time.
 pub const SESSION_TABLE_PARTS: usize = 64;
+/// Links to Asterisks.
+pub const AMI_LINKS_MAX: usize = 64;
+/// Queue members that wait to be removed by one link; of more the oldest goes.
+pub const AMI_REMOVALS_WAITING_MAX: usize = 65_536;
+/// Times that Asterisk is asked to remove one member, or to add it back.
+pub const AMI_ATTEMPTS_MAX: u32 = 5;
 /// Times that one question is judged again because a reload or a race overtook it.
 pub const JUDGE_AGAIN_MAX: usize = 4;
 /// Seconds that a lease may last: 31 days.
@@ -129,6 +149,20 @@ pub const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// An idle connection is probed after this, so that a dead peer's connection ends.
 pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+/// From the connection to an Asterisk to being logged in; a refusal alone takes Asterisk a second.
+pub const AMI_LOGIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// From an action of AMI to its answer.
+pub const AMI_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Between two looks at whether an Asterisk is still there.
+pub const AMI_PING_INTERVAL: Duration = Duration::from_secs(10);
+/// Before the first attempt to connect to an Asterisk again, at most; each further pause is twice as long.
+pub const AMI_RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(50);
+/// Before any attempt to connect to an Asterisk again.
+pub const AMI_RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(10);
+/// Between two attempts at a removal that Asterisk refused.
+pub const AMI_ATTEMPT_PAUSE: Duration = Duration::from_secs(1);
+/// A removal that waited longer for its Asterisk is dropped.
+pub const AMI_REMOVAL_AGE_MAX: Duration = Duration::from_secs(3_600);
 /// Bytes of one request to the admin listener.
 pub const ADMIN_REQUEST_BYTES_MAX: usize = 64 * 1024;
 /// Answers of one page of `/what` and `/who`.
@@ -156,5 +190,9 @@ const _: () = {
     assert!(LINE_BYTES_MAX < READ_BUFFER_BYTES_MAX, "a whole line fits the read buffer");
     assert!(AGI_ENVIRONMENT_BYTES_MAX < READ_BUFFER_BYTES_MAX, "a whole environment fits the read buffer");
     assert!(ID_BYTES_MAX <= VALUE_BYTES_MAX, "every id can be asked for");
+    assert!(AMI_PATTERN_BYTES_MAX + NUMBER_DIGITS_MAX <= AMI_VALUE_BYTES_MAX, "every interface can be sent");
+    assert!(AMI_USERNAME_BYTES_MAX <= AMI_VALUE_BYTES_MAX, "every user name can be sent");
+    assert!(AMI_LINE_BYTES_MAX < AMI_MESSAGE_BYTES_MAX, "a whole line fits a message");
+    assert!(AMI_RECONNECT_PAUSE_MIN.as_nanos() < AMI_RECONNECT_PAUSE_MAX.as_nanos(), "pauses grow");
     assert!(REFUSALS_AT_ONCE_MAX < CONNECTIONS_DEFAULT, "refusing costs less than serving");
 };

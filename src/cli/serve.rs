@@ -168,6 +168,7 @@ async fn reload(folder: &Path, house: &House) {
 async fn take_up(loaded: Loaded, house: &House) {
     let restart_needed = loaded.process.needs_restart_for(&house.settings);
     let warnings = loaded.warnings;
+    house.asterisks.set_secrets(&loaded.process.asterisk_ami);
     house.set_line_token(loaded.process.listen.line_token);
     let revision = publish(loaded.policy, &house.gate).await;
     house.settled_revision.store(revision, Ordering::Relaxed);

@@ -3,6 +3,7 @@
 //! `queuewarden.toml` is about the process, `models/` holds role models, `organizations/` the tenants. A folder that
 //! has a problem anywhere yields no policy at all; what runs already is then left alone ([`crate::reload`]).
 
+pub mod asterisk;
 mod model;
 mod organization;
 mod presets;
@@ -45,7 +46,7 @@ pub struct Loaded {
 pub fn load_process(folder: &Path) -> Result<ProcessSettings, Problems> {
     let problems = RefCell::default();
     let process = process::read(folder, &problems, &mut Problems::default());
-    process.ok_or_else(|| problems.into_inner())
+    process.map(|read| read.settings).ok_or_else(|| problems.into_inner())
 }
 
 /// Loads a configuration folder. Ids stay as they are in `previous`, which the new policy follows by one revision.
@@ -60,6 +61,7 @@ pub fn load(folder: &Path, previous: &Policy) -> Result<Loaded, Problems> {
     let models = read_models(folder, &problems);
     let mut organizations: Vec<crate::policy::Organization> = vec![];
     let mut ids = FreeIds::after(previous);
+    let mut all_read = true;
     for path in toml_files(&folder.join("organizations"), &problems) {
         if organizations.len() >= ORGANIZATIONS_MAX {
             problems.borrow_mut().add(Problem::of_file(
@@ -69,7 +71,10 @@ pub fn load(folder: &Path, previous: &Policy) -> Result<Loaded, Problems> {
             break;
         }
         let around = Surroundings { models: &models, previous, next_id: ids.next() };
-        let Some(read) = organization::read(&path, &around, &problems, &warnings) else { continue };
+        let Some(read) = organization::read(&path, &around, &problems, &warnings) else {
+            all_read = false;
+            continue;
+        };
         let organization::Read { place, organization } = read;
         if organization.id == around.next_id {
             ids.take();
@@ -80,9 +85,15 @@ pub fn load(folder: &Path, previous: &Policy) -> Result<Loaded, Problems> {
         }
         organizations.push(organization);
     }
+    // A file that could not be read may well be the one that is named.
+    for asterisk::Named { organization, unknown } in process.iter().flat_map(|read| &read.named).filter(|_| all_read) {
+        if !organizations.iter().any(|known| *known.name == **organization) {
+            problems.borrow_mut().add(unknown.clone());
+        }
+    }
     let problems = problems.into_inner();
     match process {
-        Some(process) if problems.is_empty() => {
+        Some(process::Read { settings: process, .. }) if problems.is_empty() => {
             if organizations.is_empty() {
                 let problem =
                     Problem::of_file(folder.join("organizations").display().to_string(), "holds no organization");

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use crate::config::asterisk::{self, AmiSettings, Named};
 use crate::config::problem::Problems;
 use crate::config::reader::{Located, Section, Source};
 use crate::limits::{CONNECTIONS_DEFAULT, CONNECTIONS_MAX, TOKEN_BYTES_MAX, TOML_FILE_BYTES_MAX};
@@ -20,6 +21,15 @@ pub struct ProcessSettings {
     pub connections_max: usize,
     /// The Kamailios to dial (`[connect] evapi`).
     pub evapi: Vec<SocketAddr>,
+    /// The Asterisks to dial (`[[connect.asterisk_ami]]`).
+    pub asterisk_ami: Vec<AmiSettings>,
+}
+
+/// The file of the process that was read.
+pub(super) struct Read {
+    pub(super) settings: ProcessSettings,
+    /// The organizations that it names.
+    pub(super) named: Vec<Named>,
 }
 
 /// Where to listen; `None` is off.
@@ -87,7 +97,7 @@ impl std::fmt::Debug for Secret {
 
 const OFF: &str = "off";
 
-pub(super) fn read(folder: &Path, problems: &RefCell<Problems>, warnings: &mut Problems) -> Option<ProcessSettings> {
+pub(super) fn read(folder: &Path, problems: &RefCell<Problems>, warnings: &mut Problems) -> Option<Read> {
     let source = match Source::read(&folder.join("queuewarden.toml"), TOML_FILE_BYTES_MAX) {
         Ok(source) => source,
         Err(problem) => {
@@ -99,14 +109,17 @@ pub(super) fn read(folder: &Path, problems: &RefCell<Problems>, warnings: &mut P
     };
     let table = source.parse(&mut problems.borrow_mut())?;
     let mut root = Section::root(&source, &table, problems);
-    let settings = ProcessSettings {
-        listen: read_listen(root.section("listen"), folder, warnings),
-        state: read_state(root.section("state"), folder),
-        connections_max: read_connections_max(root.section("limits")),
-        evapi: read_connect(root.section("connect")),
-    };
+    let listen = read_listen(root.section("listen"), folder, warnings);
+    let state = read_state(root.section("state"), folder);
+    let connections_max = read_connections_max(root.section("limits"));
+    let (mut evapi, mut asterisk_ami, mut named) = (vec![], vec![], vec![]);
+    if let Some(mut section) = root.section("connect") {
+        evapi = read_evapi(&mut section);
+        (asterisk_ami, named) = asterisk::read(section.sections("asterisk_ami"), folder, warnings);
+        section.finish();
+    }
     root.finish();
-    Some(settings)
+    Some(Read { settings: ProcessSettings { listen, state, connections_max, evapi, asterisk_ami }, named })
 }
 
 fn read_listen(section: Option<Section<'_>>, folder: &Path, warnings: &mut Problems) -> Listen {
@@ -164,17 +177,30 @@ fn read_address(
 
 fn read_token(section: &mut Section<'_>, folder: &Path) -> Option<Secret> {
     let path = section.string("line_token_file")?;
-    let source = match Source::read(&folder.join(path.value), (TOKEN_BYTES_MAX as u64).saturating_add(1)) {
+    let help = format!("1 to {TOKEN_BYTES_MAX} of A-Z a-z 0-9 _ - . : @ + * #, and nothing else");
+    let admits = |text: &str| Token::parse(text.as_bytes()).is_some();
+    read_secret(section, &path, folder, TOKEN_BYTES_MAX, admits, ("the token file", &help))
+}
+
+/// Reads a file that holds one secret, and a newline if an editor left one; `what` names it, with help.
+pub(super) fn read_secret(
+    section: &Section<'_>,
+    path: &Located<&str>,
+    folder: &Path,
+    bytes_max: usize,
+    admits: impl Fn(&str) -> bool,
+    (what, help): (&str, &str),
+) -> Option<Secret> {
+    let source = match Source::read(&folder.join(path.value), (bytes_max as u64).saturating_add(1)) {
         Ok(source) => source,
         Err(problem) => {
-            section.report(&path.span, format!("the token file {problem}"));
+            section.report(&path.span, format!("{what} {problem}"));
             return None;
         }
     };
     let text = source.text.strip_suffix('\n').unwrap_or(&source.text);
-    if Token::parse(text.as_bytes()).is_none() {
-        let help = format!("1 to {TOKEN_BYTES_MAX} of A-Z a-z 0-9 _ - . : @ + * #, and nothing else");
-        section.report_with_help(&path.span, "the token file holds what cannot be sent as a token", help);
+    if !admits(text) {
+        section.report_with_help(&path.span, format!("{what} holds what is no secret of its kind"), help);
         return None;
     }
     Some(Secret::new(text.to_owned()))
@@ -204,8 +230,7 @@ fn read_connections_max(section: Option<Section<'_>>) -> usize {
     connections.and_then(|connections| usize::try_from(connections).ok()).unwrap_or(CONNECTIONS_DEFAULT)
 }
 
-fn read_connect(section: Option<Section<'_>>) -> Vec<SocketAddr> {
-    let Some(mut section) = section else { return vec![] };
+fn read_evapi(section: &mut Section<'_>) -> Vec<SocketAddr> {
     let mut addresses = vec![];
     for text in section.strings("evapi") {
         match text.value.parse() {
@@ -213,7 +238,6 @@ fn read_connect(section: Option<Section<'_>>) -> Vec<SocketAddr> {
             Err(_) => section.report(&text.span, "`evapi` must list addresses and ports, like \"127.0.0.1:8448\""),
         }
     }
-    section.finish();
     addresses
 }
 
@@ -228,7 +252,8 @@ impl ProcessSettings {
         asked.into_iter().filter(|(asked, _)| *asked).map(|(_, text)| text.to_owned()).collect()
     }
 
-    /// The first listener of `self` and `other` that differs: such a change needs a restart.
+    /// Whether `self` and `other` differ in what only a restart brings: listeners, links, the state folder. Secrets are
+    /// taken up without one.
     #[must_use]
     pub fn needs_restart_for(&self, other: &Self) -> bool {
         let ports = |settings: &Self| {
@@ -242,6 +267,10 @@ impl ProcessSettings {
                 settings.connections_max,
             )
         };
-        ports(self) != ports(other)
+        let links = |settings: &Self, of: &Self| {
+            let (links, others) = (&settings.asterisk_ami, &of.asterisk_ami);
+            links.len() == others.len() && links.iter().zip(others).all(|(link, other)| link.is_same_link(other))
+        };
+        ports(self) != ports(other) || !links(self, other)
     }
 }

@@ -89,8 +89,7 @@ fn rows_of(policy: &Policy) -> Vec<String> {
         for user in directory.users() {
             let names = (user, directory.user_id(user), directory.extension(user), directory.user(user));
             let leads: Vec<_> = directory.led_groups(user).iter().map(|&(_, group)| directory.group(group)).collect();
-            let member_of: Vec<_> =
-                directory.groups_of(user).iter().map(|&(_, group)| directory.group(group)).collect();
+            let member_of: Vec<_> = directory.groups_of(user).iter().map(|&group| directory.group(group)).collect();
             let assigned = (directory.served(user), directory.supervised(user), leads, member_of);
             rows.push(format!("{name} {names:?} {assigned:?}"));
         }

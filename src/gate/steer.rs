@@ -9,7 +9,7 @@ use crate::decision::Change;
 use crate::gate::journal::Cause;
 use crate::gate::{Gate, Group, notices};
 use crate::limits::SESSION_TABLE_PARTS;
-use crate::policy::decide::may_open;
+use crate::policy::decide::{SessionView, may_open};
 use crate::policy::{Organization, Policy};
 use crate::sessions::supervisions::Supervision;
 use crate::sessions::table::Beginning;
@@ -233,17 +233,15 @@ impl Gate {
         Ok(ended.iter().map(|supervision| supervision_row(organization, supervision, false)).collect())
     }
 
-    /// Whether the user is logged in to the queue, by extension and number.
+    /// Whether whoever has this id or extension has a login session in the queue of this id or number.
     #[must_use]
-    pub fn is_logged_in(&self, organization: &str, extension: &str, queue: &str) -> bool {
+    pub fn is_logged_in(&self, organization: &str, user: &str, queue: &str, now: Moment) -> bool {
         let policy = self.policy.load();
-        let found = policy.organization(organization).and_then(|organization| {
-            let directory = &organization.directory;
-            let (user, queue) = (directory.user_named(extension)?, directory.queue_named(queue)?);
-            let table = self.shared.tables.lock(organization.id)?;
-            Some(table.sessions_of(user).iter().any(|session| session.queue == queue))
-        });
-        found.unwrap_or(false)
+        let Some(tenant) = policy.organization(organization) else { return false };
+        let named = tenant.directory.user_named(user).zip(tenant.directory.queue_named(queue));
+        let (Some((user, queue)), Some(table)) = (named, self.shared.tables.lock(tenant.id)) else { return false };
+        let session = table.view(user).in_this_queue(queue).copied();
+        session.is_some_and(|session| !session.ends.is_some_and(|ends| ends.has_come(now)))
     }
 }
 

@@ -8,6 +8,7 @@ use metrics_process::Collector;
 
 use crate::decision::{ActionLabel, AllowReason, DenyReason, ErrorReason, Reason};
 use crate::dialect::DialectLabel;
+use crate::observe::ami::AmiMetrics;
 use crate::observe::names::{self, MetricName};
 use crate::observe::reachable::reasons_of;
 use crate::telephony::{Ground, SupervisionMode};
@@ -68,6 +69,7 @@ pub struct Metrics {
     panics: Counter,
     watchers_cut_off: Counter,
     store_commit_duration: Histogram,
+    ami: AmiMetrics,
 }
 
 /// The metrics of one dialect.
@@ -121,10 +123,10 @@ impl Metrics {
             let reloads = (reloads("success"), reloads("failure"));
             let counters = (counter!(names::PANICS.name), counter!(names::WATCHERS_CUT_OFF.name));
             let store = histogram!(names::STORE_COMMIT_DURATION.name);
-            (dialects, histogram!(names::DECISION_DURATION.name), reloads, (counters, store))
+            (dialects, histogram!(names::DECISION_DURATION.name), reloads, (counters, store, AmiMetrics::new()))
         });
         let (reloads_successful, reloads_failed) = reloads;
-        let ((panics, watchers_cut_off), store_commit_duration) = others;
+        let ((panics, watchers_cut_off), store_commit_duration, ami) = others;
         Self {
             recorder,
             handle,
@@ -136,6 +138,7 @@ impl Metrics {
             panics,
             watchers_cut_off,
             store_commit_duration,
+            ami,
         }
     }
 
@@ -143,6 +146,12 @@ impl Metrics {
     #[must_use]
     pub fn of(&self, label: DialectLabel) -> Option<&DialectMetrics> {
         self.dialects.get(label as usize)
+    }
+
+    /// The metrics of the links to Asterisks.
+    #[must_use]
+    pub const fn ami(&self) -> &AmiMetrics {
+        &self.ami
     }
 
     /// Counts a decision.
@@ -322,6 +331,7 @@ fn describe_all() {
         names::LEASES_EXPIRED,
         names::SUPERVISIONS_REVOKED,
         names::WATCHERS_CUT_OFF,
+        names::AMI_REMOVALS,
     ];
     let histograms = [names::DECISION_DURATION, names::REQUEST_DURATION, names::STORE_COMMIT_DURATION];
     for MetricName { name, help } in names::ALL.iter().copied() {

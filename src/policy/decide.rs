@@ -404,8 +404,7 @@ fn holds(fact: Fact, question: &Question<'_>, queue: Option<QueueId>, sessions: 
             target_that(&|target| question.from.is_some_and(|from| directory.serves(target, from)))
         }
         Fact::TargetInOwnGroup => target_that(&|target| {
-            is_serving(target)
-                && directory.groups_of(actor).iter().any(|&(_, group)| directory.is_member(target, group))
+            is_serving(target) && directory.groups_of(actor).iter().any(|&group| directory.is_member(target, group))
         }),
         Fact::TargetInServedCallbackQueue => target_that(&|target| {
             directory.served(actor).iter().any(|&queue| callback(queue) && directory.serves(target, queue))

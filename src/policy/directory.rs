@@ -18,6 +18,7 @@ use crate::decision::QueueNumbers;
 use crate::limits::{
     GROUPS_PER_ORGANIZATION_MAX, QUEUES_PER_ORGANIZATION_MAX, QUEUES_PER_USER_MAX, USERS_PER_ORGANIZATION_MAX,
 };
+use crate::policy::memberships::Memberships;
 use crate::policy::model::RoleSet;
 use crate::telephony::{GroupId, QueueId, QueueKind, UserId};
 
@@ -136,8 +137,7 @@ pub struct Directory {
     group_ids: HashMap<Box<str>, GroupId, FixedState>,
     /// Who leads which group, sorted.
     leaders: Vec<(UserId, GroupId)>,
-    /// Who is in which group, sorted.
-    members: Vec<(UserId, GroupId)>,
+    members: Memberships,
 }
 
 impl Directory {
@@ -234,21 +234,21 @@ impl Directory {
 
     /// The groups that the user is in, sorted by id.
     #[must_use]
-    pub fn groups_of(&self, user: UserId) -> &[(UserId, GroupId)] {
-        range_of(&self.members, |&(of, _)| of.cmp(&user))
+    pub fn groups_of(&self, user: UserId) -> &[GroupId] {
+        self.members.of_user(user)
     }
 
     /// Whether the user is in the group.
     #[must_use]
     pub fn is_member(&self, user: UserId, group: GroupId) -> bool {
-        self.members.binary_search(&(user, group)).is_ok()
+        self.groups_of(user).binary_search(&group).is_ok()
     }
 
     /// What the user's groups say of calling out: one that says no wins, and `None` means that none says anything
     /// (RULES R67 and section 7).
     #[must_use]
     pub fn outbound_by_groups(&self, user: UserId) -> Option<bool> {
-        let groups = self.groups_of(user).iter().filter_map(|&(_, group)| self.group(group)?.outbound);
+        let groups = self.groups_of(user).iter().filter_map(|&group| self.group(group)?.outbound);
         groups.min()
     }
 
@@ -306,6 +306,8 @@ pub struct NewUser<'a> {
 pub struct DirectoryBuilder<'a> {
     previous: Option<&'a Directory>,
     directory: Directory,
+    /// Who is in which group.
+    members: Vec<(UserId, GroupId)>,
     vacant_users: Vec<u32>,
     vacant_queues: Vec<u16>,
 }
@@ -314,8 +316,13 @@ impl<'a> DirectoryBuilder<'a> {
     /// Starts an empty directory that will follow `previous`.
     #[must_use]
     pub fn new(previous: Option<&'a Directory>) -> Self {
-        let mut builder =
-            Self { previous, directory: Directory::default(), vacant_users: vec![], vacant_queues: vec![] };
+        let mut builder = Self {
+            previous,
+            directory: Directory::default(),
+            members: vec![],
+            vacant_users: vec![],
+            vacant_queues: vec![],
+        };
         if let Some(previous) = previous {
             let directory = &mut builder.directory;
             directory.users.rows.resize(previous.users.rows.len(), UserRow::default());
@@ -451,7 +458,7 @@ impl<'a> DirectoryBuilder<'a> {
         directory.group_ids.insert(group.id.clone(), id);
         directory.groups.push(group);
         directory.leaders.extend(leaders.iter().map(|&user| (user, id)));
-        directory.members.extend(members.iter().map(|&user| (user, id)));
+        self.members.extend(members.iter().map(|&user| (user, id)));
         Ok(id)
     }
 
@@ -461,7 +468,7 @@ impl<'a> DirectoryBuilder<'a> {
         let directory = &mut self.directory;
         directory.supervised.sort_unstable();
         directory.leaders.sort_unstable();
-        directory.members.sort_unstable();
+        directory.members = Memberships::of(self.members);
         directory.users.names.shrink_to_fit();
         directory.users.rows.shrink_to_fit();
         directory.served.shrink_to_fit();

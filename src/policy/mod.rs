@@ -10,6 +10,7 @@ pub mod explain;
 pub mod facts;
 pub mod feature_codes;
 pub mod matrix;
+mod memberships;
 pub mod model;
 pub mod resolve;
 pub mod survey;

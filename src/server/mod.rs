@@ -5,6 +5,7 @@ mod clock;
 mod connection;
 mod held;
 mod listen;
+mod removals;
 mod watching;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,6 +20,7 @@ use tokio_util::task::TaskTracker;
 pub use clock::Clock;
 pub use listen::{Bound, ListenError, Place};
 
+use crate::ami::{Links, Member, Sessions};
 use crate::config::problem::Problems;
 use crate::config::process::{ProcessSettings, Secret, Store};
 use crate::gate::Gate;
@@ -39,6 +41,8 @@ pub struct House {
     pub clock: Clock,
     /// What the process was started with.
     pub settings: ProcessSettings,
+    /// The links to Asterisks.
+    pub asterisks: Links,
     /// Revision of the policy that every connection uses.
     pub settled_revision: AtomicU64,
     draining: AtomicBool,
@@ -74,9 +78,11 @@ impl House {
     /// A house that has not opened yet.
     #[must_use]
     pub fn new(settings: ProcessSettings) -> Self {
+        let metrics = Metrics::new();
         Self {
             gate: Arc::new(Gate::new(settings.state.store == Store::Disk)),
-            metrics: Metrics::new(),
+            asterisks: Links::new(&settings.asterisk_ami, metrics.ami().clone()),
+            metrics,
             clock: Clock::default(),
             settings,
             settled_revision: AtomicU64::new(0),
@@ -127,6 +133,12 @@ impl House {
     }
 }
 
+impl Sessions for House {
+    fn is_logged_in(&self, member: &Member) -> bool {
+        self.gate.is_logged_in(&member.organization, &member.extension, &member.queue, self.clock.now())
+    }
+}
+
 /// A house that is open.
 #[derive(Debug)]
 pub struct Server {
@@ -156,6 +168,13 @@ impl Server {
             admin: TaskTracker::new(),
         };
         listeners.serve(house, bound, &server.drain, &server.connections, &server.admin_stop, &server.admin);
+        let sessions: Arc<dyn Sessions> = Arc::<House>::clone(house);
+        house.asterisks.serve(&sessions, &server.admin, &server.admin_stop);
+        let linked: std::collections::BTreeSet<&str> =
+            house.settings.asterisk_ami.iter().map(|settings| &*settings.organization).collect();
+        for organization in linked {
+            server.admin.spawn(removals::follow(Arc::clone(house), organization.into(), server.admin_stop.clone()));
+        }
         server.admin.spawn(housekeeping(Arc::clone(house), server.admin_stop.clone()));
         Ok(server)
     }

@@ -21,5 +21,6 @@ mod support;
 
 mod guard;
 mod lab;
+mod link;
 mod login;
 mod supervision;

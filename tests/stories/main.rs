@@ -21,6 +21,7 @@ mod support;
 /// The organization that the rules are told about.
 mod office;
 
+mod asterisk_link;
 mod captures;
 mod check;
 mod control_plane;

@@ -54,6 +54,9 @@ fn every_series_is_there_at_zero_from_the_start() {
     }
     assert!(values.is_empty(), "{values:?}");
     for name in [
+        "ami_links",
+        "ami_links_up",
+        "ami_removals_total",
         "build_info",
         "connections",
         "connections_limit",

@@ -117,6 +117,18 @@ fn commands_print_what_readme_shows() {
     assert!(seen >= 5, "README shows only {seen} commands");
 }
 
+#[test]
+fn readme_shows_the_matrices_of_all_shipped_models() {
+    let shown: Vec<(String, String)> =
+        blocks().iter().filter(|block| block.language == "console").flat_map(commands).collect();
+    let (_, printed) = shown.iter().find(|(command, _)| command == "queuewarden models").expect("the matrices");
+    for entry in fs::read_dir(project().join("config/models")).unwrap() {
+        let model = entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned();
+        let of_model = |line: &str| line.split(' ').next() == Some(&model) && line.contains("everyone");
+        assert!(printed.lines().any(of_model), "README lacks the matrix of {model}");
+    }
+}
+
 /// The text with the shipped ports instead of those that the sidecar has.
 fn as_shipped(sidecar: &Sidecar, text: &str) -> String {
     PORTS.iter().fold(text.to_owned(), |text, (name, shipped)| {

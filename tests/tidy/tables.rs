@@ -11,6 +11,7 @@ use queuewarden::decision::{ActionLabel, AllowReason, DenyReason, ErrorReason};
 use queuewarden::dialect::DialectLabel;
 use queuewarden::event::{ATTRIBUTE_VALUES, Key, KeySet};
 use queuewarden::limits;
+use queuewarden::observe::ami::RemovalOutcome;
 use queuewarden::observe::names;
 use queuewarden::policy::Policy;
 use queuewarden::policy::facts::{Fact, Missing};
@@ -114,6 +115,7 @@ fn the_labels_are_closed_lists() {
     same("actions", of("action"), owned(ActionLabel::ALL.iter().map(|it| it.name()).collect()));
     same("grounds", of("ground"), owned(Ground::ALL.iter().map(|it| it.name()).collect()));
     same("decisions", of("decision"), owned(vec!["allow", "deny"]));
+    same("outcomes", of("outcome"), owned(RemovalOutcome::ALL.iter().map(|it| it.name()).collect()));
     same("results", of("result"), owned(vec!["success", "failure"]));
 }
 

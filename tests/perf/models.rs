@@ -1,0 +1,231 @@
+//! Both role models at 100,000 users: how many decisions a second each of them makes, and how the two compare.
+//!
+//! The same people, queues, supervisors and groups are loaded twice, once under each model, and asked the same
+//! questions. The models take turns, so that what else the machine does falls on both; the ratio is that of one run.
+//!
+//! ```text
+//! cargo bench --bench models
+//! ```
+
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::format_push_string,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    dead_code,
+    reason = "a benchmark that cannot go on fails, and prints what it found"
+)]
+
+#[path = "../properties/dice.rs"]
+mod dice;
+
+use std::fs;
+use std::hint::black_box;
+use std::path::Path;
+use std::time::Instant;
+
+use dice::Dice;
+use queuewarden::config::load;
+use queuewarden::decision::{Outcome, Reason};
+use queuewarden::event::{AttributeSet, Event, Intent, Request};
+use queuewarden::gate::Gate;
+use queuewarden::policy::Policy;
+use queuewarden::telephony::{Moment, QueueSet, Token, UnixSeconds, Via};
+
+const MODELS: [&str; 2] = ["goto", "voximplant"];
+const USERS: usize = 100_000;
+/// Users of one group, of whom the first leads it.
+const TEAM: usize = 100;
+const QUEUES: usize = 1_000;
+/// Queues that a team serves between them; each of its agents serves half of them.
+const QUEUES_OF_A_TEAM: usize = 8;
+/// Each is a login, a logout and three more pairs: see [`Draft::scene`].
+const SCENES: usize = 4_096;
+/// Short rounds, many of them: whatever disturbs one model disturbs the other too.
+const ROUNDS: usize = 201;
+const SEED: u64 = 1;
+const NOW: Moment = Moment { wall: UnixSeconds(1_000_000), uptime_ms: 1 };
+
+// The world -----------------------------------------------------------------------------------------------------------
+
+const fn leader_of(team: usize) -> usize {
+    team * TEAM
+}
+
+/// The queue at this position among those of the team. Neighbours share none, so another team is out of scope.
+const fn queue_of(team: usize, position: usize) -> usize {
+    (team * QUEUES_OF_A_TEAM + position) % QUEUES
+}
+
+/// The positions of the queues that the agent serves.
+fn served(user: usize) -> impl Iterator<Item = usize> {
+    (0..QUEUES_OF_A_TEAM / 2).map(move |step| (user + 2 * step) % QUEUES_OF_A_TEAM)
+}
+
+/// The organization of one model; only Voximplant Kit has an owner, so there is one user more.
+fn write(folder: &Path, model: &str) {
+    let queue = |number: usize| format!("[[queues]]\nid = \"queue-{number}\"\nnumber = \"{}\"\n", 5_000 + number);
+    let user = |number: usize| format!("\"user-{number}\"");
+    let group = |team: usize| {
+        let members: Vec<String> = (leader_of(team)..leader_of(team + 1)).map(user).collect();
+        let leader = user(leader_of(team));
+        format!("[[groups]]\nid = \"team-{team}\"\nsupervisors = [{leader}]\nmembers = [{}]\n", members.join(", "))
+    };
+    let mut users = String::from("id,extension,roles,queues,supervises,edits\n");
+    for number in 0..USERS {
+        let team = number / TEAM;
+        let queues = |positions: &mut dyn Iterator<Item = usize>| {
+            positions.map(|position| format!("queue-{}", queue_of(team, position))).collect::<Vec<_>>().join(" ")
+        };
+        let all = queues(&mut (0..QUEUES_OF_A_TEAM));
+        users += &if number == leader_of(team) {
+            format!("user-{number},{},supervisor,,{all},{all}\n", 2_000_000 + number)
+        } else {
+            format!("user-{number},{},agent,{},,\n", 2_000_000 + number, queues(&mut served(number)))
+        };
+    }
+    if model == "voximplant" {
+        users += "boss,1000000,owner,,,\n";
+    }
+    let queues: String = (0..QUEUES).map(queue).collect();
+    let groups: String = (0..USERS / TEAM).map(group).collect();
+    let organization =
+        format!("organization = \"big\"\nmodel = \"{model}\"\nusers_csv = \"users.csv\"\n{queues}{groups}");
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/models").join(format!("{model}.toml"));
+    fs::create_dir(folder.join("models")).unwrap();
+    fs::create_dir(folder.join("organizations")).unwrap();
+    fs::copy(models, folder.join("models").join(format!("{model}.toml"))).unwrap();
+    fs::write(folder.join("queuewarden.toml"), "").unwrap();
+    fs::write(folder.join("organizations/big.toml"), organization).unwrap();
+    fs::write(folder.join("organizations/users.csv"), users).unwrap();
+}
+
+fn gate(model: &str) -> Gate {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), model);
+    let gate = Gate::default();
+    drop(gate.publish(load(folder.path(), &Policy::default()).unwrap().policy));
+    gate
+}
+
+// The questions -------------------------------------------------------------------------------------------------------
+
+/// A question before it is parsed, and whether it is allowed.
+struct Draft {
+    actor: String,
+    action: &'static str,
+    queue: String,
+    target: Option<String>,
+    allowed: bool,
+}
+
+impl Draft {
+    /// What an agent and a supervisor of one team do. Whatever begins here ends here, so every pass finds the same.
+    fn scene(dice: &mut Dice) -> Vec<Self> {
+        let team = dice.below(USERS / TEAM);
+        let (agent, colleague) =
+            (leader_of(team) + 1 + dice.below(TEAM - 1), leader_of(team) + 1 + dice.below(TEAM - 1));
+        let stranger = leader_of((team + 1) % (USERS / TEAM)) + 1 + dice.below(TEAM - 1);
+        let own = served(agent).next().unwrap();
+        let (queue, unassigned) = (queue_of(team, own), queue_of(team, own + 1));
+        let elsewhere = queue_of(team + 1, own);
+        let extension = |user: usize| (2_000_000 + user).to_string();
+        let draft = |actor: usize, action, queue: usize, target: Option<usize>, allowed| Self {
+            actor: extension(actor),
+            action,
+            queue: (5_000 + queue).to_string(),
+            target: target.map(extension),
+            allowed,
+        };
+        let supervisor = leader_of(team);
+        let theirs = queue_of(team, served(colleague).next().unwrap());
+        vec![
+            draft(agent, "queue.login", queue, None, true),
+            draft(agent, "queue.login", unassigned, None, false),
+            draft(supervisor, "call.listen", theirs, Some(colleague), true),
+            draft(supervisor, "call.listen", elsewhere, Some(stranger), false),
+            draft(supervisor, "call.barge", theirs, Some(colleague), true),
+            draft(supervisor, "call.barge", elsewhere, Some(stranger), false),
+            draft(agent, "queue.logout", queue, None, true),
+            draft(supervisor, "agent.login", theirs, Some(colleague), true),
+            draft(supervisor, "agent.login", elsewhere, Some(stranger), false),
+            draft(supervisor, "agent.logout", theirs, Some(colleague), true),
+        ]
+    }
+
+    fn event(&self) -> Event<'_> {
+        fn token(text: &str) -> Token<'_> {
+            Token::parse(text.as_bytes()).unwrap()
+        }
+        Event {
+            intent: Intent::Do,
+            organization: token("big"),
+            actor: token(&self.actor),
+            request: Request::Action(token(self.action)),
+            via: Via::Phone,
+            queue: Some(token(&self.queue)),
+            target: self.target.as_deref().map(token),
+            from: None,
+            group: None,
+            role: None,
+            call: None,
+            lease_seconds: None,
+            attributes: AttributeSet::EMPTY,
+        }
+    }
+}
+
+fn is_allowed(gate: &Gate, event: &Event<'_>, scratch: &mut QueueSet) -> bool {
+    gate.ask(event, NOW, scratch, |outcome| match outcome {
+        Outcome::Decided(answer) => matches!(answer.reason, Reason::Allow(_)),
+        Outcome::Faulty(_) => false,
+    })
+}
+
+// The measurement -----------------------------------------------------------------------------------------------------
+
+/// Decisions per second of one round.
+fn round(gate: &Gate, events: &[Event<'_>], scratch: &mut QueueSet) -> f64 {
+    let started = Instant::now();
+    let mut allowed = 0_usize;
+    for event in events {
+        allowed += usize::from(is_allowed(black_box(gate), black_box(event), scratch));
+    }
+    black_box(allowed);
+    events.len() as f64 / started.elapsed().as_secs_f64()
+}
+
+fn median(mut rates: Vec<f64>) -> f64 {
+    rates.sort_by(f64::total_cmp);
+    rates[rates.len() / 2]
+}
+
+fn main() {
+    let gates = MODELS.map(gate);
+    let mut dice = Dice::new(SEED);
+    let drafts: Vec<Draft> = (0..SCENES).flat_map(|_| Draft::scene(&mut dice)).collect();
+    let events: Vec<Event<'_>> = drafts.iter().map(Draft::event).collect();
+    let mut scratch = QueueSet::new();
+    // Only what both models judge alike, and as meant, is compared.
+    for (gate, model) in gates.iter().zip(MODELS) {
+        for (draft, event) in drafts.iter().zip(&events) {
+            let allowed = is_allowed(gate, event, &mut scratch);
+            assert_eq!(allowed, draft.allowed, "{model}: {event:?}");
+        }
+    }
+    let mut rates = [vec![], vec![]];
+    for number in 0..ROUNDS {
+        // Who goes first changes, too.
+        for model in [number % 2, 1 - number % 2] {
+            rates[model].push(round(&gates[model], &events, &mut scratch));
+        }
+    }
+    let [goto, voximplant] = rates.map(median);
+    println!("{USERS} users, {} questions, {ROUNDS} rounds in turn", events.len());
+    println!("goto        {goto:>10.0} decisions/s");
+    println!("voximplant  {voximplant:>10.0} decisions/s");
+    println!("voximplant / goto = {:.3}", voximplant / goto);
+}
