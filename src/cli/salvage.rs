@@ -1,5 +1,6 @@
 //! `queuewarden sessions salvage`: keeps what is whole of a damaged session store.
 
+use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -51,9 +52,19 @@ fn salvage(folder: &Path, out: &mut impl Write) -> Result<(), StoreError> {
     };
     let wall = Clock::default().now().wall;
     let aside = folder.join(format!("{FILE_NAME}.damaged-{}", wall.0));
-    std::fs::rename(&path, &aside).map_err(unusable)?;
-    let (mut disk, _) = Disk::open(folder)?;
+    // Made whole elsewhere first: a disk that is full, or a crash, must not leave an empty store in the old one's place.
+    let workshop = folder.join("salvage");
+    drop(fs::remove_dir_all(&workshop));
+    fs::create_dir(&workshop).map_err(unusable)?;
+    let (mut disk, _) = Disk::open(&workshop)?;
     disk.commit(&Commit { records: &records, wall })?;
+    disk.count_start(wall.0)?;
+    drop(disk);
+    fs::hard_link(&path, &aside).map_err(unusable)?;
+    // The tally is of the old one.
+    Disk::forget_tally(&path).map_err(unusable)?;
+    fs::rename(workshop.join(FILE_NAME), &path).map_err(unusable)?;
+    fs::remove_dir_all(&workshop).and_then(|()| fs::File::open(folder)?.sync_all()).map_err(unusable)?;
     writeln!(out, "{said}\nthe whole ones stand in a new store; the damaged one is {}", aside.display())
         .map_err(unusable)
 }

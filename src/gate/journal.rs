@@ -51,6 +51,8 @@ closed_list! {
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
+    /// The organization, by name: another may get its place in the process, and its journal with it.
+    pub organization: Box<str>,
     /// What happened.
     pub happening: Happening,
     /// The extension of the user whose session it is, or of the supervisor.
@@ -184,6 +186,7 @@ mod tests {
 
     fn notice(user: u64) -> Notice {
         Notice {
+            organization: "acme".into(),
             happening: Happening::SessionBegan,
             user: user.to_string().into(),
             queue: None,

@@ -12,13 +12,14 @@ use tokio::sync::Notify;
 
 use crate::gate::journal::{Journals, Notice};
 use crate::limits::LEDGER_ENTRIES_MAX;
+use crate::policy::Organization;
+use crate::sessions::record::key_of;
 use crate::sessions::table::Altered;
 use crate::telephony::{OrganizationId, UserId};
 
 /// A change that waits for the disk.
 #[derive(Debug)]
 pub(super) struct Entry {
-    pub(super) organization: OrganizationId,
     /// What has to be written.
     pub(super) stale: Stale,
     /// What it altered, to take it back; empty for what happens whether the disk works or not.
@@ -27,13 +28,20 @@ pub(super) struct Entry {
     pub(super) notices: Vec<Notice>,
 }
 
-/// A record on disk that is not what memory says. What is gone is written before what may have its name now.
+/// The record on disk of a user, which is not what memory says.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Stale {
-    /// That of a user whom a reload removed, by its key: nobody else knows the name any more.
-    Gone(Vec<u8>),
-    /// That of a user.
-    User(OrganizationId, UserId),
+pub(super) struct Stale {
+    pub(super) organization: OrganizationId,
+    pub(super) user: UserId,
+    /// Its key: a reload may remove the user while the change waits, and give the id to somebody else.
+    pub(super) key: Vec<u8>,
+}
+
+impl Stale {
+    pub(super) fn of(organization: &Organization, user: UserId) -> Self {
+        let key = key_of(&organization.name, organization.directory.user_id(user));
+        Self { organization: organization.id, user, key }
+    }
 }
 
 /// The group of changes that a change belongs to.
@@ -271,7 +279,7 @@ impl Ledger {
 
 /// Tells whoever watches what became of a change.
 pub(super) fn tell(entry: &Entry, journals: &Journals) {
-    if let Some(journal) = journals.of(entry.organization) {
+    if let Some(journal) = journals.of(entry.stale.organization) {
         journal.write(entry.notices.iter().cloned());
     }
 }

@@ -25,7 +25,6 @@ use crate::policy::model::{Effect, Subject};
 use crate::policy::resolve::{Known, KnownCall, Question, Unresolved, resolve};
 use crate::policy::{Organization, Policy};
 use crate::sessions::SessionTables;
-use crate::sessions::record::key_of;
 use crate::sessions::supervisions::Supervision;
 use crate::sessions::table::{Altered, Beginning, SessionTable};
 use crate::telephony::{Ground, LoginSession, Moment, OrganizationId, QueueSet, SupervisionMode, Token, UserId};
@@ -260,9 +259,8 @@ impl Gate {
     ) -> Result<Option<Arc<Group>>, ()> {
         let Some(user) = altered.first().map(|altered| altered.user) else { return Ok(None) };
         let notices = altered.iter().filter_map(|altered| notices::of_session(organization, altered, cause)).collect();
-        let stale = Stale::User(organization.id, user);
         let undo = altered.clone();
-        let entry = Entry { organization: organization.id, stale, altered, notices };
+        let entry = Entry { stale: Stale::of(organization, user), altered, notices };
         if let Ok(receipt) = self.shared.ledger.enter(entry, &self.shared.journals) {
             return Ok(receipt.map(|receipt| {
                 table.set_unsettled(user, receipt.ticket, self.shared.ledger.settled());
@@ -319,13 +317,8 @@ impl Gate {
         let now = organization.map(|organization| &**organization);
         let is_gone = |user: UserId| now.is_none_or(|now| now.directory.user(user).is_none());
         for altered in table.reconcile(organization.map(Arc::clone), revision) {
-            let stale = if is_gone(altered.user) {
-                Stale::Gone(key_of(&before.name, before.directory.user_id(altered.user)))
-            } else {
-                Stale::User(id, altered.user)
-            };
             let notices = notices::of_session(&before, &altered, Cause::Removal).into_iter().collect();
-            let entry = Entry { organization: id, stale, altered: vec![], notices };
+            let entry = Entry { stale: Stale::of(&before, altered.user), altered: vec![], notices };
             drop(self.shared.ledger.enter_regardless(entry, &self.shared.journals));
         }
         let mut scratch = QueueSet::new();
@@ -333,11 +326,17 @@ impl Gate {
             .supervisions
             .revoke(|supervision| now.is_some_and(|now| is_permitted(now, supervision, &mut scratch)));
         self.supervisions_revoked.fetch_add(revoked.len() as u64, Ordering::Relaxed);
+        let is_gone_with =
+            |supervision: &Supervision| is_gone(supervision.supervisor) || supervision.target.is_some_and(is_gone);
+        table.supervisions.forget_revoked(is_gone_with);
+        table.calls.retain(|call| {
+            let queue_is_gone = |queue| now.is_none_or(|now| now.directory.queue(queue).is_none());
+            !is_gone(call.agent) && !call.queue.is_some_and(queue_is_gone)
+        });
         self.tell(
             id,
             revoked.iter().map(|supervision| {
-                let removed = is_gone(supervision.supervisor) || supervision.target.is_some_and(is_gone);
-                let cause = if removed { Cause::Removal } else { Cause::Revocation };
+                let cause = if is_gone_with(supervision) { Cause::Removal } else { Cause::Revocation };
                 notices::of_supervision(&before, supervision, cause, false)
             }),
         );
@@ -358,7 +357,7 @@ impl Gate {
         self.leases_expired.fetch_add(over.len() as u64, Ordering::Relaxed);
         for altered in over {
             let notices = notices::of_session(&organization, &altered, Cause::Expiry).into_iter().collect();
-            let entry = Entry { organization: id, stale: Stale::User(id, altered.user), altered: vec![], notices };
+            let entry = Entry { stale: Stale::of(&organization, altered.user), altered: vec![], notices };
             if let Some(receipt) = self.shared.ledger.enter_regardless(entry, &self.shared.journals) {
                 table.set_unsettled(altered.user, receipt.ticket, self.shared.ledger.settled());
             }

@@ -14,6 +14,7 @@ pub(super) fn of_session(organization: &Organization, altered: &Altered, cause: 
     };
     let directory = &organization.directory;
     Some(Notice {
+        organization: organization.name.clone(),
         happening,
         user: directory.extension(altered.user).into(),
         queue: directory.queue(altered.queue).map(|queue| queue.number.clone()),
@@ -27,6 +28,7 @@ pub(super) fn of_session(organization: &Organization, altered: &Altered, cause: 
 pub(super) fn of_supervision(organization: &Organization, of: &Supervision, cause: Cause, began: bool) -> Notice {
     let directory = &organization.directory;
     Notice {
+        organization: organization.name.clone(),
         happening: if began { Happening::SupervisionBegan } else { Happening::SupervisionEnded },
         user: directory.extension(of.supervisor).into(),
         queue: of.queue.and_then(|queue| directory.queue(queue)).map(|queue| queue.number.clone()),

@@ -53,19 +53,28 @@ impl Gate {
         let (mut disk, kept) = Disk::open(folder)?;
         let mut progress = Progress { restored: Restored::default(), stale: vec![], last_commit: kept.last_commit };
         disk.read(|saved| self.restore_user(saved, now, &mut progress))?;
-        self.shared.journals.begin_at(kept.starts.saturating_sub(1).saturating_mul(REVISIONS_OF_A_PROCESS));
+        // Only now: what is written to a damaged file may damage more of it.
+        disk.count_start(0)?;
+        self.shared.journals.begin_at(kept.starts.saturating_mul(REVISIONS_OF_A_PROCESS));
         if !progress.stale.is_empty() {
             disk.commit(&Commit { records: &progress.stale, wall: now.wall })?;
         }
-        let shared = Arc::clone(&self.shared);
-        let thread = std::thread::Builder::new().name("store".to_owned());
-        let spawned = thread.spawn(move || write_all(&shared, Box::new(disk), &*witness));
-        let error = |error: std::io::Error| StoreError::Unusable {
+        self.write_to(Box::new(disk), witness).map_err(|error| StoreError::Unusable {
             path: folder.display().to_string(),
             why: format!("its thread cannot be started: {error}"),
-        };
-        spawned.map(drop).map_err(error)?;
+        })?;
         Ok(progress.restored)
+    }
+
+    /// Writes every change to this store from now on, in a thread of its own.
+    ///
+    /// # Errors
+    ///
+    /// When the thread cannot be started.
+    pub fn write_to(&self, store: Box<dyn Store>, witness: Box<dyn Witness + Send + Sync>) -> std::io::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let thread = std::thread::Builder::new().name("store".to_owned());
+        thread.spawn(move || write_all(&shared, store, &*witness)).map(drop)
     }
 
     /// Lets the store write what is left; whether it did in time.
@@ -100,7 +109,10 @@ impl Gate {
                 None => progress.restored.gone = progress.restored.gone.saturating_add(1),
             }
         }
-        if progress.restored.gone != gone {
+        // After the clock was set back, an end on disk is later than the end that is meant.
+        let clock_was_set_back = now.wall < progress.last_commit;
+        let has_lease = saved.sessions.iter().any(|session| session.ends.is_some());
+        if progress.restored.gone != gone || (clock_was_set_back && has_lease) {
             progress.stale.extend(record_of(&table, user));
         }
     }

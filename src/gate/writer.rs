@@ -46,7 +46,7 @@ pub(super) fn write_all(shared: &Arc<Shared>, mut store: Box<dyn Store>, witness
         let (entries, stale) = match shared.ledger.next(STORE_RETRY_INTERVAL) {
             Work::Group { entries, stale } => (entries, stale),
             Work::Idle => continue,
-            Work::Stop => return shared.ledger.stopped(),
+            Work::Stop => break,
         };
         let started = Instant::now();
         let written = match if failing { store.reopen() } else { Ok(()) } {
@@ -71,12 +71,15 @@ pub(super) fn write_all(shared: &Arc<Shared>, mut store: Box<dyn Store>, witness
                     witness.failed(&error);
                 }
                 if shared.ledger.is_stopping() {
-                    return shared.ledger.stopped();
+                    break;
                 }
                 std::thread::sleep(STORE_RETRY_INTERVAL);
             }
         }
     }
+    // Closed before anybody hears that this is over: a process that ends in between leaves a file that has to be repaired.
+    drop(store);
+    shared.ledger.stopped();
 }
 
 fn write_group(
@@ -88,22 +91,28 @@ fn write_group(
 ) -> Result<(), StoreError> {
     let stale: BTreeSet<&Stale> = entries.iter().map(|entry| &entry.stale).chain(stale).collect();
     // What memory says now, which may be more than these entries: what came after them is only written earlier.
-    let record = |stale: &Stale| match stale {
-        Stale::Gone(key) => Some(Record { key: key.clone(), value: None }),
-        Stale::User(organization, user) => record_of(&*shared.tables.lock(*organization)?, *user),
+    let record = |stale: &Stale| {
+        let now = shared.tables.lock(stale.organization).and_then(|table| record_of(&table, stale.user));
+        // Whom a reload removed has no record any more; the id may be somebody else's.
+        let own = now.filter(|record| record.key == stale.key);
+        own.unwrap_or_else(|| Record { key: stale.key.clone(), value: None })
     };
-    let records: Vec<Record> = stale.into_iter().filter_map(record).collect();
+    let mut records: Vec<Record> = stale.into_iter().map(record).collect();
+    // What is gone is written before what has its name now.
+    records.sort_by_key(|record| record.value.is_some());
     store.commit(&Commit { records: &records, wall })
 }
 
 /// Takes back what was not written, the last change first.
 fn take_back(shared: &Shared, entries: Vec<Entry>) {
-    for entry in shared.ledger.failed(entries).iter().rev() {
-        if entry.altered.is_empty() {
-            tell(entry, &shared.journals);
-        } else if let Some(mut table) = shared.tables.lock(entry.organization) {
+    let entries = shared.ledger.failed(entries);
+    for entry in entries.iter().rev().filter(|entry| !entry.altered.is_empty()) {
+        let Some(mut table) = shared.tables.lock(entry.stale.organization) else { continue };
+        // Whom a reload removed meanwhile gets nothing back, and neither does who has the id now.
+        if table.organization().is_none_or(|organization| Stale::of(organization, entry.stale.user) == entry.stale) {
             table.undo(&entry.altered);
         }
     }
+    entries.iter().filter(|entry| entry.altered.is_empty()).for_each(|entry| tell(entry, &shared.journals));
     shared.ledger.refused();
 }

@@ -270,7 +270,8 @@ async fn end_supervisions(
             by_pid = process,
             org = row.org,
             user = row.user,
-            target = row.target,
+            // `target` is the log's own word for where a line comes from.
+            supervised = row.target,
             mode = row.mode,
             "an operator ended a supervision"
         );

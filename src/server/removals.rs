@@ -61,6 +61,6 @@ fn left_behind(organization: &str, entry: &Entry) -> Option<Member> {
     let notice = &entry.notice;
     let without_a_phone = matches!(notice.cause, Cause::Expiry | Cause::Revocation | Cause::Removal);
     let queue = notice.queue.as_deref()?;
-    (notice.happening == Happening::SessionEnded && without_a_phone)
+    (*notice.organization == *organization && notice.happening == Happening::SessionEnded && without_a_phone)
         .then(|| Member::new(organization, &notice.user, queue))
 }

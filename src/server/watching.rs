@@ -80,7 +80,9 @@ pub(super) async fn tell<S, D>(
             return drop(timeout(WRITE_TIMEOUT, stream.write_all(&output)).await);
         };
         for entry in &entries {
-            dialect.notice(&watch.id, entry.revision, &words(&entry.notice), &mut output);
+            if entry.notice.organization == watch.organization {
+                dialect.notice(&watch.id, entry.revision, &words(&entry.notice), &mut output);
+            }
             watch.seen = entry.revision;
         }
         if !output.is_empty() {

@@ -54,6 +54,11 @@ impl Calls {
         known
     }
 
+    /// Forgets the calls of whom a reload removed: the id may be somebody else's after the next one.
+    pub fn retain(&mut self, stays: impl Fn(&KnownCall) -> bool) {
+        self.known.retain(|_, (call, _)| stays(call));
+    }
+
     fn forget_what_has_ended(&mut self, now: Moment) {
         while self.ending.front().is_some_and(|(ends, _)| ends.has_come(now)) {
             if let Some((ends, id)) = self.ending.pop_front()

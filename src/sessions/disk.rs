@@ -7,10 +7,13 @@ use std::fs::{self, File};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
+use redb::{
+    Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction,
+};
 
 use crate::sessions::record::{self, SavedUser};
 use crate::sessions::store::{Commit, Store, StoreError};
+use crate::sessions::tally::Tally;
 use crate::telephony::UnixSeconds;
 
 /// The file in the state folder.
@@ -28,13 +31,25 @@ mod figure {
     pub(super) const CHECKSUMS: &str = "checksums";
     pub(super) const WALL: &str = "wall";
     pub(super) const STARTS: &str = "starts";
+    pub(super) const COMMITS: &str = "commits";
 }
 
 /// The store in a file.
 #[derive(Debug)]
 pub struct Disk {
     path: PathBuf,
+    tally: Tally,
     database: Option<Database>,
+}
+
+/// What of a file is trusted when it is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trust {
+    /// Pages whose checksums match. Unchecked, a damaged way to a record is walked right from the first to the last one,
+    /// and wrong by whoever looks for the record to replace it.
+    Verified,
+    /// Whatever is there: for whoever keeps what is whole.
+    Whatever,
 }
 
 /// What stands in the file beside the records.
@@ -42,21 +57,49 @@ pub struct Disk {
 pub struct Kept {
     /// When the last commit was made.
     pub last_commit: UnixSeconds,
-    /// How many processes have used the file, this one included.
+    /// How many processes have used the file before this one.
     pub starts: u64,
 }
 
 impl Disk {
-    /// Opens the file in this folder, or makes one.
+    /// Opens the file in this folder, or makes one. Nothing is written to one that is there, but what the library
+    /// repairs after a crash.
     ///
     /// # Errors
     ///
     /// When the file cannot be used, or is not what was written.
     pub fn open(folder: &Path) -> Result<(Self, Kept), StoreError> {
-        let mut disk = Self { path: folder.join(FILE_NAME), database: None };
+        let mut disk = Self::at(folder.join(FILE_NAME));
+        if !disk.path.try_exists().map_err(|error| disk.unusable(error))? {
+            disk.tally.forget().map_err(|error| disk.unusable(error))?;
+            disk.make()?;
+        }
         disk.reopen()?;
-        let kept = disk.begin()?;
+        let kept = disk.kept()?;
         Ok((disk, kept))
+    }
+
+    fn at(path: PathBuf) -> Self {
+        Self { tally: Tally::of(&path), path, database: None }
+    }
+
+    /// Counts this process among those that have used the file, which also shows that it can be written. Of a file that
+    /// takes the place of another nobody knows how many used that one: surely not more than `at_least`.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot.
+    pub fn count_start(&mut self, at_least: u64) -> Result<(), StoreError> {
+        self.attempt(|database| {
+            let transaction = database.begin_write()?;
+            {
+                let mut figures = transaction.open_table(FIGURES)?;
+                let starts = figures.get(figure::STARTS)?.map_or(0, |value| value.value());
+                figures.insert(figure::STARTS, starts.saturating_add(1).max(at_least))?;
+            }
+            commit_counted(transaction).map(Ok)
+        })
+        .map(|commits| self.tally.note(commits))
     }
 
     /// Tells `each` what every record holds.
@@ -78,8 +121,8 @@ impl Disk {
     ///
     /// When nothing can be read at all.
     pub fn salvage(path: &Path, mut each: impl FnMut(&[u8], &[u8])) -> Result<Salvaged, StoreError> {
-        let mut disk = Self { path: path.to_owned(), database: None };
-        disk.database = Some(disk.open_existing()?);
+        let mut disk = Self::at(path.to_owned());
+        disk.database = Some(disk.open_existing(Trust::Whatever)?);
         let mut salvaged = Salvaged::default();
         let read = disk.read_all(&mut |key, value| {
             if record::decode(key, value).is_ok() {
@@ -90,8 +133,31 @@ impl Disk {
             }
             Ok(())
         });
-        salvaged.complaint = read.err().map(|error| error.to_string());
+        let read = read.and_then(|()| disk.compare_with_tally());
+        let damaged = (salvaged.damaged > 0).then(|| "records are damaged".to_owned());
+        salvaged.complaint = read.err().map(|error| error.to_string()).or(damaged);
         Ok(salvaged)
+    }
+
+    /// Lets a store that takes the place of this one begin a tally of its own.
+    ///
+    /// # Errors
+    ///
+    /// When the tally cannot be removed.
+    pub fn forget_tally(path: &Path) -> std::io::Result<()> {
+        Tally::of(path).forget()
+    }
+
+    /// A commit that was acknowledged and is not there was lost.
+    fn compare_with_tally(&self) -> Result<(), StoreError> {
+        let there = self.attempt(|database| {
+            let figures = database.begin_read()?.open_table(FIGURES)?;
+            Ok(Ok(figures.get(figure::COMMITS)?.map_or(0, |value| value.value())))
+        })?;
+        match self.tally.commits() {
+            noted if there < noted => Err(self.damaged(format!("{noted} commits were durable, {there} are there"))),
+            _ => Ok(()),
+        }
     }
 
     fn damaged(&self, what: impl std::fmt::Display) -> StoreError {
@@ -122,12 +188,14 @@ impl Disk {
         renamed.map_err(|error| self.unusable(error))
     }
 
-    fn open_existing(&self) -> Result<Database, StoreError> {
+    fn open_existing(&self, trust: Trust) -> Result<Database, StoreError> {
         let length = fs::metadata(&self.path).map_err(|error| self.unusable(error))?.len();
         if length == 0 {
             return Err(self.damaged("the file is empty"));
         }
-        let opened = catch_unwind(AssertUnwindSafe(|| builder().open(&self.path)));
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            builder().set_check_integrity_on_open(trust == Trust::Verified).open(&self.path)
+        }));
         match opened {
             Ok(Ok(database)) => Ok(database),
             Ok(Err(redb::DatabaseError::Storage(redb::StorageError::Io(error)))) if !is_damage(&error) => {
@@ -139,24 +207,16 @@ impl Disk {
         }
     }
 
-    /// Counts this process among those that have used the file, which also shows that it can be written.
-    fn begin(&self) -> Result<Kept, StoreError> {
+    /// What stands beside the records.
+    fn kept(&self) -> Result<Kept, StoreError> {
         self.attempt(|database| {
-            let transaction = database.begin_write()?;
-            let kept = {
-                let mut figures = transaction.open_table(FIGURES)?;
-                let figure = |figures: &redb::Table<'_, &str, u64>, name: &str| -> Result<u64, redb::StorageError> {
-                    Ok(figures.get(name)?.map_or(0, |value| value.value()))
-                };
-                if figure(&figures, figure::FORMAT)? != FORMAT {
-                    return Ok(Err("it is of another version of queuewarden".to_owned()));
-                }
-                let starts = figure(&figures, figure::STARTS)?.saturating_add(1);
-                figures.insert(figure::STARTS, starts)?;
-                Kept { last_commit: UnixSeconds(figure(&figures, figure::WALL)?), starts }
-            };
-            transaction.commit()?;
-            Ok(Ok(kept))
+            let transaction = database.begin_read()?;
+            let figures = transaction.open_table(FIGURES)?;
+            let figure = |name: &str| figures.get(name).map(|value| value.map_or(0, |value| value.value()));
+            if figure(figure::FORMAT)? != FORMAT {
+                return Ok(Err("it is of another version of queuewarden".to_owned()));
+            }
+            Ok(Ok(Kept { last_commit: UnixSeconds(figure(figure::WALL)?), starts: figure(figure::STARTS)? }))
         })
     }
 
@@ -215,16 +275,15 @@ pub struct Salvaged {
 
 impl Store for Disk {
     fn commit(&mut self, commit: &Commit<'_>) -> Result<(), StoreError> {
-        self.attempt(|database| write(database, commit).map(Ok))
+        self.attempt(|database| write(database, commit).map(Ok)).map(|commits| self.tally.note(commits))
     }
 
     fn reopen(&mut self) -> Result<(), StoreError> {
-        self.database = None;
-        if !self.path.try_exists().map_err(|error| self.unusable(error))? {
-            self.make()?;
-        }
-        self.database = Some(self.open_existing()?);
-        Ok(())
+        let closed = self.database.take();
+        // Closing a damaged file may panic as well as opening one.
+        drop(catch_unwind(AssertUnwindSafe(|| drop(closed))));
+        self.database = Some(self.open_existing(Trust::Verified)?);
+        self.compare_with_tally()
     }
 }
 
@@ -239,7 +298,8 @@ fn builder() -> redb::Builder {
     builder
 }
 
-fn write(database: &Database, commit: &Commit<'_>) -> Result<(), redb::Error> {
+/// Makes the commit; how many there are with it.
+fn write(database: &Database, commit: &Commit<'_>) -> Result<u64, redb::Error> {
     let mut transaction = database.begin_write()?;
     transaction.set_durability(Durability::Immediate)?;
     {
@@ -259,6 +319,17 @@ fn write(database: &Database, commit: &Commit<'_>) -> Result<(), redb::Error> {
         figures.insert(figure::RECORDS, sessions.len()?)?;
         figures.insert(figure::WALL, commit.wall.0)?;
     }
+    commit_counted(transaction)
+}
+
+/// Counts a commit and makes it; how many there are with it.
+fn commit_counted(transaction: WriteTransaction) -> Result<u64, redb::Error> {
+    let commits = {
+        let mut figures = transaction.open_table(FIGURES)?;
+        let commits = figures.get(figure::COMMITS)?.map_or(0, |value| value.value()).saturating_add(1);
+        figures.insert(figure::COMMITS, commits)?;
+        commits
+    };
     transaction.commit()?;
-    Ok(())
+    Ok(commits)
 }

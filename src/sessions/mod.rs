@@ -9,6 +9,7 @@ pub mod record;
 pub mod store;
 pub mod supervisions;
 pub mod table;
+mod tally;
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 

@@ -99,6 +99,11 @@ impl Supervisions {
         gone
     }
 
+    /// Lists those no more of whom nobody is there to end them.
+    pub fn forget_revoked(&mut self, forgets: impl Fn(&Supervision) -> bool) {
+        self.revoked.retain(|supervision| !forgets(supervision));
+    }
+
     fn by(&self, supervisor: UserId) -> impl Iterator<Item = &Supervision> {
         let from = (supervisor, None);
         let of_supervisor = move |((by, _), _): &(&(UserId, Option<UserId>), &Supervision)| *by == supervisor;

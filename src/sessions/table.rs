@@ -41,7 +41,7 @@ pub struct SessionTable {
 }
 
 /// One session that a change begins, ends or alters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Altered {
     /// Whose.
     pub user: UserId,
@@ -49,6 +49,8 @@ pub struct Altered {
     pub queue: QueueId,
     /// As it was.
     pub before: Option<LoginSession>,
+    /// Why it was paused, if it was and somebody said so.
+    pub pause_reason: Option<Box<str>>,
     /// As it is.
     pub after: Option<LoginSession>,
 }
@@ -163,8 +165,8 @@ impl SessionTable {
                 _ => before,
             };
             if before != after {
-                self.set(subject, queue, after);
-                altered.push(Altered { user: subject, queue, before, after });
+                let pause_reason = self.set(subject, queue, after);
+                altered.push(Altered { user: subject, queue, before, pause_reason, after });
             }
         }
         altered
@@ -172,12 +174,16 @@ impl SessionTable {
 
     /// Takes a change back, as far as nothing altered the same session since.
     pub fn undo(&mut self, altered: &[Altered]) {
-        for &Altered { user, queue, before, after } in altered.iter().rev() {
+        for Altered { user, queue, before, pause_reason, after } in altered.iter().rev() {
+            let (user, queue) = (*user, *queue);
             let known = |tables: &Arc<Organization>| {
                 tables.directory.user(user).is_some() && tables.directory.queue(queue).is_some()
             };
-            if self.session(user, queue) == after && self.organization.as_ref().is_none_or(known) {
-                self.set(user, queue, before);
+            if self.session(user, queue) == *after && self.organization.as_ref().is_none_or(known) {
+                self.set(user, queue, *before);
+                if let Some(reason) = pause_reason {
+                    self.pause_reasons.insert((user, queue), reason.clone());
+                }
             }
         }
     }
@@ -196,7 +202,8 @@ impl SessionTable {
         !self.leased.is_empty() && sessions.filter_map(|session| session.ends).any(|ends| ends.has_come(now))
     }
 
-    /// Takes up the organization of a new policy, and ends the sessions of users and queues that are no longer there.
+    /// Takes up the organization of a new policy, and ends the sessions of users and queues that are no longer there;
+    /// tells what it altered.
     /// Nothing else ends here: a policy that would no longer let somebody in keeps whoever is in (RULES R31).
     pub fn reconcile(&mut self, organization: Option<Arc<Organization>>, revision: u64) -> Vec<Altered> {
         let gone = |user: UserId, queue: QueueId| {
@@ -208,10 +215,24 @@ impl SessionTable {
             .map(|(user, session)| (user, session.queue))
             .filter(|&(user, queue)| gone(user, queue))
             .collect();
-        let ended = lost.into_iter().filter_map(|(user, queue)| self.end(user, queue)).collect();
+        let mut altered: Vec<Altered> = lost.into_iter().filter_map(|(user, queue)| self.end(user, queue)).collect();
+        // Whoever opened a session may be gone; the id may be somebody else's after the next reload.
+        let is_gone = |user: UserId| {
+            organization.as_deref().is_none_or(|organization| organization.directory.user(user).is_none())
+        };
+        let orphaned: Vec<(UserId, LoginSession)> = self
+            .all()
+            .filter(|(_, session)| session.by.is_some_and(is_gone))
+            .map(|(user, session)| (user, *session))
+            .collect();
+        for (user, before) in orphaned {
+            let after = Some(LoginSession { by: None, ..before });
+            let pause_reason = self.set(user, before.queue, after);
+            altered.push(Altered { user, queue: before.queue, before: Some(before), pause_reason, after });
+        }
         self.organization = organization;
         self.revision = revision;
-        ended
+        altered
     }
 
     /// Puts a session that was saved into a table that has none of that user in that queue.
@@ -242,12 +263,12 @@ impl SessionTable {
 
     fn end(&mut self, user: UserId, queue: QueueId) -> Option<Altered> {
         let before = self.session(user, queue)?;
-        self.set(user, queue, None);
-        Some(Altered { user, queue, before: Some(before), after: None })
+        let pause_reason = self.set(user, queue, None);
+        Some(Altered { user, queue, before: Some(before), pause_reason, after: None })
     }
 
-    /// The one place where a session comes, goes or changes.
-    fn set(&mut self, user: UserId, queue: QueueId, session: Option<LoginSession>) {
+    /// The one place where a session comes, goes or changes; gives back why it was paused, if it is no more.
+    fn set(&mut self, user: UserId, queue: QueueId, session: Option<LoginSession>) -> Option<Box<str>> {
         let part = self.part_of_mut(user);
         let sessions = part.entry(user).or_default();
         let there = sessions.binary_search_by_key(&queue, |session| session.queue);
@@ -279,9 +300,10 @@ impl SessionTable {
         } else {
             self.leased.remove(&(user, queue));
         }
-        if session.is_none_or(|session| !session.paused) {
-            self.pause_reasons.remove(&(user, queue));
+        if session.is_some_and(|session| session.paused) {
+            return None;
         }
+        self.pause_reasons.remove(&(user, queue))
     }
 }
 

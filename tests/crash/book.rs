@@ -159,6 +159,11 @@ impl Page {
         self.acknowledged += 1;
     }
 
+    /// Enters that the last change that was sent was not made.
+    pub fn take_back(&mut self) {
+        self.states.pop();
+    }
+
     pub fn has_login(&self) -> bool {
         !self.states.last().unwrap().is_empty()
     }
@@ -188,6 +193,11 @@ impl Page {
         (self.states, self.acknowledged) = (vec![now], 0);
         more
     }
+}
+
+/// How often the login of the user in the queue began or ended, by all that was acknowledged.
+pub fn changes_of(page: &Page, queue: u16) -> usize {
+    changes(&page.states[..=page.acknowledged], queue)
 }
 
 /// How often the login in the queue began or ended.

@@ -39,8 +39,7 @@ fn whatever_was_acknowledged_survives_a_kill_at_any_moment_and_nothing_that_ende
 /// Kills one sidecar over and over; how many changes were acknowledged, how often one was there that was not, and how
 /// many a watcher was told of.
 fn suffer(seed: u64) -> [usize; 3] {
-    let folder = Folder::with("acme.toml", &office(CONNECTIONS));
-    folder.replace("queuewarden.toml", "store = \"memory\"", "store = \"disk\"");
+    let folder = Folder::with("acme.toml", &office(CONNECTIONS)).durable();
     let mut dice = Dice::new(seed);
     let mut workers: Vec<Worker> = (0..CONNECTIONS).map(|number| Worker::new(number, seed << 32)).collect();
     let [mut unacknowledged, mut told_of] = [0; 2];

@@ -85,7 +85,7 @@ impl Worker {
         let (mut questions, mut open) = (String::new(), VecDeque::new());
         for _ in 0..=self.dice.below(PIPELINED_MAX) {
             let of_guest = self.dice.one_in(3);
-            let what = if of_guest { self.of_guest() } else { self.of_agent() };
+            let what = if of_guest { self.of_guest() } else { of_agent(&mut self.dice) };
             let page = if of_guest { &mut self.guest } else { &mut self.agent };
             let reason = page.send(what);
             writeln!(questions, "1 do org=acme {}", words(what, &page.extension)).unwrap();
@@ -104,19 +104,6 @@ impl Worker {
             self.acknowledged += 1;
         }
         sent.ok()
-    }
-
-    fn of_agent(&mut self) -> Change {
-        let queue = self.dice.pick(&SERVED);
-        match self.dice.below(10) {
-            0..=2 => Change::Login(queue),
-            3..=4 => Change::Logout(queue),
-            5 => Change::LoginToAll,
-            6 => Change::LogoutFromAll,
-            7 => Change::Pause(self.dice.pick(&[None, Some("lunch"), Some("training")])),
-            8 => Change::Resume,
-            _ => Change::Login(queue),
-        }
     }
 
     fn of_guest(&mut self) -> Change {
@@ -156,8 +143,21 @@ impl Worker {
     }
 }
 
+/// Something that an agent does.
+pub fn of_agent(dice: &mut Dice) -> Change {
+    let queue = dice.pick(&SERVED);
+    match dice.below(10) {
+        0..=3 => Change::Login(queue),
+        4..=5 => Change::Logout(queue),
+        6 => Change::LoginToAll,
+        7 => Change::LogoutFromAll,
+        8 => Change::Pause(dice.pick(&[None, Some("lunch"), Some("training")])),
+        _ => Change::Resume,
+    }
+}
+
 /// The change as a question of the line dialect.
-fn words(what: Change, extension: &str) -> String {
+pub fn words(what: Change, extension: &str) -> String {
     let by_supervisor = |action: &str, queue: u16, more: &str| {
         format!("actor={SUPERVISOR} action=agent.{action} target={extension} queue={queue}{more}")
     };

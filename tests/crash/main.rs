@@ -28,5 +28,10 @@ mod support;
 mod dice;
 
 mod book;
+mod damage;
+mod desk;
+mod faults;
+mod full;
 mod kill;
 mod load;
+mod platter;

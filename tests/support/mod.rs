@@ -66,6 +66,12 @@ impl Folder {
         fs::read_to_string(self.path().join(file)).unwrap()
     }
 
+    /// Lets the sidecar keep its login sessions on disk.
+    pub fn durable(self) -> Self {
+        self.replace("queuewarden.toml", "store = \"memory\"", "store = \"disk\"");
+        self
+    }
+
     /// Replaces text in a file of the folder; the text has to be there.
     pub fn replace(&self, file: &str, from: &str, to: &str) {
         let text = self.read(file);
@@ -102,8 +108,13 @@ impl Sidecar {
     /// Starts the binary; gives its exit status and output when it ends instead of listening.
     pub fn try_start(folder: &Path) -> Result<Self, (ExitStatus, String)> {
         let mut command = binary();
-        command.arg("--config").arg(folder).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
+        command.arg("--config").arg(folder);
+        Self::try_start_as(command)
+    }
+
+    /// As [`Sidecar::try_start`], by a command that becomes the binary.
+    pub fn try_start_as(mut command: Command) -> Result<Self, (ExitStatus, String)> {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let log = lines_of(child.stderr.take().unwrap());
         let said = lines_of(child.stdout.take().unwrap());
         let mut banner = vec![];
@@ -262,6 +273,19 @@ impl<S: Read + Write> LineClient<S> {
 
     pub fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
+    }
+
+    /// Whether nothing more is said for a moment: for what is not to come there is nothing to wait for.
+    pub fn is_silent(&mut self) -> bool {
+        let moment = Instant::now() + Duration::from_millis(300);
+        while self.buffer.is_empty() && Instant::now() < moment {
+            let mut chunk = [0; 4096];
+            match self.stream.read(&mut chunk) {
+                Ok(count) => self.buffer.extend_from_slice(&chunk[..count]),
+                Err(_) => std::thread::sleep(Duration::from_millis(10)),
+            }
+        }
+        self.buffer.is_empty()
     }
 
     /// The next line, without its end.
