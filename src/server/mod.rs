@@ -3,6 +3,7 @@
 mod admin;
 mod clock;
 mod connection;
+mod dial;
 mod listen;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

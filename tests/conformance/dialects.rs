@@ -47,8 +47,8 @@ impl Tongue {
 
 /// The whole text that a dialect answers one message with.
 fn converse(dialect: &mut impl Dialect, gate: &Gate, message: &str, now: Moment) -> String {
-    let mut output = vec![];
-    match dialect.next(message.as_bytes(), &mut output) {
+    let (mut room, mut output) = (vec![], vec![]);
+    match dialect.next(message.as_bytes(), &mut room, &mut output) {
         Step::Ask { event, id, .. } => {
             gate.ask(&event, now, &mut QueueSet::new(), |outcome| dialect.answer(id, &outcome, &mut output));
         }

@@ -327,6 +327,8 @@ fn barring_unassigned_logins_ends_no_session_and_opens_no_queue() {
             group: None,
             role: None,
             call: None,
+            to_tag: None,
+            from_tag: None,
             lease_seconds: None,
             attributes: AttributeSet::EMPTY,
         };

@@ -110,6 +110,8 @@ pub(crate) fn all_events(model: &models::Model, compiled: &Model, actor: &'stati
             group: None,
             role: None,
             call: None,
+            to_tag: None,
+            from_tag: None,
             lease_seconds: None,
             attributes: AttributeSet::EMPTY,
         }];

@@ -47,7 +47,7 @@ impl Folder {
         this.write(
             "queuewarden.toml",
             "[listen]\nline = \"127.0.0.1:0\"\nline_unix = \"run/line.sock\"\nfastagi = \"127.0.0.1:0\"\n\
-             admin = \"127.0.0.1:0\"\nadmin_unix = \"run/admin.sock\"\n[state]\nstore = \"memory\"\n",
+             freeswitch = \"127.0.0.1:0\"\nkamailio = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\nadmin_unix = \"run/admin.sock\"\n[state]\nstore = \"memory\"\n",
         );
         this.write(&format!("organizations/{file}"), organization);
         this
