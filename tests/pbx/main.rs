@@ -19,7 +19,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod edge;
 mod guard;
+mod kamailio;
 mod lab;
 mod login;
 mod supervision;

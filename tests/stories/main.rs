@@ -28,6 +28,7 @@ mod explain;
 mod fastagi;
 mod feature_codes;
 mod first_minute;
+mod freeswitch;
 mod garbage;
 mod kept_access;
 mod leases;
