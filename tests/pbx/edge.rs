@@ -84,14 +84,17 @@ pub struct Edge {
 impl Edge {
     /// All of it started, and connected.
     pub fn start(way: Way) -> Self {
-        let mut edge = Self::without_sidecar(way);
-        edge.sidecar = Some(Sidecar::start(&edge.folder));
+        let edge = Self::begin(way, true);
         edge.wait_for_sidecar();
         edge
     }
 
     /// As [`Edge::start`], but nobody answers Kamailio yet.
     pub fn without_sidecar(way: Way) -> Self {
+        Self::begin(way, false)
+    }
+
+    fn begin(way: Way, with_sidecar: bool) -> Self {
         let pbx = Pbx::start();
         let (sip, meeting) = (free_udp(), free_tcp());
         let folder = Folder::with("acme.toml", ORGANIZATION);
@@ -120,6 +123,8 @@ impl Edge {
         let users = format!("event_route[htable:mod-init] {{\n{users}}}\n");
         fs::write(run.path().join("queuewarden-users.cfg"), users).unwrap();
         fs::copy(project().join("config/kamailio/kamailio.cfg"), run.path().join("kamailio.cfg")).unwrap();
+        // Kamailio waits 3 s before it dials again whoever was not there.
+        let sidecar = with_sidecar.then(|| Sidecar::start(&folder));
         let log = fs::File::create(run.path().join("log")).unwrap();
         let kamailio = Command::new(installed())
             .args(["-f", "kamailio.cfg", "-DD", "-E", "-m", "64", "-M", "8", "-Y", "."])
@@ -129,7 +134,7 @@ impl Edge {
             .stderr(log)
             .spawn()
             .expect("Kamailio, which tests/run installs");
-        let edge = Self { way, sip, meeting, run, folder, sidecar: None, kamailio, pbx };
+        let edge = Self { way, sip, meeting, run, folder, sidecar, kamailio, pbx };
         let began = Instant::now();
         while edge.phone("1001").ask_once("OPTIONS", "", &[], None).is_none() {
             assert!(began.elapsed() < PATIENCE, "Kamailio does not start: {}", edge.log());
@@ -221,10 +226,12 @@ impl Pbx {
             while !their_stop.load(Ordering::Relaxed) {
                 let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
                 let request = String::from_utf8_lossy(&buffer[..length]).into_owned();
-                if !request.starts_with("ACK") && !request.starts_with("SIP/2.0") {
-                    socket.send_to(reply(&request, "200 OK").as_bytes(), from).unwrap();
-                }
+                let answer = reply(&request, "200 OK");
+                let wants_one = !request.starts_with("ACK") && !request.starts_with("SIP/2.0");
                 their_heard.lock().unwrap().push(request);
+                if wants_one {
+                    socket.send_to(answer.as_bytes(), from).unwrap();
+                }
             }
         });
         Self { address, heard, stop, thread: Some(thread) }
@@ -371,8 +378,7 @@ impl Phone {
         let (uri, user) = (self.uri(number), self.user);
         let call_id = self.call_id.clone().unwrap_or_else(|| format!("{call}-{}@phone", here.port()));
         let to_tag = self.to_tag.map(|tag| format!(";tag={tag}")).unwrap_or_default();
-        let more: String =
-            headers.iter().copied().chain(credentials).map(|header| format!("{header}\r\n")).collect();
+        let more: String = headers.iter().copied().chain(credentials).map(|header| format!("{header}\r\n")).collect();
         format!(
             "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {here};branch=z9hG4bK{}x{call};rport\r\n\
              From: <sip:{user}@{REALM}>;tag=f{call}\r\nTo: <{uri}>{to_tag}\r\nCall-ID: {call_id}\r\n\

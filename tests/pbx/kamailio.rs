@@ -70,7 +70,8 @@ fn join_and_replaces_are_asked_by_the_call_they_name() {
             assert_eq!(within, 403, "{header} within a dialog");
             let twice = [&*named, &named];
             assert_eq!(edge.phone("2001").ask("INVITE", "1001", &twice), 400, "two of {header}");
-            for named in [format!("{header}: a b;to-tag=1;from-tag=2"), format!("{header}: \"}}{{;to-tag=1;from-tag=2")] {
+            for named in [format!("{header}: a b;to-tag=1;from-tag=2"), format!("{header}: \"}}{{;to-tag=1;from-tag=2")]
+            {
                 assert_eq!(edge.phone("2001").ask("INVITE", "1001", &[&named]), 503, "{named}");
             }
         }
@@ -90,7 +91,8 @@ fn a_refer_is_a_dial_of_the_code_inside() {
         assert_eq!(refer("1002", "<sip:%2a2231001@lab.example>"), 403);
         assert_eq!(refer("1002", "<sip:1001@lab.example>"), 200, "a plain transfer");
         assert_eq!(refer("1002", "<tel:*2231001>"), 403);
-        for inside in ["Replaces=a%40b%3Bto-tag%3D1%3Bfrom-tag%3D2", "x=y&Re%70laces=a%40b%3Bto-tag%3D1%3Bfrom-tag%3D2"] {
+        for inside in ["Replaces=a%40b%3Bto-tag%3D1%3Bfrom-tag%3D2", "x=y&Re%70laces=a%40b%3Bto-tag%3D1%3Bfrom-tag%3D2"]
+        {
             assert_eq!(refer("2001", &format!("<sip:1001@lab.example?{inside}>")), 403, "{inside}");
         }
         assert!((edge.decided("call.replace", "deny", "unknown_call") - 2.0).abs() < f64::EPSILON);
@@ -170,7 +172,11 @@ fn nothing_but_a_whole_allow_opens_a_door() {
             ("garbage", |_| vec![b"\0\xffHELLO not a frame\r\n".to_vec()], 503),
             ("an error", |name| vec![frame(&format!(r#"{{{name},"error":{{"code":-32000,"message":"x"}}}}"#))], 503),
             ("no verdict", |name| vec![frame(&format!(r#"{{{name},"result":{{}}}}"#))], 503),
-            ("almost", |name| vec![frame(&format!(r#"{{{name},"verdict":"ALLOW","result":{{"verdict":"allowed"}}}}"#))], 503),
+            (
+                "almost",
+                |name| vec![frame(&format!(r#"{{{name},"verdict":"ALLOW","result":{{"verdict":"allowed"}}}}"#))],
+                503,
+            ),
             ("silence", |_| vec![], 503),
             ("allow", |name| vec![frame(&allowed(name))], 200),
         ];

@@ -155,8 +155,7 @@ fn what_freeswitch_really_sends_is_understood_wherever_it_is_cut() {
     let mut refused = 0;
     for exchange in Exchange::all() {
         let stride = if exchange.name == "login" { 1 } else { STRIDE };
-        for (block, answer) in [(exchange.block.clone(), "deny malformed"), (exchange.with_our_variables(), &decided)]
-        {
+        for (block, answer) in [(exchange.block.clone(), "deny malformed"), (exchange.with_our_variables(), &decided)] {
             for cut in (0..=block.len()).step_by(stride) {
                 let mut peer = SwitchPeer::ring(&sidecar);
                 peer.say(&block.as_bytes()[..cut]);
