@@ -121,7 +121,9 @@ fn ask_freeswitch(gate: &Gate, question: &Question, now: Moment) -> Answer {
     let keys: Vec<(&str, &str)> = keys.iter().map(|(key, value)| (&**key, &**value)).collect();
     // What was dialed stands in a variable, where anything was.
     let block = channel_block("", &keys).replace("Caller-Destination-Number: \n", "");
-    let said = channel_variables(&converse(&mut FreeSwitch::new(), gate, &block, now));
+    let mut freeswitch = FreeSwitch::new();
+    freeswitch.greet(&mut vec![]);
+    let said = channel_variables(&converse(&mut freeswitch, gate, &block, now));
     let some = |name: &str| said.get(name).filter(|value| !value.is_empty()).cloned();
     let is_on = |name: &str| said.get(name).is_some_and(|value| value == "true");
     let mode = some("eavesdrop_enable_dtmf").map(|_| {
