@@ -93,12 +93,12 @@ impl House {
         mut check: impl FnMut(&[u8], &Event<'_>),
     ) -> Talk<D> {
         let mut talk = Talk { dialect, output: vec![], consumed: 0, questions: 0, faults: vec![] };
-        let mut scratch = QueueSet::new();
+        let (mut scratch, mut room) = (QueueSet::new(), vec![]);
         for &end in ends {
             while talk.consumed < end {
                 let unread = &data[talk.consumed..end];
                 let written = talk.output.len();
-                let taken = match talk.dialect.next(unread, &mut talk.output) {
+                let taken = match talk.dialect.next(unread, &mut room, &mut talk.output) {
                     Step::More => break,
                     Step::Done { consumed, fault, .. } => {
                         talk.faults.extend(fault);

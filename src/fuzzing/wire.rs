@@ -181,6 +181,8 @@ fn pairs_of(event: &Event<'_>) -> Vec<String> {
         (Key::Group, event.group),
         (Key::Role, event.role),
         (Key::Call, event.call),
+        (Key::ToTag, event.to_tag),
+        (Key::FromTag, event.from_tag),
     ];
     pairs.extend(optional.into_iter().filter_map(|(key, value)| Some((key, value?.as_str()))));
     let closed = event.attributes.iter().chain(once((Key::Via, event.via.name())));

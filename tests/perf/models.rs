@@ -174,6 +174,8 @@ impl Draft {
             call: None,
             lease_seconds: None,
             pause_reason: None,
+            to_tag: None,
+            from_tag: None,
             attributes: AttributeSet::EMPTY,
         }
     }

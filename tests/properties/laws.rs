@@ -328,6 +328,8 @@ fn barring_unassigned_logins_ends_no_session_and_opens_no_queue() {
             role: None,
             call: None,
             pause_reason: None,
+            to_tag: None,
+            from_tag: None,
             lease_seconds: None,
             attributes: AttributeSet::EMPTY,
         };

@@ -111,6 +111,8 @@ pub(crate) fn all_events(model: &models::Model, compiled: &Model, actor: &'stati
             role: None,
             call: None,
             pause_reason: None,
+            to_tag: None,
+            from_tag: None,
             lease_seconds: None,
             attributes: AttributeSet::EMPTY,
         }];

@@ -481,9 +481,9 @@ fn follow(
 /// Asks in the bytes of the line dialect, and reads the bytes that come back.
 fn through_the_line(gate: &Gate, asked: &Asked, now: Moment, scratch: &mut QueueSet) -> Result<Heard, String> {
     let line = asked.line("Q7");
-    let mut output = vec![];
+    let (mut room, mut output) = (vec![], vec![]);
     let mut dialect = Line::new(None);
-    let Step::Ask { consumed, event, id } = dialect.next(line.as_bytes(), &mut output) else {
+    let Step::Ask { consumed, event, id } = dialect.next(line.as_bytes(), &mut room, &mut output) else {
         return Err(format!("DIFFERENT BYTES\n{line:?} is no question"));
     };
     if consumed != line.len() || event != asked.event() {
@@ -506,9 +506,9 @@ fn through_the_line(gate: &Gate, asked: &Asked, now: Moment, scratch: &mut Queue
 /// Asks as Asterisk does, and reads the variables that come back.
 fn through_fastagi(gate: &Gate, asked: &Asked, now: Moment, scratch: &mut QueueSet) -> Result<Heard, String> {
     let environment = asked.environment();
-    let mut output = vec![];
+    let (mut room, mut output) = (vec![], vec![]);
     let mut dialect = FastAgi::new();
-    let Step::Ask { consumed, event, id } = dialect.next(environment.as_bytes(), &mut output) else {
+    let Step::Ask { consumed, event, id } = dialect.next(environment.as_bytes(), &mut room, &mut output) else {
         return Err(format!("DIFFERENT BYTES\n{environment:?} is no question"));
     };
     if consumed != environment.len() || event != asked.event() {

@@ -21,6 +21,7 @@ mod support;
 /// The organization that the rules are told about.
 mod office;
 
+mod all_keys;
 mod asterisk_link;
 mod captures;
 mod check;
@@ -29,6 +30,7 @@ mod explain;
 mod fastagi;
 mod feature_codes;
 mod first_minute;
+mod freeswitch;
 mod garbage;
 mod kept_access;
 mod leases;
@@ -44,4 +46,3 @@ mod stop;
 mod supervision;
 mod supervisor_login;
 mod tenants;
-mod unbuilt;
