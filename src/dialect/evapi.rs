@@ -6,8 +6,8 @@
 //! ```
 //!
 //! `idx` and `lbl` name the suspended transaction: the answer carries them back, out of our own numbers. A message
-//! without both cannot be answered, so nothing is done for it. Every answer is one whole netstring; a message that is no
-//! netstring ends the connection.
+//! without both cannot be answered, so nothing is done for it. Every answer is one whole netstring; a message that is
+//! no netstring ends the connection.
 
 use serde::Serialize;
 use serde_json::value::RawValue;

@@ -1,10 +1,10 @@
-//! FreeSWITCH's outbound socket: FreeSWITCH dials us, is told `connect`, describes its channel in a block of
-//! `Name: value` lines, and runs the commands it gets back.
+//! FreeSWITCH's outbound socket: FreeSWITCH dials us, is told `connect`, describes its channel in a block of `Name:
+//! value` lines, and runs the commands it gets back.
 //!
-//! The question stands in channel variables, `qw_org`, `qw_digits` and so on; the actor is the authenticated user, never
-//! the caller id, and never a variable of the question. Values are URL-encoded. The answer is one short write: one
-//! `multiset` of all variables, the verdict last, then `exit`, after which FreeSWITCH says goodbye and goes on in its
-//! dialplan. Short, because FreeSWITCH reads byte by byte; only fixed tokens and names from the tables, because it
+//! The question stands in channel variables, `qw_org`, `qw_digits` and so on; the actor is the authenticated user,
+//! never the caller id, and never a variable of the question. Values are URL-encoded. The answer is one short write:
+//! one `multiset` of all variables, the verdict last, then `exit`, after which FreeSWITCH says goodbye and goes on in
+//! its dialplan. Short, because FreeSWITCH reads byte by byte; only fixed tokens and names from the tables, because it
 //! expands what it is told. Our side stays open until FreeSWITCH has ended its own.
 
 use percent_encoding::percent_decode;

@@ -34,11 +34,11 @@ pub(super) fn read(input: &[u8]) -> Frame<'_> {
     let malformed = Frame::Broken(ErrorReason::Malformed);
     let digits = input.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let length = input.get(..digits).unwrap_or_default();
-    if length.len() > LENGTH_DIGITS_MAX {
-        return Frame::Broken(ErrorReason::TooLong);
-    }
     if length.len() > 1 && length.first() == Some(&b'0') {
         return malformed;
+    }
+    if length.len() > LENGTH_DIGITS_MAX {
+        return Frame::Broken(ErrorReason::TooLong);
     }
     let bytes = length
         .iter()
@@ -108,6 +108,7 @@ mod tests {
             (b"12:hello world!", Frame::More),
             (b"00:,", malformed),
             (b"02:{},", malformed),
+            (b"00000:", malformed),
             (b":,", malformed),
             (b",", malformed),
             (b" 2:{},", malformed),

@@ -135,13 +135,13 @@ impl Listeners {
             let (_, path) = listener.as_ref()?;
             Some(Bound { name, place: Place::Socket(path.clone()) })
         };
-        let dialects = self.dialects.iter().map(|(_, name, listener)| tcp(name, listener));
-        let others = [
-            unix("line_unix", &self.line_unix),
-            self.admin.as_ref().and_then(|listener| tcp("admin", listener)),
-            unix("admin_unix", &self.admin_unix),
-        ];
-        dialects.chain(others).flatten().collect()
+        let admin = self.admin.as_ref().and_then(|listener| tcp("admin", listener));
+        let (line, others): (Vec<_>, Vec<_>) =
+            self.dialects.iter().partition(|(label, _, _)| *label == DialectLabel::Line);
+        let line = line.into_iter().filter_map(|(_, name, listener)| tcp(name, listener));
+        let others = others.into_iter().filter_map(|(_, name, listener)| tcp(name, listener));
+        let line = line.chain(unix("line_unix", &self.line_unix));
+        line.chain(others).chain(admin).chain(unix("admin_unix", &self.admin_unix)).collect()
     }
 
     pub(super) fn serve(

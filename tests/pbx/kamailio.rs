@@ -1,6 +1,6 @@
 //! Given a real Kamailio with the shipped configuration, when somebody comes to a door, a code, `Join`, `Replaces`, a
-//! REFER, a SUBSCRIBE, then the sidecar is asked as it stands there, both ways of asking say the same, and nothing passes
-//! without a verdict.
+//! REFER, a SUBSCRIBE, then the sidecar is asked as it stands there, both ways of asking say the same, and nothing
+//! passes without a verdict.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -168,7 +168,7 @@ fn nothing_but_a_whole_allow_opens_a_door() {
     for way in Way::BOTH {
         let edge = Edge::without_sidecar(way);
         let mut impostor = Impostor::sit(&edge);
-        let answers: [(&str, fn(&str) -> Vec<Vec<u8>>, u16); 6] = [
+        let answers: [(&str, Answer, u16); 6] = [
             ("garbage", |_| vec![b"\0\xffHELLO not a frame\r\n".to_vec()], 503),
             ("an error", |name| vec![frame(&format!(r#"{{{name},"error":{{"code":-32000,"message":"x"}}}}"#))], 503),
             ("no verdict", |name| vec![frame(&format!(r#"{{{name},"result":{{}}}}"#))], 503),
@@ -228,6 +228,9 @@ fn a_cancel_ends_the_wait() {
         assert!(edge.pbx.heard("INVITE").is_empty(), "{way:?}: the late verdict opened something");
     }
 }
+
+/// The pieces of an answer to the question of this name.
+type Answer = fn(&str) -> Vec<Vec<u8>>;
 
 fn frame(payload: &str) -> Vec<u8> {
     format!("{}:{payload},", payload.len()).into_bytes()
@@ -305,7 +308,7 @@ impl Impostor {
         status
     }
 
-    fn answers(&mut self, edge: &Edge, answer: fn(&str) -> Vec<Vec<u8>>) -> u16 {
+    fn answers(&mut self, edge: &Edge, answer: Answer) -> u16 {
         self.play(edge, |name| Some(answer(name)))
     }
 

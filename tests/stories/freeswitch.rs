@@ -1,6 +1,6 @@
-//! Given FreeSWITCH at its listener, played by a script that does what a real 1.11.1 did in the lab (`exchanges/`,
+//! Given FreeSWITCH at its listener, played by a script that does what a real 1.11.1 did in the lab (`captures/`,
 //! everything from FreeSWITCH to us, one connection a file), then it is told `connect`, gets one answer out of fixed
-//! words and names from the tables, and `exit`; and whatever else may sit there instead of it, nothing else is ever said.
+//! words and names from the tables, and `exit`; and whatever else may sit there, nothing else is ever said.
 
 use std::collections::HashMap;
 use std::fs;
@@ -120,7 +120,7 @@ struct Exchange {
 
 impl Exchange {
     fn all() -> Vec<Self> {
-        let files = fs::read_dir(project().join("tests/stories/exchanges")).unwrap();
+        let files = fs::read_dir(project().join("tests/stories/freeswitch/captures")).unwrap();
         let mut exchanges: Vec<Self> = files
             .map(|file| {
                 let path = file.unwrap().path();

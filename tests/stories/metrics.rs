@@ -307,7 +307,7 @@ fn the_admin_listener_says_how_it_goes_and_changes_nothing() {
     let printed = sidecar.banner.iter().filter_map(|line| line.strip_prefix("listening "));
     let printed: BTreeSet<String> = printed.map(|place| place.replace("http://", "")).collect();
     assert_eq!(told, printed, "the ports that were bound, in both places");
-    assert_eq!(told.len(), 5);
+    assert_eq!(told.len(), 7);
     assert!(!told.iter().any(|place| place.ends_with(":0")), "{told:?}");
     assert_eq!(status["policy"], serde_json::json!({"revision": 1, "organizations": 1, "queues": 4, "users": 13}));
     assert_eq!(status["pid"], sidecar.id());

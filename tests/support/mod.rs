@@ -398,6 +398,22 @@ impl SwitchPeer {
     }
 }
 
+/// The payload of the next netstring.
+pub fn netstring(stream: &mut impl Read) -> String {
+    let (mut length, mut byte) = (String::new(), [0]);
+    loop {
+        stream.read_exact(&mut byte).unwrap();
+        if byte == *b":" {
+            break;
+        }
+        length.push(char::from(byte[0]));
+    }
+    let mut payload = vec![0; length.parse::<usize>().expect(&length) + 1];
+    stream.read_exact(&mut payload).unwrap();
+    assert_eq!(payload.pop(), Some(b','));
+    String::from_utf8(payload).unwrap()
+}
+
 /// Waits for something to become true.
 pub fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
