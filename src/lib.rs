@@ -16,8 +16,8 @@
 //! - [`policy`]: what may be. [`policy::decide`] is the pure function that all of this is for.
 //! - [`sessions`]: what is now (login sessions, supervisions, calls), and the store that keeps login sessions.
 //! - [`config`]: TOML to settings and policy, every problem at once.
-//! - [`gate`]: the one door, where a decision changes state; its ledger takes changes to the store, and its journal tells
-//!   of them.
+//! - [`gate`]: the one door, where a decision changes state; its ledger takes changes to the store, and its journal
+//!   tells of them.
 //! - [`observe`]: the metrics.
 //! - [`ami`]: the links to Asterisks, which remove the members whose sessions ended.
 //! - [`server`], [`reload`]: sockets, and a new policy beside the old.
