@@ -315,7 +315,8 @@ fn the_admin_listener_says_how_it_goes_and_changes_nothing() {
     assert_eq!(status["last_reload"]["successful"], true);
     let mut client: LineClient<_> = sidecar.line();
     assert_eq!(client.ask("ping"), "pong");
-    assert_eq!(sidecar.status()["connections"], serde_json::json!({"line": 1, "fastagi": 0}));
+    let connections = serde_json::json!({"line": 1, "fastagi": 0, "freeswitch": 0, "jsonrpc": 0, "evapi": 0});
+    assert_eq!(sidecar.status()["connections"], connections);
 }
 
 /// Given peers of the admin listener that connect and say nothing, when an operator asks, then the answer comes:
