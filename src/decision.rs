@@ -147,6 +147,12 @@ closed_list! {
         CallWhisper = "call.whisper",
         /// `call.barge`
         CallBarge = "call.barge",
+        /// `call.join`
+        CallJoin = "call.join",
+        /// `call.replace`
+        CallReplace = "call.replace",
+        /// `call.watch`
+        CallWatch = "call.watch",
         /// `call.outbound`
         CallOutbound = "call.outbound",
         /// `call.direct_in`

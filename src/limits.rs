@@ -75,6 +75,14 @@ pub const AMI_LINE_BYTES_MAX: usize = 4 * 1024;
 pub const AMI_MESSAGE_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of one value that is sent to AMI.
 pub const AMI_VALUE_BYTES_MAX: usize = 128;
+/// Bytes of one FreeSWITCH header block, its empty line included; about 4 KiB are usual.
+pub const FREESWITCH_BLOCK_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of one reply line from FreeSWITCH after the verdict; a longer one ends the connection.
+pub const FREESWITCH_REPLY_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of the JSON in one netstring from Kamailio.
+pub const NETSTRING_BYTES_MAX: usize = 4_096;
+/// Bytes of the id of a JSON-RPC request, as it is written.
+pub const JSONRPC_ID_BYTES_MAX: usize = 64;
 /// Bytes of answers that wait for one peer to read them; reading from it stops above this.
 pub const ANSWER_BUFFER_BYTES_MAX: usize = 256 * 1024;
 /// Bytes that one read may add to a connection's buffer.
@@ -92,6 +100,12 @@ pub const CONNECTIONS_DEFAULT: usize = 10_000;
 pub const REFUSALS_AT_ONCE_MAX: usize = 1_024;
 /// Connections that wait to be accepted. Large, because Asterisk waits 2 s for a dropped SYN.
 pub const LISTEN_BACKLOG: u32 = 4_096;
+/// Kamailios that are dialed.
+pub const EVAPI_PEERS_MAX: usize = 64;
+/// Bytes of answers that wait for a Kamailio that we dialed; above this it hears that we are busy.
+pub const EVAPI_BUSY_BYTES: usize = 64 * 1024;
+/// Bytes of one write to a Kamailio that we dialed: whole netstrings, fewer bytes than Kamailio reads at once.
+pub const EVAPI_WRITE_BYTES_MAX: usize = 16 * 1024;
 /// Login sessions of one user.
 pub const LOGINS_PER_USER_MAX: usize = QUEUES_PER_USER_MAX;
 /// Login sessions of one organization.
@@ -131,6 +145,12 @@ pub const LEASE_SECONDS_MAX: u32 = 31 * 24 * 3_600;
 pub const FRAME_TIMEOUT: Duration = Duration::from_secs(2);
 /// From the verdict to the peer's end of the connection, for dialects that ask once a connection.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Before a Kamailio that cannot be reached is dialed again, the first time; each further time twice as long.
+pub const REDIAL_PAUSE_MIN: Duration = Duration::from_millis(50);
+/// Before a Kamailio that cannot be reached is dialed again, at most.
+pub const REDIAL_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// For a Kamailio that is dialed to accept.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// A peer that does not read its answers is cut off after this.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// From SIGTERM to the end of the last connection.
@@ -189,6 +209,11 @@ const _: () = {
     assert!(QUEUES_PER_USER_MAX * (NUMBER_DIGITS_MAX + 1) + 64 < AGI_COMMAND_BYTES_MAX, "QW_QUEUES fits one command");
     assert!(LINE_BYTES_MAX < READ_BUFFER_BYTES_MAX, "a whole line fits the read buffer");
     assert!(AGI_ENVIRONMENT_BYTES_MAX < READ_BUFFER_BYTES_MAX, "a whole environment fits the read buffer");
+    assert!(NETSTRING_BYTES_MAX < READ_BUFFER_BYTES_MAX, "a whole netstring fits the read buffer");
+    assert!(EVAPI_WRITE_BYTES_MAX < 32_768, "Kamailio reads a whole write at once");
+    assert!(EVAPI_BUSY_BYTES < ANSWER_BUFFER_BYTES_MAX, "a busy Kamailio is told so before it is cut off");
+    assert!(QUEUES_PER_USER_MAX * (NUMBER_DIGITS_MAX + 3) + 512 < EVAPI_WRITE_BYTES_MAX, "an answer fits one write");
+    assert!(FREESWITCH_BLOCK_BYTES_MAX < ANSWER_BUFFER_BYTES_MAX, "what one peer says costs less than what it hears");
     assert!(ID_BYTES_MAX <= VALUE_BYTES_MAX, "every id can be asked for");
     assert!(AMI_PATTERN_BYTES_MAX + NUMBER_DIGITS_MAX <= AMI_VALUE_BYTES_MAX, "every interface can be sent");
     assert!(AMI_USERNAME_BYTES_MAX <= AMI_VALUE_BYTES_MAX, "every user name can be sent");

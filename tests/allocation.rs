@@ -84,6 +84,7 @@ const NOW: Moment = Moment { wall: UnixSeconds(1_000_000), uptime_ms: 1 };
 /// A gate with the demo organization, and the buffers of one connection.
 struct Connection {
     gate: Gate,
+    room: Vec<u8>,
     output: Vec<u8>,
     scratch: QueueSet,
 }
@@ -92,14 +93,14 @@ impl Connection {
     fn new() -> Self {
         let gate = Gate::default();
         drop(gate.publish(config::load(Folder::demo().path(), &Policy::default()).unwrap().policy));
-        Self { gate, output: Vec::with_capacity(4_096), scratch: QueueSet::new() }
+        Self { gate, room: Vec::with_capacity(4_096), output: Vec::with_capacity(4_096), scratch: QueueSet::new() }
     }
 
     /// Answers one question; the answer stands in `output` until the next.
     fn answer(&mut self, dialect: &mut impl Dialect, question: &[u8]) {
         self.output.clear();
-        if let Step::Ask { event, id, .. } = dialect.next(question, &mut self.output) {
-            let Self { gate, output, scratch } = self;
+        let Self { gate, room, output, scratch } = self;
+        if let Step::Ask { event, id, .. } = dialect.next(question, room, output) {
             gate.ask(&event, NOW, scratch, |outcome, _| dialect.answer(id, &outcome, output));
         }
     }

@@ -182,10 +182,7 @@ async fn take_up(loaded: Loaded, house: &House) {
     let at_unix_seconds = house.clock.now().wall.0;
     let problems = Problems::default();
     let status = ReloadStatus { successful: true, at_unix_seconds, problems, warnings, restart_needed };
-    for feature in &loaded.not_built_yet {
-        tracing::warn!(feature, "configured, but not built yet");
-    }
-    house.note_success(status, loaded.not_built_yet);
+    house.note_success(status);
 }
 
 /// Says where the house listens, and one line to try.

@@ -34,8 +34,6 @@ pub struct Loaded {
     pub policy: Policy,
     /// What is allowed but probably not meant.
     pub warnings: Problems,
-    /// What the folder asks for that this version does not do yet.
-    pub not_built_yet: Vec<String>,
 }
 
 /// Reads `queuewarden.toml` alone, for a command that only has to find the sidecar.
@@ -100,8 +98,7 @@ pub fn load(folder: &Path, previous: &Policy) -> Result<Loaded, Problems> {
                 warnings.borrow_mut().add(problem.help("every question will be denied with unknown_organization"));
             }
             let policy = Policy::new(previous.revision.saturating_add(1), organizations);
-            let not_built_yet = process.not_built_yet();
-            Ok(Loaded { process, policy, warnings: warnings.into_inner(), not_built_yet })
+            Ok(Loaded { process, policy, warnings: warnings.into_inner() })
         }
         _ => Err(problems),
     }

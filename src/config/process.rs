@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use crate::config::asterisk::{self, AmiSettings, Named};
 use crate::config::problem::Problems;
 use crate::config::reader::{Located, Section, Source};
-use crate::limits::{CONNECTIONS_DEFAULT, CONNECTIONS_MAX, TOKEN_BYTES_MAX, TOML_FILE_BYTES_MAX};
+use crate::dialect::DialectLabel;
+use crate::limits::{CONNECTIONS_DEFAULT, CONNECTIONS_MAX, EVAPI_PEERS_MAX, TOKEN_BYTES_MAX, TOML_FILE_BYTES_MAX};
 use crate::telephony::Token;
 
 /// What the file of the process says.
@@ -35,18 +36,12 @@ pub(super) struct Read {
 /// Where to listen; `None` is off.
 #[derive(Clone, Debug)]
 pub struct Listen {
-    /// The line dialect, TCP.
-    pub line: Option<SocketAddr>,
+    /// The dialects over TCP: each with its key and its address.
+    pub dialects: Vec<(DialectLabel, &'static str, Option<SocketAddr>)>,
     /// The line dialect, a Unix socket.
     pub line_unix: Option<PathBuf>,
     /// The secret that a line peer has to present; `None`: none is needed, and any is refused.
     pub line_token: Option<Secret>,
-    /// FastAGI.
-    pub fastagi: Option<SocketAddr>,
-    /// FreeSWITCH's outbound socket.
-    pub freeswitch: Option<SocketAddr>,
-    /// Kamailio's JSON-RPC.
-    pub kamailio: Option<SocketAddr>,
     /// Operators and Prometheus, HTTP over TCP.
     pub admin: Option<SocketAddr>,
     /// Operators, HTTP over a Unix socket.
@@ -97,6 +92,14 @@ impl std::fmt::Debug for Secret {
 
 const OFF: &str = "off";
 
+/// The dialects over TCP: the key of each, and the port of those that are on unless they are turned off.
+const DIALECTS: &[(DialectLabel, &str, Option<u16>)] = &[
+    (DialectLabel::Line, "line", Some(4571)),
+    (DialectLabel::FastAgi, "fastagi", Some(4573)),
+    (DialectLabel::FreeSwitch, "freeswitch", None),
+    (DialectLabel::JsonRpc, "kamailio", None),
+];
+
 pub(super) fn read(folder: &Path, problems: &RefCell<Problems>, warnings: &mut Problems) -> Option<Read> {
     let source = match Source::read(&folder.join("queuewarden.toml"), TOML_FILE_BYTES_MAX) {
         Ok(source) => source,
@@ -114,7 +117,7 @@ pub(super) fn read(folder: &Path, problems: &RefCell<Problems>, warnings: &mut P
     let connections_max = read_connections_max(root.section("limits"));
     let (mut evapi, mut asterisk_ami, mut named) = (vec![], vec![], vec![]);
     if let Some(mut section) = root.section("connect") {
-        evapi = read_evapi(&mut section);
+        evapi = read_evapi(&mut section, warnings);
         (asterisk_ami, named) = asterisk::read(section.sections("asterisk_ami"), folder, warnings);
         section.finish();
     }
@@ -127,24 +130,21 @@ fn read_listen(section: Option<Section<'_>>, folder: &Path, warnings: &mut Probl
         SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), port)
     }
     let mut listen = Listen {
-        line: Some(loopback(4571)),
+        dialects: DIALECTS.iter().map(|&(label, key, port)| (label, key, port.map(loopback))).collect(),
         line_unix: None,
         line_token: None,
-        fastagi: Some(loopback(4573)),
-        freeswitch: None,
-        kamailio: None,
         admin: Some(loopback(9471)),
         admin_unix: None,
     };
     let Some(mut section) = section else { return listen };
     listen.line_token = read_token(&mut section, folder);
     let guarded = listen.line_token.is_some();
-    listen.line = read_address(&mut section, "line", listen.line, guarded, warnings);
+    for (label, key, address) in &mut listen.dialects {
+        let guarded = guarded && *label == DialectLabel::Line;
+        *address = read_address(&mut section, key, *address, guarded, warnings);
+    }
     let socket = |path: Located<&str>| (path.value != OFF).then(|| folder.join(path.value));
     listen.line_unix = section.string("line_unix").and_then(socket);
-    listen.fastagi = read_address(&mut section, "fastagi", listen.fastagi, false, warnings);
-    listen.freeswitch = read_address(&mut section, "freeswitch", None, false, warnings);
-    listen.kamailio = read_address(&mut section, "kamailio", None, false, warnings);
     listen.admin = read_address(&mut section, "admin", listen.admin, false, warnings);
     listen.admin_unix = section.string("admin_unix").and_then(socket);
     section.finish();
@@ -230,11 +230,24 @@ fn read_connections_max(section: Option<Section<'_>>) -> usize {
     connections.and_then(|connections| usize::try_from(connections).ok()).unwrap_or(CONNECTIONS_DEFAULT)
 }
 
-fn read_evapi(section: &mut Section<'_>) -> Vec<SocketAddr> {
-    let mut addresses = vec![];
+fn read_evapi(section: &mut Section<'_>, warnings: &mut Problems) -> Vec<SocketAddr> {
+    let mut addresses: Vec<SocketAddr> = vec![];
     for text in section.strings("evapi") {
-        match text.value.parse() {
-            Ok(address) => addresses.push(address),
+        match text.value.parse::<SocketAddr>() {
+            Ok(address) if addresses.contains(&address) => {
+                section.report(&text.span, format!("`evapi` lists {address} twice"));
+            }
+            Ok(_) if addresses.len() == EVAPI_PEERS_MAX => {
+                section.report(&text.span, format!("`evapi` may list {EVAPI_PEERS_MAX} Kamailios at most"));
+            }
+            Ok(address) => {
+                if !address.ip().is_loopback() {
+                    let message = format!("`evapi` dials {address}, and nobody proves there to be Kamailio");
+                    let help = "evapi has no password: dial 127.0.0.1, or let a firewall see to it";
+                    warnings.add(section.source.problem(text.span.clone(), message).help(help));
+                }
+                addresses.push(address);
+            }
             Err(_) => section.report(&text.span, "`evapi` must list addresses and ports, like \"127.0.0.1:8448\""),
         }
     }
@@ -242,25 +255,16 @@ fn read_evapi(section: &mut Section<'_>) -> Vec<SocketAddr> {
 }
 
 impl ProcessSettings {
-    /// What the file asks for that this version does not do yet, as an operator reads it.
-    pub(super) fn not_built_yet(&self) -> Vec<String> {
-        let asked = [
-            (self.listen.freeswitch.is_some(), "[listen] freeswitch: the FreeSWITCH dialect is not built yet"),
-            (self.listen.kamailio.is_some(), "[listen] kamailio: the Kamailio dialect is not built yet"),
-            (!self.evapi.is_empty(), "[connect] evapi: the Kamailio dial-in is not built yet"),
-        ];
-        asked.into_iter().filter(|(asked, _)| *asked).map(|(_, text)| text.to_owned()).collect()
-    }
-
     /// Whether `self` and `other` differ in what only a restart brings: listeners, links, the state folder. Secrets are
     /// taken up without one.
     #[must_use]
     pub fn needs_restart_for(&self, other: &Self) -> bool {
         let ports = |settings: &Self| {
             let listen = &settings.listen;
-            let addresses = [listen.line, listen.fastagi, listen.freeswitch, listen.kamailio, listen.admin];
             (
-                addresses,
+                listen.dialects.clone(),
+                listen.admin,
+                settings.evapi.clone(),
                 listen.line_unix.clone(),
                 listen.admin_unix.clone(),
                 settings.state.clone(),

@@ -108,7 +108,7 @@ impl Dialect for Line {
         DialectLabel::Line
     }
 
-    fn next<'buf>(&mut self, input: &'buf [u8], output: &mut Vec<u8>) -> Step<'buf> {
+    fn next<'buf>(&mut self, input: &'buf [u8], _room: &'buf mut Vec<u8>, output: &mut Vec<u8>) -> Step<'buf> {
         if self.finished {
             return Step::Done { consumed: input.len(), fault: None, after: After::Finish };
         }
@@ -287,7 +287,7 @@ mod tests {
     fn talk(line: &mut Line, mut input: &[u8]) -> String {
         let mut output = vec![];
         loop {
-            match line.next(input, &mut output) {
+            match line.next(input, &mut vec![], &mut output) {
                 Step::More => return String::from_utf8(output).unwrap(),
                 Step::Ask { consumed, id, .. } => {
                     write(&mut output, &[id, b" ?\n"]);

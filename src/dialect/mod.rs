@@ -6,9 +6,14 @@
 
 #![deny(clippy::as_conversions, clippy::arithmetic_side_effects)]
 
+pub mod evapi;
 pub mod fastagi;
 pub mod fields;
+pub mod freeswitch;
+mod json;
+pub mod jsonrpc;
 pub mod line;
+mod netstring;
 pub mod pins;
 
 use crate::decision::{ErrorReason, Outcome};
@@ -22,6 +27,12 @@ closed_list! {
         Line = "line",
         /// Asterisk's FastAGI.
         FastAgi = "fastagi",
+        /// FreeSWITCH's outbound socket.
+        FreeSwitch = "freeswitch",
+        /// Kamailio's `janssonrpcc`: JSON-RPC 2.0 in netstrings.
+        JsonRpc = "jsonrpc",
+        /// Kamailio's `evapi`, which we dial.
+        Evapi = "evapi",
     }
 }
 
@@ -103,10 +114,15 @@ pub trait Dialect: Send {
     /// Its label in metrics.
     fn label(&self) -> DialectLabel;
 
-    /// Says what `input` begins with; what it answers by itself is appended to `output`.
-    fn next<'buf>(&mut self, input: &'buf [u8], output: &mut Vec<u8>) -> Step<'buf>;
+    /// Appends what the peer has to hear before it says anything.
+    fn greet(&mut self, _output: &mut Vec<u8>) {}
 
-    /// Appends the answer to a question.
+    /// Says what `input` begins with; what it answers by itself is appended to `output`. `room` is for values that do
+    /// not stand in the input as they are meant: a dialect that has to decode them overwrites what is there.
+    fn next<'buf>(&mut self, input: &'buf [u8], room: &'buf mut Vec<u8>, output: &mut Vec<u8>) -> Step<'buf>;
+
+    /// Appends the answer to a question. It may be asked for more than one answer to the same question, of which one is
+    /// sent, so it does nothing that the next answer would not undo.
     fn answer(&mut self, id: &[u8], outcome: &Outcome<'_>, output: &mut Vec<u8>) -> After;
 
     /// Appends a notice for a peer that watches; only dialects that say [`Step::Watch`] are asked to.

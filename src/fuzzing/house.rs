@@ -93,12 +93,12 @@ impl House {
         mut check: impl FnMut(&[u8], &Event<'_>),
     ) -> Talk<D> {
         let mut talk = Talk { dialect, output: vec![], consumed: 0, questions: 0, faults: vec![] };
-        let mut scratch = QueueSet::new();
+        let (mut scratch, mut room) = (QueueSet::new(), vec![]);
         for &end in ends {
             while talk.consumed < end {
                 let unread = &data[talk.consumed..end];
                 let written = talk.output.len();
-                let taken = match talk.dialect.next(unread, &mut talk.output) {
+                let taken = match talk.dialect.next(unread, &mut room, &mut talk.output) {
                     Step::More => break,
                     Step::Done { consumed, fault, .. } => {
                         talk.faults.extend(fault);
@@ -132,7 +132,7 @@ impl House {
         talk
     }
 
-    fn log_everybody_out(&self) {
+    pub(super) fn log_everybody_out(&self) {
         if self.gate.counts() == Counts::default() {
             return;
         }
@@ -241,16 +241,16 @@ impl House {
         assert!(target.is_empty() || verdict == "ALLOW", "{answer:?}");
     }
 
-    fn has_action(&self, name: &str) -> bool {
+    pub(super) fn has_action(&self, name: &str) -> bool {
         let is_word = Token::parse(name.as_bytes()).is_some();
         is_word && self.policy.organizations().any(|tenant| tenant.model.action_named(name).is_some())
     }
 
-    fn has_queue(&self, number: &str) -> bool {
+    pub(super) fn has_queue(&self, number: &str) -> bool {
         self.policy.organizations().any(|tenant| tenant.directory.queues().any(|(_, queue)| &*queue.number == number))
     }
 
-    fn has_extension(&self, extension: &str) -> bool {
+    pub(super) fn has_extension(&self, extension: &str) -> bool {
         let has = |Organization { directory, .. }: &Organization| {
             directory.users().any(|user| directory.extension(user) == extension)
         };

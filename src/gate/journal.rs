@@ -128,6 +128,13 @@ impl Journal {
         self.locked().last
     }
 
+    /// The revision before the oldest change that is held: what to look from to see all of them.
+    #[must_use]
+    pub fn before_oldest(&self) -> u64 {
+        let held = self.locked();
+        held.last.saturating_sub(held.entries.len() as u64)
+    }
+
     /// An empty journal that goes on from this revision.
     #[must_use]
     fn after_revision(last: u64) -> Self {
@@ -220,6 +227,7 @@ mod tests {
         journal.write((0..all).map(notice));
         assert_eq!(revisions(&journal, 9), Err(RevisionGone));
         assert_eq!(revisions(&journal, 10).unwrap().len(), JOURNAL_NOTICES_MAX);
+        assert_eq!(journal.before_oldest(), 10);
         let resumed = Journal::after_revision(41);
         assert_eq!(revisions(&resumed, 40), Err(RevisionGone), "of an earlier process");
         resumed.write([notice(1)]);

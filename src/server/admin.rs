@@ -30,7 +30,7 @@ use crate::limits::{
 };
 use crate::observe::metrics::Gauges;
 use crate::policy::survey::{Asked, Given, Survey};
-use crate::server::{Bound, House, ReloadReport};
+use crate::server::{Bound, House};
 
 /// The media type of Prometheus' text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -106,7 +106,6 @@ async fn status(State(desk): State<Arc<Desk>>) -> Json<serde_json::Value> {
         .iter()
         .filter_map(|&dialect| Some((dialect.name().to_owned(), house.metrics.of(dialect)?.connections().into())))
         .collect();
-    let ReloadReport { status: last_reload, not_built_yet } = house.last_reload();
     let store = match house.settings.state.store {
         Store::Disk => "disk",
         Store::Memory => "memory",
@@ -123,13 +122,12 @@ async fn status(State(desk): State<Arc<Desk>>) -> Json<serde_json::Value> {
             "queues": sum(|organization| organization.directory.queues().count()),
             "users": sum(|organization| organization.directory.users().count()),
         },
-        "last_reload": last_reload,
+        "last_reload": house.last_reload(),
         "listeners": listeners,
         "connections": connections,
         "connections_limit": house.settings.connections_max,
         "state": { "store": store, "folder": house.settings.state.folder, "durable": house.gate.is_durable(),
             "healthy": house.gate.store_is_healthy() },
-        "not_built_yet": not_built_yet,
     }))
 }
 

@@ -43,6 +43,11 @@ where
     // A token of this connection's own: waiting on the shared one would make all connections share its lock.
     let drain = drain.child_token();
     let mut drained = pin!(drain.cancelled());
+    dialect.greet(&mut output);
+    match write(&mut stream, &output).await {
+        Written::Yes => output.clear(),
+        Written::Failed | Written::Late => return,
+    }
     loop {
         let read = match read_more(&mut stream, &mut input, patience, waiting_since, drained.as_mut()).await {
             Read::Some => Instant::now(),
@@ -63,7 +68,8 @@ where
         let leaving;
         // Everything that was read is answered, in turns that let other connections run in between.
         loop {
-            let mut turn = answer_all(&mut dialect, &mut input, &mut output, house, metrics, &mut scratch);
+            let mut turn =
+                answer_all(&mut dialect, &mut input, &mut output, house, metrics, &mut scratch, Mood::Willing);
             if let Some(first) = turn.held.first() {
                 // What came before the first answer that has to wait does not wait with it.
                 let ready = first.at.start;
@@ -164,37 +170,48 @@ async fn read_more<S: AsyncRead + Unpin>(
 }
 
 /// What became of one turn.
-struct Turn {
+pub(super) struct Turn {
     /// Bytes were taken from the input.
-    progress: bool,
+    pub(super) progress: bool,
     /// The turn ended at a bound; there may be more to answer.
-    unfinished: bool,
-    after: After,
+    pub(super) unfinished: bool,
+    pub(super) after: After,
     /// The answers that have to wait for the disk, in order.
-    held: Vec<Held>,
+    pub(super) held: Vec<Held>,
     /// The peer asks nothing more, and wants to be told.
     watch: Option<Watch>,
 }
 
+/// Whether questions are decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mood {
+    /// They are.
+    Willing,
+    /// Too many answers wait for the peer already: it hears `overload`.
+    Busy,
+}
+
 /// Answers what the input holds, up to the bounds of one turn.
-fn answer_all<D: Dialect>(
+pub(super) fn answer_all<D: Dialect>(
     dialect: &mut D,
     input: &mut BytesMut,
     output: &mut Vec<u8>,
     house: &House,
     metrics: &DialectMetrics,
     scratch: &mut QueueSet,
+    mood: Mood,
 ) -> Turn {
     let mut turn = Turn { progress: false, unfinished: false, after: After::Continue, held: vec![], watch: None };
     let mut taken = 0_usize;
     let now = house.clock.now();
+    let mut room = vec![];
     for questions in 0..QUESTIONS_PER_TURN_MAX {
         let started = (questions == 0).then(Instant::now);
         let rest = input.get(taken..).unwrap_or_default();
         if rest.is_empty() {
             break;
         }
-        match dialect.next(rest, output) {
+        match dialect.next(rest, &mut room, output) {
             Step::More => break,
             Step::Done { consumed, fault, after } => {
                 taken = taken.saturating_add(consumed);
@@ -215,6 +232,10 @@ fn answer_all<D: Dialect>(
                         turn.after = dialect.answer(id, &outcome, output);
                     }
                 }
+            }
+            Step::Ask { consumed, id, .. } if mood == Mood::Busy => {
+                taken = taken.saturating_add(consumed);
+                turn.after = deny(dialect, DenyReason::Overload, id, output, house, metrics);
             }
             Step::Ask { consumed, event, id } => {
                 taken = taken.saturating_add(consumed);
@@ -265,17 +286,7 @@ fn answer<D: Dialect>(
     }));
     asked.unwrap_or_else(|_| {
         output.truncate(written);
-        let outcome = Outcome::Decided(Answer {
-            reason: Reason::Deny(DenyReason::Internal),
-            action: None,
-            label: ActionLabel::Control,
-            queues: AnswerQueues::None,
-            target: None,
-            mode: None,
-            revision: house.gate.policy().revision,
-        });
-        count(&outcome, dialect, house, metrics);
-        (dialect.answer(id, &outcome, output), None)
+        (deny(dialect, DenyReason::Internal, id, output, house, metrics), None)
     })
 }
 
@@ -294,6 +305,28 @@ async fn write<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) -> Written {
         Ok(Err(_)) => Written::Failed,
         Err(_) => Written::Late,
     }
+}
+
+/// Denies a question for a reason of our own.
+fn deny<D: Dialect>(
+    dialect: &mut D,
+    reason: DenyReason,
+    id: &[u8],
+    output: &mut Vec<u8>,
+    house: &House,
+    metrics: &DialectMetrics,
+) -> After {
+    let outcome = Outcome::Decided(Answer {
+        reason: Reason::Deny(reason),
+        action: None,
+        label: ActionLabel::Control,
+        queues: AnswerQueues::None,
+        target: None,
+        mode: None,
+        revision: house.gate.policy().revision,
+    });
+    count(&outcome, dialect, house, metrics);
+    dialect.answer(id, &outcome, output)
 }
 
 fn count<D: Dialect>(outcome: &Outcome<'_>, dialect: &D, house: &House, metrics: &DialectMetrics) {

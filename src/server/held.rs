@@ -24,6 +24,51 @@ pub(super) struct Held {
     pub(super) reason: Reason,
 }
 
+/// An answer that waits by itself, for a peer that takes answers in any order.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    held: Held,
+    answer: Vec<u8>,
+    deadline: Instant,
+}
+
+impl Waiting {
+    /// Takes the answers out of the output; what is left may leave.
+    pub(super) fn take_out(held: Vec<Held>, output: &mut Vec<u8>) -> Vec<Self> {
+        let now = Instant::now();
+        let deadline = now.checked_add(COMMIT_TIMEOUT).unwrap_or(now);
+        let mut waiting: Vec<Self> = held
+            .into_iter()
+            .rev()
+            .map(|held| {
+                let answer = output.drain(held.at.clone()).collect();
+                Self { held, answer, deadline }
+            })
+            .collect();
+        waiting.reverse();
+        waiting
+    }
+
+    /// How many bytes it will be, about.
+    pub(super) const fn len(&self) -> usize {
+        self.answer.len()
+    }
+
+    /// Waits until it may leave.
+    pub(super) async fn settled(&self) -> bool {
+        timeout_at(self.deadline, self.held.group.is_durable()).await.unwrap_or(false)
+    }
+
+    /// The answer that leaves, what it is counted as, and the reason that the peer hears.
+    pub(super) fn into_answer(self, durable: bool) -> (Vec<u8>, ActionLabel, Reason) {
+        if durable {
+            (self.answer, self.held.label, self.held.reason)
+        } else {
+            (self.held.instead, self.held.label, Reason::Deny(DenyReason::StateUnavailable))
+        }
+    }
+}
+
 /// Waits for all of them, and gives the output from `from` on as it may leave. Each is told to `count` with the reason
 /// that the peer hears.
 pub(super) async fn settle(

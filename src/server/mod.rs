@@ -3,6 +3,7 @@
 mod admin;
 mod clock;
 mod connection;
+mod dial;
 mod held;
 mod listen;
 mod removals;
@@ -46,17 +47,8 @@ pub struct House {
     /// Revision of the policy that every connection uses.
     pub settled_revision: AtomicU64,
     draining: AtomicBool,
-    last_reload: Mutex<ReloadReport>,
+    last_reload: Mutex<ReloadStatus>,
     line_token: ArcSwapOption<Secret>,
-}
-
-/// What came of the last load, and what the last successful one asks for in vain.
-#[derive(Clone, Debug, Default)]
-pub struct ReloadReport {
-    /// What came of the last load.
-    pub status: ReloadStatus,
-    /// What the configuration that is in force asks for that this version does not do yet.
-    pub not_built_yet: Vec<String>,
 }
 
 /// What came of the last load of the configuration.
@@ -94,20 +86,20 @@ impl House {
 
     /// What came of the last load of the configuration.
     #[must_use]
-    pub fn last_reload(&self) -> ReloadReport {
+    pub fn last_reload(&self) -> ReloadStatus {
         self.last_reload.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Notes that a load of the configuration succeeded.
-    pub fn note_success(&self, status: ReloadStatus, not_built_yet: Vec<String>) {
+    pub fn note_success(&self, status: ReloadStatus) {
         self.metrics.reload_succeeded(status.at_unix_seconds);
-        *self.last_reload.lock().unwrap_or_else(PoisonError::into_inner) = ReloadReport { status, not_built_yet };
+        *self.last_reload.lock().unwrap_or_else(PoisonError::into_inner) = status;
     }
 
     /// Notes that a load of the configuration failed; what was in force stays.
     pub fn note_failure(&self, status: ReloadStatus) {
         self.metrics.reload_failed();
-        self.last_reload.lock().unwrap_or_else(PoisonError::into_inner).status = status;
+        *self.last_reload.lock().unwrap_or_else(PoisonError::into_inner) = status;
     }
 
     /// Sets the secret that line peers have to present from now on; connections that presented one before stay.

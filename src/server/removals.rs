@@ -7,52 +7,52 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::ami::Member;
-use crate::gate::journal::{Cause, Entry, Happening, Journal};
+use crate::gate::journal::{Cause, Entry, Happening};
 use crate::limits::WATCH_NOTICES_PER_WRITE_MAX;
 use crate::server::House;
 
-/// Between two looks for an organization that the policy does not have yet.
+/// Between two looks for an organization that a reload took away.
 const ABSENT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Follows the journal of one organization, from the moment of this call, until `stop`.
-pub(super) fn follow(
-    house: Arc<House>,
-    organization: Box<str>,
-    stop: CancellationToken,
-) -> impl Future<Output = ()> + Send {
-    let seen = house.gate.journal(&organization).map(Journal::last);
-    follow_from(seen, house, organization, stop)
-}
-
-async fn follow_from(mut seen: Option<u64>, house: Arc<House>, organization: Box<str>, stop: CancellationToken) {
+/// Follows the journal of one organization, from what it holds, until `stop`. The link looks who is logged in before it
+/// acts, so what is told twice, or late, does no harm; what is not told stays a member.
+pub(super) async fn follow(house: Arc<House>, organization: Box<str>, stop: CancellationToken) {
+    // The configuration names only organizations that are there.
+    let Some(mut journal) = house.gate.journal(&organization) else { return };
+    let mut seen = journal.before_oldest();
     while !stop.is_cancelled() {
-        let Some(journal) = house.gate.journal(&organization) else {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(ABSENT_INTERVAL) => continue,
-            }
-        };
+        // A reload that takes the organization away ends all its sessions: its journal is read on for that. Another
+        // organization may have the place one day, but nothing of that is called a removal before it goes itself.
+        let now = house.gate.journal(&organization);
+        if let Some(now) = now.filter(|now| !std::ptr::eq(*now, journal)) {
+            journal = now;
+            seen = journal.before_oldest();
+        }
         let mut latest = journal.watch();
         latest.mark_unchanged();
-        let from = seen.unwrap_or_else(|| journal.last());
-        seen = Some(match journal.after(from, WATCH_NOTICES_PER_WRITE_MAX) {
+        match journal.after(seen, WATCH_NOTICES_PER_WRITE_MAX) {
             Ok(entries) if entries.is_empty() => {
                 tokio::select! {
                     () = stop.cancelled() => return,
-                    _ = latest.changed() => from,
+                    _ = latest.changed() => {}
+                    () = tokio::time::sleep(ABSENT_INTERVAL), if now.is_none() => {}
                 }
             }
             Ok(entries) => {
-                for member in entries.iter().filter_map(|entry| left_behind(&organization, entry)) {
-                    house.asterisks.remove(&member);
+                for entry in entries {
+                    seen = entry.revision;
+                    if (now.is_some() || entry.notice.cause == Cause::Removal)
+                        && let Some(member) = left_behind(&organization, &entry)
+                    {
+                        house.asterisks.remove(&member);
+                    }
                 }
-                entries.last().map_or(from, |entry| entry.revision)
             }
             Err(_) => {
                 tracing::error!(%organization, "sessions ended faster than Asterisk could be told: look at its queues");
-                journal.last()
+                seen = journal.before_oldest();
             }
-        });
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -83,8 +84,28 @@ pub struct Lab {
 impl Lab {
     /// Both started, nobody logged in.
     pub fn start() -> Self {
+        Self::start_with(|_, _| ())
+    }
+
+    /// As [`Lab::start`]; the sidecar is linked to the Asterisk, and keeps its login sessions on disk.
+    pub fn start_linked() -> Self {
+        Self::start_with(|folder, base| {
+            let link = format!(
+                "[[connect.asterisk_ami]]\norganization = \"acme\"\naddress = \"127.0.0.1:{}\"\n\
+                 username = \"queuewarden\"\nsecret_file = \"ami.secret\"\n[state]\nstore = \"disk\"\n",
+                base + AMI
+            );
+            folder.replace("queuewarden.toml", "[state]\nstore = \"memory\"\n", &link);
+            folder.write("ami.secret", "s3cret\n");
+            let secret = folder.path().join("ami.secret");
+            std::fs::set_permissions(secret, std::fs::Permissions::from_mode(0o600)).unwrap();
+        })
+    }
+
+    fn start_with(prepare: impl FnOnce(&Folder, u16)) -> Self {
         let base = free_ports();
         let folder = Folder::with("acme.toml", ORGANIZATION);
+        prepare(&folder, base);
         folder.replace(
             "queuewarden.toml",
             "fastagi = \"127.0.0.1:0\"",

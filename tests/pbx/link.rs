@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::lab::{Lab, said};
-use crate::support::wait_until;
+use crate::support::{run, wait_until};
 
 /// Who is logged in, as the story has it.
 #[derive(Default)]
@@ -135,4 +135,41 @@ fn a_login_that_races_with_a_removal_wins() {
         wait_until("the end of the race", || link.settled() > round);
         assert!(lab.is_member("600", "1001"), "round {round}");
     }
+}
+
+/// The whole way: the lease of the real sidecar runs out, an operator ends a session, a reload removes a user, and each
+/// time the member of the real Asterisk is gone.
+#[test]
+fn whoever_is_put_out_without_a_phone_is_no_member_any_more() {
+    let lab = Lab::start_linked();
+    let sidecar = lab.sidecar.as_ref().unwrap();
+    let gone = |extension: &str| wait_until("the member to be gone", || !lab.is_member("600", extension));
+
+    // A lease: bob may log in for some seconds because the supervisor says so.
+    assert!(lab.is_refused("1002", "*13600"));
+    let lease = "do org=acme actor=2001 action=agent.login target=1002 queue=600 for=6";
+    assert!(sidecar.ask(lease).contains("reason=supervisor_login"));
+    assert!(lab.is_answered("1002", "*13600"));
+    assert!(lab.is_member("600", "1002"));
+    gone("1002");
+    assert!(lab.is_refused("1002", "*13600"), "as if he had logged out");
+
+    // A supervisor, and an operator.
+    assert!(lab.is_answered("1001", "*13") && lab.is_answered("10011", "*13"));
+    assert!(lab.is_member("600", "1001") && lab.is_member("601", "1001") && lab.is_member("600", "10011"));
+    assert!(
+        sidecar.ask("do org=acme actor=2001 action=agent.logout target=1001 queue=600").contains("supervisor_logout")
+    );
+    gone("1001");
+    assert!(lab.is_member("601", "1001"), "only the queue that was named");
+    let folder = lab.folder.path().to_str().unwrap();
+    let (status, said) = run(&["--config", folder, "sessions", "end", "--org", "acme", "--user", "alice"]);
+    assert!(status.success(), "{said}");
+    wait_until("the other member to be gone", || !lab.is_member("601", "1001"));
+
+    // A reload that removes a user.
+    assert!(lab.is_member("600", "10011"));
+    lab.folder.replace("organizations/acme.toml", "id = \"carol\"", "id = \"cornelia\"");
+    sidecar.signal("HUP");
+    gone("10011");
 }

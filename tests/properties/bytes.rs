@@ -81,14 +81,14 @@ fn talk_with_acme(dialect: impl Dialect, chunks: &[&[u8]]) -> Talk {
 fn talk(mut dialect: impl Dialect, gate: &Gate, chunks: &[&[u8]]) -> Talk {
     let mut talk = Talk::default();
     let mut input: Vec<u8> = vec![];
-    let mut scratch = QueueSet::new();
+    let (mut scratch, mut room) = (QueueSet::new(), vec![]);
     let now = Moment { wall: UnixSeconds(1_000), uptime_ms: 1 };
     let (mut finished, mut refused) = (false, false);
     for chunk in chunks {
         input.extend_from_slice(chunk);
         let mut taken = 0;
         while taken < input.len() {
-            match dialect.next(&input[taken..], &mut talk.output) {
+            match dialect.next(&input[taken..], &mut room, &mut talk.output) {
                 Step::More | Step::Watch { .. } => break,
                 Step::Ask { consumed, event, id } => {
                     assert!(consumed > 0 && consumed <= input.len() - taken);
@@ -283,7 +283,7 @@ proptest! {
     fn whoever_is_given_up_hears_why((bytes, _) in environment(), end in any::<Index>(), late in any::<bool>()) {
         let begun = &bytes[..end.index(bytes.len())];
         let (mut dialect, mut output) = (FastAgi::new(), vec![]);
-        if let Step::More = dialect.next(begun, &mut output) {
+        if let Step::More = dialect.next(begun, &mut vec![], &mut output) {
             let reason = if late { ErrorReason::TimedOut } else { ErrorReason::Overload };
             prop_assert_eq!(dialect.give_up(Some(reason), begun, &mut output), Some(reason));
             let text = String::from_utf8(output).unwrap();

@@ -111,6 +111,8 @@ pub(crate) fn all_events(model: &models::Model, compiled: &Model, actor: &'stati
             role: None,
             call: None,
             pause_reason: None,
+            to_tag: None,
+            from_tag: None,
             lease_seconds: None,
             attributes: AttributeSet::EMPTY,
         }];
@@ -160,7 +162,7 @@ pub(crate) fn resolved<'p>(policy: &'p Policy, events: &[Event<'_>]) -> Vec<Ques
 
 /// Which questions are allowed, a bit a question.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Allowed(pub(crate) [u64; 8]);
+pub(crate) struct Allowed(pub(crate) [u64; 16]);
 
 impl Allowed {
     pub(crate) fn with(mut self, position: usize) -> Self {

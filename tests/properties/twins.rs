@@ -61,9 +61,7 @@ impl Heard {
                     target: answer.target.filter(|_| allowed).map(str::to_owned),
                 };
                 let supervises = allowed && answer.action.is_some_and(|action| action.starts_with("call."));
-                let modes = ["call.listen", "call.whisper", "call.barge"];
-                let mode = answer.mode.map(|mode| format!("call.{}", mode.name()));
-                assert_eq!(mode, answer.action.filter(|name| supervises && modes.contains(name)).map(str::to_owned));
+                assert_eq!(answer.mode, answer.action.filter(|_| supervises).and_then(mode_of));
                 let pair = Some((answer.label, answer.reason));
                 Self { said, pair, pins_down: answer.mode.is_some(), revision: answer.revision }
             }
@@ -481,9 +479,9 @@ fn follow(
 /// Asks in the bytes of the line dialect, and reads the bytes that come back.
 fn through_the_line(gate: &Gate, asked: &Asked, now: Moment, scratch: &mut QueueSet) -> Result<Heard, String> {
     let line = asked.line("Q7");
-    let mut output = vec![];
+    let (mut room, mut output) = (vec![], vec![]);
     let mut dialect = Line::new(None);
-    let Step::Ask { consumed, event, id } = dialect.next(line.as_bytes(), &mut output) else {
+    let Step::Ask { consumed, event, id } = dialect.next(line.as_bytes(), &mut room, &mut output) else {
         return Err(format!("DIFFERENT BYTES\n{line:?} is no question"));
     };
     if consumed != line.len() || event != asked.event() {
@@ -503,12 +501,22 @@ fn through_the_line(gate: &Gate, asked: &Asked, now: Moment, scratch: &mut Queue
     }
 }
 
+/// How the action supervises a call.
+fn mode_of(action: &str) -> Option<SupervisionMode> {
+    match action {
+        "call.listen" | "call.watch" => Some(SupervisionMode::Listen),
+        "call.whisper" => Some(SupervisionMode::Whisper),
+        "call.barge" | "call.join" | "call.replace" => Some(SupervisionMode::Barge),
+        _ => None,
+    }
+}
+
 /// Asks as Asterisk does, and reads the variables that come back.
 fn through_fastagi(gate: &Gate, asked: &Asked, now: Moment, scratch: &mut QueueSet) -> Result<Heard, String> {
     let environment = asked.environment();
-    let mut output = vec![];
+    let (mut room, mut output) = (vec![], vec![]);
     let mut dialect = FastAgi::new();
-    let Step::Ask { consumed, event, id } = dialect.next(environment.as_bytes(), &mut output) else {
+    let Step::Ask { consumed, event, id } = dialect.next(environment.as_bytes(), &mut room, &mut output) else {
         return Err(format!("DIFFERENT BYTES\n{environment:?} is no question"));
     };
     if consumed != environment.len() || event != asked.event() {
@@ -522,7 +530,7 @@ fn through_fastagi(gate: &Gate, asked: &Asked, now: Moment, scratch: &mut QueueS
     let Said { verdict, reason, action, queues, target, .. } = &heard.said;
     let mut written = vec![reason.clone(), action.clone().unwrap_or_default(), queues.join("&")];
     written.push(target.as_ref().map(|target| format!("{target}-")).unwrap_or_default());
-    let mode = action.as_deref().and_then(|action| action.strip_prefix("call.")).and_then(SupervisionMode::named);
+    let mode = action.as_deref().and_then(mode_of);
     // Without a target there is nothing to pin down.
     written.push(mode.filter(|_| heard.pins_down && target.is_some()).map_or("", pins::asterisk).to_owned());
     written.push(if *verdict == "allow" { "ALLOW" } else { "DENY" }.to_owned());

@@ -460,6 +460,27 @@ fn the_sidecar_links_itself_and_takes_up_a_new_secret_without_a_restart() {
 }
 
 #[test]
+fn an_organization_that_goes_takes_its_members_along() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let folder = linked_to(listener.local_addr().unwrap());
+    let process = folder.read("queuewarden.toml");
+    let sidecar = Sidecar::start(&folder);
+    let (stream, _) = listener.accept().unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut asterisk = Asterisk { stream, heard: vec![] };
+    asterisk.welcome();
+    assert!(sidecar.ask("do org=acme actor=1001 action=queue.login queue=600").contains("reason=assigned"));
+    // Whoever lets an organization go lets its link go in the same reload, or that would name nobody.
+    folder.remove("organizations/acme.toml");
+    folder.write("queuewarden.toml", process.split("[[connect.asterisk_ami]]").next().unwrap());
+    let reload = sidecar.reload();
+    assert_eq!((&reload["successful"], &reload["restart_needed"]), (&true.into(), &true.into()));
+    let removal = asterisk.hear_removal_of("1001");
+    asterisk.answer(&removal, "Success", "Removed interface from queue");
+    wait_until("the removal", || sidecar.metric("queuewarden_ami_removals_total{outcome=\"removed\"}") > 0.0);
+}
+
+#[test]
 fn an_asterisk_that_is_away_keeps_nobody_from_anything() {
     // A port that was free a moment ago.
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

@@ -21,16 +21,20 @@ mod support;
 /// The organization that the rules are told about.
 mod office;
 
+mod all_keys;
 mod asterisk_link;
 mod calls;
 mod captures;
 mod check;
 mod control_plane;
+mod evapi;
 mod explain;
 mod fastagi;
 mod feature_codes;
 mod first_minute;
+mod freeswitch;
 mod garbage;
+mod jsonrpc;
 mod kept_access;
 mod leases;
 mod limits;
@@ -47,5 +51,4 @@ mod stop;
 mod supervision;
 mod supervisor_login;
 mod tenants;
-mod unbuilt;
 mod watch;

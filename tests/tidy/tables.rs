@@ -205,6 +205,16 @@ fn the_variables_of_fastagi_are_those_that_it_sets() {
 }
 
 #[test]
+fn the_variables_of_freeswitch_are_those_that_it_sets() {
+    let sidecar = Sidecar::start(&Folder::demo());
+    let variables = [("qw_org", "acme"), ("user_name", "2001"), ("qw_queue", "600")];
+    let block = crate::support::channel_block("*2231001", &variables);
+    let set = crate::support::SwitchPeer::ring(&sidecar).ask(&block);
+    let rows = table("FreeSWITCH", "Variable").rows;
+    same("variables", rows.iter().flat_map(|row| words(&row[0])), set.into_keys());
+}
+
+#[test]
 fn the_paths_of_the_admin_listener_are_those_that_it_serves() {
     let code = fs::read_to_string(project().join("src/server/admin.rs")).unwrap();
     let routes = code.match_indices(".route(\"").map(|(at, start)| &code[at + start.len()..]);
@@ -335,6 +345,15 @@ fn the_bounds_are_those_of_the_code() {
         ("A value", count(limits::VALUE_BYTES_MAX, "bytes")),
         ("A FastAGI environment", count(limits::AGI_ENVIRONMENT_BYTES_MAX, "bytes")),
         ("Lines of a FastAGI environment", count(limits::AGI_ENVIRONMENT_LINES_MAX, "")),
+        ("A header block from FreeSWITCH", count(limits::FREESWITCH_BLOCK_BYTES_MAX, "bytes")),
+        ("The JSON in a netstring from Kamailio", count(limits::NETSTRING_BYTES_MAX, "bytes")),
+        ("The id of a JSON-RPC request", count(limits::JSONRPC_ID_BYTES_MAX, "bytes")),
+        ("Kamailios that are dialed", count(limits::EVAPI_PEERS_MAX, "")),
+        (
+            "Answers that wait for a dialed Kamailio before it hears `overload`",
+            count(limits::EVAPI_BUSY_BYTES, "bytes"),
+        ),
+        ("One write to a dialed Kamailio", count(limits::EVAPI_WRITE_BYTES_MAX, "bytes")),
         ("The rest of a question, from its first byte", seconds(limits::FRAME_TIMEOUT)),
         ("From the last answer to the peer's end of the connection", seconds(limits::CLOSE_TIMEOUT)),
         ("A peer that does not read its answers", seconds(limits::WRITE_TIMEOUT)),
