@@ -26,11 +26,15 @@ pub enum Change {
     End,
 }
 
+/// A pause, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pause(pub Option<&'static str>);
+
 /// One login.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Login {
     ground: &'static str,
-    pause: Option<Option<&'static str>>,
+    pause: Option<Pause>,
     /// When it was asked for, and for how long.
     lease: Option<(Instant, u32)>,
 }
@@ -52,6 +56,7 @@ impl Login {
 
     fn is(&self, row: &Value) -> bool {
         let pause = row["paused"].as_bool().unwrap().then(|| row["pause_reason"].as_str());
+        let expected = self.pause.map(|Pause(reason)| reason);
         let ends = match (self.lease, row["ends_in_seconds"].as_u64()) {
             (None, None) => true,
             (Some((asked, seconds)), Some(left)) => {
@@ -60,7 +65,7 @@ impl Login {
             }
             _ => false,
         };
-        row["ground"] == self.ground && pause == self.pause && ends
+        row["ground"] == self.ground && pause == expected && ends
     }
 }
 
@@ -73,7 +78,7 @@ pub const SERVED: [u16; 3] = [600, 601, 602];
 /// What the change makes of the logins, and the reason that is answered.
 pub fn change(before: &Logins, change: Change) -> (Logins, &'static str) {
     let mut after = before.clone();
-    let mut paused = |pause: Option<Option<&'static str>>| {
+    let mut paused = |pause: Option<Pause>| {
         for login in after.values_mut().filter(|login| login.pause.is_some() != pause.is_some()) {
             login.pause = pause;
         }
@@ -104,7 +109,7 @@ pub fn change(before: &Logins, change: Change) -> (Logins, &'static str) {
             "logged_out"
         }
         Change::Pause(reason) => {
-            paused(Some(reason));
+            paused(Some(Pause(reason)));
             "paused"
         }
         Change::Resume => {
@@ -188,7 +193,7 @@ impl Page {
             )
         };
         let mut now = self.states.swap_remove(at);
-        now.retain(|&queue, _| rows.iter().any(|row| row["queue"] == queue.to_string()));
+        now.retain(|&queue, _| rows.iter().any(|row| is_in(row, queue)));
         let more = at > self.acknowledged;
         (self.states, self.acknowledged) = (vec![now], 0);
         more
@@ -205,11 +210,15 @@ fn changes(states: &[Logins], queue: u16) -> usize {
     states.windows(2).filter(|two| two[0].contains_key(&queue) != two[1].contains_key(&queue)).count()
 }
 
+fn is_in(row: &Value, queue: u16) -> bool {
+    row["queue"].as_str().is_some_and(|number| number.parse() == Ok(queue))
+}
+
 fn is_there(logins: &Logins, rows: &[&Value]) -> bool {
-    let row_of = |queue: u16| rows.iter().find(|row| row["queue"] == queue.to_string());
+    let row_of = |queue: u16| rows.iter().find(|row| is_in(row, queue));
     let expected = logins.iter().all(|(&queue, login)| match row_of(queue) {
         Some(row) => !login.has_to_be_over() && login.is(row),
         None => login.may_be_over(),
     });
-    expected && rows.iter().all(|row| logins.keys().any(|queue| row["queue"] == queue.to_string()))
+    expected && rows.iter().all(|row| logins.keys().any(|&queue| is_in(row, queue)))
 }

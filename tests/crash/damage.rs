@@ -59,9 +59,9 @@ impl Written {
         let rows = rows_of(&sidecar);
         assert_eq!(rows.len(), usize::from(AGENTS) * 4);
         if crashed {
-            sidecar.crash()
+            sidecar.crash();
         } else {
-            assert!(sidecar.terminate().success())
+            assert!(sidecar.terminate().success());
         }
         let bytes = fs::read(folder.path().join("state").join(FILE)).unwrap();
         let tally = fs::read(folder.path().join("state").join(TALLY)).unwrap();

@@ -31,10 +31,10 @@ pub fn load(gate: &Gate, folder: &Folder) {
 
 /// The answer of the gate, without its id, and the group that it has to wait for.
 pub fn ask(gate: &Gate, question: &str, now: Moment) -> (String, Option<Arc<Group>>) {
-    let mut output = vec![];
+    let (mut room, mut output) = (vec![], vec![]);
     let mut dialect = Line::new(None);
     let line = format!("1 {question}\n");
-    let Step::Ask { event, id, .. } = dialect.next(line.as_bytes(), &mut output) else { panic!("{line}") };
+    let Step::Ask { event, id, .. } = dialect.next(line.as_bytes(), &mut room, &mut output) else { panic!("{line}") };
     let group = gate.ask(&event, now, &mut QueueSet::new(), |outcome, group| {
         dialect.answer(id, &outcome, &mut output);
         group

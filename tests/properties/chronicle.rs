@@ -43,12 +43,16 @@ impl Time {
     }
 }
 
+/// A pause, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pause(pub(crate) Option<&'static str>);
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Login {
     pub(crate) user: &'static str,
     pub(crate) queue: &'static str,
     pub(crate) ground: &'static str,
-    pub(crate) pause: Option<Option<&'static str>>,
+    pub(crate) pause: Option<Pause>,
     pub(crate) by: Option<&'static str>,
     pub(crate) ends: Option<Time>,
 }
@@ -139,7 +143,7 @@ impl Chronicle {
             }
             Ask::Pause { user, queue, reason } => {
                 self.known(user, queue)?;
-                self.pause(user, queue, Some(reason), "paused")
+                self.pause(user, queue, Some(Pause(reason)), "paused")
             }
             Ask::Resume { user, queue } => {
                 self.known(user, queue)?;
@@ -263,7 +267,7 @@ impl Chronicle {
         &mut self,
         user: &str,
         queue: Option<&str>,
-        pause: Option<Option<&'static str>>,
+        pause: Option<Pause>,
         reason: &'static str,
     ) -> Result<&'static str, &'static str> {
         let mut is_in = false;

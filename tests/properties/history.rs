@@ -17,7 +17,7 @@ use queuewarden::sessions::disk::Disk;
 use queuewarden::sessions::store::StoreError;
 use queuewarden::telephony::{Moment, QueueSet, UnixSeconds};
 
-use crate::chronicle::{Ask, Chronicle, Of, Roster, Time};
+use crate::chronicle::{Ask, Chronicle, Of, Pause, Roster, Time};
 use crate::dice::Dice;
 
 const AGENTS: [&str; 6] = ["a0", "a1", "a2", "a3", "a4", "a5"];
@@ -156,15 +156,17 @@ impl History {
         let only_asks = self.dice.one_in(8);
         let line = format!("1 {} org=o {}\n", if only_asks { "may" } else { "do" }, words(ask));
         let expected = self.chronicle.ask(ask, only_asks, self.now);
-        let mut output = vec![];
+        let (mut room, mut output) = (vec![], vec![]);
         let mut dialect = Line::new(None);
-        let Step::Ask { event, id, .. } = dialect.next(line.as_bytes(), &mut output) else { self.fail(&line) };
+        let Step::Ask { event, id, .. } = dialect.next(line.as_bytes(), &mut room, &mut output) else {
+            self.fail(&line)
+        };
         self.gate.ask(&event, self.moment(), &mut QueueSet::new(), |outcome, _| {
             dialect.answer(id, &outcome, &mut output);
         });
         let said = String::from_utf8(output).unwrap();
         self.allowed += usize::from(said.starts_with("1 allow ") && !only_asks);
-        self.note(format!("{}{said}", line));
+        self.note(format!("{line}{said}"));
         if !said.contains(&format!(" reason={expected} ")) {
             self.fail(&format!("expected {expected}"));
         }
@@ -272,7 +274,8 @@ impl History {
             .iter()
             .map(|login| {
                 let left = login.ends.map(|ends| (ends.uptime_ms - self.now.uptime_ms).div_ceil(1_000));
-                format!("{} {} {} {:?} {:?} {left:?}", login.user, login.queue, login.ground, login.pause, login.by)
+                let pause = login.pause.map(|Pause(reason)| reason);
+                format!("{} {} {} {pause:?} {:?} {left:?}", login.user, login.queue, login.ground, login.by)
             })
             .collect();
         there.sort();

@@ -128,9 +128,9 @@ fn a_watcher_resumes_where_it_was_and_not_what_nobody_holds() {
     let mut last = 6;
     for crashes in [true, false, true] {
         if crashes {
-            sidecar.crash()
+            sidecar.crash();
         } else {
-            assert!(sidecar.terminate().success())
+            assert!(sidecar.terminate().success());
         }
         sidecar = Sidecar::start(&folder);
         for gone in [1, last, last + 1] {
