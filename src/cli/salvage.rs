@@ -52,7 +52,7 @@ fn salvage(folder: &Path, out: &mut impl Write) -> Result<(), StoreError> {
     };
     let wall = Clock::default().now().wall;
     let aside = folder.join(format!("{FILE_NAME}.damaged-{}", wall.0));
-    // Made whole elsewhere first: a disk that is full, or a crash, must not leave an empty store in the old one's place.
+    // Made whole elsewhere first: neither a full disk nor a crash leaves an empty store in the old one's place.
     let workshop = folder.join("salvage");
     drop(fs::remove_dir_all(&workshop));
     fs::create_dir(&workshop).map_err(unusable)?;

@@ -77,7 +77,7 @@ pub(super) fn write_all(shared: &Arc<Shared>, mut store: Box<dyn Store>, witness
             }
         }
     }
-    // Closed before anybody hears that this is over: a process that ends in between leaves a file that has to be repaired.
+    // Closed before anybody hears that this is over: a process that ended in between would leave a file to repair.
     drop(store);
     shared.ledger.stopped();
 }

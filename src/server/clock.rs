@@ -12,7 +12,7 @@ use crate::telephony::{Moment, UnixSeconds};
 #[derive(Debug)]
 pub struct Clock {
     started: Instant,
-    /// The latest moment, in milliseconds since 1970, at which this process can have started by what the wall clock said.
+    /// When the process started, in milliseconds since 1970: the latest that the wall clock has made of it.
     started_ms: AtomicU64,
 }
 

@@ -45,8 +45,8 @@ pub struct Disk {
 /// What of a file is trusted when it is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trust {
-    /// Pages whose checksums match. Unchecked, a damaged way to a record is walked right from the first to the last one,
-    /// and wrong by whoever looks for the record to replace it.
+    /// Pages whose checksums match. With a damaged way to a record, whoever reads all of them finds it, and whoever
+    /// looks for it to replace it does not.
     Verified,
     /// Whatever is there: for whoever keeps what is whole.
     Whatever,

@@ -1,5 +1,5 @@
-//! Histories: a hundred thousand steps of logins, leases, pauses, calls, supervisions, reloads, restarts and clocks that
-//! jump, beside the plainest account of them that there is.
+//! Histories: hundreds of thousands of steps of logins, leases, pauses, calls, supervisions, reloads, restarts and
+//! clocks that jump, beside the plainest account of them that there is.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -422,7 +422,8 @@ fn text_of(roster: &Roster) -> String {
         for user in users {
             write!(
                 text,
-                "[[users]]\nid = \"{user}\"\nextension = \"{}\"\nroles = [\"{role}\"]\n{over} = [{queues}]\nprotected = {}\n",
+                "[[users]]\nid = \"{user}\"\nextension = \"{}\"\nroles = [\"{role}\"]\n{over} = [{queues}]\n\
+                 protected = {}\n",
                 extension(user),
                 roster.protected.contains(user)
             )

@@ -1,7 +1,7 @@
 //! Properties: what has to hold of every organization, every question and every split of the bytes, tried on millions.
 //!
 //! `dice` and `models` say what is drawn, `worlds` and `events` draw it, `twins` holds the product beside the
-//! reference; `small_worlds` enumerates what `laws` hold of; `chronicle` keeps what is now as plainly as it can be kept.
+//! reference; `small_worlds` enumerates what `laws` hold of; `chronicle` keeps what is now as plainly as it can be.
 //! The tests are in `differential`, `laws`, `bytes`, `feature_codes` and `history`.
 
 #![expect(
