@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use queuewarden::gate::Gate;
@@ -259,6 +260,12 @@ fn what_is_whole_can_be_kept() {
     for part in [path.to_str().unwrap(), "damaged", "sessions salvage"] {
         assert!(said.contains(part), "{said} does not say {part}");
     }
+    // Without room for a new one the old one stays, and no empty one takes its place.
+    let script = "trap '' XFSZ; ulimit -f 8; exec \"$0\" --config \"$1\" sessions salvage";
+    let starved = Command::new("sh").args(["-c", script, env!("CARGO_BIN_EXE_queuewarden"), folder]).output().unwrap();
+    assert!(!starved.status.success(), "{starved:?}");
+    let Err((status, said)) = Sidecar::try_start(written.folder.path()) else { panic!("started on a damaged file") };
+    assert!(status.code() == Some(1) && said.contains("damaged"), "{said}");
     let (status, said) = salvage();
     assert!(status.success() && said.contains("users are whole") && said.contains("damaged-"), "{said}");
     let aside = fs::read_dir(path.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());

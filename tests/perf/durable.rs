@@ -61,8 +61,7 @@ fn main() {
     for connections in CONNECTIONS {
         logins(&sidecar, connections);
     }
-    beside_plain_decisions(&sidecar, Some(RATE));
-    beside_plain_decisions(&sidecar, None);
+    plain_decisions_beside(&sidecar);
     sessions(&folder, sidecar);
 }
 
@@ -91,14 +90,25 @@ struct Measured {
     changes: usize,
 }
 
-/// Logs one user of each connection in and out, over and over, until `over`.
-fn load(line: SocketAddr, connections: usize, rate: Option<usize>, over: &Arc<AtomicBool>) -> Measured {
+/// What a load is made of.
+#[derive(Clone, Copy)]
+enum Load {
+    /// Logins and logouts, as fast as they are answered.
+    Flood,
+    /// Logins and logouts, so many a second.
+    Durable(usize),
+    /// As many questions that change nothing.
+    Plain(usize),
+}
+
+/// Logs one user of each connection in and out, or asks whether it could, over and over, until `over`.
+fn load(line: SocketAddr, connections: usize, load: Load, over: &Arc<AtomicBool>) -> Measured {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let mut tasks = vec![];
         for user in 0..connections {
             let over = Arc::clone(over);
-            tasks.push(tokio::spawn(async move { one_connection(line, user, connections, rate, &over).await }));
+            tasks.push(tokio::spawn(async move { one_connection(line, user, connections, load, &over).await }));
         }
         let mut all = Measured::default();
         for task in tasks {
@@ -110,30 +120,33 @@ fn load(line: SocketAddr, connections: usize, rate: Option<usize>, over: &Arc<At
     })
 }
 
-async fn one_connection(
-    line: SocketAddr,
-    user: usize,
-    connections: usize,
-    rate: Option<usize>,
-    over: &AtomicBool,
-) -> Measured {
+async fn one_connection(line: SocketAddr, user: usize, connections: usize, load: Load, over: &AtomicBool) -> Measured {
     let stream = TcpStream::connect(line).await.unwrap();
     stream.set_nodelay(true).unwrap();
     let mut stream = BufReader::new(stream);
     let mut measured = Measured::default();
-    let (login, logout) = (question(user, "login"), question(user, "logout"));
-    let period = rate.map(|rate| Duration::from_secs_f64(connections as f64 / rate as f64));
+    let login = question(user, "login");
+    let asks = match load {
+        Load::Plain(_) => {
+            [(login.replace("1 do", "1 may"), "reason=assigned"), (login.replace("1 do", "1 may"), "assigned")]
+        }
+        Load::Flood | Load::Durable(_) => [(login, "reason=assigned"), (question(user, "logout"), "reason=logged_out")],
+    };
+    let period = match load {
+        Load::Flood => None,
+        Load::Durable(rate) | Load::Plain(rate) => Some(Duration::from_secs_f64(connections as f64 / rate as f64)),
+    };
     // Not all at once.
     tokio::time::sleep(period.unwrap_or_default().mul_f64(user as f64 / connections as f64)).await;
     let mut reply = String::new();
     while !over.load(Ordering::Relaxed) {
-        for (question, reason) in [(&login, "reason=assigned"), (&logout, "reason=logged_out")] {
+        for (position, (question, reason)) in asks.iter().enumerate() {
             let asked = Instant::now();
             stream.write_all(question.as_bytes()).await.unwrap();
             reply.clear();
             stream.read_line(&mut reply).await.unwrap();
             assert!(reply.contains(reason), "{reply}");
-            if std::ptr::eq(question, &raw const login) {
+            if position == 0 {
                 measured.logins.push(asked.elapsed());
             }
             measured.changes += 1;
@@ -156,7 +169,7 @@ fn logins(sidecar: &Sidecar, connections: usize) {
     let (started, commits) = (Instant::now(), sidecar.metric(COMMITS));
     let loading = {
         let over = Arc::clone(&over);
-        std::thread::spawn(move || load(line, connections, None, &over))
+        std::thread::spawn(move || load(line, connections, Load::Flood, &over))
     };
     std::thread::sleep(ROUND);
     over.store(true, Ordering::Relaxed);
@@ -174,35 +187,34 @@ fn logins(sidecar: &Sidecar, connections: usize) {
     );
 }
 
-/// p50 of a question that changes nothing, without and with 512 connections that log in and out, in turns.
-fn beside_plain_decisions(sidecar: &Sidecar, rate: Option<usize>) {
+/// p50 of a question that changes nothing: beside nothing, beside as many that change nothing, and beside durable ones.
+/// The first is that of a machine that has to wake up for each question; the ratio is of the other two.
+fn plain_decisions_beside(sidecar: &Sidecar) {
     let connections = *CONNECTIONS.last().unwrap();
-    let mut quiet = vec![];
-    let mut busy = vec![];
-    let mut changes = 0;
+    let line = sidecar.address("line");
+    let mut took: [Vec<Duration>; 3] = [const { vec![] }; 3];
     for _ in 0..TURNS {
-        quiet.extend(plain_decisions(sidecar));
-        let over = Arc::new(AtomicBool::new(false));
-        let line = sidecar.address("line");
-        let loading = {
-            let over = Arc::clone(&over);
-            std::thread::spawn(move || load(line, connections, rate, &over))
-        };
-        std::thread::sleep(ROUND / 4);
-        busy.extend(plain_decisions(sidecar));
-        over.store(true, Ordering::Relaxed);
-        changes += loading.join().unwrap().changes;
+        took[0].extend(plain_decisions(sidecar));
+        for (beside, took) in [Load::Plain(RATE), Load::Durable(RATE)].into_iter().zip(&mut took[1..]) {
+            let over = Arc::new(AtomicBool::new(false));
+            let loading = {
+                let over = Arc::clone(&over);
+                std::thread::spawn(move || load(line, connections, beside, &over))
+            };
+            std::thread::sleep(ROUND / 4);
+            took.extend(plain_decisions(sidecar));
+            over.store(true, Ordering::Relaxed);
+            loading.join().unwrap();
+        }
     }
-    quiet.sort_unstable();
-    busy.sort_unstable();
-    let (quiet, busy) = (quantile(&quiet, 0.5), quantile(&busy, 0.5));
-    let seconds = (ROUND / 4 + ROUND / 2).as_secs_f64() * TURNS as f64;
-    println!(
-        "{:<44} p50 {quiet:>8.2?}  then {busy:>8.2?}  ratio {:.3}  beside {:.0} changes/s",
-        format!("plain decision, {}", rate.map_or("load as it comes".to_owned(), |rate| format!("load of {rate}/s"))),
-        busy.as_secs_f64() / quiet.as_secs_f64(),
-        changes as f64 / seconds,
-    );
+    let [idle, plain, durable] = took.map(|mut took| {
+        took.sort_unstable();
+        quantile(&took, 0.5)
+    });
+    let ratio = durable.as_secs_f64() / plain.as_secs_f64();
+    println!("{:<44} p50 {idle:>8.2?}", "plain decision, alone");
+    println!("{:<44} p50 {plain:>8.2?}", format!("plain decision beside {RATE} plain ones a second"));
+    println!("{:<44} p50 {durable:>8.2?}  ratio {ratio:.3}", format!("plain decision beside {RATE} durable ones"));
 }
 
 fn plain_decisions(sidecar: &Sidecar) -> Vec<Duration> {
