@@ -44,6 +44,7 @@ reasons! {
         Assigned = "assigned": "The user serves that queue.",
         LoggedOut = "logged_out": "The user's own login session ended.",
         Paused = "paused": "The login session takes no calls until it is resumed.",
+        Reported = "reported": "The report of the PBX was taken down.",
         Resumed = "resumed": "The login session takes calls again.",
         RolePermits = "role_permits": "A role of the actor permits it.",
         SupervisorLogin = "supervisor_login": "A supervisor logged the user in, until logout.",
@@ -64,6 +65,7 @@ reasons! {
         NoAssignedQueue = "no_assigned_queue": "The user serves no queue, so there is none to log in to.",
         NoQueueContext = "no_queue_context": "The supervisor is limited to queues, and the event names none.",
         NotLoggedIn = "not_logged_in": "There is no such login session.",
+        NotSupervising = "not_supervising": "There is no such supervision.",
         ObjectInUse = "object_in_use": "The object is in use.",
         OrganizationLoginsAtLimit = "organization_logins_at_limit":
             "The organization has as many login sessions as it may.",
@@ -145,6 +147,12 @@ closed_list! {
         CallWhisper = "call.whisper",
         /// `call.barge`
         CallBarge = "call.barge",
+        /// `call.join`
+        CallJoin = "call.join",
+        /// `call.replace`
+        CallReplace = "call.replace",
+        /// `call.watch`
+        CallWatch = "call.watch",
         /// `call.outbound`
         CallOutbound = "call.outbound",
         /// `call.direct_in`
@@ -219,7 +227,7 @@ impl WireError {
     }
 }
 
-/// What an allowed event does to the login sessions of its subject.
+/// What an allowed event does to the login sessions of its subject, or to the supervisions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// Nothing.
@@ -230,6 +238,10 @@ pub enum Change {
     End,
     /// Login sessions stop or start taking calls.
     Pause(bool),
+    /// A login session ends at another time.
+    Renew,
+    /// A supervision begins, in place of one of the same target by the same supervisor.
+    Supervise(SupervisionMode),
 }
 
 /// A decision: [`Reason::Allow`] with what it changes, or [`Reason::Deny`].
@@ -326,6 +338,14 @@ pub struct Answer<'a> {
     pub mode: Option<SupervisionMode>,
     /// The revision of the policy that judged.
     pub revision: u64,
+}
+
+impl Answer<'_> {
+    /// The same question, denied after all.
+    #[must_use]
+    pub const fn refused(self, reason: DenyReason) -> Self {
+        Self { reason: Reason::Deny(reason), mode: None, ..self }
+    }
 }
 
 /// What comes of one event.

@@ -24,6 +24,8 @@ closed_list! {
         For = "for",
         /// The queue that somebody is moved from.
         From = "from",
+        /// The tag of the caller's side of the call (SIP, RFC 3891 and 3911).
+        FromTag = "from_tag",
         /// A group of users.
         Group = "group",
         /// Whether the object is in use.
@@ -32,6 +34,8 @@ closed_list! {
         Kind = "kind",
         /// The tenant.
         Organization = "org",
+        /// Why somebody pauses.
+        PauseReason = "pause_reason",
         /// The queue.
         Queue = "queue",
         /// The role that is given.
@@ -40,6 +44,8 @@ closed_list! {
         Section = "section",
         /// The user that something is done to.
         Target = "target",
+        /// The tag of the called side of the call (SIP, RFC 3891 and 3911).
+        ToTag = "to_tag",
         /// The secret of the line dialect.
         Token = "token",
         /// What is done to the object.
@@ -237,8 +243,14 @@ pub struct Event<'buf> {
     pub role: Option<Token<'buf>>,
     /// The id of a call.
     pub call: Option<Token<'buf>>,
+    /// The tag of the called side of the call.
+    pub to_tag: Option<Token<'buf>>,
+    /// The tag of the caller's side of the call.
+    pub from_tag: Option<Token<'buf>>,
     /// How long a supervisor's login of somebody else lasts, in seconds.
     pub lease_seconds: Option<u32>,
+    /// Why somebody pauses.
+    pub pause_reason: Option<Token<'buf>>,
     /// The values given for keys with a closed list, `via` excepted.
     pub attributes: AttributeSet,
 }
@@ -254,6 +266,8 @@ impl Event<'_> {
             (Key::Group, self.group),
             (Key::Role, self.role),
             (Key::Call, self.call),
+            (Key::ToTag, self.to_tag),
+            (Key::FromTag, self.from_tag),
         ];
         let named = named.iter().filter(|(_, value)| value.is_some()).map(|&(key, _)| key);
         let closed = self.attributes.iter().map(|(key, _)| key);

@@ -5,19 +5,21 @@
 //! ```text
 //! bytes ──► dialect ──► Event ──► gate ──► Decision ──► dialect ──► bytes
 //!           (parse)              │   ▲                 (encode)
-//!                        decide()│   │ sessions
+//!                        decide()│   │ sessions ──► store, if something changed
 //!                                ▼   │
-//!                              policy                  afterwards: metrics
+//!                              policy                  afterwards: metrics, journal
 //! ```
 //!
 //! - [`limits`], [`telephony`]: every bound, every noun.
 //! - [`event`], [`decision`]: what is asked, what is answered.
 //! - [`dialect`]: one PBX's bytes to events and back, without sockets or rules.
 //! - [`policy`]: what may be. [`policy::decide`] is the pure function that all of this is for.
-//! - [`sessions`]: what is now.
+//! - [`sessions`]: what is now (login sessions, supervisions, calls), and the store that keeps login sessions.
 //! - [`config`]: TOML to settings and policy, every problem at once.
-//! - [`gate`]: the one door, where a decision changes state.
+//! - [`gate`]: the one door, where a decision changes state; its ledger takes changes to the store, and its journal
+//!   tells of them.
 //! - [`observe`]: the metrics.
+//! - [`ami`]: the links to Asterisks, which remove the members whose sessions ended.
 //! - [`server`], [`reload`]: sockets, and a new policy beside the old.
 //! - [`cli`]: the wiring.
 //! - [`fuzzing`]: the bodies of the fuzz targets, shared by `fuzz/` and `tests/corpus.rs`.
@@ -26,6 +28,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod ami;
 pub mod cli;
 pub mod config;
 pub mod decision;

@@ -44,6 +44,12 @@ pub const NUMBER_DIGITS_MAX: usize = 16;
 pub const FEATURE_CODE_BYTES_MAX: usize = 64;
 /// Bytes of the file that holds the token of the line dialect.
 pub const TOKEN_BYTES_MAX: usize = VALUE_BYTES_MAX;
+/// Bytes of a secret of AMI.
+pub const AMI_SECRET_BYTES_MAX: usize = 128;
+/// Bytes of a user name of AMI.
+pub const AMI_USERNAME_BYTES_MAX: usize = 64;
+/// Bytes of the pattern of a member's interface or of a queue's name in Asterisk.
+pub const AMI_PATTERN_BYTES_MAX: usize = 64;
 
 // What may come over the wire ----------------------------------------------------------------------------------------
 
@@ -61,6 +67,22 @@ pub const AGI_ENVIRONMENT_LINES_MAX: usize = 200;
 pub const AGI_COMMAND_BYTES_MAX: usize = 8_191;
 /// Bytes of one reply line from Asterisk after the verdict; a longer one ends the connection.
 pub const AGI_REPLY_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of the first line of AMI, its CR LF included.
+pub const AMI_BANNER_BYTES_MAX: usize = 64;
+/// Bytes of one line of AMI, without its CR LF.
+pub const AMI_LINE_BYTES_MAX: usize = 4 * 1024;
+/// Bytes of one response or event of AMI.
+pub const AMI_MESSAGE_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of one value that is sent to AMI.
+pub const AMI_VALUE_BYTES_MAX: usize = 128;
+/// Bytes of one FreeSWITCH header block, its empty line included; about 4 KiB are usual.
+pub const FREESWITCH_BLOCK_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of one reply line from FreeSWITCH after the verdict; a longer one ends the connection.
+pub const FREESWITCH_REPLY_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of the JSON in one netstring from Kamailio.
+pub const NETSTRING_BYTES_MAX: usize = 4_096;
+/// Bytes of the id of a JSON-RPC request, as it is written.
+pub const JSONRPC_ID_BYTES_MAX: usize = 64;
 /// Bytes of answers that wait for one peer to read them; reading from it stops above this.
 pub const ANSWER_BUFFER_BYTES_MAX: usize = 256 * 1024;
 /// Bytes that one read may add to a connection's buffer.
@@ -78,12 +100,40 @@ pub const CONNECTIONS_DEFAULT: usize = 10_000;
 pub const REFUSALS_AT_ONCE_MAX: usize = 1_024;
 /// Connections that wait to be accepted. Large, because Asterisk waits 2 s for a dropped SYN.
 pub const LISTEN_BACKLOG: u32 = 4_096;
+/// Kamailios that are dialed.
+pub const EVAPI_PEERS_MAX: usize = 64;
+/// Bytes of answers that wait for a Kamailio that we dialed; above this it hears that we are busy.
+pub const EVAPI_BUSY_BYTES: usize = 64 * 1024;
+/// Bytes of one write to a Kamailio that we dialed: whole netstrings, fewer bytes than Kamailio reads at once.
+pub const EVAPI_WRITE_BYTES_MAX: usize = 16 * 1024;
 /// Login sessions of one user.
 pub const LOGINS_PER_USER_MAX: usize = QUEUES_PER_USER_MAX;
 /// Login sessions of one organization.
 pub const LOGINS_PER_ORGANIZATION_MAX: usize = 16_000_000;
+/// Supervisions of one organization that run at once.
+pub const SUPERVISIONS_PER_ORGANIZATION_MAX: usize = 65_536;
+/// Supervisions of one organization that a reload ended and that are still listed; the oldest go first.
+pub const SUPERVISIONS_REVOKED_LISTED_MAX: usize = 256;
+/// Seconds after which a supervision is taken to have ended, if nobody reported it: 4 hours.
+pub const SUPERVISION_SECONDS_MAX: u32 = 4 * 3_600;
+/// Calls of one organization that are known at once.
+pub const CALLS_PER_ORGANIZATION_MAX: usize = 131_072;
+/// Seconds after which a call is taken to have ended, if nobody reported it: one day.
+pub const CALL_SECONDS_MAX: u32 = 24 * 3_600;
+/// Changes that wait for the disk; further ones are refused.
+pub const LEDGER_ENTRIES_MAX: usize = 65_536;
+/// Changes of one organization that a watcher can still be told of.
+pub const JOURNAL_NOTICES_MAX: usize = 16_384;
+/// Changes that a watcher is told of in one write.
+pub const WATCH_NOTICES_PER_WRITE_MAX: usize = 256;
 /// Parts of an organization's session table: a look at all sessions holds the table for one part at a time.
 pub const SESSION_TABLE_PARTS: usize = 64;
+/// Links to Asterisks.
+pub const AMI_LINKS_MAX: usize = 64;
+/// Queue members that wait to be removed by one link; of more the oldest goes.
+pub const AMI_REMOVALS_WAITING_MAX: usize = 65_536;
+/// Times that Asterisk is asked to remove one member, or to add it back.
+pub const AMI_ATTEMPTS_MAX: u32 = 5;
 /// Times that one question is judged again because a reload or a race overtook it.
 pub const JUDGE_AGAIN_MAX: usize = 4;
 /// Seconds that a lease may last: 31 days.
@@ -95,6 +145,12 @@ pub const LEASE_SECONDS_MAX: u32 = 31 * 24 * 3_600;
 pub const FRAME_TIMEOUT: Duration = Duration::from_secs(2);
 /// From the verdict to the peer's end of the connection, for dialects that ask once a connection.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Before a Kamailio that cannot be reached is dialed again, the first time; each further time twice as long.
+pub const REDIAL_PAUSE_MIN: Duration = Duration::from_millis(50);
+/// Before a Kamailio that cannot be reached is dialed again, at most.
+pub const REDIAL_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// For a Kamailio that is dialed to accept.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// A peer that does not read its answers is cut off after this.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// From SIGTERM to the end of the last connection.
@@ -105,16 +161,40 @@ pub const RELOAD_INTERVAL_MIN: Duration = Duration::from_secs(1);
 pub const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 /// After an accept failed for want of a file descriptor.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// Between two tries to use a store that failed.
+pub const STORE_RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// An answer that changed something is refused if the store has not taken the change after this.
+pub const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two clean-ups of the metric recorder.
 pub const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// An idle connection is probed after this, so that a dead peer's connection ends.
 pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+/// From the connection to an Asterisk to being logged in; a refusal alone takes Asterisk a second.
+pub const AMI_LOGIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// From an action of AMI to its answer.
+pub const AMI_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Between two looks at whether an Asterisk is still there.
+pub const AMI_PING_INTERVAL: Duration = Duration::from_secs(10);
+/// Before the first attempt to connect to an Asterisk again, at most; each further pause is twice as long.
+pub const AMI_RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(50);
+/// Before any attempt to connect to an Asterisk again.
+pub const AMI_RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(10);
+/// Between two attempts at a removal that Asterisk refused.
+pub const AMI_ATTEMPT_PAUSE: Duration = Duration::from_secs(1);
+/// A removal that waited longer for its Asterisk is dropped.
+pub const AMI_REMOVAL_AGE_MAX: Duration = Duration::from_secs(3_600);
 /// Answers of one page of `/what` and `/who`.
 pub const SURVEY_PAGE_ANSWERS_MAX: usize = 1_000;
 /// Questions that one page of `/what` and `/who` judges.
 pub const SURVEY_PAGE_QUESTIONS_MAX: u64 = 1_000_000;
 /// A peer of the admin listener that says nothing for this long loses its place.
 pub const ADMIN_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+/// Rows of one page of `/sessions` and `/supervisions`.
+pub const STEER_PAGE_ROWS_MAX: usize = 1_000;
+/// A command waits so long for the running sidecar.
+pub const DESK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of an answer of the running sidecar to a command.
+pub const DESK_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Requests that the admin listener serves at once.
 pub const ADMIN_REQUESTS_MAX: usize = 64;
 
@@ -127,6 +207,15 @@ const _: () = {
     assert!(QUEUES_PER_USER_MAX * (NUMBER_DIGITS_MAX + 1) + 64 < AGI_COMMAND_BYTES_MAX, "QW_QUEUES fits one command");
     assert!(LINE_BYTES_MAX < READ_BUFFER_BYTES_MAX, "a whole line fits the read buffer");
     assert!(AGI_ENVIRONMENT_BYTES_MAX < READ_BUFFER_BYTES_MAX, "a whole environment fits the read buffer");
+    assert!(NETSTRING_BYTES_MAX < READ_BUFFER_BYTES_MAX, "a whole netstring fits the read buffer");
+    assert!(EVAPI_WRITE_BYTES_MAX < 32_768, "Kamailio reads a whole write at once");
+    assert!(EVAPI_BUSY_BYTES < ANSWER_BUFFER_BYTES_MAX, "a busy Kamailio is told so before it is cut off");
+    assert!(QUEUES_PER_USER_MAX * (NUMBER_DIGITS_MAX + 3) + 512 < EVAPI_WRITE_BYTES_MAX, "an answer fits one write");
+    assert!(FREESWITCH_BLOCK_BYTES_MAX < ANSWER_BUFFER_BYTES_MAX, "what one peer says costs less than what it hears");
     assert!(ID_BYTES_MAX <= VALUE_BYTES_MAX, "every id can be asked for");
+    assert!(AMI_PATTERN_BYTES_MAX + NUMBER_DIGITS_MAX <= AMI_VALUE_BYTES_MAX, "every interface can be sent");
+    assert!(AMI_USERNAME_BYTES_MAX <= AMI_VALUE_BYTES_MAX, "every user name can be sent");
+    assert!(AMI_LINE_BYTES_MAX < AMI_MESSAGE_BYTES_MAX, "a whole line fits a message");
+    assert!(AMI_RECONNECT_PAUSE_MIN.as_nanos() < AMI_RECONNECT_PAUSE_MAX.as_nanos(), "pauses grow");
     assert!(REFUSALS_AT_ONCE_MAX < CONNECTIONS_DEFAULT, "refusing costs less than serving");
 };

@@ -24,19 +24,15 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
             let organizations = loaded.policy.organizations().count();
             let users = sum(|organization| organization.directory.users().count());
             let queues = sum(|organization| organization.directory.queues().count());
-            let not_built_yet = loaded.not_built_yet;
             if options.json {
                 let report = json!({
                     "loads": true, "organizations": organizations, "users": users, "queues": queues,
-                    "warnings": loaded.warnings, "not_built_yet": not_built_yet,
+                    "warnings": loaded.warnings,
                 });
                 writeln!(out, "{report}")?;
             } else {
                 for warning in &loaded.warnings.problems {
                     writeln!(out, "warning: {warning}")?;
-                }
-                for feature in not_built_yet {
-                    writeln!(out, "note: {feature}")?;
                 }
                 writeln!(
                     out,

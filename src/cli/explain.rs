@@ -13,10 +13,10 @@ use crate::decision::Change;
 use crate::decision::WireError;
 use crate::dialect::fields::{Fields, Verb};
 use crate::event::{Event, Key, KeySet};
-use crate::policy::decide::SessionView;
+use crate::policy::decide::{SessionView, Supervisions};
 use crate::policy::explain::{Explanation, explain};
 use crate::policy::{Organization, Policy};
-use crate::sessions::{Beginning, SessionTable};
+use crate::sessions::table::{Beginning, SessionTable};
 use crate::telephony::{Ground, LoginSession, Moment, QueueId, UnixSeconds, UserId};
 
 /// Options of `explain`.
@@ -128,7 +128,7 @@ impl Assumed {
         let mut table = SessionTable::default();
         for queue in queues.iter().filter_map(|name| queue_named(organization, name)) {
             let beginning = Beginning { at, by: None, ends: None };
-            table.apply(subject, &[queue], Change::Begin(Ground::Unassigned), beginning);
+            let _begun = table.apply(subject, &[queue], Change::Begin(Ground::Unassigned), beginning);
         }
         Self { table, subject }
     }
@@ -145,6 +145,10 @@ impl SessionView for Assumed {
 
     fn in_organization(&self) -> usize {
         self.table.view(self.subject).in_organization()
+    }
+
+    fn supervisions(&self, supervisor: UserId, target: Option<UserId>) -> Supervisions {
+        self.table.view(self.subject).supervisions(supervisor, target)
     }
 }
 

@@ -1,9 +1,13 @@
 //! The command line: arguments in, text and an exit code out.
 
 mod check;
+mod desk;
 mod explain;
 mod models;
+mod operate;
+mod salvage;
 mod serve;
+mod state_folder;
 mod survey;
 
 use std::io::Write;
@@ -47,6 +51,12 @@ enum Command {
     Who(survey::WhoArguments),
     /// Prints the role models as matrices: a row an action, a column a role.
     Models(models::Arguments),
+    /// Lists, shows and ends login sessions of the running sidecar.
+    #[command(subcommand)]
+    Sessions(operate::Sessions),
+    /// Lists and ends supervisions of the running sidecar.
+    #[command(subcommand)]
+    Supervisions(operate::Supervisions),
 }
 
 /// Prints why a configuration does not load.
@@ -68,6 +78,8 @@ pub fn run(arguments: Arguments, out: &mut (impl Write + Send)) -> ExitCode {
         Command::What(options) => survey::what(&arguments.config, &options, out),
         Command::Who(options) => survey::who(&arguments.config, &options, out),
         Command::Models(options) => models::run(&arguments.config, &options, out),
+        Command::Sessions(what) => operate::sessions(&arguments.config, &what, out),
+        Command::Supervisions(what) => operate::supervisions(&arguments.config, &what, out),
     };
     match ran {
         Ok(code) => ExitCode::from(code),

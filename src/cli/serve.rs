@@ -1,30 +1,31 @@
 //! `queuewarden serve`: load, lock, listen, and live by signals until one of them ends it.
 
-use std::fs::{DirBuilder, File, TryLockError};
-use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
-use crate::cli::{EXIT_CONFIGURATION, EXIT_FAILED};
+use crate::cli::{EXIT_CONFIGURATION, EXIT_FAILED, state_folder};
 use crate::config::Loaded;
 use crate::config::problem::Problems;
-use crate::config::process::{ProcessSettings, State};
-use crate::gate::Gate;
-use crate::limits::RELOAD_INTERVAL_MIN;
+use crate::config::process::ProcessSettings;
+use crate::gate::{Gate, Witness};
+use crate::limits::{COMMIT_TIMEOUT, RELOAD_INTERVAL_MIN};
 use crate::policy::{Organization, Policy};
 use crate::reload::{load, publish};
 use crate::server::{Bound, House, Place, ReloadStatus, Server};
+use crate::sessions::store::StoreError;
+use crate::telephony::UnixSeconds;
 
 /// Descriptors that the process needs beside its connections.
 const SPARE_DESCRIPTORS: u64 = 128;
 
-/// Permissions of a state folder that we make: nobody else reads who was logged in where.
-const STATE_FOLDER_MODE: u32 = 0o700;
+const SALVAGE_HELP: &str = "free or repair the disk and start again; of a damaged file, `queuewarden sessions salvage` keeps what \
+                            is whole";
 
 pub(super) fn run(folder: &Path, out: &mut (impl Write + Send)) -> io::Result<u8> {
     start_log();
@@ -46,7 +47,7 @@ async fn serve(folder: &Path, out: &mut (impl Write + Send)) -> io::Result<u8> {
             return Ok(EXIT_CONFIGURATION);
         }
     };
-    let _lock = match lock_state_folder(&loaded.process.state) {
+    let _lock = match state_folder::lock(&loaded.process.state) {
         Ok(lock) => lock,
         Err(message) => {
             writeln!(out, "{message}")?;
@@ -57,6 +58,11 @@ async fn serve(folder: &Path, out: &mut (impl Write + Send)) -> io::Result<u8> {
     let house = Arc::new(House::new(loaded.process.clone()));
     count_panics(&house);
     take_up(loaded, &house).await;
+    if let Err(error) = restore(&house).await {
+        writeln!(out, "{error}")?;
+        writeln!(out, "  help: {SALVAGE_HELP}")?;
+        return Ok(EXIT_FAILED);
+    }
     let server = match Server::open(&house) {
         Ok(server) => server,
         Err(error) => {
@@ -88,7 +94,52 @@ async fn serve(folder: &Path, out: &mut (impl Write + Send)) -> io::Result<u8> {
         }
         () = either(&mut terminate, &mut interrupt) => tracing::warn!("stopped at once"),
     }
+    let gate = Arc::clone(&house.gate);
+    if !tokio::task::spawn_blocking(move || gate.close_store(COMMIT_TIMEOUT)).await.unwrap_or(false) {
+        tracing::error!("the session store did not take what was left");
+    }
     Ok(0)
+}
+
+/// Takes up the login sessions that an earlier process saved.
+async fn restore(house: &Arc<House>) -> Result<(), StoreError> {
+    let (folder, now) = (house.settings.state.folder.clone(), house.clock.now());
+    let witness = Box::new(StoreWitness(Arc::clone(house)));
+    let gate = Arc::clone(&house.gate);
+    let restored = match tokio::task::spawn_blocking(move || gate.restore(&folder, now, witness)).await {
+        Ok(restored) => restored?,
+        Err(error) => {
+            let path = house.settings.state.folder.display().to_string();
+            return Err(StoreError::Damaged { path, what: error.to_string() });
+        }
+    };
+    if house.gate.is_durable() {
+        tracing::info!(sessions = restored.sessions, gone = restored.gone, "login sessions restored");
+    } else {
+        tracing::warn!("store = \"memory\": login sessions live as long as this process");
+    }
+    Ok(())
+}
+
+/// Tells the metrics and the log how the store does.
+struct StoreWitness(Arc<House>);
+
+impl Witness for StoreWitness {
+    fn committed(&self, took: Duration) {
+        self.0.metrics.commit_took(took.as_secs_f64());
+    }
+
+    fn failed(&self, error: &StoreError) {
+        tracing::error!(%error, "the session store cannot be written: changes are refused until it can");
+    }
+
+    fn recovered(&self) {
+        tracing::info!("the session store can be written again");
+    }
+
+    fn wall(&self) -> UnixSeconds {
+        self.0.clock.now().wall
+    }
 }
 
 async fn either(first: &mut Signal, second: &mut Signal) {
@@ -117,6 +168,7 @@ async fn reload(folder: &Path, house: &House) {
 async fn take_up(loaded: Loaded, house: &House) {
     let restart_needed = loaded.process.needs_restart_for(&house.settings);
     let warnings = loaded.warnings;
+    house.asterisks.set_secrets(&loaded.process.asterisk_ami);
     house.set_line_token(loaded.process.listen.line_token);
     let revision = publish(loaded.policy, &house.gate).await;
     house.settled_revision.store(revision, Ordering::Relaxed);
@@ -130,10 +182,7 @@ async fn take_up(loaded: Loaded, house: &House) {
     let at_unix_seconds = house.clock.now().wall.0;
     let problems = Problems::default();
     let status = ReloadStatus { successful: true, at_unix_seconds, problems, warnings, restart_needed };
-    for feature in &loaded.not_built_yet {
-        tracing::warn!(feature, "configured, but not built yet");
-    }
-    house.note_success(status, loaded.not_built_yet);
+    house.note_success(status);
 }
 
 /// Says where the house listens, and one line to try.
@@ -177,35 +226,6 @@ fn line_to_try(policy: &Policy, bound: &[Bound]) -> Option<String> {
     );
     let (host, port) = (address.ip(), address.port());
     Some(format!("bash -c 'exec 3<>/dev/tcp/{host}/{port}; echo \"{question}\" >&3; head -n 1 <&3'"))
-}
-
-/// Takes the lock of the state folder; the kernel gives it back when the process ends, however it ends.
-fn lock_state_folder(state: &State) -> Result<File, String> {
-    let folder = state.folder.display();
-    let failed = |error: io::Error| format!("the state folder {folder} cannot be used: {error}");
-    DirBuilder::new().recursive(true).mode(STATE_FOLDER_MODE).create(&state.folder).map_err(failed)?;
-    let path = state.folder.join("lock");
-    let mut file = File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            // The number helps an operator; not being able to read it changes nothing.
-            drop(file.read_to_string(&mut holder));
-            let holder = if holder.is_empty() { String::new() } else { format!(" (process {})", holder.trim()) };
-            return Err(format!(
-                "another queuewarden{holder} uses the state folder {folder}: stop it, or name another folder"
-            ));
-        }
-        Err(TryLockError::Error(error)) => return Err(failed(error)),
-    }
-    let write = |file: &mut File| {
-        file.set_len(0)?;
-        file.rewind()?;
-        writeln!(file, "{}", std::process::id())
-    };
-    write(&mut file).map_err(failed)?;
-    Ok(file)
 }
 
 /// Connections need descriptors; the soft limit of most systems is far below what the hard one allows.

@@ -3,6 +3,7 @@
 //! `queuewarden.toml` is about the process, `models/` holds role models, `organizations/` the tenants. A folder that
 //! has a problem anywhere yields no policy at all; what runs already is then left alone ([`crate::reload`]).
 
+pub mod asterisk;
 mod model;
 mod organization;
 mod presets;
@@ -33,8 +34,17 @@ pub struct Loaded {
     pub policy: Policy,
     /// What is allowed but probably not meant.
     pub warnings: Problems,
-    /// What the folder asks for that this version does not do yet.
-    pub not_built_yet: Vec<String>,
+}
+
+/// Reads `queuewarden.toml` alone, for a command that only has to find the sidecar.
+///
+/// # Errors
+///
+/// Every problem of the file.
+pub fn load_process(folder: &Path) -> Result<ProcessSettings, Problems> {
+    let problems = RefCell::default();
+    let process = process::read(folder, &problems, &mut Problems::default());
+    process.map(|read| read.settings).ok_or_else(|| problems.into_inner())
 }
 
 /// Loads a configuration folder. Ids stay as they are in `previous`, which the new policy follows by one revision.
@@ -49,7 +59,7 @@ pub fn load(folder: &Path, previous: &Policy) -> Result<Loaded, Problems> {
     let models = read_models(folder, &problems);
     let mut organizations: Vec<crate::policy::Organization> = vec![];
     let mut ids = FreeIds::after(previous);
-    let mut not_built_yet = vec![];
+    let mut all_read = true;
     for path in toml_files(&folder.join("organizations"), &problems) {
         if organizations.len() >= ORGANIZATIONS_MAX {
             problems.borrow_mut().add(Problem::of_file(
@@ -59,9 +69,11 @@ pub fn load(folder: &Path, previous: &Policy) -> Result<Loaded, Problems> {
             break;
         }
         let around = Surroundings { models: &models, previous, next_id: ids.next() };
-        let Some(read) = organization::read(&path, &around, &problems, &warnings) else { continue };
-        let organization::Read { place, organization, not_built_yet: not_built } = read;
-        not_built_yet.extend(not_built);
+        let Some(read) = organization::read(&path, &around, &problems, &warnings) else {
+            all_read = false;
+            continue;
+        };
+        let organization::Read { place, organization } = read;
         if organization.id == around.next_id {
             ids.take();
         }
@@ -71,17 +83,22 @@ pub fn load(folder: &Path, previous: &Policy) -> Result<Loaded, Problems> {
         }
         organizations.push(organization);
     }
+    // A file that could not be read may well be the one that is named.
+    for asterisk::Named { organization, unknown } in process.iter().flat_map(|read| &read.named).filter(|_| all_read) {
+        if !organizations.iter().any(|known| *known.name == **organization) {
+            problems.borrow_mut().add(unknown.clone());
+        }
+    }
     let problems = problems.into_inner();
     match process {
-        Some(process) if problems.is_empty() => {
+        Some(process::Read { settings: process, .. }) if problems.is_empty() => {
             if organizations.is_empty() {
                 let problem =
                     Problem::of_file(folder.join("organizations").display().to_string(), "holds no organization");
                 warnings.borrow_mut().add(problem.help("every question will be denied with unknown_organization"));
             }
             let policy = Policy::new(previous.revision.saturating_add(1), organizations);
-            not_built_yet.extend(process.not_built_yet());
-            Ok(Loaded { process, policy, warnings: warnings.into_inner(), not_built_yet })
+            Ok(Loaded { process, policy, warnings: warnings.into_inner() })
         }
         _ => Err(problems),
     }

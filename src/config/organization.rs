@@ -11,13 +11,12 @@ use crate::config::reader::{Located, Section, Source};
 use crate::config::users_csv;
 use crate::event::Key;
 use crate::limits::{
-    FEATURE_CODES_PER_ORGANIZATION_MAX, ID_BYTES_MAX, LEASE_SECONDS_MAX, LOGINS_PER_ORGANIZATION_MAX,
-    LOGINS_PER_USER_MAX, NUMBER_DIGITS_MAX, TOML_FILE_BYTES_MAX, USERS_PER_ORGANIZATION_MAX,
+    FEATURE_CODES_PER_ORGANIZATION_MAX, ID_BYTES_MAX, LEASE_SECONDS_MAX, NUMBER_DIGITS_MAX, TOML_FILE_BYTES_MAX,
 };
 use crate::policy::directory::{DirectoryBuilder, Group, NewUser, Queue};
 use crate::policy::feature_codes::{Argument, FeatureCode, FeatureCodes, Pattern};
 use crate::policy::model::{Action, Model, RoleSet, SettingSet};
-use crate::policy::{LeaseTerms, LoginLimits, Organization, Policy};
+use crate::policy::{LeaseTerms, Limits, Organization, Policy};
 use crate::telephony::{OrganizationId, QueueId, QueueKind, Token, UserId, is_number};
 
 /// What an organization's file may refer to.
@@ -33,8 +32,6 @@ pub(super) struct Read {
     /// Where its name stands.
     pub(super) place: Problem,
     pub(super) organization: Organization,
-    /// What it asks for that this version does not do yet.
-    pub(super) not_built_yet: Vec<String>,
 }
 
 pub(super) fn read(
@@ -72,7 +69,7 @@ pub(super) fn read(
     let own_codes = root.section("feature_codes");
     let feature_codes = reader.feature_codes(&root, preset, own_codes.as_ref());
     let leases = read_leases(root.section("leases"));
-    let (login_limits, not_built_yet) = read_limits(root.section("limits"));
+    let limits = read_limits(root.section("limits"));
     root.sections("queues").into_iter().for_each(|section| reader.queue(section));
     root.sections("users").into_iter().for_each(|section| reader.user(section));
     if let Some(csv) = root.string("users_csv") {
@@ -93,10 +90,10 @@ pub(super) fn read(
         settings,
         feature_codes,
         directory,
-        login_limits,
+        limits,
         leases,
     };
-    Some(Read { place: source.problem(name.span, ""), organization, not_built_yet })
+    Some(Read { place: source.problem(name.span, ""), organization })
 }
 
 fn model_named(root: &Section<'_>, name: &Located<&str>, models: &HashMap<Box<str>, Arc<Model>>) -> Option<Arc<Model>> {
@@ -126,26 +123,22 @@ fn read_leases(section: Option<Section<'_>>) -> LeaseTerms {
     terms
 }
 
-/// The limits, and those among them that nothing enforces yet.
-fn read_limits(section: Option<Section<'_>>) -> (LoginLimits, Vec<String>) {
-    let mut limits = LoginLimits::default();
-    let Some(mut section) = section else { return (limits, vec![]) };
-    let file = section.source.file.clone();
-    let mut count = |key, max: usize| {
-        let number = section.integer(key, 1..=max as u64)?;
-        usize::try_from(number).ok()
+fn read_limits(section: Option<Section<'_>>) -> Limits {
+    let mut limits = Limits::default();
+    let Some(mut section) = section else { return limits };
+    let mut count = |key, limit: &mut usize| {
+        if let Some(number) = section.integer(key, 1..=*limit as u64) {
+            *limit = usize::try_from(number).unwrap_or(*limit);
+        }
     };
-    limits.per_user = count("logins_per_user_max", LOGINS_PER_USER_MAX).unwrap_or(limits.per_user);
-    limits.per_queue = count("logins_per_queue_max", USERS_PER_ORGANIZATION_MAX).unwrap_or(limits.per_queue);
-    limits.organization = count("logins_max", LOGINS_PER_ORGANIZATION_MAX).unwrap_or(limits.organization);
-    // Supervisions are not counted yet; the keys are checked so that a file written today loads tomorrow.
-    let mut unenforced = |key| {
-        let given = count(key, USERS_PER_ORGANIZATION_MAX)?;
-        Some(format!("{file}: [limits] {key} = {given}: supervisions are not counted yet"))
-    };
-    let not_built_yet = [unenforced("supervisions_per_target_max"), unenforced("supervisions_per_supervisor_max")];
+    count("logins_per_user_max", &mut limits.logins_per_user);
+    count("logins_per_queue_max", &mut limits.logins_per_queue);
+    count("logins_max", &mut limits.logins);
+    count("supervisions_per_target_max", &mut limits.supervisions_per_target);
+    count("supervisions_per_supervisor_max", &mut limits.supervisions_per_supervisor);
+    limits.one_queue_at_a_time = section.boolean("one_queue_at_a_time").unwrap_or(false);
     section.finish();
-    (limits, not_built_yet.into_iter().flatten().collect())
+    limits
 }
 
 /// A string that can be an id: it can be asked for over every wire.

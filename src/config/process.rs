@@ -4,9 +4,11 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use crate::config::asterisk::{self, AmiSettings, Named};
 use crate::config::problem::Problems;
 use crate::config::reader::{Located, Section, Source};
-use crate::limits::{CONNECTIONS_DEFAULT, CONNECTIONS_MAX, TOKEN_BYTES_MAX, TOML_FILE_BYTES_MAX};
+use crate::dialect::DialectLabel;
+use crate::limits::{CONNECTIONS_DEFAULT, CONNECTIONS_MAX, EVAPI_PEERS_MAX, TOKEN_BYTES_MAX, TOML_FILE_BYTES_MAX};
 use crate::telephony::Token;
 
 /// What the file of the process says.
@@ -20,23 +22,26 @@ pub struct ProcessSettings {
     pub connections_max: usize,
     /// The Kamailios to dial (`[connect] evapi`).
     pub evapi: Vec<SocketAddr>,
+    /// The Asterisks to dial (`[[connect.asterisk_ami]]`).
+    pub asterisk_ami: Vec<AmiSettings>,
+}
+
+/// The file of the process that was read.
+pub(super) struct Read {
+    pub(super) settings: ProcessSettings,
+    /// The organizations that it names.
+    pub(super) named: Vec<Named>,
 }
 
 /// Where to listen; `None` is off.
 #[derive(Clone, Debug)]
 pub struct Listen {
-    /// The line dialect, TCP.
-    pub line: Option<SocketAddr>,
+    /// The dialects over TCP: each with its key and its address.
+    pub dialects: Vec<(DialectLabel, &'static str, Option<SocketAddr>)>,
     /// The line dialect, a Unix socket.
     pub line_unix: Option<PathBuf>,
     /// The secret that a line peer has to present; `None`: none is needed, and any is refused.
     pub line_token: Option<Secret>,
-    /// FastAGI.
-    pub fastagi: Option<SocketAddr>,
-    /// FreeSWITCH's outbound socket.
-    pub freeswitch: Option<SocketAddr>,
-    /// Kamailio's JSON-RPC.
-    pub kamailio: Option<SocketAddr>,
     /// Operators and Prometheus, HTTP over TCP.
     pub admin: Option<SocketAddr>,
     /// Operators, HTTP over a Unix socket.
@@ -87,7 +92,15 @@ impl std::fmt::Debug for Secret {
 
 const OFF: &str = "off";
 
-pub(super) fn read(folder: &Path, problems: &RefCell<Problems>, warnings: &mut Problems) -> Option<ProcessSettings> {
+/// The dialects over TCP: the key of each, and the port of those that are on unless they are turned off.
+const DIALECTS: &[(DialectLabel, &str, Option<u16>)] = &[
+    (DialectLabel::Line, "line", Some(4571)),
+    (DialectLabel::FastAgi, "fastagi", Some(4573)),
+    (DialectLabel::FreeSwitch, "freeswitch", None),
+    (DialectLabel::JsonRpc, "kamailio", None),
+];
+
+pub(super) fn read(folder: &Path, problems: &RefCell<Problems>, warnings: &mut Problems) -> Option<Read> {
     let source = match Source::read(&folder.join("queuewarden.toml"), TOML_FILE_BYTES_MAX) {
         Ok(source) => source,
         Err(problem) => {
@@ -99,14 +112,17 @@ pub(super) fn read(folder: &Path, problems: &RefCell<Problems>, warnings: &mut P
     };
     let table = source.parse(&mut problems.borrow_mut())?;
     let mut root = Section::root(&source, &table, problems);
-    let settings = ProcessSettings {
-        listen: read_listen(root.section("listen"), folder, warnings),
-        state: read_state(root.section("state"), folder),
-        connections_max: read_connections_max(root.section("limits")),
-        evapi: read_connect(root.section("connect")),
-    };
+    let listen = read_listen(root.section("listen"), folder, warnings);
+    let state = read_state(root.section("state"), folder);
+    let connections_max = read_connections_max(root.section("limits"));
+    let (mut evapi, mut asterisk_ami, mut named) = (vec![], vec![], vec![]);
+    if let Some(mut section) = root.section("connect") {
+        evapi = read_evapi(&mut section, warnings);
+        (asterisk_ami, named) = asterisk::read(section.sections("asterisk_ami"), folder, warnings);
+        section.finish();
+    }
     root.finish();
-    Some(settings)
+    Some(Read { settings: ProcessSettings { listen, state, connections_max, evapi, asterisk_ami }, named })
 }
 
 fn read_listen(section: Option<Section<'_>>, folder: &Path, warnings: &mut Problems) -> Listen {
@@ -114,24 +130,21 @@ fn read_listen(section: Option<Section<'_>>, folder: &Path, warnings: &mut Probl
         SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), port)
     }
     let mut listen = Listen {
-        line: Some(loopback(4571)),
+        dialects: DIALECTS.iter().map(|&(label, key, port)| (label, key, port.map(loopback))).collect(),
         line_unix: None,
         line_token: None,
-        fastagi: Some(loopback(4573)),
-        freeswitch: None,
-        kamailio: None,
         admin: Some(loopback(9471)),
         admin_unix: None,
     };
     let Some(mut section) = section else { return listen };
     listen.line_token = read_token(&mut section, folder);
     let guarded = listen.line_token.is_some();
-    listen.line = read_address(&mut section, "line", listen.line, guarded, warnings);
+    for (label, key, address) in &mut listen.dialects {
+        let guarded = guarded && *label == DialectLabel::Line;
+        *address = read_address(&mut section, key, *address, guarded, warnings);
+    }
     let socket = |path: Located<&str>| (path.value != OFF).then(|| folder.join(path.value));
     listen.line_unix = section.string("line_unix").and_then(socket);
-    listen.fastagi = read_address(&mut section, "fastagi", listen.fastagi, false, warnings);
-    listen.freeswitch = read_address(&mut section, "freeswitch", None, false, warnings);
-    listen.kamailio = read_address(&mut section, "kamailio", None, false, warnings);
     listen.admin = read_address(&mut section, "admin", listen.admin, false, warnings);
     listen.admin_unix = section.string("admin_unix").and_then(socket);
     section.finish();
@@ -164,17 +177,30 @@ fn read_address(
 
 fn read_token(section: &mut Section<'_>, folder: &Path) -> Option<Secret> {
     let path = section.string("line_token_file")?;
-    let source = match Source::read(&folder.join(path.value), (TOKEN_BYTES_MAX as u64).saturating_add(1)) {
+    let help = format!("1 to {TOKEN_BYTES_MAX} of A-Z a-z 0-9 _ - . : @ + * #, and nothing else");
+    let admits = |text: &str| Token::parse(text.as_bytes()).is_some();
+    read_secret(section, &path, folder, TOKEN_BYTES_MAX, admits, ("the token file", &help))
+}
+
+/// Reads a file that holds one secret, and a newline if an editor left one; `what` names it, with help.
+pub(super) fn read_secret(
+    section: &Section<'_>,
+    path: &Located<&str>,
+    folder: &Path,
+    bytes_max: usize,
+    admits: impl Fn(&str) -> bool,
+    (what, help): (&str, &str),
+) -> Option<Secret> {
+    let source = match Source::read(&folder.join(path.value), (bytes_max as u64).saturating_add(1)) {
         Ok(source) => source,
         Err(problem) => {
-            section.report(&path.span, format!("the token file {problem}"));
+            section.report(&path.span, format!("{what} {problem}"));
             return None;
         }
     };
     let text = source.text.strip_suffix('\n').unwrap_or(&source.text);
-    if Token::parse(text.as_bytes()).is_none() {
-        let help = format!("1 to {TOKEN_BYTES_MAX} of A-Z a-z 0-9 _ - . : @ + * #, and nothing else");
-        section.report_with_help(&path.span, "the token file holds what cannot be sent as a token", help);
+    if !admits(text) {
+        section.report_with_help(&path.span, format!("{what} holds what is no secret of its kind"), help);
         return None;
     }
     Some(Secret::new(text.to_owned()))
@@ -204,48 +230,51 @@ fn read_connections_max(section: Option<Section<'_>>) -> usize {
     connections.and_then(|connections| usize::try_from(connections).ok()).unwrap_or(CONNECTIONS_DEFAULT)
 }
 
-fn read_connect(section: Option<Section<'_>>) -> Vec<SocketAddr> {
-    let Some(mut section) = section else { return vec![] };
-    let mut addresses = vec![];
+fn read_evapi(section: &mut Section<'_>, warnings: &mut Problems) -> Vec<SocketAddr> {
+    let mut addresses: Vec<SocketAddr> = vec![];
     for text in section.strings("evapi") {
-        match text.value.parse() {
-            Ok(address) => addresses.push(address),
+        match text.value.parse::<SocketAddr>() {
+            Ok(address) if addresses.contains(&address) => {
+                section.report(&text.span, format!("`evapi` lists {address} twice"));
+            }
+            Ok(_) if addresses.len() == EVAPI_PEERS_MAX => {
+                section.report(&text.span, format!("`evapi` may list {EVAPI_PEERS_MAX} Kamailios at most"));
+            }
+            Ok(address) => {
+                if !address.ip().is_loopback() {
+                    let message = format!("`evapi` dials {address}, and nobody proves there to be Kamailio");
+                    let help = "evapi has no password: dial 127.0.0.1, or let a firewall see to it";
+                    warnings.add(section.source.problem(text.span.clone(), message).help(help));
+                }
+                addresses.push(address);
+            }
             Err(_) => section.report(&text.span, "`evapi` must list addresses and ports, like \"127.0.0.1:8448\""),
         }
     }
-    section.finish();
     addresses
 }
 
 impl ProcessSettings {
-    /// What the file asks for that this version does not do yet, as an operator reads it.
-    pub(super) fn not_built_yet(&self) -> Vec<String> {
-        let asked = [
-            (self.listen.freeswitch.is_some(), "[listen] freeswitch: the FreeSWITCH dialect is not built yet"),
-            (self.listen.kamailio.is_some(), "[listen] kamailio: the Kamailio dialect is not built yet"),
-            (!self.evapi.is_empty(), "[connect] evapi: the Kamailio dial-in is not built yet"),
-            (
-                self.state.store == Store::Disk,
-                "[state] store = \"disk\": login sessions are kept in memory; a restart forgets them",
-            ),
-        ];
-        asked.into_iter().filter(|(asked, _)| *asked).map(|(_, text)| text.to_owned()).collect()
-    }
-
-    /// The first listener of `self` and `other` that differs: such a change needs a restart.
+    /// Whether `self` and `other` differ in what only a restart brings: listeners, links, the state folder. Secrets are
+    /// taken up without one.
     #[must_use]
     pub fn needs_restart_for(&self, other: &Self) -> bool {
         let ports = |settings: &Self| {
             let listen = &settings.listen;
-            let addresses = [listen.line, listen.fastagi, listen.freeswitch, listen.kamailio, listen.admin];
             (
-                addresses,
+                listen.dialects.clone(),
+                listen.admin,
+                settings.evapi.clone(),
                 listen.line_unix.clone(),
                 listen.admin_unix.clone(),
                 settings.state.clone(),
                 settings.connections_max,
             )
         };
-        ports(self) != ports(other)
+        let links = |settings: &Self, of: &Self| {
+            let (links, others) = (&settings.asterisk_ami, &of.asterisk_ami);
+            links.len() == others.len() && links.iter().zip(others).all(|(link, other)| link.is_same_link(other))
+        };
+        ports(self) != ports(other) || !links(self, other)
     }
 }

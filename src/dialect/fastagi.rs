@@ -111,7 +111,7 @@ impl Dialect for FastAgi {
         DialectLabel::FastAgi
     }
 
-    fn next<'buf>(&mut self, input: &'buf [u8], output: &mut Vec<u8>) -> Step<'buf> {
+    fn next<'buf>(&mut self, input: &'buf [u8], _room: &'buf mut Vec<u8>, output: &mut Vec<u8>) -> Step<'buf> {
         if self.state == State::Answered {
             return self.replies(input);
         }
@@ -274,7 +274,7 @@ mod tests {
 
     fn refusal(input: &str) -> String {
         let mut output = vec![];
-        match FastAgi::new().next(input.as_bytes(), &mut output) {
+        match FastAgi::new().next(input.as_bytes(), &mut vec![], &mut output) {
             Step::Done { after: After::Finish, fault: Some(_), .. } => {}
             other => panic!("{input:?} is not refused: {other:?}"),
         }
@@ -285,7 +285,7 @@ mod tests {
 
     fn asked(input: &str, check: impl FnOnce(Event<'_>)) {
         let mut output = vec![];
-        match FastAgi::new().next(input.as_bytes(), &mut output) {
+        match FastAgi::new().next(input.as_bytes(), &mut vec![], &mut output) {
             Step::Ask { event, consumed, .. } => {
                 assert_eq!(consumed, input.len());
                 check(event);
@@ -352,7 +352,8 @@ mod tests {
     fn a_caller_who_hung_up_before_the_verdict_changes_nothing() {
         let mut output = vec![];
         let input = environment("acme/queue.login", "1001", &["queue=600"]) + "HANGUP\n";
-        let step = FastAgi::new().next(input.as_bytes(), &mut output);
+        let mut room = vec![];
+        let step = FastAgi::new().next(input.as_bytes(), &mut room, &mut output);
         assert!(matches!(step, Step::Done { fault: Some(ErrorReason::VerdictUnread), .. }), "{step:?}");
         assert_eq!(output, b"failure the caller is gone\n");
     }
@@ -374,7 +375,7 @@ mod tests {
         ];
         let replies = replies.join("\n");
         let mut input = replies.as_bytes();
-        while let Step::Done { consumed, fault, after: After::Finish } = agi.next(input, &mut output) {
+        while let Step::Done { consumed, fault, after: After::Finish } = agi.next(input, &mut vec![], &mut output) {
             faults.extend(fault);
             input = &input[consumed..];
         }

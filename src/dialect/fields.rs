@@ -24,6 +24,8 @@ const DIAL_KEYS: KeySet = KeySet::EMPTY
     .with(Key::Digits)
     .with(Key::Queue)
     .with(Key::Call)
+    .with(Key::FromTag)
+    .with(Key::ToTag)
     .with(Key::Via);
 
 const ACTION_KEYS: KeySet = KeySet::EMPTY
@@ -35,13 +37,16 @@ const ACTION_KEYS: KeySet = KeySet::EMPTY
     .with(Key::Field)
     .with(Key::For)
     .with(Key::From)
+    .with(Key::FromTag)
     .with(Key::Group)
     .with(Key::InUse)
     .with(Key::Kind)
+    .with(Key::PauseReason)
     .with(Key::Queue)
     .with(Key::Role)
     .with(Key::Section)
     .with(Key::Target)
+    .with(Key::ToTag)
     .with(Key::Verb)
     .with(Key::Via);
 
@@ -61,9 +66,31 @@ pub struct Fields<'buf> {
     group: Option<Token<'buf>>,
     role: Option<Token<'buf>>,
     call: Option<Token<'buf>>,
+    pause_reason: Option<Token<'buf>>,
+    to_tag: Option<Token<'buf>>,
+    from_tag: Option<Token<'buf>>,
     via: Via,
     lease_seconds: Option<u32>,
     attributes: AttributeSet,
+}
+
+impl Verb {
+    /// The verb of this name.
+    #[must_use]
+    pub fn named(name: &[u8]) -> Option<Self> {
+        match name {
+            b"dial" => Some(Self::Dial),
+            b"do" => Some(Self::Do),
+            b"may" => Some(Self::May),
+            _ => None,
+        }
+    }
+}
+
+/// The key of this name.
+#[must_use]
+pub fn key_named(name: &[u8]) -> Option<Key> {
+    std::str::from_utf8(name).ok().and_then(Key::named)
 }
 
 impl<'buf> Fields<'buf> {
@@ -88,6 +115,9 @@ impl<'buf> Fields<'buf> {
             group: None,
             role: None,
             call: None,
+            pause_reason: None,
+            to_tag: None,
+            from_tag: None,
             via: Via::Phone,
             lease_seconds: None,
             attributes: AttributeSet::EMPTY,
@@ -113,7 +143,7 @@ impl<'buf> Fields<'buf> {
         if name.is_empty() || !name.iter().all(word) {
             return Err(WireError::new(ErrorReason::Malformed));
         }
-        match std::str::from_utf8(name).ok().and_then(Key::named).filter(|&key| !barred.has(key)) {
+        match key_named(name).filter(|&key| !barred.has(key)) {
             Some(key) => self.set(key, value),
             None => Err(WireError::new(ErrorReason::UnknownKey)),
         }
@@ -142,6 +172,9 @@ impl<'buf> Fields<'buf> {
             Key::Group => Token::parse(value).map(|token| self.group = Some(token)),
             Key::Role => Token::parse(value).map(|token| self.role = Some(token)),
             Key::Call => Token::parse_call(value).map(|token| self.call = Some(token)),
+            Key::PauseReason => Token::parse(value).map(|token| self.pause_reason = Some(token)),
+            Key::ToTag => Token::parse_call(value).map(|token| self.to_tag = Some(token)),
+            Key::FromTag => Token::parse_call(value).map(|token| self.from_tag = Some(token)),
             Key::Digits => Digits::parse(value).map(|digits| self.digits = Some(digits)),
             Key::For => seconds(value).map(|seconds| self.lease_seconds = Some(seconds)),
             Key::Via => std::str::from_utf8(value).ok().and_then(Via::named).map(|via| self.via = via),
@@ -180,6 +213,9 @@ impl<'buf> Fields<'buf> {
             group: self.group,
             role: self.role,
             call: self.call,
+            pause_reason: self.pause_reason,
+            to_tag: self.to_tag,
+            from_tag: self.from_tag,
             lease_seconds: self.lease_seconds,
             attributes: self.attributes,
         })

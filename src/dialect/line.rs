@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! request  = id SP verb *( SP key "=" value ) LF        id: 1 to 16 of A-Z a-z 0-9
-//! verb     = "dial" / "do" / "may" / "auth" / "ping"
-//! reply    = id SP ("allow" / "deny" / "error" / "pong") *( SP key "=" value ) LF
+//! verb     = "dial" / "do" / "may" / "auth" / "ping" / "watch"
+//! reply    = id SP ("allow" / "deny" / "error" / "pong" / "event") *( SP key "=" value ) LF
 //! ```
 //!
 //! A CR before the LF is accepted. Whatever else is not in the grammar is refused and the connection lives on; a line
@@ -16,7 +16,7 @@ use subtle::ConstantTimeEq;
 
 use crate::decision::{AnswerQueues, ErrorReason, Outcome, WireError};
 use crate::dialect::fields::{Fields, Verb};
-use crate::dialect::{After, Dialect, DialectLabel, Patience, Step, pins};
+use crate::dialect::{After, Dialect, DialectLabel, NoticeWords, Patience, Step, pins};
 use crate::event::{Event, Key, KeySet};
 use crate::limits::{LINE_BYTES_MAX, REQUEST_ID_BYTES_MAX};
 use crate::telephony::Token;
@@ -35,6 +35,7 @@ pub struct Line {
 /// What one line asks for.
 enum Asked<'buf> {
     Decision(Event<'buf>),
+    Watch { organization: Token<'buf>, from: Option<u64> },
     Pong,
     Authenticated,
 }
@@ -54,6 +55,7 @@ impl Line {
             b"may" => Verb::May,
             b"auth" => return self.authenticate(tokens),
             b"ping" => return nothing_more(tokens).map(|()| Asked::Pong),
+            b"watch" => return self.watch(tokens),
             word if !word.is_empty() && word.iter().all(u8::is_ascii_alphanumeric) => {
                 return Err(WireError::new(ErrorReason::UnknownVerb));
             }
@@ -67,6 +69,10 @@ impl Line {
             fields.set_pair(pair, KeySet::EMPTY)?;
         }
         fields.into_event().map(Asked::Decision)
+    }
+
+    fn watch<'buf>(&self, tokens: &mut impl Iterator<Item = &'buf [u8]>) -> Result<Asked<'buf>, WireError> {
+        if self.authenticated { watch(tokens) } else { Err(WireError::new(ErrorReason::Unauthenticated)) }
     }
 
     fn authenticate<'buf>(&mut self, tokens: &mut impl Iterator<Item = &'buf [u8]>) -> Result<Asked<'buf>, WireError> {
@@ -102,7 +108,7 @@ impl Dialect for Line {
         DialectLabel::Line
     }
 
-    fn next<'buf>(&mut self, input: &'buf [u8], output: &mut Vec<u8>) -> Step<'buf> {
+    fn next<'buf>(&mut self, input: &'buf [u8], _room: &'buf mut Vec<u8>, output: &mut Vec<u8>) -> Step<'buf> {
         if self.finished {
             return Step::Done { consumed: input.len(), fault: None, after: After::Finish };
         }
@@ -125,6 +131,7 @@ impl Dialect for Line {
         let read = if id == NO_ID { Err(WireError::new(ErrorReason::Malformed)) } else { self.read(&mut tokens) };
         let fault = match read {
             Ok(Asked::Decision(event)) => return Step::Ask { consumed, event, id },
+            Ok(Asked::Watch { organization, from }) => return Step::Watch { consumed, organization, from, id },
             Ok(Asked::Pong) => {
                 write(output, &[id, b" pong\n"]);
                 None
@@ -169,6 +176,19 @@ impl Dialect for Line {
         After::Continue
     }
 
+    fn notice(&mut self, id: &[u8], revision: u64, notice: &NoticeWords<'_>, output: &mut Vec<u8>) {
+        write(output, &[id, b" event revision="]);
+        write_number(output, revision);
+        write(output, &[b" change=", notice.change.as_bytes(), b" user=", notice.user.as_bytes()]);
+        let optional = [("target", notice.target), ("mode", notice.mode), ("queue", notice.queue)];
+        for (key, value) in optional {
+            if let Some(value) = value {
+                write(output, &[b" ", key.as_bytes(), b"=", value.as_bytes()]);
+            }
+        }
+        write(output, &[b" reason=", notice.reason.as_bytes(), b"\n"]);
+    }
+
     fn give_up(&mut self, reason: Option<ErrorReason>, unread: &[u8], output: &mut Vec<u8>) -> Option<ErrorReason> {
         if std::mem::replace(&mut self.finished, true) {
             return None;
@@ -197,6 +217,34 @@ fn id_of(line: &[u8]) -> &[u8] {
     let id = line.split(|&byte| byte == b' ').next().unwrap_or_default();
     let readable = !id.is_empty() && id.len() <= REQUEST_ID_BYTES_MAX && id.iter().all(u8::is_ascii_alphanumeric);
     if readable { id } else { NO_ID }
+}
+
+/// What `watch` has: an organization, and maybe the last revision that was seen.
+fn watch<'buf>(tokens: &mut impl Iterator<Item = &'buf [u8]>) -> Result<Asked<'buf>, WireError> {
+    let (mut organization, mut from) = (None, None);
+    for pair in tokens {
+        let of_key = |key: Key| pair.strip_prefix(key.name().as_bytes()).and_then(|rest| rest.strip_prefix(b"="));
+        let (key, value) = match (of_key(Key::Organization), of_key(Key::From)) {
+            (Some(value), _) => (Key::Organization, value),
+            (_, Some(value)) => (Key::From, value),
+            _ => return Err(key_error(pair)),
+        };
+        let read = match key {
+            Key::Organization if organization.is_some() => return Err(WireError::of(ErrorReason::DuplicateKey, key)),
+            Key::From if from.is_some() => return Err(WireError::of(ErrorReason::DuplicateKey, key)),
+            Key::Organization => Token::parse(value).map(|token| organization = Some(token)),
+            _ => revision(value).map(|revision| from = Some(revision)),
+        };
+        read.ok_or(WireError::of(ErrorReason::Malformed, key))?;
+    }
+    let organization = organization.ok_or(WireError::of(ErrorReason::MissingKey, Key::Organization))?;
+    Ok(Asked::Watch { organization, from })
+}
+
+/// A revision, in digits without a sign or a leading zero.
+fn revision(value: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
+    text.parse().ok().filter(|_| text == "0" || !text.starts_with('0'))
 }
 
 fn nothing_more<'buf>(tokens: &mut impl Iterator<Item = &'buf [u8]>) -> Result<(), WireError> {
@@ -239,10 +287,14 @@ mod tests {
     fn talk(line: &mut Line, mut input: &[u8]) -> String {
         let mut output = vec![];
         loop {
-            match line.next(input, &mut output) {
+            match line.next(input, &mut vec![], &mut output) {
                 Step::More => return String::from_utf8(output).unwrap(),
                 Step::Ask { consumed, id, .. } => {
                     write(&mut output, &[id, b" ?\n"]);
+                    input = &input[consumed..];
+                }
+                Step::Watch { consumed, id, from, .. } => {
+                    write(&mut output, &[id, format!(" watches {from:?}\n").as_bytes()]);
                     input = &input[consumed..];
                 }
                 Step::Done { consumed, after, .. } => {
@@ -285,6 +337,17 @@ mod tests {
             ("9 auth token=\n", "9 error reason=malformed key=token\n"),
             ("9 auth token=x token=x\n", "9 error reason=duplicate_key key=token\n"),
             ("9 auth org=x\n", "9 error reason=unknown_key\n"),
+            ("9 watch org=x\n", "9 watches None\n"),
+            ("9 watch org=x from=0\n", "9 watches Some(0)\n"),
+            ("9 watch from=41 org=x\n", "9 watches Some(41)\n"),
+            ("9 watch\n", "9 error reason=missing_key key=org\n"),
+            ("9 watch org=\n", "9 error reason=malformed key=org\n"),
+            ("9 watch org=x org=x\n", "9 error reason=duplicate_key key=org\n"),
+            ("9 watch org=x from=1 from=1\n", "9 error reason=duplicate_key key=from\n"),
+            ("9 watch org=x from=01\n", "9 error reason=malformed key=from\n"),
+            ("9 watch org=x from=-1\n", "9 error reason=malformed key=from\n"),
+            ("9 watch org=x from=99999999999999999999\n", "9 error reason=malformed key=from\n"),
+            ("9 watch org=x actor=1\n", "9 error reason=unknown_key\n"),
         ];
         for (said, heard) in cases {
             assert_eq!(talk(&mut Line::new(None), said.as_bytes()), heard, "{said:?}");

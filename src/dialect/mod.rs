@@ -6,14 +6,19 @@
 
 #![deny(clippy::as_conversions, clippy::arithmetic_side_effects)]
 
+pub mod evapi;
 pub mod fastagi;
 pub mod fields;
+pub mod freeswitch;
+mod json;
+pub mod jsonrpc;
 pub mod line;
+mod netstring;
 pub mod pins;
 
 use crate::decision::{ErrorReason, Outcome};
 use crate::event::Event;
-use crate::telephony::closed_list;
+use crate::telephony::{Token, closed_list};
 
 closed_list! {
     /// The dialects, as metrics name them.
@@ -22,6 +27,12 @@ closed_list! {
         Line = "line",
         /// Asterisk's FastAGI.
         FastAgi = "fastagi",
+        /// FreeSWITCH's outbound socket.
+        FreeSwitch = "freeswitch",
+        /// Kamailio's `janssonrpcc`: JSON-RPC 2.0 in netstrings.
+        JsonRpc = "jsonrpc",
+        /// Kamailio's `evapi`, which we dial.
+        Evapi = "evapi",
     }
 }
 
@@ -39,6 +50,17 @@ pub enum Step<'buf> {
         /// What the answer has to repeat so that the peer knows which question it belongs to.
         id: &'buf [u8],
     },
+    /// The peer wants to be told of what begins and ends from now on, and asks nothing more.
+    Watch {
+        /// How many bytes it took.
+        consumed: usize,
+        /// The organization.
+        organization: Token<'buf>,
+        /// The last revision that the peer has seen; `None`: whatever comes.
+        from: Option<u64>,
+        /// What every notice has to repeat.
+        id: &'buf [u8],
+    },
     /// Something that needs no decision; what it is answered with stands in the output already.
     Done {
         /// How many bytes it took.
@@ -48,6 +70,23 @@ pub enum Step<'buf> {
         /// What to do with the connection.
         after: After,
     },
+}
+
+/// Something that began or ended, in words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoticeWords<'a> {
+    /// What happened.
+    pub change: &'static str,
+    /// The extension of the user or of the supervisor.
+    pub user: &'a str,
+    /// The number of the queue.
+    pub queue: Option<&'a str>,
+    /// The extension of the target of a supervision.
+    pub target: Option<&'a str>,
+    /// The mode of a supervision.
+    pub mode: Option<&'static str>,
+    /// Why.
+    pub reason: &'static str,
 }
 
 /// What to do with the connection once the output is written.
@@ -75,11 +114,19 @@ pub trait Dialect: Send {
     /// Its label in metrics.
     fn label(&self) -> DialectLabel;
 
-    /// Says what `input` begins with; what it answers by itself is appended to `output`.
-    fn next<'buf>(&mut self, input: &'buf [u8], output: &mut Vec<u8>) -> Step<'buf>;
+    /// Appends what the peer has to hear before it says anything.
+    fn greet(&mut self, _output: &mut Vec<u8>) {}
 
-    /// Appends the answer to a question.
+    /// Says what `input` begins with; what it answers by itself is appended to `output`. `room` is for values that do
+    /// not stand in the input as they are meant: a dialect that has to decode them overwrites what is there.
+    fn next<'buf>(&mut self, input: &'buf [u8], room: &'buf mut Vec<u8>, output: &mut Vec<u8>) -> Step<'buf>;
+
+    /// Appends the answer to a question. It may be asked for more than one answer to the same question, of which one is
+    /// sent, so it does nothing that the next answer would not undo.
     fn answer(&mut self, id: &[u8], outcome: &Outcome<'_>, output: &mut Vec<u8>) -> After;
+
+    /// Appends a notice for a peer that watches; only dialects that say [`Step::Watch`] are asked to.
+    fn notice(&mut self, _id: &[u8], _revision: u64, _notice: &NoticeWords<'_>, _output: &mut Vec<u8>) {}
 
     /// Appends what the peer has to hear when its connection ends before its question was complete: it was silent for
     /// too long, there is no room, or (`None`) it ended its side. Returns what was wrong, if anything was.

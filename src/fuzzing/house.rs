@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use crate::config;
-use crate::decision::{AllowReason, DenyReason, ErrorReason, Outcome};
+use crate::decision::{AllowReason, DenyReason, ErrorReason, Outcome, WireError};
 use crate::dialect::fields::{Fields, Verb};
 use crate::dialect::{Dialect, Step, pins};
 use crate::event::{Event, Key};
 use crate::fuzzing::folder::{Folder, GOTO, VOXIMPLANT};
-use crate::gate::{Gate, SessionCounts};
+use crate::gate::{Counts, Gate};
 use crate::limits::{AGI_COMMAND_BYTES_MAX, REQUEST_ID_BYTES_MAX};
 use crate::policy::{Organization, Policy};
 use crate::telephony::{Moment, QueueSet, SupervisionMode, Token, UnixSeconds};
@@ -93,22 +93,29 @@ impl House {
         mut check: impl FnMut(&[u8], &Event<'_>),
     ) -> Talk<D> {
         let mut talk = Talk { dialect, output: vec![], consumed: 0, questions: 0, faults: vec![] };
-        let mut scratch = QueueSet::new();
+        let (mut scratch, mut room) = (QueueSet::new(), vec![]);
         for &end in ends {
             while talk.consumed < end {
                 let unread = &data[talk.consumed..end];
                 let written = talk.output.len();
-                let taken = match talk.dialect.next(unread, &mut talk.output) {
+                let taken = match talk.dialect.next(unread, &mut room, &mut talk.output) {
                     Step::More => break,
                     Step::Done { consumed, fault, .. } => {
                         talk.faults.extend(fault);
+                        consumed
+                    }
+                    // The server would tell of changes from here on; every revision is gone, so that the talk goes on.
+                    Step::Watch { consumed, id, .. } => {
+                        let gone = Outcome::Faulty(WireError::of(ErrorReason::RevisionGone, Key::From));
+                        talk.faults.push(ErrorReason::RevisionGone);
+                        talk.dialect.answer(id, &gone, &mut talk.output);
                         consumed
                     }
                     Step::Ask { consumed, event, id } => {
                         assert_eq!(talk.output.len(), written, "only the gate answers a question");
                         check(&unread[..consumed], &event);
                         let now = START.after(talk.questions * SECONDS_A_QUESTION);
-                        self.gate.ask(&event, now, &mut scratch, |outcome| {
+                        self.gate.ask(&event, now, &mut scratch, |outcome, _| {
                             if let Outcome::Faulty(error) = outcome {
                                 talk.faults.push(error.reason);
                             }
@@ -125,25 +132,26 @@ impl House {
         talk
     }
 
-    fn log_everybody_out(&self) {
-        if self.gate.session_counts() == SessionCounts::default() {
+    pub(super) fn log_everybody_out(&self) {
+        if self.gate.counts() == Counts::default() {
             return;
         }
         let mut scratch = QueueSet::new();
         for organization in self.policy.organizations() {
             for user in organization.directory.users() {
-                let mut fields = Fields::new(Verb::Do);
                 let id = organization.directory.user_id(user);
-                for (key, value) in
-                    [(Key::Organization, &*organization.name), (Key::Actor, id), (Key::Action, "queue.logout")]
-                {
-                    fields.set(key, value.as_bytes()).expect("names of the tables can be asked for");
+                for action in ["queue.logout", "supervision.end"] {
+                    let mut fields = Fields::new(Verb::Do);
+                    let pairs = [(Key::Organization, &*organization.name), (Key::Actor, id), (Key::Action, action)];
+                    for (key, value) in pairs {
+                        fields.set(key, value.as_bytes()).expect("names of the tables can be asked for");
+                    }
+                    let event = fields.into_event().expect("the event is whole");
+                    self.gate.ask(&event, START, &mut scratch, |_, _| ());
                 }
-                let event = fields.into_event().expect("the event is whole");
-                self.gate.ask(&event, START, &mut scratch, |_| ());
             }
         }
-        assert_eq!(self.gate.session_counts(), SessionCounts::default(), "no logout is refused");
+        assert_eq!(self.gate.counts(), Counts::default(), "no logout is refused");
     }
 
     /// Holds a reply against its grammar and against the words that the tables have; nothing else may be in it.
@@ -233,16 +241,16 @@ impl House {
         assert!(target.is_empty() || verdict == "ALLOW", "{answer:?}");
     }
 
-    fn has_action(&self, name: &str) -> bool {
+    pub(super) fn has_action(&self, name: &str) -> bool {
         let is_word = Token::parse(name.as_bytes()).is_some();
         is_word && self.policy.organizations().any(|tenant| tenant.model.action_named(name).is_some())
     }
 
-    fn has_queue(&self, number: &str) -> bool {
+    pub(super) fn has_queue(&self, number: &str) -> bool {
         self.policy.organizations().any(|tenant| tenant.directory.queues().any(|(_, queue)| &*queue.number == number))
     }
 
-    fn has_extension(&self, extension: &str) -> bool {
+    pub(super) fn has_extension(&self, extension: &str) -> bool {
         let has = |Organization { directory, .. }: &Organization| {
             directory.users().any(|user| directory.extension(user) == extension)
         };

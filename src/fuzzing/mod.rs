@@ -20,11 +20,15 @@
 mod configuration;
 mod digits;
 mod folder;
+mod freeswitch;
 mod house;
+mod kamailio;
 mod wire;
 
 pub use configuration::configuration;
 pub use digits::dialed_digits;
+pub use freeswitch::freeswitch_block;
+pub use kamailio::{jsonrpc_body, netstring_frames};
 pub use wire::{fastagi_environment, line_frame};
 
 /// A target: its name, which is also that of its file in `fuzz/` and of its corpus, and its body.
@@ -35,5 +39,8 @@ pub const TARGETS: &[Target] = &[
     ("configuration", configuration),
     ("dialed_digits", dialed_digits),
     ("fastagi_environment", fastagi_environment),
+    ("freeswitch_block", freeswitch_block),
+    ("jsonrpc_body", jsonrpc_body),
     ("line_frame", line_frame),
+    ("netstring_frames", netstring_frames),
 ];

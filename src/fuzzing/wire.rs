@@ -167,7 +167,7 @@ fn environment_end(data: &[u8]) -> Option<usize> {
 }
 
 /// The event written out again, sorted. `via=phone` is left out: it is what an event without it means.
-fn pairs_of(event: &Event<'_>) -> Vec<String> {
+pub(super) fn pairs_of(event: &Event<'_>) -> Vec<String> {
     let (request, name) = match event.request {
         Request::Action(action) => (Key::Action, action.as_str()),
         Request::Dial(digits) => (Key::Digits, digits.as_str()),
@@ -181,6 +181,8 @@ fn pairs_of(event: &Event<'_>) -> Vec<String> {
         (Key::Group, event.group),
         (Key::Role, event.role),
         (Key::Call, event.call),
+        (Key::ToTag, event.to_tag),
+        (Key::FromTag, event.from_tag),
     ];
     pairs.extend(optional.into_iter().filter_map(|(key, value)| Some((key, value?.as_str()))));
     let closed = event.attributes.iter().chain(once((Key::Via, event.via.name())));
@@ -189,7 +191,7 @@ fn pairs_of(event: &Event<'_>) -> Vec<String> {
     sorted(pairs.into_iter().map(written).chain(closed.map(written)).chain(lease))
 }
 
-fn sorted(pairs: impl Iterator<Item = String>) -> Vec<String> {
+pub(super) fn sorted(pairs: impl Iterator<Item = String>) -> Vec<String> {
     let usual = format!("via={}", Via::Phone.name());
     let mut pairs: Vec<String> = pairs.filter(|pair| *pair != usual).collect();
     pairs.sort_unstable();

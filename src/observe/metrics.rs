@@ -8,9 +8,10 @@ use metrics_process::Collector;
 
 use crate::decision::{ActionLabel, AllowReason, DenyReason, ErrorReason, Reason};
 use crate::dialect::DialectLabel;
+use crate::observe::ami::AmiMetrics;
 use crate::observe::names::{self, MetricName};
 use crate::observe::reachable::reasons_of;
-use crate::telephony::Ground;
+use crate::telephony::{Ground, SupervisionMode};
 
 /// From half a microsecond, which a decision takes in a warm cache, to the second at which a caller hangs up.
 const DURATION_BUCKETS_SECONDS: &[f64] = &[
@@ -48,6 +49,12 @@ pub struct Gauges {
     pub sessions_kept: u64,
     /// Login sessions that have ended because their time was over.
     pub leases_expired: u64,
+    /// Supervisions that run, by mode in the order of [`SupervisionMode::ALL`].
+    pub supervisions: [u64; SupervisionMode::ALL.len()],
+    /// Supervisions that a reload no longer permitted.
+    pub supervisions_revoked: u64,
+    /// Whether the session store takes changes.
+    pub store_is_healthy: bool,
 }
 
 /// Every metric of the process.
@@ -60,6 +67,9 @@ pub struct Metrics {
     reloads_successful: Counter,
     reloads_failed: Counter,
     panics: Counter,
+    watchers_cut_off: Counter,
+    store_commit_duration: Histogram,
+    ami: AmiMetrics,
 }
 
 /// The metrics of one dialect.
@@ -90,7 +100,7 @@ impl Metrics {
     /// All series, at zero.
     #[must_use]
     pub fn new() -> Self {
-        let builder = [names::DECISION_DURATION, names::REQUEST_DURATION].iter().fold(
+        let builder = [names::DECISION_DURATION, names::REQUEST_DURATION, names::STORE_COMMIT_DURATION].iter().fold(
             PrometheusBuilder::new(),
             |builder, metric| {
                 let matcher = Matcher::Full(metric.name.to_owned());
@@ -103,7 +113,7 @@ impl Metrics {
         let recorder = builder.build_recorder();
         let handle = recorder.handle();
         let process = Collector::default();
-        let (dialects, decision_duration, reloads, panics) = metrics::with_local_recorder(&recorder, || {
+        let (dialects, decision_duration, reloads, others) = metrics::with_local_recorder(&recorder, || {
             process.describe();
             describe_all();
             gauge!(names::BUILD_INFO.name, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
@@ -111,16 +121,37 @@ impl Metrics {
                 DialectLabel::ALL.iter().map(|&label| DialectMetrics::new(label)).collect();
             let reloads = |result| counter!(names::POLICY_RELOADS.name, "result" => result);
             let reloads = (reloads("success"), reloads("failure"));
-            (dialects, histogram!(names::DECISION_DURATION.name), reloads, counter!(names::PANICS.name))
+            let counters = (counter!(names::PANICS.name), counter!(names::WATCHERS_CUT_OFF.name));
+            let store = histogram!(names::STORE_COMMIT_DURATION.name);
+            (dialects, histogram!(names::DECISION_DURATION.name), reloads, (counters, store, AmiMetrics::new()))
         });
         let (reloads_successful, reloads_failed) = reloads;
-        Self { recorder, handle, process, dialects, decision_duration, reloads_successful, reloads_failed, panics }
+        let ((panics, watchers_cut_off), store_commit_duration, ami) = others;
+        Self {
+            recorder,
+            handle,
+            process,
+            dialects,
+            decision_duration,
+            reloads_successful,
+            reloads_failed,
+            panics,
+            watchers_cut_off,
+            store_commit_duration,
+            ami,
+        }
     }
 
     /// The metrics of one dialect.
     #[must_use]
     pub fn of(&self, label: DialectLabel) -> Option<&DialectMetrics> {
         self.dialects.get(label as usize)
+    }
+
+    /// The metrics of the links to Asterisks.
+    #[must_use]
+    pub const fn ami(&self) -> &AmiMetrics {
+        &self.ami
     }
 
     /// Counts a decision.
@@ -137,6 +168,16 @@ impl Metrics {
     /// Records how long one decision took, in seconds.
     pub fn decision_took(&self, seconds: f64) {
         self.decision_duration.record(seconds);
+    }
+
+    /// Counts a watcher that was cut off.
+    pub fn watcher_cut_off(&self) {
+        self.watchers_cut_off.increment(1);
+    }
+
+    /// Records how long the session store took for a group of changes, in seconds.
+    pub fn commit_took(&self, seconds: f64) {
+        self.store_commit_duration.record(seconds);
     }
 
     /// Counts a failure of our own.
@@ -174,6 +215,11 @@ impl Metrics {
             gauge!(names::CONNECTIONS_LIMIT.name).set(gauges.connections_limit as f64);
             gauge!(names::SESSIONS_KEPT.name).set(gauges.sessions_kept as f64);
             counter!(names::LEASES_EXPIRED.name).absolute(gauges.leases_expired);
+            counter!(names::SUPERVISIONS_REVOKED.name).absolute(gauges.supervisions_revoked);
+            gauge!(names::STORE_HEALTHY.name).set(f64::from(u8::from(gauges.store_is_healthy)));
+            for (mode, count) in SupervisionMode::ALL.iter().zip(gauges.supervisions) {
+                gauge!(names::SUPERVISIONS.name, "mode" => mode.name()).set(count as f64);
+            }
             for (ground, count) in Ground::ALL.iter().zip(gauges.sessions) {
                 gauge!(names::SESSIONS.name, "ground" => ground.name()).set(count as f64);
             }
@@ -283,8 +329,11 @@ fn describe_all() {
         names::PROTOCOL_ERRORS,
         names::PANICS,
         names::LEASES_EXPIRED,
+        names::SUPERVISIONS_REVOKED,
+        names::WATCHERS_CUT_OFF,
+        names::AMI_REMOVALS,
     ];
-    let histograms = [names::DECISION_DURATION, names::REQUEST_DURATION];
+    let histograms = [names::DECISION_DURATION, names::REQUEST_DURATION, names::STORE_COMMIT_DURATION];
     for MetricName { name, help } in names::ALL.iter().copied() {
         if counters.iter().any(|metric| metric.name == name) {
             describe_counter!(name, help);
@@ -305,6 +354,7 @@ mod tests {
         let metrics = Metrics::new();
         metrics.reload_succeeded(1);
         metrics.decision_took(0.000_001);
+        metrics.commit_took(0.001);
         metrics.dialects.iter().for_each(|dialect| dialect.request_took(0.000_01));
         let text = metrics.render(&Gauges::default());
         for metric in names::ALL {

@@ -1,5 +1,6 @@
 //! What operators see: metric names and handles.
 
+pub mod ami;
 pub mod metrics;
 pub mod names;
 pub mod reachable;

@@ -41,6 +41,15 @@ metric_names! {
     PANICS = "panics_total": "Failures of queuewarden itself; each ends one question or one connection.";
     SESSIONS = "sessions": "Login sessions, by the ground on which they began.";
     SESSIONS_KEPT = "sessions_kept": "Login sessions that their users could not open today.";
+    SUPERVISIONS = "supervisions": "Supervisions that run, by mode.";
+    SUPERVISIONS_REVOKED = "supervisions_revoked_total": "Supervisions that a reload no longer permitted.";
+    STORE_COMMIT_DURATION = "store_commit_duration_seconds":
+        "How long the session store took for a group of changes; always empty without a disk.";
+    STORE_HEALTHY = "store_healthy": "1 if the session store takes changes, else 0.";
+    WATCHERS_CUT_OFF = "watchers_cut_off_total": "Watchers that did not read in time or fell behind what is held.";
+    AMI_LINKS = "ami_links": "Links to Asterisks that the configuration asks for.";
+    AMI_LINKS_UP = "ami_links_up": "Links to Asterisks that are logged in.";
+    AMI_REMOVALS = "ami_removals_total": "Queue members whose login session ended, by what became of them.";
     LEASES_EXPIRED = "leases_expired_total": "Login sessions that ended because their time was over.";
 }
 

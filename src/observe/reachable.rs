@@ -22,8 +22,8 @@ pub fn reasons_of(action: ActionLabel) -> Vec<Reason> {
         QueueResume | AgentResume => &[Resumed],
         AgentLogin => &[SupervisorLogin, AlreadyLoggedIn],
         AgentLogout => &[SupervisorLogout],
-        AgentMove | AgentEndWrapup | CallListen | CallWhisper | CallBarge | CallOutbound | CallDirectIn
-        | ConversationView | DispositionSet | Control => &[RolePermits],
+        AgentMove | AgentEndWrapup | CallListen | CallWhisper | CallBarge | CallJoin | CallReplace | CallWatch
+        | CallOutbound | CallDirectIn | ConversationView | DispositionSet | Control => &[RolePermits],
     };
     let deny: &[_] = match action {
         QueueLogin => &[
@@ -80,7 +80,7 @@ pub fn reasons_of(action: ActionLabel) -> Vec<Reason> {
             UnknownQueue,
             UnknownTarget,
         ],
-        CallListen | CallBarge => &[
+        CallListen | CallBarge | CallJoin | CallReplace | CallWatch => &[
             SupervisorRoleRequired,
             RoleForbids,
             PermissionOff,

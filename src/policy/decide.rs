@@ -8,20 +8,24 @@
 
 use crate::decision::{AllowReason, Change, Decision, DenyReason};
 use crate::event::{AttributeSet, Intent, Key};
+use crate::limits::SUPERVISIONS_PER_ORGANIZATION_MAX;
 use crate::policy::Organization;
 use crate::policy::facts::{Fact, FactSet};
 use crate::policy::model::{Action, Effect, Grant, RoleSet, Subject, ground_of};
 use crate::policy::resolve::Question;
-use crate::telephony::{GroupId, LoginSession, QueueId, QueueSet, UserId, Via};
+use crate::telephony::{Ground, GroupId, LoginSession, QueueId, QueueSet, UserId, Via};
 
-/// The login sessions that a question depends on.
+/// The login sessions and supervisions that a question depends on.
 pub trait SessionView {
-    /// Those of the subject, sorted by queue.
+    /// The login sessions of the subject, sorted by queue.
     fn of_subject(&self) -> &[LoginSession];
     /// How many there are in the queue.
     fn in_queue(&self, queue: QueueId) -> usize;
     /// How many there are in the organization.
     fn in_organization(&self) -> usize;
+    /// The supervisions that one more of this target by this supervisor would stand beside; a running one of the same
+    /// two gives way to it and is not among them.
+    fn supervisions(&self, supervisor: UserId, target: Option<UserId>) -> Supervisions;
 
     /// The subject's session in the queue.
     fn in_this_queue(&self, queue: QueueId) -> Option<&LoginSession> {
@@ -46,6 +50,21 @@ impl SessionView for NoSessions {
     fn in_organization(&self) -> usize {
         0
     }
+
+    fn supervisions(&self, _supervisor: UserId, _target: Option<UserId>) -> Supervisions {
+        Supervisions::default()
+    }
+}
+
+/// How many supervisions there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Supervisions {
+    /// Of the target.
+    pub of_target: usize,
+    /// By the supervisor.
+    pub by_supervisor: usize,
+    /// In the organization.
+    pub in_organization: usize,
 }
 
 /// The queues that a judgement is about.
@@ -146,6 +165,9 @@ fn judge(
     let allow = |reason, change| Ok(Allowed { reason, change, grant });
     let session = queue.and_then(|queue| sessions.in_this_queue(queue));
     match (action.effect, session, queue) {
+        (Effect::Login(_), Some(session), _) if question.renews && session.ground == Ground::Supervisor => {
+            allow(reason, Change::Renew)
+        }
         (Effect::Login(_), Some(_), _) => allow(AllowReason::AlreadyLoggedIn, Change::Nothing),
         (Effect::Login(_), None, Some(queue)) => {
             match (login_limit(question, queue, sessions, begun), ground_of(reason)) {
@@ -161,7 +183,11 @@ fn judge(
         (Effect::Pause(_, pause), Some(session), _) => {
             allow(reason, if session.paused == pause { Change::Nothing } else { Change::Pause(pause) })
         }
-        (Effect::Nothing | Effect::Supervise(_), _, _) => allow(reason, Change::Nothing),
+        (Effect::Nothing, _, _) => allow(reason, Change::Nothing),
+        (Effect::Supervise(mode), _, _) => match supervision_limit(question, sessions) {
+            Some(limit) => Err(Shortfall::Limit(limit)),
+            None => allow(reason, Change::Supervise(mode)),
+        },
         // INVARIANT: a toggle has become what it toggles to.
         (Effect::Toggle { .. }, _, _) => Err(Shortfall::Invariant),
     }
@@ -181,22 +207,45 @@ impl From<Allowed> for Decision {
     }
 }
 
-/// A bound on login sessions, in the order in which they are checked.
+/// A bound on login sessions or supervisions, in the order in which they are checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum LoginLimit {
-    User,
-    Queue,
-    Organization,
+pub(super) enum Limit {
+    OneQueue,
+    LoginsOfUser,
+    LoginsInQueue,
+    Logins,
+    SupervisionsOfTarget,
+    SupervisionsBySupervisor,
+    Supervisions,
 }
 
-impl LoginLimit {
+impl Limit {
     /// The reason of a denial by it.
     pub(super) const fn reason(self) -> DenyReason {
         match self {
-            Self::User => DenyReason::UserLoginsAtLimit,
-            Self::Queue => DenyReason::QueueLoginsAtLimit,
-            Self::Organization => DenyReason::OrganizationLoginsAtLimit,
+            Self::OneQueue => DenyReason::LoggedInElsewhere,
+            Self::LoginsOfUser => DenyReason::UserLoginsAtLimit,
+            Self::LoginsInQueue => DenyReason::QueueLoginsAtLimit,
+            Self::Logins => DenyReason::OrganizationLoginsAtLimit,
+            Self::SupervisionsOfTarget => DenyReason::TargetSupervisionsAtLimit,
+            Self::SupervisionsBySupervisor => DenyReason::SupervisorSupervisionsAtLimit,
+            Self::Supervisions => DenyReason::Overload,
         }
+    }
+}
+
+/// The bound that one more supervision would break.
+pub(super) fn supervision_limit(question: &Question<'_>, sessions: &impl SessionView) -> Option<Limit> {
+    let limits = question.organization.limits;
+    let there = sessions.supervisions(question.actor, question.target);
+    if there.of_target >= limits.supervisions_per_target {
+        Some(Limit::SupervisionsOfTarget)
+    } else if there.by_supervisor >= limits.supervisions_per_supervisor {
+        Some(Limit::SupervisionsBySupervisor)
+    } else if there.in_organization >= SUPERVISIONS_PER_ORGANIZATION_MAX {
+        Some(Limit::Supervisions)
+    } else {
+        None
     }
 }
 
@@ -206,14 +255,17 @@ pub(super) fn login_limit(
     queue: QueueId,
     sessions: &impl SessionView,
     begun: usize,
-) -> Option<LoginLimit> {
-    let limits = question.organization.login_limits;
-    if sessions.of_subject().len().saturating_add(begun) >= limits.per_user {
-        Some(LoginLimit::User)
-    } else if sessions.in_queue(queue) >= limits.per_queue {
-        Some(LoginLimit::Queue)
-    } else if sessions.in_organization().saturating_add(begun) >= limits.organization {
-        Some(LoginLimit::Organization)
+) -> Option<Limit> {
+    let limits = question.organization.limits;
+    let of_user = sessions.of_subject().len().saturating_add(begun);
+    if limits.one_queue_at_a_time && of_user > 0 {
+        Some(Limit::OneQueue)
+    } else if of_user >= limits.logins_per_user {
+        Some(Limit::LoginsOfUser)
+    } else if sessions.in_queue(queue) >= limits.logins_per_queue {
+        Some(Limit::LoginsInQueue)
+    } else if sessions.in_organization().saturating_add(begun) >= limits.logins {
+        Some(Limit::Logins)
     } else {
         None
     }
@@ -232,8 +284,8 @@ pub(super) enum Shortfall {
     Queue,
     /// A session to end, to pause or to resume.
     Session,
-    /// A bound on login sessions.
-    Limit(LoginLimit),
+    /// A bound on login sessions or supervisions.
+    Limit(Limit),
     /// A promise that this code makes to itself.
     Invariant,
 }
@@ -389,6 +441,7 @@ pub fn may_open(organization: &Organization, user: UserId, queue: QueueId) -> bo
         role: None,
         attributes: AttributeSet::via(Via::Phone),
         lease_seconds: None,
+        renews: false,
     };
     weigh(&question, action, gather(&question, action, Some(queue), &NoSessions)).is_ok()
 }

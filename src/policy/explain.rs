@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::decision::{Decision, DenyReason, QueueNumbers, Reason};
 use crate::event::{AttributeSet, Event, Key, Request};
 use crate::policy::Policy;
-use crate::policy::decide::{Judgement, LoginLimit, Scope, SessionView, decide, gather, login_limit, roles_of_actor};
+use crate::policy::decide::{Judgement, Limit, Scope, SessionView, decide, gather, login_limit, roles_of_actor};
 use crate::policy::facts::{Fact, FactSet};
 use crate::policy::feature_codes::Argument;
 use crate::policy::model::{Action, Effect, Grant, Model, RoleSet, Subject};
@@ -64,7 +64,7 @@ pub fn explain<V: SessionView>(
     event: &Event<'_>,
     sessions_of: impl FnOnce(UserId) -> V,
 ) -> Explanation {
-    let question = match resolve(policy, event) {
+    let question = match resolve(policy, event, None) {
         Ok(question) => question,
         Err(Unresolved::Denied { reason, known }) => return unresolved(reason, known, event),
         Err(Unresolved::Faulty(error)) => return faulty(error.reason.code(), error.reason.sentence()),
@@ -246,7 +246,7 @@ impl<'p, V: SessionView> Case<'p, '_, V> {
             (Effect::Logout(_) | Effect::Pause(..), _) if session.is_none() => Some(DenyReason::NotLoggedIn),
             (Effect::Login(Subject::Actor), None) => Some(DenyReason::NoAssignedQueue),
             (Effect::Login(_), Some(queue)) if session.is_none() => {
-                login_limit(&self.question, queue, self.sessions, 0).map(LoginLimit::reason)
+                login_limit(&self.question, queue, self.sessions, 0).map(Limit::reason)
             }
             _ => None,
         }

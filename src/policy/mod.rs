@@ -18,29 +18,41 @@ pub mod survey;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::limits::{LEASE_SECONDS_MAX, LOGINS_PER_ORGANIZATION_MAX, LOGINS_PER_USER_MAX, USERS_PER_ORGANIZATION_MAX};
+use crate::limits::{
+    LEASE_SECONDS_MAX, LOGINS_PER_ORGANIZATION_MAX, LOGINS_PER_USER_MAX, SUPERVISIONS_PER_ORGANIZATION_MAX,
+    USERS_PER_ORGANIZATION_MAX,
+};
 use crate::telephony::OrganizationId;
 use directory::Directory;
 use feature_codes::FeatureCodes;
 use model::{Model, SettingSet};
 
-/// How many login sessions there may be.
+/// How many login sessions and supervisions there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LoginLimits {
-    /// Of one user.
-    pub per_user: usize,
-    /// In one queue.
-    pub per_queue: usize,
-    /// In the organization.
-    pub organization: usize,
+pub struct Limits {
+    /// Login sessions of one user.
+    pub logins_per_user: usize,
+    /// Login sessions in one queue.
+    pub logins_per_queue: usize,
+    /// Login sessions in the organization.
+    pub logins: usize,
+    /// Supervisions of one target.
+    pub supervisions_per_target: usize,
+    /// Supervisions by one supervisor.
+    pub supervisions_per_supervisor: usize,
+    /// Whoever is in one queue is let into no other.
+    pub one_queue_at_a_time: bool,
 }
 
-impl Default for LoginLimits {
+impl Default for Limits {
     fn default() -> Self {
         Self {
-            per_user: LOGINS_PER_USER_MAX,
-            per_queue: USERS_PER_ORGANIZATION_MAX,
-            organization: LOGINS_PER_ORGANIZATION_MAX,
+            logins_per_user: LOGINS_PER_USER_MAX,
+            logins_per_queue: USERS_PER_ORGANIZATION_MAX,
+            logins: LOGINS_PER_ORGANIZATION_MAX,
+            supervisions_per_target: SUPERVISIONS_PER_ORGANIZATION_MAX,
+            supervisions_per_supervisor: SUPERVISIONS_PER_ORGANIZATION_MAX,
+            one_queue_at_a_time: false,
         }
     }
 }
@@ -77,8 +89,8 @@ pub struct Organization {
     pub feature_codes: FeatureCodes,
     /// Its people and queues.
     pub directory: Directory,
-    /// How many login sessions it may have.
-    pub login_limits: LoginLimits,
+    /// How many login sessions and supervisions it may have.
+    pub limits: Limits,
     /// How long its leases last.
     pub leases: LeaseTerms,
 }
@@ -103,6 +115,12 @@ impl Policy {
     #[must_use]
     pub fn organization(&self, name: &str) -> Option<&Organization> {
         self.organizations.get(name).map(Arc::as_ref)
+    }
+
+    /// The tables of the organization, shared: they outlive the policy for whoever still has to name what is gone.
+    #[must_use]
+    pub fn shared(&self, name: &str) -> Option<Arc<Organization>> {
+        self.organizations.get(name).map(Arc::clone)
     }
 
     /// Every organization, in no order.

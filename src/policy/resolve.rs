@@ -35,6 +35,17 @@ pub struct Question<'p> {
     pub attributes: AttributeSet,
     /// How long a login of somebody else lasts, in seconds; `None`: until logout.
     pub lease_seconds: Option<u32>,
+    /// The event says itself how long: a login session that is there already gets a new end.
+    pub renews: bool,
+}
+
+/// A call that the PBX reported, as the event may refer to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownCall {
+    /// Whose it is.
+    pub agent: UserId,
+    /// The queue that it came from.
+    pub queue: Option<QueueId>,
 }
 
 /// Why an event did not become a question.
@@ -73,7 +84,11 @@ impl<'p> Known<'p> {
 /// # Errors
 ///
 /// The first check that fails, in the order of RULES section 7.
-pub fn resolve<'p>(policy: &'p Policy, event: &Event<'_>) -> Result<Question<'p>, Unresolved<'p>> {
+pub fn resolve<'p>(
+    policy: &'p Policy,
+    event: &Event<'_>,
+    call: Option<KnownCall>,
+) -> Result<Question<'p>, Unresolved<'p>> {
     let mut known = Known::default();
     let Some(organization) = policy.organization(event.organization.as_str()) else {
         return Err(known.denied(DenyReason::UnknownOrganization));
@@ -106,13 +121,24 @@ pub fn resolve<'p>(policy: &'p Policy, event: &Event<'_>) -> Result<Question<'p>
     let queue = queue_named(Key::Queue, dialed.queue)?;
     let from = queue_named(Key::From, event.from.map(Token::as_str))?;
     known.queue = queue;
-    if only_a_call && !targetless {
-        return Err(known.denied(DenyReason::UnknownCall));
-    }
+    let call = call.filter(|_| action.uses.has(Key::Call));
     let target = match dialed.target.filter(|_| action.uses.has(Key::Target) && !targetless) {
-        None => None,
         Some(name) => Some(directory.user_named(name).ok_or_else(|| known.denied(DenyReason::UnknownTarget))?),
+        None if only_a_call && !targetless => {
+            let of_call = call.map(|call| call.agent).filter(|&agent| directory.user(agent).is_some());
+            Some(of_call.ok_or_else(|| known.denied(DenyReason::UnknownCall))?)
+        }
+        None => None,
     };
+    let contradicted = |given: Option<QueueId>, of_call: Option<QueueId>| {
+        given.zip(of_call).is_some_and(|(given, of_call)| given != of_call)
+    };
+    if call.is_some_and(|call| target.is_some_and(|target| target != call.agent) || contradicted(queue, call.queue)) {
+        return Err(known.denied(DenyReason::CallMismatch));
+    }
+    // Whoever names a call means the queue that it came from.
+    let queue = queue.or(call.and_then(|call| call.queue).filter(|_| action.uses.has(Key::Queue)));
+    known.queue = queue;
     let group = match event.group.filter(|_| action.uses.has(Key::Group)) {
         None => None,
         Some(name) => Some(directory.group_named(name.as_str()).ok_or_else(|| known.denied(DenyReason::UnknownGroup))?),
@@ -132,6 +158,7 @@ pub fn resolve<'p>(policy: &'p Policy, event: &Event<'_>) -> Result<Question<'p>
         role,
         attributes,
         lease_seconds,
+        renews: lease_seconds.is_some() && event.lease_seconds.is_some(),
     })
 }
 

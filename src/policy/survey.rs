@@ -319,6 +319,7 @@ impl<'p> Space<'p> {
             role,
             attributes,
             lease_seconds: None,
+            renews: false,
         };
         accepts(&question).then_some(question)
     }

@@ -1,29 +1,36 @@
-//! The admin listener: metrics for Prometheus, health for supervisors of processes, status for people. It changes
-//! nothing.
+//! The admin listener: metrics for Prometheus, health for supervisors of processes, status for people, and what an
+//! operator ends. Ending needs the Unix socket, which knows who is on the other side.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
-use axum::extract::{Query, State};
+use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::serve::Listener;
+use axum::serve::{IncomingStream, Listener};
 use axum::{Json, Router};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::process::Store;
 use crate::dialect::DialectLabel;
-use crate::limits::{ADMIN_IDLE_TIMEOUT, ADMIN_REQUESTS_MAX, SURVEY_PAGE_ANSWERS_MAX, SURVEY_PAGE_QUESTIONS_MAX};
+use crate::gate::steer::{SteerError, Wanted};
+use crate::limits::{
+    ADMIN_IDLE_TIMEOUT, ADMIN_REQUESTS_MAX, COMMIT_TIMEOUT, STEER_PAGE_ROWS_MAX, SURVEY_PAGE_ANSWERS_MAX,
+    SURVEY_PAGE_QUESTIONS_MAX,
+};
 use crate::observe::metrics::Gauges;
 use crate::policy::survey::{Asked, Given, Survey};
-use crate::server::{Bound, House, ReloadReport};
+use crate::server::{Bound, House};
 
 /// The media type of Prometheus' text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -38,6 +45,7 @@ pub(super) async fn serve<L>(listener: L, desk: Arc<Desk>, stop: CancellationTok
 where
     L: Listener,
     L::Addr: std::fmt::Debug,
+    Peer: for<'a> Connected<IncomingStream<'a, Limited<L>>>,
 {
     let router = Router::new()
         .route("/metrics", get(metrics))
@@ -46,7 +54,10 @@ where
         .route("/status", get(status))
         .route("/what", get(survey))
         .route("/who", get(survey))
-        .with_state(desk);
+        .route("/sessions", get(list_sessions).delete(end_sessions))
+        .route("/supervisions", get(list_supervisions).delete(end_supervisions))
+        .with_state(desk)
+        .into_make_service_with_connect_info::<Peer>();
     let served = axum::serve(Limited::new(listener), router).with_graceful_shutdown(stop.cancelled_owned());
     if let Err(error) = served.await {
         tracing::error!(%error, "the admin listener stopped");
@@ -57,13 +68,16 @@ async fn metrics(State(desk): State<Arc<Desk>>) -> Response {
     // Counting kept sessions looks at every session: not on a thread that answers questions.
     let text = tokio::task::spawn_blocking(move || {
         let house = &desk.house;
-        let sessions = house.gate.session_counts();
+        let counts = house.gate.counts();
         house.metrics.render(&Gauges {
             policy_revision: house.settled_revision.load(Ordering::Relaxed),
             connections_limit: house.settings.connections_max,
-            sessions: [sessions.assigned, sessions.unassigned, sessions.supervisor],
-            sessions_kept: sessions.kept,
+            sessions: [counts.assigned, counts.unassigned, counts.supervisor],
+            sessions_kept: counts.kept,
             leases_expired: house.gate.leases_expired(),
+            supervisions: counts.supervisions,
+            supervisions_revoked: house.gate.supervisions_revoked(),
+            store_is_healthy: house.gate.store_is_healthy(),
         })
     });
     match text.await {
@@ -73,10 +87,12 @@ async fn metrics(State(desk): State<Arc<Desk>>) -> Response {
 }
 
 async fn ready(State(desk): State<Arc<Desk>>) -> (StatusCode, &'static str) {
-    match (desk.house.is_ready(), desk.house.is_draining()) {
-        (true, _) => (StatusCode::OK, "ok\n"),
-        (false, true) => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
-        (false, false) => (StatusCode::SERVICE_UNAVAILABLE, "no policy\n"),
+    let unready = |why| (StatusCode::SERVICE_UNAVAILABLE, why);
+    match desk.house.is_ready() {
+        true => (StatusCode::OK, "ok\n"),
+        false if desk.house.is_draining() => unready("draining\n"),
+        false if !desk.house.gate.store_is_healthy() => unready("the session store cannot be written\n"),
+        false => unready("no policy\n"),
     }
 }
 
@@ -90,7 +106,6 @@ async fn status(State(desk): State<Arc<Desk>>) -> Json<serde_json::Value> {
         .iter()
         .filter_map(|&dialect| Some((dialect.name().to_owned(), house.metrics.of(dialect)?.connections().into())))
         .collect();
-    let ReloadReport { status: last_reload, not_built_yet } = house.last_reload();
     let store = match house.settings.state.store {
         Store::Disk => "disk",
         Store::Memory => "memory",
@@ -107,12 +122,12 @@ async fn status(State(desk): State<Arc<Desk>>) -> Json<serde_json::Value> {
             "queues": sum(|organization| organization.directory.queues().count()),
             "users": sum(|organization| organization.directory.users().count()),
         },
-        "last_reload": last_reload,
+        "last_reload": house.last_reload(),
         "listeners": listeners,
         "connections": connections,
         "connections_limit": house.settings.connections_max,
-        "state": { "store": store, "folder": house.settings.state.folder, "durable": false },
-        "not_built_yet": not_built_yet,
+        "state": { "store": store, "folder": house.settings.state.folder, "durable": house.gate.is_durable(),
+            "healthy": house.gate.store_is_healthy() },
     }))
 }
 
@@ -155,8 +170,134 @@ async fn survey(State(desk): State<Arc<Desk>>, Query(query): Query<SurveyQuery>)
     }
 }
 
+/// Who is on the other side of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Peer {
+    /// Somebody who can reach the address.
+    Anybody,
+    /// A process of this machine, as the kernel knows it.
+    Process { user: u32, process: Option<i32> },
+}
+
+impl Connected<IncomingStream<'_, Limited<TcpListener>>> for Peer {
+    fn connect_info(_stream: IncomingStream<'_, Limited<TcpListener>>) -> Self {
+        Self::Anybody
+    }
+}
+
+impl Connected<IncomingStream<'_, Limited<UnixListener>>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Limited<UnixListener>>) -> Self {
+        let known = stream.io().stream.peer_cred();
+        known.map_or(Self::Anybody, |known| Self::Process { user: known.uid(), process: known.pid() })
+    }
+}
+
+/// Which rows, from where on.
+#[derive(Debug, Deserialize)]
+struct ListQuery {
+    org: Option<String>,
+    user: Option<String>,
+    target: Option<String>,
+    queue: Option<String>,
+    #[serde(default)]
+    kept: bool,
+    #[serde(default)]
+    from: u64,
+    limit: Option<usize>,
+}
+
+impl ListQuery {
+    fn into_wanted(self) -> (Wanted, u64, usize) {
+        let Self { org, user, target, queue, kept, from, limit } = self;
+        let limit = limit.unwrap_or(STEER_PAGE_ROWS_MAX).min(STEER_PAGE_ROWS_MAX);
+        (Wanted { org, user, target, queue, kept }, from, limit)
+    }
+}
+
+async fn list_sessions(State(desk): State<Arc<Desk>>, Query(query): Query<ListQuery>) -> Response {
+    let (wanted, from, limit) = query.into_wanted();
+    let now = desk.house.clock.now();
+    // Looks at every session: not on a thread that answers questions.
+    let page = tokio::task::spawn_blocking(move || desk.house.gate.sessions(&wanted, now, from, limit));
+    page.await.map_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response(), steered)
+}
+
+async fn list_supervisions(State(desk): State<Arc<Desk>>, Query(query): Query<ListQuery>) -> Response {
+    let (wanted, from, limit) = query.into_wanted();
+    steered(desk.house.gate.supervisions(&wanted, from, limit))
+}
+
+async fn end_sessions(
+    State(desk): State<Arc<Desk>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Query(wanted): Query<Wanted>,
+) -> Response {
+    let Peer::Process { user, process } = peer else { return not_by_address() };
+    let (rows, group) = match desk.house.gate.end_sessions(&wanted, desk.house.clock.now()) {
+        Ok(ended) => ended,
+        Err(error) => return steered::<()>(Err(error)),
+    };
+    if let Some(group) = group
+        && !timeout(COMMIT_TIMEOUT, group.is_durable()).await.unwrap_or(false)
+    {
+        return steered::<()>(Err(SteerError::Unavailable));
+    }
+    for row in &rows {
+        tracing::info!(
+            by_uid = user,
+            by_pid = process,
+            org = row.org,
+            user = row.user,
+            queue = row.queue,
+            "an operator ended a login session"
+        );
+    }
+    steered(Ok(rows))
+}
+
+async fn end_supervisions(
+    State(desk): State<Arc<Desk>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Query(wanted): Query<Wanted>,
+) -> Response {
+    let Peer::Process { user, process } = peer else { return not_by_address() };
+    let ended = desk.house.gate.end_supervisions(&wanted);
+    for row in ended.iter().flatten() {
+        tracing::info!(
+            by_uid = user,
+            by_pid = process,
+            org = row.org,
+            user = row.user,
+            // `target` is the log's own word for where a line comes from.
+            supervised = row.target,
+            mode = row.mode,
+            "an operator ended a supervision"
+        );
+    }
+    steered(ended)
+}
+
+fn steered<T: Serialize>(done: Result<T, SteerError>) -> Response {
+    match done {
+        Ok(done) => Json(done).into_response(),
+        Err(error) => {
+            let status = match error {
+                SteerError::Organization(_) | SteerError::User(_) | SteerError::Queue(_) => StatusCode::NOT_FOUND,
+                SteerError::TooWide => StatusCode::BAD_REQUEST,
+                SteerError::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            };
+            (status, format!("{error}\n")).into_response()
+        }
+    }
+}
+
+fn not_by_address() -> Response {
+    let why = "only over the Unix socket `admin_unix`, which knows who is asking\n";
+    (StatusCode::FORBIDDEN, why).into_response()
+}
+
 /// A listener that serves a bounded number of connections at once.
-struct Limited<L> {
+pub(super) struct Limited<L> {
     listener: L,
     places: Arc<Semaphore>,
 }
@@ -185,7 +326,7 @@ impl<L: Listener> Listener for Limited<L> {
 }
 
 /// A connection with its place among those that are served; it loses both when it is silent for too long.
-struct Placed<S> {
+pub(super) struct Placed<S> {
     stream: S,
     silence: Pin<Box<tokio::time::Sleep>>,
     _place: Option<OwnedSemaphorePermit>,

@@ -19,6 +19,8 @@ use crate::limits::{
 };
 use crate::observe::metrics::DialectMetrics;
 use crate::server::House;
+use crate::server::held::{self, Held};
+use crate::server::watching::{self, Watch};
 use crate::telephony::QueueSet;
 
 /// Bytes that an idle connection reserves for reading.
@@ -41,6 +43,11 @@ where
     // A token of this connection's own: waiting on the shared one would make all connections share its lock.
     let drain = drain.child_token();
     let mut drained = pin!(drain.cancelled());
+    dialect.greet(&mut output);
+    match write(&mut stream, &output).await {
+        Written::Yes => output.clear(),
+        Written::Failed | Written::Late => return,
+    }
     loop {
         let read = match read_more(&mut stream, &mut input, patience, waiting_since, drained.as_mut()).await {
             Read::Some => Instant::now(),
@@ -61,13 +68,28 @@ where
         let leaving;
         // Everything that was read is answered, in turns that let other connections run in between.
         loop {
-            let turn = answer_all(&mut dialect, &mut input, &mut output, house, metrics, &mut scratch);
-            if !output.is_empty() {
-                match timeout(WRITE_TIMEOUT, stream.write_all(&output)).await {
-                    Ok(Ok(())) => output.clear(),
-                    Ok(Err(_)) => return,
-                    Err(_) => return metrics.protocol_error(ErrorReason::TimedOut),
+            let mut turn =
+                answer_all(&mut dialect, &mut input, &mut output, house, metrics, &mut scratch, Mood::Willing);
+            if let Some(first) = turn.held.first() {
+                // What came before the first answer that has to wait does not wait with it.
+                let ready = first.at.start;
+                match write(&mut stream, output.get(..ready).unwrap_or_default()).await {
+                    Written::Yes => {}
+                    Written::Failed => return,
+                    Written::Late => return metrics.protocol_error(ErrorReason::TimedOut),
                 }
+                let held = std::mem::take(&mut turn.held);
+                let label = dialect.label();
+                let count = |held: &Held, reason| house.metrics.decided(label, held.label, reason);
+                output = held::settle(held, &output, ready, count).await;
+            }
+            match write(&mut stream, &output).await {
+                Written::Yes => output.clear(),
+                Written::Failed => return,
+                Written::Late => return metrics.protocol_error(ErrorReason::TimedOut),
+            }
+            if let Some(watch) = turn.watch.take() {
+                return watching::tell(&mut stream, &mut dialect, watch, house, metrics, drained).await;
             }
             // Whoever has the last answer has so much time in all, however much is still said.
             if turn.progress && patience != Patience::Closing {
@@ -148,33 +170,48 @@ async fn read_more<S: AsyncRead + Unpin>(
 }
 
 /// What became of one turn.
-struct Turn {
+pub(super) struct Turn {
     /// Bytes were taken from the input.
-    progress: bool,
+    pub(super) progress: bool,
     /// The turn ended at a bound; there may be more to answer.
-    unfinished: bool,
-    after: After,
+    pub(super) unfinished: bool,
+    pub(super) after: After,
+    /// The answers that have to wait for the disk, in order.
+    pub(super) held: Vec<Held>,
+    /// The peer asks nothing more, and wants to be told.
+    watch: Option<Watch>,
+}
+
+/// Whether questions are decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mood {
+    /// They are.
+    Willing,
+    /// Too many answers wait for the peer already: it hears `overload`.
+    Busy,
 }
 
 /// Answers what the input holds, up to the bounds of one turn.
-fn answer_all<D: Dialect>(
+pub(super) fn answer_all<D: Dialect>(
     dialect: &mut D,
     input: &mut BytesMut,
     output: &mut Vec<u8>,
     house: &House,
     metrics: &DialectMetrics,
     scratch: &mut QueueSet,
+    mood: Mood,
 ) -> Turn {
-    let mut turn = Turn { progress: false, unfinished: false, after: After::Continue };
+    let mut turn = Turn { progress: false, unfinished: false, after: After::Continue, held: vec![], watch: None };
     let mut taken = 0_usize;
     let now = house.clock.now();
+    let mut room = vec![];
     for questions in 0..QUESTIONS_PER_TURN_MAX {
         let started = (questions == 0).then(Instant::now);
         let rest = input.get(taken..).unwrap_or_default();
         if rest.is_empty() {
             break;
         }
-        match dialect.next(rest, output) {
+        match dialect.next(rest, &mut room, output) {
             Step::More => break,
             Step::Done { consumed, fault, after } => {
                 taken = taken.saturating_add(consumed);
@@ -183,9 +220,28 @@ fn answer_all<D: Dialect>(
                     metrics.protocol_error(reason);
                 }
             }
+            Step::Watch { consumed, organization, from, id } => {
+                taken = taken.saturating_add(consumed);
+                match Watch::begin(house, organization, from, id) {
+                    Ok(watch) => {
+                        turn.watch = Some(watch);
+                        break;
+                    }
+                    Err(outcome) => {
+                        count(&outcome, dialect, house, metrics);
+                        turn.after = dialect.answer(id, &outcome, output);
+                    }
+                }
+            }
+            Step::Ask { consumed, id, .. } if mood == Mood::Busy => {
+                taken = taken.saturating_add(consumed);
+                turn.after = deny(dialect, DenyReason::Overload, id, output, house, metrics);
+            }
             Step::Ask { consumed, event, id } => {
                 taken = taken.saturating_add(consumed);
-                turn.after = answer(dialect, &event, id, output, house, metrics, now, scratch);
+                let (after, held) = answer(dialect, &event, id, output, house, metrics, now, scratch);
+                turn.after = after;
+                turn.held.extend(held);
                 if let Some(started) = started {
                     house.metrics.decision_took(started.elapsed().as_secs_f64());
                 }
@@ -213,28 +269,64 @@ fn answer<D: Dialect>(
     metrics: &DialectMetrics,
     now: crate::telephony::Moment,
     scratch: &mut QueueSet,
-) -> After {
+) -> (After, Option<Held>) {
     let written = output.len();
     let asked = catch_unwind(AssertUnwindSafe(|| {
-        house.gate.ask(event, now, scratch, |outcome| {
-            count(&outcome, dialect, house, metrics);
-            dialect.answer(id, &outcome, output)
+        house.gate.ask(event, now, scratch, |outcome, group| {
+            let after = dialect.answer(id, &outcome, output);
+            let (Some(group), Outcome::Decided(answer)) = (group, &outcome) else {
+                count(&outcome, dialect, house, metrics);
+                return (after, None);
+            };
+            let mut instead = vec![];
+            dialect.answer(id, &Outcome::Decided(answer.refused(DenyReason::StateUnavailable)), &mut instead);
+            let at = written..output.len();
+            (after, Some(Held { at, instead, group, label: answer.label, reason: answer.reason }))
         })
     }));
     asked.unwrap_or_else(|_| {
         output.truncate(written);
-        let outcome = Outcome::Decided(Answer {
-            reason: Reason::Deny(DenyReason::Internal),
-            action: None,
-            label: ActionLabel::Control,
-            queues: AnswerQueues::None,
-            target: None,
-            mode: None,
-            revision: house.gate.policy().revision,
-        });
-        count(&outcome, dialect, house, metrics);
-        dialect.answer(id, &outcome, output)
+        (deny(dialect, DenyReason::Internal, id, output, house, metrics), None)
     })
+}
+
+enum Written {
+    Yes,
+    Failed,
+    Late,
+}
+
+async fn write<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) -> Written {
+    if bytes.is_empty() {
+        return Written::Yes;
+    }
+    match timeout(WRITE_TIMEOUT, stream.write_all(bytes)).await {
+        Ok(Ok(())) => Written::Yes,
+        Ok(Err(_)) => Written::Failed,
+        Err(_) => Written::Late,
+    }
+}
+
+/// Denies a question for a reason of our own.
+fn deny<D: Dialect>(
+    dialect: &mut D,
+    reason: DenyReason,
+    id: &[u8],
+    output: &mut Vec<u8>,
+    house: &House,
+    metrics: &DialectMetrics,
+) -> After {
+    let outcome = Outcome::Decided(Answer {
+        reason: Reason::Deny(reason),
+        action: None,
+        label: ActionLabel::Control,
+        queues: AnswerQueues::None,
+        target: None,
+        mode: None,
+        revision: house.gate.policy().revision,
+    });
+    count(&outcome, dialect, house, metrics);
+    dialect.answer(id, &outcome, output)
 }
 
 fn count<D: Dialect>(outcome: &Outcome<'_>, dialect: &D, house: &House, metrics: &DialectMetrics) {

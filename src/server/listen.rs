@@ -1,6 +1,6 @@
 //! Listeners: which address speaks which dialect, how many peers are let in, and what the others hear.
 //!
-//! A new dialect is a line in [`bind_all`] and one in [`Listeners::serve`].
+//! A new dialect is a line in [`Listeners::serve`].
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,11 +18,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::process::Listen;
-use crate::dialect::Dialect;
 use crate::dialect::fastagi::FastAgi;
+use crate::dialect::freeswitch::FreeSwitch;
+use crate::dialect::jsonrpc::JsonRpc;
 use crate::dialect::line::Line;
+use crate::dialect::{Dialect, DialectLabel};
 use crate::limits::{ACCEPT_PAUSE, KEEPALIVE_IDLE, LISTEN_BACKLOG, REFUSALS_AT_ONCE_MAX};
 use crate::server::connection::{converse, refuse};
+use crate::server::dial::keep_dialing;
 use crate::server::{House, admin};
 
 /// Why the house cannot open.
@@ -88,9 +91,8 @@ impl std::fmt::Display for Place {
 
 /// Everything that is bound and not yet served.
 pub(super) struct Listeners {
-    line: Option<TcpListener>,
+    dialects: Vec<(DialectLabel, &'static str, TcpListener)>,
     line_unix: Option<(UnixListener, PathBuf)>,
-    fastagi: Option<TcpListener>,
     admin: Option<TcpListener>,
     admin_unix: Option<(UnixListener, PathBuf)>,
 }
@@ -108,7 +110,10 @@ pub(super) fn bind_all(listen: &Listen) -> Result<Listeners, ListenError> {
         };
         path.as_ref().map(bind).transpose()
     };
-    let (line, fastagi) = (tcp("line", listen.line)?, tcp("fastagi", listen.fastagi)?);
+    let mut dialects = vec![];
+    for &(label, name, address) in &listen.dialects {
+        dialects.extend(tcp(name, address)?.map(|listener| (label, name, listener)));
+    }
     let admin = tcp("admin", listen.admin)?;
     let line_unix = unix("line_unix", &listen.line_unix)?;
     let admin_unix = unix("admin_unix", &listen.admin_unix).inspect_err(|_| {
@@ -117,27 +122,26 @@ pub(super) fn bind_all(listen: &Listen) -> Result<Listeners, ListenError> {
             drop(std::fs::remove_file(path));
         }
     })?;
-    Ok(Listeners { line, line_unix, fastagi, admin, admin_unix })
+    Ok(Listeners { dialects, line_unix, admin, admin_unix })
 }
 
 impl Listeners {
     pub(super) fn bound(&self) -> Vec<Bound> {
-        let tcp = |name, listener: &Option<TcpListener>| {
-            let address = listener.as_ref()?.local_addr().ok()?;
+        let tcp = |name, listener: &TcpListener| {
+            let address = listener.local_addr().ok()?;
             Some(Bound { name, place: Place::Address(address) })
         };
         let unix = |name, listener: &Option<(UnixListener, PathBuf)>| {
             let (_, path) = listener.as_ref()?;
             Some(Bound { name, place: Place::Socket(path.clone()) })
         };
-        let all = [
-            tcp("line", &self.line),
-            unix("line_unix", &self.line_unix),
-            tcp("fastagi", &self.fastagi),
-            tcp("admin", &self.admin),
-            unix("admin_unix", &self.admin_unix),
-        ];
-        all.into_iter().flatten().collect()
+        let admin = self.admin.as_ref().and_then(|listener| tcp("admin", listener));
+        let (line, others): (Vec<_>, Vec<_>) =
+            self.dialects.iter().partition(|(label, _, _)| *label == DialectLabel::Line);
+        let line = line.into_iter().filter_map(|(_, name, listener)| tcp(name, listener));
+        let others = others.into_iter().filter_map(|(_, name, listener)| tcp(name, listener));
+        let line = line.chain(unix("line_unix", &self.line_unix));
+        line.chain(others).chain(admin).chain(unix("admin_unix", &self.admin_unix)).collect()
     }
 
     pub(super) fn serve(
@@ -160,14 +164,22 @@ impl Listeners {
         };
         let line_house = Arc::clone(house);
         let line = move || Line::new(line_house.line_token());
-        if let Some(listener) = self.line {
+        if let Some((listener, _)) = self.line_unix {
             connections.spawn(reception.clone().receive(listener, line.clone()));
         }
-        if let Some((listener, _)) = self.line_unix {
-            connections.spawn(reception.clone().receive(listener, line));
+        for (label, _, listener) in self.dialects {
+            let reception = reception.clone();
+            match label {
+                DialectLabel::Line => drop(connections.spawn(reception.receive(listener, line.clone()))),
+                DialectLabel::FastAgi => drop(connections.spawn(reception.receive(listener, FastAgi::new))),
+                DialectLabel::FreeSwitch => drop(connections.spawn(reception.receive(listener, FreeSwitch::new))),
+                DialectLabel::JsonRpc => drop(connections.spawn(reception.receive(listener, JsonRpc::new))),
+                // Nothing listens for it: we dial.
+                DialectLabel::Evapi => {}
+            }
         }
-        if let Some(listener) = self.fastagi {
-            connections.spawn(reception.receive(listener, FastAgi::new));
+        for &address in &house.settings.evapi {
+            connections.spawn(keep_dialing(address, Arc::clone(house), drain.clone()));
         }
         let status = Arc::new(admin::Desk { house: Arc::clone(house), bound });
         if let Some(listener) = self.admin {

@@ -3,7 +3,11 @@
 mod admin;
 mod clock;
 mod connection;
+mod dial;
+mod held;
 mod listen;
+mod removals;
+mod watching;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,8 +21,9 @@ use tokio_util::task::TaskTracker;
 pub use clock::Clock;
 pub use listen::{Bound, ListenError, Place};
 
+use crate::ami::{Links, Member, Sessions};
 use crate::config::problem::Problems;
-use crate::config::process::{ProcessSettings, Secret};
+use crate::config::process::{ProcessSettings, Secret, Store};
 use crate::gate::Gate;
 use crate::limits::{DRAIN_TIMEOUT, METRICS_UPKEEP_INTERVAL};
 use crate::observe::metrics::Metrics;
@@ -37,20 +42,13 @@ pub struct House {
     pub clock: Clock,
     /// What the process was started with.
     pub settings: ProcessSettings,
+    /// The links to Asterisks.
+    pub asterisks: Links,
     /// Revision of the policy that every connection uses.
     pub settled_revision: AtomicU64,
     draining: AtomicBool,
-    last_reload: Mutex<ReloadReport>,
+    last_reload: Mutex<ReloadStatus>,
     line_token: ArcSwapOption<Secret>,
-}
-
-/// What came of the last load, and what the last successful one asks for in vain.
-#[derive(Clone, Debug, Default)]
-pub struct ReloadReport {
-    /// What came of the last load.
-    pub status: ReloadStatus,
-    /// What the configuration that is in force asks for that this version does not do yet.
-    pub not_built_yet: Vec<String>,
 }
 
 /// What came of the last load of the configuration.
@@ -72,9 +70,11 @@ impl House {
     /// A house that has not opened yet.
     #[must_use]
     pub fn new(settings: ProcessSettings) -> Self {
+        let metrics = Metrics::new();
         Self {
-            gate: Arc::default(),
-            metrics: Metrics::new(),
+            gate: Arc::new(Gate::new(settings.state.store == Store::Disk)),
+            asterisks: Links::new(&settings.asterisk_ami, metrics.ami().clone()),
+            metrics,
             clock: Clock::default(),
             settings,
             settled_revision: AtomicU64::new(0),
@@ -86,20 +86,20 @@ impl House {
 
     /// What came of the last load of the configuration.
     #[must_use]
-    pub fn last_reload(&self) -> ReloadReport {
+    pub fn last_reload(&self) -> ReloadStatus {
         self.last_reload.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Notes that a load of the configuration succeeded.
-    pub fn note_success(&self, status: ReloadStatus, not_built_yet: Vec<String>) {
+    pub fn note_success(&self, status: ReloadStatus) {
         self.metrics.reload_succeeded(status.at_unix_seconds);
-        *self.last_reload.lock().unwrap_or_else(PoisonError::into_inner) = ReloadReport { status, not_built_yet };
+        *self.last_reload.lock().unwrap_or_else(PoisonError::into_inner) = status;
     }
 
     /// Notes that a load of the configuration failed; what was in force stays.
     pub fn note_failure(&self, status: ReloadStatus) {
         self.metrics.reload_failed();
-        self.last_reload.lock().unwrap_or_else(PoisonError::into_inner).status = status;
+        *self.last_reload.lock().unwrap_or_else(PoisonError::into_inner) = status;
     }
 
     /// Sets the secret that line peers have to present from now on; connections that presented one before stay.
@@ -112,16 +112,22 @@ impl House {
         self.line_token.load().as_ref().map(|token| Arc::from(token.reveal()))
     }
 
-    /// Whether the house is ready for questions: it has a policy and is not closing.
+    /// Whether the house is ready for questions: it has a policy, can keep what changes, and is not closing.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.settled_revision.load(Ordering::Relaxed) > 0 && !self.is_draining()
+        self.settled_revision.load(Ordering::Relaxed) > 0 && self.gate.store_is_healthy() && !self.is_draining()
     }
 
     /// Whether the house is closing.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
+    }
+}
+
+impl Sessions for House {
+    fn is_logged_in(&self, member: &Member) -> bool {
+        self.gate.is_logged_in(&member.organization, &member.extension, &member.queue, self.clock.now())
     }
 }
 
@@ -154,6 +160,13 @@ impl Server {
             admin: TaskTracker::new(),
         };
         listeners.serve(house, bound, &server.drain, &server.connections, &server.admin_stop, &server.admin);
+        let sessions: Arc<dyn Sessions> = Arc::<House>::clone(house);
+        house.asterisks.serve(&sessions, &server.admin, &server.admin_stop);
+        let linked: std::collections::BTreeSet<&str> =
+            house.settings.asterisk_ami.iter().map(|settings| &*settings.organization).collect();
+        for organization in linked {
+            server.admin.spawn(removals::follow(Arc::clone(house), organization.into(), server.admin_stop.clone()));
+        }
         server.admin.spawn(housekeeping(Arc::clone(house), server.admin_stop.clone()));
         Ok(server)
     }
@@ -191,7 +204,7 @@ async fn housekeeping(house: Arc<House>, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = upkeep.tick() => house.metrics.upkeep(),
-            _ = sweep.tick() => house.gate.expire_leases(house.clock.now()),
+            _ = sweep.tick() => house.gate.end_what_is_over(house.clock.now()),
         }
     }
 }

@@ -1,12 +1,15 @@
 //! The same question in the bytes of each dialect, without sockets, and what each of them answered.
 
+use queuewarden::dialect::evapi::Evapi;
 use queuewarden::dialect::fastagi::FastAgi;
+use queuewarden::dialect::freeswitch::FreeSwitch;
+use queuewarden::dialect::jsonrpc::JsonRpc;
 use queuewarden::dialect::line::Line;
 use queuewarden::dialect::{Dialect, Step};
 use queuewarden::gate::Gate;
 use queuewarden::telephony::{Moment, QueueSet};
 
-use crate::support::{agi_environment, variables};
+use crate::support::{agi_environment, channel_block, channel_variables, url_encoded, variables};
 use crate::table::{Answer, Question, Verdict};
 
 /// A way to put a question.
@@ -16,16 +19,25 @@ pub enum Tongue {
     Line,
     /// FastAGI, which knows no `may`.
     FastAgi,
+    /// FreeSWITCH's outbound socket.
+    FreeSwitch,
+    /// Kamailio's JSON-RPC.
+    JsonRpc,
+    /// Kamailio's evapi.
+    Evapi,
 }
 
 impl Tongue {
-    pub const ALL: [Self; 2] = [Self::Line, Self::FastAgi];
+    pub const ALL: [Self; 5] = [Self::Line, Self::FastAgi, Self::FreeSwitch, Self::JsonRpc, Self::Evapi];
 
     /// The answer, or `None` when the dialect cannot put the question.
     pub fn ask(self, gate: &Gate, question: &Question, now: Moment) -> Option<Answer> {
         match self {
             Self::FastAgi if question.verb == "may" => None,
             Self::FastAgi => Some(ask_fastagi(gate, question, now)),
+            Self::FreeSwitch => Some(ask_freeswitch(gate, question, now)),
+            Self::JsonRpc => Some(ask_jsonrpc(gate, question, now)),
+            Self::Evapi => Some(ask_evapi(gate, question, now)),
             Self::Line if question.verb == "do" => {
                 let asked = ask_line(gate, &Question { verb: "may".to_owned(), ..question.clone() }, now);
                 let done = ask_line(gate, question, now);
@@ -35,10 +47,10 @@ impl Tongue {
         }
     }
 
-    /// What this dialect can say of an answer: FastAGI has no third verdict.
+    /// What this dialect can say of an answer: FastAGI and FreeSWITCH have no third verdict.
     pub fn in_its_words(self, expected: &Answer) -> Answer {
         let verdict = match (self, expected.verdict) {
-            (Self::FastAgi, Verdict::Error) => Verdict::Deny,
+            (Self::FastAgi | Self::FreeSwitch, Verdict::Error) => Verdict::Deny,
             (_, verdict) => verdict,
         };
         Answer { verdict, ..expected.clone() }
@@ -47,12 +59,13 @@ impl Tongue {
 
 /// The whole text that a dialect answers one message with.
 fn converse(dialect: &mut impl Dialect, gate: &Gate, message: &str, now: Moment) -> String {
-    let mut output = vec![];
-    match dialect.next(message.as_bytes(), &mut output) {
+    let (mut room, mut output) = (vec![], vec![]);
+    match dialect.next(message.as_bytes(), &mut room, &mut output) {
         Step::Ask { event, id, .. } => {
-            gate.ask(&event, now, &mut QueueSet::new(), |outcome| dialect.answer(id, &outcome, &mut output));
+            gate.ask(&event, now, &mut QueueSet::new(), |outcome, _| dialect.answer(id, &outcome, &mut output));
         }
         Step::Done { .. } => {}
+        Step::Watch { .. } => panic!("{message:?} is no question"),
         Step::More => panic!("{message:?} is not a whole message"),
     }
     String::from_utf8(output).unwrap()
@@ -95,6 +108,86 @@ fn ask_fastagi(gate: &Gate, question: &Question, now: Moment) -> Answer {
         queues: some("QW_QUEUES").map_or_else(Vec::new, |queues| queues.split('&').map(str::to_owned).collect()),
         mode: some("QW_SPY_OPTIONS").map(|options| mode_of(&options).to_owned()),
     }
+}
+
+fn ask_freeswitch(gate: &Gate, question: &Question, now: Moment) -> Answer {
+    let named = |key: &str| match key {
+        "actor" => "user_name".to_owned(),
+        "verb" => "qw_object_verb".to_owned(),
+        key => format!("qw_{key}"),
+    };
+    let mut keys: Vec<(String, String)> =
+        question.keys.iter().map(|(key, value)| (named(key), url_encoded(value))).collect();
+    keys.push(("qw_verb".to_owned(), question.verb.clone()));
+    let keys: Vec<(&str, &str)> = keys.iter().map(|(key, value)| (&**key, &**value)).collect();
+    // What was dialed stands in a variable, where anything was.
+    let block = channel_block("", &keys).replace("Caller-Destination-Number: \n", "");
+    let mut freeswitch = FreeSwitch::new();
+    freeswitch.greet(&mut vec![]);
+    let said = channel_variables(&converse(&mut freeswitch, gate, &block, now));
+    let some = |name: &str| said.get(name).filter(|value| !value.is_empty()).cloned();
+    let is_on = |name: &str| said.get(name).is_some_and(|value| value == "true");
+    let mode = some("eavesdrop_enable_dtmf").map(|_| {
+        match (is_on("eavesdrop_whisper_aleg"), is_on("eavesdrop_whisper_bleg")) {
+            (false, false) => "listen",
+            (false, true) => "whisper",
+            (true, true) => "barge",
+            (true, false) => "the far party hears",
+        }
+    });
+    Answer {
+        verdict: if said["qw_verdict"] == "allow" { Verdict::Allow } else { Verdict::Deny },
+        reason: some("qw_reason").unwrap_or_default(),
+        action: some("qw_action"),
+        queues: some("qw_queues").map_or_else(Vec::new, |queues| queues.split(',').map(str::to_owned).collect()),
+        mode: mode.map(str::to_owned),
+    }
+}
+
+/// The members of an object, in their order, also where a name stands twice.
+fn members(keys: &[(String, String)], named: impl Fn(&str) -> &str) -> String {
+    let member = |(key, value): &(String, String)| format!("{:?}:{}", named(key), serde_json::json!(value));
+    keys.iter().map(member).collect::<Vec<_>>().join(",")
+}
+
+fn ask_jsonrpc(gate: &Gate, question: &Question, now: Moment) -> Answer {
+    let (verb, params) = (&question.verb, members(&question.keys, |key| key));
+    let request = format!(r#"{{"id":5,"jsonrpc":"2.0","method":"{verb}","params":{{{params}}}}}"#);
+    let reply = framed(&mut JsonRpc::new(), gate, &request, now);
+    assert_eq!((&reply["jsonrpc"], &reply["id"]), (&"2.0".into(), &5.into()), "{reply}");
+    in_members(if reply["error"].is_null() { &reply["result"] } else { &reply })
+}
+
+fn ask_evapi(gate: &Gate, question: &Question, now: Moment) -> Answer {
+    let keys = members(&question.keys, |key| if key == "verb" { "object_verb" } else { key });
+    let comma = if keys.is_empty() { "" } else { "," };
+    let message = format!(r#"{{"verb":"{}"{comma}{keys},"idx":47360,"lbl":2076268761}}"#, question.verb);
+    let reply = framed(&mut Evapi::new(), gate, &message, now);
+    assert_eq!((&reply["idx"], &reply["lbl"]), (&47_360.into(), &2_076_268_761_u32.into()), "{reply}");
+    in_members(&reply)
+}
+
+/// What is answered to a payload, without the netstrings around both.
+fn framed(dialect: &mut impl Dialect, gate: &Gate, payload: &str, now: Moment) -> serde_json::Value {
+    let reply = converse(dialect, gate, &format!("{}:{payload},", payload.len()), now);
+    let (length, payload) = reply.split_once(':').expect(&reply);
+    let payload = payload.strip_suffix(',').expect(&reply);
+    assert_eq!(length, payload.len().to_string());
+    serde_json::from_str(payload).expect(payload)
+}
+
+/// The answer that the members of an object are.
+fn in_members(members: &serde_json::Value) -> Answer {
+    let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
+    let queues = members["queues"].as_array().map_or_else(Vec::new, |queues| queues.iter().filter_map(text).collect());
+    let failure = &members["error"]["data"]["reason"];
+    let (verdict, reason) = match members["verdict"].as_str() {
+        Some("allow") => (Verdict::Allow, &members["reason"]),
+        Some("deny") => (Verdict::Deny, &members["reason"]),
+        _ => (Verdict::Error, failure),
+    };
+    let reason = text(reason).unwrap_or_default();
+    Answer { verdict, reason, action: text(&members["action"]), queues, mode: text(&members["mode"]) }
 }
 
 /// The mode that the options of `ChanSpy` mean.

@@ -273,7 +273,13 @@ fn read_row(file: &str, line: usize, cells: &[String], numbers: &HashMap<String,
 /// How an allowed action supervises a call.
 fn mode_of(event: &Event, action: Option<&str>) -> Option<String> {
     let Event::Ask(question) = event else { return None };
-    let mode = action?.strip_prefix("call.").filter(|mode| ["listen", "whisper", "barge"].contains(mode))?;
+    let mode = match action?.strip_prefix("call.")? {
+        mode @ ("listen" | "whisper" | "barge") => mode,
+        // Asked for by SIP, they are judged as these two.
+        "watch" => "listen",
+        "join" | "replace" => "barge",
+        _ => return None,
+    };
     let has_target = question.key("conversation").is_none_or(|whose| whose == "agent");
     has_target.then(|| mode.to_owned())
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use queuewarden::config::problem::Problems;
 use queuewarden::config::{self, Loaded};
-use queuewarden::gate::{Gate, SessionCounts};
+use queuewarden::gate::{Counts, Gate};
 use queuewarden::telephony::{Moment, UnixSeconds};
 
 use crate::support::{Folder, project};
@@ -97,12 +97,12 @@ impl World {
 
     /// Whether the next row finds it as if no row had been there.
     pub fn is_untouched(&self) -> bool {
-        self.loaded && !self.changed && self.gate.session_counts() == SessionCounts::default()
+        self.loaded && !self.changed && self.gate.counts() == Counts::default()
     }
 
     pub fn sessions(&self) -> String {
-        self.gate.expire_leases(self.now);
-        let SessionCounts { assigned, unassigned, supervisor, kept } = self.gate.session_counts();
+        self.gate.end_what_is_over(self.now);
+        let Counts { assigned, unassigned, supervisor, kept, .. } = self.gate.counts();
         format!("assigned={assigned} unassigned={unassigned} supervisor={supervisor} kept={kept}")
     }
 

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -83,8 +84,28 @@ pub struct Lab {
 impl Lab {
     /// Both started, nobody logged in.
     pub fn start() -> Self {
+        Self::start_with(|_, _| ())
+    }
+
+    /// As [`Lab::start`]; the sidecar is linked to the Asterisk, and keeps its login sessions on disk.
+    pub fn start_linked() -> Self {
+        Self::start_with(|folder, base| {
+            let link = format!(
+                "[[connect.asterisk_ami]]\norganization = \"acme\"\naddress = \"127.0.0.1:{}\"\n\
+                 username = \"queuewarden\"\nsecret_file = \"ami.secret\"\n[state]\nstore = \"disk\"\n",
+                base + AMI
+            );
+            folder.replace("queuewarden.toml", "[state]\nstore = \"memory\"\n", &link);
+            folder.write("ami.secret", "s3cret\n");
+            let secret = folder.path().join("ami.secret");
+            std::fs::set_permissions(secret, std::fs::Permissions::from_mode(0o600)).unwrap();
+        })
+    }
+
+    fn start_with(prepare: impl FnOnce(&Folder, u16)) -> Self {
         let base = free_ports();
         let folder = Folder::with("acme.toml", ORGANIZATION);
+        prepare(&folder, base);
         folder.replace(
             "queuewarden.toml",
             "fastagi = \"127.0.0.1:0\"",
@@ -94,12 +115,20 @@ impl Lab {
         // Short, because it holds a Unix socket.
         let run = tempfile::Builder::new().prefix("qw").disable_cleanup(keep).tempdir_in("/tmp").unwrap();
         let lab = Self { base, sidecar: Some(Sidecar::start(&folder)), folder, run, phones: AtomicU16::new(0) };
-        let output = lab.script().arg("start").output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "Asterisk did not start (tests/run installs it): {said}");
+        lab.start_asterisk();
         // The machine may be busy: only the stories about a slow sidecar want the shipped half second.
         lab.set_global("QW_WAIT_SECONDS", "5");
         lab
+    }
+
+    pub fn start_asterisk(&self) {
+        let output = self.script().arg("start").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "Asterisk did not start (tests/run installs it): {said}");
+    }
+
+    pub fn stop_asterisk(&self) {
+        assert!(self.script().arg("stop").output().unwrap().status.success());
     }
 
     pub fn sidecar(&self) -> &Sidecar {
@@ -109,6 +138,11 @@ impl Lab {
     /// Where queuewarden listens for Asterisk.
     pub fn fastagi(&self) -> std::net::SocketAddr {
         std::net::SocketAddr::from(([127, 0, 0, 1], self.base + FASTAGI))
+    }
+
+    /// Where Asterisk's AMI listens.
+    pub fn ami(&self) -> std::net::SocketAddr {
+        std::net::SocketAddr::from(([127, 0, 0, 1], self.base + AMI))
     }
 
     fn script(&self) -> Command {
@@ -190,11 +224,17 @@ impl Lab {
         Call(child.expect("sipp, which tests/run installs"))
     }
 
-    /// Has AMI originate a call of `extension` to a number its phone could dial.
-    pub fn originate(&self, extension: &str, number: &str) {
-        let mut ami = connect(std::net::SocketAddr::from(([127, 0, 0, 1], self.base + AMI)));
+    /// A connection to AMI that may do anything.
+    pub fn admin(&self) -> TcpStream {
+        let mut ami = connect(self.ami());
         said(&mut ami, "\r\n");
         act(&mut ami, "Action: Login\r\nUsername: admin\r\nSecret: admin\r\nEvents: off\r\n\r\n");
+        ami
+    }
+
+    /// Has AMI originate a call of `extension` to a number its phone could dial.
+    pub fn originate(&self, extension: &str, number: &str) {
+        let mut ami = self.admin();
         act(
             &mut ami,
             &format!(
@@ -214,6 +254,11 @@ impl Lab {
             agents.any(|line| line.split('!').nth(BRIDGE_FIELD).is_some_and(|bridge| !bridge.is_empty()))
         });
         call
+    }
+
+    /// Counts the supervisions that run.
+    pub fn supervisions(&self, mode: &str) -> f64 {
+        self.sidecar().metric(&format!("queuewarden_supervisions{{mode=\"{mode}\"}}"))
     }
 
     /// Counts decisions of the FastAGI dialect.
@@ -260,7 +305,8 @@ fn act(ami: &mut TcpStream, action: &str) {
     assert!(reply.contains("Response: Success"), "{action} was answered with {reply}");
 }
 
-fn said(ami: &mut TcpStream, end: &str) -> String {
+/// What AMI says up to this end.
+pub fn said(ami: &mut TcpStream, end: &str) -> String {
     let mut text = String::new();
     let mut byte = [0];
     while !text.ends_with(end) {

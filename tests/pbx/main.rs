@@ -6,6 +6,7 @@
 #![allow(
     clippy::arithmetic_side_effects,
     clippy::expect_used,
+    clippy::format_collect,
     clippy::format_push_string,
     clippy::indexing_slicing,
     clippy::panic,
@@ -19,7 +20,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod edge;
 mod guard;
+mod kamailio;
 mod lab;
+mod link;
 mod login;
 mod supervision;

@@ -26,7 +26,11 @@ fn a_supervisor_listens_whispers_and_barges_in_the_supervised_queue() {
                 .lines()
                 .any(|line| line.starts_with("PJSIP/2001-") && line.contains(pinned) && line.contains(options))
         });
+        let mode = action.trim_start_matches("call.");
+        let running = |count: f64| (lab.supervisions(mode) - count).abs() < f64::EPSILON;
+        assert!(running(1.0), "{action}");
         assert!(supervisor.wait(), "{action}");
+        wait_until("the end of the supervision to be reported", || running(0.0));
         assert!((lab.decided(action, "allow", "role_permits") - 1.0).abs() < f64::EPSILON, "{action}");
     }
     drop(customer);

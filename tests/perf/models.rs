@@ -173,13 +173,16 @@ impl Draft {
             role: None,
             call: None,
             lease_seconds: None,
+            pause_reason: None,
+            to_tag: None,
+            from_tag: None,
             attributes: AttributeSet::EMPTY,
         }
     }
 }
 
 fn is_allowed(gate: &Gate, event: &Event<'_>, scratch: &mut QueueSet) -> bool {
-    gate.ask(event, NOW, scratch, |outcome| match outcome {
+    gate.ask(event, NOW, scratch, |outcome, _| match outcome {
         Outcome::Decided(answer) => matches!(answer.reason, Reason::Allow(_)),
         Outcome::Faulty(_) => false,
     })

@@ -12,7 +12,7 @@ use queuewarden::decision::ErrorReason;
 use queuewarden::dialect::fastagi::FastAgi;
 use queuewarden::dialect::line::Line;
 use queuewarden::dialect::{After, Dialect, Step};
-use queuewarden::gate::{Gate, SessionCounts};
+use queuewarden::gate::{Counts, Gate};
 use queuewarden::policy::Policy;
 use queuewarden::telephony::{Moment, QueueSet, UnixSeconds};
 
@@ -68,9 +68,11 @@ fn talk_with_acme(dialect: impl Dialect, chunks: &[&[u8]]) -> Talk {
     }
     GATE.with(|gate| {
         for user in ["alice", "dana"] {
-            talk(Line::new(None), gate, &[format!("0 do org=acme actor={user} action=queue.logout\n").as_bytes()]);
+            for action in ["queue.logout", "supervision.end"] {
+                talk(Line::new(None), gate, &[format!("0 do org=acme actor={user} action={action}\n").as_bytes()]);
+            }
         }
-        assert_eq!(gate.session_counts(), SessionCounts::default());
+        assert_eq!(gate.counts(), Counts::default());
         talk(dialect, gate, chunks)
     })
 }
@@ -79,20 +81,20 @@ fn talk_with_acme(dialect: impl Dialect, chunks: &[&[u8]]) -> Talk {
 fn talk(mut dialect: impl Dialect, gate: &Gate, chunks: &[&[u8]]) -> Talk {
     let mut talk = Talk::default();
     let mut input: Vec<u8> = vec![];
-    let mut scratch = QueueSet::new();
+    let (mut scratch, mut room) = (QueueSet::new(), vec![]);
     let now = Moment { wall: UnixSeconds(1_000), uptime_ms: 1 };
     let (mut finished, mut refused) = (false, false);
     for chunk in chunks {
         input.extend_from_slice(chunk);
         let mut taken = 0;
         while taken < input.len() {
-            match dialect.next(&input[taken..], &mut talk.output) {
-                Step::More => break,
+            match dialect.next(&input[taken..], &mut room, &mut talk.output) {
+                Step::More | Step::Watch { .. } => break,
                 Step::Ask { consumed, event, id } => {
                     assert!(consumed > 0 && consumed <= input.len() - taken);
                     talk.steps.push(format!("{event:?} {:?}", String::from_utf8_lossy(id)));
-                    let after =
-                        gate.ask(&event, now, &mut scratch, |outcome| dialect.answer(id, &outcome, &mut talk.output));
+                    let after = gate
+                        .ask(&event, now, &mut scratch, |outcome, _| dialect.answer(id, &outcome, &mut talk.output));
                     taken += consumed;
                     finished |= after == After::Finish;
                 }
@@ -281,7 +283,7 @@ proptest! {
     fn whoever_is_given_up_hears_why((bytes, _) in environment(), end in any::<Index>(), late in any::<bool>()) {
         let begun = &bytes[..end.index(bytes.len())];
         let (mut dialect, mut output) = (FastAgi::new(), vec![]);
-        if let Step::More = dialect.next(begun, &mut output) {
+        if let Step::More = dialect.next(begun, &mut vec![], &mut output) {
             let reason = if late { ErrorReason::TimedOut } else { ErrorReason::Overload };
             prop_assert_eq!(dialect.give_up(Some(reason), begun, &mut output), Some(reason));
             let text = String::from_utf8(output).unwrap();

@@ -84,7 +84,10 @@ impl Asked {
             group: question.group.as_ref().map(|text| Token::parse(text.as_bytes()).unwrap()),
             role: question.role.as_ref().map(|text| Token::parse(text.as_bytes()).unwrap()),
             call: question.call.as_ref().map(|text| Token::parse_call(text.as_bytes()).unwrap()),
+            to_tag: None,
+            from_tag: None,
             lease_seconds: self.lease_seconds,
+            pause_reason: None,
             attributes: attributes
                 .fold(AttributeSet::EMPTY, |set, (key, value)| set.union(AttributeSet::value(key, value).unwrap())),
         }

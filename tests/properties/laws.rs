@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use queuewarden::config;
 use queuewarden::decision::Outcome;
 use queuewarden::event::{AttributeSet, Event, Intent, Request};
-use queuewarden::gate::{Gate, SessionCounts};
+use queuewarden::gate::{Counts, Gate};
 use queuewarden::policy::model::SettingSet;
 use queuewarden::policy::resolve::Question;
 use queuewarden::policy::{Organization, Policy};
@@ -158,7 +158,8 @@ fn in_voximplant_fewer_rights_never_allow_more_either() {
                 }
                 let supervises = |position: &usize| {
                     let name = &questions[*position].action.name;
-                    ["agent.", "conversation.view", "call.listen", "call.barge"].iter().any(|of| name.starts_with(of))
+                    let of_others = ["agent.", "conversation.view", "call.listen", "call.barge", "call.join"];
+                    of_others.iter().chain(&["call.replace", "call.watch"]).any(|of| name.starts_with(of))
                 };
                 if actors[actor].roles <= 1 {
                     let mut supervised = Allowed::default();
@@ -167,7 +168,7 @@ fn in_voximplant_fewer_rights_never_allow_more_either() {
                     }
                     let both: Vec<u64> =
                         supervised.0.iter().zip(allowed[actor].0).map(|(one, other)| one & other).collect();
-                    assert_eq!(both, [0; 8], "{:?} supervises {target:?}", actors[actor]);
+                    assert_eq!(both, [0; 16], "{:?} supervises {target:?}", actors[actor]);
                 }
             }
         }
@@ -253,7 +254,7 @@ fn taking_a_grant_from_a_model_never_allows_more() {
             let gate = Gate::default();
             drop(gate.publish(config::load(folder.path(), &Policy::default()).unwrap().policy));
             let mut scratch = QueueSet::new();
-            let ask = |asked: &Asked| gate.ask(&asked.event(), NOW, &mut scratch, |outcome| Heard::of(&outcome));
+            let ask = |asked: &Asked| gate.ask(&asked.event(), NOW, &mut scratch, |outcome, _| Heard::of(&outcome));
             asked.iter().map(ask).collect()
         };
         let whole = answers();
@@ -327,10 +328,13 @@ fn barring_unassigned_logins_ends_no_session_and_opens_no_queue() {
             group: None,
             role: None,
             call: None,
+            pause_reason: None,
+            to_tag: None,
+            from_tag: None,
             lease_seconds: None,
             attributes: AttributeSet::EMPTY,
         };
-        gate.ask(&event, NOW, &mut scratch, |outcome| match outcome {
+        gate.ask(&event, NOW, &mut scratch, |outcome, _| match outcome {
             Outcome::Decided(answer) => answer.reason.code(),
             Outcome::Faulty(error) => error.reason.code(),
         })
@@ -348,9 +352,9 @@ fn barring_unassigned_logins_ends_no_session_and_opens_no_queue() {
             logged_in.insert((position, actor, queue), comes);
         }
     }
-    let before = gate.session_counts();
+    let before = gate.counts();
     publish(2, settings(&model, &[]));
-    let after = gate.session_counts();
+    let after = gate.counts();
     assert_eq!((before.assigned, before.unassigned), (after.assigned, after.unassigned), "V40");
     assert_eq!((before.kept, after.kept), (0, after.unassigned), "every login to an unassigned queue is kept");
     for (position, (name, people)) in pairs.iter().enumerate() {
@@ -371,7 +375,7 @@ fn barring_unassigned_logins_ends_no_session_and_opens_no_queue() {
             }
         }
     }
-    assert_eq!(gate.session_counts(), SessionCounts::default());
+    assert_eq!(gate.counts(), Counts::default());
 }
 
 #[test]
@@ -396,18 +400,18 @@ fn nothing_crosses_organizations() {
                 drop(together.publish(Policy::new(1, [ours(), neighbour])));
                 for event in &events {
                     let event = Event { intent: Intent::Do, ..*event };
-                    let expected = alone.ask(&event, NOW, &mut scratch, |outcome| Heard::of(&outcome).said);
+                    let expected = alone.ask(&event, NOW, &mut scratch, |outcome, _| Heard::of(&outcome).said);
                     let at_the_neighbour = Event { organization: Token::parse(b"n").unwrap(), ..event };
-                    together.ask(&at_the_neighbour, NOW, &mut scratch, |_| ());
-                    let said = together.ask(&event, NOW, &mut scratch, |outcome| Heard::of(&outcome).said);
+                    together.ask(&at_the_neighbour, NOW, &mut scratch, |_, _| ());
+                    let said = together.ask(&event, NOW, &mut scratch, |outcome, _| Heard::of(&outcome).said);
                     assert_eq!(said, expected, "{event:?} depends on the neighbour {there:?}");
                     let stranger = Event { actor: Token::parse(b"only").unwrap(), ..event };
                     let verdict =
-                        together.ask(&stranger, NOW, &mut scratch, |outcome| Heard::of(&outcome).said.verdict);
+                        together.ask(&stranger, NOW, &mut scratch, |outcome, _| Heard::of(&outcome).said.verdict);
                     assert_ne!(verdict, "allow", "{stranger:?} is of the neighbour");
                     if event.target.is_some() {
                         let stranger = Event { target: Token::parse(b"only"), ..event };
-                        let said = together.ask(&stranger, NOW, &mut scratch, |outcome| Heard::of(&outcome).said);
+                        let said = together.ask(&stranger, NOW, &mut scratch, |outcome, _| Heard::of(&outcome).said);
                         let targetless = said.target.is_none();
                         assert!(said.verdict != "allow" || targetless, "{stranger:?} is of the neighbour: {said:?}");
                     }

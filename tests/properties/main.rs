@@ -1,14 +1,15 @@
 //! Properties: what has to hold of every organization, every question and every split of the bytes, tried on millions.
 //!
 //! `dice` and `models` say what is drawn, `worlds` and `events` draw it, `twins` holds the product beside the
-//! reference; `small_worlds` enumerates what `laws` hold of. The tests are in `differential`, `laws`, `bytes` and
-//! `feature_codes`.
+//! reference; `small_worlds` enumerates what `laws` hold of; `chronicle` keeps what is now as plainly as it can be.
+//! The tests are in `differential`, `laws`, `bytes`, `feature_codes` and `history`.
 
 #![expect(
     clippy::arithmetic_side_effects,
     clippy::as_conversions,
     clippy::cast_possible_truncation,
     clippy::indexing_slicing,
+    clippy::panic,
     clippy::unwrap_used,
     reason = "a test that cannot go on fails"
 )]
@@ -17,11 +18,13 @@
 mod reference;
 
 mod bytes;
+mod chronicle;
 mod dice;
 mod differential;
 mod events;
 mod feature_codes;
 mod grammar;
+mod history;
 mod laws;
 mod models;
 mod small_worlds;

@@ -11,8 +11,8 @@ use queuewarden::policy::directory::{DirectoryBuilder, Group, NewUser, Queue};
 use queuewarden::policy::feature_codes::FeatureCodes;
 use queuewarden::policy::model::{Model, RoleSet, SettingSet, Subject};
 use queuewarden::policy::resolve::{Question, resolve};
-use queuewarden::policy::{LeaseTerms, LoginLimits, Organization, Policy};
-use queuewarden::sessions::{Beginning, SessionTable};
+use queuewarden::policy::{LeaseTerms, Limits, Organization, Policy};
+use queuewarden::sessions::table::{Beginning, SessionTable};
 use queuewarden::telephony::{
     Ground, Moment, OrganizationId, QueueId, QueueKind, QueueSet, Token, UnixSeconds, UserId, Via,
 };
@@ -79,7 +79,7 @@ pub(crate) fn organization(id: u16, name: &str, model: &Arc<Model>, people: &[(&
         settings: model.default_settings(),
         feature_codes: FeatureCodes::default(),
         directory: builder.finish(),
-        login_limits: LoginLimits::default(),
+        limits: Limits::default(),
         leases: LeaseTerms::default(),
     }
 }
@@ -110,6 +110,9 @@ pub(crate) fn all_events(model: &models::Model, compiled: &Model, actor: &'stati
             group: None,
             role: None,
             call: None,
+            pause_reason: None,
+            to_tag: None,
+            from_tag: None,
             lease_seconds: None,
             attributes: AttributeSet::EMPTY,
         }];
@@ -154,12 +157,12 @@ pub(crate) fn all_events(model: &models::Model, compiled: &Model, actor: &'stati
 
 /// The events that get as far as a decision, resolved; they fit every organization of the same people.
 pub(crate) fn resolved<'p>(policy: &'p Policy, events: &[Event<'_>]) -> Vec<Question<'p>> {
-    events.iter().filter_map(|event| resolve(policy, event).ok()).collect()
+    events.iter().filter_map(|event| resolve(policy, event, None).ok()).collect()
 }
 
 /// Which questions are allowed, a bit a question.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Allowed(pub(crate) [u64; 8]);
+pub(crate) struct Allowed(pub(crate) [u64; 16]);
 
 impl Allowed {
     pub(crate) fn with(mut self, position: usize) -> Self {

@@ -9,12 +9,12 @@ use queuewarden::dialect::fastagi::FastAgi;
 use queuewarden::dialect::line::Line;
 use queuewarden::dialect::{Dialect, Step, pins};
 use queuewarden::event::{Event, Intent};
-use queuewarden::gate::{Gate, SessionCounts};
+use queuewarden::gate::{Counts, Gate};
 use queuewarden::policy::decide::{Scope, decide};
 use queuewarden::policy::model::Subject;
 use queuewarden::policy::resolve::{Question as Resolved, resolve};
 use queuewarden::policy::{Organization, Policy};
-use queuewarden::sessions::{Beginning, SessionTable};
+use queuewarden::sessions::table::{Beginning, SessionTable};
 use queuewarden::telephony::{Moment, QueueSet, SupervisionMode, UnixSeconds};
 
 use crate::dice::Dice;
@@ -61,9 +61,7 @@ impl Heard {
                     target: answer.target.filter(|_| allowed).map(str::to_owned),
                 };
                 let supervises = allowed && answer.action.is_some_and(|action| action.starts_with("call."));
-                let modes = ["call.listen", "call.whisper", "call.barge"];
-                let mode = answer.mode.map(|mode| format!("call.{}", mode.name()));
-                assert_eq!(mode, answer.action.filter(|name| supervises && modes.contains(name)).map(str::to_owned));
+                assert_eq!(answer.mode, answer.action.filter(|_| supervises).and_then(mode_of));
                 let pair = Some((answer.label, answer.reason));
                 Self { said, pair, pins_down: answer.mode.is_some(), revision: answer.revision }
             }
@@ -171,7 +169,7 @@ impl Twins {
         drop(self.gate.publish(loaded.policy));
         let policy = self.gate.policy();
         for tenant in &mut self.tenants {
-            tenant.table.reconcile(policy.organization(&tenant.draft.name), policy.revision);
+            let _ended = tenant.table.reconcile(policy.shared(&tenant.draft.name), policy.revision);
         }
         self.compare_sessions()
     }
@@ -183,7 +181,7 @@ impl Twins {
     /// Lets time pass; what ends by itself ends.
     fn wait(&mut self, seconds: u64) {
         self.now_seconds += seconds;
-        self.gate.expire_leases(self.now());
+        self.gate.end_what_is_over(self.now());
         let now = self.now();
         for tenant in &mut self.tenants {
             tenant.table.expire(now);
@@ -239,7 +237,7 @@ impl Twins {
             By::FastAgi if asked.is_for_the_wire() && !asked.may => {
                 through_fastagi(&self.gate, asked, now, &mut self.scratch)?
             }
-            _ => self.gate.ask(&event, now, &mut self.scratch, |outcome| Heard::of(&outcome)),
+            _ => self.gate.ask(&event, now, &mut self.scratch, |outcome, _| Heard::of(&outcome)),
         };
         self.compared += 1;
         self.pairs.extend(heard.pair);
@@ -274,10 +272,10 @@ impl Twins {
         if in_table.is_some_and(|reason| Some(reason) != heard.pair.map(|(_, reason)| reason)) {
             return Err(describe("DIFFERENT: the gate is of another opinion than decide"));
         }
+        tenant.ends = expected.ends;
         let after = expected.sessions;
         if after != tenant.sessions {
             let before = std::mem::replace(&mut tenant.sessions, after);
-            tenant.ends = expected.ends;
             if in_order(&tenant.sessions) != rows(&tenant.table, policy.organization(&tenant.draft.name)) {
                 return Err(format!(
                     "DIFFERENT LOGINS\nafter {}before {before:?}\nafter {:?}",
@@ -303,7 +301,8 @@ impl Twins {
                     ..Question::default()
                 };
                 let asked = Asked { question, may: true, lease_seconds: None };
-                let heard = self.gate.ask(&asked.event(), self.now(), &mut self.scratch, |outcome| Heard::of(&outcome));
+                let heard =
+                    self.gate.ask(&asked.event(), self.now(), &mut self.scratch, |outcome, _| Heard::of(&outcome));
                 if logged_in != (heard.said.reason == "logged_out") {
                     return Err(format!(
                         "DIFFERENT LOGINS\n{} in {} of {}: the reference says {logged_in}, the gate {:?}",
@@ -318,7 +317,7 @@ impl Twins {
     /// Compares every login that there is with those that there should be.
     fn compare_sessions(&mut self) -> Result<(), String> {
         let policy = self.gate.policy();
-        let mut counts = SessionCounts::default();
+        let mut counts = Counts::default();
         for tenant in &self.tenants {
             let theirs = rows(&tenant.table, policy.organization(&tenant.draft.name));
             if in_order(&tenant.sessions) != theirs {
@@ -335,7 +334,7 @@ impl Twins {
                 }
             }
         }
-        let counted = self.gate.session_counts();
+        let counted = Counts { supervisions: counts.supervisions, ..self.gate.counts() };
         if counted != counts {
             return Err(format!("DIFFERENT LOGINS\nthe reference counts {counts:?}, the gate {counted:?}"));
         }
@@ -395,6 +394,16 @@ fn expectation(tenant: &Tenant, asked: &Asked, now_seconds: u64) -> Expected {
         };
         sessions.clone_from(&tenant.sessions);
     }
+    // Only a lease that the event names gives a supervisor's login that is there a new end.
+    if let (Some(seconds), Some(renewed), true) = (asked.lease_seconds, there(tenant, &said), is_leased)
+        && said.reason == "already_logged_in"
+        && renewed.ground == "supervisor"
+    {
+        "supervisor_login".clone_into(&mut said.reason);
+        if !asked.may {
+            ends.insert((renewed.user.clone(), renewed.queue.clone()), now_seconds + u64::from(seconds));
+        }
+    }
     if asked.may || said.verdict != "allow" {
         sessions.clone_from(&tenant.sessions);
     }
@@ -406,6 +415,14 @@ fn expectation(tenant: &Tenant, asked: &Asked, now_seconds: u64) -> Expected {
         }
     }
     Expected { said, sessions, ends }
+}
+
+/// The login of the target in the queue that the answer names.
+fn there<'t>(tenant: &'t Tenant, said: &Said) -> Option<&'t Session> {
+    let (target, queue) = (said.target.as_deref()?, said.queues.first()?);
+    let user = tenant.draft.users.iter().find(|user| user.extension == target)?;
+    let queue = tenant.draft.queues.iter().find(|at| at.number == queue)?;
+    tenant.sessions.iter().find(|session| session.user == user.id && session.queue == queue.id)
 }
 
 /// One login as both have it: user, queue, ground, paused.
@@ -438,7 +455,7 @@ fn follow(
     now: Moment,
     scratch: &mut QueueSet,
 ) -> Option<Reason> {
-    let question: Resolved<'_> = resolve(policy, event).ok()?;
+    let question: Resolved<'_> = resolve(policy, event, None).ok()?;
     let subject = match question.action.effect.subject() {
         Some(Subject::Target) => question.target?,
         _ => question.actor,
@@ -450,11 +467,11 @@ fn follow(
     {
         let ends = question.lease_seconds.map(|seconds| now.after(seconds));
         let beginning = Beginning { at: now, by: (subject != question.actor).then_some(question.actor), ends };
-        match judgement.scope {
-            Scope::Nothing => {}
+        let _altered = match judgement.scope {
+            Scope::Nothing => vec![],
             Scope::One(queue) => table.apply(subject, &[queue], change, beginning),
             Scope::All => table.apply(subject, scratch.as_slice(), change, beginning),
-        }
+        };
     }
     Some(judgement.decision.reason())
 }
@@ -462,15 +479,15 @@ fn follow(
 /// Asks in the bytes of the line dialect, and reads the bytes that come back.
 fn through_the_line(gate: &Gate, asked: &Asked, now: Moment, scratch: &mut QueueSet) -> Result<Heard, String> {
     let line = asked.line("Q7");
-    let mut output = vec![];
+    let (mut room, mut output) = (vec![], vec![]);
     let mut dialect = Line::new(None);
-    let Step::Ask { consumed, event, id } = dialect.next(line.as_bytes(), &mut output) else {
+    let Step::Ask { consumed, event, id } = dialect.next(line.as_bytes(), &mut room, &mut output) else {
         return Err(format!("DIFFERENT BYTES\n{line:?} is no question"));
     };
     if consumed != line.len() || event != asked.event() {
         return Err(format!("DIFFERENT BYTES\n{line:?} is read as {event:?}"));
     }
-    let heard = gate.ask(&event, now, scratch, |outcome| {
+    let heard = gate.ask(&event, now, scratch, |outcome, _| {
         dialect.answer(id, &outcome, &mut output);
         Heard::of(&outcome)
     });
@@ -484,18 +501,28 @@ fn through_the_line(gate: &Gate, asked: &Asked, now: Moment, scratch: &mut Queue
     }
 }
 
+/// How the action supervises a call.
+fn mode_of(action: &str) -> Option<SupervisionMode> {
+    match action {
+        "call.listen" | "call.watch" => Some(SupervisionMode::Listen),
+        "call.whisper" => Some(SupervisionMode::Whisper),
+        "call.barge" | "call.join" | "call.replace" => Some(SupervisionMode::Barge),
+        _ => None,
+    }
+}
+
 /// Asks as Asterisk does, and reads the variables that come back.
 fn through_fastagi(gate: &Gate, asked: &Asked, now: Moment, scratch: &mut QueueSet) -> Result<Heard, String> {
     let environment = asked.environment();
-    let mut output = vec![];
+    let (mut room, mut output) = (vec![], vec![]);
     let mut dialect = FastAgi::new();
-    let Step::Ask { consumed, event, id } = dialect.next(environment.as_bytes(), &mut output) else {
+    let Step::Ask { consumed, event, id } = dialect.next(environment.as_bytes(), &mut room, &mut output) else {
         return Err(format!("DIFFERENT BYTES\n{environment:?} is no question"));
     };
     if consumed != environment.len() || event != asked.event() {
         return Err(format!("DIFFERENT BYTES\n{environment:?} is read as {event:?}"));
     }
-    let heard = gate.ask(&event, now, scratch, |outcome| {
+    let heard = gate.ask(&event, now, scratch, |outcome, _| {
         dialect.answer(id, &outcome, &mut output);
         Heard::of(&outcome)
     });
@@ -503,7 +530,7 @@ fn through_fastagi(gate: &Gate, asked: &Asked, now: Moment, scratch: &mut QueueS
     let Said { verdict, reason, action, queues, target, .. } = &heard.said;
     let mut written = vec![reason.clone(), action.clone().unwrap_or_default(), queues.join("&")];
     written.push(target.as_ref().map(|target| format!("{target}-")).unwrap_or_default());
-    let mode = action.as_deref().and_then(|action| action.strip_prefix("call.")).and_then(SupervisionMode::named);
+    let mode = action.as_deref().and_then(mode_of);
     // Without a target there is nothing to pin down.
     written.push(mode.filter(|_| heard.pins_down && target.is_some()).map_or("", pins::asterisk).to_owned());
     written.push(if *verdict == "allow" { "ALLOW" } else { "DENY" }.to_owned());

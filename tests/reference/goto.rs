@@ -22,6 +22,9 @@ pub(super) const KEYS: &[Keys] = &[
     keys("call.listen", &["target|call"], &["queue"]),
     keys("call.whisper", &["target|call"], &["queue"]),
     keys("call.barge", &["target|call"], &["queue"]),
+    keys("call.join", &["target|call"], &["queue"]),
+    keys("call.replace", &["target|call"], &["queue"]),
+    keys("call.watch", &["target|call"], &["queue"]),
     // A direct call has no queue, and that has a reason of its own (R56).
     keys("disposition.set", NONE, &["queue"]),
     keys("call.outbound", NONE, NONE),
@@ -69,7 +72,8 @@ pub(super) fn decide(case: &Case<'_>) -> Verdict {
             sessions::pause_other(case)
         }
         // OPEN: whether the target is logged in, or in wrap-up, is not asked.
-        "agent.end_wrapup" | "call.listen" | "call.whisper" | "call.barge" => {
+        "agent.end_wrapup" | "call.listen" | "call.whisper" | "call.barge" | "call.join" | "call.replace"
+        | "call.watch" => {
             supervise(case)?;
             Ok(sessions::unchanged(case, "role_permits"))
         }

@@ -34,6 +34,9 @@ pub(super) const KEYS: &[Keys] = &[
     /* T9 */ keys("conversation.view", &["target"], &["conversation", "queue"]),
     /* T10 */ keys("call.listen", &["target|call"], &["conversation", "queue"]),
     /* T10 */ keys("call.barge", &["target|call"], &["conversation", "queue"]),
+    /* T10 */ keys("call.join", &["target|call"], &["conversation", "queue"]),
+    /* T10 */ keys("call.replace", &["target|call"], &["conversation", "queue"]),
+    /* T10 */ keys("call.watch", &["target|call"], &["conversation", "queue"]),
     /* T11 */ keys("metrics.queue.view", &["queue"], NONE),
     /* T12 */ keys("metrics.agent.view", &["target"], &["queue"]),
     /* T13 */ keys("metrics.group.view", &["group"], NONE),
@@ -154,10 +157,14 @@ fn routes_of(case: &Case<'_>, role: &str) -> Vec<Route> {
             vec![all]
         }
         "group.view" | "metrics.group.view" | "report.group.view" if is_supervisor => vec![led],
-        "conversation.view" | "call.listen" | "call.barge" if is_manager_or_more => monitor(case, &[all]),
+        "conversation.view" | "call.listen" | "call.barge" | "call.join" | "call.replace" | "call.watch"
+            if is_manager_or_more =>
+        {
+            monitor(case, &[all])
+        }
         // VC1: join only what you may monitor, unless the organization reads it literally.
         "conversation.view" if is_supervisor => monitor(case, &[monitored(case, managed)]),
-        "call.listen" | "call.barge" if is_supervisor => {
+        "call.listen" | "call.barge" | "call.join" | "call.replace" | "call.watch" if is_supervisor => {
             let any = all.need(Stage::Switch, case.world.setting("join_any_conversation"), "permission_off");
             monitor(case, &[monitored(case, managed), any])
         }

@@ -24,8 +24,8 @@ fn a_login_for_some_seconds_ends_by_itself_and_others_stay() {
     // Until logout; and one's own login, to which `for` means nothing.
     line.ask("do org=acme actor=2002 action=agent.login target=3001 queue=601");
     line.ask("do org=acme actor=1001 action=queue.login queue=600 for=3");
-    // Asking again prolongs nothing.
-    let again = line.ask("do org=acme actor=2001 action=agent.login target=3001 queue=600 for=3600");
+    // Asking again without a time prolongs nothing.
+    let again = line.ask("do org=acme actor=2001 action=agent.login target=3001 queue=600");
     assert_eq!(again, "allow action=agent.login queue=600 reason=already_logged_in policy=1");
     assert!(is(&sidecar, BY_SUPERVISOR, 3.0));
     // One of the two leaves early: that is no lease that ran out.
@@ -86,4 +86,52 @@ fn a_lease_is_not_cut_short_by_the_second_it_begins_in() {
     });
     let lasted = began.elapsed();
     assert!(heard.starts_with("allow") || lasted >= Duration::from_secs(1), "a lease of 1 s was over after {lasted:?}");
+}
+
+/// Given a lease, when its supervisor names another time, then it ends then; without a time it stays as it is, and
+/// nobody renews what was no supervisor's.
+#[test]
+fn a_lease_is_renewed_and_revoked_by_supervisors_of_the_queue() {
+    let folder = Folder::with("acme.toml", OFFICE).durable();
+    let sidecar = Sidecar::start(&folder);
+    let mut line = sidecar.line();
+    let ends = |user: &str| {
+        let page: serde_json::Value =
+            serde_json::from_str(&sidecar.get(&format!("/sessions?org=acme&user={user}"))).unwrap();
+        page["rows"][0]["ends_in_seconds"].as_u64()
+    };
+    let lend = |actor: &str, target: &str, more: &str| {
+        format!("do org=acme actor={actor} action=agent.login target={target} queue=600{more}")
+    };
+    let renewed = "allow action=agent.login queue=600 reason=supervisor_login policy=1";
+    let unchanged = "allow action=agent.login queue=600 reason=already_logged_in policy=1";
+    assert_eq!(line.ask(&lend("2001", "3001", " for=60")), renewed);
+    assert!(ends("3001").is_some_and(|seconds| seconds <= 60));
+    assert_eq!(line.ask(&lend("2001", "3001", " for=600")), renewed);
+    assert!(ends("3001").is_some_and(|seconds| (590..=600).contains(&seconds)));
+    assert_eq!(line.ask(&lend("2001", "3001", "")), unchanged);
+    assert!(ends("3001").is_some_and(|seconds| (580..=600).contains(&seconds)));
+    // Whoever supervises the queue may; whoever does not may not.
+    let refused = line.ask(&lend("2002", "3001", " for=60"));
+    assert_eq!(refused, "deny action=agent.login queue=600 reason=queue_out_of_scope policy=1");
+    assert_eq!(line.ask(&lend("2003", "3001", " for=1200")), renewed);
+    assert!(ends("3001").is_some_and(|seconds| seconds > 1_100));
+    // One's own login has no end, and gets none from somebody else.
+    assert!(line.ask("do org=acme actor=1001 action=queue.login queue=600").starts_with("allow"));
+    assert_eq!(line.ask(&lend("2001", "1001", " for=60")), unchanged);
+    assert_eq!(ends("1001"), None);
+    // Nobody lends to himself.
+    let to_himself = line.ask(&lend("2001", "2001", " for=60"));
+    assert_eq!(to_himself, "deny action=agent.login queue=600 reason=self_target policy=1");
+    // A shorter time counts as well, also over a crash.
+    assert_eq!(line.ask(&lend("2001", "3001", " for=2")), renewed);
+    let began = Instant::now();
+    drop(line);
+    sidecar.crash();
+    let sidecar = Sidecar::start(&folder);
+    wait_until("the lease to end", || is(&sidecar, BY_SUPERVISOR, 0.0));
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+    let taken_back = sidecar.ask("do org=acme actor=2001 action=agent.logout target=3001 queue=600");
+    assert_eq!(taken_back, "deny action=agent.logout queue=600 reason=not_logged_in policy=1");
+    assert!(sidecar.ask("dial org=acme actor=3001 digits=*13600").starts_with("deny"), "as if he had logged out");
 }

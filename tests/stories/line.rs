@@ -88,7 +88,12 @@ const FAULTS: &[(&str, &str)] = &[
     // Verbs.
     ("7 pong", "7 error reason=unknown_verb"),
     ("7 PING", "7 error reason=unknown_verb"),
-    ("7 watch org=acme", "7 error reason=unknown_verb"),
+    ("7 look org=acme", "7 error reason=unknown_verb"),
+    ("7 watch", "7 error reason=missing_key key=org"),
+    ("7 watch org=nobody", "7 deny reason=unknown_organization policy=1"),
+    ("7 watch org=acme from=x", "7 error reason=malformed key=from"),
+    ("7 watch org=acme actor=1001", "7 error reason=unknown_key"),
+    ("7 watch org=acme from=9999999999999999999", "7 error reason=revision_gone key=from"),
     // Keys that the verb has not.
     ("7 ping org=acme", "7 error reason=unknown_key"),
     ("7 do org=acme colour=red", "7 error reason=unknown_key"),

@@ -37,6 +37,7 @@ fn every_series_is_there_at_zero_from_the_start() {
         names.insert(name.split('{').next().unwrap());
         let expected = match name.as_str() {
             "queuewarden_policy_reloads_total{result=\"success\"}"
+            | "queuewarden_store_healthy"
             | "queuewarden_policy_revision"
             | "queuewarden_policy_last_reload_successful" => "1",
             "queuewarden_connections_limit" => "10000",
@@ -53,6 +54,9 @@ fn every_series_is_there_at_zero_from_the_start() {
     }
     assert!(values.is_empty(), "{values:?}");
     for name in [
+        "ami_links",
+        "ami_links_up",
+        "ami_removals_total",
         "build_info",
         "connections",
         "connections_limit",
@@ -303,7 +307,7 @@ fn the_admin_listener_says_how_it_goes_and_changes_nothing() {
     let printed = sidecar.banner.iter().filter_map(|line| line.strip_prefix("listening "));
     let printed: BTreeSet<String> = printed.map(|place| place.replace("http://", "")).collect();
     assert_eq!(told, printed, "the ports that were bound, in both places");
-    assert_eq!(told.len(), 5);
+    assert_eq!(told.len(), 7);
     assert!(!told.iter().any(|place| place.ends_with(":0")), "{told:?}");
     assert_eq!(status["policy"], serde_json::json!({"revision": 1, "organizations": 1, "queues": 4, "users": 13}));
     assert_eq!(status["pid"], sidecar.id());
@@ -311,7 +315,8 @@ fn the_admin_listener_says_how_it_goes_and_changes_nothing() {
     assert_eq!(status["last_reload"]["successful"], true);
     let mut client: LineClient<_> = sidecar.line();
     assert_eq!(client.ask("ping"), "pong");
-    assert_eq!(sidecar.status()["connections"], serde_json::json!({"line": 1, "fastagi": 0}));
+    let connections = serde_json::json!({"line": 1, "fastagi": 0, "freeswitch": 0, "jsonrpc": 0, "evapi": 0});
+    assert_eq!(sidecar.status()["connections"], connections);
 }
 
 /// Given peers of the admin listener that connect and say nothing, when an operator asks, then the answer comes:

@@ -47,7 +47,7 @@ impl Folder {
         this.write(
             "queuewarden.toml",
             "[listen]\nline = \"127.0.0.1:0\"\nline_unix = \"run/line.sock\"\nfastagi = \"127.0.0.1:0\"\n\
-             admin = \"127.0.0.1:0\"\nadmin_unix = \"run/admin.sock\"\n[state]\nstore = \"memory\"\n",
+             freeswitch = \"127.0.0.1:0\"\nkamailio = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\nadmin_unix = \"run/admin.sock\"\n[state]\nstore = \"memory\"\n",
         );
         this.write(&format!("organizations/{file}"), organization);
         this
@@ -64,6 +64,12 @@ impl Folder {
 
     pub fn read(&self, file: &str) -> String {
         fs::read_to_string(self.path().join(file)).unwrap()
+    }
+
+    /// Lets the sidecar keep its login sessions on disk.
+    pub fn durable(self) -> Self {
+        self.replace("queuewarden.toml", "store = \"memory\"", "store = \"disk\"");
+        self
     }
 
     /// Replaces text in a file of the folder; the text has to be there.
@@ -102,8 +108,13 @@ impl Sidecar {
     /// Starts the binary; gives its exit status and output when it ends instead of listening.
     pub fn try_start(folder: &Path) -> Result<Self, (ExitStatus, String)> {
         let mut command = binary();
-        command.arg("--config").arg(folder).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
+        command.arg("--config").arg(folder);
+        Self::try_start_as(command)
+    }
+
+    /// As [`Sidecar::try_start`], by a command that becomes the binary.
+    pub fn try_start_as(mut command: Command) -> Result<Self, (ExitStatus, String)> {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let log = lines_of(child.stderr.take().unwrap());
         let said = lines_of(child.stdout.take().unwrap());
         let mut banner = vec![];
@@ -264,6 +275,19 @@ impl<S: Read + Write> LineClient<S> {
         self.stream.write_all(bytes).unwrap();
     }
 
+    /// Whether nothing more is said for a moment: for what is not to come there is nothing to wait for.
+    pub fn is_silent(&mut self) -> bool {
+        let moment = Instant::now() + Duration::from_millis(300);
+        while self.buffer.is_empty() && Instant::now() < moment {
+            let mut chunk = [0; 4096];
+            match self.stream.read(&mut chunk) {
+                Ok(count) => self.buffer.extend_from_slice(&chunk[..count]),
+                Err(_) => std::thread::sleep(Duration::from_millis(10)),
+            }
+        }
+        self.buffer.is_empty()
+    }
+
     /// The next line, without its end.
     pub fn line(&mut self) -> String {
         self.try_line().expect("a line")
@@ -315,6 +339,37 @@ pub fn agi_environment(account: &str, path: &str, arguments: &[&str]) -> String 
     text + "\n"
 }
 
+/// A header block as FreeSWITCH sends it for a channel with these variables, their values as they stand on the wire.
+pub fn channel_block(destination: &str, variables: &[(&str, &str)]) -> String {
+    let mut text = format!(
+        "Event-Name: CHANNEL_DATA\nCore-UUID: 94760da4-16f0-430b-a9da-50ccc80ff804\nFreeSWITCH-IPv6: fd00%3A%3A2\n\
+         Event-Date-GMT: Sat,%2021%20Nov%202026%2020%3A58%3A28%20GMT\nChannel-Caller-ID-Number: 2001\n\
+         Channel-Name: sofia/internal/2001%40pbx\nUnique-ID: 26da5765-5405-4b58-84fc-10dbfca1c733\n\
+         Caller-Caller-ID-Name: %22Ev%3A%20il%22%0A\nCaller-Caller-ID-Number: 2001\nCaller-ANI: 2001\n\
+         Caller-Destination-Number: {destination}\nvariable_sip_from_user: 2001\nvariable_qw_verdict: deny\n"
+    );
+    for (name, value) in variables {
+        text += &format!("variable_{name}: {value}\n");
+    }
+    text + "Content-Type: command/reply\nReply-Text: %2BOK%0A\nSocket-Mode: static\nControl: single-channel\n\n"
+}
+
+/// A value as FreeSWITCH writes it.
+pub fn url_encoded(value: &str) -> String {
+    let safe = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.*/,~!'()$".contains(&byte);
+    value.bytes().map(|byte| if safe(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+/// The variables that the commands to FreeSWITCH set, all in one `multiset`; nothing else may be among them.
+pub fn channel_variables(commands: &str) -> HashMap<String, String> {
+    let set = commands
+        .strip_prefix("sendmsg\ncall-command: execute\nexecute-app-name: multiset\nexecute-app-arg: ")
+        .and_then(|rest| rest.strip_suffix("\n\nexit\n\n"))
+        .unwrap_or_else(|| panic!("{commands:?}"));
+    let pairs = set.split(' ').map(|pair| pair.split_once('=').expect(set));
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
 /// The variables that FastAGI commands set.
 pub fn variables(commands: &str) -> HashMap<String, String> {
     let set = commands.lines().map(|line| {
@@ -322,6 +377,65 @@ pub fn variables(commands: &str) -> HashMap<String, String> {
         (name.to_owned(), value.trim_matches('"').to_owned())
     });
     set.collect()
+}
+
+/// One connection as FreeSWITCH makes it: silent until it hears `connect`.
+pub struct SwitchPeer(pub TcpStream);
+
+impl SwitchPeer {
+    /// What FreeSWITCH says to one `sendmsg` and one `exit`.
+    pub const GOODBYE: &'static str = "Content-Type: command/reply\nReply-Text: +OK\n\n\
+         Content-Type: command/reply\nReply-Text: +OK bye\n\n\
+         Content-Type: text/disconnect-notice\nContent-Disposition: disconnect\nContent-Length: 67\n\n\
+         Disconnected, goodbye.\nSee you at ClueCon! http://www.cluecon.com/\n";
+
+    pub fn ring(sidecar: &Sidecar) -> Self {
+        let mut stream = connect(sidecar.address("freeswitch"));
+        let mut greeting = [0; 9];
+        stream.read_exact(&mut greeting).unwrap();
+        assert_eq!(&greeting, b"connect\n\n");
+        Self(stream)
+    }
+
+    pub fn say(&mut self, text: &[u8]) {
+        self.0.write_all(text).unwrap();
+    }
+
+    /// Everything up to `exit`, or to the end of the connection.
+    pub fn commands(&mut self) -> String {
+        let (mut heard, mut chunk) = (vec![], [0; 4096]);
+        while !heard.ends_with(b"exit\n\n") {
+            match self.0.read(&mut chunk).unwrap() {
+                0 => break,
+                count => heard.extend_from_slice(&chunk[..count]),
+            }
+        }
+        String::from_utf8(heard).unwrap()
+    }
+
+    /// Says the block, carries out what it is told, and says goodbye; gives what was set.
+    pub fn ask(mut self, block: &str) -> HashMap<String, String> {
+        self.say(block.as_bytes());
+        let commands = self.commands();
+        self.say(Self::GOODBYE.as_bytes());
+        channel_variables(&commands)
+    }
+}
+
+/// The payload of the next netstring.
+pub fn netstring(stream: &mut impl Read) -> String {
+    let (mut length, mut byte) = (String::new(), [0]);
+    loop {
+        stream.read_exact(&mut byte).unwrap();
+        if byte == *b":" {
+            break;
+        }
+        length.push(char::from(byte[0]));
+    }
+    let mut payload = vec![0; length.parse::<usize>().expect(&length) + 1];
+    stream.read_exact(&mut payload).unwrap();
+    assert_eq!(payload.pop(), Some(b','));
+    String::from_utf8(payload).unwrap()
 }
 
 /// Waits for something to become true.

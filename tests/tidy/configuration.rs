@@ -129,6 +129,9 @@ fn document(table: &Table, line: &str) -> String {
     }
     let headers = table.headers();
     let required = |last: &str| match (table.file, last) {
+        (File::Process, "[[connect.asterisk_ami]]") => {
+            "organization = \"probe\"\naddress = \"127.0.0.1:1\"\nusername = \"u\"\nsecret_file = \"probe.secret\"\n"
+        }
         (File::Organization, "[[queues]]") => "id = \"q\"\nnumber = \"600\"\n",
         (File::Organization, "[[users]]") => "id = \"u\"\nextension = \"1001\"\n",
         (File::Organization, "[[groups]]") => "id = \"g\"\n",
@@ -160,6 +163,7 @@ fn load_document(file: File, text: &str) -> Result<String, String> {
     for part in ["organizations", "models"] {
         fs::create_dir(folder.path().join(part)).unwrap();
     }
+    write("probe.secret", "secret\n");
     write(File::Process.example(), "");
     write(File::Model.example(), MODEL);
     write(File::Organization.example(), ORGANIZATION);

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 
@@ -9,7 +10,7 @@ use queuewarden::config::load;
 use queuewarden::policy::Policy;
 
 use crate::markdown::{Block, blocks};
-use crate::support::{Sidecar, connect, project};
+use crate::support::{Folder, Sidecar, SwitchPeer, connect, netstring, project};
 
 /// The ports that the shipped configuration listens on; a test takes free ones in their place.
 const PORTS: [(&str, &str); 3] = [("line", "4571"), ("fastagi", "4573"), ("admin", "9471")];
@@ -155,6 +156,11 @@ fn conversations_go_as_readme_shows_them() {
         assert!(block.text.lines().all(|line| line == ">" || line.starts_with("> ") || line.starts_with("< ")));
         if block.text.starts_with("> agi_") {
             one_question(&sidecar, block);
+        } else if block.text.starts_with("> {\"jsonrpc\"") {
+            frame_by_frame(connect(Sidecar::start(&Folder::demo()).address("kamailio")), block);
+        } else if block.text.starts_with("> {\"verb\"") {
+            let (_sidecar, stream) = dialed();
+            frame_by_frame(stream, block);
         } else {
             line_by_line(&sidecar, block);
         }
@@ -177,6 +183,47 @@ fn line_by_line(sidecar: &Sidecar, block: &Block) {
         }
     }
     assert_eq!(heard, block.text, "under {:?}", block.heading);
+}
+
+/// A sidecar that dials us, and the connection.
+fn dialed() -> (Sidecar, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let folder = Folder::demo();
+    let process = folder.read("queuewarden.toml");
+    folder
+        .write("queuewarden.toml", &format!("{process}[connect]\nevapi = [\"{}\"]\n", listener.local_addr().unwrap()));
+    let sidecar = Sidecar::start(&folder);
+    (sidecar, listener.accept().unwrap().0)
+}
+
+/// Sends each line in a netstring and waits for the one that follows it.
+fn frame_by_frame(mut stream: TcpStream, block: &Block) {
+    let mut heard = String::new();
+    for line in block.text.lines() {
+        match line.strip_prefix("> ") {
+            Some(said) => {
+                write!(stream, "{}:{said},", said.len()).unwrap();
+                heard += &format!("> {said}\n");
+            }
+            None => heard += &format!("< {}\n", netstring(&mut stream)),
+        }
+    }
+    assert_eq!(heard, block.text, "under {:?}", block.heading);
+}
+
+#[test]
+fn freeswitch_is_answered_as_readme_shows_it() {
+    let sidecar = Sidecar::start(&Folder::demo());
+    let blocks = blocks();
+    let block = blocks.iter().find(|block| block.text.starts_with("< connect\n")).expect("a block");
+    let (mut peer, mut heard) = (SwitchPeer::ring(&sidecar), "< connect\n<\n".to_owned());
+    let said = block.text.lines().filter_map(|line| line.strip_prefix('>'));
+    for line in said {
+        peer.say(format!("{}\n", line.trim_start()).as_bytes());
+        heard += &format!(">{line}\n");
+    }
+    heard += &peer.commands().lines().map(|line| format!("< {line}").trim_end().to_owned() + "\n").collect::<String>();
+    assert_eq!(heard, block.text);
 }
 
 /// Sends all lines and hears everything until the sidecar ends its side.

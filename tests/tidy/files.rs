@@ -30,7 +30,8 @@ const UNFINISHED: &[&str] = &[
 const COMMON_FOLDERS: &[&str] = &["bin", "dev", "etc", "proc", "run", "sys", "tmp", "usr", "var"];
 
 /// Hosts that a link or an example may name: this machine, and what the documentation points to.
-const HOSTS: &[&str] = &["127.0.0.1", "localhost", "HOST", "host", "example.org", "rustup.rs"];
+// FreeSWITCH says goodbye with the last.
+const HOSTS: &[&str] = &["127.0.0.1", "localhost", "HOST", "host", "example.org", "rustup.rs", "www.cluecon.com"];
 
 /// The files of the repository: everything but what `.gitignore` names, the history, and the lock files.
 fn files() -> Vec<PathBuf> {

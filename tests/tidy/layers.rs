@@ -14,6 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["policy", "dialect"],
     &["sessions", "config"],
     &["gate", "observe"],
+    &["ami"],
     &["server", "reload"],
     &["cli", "fuzzing"],
     &["main"],

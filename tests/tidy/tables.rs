@@ -11,6 +11,7 @@ use queuewarden::decision::{ActionLabel, AllowReason, DenyReason, ErrorReason};
 use queuewarden::dialect::DialectLabel;
 use queuewarden::event::{ATTRIBUTE_VALUES, Key, KeySet};
 use queuewarden::limits;
+use queuewarden::observe::ami::RemovalOutcome;
 use queuewarden::observe::names;
 use queuewarden::policy::Policy;
 use queuewarden::policy::facts::{Fact, Missing};
@@ -114,6 +115,7 @@ fn the_labels_are_closed_lists() {
     same("actions", of("action"), owned(ActionLabel::ALL.iter().map(|it| it.name()).collect()));
     same("grounds", of("ground"), owned(Ground::ALL.iter().map(|it| it.name()).collect()));
     same("decisions", of("decision"), owned(vec!["allow", "deny"]));
+    same("outcomes", of("outcome"), owned(RemovalOutcome::ALL.iter().map(|it| it.name()).collect()));
     same("results", of("result"), owned(vec!["success", "failure"]));
 }
 
@@ -200,6 +202,16 @@ fn the_variables_of_fastagi_are_those_that_it_sets() {
         .collect();
     let documented: Vec<String> = table("FastAGI", "Variable").rows.iter().map(|row| word(&row[0])).collect();
     assert_eq!(documented, set, "in the order in which they are set");
+}
+
+#[test]
+fn the_variables_of_freeswitch_are_those_that_it_sets() {
+    let sidecar = Sidecar::start(&Folder::demo());
+    let variables = [("qw_org", "acme"), ("user_name", "2001"), ("qw_queue", "600")];
+    let block = crate::support::channel_block("*2231001", &variables);
+    let set = crate::support::SwitchPeer::ring(&sidecar).ask(&block);
+    let rows = table("FreeSWITCH", "Variable").rows;
+    same("variables", rows.iter().flat_map(|row| words(&row[0])), set.into_keys());
 }
 
 #[test]
@@ -333,6 +345,15 @@ fn the_bounds_are_those_of_the_code() {
         ("A value", count(limits::VALUE_BYTES_MAX, "bytes")),
         ("A FastAGI environment", count(limits::AGI_ENVIRONMENT_BYTES_MAX, "bytes")),
         ("Lines of a FastAGI environment", count(limits::AGI_ENVIRONMENT_LINES_MAX, "")),
+        ("A header block from FreeSWITCH", count(limits::FREESWITCH_BLOCK_BYTES_MAX, "bytes")),
+        ("The JSON in a netstring from Kamailio", count(limits::NETSTRING_BYTES_MAX, "bytes")),
+        ("The id of a JSON-RPC request", count(limits::JSONRPC_ID_BYTES_MAX, "bytes")),
+        ("Kamailios that are dialed", count(limits::EVAPI_PEERS_MAX, "")),
+        (
+            "Answers that wait for a dialed Kamailio before it hears `overload`",
+            count(limits::EVAPI_BUSY_BYTES, "bytes"),
+        ),
+        ("One write to a dialed Kamailio", count(limits::EVAPI_WRITE_BYTES_MAX, "bytes")),
         ("The rest of a question, from its first byte", seconds(limits::FRAME_TIMEOUT)),
         ("From the last answer to the peer's end of the connection", seconds(limits::CLOSE_TIMEOUT)),
         ("A peer that does not read its answers", seconds(limits::WRITE_TIMEOUT)),
@@ -343,6 +364,18 @@ fn the_bounds_are_those_of_the_code() {
         ("Connections that wait to be accepted", count(limits::LISTEN_BACKLOG as usize, "")),
         ("Connections of the admin listener, at once", count(limits::ADMIN_REQUESTS_MAX, "")),
         ("Answers of one page of `/what` and `/who`", count(limits::SURVEY_PAGE_ANSWERS_MAX, "")),
+        ("Rows of one page of `/sessions` and `/supervisions`", count(limits::STEER_PAGE_ROWS_MAX, "")),
+        ("Supervisions of an organization that run at once", count(limits::SUPERVISIONS_PER_ORGANIZATION_MAX, "")),
+        ("Calls of an organization that are known at once", count(limits::CALLS_PER_ORGANIZATION_MAX, "")),
+        ("A supervision that nobody reports ended", count(limits::SUPERVISION_SECONDS_MAX as usize, "s")),
+        ("A call that nobody reports ended", count(limits::CALL_SECONDS_MAX as usize, "s")),
+        ("Events of an organization that a watcher can resume from", count(limits::JOURNAL_NOTICES_MAX, "")),
+        ("Changes that wait for the disk", count(limits::LEDGER_ENTRIES_MAX, "")),
+        ("An answer that waits for the disk is refused after", seconds(limits::COMMIT_TIMEOUT)),
+        (
+            "Between two tries of a store that failed",
+            count(usize::try_from(limits::STORE_RETRY_INTERVAL.as_millis()).unwrap(), "ms"),
+        ),
         ("From SIGTERM to the end", seconds(limits::DRAIN_TIMEOUT)),
         ("Between two loads of the configuration", seconds(limits::RELOAD_INTERVAL_MIN)),
         ("An idle connection is probed after", seconds(limits::KEEPALIVE_IDLE)),

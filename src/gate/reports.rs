@@ -1,0 +1,137 @@
+//! What a PBX reports, whatever the role model: a call that began or ended, a supervision that ended.
+//!
+//! A report is no question of rights. The PBX is trusted for what it says of its calls, as it is for who is asking.
+
+use crate::decision::{ActionLabel, AllowReason, Answer, AnswerQueues, DenyReason, Reason};
+use crate::event::{Event, Intent};
+use crate::gate::journal::Cause;
+use crate::gate::{Gate, notices};
+use crate::policy::resolve::KnownCall;
+use crate::policy::{Organization, Policy};
+use crate::sessions::supervisions::Supervision;
+use crate::telephony::{Moment, QueueId, Token, UserId, closed_list};
+
+closed_list! {
+    /// The reports, by the names of their actions.
+    Report {
+        /// The actor has a call, maybe from a queue.
+        CallBegin = "call.begin",
+        /// The call is over, and so are the supervisions of it.
+        CallEnd = "call.end",
+        /// The actor supervises no more: the target, the call, or whatever they supervised.
+        SupervisionEnd = "supervision.end",
+    }
+}
+
+impl Gate {
+    /// Takes a report down, or says what it lacks.
+    pub(super) fn take_down<'p>(
+        &self,
+        policy: &'p Policy,
+        report: Report,
+        event: &Event<'_>,
+        now: Moment,
+    ) -> Answer<'p> {
+        let mut answer = Answer {
+            reason: Reason::Deny(DenyReason::UnknownOrganization),
+            action: None,
+            label: ActionLabel::Control,
+            queues: AnswerQueues::None,
+            target: None,
+            mode: None,
+            revision: policy.revision,
+        };
+        let Some(organization) = policy.organization(event.organization.as_str()) else { return answer };
+        answer.action = Some(report.name());
+        let read = Read::new(organization, report, event);
+        if let Ok(Read { queue: Some(queue), .. }) = &read {
+            let number = organization.directory.queue(*queue).map(|queue| &*queue.number);
+            answer.queues = number.map_or(AnswerQueues::None, AnswerQueues::One);
+        }
+        let taken_down = read.and_then(|read| self.carry_out(organization, report, &read, event.intent, now));
+        answer.reason = match taken_down {
+            Ok(()) => Reason::Allow(AllowReason::Reported),
+            Err(reason) => Reason::Deny(reason),
+        };
+        answer
+    }
+
+    fn carry_out(
+        &self,
+        organization: &Organization,
+        report: Report,
+        read: &Read<'_>,
+        intent: Intent,
+        now: Moment,
+    ) -> Result<(), DenyReason> {
+        let Some(mut table) = self.shared.tables.lock(organization.id) else { return Err(DenyReason::Overload) };
+        let is_of_call = |supervision: &Supervision| supervision.call.as_deref() == read.call;
+        let is_of_actor = |supervision: &Supervision| {
+            supervision.supervisor == read.actor
+                && read.target.is_none_or(|target| supervision.target == Some(target))
+                && (read.call.is_none() || is_of_call(supervision))
+        };
+        let ends: &dyn Fn(&Supervision) -> bool = match report {
+            Report::SupervisionEnd => &is_of_actor,
+            Report::CallBegin | Report::CallEnd => &is_of_call,
+        };
+        let runs = table.supervisions.running().chain(table.supervisions.revoked()).any(ends);
+        match (report, read.call) {
+            (Report::CallBegin, Some(call)) => {
+                let known = KnownCall { agent: read.actor, queue: read.queue };
+                if intent == Intent::Do && !table.calls.begin(call, known, now) {
+                    return Err(DenyReason::Overload);
+                }
+                return Ok(());
+            }
+            (Report::CallEnd, Some(call)) => {
+                let known = table.calls.get(call, now).is_some();
+                if !known && !runs {
+                    return Err(DenyReason::UnknownCall);
+                }
+                if intent == Intent::Do {
+                    table.calls.end(call);
+                }
+            }
+            (Report::SupervisionEnd, _) if !runs => return Err(DenyReason::NotSupervising),
+            (Report::SupervisionEnd, _) => {}
+            (Report::CallBegin | Report::CallEnd, None) => return Err(DenyReason::MissingAttribute),
+        }
+        if intent == Intent::Do {
+            let ended = table.supervisions.end_all(ends);
+            self.tell(
+                organization.id,
+                ended.iter().map(|old| notices::of_supervision(organization, old, Cause::Report, false)),
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The names of a report, found in the tables.
+struct Read<'e> {
+    actor: UserId,
+    queue: Option<QueueId>,
+    target: Option<UserId>,
+    call: Option<&'e str>,
+}
+
+impl<'e> Read<'e> {
+    fn new(organization: &Organization, report: Report, event: &Event<'e>) -> Result<Self, DenyReason> {
+        let directory = &organization.directory;
+        let call = event.call.map(Token::as_str);
+        if call.is_none() && report != Report::SupervisionEnd {
+            return Err(DenyReason::MissingAttribute);
+        }
+        let actor = directory.user_named(event.actor.as_str()).ok_or(DenyReason::UnknownUser)?;
+        let queue = match event.queue.filter(|_| report == Report::CallBegin) {
+            Some(queue) => Some(directory.queue_named(queue.as_str()).ok_or(DenyReason::UnknownQueue)?),
+            None => None,
+        };
+        let target = match event.target.filter(|_| report == Report::SupervisionEnd) {
+            Some(target) => Some(directory.user_named(target.as_str()).ok_or(DenyReason::UnknownTarget)?),
+            None => None,
+        };
+        Ok(Self { actor, queue, target, call })
+    }
+}

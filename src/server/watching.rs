@@ -1,0 +1,118 @@
+//! A peer that watches: it is told of what begins and ends, at its own pace, until it falls too far behind.
+
+use std::pin::Pin;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
+use tokio_util::sync::WaitForCancellationFuture;
+
+use crate::decision::{ActionLabel, Answer, AnswerQueues, DenyReason, ErrorReason, Outcome, Reason, WireError};
+use crate::dialect::{Dialect, NoticeWords};
+use crate::gate::journal::Notice;
+use crate::limits::{REQUEST_ID_BYTES_MAX, WATCH_NOTICES_PER_WRITE_MAX, WRITE_TIMEOUT};
+use crate::observe::metrics::DialectMetrics;
+use crate::server::House;
+use crate::telephony::Token;
+
+/// Bytes that a watcher may say at once; all of it is forgotten.
+const DISCARDED_BYTES: usize = 256;
+
+/// What a peer watches.
+#[derive(Debug)]
+pub(super) struct Watch {
+    organization: Box<str>,
+    id: Vec<u8>,
+    /// The last revision that the peer has been told.
+    seen: u64,
+}
+
+impl Watch {
+    /// Begins where the peer left off, or now.
+    pub(super) fn begin(
+        house: &House,
+        organization: Token<'_>,
+        from: Option<u64>,
+        id: &[u8],
+    ) -> Result<Self, Outcome<'static>> {
+        let Some(journal) = house.gate.journal(organization.as_str()) else {
+            return Err(Outcome::Decided(Answer {
+                reason: Reason::Deny(DenyReason::UnknownOrganization),
+                action: None,
+                label: ActionLabel::Control,
+                queues: AnswerQueues::None,
+                target: None,
+                mode: None,
+                revision: house.gate.policy().revision,
+            }));
+        };
+        let seen = from.unwrap_or_else(|| journal.last());
+        if journal.after(seen, 0).is_err() {
+            return Err(Outcome::Faulty(WireError::of(ErrorReason::RevisionGone, crate::event::Key::From)));
+        }
+        let id = id.get(..REQUEST_ID_BYTES_MAX).unwrap_or(id).to_vec();
+        Ok(Self { organization: organization.as_str().into(), id, seen })
+    }
+}
+
+/// Tells the peer until it leaves, does not read, falls behind what is held, or the house drains.
+pub(super) async fn tell<S, D>(
+    stream: &mut S,
+    dialect: &mut D,
+    mut watch: Watch,
+    house: &House,
+    metrics: &DialectMetrics,
+    mut drained: Pin<&mut WaitForCancellationFuture<'_>>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin,
+    D: Dialect,
+{
+    let Some(journal) = house.gate.journal(&watch.organization) else { return };
+    let mut latest = journal.watch();
+    let mut output = vec![];
+    let mut discarded = BytesMut::with_capacity(DISCARDED_BYTES);
+    loop {
+        latest.mark_unchanged();
+        let Ok(entries) = journal.after(watch.seen, WATCH_NOTICES_PER_WRITE_MAX) else {
+            // It has missed something: it has to come back and look at everything anew.
+            house.metrics.watcher_cut_off();
+            dialect.answer(&watch.id, &Outcome::Faulty(WireError::new(ErrorReason::RevisionGone)), &mut output);
+            return drop(timeout(WRITE_TIMEOUT, stream.write_all(&output)).await);
+        };
+        for entry in &entries {
+            if entry.notice.organization == watch.organization {
+                dialect.notice(&watch.id, entry.revision, &words(&entry.notice), &mut output);
+            }
+            watch.seen = entry.revision;
+        }
+        if !output.is_empty() {
+            match timeout(WRITE_TIMEOUT, stream.write_all(&output)).await {
+                Ok(Ok(())) => output.clear(),
+                Ok(Err(_)) => return,
+                Err(_) => {
+                    house.metrics.watcher_cut_off();
+                    return metrics.protocol_error(ErrorReason::TimedOut);
+                }
+            }
+            continue;
+        }
+        discarded.clear();
+        discarded.reserve(DISCARDED_BYTES);
+        tokio::select! {
+            changed = latest.changed() => if changed.is_err() { return },
+            read = stream.read_buf(&mut discarded) => if matches!(read, Ok(0) | Err(_)) { return },
+            () = drained.as_mut() => return drop(timeout(WRITE_TIMEOUT, stream.shutdown()).await),
+        }
+    }
+}
+
+fn words(notice: &Notice) -> NoticeWords<'_> {
+    NoticeWords {
+        change: notice.happening.name(),
+        user: &notice.user,
+        queue: notice.queue.as_deref(),
+        target: notice.target.as_deref(),
+        mode: notice.mode.map(crate::telephony::SupervisionMode::name),
+        reason: notice.cause.name(),
+    }
+}

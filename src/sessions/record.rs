@@ -1,0 +1,194 @@
+//! One user's login sessions as bytes, by names: ids mean nothing to the next process.
+//!
+//! A record carries a checksum of its own, over key and sessions. The store checks what it reads on its way through a
+//! tree of pages; this checks what comes out.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::limits::LEASE_SECONDS_MAX;
+use crate::policy::Organization;
+use crate::sessions::store::Record;
+use crate::sessions::table::SessionTable;
+use crate::telephony::{Ground, LoginSession, Moment, UnixSeconds, UserId};
+
+/// Between organization and user in a key; no name holds it.
+const SEPARATOR: u8 = 0;
+const CHECKSUM_BYTES: usize = 8;
+
+/// A login session that was saved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedSession<'a> {
+    /// The id of its queue.
+    pub queue: &'a str,
+    /// The ground, by name.
+    pub ground: &'a str,
+    /// Whether it takes no calls.
+    pub paused: bool,
+    /// Why.
+    pub pause_reason: Option<&'a str>,
+    /// When it began, in seconds since 1970.
+    pub since: u64,
+    /// The id of the supervisor who opened it.
+    pub by: Option<&'a str>,
+    /// When it ends by itself, in seconds since 1970.
+    pub ends: Option<u64>,
+}
+
+/// The sessions of one user that were saved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SavedUser<'a> {
+    /// The organization, by name.
+    pub organization: &'a str,
+    /// The user, by id.
+    pub user: &'a str,
+    /// The sessions.
+    pub sessions: Vec<SavedSession<'a>>,
+}
+
+/// What is wrong with a record.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum RecordError {
+    /// It is not what was written.
+    #[error("its checksum does not match")]
+    Checksum,
+    /// The checksum matches, but it makes no sense.
+    #[error("it cannot be read")]
+    Unreadable,
+}
+
+/// The key of a user.
+#[must_use]
+pub fn key_of(organization: &str, user: &str) -> Vec<u8> {
+    [organization.as_bytes(), &[SEPARATOR], user.as_bytes()].concat()
+}
+
+/// The sessions that the user has now, by the names of the table's organization; `None` without one.
+#[must_use]
+pub fn record_of(table: &SessionTable, user: UserId) -> Option<Record> {
+    let organization = table.organization()?;
+    let directory = &organization.directory;
+    let sessions: Vec<SavedSession<'_>> = table
+        .sessions_of(user)
+        .iter()
+        .filter_map(|session| {
+            Some(SavedSession {
+                queue: &directory.queue(session.queue)?.id,
+                ground: session.ground.name(),
+                paused: session.paused,
+                pause_reason: table.pause_reason(user, session.queue),
+                since: session.since.0,
+                by: session.by.map(|by| directory.user_id(by)).filter(|by| !by.is_empty()),
+                ends: session.ends.map(|ends| ends.wall.0),
+            })
+        })
+        .collect();
+    let key = key_of(&organization.name, directory.user_id(user));
+    let value = if sessions.is_empty() { None } else { Some(encode(&key, &sessions)?) };
+    Some(Record { key, value })
+}
+
+fn encode(key: &[u8], sessions: &[SavedSession<'_>]) -> Option<Vec<u8>> {
+    let mut value = postcard::to_allocvec(sessions).ok()?;
+    value.extend_from_slice(&checksum(key, &value).to_le_bytes());
+    Some(value)
+}
+
+/// Reads a record.
+///
+/// # Errors
+///
+/// When it is not one that was written.
+pub fn decode<'a>(key: &'a [u8], value: &'a [u8]) -> Result<SavedUser<'a>, RecordError> {
+    let (payload, _) = value.split_last_chunk::<CHECKSUM_BYTES>().ok_or(RecordError::Checksum)?;
+    if checksum(key, payload) != checksum_in(value) {
+        return Err(RecordError::Checksum);
+    }
+    let separator = memchr::memchr(SEPARATOR, key).ok_or(RecordError::Unreadable)?;
+    let (organization, user) = key.split_at(separator);
+    let text = |bytes: &'a [u8]| std::str::from_utf8(bytes).map_err(|_| RecordError::Unreadable);
+    let sessions = postcard::from_bytes(payload).map_err(|_| RecordError::Unreadable)?;
+    Ok(SavedUser { organization: text(organization)?, user: text(user.get(1..).unwrap_or_default())?, sessions })
+}
+
+/// The checksum that a value carries; sums of these tell whether a record is missing.
+#[must_use]
+pub fn checksum_in(value: &[u8]) -> u64 {
+    value.last_chunk::<CHECKSUM_BYTES>().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
+fn checksum(key: &[u8], payload: &[u8]) -> u64 {
+    let mut hasher = Xxh3::new();
+    hasher.update(&u64::try_from(key.len()).unwrap_or(u64::MAX).to_le_bytes());
+    hasher.update(key);
+    hasher.update(payload);
+    hasher.digest()
+}
+
+impl SavedSession<'_> {
+    /// The session in an organization of today; `None` if its queue is no longer there. `last_commit` is the time of
+    /// the last commit: a clock that was set back since must not prolong a lease.
+    #[must_use]
+    pub fn restored(&self, organization: &Organization, now: Moment, last_commit: UnixSeconds) -> Option<LoginSession> {
+        let directory = &organization.directory;
+        let queue = directory.queue_named(self.queue)?;
+        let left = |ends: u64| {
+            let seconds = ends.saturating_sub(now.wall.0.max(last_commit.0)).min(u64::from(LEASE_SECONDS_MAX));
+            Moment {
+                wall: UnixSeconds(now.wall.0.saturating_add(seconds)),
+                uptime_ms: now.uptime_ms.saturating_add(seconds.saturating_mul(1_000)),
+            }
+        };
+        Some(LoginSession {
+            queue,
+            ground: Ground::named(self.ground)?,
+            paused: self.paused,
+            since: UnixSeconds(self.since),
+            by: self.by.and_then(|by| directory.user_named(by)),
+            ends: self.ends.map(left),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SESSIONS: &[SavedSession<'_>] = &[SavedSession {
+        queue: "support",
+        ground: "supervisor",
+        paused: true,
+        pause_reason: Some("lunch"),
+        since: 1_700_000_000,
+        by: Some("dana"),
+        ends: Some(1_700_003_600),
+    }];
+
+    #[test]
+    fn what_was_written_is_read() {
+        let key = key_of("acme", "alice");
+        let value = encode(&key, SESSIONS).unwrap();
+        let read = decode(&key, &value).unwrap();
+        assert_eq!(read, SavedUser { organization: "acme", user: "alice", sessions: SESSIONS.to_vec() });
+    }
+
+    #[test]
+    fn whatever_bit_is_flipped_is_noticed() {
+        let key = key_of("acme", "alice");
+        let value = encode(&key, SESSIONS).unwrap();
+        for bit in 0..value.len() * 8 {
+            let mut flipped = value.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(decode(&key, &flipped), Err(RecordError::Checksum), "bit {bit}");
+        }
+        for bit in 0..key.len() * 8 {
+            let mut flipped = key.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(decode(&flipped, &value), Err(RecordError::Checksum), "bit {bit} of the key");
+        }
+        for length in 0..value.len() {
+            assert_eq!(decode(&key, &value[..length]), Err(RecordError::Checksum), "{length} bytes");
+        }
+    }
+}

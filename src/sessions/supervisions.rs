@@ -1,0 +1,177 @@
+//! Who listens to whom, whispers or barges in, from the moment it was allowed until somebody says that it ended.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use foldhash::fast::FixedState;
+
+use crate::event::AttributeSet;
+use crate::limits::SUPERVISIONS_REVOKED_LISTED_MAX;
+use crate::policy::decide;
+use crate::telephony::{Moment, QueueId, SupervisionMode, UnixSeconds, UserId};
+
+/// One supervisor on one target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Supervision {
+    /// Who.
+    pub supervisor: UserId,
+    /// Whom; `None` for a conversation that is nobody's.
+    pub target: Option<UserId>,
+    /// The queue of the call.
+    pub queue: Option<QueueId>,
+    /// The call, if the PBX named it.
+    pub call: Option<Box<str>>,
+    /// How.
+    pub mode: SupervisionMode,
+    /// When it was allowed.
+    pub since: UnixSeconds,
+    /// When it is taken to have ended, if nobody reports it.
+    pub ends: Moment,
+    /// The name of the action that was allowed, to judge it again by another policy.
+    pub action: Box<str>,
+    /// The attributes that it was allowed with.
+    pub attributes: AttributeSet,
+}
+
+/// The supervisions of one organization. Of one supervisor and one target there is one: a new mode replaces the old.
+#[derive(Debug, Default)]
+pub struct Supervisions {
+    running: BTreeMap<(UserId, Option<UserId>), Supervision>,
+    of_target: HashMap<UserId, usize, FixedState>,
+    revoked: VecDeque<Supervision>,
+}
+
+impl Supervisions {
+    /// Those that run.
+    pub fn running(&self) -> impl Iterator<Item = &Supervision> {
+        self.running.values()
+    }
+
+    /// Those that a reload ended and that the PBX may not have ended yet, the oldest first.
+    pub fn revoked(&self) -> impl Iterator<Item = &Supervision> {
+        self.revoked.iter()
+    }
+
+    /// The supervisions that one more would stand beside.
+    #[must_use]
+    pub fn beside(&self, supervisor: UserId, target: Option<UserId>) -> decide::Supervisions {
+        let replaced = usize::from(self.running.contains_key(&(supervisor, target)));
+        let of_target = target.and_then(|target| self.of_target.get(&target)).copied().unwrap_or(0);
+        decide::Supervisions {
+            of_target: of_target.saturating_sub(replaced),
+            by_supervisor: self.by(supervisor).count().saturating_sub(replaced),
+            in_organization: self.running.len().saturating_sub(replaced),
+        }
+    }
+
+    /// Begins a supervision; gives back the one that it replaces.
+    pub fn begin(&mut self, supervision: Supervision) -> Option<Supervision> {
+        let (supervisor, target) = (supervision.supervisor, supervision.target);
+        let replaced = self.end(supervisor, target);
+        if let Some(target) = target {
+            let of_target = self.of_target.entry(target).or_default();
+            *of_target = of_target.saturating_add(1);
+        }
+        self.revoked.retain(|revoked| (revoked.supervisor, revoked.target) != (supervisor, target));
+        self.running.insert((supervisor, target), supervision);
+        replaced
+    }
+
+    /// Ends those that `ends` holds for, the revoked ones too; gives back those that ran.
+    pub fn end_all(&mut self, ends: impl Fn(&Supervision) -> bool) -> Vec<Supervision> {
+        self.revoked.retain(|supervision| !ends(supervision));
+        let over: Vec<(UserId, Option<UserId>)> =
+            self.running.iter().filter(|(_, supervision)| ends(supervision)).map(|(&key, _)| key).collect();
+        over.into_iter().filter_map(|(supervisor, target)| self.end(supervisor, target)).collect()
+    }
+
+    /// Ends those that `stays` does not hold for, and lists them as revoked; gives them back.
+    pub fn revoke(&mut self, mut stays: impl FnMut(&Supervision) -> bool) -> Vec<Supervision> {
+        let gone: Vec<(UserId, Option<UserId>)> =
+            self.running.iter().filter(|(_, supervision)| !stays(supervision)).map(|(&key, _)| key).collect();
+        let gone: Vec<Supervision> =
+            gone.into_iter().filter_map(|(supervisor, target)| self.end(supervisor, target)).collect();
+        for supervision in &gone {
+            if self.revoked.len() >= SUPERVISIONS_REVOKED_LISTED_MAX {
+                self.revoked.pop_front();
+            }
+            self.revoked.push_back(supervision.clone());
+        }
+        gone
+    }
+
+    /// Lists those no more of whom nobody is there to end them.
+    pub fn forget_revoked(&mut self, forgets: impl Fn(&Supervision) -> bool) {
+        self.revoked.retain(|supervision| !forgets(supervision));
+    }
+
+    fn by(&self, supervisor: UserId) -> impl Iterator<Item = &Supervision> {
+        let from = (supervisor, None);
+        let of_supervisor = move |((by, _), _): &(&(UserId, Option<UserId>), &Supervision)| *by == supervisor;
+        self.running.range(from..).take_while(of_supervisor).map(|(_, supervision)| supervision)
+    }
+
+    fn end(&mut self, supervisor: UserId, target: Option<UserId>) -> Option<Supervision> {
+        let ended = self.running.remove(&(supervisor, target))?;
+        if let Some(target) = target
+            && let Some(of_target) = self.of_target.get_mut(&target)
+        {
+            *of_target = of_target.saturating_sub(1);
+            if *of_target == 0 {
+                self.of_target.remove(&target);
+            }
+        }
+        Some(ended)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn supervision(supervisor: u32, target: u32, mode: SupervisionMode) -> Supervision {
+        Supervision {
+            supervisor: UserId(supervisor),
+            target: Some(UserId(target)),
+            queue: None,
+            call: Some(format!("c-{target}").into()),
+            mode,
+            since: UnixSeconds(0),
+            ends: Moment { wall: UnixSeconds(9), uptime_ms: 9_000 },
+            action: "call.listen".into(),
+            attributes: AttributeSet::EMPTY,
+        }
+    }
+
+    fn counts(of_target: usize, by_supervisor: usize, in_organization: usize) -> decide::Supervisions {
+        decide::Supervisions { of_target, by_supervisor, in_organization }
+    }
+
+    #[test]
+    fn a_new_mode_replaces_the_old_one_and_takes_no_place_beside_it() {
+        let mut all = Supervisions::default();
+        assert_eq!(all.begin(supervision(1, 7, SupervisionMode::Listen)), None);
+        assert_eq!(all.beside(UserId(1), Some(UserId(7))), counts(0, 0, 0));
+        assert_eq!(all.beside(UserId(1), Some(UserId(8))), counts(0, 1, 1));
+        assert_eq!(all.beside(UserId(2), Some(UserId(7))), counts(1, 0, 1));
+        let replaced = all.begin(supervision(1, 7, SupervisionMode::Barge));
+        assert_eq!(replaced, Some(supervision(1, 7, SupervisionMode::Listen)));
+        assert_eq!(all.running().count(), 1);
+        all.begin(supervision(1, 8, SupervisionMode::Listen));
+        all.begin(supervision(2, 7, SupervisionMode::Listen));
+        assert_eq!(all.beside(UserId(3), Some(UserId(7))), counts(2, 0, 3));
+        assert_eq!(all.end_all(|supervision| supervision.call.as_deref() == Some("c-7")).len(), 2);
+        assert_eq!(all.beside(UserId(3), Some(UserId(7))), counts(0, 0, 1));
+    }
+
+    #[test]
+    fn what_is_revoked_is_listed_until_it_is_reported_or_begins_anew() {
+        let mut all = Supervisions::default();
+        all.begin(supervision(1, 7, SupervisionMode::Listen));
+        all.begin(supervision(2, 7, SupervisionMode::Listen));
+        assert_eq!(all.revoke(|_| false).len(), 2);
+        assert_eq!((all.running().count(), all.revoked().count()), (0, 2));
+        all.begin(supervision(1, 7, SupervisionMode::Whisper));
+        assert_eq!(all.end_all(|supervision| supervision.supervisor == UserId(2)), vec![]);
+        assert_eq!((all.running().count(), all.revoked().count()), (1, 0));
+    }
+}

@@ -1,0 +1,333 @@
+//! The table of one organization: its login sessions, its supervisions, its calls.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+
+use crate::decision::Change;
+use crate::limits::SESSION_TABLE_PARTS;
+use crate::policy::Organization;
+use crate::policy::decide::{self, SessionView};
+use crate::sessions::calls::Calls;
+use crate::sessions::supervisions::Supervisions;
+use crate::telephony::{LoginSession, Moment, QueueId, UserId};
+
+/// Users with an unsettled change at which the settled ones are swept out.
+const UNSETTLED_SWEEP_SIZE: usize = 1_024;
+
+/// What is now in one organization.
+#[derive(Debug)]
+pub struct SessionTable {
+    /// The revision of the policy that the table was last reconciled with.
+    revision: u64,
+    /// The organization of that policy: it still knows the names of what the next one no longer has.
+    organization: Option<Arc<Organization>>,
+    /// The supervisions that run.
+    pub supervisions: Supervisions,
+    /// The calls that the PBX reported.
+    pub calls: Calls,
+    /// Each user's sessions, sorted by queue; no entry without a session. In parts, so that whoever looks at all of
+    /// them can let decisions in between.
+    parts: [HashMap<UserId, Vec<LoginSession>, FixedState>; SESSION_TABLE_PARTS],
+    in_queue: HashMap<QueueId, usize, FixedState>,
+    count: usize,
+    /// Those that end by themselves.
+    leased: HashSet<(UserId, QueueId), FixedState>,
+    /// Why a paused session is paused, where somebody said so.
+    pause_reasons: HashMap<(UserId, QueueId), Box<str>, FixedState>,
+    /// The users whose last change may not be on disk yet, each with the ticket of that change.
+    unsettled: HashMap<UserId, u64, FixedState>,
+}
+
+/// One session that a change begins, ends or alters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Altered {
+    /// Whose.
+    pub user: UserId,
+    /// Where.
+    pub queue: QueueId,
+    /// As it was.
+    pub before: Option<LoginSession>,
+    /// Why it was paused, if it was and somebody said so.
+    pub pause_reason: Option<Box<str>>,
+    /// As it is.
+    pub after: Option<LoginSession>,
+}
+
+impl Default for SessionTable {
+    fn default() -> Self {
+        Self {
+            revision: 0,
+            organization: None,
+            supervisions: Supervisions::default(),
+            calls: Calls::default(),
+            pause_reasons: HashMap::default(),
+            unsettled: HashMap::default(),
+            parts: std::array::from_fn(|_| HashMap::default()),
+            in_queue: HashMap::default(),
+            count: 0,
+            leased: HashSet::default(),
+        }
+    }
+}
+
+/// What begins, beside where and for whom.
+#[derive(Clone, Copy, Debug)]
+pub struct Beginning {
+    /// Now.
+    pub at: Moment,
+    /// The supervisor who opens it.
+    pub by: Option<UserId>,
+    /// When it ends by itself.
+    pub ends: Option<Moment>,
+}
+
+impl SessionTable {
+    /// The revision of the policy that the table was last reconciled with.
+    #[must_use]
+    pub const fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The sessions of one user, as a decision sees them.
+    #[must_use]
+    pub fn view(&self, subject: UserId) -> SubjectSessions<'_> {
+        SubjectSessions { table: self, sessions: self.sessions_of(subject) }
+    }
+
+    /// The sessions of one user, sorted by queue.
+    #[must_use]
+    pub fn sessions_of(&self, user: UserId) -> &[LoginSession] {
+        self.part_of(user).get(&user).map_or(&[], Vec::as_slice)
+    }
+
+    /// Every session.
+    pub fn all(&self) -> impl Iterator<Item = (UserId, &LoginSession)> {
+        (0..SESSION_TABLE_PARTS).flat_map(|part| self.part(part))
+    }
+
+    /// The sessions of one of [`SESSION_TABLE_PARTS`] parts.
+    pub fn part(&self, part: usize) -> impl Iterator<Item = (UserId, &LoginSession)> {
+        let users = self.parts.get(part).into_iter().flatten();
+        users.flat_map(|(&user, sessions)| sessions.iter().map(move |session| (user, session)))
+    }
+
+    /// The organization that the table was last reconciled with.
+    #[must_use]
+    pub const fn organization(&self) -> Option<&Arc<Organization>> {
+        self.organization.as_ref()
+    }
+
+    /// Why the session is paused, if somebody said so.
+    #[must_use]
+    pub fn pause_reason(&self, user: UserId, queue: QueueId) -> Option<&str> {
+        self.pause_reasons.get(&(user, queue)).map(|reason| &**reason)
+    }
+
+    /// Notes why the sessions are paused; `None` forgets it.
+    pub fn set_pause_reason(&mut self, altered: &[Altered], reason: Option<&str>) {
+        for &Altered { user, queue, .. } in altered {
+            match reason {
+                Some(reason) => drop(self.pause_reasons.insert((user, queue), reason.into())),
+                None => drop(self.pause_reasons.remove(&(user, queue))),
+            }
+        }
+    }
+
+    /// Notes that the user's sessions depend on what has this ticket.
+    pub fn set_unsettled(&mut self, user: UserId, ticket: u64, settled: u64) {
+        if self.unsettled.len() >= UNSETTLED_SWEEP_SIZE {
+            self.unsettled.retain(|_, &mut ticket| ticket > settled);
+        }
+        self.unsettled.insert(user, ticket);
+    }
+
+    /// The ticket that the user's sessions depend on.
+    #[must_use]
+    pub fn unsettled(&self, user: UserId) -> Option<u64> {
+        self.unsettled.get(&user).copied()
+    }
+
+    /// Makes an allowed change to the sessions of `subject` in these queues; tells what it altered.
+    pub fn apply(&mut self, subject: UserId, queues: &[QueueId], change: Change, beginning: Beginning) -> Vec<Altered> {
+        let mut altered = vec![];
+        for &queue in queues {
+            let before = self.session(subject, queue);
+            let after = match (change, before) {
+                (Change::Begin(ground), None) => {
+                    let Beginning { at, by, ends } = beginning;
+                    Some(LoginSession { queue, ground, paused: false, since: at.wall, by, ends })
+                }
+                (Change::End, Some(_)) => None,
+                (Change::Pause(paused), Some(session)) => Some(LoginSession { paused, ..session }),
+                (Change::Renew, Some(session)) => Some(LoginSession { ends: beginning.ends, ..session }),
+                _ => before,
+            };
+            if before != after {
+                let pause_reason = self.set(subject, queue, after);
+                altered.push(Altered { user: subject, queue, before, pause_reason, after });
+            }
+        }
+        altered
+    }
+
+    /// Takes a change back, as far as nothing altered the same session since.
+    pub fn undo(&mut self, altered: &[Altered]) {
+        for Altered { user, queue, before, pause_reason, after } in altered.iter().rev() {
+            let (user, queue) = (*user, *queue);
+            let known = |tables: &Arc<Organization>| {
+                tables.directory.user(user).is_some() && tables.directory.queue(queue).is_some()
+            };
+            if self.session(user, queue) == *after && self.organization.as_ref().is_none_or(known) {
+                self.set(user, queue, *before);
+                if let Some(reason) = pause_reason {
+                    self.pause_reasons.insert((user, queue), reason.clone());
+                }
+            }
+        }
+    }
+
+    /// Ends the sessions whose time is over.
+    pub fn expire(&mut self, now: Moment) -> Vec<Altered> {
+        let over: Vec<(UserId, QueueId)> =
+            self.leased.iter().copied().filter(|&leased| self.is_over(leased, now)).collect();
+        over.into_iter().filter_map(|(user, queue)| self.end(user, queue)).collect()
+    }
+
+    /// Whether a session of the user has reached its end and waits to be swept away.
+    #[must_use]
+    pub fn has_overdue(&self, user: UserId, now: Moment) -> bool {
+        let sessions = self.sessions_of(user).iter();
+        !self.leased.is_empty() && sessions.filter_map(|session| session.ends).any(|ends| ends.has_come(now))
+    }
+
+    /// Takes up the organization of a new policy, and ends the sessions of users and queues that are no longer there;
+    /// tells what it altered.
+    /// Nothing else ends here: a policy that would no longer let somebody in keeps whoever is in (RULES R31).
+    pub fn reconcile(&mut self, organization: Option<Arc<Organization>>, revision: u64) -> Vec<Altered> {
+        let gone = |user: UserId, queue: QueueId| {
+            let directory = organization.as_deref().map(|organization| &organization.directory);
+            directory.is_none_or(|tables| tables.user(user).is_none() || tables.queue(queue).is_none())
+        };
+        let lost: Vec<(UserId, QueueId)> = self
+            .all()
+            .map(|(user, session)| (user, session.queue))
+            .filter(|&(user, queue)| gone(user, queue))
+            .collect();
+        let mut altered: Vec<Altered> = lost.into_iter().filter_map(|(user, queue)| self.end(user, queue)).collect();
+        // Whoever opened a session may be gone; the id may be somebody else's after the next reload.
+        let is_gone = |user: UserId| {
+            organization.as_deref().is_none_or(|organization| organization.directory.user(user).is_none())
+        };
+        let orphaned: Vec<(UserId, LoginSession)> = self
+            .all()
+            .filter(|(_, session)| session.by.is_some_and(is_gone))
+            .map(|(user, session)| (user, *session))
+            .collect();
+        for (user, before) in orphaned {
+            let after = Some(LoginSession { by: None, ..before });
+            let pause_reason = self.set(user, before.queue, after);
+            altered.push(Altered { user, queue: before.queue, before: Some(before), pause_reason, after });
+        }
+        self.organization = organization;
+        self.revision = revision;
+        altered
+    }
+
+    /// Puts a session that was saved into a table that has none of that user in that queue.
+    pub fn restore(&mut self, user: UserId, session: LoginSession, pause_reason: Option<&str>) {
+        self.set(user, session.queue, Some(session));
+        if let Some(reason) = pause_reason {
+            self.pause_reasons.insert((user, session.queue), reason.into());
+        }
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "the remainder is below the number of parts")]
+    const fn part_of(&self, user: UserId) -> &HashMap<UserId, Vec<LoginSession>, FixedState> {
+        &self.parts[user.0 as usize % SESSION_TABLE_PARTS]
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "the remainder is below the number of parts")]
+    const fn part_of_mut(&mut self, user: UserId) -> &mut HashMap<UserId, Vec<LoginSession>, FixedState> {
+        &mut self.parts[user.0 as usize % SESSION_TABLE_PARTS]
+    }
+
+    fn is_over(&self, (user, queue): (UserId, QueueId), now: Moment) -> bool {
+        self.view(user).in_this_queue(queue).and_then(|session| session.ends).is_some_and(|ends| ends.has_come(now))
+    }
+
+    fn session(&self, user: UserId, queue: QueueId) -> Option<LoginSession> {
+        self.view(user).in_this_queue(queue).copied()
+    }
+
+    fn end(&mut self, user: UserId, queue: QueueId) -> Option<Altered> {
+        let before = self.session(user, queue)?;
+        let pause_reason = self.set(user, queue, None);
+        Some(Altered { user, queue, before: Some(before), pause_reason, after: None })
+    }
+
+    /// The one place where a session comes, goes or changes; gives back why it was paused, if it is no more.
+    fn set(&mut self, user: UserId, queue: QueueId, session: Option<LoginSession>) -> Option<Box<str>> {
+        let part = self.part_of_mut(user);
+        let sessions = part.entry(user).or_default();
+        let there = sessions.binary_search_by_key(&queue, |session| session.queue);
+        let (came, went) = match (there, session) {
+            (Ok(position), Some(session)) => {
+                if let Some(slot) = sessions.get_mut(position) {
+                    *slot = session;
+                }
+                (0, 0)
+            }
+            (Err(position), Some(session)) => {
+                sessions.insert(position, session);
+                (1, 0)
+            }
+            (Ok(position), None) => {
+                sessions.remove(position);
+                (0, 1)
+            }
+            (Err(_), None) => (0, 0),
+        };
+        if sessions.is_empty() {
+            part.remove(&user);
+        }
+        let in_queue = self.in_queue.entry(queue).or_default();
+        *in_queue = in_queue.saturating_add(came).saturating_sub(went);
+        self.count = self.count.saturating_add(came).saturating_sub(went);
+        if session.is_some_and(|session| session.ends.is_some()) {
+            self.leased.insert((user, queue));
+        } else {
+            self.leased.remove(&(user, queue));
+        }
+        if session.is_some_and(|session| session.paused) {
+            return None;
+        }
+        self.pause_reasons.remove(&(user, queue))
+    }
+}
+
+/// The login sessions of one user among those of the organization.
+#[derive(Clone, Copy, Debug)]
+pub struct SubjectSessions<'a> {
+    table: &'a SessionTable,
+    sessions: &'a [LoginSession],
+}
+
+impl SessionView for SubjectSessions<'_> {
+    fn of_subject(&self) -> &[LoginSession] {
+        self.sessions
+    }
+
+    fn in_queue(&self, queue: QueueId) -> usize {
+        self.table.in_queue.get(&queue).copied().unwrap_or(0)
+    }
+
+    fn in_organization(&self) -> usize {
+        self.table.count
+    }
+
+    fn supervisions(&self, supervisor: UserId, target: Option<UserId>) -> decide::Supervisions {
+        self.table.supervisions.beside(supervisor, target)
+    }
+}

@@ -1,0 +1,281 @@
+//! Given a session store that was cut or altered, when a sidecar starts on it, then it says so and does not start, or
+//! everything that was written is there; and what is whole of a damaged one can be kept.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use queuewarden::gate::Gate;
+use queuewarden::sessions::store::StoreError;
+use queuewarden::telephony::{Moment, UnixSeconds};
+use serde_json::Value;
+
+use crate::desk::{Counter, NOW, ask, is_durable, load, rows, without_time};
+use crate::dice::Dice;
+use crate::load::office;
+use crate::support::{Folder, Sidecar, run};
+
+const AGENTS: u16 = 100;
+const FILE: &str = "sessions.redb";
+const TALLY: &str = "sessions.tally";
+/// Bytes at the beginning that say where everything else is.
+const HEAD_BYTES: usize = 320;
+/// Starts on files that are altered elsewhere.
+const ALTERATIONS: usize = 300;
+const CUTS: usize = 60;
+
+/// What was written, as the file and as rows.
+struct Written {
+    folder: Folder,
+    bytes: Vec<u8>,
+    /// The number of commits, beside it.
+    tally: Vec<u8>,
+    /// The file at an earlier time.
+    earlier: Vec<u8>,
+    rows: Vec<Value>,
+}
+
+impl Written {
+    /// Some hundred login sessions, in a file that was closed, or was left behind by a crash.
+    fn new(crashed: bool) -> Self {
+        let folder = Folder::with("acme.toml", &office(AGENTS)).durable();
+        let sidecar = Sidecar::start(&folder);
+        let mut line = sidecar.line();
+        let ask_each = |line: &mut crate::support::LineClient<_>, question: &dyn Fn(u16) -> String| {
+            let questions: String = (0..AGENTS).map(|number| format!("1 do org=acme {}\n", question(number))).collect();
+            line.send(questions.as_bytes());
+            for _ in 0..AGENTS {
+                let reply = line.line();
+                assert!(reply.starts_with("1 allow "), "{reply}");
+            }
+        };
+        ask_each(&mut line, &|number| format!("actor={} action=queue.login queue=600", 10_000 + number));
+        let earlier = fs::read(folder.path().join("state").join(FILE)).unwrap();
+        ask_each(&mut line, &|number| format!("actor={} action=queue.login", 10_000 + number));
+        ask_each(&mut line, &|number| format!("actor={} action=queue.pause pause_reason=r{number}", 10_000 + number));
+        ask_each(&mut line, &|number| {
+            format!("actor=2001 action=agent.login target={} queue=602 for=36000", 30_000 + number)
+        });
+        let rows = rows_of(&sidecar);
+        assert_eq!(rows.len(), usize::from(AGENTS) * 4);
+        if crashed {
+            sidecar.crash();
+        } else {
+            assert!(sidecar.terminate().success());
+        }
+        let bytes = fs::read(folder.path().join("state").join(FILE)).unwrap();
+        let tally = fs::read(folder.path().join("state").join(TALLY)).unwrap();
+        Self { folder, bytes, tally, earlier, rows }
+    }
+}
+
+fn rows_of(sidecar: &Sidecar) -> Vec<Value> {
+    let mut rows = vec![];
+    let mut from = Some(0);
+    while let Some(next) = from {
+        let page: Value = serde_json::from_str(&sidecar.get(&format!("/sessions?from={next}"))).unwrap();
+        rows.extend(page["rows"].as_array().unwrap().iter().cloned().map(without_time));
+        from = page["next"].as_u64();
+    }
+    rows.sort_by_key(ToString::to_string);
+    rows
+}
+
+/// A gate on the store in this folder, as a sidecar begins.
+fn start(folder: &Folder, state: &Path) -> Result<Gate, StoreError> {
+    let gate = Gate::new(true);
+    load(&gate, folder);
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let now = Moment { wall: UnixSeconds(wall), uptime_ms: NOW.uptime_ms };
+    gate.restore(state, now, Box::new(Counter::default()))?;
+    Ok(gate)
+}
+
+/// Starts on these bytes. If that is refused, the message names the file; if not, everything is there, and so is what
+/// is changed from then on, after one more start. Whether it started.
+fn is_right_or_refused(written: &Written, bytes: &[u8], what: &str) -> bool {
+    let state = fast_folder();
+    let file = state.path().join(FILE);
+    fs::write(&file, bytes).unwrap();
+    fs::write(state.path().join(TALLY), &written.tally).unwrap();
+    let refused = |error: StoreError| {
+        let message = error.to_string();
+        assert!(message.starts_with(&format!("{}: ", file.display())), "{what}: {message}");
+    };
+    let mut expected = match start(&written.folder, state.path()) {
+        Err(error) => {
+            refused(error);
+            return false;
+        }
+        Ok(gate) => {
+            assert_same(&rows(&gate), &written.rows, what);
+            let mut acknowledged = true;
+            for number in (0..AGENTS).step_by(3) {
+                let question = format!("do org=acme actor={} action=queue.logout queue=601", 10_000 + number);
+                let (answer, group) = ask(&gate, &question, NOW);
+                let durable = group.is_none_or(|group| is_durable(&group));
+                acknowledged &= durable && answer.starts_with("allow ");
+            }
+            let expected = rows(&gate);
+            let closed = gate.close_store(Duration::from_secs(5));
+            // A damage that shows when something is written is refused then.
+            acknowledged.then_some(expected).filter(|_| closed)
+        }
+    };
+    match (start(&written.folder, state.path()), expected.take()) {
+        (Ok(gate), Some(expected)) => {
+            assert_same(&rows(&gate), &expected, &format!("{what}: after what was changed since"));
+            assert!(gate.close_store(Duration::from_secs(5)), "{what}: closed");
+        }
+        // Refused changes may be there all the same.
+        (Ok(gate), None) => assert!(gate.close_store(Duration::from_secs(5)), "{what}: closed"),
+        (Err(error), _) => refused(error),
+    }
+    true
+}
+
+fn assert_same(there: &[Value], expected: &[Value], what: &str) {
+    let differing = |of: &[Value], others: &[Value]| -> Vec<String> {
+        of.iter().filter(|row| !others.contains(row)).map(ToString::to_string).collect()
+    };
+    assert!(
+        there == expected,
+        "{what}: it started, and not all is right: there are {:#?}\nand should be {:#?}",
+        differing(there, expected),
+        differing(expected, there)
+    );
+}
+
+/// The store panics over many a damage, and is caught: that fills no log.
+fn without_noise() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !panic.location().is_some_and(|location| location.file().contains("redb")) {
+            usual(panic);
+        }
+    }));
+}
+
+/// Where there is a file system in memory, there: what is tested is what is read, not how durable it is.
+fn fast_folder() -> tempfile::TempDir {
+    let in_memory = PathBuf::from("/dev/shm");
+    if in_memory.is_dir() { tempfile::tempdir_in(in_memory) } else { tempfile::tempdir() }.unwrap()
+}
+
+#[test]
+fn an_altered_file_that_was_closed_is_refused_or_right() {
+    alter(false);
+}
+
+#[test]
+fn an_altered_file_that_a_crash_left_behind_is_refused_or_right() {
+    alter(true);
+}
+
+fn alter(crashed: bool) {
+    without_noise();
+    let written = Written::new(crashed);
+    assert!(is_right_or_refused(&written, &written.bytes, "as it was written"));
+    let mut dice = Dice::new(u64::from(crashed));
+    let in_use: Vec<usize> = (0..written.bytes.len()).filter(|&at| written.bytes[at] != 0).collect();
+    let mut refusals = 0;
+    // The head of the file decides about everything else: each of its bytes, and each bit of the one with the flags.
+    let flags = (0..8).map(|bit| (9, bit));
+    for (at, bit) in (0..HEAD_BYTES).map(|at| (at, dice.below(8))).collect::<Vec<_>>().into_iter().chain(flags) {
+        let mut bytes = written.bytes.clone();
+        bytes[at] ^= 1 << bit;
+        let what = format!("crashed {crashed}: byte {at} with bit {bit} flipped");
+        refusals += usize::from(!is_right_or_refused(&written, &bytes, &what));
+    }
+    for number in 0..ALTERATIONS / 2 {
+        let mut bytes = written.bytes.clone();
+        let at = match number % 4 {
+            3 => dice.below(bytes.len()),
+            _ => dice.pick(&in_use),
+        };
+        let page = at / 4_096 * 4_096..(at / 4_096 * 4_096 + 4_096).min(bytes.len());
+        let what = match dice.below(6) {
+            0..=2 => {
+                bytes[at] ^= 1 << dice.below(8);
+                format!("byte {at} with a bit flipped")
+            }
+            3 => {
+                bytes[at] = dice.below(256).try_into().unwrap();
+                format!("byte {at} replaced")
+            }
+            4 => {
+                bytes[page.clone()].fill(0);
+                format!("{page:?} zeroed")
+            }
+            _ if page.end <= written.earlier.len() => {
+                bytes[page.clone()].copy_from_slice(&written.earlier[page.clone()]);
+                format!("{page:?} never written")
+            }
+            _ => continue,
+        };
+        refusals += usize::from(!is_right_or_refused(&written, &bytes, &format!("crashed {crashed}: {what}")));
+    }
+    assert!(refusals > ALTERATIONS / 20, "{refusals} refusals: hardly anything that counts was altered");
+}
+
+#[test]
+fn a_file_that_was_cut_is_refused_or_right() {
+    without_noise();
+    let written = Written::new(false);
+    let length = written.bytes.len();
+    let mut dice = Dice::new(9);
+    let some = (0..CUTS).map(|_| dice.below(length));
+    let lengths: Vec<usize> =
+        [0, 1, 64, 320, 511, 512, 4_095, 4_096, length - 4_096, length - 1].into_iter().chain(some).collect();
+    let refusals = lengths
+        .iter()
+        .filter(|&&length| !is_right_or_refused(&written, &written.bytes[..length], &format!("cut to {length} bytes")));
+    assert!(refusals.count() > CUTS / 2, "hardly any cut was noticed");
+}
+
+/// Given a store with a record that is damaged, when the sidecar is started, then it names the file and what to do; and
+/// when that is done, then everybody else is logged in as before, and the damaged file stands aside.
+#[test]
+fn what_is_whole_can_be_kept() {
+    let written = Written::new(false);
+    let path = written.folder.path().join("state").join(FILE);
+    let folder = written.folder.path().to_str().unwrap();
+    let salvage = || run(&["--config", folder, "sessions", "salvage"]);
+    let (status, said) = salvage();
+    assert!(status.success() && said.contains("200 users, nothing is damaged"), "{said}");
+
+    let mut bytes = written.bytes.clone();
+    let mut damaged = 0;
+    for at in 0..bytes.len() - 8 {
+        if bytes[at..].starts_with(b"agent23") || bytes[at..].starts_with(b"guest45") {
+            bytes[at + 2] ^= 0x20;
+            damaged += 1;
+        }
+    }
+    assert!(damaged > 0, "the name of a user stands in the file");
+    fs::write(&path, &bytes).unwrap();
+    let Err((status, said)) = Sidecar::try_start(written.folder.path()) else { panic!("started on a damaged file") };
+    assert_eq!(status.code(), Some(1), "{said}");
+    for part in [path.to_str().unwrap(), "damaged", "sessions salvage"] {
+        assert!(said.contains(part), "{said} does not say {part}");
+    }
+    // Without room for a new one the old one stays, and no empty one takes its place.
+    let script = "trap '' XFSZ; ulimit -f 8; exec \"$0\" --config \"$1\" sessions salvage";
+    let starved = Command::new("sh").args(["-c", script, env!("CARGO_BIN_EXE_queuewarden"), folder]).output().unwrap();
+    assert!(!starved.status.success(), "{starved:?}");
+    let Err((status, said)) = Sidecar::try_start(written.folder.path()) else { panic!("started on a damaged file") };
+    assert!(status.code() == Some(1) && said.contains("damaged"), "{said}");
+    let (status, said) = salvage();
+    assert!(status.success() && said.contains("users are whole") && said.contains("damaged-"), "{said}");
+    let aside = fs::read_dir(path.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
+    let aside: Vec<PathBuf> = aside.filter(|path| path.to_str().unwrap().contains("damaged-")).collect();
+    assert_eq!(aside.len(), 1);
+    let sidecar = Sidecar::start(&written.folder);
+    let there = rows_of(&sidecar);
+    let is_whole = |row: &&Value| row["user"] != "agent23" && row["user"] != "guest45";
+    let others: Vec<Value> = written.rows.iter().filter(is_whole).cloned().collect();
+    assert_same(&there, &others, "all but the damaged ones");
+    let (status, said) = salvage();
+    assert!(!status.success() && said.contains("another queuewarden"), "not under a running sidecar: {said}");
+}

@@ -1,0 +1,88 @@
+//! A gate in the process of the test, asked in the words of the line dialect.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use queuewarden::config;
+use queuewarden::dialect::line::Line;
+use queuewarden::dialect::{Dialect, Step};
+use queuewarden::gate::steer::Wanted;
+use queuewarden::gate::{Gate, Group, Witness};
+use queuewarden::sessions::store::StoreError;
+use queuewarden::telephony::{Moment, QueueSet, UnixSeconds};
+use serde_json::Value;
+
+use crate::support::{Folder, PATIENCE};
+
+/// When everything happens, unless a test says otherwise.
+pub const NOW: Moment = Moment { wall: UnixSeconds(1_700_000_000), uptime_ms: 1_000 };
+
+/// `NOW`, so many seconds later.
+pub fn later(seconds: u64) -> Moment {
+    Moment { wall: UnixSeconds(NOW.wall.0 + seconds), uptime_ms: NOW.uptime_ms + seconds * 1_000 }
+}
+
+/// Lets the gate take up what the folder says.
+pub fn load(gate: &Gate, folder: &Folder) {
+    let loaded = config::load(folder.path(), &gate.policy()).unwrap_or_else(|problems| panic!("{problems}"));
+    drop(gate.publish(loaded.policy));
+}
+
+/// The answer of the gate, without its id, and the group that it has to wait for.
+pub fn ask(gate: &Gate, question: &str, now: Moment) -> (String, Option<Arc<Group>>) {
+    let (mut room, mut output) = (vec![], vec![]);
+    let mut dialect = Line::new(None);
+    let line = format!("1 {question}\n");
+    let Step::Ask { event, id, .. } = dialect.next(line.as_bytes(), &mut room, &mut output) else { panic!("{line}") };
+    let group = gate.ask(&event, now, &mut QueueSet::new(), |outcome, group| {
+        dialect.answer(id, &outcome, &mut output);
+        group
+    });
+    (String::from_utf8(output).unwrap().trim_end().trim_start_matches("1 ").to_owned(), group)
+}
+
+/// Whether the group was made durable.
+pub fn is_durable(group: &Group) -> bool {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let waited = runtime.block_on(async { tokio::time::timeout(PATIENCE, group.is_durable()).await });
+    waited.expect("a group is settled in time")
+}
+
+/// Every login session, without what depends on when it is looked at.
+pub fn rows(gate: &Gate) -> Vec<Value> {
+    let page = gate.sessions(&Wanted::default(), NOW, 0, usize::MAX).unwrap();
+    let mut rows: Vec<Value> = page.rows.iter().map(|row| without_time(serde_json::to_value(row).unwrap())).collect();
+    rows.sort_by_key(ToString::to_string);
+    rows
+}
+
+/// The session without what depends on when it is looked at.
+pub fn without_time(mut row: Value) -> Value {
+    let ends = !row["ends_in_seconds"].is_null();
+    row["ends_in_seconds"] = ends.into();
+    row
+}
+
+/// Counts what it is told.
+#[derive(Default)]
+pub struct Counter {
+    pub failed: AtomicUsize,
+    pub recovered: AtomicUsize,
+}
+
+impl Witness for Counter {
+    fn committed(&self, _took: Duration) {}
+
+    fn failed(&self, _error: &StoreError) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn recovered(&self) {
+        self.recovered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn wall(&self) -> UnixSeconds {
+        NOW.wall
+    }
+}

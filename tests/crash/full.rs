@@ -1,0 +1,95 @@
+//! Given a disk without room, when somebody logs in, then that is refused and readiness says so; what changes nothing
+//! goes on, a lease ends all the same, and once there is room everything goes on without a restart.
+
+use std::process::Command;
+
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use serde_json::Value;
+
+use crate::load::office;
+use crate::support::{Folder, Sidecar, wait_until};
+
+const LOGIN: &str = "action=queue.login queue=600";
+const REFUSED: &str = "deny action=queue.login queue=600 reason=state_unavailable policy=1";
+const ALLOWED: &str = "allow action=queue.login queue=600 reason=assigned policy=1";
+const HEALTHY: &str = "queuewarden_store_healthy";
+
+/// Lets files grow to so many bytes; the kernel answers what goes beyond that as it answers on a disk that is full.
+fn leave_room(sidecar: &Sidecar, bytes: Option<u64>) {
+    let limit = Rlimit { current: bytes, maximum: None };
+    prlimit(Pid::from_raw(sidecar.id().try_into().unwrap()), Resource::Fsize, limit).unwrap();
+}
+
+fn is(sidecar: &Sidecar, series: &str, value: f64) -> bool {
+    (sidecar.metric(series) - value).abs() < f64::EPSILON
+}
+
+#[test]
+fn without_room_changes_are_refused_and_with_room_everything_goes_on() {
+    let folder = Folder::with("acme.toml", &office(8)).durable();
+    // The signal for a file that grows too large would end the process; a disk that is full sends none.
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' XFSZ; exec \"$0\" --config \"$1\"", env!("CARGO_BIN_EXE_queuewarden")]);
+    let sidecar = Sidecar::try_start_as({
+        command.arg(folder.path());
+        command
+    })
+    .unwrap_or_else(|(status, text)| panic!("did not start: {status}: {text}"));
+    let mut line = sidecar.line();
+    assert_eq!(line.ask(&format!("do org=acme actor=10000 {LOGIN}")), ALLOWED);
+    let lent = line.ask("do org=acme actor=2001 action=agent.login target=30000 queue=601 for=1");
+    assert!(lent.starts_with("allow"), "{lent}");
+    let mut watcher = sidecar.line();
+    watcher.send(b"w watch org=acme from=0\n");
+    assert_eq!(watcher.line(), "w event revision=1 change=session_began user=10000 queue=600 reason=login");
+    assert_eq!(watcher.line(), "w event revision=2 change=session_began user=30000 queue=601 reason=login");
+
+    leave_room(&sidecar, Some(0));
+    assert_eq!(line.ask(&format!("do org=acme actor=10001 {LOGIN}")), REFUSED);
+    // Refused at once from now on, and in every dialect.
+    assert_eq!(line.ask(&format!("do org=acme actor=10002 {LOGIN}")), REFUSED);
+    let agi = sidecar.agi("10003", "acme/queue.login", &["queue=600"]);
+    assert_eq!((&*agi["QW_VERDICT"], &*agi["QW_REASON"]), ("DENY", "state_unavailable"));
+    assert_eq!(sidecar.try_get("/readyz"), (503, "the session store cannot be written\n".to_owned()));
+    assert_eq!(sidecar.try_get("/livez").0, 200, "a restart would help nobody");
+    assert!(is(&sidecar, HEALTHY, 0.0));
+    let state = &sidecar.status()["state"];
+    assert_eq!((&state["durable"], &state["healthy"]), (&true.into(), &false.into()));
+    for (question, answer) in [
+        (format!("may org=acme actor=10001 {LOGIN}"), ALLOWED),
+        (
+            format!("do org=acme actor=10000 {LOGIN}"),
+            "allow action=queue.login queue=600 reason=already_logged_in policy=1",
+        ),
+        (
+            "do org=acme actor=10001 action=queue.logout".to_owned(),
+            "deny action=queue.logout reason=not_logged_in policy=1",
+        ),
+    ] {
+        assert_eq!(line.ask(&question), answer, "{question}");
+    }
+    let listen = line.ask("do org=acme actor=2001 action=call.listen target=10000 queue=600 call=c-1");
+    assert!(listen.starts_with("allow action=call.listen "), "{listen}");
+    wait_until("the lease to end", || is(&sidecar, "queuewarden_leases_expired_total", 1.0));
+
+    leave_room(&sidecar, None);
+    wait_until("the store to be back", || sidecar.try_get("/readyz").0 == 200);
+    assert!(is(&sidecar, HEALTHY, 1.0));
+    assert_eq!(line.ask(&format!("do org=acme actor=10001 {LOGIN}")), ALLOWED);
+    let heard: Vec<String> = (0..3).map(|_| watcher.line()).collect();
+    let mut changes: Vec<&str> = heard.iter().map(|event| event.split_once(" change=").unwrap().1).collect();
+    assert_eq!(changes.pop(), Some("session_began user=10001 queue=600 reason=login"), "nobody heard of a refused one");
+    changes.sort_unstable();
+    assert_eq!(changes[0], "session_ended user=30000 queue=601 reason=expiry");
+    assert!(changes[1].starts_with("supervision_began user=2001 "), "{heard:?}");
+    let log = sidecar.log();
+    for said in ["the session store cannot be written", "the session store can be written again"] {
+        assert_eq!(log.iter().filter(|line| line.contains(said)).count(), 1, "{said}: {log:#?}");
+    }
+    sidecar.crash();
+    let again = Sidecar::start(&folder);
+    let page: Value = serde_json::from_str(&again.get("/sessions")).unwrap();
+    let there: Vec<&str> =
+        page["rows"].as_array().unwrap().iter().map(|row| row["extension"].as_str().unwrap()).collect();
+    assert_eq!(there, ["10000", "10001"]);
+}

@@ -1,0 +1,110 @@
+//! Given 32 connections that log in and out, pause, lend and end, when the process is killed at a random moment, then
+//! after the restart every change that was acknowledged is there, and nothing that was acknowledged as ended.
+
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::dice::Dice;
+use crate::load::{Places, Told, Worker, office, watch};
+use crate::support::{Folder, Sidecar, wait_until};
+
+const CONNECTIONS: u16 = 32;
+/// Kills of each of the two sidecars that suffer side by side.
+const KILLS: usize = 160;
+/// A kill comes at most so long after the load has begun.
+const LOAD_MICROSECONDS_MAX: usize = 60_000;
+/// Every so often a start is killed too, before it listens or shortly after.
+const KILLED_STARTS_ONE_IN: usize = 4;
+const START_MICROSECONDS_MAX: usize = 60_000;
+
+#[test]
+fn whatever_was_acknowledged_survives_a_kill_at_any_moment_and_nothing_that_ended_comes_back() {
+    let sufferers: Vec<_> = [1, 2].map(|seed| thread::spawn(move || suffer(seed))).into_iter().collect();
+    let [mut acknowledged, mut unacknowledged, mut told] = [0; 3];
+    for sufferer in sufferers {
+        let sum = sufferer.join().expect("see above");
+        acknowledged += sum[0];
+        unacknowledged += sum[1];
+        told += sum[2];
+    }
+    // Otherwise the kills came where nothing was at stake.
+    assert!(acknowledged > 20 * KILLS, "{acknowledged} changes acknowledged");
+    assert!(unacknowledged > KILLS / 10, "{unacknowledged} changes survived that nobody had heard of yet");
+    assert!(told > KILLS, "{told} changes told");
+}
+
+/// Kills one sidecar over and over; how many changes were acknowledged, how often one was there that was not, and how
+/// many a watcher was told of.
+fn suffer(seed: u64) -> [usize; 3] {
+    let folder = Folder::with("acme.toml", &office(CONNECTIONS)).durable();
+    let mut dice = Dice::new(seed);
+    let mut workers: Vec<Worker> = (0..CONNECTIONS).map(|number| Worker::new(number, seed << 32)).collect();
+    let [mut unacknowledged, mut told_of] = [0; 2];
+    let mut last_revision = 0;
+    let mut sidecar = Sidecar::start(&folder);
+    for _ in 0..KILLS {
+        let told = one_round(sidecar, &mut workers, &mut dice);
+        if let Some((first, last)) = told.revisions {
+            assert!(first > last_revision, "revision {first} again: {last_revision} was reached before the restart");
+            last_revision = last;
+            told_of += usize::try_from(last - first).unwrap() + 1;
+        }
+        if dice.one_in(KILLED_STARTS_ONE_IN) {
+            kill_a_start(&folder, &mut dice);
+        }
+        sidecar = Sidecar::start(&folder);
+        unacknowledged += compare(&sidecar, &mut workers, &told);
+    }
+    [workers.iter().map(|worker| worker.acknowledged).sum(), unacknowledged, told_of]
+}
+
+/// Lets the workers loose and kills the sidecar under them.
+fn one_round(sidecar: Sidecar, workers: &mut [Worker], dice: &mut Dice) -> Told {
+    let line = sidecar.address("line");
+    let admin = sidecar.socket("admin_unix");
+    thread::scope(|scope| {
+        let watcher = scope.spawn(move || watch(line));
+        let working: Vec<_> = workers
+            .iter_mut()
+            .map(|worker| {
+                let places = Places { line, admin: &admin };
+                scope.spawn(move || worker.work(places))
+            })
+            .collect();
+        wait_until("the load", || sidecar.status()["connections"]["line"] == u64::from(CONNECTIONS) + 1);
+        thread::sleep(Duration::from_micros(dice.below(LOAD_MICROSECONDS_MAX) as u64));
+        sidecar.crash();
+        for worker in working {
+            worker.join().expect("see above");
+        }
+        watcher.join().expect("see above")
+    })
+}
+
+/// Starts the sidecar and kills it before it can say much.
+fn kill_a_start(folder: &Folder, dice: &mut Dice) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_queuewarden"));
+    command.arg("--config").arg(folder.path()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    thread::sleep(Duration::from_micros(dice.below(START_MICROSECONDS_MAX) as u64));
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+fn compare(sidecar: &Sidecar, workers: &mut [Worker], told: &Told) -> usize {
+    let page: Value = serde_json::from_str(&sidecar.get("/sessions")).unwrap();
+    assert!(page["next"].is_null(), "one page holds them all");
+    let rows: Vec<&Value> = page["rows"].as_array().unwrap().iter().collect();
+    let mut found = 0;
+    let mut unacknowledged = 0;
+    for page in workers.iter_mut().flat_map(|worker| [&mut worker.agent, &mut worker.guest]) {
+        let of_user: Vec<&Value> = rows.iter().copied().filter(|row| row["extension"] == page.extension).collect();
+        found += of_user.len();
+        unacknowledged += usize::from(page.compare(&of_user, &told.changes));
+    }
+    assert_eq!(found, rows.len(), "logins of nobody");
+    unacknowledged
+}

@@ -1,0 +1,175 @@
+//! Given a real Asterisk with a link to it, when a login session ends without a call, then the member is gone, and who
+//! logs in at that moment is a member in the end.
+
+use std::collections::HashSet;
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use queuewarden::ami::{Links, Member, Sessions};
+use queuewarden::config::asterisk::{AmiSettings, Pattern};
+use queuewarden::config::process::Secret;
+use queuewarden::observe::metrics::{Gauges, Metrics};
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::lab::{Lab, said};
+use crate::support::{run, wait_until};
+
+/// Who is logged in, as the story has it.
+#[derive(Default)]
+struct Office(Mutex<HashSet<Box<str>>>);
+
+impl Sessions for Office {
+    fn is_logged_in(&self, member: &Member) -> bool {
+        self.0.lock().unwrap().contains(&member.extension)
+    }
+}
+
+struct Link {
+    links: Links,
+    metrics: Metrics,
+    office: Arc<Office>,
+    _runtime: Runtime,
+}
+
+impl Link {
+    fn to(lab: &Lab) -> Self {
+        let settings = AmiSettings {
+            organization: "acme".into(),
+            address: lab.ami(),
+            username: "queuewarden".into(),
+            secret: Secret::new("s3cret".to_owned()),
+            interface: Pattern::parse("PJSIP/%").unwrap(),
+            state_interface: Pattern::parse("PJSIP/%").unwrap(),
+            queue: Pattern::parse("%").unwrap(),
+        };
+        let (metrics, office) = (Metrics::new(), Arc::new(Office::default()));
+        let links = Links::new(&[settings], metrics.ami().clone());
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let sessions: Arc<dyn Sessions> = Arc::<Office>::clone(&office);
+        {
+            let _entered = runtime.enter();
+            links.serve(&sessions, &TaskTracker::new(), &CancellationToken::new());
+        }
+        Self { links, metrics, office, _runtime: runtime }
+    }
+
+    fn remove(&self, extension: &str, queue: &str) {
+        self.links.remove(&Member::new("acme", extension, queue));
+    }
+
+    /// How many removals are through, whatever became of them.
+    fn settled(&self) -> u64 {
+        let text = self.metrics.render(&Gauges::default());
+        let counts = text.lines().filter_map(|line| line.strip_prefix("queuewarden_ami_removals_total{"));
+        counts.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+    }
+
+    fn wait_for(&self, outcome: &str, count: usize) {
+        let series = format!("queuewarden_ami_removals_total{{outcome=\"{outcome}\"}} {count}");
+        wait_until(&series, || self.metrics.render(&Gauges::default()).lines().any(|line| line == series));
+    }
+}
+
+/// R27, R36: a lease that ran out leaves no member behind.
+#[test]
+fn the_member_is_gone_within_a_second() {
+    let lab = Lab::start();
+    let link = Link::to(&lab);
+    assert!(lab.is_answered("1001", "*13"));
+    assert!(lab.is_member("600", "1001") && lab.is_member("601", "1001"));
+    let began = Instant::now();
+    link.remove("1001", "600");
+    link.wait_for("removed", 1);
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(!lab.is_member("600", "1001"));
+    assert!(lab.is_member("601", "1001"), "only the queue that was named");
+    // Again, and for a queue that Asterisk does not have: there is nothing to do.
+    link.remove("1001", "600");
+    link.remove("1001", "603");
+    link.wait_for("not_there", 2);
+}
+
+#[test]
+fn who_logged_in_again_stays_and_asterisk_may_have_been_away() {
+    let lab = Lab::start();
+    let link = Link::to(&lab);
+    assert!(lab.is_answered("1001", "*13600"));
+    link.office.0.lock().unwrap().insert("1001".into());
+    link.remove("1001", "600");
+    link.wait_for("logged_in_again", 1);
+    assert!(lab.is_member("600", "1001"));
+
+    // Asterisk comes back with the members that it had, and the session has ended meanwhile.
+    lab.stop_asterisk();
+    link.office.0.lock().unwrap().clear();
+    link.remove("1001", "600");
+    lab.start_asterisk();
+    link.wait_for("removed", 1);
+    assert!(!lab.is_member("600", "1001"));
+}
+
+/// A login makes its member while the removal is on its way: whatever the order in which Asterisk takes them, the
+/// member is there in the end.
+#[test]
+fn a_login_that_races_with_a_removal_wins() {
+    let lab = Lab::start();
+    let link = Link::to(&lab);
+    let mut admin = lab.admin();
+    let mut add = || {
+        admin
+            .write_all(b"Action: QueueAdd\r\nQueue: 600\r\nInterface: PJSIP/1001\r\nMemberName: 1001\r\n\r\n")
+            .unwrap();
+        said(&mut admin, "\r\n\r\n");
+    };
+    for round in 0..200 {
+        link.office.0.lock().unwrap().clear();
+        add();
+        link.remove("1001", "600");
+        // The removal takes some hundred microseconds; the login comes somewhere in between.
+        std::thread::sleep(Duration::from_micros(round % 50 * 20));
+        link.office.0.lock().unwrap().insert("1001".into());
+        add();
+        wait_until("the end of the race", || link.settled() > round);
+        assert!(lab.is_member("600", "1001"), "round {round}");
+    }
+}
+
+/// The whole way: the lease of the real sidecar runs out, an operator ends a session, a reload removes a user, and each
+/// time the member of the real Asterisk is gone.
+#[test]
+fn whoever_is_put_out_without_a_phone_is_no_member_any_more() {
+    let lab = Lab::start_linked();
+    let sidecar = lab.sidecar.as_ref().unwrap();
+    let gone = |extension: &str| wait_until("the member to be gone", || !lab.is_member("600", extension));
+
+    // A lease: bob may log in for some seconds because the supervisor says so.
+    assert!(lab.is_refused("1002", "*13600"));
+    let lease = "do org=acme actor=2001 action=agent.login target=1002 queue=600 for=6";
+    assert!(sidecar.ask(lease).contains("reason=supervisor_login"));
+    assert!(lab.is_answered("1002", "*13600"));
+    assert!(lab.is_member("600", "1002"));
+    gone("1002");
+    assert!(lab.is_refused("1002", "*13600"), "as if he had logged out");
+
+    // A supervisor, and an operator.
+    assert!(lab.is_answered("1001", "*13") && lab.is_answered("10011", "*13"));
+    assert!(lab.is_member("600", "1001") && lab.is_member("601", "1001") && lab.is_member("600", "10011"));
+    assert!(
+        sidecar.ask("do org=acme actor=2001 action=agent.logout target=1001 queue=600").contains("supervisor_logout")
+    );
+    gone("1001");
+    assert!(lab.is_member("601", "1001"), "only the queue that was named");
+    let folder = lab.folder.path().to_str().unwrap();
+    let (status, said) = run(&["--config", folder, "sessions", "end", "--org", "acme", "--user", "alice"]);
+    assert!(status.success(), "{said}");
+    wait_until("the other member to be gone", || !lab.is_member("601", "1001"));
+
+    // A reload that removes a user.
+    assert!(lab.is_member("600", "10011"));
+    lab.folder.replace("organizations/acme.toml", "id = \"carol\"", "id = \"cornelia\"");
+    sidecar.signal("HUP");
+    gone("10011");
+}

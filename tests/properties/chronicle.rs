@@ -1,0 +1,365 @@
+//! What is now, as plainly as it can be kept: lists that are searched from the front. Rights are no matter here; the
+//! people of a [`Roster`] may do everything that their role is for, so that what is left is state, time and bounds.
+
+use std::collections::BTreeSet;
+
+/// The organization of now.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Roster {
+    pub(crate) agents: BTreeSet<&'static str>,
+    pub(crate) supervisors: BTreeSet<&'static str>,
+    pub(crate) protected: BTreeSet<&'static str>,
+    pub(crate) queues: BTreeSet<&'static str>,
+    pub(crate) lease_default_seconds: u64,
+    pub(crate) one_queue_at_a_time: bool,
+    pub(crate) logins_per_user: usize,
+    pub(crate) logins_per_queue: usize,
+    pub(crate) logins: usize,
+    pub(crate) supervisions_per_target: usize,
+    pub(crate) supervisions_per_supervisor: usize,
+}
+
+impl Roster {
+    pub(crate) fn has_user(&self, name: &str) -> bool {
+        self.agents.contains(name) || self.supervisors.contains(name)
+    }
+}
+
+/// By the wall clock, in seconds, and by the one that only counts on, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Time {
+    pub(crate) wall: u64,
+    pub(crate) uptime_ms: u64,
+}
+
+impl Time {
+    /// The end of something that lasts so long; the second that the wall clock is in counts for nothing.
+    const fn after(self, seconds: u64) -> Self {
+        Self { wall: self.wall + seconds + 1, uptime_ms: self.uptime_ms + seconds * 1_000 }
+    }
+
+    const fn is_over(self, now: Self) -> bool {
+        self.wall <= now.wall || self.uptime_ms <= now.uptime_ms
+    }
+}
+
+/// A pause, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pause(pub(crate) Option<&'static str>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Login {
+    pub(crate) user: &'static str,
+    pub(crate) queue: &'static str,
+    pub(crate) ground: &'static str,
+    pub(crate) pause: Option<Pause>,
+    pub(crate) by: Option<&'static str>,
+    pub(crate) ends: Option<Time>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Supervision {
+    pub(crate) supervisor: &'static str,
+    pub(crate) target: &'static str,
+    pub(crate) queue: &'static str,
+    pub(crate) call: Option<&'static str>,
+    pub(crate) mode: &'static str,
+    pub(crate) ends: Time,
+    pub(crate) revoked: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Call {
+    id: &'static str,
+    agent: &'static str,
+    queue: &'static str,
+    ends: Time,
+}
+
+/// What is asked for. Names may be of people and queues that are not there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Ask {
+    Login { user: &'static str, queue: Option<&'static str> },
+    Logout { user: &'static str, queue: Option<&'static str> },
+    Toggle { user: &'static str, queue: Option<&'static str> },
+    Pause { user: &'static str, queue: Option<&'static str>, reason: Option<&'static str> },
+    Resume { user: &'static str, queue: Option<&'static str> },
+    Lend { by: &'static str, user: &'static str, queue: &'static str, seconds: Option<u64> },
+    TakeBack { by: &'static str, user: &'static str, queue: &'static str },
+    CallBegin { agent: &'static str, call: &'static str, queue: &'static str },
+    CallEnd { agent: &'static str, call: &'static str },
+    Supervise { by: &'static str, mode: &'static str, of: Of },
+    SupervisionEnd { by: &'static str, target: Option<&'static str> },
+}
+
+/// What is supervised.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Of {
+    Target { target: &'static str, queue: &'static str, call: Option<&'static str> },
+    Call(&'static str),
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Chronicle {
+    pub(crate) roster: Roster,
+    pub(crate) logins: Vec<Login>,
+    pub(crate) supervisions: Vec<Supervision>,
+    calls: Vec<Call>,
+}
+
+/// Four hours, and a day.
+const SUPERVISION_SECONDS: u64 = 14_400;
+const CALL_SECONDS: u64 = 86_400;
+/// A lease lasts no longer, whatever a clock says.
+const LEASE_SECONDS_MAX: u64 = 31 * 86_400;
+
+impl Chronicle {
+    /// Answers with a reason, and takes down what follows from it unless somebody only asks.
+    pub(crate) fn ask(&mut self, ask: Ask, only_asks: bool, now: Time) -> &'static str {
+        let before = only_asks.then(|| self.clone());
+        let reason = match self.act(ask, now) {
+            Ok(reason) | Err(reason) => reason,
+        };
+        if let Some(before) = before {
+            *self = before;
+        }
+        reason
+    }
+
+    fn act(&mut self, ask: Ask, now: Time) -> Result<&'static str, &'static str> {
+        match ask {
+            Ask::Login { user, queue } => {
+                self.known(user, queue)?;
+                self.login(user, queue)
+            }
+            Ask::Logout { user, queue } => {
+                self.known(user, queue)?;
+                self.end(|login| login.user == user && queue.is_none_or(|queue| login.queue == queue), "logged_out")
+            }
+            Ask::Toggle { user, queue } => {
+                let is_in = |login: &&Login| login.user == user && queue.is_none_or(|queue| login.queue == queue);
+                let logout = self.logins.iter().find(is_in).is_some();
+                self.act(if logout { Ask::Logout { user, queue } } else { Ask::Login { user, queue } }, now)
+            }
+            Ask::Pause { user, queue, reason } => {
+                self.known(user, queue)?;
+                self.pause(user, queue, Some(Pause(reason)), "paused")
+            }
+            Ask::Resume { user, queue } => {
+                self.known(user, queue)?;
+                self.pause(user, queue, None, "resumed")
+            }
+            Ask::Lend { by, user, queue, seconds } => {
+                self.known_both(by, user, queue)?;
+                self.lend(by, user, queue, seconds, now)
+            }
+            Ask::TakeBack { by, user, queue } => {
+                self.known_both(by, user, queue)?;
+                self.end(|login| login.user == user && login.queue == queue, "supervisor_logout")
+            }
+            Ask::CallBegin { agent, call, queue } => {
+                self.known(agent, Some(queue))?;
+                self.calls.retain(|known| known.id != call);
+                self.calls.push(Call { id: call, agent, queue, ends: now.after(CALL_SECONDS) });
+                Ok("reported")
+            }
+            Ask::CallEnd { agent, call } => {
+                self.known(agent, None)?;
+                let was_known = self.call(call, now).is_some();
+                self.calls.retain(|known| known.id != call);
+                let before = self.supervisions.len();
+                self.supervisions.retain(|supervision| supervision.call != Some(call));
+                if was_known || self.supervisions.len() < before { Ok("reported") } else { Err("unknown_call") }
+            }
+            Ask::Supervise { by, mode, of } => self.supervise(by, mode, of, now),
+            Ask::SupervisionEnd { by, target } => {
+                self.known(by, None)?;
+                if target.is_some_and(|target| !self.roster.has_user(target)) {
+                    return Err("unknown_target");
+                }
+                let before = self.supervisions.len();
+                self.supervisions.retain(|at| at.supervisor != by || target.is_some_and(|target| at.target != target));
+                if self.supervisions.len() < before { Ok("reported") } else { Err("not_supervising") }
+            }
+        }
+    }
+
+    fn known(&self, user: &str, queue: Option<&str>) -> Result<(), &'static str> {
+        if !self.roster.has_user(user) {
+            return Err("unknown_user");
+        }
+        if queue.is_some_and(|queue| !self.roster.queues.contains(queue)) { Err("unknown_queue") } else { Ok(()) }
+    }
+
+    fn known_both(&self, by: &str, user: &str, queue: &str) -> Result<(), &'static str> {
+        self.known(by, Some(queue))?;
+        if self.roster.has_user(user) { Ok(()) } else { Err("unknown_target") }
+    }
+
+    /// The bound that so many more logins of the user would break, in these queues.
+    fn bound(&self, user: &str, queues: &[&'static str]) -> Option<&'static str> {
+        let of_user = self.logins.iter().filter(|login| login.user == user).count() + queues.len();
+        let in_queue = |queue: &str| self.logins.iter().filter(|login| login.queue == queue).count();
+        if self.roster.one_queue_at_a_time && of_user > 1 {
+            Some("logged_in_elsewhere")
+        } else if of_user > self.roster.logins_per_user {
+            Some("user_logins_at_limit")
+        } else if queues.iter().any(|queue| in_queue(queue) >= self.roster.logins_per_queue) {
+            Some("queue_logins_at_limit")
+        } else if self.logins.len() + queues.len() > self.roster.logins {
+            Some("organization_logins_at_limit")
+        } else {
+            None
+        }
+    }
+
+    fn login(&mut self, user: &'static str, queue: Option<&'static str>) -> Result<&'static str, &'static str> {
+        let wanted: Vec<&'static str> =
+            self.roster.queues.iter().copied().filter(|&at| queue.is_none_or(|queue| at == queue)).collect();
+        let is_in = |queue: &&str| self.logins.iter().any(|login| login.user == user && login.queue == *queue);
+        let missing: Vec<&'static str> = wanted.into_iter().filter(|queue| !is_in(queue)).collect();
+        if missing.is_empty() {
+            return Ok("already_logged_in");
+        }
+        if let Some(bound) = self.bound(user, &missing) {
+            return Err(bound);
+        }
+        for queue in missing {
+            self.logins.push(Login { user, queue, ground: "assigned", pause: None, by: None, ends: None });
+        }
+        Ok("assigned")
+    }
+
+    fn lend(
+        &mut self,
+        by: &'static str,
+        user: &'static str,
+        queue: &'static str,
+        seconds: Option<u64>,
+        now: Time,
+    ) -> Result<&'static str, &'static str> {
+        if let Some(login) = self.logins.iter_mut().find(|login| login.user == user && login.queue == queue) {
+            // Only a supervisor's login has an end, and only a time that is named is a new one.
+            return match seconds {
+                Some(seconds) if login.ground == "supervisor" => {
+                    login.ends = Some(now.after(seconds));
+                    Ok("supervisor_login")
+                }
+                _ => Ok("already_logged_in"),
+            };
+        }
+        if let Some(bound) = self.bound(user, &[queue]) {
+            return Err(bound);
+        }
+        let seconds = seconds.or(Some(self.roster.lease_default_seconds).filter(|&seconds| seconds > 0));
+        let ends = seconds.map(|seconds| now.after(seconds));
+        self.logins.push(Login { user, queue, ground: "supervisor", pause: None, by: Some(by), ends });
+        Ok("supervisor_login")
+    }
+
+    fn end(&mut self, ends: impl Fn(&Login) -> bool, reason: &'static str) -> Result<&'static str, &'static str> {
+        let before = self.logins.len();
+        self.logins.retain(|login| !ends(login));
+        if self.logins.len() < before { Ok(reason) } else { Err("not_logged_in") }
+    }
+
+    fn pause(
+        &mut self,
+        user: &str,
+        queue: Option<&str>,
+        pause: Option<Pause>,
+        reason: &'static str,
+    ) -> Result<&'static str, &'static str> {
+        let mut is_in = false;
+        for login in &mut self.logins {
+            if login.user == user && queue.is_none_or(|queue| login.queue == queue) {
+                is_in = true;
+                // Pausing who is paused changes nothing, and not why either.
+                if login.pause.is_some() != pause.is_some() {
+                    login.pause = pause;
+                }
+            }
+        }
+        if is_in { Ok(reason) } else { Err("not_logged_in") }
+    }
+
+    fn call(&self, id: &str, now: Time) -> Option<&Call> {
+        self.calls.iter().find(|call| call.id == id && !call.ends.is_over(now))
+    }
+
+    fn supervise(
+        &mut self,
+        by: &'static str,
+        mode: &'static str,
+        of: Of,
+        now: Time,
+    ) -> Result<&'static str, &'static str> {
+        self.known(by, None)?;
+        let (target, queue, call) = match of {
+            Of::Target { target, queue, call } => {
+                self.known_both(by, target, queue)?;
+                let reported = call.and_then(|call| self.call(call, now));
+                if reported.is_some_and(|reported| (reported.agent, reported.queue) != (target, queue)) {
+                    return Err("call_mismatch");
+                }
+                (target, queue, call)
+            }
+            Of::Call(id) => {
+                let call = self.call(id, now).ok_or("unknown_call")?;
+                (call.agent, call.queue, Some(id))
+            }
+        };
+        if self.roster.protected.contains(target) {
+            return Err("target_protected");
+        }
+        let others: Vec<&Supervision> =
+            self.supervisions.iter().filter(|at| !at.revoked && (at.supervisor, at.target) != (by, target)).collect();
+        if others.iter().filter(|at| at.target == target).count() >= self.roster.supervisions_per_target {
+            return Err("target_supervisions_at_limit");
+        }
+        if others.iter().filter(|at| at.supervisor == by).count() >= self.roster.supervisions_per_supervisor {
+            return Err("supervisor_supervisions_at_limit");
+        }
+        self.supervisions.retain(|at| (at.supervisor, at.target) != (by, target));
+        let ends = now.after(SUPERVISION_SECONDS);
+        self.supervisions.push(Supervision { supervisor: by, target, queue, call, mode, ends, revoked: false });
+        Ok("role_permits")
+    }
+
+    /// An operator ends every login of a user.
+    pub(crate) fn end_all_of(&mut self, user: &str) {
+        self.logins.retain(|login| login.user != user);
+    }
+
+    /// Time has passed.
+    pub(crate) fn pass(&mut self, now: Time) {
+        self.logins.retain(|login| login.ends.is_none_or(|ends| !ends.is_over(now)));
+        self.supervisions.retain(|at| !at.ends.is_over(now));
+    }
+
+    /// Another organization of the same name: whoever is not in it any more is nowhere any more.
+    pub(crate) fn reload(&mut self, roster: Roster) {
+        self.logins.retain(|login| roster.has_user(login.user) && roster.queues.contains(login.queue));
+        for login in &mut self.logins {
+            login.by = login.by.filter(|by| roster.has_user(by));
+        }
+        self.calls.retain(|call| roster.has_user(call.agent) && roster.queues.contains(call.queue));
+        self.supervisions.retain(|at| roster.has_user(at.supervisor) && roster.has_user(at.target));
+        for at in &mut self.supervisions {
+            at.revoked |= !roster.queues.contains(at.queue) || roster.protected.contains(at.target);
+        }
+        self.roster = roster;
+    }
+
+    /// Another process: logins are there again, with what is left of their time; nothing else is.
+    pub(crate) fn restart(&mut self, now: Time, last_commit: u64) {
+        for login in &mut self.logins {
+            login.ends = login.ends.map(|ends| {
+                let left = ends.wall.saturating_sub(now.wall.max(last_commit)).min(LEASE_SECONDS_MAX);
+                Time { wall: now.wall + left, uptime_ms: now.uptime_ms + left * 1_000 }
+            });
+        }
+        self.supervisions.clear();
+        self.calls.clear();
+    }
+}

@@ -1,0 +1,434 @@
+//! Histories: hundreds of thousands of steps of logins, leases, pauses, calls, supervisions, reloads, restarts and
+//! clocks that jump, beside the plainest account of them that there is.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use queuewarden::config;
+use queuewarden::dialect::line::Line;
+use queuewarden::dialect::{Dialect, Step};
+use queuewarden::gate::steer::Wanted;
+use queuewarden::gate::{Gate, Witness};
+use queuewarden::sessions::disk::Disk;
+use queuewarden::sessions::store::StoreError;
+use queuewarden::telephony::{Moment, QueueSet, UnixSeconds};
+
+use crate::chronicle::{Ask, Chronicle, Of, Pause, Roster, Time};
+use crate::dice::Dice;
+
+const AGENTS: [&str; 6] = ["a0", "a1", "a2", "a3", "a4", "a5"];
+const SUPERVISORS: [&str; 3] = ["s0", "s1", "s2"];
+const QUEUES: [&str; 4] = ["q0", "q1", "q2", "q3"];
+const CALLS: [&str; 5] = ["c0", "c1", "c2", "c3", "c4"];
+const MODES: [&str; 3] = ["listen", "whisper", "barge"];
+const REASONS: [Option<&str>; 3] = [None, Some("lunch"), Some("training")];
+
+/// Steps of all histories of one run.
+const STEPS: usize = 240_000;
+const HISTORIES: u64 = 8;
+const COMPARED_ONE_IN: usize = 20;
+const TIME_ONE_IN: usize = 12;
+const RELOAD_ONE_IN: usize = 400;
+const RESTART_ONE_IN: usize = 1_000;
+const STORE_SECONDS_MAX: u64 = 20;
+
+#[test]
+fn the_first_half_of_the_histories_is_as_the_chronicle_has_it() {
+    live(0..HISTORIES / 2);
+}
+
+#[test]
+fn the_second_half_of_the_histories_is_as_the_chronicle_has_it() {
+    live(HISTORIES / 2..HISTORIES);
+}
+
+fn live(seeds: std::ops::Range<u64>) {
+    for seed in seeds {
+        let mut history = History::begin(seed);
+        for _ in 0..STEPS / usize::try_from(HISTORIES).unwrap() {
+            history.step();
+        }
+        history.restart();
+        assert!(history.leases_ended > 20 && history.allowed > STEPS / 40, "seed {seed}: hardly anything happened");
+    }
+}
+
+/// The wall clock as the store sees it.
+#[derive(Clone, Default)]
+struct Wall(Arc<AtomicU64>);
+
+impl Witness for Wall {
+    fn committed(&self, _took: Duration) {}
+
+    fn failed(&self, error: &StoreError) {
+        panic!("{error}");
+    }
+
+    fn recovered(&self) {}
+
+    fn wall(&self) -> UnixSeconds {
+        UnixSeconds(self.0.load(Ordering::Relaxed))
+    }
+}
+
+/// The product and the chronicle, step by step.
+struct History {
+    seed: u64,
+    dice: Dice,
+    folder: tempfile::TempDir,
+    state: tempfile::TempDir,
+    gate: Gate,
+    chronicle: Chronicle,
+    wall: Wall,
+    now: Time,
+    /// The last steps, for whoever has to find out.
+    steps: Vec<String>,
+    leases_ended: u64,
+    allowed: usize,
+}
+
+impl History {
+    fn begin(seed: u64) -> Self {
+        let in_memory = Path::new("/dev/shm");
+        let state = if in_memory.is_dir() { tempfile::tempdir_in(in_memory) } else { tempfile::tempdir() }.unwrap();
+        let mut history = Self {
+            seed,
+            dice: Dice::new(seed),
+            folder: crate::folder_with_models(),
+            state,
+            gate: Gate::new(true),
+            chronicle: Chronicle::default(),
+            wall: Wall::default(),
+            now: Time { wall: 1_800_000_000, uptime_ms: 0 },
+            steps: vec![],
+            leases_ended: 0,
+            allowed: 0,
+        };
+        history.reload();
+        history.open();
+        history
+    }
+
+    fn moment(&self) -> Moment {
+        Moment { wall: UnixSeconds(self.now.wall), uptime_ms: self.now.uptime_ms }
+    }
+
+    fn open(&mut self) {
+        self.wall.0.store(self.now.wall, Ordering::Relaxed);
+        self.gate.restore(self.state.path(), self.moment(), Box::new(self.wall.clone())).unwrap();
+    }
+
+    fn step(&mut self) {
+        if self.dice.one_in(RESTART_ONE_IN) {
+            self.restart();
+        } else if self.dice.one_in(RELOAD_ONE_IN) {
+            self.reload();
+            self.compare();
+        } else if self.dice.one_in(TIME_ONE_IN) {
+            self.pass_time();
+        } else if self.dice.one_in(60) {
+            self.operate();
+        } else {
+            self.ask();
+        }
+        if self.dice.one_in(COMPARED_ONE_IN) {
+            self.compare();
+        }
+    }
+
+    fn note(&mut self, step: String) {
+        if self.steps.len() == 40 {
+            self.steps.remove(0);
+        }
+        self.steps.push(step);
+    }
+
+    fn fail(&self, what: &str) -> ! {
+        panic!("seed {}: {what}\n{:#?}\n{:#?}", self.seed, self.chronicle, self.steps);
+    }
+
+    fn ask(&mut self) {
+        let ask = draw(&mut self.dice);
+        let only_asks = self.dice.one_in(8);
+        let line = format!("1 {} org=o {}\n", if only_asks { "may" } else { "do" }, words(ask));
+        let expected = self.chronicle.ask(ask, only_asks, self.now);
+        let (mut room, mut output) = (vec![], vec![]);
+        let mut dialect = Line::new(None);
+        let Step::Ask { event, id, .. } = dialect.next(line.as_bytes(), &mut room, &mut output) else {
+            self.fail(&line)
+        };
+        self.gate.ask(&event, self.moment(), &mut QueueSet::new(), |outcome, _| {
+            dialect.answer(id, &outcome, &mut output);
+        });
+        let said = String::from_utf8(output).unwrap();
+        self.allowed += usize::from(said.starts_with("1 allow ") && !only_asks);
+        self.note(format!("{line}{said}"));
+        if !said.contains(&format!(" reason={expected} ")) {
+            self.fail(&format!("expected {expected}"));
+        }
+    }
+
+    fn operate(&mut self) {
+        let user = self.dice.pick(&AGENTS);
+        self.note(format!("an operator ends {user}"));
+        let wanted = Wanted { org: Some("o".to_owned()), user: Some(user.to_owned()), ..Wanted::default() };
+        let ended = self.gate.end_sessions(&wanted, self.moment());
+        if self.chronicle.roster.has_user(user) != ended.is_ok() {
+            self.fail("ended what is not there, or not what is");
+        }
+        self.chronicle.end_all_of(user);
+    }
+
+    /// Seconds pass, sometimes hours; sometimes the wall clock is set, ahead or back.
+    fn pass_time(&mut self) {
+        let seconds = match self.dice.below(40) {
+            0 => 5 * 3_600,
+            1 => 25 * 3_600,
+            _ => self.dice.below(30) as u64,
+        };
+        self.now.uptime_ms += seconds * 1_000 + self.dice.below(1_000) as u64;
+        self.now.wall += seconds;
+        match self.dice.below(30) {
+            0 => self.now.wall += self.dice.below(5_000) as u64,
+            1 => self.now.wall -= self.dice.below(5_000) as u64,
+            _ => {}
+        }
+        self.wall.0.store(self.now.wall, Ordering::Relaxed);
+        self.note(format!("{:?}", self.now));
+        self.gate.end_what_is_over(self.moment());
+        self.chronicle.pass(self.now);
+    }
+
+    fn restart(&mut self) {
+        assert!(self.gate.close_store(Duration::from_secs(STORE_SECONDS_MAX)), "closed");
+        self.leases_ended += self.gate.leases_expired();
+        let (disk, kept) = Disk::open(self.state.path()).unwrap();
+        drop(disk);
+        // Down for a while, with a clock that may be anything when it is up again.
+        self.now.uptime_ms = self.dice.below(2_000) as u64;
+        self.now.wall += self.dice.below(20) as u64;
+        match self.dice.below(5) {
+            0 => self.now.wall -= self.dice.below(5_000) as u64,
+            1 => self.now.wall += self.dice.below(600) as u64,
+            _ => {}
+        }
+        self.note(format!("restart at {:?}, last commit {:?}", self.now, kept.last_commit));
+        let gate = Gate::new(true);
+        self.gate = gate;
+        self.load();
+        self.open();
+        self.chronicle.restart(self.now, kept.last_commit.0);
+        self.gate.end_what_is_over(self.moment());
+        self.chronicle.pass(self.now);
+        self.compare();
+    }
+
+    fn reload(&mut self) {
+        let dice = &mut self.dice;
+        let mut most = |all: &[&'static str]| all.iter().copied().filter(|_| !dice.one_in(6)).collect();
+        let (agents, supervisors) = (most(&AGENTS), most(&SUPERVISORS));
+        let mut queues: std::collections::BTreeSet<&'static str> = most(&QUEUES);
+        queues.insert(QUEUES[0]);
+        let roster = Roster {
+            agents,
+            supervisors,
+            protected: AGENTS.into_iter().filter(|_| dice.one_in(5)).collect(),
+            queues,
+            lease_default_seconds: dice.pick(&[0, 0, 25]),
+            one_queue_at_a_time: dice.one_in(4),
+            logins_per_user: 1 + dice.below(4),
+            logins_per_queue: 2 + dice.below(4),
+            logins: 5 + dice.below(10),
+            supervisions_per_target: 1 + dice.below(3),
+            supervisions_per_supervisor: 1 + dice.below(4),
+        };
+        fs::write(self.folder.path().join("organizations/o.toml"), text_of(&roster)).unwrap();
+        self.note(format!("reload: {roster:?}"));
+        self.load();
+        self.chronicle.reload(roster);
+    }
+
+    fn load(&self) {
+        let loaded = config::load(self.folder.path(), &self.gate.policy()).unwrap();
+        drop(self.gate.publish(loaded.policy));
+    }
+
+    /// Compares everything that there is.
+    fn compare(&self) {
+        let there = self.gate.sessions(&Wanted::default(), self.moment(), 0, usize::MAX).unwrap();
+        let mut there: Vec<String> = there
+            .rows
+            .iter()
+            .map(|row| {
+                let pause = row.paused.then_some(row.pause_reason.as_deref());
+                format!("{} q{} {} {pause:?} {:?} {:?}", row.user, row.queue, row.ground, row.by, row.ends_in_seconds)
+            })
+            .collect();
+        let mut expected: Vec<String> = self
+            .chronicle
+            .logins
+            .iter()
+            .map(|login| {
+                let left = login.ends.map(|ends| (ends.uptime_ms - self.now.uptime_ms).div_ceil(1_000));
+                let pause = login.pause.map(|Pause(reason)| reason);
+                format!("{} {} {} {pause:?} {:?} {left:?}", login.user, login.queue, login.ground, login.by)
+            })
+            .collect();
+        there.sort();
+        expected.sort();
+        if there != expected {
+            self.fail(&format!("the sessions are {there:#?}\nand should be {expected:#?}"));
+        }
+        let there = self.gate.supervisions(&Wanted::default(), 0, usize::MAX).unwrap();
+        let mut there: Vec<String> = there
+            .rows
+            .iter()
+            // A queue that is no longer there has no number.
+            .map(|row| format!("{} {:?} {:?} {} {}", row.user, row.target, row.call, row.mode, row.revoked))
+            .collect();
+        let mut expected: Vec<String> = self
+            .chronicle
+            .supervisions
+            .iter()
+            .map(|at| {
+                let target = Some(extension(at.target));
+                format!("{} {target:?} {:?} {} {}", at.supervisor, at.call, at.mode, at.revoked)
+            })
+            .collect();
+        there.sort();
+        expected.sort();
+        if there != expected {
+            self.fail(&format!("the supervisions are {there:#?}\nand should be {expected:#?}"));
+        }
+    }
+}
+
+fn draw(dice: &mut Dice) -> Ask {
+    let user = dice.pick(&AGENTS);
+    let by = dice.pick(&SUPERVISORS);
+    let at = dice.pick(&QUEUES);
+    let queue = (!dice.one_in(3)).then_some(at);
+    let call = dice.pick(&CALLS);
+    match dice.below(16) {
+        0..=2 => Ask::Login { user, queue },
+        3 => Ask::Logout { user, queue },
+        4 => Ask::Toggle { user, queue },
+        5 => Ask::Pause { user, queue, reason: dice.pick(&REASONS) },
+        6 => Ask::Resume { user, queue },
+        7..=9 => {
+            let seconds = dice.one_in(2).then(|| 1 + dice.below(120) as u64);
+            Ask::Lend { by, user, queue: at, seconds }
+        }
+        10 => Ask::TakeBack { by, user, queue: at },
+        11 => Ask::CallBegin { agent: user, call, queue: at },
+        12 if dice.one_in(2) => Ask::CallEnd { agent: user, call },
+        13 if dice.one_in(2) => Ask::SupervisionEnd { by, target: dice.one_in(2).then_some(user) },
+        _ => {
+            let of = match dice.below(3) {
+                0 => Of::Call(call),
+                1 => Of::Target { target: user, queue: at, call: Some(call) },
+                _ => Of::Target { target: user, queue: at, call: None },
+            };
+            Ask::Supervise { by, mode: dice.pick(&MODES), of }
+        }
+    }
+}
+
+/// The extension of a user, in the place of the letter.
+fn extension(user: &str) -> String {
+    user.replace('a', "10").replace('s', "20")
+}
+
+/// The question in the words of the line dialect; people by extension and queues by id.
+fn words(ask: Ask) -> String {
+    let mut line = String::new();
+    let mut of_user = |user: &str, action: &str, queue: Option<&str>| {
+        write!(line, "actor={} action={action}", extension(user)).unwrap();
+        if let Some(queue) = queue {
+            write!(line, " queue={queue}").unwrap();
+        }
+    };
+    let mut more: Vec<(&str, String)> = vec![];
+    match ask {
+        Ask::Login { user, queue } => of_user(user, "queue.login", queue),
+        Ask::Logout { user, queue } => of_user(user, "queue.logout", queue),
+        Ask::Toggle { user, queue } => of_user(user, "queue.toggle", queue),
+        Ask::Pause { user, queue, reason } => {
+            of_user(user, "queue.pause", queue);
+            more.extend(reason.map(|reason| ("pause_reason", reason.to_owned())));
+        }
+        Ask::Resume { user, queue } => of_user(user, "queue.resume", queue),
+        Ask::Lend { by, user, queue, seconds } => {
+            of_user(by, "agent.login", Some(queue));
+            more.push(("target", extension(user)));
+            more.extend(seconds.map(|seconds| ("for", seconds.to_string())));
+        }
+        Ask::TakeBack { by, user, queue } => {
+            of_user(by, "agent.logout", Some(queue));
+            more.push(("target", extension(user)));
+        }
+        Ask::CallBegin { agent, call, queue } => {
+            of_user(agent, "call.begin", Some(queue));
+            more.push(("call", call.to_owned()));
+        }
+        Ask::CallEnd { agent, call } => {
+            of_user(agent, "call.end", None);
+            more.push(("call", call.to_owned()));
+        }
+        Ask::Supervise { by, mode, of } => match of {
+            Of::Call(call) => {
+                of_user(by, &format!("call.{mode}"), None);
+                more.push(("call", call.to_owned()));
+            }
+            Of::Target { target, queue, call } => {
+                of_user(by, &format!("call.{mode}"), Some(queue));
+                more.push(("target", extension(target)));
+                more.extend(call.map(|call| ("call", call.to_owned())));
+            }
+        },
+        Ask::SupervisionEnd { by, target } => {
+            of_user(by, "supervision.end", None);
+            more.extend(target.map(|target| ("target", extension(target))));
+        }
+    }
+    more.into_iter().fold(line, |line, (key, value)| line + " " + key + "=" + &value)
+}
+
+/// The organization, as the product reads it: every agent serves every queue, and every supervisor supervises it.
+fn text_of(roster: &Roster) -> String {
+    let mut text = format!(
+        "organization = \"o\"\nmodel = \"goto\"\n[leases]\ndefault_seconds = {}\n[limits]\none_queue_at_a_time = {}\n\
+         logins_per_user_max = {}\nlogins_per_queue_max = {}\nlogins_max = {}\nsupervisions_per_target_max = {}\n\
+         supervisions_per_supervisor_max = {}\n",
+        roster.lease_default_seconds,
+        roster.one_queue_at_a_time,
+        roster.logins_per_user,
+        roster.logins_per_queue,
+        roster.logins,
+        roster.supervisions_per_target,
+        roster.supervisions_per_supervisor,
+    );
+    for queue in &roster.queues {
+        write!(text, "[[queues]]\nid = \"{queue}\"\nnumber = \"{}\"\n", queue.trim_start_matches('q')).unwrap();
+    }
+    let queues: Vec<String> = roster.queues.iter().map(|queue| format!("\"{queue}\"")).collect();
+    let queues = queues.join(", ");
+    for (users, role, over) in [(&roster.agents, "agent", "queues"), (&roster.supervisors, "supervisor", "supervises")]
+    {
+        for user in users {
+            write!(
+                text,
+                "[[users]]\nid = \"{user}\"\nextension = \"{}\"\nroles = [\"{role}\"]\n{over} = [{queues}]\n\
+                 protected = {}\n",
+                extension(user),
+                roster.protected.contains(user)
+            )
+            .unwrap();
+        }
+    }
+    text
+}

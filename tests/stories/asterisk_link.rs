@@ -1,0 +1,521 @@
+//! Given an Asterisk that the sidecar is linked to, when a login session ends without a call, then the queue member
+//! goes, and nobody who logged in again does; whatever that Asterisk says, the link comes back.
+//!
+//! The Asterisk is a script over a real socket. The real one is in `tests/pbx/link.rs`.
+
+use std::collections::HashSet;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use queuewarden::ami::{Links, Member, Sessions};
+use queuewarden::config::asterisk::{AmiSettings, Pattern};
+use queuewarden::config::process::Secret;
+use queuewarden::limits::{AMI_ATTEMPTS_MAX, AMI_LINE_BYTES_MAX, AMI_PING_INTERVAL, AMI_REMOVALS_WAITING_MAX};
+use queuewarden::observe::metrics::{Gauges, Metrics};
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::support::{Folder, PATIENCE, Sidecar, run, wait_until};
+
+const BANNER: &str = "Asterisk Call Manager/11.0.0\r\n";
+
+/// Who is logged in, as the story has it.
+#[derive(Default)]
+struct Office(Mutex<HashSet<String>>);
+
+impl Office {
+    fn log_in(&self, extension: &str) {
+        self.0.lock().unwrap().insert(extension.to_owned());
+    }
+}
+
+impl Sessions for Office {
+    fn is_logged_in(&self, member: &Member) -> bool {
+        self.0.lock().unwrap().contains(&*member.extension)
+    }
+}
+
+/// A link and the Asterisk at its other end.
+struct World {
+    listener: TcpListener,
+    office: Arc<Office>,
+    metrics: Metrics,
+    links: Links,
+    settings: AmiSettings,
+    stop: CancellationToken,
+    _runtime: Runtime,
+}
+
+impl World {
+    fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let settings = AmiSettings {
+            organization: "acme".into(),
+            address: listener.local_addr().unwrap(),
+            username: "queuewarden".into(),
+            secret: Secret::new("s3cret".to_owned()),
+            interface: Pattern::parse("Local/%@agents/n").unwrap(),
+            state_interface: Pattern::parse("PJSIP/%").unwrap(),
+            queue: Pattern::parse("q-%").unwrap(),
+        };
+        let (metrics, office) = (Metrics::new(), Arc::new(Office::default()));
+        let links = Links::new(std::slice::from_ref(&settings), metrics.ami().clone());
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let stop = CancellationToken::new();
+        let sessions: Arc<dyn Sessions> = Arc::<Office>::clone(&office);
+        {
+            let _entered = runtime.enter();
+            links.serve(&sessions, &TaskTracker::new(), &stop);
+        }
+        Self { listener, office, metrics, links, settings, stop, _runtime: runtime }
+    }
+
+    /// A session of this extension in queue 600 ends.
+    fn remove(&self, extension: &str) {
+        self.links.remove(&Member::new("acme", extension, "600"));
+    }
+
+    /// The next connection, with nothing said yet.
+    fn accept(&self) -> Asterisk {
+        let deadline = Instant::now() + PATIENCE;
+        self.listener.set_nonblocking(true).unwrap();
+        loop {
+            match self.listener.accept() {
+                Ok((stream, _)) => {
+                    stream.set_nonblocking(false).unwrap();
+                    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                    return Asterisk { stream, heard: vec![] };
+                }
+                Err(_) => assert!(Instant::now() < deadline, "nobody connects"),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// The next connection, logged in.
+    fn link(&self) -> Asterisk {
+        let mut asterisk = self.accept();
+        asterisk.welcome();
+        asterisk
+    }
+
+    fn counted(&self, outcome: &str) -> usize {
+        self.metric(&format!("queuewarden_ami_removals_total{{outcome=\"{outcome}\"}}"))
+    }
+
+    fn metric(&self, series: &str) -> usize {
+        let text = self.metrics.render(&Gauges::default());
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no {series}")).parse().unwrap()
+    }
+
+    fn wait_for(&self, outcome: &str, count: usize) {
+        wait_until(outcome, || self.counted(outcome) == count);
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// Asterisk's end of a connection.
+struct Asterisk {
+    stream: TcpStream,
+    heard: Vec<u8>,
+}
+
+/// An action as Asterisk reads it.
+struct Action {
+    id: String,
+    /// Its lines but the one with the id.
+    lines: Vec<String>,
+}
+
+impl Asterisk {
+    fn say(&mut self, text: &str) {
+        self.stream.write_all(text.as_bytes()).unwrap();
+    }
+
+    /// The next action, or `None` when the link ended the connection.
+    fn try_hear(&mut self) -> Option<Action> {
+        let end = loop {
+            if let Some(end) = self.heard.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+                break end;
+            }
+            let mut chunk = [0; 1024];
+            match self.stream.read(&mut chunk) {
+                Ok(0) => return None,
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
+                read => self.heard.extend_from_slice(&chunk[..read.unwrap()]),
+            }
+        };
+        let text: Vec<u8> = self.heard.drain(..end + 4).collect();
+        let text = String::from_utf8(text[..end].to_vec()).unwrap();
+        let (ids, lines): (Vec<&str>, Vec<&str>) = text.split("\r\n").partition(|line| line.starts_with("ActionID: "));
+        assert_eq!(ids.len(), 1, "{text}");
+        let id = ids[0].strip_prefix("ActionID: ").unwrap().to_owned();
+        Some(Action { id, lines: lines.into_iter().map(str::to_owned).collect() })
+    }
+
+    fn hear(&mut self, expected: &[&str]) -> Action {
+        let action = self.try_hear().expect("an action");
+        assert_eq!(action.lines, expected);
+        action
+    }
+
+    fn hear_removal_of(&mut self, extension: &str) -> Action {
+        self.hear(&["Action: QueueRemove", "Queue: q-600", &format!("Interface: Local/{extension}@agents/n")])
+    }
+
+    fn hear_addition_of(&mut self, extension: &str) -> Action {
+        self.hear(&[
+            "Action: QueueAdd",
+            "Queue: q-600",
+            &format!("Interface: Local/{extension}@agents/n"),
+            &format!("MemberName: {extension}"),
+            &format!("StateInterface: PJSIP/{extension}"),
+            "Penalty: 0",
+        ])
+    }
+
+    fn answer(&mut self, action: &Action, response: &str, message: &str) {
+        self.say(&format!("Response: {response}\r\nActionID: {}\r\nMessage: {message}\r\n\r\n", action.id));
+    }
+
+    fn greet_and_challenge(&mut self) -> Action {
+        self.say(BANNER);
+        let asked = self.hear(&["Action: Challenge", "AuthType: MD5"]);
+        self.say(&format!("Response: Success\r\nActionID: {}\r\nChallenge: 141967229\r\n\r\n", asked.id));
+        self.try_hear().expect("a login")
+    }
+
+    fn welcome(&mut self) {
+        let login = self.greet_and_challenge();
+        // md5 of "141967229s3cret"
+        let key = "Key: 54237bcfb0332a8d5c4d9fd0ac0f894b";
+        assert_eq!(login.lines, ["Action: Login", "AuthType: MD5", "Username: queuewarden", key, "Events: off"]);
+        self.answer(&login, "Success", "Authentication accepted");
+    }
+
+    /// Waits until the link has ended the connection.
+    fn hears_the_end(mut self) {
+        while self.try_hear().is_some() {}
+    }
+}
+
+#[test]
+fn a_member_is_removed_by_its_interface() {
+    let world = World::new();
+    assert_eq!((world.metric("queuewarden_ami_links"), world.metric("queuewarden_ami_links_up")), (1, 0));
+    let mut asterisk = world.link();
+    wait_until("the link", || world.metric("queuewarden_ami_links_up") == 1);
+    world.remove("1001");
+    let removal = asterisk.hear_removal_of("1001");
+    // An event in between is none of the answer.
+    asterisk.say("Event: QueueMemberRemoved\r\nQueue: q-600\r\nMemberName: 1001\r\n\r\n");
+    asterisk.answer(&removal, "Success", "Removed interface from queue");
+    world.wait_for("removed", 1);
+    // Another organization's sessions are no business of this Asterisk.
+    world.links.remove(&Member::new("umbrella", "1001", "600"));
+    world.remove("1002");
+    let removal = asterisk.hear_removal_of("1002");
+    asterisk.answer(&removal, "Error", "Unable to remove interface: Not there");
+    world.wait_for("not_there", 1);
+    drop(asterisk);
+    wait_until("the end of the link", || world.metric("queuewarden_ami_links_up") == 0);
+}
+
+#[test]
+fn who_has_logged_in_again_is_not_removed() {
+    let world = World::new();
+    world.remove("1001");
+    world.remove("1002");
+    world.office.log_in("1001");
+    let mut asterisk = world.link();
+    let removal = asterisk.hear_removal_of("1002");
+    asterisk.answer(&removal, "Success", "Removed interface from queue");
+    world.wait_for("removed", 1);
+    assert_eq!(world.counted("logged_in_again"), 1);
+}
+
+#[test]
+fn who_logs_in_while_the_removal_is_under_way_is_added_again() {
+    let world = World::new();
+    let mut asterisk = world.link();
+    for (extension, there, outcome) in [("1001", false, "restored"), ("1002", true, "logged_in_again")] {
+        world.remove(extension);
+        let removal = asterisk.hear_removal_of(extension);
+        world.office.log_in(extension);
+        asterisk.answer(&removal, "Success", "Removed interface from queue");
+        let addition = asterisk.hear_addition_of(extension);
+        if there {
+            // The dialplan was faster.
+            asterisk.answer(&addition, "Error", "Unable to add interface: Already there");
+        } else {
+            asterisk.answer(&addition, "Success", "Added interface to queue");
+        }
+        world.wait_for(outcome, 1);
+    }
+    // And who is out again by then is removed after all.
+    world.remove("1003");
+    let removal = asterisk.hear_removal_of("1003");
+    world.office.log_in("1003");
+    asterisk.answer(&removal, "Success", "Removed interface from queue");
+    let addition = asterisk.hear_addition_of("1003");
+    world.office.0.lock().unwrap().clear();
+    asterisk.answer(&addition, "Success", "Added interface to queue");
+    let removal = asterisk.hear_removal_of("1003");
+    asterisk.answer(&removal, "Success", "Removed interface from queue");
+    world.wait_for("removed", 1);
+}
+
+#[test]
+fn a_removal_outlives_the_connection() {
+    let world = World::new();
+    let mut asterisk = world.link();
+    world.remove("1001");
+    let removal = asterisk.hear_removal_of("1001");
+    // In the middle of the answer.
+    asterisk.say(&format!("Response: Success\r\nActionID: {}\r\nMess", removal.id));
+    drop(asterisk);
+    let mut asterisk = world.link();
+    let removal = asterisk.hear_removal_of("1001");
+    asterisk.answer(&removal, "Error", "Unable to remove interface: Not there");
+    world.wait_for("not_there", 1);
+
+    // Nobody knows whether the next one was heard; by the time of the new connection its user is logged in.
+    world.remove("1002");
+    asterisk.hear_removal_of("1002");
+    world.office.log_in("1002");
+    drop(asterisk);
+    let mut asterisk = world.link();
+    let addition = asterisk.hear_addition_of("1002");
+    asterisk.answer(&addition, "Success", "Added interface to queue");
+    world.wait_for("restored", 1);
+}
+
+#[test]
+fn what_asterisk_refuses_is_tried_so_often_and_holds_nobody_up() {
+    let world = World::new();
+    let mut asterisk = world.link();
+    world.remove("1001");
+    let removal = asterisk.hear_removal_of("1001");
+    asterisk.answer(&removal, "Error", "Permission denied");
+    world.remove("1002");
+    let removal = asterisk.hear_removal_of("1002");
+    asterisk.answer(&removal, "Error", "Member not dynamic");
+    world.wait_for("refused", 1);
+    world.remove("1003");
+    let removal = asterisk.hear_removal_of("1003");
+    asterisk.answer(&removal, "Error", "Unable to remove interface from queue: No such queue");
+    world.wait_for("not_there", 1);
+    for _ in 1..AMI_ATTEMPTS_MAX {
+        let removal = asterisk.hear_removal_of("1001");
+        asterisk.answer(&removal, "Error", "Permission denied");
+    }
+    world.wait_for("refused", 2);
+}
+
+#[test]
+fn whatever_it_says_the_link_leaves_it_and_comes_back() {
+    let challenged = format!("{BANNER}Response: Success\r\nActionID: 1\r\n");
+    for wrong in [
+        "HTTP/1.1 400 Bad Request\r\n\r\n",
+        "SSH-2.0-OpenSSH_9.2\r\n",
+        "Asterisk Call Manager/11.0.0\n",
+        &format!("{BANNER}Response: Success\r\nActionID: 99\r\nChallenge: 1\r\n\r\n"),
+        &format!("{challenged}\r\n"),
+        &format!("{challenged}Challenge: 1\r\nChallenge: 2\r\n\r\n"),
+        &format!("{BANNER}Response: Success\nActionID: 1\n\n"),
+        &format!("{BANNER}\0\0\0\0\r\n"),
+        &format!("{BANNER}Response: {}", "x".repeat(AMI_LINE_BYTES_MAX)),
+    ] {
+        let world = World::new();
+        let mut asterisk = world.accept();
+        asterisk.say(wrong);
+        asterisk.hears_the_end();
+        assert_eq!(world.metric("queuewarden_ami_links_up"), 0, "{wrong:?}");
+        drop(world.link());
+    }
+    // Closed without a word, a refused login, and then garbage where an answer should be.
+    let world = World::new();
+    world.remove("1001");
+    drop(world.accept());
+    let mut asterisk = world.accept();
+    let login = asterisk.greet_and_challenge();
+    asterisk.answer(&login, "Error", "Authentication failed");
+    asterisk.hears_the_end();
+    let mut asterisk = world.link();
+    asterisk.hear_removal_of("1001");
+    asterisk.say("Response: Success\r\nActionID: 1\r\n\r\n");
+    asterisk.hears_the_end();
+    let mut asterisk = world.link();
+    let removal = asterisk.hear_removal_of("1001");
+    asterisk.answer(&removal, "Success", "Removed interface from queue");
+    world.wait_for("removed", 1);
+}
+
+#[test]
+fn a_silent_asterisk_hears_the_end() {
+    let world = World::new();
+    // It greets and says no more; then it takes an action and says no more.
+    let mut asterisk = world.accept();
+    asterisk.say(BANNER);
+    asterisk.hears_the_end();
+    let mut asterisk = world.link();
+    world.remove("1001");
+    asterisk.hear_removal_of("1001");
+    asterisk.hears_the_end();
+    let mut asterisk = world.link();
+    let removal = asterisk.hear_removal_of("1001");
+    asterisk.answer(&removal, "Success", "Removed interface from queue");
+    world.wait_for("removed", 1);
+}
+
+#[test]
+fn an_idle_link_looks_whether_asterisk_is_still_there() {
+    let world = World::new();
+    let mut asterisk = world.link();
+    assert!(PATIENCE > AMI_PING_INTERVAL);
+    let ping = asterisk.hear(&["Action: Ping"]);
+    asterisk.say(&format!("Response: Success\r\nActionID: {}\r\nPing: Pong\r\nTimestamp: 1.5\r\n\r\n", ping.id));
+    world.remove("1001");
+    let removal = asterisk.hear_removal_of("1001");
+    asterisk.answer(&removal, "Success", "Removed interface from queue");
+    world.wait_for("removed", 1);
+}
+
+#[test]
+fn more_than_the_bound_lets_the_oldest_go() {
+    let world = World::new();
+    for extension in 0..=AMI_REMOVALS_WAITING_MAX {
+        world.remove(&extension.to_string());
+    }
+    assert_eq!(world.counted("overflowed"), 1);
+    let mut asterisk = world.link();
+    let removal = asterisk.hear_removal_of("1");
+    asterisk.answer(&removal, "Success", "Removed interface from queue");
+    world.wait_for("removed", 1);
+}
+
+#[test]
+fn a_new_secret_counts_from_the_next_login_on() {
+    let world = World::new();
+    let mut asterisk = world.accept();
+    let refused = asterisk.greet_and_challenge();
+    world.links.set_secrets(&[AmiSettings { secret: Secret::new("other".to_owned()), ..world.settings.clone() }]);
+    asterisk.answer(&refused, "Error", "Authentication failed");
+    asterisk.hears_the_end();
+    let login = world.accept().greet_and_challenge();
+    assert_ne!(login.lines, refused.lines);
+}
+
+// The real binary -----------------------------------------------------------------------------------------------------
+
+fn linked_to(address: SocketAddr) -> Folder {
+    let folder = Folder::demo();
+    folder.write("ami.secret", "s3cret\n");
+    let link = format!(
+        "[[connect.asterisk_ami]]\norganization = \"acme\"\naddress = \"{address}\"\nusername = \"queuewarden\"\n\
+         secret_file = \"ami.secret\"\ninterface = \"Local/%@agents/n\"\nqueue = \"q-%\"\n"
+    );
+    folder.write("queuewarden.toml", &(folder.read("queuewarden.toml") + &link));
+    folder
+}
+
+#[test]
+fn the_sidecar_links_itself_and_takes_up_a_new_secret_without_a_restart() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let folder = linked_to(listener.local_addr().unwrap());
+    let sidecar = Sidecar::start(&folder);
+    assert!((sidecar.metric("queuewarden_ami_links") - 1.0).abs() < f64::EPSILON);
+    let accept = || {
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Asterisk { stream, heard: vec![] }
+    };
+    let mut asterisk = accept();
+    asterisk.welcome();
+    wait_until("the link", || sidecar.metric("queuewarden_ami_links_up") > 0.0);
+
+    folder.write("ami.secret", "another-s3cret\n");
+    let reload = sidecar.reload();
+    assert_eq!((&reload["successful"], &reload["restart_needed"]), (&true.into(), &false.into()));
+    assert!((sidecar.metric("queuewarden_ami_links_up") - 1.0).abs() < f64::EPSILON, "the link stays");
+    drop(asterisk);
+    let login = accept().greet_and_challenge();
+    // md5 of "141967229another-s3cret"
+    assert!(login.lines.contains(&"Key: 45f5b0a99cfa79468e87cb1c6d435e58".to_owned()), "{:?}", login.lines);
+
+    folder.replace("queuewarden.toml", "q-%", "%");
+    assert_eq!(sidecar.reload()["restart_needed"], true);
+    let said = sidecar.log().join("\n");
+    assert!(!said.contains("s3cret"), "{said}");
+    assert!(sidecar.terminate().success());
+}
+
+#[test]
+fn an_organization_that_goes_takes_its_members_along() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let folder = linked_to(listener.local_addr().unwrap());
+    let process = folder.read("queuewarden.toml");
+    let sidecar = Sidecar::start(&folder);
+    let (stream, _) = listener.accept().unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut asterisk = Asterisk { stream, heard: vec![] };
+    asterisk.welcome();
+    assert!(sidecar.ask("do org=acme actor=1001 action=queue.login queue=600").contains("reason=assigned"));
+    // Whoever lets an organization go lets its link go in the same reload, or that would name nobody.
+    folder.remove("organizations/acme.toml");
+    folder.write("queuewarden.toml", process.split("[[connect.asterisk_ami]]").next().unwrap());
+    let reload = sidecar.reload();
+    assert_eq!((&reload["successful"], &reload["restart_needed"]), (&true.into(), &true.into()));
+    let removal = asterisk.hear_removal_of("1001");
+    asterisk.answer(&removal, "Success", "Removed interface from queue");
+    wait_until("the removal", || sidecar.metric("queuewarden_ami_removals_total{outcome=\"removed\"}") > 0.0);
+}
+
+#[test]
+fn an_asterisk_that_is_away_keeps_nobody_from_anything() {
+    // A port that was free a moment ago.
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let sidecar = Sidecar::start(&linked_to(address));
+    assert!(sidecar.ask("do org=acme actor=1001 action=queue.login queue=600").contains("reason=assigned"));
+    assert!(sidecar.metric("queuewarden_ami_links_up").abs() < f64::EPSILON);
+    assert_eq!(sidecar.try_get("/readyz").0, 200);
+    assert!(sidecar.terminate().success());
+}
+
+#[test]
+fn what_is_wrong_with_a_link_is_said_at_once() {
+    let folder = linked_to("127.0.0.1:5038".parse().unwrap());
+    folder.write("queuewarden.toml", &folder.read("queuewarden.toml").replace("\"acme\"", "\"acne\""));
+    folder.replace("queuewarden.toml", "127.0.0.1:5038", "pbx:5038");
+    folder.replace("queuewarden.toml", "\"queuewarden\"", "\"queue warden\"");
+    folder.replace("queuewarden.toml", "q-%", "%-%");
+    folder.replace("queuewarden.toml", "\"Local/%@agents/n\"", "\"Local/@agents\\r\\nAction: Command\"");
+    folder.write("ami.secret", "two\nlines\n");
+    let (status, said) = run(&["--config", folder.path().to_str().unwrap(), "check"]);
+    assert_eq!(status.code(), Some(78));
+    for (text, message) in [
+        ("\"acne\"", "there is no organization `acne`"),
+        ("\"pbx:5038\"", "`address` must be an address and a port"),
+        ("\"queue warden\"", "`username` cannot be sent to Asterisk"),
+        ("\"ami.secret\"", "the secret file holds what is no secret of its kind"),
+        ("\"Local/@", "`interface` must hold one `%`"),
+        ("\"%-%\"", "`queue` must hold one `%`"),
+    ] {
+        let problem = format!("{}: {message}", folder.place("queuewarden.toml", text));
+        assert!(said.contains(&problem), "{problem} is not in\n{said}");
+    }
+    folder.write("queuewarden.toml", "[[connect.asterisk_ami]]\n");
+    let (_, said) = run(&["--config", folder.path().to_str().unwrap(), "check"]);
+    for key in ["organization", "address", "username", "secret_file"] {
+        assert!(said.contains(&format!("the key `{key}` is missing")), "{said}");
+    }
+}

@@ -1,0 +1,183 @@
+//! Given calls that the PBX reports, when somebody supervises by the name of a call, then it is judged by what was
+//! reported; a supervision runs until somebody says that it ended, and a new mode takes the place of the old one.
+
+use std::net::TcpStream;
+
+use crate::office::{OFFICE, with_switched};
+use crate::support::{Folder, LineClient, Sidecar};
+
+fn open(office: &str) -> (Sidecar, LineClient<TcpStream>) {
+    let sidecar = Sidecar::start(&Folder::with("acme.toml", office));
+    let line = sidecar.line();
+    (sidecar, line)
+}
+
+/// Asks in turn; each answer has to begin with these words, and what pins a supervision down is left out.
+fn play(line: &mut LineClient<TcpStream>, steps: &[(&str, &str)]) {
+    for (question, answer) in steps {
+        let heard = line.ask(&format!("do org=acme {question}"));
+        let heard = heard.split(" mode=").next().unwrap();
+        assert_eq!(heard.trim_end_matches(" policy=1"), *answer, "{question}");
+    }
+}
+
+fn running(sidecar: &Sidecar) -> [f64; 3] {
+    ["listen", "whisper", "barge"].map(|mode| sidecar.metric(&format!("queuewarden_supervisions{{mode=\"{mode}\"}}")))
+}
+
+#[test]
+fn a_call_is_whose_it_was_reported_to_be() {
+    let (_sidecar, mut line) = open(OFFICE);
+    play(
+        &mut line,
+        &[
+            ("actor=2001 action=call.listen call=c-1", "deny action=call.listen reason=unknown_call"),
+            ("actor=1001 action=call.begin", "deny action=call.begin reason=missing_attribute"),
+            ("actor=9999 action=call.begin call=c-1", "deny action=call.begin reason=unknown_user"),
+            ("actor=1001 action=call.begin call=c-1 queue=999", "deny action=call.begin reason=unknown_queue"),
+            ("actor=1001 action=call.begin call=c-1 queue=600", "allow action=call.begin queue=600 reason=reported"),
+            ("actor=2001 action=call.listen call=c-1", "allow action=call.listen queue=600 reason=role_permits"),
+            // The queue of the call is not one of hers.
+            ("actor=2002 action=call.listen call=c-1", "deny action=call.listen queue=600 reason=queue_out_of_scope"),
+            (
+                "actor=2001 action=call.listen call=c-1 target=1001 queue=600",
+                "allow action=call.listen queue=600 reason=role_permits",
+            ),
+            ("actor=2001 action=call.listen call=c-1 target=1002", "deny action=call.listen reason=call_mismatch"),
+            (
+                "actor=2001 action=call.listen call=c-1 queue=601",
+                "deny action=call.listen queue=601 reason=call_mismatch",
+            ),
+            // Somebody else took it.
+            ("actor=1002 action=call.begin call=c-1 queue=600", "allow action=call.begin queue=600 reason=reported"),
+            ("actor=2001 action=call.barge call=c-1 target=1001", "deny action=call.barge reason=call_mismatch"),
+            ("actor=2001 action=call.barge call=c-1", "allow action=call.barge queue=600 reason=role_permits"),
+            ("actor=1002 action=call.end call=c-1", "allow action=call.end reason=reported"),
+            ("actor=1002 action=call.end call=c-1", "deny action=call.end reason=unknown_call"),
+            ("actor=2001 action=call.listen call=c-1", "deny action=call.listen reason=unknown_call"),
+            // Of a call that nobody reported only its name is known; the PBX is trusted for the rest.
+            (
+                "actor=2001 action=call.listen call=c-2 target=1001 queue=600",
+                "allow action=call.listen queue=600 reason=role_permits",
+            ),
+        ],
+    );
+}
+
+#[test]
+fn a_supervision_runs_until_somebody_says_that_it_ended() {
+    let (sidecar, mut line) = open(OFFICE);
+    play(
+        &mut line,
+        &[
+            ("actor=2001 action=supervision.end", "deny action=supervision.end reason=not_supervising"),
+            (
+                "actor=2001 action=call.listen target=1001 queue=600 call=c-1",
+                "allow action=call.listen queue=600 reason=role_permits",
+            ),
+            (
+                "actor=2001 action=call.whisper target=1002 queue=600 call=c-2",
+                "allow action=call.whisper queue=600 reason=role_permits",
+            ),
+        ],
+    );
+    assert_eq!(running(&sidecar).map(|number| number > 0.5), [true, true, false]);
+    // A new mode takes the place of the old one; one that is refused leaves it alone.
+    play(
+        &mut line,
+        &[
+            (
+                "actor=2001 action=call.barge target=1001 queue=600 call=c-1",
+                "allow action=call.barge queue=600 reason=role_permits",
+            ),
+            (
+                "actor=2001 action=call.listen target=1002 queue=601",
+                "deny action=call.listen queue=601 reason=queue_out_of_scope",
+            ),
+        ],
+    );
+    assert_eq!(running(&sidecar).map(|number| number > 0.5), [false, true, true]);
+    // Whoever only asks changes nothing.
+    assert!(line.ask("may org=acme actor=2001 action=supervision.end").contains("reason=reported"));
+    assert!(line.ask("may org=acme actor=2001 action=call.listen target=1001 queue=600").starts_with("allow"));
+    assert_eq!(running(&sidecar).map(|number| number > 0.5), [false, true, true]);
+    play(
+        &mut line,
+        &[
+            ("actor=2001 action=supervision.end target=1003", "deny action=supervision.end reason=not_supervising"),
+            ("actor=2002 action=supervision.end target=1001", "deny action=supervision.end reason=not_supervising"),
+            (
+                "actor=2001 action=supervision.end target=1001 call=c-2",
+                "deny action=supervision.end reason=not_supervising",
+            ),
+            ("actor=2001 action=supervision.end target=1001", "allow action=supervision.end reason=reported"),
+            // The end of the call is the end of whoever listens, also where nobody had reported its beginning.
+            ("actor=1002 action=call.end call=c-2", "allow action=call.end reason=reported"),
+            ("actor=2001 action=supervision.end", "deny action=supervision.end reason=not_supervising"),
+        ],
+    );
+    assert_eq!(running(&sidecar).map(|number| number > 0.5), [false; 3]);
+}
+
+#[test]
+fn the_protected_peers_and_oneself_are_supervised_by_nobody() {
+    let limits = "[limits]\nsupervisions_per_target_max = 1\nsupervisions_per_supervisor_max = 2\n[leases]\n";
+    let (_sidecar, mut line) = open(&(OFFICE.to_owned() + limits));
+    play(
+        &mut line,
+        &[
+            (
+                "actor=2001 action=call.listen target=1004 queue=600",
+                "deny action=call.listen queue=600 reason=target_protected",
+            ),
+            (
+                "actor=2001 action=call.listen target=2006 queue=600",
+                "deny action=call.listen queue=600 reason=target_protected",
+            ),
+            (
+                "actor=2001 action=call.listen target=2001 queue=600",
+                "deny action=call.listen queue=600 reason=self_target",
+            ),
+            (
+                "actor=2001 action=call.listen target=1001 queue=600",
+                "allow action=call.listen queue=600 reason=role_permits",
+            ),
+            (
+                "actor=2006 action=call.listen target=1001 queue=600",
+                "deny action=call.listen queue=600 reason=target_supervisions_at_limit",
+            ),
+            // Another mode needs no other place.
+            (
+                "actor=2001 action=call.barge target=1001 queue=600",
+                "allow action=call.barge queue=600 reason=role_permits",
+            ),
+            (
+                "actor=2001 action=call.listen target=1002 queue=600",
+                "allow action=call.listen queue=600 reason=role_permits",
+            ),
+            (
+                "actor=2001 action=call.listen target=1003 queue=600",
+                "deny action=call.listen queue=600 reason=supervisor_supervisions_at_limit",
+            ),
+            ("actor=2001 action=supervision.end", "allow action=supervision.end reason=reported"),
+            (
+                "actor=2006 action=call.listen target=1001 queue=600",
+                "allow action=call.listen queue=600 reason=role_permits",
+            ),
+        ],
+    );
+    let (_sidecar, mut line) = open(&with_switched(&["supervise_peers"]));
+    play(
+        &mut line,
+        &[
+            (
+                "actor=2001 action=call.listen target=2006 queue=600",
+                "allow action=call.listen queue=600 reason=role_permits",
+            ),
+            (
+                "actor=2001 action=call.listen target=2003 queue=600",
+                "deny action=call.listen queue=600 reason=target_protected",
+            ),
+        ],
+    );
+}

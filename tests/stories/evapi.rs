@@ -1,0 +1,223 @@
+//! Given Kamailios that wait for us, when they come, go and come back, then each has a connection again within a
+//! second; and whatever a Kamailio does with its answers, its questions are read, because it would stand still
+//! otherwise.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::office::OFFICE;
+use crate::support::{Folder, PATIENCE, Sidecar, netstring, wait_until};
+
+/// Longer than the longest pause between two dials, on a busy machine.
+const DIALED_AGAIN: Duration = Duration::from_secs(5);
+
+/// A Kamailio whose evapi waits for us.
+struct Kamailio {
+    listener: TcpListener,
+}
+
+impl Kamailio {
+    fn start() -> Self {
+        Self { listener: TcpListener::bind("127.0.0.1:0").unwrap() }
+    }
+
+    /// At the same address as one before.
+    fn restart(address: SocketAddr) -> Self {
+        Self { listener: TcpListener::bind(address).unwrap() }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.listener.local_addr().unwrap()
+    }
+
+    fn accept(&self) -> TcpStream {
+        self.listener.set_nonblocking(true).unwrap();
+        let began = Instant::now();
+        loop {
+            match self.listener.accept() {
+                Ok((stream, _)) => {
+                    stream.set_nonblocking(false).unwrap();
+                    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+                    return stream;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    assert!(began.elapsed() < DIALED_AGAIN, "nobody dials");
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
+
+fn office(kamailios: &[&Kamailio]) -> Sidecar {
+    let folder = Folder::with("acme.toml", OFFICE);
+    let addresses: Vec<String> = kamailios.iter().map(|kamailio| format!("\"{}\"", kamailio.address())).collect();
+    let process = folder.read("queuewarden.toml");
+    folder.write("queuewarden.toml", &format!("{process}[connect]\nevapi = [{}]\n", addresses.join(", ")));
+    Sidecar::start(&folder)
+}
+
+fn question(idx: u32, lbl: u32) -> String {
+    let payload = json!({
+        "verb": "may", "org": "acme", "actor": "1001", "action": "queue.login", "queue": "600", "idx": idx, "lbl": lbl,
+    });
+    let payload = payload.to_string();
+    format!("{}:{payload},", payload.len())
+}
+
+fn answer(idx: u32, lbl: u32) -> Value {
+    json!({
+        "idx": idx, "lbl": lbl, "verdict": "allow", "reason": "assigned", "action": "queue.login", "queues": ["600"],
+        "policy": 1,
+    })
+}
+
+fn next(stream: &mut TcpStream) -> Value {
+    serde_json::from_str(&netstring(stream)).unwrap()
+}
+
+fn ask(stream: &mut TcpStream, idx: u32, lbl: u32) {
+    stream.write_all(question(idx, lbl).as_bytes()).unwrap();
+    assert_eq!(next(stream), answer(idx, lbl));
+}
+
+fn connected(sidecar: &Sidecar) -> f64 {
+    sidecar.metric("queuewarden_connections{dialect=\"evapi\"}")
+}
+
+#[test]
+fn every_kamailio_is_dialed_and_answered() {
+    let kamailios = [Kamailio::start(), Kamailio::start(), Kamailio::start()];
+    let sidecar = office(&kamailios.each_ref());
+    let mut streams = kamailios.each_ref().map(Kamailio::accept);
+    for (number, stream) in (1..).zip(&mut streams) {
+        ask(stream, number, 2_076_268_761);
+    }
+    assert!((connected(&sidecar) - 3.0).abs() < f64::EPSILON);
+    let denied = r#"{"verb":"dial","org":"acme","actor":"1001","digits":"*13601","idx":1,"lbl":2}"#;
+    write!(streams[0], "{}:{denied},", denied.len()).unwrap();
+    assert_eq!(next(&mut streams[0])["reason"], "unassigned_barred");
+    let unread = r#"{"verb":"dial","org":"acme","idx":1,"lbl":2}"#;
+    write!(streams[0], "{}:{unread},", unread.len()).unwrap();
+    assert_eq!(next(&mut streams[0])["error"]["data"], json!({"reason": "missing_key", "key": "actor"}));
+}
+
+#[test]
+fn a_conversation_is_the_same_wherever_it_is_cut() {
+    let kamailio = Kamailio::start();
+    let sidecar = office(&[&kamailio]);
+    let mut elsewhere = sidecar.line();
+    let mut stream = kamailio.accept();
+    stream.set_nodelay(true).unwrap();
+    let said = question(1, 1) + &question(2, 2);
+    for cut in 0..=said.len() {
+        let (before, after) = said.split_at(cut);
+        stream.write_all(before.as_bytes()).unwrap();
+        assert_eq!(elsewhere.ask("ping"), "pong");
+        stream.write_all(after.as_bytes()).unwrap();
+        assert_eq!([next(&mut stream), next(&mut stream)], [answer(1, 1), answer(2, 2)], "cut at {cut}");
+    }
+}
+
+#[test]
+fn a_kamailio_that_goes_is_dialed_until_it_is_back() {
+    let (kamailio, other) = (Kamailio::start(), Kamailio::start());
+    let sidecar = office(&[&kamailio, &other]);
+    let mut stays = other.accept();
+    let address = kamailio.address();
+    let mut stream = kamailio.accept();
+    ask(&mut stream, 1, 1);
+    // Everything of it goes, and for a while nobody is there.
+    drop((stream, kamailio));
+    wait_until("the end to be seen", || connected(&sidecar) < 2.0);
+    ask(&mut stays, 2, 2);
+    let kamailio = Kamailio::restart(address);
+    let mut stream = kamailio.accept();
+    ask(&mut stream, 3, 3);
+    // And again, from garbage, from half a frame, and from ends in the middle of it.
+    for garbage in [&b"\0\xffnot a frame"[..], b"5:{}", b"99999:", b"12:{\"verb\":"] {
+        stream.write_all(garbage).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        stream = kamailio.accept();
+        ask(&mut stream, 4, 4);
+    }
+}
+
+/// One that takes connections and drops them is not dialed without a pause.
+#[test]
+fn a_kamailio_that_hangs_up_at_once_is_dialed_with_pauses() {
+    const FOR: Duration = Duration::from_secs(2);
+    let kamailio = Kamailio::start();
+    let _sidecar = office(&[&kamailio]);
+    let (began, mut dials) = (Instant::now(), 0);
+    while began.elapsed() < FOR {
+        drop(kamailio.accept());
+        dials += 1;
+    }
+    // 50 ms, doubled up to 1 s, and half of each at least: 25 + 50 + 100 + 200 + 400 + 500 + 500 + …
+    assert!((2..=12).contains(&dials), "{dials} dials in {FOR:?}");
+}
+
+/// What Kamailio writes is read, whether it reads its answers or not: it hears `overload`, or is cut off and dialed
+/// anew, but it is never kept waiting in its write.
+#[test]
+fn kamailio_can_always_write() {
+    const QUESTIONS: u32 = 100_000;
+    let kamailio = Kamailio::start();
+    let sidecar = office(&[&kamailio]);
+    let mut stream = kamailio.accept();
+    let batch: String = (0..100).map(|label| question(1, label)).collect();
+    let mut cut_off = false;
+    for _ in 0..QUESTIONS / 100 {
+        // A write that waits fails the test by its timeout.
+        if let Err(error) = stream.write_all(batch.as_bytes()) {
+            assert!(!matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "kept waiting: {error}");
+            cut_off = true;
+            break;
+        }
+    }
+    let overloaded = || {
+        let counted = r#"dialect="evapi",action="control",decision="deny",reason="overload""#;
+        sidecar.metric(&format!("queuewarden_decisions_total{{{counted}}}"))
+    };
+    wait_until("what becomes of it", || {
+        cut_off || overloaded() > 0.0 || connected(&sidecar) < 1.0 || { stream.write_all(batch.as_bytes()).is_err() }
+    });
+    // It is as good as new afterwards, on this connection or the next.
+    drop(stream);
+    ask(&mut kamailio.accept(), 7, 7);
+}
+
+/// A frame that arrives whole is written whole: what is read at once ends with the end of an answer.
+#[test]
+fn answers_come_in_whole_netstrings() {
+    let kamailio = Kamailio::start();
+    let _sidecar = office(&[&kamailio]);
+    let mut stream = kamailio.accept();
+    for round in 0..50 {
+        let said: String = (0..50).map(|label| question(round, label)).collect();
+        stream.write_all(said.as_bytes()).unwrap();
+        let (mut heard, mut chunk) = (vec![], vec![0; 32_768]);
+        while String::from_utf8_lossy(&heard).matches('{').count() < 50 {
+            let count = stream.read(&mut chunk).unwrap();
+            heard.extend_from_slice(&chunk[..count]);
+            assert_eq!(heard.last(), Some(&b','), "a read ends within an answer");
+        }
+    }
+}
+
+/// A closing house says goodbye to its Kamailios, and does not dial them again.
+#[test]
+fn a_closing_house_hangs_up() {
+    let kamailio = Kamailio::start();
+    let sidecar = office(&[&kamailio]);
+    let mut stream = kamailio.accept();
+    ask(&mut stream, 1, 1);
+    assert!(sidecar.terminate().success());
+    assert_eq!(stream.read_to_end(&mut vec![]).unwrap(), 0);
+}

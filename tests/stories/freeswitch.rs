@@ -1,0 +1,302 @@
+//! Given FreeSWITCH at its listener, played by a script that does what a real 1.11.1 did in the lab (`captures/`,
+//! everything from FreeSWITCH to us, one connection a file), then it is told `connect`, gets one answer out of fixed
+//! words and names from the tables, and `exit`; and whatever else may sit there, nothing else is ever said.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::Read;
+
+use crate::office::{OFFICE, by_line};
+use crate::support::{
+    Folder, Sidecar, SwitchPeer, channel_block, channel_variables, connect, end_our_side, project, url_encoded,
+    wait_until,
+};
+
+const BLOCK_BYTES_MAX: usize = 64 * 1024;
+
+/// Between two places where a long exchange is cut; an odd number, so that the cuts fall on all sorts of bytes.
+const STRIDE: usize = 61;
+
+fn office() -> Sidecar {
+    Sidecar::start(&Folder::with("acme.toml", OFFICE))
+}
+
+fn protocol_errors(sidecar: &Sidecar, reason: &str) -> f64 {
+    sidecar.metric(&format!("queuewarden_protocol_errors_total{{dialect=\"freeswitch\",reason=\"{reason}\"}}"))
+}
+
+fn assert_counted(sidecar: &Sidecar, reason: &str, times: usize) {
+    wait_until(&format!("{times} times {reason}"), || {
+        format!("{}", protocol_errors(sidecar, reason)) == times.to_string()
+    });
+}
+
+/// Asks for the user, and gives the verdict, the reason, the action, the queues and the target.
+fn ask(sidecar: &Sidecar, destination: &str, variables: &[(&str, &str)]) -> String {
+    in_short(&SwitchPeer::ring(sidecar).ask(&channel_block(destination, variables)))
+}
+
+fn in_short(set: &HashMap<String, String>) -> String {
+    let value = |name: &str| set[&format!("qw_{name}")].as_str();
+    let words = ["verdict", "reason", "action", "queues", "target"].map(value);
+    words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn the_authenticated_user_dials_and_is_answered() {
+    let sidecar = office();
+    let agent = [("qw_org", "acme"), ("user_name", "1001")];
+    let supervisor = [("qw_org", "acme"), ("sip_auth_username", "2001"), ("qw_queue", "q0")];
+    assert_eq!(ask(&sidecar, "*13600", &agent), "allow assigned queue.login 600");
+    assert_eq!(ask(&sidecar, "*13600", &agent), "allow already_logged_in queue.login 600");
+    assert_eq!(ask(&sidecar, "*13601", &agent), "deny unassigned_barred queue.login 601");
+    assert_eq!(ask(&sidecar, "%2A14", &agent), "allow logged_out queue.logout 600");
+    assert_eq!(ask(&sidecar, "*99", &agent), "deny unknown_feature_code");
+    assert_eq!(ask(&sidecar, "*2221001", &supervisor), "allow role_permits call.whisper 600 1001");
+    assert_eq!(
+        ask(&sidecar, "*2231001", &[("qw_org", "acme"), ("user_name", "1002"), ("qw_queue", "600")]),
+        "deny supervisor_role_required call.barge 600"
+    );
+    let several = [("qw_org", "acme"), ("user_name", "1003"), ("qw_digits", "*13")];
+    assert_eq!(ask(&sidecar, "anything", &several), "allow assigned queue.login 600,601");
+    let named = [
+        ("qw_org", "acme"),
+        ("user_name", "2001"),
+        ("qw_verb", "do"),
+        ("qw_action", "agent.login"),
+        ("qw_target", "1001"),
+        ("qw_queue", "600"),
+    ];
+    assert_eq!(ask(&sidecar, "*13600", &named), "allow supervisor_login agent.login 600 1001");
+}
+
+/// An allowed supervision leaves the listener no key to press.
+#[test]
+fn an_allowed_supervision_comes_with_what_pins_it_down() {
+    let sidecar = office();
+    let asked = |code: &str| {
+        let variables = [("qw_org", "acme"), ("user_name", "2001"), ("qw_queue", "600")];
+        let mut set = SwitchPeer::ring(&sidecar).ask(&channel_block(code, &variables));
+        set.retain(|name, _| name.starts_with("eavesdrop_"));
+        let mut pins: Vec<String> = set.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+        pins.sort_unstable();
+        pins
+    };
+    assert_eq!(asked("*2211001"), ["eavesdrop_enable_dtmf=false"]);
+    assert_eq!(asked("*2221001"), ["eavesdrop_enable_dtmf=false", "eavesdrop_whisper_bleg=true"]);
+    assert_eq!(
+        asked("*2231001"),
+        ["eavesdrop_enable_dtmf=false", "eavesdrop_whisper_aleg=true", "eavesdrop_whisper_bleg=true"]
+    );
+    assert_eq!(asked("*2211004"), Vec::<String>::new(), "denied");
+}
+
+/// The caller id, the number dialed, headers of the caller's own: none of them says who asks.
+#[test]
+fn the_caller_id_never_says_who_asks() {
+    let sidecar = office();
+    let cases: &[(&[(&str, &str)], &str)] = &[
+        (&[], "deny missing_key"),
+        (&[("user_name", "_undef_")], "deny missing_key"),
+        (&[("effective_caller_id_number", "2001"), ("sip_h_X-user_name", "2001")], "deny missing_key"),
+        (&[("sip_h_X-qw_actor", "2001"), ("user_name", "1001")], "deny supervisor_role_required call.barge 600"),
+        (&[("qw_actor", "2001"), ("user_name", "1001")], "deny unknown_key"),
+        (&[("user_name", "1001"), ("user_name", "2001")], "deny duplicate_key"),
+        (&[("user_name", "1001%0A2001")], "deny malformed"),
+        (&[("user_name", "2001")], "allow role_permits call.barge 600 1002"),
+    ];
+    for (variables, answer) in cases {
+        let variables = [&[("qw_org", "acme"), ("qw_queue", "600")], *variables].concat();
+        assert_eq!(ask(&sidecar, "*2231002", &variables), *answer, "{variables:?}");
+    }
+}
+
+/// One connection of the real FreeSWITCH's.
+struct Exchange {
+    name: String,
+    block: String,
+    replies: String,
+}
+
+impl Exchange {
+    fn all() -> Vec<Self> {
+        let files = fs::read_dir(project().join("tests/stories/freeswitch/captures")).unwrap();
+        let mut exchanges: Vec<Self> = files
+            .map(|file| {
+                let path = file.unwrap().path();
+                let text = fs::read_to_string(&path).unwrap();
+                let end = text.find("\n\n").expect("a block ends in an empty line") + 2;
+                let (block, replies) = text.split_at(end);
+                let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+                Self { name, block: block.to_owned(), replies: replies.to_owned() }
+            })
+            .collect();
+        exchanges.sort_by(|one, other| one.name.cmp(&other.name));
+        assert!(exchanges.len() >= 5, "the exchanges are there");
+        exchanges
+    }
+
+    /// The same call of an authenticated user with our variables. What is asked changes nothing.
+    fn with_our_variables(&self) -> String {
+        let ours = [("user_name", "2001"), ("qw_org", "acme"), ("qw_digits", "*2211001"), ("qw_call", "a%40b")];
+        let ours: String = ours.iter().map(|(name, value)| format!("variable_{name}: {value}\n")).collect();
+        let at = self.block.find("variable_direction").unwrap();
+        format!("{}{ours}variable_qw_queue: 600\n{}", &self.block[..at], &self.block[at..])
+    }
+}
+
+#[test]
+fn what_freeswitch_really_sends_is_understood_wherever_it_is_cut() {
+    let sidecar = office();
+    let mut elsewhere = sidecar.line();
+    let mut pause = || assert_eq!(elsewhere.ask("ping"), "pong");
+    let mut asked = sidecar.line();
+    let decided = by_line(&mut asked, "acme", "2001 *2211001 queue=600 call=a@b") + " 1001";
+    let mut refused = 0;
+    for exchange in Exchange::all() {
+        let stride = if exchange.name == "login" { 1 } else { STRIDE };
+        for (block, answer) in [(exchange.block.clone(), "deny malformed"), (exchange.with_our_variables(), &decided)] {
+            for cut in (0..=block.len()).step_by(stride) {
+                let mut peer = SwitchPeer::ring(&sidecar);
+                peer.say(&block.as_bytes()[..cut]);
+                pause();
+                peer.say(&block.as_bytes()[cut..]);
+                let heard = in_short(&channel_variables(&peer.commands()));
+                assert_eq!(heard, answer, "{} cut at {cut}", exchange.name);
+                refused += usize::from(heard == "deny malformed");
+                peer.say(exchange.replies.as_bytes());
+            }
+        }
+        for cut in (0..=exchange.replies.len()).step_by(stride.min(7)) {
+            let mut peer = SwitchPeer::ring(&sidecar);
+            peer.say(exchange.with_our_variables().as_bytes());
+            assert_eq!(in_short(&channel_variables(&peer.commands())), decided);
+            let (first, second) = exchange.replies.as_bytes().split_at(cut);
+            peer.say(first);
+            pause();
+            peer.say(second);
+        }
+    }
+    assert_counted(&sidecar, "malformed", refused);
+    for reason in ["verdict_unread", "verdict_refused", "timed_out"] {
+        assert_counted(&sidecar, reason, 0);
+    }
+}
+
+/// Queuewarden waits for FreeSWITCH to end: `exit` is what ends the conversation, not our side.
+#[test]
+fn our_side_stays_open_until_freeswitch_has_said_goodbye() {
+    let sidecar = office();
+    let mut peer = SwitchPeer::ring(&sidecar);
+    peer.say(channel_block("*13600", &[("qw_org", "acme"), ("user_name", "1001")]).as_bytes());
+    assert!(peer.commands().ends_with("exit\n\n"));
+    peer.0.set_nonblocking(true).unwrap();
+    let nothing = peer.0.read(&mut [0]).unwrap_err();
+    assert_eq!(nothing.kind(), std::io::ErrorKind::WouldBlock);
+    peer.0.set_nonblocking(false).unwrap();
+    peer.say(SwitchPeer::GOODBYE.as_bytes());
+    end_our_side(&peer.0);
+    assert_eq!(peer.0.read(&mut [0]).unwrap(), 0);
+    // And one that never ends does not stay for ever.
+    let mut lingering = SwitchPeer::ring(&sidecar);
+    lingering.say(channel_block("*14600", &[("qw_org", "acme"), ("user_name", "1001")]).as_bytes());
+    lingering.commands();
+    assert_eq!(lingering.0.read(&mut [0]).unwrap(), 0);
+    assert_counted(&sidecar, "verdict_unread", 1);
+}
+
+#[test]
+fn a_refused_command_and_a_caller_who_is_gone_are_counted() {
+    let sidecar = office();
+    let block = channel_block("*2211001", &[("qw_org", "acme"), ("user_name", "2001"), ("qw_queue", "600")]);
+    let mut refuses = SwitchPeer::ring(&sidecar);
+    refuses.say(block.as_bytes());
+    refuses.commands();
+    refuses.say(SwitchPeer::GOODBYE.replace("+OK\n", "-ERR invalid session id\n").as_bytes());
+    drop(refuses);
+    assert_counted(&sidecar, "verdict_refused", 1);
+    let mut goes = SwitchPeer::ring(&sidecar);
+    goes.say(block.as_bytes());
+    goes.commands();
+    drop(goes);
+    assert_counted(&sidecar, "verdict_unread", 1);
+}
+
+/// The silent one, the NUL one, the one that closes early, and others who are not FreeSWITCH.
+#[test]
+fn whoever_else_comes_gets_a_denial_and_no_place() {
+    let sidecar = office();
+    let heard = |said: &[u8]| {
+        let mut peer = SwitchPeer::ring(&sidecar);
+        peer.say(said);
+        in_short(&channel_variables(&peer.commands()))
+    };
+    for said in [&b"\0\x01\x02\xff"[..], b"HTTP/1.1 400 Bad Request\r\n\r\n", b"hello there\n\n", b"x: y\nno\n"] {
+        assert_eq!(heard(said), "deny malformed", "{}", said.escape_ascii());
+    }
+    assert_counted(&sidecar, "malformed", 4);
+    assert_eq!(heard(&vec![b'x'; BLOCK_BYTES_MAX]), "deny too_long");
+    let good = channel_block("*13600", &[("qw_org", "acme"), ("user_name", "1001")]);
+    let padded = |length: usize| format!("Padding: {}\n{good}", "x".repeat(length - good.len() - 10));
+    assert_eq!(heard(padded(BLOCK_BYTES_MAX).as_bytes()), "allow assigned queue.login 600");
+    assert_eq!(heard(padded(BLOCK_BYTES_MAX + 1).as_bytes()), "deny too_long");
+
+    let mut silent = SwitchPeer::ring(&sidecar);
+    let mut stuck = SwitchPeer::ring(&sidecar);
+    stuck.say(&good.as_bytes()[..good.len() - 1]);
+    for peer in [&mut silent, &mut stuck] {
+        assert_eq!(in_short(&channel_variables(&peer.commands())), "deny timed_out");
+    }
+    let mut early = SwitchPeer::ring(&sidecar);
+    early.say(&good.as_bytes()[..40]);
+    end_our_side(&early.0);
+    assert_eq!(in_short(&channel_variables(&early.commands())), "deny malformed");
+    assert_counted(&sidecar, "timed_out", 2);
+    assert_counted(&sidecar, "malformed", 5);
+    let again = sidecar.ask("may org=acme actor=1001 action=queue.login queue=600");
+    assert!(again.contains("already_logged_in"), "only the whole questions were carried out: {again}");
+}
+
+/// FreeSWITCH expands what it is told to set, so nothing of a caller's may be in it.
+#[test]
+fn nothing_from_the_wire_is_ever_told_to_freeswitch() {
+    const MARK: &str = "EVIL";
+    let sidecar = office();
+    let values = [MARK, "${system(EVIL)}", "EVIL\n\nsendmsg\n", "EVIL qw_verdict=allow", "EVIL\0"];
+    let names = ["org", "verb", "digits", "action", "target", "queue", "call", "via", "to_tag", MARK];
+    for value in values.map(url_encoded) {
+        for name in names.map(|name| format!("qw_{name}")) {
+            for verb in ["dial", "do", "may"] {
+                let mut variables = vec![("user_name", "2001"), (&*name, &*value)];
+                variables.extend([("qw_org", "acme"), ("qw_verb", verb)].iter().filter(|(other, _)| *other != name));
+                let block = channel_block("*2211001", &variables);
+                let mut peer = SwitchPeer::ring(&sidecar);
+                peer.say(block.as_bytes());
+                let heard = peer.commands();
+                assert!(!heard.contains(MARK), "{block}\n{heard}");
+                let fixed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_.,-".contains(&byte);
+                for (name, value) in channel_variables(&heard) {
+                    assert!(value.bytes().all(fixed), "{name}={value}");
+                }
+                peer.say(SwitchPeer::GOODBYE.as_bytes());
+            }
+        }
+    }
+    let heard =
+        in_short(&SwitchPeer::ring(&sidecar).ask(&channel_block(MARK, &[("qw_org", MARK), ("user_name", MARK)])));
+    assert_eq!(heard, "deny malformed");
+}
+
+/// A connection that finds no room hears `connect` and a denial in one breath.
+#[test]
+fn without_room_freeswitch_is_told_to_deny() {
+    let folder = Folder::with("acme.toml", OFFICE);
+    folder.write("queuewarden.toml", &(folder.read("queuewarden.toml") + "[limits]\nconnections_max = 1\n"));
+    let sidecar = Sidecar::start(&folder);
+    let _first = SwitchPeer::ring(&sidecar);
+    let mut second = connect(sidecar.address("freeswitch"));
+    let mut heard = String::new();
+    second.read_to_string(&mut heard).unwrap();
+    let commands = heard.strip_prefix("connect\n\n").expect(&heard);
+    assert_eq!(in_short(&channel_variables(commands)), "deny overload");
+}

@@ -1,0 +1,240 @@
+//! Given Kamailio at the JSON-RPC listener, on a connection that it keeps, then every request with an id gets one reply
+//! with that id, in a whole netstring, however its bytes come; what is no question gets an error, and what is no
+//! netstring ends the connection.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use crate::office::OFFICE;
+use crate::support::{Folder, LineClient, Sidecar, connect, end_our_side, netstring, wait_until};
+
+fn office() -> Sidecar {
+    Sidecar::start(&Folder::with("acme.toml", OFFICE))
+}
+
+fn frame(payload: &str) -> String {
+    format!("{}:{payload},", payload.len())
+}
+
+fn request(id: u32, method: &str, params: &Value) -> String {
+    frame(&json!({"id": id, "jsonrpc": "2.0", "method": method, "params": params}).to_string())
+}
+
+fn login(queue: &str) -> Value {
+    json!({"org": "acme", "actor": "1001", "action": "queue.login", "queue": queue})
+}
+
+fn next(stream: &mut TcpStream) -> Value {
+    serde_json::from_str(&netstring(stream)).unwrap()
+}
+
+fn may(line: &mut LineClient<TcpStream>, queue: &str) -> String {
+    line.ask(&format!("may org=acme actor=1001 action=queue.login queue={queue}"))
+}
+
+fn protocol_errors(sidecar: &Sidecar, reason: &str) -> f64 {
+    sidecar.metric(&format!("queuewarden_protocol_errors_total{{dialect=\"jsonrpc\",reason=\"{reason}\"}}"))
+}
+
+/// The requests of a real Kamailio had this order of members.
+#[test]
+fn a_conversation_is_the_same_wherever_it_is_cut() {
+    let sidecar = office();
+    let mut elsewhere = sidecar.line();
+    let params = r#"{"org":"acme","actor":"2001","digits":"*2211001","queue":"600","call":"79cf6cd5@lab"}"#;
+    let first = frame(&format!(r#"{{"id":5,"jsonrpc":"2.0","method":"dial","params":{params}}}"#));
+    let second = request(6, "may", &login("601"));
+    let conversation = first + &second;
+    let mut stream = connect(sidecar.address("kamailio"));
+    for cut in 0..=conversation.len() {
+        let (before, after) = conversation.split_at(cut);
+        stream.write_all(before.as_bytes()).unwrap();
+        assert_eq!(elsewhere.ask("ping"), "pong");
+        stream.write_all(after.as_bytes()).unwrap();
+        let heard = [next(&mut stream), next(&mut stream)];
+        let listen = json!({
+            "verdict": "allow", "reason": "role_permits", "action": "call.listen", "queues": ["600"], "policy": 1,
+            "mode": "listen", "target": "1001", "asterisk": "qbES", "freeswitch": "eavesdrop_enable_dtmf:false",
+        });
+        let barred = json!({
+            "verdict": "deny", "reason": "unassigned_barred", "action": "queue.login", "queues": ["601"], "policy": 1,
+        });
+        assert_eq!(heard[0], json!({"jsonrpc": "2.0", "id": 5, "result": listen}), "cut at {cut}");
+        assert_eq!(heard[1], json!({"jsonrpc": "2.0", "id": 6, "result": barred}), "cut at {cut}");
+    }
+}
+
+#[test]
+fn many_requests_under_way_get_a_reply_each() {
+    const REQUESTS: u32 = 5_000;
+    let sidecar = office();
+    let mut stream = connect(sidecar.address("kamailio"));
+    let mut writer = stream.try_clone().unwrap();
+    let asking = std::thread::spawn(move || {
+        for id in 0..REQUESTS {
+            writer.write_all(request(id, "may", &login("600")).as_bytes()).unwrap();
+        }
+    });
+    let mut ids: Vec<u64> = (0..REQUESTS)
+        .map(|_| {
+            let reply = next(&mut stream);
+            assert_eq!(reply["result"]["verdict"], "allow");
+            reply["id"].as_u64().unwrap()
+        })
+        .collect();
+    asking.join().unwrap();
+    ids.sort_unstable();
+    assert!(ids.into_iter().eq(0..u64::from(REQUESTS)), "each once");
+}
+
+#[test]
+fn without_an_id_nothing_is_done() {
+    let sidecar = office();
+    let mut stream = connect(sidecar.address("kamailio"));
+    let silent = json!({"jsonrpc": "2.0", "method": "do", "params": login("600")}).to_string();
+    stream.write_all((frame(&silent) + &request(1, "ping", &json!({}))).as_bytes()).unwrap();
+    assert_eq!(next(&mut stream), json!({"jsonrpc": "2.0", "id": 1, "result": {"pong": true}}), "and nothing before");
+    assert!(may(&mut sidecar.line(), "600").contains("reason=assigned"), "not logged in");
+    wait_until("the count", || protocol_errors(&sidecar, "malformed") > 0.0);
+}
+
+/// A misspelled or a repeated member must not come to mean more than was meant.
+#[test]
+fn what_is_no_question_is_an_error_and_the_connection_lives_on() {
+    let sidecar = office();
+    let mut stream = connect(sidecar.address("kamailio"));
+    let cases = [
+        (
+            r#"{"id":1,"jsonrpc":"2.0","method":"do","params":{"org":"acme","actor":"1001","action":"queue.login","qeue":"600"}}"#,
+            -32_602,
+            "unknown_key",
+        ),
+        (
+            r#"{"id":1,"jsonrpc":"2.0","method":"do","params":{"org":"acme","actor":"1001","actor":"2001","action":"queue.login"}}"#,
+            -32_602,
+            "duplicate_key",
+        ),
+        (
+            r#"{"id":1,"jsonrpc":"2.0","method":"dial","params":{"org":"acme","actor":"1001","digits":"*13600","queue":"600"}}"#,
+            -32_602,
+            "duplicate_key",
+        ),
+        (
+            r#"{"id":1,"jsonrpc":"2.0","method":"dial","params":{"org":"acme","actor":"1001","digits":"*13sales\r\nX"}}"#,
+            -32_602,
+            "malformed",
+        ),
+        (r#"{"id":1,"jsonrpc":"2.0","method":"check","params":{}}"#, -32_601, "unknown_verb"),
+        (r#"{"id":1,"jsonrpc":"2.0","method":"auth","params":{"token":"x"}}"#, -32_602, "unauthenticated"),
+        (r#"[{"id":1,"jsonrpc":"2.0","method":"ping"}]"#, -32_600, "malformed"),
+        (r#"{"id":1,"jsonrpc":"1.0","method":"ping"}"#, -32_600, "malformed"),
+        (r#"{"id":{},"jsonrpc":"2.0","method":"ping"}"#, -32_600, "malformed"),
+        ("{\"id\":1,", -32_700, "malformed"),
+        ("", -32_700, "malformed"),
+    ];
+    for (payload, code, reason) in cases {
+        stream.write_all(frame(payload).as_bytes()).unwrap();
+        let reply = next(&mut stream);
+        assert_eq!(
+            (&reply["error"]["code"], &reply["error"]["data"]["reason"]),
+            (&json!(code), &json!(reason)),
+            "{payload}"
+        );
+        assert!(reply["id"] == 1 || reply["id"].is_null(), "{reply}");
+    }
+    stream.write_all(request(2, "ping", &json!({})).as_bytes()).unwrap();
+    assert_eq!(next(&mut stream)["id"], 2);
+    assert!(may(&mut sidecar.line(), "600").contains("reason=assigned"), "none of them did anything");
+}
+
+#[test]
+fn what_is_no_netstring_ends_the_connection() {
+    let sidecar = office();
+    let ping = r#"{"id":1,"jsonrpc":"2.0","method":"ping"}"#;
+    let longest = |length: usize| format!("{}{}", ping, " ".repeat(length - ping.len()));
+    for (said, reason) in [
+        (format!("0{}", frame(ping)), "malformed"),
+        (format!(" {}", frame(ping)), "malformed"),
+        (frame(ping).replace(':', ";"), "malformed"),
+        (format!("{}:{ping}\n", ping.len()), "malformed"),
+        ("\0\u{1}garbage".to_owned(), "malformed"),
+        ("GET / HTTP/1.1\r\n\r\n".to_owned(), "malformed"),
+        (frame(&longest(4_097)), "too_long"),
+        ("99999999999999999999:".to_owned(), "too_long"),
+    ] {
+        let mut stream = connect(sidecar.address("kamailio"));
+        stream.write_all(said.as_bytes()).unwrap();
+        let reply = next(&mut stream);
+        assert_eq!(reply["error"]["data"]["reason"], reason, "{said:?}");
+        assert_eq!((&reply["id"], &reply["error"]["code"]), (&Value::Null, &json!(-32_700)));
+        end_our_side(&stream);
+        assert_eq!(stream.read_to_end(&mut vec![]).unwrap(), 0, "{said:?}");
+    }
+    let mut stream = connect(sidecar.address("kamailio"));
+    stream.write_all(frame(&longest(4_096)).as_bytes()).unwrap();
+    assert_eq!(next(&mut stream)["result"]["pong"], true, "the longest frame");
+}
+
+/// Half a frame holds its place for two seconds, and an idle connection for ever.
+#[test]
+fn half_a_frame_is_not_waited_for() {
+    let sidecar = office();
+    let mut idle = connect(sidecar.address("kamailio"));
+    let mut stream = connect(sidecar.address("kamailio"));
+    let began = Instant::now();
+    stream.write_all(b"40:{\"id\":1,").unwrap();
+    let reply = next(&mut stream);
+    assert_eq!(reply["error"]["data"]["reason"], "timed_out");
+    assert!(began.elapsed().as_millis() >= 1_900);
+    idle.write_all(request(1, "ping", &json!({})).as_bytes()).unwrap();
+    assert_eq!(next(&mut idle)["id"], 1);
+    let mut left = connect(sidecar.address("kamailio"));
+    left.write_all(b"40:{\"id\":1,").unwrap();
+    drop(left);
+    wait_until("the count", || protocol_errors(&sidecar, "malformed") > 0.0);
+}
+
+/// Nothing that a peer writes comes back but its id.
+#[test]
+fn nothing_comes_back_but_the_id() {
+    const MARK: &str = "EVIL";
+    let sidecar = office();
+    let mut stream = connect(sidecar.address("kamailio"));
+    for key in ["org", "actor", "action", "digits", "queue", "target", "call", "via", "for", "field", MARK] {
+        for method in ["dial", "do", "may", MARK] {
+            for value in [json!(MARK), json!([MARK]), json!({MARK: MARK}), json!(format!("{MARK}\"\n"))] {
+                let mut params = json!({"org": "acme", "actor": "2001"});
+                params[if method == "dial" { "digits" } else { "action" }] = json!("*13600");
+                params[key] = value;
+                stream.write_all(request(7, method, &params).as_bytes()).unwrap();
+                let reply = netstring(&mut stream);
+                assert!(!reply.contains(MARK), "{params}: {reply}");
+                assert!(reply.contains("\"id\":7"), "{reply}");
+            }
+        }
+    }
+}
+
+/// A closing house answers what it has read.
+#[test]
+fn a_closing_house_answers_what_it_has_read() {
+    let mut sidecar = office();
+    let mut stream = connect(sidecar.address("kamailio"));
+    let question = request(1, "do", &login("600"));
+    stream.write_all(question.as_bytes()).unwrap();
+    assert_eq!(next(&mut stream)["result"]["reason"], "assigned");
+    let (half, rest) = question.split_at(20);
+    stream.write_all(half.as_bytes()).unwrap();
+    let mut line = sidecar.line();
+    assert_eq!(line.ask("ping"), "pong");
+    sidecar.signal("TERM");
+    stream.write_all(rest.as_bytes()).unwrap();
+    assert_eq!(next(&mut stream)["result"]["reason"], "already_logged_in");
+    assert_eq!(stream.read_to_end(&mut vec![]).unwrap(), 0);
+    drop(stream);
+    drop(line);
+    assert!(sidecar.wait().success());
+}

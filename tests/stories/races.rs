@@ -1,0 +1,164 @@
+//! Given a last place, when many ask for it at once, then exactly one of them gets it, however often they try.
+
+use std::io::{BufRead, BufReader, Write};
+use std::thread;
+
+use crate::support::{Folder, Sidecar, connect};
+
+const CONNECTIONS: usize = 32;
+/// Races for a last place, each begun when the one before is over.
+const ROUNDS: usize = 12;
+
+/// 32 agents who serve 40 queues, 32 supervisors of them, and these limits.
+fn office(limits: &str) -> Folder {
+    let mut text = format!("organization = \"acme\"\nmodel = \"goto\"\n[limits]\n{limits}\n");
+    let queues: Vec<String> = (0..40).map(|queue| format!("\"q{queue}\"")).collect();
+    let queues = queues.join(", ");
+    for queue in 0..40 {
+        text += &format!("[[queues]]\nid = \"q{queue}\"\nnumber = \"{}\"\n", 600 + queue);
+    }
+    for number in 0..CONNECTIONS {
+        text += &format!(
+            "[[users]]\nid = \"agent{number}\"\nextension = \"{}\"\nroles = [\"agent\"]\nqueues = [{queues}]\n\
+             [[users]]\nid = \"supervisor{number}\"\nextension = \"{}\"\nroles = [\"supervisor\"]\nsupervises = [{queues}]\n",
+            1_000 + number,
+            2_000 + number
+        );
+    }
+    Folder::with("acme.toml", &text).durable()
+}
+
+/// Every connection asks its own question of this round at the same time; the reasons of the answers.
+fn race(sidecar: &Sidecar, question: impl Fn(usize, usize) -> String + Sync) -> Vec<Vec<String>> {
+    let barrier = std::sync::Barrier::new(CONNECTIONS);
+    let (question, barrier) = (&question, &barrier);
+    let line = sidecar.address("line");
+    let of_connections: Vec<Vec<String>> = thread::scope(|scope| {
+        let racing: Vec<_> = (0..CONNECTIONS)
+            .map(|connection| {
+                scope.spawn(move || {
+                    let mut stream = connect(line);
+                    let mut replies = BufReader::new(stream.try_clone().unwrap());
+                    let mut reasons = vec![];
+                    for round in 0..ROUNDS {
+                        barrier.wait();
+                        stream
+                            .write_all(format!("1 do org=acme {}\n", question(round, connection)).as_bytes())
+                            .unwrap();
+                        let mut reply = String::new();
+                        replies.read_line(&mut reply).unwrap();
+                        reasons.push(
+                            reply.split(" reason=").nth(1).unwrap().split([' ', '\n']).next().unwrap().to_owned(),
+                        );
+                    }
+                    reasons
+                })
+            })
+            .collect();
+        racing.into_iter().map(|racing| racing.join().expect("see above")).collect()
+    });
+    (0..ROUNDS).map(|round| of_connections.iter().map(|reasons| reasons[round].clone()).collect()).collect()
+}
+
+/// In every round `places` questions were answered `granted`, and all others `refused`.
+fn assert_won_by(places: usize, reasons: &[Vec<String>], granted: &str, refused: &str) {
+    for (round, reasons) in reasons.iter().enumerate() {
+        assert_eq!(reasons.iter().filter(|reason| *reason == granted).count(), places, "round {round}: {reasons:?}");
+        assert_eq!(reasons.iter().filter(|reason| *reason == refused).count(), CONNECTIONS - places, "{reasons:?}");
+    }
+}
+
+/// How many sessions there are after the process was killed and started again: what was promised to a winner is kept.
+fn sessions_after_a_crash(folder: &Folder, sidecar: Sidecar) -> usize {
+    sidecar.crash();
+    let page: serde_json::Value = serde_json::from_str(&Sidecar::start(folder).get("/sessions")).unwrap();
+    page["rows"].as_array().unwrap().len()
+}
+
+#[test]
+fn one_gets_the_last_place_of_a_queue() {
+    let folder = office("logins_per_queue_max = 1");
+    let sidecar = Sidecar::start(&folder);
+    let reasons = race(&sidecar, |round, connection| {
+        format!("actor={} action=queue.login queue={}", 1_000 + connection, 600 + round)
+    });
+    assert_won_by(1, &reasons, "assigned", "queue_logins_at_limit");
+    assert_eq!(sessions_after_a_crash(&folder, sidecar), ROUNDS);
+}
+
+#[test]
+fn one_gets_the_last_place_of_an_organization() {
+    let folder = office(&format!("logins_max = {ROUNDS}"));
+    let sidecar = Sidecar::start(&folder);
+    // All places but one are taken before each race: those of the rounds before, and some that somebody gives back.
+    let mut line = sidecar.line();
+    for queue in 0..ROUNDS - 1 {
+        assert!(
+            line.ask(&format!("do org=acme actor=1000 action=queue.login queue={}", 620 + queue)).starts_with("allow")
+        );
+    }
+    let reasons = race(&sidecar, |round, connection| match round % 2 {
+        0 => format!("actor={} action=queue.login queue={}", 1_000 + connection, 600 + round),
+        _ => format!("actor={} action=queue.logout queue={}", 1_000 + connection, 599 + round),
+    });
+    for (round, reasons) in reasons.iter().enumerate() {
+        let expected = if round % 2 == 0 { "assigned" } else { "logged_out" };
+        assert_eq!(reasons.iter().filter(|reason| *reason == expected).count(), 1, "round {round}: {reasons:?}");
+    }
+    assert_eq!(sessions_after_a_crash(&folder, sidecar), ROUNDS - 1);
+}
+
+#[test]
+fn one_gets_the_last_place_of_a_user() {
+    let folder = office("logins_per_user_max = 2");
+    let sidecar = Sidecar::start(&folder);
+    for user in 0..ROUNDS {
+        let taken = format!("do org=acme actor={} action=queue.login queue=639", 1_000 + user);
+        assert!(sidecar.ask(&taken).starts_with("allow"));
+    }
+    // The user, from one phone, and supervisors who want him elsewhere.
+    let reasons = race(&sidecar, |round, connection| {
+        let (user, queue) = (1_000 + round, 600 + connection);
+        match connection % 2 {
+            0 => format!("actor={user} action=queue.login queue={queue}"),
+            _ => format!("actor={} action=agent.login target={user} queue={queue}", 2_000 + connection),
+        }
+    });
+    for (round, reasons) in reasons.iter().enumerate() {
+        let refused = reasons.iter().filter(|reason| *reason == "user_logins_at_limit").count();
+        assert_eq!(refused, CONNECTIONS - 1, "round {round}: {reasons:?}");
+    }
+    assert_eq!(sessions_after_a_crash(&folder, sidecar), 2 * ROUNDS);
+}
+
+#[test]
+fn one_queue_at_a_time_is_one_also_for_many_at_once() {
+    let folder = office("one_queue_at_a_time = true");
+    let sidecar = Sidecar::start(&folder);
+    let reasons = race(&sidecar, |round, connection| {
+        format!("actor={} action=queue.login queue={}", 1_000 + round, 600 + connection)
+    });
+    assert_won_by(1, &reasons, "assigned", "logged_in_elsewhere");
+    assert_eq!(sessions_after_a_crash(&folder, sidecar), ROUNDS);
+}
+
+#[test]
+fn so_many_supervise_a_target_and_no_more() {
+    let folder = office("supervisions_per_target_max = 2\nsupervisions_per_supervisor_max = 4");
+    let sidecar = Sidecar::start(&folder);
+    let reasons = race(&sidecar, |round, connection| {
+        let mode = ["listen", "whisper", "barge"][connection % 3];
+        format!("actor={} action=call.{mode} target={} queue=600", 2_000 + connection, 1_000 + round)
+    });
+    // Whoever wins often reaches their own limit, and is asked for that one after that of the target.
+    for (round, reasons) in reasons.iter().enumerate() {
+        assert_eq!(reasons.iter().filter(|reason| *reason == "role_permits").count(), 2, "round {round}: {reasons:?}");
+    }
+    let text = sidecar.get("/metrics");
+    let running: f64 = text
+        .lines()
+        .filter(|line| line.starts_with("queuewarden_supervisions{"))
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+        .sum();
+    assert!((running - 2.0 * 12.0).abs() < f64::EPSILON, "{running}");
+}

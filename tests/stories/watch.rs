@@ -1,0 +1,225 @@
+//! Given somebody who watches, when logins and supervisions begin and end, then he is told of each of them, once, in
+//! order and when it is durable; if he does not keep up, he is cut off, and nobody waits for him.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use socket2::{Domain, Socket, Type};
+
+use crate::office::OFFICE;
+use crate::support::{Folder, LineClient, PATIENCE, Sidecar, hear_out, wait_until};
+
+const CUT_OFF: &str = "queuewarden_watchers_cut_off_total";
+
+fn durable() -> (Folder, Sidecar) {
+    let folder = Folder::with("acme.toml", OFFICE).durable();
+    let sidecar = Sidecar::start(&folder);
+    (folder, sidecar)
+}
+
+/// What an event says behind its revision.
+fn change_of(event: &str) -> &str {
+    event.split_once(" change=").unwrap_or_else(|| panic!("{event}")).1
+}
+
+fn revision_of(event: &str) -> u64 {
+    let rest = event.split_once("event revision=").unwrap_or_else(|| panic!("{event}")).1;
+    rest.split(' ').next().unwrap().parse().unwrap()
+}
+
+fn do_(line: &mut LineClient<impl Read + Write>, question: &str) {
+    let answer = line.ask(&format!("do org=acme {question}"));
+    assert!(answer.starts_with("allow "), "{question}: {answer}");
+}
+
+/// Whether nothing more is said for a moment.
+fn is_silent(watcher: &mut LineClient<TcpStream>) -> bool {
+    watcher.stream.set_nonblocking(true).unwrap();
+    let silent = watcher.is_silent();
+    watcher.stream.set_nonblocking(false).unwrap();
+    silent
+}
+
+#[test]
+fn a_watcher_is_told_of_everything_in_order_and_with_its_reason() {
+    let (folder, sidecar) = durable();
+    let mut watcher = sidecar.line();
+    // What a watcher says is thrown away.
+    watcher.send(b"w watch org=acme from=0\nx ping\n");
+    let mut line = sidecar.line();
+    do_(&mut line, "actor=1003 action=queue.login");
+    do_(&mut line, "actor=1003 action=queue.pause queue=600 pause_reason=lunch");
+    do_(&mut line, "actor=1003 action=queue.login");
+    do_(&mut line, "actor=1003 action=queue.logout queue=601");
+    do_(&mut line, "actor=2001 action=agent.login target=3001 queue=600 for=1");
+    do_(&mut line, "actor=2001 action=call.listen target=1003 queue=600 call=c-1");
+    do_(&mut line, "actor=2001 action=call.barge target=1003 queue=600 call=c-1");
+    wait_until("the lease to end", || sidecar.metric("queuewarden_leases_expired_total") > 0.0);
+    do_(&mut line, "actor=1003 action=call.end call=c-1");
+    do_(&mut line, "actor=2001 action=agent.logout target=1003 queue=600");
+    do_(&mut line, "actor=1002 action=queue.login queue=600");
+    do_(&mut line, "actor=2001 action=call.whisper target=1002 queue=600");
+    let text = OFFICE.replace("id = \"agent_too\"", "id = \"somebody_else\"");
+    folder.write("organizations/acme.toml", &text);
+    assert_eq!(sidecar.reload()["successful"], true);
+    let expected = [
+        "session_began user=1003 queue=601 reason=login",
+        "session_began user=1003 queue=600 reason=login",
+        "session_ended user=1003 queue=601 reason=logout",
+        "session_began user=3001 queue=600 reason=login",
+        "supervision_began user=2001 target=1003 mode=listen queue=600 reason=permission",
+        "supervision_ended user=2001 target=1003 mode=listen queue=600 reason=replacement",
+        "supervision_began user=2001 target=1003 mode=barge queue=600 reason=permission",
+        "session_ended user=3001 queue=600 reason=expiry",
+        "supervision_ended user=2001 target=1003 mode=barge queue=600 reason=report",
+        "session_ended user=1003 queue=600 reason=revocation",
+        "session_began user=1002 queue=600 reason=login",
+        "supervision_began user=2001 target=1002 mode=whisper queue=600 reason=permission",
+    ];
+    let mut heard: Vec<String> = (0..14).map(|_| watcher.line()).collect();
+    for (position, event) in heard.iter().enumerate() {
+        assert!(event.starts_with("w event revision="), "{event}");
+        assert_eq!(revision_of(event), position as u64 + 1);
+    }
+    let mut removed = heard.split_off(12);
+    // A session's end is told once it is on disk, a supervision's at once.
+    removed.sort_by_key(|event| change_of(event).to_owned());
+    assert_eq!(change_of(&removed[0]), "session_ended user=1002 queue=600 reason=removal");
+    assert_eq!(change_of(&removed[1]), "supervision_ended user=2001 target=1002 mode=whisper queue=600 reason=removal");
+    let mut heard: Vec<&str> = heard.iter().map(|event| change_of(event)).collect();
+    // Whichever queue of one answer comes first.
+    heard[..2].sort_unstable_by(|one, other| other.cmp(one));
+    assert_eq!(heard, expected);
+    assert!(is_silent(&mut watcher), "and of nothing else");
+}
+
+#[test]
+fn a_watcher_resumes_where_it_was_and_not_what_nobody_holds() {
+    let (folder, sidecar) = durable();
+    let mut line = sidecar.line();
+    for _ in 0..3 {
+        do_(&mut line, "actor=1001 action=queue.login queue=600");
+        do_(&mut line, "actor=1001 action=queue.logout queue=600");
+    }
+    let resumed = |sidecar: &Sidecar, from: &str| {
+        let mut watcher = sidecar.line();
+        watcher.send(format!("w watch org=acme{from}\n").as_bytes());
+        watcher
+    };
+    let mut watcher = resumed(&sidecar, " from=4");
+    assert_eq!(watcher.line(), "w event revision=5 change=session_began user=1001 queue=600 reason=login");
+    assert_eq!(watcher.line(), "w event revision=6 change=session_ended user=1001 queue=600 reason=logout");
+    assert!(is_silent(&mut resumed(&sidecar, " from=6")));
+    assert!(is_silent(&mut resumed(&sidecar, "")), "from now on");
+    let mut unreached = resumed(&sidecar, " from=7");
+    assert_eq!(unreached.line(), "w error reason=revision_gone key=from");
+    assert_eq!(unreached.ask("ping"), "pong", "it may ask for something else");
+    assert_eq!(resumed(&sidecar, " from=4711x").line(), "w error reason=malformed key=from");
+    let mut nobodys = sidecar.line();
+    nobodys.send(b"w watch org=nobody\n");
+    assert_eq!(nobodys.line(), "w deny reason=unknown_organization policy=1");
+
+    // However it ended, what comes after it has revisions of its own.
+    drop(line);
+    let mut sidecar = sidecar;
+    let mut last = 6;
+    for crashes in [true, false, true] {
+        if crashes {
+            sidecar.crash();
+        } else {
+            assert!(sidecar.terminate().success());
+        }
+        sidecar = Sidecar::start(&folder);
+        for gone in [1, last, last + 1] {
+            assert_eq!(resumed(&sidecar, &format!(" from={gone}")).line(), "w error reason=revision_gone key=from");
+        }
+        let mut watcher = resumed(&sidecar, "");
+        assert!(is_silent(&mut watcher));
+        do_(&mut sidecar.line(), "actor=1001 action=queue.login queue=600");
+        do_(&mut sidecar.line(), "actor=1001 action=queue.logout queue=600");
+        let first = revision_of(&watcher.line());
+        assert!(first > last, "{first} was reached before");
+        last = revision_of(&watcher.line());
+    }
+}
+
+/// Given a watcher that does not read, when more begins and ends than anybody holds for it, then every question is
+/// answered, who reads hears everything, and who does not is cut off and counted.
+#[test]
+fn who_does_not_read_is_cut_off_and_nobody_waits_for_them() {
+    const CHANGES: usize = 40_000;
+    const AT_ONCE: usize = 200;
+    /// Events that are held for whoever is behind.
+    const HELD: u64 = 16_384;
+    let (_folder, sidecar) = durable();
+    let silent = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    silent.set_recv_buffer_size(4_096).unwrap();
+    silent.connect(&sidecar.address("line").into()).unwrap();
+    let mut silent = TcpStream::from(silent);
+    silent.set_read_timeout(Some(PATIENCE)).unwrap();
+    silent.write_all(b"s watch org=acme from=0\n").unwrap();
+    let mut reader = sidecar.line();
+    reader.send(b"r watch org=acme from=0\n");
+    let mut line = sidecar.line();
+    // Nobody is told that a watch has begun; from the first event on it has.
+    do_(&mut line, "actor=1003 action=queue.login queue=600");
+    silent.read_exact(&mut [0; 1]).unwrap();
+    assert_eq!(revision_of(&reader.line()), 1);
+    let heard = Arc::new(AtomicU64::new(1));
+    let reading = {
+        let heard = Arc::clone(&heard);
+        thread::spawn(move || {
+            for revision in 2..=CHANGES as u64 + 1 {
+                let event = reader.line();
+                assert_eq!(revision_of(&event), revision, "{event}");
+                heard.store(revision, Ordering::Relaxed);
+            }
+            reader
+        })
+    };
+    let both = "1 do org=acme actor=1001 action=queue.login queue=600\n1 do org=acme actor=1001 action=queue.logout\n";
+    for round in 0..CHANGES / AT_ONCE {
+        // Whoever reads as well as they can must not fall behind what is held, on however busy a machine.
+        wait_until("the reader", || heard.load(Ordering::Relaxed) + HELD / 2 > (round * AT_ONCE) as u64);
+        line.send(both.repeat(AT_ONCE / 2).as_bytes());
+        for _ in 0..AT_ONCE {
+            let answer = line.line();
+            assert!(answer.starts_with("1 allow "), "{answer}");
+        }
+    }
+    let mut reader = reading.join().expect("who reads hears everything");
+    wait_until("the silent one to be cut off", || sidecar.metric(CUT_OFF) > 0.0);
+    let heard = hear_out(&mut silent);
+    assert!(heard.lines().count() < CHANGES, "it was told a part");
+    assert!((sidecar.metric(CUT_OFF) - 1.0).abs() < f64::EPSILON, "and nobody else was cut off");
+    do_(&mut line, "actor=1001 action=queue.login queue=600");
+    assert_eq!(revision_of(&reader.line()), CHANGES as u64 + 2);
+}
+
+/// Given an organization that was removed, when another gets its place in the process, then neither hears of the other:
+/// not whoever still watches the first, and not whoever asks the second for everything.
+#[test]
+fn nobody_hears_of_another_organization() {
+    let called = |name: &str| OFFICE.replace("organization = \"acme\"", &format!("organization = \"{name}\""));
+    let (folder, sidecar) = durable();
+    folder.write("organizations/first.toml", &called("first"));
+    assert_eq!(sidecar.reload()["successful"], true);
+    let mut of_first = sidecar.line();
+    of_first.send(b"w watch org=first from=0\n");
+    let mut line = sidecar.line();
+    assert!(line.ask("do org=first actor=1001 action=queue.login queue=600").starts_with("allow"));
+    assert_eq!(change_of(&of_first.line()), "session_began user=1001 queue=600 reason=login");
+    folder.remove("organizations/first.toml");
+    assert_eq!(sidecar.reload()["successful"], true);
+    assert_eq!(change_of(&of_first.line()), "session_ended user=1001 queue=600 reason=removal");
+    folder.write("organizations/second.toml", &called("second"));
+    assert_eq!(sidecar.reload()["successful"], true);
+    let mut of_second = sidecar.line();
+    of_second.send(b"w watch org=second from=0\n");
+    assert!(line.ask("do org=second actor=1002 action=queue.login queue=600").starts_with("allow"));
+    assert_eq!(change_of(&of_second.line()), "session_began user=1002 queue=600 reason=login");
+    assert!(is_silent(&mut of_first) && is_silent(&mut of_second));
+}
