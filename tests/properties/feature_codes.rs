@@ -71,6 +71,9 @@ fn meaning<'d>(codes: &FeatureCodes, digits: &'d str) -> Option<(u16, &'static s
     })
 }
 
+/// Characters of the longest string that two codes of [`written`]`(_, 3)` need to meet: both ends and one digit.
+const SHARED_LENGTH_MAX: usize = 3 + 1 + 3;
+
 proptest! {
     #![proptest_config(crate::bytes::proptest_config(400))]
 
@@ -97,14 +100,17 @@ proptest! {
 
     #[test]
     fn a_table_loads_unless_some_string_means_two_things(patterns in vec(written("*1", 3), 2..4)) {
-        let ambiguous = all_strings("*12", 6).into_iter().find(|digits| best(&patterns, digits).len() > 1);
+        let ambiguous = all_strings("*12", SHARED_LENGTH_MAX).into_iter().find(|digits| best(&patterns, digits).len() > 1);
         // Two codes that lose against a third one wherever they meet are refused all the same: the linter names pairs.
         let pairs: Vec<[Written; 2]> = patterns
             .iter()
             .enumerate()
             .flat_map(|(position, first)| patterns[position + 1..].iter().map(|second| [first.clone(), second.clone()]))
             .collect();
-        let shared = pairs.iter().find_map(|pair| all_strings("*12", 6).into_iter().find(|digits| best(pair, digits).len() > 1));
+        let meet = |pair: &[Written; 2]| {
+            all_strings("*12", SHARED_LENGTH_MAX).into_iter().find(|digits| best(pair, digits).len() > 1)
+        };
+        let shared = pairs.iter().find_map(meet);
         prop_assert!(ambiguous.is_none() || table(&patterns).is_err(), "{:?} means two things in {:?}", ambiguous, patterns);
         prop_assert_eq!(table(&patterns).is_err(), shared.is_some(), "{:?}: {:?}", patterns, shared);
     }
@@ -122,7 +128,7 @@ fn every_pair_of_short_codes_loads_unless_some_string_means_two_things() {
             }
         }
     }
-    let strings = all_strings("*12", 6);
+    let strings = all_strings("*12", SHARED_LENGTH_MAX);
     // The strings that each pattern matches, so that a pair is a look at two lists.
     let of_pattern: Vec<Vec<bool>> =
         patterns.iter().map(|pattern| strings.iter().map(|text| matched(pattern, text).is_some()).collect()).collect();
