@@ -10,11 +10,11 @@
 //! no netstring ends the connection.
 
 use serde::Serialize;
-use serde_json::value::RawValue;
+use serde::de::MapAccess;
 
 use crate::decision::{ErrorReason, Outcome, WireError};
-use crate::dialect::fields::{Verb, key_named};
-use crate::dialect::json::{self, Decided, Failure, FailureKind, Members, PONG};
+use crate::dialect::fields::Verb;
+use crate::dialect::json::{self, Decided, Failure, FailureKind, Members, Object, PONG, Scalar};
 use crate::dialect::netstring::{self, Frame};
 use crate::dialect::{After, Dialect, DialectLabel, Patience, Step};
 use crate::event::{Event, Key};
@@ -29,13 +29,14 @@ pub struct Evapi {
     finished: bool,
 }
 
-/// A message, as far as it is no key of a question.
-#[derive(Debug, Default)]
+/// A message.
+#[derive(Debug)]
 struct Message<'buf> {
-    verb: Option<&'buf RawValue>,
-    index: Option<&'buf RawValue>,
-    label: Option<&'buf RawValue>,
-    /// A member of these stands twice.
+    verb: Option<Scalar<'buf>>,
+    index: Option<Scalar<'buf>>,
+    label: Option<Scalar<'buf>>,
+    members: Members<'buf>,
+    /// A member of the first three stands twice.
     twice: bool,
 }
 
@@ -48,7 +49,8 @@ struct Transaction {
 
 /// What a message asks for.
 enum Asked<'buf> {
-    Decision(Event<'buf>),
+    /// With the name of its transaction.
+    Decision(Event<'buf>, &'buf [u8]),
     Pong,
 }
 
@@ -99,27 +101,13 @@ impl Dialect for Evapi {
             }
         };
         let done = |fault| Step::Done { consumed, fault, after: After::Continue };
-        room.clear();
-        let (mut message, mut members) = (Message::default(), Members::new());
-        let read = json::read_object(payload, |name, value| {
-            let slot = match &*name {
-                "verb" => &mut message.verb,
-                "idx" => &mut message.index,
-                "lbl" => &mut message.label,
-                OBJECT_VERB => return members.add(Some(Key::Verb), value, room),
-                name => return members.add(key_named(name.as_bytes()), value, room),
-            };
-            message.twice |= slot.replace(value).is_some();
-        });
+        let mut message = Message { verb: None, index: None, label: None, members: Members::new(room), twice: false };
+        let read = json::read(payload, &mut message);
         let Some(transaction) = read.ok().and_then(|()| message.transaction()) else {
             return done(Some(ErrorReason::Malformed));
         };
-        // The name of the transaction stands in two places of the input, and has to stand in one.
-        let decoded = room.len();
-        room.extend_from_slice(&transaction.name());
-        let (room, id) = room.split_at(decoded);
-        match message.asked(members, room) {
-            Ok(Asked::Decision(event)) => Step::Ask { consumed, event, id },
+        match message.asked(transaction) {
+            Ok(Asked::Decision(event, id)) => Step::Ask { consumed, event, id },
             Ok(Asked::Pong) => {
                 transaction.answer(PONG, output);
                 done(None)
@@ -160,20 +148,44 @@ impl Dialect for Evapi {
     }
 }
 
+impl<'buf> Object<'buf> for Message<'buf> {
+    fn member<A: MapAccess<'buf>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
+        let slot = match name {
+            "verb" => &mut self.verb,
+            "idx" => &mut self.index,
+            "lbl" => &mut self.label,
+            OBJECT_VERB => {
+                self.members.add(Some(Key::Verb), map.next_value()?);
+                return Ok(());
+            }
+            name => return self.members.member(name, map),
+        };
+        self.twice |= slot.replace(map.next_value()?).is_some();
+        Ok(())
+    }
+}
+
 impl<'buf> Message<'buf> {
     /// The transaction; without it, or with two, nobody can be answered.
     fn transaction(&self) -> Option<Transaction> {
-        let number = |value: Option<&RawValue>| value.and_then(|value| serde_json::from_str(value.get()).ok());
-        let transaction = Transaction { idx: number(self.index)?, lbl: number(self.label)? };
+        let number = |value: &Option<Scalar<'_>>| match value {
+            Some(Scalar::Number(number)) => u32::try_from(*number).ok(),
+            _ => None,
+        };
+        let transaction = Transaction { idx: number(&self.index)?, lbl: number(&self.label)? };
         (!self.twice).then_some(transaction)
     }
 
-    fn asked(&self, members: Members<'buf>, room: &'buf [u8]) -> Result<Asked<'buf>, (FailureKind, WireError)> {
+    fn asked(self, transaction: Transaction) -> Result<Asked<'buf>, (FailureKind, WireError)> {
         let missing = (FailureKind::Request, WireError::new(ErrorReason::UnknownVerb));
-        let verb = self.verb.and_then(json::text_of).ok_or(missing)?;
-        let asked = match (Verb::named(verb.as_bytes()), &*verb) {
-            (Some(verb), _) => members.into_event(verb, room).map(Asked::Decision),
-            (None, "ping") if members.is_empty() => Ok(Asked::Pong),
+        let verb = self.verb.as_ref().and_then(Scalar::text).ok_or(missing)?;
+        let asked = match (Verb::named(verb.as_bytes()), verb) {
+            // The name of the transaction stands in two places of the input, and has to stand in one.
+            (Some(verb), _) => {
+                let asked = self.members.into_event(verb, &transaction.name());
+                asked.map(|(event, name)| Asked::Decision(event, name))
+            }
+            (None, "ping") if self.members.is_empty() => Ok(Asked::Pong),
             (None, "ping") => Err(WireError::new(ErrorReason::UnknownKey)),
             // There is no token here, and any is refused.
             (None, "auth") => Err(WireError::new(ErrorReason::Unauthenticated)),

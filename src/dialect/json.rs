@@ -6,80 +6,177 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::io::Write as _;
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
-use serde_json::value::RawValue;
 
 use crate::decision::{Answer, AnswerQueues, ErrorReason, WireError};
 use crate::dialect::fields::{Fields, Verb, key_named};
 use crate::dialect::pins;
 use crate::event::{Event, Key, KeySet};
 
-/// A string, borrowed where it stands in the input as it is meant.
+/// A value, as far as questions have any: a string, borrowed where it stands in the input as it is meant, or a whole
+/// number.
 #[derive(Debug)]
-pub(super) struct Text<'de>(pub(super) Cow<'de, str>);
+pub(super) enum Scalar<'de> {
+    Text(Cow<'de, str>),
+    Number(u64),
+    Other,
+}
 
-impl<'de> Deserialize<'de> for Text<'de> {
+impl Scalar<'_> {
+    /// The text, if it is one.
+    pub(super) fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Number(_) | Self::Other => None,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Scalar<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TextVisitor;
+        struct ScalarVisitor;
 
-        impl<'de> Visitor<'de> for TextVisitor {
-            type Value = Text<'de>;
+        impl<'de> Visitor<'de> for ScalarVisitor {
+            type Value = Scalar<'de>;
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("a string")
+                formatter.write_str("a value")
             }
 
             fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Text(Cow::Borrowed(text)))
+                Ok(Scalar::Text(Cow::Borrowed(text)))
             }
 
             fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Text(Cow::Owned(text.to_owned())))
+                Ok(Scalar::Text(Cow::Owned(text.to_owned())))
+            }
+
+            fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
+                Ok(Scalar::Number(number))
+            }
+
+            fn visit_i64<E>(self, _number: i64) -> Result<Self::Value, E> {
+                Ok(Scalar::Other)
+            }
+
+            fn visit_f64<E>(self, _number: f64) -> Result<Self::Value, E> {
+                Ok(Scalar::Other)
+            }
+
+            fn visit_bool<E>(self, _value: bool) -> Result<Self::Value, E> {
+                Ok(Scalar::Other)
+            }
+
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(Scalar::Other)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+                while items.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Scalar::Other)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
+                while members.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Scalar::Other)
             }
         }
 
-        deserializer.deserialize_str(TextVisitor)
+        deserializer.deserialize_any(ScalarVisitor)
     }
 }
 
-/// The text of a JSON value that is a string.
-pub(super) fn text_of(value: &RawValue) -> Option<Cow<'_, str>> {
-    serde_json::from_str::<Text<'_>>(value.get()).ok().map(|text| text.0)
-}
+/// A string that is the name of a member.
+struct Name<'de>(Cow<'de, str>);
 
-/// Reads an object and hands out its members, in their order. `Err` when the bytes are no JSON object.
-pub(super) fn read_object<'de>(
-    json: &'de [u8],
-    member: impl FnMut(Cow<'de, str>, &'de RawValue),
-) -> Result<(), serde_json::Error> {
-    struct Object<F>(F);
-
-    impl<'de, F: FnMut(Cow<'de, str>, &'de RawValue)> Visitor<'de> for Object<F> {
-        type Value = ();
-
-        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-            formatter.write_str("an object")
-        }
-
-        fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
-            while let Some(name) = map.next_key::<Text<'de>>()? {
-                let value = map.next_value::<&'de RawValue>()?;
-                (self.0)(name.0, value);
-            }
-            Ok(())
+impl<'de> Deserialize<'de> for Name<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Scalar::deserialize(deserializer)? {
+            Scalar::Text(text) => Ok(Self(text)),
+            Scalar::Number(_) | Scalar::Other => Err(D::Error::custom("not a name")),
         }
     }
+}
 
+/// Something that is read member by member, in one pass.
+pub(super) trait Object<'de> {
+    /// Takes the value of the member of this name.
+    fn member<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error>;
+
+    /// What stands there is no object.
+    fn other(&mut self) {}
+}
+
+/// Reads the members of an object into what is behind the reference.
+pub(super) struct Into<'a, T>(pub(super) &'a mut T);
+
+impl<'de, T: Object<'de>> DeserializeSeed<'de> for Into<'_, T> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de, T: Object<'de>> Visitor<'de> for Into<'_, T> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a value")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(name) = map.next_key::<Name<'de>>()? {
+            self.0.member(&name.0, &mut map)?;
+        }
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _text: &str) -> Result<(), E> {
+        self.0.other();
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _number: u64) -> Result<(), E> {
+        self.0.other();
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _number: i64) -> Result<(), E> {
+        self.0.other();
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _number: f64) -> Result<(), E> {
+        self.0.other();
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _value: bool) -> Result<(), E> {
+        self.0.other();
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        self.0.other();
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        self.0.other();
+        Ok(())
+    }
+}
+
+/// Reads bytes that hold one JSON value. `Err` when they are no JSON.
+pub(super) fn read<'de>(json: &'de [u8], object: &mut impl Object<'de>) -> Result<(), serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_slice(json);
-    deserializer.deserialize_map(Object(member))?;
+    Into(object).deserialize(&mut deserializer)?;
     deserializer.end()
-}
-
-/// Whether the bytes are JSON at all.
-pub(super) fn is_json(bytes: &[u8]) -> bool {
-    serde_json::from_slice::<IgnoredAny>(bytes).is_ok() && std::str::from_utf8(bytes).is_ok()
 }
 
 /// Where a value stands.
@@ -96,28 +193,19 @@ pub(super) struct Members<'buf> {
     count: usize,
     given: KeySet,
     error: Option<WireError>,
+    /// What had to be decoded.
+    room: &'buf mut Vec<u8>,
 }
 
 impl<'buf> Members<'buf> {
     /// No member yet.
-    pub(super) const fn new() -> Self {
-        Self { values: [None; Key::ALL.len()], count: 0, given: KeySet::EMPTY, error: None }
-    }
-
-    /// Reads the members of `params`.
-    pub(super) fn read(params: &'buf RawValue, room: &mut Vec<u8>) -> Self {
-        let mut members = Self::new();
-        let read = read_object(params.get().as_bytes(), |name, value| {
-            members.add(key_named(name.as_bytes()), value, room);
-        });
-        if read.is_err() {
-            members.error = Some(WireError::new(ErrorReason::Malformed));
-        }
-        members
+    pub(super) fn new(room: &'buf mut Vec<u8>) -> Self {
+        room.clear();
+        Self { values: [None; Key::ALL.len()], count: 0, given: KeySet::EMPTY, error: None, room }
     }
 
     /// Adds one member; `None` is a name that no key has. A value is a string; seconds may be a number.
-    pub(super) fn add(&mut self, key: Option<Key>, value: &'buf RawValue, room: &mut Vec<u8>) {
+    pub(super) fn add(&mut self, key: Option<Key>, value: Scalar<'buf>) {
         if self.error.is_some() {
             return;
         }
@@ -125,17 +213,19 @@ impl<'buf> Members<'buf> {
             self.error = Some(WireError::new(ErrorReason::UnknownKey));
             return;
         };
-        let place = match text_of(value) {
-            Some(Cow::Borrowed(text)) => Some(Place::Input(text.as_bytes())),
-            Some(Cow::Owned(text)) => {
-                let start = room.len();
-                room.extend_from_slice(text.as_bytes());
-                Some(Place::Room { start, end: room.len() })
+        let start = self.room.len();
+        let place = match value {
+            Scalar::Text(Cow::Borrowed(text)) => Some(Place::Input(text.as_bytes())),
+            Scalar::Text(Cow::Owned(text)) => {
+                self.room.extend_from_slice(text.as_bytes());
+                Some(Place::Room { start, end: self.room.len() })
             }
-            None => {
-                let is_number = value.get().starts_with(|first: char| first.is_ascii_digit());
-                (key == Key::For && is_number).then(|| Place::Input(value.get().as_bytes()))
+            Scalar::Number(number) if key == Key::For => {
+                // Writing to a vector cannot fail.
+                drop(write!(self.room, "{number}"));
+                Some(Place::Room { start, end: self.room.len() })
             }
+            Scalar::Number(_) | Scalar::Other => None,
         };
         let slot = self.values.get_mut(self.count);
         match (place, slot) {
@@ -154,8 +244,11 @@ impl<'buf> Members<'buf> {
         self.count == 0 && self.error.is_none()
     }
 
-    /// The event that the members make; `room` is what they were decoded into.
-    pub(super) fn into_event(self, verb: Verb, room: &'buf [u8]) -> Result<Event<'buf>, WireError> {
+    /// The event that the members make, and the room behind what was decoded, filled with `behind`.
+    pub(super) fn into_event(self, verb: Verb, behind: &[u8]) -> Result<(Event<'buf>, &'buf [u8]), WireError> {
+        let decoded = self.room.len();
+        self.room.extend_from_slice(behind);
+        let (room, behind) = self.room.split_at(decoded);
         let mut fields = Fields::new(verb);
         for (key, place) in self.values.into_iter().flatten() {
             let value = match place {
@@ -164,7 +257,19 @@ impl<'buf> Members<'buf> {
             };
             fields.set(key, value)?;
         }
-        self.error.map_or_else(|| fields.into_event(), Err)
+        let event = self.error.map_or_else(|| fields.into_event(), Err)?;
+        Ok((event, behind))
+    }
+}
+
+impl<'buf> Object<'buf> for Members<'buf> {
+    fn member<A: MapAccess<'buf>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
+        self.add(key_named(name.as_bytes()), map.next_value()?);
+        Ok(())
+    }
+
+    fn other(&mut self) {
+        self.error = Some(WireError::new(ErrorReason::Malformed));
     }
 }
 

@@ -10,11 +10,12 @@
 //! netstring ends it, because where the next one begins can no longer be known.
 
 use serde::Serialize;
+use serde::de::{IgnoredAny, MapAccess};
 use serde_json::value::RawValue;
 
 use crate::decision::{ErrorReason, Outcome, WireError};
 use crate::dialect::fields::Verb;
-use crate::dialect::json::{self, Decided, Failure, FailureKind, Members, PONG};
+use crate::dialect::json::{self, Decided, Failure, FailureKind, Members, Object, PONG, Scalar};
 use crate::dialect::netstring::{self, Frame};
 use crate::dialect::{After, Dialect, DialectLabel, Patience, Step};
 use crate::event::Event;
@@ -29,15 +30,18 @@ pub struct JsonRpc {
     finished: bool,
 }
 
-/// A request, as far as JSON-RPC looks at it.
-#[derive(Debug, Default)]
+/// A request.
+#[derive(Debug)]
 struct Request<'buf> {
-    version: Option<&'buf RawValue>,
+    version: Option<Scalar<'buf>>,
     id: Option<&'buf RawValue>,
-    method: Option<&'buf RawValue>,
-    params: Option<&'buf RawValue>,
+    method: Option<Scalar<'buf>>,
+    params: Members<'buf>,
+    has_params: bool,
     /// A member of these stands twice.
     twice: bool,
+    /// It is JSON, and no object.
+    is_other: bool,
 }
 
 /// What a request asks for.
@@ -89,7 +93,7 @@ impl Dialect for JsonRpc {
             }
         };
         let done = |fault| Step::Done { consumed, fault, after: After::Continue };
-        let request = match Request::read(payload) {
+        let request = match Request::read(payload, room) {
             Ok(request) => request,
             Err(kind) => {
                 fail(NO_ID, kind, WireError::new(ErrorReason::Malformed), output);
@@ -104,7 +108,7 @@ impl Dialect for JsonRpc {
             fail(NO_ID, FailureKind::Request, error, output);
             return done(Some(error.reason));
         };
-        match request.asked(room) {
+        match request.asked() {
             Ok(Asked::Decision(event)) => Step::Ask { consumed, event, id },
             Ok(Asked::Pong) => {
                 answer(id, PONG, output);
@@ -148,22 +152,40 @@ impl Dialect for JsonRpc {
     }
 }
 
+impl<'buf> Object<'buf> for Request<'buf> {
+    fn member<A: MapAccess<'buf>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
+        match name {
+            "jsonrpc" => self.twice |= self.version.replace(map.next_value()?).is_some(),
+            "id" => self.twice |= self.id.replace(map.next_value()?).is_some(),
+            "method" => self.twice |= self.method.replace(map.next_value()?).is_some(),
+            "params" => {
+                map.next_value_seed(json::Into(&mut self.params))?;
+                self.twice |= std::mem::replace(&mut self.has_params, true);
+            }
+            _ => drop(map.next_value::<IgnoredAny>()?),
+        }
+        Ok(())
+    }
+
+    fn other(&mut self) {
+        self.is_other = true;
+    }
+}
+
 impl<'buf> Request<'buf> {
-    fn read(payload: &'buf [u8]) -> Result<Self, FailureKind> {
-        let mut request = Self::default();
-        let read = json::read_object(payload, |name, value| {
-            let slot = match &*name {
-                "jsonrpc" => &mut request.version,
-                "id" => &mut request.id,
-                "method" => &mut request.method,
-                "params" => &mut request.params,
-                _ => return,
-            };
-            request.twice |= slot.replace(value).is_some();
-        });
-        match read {
+    fn read(payload: &'buf [u8], room: &'buf mut Vec<u8>) -> Result<Self, FailureKind> {
+        let mut request = Self {
+            version: None,
+            id: None,
+            method: None,
+            params: Members::new(room),
+            has_params: false,
+            twice: false,
+            is_other: false,
+        };
+        match json::read(payload, &mut request) {
+            Ok(()) if request.is_other => Err(FailureKind::Request),
             Ok(()) => Ok(request),
-            Err(_) if json::is_json(payload) => Err(FailureKind::Request),
             Err(_) => Err(FailureKind::Parse),
         }
     }
@@ -177,22 +199,24 @@ impl<'buf> Request<'buf> {
 
     /// A request that wants no answer, not even to its mistakes.
     fn is_notification(&self) -> bool {
-        let is_request = self.has_version() && self.method.is_some_and(|method| json::text_of(method).is_some());
+        let is_request = self.has_version() && self.method().is_some();
         is_request && self.id.is_none() && !self.twice
     }
 
     fn has_version(&self) -> bool {
-        self.version.is_some_and(|version| json::text_of(version).is_some_and(|text| text == "2.0"))
+        self.version.as_ref().and_then(Scalar::text) == Some("2.0")
     }
 
-    fn asked(&self, room: &'buf mut Vec<u8>) -> Result<Asked<'buf>, (FailureKind, WireError)> {
-        let method = self.method.filter(|_| self.has_version()).and_then(json::text_of);
+    fn method(&self) -> Option<&str> {
+        self.method.as_ref().and_then(Scalar::text)
+    }
+
+    fn asked(self) -> Result<Asked<'buf>, (FailureKind, WireError)> {
+        let method = self.method().filter(|_| self.has_version());
         let method = method.ok_or((FailureKind::Request, WireError::new(ErrorReason::Malformed)))?;
-        room.clear();
-        let members = self.params.map_or(Members::new(), |params| Members::read(params, room));
-        let asked = match (Verb::named(method.as_bytes()), &*method) {
-            (Some(verb), _) => members.into_event(verb, room).map(Asked::Decision),
-            (None, "ping") if members.is_empty() => Ok(Asked::Pong),
+        let asked = match (Verb::named(method.as_bytes()), method) {
+            (Some(verb), _) => self.params.into_event(verb, &[]).map(|(event, _)| Asked::Decision(event)),
+            (None, "ping") if self.params.is_empty() => Ok(Asked::Pong),
             (None, "ping") => Err(WireError::new(ErrorReason::UnknownKey)),
             // This listener has no token, and any is refused.
             (None, "auth") => Err(WireError::new(ErrorReason::Unauthenticated)),

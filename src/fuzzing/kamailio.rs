@@ -118,7 +118,18 @@ fn is_notification(payload: &[u8]) -> bool {
     let is_version = value_of(&members, "jsonrpc").is_some_and(|version| version == "2.0");
     let has_method = value_of(&members, "method").is_some_and(|method| method.is_string());
     let twice = ["jsonrpc", "method", "params", "id"].iter().any(|name| count_of(payload, name) > 1);
-    is_version && has_method && !members.contains_key("id") && !twice
+    let is_read = members.get("params").is_none_or(|params| match params.get().as_bytes() {
+        [b'{', ..] => {
+            members_of(params.get().as_bytes()).is_some_and(|members| members.values().all(|it| can_be_read(it)))
+        }
+        _ => can_be_read(params),
+    });
+    is_version && has_method && is_read && !members.contains_key("id") && !twice
+}
+
+/// Not a number beyond all bounds, nor half a character: what `serde_json` reads where it does not only look.
+fn can_be_read(value: &RawValue) -> bool {
+    value.get().starts_with(['[', '{']) || serde_json::from_str::<Value>(value.get()).is_ok()
 }
 
 /// How often a member of this name stands at the top.
