@@ -350,6 +350,23 @@ mod tests {
     }
 
     #[test]
+    fn all_of_a_frame_is_utf_8_also_where_nobody_looks() {
+        let parse = failed("null", -32_700, "Parse error", r#""malformed""#);
+        for (before, after) in [
+            (&br#"{"jsonrpc":"2.0","method":"dial","params":{"org":"a","digit"#[..], &br#"s":"*13"}}"#[..]),
+            (br#"{"jsonrpc":"2.0","id":5,"method":"ping","params":{"#, b"}}"),
+            (br#"{"jsonrpc":"2.0","id":5,"method":"ping","comment":""#, br#""}"#),
+        ] {
+            let payload = [before, b"\xff", after].concat();
+            let frame = [format!("{}:", payload.len()).as_bytes(), &payload, b","].concat();
+            let mut output = vec![];
+            let step = JsonRpc::new().next(&frame, &mut vec![], &mut output).after();
+            assert_eq!(step, Some(After::Continue));
+            assert!(String::from_utf8(output).unwrap().contains(&parse));
+        }
+    }
+
+    #[test]
     fn without_an_id_nothing_is_done_and_nothing_is_said() {
         for request in [
             r#"{"jsonrpc":"2.0","method":"dial","params":{"org":"acme","actor":"1001","digits":"*13600"}}"#,
