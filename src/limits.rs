@@ -126,6 +126,10 @@ pub const LEDGER_ENTRIES_MAX: usize = 65_536;
 pub const JOURNAL_NOTICES_MAX: usize = 16_384;
 /// Changes that a watcher is told of in one write.
 pub const WATCH_NOTICES_PER_WRITE_MAX: usize = 256;
+/// Records that the start hands from the thread that reads them to the one that takes them up, at once.
+pub const RECORDS_OF_A_BATCH: usize = 1_024;
+/// Batches of records that were read and wait to be taken up; some 400 KB each.
+pub const BATCHES_AHEAD_MAX: usize = 4;
 /// Parts of an organization's session table: a look at all sessions holds the table for one part at a time.
 pub const SESSION_TABLE_PARTS: usize = 64;
 /// Links to Asterisks.

@@ -190,11 +190,13 @@ impl<'buf> Request<'buf> {
         }
     }
 
-    /// The id as it is written, to be written back: a string, a number or null, and not a long one.
+    /// The id as it is written, to be written back: a string, a number or null, and not a long one. Who skips a value
+    /// does not see that a number is beyond all bounds, or that a string ends in half a character: it is read here, so
+    /// that nobody is answered with what nobody can read.
     fn readable_id(&self) -> Option<&'buf [u8]> {
-        let id = self.id.filter(|_| !self.twice)?.get();
+        let id = self.id.filter(|id| !self.twice && id.get().len() <= JSONRPC_ID_BYTES_MAX)?.get();
         let is_scalar = id == "null" || id.starts_with(|first: char| matches!(first, '"' | '-' | '0'..='9'));
-        (is_scalar && id.len() <= JSONRPC_ID_BYTES_MAX).then_some(id.as_bytes())
+        (is_scalar && serde_json::from_str::<Scalar<'_>>(id).is_ok()).then_some(id.as_bytes())
     }
 
     /// A request that wants no answer, not even to its mistakes.
@@ -330,6 +332,8 @@ mod tests {
             r#"{"jsonrpc":"2.0","id":5,"id":5,"method":"ping"}"#,
             r#"{"jsonrpc":"2.0","id":5,"method":"ping","method":"ping"}"#,
             &format!(r#"{{"jsonrpc":"2.0","id":{long},"method":"ping"}}"#),
+            r#"{"jsonrpc":"2.0","id":7e777,"method":"ping"}"#,
+            r#"{"jsonrpc":"2.0","id":"\ud800","method":"ping"}"#,
         ] {
             assert_eq!(said(payload), invalid, "{payload}");
         }

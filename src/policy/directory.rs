@@ -346,6 +346,16 @@ impl<'a> DirectoryBuilder<'a> {
         &self.directory
     }
 
+    /// Makes room for so many users; more may come.
+    pub fn reserve_users(&mut self, users: usize) {
+        let Directory { users: rows, user_entries, .. } = &mut self.directory;
+        let users = users.min(USERS_PER_ORGANIZATION_MAX);
+        rows.rows.reserve(users.saturating_sub(rows.rows.len()));
+        // Each is found by an id and by an extension.
+        let more = users.saturating_mul(2).saturating_sub(user_entries.len());
+        user_entries.reserve(more, |&entry| rows.hash(entry));
+    }
+
     /// Adds a queue.
     ///
     /// # Errors

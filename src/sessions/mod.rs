@@ -3,6 +3,7 @@
 //! A table stands behind one lock, so what a decision sees and what it changes are one step, and of two events that
 //! race for the last place exactly one wins. The lock is held for the judgement of one question, never for I/O.
 
+mod batch;
 pub mod calls;
 pub mod disk;
 pub mod record;

@@ -280,6 +280,8 @@ impl SessionTable {
                 (0, 0)
             }
             (Err(position), Some(session)) => {
+                // Nearly everybody has one session or a few: room for just these halves what a million of them weigh.
+                sessions.reserve_exact(1);
                 sessions.insert(position, session);
                 (1, 0)
             }
