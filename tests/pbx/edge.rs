@@ -127,7 +127,7 @@ impl Edge {
         let sidecar = with_sidecar.then(|| Sidecar::start(&folder));
         let log = fs::File::create(run.path().join("log")).unwrap();
         let kamailio = Command::new(installed())
-            .args(["-f", "kamailio.cfg", "-DD", "-E", "-m", "64", "-M", "8", "-Y", "."])
+            .args(["-f", "kamailio.cfg", "-DD", "-E", "-m", "256", "-M", "8", "-Y", "."])
             .current_dir(run.path())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())

@@ -15,7 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["sessions", "config"],
     &["gate", "observe"],
     &["ami"],
-    &["server", "reload"],
+    &["server", "reload", "load"],
     &["cli", "fuzzing"],
     &["main"],
 ];

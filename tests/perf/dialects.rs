@@ -1,0 +1,123 @@
+//! What a decision costs the sidecar over each dialect that keeps its connection: processor time by the scheduler's own
+//! accounting, of the same questions, in turns, so that what else the machine does falls on all.
+//!
+//! ```text
+//! cargo bench --bench dialects
+//! ```
+
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_precision_loss,
+    clippy::expect_used,
+    clippy::format_push_string,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    dead_code,
+    let_underscore_drop,
+    unreachable_pub,
+    reason = "a benchmark that cannot go on fails, and prints what it found"
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use support::{Folder, Sidecar, connect};
+
+const CONNECTIONS: usize = 16;
+/// Questions of one connection and round.
+const QUESTIONS: usize = 2_048;
+const ROUNDS: usize = 31;
+/// Questions that a connection sends before it reads.
+const DEPTHS: [usize; 3] = [1, 16, 64];
+
+const LINE: &str = "7 dial org=acme actor=1001 digits=*13600 call=c-77\n";
+const JSONRPC: &str = r#"{"jsonrpc":"2.0","id":7,"method":"dial","params":{"org":"acme","actor":"1001","digits":"*13600","call":"c-77"}}"#;
+
+fn main() {
+    let folder = Folder::demo();
+    let sidecar = Sidecar::start(&folder);
+    assert!(sidecar.ask("dial org=acme actor=1001 digits=*13600").starts_with("allow"));
+    let jsonrpc = format!("{}:{JSONRPC},", JSONRPC.len());
+    for depth in DEPTHS {
+        let line = Questions::new(&sidecar, "line", LINE, depth);
+        let jsonrpc = Questions::new(&sidecar, "kamailio", &jsonrpc, depth);
+        let mut costs: Vec<[f64; 2]> =
+            (0..ROUNDS).map(|_| [&line, &jsonrpc].map(|questions| questions.ask(&sidecar))).collect();
+        let mut ratios: Vec<f64> = costs.iter().map(|[line, jsonrpc]| jsonrpc / line).collect();
+        ratios.sort_unstable_by(f64::total_cmp);
+        costs.sort_unstable_by(|one, other| one[0].total_cmp(&other[0]));
+        let [line, jsonrpc] = costs[ROUNDS / 2];
+        println!(
+            "{depth:>3} deep: line {line:>6.2} µs, jsonrpc {jsonrpc:>6.2} µs a decision; ratio {:.2} ({:.2} to {:.2})",
+            ratios[ROUNDS / 2],
+            ratios[ROUNDS / 10],
+            ratios[ROUNDS - 1 - ROUNDS / 10]
+        );
+    }
+}
+
+/// The same question, over and over.
+struct Questions {
+    streams: Vec<TcpStream>,
+    batch: Vec<u8>,
+    /// Bytes of the answers to a batch.
+    answers: usize,
+    batches: usize,
+}
+
+impl Questions {
+    fn new(sidecar: &Sidecar, listener: &str, question: &str, depth: usize) -> Self {
+        let streams: Vec<TcpStream> = (0..CONNECTIONS).map(|_| connect(sidecar.address(listener))).collect();
+        let mut first = &streams[0];
+        first.write_all(question.as_bytes()).unwrap();
+        let mut answer = [0; 4_096];
+        let length = first.read(&mut answer).unwrap();
+        let text = String::from_utf8_lossy(&answer[..length]);
+        assert!(text.contains("already_logged_in"), "{text}");
+        Self {
+            streams,
+            batch: question.repeat(depth).into_bytes(),
+            answers: length * depth,
+            batches: QUESTIONS / depth,
+        }
+    }
+
+    /// Asks in all connections; microseconds of the sidecar's processor time a question.
+    fn ask(&self, sidecar: &Sidecar) -> f64 {
+        let before = processor_nanoseconds(sidecar);
+        std::thread::scope(|scope| {
+            for mut stream in &self.streams {
+                scope.spawn(move || {
+                    let mut answers = vec![0; self.answers];
+                    for _ in 0..self.batches {
+                        stream.write_all(&self.batch).unwrap();
+                        stream.read_exact(&mut answers).unwrap();
+                    }
+                });
+            }
+        });
+        (processor_nanoseconds(sidecar) - before) as f64
+            / 1e3
+            / (self.batches * (self.batch_questions()) * CONNECTIONS) as f64
+    }
+
+    const fn batch_questions(&self) -> usize {
+        QUESTIONS / self.batches
+    }
+}
+
+/// Nanoseconds that the threads of the sidecar have run.
+fn processor_nanoseconds(sidecar: &Sidecar) -> u64 {
+    let threads = fs::read_dir(format!("/proc/{}/task", sidecar.id())).unwrap();
+    let of_thread = |path: std::path::PathBuf| -> Option<u64> {
+        fs::read_to_string(path.join("schedstat")).ok()?.split(' ').next()?.parse().ok()
+    };
+    threads.filter_map(|thread| of_thread(thread.ok()?.path())).sum()
+}
