@@ -21,6 +21,7 @@
 //! - [`observe`]: the metrics.
 //! - [`ami`]: the links to Asterisks, which remove the members whose sessions ended.
 //! - [`server`], [`reload`]: sockets, and a new policy beside the old.
+//! - [`load`]: the PBX's side of the dialects, to see how much a sidecar takes.
 //! - [`cli`]: the wiring.
 //! - [`fuzzing`]: the bodies of the fuzz targets, shared by `fuzz/` and `tests/corpus.rs`.
 //!
@@ -37,6 +38,7 @@ pub mod event;
 pub mod fuzzing;
 pub mod gate;
 pub mod limits;
+pub mod load;
 pub mod observe;
 pub mod policy;
 pub mod reload;

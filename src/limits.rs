@@ -126,6 +126,32 @@ pub const LEDGER_ENTRIES_MAX: usize = 65_536;
 pub const JOURNAL_NOTICES_MAX: usize = 16_384;
 /// Changes that a watcher is told of in one write.
 pub const WATCH_NOTICES_PER_WRITE_MAX: usize = 256;
+/// Questions that a load draws ahead.
+pub const LOAD_QUESTIONS_MAX: usize = 262_144;
+/// Users of an organization that a load asks for.
+pub const LOAD_ACTORS_MAX: usize = 65_536;
+/// Connections of a load.
+pub const LOAD_CONNECTIONS_MAX: usize = 20_000;
+/// Questions of one connection of a load that wait for their answers, where the next waits for the last.
+pub const LOAD_DEPTH_MAX: usize = 1_024;
+/// Questions of one connection of a load that wait for their answers, where they are asked by the clock.
+pub const LOAD_BACKLOG_MAX: usize = 65_536;
+/// Questions a second of a load.
+pub const LOAD_RATE_MAX: u32 = 10_000_000;
+/// Seconds of a load.
+pub const LOAD_SECONDS_MAX: u64 = 86_400;
+/// Of a load: to be connected.
+pub const LOAD_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Of a load: an answer that takes longer is lost.
+pub const LOAD_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest latency that a load tells from a longer one.
+pub const LOAD_LATENCY_MAX: Duration = Duration::from_secs(60);
+/// Bytes that a load reads at once.
+pub const LOAD_READ_BYTES: usize = 64 * 1024;
+/// Bytes of one answer to a load.
+pub const LOAD_ANSWER_BYTES_MAX: usize = 16 * 1024;
+/// Things that went wrong which a load shows.
+pub const LOAD_EXAMPLES_MAX: usize = 5;
 /// Records that the start hands from the thread that reads them to the one that takes them up, at once.
 pub const RECORDS_OF_A_BATCH: usize = 1_024;
 /// Batches of records that were read and wait to be taken up; some 400 KB each.

@@ -3,6 +3,7 @@
 mod check;
 mod desk;
 mod explain;
+mod load;
 mod models;
 mod operate;
 mod salvage;
@@ -51,6 +52,11 @@ enum Command {
     Who(survey::WhoArguments),
     /// Prints the role models as matrices: a row an action, a column a role.
     Models(models::Arguments),
+    /// Generates load in any dialect, draws the questions from the configuration and checks every verdict.
+    ///
+    /// Exits 1 if an answer was lost, an error, or another verdict than the configuration promises. A verdict that depends
+    /// on who is logged in is not held against it.
+    Load(load::Arguments),
     /// Lists, shows and ends login sessions of the running sidecar.
     #[command(subcommand)]
     Sessions(operate::Sessions),
@@ -78,6 +84,7 @@ pub fn run(arguments: Arguments, out: &mut (impl Write + Send)) -> ExitCode {
         Command::What(options) => survey::what(&arguments.config, &options, out),
         Command::Who(options) => survey::who(&arguments.config, &options, out),
         Command::Models(options) => models::run(&arguments.config, &options, out),
+        Command::Load(options) => load::run(&arguments.config, &options, out),
         Command::Sessions(what) => operate::sessions(&arguments.config, &what, out),
         Command::Supervisions(what) => operate::supervisions(&arguments.config, &what, out),
     };

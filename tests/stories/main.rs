@@ -39,6 +39,7 @@ mod kept_access;
 mod leases;
 mod limits;
 mod line;
+mod load;
 mod login;
 mod metrics;
 mod order_of_checks;

@@ -1,0 +1,464 @@
+//! The sidecar beside what else could stand there: an echo server, a server with a hash map ("floor"), redis, and FastAGI in
+//! tokio and in asyncio with uvloop. All answer the same questions in turns, each server on the first processor, the client
+//! on the second; what is printed are medians, and ratios of one run. `tests/perf/compare` installs what it needs and runs it.
+//!
+//! ```text
+//! tests/perf/compare [SECONDS_OF_A_ROUND] [ROUNDS]
+//! ```
+
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    clippy::expect_used,
+    clippy::format_push_string,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    dead_code,
+    let_underscore_drop,
+    unreachable_pub,
+    reason = "a benchmark that cannot go on fails, and prints what it found"
+)]
+
+mod peers;
+#[path = "../support/mod.rs"]
+mod support;
+mod world;
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use peers::Peer;
+use support::{Folder, project};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// Different questions; far more than a processor's caches hold rows of users for.
+const QUESTIONS: usize = 65_536;
+/// asyncio knows one user in so many, to start in time; everybody is asked about these.
+const USERS_STEP: usize = 16;
+const CONNECTIONS: usize = 50;
+const DEEP: usize = 64;
+const IDLE_CONNECTIONS: usize = 9_500;
+/// The open loop: questions a second over so many connections.
+const RATE: usize = 300;
+const RATE_CONNECTIONS: usize = 20;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    if let [_, role, name, ..] = arguments.as_slice()
+        && role == "--peer"
+    {
+        let peer = Peer::ALL.into_iter().find(|peer| peer.name() == name).unwrap();
+        return peers::serve(peer, std::thread::available_parallelism().unwrap().get());
+    }
+    let mut numbers = arguments.iter().filter_map(|argument| argument.parse::<u64>().ok());
+    let seconds = Duration::from_secs(numbers.next().unwrap_or(2));
+    let rounds = usize::try_from(numbers.next().unwrap_or(5)).unwrap();
+    pin(std::process::id(), "1");
+    let folder = Folder::demo();
+    fs::remove_file(folder.path().join("organizations/acme.toml")).unwrap();
+    world::write(folder.path());
+    let bench = Bench { seconds, rounds };
+    bench.run(&folder);
+}
+
+struct Bench {
+    seconds: Duration,
+    rounds: usize,
+}
+
+/// What one server did in one round.
+#[derive(Clone, Copy, Debug, Default)]
+struct Round {
+    per_second: f64,
+    /// Microseconds of the server's processor time an answer.
+    cpu: f64,
+    p50: Duration,
+    p99: Duration,
+}
+
+impl Bench {
+    fn run(&self, folder: &Folder) {
+        let sidecar = Server::sidecar(folder, "0");
+        self.lines(&sidecar);
+        self.calls(&sidecar);
+        idle(&sidecar);
+        drop(sidecar);
+        let (sidecar, echo) = (Server::sidecar(folder, "0,1"), Server::peer(Peer::Echo, "0,1"));
+        let lines = Questions::of(world::question);
+        let both = [(&sidecar, &lines), (&echo, &lines)];
+        self.table("both processors for server and client, unpipelined", &both, |asked| kept(asked, CONNECTIONS, 1));
+    }
+
+    fn lines(&self, sidecar: &Server) {
+        let (floor, echo) = (Server::peer(Peer::Floor, "0"), Server::peer(Peer::Echo, "0"));
+        let redis = Server::redis();
+        let megabytes = [sidecar, &floor, &redis].map(|server| format!("{} {} MB", server.name, server.megabytes()));
+        println!("resident: {}", megabytes.join(", "));
+        let (lines, sets) = (Questions::of(world::question), Questions::of(redis_question));
+        let all = [(sidecar, &lines), (&floor, &lines), (&echo, &lines), (&redis, &sets)];
+        self.table(&format!("line, {CONNECTIONS} connections, unpipelined"), &all, |asked| kept(asked, CONNECTIONS, 1));
+        self.table(&format!("line, {CONNECTIONS} connections, {DEEP} deep"), &all, |asked| {
+            kept(asked, CONNECTIONS, DEEP)
+        });
+        self.table("line, one connection", &all[..3], |asked| kept(asked, 1, 1));
+        self.table(&format!("open loop, {RATE}/s over {RATE_CONNECTIONS} connections"), &all[..3], by_the_clock);
+    }
+
+    fn calls(&self, sidecar: &Server) {
+        let fastagi = sidecar.at(sidecar.listeners["fastagi"]);
+        let (tokio, asyncio) = (Server::peer(Peer::FastAgi, "0"), Server::asyncio());
+        let environments = Questions::of(world::environment);
+        let all = [(&fastagi, &environments), (&tokio, &environments), (&asyncio, &environments)];
+        let name = format!("FastAGI, a connection a question, {CONNECTIONS} at once");
+        self.table(&name, &all, |asked| called(asked, CONNECTIONS));
+    }
+
+    /// Lets the servers take turns; prints their medians, and each in relation to the first.
+    fn table(&self, name: &str, servers: &[(&Server, &Questions)], ask: impl Fn(&Asked) -> (usize, Vec<Duration>)) {
+        let mut rounds: Vec<Vec<Round>> = vec![vec![]; servers.len()];
+        for _ in 0..self.rounds {
+            for ((server, questions), rounds) in servers.iter().zip(&mut rounds) {
+                let asked = Asked { address: server.address, questions: (*questions).clone(), seconds: self.seconds };
+                let (began, before) = (Instant::now(), server.processor_nanoseconds());
+                let (answers, mut latencies) = ask(&asked);
+                let seconds = began.elapsed().as_secs_f64();
+                let cpu = (server.processor_nanoseconds() - before) as f64 / 1e3 / answers as f64;
+                latencies.sort_unstable();
+                let part = |part: f64| latencies[((latencies.len() - 1) as f64 * part) as usize];
+                rounds.push(Round { per_second: answers as f64 / seconds, cpu, p50: part(0.5), p99: part(0.99) });
+            }
+        }
+        println!("{name}:");
+        let medians: Vec<[f64; 4]> = rounds.iter().map(|rounds| medians(rounds)).collect();
+        for ((server, _), own) in servers.iter().zip(&medians) {
+            let ratio = |column: usize| medians[0][column] / own[column];
+            println!(
+                "  {:<14} {:>9.0}/s  cpu {:>6.2} µs  p50 {:>7.1} µs  p99 {:>7.1} µs   sidecar is {:>5.2} × in throughput, \
+                 {:.2} × in cpu, {:.2} × in p50, {:.2} × in p99",
+                server.name,
+                own[0],
+                own[1],
+                own[2],
+                own[3],
+                ratio(0),
+                ratio(1),
+                ratio(2),
+                ratio(3)
+            );
+        }
+    }
+}
+
+/// What a connection weighs that has asked once and then waits.
+fn idle(sidecar: &Server) {
+    let before = sidecar.kilobytes();
+    let connections: Vec<_> = (0..IDLE_CONNECTIONS).map(|_| support::connect(sidecar.address)).collect();
+    for mut stream in &connections {
+        stream.write_all(b"1 ping\n").unwrap();
+        stream.read_exact(&mut [0; 7]).unwrap();
+    }
+    let each = (sidecar.kilobytes() - before) as f64 / IDLE_CONNECTIONS as f64;
+    println!("{IDLE_CONNECTIONS} idle connections: {each:.1} KiB each");
+}
+
+fn medians(rounds: &[Round]) -> [f64; 4] {
+    let column = |of: fn(&Round) -> f64| {
+        let mut values: Vec<f64> = rounds.iter().map(of).collect();
+        values.sort_unstable_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    [
+        column(|round| round.per_second),
+        column(|round| round.cpu),
+        column(|round| round.p50.as_secs_f64() * 1e6),
+        column(|round| round.p99.as_secs_f64() * 1e6),
+    ]
+}
+
+// Asking --------------------------------------------------------------------------------------------------------------
+
+/// Questions as bytes, one after another.
+#[derive(Clone)]
+struct Questions(Arc<Vec<Vec<u8>>>);
+
+impl Questions {
+    fn of(text: impl Fn(usize) -> String) -> Self {
+        let user = |number: usize| (number * 7_919 * USERS_STEP) % world::USERS;
+        Self(Arc::new((0..QUESTIONS).map(|number| text(user(number)).into_bytes()).collect()))
+    }
+}
+
+fn redis_question(user: usize) -> String {
+    format!("SISMEMBER u:{} {}\r\n", world::extension(user), world::served(user).next().unwrap())
+}
+
+struct Asked {
+    address: SocketAddr,
+    questions: Questions,
+    seconds: Duration,
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// Over connections that stay, so many questions open in each; answers, and how long each batch took.
+fn kept(asked: &Asked, connections: usize, depth: usize) -> (usize, Vec<Duration>) {
+    runtime().block_on(async {
+        let end = Instant::now() + asked.seconds;
+        let tasks: Vec<_> = (0..connections)
+            .map(|connection| {
+                let (address, questions) = (asked.address, asked.questions.clone());
+                tokio::spawn(async move {
+                    let mut stream = TcpStream::connect(address).await.unwrap();
+                    stream.set_nodelay(true).unwrap();
+                    let (mut next, mut answers, mut latencies) = (connection * QUESTIONS / connections, 0, vec![]);
+                    let (mut batch, mut heard) = (vec![], vec![0; 65_536]);
+                    while Instant::now() < end {
+                        batch.clear();
+                        for _ in 0..depth {
+                            batch.extend_from_slice(&questions.0[next % QUESTIONS]);
+                            next += 1;
+                        }
+                        let began = Instant::now();
+                        stream.write_all(&batch).await.unwrap();
+                        let mut open = depth;
+                        while open > 0 {
+                            let count = stream.read(&mut heard).await.unwrap();
+                            assert!(count > 0, "the server hung up");
+                            open -= memchr::memchr_iter(b'\n', &heard[..count]).count();
+                        }
+                        latencies.push(began.elapsed());
+                        answers += depth;
+                    }
+                    (answers, latencies)
+                })
+            })
+            .collect();
+        gather(tasks).await
+    })
+}
+
+/// A connection a question.
+fn called(asked: &Asked, at_once: usize) -> (usize, Vec<Duration>) {
+    runtime().block_on(async {
+        let end = Instant::now() + asked.seconds;
+        let tasks: Vec<_> = (0..at_once)
+            .map(|caller| {
+                let (address, questions) = (asked.address, asked.questions.clone());
+                tokio::spawn(async move {
+                    let (mut next, mut latencies, mut heard) = (caller * QUESTIONS / at_once, vec![], vec![]);
+                    while Instant::now() < end {
+                        let began = Instant::now();
+                        let mut stream = TcpStream::connect(address).await.unwrap();
+                        stream.write_all(&questions.0[next % QUESTIONS]).await.unwrap();
+                        heard.clear();
+                        stream.read_to_end(&mut heard).await.unwrap();
+                        assert!(heard.ends_with(b"\"ALLOW\"\n"), "{}", String::from_utf8_lossy(&heard));
+                        latencies.push(began.elapsed());
+                        next += 1;
+                    }
+                    (latencies.len(), latencies)
+                })
+            })
+            .collect();
+        gather(tasks).await
+    })
+}
+
+/// At instants that do not wait for answers; each latency from when its question was due.
+fn by_the_clock(asked: &Asked) -> (usize, Vec<Duration>) {
+    runtime().block_on(async {
+        let begin = Instant::now() + Duration::from_millis(10);
+        let each = asked.seconds.as_secs() as usize * RATE / RATE_CONNECTIONS;
+        let tasks: Vec<_> = (0..RATE_CONNECTIONS)
+            .map(|connection| {
+                let (address, questions) = (asked.address, asked.questions.clone());
+                tokio::spawn(async move {
+                    let mut stream = TcpStream::connect(address).await.unwrap();
+                    stream.set_nodelay(true).unwrap();
+                    let (mut latencies, mut heard) = (vec![], vec![0; 4_096]);
+                    for question in 0..each {
+                        let position = (question * RATE_CONNECTIONS + connection) as f64;
+                        let due = begin + Duration::from_secs_f64(position / RATE as f64);
+                        // The runtime wakes late by a millisecond or two; the rest is spent looking at the clock.
+                        let early = due - Duration::from_millis(2);
+                        if early > Instant::now() {
+                            tokio::time::sleep_until(early.into()).await;
+                        }
+                        while Instant::now() < due {
+                            tokio::task::yield_now().await;
+                        }
+                        let number = connection * QUESTIONS / RATE_CONNECTIONS + question;
+                        stream.write_all(&questions.0[number % QUESTIONS]).await.unwrap();
+                        let count = stream.read(&mut heard).await.unwrap();
+                        assert!(heard[..count].ends_with(b"\n"));
+                        latencies.push(due.elapsed());
+                    }
+                    (latencies.len(), latencies)
+                })
+            })
+            .collect();
+        gather(tasks).await
+    })
+}
+
+async fn gather(tasks: Vec<tokio::task::JoinHandle<(usize, Vec<Duration>)>>) -> (usize, Vec<Duration>) {
+    let (mut answers, mut latencies) = (0, vec![]);
+    for task in tasks {
+        let (more, its_latencies) = task.await.unwrap();
+        answers += more;
+        latencies.extend(its_latencies);
+    }
+    (answers, latencies)
+}
+
+// Servers -------------------------------------------------------------------------------------------------------------
+
+struct Server {
+    name: &'static str,
+    address: SocketAddr,
+    listeners: HashMap<String, SocketAddr>,
+    id: u32,
+    child: Option<Child>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Server {
+    /// Starts it on these processors, and waits for the lines in which it says where it listens.
+    fn start(name: &'static str, processors: &str, command: &[&str], last: &str) -> Self {
+        let mut child = Command::new("taskset")
+            .args(["-c", processors])
+            .args(command)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("taskset, of the package util-linux");
+        let mut listeners = HashMap::new();
+        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+            let line = line.unwrap();
+            let words: Vec<&str> = line.split(' ').collect();
+            if let ["listening", place] | ["listening", _, place] = words.as_slice()
+                && let Ok(address) = place.trim_start_matches("http://").parse()
+            {
+                let key = if words.len() == 3 { words[1] } else { "line" };
+                listeners.insert(key.to_owned(), address);
+            }
+            if line.starts_with(last) {
+                return Self { name, address: listeners["line"], listeners, id: child.id(), child: Some(child) };
+            }
+        }
+        panic!("{name} does not start");
+    }
+
+    fn sidecar(folder: &Folder, processors: &str) -> Self {
+        let config = folder.path().to_str().unwrap();
+        Self::start("sidecar", processors, &[env!("CARGO_BIN_EXE_queuewarden"), "--config", config], "try it:")
+    }
+
+    fn peer(peer: Peer, processors: &str) -> Self {
+        let own = std::env::current_exe().unwrap();
+        Self::start(peer.name(), processors, &[own.to_str().unwrap(), "--peer", peer.name()], "listening")
+    }
+
+    fn asyncio() -> Self {
+        let script = project().join("tests/perf/asyncio_fastagi.py");
+        Self::start("asyncio-uvloop", "0", &["python3", script.to_str().unwrap()], "listening")
+    }
+
+    /// With every user's queues in a set of his own.
+    fn redis() -> Self {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let program = std::env::var("QUEUEWARDEN_REDIS").unwrap_or_else(|_| "redis-server".to_owned());
+        let child = Command::new("taskset")
+            .args([
+                "-c",
+                "0",
+                &program,
+                "--port",
+                &port.to_string(),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+            ])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let address: SocketAddr = format!("127.0.0.1:{port}").parse().unwrap();
+        let server = Self { name: "redis", address, listeners: HashMap::new(), id: child.id(), child: Some(child) };
+        support::wait_until("redis to listen", || std::net::TcpStream::connect(address).is_ok());
+        let mut stream = support::connect(address);
+        let mut heard = vec![0; 65_536];
+        for from in (0..world::USERS).step_by(512) {
+            let users = from..world::USERS.min(from + 512);
+            let commands: String = users
+                .clone()
+                .map(|user| {
+                    let queues: Vec<String> = world::served(user).map(|queue| queue.to_string()).collect();
+                    format!("SADD u:{} {}\r\n", world::extension(user), queues.join(" "))
+                })
+                .collect();
+            stream.write_all(commands.as_bytes()).unwrap();
+            let mut open = users.len();
+            while open > 0 {
+                let count = stream.read(&mut heard).unwrap();
+                open -= memchr::memchr_iter(b'\n', &heard[..count]).count();
+            }
+        }
+        server
+    }
+
+    /// The same process at another of its addresses; it ends with the first.
+    fn at(&self, address: SocketAddr) -> Self {
+        Self { name: self.name, address, listeners: HashMap::new(), id: self.id, child: None }
+    }
+
+    fn processor_nanoseconds(&self) -> u64 {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.id)).unwrap();
+        let of_thread = |path: std::path::PathBuf| -> Option<u64> {
+            fs::read_to_string(path.join("schedstat")).ok()?.split(' ').next()?.parse().ok()
+        };
+        threads.filter_map(|thread| of_thread(thread.ok()?.path())).sum()
+    }
+
+    fn kilobytes(&self) -> usize {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id)).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    fn megabytes(&self) -> usize {
+        self.kilobytes() / 1_000
+    }
+}
+
+fn pin(process: u32, processor: &str) {
+    let pinned = Command::new("taskset")
+        .args(["-a", "-p", "-c", processor, &process.to_string()])
+        .stdout(Stdio::null())
+        .status();
+    assert!(pinned.is_ok_and(|status| status.success()), "taskset, of the package util-linux, and two processors");
+}
