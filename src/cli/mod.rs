@@ -52,10 +52,10 @@ enum Command {
     Who(survey::WhoArguments),
     /// Prints the role models as matrices: a row an action, a column a role.
     Models(models::Arguments),
-    /// Generates load in any dialect, draws the questions from the configuration and checks every verdict.
+    /// Generates load in any dialect and checks every verdict.
     ///
-    /// Exits 1 if an answer was lost, an error, or another verdict than the configuration promises. A verdict that depends
-    /// on who is logged in is not held against it.
+    /// The questions are drawn from the configuration. Exits 1 if an answer was lost, an error, or another verdict than
+    /// the configuration promises; one that depends on who is logged in is not held against it.
     Load(load::Arguments),
     /// Lists, shows and ends login sessions of the running sidecar.
     #[command(subcommand)]

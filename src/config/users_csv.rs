@@ -33,8 +33,8 @@ pub(super) fn read(path: &Path, reader: &mut OrganizationReader<'_>) {
     Table { file, reader, served: vec![], supervised: vec![] }.read(handle);
 }
 
-/// How many lines there are to read. Room for all of them at once costs a look at the file; to make room again and again,
-/// for a million users, took a third of the whole load.
+/// How many lines there are to read. Room for all of them at once costs a look at the file; to make room again and
+/// again, for a million users, took a third of the whole load.
 fn count_lines(handle: impl Read) -> io::Result<usize> {
     let mut bytes = BufReader::new(handle);
     let mut lines = 0_usize;

@@ -1,6 +1,7 @@
-//! The sidecar beside what else could stand there: an echo server, a server with a hash map ("floor"), redis, and FastAGI in
-//! tokio and in asyncio with uvloop. All answer the same questions in turns, each server on the first processor, the client
-//! on the second; what is printed are medians, and ratios of one run. `tests/perf/compare` installs what it needs and runs it.
+//! The sidecar beside what else could stand there: an echo server, a server with a hash map ("floor"), redis, and
+//! FastAGI in tokio and in asyncio with uvloop. All answer the same questions in turns, each server on the first
+//! processor, the client on the second; what is printed are medians, and ratios of one run. `tests/perf/compare`
+//! installs what it needs and runs it.
 //!
 //! ```text
 //! tests/perf/compare [SECONDS_OF_A_ROUND] [ROUNDS]
@@ -12,12 +13,15 @@
     clippy::cast_precision_loss,
     clippy::cast_sign_loss,
     clippy::expect_used,
+    clippy::format_collect,
     clippy::format_push_string,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::print_stdout,
     clippy::string_slice,
+    clippy::unchecked_time_subtraction,
     clippy::unwrap_used,
+    clippy::zombie_processes,
     dead_code,
     let_underscore_drop,
     unreachable_pub,

@@ -96,7 +96,7 @@ fn a_stall_is_measured_from_when_the_questions_were_due() {
         });
         std::thread::sleep(Duration::from_millis(500));
         sidecar.signal("STOP");
-        std::thread::sleep(Duration::from_millis(1_000));
+        std::thread::sleep(Duration::from_secs(1));
         sidecar.signal("CONT");
         loading.join().unwrap()
     });

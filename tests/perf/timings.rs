@@ -1,0 +1,125 @@
+//! How long each step of a question takes, in each dialect, and a decision about a random one of a million users.
+//!
+//! ```text
+//! cargo bench --bench timings
+//! ```
+
+#![allow(
+    clippy::arithmetic_side_effects,
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    reason = "a benchmark that cannot go on fails, and prints what it found"
+)]
+
+mod steps;
+mod world;
+
+use std::fs;
+use std::hint::black_box;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use queuewarden::config;
+use queuewarden::event::{AttributeSet, Event, Intent, Request};
+use queuewarden::gate::Gate;
+use queuewarden::policy::Policy;
+use queuewarden::telephony::{Moment, QueueSet, Token, UnixSeconds, Via};
+use steps::{Asked, Bench, Task};
+
+/// Decisions about random users.
+const COLD: usize = 1_000_000;
+
+fn steps_of_a_question(criterion: &mut Criterion) {
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let mut bench = Bench::new(&config);
+    for task in Task::ALL {
+        for asked in &Asked::ALL[..if task == Task::Frame { 1 } else { Asked::ALL.len() }] {
+            criterion.bench_function(&format!("{}/{}", task.name(), asked.name()), |bencher| {
+                bencher.iter_custom(|times| {
+                    let began = Instant::now();
+                    bench.run(task, asked, usize::try_from(times).unwrap());
+                    began.elapsed()
+                });
+            });
+        }
+    }
+}
+
+/// Their rows are in no cache: the mean over all, and how long the slowest in a hundred take, each timed by itself.
+fn decisions_about_a_million_users(_: &mut Criterion) {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir_all(folder.path().join("organizations")).unwrap();
+    fs::create_dir_all(folder.path().join("models")).unwrap();
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    for file in ["queuewarden.toml", "models/goto.toml"] {
+        fs::copy(shipped.join(file), folder.path().join(file)).unwrap();
+    }
+    world::write(folder.path());
+    let began = Instant::now();
+    let policy = config::load(folder.path(), &Policy::default()).unwrap().policy;
+    println!("{} users load in {:.2?}", world::USERS, began.elapsed());
+    let gate = Gate::default();
+    let _nothing = gate.publish(policy);
+    let questions: Vec<(String, String)> = (0..COLD)
+        .map(|number| {
+            let user = (number * 611_953) % world::USERS;
+            (world::extension(user), world::served(user).nth(number % world::QUEUES_OF_A_USER).unwrap().to_string())
+        })
+        .collect();
+    let mut scratch = QueueSet::new();
+    let now = Moment { wall: UnixSeconds(1_000_000), uptime_ms: 1 };
+    let mut decide = |(actor, queue): &(String, String)| {
+        let token = |text: &'static str| Token::parse(text.as_bytes()).unwrap();
+        let event = Event {
+            intent: Intent::May,
+            organization: token("big"),
+            actor: Token::parse(actor.as_bytes()).unwrap(),
+            request: Request::Action(token("queue.login")),
+            via: Via::Phone,
+            queue: Token::parse(queue.as_bytes()),
+            target: None,
+            from: None,
+            group: None,
+            role: None,
+            call: None,
+            to_tag: None,
+            from_tag: None,
+            lease_seconds: None,
+            pause_reason: None,
+            attributes: AttributeSet::EMPTY,
+        };
+        gate.ask(&event, now, &mut scratch, |outcome, _| {
+            black_box(&outcome);
+        });
+    };
+    let began = Instant::now();
+    questions.iter().for_each(&mut decide);
+    let mean = began.elapsed() / COLD as u32;
+    let clock = (0..1_000).map(|_| Instant::now().elapsed()).min().unwrap();
+    let mut each: Vec<Duration> = questions
+        .iter()
+        .map(|question| {
+            let began = Instant::now();
+            decide(question);
+            began.elapsed().saturating_sub(clock)
+        })
+        .collect();
+    each.sort_unstable();
+    println!(
+        "decide about a random user: {mean:.0?} in the mean, p50 {:.0?}, p99 {:.0?}",
+        each[COLD / 2],
+        each[COLD * 99 / 100]
+    );
+}
+
+criterion_group!(all, steps_of_a_question, decisions_about_a_million_users);
+criterion_main!(all);
