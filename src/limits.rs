@@ -138,6 +138,10 @@ pub const AMI_ATTEMPTS_MAX: u32 = 5;
 pub const JUDGE_AGAIN_MAX: usize = 4;
 /// Seconds that a lease may last: 31 days.
 pub const LEASE_SECONDS_MAX: u32 = 31 * 24 * 3_600;
+/// Seconds before its end from which on a lease is counted as ending soon: 5 minutes.
+pub const LEASE_ENDS_SOON_SECONDS: u32 = 5 * 60;
+/// Queues that may have a series of their own in the metrics.
+pub const METRIC_QUEUES_MAX: u64 = 10_000;
 
 // How long anything may take -----------------------------------------------------------------------------------------
 

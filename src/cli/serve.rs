@@ -170,6 +170,8 @@ async fn take_up(loaded: Loaded, house: &House) {
     let warnings = loaded.warnings;
     house.asterisks.set_secrets(&loaded.process.asterisk_ami);
     house.set_line_token(loaded.process.listen.line_token);
+    house.set_files(loaded.files);
+    house.metrics.prepare(&loaded.policy);
     let revision = publish(loaded.policy, &house.gate).await;
     house.settled_revision.store(revision, Ordering::Relaxed);
     tracing::info!(revision, "policy loaded");

@@ -4,6 +4,7 @@
 //! has a problem anywhere yields no policy at all; what runs already is then left alone ([`crate::reload`]).
 
 pub mod asterisk;
+pub mod files;
 mod model;
 mod organization;
 mod presets;
@@ -21,6 +22,7 @@ use crate::limits::ORGANIZATIONS_MAX;
 use crate::policy::Policy;
 use crate::policy::model::Model;
 use crate::telephony::OrganizationId;
+use files::Files;
 use organization::Surroundings;
 use problem::{Problem, Problems};
 use process::ProcessSettings;
@@ -34,6 +36,8 @@ pub struct Loaded {
     pub policy: Policy,
     /// What is allowed but probably not meant.
     pub warnings: Problems,
+    /// The files that were read.
+    pub files: Files,
 }
 
 /// Reads `queuewarden.toml` alone, for a command that only has to find the sidecar.
@@ -53,6 +57,7 @@ pub fn load_process(folder: &Path) -> Result<ProcessSettings, Problems> {
 ///
 /// Every problem of every file.
 pub fn load(folder: &Path, previous: &Policy) -> Result<Loaded, Problems> {
+    let mut files = Files::of(folder);
     let problems = RefCell::new(Problems::default());
     let warnings = RefCell::new(Problems::default());
     let process = process::read(folder, &problems, &mut warnings.borrow_mut());
@@ -73,7 +78,8 @@ pub fn load(folder: &Path, previous: &Policy) -> Result<Loaded, Problems> {
             all_read = false;
             continue;
         };
-        let organization::Read { place, organization } = read;
+        let organization::Read { place, organization, users_csv } = read;
+        users_csv.into_iter().for_each(|file| files.add(file));
         if organization.id == around.next_id {
             ids.take();
         }
@@ -98,7 +104,7 @@ pub fn load(folder: &Path, previous: &Policy) -> Result<Loaded, Problems> {
                 warnings.borrow_mut().add(problem.help("every question will be denied with unknown_organization"));
             }
             let policy = Policy::new(previous.revision.saturating_add(1), organizations);
-            Ok(Loaded { process, policy, warnings: warnings.into_inner() })
+            Ok(Loaded { process, policy, warnings: warnings.into_inner(), files })
         }
         _ => Err(problems),
     }

@@ -8,7 +8,9 @@ use crate::config::asterisk::{self, AmiSettings, Named};
 use crate::config::problem::Problems;
 use crate::config::reader::{Located, Section, Source};
 use crate::dialect::DialectLabel;
-use crate::limits::{CONNECTIONS_DEFAULT, CONNECTIONS_MAX, EVAPI_PEERS_MAX, TOKEN_BYTES_MAX, TOML_FILE_BYTES_MAX};
+use crate::limits::{
+    CONNECTIONS_DEFAULT, CONNECTIONS_MAX, EVAPI_PEERS_MAX, METRIC_QUEUES_MAX, TOKEN_BYTES_MAX, TOML_FILE_BYTES_MAX,
+};
 use crate::telephony::Token;
 
 /// What the file of the process says.
@@ -20,6 +22,8 @@ pub struct ProcessSettings {
     pub state: State,
     /// Connections of all dialects together.
     pub connections_max: usize,
+    /// Queues with a series of their own in the metrics; 0: none.
+    pub sessions_by_queue_max: usize,
     /// The Kamailios to dial (`[connect] evapi`).
     pub evapi: Vec<SocketAddr>,
     /// The Asterisks to dial (`[[connect.asterisk_ami]]`).
@@ -115,6 +119,7 @@ pub(super) fn read(folder: &Path, problems: &RefCell<Problems>, warnings: &mut P
     let listen = read_listen(root.section("listen"), folder, warnings);
     let state = read_state(root.section("state"), folder);
     let connections_max = read_connections_max(root.section("limits"));
+    let sessions_by_queue_max = read_sessions_by_queue_max(root.section("metrics"));
     let (mut evapi, mut asterisk_ami, mut named) = (vec![], vec![], vec![]);
     if let Some(mut section) = root.section("connect") {
         evapi = read_evapi(&mut section, warnings);
@@ -122,7 +127,8 @@ pub(super) fn read(folder: &Path, problems: &RefCell<Problems>, warnings: &mut P
         section.finish();
     }
     root.finish();
-    Some(Read { settings: ProcessSettings { listen, state, connections_max, evapi, asterisk_ami }, named })
+    let settings = ProcessSettings { listen, state, connections_max, sessions_by_queue_max, evapi, asterisk_ami };
+    Some(Read { settings, named })
 }
 
 fn read_listen(section: Option<Section<'_>>, folder: &Path, warnings: &mut Problems) -> Listen {
@@ -230,6 +236,13 @@ fn read_connections_max(section: Option<Section<'_>>) -> usize {
     connections.and_then(|connections| usize::try_from(connections).ok()).unwrap_or(CONNECTIONS_DEFAULT)
 }
 
+fn read_sessions_by_queue_max(section: Option<Section<'_>>) -> usize {
+    let Some(mut section) = section else { return 0 };
+    let queues = section.integer("sessions_by_queue_max", 0..=METRIC_QUEUES_MAX);
+    section.finish();
+    queues.and_then(|queues| usize::try_from(queues).ok()).unwrap_or(0)
+}
+
 fn read_evapi(section: &mut Section<'_>, warnings: &mut Problems) -> Vec<SocketAddr> {
     let mut addresses: Vec<SocketAddr> = vec![];
     for text in section.strings("evapi") {
@@ -269,6 +282,7 @@ impl ProcessSettings {
                 listen.admin_unix.clone(),
                 settings.state.clone(),
                 settings.connections_max,
+                settings.sessions_by_queue_max,
             )
         };
         let links = |settings: &Self, of: &Self| {

@@ -4,6 +4,7 @@
 //! hands the answer out, with the [`Group`] that it has to wait for. It opens no socket, reads no clock and writes no
 //! metric: those come in as arguments or happen to what it returns.
 
+pub mod census;
 pub mod journal;
 mod ledger;
 mod notices;

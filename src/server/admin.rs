@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::process::Store;
 use crate::dialect::DialectLabel;
+use crate::gate::census::QueueCount;
 use crate::gate::steer::{SteerError, Wanted};
 use crate::limits::{
     ADMIN_IDLE_TIMEOUT, ADMIN_REQUESTS_MAX, COMMIT_TIMEOUT, STEER_PAGE_ROWS_MAX, SURVEY_PAGE_ANSWERS_MAX,
@@ -69,11 +70,19 @@ async fn metrics(State(desk): State<Arc<Desk>>) -> Response {
     let text = tokio::task::spawn_blocking(move || {
         let house = &desk.house;
         let counts = house.gate.counts();
+        let leases = house.gate.lease_counts(house.clock.now());
+        let queues_max = house.settings.sessions_by_queue_max;
+        let by_queue = (queues_max > 0).then(|| house.gate.queue_counts(queues_max));
         house.metrics.render(&Gauges {
             policy_revision: house.settled_revision.load(Ordering::Relaxed),
+            policy_is_stale: house.files_have_changed(),
             connections_limit: house.settings.connections_max,
             sessions: [counts.assigned, counts.unassigned, counts.supervisor],
             sessions_kept: counts.kept,
+            sessions_by_queue_left_out: by_queue.as_ref().map_or(0, |counts| counts.left_out),
+            sessions_by_queue: by_queue.map(|counts| counts.queues.into_iter().map(QueueCount::into_parts).collect()),
+            leases: leases.all,
+            leases_ending_soon: leases.ending_soon,
             leases_expired: house.gate.leases_expired(),
             supervisions: counts.supervisions,
             supervisions_revoked: house.gate.supervisions_revoked(),

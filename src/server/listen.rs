@@ -234,9 +234,7 @@ impl Reception {
             });
             return;
         }
-        if let Some(metrics) = house.metrics.of(dialect.label()) {
-            metrics.rejected();
-        }
+        house.metrics.connection_rejected(dialect.label());
         if let Ok(place) = Arc::clone(&self.refusals).try_acquire_owned() {
             self.connections.spawn(async move {
                 refuse(stream, dialect).await;

@@ -22,6 +22,7 @@ pub use clock::Clock;
 pub use listen::{Bound, ListenError, Place};
 
 use crate::ami::{Links, Member, Sessions};
+use crate::config::files::Files;
 use crate::config::problem::Problems;
 use crate::config::process::{ProcessSettings, Secret, Store};
 use crate::gate::Gate;
@@ -49,6 +50,7 @@ pub struct House {
     draining: AtomicBool,
     last_reload: Mutex<ReloadStatus>,
     line_token: ArcSwapOption<Secret>,
+    files: Mutex<Files>,
 }
 
 /// What came of the last load of the configuration.
@@ -81,6 +83,7 @@ impl House {
             draining: AtomicBool::new(false),
             last_reload: Mutex::default(),
             line_token: ArcSwapOption::empty(),
+            files: Mutex::default(),
         }
     }
 
@@ -100,6 +103,18 @@ impl House {
     pub fn note_failure(&self, status: ReloadStatus) {
         self.metrics.reload_failed();
         *self.last_reload.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+
+    /// Notes which files the policy was loaded from.
+    pub fn set_files(&self, files: Files) {
+        *self.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
+    }
+
+    /// Whether one of those files has changed since. Looks at the disk.
+    #[must_use]
+    pub fn files_have_changed(&self) -> bool {
+        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        files.have_changed()
     }
 
     /// Sets the secret that line peers have to present from now on; connections that presented one before stay.

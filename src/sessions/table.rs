@@ -113,6 +113,17 @@ impl SessionTable {
         users.flat_map(|(&user, sessions)| sessions.iter().map(move |session| (user, session)))
     }
 
+    /// How many sessions there are in the queue.
+    #[must_use]
+    pub fn sessions_in(&self, queue: QueueId) -> usize {
+        self.in_queue.get(&queue).copied().unwrap_or(0)
+    }
+
+    /// When each of the sessions ends that end by themselves.
+    pub fn leases(&self) -> impl Iterator<Item = Moment> {
+        self.leased.iter().filter_map(|&(user, queue)| self.view(user).in_this_queue(queue)?.ends)
+    }
+
     /// The organization that the table was last reconciled with.
     #[must_use]
     pub const fn organization(&self) -> Option<&Arc<Organization>> {
@@ -320,7 +331,7 @@ impl SessionView for SubjectSessions<'_> {
     }
 
     fn in_queue(&self, queue: QueueId) -> usize {
-        self.table.in_queue.get(&queue).copied().unwrap_or(0)
+        self.table.sessions_in(queue)
     }
 
     fn in_organization(&self) -> usize {

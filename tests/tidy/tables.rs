@@ -78,7 +78,9 @@ fn families(scrape: &str) -> Vec<Family> {
 
 #[test]
 fn the_metrics_are_those_of_a_scrape() {
-    let sidecar = Sidecar::start(&Folder::demo());
+    let folder = Folder::demo();
+    folder.write("queuewarden.toml", &(folder.read("queuewarden.toml") + "[metrics]\nsessions_by_queue_max = 9\n"));
+    let sidecar = Sidecar::start(&folder);
     sidecar.ask("may org=acme actor=1001 action=queue.login queue=600");
     let (ours, process): (Vec<Family>, Vec<Family>) =
         families(&sidecar.get("/metrics")).into_iter().partition(|family| family.name.starts_with("queuewarden_"));

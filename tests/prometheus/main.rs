@@ -18,7 +18,7 @@
     reason = "a test that cannot go on fails"
 )]
 
-#[path = "support/mod.rs"]
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::env;
