@@ -227,6 +227,16 @@ impl WireError {
     }
 }
 
+impl std::fmt::Display for WireError {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(self.reason.code())?;
+        if let Some(key) = self.key {
+            write!(formatter, " (key `{}`)", key.name())?;
+        }
+        write!(formatter, ": {}", self.reason.sentence())
+    }
+}
+
 /// What an allowed event does to the login sessions of its subject, or to the supervisions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {

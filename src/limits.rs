@@ -57,6 +57,8 @@ pub const AMI_PATTERN_BYTES_MAX: usize = 64;
 pub const VALUE_BYTES_MAX: usize = 128;
 /// Bytes of one line of the line dialect, its LF included.
 pub const LINE_BYTES_MAX: usize = 1_024;
+/// Bytes of one answer of the line dialect that a command takes: every queue of a user, and the rest.
+pub const LINE_ANSWER_BYTES_MAX: u64 = 16 * 1024;
 /// Bytes of the id of a request.
 pub const REQUEST_ID_BYTES_MAX: usize = 16;
 /// Bytes of one FastAGI environment.
@@ -209,6 +211,10 @@ const _: () = {
     assert!(USERS_PER_ORGANIZATION_MAX < (u32::MAX / 2) as usize, "a user id is a u32 with one bit to spare");
     assert!(ROLES_PER_MODEL_MAX <= 16 && SETTINGS_PER_MODEL_MAX <= 64, "sets of roles and settings are u16 and u64");
     assert!(QUEUES_PER_USER_MAX * (NUMBER_DIGITS_MAX + 1) + 64 < AGI_COMMAND_BYTES_MAX, "QW_QUEUES fits one command");
+    assert!(
+        (QUEUES_PER_USER_MAX * (NUMBER_DIGITS_MAX + 1) + LINE_BYTES_MAX) as u64 <= LINE_ANSWER_BYTES_MAX,
+        "every answer can be heard"
+    );
     assert!(LINE_BYTES_MAX < READ_BUFFER_BYTES_MAX, "a whole line fits the read buffer");
     assert!(AGI_ENVIRONMENT_BYTES_MAX < READ_BUFFER_BYTES_MAX, "a whole environment fits the read buffer");
     assert!(NETSTRING_BYTES_MAX < READ_BUFFER_BYTES_MAX, "a whole netstring fits the read buffer");

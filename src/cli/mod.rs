@@ -1,14 +1,17 @@
 //! The command line: arguments in, text and an exit code out.
 
+mod ask;
 mod check;
 mod desk;
 mod explain;
 mod models;
 mod operate;
+mod peer;
 mod salvage;
 mod serve;
 mod state_folder;
 mod survey;
+mod top;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -45,12 +48,16 @@ enum Command {
     Check(check::Arguments),
     /// Judges one question offline, by the same code as the server, and says why.
     Explain(explain::Arguments),
+    /// Asks the running sidecar one question, as a PBX would; nothing changes unless it is told to do it.
+    Ask(ask::Arguments),
     /// Prints every action that an actor may do, and where.
     What(survey::WhatArguments),
     /// Prints who may do an action, and where.
     Who(survey::WhoArguments),
     /// Prints the role models as matrices: a row an action, a column a role.
     Models(models::Arguments),
+    /// Shows decisions, latency and login sessions of the running sidecar, live; q ends it.
+    Top(top::Arguments),
     /// Lists, shows and ends login sessions of the running sidecar.
     #[command(subcommand)]
     Sessions(operate::Sessions),
@@ -75,9 +82,11 @@ pub fn run(arguments: Arguments, out: &mut (impl Write + Send)) -> ExitCode {
         Command::Serve => serve::run(&arguments.config, out),
         Command::Check(options) => check::run(&arguments.config, &options, out),
         Command::Explain(options) => explain::run(&arguments.config, &options, out),
+        Command::Ask(options) => ask::run(&arguments.config, &options, out),
         Command::What(options) => survey::what(&arguments.config, &options, out),
         Command::Who(options) => survey::who(&arguments.config, &options, out),
         Command::Models(options) => models::run(&arguments.config, &options, out),
+        Command::Top(options) => top::run(&arguments.config, &options, out),
         Command::Sessions(what) => operate::sessions(&arguments.config, &what, out),
         Command::Supervisions(what) => operate::supervisions(&arguments.config, &what, out),
     };

@@ -44,11 +44,23 @@ pub struct Loaded {
 ///
 /// # Errors
 ///
-/// Every problem of the file.
+/// What keeps the file from being read; secrets that only the sidecar may read do not.
 pub fn load_process(folder: &Path) -> Result<ProcessSettings, Problems> {
     let problems = RefCell::default();
     let process = process::read(folder, &problems, &mut Problems::default());
     process.map(|read| read.settings).ok_or_else(|| problems.into_inner())
+}
+
+/// Reads `queuewarden.toml` alone, for a command that speaks to the sidecar as a PBX does: it needs the secrets too.
+///
+/// # Errors
+///
+/// Every problem of the file, and of the files of secrets that it names.
+pub fn load_process_whole(folder: &Path) -> Result<ProcessSettings, Problems> {
+    let problems = RefCell::default();
+    let process = process::read(folder, &problems, &mut Problems::default());
+    let problems = problems.into_inner();
+    process.map(|read| read.settings).filter(|_| problems.is_empty()).ok_or(problems)
 }
 
 /// Loads a configuration folder. Ids stay as they are in `previous`, which the new policy follows by one revision.

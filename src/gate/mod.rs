@@ -5,6 +5,7 @@
 //! metric: those come in as arguments or happen to what it returns.
 
 pub mod census;
+mod explained;
 pub mod journal;
 mod ledger;
 mod notices;
@@ -22,13 +23,14 @@ use crate::decision::{ActionLabel, Answer, AnswerQueues, Change, Decision, DenyR
 use crate::event::{Event, Intent, Request};
 use crate::limits::{JUDGE_AGAIN_MAX, SESSION_TABLE_PARTS, SUPERVISION_SECONDS_MAX};
 use crate::policy::decide::{Judgement, NoSessions, Scope, decide, may_open};
-use crate::policy::model::{Effect, Subject};
+use crate::policy::model::Effect;
 use crate::policy::resolve::{Known, KnownCall, Question, Unresolved, resolve};
 use crate::policy::{Organization, Policy};
 use crate::sessions::SessionTables;
 use crate::sessions::supervisions::Supervision;
 use crate::sessions::table::{Altered, Beginning, SessionTable};
 use crate::telephony::{Ground, LoginSession, Moment, OrganizationId, QueueSet, SupervisionMode, Token, UserId};
+pub use explained::{Explained, Meaning};
 use journal::{Cause, Journal, Journals};
 pub use ledger::Group;
 use ledger::{Entry, Ledger, Stale};
@@ -166,7 +168,7 @@ impl Gate {
                 }
                 Err(Unresolved::Faulty(error)) => return answer(Outcome::Faulty(error), None),
             };
-            let (judgement, group) = match row_of(&question) {
+            let (judgement, group) = match question.subject() {
                 None => (decide(&question, &NoSessions, scratch), None),
                 Some(subject) => {
                     let Some(mut table) = self.shared.tables.lock(question.organization.id) else { break };
@@ -431,17 +433,6 @@ fn is_permitted(organization: &Organization, supervision: &Supervision, scratch:
     names_are_there
         && action.effect == Effect::Supervise(supervision.mode)
         && decide(&question, &NoSessions, scratch).decision.is_allowed()
-}
-
-/// Whose row of the table the question depends on.
-fn row_of(question: &Question<'_>) -> Option<UserId> {
-    if matches!(question.action.effect, Effect::Supervise(_)) {
-        return Some(question.actor);
-    }
-    match question.action.effect.subject()? {
-        Subject::Actor => Some(question.actor),
-        Subject::Target => question.target,
-    }
 }
 
 fn denied_early<'p>(policy: &Policy, reason: DenyReason, known: Known<'p>) -> Answer<'p> {

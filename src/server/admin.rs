@@ -31,7 +31,7 @@ use crate::limits::{
 };
 use crate::observe::metrics::Gauges;
 use crate::policy::survey::{Asked, Given, Survey};
-use crate::server::{Bound, House};
+use crate::server::{Bound, House, why};
 
 /// The media type of Prometheus' text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -53,6 +53,7 @@ where
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/status", get(status))
+        .route("/explain", get(why::explain))
         .route("/what", get(survey))
         .route("/who", get(survey))
         .route("/sessions", get(list_sessions).delete(end_sessions))

@@ -8,6 +8,7 @@ mod held;
 mod listen;
 mod removals;
 mod watching;
+mod why;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -22,6 +22,7 @@ mod support;
 mod office;
 
 mod all_keys;
+mod ask;
 mod asterisk_link;
 mod calls;
 mod captures;
@@ -53,4 +54,5 @@ mod stop;
 mod supervision;
 mod supervisor_login;
 mod tenants;
+mod top;
 mod watch;
