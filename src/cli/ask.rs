@@ -175,9 +175,10 @@ fn ask(folder: &Path, settings: &ProcessSettings, options: &Arguments) -> Result
     let is_dialed = matches!(options.question, Question::Dial { .. });
     let mut answer = Answer::default();
     for _ in 0..ASK_AGAIN_MAX {
-        let explained: Option<Explained> = match options.explain || (is_dialed && !options.does) {
-            true => Some(Desk::to_look(folder)?.get("explain", &pairs)?),
-            false => None,
+        let explained: Option<Explained> = if options.explain || (is_dialed && !options.does) {
+            Some(Desk::to_look(folder)?.get("explain", &pairs)?)
+        } else {
+            None
         };
         answer = match &explained {
             Some(Explained { policy, means: None, explanation }) if is_dialed && !options.does => {

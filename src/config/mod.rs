@@ -91,7 +91,9 @@ pub fn load(folder: &Path, previous: &Policy) -> Result<Loaded, Problems> {
             continue;
         };
         let organization::Read { place, organization, users_csv } = read;
-        users_csv.into_iter().for_each(|file| files.add(file));
+        if let Some(file) = users_csv {
+            files.add(file);
+        }
         if organization.id == around.next_id {
             ids.take();
         }

@@ -61,7 +61,7 @@ fn every_alert_fires_in_one_case_and_not_in_another() {
         for (what, fires) in [("fires", true), ("is silent", false)] {
             let name = format!("{alert} {what}");
             let case = cases.get(&*name).unwrap_or_else(|| panic!("{CASES} has no case `{name}`"));
-            assert_eq!(values_of(case, "alertname"), [alert.clone()], "{name}");
+            assert_eq!(values_of(case, "alertname"), [&*alert], "{name}");
             assert_eq!(case.contains("exp_alerts: []"), !fires, "{name}");
             assert_eq!(case.contains("exp_labels:"), fires, "{name}");
             assert!(case.contains("values: "), "{name}");

@@ -57,7 +57,7 @@ impl Prometheus {
             for line in log.lines().map_while(Result::ok) {
                 let event: Value = serde_json::from_str(&line).unwrap_or_default();
                 if event["msg"] == "Listening on" {
-                    drop(told.send(event["address"].as_str().unwrap().parse::<SocketAddr>().unwrap()));
+                    let _ = told.send(event["address"].as_str().unwrap().parse::<SocketAddr>().unwrap());
                 }
             }
         });

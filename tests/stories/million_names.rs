@@ -62,7 +62,7 @@ fn a_million_names_make_no_series() {
         while lines < NAMES as usize {
             let count = reading.read(&mut chunk).unwrap();
             assert_ne!(count, 0, "the sidecar ended the connection after {lines} answers");
-            lines += chunk[..count].iter().filter(|&&byte| byte == b'\n').count();
+            lines += memchr::memchr_iter(b'\n', &chunk[..count]).count();
         }
         told.send(lines).unwrap();
     });

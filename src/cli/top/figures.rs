@@ -9,6 +9,7 @@ use crate::observe::names::{self, MetricName};
 
 /// What is shown, and printed as JSON.
 #[derive(Clone, Debug, Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a member of the JSON object")]
 pub(super) struct Figures {
     /// The sidecar answered.
     pub(super) up: bool,
@@ -183,10 +184,9 @@ fn percentile(buckets: &[Bucket], share: f64) -> Option<f64> {
         if bucket.count >= wanted {
             let within = bucket.count - shorter;
             // Of the last bucket only the beginning is known.
-            return Some(match bucket.at_most.is_finite() && within > 0.0 {
-                true => below + (bucket.at_most - below) * (wanted - shorter) / within,
-                false => below,
-            });
+            let is_known = bucket.at_most.is_finite() && within > 0.0;
+            let above = if is_known { (bucket.at_most - below) * (wanted - shorter) / within } else { 0.0 };
+            return Some(below + above);
         }
         (below, shorter) = (bucket.at_most, bucket.count);
     }
@@ -197,13 +197,16 @@ fn percentile(buckets: &[Bucket], share: f64) -> Option<f64> {
 mod tests {
     use super::*;
 
+    /// Bounds with their counts, a share, and the percentile.
+    type Case<'a> = (&'a [(f64, f64)], f64, Option<f64>);
+
     fn buckets(of: &[(f64, f64)]) -> Vec<Bucket> {
         of.iter().map(|&(at_most, count)| Bucket { at_most, count }).collect()
     }
 
     #[test]
     fn percentiles_are_those_of_prometheus() {
-        let cases: &[(&[(f64, f64)], f64, Option<f64>)] = &[
+        let cases: &[Case<'_>] = &[
             (&[], 0.5, None),
             (&[(1.0, 0.0), (f64::INFINITY, 0.0)], 0.5, None),
             (&[(1.0, 10.0), (2.0, 10.0), (f64::INFINITY, 10.0)], 0.5, Some(0.5)),

@@ -47,10 +47,10 @@ pub(super) struct Arguments {
 
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
-    match (0.1..=3_600.0).contains(&seconds) {
-        true => Ok(Duration::from_secs_f64(seconds)),
-        false => Err("must be from 0.1 to 3600".to_owned()),
+    if !(0.1..=3_600.0).contains(&seconds) {
+        return Err("must be from 0.1 to 3600".to_owned());
     }
+    Ok(Duration::from_secs_f64(seconds))
 }
 
 pub(super) fn run(folder: &Path, options: &Arguments, out: &mut (impl Write + Send)) -> io::Result<u8> {

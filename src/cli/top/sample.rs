@@ -64,10 +64,8 @@ impl Sample {
             }
         }
         // Something else listens there.
-        match sample.series.contains_key(names::DECISIONS.name) {
-            true => Ok(sample),
-            false => Err("what answers there has no metrics of queuewarden".to_owned()),
-        }
+        let is_ours = sample.series.contains_key(names::DECISIONS.name);
+        is_ours.then_some(sample).ok_or_else(|| "what answers there has no metrics of queuewarden".to_owned())
     }
 
     /// The sum of all series of a metric; 0 where there is none.

@@ -92,10 +92,10 @@ fn health(figures: &Figures) -> Line {
     when(!figures.ready && !figures.draining, "NOT READY");
     when(!figures.policy.last_load_successful, "LAST LOAD FAILED");
     when(figures.policy.stale, "CONFIGURATION EDITED AND NOT LOADED");
-    match ills.is_empty() {
-        true => (Tone::Good, "store well, policy loaded, ready".to_owned()),
-        false => (Tone::Bad, ills.join(", ")),
+    if ills.is_empty() {
+        return (Tone::Good, "store well, policy loaded, ready".to_owned());
     }
+    (Tone::Bad, ills.join(", "))
 }
 
 fn pairs(of: &BTreeMap<String, f64>, decimals: usize) -> String {
