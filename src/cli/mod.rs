@@ -1,5 +1,6 @@
 //! The command line: arguments in, text and an exit code out.
 
+mod audit;
 mod check;
 mod desk;
 mod explain;
@@ -57,6 +58,9 @@ enum Command {
     /// Lists and ends supervisions of the running sidecar.
     #[command(subcommand)]
     Supervisions(operate::Supervisions),
+    /// Verifies the audit log, shows its end, and writes parts of it out.
+    #[command(subcommand)]
+    Audit(audit::Audit),
 }
 
 /// Prints why a configuration does not load.
@@ -79,6 +83,7 @@ pub fn run(arguments: Arguments, out: &mut (impl Write + Send)) -> ExitCode {
         Command::Who(options) => survey::who(&arguments.config, &options, out),
         Command::Models(options) => models::run(&arguments.config, &options, out),
         Command::Sessions(what) => operate::sessions(&arguments.config, &what, out),
+        Command::Audit(what) => audit::run(&arguments.config, &what, out),
         Command::Supervisions(what) => operate::supervisions(&arguments.config, &what, out),
     };
     match ran {

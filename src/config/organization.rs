@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::config::fingerprint::Fingerprint;
 use crate::config::presets::PRESETS;
 use crate::config::problem::{Problem, Problems};
 use crate::config::reader::{Located, Section, Source};
@@ -25,6 +26,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) previous: &'a Policy,
     /// The id for an organization that `previous` does not have.
     pub(super) next_id: OrganizationId,
+    /// What the policy is made of.
+    pub(super) fingerprint: &'a Fingerprint,
 }
 
 /// An organization's file that was read.
@@ -47,6 +50,7 @@ pub(super) fn read(
             return None;
         }
     };
+    around.fingerprint.add(path, source.text.as_bytes());
     let table = source.parse(&mut problems.borrow_mut())?;
     let mut root = Section::root(&source, &table, problems);
     let name = required_id(&mut root, "organization");
@@ -73,7 +77,7 @@ pub(super) fn read(
     root.sections("queues").into_iter().for_each(|section| reader.queue(section));
     root.sections("users").into_iter().for_each(|section| reader.user(section));
     if let Some(csv) = root.string("users_csv") {
-        users_csv::read(&folder.join(csv.value), &mut reader);
+        users_csv::read(&folder.join(csv.value), &mut reader, around.fingerprint);
     }
     root.sections("groups").into_iter().for_each(|section| reader.group(section));
     if let Some(place) = model_place {

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::config::asterisk::{self, AmiSettings, Named};
+use crate::config::audit::{self, AuditSettings};
+use crate::config::fingerprint::Fingerprint;
 use crate::config::problem::Problems;
 use crate::config::reader::{Located, Section, Source};
 use crate::dialect::DialectLabel;
@@ -18,6 +20,8 @@ pub struct ProcessSettings {
     pub listen: Listen,
     /// Where the state is kept.
     pub state: State,
+    /// How the audit log is kept; `None`: not at all.
+    pub audit: Option<AuditSettings>,
     /// Connections of all dialects together.
     pub connections_max: usize,
     /// The Kamailios to dial (`[connect] evapi`).
@@ -100,7 +104,12 @@ const DIALECTS: &[(DialectLabel, &str, Option<u16>)] = &[
     (DialectLabel::JsonRpc, "kamailio", None),
 ];
 
-pub(super) fn read(folder: &Path, problems: &RefCell<Problems>, warnings: &mut Problems) -> Option<Read> {
+pub(super) fn read(
+    folder: &Path,
+    problems: &RefCell<Problems>,
+    warnings: &mut Problems,
+    fingerprint: &Fingerprint,
+) -> Option<Read> {
     let source = match Source::read(&folder.join("queuewarden.toml"), TOML_FILE_BYTES_MAX) {
         Ok(source) => source,
         Err(problem) => {
@@ -110,10 +119,12 @@ pub(super) fn read(folder: &Path, problems: &RefCell<Problems>, warnings: &mut P
             return None;
         }
     };
+    fingerprint.add(&folder.join("queuewarden.toml"), source.text.as_bytes());
     let table = source.parse(&mut problems.borrow_mut())?;
     let mut root = Section::root(&source, &table, problems);
     let listen = read_listen(root.section("listen"), folder, warnings);
     let state = read_state(root.section("state"), folder);
+    let audit = audit::read(root.section("audit"), folder, &state.folder);
     let connections_max = read_connections_max(root.section("limits"));
     let (mut evapi, mut asterisk_ami, mut named) = (vec![], vec![], vec![]);
     if let Some(mut section) = root.section("connect") {
@@ -122,7 +133,7 @@ pub(super) fn read(folder: &Path, problems: &RefCell<Problems>, warnings: &mut P
         section.finish();
     }
     root.finish();
-    Some(Read { settings: ProcessSettings { listen, state, connections_max, evapi, asterisk_ami }, named })
+    Some(Read { settings: ProcessSettings { listen, state, audit, connections_max, evapi, asterisk_ami }, named })
 }
 
 fn read_listen(section: Option<Section<'_>>, folder: &Path, warnings: &mut Problems) -> Listen {
@@ -268,6 +279,7 @@ impl ProcessSettings {
                 listen.line_unix.clone(),
                 listen.admin_unix.clone(),
                 settings.state.clone(),
+                settings.audit.clone(),
                 settings.connections_max,
             )
         };
