@@ -326,3 +326,135 @@ impl End {
         Ok(Self { bytes, last, torn })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::verify::verify;
+
+    const START_MS: u64 = 1_700_000_000_000;
+
+    fn keeping(folder: &Path) -> Keeping {
+        Keeping {
+            folder: folder.to_owned(),
+            rotation_max_bytes: 1_000_000,
+            rotation_max_seconds: 60,
+            retention_max_seconds: 1_000_000,
+            retention_max_bytes: 0,
+        }
+    }
+
+    fn decision(id: u64) -> Vec<u8> {
+        Draft { id, ..Draft::about(About::Decision) }.packed()
+    }
+
+    fn count(folder: &Path) -> usize {
+        segments(folder).unwrap().len()
+    }
+
+    /// The events of all lines, in order.
+    fn events(folder: &Path) -> Vec<String> {
+        let report = verify(folder, None).unwrap();
+        assert!(report.whole, "{report:?}");
+        let texts = segments(folder).unwrap().into_iter().map(|segment| fs::read_to_string(segment.path).unwrap());
+        let event = |line: &str| serde_json::from_str::<Line>(line).unwrap().event;
+        texts.flat_map(|text| text.lines().map(event).collect::<Vec<_>>()).collect()
+    }
+
+    #[test]
+    fn a_file_is_followed_by_the_next_when_it_is_old_and_the_chain_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = Log::open(keeping(folder.path())).unwrap();
+        for (second, files) in [(0, 1), (59, 1), (60, 2), (61, 2), (3_600, 3)] {
+            log.write(&decision(1), START_MS + second * 1_000).unwrap();
+            assert_eq!(count(folder.path()), files, "after {second} s");
+        }
+        // A clock that was set back makes no file old.
+        log.write(&decision(1), START_MS).unwrap();
+        assert_eq!((count(folder.path()), events(folder.path()).len()), (3, 6));
+    }
+
+    #[test]
+    fn a_torn_line_is_cut_and_said_to_be_wherever_it_is_torn() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = Log::open(keeping(folder.path())).unwrap();
+        log.write(&decision(1), START_MS).unwrap();
+        drop(log);
+        let path = segments(folder.path()).unwrap().remove(0).path;
+        let whole = fs::read(&path).unwrap();
+        let head = fs::read(folder.path().join(head::FILE_NAME)).unwrap();
+        for torn in 1..whole.len() {
+            fs::write(&path, [&whole[..], &whole[..torn]].concat()).unwrap();
+            fs::write(folder.path().join(head::FILE_NAME), &head).unwrap();
+            let report = verify(folder.path(), None).unwrap();
+            // A line that lacks nothing but its end is torn too; a whole one would have been written twice.
+            assert!(report.whole && report.notes.len() == 1, "{torn}: {report:?}");
+            let mut log = Log::open(keeping(folder.path())).unwrap();
+            log.write(&decision(2), START_MS).unwrap();
+            drop(log);
+            assert_eq!(events(folder.path()), ["decision", "cut", "decision"], "{torn}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_old_is_removed_and_the_log_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let keeping = Keeping { retention_max_seconds: 600, ..keeping(folder.path()) };
+        let mut log = Log::open(keeping).unwrap();
+        log.write(&decision(1), START_MS).unwrap();
+        let written = fs::metadata(&segments(folder.path()).unwrap()[0].path).unwrap().modified().unwrap();
+        let written_ms = u64::try_from(written.duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
+        assert_eq!(log.maintain(written_ms + 599_000).unwrap(), 0);
+        assert_eq!(log.maintain(written_ms + 600_000).unwrap(), 1, "nothing else is written");
+        assert_eq!(events(folder.path()), ["retention"]);
+    }
+
+    #[test]
+    fn the_oldest_files_go_while_all_of_them_are_too_large() {
+        let folder = tempfile::tempdir().unwrap();
+        let keeping = Keeping { rotation_max_bytes: 1_000, retention_max_bytes: 4_000, ..keeping(folder.path()) };
+        let mut log = Log::open(keeping).unwrap();
+        for number in 1..200 {
+            log.write(&decision(number), START_MS).unwrap();
+            let bytes: u64 =
+                segments(folder.path()).unwrap().iter().map(|it| fs::metadata(&it.path).unwrap().len()).sum();
+            assert!(bytes < 6_000, "{bytes}");
+        }
+        assert!(events(folder.path()).len() > 5);
+        // What the log did not remove is missed.
+        fs::remove_file(&segments(folder.path()).unwrap()[0].path).unwrap();
+        assert!(!verify(folder.path(), None).unwrap().whole);
+    }
+
+    #[test]
+    fn what_is_taken_away_takes_no_lines_and_is_missed_afterwards() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("audit");
+        let mut log = Log::open(keeping(&place)).unwrap();
+        log.write(&decision(1), START_MS).unwrap();
+        fs::rename(&place, folder.path().join("elsewhere")).unwrap();
+        assert!(log.write(&decision(2), START_MS).is_err(), "nobody would find the line");
+        assert_eq!(log.last().sequence, 1);
+        log.write(&decision(2), START_MS).unwrap();
+        assert_eq!(log.last().sequence, 2, "a number is given once");
+        let problem = verify(&place, None).unwrap().problem.unwrap();
+        assert!(problem.message.starts_with("lines 1 to 1 of the log are missing before it"), "{problem}");
+    }
+
+    #[test]
+    fn a_cut_off_end_is_missed_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = Log::open(keeping(folder.path())).unwrap();
+        for number in 1..=3 {
+            log.write(&decision(number), START_MS).unwrap();
+        }
+        drop(log);
+        let path = segments(folder.path()).unwrap().remove(0).path;
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.split_inclusive('\n').next().unwrap()).unwrap();
+        let mut log = Log::open(keeping(folder.path())).unwrap();
+        log.write(&decision(1), START_MS).unwrap();
+        let problem = verify(folder.path(), None).unwrap().problem.unwrap();
+        assert!(problem.line == Some(2) && problem.message.starts_with("lines 2 to 3 of"), "{problem}");
+    }
+}

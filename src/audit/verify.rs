@@ -66,6 +66,7 @@ impl std::fmt::Display for Problem {
 /// When it cannot be read.
 pub fn verify(folder: &Path, anchor: Option<&Hash>) -> Result<Report, AuditError> {
     let failed = |error: io::Error| AuditError::of(folder, error);
+    std::fs::read_dir(folder).map_err(failed)?;
     // First of all: a sidecar that writes meanwhile only adds to what has to be there.
     let noted = head::read(folder).map_err(failed)?;
     let mut walk =
@@ -271,5 +272,130 @@ impl Walk<'_> {
         }
         self.report.whole = self.report.problem.is_none();
         self.report
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::audit::Keeping;
+    use crate::audit::draft::Draft;
+    use crate::audit::log::Log;
+
+    const NOW_MS: u64 = 1_700_000_000_000;
+
+    /// A log of three files and nine lines.
+    fn written(folder: &Path) -> Vec<PathBuf> {
+        let keeping = Keeping {
+            folder: folder.to_owned(),
+            rotation_max_bytes: 1_000,
+            rotation_max_seconds: 3_600,
+            retention_max_seconds: u64::MAX / 1_000,
+            retention_max_bytes: 0,
+        };
+        let mut log = Log::open(keeping).unwrap();
+        for number in 1..=9 {
+            let draft =
+                Draft { id: number, actor: Some("1001"), reason: Some("assigned"), ..Draft::about(About::Decision) };
+            assert_eq!(log.write(&draft.packed(), NOW_MS).unwrap(), 1);
+        }
+        let files: Vec<PathBuf> = segments(folder).unwrap().into_iter().map(|segment| segment.path).collect();
+        assert_eq!(files.len(), 3);
+        files
+    }
+
+    /// Where the first problem is, as `FILE:LINE` of the sorted files from 0 on, with what it is.
+    fn problem(folder: &Path, files: &[PathBuf]) -> String {
+        let report = verify(folder, None).unwrap();
+        let Some(problem) = report.problem else { return "whole".to_owned() };
+        let file = files.iter().position(|file| *file == problem.file);
+        let file =
+            file.map_or_else(|| problem.file.file_name().unwrap().to_str().unwrap().to_owned(), |at| at.to_string());
+        format!("{file}:{}: {}", problem.line.unwrap_or_default(), problem.message)
+    }
+
+    fn lines_of(file: &Path) -> Vec<String> {
+        fs::read_to_string(file).unwrap().split_inclusive('\n').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn any_altered_byte_of_any_file_is_found_where_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = written(folder.path());
+        assert_eq!(problem(folder.path(), &files), "whole");
+        for (position, file) in files.iter().enumerate() {
+            let bytes = fs::read(file).unwrap();
+            for at in 0..bytes.len() {
+                let mut altered = bytes.clone();
+                altered[at] ^= 1 << (at % 8);
+                fs::write(file, &altered).unwrap();
+                let line = memchr::memchr_iter(b'\n', &bytes[..at]).count() + 1;
+                let found = problem(folder.path(), &files);
+                assert!(found.starts_with(&format!("{position}:{line}: ")), "byte {at} of {position}: {found}");
+            }
+            fs::write(file, bytes).unwrap();
+        }
+        let head = folder.path().join(head::FILE_NAME);
+        let bytes = fs::read(&head).unwrap();
+        for at in 0..bytes.len() {
+            let mut altered = bytes.clone();
+            altered[at] ^= 1;
+            fs::write(&head, altered).unwrap();
+            assert_ne!(problem(folder.path(), &files), "whole", "byte {at} of the head");
+        }
+    }
+
+    #[test]
+    fn whatever_is_cut_off_removed_exchanged_or_repeated_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = written(folder.path());
+        for (position, file) in files.iter().enumerate() {
+            let bytes = fs::read(file).unwrap();
+            let lines = lines_of(file);
+            for length in (0..bytes.len()).step_by(7) {
+                fs::write(file, &bytes[..length]).unwrap();
+                assert_ne!(problem(folder.path(), &files), "whole", "{position} cut at {length}");
+            }
+            for at in 0..lines.len() {
+                let without: String =
+                    lines.iter().enumerate().filter(|(n, _)| *n != at).map(|(_, line)| &**line).collect();
+                fs::write(file, without).unwrap();
+                let found = problem(folder.path(), &files);
+                assert!(found.contains("missing"), "{position} without line {at}: {found}");
+                let mut twice = lines.clone();
+                twice.insert(at, lines[at].clone());
+                fs::write(file, twice.concat()).unwrap();
+                let found = problem(folder.path(), &files);
+                assert!(found.starts_with(&format!("{position}:{}: ", at + 2)) && found.contains("again"), "{found}");
+            }
+            for at in 1..lines.len() {
+                let mut swapped = lines.clone();
+                swapped.swap(at - 1, at);
+                fs::write(file, swapped.concat()).unwrap();
+                let found = problem(folder.path(), &files);
+                assert!(found.starts_with(&format!("{position}:{at}: ")), "{position} with {at} swapped: {found}");
+            }
+            fs::write(file, bytes).unwrap();
+        }
+        for (position, file) in files.iter().enumerate() {
+            let bytes = fs::read(file).unwrap();
+            fs::remove_file(file).unwrap();
+            let expected = ["1:1: lines 1 to 3 ", "2:1: lines 4 to 6 ", "1:3: lines 7 to 9 "][position];
+            assert!(problem(folder.path(), &files).starts_with(expected), "{}", problem(folder.path(), &files));
+            fs::write(file, bytes).unwrap();
+        }
+        fs::remove_file(folder.path().join(head::FILE_NAME)).unwrap();
+        assert!(problem(folder.path(), &files).starts_with("head:0: is missing"));
+    }
+
+    #[test]
+    fn a_log_that_was_made_anew_lacks_the_anchor() {
+        let folder = tempfile::tempdir().unwrap();
+        written(folder.path());
+        let anchor = line::unhex(verify(folder.path(), None).unwrap().hash.as_bytes()).unwrap();
+        assert!(verify(folder.path(), Some(&anchor)).unwrap().whole);
+        assert!(!verify(folder.path(), Some(&[1; 32])).unwrap().whole);
     }
 }

@@ -23,6 +23,7 @@ mod office;
 
 mod all_keys;
 mod asterisk_link;
+mod audit;
 mod calls;
 mod captures;
 mod check;
