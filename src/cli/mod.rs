@@ -1,6 +1,7 @@
 //! The command line: arguments in, text and an exit code out.
 
 mod ask;
+mod audit;
 mod check;
 mod desk;
 mod explain;
@@ -64,6 +65,9 @@ enum Command {
     /// Lists and ends supervisions of the running sidecar.
     #[command(subcommand)]
     Supervisions(operate::Supervisions),
+    /// Verifies the audit log, shows its end, and writes parts of it out.
+    #[command(subcommand)]
+    Audit(audit::Audit),
 }
 
 /// Prints why a configuration does not load.
@@ -88,6 +92,7 @@ pub fn run(arguments: Arguments, out: &mut (impl Write + Send)) -> ExitCode {
         Command::Models(options) => models::run(&arguments.config, &options, out),
         Command::Top(options) => top::run(&arguments.config, &options, out),
         Command::Sessions(what) => operate::sessions(&arguments.config, &what, out),
+        Command::Audit(what) => audit::run(&arguments.config, &what, out),
         Command::Supervisions(what) => operate::supervisions(&arguments.config, &what, out),
     };
     match ran {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::files::Stamp;
+use crate::config::fingerprint::Fingerprint;
 use crate::config::presets::PRESETS;
 use crate::config::problem::{Problem, Problems};
 use crate::config::reader::{Located, Section, Source};
@@ -26,6 +27,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) previous: &'a Policy,
     /// The id for an organization that `previous` does not have.
     pub(super) next_id: OrganizationId,
+    /// What the policy is made of.
+    pub(super) fingerprint: &'a Fingerprint,
 }
 
 /// An organization's file that was read.
@@ -50,6 +53,7 @@ pub(super) fn read(
             return None;
         }
     };
+    around.fingerprint.add(path, source.text.as_bytes());
     let table = source.parse(&mut problems.borrow_mut())?;
     let mut root = Section::root(&source, &table, problems);
     let name = required_id(&mut root, "organization");
@@ -78,7 +82,7 @@ pub(super) fn read(
     let users_csv = root.string("users_csv").map(|csv| folder.join(csv.value));
     let users_csv = users_csv.map(|path| (path.clone(), Stamp::of(&path)));
     if let Some((path, _)) = &users_csv {
-        users_csv::read(path, &mut reader);
+        users_csv::read(path, &mut reader, around.fingerprint);
     }
     root.sections("groups").into_iter().for_each(|section| reader.group(section));
     if let Some(place) = model_place {

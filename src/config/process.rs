@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::config::asterisk::{self, AmiSettings, Named};
+use crate::config::audit::{self, AuditSettings};
+use crate::config::fingerprint::Fingerprint;
 use crate::config::problem::Problems;
 use crate::config::reader::{Located, Section, Source};
 use crate::dialect::DialectLabel;
@@ -20,6 +22,8 @@ pub struct ProcessSettings {
     pub listen: Listen,
     /// Where the state is kept.
     pub state: State,
+    /// How the audit log is kept; `None`: not at all.
+    pub audit: Option<AuditSettings>,
     /// Connections of all dialects together.
     pub connections_max: usize,
     /// Queues with a series of their own in the metrics; 0: none.
@@ -104,7 +108,12 @@ const DIALECTS: &[(DialectLabel, &str, Option<u16>)] = &[
     (DialectLabel::JsonRpc, "kamailio", None),
 ];
 
-pub(super) fn read(folder: &Path, problems: &RefCell<Problems>, warnings: &mut Problems) -> Option<Read> {
+pub(super) fn read(
+    folder: &Path,
+    problems: &RefCell<Problems>,
+    warnings: &mut Problems,
+    fingerprint: &Fingerprint,
+) -> Option<Read> {
     let source = match Source::read(&folder.join("queuewarden.toml"), TOML_FILE_BYTES_MAX) {
         Ok(source) => source,
         Err(problem) => {
@@ -114,10 +123,12 @@ pub(super) fn read(folder: &Path, problems: &RefCell<Problems>, warnings: &mut P
             return None;
         }
     };
+    fingerprint.add(&folder.join("queuewarden.toml"), source.text.as_bytes());
     let table = source.parse(&mut problems.borrow_mut())?;
     let mut root = Section::root(&source, &table, problems);
     let listen = read_listen(root.section("listen"), folder, warnings);
     let state = read_state(root.section("state"), folder);
+    let audit = audit::read(root.section("audit"), folder, &state.folder);
     let connections_max = read_connections_max(root.section("limits"));
     let sessions_by_queue_max = read_sessions_by_queue_max(root.section("metrics"));
     let (mut evapi, mut asterisk_ami, mut named) = (vec![], vec![], vec![]);
@@ -127,7 +138,8 @@ pub(super) fn read(folder: &Path, problems: &RefCell<Problems>, warnings: &mut P
         section.finish();
     }
     root.finish();
-    let settings = ProcessSettings { listen, state, connections_max, sessions_by_queue_max, evapi, asterisk_ami };
+    let settings =
+        ProcessSettings { listen, state, audit, connections_max, sessions_by_queue_max, evapi, asterisk_ami };
     Some(Read { settings, named })
 }
 
@@ -281,6 +293,7 @@ impl ProcessSettings {
                 listen.line_unix.clone(),
                 listen.admin_unix.clone(),
                 settings.state.clone(),
+                settings.audit.clone(),
                 settings.connections_max,
                 settings.sessions_by_queue_max,
             )

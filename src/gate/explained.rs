@@ -65,13 +65,13 @@ impl Gate {
         if let Request::Action(name) = event.request
             && let Some(report) = Report::named(name.as_str())
         {
-            let answer = self.take_down(&policy, report, event, now);
+            let (reason, queues) = self.would_take_down(&policy, report, event, now);
             let explanation = Explanation {
-                verdict: answer.reason.verdict().into(),
-                reason: answer.reason.code().into(),
-                sentence: answer.reason.sentence().into(),
-                action: answer.action.map(str::to_owned),
-                queues: answer.queues.numbers().map(str::to_owned).collect(),
+                verdict: reason.verdict().into(),
+                reason: reason.code().into(),
+                sentence: reason.sentence().into(),
+                action: policy.organization(event.organization.as_str()).map(|_| report.name().to_owned()),
+                queues,
                 rule: None,
                 facts: vec![],
                 change: vec![],

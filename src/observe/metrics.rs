@@ -68,6 +68,14 @@ pub struct Gauges {
     pub supervisions_revoked: u64,
     /// Whether the session store takes changes.
     pub store_is_healthy: bool,
+    /// Whether the audit log can be written, or there is none.
+    pub audit_is_healthy: bool,
+    /// Lines that were written to the audit log.
+    pub audit_records: u64,
+    /// Lines that were not taken because only one of so many is.
+    pub audit_sampled: u64,
+    /// Lines that found no room.
+    pub audit_dropped: u64,
 }
 
 /// The login sessions of one queue: organization, number and count.
@@ -264,6 +272,11 @@ impl Metrics {
             counter!(names::LEASES_EXPIRED.name).absolute(gauges.leases_expired);
             counter!(names::SUPERVISIONS_REVOKED.name).absolute(gauges.supervisions_revoked);
             gauge!(names::STORE_HEALTHY.name).set(f64::from(u8::from(gauges.store_is_healthy)));
+            gauge!(names::AUDIT_HEALTHY.name).set(f64::from(u8::from(gauges.audit_is_healthy)));
+            counter!(names::AUDIT_RECORDS.name).absolute(gauges.audit_records);
+            for (cause, count) in [("sampled", gauges.audit_sampled), ("dropped", gauges.audit_dropped)] {
+                counter!(names::AUDIT_SKIPPED.name, "cause" => cause).absolute(count);
+            }
             for (mode, count) in SupervisionMode::ALL.iter().zip(gauges.supervisions) {
                 gauge!(names::SUPERVISIONS.name, "mode" => mode.name()).set(count as f64);
             }
@@ -392,6 +405,8 @@ fn describe_all() {
         names::SUPERVISIONS_REVOKED,
         names::WATCHERS_CUT_OFF,
         names::AMI_REMOVALS,
+        names::AUDIT_RECORDS,
+        names::AUDIT_SKIPPED,
     ];
     let histograms = [names::DECISION_DURATION, names::REQUEST_DURATION, names::STORE_COMMIT_DURATION];
     for MetricName { name, help } in names::ALL.iter().copied() {

@@ -50,6 +50,10 @@ metric_names! {
     STORE_COMMIT_DURATION = "store_commit_duration_seconds":
         "How long the session store took for a group of changes; always empty without a disk.";
     STORE_HEALTHY = "store_healthy": "1 if the session store takes changes, else 0.";
+    AUDIT_RECORDS = "audit_records_total": "Lines that were written to the audit log.";
+    AUDIT_SKIPPED = "audit_skipped_total":
+        "Lines of the audit log that were not written: sampled out as configured, or dropped for want of room.";
+    AUDIT_HEALTHY = "audit_healthy": "1 if the audit log can be written, or is off, else 0.";
     WATCHERS_CUT_OFF = "watchers_cut_off_total": "Watchers that did not read in time or fell behind what is held.";
     AMI_LINKS = "ami_links": "Links to Asterisks that the configuration asks for.";
     AMI_LINKS_UP = "ami_links_up": "Links to Asterisks that are logged in.";

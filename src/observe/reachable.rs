@@ -20,6 +20,7 @@ pub fn pairs_of_any_policy() -> Vec<Pair> {
         DenyReason::MissingAttribute,
         DenyReason::NotSupervising,
         DenyReason::Overload,
+        DenyReason::StateUnavailable,
         DenyReason::UnknownAction,
         DenyReason::UnknownCall,
         DenyReason::UnknownFeatureCode,
@@ -109,7 +110,9 @@ fn behind_grants(action: &Action) -> Vec<DenyReason> {
         Effect::Login(Subject::Actor) => of_login.into_iter().chain([NoAssignedQueue]).collect(),
         Effect::Login(Subject::Target) => of_login.into(),
         Effect::Logout(_) | Effect::Pause(..) => vec![NotLoggedIn, StateUnavailable],
-        Effect::Supervise(_) => vec![Overload, SupervisorSupervisionsAtLimit, TargetSupervisionsAtLimit],
+        Effect::Supervise(_) => {
+            vec![Overload, StateUnavailable, SupervisorSupervisionsAtLimit, TargetSupervisionsAtLimit]
+        }
         Effect::Nothing | Effect::Toggle { .. } => vec![],
     }
 }

@@ -21,8 +21,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::recorder::Recorder;
 use crate::config::process::Store;
 use crate::dialect::DialectLabel;
+use crate::gate::Group;
 use crate::gate::census::QueueCount;
 use crate::gate::steer::{SteerError, Wanted};
 use crate::limits::{
@@ -31,6 +33,7 @@ use crate::limits::{
 };
 use crate::observe::metrics::Gauges;
 use crate::policy::survey::{Asked, Given, Survey};
+use crate::server::listen::process as by;
 use crate::server::{Bound, House, why};
 
 /// The media type of Prometheus' text format.
@@ -88,6 +91,10 @@ async fn metrics(State(desk): State<Arc<Desk>>) -> Response {
             supervisions: counts.supervisions,
             supervisions_revoked: house.gate.supervisions_revoked(),
             store_is_healthy: house.gate.store_is_healthy(),
+            audit_is_healthy: house.audit_is_healthy(),
+            audit_records: house.gate.audit().map_or(0, Recorder::written),
+            audit_sampled: house.gate.audit().map_or(0, Recorder::sampled),
+            audit_dropped: house.gate.audit().map_or(0, Recorder::dropped),
         })
     });
     match text.await {
@@ -102,6 +109,7 @@ async fn ready(State(desk): State<Arc<Desk>>) -> (StatusCode, &'static str) {
         true => (StatusCode::OK, "ok\n"),
         false if desk.house.is_draining() => unready("draining\n"),
         false if !desk.house.gate.store_is_healthy() => unready("the session store cannot be written\n"),
+        false if !desk.house.audit_is_healthy() => unready("the audit log cannot be written\n"),
         false => unready("no policy\n"),
     }
 }
@@ -138,6 +146,8 @@ async fn status(State(desk): State<Arc<Desk>>) -> Json<serde_json::Value> {
         "connections_limit": house.settings.connections_max,
         "state": { "store": store, "folder": house.settings.state.folder, "durable": house.gate.is_durable(),
             "healthy": house.gate.store_is_healthy() },
+        "audit": { "folder": house.settings.audit.as_ref().map(|audit| &audit.keeping.folder),
+            "healthy": house.audit_is_healthy() },
     }))
 }
 
@@ -243,15 +253,11 @@ async fn end_sessions(
     Query(wanted): Query<Wanted>,
 ) -> Response {
     let Peer::Process { user, process } = peer else { return not_by_address() };
-    let (rows, group) = match desk.house.gate.end_sessions(&wanted, desk.house.clock.now()) {
-        Ok(ended) => ended,
+    let by = by(user, process);
+    let rows = match durable(desk.house.gate.end_sessions(&wanted, &by, desk.house.clock.now())).await {
+        Ok(rows) => rows,
         Err(error) => return steered::<()>(Err(error)),
     };
-    if let Some(group) = group
-        && !timeout(COMMIT_TIMEOUT, group.is_durable()).await.unwrap_or(false)
-    {
-        return steered::<()>(Err(SteerError::Unavailable));
-    }
     for row in &rows {
         tracing::info!(
             by_uid = user,
@@ -271,7 +277,7 @@ async fn end_supervisions(
     Query(wanted): Query<Wanted>,
 ) -> Response {
     let Peer::Process { user, process } = peer else { return not_by_address() };
-    let ended = desk.house.gate.end_supervisions(&wanted);
+    let ended = durable(desk.house.gate.end_supervisions(&wanted, &by(user, process))).await;
     for row in ended.iter().flatten() {
         tracing::info!(
             by_uid = user,
@@ -285,6 +291,17 @@ async fn end_supervisions(
         );
     }
     steered(ended)
+}
+
+/// What ended, once that is on disk.
+async fn durable<R>(ended: Result<(Vec<R>, Option<Arc<Group>>), SteerError>) -> Result<Vec<R>, SteerError> {
+    let (rows, group) = ended?;
+    match group {
+        Some(group) if !timeout(COMMIT_TIMEOUT, group.is_durable()).await.unwrap_or(false) => {
+            Err(SteerError::Unavailable)
+        }
+        _ => Ok(rows),
+    }
 }
 
 fn steered<T: Serialize>(done: Result<T, SteerError>) -> Response {

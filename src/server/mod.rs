@@ -23,6 +23,7 @@ pub use clock::Clock;
 pub use listen::{Bound, ListenError, Place};
 
 use crate::ami::{Links, Member, Sessions};
+use crate::audit::recorder::Recorder;
 use crate::config::files::Files;
 use crate::config::problem::Problems;
 use crate::config::process::{ProcessSettings, Secret, Store};
@@ -75,7 +76,10 @@ impl House {
     pub fn new(settings: ProcessSettings) -> Self {
         let metrics = Metrics::new();
         Self {
-            gate: Arc::new(Gate::new(settings.state.store == Store::Disk)),
+            gate: Arc::new(Gate::audited(
+                settings.state.store == Store::Disk,
+                settings.audit.as_ref().map(|audit| Recorder::new(audit.plain_allows_one_in)),
+            )),
             asterisks: Links::new(&settings.asterisk_ami, metrics.ami().clone()),
             metrics,
             clock: Clock::default(),
@@ -131,7 +135,14 @@ impl House {
     /// Whether the house is ready for questions: it has a policy, can keep what changes, and is not closing.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.settled_revision.load(Ordering::Relaxed) > 0 && self.gate.store_is_healthy() && !self.is_draining()
+        let has_policy = self.settled_revision.load(Ordering::Relaxed) > 0;
+        has_policy && self.gate.store_is_healthy() && self.audit_is_healthy() && !self.is_draining()
+    }
+
+    /// Whether the audit log can be written, or there is none.
+    #[must_use]
+    pub fn audit_is_healthy(&self) -> bool {
+        self.gate.audit().is_none_or(Recorder::is_healthy)
     }
 
     /// Whether the house is closing.

@@ -24,6 +24,7 @@ mod office;
 mod all_keys;
 mod ask;
 mod asterisk_link;
+mod audit;
 mod calls;
 mod captures;
 mod check;

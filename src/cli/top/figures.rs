@@ -36,7 +36,7 @@ pub(super) struct Figures {
     pub(super) protocol_errors_per_second: f64,
     pub(super) panics: f64,
     pub(super) store_healthy: bool,
-    /// `null`: the sidecar has no audit log.
+    /// `null`: a sidecar of a version without an audit log.
     pub(super) audit_healthy: Option<bool>,
 }
 
@@ -124,7 +124,7 @@ impl Figures {
             protocol_errors_per_second: span.rate(names::PROTOCOL_ERRORS),
             panics: sum(names::PANICS),
             store_healthy: is(names::STORE_HEALTHY),
-            audit_healthy: now.sum_of("queuewarden_audit_healthy").map(|healthy| healthy > 0.0),
+            audit_healthy: now.sum_if_there(names::AUDIT_HEALTHY).map(|healthy| healthy > 0.0),
         })
     }
 }

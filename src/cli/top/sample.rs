@@ -74,8 +74,8 @@ impl Sample {
     }
 
     /// A metric that a sidecar of another version may lack.
-    pub(super) fn sum_of(&self, name: &str) -> Option<f64> {
-        self.series.get(name).map(|series| series.iter().map(|series| series.value).sum())
+    pub(super) fn sum_if_there(&self, metric: MetricName) -> Option<f64> {
+        self.series.get(metric.name).map(|series| series.iter().map(|series| series.value).sum())
     }
 
     /// The sums of a metric by the values of a label.
