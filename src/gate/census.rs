@@ -1,7 +1,7 @@
 //! What an operator counts beside [`super::Counts`]: leases, and login sessions queue by queue.
 
 use crate::gate::Gate;
-use crate::limits::LEASE_ENDS_SOON_SECONDS;
+use crate::limits::{LEASE_ENDS_SOON_SECONDS, SESSION_TABLE_PARTS};
 use crate::policy::Organization;
 use crate::telephony::Moment;
 
@@ -49,10 +49,13 @@ impl Gate {
         let soon = now.after(LEASE_ENDS_SOON_SECONDS);
         let mut counts = LeaseCounts::default();
         for id in self.shared.tables.in_use() {
-            let Some(table) = self.shared.tables.lock(id) else { continue };
-            for ends in table.leases() {
-                counts.all = counts.all.saturating_add(1);
-                counts.ending_soon = counts.ending_soon.saturating_add(u64::from(ends.has_come(soon)));
+            // Part by part, so that decisions come in between.
+            for part in 0..SESSION_TABLE_PARTS {
+                let Some(table) = self.shared.tables.lock(id).filter(|table| table.has_leases()) else { break };
+                for ends in table.part(part).filter_map(|(_, session)| session.ends) {
+                    counts.all = counts.all.saturating_add(1);
+                    counts.ending_soon = counts.ending_soon.saturating_add(u64::from(ends.has_come(soon)));
+                }
             }
         }
         counts

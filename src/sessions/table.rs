@@ -119,9 +119,10 @@ impl SessionTable {
         self.in_queue.get(&queue).copied().unwrap_or(0)
     }
 
-    /// When each of the sessions ends that end by themselves.
-    pub fn leases(&self) -> impl Iterator<Item = Moment> {
-        self.leased.iter().filter_map(|&(user, queue)| self.view(user).in_this_queue(queue)?.ends)
+    /// Whether some session ends by itself.
+    #[must_use]
+    pub fn has_leases(&self) -> bool {
+        !self.leased.is_empty()
     }
 
     /// The organization that the table was last reconciled with.
