@@ -75,7 +75,7 @@ reasons! {
         QueueOutOfScope = "queue_out_of_scope": "The queue is outside the actor's scope.",
         RoleForbids = "role_forbids": "No role of the actor permits it.",
         SelfTarget = "self_target": "The action is for somebody else, not for oneself.",
-        StateUnavailable = "state_unavailable": "The session store cannot be written.",
+        StateUnavailable = "state_unavailable": "The session store or the audit log cannot be written.",
         SupervisorRoleRequired = "supervisor_role_required": "The actor lacks the supervisor role, which this needs.",
         SupervisorSupervisionsAtLimit = "supervisor_supervisions_at_limit":
             "The supervisor runs as many supervisions as allowed.",
@@ -224,6 +224,16 @@ impl WireError {
     #[must_use]
     pub const fn of(reason: ErrorReason, key: Key) -> Self {
         Self { reason, key: Some(key) }
+    }
+}
+
+impl std::fmt::Display for WireError {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(self.reason.code())?;
+        if let Some(key) = self.key {
+            write!(formatter, " (key `{}`)", key.name())?;
+        }
+        write!(formatter, ": {}", self.reason.sentence())
     }
 }
 

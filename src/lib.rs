@@ -16,6 +16,7 @@
 //! - [`policy`]: what may be. [`policy::decide`] is the pure function that all of this is for.
 //! - [`sessions`]: what is now (login sessions, supervisions, calls), and the store that keeps login sessions.
 //! - [`config`]: TOML to settings and policy, every problem at once.
+//! - [`audit`]: the log of who asked for what and what was decided, its lines bound by hashes.
 //! - [`gate`]: the one door, where a decision changes state; its ledger takes changes to the store, and its journal
 //!   tells of them.
 //! - [`observe`]: the metrics.
@@ -30,6 +31,7 @@
 #![forbid(unsafe_code)]
 
 pub mod ami;
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod decision;

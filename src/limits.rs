@@ -57,6 +57,8 @@ pub const AMI_PATTERN_BYTES_MAX: usize = 64;
 pub const VALUE_BYTES_MAX: usize = 128;
 /// Bytes of one line of the line dialect, its LF included.
 pub const LINE_BYTES_MAX: usize = 1_024;
+/// Bytes of one answer of the line dialect that a command takes: every queue of a user, and the rest.
+pub const LINE_ANSWER_BYTES_MAX: u64 = 16 * 1024;
 /// Bytes of the id of a request.
 pub const REQUEST_ID_BYTES_MAX: usize = 16;
 /// Bytes of one FastAGI environment.
@@ -122,6 +124,22 @@ pub const CALLS_PER_ORGANIZATION_MAX: usize = 131_072;
 pub const CALL_SECONDS_MAX: u32 = 24 * 3_600;
 /// Changes that wait for the disk; further ones are refused.
 pub const LEDGER_ENTRIES_MAX: usize = 65_536;
+/// Bytes of audit lines that wait for the writer and that no answer waits for; of more, lines are dropped and counted.
+pub const AUDIT_BUFFER_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of one entry of the audit log before it is a line.
+pub const AUDIT_DRAFT_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of one line of the audit log, its LF included.
+pub const AUDIT_LINE_BYTES_MAX: usize = 64 * 1024;
+/// Bytes after which a file of the audit log may be told to be followed by the next: 1 GiB.
+pub const AUDIT_ROTATION_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// Seconds after which a file of the audit log may be told to be followed by the next: 31 days.
+pub const AUDIT_ROTATION_SECONDS_MAX: u64 = 31 * 24 * 3_600;
+/// Seconds for which the audit log may be told to keep its files: 10 years.
+pub const AUDIT_RETENTION_SECONDS_MAX: u64 = 3_660 * 24 * 3_600;
+/// Bytes that the audit log may be told to keep: 64 TiB.
+pub const AUDIT_RETENTION_BYTES_MAX: u64 = 64 * 1024 * 1024 * 1024 * 1024;
+/// Allowed questions that change nothing of which one may be told to be written.
+pub const AUDIT_SAMPLE_MAX: u64 = 1_000_000;
 /// Changes of one organization that a watcher can still be told of.
 pub const JOURNAL_NOTICES_MAX: usize = 16_384;
 /// Changes that a watcher is told of in one write.
@@ -168,6 +186,10 @@ pub const AMI_ATTEMPTS_MAX: u32 = 5;
 pub const JUDGE_AGAIN_MAX: usize = 4;
 /// Seconds that a lease may last: 31 days.
 pub const LEASE_SECONDS_MAX: u32 = 31 * 24 * 3_600;
+/// Seconds before its end from which on a lease is counted as ending soon: 5 minutes.
+pub const LEASE_ENDS_SOON_SECONDS: u32 = 5 * 60;
+/// Queues that may have a series of their own in the metrics.
+pub const METRIC_QUEUES_MAX: u64 = 10_000;
 
 // How long anything may take -----------------------------------------------------------------------------------------
 
@@ -193,6 +215,10 @@ pub const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 /// Between two tries to use a store that failed.
 pub const STORE_RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// Between two visits of the writer to the audit lines that no answer waits for.
+pub const AUDIT_FLUSH_INTERVAL: Duration = Duration::from_millis(200);
+/// Between two looks for files of the audit log whose time is over.
+pub const AUDIT_MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 /// An answer that changed something is refused if the store has not taken the change after this.
 pub const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two clean-ups of the metric recorder.
@@ -235,6 +261,10 @@ const _: () = {
     assert!(USERS_PER_ORGANIZATION_MAX < (u32::MAX / 2) as usize, "a user id is a u32 with one bit to spare");
     assert!(ROLES_PER_MODEL_MAX <= 16 && SETTINGS_PER_MODEL_MAX <= 64, "sets of roles and settings are u16 and u64");
     assert!(QUEUES_PER_USER_MAX * (NUMBER_DIGITS_MAX + 1) + 64 < AGI_COMMAND_BYTES_MAX, "QW_QUEUES fits one command");
+    assert!(
+        (QUEUES_PER_USER_MAX * (NUMBER_DIGITS_MAX + 1) + LINE_BYTES_MAX) as u64 <= LINE_ANSWER_BYTES_MAX,
+        "every answer can be heard"
+    );
     assert!(LINE_BYTES_MAX < READ_BUFFER_BYTES_MAX, "a whole line fits the read buffer");
     assert!(AGI_ENVIRONMENT_BYTES_MAX < READ_BUFFER_BYTES_MAX, "a whole environment fits the read buffer");
     assert!(NETSTRING_BYTES_MAX < READ_BUFFER_BYTES_MAX, "a whole netstring fits the read buffer");
@@ -247,5 +277,10 @@ const _: () = {
     assert!(AMI_USERNAME_BYTES_MAX <= AMI_VALUE_BYTES_MAX, "every user name can be sent");
     assert!(AMI_LINE_BYTES_MAX < AMI_MESSAGE_BYTES_MAX, "a whole line fits a message");
     assert!(AMI_RECONNECT_PAUSE_MIN.as_nanos() < AMI_RECONNECT_PAUSE_MAX.as_nanos(), "pauses grow");
+    assert!(
+        QUEUES_PER_USER_MAX * (NUMBER_DIGITS_MAX + 2) + 24 * VALUE_BYTES_MAX < AUDIT_DRAFT_BYTES_MAX,
+        "every decision fits"
+    );
+    assert!(AUDIT_DRAFT_BYTES_MAX < AUDIT_BUFFER_BYTES_MAX, "a whole entry fits the buffer");
     assert!(REFUSALS_AT_ONCE_MAX < CONNECTIONS_DEFAULT, "refusing costs less than serving");
 };

@@ -20,13 +20,17 @@ mod support;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::time::Duration;
 
+use queuewarden::audit::Keeping;
+use queuewarden::audit::recorder::Recorder;
 use queuewarden::config;
 use queuewarden::dialect::fastagi::FastAgi;
 use queuewarden::dialect::line::Line;
 use queuewarden::dialect::{Dialect, Step};
-use queuewarden::gate::Gate;
+use queuewarden::gate::{Gate, Witness};
 use queuewarden::policy::Policy;
+use queuewarden::sessions::store::StoreError;
 use queuewarden::telephony::{Moment, QueueSet, UnixSeconds};
 use support::{Folder, agi_environment};
 
@@ -91,7 +95,10 @@ struct Connection {
 
 impl Connection {
     fn new() -> Self {
-        let gate = Gate::default();
+        Self::at(Gate::default())
+    }
+
+    fn at(gate: Gate) -> Self {
         drop(gate.publish(config::load(Folder::demo().path(), &Policy::default()).unwrap().policy));
         Self { gate, room: Vec::with_capacity(4_096), output: Vec::with_capacity(4_096), scratch: QueueSet::new() }
     }
@@ -154,6 +161,51 @@ fn a_line_is_answered_without_the_heap() {
             assert!(taken == 0 || round == 0, "{taken} allocations: {question}");
         }
     }
+}
+
+struct Silent;
+
+impl Witness for Silent {
+    fn committed(&self, _took: Duration) {}
+
+    fn failed(&self, _error: &StoreError) {}
+
+    fn recovered(&self) {}
+
+    fn wall(&self) -> UnixSeconds {
+        NOW.wall
+    }
+}
+
+#[test]
+fn the_audit_log_hears_of_what_changes_nothing_without_the_heap() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut connection = Connection::at(Gate::audited(false, Some(Recorder::new(1))));
+    let keeping = Keeping {
+        folder: folder.path().to_owned(),
+        rotation_max_bytes: 1_000_000,
+        rotation_max_seconds: 3_600,
+        retention_max_seconds: 3_600,
+        retention_max_bytes: 0,
+    };
+    connection.gate.open_audit(keeping, 1_000_000_000).unwrap();
+    connection.gate.restore(folder.path(), NOW, Box::new(Silent)).unwrap();
+    let mut line = Line::new(None);
+    connection.answer(&mut line, b"1 dial org=acme actor=1001 digits=*13600\n");
+    support::wait_until("the login to be on disk", || connection.gate.audit().unwrap().written() == 2);
+    // What the answer waits for may take memory: supervision, and what stands on what is not durable yet.
+    let plain = LINES.iter().filter(|(question, _)| !question.contains(" do ") || !question.contains("action=call."));
+    let decided = |question: &str| !["ping", "nonsense", "10 01"].iter().any(|no| question.contains(no));
+    for round in 0..3 {
+        for &(question, heard) in plain.clone().filter(|(question, _)| decided(question)) {
+            let taken = taken_by(|| connection.answer(&mut line, question.as_bytes()));
+            assert!(connection.said().contains(heard), "{question}{}", connection.said());
+            assert!(taken == 0 || round == 0, "{taken} allocations: {question}");
+        }
+    }
+    let audit = connection.gate.audit().unwrap();
+    support::wait_until("their lines", || audit.written() > 2 + 3 * 10);
+    assert_eq!(audit.dropped(), 0);
 }
 
 #[test]

@@ -1,5 +1,7 @@
-//! Requests to the running sidecar, over the Unix socket of its admin listener.
+//! Requests to the admin listener of the running sidecar.
 
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use http_body_util::{BodyExt, Empty, Limited};
@@ -9,7 +11,8 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use crate::config;
@@ -18,9 +21,40 @@ use crate::gate::steer::{Page, Wanted};
 use crate::limits::{DESK_ANSWER_BYTES_MAX, DESK_TIMEOUT};
 
 /// The admin listener of a sidecar.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Desk {
-    socket: PathBuf,
+    place: Place,
+}
+
+/// Where somebody listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// A Unix socket.
+    Socket(PathBuf),
+    /// An address.
+    Address(SocketAddr),
+}
+
+impl Place {
+    /// An address as whoever is on this machine reaches it; `None` where a free port was asked for, which only the
+    /// sidecar knows.
+    pub(super) fn reached_at(address: SocketAddr) -> Option<Self> {
+        let ip = match address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        (address.port() != 0).then_some(Self::Address(SocketAddr::new(ip, address.port())))
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(path) => write!(formatter, "{}", path.display()),
+            Self::Address(address) => write!(formatter, "{address}"),
+        }
+    }
 }
 
 /// Why the sidecar did not do what it was asked for.
@@ -29,14 +63,14 @@ pub(super) enum DeskError {
     /// The configuration does not say where it is.
     #[error("{0}")]
     Configuration(Problems),
-    /// There is no such socket in the configuration.
-    #[error("`admin_unix` is off in queuewarden.toml: this command has nobody to speak to")]
-    Off,
+    /// There is no such listener in the configuration.
+    #[error("`{0}` is off in queuewarden.toml: this command has nobody to speak to")]
+    Off(&'static str),
     /// Nobody answers there.
-    #[error("the sidecar cannot be reached at {}: {why}\n  help: is it running, and may you use the socket?", socket.display())]
+    #[error("the sidecar cannot be reached at {place}: {why}\n  help: is it running, and may you use the socket?")]
     Unreachable {
-        /// The socket.
-        socket: PathBuf,
+        /// Where.
+        place: Place,
         /// Why.
         why: String,
     },
@@ -54,10 +88,25 @@ struct PageWanted<'a> {
 }
 
 impl Desk {
-    /// The sidecar that runs with this configuration.
+    /// The sidecar that runs with this configuration, over its Unix socket: there it knows who is asking, and does what
+    /// it is told.
     pub(super) fn of(folder: &Path) -> Result<Self, DeskError> {
         let settings = config::load_process(folder).map_err(DeskError::Configuration)?;
-        settings.listen.admin_unix.map(|socket| Self { socket }).ok_or(DeskError::Off)
+        let place = settings.listen.admin_unix.map(Place::Socket);
+        place.map(|place| Self { place }).ok_or(DeskError::Off("admin_unix"))
+    }
+
+    /// The sidecar that runs with this configuration, over its Unix socket or else its address: enough to look.
+    pub(super) fn to_look(folder: &Path) -> Result<Self, DeskError> {
+        let listen = config::load_process(folder).map_err(DeskError::Configuration)?.listen;
+        let by_address = || listen.admin.and_then(Place::reached_at);
+        let place = listen.admin_unix.clone().map(Place::Socket).or_else(by_address);
+        place.map(|place| Self { place }).ok_or(DeskError::Off("admin_unix"))
+    }
+
+    /// Where it listens.
+    pub(super) const fn place(&self) -> &Place {
+        &self.place
     }
 
     /// Every row of a list.
@@ -76,43 +125,70 @@ impl Desk {
         self.request(&Method::DELETE, what, wanted)
     }
 
+    /// What there is under this path, by this query.
+    pub(super) fn get<T: DeserializeOwned>(&self, what: &str, query: &impl Serialize) -> Result<T, DeskError> {
+        self.request(&Method::GET, what, query)
+    }
+
+    /// The text under this path.
+    pub(super) async fn text(&self, what: &str) -> Result<String, DeskError> {
+        let body = self.exchange(&Method::GET, format!("/{what}")).await?;
+        String::from_utf8(body.into()).map_err(|error| self.unreachable(error.to_string()))
+    }
+
+    fn unreachable(&self, why: String) -> DeskError {
+        DeskError::Unreachable { place: self.place.clone(), why }
+    }
+
     fn request<T: DeserializeOwned>(
         &self,
         method: &Method,
         what: &str,
         query: &impl Serialize,
     ) -> Result<T, DeskError> {
-        let unreachable = |why: String| DeskError::Unreachable { socket: self.socket.clone(), why };
-        let query = serde_urlencoded::to_string(query).map_err(|error| unreachable(error.to_string()))?;
-        let request = Request::builder()
-            .method(method)
-            .uri(format!("/{what}?{query}"))
-            .header("host", "localhost")
-            .body(Empty::<Bytes>::new())
-            .map_err(|error| unreachable(error.to_string()))?;
+        let query = serde_urlencoded::to_string(query).map_err(|error| self.unreachable(error.to_string()))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| unreachable(error.to_string()))?;
-        let answered = runtime.block_on(async { timeout(DESK_TIMEOUT, self.send(request)).await });
-        let (status, body) = match answered {
+        let runtime = runtime.map_err(|error| self.unreachable(error.to_string()))?;
+        let body = runtime.block_on(self.exchange(method, format!("/{what}?{query}")))?;
+        serde_json::from_slice(&body).map_err(|error| self.unreachable(format!("its answer cannot be read: {error}")))
+    }
+
+    async fn exchange(&self, method: &Method, uri: String) -> Result<Bytes, DeskError> {
+        let request = Request::builder().method(method).uri(uri).header("host", "localhost");
+        let request = request.body(Empty::<Bytes>::new()).map_err(|error| self.unreachable(error.to_string()))?;
+        let (status, body) = match timeout(DESK_TIMEOUT, self.send(request)).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(why)) => return Err(unreachable(why)),
-            Err(_) => return Err(unreachable(format!("no answer within {} s", DESK_TIMEOUT.as_secs()))),
+            Ok(Err(why)) => return Err(self.unreachable(why)),
+            Err(_) => return Err(self.unreachable(format!("no answer within {} s", DESK_TIMEOUT.as_secs()))),
         };
         if status != StatusCode::OK {
             return Err(DeskError::Refused(String::from_utf8_lossy(&body).trim().to_owned()));
         }
-        serde_json::from_slice(&body).map_err(|error| unreachable(format!("its answer cannot be read: {error}")))
+        Ok(body)
     }
 
     async fn send(&self, request: Request<Empty<Bytes>>) -> Result<(StatusCode, Bytes), String> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|error| error.to_string())?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-        let connection = tokio::spawn(connection);
-        let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), DESK_ANSWER_BYTES_MAX).collect().await;
-        connection.abort();
-        Ok((status, body.map_err(|error| error.to_string())?.to_bytes()))
+        match &self.place {
+            Place::Socket(path) => {
+                send_over(UnixStream::connect(path).await.map_err(|error| error.to_string())?, request).await
+            }
+            Place::Address(address) => {
+                send_over(TcpStream::connect(address).await.map_err(|error| error.to_string())?, request).await
+            }
+        }
     }
+}
+
+async fn send_over<S>(stream: S, request: Request<Empty<Bytes>>) -> Result<(StatusCode, Bytes), String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let connection = tokio::spawn(connection);
+    let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), DESK_ANSWER_BYTES_MAX).collect().await;
+    connection.abort();
+    Ok((status, body.map_err(|error| error.to_string())?.to_bytes()))
 }

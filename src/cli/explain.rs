@@ -64,9 +64,7 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
     let event = match read_event(options) {
         Ok(event) => event,
         Err(error) => {
-            let key = error.key.map_or(String::new(), |key| format!(" (key `{}`)", key.name()));
-            let (code, sentence) = (error.reason.code(), error.reason.sentence());
-            return fail(options, &format!("this is no question: {code}{key}: {sentence}"), out);
+            return fail(options, &format!("this is no question: {error}"), out);
         }
     };
     let policy = match config::load(folder, &Policy::default()) {
@@ -78,7 +76,7 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
         let message = format!("--logged-in {unknown}: organization `{}` has no such queue", options.org);
         return fail(options, &message, out);
     }
-    let explanation = explain(&policy, &event, |subject| Assumed::new(organization, subject, &options.logged_in));
+    let explanation = explain(&policy, &event, None, |subject| Assumed::new(organization, subject, &options.logged_in));
     if options.json {
         writeln!(out, "{}", serde_json::to_string(&explanation).map_err(io::Error::other)?)?;
     } else {
@@ -119,14 +117,16 @@ fn queue_named(organization: Option<&Organization>, name: &str) -> Option<QueueI
 /// Login sessions that are assumed for the sake of a question.
 struct Assumed {
     table: SessionTable,
-    subject: UserId,
+    /// Whose they are; nobody's where the answer depends on nobody's.
+    subject: Option<UserId>,
 }
 
 impl Assumed {
-    fn new(organization: Option<&Organization>, subject: UserId, queues: &[String]) -> Self {
+    fn new(organization: Option<&Organization>, subject: Option<UserId>, queues: &[String]) -> Self {
         let at = Moment { wall: UnixSeconds(0), uptime_ms: 0 };
         let mut table = SessionTable::default();
-        for queue in queues.iter().filter_map(|name| queue_named(organization, name)) {
+        let queues = queues.iter().filter_map(|name| queue_named(organization, name));
+        for (subject, queue) in queues.filter_map(|queue| Some((subject?, queue))) {
             let beginning = Beginning { at, by: None, ends: None };
             let _begun = table.apply(subject, &[queue], Change::Begin(Ground::Unassigned), beginning);
         }
@@ -136,23 +136,24 @@ impl Assumed {
 
 impl SessionView for Assumed {
     fn of_subject(&self) -> &[LoginSession] {
-        self.table.sessions_of(self.subject)
+        self.subject.map_or(&[], |subject| self.table.sessions_of(subject))
     }
 
     fn in_queue(&self, queue: QueueId) -> usize {
-        self.table.view(self.subject).in_queue(queue)
+        self.table.sessions_in(queue)
     }
 
     fn in_organization(&self) -> usize {
-        self.table.view(self.subject).in_organization()
+        self.table.all().count()
     }
 
     fn supervisions(&self, supervisor: UserId, target: Option<UserId>) -> Supervisions {
-        self.table.view(self.subject).supervisions(supervisor, target)
+        self.table.supervisions.beside(supervisor, target)
     }
 }
 
-fn print(explanation: &Explanation, out: &mut impl Write) -> io::Result<()> {
+/// Prints an explanation for people.
+pub(super) fn print(explanation: &Explanation, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "{} {}: {}", explanation.verdict, explanation.reason, explanation.sentence)?;
     if let Some(action) = &explanation.action {
         let queues = explanation.queues.join(", ");

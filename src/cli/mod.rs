@@ -1,15 +1,19 @@
 //! The command line: arguments in, text and an exit code out.
 
+mod ask;
+mod audit;
 mod check;
 mod desk;
 mod explain;
 mod load;
 mod models;
 mod operate;
+mod peer;
 mod salvage;
 mod serve;
 mod state_folder;
 mod survey;
+mod top;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -46,6 +50,8 @@ enum Command {
     Check(check::Arguments),
     /// Judges one question offline, by the same code as the server, and says why.
     Explain(explain::Arguments),
+    /// Asks the running sidecar one question, as a PBX would; nothing changes unless it is told to do it.
+    Ask(ask::Arguments),
     /// Prints every action that an actor may do, and where.
     What(survey::WhatArguments),
     /// Prints who may do an action, and where.
@@ -57,12 +63,17 @@ enum Command {
     /// The questions are drawn from the configuration. Exits 1 if an answer was lost, an error, or another verdict than
     /// the configuration promises; one that depends on who is logged in is not held against it.
     Load(load::Arguments),
+    /// Shows decisions, latency and login sessions of the running sidecar, live; q ends it.
+    Top(top::Arguments),
     /// Lists, shows and ends login sessions of the running sidecar.
     #[command(subcommand)]
     Sessions(operate::Sessions),
     /// Lists and ends supervisions of the running sidecar.
     #[command(subcommand)]
     Supervisions(operate::Supervisions),
+    /// Verifies the audit log, shows its end, and writes parts of it out.
+    #[command(subcommand)]
+    Audit(audit::Audit),
 }
 
 /// Prints why a configuration does not load.
@@ -81,11 +92,14 @@ pub fn run(arguments: Arguments, out: &mut (impl Write + Send)) -> ExitCode {
         Command::Serve => serve::run(&arguments.config, out),
         Command::Check(options) => check::run(&arguments.config, &options, out),
         Command::Explain(options) => explain::run(&arguments.config, &options, out),
+        Command::Ask(options) => ask::run(&arguments.config, &options, out),
         Command::What(options) => survey::what(&arguments.config, &options, out),
         Command::Who(options) => survey::who(&arguments.config, &options, out),
         Command::Models(options) => models::run(&arguments.config, &options, out),
         Command::Load(options) => load::run(&arguments.config, &options, out),
+        Command::Top(options) => top::run(&arguments.config, &options, out),
         Command::Sessions(what) => operate::sessions(&arguments.config, &what, out),
+        Command::Audit(what) => audit::run(&arguments.config, &what, out),
         Command::Supervisions(what) => operate::supervisions(&arguments.config, &what, out),
     };
     match ran {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
+use crate::audit::AuditError;
 use crate::cli::{EXIT_CONFIGURATION, EXIT_FAILED, state_folder};
 use crate::config::Loaded;
 use crate::config::problem::Problems;
@@ -26,6 +27,8 @@ const SPARE_DESCRIPTORS: u64 = 128;
 
 const SALVAGE_HELP: &str = "free or repair the disk and start again; of a damaged file, `queuewarden sessions salvage` keeps what \
                             is whole";
+
+const AUDIT_HELP: &str = "free or repair the disk, name another folder in [audit], or say `enabled = false` there";
 
 pub(super) fn run(folder: &Path, out: &mut (impl Write + Send)) -> io::Result<u8> {
     start_log();
@@ -58,6 +61,11 @@ async fn serve(folder: &Path, out: &mut (impl Write + Send)) -> io::Result<u8> {
     let house = Arc::new(House::new(loaded.process.clone()));
     count_panics(&house);
     take_up(loaded, &house).await;
+    if let Err(message) = open_audit(&house).await {
+        writeln!(out, "{message}")?;
+        writeln!(out, "  help: {AUDIT_HELP}")?;
+        return Ok(EXIT_FAILED);
+    }
     if let Err(error) = restore(&house).await {
         writeln!(out, "{error}")?;
         writeln!(out, "  help: {SALVAGE_HELP}")?;
@@ -96,9 +104,21 @@ async fn serve(folder: &Path, out: &mut (impl Write + Send)) -> io::Result<u8> {
     }
     let gate = Arc::clone(&house.gate);
     if !tokio::task::spawn_blocking(move || gate.close_store(COMMIT_TIMEOUT)).await.unwrap_or(false) {
-        tracing::error!("the session store did not take what was left");
+        tracing::error!("the session store or the audit log did not take what was left");
     }
     Ok(0)
+}
+
+/// Opens the audit log, if one is kept.
+async fn open_audit(house: &Arc<House>) -> Result<(), String> {
+    let Some(audit) = &house.settings.audit else {
+        tracing::warn!("[audit] enabled = false: nobody can tell later who was allowed what");
+        return Ok(());
+    };
+    let (gate, keeping) = (Arc::clone(&house.gate), audit.keeping.clone());
+    let now_ms = house.clock.unix_ms(house.clock.now());
+    let opened = tokio::task::spawn_blocking(move || gate.open_audit(keeping, now_ms)).await;
+    opened.map_err(|error| error.to_string())?.map_err(|error| format!("the audit log cannot be written: {error}"))
 }
 
 /// Takes up the login sessions that an earlier process saved.
@@ -137,8 +157,20 @@ impl Witness for StoreWitness {
         tracing::info!("the session store can be written again");
     }
 
+    fn audit_failed(&self, error: &AuditError) {
+        tracing::error!(%error, "the audit log cannot be written: changes and supervisions are refused until it can");
+    }
+
+    fn audit_recovered(&self) {
+        tracing::info!("the audit log can be written again");
+    }
+
     fn wall(&self) -> UnixSeconds {
         self.0.clock.now().wall
+    }
+
+    fn wall_ms(&self) -> u64 {
+        self.0.clock.unix_ms(self.0.clock.now())
     }
 }
 
@@ -159,6 +191,7 @@ async fn reload(folder: &Path, house: &House) {
             }
             tracing::error!(problems = problems.count(), "the configuration does not load: the running policy stays");
             let at_unix_seconds = house.clock.now().wall.0;
+            house.gate.note_reload_failed(problems.count() as u64);
             house.note_failure(ReloadStatus { at_unix_seconds, problems, ..ReloadStatus::default() });
         }
     }
@@ -170,6 +203,8 @@ async fn take_up(loaded: Loaded, house: &House) {
     let warnings = loaded.warnings;
     house.asterisks.set_secrets(&loaded.process.asterisk_ami);
     house.set_line_token(loaded.process.listen.line_token);
+    house.set_files(loaded.files);
+    house.metrics.prepare(&loaded.policy);
     let revision = publish(loaded.policy, &house.gate).await;
     house.settled_revision.store(revision, Ordering::Relaxed);
     tracing::info!(revision, "policy loaded");

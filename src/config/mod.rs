@@ -4,6 +4,9 @@
 //! has a problem anywhere yields no policy at all; what runs already is then left alone ([`crate::reload`]).
 
 pub mod asterisk;
+pub mod audit;
+pub mod files;
+mod fingerprint;
 mod model;
 mod organization;
 mod presets;
@@ -21,6 +24,8 @@ use crate::limits::ORGANIZATIONS_MAX;
 use crate::policy::Policy;
 use crate::policy::model::Model;
 use crate::telephony::OrganizationId;
+use files::Files;
+use fingerprint::Fingerprint;
 use organization::Surroundings;
 use problem::{Problem, Problems};
 use process::ProcessSettings;
@@ -34,17 +39,31 @@ pub struct Loaded {
     pub policy: Policy,
     /// What is allowed but probably not meant.
     pub warnings: Problems,
+    /// The files that were read.
+    pub files: Files,
 }
 
 /// Reads `queuewarden.toml` alone, for a command that only has to find the sidecar.
 ///
 /// # Errors
 ///
-/// Every problem of the file.
+/// What keeps the file from being read; secrets that only the sidecar may read do not.
 pub fn load_process(folder: &Path) -> Result<ProcessSettings, Problems> {
     let problems = RefCell::default();
-    let process = process::read(folder, &problems, &mut Problems::default());
+    let process = process::read(folder, &problems, &mut Problems::default(), &Fingerprint::default());
     process.map(|read| read.settings).ok_or_else(|| problems.into_inner())
+}
+
+/// Reads `queuewarden.toml` alone, for a command that speaks to the sidecar as a PBX does: it needs the secrets too.
+///
+/// # Errors
+///
+/// Every problem of the file, and of the files of secrets that it names.
+pub fn load_process_whole(folder: &Path) -> Result<ProcessSettings, Problems> {
+    let problems = RefCell::default();
+    let process = process::read(folder, &problems, &mut Problems::default(), &Fingerprint::default());
+    let problems = problems.into_inner();
+    process.map(|read| read.settings).filter(|_| problems.is_empty()).ok_or(problems)
 }
 
 /// Loads a configuration folder. Ids stay as they are in `previous`, which the new policy follows by one revision.
@@ -53,10 +72,12 @@ pub fn load_process(folder: &Path) -> Result<ProcessSettings, Problems> {
 ///
 /// Every problem of every file.
 pub fn load(folder: &Path, previous: &Policy) -> Result<Loaded, Problems> {
+    let mut files = Files::of(folder);
     let problems = RefCell::new(Problems::default());
     let warnings = RefCell::new(Problems::default());
-    let process = process::read(folder, &problems, &mut warnings.borrow_mut());
-    let models = read_models(folder, &problems);
+    let fingerprint = Fingerprint::of(folder);
+    let process = process::read(folder, &problems, &mut warnings.borrow_mut(), &fingerprint);
+    let models = read_models(folder, &problems, &fingerprint);
     let mut organizations: Vec<crate::policy::Organization> = vec![];
     let mut ids = FreeIds::after(previous);
     let mut all_read = true;
@@ -68,12 +89,15 @@ pub fn load(folder: &Path, previous: &Policy) -> Result<Loaded, Problems> {
             ));
             break;
         }
-        let around = Surroundings { models: &models, previous, next_id: ids.next() };
+        let around = Surroundings { models: &models, previous, next_id: ids.next(), fingerprint: &fingerprint };
         let Some(read) = organization::read(&path, &around, &problems, &warnings) else {
             all_read = false;
             continue;
         };
-        let organization::Read { place, organization } = read;
+        let organization::Read { place, organization, users_csv } = read;
+        if let Some(file) = users_csv {
+            files.add(file);
+        }
         if organization.id == around.next_id {
             ids.take();
         }
@@ -97,8 +121,8 @@ pub fn load(folder: &Path, previous: &Policy) -> Result<Loaded, Problems> {
                     Problem::of_file(folder.join("organizations").display().to_string(), "holds no organization");
                 warnings.borrow_mut().add(problem.help("every question will be denied with unknown_organization"));
             }
-            let policy = Policy::new(previous.revision.saturating_add(1), organizations);
-            Ok(Loaded { process, policy, warnings: warnings.into_inner() })
+            let policy = Policy::new(previous.revision.saturating_add(1), organizations).made_of(fingerprint.finish());
+            Ok(Loaded { process, policy, warnings: warnings.into_inner(), files })
         }
         _ => Err(problems),
     }
@@ -140,16 +164,20 @@ impl FreeIds {
 /// Every problem of every model.
 pub fn load_models(folder: &Path) -> Result<Vec<Arc<Model>>, Problems> {
     let problems = RefCell::new(Problems::default());
-    let models = read_models(folder, &problems);
+    let models = read_models(folder, &problems, &Fingerprint::default());
     let problems = problems.into_inner();
     if problems.is_empty() { Ok(models.into_values().collect()) } else { Err(problems) }
 }
 
-fn read_models(folder: &Path, problems: &RefCell<Problems>) -> HashMap<Box<str>, Arc<Model>> {
+fn read_models(
+    folder: &Path,
+    problems: &RefCell<Problems>,
+    fingerprint: &Fingerprint,
+) -> HashMap<Box<str>, Arc<Model>> {
     let files = toml_files(&folder.join("models"), problems);
     let models = files.into_iter().filter_map(|path| {
         let name = path.file_stem()?.to_str()?.to_owned();
-        let model = model::read(&path, &name, problems)?;
+        let model = model::read(&path, &name, problems, fingerprint)?;
         Some((name.into_boxed_str(), Arc::new(model)))
     });
     models.collect()

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::Path;
 
+use crate::config::fingerprint::Fingerprint;
 use crate::config::problem::{Problem, Problems};
 use crate::config::reader::{Located, Section, Source};
 use crate::decision::{ActionLabel, AllowReason, DenyReason};
@@ -30,7 +31,7 @@ const NARROWING_KEYS: &[(Key, &str)] = &[
     (Key::InUse, "in_use"),
 ];
 
-pub(super) fn read(path: &Path, name: &str, problems: &RefCell<Problems>) -> Option<Model> {
+pub(super) fn read(path: &Path, name: &str, problems: &RefCell<Problems>, fingerprint: &Fingerprint) -> Option<Model> {
     let source = match Source::read(path, TOML_FILE_BYTES_MAX) {
         Ok(source) => source,
         Err(problem) => {
@@ -38,6 +39,7 @@ pub(super) fn read(path: &Path, name: &str, problems: &RefCell<Problems>) -> Opt
             return None;
         }
     };
+    fingerprint.add(path, source.text.as_bytes());
     let before = problems.borrow().count();
     let table = source.parse(&mut problems.borrow_mut())?;
     let mut root = Section::root(&source, &table, problems);

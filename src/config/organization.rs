@@ -2,9 +2,11 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::config::files::Stamp;
+use crate::config::fingerprint::Fingerprint;
 use crate::config::presets::PRESETS;
 use crate::config::problem::{Problem, Problems};
 use crate::config::reader::{Located, Section, Source};
@@ -25,6 +27,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) previous: &'a Policy,
     /// The id for an organization that `previous` does not have.
     pub(super) next_id: OrganizationId,
+    /// What the policy is made of.
+    pub(super) fingerprint: &'a Fingerprint,
 }
 
 /// An organization's file that was read.
@@ -32,6 +36,8 @@ pub(super) struct Read {
     /// Where its name stands.
     pub(super) place: Problem,
     pub(super) organization: Organization,
+    /// The file of its users, as it was before it was read.
+    pub(super) users_csv: Option<(PathBuf, Stamp)>,
 }
 
 pub(super) fn read(
@@ -47,6 +53,7 @@ pub(super) fn read(
             return None;
         }
     };
+    around.fingerprint.add(path, source.text.as_bytes());
     let table = source.parse(&mut problems.borrow_mut())?;
     let mut root = Section::root(&source, &table, problems);
     let name = required_id(&mut root, "organization");
@@ -72,8 +79,10 @@ pub(super) fn read(
     let limits = read_limits(root.section("limits"));
     root.sections("queues").into_iter().for_each(|section| reader.queue(section));
     root.sections("users").into_iter().for_each(|section| reader.user(section));
-    if let Some(csv) = root.string("users_csv") {
-        users_csv::read(&folder.join(csv.value), &mut reader);
+    let users_csv = root.string("users_csv").map(|csv| folder.join(csv.value));
+    let users_csv = users_csv.map(|path| (path.clone(), Stamp::of(&path)));
+    if let Some((path, _)) = &users_csv {
+        users_csv::read(path, &mut reader, around.fingerprint);
     }
     root.sections("groups").into_iter().for_each(|section| reader.group(section));
     if let Some(place) = model_place {
@@ -93,7 +102,7 @@ pub(super) fn read(
         limits,
         leases,
     };
-    Some(Read { place: source.problem(name.span, ""), organization })
+    Some(Read { place: source.problem(name.span, ""), organization, users_csv })
 }
 
 fn model_named(root: &Section<'_>, name: &Located<&str>, models: &HashMap<Box<str>, Arc<Model>>) -> Option<Arc<Model>> {

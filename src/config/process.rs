@@ -5,10 +5,14 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::config::asterisk::{self, AmiSettings, Named};
+use crate::config::audit::{self, AuditSettings};
+use crate::config::fingerprint::Fingerprint;
 use crate::config::problem::Problems;
 use crate::config::reader::{Located, Section, Source};
 use crate::dialect::DialectLabel;
-use crate::limits::{CONNECTIONS_DEFAULT, CONNECTIONS_MAX, EVAPI_PEERS_MAX, TOKEN_BYTES_MAX, TOML_FILE_BYTES_MAX};
+use crate::limits::{
+    CONNECTIONS_DEFAULT, CONNECTIONS_MAX, EVAPI_PEERS_MAX, METRIC_QUEUES_MAX, TOKEN_BYTES_MAX, TOML_FILE_BYTES_MAX,
+};
 use crate::telephony::Token;
 
 /// What the file of the process says.
@@ -18,8 +22,12 @@ pub struct ProcessSettings {
     pub listen: Listen,
     /// Where the state is kept.
     pub state: State,
+    /// How the audit log is kept; `None`: not at all.
+    pub audit: Option<AuditSettings>,
     /// Connections of all dialects together.
     pub connections_max: usize,
+    /// Queues with a series of their own in the metrics; 0: none.
+    pub sessions_by_queue_max: usize,
     /// The Kamailios to dial (`[connect] evapi`).
     pub evapi: Vec<SocketAddr>,
     /// The Asterisks to dial (`[[connect.asterisk_ami]]`).
@@ -100,7 +108,12 @@ const DIALECTS: &[(DialectLabel, &str, Option<u16>)] = &[
     (DialectLabel::JsonRpc, "kamailio", None),
 ];
 
-pub(super) fn read(folder: &Path, problems: &RefCell<Problems>, warnings: &mut Problems) -> Option<Read> {
+pub(super) fn read(
+    folder: &Path,
+    problems: &RefCell<Problems>,
+    warnings: &mut Problems,
+    fingerprint: &Fingerprint,
+) -> Option<Read> {
     let source = match Source::read(&folder.join("queuewarden.toml"), TOML_FILE_BYTES_MAX) {
         Ok(source) => source,
         Err(problem) => {
@@ -110,11 +123,14 @@ pub(super) fn read(folder: &Path, problems: &RefCell<Problems>, warnings: &mut P
             return None;
         }
     };
+    fingerprint.add(&folder.join("queuewarden.toml"), source.text.as_bytes());
     let table = source.parse(&mut problems.borrow_mut())?;
     let mut root = Section::root(&source, &table, problems);
     let listen = read_listen(root.section("listen"), folder, warnings);
     let state = read_state(root.section("state"), folder);
+    let audit = audit::read(root.section("audit"), folder, &state.folder);
     let connections_max = read_connections_max(root.section("limits"));
+    let sessions_by_queue_max = read_sessions_by_queue_max(root.section("metrics"));
     let (mut evapi, mut asterisk_ami, mut named) = (vec![], vec![], vec![]);
     if let Some(mut section) = root.section("connect") {
         evapi = read_evapi(&mut section, warnings);
@@ -122,7 +138,9 @@ pub(super) fn read(folder: &Path, problems: &RefCell<Problems>, warnings: &mut P
         section.finish();
     }
     root.finish();
-    Some(Read { settings: ProcessSettings { listen, state, connections_max, evapi, asterisk_ami }, named })
+    let settings =
+        ProcessSettings { listen, state, audit, connections_max, sessions_by_queue_max, evapi, asterisk_ami };
+    Some(Read { settings, named })
 }
 
 fn read_listen(section: Option<Section<'_>>, folder: &Path, warnings: &mut Problems) -> Listen {
@@ -230,6 +248,13 @@ fn read_connections_max(section: Option<Section<'_>>) -> usize {
     connections.and_then(|connections| usize::try_from(connections).ok()).unwrap_or(CONNECTIONS_DEFAULT)
 }
 
+fn read_sessions_by_queue_max(section: Option<Section<'_>>) -> usize {
+    let Some(mut section) = section else { return 0 };
+    let queues = section.integer("sessions_by_queue_max", 0..=METRIC_QUEUES_MAX);
+    section.finish();
+    queues.and_then(|queues| usize::try_from(queues).ok()).unwrap_or(0)
+}
+
 fn read_evapi(section: &mut Section<'_>, warnings: &mut Problems) -> Vec<SocketAddr> {
     let mut addresses: Vec<SocketAddr> = vec![];
     for text in section.strings("evapi") {
@@ -268,7 +293,9 @@ impl ProcessSettings {
                 listen.line_unix.clone(),
                 listen.admin_unix.clone(),
                 settings.state.clone(),
+                settings.audit.clone(),
                 settings.connections_max,
+                settings.sessions_by_queue_max,
             )
         };
         let links = |settings: &Self, of: &Self| {

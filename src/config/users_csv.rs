@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::path::Path;
 
+use crate::config::fingerprint::Fingerprint;
 use crate::config::organization::{OrganizationReader, check_id, check_number};
 use crate::config::problem::Problem;
 use crate::limits::{CSV_FILE_BYTES_MAX, CSV_LINE_BYTES_MAX};
@@ -16,7 +17,7 @@ const HEADER: [&str; 6] = ["id", "extension", "roles", "queues", "supervises", "
 /// Fields that a line is looked at for; more than the header has, so that one too many can be told from a thousand.
 const FIELDS_MAX: usize = 64;
 
-pub(super) fn read(path: &Path, reader: &mut OrganizationReader<'_>) {
+pub(super) fn read(path: &Path, reader: &mut OrganizationReader<'_>, fingerprint: &Fingerprint) {
     let file = path.display().to_string();
     let mut handle = match File::open(path).and_then(|handle| Ok((handle.metadata()?, handle))) {
         Ok((metadata, handle)) if metadata.is_file() && metadata.len() <= CSV_FILE_BYTES_MAX => handle,
@@ -30,7 +31,7 @@ pub(super) fn read(path: &Path, reader: &mut OrganizationReader<'_>) {
         Ok(lines) => reader.builder.reserve_users(lines),
         Err(error) => return reader.report(Problem::of_file(file, format!("cannot be read: {error}"))),
     }
-    Table { file, reader, served: vec![], supervised: vec![] }.read(handle);
+    Table { file, reader, served: vec![], supervised: vec![] }.read(fingerprint.reading(path, handle));
 }
 
 /// How many lines there are to read. Room for all of them at once costs a look at the file; to make room again and

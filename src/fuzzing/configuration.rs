@@ -117,14 +117,15 @@ fn interrogate(policy: Policy) {
         let questions: String = questions.collect();
         let mut explained = vec![];
         let talk = house.talk(Line::new(None), questions.as_bytes(), &[questions.len()], |_, event| {
-            let explanation = explain(&house.policy, event, |_| NoSessions);
-            explained.push((explanation.verdict, explanation.reason));
+            let explanation = explain(&house.policy, event, None, |_| NoSessions);
+            explained.push((explanation.verdict.into_owned(), explanation.reason.into_owned()));
         });
         let judged = talk.heard().lines().map(|reply| {
             house.check_line_reply(reply);
             let mut words = reply.split(' ').skip(1);
             let verdict = words.next().unwrap_or_default();
-            (verdict, words.find_map(|word| word.strip_prefix("reason=")).unwrap_or_default())
+            let reason = words.find_map(|word| word.strip_prefix("reason=")).unwrap_or_default();
+            (verdict.to_owned(), reason.to_owned())
         });
         assert_eq!(judged.collect::<Vec<_>>(), explained, "explain judges otherwise: {questions}");
 

@@ -1,7 +1,9 @@
 //! Changes on their way to the disk, in groups: what was changed while one group is written is the next group.
 //!
-//! A change is made in memory, entered here under the same lock, and acknowledged when its group is durable. If the
-//! group cannot be written, the change is taken back and refused; see [`crate::gate::writer`].
+//! A change is made in memory, entered here under the same lock, and acknowledged when its group is durable: its lines
+//! in the audit log, and then the change itself in the session store. A decision that changes no login session but has
+//! to be in the audit log before anybody hears of it waits for the first of the two only. If the group cannot be
+//! written, the change is taken back and refused; see [`crate::gate::writer`].
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,22 +12,40 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::gate::journal::{Journals, Notice};
+use crate::gate::journal::Notice;
 use crate::limits::LEDGER_ENTRIES_MAX;
 use crate::policy::Organization;
 use crate::sessions::record::key_of;
+use crate::sessions::supervisions::Supervision;
 use crate::sessions::table::Altered;
 use crate::telephony::{OrganizationId, UserId};
 
 /// A change that waits for the disk.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// What has to be written.
-    pub(super) stale: Stale,
-    /// What it altered, to take it back; empty for what happens whether the disk works or not.
-    pub(super) altered: Vec<Altered>,
+    /// Where it happened.
+    pub(super) organization: OrganizationId,
+    /// What the session store has to write; `None`: nothing.
+    pub(super) stale: Option<Stale>,
+    /// How to take it back.
+    pub(super) undo: Undo,
     /// What to tell whoever watches.
     pub(super) notices: Vec<Notice>,
+    /// What the audit log has to write, packed; empty without one.
+    pub(super) lines: Vec<u8>,
+}
+
+/// How to take a change back.
+#[derive(Debug)]
+pub(super) enum Undo {
+    /// Not at all: it happens whether the disk works or not.
+    Never,
+    /// There is nothing to take back but the answer.
+    Nothing,
+    /// What it altered.
+    Sessions(Vec<Altered>),
+    /// What began, and what ended.
+    Supervisions { began: Option<Box<Supervision>>, ended: Vec<Supervision> },
 }
 
 /// The record on disk of a user, which is not what memory says.
@@ -79,15 +99,17 @@ pub(super) struct Receipt {
     pub(super) group: Arc<Group>,
 }
 
-/// The store does not take changes now.
+/// The disk does not take changes now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Unavailable;
 
 /// The changes that are not durable yet.
 #[derive(Debug)]
 pub(super) struct Ledger {
-    /// Without a disk nothing waits: what changed is told at once.
+    /// Whether login sessions are kept by a store.
     durable: bool,
+    /// Whether there is an audit log.
+    audited: bool,
     open: Mutex<Open>,
     work: Condvar,
     done: Condvar,
@@ -96,19 +118,41 @@ pub(super) struct Ledger {
     healthy: AtomicBool,
 }
 
+/// The groups of those entries that are written together.
+#[derive(Debug, Default)]
+struct Groups {
+    /// Those that the session store has to write.
+    stored: Arc<Group>,
+    /// Those that only the audit log has to write.
+    audited: Arc<Group>,
+}
+
 /// What the writer works on next.
 #[derive(Debug, Default)]
 struct Open {
     entries: Vec<Entry>,
     /// Users whose record on disk is not what memory says, since a write failed.
     stale: BTreeSet<Stale>,
-    group: Arc<Group>,
-    /// The group that is being written.
-    writing: Option<(u64, Arc<Group>)>,
+    groups: Groups,
+    /// The groups that are being written.
+    writing: Option<(u64, Groups)>,
     ticket: u64,
+    /// The session store takes nothing.
     failing: bool,
-    stopping: bool,
-    stopped: bool,
+    /// The audit log takes nothing.
+    audit_failing: bool,
+    course: Course,
+}
+
+/// Whether the writer goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Course {
+    #[default]
+    Running,
+    /// It ends once it has written what there is.
+    Stopping,
+    /// It has ended.
+    Stopped,
 }
 
 /// What the writer is to do.
@@ -123,9 +167,10 @@ pub(super) enum Work {
 }
 
 impl Ledger {
-    pub(super) fn new(durable: bool) -> Self {
+    pub(super) fn new(durable: bool, audited: bool) -> Self {
         Self {
             durable,
+            audited,
             open: Mutex::default(),
             work: Condvar::new(),
             done: Condvar::new(),
@@ -138,45 +183,63 @@ impl Ledger {
         self.durable
     }
 
+    /// Whether anything ever waits for the writer.
+    pub(super) const fn waits(&self) -> bool {
+        self.durable || self.audited
+    }
+
     /// Whether the store takes changes.
     pub(super) fn is_healthy(&self) -> bool {
         self.healthy.load(Ordering::Relaxed)
     }
 
-    /// Enters a change that was asked for. Without a disk there is nothing to wait for, and no receipt.
-    pub(super) fn enter(&self, entry: Entry, journals: &Journals) -> Result<Option<Receipt>, Unavailable> {
-        if !self.durable {
-            tell(&entry, journals);
-            return Ok(None);
-        }
-        let mut open = self.locked();
-        if open.failing || open.stopping || open.entries.len() >= LEDGER_ENTRIES_MAX {
-            return Err(Unavailable);
-        }
-        Ok(Some(self.push(&mut open, entry)))
+    /// Whether the session store has to write this.
+    pub(super) const fn is_stored(&self, entry: &Entry) -> bool {
+        self.durable && entry.stale.is_some()
     }
 
-    /// Enters a change that happens whether the disk works or not: a time that is over, a user who was removed.
-    pub(super) fn enter_regardless(&self, entry: Entry, journals: &Journals) -> Option<Receipt> {
-        if !self.durable {
-            tell(&entry, journals);
-            return None;
-        }
+    /// Whether there is anything to wait for.
+    pub(super) const fn waits_for(&self, entry: &Entry) -> bool {
+        self.is_stored(entry) || !entry.lines.is_empty()
+    }
+
+    /// Enters a change that was asked for.
+    pub(super) fn enter(&self, entry: Entry) -> Result<Receipt, Entry> {
         let mut open = self.locked();
-        if open.failing {
-            open.stale.insert(entry.stale.clone());
-            drop(open);
-            tell(&entry, journals);
-            return None;
+        if self.is_stuck(&open, &entry) || open.course != Course::Running || open.entries.len() >= LEDGER_ENTRIES_MAX {
+            return Err(entry);
         }
-        Some(self.push(&mut open, entry))
+        Ok(self.push(&mut open, entry))
+    }
+
+    /// Enters a change that happens whether the disk works or not: a time that is over, a user who was removed. If it
+    /// does not, what the session store lacks is noted, and the rest is handed back.
+    pub(super) fn enter_regardless(&self, entry: Entry) -> Result<Receipt, Entry> {
+        let mut open = self.locked();
+        if self.is_stuck(&open, &entry) {
+            open.stale.extend(entry.stale.clone().filter(|_| self.durable));
+            return Err(entry);
+        }
+        Ok(self.push(&mut open, entry))
+    }
+
+    /// Whether what would have to write the entry takes nothing.
+    fn is_stuck(&self, open: &Open, entry: &Entry) -> bool {
+        (open.failing && self.is_stored(entry)) || (open.audit_failing && !entry.lines.is_empty())
     }
 
     fn push(&self, open: &mut Open, entry: Entry) -> Receipt {
         open.ticket = open.ticket.saturating_add(1);
+        let group = if self.is_stored(&entry) { &open.groups.stored } else { &open.groups.audited };
+        let group = Arc::clone(group);
         open.entries.push(entry);
         self.work.notify_one();
-        Receipt { ticket: open.ticket, group: Arc::clone(&open.group) }
+        Receipt { ticket: open.ticket, group }
+    }
+
+    /// Lets the writer come now.
+    pub(super) fn wake(&self) {
+        self.work.notify_one();
     }
 
     /// The group that the ticket waits for, unless it is settled.
@@ -184,10 +247,11 @@ impl Ledger {
         if ticket <= self.settled() {
             return None;
         }
+        let of = |groups: &Groups| Arc::clone(if self.durable { &groups.stored } else { &groups.audited });
         let open = self.locked();
         match &open.writing {
-            Some((last, group)) if ticket <= *last => Some(Arc::clone(group)),
-            _ => (ticket > self.settled()).then(|| Arc::clone(&open.group)),
+            Some((last, groups)) if ticket <= *last => Some(of(groups)),
+            _ => (ticket > self.settled()).then(|| of(&open.groups)),
         }
     }
 
@@ -198,22 +262,35 @@ impl Ledger {
     /// Waits for work, at most so long.
     pub(super) fn next(&self, at_most: Duration) -> Work {
         let mut open = self.locked();
-        if open.entries.is_empty() && !open.stopping {
+        if open.entries.is_empty() && open.course == Course::Running {
             open = self.work.wait_timeout(open, at_most).unwrap_or_else(PoisonError::into_inner).0;
         }
-        if open.entries.is_empty() && (!open.failing || open.stopping) {
-            return if open.stopping { Work::Stop } else { Work::Idle };
+        let fails = open.failing || open.audit_failing;
+        let is_running = open.course == Course::Running;
+        if open.entries.is_empty() && (!fails || !is_running) {
+            return if is_running { Work::Idle } else { Work::Stop };
         }
-        let group = std::mem::take(&mut open.group);
-        open.writing = Some((open.ticket, group));
+        let groups = std::mem::take(&mut open.groups);
+        open.writing = Some((open.ticket, groups));
         let stale = open.stale.iter().cloned().collect();
         Work::Group { entries: std::mem::take(&mut open.entries), stale }
     }
 
-    /// The group that was being written is durable.
+    /// The lines of what is being written are in the audit log.
+    pub(super) fn audited(&self) {
+        let mut open = self.locked();
+        open.audit_failing = false;
+        let group = open.writing.as_ref().map(|(_, groups)| Arc::clone(&groups.audited));
+        drop(open);
+        if let Some(group) = group {
+            group.settle(true);
+        }
+    }
+
+    /// All of what was being written is durable, or did not concern the session store.
     pub(super) fn succeeded(&self, written: &[Stale]) {
         let mut open = self.locked();
-        let Some((last, group)) = open.writing.take() else { return };
+        let Some((last, groups)) = open.writing.take() else { return };
         for stale in written {
             open.stale.remove(stale);
         }
@@ -221,30 +298,57 @@ impl Ledger {
         self.healthy.store(!open.failing, Ordering::Relaxed);
         self.settled.store(last, Ordering::Release);
         drop(open);
-        group.settle(true);
+        groups.stored.settle(true);
     }
 
-    /// The group that was being written is not durable, and from now on nothing is entered. What came in meanwhile is
-    /// handed back with it, to be taken back before [`Ledger::refused`].
-    pub(super) fn failed(&self, entries: Vec<Entry>) -> Vec<Entry> {
+    /// What was being written was left as it was: it is too early to try again.
+    pub(super) fn deferred(&self) {
+        let mut open = self.locked();
+        let writing = open.writing.take();
+        drop(open);
+        // Nothing is entered for what fails, so nobody waits.
+        if let Some((_, groups)) = writing {
+            groups.stored.settle(false);
+            groups.audited.settle(false);
+        }
+    }
+
+    /// What the session store was to write is not durable, and from now on nothing is entered for it. What came in
+    /// meanwhile is handed back, to be taken back with it before [`Ledger::refused`].
+    pub(super) fn store_failed(&self, entries: &[Entry]) -> Vec<Entry> {
         let mut open = self.locked();
         open.failing = true;
         self.healthy.store(false, Ordering::Relaxed);
+        let came_in = std::mem::take(&mut open.entries);
+        let (stored, others) = came_in.into_iter().partition::<Vec<_>, _>(|entry| self.is_stored(entry));
+        open.entries = others;
+        open.stale.extend(entries.iter().chain(&stored).filter_map(|entry| entry.stale.clone()));
+        stored
+    }
+
+    /// The same of the audit log: all of what was to be written is handed back.
+    pub(super) fn audit_failed(&self, entries: Vec<Entry>) -> Vec<Entry> {
+        let mut open = self.locked();
+        open.audit_failing = true;
         let mut all = entries;
         all.append(&mut open.entries);
-        open.stale.extend(all.iter().map(|entry| entry.stale.clone()));
+        if self.durable {
+            open.stale.extend(all.iter().filter_map(|entry| entry.stale.clone()));
+        }
         all
     }
 
-    /// Everything that waited was taken back.
+    /// Everything that waited for what failed was taken back.
     pub(super) fn refused(&self) {
         let mut open = self.locked();
-        let waiting = std::mem::take(&mut open.group);
-        let writing = open.writing.take();
+        let mut refused = vec![std::mem::take(&mut open.groups.stored)];
+        if open.audit_failing {
+            refused.push(std::mem::take(&mut open.groups.audited));
+        }
+        refused.extend(open.writing.take().into_iter().flat_map(|(_, groups)| [groups.stored, groups.audited]));
         self.settled.store(open.ticket, Ordering::Release);
         drop(open);
-        waiting.settle(false);
-        if let Some((_, group)) = writing {
+        for group in refused {
             group.settle(false);
         }
     }
@@ -252,34 +356,28 @@ impl Ledger {
     /// Lets the writer end once it has written what there is; whether it did in time.
     pub(super) fn stop(&self, at_most: Duration) -> bool {
         let mut open = self.locked();
-        open.stopping = true;
+        if open.course == Course::Running {
+            open.course = Course::Stopping;
+        }
         self.work.notify_all();
-        let waits = self.durable && !open.stopped;
-        if waits {
-            let stopped = self.done.wait_timeout_while(open, at_most, |open| !open.stopped);
+        if self.waits() {
+            let stopped = self.done.wait_timeout_while(open, at_most, |open| open.course != Course::Stopped);
             open = stopped.unwrap_or_else(PoisonError::into_inner).0;
         }
-        !self.durable || (open.stopped && !open.failing)
+        !self.waits() || (open.course == Course::Stopped && !open.failing && !open.audit_failing)
     }
 
     /// The writer has ended.
     pub(super) fn stopped(&self) {
-        self.locked().stopped = true;
+        self.locked().course = Course::Stopped;
         self.done.notify_all();
     }
 
     pub(super) fn is_stopping(&self) -> bool {
-        self.locked().stopping
+        self.locked().course != Course::Running
     }
 
     fn locked(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Tells whoever watches what became of a change.
-pub(super) fn tell(entry: &Entry, journals: &Journals) {
-    if let Some(journal) = journals.of(entry.stale.organization) {
-        journal.write(entry.notices.iter().cloned());
     }
 }

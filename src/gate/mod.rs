@@ -4,35 +4,43 @@
 //! hands the answer out, with the [`Group`] that it has to wait for. It opens no socket, reads no clock and writes no
 //! metric: those come in as arguments or happen to what it returns.
 
+pub mod census;
+mod explained;
 pub mod journal;
 mod ledger;
 mod notices;
 pub mod reports;
 mod restore;
 pub mod steer;
+mod trail;
 mod writer;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 
+use crate::audit::log::Log;
+use crate::audit::recorder::Recorder;
 use crate::decision::{ActionLabel, Answer, AnswerQueues, Change, Decision, DenyReason, Outcome, Reason};
 use crate::event::{Event, Intent, Request};
 use crate::limits::{JUDGE_AGAIN_MAX, SESSION_TABLE_PARTS, SUPERVISION_SECONDS_MAX};
-use crate::policy::decide::{Judgement, NoSessions, Scope, decide, may_open};
-use crate::policy::model::{Effect, Subject};
+use crate::policy::decide::{Judgement, NoSessions, Scope, SessionView, decide, deciding_grant, may_open};
+use crate::policy::model::Effect;
 use crate::policy::resolve::{Known, KnownCall, Question, Unresolved, resolve};
 use crate::policy::{Organization, Policy};
 use crate::sessions::SessionTables;
 use crate::sessions::supervisions::Supervision;
 use crate::sessions::table::{Altered, Beginning, SessionTable};
 use crate::telephony::{Ground, LoginSession, Moment, OrganizationId, QueueSet, SupervisionMode, Token, UserId};
+pub use explained::{Explained, Meaning};
 use journal::{Cause, Journal, Journals};
 pub use ledger::Group;
-use ledger::{Entry, Ledger, Stale};
+use ledger::{Entry, Ledger, Stale, Undo};
 use reports::Report;
 pub use restore::Restored;
+pub use trail::Origin;
+use trail::{Asked, Basis};
 use writer::Shared;
 pub use writer::Witness;
 
@@ -43,6 +51,8 @@ pub struct Gate {
     shared: Arc<Shared>,
     leases_expired: AtomicU64,
     supervisions_revoked: AtomicU64,
+    /// The audit log, between its opening and the start of the writer.
+    log: Mutex<Option<Log>>,
 }
 
 impl Default for Gate {
@@ -84,10 +94,17 @@ impl Gate {
     /// A gate without a policy. If `durable`, changes wait for the store that [`Gate::restore`] opens.
     #[must_use]
     pub fn new(durable: bool) -> Self {
+        Self::audited(durable, None)
+    }
+
+    /// The same, with an audit log: what it takes waits until [`Gate::open_audit`] and [`Gate::restore`].
+    #[must_use]
+    pub fn audited(durable: bool, audit: Option<Recorder>) -> Self {
         let shared = Shared {
             tables: SessionTables::default(),
             journals: Journals::default(),
-            ledger: Ledger::new(durable),
+            ledger: Ledger::new(durable, audit.is_some()),
+            audit,
             commits: AtomicU64::new(0),
         };
         Self {
@@ -95,6 +112,7 @@ impl Gate {
             shared: Arc::new(shared),
             leases_expired: AtomicU64::new(0),
             supervisions_revoked: AtomicU64::new(0),
+            log: Mutex::default(),
         }
     }
 
@@ -129,6 +147,9 @@ impl Gate {
     pub fn publish(&self, policy: Policy) -> Arc<Policy> {
         let policy = Arc::new(policy);
         let before = self.policy.swap(Arc::clone(&policy));
+        if before.revision > 0 {
+            self.note_reload(&policy);
+        }
         let named: std::collections::HashMap<_, _> =
             policy.organizations().map(|tenant| (tenant.id, &*tenant.name)).collect();
         for id in self.shared.tables.in_use() {
@@ -151,22 +172,40 @@ impl Gate {
         scratch: &mut QueueSet,
         answer: impl FnOnce(Outcome<'_>, Option<Arc<Group>>) -> R,
     ) -> R {
+        self.ask_from(&Origin::default(), event, now, scratch, answer)
+    }
+
+    /// The same for a question whose origin is known, so that the audit log can tell.
+    pub fn ask_from<R>(
+        &self,
+        origin: &Origin<'_>,
+        event: &Event<'_>,
+        now: Moment,
+        scratch: &mut QueueSet,
+        answer: impl FnOnce(Outcome<'_>, Option<Arc<Group>>) -> R,
+    ) -> R {
         for _ in 0..JUDGE_AGAIN_MAX {
             let policy = self.policy.load();
+            let asked = Asked { policy: &policy, event, origin };
             if let Request::Action(name) = event.request
                 && let Some(report) = Report::named(name.as_str())
             {
-                return answer(Outcome::Decided(self.take_down(&policy, report, event, now)), None);
+                let (decided, group) = self.take_down(&asked, report, now);
+                return answer(Outcome::Decided(decided), group);
             }
             let question = match resolve(&policy, event, self.call_of(&policy, event, now)) {
                 Ok(question) => question,
                 Err(Unresolved::Denied { reason, known }) => {
-                    return answer(Outcome::Decided(denied_early(&policy, reason, known)), None);
+                    let (denied, group) = self.deny_early(&asked, reason, known);
+                    return answer(Outcome::Decided(denied), group);
                 }
                 Err(Unresolved::Faulty(error)) => return answer(Outcome::Faulty(error), None),
             };
-            let (judgement, group) = match row_of(&question) {
-                None => (decide(&question, &NoSessions, scratch), None),
+            let settled = match question.subject() {
+                None => {
+                    let judgement = decide(&question, &NoSessions, scratch);
+                    Settled::plain(judgement, self.grant_of(&question, &judgement, &NoSessions, scratch))
+                }
                 Some(subject) => {
                     let Some(mut table) = self.shared.tables.lock(question.organization.id) else { break };
                     // A reload overtook this question between its policy and its lock: it is judged by the new one.
@@ -177,12 +216,48 @@ impl Gate {
                         let organization = policy.shared(&question.organization.name);
                         self.reconcile(&mut table, question.organization.id, organization.as_ref(), policy.revision);
                     }
-                    self.judge_and_apply(&question, event, subject, &mut table, now, scratch)
+                    self.judge_and_apply(&asked, &question, subject, &mut table, now, scratch)
                 }
             };
-            return answer(Outcome::Decided(answer_of(&policy, &question, &judgement, scratch)), group);
+            let decided = answer_of(&policy, &question, &settled.judgement, scratch);
+            if !settled.in_ledger {
+                self.note_plain(&asked, &decided, &Basis::of(&question, settled.judgement.action, settled.grant));
+            }
+            return answer(Outcome::Decided(decided), settled.group);
         }
+        self.note_denial(event, origin, DenyReason::Overload);
         answer(Outcome::Decided(denied_early(&self.policy.load(), DenyReason::Overload, Known::default())), None)
+    }
+
+    /// Denies a question that was not judged, for what it lacks.
+    fn deny_early<'a>(
+        &self,
+        asked: &Asked<'a, '_>,
+        reason: DenyReason,
+        known: Known<'a>,
+    ) -> (Answer<'a>, Option<Arc<Group>>) {
+        let basis = Basis::known(&known);
+        let mut denied = denied_early(asked.policy, reason, known);
+        let organization = known.organization.filter(|_| trail::is_grave(asked.event.intent, known.action));
+        if let Some(organization) = organization.filter(|_| self.shared.audit.is_some()) {
+            match self.enter_line(organization, self.line(asked, &denied, &basis), Undo::Nothing, vec![]) {
+                Ok(group) => return (denied, group),
+                Err(()) => denied.reason = Reason::Deny(DenyReason::StateUnavailable),
+            }
+        }
+        self.note_plain(asked, &denied, &basis);
+        (denied, None)
+    }
+
+    /// The grant that the audit log names.
+    fn grant_of(
+        &self,
+        question: &Question<'_>,
+        judgement: &Judgement<'_>,
+        sessions: &impl SessionView,
+        all: &QueueSet,
+    ) -> Option<u16> {
+        self.shared.audit.as_ref().and_then(|_| deciding_grant(question, judgement, sessions, all))
     }
 
     /// The call that the event names, as the PBX reported it.
@@ -194,32 +269,41 @@ impl Gate {
 
     fn judge_and_apply<'p>(
         &self,
+        asked: &Asked<'p, '_>,
         question: &Question<'p>,
-        event: &Event<'_>,
         subject: UserId,
         table: &mut SessionTable,
         now: Moment,
         scratch: &mut QueueSet,
-    ) -> (Judgement<'p>, Option<Arc<Group>>) {
+    ) -> Settled<'p> {
         if table.has_overdue(subject, now) {
             self.expire(table, question.organization.id, now);
         }
-        let mut judgement = decide(question, &table.view(subject), scratch);
+        let judgement = decide(question, &table.view(subject), scratch);
+        let settled = Settled::plain(judgement, self.grant_of(question, &judgement, &table.view(subject), scratch));
         if question.intent == Intent::May {
-            return (judgement, None);
+            return settled;
         }
+        let line = || {
+            let decided = answer_of(asked.policy, question, &judgement, scratch);
+            self.line(asked, &decided, &Basis::of(question, judgement.action, settled.grant))
+        };
         let change = match judgement.decision {
             Decision::Allow { change, .. } => change,
             Decision::Deny { .. } => Change::Nothing,
         };
-        match change {
-            Change::Nothing => {
-                let group = table.unsettled(subject).and_then(|ticket| self.shared.ledger.group_of(ticket));
-                (judgement, group)
+        let entered = match change {
+            Change::Nothing if trail::is_grave(question.intent, Some(question.action)) => {
+                self.enter_line(question.organization, line(), Undo::Nothing, vec![])
             }
+            Change::Nothing => match table.unsettled(subject).and_then(|ticket| self.shared.ledger.group_of(ticket)) {
+                None => return settled,
+                group if self.shared.audit.is_none() => return Settled { group, ..settled },
+                // It stands on what is not durable yet: its line goes the same way.
+                Some(_) => self.enter_sessions(table, question.organization, subject, vec![], vec![], line()),
+            },
             Change::Supervise(mode) => {
-                self.supervise(question, event, judgement.action.name.clone(), mode, table, now);
-                (judgement, None)
+                self.supervise(question, asked, judgement.action.name.clone(), mode, table, now, line())
             }
             Change::Begin(_) | Change::End | Change::Pause(_) | Change::Renew => {
                 let beginning = Beginning {
@@ -233,58 +317,79 @@ impl Gate {
                     Scope::All => table.apply(subject, scratch.as_slice(), change, beginning),
                 };
                 if change == Change::Pause(true) {
-                    table.set_pause_reason(&altered, event.pause_reason.map(Token::as_str));
+                    table.set_pause_reason(&altered, asked.event.pause_reason.map(Token::as_str));
+                }
+                if altered.is_empty() {
+                    return settled;
                 }
                 let cause = match change {
                     Change::End if subject == question.actor => Cause::Logout,
                     Change::End => Cause::Revocation,
                     _ => Cause::Login,
                 };
-                let entered = self.enter(table, question.organization, altered, cause);
-                if entered.is_err() {
-                    judgement.decision = Decision::deny(DenyReason::StateUnavailable);
-                }
-                (judgement, entered.unwrap_or_default())
+                let told = |altered| notices::of_session(question.organization, altered, cause);
+                let notices = altered.iter().filter_map(told).collect();
+                self.enter_sessions(table, question.organization, subject, altered, notices, line())
             }
+        };
+        if let Ok(group) = entered {
+            return Settled { group, in_ledger: self.shared.audit.is_some(), ..settled };
         }
+        let decision = Decision::deny(DenyReason::StateUnavailable);
+        Settled { judgement: Judgement { decision, ..judgement }, ..settled }
     }
 
-    /// Enters what was altered, or takes it back.
-    fn enter(
+    /// Enters what was altered of a user's sessions, or takes it back.
+    fn enter_sessions(
         &self,
         table: &mut SessionTable,
         organization: &Organization,
+        user: UserId,
         altered: Vec<Altered>,
-        cause: Cause,
+        notices: Vec<journal::Notice>,
+        lines: Vec<u8>,
     ) -> Result<Option<Arc<Group>>, ()> {
-        let Some(user) = altered.first().map(|altered| altered.user) else { return Ok(None) };
-        let notices = altered.iter().filter_map(|altered| notices::of_session(organization, altered, cause)).collect();
-        let undo = altered.clone();
-        let entry = Entry { stale: Stale::of(organization, user), altered, notices };
-        if let Ok(receipt) = self.shared.ledger.enter(entry, &self.shared.journals) {
-            return Ok(receipt.map(|receipt| {
-                table.set_unsettled(user, receipt.ticket, self.shared.ledger.settled());
-                receipt.group
-            }));
-        }
-        table.undo(&undo);
-        Err(())
+        let stale = Some(Stale::of(organization, user));
+        let taken_back = altered.clone();
+        let entry = Entry { organization: organization.id, stale, undo: Undo::Sessions(altered), notices, lines };
+        let Ok(receipt) = self.shared.enter(entry) else {
+            table.undo(&taken_back);
+            return Err(());
+        };
+        Ok(receipt.map(|receipt| {
+            table.set_unsettled(user, receipt.ticket, self.shared.ledger.settled());
+            receipt.group
+        }))
     }
 
+    /// Enters what the session store has no part in.
+    fn enter_line(
+        &self,
+        organization: &Organization,
+        lines: Vec<u8>,
+        undo: Undo,
+        notices: Vec<journal::Notice>,
+    ) -> Result<Option<Arc<Group>>, ()> {
+        let entry = Entry { organization: organization.id, stale: None, undo, notices, lines };
+        self.shared.enter(entry).map(|receipt| receipt.map(|receipt| receipt.group)).map_err(|_| ())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a supervision is made of many things")]
     fn supervise(
         &self,
         question: &Question<'_>,
-        event: &Event<'_>,
+        asked: &Asked<'_, '_>,
         action: Box<str>,
         mode: SupervisionMode,
         table: &mut SessionTable,
         now: Moment,
-    ) {
+        lines: Vec<u8>,
+    ) -> Result<Option<Arc<Group>>, ()> {
         let supervision = Supervision {
             supervisor: question.actor,
             target: question.target,
             queue: question.queue,
-            call: event.call.map(|call| call.as_str().into()),
+            call: asked.event.call.map(|call| call.as_str().into()),
             mode,
             since: now.wall,
             ends: now.after(SUPERVISION_SECONDS_MAX),
@@ -292,14 +397,21 @@ impl Gate {
             attributes: question.attributes,
         };
         let began = notices::of_supervision(question.organization, &supervision, Cause::Permission, true);
-        let replaced = table.supervisions.begin(supervision);
-        let ended = replaced.map(|old| notices::of_supervision(question.organization, &old, Cause::Replacement, false));
-        self.tell(question.organization.id, ended.into_iter().chain([began]));
+        let replaced = table.supervisions.begin(supervision.clone());
+        let ended = replaced.as_ref();
+        let ended = ended.map(|old| notices::of_supervision(question.organization, old, Cause::Replacement, false));
+        let notices = ended.into_iter().chain([began]).collect();
+        let ended: Vec<Supervision> = replaced.into_iter().collect();
+        let undo = Undo::Supervisions { began: Some(Box::new(supervision.clone())), ended: ended.clone() };
+        self.enter_line(question.organization, lines, undo, notices)
+            .inspect_err(|()| table.supervisions.undo(Some(&supervision), &ended, |_| true))
     }
 
-    fn tell(&self, organization: OrganizationId, notices: impl IntoIterator<Item = journal::Notice>) {
-        if let Some(journal) = self.shared.journals.of(organization) {
-            journal.write(notices);
+    /// Tells of supervisions that ended without a question.
+    fn end_supervisions_unasked(&self, id: OrganizationId, notices: Vec<journal::Notice>) {
+        if !notices.is_empty() {
+            let entry = self.unasked(id, None, notices, None);
+            drop(self.shared.enter_regardless(entry));
         }
     }
 
@@ -318,8 +430,8 @@ impl Gate {
         let is_gone = |user: UserId| now.is_none_or(|now| now.directory.user(user).is_none());
         for altered in table.reconcile(organization.map(Arc::clone), revision) {
             let notices = notices::of_session(&before, &altered, Cause::Removal).into_iter().collect();
-            let entry = Entry { stale: Stale::of(&before, altered.user), altered: vec![], notices };
-            drop(self.shared.ledger.enter_regardless(entry, &self.shared.journals));
+            let entry = self.unasked(id, Some(Stale::of(&before, altered.user)), notices, None);
+            drop(self.shared.enter_regardless(entry));
         }
         let mut scratch = QueueSet::new();
         let revoked = table
@@ -333,13 +445,11 @@ impl Gate {
             let queue_is_gone = |queue| now.is_none_or(|now| now.directory.queue(queue).is_none());
             !is_gone(call.agent) && !call.queue.is_some_and(queue_is_gone)
         });
-        self.tell(
-            id,
-            revoked.iter().map(|supervision| {
-                let cause = if is_gone_with(supervision) { Cause::Removal } else { Cause::Revocation };
-                notices::of_supervision(&before, supervision, cause, false)
-            }),
-        );
+        let told = |supervision: &Supervision| {
+            let cause = if is_gone_with(supervision) { Cause::Removal } else { Cause::Revocation };
+            notices::of_supervision(&before, supervision, cause, false)
+        };
+        self.end_supervisions_unasked(id, revoked.iter().map(told).collect());
     }
 
     /// Ends every login session and every supervision whose time is over.
@@ -357,13 +467,14 @@ impl Gate {
         self.leases_expired.fetch_add(over.len() as u64, Ordering::Relaxed);
         for altered in over {
             let notices = notices::of_session(&organization, &altered, Cause::Expiry).into_iter().collect();
-            let entry = Entry { stale: Stale::of(&organization, altered.user), altered: vec![], notices };
-            if let Some(receipt) = self.shared.ledger.enter_regardless(entry, &self.shared.journals) {
+            let entry = self.unasked(id, Some(Stale::of(&organization, altered.user)), notices, None);
+            if let Some(receipt) = self.shared.enter_regardless(entry) {
                 table.set_unsettled(altered.user, receipt.ticket, self.shared.ledger.settled());
             }
         }
         let over = table.supervisions.end_all(|supervision| supervision.ends.has_come(now));
-        self.tell(id, over.iter().map(|old| notices::of_supervision(&organization, old, Cause::Expiry, false)));
+        let told = |old| notices::of_supervision(&organization, old, Cause::Expiry, false);
+        self.end_supervisions_unasked(id, over.iter().map(told).collect());
     }
 
     /// How many login sessions have ended by themselves since the start.
@@ -405,6 +516,23 @@ impl Gate {
     }
 }
 
+/// What came of a question that was judged.
+struct Settled<'p> {
+    judgement: Judgement<'p>,
+    /// The grant that the audit log names.
+    grant: Option<u16>,
+    /// What the answer waits for.
+    group: Option<Arc<Group>>,
+    /// Its line is in the ledger.
+    in_ledger: bool,
+}
+
+impl<'p> Settled<'p> {
+    const fn plain(judgement: Judgement<'p>, grant: Option<u16>) -> Self {
+        Self { judgement, grant, group: None, in_ledger: false }
+    }
+}
+
 /// Whether the supervision would be allowed today; how many there may be is not asked, it has its place already.
 fn is_permitted(organization: &Organization, supervision: &Supervision, scratch: &mut QueueSet) -> bool {
     let directory = &organization.directory;
@@ -430,17 +558,6 @@ fn is_permitted(organization: &Organization, supervision: &Supervision, scratch:
     names_are_there
         && action.effect == Effect::Supervise(supervision.mode)
         && decide(&question, &NoSessions, scratch).decision.is_allowed()
-}
-
-/// Whose row of the table the question depends on.
-fn row_of(question: &Question<'_>) -> Option<UserId> {
-    if matches!(question.action.effect, Effect::Supervise(_)) {
-        return Some(question.actor);
-    }
-    match question.action.effect.subject()? {
-        Subject::Actor => Some(question.actor),
-        Subject::Target => question.target,
-    }
 }
 
 fn denied_early<'p>(policy: &Policy, reason: DenyReason, known: Known<'p>) -> Answer<'p> {

@@ -2,9 +2,13 @@
 //!
 //! A report is no question of rights. The PBX is trusted for what it says of its calls, as it is for who is asking.
 
+use std::sync::Arc;
+
 use crate::decision::{ActionLabel, AllowReason, Answer, AnswerQueues, DenyReason, Reason};
 use crate::event::{Event, Intent};
 use crate::gate::journal::Cause;
+use crate::gate::ledger::{Entry, Group, Undo};
+use crate::gate::trail::{Asked, Basis};
 use crate::gate::{Gate, notices};
 use crate::policy::resolve::KnownCall;
 use crate::policy::{Organization, Policy};
@@ -27,11 +31,11 @@ impl Gate {
     /// Takes a report down, or says what it lacks.
     pub(super) fn take_down<'p>(
         &self,
-        policy: &'p Policy,
+        asked: &Asked<'p, '_>,
         report: Report,
-        event: &Event<'_>,
         now: Moment,
-    ) -> Answer<'p> {
+    ) -> (Answer<'p>, Option<Arc<Group>>) {
+        let (policy, event) = (asked.policy, asked.event);
         let mut answer = Answer {
             reason: Reason::Deny(DenyReason::UnknownOrganization),
             action: None,
@@ -41,21 +45,48 @@ impl Gate {
             mode: None,
             revision: policy.revision,
         };
-        let Some(organization) = policy.organization(event.organization.as_str()) else { return answer };
+        let Some(organization) = policy.organization(event.organization.as_str()) else {
+            self.note_plain(asked, &answer, &Basis::default());
+            return (answer, None);
+        };
         answer.action = Some(report.name());
         let read = Read::new(organization, report, event);
         if let Ok(Read { queue: Some(queue), .. }) = &read {
             let number = organization.directory.queue(*queue).map(|queue| &*queue.number);
             answer.queues = number.map_or(AnswerQueues::None, AnswerQueues::One);
         }
-        let taken_down = read.and_then(|read| self.carry_out(organization, report, &read, event.intent, now));
-        answer.reason = match taken_down {
-            Ok(()) => Reason::Allow(AllowReason::Reported),
-            Err(reason) => Reason::Deny(reason),
-        };
-        answer
+        let basis = Basis { organization: Some(organization), ..Basis::default() };
+        let reported = Answer { reason: Reason::Allow(AllowReason::Reported), ..answer };
+        let line = || self.line(asked, &reported, &basis);
+        match read.and_then(|read| self.carry_out(organization, report, &read, event.intent, now, line)) {
+            // Its line is in the ledger.
+            Ok(group) if event.intent == Intent::Do && self.shared.audit.is_some() => return (reported, group),
+            Ok(_) => answer = reported,
+            Err(reason) => answer.reason = Reason::Deny(reason),
+        }
+        self.note_plain(asked, &answer, &basis);
+        (answer, None)
     }
 
+    /// Whether a report would be taken down, and the numbers of its queues; nothing is noted.
+    pub(super) fn would_take_down(
+        &self,
+        policy: &Policy,
+        report: Report,
+        event: &Event<'_>,
+        now: Moment,
+    ) -> (Reason, Vec<String>) {
+        let Some(organization) = policy.organization(event.organization.as_str()) else {
+            return (Reason::Deny(DenyReason::UnknownOrganization), vec![]);
+        };
+        let read = Read::new(organization, report, event);
+        let queue = read.as_ref().ok().and_then(|read| organization.directory.queue(read.queue?));
+        let queues = queue.map(|queue| queue.number.to_string()).into_iter().collect();
+        let taken = read.and_then(|read| self.carry_out(organization, report, &read, Intent::May, now, Vec::new));
+        (taken.map_or_else(Reason::Deny, |_| Reason::Allow(AllowReason::Reported)), queues)
+    }
+
+    /// Does what the report says; gives the group to wait for.
     fn carry_out(
         &self,
         organization: &Organization,
@@ -63,7 +94,12 @@ impl Gate {
         read: &Read<'_>,
         intent: Intent,
         now: Moment,
-    ) -> Result<(), DenyReason> {
+        line: impl FnOnce() -> Vec<u8>,
+    ) -> Result<Option<Arc<Group>>, DenyReason> {
+        // What the PBX says has happened; but without a line nobody is told that it was taken down.
+        if intent == Intent::Do && self.shared.audit.as_ref().is_some_and(|audit| !audit.is_healthy()) {
+            return Err(DenyReason::StateUnavailable);
+        }
         let Some(mut table) = self.shared.tables.lock(organization.id) else { return Err(DenyReason::Overload) };
         let is_of_call = |supervision: &Supervision| supervision.call.as_deref() == read.call;
         let is_of_actor = |supervision: &Supervision| {
@@ -82,7 +118,6 @@ impl Gate {
                 if intent == Intent::Do && !table.calls.begin(call, known, now) {
                     return Err(DenyReason::Overload);
                 }
-                return Ok(());
             }
             (Report::CallEnd, Some(call)) => {
                 let known = table.calls.get(call, now).is_some();
@@ -97,14 +132,15 @@ impl Gate {
             (Report::SupervisionEnd, _) => {}
             (Report::CallBegin | Report::CallEnd, None) => return Err(DenyReason::MissingAttribute),
         }
-        if intent == Intent::Do {
-            let ended = table.supervisions.end_all(ends);
-            self.tell(
-                organization.id,
-                ended.iter().map(|old| notices::of_supervision(organization, old, Cause::Report, false)),
-            );
+        if intent == Intent::May {
+            return Ok(None);
         }
-        Ok(())
+        let ended = if report == Report::CallBegin { vec![] } else { table.supervisions.end_all(ends) };
+        let told = |old| notices::of_supervision(organization, old, Cause::Report, false);
+        let notices = ended.iter().map(told).collect();
+        let (undo, lines) = (Undo::Never, line());
+        let entry = Entry { organization: organization.id, stale: None, undo, notices, lines };
+        Ok(self.shared.enter_regardless(entry).map(|receipt| receipt.group))
     }
 }
 

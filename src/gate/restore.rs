@@ -1,7 +1,7 @@
 //! The start of a durable gate: what an earlier process saved is there again.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use crate::gate::Gate;
@@ -13,6 +13,20 @@ use crate::telephony::{Moment, UnixSeconds};
 
 /// Revisions of a journal that one process may use; the next begins behind them, so that nobody resumes in between.
 const REVISIONS_OF_A_PROCESS: u64 = 1_000_000_000;
+
+/// Where login sessions are not kept.
+#[derive(Debug)]
+struct NoStore;
+
+impl Store for NoStore {
+    fn commit(&mut self, _commit: &Commit<'_>) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn reopen(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
 
 /// What was there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,6 +62,9 @@ impl Gate {
         if !self.is_durable() {
             // Nothing says where an earlier process was; its clock does, nearly.
             self.shared.journals.begin_at(now.wall.0.saturating_mul(1_000_000));
+            if self.shared.audit.is_some() {
+                self.start_writer(folder, Box::new(NoStore), witness)?;
+            }
             return Ok(Restored::default());
         }
         let (mut disk, kept) = Disk::open(folder)?;
@@ -59,11 +76,20 @@ impl Gate {
         if !progress.stale.is_empty() {
             disk.commit(&Commit { records: &progress.stale, wall: now.wall })?;
         }
-        self.write_to(Box::new(disk), witness).map_err(|error| StoreError::Unusable {
+        self.start_writer(folder, Box::new(disk), witness)?;
+        Ok(progress.restored)
+    }
+
+    fn start_writer(
+        &self,
+        folder: &Path,
+        store: Box<dyn Store>,
+        witness: Box<dyn Witness + Send + Sync>,
+    ) -> Result<(), StoreError> {
+        self.write_to(store, witness).map_err(|error| StoreError::Unusable {
             path: folder.display().to_string(),
             why: format!("its thread cannot be started: {error}"),
-        })?;
-        Ok(progress.restored)
+        })
     }
 
     /// Writes every change to this store from now on, in a thread of its own.
@@ -73,8 +99,9 @@ impl Gate {
     /// When the thread cannot be started.
     pub fn write_to(&self, store: Box<dyn Store>, witness: Box<dyn Witness + Send + Sync>) -> std::io::Result<()> {
         let shared = Arc::clone(&self.shared);
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner).take();
         let thread = std::thread::Builder::new().name("store".to_owned());
-        thread.spawn(move || write_all(&shared, store, &*witness)).map(drop)
+        thread.spawn(move || write_all(&shared, store, log, &*witness)).map(drop)
     }
 
     /// Lets the store write what is left; whether it did in time.

@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use crate::decision::Change;
 use crate::gate::journal::Cause;
+use crate::gate::ledger::{Entry, Undo};
 use crate::gate::{Gate, Group, notices};
 use crate::limits::SESSION_TABLE_PARTS;
 use crate::policy::decide::{SessionView, may_open};
@@ -106,8 +107,8 @@ pub enum SteerError {
     /// Ending needs an organization and a user: nobody ends everything by leaving something out.
     #[error("name the organization and the user")]
     TooWide,
-    /// The store takes no changes.
-    #[error("the session store cannot be written: nothing was ended")]
+    /// The disk takes no changes.
+    #[error("the session store or the audit log cannot be written: nothing was ended")]
     Unavailable,
 }
 
@@ -175,8 +176,8 @@ impl Gate {
         Ok(pager.finish())
     }
 
-    /// Ends the login sessions of a user, in one queue or in all, as a supervisor could. Gives back what ended and, if
-    /// that has to become durable first, the group to wait for.
+    /// Ends the login sessions of a user, in one queue or in all, as a supervisor could; `by` says who wants it. Gives
+    /// back what ended and, if that has to become durable first, the group to wait for.
     ///
     /// # Errors
     ///
@@ -184,6 +185,7 @@ impl Gate {
     pub fn end_sessions(
         &self,
         wanted: &Wanted,
+        by: &str,
         now: Moment,
     ) -> Result<(Vec<SessionRow>, Option<Arc<Group>>), SteerError> {
         let policy = self.policy();
@@ -209,28 +211,45 @@ impl Gate {
             .collect();
         let queues: Vec<_> = sessions.iter().map(|session| session.queue).collect();
         let altered = table.apply(user, &queues, Change::End, Beginning { at: now, by: None, ends: None });
-        let group = self.enter(&mut table, organization, altered, Cause::Revocation);
+        if altered.is_empty() {
+            return Ok((rows, None));
+        }
+        let told = |altered| notices::of_session(organization, altered, Cause::Revocation);
+        let notices: Vec<_> = altered.iter().filter_map(told).collect();
+        let entry = self.unasked(organization.id, None, notices, Some(by));
+        let group = self.enter_sessions(&mut table, organization, user, altered, entry.notices, entry.lines);
         Ok((rows, group.map_err(|()| SteerError::Unavailable)?))
     }
 
-    /// Ends the supervisions by a user, of one target or of all. The PBX is told by whoever watches; what it does then
-    /// is its own.
+    /// Ends the supervisions by a user, of one target or of all; `by` says who wants it. The PBX is told by whoever
+    /// watches; what it does then is its own. Gives back what ended and, if that has to be in the audit log first, the
+    /// group to wait for.
     ///
     /// # Errors
     ///
-    /// When `wanted` names what is not there, or not enough.
-    pub fn end_supervisions(&self, wanted: &Wanted) -> Result<Vec<SupervisionRow>, SteerError> {
+    /// When `wanted` names what is not there or not enough, or the audit log takes no lines.
+    pub fn end_supervisions(
+        &self,
+        wanted: &Wanted,
+        by: &str,
+    ) -> Result<(Vec<SupervisionRow>, Option<Arc<Group>>), SteerError> {
         let policy = self.policy();
         let organization = the_organization(&policy, wanted)?;
         if wanted.user.is_none() && wanted.target.is_none() {
             return Err(SteerError::TooWide);
         }
         let is_wanted = supervision_filter(organization, wanted)?;
-        let Some(mut table) = self.shared.tables.lock(organization.id) else { return Ok(vec![]) };
+        let Some(mut table) = self.shared.tables.lock(organization.id) else { return Ok((vec![], None)) };
         let ended = table.supervisions.end_all(is_wanted);
-        let notice = |old: &Supervision| notices::of_supervision(organization, old, Cause::Revocation, false);
-        self.tell(organization.id, ended.iter().map(notice));
-        Ok(ended.iter().map(|supervision| supervision_row(organization, supervision, false)).collect())
+        let told = |old| notices::of_supervision(organization, old, Cause::Revocation, false);
+        let rows = ended.iter().map(|supervision| supervision_row(organization, supervision, false)).collect();
+        let entry = self.unasked(organization.id, None, ended.iter().map(told).collect(), Some(by));
+        let undo = Undo::Supervisions { began: None, ended: ended.clone() };
+        let Ok(receipt) = self.shared.enter(Entry { undo, ..entry }) else {
+            table.supervisions.undo(None, &ended, |_| true);
+            return Err(SteerError::Unavailable);
+        };
+        Ok((rows, receipt.map(|receipt| receipt.group)))
     }
 
     /// Whether whoever has this id or extension has a login session in the queue of this id or number.

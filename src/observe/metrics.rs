@@ -1,5 +1,7 @@
 //! Metric handles, made once; what counts a decision is an array read and an addition.
 
+use std::fmt::Write as _;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use metrics::{Counter, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
@@ -10,7 +12,8 @@ use crate::decision::{ActionLabel, AllowReason, DenyReason, ErrorReason, Reason}
 use crate::dialect::DialectLabel;
 use crate::observe::ami::AmiMetrics;
 use crate::observe::names::{self, MetricName};
-use crate::observe::reachable::reasons_of;
+use crate::observe::reachable::{Pair, pairs_of, pairs_of_any_policy};
+use crate::policy::Policy;
 use crate::telephony::{Ground, SupervisionMode};
 
 /// From half a microsecond, which a decision takes in a warm cache, to the second at which a caller hangs up.
@@ -37,16 +40,26 @@ const DURATION_BUCKETS_SECONDS: &[f64] = &[
 const REASONS: usize = AllowReason::ALL.len() + DenyReason::ALL.len();
 
 /// What is true at the moment of a scrape and kept elsewhere.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Gauges {
     /// Revision of the policy that every connection uses.
     pub policy_revision: u64,
+    /// Whether the configuration on disk is not the one that was loaded.
+    pub policy_is_stale: bool,
     /// Connections that may be open at once.
     pub connections_limit: usize,
     /// Login sessions, by ground in the order of [`Ground::ALL`].
     pub sessions: [u64; Ground::ALL.len()],
     /// Login sessions that their users could not open today.
     pub sessions_kept: u64,
+    /// Login sessions of single queues, by organization and number; `None`: nobody wants to know.
+    pub sessions_by_queue: Option<Vec<QueueSessions>>,
+    /// Queues that there was no room for among them.
+    pub sessions_by_queue_left_out: u64,
+    /// Login sessions that end by themselves.
+    pub leases: u64,
+    /// Those that do so soon.
+    pub leases_ending_soon: u64,
     /// Login sessions that have ended because their time was over.
     pub leases_expired: u64,
     /// Supervisions that run, by mode in the order of [`SupervisionMode::ALL`].
@@ -55,7 +68,18 @@ pub struct Gauges {
     pub supervisions_revoked: u64,
     /// Whether the session store takes changes.
     pub store_is_healthy: bool,
+    /// Whether the audit log can be written, or there is none.
+    pub audit_is_healthy: bool,
+    /// Lines that were written to the audit log.
+    pub audit_records: u64,
+    /// Lines that were not taken because only one of so many is.
+    pub audit_sampled: u64,
+    /// Lines that found no room.
+    pub audit_dropped: u64,
 }
+
+/// The login sessions of one queue: organization, number and count.
+pub type QueueSessions = (String, String, u64);
 
 /// Every metric of the process.
 pub struct Metrics {
@@ -67,6 +91,7 @@ pub struct Metrics {
     reloads_successful: Counter,
     reloads_failed: Counter,
     panics: Counter,
+    overload_rejected: Counter,
     watchers_cut_off: Counter,
     store_commit_duration: Histogram,
     ami: AmiMetrics,
@@ -76,8 +101,8 @@ pub struct Metrics {
 #[derive(Debug)]
 pub struct DialectMetrics {
     label: DialectLabel,
-    /// By action and reason; `None` where the pair cannot be reached.
-    decisions: Vec<Option<Counter>>,
+    /// By action and reason; empty where the pair cannot be reached.
+    decisions: Vec<OnceLock<Counter>>,
     request_duration: Histogram,
     connections: AtomicI64,
     rejected: Counter,
@@ -121,13 +146,17 @@ impl Metrics {
                 DialectLabel::ALL.iter().map(|&label| DialectMetrics::new(label)).collect();
             let reloads = |result| counter!(names::POLICY_RELOADS.name, "result" => result);
             let reloads = (reloads("success"), reloads("failure"));
-            let counters = (counter!(names::PANICS.name), counter!(names::WATCHERS_CUT_OFF.name));
+            let counters = (
+                counter!(names::PANICS.name),
+                counter!(names::OVERLOAD_REJECTED.name),
+                counter!(names::WATCHERS_CUT_OFF.name),
+            );
             let store = histogram!(names::STORE_COMMIT_DURATION.name);
             (dialects, histogram!(names::DECISION_DURATION.name), reloads, (counters, store, AmiMetrics::new()))
         });
         let (reloads_successful, reloads_failed) = reloads;
-        let ((panics, watchers_cut_off), store_commit_duration, ami) = others;
-        Self {
+        let ((panics, overload_rejected, watchers_cut_off), store_commit_duration, ami) = others;
+        let this = Self {
             recorder,
             handle,
             process,
@@ -136,9 +165,24 @@ impl Metrics {
             reloads_successful,
             reloads_failed,
             panics,
+            overload_rejected,
             watchers_cut_off,
             store_commit_duration,
             ami,
+        };
+        this.open(&pairs_of_any_policy());
+        this
+    }
+
+    /// Puts every decision that the policy can bring about at zero, before it judges.
+    pub fn prepare(&self, policy: &Policy) {
+        self.open(&pairs_of(policy));
+    }
+
+    fn open(&self, pairs: &[Pair]) {
+        for (dialect, &(action, reason)) in self.dialects.iter().flat_map(|it| pairs.iter().map(move |pair| (it, pair)))
+        {
+            dialect.series(&self.recorder, action, reason);
         }
     }
 
@@ -156,13 +200,20 @@ impl Metrics {
 
     /// Counts a decision.
     pub fn decided(&self, dialect: DialectLabel, action: ActionLabel, reason: Reason) {
-        let of_dialect = self.of(dialect);
-        match of_dialect.and_then(|of_dialect| of_dialect.decisions.get(position(action, reason))?.as_ref()) {
-            Some(counter) => counter.increment(1),
-            None => {
-                metrics::with_local_recorder(&self.recorder, || decisions(dialect, action, reason)).increment(1);
-            }
+        if let Some(counter) = self.of(dialect).and_then(|dialect| dialect.series(&self.recorder, action, reason)) {
+            counter.increment(1);
         }
+        if reason == Reason::Deny(DenyReason::Overload) {
+            self.overload_rejected.increment(1);
+        }
+    }
+
+    /// Counts a connection that found no room.
+    pub fn connection_rejected(&self, dialect: DialectLabel) {
+        if let Some(dialect) = self.of(dialect) {
+            dialect.rejected.increment(1);
+        }
+        self.overload_rejected.increment(1);
     }
 
     /// Records how long one decision took, in seconds.
@@ -212,11 +263,20 @@ impl Metrics {
         metrics::with_local_recorder(&self.recorder, || {
             self.process.collect();
             gauge!(names::POLICY_REVISION.name).set(gauges.policy_revision as f64);
+            gauge!(names::POLICY_STALE.name).set(f64::from(u8::from(gauges.policy_is_stale)));
+            gauge!(names::LEASES.name).set(gauges.leases as f64);
+            gauge!(names::LEASES_ENDING_SOON.name).set(gauges.leases_ending_soon as f64);
+            gauge!(names::SESSIONS_BY_QUEUE_LEFT_OUT.name).set(gauges.sessions_by_queue_left_out as f64);
             gauge!(names::CONNECTIONS_LIMIT.name).set(gauges.connections_limit as f64);
             gauge!(names::SESSIONS_KEPT.name).set(gauges.sessions_kept as f64);
             counter!(names::LEASES_EXPIRED.name).absolute(gauges.leases_expired);
             counter!(names::SUPERVISIONS_REVOKED.name).absolute(gauges.supervisions_revoked);
             gauge!(names::STORE_HEALTHY.name).set(f64::from(u8::from(gauges.store_is_healthy)));
+            gauge!(names::AUDIT_HEALTHY.name).set(f64::from(u8::from(gauges.audit_is_healthy)));
+            counter!(names::AUDIT_RECORDS.name).absolute(gauges.audit_records);
+            for (cause, count) in [("sampled", gauges.audit_sampled), ("dropped", gauges.audit_dropped)] {
+                counter!(names::AUDIT_SKIPPED.name, "cause" => cause).absolute(count);
+            }
             for (mode, count) in SupervisionMode::ALL.iter().zip(gauges.supervisions) {
                 gauge!(names::SUPERVISIONS.name, "mode" => mode.name()).set(count as f64);
             }
@@ -228,7 +288,11 @@ impl Metrics {
                 gauge!(names::CONNECTIONS.name, "dialect" => dialect.label.name()).set(connections as f64);
             }
         });
-        self.handle.render()
+        let mut text = self.handle.render();
+        if let Some(queues) = &gauges.sessions_by_queue {
+            render_by_queue(queues, &mut text);
+        }
+        text
     }
 
     /// Folds recorded samples, so that memory does not grow between scrapes.
@@ -239,18 +303,10 @@ impl Metrics {
 
 impl DialectMetrics {
     fn new(label: DialectLabel) -> Self {
-        let mut by_pair: Vec<Option<Counter>> = vec![None; ActionLabel::ALL.len().saturating_mul(REASONS)];
-        for &action in ActionLabel::ALL {
-            for reason in reasons_of(action) {
-                if let Some(slot) = by_pair.get_mut(position(action, reason)) {
-                    *slot = Some(decisions(label, action, reason));
-                }
-            }
-        }
         let of_reason = |name: &'static str, reason: ErrorReason| counter!(name, "dialect" => label.name(), "reason" => reason.code());
         Self {
             label,
-            decisions: by_pair,
+            decisions: vec![OnceLock::new(); ActionLabel::ALL.len().saturating_mul(REASONS)],
             request_duration: histogram!(names::REQUEST_DURATION.name, "dialect" => label.name()),
             connections: AtomicI64::new(0),
             rejected: of_reason(names::CONNECTIONS_REJECTED.name, ErrorReason::Overload),
@@ -273,9 +329,10 @@ impl DialectMetrics {
         self.request_duration.record(seconds);
     }
 
-    /// Counts a connection that found no room.
-    pub fn rejected(&self) {
-        self.rejected.increment(1);
+    /// The counter of a pair, which exists from then on.
+    fn series(&self, recorder: &PrometheusRecorder, action: ActionLabel, reason: Reason) -> Option<&Counter> {
+        let made = || metrics::with_local_recorder(recorder, || decisions(self.label, action, reason));
+        Some(self.decisions.get(position(action, reason))?.get_or_init(made))
     }
 
     /// Counts a connection for as long as the returned value lives.
@@ -300,6 +357,21 @@ impl Drop for Connected<'_> {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// The one family whose series come and go with the policy: the recorder would keep those of queues that are gone.
+fn render_by_queue(queues: &[QueueSessions], text: &mut String) {
+    let MetricName { name, help } = names::SESSIONS_BY_QUEUE;
+    let mut write = || -> std::fmt::Result {
+        writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge")?;
+        for (organization, queue, sessions) in queues {
+            // Both are from the configuration, whose grammar knows nothing that would have to be escaped.
+            writeln!(text, "{name}{{organization=\"{organization}\",queue=\"{queue}\"}} {sessions}")?;
+        }
+        writeln!(text)
+    };
+    // Writing to a string cannot fail.
+    let _unfailing = write();
 }
 
 fn decisions(dialect: DialectLabel, action: ActionLabel, reason: Reason) -> Counter {
@@ -327,11 +399,14 @@ fn describe_all() {
         names::DECISIONS,
         names::CONNECTIONS_REJECTED,
         names::PROTOCOL_ERRORS,
+        names::OVERLOAD_REJECTED,
         names::PANICS,
         names::LEASES_EXPIRED,
         names::SUPERVISIONS_REVOKED,
         names::WATCHERS_CUT_OFF,
         names::AMI_REMOVALS,
+        names::AUDIT_RECORDS,
+        names::AUDIT_SKIPPED,
     ];
     let histograms = [names::DECISION_DURATION, names::REQUEST_DURATION, names::STORE_COMMIT_DURATION];
     for MetricName { name, help } in names::ALL.iter().copied() {
@@ -356,7 +431,9 @@ mod tests {
         metrics.decision_took(0.000_001);
         metrics.commit_took(0.001);
         metrics.dialects.iter().for_each(|dialect| dialect.request_took(0.000_01));
-        let text = metrics.render(&Gauges::default());
+        let queue = ("acme".to_owned(), "600".to_owned(), 3);
+        let text = metrics.render(&Gauges { sessions_by_queue: Some(vec![queue]), ..Gauges::default() });
+        assert!(text.contains("\nqueuewarden_sessions_by_queue{organization=\"acme\",queue=\"600\"} 3\n"));
         for metric in names::ALL {
             assert!(text.contains(&format!("# HELP {} {}", metric.name, metric.help)), "{}", metric.name);
             assert!(text.contains(&format!("\n{}", metric.name)), "{}", metric.name);

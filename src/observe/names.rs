@@ -29,6 +29,8 @@ metric_names! {
         "1 if the last load of the configuration succeeded, else 0.";
     POLICY_LAST_RELOAD_SUCCESS_TIMESTAMP = "policy_last_reload_success_timestamp_seconds":
         "When the configuration was last loaded, in seconds since 1970.";
+    POLICY_STALE = "policy_stale":
+        "1 if a TOML or CSV file of the configuration has changed since it was last loaded, else 0.";
     DECISIONS = "decisions_total": "Decisions, by dialect, action, decision and reason.";
     DECISION_DURATION = "decision_duration_seconds":
         "Parsing a question to encoding its answer; the first question of each read is timed.";
@@ -38,6 +40,8 @@ metric_names! {
     CONNECTIONS_LIMIT = "connections_limit": "Connections that may be open at once.";
     CONNECTIONS_REJECTED = "connections_rejected_total": "Connections that were turned away, by dialect and reason.";
     PROTOCOL_ERRORS = "protocol_errors_total": "What peers said that is not in the dialect, by reason.";
+    OVERLOAD_REJECTED = "overload_rejected_total":
+        "Connections and questions that were refused because there was no room for them.";
     PANICS = "panics_total": "Failures of queuewarden itself; each ends one question or one connection.";
     SESSIONS = "sessions": "Login sessions, by the ground on which they began.";
     SESSIONS_KEPT = "sessions_kept": "Login sessions that their users could not open today.";
@@ -46,10 +50,20 @@ metric_names! {
     STORE_COMMIT_DURATION = "store_commit_duration_seconds":
         "How long the session store took for a group of changes; always empty without a disk.";
     STORE_HEALTHY = "store_healthy": "1 if the session store takes changes, else 0.";
+    AUDIT_RECORDS = "audit_records_total": "Lines that were written to the audit log.";
+    AUDIT_SKIPPED = "audit_skipped_total":
+        "Lines of the audit log that were not written: sampled out as configured, or dropped for want of room.";
+    AUDIT_HEALTHY = "audit_healthy": "1 if the audit log can be written, or is off, else 0.";
     WATCHERS_CUT_OFF = "watchers_cut_off_total": "Watchers that did not read in time or fell behind what is held.";
     AMI_LINKS = "ami_links": "Links to Asterisks that the configuration asks for.";
     AMI_LINKS_UP = "ami_links_up": "Links to Asterisks that are logged in.";
     AMI_REMOVALS = "ami_removals_total": "Queue members whose login session ended, by what became of them.";
+    SESSIONS_BY_QUEUE = "sessions_by_queue":
+        "Login sessions of each queue, of `sessions_by_queue_max` queues at most; absent unless that is set.";
+    SESSIONS_BY_QUEUE_LEFT_OUT = "sessions_by_queue_left_out":
+        "Queues without a series of their own because there are more than `sessions_by_queue_max`.";
+    LEASES = "leases": "Login sessions that end by themselves.";
+    LEASES_ENDING_SOON = "leases_ending_soon": "Login sessions that end by themselves within 300 s.";
     LEASES_EXPIRED = "leases_expired_total": "Login sessions that ended because their time was over.";
 }
 

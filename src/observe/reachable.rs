@@ -1,163 +1,118 @@
 //! Which reasons each action can have: what `decisions_total` exports at zero from the start.
 //!
-//! Dashboards and alerts need a series before its first event, and no series for what cannot happen. A pair that
-//! happens and is not listed here, say by a role model of an operator's own, is counted all the same.
+//! Dashboards and alerts need a series before its first event, and no series for what cannot happen. So the pairs are
+//! read off the role models that are loaded: traffic adds none, only a reload that brings another model can.
 
-#![allow(clippy::enum_glob_use, reason = "a table of nothing but variants reads best without their type")]
+use crate::decision::{ActionLabel, AllowReason, DenyReason, Reason};
+use crate::event::{Key, KeySet};
+use crate::policy::Policy;
+use crate::policy::facts::{Fact, FactSet};
+use crate::policy::model::{Action, Effect, Grant, Model, Subject};
 
-use crate::decision::ActionLabel::{self, *};
-use crate::decision::AllowReason::*;
-use crate::decision::DenyReason::*;
-use crate::decision::Reason;
+/// An action's label and a reason that it can have.
+pub type Pair = (ActionLabel, Reason);
 
-/// The reasons that an action can have.
+/// What can happen whatever the policy: events that never get as far as an action, reports, and what fails.
 #[must_use]
-#[expect(clippy::too_many_lines, reason = "a table")]
-pub fn reasons_of(action: ActionLabel) -> Vec<Reason> {
-    let allow: &[_] = match action {
-        QueueLogin => &[Assigned, UnassignedAllowed, AlreadyLoggedIn],
-        QueueLogout => &[LoggedOut],
-        QueueToggle => &[],
-        QueuePause | AgentPause => &[Paused],
-        QueueResume | AgentResume => &[Resumed],
-        AgentLogin => &[SupervisorLogin, AlreadyLoggedIn],
-        AgentLogout => &[SupervisorLogout],
-        AgentMove | AgentEndWrapup | CallListen | CallWhisper | CallBarge | CallJoin | CallReplace | CallWatch
-        | CallOutbound | CallDirectIn | ConversationView | DispositionSet | Control => &[RolePermits],
+pub fn pairs_of_any_policy() -> Vec<Pair> {
+    let denials = [
+        DenyReason::Internal,
+        DenyReason::MissingAttribute,
+        DenyReason::NotSupervising,
+        DenyReason::Overload,
+        DenyReason::StateUnavailable,
+        DenyReason::UnknownAction,
+        DenyReason::UnknownCall,
+        DenyReason::UnknownFeatureCode,
+        DenyReason::UnknownOrganization,
+        DenyReason::UnknownQueue,
+        DenyReason::UnknownTarget,
+        DenyReason::UnknownUser,
+    ];
+    let reasons = denials.into_iter().map(Reason::Deny).chain([Reason::Allow(AllowReason::Reported)]);
+    reasons.map(|reason| (ActionLabel::Control, reason)).collect()
+}
+
+/// What can happen by the role models of the policy; a pair may stand there several times.
+#[must_use]
+pub fn pairs_of(policy: &Policy) -> Vec<Pair> {
+    policy.organizations().flat_map(|organization| pairs_of_model(&organization.model)).collect()
+}
+
+/// What can happen by a role model; a pair may stand there several times.
+#[must_use]
+pub fn pairs_of_model(model: &Model) -> Vec<Pair> {
+    let of_action = |action| reasons_of(model, action).into_iter().map(move |reason| (action.label, reason));
+    model.actions.iter().flat_map(of_action).collect()
+}
+
+fn reasons_of(model: &Model, action: &Action) -> Vec<Reason> {
+    let mut denials = before_grants(action);
+    // A toggle is judged, and counted, as what it becomes.
+    if matches!(action.effect, Effect::Toggle { .. }) {
+        return denials.into_iter().map(Reason::Deny).collect();
+    }
+    let grants: Vec<&Grant> = model.grants_of(action).map(|(_, grant)| grant).collect();
+    denials.extend(short_of_grants(action, &grants));
+    denials.extend(behind_grants(action));
+    let begun_already = matches!(action.effect, Effect::Login(_)).then_some(AllowReason::AlreadyLoggedIn);
+    let allowances = grants.iter().map(|grant| grant.reason).chain(begun_already);
+    allowances.map(Reason::Allow).chain(denials.into_iter().map(Reason::Deny)).collect()
+}
+
+/// What `policy::resolve` can find wrong once it knows the action.
+fn before_grants(action: &Action) -> Vec<DenyReason> {
+    let mut denials = vec![DenyReason::UnknownUser];
+    let mut when = |can_be: bool, reason| denials.extend(can_be.then_some(reason));
+    let uses = |key| action.uses.has(key);
+    let supervises = matches!(action.effect, Effect::Supervise(_));
+    let needs = action.needs != KeySet::EMPTY || action.needs_one_of != KeySet::EMPTY || !action.needs_with.is_empty();
+    when(needs, DenyReason::MissingAttribute);
+    when(uses(Key::Queue) || uses(Key::From), DenyReason::UnknownQueue);
+    when(uses(Key::Target), DenyReason::UnknownTarget);
+    when(uses(Key::Group), DenyReason::UnknownGroup);
+    when(supervises, DenyReason::UnknownCall);
+    when(uses(Key::Call), DenyReason::CallMismatch);
+    when(!action.kinds.is_empty() && uses(Key::Queue), DenyReason::WrongKind);
+    denials
+}
+
+/// What the grants of an action can lack.
+fn short_of_grants(action: &Action, grants: &[&Grant]) -> Vec<DenyReason> {
+    let mut denials = vec![];
+    let of_ones_own = matches!(action.effect.subject(), Some(Subject::Actor));
+    let has_a_queue = of_ones_own || action.needs.has(Key::Queue);
+    let for_everyone = |grant: &&&Grant| grant.roles.is_none() && grant.attributes_barred.is_empty();
+    if grants.iter().find(for_everyone).is_none() {
+        denials.push(action.without_role);
+    }
+    for grant in grants {
+        if !grant.on.is_empty() || !grant.off.is_empty() {
+            denials.push(DenyReason::PermissionOff);
+        }
+        let last_of_clauses = grant.any_of.iter().filter_map(|clause| clause.last());
+        let facts = last_of_clauses.fold(grant.facts, FactSet::with);
+        let can_lack = |fact: &Fact| *fact != Fact::QueueGiven || !has_a_queue;
+        denials.extend(facts.iter().filter(can_lack).map(|fact| action.denial(fact.missing())));
+    }
+    denials
+}
+
+/// What can deny an action that a grant allows.
+fn behind_grants(action: &Action) -> Vec<DenyReason> {
+    use DenyReason::{
+        LoggedInElsewhere, NoAssignedQueue, NotLoggedIn, OrganizationLoginsAtLimit, Overload, QueueLoginsAtLimit,
+        StateUnavailable, SupervisorSupervisionsAtLimit, TargetSupervisionsAtLimit, UserLoginsAtLimit,
     };
-    let deny: &[_] = match action {
-        QueueLogin => &[
-            AgentRoleRequired,
-            RoleForbids,
-            UnassignedBarred,
-            NoAssignedQueue,
-            UserLoginsAtLimit,
-            QueueLoginsAtLimit,
-            OrganizationLoginsAtLimit,
-            UnknownUser,
-            UnknownQueue,
-        ],
-        QueueLogout => &[NotLoggedIn, UnknownUser, UnknownQueue],
-        QueueToggle => &[UnknownUser, UnknownQueue],
-        QueuePause | QueueResume => &[AgentRoleRequired, RoleForbids, NotLoggedIn, UnknownUser, UnknownQueue],
-        AgentLogin => &[
-            SupervisorRoleRequired,
-            RoleForbids,
-            PermissionOff,
-            SelfTarget,
-            QueueOutOfScope,
-            TargetOutOfScope,
-            EditorFlagMissing,
-            UserLoginsAtLimit,
-            QueueLoginsAtLimit,
-            OrganizationLoginsAtLimit,
-            MissingAttribute,
-            UnknownUser,
-            UnknownQueue,
-            UnknownTarget,
-        ],
-        AgentLogout | AgentPause | AgentResume => &[
-            SupervisorRoleRequired,
-            RoleForbids,
-            PermissionOff,
-            SelfTarget,
-            QueueOutOfScope,
-            TargetOutOfScope,
-            EditorFlagMissing,
-            NotLoggedIn,
-            MissingAttribute,
-            UnknownUser,
-            UnknownQueue,
-            UnknownTarget,
-        ],
-        AgentEndWrapup => &[
-            SupervisorRoleRequired,
-            PermissionOff,
-            SelfTarget,
-            QueueOutOfScope,
-            MissingAttribute,
-            UnknownUser,
-            UnknownQueue,
-            UnknownTarget,
-        ],
-        CallListen | CallBarge | CallJoin | CallReplace | CallWatch => &[
-            SupervisorRoleRequired,
-            RoleForbids,
-            PermissionOff,
-            SelfTarget,
-            NoQueueContext,
-            QueueOutOfScope,
-            TargetOutOfScope,
-            TargetProtected,
-            MissingAttribute,
-            UnknownUser,
-            UnknownQueue,
-            UnknownTarget,
-            UnknownCall,
-        ],
-        CallWhisper => &[
-            SupervisorRoleRequired,
-            PermissionOff,
-            SelfTarget,
-            NoQueueContext,
-            QueueOutOfScope,
-            TargetProtected,
-            MissingAttribute,
-            UnknownUser,
-            UnknownQueue,
-            UnknownTarget,
-            UnknownCall,
-        ],
-        CallOutbound => &[AgentRoleRequired, RoleForbids, PermissionOff, UnknownUser],
-        CallDirectIn => &[AgentRoleRequired, UnknownUser],
-        AgentMove => &[
-            RoleForbids,
-            SelfTarget,
-            TargetOutOfScope,
-            EditorFlagMissing,
-            MissingAttribute,
-            UnknownUser,
-            UnknownQueue,
-            UnknownTarget,
-        ],
-        ConversationView => &[
-            RoleForbids,
-            SelfTarget,
-            TargetOutOfScope,
-            TargetProtected,
-            MissingAttribute,
-            UnknownUser,
-            UnknownQueue,
-            UnknownTarget,
-        ],
-        DispositionSet => &[
-            AgentRoleRequired,
-            PermissionOff,
-            NoQueueContext,
-            WrapupNotConfigured,
-            WrongKind,
-            UnknownUser,
-            UnknownQueue,
-        ],
-        Control => &[
-            RoleForbids,
-            PermissionOff,
-            NoQueueContext,
-            QueueOutOfScope,
-            TargetOutOfScope,
-            ObjectInUse,
-            WrongKind,
-            MissingAttribute,
-            UnknownUser,
-            UnknownQueue,
-            UnknownTarget,
-            UnknownGroup,
-            UnknownOrganization,
-            UnknownAction,
-            UnknownFeatureCode,
-            Overload,
-            Internal,
-        ],
-    };
-    allow.iter().map(|&reason| Reason::Allow(reason)).chain(deny.iter().map(|&reason| Reason::Deny(reason))).collect()
+    let of_login =
+        [LoggedInElsewhere, OrganizationLoginsAtLimit, QueueLoginsAtLimit, StateUnavailable, UserLoginsAtLimit];
+    match action.effect {
+        Effect::Login(Subject::Actor) => of_login.into_iter().chain([NoAssignedQueue]).collect(),
+        Effect::Login(Subject::Target) => of_login.into(),
+        Effect::Logout(_) | Effect::Pause(..) => vec![NotLoggedIn, StateUnavailable],
+        Effect::Supervise(_) => {
+            vec![Overload, StateUnavailable, SupervisorSupervisionsAtLimit, TargetSupervisionsAtLimit]
+        }
+        Effect::Nothing | Effect::Toggle { .. } => vec![],
+    }
 }

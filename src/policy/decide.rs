@@ -130,7 +130,7 @@ fn decide_all(question: &Question<'_>, action: &Action, sessions: &impl SessionV
     if !queues_known {
         return Decision::deny(DenyReason::Internal);
     }
-    if let Err(Shortfall::Role) = weigh(question, action, FactSet::EMPTY) {
+    if let Err(Short { shortfall: Shortfall::Role, .. }) = weigh(question, action, FactSet::EMPTY) {
         return Decision::deny(action.without_role);
     }
     let mut whole = Decision::deny(none);
@@ -161,7 +161,8 @@ fn judge(
     begun: usize,
 ) -> Result<Allowed, Shortfall> {
     let (grant, reason) = weigh(question, action, gather(question, action, queue, sessions))
-        .map(|(position, grant)| (position, grant.reason))?;
+        .map(|(position, grant)| (position, grant.reason))
+        .map_err(|short| short.shortfall)?;
     let allow = |reason, change| Ok(Allowed { reason, change, grant });
     let session = queue.and_then(|queue| sessions.in_this_queue(queue));
     match (action.effect, session, queue) {
@@ -305,18 +306,58 @@ impl Shortfall {
     }
 }
 
+/// How far the grants of an action got, and which of them got there first; none where no role was held.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Short {
+    shortfall: Shortfall,
+    grant: Option<u16>,
+}
+
+/// The grant that a judgement rests on, by its position in the model: the one that allowed it or, of a denial, the one
+/// that named the reason. `None` where no grant came into it: for want of any role, say. `all` is what [`decide`] filled.
+#[must_use]
+pub fn deciding_grant(
+    question: &Question<'_>,
+    judgement: &Judgement<'_>,
+    sessions: &impl SessionView,
+    all: &QueueSet,
+) -> Option<u16> {
+    if let Decision::Allow { grant, .. } = judgement.decision {
+        return grant;
+    }
+    let weigh_for =
+        |queue: Option<QueueId>| weigh(question, judgement.action, gather(question, judgement.action, queue, sessions));
+    match judgement.scope {
+        Scope::Nothing => grant_in(weigh_for(None)),
+        Scope::One(queue) => grant_in(weigh_for(Some(queue))),
+        Scope::All => {
+            let mut short: Option<Short> = None;
+            let mut held = None;
+            for &queue in all.as_slice() {
+                match weigh_for(Some(queue)) {
+                    Ok((grant, _)) => held = held.or(Some(grant)),
+                    Err(one) if short.is_none_or(|other| one.shortfall < other.shortfall) => short = Some(one),
+                    Err(_) => {}
+                }
+            }
+            short.map_or(held, |short| short.grant)
+        }
+    }
+}
+
+fn grant_in(weighed: Result<(u16, &Grant), Short>) -> Option<u16> {
+    weighed.map_or_else(|short| short.grant, |(grant, _)| Some(grant))
+}
+
 /// The first grant of the action whose every condition holds, or the furthest check that any of them reached.
-pub(super) fn weigh<'p>(
-    question: &Question<'p>,
-    action: &Action,
-    facts: FactSet,
-) -> Result<(u16, &'p Grant), Shortfall> {
+pub(super) fn weigh<'p>(question: &Question<'p>, action: &Action, facts: FactSet) -> Result<(u16, &'p Grant), Short> {
     let held = roles_of_actor(question);
-    let mut furthest = Shortfall::Role;
+    let mut furthest = Short { shortfall: Shortfall::Role, grant: None };
     for (position, grant) in question.organization.model.grants_of(action) {
         match shortfall(question, held, grant, facts) {
             None => return Ok((position, grant)),
-            Some(shortfall) => furthest = furthest.max(shortfall),
+            Some(shortfall) if shortfall > furthest.shortfall => furthest = Short { shortfall, grant: Some(position) },
+            Some(_) => {}
         }
     }
     Err(furthest)

@@ -3,7 +3,9 @@
 //! This asks [`super::resolve`] and [`super::decide`] the very question that the server asks them and never judges by
 //! itself; it only reads off which conditions of which grant held.
 
-use serde::Serialize;
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 
 use crate::decision::{Decision, DenyReason, QueueNumbers, Reason};
 use crate::event::{AttributeSet, Event, Key, Request};
@@ -12,18 +14,18 @@ use crate::policy::decide::{Judgement, Limit, Scope, SessionView, decide, gather
 use crate::policy::facts::{Fact, FactSet};
 use crate::policy::feature_codes::Argument;
 use crate::policy::model::{Action, Effect, Grant, Model, RoleSet, Subject};
-use crate::policy::resolve::{Known, Question, Unresolved, resolve};
+use crate::policy::resolve::{Known, KnownCall, Question, Unresolved, resolve};
 use crate::telephony::{QueueId, QueueSet, Token, UserId};
 
 /// Why a question has the answer that it has.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
     /// `allow`, `deny` or `error`.
-    pub verdict: &'static str,
+    pub verdict: Cow<'static, str>,
     /// The code of the reason.
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// The reason for people.
-    pub sentence: &'static str,
+    pub sentence: Cow<'static, str>,
     /// The action that was judged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub action: Option<String>,
@@ -39,7 +41,7 @@ pub struct Explanation {
 }
 
 /// Where a rule stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleCited {
     /// The model's file.
     pub file: String,
@@ -50,7 +52,7 @@ pub struct RuleCited {
 }
 
 /// One fact of a question.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FactSeen {
     /// Its name.
     pub fact: String,
@@ -58,22 +60,20 @@ pub struct FactSeen {
     pub value: String,
 }
 
-/// Judges the event as the server would, and says why. `sessions_of` gives the login sessions of a user.
+/// Judges the event as the server would, and says why. `call` is the one that the event names, as far as it is known;
+/// `sessions_of` gives the login sessions of the user that the question depends on, if it does on any.
 pub fn explain<V: SessionView>(
     policy: &Policy,
     event: &Event<'_>,
-    sessions_of: impl FnOnce(UserId) -> V,
+    call: Option<KnownCall>,
+    sessions_of: impl FnOnce(Option<UserId>) -> V,
 ) -> Explanation {
-    let question = match resolve(policy, event, None) {
+    let question = match resolve(policy, event, call) {
         Ok(question) => question,
         Err(Unresolved::Denied { reason, known }) => return unresolved(reason, known, event),
         Err(Unresolved::Faulty(error)) => return faulty(error.reason.code(), error.reason.sentence()),
     };
-    let subject = match question.action.effect.subject() {
-        Some(Subject::Target) => question.target.unwrap_or(question.actor),
-        _ => question.actor,
-    };
-    let sessions = sessions_of(subject);
+    let sessions = sessions_of(question.subject());
     let mut all = QueueSet::new();
     let judgement = decide(&question, &sessions, &mut all);
     let directory = &question.organization.directory;
@@ -93,9 +93,9 @@ pub fn explain<V: SessionView>(
         Decision::Deny { reason } => case.nearest(reason),
     };
     Explanation {
-        verdict: reason.verdict(),
-        reason: reason.code(),
-        sentence: reason.sentence(),
+        verdict: reason.verdict().into(),
+        reason: reason.code().into(),
+        sentence: reason.sentence().into(),
         action: Some(judgement.action.name.to_string()),
         queues: queues.into_iter().map(number).collect(),
         rule,
@@ -258,6 +258,15 @@ impl<'p, V: SessionView> Case<'p, '_, V> {
             DenyReason::NoAssignedQueue => "add a queue to the queues of {actor}",
             DenyReason::UserLoginsAtLimit => "raise `logins_per_user_max`, or end another login session of the user",
             DenyReason::QueueLoginsAtLimit => "raise `logins_per_queue_max`, or end another login session in the queue",
+            DenyReason::LoggedInElsewhere => {
+                "set `one_queue_at_a_time = false`, or log the user out of the other queue"
+            }
+            DenyReason::SupervisorSupervisionsAtLimit => {
+                "raise `supervisions_per_supervisor_max`, or end another supervision by {actor}"
+            }
+            DenyReason::TargetSupervisionsAtLimit => {
+                "raise `supervisions_per_target_max`, or end another supervision of {target}"
+            }
             DenyReason::OrganizationLoginsAtLimit => "raise `logins_max`, or end another login session",
             _ => return vec![],
         };
@@ -308,9 +317,9 @@ fn unresolved(reason: DenyReason, known: Known<'_>, event: &Event<'_>) -> Explan
     };
     let number = |queue| known.organization.map(|organization| organization.directory.queue_number(queue).to_owned());
     Explanation {
-        verdict: Reason::Deny(reason).verdict(),
-        reason: reason.code(),
-        sentence: reason.sentence(),
+        verdict: Reason::Deny(reason).verdict().into(),
+        reason: reason.code().into(),
+        sentence: reason.sentence().into(),
         action: known.action.map(|action| action.name.to_string()),
         queues: known.queue.and_then(number).into_iter().collect(),
         rule: None,
@@ -321,9 +330,9 @@ fn unresolved(reason: DenyReason, known: Known<'_>, event: &Event<'_>) -> Explan
 
 const fn faulty(code: &'static str, sentence: &'static str) -> Explanation {
     Explanation {
-        verdict: "error",
-        reason: code,
-        sentence,
+        verdict: Cow::Borrowed("error"),
+        reason: Cow::Borrowed(code),
+        sentence: Cow::Borrowed(sentence),
         action: None,
         queues: vec![],
         rule: None,

@@ -95,11 +95,32 @@ pub struct Organization {
     pub leases: LeaseTerms,
 }
 
+/// A hash over the files of a configuration. Two policies that differ in it alone judge alike, so it is not shown with
+/// them.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct PolicyHash(Box<str>);
+
+impl PolicyHash {
+    /// In hexadecimal digits.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for PolicyHash {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("PolicyHash(…)")
+    }
+}
+
 /// Every organization's tables, at one revision.
 #[derive(Debug, Default)]
 pub struct Policy {
     /// 1 for the first policy of the process, and one more with every successful load.
     pub revision: u64,
+    /// What it was made of; empty for one that no files were read for.
+    pub hash: PolicyHash,
     organizations: HashMap<Box<str>, Arc<Organization>, foldhash::fast::FixedState>,
 }
 
@@ -108,7 +129,13 @@ impl Policy {
     #[must_use]
     pub fn new(revision: u64, organizations: impl IntoIterator<Item = Organization>) -> Self {
         let named = organizations.into_iter().map(|organization| (organization.name.clone(), Arc::new(organization)));
-        Self { revision, organizations: named.collect() }
+        Self { revision, hash: PolicyHash::default(), organizations: named.collect() }
+    }
+
+    /// The same policy with the hash of what it was made of.
+    #[must_use]
+    pub fn made_of(self, hash: String) -> Self {
+        Self { hash: PolicyHash(hash.into()), ..self }
     }
 
     /// The organization with this name.

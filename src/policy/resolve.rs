@@ -6,7 +6,7 @@
 use crate::decision::{DenyReason, ErrorReason, WireError};
 use crate::event::{AttributeSet, Event, Intent, Key, KeySet, Request};
 use crate::policy::feature_codes::Argument;
-use crate::policy::model::{Action, Effect, RoleSet};
+use crate::policy::model::{Action, Effect, RoleSet, Subject};
 use crate::policy::{Organization, Policy};
 use crate::telephony::{GroupId, QueueId, Token, UserId};
 
@@ -37,6 +37,20 @@ pub struct Question<'p> {
     pub lease_seconds: Option<u32>,
     /// The event says itself how long: a login session that is there already gets a new end.
     pub renews: bool,
+}
+
+impl Question<'_> {
+    /// Whose login sessions or supervisions the answer depends on; `None`: nobody's.
+    #[must_use]
+    pub fn subject(&self) -> Option<UserId> {
+        if matches!(self.action.effect, Effect::Supervise(_)) {
+            return Some(self.actor);
+        }
+        match self.action.effect.subject()? {
+            Subject::Actor => Some(self.actor),
+            Subject::Target => self.target,
+        }
+    }
 }
 
 /// A call that the PBX reported, as the event may refer to it.

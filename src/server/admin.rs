@@ -21,8 +21,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::recorder::Recorder;
 use crate::config::process::Store;
 use crate::dialect::DialectLabel;
+use crate::gate::Group;
+use crate::gate::census::QueueCount;
 use crate::gate::steer::{SteerError, Wanted};
 use crate::limits::{
     ADMIN_IDLE_TIMEOUT, ADMIN_REQUESTS_MAX, COMMIT_TIMEOUT, STEER_PAGE_ROWS_MAX, SURVEY_PAGE_ANSWERS_MAX,
@@ -30,7 +33,8 @@ use crate::limits::{
 };
 use crate::observe::metrics::Gauges;
 use crate::policy::survey::{Asked, Given, Survey};
-use crate::server::{Bound, House};
+use crate::server::listen::process as by;
+use crate::server::{Bound, House, why};
 
 /// The media type of Prometheus' text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -52,6 +56,7 @@ where
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/status", get(status))
+        .route("/explain", get(why::explain))
         .route("/what", get(survey))
         .route("/who", get(survey))
         .route("/sessions", get(list_sessions).delete(end_sessions))
@@ -69,15 +74,27 @@ async fn metrics(State(desk): State<Arc<Desk>>) -> Response {
     let text = tokio::task::spawn_blocking(move || {
         let house = &desk.house;
         let counts = house.gate.counts();
+        let leases = house.gate.lease_counts(house.clock.now());
+        let queues_max = house.settings.sessions_by_queue_max;
+        let by_queue = (queues_max > 0).then(|| house.gate.queue_counts(queues_max));
         house.metrics.render(&Gauges {
             policy_revision: house.settled_revision.load(Ordering::Relaxed),
+            policy_is_stale: house.files_have_changed(),
             connections_limit: house.settings.connections_max,
             sessions: [counts.assigned, counts.unassigned, counts.supervisor],
             sessions_kept: counts.kept,
+            sessions_by_queue_left_out: by_queue.as_ref().map_or(0, |counts| counts.left_out),
+            sessions_by_queue: by_queue.map(|counts| counts.queues.into_iter().map(QueueCount::into_parts).collect()),
+            leases: leases.all,
+            leases_ending_soon: leases.ending_soon,
             leases_expired: house.gate.leases_expired(),
             supervisions: counts.supervisions,
             supervisions_revoked: house.gate.supervisions_revoked(),
             store_is_healthy: house.gate.store_is_healthy(),
+            audit_is_healthy: house.audit_is_healthy(),
+            audit_records: house.gate.audit().map_or(0, Recorder::written),
+            audit_sampled: house.gate.audit().map_or(0, Recorder::sampled),
+            audit_dropped: house.gate.audit().map_or(0, Recorder::dropped),
         })
     });
     match text.await {
@@ -92,6 +109,7 @@ async fn ready(State(desk): State<Arc<Desk>>) -> (StatusCode, &'static str) {
         true => (StatusCode::OK, "ok\n"),
         false if desk.house.is_draining() => unready("draining\n"),
         false if !desk.house.gate.store_is_healthy() => unready("the session store cannot be written\n"),
+        false if !desk.house.audit_is_healthy() => unready("the audit log cannot be written\n"),
         false => unready("no policy\n"),
     }
 }
@@ -128,6 +146,8 @@ async fn status(State(desk): State<Arc<Desk>>) -> Json<serde_json::Value> {
         "connections_limit": house.settings.connections_max,
         "state": { "store": store, "folder": house.settings.state.folder, "durable": house.gate.is_durable(),
             "healthy": house.gate.store_is_healthy() },
+        "audit": { "folder": house.settings.audit.as_ref().map(|audit| &audit.keeping.folder),
+            "healthy": house.audit_is_healthy() },
     }))
 }
 
@@ -233,15 +253,11 @@ async fn end_sessions(
     Query(wanted): Query<Wanted>,
 ) -> Response {
     let Peer::Process { user, process } = peer else { return not_by_address() };
-    let (rows, group) = match desk.house.gate.end_sessions(&wanted, desk.house.clock.now()) {
-        Ok(ended) => ended,
+    let by = by(user, process);
+    let rows = match durable(desk.house.gate.end_sessions(&wanted, &by, desk.house.clock.now())).await {
+        Ok(rows) => rows,
         Err(error) => return steered::<()>(Err(error)),
     };
-    if let Some(group) = group
-        && !timeout(COMMIT_TIMEOUT, group.is_durable()).await.unwrap_or(false)
-    {
-        return steered::<()>(Err(SteerError::Unavailable));
-    }
     for row in &rows {
         tracing::info!(
             by_uid = user,
@@ -261,7 +277,7 @@ async fn end_supervisions(
     Query(wanted): Query<Wanted>,
 ) -> Response {
     let Peer::Process { user, process } = peer else { return not_by_address() };
-    let ended = desk.house.gate.end_supervisions(&wanted);
+    let ended = durable(desk.house.gate.end_supervisions(&wanted, &by(user, process))).await;
     for row in ended.iter().flatten() {
         tracing::info!(
             by_uid = user,
@@ -275,6 +291,17 @@ async fn end_supervisions(
         );
     }
     steered(ended)
+}
+
+/// What ended, once that is on disk.
+async fn durable<R>(ended: Result<(Vec<R>, Option<Arc<Group>>), SteerError>) -> Result<Vec<R>, SteerError> {
+    let (rows, group) = ended?;
+    match group {
+        Some(group) if !timeout(COMMIT_TIMEOUT, group.is_durable()).await.unwrap_or(false) => {
+            Err(SteerError::Unavailable)
+        }
+        _ => Ok(rows),
+    }
 }
 
 fn steered<T: Serialize>(done: Result<T, SteerError>) -> Response {

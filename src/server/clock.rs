@@ -31,6 +31,12 @@ impl Clock {
         self.at(in_ms(wall), in_ms(self.started.elapsed()))
     }
 
+    /// This moment by the wall clock, in milliseconds since 1970.
+    #[must_use]
+    pub fn unix_ms(&self, moment: Moment) -> u64 {
+        self.started_ms.load(Ordering::Relaxed).saturating_add(moment.uptime_ms)
+    }
+
     fn at(&self, wall_ms: u64, uptime_ms: u64) -> Moment {
         let started_ms = wall_ms.saturating_sub(uptime_ms);
         let latest_ms = self.started_ms.fetch_max(started_ms, Ordering::Relaxed).max(started_ms);

@@ -14,6 +14,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use crate::decision::{ActionLabel, Answer, AnswerQueues, DenyReason, ErrorReason, Outcome, Reason};
 use crate::dialect::{After, Dialect, Patience, Step};
 use crate::event::Event;
+use crate::gate::Origin;
 use crate::limits::{
     ANSWER_BUFFER_BYTES_MAX, CLOSE_TIMEOUT, FRAME_TIMEOUT, QUESTIONS_PER_TURN_MAX, READ_BUFFER_BYTES_MAX, WRITE_TIMEOUT,
 };
@@ -26,14 +27,29 @@ use crate::telephony::QueueSet;
 /// Bytes that an idle connection reserves for reading.
 const IDLE_BUFFER_BYTES: usize = 1_024;
 
+/// Who is talked to, and by whom.
+#[derive(Clone, Copy)]
+pub(super) struct Party<'a> {
+    pub(super) house: &'a House,
+    pub(super) metrics: &'a DialectMetrics,
+    /// The peer, as the audit log names it.
+    pub(super) peer: &'a str,
+}
+
 /// Talks to one peer until either side ends it, it is too slow, or the house drains.
-pub(super) async fn converse<S, D>(mut stream: S, mut dialect: D, house: &House, drain: &CancellationToken)
-where
+pub(super) async fn converse<S, D>(
+    mut stream: S,
+    mut dialect: D,
+    house: &House,
+    peer: Box<str>,
+    drain: &CancellationToken,
+) where
     S: AsyncRead + AsyncWrite + Unpin,
     D: Dialect,
 {
     let Some(metrics) = house.metrics.of(dialect.label()) else { return };
     let _connected = metrics.connected();
+    let party = Party { house, metrics, peer: &peer };
     let mut input = BytesMut::with_capacity(IDLE_BUFFER_BYTES);
     let mut output = vec![];
     let mut scratch = QueueSet::new();
@@ -68,8 +84,7 @@ where
         let leaving;
         // Everything that was read is answered, in turns that let other connections run in between.
         loop {
-            let mut turn =
-                answer_all(&mut dialect, &mut input, &mut output, house, metrics, &mut scratch, Mood::Willing);
+            let mut turn = answer_all(&mut dialect, &mut input, &mut output, party, &mut scratch, Mood::Willing);
             if let Some(first) = turn.held.first() {
                 // What came before the first answer that has to wait does not wait with it.
                 let ready = first.at.start;
@@ -196,14 +211,15 @@ pub(super) fn answer_all<D: Dialect>(
     dialect: &mut D,
     input: &mut BytesMut,
     output: &mut Vec<u8>,
-    house: &House,
-    metrics: &DialectMetrics,
+    party: Party<'_>,
     scratch: &mut QueueSet,
     mood: Mood,
 ) -> Turn {
+    let Party { house, metrics, peer } = party;
     let mut turn = Turn { progress: false, unfinished: false, after: After::Continue, held: vec![], watch: None };
     let mut taken = 0_usize;
     let now = house.clock.now();
+    let origin = Origin { dialect: dialect.label().name(), peer, unix_ms: house.clock.unix_ms(now) };
     let mut room = vec![];
     for questions in 0..QUESTIONS_PER_TURN_MAX {
         let started = (questions == 0).then(Instant::now);
@@ -228,18 +244,22 @@ pub(super) fn answer_all<D: Dialect>(
                         break;
                     }
                     Err(outcome) => {
+                        if matches!(outcome, Outcome::Decided(_)) {
+                            house.gate.note_watch_denied(organization, &origin);
+                        }
                         count(&outcome, dialect, house, metrics);
                         turn.after = dialect.answer(id, &outcome, output);
                     }
                 }
             }
-            Step::Ask { consumed, id, .. } if mood == Mood::Busy => {
+            Step::Ask { consumed, event, id } if mood == Mood::Busy => {
                 taken = taken.saturating_add(consumed);
+                house.gate.note_denial(&event, &origin, DenyReason::Overload);
                 turn.after = deny(dialect, DenyReason::Overload, id, output, house, metrics);
             }
             Step::Ask { consumed, event, id } => {
                 taken = taken.saturating_add(consumed);
-                let (after, held) = answer(dialect, &event, id, output, house, metrics, now, scratch);
+                let (after, held) = answer(dialect, (&event, id), &origin, output, party, now, scratch);
                 turn.after = after;
                 turn.held.extend(held);
                 if let Some(started) = started {
@@ -259,20 +279,18 @@ pub(super) fn answer_all<D: Dialect>(
 }
 
 /// Puts one question to the gate. If that fails, the peer hears a denial, and nothing of ours leaves half-written.
-#[expect(clippy::too_many_arguments, reason = "all of them belong to one question")]
 fn answer<D: Dialect>(
     dialect: &mut D,
-    event: &Event<'_>,
-    id: &[u8],
+    (event, id): (&Event<'_>, &[u8]),
+    origin: &Origin<'_>,
     output: &mut Vec<u8>,
-    house: &House,
-    metrics: &DialectMetrics,
+    Party { house, metrics, .. }: Party<'_>,
     now: crate::telephony::Moment,
     scratch: &mut QueueSet,
 ) -> (After, Option<Held>) {
     let written = output.len();
     let asked = catch_unwind(AssertUnwindSafe(|| {
-        house.gate.ask(event, now, scratch, |outcome, group| {
+        house.gate.ask_from(origin, event, now, scratch, |outcome, group| {
             let after = dialect.answer(id, &outcome, output);
             let (Some(group), Outcome::Decided(answer)) = (group, &outcome) else {
                 count(&outcome, dialect, house, metrics);
@@ -286,6 +304,7 @@ fn answer<D: Dialect>(
     }));
     asked.unwrap_or_else(|_| {
         output.truncate(written);
+        house.gate.note_denial(event, origin, DenyReason::Internal);
         (deny(dialect, DenyReason::Internal, id, output, house, metrics), None)
     })
 }

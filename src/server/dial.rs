@@ -25,7 +25,7 @@ use crate::limits::{
     REDIAL_PAUSE_MAX, REDIAL_PAUSE_MIN, WRITE_TIMEOUT,
 };
 use crate::server::House;
-use crate::server::connection::{Mood, answer_all};
+use crate::server::connection::{Mood, Party, answer_all};
 use crate::server::held::{Held, Waiting};
 use crate::telephony::QueueSet;
 
@@ -42,7 +42,7 @@ pub(super) async fn keep_dialing(address: SocketAddr, house: Arc<House>, drain: 
             Ok(stream) => {
                 tracing::info!(%address, "Kamailio is connected");
                 let since = Instant::now();
-                talk(stream, &house, &drain).await;
+                talk(stream, &house, address, &drain).await;
                 tracing::warn!(%address, "Kamailio is gone");
                 said = true;
                 // One that takes the connection and drops it at once is not there yet.
@@ -145,17 +145,19 @@ impl Outbox {
 }
 
 /// Answers one Kamailio until either side ends it, it is too slow, or the house drains.
-async fn talk(mut stream: TcpStream, house: &House, drain: &CancellationToken) {
+async fn talk(mut stream: TcpStream, house: &House, address: SocketAddr, drain: &CancellationToken) {
     let mut dialect = Evapi::new();
     let Some(metrics) = house.metrics.of(dialect.label()) else { return };
     let _connected = metrics.connected();
+    let peer = address.to_string();
+    let party = Party { house, metrics, peer: &peer };
     let (mut reader, mut writer) = stream.split();
     let (mut input, mut outbox) = (BytesMut::with_capacity(READ_BUFFER_BYTES_MAX), Outbox::default());
     let mut scratch = QueueSet::new();
     let (mut incomplete_since, mut unwritten_since) = (Instant::now(), Instant::now());
     loop {
         let mood = if outbox.owed() > EVAPI_BUSY_BYTES { Mood::Busy } else { Mood::Willing };
-        let turn = answer_all(&mut dialect, &mut input, &mut outbox.answers, house, metrics, &mut scratch, mood);
+        let turn = answer_all(&mut dialect, &mut input, &mut outbox.answers, party, &mut scratch, mood);
         outbox.hold(turn.held);
         let (reading, writing) = (!turn.unfinished, outbox.waiting() > 0);
         if turn.after == After::Finish || outbox.owed() > ANSWER_BUFFER_BYTES_MAX {

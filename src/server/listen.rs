@@ -228,15 +228,14 @@ impl Reception {
         let house = Arc::clone(&self.house);
         if let Ok(place) = Arc::clone(&self.limit).try_acquire_owned() {
             let drain = self.drain.clone();
+            let peer = stream.peer().into();
             self.connections.spawn(async move {
-                converse(stream, dialect, &house, &drain).await;
+                converse(stream, dialect, &house, peer, &drain).await;
                 drop(place);
             });
             return;
         }
-        if let Some(metrics) = house.metrics.of(dialect.label()) {
-            metrics.rejected();
-        }
+        house.metrics.connection_rejected(dialect.label());
         if let Ok(place) = Arc::clone(&self.refusals).try_acquire_owned() {
             self.connections.spawn(async move {
                 refuse(stream, dialect).await;
@@ -251,19 +250,35 @@ impl Reception {
 
 /// A connection of either family.
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Who is on the other side, as the audit log names it.
+    fn peer(&self) -> String;
+
     /// Makes the connection end with a reset, unless it is shut down before.
     fn reset_when_dropped(&self);
 }
 
 impl Stream for tokio::net::TcpStream {
+    fn peer(&self) -> String {
+        self.peer_addr().map(|address| address.to_string()).unwrap_or_default()
+    }
+
     fn reset_when_dropped(&self) {
         drop(SockRef::from(self).set_linger(Some(Duration::ZERO)));
     }
 }
 
 impl Stream for tokio::net::UnixStream {
+    fn peer(&self) -> String {
+        self.peer_cred().map(|peer| process(peer.uid(), peer.pid())).unwrap_or_default()
+    }
+
     /// A Unix socket knows no reset.
     fn reset_when_dropped(&self) {}
+}
+
+/// A process of this machine, as the audit log names it.
+pub(super) fn process(user: u32, process: Option<i32>) -> String {
+    process.map_or_else(|| format!("uid {user}"), |process| format!("uid {user} pid {process}"))
 }
 
 /// A listener of either family.

@@ -8,6 +8,7 @@ mod held;
 mod listen;
 mod removals;
 mod watching;
+mod why;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,6 +23,8 @@ pub use clock::Clock;
 pub use listen::{Bound, ListenError, Place};
 
 use crate::ami::{Links, Member, Sessions};
+use crate::audit::recorder::Recorder;
+use crate::config::files::Files;
 use crate::config::problem::Problems;
 use crate::config::process::{ProcessSettings, Secret, Store};
 use crate::gate::Gate;
@@ -49,6 +52,7 @@ pub struct House {
     draining: AtomicBool,
     last_reload: Mutex<ReloadStatus>,
     line_token: ArcSwapOption<Secret>,
+    files: Mutex<Files>,
 }
 
 /// What came of the last load of the configuration.
@@ -72,7 +76,10 @@ impl House {
     pub fn new(settings: ProcessSettings) -> Self {
         let metrics = Metrics::new();
         Self {
-            gate: Arc::new(Gate::new(settings.state.store == Store::Disk)),
+            gate: Arc::new(Gate::audited(
+                settings.state.store == Store::Disk,
+                settings.audit.as_ref().map(|audit| Recorder::new(audit.plain_allows_one_in)),
+            )),
             asterisks: Links::new(&settings.asterisk_ami, metrics.ami().clone()),
             metrics,
             clock: Clock::default(),
@@ -81,6 +88,7 @@ impl House {
             draining: AtomicBool::new(false),
             last_reload: Mutex::default(),
             line_token: ArcSwapOption::empty(),
+            files: Mutex::default(),
         }
     }
 
@@ -102,6 +110,18 @@ impl House {
         *self.last_reload.lock().unwrap_or_else(PoisonError::into_inner) = status;
     }
 
+    /// Notes which files the policy was loaded from.
+    pub fn set_files(&self, files: Files) {
+        *self.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
+    }
+
+    /// Whether one of those files has changed since. Looks at the disk.
+    #[must_use]
+    pub fn files_have_changed(&self) -> bool {
+        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        files.have_changed()
+    }
+
     /// Sets the secret that line peers have to present from now on; connections that presented one before stay.
     pub fn set_line_token(&self, token: Option<Secret>) {
         self.line_token.store(token.map(Arc::new));
@@ -115,7 +135,14 @@ impl House {
     /// Whether the house is ready for questions: it has a policy, can keep what changes, and is not closing.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.settled_revision.load(Ordering::Relaxed) > 0 && self.gate.store_is_healthy() && !self.is_draining()
+        let has_policy = self.settled_revision.load(Ordering::Relaxed) > 0;
+        has_policy && self.gate.store_is_healthy() && self.audit_is_healthy() && !self.is_draining()
+    }
+
+    /// Whether the audit log can be written, or there is none.
+    #[must_use]
+    pub fn audit_is_healthy(&self) -> bool {
+        self.gate.audit().is_none_or(Recorder::is_healthy)
     }
 
     /// Whether the house is closing.

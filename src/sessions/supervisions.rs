@@ -76,6 +76,24 @@ impl Supervisions {
         replaced
     }
 
+    /// Takes a change back: ends what began, if it still runs, and lets run what ended, if nothing took its place. Whoever
+    /// is not known any more gets nothing back.
+    pub fn undo(&mut self, began: Option<&Supervision>, ended: &[Supervision], is_known: impl Fn(UserId) -> bool) {
+        if let Some(began) = began {
+            let key = (began.supervisor, began.target);
+            if self.running.get(&key) != Some(began) {
+                return;
+            }
+            self.end(began.supervisor, began.target);
+        }
+        for supervision in ended {
+            let is_free = !self.running.contains_key(&(supervision.supervisor, supervision.target));
+            if is_free && is_known(supervision.supervisor) && supervision.target.is_none_or(&is_known) {
+                self.begin(supervision.clone());
+            }
+        }
+    }
+
     /// Ends those that `ends` holds for, the revoked ones too; gives back those that ran.
     pub fn end_all(&mut self, ends: impl Fn(&Supervision) -> bool) -> Vec<Supervision> {
         self.revoked.retain(|supervision| !ends(supervision));

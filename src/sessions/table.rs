@@ -113,6 +113,18 @@ impl SessionTable {
         users.flat_map(|(&user, sessions)| sessions.iter().map(move |session| (user, session)))
     }
 
+    /// How many sessions there are in the queue.
+    #[must_use]
+    pub fn sessions_in(&self, queue: QueueId) -> usize {
+        self.in_queue.get(&queue).copied().unwrap_or(0)
+    }
+
+    /// Whether some session ends by itself.
+    #[must_use]
+    pub fn has_leases(&self) -> bool {
+        !self.leased.is_empty()
+    }
+
     /// The organization that the table was last reconciled with.
     #[must_use]
     pub const fn organization(&self) -> Option<&Arc<Organization>> {
@@ -322,7 +334,7 @@ impl SessionView for SubjectSessions<'_> {
     }
 
     fn in_queue(&self, queue: QueueId) -> usize {
-        self.table.in_queue.get(&queue).copied().unwrap_or(0)
+        self.table.sessions_in(queue)
     }
 
     fn in_organization(&self) -> usize {

@@ -24,17 +24,65 @@ fn is(sidecar: &Sidecar, series: &str, value: f64) -> bool {
     (sidecar.metric(series) - value).abs() < f64::EPSILON
 }
 
-#[test]
-fn without_room_changes_are_refused_and_with_room_everything_goes_on() {
-    let folder = Folder::with("acme.toml", &office(8)).durable();
+fn start(folder: &Folder) -> Sidecar {
     // The signal for a file that grows too large would end the process; a disk that is full sends none.
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' XFSZ; exec \"$0\" --config \"$1\"", env!("CARGO_BIN_EXE_queuewarden")]);
-    let sidecar = Sidecar::try_start_as({
-        command.arg(folder.path());
-        command
-    })
-    .unwrap_or_else(|(status, text)| panic!("did not start: {status}: {text}"));
+    command.arg(folder.path());
+    Sidecar::try_start_as(command).unwrap_or_else(|(status, text)| panic!("did not start: {status}: {text}"))
+}
+
+/// Given the same with an audit log, then what needs a line there is refused, supervisions too, and nothing is lost of
+/// what was acknowledged or refused.
+#[test]
+fn without_room_for_lines_changes_and_supervisions_are_refused_and_later_the_log_says_so() {
+    let folder = Folder::with("acme.toml", &office(8)).durable();
+    let sidecar = start(&folder);
+    let mut line = sidecar.line();
+    let listen = "do org=acme actor=2001 action=call.listen target=10000 queue=600 call=c-1";
+    assert_eq!(line.ask(&format!("do org=acme actor=10000 {LOGIN}")), ALLOWED);
+    let lent = line.ask("do org=acme actor=2001 action=agent.login target=30000 queue=601 for=1");
+    assert!(lent.starts_with("allow"), "{lent}");
+
+    leave_room(&sidecar, Some(0));
+    assert_eq!(line.ask(&format!("do org=acme actor=10001 {LOGIN}")), REFUSED);
+    assert!(line.ask(listen).starts_with("deny action=call.listen queue=600 reason=state_unavailable "));
+    assert_eq!(line.ask(&format!("may org=acme actor=10001 {LOGIN}")), ALLOWED);
+    assert_eq!(sidecar.try_get("/readyz"), (503, "the audit log cannot be written\n".to_owned()));
+    assert!(is(&sidecar, "queuewarden_audit_healthy", 0.0));
+    assert!(is(&sidecar, "queuewarden_supervisions{mode=\"listen\"}", 0.0));
+    wait_until("the lease to end", || is(&sidecar, "queuewarden_leases_expired_total", 1.0));
+
+    leave_room(&sidecar, None);
+    wait_until("the log to be back", || sidecar.try_get("/readyz").0 == 200);
+    assert_eq!(line.ask(&format!("do org=acme actor=10001 {LOGIN}")), ALLOWED);
+    assert!(line.ask(listen).starts_with("allow "));
+    let lines = || {
+        let files = std::fs::read_dir(folder.path().join("state/audit")).unwrap().map(|entry| entry.unwrap().path());
+        let texts = files.filter(|path| path.extension().is_some()).map(|path| std::fs::read_to_string(path).unwrap());
+        let texts = texts.collect::<String>();
+        texts.lines().map(|line| serde_json::from_str(line).expect(line)).collect::<Vec<Value>>()
+    };
+    let refused = |line: &&Value| line["reason"] == "state_unavailable";
+    wait_until("what waited", || {
+        let lines = lines();
+        lines.iter().filter(refused).count() == 2 && lines.iter().any(|line| line["reason"] == "expiry")
+    });
+    assert!(lines().iter().filter(refused).all(|line| line["verdict"] == "deny"));
+    sidecar.crash();
+    let (status, said) = crate::support::run(&["--config", folder.path().to_str().unwrap(), "audit", "verify"]);
+    assert!(status.success(), "{said}");
+    let again = Sidecar::start(&folder);
+    let page: Value = serde_json::from_str(&again.get("/sessions")).unwrap();
+    assert_eq!(page["rows"].as_array().unwrap().len(), 2, "{page}");
+}
+
+#[test]
+fn without_room_changes_are_refused_and_with_room_everything_goes_on() {
+    // What the store does, by itself: the audit log would fail first.
+    let folder = Folder::with("acme.toml", &office(8)).durable();
+    folder.replace("queuewarden.toml", "[state]", "[audit]\nenabled = false\n[state]");
+    let sidecar = start(&folder);
     let mut line = sidecar.line();
     assert_eq!(line.ask(&format!("do org=acme actor=10000 {LOGIN}")), ALLOWED);
     let lent = line.ask("do org=acme actor=2001 action=agent.login target=30000 queue=601 for=1");

@@ -58,6 +58,8 @@ fn suffer(seed: u64) -> [usize; 3] {
         sidecar = Sidecar::start(&folder);
         unacknowledged += compare(&sidecar, &mut workers, &told);
     }
+    let (status, said) = crate::support::run(&["--config", folder.path().to_str().unwrap(), "audit", "verify"]);
+    assert!(status.success(), "the audit log: {said}");
     [workers.iter().map(|worker| worker.acknowledged).sum(), unacknowledged, told_of]
 }
 

@@ -2,8 +2,8 @@
 //! because of the sidecar? And how long does a caller wait for a refusal while the sidecar is frozen?
 //!
 //! The same calls are made three times: to a plain number, which nobody asks the sidecar about, and to a code, over
-//! both ways of asking. A phone repeats itself after 500 ms without an answer; beside what it repeated stands the slowest
-//! answer of the sidecar and what the kernel dropped of the callers' packets, so that the cause is not guessed.
+//! both ways of asking. A phone repeats itself after 500 ms without an answer; beside what it repeated stands the
+//! slowest answer of the sidecar and what the kernel dropped of the callers' packets, so that the cause is not guessed.
 //! `tests/run` installs Kamailio and sipp.
 //!
 //! ```text

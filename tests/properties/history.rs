@@ -176,7 +176,7 @@ impl History {
         let user = self.dice.pick(&AGENTS);
         self.note(format!("an operator ends {user}"));
         let wanted = Wanted { org: Some("o".to_owned()), user: Some(user.to_owned()), ..Wanted::default() };
-        let ended = self.gate.end_sessions(&wanted, self.moment());
+        let ended = self.gate.end_sessions(&wanted, "uid 0", self.moment());
         if self.chronicle.roster.has_user(user) != ended.is_ok() {
             self.fail("ended what is not there, or not what is");
         }

@@ -18,6 +18,15 @@ admin_unix = "run/admin.sock"
 store = "disk"                       # disk | memory
 folder = "state"                     # relative to the configuration folder
 
+[audit]
+enabled = true
+folder = "state/audit"
+rotation_max_bytes = 67_108_864
+rotation_max_seconds = 86_400
+retention_max_seconds = 7_776_000
+retention_max_bytes = 10_737_418_240
+plain_allows_one_in = 10
+
 [limits]                             # units in the names, hard maxima in limits.rs
 connections_max = 10_000
 

@@ -270,6 +270,13 @@ const FAULTS: &[Fault] = &[
     fault(PROCESS, "line = \"127.0.0.1:0\"", "line = \"localhost\"", "\"localhost\"", &["`line`"]),
     fault(PROCESS, "line = \"127.0.0.1:0\"", "line = 4571", "4571", &["`line`"]),
     fault(PROCESS, "store = \"memory\"", "store = \"tape\"", "\"tape\"", &["`store`"]),
+    fault(
+        PROCESS,
+        "connections_max = 10",
+        "connections_max = 10\n[metrics]\nsessions_by_queue_max = 10_001",
+        "10_001",
+        &["`sessions_by_queue_max`", "10000"],
+    ),
     fault(PROCESS, "connections_max = 10", "connections_max = 0", "0\n[connect]", &["`connections_max`"]),
     fault(PROCESS, "connections_max = 10", "connections_max = 100_001", "100_001", &["`connections_max`", "100000"]),
     fault(PROCESS, "evapi = []", "evapi = [\"kamailio\"]", "\"kamailio\"", &["`evapi`"]),

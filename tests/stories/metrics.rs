@@ -30,7 +30,8 @@ fn request(mut stream: impl Read + Write, method: &str, path: &str) -> String {
 
 #[test]
 fn every_series_is_there_at_zero_from_the_start() {
-    let sidecar = Sidecar::start(&Folder::with("acme.toml", OFFICE));
+    let folder = Folder::with("acme.toml", OFFICE);
+    let sidecar = Sidecar::start(&folder);
     let first = series(&sidecar);
     let (mut names, mut values) = (BTreeSet::new(), vec![]);
     for (name, value) in first.iter().filter(|(name, _)| name.starts_with("queuewarden_")) {
@@ -64,16 +65,21 @@ fn every_series_is_there_at_zero_from_the_start() {
         "decision_duration_seconds_bucket",
         "decision_duration_seconds_count",
         "decisions_total",
+        "leases",
+        "leases_ending_soon",
         "leases_expired_total",
+        "overload_rejected_total",
         "panics_total",
         "policy_last_reload_success_timestamp_seconds",
         "policy_last_reload_successful",
         "policy_reloads_total",
         "policy_revision",
+        "policy_stale",
         "protocol_errors_total",
         "request_duration_seconds_bucket",
         "request_duration_seconds_count",
         "sessions",
+        "sessions_by_queue_left_out",
         "sessions_kept",
     ] {
         assert!(names.contains(format!("queuewarden_{name}").as_str()), "{name} is not there");
@@ -94,6 +100,11 @@ fn every_series_is_there_at_zero_from_the_start() {
             ("call.outbound", "deny", "agent_role_required"),
             ("control", "deny", "unknown_organization"),
             ("control", "deny", "unknown_feature_code"),
+            ("control", "allow", "reported"),
+            ("queue.login", "deny", "logged_in_elsewhere"),
+            ("queue.logout", "deny", "state_unavailable"),
+            ("call.listen", "deny", "target_supervisions_at_limit"),
+            ("call.barge", "deny", "call_mismatch"),
         ] {
             let name = decision(dialect, action, verdict, reason);
             assert!(first.contains_key(&name), "{name} is not there");

@@ -12,6 +12,7 @@ const LAYERS: &[&[&str]] = &[
     &["event"],
     &["decision"],
     &["policy", "dialect"],
+    &["audit"],
     &["sessions", "config"],
     &["gate", "observe"],
     &["ami"],

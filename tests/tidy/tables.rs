@@ -6,6 +6,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
+use queuewarden::audit::draft::About;
 use queuewarden::config::{load, load_models};
 use queuewarden::decision::{ActionLabel, AllowReason, DenyReason, ErrorReason};
 use queuewarden::dialect::DialectLabel;
@@ -78,7 +79,9 @@ fn families(scrape: &str) -> Vec<Family> {
 
 #[test]
 fn the_metrics_are_those_of_a_scrape() {
-    let sidecar = Sidecar::start(&Folder::demo());
+    let folder = Folder::demo();
+    folder.write("queuewarden.toml", &(folder.read("queuewarden.toml") + "[metrics]\nsessions_by_queue_max = 9\n"));
+    let sidecar = Sidecar::start(&folder);
     sidecar.ask("may org=acme actor=1001 action=queue.login queue=600");
     let (ours, process): (Vec<Family>, Vec<Family>) =
         families(&sidecar.get("/metrics")).into_iter().partition(|family| family.name.starts_with("queuewarden_"));
@@ -220,6 +223,19 @@ fn the_paths_of_the_admin_listener_are_those_that_it_serves() {
     let routes = code.match_indices(".route(\"").map(|(at, start)| &code[at + start.len()..]);
     let routes = routes.map(|rest| rest[..rest.find('"').unwrap()].to_owned());
     same("paths", table("Admin HTTP", "Path").rows.iter().map(|row| word(&row[0])), routes);
+}
+
+// The audit log -------------------------------------------------------------------------------------------------------
+
+#[test]
+fn the_audit_log_says_what_readme_says() {
+    let rows = table("The audit log", "Member").rows;
+    let (status, header) = run(&["audit", "export", "--format", "csv", "--folder", "src"]);
+    assert!(status.success(), "{header}");
+    let columns = header.trim().split(',').map(str::to_owned);
+    same("members of a line", rows.iter().map(|row| word(&row[0])), columns);
+    let events = table("The audit log", "Event").rows;
+    same("events", events.iter().map(|row| word(&row[0])), About::ALL.iter().map(|it| it.name().to_owned()));
 }
 
 // Role models ---------------------------------------------------------------------------------------------------------
@@ -371,6 +387,8 @@ fn the_bounds_are_those_of_the_code() {
         ("A call that nobody reports ended", count(limits::CALL_SECONDS_MAX as usize, "s")),
         ("Events of an organization that a watcher can resume from", count(limits::JOURNAL_NOTICES_MAX, "")),
         ("Changes that wait for the disk", count(limits::LEDGER_ENTRIES_MAX, "")),
+        ("Audit lines that no answer waits for", count(limits::AUDIT_BUFFER_BYTES_MAX, "bytes")),
+        ("They are written every", count(usize::try_from(limits::AUDIT_FLUSH_INTERVAL.as_millis()).unwrap(), "ms")),
         ("An answer that waits for the disk is refused after", seconds(limits::COMMIT_TIMEOUT)),
         (
             "Between two tries of a store that failed",

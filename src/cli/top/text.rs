@@ -1,0 +1,171 @@
+//! The figures in lines of text, for a terminal and for a pipe.
+
+use std::collections::BTreeMap;
+
+use crate::cli::top::figures::{Figures, Percentiles};
+
+/// Reasons that are listed.
+const REASONS_SHOWN_MAX: usize = 12;
+/// Columns of the longest bar.
+const BAR_COLUMNS: f64 = 24.0;
+
+/// How a line is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tone {
+    Heading,
+    Plain,
+    Good,
+    Bad,
+}
+
+/// A line with its tone.
+pub(super) type Line = (Tone, String);
+
+/// What is shown while the sidecar does not answer.
+pub(super) fn down(error: &str) -> Vec<Line> {
+    let mut lines = vec![(Tone::Bad, "DOWN: the sidecar does not answer; trying again".to_owned())];
+    lines.extend(error.lines().map(|line| (Tone::Plain, line.to_owned())));
+    lines
+}
+
+/// What is shown of the figures. `history` holds the decisions a second of the looks before, the last one last.
+pub(super) fn up(figures: &Figures, history: &[f64]) -> Vec<Line> {
+    let plain = |text: String| (Tone::Plain, text);
+    let rates = &figures.decisions_per_second;
+    let mut lines = vec![
+        (
+            Tone::Heading,
+            format!(
+                "queuewarden {} at {}   up {}   policy {}",
+                figures.version,
+                figures.place,
+                duration(figures.uptime_seconds),
+                figures.policy.revision
+            ),
+        ),
+        health(figures),
+        plain(String::new()),
+        plain(format!(
+            "decisions     {:>9.1} /s   allow {:.1}   deny {:.1}   {}",
+            rates.all,
+            rates.allow,
+            rates.deny,
+            sparks(history)
+        )),
+        plain(format!("  by dialect  {}", pairs(&rates.by_dialect, 1))),
+    ];
+    let most = rates.by_reason.first().map_or(1.0, |of| of.per_second);
+    for of in rates.by_reason.iter().take(REASONS_SHOWN_MAX) {
+        let tone = if of.decision == "deny" { Tone::Bad } else { Tone::Good };
+        let bar = bar(of.per_second / most * BAR_COLUMNS);
+        lines.push((tone, format!("  {:<6}{:<32}{:>9.1}  {bar}", of.decision, of.reason, of.per_second)));
+    }
+    let hidden = rates.by_reason.len().saturating_sub(REASONS_SHOWN_MAX);
+    if hidden > 0 {
+        lines.push(plain(format!("  and {hidden} more")));
+    }
+    let sessions = &figures.sessions;
+    lines.extend([
+        plain(String::new()),
+        plain(format!("latency       {}", percentiles(figures.decision_seconds))),
+        plain(format!("  requests    {}", percentiles(figures.request_seconds))),
+        plain(format!("  commits     {}", percentiles(figures.commit_seconds))),
+        plain(String::new()),
+        plain(format!("sessions      {}   {}   kept {}", sessions.all, pairs(&sessions.by_ground, 0), sessions.kept)),
+        plain(format!("  leases      {}   ending within 300 s {}", sessions.leases, sessions.leases_ending_soon)),
+        plain(format!("supervisions  {}", pairs(&figures.supervisions, 0))),
+        plain(format!("connections   {}   limit {}", pairs(&figures.connections, 0), figures.connections_limit)),
+        plain(format!(
+            "errors        refused for want of room {:.1} /s   protocol {:.1} /s   failures {}",
+            figures.overload_rejected_per_second, figures.protocol_errors_per_second, figures.panics
+        )),
+    ]);
+    lines
+}
+
+fn health(figures: &Figures) -> Line {
+    let mut ills = vec![];
+    let mut when = |ill: bool, what: &'static str| ills.extend(ill.then_some(what));
+    when(!figures.store_healthy, "STORE CANNOT BE WRITTEN");
+    when(figures.audit_healthy == Some(false), "AUDIT LOG CANNOT BE WRITTEN");
+    when(figures.draining, "DRAINING");
+    when(!figures.ready && !figures.draining, "NOT READY");
+    when(!figures.policy.last_load_successful, "LAST LOAD FAILED");
+    when(figures.policy.stale, "CONFIGURATION EDITED AND NOT LOADED");
+    if ills.is_empty() {
+        return (Tone::Good, "store well, policy loaded, ready".to_owned());
+    }
+    (Tone::Bad, ills.join(", "))
+}
+
+fn pairs(of: &BTreeMap<String, f64>, decimals: usize) -> String {
+    let pairs: Vec<String> = of.iter().map(|(name, value)| format!("{name} {value:.decimals$}")).collect();
+    pairs.join("   ")
+}
+
+fn percentiles(of: Percentiles) -> String {
+    let text = |seconds: Option<f64>| seconds.map_or("-".to_owned(), short);
+    format!("median {:<10} 90 % {:<10} 99 % {}", text(of.p50), text(of.p90), text(of.p99))
+}
+
+/// A short duration in the unit that fits.
+fn short(seconds: f64) -> String {
+    if seconds < 0.001 {
+        format!("{:.1} µs", seconds * 1e6)
+    } else if seconds < 1.0 {
+        format!("{:.1} ms", seconds * 1e3)
+    } else {
+        format!("{seconds:.1} s")
+    }
+}
+
+/// A long duration in its two greatest units.
+fn duration(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} m {} s", seconds % 60),
+        (0, ..) => format!("{hours} h {} m", minutes % 60),
+        _ => format!("{days} d {} h", hours % 24),
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::as_conversions,
+    reason = "a bar has some columns"
+)]
+fn bar(columns: f64) -> String {
+    "█".repeat(columns.clamp(0.0, BAR_COLUMNS).ceil() as usize)
+}
+
+/// The history as a line of eight heights.
+fn sparks(history: &[f64]) -> String {
+    const HEIGHTS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let most = history.iter().copied().fold(0.0_f64, f64::max);
+    let height = |value: &f64| {
+        let thresholds = (1..HEIGHTS.len()).map(|eighth| most * f64::from(u8::try_from(eighth).unwrap_or(8)) / 8.0);
+        let above = thresholds.filter(|threshold| *threshold > 0.0 && *value > *threshold).count();
+        HEIGHTS.get(above).copied().unwrap_or('█')
+    };
+    history.iter().map(height).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_short() {
+        let cases = [(5, "5 s"), (65, "1 m 5 s"), (3_700, "1 h 1 m"), (90_000, "1 d 1 h")];
+        assert!(cases.iter().all(|(seconds, text)| duration(*seconds) == *text));
+        assert_eq!([0.000_002_5, 0.0125, 2.0].map(short), ["2.5 µs", "12.5 ms", "2.0 s"]);
+    }
+
+    #[test]
+    fn a_history_has_its_heights() {
+        assert_eq!(sparks(&[0.0, 1.0, 4.0, 8.0]), "▁▁▄█");
+        assert_eq!(sparks(&[0.0, 0.0]), "▁▁");
+    }
+}

@@ -1,0 +1,60 @@
+//! The audit log's part of `queuewarden.toml`: `[audit]`.
+
+use std::path::Path;
+
+use crate::audit::Keeping;
+use crate::config::reader::Section;
+use crate::limits::{
+    AUDIT_RETENTION_BYTES_MAX, AUDIT_RETENTION_SECONDS_MAX, AUDIT_ROTATION_BYTES_MAX, AUDIT_ROTATION_SECONDS_MAX,
+    AUDIT_SAMPLE_MAX,
+};
+
+/// How the audit log is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditSettings {
+    /// Where, and for how long.
+    pub keeping: Keeping,
+    /// Of so many allowed questions that change nothing, one is written.
+    pub plain_allows_one_in: u64,
+}
+
+/// The least bound for the bytes of a file: some lines.
+const ROTATION_BYTES_MIN: u64 = 4_096;
+
+impl AuditSettings {
+    /// As it is unless the configuration says otherwise, with the log in this folder.
+    fn in_folder(folder: &Path) -> Self {
+        let keeping = Keeping {
+            folder: folder.to_owned(),
+            rotation_max_bytes: 64 * 1024 * 1024,
+            rotation_max_seconds: 24 * 3_600,
+            retention_max_seconds: 90 * 24 * 3_600,
+            retention_max_bytes: 10 * 1024 * 1024 * 1024,
+        };
+        Self { keeping, plain_allows_one_in: 1 }
+    }
+}
+
+/// Reads the table; `None`: no log is kept. `state` is the folder of the state, `folder` that of the configuration.
+pub(super) fn read(section: Option<Section<'_>>, folder: &Path, state: &Path) -> Option<AuditSettings> {
+    let mut audit = AuditSettings::in_folder(&state.join("audit"));
+    let Some(mut section) = section else { return Some(audit) };
+    let enabled = section.boolean("enabled").unwrap_or(true);
+    if let Some(path) = section.string("folder") {
+        audit.keeping.folder = folder.join(path.value);
+    }
+    let keeping = &mut audit.keeping;
+    for (key, value, range) in [
+        ("rotation_max_bytes", &mut keeping.rotation_max_bytes, ROTATION_BYTES_MIN..=AUDIT_ROTATION_BYTES_MAX),
+        ("rotation_max_seconds", &mut keeping.rotation_max_seconds, 1..=AUDIT_ROTATION_SECONDS_MAX),
+        ("retention_max_seconds", &mut keeping.retention_max_seconds, 1..=AUDIT_RETENTION_SECONDS_MAX),
+        ("retention_max_bytes", &mut keeping.retention_max_bytes, 0..=AUDIT_RETENTION_BYTES_MAX),
+        ("plain_allows_one_in", &mut audit.plain_allows_one_in, 1..=AUDIT_SAMPLE_MAX),
+    ] {
+        if let Some(given) = section.integer(key, range) {
+            *value = given;
+        }
+    }
+    section.finish();
+    enabled.then_some(audit)
+}

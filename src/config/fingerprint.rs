@@ -1,0 +1,69 @@
+//! What a policy was made of: a hash over every file of the configuration that was read for it, as
+//! `sha256sum FILE… | sha256sum` makes one. Files that hold secrets are not among them.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use sha2::{Digest, Sha256};
+
+/// The hashes of the files that were read so far.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Fingerprint {
+    folder: PathBuf,
+    files: Rc<RefCell<BTreeMap<String, String>>>,
+}
+
+impl Fingerprint {
+    /// Of the files of this folder; they are named from there.
+    pub(super) fn of(folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), files: Rc::default() }
+    }
+
+    /// Adds a file that was read.
+    pub(super) fn add(&self, path: &Path, bytes: &[u8]) {
+        self.insert(path, Sha256::digest(bytes).into());
+    }
+
+    /// Adds a file while it is read, once all of it was.
+    pub(super) fn reading<R: Read>(&self, path: &Path, file: R) -> Reading<R> {
+        Reading { fingerprint: self.clone(), path: path.to_owned(), file, digest: Sha256::new() }
+    }
+
+    fn insert(&self, path: &Path, hash: [u8; 32]) {
+        let name = path.strip_prefix(&self.folder).unwrap_or(path).display().to_string();
+        self.files.borrow_mut().insert(name, crate::audit::line::hex(&hash));
+    }
+
+    /// The hash over all of them.
+    pub(super) fn finish(&self) -> String {
+        let list = self.files.borrow().iter().fold(String::new(), |mut list, (name, hash)| {
+            // Writing to a string does not fail.
+            let _ = writeln!(list, "{hash}  {name}");
+            list
+        });
+        crate::audit::line::hex(&Sha256::digest(list.as_bytes()).into())
+    }
+}
+
+/// A file that is read.
+pub(super) struct Reading<R> {
+    fingerprint: Fingerprint,
+    path: PathBuf,
+    file: R,
+    digest: Sha256,
+}
+
+impl<R: Read> Read for Reading<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read(buffer)?;
+        self.digest.update(buffer.get(..count).unwrap_or_default());
+        if count == 0 {
+            self.fingerprint.insert(&self.path, self.digest.clone().finalize().into());
+        }
+        Ok(count)
+    }
+}

@@ -1,0 +1,117 @@
+//! The shipped rules: each is an expression, each alert has a chapter in README that says what to do, and a case in
+//! which it fires and one in which it does not.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use crate::promtool;
+use crate::support::project;
+
+const RECORDING: &str = "config/prometheus/recording.rules.yml";
+const ALERTS: &str = "config/prometheus/alerts.rules.yml";
+const CASES: &str = "tests/prometheus/alerts.test.yml";
+
+fn read(file: &str) -> String {
+    fs::read_to_string(project().join(file)).unwrap()
+}
+
+/// The values of this key, wherever it stands at the beginning of a line of YAML.
+fn values_of(text: &str, key: &str) -> Vec<String> {
+    let start = format!("{key}: ");
+    let lines = text.lines().map(|line| line.trim_start().trim_start_matches("- "));
+    lines.filter_map(|line| Some(line.strip_prefix(&start)?.trim_matches('\'').to_owned())).collect()
+}
+
+/// The names that the recording rules make.
+pub fn recorded() -> Vec<String> {
+    values_of(&read(RECORDING), "record")
+}
+
+/// The names of the alerts.
+pub fn alerts() -> Vec<String> {
+    values_of(&read(ALERTS), "alert")
+}
+
+/// Everything that a rule says, comments left out.
+pub fn text() -> String {
+    let both = read(RECORDING) + &read(ALERTS);
+    both.lines().filter(|line| !line.trim_start().starts_with('#')).map(|line| line.to_owned() + "\n").collect()
+}
+
+#[test]
+fn promtool_takes_the_rules_and_the_scrape_configuration() {
+    for arguments in [
+        &["check", "rules", RECORDING, ALERTS][..],
+        &["check", "config", "config/prometheus/prometheus.yml"],
+        &["test", "rules", CASES],
+    ] {
+        let Some((passed, said)) = promtool(arguments, "") else { return };
+        assert!(passed, "promtool {}: {said}", arguments.join(" "));
+    }
+}
+
+/// promtool passes over what is not there, so each alert has to be looked for.
+#[test]
+fn every_alert_fires_in_one_case_and_not_in_another() {
+    let cases = read(CASES);
+    let cases: BTreeMap<&str, &str> =
+        cases.split("  - name: ").skip(1).map(|case| case.split_once('\n').unwrap()).collect();
+    let mut expected = BTreeSet::new();
+    for alert in alerts() {
+        for (what, fires) in [("fires", true), ("is silent", false)] {
+            let name = format!("{alert} {what}");
+            let case = cases.get(&*name).unwrap_or_else(|| panic!("{CASES} has no case `{name}`"));
+            assert_eq!(values_of(case, "alertname"), [&*alert], "{name}");
+            assert_eq!(case.contains("exp_alerts: []"), !fires, "{name}");
+            assert_eq!(case.contains("exp_labels:"), fires, "{name}");
+            assert!(case.contains("values: "), "{name}");
+            expected.insert(name);
+        }
+    }
+    assert!(expected.len() >= 22 && cases.len() == expected.len(), "a case of an alert that is not there");
+}
+
+/// promtool has to be able to fail: an alert that nobody expects is one.
+#[test]
+fn a_case_that_expects_something_else_does_not_pass() {
+    let folder = tempfile::tempdir().unwrap();
+    let rules = |name: &str| project().join("config/prometheus").join(name).display().to_string();
+    let cases = read(CASES)
+        .replace("../../config/prometheus/recording.rules.yml", &rules("recording.rules.yml"))
+        .replace("../../config/prometheus/alerts.rules.yml", &rules("alerts.rules.yml"))
+        .replace("values: '0x10'", "values: '1x10'");
+    let file = folder.path().join("cases.yml");
+    fs::write(&file, cases).unwrap();
+    let Some((passed, said)) = promtool(&["test", "rules", file.to_str().unwrap()], "") else { return };
+    assert!(!passed && said.contains("QueuewardenDown fires"), "{said}");
+}
+
+#[test]
+fn every_alert_says_how_bad_it_is_and_leads_to_its_runbook() {
+    let rules = read(ALERTS);
+    let readme = read("README.md");
+    let chapters: Vec<(&str, &str)> =
+        readme.split("\n#### ").skip(1).map(|chapter| chapter.split_once('\n').unwrap()).collect();
+    let rules: Vec<&str> = rules.split("      - alert: ").skip(1).collect();
+    for rule in &rules {
+        let alert = rule.lines().next().unwrap();
+        let one = |key: &str| {
+            let values = values_of(rule, key);
+            assert_eq!(values.len(), 1, "{alert}: {key}");
+            values[0].clone()
+        };
+        assert!(["critical", "warning", "info"].contains(&&*one("severity")), "{alert}");
+        assert!(one("summary").contains("{{ $labels.instance }}"), "{alert} does not say where");
+        assert!(one("description").ends_with('.'), "{alert}");
+        assert_eq!(one("runbook"), format!("README.md#{}", alert.to_lowercase()), "{alert}");
+        let chapter = chapters.iter().find(|(heading, _)| *heading == alert);
+        let (_, chapter) = chapter.unwrap_or_else(|| panic!("README has no chapter `#### {alert}`"));
+        let chapter = chapter.split("\n#").next().unwrap();
+        for part in ["**Means.** ", "**Look.** ", "**Do.** "] {
+            assert!(chapter.contains(part), "the runbook of {alert} lacks {part:?}");
+        }
+    }
+    let described: Vec<&str> =
+        chapters.iter().map(|(heading, _)| *heading).filter(|heading| heading.starts_with("Queuewarden")).collect();
+    assert_eq!(described, alerts(), "the runbooks stand in the order of the alerts, and there are no others");
+}

@@ -1,0 +1,169 @@
+//! Given a sidecar with real traffic, when a real Prometheus scrapes it by the shipped configuration, then every query
+//! of the dashboard and every recording rule has data, and every rule is healthy.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::{Folder, Sidecar, connect, hear_out, project, wait_until};
+use crate::{dashboard, program, rules};
+
+/// How long Prometheus has to have scraped, evaluated and answered everything.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// What stands for a window that Grafana would choose: some scrapes.
+const WINDOW: &str = "10s";
+
+/// A Prometheus of our own, ended with the test.
+struct Prometheus {
+    child: Child,
+    address: SocketAddr,
+    _folder: tempfile::TempDir,
+}
+
+impl Prometheus {
+    /// Starts it on the shipped configuration, with another port and a shorter breath.
+    fn start(target: SocketAddr) -> Option<Self> {
+        let program = program("QUEUEWARDEN_PROMETHEUS", "prometheus")?;
+        let folder = tempfile::tempdir().unwrap();
+        for file in ["recording.rules.yml", "alerts.rules.yml"] {
+            fs::copy(project().join("config/prometheus").join(file), folder.path().join(file)).unwrap();
+        }
+        let shipped = fs::read_to_string(project().join("config/prometheus/prometheus.yml")).unwrap();
+        let mut config = shipped;
+        for (from, to) in [
+            ("127.0.0.1:9471", target.to_string().as_str()),
+            ("scrape_interval: 15s", "scrape_interval: 500ms"),
+            ("evaluation_interval: 15s", "evaluation_interval: 1s"),
+            ("scrape_timeout: 5s", "scrape_timeout: 500ms"),
+        ] {
+            assert!(config.contains(from), "the scrape configuration lacks {from:?}");
+            config = config.replace(from, to);
+        }
+        fs::write(folder.path().join("prometheus.yml"), config).unwrap();
+        let mut command = Command::new(program);
+        command.arg(format!("--config.file={}", folder.path().join("prometheus.yml").display()));
+        command.arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()));
+        command.args(["--web.listen-address=127.0.0.1:0", "--log.format=json"]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap());
+        let (told, heard) = std::sync::mpsc::channel();
+        // Its log is read to the end, or it would stop when the pipe is full.
+        std::thread::spawn(move || {
+            for line in log.lines().map_while(Result::ok) {
+                let event: Value = serde_json::from_str(&line).unwrap_or_default();
+                if event["msg"] == "Listening on" {
+                    let _ = told.send(event["address"].as_str().unwrap().parse::<SocketAddr>().unwrap());
+                }
+            }
+        });
+        let Ok(address) = heard.recv_timeout(PATIENCE) else {
+            drop(child.kill());
+            panic!("Prometheus does not listen");
+        };
+        let this = Self { child, address, _folder: folder };
+        wait_until("Prometheus", || this.request("/-/ready").starts_with("HTTP/1.0 200 "));
+        Some(this)
+    }
+
+    fn request(&self, path: &str) -> String {
+        let mut stream = connect(self.address);
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
+        hear_out(&mut stream)
+    }
+
+    /// `data` of what the API answers.
+    fn get(&self, path: &str) -> Value {
+        let text = self.request(&format!("/api/v1/{path}"));
+        let (_, body) = text.split_once("\r\n\r\n").unwrap();
+        let answer: Value = serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {path}: {text}"));
+        assert_eq!(answer["status"], "success", "{path}: {answer}");
+        answer["data"].clone()
+    }
+
+    /// The values of an expression, now.
+    fn values(&self, expression: &str) -> Vec<f64> {
+        let query = serde_urlencoded::to_string([("query", expression)]).unwrap();
+        let data = self.get(&format!("query?{query}"));
+        let of = |sample: &Value| sample["value"][1].as_str().unwrap().parse().unwrap();
+        data["result"].as_array().unwrap().iter().map(of).collect()
+    }
+
+    fn has_data(&self, expression: &str) -> bool {
+        let values = self.values(expression);
+        !values.is_empty() && values.iter().any(|value| value.is_finite())
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A little of everything that is counted.
+fn make_traffic(sidecar: &Sidecar) {
+    let mut line = sidecar.line();
+    for question in [
+        "dial org=acme actor=1001 digits=*13",
+        "dial org=acme actor=1002 digits=*13600",
+        "do org=acme actor=2001 action=agent.login target=1002 queue=600 for=60",
+        "do org=acme actor=2001 action=call.listen target=1001 queue=600 call=c-1",
+        "do org=acme actor=2001 action=call.whisper target=1001 queue=601 call=c-1",
+        "may org=acme actor=1001 action=queue.login queue=600",
+        "may org=acme actor=3001 action=permissions.view",
+        "no such thing",
+        "dial org=acme actor=1001 digits=*14",
+    ] {
+        line.ask(question);
+    }
+    sidecar.agi("1001", "acme/dial", &["digits=*13600"]);
+    sidecar.agi("3001", "acme/dial", &["digits=*13600"]);
+}
+
+#[test]
+fn every_panel_and_every_rule_has_data() {
+    let folder = Folder::demo().durable();
+    folder.write("queuewarden.toml", &(folder.read("queuewarden.toml") + "[metrics]\nsessions_by_queue_max = 5\n"));
+    let sidecar = Sidecar::start(&folder);
+    let Some(prometheus) = Prometheus::start(sidecar.address("admin")) else { return };
+    // Before the first question everything stands at zero, and Prometheus has to have seen that.
+    wait_until("the first scrape", || prometheus.has_data("queuewarden_decisions_total"));
+
+    let instance = sidecar.address("admin").to_string();
+    let substituted = |query: &str| query.replace("$__rate_interval", WINDOW).replace("$instance", &instance);
+    let panels = dashboard::queries().into_iter().map(|(title, query)| (title, substituted(&query)));
+    let recorded = rules::recorded().into_iter().map(|name| ("recording rule".to_owned(), name));
+    let mut without: BTreeSet<(String, String)> = panels.chain(recorded).collect();
+    assert!(without.len() > 50 && without.iter().all(|(_, query)| !query.contains('$')), "{without:#?}");
+    let deadline = Instant::now() + PATIENCE;
+    while !without.is_empty() {
+        assert!(Instant::now() < deadline, "no data: {without:#?}");
+        make_traffic(&sidecar);
+        without.retain(|(_, query)| !prometheus.has_data(query));
+    }
+
+    // What Prometheus counted is what happened: one instance, and the sessions that there are.
+    assert_eq!(prometheus.values("count(up == 1)"), [1.0]);
+    let is_there = || prometheus.values("sum(queuewarden_leases)") == [1.0];
+    wait_until("the lease", is_there);
+    let groups = prometheus.get("rules");
+    let of_groups = groups["groups"].as_array().unwrap().iter().flat_map(|group| group["rules"].as_array().unwrap());
+    let rules: Vec<&Value> = of_groups.collect();
+    assert_eq!(rules.len(), rules::recorded().len() + rules::alerts().len());
+    for rule in rules {
+        assert_eq!(rule["health"], "ok", "{rule}");
+    }
+    // And an alert of ours goes all the way: the lease ends within five minutes.
+    wait_until("the alert", || {
+        let alerts = prometheus.get("alerts");
+        let is_ours =
+            |alert: &Value| alert["labels"]["alertname"] == "QueuewardenLeasesExpiring" && alert["state"] == "firing";
+        alerts["alerts"].as_array().unwrap().iter().any(is_ours)
+    });
+}

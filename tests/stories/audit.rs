@@ -1,0 +1,589 @@
+//! Given a sidecar that decides, when somebody asks later who was allowed what, and why, then the audit log says so, line
+//! by line; and whoever altered it is found out.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::office::{OFFICE, with_switched};
+use crate::support::{Folder, Sidecar, SwitchPeer, channel_block, connect, netstring, run, url_encoded, wait_until};
+
+const RECORDS: &str = "queuewarden_audit_records_total";
+const HEALTHY: &str = "queuewarden_audit_healthy";
+
+/// A configuration folder with an audit log.
+struct Office(Folder);
+
+impl Office {
+    /// The office, its audit log kept as these keys say.
+    fn new(keys: &str) -> Self {
+        Self::of(OFFICE, keys)
+    }
+
+    fn of(text: &str, keys: &str) -> Self {
+        let folder = Folder::with("acme.toml", text).durable();
+        let process = folder.read("queuewarden.toml");
+        folder.write("queuewarden.toml", &format!("{process}\n[audit]\n{keys}\n"));
+        Self(folder)
+    }
+
+    fn start(&self) -> Sidecar {
+        Sidecar::start(&self.0)
+    }
+
+    fn log(&self) -> PathBuf {
+        self.0.path().join("state/audit")
+    }
+
+    /// The files of the log, the oldest first.
+    fn files(&self) -> Vec<PathBuf> {
+        let paths = fs::read_dir(self.log()).unwrap().map(|entry| entry.unwrap().path());
+        let mut files: Vec<PathBuf> = paths.filter(|path| path.extension().is_some_and(|end| end == "jsonl")).collect();
+        files.sort();
+        files
+    }
+
+    fn text(&self) -> String {
+        self.files().iter().map(|file| fs::read_to_string(file).unwrap()).collect()
+    }
+
+    /// Every line. That each of them is JSON by itself is half of what there is to show.
+    fn lines(&self) -> Vec<Value> {
+        self.text().lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect()
+    }
+
+    /// The lines that are about this.
+    fn about(&self, event: &str) -> Vec<Value> {
+        self.lines().into_iter().filter(|line| line["event"] == event).collect()
+    }
+
+    /// Waits for so many decisions.
+    fn decisions(&self, count: usize) -> Vec<Value> {
+        wait_until(&format!("{count} decisions"), || self.about("decision").len() >= count);
+        let decisions = self.about("decision");
+        assert_eq!(decisions.len(), count, "{decisions:#?}");
+        decisions
+    }
+
+    fn audit(&self, arguments: &[&str]) -> (i32, String) {
+        let folder = self.0.path().to_str().unwrap();
+        let (status, said) = run(&[&["--config", folder, "audit"], arguments].concat());
+        (status.code().unwrap(), said)
+    }
+
+    fn assert_whole(&self) {
+        let (code, said) = self.audit(&["verify"]);
+        assert_eq!(code, 0, "{said}");
+    }
+
+    /// What `verify` finds first: `FILE:LINE` with the name of the file alone, and what it is.
+    fn problem(&self) -> (String, String) {
+        let (code, said) = self.audit(&["verify", "--json"]);
+        assert_eq!(code, 1, "{said}");
+        let problem = serde_json::from_str::<Value>(&said).unwrap()["problem"].clone();
+        let file = PathBuf::from(problem["file"].as_str().unwrap());
+        let place = format!("{}:{}", file.file_name().unwrap().to_str().unwrap(), problem["line"]);
+        (place, problem["message"].as_str().unwrap().to_owned())
+    }
+}
+
+fn is(sidecar: &Sidecar, series: &str, value: f64) -> bool {
+    (sidecar.metric(series) - value).abs() < f64::EPSILON
+}
+
+/// The member as text.
+fn text<'v>(line: &'v Value, member: &str) -> &'v str {
+    line[member].as_str().unwrap_or_else(|| panic!("no {member}: {line}"))
+}
+
+#[test]
+fn a_line_says_who_asked_what_was_decided_and_why() {
+    let office = Office::new("");
+    let sidecar = office.start();
+    let mut line = sidecar.line();
+    let peer = line.stream.local_addr().unwrap().to_string();
+    line.ask("do org=acme actor=2001 action=call.whisper target=1001 queue=601 call=c-77 via=dashboard");
+    line.ask("do org=acme actor=2001 action=agent.login target=3001 queue=600 for=3600");
+    line.ask("dial org=acme actor=1001 digits=*99999");
+    let agi = sidecar.agi("1001", "acme/dial", &["digits=*13600"]);
+    assert_eq!(agi["QW_VERDICT"], "ALLOW");
+    sidecar.unix_line().ask("may org=acme actor=agent action=queue.login queue=600");
+    line.ask("do org=nowhere actor=somebody action=x.y queue=7");
+    let decisions = office.decisions(6);
+    let find =
+        |reason: &str| decisions.iter().find(|line| line["reason"] == reason).unwrap_or_else(|| panic!("{reason}"));
+
+    let denied = find("queue_out_of_scope");
+    for (member, value) in [
+        ("event", "decision"),
+        ("organization", "acme"),
+        ("actor", "2001"),
+        ("action", "call.whisper"),
+        ("intent", "do"),
+        ("target", "1001"),
+        ("call", "c-77"),
+        ("via", "dashboard"),
+        ("dialect", "line"),
+        ("peer", &peer),
+        ("verdict", "deny"),
+    ] {
+        assert_eq!(text(denied, member), value, "{member}");
+    }
+    assert_eq!(denied["queues"], json!(["601"]));
+    assert!(denied["rules"].as_array().unwrap().contains(&json!("R37")), "{denied}");
+    assert_eq!(denied["policy"], 1);
+    assert!(denied["mode"].is_null() && denied["user"].is_null());
+    // The grant that is named stands where the line says.
+    let (file, number) = text(denied, "grant").rsplit_once(':').unwrap();
+    let model = fs::read_to_string(file).unwrap();
+    let grant: Vec<&str> = model.lines().skip(number.parse::<usize>().unwrap() - 1).take(8).collect();
+    assert!(grant.concat().contains("call.whisper"), "{grant:#?}");
+    let time: jiff::Timestamp = text(denied, "time").parse().unwrap();
+    let now = jiff::Timestamp::now().as_millisecond();
+    assert!((now - time.as_millisecond()).abs() < 60_000 && text(denied, "time").ends_with('Z'), "{time}");
+
+    let lent = find("supervisor_login");
+    assert_eq!((&lent["lease_seconds"], text(lent, "target"), text(lent, "verdict")), (&json!(3_600), "3001", "allow"));
+    let unknown = find("unknown_feature_code");
+    assert_eq!((text(unknown, "digits"), &unknown["action"]), ("*99999", &Value::Null));
+    let dialed = decisions.iter().find(|line| line["dialect"] == "fastagi").unwrap();
+    assert_eq!(
+        (text(dialed, "digits"), text(dialed, "action"), text(dialed, "actor")),
+        ("*13600", "queue.login", "1001")
+    );
+    let asked = decisions.iter().find(|line| line["intent"] == "may").unwrap();
+    assert!(text(asked, "peer").starts_with("uid ") && text(asked, "peer").contains(" pid "), "{asked}");
+    let nowhere = find("unknown_organization");
+    assert_eq!((text(nowhere, "organization"), text(nowhere, "actor")), ("nowhere", "somebody"));
+
+    let mut ids: Vec<&str> = decisions.iter().map(|line| text(line, "id")).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), 6, "an id is one decision's");
+    assert!(is(&sidecar, RECORDS, 7.0), "and the start");
+    office.assert_whole();
+}
+
+/// The hash of the policy is what `sha256sum` makes of its files.
+#[test]
+fn a_line_says_what_the_policy_was_made_of() {
+    let office = Office::new("");
+    let sidecar = office.start();
+    sidecar.ask("may org=acme actor=1001 action=queue.login queue=600");
+    let said = text(&office.decisions(1)[0], "policy_hash").to_owned();
+    let sums = "sha256sum models/*.toml organizations/* queuewarden.toml | sha256sum";
+    let output = Command::new("sh").args(["-c", sums]).current_dir(office.0.path()).output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap().split(' ').next(), Some(&*said));
+    office.0.replace("organizations/acme.toml", "organization = \"acme\"", "organization = \"acme\" # changed");
+    sidecar.reload();
+    sidecar.ask("may org=acme actor=1001 action=queue.login queue=600");
+    let lines = office.decisions(2);
+    assert_ne!(lines[1]["policy_hash"], said.as_str());
+    assert_eq!(lines[1]["policy"], 2);
+}
+
+#[test]
+fn what_happens_without_a_question_has_a_line_too() {
+    let office = Office::new("");
+    let sidecar = office.start();
+    let mut line = sidecar.line();
+    line.ask("do org=acme actor=2001 action=agent.login target=3001 queue=600 for=1");
+    line.ask("do org=acme actor=1001 action=queue.login queue=600");
+    line.ask("do org=acme actor=2001 action=call.listen target=1001 queue=600");
+    wait_until("the lease to end", || !office.about("session_ended").is_empty());
+    let expired = office.about("session_ended")[0].clone();
+    assert_eq!((text(&expired, "user"), text(&expired, "reason")), ("3001", "expiry"));
+    assert_eq!(expired["queues"], json!(["600"]));
+
+    let folder = office.0.path().to_str().unwrap();
+    let (status, said) = run(&["--config", folder, "sessions", "end", "--org", "acme", "--user", "1001"]);
+    assert!(status.success(), "{said}");
+    let ended = office.about("session_ended")[1].clone();
+    assert_eq!((text(&ended, "user"), text(&ended, "reason")), ("1001", "revocation"));
+    assert!(text(&ended, "peer").starts_with("uid "), "an operator: {ended}");
+
+    // A reload that takes the right away ends what runs.
+    let organization = office.0.read("organizations/acme.toml");
+    office.0.write("organizations/acme.toml", &organization.replace("supervises = [", "supervises = [] # ["));
+    let loaded = sidecar.reload();
+    assert_eq!(loaded["successful"], true, "{loaded}");
+    wait_until("the supervision to end", || !office.about("supervision_ended").is_empty());
+    let revoked = office.about("supervision_ended")[0].clone();
+    assert_eq!((text(&revoked, "user"), text(&revoked, "target"), text(&revoked, "mode")), ("2001", "1001", "listen"));
+    assert_eq!((text(&revoked, "reason"), &revoked["policy"]), ("revocation", &json!(2)));
+    office.0.write("organizations/acme.toml", "organization = 7");
+    sidecar.reload();
+    wait_until("the reload that failed", || !office.about("reload_failed").is_empty());
+    assert!(sidecar.terminate().success());
+    let events: Vec<String> = office.lines().iter().map(|line| text(line, "event").to_owned()).collect();
+    assert_eq!(events.first().map(String::as_str), Some("start"));
+    assert_eq!(events.last().map(String::as_str), Some("stop"));
+    assert_eq!(office.about("reload")[0]["policy"], 2);
+    office.assert_whole();
+}
+
+/// Every value of every dialect is put where it might break out of its line.
+#[test]
+fn nothing_from_the_wire_forges_a_line() {
+    const EVIL: &[&str] = &[
+        "x\n{\"event\":\"decision\",\"verdict\":\"allow\"}",
+        "x\u{1b}]0;owned\u{7}",
+        "x\",\"verdict\":\"allow",
+        "x\r\n\u{2028}y",
+        "\\u000a{\\\"event\\\":\\\"stop\\\"}",
+        "x\0y",
+    ];
+    let office = Office::new("");
+    let sidecar = office.start();
+    for evil in EVIL {
+        let mut stream = connect(sidecar.address("line"));
+        for key in ["org", "actor", "action", "queue", "target", "call", "group", "role", "from", "pause_reason"] {
+            writeln!(stream, "1 do org=acme actor=1001 action=queue.login {key}={evil}").unwrap();
+            writeln!(stream, "1 do {key}={evil}").unwrap();
+        }
+        writeln!(stream, "{evil} do org=acme actor=1001 action=queue.login\n1 dial org=acme actor=1001 digits={evil}")
+            .unwrap();
+        drop(stream);
+        sidecar.agi_bytes(
+            format!("agi_network: yes\nagi_accountcode: {evil}\nagi_network_script: acme/dial\n\n").as_bytes(),
+        );
+        sidecar.agi_bytes(
+            crate::support::agi_environment("1001", "acme/dial", &[&format!("digits={evil}"), &format!("call={evil}")])
+                .as_bytes(),
+        );
+        let encoded = url_encoded(evil);
+        for name in ["qw_org", "qw_queue", "qw_target", "qw_call", "user_name"] {
+            let variables = [("qw_org", "acme"), ("user_name", "1001"), (name, &*encoded)];
+            SwitchPeer::ring(&sidecar).ask(&channel_block("*13600", &variables));
+        }
+        let mut stream = connect(sidecar.address("kamailio"));
+        for key in ["org", "actor", "action", "queue", "target", "call"] {
+            let mut params = json!({"org": "acme", "actor": "1001", "action": "queue.login"});
+            params[key] = (*evil).into();
+            let request = json!({"jsonrpc": "2.0", "id": 1, "method": "do", "params": params}).to_string();
+            write!(stream, "{}:{request},", request.len()).unwrap();
+            netstring(&mut stream);
+        }
+    }
+    // What the grammar admits is written as it came, and no more of it.
+    let call = "c~%0a!/x";
+    sidecar.ask(&format!("do org=acme actor=1001 action=queue.fly call={call}"));
+    wait_until("the last line", || office.about("decision").iter().any(|line| line["call"] == call));
+    let log = office.text();
+    assert!(!log.bytes().any(|byte| byte < 0x20 && byte != b'\n' || byte == 0x7f), "no control character stands there");
+    for line in office.lines() {
+        assert!(["start", "decision"].contains(&text(&line, "event")), "{line}");
+        for value in line.as_object().unwrap().values().filter_map(Value::as_str) {
+            assert!(!value.contains(['\n', '\u{1b}', '"', '\u{2028}']), "{line}");
+        }
+    }
+    assert!(!log.contains("owned"), "what is no value is no part of a line");
+    office.assert_whole();
+}
+
+#[test]
+fn what_was_answered_is_there_after_a_kill() {
+    let office = Office::new("");
+    for round in 1..=4 {
+        let sidecar = office.start();
+        let mut line = sidecar.line();
+        for (question, reason) in [
+            (format!("do org=acme actor=1001 action=queue.login queue=600 call=login-{round}"), "assigned"),
+            (format!("do org=acme actor=1001 action=queue.logout queue=600 call=logout-{round}"), "logged_out"),
+            (
+                format!("do org=acme actor=2001 action=call.listen target=1001 queue=600 call=listen-{round}"),
+                "role_permits",
+            ),
+            (
+                format!("do org=acme actor=2001 action=call.barge target=1001 queue=601 call=barge-{round}"),
+                "queue_out_of_scope",
+            ),
+            (
+                format!("do org=acme actor=2001 action=call.barge target=9999 queue=600 call=nobody-{round}"),
+                "unknown_target",
+            ),
+        ] {
+            let answer = line.ask(&question);
+            assert!(answer.contains(reason), "{question}: {answer}");
+            let call = question.rsplit('=').next().unwrap();
+            // At once, without waiting: the answer came after the line.
+            let written = office.lines().into_iter().find(|line| line["call"] == call);
+            assert_eq!(written.map(|line| text(&line, "reason").to_owned()).as_deref(), Some(reason), "{question}");
+        }
+        sidecar.crash();
+        office.assert_whole();
+    }
+    // As a power loss leaves it.
+    let last = office.files().pop().unwrap();
+    let mut file = fs::File::options().append(true).open(&last).unwrap();
+    file.write_all(b"{\"sequence\":99,\"time\":\"20").unwrap();
+    let lines_before = office.text().lines().count() - 1;
+    let (code, said) = office.audit(&["verify"]);
+    assert!(code == 0 && said.contains("unfinished"), "{said}");
+    office.start().crash();
+    let lines = office.lines();
+    assert_eq!(lines.len(), lines_before + 2);
+    assert_eq!((text(&lines[lines_before], "event"), &lines[lines_before]["count"]), ("cut", &json!(24)));
+    let (code, said) = office.audit(&["verify"]);
+    assert!(code == 0 && said.contains("note: ") && said.contains("24 bytes"), "{said}");
+}
+
+#[test]
+fn whoever_alters_the_log_is_found_out() {
+    let office = Office::new("rotation_max_bytes = 4_096");
+    let sidecar = office.start();
+    let mut line = sidecar.line();
+    for queue in (600..602).cycle().take(40) {
+        line.ask(&format!("do org=acme actor=2001 action=call.listen target=1001 queue={queue}"));
+    }
+    assert!(sidecar.terminate().success());
+    office.assert_whole();
+    let files = office.files();
+    assert!(files.len() >= 4, "{files:?}");
+    let name = |file: usize| files[file].file_name().unwrap().to_str().unwrap().to_owned();
+    let middle = fs::read_to_string(&files[1]).unwrap();
+    let lines: Vec<&str> = middle.split_inclusive('\n').collect();
+    let with = |text: &str| {
+        fs::write(&files[1], text).unwrap();
+        let problem = office.problem();
+        fs::write(&files[1], &middle).unwrap();
+        problem
+    };
+    let (place, message) = with(&middle.replacen("queue_out_of_scope", "role_permits", 1));
+    let altered = lines.iter().position(|line| line.contains("queue_out_of_scope")).unwrap() + 1;
+    assert_eq!((place, message.contains("altered")), (format!("{}:{altered}", name(1)), true));
+    let (place, message) = with(&[&lines[..2], &lines[3..]].concat().concat());
+    assert_eq!((place, message.contains("missing")), (format!("{}:3", name(1)), true));
+    let (place, _) = with(&[&lines[..2], &[lines[3], lines[2]], &lines[4..]].concat().concat());
+    assert_eq!(place, format!("{}:3", name(1)));
+    // A file in the middle, the oldest, and the end.
+    for (gone, place) in [(1, format!("{}:1", name(2))), (0, format!("{}:1", name(1)))] {
+        let bytes = fs::read(&files[gone]).unwrap();
+        fs::remove_file(&files[gone]).unwrap();
+        let (found, message) = office.problem();
+        assert_eq!((found, message.contains("missing")), (place, true), "{message}");
+        fs::write(&files[gone], bytes).unwrap();
+    }
+    let last = fs::read_to_string(&files[files.len() - 1]).unwrap();
+    fs::write(&files[files.len() - 1], &last[..last.trim_end().rfind('\n').map_or(0, |end| end + 1)]).unwrap();
+    let (_, message) = office.problem();
+    assert!(message.contains("missing"), "{message}");
+    let (code, said) = office.audit(&["verify"]);
+    assert!(code == 1 && said.contains(": ") && said.ends_with("is not whole\n"), "{said}");
+}
+
+#[test]
+fn files_follow_each_other_and_the_old_ones_go() {
+    let office = Office::new("rotation_max_bytes = 4_096\nretention_max_bytes = 16_384");
+    for _ in 0..2 {
+        let sidecar = office.start();
+        let mut line = sidecar.line();
+        for _ in 0..40 {
+            line.ask("do org=acme actor=2001 action=call.listen target=1001 queue=601");
+        }
+        assert!(sidecar.terminate().success());
+        office.assert_whole();
+    }
+    let bytes: u64 = office.files().iter().map(|file| fs::metadata(file).unwrap().len()).sum();
+    assert!(bytes < 24_000, "{bytes}");
+    let first = office.lines()[0]["sequence"].as_u64().unwrap();
+    let removed = office.about("retention");
+    assert!(first > 1 && removed.last().unwrap()["through"] == first - 1, "{first}: {removed:?}");
+    let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(office.log()), mode(office.files().remove(0))), (0o700, 0o600));
+}
+
+#[test]
+fn a_log_that_cannot_be_written_refuses_what_needs_a_line_and_recovers() {
+    let office = Office::new("");
+    let sidecar = office.start();
+    let mut line = sidecar.line();
+    let login = "do org=acme actor=1001 action=queue.login queue=600";
+    let listen = "do org=acme actor=2001 action=call.listen target=1001 queue=600";
+    assert!(line.ask(listen).starts_with("allow "));
+    assert!(is(&sidecar, HEALTHY, 1.0));
+    let set_mode = |mode| fs::set_permissions(office.log(), fs::Permissions::from_mode(mode)).unwrap();
+    set_mode(0o500);
+    assert_eq!(line.ask(login), "deny action=queue.login queue=600 reason=state_unavailable policy=1");
+    assert_eq!(line.ask(listen), "deny action=call.listen queue=600 reason=state_unavailable policy=1 target=1001");
+    let barge = "do org=acme actor=2001 action=call.barge target=1001 queue=601";
+    assert!(line.ask(barge).contains("reason=state_unavailable"), "a denial would have needed a line as well");
+    assert!(line.ask("do org=acme actor=1001 action=call.begin call=c-9").contains("reason=state_unavailable"));
+    assert_eq!(sidecar.try_get("/readyz"), (503, "the audit log cannot be written\n".to_owned()));
+    assert_eq!(sidecar.try_get("/livez").0, 200);
+    assert!(is(&sidecar, HEALTHY, 0.0) && is(&sidecar, "queuewarden_store_healthy", 1.0));
+    assert_eq!(sidecar.status()["audit"]["healthy"], false);
+    let may = line.ask("may org=acme actor=1001 action=queue.login queue=600");
+    assert_eq!(may, "allow action=queue.login queue=600 reason=assigned policy=1", "nobody was logged in");
+    assert!(is(&sidecar, r#"queuewarden_supervisions{mode="listen"}"#, 1.0), "the one of before");
+
+    set_mode(0o700);
+    wait_until("the log to be back", || sidecar.try_get("/readyz").0 == 200);
+    assert!(is(&sidecar, HEALTHY, 1.0));
+    assert_eq!(line.ask(login), "allow action=queue.login queue=600 reason=assigned policy=1");
+    wait_until("the refused", || {
+        office.about("decision").iter().filter(|line| line["reason"] == "state_unavailable").count() == 4
+    });
+    assert_eq!(office.about("resumed").len(), 1);
+    let refused = office.about("decision").into_iter().find(|line| line["reason"] == "state_unavailable").unwrap();
+    assert_eq!((text(&refused, "verdict"), text(&refused, "actor")), ("deny", "1001"));
+    assert!(office.about("decision").iter().any(|line| line["intent"] == "may"), "it had to wait, and was not lost");
+    let log = sidecar.log();
+    for said in ["the audit log cannot be written", "the audit log can be written again"] {
+        assert_eq!(log.iter().filter(|line| line.contains(said)).count(), 1, "{said}: {log:#?}");
+    }
+
+    // Moved away under the running sidecar: what is written there is found by nobody.
+    fs::rename(office.log(), office.0.path().join("state/stolen")).unwrap();
+    assert!(line.ask(listen).contains("reason=state_unavailable"));
+    wait_until("a new log", || sidecar.try_get("/readyz").0 == 200);
+    assert!(line.ask(listen).starts_with("allow "));
+    let (_, message) = office.problem();
+    assert!(message.contains("missing"), "{message}");
+}
+
+#[test]
+fn a_log_that_cannot_be_opened_does_not_start() {
+    let office = Office::new("");
+    fs::create_dir_all(office.0.path().join("state")).unwrap();
+    fs::write(office.log(), "a file").unwrap();
+    let Err((status, said)) = Sidecar::try_start(office.0.path()) else { panic!("it started") };
+    assert_eq!(status.code(), Some(1));
+    assert!(said.contains("the audit log cannot be written") && said.contains("help: "), "{said}");
+    // Two processes never write one log, even if their states are apart.
+    let shared = tempfile::tempdir().unwrap();
+    let keys = format!("folder = {:?}", shared.path());
+    let _first = Office::new(&keys).start();
+    let Err((status, said)) = Sidecar::try_start(Office::new(&keys).0.path()) else { panic!("it started") };
+    assert!(status.code() == Some(1) && said.contains("another process writes this audit log"), "{said}");
+}
+
+#[test]
+fn without_a_log_everything_is_as_it_was() {
+    let office = Office::new("enabled = false");
+    let sidecar = office.start();
+    assert!(sidecar.ask("do org=acme actor=2001 action=call.listen target=1001 queue=600").starts_with("allow "));
+    assert!(!office.log().exists());
+    assert!(is(&sidecar, HEALTHY, 1.0) && is(&sidecar, RECORDS, 0.0));
+    let (code, said) = office.audit(&["verify"]);
+    assert!(code == 1 && said.contains("--folder"), "{said}");
+}
+
+#[test]
+fn of_plain_allows_one_in_so_many_is_written_and_the_rest_is_counted() {
+    let office = Office::of(&with_switched(&[]), "plain_allows_one_in = 10");
+    let sidecar = office.start();
+    for cause in ["sampled", "dropped"] {
+        assert!(is(&sidecar, &format!("queuewarden_audit_skipped_total{{cause=\"{cause}\"}}"), 0.0));
+    }
+    let mut line = sidecar.line();
+    for _ in 0..30 {
+        line.ask("may org=acme actor=1001 action=queue.login queue=600");
+        line.ask("may org=acme actor=3001 action=queue.login queue=600");
+    }
+    line.ask("do org=acme actor=1001 action=queue.login queue=600");
+    let decisions = office.decisions(34);
+    let of = |verdict: &str| decisions.iter().filter(|line| line["verdict"] == verdict).collect::<Vec<_>>();
+    assert_eq!((of("allow").len(), of("deny").len()), (4, 30), "every denial and every change");
+    assert_eq!(of("allow").iter().filter(|line| line["one_in"] == 10).count(), 3);
+    assert!(of("deny").iter().all(|line| line["one_in"].is_null()));
+    assert!(is(&sidecar, r#"queuewarden_audit_skipped_total{cause="sampled"}"#, 27.0));
+}
+
+#[test]
+fn tail_and_export_show_what_is_asked_for() {
+    let office = Office::new("rotation_max_bytes = 4_096");
+    let sidecar = office.start();
+    let mut line = sidecar.line();
+    for number in 0..20 {
+        line.ask(&format!("do org=acme actor=2001 action=call.listen target=1001 queue=601 call=c-{number}"));
+    }
+    line.ask("do org=acme actor=1001 action=queue.login queue=600");
+    let json = |arguments: &[&str]| -> Vec<Value> {
+        let (code, said) = office.audit(arguments);
+        assert_eq!(code, 0, "{said}");
+        said.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect()
+    };
+    let last = json(&["tail", "--json", "-n", "3", "--actor", "2001"]);
+    let calls: Vec<&str> = last.iter().map(|line| text(line, "call")).collect();
+    assert_eq!(calls, ["c-17", "c-18", "c-19"]);
+    assert_eq!(json(&["tail", "--json", "--verdict", "allow"]).len(), 1);
+    assert_eq!(json(&["tail", "--json", "--org", "elsewhere"]), Vec::<Value>::new());
+    assert_eq!(json(&["tail", "--json", "-n", "100"]).len(), 22, "over all files");
+    assert_eq!(json(&["export", "--reason", "queue_out_of_scope"]).len(), 20);
+    let all = json(&["export"]);
+    let (from, to) = (text(&all[5], "time"), text(&all[9], "time"));
+    let expected = all.iter().filter(|line| (from..to).contains(&text(line, "time"))).count();
+    assert_eq!(json(&["export", "--from", from, "--to", to]).len(), expected);
+    assert_eq!(json(&["export", "--to", "2020-01-01"]), Vec::<Value>::new());
+    let (code, csv) = office.audit(&["export", "--format", "csv", "--verdict", "allow"]);
+    let rows: Vec<&str> = csv.lines().collect();
+    assert!(code == 0 && rows.len() == 2 && rows[0].starts_with("sequence,time,event,id,organization,actor,"), "{csv}");
+    assert!(rows[1].contains(",acme,1001,") && rows[1].contains(",queue.login,"), "{csv}");
+    assert_eq!(rows[0].split(',').count(), rows[1].split(',').count());
+    let (_, said) = office.audit(&["tail", "-n", "1"]);
+    assert!(said.contains(" decision organization=acme actor=1001 verdict=allow action=queue.login "), "{said}");
+
+    for (arguments, code) in [
+        (&["export", "--from", "yesterday"][..], 2),
+        (&["verify", "--anchor", "abc"], 2),
+        (&["tail", "--verdict", "maybe"], 2),
+        (&["verify", "--folder", "nowhere/at/all"], 1),
+        (&["tail", "--folder", "nowhere/at/all"], 1),
+    ] {
+        let (got, said) = office.audit(arguments);
+        assert_eq!(got, code, "{arguments:?}: {said}");
+    }
+    let hash = text(&all[3], "hash");
+    assert_eq!(office.audit(&["verify", "--anchor", hash]).0, 0);
+    assert_eq!(office.audit(&["verify", "--anchor", &"0".repeat(64)]).0, 1);
+    office.0.write("queuewarden.toml", "[audit]\nrotation_max_bytes = 1\n");
+    let (code, said) = office.audit(&["verify"]);
+    assert!(code == 78 && said.contains("`rotation_max_bytes` must be from 4096 to 1073741824"), "{said}");
+}
+
+#[test]
+fn tail_follows_over_files_that_begin_meanwhile() {
+    let office = Office::new("rotation_max_bytes = 4_096");
+    let sidecar = office.start();
+    let mut line = sidecar.line();
+    let mut tail = Command::new(env!("CARGO_BIN_EXE_queuewarden"))
+        .args(["--config", office.0.path().to_str().unwrap(), "audit", "tail", "-n", "0", "--follow", "--json"])
+        .args(["--actor", "2001"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut followed = BufReader::new(tail.stdout.take().unwrap()).lines();
+    // It may not look yet when the first is written, so one is asked for until it does.
+    let mut next = || serde_json::from_str::<Value>(&followed.next().unwrap().unwrap()).unwrap();
+    let mut asked = 0;
+    let mut ask = |line: &mut crate::support::LineClient<std::net::TcpStream>, times: usize| {
+        for _ in 0..times {
+            line.ask(&format!("do org=acme actor=2001 action=call.listen target=1001 queue=601 call=c-{asked}"));
+            line.ask("do org=acme actor=1001 action=queue.fly");
+            asked += 1;
+        }
+    };
+    wait_until("the follower", || fs::read_dir(format!("/proc/{}/fd", tail.id())).is_ok_and(|open| open.count() >= 3));
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    ask(&mut line, 30);
+    let first = next();
+    let sequence = first["sequence"].as_u64().unwrap();
+    let mut last = sequence;
+    loop {
+        let line = next();
+        assert_eq!(text(&line, "actor"), "2001");
+        assert!(line["sequence"].as_u64().unwrap() > last, "each once, in order");
+        last = line["sequence"].as_u64().unwrap();
+        if line["call"] == "c-29" {
+            break;
+        }
+    }
+    assert!(office.files().len() > 2);
+    tail.kill().unwrap();
+    tail.wait().unwrap();
+}
