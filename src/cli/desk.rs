@@ -1,5 +1,6 @@
 //! Requests to the running sidecar, over the Unix socket of its admin listener.
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use http_body_util::{BodyExt, Empty, Limited};
@@ -12,6 +13,7 @@ use thiserror::Error;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use crate::cli::{EXIT_CONFIGURATION, EXIT_FAILED};
 use crate::config;
 use crate::config::problem::Problems;
 use crate::gate::steer::{Page, Wanted};
@@ -45,6 +47,14 @@ pub(super) enum DeskError {
     Refused(String),
 }
 
+impl DeskError {
+    /// Says so; the exit code.
+    pub(super) fn print(&self, out: &mut impl Write) -> io::Result<u8> {
+        writeln!(out, "{self}")?;
+        Ok(if matches!(self, Self::Configuration(_)) { EXIT_CONFIGURATION } else { EXIT_FAILED })
+    }
+}
+
 /// One page more of a list.
 #[derive(Serialize)]
 struct PageWanted<'a> {
@@ -76,7 +86,8 @@ impl Desk {
         self.request(&Method::DELETE, what, wanted)
     }
 
-    fn request<T: DeserializeOwned>(
+    /// Asks once.
+    pub(super) fn request<T: DeserializeOwned>(
         &self,
         method: &Method,
         what: &str,

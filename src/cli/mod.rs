@@ -3,12 +3,14 @@
 mod check;
 mod desk;
 mod explain;
+mod log;
 mod models;
 mod operate;
 mod salvage;
 mod serve;
 mod state_folder;
 mod survey;
+mod systemd;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -22,6 +24,8 @@ use crate::config::problem::Problems;
 const EXIT_CONFIGURATION: u8 = 78;
 /// The exit code for everything else that fails.
 const EXIT_FAILED: u8 = 1;
+/// The exit code for a command line, or an environment, that is wrong.
+const EXIT_USAGE: u8 = 2;
 
 /// A sidecar that answers a PBX: may this person log in to that queue, or supervise that call?
 #[derive(Debug, Parser)]
@@ -57,6 +61,8 @@ enum Command {
     /// Lists and ends supervisions of the running sidecar.
     #[command(subcommand)]
     Supervisions(operate::Supervisions),
+    /// Shows what the running sidecar logs, or changes it.
+    Log(log::Arguments),
 }
 
 /// Prints why a configuration does not load.
@@ -79,6 +85,7 @@ pub fn run(arguments: Arguments, out: &mut (impl Write + Send)) -> ExitCode {
         Command::Who(options) => survey::who(&arguments.config, &options, out),
         Command::Models(options) => models::run(&arguments.config, &options, out),
         Command::Sessions(what) => operate::sessions(&arguments.config, &what, out),
+        Command::Log(options) => log::run(&arguments.config, &options, out),
         Command::Supervisions(what) => operate::supervisions(&arguments.config, &what, out),
     };
     match ran {

@@ -6,6 +6,7 @@
 pub mod asterisk;
 mod model;
 mod organization;
+mod permissions;
 mod presets;
 pub mod problem;
 pub mod process;
@@ -56,6 +57,13 @@ pub fn load(folder: &Path, previous: &Policy) -> Result<Loaded, Problems> {
     let problems = RefCell::new(Problems::default());
     let warnings = RefCell::new(Problems::default());
     let process = process::read(folder, &problems, &mut warnings.borrow_mut());
+    let own = folder.join("queuewarden.toml");
+    for path in [folder, &own, &folder.join("organizations"), &folder.join("models")] {
+        permissions::warn(path, &mut warnings.borrow_mut());
+    }
+    for path in toml_files(&folder.join("models"), &RefCell::default()) {
+        permissions::warn(&path, &mut warnings.borrow_mut());
+    }
     let models = read_models(folder, &problems);
     let mut organizations: Vec<crate::policy::Organization> = vec![];
     let mut ids = FreeIds::after(previous);
@@ -68,6 +76,7 @@ pub fn load(folder: &Path, previous: &Policy) -> Result<Loaded, Problems> {
             ));
             break;
         }
+        permissions::warn(&path, &mut warnings.borrow_mut());
         let around = Surroundings { models: &models, previous, next_id: ids.next() };
         let Some(read) = organization::read(&path, &around, &problems, &warnings) else {
             all_read = false;
@@ -157,7 +166,9 @@ fn read_models(folder: &Path, problems: &RefCell<Problems>) -> HashMap<Box<str>,
 
 /// The TOML files of a folder, by name; files that begin with a dot are an editor's.
 fn toml_files(folder: &Path, problems: &RefCell<Problems>) -> Vec<PathBuf> {
-    let entries = match std::fs::read_dir(folder) {
+    // An entry that cannot be read may be an organization: without it, the folder is not whole.
+    let entries = std::fs::read_dir(folder).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
+    let entries = match entries {
         Ok(entries) => entries,
         Err(error) => {
             let file = folder.display().to_string();
@@ -166,7 +177,8 @@ fn toml_files(folder: &Path, problems: &RefCell<Problems>) -> Vec<PathBuf> {
         }
     };
     let mut paths: Vec<PathBuf> = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
+        .into_iter()
+        .map(|entry| entry.path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
         .filter(|path| !path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")))
         .collect();

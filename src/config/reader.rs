@@ -5,15 +5,31 @@
 //! what was never read is unknown and refused.
 
 use std::cell::RefCell;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::Read;
 use std::ops::{Range, RangeInclusive};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::config::problem::{Problem, Problems};
+use crate::limits::TOML_RECOVERED_BYTES_MAX;
+
+/// Linux' `O_NONBLOCK`: opening a FIFO must not wait for somebody who writes to it.
+const NONBLOCK: i32 = 0o4000;
+
+/// Opens a regular file, with what is known of it; `None` if something else is there. Devices are not even opened.
+pub(super) fn open(path: &Path) -> std::io::Result<Option<(File, Metadata)>> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Ok(None);
+    }
+    let handle = File::options().read(true).custom_flags(NONBLOCK).open(path)?;
+    // It may have been replaced in between.
+    let metadata = handle.metadata()?;
+    Ok(metadata.is_file().then_some((handle, metadata)))
+}
 
 /// A file's text, with the means to say where in it something stands.
 #[derive(Debug)]
@@ -27,10 +43,9 @@ impl Source {
     pub(super) fn read(path: &Path, bytes_max: u64) -> Result<Self, Problem> {
         let file = path.display().to_string();
         let failed = |error: std::io::Error| Problem::of_file(&file, format!("cannot be read: {error}"));
-        let handle = File::open(path).map_err(failed)?;
-        if !handle.metadata().map_err(failed)?.is_file() {
+        let Some((handle, _)) = open(path).map_err(failed)? else {
             return Err(Problem::of_file(&file, "is not a file"));
-        }
+        };
         let mut bytes = vec![];
         handle.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
         if bytes.len() as u64 > bytes_max {
@@ -66,8 +81,26 @@ impl Source {
 
     /// The text as a table; syntax errors go to `problems`.
     pub(super) fn parse(&self, problems: &mut Problems) -> Option<Spanned<DeTable<'_>>> {
-        let (table, errors) = DeTable::parse_recoverable(&self.text);
-        for error in &errors {
+        // All errors of what may be nothing but errors take many times its size: the first is enough then, and it is
+        // looked for at the beginning before the whole is taken up.
+        let first_error = || {
+            let beginning =
+                self.text.get(..self.text.floor_char_boundary(TOML_RECOVERED_BYTES_MAX)).unwrap_or_default();
+            let lines = beginning.rfind('\n').and_then(|end| beginning.get(..=end)).unwrap_or(beginning);
+            // An error at the very end may be of the cut: a list that goes on, say.
+            let cut = |error: &toml::de::Error| error.span().is_none_or(|span| span.end >= lines.len());
+            DeTable::parse(lines).err().filter(|error| !cut(error))
+        };
+        let (table, errors) = if self.text.len() <= TOML_RECOVERED_BYTES_MAX {
+            DeTable::parse_recoverable(&self.text)
+        } else {
+            match first_error().map_or_else(|| DeTable::parse(&self.text), Err) {
+                Ok(table) => (table, vec![]),
+                Err(error) => (Spanned::new(0..0, DeTable::default()), vec![error]),
+            }
+        };
+        problems.add_uncited(errors.len().saturating_sub(problems.room()));
+        for error in errors.iter().take(problems.room()) {
             let message = error.message().replace('\n', ", ");
             problems.add(self.problem(error.span().unwrap_or_default(), format!("not TOML: {message}")));
         }

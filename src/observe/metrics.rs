@@ -9,6 +9,7 @@ use metrics_process::Collector;
 use crate::decision::{ActionLabel, AllowReason, DenyReason, ErrorReason, Reason};
 use crate::dialect::DialectLabel;
 use crate::observe::ami::AmiMetrics;
+use crate::observe::log::LeftOut;
 use crate::observe::names::{self, MetricName};
 use crate::observe::reachable::reasons_of;
 use crate::telephony::{Ground, SupervisionMode};
@@ -55,6 +56,8 @@ pub struct Gauges {
     pub supervisions_revoked: u64,
     /// Whether the session store takes changes.
     pub store_is_healthy: bool,
+    /// Lines that are not in the log, by why in the order of [`LeftOut::ALL`].
+    pub log_left_out: [u64; LeftOut::ALL.len()],
 }
 
 /// Every metric of the process.
@@ -217,6 +220,9 @@ impl Metrics {
             counter!(names::LEASES_EXPIRED.name).absolute(gauges.leases_expired);
             counter!(names::SUPERVISIONS_REVOKED.name).absolute(gauges.supervisions_revoked);
             gauge!(names::STORE_HEALTHY.name).set(f64::from(u8::from(gauges.store_is_healthy)));
+            for (why, count) in LeftOut::ALL.iter().zip(gauges.log_left_out) {
+                counter!(names::LOG_LINES_LEFT_OUT.name, "cause" => why.name()).absolute(count);
+            }
             for (mode, count) in SupervisionMode::ALL.iter().zip(gauges.supervisions) {
                 gauge!(names::SUPERVISIONS.name, "mode" => mode.name()).set(count as f64);
             }
@@ -259,6 +265,12 @@ impl DialectMetrics {
                 .map(|&reason| of_reason(names::PROTOCOL_ERRORS.name, reason))
                 .collect(),
         }
+    }
+
+    /// The dialect.
+    #[must_use]
+    pub const fn label(&self) -> DialectLabel {
+        self.label
     }
 
     /// Counts what a peer did wrong.
@@ -331,6 +343,7 @@ fn describe_all() {
         names::LEASES_EXPIRED,
         names::SUPERVISIONS_REVOKED,
         names::WATCHERS_CUT_OFF,
+        names::LOG_LINES_LEFT_OUT,
         names::AMI_REMOVALS,
     ];
     let histograms = [names::DECISION_DURATION, names::REQUEST_DURATION, names::STORE_COMMIT_DURATION];

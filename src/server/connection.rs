@@ -20,6 +20,8 @@ use crate::limits::{
 use crate::observe::metrics::DialectMetrics;
 use crate::server::House;
 use crate::server::held::{self, Held};
+use crate::server::peer::Peer;
+use crate::server::telling::{self, Told};
 use crate::server::watching::{self, Watch};
 use crate::telephony::QueueSet;
 
@@ -27,7 +29,7 @@ use crate::telephony::QueueSet;
 const IDLE_BUFFER_BYTES: usize = 1_024;
 
 /// Talks to one peer until either side ends it, it is too slow, or the house drains.
-pub(super) async fn converse<S, D>(mut stream: S, mut dialect: D, house: &House, drain: &CancellationToken)
+pub(super) async fn converse<S, D>(mut stream: S, peer: Peer, mut dialect: D, house: &House, drain: &CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin,
     D: Dialect,
@@ -52,11 +54,13 @@ where
         let read = match read_more(&mut stream, &mut input, patience, waiting_since, drained.as_mut()).await {
             Read::Some => Instant::now(),
             Read::Late => {
-                end(&mut stream, &mut dialect, Some(ErrorReason::TimedOut), &input, finished, Some(metrics)).await;
+                let blame = |fault| house.peer_erred(metrics, peer, fault);
+                end(&mut stream, &mut dialect, Some(ErrorReason::TimedOut), &input, finished, blame).await;
                 return;
             }
             Read::End => {
-                end(&mut stream, &mut dialect, None, &input, finished, Some(metrics)).await;
+                let blame = |fault| house.peer_erred(metrics, peer, fault);
+                end(&mut stream, &mut dialect, None, &input, finished, blame).await;
                 return;
             }
             Read::Drained => {
@@ -69,27 +73,30 @@ where
         // Everything that was read is answered, in turns that let other connections run in between.
         loop {
             let mut turn =
-                answer_all(&mut dialect, &mut input, &mut output, house, metrics, &mut scratch, Mood::Willing);
+                answer_all(&mut dialect, &mut input, &mut output, house, (metrics, peer), &mut scratch, Mood::Willing);
             if let Some(first) = turn.held.first() {
                 // What came before the first answer that has to wait does not wait with it.
                 let ready = first.at.start;
                 match write(&mut stream, output.get(..ready).unwrap_or_default()).await {
                     Written::Yes => {}
                     Written::Failed => return,
-                    Written::Late => return metrics.protocol_error(ErrorReason::TimedOut),
+                    Written::Late => return house.peer_erred(metrics, peer, ErrorReason::TimedOut),
                 }
                 let held = std::mem::take(&mut turn.held);
                 let label = dialect.label();
-                let count = |held: &Held, reason| house.metrics.decided(label, held.label, reason);
+                let count = |held: &Held, reason| {
+                    house.metrics.decided(label, held.label, reason);
+                    held.told.tell(reason, house);
+                };
                 output = held::settle(held, &output, ready, count).await;
             }
             match write(&mut stream, &output).await {
                 Written::Yes => output.clear(),
                 Written::Failed => return,
-                Written::Late => return metrics.protocol_error(ErrorReason::TimedOut),
+                Written::Late => return house.peer_erred(metrics, peer, ErrorReason::TimedOut),
             }
             if let Some(watch) = turn.watch.take() {
-                return watching::tell(&mut stream, &mut dialect, watch, house, metrics, drained).await;
+                return watching::tell(&mut stream, &mut dialect, watch, house, (metrics, peer), drained).await;
             }
             // Whoever has the last answer has so much time in all, however much is still said.
             if turn.progress && patience != Patience::Closing {
@@ -197,7 +204,7 @@ pub(super) fn answer_all<D: Dialect>(
     input: &mut BytesMut,
     output: &mut Vec<u8>,
     house: &House,
-    metrics: &DialectMetrics,
+    (metrics, peer): (&DialectMetrics, Peer),
     scratch: &mut QueueSet,
     mood: Mood,
 ) -> Turn {
@@ -217,7 +224,7 @@ pub(super) fn answer_all<D: Dialect>(
                 taken = taken.saturating_add(consumed);
                 turn.after = after;
                 if let Some(reason) = fault {
-                    metrics.protocol_error(reason);
+                    house.peer_erred(metrics, peer, reason);
                 }
             }
             Step::Watch { consumed, organization, from, id } => {
@@ -228,18 +235,18 @@ pub(super) fn answer_all<D: Dialect>(
                         break;
                     }
                     Err(outcome) => {
-                        count(&outcome, dialect, house, metrics);
+                        count(&outcome, dialect, house, (metrics, peer));
                         turn.after = dialect.answer(id, &outcome, output);
                     }
                 }
             }
-            Step::Ask { consumed, id, .. } if mood == Mood::Busy => {
+            Step::Ask { consumed, event, id } if mood == Mood::Busy => {
                 taken = taken.saturating_add(consumed);
-                turn.after = deny(dialect, DenyReason::Overload, id, output, house, metrics);
+                turn.after = deny(dialect, DenyReason::Overload, (id, &event), output, house, (metrics, peer));
             }
             Step::Ask { consumed, event, id } => {
                 taken = taken.saturating_add(consumed);
-                let (after, held) = answer(dialect, &event, id, output, house, metrics, now, scratch);
+                let (after, held) = answer(dialect, &event, id, output, house, (metrics, peer), now, scratch);
                 turn.after = after;
                 turn.held.extend(held);
                 if let Some(started) = started {
@@ -266,7 +273,7 @@ fn answer<D: Dialect>(
     id: &[u8],
     output: &mut Vec<u8>,
     house: &House,
-    metrics: &DialectMetrics,
+    (metrics, peer): (&DialectMetrics, Peer),
     now: crate::telephony::Moment,
     scratch: &mut QueueSet,
 ) -> (After, Option<Held>) {
@@ -275,18 +282,22 @@ fn answer<D: Dialect>(
         house.gate.ask(event, now, scratch, |outcome, group| {
             let after = dialect.answer(id, &outcome, output);
             let (Some(group), Outcome::Decided(answer)) = (group, &outcome) else {
-                count(&outcome, dialect, house, metrics);
+                count(&outcome, dialect, house, (metrics, peer));
+                if let Outcome::Decided(answer) = &outcome {
+                    telling::decided(dialect.label(), peer, event, answer, house);
+                }
                 return (after, None);
             };
             let mut instead = vec![];
             dialect.answer(id, &Outcome::Decided(answer.refused(DenyReason::StateUnavailable)), &mut instead);
             let at = written..output.len();
-            (after, Some(Held { at, instead, group, label: answer.label, reason: answer.reason }))
+            let told = Told::of(dialect.label(), peer, event, answer);
+            (after, Some(Held { at, instead, group, label: answer.label, reason: answer.reason, told }))
         })
     }));
     asked.unwrap_or_else(|_| {
         output.truncate(written);
-        (deny(dialect, DenyReason::Internal, id, output, house, metrics), None)
+        (deny(dialect, DenyReason::Internal, (id, event), output, house, (metrics, peer)), None)
     })
 }
 
@@ -311,12 +322,12 @@ async fn write<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) -> Written {
 fn deny<D: Dialect>(
     dialect: &mut D,
     reason: DenyReason,
-    id: &[u8],
+    (id, event): (&[u8], &Event<'_>),
     output: &mut Vec<u8>,
     house: &House,
-    metrics: &DialectMetrics,
+    (metrics, peer): (&DialectMetrics, Peer),
 ) -> After {
-    let outcome = Outcome::Decided(Answer {
+    let answer = Answer {
         reason: Reason::Deny(reason),
         action: None,
         label: ActionLabel::Control,
@@ -324,15 +335,17 @@ fn deny<D: Dialect>(
         target: None,
         mode: None,
         revision: house.gate.policy().revision,
-    });
-    count(&outcome, dialect, house, metrics);
+    };
+    let outcome = Outcome::Decided(answer);
+    count(&outcome, dialect, house, (metrics, peer));
+    telling::decided(dialect.label(), peer, event, &answer, house);
     dialect.answer(id, &outcome, output)
 }
 
-fn count<D: Dialect>(outcome: &Outcome<'_>, dialect: &D, house: &House, metrics: &DialectMetrics) {
+fn count<D: Dialect>(outcome: &Outcome<'_>, dialect: &D, house: &House, (metrics, peer): (&DialectMetrics, Peer)) {
     match outcome {
         Outcome::Decided(answer) => house.metrics.decided(dialect.label(), answer.label, answer.reason),
-        Outcome::Faulty(error) => metrics.protocol_error(error.reason),
+        Outcome::Faulty(error) => house.peer_erred(metrics, peer, error.reason),
     }
 }
 
@@ -343,15 +356,14 @@ async fn end<S, D>(
     reason: Option<ErrorReason>,
     unread: &[u8],
     finished: bool,
-    metrics: Option<&DialectMetrics>,
+    blame: impl FnOnce(ErrorReason),
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
     D: Dialect,
 {
     let mut output = vec![];
-    let fault = dialect.give_up(reason, unread, &mut output);
-    if let (Some(fault), Some(metrics)) = (fault, metrics) {
-        metrics.protocol_error(fault);
+    if let Some(fault) = dialect.give_up(reason, unread, &mut output) {
+        blame(fault);
     }
     if !finished && !output.is_empty() {
         let goodbye = async {
@@ -387,5 +399,5 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
     D: Dialect,
 {
-    end(&mut stream, &mut dialect, Some(ErrorReason::Overload), &[], false, None).await;
+    end(&mut stream, &mut dialect, Some(ErrorReason::Overload), &[], false, |_| {}).await;
 }
