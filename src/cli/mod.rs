@@ -3,6 +3,8 @@
 mod check;
 mod desk;
 mod explain;
+mod help;
+mod install;
 mod log;
 mod models;
 mod operate;
@@ -29,7 +31,7 @@ const EXIT_USAGE: u8 = 2;
 
 /// A sidecar that answers a PBX: may this person log in to that queue, or supervise that call?
 #[derive(Debug, Parser)]
-#[command(version, about, max_term_width = 100)]
+#[command(version, about, max_term_width = 100, after_long_help = help::PROGRAM)]
 pub struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
@@ -44,25 +46,41 @@ enum Command {
     ///
     /// SIGHUP loads the configuration anew: all of it or, if it has a problem anywhere, nothing. SIGTERM and SIGINT
     /// stop accepting, answer what was read and exit; a second one exits at once.
+    #[command(after_long_help = help::SERVE)]
     Serve,
     /// Validates the configuration folder: exits 0, or 78 with every problem at once.
+    #[command(after_long_help = help::CHECK)]
     Check(check::Arguments),
     /// Judges one question offline, by the same code as the server, and says why.
+    #[command(after_long_help = help::EXPLAIN)]
     Explain(explain::Arguments),
     /// Prints every action that an actor may do, and where.
+    #[command(after_long_help = help::WHAT)]
     What(survey::WhatArguments),
     /// Prints who may do an action, and where.
+    #[command(after_long_help = help::WHO)]
     Who(survey::WhoArguments),
     /// Prints the role models as matrices: a row an action, a column a role.
+    #[command(after_long_help = help::MODELS)]
     Models(models::Arguments),
     /// Lists, shows and ends login sessions of the running sidecar.
-    #[command(subcommand)]
+    #[command(subcommand, after_long_help = help::SESSIONS)]
     Sessions(operate::Sessions),
     /// Lists and ends supervisions of the running sidecar.
-    #[command(subcommand)]
+    #[command(subcommand, after_long_help = help::SUPERVISIONS)]
     Supervisions(operate::Supervisions),
     /// Shows what the running sidecar logs, or changes it.
+    #[command(after_long_help = help::LOG)]
     Log(log::Arguments),
+    /// Prints the JSON Schemas of the configuration files, with which editors complete them.
+    #[command(after_long_help = help::SCHEMA)]
+    Schema(install::SchemaArguments),
+    /// Prints what completes the commands in a shell.
+    #[command(after_long_help = help::COMPLETIONS)]
+    Completions(install::CompletionsArguments),
+    /// Prints the manual page, or writes those of all commands.
+    #[command(after_long_help = help::MAN)]
+    Man(install::ManArguments),
 }
 
 /// Prints why a configuration does not load.
@@ -85,6 +103,9 @@ pub fn run(arguments: Arguments, out: &mut (impl Write + Send)) -> ExitCode {
         Command::Who(options) => survey::who(&arguments.config, &options, out),
         Command::Models(options) => models::run(&arguments.config, &options, out),
         Command::Sessions(what) => operate::sessions(&arguments.config, &what, out),
+        Command::Schema(options) => install::schemas(&options, out),
+        Command::Completions(options) => install::completions(&options, out),
+        Command::Man(options) => install::man(&options, out),
         Command::Log(options) => log::run(&arguments.config, &options, out),
         Command::Supervisions(what) => operate::supervisions(&arguments.config, &what, out),
     };

@@ -11,6 +11,8 @@ mod presets;
 pub mod problem;
 pub mod process;
 mod reader;
+pub mod schema;
+mod trace;
 mod users_csv;
 
 use std::cell::RefCell;

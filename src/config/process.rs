@@ -13,7 +13,7 @@ use crate::limits::{
     ADMIN_HOSTS_MAX, CONNECTIONS_DEFAULT, CONNECTIONS_MAX, DRAIN_DELAY_SECONDS_MAX, EVAPI_PEERS_MAX, TOKEN_BYTES_MAX,
     TOML_FILE_BYTES_MAX,
 };
-use crate::telephony::Token;
+use crate::telephony::{Token, closed_list};
 
 /// What the file of the process says.
 #[derive(Clone, Debug)]
@@ -67,13 +67,14 @@ pub struct State {
     pub folder: PathBuf,
 }
 
-/// Where login sessions live.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Store {
-    /// In memory and on disk.
-    Disk,
-    /// In memory only.
-    Memory,
+closed_list! {
+    /// Where login sessions live.
+    Store {
+        /// In memory and on disk.
+        Disk = "disk",
+        /// In memory only.
+        Memory = "memory",
+    }
 }
 
 /// A secret that is never printed.
@@ -120,8 +121,17 @@ pub(super) fn read(folder: &Path, problems: &RefCell<Problems>, warnings: &mut P
             return None;
         }
     };
+    read_from(&source, folder, problems, warnings)
+}
+
+pub(super) fn read_from(
+    source: &Source,
+    folder: &Path,
+    problems: &RefCell<Problems>,
+    warnings: &mut Problems,
+) -> Option<Read> {
     let table = source.parse(&mut problems.borrow_mut())?;
-    let mut root = Section::root(&source, &table, problems);
+    let mut root = Section::root(source, &table, problems);
     let listen = read_listen(root.section("listen"), folder, warnings);
     let state = read_state(root.section("state"), folder);
     let (connections_max, drain_delay) = read_limits(root.section("limits"));
@@ -154,12 +164,17 @@ fn read_listen(section: Option<Section<'_>>, folder: &Path, warnings: &mut Probl
     let guarded = listen.line_token.is_some();
     for (label, key, address) in &mut listen.dialects {
         let guarded = guarded && *label == DialectLabel::Line;
-        *address =
-            read_address(&mut section, key, *address, if guarded { Open::Silently } else { Open::Warned }, warnings);
+        *address = read_address(
+            &mut section,
+            key,
+            *address,
+            if guarded { Reachable::Silently } else { Reachable::Warned },
+            warnings,
+        );
     }
     let socket = |path: Located<&str>| (path.value != OFF).then(|| folder.join(path.value));
     listen.line_unix = section.string("line_unix").and_then(socket);
-    let open = if listen.admin_token.is_some() { Open::Silently } else { Open::Refused };
+    let open = if listen.admin_token.is_some() { Reachable::Silently } else { Reachable::Refused };
     listen.admin = read_address(&mut section, "admin", listen.admin, open, warnings);
     listen.admin_unix = section.string("admin_unix").and_then(socket);
     listen.admin_hosts = read_hosts(&mut section);
@@ -169,7 +184,7 @@ fn read_listen(section: Option<Section<'_>>, folder: &Path, warnings: &mut Probl
 
 /// What is said of an address that others than this machine can reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Open {
+enum Reachable {
     Silently,
     Warned,
     Refused,
@@ -179,7 +194,7 @@ fn read_address(
     section: &mut Section<'_>,
     key: &'static str,
     default: Option<SocketAddr>,
-    open: Open,
+    open: Reachable,
     warnings: &mut Problems,
 ) -> Option<SocketAddr> {
     let Some(text) = section.string(key) else { return default };
@@ -191,9 +206,9 @@ fn read_address(
         section.report_with_help(&text.span, message, "for example \"127.0.0.1:4571\", or \"off\"");
         return None;
     };
-    if !address.ip().is_loopback() && open != Open::Silently {
+    if !address.ip().is_loopback() && open != Reachable::Silently {
         let message = format!("`{key}` listens on {address}, where others than this machine may ask");
-        if open == Open::Refused {
+        if open == Reachable::Refused {
             let help = format!("name a file with a secret in `{key}_token_file`, or listen on 127.0.0.1");
             section.report_with_help(&text.span, message, help);
             return None;
@@ -255,11 +270,13 @@ pub(super) fn read_secret(
 fn read_state(section: Option<Section<'_>>, folder: &Path) -> State {
     let mut state = State { store: Store::Disk, folder: folder.join("state") };
     let Some(mut section) = section else { return state };
+    section.one_of("store", Store::ALL.iter().map(|store| store.name()));
     if let Some(store) = section.string("store") {
-        match store.value {
-            "disk" => state.store = Store::Disk,
-            "memory" => state.store = Store::Memory,
-            other => section.report(&store.span, format!("`store` must be \"disk\" or \"memory\", not \"{other}\"")),
+        if let Some(named) = Store::named(store.value) {
+            state.store = named;
+        } else {
+            let message = format!("`store` must be \"disk\" or \"memory\", not \"{}\"", store.value);
+            section.report(&store.span, message);
         }
     }
     if let Some(path) = section.string("folder") {

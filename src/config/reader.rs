@@ -15,6 +15,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::config::problem::{Problem, Problems};
+use crate::config::trace::{Open, Shape, Step, Trace};
 use crate::limits::TOML_RECOVERED_BYTES_MAX;
 
 /// Linux' `O_NONBLOCK`: opening a FIFO must not wait for somebody who writes to it.
@@ -36,6 +37,8 @@ pub(super) fn open(path: &Path) -> std::io::Result<Option<(File, Metadata)>> {
 pub(super) struct Source {
     pub(super) file: String,
     pub(super) text: String,
+    /// Where it is written down what is read, for a schema.
+    pub(super) trace: Option<RefCell<Trace>>,
 }
 
 impl Source {
@@ -53,11 +56,11 @@ impl Source {
                 .help("large organizations name a CSV file for their users: `users_csv`"));
         }
         match String::from_utf8(bytes) {
-            Ok(text) => Ok(Self { file, text }),
+            Ok(text) => Ok(Self { file, text, trace: None }),
             Err(error) => {
                 let offset = error.utf8_error().valid_up_to();
                 let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
-                Err(Self { file, text }.problem(offset..offset, "is not UTF-8"))
+                Err(Self { file, text, trace: None }.problem(offset..offset, "is not UTF-8"))
             }
         }
     }
@@ -84,9 +87,9 @@ impl Source {
         // All errors of what may be nothing but errors take many times its size: the first is enough then, and it is
         // looked for at the beginning before the whole is taken up.
         let first_error = || {
-            let beginning =
-                self.text.get(..self.text.floor_char_boundary(TOML_RECOVERED_BYTES_MAX)).unwrap_or_default();
-            let lines = beginning.rfind('\n').and_then(|end| beginning.get(..=end)).unwrap_or(beginning);
+            // Cut behind an LF, so between two characters.
+            let end = memchr::memrchr(b'\n', self.text.as_bytes().get(..TOML_RECOVERED_BYTES_MAX)?)?;
+            let lines = self.text.get(..=end)?;
             // An error at the very end may be of the cut: a list that goes on, say.
             let cut = |error: &toml::de::Error| error.span().is_none_or(|span| span.end >= lines.len());
             DeTable::parse(lines).err().filter(|error| !cut(error))
@@ -122,19 +125,49 @@ pub(super) struct Section<'a> {
     table: &'a DeTable<'a>,
     problems: &'a RefCell<Problems>,
     known: Vec<&'static str>,
+    /// The keys that led here, and whether each may stand several times.
+    path: Vec<Step>,
 }
 
 impl<'a> Section<'a> {
     pub(super) fn root(source: &'a Source, table: &'a Spanned<DeTable<'a>>, problems: &'a RefCell<Problems>) -> Self {
-        Self { source, span: 0..0, table: table.get_ref(), problems, known: vec![] }
+        Self { source, span: 0..0, table: table.get_ref(), problems, known: vec![], path: vec![] }
     }
 
-    fn inside(&self, value: &'a Spanned<DeValue<'a>>, key: &'static str) -> Option<Self> {
+    fn inside(&self, value: &'a Spanned<DeValue<'a>>, key: &'static str, several: bool) -> Option<Self> {
         let Some(table) = value.get_ref().as_table() else {
             self.wrong_type(key, "a table", value);
             return None;
         };
-        Some(Section { source: self.source, span: value.span(), table, problems: self.problems, known: vec![] })
+        let path = self.path.iter().copied().chain([Step { key, several }]).collect();
+        Some(Section { source: self.source, span: value.span(), table, problems: self.problems, known: vec![], path })
+    }
+
+    fn note(&self, key: &'static str, shape: Shape) {
+        if let Some(trace) = &self.source.trace {
+            trace.borrow_mut().note(&self.path, key, shape);
+        }
+    }
+
+    /// Says that the key has to be there, with something in it.
+    pub(super) fn must(&self, key: &'static str) {
+        if let Some(trace) = &self.source.trace {
+            trace.borrow_mut().must(&self.path, key);
+        }
+    }
+
+    /// Says which values the key may have.
+    pub(super) fn one_of<'v>(&self, key: &'static str, values: impl IntoIterator<Item = &'v str>) {
+        if let Some(trace) = &self.source.trace {
+            trace.borrow_mut().one_of(&self.path, key, values);
+        }
+    }
+
+    /// Says that the keys of this table are the operator's own, and what their values are.
+    pub(super) fn open(&self, open: Open) {
+        if let Some(trace) = &self.source.trace {
+            trace.borrow_mut().open(&self.path, open);
+        }
     }
 
     /// Reports a problem at a place in this file.
@@ -158,6 +191,7 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn string(&mut self, key: &'static str) -> Option<Located<&'a str>> {
+        self.note(key, Shape::Text);
         let value = self.value(key)?;
         let Some(text) = value.get_ref().as_str() else {
             self.wrong_type(key, "a string", value);
@@ -168,6 +202,8 @@ impl<'a> Section<'a> {
 
     /// A string that must be there.
     pub(super) fn required_string(&mut self, key: &'static str) -> Option<Located<&'a str>> {
+        self.note(key, Shape::Text);
+        self.must(key);
         if self.table.get(key).is_none() {
             self.known.push(key);
             self.report(&self.span, format!("the key `{key}` is missing"));
@@ -177,6 +213,7 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn boolean(&mut self, key: &'static str) -> Option<bool> {
+        self.note(key, Shape::Flag);
         let value = self.value(key)?;
         let found = value.get_ref().as_bool();
         if found.is_none() {
@@ -186,6 +223,7 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn integer(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
+        self.note(key, Shape::Whole(*range.start(), *range.end()));
         let value = self.value(key)?;
         let Some(integer) = value.get_ref().as_integer() else {
             self.wrong_type(key, "a whole number", value);
@@ -201,6 +239,7 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn strings(&mut self, key: &'static str) -> Vec<Located<&'a str>> {
+        self.note(key, Shape::Texts);
         let Some(value) = self.value(key) else { return vec![] };
         let Some(array) = value.get_ref().as_array() else {
             self.wrong_type(key, "a list of strings", value);
@@ -218,18 +257,20 @@ impl<'a> Section<'a> {
 
     /// The table under `key`.
     pub(super) fn section(&mut self, key: &'static str) -> Option<Self> {
+        self.note(key, Shape::Table);
         let value = self.value(key)?;
-        self.inside(value, key)
+        self.inside(value, key, false)
     }
 
     /// The tables under `key`, written `[[key]]`.
     pub(super) fn sections(&mut self, key: &'static str) -> Vec<Self> {
+        self.note(key, Shape::Tables);
         let Some(value) = self.value(key) else { return vec![] };
         let Some(array) = value.get_ref().as_array() else {
             self.wrong_type(key, "a list of tables", value);
             return vec![];
         };
-        array.iter().filter_map(|item| self.inside(item, key)).collect()
+        array.iter().filter_map(|item| self.inside(item, key, true)).collect()
     }
 
     /// Every key and value of a table whose keys are the operator's own.

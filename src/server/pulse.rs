@@ -1,5 +1,6 @@
 //! The proof that decisions are made: now and then real questions go the whole way, from the bytes of the line dialect
-//! through the gate, with its locks, to the bytes of an answer. They only ask, so nothing changes and nothing is counted.
+//! through the gate, with its locks, to the bytes of an answer. They only ask, so nothing changes, and nothing is
+//! counted.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! What the log says of decisions and of peers that err: a denial and a change at `info`, any other decision at `debug`.
+//! What the log says of decisions and of peers that err: a denial and a change at `info`, any other decision at
+//! `debug`.
 //!
 //! It never says what a peer sent, only what the dialect has read as names, and never a secret.
 

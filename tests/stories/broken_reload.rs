@@ -14,7 +14,7 @@ const LOGIN: &str = "may org=acme actor=1001 action=queue.login queue=q0";
 const ALLOWED: &str = "allow action=queue.login queue=600 reason=assigned policy=1";
 
 /// Breaks the folder, reloads, and mends it: nothing has changed, and the problem is told with this text.
-fn broken(folder: &Folder, sidecar: &Sidecar, what: &str, says: &str, break_it: impl FnOnce(), mend: impl FnOnce()) {
+fn broken(sidecar: &Sidecar, what: &str, says: &str, break_it: impl FnOnce(), mend: impl FnOnce()) {
     break_it();
     let began = Instant::now();
     let last = sidecar.reload();
@@ -53,7 +53,7 @@ fn whatever_stands_in_place_of_a_file_changes_nothing() {
                 }
                 fs::rename(&aside, &path).unwrap();
             };
-            broken(&folder, &sidecar, &format!("{what} for {file}"), says, break_it, mend);
+            broken(&sidecar, &format!("{what} for {file}"), says, break_it, mend);
         };
         if file != FILE {
             replaced("nothing", if file == "models/goto.toml" { "no model" } else { "cannot be read" }, &|| {});
@@ -84,12 +84,12 @@ fn whatever_stands_in_place_of_a_file_changes_nothing() {
             fs::rename(&aside, &path).unwrap();
         };
         let gone = || fs::rename(&path, &aside).unwrap();
-        broken(&folder, &sidecar, part, "cannot be read", gone, mend);
+        broken(&sidecar, part, "cannot be read", gone, mend);
         let file = || {
             fs::rename(&path, &aside).unwrap();
             fs::write(&path, "").unwrap();
         };
-        broken(&folder, &sidecar, part, "cannot be read", file, mend);
+        broken(&sidecar, part, "cannot be read", file, mend);
     }
     assert_eq!(sidecar.reload()["successful"], true, "mended");
     assert_eq!(sidecar.ask(LOGIN), ALLOWED.replace("policy=1", "policy=2"));
@@ -116,7 +116,7 @@ fn garbage_by_the_megabyte_changes_nothing() {
                 file.write_all(&chunk).unwrap();
             }
         };
-        broken(&folder, &sidecar, what, says, write, || folder.write(FILE, OFFICE));
+        broken(&sidecar, what, says, write, || folder.write(FILE, OFFICE));
     }
     let last = sidecar.status();
     assert!(last.to_string().len() < 1_000_000, "what was wrong is cited in bounds");

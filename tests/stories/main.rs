@@ -36,6 +36,7 @@ mod feature_codes;
 mod first_minute;
 mod freeswitch;
 mod garbage;
+mod installing;
 mod jsonrpc;
 mod kept_access;
 mod leases;
