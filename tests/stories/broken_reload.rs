@@ -72,7 +72,7 @@ fn whatever_stands_in_place_of_a_file_changes_nothing() {
         if !rustix::process::getuid().is_root() {
             replaced("no permission", "cannot be read", &|| {
                 fs::write(&path, "").unwrap();
-                fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o0)).unwrap();
             });
         }
     }

@@ -57,6 +57,21 @@ fn a_denial_and_a_change_are_told_and_a_question_is_not() {
     assert_eq!((&told[3]["dialect"], &told[3]["queue"]), (&"fastagi".into(), &"600".into()));
 }
 
+/// Given a lease that runs out and a user who is removed, when their sessions end, then the log says so as well.
+#[test]
+fn what_ends_by_itself_is_told() {
+    let (folder, sidecar) = started("json", "");
+    sidecar.ask("do org=acme actor=2001 action=agent.login target=1003 queue=600 for=1");
+    let ended = sidecar.log_until("session_ended").pop().unwrap();
+    let ended: Value = serde_json::from_str(&ended).unwrap();
+    assert_eq!((&ended["user"], &ended["queue"], &ended["cause"]), (&"1003".into(), &"600".into(), &"expiry".into()));
+    sidecar.ask("do org=acme actor=1001 action=queue.login queue=q0");
+    folder.write("organizations/acme.toml", "organization = \"acme\"\nmodel = \"goto\"\n");
+    sidecar.reload();
+    let ended = sidecar.log_until("session_ended").pop().unwrap();
+    assert!(ended.contains("\"cause\":\"removal\"") && ended.contains("\"user\":\"1001\""), "{ended}");
+}
+
 /// What is to be logged is changed at run time, and it is told who changed it.
 #[test]
 fn an_operator_changes_what_is_logged() {

@@ -1,6 +1,6 @@
 //! The log: one event a line, written by a thread of its own, so that nobody who decides waits for whoever reads it.
 //!
-//! What comes from a peer or from a file reaches the log as a value only, and [`format`] lets no value begin a line.
+//! What comes from a peer or from a file reaches the log as a value only, and `format` lets no value begin a line.
 
 mod format;
 pub mod quota;
