@@ -29,7 +29,9 @@ pub const ACTIONS_PER_MODEL_MAX: usize = 256;
 /// Grants of one role model.
 pub const GRANTS_PER_MODEL_MAX: usize = 4_096;
 /// Bytes of one TOML file. Larger organizations name a CSV file for their users.
-pub const TOML_FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+pub const TOML_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Bytes of a TOML file of which every syntax error is told; of a larger one only the first.
+pub const TOML_RECOVERED_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of one CSV file.
 pub const CSV_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 /// Bytes of one line of a CSV file.
@@ -191,6 +193,27 @@ pub const LEASE_ENDS_SOON_SECONDS: u32 = 5 * 60;
 /// Queues that may have a series of their own in the metrics.
 pub const METRIC_QUEUES_MAX: u64 = 10_000;
 
+/// Names by which the admin listener may be called.
+pub const ADMIN_HOSTS_MAX: usize = 64;
+/// Organizations that one proof of decisions asks about; the next proof goes on with others.
+pub const PULSE_QUESTIONS_MAX: usize = 64;
+/// Lines of the log that wait for whoever reads it; further ones are counted.
+pub const LOG_LINES_WAITING_MAX: usize = 8_192;
+/// Bytes of one value in a line of the log; the rest of a longer one is left out.
+pub const LOG_VALUE_BYTES_MAX: usize = 2_048;
+/// Bytes of a filter of the log.
+pub const LOG_FILTER_BYTES_MAX: usize = 256;
+/// Decisions that the log tells in one second; further ones are counted.
+pub const LOG_DECISIONS_PER_SECOND_MAX: u32 = 1_000;
+/// What one peer did wrong that the log tells in [`LOG_PEER_INTERVAL`]; further errors of that peer are counted.
+pub const LOG_ERRORS_PER_PEER_MAX: u32 = 5;
+/// What all peers together did wrong that the log tells in [`LOG_PEER_INTERVAL`]; further errors are counted.
+pub const LOG_ERRORS_MAX: u32 = 100;
+/// Peers whose errors are counted apart; the rest share one count.
+pub const LOG_PEERS_MAX: usize = 1_024;
+/// Bytes of one problem of the configuration; the rest of a longer one is left out.
+pub const PROBLEM_BYTES_MAX: usize = 1_024;
+
 // How long anything may take -----------------------------------------------------------------------------------------
 
 /// From the first byte of a frame to its last.
@@ -207,6 +230,14 @@ pub const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// From SIGTERM to the end of the last connection.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Seconds that a stop may be announced in `/readyz` before it begins.
+pub const DRAIN_DELAY_SECONDS_MAX: u64 = 60;
+/// Between two proofs that decisions are made.
+pub const PULSE_INTERVAL: Duration = Duration::from_millis(500);
+/// Without a proof for so long, the house counts as one that decides nothing.
+pub const PULSE_AGE_MAX: Duration = Duration::from_secs(5);
+/// Over which the errors of a peer are counted, and after which the log says what it left out.
+pub const LOG_PEER_INTERVAL: Duration = Duration::from_secs(10);
 /// Between two loads of the configuration; a thousand SIGHUPs a second load once a second.
 pub const RELOAD_INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// For every connection to take up a published policy.
@@ -282,5 +313,7 @@ const _: () = {
         "every decision fits"
     );
     assert!(AUDIT_DRAFT_BYTES_MAX < AUDIT_BUFFER_BYTES_MAX, "a whole entry fits the buffer");
+    assert!(PULSE_INTERVAL.as_millis() * 4 < PULSE_AGE_MAX.as_millis(), "a late proof is no dead house");
+    assert!(LOG_ERRORS_PER_PEER_MAX < LOG_ERRORS_MAX, "one peer leaves room in the log for others");
     assert!(REFUSALS_AT_ONCE_MAX < CONNECTIONS_DEFAULT, "refusing costs less than serving");
 };

@@ -36,6 +36,8 @@ mod configuration;
 mod examples;
 #[path = "tidy/files.rs"]
 mod files;
+#[path = "tidy/json_schema.rs"]
+mod json_schema;
 #[path = "tidy/layers.rs"]
 mod layers;
 #[path = "tidy/tables.rs"]

@@ -1,6 +1,7 @@
 //! Requests to the admin listener of the running sidecar.
 
 use std::fmt;
+use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
+use crate::cli::{EXIT_CONFIGURATION, EXIT_FAILED};
 use crate::config;
 use crate::config::problem::Problems;
 use crate::gate::steer::{Page, Wanted};
@@ -79,6 +81,14 @@ pub(super) enum DeskError {
     Refused(String),
 }
 
+impl DeskError {
+    /// Says so; the exit code.
+    pub(super) fn print(&self, out: &mut impl Write) -> io::Result<u8> {
+        writeln!(out, "{self}")?;
+        Ok(if matches!(self, Self::Configuration(_)) { EXIT_CONFIGURATION } else { EXIT_FAILED })
+    }
+}
+
 /// One page more of a list.
 #[derive(Serialize)]
 struct PageWanted<'a> {
@@ -140,7 +150,8 @@ impl Desk {
         DeskError::Unreachable { place: self.place.clone(), why }
     }
 
-    fn request<T: DeserializeOwned>(
+    /// Asks once.
+    pub(super) fn request<T: DeserializeOwned>(
         &self,
         method: &Method,
         what: &str,

@@ -5,7 +5,10 @@ mod audit;
 mod check;
 mod desk;
 mod explain;
+mod help;
+mod install;
 mod load;
+mod log;
 mod models;
 mod operate;
 mod peer;
@@ -13,6 +16,7 @@ mod salvage;
 mod serve;
 mod state_folder;
 mod survey;
+mod systemd;
 mod top;
 
 use std::io::Write;
@@ -27,10 +31,12 @@ use crate::config::problem::Problems;
 const EXIT_CONFIGURATION: u8 = 78;
 /// The exit code for everything else that fails.
 const EXIT_FAILED: u8 = 1;
+/// The exit code for a command line, or an environment, that is wrong.
+const EXIT_USAGE: u8 = 2;
 
 /// A sidecar that answers a PBX: may this person log in to that queue, or supervise that call?
 #[derive(Debug, Parser)]
-#[command(version, about, max_term_width = 100)]
+#[command(version, about, max_term_width = 100, after_long_help = help::PROGRAM)]
 pub struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
@@ -45,18 +51,24 @@ enum Command {
     ///
     /// SIGHUP loads the configuration anew: all of it or, if it has a problem anywhere, nothing. SIGTERM and SIGINT
     /// stop accepting, answer what was read and exit; a second one exits at once.
+    #[command(after_long_help = help::SERVE)]
     Serve,
     /// Validates the configuration folder: exits 0, or 78 with every problem at once.
+    #[command(after_long_help = help::CHECK)]
     Check(check::Arguments),
     /// Judges one question offline, by the same code as the server, and says why.
+    #[command(after_long_help = help::EXPLAIN)]
     Explain(explain::Arguments),
     /// Asks the running sidecar one question, as a PBX would; nothing changes unless it is told to do it.
     Ask(ask::Arguments),
     /// Prints every action that an actor may do, and where.
+    #[command(after_long_help = help::WHAT)]
     What(survey::WhatArguments),
     /// Prints who may do an action, and where.
+    #[command(after_long_help = help::WHO)]
     Who(survey::WhoArguments),
     /// Prints the role models as matrices: a row an action, a column a role.
+    #[command(after_long_help = help::MODELS)]
     Models(models::Arguments),
     /// Generates load in any dialect and checks every verdict.
     ///
@@ -66,14 +78,26 @@ enum Command {
     /// Shows decisions, latency and login sessions of the running sidecar, live; q ends it.
     Top(top::Arguments),
     /// Lists, shows and ends login sessions of the running sidecar.
-    #[command(subcommand)]
+    #[command(subcommand, after_long_help = help::SESSIONS)]
     Sessions(operate::Sessions),
     /// Lists and ends supervisions of the running sidecar.
-    #[command(subcommand)]
+    #[command(subcommand, after_long_help = help::SUPERVISIONS)]
     Supervisions(operate::Supervisions),
     /// Verifies the audit log, shows its end, and writes parts of it out.
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// Shows what the running sidecar logs, or changes it.
+    #[command(after_long_help = help::LOG)]
+    Log(log::Arguments),
+    /// Prints the JSON Schemas of the configuration files, with which editors complete them.
+    #[command(after_long_help = help::SCHEMA)]
+    Schema(install::SchemaArguments),
+    /// Prints what completes the commands in a shell.
+    #[command(after_long_help = help::COMPLETIONS)]
+    Completions(install::CompletionsArguments),
+    /// Prints the manual page, or writes those of all commands.
+    #[command(after_long_help = help::MAN)]
+    Man(install::ManArguments),
 }
 
 /// Prints why a configuration does not load.
@@ -100,6 +124,10 @@ pub fn run(arguments: Arguments, out: &mut (impl Write + Send)) -> ExitCode {
         Command::Top(options) => top::run(&arguments.config, &options, out),
         Command::Sessions(what) => operate::sessions(&arguments.config, &what, out),
         Command::Audit(what) => audit::run(&arguments.config, &what, out),
+        Command::Schema(options) => install::schemas(&options, out),
+        Command::Completions(options) => install::completions(&options, out),
+        Command::Man(options) => install::man(&options, out),
+        Command::Log(options) => log::run(&arguments.config, &options, out),
         Command::Supervisions(what) => operate::supervisions(&arguments.config, &what, out),
     };
     match ran {

@@ -8,8 +8,8 @@ use std::path::Path;
 use clap::{Args, Subcommand};
 use serde::de::DeserializeOwned;
 
-use crate::cli::desk::{Desk, DeskError};
-use crate::cli::{EXIT_CONFIGURATION, EXIT_FAILED, salvage};
+use crate::cli::desk::Desk;
+use crate::cli::salvage;
 use crate::gate::steer::{SessionRow, SupervisionRow, Wanted};
 
 /// What to do with login sessions.
@@ -162,14 +162,7 @@ fn run<R: DeserializeOwned + serde::Serialize>(
         Desk::of(folder).and_then(|desk| if ends { desk.end::<R>(what, wanted) } else { desk.list::<R>(what, wanted) });
     let rows = match asked {
         Ok(rows) => rows,
-        Err(DeskError::Configuration(problems)) => {
-            writeln!(out, "{problems}")?;
-            return Ok(EXIT_CONFIGURATION);
-        }
-        Err(error) => {
-            writeln!(out, "{error}")?;
-            return Ok(EXIT_FAILED);
-        }
+        Err(error) => return error.print(out),
     };
     if json {
         for row in &rows {

@@ -10,15 +10,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
 use crate::audit::AuditError;
-use crate::cli::{EXIT_CONFIGURATION, EXIT_FAILED, state_folder};
+use crate::cli::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_USAGE, state_folder, systemd};
 use crate::config::Loaded;
 use crate::config::problem::Problems;
 use crate::config::process::ProcessSettings;
 use crate::gate::{Gate, Witness};
 use crate::limits::{COMMIT_TIMEOUT, RELOAD_INTERVAL_MIN};
+use crate::observe::log::{FILTER_DEFAULT, Flush, Format, Log};
 use crate::policy::{Organization, Policy};
 use crate::reload::{load, publish};
-use crate::server::{Bound, House, Place, ReloadStatus, Server};
+use crate::server::{Bound, House, Passed, Place, ReloadStatus, Server};
 use crate::sessions::store::StoreError;
 use crate::telephony::UnixSeconds;
 
@@ -29,14 +30,32 @@ const SALVAGE_HELP: &str = "free or repair the disk and start again; of a damage
                             is whole";
 
 const AUDIT_HELP: &str = "free or repair the disk, name another folder in [audit], or say `enabled = false` there";
+/// What is logged, by what the environment says.
+const LOG_VARIABLE: &str = "QUEUEWARDEN_LOG";
+/// How a line of the log looks.
+const LOG_FORMAT_VARIABLE: &str = "QUEUEWARDEN_LOG_FORMAT";
 
 pub(super) fn run(folder: &Path, out: &mut (impl Write + Send)) -> io::Result<u8> {
-    start_log();
+    // Before there is a second thread: taking them changes the environment.
+    let passed = match Passed::from_environment() {
+        Ok(passed) => passed,
+        Err(error) => {
+            writeln!(out, "what systemd passes cannot be used: {error}")?;
+            return Ok(EXIT_FAILED);
+        }
+    };
+    let (log, _flush) = match start_log() {
+        Ok(started) => started,
+        Err(message) => {
+            writeln!(out, "{message}")?;
+            return Ok(EXIT_USAGE);
+        }
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(folder, out))
+    runtime.block_on(serve(folder, log, passed, out))
 }
 
-async fn serve(folder: &Path, out: &mut (impl Write + Send)) -> io::Result<u8> {
+async fn serve(folder: &Path, log: Log, passed: Passed, out: &mut (impl Write + Send)) -> io::Result<u8> {
     // First of all, so that no signal can end the process by default while it loads.
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -58,7 +77,7 @@ async fn serve(folder: &Path, out: &mut (impl Write + Send)) -> io::Result<u8> {
         }
     };
     raise_descriptor_limit(&loaded.process);
-    let house = Arc::new(House::new(loaded.process.clone()));
+    let house = Arc::new(House::new(loaded.process.clone(), log));
     count_panics(&house);
     take_up(loaded, &house).await;
     if let Err(message) = open_audit(&house).await {
@@ -71,7 +90,7 @@ async fn serve(folder: &Path, out: &mut (impl Write + Send)) -> io::Result<u8> {
         writeln!(out, "  help: {SALVAGE_HELP}")?;
         return Ok(EXIT_FAILED);
     }
-    let server = match Server::open(&house) {
+    let server = match Server::open(&house, passed) {
         Ok(server) => server,
         Err(error) => {
             writeln!(out, "{error}")?;
@@ -79,6 +98,8 @@ async fn serve(folder: &Path, out: &mut (impl Write + Send)) -> io::Result<u8> {
         }
     };
     announce(&house, server.bound(), out)?;
+    systemd::ready(&status_line(&house));
+    let watchdog = systemd::watch(server.proven());
 
     let mut reload_after = Instant::now();
     loop {
@@ -89,10 +110,13 @@ async fn serve(folder: &Path, out: &mut (impl Write + Send)) -> io::Result<u8> {
             _ = async { sleep_until(reload_after).await; hangup.recv().await } => {
                 let now = Instant::now();
                 reload_after = now.checked_add(RELOAD_INTERVAL_MIN).unwrap_or(now);
+                systemd::reloading();
                 reload(folder, &house).await;
+                systemd::ready(&status_line(&house));
             }
         }
     }
+    systemd::stopping("draining");
     tracing::info!("draining");
     tokio::select! {
         cut_off = server.close() => {
@@ -105,6 +129,9 @@ async fn serve(folder: &Path, out: &mut (impl Write + Send)) -> io::Result<u8> {
     let gate = Arc::clone(&house.gate);
     if !tokio::task::spawn_blocking(move || gate.close_store(COMMIT_TIMEOUT)).await.unwrap_or(false) {
         tracing::error!("the session store or the audit log did not take what was left");
+    }
+    if let Some(watchdog) = watchdog {
+        watchdog.abort();
     }
     Ok(0)
 }
@@ -119,6 +146,17 @@ async fn open_audit(house: &Arc<House>) -> Result<(), String> {
     let now_ms = house.clock.unix_ms(house.clock.now());
     let opened = tokio::task::spawn_blocking(move || gate.open_audit(keeping, now_ms)).await;
     opened.map_err(|error| error.to_string())?.map_err(|error| format!("the audit log cannot be written: {error}"))
+}
+
+/// What `systemctl status` shows.
+fn status_line(house: &House) -> String {
+    let last = house.last_reload();
+    let revision = house.settled_revision.load(Ordering::Relaxed);
+    if last.successful {
+        format!("policy {revision}, organizations {}", house.gate.policy().organizations().count())
+    } else {
+        format!("policy {revision}; the configuration on disk does not load: problems {}", last.problems.count())
+    }
 }
 
 /// Takes up the login sessions that an earlier process saved.
@@ -205,6 +243,7 @@ async fn take_up(loaded: Loaded, house: &House) {
     house.set_line_token(loaded.process.listen.line_token);
     house.set_files(loaded.files);
     house.metrics.prepare(&loaded.policy);
+    house.set_admin_token(loaded.process.listen.admin_token);
     let revision = publish(loaded.policy, &house.gate).await;
     house.settled_revision.store(revision, Ordering::Relaxed);
     tracing::info!(revision, "policy loaded");
@@ -289,9 +328,13 @@ fn count_panics(house: &Arc<House>) {
     }));
 }
 
-fn start_log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("QUEUEWARDEN_LOG").unwrap_or_else(|_| "info".into());
-    let log = tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).with_writer(io::stderr);
-    // A test that runs the server in its own process may have a log already.
-    drop(log.try_init());
+/// Begins to log as the environment says; a variable that is there and empty is as good as none.
+fn start_log() -> Result<(Log, Flush), String> {
+    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let format = set(LOG_FORMAT_VARIABLE).map_or(Ok(Format::Json), |format| {
+        Format::named(&format)
+            .ok_or_else(|| format!("{LOG_FORMAT_VARIABLE} is json or text, not `{}`", format.escape_debug()))
+    })?;
+    let filter = set(LOG_VARIABLE).unwrap_or_else(|| FILTER_DEFAULT.to_owned());
+    Log::start(&filter, format).map_err(|error| format!("{LOG_VARIABLE}: {error}"))
 }

@@ -9,10 +9,13 @@ pub mod files;
 mod fingerprint;
 mod model;
 mod organization;
+mod permissions;
 mod presets;
 pub mod problem;
 pub mod process;
 mod reader;
+pub mod schema;
+mod trace;
 mod users_csv;
 
 use std::cell::RefCell;
@@ -77,6 +80,13 @@ pub fn load(folder: &Path, previous: &Policy) -> Result<Loaded, Problems> {
     let warnings = RefCell::new(Problems::default());
     let fingerprint = Fingerprint::of(folder);
     let process = process::read(folder, &problems, &mut warnings.borrow_mut(), &fingerprint);
+    let own = folder.join("queuewarden.toml");
+    for path in [folder, &own, &folder.join("organizations"), &folder.join("models")] {
+        permissions::warn(path, &mut warnings.borrow_mut());
+    }
+    for path in toml_files(&folder.join("models"), &RefCell::default()) {
+        permissions::warn(&path, &mut warnings.borrow_mut());
+    }
     let models = read_models(folder, &problems, &fingerprint);
     let mut organizations: Vec<crate::policy::Organization> = vec![];
     let mut ids = FreeIds::after(previous);
@@ -89,6 +99,7 @@ pub fn load(folder: &Path, previous: &Policy) -> Result<Loaded, Problems> {
             ));
             break;
         }
+        permissions::warn(&path, &mut warnings.borrow_mut());
         let around = Surroundings { models: &models, previous, next_id: ids.next(), fingerprint: &fingerprint };
         let Some(read) = organization::read(&path, &around, &problems, &warnings) else {
             all_read = false;
@@ -185,7 +196,9 @@ fn read_models(
 
 /// The TOML files of a folder, by name; files that begin with a dot are an editor's.
 fn toml_files(folder: &Path, problems: &RefCell<Problems>) -> Vec<PathBuf> {
-    let entries = match std::fs::read_dir(folder) {
+    // An entry that cannot be read may be an organization: without it, the folder is not whole.
+    let entries = std::fs::read_dir(folder).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
+    let entries = match entries {
         Ok(entries) => entries,
         Err(error) => {
             let file = folder.display().to_string();
@@ -194,7 +207,8 @@ fn toml_files(folder: &Path, problems: &RefCell<Problems>) -> Vec<PathBuf> {
         }
     };
     let mut paths: Vec<PathBuf> = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
+        .into_iter()
+        .map(|entry| entry.path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
         .filter(|path| !path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")))
         .collect();

@@ -8,7 +8,7 @@ use crate::config::fingerprint::Fingerprint;
 use crate::config::problem::{Problem, Problems};
 use crate::config::reader::{Located, Section, Source};
 use crate::decision::{ActionLabel, AllowReason, DenyReason};
-use crate::event::{AttributeSet, Key, KeySet};
+use crate::event::{ATTRIBUTE_VALUES, AttributeSet, Key, KeySet};
 use crate::limits::{
     ACTIONS_PER_MODEL_MAX, GRANTS_PER_MODEL_MAX, ID_BYTES_MAX, ROLES_PER_MODEL_MAX, SETTINGS_PER_MODEL_MAX,
     TOML_FILE_BYTES_MAX,
@@ -40,9 +40,13 @@ pub(super) fn read(path: &Path, name: &str, problems: &RefCell<Problems>, finger
         }
     };
     fingerprint.add(path, source.text.as_bytes());
+    read_from(&source, name, problems)
+}
+
+pub(super) fn read_from(source: &Source, name: &str, problems: &RefCell<Problems>) -> Option<Model> {
     let before = problems.borrow().count();
     let table = source.parse(&mut problems.borrow_mut())?;
-    let mut root = Section::root(&source, &table, problems);
+    let mut root = Section::root(source, &table, problems);
     if let Some(given) = root.required_string("model").filter(|given| given.value != name) {
         root.report_with_help(
             &given.span,
@@ -50,8 +54,7 @@ pub(super) fn read(path: &Path, name: &str, problems: &RefCell<Problems>, finger
             "give both one name",
         );
     }
-    let mut reader =
-        ModelReader { problems, source: &source, model: empty(name, &source.file), pending_toggles: vec![] };
+    let mut reader = ModelReader { problems, source, model: empty(name, &source.file), pending_toggles: vec![] };
     root.sections("roles").into_iter().for_each(|section| reader.role(section));
     reader.user_rules(&mut root);
     root.sections("settings").into_iter().for_each(|section| reader.setting(section));
@@ -170,8 +173,10 @@ impl<'a> ModelReader<'a> {
             .into_iter()
             .chain(needs_with.iter().map(|(_, keys)| *keys))
             .fold(key_set(&mut section, "uses"), KeySet::union);
+        section.one_of("kinds", QueueKind::ALL.iter().map(|kind| kind.name()));
         let kinds = named_list(&mut section, "kinds", QueueKind::named);
         let mut deny_reason = |key| {
+            section.one_of(key, DenyReason::ALL.iter().map(|reason| reason.code()));
             let code = section.string(key)?;
             let reason = DenyReason::with_code(code.value);
             if reason.is_none() {
@@ -214,6 +219,7 @@ impl<'a> ModelReader<'a> {
     }
 
     fn effect(&mut self, section: &mut Section<'a>) -> Effect {
+        section.one_of("whose", ["actor", "target"]);
         let subject = section.string("whose").map(|whose| match whose.value {
             "actor" => Subject::Actor,
             "target" => Subject::Target,
@@ -281,6 +287,8 @@ impl<'a> ModelReader<'a> {
         let (facts, any_of) = conditions(&mut section);
         let target_roles = self.role_set(&mut section, "target_roles");
         let facts = facts.with_if(Fact::TargetHoldsRole, target_roles != RoleSet::default());
+        section.must("actions");
+        section.one_of("reason", AllowReason::ALL.iter().map(|reason| reason.code()));
         let reason = section.string("reason").and_then(|code| {
             let reason = AllowReason::with_code(code.value);
             if reason.is_none() {
@@ -332,6 +340,7 @@ impl<'a> ModelReader<'a> {
 
     fn roles(&self, section: &mut Section<'a>) -> Option<RoleSet> {
         let names = section.strings("roles");
+        section.must("roles");
         if names.is_empty() {
             let help = format!("roles = [\"{EVERYONE}\"] is for every user of the organization");
             section.report_with_help(&section.span, "a grant is for at least one role: `roles`", help);
@@ -428,6 +437,7 @@ fn required_word<'a>(section: &mut Section<'a>) -> Option<Located<&'a str>> {
 /// The rules that an entry implements; every entry cites at least one.
 fn cited_rules(section: &mut Section<'_>) -> Vec<Box<str>> {
     let rules = section.strings("rules");
+    section.must("rules");
     if rules.is_empty() {
         section.report_with_help(&section.span, "the entry cites no rule", "rules = [\"R10\"], or a word of your own");
     }
@@ -464,6 +474,7 @@ fn conditions(section: &mut Section<'_>) -> (FactSet, Vec<FactSet>) {
 fn narrowed(section: &mut Section<'_>) -> (AttributeSet, AttributeSet) {
     let (mut admitted, mut barred) = (AttributeSet::EMPTY, AttributeSet::EMPTY);
     for &(key, name) in NARROWING_KEYS {
+        section.one_of(name, ATTRIBUTE_VALUES.iter().filter(|(of, _)| *of == key).map(|(_, value)| *value));
         let values = section.strings(name);
         let found = values.iter().filter_map(|value| {
             let set = AttributeSet::value(key, value.value);
@@ -494,6 +505,7 @@ fn keys_of(values: AttributeSet) -> KeySet {
 }
 
 fn key_set(section: &mut Section<'_>, key: &'static str) -> KeySet {
+    section.one_of(key, Key::ALL.iter().map(|key| key.name()));
     named_list(section, key, Key::named).into_iter().fold(KeySet::EMPTY, KeySet::with)
 }
 

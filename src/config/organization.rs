@@ -10,6 +10,7 @@ use crate::config::fingerprint::Fingerprint;
 use crate::config::presets::PRESETS;
 use crate::config::problem::{Problem, Problems};
 use crate::config::reader::{Located, Section, Source};
+use crate::config::trace::Open;
 use crate::config::users_csv;
 use crate::event::Key;
 use crate::limits::{
@@ -54,12 +55,23 @@ pub(super) fn read(
         }
     };
     around.fingerprint.add(path, source.text.as_bytes());
+    let folder = path.parent().unwrap_or_else(|| Path::new("."));
+    read_from(&source, folder, around, problems, warnings)
+}
+
+/// Reads what is there of an organization; files that it names stand in `folder`.
+pub(super) fn read_from(
+    source: &Source,
+    folder: &Path,
+    around: &Surroundings<'_>,
+    problems: &RefCell<Problems>,
+    warnings: &RefCell<Problems>,
+) -> Option<Read> {
     let table = source.parse(&mut problems.borrow_mut())?;
-    let mut root = Section::root(&source, &table, problems);
+    let mut root = Section::root(source, &table, problems);
     let name = required_id(&mut root, "organization");
     let model_place = root.required_string("model");
     let model = model_place.as_ref().and_then(|name| model_named(&root, name, around.models));
-    let folder = path.parent().unwrap_or_else(|| Path::new("."));
     let previous = name.as_ref().and_then(|name| around.previous.organization(name.value));
 
     // Without a model, roles, settings and codes mean nothing; the rest of the file can still be checked.
@@ -73,7 +85,11 @@ pub(super) fn read(
     };
     let settings = reader.settings(root.section("settings"));
     let preset = root.string("feature_code_preset");
+    root.one_of("feature_code_preset", PRESETS.iter().map(|(name, _)| *name));
     let own_codes = root.section("feature_codes");
+    if let Some(section) = &own_codes {
+        section.open(Open::Texts);
+    }
     let feature_codes = reader.feature_codes(&root, preset, own_codes.as_ref());
     let leases = read_leases(root.section("leases"));
     let limits = read_limits(root.section("limits"));
@@ -201,6 +217,7 @@ impl OrganizationReader<'_> {
     fn settings(&self, section: Option<Section<'_>>) -> SettingSet {
         let mut settings = self.model.default_settings();
         let Some(section) = section else { return settings };
+        section.open(Open::Flags);
         for (key, value) in section.entries() {
             match value.get_ref().as_table() {
                 None => self.switch(&section, key.value, &key, value.get_ref().as_bool(), &mut settings),
@@ -338,6 +355,7 @@ impl OrganizationReader<'_> {
 
     fn queue(&mut self, mut section: Section<'_>) {
         let (id, number) = (required_id(&mut section, "id"), required_number(&mut section, "number"));
+        section.one_of("kind", QueueKind::ALL.iter().map(|kind| kind.name()));
         let kind = section.string("kind").and_then(|kind| {
             let found = QueueKind::named(kind.value);
             if found.is_none() {

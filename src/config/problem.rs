@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::limits::PROBLEMS_REPORTED_MAX;
+use crate::limits::{PROBLEM_BYTES_MAX, PROBLEMS_REPORTED_MAX};
 
 /// One problem, and where.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -63,12 +63,25 @@ pub struct Problems {
 
 impl Problems {
     /// Adds a problem.
-    pub fn add(&mut self, problem: Problem) {
+    pub fn add(&mut self, mut problem: Problem) {
         if self.problems.len() < PROBLEMS_REPORTED_MAX {
+            // It may cite what it is about, which may be as long as the file.
+            shorten(&mut problem.message);
+            problem.help.as_mut().into_iter().for_each(shorten);
             self.problems.push(problem);
         } else {
             self.more = self.more.saturating_add(1);
         }
+    }
+
+    /// Adds problems that are not spelled out.
+    pub(super) const fn add_uncited(&mut self, count: usize) {
+        self.more = self.more.saturating_add(count);
+    }
+
+    /// How many more can be spelled out.
+    pub(super) const fn room(&self) -> usize {
+        PROBLEMS_REPORTED_MAX.saturating_sub(self.problems.len())
     }
 
     /// Whether there is none.
@@ -81,6 +94,15 @@ impl Problems {
     #[must_use]
     pub fn count(&self) -> usize {
         self.problems.len().saturating_add(self.more)
+    }
+}
+
+fn shorten(text: &mut String) {
+    if text.len() > PROBLEM_BYTES_MAX {
+        let end = (0..=PROBLEM_BYTES_MAX).rev().find(|&end| text.is_char_boundary(end)).unwrap_or_default();
+        text.truncate(end);
+        text.shrink_to_fit();
+        text.push('…');
     }
 }
 

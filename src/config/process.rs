@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::config::asterisk::{self, AmiSettings, Named};
 use crate::config::audit::{self, AuditSettings};
@@ -11,9 +12,10 @@ use crate::config::problem::Problems;
 use crate::config::reader::{Located, Section, Source};
 use crate::dialect::DialectLabel;
 use crate::limits::{
-    CONNECTIONS_DEFAULT, CONNECTIONS_MAX, EVAPI_PEERS_MAX, METRIC_QUEUES_MAX, TOKEN_BYTES_MAX, TOML_FILE_BYTES_MAX,
+    ADMIN_HOSTS_MAX, CONNECTIONS_DEFAULT, CONNECTIONS_MAX, DRAIN_DELAY_SECONDS_MAX, EVAPI_PEERS_MAX, METRIC_QUEUES_MAX,
+    TOKEN_BYTES_MAX, TOML_FILE_BYTES_MAX,
 };
-use crate::telephony::Token;
+use crate::telephony::{Token, closed_list};
 
 /// What the file of the process says.
 #[derive(Clone, Debug)]
@@ -28,6 +30,8 @@ pub struct ProcessSettings {
     pub connections_max: usize,
     /// Queues with a series of their own in the metrics; 0: none.
     pub sessions_by_queue_max: usize,
+    /// From the moment at which a stop is seen in `/readyz` to that at which nobody is let in any more.
+    pub drain_delay: Duration,
     /// The Kamailios to dial (`[connect] evapi`).
     pub evapi: Vec<SocketAddr>,
     /// The Asterisks to dial (`[[connect.asterisk_ami]]`).
@@ -54,6 +58,10 @@ pub struct Listen {
     pub admin: Option<SocketAddr>,
     /// Operators, HTTP over a Unix socket.
     pub admin_unix: Option<PathBuf>,
+    /// The secret with which requests over TCP may change something; `None`: none may.
+    pub admin_token: Option<Secret>,
+    /// Names by which requests over TCP may call us, beside addresses and `localhost`.
+    pub admin_hosts: Vec<Box<str>>,
 }
 
 /// Where the state is kept.
@@ -65,13 +73,14 @@ pub struct State {
     pub folder: PathBuf,
 }
 
-/// Where login sessions live.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Store {
-    /// In memory and on disk.
-    Disk,
-    /// In memory only.
-    Memory,
+closed_list! {
+    /// Where login sessions live.
+    Store {
+        /// In memory and on disk.
+        Disk = "disk",
+        /// In memory only.
+        Memory = "memory",
+    }
 }
 
 /// A secret that is never printed.
@@ -124,12 +133,21 @@ pub(super) fn read(
         }
     };
     fingerprint.add(&folder.join("queuewarden.toml"), source.text.as_bytes());
+    read_from(&source, folder, problems, warnings)
+}
+
+pub(super) fn read_from(
+    source: &Source,
+    folder: &Path,
+    problems: &RefCell<Problems>,
+    warnings: &mut Problems,
+) -> Option<Read> {
     let table = source.parse(&mut problems.borrow_mut())?;
-    let mut root = Section::root(&source, &table, problems);
+    let mut root = Section::root(source, &table, problems);
     let listen = read_listen(root.section("listen"), folder, warnings);
     let state = read_state(root.section("state"), folder);
     let audit = audit::read(root.section("audit"), folder, &state.folder);
-    let connections_max = read_connections_max(root.section("limits"));
+    let (connections_max, drain_delay) = read_limits(root.section("limits"));
     let sessions_by_queue_max = read_sessions_by_queue_max(root.section("metrics"));
     let (mut evapi, mut asterisk_ami, mut named) = (vec![], vec![], vec![]);
     if let Some(mut section) = root.section("connect") {
@@ -138,8 +156,16 @@ pub(super) fn read(
         section.finish();
     }
     root.finish();
-    let settings =
-        ProcessSettings { listen, state, audit, connections_max, sessions_by_queue_max, evapi, asterisk_ami };
+    let settings = ProcessSettings {
+        listen,
+        state,
+        audit,
+        connections_max,
+        sessions_by_queue_max,
+        drain_delay,
+        evapi,
+        asterisk_ami,
+    };
     Some(Read { settings, named })
 }
 
@@ -153,27 +179,46 @@ fn read_listen(section: Option<Section<'_>>, folder: &Path, warnings: &mut Probl
         line_token: None,
         admin: Some(loopback(9471)),
         admin_unix: None,
+        admin_token: None,
+        admin_hosts: vec![],
     };
     let Some(mut section) = section else { return listen };
-    listen.line_token = read_token(&mut section, folder);
+    listen.line_token = read_token(&mut section, "line_token_file", folder);
+    listen.admin_token = read_token(&mut section, "admin_token_file", folder);
     let guarded = listen.line_token.is_some();
     for (label, key, address) in &mut listen.dialects {
         let guarded = guarded && *label == DialectLabel::Line;
-        *address = read_address(&mut section, key, *address, guarded, warnings);
+        *address = read_address(
+            &mut section,
+            key,
+            *address,
+            if guarded { Reachable::Silently } else { Reachable::Warned },
+            warnings,
+        );
     }
     let socket = |path: Located<&str>| (path.value != OFF).then(|| folder.join(path.value));
     listen.line_unix = section.string("line_unix").and_then(socket);
-    listen.admin = read_address(&mut section, "admin", listen.admin, false, warnings);
+    let open = if listen.admin_token.is_some() { Reachable::Silently } else { Reachable::Refused };
+    listen.admin = read_address(&mut section, "admin", listen.admin, open, warnings);
     listen.admin_unix = section.string("admin_unix").and_then(socket);
+    listen.admin_hosts = read_hosts(&mut section);
     section.finish();
     listen
+}
+
+/// What is said of an address that others than this machine can reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reachable {
+    Silently,
+    Warned,
+    Refused,
 }
 
 fn read_address(
     section: &mut Section<'_>,
     key: &'static str,
     default: Option<SocketAddr>,
-    guarded: bool,
+    open: Reachable,
     warnings: &mut Problems,
 ) -> Option<SocketAddr> {
     let Some(text) = section.string(key) else { return default };
@@ -185,16 +230,38 @@ fn read_address(
         section.report_with_help(&text.span, message, "for example \"127.0.0.1:4571\", or \"off\"");
         return None;
     };
-    if !address.ip().is_loopback() && !guarded {
+    if !address.ip().is_loopback() && open != Reachable::Silently {
         let message = format!("`{key}` listens on {address}, where others than this machine may ask");
+        if open == Reachable::Refused {
+            let help = format!("name a file with a secret in `{key}_token_file`, or listen on 127.0.0.1");
+            section.report_with_help(&text.span, message, help);
+            return None;
+        }
         let help = "listen on 127.0.0.1, or let a firewall admit the PBX only";
         warnings.add(section.source.problem(text.span, message).help(help));
     }
     Some(address)
 }
 
-fn read_token(section: &mut Section<'_>, folder: &Path) -> Option<Secret> {
-    let path = section.string("line_token_file")?;
+/// Names of hosts, as they stand in front of the port in an address that is typed.
+fn read_hosts(section: &mut Section<'_>) -> Vec<Box<str>> {
+    let mut hosts = vec![];
+    for host in section.strings("admin_hosts") {
+        let of_name = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
+        if host.value.is_empty() || host.value.len() > 255 || !host.value.bytes().all(of_name) {
+            let help = "a name in small letters, without a port, like \"pbx.example.org\"";
+            section.report_with_help(&host.span, format!("`{}` is no name of a host", host.value), help);
+        } else if hosts.len() == ADMIN_HOSTS_MAX {
+            section.report(&host.span, format!("`admin_hosts` may list {ADMIN_HOSTS_MAX} names at most"));
+        } else {
+            hosts.push(host.value.into());
+        }
+    }
+    hosts
+}
+
+fn read_token(section: &mut Section<'_>, key: &'static str, folder: &Path) -> Option<Secret> {
+    let path = section.string(key)?;
     let help = format!("1 to {TOKEN_BYTES_MAX} of A-Z a-z 0-9 _ - . : @ + * #, and nothing else");
     let admits = |text: &str| Token::parse(text.as_bytes()).is_some();
     read_secret(section, &path, folder, TOKEN_BYTES_MAX, admits, ("the token file", &help))
@@ -227,11 +294,13 @@ pub(super) fn read_secret(
 fn read_state(section: Option<Section<'_>>, folder: &Path) -> State {
     let mut state = State { store: Store::Disk, folder: folder.join("state") };
     let Some(mut section) = section else { return state };
+    section.one_of("store", Store::ALL.iter().map(|store| store.name()));
     if let Some(store) = section.string("store") {
-        match store.value {
-            "disk" => state.store = Store::Disk,
-            "memory" => state.store = Store::Memory,
-            other => section.report(&store.span, format!("`store` must be \"disk\" or \"memory\", not \"{other}\"")),
+        if let Some(named) = Store::named(store.value) {
+            state.store = named;
+        } else {
+            let message = format!("`store` must be \"disk\" or \"memory\", not \"{}\"", store.value);
+            section.report(&store.span, message);
         }
     }
     if let Some(path) = section.string("folder") {
@@ -241,11 +310,14 @@ fn read_state(section: Option<Section<'_>>, folder: &Path) -> State {
     state
 }
 
-fn read_connections_max(section: Option<Section<'_>>) -> usize {
-    let Some(mut section) = section else { return CONNECTIONS_DEFAULT };
+/// How many connections at once, and how long a stop is announced before it begins.
+fn read_limits(section: Option<Section<'_>>) -> (usize, Duration) {
+    let Some(mut section) = section else { return (CONNECTIONS_DEFAULT, Duration::ZERO) };
     let connections = section.integer("connections_max", 1..=CONNECTIONS_MAX as u64);
+    let delay = section.integer("drain_delay_seconds", 0..=DRAIN_DELAY_SECONDS_MAX);
     section.finish();
-    connections.and_then(|connections| usize::try_from(connections).ok()).unwrap_or(CONNECTIONS_DEFAULT)
+    let connections = connections.and_then(|connections| usize::try_from(connections).ok());
+    (connections.unwrap_or(CONNECTIONS_DEFAULT), Duration::from_secs(delay.unwrap_or_default()))
 }
 
 fn read_sessions_by_queue_max(section: Option<Section<'_>>) -> usize {
@@ -296,6 +368,7 @@ impl ProcessSettings {
                 settings.audit.clone(),
                 settings.connections_max,
                 settings.sessions_by_queue_max,
+                (settings.drain_delay, listen.admin_hosts.clone()),
             )
         };
         let links = |settings: &Self, of: &Self| {

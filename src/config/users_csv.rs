@@ -1,12 +1,13 @@
 //! `users_csv`: the users of a large organization, a line each, read as a stream.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::path::Path;
 
 use crate::config::fingerprint::Fingerprint;
 use crate::config::organization::{OrganizationReader, check_id, check_number};
+use crate::config::permissions;
 use crate::config::problem::Problem;
+use crate::config::reader::open;
 use crate::limits::{CSV_FILE_BYTES_MAX, CSV_LINE_BYTES_MAX};
 use crate::policy::directory::NewUser;
 use crate::telephony::QueueId;
@@ -19,12 +20,15 @@ const FIELDS_MAX: usize = 64;
 
 pub(super) fn read(path: &Path, reader: &mut OrganizationReader<'_>, fingerprint: &Fingerprint) {
     let file = path.display().to_string();
-    let mut handle = match File::open(path).and_then(|handle| Ok((handle.metadata()?, handle))) {
-        Ok((metadata, handle)) if metadata.is_file() && metadata.len() <= CSV_FILE_BYTES_MAX => handle,
-        Ok((metadata, _)) if metadata.is_file() => {
+    let mut handle = match open(path) {
+        Ok(Some((handle, metadata))) if metadata.len() <= CSV_FILE_BYTES_MAX => {
+            permissions::warn_of(&file, &metadata, &mut reader.warnings.borrow_mut());
+            handle
+        }
+        Ok(Some(_)) => {
             return reader.report(Problem::of_file(file, format!("is larger than {CSV_FILE_BYTES_MAX} bytes")));
         }
-        Ok(_) => return reader.report(Problem::of_file(file, "is not a file")),
+        Ok(None) => return reader.report(Problem::of_file(file, "is not a file")),
         Err(error) => return reader.report(Problem::of_file(file, format!("cannot be read: {error}"))),
     };
     match count_lines(&handle).and_then(|lines| handle.rewind().map(|()| lines)) {

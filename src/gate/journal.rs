@@ -67,6 +67,25 @@ pub struct Notice {
     pub cause: Cause,
 }
 
+impl Notice {
+    /// Logs what nobody asked for; what somebody did is told with who did it.
+    fn tell(&self) {
+        let revoked = self.cause == Cause::Revocation && self.happening == Happening::SupervisionEnded;
+        if revoked || matches!(self.cause, Cause::Expiry | Cause::Removal) {
+            tracing::info!(
+                org = &*self.organization,
+                user = &*self.user,
+                queue = self.queue.as_deref(),
+                whom = self.target.as_deref(),
+                mode = self.mode.map(SupervisionMode::name),
+                cause = self.cause.name(),
+                "{}",
+                self.happening.name()
+            );
+        }
+    }
+}
+
 /// A change that was written down.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -146,6 +165,7 @@ impl Journal {
         let mut held = self.locked();
         let before = held.last;
         for notice in notices {
+            notice.tell();
             held.last = held.last.saturating_add(1);
             if held.entries.len() >= JOURNAL_NOTICES_MAX {
                 held.entries.pop_front();

@@ -11,6 +11,7 @@ use metrics_process::Collector;
 use crate::decision::{ActionLabel, AllowReason, DenyReason, ErrorReason, Reason};
 use crate::dialect::DialectLabel;
 use crate::observe::ami::AmiMetrics;
+use crate::observe::log::LeftOut;
 use crate::observe::names::{self, MetricName};
 use crate::observe::reachable::{Pair, pairs_of, pairs_of_any_policy};
 use crate::policy::Policy;
@@ -76,6 +77,8 @@ pub struct Gauges {
     pub audit_sampled: u64,
     /// Lines that found no room.
     pub audit_dropped: u64,
+    /// Lines that are not in the log, by why in the order of [`LeftOut::ALL`].
+    pub log_left_out: [u64; LeftOut::ALL.len()],
 }
 
 /// The login sessions of one queue: organization, number and count.
@@ -277,6 +280,9 @@ impl Metrics {
             for (cause, count) in [("sampled", gauges.audit_sampled), ("dropped", gauges.audit_dropped)] {
                 counter!(names::AUDIT_SKIPPED.name, "cause" => cause).absolute(count);
             }
+            for (why, count) in LeftOut::ALL.iter().zip(gauges.log_left_out) {
+                counter!(names::LOG_LINES_LEFT_OUT.name, "cause" => why.name()).absolute(count);
+            }
             for (mode, count) in SupervisionMode::ALL.iter().zip(gauges.supervisions) {
                 gauge!(names::SUPERVISIONS.name, "mode" => mode.name()).set(count as f64);
             }
@@ -315,6 +321,12 @@ impl DialectMetrics {
                 .map(|&reason| of_reason(names::PROTOCOL_ERRORS.name, reason))
                 .collect(),
         }
+    }
+
+    /// The dialect.
+    #[must_use]
+    pub const fn label(&self) -> DialectLabel {
+        self.label
     }
 
     /// Counts what a peer did wrong.
@@ -404,6 +416,7 @@ fn describe_all() {
         names::LEASES_EXPIRED,
         names::SUPERVISIONS_REVOKED,
         names::WATCHERS_CUT_OFF,
+        names::LOG_LINES_LEFT_OUT,
         names::AMI_REMOVALS,
         names::AUDIT_RECORDS,
         names::AUDIT_SKIPPED,

@@ -1,6 +1,7 @@
-//! What operators see: metric names and handles.
+//! What operators see: the metrics and the log.
 
 pub mod ami;
+pub mod log;
 pub mod metrics;
 pub mod names;
 pub mod reachable;

@@ -55,6 +55,8 @@ metric_names! {
         "Lines of the audit log that were not written: sampled out as configured, or dropped for want of room.";
     AUDIT_HEALTHY = "audit_healthy": "1 if the audit log can be written, or is off, else 0.";
     WATCHERS_CUT_OFF = "watchers_cut_off_total": "Watchers that did not read in time or fell behind what is held.";
+    LOG_LINES_LEFT_OUT = "log_lines_left_out_total":
+        "Lines that are not in the log: unread in time, or errors and decisions beyond its bounds.";
     AMI_LINKS = "ami_links": "Links to Asterisks that the configuration asks for.";
     AMI_LINKS_UP = "ami_links_up": "Links to Asterisks that are logged in.";
     AMI_REMOVALS = "ami_removals_total": "Queue members whose login session ended, by what became of them.";

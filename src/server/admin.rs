@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use axum::extract::connect_info::Connected;
-use axum::extract::{ConnectInfo, Query, State};
+use axum::extract::{Extension, Query, RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -31,9 +31,11 @@ use crate::limits::{
     ADMIN_IDLE_TIMEOUT, ADMIN_REQUESTS_MAX, COMMIT_TIMEOUT, STEER_PAGE_ROWS_MAX, SURVEY_PAGE_ANSWERS_MAX,
     SURVEY_PAGE_QUESTIONS_MAX,
 };
+use crate::observe::log::Log;
 use crate::observe::metrics::Gauges;
 use crate::policy::survey::{Asked, Given, Survey};
-use crate::server::listen::process as by;
+use crate::server::guard::{Caller, Door, admit};
+use crate::server::peer::Peer;
 use crate::server::{Bound, House, why};
 
 /// The media type of Prometheus' text format.
@@ -45,15 +47,16 @@ pub(super) struct Desk {
     pub(super) bound: Vec<Bound>,
 }
 
-pub(super) async fn serve<L>(listener: L, desk: Arc<Desk>, stop: CancellationToken)
+pub(super) async fn serve<L>(listener: L, desk: Arc<Desk>, is_exposed: bool, stop: CancellationToken)
 where
     L: Listener,
     L::Addr: std::fmt::Debug,
     Peer: for<'a> Connected<IncomingStream<'a, Limited<L>>>,
 {
+    let door = Door { house: Arc::clone(&desk.house), is_exposed };
     let router = Router::new()
         .route("/metrics", get(metrics))
-        .route("/livez", get(async || "ok\n"))
+        .route("/livez", get(live))
         .route("/readyz", get(ready))
         .route("/status", get(status))
         .route("/explain", get(why::explain))
@@ -61,6 +64,8 @@ where
         .route("/who", get(survey))
         .route("/sessions", get(list_sessions).delete(end_sessions))
         .route("/supervisions", get(list_supervisions).delete(end_supervisions))
+        .route("/log", get(log_filter).put(set_log_filter))
+        .layer(axum::middleware::from_fn_with_state(door, admit))
         .with_state(desk)
         .into_make_service_with_connect_info::<Peer>();
     let served = axum::serve(Limited::new(listener), router).with_graceful_shutdown(stop.cancelled_owned());
@@ -95,6 +100,7 @@ async fn metrics(State(desk): State<Arc<Desk>>) -> Response {
             audit_records: house.gate.audit().map_or(0, Recorder::written),
             audit_sampled: house.gate.audit().map_or(0, Recorder::sampled),
             audit_dropped: house.gate.audit().map_or(0, Recorder::dropped),
+            log_left_out: house.log.left_out(),
         })
     });
     match text.await {
@@ -103,14 +109,56 @@ async fn metrics(State(desk): State<Arc<Desk>>) -> Response {
     }
 }
 
-async fn ready(State(desk): State<Arc<Desk>>) -> (StatusCode, &'static str) {
-    let unready = |why| (StatusCode::SERVICE_UNAVAILABLE, why);
-    match desk.house.is_ready() {
-        true => (StatusCode::OK, "ok\n"),
-        false if desk.house.is_draining() => unready("draining\n"),
-        false if !desk.house.gate.store_is_healthy() => unready("the session store cannot be written\n"),
-        false if !desk.house.audit_is_healthy() => unready("the audit log cannot be written\n"),
-        false => unready("no policy\n"),
+/// A process that decides nothing is better started anew.
+async fn live(State(desk): State<Arc<Desk>>) -> (StatusCode, &'static str) {
+    if desk.house.decides() {
+        (StatusCode::OK, "ok\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "no decision was made for some seconds\n")
+    }
+}
+
+async fn ready(State(desk): State<Arc<Desk>>, RawQuery(query): RawQuery) -> (StatusCode, String) {
+    let matter = desk.house.unready();
+    let status = if matter.is_none() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    if query.is_some_and(|query| query == "verbose" || query.starts_with("verbose=")) {
+        return (status, desk.house.checks());
+    }
+    (status, format!("{}\n", matter.unwrap_or("ok")))
+}
+
+/// What is logged, and what was logged from the start.
+fn shown(log: &Log) -> Json<serde_json::Value> {
+    let format = log.format().name();
+    Json(json!({ "filter": log.filter(), "started_with": log.started_with(), "format": format }))
+}
+
+async fn log_filter(State(desk): State<Arc<Desk>>) -> Json<serde_json::Value> {
+    shown(&desk.house.log)
+}
+
+/// What is to be logged.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LogQuery {
+    /// Absent: what was logged from the start.
+    filter: Option<String>,
+}
+
+async fn set_log_filter(
+    State(desk): State<Arc<Desk>>,
+    Extension(caller): Extension<Caller>,
+    Query(query): Query<LogQuery>,
+) -> Response {
+    let log = &desk.house.log;
+    let filter = query.filter.unwrap_or_else(|| log.started_with().to_owned());
+    match log.set_filter(&filter) {
+        Ok(before) => {
+            // An error is the level that no filter but `off` leaves out: who changed it is always told.
+            tracing::error!(target: "queuewarden::log", by = %caller, before, filter, "what is logged was changed");
+            shown(log).into_response()
+        }
+        Err(error) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
     }
 }
 
@@ -134,6 +182,8 @@ async fn status(State(desk): State<Arc<Desk>>) -> Json<serde_json::Value> {
         "uptime_seconds": house.clock.now().uptime_ms / 1_000,
         "ready": house.is_ready(),
         "draining": house.is_draining(),
+        "decides": house.decides(),
+        "log": { "filter": house.log.filter(), "format": house.log.format().name() },
         "policy": {
             "revision": house.settled_revision.load(Ordering::Relaxed),
             "organizations": policy.organizations().count(),
@@ -190,25 +240,15 @@ async fn survey(State(desk): State<Arc<Desk>>, Query(query): Query<SurveyQuery>)
     }
 }
 
-/// Who is on the other side of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Peer {
-    /// Somebody who can reach the address.
-    Anybody,
-    /// A process of this machine, as the kernel knows it.
-    Process { user: u32, process: Option<i32> },
-}
-
 impl Connected<IncomingStream<'_, Limited<TcpListener>>> for Peer {
-    fn connect_info(_stream: IncomingStream<'_, Limited<TcpListener>>) -> Self {
-        Self::Anybody
+    fn connect_info(stream: IncomingStream<'_, Limited<TcpListener>>) -> Self {
+        Self::of_tcp(&stream.io().stream)
     }
 }
 
 impl Connected<IncomingStream<'_, Limited<UnixListener>>> for Peer {
     fn connect_info(stream: IncomingStream<'_, Limited<UnixListener>>) -> Self {
-        let known = stream.io().stream.peer_cred();
-        known.map_or(Self::Anybody, |known| Self::Process { user: known.uid(), process: known.pid() })
+        Self::of_unix(&stream.io().stream)
     }
 }
 
@@ -249,19 +289,19 @@ async fn list_supervisions(State(desk): State<Arc<Desk>>, Query(query): Query<Li
 
 async fn end_sessions(
     State(desk): State<Arc<Desk>>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    Extension(caller): Extension<Caller>,
     Query(wanted): Query<Wanted>,
 ) -> Response {
-    let Peer::Process { user, process } = peer else { return not_by_address() };
-    let by = by(user, process);
+    let by = caller.to_string();
     let rows = match durable(desk.house.gate.end_sessions(&wanted, &by, desk.house.clock.now())).await {
         Ok(rows) => rows,
         Err(error) => return steered::<()>(Err(error)),
     };
     for row in &rows {
         tracing::info!(
-            by_uid = user,
-            by_pid = process,
+            by_uid = caller.user(),
+            by_pid = caller.process(),
+            by = %caller,
             org = row.org,
             user = row.user,
             queue = row.queue,
@@ -273,15 +313,15 @@ async fn end_sessions(
 
 async fn end_supervisions(
     State(desk): State<Arc<Desk>>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    Extension(caller): Extension<Caller>,
     Query(wanted): Query<Wanted>,
 ) -> Response {
-    let Peer::Process { user, process } = peer else { return not_by_address() };
-    let ended = durable(desk.house.gate.end_supervisions(&wanted, &by(user, process))).await;
+    let ended = durable(desk.house.gate.end_supervisions(&wanted, &caller.to_string())).await;
     for row in ended.iter().flatten() {
         tracing::info!(
-            by_uid = user,
-            by_pid = process,
+            by_uid = caller.user(),
+            by_pid = caller.process(),
+            by = %caller,
             org = row.org,
             user = row.user,
             // `target` is the log's own word for where a line comes from.
@@ -316,11 +356,6 @@ fn steered<T: Serialize>(done: Result<T, SteerError>) -> Response {
             (status, format!("{error}\n")).into_response()
         }
     }
-}
-
-fn not_by_address() -> Response {
-    let why = "only over the Unix socket `admin_unix`, which knows who is asking\n";
-    (StatusCode::FORBIDDEN, why).into_response()
 }
 
 /// A listener that serves a bounded number of connections at once.

@@ -21,6 +21,8 @@ use crate::limits::{
 use crate::observe::metrics::DialectMetrics;
 use crate::server::House;
 use crate::server::held::{self, Held};
+use crate::server::peer::Peer;
+use crate::server::telling::{self, Told};
 use crate::server::watching::{self, Watch};
 use crate::telephony::QueueSet;
 
@@ -32,24 +34,21 @@ const IDLE_BUFFER_BYTES: usize = 1_024;
 pub(super) struct Party<'a> {
     pub(super) house: &'a House,
     pub(super) metrics: &'a DialectMetrics,
-    /// The peer, as the audit log names it.
-    pub(super) peer: &'a str,
+    pub(super) peer: Peer,
+    /// The peer in words, for the audit log.
+    pub(super) name: &'a str,
 }
 
 /// Talks to one peer until either side ends it, it is too slow, or the house drains.
-pub(super) async fn converse<S, D>(
-    mut stream: S,
-    mut dialect: D,
-    house: &House,
-    peer: Box<str>,
-    drain: &CancellationToken,
-) where
+pub(super) async fn converse<S, D>(mut stream: S, peer: Peer, mut dialect: D, house: &House, drain: &CancellationToken)
+where
     S: AsyncRead + AsyncWrite + Unpin,
     D: Dialect,
 {
     let Some(metrics) = house.metrics.of(dialect.label()) else { return };
     let _connected = metrics.connected();
-    let party = Party { house, metrics, peer: &peer };
+    let name = peer.to_string();
+    let party = Party { house, metrics, peer, name: &name };
     let mut input = BytesMut::with_capacity(IDLE_BUFFER_BYTES);
     let mut output = vec![];
     let mut scratch = QueueSet::new();
@@ -68,11 +67,13 @@ pub(super) async fn converse<S, D>(
         let read = match read_more(&mut stream, &mut input, patience, waiting_since, drained.as_mut()).await {
             Read::Some => Instant::now(),
             Read::Late => {
-                end(&mut stream, &mut dialect, Some(ErrorReason::TimedOut), &input, finished, Some(metrics)).await;
+                let blame = |fault| house.peer_erred(metrics, peer, fault);
+                end(&mut stream, &mut dialect, Some(ErrorReason::TimedOut), &input, finished, blame).await;
                 return;
             }
             Read::End => {
-                end(&mut stream, &mut dialect, None, &input, finished, Some(metrics)).await;
+                let blame = |fault| house.peer_erred(metrics, peer, fault);
+                end(&mut stream, &mut dialect, None, &input, finished, blame).await;
                 return;
             }
             Read::Drained => {
@@ -91,20 +92,23 @@ pub(super) async fn converse<S, D>(
                 match write(&mut stream, output.get(..ready).unwrap_or_default()).await {
                     Written::Yes => {}
                     Written::Failed => return,
-                    Written::Late => return metrics.protocol_error(ErrorReason::TimedOut),
+                    Written::Late => return house.peer_erred(metrics, peer, ErrorReason::TimedOut),
                 }
                 let held = std::mem::take(&mut turn.held);
                 let label = dialect.label();
-                let count = |held: &Held, reason| house.metrics.decided(label, held.label, reason);
+                let count = |held: &Held, reason| {
+                    house.metrics.decided(label, held.label, reason);
+                    held.told.tell(reason, house);
+                };
                 output = held::settle(held, &output, ready, count).await;
             }
             match write(&mut stream, &output).await {
                 Written::Yes => output.clear(),
                 Written::Failed => return,
-                Written::Late => return metrics.protocol_error(ErrorReason::TimedOut),
+                Written::Late => return house.peer_erred(metrics, peer, ErrorReason::TimedOut),
             }
             if let Some(watch) = turn.watch.take() {
-                return watching::tell(&mut stream, &mut dialect, watch, house, metrics, drained).await;
+                return watching::tell(&mut stream, &mut dialect, watch, house, (metrics, peer), drained).await;
             }
             // Whoever has the last answer has so much time in all, however much is still said.
             if turn.progress && patience != Patience::Closing {
@@ -215,11 +219,11 @@ pub(super) fn answer_all<D: Dialect>(
     scratch: &mut QueueSet,
     mood: Mood,
 ) -> Turn {
-    let Party { house, metrics, peer } = party;
+    let Party { house, metrics, peer, name } = party;
     let mut turn = Turn { progress: false, unfinished: false, after: After::Continue, held: vec![], watch: None };
     let mut taken = 0_usize;
     let now = house.clock.now();
-    let origin = Origin { dialect: dialect.label().name(), peer, unix_ms: house.clock.unix_ms(now) };
+    let origin = Origin { dialect: dialect.label().name(), peer: name, unix_ms: house.clock.unix_ms(now) };
     let mut room = vec![];
     for questions in 0..QUESTIONS_PER_TURN_MAX {
         let started = (questions == 0).then(Instant::now);
@@ -233,7 +237,7 @@ pub(super) fn answer_all<D: Dialect>(
                 taken = taken.saturating_add(consumed);
                 turn.after = after;
                 if let Some(reason) = fault {
-                    metrics.protocol_error(reason);
+                    house.peer_erred(metrics, peer, reason);
                 }
             }
             Step::Watch { consumed, organization, from, id } => {
@@ -247,7 +251,7 @@ pub(super) fn answer_all<D: Dialect>(
                         if matches!(outcome, Outcome::Decided(_)) {
                             house.gate.note_watch_denied(organization, &origin);
                         }
-                        count(&outcome, dialect, house, metrics);
+                        count(&outcome, dialect, party);
                         turn.after = dialect.answer(id, &outcome, output);
                     }
                 }
@@ -255,7 +259,7 @@ pub(super) fn answer_all<D: Dialect>(
             Step::Ask { consumed, event, id } if mood == Mood::Busy => {
                 taken = taken.saturating_add(consumed);
                 house.gate.note_denial(&event, &origin, DenyReason::Overload);
-                turn.after = deny(dialect, DenyReason::Overload, id, output, house, metrics);
+                turn.after = deny(dialect, DenyReason::Overload, (id, &event), output, party);
             }
             Step::Ask { consumed, event, id } => {
                 taken = taken.saturating_add(consumed);
@@ -284,28 +288,32 @@ fn answer<D: Dialect>(
     (event, id): (&Event<'_>, &[u8]),
     origin: &Origin<'_>,
     output: &mut Vec<u8>,
-    Party { house, metrics, .. }: Party<'_>,
+    party: Party<'_>,
     now: crate::telephony::Moment,
     scratch: &mut QueueSet,
 ) -> (After, Option<Held>) {
     let written = output.len();
     let asked = catch_unwind(AssertUnwindSafe(|| {
-        house.gate.ask_from(origin, event, now, scratch, |outcome, group| {
+        party.house.gate.ask_from(origin, event, now, scratch, |outcome, group| {
             let after = dialect.answer(id, &outcome, output);
             let (Some(group), Outcome::Decided(answer)) = (group, &outcome) else {
-                count(&outcome, dialect, house, metrics);
+                count(&outcome, dialect, party);
+                if let Outcome::Decided(answer) = &outcome {
+                    telling::decided(dialect.label(), party.peer, event, answer, party.house);
+                }
                 return (after, None);
             };
             let mut instead = vec![];
             dialect.answer(id, &Outcome::Decided(answer.refused(DenyReason::StateUnavailable)), &mut instead);
             let at = written..output.len();
-            (after, Some(Held { at, instead, group, label: answer.label, reason: answer.reason }))
+            let told = Told::of(dialect.label(), party.peer, event, answer);
+            (after, Some(Held { at, instead, group, label: answer.label, reason: answer.reason, told }))
         })
     }));
     asked.unwrap_or_else(|_| {
         output.truncate(written);
-        house.gate.note_denial(event, origin, DenyReason::Internal);
-        (deny(dialect, DenyReason::Internal, id, output, house, metrics), None)
+        party.house.gate.note_denial(event, origin, DenyReason::Internal);
+        (deny(dialect, DenyReason::Internal, (id, event), output, party), None)
     })
 }
 
@@ -330,28 +338,29 @@ async fn write<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) -> Written {
 fn deny<D: Dialect>(
     dialect: &mut D,
     reason: DenyReason,
-    id: &[u8],
+    (id, event): (&[u8], &Event<'_>),
     output: &mut Vec<u8>,
-    house: &House,
-    metrics: &DialectMetrics,
+    party: Party<'_>,
 ) -> After {
-    let outcome = Outcome::Decided(Answer {
+    let answer = Answer {
         reason: Reason::Deny(reason),
         action: None,
         label: ActionLabel::Control,
         queues: AnswerQueues::None,
         target: None,
         mode: None,
-        revision: house.gate.policy().revision,
-    });
-    count(&outcome, dialect, house, metrics);
+        revision: party.house.gate.policy().revision,
+    };
+    let outcome = Outcome::Decided(answer);
+    count(&outcome, dialect, party);
+    telling::decided(dialect.label(), party.peer, event, &answer, party.house);
     dialect.answer(id, &outcome, output)
 }
 
-fn count<D: Dialect>(outcome: &Outcome<'_>, dialect: &D, house: &House, metrics: &DialectMetrics) {
+fn count<D: Dialect>(outcome: &Outcome<'_>, dialect: &D, Party { house, metrics, peer, .. }: Party<'_>) {
     match outcome {
         Outcome::Decided(answer) => house.metrics.decided(dialect.label(), answer.label, answer.reason),
-        Outcome::Faulty(error) => metrics.protocol_error(error.reason),
+        Outcome::Faulty(error) => house.peer_erred(metrics, peer, error.reason),
     }
 }
 
@@ -362,15 +371,14 @@ async fn end<S, D>(
     reason: Option<ErrorReason>,
     unread: &[u8],
     finished: bool,
-    metrics: Option<&DialectMetrics>,
+    blame: impl FnOnce(ErrorReason),
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
     D: Dialect,
 {
     let mut output = vec![];
-    let fault = dialect.give_up(reason, unread, &mut output);
-    if let (Some(fault), Some(metrics)) = (fault, metrics) {
-        metrics.protocol_error(fault);
+    if let Some(fault) = dialect.give_up(reason, unread, &mut output) {
+        blame(fault);
     }
     if !finished && !output.is_empty() {
         let goodbye = async {
@@ -406,5 +414,5 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
     D: Dialect,
 {
-    end(&mut stream, &mut dialect, Some(ErrorReason::Overload), &[], false, None).await;
+    end(&mut stream, &mut dialect, Some(ErrorReason::Overload), &[], false, |_| {}).await;
 }

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::decision::{ActionLabel, ErrorReason, Reason};
+use crate::decision::{ErrorReason, Reason};
 use crate::dialect::evapi::Evapi;
 use crate::dialect::{After, Dialect};
 use crate::limits::{
@@ -27,6 +27,7 @@ use crate::limits::{
 use crate::server::House;
 use crate::server::connection::{Mood, Party, answer_all};
 use crate::server::held::{Held, Waiting};
+use crate::server::peer::Peer;
 use crate::telephony::QueueSet;
 
 /// Dials until the house drains.
@@ -42,7 +43,7 @@ pub(super) async fn keep_dialing(address: SocketAddr, house: Arc<House>, drain: 
             Ok(stream) => {
                 tracing::info!(%address, "Kamailio is connected");
                 let since = Instant::now();
-                talk(stream, &house, address, &drain).await;
+                talk(stream, Peer::Address(address), &house, &drain).await;
                 tracing::warn!(%address, "Kamailio is gone");
                 said = true;
                 // One that takes the connection and drops it at once is not there yet.
@@ -115,11 +116,11 @@ impl Outbox {
         }
     }
 
-    /// Lets the oldest answer that waited for the disk leave; what it is counted as.
-    fn release(&mut self, durable: bool) -> Option<(ActionLabel, Reason)> {
-        let (answer, label, reason) = self.held.pop_front()?.into_answer(durable);
+    /// Lets the oldest answer that waited for the disk leave, and gives it with the reason that the peer hears.
+    fn release(&mut self, durable: bool) -> Option<(Reason, Held)> {
+        let (answer, reason, held) = self.held.pop_front()?.into_answer(durable);
         self.answers.extend_from_slice(&answer);
-        Some((label, reason))
+        Some((reason, held))
     }
 
     /// Decides what to write next: whole netstrings, or the rest of a write that was cut short.
@@ -145,12 +146,12 @@ impl Outbox {
 }
 
 /// Answers one Kamailio until either side ends it, it is too slow, or the house drains.
-async fn talk(mut stream: TcpStream, house: &House, address: SocketAddr, drain: &CancellationToken) {
+async fn talk(mut stream: TcpStream, peer: Peer, house: &House, drain: &CancellationToken) {
     let mut dialect = Evapi::new();
     let Some(metrics) = house.metrics.of(dialect.label()) else { return };
     let _connected = metrics.connected();
-    let peer = address.to_string();
-    let party = Party { house, metrics, peer: &peer };
+    let name = peer.to_string();
+    let party = Party { house, metrics, peer, name: &name };
     let (mut reader, mut writer) = stream.split();
     let (mut input, mut outbox) = (BytesMut::with_capacity(READ_BUFFER_BYTES_MAX), Outbox::default());
     let mut scratch = QueueSet::new();
@@ -179,7 +180,7 @@ async fn talk(mut stream: TcpStream, house: &House, address: SocketAddr, drain: 
             read = reader.read_buf(&mut input), if reading => match read {
                 Ok(0) | Err(_) => {
                     if let Some(fault) = dialect.give_up(None, &input, &mut vec![]) {
-                        metrics.protocol_error(fault);
+                        house.peer_erred(metrics, peer, fault);
                     }
                     return;
                 }
@@ -195,12 +196,13 @@ async fn talk(mut stream: TcpStream, house: &House, address: SocketAddr, drain: 
                 }
             },
             durable = Outbox::settled(&outbox.held) => {
-                if let Some((label, reason)) = outbox.release(durable) {
-                    house.metrics.decided(dialect.label(), label, reason);
+                if let Some((reason, held)) = outbox.release(durable) {
+                    house.metrics.decided(dialect.label(), held.label, reason);
+                    held.told.tell(reason, house);
                 }
             }
-            () = at(read_deadline), if reading => return metrics.protocol_error(ErrorReason::TimedOut),
-            () = at(write_deadline), if writing => return metrics.protocol_error(ErrorReason::TimedOut),
+            () = at(read_deadline), if reading => return house.peer_erred(metrics, peer, ErrorReason::TimedOut),
+            () = at(write_deadline), if writing => return house.peer_erred(metrics, peer, ErrorReason::TimedOut),
             () = tokio::task::yield_now(), if !reading => {}
             () = drain.cancelled(), if !drain.is_cancelled() => {}
         }

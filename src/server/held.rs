@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::decision::{ActionLabel, DenyReason, Reason};
 use crate::gate::Group;
 use crate::limits::COMMIT_TIMEOUT;
+use crate::server::telling::Told;
 
 /// An encoded answer that must not leave yet.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub(super) struct Held {
     pub(super) label: ActionLabel,
     /// Why it was allowed.
     pub(super) reason: Reason,
+    /// What the log says of it.
+    pub(super) told: Told,
 }
 
 /// An answer that waits by itself, for a peer that takes answers in any order.
@@ -59,12 +62,13 @@ impl Waiting {
         timeout_at(self.deadline, self.held.group.is_durable()).await.unwrap_or(false)
     }
 
-    /// The answer that leaves, what it is counted as, and the reason that the peer hears.
-    pub(super) fn into_answer(self, durable: bool) -> (Vec<u8>, ActionLabel, Reason) {
+    /// The answer that leaves, the reason that the peer hears, and what was held.
+    pub(super) fn into_answer(mut self, durable: bool) -> (Vec<u8>, Reason, Held) {
         if durable {
-            (self.answer, self.held.label, self.held.reason)
+            (self.answer, self.held.reason, self.held)
         } else {
-            (self.held.instead, self.held.label, Reason::Deny(DenyReason::StateUnavailable))
+            let instead = std::mem::take(&mut self.held.instead);
+            (instead, Reason::Deny(DenyReason::StateUnavailable), self.held)
         }
     }
 }

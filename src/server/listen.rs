@@ -26,6 +26,9 @@ use crate::dialect::{Dialect, DialectLabel};
 use crate::limits::{ACCEPT_PAUSE, KEEPALIVE_IDLE, LISTEN_BACKLOG, REFUSALS_AT_ONCE_MAX};
 use crate::server::connection::{converse, refuse};
 use crate::server::dial::keep_dialing;
+use crate::server::health::Listening;
+use crate::server::passed::Passed;
+use crate::server::peer::Peer;
 use crate::server::{House, admin};
 
 /// Why the house cannot open.
@@ -40,6 +43,24 @@ pub enum ListenError {
         address: SocketAddr,
         /// Why.
         source: io::Error,
+    },
+    /// systemd passes a socket that no key names.
+    #[error(
+        "systemd passes a socket at {place}, which no key under [listen] names: peers would wait there for ever\n  help: add it to \
+         [listen], or take it out of the .socket unit"
+    )]
+    Unwanted {
+        /// Where it listens.
+        place: String,
+    },
+    /// systemd passes a socket for operators that others than this machine can reach.
+    #[error(
+        "systemd passes a socket for `admin` at {address}, where others than this machine may ask\n  help: name a file with a \
+         secret in `admin_token_file`, or listen on 127.0.0.1"
+    )]
+    Exposed {
+        /// The address.
+        address: SocketAddr,
     },
     /// A Unix socket cannot be listened on.
     #[error("`{name}`: the socket {} cannot be listened on: {source}", path.display())]
@@ -60,6 +81,8 @@ pub struct Bound {
     pub name: &'static str,
     /// Where, as bound: port 0 has become a real one.
     pub place: Place,
+    /// systemd made it, and keeps it when we end.
+    pub is_passed: bool,
 }
 
 /// Where something is listened on.
@@ -73,7 +96,7 @@ pub enum Place {
 
 impl Bound {
     pub(super) fn remove_socket_file(&self) {
-        if let Place::Socket(path) = &self.place {
+        if let (Place::Socket(path), false) = (&self.place, self.is_passed) {
             // Gone already is as good as removed; anything else the next start will say.
             drop(std::fs::remove_file(path));
         }
@@ -91,57 +114,75 @@ impl std::fmt::Display for Place {
 
 /// Everything that is bound and not yet served.
 pub(super) struct Listeners {
-    dialects: Vec<(DialectLabel, &'static str, TcpListener)>,
-    line_unix: Option<(UnixListener, PathBuf)>,
-    admin: Option<TcpListener>,
-    admin_unix: Option<(UnixListener, PathBuf)>,
+    dialects: Vec<(DialectLabel, TcpListener, Bound)>,
+    line_unix: Option<(UnixListener, Bound)>,
+    admin: Option<(TcpListener, Bound)>,
+    admin_unix: Option<(UnixListener, Bound)>,
 }
 
-pub(super) fn bind_all(listen: &Listen) -> Result<Listeners, ListenError> {
-    let tcp = |name, address: Option<SocketAddr>| {
-        address
-            .map(|address| bind_tcp(address).map_err(|source| ListenError::Address { name, address, source }))
-            .transpose()
-    };
-    let unix = |name, path: &Option<PathBuf>| {
-        let bind = |path: &PathBuf| match bind_unix(path) {
-            Ok(listener) => Ok((listener, path.clone())),
-            Err(source) => Err(ListenError::Socket { name, path: path.clone(), source }),
-        };
-        path.as_ref().map(bind).transpose()
-    };
+pub(super) fn bind_all(listen: &Listen, mut passed: Passed) -> Result<Listeners, ListenError> {
     let mut dialects = vec![];
     for &(label, name, address) in &listen.dialects {
-        dialects.extend(tcp(name, address)?.map(|listener| (label, name, listener)));
+        dialects.extend(tcp(name, address, &mut passed)?.map(|(listener, bound)| (label, listener, bound)));
     }
-    let admin = tcp("admin", listen.admin)?;
-    let line_unix = unix("line_unix", &listen.line_unix)?;
-    let admin_unix = unix("admin_unix", &listen.admin_unix).inspect_err(|_| {
-        // Nobody will ever answer at the socket that is bound already.
-        if let Some((_, path)) = &line_unix {
-            drop(std::fs::remove_file(path));
+    let admin = tcp("admin", listen.admin, &mut passed)?;
+    if let Some((_, Bound { place: Place::Address(address), .. })) = &admin
+        && !address.ip().is_loopback()
+        && listen.admin_token.is_none()
+    {
+        return Err(ListenError::Exposed { address: *address });
+    }
+    let line_unix = unix("line_unix", listen.line_unix.as_deref(), &mut passed)?;
+    let admin_unix = unix("admin_unix", listen.admin_unix.as_deref(), &mut passed);
+    let listeners = Listeners { dialects, line_unix, admin, admin_unix: None };
+    match admin_unix.and_then(|admin_unix| passed.finish().map(|()| admin_unix)) {
+        Ok(admin_unix) => Ok(Listeners { admin_unix, ..listeners }),
+        Err(error) => {
+            // Nobody will ever answer at the sockets that are bound already.
+            listeners.bound().iter().for_each(Bound::remove_socket_file);
+            Err(error)
         }
-    })?;
-    Ok(Listeners { dialects, line_unix, admin, admin_unix })
+    }
+}
+
+/// The listener of a key: the one that was passed for it, or one of our own.
+fn tcp(
+    name: &'static str,
+    address: Option<SocketAddr>,
+    passed: &mut Passed,
+) -> Result<Option<(TcpListener, Bound)>, ListenError> {
+    let Some(address) = address else { return Ok(None) };
+    let failed = |source| ListenError::Address { name, address, source };
+    let taken = passed.tcp(name, address);
+    let is_passed = taken.is_some();
+    let listener = taken.map_or_else(|| bind_tcp(address), TcpListener::from_std).map_err(failed)?;
+    let place = Place::Address(listener.local_addr().map_err(failed)?);
+    Ok(Some((listener, Bound { name, place, is_passed })))
+}
+
+fn unix(
+    name: &'static str,
+    path: Option<&Path>,
+    passed: &mut Passed,
+) -> Result<Option<(UnixListener, Bound)>, ListenError> {
+    let Some(path) = path else { return Ok(None) };
+    let failed = |source| ListenError::Socket { name, path: path.to_owned(), source };
+    let (listener, place, is_passed) = match passed.unix(name, path) {
+        Some((listener, place)) => (UnixListener::from_std(listener), place, true),
+        None => (bind_unix(path), path.to_owned(), false),
+    };
+    Ok(Some((listener.map_err(failed)?, Bound { name, place: Place::Socket(place), is_passed })))
 }
 
 impl Listeners {
     pub(super) fn bound(&self) -> Vec<Bound> {
-        let tcp = |name, listener: &TcpListener| {
-            let address = listener.local_addr().ok()?;
-            Some(Bound { name, place: Place::Address(address) })
-        };
-        let unix = |name, listener: &Option<(UnixListener, PathBuf)>| {
-            let (_, path) = listener.as_ref()?;
-            Some(Bound { name, place: Place::Socket(path.clone()) })
-        };
-        let admin = self.admin.as_ref().and_then(|listener| tcp("admin", listener));
         let (line, others): (Vec<_>, Vec<_>) =
             self.dialects.iter().partition(|(label, _, _)| *label == DialectLabel::Line);
-        let line = line.into_iter().filter_map(|(_, name, listener)| tcp(name, listener));
-        let others = others.into_iter().filter_map(|(_, name, listener)| tcp(name, listener));
-        let line = line.chain(unix("line_unix", &self.line_unix));
-        line.chain(others).chain(admin).chain(unix("admin_unix", &self.admin_unix)).collect()
+        let line = line.into_iter().map(|(_, _, bound)| bound);
+        let others = others.into_iter().map(|(_, _, bound)| bound);
+        let line = line.chain(self.line_unix.iter().map(|(_, bound)| bound));
+        let admin = self.admin.iter().map(|(_, bound)| bound);
+        line.chain(others).chain(admin).chain(self.admin_unix.iter().map(|(_, bound)| bound)).cloned().collect()
     }
 
     pub(super) fn serve(
@@ -164,10 +205,11 @@ impl Listeners {
         };
         let line_house = Arc::clone(house);
         let line = move || Line::new(line_house.line_token());
+        house.vitals.want_listeners(self.dialects.len().saturating_add(usize::from(self.line_unix.is_some())));
         if let Some((listener, _)) = self.line_unix {
             connections.spawn(reception.clone().receive(listener, line.clone()));
         }
-        for (label, _, listener) in self.dialects {
+        for (label, listener, _) in self.dialects {
             let reception = reception.clone();
             match label {
                 DialectLabel::Line => drop(connections.spawn(reception.receive(listener, line.clone()))),
@@ -182,11 +224,12 @@ impl Listeners {
             connections.spawn(keep_dialing(address, Arc::clone(house), drain.clone()));
         }
         let status = Arc::new(admin::Desk { house: Arc::clone(house), bound });
-        if let Some(listener) = self.admin {
-            admin_tasks.spawn(admin::serve(listener, Arc::clone(&status), admin_stop.clone()));
+        if let Some((listener, bound)) = self.admin {
+            let is_exposed = matches!(bound.place, Place::Address(address) if !address.ip().is_loopback());
+            admin_tasks.spawn(admin::serve(listener, Arc::clone(&status), is_exposed, admin_stop.clone()));
         }
         if let Some((listener, _)) = self.admin_unix {
-            admin_tasks.spawn(admin::serve(listener, status, admin_stop.clone()));
+            admin_tasks.spawn(admin::serve(listener, status, false, admin_stop.clone()));
         }
     }
 }
@@ -202,7 +245,20 @@ struct Reception {
 }
 
 impl Reception {
-    async fn receive<L: Accept, D: Dialect + 'static>(self, listener: L, dialect: impl Fn() -> D + Send) {
+    fn receive<L: Accept, D: Dialect + 'static>(
+        self,
+        listener: L,
+        dialect: impl Fn() -> D + Send,
+    ) -> impl Future<Output = ()> + Send {
+        // From now on, not only from when it is polled first; and to its end, whatever ends it.
+        let listening = Listening::at(&self.house);
+        async move {
+            self.let_in(listener, dialect).await;
+            drop(listening);
+        }
+    }
+
+    async fn let_in<L: Accept, D: Dialect + 'static>(self, listener: L, dialect: impl Fn() -> D + Send) {
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -228,9 +284,9 @@ impl Reception {
         let house = Arc::clone(&self.house);
         if let Ok(place) = Arc::clone(&self.limit).try_acquire_owned() {
             let drain = self.drain.clone();
-            let peer = stream.peer().into();
             self.connections.spawn(async move {
-                converse(stream, dialect, &house, peer, &drain).await;
+                let peer = stream.peer();
+                converse(stream, peer, dialect, &house, &drain).await;
                 drop(place);
             });
             return;
@@ -250,35 +306,30 @@ impl Reception {
 
 /// A connection of either family.
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
-    /// Who is on the other side, as the audit log names it.
-    fn peer(&self) -> String;
-
     /// Makes the connection end with a reset, unless it is shut down before.
     fn reset_when_dropped(&self);
+
+    /// Who is on the other side.
+    fn peer(&self) -> Peer;
 }
 
 impl Stream for tokio::net::TcpStream {
-    fn peer(&self) -> String {
-        self.peer_addr().map(|address| address.to_string()).unwrap_or_default()
-    }
-
     fn reset_when_dropped(&self) {
         drop(SockRef::from(self).set_linger(Some(Duration::ZERO)));
+    }
+
+    fn peer(&self) -> Peer {
+        Peer::of_tcp(self)
     }
 }
 
 impl Stream for tokio::net::UnixStream {
-    fn peer(&self) -> String {
-        self.peer_cred().map(|peer| process(peer.uid(), peer.pid())).unwrap_or_default()
-    }
-
     /// A Unix socket knows no reset.
     fn reset_when_dropped(&self) {}
-}
 
-/// A process of this machine, as the audit log names it.
-pub(super) fn process(user: u32, process: Option<i32>) -> String {
-    process.map_or_else(|| format!("uid {user}"), |process| format!("uid {user} pid {process}"))
+    fn peer(&self) -> Peer {
+        Peer::of_unix(self)
+    }
 }
 
 /// A listener of either family.

@@ -4,9 +4,15 @@ mod admin;
 mod clock;
 mod connection;
 mod dial;
+mod guard;
+mod health;
 mod held;
 mod listen;
+mod passed;
+mod peer;
+mod pulse;
 mod removals;
+mod telling;
 mod watching;
 mod why;
 
@@ -16,11 +22,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use serde::Serialize;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use clock::Clock;
 pub use listen::{Bound, ListenError, Place};
+pub use passed::Passed;
 
 use crate::ami::{Links, Member, Sessions};
 use crate::audit::recorder::Recorder;
@@ -28,8 +36,10 @@ use crate::config::files::Files;
 use crate::config::problem::Problems;
 use crate::config::process::{ProcessSettings, Secret, Store};
 use crate::gate::Gate;
-use crate::limits::{DRAIN_TIMEOUT, METRICS_UPKEEP_INTERVAL};
+use crate::limits::{DRAIN_TIMEOUT, LOG_PEER_INTERVAL, METRICS_UPKEEP_INTERVAL};
+use crate::observe::log::Log;
 use crate::observe::metrics::Metrics;
+use health::Vitals;
 
 /// How often login sessions whose time is over are looked for.
 const LEASE_SWEEP_INTERVAL: Duration = Duration::from_millis(250);
@@ -45,14 +55,18 @@ pub struct House {
     pub clock: Clock,
     /// What the process was started with.
     pub settings: ProcessSettings,
+    /// The log.
+    pub log: Log,
     /// The links to Asterisks.
     pub asterisks: Links,
     /// Revision of the policy that every connection uses.
     pub settled_revision: AtomicU64,
+    vitals: Vitals,
     draining: AtomicBool,
     last_reload: Mutex<ReloadStatus>,
     line_token: ArcSwapOption<Secret>,
     files: Mutex<Files>,
+    admin_token: ArcSwapOption<Secret>,
 }
 
 /// What came of the last load of the configuration.
@@ -73,7 +87,7 @@ pub struct ReloadStatus {
 impl House {
     /// A house that has not opened yet.
     #[must_use]
-    pub fn new(settings: ProcessSettings) -> Self {
+    pub fn new(settings: ProcessSettings, log: Log) -> Self {
         let metrics = Metrics::new();
         Self {
             gate: Arc::new(Gate::audited(
@@ -84,11 +98,14 @@ impl House {
             metrics,
             clock: Clock::default(),
             settings,
+            log,
             settled_revision: AtomicU64::new(0),
+            vitals: Vitals::default(),
             draining: AtomicBool::new(false),
             last_reload: Mutex::default(),
             line_token: ArcSwapOption::empty(),
             files: Mutex::default(),
+            admin_token: ArcSwapOption::empty(),
         }
     }
 
@@ -132,17 +149,20 @@ impl House {
         self.line_token.load().as_ref().map(|token| Arc::from(token.reveal()))
     }
 
-    /// Whether the house is ready for questions: it has a policy, can keep what changes, and is not closing.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        let has_policy = self.settled_revision.load(Ordering::Relaxed) > 0;
-        has_policy && self.gate.store_is_healthy() && self.audit_is_healthy() && !self.is_draining()
-    }
-
     /// Whether the audit log can be written, or there is none.
     #[must_use]
     pub fn audit_is_healthy(&self) -> bool {
         self.gate.audit().is_none_or(Recorder::is_healthy)
+    }
+
+    /// Sets the secret that a request over TCP has to present that changes something.
+    pub fn set_admin_token(&self, token: Option<Secret>) {
+        self.admin_token.store(token.map(Arc::new));
+    }
+
+    /// The secret that a request over TCP has to present that changes something.
+    fn admin_token(&self) -> Option<Arc<Secret>> {
+        self.admin_token.load_full()
     }
 
     /// Whether the house is closing.
@@ -167,18 +187,21 @@ pub struct Server {
     connections: TaskTracker,
     admin_stop: CancellationToken,
     admin: TaskTracker,
+    proven: watch::Receiver<u64>,
 }
 
 impl Server {
-    /// Binds every listener and begins to serve.
+    /// Binds every listener that was not passed, and begins to serve.
     ///
     /// # Errors
     ///
     /// When an address or a socket is taken or may not be used; nothing listens then.
-    pub fn open(house: &Arc<House>) -> Result<Self, ListenError> {
-        let listeners = listen::bind_all(&house.settings.listen)?;
+    pub fn open(house: &Arc<House>, passed: Passed) -> Result<Self, ListenError> {
+        let listeners = listen::bind_all(&house.settings.listen, passed)?;
         let bound: Vec<Bound> = listeners.bound();
+        let (proofs, proven) = watch::channel(0);
         let server = Self {
+            proven,
             house: Arc::clone(house),
             bound: bound.clone(),
             drain: CancellationToken::new(),
@@ -194,6 +217,9 @@ impl Server {
         for organization in linked {
             server.admin.spawn(removals::follow(Arc::clone(house), organization.into(), server.admin_stop.clone()));
         }
+        // Whoever is told that the house is open finds it ready.
+        let _next = pulse::prove(house, 0);
+        server.admin.spawn(pulse::beat(Arc::clone(house), proofs, server.admin_stop.clone()));
         server.admin.spawn(housekeeping(Arc::clone(house), server.admin_stop.clone()));
         Ok(server)
     }
@@ -204,9 +230,17 @@ impl Server {
         &self.bound
     }
 
-    /// Stops accepting, answers what was read, and closes; returns how many connections were cut off at the deadline.
+    /// Changes each time that decisions have proved to be made: to the uptime then, in milliseconds.
+    #[must_use]
+    pub fn proven(&self) -> watch::Receiver<u64> {
+        self.proven.clone()
+    }
+
+    /// Says in `/readyz` that it is over, and after the delay of the settings stops accepting, answers what was read,
+    /// and closes; returns how many connections were cut off at the deadline.
     pub async fn close(self) -> usize {
         self.house.draining.store(true, Ordering::Relaxed);
+        tokio::time::sleep(self.house.settings.drain_delay).await;
         self.drain.cancel();
         self.connections.close();
         let cut_off = match tokio::time::timeout(DRAIN_TIMEOUT, self.connections.wait()).await {
@@ -227,10 +261,13 @@ impl Server {
 async fn housekeeping(house: Arc<House>, stop: CancellationToken) {
     let mut upkeep = tokio::time::interval(METRICS_UPKEEP_INTERVAL);
     let mut sweep = tokio::time::interval(LEASE_SWEEP_INTERVAL);
+    let mut summary = tokio::time::interval(LOG_PEER_INTERVAL);
+    let mut left_out = [0; 3];
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = upkeep.tick() => house.metrics.upkeep(),
+            _ = summary.tick() => house.tell_left_out(&mut left_out),
             _ = sweep.tick() => house.gate.end_what_is_over(house.clock.now()),
         }
     }

@@ -13,6 +13,7 @@ use crate::gate::journal::Notice;
 use crate::limits::{REQUEST_ID_BYTES_MAX, WATCH_NOTICES_PER_WRITE_MAX, WRITE_TIMEOUT};
 use crate::observe::metrics::DialectMetrics;
 use crate::server::House;
+use crate::server::peer::Peer;
 use crate::telephony::Token;
 
 /// Bytes that a watcher may say at once; all of it is forgotten.
@@ -61,7 +62,7 @@ pub(super) async fn tell<S, D>(
     dialect: &mut D,
     mut watch: Watch,
     house: &House,
-    metrics: &DialectMetrics,
+    (metrics, peer): (&DialectMetrics, Peer),
     mut drained: Pin<&mut WaitForCancellationFuture<'_>>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -91,7 +92,7 @@ pub(super) async fn tell<S, D>(
                 Ok(Err(_)) => return,
                 Err(_) => {
                     house.metrics.watcher_cut_off();
-                    return metrics.protocol_error(ErrorReason::TimedOut);
+                    return house.peer_erred(metrics, peer, ErrorReason::TimedOut);
                 }
             }
             continue;

@@ -24,7 +24,8 @@ fn decision(dialect: &str, action: &str, decision: &str, reason: &str) -> String
 }
 
 fn request(mut stream: impl Read + Write, method: &str, path: &str) -> String {
-    write!(stream, "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").unwrap();
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+        .unwrap();
     hear_out(&mut stream)
 }
 
@@ -301,7 +302,8 @@ fn the_admin_listener_says_how_it_goes_and_changes_nothing() {
     for (method, path, status) in requests {
         let by_tcp = request(connect(sidecar.address("admin")), method, path);
         let by_unix = request(connect_unix(&sidecar.socket("admin_unix")), method, path);
-        assert_eq!((status_of(&by_tcp), status_of(&by_unix)), (status, status), "{method} {path}");
+        let by_address = if matches!(method, "GET" | "HEAD") { status } else { 403 };
+        assert_eq!((status_of(&by_tcp), status_of(&by_unix)), (by_address, status), "{method} {path}");
     }
     // What is no HTTP at all is not the end of it.
     let mut noise = connect(sidecar.address("admin"));
@@ -338,7 +340,7 @@ fn silent_peers_do_not_lock_operators_out() {
     let _silent: Vec<_> = (0..100).map(|_| connect(sidecar.address("admin"))).collect();
     let mut stream = connect(sidecar.address("admin"));
     stream.set_read_timeout(Some(Duration::from_secs(8))).unwrap();
-    write!(stream, "GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    write!(stream, "GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
     let mut heard = String::new();
     let answered = stream.read_to_string(&mut heard);
     assert!(answered.is_ok() && heard.starts_with("HTTP/1.1 200 "), "{answered:?} {heard}");

@@ -86,7 +86,8 @@ pub fn run(arguments: &[&str]) -> (ExitStatus, String) {
     (output.status, String::from_utf8(output.stdout).unwrap())
 }
 
-fn binary() -> Command {
+/// The real binary.
+pub fn binary() -> Command {
     Command::new(env!("CARGO_BIN_EXE_queuewarden"))
 }
 
@@ -237,9 +238,19 @@ impl Sidecar {
         self.child.id()
     }
 
-    /// Log lines so far.
+    /// Log lines so far: a thread of its own writes them, so those under way are waited for.
     pub fn log(&self) -> Vec<String> {
-        self.log.try_iter().collect()
+        std::iter::from_fn(|| self.log.recv_timeout(Duration::from_millis(150)).ok()).collect()
+    }
+
+    /// Log lines up to the one that holds this text, and that one.
+    pub fn log_until(&self, text: &str) -> Vec<String> {
+        let mut lines = vec![];
+        while !lines.last().is_some_and(|line: &String| line.contains(text)) {
+            let line = self.log.recv_timeout(PATIENCE);
+            lines.push(line.unwrap_or_else(|_| panic!("{text:?} is not in the log: {lines:#?}")));
+        }
+        lines
     }
 }
 
@@ -520,6 +531,14 @@ pub fn connect_unix(path: &Path) -> UnixStream {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
     stream
+}
+
+/// Sends a request with these headers, each with its line end, and gives the whole response.
+pub fn http(mut stream: impl Read + Write, method: &str, path: &str, headers: &str) -> (u16, String) {
+    write!(stream, "{method} {path} HTTP/1.1\r\n{headers}Connection: close\r\nContent-Length: 0\r\n\r\n").unwrap();
+    let heard = hear_out(&mut stream);
+    let status = heard.split(' ').nth(1).and_then(|status| status.parse().ok());
+    (status.unwrap_or_else(|| panic!("no status: {heard:?}")), heard)
 }
 
 /// Everything that the peer says until it ends its side.

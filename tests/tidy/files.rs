@@ -31,7 +31,8 @@ const COMMON_FOLDERS: &[&str] = &["bin", "dev", "etc", "proc", "run", "sys", "tm
 
 /// Hosts that a link or an example may name: this machine, and what the documentation points to.
 // FreeSWITCH says goodbye with the last.
-const HOSTS: &[&str] = &["127.0.0.1", "localhost", "HOST", "host", "example.org", "rustup.rs", "www.cluecon.com"];
+const HOSTS: &[&str] =
+    &["127.0.0.1", "localhost", "HOST", "host", "example.org", "json-schema.org", "rustup.rs", "www.cluecon.com"];
 
 /// The files of the repository: everything but what `.gitignore` names, the history, and the lock files.
 fn files() -> Vec<PathBuf> {

@@ -13,6 +13,7 @@ use queuewarden::dialect::DialectLabel;
 use queuewarden::event::{ATTRIBUTE_VALUES, Key, KeySet};
 use queuewarden::limits;
 use queuewarden::observe::ami::RemovalOutcome;
+use queuewarden::observe::log::LeftOut;
 use queuewarden::observe::names;
 use queuewarden::policy::Policy;
 use queuewarden::policy::facts::{Fact, Missing};
@@ -119,6 +120,7 @@ fn the_labels_are_closed_lists() {
     same("grounds", of("ground"), owned(Ground::ALL.iter().map(|it| it.name()).collect()));
     same("decisions", of("decision"), owned(vec!["allow", "deny"]));
     same("outcomes", of("outcome"), owned(RemovalOutcome::ALL.iter().map(|it| it.name()).collect()));
+    same("causes", of("cause"), owned(LeftOut::ALL.iter().map(|it| it.name()).collect()));
     same("results", of("result"), owned(vec!["success", "failure"]));
 }
 
@@ -397,6 +399,11 @@ fn the_bounds_are_those_of_the_code() {
         ("From SIGTERM to the end", seconds(limits::DRAIN_TIMEOUT)),
         ("Between two loads of the configuration", seconds(limits::RELOAD_INTERVAL_MIN)),
         ("An idle connection is probed after", seconds(limits::KEEPALIVE_IDLE)),
+        ("Decisions that the log tells in a second", count(limits::LOG_DECISIONS_PER_SECOND_MAX as usize, "")),
+        ("Errors of one peer that the log tells in 10 s", count(limits::LOG_ERRORS_PER_PEER_MAX as usize, "")),
+        ("Errors of all peers that the log tells in 10 s", count(limits::LOG_ERRORS_MAX as usize, "")),
+        ("Lines of the log that wait for whoever reads it", count(limits::LOG_LINES_WAITING_MAX, "")),
+        ("Without a decision for so long, `/livez` and `/readyz` say so", seconds(limits::PULSE_AGE_MAX)),
         ("Problems that one load spells out", count(limits::PROBLEMS_REPORTED_MAX, "")),
         ("A TOML file", count(usize::try_from(limits::TOML_FILE_BYTES_MAX).unwrap(), "bytes")),
         ("A CSV file", count(usize::try_from(limits::CSV_FILE_BYTES_MAX).unwrap(), "bytes")),

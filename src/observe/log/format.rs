@@ -1,0 +1,239 @@
+//! A line of the log. Its names are ours; its values may be anybody's, so whatever could begin a line, end a string or
+//! speak to a terminal is written as an escape.
+
+use std::fmt::{self, Debug, Write};
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::limits::LOG_VALUE_BYTES_MAX;
+use crate::observe::log::Format;
+
+/// The names that every line has; a field of the same name gets a `_` behind it.
+const OWN_NAMES: &[&str] = &["timestamp", "level", "target", "message"];
+
+/// Writes events as lines.
+pub(super) struct Lines(pub(super) Format);
+
+impl<S, N> FormatEvent<S, N> for Lines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut time = String::new();
+        SystemTime.format_time(&mut Writer::new(&mut time))?;
+        let mut values = Values { format: self.0, message: String::new(), fields: String::new() };
+        event.record(&mut values);
+        let (level, target) = (event.metadata().level(), event.metadata().target());
+        let Values { message, fields, .. } = values;
+        match self.0 {
+            Format::Json => {
+                let message = if message.is_empty() { "\"\"" } else { &message };
+                writeln!(
+                    writer,
+                    r#"{{"timestamp":"{time}","level":"{level}","target":"{target}","message":{message}{fields}}}"#
+                )
+            }
+            Format::Text => writeln!(writer, "{time} {level:>5} {target}: {message}{fields}"),
+        }
+    }
+}
+
+/// The values of one event, escaped as they come.
+struct Values {
+    format: Format,
+    message: String,
+    fields: String,
+}
+
+impl Values {
+    fn name(&mut self, field: &Field) {
+        let name = field.name();
+        let mark = if OWN_NAMES.contains(&name) { "_" } else { "" };
+        // Writing to a string cannot fail.
+        let _written = match self.format {
+            Format::Json => write!(self.fields, ",\"{name}{mark}\":"),
+            Format::Text => write!(self.fields, " {name}{mark}="),
+        };
+    }
+
+    fn text(&mut self, field: &Field, text: &str) {
+        if field.name() == "message" {
+            match self.format {
+                Format::Json => quote(text, &mut self.message),
+                Format::Text => escape(text, &mut self.message),
+            }
+            return;
+        }
+        self.name(field);
+        quote(text, &mut self.fields);
+    }
+
+    fn plain(&mut self, field: &Field, value: impl fmt::Display) {
+        self.name(field);
+        self.fields += &value.to_string();
+    }
+}
+
+impl Visit for Values {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.text(field, value);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.plain(field, value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.plain(field, value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.plain(field, value);
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        let mut text = Bounded(String::new());
+        // It fails when there is more of it than is kept.
+        let _cut = write!(text, "{value:?}");
+        self.text(field, &text.0);
+    }
+}
+
+/// Text up to a bound: a value that writes itself does not fill the memory first.
+struct Bounded(String);
+
+impl Write for Bounded {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.push_str(shortened(text));
+        if self.0.len() > LOG_VALUE_BYTES_MAX { Err(fmt::Error) } else { Ok(()) }
+    }
+}
+
+/// As much of a text as one value may have, and a byte more to show that there was more.
+fn shortened(text: &str) -> &str {
+    let end = text.len().min(LOG_VALUE_BYTES_MAX.saturating_add(1));
+    let end = (0..=end).rev().find(|&end| text.is_char_boundary(end)).unwrap_or_default();
+    text.get(..end).unwrap_or_default()
+}
+
+/// A string of JSON.
+fn quote(text: &str, out: &mut String) {
+    out.push('"');
+    escape(text, out);
+    out.push('"');
+}
+
+/// Nothing of a text remains that could end a string, begin a line or speak to a terminal: control characters of ASCII
+/// and of Latin-1, line separators, and what turns the direction of writing.
+fn escape(text: &str, out: &mut String) {
+    let kept = shortened(text);
+    let mut room = LOG_VALUE_BYTES_MAX;
+    for character in kept.chars() {
+        let Some(left) = room.checked_sub(character.len_utf8()) else { break };
+        room = left;
+        match character {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            _ if is_dangerous(character) => {
+                for unit in character.encode_utf16(&mut [0; 2]) {
+                    let _written = write!(out, "\\u{unit:04x}");
+                }
+            }
+            _ => out.push(character),
+        }
+    }
+    if kept.len() > LOG_VALUE_BYTES_MAX {
+        out.push('…');
+    }
+}
+
+fn is_dangerous(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
+        || matches!(character, '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use tracing_subscriber::layer::SubscriberExt;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What is written in this format by what is logged meanwhile.
+    fn logged(format: Format, log: impl FnOnce()) -> String {
+        let kept = Kept::default();
+        let writer = kept.clone();
+        let lines = tracing_subscriber::fmt::layer().event_format(Lines(format)).with_writer(move || writer.clone());
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(lines), log);
+        let bytes = kept.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn no_value_begins_a_line_or_speaks_to_a_terminal() {
+        let all: String = (0..=0x11_ffff).step_by(7).chain(0..=0x2100).filter_map(char::from_u32).collect();
+        let forged = "x\u{1b}]0;x\u{7}\n{\"decision\":\"allow\"}\r\n\u{9b}31m\u{85}\u{2028}\"\\\u{202e}";
+        for format in [Format::Json, Format::Text] {
+            for text in [forged, &all.chars().take(600).collect::<String>()] {
+                let line = logged(format, || {
+                    tracing::warn!(value = text, shown = %text, debugged = ?text, "{text}");
+                });
+                assert_eq!(line.matches('\n').count(), 1, "{line:?}");
+                let body = line.strip_suffix('\n').unwrap();
+                assert!(!body.chars().any(is_dangerous), "{line:?}");
+                if format == Format::Json {
+                    let read: serde_json::Value = serde_json::from_str(body).expect(body);
+                    assert_eq!(read["value"], text, "what came is still there to be read");
+                    assert_eq!(read["message"], text);
+                    assert!(read.get("decision").is_none());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_value_is_cut_where_it_is_too_long() {
+        let long = "ä".repeat(1 << 20);
+        for format in [Format::Json, Format::Text] {
+            let line = logged(format, || tracing::info!(long, shown = %long, "{long}"));
+            assert!(line.len() < 4 * LOG_VALUE_BYTES_MAX && line.matches('…').count() == 3, "{}", line.len());
+        }
+    }
+
+    #[test]
+    fn a_field_takes_no_name_that_the_line_has() {
+        let line =
+            logged(Format::Json, || tracing::info!(target = "x", level = 3, ok = true, none = None::<&str>, "said"));
+        let read: serde_json::Value = serde_json::from_str(&line).expect(&line);
+        assert_eq!((&read["level"], &read["level_"], &read["ok"]), (&"INFO".into(), &3.into(), &true.into()));
+        assert_eq!((&read["target_"], &read["message"]), (&"x".into(), &"said".into()), "{line}");
+        let line = logged(Format::Text, || tracing::info!(count = 3_u64, who = "a b", "said"));
+        assert!(line.ends_with("tests: said count=3 who=\"a b\"\n"), "{line}");
+    }
+}

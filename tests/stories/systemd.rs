@@ -1,0 +1,231 @@
+//! Given systemd, or a test in its place, when it starts, reloads and restarts the sidecar, then it is told what
+//! happens, its watchdog is fed by decisions, and the sockets that it keeps lose nobody.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crate::office::OFFICE;
+use crate::support::{Folder, PATIENCE, Sidecar, binary, wait_until};
+
+/// The socket of a service manager.
+struct Manager(UnixDatagram);
+
+impl Manager {
+    fn at(path: &Path) -> Self {
+        let socket = UnixDatagram::bind(path).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self(socket)
+    }
+
+    /// The next datagram that holds this line; those before it are watchdogs.
+    fn hear(&self, wanted: &str) -> Vec<String> {
+        let mut buffer = [0; 4096];
+        loop {
+            let length = self.0.recv(&mut buffer).unwrap_or_else(|error| panic!("{wanted}: {error}"));
+            let lines: Vec<String> =
+                std::str::from_utf8(&buffer[..length]).unwrap().lines().map(str::to_owned).collect();
+            if lines.iter().any(|line| line == wanted) {
+                return lines;
+            }
+            assert_eq!(lines, ["WATCHDOG=1"], "before {wanted}");
+        }
+    }
+}
+
+fn start(command: Command) -> Sidecar {
+    Sidecar::try_start_as(command).unwrap_or_else(|(status, said)| panic!("{status}: {said}"))
+}
+
+#[test]
+fn the_service_manager_is_told_of_start_reload_and_stop() {
+    let folder = Folder::with("acme.toml", OFFICE);
+    let manager = Manager::at(&folder.path().join("notify"));
+    let mut command = binary();
+    command.arg("--config").arg(folder.path()).env("NOTIFY_SOCKET", folder.path().join("notify"));
+    command.env("WATCHDOG_USEC", "10000000");
+    let sidecar = start(command);
+    assert_eq!(manager.hear("READY=1"), ["READY=1", "STATUS=policy 1, organizations 1"]);
+    for _ in 0..3 {
+        manager.hear("WATCHDOG=1");
+    }
+    sidecar.signal("HUP");
+    let reloading = manager.hear("RELOADING=1");
+    let since = reloading.iter().find_map(|line| line.strip_prefix("MONOTONIC_USEC=")).expect("in the same datagram");
+    assert!(since.parse::<u64>().unwrap() > 0);
+    assert_eq!(manager.hear("READY=1"), ["READY=1", "STATUS=policy 2, organizations 1"]);
+    // A reload that fails is over as well: what runs is what ran.
+    folder.write("organizations/acme.toml", "organization = \"acme\"\n");
+    sidecar.signal("HUP");
+    manager.hear("RELOADING=1");
+    let status = "STATUS=policy 2; the configuration on disk does not load: problems 1";
+    assert_eq!(manager.hear("READY=1"), ["READY=1", status]);
+    sidecar.signal("TERM");
+    assert_eq!(manager.hear("STOPPING=1"), ["STOPPING=1", "STATUS=draining"]);
+    let mut sidecar = sidecar;
+    assert_eq!(sidecar.wait().code(), Some(0));
+}
+
+/// A process that cannot run feeds no watchdog, and neither does one that was asked for none.
+#[test]
+fn the_watchdog_is_fed_by_what_runs_and_only_if_there_is_one() {
+    let folder = Folder::with("acme.toml", OFFICE);
+    let manager = Manager::at(&folder.path().join("notify"));
+    let mut command = binary();
+    command.arg("--config").arg(folder.path()).env("NOTIFY_SOCKET", folder.path().join("notify"));
+    command.env("WATCHDOG_USEC", "10000000").env("WATCHDOG_PID", "1");
+    let sidecar = start(command);
+    manager.hear("READY=1");
+    manager.0.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    assert!(manager.0.recv(&mut [0; 64]).is_err(), "the watchdog is another process'");
+    drop(sidecar);
+}
+
+/// Sockets as systemd would pass them: from descriptor 3 on, in this order.
+struct Sockets {
+    fds: Vec<OwnedFd>,
+    names: String,
+}
+
+impl Sockets {
+    fn new(sockets: Vec<(&str, OwnedFd)>) -> Self {
+        let names = sockets.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(":");
+        // Far from where they will be, so that none stands in another's place.
+        let above = |fd: OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd.as_fd(), 100).unwrap();
+        Self { fds: sockets.into_iter().map(|(_, fd)| above(fd)).collect(), names }
+    }
+
+    /// The binary with these sockets.
+    fn command(&self, folder: &Folder) -> Command {
+        let mut script = String::from("export LISTEN_PID=$$; exec \"$0\" \"$@\"");
+        for (position, fd) in self.fds.iter().enumerate() {
+            rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty()).unwrap();
+            script += &format!(" {}<&{}", position + 3, fd.as_raw_fd());
+        }
+        let mut command = Command::new("bash");
+        command.arg("-c").arg(script).arg(env!("CARGO_BIN_EXE_queuewarden")).arg("--config").arg(folder.path());
+        command.env("LISTEN_FDS", self.fds.len().to_string()).env("LISTEN_FDNAMES", &self.names);
+        command
+    }
+}
+
+fn tcp() -> (SocketAddr, OwnedFd) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    (listener.local_addr().unwrap(), listener.into())
+}
+
+/// Given sockets that outlive the process, when it is stopped and started under clients that connect without a pause,
+/// then nobody is refused, and whoever comes in between is answered by the next process.
+#[test]
+fn a_restart_refuses_nobody() {
+    let folder = Folder::with("acme.toml", OFFICE);
+    let ((line, line_fd), (admin, admin_fd)) = (tcp(), tcp());
+    let unix = folder.path().join("line.sock");
+    let unix_fd: OwnedFd = UnixListener::bind(&unix).unwrap().into();
+    folder.write(
+        "queuewarden.toml",
+        &format!(
+            "[listen]\nline = \"{line}\"\nline_unix = \"line.sock\"\nfastagi = \"off\"\nadmin = \"127.0.0.1:1\"\n\
+             [state]\nstore = \"memory\"\n"
+        ),
+    );
+    // By its address, by its name, by its path; a name that is no key is the name of a unit.
+    let unit = "queuewarden.socket";
+    let sockets = Sockets::new(vec![(unit, line_fd), ("admin", admin_fd), (unit, unix_fd)]);
+    let mut sidecar = start(sockets.command(&folder));
+    assert_eq!(sidecar.address("line"), line);
+    assert_eq!(sidecar.address("admin"), admin, "the socket that was passed, not the key");
+    assert_eq!(sidecar.unix_line().ask("ping"), "pong");
+
+    let over = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = (0..4)
+        .map(|_| {
+            let over = Arc::clone(&over);
+            thread::spawn(move || {
+                let (mut answered, mut unanswered) = (0_u32, 0_u32);
+                while !over.load(Ordering::Relaxed) {
+                    let mut stream = TcpStream::connect(line).expect("nobody is refused");
+                    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                    let mut reply = String::new();
+                    // Who was let in at the last moment may find the end instead of an answer, and comes again.
+                    let asked =
+                        stream.write_all(b"1 ping\n").and_then(|()| BufReader::new(&stream).read_line(&mut reply));
+                    match asked {
+                        Ok(_) if reply == "1 pong\n" => answered += 1,
+                        _ => unanswered += 1,
+                    }
+                }
+                (answered, unanswered)
+            })
+        })
+        .collect();
+    for _ in 0..5 {
+        let next = start_after(sidecar, &sockets, &folder);
+        assert_eq!(next.ask("ping"), "pong");
+        sidecar = next;
+    }
+    over.store(true, Ordering::Relaxed);
+    let mut all = (0, 0);
+    for client in clients {
+        let (answered, unanswered) = client.join().unwrap();
+        all = (all.0 + answered, all.1 + unanswered);
+    }
+    assert!(all.0 > 100 && all.1 <= 5 * 4 * 2, "{all:?}");
+    assert_eq!(sidecar.terminate().code(), Some(0));
+    assert!(unix.exists(), "the socket is systemd's to remove");
+}
+
+/// Stops the process and, when it has ended, starts the next; somebody connects while there is none.
+fn start_after(sidecar: Sidecar, sockets: &Sockets, folder: &Folder) -> Sidecar {
+    let address = sidecar.address("line");
+    assert_eq!(sidecar.terminate().code(), Some(0));
+    let waiting = TcpStream::connect(address).expect("nobody is refused while there is no process");
+    let next = start(sockets.command(folder));
+    (&waiting).write_all(b"1 ping\n").unwrap();
+    waiting.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut reply = String::new();
+    BufReader::new(&waiting).read_line(&mut reply).unwrap();
+    assert_eq!(reply, "1 pong\n", "who came in between is answered");
+    next
+}
+
+/// A socket that nobody serves would swallow whoever connects to it.
+#[test]
+fn a_socket_that_no_key_names_is_refused_and_so_is_an_open_door() {
+    let folder = Folder::with("acme.toml", OFFICE);
+    let (address, fd) = tcp();
+    let sockets = Sockets::new(vec![("queuewarden.socket", fd)]);
+    let Err((status, said)) = Sidecar::try_start_as(sockets.command(&folder)) else { panic!("it swallowed {address}") };
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains(&address.to_string()) && said.contains(".socket"), "{said}");
+    assert!(!folder.path().join("run/line.sock").exists(), "nothing is left behind");
+    // The configuration has no token for operators, so a passed socket must not open that door either.
+    let everywhere = TcpListener::bind("0.0.0.0:0").unwrap();
+    let sockets = Sockets::new(vec![("admin", everywhere.into())]);
+    let Err((status, said)) = Sidecar::try_start_as(sockets.command(&folder)) else { panic!("it opened the door") };
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("admin_token_file"), "{said}");
+    // And what is no socket at all is said to be none.
+    let file: OwnedFd = fs::File::open(folder.path().join("queuewarden.toml")).unwrap().into();
+    let Err((status, said)) = Sidecar::try_start_as(Sockets::new(vec![("line", file)]).command(&folder)) else {
+        panic!("it took a file")
+    };
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("systemd"), "{said}");
+}
+
+/// Given no service manager at all, when the sidecar runs, then it misses nothing.
+#[test]
+fn nothing_of_it_is_needed() {
+    let sidecar = Sidecar::start(&Folder::with("acme.toml", OFFICE));
+    wait_until("a proof", || sidecar.status()["decides"] == true);
+    assert_eq!(sidecar.terminate().code(), Some(0));
+}

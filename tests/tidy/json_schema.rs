@@ -1,0 +1,165 @@
+//! The schemas that are shipped are those that the code prints; they say what the readers say, admit what loads, and
+//! refuse what does not.
+
+use std::fs;
+use std::path::PathBuf;
+
+use boon::{Compiler, Schemas};
+use queuewarden::config::schema::{Kind, schema};
+use serde_json::{Value, json};
+
+use crate::schema::{File, tables};
+use crate::support::project;
+
+fn kind(file: File) -> Kind {
+    match file {
+        File::Process => Kind::Process,
+        File::Organization => Kind::Organization,
+        File::Model => Kind::Model,
+    }
+}
+
+/// What a validator says of a text against the schema of its kind.
+fn validated(kind: Kind, text: &str) -> Result<(), String> {
+    let (mut schemas, mut compiler) = (Schemas::new(), Compiler::new());
+    let place = "http://localhost/schema.json";
+    compiler.add_resource(place, schema(kind)).unwrap();
+    let compiled = compiler.compile(place, &mut schemas).unwrap();
+    let value: Value = toml::from_str(text).map_err(|error| error.to_string())?;
+    schemas.validate(&value, compiled).map_err(|error| format!("{error:#}"))
+}
+
+#[test]
+fn the_shipped_schemas_are_what_the_code_prints() {
+    for &kind in Kind::ALL {
+        let path = project().join(format!("config/schemas/{}.json", kind.name()));
+        let shipped = fs::read_to_string(&path).unwrap();
+        let printed = format!("{}\n", serde_json::to_string_pretty(&schema(kind)).unwrap());
+        let command = format!("cargo run -- schema {0} > config/schemas/{0}.json", kind.name());
+        assert!(shipped == printed, "{} is stale: {command}", path.display());
+        let (status, text) = crate::support::run(&["schema", kind.name()]);
+        assert!(status.success() && text == printed);
+    }
+    let (_, all) = crate::support::run(&["schema"]);
+    let all: Value = serde_json::from_str(&all).unwrap();
+    assert!(Kind::ALL.iter().all(|&kind| all[kind.name()] == schema(kind)));
+    assert_eq!(crate::support::run(&["schema", "nothing"]).0.code(), Some(2));
+}
+
+/// The shipped files and those of the tests' worlds, each with its kind.
+fn files() -> Vec<(Kind, PathBuf)> {
+    let toml_in = |folder: &str| -> Vec<PathBuf> {
+        let entries = fs::read_dir(project().join(folder)).unwrap().map(|entry| entry.unwrap().path());
+        entries.filter(|path| path.extension().is_some_and(|extension| extension == "toml")).collect()
+    };
+    let mut files = vec![(Kind::Process, project().join("config/queuewarden.toml"))];
+    files.extend(toml_in("config/organizations").into_iter().map(|path| (Kind::Organization, path)));
+    files.extend(toml_in("config/models").into_iter().map(|path| (Kind::Model, path)));
+    files.extend(toml_in("tests/conformance/worlds").into_iter().map(|path| (Kind::Organization, path)));
+    assert!(files.len() >= 6, "{files:?}");
+    files
+}
+
+#[test]
+fn what_loads_is_admitted() {
+    for (kind, path) in files() {
+        let text = fs::read_to_string(&path).unwrap();
+        validated(kind, &text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    }
+}
+
+#[test]
+fn a_shipped_file_names_its_schema_in_its_first_line() {
+    let shipped = files().into_iter().filter(|(_, path)| path.starts_with(project().join("config")));
+    for (kind, path) in shipped {
+        let text = fs::read_to_string(&path).unwrap();
+        let named =
+            text.lines().next().unwrap().strip_prefix("#:schema ").unwrap_or_else(|| panic!("{}", path.display()));
+        let schema = path.parent().unwrap().join(named).canonicalize().unwrap();
+        assert_eq!(schema, project().join(format!("config/schemas/{}.json", kind.name())).canonicalize().unwrap());
+    }
+}
+
+/// Every table and every key as the messages of the readers have them, which is another way than that of the schemas.
+#[test]
+fn the_schemas_say_what_the_messages_of_the_readers_say() {
+    let mut keys_seen = 0;
+    for table in tables() {
+        let mut at = schema(kind(table.file));
+        for (key, several) in &table.path {
+            at = at["properties"][key].clone();
+            at = if *several { at["items"].clone() } else { at };
+        }
+        assert_eq!(at["type"], "object", "{}", table.heading());
+        let Some(keys) = &table.keys else {
+            assert!(at["additionalProperties"].is_object(), "{}: its keys are the operator's own", table.heading());
+            continue;
+        };
+        assert_eq!(at["additionalProperties"], false, "{}", table.heading());
+        let properties = at["properties"].as_object().unwrap();
+        assert!(properties.keys().eq(keys.keys()), "{}: {:?}", table.heading(), properties.keys());
+        for (key, expected) in keys {
+            let property = &properties[key];
+            let said = match property["type"].as_str().unwrap() {
+                "string" => "a string",
+                "boolean" => "true or false",
+                "integer" => "a whole number",
+                "object" => "a table",
+                "array" if property["items"]["type"] == "object" => "a list of tables",
+                "array" => "a list of strings",
+                other => panic!("{}: `{key}` is {other}", table.heading()),
+            };
+            assert_eq!(said, expected.name, "{}: `{key}`", table.heading());
+            if let Some((least, greatest)) = expected.range {
+                assert_eq!((&property["minimum"], &property["maximum"]), (&json!(least), &json!(greatest)), "`{key}`");
+            }
+            keys_seen += 1;
+        }
+    }
+    assert!(keys_seen > 60, "{keys_seen}");
+}
+
+#[test]
+fn what_does_not_load_is_refused() {
+    const ORGANIZATION: &str = "organization = \"o\"\nmodel = \"goto\"\n";
+    const LINK: &str = "[[connect.asterisk_ami]]\norganization = \"o\"\naddress = \"a\"\nusername = \"u\"\n";
+    let model = fs::read_to_string(project().join("config/models/goto.toml")).unwrap();
+    let cases: &[(Kind, String)] = &[
+        (Kind::Process, "[listen]\nlien = \"127.0.0.1:1\"\n".into()),
+        (Kind::Process, "[listen]\nline = 4571\n".into()),
+        (Kind::Process, "[state]\nstore = \"cloud\"\n".into()),
+        (Kind::Process, "[limits]\nconnections_max = 0\n".into()),
+        (Kind::Process, "[limits]\nconnections_max = 100_001\n".into()),
+        (Kind::Process, "[limits]\ndrain_delay_seconds = -1\n".into()),
+        (Kind::Process, "speed = 1\n".into()),
+        (Kind::Process, format!("{LINK}colour = \"red\"\n")),
+        (Kind::Process, LINK.into()),
+        (Kind::Organization, "model = \"goto\"\n".into()),
+        (Kind::Organization, "organization = \"o\"\n".into()),
+        (Kind::Organization, format!("{ORGANIZATION}feature_code_preset = \"nokia\"\n")),
+        (Kind::Organization, format!("{ORGANIZATION}[feature_codes]\n\"*1\" = 1\n")),
+        (Kind::Organization, format!("{ORGANIZATION}[settings]\na = \"yes\"\n")),
+        (Kind::Organization, format!("{ORGANIZATION}[settings.supervisor]\na = 1\n")),
+        (Kind::Organization, format!("{ORGANIZATION}[[queues]]\nid = \"q\"\n")),
+        (Kind::Organization, format!("{ORGANIZATION}[[queues]]\nid = \"q\"\nnumber = \"6\"\nkind = \"bus\"\n")),
+        (Kind::Organization, format!("{ORGANIZATION}[[queues]]\nid = \"q\"\nnumber = 600\n")),
+        (Kind::Organization, format!("{ORGANIZATION}[[users]]\nid = \"u\"\nextension = \"1\"\nroles = \"agent\"\n")),
+        (Kind::Organization, format!("{ORGANIZATION}[users]\nid = \"u\"\nextension = \"1\"\n")),
+        (Kind::Model, model.replacen("rules = [", "rulez = [", 1)),
+        (Kind::Model, model.replacen("default = false", "default = \"no\"", 1)),
+        (Kind::Model, model.replacen("serves = true", "serves = 1", 1)),
+        (Kind::Model, model.replacen("model = \"goto\"", "", 1)),
+        (Kind::Model, format!("{model}\n[[grants]]\nrules = [\"r\"]\nactions = []\nroles = [\"everyone\"]\n")),
+        (
+            Kind::Model,
+            format!(
+                "{model}\n[[grants]]\nrules = [\"r\"]\nactions = [\"queue.login\"]\nroles = [\"agent\"]\nreason = \"because\"\n"
+            ),
+        ),
+    ];
+    for (kind, text) in cases {
+        assert!(toml::from_str::<Value>(text).is_ok(), "this is no TOML: {text:.60}");
+        assert!(validated(*kind, text).is_err(), "{}: {}", kind.name(), text.lines().last().unwrap());
+    }
+    assert!(validated(Kind::Model, &model).is_ok() && validated(Kind::Organization, ORGANIZATION).is_ok());
+}
