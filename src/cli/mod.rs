@@ -49,7 +49,7 @@ enum Command {
     Check(check::Arguments),
     /// Judges one question offline, by the same code as the server, and says why.
     Explain(explain::Arguments),
-    /// Asks the running sidecar one question, as a PBX would; nothing changes unless it is told to do it.
+    /// Asks the running sidecar one question; nothing changes without --do.
     Ask(ask::Arguments),
     /// Prints every action that an actor may do, and where.
     What(survey::WhatArguments),
