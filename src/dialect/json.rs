@@ -172,8 +172,8 @@ impl<'de, T: Object<'de>> Visitor<'de> for Into<'_, T> {
     }
 }
 
-/// Reads bytes that hold one JSON value. `Err` when they are no JSON. All of them must be UTF-8, also where nobody looks:
-/// otherwise it would depend on the order of the members how much of a broken request was believed.
+/// Reads bytes that hold one JSON value. `Err` when they are no JSON. All of them must be UTF-8, also where nobody
+/// looks: otherwise it would depend on the order of the members how much of a broken request was believed.
 pub(super) fn read<'de>(json: &'de [u8], object: &mut impl Object<'de>) -> Result<(), serde_json::Error> {
     let json = std::str::from_utf8(json).map_err(serde_json::Error::custom)?;
     let mut deserializer = serde_json::Deserializer::from_str(json);

@@ -40,7 +40,7 @@ fn every_series_is_there_at_zero_from_the_start() {
             "queuewarden_policy_reloads_total{result=\"success\"}"
             | "queuewarden_store_healthy"
             | "queuewarden_audit_healthy"
-            // The first line tells of the start.
+            // The line that says that it started.
             | "queuewarden_audit_records_total"
             | "queuewarden_policy_revision"
             | "queuewarden_policy_last_reload_successful" => "1",
