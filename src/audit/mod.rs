@@ -3,8 +3,8 @@
 //!
 //! A [`draft::Draft`] is what the gate knows at the moment of a decision, packed small. Those that an answer waits for
 //! travel with the ledger; the others lie in the [`recorder::Recorder`] until the writer's thread comes. It turns them
-//! into [`line::Line`]s and appends them to the [`log::Log`], which rotates its files, keeps them as long as it is told,
-//! and notes in the [`head`] how far it is. [`verify`] reads all of that again and believes none of it.
+//! into [`line::Line`]s and appends them to the [`log::Log`], which rotates its files, keeps them as long as it is told
+//! to, and notes in the [`head`] how far it is. [`verify`] reads all of that again and believes none of it.
 
 pub mod draft;
 pub mod folder;

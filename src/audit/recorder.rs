@@ -1,5 +1,5 @@
-//! Where the lines lie that no answer waits for, until the writer's thread takes them: a buffer with a bound. What finds
-//! no room is counted, and the log says so itself; a slow disk never slows a decision that changes nothing.
+//! Where the lines lie that no answer waits for, until the writer's thread takes them: a buffer with a bound. What
+//! finds no room is counted, and the log says so itself; a slow disk never slows a decision that changes nothing.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -382,7 +382,7 @@ mod tests {
         for (position, file) in files.iter().enumerate() {
             let bytes = fs::read(file).unwrap();
             fs::remove_file(file).unwrap();
-            let expected = ["1:1: lines 1 to 3 ", "2:1: lines 4 to 6 ", "1:3: lines 7 to 9 "][position];
+            let expected = ["1:1: lines 1 to 4 ", "2:1: lines 5 to 8 ", "1:4: lines 9 to 9 "][position];
             assert!(problem(folder.path(), &files).starts_with(expected), "{}", problem(folder.path(), &files));
             fs::write(file, bytes).unwrap();
         }

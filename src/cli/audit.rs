@@ -1,5 +1,5 @@
-//! `queuewarden audit`: verifies the audit log, shows its end, and writes parts of it out. It reads the files; whether a
-//! sidecar runs makes no difference.
+//! `queuewarden audit`: verifies the audit log, shows its end, and writes parts of it out. It reads the files; whether
+//! a sidecar runs makes no difference.
 
 use std::collections::VecDeque;
 use std::fs::File;

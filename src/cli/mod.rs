@@ -59,7 +59,7 @@ enum Command {
     /// Judges one question offline, by the same code as the server, and says why.
     #[command(after_long_help = help::EXPLAIN)]
     Explain(explain::Arguments),
-    /// Asks the running sidecar one question, as a PBX would; nothing changes unless it is told to do it.
+    /// Asks the running sidecar one question; nothing changes without --do.
     Ask(ask::Arguments),
     /// Prints every action that an actor may do, and where.
     #[command(after_long_help = help::WHAT)]

@@ -1,5 +1,5 @@
-//! Why a question would have the answer that it would have, now: by the policy, the login sessions, the supervisions and
-//! the calls that there are. Nothing changes by it.
+//! Why a question would have the answer that it would have, now: by the policy, the login sessions, the supervisions
+//! and the calls that there are. Nothing changes by it.
 
 use std::sync::MutexGuard;
 

@@ -5,6 +5,7 @@
 //! metric: those come in as arguments or happen to what it returns.
 
 pub mod census;
+mod counts;
 mod explained;
 pub mod journal;
 mod ledger;
@@ -24,15 +25,16 @@ use crate::audit::log::Log;
 use crate::audit::recorder::Recorder;
 use crate::decision::{ActionLabel, Answer, AnswerQueues, Change, Decision, DenyReason, Outcome, Reason};
 use crate::event::{Event, Intent, Request};
-use crate::limits::{JUDGE_AGAIN_MAX, SESSION_TABLE_PARTS, SUPERVISION_SECONDS_MAX};
-use crate::policy::decide::{Judgement, NoSessions, Scope, SessionView, decide, deciding_grant, may_open};
+use crate::limits::{JUDGE_AGAIN_MAX, SUPERVISION_SECONDS_MAX};
+use crate::policy::decide::{Judgement, NoSessions, Scope, SessionView, decide, deciding_grant};
 use crate::policy::model::Effect;
 use crate::policy::resolve::{Known, KnownCall, Question, Unresolved, resolve};
 use crate::policy::{Organization, Policy};
 use crate::sessions::SessionTables;
 use crate::sessions::supervisions::Supervision;
 use crate::sessions::table::{Altered, Beginning, SessionTable};
-use crate::telephony::{Ground, LoginSession, Moment, OrganizationId, QueueSet, SupervisionMode, Token, UserId};
+use crate::telephony::{Moment, OrganizationId, QueueSet, SupervisionMode, Token, UserId};
+pub use counts::Counts;
 pub use explained::{Explained, Meaning};
 use journal::{Cause, Journal, Journals};
 pub use ledger::Group;
@@ -58,35 +60,6 @@ pub struct Gate {
 impl Default for Gate {
     fn default() -> Self {
         Self::new(false)
-    }
-}
-
-/// How many login sessions and supervisions there are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Opened by users who serve the queue.
-    pub assigned: u64,
-    /// Opened by users who do not serve the queue.
-    pub unassigned: u64,
-    /// Opened by a supervisor.
-    pub supervisor: u64,
-    /// Those that their user could not open today (RULES R31); they are counted by their ground too.
-    pub kept: u64,
-    /// Supervisions that run, by mode in the order of [`SupervisionMode::ALL`].
-    pub supervisions: [u64; SupervisionMode::ALL.len()],
-}
-
-impl Counts {
-    fn add(&mut self, session: &LoginSession, could_open_it_today: impl FnOnce() -> bool) {
-        let of_ground = match session.ground {
-            Ground::Assigned => &mut self.assigned,
-            Ground::Unassigned => &mut self.unassigned,
-            Ground::Supervisor => &mut self.supervisor,
-        };
-        *of_ground = of_ground.saturating_add(1);
-        if session.ground != Ground::Supervisor && !could_open_it_today() {
-            self.kept = self.kept.saturating_add(1);
-        }
     }
 }
 
@@ -487,32 +460,6 @@ impl Gate {
     #[must_use]
     pub fn supervisions_revoked(&self) -> u64 {
         self.supervisions_revoked.load(Ordering::Relaxed)
-    }
-
-    /// Counts the login sessions and the supervisions, by the policy of now.
-    #[must_use]
-    pub fn counts(&self) -> Counts {
-        let policy = self.policy();
-        let mut counts = Counts::default();
-        for tenant in policy.organizations() {
-            for part in 0..SESSION_TABLE_PARTS {
-                let Some(table) = self.shared.tables.lock(tenant.id) else { continue };
-                let sessions: Vec<(UserId, LoginSession)> =
-                    table.part(part).map(|(user, session)| (user, *session)).collect();
-                drop(table);
-                for (user, session) in sessions {
-                    counts.add(&session, || may_open(tenant, user, session.queue));
-                }
-            }
-            if let Some(table) = self.shared.tables.lock(tenant.id) {
-                for supervision in table.supervisions.running() {
-                    if let Some(of_mode) = counts.supervisions.get_mut(supervision.mode as usize) {
-                        *of_mode = of_mode.saturating_add(1);
-                    }
-                }
-            }
-        }
-        counts
     }
 }
 

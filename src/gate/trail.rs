@@ -122,7 +122,8 @@ pub(super) fn is_grave(intent: Intent, action: Option<&Action>) -> bool {
 }
 
 impl Gate {
-    /// Keeps an audit log from now on, in this folder; of so many allowed questions that change nothing, one is written.
+    /// Keeps an audit log from now on, in this folder; of so many allowed questions that change nothing, one is
+    /// written.
     ///
     /// # Errors
     ///

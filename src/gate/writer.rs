@@ -1,4 +1,5 @@
-//! The one writer: takes the groups of the [`Ledger`] to the audit log and to the session store, in a thread of its own.
+//! The one writer: takes the groups of the [`Ledger`] to the audit log and to the session store, in a thread of its
+//! own.
 //!
 //! First the lines, then the sessions: whatever is durable has its line. A group that cannot be written is taken back
 //! in memory, the last change first, and refused; from then on every change is refused at once, and what changes

@@ -314,7 +314,8 @@ pub(super) struct Short {
 }
 
 /// The grant that a judgement rests on, by its position in the model: the one that allowed it or, of a denial, the one
-/// that named the reason. `None` where no grant came into it: for want of any role, say. `all` is what [`decide`] filled.
+/// that named the reason. `None` where no grant came into it: for want of any role, say. `all` is what [`decide`]
+/// filled.
 #[must_use]
 pub fn deciding_grant(
     question: &Question<'_>,

@@ -76,8 +76,8 @@ impl Supervisions {
         replaced
     }
 
-    /// Takes a change back: ends what began, if it still runs, and lets run what ended, if nothing took its place. Whoever
-    /// is not known any more gets nothing back.
+    /// Takes a change back: ends what began, if it still runs, and lets run what ended, if nothing took its place.
+    /// Whoever is not known any more gets nothing back.
     pub fn undo(&mut self, began: Option<&Supervision>, ended: &[Supervision], is_known: impl Fn(UserId) -> bool) {
         if let Some(began) = began {
             let key = (began.supervisor, began.target);

@@ -78,7 +78,7 @@ impl Prometheus {
 
     /// `data` of what the API answers.
     fn get(&self, path: &str) -> Value {
-        let text = self.request(&format!("/api/v1/{path}"));
+        let text = self.request(&["", "api", "v1", path].join("/"));
         let (_, body) = text.split_once("\r\n\r\n").unwrap();
         let answer: Value = serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {path}: {text}"));
         assert_eq!(answer["status"], "success", "{path}: {answer}");

@@ -1,5 +1,5 @@
-//! Given a sidecar that decides, when somebody asks later who was allowed what, and why, then the audit log says so, line
-//! by line; and whoever altered it is found out.
+//! Given a sidecar that decides, when somebody asks later who was allowed what, and why, then the audit log says so,
+//! line by line; and whoever altered it is found out.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -327,9 +327,9 @@ fn what_was_answered_is_there_after_a_kill() {
     office.start().crash();
     let lines = office.lines();
     assert_eq!(lines.len(), lines_before + 2);
-    assert_eq!((text(&lines[lines_before], "event"), &lines[lines_before]["count"]), ("cut", &json!(24)));
+    assert_eq!((text(&lines[lines_before], "event"), &lines[lines_before]["count"]), ("cut", &json!(25)));
     let (code, said) = office.audit(&["verify"]);
-    assert!(code == 0 && said.contains("note: ") && said.contains("24 bytes"), "{said}");
+    assert!(code == 0 && said.contains("note: ") && said.contains("25 bytes"), "{said}");
 }
 
 #[test]
@@ -409,7 +409,7 @@ fn a_log_that_cannot_be_written_refuses_what_needs_a_line_and_recovers() {
     let set_mode = |mode| fs::set_permissions(office.log(), fs::Permissions::from_mode(mode)).unwrap();
     set_mode(0o500);
     assert_eq!(line.ask(login), "deny action=queue.login queue=600 reason=state_unavailable policy=1");
-    assert_eq!(line.ask(listen), "deny action=call.listen queue=600 reason=state_unavailable policy=1 target=1001");
+    assert_eq!(line.ask(listen), "deny action=call.listen queue=600 reason=state_unavailable policy=1");
     let barge = "do org=acme actor=2001 action=call.barge target=1001 queue=601";
     assert!(line.ask(barge).contains("reason=state_unavailable"), "a denial would have needed a line as well");
     assert!(line.ask("do org=acme actor=1001 action=call.begin call=c-9").contains("reason=state_unavailable"));
@@ -541,9 +541,9 @@ fn tail_and_export_show_what_is_asked_for() {
     let hash = text(&all[3], "hash");
     assert_eq!(office.audit(&["verify", "--anchor", hash]).0, 0);
     assert_eq!(office.audit(&["verify", "--anchor", &"0".repeat(64)]).0, 1);
-    office.0.write("queuewarden.toml", "[audit]\nrotation_max_bytes = 1\n");
+    office.0.write("queuewarden.toml", "[audit\n");
     let (code, said) = office.audit(&["verify"]);
-    assert!(code == 78 && said.contains("`rotation_max_bytes` must be from 4096 to 1073741824"), "{said}");
+    assert!(code == 78 && said.contains("queuewarden.toml:1:"), "{said}");
 }
 
 #[test]

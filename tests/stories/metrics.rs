@@ -40,6 +40,9 @@ fn every_series_is_there_at_zero_from_the_start() {
         let expected = match name.as_str() {
             "queuewarden_policy_reloads_total{result=\"success\"}"
             | "queuewarden_store_healthy"
+            | "queuewarden_audit_healthy"
+            // The line that says that it started.
+            | "queuewarden_audit_records_total"
             | "queuewarden_policy_revision"
             | "queuewarden_policy_last_reload_successful" => "1",
             "queuewarden_connections_limit" => "10000",

@@ -12,7 +12,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 /// How long a test waits for anything before it fails.
@@ -25,7 +25,7 @@ pub fn project() -> &'static Path {
 
 /// A configuration folder of a test's own: the shipped role models, and one organization file that the test writes.
 pub struct Folder {
-    folder: tempfile::TempDir,
+    folder: Arc<tempfile::TempDir>,
 }
 
 impl Folder {
@@ -37,7 +37,7 @@ impl Folder {
 
     /// One organization of the test's own.
     pub fn with(file: &str, organization: &str) -> Self {
-        let this = Self { folder: tempfile::tempdir().unwrap() };
+        let this = Self { folder: Arc::new(tempfile::tempdir().unwrap()) };
         fs::create_dir(this.path().join("organizations")).unwrap();
         fs::create_dir(this.path().join("models")).unwrap();
         for model in fs::read_dir(project().join("config/models")).unwrap() {
@@ -98,12 +98,17 @@ pub struct Sidecar {
     pub banner: Vec<String>,
     places: HashMap<String, String>,
     log: mpsc::Receiver<String>,
+    /// It writes there as long as it runs.
+    folder: Option<Arc<tempfile::TempDir>>,
 }
 
 impl Sidecar {
     /// Starts the binary on the folder and waits until it listens.
     pub fn start(folder: &Folder) -> Self {
-        Self::try_start(folder.path()).unwrap_or_else(|(status, text)| panic!("did not start: {status}: {text}"))
+        let started = Self::try_start(folder.path());
+        let mut started = started.unwrap_or_else(|(status, text)| panic!("did not start: {status}: {text}"));
+        started.folder = Some(Arc::clone(&folder.folder));
+        started
     }
 
     /// Starts the binary; gives its exit status and output when it ends instead of listening.
@@ -127,7 +132,7 @@ impl Sidecar {
             let last = line.starts_with("try it:");
             banner.push(line);
             if last {
-                return Ok(Self { child, banner, places, log });
+                return Ok(Self { child, banner, places, log, folder: None });
             }
         }
         let _ = child.kill();

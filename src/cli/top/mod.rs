@@ -1,6 +1,7 @@
 //! `queuewarden top`: decisions, latency and sessions of the running sidecar, live.
 //!
-//! It reads `/metrics` and `/status` of the admin listener. A sidecar that is down is shown as that, and looked for again.
+//! It reads `/metrics` and `/status` of the admin listener. A sidecar that is down is shown as that, and looked for
+//! again.
 
 mod figures;
 mod sample;
