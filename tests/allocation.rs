@@ -28,7 +28,7 @@ use queuewarden::config;
 use queuewarden::dialect::fastagi::FastAgi;
 use queuewarden::dialect::line::Line;
 use queuewarden::dialect::{Dialect, Step};
-use queuewarden::gate::{Gate, Witness};
+use queuewarden::gate::{Gate, Origin, Witness};
 use queuewarden::policy::Policy;
 use queuewarden::sessions::store::StoreError;
 use queuewarden::telephony::{Moment, QueueSet, UnixSeconds};
@@ -108,7 +108,8 @@ impl Connection {
         self.output.clear();
         let Self { gate, room, output, scratch } = self;
         if let Step::Ask { event, id, .. } = dialect.next(question, room, output) {
-            gate.ask(&event, NOW, scratch, |outcome, _| dialect.answer(id, &outcome, output));
+            let origin = Origin { dialect: "line", peer: "127.0.0.1:40000", unix_ms: 1_000_000_000 };
+            gate.ask_from(&origin, &event, NOW, scratch, |outcome, _| dialect.answer(id, &outcome, output));
         }
     }
 

@@ -6,6 +6,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::audit::draft::{About, Draft};
 use crate::limits::AUDIT_BUFFER_BYTES_MAX;
+use crate::telephony::closed_list;
+
+closed_list! {
+    /// Why a line is not in the log.
+    Skipped {
+        /// Only one of so many plain allows is written.
+        Sampled = "sampled",
+        /// There was no room for it.
+        Dropped = "dropped",
+    }
+}
 
 /// What becomes of lines, shared by those who make them and the one who writes them.
 #[derive(Debug)]

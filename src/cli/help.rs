@@ -50,6 +50,47 @@ Examples:
   queuewarden --config /etc/queuewarden check && systemctl reload queuewarden
   queuewarden check --json";
 
+pub(super) const ASK: &str = "\
+Exit codes:
+  0   the question was judged, whatever the verdict
+  1   it is no question, or the sidecar cannot be reached
+  78  queuewarden.toml does not load
+
+Examples:
+  queuewarden ask --org acme --actor 1001 dial '*13600'
+  queuewarden ask --org acme --actor 2001 --explain do call.listen --target 1001 --queue 600
+  queuewarden ask --org acme --actor 2001 --do do agent.logout --target 1001 --queue 600";
+
+pub(super) const LOAD: &str = "\
+Exit codes:
+  0   every question was answered with the verdict that the configuration promises
+  1   one was not, or an answer was lost or an error
+  78  the configuration does not load
+
+Examples:
+  queuewarden load --connections 50 --depth 64
+  queuewarden load --connections 20 --rate 300 --seconds 60 --json
+  queuewarden load --dialect jsonrpc --mix queue.login=3,call.listen=1";
+
+pub(super) const TOP: &str = "\
+Keys:
+  q, Esc, Control-C  end it
+
+Examples:
+  queuewarden top
+  queuewarden top --once --json";
+
+pub(super) const AUDIT: &str = "\
+Exit codes:
+  0   fine; for `verify`: every line is as it was written, and none is missing
+  1   it is not, or the log cannot be read
+  78  queuewarden.toml does not load
+
+Examples:
+  queuewarden audit verify
+  queuewarden audit tail -n 20 --actor 1001
+  queuewarden audit export --format csv";
+
 pub(super) const EXPLAIN: &str = "\
 Exit codes:
   0   the question was judged, whatever the verdict

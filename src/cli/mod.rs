@@ -60,6 +60,7 @@ enum Command {
     #[command(after_long_help = help::EXPLAIN)]
     Explain(explain::Arguments),
     /// Asks the running sidecar one question; nothing changes without --do.
+    #[command(after_long_help = help::ASK)]
     Ask(ask::Arguments),
     /// Prints every action that an actor may do, and where.
     #[command(after_long_help = help::WHAT)]
@@ -74,8 +75,10 @@ enum Command {
     ///
     /// The questions are drawn from the configuration. Exits 1 if an answer was lost, an error, or another verdict than
     /// the configuration promises; one that depends on who is logged in is not held against it.
+    #[command(after_long_help = help::LOAD)]
     Load(load::Arguments),
     /// Shows decisions, latency and login sessions of the running sidecar, live; q ends it.
+    #[command(after_long_help = help::TOP)]
     Top(top::Arguments),
     /// Lists, shows and ends login sessions of the running sidecar.
     #[command(subcommand, after_long_help = help::SESSIONS)]
@@ -84,7 +87,7 @@ enum Command {
     #[command(subcommand, after_long_help = help::SUPERVISIONS)]
     Supervisions(operate::Supervisions),
     /// Verifies the audit log, shows its end, and writes parts of it out.
-    #[command(subcommand)]
+    #[command(subcommand, after_long_help = help::AUDIT)]
     Audit(audit::Audit),
     /// Shows what the running sidecar logs, or changes it.
     #[command(after_long_help = help::LOG)]

@@ -148,7 +148,7 @@ impl Gate {
         self.ask_from(&Origin::default(), event, now, scratch, answer)
     }
 
-    /// The same for a question whose origin is known, so that the audit log can tell.
+    /// The same for a question whose origin is known: the audit log tells of it even if it changed nothing.
     pub fn ask_from<R>(
         &self,
         origin: &Origin<'_>,

@@ -20,12 +20,19 @@ const RULES_MAX: usize = 16;
 /// How a question came.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Origin<'a> {
-    /// The dialect.
+    /// The dialect; empty where the house questions itself.
     pub dialect: &'a str,
     /// Who is on the other side of the connection.
     pub peer: &'a str,
     /// When, in milliseconds since 1970.
     pub unix_ms: u64,
+}
+
+impl Origin<'_> {
+    /// Nobody asked: the house questions itself, to see that it decides.
+    const fn is_house(&self) -> bool {
+        self.dialect.is_empty()
+    }
 }
 
 /// A question with how it came, and the policy that judges it.
@@ -188,7 +195,7 @@ impl Gate {
 
     /// Notes a decision that no answer has to wait for.
     pub(super) fn note_plain<'a>(&self, asked: &Asked<'a, '_>, answer: &Answer<'a>, basis: &Basis<'a>) {
-        let Some(audit) = &self.shared.audit else { return };
+        let Some(audit) = self.shared.audit.as_ref().filter(|_| !asked.origin.is_house()) else { return };
         let one_in = match answer.reason {
             Reason::Deny(_) => 1,
             Reason::Allow(_) => match audit.takes_plain_allow() {

@@ -8,6 +8,7 @@ use metrics::{Counter, Histogram, counter, describe_counter, describe_gauge, des
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use metrics_process::Collector;
 
+use crate::audit::recorder::Skipped;
 use crate::decision::{ActionLabel, AllowReason, DenyReason, ErrorReason, Reason};
 use crate::dialect::DialectLabel;
 use crate::observe::ami::AmiMetrics;
@@ -277,8 +278,8 @@ impl Metrics {
             gauge!(names::STORE_HEALTHY.name).set(f64::from(u8::from(gauges.store_is_healthy)));
             gauge!(names::AUDIT_HEALTHY.name).set(f64::from(u8::from(gauges.audit_is_healthy)));
             counter!(names::AUDIT_RECORDS.name).absolute(gauges.audit_records);
-            for (cause, count) in [("sampled", gauges.audit_sampled), ("dropped", gauges.audit_dropped)] {
-                counter!(names::AUDIT_SKIPPED.name, "cause" => cause).absolute(count);
+            for (why, count) in Skipped::ALL.iter().zip([gauges.audit_sampled, gauges.audit_dropped]) {
+                counter!(names::AUDIT_SKIPPED.name, "cause" => why.name()).absolute(count);
             }
             for (why, count) in LeftOut::ALL.iter().zip(gauges.log_left_out) {
                 counter!(names::LOG_LINES_LEFT_OUT.name, "cause" => why.name()).absolute(count);

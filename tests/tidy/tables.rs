@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use queuewarden::audit::draft::About;
+use queuewarden::audit::recorder::Skipped;
 use queuewarden::config::{load, load_models};
 use queuewarden::decision::{ActionLabel, AllowReason, DenyReason, ErrorReason};
 use queuewarden::dialect::DialectLabel;
@@ -120,7 +121,8 @@ fn the_labels_are_closed_lists() {
     same("grounds", of("ground"), owned(Ground::ALL.iter().map(|it| it.name()).collect()));
     same("decisions", of("decision"), owned(vec!["allow", "deny"]));
     same("outcomes", of("outcome"), owned(RemovalOutcome::ALL.iter().map(|it| it.name()).collect()));
-    same("causes", of("cause"), owned(LeftOut::ALL.iter().map(|it| it.name()).collect()));
+    let of_audit = Skipped::ALL.iter().map(|it| it.name());
+    same("causes", of("cause"), owned(of_audit.chain(LeftOut::ALL.iter().map(|it| it.name())).collect()));
     same("results", of("result"), owned(vec!["success", "failure"]));
 }
 
