@@ -156,7 +156,7 @@ fn a_line_says_who_asked_what_was_decided_and_why() {
         ("*13600", "queue.login", "1001")
     );
     let asked = decisions.iter().find(|line| line["intent"] == "may").unwrap();
-    assert!(text(asked, "peer").starts_with("uid ") && text(asked, "peer").contains(" pid "), "{asked}");
+    assert!(text(asked, "peer").starts_with("uid ") && text(asked, "peer").contains(", process "), "{asked}");
     let nowhere = find("unknown_organization");
     assert_eq!((text(nowhere, "organization"), text(nowhere, "actor")), ("nowhere", "somebody"));
 
