@@ -69,6 +69,7 @@ fn rates_and_gauges_are_those_of_the_sidecar() {
     let printing = Printing::start(&folder, &["--json", "--interval", "0.2"]);
     let first = printing.json();
     assert_eq!((&first["up"], &first["decisions_per_second"]["all"]), (&true.into(), &0.0.into()));
+    assert!(!first.to_string().contains("-0.0"), "nothing is not shown as minus nothing: {first}");
     assert_eq!(first["decision_seconds"]["p99"], Value::Null, "nothing was timed");
     let mut line = sidecar.line();
     for question in [

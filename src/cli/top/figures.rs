@@ -111,7 +111,7 @@ impl Figures {
             request_seconds: span.percentiles(names::REQUEST_DURATION),
             commit_seconds: span.percentiles(names::STORE_COMMIT_DURATION),
             sessions: Sessions {
-                all: by_ground.values().sum(),
+                all: by_ground.values().fold(0.0, |sum, count| sum + count),
                 by_ground,
                 kept: sum(names::SESSIONS_KEPT),
                 leases: sum(names::LEASES),
@@ -149,8 +149,11 @@ impl Span<'_> {
         });
         let mut by_reason: Vec<OfReason> = rates.filter(|of| of.per_second > 0.0).collect();
         by_reason.sort_by(|one, other| other.per_second.total_cmp(&one.per_second));
-        let of =
-            |decision: &str| by_reason.iter().filter(|of| of.decision == decision).map(|of| of.per_second).sum::<f64>();
+        // `sum` of nothing is minus nothing, and would be shown so.
+        let of = |decision: &str| {
+            let rates = by_reason.iter().filter(|of| of.decision == decision).map(|of| of.per_second);
+            rates.fold(0.0, |sum, rate| sum + rate)
+        };
         let dialects = self.before.by(names::DECISIONS, "dialect");
         let by_dialect = self.now.by(names::DECISIONS, "dialect").into_iter().map(|(dialect, count)| {
             let rate = (count - dialects.get(&dialect).copied().unwrap_or(0.0)).max(0.0) / self.seconds;

@@ -70,7 +70,7 @@ impl Sample {
 
     /// The sum of all series of a metric; 0 where there is none.
     pub(super) fn sum(&self, metric: MetricName) -> f64 {
-        self.of(metric).map(|series| series.value).sum()
+        self.of(metric).map(|series| series.value).fold(0.0, |sum, value| sum + value)
     }
 
     /// A metric that a sidecar of another version may lack.
