@@ -19,7 +19,7 @@ impl Stamp {
     }
 }
 
-/// Every file of tables that a load read, with its [`Stamp`].
+/// Every file of tables that a load read, with its stamp.
 #[derive(Clone, Debug, Default)]
 pub struct Files {
     folder: PathBuf,

@@ -1,8 +1,8 @@
 //! Load for a sidecar: questions drawn from its configuration, asked over real connections, each answer held against
 //! the verdict that the configuration promises.
 //!
-//! [`questions`] draws and judges them ahead, [`wire`] speaks the dialects from the PBX's side, [`persistent`] and
-//! [`single`] hold the connections, and [`tally`] counts. A rate is kept by the clock: whoever is late is measured from
+//! [`questions`] draws and judges them ahead, `wire` speaks the dialects from the PBX's side, `persistent` and
+//! `single` hold the connections, and [`tally`] counts. A rate is kept by the clock: whoever is late is measured from
 //! when the question was due, so a sidecar that stalls cannot hide it by being asked less.
 
 mod pace;
