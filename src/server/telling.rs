@@ -67,9 +67,12 @@ impl Told {
     /// Writes a line, if there is room in the log.
     pub(super) fn tell(&self, reason: Reason, house: &House) {
         let loud = matches!(reason, Reason::Deny(_)) || self.changes;
-        if !is_told(loud) || !house.log.quota.admits_decision(house.clock.now().uptime_ms) {
-            return;
+        if is_admitted(loud, house) {
+            self.write(loud, reason);
         }
+    }
+
+    fn write(&self, loud: bool, reason: Reason) {
         macro_rules! line {
             ($level:ident) => {
                 tracing::$level!(
@@ -96,11 +99,18 @@ impl Told {
     }
 }
 
-/// Tells a decision that leaves at once, and makes its words only if somebody reads them.
+/// Tells a decision that leaves at once, and makes its words only if somebody reads them: in a flood of denials nearly
+/// none has room in the log.
 pub(super) fn decided(dialect: DialectLabel, peer: Peer, event: &Event<'_>, answer: &Answer<'_>, house: &House) {
-    if is_told(matches!(answer.reason, Reason::Deny(_)) || is_change(event, answer)) {
-        Told::of(dialect, peer, event, answer).tell(answer.reason, house);
+    let loud = matches!(answer.reason, Reason::Deny(_)) || is_change(event, answer);
+    if is_admitted(loud, house) {
+        Told::of(dialect, peer, event, answer).write(loud, answer.reason);
     }
+}
+
+/// Whether the log takes a decision of this level, and has room for one more in this second.
+fn is_admitted(loud: bool, house: &House) -> bool {
+    is_told(loud) && house.log.quota.admits_decision(house.clock.now().uptime_ms)
 }
 
 /// The reasons of what changes a login session.

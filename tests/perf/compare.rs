@@ -29,6 +29,7 @@
 )]
 
 mod peers;
+mod processor;
 #[path = "../support/mod.rs"]
 mod support;
 mod world;
@@ -441,11 +442,7 @@ impl Server {
     }
 
     fn processor_nanoseconds(&self) -> u64 {
-        let threads = fs::read_dir(format!("/proc/{}/task", self.id)).unwrap();
-        let of_thread = |path: std::path::PathBuf| -> Option<u64> {
-            fs::read_to_string(path.join("schedstat")).ok()?.split(' ').next()?.parse().ok()
-        };
-        threads.filter_map(|thread| of_thread(thread.ok()?.path())).sum()
+        processor::nanoseconds(self.id)
     }
 
     fn kilobytes(&self) -> usize {

@@ -21,10 +21,10 @@
     reason = "a benchmark that cannot go on fails, and prints what it found"
 )]
 
+mod processor;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
@@ -91,7 +91,7 @@ impl Questions {
 
     /// Asks in all connections; microseconds of the sidecar's processor time a question.
     fn ask(&self, sidecar: &Sidecar) -> f64 {
-        let before = processor_nanoseconds(sidecar);
+        let before = processor::nanoseconds(sidecar.id());
         std::thread::scope(|scope| {
             for mut stream in &self.streams {
                 scope.spawn(move || {
@@ -103,7 +103,7 @@ impl Questions {
                 });
             }
         });
-        (processor_nanoseconds(sidecar) - before) as f64
+        (processor::nanoseconds(sidecar.id()) - before) as f64
             / 1e3
             / (self.batches * (self.batch_questions()) * CONNECTIONS) as f64
     }
@@ -111,13 +111,4 @@ impl Questions {
     const fn batch_questions(&self) -> usize {
         QUESTIONS / self.batches
     }
-}
-
-/// Nanoseconds that the threads of the sidecar have run.
-fn processor_nanoseconds(sidecar: &Sidecar) -> u64 {
-    let threads = fs::read_dir(format!("/proc/{}/task", sidecar.id())).unwrap();
-    let of_thread = |path: std::path::PathBuf| -> Option<u64> {
-        fs::read_to_string(path.join("schedstat")).ok()?.split(' ').next()?.parse().ok()
-    };
-    threads.filter_map(|thread| of_thread(thread.ok()?.path())).sum()
 }
