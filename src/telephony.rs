@@ -100,24 +100,33 @@ closed_list! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnixSeconds(pub u64);
 
+/// Milliseconds since 1970-01-01T00:00:00Z, by the wall clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UnixMillis(pub u64);
+
+impl UnixMillis {
+    /// The second that it is in.
+    #[must_use]
+    pub const fn second(self) -> UnixSeconds {
+        UnixSeconds(self.0 / 1_000)
+    }
+}
+
 /// A point in time by both clocks: one that follows the calendar and may jump, one that only counts on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
     /// By the wall clock.
-    pub wall: UnixSeconds,
+    pub wall: UnixMillis,
     /// Milliseconds since the process started.
     pub uptime_ms: u64,
 }
 
 impl Moment {
-    /// The moment `seconds` later. The wall clock counts whole seconds, so its part is rounded up: what begins late in
-    /// a second is not cut short by it.
+    /// The moment `seconds` later.
     #[must_use]
     pub const fn after(self, seconds: u32) -> Self {
-        Self {
-            wall: UnixSeconds(self.wall.0.saturating_add(seconds as u64).saturating_add(1)),
-            uptime_ms: self.uptime_ms.saturating_add((seconds as u64).saturating_mul(1_000)),
-        }
+        let ms = (seconds as u64).saturating_mul(1_000);
+        Self { wall: UnixMillis(self.wall.0.saturating_add(ms)), uptime_ms: self.uptime_ms.saturating_add(ms) }
     }
 
     /// Whether `now` is at or past this by either clock: the earlier wins, so a clock that jumps back prolongs nothing.
@@ -283,11 +292,11 @@ mod tests {
 
     #[test]
     fn a_moment_has_come_when_either_clock_says_so() {
-        let start = Moment { wall: UnixSeconds(1_000), uptime_ms: 5_000 };
+        let start = Moment { wall: UnixMillis(1_000), uptime_ms: 5_000 };
         let end = start.after(60);
-        let at = |wall, uptime_ms| end.has_come(Moment { wall: UnixSeconds(wall), uptime_ms });
-        assert!(!at(1_060, 64_999));
-        assert!(at(1_061, 5_000), "the wall clock jumped ahead");
+        let at = |wall, uptime_ms| end.has_come(Moment { wall: UnixMillis(wall), uptime_ms });
+        assert!(!at(60_999, 64_999));
+        assert!(at(61_000, 5_000), "the wall clock jumped ahead");
         assert!(at(0, 65_000), "the wall clock jumped back");
     }
 

@@ -31,7 +31,7 @@ use queuewarden::dialect::{Dialect, Step};
 use queuewarden::gate::{Gate, Origin, Witness};
 use queuewarden::policy::Policy;
 use queuewarden::sessions::store::StoreError;
-use queuewarden::telephony::{Moment, QueueSet, UnixSeconds};
+use queuewarden::telephony::{Moment, QueueSet, UnixMillis};
 use support::{Folder, agi_environment};
 
 thread_local! {
@@ -83,7 +83,7 @@ fn taken_by(work: impl FnOnce()) -> usize {
     TAKEN.get() - before
 }
 
-const NOW: Moment = Moment { wall: UnixSeconds(1_000_000), uptime_ms: 1 };
+const NOW: Moment = Moment { wall: UnixMillis(1_000_000_000), uptime_ms: 1 };
 
 /// A gate with the demo organization, and the buffers of one connection.
 struct Connection {
@@ -173,7 +173,7 @@ impl Witness for Silent {
 
     fn recovered(&self) {}
 
-    fn wall(&self) -> UnixSeconds {
+    fn wall(&self) -> UnixMillis {
         NOW.wall
     }
 }

@@ -17,7 +17,7 @@ use crate::policy::decide::{SessionView, Supervisions};
 use crate::policy::explain::{Explanation, explain};
 use crate::policy::{Organization, Policy};
 use crate::sessions::table::{Beginning, SessionTable};
-use crate::telephony::{Ground, LoginSession, Moment, QueueId, UnixSeconds, UserId};
+use crate::telephony::{Ground, LoginSession, Moment, QueueId, UnixMillis, UserId};
 
 /// Options of `explain`.
 #[derive(Debug, Args)]
@@ -123,7 +123,7 @@ struct Assumed {
 
 impl Assumed {
     fn new(organization: Option<&Organization>, subject: Option<UserId>, queues: &[String]) -> Self {
-        let at = Moment { wall: UnixSeconds(0), uptime_ms: 0 };
+        let at = Moment { wall: UnixMillis(0), uptime_ms: 0 };
         let mut table = SessionTable::default();
         let queues = queues.iter().filter_map(|name| queue_named(organization, name));
         for (subject, queue) in queues.filter_map(|queue| Some((subject?, queue))) {

@@ -51,14 +51,14 @@ fn salvage(folder: &Path, out: &mut impl Write) -> Result<(), StoreError> {
         Err(error) => format!("{error}\nnothing of it can be read"),
     };
     let wall = Clock::default().now().wall;
-    let aside = folder.join(format!("{FILE_NAME}.damaged-{}", wall.0));
+    let aside = folder.join(format!("{FILE_NAME}.damaged-{}", wall.second().0));
     // Made whole elsewhere first: neither a full disk nor a crash leaves an empty store in the old one's place.
     let workshop = folder.join("salvage");
     drop(fs::remove_dir_all(&workshop));
     fs::create_dir(&workshop).map_err(unusable)?;
     let (mut disk, _) = Disk::open(&workshop)?;
     disk.commit(&Commit { records: &records, wall })?;
-    disk.count_start(wall.0)?;
+    disk.count_start(wall.second().0)?;
     drop(disk);
     fs::hard_link(&path, &aside).map_err(unusable)?;
     // The tally is of the old one.

@@ -21,7 +21,7 @@ use crate::policy::{Organization, Policy};
 use crate::reload::{load, publish};
 use crate::server::{Bound, House, Passed, Place, ReloadStatus, Server};
 use crate::sessions::store::StoreError;
-use crate::telephony::UnixSeconds;
+use crate::telephony::UnixMillis;
 
 /// Descriptors that the process needs beside its connections.
 const SPARE_DESCRIPTORS: u64 = 128;
@@ -143,7 +143,7 @@ async fn open_audit(house: &Arc<House>) -> Result<(), String> {
         return Ok(());
     };
     let (gate, keeping) = (Arc::clone(&house.gate), audit.keeping.clone());
-    let now_ms = house.clock.unix_ms(house.clock.now());
+    let now_ms = house.clock.now().wall.0;
     let opened = tokio::task::spawn_blocking(move || gate.open_audit(keeping, now_ms)).await;
     opened.map_err(|error| error.to_string())?.map_err(|error| format!("the audit log cannot be written: {error}"))
 }
@@ -203,12 +203,8 @@ impl Witness for StoreWitness {
         tracing::info!("the audit log can be written again");
     }
 
-    fn wall(&self) -> UnixSeconds {
+    fn wall(&self) -> UnixMillis {
         self.0.clock.now().wall
-    }
-
-    fn wall_ms(&self) -> u64 {
-        self.0.clock.unix_ms(self.0.clock.now())
     }
 }
 
@@ -228,7 +224,7 @@ async fn reload(folder: &Path, house: &House) {
                 tracing::error!(%problem, "configuration");
             }
             tracing::error!(problems = problems.count(), "the configuration does not load: the running policy stays");
-            let at_unix_seconds = house.clock.now().wall.0;
+            let at_unix_seconds = house.clock.now().wall.second().0;
             house.gate.note_reload_failed(problems.count() as u64);
             house.note_failure(ReloadStatus { at_unix_seconds, problems, ..ReloadStatus::default() });
         }
@@ -253,7 +249,7 @@ async fn take_up(loaded: Loaded, house: &House) {
     if restart_needed {
         tracing::warn!("queuewarden.toml has changed in what only a restart brings");
     }
-    let at_unix_seconds = house.clock.now().wall.0;
+    let at_unix_seconds = house.clock.now().wall.second().0;
     let problems = Problems::default();
     let status = ReloadStatus { successful: true, at_unix_seconds, problems, warnings, restart_needed };
     house.note_success(status);

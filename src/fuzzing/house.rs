@@ -11,13 +11,13 @@ use crate::fuzzing::folder::{Folder, GOTO, VOXIMPLANT};
 use crate::gate::{Counts, Gate};
 use crate::limits::{AGI_COMMAND_BYTES_MAX, REQUEST_ID_BYTES_MAX};
 use crate::policy::{Organization, Policy};
-use crate::telephony::{Moment, QueueSet, SupervisionMode, Token, UnixSeconds};
+use crate::telephony::{Moment, QueueSet, SupervisionMode, Token, UnixMillis};
 
 /// What a FastAGI peer hears whose caller hung up before the question was complete.
 pub(super) const CALLER_GONE: &str = "failure the caller is gone\n";
 
 /// When every conversation begins.
-const START: Moment = Moment { wall: UnixSeconds(1_800_000_000), uptime_ms: 1_000 };
+const START: Moment = Moment { wall: UnixMillis(1_800_000_000_000), uptime_ms: 1_000 };
 
 /// How long passes between two questions: long enough for the leases of a conversation to end in it.
 const SECONDS_A_QUESTION: u32 = 60;

@@ -364,7 +364,7 @@ impl Gate {
             queue: question.queue,
             call: asked.event.call.map(|call| call.as_str().into()),
             mode,
-            since: now.wall,
+            since: now.wall.second(),
             ends: now.after(SUPERVISION_SECONDS_MAX),
             action,
             attributes: question.attributes,

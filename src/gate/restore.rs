@@ -9,7 +9,7 @@ use crate::gate::writer::{Witness, write_all};
 use crate::sessions::disk::Disk;
 use crate::sessions::record::{SavedUser, key_of, record_of};
 use crate::sessions::store::{Commit, Record, Store, StoreError};
-use crate::telephony::{Moment, UnixSeconds};
+use crate::telephony::{Moment, UnixMillis};
 
 /// Revisions of a journal that one process may use; the next begins behind them, so that nobody resumes in between.
 const REVISIONS_OF_A_PROCESS: u64 = 1_000_000_000;
@@ -43,7 +43,7 @@ struct Progress {
     restored: Restored,
     /// Records that say something else than memory.
     stale: Vec<Record>,
-    last_commit: UnixSeconds,
+    last_commit: UnixMillis,
 }
 
 impl Gate {
@@ -61,7 +61,7 @@ impl Gate {
     ) -> Result<Restored, StoreError> {
         if !self.is_durable() {
             // Nothing says where an earlier process was; its clock does, nearly.
-            self.shared.journals.begin_at(now.wall.0.saturating_mul(1_000_000));
+            self.shared.journals.begin_at(now.wall.0.saturating_mul(1_000));
             if self.shared.audit.is_some() {
                 self.start_writer(folder, Box::new(NoStore), witness)?;
             }

@@ -22,7 +22,7 @@ use crate::limits::{AUDIT_BUFFER_BYTES_MAX, AUDIT_FLUSH_INTERVAL, AUDIT_MAINTENA
 use crate::sessions::SessionTables;
 use crate::sessions::record::record_of;
 use crate::sessions::store::{Commit, Record, Store, StoreError};
-use crate::telephony::UnixSeconds;
+use crate::telephony::UnixMillis;
 
 /// What the writer shares with the gate.
 #[derive(Debug)]
@@ -88,11 +88,7 @@ pub trait Witness: Send {
     /// It does again.
     fn audit_recovered(&self) {}
     /// Now, by the wall clock.
-    fn wall(&self) -> UnixSeconds;
-    /// The same in milliseconds since 1970.
-    fn wall_ms(&self) -> u64 {
-        self.wall().0.saturating_mul(1_000)
-    }
+    fn wall(&self) -> UnixMillis;
 }
 
 /// Writes until the ledger is stopped and empty.
@@ -208,7 +204,7 @@ impl Writer<'_> {
         if lines.is_empty() {
             return Ok(());
         }
-        let written = log.write(&lines, self.witness.wall_ms())?;
+        let written = log.write(&lines, self.witness.wall().0)?;
         self.count(written);
         if std::mem::replace(&mut self.audit_fails, false) {
             if let Some(audit) = &self.shared.audit {
@@ -250,7 +246,7 @@ impl Writer<'_> {
         let mut failed = None;
         while !rest.is_empty() && failed.is_none() {
             let chunk = chunk_of(rest, log.chunk_bytes());
-            match log.write(chunk, self.witness.wall_ms()) {
+            match log.write(chunk, self.witness.wall().0) {
                 Ok(lines) => {
                     audit.wrote(lines);
                     rest = rest.get(chunk.len()..).unwrap_or_default();
@@ -263,7 +259,7 @@ impl Writer<'_> {
         self.waiting.drain(..done);
         if failed.is_none() && self.maintained.elapsed() >= AUDIT_MAINTENANCE_INTERVAL {
             self.maintained = Instant::now();
-            match log.maintain(self.witness.wall_ms()) {
+            match log.maintain(self.witness.wall().0) {
                 Ok(lines) => audit.wrote(lines),
                 Err(error) => failed = Some(error),
             }
@@ -282,7 +278,7 @@ impl Writer<'_> {
         // What came while the first was written.
         self.visit_recorder();
         if let Some(log) = self.log.as_mut().filter(|_| !self.audit_fails)
-            && let Ok(lines) = log.write(&Draft::about(About::Stop).packed(), self.witness.wall_ms())
+            && let Ok(lines) = log.write(&Draft::about(About::Stop).packed(), self.witness.wall().0)
         {
             self.count(lines);
         }
@@ -306,7 +302,7 @@ fn write_group(
     store: &mut dyn Store,
     entries: &[Entry],
     stale: &[Stale],
-    wall: UnixSeconds,
+    wall: UnixMillis,
 ) -> Result<(), StoreError> {
     let stale: BTreeSet<&Stale> = entries.iter().filter_map(|entry| entry.stale.as_ref()).chain(stale).collect();
     // What memory says now, which may be more than these entries: what came after them is only written earlier.

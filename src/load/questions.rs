@@ -13,7 +13,7 @@ use crate::load::wire::{self, Spoken};
 use crate::policy::feature_codes::Argument;
 use crate::policy::model::{Effect, Subject};
 use crate::policy::{Organization, Policy};
-use crate::telephony::{Digits, Moment, QueueId, QueueSet, Token, UnixSeconds, UserId, Via, closed_list};
+use crate::telephony::{Digits, Moment, QueueId, QueueSet, Token, UnixMillis, UserId, Via, closed_list};
 
 closed_list! {
     /// What a question is about.
@@ -155,7 +155,7 @@ impl Questions {
             let place = places.get(dice.usize(0..places.len()));
             let Some(draft) = place.map(|place| place.draft(mix.draw(&mut dice), intent, &mut dice)) else { continue };
             let Some(event) = draft.event() else { continue };
-            let now = Moment { wall: UnixSeconds(0), uptime_ms: 0 };
+            let now = Moment { wall: UnixMillis(0), uptime_ms: 0 };
             let allowed = gate.ask(&event, now, &mut scratch, |outcome, _| match outcome {
                 Outcome::Decided(answer) => matches!(answer.reason, Reason::Allow(_)),
                 Outcome::Faulty(_) => false,

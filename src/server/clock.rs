@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use crate::telephony::{Moment, UnixSeconds};
+use crate::telephony::{Moment, UnixMillis};
 
 /// The clocks of the process.
 ///
@@ -31,16 +31,10 @@ impl Clock {
         self.at(in_ms(wall), in_ms(self.started.elapsed()))
     }
 
-    /// This moment by the wall clock, in milliseconds since 1970.
-    #[must_use]
-    pub fn unix_ms(&self, moment: Moment) -> u64 {
-        self.started_ms.load(Ordering::Relaxed).saturating_add(moment.uptime_ms)
-    }
-
     fn at(&self, wall_ms: u64, uptime_ms: u64) -> Moment {
         let started_ms = wall_ms.saturating_sub(uptime_ms);
         let latest_ms = self.started_ms.fetch_max(started_ms, Ordering::Relaxed).max(started_ms);
-        Moment { wall: UnixSeconds(latest_ms.saturating_add(uptime_ms) / 1_000), uptime_ms }
+        Moment { wall: UnixMillis(latest_ms.saturating_add(uptime_ms)), uptime_ms }
     }
 }
 
@@ -52,10 +46,10 @@ mod tests {
     fn the_wall_clock_jumps_ahead_but_never_back() {
         let clock = Clock::default();
         let wall = |wall_ms, uptime_ms| clock.at(wall_ms, uptime_ms).wall.0;
-        assert_eq!(wall(1_000_000, 0), 1_000);
-        assert_eq!(wall(1_005_000, 5_000), 1_005);
-        assert_eq!(wall(500_000, 6_000), 1_006, "set back: it goes on");
-        assert_eq!(wall(2_000_000, 7_000), 2_000, "set ahead");
-        assert_eq!(wall(1_008_000, 8_000), 2_001, "and back again");
+        assert_eq!(wall(1_000_000, 0), 1_000_000);
+        assert_eq!(wall(1_005_000, 5_000), 1_005_000);
+        assert_eq!(wall(500_000, 6_000), 1_006_000, "set back: it goes on");
+        assert_eq!(wall(2_000_000, 7_000), 2_000_000, "set ahead");
+        assert_eq!(wall(1_008_000, 8_000), 2_001_000, "and back again");
     }
 }

@@ -223,7 +223,7 @@ pub(super) fn answer_all<D: Dialect>(
     let mut turn = Turn { progress: false, unfinished: false, after: After::Continue, held: vec![], watch: None };
     let mut taken = 0_usize;
     let now = house.clock.now();
-    let origin = Origin { dialect: dialect.label().name(), peer: name, unix_ms: house.clock.unix_ms(now) };
+    let origin = Origin { dialect: dialect.label().name(), peer: name, unix_ms: now.wall.0 };
     let mut room = vec![];
     for questions in 0..QUESTIONS_PER_TURN_MAX {
         let started = (questions == 0).then(Instant::now);

@@ -81,10 +81,10 @@ const STALE_ENTRIES_MAX: usize = 64;
 #[expect(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
 mod tests {
     use super::*;
-    use crate::telephony::{UnixSeconds, UserId};
+    use crate::telephony::{UnixMillis, UserId};
 
     fn at(seconds: u64) -> Moment {
-        Moment { wall: UnixSeconds(seconds), uptime_ms: seconds * 1_000 }
+        Moment { wall: UnixMillis(seconds * 1_000), uptime_ms: seconds * 1_000 }
     }
 
     fn of(agent: u32) -> KnownCall {

@@ -18,7 +18,7 @@ use crate::sessions::batch::Batch;
 use crate::sessions::record::{self, SavedUser};
 use crate::sessions::store::{Commit, Store, StoreError};
 use crate::sessions::tally::Tally;
-use crate::telephony::UnixSeconds;
+use crate::telephony::UnixMillis;
 
 /// The file in the state folder.
 pub const FILE_NAME: &str = "sessions.redb";
@@ -60,7 +60,7 @@ enum Trust {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Kept {
     /// When the last commit was made.
-    pub last_commit: UnixSeconds,
+    pub last_commit: UnixMillis,
     /// How many processes have used the file before this one.
     pub starts: u64,
 }
@@ -245,7 +245,7 @@ impl Disk {
             if figure(figure::FORMAT)? != FORMAT {
                 return Ok(Err("it is of another version of queuewarden".to_owned()));
             }
-            Ok(Ok(Kept { last_commit: UnixSeconds(figure(figure::WALL)?), starts: figure(figure::STARTS)? }))
+            Ok(Ok(Kept { last_commit: UnixMillis(figure(figure::WALL)?), starts: figure(figure::STARTS)? }))
         })
     }
 

@@ -11,7 +11,7 @@ use crate::limits::LEASE_SECONDS_MAX;
 use crate::policy::Organization;
 use crate::sessions::store::Record;
 use crate::sessions::table::SessionTable;
-use crate::telephony::{Ground, LoginSession, Moment, UnixSeconds, UserId};
+use crate::telephony::{Ground, LoginSession, Moment, UnixMillis, UnixSeconds, UserId};
 
 /// Between organization and user in a key; no name holds it.
 const SEPARATOR: u8 = 0;
@@ -32,7 +32,7 @@ pub struct SavedSession<'a> {
     pub since: u64,
     /// The id of the supervisor who opened it.
     pub by: Option<&'a str>,
-    /// When it ends by itself, in seconds since 1970.
+    /// When it ends by itself, in milliseconds since 1970.
     pub ends: Option<u64>,
 }
 
@@ -130,14 +130,15 @@ impl SavedSession<'_> {
     /// The session in an organization of today; `None` if its queue is no longer there. `last_commit` is the time of
     /// the last commit: a clock that was set back since must not prolong a lease.
     #[must_use]
-    pub fn restored(&self, organization: &Organization, now: Moment, last_commit: UnixSeconds) -> Option<LoginSession> {
+    pub fn restored(&self, organization: &Organization, now: Moment, last_commit: UnixMillis) -> Option<LoginSession> {
         let directory = &organization.directory;
         let queue = directory.queue_named(self.queue)?;
         let left = |ends: u64| {
-            let seconds = ends.saturating_sub(now.wall.0.max(last_commit.0)).min(u64::from(LEASE_SECONDS_MAX));
+            let left_max = u64::from(LEASE_SECONDS_MAX).saturating_mul(1_000);
+            let left_ms = ends.saturating_sub(now.wall.0.max(last_commit.0)).min(left_max);
             Moment {
-                wall: UnixSeconds(now.wall.0.saturating_add(seconds)),
-                uptime_ms: now.uptime_ms.saturating_add(seconds.saturating_mul(1_000)),
+                wall: UnixMillis(now.wall.0.saturating_add(left_ms)),
+                uptime_ms: now.uptime_ms.saturating_add(left_ms),
             }
         };
         Some(LoginSession {
@@ -162,7 +163,7 @@ mod tests {
         pause_reason: Some("lunch"),
         since: 1_700_000_000,
         by: Some("dana"),
-        ends: Some(1_700_003_600),
+        ends: Some(1_700_003_600_000),
     }];
 
     #[test]

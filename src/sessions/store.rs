@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::telephony::UnixSeconds;
+use crate::telephony::UnixMillis;
 
 /// One user's sessions as they are saved: under a key, and under none any more when the last one has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +19,7 @@ pub struct Commit<'a> {
     /// The users whose sessions changed.
     pub records: &'a [Record],
     /// Now: leases are measured from here after a restart, should the clock have been set back.
-    pub wall: UnixSeconds,
+    pub wall: UnixMillis,
 }
 
 /// Why the store cannot be used.

@@ -145,6 +145,7 @@ impl Supervisions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telephony::UnixMillis;
 
     fn supervision(supervisor: u32, target: u32, mode: SupervisionMode) -> Supervision {
         Supervision {
@@ -154,7 +155,7 @@ mod tests {
             call: Some(format!("c-{target}").into()),
             mode,
             since: UnixSeconds(0),
-            ends: Moment { wall: UnixSeconds(9), uptime_ms: 9_000 },
+            ends: Moment { wall: UnixMillis(9_000), uptime_ms: 9_000 },
             action: "call.listen".into(),
             attributes: AttributeSet::EMPTY,
         }

@@ -169,7 +169,7 @@ impl SessionTable {
             let after = match (change, before) {
                 (Change::Begin(ground), None) => {
                     let Beginning { at, by, ends } = beginning;
-                    Some(LoginSession { queue, ground, paused: false, since: at.wall, by, ends })
+                    Some(LoginSession { queue, ground, paused: false, since: at.wall.second(), by, ends })
                 }
                 (Change::End, Some(_)) => None,
                 (Change::Pause(paused), Some(session)) => Some(LoginSession { paused, ..session }),

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use queuewarden::config::problem::Problems;
 use queuewarden::config::{self, Loaded};
 use queuewarden::gate::{Counts, Gate};
-use queuewarden::telephony::{Moment, UnixSeconds};
+use queuewarden::telephony::{Moment, UnixMillis};
 
 use crate::support::{Folder, project};
 use crate::table::Change;
@@ -47,7 +47,7 @@ impl World {
                 std::fs::remove_file(model).unwrap();
             }
         }
-        let now = Moment { wall: UnixSeconds(1_795_000_000), uptime_ms: 0 };
+        let now = Moment { wall: UnixMillis(1_795_000_000_000), uptime_ms: 0 };
         let file = format!("organizations/{name}.toml");
         Self { folder, file, text, loaded: false, changed: false, gate: Gate::default(), now }
     }

@@ -1,13 +1,15 @@
 //! What has to be there: every state that a user's logins may be in, given what was sent and what was acknowledged.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 /// The queue of leases that end while the test runs.
 pub const SHORT: u16 = 603;
-/// Longer than this no end of a lease is late: the second that is granted, and the one that the wall clock counts.
+/// By no more than this an end that is told or comes differs from what was asked for: both ends of a lease are told in
+/// whole seconds of the wall clock.
 const LATE: Duration = Duration::from_secs(2);
 
 /// What is asked for.
@@ -31,12 +33,45 @@ pub enum Change {
 pub struct Pause(pub Option<&'static str>);
 
 /// One login.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Login {
     ground: &'static str,
     pause: Option<Pause>,
-    /// When it was asked for, and for how long.
-    lease: Option<(Instant, u32)>,
+    lease: Option<Arc<Lease>>,
+}
+
+/// A lease as somebody knows it who asked for it: it began between the question and the answer. On a busy machine
+/// these are seconds apart.
+#[derive(Debug)]
+struct Lease {
+    asked: Instant,
+    answered: OnceLock<Instant>,
+    length: Duration,
+}
+
+impl Lease {
+    fn asked_for(seconds: u32) -> Arc<Self> {
+        let length = Duration::from_secs(seconds.into());
+        Arc::new(Self { asked: Instant::now(), answered: OnceLock::new(), length })
+    }
+
+    /// How old it is at most when what was seen was so.
+    fn age_max(&self, seen: Seen<'_>) -> Duration {
+        seen.answered.duration_since(self.asked)
+    }
+
+    /// How old it is at least.
+    fn age_min(&self, seen: Seen<'_>) -> Duration {
+        self.answered.get().map_or(Duration::ZERO, |&answered| seen.asked.duration_since(answered))
+    }
+}
+
+/// The logins of a user as the sidecar tells them: they were so between the question and the answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    pub rows: &'a [&'a Value],
+    pub asked: Instant,
+    pub answered: Instant,
 }
 
 impl Login {
@@ -45,23 +80,23 @@ impl Login {
     }
 
     /// Whether it may have ended by itself.
-    fn may_be_over(&self) -> bool {
-        self.lease.is_some_and(|(asked, seconds)| asked.elapsed() + LATE > Duration::from_secs(seconds.into()))
+    fn may_be_over(&self, seen: Seen<'_>) -> bool {
+        self.lease.as_ref().is_some_and(|lease| lease.age_max(seen) + LATE > lease.length)
     }
 
     /// Whether it has to have ended by itself.
-    fn has_to_be_over(&self) -> bool {
-        self.lease.is_some_and(|(asked, seconds)| asked.elapsed() > Duration::from_secs(seconds.into()) + LATE)
+    fn has_to_be_over(&self, seen: Seen<'_>) -> bool {
+        self.lease.as_ref().is_some_and(|lease| lease.age_min(seen) > lease.length + LATE)
     }
 
-    fn is(&self, row: &Value) -> bool {
+    fn is(&self, row: &Value, seen: Seen<'_>) -> bool {
         let pause = row["paused"].as_bool().unwrap().then(|| row["pause_reason"].as_str());
         let expected = self.pause.map(|Pause(reason)| reason);
-        let ends = match (self.lease, row["ends_in_seconds"].as_u64()) {
+        let ends = match (&self.lease, row["ends_in_seconds"].as_u64()) {
             (None, None) => true,
-            (Some((asked, seconds)), Some(left)) => {
-                let elapsed = asked.elapsed().as_secs();
-                left + elapsed <= u64::from(seconds) + 2 && left + elapsed + 4 >= u64::from(seconds)
+            (Some(lease), Some(left)) => {
+                let left = Duration::from_secs(left);
+                left + lease.age_min(seen) <= lease.length + LATE && left + lease.age_max(seen) + LATE >= lease.length
             }
             _ => false,
         };
@@ -119,7 +154,7 @@ pub fn change(before: &Logins, change: Change) -> (Logins, &'static str) {
         Change::Lend(queue, None) if before.contains_key(&queue) => "already_logged_in",
         Change::Lend(queue, seconds) => {
             let login = after.entry(queue).or_insert_with(|| Login::new("supervisor"));
-            login.lease = seconds.map(|seconds| (Instant::now(), seconds));
+            login.lease = seconds.map(Lease::asked_for);
             "supervisor_login"
         }
         Change::TakeBack(queue) => {
@@ -162,6 +197,14 @@ impl Page {
     /// Enters that the next change that was sent is acknowledged.
     pub fn acknowledge(&mut self) {
         self.acknowledged += 1;
+        self.all_answered();
+    }
+
+    /// Enters that the leases of what is acknowledged have begun by now.
+    fn all_answered(&self) {
+        for lease in self.states[self.acknowledged].values().filter_map(|login| login.lease.as_ref()) {
+            lease.answered.get_or_init(Instant::now);
+        }
     }
 
     /// Enters that the last change that was sent was not made.
@@ -176,26 +219,36 @@ impl Page {
     /// Compares what is there after the restart, and goes on from there. `told` is how often a watcher was told that a
     /// login of this user in a queue began or ended: what it was told of is durable. Gives whether something is there
     /// that was not acknowledged.
-    pub fn compare(&mut self, rows: &[&Value], told: &BTreeMap<(String, u16), usize>) -> bool {
+    pub fn compare(&mut self, seen: Seen<'_>, told: &BTreeMap<(String, u16), usize>) -> bool {
         let durable = |at: &usize| {
             SERVED.iter().all(|&queue| {
                 let told = told.get(&(self.extension.clone(), queue)).copied().unwrap_or(0);
                 changes(&self.states[..=*at], queue) >= told
             })
         };
-        let mut candidates = (self.acknowledged..self.states.len()).filter(durable);
-        let Some(at) = candidates.find(|&at| is_there(&self.states[at], rows)) else {
+        let like = |at: &usize| is_there(&self.states[*at], seen);
+        let possible: Vec<usize> = (self.acknowledged..self.states.len()).filter(durable).filter(like).collect();
+        let (Some(&first), Some(&last)) = (possible.first(), possible.last()) else {
             panic!(
-                "{} after the restart: {rows:#?}\nacknowledged: {:#?}\nsent after it: {:#?}\ntold: {told:?}",
+                "{} after the restart: {seen:#?}\nacknowledged: {:#?}\nsent after it: {:#?}\ntold: {told:?}",
                 self.extension,
                 self.states[self.acknowledged],
                 &self.states[self.acknowledged + 1..],
             )
         };
-        let mut now = self.states.swap_remove(at);
-        now.retain(|&queue, _| rows.iter().any(|row| is_in(row, queue)));
-        let more = at > self.acknowledged;
+        let mut now = self.states[last].clone();
+        now.retain(|&queue, _| seen.rows.iter().any(|row| is_in(row, queue)));
+        // Nobody can see which of two renewals shortly after each other was the last that is there.
+        for (queue, login) in &mut now {
+            let leases = possible.iter().filter_map(|&at| self.states[at].get(queue)?.lease.as_ref());
+            let earliest = leases.map(|lease| lease.asked).min();
+            if let (Some(lease), Some(asked)) = (&mut login.lease, earliest) {
+                *lease = Arc::new(Lease { asked, answered: lease.answered.clone(), length: lease.length });
+            }
+        }
+        let more = first > self.acknowledged;
         (self.states, self.acknowledged) = (vec![now], 0);
+        self.all_answered();
         more
     }
 }
@@ -214,11 +267,11 @@ fn is_in(row: &Value, queue: u16) -> bool {
     row["queue"].as_str().is_some_and(|number| number.parse() == Ok(queue))
 }
 
-fn is_there(logins: &Logins, rows: &[&Value]) -> bool {
-    let row_of = |queue: u16| rows.iter().find(|row| is_in(row, queue));
+fn is_there(logins: &Logins, seen: Seen<'_>) -> bool {
+    let row_of = |queue: u16| seen.rows.iter().find(|row| is_in(row, queue));
     let expected = logins.iter().all(|(&queue, login)| match row_of(queue) {
-        Some(row) => !login.has_to_be_over() && login.is(row),
-        None => login.may_be_over(),
+        Some(row) => !login.has_to_be_over(seen) && login.is(row, seen),
+        None => login.may_be_over(seen),
     });
-    expected && rows.iter().all(|row| logins.keys().any(|&queue| is_in(row, queue)))
+    expected && seen.rows.iter().all(|row| logins.keys().any(|&queue| is_in(row, queue)))
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use queuewarden::gate::Gate;
 use queuewarden::sessions::store::StoreError;
-use queuewarden::telephony::{Moment, UnixSeconds};
+use queuewarden::telephony::{Moment, UnixMillis};
 use serde_json::Value;
 
 use crate::desk::{Counter, NOW, ask, is_durable, load, rows, without_time};
@@ -86,8 +86,8 @@ fn rows_of(sidecar: &Sidecar) -> Vec<Value> {
 fn start(folder: &Folder, state: &Path) -> Result<Gate, StoreError> {
     let gate = Gate::new(true);
     load(&gate, folder);
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let now = Moment { wall: UnixSeconds(wall), uptime_ms: NOW.uptime_ms };
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() * 1_000;
+    let now = Moment { wall: UnixMillis(wall), uptime_ms: NOW.uptime_ms };
     gate.restore(state, now, Box::new(Counter::default()))?;
     Ok(gate)
 }

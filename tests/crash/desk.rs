@@ -10,17 +10,17 @@ use queuewarden::dialect::{Dialect, Step};
 use queuewarden::gate::steer::Wanted;
 use queuewarden::gate::{Gate, Group, Witness};
 use queuewarden::sessions::store::StoreError;
-use queuewarden::telephony::{Moment, QueueSet, UnixSeconds};
+use queuewarden::telephony::{Moment, QueueSet, UnixMillis};
 use serde_json::Value;
 
 use crate::support::{Folder, PATIENCE};
 
 /// When everything happens, unless a test says otherwise.
-pub const NOW: Moment = Moment { wall: UnixSeconds(1_700_000_000), uptime_ms: 1_000 };
+pub const NOW: Moment = Moment { wall: UnixMillis(1_700_000_000_000), uptime_ms: 1_000 };
 
 /// `NOW`, so many seconds later.
 pub fn later(seconds: u64) -> Moment {
-    Moment { wall: UnixSeconds(NOW.wall.0 + seconds), uptime_ms: NOW.uptime_ms + seconds * 1_000 }
+    Moment { wall: UnixMillis(NOW.wall.0 + seconds * 1_000), uptime_ms: NOW.uptime_ms + seconds * 1_000 }
 }
 
 /// Lets the gate take up what the folder says.
@@ -82,7 +82,7 @@ impl Witness for Counter {
         self.recovered.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn wall(&self) -> UnixSeconds {
+    fn wall(&self) -> UnixMillis {
         NOW.wall
     }
 }

@@ -5,13 +5,13 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use queuewarden::gate::Gate;
 use queuewarden::gate::journal::Cause;
 use serde_json::Value;
 
-use crate::book::{Change, Page, SERVED, changes_of};
+use crate::book::{Change, Page, SERVED, Seen, changes_of};
 use crate::desk::{Counter, NOW, ask, is_durable, later, load, rows};
 use crate::dice::Dice;
 use crate::load::{of_agent, office, words};
@@ -209,7 +209,9 @@ fn each_has_what_was_acknowledged_however_often_the_store_fails() {
         let queue = entry.notice.queue.as_deref().unwrap().parse().unwrap();
         *told.entry((entry.notice.user.to_string(), queue)).or_default() += 1;
     }
+    let asked = Instant::now();
     let rows = rows(&gate);
+    let answered = Instant::now();
     let mut refusals = 0;
     for (mut page, refused) in books {
         refusals += refused;
@@ -220,7 +222,7 @@ fn each_has_what_was_acknowledged_however_often_the_store_fails() {
             }
         }
         let of_user: Vec<&Value> = rows.iter().filter(|row| row["extension"] == page.extension).collect();
-        page.compare(&of_user, &told);
+        page.compare(Seen { rows: &of_user, asked, answered }, &told);
     }
     assert!(refusals >= EPISODES, "{refusals} changes were refused");
 }

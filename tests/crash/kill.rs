@@ -3,10 +3,11 @@
 
 use std::process::{Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::book::Seen;
 use crate::dice::Dice;
 use crate::load::{Places, Told, Worker, office, watch};
 use crate::support::{Folder, Sidecar, wait_until};
@@ -97,7 +98,9 @@ fn kill_a_start(folder: &Folder, dice: &mut Dice) {
 }
 
 fn compare(sidecar: &Sidecar, workers: &mut [Worker], told: &Told) -> usize {
+    let asked = Instant::now();
     let page: Value = serde_json::from_str(&sidecar.get("/sessions")).unwrap();
+    let answered = Instant::now();
     assert!(page["next"].is_null(), "one page holds them all");
     let rows: Vec<&Value> = page["rows"].as_array().unwrap().iter().collect();
     let mut found = 0;
@@ -105,7 +108,7 @@ fn compare(sidecar: &Sidecar, workers: &mut [Worker], told: &Told) -> usize {
     for page in workers.iter_mut().flat_map(|worker| [&mut worker.agent, &mut worker.guest]) {
         let of_user: Vec<&Value> = rows.iter().copied().filter(|row| row["extension"] == page.extension).collect();
         found += of_user.len();
-        unacknowledged += usize::from(page.compare(&of_user, &told.changes));
+        unacknowledged += usize::from(page.compare(Seen { rows: &of_user, asked, answered }, &told.changes));
     }
     assert_eq!(found, rows.len(), "logins of nobody");
     unacknowledged

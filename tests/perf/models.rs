@@ -33,7 +33,7 @@ use queuewarden::decision::{Outcome, Reason};
 use queuewarden::event::{AttributeSet, Event, Intent, Request};
 use queuewarden::gate::Gate;
 use queuewarden::policy::Policy;
-use queuewarden::telephony::{Moment, QueueSet, Token, UnixSeconds, Via};
+use queuewarden::telephony::{Moment, QueueSet, Token, UnixMillis, Via};
 
 const MODELS: [&str; 2] = ["goto", "voximplant"];
 const USERS: usize = 100_000;
@@ -47,7 +47,7 @@ const SCENES: usize = 4_096;
 /// Short rounds, many of them: whatever disturbs one model disturbs the other too.
 const ROUNDS: usize = 201;
 const SEED: u64 = 1;
-const NOW: Moment = Moment { wall: UnixSeconds(1_000_000), uptime_ms: 1 };
+const NOW: Moment = Moment { wall: UnixMillis(1_000_000_000), uptime_ms: 1 };
 
 // The world -----------------------------------------------------------------------------------------------------------
 

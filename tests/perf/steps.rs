@@ -12,9 +12,9 @@ use queuewarden::dialect::line::Line;
 use queuewarden::dialect::{Dialect, Step as Heard};
 use queuewarden::gate::Gate;
 use queuewarden::policy::Policy;
-use queuewarden::telephony::{Moment, QueueSet, UnixSeconds};
+use queuewarden::telephony::{Moment, QueueSet, UnixMillis};
 
-const NOW: Moment = Moment { wall: UnixSeconds(1_000_000), uptime_ms: 1 };
+const NOW: Moment = Moment { wall: UnixMillis(1_000_000_000), uptime_ms: 1 };
 /// Room that no buffer outgrows.
 const BUFFER_BYTES: usize = 4_096;
 

@@ -32,7 +32,7 @@ use queuewarden::config;
 use queuewarden::event::{AttributeSet, Event, Intent, Request};
 use queuewarden::gate::Gate;
 use queuewarden::policy::Policy;
-use queuewarden::telephony::{Moment, QueueSet, Token, UnixSeconds, Via};
+use queuewarden::telephony::{Moment, QueueSet, Token, UnixMillis, Via};
 use steps::{Asked, Bench, Task};
 
 /// Decisions about random users.
@@ -76,7 +76,7 @@ fn decisions_about_a_million_users(_: &mut Criterion) {
         })
         .collect();
     let mut scratch = QueueSet::new();
-    let now = Moment { wall: UnixSeconds(1_000_000), uptime_ms: 1 };
+    let now = Moment { wall: UnixMillis(1_000_000_000), uptime_ms: 1 };
     let mut decide = |(actor, queue): &(String, String)| {
         let token = |text: &'static str| Token::parse(text.as_bytes()).unwrap();
         let event = Event {

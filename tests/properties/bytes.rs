@@ -14,7 +14,7 @@ use queuewarden::dialect::line::Line;
 use queuewarden::dialect::{After, Dialect, Step};
 use queuewarden::gate::{Counts, Gate};
 use queuewarden::policy::Policy;
-use queuewarden::telephony::{Moment, QueueSet, UnixSeconds};
+use queuewarden::telephony::{Moment, QueueSet, UnixMillis};
 
 use crate::grammar::{self, Reply};
 
@@ -82,7 +82,7 @@ fn talk(mut dialect: impl Dialect, gate: &Gate, chunks: &[&[u8]]) -> Talk {
     let mut talk = Talk::default();
     let mut input: Vec<u8> = vec![];
     let (mut scratch, mut room) = (QueueSet::new(), vec![]);
-    let now = Moment { wall: UnixSeconds(1_000), uptime_ms: 1 };
+    let now = Moment { wall: UnixMillis(1_000_000), uptime_ms: 1 };
     let (mut finished, mut refused) = (false, false);
     for chunk in chunks {
         input.extend_from_slice(chunk);

@@ -25,21 +25,21 @@ impl Roster {
     }
 }
 
-/// By the wall clock, in seconds, and by the one that only counts on, in milliseconds.
+/// By the wall clock and by the one that only counts on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Time {
-    pub(crate) wall: u64,
+    pub(crate) wall_ms: u64,
     pub(crate) uptime_ms: u64,
 }
 
 impl Time {
-    /// The end of something that lasts so long; the second that the wall clock is in counts for nothing.
+    /// The end of something that lasts so long.
     const fn after(self, seconds: u64) -> Self {
-        Self { wall: self.wall + seconds + 1, uptime_ms: self.uptime_ms + seconds * 1_000 }
+        Self { wall_ms: self.wall_ms + seconds * 1_000, uptime_ms: self.uptime_ms + seconds * 1_000 }
     }
 
     const fn is_over(self, now: Self) -> bool {
-        self.wall <= now.wall || self.uptime_ms <= now.uptime_ms
+        self.wall_ms <= now.wall_ms || self.uptime_ms <= now.uptime_ms
     }
 }
 
@@ -355,8 +355,8 @@ impl Chronicle {
     pub(crate) fn restart(&mut self, now: Time, last_commit: u64) {
         for login in &mut self.logins {
             login.ends = login.ends.map(|ends| {
-                let left = ends.wall.saturating_sub(now.wall.max(last_commit)).min(LEASE_SECONDS_MAX);
-                Time { wall: now.wall + left, uptime_ms: now.uptime_ms + left * 1_000 }
+                let left = ends.wall_ms.saturating_sub(now.wall_ms.max(last_commit)).min(LEASE_SECONDS_MAX * 1_000);
+                Time { wall_ms: now.wall_ms + left, uptime_ms: now.uptime_ms + left }
             });
         }
         self.supervisions.clear();

@@ -15,7 +15,7 @@ use queuewarden::gate::steer::Wanted;
 use queuewarden::gate::{Gate, Witness};
 use queuewarden::sessions::disk::Disk;
 use queuewarden::sessions::store::StoreError;
-use queuewarden::telephony::{Moment, QueueSet, UnixSeconds};
+use queuewarden::telephony::{Moment, QueueSet, UnixMillis};
 
 use crate::chronicle::{Ask, Chronicle, Of, Pause, Roster, Time};
 use crate::dice::Dice;
@@ -70,8 +70,8 @@ impl Witness for Wall {
 
     fn recovered(&self) {}
 
-    fn wall(&self) -> UnixSeconds {
-        UnixSeconds(self.0.load(Ordering::Relaxed))
+    fn wall(&self) -> UnixMillis {
+        UnixMillis(self.0.load(Ordering::Relaxed))
     }
 }
 
@@ -103,7 +103,7 @@ impl History {
             gate: Gate::new(true),
             chronicle: Chronicle::default(),
             wall: Wall::default(),
-            now: Time { wall: 1_800_000_000, uptime_ms: 0 },
+            now: Time { wall_ms: 1_800_000_000_000, uptime_ms: 0 },
             steps: vec![],
             leases_ended: 0,
             allowed: 0,
@@ -114,11 +114,11 @@ impl History {
     }
 
     fn moment(&self) -> Moment {
-        Moment { wall: UnixSeconds(self.now.wall), uptime_ms: self.now.uptime_ms }
+        Moment { wall: UnixMillis(self.now.wall_ms), uptime_ms: self.now.uptime_ms }
     }
 
     fn open(&mut self) {
-        self.wall.0.store(self.now.wall, Ordering::Relaxed);
+        self.wall.0.store(self.now.wall_ms, Ordering::Relaxed);
         self.gate.restore(self.state.path(), self.moment(), Box::new(self.wall.clone())).unwrap();
     }
 
@@ -190,14 +190,15 @@ impl History {
             1 => 25 * 3_600,
             _ => self.dice.below(30) as u64,
         };
-        self.now.uptime_ms += seconds * 1_000 + self.dice.below(1_000) as u64;
-        self.now.wall += seconds;
+        let ms = seconds * 1_000 + self.dice.below(1_000) as u64;
+        self.now.uptime_ms += ms;
+        self.now.wall_ms += ms;
         match self.dice.below(30) {
-            0 => self.now.wall += self.dice.below(5_000) as u64,
-            1 => self.now.wall -= self.dice.below(5_000) as u64,
+            0 => self.now.wall_ms += self.dice.below(5_000_000) as u64,
+            1 => self.now.wall_ms -= self.dice.below(5_000_000) as u64,
             _ => {}
         }
-        self.wall.0.store(self.now.wall, Ordering::Relaxed);
+        self.wall.0.store(self.now.wall_ms, Ordering::Relaxed);
         self.note(format!("{:?}", self.now));
         self.gate.end_what_is_over(self.moment());
         self.chronicle.pass(self.now);
@@ -210,10 +211,10 @@ impl History {
         drop(disk);
         // Down for a while, with a clock that may be anything when it is up again.
         self.now.uptime_ms = self.dice.below(2_000) as u64;
-        self.now.wall += self.dice.below(20) as u64;
+        self.now.wall_ms += self.dice.below(20_000) as u64;
         match self.dice.below(5) {
-            0 => self.now.wall -= self.dice.below(5_000) as u64,
-            1 => self.now.wall += self.dice.below(600) as u64,
+            0 => self.now.wall_ms -= self.dice.below(5_000_000) as u64,
+            1 => self.now.wall_ms += self.dice.below(600_000) as u64,
             _ => {}
         }
         self.note(format!("restart at {:?}, last commit {:?}", self.now, kept.last_commit));

@@ -14,13 +14,13 @@ use queuewarden::policy::resolve::{Question, resolve};
 use queuewarden::policy::{LeaseTerms, Limits, Organization, Policy};
 use queuewarden::sessions::table::{Beginning, SessionTable};
 use queuewarden::telephony::{
-    Ground, Moment, OrganizationId, QueueId, QueueKind, QueueSet, Token, UnixSeconds, UserId, Via,
+    Ground, Moment, OrganizationId, QueueId, QueueKind, QueueSet, Token, UnixMillis, UserId, Via,
 };
 
 use crate::models;
 use crate::worlds::Draft;
 
-pub(crate) const NOW: Moment = Moment { wall: UnixSeconds(1_000_000), uptime_ms: 1 };
+pub(crate) const NOW: Moment = Moment { wall: UnixMillis(1_000_000_000), uptime_ms: 1 };
 
 /// One person, in bits: which roles of the model, which of the two queues, which of the two groups.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use queuewarden::policy::model::Subject;
 use queuewarden::policy::resolve::{Question as Resolved, resolve};
 use queuewarden::policy::{Organization, Policy};
 use queuewarden::sessions::table::{Beginning, SessionTable};
-use queuewarden::telephony::{Moment, QueueSet, SupervisionMode, UnixSeconds};
+use queuewarden::telephony::{Moment, QueueSet, SupervisionMode, UnixMillis};
 
 use crate::dice::Dice;
 use crate::events::Asked;
@@ -175,7 +175,7 @@ impl Twins {
     }
 
     fn now(&self) -> Moment {
-        Moment { wall: UnixSeconds(self.now_seconds), uptime_ms: self.now_seconds * 1_000 }
+        Moment { wall: UnixMillis(self.now_seconds * 1_000), uptime_ms: self.now_seconds * 1_000 }
     }
 
     /// Lets time pass; what ends by itself ends.

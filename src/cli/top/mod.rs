@@ -94,7 +94,7 @@ fn look_again_and_again(desk: Desk, pause: Duration) -> mpsc::Receiver<Seen> {
         loop {
             ticks.tick().await;
             let looked = look(&desk, started).await;
-            let at_unix_seconds = clock.now().wall.0;
+            let at_unix_seconds = clock.now().wall.second().0;
             let seen = match looked {
                 Ok(now) => {
                     let place = desk.place().to_string();
