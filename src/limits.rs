@@ -91,6 +91,14 @@ pub const JSONRPC_ID_BYTES_MAX: usize = 64;
 pub const ANSWER_BUFFER_BYTES_MAX: usize = 256 * 1024;
 /// Bytes that one read may add to a connection's buffer.
 pub const READ_BUFFER_BYTES_MAX: usize = 32 * 1024;
+/// How much less than others the thread of a reload may run while there is not enough processor time for all: `nice`.
+pub const RELOAD_NICENESS: i32 = 10;
+/// A connection that says nothing for so long gives back what a busy one had of buffers.
+pub const LARGE_BUFFER_KEPT_FOR: Duration = Duration::from_secs(1);
+/// Questions of one connection that are read before the first of them is answered.
+pub const QUESTIONS_AHEAD_MAX: usize = 8;
+/// Users whose rows are fetched together: an actor and a target of each of those questions.
+pub const FETCHED_TOGETHER_MAX: usize = 2 * QUESTIONS_AHEAD_MAX;
 /// Questions that one connection may have answered before it lets others run.
 pub const QUESTIONS_PER_TURN_MAX: usize = 256;
 
@@ -142,6 +150,8 @@ pub const AUDIT_RETENTION_SECONDS_MAX: u64 = 3_660 * 24 * 3_600;
 pub const AUDIT_RETENTION_BYTES_MAX: u64 = 64 * 1024 * 1024 * 1024 * 1024;
 /// Allowed questions that change nothing of which one may be told to be written.
 pub const AUDIT_SAMPLE_MAX: u64 = 1_000_000;
+/// Lines a second that allowed questions that change nothing may be told to have.
+pub const AUDIT_PLAIN_ALLOWS_PER_SECOND_MAX: u64 = 1_000_000;
 /// Changes of one organization that a watcher can still be told of.
 pub const JOURNAL_NOTICES_MAX: usize = 16_384;
 /// Changes that a watcher is told of in one write.
@@ -296,6 +306,11 @@ const _: () = {
         (QUEUES_PER_USER_MAX * (NUMBER_DIGITS_MAX + 1) + LINE_BYTES_MAX) as u64 <= LINE_ANSWER_BYTES_MAX,
         "every answer can be heard"
     );
+    assert!(
+        QUESTIONS_AHEAD_MAX * (QUEUES_PER_USER_MAX * (NUMBER_DIGITS_MAX + 3) + 512) < ANSWER_BUFFER_BYTES_MAX / 2,
+        "what was read ahead can be answered within the bound"
+    );
+    assert!(QUESTIONS_PER_TURN_MAX.is_multiple_of(QUESTIONS_AHEAD_MAX), "a turn is some times what is read ahead");
     assert!(LINE_BYTES_MAX < READ_BUFFER_BYTES_MAX, "a whole line fits the read buffer");
     assert!(AGI_ENVIRONMENT_BYTES_MAX < READ_BUFFER_BYTES_MAX, "a whole environment fits the read buffer");
     assert!(NETSTRING_BYTES_MAX < READ_BUFFER_BYTES_MAX, "a whole netstring fits the read buffer");

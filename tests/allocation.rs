@@ -23,7 +23,7 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use queuewarden::audit::Keeping;
-use queuewarden::audit::recorder::Recorder;
+use queuewarden::audit::recorder::{PlainAllows, Recorder};
 use queuewarden::config;
 use queuewarden::dialect::fastagi::FastAgi;
 use queuewarden::dialect::line::Line;
@@ -181,7 +181,8 @@ impl Witness for Silent {
 #[test]
 fn the_audit_log_hears_of_what_changes_nothing_without_the_heap() {
     let folder = tempfile::tempdir().unwrap();
-    let mut connection = Connection::at(Gate::audited(false, Some(Recorder::new(1))));
+    let recorder = Recorder::new(PlainAllows { one_in: 1, per_second_max: u64::MAX });
+    let mut connection = Connection::at(Gate::audited(false, Some(recorder)));
     let keeping = Keeping {
         folder: folder.path().to_owned(),
         rotation_max_bytes: 1_000_000,

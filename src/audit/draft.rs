@@ -30,6 +30,8 @@ closed_list! {
         ReloadFailed = "reload_failed",
         /// Lines found no room while the disk was slower than the questions.
         Dropped = "dropped",
+        /// There were more allowed questions that change nothing than lines that they may have in a second.
+        Sampled = "sampled",
         /// The log could not be written for a while, and can again.
         Resumed = "resumed",
         /// The last line was torn: what stood behind the last whole one was cut off.

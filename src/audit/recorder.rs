@@ -11,40 +11,73 @@ use crate::telephony::closed_list;
 closed_list! {
     /// Why a line is not in the log.
     Skipped {
-        /// Only one of so many plain allows is written.
+        /// Only some of the allowed questions that change nothing are written.
         Sampled = "sampled",
         /// There was no room for it.
         Dropped = "dropped",
     }
 }
 
+/// Which of the allowed questions that change nothing are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlainAllows {
+    /// One of so many, from 1.
+    pub one_in: u64,
+    /// At most so many in a second of the clock: a flood of them costs no more than these.
+    pub per_second_max: u64,
+}
+
 /// What becomes of lines, shared by those who make them and the one who writes them.
 #[derive(Debug)]
 pub struct Recorder {
     waiting: Mutex<Vec<u8>>,
-    plain_allows_one_in: u64,
+    written_plain_allows: PlainAllows,
     plain_allows: AtomicU64,
+    /// The second of the last plain allow, since 1970, and how many were taken in it.
+    second: AtomicU64,
+    taken_in_second: AtomicU64,
+    /// Plain allows that were too many in their second.
+    left_out: Untold,
     decisions: AtomicU64,
     sampled: AtomicU64,
-    dropped: AtomicU64,
-    /// Of those that were dropped, how many the log has told of.
-    told_of: AtomicU64,
+    dropped: Untold,
     written: AtomicU64,
     healthy: AtomicBool,
 }
 
+/// How many lines there might have been, and of how many of them the log has told.
+#[derive(Debug, Default)]
+struct Untold {
+    count: AtomicU64,
+    told: AtomicU64,
+}
+
+impl Untold {
+    fn add_one(&self) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many came since the last time, if any.
+    fn tell(&self) -> Option<u64> {
+        let count = self.count.load(Ordering::Relaxed);
+        Some(count.saturating_sub(self.told.swap(count, Ordering::Relaxed))).filter(|&more| more > 0)
+    }
+}
+
 impl Recorder {
-    /// A recorder that takes one of so many allowed questions that change nothing.
+    /// A recorder without lines.
     #[must_use]
-    pub fn new(plain_allows_one_in: u64) -> Self {
+    pub fn new(written_plain_allows: PlainAllows) -> Self {
         Self {
             waiting: Mutex::new(Vec::with_capacity(AUDIT_BUFFER_BYTES_MAX)),
-            plain_allows_one_in: plain_allows_one_in.max(1),
+            written_plain_allows,
             plain_allows: AtomicU64::new(0),
+            second: AtomicU64::new(0),
+            taken_in_second: AtomicU64::new(0),
+            left_out: Untold::default(),
             decisions: AtomicU64::new(0),
             sampled: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
-            told_of: AtomicU64::new(0),
+            dropped: Untold::default(),
             written: AtomicU64::new(0),
             healthy: AtomicBool::new(true),
         }
@@ -55,15 +88,25 @@ impl Recorder {
         self.decisions.fetch_add(1, Ordering::Relaxed).saturating_add(1)
     }
 
-    /// Whether the next allowed question that changes nothing is taken; of how many it is one.
-    pub fn takes_plain_allow(&self) -> Option<u32> {
-        let one_in = self.plain_allows_one_in;
-        let position = self.plain_allows.fetch_add(1, Ordering::Relaxed);
-        if position.is_multiple_of(one_in) {
-            return Some(u32::try_from(one_in).unwrap_or(u32::MAX));
+    /// Whether an allowed question that changes nothing is taken, by its time; of how many it is one.
+    pub fn takes_plain_allow(&self, unix_ms: u64) -> Option<u32> {
+        let PlainAllows { one_in, per_second_max } = self.written_plain_allows;
+        if one_in > 1 && !self.plain_allows.fetch_add(1, Ordering::Relaxed).is_multiple_of(one_in) {
+            self.sampled.fetch_add(1, Ordering::Relaxed);
+            return None;
         }
-        self.sampled.fetch_add(1, Ordering::Relaxed);
-        None
+        let second = unix_ms / 1_000;
+        if self.second.load(Ordering::Relaxed) != second {
+            self.second.store(second, Ordering::Relaxed);
+            self.taken_in_second.store(0, Ordering::Relaxed);
+        }
+        // Read first: what is left out writes as little as it can to memory that all processors share.
+        let is_full = self.taken_in_second.load(Ordering::Relaxed) >= per_second_max;
+        if is_full || self.taken_in_second.fetch_add(1, Ordering::Relaxed) >= per_second_max {
+            self.left_out.add_one();
+            return None;
+        }
+        Some(u32::try_from(one_in).unwrap_or(u32::MAX))
     }
 
     /// Takes a line that no answer waits for; whether the writer should come now, because the buffer has become half
@@ -96,18 +139,18 @@ impl Recorder {
     }
 
     fn drop_one(&self) {
-        self.dropped.fetch_add(1, Ordering::Relaxed);
+        self.dropped.add_one();
     }
 
-    /// Exchanges what waits for `empty`, and adds a line about what was dropped since the last time.
+    /// Exchanges what waits for `empty`, and adds lines about what was left out and dropped since the last time.
     pub fn take(&self, empty: &mut Vec<u8>) {
         empty.clear();
         std::mem::swap(&mut *self.locked(), empty);
-        let dropped = self.dropped.load(Ordering::Relaxed);
-        let count = dropped.saturating_sub(self.told_of.swap(dropped, Ordering::Relaxed));
-        if count > 0 {
-            // Beside the bound: one line.
-            let _ = Draft { count, ..Draft::about(About::Dropped) }.pack(empty, usize::MAX);
+        for (about, untold) in [(About::Sampled, &self.left_out), (About::Dropped, &self.dropped)] {
+            if let Some(count) = untold.tell() {
+                // Beside the bound: one line.
+                let _ = Draft { count, ..Draft::about(about) }.pack(empty, usize::MAX);
+            }
         }
     }
 
@@ -133,16 +176,16 @@ impl Recorder {
         self.written.load(Ordering::Relaxed)
     }
 
-    /// Lines that were not taken because only one of so many is.
+    /// Lines that were not taken because only some of their kind are.
     #[must_use]
     pub fn sampled(&self) -> u64 {
-        self.sampled.load(Ordering::Relaxed)
+        self.sampled.load(Ordering::Relaxed).saturating_add(self.left_out.count.load(Ordering::Relaxed))
     }
 
     /// Lines that found no room.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+        self.dropped.count.load(Ordering::Relaxed)
     }
 
     fn locked(&self) -> MutexGuard<'_, Vec<u8>> {
@@ -154,6 +197,8 @@ impl Recorder {
 mod tests {
     use super::*;
 
+    const ALL: PlainAllows = PlainAllows { one_in: 1, per_second_max: u64::MAX };
+
     fn events(packed: &[u8]) -> Vec<(String, u64)> {
         let mut rest = packed;
         std::iter::from_fn(|| Draft::unpack(&mut rest)).map(|draft| (draft.event.to_owned(), draft.count)).collect()
@@ -161,7 +206,7 @@ mod tests {
 
     #[test]
     fn what_finds_no_room_is_counted_and_told() {
-        let recorder = Recorder::new(1);
+        let recorder = Recorder::new(ALL);
         let draft = Draft { details: Some("x"), ..Draft::about(About::Decision) };
         let fit = AUDIT_BUFFER_BYTES_MAX / draft.packed().len();
         assert!(!recorder.note(&draft), "there is room");
@@ -181,9 +226,22 @@ mod tests {
 
     #[test]
     fn one_of_so_many_is_taken_and_the_others_are_counted() {
-        let recorder = Recorder::new(10);
-        let taken: Vec<Option<u32>> = (0..30).map(|_| recorder.takes_plain_allow()).collect();
+        let recorder = Recorder::new(PlainAllows { one_in: 10, ..ALL });
+        let taken: Vec<Option<u32>> = (0..30).map(|_| recorder.takes_plain_allow(1_000)).collect();
         assert_eq!(taken.iter().flatten().collect::<Vec<_>>(), [&10, &10, &10]);
         assert_eq!((taken[0], recorder.sampled()), (Some(10), 27), "the first is seen at once");
+    }
+
+    #[test]
+    fn a_second_has_so_many_and_the_log_tells_of_the_others() {
+        let recorder = Recorder::new(PlainAllows { per_second_max: 3, ..ALL });
+        let taken = |unix_ms, asked| (0..asked).filter(|_| recorder.takes_plain_allow(unix_ms).is_some()).count();
+        assert_eq!((taken(1_000, 2), taken(1_999, 8), taken(2_000, 4)), (2, 1, 3));
+        assert_eq!(recorder.sampled(), 8);
+        let mut told = vec![];
+        recorder.take(&mut told);
+        assert_eq!(events(&told), [("sampled".to_owned(), 8)]);
+        recorder.take(&mut told);
+        assert_eq!(events(&told), [], "told once");
     }
 }

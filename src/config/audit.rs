@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use crate::audit::Keeping;
+use crate::audit::recorder::PlainAllows;
 use crate::config::reader::Section;
 use crate::limits::{
-    AUDIT_RETENTION_BYTES_MAX, AUDIT_RETENTION_SECONDS_MAX, AUDIT_ROTATION_BYTES_MAX, AUDIT_ROTATION_SECONDS_MAX,
-    AUDIT_SAMPLE_MAX,
+    AUDIT_PLAIN_ALLOWS_PER_SECOND_MAX, AUDIT_RETENTION_BYTES_MAX, AUDIT_RETENTION_SECONDS_MAX,
+    AUDIT_ROTATION_BYTES_MAX, AUDIT_ROTATION_SECONDS_MAX, AUDIT_SAMPLE_MAX,
 };
 
 /// How the audit log is kept.
@@ -14,8 +15,8 @@ use crate::limits::{
 pub struct AuditSettings {
     /// Where, and for how long.
     pub keeping: Keeping,
-    /// Of so many allowed questions that change nothing, one is written.
-    pub plain_allows_one_in: u64,
+    /// Which of the allowed questions that change nothing are written.
+    pub plain_allows: PlainAllows,
 }
 
 /// The least bound for the bytes of a file: some lines.
@@ -31,7 +32,7 @@ impl AuditSettings {
             retention_max_seconds: 90 * 24 * 3_600,
             retention_max_bytes: 10 * 1024 * 1024 * 1024,
         };
-        Self { keeping, plain_allows_one_in: 1 }
+        Self { keeping, plain_allows: PlainAllows { one_in: 1, per_second_max: 1_000 } }
     }
 }
 
@@ -43,13 +44,14 @@ pub(super) fn read(section: Option<Section<'_>>, folder: &Path, state: &Path) ->
     if let Some(path) = section.string("folder") {
         audit.keeping.folder = folder.join(path.value);
     }
-    let keeping = &mut audit.keeping;
+    let AuditSettings { keeping, plain_allows } = &mut audit;
     for (key, value, range) in [
         ("rotation_max_bytes", &mut keeping.rotation_max_bytes, ROTATION_BYTES_MIN..=AUDIT_ROTATION_BYTES_MAX),
         ("rotation_max_seconds", &mut keeping.rotation_max_seconds, 1..=AUDIT_ROTATION_SECONDS_MAX),
         ("retention_max_seconds", &mut keeping.retention_max_seconds, 1..=AUDIT_RETENTION_SECONDS_MAX),
         ("retention_max_bytes", &mut keeping.retention_max_bytes, 0..=AUDIT_RETENTION_BYTES_MAX),
-        ("plain_allows_one_in", &mut audit.plain_allows_one_in, 1..=AUDIT_SAMPLE_MAX),
+        ("plain_allows_one_in", &mut plain_allows.one_in, 1..=AUDIT_SAMPLE_MAX),
+        ("plain_allows_per_second", &mut plain_allows.per_second_max, 0..=AUDIT_PLAIN_ALLOWS_PER_SECOND_MAX),
     ] {
         if let Some(given) = section.integer(key, range) {
             *value = given;

@@ -198,7 +198,7 @@ impl Gate {
         let Some(audit) = self.shared.audit.as_ref().filter(|_| !asked.origin.is_house()) else { return };
         let one_in = match answer.reason {
             Reason::Deny(_) => 1,
-            Reason::Allow(_) => match audit.takes_plain_allow() {
+            Reason::Allow(_) => match audit.takes_plain_allow(asked.origin.unix_ms) {
                 Some(one_in) => one_in,
                 None => return,
             },

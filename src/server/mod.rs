@@ -1,6 +1,7 @@
 //! Sockets: what listens, who is let in, how a peer is talked to, and how all of it ends.
 
 mod admin;
+mod ahead;
 mod clock;
 mod connection;
 mod dial;
@@ -92,7 +93,7 @@ impl House {
         Self {
             gate: Arc::new(Gate::audited(
                 settings.state.store == Store::Disk,
-                settings.audit.as_ref().map(|audit| Recorder::new(audit.plain_allows_one_in)),
+                settings.audit.as_ref().map(|audit| Recorder::new(audit.plain_allows)),
             )),
             asterisks: Links::new(&settings.asterisk_ami, metrics.ami().clone()),
             metrics,

@@ -26,6 +26,7 @@ rotation_max_seconds = 86_400
 retention_max_seconds = 7_776_000
 retention_max_bytes = 10_737_418_240
 plain_allows_one_in = 10
+plain_allows_per_second = 500
 
 [limits]                             # units in the names, hard maxima in limits.rs
 connections_max = 10_000
