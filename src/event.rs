@@ -90,7 +90,7 @@ impl KeySet {
     /// The first key of this set that `other` lacks.
     #[must_use]
     pub fn first_missing_in(self, other: Self) -> Option<Key> {
-        Key::ALL.iter().copied().find(|&key| self.has(key) && !other.has(key))
+        Key::ALL.get((self.0 & !other.0).trailing_zeros() as usize).copied()
     }
 }
 
@@ -134,6 +134,19 @@ pub const ATTRIBUTE_VALUES: &[(Key, &str)] = &[
 
 const _: () = assert!(ATTRIBUTE_VALUES.len() <= 64, "a set of attribute values is a u64");
 
+/// The values of each key, by position in [`Key::ALL`]: every question asks for some of them.
+#[expect(clippy::indexing_slicing, reason = "evaluated when it is compiled")]
+const VALUES_OF_KEYS: [AttributeSet; Key::ALL.len()] = {
+    let mut sets = [AttributeSet::EMPTY; Key::ALL.len()];
+    let mut bit = 0;
+    while bit < ATTRIBUTE_VALUES.len() {
+        let key = ATTRIBUTE_VALUES[bit].0 as usize;
+        sets[key] = AttributeSet(sets[key].0 | 1 << bit);
+        bit += 1;
+    }
+    sets
+};
+
 /// A set of values of [`ATTRIBUTE_VALUES`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AttributeSet(u64);
@@ -157,8 +170,8 @@ impl AttributeSet {
     /// Every value of every key in `keys`.
     #[must_use]
     pub fn all_of(keys: KeySet) -> Self {
-        let bits = ATTRIBUTE_VALUES.iter().enumerate().filter(|(_, (key, _))| keys.has(*key));
-        Self(bits.fold(0, |set, (bit, _)| set | 1 << bit))
+        let sets = bits(keys.0.into()).filter_map(|key| VALUES_OF_KEYS.get(key));
+        sets.fold(Self::EMPTY, |all, &set| all.union(set))
     }
 
     /// The values of either set.
@@ -187,7 +200,7 @@ impl AttributeSet {
 
     /// The values, as `(key, value)`.
     pub fn iter(self) -> impl Iterator<Item = (Key, &'static str)> {
-        ATTRIBUTE_VALUES.iter().enumerate().filter(move |(bit, _)| self.0 & 1 << bit != 0).map(|(_, &pair)| pair)
+        bits(self.0).filter_map(|bit| ATTRIBUTE_VALUES.get(bit).copied())
     }
 
     /// The set of the channel.
@@ -198,6 +211,15 @@ impl AttributeSet {
             Via::Dashboard => Self(1 << 1),
         }
     }
+}
+
+/// The positions of the bits, from the lowest.
+fn bits(mut set: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let lowest = (set != 0).then(|| set.trailing_zeros() as usize)?;
+        set &= set.wrapping_sub(1);
+        Some(lowest)
+    })
 }
 
 /// Whether an allowed event changes anything.

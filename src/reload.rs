@@ -2,14 +2,17 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
+use rustix::process::setpriority_process;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
 use crate::config::problem::{Problem, Problems};
 use crate::config::{self, Loaded};
 use crate::gate::Gate;
-use crate::limits::PUBLISH_TIMEOUT;
+use crate::limits::{PUBLISH_TIMEOUT, RELOAD_NICENESS};
 use crate::policy::Policy;
 
 /// Between two looks at whether the old policy is still in use.
@@ -22,13 +25,22 @@ const SETTLE_INTERVAL: Duration = Duration::from_millis(1);
 /// Every problem of the folder.
 pub async fn load(folder: PathBuf, gate: &Gate) -> Result<Loaded, Problems> {
     let current = gate.policy();
-    // Reading files and building tables takes seconds for millions of users: not on a thread that answers questions.
-    let loading = tokio::task::spawn_blocking(move || config::load(&folder, &current));
-    loading.await.unwrap_or_else(|error| {
+    let (done, loading) = oneshot::channel();
+    // Reading files and building tables takes seconds for millions of users: not on a thread that answers questions, and
+    // not at their expense.
+    let load = move || {
+        if current.revision > 0 {
+            let _ = setpriority_process(None, RELOAD_NICENESS);
+        }
+        drop(done.send(config::load(&folder, &current)));
+    };
+    let failed = |why: String| {
         let mut problems = Problems::default();
-        problems.add(Problem::of_file("configuration", format!("cannot be loaded: {error}")));
-        Err(problems)
-    })
+        problems.add(Problem::of_file("configuration", format!("cannot be loaded: {why}")));
+        problems
+    };
+    thread::Builder::new().name("loader".to_owned()).spawn(load).map_err(|error| failed(error.to_string()))?;
+    loading.await.unwrap_or_else(|_| Err(failed("the loader ended before its time".to_owned())))
 }
 
 /// Makes the policy the one that judges; returns its revision once no question is judged by the one before it.

@@ -4,6 +4,8 @@
 //! the process. [`Token`] and [`Digits`] are the only ways in which bytes of a peer enter the house: whoever holds one
 //! holds text that the grammar admits.
 
+use std::ops::Range;
+
 use crate::limits::{NUMBER_DIGITS_MAX, VALUE_BYTES_MAX};
 
 /// One PBX account (tenant). Nothing crosses organizations.
@@ -197,13 +199,53 @@ impl Default for QueueSet {
     }
 }
 
+/// What may be a value: bytes as they came, or known to be text. To look once at a whole line costs less than to look at
+/// each of its words.
+pub trait Word<'buf>: Copy {
+    /// The bytes.
+    fn bytes(self) -> &'buf [u8];
+    /// The text, if it is one.
+    fn text(self) -> Option<&'buf str>;
+    /// A part of it, empty if there is no such part.
+    #[must_use]
+    fn part(self, range: Range<usize>) -> Self;
+}
+
+impl<'buf> Word<'buf> for &'buf [u8] {
+    fn bytes(self) -> &'buf [u8] {
+        self
+    }
+
+    fn text(self) -> Option<&'buf str> {
+        std::str::from_utf8(self).ok()
+    }
+
+    fn part(self, range: Range<usize>) -> Self {
+        self.get(range).unwrap_or_default()
+    }
+}
+
+impl<'buf> Word<'buf> for &'buf str {
+    fn bytes(self) -> &'buf [u8] {
+        self.as_bytes()
+    }
+
+    fn text(self) -> Option<&'buf str> {
+        Some(self)
+    }
+
+    fn part(self, range: Range<usize>) -> Self {
+        self.get(range).unwrap_or_default()
+    }
+}
+
 /// A value that came over the wire and obeys the grammar: 1 to 128 bytes of `A-Z a-z 0-9 _ - . : @ + * #`.
 ///
 /// ```
 /// use queuewarden::telephony::Token;
-/// assert!(Token::parse(b"1001").is_some());
-/// assert!(Token::parse(b"10 01").is_none());
-/// assert!(Token::parse(b"").is_none());
+/// assert!(Token::parse("1001").is_some());
+/// assert!(Token::parse("10 01").is_none());
+/// assert!(Token::parse("").is_none());
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token<'buf>(&'buf str);
@@ -211,21 +253,23 @@ pub struct Token<'buf>(&'buf str);
 impl<'buf> Token<'buf> {
     /// Admits the bytes, or refuses them. Nothing is trimmed, folded or decoded.
     #[must_use]
-    pub fn parse(bytes: &'buf [u8]) -> Option<Self> {
-        Self::admit(bytes, is_value_byte)
+    pub fn parse(word: impl Word<'buf>) -> Option<Self> {
+        Self::admit(word, &VALUE_BYTES)
     }
 
     /// As [`Token::parse`], for a call id, which may also hold `/ ~ % !`.
     #[must_use]
-    pub fn parse_call(bytes: &'buf [u8]) -> Option<Self> {
-        Self::admit(bytes, |byte| is_value_byte(byte) || matches!(byte, b'/' | b'~' | b'%' | b'!'))
+    pub fn parse_call(word: impl Word<'buf>) -> Option<Self> {
+        Self::admit(word, &CALL_BYTES)
     }
 
-    fn admit(bytes: &'buf [u8], admits: impl Fn(u8) -> bool) -> Option<Self> {
-        if bytes.is_empty() || bytes.len() > VALUE_BYTES_MAX || !bytes.iter().all(|&byte| admits(byte)) {
+    fn admit(word: impl Word<'buf>, alphabet: &Alphabet) -> Option<Self> {
+        let bytes = word.bytes();
+        let is_admitted = |&byte: &u8| alphabet.get(usize::from(byte)).is_some_and(|&admitted| admitted);
+        if bytes.is_empty() || bytes.len() > VALUE_BYTES_MAX || !bytes.iter().all(is_admitted) {
             return None;
         }
-        std::str::from_utf8(bytes).ok().map(Self)
+        word.text().map(Self)
     }
 
     /// The text.
@@ -242,12 +286,13 @@ pub struct Digits<'buf>(&'buf str);
 impl<'buf> Digits<'buf> {
     /// Admits the bytes, or refuses them.
     #[must_use]
-    pub fn parse(bytes: &'buf [u8]) -> Option<Self> {
+    pub fn parse(word: impl Word<'buf>) -> Option<Self> {
+        let bytes = word.bytes();
         let dialable = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'*' | b'#');
         if bytes.is_empty() || bytes.len() > VALUE_BYTES_MAX || !bytes.iter().all(dialable) {
             return None;
         }
-        std::str::from_utf8(bytes).ok().map(Self)
+        word.text().map(Self)
     }
 
     /// The text.
@@ -263,8 +308,26 @@ pub fn is_number(text: &str) -> bool {
     !text.is_empty() && text.len() <= NUMBER_DIGITS_MAX && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-const fn is_value_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.' | b':' | b'@' | b'+' | b'*' | b'#')
+/// Which bytes a token may hold, by byte.
+type Alphabet = [bool; 256];
+
+const ALPHANUMERIC: &[u8] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+const VALUE_BYTES: Alphabet = alphabet(&[ALPHANUMERIC, b"_-.:@+*#"]);
+const CALL_BYTES: Alphabet = alphabet(&[ALPHANUMERIC, b"_-.:@+*#/~%!"]);
+
+#[expect(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "evaluated when it is compiled")]
+const fn alphabet(parts: &[&[u8]]) -> Alphabet {
+    let mut admitted = [false; 256];
+    let mut part = 0;
+    while part < parts.len() {
+        let mut at = 0;
+        while at < parts[part].len() {
+            admitted[parts[part][at] as usize] = true;
+            at += 1;
+        }
+        part += 1;
+    }
+    admitted
 }
 
 #[cfg(test)]
@@ -275,16 +338,20 @@ mod tests {
     fn a_token_admits_its_alphabet_and_nothing_else() {
         for byte in 0..=u8::MAX {
             let admitted = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-.:@+*#".contains(&byte);
-            assert_eq!(Token::parse(&[byte]).is_some(), admitted, "byte {byte:#04x}");
-            assert_eq!(Token::parse_call(&[byte]).is_some(), admitted || b"/~%!".contains(&byte), "byte {byte:#04x}");
+            assert_eq!(Token::parse([byte].as_slice()).is_some(), admitted, "byte {byte:#04x}");
+            assert_eq!(
+                Token::parse_call([byte].as_slice()).is_some(),
+                admitted || b"/~%!".contains(&byte),
+                "byte {byte:#04x}"
+            );
         }
-        assert!(Token::parse(&[b'a'; VALUE_BYTES_MAX]).is_some());
-        assert!(Token::parse(&[b'a'; VALUE_BYTES_MAX + 1]).is_none());
+        assert!(Token::parse([b'a'; VALUE_BYTES_MAX].as_slice()).is_some());
+        assert!(Token::parse([b'a'; VALUE_BYTES_MAX + 1].as_slice()).is_none());
     }
 
     #[test]
     fn digits_are_what_a_phone_can_dial() {
-        assert_eq!(Digits::parse(b"*13#600").map(Digits::as_str), Some("*13#600"));
+        assert_eq!(Digits::parse("*13#600").map(Digits::as_str), Some("*13#600"));
         for refused in [&b""[..], b"s", b"+49", b"13 ", b"1\n"] {
             assert_eq!(Digits::parse(refused), None, "{refused:?}");
         }

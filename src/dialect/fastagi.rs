@@ -10,6 +10,7 @@
 use std::ops::Range;
 
 use crate::decision::{ErrorReason, Outcome, WireError};
+use crate::dialect::block::{lines_of, split};
 use crate::dialect::fields::{Fields, Verb};
 use crate::dialect::{After, Dialect, DialectLabel, Patience, Step, pins};
 use crate::event::{Event, Key, KeySet};
@@ -74,7 +75,7 @@ impl FastAgi {
             if line.is_empty() {
                 return Ok(Some(0..start));
             }
-            if key_and_value(line).is_none() {
+            if !split(line).is_some_and(|(name, _)| is_name(name)) {
                 return Err(WireError::new(ErrorReason::Malformed));
             }
         }
@@ -207,14 +208,12 @@ fn question(lines: &[u8]) -> Result<Event<'_>, WireError> {
         None | Some(b"") => return Err(WireError::of(ErrorReason::MissingKey, Key::Actor)),
         Some(account) => fields.set(Key::Actor, account)?,
     }
-    for (name, value) in lines.split(|&byte| byte == b'\n').filter_map(key_and_value) {
-        if name.starts_with(b"agi_arg_") {
-            fields.set_pair(value, NEVER_ARGUMENTS)?;
-        }
+    for (_, value) in lines_of(lines).filter(|line| line.starts_with(b"agi_arg_")).filter_map(split) {
+        fields.set_pair(value, NEVER_ARGUMENTS)?;
     }
     if dialed && !fields.has(Key::Digits) {
         let candidates = [environment.extension, environment.dialed];
-        let digits = candidates.into_iter().flatten().find(|value| Digits::parse(value).is_some());
+        let digits = candidates.into_iter().flatten().find(|&value| Digits::parse(value).is_some());
         fields.set(Key::Digits, digits.ok_or(WireError::of(ErrorReason::MissingKey, Key::Digits))?)?;
     }
     fields.into_event()
@@ -223,7 +222,7 @@ fn question(lines: &[u8]) -> Result<Event<'_>, WireError> {
 /// Picks the lines that matter, none of which may stand twice: two would leave open which of them Asterisk meant.
 fn read_environment(lines: &[u8]) -> Result<Environment<'_>, WireError> {
     let mut environment = Environment::default();
-    for (name, value) in lines.split(|&byte| byte == b'\n').filter_map(key_and_value) {
+    for (name, value) in lines_of(lines).filter_map(split) {
         let (slot, key) = match name {
             b"agi_network_script" => (&mut environment.script, Key::Organization),
             b"agi_accountcode" => (&mut environment.account, Key::Actor),
@@ -238,12 +237,8 @@ fn read_environment(lines: &[u8]) -> Result<Environment<'_>, WireError> {
     Ok(environment)
 }
 
-/// Splits a line at the first `: `; the value may be empty and may hold anything but a line's end.
-fn key_and_value(line: &[u8]) -> Option<(&[u8], &[u8])> {
-    let colon = memchr::memmem::find(line, b": ")?;
-    let (name, value) = line.split_at(colon);
-    let word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
-    (!name.is_empty() && name.iter().all(word)).then(|| (name, value.get(2..).unwrap_or_default()))
+fn is_name(name: &[u8]) -> bool {
+    !name.is_empty() && name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
 }
 
 fn set(output: &mut Vec<u8>, variable: &str, value: &str) {
@@ -299,7 +294,7 @@ mod tests {
         asked(&environment("acme/queue.login", "1001", &["queue=600"]), |event| {
             assert_eq!(event.organization.as_str(), "acme");
             assert_eq!(event.actor.as_str(), "1001");
-            assert_eq!(event.request, Request::Action(Token::parse(b"queue.login").unwrap()));
+            assert_eq!(event.request, Request::Action(Token::parse("queue.login").unwrap()));
             assert_eq!(event.queue.map(Token::as_str), Some("600"));
         });
     }

@@ -4,7 +4,7 @@
 use crate::decision::{ErrorReason, WireError};
 use crate::event::{AttributeSet, Event, Intent, Key, KeySet, Request};
 use crate::limits::LEASE_SECONDS_MAX;
-use crate::telephony::{Digits, Token, Via};
+use crate::telephony::{Digits, Token, Via, Word};
 
 /// How a question is put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,16 +135,16 @@ impl<'buf> Fields<'buf> {
     /// # Errors
     ///
     /// As [`Fields::set`], or when the bytes are no such pair.
-    pub fn set_pair(&mut self, pair: &'buf [u8], barred: KeySet) -> Result<(), WireError> {
-        let Some(split) = memchr::memchr(b'=', pair) else { return Err(WireError::new(ErrorReason::Malformed)) };
-        let (name, value) = pair.split_at(split);
-        let value = value.get(1..).unwrap_or_default();
-        let word = |byte: &u8| byte.is_ascii_lowercase() || *byte == b'_';
-        if name.is_empty() || !name.iter().all(word) {
+    pub fn set_pair(&mut self, pair: impl Word<'buf>, barred: KeySet) -> Result<(), WireError> {
+        let bytes = pair.bytes();
+        let is_of_name = |byte: &u8| byte.is_ascii_lowercase() || *byte == b'_';
+        let split = bytes.iter().position(|byte| !is_of_name(byte)).unwrap_or_default();
+        if split == 0 || bytes.get(split) != Some(&b'=') {
             return Err(WireError::new(ErrorReason::Malformed));
         }
-        match key_named(name).filter(|&key| !barred.has(key)) {
-            Some(key) => self.set(key, value),
+        let key = pair.part(0..split).text().and_then(Key::named).filter(|&key| !barred.has(key));
+        match key {
+            Some(key) => self.set(key, pair.part(split.saturating_add(1)..bytes.len())),
             None => Err(WireError::new(ErrorReason::UnknownKey)),
         }
     }
@@ -154,7 +154,7 @@ impl<'buf> Fields<'buf> {
     /// # Errors
     ///
     /// When the verb has no such key, it was read before, or the value is not in its grammar.
-    pub fn set(&mut self, key: Key, value: &'buf [u8]) -> Result<(), WireError> {
+    pub fn set(&mut self, key: Key, value: impl Word<'buf>) -> Result<(), WireError> {
         if !self.admitted.has(key) {
             return Err(WireError::of(ErrorReason::UnknownKey, key));
         }
@@ -177,9 +177,9 @@ impl<'buf> Fields<'buf> {
             Key::FromTag => Token::parse_call(value).map(|token| self.from_tag = Some(token)),
             Key::Digits => Digits::parse(value).map(|digits| self.digits = Some(digits)),
             Key::For => seconds(value).map(|seconds| self.lease_seconds = Some(seconds)),
-            Key::Via => std::str::from_utf8(value).ok().and_then(Via::named).map(|via| self.via = via),
+            Key::Via => value.text().and_then(Via::named).map(|via| self.via = via),
             Key::Conversation | Key::Field | Key::InUse | Key::Kind | Key::Section | Key::Verb => {
-                let attribute = std::str::from_utf8(value).ok().and_then(|text| AttributeSet::value(key, text));
+                let attribute = value.text().and_then(|text| AttributeSet::value(key, text));
                 attribute.map(|attribute| self.attributes = self.attributes.union(attribute))
             }
             Key::Token => None,
@@ -223,8 +223,8 @@ impl<'buf> Fields<'buf> {
 }
 
 /// A number of seconds from 1 to [`LEASE_SECONDS_MAX`], in digits without a sign or a leading zero.
-fn seconds(value: &[u8]) -> Option<u32> {
-    let text = std::str::from_utf8(value).ok().filter(|text| crate::telephony::is_number(text))?;
+fn seconds<'buf>(value: impl Word<'buf>) -> Option<u32> {
+    let text = value.text().filter(|text| crate::telephony::is_number(text))?;
     let seconds = text.parse().ok().filter(|_| !text.starts_with('0'))?;
     (seconds <= LEASE_SECONDS_MAX).then_some(seconds)
 }

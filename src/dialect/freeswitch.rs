@@ -10,6 +10,7 @@
 use percent_encoding::percent_decode;
 
 use crate::decision::{AnswerQueues, ErrorReason, Outcome, WireError};
+use crate::dialect::block::{lines_of, split};
 use crate::dialect::fields::{Fields, Verb, key_named};
 use crate::dialect::{After, Dialect, DialectLabel, Patience, Step, pins};
 use crate::event::{Event, Key, KeySet};
@@ -105,7 +106,7 @@ impl FreeSwitch {
             if line.is_empty() {
                 return Ok(true);
             }
-            if name_and_value(line).is_none() {
+            if split(line).is_none_or(|(name, _)| name.is_empty()) {
                 return Err(WireError::new(ErrorReason::Malformed));
             }
         }
@@ -252,7 +253,7 @@ fn read_block(lines: &[u8], room: &mut Vec<u8>) -> Result<Block, WireError> {
     let mut block = Block::default();
     let mut given = KeySet::EMPTY;
     let mut free = block.keys.iter_mut();
-    for (name, value) in lines.split(|&byte| byte == b'\n').filter_map(name_and_value) {
+    for (name, value) in lines_of(lines).filter_map(split).filter(|(name, _)| !name.is_empty()) {
         let (slot, key) = match name {
             b"variable_qw_verb" => (&mut block.verb, None),
             b"variable_user_name" => (&mut block.user, Some(Key::Actor)),
@@ -291,13 +292,6 @@ fn key_of_ours(name: &[u8]) -> Result<Option<Key>, WireError> {
     }
     let key = key_named(name).filter(|&key| !NEVER_VARIABLES.has(key));
     key.map(Some).ok_or(WireError::new(ErrorReason::UnknownKey))
-}
-
-/// Splits a line at the first `: `.
-fn name_and_value(line: &[u8]) -> Option<(&[u8], &[u8])> {
-    let colon = memchr::memmem::find(line, b": ").filter(|&colon| colon > 0)?;
-    let (name, value) = line.split_at(colon);
-    Some((name, value.get(2..).unwrap_or_default()))
 }
 
 /// Decodes a value into the room; `None` when its escapes are broken.

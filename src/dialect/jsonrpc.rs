@@ -121,6 +121,10 @@ impl Dialect for JsonRpc {
         }
     }
 
+    fn reads_ahead(&self) -> bool {
+        true
+    }
+
     fn answer(&mut self, id: &[u8], outcome: &Outcome<'_>, output: &mut Vec<u8>) -> After {
         match outcome {
             Outcome::Decided(decided) => answer(id, Decided::of(decided), output),

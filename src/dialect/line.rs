@@ -9,7 +9,6 @@
 //! A CR before the LF is accepted. Whatever else is not in the grammar is refused and the connection lives on; a line
 //! over [`LINE_BYTES_MAX`] ends it, because where the next line begins can no longer be known.
 
-use std::io::Write;
 use std::sync::Arc;
 
 use subtle::ConstantTimeEq;
@@ -19,7 +18,7 @@ use crate::dialect::fields::{Fields, Verb};
 use crate::dialect::{After, Dialect, DialectLabel, NoticeWords, Patience, Step, pins};
 use crate::event::{Event, Key, KeySet};
 use crate::limits::{LINE_BYTES_MAX, REQUEST_ID_BYTES_MAX};
-use crate::telephony::Token;
+use crate::telephony::{Token, Word};
 
 /// The id of a reply to a line whose own id cannot be read.
 const NO_ID: &[u8] = b"-";
@@ -47,15 +46,18 @@ impl Line {
         Self { authenticated: token.is_none(), token, finished: false }
     }
 
-    fn read<'buf>(&mut self, tokens: &mut impl Iterator<Item = &'buf [u8]>) -> Result<Asked<'buf>, WireError> {
+    /// What the line asks for behind its id, which has so many bytes.
+    fn read<'buf>(&mut self, line: impl Word<'buf>, id_bytes: usize) -> Result<Asked<'buf>, WireError> {
         let malformed = WireError::new(ErrorReason::Malformed);
+        let mut words = words(line, id_bytes);
+        let mut tokens = words.by_ref().map(Word::bytes);
         let verb = match tokens.next().ok_or(malformed)? {
             b"dial" => Verb::Dial,
             b"do" => Verb::Do,
             b"may" => Verb::May,
-            b"auth" => return self.authenticate(tokens),
-            b"ping" => return nothing_more(tokens).map(|()| Asked::Pong),
-            b"watch" => return self.watch(tokens),
+            b"auth" => return self.authenticate(&mut tokens),
+            b"ping" => return nothing_more(&mut tokens).map(|()| Asked::Pong),
+            b"watch" => return self.watch(&mut tokens),
             word if !word.is_empty() && word.iter().all(u8::is_ascii_alphanumeric) => {
                 return Err(WireError::new(ErrorReason::UnknownVerb));
             }
@@ -65,7 +67,7 @@ impl Line {
             return Err(WireError::new(ErrorReason::Unauthenticated));
         }
         let mut fields = Fields::new(verb);
-        for pair in tokens {
+        for pair in words {
             fields.set_pair(pair, KeySet::EMPTY)?;
         }
         fields.into_event().map(Asked::Decision)
@@ -126,9 +128,11 @@ impl Dialect for Line {
         let line = window.get(..end).unwrap_or_default();
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let id = id_of(line);
-        let mut tokens = line.split(|&byte| byte == b' ');
-        tokens.next();
-        let read = if id == NO_ID { Err(WireError::new(ErrorReason::Malformed)) } else { self.read(&mut tokens) };
+        let read = match std::str::from_utf8(line) {
+            _ if id == NO_ID => Err(WireError::new(ErrorReason::Malformed)),
+            Ok(text) => self.read(text, id.len()),
+            Err(_) => self.read(line, id.len()),
+        };
         let fault = match read {
             Ok(Asked::Decision(event)) => return Step::Ask { consumed, event, id },
             Ok(Asked::Watch { organization, from }) => return Step::Watch { consumed, organization, from, id },
@@ -146,6 +150,10 @@ impl Dialect for Line {
             }
         };
         Step::Done { consumed, fault, after: After::Continue }
+    }
+
+    fn reads_ahead(&self) -> bool {
+        true
     }
 
     fn answer(&mut self, id: &[u8], outcome: &Outcome<'_>, output: &mut Vec<u8>) -> After {
@@ -214,9 +222,23 @@ impl Dialect for Line {
 
 /// The id that a line begins with, or [`NO_ID`].
 fn id_of(line: &[u8]) -> &[u8] {
-    let id = line.split(|&byte| byte == b' ').next().unwrap_or_default();
-    let readable = !id.is_empty() && id.len() <= REQUEST_ID_BYTES_MAX && id.iter().all(u8::is_ascii_alphanumeric);
-    if readable { id } else { NO_ID }
+    let bytes = line.iter().position(|byte| !byte.is_ascii_alphanumeric()).unwrap_or(line.len());
+    let ends = line.get(bytes).is_none_or(|&byte| byte == b' ');
+    let id = line.get(..bytes).filter(|id| ends && !id.is_empty() && id.len() <= REQUEST_ID_BYTES_MAX);
+    id.unwrap_or(NO_ID)
+}
+
+/// The words of a line behind the first so many bytes, each behind one space.
+fn words<'buf, W: Word<'buf>>(line: W, from: usize) -> impl Iterator<Item = W> {
+    let bytes = line.bytes();
+    let mut spaces = memchr::memchr_iter(b' ', bytes.get(from..).unwrap_or_default());
+    let mut next = spaces.next();
+    std::iter::from_fn(move || {
+        let start = from.saturating_add(next?).saturating_add(1);
+        next = spaces.next();
+        let end = next.map_or(bytes.len(), |space| from.saturating_add(space));
+        Some(line.part(start..end))
+    })
 }
 
 /// What `watch` has: an organization, and maybe the last revision that was seen.
@@ -275,8 +297,7 @@ fn write(output: &mut Vec<u8>, parts: &[&[u8]]) {
 }
 
 fn write_number(output: &mut Vec<u8>, number: u64) {
-    // Writing to a vector cannot fail.
-    drop(write!(output, "{number}"));
+    output.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 #[cfg(test)]

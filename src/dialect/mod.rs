@@ -6,6 +6,7 @@
 
 #![deny(clippy::as_conversions, clippy::arithmetic_side_effects)]
 
+mod block;
 pub mod evapi;
 pub mod fastagi;
 pub mod fields;
@@ -120,6 +121,11 @@ pub trait Dialect: Send {
     /// Says what `input` begins with; what it answers by itself is appended to `output`. `room` is for values that do
     /// not stand in the input as they are meant: a dialect that has to decode them overwrites what is there.
     fn next<'buf>(&mut self, input: &'buf [u8], room: &'buf mut Vec<u8>, output: &mut Vec<u8>) -> Step<'buf>;
+
+    /// Whether the next question can be read before this one is answered.
+    fn reads_ahead(&self) -> bool {
+        false
+    }
 
     /// Appends the answer to a question. It may be asked for more than one answer to the same question, of which one is
     /// sent, so it does nothing that the next answer would not undo.

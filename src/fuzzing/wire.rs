@@ -149,7 +149,7 @@ fn check_agi_question(frame: &[u8], event: &Event<'_>) {
         said.push(format!("action={action}"));
     } else if !said.iter().any(|pair| pair.starts_with("digits=")) {
         let candidates = [value(b"agi_extension"), value(b"agi_dnid")];
-        let dialed = candidates.into_iter().flatten().find(|value| Digits::parse(value).is_some());
+        let dialed = candidates.into_iter().flatten().find(|&value| Digits::parse(value).is_some());
         said.push(format!("digits={}", text(dialed.expect("digits come from somewhere"))));
     }
     said.extend([format!("org={organization}"), format!("actor={actor}")]);

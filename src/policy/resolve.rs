@@ -183,9 +183,12 @@ fn attributes_used<'p>(action: &Action, event: &Event<'_>) -> Result<AttributeSe
     if let Some((key, _)) = given.intersection(action.attributes_unknown).iter().next() {
         return Err(Unresolved::Faulty(WireError::of(ErrorReason::Malformed, key)));
     }
-    let names_a_conversation = given.iter().any(|(key, _)| key == Key::Conversation);
-    let agents = AttributeSet::value(Key::Conversation, "agent").filter(|_| !names_a_conversation);
-    Ok(given.union(agents.unwrap_or_default().intersection(used)))
+    let of_conversation = AttributeSet::all_of(KeySet::EMPTY.with(Key::Conversation)).intersection(used);
+    if of_conversation.is_empty() || !given.intersection(of_conversation).is_empty() {
+        return Ok(given);
+    }
+    // Unless it says whose, a conversation is an agent's.
+    Ok(given.union(AttributeSet::value(Key::Conversation, "agent").unwrap_or_default()))
 }
 
 /// Whether a question made of ids is one that [`resolve`] could have made: it has what its action needs, nothing that a

@@ -16,10 +16,12 @@ use crate::dialect::{After, Dialect, Patience, Step};
 use crate::event::Event;
 use crate::gate::Origin;
 use crate::limits::{
-    ANSWER_BUFFER_BYTES_MAX, CLOSE_TIMEOUT, FRAME_TIMEOUT, QUESTIONS_PER_TURN_MAX, READ_BUFFER_BYTES_MAX, WRITE_TIMEOUT,
+    ANSWER_BUFFER_BYTES_MAX, CLOSE_TIMEOUT, FRAME_TIMEOUT, LARGE_BUFFER_KEPT_FOR, QUESTIONS_PER_TURN_MAX,
+    READ_BUFFER_BYTES_MAX, WRITE_TIMEOUT,
 };
 use crate::observe::metrics::DialectMetrics;
 use crate::server::House;
+use crate::server::ahead::{Ahead, Question, Rooms};
 use crate::server::held::{self, Held};
 use crate::server::peer::Peer;
 use crate::server::telling::{self, Told};
@@ -64,8 +66,13 @@ where
         Written::Failed | Written::Late => return,
     }
     loop {
-        let read = match read_more(&mut stream, &mut input, patience, waiting_since, drained.as_mut()).await {
+        let is_large = input.capacity().max(output.capacity()) > IDLE_BUFFER_BYTES;
+        let read = match read_more(&mut stream, &mut input, patience, waiting_since, drained.as_mut(), is_large).await {
             Read::Some => Instant::now(),
+            Read::Idle => {
+                (input, output) = (BytesMut::with_capacity(IDLE_BUFFER_BYTES), vec![]);
+                continue;
+            }
             Read::Late => {
                 let blame = |fault| house.peer_erred(metrics, peer, fault);
                 end(&mut stream, &mut dialect, Some(ErrorReason::TimedOut), &input, finished, blame).await;
@@ -82,10 +89,12 @@ where
             }
             Read::Failed => return,
         };
-        let leaving;
+        let (leaving, mut done);
+        let mut just_read = Some(read);
         // Everything that was read is answered, in turns that let other connections run in between.
         loop {
-            let mut turn = answer_all(&mut dialect, &mut input, &mut output, party, &mut scratch, Mood::Willing);
+            let timed = just_read.take();
+            let mut turn = answer_all(&mut dialect, &mut input, &mut output, party, &mut scratch, Mood::Willing, timed);
             if let Some(first) = turn.held.first() {
                 // What came before the first answer that has to wait does not wait with it.
                 let ready = first.at.start;
@@ -110,9 +119,10 @@ where
             if let Some(watch) = turn.watch.take() {
                 return watching::tell(&mut stream, &mut dialect, watch, house, (metrics, peer), drained).await;
             }
+            done = Instant::now();
             // Whoever has the last answer has so much time in all, however much is still said.
             if turn.progress && patience != Patience::Closing {
-                waiting_since = Instant::now();
+                waiting_since = done;
             }
             if turn.after == After::Finish && !finished {
                 finished = true;
@@ -127,7 +137,7 @@ where
             }
             tokio::task::yield_now().await;
         }
-        metrics.request_took(read.elapsed().as_secs_f64());
+        metrics.request_took(done.saturating_duration_since(read).as_secs_f64());
         if leaving {
             drop(timeout(CLOSE_TIMEOUT, say_goodbye(&mut stream, &mut input)).await);
             return;
@@ -137,15 +147,13 @@ where
             patience = now;
             waiting_since = read;
         }
-        if input.is_empty() && input.capacity() > IDLE_BUFFER_BYTES && patience == Patience::Endless {
-            input = BytesMut::with_capacity(IDLE_BUFFER_BYTES);
-            output = vec![];
-        }
     }
 }
 
 enum Read {
     Some,
+    /// Nothing came for so long that large buffers are wasted.
+    Idle,
     End,
     Late,
     Failed,
@@ -159,9 +167,11 @@ async fn read_more<S: AsyncRead + Unpin>(
     patience: Patience,
     since: Instant,
     drained: Pin<&mut WaitForCancellationFuture<'_>>,
+    is_large: bool,
 ) -> Read {
     if input.capacity().saturating_sub(input.len()) < IDLE_BUFFER_BYTES / 2 {
-        input.reserve(READ_BUFFER_BYTES_MAX / 4);
+        // What was read whole needs no more room than before: the buffer begins anew.
+        input.reserve(if input.is_empty() { IDLE_BUFFER_BYTES } else { READ_BUFFER_BYTES_MAX / 4 });
     }
     let read = match patience {
         Patience::Endless => {
@@ -170,6 +180,7 @@ async fn read_more<S: AsyncRead + Unpin>(
                 biased;
                 read = stream.read_buf(input) => read,
                 () = drained => return Read::Drained,
+                () = tokio::time::sleep(LARGE_BUFFER_KEPT_FOR), if is_large => return Read::Idle,
             }
         }
         Patience::Frame | Patience::Closing => {
@@ -210,7 +221,7 @@ pub(super) enum Mood {
     Busy,
 }
 
-/// Answers what the input holds, up to the bounds of one turn.
+/// Answers what the input holds, up to the bounds of one turn; the first answers are timed from when they were `read`.
 pub(super) fn answer_all<D: Dialect>(
     dialect: &mut D,
     input: &mut BytesMut,
@@ -218,29 +229,54 @@ pub(super) fn answer_all<D: Dialect>(
     party: Party<'_>,
     scratch: &mut QueueSet,
     mood: Mood,
+    mut read: Option<Instant>,
 ) -> Turn {
     let Party { house, metrics, peer, name } = party;
     let mut turn = Turn { progress: false, unfinished: false, after: After::Continue, held: vec![], watch: None };
     let mut taken = 0_usize;
-    let now = house.clock.now();
+    let now = read.map_or_else(|| house.clock.now(), |read| house.clock.now_at(read.into_std()));
     let origin = Origin { dialect: dialect.label().name(), peer: name, unix_ms: now.wall.0 };
-    let mut room = vec![];
-    for questions in 0..QUESTIONS_PER_TURN_MAX {
-        let started = (questions == 0).then(Instant::now);
+    let mut rooms = Rooms::default();
+    let mut aside = vec![];
+    let mut steps = 0;
+    while steps < QUESTIONS_PER_TURN_MAX {
         let rest = input.get(taken..).unwrap_or_default();
-        if rest.is_empty() {
-            break;
+        let mut ahead = Ahead::nothing();
+        ahead.read(dialect, rest, &mut rooms, &mut aside);
+        let Ahead { ref questions, last, consumed } = ahead;
+        taken = taken.saturating_add(consumed);
+        if mood == Mood::Willing {
+            house.gate.fetch(questions.iter().map(|question| &question.event));
         }
-        match dialect.next(rest, &mut room, output) {
-            Step::More => break,
-            Step::Done { consumed, fault, after } => {
+        for Question { event, id } in questions {
+            if mood == Mood::Busy {
+                house.gate.note_denial(event, &origin, DenyReason::Overload);
+                turn.after = deny(dialect, DenyReason::Overload, (id, event), output, party);
+            } else {
+                let (after, held) = answer(dialect, (event, id), &origin, output, party, now, scratch);
+                turn.after = after;
+                turn.held.extend(held);
+            }
+        }
+        let together = u32::try_from(questions.len()).unwrap_or(u32::MAX);
+        if let Some(each) = read.take().and_then(|read| read.elapsed().checked_div(together)) {
+            house.metrics.decision_took(each.as_secs_f64());
+        }
+        output.append(&mut aside);
+        steps = steps.saturating_add(questions.len()).saturating_add(usize::from(last.is_some()));
+        match last {
+            None if questions.is_empty() => break,
+            Some(Step::More) => break,
+            // The reader keeps those.
+            None | Some(Step::Ask { .. }) => {}
+            Some(Step::Done { consumed, fault, after }) => {
                 taken = taken.saturating_add(consumed);
                 turn.after = after;
                 if let Some(reason) = fault {
                     house.peer_erred(metrics, peer, reason);
                 }
             }
-            Step::Watch { consumed, organization, from, id } => {
+            Some(Step::Watch { consumed, organization, from, id }) => {
                 taken = taken.saturating_add(consumed);
                 match Watch::begin(house, organization, from, id) {
                     Ok(watch) => {
@@ -256,22 +292,8 @@ pub(super) fn answer_all<D: Dialect>(
                     }
                 }
             }
-            Step::Ask { consumed, event, id } if mood == Mood::Busy => {
-                taken = taken.saturating_add(consumed);
-                house.gate.note_denial(&event, &origin, DenyReason::Overload);
-                turn.after = deny(dialect, DenyReason::Overload, (id, &event), output, party);
-            }
-            Step::Ask { consumed, event, id } => {
-                taken = taken.saturating_add(consumed);
-                let (after, held) = answer(dialect, (&event, id), &origin, output, party, now, scratch);
-                turn.after = after;
-                turn.held.extend(held);
-                if let Some(started) = started {
-                    house.metrics.decision_took(started.elapsed().as_secs_f64());
-                }
-            }
         }
-        turn.unfinished = questions.saturating_add(1) == QUESTIONS_PER_TURN_MAX;
+        turn.unfinished = steps >= QUESTIONS_PER_TURN_MAX;
         if output.len() > ANSWER_BUFFER_BYTES_MAX / 2 {
             turn.unfinished = true;
             break;
@@ -327,7 +349,13 @@ async fn write<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) -> Written {
     if bytes.is_empty() {
         return Written::Yes;
     }
-    match timeout(WRITE_TIMEOUT, stream.write_all(bytes)).await {
+    let mut writing = pin!(stream.write_all(bytes));
+    // Nearly always there is room, and nobody has to look at a clock.
+    let written = match futures_util::poll!(writing.as_mut()) {
+        std::task::Poll::Ready(written) => Ok(written),
+        std::task::Poll::Pending => timeout(WRITE_TIMEOUT, writing).await,
+    };
+    match written {
         Ok(Ok(())) => Written::Yes,
         Ok(Err(_)) => Written::Failed,
         Err(_) => Written::Late,

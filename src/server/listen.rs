@@ -156,6 +156,10 @@ fn tcp(
     let taken = passed.tcp(name, address);
     let is_passed = taken.is_some();
     let listener = taken.map_or_else(|| bind_tcp(address), TcpListener::from_std).map_err(failed)?;
+    // Linux gives every connection what its listener has: set once, instead of by two calls for each.
+    let socket = SockRef::from(&listener);
+    drop(socket.set_tcp_nodelay(true));
+    drop(socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_IDLE)));
     let place = Place::Address(listener.local_addr().map_err(failed)?);
     Ok(Some((listener, Bound { name, place, is_passed })))
 }
@@ -266,7 +270,7 @@ impl Reception {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok(stream) => self.admit(stream, dialect()),
+                Ok((stream, peer)) => self.admit(stream, peer, dialect()),
                 Err(error) => {
                     // Out of descriptors, most likely: without a pause this loop would spin until one is free.
                     tracing::warn!(%error, "a connection cannot be accepted");
@@ -276,7 +280,7 @@ impl Reception {
         }
     }
 
-    fn admit<S, D>(&self, stream: S, dialect: D)
+    fn admit<S, D>(&self, stream: S, peer: Peer, dialect: D)
     where
         S: Stream,
         D: Dialect + 'static,
@@ -285,7 +289,6 @@ impl Reception {
         if let Ok(place) = Arc::clone(&self.limit).try_acquire_owned() {
             let drain = self.drain.clone();
             self.connections.spawn(async move {
-                let peer = stream.peer();
                 converse(stream, peer, dialect, &house, &drain).await;
                 drop(place);
             });
@@ -308,54 +311,41 @@ impl Reception {
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Makes the connection end with a reset, unless it is shut down before.
     fn reset_when_dropped(&self);
-
-    /// Who is on the other side.
-    fn peer(&self) -> Peer;
 }
 
 impl Stream for tokio::net::TcpStream {
     fn reset_when_dropped(&self) {
         drop(SockRef::from(self).set_linger(Some(Duration::ZERO)));
     }
-
-    fn peer(&self) -> Peer {
-        Peer::of_tcp(self)
-    }
 }
 
 impl Stream for tokio::net::UnixStream {
     /// A Unix socket knows no reset.
     fn reset_when_dropped(&self) {}
-
-    fn peer(&self) -> Peer {
-        Peer::of_unix(self)
-    }
 }
 
 /// A listener of either family.
 trait Accept: Send + Sync {
     type Stream: Stream;
 
-    fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Peer)>> + Send;
 }
 
 impl Accept for TcpListener {
     type Stream = tokio::net::TcpStream;
 
-    async fn accept(&self) -> io::Result<Self::Stream> {
-        let (stream, _) = Self::accept(self).await?;
-        // A peer that is gone already is found out by the first read; neither option is worth losing it for.
-        drop(stream.set_nodelay(true));
-        drop(SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_IDLE)));
-        Ok(stream)
+    async fn accept(&self) -> io::Result<(Self::Stream, Peer)> {
+        Self::accept(self).await.map(|(stream, address)| (stream, Peer::Address(address)))
     }
 }
 
 impl Accept for UnixListener {
     type Stream = tokio::net::UnixStream;
 
-    async fn accept(&self) -> io::Result<Self::Stream> {
-        Self::accept(self).await.map(|(stream, _)| stream)
+    async fn accept(&self) -> io::Result<(Self::Stream, Peer)> {
+        let (stream, _) = Self::accept(self).await?;
+        let peer = Peer::of_unix(&stream);
+        Ok((stream, peer))
     }
 }
 
