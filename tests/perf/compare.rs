@@ -4,7 +4,7 @@
 //! installs what it needs and runs it.
 //!
 //! ```text
-//! tests/perf/compare [SECONDS_OF_A_ROUND] [ROUNDS]
+//! tests/perf/compare [SECONDS_OF_A_ROUND] [ROUNDS] [PART_OF_A_NAME]
 //! ```
 
 #![allow(
@@ -51,12 +51,17 @@ use tokio::net::TcpStream;
 const QUESTIONS: usize = 65_536;
 /// asyncio knows one user in so many, to start in time; everybody is asked about these.
 const USERS_STEP: usize = 16;
+/// Users who are logged in over FastAGI before it is measured, and how long that takes at most.
+const CALLERS: usize = 2_048;
+const LOGGING_IN: Duration = Duration::from_secs(5);
 const CONNECTIONS: usize = 50;
 const DEEP: usize = 64;
 const IDLE_CONNECTIONS: usize = 9_500;
 /// The open loop: questions a second over so many connections.
 const RATE: usize = 300;
 const RATE_CONNECTIONS: usize = 20;
+/// What the shipped unit sets.
+const LARGE_PAGES: &str = "GLIBC_TUNABLES=glibc.malloc.hugetlb=1";
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -73,13 +78,15 @@ fn main() {
     let folder = Folder::demo();
     fs::remove_file(folder.path().join("organizations/acme.toml")).unwrap();
     world::write(folder.path());
-    let bench = Bench { seconds, rounds };
-    bench.run(&folder);
+    let only = arguments.iter().skip(1).find(|argument| argument.starts_with(|first: char| first.is_alphabetic()));
+    Bench { seconds, rounds, only: only.cloned().unwrap_or_default() }.run(&folder);
 }
 
 struct Bench {
     seconds: Duration,
     rounds: usize,
+    /// What the names of the tables that are measured have in them.
+    only: String,
 }
 
 /// What one server did in one round.
@@ -100,7 +107,7 @@ impl Bench {
         idle(&sidecar);
         drop(sidecar);
         let (sidecar, echo) = (Server::sidecar(folder, "0,1"), Server::peer(Peer::Echo, "0,1"));
-        let lines = Questions::of(world::question);
+        let lines = Questions::of(world::question, QUESTIONS);
         let both = [(&sidecar, &lines), (&echo, &lines)];
         self.table("both processors for server and client, unpipelined", &both, |asked| kept(asked, CONNECTIONS, 1));
     }
@@ -110,7 +117,7 @@ impl Bench {
         let redis = Server::redis();
         let megabytes = [sidecar, &floor, &redis].map(|server| format!("{} {} MB", server.name, server.megabytes()));
         println!("resident: {}", megabytes.join(", "));
-        let (lines, sets) = (Questions::of(world::question), Questions::of(redis_question));
+        let (lines, sets) = (Questions::of(world::question, QUESTIONS), Questions::of(redis_question, QUESTIONS));
         let all = [(sidecar, &lines), (&floor, &lines), (&echo, &lines), (&redis, &sets)];
         self.table(&format!("line, {CONNECTIONS} connections, unpipelined"), &all, |asked| kept(asked, CONNECTIONS, 1));
         self.table(&format!("line, {CONNECTIONS} connections, {DEEP} deep"), &all, |asked| {
@@ -123,7 +130,10 @@ impl Bench {
     fn calls(&self, sidecar: &Server) {
         let fastagi = sidecar.at(sidecar.listeners["fastagi"]);
         let (tokio, asyncio) = (Server::peer(Peer::FastAgi, "0"), Server::asyncio());
-        let environments = Questions::of(world::environment);
+        let environments = Questions::of(world::environment, CALLERS);
+        // Whoever is logged in already changes nothing more, and no answer waits for a disk.
+        let everybody = Asked { address: fastagi.address, questions: environments.clone(), seconds: LOGGING_IN };
+        assert!(called(&everybody, CONNECTIONS).0 > 2 * CALLERS, "everybody is logged in");
         let all = [(&fastagi, &environments), (&tokio, &environments), (&asyncio, &environments)];
         let name = format!("FastAGI, a connection a question, {CONNECTIONS} at once");
         self.table(&name, &all, |asked| called(asked, CONNECTIONS));
@@ -131,6 +141,9 @@ impl Bench {
 
     /// Lets the servers take turns; prints their medians, and each in relation to the first.
     fn table(&self, name: &str, servers: &[(&Server, &Questions)], ask: impl Fn(&Asked) -> (usize, Vec<Duration>)) {
+        if !name.contains(&self.only) {
+            return;
+        }
         let mut rounds: Vec<Vec<Round>> = vec![vec![]; servers.len()];
         for _ in 0..self.rounds {
             for ((server, questions), rounds) in servers.iter().zip(&mut rounds) {
@@ -198,9 +211,13 @@ fn medians(rounds: &[Round]) -> [f64; 4] {
 struct Questions(Arc<Vec<Vec<u8>>>);
 
 impl Questions {
-    fn of(text: impl Fn(usize) -> String) -> Self {
+    fn at(&self, number: usize) -> &[u8] {
+        &self.0[number % self.0.len()]
+    }
+
+    fn of(text: impl Fn(usize) -> String, count: usize) -> Self {
         let user = |number: usize| (number * 7_919 * USERS_STEP) % world::USERS;
-        Self(Arc::new((0..QUESTIONS).map(|number| text(user(number)).into_bytes()).collect()))
+        Self(Arc::new((0..count).map(|number| text(user(number)).into_bytes()).collect()))
     }
 }
 
@@ -228,12 +245,13 @@ fn kept(asked: &Asked, connections: usize, depth: usize) -> (usize, Vec<Duration
                 tokio::spawn(async move {
                     let mut stream = TcpStream::connect(address).await.unwrap();
                     stream.set_nodelay(true).unwrap();
-                    let (mut next, mut answers, mut latencies) = (connection * QUESTIONS / connections, 0, vec![]);
+                    let (mut next, mut answers, mut latencies) =
+                        (connection * questions.0.len() / connections, 0, vec![]);
                     let (mut batch, mut heard) = (vec![], vec![0; 65_536]);
                     while Instant::now() < end {
                         batch.clear();
                         for _ in 0..depth {
-                            batch.extend_from_slice(&questions.0[next % QUESTIONS]);
+                            batch.extend_from_slice(questions.at(next));
                             next += 1;
                         }
                         let began = Instant::now();
@@ -263,11 +281,11 @@ fn called(asked: &Asked, at_once: usize) -> (usize, Vec<Duration>) {
             .map(|caller| {
                 let (address, questions) = (asked.address, asked.questions.clone());
                 tokio::spawn(async move {
-                    let (mut next, mut latencies, mut heard) = (caller * QUESTIONS / at_once, vec![], vec![]);
+                    let (mut next, mut latencies, mut heard) = (caller * questions.0.len() / at_once, vec![], vec![]);
                     while Instant::now() < end {
                         let began = Instant::now();
                         let mut stream = TcpStream::connect(address).await.unwrap();
-                        stream.write_all(&questions.0[next % QUESTIONS]).await.unwrap();
+                        stream.write_all(questions.at(next)).await.unwrap();
                         heard.clear();
                         stream.read_to_end(&mut heard).await.unwrap();
                         assert!(heard.ends_with(b"\"ALLOW\"\n"), "{}", String::from_utf8_lossy(&heard));
@@ -306,7 +324,7 @@ fn by_the_clock(asked: &Asked) -> (usize, Vec<Duration>) {
                             tokio::task::yield_now().await;
                         }
                         let number = connection * QUESTIONS / RATE_CONNECTIONS + question;
-                        stream.write_all(&questions.0[number % QUESTIONS]).await.unwrap();
+                        stream.write_all(questions.at(number)).await.unwrap();
                         let count = stream.read(&mut heard).await.unwrap();
                         assert!(heard[..count].ends_with(b"\n"));
                         latencies.push(due.elapsed());
@@ -376,8 +394,9 @@ impl Server {
     }
 
     fn sidecar(folder: &Folder, processors: &str) -> Self {
-        let config = folder.path().to_str().unwrap();
-        Self::start("sidecar", processors, &[env!("CARGO_BIN_EXE_queuewarden"), "--config", config], "try it:")
+        let program = env!("CARGO_BIN_EXE_queuewarden");
+        let command = ["env", LARGE_PAGES, program, "--config", folder.path().to_str().unwrap()];
+        Self::start("sidecar", processors, &command, "try it:")
     }
 
     fn peer(peer: Peer, processors: &str) -> Self {

@@ -225,7 +225,7 @@ fn the_same_role_and_assignments_get_the_same_answer_whoever_it_is() {
 
 /// The same question, asked by the twin; what was done to oneself is done to the twin's self.
 fn as_twin<'e>(event: &Event<'e>) -> Event<'e> {
-    let twin = Token::parse(b"zoe");
+    let twin = Token::parse("zoe");
     let oneself = event.target == Some(event.actor);
     Event { actor: twin.unwrap(), target: if oneself { twin } else { event.target }, ..*event }
 }
@@ -401,16 +401,16 @@ fn nothing_crosses_organizations() {
                 for event in &events {
                     let event = Event { intent: Intent::Do, ..*event };
                     let expected = alone.ask(&event, NOW, &mut scratch, |outcome, _| Heard::of(&outcome).said);
-                    let at_the_neighbour = Event { organization: Token::parse(b"n").unwrap(), ..event };
+                    let at_the_neighbour = Event { organization: Token::parse("n").unwrap(), ..event };
                     together.ask(&at_the_neighbour, NOW, &mut scratch, |_, _| ());
                     let said = together.ask(&event, NOW, &mut scratch, |outcome, _| Heard::of(&outcome).said);
                     assert_eq!(said, expected, "{event:?} depends on the neighbour {there:?}");
-                    let stranger = Event { actor: Token::parse(b"only").unwrap(), ..event };
+                    let stranger = Event { actor: Token::parse("only").unwrap(), ..event };
                     let verdict =
                         together.ask(&stranger, NOW, &mut scratch, |outcome, _| Heard::of(&outcome).said.verdict);
                     assert_ne!(verdict, "allow", "{stranger:?} is of the neighbour");
                     if event.target.is_some() {
-                        let stranger = Event { target: Token::parse(b"only"), ..event };
+                        let stranger = Event { target: Token::parse("only"), ..event };
                         let said = together.ask(&stranger, NOW, &mut scratch, |outcome, _| Heard::of(&outcome).said);
                         let targetless = said.target.is_none();
                         assert!(said.verdict != "allow" || targetless, "{stranger:?} is of the neighbour: {said:?}");
