@@ -33,9 +33,9 @@ metric_names! {
         "1 if a TOML or CSV file of the configuration has changed since it was last loaded, else 0.";
     DECISIONS = "decisions_total": "Decisions, by dialect, action, decision and reason.";
     DECISION_DURATION = "decision_duration_seconds":
-        "Parsing a question to encoding its answer; the first question of each read is timed.";
+        "Parsing a question to encoding its answer; the first questions of a read are timed together, of 64 reads of a connection and then of one in 16.";
     REQUEST_DURATION = "request_duration_seconds":
-        "Bytes read to bytes written; each read is timed once, however many questions it held.";
+        "Bytes read to bytes written, however many questions it held; 64 reads of a connection are timed and then one in 16.";
     CONNECTIONS = "connections": "Open connections, by dialect.";
     CONNECTIONS_LIMIT = "connections_limit": "Connections that may be open at once.";
     CONNECTIONS_REJECTED = "connections_rejected_total": "Connections that were turned away, by dialect and reason.";

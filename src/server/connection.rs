@@ -28,6 +28,22 @@ use crate::server::telling::{self, Told};
 use crate::server::watching::{self, Watch};
 use crate::telephony::QueueSet;
 
+/// So many reads of a connection are all timed, and then one of so many: looking at the clock is a good part of what a
+/// question costs.
+const READS_ALL_TIMED: u32 = 64;
+const READS_TIMED_ONE_IN: u32 = 16;
+
+/// How many reads there were.
+#[derive(Default)]
+struct Reads(u32);
+
+impl Reads {
+    fn is_next_timed(&mut self) -> bool {
+        self.0 = self.0.saturating_add(1);
+        self.0 <= READS_ALL_TIMED || self.0.is_multiple_of(READS_TIMED_ONE_IN)
+    }
+}
+
 /// Bytes that an idle connection reserves for reading.
 const IDLE_BUFFER_BYTES: usize = 1_024;
 
@@ -56,7 +72,7 @@ where
     let mut scratch = QueueSet::new();
     let mut patience = dialect.patience(false);
     let mut waiting_since = Instant::now();
-    let mut finished = false;
+    let (mut finished, mut reads) = (false, Reads::default());
     // A token of this connection's own: waiting on the shared one would make all connections share its lock.
     let drain = drain.child_token();
     let mut drained = pin!(drain.cancelled());
@@ -89,8 +105,9 @@ where
             }
             Read::Failed => return,
         };
-        let (leaving, mut done);
-        let mut just_read = Some(read);
+        let leaving;
+        let is_timed = reads.is_next_timed();
+        let mut just_read = Some((read, is_timed));
         // Everything that was read is answered, in turns that let other connections run in between.
         loop {
             let timed = just_read.take();
@@ -119,10 +136,9 @@ where
             if let Some(watch) = turn.watch.take() {
                 return watching::tell(&mut stream, &mut dialect, watch, house, (metrics, peer), drained).await;
             }
-            done = Instant::now();
             // Whoever has the last answer has so much time in all, however much is still said.
-            if turn.progress && patience != Patience::Closing {
-                waiting_since = done;
+            if turn.progress && patience == Patience::Frame {
+                waiting_since = Instant::now();
             }
             if turn.after == After::Finish && !finished {
                 finished = true;
@@ -137,7 +153,9 @@ where
             }
             tokio::task::yield_now().await;
         }
-        metrics.request_took(done.saturating_duration_since(read).as_secs_f64());
+        if is_timed {
+            metrics.request_took(read.elapsed().as_secs_f64());
+        }
         if leaving {
             drop(timeout(CLOSE_TIMEOUT, say_goodbye(&mut stream, &mut input)).await);
             return;
@@ -221,7 +239,8 @@ pub(super) enum Mood {
     Busy,
 }
 
-/// Answers what the input holds, up to the bounds of one turn; the first answers are timed from when they were `read`.
+/// Answers what the input holds, up to the bounds of one turn. It was `read` then, if just now; the first answers are
+/// timed from there, if they are.
 pub(super) fn answer_all<D: Dialect>(
     dialect: &mut D,
     input: &mut BytesMut,
@@ -229,12 +248,13 @@ pub(super) fn answer_all<D: Dialect>(
     party: Party<'_>,
     scratch: &mut QueueSet,
     mood: Mood,
-    mut read: Option<Instant>,
+    read: Option<(Instant, bool)>,
 ) -> Turn {
     let Party { house, metrics, peer, name } = party;
     let mut turn = Turn { progress: false, unfinished: false, after: After::Continue, held: vec![], watch: None };
     let mut taken = 0_usize;
-    let now = read.map_or_else(|| house.clock.now(), |read| house.clock.now_at(read.into_std()));
+    let now = read.map_or_else(|| house.clock.now(), |(read, _)| house.clock.now_at(read.into_std()));
+    let mut timed = read.filter(|&(_, is_timed)| is_timed);
     let origin = Origin { dialect: dialect.label().name(), peer: name, unix_ms: now.wall.0 };
     let mut rooms = Rooms::default();
     let mut aside = vec![];
@@ -259,7 +279,7 @@ pub(super) fn answer_all<D: Dialect>(
             }
         }
         let together = u32::try_from(questions.len()).unwrap_or(u32::MAX);
-        if let Some(each) = read.take().and_then(|read| read.elapsed().checked_div(together)) {
+        if let Some(each) = timed.take().and_then(|(read, _)| read.elapsed().checked_div(together)) {
             house.metrics.decision_took(each.as_secs_f64());
         }
         output.append(&mut aside);

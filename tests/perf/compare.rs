@@ -60,6 +60,10 @@ const IDLE_CONNECTIONS: usize = 9_500;
 /// The open loop: questions a second over so many connections.
 const RATE: usize = 300;
 const RATE_CONNECTIONS: usize = 20;
+/// The same beside a reload, and how long that takes at most.
+const BUSY_RATE: usize = 10_000;
+const BUSY_CONNECTIONS: usize = 50;
+const RELOAD: Duration = Duration::from_secs(4);
 /// What the shipped unit sets.
 const LARGE_PAGES: &str = "GLIBC_TUNABLES=glibc.malloc.hugetlb=1";
 
@@ -110,6 +114,47 @@ impl Bench {
         let lines = Questions::of(world::question, QUESTIONS);
         let both = [(&sidecar, &lines), (&echo, &lines)];
         self.table("both processors for server and client, unpipelined", &both, |asked| kept(asked, CONNECTIONS, 1));
+        drop(echo);
+        self.reloads(&sidecar, &lines);
+        drop(sidecar);
+        self.loads(folder);
+    }
+
+    /// How late answers are while the same million users are loaded again, and while they are not.
+    fn reloads(&self, sidecar: &Server, questions: &Questions) {
+        let name = format!("reload, beside {BUSY_RATE}/s over {BUSY_CONNECTIONS} connections, both processors");
+        if !name.contains(&self.only) {
+            return;
+        }
+        let asked = Asked { address: sidecar.address, questions: questions.clone(), seconds: self.seconds.max(RELOAD) };
+        let p99 = |reload: bool| {
+            if reload {
+                sidecar.signal("HUP");
+            }
+            let (_, mut latencies) = by_the_clock(&asked, BUSY_RATE, BUSY_CONNECTIONS);
+            latencies.sort_unstable();
+            latencies[latencies.len() * 99 / 100].as_secs_f64() * 1e6
+        };
+        let both: Vec<[f64; 2]> = (0..self.rounds).map(|_| [p99(false), p99(true)]).collect();
+        let [alone, beside] = [0, 1].map(|column| median(both.iter().map(|round| round[column]).collect()));
+        println!("{name}:\n  p99 {alone:.0} µs alone, {beside:.0} µs beside a reload, {:.2} ×", beside / alone);
+    }
+
+    /// How long a start takes.
+    fn loads(&self, folder: &Folder) {
+        if !"load".contains(&self.only) {
+            return;
+        }
+        let seconds = |_| {
+            let began = Instant::now();
+            drop(Server::sidecar(folder, "0,1"));
+            began.elapsed().as_secs_f64()
+        };
+        println!(
+            "load of {} users, process start included: {:.2} s",
+            world::USERS,
+            median((0..self.rounds).map(seconds).collect())
+        );
     }
 
     fn lines(&self, sidecar: &Server) {
@@ -124,7 +169,9 @@ impl Bench {
             kept(asked, CONNECTIONS, DEEP)
         });
         self.table("line, one connection", &all[..3], |asked| kept(asked, 1, 1));
-        self.table(&format!("open loop, {RATE}/s over {RATE_CONNECTIONS} connections"), &all[..3], by_the_clock);
+        self.table(&format!("open loop, {RATE}/s over {RATE_CONNECTIONS} connections"), &all[..3], |asked| {
+            by_the_clock(asked, RATE, RATE_CONNECTIONS)
+        });
     }
 
     fn calls(&self, sidecar: &Server) {
@@ -190,12 +237,13 @@ fn idle(sidecar: &Server) {
     println!("{IDLE_CONNECTIONS} idle connections: {each:.1} KiB each");
 }
 
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
 fn medians(rounds: &[Round]) -> [f64; 4] {
-    let column = |of: fn(&Round) -> f64| {
-        let mut values: Vec<f64> = rounds.iter().map(of).collect();
-        values.sort_unstable_by(f64::total_cmp);
-        values[values.len() / 2]
-    };
+    let column = |of: fn(&Round) -> f64| median(rounds.iter().map(of).collect());
     [
         column(|round| round.per_second),
         column(|round| round.cpu),
@@ -301,11 +349,11 @@ fn called(asked: &Asked, at_once: usize) -> (usize, Vec<Duration>) {
 }
 
 /// At instants that do not wait for answers; each latency from when its question was due.
-fn by_the_clock(asked: &Asked) -> (usize, Vec<Duration>) {
+fn by_the_clock(asked: &Asked, rate: usize, connections: usize) -> (usize, Vec<Duration>) {
     runtime().block_on(async {
         let begin = Instant::now() + Duration::from_millis(10);
-        let each = asked.seconds.as_secs() as usize * RATE / RATE_CONNECTIONS;
-        let tasks: Vec<_> = (0..RATE_CONNECTIONS)
+        let each = asked.seconds.as_secs() as usize * rate / connections;
+        let tasks: Vec<_> = (0..connections)
             .map(|connection| {
                 let (address, questions) = (asked.address, asked.questions.clone());
                 tokio::spawn(async move {
@@ -313,8 +361,8 @@ fn by_the_clock(asked: &Asked) -> (usize, Vec<Duration>) {
                     stream.set_nodelay(true).unwrap();
                     let (mut latencies, mut heard) = (vec![], vec![0; 4_096]);
                     for question in 0..each {
-                        let position = (question * RATE_CONNECTIONS + connection) as f64;
-                        let due = begin + Duration::from_secs_f64(position / RATE as f64);
+                        let position = (question * connections + connection) as f64;
+                        let due = begin + Duration::from_secs_f64(position / rate as f64);
                         // The runtime wakes late by a millisecond or two; the rest is spent looking at the clock.
                         let early = due - Duration::from_millis(2);
                         if early > Instant::now() {
@@ -323,7 +371,7 @@ fn by_the_clock(asked: &Asked) -> (usize, Vec<Duration>) {
                         while Instant::now() < due {
                             tokio::task::yield_now().await;
                         }
-                        let number = connection * QUESTIONS / RATE_CONNECTIONS + question;
+                        let number = connection * QUESTIONS / connections + question;
                         stream.write_all(questions.at(number)).await.unwrap();
                         let count = stream.read(&mut heard).await.unwrap();
                         assert!(heard[..count].ends_with(b"\n"));
@@ -458,6 +506,11 @@ impl Server {
     /// The same process at another of its addresses; it ends with the first.
     fn at(&self, address: SocketAddr) -> Self {
         Self { name: self.name, address, listeners: HashMap::new(), id: self.id, child: None }
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.id.to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "kill");
     }
 
     fn processor_nanoseconds(&self) -> u64 {

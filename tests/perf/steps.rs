@@ -42,6 +42,12 @@ impl Task {
             Self::Encode => "encode",
         }
     }
+
+    /// How it is asked, where that makes a difference.
+    pub fn asked(self) -> &'static [Asked] {
+        const ALL: &[Asked] = &Asked::ALL;
+        if self == Self::Frame { ALL.get(..1).unwrap_or_default() } else { ALL }
+    }
 }
 
 /// The question of a login that is there already, as each PBX puts it.

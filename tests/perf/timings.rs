@@ -29,11 +29,14 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use queuewarden::config;
+use queuewarden::decision::{ActionLabel, AllowReason, Reason};
+use queuewarden::dialect::DialectLabel;
 use queuewarden::event::{AttributeSet, Event, Intent, Request};
 use queuewarden::gate::Gate;
+use queuewarden::observe::metrics::Metrics;
 use queuewarden::policy::Policy;
 use queuewarden::telephony::{Moment, QueueSet, Token, UnixMillis, Via};
-use steps::{Asked, Bench, Task};
+use steps::{Bench, Task};
 
 /// Decisions about random users.
 const COLD: usize = 1_000_000;
@@ -42,7 +45,7 @@ fn steps_of_a_question(criterion: &mut Criterion) {
     let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
     let mut bench = Bench::new(&config);
     for task in Task::ALL {
-        for asked in &Asked::ALL[..if task == Task::Frame { 1 } else { Asked::ALL.len() }] {
+        for asked in task.asked() {
             criterion.bench_function(&format!("{}/{}", task.name(), asked.name()), |bencher| {
                 bencher.iter_custom(|times| {
                     let began = Instant::now();
@@ -52,6 +55,15 @@ fn steps_of_a_question(criterion: &mut Criterion) {
             });
         }
     }
+}
+
+/// What the metrics take of a decision: there is no switch that turns them off.
+fn counting(criterion: &mut Criterion) {
+    let metrics = Metrics::new();
+    let assigned = Reason::Allow(AllowReason::Assigned);
+    criterion.bench_function("count/decision", |bencher| {
+        bencher.iter(|| metrics.decided(black_box(DialectLabel::Line), ActionLabel::QueueLogin, black_box(assigned)));
+    });
 }
 
 /// Their rows are in no cache: the mean over all, and how long the slowest in a hundred take, each timed by itself.
@@ -121,5 +133,5 @@ fn decisions_about_a_million_users(_: &mut Criterion) {
     );
 }
 
-criterion_group!(all, steps_of_a_question, decisions_about_a_million_users);
+criterion_group!(all, steps_of_a_question, counting, decisions_about_a_million_users);
 criterion_main!(all);
