@@ -16,8 +16,8 @@ use crate::dialect::{After, Dialect, Patience, Step};
 use crate::event::Event;
 use crate::gate::Origin;
 use crate::limits::{
-    ANSWER_BUFFER_BYTES_MAX, CLOSE_TIMEOUT, FRAME_TIMEOUT, LARGE_BUFFER_KEPT_FOR, QUESTIONS_PER_TURN_MAX,
-    READ_BUFFER_BYTES_MAX, WRITE_TIMEOUT,
+    ANSWER_BUFFER_BYTES_MAX, BUFFER_KEPT_BYTES_MAX, CLOSE_TIMEOUT, FRAME_TIMEOUT, LARGE_BUFFER_KEPT_FOR,
+    QUESTIONS_PER_TURN_MAX, READ_BUFFER_BYTES_MAX, WRITE_TIMEOUT,
 };
 use crate::observe::metrics::DialectMetrics;
 use crate::server::House;
@@ -82,11 +82,11 @@ where
         Written::Failed | Written::Late => return,
     }
     loop {
-        let is_large = input.capacity().max(output.capacity()) > IDLE_BUFFER_BYTES;
+        let is_large = are_large(&mut input, &mut output);
         let read = match read_more(&mut stream, &mut input, patience, waiting_since, drained.as_mut(), is_large).await {
             Read::Some => Instant::now(),
             Read::Idle => {
-                (input, output) = (BytesMut::with_capacity(IDLE_BUFFER_BYTES), vec![]);
+                give_back(&mut input, &mut output);
                 continue;
             }
             Read::Late => {
@@ -166,6 +166,20 @@ where
             waiting_since = read;
         }
     }
+}
+
+/// Whether the buffers are larger than those of an idle connection. What a flood has left of them is given back at once.
+fn are_large(input: &mut BytesMut, output: &mut Vec<u8>) -> bool {
+    let largest = input.capacity().max(output.capacity());
+    if largest > BUFFER_KEPT_BYTES_MAX && input.is_empty() {
+        give_back(input, output);
+        return false;
+    }
+    largest > IDLE_BUFFER_BYTES
+}
+
+fn give_back(input: &mut BytesMut, output: &mut Vec<u8>) {
+    (*input, *output) = (BytesMut::with_capacity(IDLE_BUFFER_BYTES), vec![]);
 }
 
 enum Read {
