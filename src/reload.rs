@@ -26,8 +26,8 @@ const SETTLE_INTERVAL: Duration = Duration::from_millis(1);
 pub async fn load(folder: PathBuf, gate: &Gate) -> Result<Loaded, Problems> {
     let current = gate.policy();
     let (done, loading) = oneshot::channel();
-    // Reading files and building tables takes seconds for millions of users: not on a thread that answers questions, and
-    // not at their expense.
+    // Reading files and building tables takes seconds for millions of users: not on a thread that answers questions,
+    // and not at their expense.
     let load = move || {
         if current.revision > 0 {
             let _ = setpriority_process(None, RELOAD_NICENESS);

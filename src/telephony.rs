@@ -199,8 +199,8 @@ impl Default for QueueSet {
     }
 }
 
-/// What may be a value: bytes as they came, or known to be text. To look once at a whole line costs less than to look at
-/// each of its words.
+/// What may be a value: bytes as they came, or known to be text. To look once at a whole line costs less than to look
+/// at each of its words.
 pub trait Word<'buf>: Copy {
     /// The bytes.
     fn bytes(self) -> &'buf [u8];

@@ -168,7 +168,7 @@ where
     }
 }
 
-/// Whether the buffers are larger than those of an idle connection. What a flood has left of them is given back at once.
+/// Whether the buffers are larger than an idle connection's. What a flood has left of them is given back at once.
 fn are_large(input: &mut BytesMut, output: &mut Vec<u8>) -> bool {
     let largest = input.capacity().max(output.capacity());
     if largest > BUFFER_KEPT_BYTES_MAX && input.is_empty() {
