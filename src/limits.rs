@@ -92,7 +92,7 @@ pub const ANSWER_BUFFER_BYTES_MAX: usize = 256 * 1024;
 /// Bytes that one read may add to a connection's buffer.
 pub const READ_BUFFER_BYTES_MAX: usize = 32 * 1024;
 /// How much less than others the thread of a reload may run while there is not enough processor time for all: `nice`.
-pub const RELOAD_NICENESS: i32 = 10;
+pub const RELOAD_NICENESS: i32 = 5;
 /// Bytes of a buffer that a busy connection keeps between two questions.
 pub const BUFFER_KEPT_BYTES_MAX: usize = 16 * 1024;
 /// A connection that says nothing for so long gives back what a busy one had of buffers.

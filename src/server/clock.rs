@@ -26,15 +26,10 @@ impl Clock {
     /// Now.
     #[must_use]
     pub fn now(&self) -> Moment {
-        self.now_at(Instant::now())
-    }
-
-    /// Now, for whoever has just read the one clock already.
-    #[must_use]
-    pub fn now_at(&self, instant: Instant) -> Moment {
+        // In this order: a pause between the two looks must not put the wall clock ahead, for it never goes back.
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let in_ms = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        self.at(in_ms(wall), in_ms(instant.saturating_duration_since(self.started)))
+        self.at(in_ms(wall), in_ms(self.started.elapsed()))
     }
 
     fn at(&self, wall_ms: u64, uptime_ms: u64) -> Moment {

@@ -107,11 +107,11 @@ where
         };
         let leaving;
         let is_timed = reads.is_next_timed();
-        let mut just_read = Some((read, is_timed));
+        let mut timed = is_timed.then_some(read);
         // Everything that was read is answered, in turns that let other connections run in between.
         loop {
-            let timed = just_read.take();
-            let mut turn = answer_all(&mut dialect, &mut input, &mut output, party, &mut scratch, Mood::Willing, timed);
+            let mut turn =
+                answer_all(&mut dialect, &mut input, &mut output, party, &mut scratch, Mood::Willing, timed.take());
             if let Some(first) = turn.held.first() {
                 // What came before the first answer that has to wait does not wait with it.
                 let ready = first.at.start;
@@ -253,8 +253,7 @@ pub(super) enum Mood {
     Busy,
 }
 
-/// Answers what the input holds, up to the bounds of one turn. It was `read` then, if just now; the first answers are
-/// timed from there, if they are.
+/// Answers what the input holds, up to the bounds of one turn; the first answers are `timed` from then, if they are.
 pub(super) fn answer_all<D: Dialect>(
     dialect: &mut D,
     input: &mut BytesMut,
@@ -262,13 +261,12 @@ pub(super) fn answer_all<D: Dialect>(
     party: Party<'_>,
     scratch: &mut QueueSet,
     mood: Mood,
-    read: Option<(Instant, bool)>,
+    mut timed: Option<Instant>,
 ) -> Turn {
     let Party { house, metrics, peer, name } = party;
     let mut turn = Turn { progress: false, unfinished: false, after: After::Continue, held: vec![], watch: None };
     let mut taken = 0_usize;
-    let now = read.map_or_else(|| house.clock.now(), |(read, _)| house.clock.now_at(read.into_std()));
-    let mut timed = read.filter(|&(_, is_timed)| is_timed);
+    let now = house.clock.now();
     let origin = Origin { dialect: dialect.label().name(), peer: name, unix_ms: now.wall.0 };
     let mut rooms = Rooms::default();
     let mut aside = vec![];
@@ -293,7 +291,7 @@ pub(super) fn answer_all<D: Dialect>(
             }
         }
         let together = u32::try_from(questions.len()).unwrap_or(u32::MAX);
-        if let Some(each) = timed.take().and_then(|(read, _)| read.elapsed().checked_div(together)) {
+        if let Some(each) = timed.take().and_then(|read| read.elapsed().checked_div(together)) {
             house.metrics.decision_took(each.as_secs_f64());
         }
         output.append(&mut aside);

@@ -158,15 +158,8 @@ async fn talk(mut stream: TcpStream, peer: Peer, house: &House, drain: &Cancella
     let (mut incomplete_since, mut unwritten_since) = (Instant::now(), Instant::now());
     loop {
         let mood = if outbox.owed() > EVAPI_BUSY_BYTES { Mood::Busy } else { Mood::Willing };
-        let turn = answer_all(
-            &mut dialect,
-            &mut input,
-            &mut outbox.answers,
-            party,
-            &mut scratch,
-            mood,
-            Some((Instant::now(), true)),
-        );
+        let turn =
+            answer_all(&mut dialect, &mut input, &mut outbox.answers, party, &mut scratch, mood, Some(Instant::now()));
         outbox.hold(turn.held);
         let (reading, writing) = (!turn.unfinished, outbox.waiting() > 0);
         if turn.after == After::Finish || outbox.owed() > ANSWER_BUFFER_BYTES_MAX {

@@ -24,7 +24,8 @@ use crate::telephony::UnixMillis;
 pub const FILE_NAME: &str = "sessions.redb";
 const SESSIONS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("sessions");
 const FIGURES: TableDefinition<'_, &str, u64> = TableDefinition::new("figures");
-const FORMAT: u64 = 1;
+/// 1 counted seconds where this one counts milliseconds.
+const FORMAT: u64 = 2;
 /// Bytes of pages that stay in memory; the sessions themselves are in the tables.
 const CACHE_BYTES: usize = 32 * 1024 * 1024;
 

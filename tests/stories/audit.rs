@@ -495,6 +495,29 @@ fn of_plain_allows_one_in_so_many_is_written_and_the_rest_is_counted() {
 }
 
 #[test]
+fn of_a_flood_of_plain_allows_so_many_a_second_are_written_and_the_log_says_how_many_are_not() {
+    let office = Office::of(&with_switched(&[]), "plain_allows_per_second = 3");
+    let sidecar = office.start();
+    let mut line = sidecar.line();
+    for _ in 0..200 {
+        line.ask("may org=acme actor=1001 action=queue.login queue=600");
+    }
+    line.ask("may org=acme actor=3001 action=queue.login queue=600");
+    line.ask("do org=acme actor=1001 action=queue.login queue=600");
+    let left_out = r#"queuewarden_audit_skipped_total{cause="sampled"}"#;
+    let count = |lines: &[Value]| lines.iter().filter_map(|line| line["count"].as_u64()).sum::<u64>();
+    wait_until("the log to tell of all", || {
+        let sampled = office.about("sampled");
+        !sampled.is_empty() && format!("{}", sidecar.metric(left_out)) == count(&sampled).to_string()
+    });
+    let (decisions, sampled) = (office.about("decision"), office.about("sampled"));
+    let asked_only = decisions.iter().filter(|line| line["verdict"] == "allow" && line["intent"] == "may").count();
+    assert!((3..=60).contains(&asked_only), "{asked_only} lines");
+    assert_eq!(asked_only as u64 + count(&sampled), 200, "each is written or counted");
+    assert_eq!(decisions.len(), asked_only + 2, "every denial and every change is written");
+}
+
+#[test]
 fn tail_and_export_show_what_is_asked_for() {
     let office = Office::new("rotation_max_bytes = 4_096");
     let sidecar = office.start();

@@ -15,6 +15,8 @@ use crate::support::{Folder, Sidecar, connect, connect_unix, end_our_side, hear_
 const LINE_BYTES_MAX: usize = 1_024;
 /// How long a peer may take from the first byte of a line to its last.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a connection keeps what a busy one has of buffers.
+const LARGE_BUFFERS_KEPT_FOR: Duration = Duration::from_secs(1);
 
 /// A connection of either family.
 trait Stream: Read + Write {
@@ -419,6 +421,63 @@ fn however_the_bytes_are_cut_the_replies_are_the_same() {
         stream.end_our_side();
         assert_eq!(hear_out(&mut stream), "", "no reply too many");
     }
+}
+
+#[test]
+fn whatever_stands_between_questions_that_came_together_is_answered_in_its_place() {
+    let sidecar = office();
+    for stream in both(&sidecar) {
+        // More questions than are read ahead, and what is none at every distance from the one before.
+        let kinds: Vec<usize> = (0..=20).flat_map(|questions| [vec![0; questions], vec![1, 2, 3]].concat()).collect();
+        let lines = kinds.iter().enumerate().map(|(number, kind)| match kind {
+            0 => format!("{number} may org=acme actor=1001 action=queue.login queue=600\n"),
+            1 => format!("{number} ping\n"),
+            2 => format!("{number} look\n"),
+            _ => format!("{number} watch org=nobody\n"),
+        });
+        let lines: String = lines.collect();
+        let said = talk(stream, lines.as_bytes());
+        let expected = kinds.iter().enumerate().map(|(number, kind)| match kind {
+            0 => format!("{number} allow action=queue.login queue=600 reason=assigned policy=1\n"),
+            1 => format!("{number} pong\n"),
+            2 => format!("{number} error reason=unknown_verb\n"),
+            _ => format!("{number} deny reason=unknown_organization policy=1\n"),
+        });
+        assert_eq!(said, expected.collect::<String>());
+    }
+}
+
+#[test]
+fn a_client_that_was_busy_and_then_silent_is_answered_as_before() {
+    let sidecar = office();
+    for mut stream in both(&sidecar) {
+        let question = "7 may org=acme actor=1001 action=queue.login queue=600\n";
+        let answer = "7 allow action=queue.login queue=600 reason=assigned policy=1\n";
+        for _ in 0..2 {
+            stream.write_all(question.repeat(500).as_bytes()).unwrap();
+            let mut said = vec![0; answer.len() * 500];
+            stream.read_exact(&mut said).unwrap();
+            assert_eq!(String::from_utf8(said).unwrap(), answer.repeat(500));
+            thread::sleep(LARGE_BUFFERS_KEPT_FOR + Duration::from_millis(300));
+        }
+    }
+}
+
+/// Asked of the kernel: a timer of the sidecar's side of the connection runs while both are silent.
+#[test]
+fn a_peer_that_vanished_is_looked_for() {
+    let sidecar = office();
+    let address = sidecar.address("line");
+    let stream = connect(address);
+    let ports = [address.port(), stream.local_addr().unwrap().port()].map(|port| format!(":{port:04X}"));
+    wait_until("the keepalive timer", || {
+        let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        sockets.lines().any(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            matches!(words.as_slice(), [_, local, remote, _, _, timer, ..]
+                if local.ends_with(&ports[0]) && remote.ends_with(&ports[1]) && timer.starts_with("02:"))
+        })
+    });
 }
 
 #[test]

@@ -93,7 +93,7 @@ fn nothing_is_left_unfinished() {
     }
 }
 
-/// Whether the word stands there by itself: not in `promtool.XXXXXX`, nor in `_1XXX`.
+/// Whether the word stands there by itself: not in the template of a temporary file, nor in a pattern of digits.
 fn holds_word(text: &str, word: &str) -> bool {
     let of_word = |c: char| c.is_alphanumeric() || c == '_';
     text.match_indices(word).any(|(at, _)| {
