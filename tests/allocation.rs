@@ -109,7 +109,7 @@ impl Connection {
         let Self { gate, room, output, scratch } = self;
         if let Step::Ask { event, id, .. } = dialect.next(question, room, output) {
             let origin = Origin { dialect: "line", peer: "127.0.0.1:40000", unix_ms: 1_000_000_000 };
-            gate.ask_from(&origin, &event, NOW, scratch, |outcome, _| dialect.answer(id, &outcome, output));
+            gate.hearing().ask(&origin, &event, NOW, scratch, |outcome, _| dialect.answer(id, &outcome, output));
         }
     }
 

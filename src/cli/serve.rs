@@ -21,7 +21,7 @@ use crate::policy::{Organization, Policy};
 use crate::reload::{load, publish};
 use crate::server::{Bound, House, Passed, Place, ReloadStatus, Server};
 use crate::sessions::store::StoreError;
-use crate::telephony::UnixMillis;
+use crate::telephony::{UnixMillis, UserId};
 
 /// Descriptors that the process needs beside its connections.
 const SPARE_DESCRIPTORS: u64 = 128;
@@ -286,8 +286,9 @@ fn line_to_try(policy: &Policy, bound: &[Bound]) -> Option<String> {
     organizations.sort_unstable_by(|one, other| one.name.cmp(&other.name));
     let organization = organizations.first()?;
     let directory = &organization.directory;
-    let user = directory.users().find(|&user| !directory.served(user).is_empty())?;
-    let queue = directory.queue(*directory.served(user).first()?)?;
+    let first_served = |user: UserId| Some((user, directory.served(user).iter().next()?));
+    let (user, queue) = directory.users().find_map(first_served)?;
+    let queue = directory.queue(queue)?;
     let question = format!(
         "1 may org={} actor={} action=queue.login queue={}",
         organization.name,

@@ -73,6 +73,17 @@ pub enum Step<'buf> {
     },
 }
 
+impl<'buf> Step<'buf> {
+    /// The question, if it is one.
+    #[must_use]
+    pub const fn event(&self) -> Option<&Event<'buf>> {
+        match self {
+            Self::Ask { event, .. } => Some(event),
+            _ => None,
+        }
+    }
+}
+
 /// Something that began or ended, in words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoticeWords<'a> {

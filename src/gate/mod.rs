@@ -7,6 +7,7 @@
 pub mod census;
 mod counts;
 mod explained;
+mod hearing;
 pub mod journal;
 mod ledger;
 mod notices;
@@ -20,27 +21,26 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
-use arrayvec::ArrayVec;
 
 use crate::audit::log::Log;
 use crate::audit::recorder::Recorder;
 use crate::decision::{ActionLabel, Answer, AnswerQueues, Change, Decision, DenyReason, Outcome, Reason};
-use crate::event::{Event, Intent, Request};
-use crate::limits::{FETCHED_TOGETHER_MAX, JUDGE_AGAIN_MAX, SUPERVISION_SECONDS_MAX};
+use crate::event::{Event, Intent};
+use crate::limits::SUPERVISION_SECONDS_MAX;
 use crate::policy::decide::{Judgement, NoSessions, Scope, SessionView, decide, deciding_grant};
 use crate::policy::model::Effect;
-use crate::policy::resolve::{Known, KnownCall, Question, Unresolved, resolve};
-use crate::policy::{Organization, Policy, directory};
+use crate::policy::resolve::{Known, KnownCall, Question};
+use crate::policy::{Organization, Policy};
 use crate::sessions::SessionTables;
 use crate::sessions::supervisions::Supervision;
 use crate::sessions::table::{Altered, Beginning, SessionTable};
 use crate::telephony::{Moment, OrganizationId, QueueSet, SupervisionMode, Token, UserId};
 pub use counts::Counts;
 pub use explained::{Explained, Meaning};
+pub use hearing::Hearing;
 use journal::{Cause, Journal, Journals};
 pub use ledger::Group;
 use ledger::{Entry, Ledger, Stale, Undo};
-use reports::Report;
 pub use restore::Restored;
 pub use trail::Origin;
 use trail::{Asked, Basis};
@@ -135,20 +135,6 @@ impl Gate {
         before
     }
 
-    /// Brings what these events will be judged by into the processor's caches, for all of them at once. Nothing depends
-    /// on it but the time that they take.
-    pub fn fetch<'e, 'buf: 'e>(&self, events: impl Iterator<Item = &'e Event<'buf>>) {
-        let policy = self.policy.load();
-        let mut wanted = ArrayVec::<_, FETCHED_TOGETHER_MAX>::new();
-        for event in events {
-            let Some(organization) = policy.organization(event.organization.as_str()) else { continue };
-            for name in [Some(event.actor), event.target].into_iter().flatten() {
-                let _full = wanted.try_push(organization.directory.wanted(name.as_str()));
-            }
-        }
-        directory::fetch(&wanted);
-    }
-
     /// Judges the event, makes the change if it is allowed and meant, and hands the outcome to `answer`, whose names
     /// live as long as the policy that judged. If the outcome stands on a change that is not durable yet, it comes with
     /// the group to wait for; if that fails, the answer is [`DenyReason::StateUnavailable`]. `scratch` saves an
@@ -160,61 +146,13 @@ impl Gate {
         scratch: &mut QueueSet,
         answer: impl FnOnce(Outcome<'_>, Option<Arc<Group>>) -> R,
     ) -> R {
-        self.ask_from(&Origin::default(), event, now, scratch, answer)
+        self.hearing().ask(&Origin::default(), event, now, scratch, answer)
     }
 
-    /// The same for a question whose origin is known: the audit log tells of it even if it changed nothing.
-    pub fn ask_from<R>(
-        &self,
-        origin: &Origin<'_>,
-        event: &Event<'_>,
-        now: Moment,
-        scratch: &mut QueueSet,
-        answer: impl FnOnce(Outcome<'_>, Option<Arc<Group>>) -> R,
-    ) -> R {
-        for _ in 0..JUDGE_AGAIN_MAX {
-            let policy = self.policy.load();
-            let asked = Asked { policy: &policy, event, origin };
-            if let Request::Action(name) = event.request
-                && let Some(report) = Report::named(name.as_str())
-            {
-                let (decided, group) = self.take_down(&asked, report, now);
-                return answer(Outcome::Decided(decided), group);
-            }
-            let question = match resolve(&policy, event, self.call_of(&policy, event, now)) {
-                Ok(question) => question,
-                Err(Unresolved::Denied { reason, known }) => {
-                    let (denied, group) = self.deny_early(&asked, reason, known);
-                    return answer(Outcome::Decided(denied), group);
-                }
-                Err(Unresolved::Faulty(error)) => return answer(Outcome::Faulty(error), None),
-            };
-            let settled = match question.subject() {
-                None => {
-                    let judgement = decide(&question, &NoSessions, scratch);
-                    Settled::plain(judgement, self.grant_of(&question, &judgement, &NoSessions, scratch))
-                }
-                Some(subject) => {
-                    let Some(mut table) = self.shared.tables.lock(question.organization.id) else { break };
-                    // A reload overtook this question between its policy and its lock: it is judged by the new one.
-                    if table.revision() > policy.revision {
-                        continue;
-                    }
-                    if table.revision() < policy.revision {
-                        let organization = policy.shared(&question.organization.name);
-                        self.reconcile(&mut table, question.organization.id, organization.as_ref(), policy.revision);
-                    }
-                    self.judge_and_apply(&asked, &question, subject, &mut table, now, scratch)
-                }
-            };
-            let decided = answer_of(&policy, &question, &settled.judgement, scratch);
-            if !settled.in_ledger {
-                self.note_plain(&asked, &decided, &Basis::of(&question, settled.judgement.action, settled.grant));
-            }
-            return answer(Outcome::Decided(decided), settled.group);
-        }
-        self.note_denial(event, origin, DenyReason::Overload);
-        answer(Outcome::Decided(denied_early(&self.policy.load(), DenyReason::Overload, Known::default())), None)
+    /// One look at the policy, for questions that came together.
+    #[must_use]
+    pub fn hearing(&self) -> Hearing<'_> {
+        Hearing::of(self)
     }
 
     /// Denies a question that was not judged, for what it lacks.

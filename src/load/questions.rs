@@ -285,7 +285,7 @@ impl<'p> Place<'p> {
 
     fn queue_of(&self, user: UserId, dice: &mut Rng) -> QueueId {
         let served = self.organization.directory.served(user);
-        let own = served.get(dice.usize(0..served.len().max(1))).copied();
+        let own = served.iter().nth(dice.usize(0..served.iter().len().max(1)));
         match own {
             Some(queue) if dice.u8(0..4) > 0 => queue,
             _ => any(&self.queues, QueueId(0), dice),

@@ -124,7 +124,7 @@ fn become_what_it_toggles_to<'p>(question: &Question<'p>, sessions: &impl Sessio
 fn decide_all(question: &Question<'_>, action: &Action, sessions: &impl SessionView, all: &mut QueueSet) -> Decision {
     let served = question.organization.directory.served(question.actor);
     let (queues_known, none) = match action.effect {
-        Effect::Login(_) => (served.iter().all(|&queue| all.push(queue)), DenyReason::NoAssignedQueue),
+        Effect::Login(_) => (served.iter().all(|queue| all.push(queue)), DenyReason::NoAssignedQueue),
         _ => (sessions.of_subject().iter().all(|session| all.push(session.queue)), DenyReason::NotLoggedIn),
     };
     if !queues_known {
@@ -380,9 +380,12 @@ fn shortfall(question: &Question<'_>, held: RoleSet, grant: &Grant, facts: FactS
 /// The fact of the grant that is checked first among those that do not hold.
 fn missing(question: &Question<'_>, grant: &Grant, facts: FactSet) -> Option<Fact> {
     let facts = facts.with_if(Fact::TargetHoldsRole, roles_of(question, question.target).meets(grant.target_roles));
-    let first = grant.facts.without(facts).first();
-    let of_clauses = grant.any_of.iter().filter(|clause| !clause.meets(facts)).filter_map(|clause| clause.last());
-    first.into_iter().chain(of_clauses).min()
+    let mut first = grant.facts.without(facts).first();
+    for clause in grant.any_of.iter().filter(|clause| !clause.meets(facts)) {
+        let last = clause.last();
+        first = first.map_or(last, |first| Some(last.map_or(first, |last| last.min(first))));
+    }
+    first
 }
 
 /// The roles that the actor holds.
@@ -449,7 +452,7 @@ fn holds(fact: Fact, question: &Question<'_>, queue: Option<QueueId>, sessions: 
             is_serving(target) && directory.groups_of(actor).iter().any(|&group| directory.is_member(target, group))
         }),
         Fact::TargetInServedCallbackQueue => target_that(&|target| {
-            directory.served(actor).iter().any(|&queue| callback(queue) && directory.serves(target, queue))
+            directory.served(actor).iter().any(|queue| callback(queue) && directory.serves(target, queue))
         }),
         Fact::GroupNone => question.group.is_none(),
         Fact::GroupLed => group_that(&|group| directory.led_groups(actor).iter().any(|&(_, led)| led == group)),

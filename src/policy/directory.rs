@@ -1,28 +1,24 @@
 //! Users, queues, groups and who is assigned where, of one organization.
 //!
-//! One process holds millions of users, so this is built of dense arrays: a row of 16 bytes a user, two bytes an
-//! assignment, and every name once, in one arena. A name is found through a hash table of row numbers that compares
-//! against the arena, so no name is stored twice.
+//! One process holds millions of users, so what is said of each stands in one record ([`super::users`]): two bytes an
+//! assignment, and every name once.
 //!
-//! Ids cross reloads: a user who is still there keeps the row, and the row of a user who left stays vacant until a
-//! later load, so that nobody inherits another's login sessions.
+//! Ids cross reloads: a user who is still there keeps the id, and the id of a user who left stays vacant until a later
+//! load, so that nobody inherits another's login sessions.
 
 use std::collections::HashMap;
-use std::hash::BuildHasher;
-use std::hint::black_box;
 
-use arrayvec::ArrayVec;
 use foldhash::fast::FixedState;
-use hashbrown::HashTable;
 use thiserror::Error;
 
 use crate::decision::QueueNumbers;
 use crate::limits::{
-    FETCHED_TOGETHER_MAX, GROUPS_PER_ORGANIZATION_MAX, QUEUES_PER_ORGANIZATION_MAX, QUEUES_PER_USER_MAX,
-    USERS_PER_ORGANIZATION_MAX,
+    GROUPS_PER_ORGANIZATION_MAX, QUEUES_PER_ORGANIZATION_MAX, QUEUES_PER_USER_MAX, USERS_PER_ORGANIZATION_MAX,
 };
 use crate::policy::memberships::Memberships;
 use crate::policy::model::RoleSet;
+pub use crate::policy::users::Served;
+use crate::policy::users::{Entrant, PROTECTED, Record, SUPERVISES, Users, Wanted};
 use crate::telephony::{GroupId, QueueId, QueueKind, UserId};
 
 /// A queue.
@@ -79,59 +75,10 @@ pub enum DirectoryError {
     },
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct UserRow {
-    /// Where the id stands in the arena; the extension follows it.
-    names_at: u32,
-    /// Where the queues that the user serves stand.
-    served_at: u32,
-    served_count: u16,
-    roles: u16,
-    /// 0: the row is vacant.
-    id_bytes: u8,
-    /// 0: the extension is the id.
-    extension_bytes: u8,
-    flags: u8,
-}
-
-const PROTECTED: u8 = 1;
-const SUPERVISES: u8 = 1 << 1;
-
-/// The rows of the users with the arena that holds their names.
-///
-/// An **entry** is a row number twice, plus one where it stands for the extension instead of the id.
-#[derive(Debug, Default)]
-struct UserRows {
-    rows: Vec<UserRow>,
-    names: String,
-    hasher: FixedState,
-}
-
-impl UserRows {
-    fn row(&self, user: UserId) -> Option<&UserRow> {
-        self.rows.get(user.0 as usize).filter(|row| row.id_bytes != 0)
-    }
-
-    fn name(&self, entry: u32) -> &str {
-        let Some(row) = self.rows.get((entry / 2) as usize) else { return "" };
-        let id = row.names_at as usize..(row.names_at as usize).saturating_add(usize::from(row.id_bytes));
-        let extension = id.end..id.end.saturating_add(usize::from(row.extension_bytes));
-        let name = if entry % 2 == 1 && row.extension_bytes != 0 { extension } else { id };
-        self.names.get(name).unwrap_or_default()
-    }
-
-    fn hash(&self, entry: u32) -> u64 {
-        self.hasher.hash_one(self.name(entry))
-    }
-}
-
 /// The tables of one organization.
 #[derive(Debug, Default)]
 pub struct Directory {
-    users: UserRows,
-    user_entries: HashTable<u32>,
-    /// The queues that users serve, each user's together and sorted.
-    served: Vec<QueueId>,
+    users: Users,
     /// Who supervises what, sorted; `true` with the editor flag.
     supervised: Vec<(UserId, QueueId, bool)>,
     queues: Vec<Option<Queue>>,
@@ -147,54 +94,51 @@ impl Directory {
     /// The user with this id or extension.
     #[must_use]
     pub fn user_named(&self, name: &str) -> Option<UserId> {
-        let hash = self.users.hasher.hash_one(name);
-        self.user_entries.find(hash, |&entry| self.users.name(entry) == name).map(|&entry| UserId(entry / 2))
+        self.users.named(name)
     }
 
-    /// What [`fetch`] needs to know of a name.
+    /// What [`super::users::fetch`] needs to know of a name.
     #[must_use]
     pub(crate) fn wanted(&self, name: &str) -> Wanted<'_> {
-        Wanted { directory: self, hash: self.users.hasher.hash_one(name) }
+        self.users.wanted(name)
     }
 
     /// What the user is; `None` for an id that is vacant.
     #[must_use]
     pub fn user(&self, user: UserId) -> Option<UserFacts> {
-        let row = self.users.row(user)?;
-        Some(UserFacts { roles: RoleSet(row.roles), protected: row.flags & PROTECTED != 0 })
+        let record = self.users.record(user)?;
+        Some(UserFacts { roles: record.roles(), protected: record.has(PROTECTED) })
     }
 
     /// The id of the user in the configuration, empty if there is none.
     #[must_use]
     pub fn user_id(&self, user: UserId) -> &str {
-        self.users.name(user.0.saturating_mul(2))
+        self.users.record(user).map_or("", Record::id)
     }
 
     /// The extension of the user, empty if there is none.
     #[must_use]
     pub fn extension(&self, user: UserId) -> &str {
-        self.users.name(user.0.saturating_mul(2).saturating_add(1))
+        self.users.record(user).map_or("", Record::extension)
     }
 
-    /// The queues that the user serves, sorted by id.
+    /// The queues that the user serves.
     #[must_use]
-    pub fn served(&self, user: UserId) -> &[QueueId] {
-        let Some(row) = self.users.row(user) else { return &[] };
-        let start = row.served_at as usize;
-        self.served.get(start..start.saturating_add(usize::from(row.served_count))).unwrap_or_default()
+    pub fn served(&self, user: UserId) -> Served<'_> {
+        self.users.record(user).map(Record::served).unwrap_or_default()
     }
 
     /// Whether the user serves the queue.
     #[must_use]
     pub fn serves(&self, user: UserId, queue: QueueId) -> bool {
-        self.served(user).binary_search(&queue).is_ok()
+        self.served(user).contains(queue)
     }
 
     /// The queues that the user supervises, sorted by id, with the editor flag.
     #[must_use]
     pub fn supervised(&self, user: UserId) -> &[(UserId, QueueId, bool)] {
-        match self.users.row(user) {
-            Some(row) if row.flags & SUPERVISES != 0 => range_of(&self.supervised, |&(of, _, _)| of.cmp(&user)),
+        match self.users.record(user) {
+            Some(record) if record.has(SUPERVISES) => range_of(&self.supervised, |&(of, _, _)| of.cmp(&user)),
             _ => &[],
         }
     }
@@ -263,8 +207,7 @@ impl Directory {
 
     /// Every user, in the order of ids.
     pub fn users(&self) -> impl Iterator<Item = UserId> {
-        let rows = self.users.rows.iter().enumerate().filter(|(_, row)| row.id_bytes != 0);
-        rows.filter_map(|(position, _)| u32::try_from(position).ok().map(UserId))
+        self.users.all()
     }
 
     /// Every group, in the order of ids.
@@ -282,32 +225,6 @@ impl Directory {
 impl QueueNumbers for Directory {
     fn queue_number(&self, queue: QueueId) -> &str {
         self.queue(queue).map_or("", |queue| &queue.number)
-    }
-}
-
-/// A user of whom something will be read.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Wanted<'p> {
-    directory: &'p Directory,
-    hash: u64,
-}
-
-/// Reads a little of what [`Directory::user_named`] and [`Directory::serves`] will read of these users, step by step of
-/// the way to it: what is not in the processor's caches comes for all of them at the same time.
-pub(crate) fn fetch(wanted: &[Wanted<'_>]) {
-    let mut entries = ArrayVec::<_, FETCHED_TOGETHER_MAX>::new();
-    for &Wanted { directory, hash } in wanted {
-        // The first entry of that hash is nearly always the right one, and nobody is harmed if it is not.
-        let likely = directory.user_entries.find(hash, |_| true);
-        let _full = likely.map(|&entry| entries.try_push((directory, entry)));
-    }
-    let mut places = ArrayVec::<_, FETCHED_TOGETHER_MAX>::new();
-    for (directory, entry) in entries {
-        let row = directory.users.row(UserId(entry / 2));
-        let _full = row.map(|row| places.try_push((directory, row.names_at as usize, row.served_at as usize)));
-    }
-    for (directory, name, served) in places {
-        black_box((directory.users.names.as_bytes().get(name).copied(), directory.served.get(served).copied()));
     }
 }
 
@@ -343,7 +260,7 @@ pub struct DirectoryBuilder<'a> {
     directory: Directory,
     /// Who is in which group.
     members: Vec<(UserId, GroupId)>,
-    vacant_users: Vec<u32>,
+    vacant_users: Vec<UserId>,
     vacant_queues: Vec<u16>,
 }
 
@@ -360,14 +277,10 @@ impl<'a> DirectoryBuilder<'a> {
         };
         if let Some(previous) = previous {
             let directory = &mut builder.directory;
-            directory.users.rows.resize(previous.users.rows.len(), UserRow::default());
+            directory.users = Users::following(&previous.users);
             directory.queues.resize(previous.queues.len(), None);
-            directory.users.names.reserve(previous.users.names.len());
-            directory.served.reserve(previous.served.len());
-            directory.user_entries.reserve(previous.user_entries.len(), |_| 0);
+            builder.vacant_users = previous.users.vacant().map(UserId).collect();
             let vacant = |position: usize, is_vacant: bool| is_vacant.then(|| u32::try_from(position).ok()).flatten();
-            let users = previous.users.rows.iter().enumerate().rev();
-            builder.vacant_users = users.filter_map(|(position, row)| vacant(position, row.id_bytes == 0)).collect();
             let queues = previous.queues.iter().enumerate().rev();
             let queues = queues.filter_map(|(position, queue)| vacant(position, queue.is_none()));
             builder.vacant_queues = queues.filter_map(|position| u16::try_from(position).ok()).collect();
@@ -383,12 +296,7 @@ impl<'a> DirectoryBuilder<'a> {
 
     /// Makes room for so many users; more may come.
     pub fn reserve_users(&mut self, users: usize) {
-        let Directory { users: rows, user_entries, .. } = &mut self.directory;
-        let users = users.min(USERS_PER_ORGANIZATION_MAX);
-        rows.rows.reserve(users.saturating_sub(rows.rows.len()));
-        // Each is found by an id and by an extension.
-        let more = users.saturating_mul(2).saturating_sub(user_entries.len());
-        user_entries.reserve(more, |&entry| rows.hash(entry));
+        self.directory.users.reserve(users.min(USERS_PER_ORGANIZATION_MAX));
     }
 
     /// Adds a queue.
@@ -442,50 +350,17 @@ impl<'a> DirectoryBuilder<'a> {
             return Err(DirectoryError::TooMany { what: "queues of one user", max: QUEUES_PER_USER_MAX });
         }
         let full = || DirectoryError::TooMany { what: "users in one organization", max: USERS_PER_ORGANIZATION_MAX };
-        let kept = self.previous.and_then(|previous| {
-            previous.user_named(user.id).filter(|&old| previous.user_id(old) == user.id).map(|old| old.0)
-        });
-        let position = match kept.or_else(|| self.vacant_users.pop()) {
-            Some(position) => position,
-            None if directory.users.rows.len() >= USERS_PER_ORGANIZATION_MAX => return Err(full()),
-            None => {
-                directory.users.rows.push(UserRow::default());
-                u32::try_from(directory.users.rows.len().saturating_sub(1)).map_err(|_| full())?
-            }
-        };
-        let byte_count = |text: &str| u8::try_from(text.len()).unwrap_or(0);
-        let mut row = UserRow {
-            names_at: u32::try_from(directory.users.names.len()).map_err(|_| full())?,
-            served_at: u32::try_from(directory.served.len()).map_err(|_| full())?,
-            served_count: 0,
-            roles: user.roles.0,
-            id_bytes: byte_count(user.id),
-            extension_bytes: if user.extension == user.id { 0 } else { byte_count(user.extension) },
-            flags: if user.protected { PROTECTED } else { 0 },
-        };
-        directory.users.names.push_str(user.id);
-        if row.extension_bytes != 0 {
-            directory.users.names.push_str(user.extension);
-        }
-        let first = directory.served.len();
-        directory.served.extend_from_slice(user.served);
-        if let Some(served) = directory.served.get_mut(first..) {
-            served.sort_unstable();
-        }
-        row.served_count = u16::try_from(user.served.len()).unwrap_or(0);
-        if !user.supervised.is_empty() {
-            row.flags |= SUPERVISES;
-            directory.supervised.extend(user.supervised.iter().map(|&(queue, edits)| (UserId(position), queue, edits)));
-        }
-        if let Some(slot) = directory.users.rows.get_mut(position as usize) {
-            *slot = row;
-        }
-        let entries = if row.extension_bytes == 0 { 1 } else { 2 };
-        for entry in (0..entries).map(|which| position.saturating_mul(2).saturating_add(which)) {
-            let hash = directory.users.hash(entry);
-            directory.user_entries.insert_unique(hash, entry, |&entry| directory.users.hash(entry));
-        }
-        Ok(UserId(position))
+        let kept = self
+            .previous
+            .and_then(|previous| previous.user_named(user.id).filter(|&old| previous.user_id(old) == user.id));
+        let id = kept.or_else(|| self.vacant_users.pop()).or_else(|| directory.users.new_id()).ok_or_else(full)?;
+        let supervises = if user.supervised.is_empty() { 0 } else { SUPERVISES };
+        let flags = supervises | if user.protected { PROTECTED } else { 0 };
+        let NewUser { roles, served, .. } = *user;
+        let entrant = Entrant { user: id, roles, flags, id: user.id, extension: user.extension, served };
+        directory.users.add(&entrant).ok_or_else(full)?;
+        directory.supervised.extend(user.supervised.iter().map(|&(queue, edits)| (id, queue, edits)));
+        Ok(id)
     }
 
     /// Adds a group.
@@ -514,9 +389,7 @@ impl<'a> DirectoryBuilder<'a> {
         directory.supervised.sort_unstable();
         directory.leaders.sort_unstable();
         directory.members = Memberships::of(self.members);
-        directory.users.names.shrink_to_fit();
-        directory.users.rows.shrink_to_fit();
-        directory.served.shrink_to_fit();
+        directory.users.shrink_to_fit();
         directory.supervised.shrink_to_fit();
         self.directory
     }

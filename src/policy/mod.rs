@@ -14,6 +14,7 @@ mod memberships;
 pub mod model;
 pub mod resolve;
 pub mod survey;
+pub(crate) mod users;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -4,19 +4,12 @@
 use arrayvec::ArrayVec;
 
 use crate::dialect::{Dialect, Step};
-use crate::event::Event;
 use crate::limits::QUESTIONS_AHEAD_MAX;
-
-/// A question that was read.
-pub(super) struct Question<'buf> {
-    pub(super) event: Event<'buf>,
-    pub(super) id: &'buf [u8],
-}
 
 /// What the input begins with.
 pub(super) struct Ahead<'buf> {
-    /// Questions that stand next to each other.
-    pub(super) questions: ArrayVec<Question<'buf>, QUESTIONS_AHEAD_MAX>,
+    /// Questions that stand next to each other: [`Step::Ask`], and nothing else.
+    pub(super) questions: ArrayVec<Step<'buf>, QUESTIONS_AHEAD_MAX>,
     /// What stands behind them and is no question.
     pub(super) last: Option<Step<'buf>>,
     /// How many bytes the questions took.
@@ -46,16 +39,13 @@ impl<'buf> Ahead<'buf> {
             if rest.is_empty() {
                 break;
             }
-            match dialect.next(rest, room, aside) {
-                Step::Ask { consumed, event, id } => {
-                    self.consumed = self.consumed.saturating_add(consumed);
-                    self.questions.push(Question { event, id });
-                }
-                other => {
-                    self.last = Some(other);
-                    break;
-                }
-            }
+            // Where it is to stay: a question is too large to be moved about.
+            self.questions.push(dialect.next(rest, room, aside));
+            let Some(Step::Ask { consumed, .. }) = self.questions.last() else {
+                self.last = self.questions.pop();
+                break;
+            };
+            self.consumed = self.consumed.saturating_add(*consumed);
         }
     }
 }

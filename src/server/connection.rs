@@ -14,24 +14,33 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use crate::decision::{ActionLabel, Answer, AnswerQueues, DenyReason, ErrorReason, Outcome, Reason};
 use crate::dialect::{After, Dialect, Patience, Step};
 use crate::event::Event;
-use crate::gate::Origin;
+use crate::gate::{Hearing, Origin};
 use crate::limits::{
     ANSWER_BUFFER_BYTES_MAX, BUFFER_KEPT_BYTES_MAX, CLOSE_TIMEOUT, FRAME_TIMEOUT, LARGE_BUFFER_KEPT_FOR,
     QUESTIONS_PER_TURN_MAX, READ_BUFFER_BYTES_MAX, WRITE_TIMEOUT,
 };
 use crate::observe::metrics::DialectMetrics;
 use crate::server::House;
-use crate::server::ahead::{Ahead, Question, Rooms};
+use crate::server::ahead::{Ahead, Rooms};
 use crate::server::held::{self, Held};
 use crate::server::peer::Peer;
 use crate::server::telling::{self, Told};
 use crate::server::watching::{self, Watch};
-use crate::telephony::QueueSet;
+use crate::telephony::{Moment, QueueSet};
 
 /// So many reads of a connection are all timed, and then one of so many: looking at the clock is a good part of what a
 /// question costs.
 const READS_ALL_TIMED: u32 = 64;
 const READS_TIMED_ONE_IN: u32 = 16;
+
+/// What answering needs of room; nothing in it means anything to the next question.
+#[derive(Default)]
+pub(super) struct Scratch {
+    queues: QueueSet,
+    rooms: Rooms,
+    /// What a dialect answers by itself, until the questions before are answered.
+    aside: Vec<u8>,
+}
 
 /// How many reads there were.
 #[derive(Default)]
@@ -68,8 +77,7 @@ where
     let name = peer.to_string();
     let party = Party { house, metrics, peer, name: &name };
     let mut input = BytesMut::with_capacity(IDLE_BUFFER_BYTES);
-    let mut output = vec![];
-    let mut scratch = QueueSet::new();
+    let (mut output, mut scratch) = (vec![], Scratch::default());
     let mut patience = dialect.patience(false);
     let mut waiting_since = Instant::now();
     let (mut finished, mut reads) = (false, Reads::default());
@@ -82,11 +90,11 @@ where
         Written::Failed | Written::Late => return,
     }
     loop {
-        let is_large = are_large(&mut input, &mut output);
-        let read = match read_more(&mut stream, &mut input, patience, waiting_since, drained.as_mut(), is_large).await {
-            Read::Some => Instant::now(),
+        let is_large = are_large(&mut input, &mut output, &mut scratch);
+        match read_more(&mut stream, &mut input, patience, waiting_since, drained.as_mut(), is_large).await {
+            Read::Some => {}
             Read::Idle => {
-                give_back(&mut input, &mut output);
+                give_back(&mut input, &mut output, &mut scratch);
                 continue;
             }
             Read::Late => {
@@ -104,10 +112,10 @@ where
                 return;
             }
             Read::Failed => return,
-        };
+        }
         let leaving;
-        let is_timed = reads.is_next_timed();
-        let mut timed = is_timed.then_some(read);
+        let read = reads.is_next_timed().then(Instant::now);
+        let mut timed = read;
         // Everything that was read is answered, in turns that let other connections run in between.
         loop {
             let mut turn =
@@ -148,12 +156,12 @@ where
             }
             if !turn.unfinished {
                 // A closing house hears the rest of the question that it is in the middle of, and no more.
-                leaving = turn.progress && !finished && drain.is_cancelled();
+                leaving = turn.progress && !finished && house.is_draining() && drain.is_cancelled();
                 break;
             }
             tokio::task::yield_now().await;
         }
-        if is_timed {
+        if let Some(read) = read {
             metrics.request_took(read.elapsed().as_secs_f64());
         }
         if leaving {
@@ -163,23 +171,24 @@ where
         let now = dialect.patience(!input.is_empty());
         if now != patience {
             patience = now;
-            waiting_since = read;
+            waiting_since = Instant::now();
         }
     }
 }
 
 /// Whether the buffers are larger than an idle connection's. What a flood has left of them is given back at once.
-fn are_large(input: &mut BytesMut, output: &mut Vec<u8>) -> bool {
-    let largest = input.capacity().max(output.capacity());
+fn are_large(input: &mut BytesMut, output: &mut Vec<u8>, scratch: &mut Scratch) -> bool {
+    let rooms = scratch.rooms.iter().map(Vec::capacity).sum();
+    let largest = input.capacity().max(output.capacity()).max(rooms);
     if largest > BUFFER_KEPT_BYTES_MAX && input.is_empty() {
-        give_back(input, output);
+        give_back(input, output, scratch);
         return false;
     }
     largest > IDLE_BUFFER_BYTES
 }
 
-fn give_back(input: &mut BytesMut, output: &mut Vec<u8>) {
-    (*input, *output) = (BytesMut::with_capacity(IDLE_BUFFER_BYTES), vec![]);
+fn give_back(input: &mut BytesMut, output: &mut Vec<u8>, scratch: &mut Scratch) {
+    (*input, *output, scratch.rooms) = (BytesMut::with_capacity(IDLE_BUFFER_BYTES), vec![], Rooms::default());
 }
 
 enum Read {
@@ -212,7 +221,7 @@ async fn read_more<S: AsyncRead + Unpin>(
                 biased;
                 read = stream.read_buf(input) => read,
                 () = drained => return Read::Drained,
-                () = tokio::time::sleep(LARGE_BUFFER_KEPT_FOR), if is_large => return Read::Idle,
+                () = async { tokio::time::sleep(LARGE_BUFFER_KEPT_FOR).await }, if is_large => return Read::Idle,
             }
         }
         Patience::Frame | Patience::Closing => {
@@ -259,7 +268,7 @@ pub(super) fn answer_all<D: Dialect>(
     input: &mut BytesMut,
     output: &mut Vec<u8>,
     party: Party<'_>,
-    scratch: &mut QueueSet,
+    scratch: &mut Scratch,
     mood: Mood,
     mut timed: Option<Instant>,
 ) -> Turn {
@@ -268,24 +277,25 @@ pub(super) fn answer_all<D: Dialect>(
     let mut taken = 0_usize;
     let now = house.clock.now();
     let origin = Origin { dialect: dialect.label().name(), peer: name, unix_ms: now.wall.0 };
-    let mut rooms = Rooms::default();
-    let mut aside = vec![];
+    let Scratch { queues, rooms, aside } = scratch;
+    let mut hearing = house.gate.hearing();
     let mut steps = 0;
     while steps < QUESTIONS_PER_TURN_MAX {
         let rest = input.get(taken..).unwrap_or_default();
         let mut ahead = Ahead::nothing();
-        ahead.read(dialect, rest, &mut rooms, &mut aside);
+        ahead.read(dialect, rest, rooms, aside);
         let Ahead { ref questions, last, consumed } = ahead;
         taken = taken.saturating_add(consumed);
-        if mood == Mood::Willing {
-            house.gate.fetch(questions.iter().map(|question| &question.event));
+        if mood == Mood::Willing && questions.len() > 1 {
+            hearing.fetch(questions.iter().filter_map(Step::event));
         }
-        for Question { event, id } in questions {
+        for question in questions {
+            let Step::Ask { event, id, .. } = question else { continue };
             if mood == Mood::Busy {
                 house.gate.note_denial(event, &origin, DenyReason::Overload);
                 turn.after = deny(dialect, DenyReason::Overload, (id, event), output, party);
             } else {
-                let (after, held) = answer(dialect, (event, id), &origin, output, party, now, scratch);
+                let (after, held) = answer(dialect, (event, id), &origin, output, party, (&mut hearing, now, queues));
                 turn.after = after;
                 turn.held.extend(held);
             }
@@ -294,10 +304,10 @@ pub(super) fn answer_all<D: Dialect>(
         if let Some(each) = timed.take().and_then(|read| read.elapsed().checked_div(together)) {
             house.metrics.decision_took(each.as_secs_f64());
         }
-        output.append(&mut aside);
+        output.append(aside);
         steps = steps.saturating_add(questions.len()).saturating_add(usize::from(last.is_some()));
         match last {
-            None if questions.is_empty() => break,
+            None if questions.is_empty() || taken == input.len() => break,
             Some(Step::More) => break,
             // The reader keeps those.
             None | Some(Step::Ask { .. }) => {}
@@ -343,12 +353,11 @@ fn answer<D: Dialect>(
     origin: &Origin<'_>,
     output: &mut Vec<u8>,
     party: Party<'_>,
-    now: crate::telephony::Moment,
-    scratch: &mut QueueSet,
+    (hearing, now, queues): (&mut Hearing<'_>, Moment, &mut QueueSet),
 ) -> (After, Option<Held>) {
     let written = output.len();
     let asked = catch_unwind(AssertUnwindSafe(|| {
-        party.house.gate.ask_from(origin, event, now, scratch, |outcome, group| {
+        hearing.ask(origin, event, now, queues, |outcome, group| {
             let after = dialect.answer(id, &outcome, output);
             let (Some(group), Outcome::Decided(answer)) = (group, &outcome) else {
                 count(&outcome, dialect, party);

@@ -25,10 +25,9 @@ use crate::limits::{
     REDIAL_PAUSE_MAX, REDIAL_PAUSE_MIN, WRITE_TIMEOUT,
 };
 use crate::server::House;
-use crate::server::connection::{Mood, Party, answer_all};
+use crate::server::connection::{Mood, Party, Scratch, answer_all};
 use crate::server::held::{Held, Waiting};
 use crate::server::peer::Peer;
-use crate::telephony::QueueSet;
 
 /// Dials until the house drains.
 pub(super) async fn keep_dialing(address: SocketAddr, house: Arc<House>, drain: CancellationToken) {
@@ -154,7 +153,7 @@ async fn talk(mut stream: TcpStream, peer: Peer, house: &House, drain: &Cancella
     let party = Party { house, metrics, peer, name: &name };
     let (mut reader, mut writer) = stream.split();
     let (mut input, mut outbox) = (BytesMut::with_capacity(READ_BUFFER_BYTES_MAX), Outbox::default());
-    let mut scratch = QueueSet::new();
+    let mut scratch = Scratch::default();
     let (mut incomplete_since, mut unwritten_since) = (Instant::now(), Instant::now());
     loop {
         let mood = if outbox.owed() > EVAPI_BUSY_BYTES { Mood::Busy } else { Mood::Willing };

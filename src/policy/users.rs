@@ -1,0 +1,276 @@
+//! The people of one organization: everything that is said of one stands together, in one record of one arena.
+//!
+//! A decision about one of millions of users waits for memory, not for arithmetic. From a name to the queues that its
+//! user serves it waits three times: for two places of the hash table, and for the record.
+
+use std::hash::BuildHasher;
+use std::hint::black_box;
+
+use arrayvec::ArrayVec;
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+
+use crate::limits::{FETCHED_TOGETHER_MAX, USERS_PER_ORGANIZATION_MAX};
+use crate::policy::model::RoleSet;
+use crate::telephony::{QueueId, UserId};
+
+/// Records begin at multiples of it, in bytes.
+const RECORD_ALIGNMENT: usize = 4;
+/// The place of the record of somebody who is not there.
+const VACANT: u32 = u32::MAX;
+/// A byte of a record that is fetched beside its head: few have more behind it, and the next lines come by themselves.
+const RECORD_BYTES_FETCHED: usize = 28;
+
+pub(super) const PROTECTED: u8 = 1;
+pub(super) const SUPERVISES: u8 = 1 << 1;
+
+/// The users, found by name and by id.
+///
+/// A **place** is where a record begins, in units of [`RECORD_ALIGNMENT`]. An **entry** of the hash table is a place
+/// twice, plus one where it stands for the extension instead of the id.
+#[derive(Debug, Default)]
+pub(super) struct Users {
+    /// The place of each user's record.
+    places: Vec<u32>,
+    records: Records,
+    entries: HashTable<u32>,
+}
+
+/// The arena, one record behind another.
+#[derive(Debug, Default)]
+struct Records {
+    bytes: Vec<u8>,
+    hasher: FixedState,
+}
+
+/// What is said of a user.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Record<'a> {
+    head: &'a Head,
+    /// The queues that the user serves, two bytes each and sorted; then the id; then the extension, if it differs.
+    rest: &'a [u8],
+}
+
+/// Four bytes of the user's number, two of roles, two of how many queues, then one each: flags, the lengths of the id
+/// and of the extension (0: it is the id), and none.
+type Head = [u8; 12];
+
+/// A user who is to have a record.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entrant<'a> {
+    pub(super) user: UserId,
+    pub(super) roles: RoleSet,
+    pub(super) flags: u8,
+    pub(super) id: &'a str,
+    pub(super) extension: &'a str,
+    pub(super) served: &'a [QueueId],
+}
+
+/// The queues that a user serves, sorted by id.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Served<'a>(&'a [[u8; 2]]);
+
+impl<'a> Served<'a> {
+    /// Every queue.
+    pub fn iter(self) -> impl ExactSizeIterator<Item = QueueId> + 'a {
+        self.0.iter().map(|&queue| QueueId(u16::from_le_bytes(queue)))
+    }
+
+    /// Whether the queue is among them.
+    #[must_use]
+    pub fn contains(self, queue: QueueId) -> bool {
+        self.0.binary_search_by_key(&queue.0, |&served| u16::from_le_bytes(served)).is_ok()
+    }
+}
+
+impl<'a> Record<'a> {
+    /// Whose it is.
+    const fn user(self) -> UserId {
+        let [a, b, c, d, ..] = *self.head;
+        UserId(u32::from_le_bytes([a, b, c, d]))
+    }
+
+    pub(super) const fn roles(self) -> RoleSet {
+        let [_, _, _, _, a, b, ..] = *self.head;
+        RoleSet(u16::from_le_bytes([a, b]))
+    }
+
+    pub(super) const fn has(self, flag: u8) -> bool {
+        let [.., flags, _, _, _] = *self.head;
+        flags & flag != 0
+    }
+
+    fn served_bytes(self) -> usize {
+        let [_, _, _, _, _, _, a, b, ..] = *self.head;
+        usize::from(u16::from_le_bytes([a, b])).saturating_mul(2)
+    }
+
+    pub(super) fn served(self) -> Served<'a> {
+        Served(self.rest.get(..self.served_bytes()).unwrap_or_default().as_chunks().0)
+    }
+
+    /// The id, or the extension.
+    fn name(self, extension: bool) -> &'a [u8] {
+        let [.., id_bytes, extension_bytes, _] = *self.head;
+        let id = self.served_bytes()..self.served_bytes().saturating_add(usize::from(id_bytes));
+        let name = if extension && extension_bytes > 0 {
+            id.end..id.end.saturating_add(usize::from(extension_bytes))
+        } else {
+            id
+        };
+        self.rest.get(name).unwrap_or_default()
+    }
+
+    pub(super) fn id(self) -> &'a str {
+        std::str::from_utf8(self.name(false)).unwrap_or_default()
+    }
+
+    pub(super) fn extension(self) -> &'a str {
+        std::str::from_utf8(self.name(true)).unwrap_or_default()
+    }
+}
+
+impl Records {
+    fn at(&self, place: u32) -> Option<Record<'_>> {
+        let start = (place as usize).saturating_mul(RECORD_ALIGNMENT);
+        let (head, rest) = self.bytes.get(start..)?.split_first_chunk()?;
+        Some(Record { head, rest })
+    }
+
+    fn name(&self, entry: u32) -> &[u8] {
+        self.at(entry / 2).map_or(&[], |record| record.name(entry % 2 == 1))
+    }
+
+    fn hash(&self, entry: u32) -> u64 {
+        self.hasher.hash_one(self.name(entry))
+    }
+
+    /// Appends a record; returns its place, or `None` if there is no room.
+    fn push(&mut self, entrant: &Entrant<'_>) -> Option<u32> {
+        let Entrant { user, roles, flags, id, extension, served } = *entrant;
+        // Half of what 32 bits can say: an entry needs one for itself.
+        let place = u32::try_from(self.bytes.len() / RECORD_ALIGNMENT).ok().filter(|place| *place < VACANT / 2)?;
+        let count = u16::try_from(served.len()).ok()?;
+        let [Ok(id_bytes), Ok(extension_bytes)] = [id, extension].map(|name| u8::try_from(name.len())) else {
+            return None;
+        };
+        self.bytes.extend(user.0.to_le_bytes());
+        self.bytes.extend(roles.0.to_le_bytes());
+        self.bytes.extend(count.to_le_bytes());
+        self.bytes.extend([flags, id_bytes, extension_bytes, 0]);
+        let first = self.bytes.len();
+        self.bytes.extend(served.iter().flat_map(|queue| queue.0.to_le_bytes()));
+        let (queues, _) = self.bytes.get_mut(first..).unwrap_or_default().as_chunks_mut::<2>();
+        queues.sort_unstable_by_key(|&queue| u16::from_le_bytes(queue));
+        self.bytes.extend(id.as_bytes());
+        self.bytes.extend(extension.as_bytes());
+        self.bytes.resize(self.bytes.len().next_multiple_of(RECORD_ALIGNMENT), 0);
+        Some(place)
+    }
+}
+
+impl Users {
+    /// The record of the user; `None` for an id that is vacant.
+    pub(super) fn record(&self, user: UserId) -> Option<Record<'_>> {
+        self.records.at(*self.places.get(user.0 as usize)?)
+    }
+
+    /// The user with this id or extension.
+    pub(super) fn named(&self, name: &str) -> Option<UserId> {
+        let hash = self.records.hasher.hash_one(name.as_bytes());
+        let entry = *self.entries.find(hash, |&entry| self.records.name(entry) == name.as_bytes())?;
+        self.records.at(entry / 2).map(Record::user)
+    }
+
+    /// What [`fetch`] needs to know of a name.
+    pub(super) fn wanted(&self, name: &str) -> Wanted<'_> {
+        Wanted { users: self, hash: self.records.hasher.hash_one(name.as_bytes()) }
+    }
+
+    /// Every user, in the order of ids.
+    pub(super) fn all(&self) -> impl Iterator<Item = UserId> {
+        let there = self.places.iter().enumerate().filter(|(_, place)| **place != VACANT);
+        there.filter_map(|(position, _)| u32::try_from(position).ok().map(UserId))
+    }
+
+    /// The ids below the highest that nobody has, from the highest.
+    pub(super) fn vacant(&self) -> impl Iterator<Item = u32> {
+        let places = self.places.iter().enumerate().rev();
+        places.filter_map(|(position, &place)| (place == VACANT).then(|| u32::try_from(position).ok()).flatten())
+    }
+
+    /// No users, with the ids of others for those who come, and as much room.
+    pub(super) fn following(previous: &Self) -> Self {
+        let mut users = Self::default();
+        users.places.resize(previous.places.len(), VACANT);
+        users.records.bytes.reserve(previous.records.bytes.len());
+        users.entries.reserve(previous.entries.len(), |_| 0);
+        users
+    }
+
+    /// Makes room for so many in all.
+    pub(super) fn reserve(&mut self, users: usize) {
+        let Self { places, records, entries } = self;
+        places.reserve(users.saturating_sub(places.len()));
+        // Each is found by an id and by an extension.
+        entries.reserve(users.saturating_mul(2).saturating_sub(entries.len()), |&entry| records.hash(entry));
+    }
+
+    /// An id that nobody has had; `None` if there are as many as there may be.
+    pub(super) fn new_id(&mut self) -> Option<UserId> {
+        let has_room = self.places.len() < USERS_PER_ORGANIZATION_MAX;
+        let id = u32::try_from(self.places.len()).ok().filter(|_| has_room)?;
+        self.places.push(VACANT);
+        Some(UserId(id))
+    }
+
+    /// Adds the record of a user whose names nobody has; `None`, and nothing is added, if there is no room.
+    pub(super) fn add(&mut self, entrant: &Entrant<'_>) -> Option<()> {
+        let Self { places, records, entries } = self;
+        let of_user = places.get_mut(entrant.user.0 as usize)?;
+        let own_extension = Some(entrant.extension).filter(|&extension| extension != entrant.id);
+        let place = records.push(&Entrant { extension: own_extension.unwrap_or_default(), ..*entrant })?;
+        *of_user = place;
+        for which in 0..=u32::from(own_extension.is_some()) {
+            let entry = place.saturating_mul(2).saturating_add(which);
+            entries.insert_unique(records.hash(entry), entry, |&entry| records.hash(entry));
+        }
+        Some(())
+    }
+
+    /// Gives back the room that nobody came for.
+    pub(super) fn shrink_to_fit(&mut self) {
+        self.places.shrink_to_fit();
+        // A copy, taken in one piece: what has grown to its size is left out when glibc asks for large pages.
+        self.records.bytes = self.records.bytes.clone();
+    }
+}
+
+/// A user of whom something will be read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted<'p> {
+    users: &'p Users,
+    hash: u64,
+}
+
+/// Reads a little of what [`Users::named`] and [`Users::record`] will read of these users, step by step of the way to
+/// it: what is not in the processor's caches comes for all of them at the same time.
+pub(crate) fn fetch(wanted: &[Wanted<'_>]) {
+    let mut found = ArrayVec::<_, FETCHED_TOGETHER_MAX>::new();
+    for &Wanted { users, hash } in wanted {
+        // The first entry of that hash is nearly always the right one, and nobody is harmed if it is not.
+        let likely = users.entries.find(hash, |_| true);
+        let _full = likely.map(|&entry| found.try_push((users, entry / 2)));
+    }
+    let mut read = ArrayVec::<_, FETCHED_TOGETHER_MAX>::new();
+    for (users, place) in found {
+        let record = users.records.at(place);
+        let _full = record.map(|record| {
+            black_box(record.rest.get(RECORD_BYTES_FETCHED).copied());
+            read.try_push((users, record.user()))
+        });
+    }
+    for (users, user) in read {
+        black_box(users.places.get(user.0 as usize).copied());
+    }
+}
