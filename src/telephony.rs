@@ -254,22 +254,29 @@ impl<'buf> Token<'buf> {
     /// Admits the bytes, or refuses them. Nothing is trimmed, folded or decoded.
     #[must_use]
     pub fn parse(word: impl Word<'buf>) -> Option<Self> {
-        Self::admit(word, &VALUE_BYTES)
+        Self::parse_in(Alphabet::Value, word)
     }
 
     /// As [`Token::parse`], for a call id, which may also hold `/ ~ % !`.
     #[must_use]
     pub fn parse_call(word: impl Word<'buf>) -> Option<Self> {
-        Self::admit(word, &CALL_BYTES)
+        Self::parse_in(Alphabet::Call, word)
     }
 
-    fn admit(word: impl Word<'buf>, alphabet: &Alphabet) -> Option<Self> {
-        let bytes = word.bytes();
-        let is_admitted = |&byte: &u8| alphabet.get(usize::from(byte)).is_some_and(|&admitted| admitted);
-        if bytes.is_empty() || bytes.len() > VALUE_BYTES_MAX || !bytes.iter().all(is_admitted) {
-            return None;
-        }
-        word.text().map(Self)
+    /// As [`Token::parse`], with the bytes of another alphabet.
+    #[must_use]
+    pub fn parse_in(alphabet: Alphabet, word: impl Word<'buf>) -> Option<Self> {
+        Self::first(alphabet, word, 0).filter(|token| token.0.len() == word.bytes().len())
+    }
+
+    /// The token that begins at `start`: it ends before the first byte that is not in the alphabet.
+    #[must_use]
+    pub fn first(alphabet: Alphabet, words: impl Word<'buf>, start: usize) -> Option<Self> {
+        let is_strange = |&byte: &u8| ALPHABETS.get(usize::from(byte)).is_none_or(|of| of & alphabet as u8 == 0);
+        let bytes = words.bytes().get(start..)?;
+        let length = bytes.iter().position(is_strange).unwrap_or(bytes.len());
+        let has_room = (1..=VALUE_BYTES_MAX).contains(&length);
+        words.part(start..start.saturating_add(length)).text().filter(|_| has_room).map(Self)
     }
 
     /// The text.
@@ -287,12 +294,14 @@ impl<'buf> Digits<'buf> {
     /// Admits the bytes, or refuses them.
     #[must_use]
     pub fn parse(word: impl Word<'buf>) -> Option<Self> {
-        let bytes = word.bytes();
-        let dialable = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'*' | b'#');
-        if bytes.is_empty() || bytes.len() > VALUE_BYTES_MAX || !bytes.iter().all(dialable) {
-            return None;
-        }
-        word.text().map(Self)
+        Token::parse(word).and_then(Self::of)
+    }
+
+    /// The token as digits, if it is nothing else.
+    #[must_use]
+    pub fn of(token: Token<'buf>) -> Option<Self> {
+        let dialable = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'*' | b'#');
+        Some(Self(token.0)).filter(|digits| digits.0.bytes().all(dialable))
     }
 
     /// The text.
@@ -308,26 +317,33 @@ pub fn is_number(text: &str) -> bool {
     !text.is_empty() && text.len() <= NUMBER_DIGITS_MAX && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Which bytes a token may hold, by byte.
-type Alphabet = [bool; 256];
+/// Which bytes a token may hold; each alphabet is a bit of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Alphabet {
+    /// `A-Z a-z 0-9 _ - . : @ + * #`.
+    Value = 1,
+    /// Those and `/ ~ % !`.
+    Call = 1 << 1,
+}
 
-const ALPHANUMERIC: &[u8] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-const VALUE_BYTES: Alphabet = alphabet(&[ALPHANUMERIC, b"_-.:@+*#"]);
-const CALL_BYTES: Alphabet = alphabet(&[ALPHANUMERIC, b"_-.:@+*#/~%!"]);
+/// The alphabets that each byte is in.
+const ALPHABETS: [u8; 256] = {
+    const ALPHANUMERIC: &[u8] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    let mut alphabets = [0; 256];
+    add(&mut alphabets, ALPHANUMERIC, Alphabet::Value as u8 | Alphabet::Call as u8);
+    add(&mut alphabets, b"_-.:@+*#", Alphabet::Value as u8 | Alphabet::Call as u8);
+    add(&mut alphabets, b"/~%!", Alphabet::Call as u8);
+    alphabets
+};
 
 #[expect(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "evaluated when it is compiled")]
-const fn alphabet(parts: &[&[u8]]) -> Alphabet {
-    let mut admitted = [false; 256];
-    let mut part = 0;
-    while part < parts.len() {
-        let mut at = 0;
-        while at < parts[part].len() {
-            admitted[parts[part][at] as usize] = true;
-            at += 1;
-        }
-        part += 1;
+const fn add(alphabets: &mut [u8; 256], bytes: &[u8], bits: u8) {
+    let mut at = 0;
+    while at < bytes.len() {
+        alphabets[bytes[at] as usize] |= bits;
+        at += 1;
     }
-    admitted
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use crate::decision::{ErrorReason, WireError};
 use crate::event::{AttributeSet, Event, Intent, Key, KeySet, Request};
 use crate::limits::LEASE_SECONDS_MAX;
-use crate::telephony::{Digits, Token, Via, Word};
+use crate::telephony::{Alphabet, Digits, Token, Via, Word};
 
 /// How a question is put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,17 +136,24 @@ impl<'buf> Fields<'buf> {
     ///
     /// As [`Fields::set`], or when the bytes are no such pair.
     pub fn set_pair(&mut self, pair: impl Word<'buf>, barred: KeySet) -> Result<(), WireError> {
-        let bytes = pair.bytes();
-        let is_of_name = |byte: &u8| byte.is_ascii_lowercase() || *byte == b'_';
-        let split = bytes.iter().position(|byte| !is_of_name(byte)).unwrap_or_default();
-        if split == 0 || bytes.get(split) != Some(&b'=') {
-            return Err(WireError::new(ErrorReason::Malformed));
-        }
-        let key = pair.part(0..split).text().and_then(Key::named).filter(|&key| !barred.has(key));
-        match key {
-            Some(key) => self.set(key, pair.part(split.saturating_add(1)..bytes.len())),
-            None => Err(WireError::new(ErrorReason::UnknownKey)),
-        }
+        let (key, value_at) = key_of(pair, 0, barred)?;
+        self.set(key, pair.part(value_at..pair.bytes().len()))
+    }
+
+    /// Reads one of some words `key=value` that stand behind each other with one space between them: the one that
+    /// begins at `start`. Returns where it ends.
+    ///
+    /// # Errors
+    ///
+    /// As [`Fields::set_pair`].
+    pub fn set_word(&mut self, words: impl Word<'buf>, start: usize) -> Result<usize, WireError> {
+        let (key, value_at) = key_of(words, start, KeySet::EMPTY)?;
+        self.claim(key)?;
+        let malformed = WireError::of(ErrorReason::Malformed, key);
+        let token = Token::first(alphabet_of(key), words, value_at).ok_or(malformed)?;
+        let end = value_at.saturating_add(token.as_str().len());
+        let is_whole = words.bytes().get(end).is_none_or(|&byte| byte == b' ');
+        self.take(key, token).filter(|()| is_whole).map(|()| end).ok_or(malformed)
     }
 
     /// Reads the value of a key.
@@ -155,6 +162,13 @@ impl<'buf> Fields<'buf> {
     ///
     /// When the verb has no such key, it was read before, or the value is not in its grammar.
     pub fn set(&mut self, key: Key, value: impl Word<'buf>) -> Result<(), WireError> {
+        self.claim(key)?;
+        let token = Token::parse_in(alphabet_of(key), value);
+        token.and_then(|token| self.take(key, token)).ok_or(WireError::of(ErrorReason::Malformed, key))
+    }
+
+    /// The verb has the key, and it comes once.
+    const fn claim(&mut self, key: Key) -> Result<(), WireError> {
         if !self.admitted.has(key) {
             return Err(WireError::of(ErrorReason::UnknownKey, key));
         }
@@ -162,29 +176,33 @@ impl<'buf> Fields<'buf> {
             return Err(WireError::of(ErrorReason::DuplicateKey, key));
         }
         self.given = self.given.with(key);
-        let read = match key {
-            Key::Organization => Token::parse(value).map(|token| self.organization = Some(token)),
-            Key::Actor => Token::parse(value).map(|token| self.actor = Some(token)),
-            Key::Action => Token::parse(value).map(|token| self.action = Some(token)),
-            Key::Queue => Token::parse(value).map(|token| self.queue = Some(token)),
-            Key::Target => Token::parse(value).map(|token| self.target = Some(token)),
-            Key::From => Token::parse(value).map(|token| self.from = Some(token)),
-            Key::Group => Token::parse(value).map(|token| self.group = Some(token)),
-            Key::Role => Token::parse(value).map(|token| self.role = Some(token)),
-            Key::Call => Token::parse_call(value).map(|token| self.call = Some(token)),
-            Key::PauseReason => Token::parse(value).map(|token| self.pause_reason = Some(token)),
-            Key::ToTag => Token::parse_call(value).map(|token| self.to_tag = Some(token)),
-            Key::FromTag => Token::parse_call(value).map(|token| self.from_tag = Some(token)),
-            Key::Digits => Digits::parse(value).map(|digits| self.digits = Some(digits)),
-            Key::For => seconds(value).map(|seconds| self.lease_seconds = Some(seconds)),
-            Key::Via => value.text().and_then(Via::named).map(|via| self.via = via),
+        Ok(())
+    }
+
+    /// Keeps the value of a key; `None`: the key has no such value.
+    fn take(&mut self, key: Key, token: Token<'buf>) -> Option<()> {
+        match key {
+            Key::Organization => self.organization = Some(token),
+            Key::Actor => self.actor = Some(token),
+            Key::Action => self.action = Some(token),
+            Key::Queue => self.queue = Some(token),
+            Key::Target => self.target = Some(token),
+            Key::From => self.from = Some(token),
+            Key::Group => self.group = Some(token),
+            Key::Role => self.role = Some(token),
+            Key::Call => self.call = Some(token),
+            Key::PauseReason => self.pause_reason = Some(token),
+            Key::ToTag => self.to_tag = Some(token),
+            Key::FromTag => self.from_tag = Some(token),
+            Key::Digits => self.digits = Some(Digits::of(token)?),
+            Key::For => self.lease_seconds = Some(seconds(token.as_str())?),
+            Key::Via => self.via = Via::named(token.as_str())?,
             Key::Conversation | Key::Field | Key::InUse | Key::Kind | Key::Section | Key::Verb => {
-                let attribute = value.text().and_then(|text| AttributeSet::value(key, text));
-                attribute.map(|attribute| self.attributes = self.attributes.union(attribute))
+                self.attributes = self.attributes.union(AttributeSet::value(key, token.as_str())?);
             }
-            Key::Token => None,
-        };
-        read.ok_or(WireError::of(ErrorReason::Malformed, key))
+            Key::Token => return None,
+        }
+        Some(())
     }
 
     /// The event that the keys make.
@@ -222,10 +240,31 @@ impl<'buf> Fields<'buf> {
     }
 }
 
+/// The key whose name begins at `start`, and where its value does, behind a `=`.
+fn key_of<'buf>(word: impl Word<'buf>, start: usize, barred: KeySet) -> Result<(Key, usize), WireError> {
+    let malformed = WireError::new(ErrorReason::Malformed);
+    let rest = word.bytes().get(start..).unwrap_or_default();
+    let name_bytes = rest.iter().position(|&byte| byte == b'=').ok_or(malformed)?;
+    let end = start.saturating_add(name_bytes);
+    let name = word.part(start..end);
+    if let Some(key) = name.text().and_then(Key::named).filter(|&key| !barred.has(key)) {
+        return Ok((key, end.saturating_add(1)));
+    }
+    let is_name = name_bytes > 0 && name.bytes().iter().all(|byte| byte.is_ascii_lowercase() || *byte == b'_');
+    Err(if is_name { WireError::new(ErrorReason::UnknownKey) } else { malformed })
+}
+
+const fn alphabet_of(key: Key) -> Alphabet {
+    match key {
+        Key::Call | Key::ToTag | Key::FromTag => Alphabet::Call,
+        _ => Alphabet::Value,
+    }
+}
+
 /// A number of seconds from 1 to [`LEASE_SECONDS_MAX`], in digits without a sign or a leading zero.
-fn seconds<'buf>(value: impl Word<'buf>) -> Option<u32> {
-    let text = value.text().filter(|text| crate::telephony::is_number(text))?;
-    let seconds = text.parse().ok().filter(|_| !text.starts_with('0'))?;
+fn seconds(text: &str) -> Option<u32> {
+    let is_plain = crate::telephony::is_number(text) && !text.starts_with('0');
+    let seconds = text.parse().ok().filter(|_| is_plain)?;
     (seconds <= LEASE_SECONDS_MAX).then_some(seconds)
 }
 

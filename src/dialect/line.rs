@@ -33,8 +33,12 @@ pub struct Line {
 
 /// What one line asks for.
 enum Asked<'buf> {
-    Decision(Event<'buf>),
-    Watch { organization: Token<'buf>, from: Option<u64> },
+    /// A decision; the keys stand behind so many bytes of the line.
+    Decision(Verb, usize),
+    Watch {
+        organization: Token<'buf>,
+        from: Option<u64>,
+    },
     Pong,
     Authenticated,
 }
@@ -46,12 +50,15 @@ impl Line {
         Self { authenticated: token.is_none(), token, finished: false }
     }
 
-    /// What the line asks for behind its id, which has so many bytes.
-    fn read<'buf>(&mut self, line: impl Word<'buf>, id_bytes: usize) -> Result<Asked<'buf>, WireError> {
+    /// What the line asks for behind its id, which has so many bytes and no byte but a space behind it.
+    fn read<'buf>(&mut self, line: &'buf [u8], id_bytes: usize) -> Result<Asked<'buf>, WireError> {
         let malformed = WireError::new(ErrorReason::Malformed);
-        let mut words = words(line, id_bytes);
-        let mut tokens = words.by_ref().map(Word::bytes);
-        let verb = match tokens.next().ok_or(malformed)? {
+        let verb_at = id_bytes.saturating_add(1);
+        let behind_id = line.get(verb_at..).ok_or(malformed)?;
+        let verb_bytes = behind_id.iter().position(|&byte| byte == b' ').unwrap_or(behind_id.len());
+        let end = verb_at.saturating_add(verb_bytes);
+        let mut tokens = words(line, end);
+        let verb = match behind_id.get(..verb_bytes).unwrap_or_default() {
             b"dial" => Verb::Dial,
             b"do" => Verb::Do,
             b"may" => Verb::May,
@@ -63,14 +70,11 @@ impl Line {
             }
             _ => return Err(malformed),
         };
-        if !self.authenticated {
-            return Err(WireError::new(ErrorReason::Unauthenticated));
+        if self.authenticated {
+            Ok(Asked::Decision(verb, end))
+        } else {
+            Err(WireError::new(ErrorReason::Unauthenticated))
         }
-        let mut fields = Fields::new(verb);
-        for pair in words {
-            fields.set_pair(pair, KeySet::EMPTY)?;
-        }
-        fields.into_event().map(Asked::Decision)
     }
 
     fn watch<'buf>(&self, tokens: &mut impl Iterator<Item = &'buf [u8]>) -> Result<Asked<'buf>, WireError> {
@@ -128,28 +132,31 @@ impl Dialect for Line {
         let line = window.get(..end).unwrap_or_default();
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let id = id_of(line);
-        let read = match std::str::from_utf8(line) {
-            _ if id == NO_ID => Err(WireError::new(ErrorReason::Malformed)),
-            Ok(text) => self.read(text, id.len()),
-            Err(_) => self.read(line, id.len()),
-        };
-        let fault = match read {
-            Ok(Asked::Decision(event)) => return Step::Ask { consumed, event, id },
+        let asked = if id == NO_ID { Err(WireError::new(ErrorReason::Malformed)) } else { self.read(line, id.len()) };
+        let error = match asked {
+            Ok(Asked::Decision(verb, end)) => {
+                let event = match std::str::from_utf8(line) {
+                    Ok(text) => question(verb, text, end),
+                    Err(_) => question(verb, line, end),
+                };
+                match event {
+                    Ok(event) => return Step::Ask { consumed, event, id },
+                    Err(error) => error,
+                }
+            }
             Ok(Asked::Watch { organization, from }) => return Step::Watch { consumed, organization, from, id },
             Ok(Asked::Pong) => {
                 write(output, &[id, b" pong\n"]);
-                None
+                return Step::Done { consumed, fault: None, after: After::Continue };
             }
             Ok(Asked::Authenticated) => {
                 write(output, &[id, b" allow reason=authenticated\n"]);
-                None
+                return Step::Done { consumed, fault: None, after: After::Continue };
             }
-            Err(error) => {
-                write_error(id, error, output);
-                Some(error.reason)
-            }
+            Err(error) => error,
         };
-        Step::Done { consumed, fault, after: After::Continue }
+        write_error(id, error, output);
+        Step::Done { consumed, fault: Some(error.reason), after: After::Continue }
     }
 
     fn reads_ahead(&self) -> bool {
@@ -228,17 +235,18 @@ fn id_of(line: &[u8]) -> &[u8] {
     id.unwrap_or(NO_ID)
 }
 
+/// The question whose keys stand behind the first so many bytes of a line.
+fn question<'buf>(verb: Verb, line: impl Word<'buf>, behind: usize) -> Result<Event<'buf>, WireError> {
+    let (mut fields, mut end) = (Fields::new(verb), behind);
+    while end < line.bytes().len() {
+        end = fields.set_word(line, end.saturating_add(1))?;
+    }
+    fields.into_event()
+}
+
 /// The words of a line behind the first so many bytes, each behind one space.
-fn words<'buf, W: Word<'buf>>(line: W, from: usize) -> impl Iterator<Item = W> {
-    let bytes = line.bytes();
-    let mut spaces = memchr::memchr_iter(b' ', bytes.get(from..).unwrap_or_default());
-    let mut next = spaces.next();
-    std::iter::from_fn(move || {
-        let start = from.saturating_add(next?).saturating_add(1);
-        next = spaces.next();
-        let end = next.map_or(bytes.len(), |space| from.saturating_add(space));
-        Some(line.part(start..end))
-    })
+fn words(line: &[u8], from: usize) -> impl Iterator<Item = &[u8]> {
+    line.get(from..).unwrap_or_default().split(|&byte| byte == b' ').skip(1)
 }
 
 /// What `watch` has: an organization, and maybe the last revision that was seen.

@@ -182,7 +182,7 @@ fn the_keys_of_replies_are_those_that_the_dialect_writes_in_its_order() {
 #[test]
 fn the_verbs_are_those_that_the_line_dialect_knows() {
     let code = fs::read_to_string(project().join("src/dialect/line.rs")).unwrap();
-    let start = code.find("match tokens.next()").unwrap();
+    let start = code.find("let verb = match ").unwrap();
     let arms = &code[start..start + code[start..].find("_ =>").unwrap()];
     let verbs = arms.lines().filter_map(|line| line.trim().strip_prefix("b\"")?.split_once("\" =>"));
     let rows = table("Line dialect", "Verb").rows;
