@@ -69,6 +69,12 @@ impl KeySet {
         Self(self.0 | 1 << key as u32)
     }
 
+    /// The set with `key` in it if it is `given`.
+    #[must_use]
+    pub const fn with_if(self, key: Key, given: bool) -> Self {
+        Self(self.0 | (given as u32) << key as u32)
+    }
+
     /// Whether `key` is in the set.
     #[must_use]
     pub const fn has(self, key: Key) -> bool {
@@ -167,11 +173,18 @@ impl AttributeSet {
         ATTRIBUTE_VALUES.iter().enumerate().filter(move |(_, (of, _))| *of == key).map(|(bit, _)| Self(1 << bit))
     }
 
+    /// Every value of the key.
+    #[must_use]
+    #[expect(clippy::indexing_slicing, reason = "there is a row for every key")]
+    pub const fn of(key: Key) -> Self {
+        VALUES_OF_KEYS[key as usize]
+    }
+
     /// Every value of every key in `keys`.
     #[must_use]
     pub fn all_of(keys: KeySet) -> Self {
-        let sets = bits(keys.0.into()).filter_map(|key| VALUES_OF_KEYS.get(key));
-        sets.fold(Self::EMPTY, |all, &set| all.union(set))
+        let of_keys = Key::ALL.iter().filter(|&&key| keys.has(key));
+        of_keys.fold(Self::EMPTY, |all, &key| all.union(Self::of(key)))
     }
 
     /// The values of either set.
@@ -281,19 +294,17 @@ impl Event<'_> {
     /// The keys that the event carries beside organization, actor and request.
     #[must_use]
     pub fn keys(&self) -> KeySet {
-        let named = [
-            (Key::Queue, self.queue),
-            (Key::Target, self.target),
-            (Key::From, self.from),
-            (Key::Group, self.group),
-            (Key::Role, self.role),
-            (Key::Call, self.call),
-            (Key::ToTag, self.to_tag),
-            (Key::FromTag, self.from_tag),
-        ];
-        let named = named.iter().filter(|(_, value)| value.is_some()).map(|&(key, _)| key);
-        let closed = self.attributes.iter().map(|(key, _)| key);
-        named.chain(closed).fold(KeySet::EMPTY.with(Key::Via), KeySet::with)
+        let named = KeySet::EMPTY
+            .with(Key::Via)
+            .with_if(Key::Queue, self.queue.is_some())
+            .with_if(Key::Target, self.target.is_some())
+            .with_if(Key::From, self.from.is_some())
+            .with_if(Key::Group, self.group.is_some())
+            .with_if(Key::Role, self.role.is_some())
+            .with_if(Key::Call, self.call.is_some())
+            .with_if(Key::ToTag, self.to_tag.is_some())
+            .with_if(Key::FromTag, self.from_tag.is_some());
+        self.attributes.iter().map(|(key, _)| key).fold(named, KeySet::with)
     }
 }
 

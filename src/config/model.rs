@@ -202,6 +202,7 @@ impl<'a> ModelReader<'a> {
                     needs_one_of,
                     needs_with,
                     uses,
+                    attributes_used: AttributeSet::all_of(uses.with(Key::Via)),
                     attributes_unknown,
                     targetless,
                     kinds,
@@ -486,7 +487,7 @@ fn narrowed(section: &mut Section<'_>) -> (AttributeSet, AttributeSet) {
         let found = found.fold(AttributeSet::EMPTY, AttributeSet::union);
         if !found.is_empty() {
             admitted = admitted.union(found);
-            barred = barred.union(AttributeSet::all_of(KeySet::EMPTY.with(key)).without(found));
+            barred = barred.union(AttributeSet::of(key).without(found));
         }
     }
     (admitted, barred)

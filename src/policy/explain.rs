@@ -196,7 +196,7 @@ impl<'p, V: SessionView> Case<'p, '_, V> {
         }
         let barred = self.question.attributes.intersection(grant.attributes_barred);
         if !barred.is_empty() {
-            if barred != AttributeSet::all_of(crate::event::KeySet::EMPTY.with(Key::Via)).intersection(barred) {
+            if barred != AttributeSet::of(Key::Via).intersection(barred) {
                 return None;
             }
             changes.push("ask by phone".to_owned());

@@ -166,6 +166,8 @@ pub struct Action {
     pub needs_with: Vec<(AttributeSet, KeySet)>,
     /// The keys that it looks at: those it needs and those that are optional. Others are ignored.
     pub uses: KeySet,
+    /// Every value of the keys with a closed list that it looks at; that of the channel is always among them.
+    pub attributes_used: AttributeSet,
     /// The attribute values that it knows nothing of.
     pub attributes_unknown: AttributeSet,
     /// The attribute values with which there is no target, whatever the event says.

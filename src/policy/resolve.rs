@@ -178,12 +178,12 @@ pub fn resolve<'p>(
 
 /// The attribute values of the event that the action looks at, the defaults among them.
 fn attributes_used<'p>(action: &Action, event: &Event<'_>) -> Result<AttributeSet, Unresolved<'p>> {
-    let used = AttributeSet::all_of(action.uses.with(Key::Via));
+    let used = action.attributes_used;
     let given = event.attributes.union(AttributeSet::via(event.via)).intersection(used);
     if let Some((key, _)) = given.intersection(action.attributes_unknown).iter().next() {
         return Err(Unresolved::Faulty(WireError::of(ErrorReason::Malformed, key)));
     }
-    let of_conversation = AttributeSet::all_of(KeySet::EMPTY.with(Key::Conversation)).intersection(used);
+    let of_conversation = AttributeSet::of(Key::Conversation).intersection(used);
     if of_conversation.is_empty() || !given.intersection(of_conversation).is_empty() {
         return Ok(given);
     }
@@ -196,15 +196,13 @@ fn attributes_used<'p>(action: &Action, event: &Event<'_>) -> Result<AttributeSe
 #[must_use]
 pub fn accepts(question: &Question<'_>) -> bool {
     let action = question.action;
-    let named = [
-        (Key::Queue, question.queue.is_some()),
-        (Key::From, question.from.is_some()),
-        (Key::Target, question.target.is_some()),
-        (Key::Group, question.group.is_some()),
-        (Key::Role, question.role.is_some()),
-    ];
-    let named = named.into_iter().filter_map(|(key, given)| given.then_some(key));
-    let given = named.chain(question.attributes.iter().map(|(key, _)| key)).fold(KeySet::EMPTY, KeySet::with);
+    let named = KeySet::EMPTY
+        .with_if(Key::Queue, question.queue.is_some())
+        .with_if(Key::From, question.from.is_some())
+        .with_if(Key::Target, question.target.is_some())
+        .with_if(Key::Group, question.group.is_some())
+        .with_if(Key::Role, question.role.is_some());
+    let given = question.attributes.iter().map(|(key, _)| key).fold(named, KeySet::with);
     let targetless = !question.attributes.intersection(action.targetless).is_empty();
     let needed = if targetless { given.with(Key::Target) } else { given };
     let ignored_target = targetless && question.target.is_some();
@@ -244,9 +242,7 @@ struct Dialed<'p, 'e> {
 
 impl Dialed<'_, '_> {
     fn given(&self, event: &Event<'_>) -> KeySet {
-        let dialed = [(Key::Queue, self.queue), (Key::Target, self.target)];
-        let dialed = dialed.iter().filter(|(_, name)| name.is_some()).map(|&(key, _)| key);
-        dialed.fold(event.keys(), KeySet::with)
+        event.keys().with_if(Key::Queue, self.queue.is_some()).with_if(Key::Target, self.target.is_some())
     }
 }
 

@@ -210,8 +210,8 @@ impl SessionTable {
     /// Whether a session of the user has reached its end and waits to be swept away.
     #[must_use]
     pub fn has_overdue(&self, user: UserId, now: Moment) -> bool {
-        let sessions = self.sessions_of(user).iter();
-        !self.leased.is_empty() && sessions.filter_map(|session| session.ends).any(|ends| ends.has_come(now))
+        let is_overdue = |session: &LoginSession| session.ends.is_some_and(|ends| ends.has_come(now));
+        !self.leased.is_empty() && self.sessions_of(user).iter().any(is_overdue)
     }
 
     /// Takes up the organization of a new policy, and ends the sessions of users and queues that are no longer there;
