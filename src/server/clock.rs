@@ -1,9 +1,12 @@
 //! The only reader of the clocks: everybody else is told the time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::telephony::{Moment, UnixMillis};
+
+/// So long, in milliseconds, a look at the wall clock is good for: in between the other clock counts on from it.
+const WALL_CLOCK_GOOD_FOR_MS: u64 = 100;
 
 /// The clocks of the process.
 ///
@@ -14,11 +17,13 @@ pub struct Clock {
     started: Instant,
     /// When the process started, in milliseconds since 1970: the latest that the wall clock has made of it.
     started_ms: AtomicU64,
+    /// When the wall clock has to be looked at again, in milliseconds since the process started.
+    look_again_ms: AtomicU64,
 }
 
 impl Default for Clock {
     fn default() -> Self {
-        Self { started: Instant::now(), started_ms: AtomicU64::new(0) }
+        Self { started: Instant::now(), started_ms: AtomicU64::new(0), look_again_ms: AtomicU64::new(0) }
     }
 }
 
@@ -26,22 +31,50 @@ impl Clock {
     /// Now.
     #[must_use]
     pub fn now(&self) -> Moment {
+        let uptime_ms = in_ms(self.started.elapsed());
+        if uptime_ms < self.look_again_ms.load(Ordering::Acquire) {
+            let wall_ms = self.started_ms.load(Ordering::Relaxed).saturating_add(uptime_ms);
+            return Moment { wall: UnixMillis(wall_ms), uptime_ms };
+        }
         // In this order: a pause between the two looks must not put the wall clock ahead, for it never goes back.
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let in_ms = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        self.at(in_ms(wall), in_ms(self.started.elapsed()))
+        let moment = self.at(in_ms(wall), in_ms(self.started.elapsed()));
+        self.look_again_ms.store(moment.uptime_ms.saturating_add(WALL_CLOCK_GOOD_FOR_MS), Ordering::Release);
+        moment
     }
 
     fn at(&self, wall_ms: u64, uptime_ms: u64) -> Moment {
         let started_ms = wall_ms.saturating_sub(uptime_ms);
-        let latest_ms = self.started_ms.fetch_max(started_ms, Ordering::Relaxed).max(started_ms);
+        let mut latest_ms = self.started_ms.load(Ordering::Relaxed);
+        // Nearly never: what all processors share is read only.
+        if started_ms > latest_ms {
+            latest_ms = self.started_ms.fetch_max(started_ms, Ordering::Relaxed).max(started_ms);
+        }
         Moment { wall: UnixMillis(latest_ms.saturating_add(uptime_ms)), uptime_ms }
     }
+}
+
+fn in_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn between_two_looks_at_the_wall_clock_time_goes_on() {
+        let clock = Clock::default();
+        let first = clock.now();
+        while clock.started.elapsed() < Duration::from_millis(3 * WALL_CLOCK_GOOD_FOR_MS) {
+            let now = clock.now();
+            let [wall, uptime] = [now.wall.0 - first.wall.0, now.uptime_ms - first.uptime_ms];
+            assert!(wall.abs_diff(uptime) <= 1, "{wall} ms by one clock, {uptime} ms by the other");
+            let by_system = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+            assert!(in_ms(by_system).abs_diff(now.wall.0) < 5_000);
+        }
+        assert!(clock.look_again_ms.load(Ordering::Acquire) > WALL_CLOCK_GOOD_FOR_MS, "it looked again");
+    }
 
     #[test]
     fn the_wall_clock_jumps_ahead_but_never_back() {
