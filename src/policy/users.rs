@@ -274,3 +274,65 @@ pub(crate) fn fetch(wanted: &[Wanted<'_>]) {
         black_box(users.places.get(user.0 as usize).copied());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::QUEUES_PER_USER_MAX;
+
+    const LONGEST: &str = match std::str::from_utf8(&[b'x'; 255]) {
+        Ok(text) => text,
+        Err(_) => "",
+    };
+
+    #[test]
+    fn what_is_said_of_a_user_is_read_back() {
+        let mut many: Vec<QueueId> = (0..).map(QueueId).take(QUEUES_PER_USER_MAX).collect();
+        many.reverse();
+        let said: &[(&str, &str, u16, u8, &[QueueId])] = &[
+            ("alice", "1001", 1, 0, &[QueueId(9), QueueId(0), QueueId(700)]),
+            ("1002", "1002", 0, PROTECTED, &[]),
+            ("a", LONGEST, u16::MAX, SUPERVISES, &many),
+            (LONGEST.get(1..).unwrap(), "7", 4, PROTECTED | SUPERVISES, &[QueueId(u16::MAX)]),
+        ];
+        let mut users = Users::default();
+        for &(id, extension, roles, flags, served) in said {
+            let user = users.new_id().unwrap();
+            let entrant = Entrant { user, roles: RoleSet(roles), flags, id, extension, served };
+            assert_eq!(users.add(&entrant), Some(()));
+        }
+        users.shrink_to_fit();
+        for (user, &(id, extension, roles, flags, served)) in users.all().zip(said) {
+            assert_eq!((users.named(id), users.named(extension)), (Some(user), Some(user)), "{id}");
+            fetch(&[users.wanted(id), users.wanted(extension), users.wanted("nobody")]);
+            let record = users.record(user).unwrap();
+            assert_eq!((record.id(), record.extension(), record.roles()), (id, extension, RoleSet(roles)));
+            assert_eq!([PROTECTED, SUPERVISES].map(|flag| record.has(flag)), [flags & 1 != 0, flags & 2 != 0], "{id}");
+            let mut sorted = served.to_vec();
+            sorted.sort_unstable();
+            assert!(record.served().iter().eq(sorted.iter().copied()), "{id}");
+            for queue in [0, 1, 9, 255, 256, 700, u16::MAX].map(QueueId) {
+                assert_eq!(record.served().contains(queue), served.contains(&queue), "{id} {queue:?}");
+            }
+        }
+        assert_eq!((users.all().count(), users.named("nobody")), (said.len(), None));
+    }
+
+    #[test]
+    fn an_id_is_vacant_until_somebody_comes_for_it() {
+        let add = |users: &mut Users, user, id| {
+            users.add(&Entrant { user, roles: RoleSet(0), flags: 0, id, extension: id, served: &[] })
+        };
+        let mut before = Users::default();
+        for id in ["a", "b", "c"] {
+            let user = before.new_id().unwrap();
+            add(&mut before, user, id).unwrap();
+        }
+        let mut after = Users::following(&before);
+        add(&mut after, UserId(1), "b").unwrap();
+        assert!(after.vacant().eq([2, 0]), "from the highest");
+        assert!(after.record(UserId(0)).is_none() && after.record(UserId(3)).is_none());
+        assert_eq!(add(&mut after, UserId(3), "d"), None, "nobody has been given that id");
+        assert_eq!((after.named("b"), after.named("a"), after.named("d")), (Some(UserId(1)), None, None));
+    }
+}
