@@ -1,6 +1,6 @@
 //! Users, queues, groups and who is assigned where, of one organization.
 //!
-//! One process holds millions of users, so what is said of each stands in one record ([`super::users`]): two bytes an
+//! One process holds millions of users, so what is said of each stands in one record: two bytes an
 //! assignment, and every name once.
 //!
 //! Ids cross reloads: a user who is still there keeps the id, and the id of a user who left stays vacant until a later
