@@ -380,12 +380,9 @@ fn shortfall(question: &Question<'_>, held: RoleSet, grant: &Grant, facts: FactS
 /// The fact of the grant that is checked first among those that do not hold.
 fn missing(question: &Question<'_>, grant: &Grant, facts: FactSet) -> Option<Fact> {
     let facts = facts.with_if(Fact::TargetHoldsRole, roles_of(question, question.target).meets(grant.target_roles));
-    let mut first = grant.facts.without(facts).first();
-    for clause in grant.any_of.iter().filter(|clause| !clause.meets(facts)) {
-        let last = clause.last();
-        first = first.map_or(last, |first| Some(last.map_or(first, |last| last.min(first))));
-    }
-    first
+    let first = grant.facts.without(facts).first();
+    let of_clauses = grant.any_of.iter().filter(|clause| !clause.meets(facts)).filter_map(|clause| clause.last());
+    first.into_iter().chain(of_clauses).min()
 }
 
 /// The roles that the actor holds.

@@ -1,7 +1,7 @@
 //! Users, queues, groups and who is assigned where, of one organization.
 //!
-//! One process holds millions of users, so what is said of each stands in one record: two bytes an
-//! assignment, and every name once.
+//! One process holds millions of users, so what is said of each stands in one record: two bytes an assignment, and
+//! every name once.
 //!
 //! Ids cross reloads: a user who is still there keeps the id, and the id of a user who left stays vacant until a later
 //! load, so that nobody inherits another's login sessions.
@@ -279,7 +279,7 @@ impl<'a> DirectoryBuilder<'a> {
             let directory = &mut builder.directory;
             directory.users = Users::following(&previous.users);
             directory.queues.resize(previous.queues.len(), None);
-            builder.vacant_users = previous.users.vacant().map(UserId).collect();
+            builder.vacant_users = previous.users.vacant().collect();
             let vacant = |position: usize, is_vacant: bool| is_vacant.then(|| u32::try_from(position).ok()).flatten();
             let queues = previous.queues.iter().enumerate().rev();
             let queues = queues.filter_map(|(position, queue)| vacant(position, queue.is_none()));

@@ -194,9 +194,9 @@ impl Users {
     }
 
     /// The ids below the highest that nobody has, from the highest.
-    pub(super) fn vacant(&self) -> impl Iterator<Item = u32> {
-        let places = self.places.iter().enumerate().rev();
-        places.filter_map(|(position, &place)| (place == VACANT).then(|| u32::try_from(position).ok()).flatten())
+    pub(super) fn vacant(&self) -> impl Iterator<Item = UserId> {
+        let vacant = self.places.iter().enumerate().rev().filter(|(_, place)| **place == VACANT);
+        vacant.filter_map(|(position, _)| u32::try_from(position).ok().map(UserId))
     }
 
     /// No users, with the ids of others for those who come, and as much room.
@@ -330,7 +330,7 @@ mod tests {
         }
         let mut after = Users::following(&before);
         add(&mut after, UserId(1), "b").unwrap();
-        assert!(after.vacant().eq([2, 0]), "from the highest");
+        assert!(after.vacant().eq([2, 0].map(UserId)), "from the highest");
         assert!(after.record(UserId(0)).is_none() && after.record(UserId(3)).is_none());
         assert_eq!(add(&mut after, UserId(3), "d"), None, "nobody has been given that id");
         assert_eq!((after.named("b"), after.named("a"), after.named("d")), (Some(UserId(1)), None, None));

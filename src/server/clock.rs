@@ -45,11 +45,7 @@ impl Clock {
 
     fn at(&self, wall_ms: u64, uptime_ms: u64) -> Moment {
         let started_ms = wall_ms.saturating_sub(uptime_ms);
-        let mut latest_ms = self.started_ms.load(Ordering::Relaxed);
-        // Nearly never: what all processors share is read only.
-        if started_ms > latest_ms {
-            latest_ms = self.started_ms.fetch_max(started_ms, Ordering::Relaxed).max(started_ms);
-        }
+        let latest_ms = self.started_ms.fetch_max(started_ms, Ordering::Relaxed).max(started_ms);
         Moment { wall: UnixMillis(latest_ms.saturating_add(uptime_ms)), uptime_ms }
     }
 }

@@ -31,12 +31,13 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use queuewarden::config;
 use queuewarden::decision::{ActionLabel, AllowReason, Reason};
 use queuewarden::dialect::DialectLabel;
-use queuewarden::event::{AttributeSet, Event, Intent, Request};
+use queuewarden::dialect::fields::{Fields, Verb};
+use queuewarden::event::{Event, Key};
 use queuewarden::gate::{Gate, Origin};
 use queuewarden::limits::QUESTIONS_AHEAD_MAX;
 use queuewarden::observe::metrics::Metrics;
 use queuewarden::policy::Policy;
-use queuewarden::telephony::{Moment, QueueSet, Token, UnixMillis, Via};
+use queuewarden::telephony::{Moment, QueueSet, UnixMillis};
 use steps::{Bench, Task};
 
 /// Decisions about random users.
@@ -128,25 +129,10 @@ fn decisions_about_a_million_users(_: &mut Criterion) {
 }
 
 fn event<'a>(actor: &'a str, queue: &'a str) -> Event<'a> {
-    let token = |text: &'a str| Token::parse(text.as_bytes()).unwrap();
-    Event {
-        intent: Intent::May,
-        organization: token("big"),
-        actor: token(actor),
-        request: Request::Action(token("queue.login")),
-        via: Via::Phone,
-        queue: Some(token(queue)),
-        target: None,
-        from: None,
-        group: None,
-        role: None,
-        call: None,
-        to_tag: None,
-        from_tag: None,
-        lease_seconds: None,
-        pause_reason: None,
-        attributes: AttributeSet::EMPTY,
-    }
+    let mut fields = Fields::new(Verb::May);
+    let given = [(Key::Organization, "big"), (Key::Actor, actor), (Key::Action, "queue.login"), (Key::Queue, queue)];
+    given.into_iter().try_for_each(|(key, value)| fields.set(key, value)).unwrap();
+    fields.into_event().unwrap()
 }
 
 /// What no decision about somebody who is in no cache can do without, in nanoseconds: every place says which is next,
