@@ -53,8 +53,33 @@ impl Reads {
     }
 }
 
-/// Bytes that an idle connection reserves for reading.
+/// Bytes that an idle connection reserves for reading, and one whose reads have filled that.
 const IDLE_BUFFER_BYTES: usize = 1_024;
+const BUSY_BUFFER_BYTES: usize = READ_BUFFER_BYTES_MAX / 4;
+
+/// What was read and is not answered yet.
+struct Input {
+    bytes: BytesMut,
+    /// How much the next read may add.
+    room: usize,
+}
+
+impl Input {
+    fn idle() -> Self {
+        Self { bytes: BytesMut::with_capacity(IDLE_BUFFER_BYTES), room: IDLE_BUFFER_BYTES }
+    }
+
+    /// Reads once. What comes in many small pieces is answered in many small pieces, so a read that was filled makes
+    /// more room for the next; and what has been answered makes room before memory does.
+    async fn read<S: AsyncRead + Unpin>(&mut self, stream: &mut S) -> std::io::Result<usize> {
+        self.bytes.reserve(self.room);
+        let read = stream.read_buf(&mut self.bytes).await?;
+        if read >= self.room {
+            self.room = BUSY_BUFFER_BYTES;
+        }
+        Ok(read)
+    }
+}
 
 /// Who is talked to, and by whom.
 #[derive(Clone, Copy)]
@@ -76,7 +101,7 @@ where
     let _connected = metrics.connected();
     let name = peer.to_string();
     let party = Party { house, metrics, peer, name: &name };
-    let mut input = BytesMut::with_capacity(IDLE_BUFFER_BYTES);
+    let mut input = Input::idle();
     let (mut output, mut scratch) = (vec![], Scratch::default());
     let mut patience = dialect.patience(false);
     let mut waiting_since = Instant::now();
@@ -99,16 +124,16 @@ where
             }
             Read::Late => {
                 let blame = |fault| house.peer_erred(metrics, peer, fault);
-                end(&mut stream, &mut dialect, Some(ErrorReason::TimedOut), &input, finished, blame).await;
+                end(&mut stream, &mut dialect, Some(ErrorReason::TimedOut), &input.bytes, finished, blame).await;
                 return;
             }
             Read::End => {
                 let blame = |fault| house.peer_erred(metrics, peer, fault);
-                end(&mut stream, &mut dialect, None, &input, finished, blame).await;
+                end(&mut stream, &mut dialect, None, &input.bytes, finished, blame).await;
                 return;
             }
             Read::Drained => {
-                drop(timeout(CLOSE_TIMEOUT, say_goodbye(&mut stream, &mut input)).await);
+                drop(timeout(CLOSE_TIMEOUT, say_goodbye(&mut stream, &mut input.bytes)).await);
                 return;
             }
             Read::Failed => return,
@@ -119,7 +144,7 @@ where
         // Everything that was read is answered, in turns that let other connections run in between.
         loop {
             let mut turn =
-                answer_all(&mut dialect, &mut input, &mut output, party, &mut scratch, Mood::Willing, timed.take());
+                answer_all(&mut dialect, &mut input.bytes, &mut output, party, &mut scratch, Mood::Willing, timed.take());
             if let Some(first) = turn.held.first() {
                 // What came before the first answer that has to wait does not wait with it.
                 let ready = first.at.start;
@@ -165,10 +190,10 @@ where
             metrics.request_took(read.elapsed().as_secs_f64());
         }
         if leaving {
-            drop(timeout(CLOSE_TIMEOUT, say_goodbye(&mut stream, &mut input)).await);
+            drop(timeout(CLOSE_TIMEOUT, say_goodbye(&mut stream, &mut input.bytes)).await);
             return;
         }
-        let now = dialect.patience(!input.is_empty());
+        let now = dialect.patience(!input.bytes.is_empty());
         if now != patience {
             patience = now;
             waiting_since = Instant::now();
@@ -177,18 +202,18 @@ where
 }
 
 /// Whether the buffers are larger than an idle connection's. What a flood has left of them is given back at once.
-fn are_large(input: &mut BytesMut, output: &mut Vec<u8>, scratch: &mut Scratch) -> bool {
+fn are_large(input: &mut Input, output: &mut Vec<u8>, scratch: &mut Scratch) -> bool {
     let rooms = scratch.rooms.iter().map(Vec::capacity).sum();
-    let largest = input.capacity().max(output.capacity()).max(rooms);
-    if largest > BUFFER_KEPT_BYTES_MAX && input.is_empty() {
+    let largest = input.bytes.capacity().max(output.capacity()).max(rooms);
+    if largest > BUFFER_KEPT_BYTES_MAX && input.bytes.is_empty() {
         give_back(input, output, scratch);
         return false;
     }
-    largest > IDLE_BUFFER_BYTES
+    largest.max(input.room) > IDLE_BUFFER_BYTES
 }
 
-fn give_back(input: &mut BytesMut, output: &mut Vec<u8>, scratch: &mut Scratch) {
-    (*input, *output, scratch.rooms) = (BytesMut::with_capacity(IDLE_BUFFER_BYTES), vec![], Rooms::default());
+fn give_back(input: &mut Input, output: &mut Vec<u8>, scratch: &mut Scratch) {
+    (*input, *output, scratch.rooms) = (Input::idle(), vec![], Rooms::default());
 }
 
 enum Read {
@@ -204,22 +229,18 @@ enum Read {
 /// Waits for more bytes as long as the peer may take.
 async fn read_more<S: AsyncRead + Unpin>(
     stream: &mut S,
-    input: &mut BytesMut,
+    input: &mut Input,
     patience: Patience,
     since: Instant,
     drained: Pin<&mut WaitForCancellationFuture<'_>>,
     is_large: bool,
 ) -> Read {
-    if input.capacity().saturating_sub(input.len()) < IDLE_BUFFER_BYTES / 2 {
-        // What was read whole needs no more room than before: the buffer begins anew.
-        input.reserve(if input.is_empty() { IDLE_BUFFER_BYTES } else { READ_BUFFER_BYTES_MAX / 4 });
-    }
     let read = match patience {
         Patience::Endless => {
             // Between two questions a draining house reads what has arrived already, and no more.
             tokio::select! {
                 biased;
-                read = stream.read_buf(input) => read,
+                read = input.read(stream) => read,
                 () = drained => return Read::Drained,
                 () = async { tokio::time::sleep(LARGE_BUFFER_KEPT_FOR).await }, if is_large => return Read::Idle,
             }
@@ -227,7 +248,7 @@ async fn read_more<S: AsyncRead + Unpin>(
         Patience::Frame | Patience::Closing => {
             let limit = if patience == Patience::Frame { FRAME_TIMEOUT } else { CLOSE_TIMEOUT };
             let deadline = since.checked_add(limit).unwrap_or(since);
-            match timeout_at(deadline, stream.read_buf(input)).await {
+            match timeout_at(deadline, input.read(stream)).await {
                 Ok(read) => read,
                 Err(_) => return Read::Late,
             }
