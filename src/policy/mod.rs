@@ -12,6 +12,7 @@ pub mod feature_codes;
 pub mod matrix;
 mod memberships;
 pub mod model;
+mod names;
 pub mod resolve;
 pub mod survey;
 pub(crate) mod users;

@@ -8,10 +8,10 @@ use std::hint::black_box;
 
 use arrayvec::ArrayVec;
 use foldhash::fast::FixedState;
-use hashbrown::HashTable;
 
 use crate::limits::{FETCHED_TOGETHER_MAX, USERS_PER_ORGANIZATION_MAX};
 use crate::policy::model::RoleSet;
+use crate::policy::names::Names;
 use crate::telephony::{QueueId, UserId};
 
 /// Records begin at multiples of it, in bytes.
@@ -33,7 +33,7 @@ pub(super) struct Users {
     /// The place of each user's record.
     places: Vec<u32>,
     records: Records,
-    entries: HashTable<u32>,
+    entries: Names,
 }
 
 /// The arena, one record behind another.
@@ -178,7 +178,7 @@ impl Users {
     /// The user with this id or extension.
     pub(super) fn named(&self, name: &str) -> Option<UserId> {
         let hash = self.records.hasher.hash_one(name.as_bytes());
-        let entry = *self.entries.find(hash, |&entry| self.records.name(entry) == name.as_bytes())?;
+        let entry = self.entries.find(hash, |entry| self.records.name(entry) == name.as_bytes())?;
         self.records.at(entry / 2).map(Record::user)
     }
 
@@ -213,7 +213,7 @@ impl Users {
         let Self { places, records, entries } = self;
         places.reserve(users.saturating_sub(places.len()));
         // Each is found by an id and by an extension.
-        entries.reserve(users.saturating_mul(2).saturating_sub(entries.len()), |&entry| records.hash(entry));
+        entries.reserve(users.saturating_mul(2), |entry| records.hash(entry));
     }
 
     /// An id that nobody has had; `None` if there are as many as there may be.
@@ -233,7 +233,7 @@ impl Users {
         *of_user = place;
         for which in 0..=u32::from(own_extension.is_some()) {
             let entry = place.saturating_mul(2).saturating_add(which);
-            entries.insert_unique(records.hash(entry), entry, |&entry| records.hash(entry));
+            entries.insert(records.hash(entry), entry, |entry| records.hash(entry));
         }
         Some(())
     }
@@ -256,11 +256,12 @@ pub(crate) struct Wanted<'p> {
 /// Reads a little of what [`Users::named`] and [`Users::record`] will read of these users, step by step of the way to
 /// it: what is not in the processor's caches comes for all of them at the same time.
 pub(crate) fn fetch(wanted: &[Wanted<'_>]) {
+    for &Wanted { users, hash } in wanted {
+        users.entries.touch(hash);
+    }
     let mut found = ArrayVec::<_, FETCHED_TOGETHER_MAX>::new();
     for &Wanted { users, hash } in wanted {
-        // The first entry of that hash is nearly always the right one, and nobody is harmed if it is not.
-        let likely = users.entries.find(hash, |_| true);
-        let _full = likely.map(|&entry| found.try_push((users, entry / 2)));
+        let _full = users.entries.likely(hash).map(|entry| found.try_push((users, entry / 2)));
     }
     let mut read = ArrayVec::<_, FETCHED_TOGETHER_MAX>::new();
     for (users, place) in found {

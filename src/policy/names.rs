@@ -1,0 +1,117 @@
+//! Where names are found, for millions of them: a hash table that waits for memory once.
+//!
+//! What a name could be stands in one line of the processor's cache. A table that keeps tags of the hashes apart from
+//! the entries waits twice, and that is what a decision about somebody who is in no cache consists of.
+
+use std::hint::black_box;
+
+/// Entries of a line; with their tags they fill the 64 bytes of a cache line.
+const ENTRIES_PER_LINE: usize = 8;
+/// Lines are made for so many entries each: more, and too many names stand in the line behind their own.
+const ENTRIES_PER_LINE_MEANT: usize = 5;
+/// An entry that is none.
+const NONE: u32 = u32::MAX;
+
+/// Some names, each with an entry that says whose it is. The names themselves are kept by whoever made the entries.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    /// A power of two, or none.
+    lines: Vec<Line>,
+    length: usize,
+}
+
+/// From the first to the last: what stands behind an entry that is none is none.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+struct Line {
+    tags: [u32; ENTRIES_PER_LINE],
+    entries: [u32; ENTRIES_PER_LINE],
+}
+
+impl Line {
+    const EMPTY: Self = Self { tags: [0; ENTRIES_PER_LINE], entries: [NONE; ENTRIES_PER_LINE] };
+
+    fn iter(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.tags.into_iter().zip(self.entries)
+    }
+}
+
+impl Names {
+    /// How many there are.
+    pub(super) const fn len(&self) -> usize {
+        self.length
+    }
+
+    /// The entry with this hash that `is_it`.
+    pub(super) fn find(&self, hash: u64, is_it: impl Fn(u32) -> bool) -> Option<u32> {
+        for position in self.way(hash) {
+            for (tag, entry) in self.lines.get(position)?.iter() {
+                if entry == NONE {
+                    return None;
+                }
+                if tag == tag_of(hash) && is_it(entry) {
+                    return Some(entry);
+                }
+            }
+        }
+        None
+    }
+
+    /// Brings the line that a name of this hash stands in.
+    pub(super) fn touch(&self, hash: u64) {
+        black_box(self.lines.get(self.first(hash)).map(|line| line.tags[0]));
+    }
+
+    /// The last entry in the line of this hash that has its tag: nearly always the one that is looked for.
+    pub(super) fn likely(&self, hash: u64) -> Option<u32> {
+        let tag = tag_of(hash);
+        let line = self.lines.get(self.first(hash))?;
+        let found = line.iter().fold(NONE, |found, (of, entry)| if of == tag { entry } else { found });
+        (found != NONE).then_some(found)
+    }
+
+    /// Makes room for so many in all; `hash_of` says an entry's hash.
+    pub(super) fn reserve(&mut self, names: usize, hash_of: impl Fn(u32) -> u64) {
+        let lines = names.div_ceil(ENTRIES_PER_LINE_MEANT).next_power_of_two();
+        if names == 0 || lines <= self.lines.len() {
+            return;
+        }
+        let before = std::mem::replace(&mut self.lines, vec![Line::EMPTY; lines]);
+        let entries = before.iter().flat_map(Line::iter).map(|(_, entry)| entry);
+        for entry in entries.filter(|&entry| entry != NONE) {
+            self.put(hash_of(entry), entry);
+        }
+    }
+
+    /// Adds an entry whose name is not there.
+    pub(super) fn insert(&mut self, hash: u64, entry: u32, hash_of: impl Fn(u32) -> u64) {
+        self.length = self.length.saturating_add(1);
+        self.reserve(self.length, hash_of);
+        self.put(hash, entry);
+    }
+
+    fn put(&mut self, hash: u64, entry: u32) {
+        for position in self.way(hash) {
+            let Some(line) = self.lines.get_mut(position) else { return };
+            if let Some(free) = line.entries.iter().position(|&entry| entry == NONE) {
+                line.tags[free] = tag_of(hash);
+                line.entries[free] = entry;
+                return;
+            }
+        }
+    }
+
+    /// The lines in which to look, one after the other.
+    fn way(&self, hash: u64) -> impl Iterator<Item = usize> + use<> {
+        let (first, count) = (self.first(hash), self.lines.len());
+        (0..count).map(move |step| first.wrapping_add(step) & count.wrapping_sub(1))
+    }
+
+    fn first(&self, hash: u64) -> usize {
+        hash as usize & self.lines.len().wrapping_sub(1)
+    }
+}
+
+const fn tag_of(hash: u64) -> u32 {
+    (hash >> 32) as u32
+}
