@@ -21,7 +21,7 @@ use crate::policy::{Organization, Policy};
 use crate::reload::{load, publish};
 use crate::server::{Bound, House, Passed, Place, ReloadStatus, Server};
 use crate::sessions::store::StoreError;
-use crate::telephony::{UnixMillis, UserId};
+use crate::telephony::UnixMillis;
 
 /// Descriptors that the process needs beside its connections.
 const SPARE_DESCRIPTORS: u64 = 128;
@@ -286,15 +286,10 @@ fn line_to_try(policy: &Policy, bound: &[Bound]) -> Option<String> {
     organizations.sort_unstable_by(|one, other| one.name.cmp(&other.name));
     let organization = organizations.first()?;
     let directory = &organization.directory;
-    let first_served = |user: UserId| Some((user, directory.served(user).iter().next()?));
-    let (user, queue) = directory.users().find_map(first_served)?;
+    let (user, queue) = directory.users().find_map(|user| Some((user, user.served().iter().next()?)))?;
     let queue = directory.queue(queue)?;
-    let question = format!(
-        "1 may org={} actor={} action=queue.login queue={}",
-        organization.name,
-        directory.extension(user),
-        queue.number
-    );
+    let question =
+        format!("1 may org={} actor={} action=queue.login queue={}", organization.name, user.extension(), queue.number);
     let (host, port) = (address.ip(), address.port());
     Some(format!("bash -c 'exec 3<>/dev/tcp/{host}/{port}; echo \"{question}\" >&3; head -n 1 <&3'"))
 }

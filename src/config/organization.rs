@@ -16,7 +16,7 @@ use crate::event::Key;
 use crate::limits::{
     FEATURE_CODES_PER_ORGANIZATION_MAX, ID_BYTES_MAX, LEASE_SECONDS_MAX, NUMBER_DIGITS_MAX, TOML_FILE_BYTES_MAX,
 };
-use crate::policy::directory::{DirectoryBuilder, Group, NewUser, Queue};
+use crate::policy::directory::{DirectoryBuilder, Group, NewUser, Queue, User};
 use crate::policy::feature_codes::{Argument, FeatureCode, FeatureCodes, Pattern};
 use crate::policy::model::{Action, Model, RoleSet, SettingSet};
 use crate::policy::{LeaseTerms, Limits, Organization, Policy};
@@ -466,8 +466,7 @@ impl OrganizationReader<'_> {
         let directory = self.builder.directory();
         let sole = self.model.roles.iter().enumerate().filter(|(position, _)| self.model.held_by_one.has(*position));
         for (position, role) in sole {
-            let holders = directory.users().filter_map(|user| directory.user(user));
-            let count = holders.filter(|user| user.roles.has(position)).count();
+            let count = directory.users().filter(|user| user.roles().has(position)).count();
             if count != 1 {
                 let message = format!("{count} users hold the role `{}`", role.name);
                 let help = format!("in the model `{}` exactly one user holds it", self.model.name);
@@ -499,7 +498,7 @@ impl OrganizationReader<'_> {
     fn user_list(&self, section: &mut Section<'_>, key: &'static str) -> Vec<UserId> {
         let mut users = vec![];
         for name in section.strings(key) {
-            match self.builder.directory().user_named(name.value) {
+            match self.builder.directory().user_named(name.value).map(User::id) {
                 None => section.report(&name.span, format!("there is no user `{}`", name.value)),
                 Some(user) if users.contains(&user) => {
                     section.report(&name.span, format!("the user `{}` is listed twice", name.value));

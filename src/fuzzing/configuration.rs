@@ -10,6 +10,7 @@ use crate::fuzzing::folder::{Folder, GOTO, ORGANIZATION_FILE, VOXIMPLANT};
 use crate::fuzzing::house::{House, Reply};
 use crate::fuzzing::wire::check_line_question;
 use crate::policy::decide::NoSessions;
+use crate::policy::directory::User;
 use crate::policy::explain::explain;
 use crate::policy::{Organization, Policy};
 
@@ -87,11 +88,12 @@ fn rows_of(policy: &Policy) -> Vec<String> {
         rows.extend(model.grants.iter().map(|grant| format!("{name} {grant:?}")));
         rows.extend(directory.queues().map(|queue| format!("{name} {queue:?}")));
         for user in directory.users() {
-            let names = (user, directory.user_id(user), directory.extension(user), directory.user(user));
-            let leads: Vec<_> = directory.led_groups(user).iter().map(|&(_, group)| directory.group(group)).collect();
-            let member_of: Vec<_> = directory.groups_of(user).iter().map(|&group| directory.group(group)).collect();
-            let assigned = (directory.served(user), directory.supervised(user), leads, member_of);
-            rows.push(format!("{name} {names:?} {assigned:?}"));
+            let leads: Vec<_> =
+                directory.led_groups(user.id()).iter().map(|&(_, group)| directory.group(group)).collect();
+            let member_of: Vec<_> =
+                directory.groups_of(user.id()).iter().map(|&group| directory.group(group)).collect();
+            let assigned = (directory.supervised(user), leads, member_of);
+            rows.push(format!("{name} {user:?} {assigned:?}"));
         }
     }
     rows.sort_unstable();
@@ -104,7 +106,7 @@ fn interrogate(policy: Policy) {
     let house = House::of(policy);
     for organization in house.policy.organizations() {
         let Organization { name, model, feature_codes, directory, .. } = organization;
-        let users: Vec<&str> = directory.users().map(|user| directory.extension(user)).collect();
+        let users: Vec<&str> = directory.users().map(User::extension).collect();
         let queues: Vec<&str> = directory.queues().map(|(_, queue)| &*queue.number).collect();
         let user = |turn: usize| users.get(turn % users.len().max(1)).copied().unwrap_or("0");
         let queue = |turn: usize| queues.get(turn % queues.len().max(1)).copied().unwrap_or("0");

@@ -139,7 +139,7 @@ impl House {
         let mut scratch = QueueSet::new();
         for organization in self.policy.organizations() {
             for user in organization.directory.users() {
-                let id = organization.directory.user_id(user);
+                let id = user.configured_id();
                 for action in ["queue.logout", "supervision.end"] {
                     let mut fields = Fields::new(Verb::Do);
                     let pairs = [(Key::Organization, &*organization.name), (Key::Actor, id), (Key::Action, action)];
@@ -251,9 +251,8 @@ impl House {
     }
 
     pub(super) fn has_extension(&self, extension: &str) -> bool {
-        let has = |Organization { directory, .. }: &Organization| {
-            directory.users().any(|user| directory.extension(user) == extension)
-        };
+        let has =
+            |Organization { directory, .. }: &Organization| directory.users().any(|user| user.extension() == extension);
         self.policy.organizations().any(has)
     }
 }

@@ -28,6 +28,7 @@ use crate::decision::{ActionLabel, Answer, AnswerQueues, Change, Decision, DenyR
 use crate::event::{Event, Intent};
 use crate::limits::SUPERVISION_SECONDS_MAX;
 use crate::policy::decide::{Judgement, NoSessions, Scope, SessionView, decide, deciding_grant};
+use crate::policy::directory::User;
 use crate::policy::model::Effect;
 use crate::policy::resolve::{Known, KnownCall, Question};
 use crate::policy::{Organization, Policy};
@@ -234,7 +235,7 @@ impl Gate {
             Change::Begin(_) | Change::End | Change::Pause(_) | Change::Renew => {
                 let beginning = Beginning {
                     at: now,
-                    by: (subject != question.actor).then_some(question.actor),
+                    by: (subject != question.actor.id()).then_some(question.actor.id()),
                     ends: question.lease_seconds.map(|seconds| now.after(seconds)),
                 };
                 let altered = match judgement.scope {
@@ -249,7 +250,7 @@ impl Gate {
                     return settled;
                 }
                 let cause = match change {
-                    Change::End if subject == question.actor => Cause::Logout,
+                    Change::End if subject == question.actor.id() => Cause::Logout,
                     Change::End => Cause::Revocation,
                     _ => Cause::Login,
                 };
@@ -312,8 +313,8 @@ impl Gate {
         lines: Vec<u8>,
     ) -> Result<Option<Arc<Group>>, ()> {
         let supervision = Supervision {
-            supervisor: question.actor,
-            target: question.target,
+            supervisor: question.actor.id(),
+            target: question.target.map(User::id),
             queue: question.queue,
             call: asked.event.call.map(|call| call.as_str().into()),
             mode,
@@ -436,19 +437,19 @@ impl<'p> Settled<'p> {
 /// Whether the supervision would be allowed today; how many there may be is not asked, it has its place already.
 fn is_permitted(organization: &Organization, supervision: &Supervision, scratch: &mut QueueSet) -> bool {
     let directory = &organization.directory;
-    let is_there = |user: UserId| directory.user(user).is_some();
     let Some(action) = organization.model.action_named(&supervision.action) else { return false };
-    let names_are_there = is_there(supervision.supervisor)
-        && supervision.target.is_none_or(is_there)
+    let Some(actor) = directory.user(supervision.supervisor) else { return false };
+    let target = supervision.target.and_then(|target| directory.user(target));
+    let names_are_there = target.is_some() == supervision.target.is_some()
         && supervision.queue.is_none_or(|queue| directory.queue(queue).is_some());
     let question = Question {
         organization,
         intent: Intent::May,
         action,
-        actor: supervision.supervisor,
+        actor,
         queue: supervision.queue,
         from: None,
-        target: supervision.target,
+        target,
         group: None,
         role: None,
         attributes: supervision.attributes,
@@ -491,7 +492,7 @@ fn answer_of<'a>(policy: &Policy, question: &Question<'a>, judgement: &Judgement
         action: Some(&judgement.action.name),
         label: judgement.action.label,
         queues,
-        target: question.target.map(|target| directory.extension(target)),
+        target: question.target.map(User::extension),
         mode,
         revision: policy.revision,
     }

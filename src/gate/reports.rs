@@ -159,13 +159,13 @@ impl<'e> Read<'e> {
         if call.is_none() && report != Report::SupervisionEnd {
             return Err(DenyReason::MissingAttribute);
         }
-        let actor = directory.user_named(event.actor.as_str()).ok_or(DenyReason::UnknownUser)?;
+        let actor = directory.user_named(event.actor.as_str()).ok_or(DenyReason::UnknownUser)?.id();
         let queue = match event.queue.filter(|_| report == Report::CallBegin) {
             Some(queue) => Some(directory.queue_named(queue.as_str()).ok_or(DenyReason::UnknownQueue)?),
             None => None,
         };
         let target = match event.target.filter(|_| report == Report::SupervisionEnd) {
-            Some(target) => Some(directory.user_named(target.as_str()).ok_or(DenyReason::UnknownTarget)?),
+            Some(target) => Some(directory.user_named(target.as_str()).ok_or(DenyReason::UnknownTarget)?.id()),
             None => None,
         };
         Ok(Self { actor, queue, target, call })

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::gate::Gate;
 use crate::gate::writer::{Witness, write_all};
+use crate::policy::directory::User;
 use crate::sessions::disk::Disk;
 use crate::sessions::record::{SavedUser, key_of, record_of};
 use crate::sessions::store::{Commit, Record, Store, StoreError};
@@ -115,8 +116,11 @@ impl Gate {
         let organization = policy.shared(saved.organization);
         // By id only: an extension may be another's today.
         let user = organization.as_deref().and_then(|organization| {
-            let directory = &organization.directory;
-            directory.user_named(saved.user).filter(|&user| directory.user_id(user) == saved.user)
+            organization
+                .directory
+                .user_named(saved.user)
+                .filter(|user| user.configured_id() == saved.user)
+                .map(User::id)
         });
         let (Some(organization), Some(user)) = (organization, user) else {
             progress.restored.gone = progress.restored.gone.saturating_add(saved.sessions.len() as u64);

@@ -11,6 +11,7 @@ use crate::gate::ledger::{Entry, Undo};
 use crate::gate::{Gate, Group, notices};
 use crate::limits::SESSION_TABLE_PARTS;
 use crate::policy::decide::{SessionView, may_open};
+use crate::policy::directory::User;
 use crate::policy::{Organization, Policy};
 use crate::sessions::supervisions::Supervision;
 use crate::sessions::table::Beginning;
@@ -129,7 +130,8 @@ impl Gate {
         let mut pager = Pager::new(from, limit);
         for organization in organizations(&policy, wanted)? {
             let directory = &organization.directory;
-            let user = named(wanted.user.as_deref(), |name| directory.user_named(name), SteerError::User)?;
+            let user_named = |name: &str| directory.user_named(name).map(User::id);
+            let user = named(wanted.user.as_deref(), user_named, SteerError::User)?;
             let queue = named(wanted.queue.as_deref(), |name| directory.queue_named(name), SteerError::Queue)?;
             for part in 0..SESSION_TABLE_PARTS {
                 let Some(table) = self.shared.tables.lock(organization.id) else { continue };
@@ -192,7 +194,7 @@ impl Gate {
         let organization = the_organization(&policy, wanted)?;
         let directory = &organization.directory;
         let user = wanted.user.as_deref().ok_or(SteerError::TooWide)?;
-        let user = directory.user_named(user).ok_or_else(|| SteerError::User(user.to_owned()))?;
+        let user = directory.user_named(user).ok_or_else(|| SteerError::User(user.to_owned()))?.id();
         let queue = named(wanted.queue.as_deref(), |name| directory.queue_named(name), SteerError::Queue)?;
         let Some(mut table) = self.shared.tables.lock(organization.id) else { return Ok((vec![], None)) };
         let sessions: Vec<LoginSession> = table
@@ -257,7 +259,7 @@ impl Gate {
     pub fn is_logged_in(&self, organization: &str, user: &str, queue: &str, now: Moment) -> bool {
         let policy = self.policy.load();
         let Some(tenant) = policy.organization(organization) else { return false };
-        let named = tenant.directory.user_named(user).zip(tenant.directory.queue_named(queue));
+        let named = tenant.directory.user_named(user).map(User::id).zip(tenant.directory.queue_named(queue));
         let (Some((user, queue)), Some(table)) = (named, self.shared.tables.lock(tenant.id)) else { return false };
         let session = table.view(user).in_this_queue(queue).copied();
         session.is_some_and(|session| !session.ends.is_some_and(|ends| ends.has_come(now)))
@@ -292,8 +294,9 @@ fn supervision_filter(
     wanted: &Wanted,
 ) -> Result<impl Fn(&Supervision) -> bool + use<>, SteerError> {
     let directory = &organization.directory;
-    let user = named(wanted.user.as_deref(), |name| directory.user_named(name), SteerError::User)?;
-    let target = named(wanted.target.as_deref(), |name| directory.user_named(name), SteerError::User)?;
+    let user_named = |name: &str| directory.user_named(name).map(User::id);
+    let user = named(wanted.user.as_deref(), user_named, SteerError::User)?;
+    let target = named(wanted.target.as_deref(), user_named, SteerError::User)?;
     let queue = named(wanted.queue.as_deref(), |name| directory.queue_named(name), SteerError::Queue)?;
     Ok(move |supervision: &Supervision| {
         user.is_none_or(|user| user == supervision.supervisor)

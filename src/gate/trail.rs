@@ -71,7 +71,7 @@ impl<'a> Asked<'a, '_> {
         let tables = basis.organization.map(|organization| &organization.directory);
         // What the tables know is called as they call it; of the rest, what the peer said is all there is.
         let person = |token: Token<'a>| {
-            let known = tables.and_then(|tables| Some(tables.extension(tables.user_named(token.as_str())?)));
+            let known = tables.and_then(|tables| Some(tables.user_named(token.as_str())?.extension()));
             known.unwrap_or(token.as_str())
         };
         let queue = |token: Token<'a>| {

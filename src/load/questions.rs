@@ -10,6 +10,7 @@ use crate::event::{AttributeSet, Event, Intent, Request};
 use crate::gate::Gate;
 use crate::limits::{LOAD_ACTORS_MAX, LOAD_QUESTIONS_MAX};
 use crate::load::wire::{self, Spoken};
+use crate::policy::directory::User;
 use crate::policy::feature_codes::Argument;
 use crate::policy::model::{Effect, Subject};
 use crate::policy::{Organization, Policy};
@@ -212,9 +213,10 @@ impl<'p> Place<'p> {
     fn of(organization: &'p Organization, dice: &mut Rng) -> Option<Self> {
         let directory = &organization.directory;
         let queues: Vec<QueueId> = directory.queues().map(|(id, _)| id).collect();
-        let mut users: Vec<UserId> = directory.users().collect();
+        let mut users: Vec<UserId> = directory.users().map(User::id).collect();
         dice.shuffle(&mut users);
-        let supervises = |&user: &UserId| !directory.supervised(user).is_empty();
+        let supervises =
+            |&user: &UserId| directory.user(user).is_some_and(|user| !directory.supervised(user).is_empty());
         let supervisors = users.iter().copied().filter(supervises).take(LOAD_ACTORS_MAX).collect();
         users.truncate(LOAD_ACTORS_MAX);
         let logs_in = |position| {
@@ -268,7 +270,7 @@ impl<'p> Place<'p> {
         let directory = &self.organization.directory;
         let target = any(&self.users, UserId(0), dice);
         let actor = any(if self.supervisors.is_empty() { &self.users } else { &self.supervisors }, target, dice);
-        let supervised = directory.supervised(actor);
+        let supervised = directory.user(actor).map_or(&[][..], |actor| directory.supervised(actor));
         let queue = match supervised.get(dice.usize(0..supervised.len().max(1))) {
             Some(&(_, queue, _)) if dice.bool() => queue,
             _ => self.queue_of(target, dice),
@@ -284,7 +286,7 @@ impl<'p> Place<'p> {
     }
 
     fn queue_of(&self, user: UserId, dice: &mut Rng) -> QueueId {
-        let served = self.organization.directory.served(user);
+        let served = self.organization.directory.user(user).map(User::served).unwrap_or_default();
         let own = served.iter().nth(dice.usize(0..served.iter().len().max(1)));
         match own {
             Some(queue) if dice.u8(0..4) > 0 => queue,

@@ -10,6 +10,7 @@ use crate::decision::{AllowReason, Change, Decision, DenyReason};
 use crate::event::{AttributeSet, Intent, Key};
 use crate::limits::SUPERVISIONS_PER_ORGANIZATION_MAX;
 use crate::policy::Organization;
+use crate::policy::directory::User;
 use crate::policy::facts::{Fact, FactSet};
 use crate::policy::model::{Action, Effect, Grant, RoleSet, Subject, ground_of};
 use crate::policy::resolve::Question;
@@ -122,7 +123,7 @@ fn become_what_it_toggles_to<'p>(question: &Question<'p>, sessions: &impl Sessio
 /// Without a queue, `queue.login` means every queue that the actor serves, and the others every session of theirs. All
 /// are allowed or none is.
 fn decide_all(question: &Question<'_>, action: &Action, sessions: &impl SessionView, all: &mut QueueSet) -> Decision {
-    let served = question.organization.directory.served(question.actor);
+    let served = question.actor.served();
     let (queues_known, none) = match action.effect {
         Effect::Login(_) => (served.iter().all(|queue| all.push(queue)), DenyReason::NoAssignedQueue),
         _ => (sessions.of_subject().iter().all(|session| all.push(session.queue)), DenyReason::NotLoggedIn),
@@ -238,7 +239,7 @@ impl Limit {
 /// The bound that one more supervision would break.
 pub(super) fn supervision_limit(question: &Question<'_>, sessions: &impl SessionView) -> Option<Limit> {
     let limits = question.organization.limits;
-    let there = sessions.supervisions(question.actor, question.target);
+    let there = sessions.supervisions(question.actor.id(), question.target.map(User::id));
     if there.of_target >= limits.supervisions_per_target {
         Some(Limit::SupervisionsOfTarget)
     } else if there.by_supervisor >= limits.supervisions_per_supervisor {
@@ -352,10 +353,9 @@ fn grant_in(weighed: Result<(u16, &Grant), Short>) -> Option<u16> {
 
 /// The first grant of the action whose every condition holds, or the furthest check that any of them reached.
 pub(super) fn weigh<'p>(question: &Question<'p>, action: &Action, facts: FactSet) -> Result<(u16, &'p Grant), Short> {
-    let held = roles_of_actor(question);
     let mut furthest = Short { shortfall: Shortfall::Role, grant: None };
     for (position, grant) in question.organization.model.grants_of(action) {
-        match shortfall(question, held, grant, facts) {
+        match shortfall(question, grant, facts) {
             None => return Ok((position, grant)),
             Some(shortfall) if shortfall > furthest.shortfall => furthest = Short { shortfall, grant: Some(position) },
             Some(_) => {}
@@ -365,8 +365,8 @@ pub(super) fn weigh<'p>(question: &Question<'p>, action: &Action, facts: FactSet
 }
 
 /// The first condition of the grant that does not hold.
-fn shortfall(question: &Question<'_>, held: RoleSet, grant: &Grant, facts: FactSet) -> Option<Shortfall> {
-    let has_role = grant.roles.is_none_or(|roles| roles.meets(held));
+fn shortfall(question: &Question<'_>, grant: &Grant, facts: FactSet) -> Option<Shortfall> {
+    let has_role = grant.roles.is_none_or(|roles| roles.meets(question.actor.roles()));
     if !has_role || !question.attributes.intersection(grant.attributes_barred).is_empty() {
         return Some(Shortfall::Role);
     }
@@ -379,20 +379,18 @@ fn shortfall(question: &Question<'_>, held: RoleSet, grant: &Grant, facts: FactS
 
 /// The fact of the grant that is checked first among those that do not hold.
 fn missing(question: &Question<'_>, grant: &Grant, facts: FactSet) -> Option<Fact> {
-    let facts = facts.with_if(Fact::TargetHoldsRole, roles_of(question, question.target).meets(grant.target_roles));
+    let facts = facts.with_if(Fact::TargetHoldsRole, roles_of_target(question).meets(grant.target_roles));
     let first = grant.facts.without(facts).first();
+    if grant.any_of.is_empty() {
+        return first;
+    }
     let of_clauses = grant.any_of.iter().filter(|clause| !clause.meets(facts)).filter_map(|clause| clause.last());
     first.into_iter().chain(of_clauses).min()
 }
 
-/// The roles that the actor holds.
-pub(super) fn roles_of_actor(question: &Question<'_>) -> RoleSet {
-    roles_of(question, Some(question.actor))
-}
-
-fn roles_of(question: &Question<'_>, user: Option<UserId>) -> RoleSet {
-    let user = user.and_then(|user| question.organization.directory.user(user));
-    user.map(|user| user.roles).unwrap_or_default()
+/// The roles that the target holds; none without a target.
+pub(super) fn roles_of_target(question: &Question<'_>) -> RoleSet {
+    question.target.map(User::roles).unwrap_or_default()
 }
 
 /// The facts of the question that some grant of the action asks for.
@@ -410,54 +408,52 @@ fn holds(fact: Fact, question: &Question<'_>, queue: Option<QueueId>, sessions: 
     let organization = question.organization;
     let (model, directory, actor) = (&*organization.model, &organization.directory, question.actor);
     let queue_that = |is: &dyn Fn(QueueId) -> bool| queue.is_some_and(is);
-    let target_that = |is: &dyn Fn(UserId) -> bool| question.target.is_some_and(is);
+    let target_that = |is: &dyn Fn(User<'_>) -> bool| question.target.is_some_and(is);
     let group_that = |is: &dyn Fn(GroupId) -> bool| question.group.is_some_and(is);
-    let roles = |user: UserId| roles_of(question, Some(user));
     let callback = |queue: QueueId| directory.queue(queue).is_some_and(|queue| queue.callback);
-    let leads = |target: UserId| {
-        let led = directory.led_groups(actor);
-        led.iter().any(|&(_, group)| directory.is_member(target, group))
+    let leads = |target: User<'_>| {
+        let led = directory.led_groups(actor.id());
+        led.iter().any(|&(_, group)| directory.is_member(target.id(), group))
     };
-    let is_serving = |target: UserId| roles(target).meets(model.serving);
+    let is_serving = |target: User<'_>| target.roles().meets(model.serving);
     match fact {
-        Fact::RoleLower => question.role.is_some_and(|role| model.rank(role) < model.rank(roles(actor))),
-        Fact::ActorOutboundByGroup => directory.outbound_by_groups(actor) == Some(true),
-        Fact::ActorOutboundUnset => directory.outbound_by_groups(actor).is_none(),
-        Fact::TargetOther => target_that(&|target| target != actor),
+        Fact::RoleLower => question.role.is_some_and(|role| model.rank(role) < model.rank(actor.roles())),
+        Fact::ActorOutboundByGroup => directory.outbound_by_groups(actor.id()) == Some(true),
+        Fact::ActorOutboundUnset => directory.outbound_by_groups(actor.id()).is_none(),
+        Fact::TargetOther => target_that(&|target| target.id() != actor.id()),
         Fact::QueueNone => queue.is_none(),
         Fact::QueueGiven => queue.is_some(),
-        Fact::TargetInSupervisedQueue => target_that(&|target| {
-            directory.supervised(actor).iter().any(|&(_, queue, _)| directory.serves(target, queue))
-        }),
+        Fact::TargetInSupervisedQueue => {
+            target_that(&|target| directory.supervised(actor).iter().any(|&(_, queue, _)| target.serves(queue)))
+        }
         Fact::SessionOpen => queue_that(&|queue| sessions.in_this_queue(queue).is_some()),
-        Fact::QueueServed => queue_that(&|queue| directory.serves(actor, queue)),
+        Fact::QueueServed => queue_that(&|queue| actor.serves(queue)),
         Fact::QueueSupervised => queue_that(&|queue| directory.supervises(actor, queue)),
         Fact::QueueCallback => queue_that(&callback),
         Fact::TargetNone => question.target.is_none(),
-        Fact::TargetSelf => target_that(&|target| target == actor),
+        Fact::TargetSelf => target_that(&|target| target.id() == actor.id()),
         Fact::TargetLed => target_that(&leads),
         Fact::TargetManaged => target_that(&|target| is_serving(target) && leads(target)),
-        Fact::TargetLower => target_that(&|target| model.rank(roles(target)) < model.rank(roles(actor))),
+        Fact::TargetLower => target_that(&|target| model.rank(target.roles()) < model.rank(actor.roles())),
         // Which roles these are, only the grant knows.
         Fact::TargetHoldsRole => false,
         Fact::TargetServing => target_that(&is_serving),
-        Fact::TargetServesQueue => target_that(&|target| queue_that(&|queue| directory.serves(target, queue))),
-        Fact::TargetServesFrom => {
-            target_that(&|target| question.from.is_some_and(|from| directory.serves(target, from)))
-        }
+        Fact::TargetServesQueue => target_that(&|target| queue_that(&|queue| target.serves(queue))),
+        Fact::TargetServesFrom => target_that(&|target| question.from.is_some_and(|from| target.serves(from))),
         Fact::TargetInOwnGroup => target_that(&|target| {
-            is_serving(target) && directory.groups_of(actor).iter().any(|&group| directory.is_member(target, group))
+            is_serving(target)
+                && directory.groups_of(actor.id()).iter().any(|&group| directory.is_member(target.id(), group))
         }),
-        Fact::TargetInServedCallbackQueue => target_that(&|target| {
-            directory.served(actor).iter().any(|queue| callback(queue) && directory.serves(target, queue))
-        }),
+        Fact::TargetInServedCallbackQueue => {
+            target_that(&|target| actor.served().iter().any(|queue| callback(queue) && target.serves(queue)))
+        }
         Fact::GroupNone => question.group.is_none(),
-        Fact::GroupLed => group_that(&|group| directory.led_groups(actor).iter().any(|&(_, led)| led == group)),
-        Fact::GroupOwn => group_that(&|group| directory.is_member(actor, group)),
+        Fact::GroupLed => group_that(&|group| directory.led_groups(actor.id()).iter().any(|&(_, led)| led == group)),
+        Fact::GroupOwn => group_that(&|group| directory.is_member(actor.id(), group)),
         Fact::FromEdited => question.from.is_some_and(|from| directory.edits(actor, from)),
         Fact::QueueEdited => queue_that(&|queue| directory.edits(actor, queue)),
-        Fact::TargetUnprotected => target_that(&|target| directory.user(target).is_some_and(|user| !user.protected)),
-        Fact::TargetNotPeer => target_that(&|target| !roles(target).meets(model.supervising)),
+        Fact::TargetUnprotected => target_that(&|target| !target.is_protected()),
+        Fact::TargetNotPeer => target_that(&|target| !target.roles().meets(model.supervising)),
         Fact::QueueWrapUp => queue_that(&|queue| directory.queue(queue).is_some_and(|queue| queue.wrap_up_seconds > 0)),
         Fact::ObjectFree => {
             AttributeSet::value(Key::InUse, "no").is_some_and(|free| !question.attributes.intersection(free).is_empty())
@@ -471,11 +467,12 @@ fn holds(fact: Fact, question: &Question<'_>, queue: Option<QueueId>, sessions: 
 pub fn may_open(organization: &Organization, user: UserId, queue: QueueId) -> bool {
     let of_ones_own = |action: &&Action| action.effect == Effect::Login(Subject::Actor);
     let Some(action) = organization.model.actions.iter().find(of_ones_own) else { return false };
+    let Some(actor) = organization.directory.user(user) else { return false };
     let question = Question {
         organization,
         intent: Intent::May,
         action,
-        actor: user,
+        actor,
         queue: Some(queue),
         from: None,
         target: None,

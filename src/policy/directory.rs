@@ -17,8 +17,8 @@ use crate::limits::{
 };
 use crate::policy::memberships::Memberships;
 use crate::policy::model::RoleSet;
-pub use crate::policy::users::Served;
-use crate::policy::users::{Entrant, PROTECTED, Record, SUPERVISES, Users, Wanted};
+use crate::policy::users::{Entrant, PROTECTED, SUPERVISES, Users, Wanted};
+pub use crate::policy::users::{Served, User};
 use crate::telephony::{GroupId, QueueId, QueueKind, UserId};
 
 /// A queue.
@@ -43,15 +43,6 @@ pub struct Group {
     pub id: Box<str>,
     /// Whether its members may call out; `None`: the organization's setting decides (RULES R67).
     pub outbound: Option<bool>,
-}
-
-/// What a user is, beside the names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UserFacts {
-    /// The roles, by bit of the organization's model.
-    pub roles: RoleSet,
-    /// Nobody may supervise this user.
-    pub protected: bool,
 }
 
 /// Why something cannot stand beside what is there already.
@@ -93,7 +84,7 @@ pub struct Directory {
 impl Directory {
     /// The user with this id or extension.
     #[must_use]
-    pub fn user_named(&self, name: &str) -> Option<UserId> {
+    pub fn user_named(&self, name: &str) -> Option<User<'_>> {
         self.users.named(name)
     }
 
@@ -103,49 +94,33 @@ impl Directory {
         self.users.wanted(name)
     }
 
-    /// What the user is; `None` for an id that is vacant.
+    /// The user; `None` for an id that is vacant.
     #[must_use]
-    pub fn user(&self, user: UserId) -> Option<UserFacts> {
-        let record = self.users.record(user)?;
-        Some(UserFacts { roles: record.roles(), protected: record.has(PROTECTED) })
+    pub fn user(&self, user: UserId) -> Option<User<'_>> {
+        self.users.user(user)
     }
 
     /// The id of the user in the configuration, empty if there is none.
     #[must_use]
     pub fn user_id(&self, user: UserId) -> &str {
-        self.users.record(user).map_or("", Record::id)
+        self.user(user).map_or("", User::configured_id)
     }
 
     /// The extension of the user, empty if there is none.
     #[must_use]
     pub fn extension(&self, user: UserId) -> &str {
-        self.users.record(user).map_or("", Record::extension)
-    }
-
-    /// The queues that the user serves.
-    #[must_use]
-    pub fn served(&self, user: UserId) -> Served<'_> {
-        self.users.record(user).map(Record::served).unwrap_or_default()
-    }
-
-    /// Whether the user serves the queue.
-    #[must_use]
-    pub fn serves(&self, user: UserId, queue: QueueId) -> bool {
-        self.served(user).contains(queue)
+        self.user(user).map_or("", User::extension)
     }
 
     /// The queues that the user supervises, sorted by id, with the editor flag.
     #[must_use]
-    pub fn supervised(&self, user: UserId) -> &[(UserId, QueueId, bool)] {
-        match self.users.record(user) {
-            Some(record) if record.has(SUPERVISES) => range_of(&self.supervised, |&(of, _, _)| of.cmp(&user)),
-            _ => &[],
-        }
+    pub fn supervised(&self, user: User<'_>) -> &[(UserId, QueueId, bool)] {
+        if user.supervises() { range_of(&self.supervised, |&(of, _, _)| of.cmp(&user.id())) } else { &[] }
     }
 
     /// Whether the user supervises the queue.
     #[must_use]
-    pub fn supervises(&self, user: UserId, queue: QueueId) -> bool {
+    pub fn supervises(&self, user: User<'_>, queue: QueueId) -> bool {
         self.supervised(user).binary_search_by_key(&queue, |&(_, queue, _)| queue).is_ok()
     }
 
@@ -175,7 +150,7 @@ impl Directory {
 
     /// Whether the user supervises the queue with the editor flag.
     #[must_use]
-    pub fn edits(&self, user: UserId, queue: QueueId) -> bool {
+    pub fn edits(&self, user: User<'_>, queue: QueueId) -> bool {
         self.supervised(user).iter().any(|&(_, supervised, edits)| edits && supervised == queue)
     }
 
@@ -206,7 +181,7 @@ impl Directory {
     }
 
     /// Every user, in the order of ids.
-    pub fn users(&self) -> impl Iterator<Item = UserId> {
+    pub fn users(&self) -> impl Iterator<Item = User<'_>> {
         self.users.all()
     }
 
@@ -341,8 +316,7 @@ impl<'a> DirectoryBuilder<'a> {
         let directory = &mut self.directory;
         for name in [user.id, user.extension] {
             if let Some(other) = directory.user_named(name) {
-                let taken_by =
-                    format!("user `{}` (extension {})", directory.user_id(other), directory.extension(other));
+                let taken_by = format!("user `{}` (extension {})", other.configured_id(), other.extension());
                 return Err(DirectoryError::NameTaken { name: name.to_owned(), taken_by });
             }
         }
@@ -350,9 +324,8 @@ impl<'a> DirectoryBuilder<'a> {
             return Err(DirectoryError::TooMany { what: "queues of one user", max: QUEUES_PER_USER_MAX });
         }
         let full = || DirectoryError::TooMany { what: "users in one organization", max: USERS_PER_ORGANIZATION_MAX };
-        let kept = self
-            .previous
-            .and_then(|previous| previous.user_named(user.id).filter(|&old| previous.user_id(old) == user.id));
+        let kept = self.previous.and_then(|previous| previous.user_named(user.id));
+        let kept = kept.filter(|old| old.configured_id() == user.id).map(User::id);
         let id = kept.or_else(|| self.vacant_users.pop()).or_else(|| directory.users.new_id()).ok_or_else(full)?;
         let supervises = if user.supervised.is_empty() { 0 } else { SUPERVISES };
         let flags = supervises | if user.protected { PROTECTED } else { 0 };

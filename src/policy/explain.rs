@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::decision::{Decision, DenyReason, QueueNumbers, Reason};
 use crate::event::{AttributeSet, Event, Key, Request};
 use crate::policy::Policy;
-use crate::policy::decide::{Judgement, Limit, Scope, SessionView, decide, gather, login_limit, roles_of_actor};
+use crate::policy::decide::{Judgement, Limit, Scope, SessionView, decide, gather, login_limit, roles_of_target};
+use crate::policy::directory::User;
 use crate::policy::facts::{Fact, FactSet};
 use crate::policy::feature_codes::Argument;
 use crate::policy::model::{Action, Effect, Grant, Model, RoleSet, Subject};
@@ -127,14 +128,12 @@ impl<'p, V: SessionView> Case<'p, '_, V> {
     }
 
     fn facts_seen(&self) -> Vec<FactSeen> {
-        let directory = &self.question.organization.directory;
-        let roles_of = |user: UserId| {
-            let held = directory.user(user).map(|user| user.roles).unwrap_or_default();
-            let names: Vec<&str> = self.role_names(held).collect();
+        let roles_of = |user: User<'_>| {
+            let names: Vec<&str> = self.role_names(user.roles()).collect();
             if names.is_empty() { "no role".to_owned() } else { names.join(", ") }
         };
         let seen = |fact: &str, value: String| FactSeen { fact: fact.to_owned(), value };
-        let person = |user: UserId| format!("{} ({})", directory.extension(user), directory.user_id(user));
+        let person = |user: User<'_>| format!("{} ({})", user.extension(), user.configured_id());
         let mut lines =
             vec![seen("actor", person(self.question.actor)), seen("actor.roles", roles_of(self.question.actor))];
         if let Some(target) = self.question.target {
@@ -190,7 +189,7 @@ impl<'p, V: SessionView> Case<'p, '_, V> {
     /// What would have to change for the grant to hold; `None` when no operator could change it.
     fn changes_for(&self, grant: &Grant, facts: FactSet) -> Option<Vec<String>> {
         let mut changes = vec![];
-        if let Some(roles) = grant.roles.filter(|roles| !roles.meets(roles_of_actor(&self.question))) {
+        if let Some(roles) = grant.roles.filter(|roles| !roles.meets(self.question.actor.roles())) {
             let names: Vec<String> = self.role_names(roles).map(|name| format!("`{name}`")).collect();
             changes.push(format!("give {} the role {}", self.actor(), names.join(" or ")));
         }
@@ -212,7 +211,7 @@ impl<'p, V: SessionView> Case<'p, '_, V> {
                 setting.name, self.question.organization.name
             ));
         }
-        let facts = facts.with_if(Fact::TargetHoldsRole, self.target_roles().meets(grant.target_roles));
+        let facts = facts.with_if(Fact::TargetHoldsRole, roles_of_target(&self.question).meets(grant.target_roles));
         for fact in grant.facts.without(facts).iter() {
             changes.push(self.fill(fact.remedy()?));
         }
@@ -223,18 +222,13 @@ impl<'p, V: SessionView> Case<'p, '_, V> {
         Some(changes)
     }
 
-    fn target_roles(&self) -> RoleSet {
-        let target = self.question.target.and_then(|target| self.question.organization.directory.user(target));
-        target.map(|target| target.roles).unwrap_or_default()
-    }
-
     fn actor(&self) -> String {
-        self.question.organization.directory.user_id(self.question.actor).to_owned()
+        self.question.actor.configured_id().to_owned()
     }
 
     fn fill(&self, remedy: &str) -> String {
         let directory = &self.question.organization.directory;
-        let target = self.question.target.map_or("the target", |target| directory.user_id(target));
+        let target = self.question.target.map_or("the target", User::configured_id);
         let queue = self.queue.map_or("", |queue| directory.queue_number(queue));
         remedy.replace("{actor}", &self.actor()).replace("{target}", target).replace("{queue}", queue)
     }

@@ -59,14 +59,15 @@ impl Names {
 
     /// Brings the line that a name of this hash stands in.
     pub(super) fn touch(&self, hash: u64) {
-        black_box(self.lines.get(self.first(hash)).map(|line| line.tags[0]));
+        black_box(self.lines.get(self.first(hash)).and_then(|line| line.tags.first().copied()));
     }
 
-    /// The last entry in the line of this hash that has its tag: nearly always the one that is looked for.
+    /// An entry in the line of this hash that has its tag: nearly always the one that is looked for.
     pub(super) fn likely(&self, hash: u64) -> Option<u32> {
         let tag = tag_of(hash);
         let line = self.lines.get(self.first(hash))?;
-        let found = line.iter().fold(NONE, |found, (of, entry)| if of == tag { entry } else { found });
+        // All are looked at, so that nothing has to be guessed before the line is there.
+        let found = line.iter().fold(NONE, |found, (of, entry)| found.min(if of == tag { entry } else { NONE }));
         (found != NONE).then_some(found)
     }
 
@@ -93,9 +94,9 @@ impl Names {
     fn put(&mut self, hash: u64, entry: u32) {
         for position in self.way(hash) {
             let Some(line) = self.lines.get_mut(position) else { return };
-            if let Some(free) = line.entries.iter().position(|&entry| entry == NONE) {
-                line.tags[free] = tag_of(hash);
-                line.entries[free] = entry;
+            let mut places = line.tags.iter_mut().zip(&mut line.entries);
+            if let Some((tag, free)) = places.find(|(_, there)| **there == NONE) {
+                (*tag, *free) = (tag_of(hash), entry);
                 return;
             }
         }
@@ -114,4 +115,48 @@ impl Names {
 
 const fn tag_of(hash: u64) -> u32 {
     (hash >> 32) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Entries with the hashes that `hash_of` gives, found again by hash and number, and none beside them.
+    fn holds_what_was_put_in(count: u32, hash_of: impl Fn(u32) -> u64 + Copy) {
+        let mut names = Names::default();
+        assert_eq!(names.find(hash_of(0), |_| true), None, "nobody is in an empty table");
+        for entry in 0..count {
+            names.insert(hash_of(entry), entry, hash_of);
+        }
+        assert_eq!(names.len(), count as usize);
+        for entry in 0..count {
+            assert_eq!(names.find(hash_of(entry), |found| found == entry), Some(entry));
+            names.touch(hash_of(entry));
+        }
+        assert_eq!(names.find(hash_of(count), |found| found == count), None);
+    }
+
+    #[test]
+    fn an_entry_is_found_however_many_share_its_line() {
+        for count in [1, 5, 6, 8, 9, 40, 41, 2_000] {
+            holds_what_was_put_in(count, |entry| u64::from(entry).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            // All begin in one line, and then all have one tag.
+            holds_what_was_put_in(count, |entry| u64::from(entry) << 32);
+            holds_what_was_put_in(count, |_| 7);
+            // All begin in the last line there is: the way goes on at the first.
+            holds_what_was_put_in(count, |_| u64::MAX);
+        }
+    }
+
+    #[test]
+    fn the_likely_one_is_who_stands_alone_with_its_tag() {
+        let hash_of = |entry: u32| u64::from(entry).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut names = Names::default();
+        names.reserve(100, hash_of);
+        for entry in 0..5 {
+            names.insert(hash_of(entry), entry, hash_of);
+        }
+        assert!((0..5).all(|entry| names.likely(hash_of(entry)) == Some(entry)));
+        assert_eq!((names.likely(hash_of(9)), Names::default().likely(7)), (None, None));
+    }
 }

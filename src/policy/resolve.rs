@@ -5,6 +5,7 @@
 
 use crate::decision::{DenyReason, ErrorReason, WireError};
 use crate::event::{AttributeSet, Event, Intent, Key, KeySet, Request};
+use crate::policy::directory::User;
 use crate::policy::feature_codes::Argument;
 use crate::policy::model::{Action, Effect, RoleSet, Subject};
 use crate::policy::{Organization, Policy};
@@ -20,13 +21,13 @@ pub struct Question<'p> {
     /// What is asked for.
     pub action: &'p Action,
     /// Who asks.
-    pub actor: UserId,
+    pub actor: User<'p>,
     /// The queue, if the action uses one and the event names one.
     pub queue: Option<QueueId>,
     /// The queue moved from.
     pub from: Option<QueueId>,
     /// The user that something is done to.
-    pub target: Option<UserId>,
+    pub target: Option<User<'p>>,
     /// The group.
     pub group: Option<GroupId>,
     /// The role that is given; one role, by bit.
@@ -44,11 +45,11 @@ impl Question<'_> {
     #[must_use]
     pub fn subject(&self) -> Option<UserId> {
         if matches!(self.action.effect, Effect::Supervise(_)) {
-            return Some(self.actor);
+            return Some(self.actor.id());
         }
         match self.action.effect.subject()? {
-            Subject::Actor => Some(self.actor),
-            Subject::Target => self.target,
+            Subject::Actor => Some(self.actor.id()),
+            Subject::Target => self.target.map(User::id),
         }
     }
 }
@@ -139,7 +140,7 @@ pub fn resolve<'p>(
     let target = match dialed.target.filter(|_| action.uses.has(Key::Target) && !targetless) {
         Some(name) => Some(directory.user_named(name).ok_or_else(|| known.denied(DenyReason::UnknownTarget))?),
         None if only_a_call && !targetless => {
-            let of_call = call.map(|call| call.agent).filter(|&agent| directory.user(agent).is_some());
+            let of_call = call.and_then(|call| directory.user(call.agent));
             Some(of_call.ok_or_else(|| known.denied(DenyReason::UnknownCall))?)
         }
         None => None,
@@ -147,7 +148,9 @@ pub fn resolve<'p>(
     let contradicted = |given: Option<QueueId>, of_call: Option<QueueId>| {
         given.zip(of_call).is_some_and(|(given, of_call)| given != of_call)
     };
-    if call.is_some_and(|call| target.is_some_and(|target| target != call.agent) || contradicted(queue, call.queue)) {
+    if call
+        .is_some_and(|call| target.is_some_and(|target| target.id() != call.agent) || contradicted(queue, call.queue))
+    {
         return Err(known.denied(DenyReason::CallMismatch));
     }
     // Whoever names a call means the queue that it came from.

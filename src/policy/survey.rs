@@ -11,6 +11,7 @@ use crate::decision::{DenyReason, Reason};
 use crate::event::{AttributeSet, Intent, Key};
 use crate::policy::Organization;
 use crate::policy::decide::{NoSessions, decide};
+use crate::policy::directory::User;
 use crate::policy::model::{Action, Effect, RoleSet};
 use crate::policy::resolve::{Question, accepts};
 use crate::telephony::{GroupId, QueueId, QueueSet, UserId, Via};
@@ -67,7 +68,7 @@ impl<'p> Given<'p> {
             UnknownName { organization, what, name: name.to_owned() }
         };
         let user = |what, name: Option<&str>| {
-            name.map(|name| directory.user_named(name).ok_or_else(|| unknown(what, name))).transpose()
+            name.map(|name| directory.user_named(name).map(User::id).ok_or_else(|| unknown(what, name))).transpose()
         };
         let action = |name: &str| organization.model.action_named(name).ok_or_else(|| unknown("action", name));
         let queue = |name: &str| directory.queue_named(name).ok_or_else(|| unknown("queue", name));
@@ -181,7 +182,7 @@ impl<'p> Survey<'p> {
         Self {
             organization,
             given,
-            users: directory.users().collect(),
+            users: directory.users().map(User::id).collect(),
             queues: directory.queues().map(|(queue, _)| queue).collect(),
             spaces: actions.map(|action| Space::new(organization, action, &given)).collect(),
         }
@@ -238,11 +239,11 @@ impl<'p> Survey<'p> {
             roles.filter(|(position, _)| set.has(*position)).map(|(_, role)| role.name.to_string()).next()
         };
         Allowed {
-            actor: directory.extension(question.actor).to_owned(),
+            actor: question.actor.extension().to_owned(),
             action: question.action.name.to_string(),
             queue: question.queue.and_then(number),
             from: question.from.and_then(number),
-            target: question.target.map(|target| directory.extension(target).to_owned()),
+            target: question.target.map(|target| target.extension().to_owned()),
             group: question.group.and_then(|group| directory.group(group)).map(|group| group.id.to_string()),
             role: question.role.and_then(role),
             attributes: attributes.map(|(key, value)| format!("{}={value}", key.name())).collect(),
@@ -307,11 +308,16 @@ impl<'p> Space<'p> {
             Some(actor) => actor,
             None => *survey.users.get(index(rest))?,
         };
+        let directory = &survey.organization.directory;
+        let target = match target {
+            Some(target) => Some(directory.user(target)?),
+            None => None,
+        };
         let question = Question {
             organization: survey.organization,
             intent: Intent::May,
             action: self.action,
-            actor,
+            actor: directory.user(actor)?,
             queue,
             from,
             target,

@@ -43,12 +43,12 @@ struct Records {
     hasher: FixedState,
 }
 
-/// What is said of a user.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Record<'a> {
-    head: &'a Head,
+/// A user, with what is said of one: a view of the record.
+#[derive(Clone, Copy)]
+pub struct User<'p> {
+    head: &'p Head,
     /// The queues that the user serves, two bytes each and sorted; then the id; then the extension, if it differs.
-    rest: &'a [u8],
+    rest: &'p [u8],
 }
 
 /// Four bytes of the user's number, two of roles, two of how many queues, then one each: flags, the lengths of the id
@@ -83,19 +83,58 @@ impl<'a> Served<'a> {
     }
 }
 
-impl<'a> Record<'a> {
-    /// Whose it is.
-    const fn user(self) -> UserId {
+impl<'p> User<'p> {
+    /// Who it is.
+    #[must_use]
+    pub const fn id(self) -> UserId {
         let [a, b, c, d, ..] = *self.head;
         UserId(u32::from_le_bytes([a, b, c, d]))
     }
 
-    pub(super) const fn roles(self) -> RoleSet {
+    /// The roles, by bit of the organization's model.
+    #[must_use]
+    pub const fn roles(self) -> RoleSet {
         let [_, _, _, _, a, b, ..] = *self.head;
         RoleSet(u16::from_le_bytes([a, b]))
     }
 
-    pub(super) const fn has(self, flag: u8) -> bool {
+    /// Whether nobody may supervise the user.
+    #[must_use]
+    pub const fn is_protected(self) -> bool {
+        self.has(PROTECTED)
+    }
+
+    /// Whether the user supervises any queue.
+    #[must_use]
+    pub(super) const fn supervises(self) -> bool {
+        self.has(SUPERVISES)
+    }
+
+    /// The queues that the user serves.
+    #[must_use]
+    pub fn served(self) -> Served<'p> {
+        Served(self.rest.get(..self.served_bytes()).unwrap_or_default().as_chunks().0)
+    }
+
+    /// Whether the user serves the queue.
+    #[must_use]
+    pub fn serves(self, queue: QueueId) -> bool {
+        self.served().contains(queue)
+    }
+
+    /// The id that the configuration gives.
+    #[must_use]
+    pub fn configured_id(self) -> &'p str {
+        std::str::from_utf8(self.name(false)).unwrap_or_default()
+    }
+
+    /// The extension.
+    #[must_use]
+    pub fn extension(self) -> &'p str {
+        std::str::from_utf8(self.name(true)).unwrap_or_default()
+    }
+
+    const fn has(self, flag: u8) -> bool {
         let [.., flags, _, _, _] = *self.head;
         flags & flag != 0
     }
@@ -105,12 +144,8 @@ impl<'a> Record<'a> {
         usize::from(u16::from_le_bytes([a, b])).saturating_mul(2)
     }
 
-    pub(super) fn served(self) -> Served<'a> {
-        Served(self.rest.get(..self.served_bytes()).unwrap_or_default().as_chunks().0)
-    }
-
     /// The id, or the extension.
-    fn name(self, extension: bool) -> &'a [u8] {
+    fn name(self, extension: bool) -> &'p [u8] {
         let [.., id_bytes, extension_bytes, _] = *self.head;
         let id = self.served_bytes()..self.served_bytes().saturating_add(usize::from(id_bytes));
         let name = if extension && extension_bytes > 0 {
@@ -120,25 +155,26 @@ impl<'a> Record<'a> {
         };
         self.rest.get(name).unwrap_or_default()
     }
+}
 
-    pub(super) fn id(self) -> &'a str {
-        std::str::from_utf8(self.name(false)).unwrap_or_default()
-    }
-
-    pub(super) fn extension(self) -> &'a str {
-        std::str::from_utf8(self.name(true)).unwrap_or_default()
+impl std::fmt::Debug for User<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut told = formatter.debug_struct("User");
+        told.field("id", &self.id()).field("configured_id", &self.configured_id());
+        told.field("extension", &self.extension()).field("roles", &self.roles());
+        told.field("protected", &self.is_protected()).field("served", &self.served()).finish()
     }
 }
 
 impl Records {
-    fn at(&self, place: u32) -> Option<Record<'_>> {
+    fn at(&self, place: u32) -> Option<User<'_>> {
         let start = (place as usize).saturating_mul(RECORD_ALIGNMENT);
         let (head, rest) = self.bytes.get(start..)?.split_first_chunk()?;
-        Some(Record { head, rest })
+        Some(User { head, rest })
     }
 
     fn name(&self, entry: u32) -> &[u8] {
-        self.at(entry / 2).map_or(&[], |record| record.name(entry % 2 == 1))
+        self.at(entry / 2).map_or(&[], |user| user.name(entry % 2 == 1))
     }
 
     fn hash(&self, entry: u32) -> u64 {
@@ -170,16 +206,16 @@ impl Records {
 }
 
 impl Users {
-    /// The record of the user; `None` for an id that is vacant.
-    pub(super) fn record(&self, user: UserId) -> Option<Record<'_>> {
+    /// The user; `None` for an id that is vacant.
+    pub(super) fn user(&self, user: UserId) -> Option<User<'_>> {
         self.records.at(*self.places.get(user.0 as usize)?)
     }
 
     /// The user with this id or extension.
-    pub(super) fn named(&self, name: &str) -> Option<UserId> {
+    pub(super) fn named(&self, name: &str) -> Option<User<'_>> {
         let hash = self.records.hasher.hash_one(name.as_bytes());
         let entry = self.entries.find(hash, |entry| self.records.name(entry) == name.as_bytes())?;
-        self.records.at(entry / 2).map(Record::user)
+        self.records.at(entry / 2)
     }
 
     /// What [`fetch`] needs to know of a name.
@@ -188,9 +224,8 @@ impl Users {
     }
 
     /// Every user, in the order of ids.
-    pub(super) fn all(&self) -> impl Iterator<Item = UserId> {
-        let there = self.places.iter().enumerate().filter(|(_, place)| **place != VACANT);
-        there.filter_map(|(position, _)| u32::try_from(position).ok().map(UserId))
+    pub(super) fn all(&self) -> impl Iterator<Item = User<'_>> {
+        self.places.iter().filter_map(|&place| self.records.at(place))
     }
 
     /// The ids below the highest that nobody has, from the highest.
@@ -253,7 +288,7 @@ pub(crate) struct Wanted<'p> {
     hash: u64,
 }
 
-/// Reads a little of what [`Users::named`] and [`Users::record`] will read of these users, step by step of the way to
+/// Reads a little of what [`Users::named`] will read of these users, step by step of the way to
 /// it: what is not in the processor's caches comes for all of them at the same time.
 pub(crate) fn fetch(wanted: &[Wanted<'_>]) {
     for &Wanted { users, hash } in wanted {
@@ -263,16 +298,8 @@ pub(crate) fn fetch(wanted: &[Wanted<'_>]) {
     for &Wanted { users, hash } in wanted {
         let _full = users.entries.likely(hash).map(|entry| found.try_push((users, entry / 2)));
     }
-    let mut read = ArrayVec::<_, FETCHED_TOGETHER_MAX>::new();
     for (users, place) in found {
-        let record = users.records.at(place);
-        let _full = record.map(|record| {
-            black_box(record.rest.get(RECORD_BYTES_FETCHED).copied());
-            read.try_push((users, record.user()))
-        });
-    }
-    for (users, user) in read {
-        black_box(users.places.get(user.0 as usize).copied());
+        black_box(users.records.at(place).map(|user| user.rest.get(RECORD_BYTES_FETCHED).copied()));
     }
 }
 
@@ -303,20 +330,20 @@ mod tests {
             assert_eq!(users.add(&entrant), Some(()));
         }
         users.shrink_to_fit();
-        for (user, &(id, extension, roles, flags, served)) in users.all().zip(said) {
-            assert_eq!((users.named(id), users.named(extension)), (Some(user), Some(user)), "{id}");
+        for (user, &(id, extension, roles, flags, served)) in users.all().map(User::id).zip(said) {
+            assert_eq!([id, extension].map(|name| users.named(name).map(User::id)), [Some(user); 2], "{id}");
             fetch(&[users.wanted(id), users.wanted(extension), users.wanted("nobody")]);
-            let record = users.record(user).unwrap();
-            assert_eq!((record.id(), record.extension(), record.roles()), (id, extension, RoleSet(roles)));
-            assert_eq!([PROTECTED, SUPERVISES].map(|flag| record.has(flag)), [flags & 1 != 0, flags & 2 != 0], "{id}");
+            let found = users.user(user).unwrap();
+            assert_eq!((found.configured_id(), found.extension(), found.roles()), (id, extension, RoleSet(roles)));
+            assert_eq!([found.is_protected(), found.supervises()], [flags & 1 != 0, flags & 2 != 0], "{id}");
             let mut sorted = served.to_vec();
             sorted.sort_unstable();
-            assert!(record.served().iter().eq(sorted.iter().copied()), "{id}");
+            assert!(found.served().iter().eq(sorted.iter().copied()), "{id}");
             for queue in [0, 1, 9, 255, 256, 700, u16::MAX].map(QueueId) {
-                assert_eq!(record.served().contains(queue), served.contains(&queue), "{id} {queue:?}");
+                assert_eq!(found.serves(queue), served.contains(&queue), "{id} {queue:?}");
             }
         }
-        assert_eq!((users.all().count(), users.named("nobody")), (said.len(), None));
+        assert_eq!((users.all().count(), users.named("nobody").map(User::id)), (said.len(), None));
     }
 
     #[test]
@@ -332,8 +359,8 @@ mod tests {
         let mut after = Users::following(&before);
         add(&mut after, UserId(1), "b").unwrap();
         assert!(after.vacant().eq([2, 0].map(UserId)), "from the highest");
-        assert!(after.record(UserId(0)).is_none() && after.record(UserId(3)).is_none());
+        assert!(after.user(UserId(0)).is_none() && after.user(UserId(3)).is_none());
         assert_eq!(add(&mut after, UserId(3), "d"), None, "nobody has been given that id");
-        assert_eq!((after.named("b"), after.named("a"), after.named("d")), (Some(UserId(1)), None, None));
+        assert_eq!(["b", "a", "d"].map(|name| after.named(name).map(User::id)), [Some(UserId(1)), None, None]);
     }
 }

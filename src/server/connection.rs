@@ -143,8 +143,15 @@ where
         let mut timed = read;
         // Everything that was read is answered, in turns that let other connections run in between.
         loop {
-            let mut turn =
-                answer_all(&mut dialect, &mut input.bytes, &mut output, party, &mut scratch, Mood::Willing, timed.take());
+            let mut turn = answer_all(
+                &mut dialect,
+                &mut input.bytes,
+                &mut output,
+                party,
+                &mut scratch,
+                Mood::Willing,
+                timed.take(),
+            );
             if let Some(first) = turn.held.first() {
                 // What came before the first answer that has to wait does not wait with it.
                 let ready = first.at.start;

@@ -13,6 +13,7 @@ use crate::dialect::line::Line;
 use crate::dialect::{Dialect, Step};
 use crate::limits::{PULSE_INTERVAL, PULSE_QUESTIONS_MAX};
 use crate::policy::Organization;
+use crate::policy::directory::User;
 use crate::server::House;
 use crate::telephony::QueueSet;
 
@@ -51,7 +52,7 @@ pub(super) fn prove(house: &House, from: usize) -> Option<usize> {
 fn ask(house: &House, organization: Option<&Organization>) -> bool {
     let org = organization.map_or("none", |organization| &*organization.name);
     let directory = organization.map(|organization| &organization.directory);
-    let actor = directory.and_then(|directory| Some(directory.extension(directory.users().next()?))).unwrap_or("0");
+    let actor = directory.and_then(|directory| directory.users().next()).map_or("0", User::extension);
     let queue = directory.and_then(|directory| Some(&*directory.queues().next()?.1.number));
     let question = format!("1 may org={org} actor={actor} action=queue.login queue={}\n", queue.unwrap_or("0"));
     let decided = catch_unwind(AssertUnwindSafe(|| {

@@ -9,6 +9,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::limits::LEASE_SECONDS_MAX;
 use crate::policy::Organization;
+use crate::policy::directory::User;
 use crate::sessions::store::Record;
 use crate::sessions::table::SessionTable;
 use crate::telephony::{Ground, LoginSession, Moment, UnixMillis, UnixSeconds, UserId};
@@ -146,7 +147,7 @@ impl SavedSession<'_> {
             ground: Ground::named(self.ground)?,
             paused: self.paused,
             since: UnixSeconds(self.since),
-            by: self.by.and_then(|by| directory.user_named(by)),
+            by: self.by.and_then(|by| directory.user_named(by)).map(User::id),
             ends: self.ends.map(left),
         })
     }

@@ -7,7 +7,7 @@ use queuewarden::config;
 use queuewarden::decision::{Change, Reason};
 use queuewarden::event::{AttributeSet, Event, Intent, Key, KeySet, Request};
 use queuewarden::policy::decide::decide;
-use queuewarden::policy::directory::{DirectoryBuilder, Group, NewUser, Queue};
+use queuewarden::policy::directory::{DirectoryBuilder, Group, NewUser, Queue, User};
 use queuewarden::policy::feature_codes::FeatureCodes;
 use queuewarden::policy::model::{Model, RoleSet, SettingSet, Subject};
 use queuewarden::policy::resolve::{Question, resolve};
@@ -185,12 +185,15 @@ pub(crate) fn judged(
     scratch: &mut QueueSet,
 ) -> impl Iterator<Item = Reason> {
     questions.iter().map(move |question| {
-        let question = Question { organization, ..*question };
+        // The same people, as this organization knows them.
+        let here = |user: User<'_>| organization.directory.user(user.id()).unwrap();
+        let (actor, target) = (here(question.actor), question.target.map(here));
+        let question = Question { organization, actor, target, ..*question };
         let subject = match question.action.effect.subject() {
-            Some(Subject::Target) => question.target.unwrap(),
-            _ => question.actor,
+            Some(Subject::Target) => target.unwrap(),
+            _ => actor,
         };
-        decide(&question, &sessions.view(subject), scratch).decision.reason()
+        decide(&question, &sessions.view(subject.id()), scratch).decision.reason()
     })
 }
 

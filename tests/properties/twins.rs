@@ -457,8 +457,8 @@ fn follow(
 ) -> Option<Reason> {
     let question: Resolved<'_> = resolve(policy, event, None).ok()?;
     let subject = match question.action.effect.subject() {
-        Some(Subject::Target) => question.target?,
-        _ => question.actor,
+        Some(Subject::Target) => question.target?.id(),
+        _ => question.actor.id(),
     };
     let judgement = decide(&question, &table.view(subject), scratch);
     if let Decision::Allow { change, .. } = judgement.decision
@@ -466,7 +466,8 @@ fn follow(
         && change != Change::Nothing
     {
         let ends = question.lease_seconds.map(|seconds| now.after(seconds));
-        let beginning = Beginning { at: now, by: (subject != question.actor).then_some(question.actor), ends };
+        let by = Some(question.actor.id()).filter(|&by| by != subject);
+        let beginning = Beginning { at: now, by, ends };
         let _altered = match judgement.scope {
             Scope::Nothing => vec![],
             Scope::One(queue) => table.apply(subject, &[queue], change, beginning),
