@@ -4,8 +4,6 @@
 //! the process. [`Token`] and [`Digits`] are the only ways in which bytes of a peer enter the house: whoever holds one
 //! holds text that the grammar admits.
 
-use std::ops::Range;
-
 use crate::limits::{NUMBER_DIGITS_MAX, VALUE_BYTES_MAX};
 
 /// One PBX account (tenant). Nothing crosses organizations.
@@ -42,8 +40,8 @@ macro_rules! closed_list {
 
             /// The member with this name.
             #[must_use]
-            pub fn named(text: &str) -> Option<Self> {
-                match text { $($text => Some(Self::$variant),)+ _ => None }
+            pub fn named(text: &(impl AsRef<[u8]> + ?Sized)) -> Option<Self> {
+                match text.as_ref() { $(text if text == $text.as_bytes() => Some(Self::$variant),)+ _ => None }
             }
         }
     };
@@ -199,46 +197,6 @@ impl Default for QueueSet {
     }
 }
 
-/// What may be a value: bytes as they came, or known to be text. To look once at a whole line costs less than to look
-/// at each of its words.
-pub trait Word<'buf>: Copy {
-    /// The bytes.
-    fn bytes(self) -> &'buf [u8];
-    /// The text, if it is one.
-    fn text(self) -> Option<&'buf str>;
-    /// A part of it, empty if there is no such part.
-    #[must_use]
-    fn part(self, range: Range<usize>) -> Self;
-}
-
-impl<'buf> Word<'buf> for &'buf [u8] {
-    fn bytes(self) -> &'buf [u8] {
-        self
-    }
-
-    fn text(self) -> Option<&'buf str> {
-        std::str::from_utf8(self).ok()
-    }
-
-    fn part(self, range: Range<usize>) -> Self {
-        self.get(range).unwrap_or_default()
-    }
-}
-
-impl<'buf> Word<'buf> for &'buf str {
-    fn bytes(self) -> &'buf [u8] {
-        self.as_bytes()
-    }
-
-    fn text(self) -> Option<&'buf str> {
-        Some(self)
-    }
-
-    fn part(self, range: Range<usize>) -> Self {
-        self.get(range).unwrap_or_default()
-    }
-}
-
 /// A value that came over the wire and obeys the grammar: 1 to 128 bytes of `A-Z a-z 0-9 _ - . : @ + * #`.
 ///
 /// ```
@@ -247,67 +205,79 @@ impl<'buf> Word<'buf> for &'buf str {
 /// assert!(Token::parse("10 01").is_none());
 /// assert!(Token::parse("").is_none());
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Token<'buf>(&'buf str);
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Token<'buf>(&'buf [u8]);
 
 impl<'buf> Token<'buf> {
     /// Admits the bytes, or refuses them. Nothing is trimmed, folded or decoded.
     #[must_use]
-    pub fn parse(word: impl Word<'buf>) -> Option<Self> {
-        Self::parse_in(Alphabet::Value, word)
+    pub fn parse(bytes: &'buf (impl AsRef<[u8]> + ?Sized)) -> Option<Self> {
+        Self::parse_in(Alphabet::Value, bytes)
     }
 
     /// As [`Token::parse`], for a call id, which may also hold `/ ~ % !`.
     #[must_use]
-    pub fn parse_call(word: impl Word<'buf>) -> Option<Self> {
-        Self::parse_in(Alphabet::Call, word)
+    pub fn parse_call(bytes: &'buf (impl AsRef<[u8]> + ?Sized)) -> Option<Self> {
+        Self::parse_in(Alphabet::Call, bytes)
     }
 
     /// As [`Token::parse`], with the bytes of another alphabet.
     #[must_use]
-    pub fn parse_in(alphabet: Alphabet, word: impl Word<'buf>) -> Option<Self> {
-        Self::first(alphabet, word, 0).filter(|token| token.0.len() == word.bytes().len())
+    pub fn parse_in(alphabet: Alphabet, bytes: &'buf (impl AsRef<[u8]> + ?Sized)) -> Option<Self> {
+        Self::first(alphabet, bytes.as_ref()).filter(|(_, rest)| rest.is_empty()).map(|(token, _)| token)
     }
 
-    /// The token that begins at `start`: it ends before the first byte that is not in the alphabet.
+    /// The token that the bytes begin with, and what stands behind it, from the first byte that is not in the alphabet.
     #[must_use]
-    pub fn first(alphabet: Alphabet, words: impl Word<'buf>, start: usize) -> Option<Self> {
+    pub fn first(alphabet: Alphabet, bytes: &'buf [u8]) -> Option<(Self, &'buf [u8])> {
         let is_strange = |&byte: &u8| ALPHABETS.get(usize::from(byte)).is_none_or(|of| of & alphabet as u8 == 0);
-        let bytes = words.bytes().get(start..)?;
         let length = bytes.iter().position(is_strange).unwrap_or(bytes.len());
-        let has_room = (1..=VALUE_BYTES_MAX).contains(&length);
-        words.part(start..start.saturating_add(length)).text().filter(|_| has_room).map(Self)
+        let (token, rest) = bytes.split_at_checked(length)?;
+        (1..=VALUE_BYTES_MAX).contains(&length).then_some((Self(token), rest))
     }
 
     /// The text.
     #[must_use]
-    pub const fn as_str(self) -> &'buf str {
+    pub fn as_str(self) -> &'buf str {
+        // The alphabets are of ASCII.
+        std::str::from_utf8(self.0).unwrap_or_default()
+    }
+}
+
+impl AsRef<[u8]> for Token<'_> {
+    fn as_ref(&self) -> &[u8] {
         self.0
+    }
+}
+
+impl std::fmt::Debug for Token<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_tuple("Token").field(&self.as_str()).finish()
     }
 }
 
 /// What somebody dialed: 1 to 128 of `0-9 * #`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Digits<'buf>(&'buf str);
+pub struct Digits<'buf>(Token<'buf>);
 
 impl<'buf> Digits<'buf> {
     /// Admits the bytes, or refuses them.
     #[must_use]
-    pub fn parse(word: impl Word<'buf>) -> Option<Self> {
-        Token::parse(word).and_then(Self::of)
+    pub fn parse(bytes: &'buf (impl AsRef<[u8]> + ?Sized)) -> Option<Self> {
+        Token::parse(bytes).and_then(Self::of)
     }
 
     /// The token as digits, if it is nothing else.
     #[must_use]
     pub fn of(token: Token<'buf>) -> Option<Self> {
-        let dialable = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'*' | b'#');
-        Some(Self(token.0)).filter(|digits| digits.0.bytes().all(dialable))
+        let is_dialable = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'*' | b'#');
+        token.0.iter().all(is_dialable).then_some(Self(token))
     }
 
     /// The text.
     #[must_use]
-    pub const fn as_str(self) -> &'buf str {
-        self.0
+    pub fn as_str(self) -> &'buf str {
+        self.0.as_str()
     }
 }
 
@@ -354,15 +324,11 @@ mod tests {
     fn a_token_admits_its_alphabet_and_nothing_else() {
         for byte in 0..=u8::MAX {
             let admitted = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-.:@+*#".contains(&byte);
-            assert_eq!(Token::parse([byte].as_slice()).is_some(), admitted, "byte {byte:#04x}");
-            assert_eq!(
-                Token::parse_call([byte].as_slice()).is_some(),
-                admitted || b"/~%!".contains(&byte),
-                "byte {byte:#04x}"
-            );
+            assert_eq!(Token::parse(&[byte]).is_some(), admitted, "byte {byte:#04x}");
+            assert_eq!(Token::parse_call(&[byte]).is_some(), admitted || b"/~%!".contains(&byte), "byte {byte:#04x}");
         }
-        assert!(Token::parse([b'a'; VALUE_BYTES_MAX].as_slice()).is_some());
-        assert!(Token::parse([b'a'; VALUE_BYTES_MAX + 1].as_slice()).is_none());
+        assert!(Token::parse(&[b'a'; VALUE_BYTES_MAX]).is_some());
+        assert!(Token::parse(&[b'a'; VALUE_BYTES_MAX + 1]).is_none());
     }
 
     #[test]

@@ -190,10 +190,10 @@ impl<'a> ModelReader<'a> {
             let position = u16::try_from(self.model.actions.len())
                 .ok()
                 .filter(|_| self.model.actions.len() < ACTIONS_PER_MODEL_MAX);
-            if self.model.action_positions.contains_key(name.value) {
+            if self.model.action_positions.contains_key(name.value.as_bytes()) {
                 self.at(&name, format!("there is an action `{}` already", name.value));
             } else if let Some(position) = position {
-                self.model.action_positions.insert(name.value.into(), position);
+                self.model.action_positions.insert(name.value.as_bytes().into(), position);
                 self.model.actions.push(Action {
                     name: name.value.into(),
                     label: ActionLabel::named(name.value).unwrap_or(ActionLabel::Control),
@@ -261,7 +261,7 @@ impl<'a> ModelReader<'a> {
     fn resolve_toggles(&mut self) {
         for (toggle, logged_out, logged_in) in std::mem::take(&mut self.pending_toggles) {
             let find = |name: &Located<&str>, fits: fn(Effect) -> bool| {
-                let position = self.model.action_positions.get(name.value).copied();
+                let position = self.model.action_positions.get(name.value.as_bytes()).copied();
                 let position =
                     position.filter(|&position| self.model.action(position).is_some_and(|action| fits(action.effect)));
                 if position.is_none() {
@@ -301,7 +301,7 @@ impl<'a> ModelReader<'a> {
             section.report(&section.span, "a grant is for at least one action: `actions`");
         }
         for name in &actions {
-            let Some(&position) = self.model.action_positions.get(name.value) else {
+            let Some(&position) = self.model.action_positions.get(name.value.as_bytes()) else {
                 self.at(name, format!("the catalogue has no action `{}`", name.value));
                 continue;
             };

@@ -311,7 +311,7 @@ impl OrganizationReader<'_> {
         };
         // A preset may know more than the model: a code for an action that the model lacks means nothing there.
         let codes = preset.iter().filter_map(|(pattern, action)| {
-            let action = *self.model.action_positions.get(*action)?;
+            let action = *self.model.action_positions.get(action.as_bytes())?;
             Some(FeatureCode { pattern: Pattern::parse(pattern).ok()?, action })
         });
         codes.collect()
@@ -336,7 +336,7 @@ impl OrganizationReader<'_> {
             root.report(value_span, format!("`{}` must name an action, like \"queue.login\"", key.value));
             return vec![];
         };
-        let Some(&position) = self.model.action_positions.get(name) else {
+        let Some(&position) = self.model.action_positions.get(name.as_bytes()) else {
             if self.model_is_known {
                 root.report(value_span, format!("the model `{}` has no action `{name}`", self.model.name));
             }

@@ -4,7 +4,7 @@
 use crate::decision::{ErrorReason, WireError};
 use crate::event::{AttributeSet, Event, Intent, Key, KeySet, Request};
 use crate::limits::LEASE_SECONDS_MAX;
-use crate::telephony::{Alphabet, Digits, Token, Via, Word};
+use crate::telephony::{Alphabet, Digits, Token, Via};
 
 /// How a question is put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +90,7 @@ impl Verb {
 /// The key of this name.
 #[must_use]
 pub fn key_named(name: &[u8]) -> Option<Key> {
-    std::str::from_utf8(name).ok().and_then(Key::named)
+    Key::named(name)
 }
 
 impl<'buf> Fields<'buf> {
@@ -135,25 +135,24 @@ impl<'buf> Fields<'buf> {
     /// # Errors
     ///
     /// As [`Fields::set`], or when the bytes are no such pair.
-    pub fn set_pair(&mut self, pair: impl Word<'buf>, barred: KeySet) -> Result<(), WireError> {
-        let (key, value_at) = key_of(pair, 0, barred)?;
-        self.set(key, pair.part(value_at..pair.bytes().len()))
+    pub fn set_pair(&mut self, pair: &'buf [u8], barred: KeySet) -> Result<(), WireError> {
+        let (key, value) = key_of(pair, barred)?;
+        self.set(key, value)
     }
 
-    /// Reads one of some words `key=value` that stand behind each other with one space between them: the one that
-    /// begins at `start`. Returns where it ends.
+    /// Reads the first of some words `key=value` that stand behind each other with one space between them. Returns what
+    /// stands behind it: a space, or nothing.
     ///
     /// # Errors
     ///
     /// As [`Fields::set_pair`].
-    pub fn set_word(&mut self, words: impl Word<'buf>, start: usize) -> Result<usize, WireError> {
-        let (key, value_at) = key_of(words, start, KeySet::EMPTY)?;
+    pub fn set_word(&mut self, words: &'buf [u8]) -> Result<&'buf [u8], WireError> {
+        let (key, value) = key_of(words, KeySet::EMPTY)?;
         self.claim(key)?;
         let malformed = WireError::of(ErrorReason::Malformed, key);
-        let token = Token::first(alphabet_of(key), words, value_at).ok_or(malformed)?;
-        let end = value_at.saturating_add(token.as_str().len());
-        let is_whole = words.bytes().get(end).is_none_or(|&byte| byte == b' ');
-        self.take(key, token).filter(|()| is_whole).map(|()| end).ok_or(malformed)
+        let (token, rest) = Token::first(alphabet_of(key), value).ok_or(malformed)?;
+        let is_whole = rest.first().is_none_or(|&byte| byte == b' ');
+        self.take(key, token).filter(|()| is_whole).map(|()| rest).ok_or(malformed)
     }
 
     /// Reads the value of a key.
@@ -161,7 +160,7 @@ impl<'buf> Fields<'buf> {
     /// # Errors
     ///
     /// When the verb has no such key, it was read before, or the value is not in its grammar.
-    pub fn set(&mut self, key: Key, value: impl Word<'buf>) -> Result<(), WireError> {
+    pub fn set(&mut self, key: Key, value: &'buf (impl AsRef<[u8]> + ?Sized)) -> Result<(), WireError> {
         self.claim(key)?;
         let token = Token::parse_in(alphabet_of(key), value);
         token.and_then(|token| self.take(key, token)).ok_or(WireError::of(ErrorReason::Malformed, key))
@@ -196,7 +195,7 @@ impl<'buf> Fields<'buf> {
             Key::FromTag => self.from_tag = Some(token),
             Key::Digits => self.digits = Some(Digits::of(token)?),
             Key::For => self.lease_seconds = Some(seconds(token.as_str())?),
-            Key::Via => self.via = Via::named(token.as_str())?,
+            Key::Via => self.via = Via::named(&token)?,
             Key::Conversation | Key::Field | Key::InUse | Key::Kind | Key::Section | Key::Verb => {
                 self.attributes = self.attributes.union(AttributeSet::value(key, token.as_str())?);
             }
@@ -240,17 +239,15 @@ impl<'buf> Fields<'buf> {
     }
 }
 
-/// The key whose name begins at `start`, and where its value does, behind a `=`.
-fn key_of<'buf>(word: impl Word<'buf>, start: usize, barred: KeySet) -> Result<(Key, usize), WireError> {
+/// The key that the bytes begin with, and what stands behind its `=`.
+fn key_of(bytes: &[u8], barred: KeySet) -> Result<(Key, &[u8]), WireError> {
     let malformed = WireError::new(ErrorReason::Malformed);
-    let rest = word.bytes().get(start..).unwrap_or_default();
-    let name_bytes = rest.iter().position(|&byte| byte == b'=').ok_or(malformed)?;
-    let end = start.saturating_add(name_bytes);
-    let name = word.part(start..end);
-    if let Some(key) = name.text().and_then(Key::named).filter(|&key| !barred.has(key)) {
-        return Ok((key, end.saturating_add(1)));
+    let end = bytes.iter().position(|&byte| byte == b'=').ok_or(malformed)?;
+    let (name, value) = bytes.split_at_checked(end).ok_or(malformed)?;
+    if let Some(key) = Key::named(name).filter(|&key| !barred.has(key)) {
+        return Ok((key, value.get(1..).unwrap_or_default()));
     }
-    let is_name = name_bytes > 0 && name.bytes().iter().all(|byte| byte.is_ascii_lowercase() || *byte == b'_');
+    let is_name = !name.is_empty() && name.iter().all(|byte| byte.is_ascii_lowercase() || *byte == b'_');
     Err(if is_name { WireError::new(ErrorReason::UnknownKey) } else { malformed })
 }
 

@@ -18,7 +18,7 @@ use crate::dialect::fields::{Fields, Verb};
 use crate::dialect::{After, Dialect, DialectLabel, NoticeWords, Patience, Step, pins};
 use crate::event::{Event, Key, KeySet};
 use crate::limits::{LINE_BYTES_MAX, REQUEST_ID_BYTES_MAX};
-use crate::telephony::{Token, Word};
+use crate::telephony::Token;
 
 /// The id of a reply to a line whose own id cannot be read.
 const NO_ID: &[u8] = b"-";
@@ -33,8 +33,8 @@ pub struct Line {
 
 /// What one line asks for.
 enum Asked<'buf> {
-    /// A decision; the keys stand behind so many bytes of the line.
-    Decision(Verb, usize),
+    /// A decision; these are the words with its keys, each behind a space.
+    Decision(Verb, &'buf [u8]),
     Watch {
         organization: Token<'buf>,
         from: Option<u64>,
@@ -50,15 +50,14 @@ impl Line {
         Self { authenticated: token.is_none(), token, finished: false }
     }
 
-    /// What the line asks for behind its id, which has so many bytes and no byte but a space behind it.
-    fn read<'buf>(&mut self, line: &'buf [u8], id_bytes: usize) -> Result<Asked<'buf>, WireError> {
+    /// What the line asks for with what stands behind its id: nothing, or a space and more.
+    fn read<'buf>(&mut self, behind_id: &'buf [u8]) -> Result<Asked<'buf>, WireError> {
         let malformed = WireError::new(ErrorReason::Malformed);
-        let verb_at = id_bytes.saturating_add(1);
-        let behind_id = line.get(verb_at..).ok_or(malformed)?;
+        let (_, behind_id) = behind_id.split_first().ok_or(malformed)?;
         let verb_bytes = behind_id.iter().position(|&byte| byte == b' ').unwrap_or(behind_id.len());
-        let end = verb_at.saturating_add(verb_bytes);
-        let mut tokens = words(line, end);
-        let verb = match behind_id.get(..verb_bytes).unwrap_or_default() {
+        let (word, words) = behind_id.split_at_checked(verb_bytes).ok_or(malformed)?;
+        let mut tokens = words.split(|&byte| byte == b' ').skip(1);
+        let verb = match word {
             b"dial" => Verb::Dial,
             b"do" => Verb::Do,
             b"may" => Verb::May,
@@ -71,7 +70,7 @@ impl Line {
             _ => return Err(malformed),
         };
         if self.authenticated {
-            Ok(Asked::Decision(verb, end))
+            Ok(Asked::Decision(verb, words))
         } else {
             Err(WireError::new(ErrorReason::Unauthenticated))
         }
@@ -132,18 +131,15 @@ impl Dialect for Line {
         let line = window.get(..end).unwrap_or_default();
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let id = id_of(line);
-        let asked = if id == NO_ID { Err(WireError::new(ErrorReason::Malformed)) } else { self.read(line, id.len()) };
+        let asked = match line.strip_prefix(id) {
+            Some(behind_id) if id != NO_ID => self.read(behind_id),
+            _ => Err(WireError::new(ErrorReason::Malformed)),
+        };
         let error = match asked {
-            Ok(Asked::Decision(verb, end)) => {
-                let event = match std::str::from_utf8(line) {
-                    Ok(text) => question(verb, text, end),
-                    Err(_) => question(verb, line, end),
-                };
-                match event {
-                    Ok(event) => return Step::Ask { consumed, event, id },
-                    Err(error) => error,
-                }
-            }
+            Ok(Asked::Decision(verb, words)) => match question(verb, words) {
+                Ok(event) => return Step::Ask { consumed, event, id },
+                Err(error) => error,
+            },
             Ok(Asked::Watch { organization, from }) => return Step::Watch { consumed, organization, from, id },
             Ok(Asked::Pong) => {
                 write(output, &[id, b" pong\n"]);
@@ -235,18 +231,13 @@ fn id_of(line: &[u8]) -> &[u8] {
     id.unwrap_or(NO_ID)
 }
 
-/// The question whose keys stand behind the first so many bytes of a line.
-fn question<'buf>(verb: Verb, line: impl Word<'buf>, behind: usize) -> Result<Event<'buf>, WireError> {
-    let (mut fields, mut end) = (Fields::new(verb), behind);
-    while end < line.bytes().len() {
-        end = fields.set_word(line, end.saturating_add(1))?;
+/// The question whose keys stand in these words, each behind a space.
+fn question(verb: Verb, words: &[u8]) -> Result<Event<'_>, WireError> {
+    let (mut fields, mut rest) = (Fields::new(verb), words);
+    while let Some((_, words)) = rest.split_first() {
+        rest = fields.set_word(words)?;
     }
     fields.into_event()
-}
-
-/// The words of a line behind the first so many bytes, each behind one space.
-fn words(line: &[u8], from: usize) -> impl Iterator<Item = &[u8]> {
-    line.get(from..).unwrap_or_default().split(|&byte| byte == b' ').skip(1)
 }
 
 /// What `watch` has: an organization, and maybe the last revision that was seen.

@@ -44,7 +44,7 @@ pub struct Meaning {
 impl Meaning {
     fn of(policy: &Policy, event: &Event<'_>) -> Option<Self> {
         let Request::Dial(digits) = event.request else { return None };
-        let organization = policy.organization(event.organization.as_str())?;
+        let organization = policy.organization(&event.organization)?;
         let translation = organization.feature_codes.translate(digits.as_str())?;
         let action = organization.model.action(translation.action)?.name.to_string();
         let dialed = |wanted| {
@@ -63,14 +63,14 @@ impl Gate {
         let policy = self.policy();
         let means = Meaning::of(&policy, event);
         if let Request::Action(name) = event.request
-            && let Some(report) = Report::named(name.as_str())
+            && let Some(report) = Report::named(&name)
         {
             let (reason, queues) = self.would_take_down(&policy, report, event, now);
             let explanation = Explanation {
                 verdict: reason.verdict().into(),
                 reason: reason.code().into(),
                 sentence: reason.sentence().into(),
-                action: policy.organization(event.organization.as_str()).map(|_| report.name().to_owned()),
+                action: policy.organization(&event.organization).map(|_| report.name().to_owned()),
                 queues,
                 rule: None,
                 facts: vec![],
@@ -85,7 +85,7 @@ impl Gate {
 
     /// The sessions of now that the question depends on.
     fn present(&self, policy: &Policy, event: &Event<'_>, subject: Option<UserId>, now: Moment) -> Present<'_> {
-        let organization = policy.organization(event.organization.as_str());
+        let organization = policy.organization(&event.organization);
         let row = subject.zip(organization).and_then(|(subject, organization)| {
             let mut table = self.shared.tables.lock(organization.id)?;
             if table.has_overdue(subject, now) {

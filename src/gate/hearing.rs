@@ -34,16 +34,16 @@ impl<'g> Hearing<'g> {
     /// on it but the time that they take.
     pub fn fetch<'e, 'buf: 'e>(&self, events: impl Iterator<Item = &'e Event<'buf>>) {
         let mut wanted = ArrayVec::<_, FETCHED_TOGETHER_MAX>::new();
-        let (mut named, mut organization) = ("", None);
+        let (mut named, mut organization) = (None, None);
         for event in events {
             // Nearly always they are about one organization.
-            if event.organization.as_str() != named {
-                named = event.organization.as_str();
-                organization = self.policy.organization(named);
+            if named != Some(event.organization) {
+                named = Some(event.organization);
+                organization = self.policy.organization(&event.organization);
             }
             let Some(organization) = organization else { continue };
             for name in [Some(event.actor), event.target].into_iter().flatten() {
-                let _full = wanted.try_push(organization.directory.wanted(name.as_str()));
+                let _full = wanted.try_push(organization.directory.wanted(&name));
             }
         }
         users::fetch(&wanted);
@@ -63,7 +63,7 @@ impl<'g> Hearing<'g> {
             let policy = &*self.policy;
             let asked = Asked { policy, event, origin };
             if let Request::Action(name) = event.request
-                && let Some(report) = Report::named(name.as_str())
+                && let Some(report) = Report::named(&name)
             {
                 let (decided, group) = gate.take_down(&asked, report, now);
                 return answer(Outcome::Decided(decided), group);
@@ -90,7 +90,7 @@ impl<'g> Hearing<'g> {
                         continue;
                     }
                     if table.revision() < policy.revision {
-                        let organization = policy.shared(&question.organization.name);
+                        let organization = policy.shared(&*question.organization.name);
                         gate.reconcile(&mut table, question.organization.id, organization.as_ref(), policy.revision);
                     }
                     gate.judge_and_apply(&asked, &question, subject, &mut table, now, scratch)

@@ -190,7 +190,7 @@ impl Gate {
     /// The call that the event names, as the PBX reported it.
     fn call_of(&self, policy: &Policy, event: &Event<'_>, now: Moment) -> Option<KnownCall> {
         let call = event.call?;
-        let organization = policy.organization(event.organization.as_str())?;
+        let organization = policy.organization(&event.organization)?;
         self.shared.tables.lock(organization.id)?.calls.get(call.as_str(), now)
     }
 
@@ -437,7 +437,7 @@ impl<'p> Settled<'p> {
 /// Whether the supervision would be allowed today; how many there may be is not asked, it has its place already.
 fn is_permitted(organization: &Organization, supervision: &Supervision, scratch: &mut QueueSet) -> bool {
     let directory = &organization.directory;
-    let Some(action) = organization.model.action_named(&supervision.action) else { return false };
+    let Some(action) = organization.model.action_named(&*supervision.action) else { return false };
     let Some(actor) = directory.user(supervision.supervisor) else { return false };
     let target = supervision.target.and_then(|target| directory.user(target));
     let names_are_there = target.is_some() == supervision.target.is_some()

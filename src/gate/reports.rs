@@ -45,7 +45,7 @@ impl Gate {
             mode: None,
             revision: policy.revision,
         };
-        let Some(organization) = policy.organization(event.organization.as_str()) else {
+        let Some(organization) = policy.organization(&event.organization) else {
             self.note_plain(asked, &answer, &Basis::default());
             return (answer, None);
         };
@@ -76,7 +76,7 @@ impl Gate {
         event: &Event<'_>,
         now: Moment,
     ) -> (Reason, Vec<String>) {
-        let Some(organization) = policy.organization(event.organization.as_str()) else {
+        let Some(organization) = policy.organization(&event.organization) else {
             return (Reason::Deny(DenyReason::UnknownOrganization), vec![]);
         };
         let read = Read::new(organization, report, event);
@@ -159,13 +159,13 @@ impl<'e> Read<'e> {
         if call.is_none() && report != Report::SupervisionEnd {
             return Err(DenyReason::MissingAttribute);
         }
-        let actor = directory.user_named(event.actor.as_str()).ok_or(DenyReason::UnknownUser)?.id();
+        let actor = directory.user_named(&event.actor).ok_or(DenyReason::UnknownUser)?.id();
         let queue = match event.queue.filter(|_| report == Report::CallBegin) {
             Some(queue) => Some(directory.queue_named(queue.as_str()).ok_or(DenyReason::UnknownQueue)?),
             None => None,
         };
         let target = match event.target.filter(|_| report == Report::SupervisionEnd) {
-            Some(target) => Some(directory.user_named(target.as_str()).ok_or(DenyReason::UnknownTarget)?.id()),
+            Some(target) => Some(directory.user_named(&target).ok_or(DenyReason::UnknownTarget)?.id()),
             None => None,
         };
         Ok(Self { actor, queue, target, call })

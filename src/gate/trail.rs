@@ -71,11 +71,11 @@ impl<'a> Asked<'a, '_> {
         let tables = basis.organization.map(|organization| &organization.directory);
         // What the tables know is called as they call it; of the rest, what the peer said is all there is.
         let person = |token: Token<'a>| {
-            let known = tables.and_then(|tables| Some(tables.user_named(token.as_str())?.extension()));
+            let known = tables.and_then(|tables| Some(tables.user_named(&token)?.extension()));
             known.unwrap_or(token.as_str())
         };
         let queue = |token: Token<'a>| {
-            let known = tables.and_then(|tables| tables.queue(tables.queue_named(token.as_str())?));
+            let known = tables.and_then(|tables| tables.queue(tables.queue_named(&token)?));
             known.map_or(token.as_str(), |queue| &queue.number)
         };
         let model = basis.organization.map(|organization| &*organization.model);
@@ -164,7 +164,7 @@ impl Gate {
     /// Notes that a question was denied without being judged.
     pub fn note_denial(&self, event: &Event<'_>, origin: &Origin<'_>, reason: DenyReason) {
         let policy = self.policy.load();
-        let organization = policy.organization(event.organization.as_str());
+        let organization = policy.organization(&event.organization);
         let basis = Basis { organization, ..Basis::default() };
         let answer = denied_early(&policy, reason, Known::default());
         self.note_plain(&Asked { policy: &policy, event, origin }, &answer, &basis);

@@ -73,9 +73,9 @@ pub struct Directory {
     /// Who supervises what, sorted; `true` with the editor flag.
     supervised: Vec<(UserId, QueueId, bool)>,
     queues: Vec<Option<Queue>>,
-    queue_ids: HashMap<Box<str>, QueueId, FixedState>,
+    queue_ids: HashMap<Box<[u8]>, QueueId, FixedState>,
     groups: Vec<Group>,
-    group_ids: HashMap<Box<str>, GroupId, FixedState>,
+    group_ids: HashMap<Box<[u8]>, GroupId, FixedState>,
     /// Who leads which group, sorted.
     leaders: Vec<(UserId, GroupId)>,
     members: Memberships,
@@ -84,14 +84,14 @@ pub struct Directory {
 impl Directory {
     /// The user with this id or extension.
     #[must_use]
-    pub fn user_named(&self, name: &str) -> Option<User<'_>> {
-        self.users.named(name)
+    pub fn user_named(&self, name: &(impl AsRef<[u8]> + ?Sized)) -> Option<User<'_>> {
+        self.users.named(name.as_ref())
     }
 
     /// What [`super::users::fetch`] needs to know of a name.
     #[must_use]
-    pub(crate) fn wanted(&self, name: &str) -> Wanted<'_> {
-        self.users.wanted(name)
+    pub(crate) fn wanted(&self, name: &(impl AsRef<[u8]> + ?Sized)) -> Wanted<'_> {
+        self.users.wanted(name.as_ref())
     }
 
     /// The user; `None` for an id that is vacant.
@@ -126,8 +126,8 @@ impl Directory {
 
     /// The queue with this id or number.
     #[must_use]
-    pub fn queue_named(&self, name: &str) -> Option<QueueId> {
-        self.queue_ids.get(name).copied()
+    pub fn queue_named(&self, name: &(impl AsRef<[u8]> + ?Sized)) -> Option<QueueId> {
+        self.queue_ids.get(name.as_ref()).copied()
     }
 
     /// The queue; `None` for an id that is vacant.
@@ -138,8 +138,8 @@ impl Directory {
 
     /// The group with this id.
     #[must_use]
-    pub fn group_named(&self, name: &str) -> Option<GroupId> {
-        self.group_ids.get(name).copied()
+    pub fn group_named(&self, name: &(impl AsRef<[u8]> + ?Sized)) -> Option<GroupId> {
+        self.group_ids.get(name.as_ref()).copied()
     }
 
     /// The group.
@@ -281,13 +281,13 @@ impl<'a> DirectoryBuilder<'a> {
     /// When its id or number is another queue's id or number, or there is no room.
     pub fn queue(&mut self, queue: Queue) -> Result<QueueId, DirectoryError> {
         for name in [&queue.id, &queue.number] {
-            if let Some(&other) = self.directory.queue_ids.get(name) {
+            if let Some(&other) = self.directory.queue_ids.get(name.as_bytes()) {
                 let other = self.directory.queue(other).map_or("", |other| &other.id);
                 return Err(DirectoryError::NameTaken { name: name.to_string(), taken_by: format!("queue `{other}`") });
             }
         }
         let kept = self.previous.and_then(|previous| {
-            let id = previous.queue_named(&queue.id)?;
+            let id = previous.queue_named(&*queue.id)?;
             previous.queue(id).filter(|old| old.id == queue.id).map(|_| id)
         });
         let full = DirectoryError::TooMany { what: "queues in one organization", max: QUEUES_PER_ORGANIZATION_MAX };
@@ -299,8 +299,8 @@ impl<'a> DirectoryBuilder<'a> {
                 QueueId(u16::try_from(self.directory.queues.len().saturating_sub(1)).map_err(|_| full)?)
             }
         };
-        self.directory.queue_ids.insert(queue.id.clone(), id);
-        self.directory.queue_ids.insert(queue.number.clone(), id);
+        self.directory.queue_ids.insert(queue.id.as_bytes().into(), id);
+        self.directory.queue_ids.insert(queue.number.as_bytes().into(), id);
         if let Some(slot) = self.directory.queues.get_mut(usize::from(id.0)) {
             *slot = Some(queue);
         }
@@ -343,12 +343,12 @@ impl<'a> DirectoryBuilder<'a> {
     /// When its id is another group's, or there is no room.
     pub fn group(&mut self, group: Group, leaders: &[UserId], members: &[UserId]) -> Result<GroupId, DirectoryError> {
         let directory = &mut self.directory;
-        if directory.group_ids.contains_key(&group.id) {
+        if directory.group_ids.contains_key(group.id.as_bytes()) {
             return Err(DirectoryError::NameTaken { name: group.id.to_string(), taken_by: "another group".to_owned() });
         }
         let full = DirectoryError::TooMany { what: "groups in one organization", max: GROUPS_PER_ORGANIZATION_MAX };
         let id = u16::try_from(directory.groups.len()).map(GroupId).map_err(|_| full)?;
-        directory.group_ids.insert(group.id.clone(), id);
+        directory.group_ids.insert(group.id.as_bytes().into(), id);
         directory.groups.push(group);
         directory.leaders.extend(leaders.iter().map(|&user| (user, id)));
         self.members.extend(members.iter().map(|&user| (user, id)));

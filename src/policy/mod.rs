@@ -123,14 +123,15 @@ pub struct Policy {
     pub revision: u64,
     /// What it was made of; empty for one that no files were read for.
     pub hash: PolicyHash,
-    organizations: HashMap<Box<str>, Arc<Organization>, foldhash::fast::FixedState>,
+    organizations: HashMap<Box<[u8]>, Arc<Organization>, foldhash::fast::FixedState>,
 }
 
 impl Policy {
     /// A policy of these organizations; of two with one name the last stays.
     #[must_use]
     pub fn new(revision: u64, organizations: impl IntoIterator<Item = Organization>) -> Self {
-        let named = organizations.into_iter().map(|organization| (organization.name.clone(), Arc::new(organization)));
+        let named =
+            organizations.into_iter().map(|organization| (organization.name.as_bytes().into(), Arc::new(organization)));
         Self { revision, hash: PolicyHash::default(), organizations: named.collect() }
     }
 
@@ -142,14 +143,14 @@ impl Policy {
 
     /// The organization with this name.
     #[must_use]
-    pub fn organization(&self, name: &str) -> Option<&Organization> {
-        self.organizations.get(name).map(Arc::as_ref)
+    pub fn organization(&self, name: &(impl AsRef<[u8]> + ?Sized)) -> Option<&Organization> {
+        self.organizations.get(name.as_ref()).map(Arc::as_ref)
     }
 
     /// The tables of the organization, shared: they outlive the policy for whoever still has to name what is gone.
     #[must_use]
-    pub fn shared(&self, name: &str) -> Option<Arc<Organization>> {
-        self.organizations.get(name).map(Arc::clone)
+    pub fn shared(&self, name: &(impl AsRef<[u8]> + ?Sized)) -> Option<Arc<Organization>> {
+        self.organizations.get(name.as_ref()).map(Arc::clone)
     }
 
     /// Every organization, in no order.

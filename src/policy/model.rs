@@ -259,14 +259,14 @@ pub struct Model {
     /// Every grant, those of one action together and in the order of the file.
     pub grants: Vec<Grant>,
     /// Where an action is, by name.
-    pub action_positions: HashMap<Box<str>, u16, foldhash::fast::FixedState>,
+    pub action_positions: HashMap<Box<[u8]>, u16, foldhash::fast::FixedState>,
 }
 
 impl Model {
     /// The action with this name.
     #[must_use]
-    pub fn action_named(&self, name: &str) -> Option<&Action> {
-        self.action(*self.action_positions.get(name)?)
+    pub fn action_named(&self, name: &(impl AsRef<[u8]> + ?Sized)) -> Option<&Action> {
+        self.action(*self.action_positions.get(name.as_ref())?)
     }
 
     /// The action at this position.

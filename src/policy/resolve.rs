@@ -105,7 +105,7 @@ pub fn resolve<'p>(
     call: Option<KnownCall>,
 ) -> Result<Question<'p>, Unresolved<'p>> {
     let mut known = Known::default();
-    let Some(organization) = policy.organization(event.organization.as_str()) else {
+    let Some(organization) = policy.organization(&event.organization) else {
         return Err(known.denied(DenyReason::UnknownOrganization));
     };
     known.organization = Some(organization);
@@ -126,15 +126,15 @@ pub fn resolve<'p>(
     let lease_seconds = if action.uses.has(Key::For) { lease_seconds(organization, event)? } else { None };
 
     let directory = &organization.directory;
-    let Some(actor) = directory.user_named(event.actor.as_str()) else {
+    let Some(actor) = directory.user_named(&event.actor) else {
         return Err(known.denied(DenyReason::UnknownUser));
     };
-    let queue_named = |key: Key, name: Option<&str>| match name.filter(|_| action.uses.has(key)) {
+    let queue_named = |key: Key, name: Option<&[u8]>| match name.filter(|_| action.uses.has(key)) {
         None => Ok(None),
         Some(name) => directory.queue_named(name).map(Some).ok_or_else(|| known.denied(DenyReason::UnknownQueue)),
     };
     let queue = queue_named(Key::Queue, dialed.queue)?;
-    let from = queue_named(Key::From, event.from.map(Token::as_str))?;
+    let from = queue_named(Key::From, event.from.as_ref().map(Token::as_ref))?;
     known.queue = queue;
     let call = call.filter(|_| action.uses.has(Key::Call));
     let target = match dialed.target.filter(|_| action.uses.has(Key::Target) && !targetless) {
@@ -158,7 +158,7 @@ pub fn resolve<'p>(
     known.queue = queue;
     let group = match event.group.filter(|_| action.uses.has(Key::Group)) {
         None => None,
-        Some(name) => Some(directory.group_named(name.as_str()).ok_or_else(|| known.denied(DenyReason::UnknownGroup))?),
+        Some(name) => Some(directory.group_named(&name).ok_or_else(|| known.denied(DenyReason::UnknownGroup))?),
     };
     if !is_of_right_kind(action, queue, organization) {
         return Err(known.denied(DenyReason::WrongKind));
@@ -239,8 +239,8 @@ fn role_given<'p>(organization: &Organization, event: &Event<'_>) -> Result<Opti
 #[derive(Clone, Copy)]
 struct Dialed<'p, 'e> {
     action: &'p Action,
-    queue: Option<&'e str>,
-    target: Option<&'e str>,
+    queue: Option<&'e [u8]>,
+    target: Option<&'e [u8]>,
 }
 
 impl Dialed<'_, '_> {
@@ -251,13 +251,13 @@ impl Dialed<'_, '_> {
 
 fn dialed_or_named<'p, 'e>(
     organization: &'p Organization,
-    event: &Event<'e>,
+    event: &'e Event<'_>,
     known: Known<'p>,
 ) -> Result<Dialed<'p, 'e>, Unresolved<'p>> {
-    let given_queue = event.queue.map(Token::as_str);
-    let given_target = event.target.map(Token::as_str);
+    let given_queue = event.queue.as_ref().map(Token::as_ref);
+    let given_target = event.target.as_ref().map(Token::as_ref);
     match event.request {
-        Request::Action(name) => match organization.model.action_named(name.as_str()) {
+        Request::Action(name) => match organization.model.action_named(&name) {
             Some(action) => Ok(Dialed { action, queue: given_queue, target: given_target }),
             None => Err(known.denied(DenyReason::UnknownAction)),
         },
@@ -272,8 +272,12 @@ fn dialed_or_named<'p, 'e>(
                 None => Ok(Dialed { action, queue: given_queue, target: given_target }),
                 Some((Argument::Queue, _)) if given_queue.is_some() => duplicate(Key::Queue),
                 Some((Argument::Target, _)) if given_target.is_some() => duplicate(Key::Target),
-                Some((Argument::Queue, queue)) => Ok(Dialed { action, queue: Some(queue), target: given_target }),
-                Some((Argument::Target, target)) => Ok(Dialed { action, queue: given_queue, target: Some(target) }),
+                Some((Argument::Queue, queue)) => {
+                    Ok(Dialed { action, queue: Some(queue.as_bytes()), target: given_target })
+                }
+                Some((Argument::Target, target)) => {
+                    Ok(Dialed { action, queue: given_queue, target: Some(target.as_bytes()) })
+                }
             }
         }
     }

@@ -212,15 +212,15 @@ impl Users {
     }
 
     /// The user with this id or extension.
-    pub(super) fn named(&self, name: &str) -> Option<User<'_>> {
-        let hash = self.records.hasher.hash_one(name.as_bytes());
-        let entry = self.entries.find(hash, |entry| self.records.name(entry) == name.as_bytes())?;
+    pub(super) fn named(&self, name: &[u8]) -> Option<User<'_>> {
+        let hash = self.records.hasher.hash_one(name);
+        let entry = self.entries.find(hash, |entry| self.records.name(entry) == name)?;
         self.records.at(entry / 2)
     }
 
     /// What [`fetch`] needs to know of a name.
-    pub(super) fn wanted(&self, name: &str) -> Wanted<'_> {
-        Wanted { users: self, hash: self.records.hasher.hash_one(name.as_bytes()) }
+    pub(super) fn wanted(&self, name: &[u8]) -> Wanted<'_> {
+        Wanted { users: self, hash: self.records.hasher.hash_one(name) }
     }
 
     /// Every user, in the order of ids.
@@ -331,8 +331,8 @@ mod tests {
         }
         users.shrink_to_fit();
         for (user, &(id, extension, roles, flags, served)) in users.all().map(User::id).zip(said) {
-            assert_eq!([id, extension].map(|name| users.named(name).map(User::id)), [Some(user); 2], "{id}");
-            fetch(&[users.wanted(id), users.wanted(extension), users.wanted("nobody")]);
+            assert_eq!([id, extension].map(|name| users.named(name.as_bytes()).map(User::id)), [Some(user); 2], "{id}");
+            fetch(&[id, extension, "nobody"].map(|name| users.wanted(name.as_bytes())));
             let found = users.user(user).unwrap();
             assert_eq!((found.configured_id(), found.extension(), found.roles()), (id, extension, RoleSet(roles)));
             assert_eq!([found.is_protected(), found.supervises()], [flags & 1 != 0, flags & 2 != 0], "{id}");
@@ -343,7 +343,7 @@ mod tests {
                 assert_eq!(found.serves(queue), served.contains(&queue), "{id} {queue:?}");
             }
         }
-        assert_eq!((users.all().count(), users.named("nobody").map(User::id)), (said.len(), None));
+        assert_eq!((users.all().count(), users.named(b"nobody").map(User::id)), (said.len(), None));
     }
 
     #[test]
@@ -361,6 +361,9 @@ mod tests {
         assert!(after.vacant().eq([2, 0].map(UserId)), "from the highest");
         assert!(after.user(UserId(0)).is_none() && after.user(UserId(3)).is_none());
         assert_eq!(add(&mut after, UserId(3), "d"), None, "nobody has been given that id");
-        assert_eq!(["b", "a", "d"].map(|name| after.named(name).map(User::id)), [Some(UserId(1)), None, None]);
+        assert_eq!(
+            ["b", "a", "d"].map(|name| after.named(name.as_bytes()).map(User::id)),
+            [Some(UserId(1)), None, None]
+        );
     }
 }
