@@ -230,8 +230,8 @@ impl<'buf> Token<'buf> {
     /// The token that the bytes begin with, and what stands behind it, from the first byte that is not in the alphabet.
     #[must_use]
     pub fn first(alphabet: Alphabet, bytes: &'buf [u8]) -> Option<(Self, &'buf [u8])> {
-        let is_strange = |&byte: &u8| ALPHABETS.get(usize::from(byte)).is_none_or(|of| of & alphabet as u8 == 0);
-        let length = bytes.iter().position(is_strange).unwrap_or(bytes.len());
+        let is_known = |byte: &&u8| ALPHABETS.get(usize::from(**byte)).is_some_and(|of| of & alphabet as u8 != 0);
+        let length = bytes.iter().take_while(is_known).count();
         let (token, rest) = bytes.split_at_checked(length)?;
         (1..=VALUE_BYTES_MAX).contains(&length).then_some((Self(token), rest))
     }

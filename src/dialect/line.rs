@@ -123,17 +123,17 @@ impl Dialect for Line {
                 return Step::More;
             }
             let error = WireError::new(ErrorReason::TooLong);
-            write_error(id_of(window), error, output);
+            write_error(id_of(window).0, error, output);
             self.finished = true;
             return Step::Done { consumed: input.len(), fault: Some(error.reason), after: After::Finish };
         };
         let consumed = end.saturating_add(1);
         let line = window.get(..end).unwrap_or_default();
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let id = id_of(line);
-        let asked = match line.strip_prefix(id) {
-            Some(behind_id) if id != NO_ID => self.read(behind_id),
-            _ => Err(WireError::new(ErrorReason::Malformed)),
+        let (id, behind_id) = id_of(line);
+        let asked = match behind_id {
+            Some(behind_id) => self.read(behind_id),
+            None => Err(WireError::new(ErrorReason::Malformed)),
         };
         let error = match asked {
             Ok(Asked::Decision(verb, words)) => match question(verb, words) {
@@ -206,7 +206,7 @@ impl Dialect for Line {
         }
         match reason {
             Some(reason) => {
-                write_error(id_of(unread), WireError::new(reason), output);
+                write_error(id_of(unread).0, WireError::new(reason), output);
                 Some(reason)
             }
             // A line without its end is no line: the peer left in the middle of it.
@@ -223,12 +223,12 @@ impl Dialect for Line {
     }
 }
 
-/// The id that a line begins with, or [`NO_ID`].
-fn id_of(line: &[u8]) -> &[u8] {
+/// The id that a line begins with and what stands behind it, or [`NO_ID`] and nothing.
+fn id_of(line: &[u8]) -> (&[u8], Option<&[u8]>) {
     let bytes = line.iter().position(|byte| !byte.is_ascii_alphanumeric()).unwrap_or(line.len());
-    let ends = line.get(bytes).is_none_or(|&byte| byte == b' ');
-    let id = line.get(..bytes).filter(|id| ends && !id.is_empty() && id.len() <= REQUEST_ID_BYTES_MAX);
-    id.unwrap_or(NO_ID)
+    let (id, behind_id) = line.split_at_checked(bytes).unwrap_or_default();
+    let is_id = (1..=REQUEST_ID_BYTES_MAX).contains(&bytes) && behind_id.first().is_none_or(|&byte| byte == b' ');
+    if is_id { (id, Some(behind_id)) } else { (NO_ID, None) }
 }
 
 /// The question whose keys stand in these words, each behind a space.

@@ -68,18 +68,19 @@ impl<'g> Hearing<'g> {
                 let (decided, group) = gate.take_down(&asked, report, now);
                 return answer(Outcome::Decided(decided), group);
             }
-            let question = match resolve(policy, event, gate.call_of(policy, event, now)) {
+            let resolved = resolve(policy, event, gate.call_of(policy, event, now));
+            let question = match &resolved {
                 Ok(question) => question,
                 Err(Unresolved::Denied { reason, known }) => {
-                    let (denied, group) = gate.deny_early(&asked, reason, known);
+                    let (denied, group) = gate.deny_early(&asked, *reason, *known);
                     return answer(Outcome::Decided(denied), group);
                 }
-                Err(Unresolved::Faulty(error)) => return answer(Outcome::Faulty(error), None),
+                Err(Unresolved::Faulty(error)) => return answer(Outcome::Faulty(*error), None),
             };
             let settled = match question.subject() {
                 None => {
-                    let judgement = decide(&question, &NoSessions, scratch);
-                    Settled::plain(judgement, gate.grant_of(&question, &judgement, &NoSessions, scratch))
+                    let judgement = decide(question, &NoSessions, scratch);
+                    Settled::plain(judgement, gate.grant_of(question, &judgement, &NoSessions, scratch))
                 }
                 Some(subject) => {
                     let Some(mut table) = gate.shared.tables.lock(question.organization.id) else { break };
@@ -93,12 +94,12 @@ impl<'g> Hearing<'g> {
                         let organization = policy.shared(&*question.organization.name);
                         gate.reconcile(&mut table, question.organization.id, organization.as_ref(), policy.revision);
                     }
-                    gate.judge_and_apply(&asked, &question, subject, &mut table, now, scratch)
+                    gate.judge_and_apply(&asked, question, subject, &mut table, now, scratch)
                 }
             };
-            let decided = answer_of(policy, &question, &settled.judgement, scratch);
+            let decided = answer_of(policy, question, &settled.judgement, scratch);
             if !settled.in_ledger {
-                gate.note_plain(&asked, &decided, &Basis::of(&question, settled.judgement.action, settled.grant));
+                gate.note_plain(&asked, &decided, &Basis::of(question, settled.judgement.action, settled.grant));
             }
             return answer(Outcome::Decided(decided), settled.group);
         }

@@ -206,8 +206,9 @@ impl Gate {
         if table.has_overdue(subject, now) {
             self.expire(table, question.organization.id, now);
         }
-        let judgement = decide(question, &table.view(subject), scratch);
-        let settled = Settled::plain(judgement, self.grant_of(question, &judgement, &table.view(subject), scratch));
+        let sessions = table.view(subject);
+        let judgement = decide(question, &sessions, scratch);
+        let settled = Settled::plain(judgement, self.grant_of(question, &judgement, &sessions, scratch));
         if question.intent == Intent::May {
             return settled;
         }

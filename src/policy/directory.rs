@@ -7,6 +7,7 @@
 //! load, so that nobody inherits another's login sessions.
 
 use std::collections::HashMap;
+use std::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
 use thiserror::Error;
@@ -17,6 +18,7 @@ use crate::limits::{
 };
 use crate::policy::memberships::Memberships;
 use crate::policy::model::RoleSet;
+use crate::policy::names::Names;
 use crate::policy::users::{Entrant, PROTECTED, SUPERVISES, Users, Wanted};
 pub use crate::policy::users::{Served, User};
 use crate::telephony::{GroupId, QueueId, QueueKind, UserId};
@@ -73,7 +75,9 @@ pub struct Directory {
     /// Who supervises what, sorted; `true` with the editor flag.
     supervised: Vec<(UserId, QueueId, bool)>,
     queues: Vec<Option<Queue>>,
-    queue_ids: HashMap<Box<[u8]>, QueueId, FixedState>,
+    /// Each entry is the id twice, plus one where it stands for the number.
+    queue_names: Names,
+    hasher: FixedState,
     groups: Vec<Group>,
     group_ids: HashMap<Box<[u8]>, GroupId, FixedState>,
     /// Who leads which group, sorted.
@@ -127,7 +131,14 @@ impl Directory {
     /// The queue with this id or number.
     #[must_use]
     pub fn queue_named(&self, name: &(impl AsRef<[u8]> + ?Sized)) -> Option<QueueId> {
-        self.queue_ids.get(name.as_ref()).copied()
+        let name = name.as_ref();
+        let entry = self.queue_names.find(self.hasher.hash_one(name), |entry| self.queue_name(entry) == name)?;
+        u16::try_from(entry / 2).ok().map(QueueId)
+    }
+
+    fn queue_name(&self, entry: u32) -> &[u8] {
+        let queue = u16::try_from(entry / 2).ok().and_then(|id| self.queue(QueueId(id)));
+        queue.map_or(&[], |queue| if entry % 2 == 1 { queue.number.as_bytes() } else { queue.id.as_bytes() })
     }
 
     /// The queue; `None` for an id that is vacant.
@@ -281,7 +292,7 @@ impl<'a> DirectoryBuilder<'a> {
     /// When its id or number is another queue's id or number, or there is no room.
     pub fn queue(&mut self, queue: Queue) -> Result<QueueId, DirectoryError> {
         for name in [&queue.id, &queue.number] {
-            if let Some(&other) = self.directory.queue_ids.get(name.as_bytes()) {
+            if let Some(other) = self.directory.queue_named(&**name) {
                 let other = self.directory.queue(other).map_or("", |other| &other.id);
                 return Err(DirectoryError::NameTaken { name: name.to_string(), taken_by: format!("queue `{other}`") });
             }
@@ -299,12 +310,22 @@ impl<'a> DirectoryBuilder<'a> {
                 QueueId(u16::try_from(self.directory.queues.len().saturating_sub(1)).map_err(|_| full)?)
             }
         };
-        self.directory.queue_ids.insert(queue.id.as_bytes().into(), id);
-        self.directory.queue_ids.insert(queue.number.as_bytes().into(), id);
+        let names = if queue.id == queue.number { 1 } else { 2 };
         if let Some(slot) = self.directory.queues.get_mut(usize::from(id.0)) {
             *slot = Some(queue);
         }
+        for which in 0..names {
+            self.name_queue(u32::from(id.0).saturating_mul(2).saturating_add(which));
+        }
         Ok(id)
+    }
+
+    /// Lets a queue that is there be found by this entry.
+    fn name_queue(&mut self, entry: u32) {
+        let mut names = std::mem::take(&mut self.directory.queue_names);
+        let hash_of = |entry| self.directory.hasher.hash_one(self.directory.queue_name(entry));
+        names.insert(hash_of(entry), entry, hash_of);
+        self.directory.queue_names = names;
     }
 
     /// Adds a user.

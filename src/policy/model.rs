@@ -187,6 +187,12 @@ pub struct Action {
 }
 
 impl Action {
+    /// Whether there is anything that an event must have.
+    #[must_use]
+    pub fn needs_anything(&self) -> bool {
+        self.needs != KeySet::EMPTY || self.needs_one_of != KeySet::EMPTY || !self.needs_with.is_empty()
+    }
+
     /// The reason that a missing fact gives for this action.
     #[must_use]
     pub const fn denial(&self, missing: Missing) -> DenyReason {

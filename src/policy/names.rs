@@ -32,7 +32,7 @@ impl Line {
     const EMPTY: Self = Self { tags: [0; ENTRIES_PER_LINE], entries: [NONE; ENTRIES_PER_LINE] };
 
     fn iter(&self) -> impl Iterator<Item = (u32, u32)> {
-        self.tags.into_iter().zip(self.entries)
+        self.tags.iter().copied().zip(self.entries.iter().copied())
     }
 }
 

@@ -116,11 +116,10 @@ pub fn resolve<'p>(
 
     let attributes = attributes_used(action, event)?;
     let role = if action.uses.has(Key::Role) { role_given(organization, event)? } else { None };
-    let given = dialed.given(event);
     let targetless = !attributes.intersection(action.targetless).is_empty();
-    let only_a_call = matches!(action.effect, Effect::Supervise(_)) && !given.has(Key::Target) && given.has(Key::Call);
-    let given_or_not_needed = if targetless || only_a_call { given.with(Key::Target) } else { given };
-    if lacks_attribute(action, attributes, given_or_not_needed) {
+    let only_a_call = matches!(action.effect, Effect::Supervise(_)) && dialed.target.is_none() && event.call.is_some();
+    let given_or_not_needed = || dialed.given(event).with_if(Key::Target, targetless || only_a_call);
+    if action.needs_anything() && lacks_attribute(action, attributes, given_or_not_needed()) {
         return Err(known.denied(DenyReason::MissingAttribute));
     }
     let lease_seconds = if action.uses.has(Key::For) { lease_seconds(organization, event)? } else { None };
