@@ -98,7 +98,7 @@ pub const BUFFER_KEPT_BYTES_MAX: usize = 16 * 1024;
 /// A connection that says nothing for so long gives back what a busy one had of buffers.
 pub const LARGE_BUFFER_KEPT_FOR: Duration = Duration::from_secs(1);
 /// Questions of one connection that are read before the first of them is answered.
-pub const QUESTIONS_AHEAD_MAX: usize = 8;
+pub const QUESTIONS_AHEAD_MAX: usize = 16;
 /// Users whose rows are fetched together: an actor and a target of each of those questions.
 pub const FETCHED_TOGETHER_MAX: usize = 2 * QUESTIONS_AHEAD_MAX;
 /// Questions that one connection may have answered before it lets others run.
