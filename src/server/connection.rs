@@ -12,17 +12,18 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use crate::decision::{ActionLabel, Answer, AnswerQueues, DenyReason, ErrorReason, Outcome, Reason};
-use crate::dialect::{After, Dialect, Patience, Step};
+use crate::dialect::{After, Dialect, DialectLabel, Patience, Step};
 use crate::event::Event;
 use crate::gate::{Hearing, Origin};
 use crate::limits::{
     ANSWER_BUFFER_BYTES_MAX, BUFFER_KEPT_BYTES_MAX, CLOSE_TIMEOUT, FRAME_TIMEOUT, LARGE_BUFFER_KEPT_FOR,
-    QUESTIONS_PER_TURN_MAX, READ_BUFFER_BYTES_MAX, WRITE_TIMEOUT,
+    QUESTIONS_PER_TURN_MAX, WRITE_TIMEOUT,
 };
 use crate::observe::metrics::DialectMetrics;
 use crate::server::House;
 use crate::server::ahead::{Ahead, Rooms};
 use crate::server::held::{self, Held};
+use crate::server::input::{IDLE_BUFFER_BYTES, Input};
 use crate::server::peer::Peer;
 use crate::server::telling::{self, Told};
 use crate::server::watching::{self, Watch};
@@ -50,34 +51,6 @@ impl Reads {
     fn is_next_timed(&mut self) -> bool {
         self.0 = self.0.saturating_add(1);
         self.0 <= READS_ALL_TIMED || self.0.is_multiple_of(READS_TIMED_ONE_IN)
-    }
-}
-
-/// Bytes that an idle connection reserves for reading, and one whose reads have filled that.
-const IDLE_BUFFER_BYTES: usize = 1_024;
-const BUSY_BUFFER_BYTES: usize = READ_BUFFER_BYTES_MAX / 4;
-
-/// What was read and is not answered yet.
-struct Input {
-    bytes: BytesMut,
-    /// How much the next read may add.
-    room: usize,
-}
-
-impl Input {
-    fn idle() -> Self {
-        Self { bytes: BytesMut::with_capacity(IDLE_BUFFER_BYTES), room: IDLE_BUFFER_BYTES }
-    }
-
-    /// Reads once. What comes in many small pieces is answered in many small pieces, so a read that was filled makes
-    /// more room for the next; and what has been answered makes room before memory does.
-    async fn read<S: AsyncRead + Unpin>(&mut self, stream: &mut S) -> std::io::Result<usize> {
-        self.bytes.reserve(self.room);
-        let read = stream.read_buf(&mut self.bytes).await?;
-        if read >= self.room {
-            self.room = BUSY_BUFFER_BYTES;
-        }
-        Ok(read)
     }
 }
 
@@ -152,24 +125,9 @@ where
                 Mood::Willing,
                 timed.take(),
             );
-            if let Some(first) = turn.held.first() {
-                // What came before the first answer that has to wait does not wait with it.
-                let ready = first.at.start;
-                match write(&mut stream, output.get(..ready).unwrap_or_default()).await {
-                    Written::Yes => {}
-                    Written::Failed => return,
-                    Written::Late => return house.peer_erred(metrics, peer, ErrorReason::TimedOut),
-                }
-                let held = std::mem::take(&mut turn.held);
-                let label = dialect.label();
-                let count = |held: &Held, reason| {
-                    house.metrics.decided(label, held.label, reason);
-                    held.told.tell(reason, house);
-                };
-                output = held::settle(held, &output, ready, count).await;
-            }
-            match write(&mut stream, &output).await {
-                Written::Yes => output.clear(),
+            let held = std::mem::take(&mut turn.held);
+            match send(&mut stream, &mut output, held, dialect.label(), party).await {
+                Written::Yes => {}
                 Written::Failed => return,
                 Written::Late => return house.peer_erred(metrics, peer, ErrorReason::TimedOut),
             }
@@ -211,12 +169,12 @@ where
 /// Whether the buffers are larger than an idle connection's. What a flood has left of them is given back at once.
 fn are_large(input: &mut Input, output: &mut Vec<u8>, scratch: &mut Scratch) -> bool {
     let rooms = scratch.rooms.iter().map(Vec::capacity).sum();
-    let largest = input.bytes.capacity().max(output.capacity()).max(rooms);
+    let largest = input.capacity().max(output.capacity()).max(rooms);
     if largest > BUFFER_KEPT_BYTES_MAX && input.bytes.is_empty() {
         give_back(input, output, scratch);
         return false;
     }
-    largest.max(input.room) > IDLE_BUFFER_BYTES
+    largest > IDLE_BUFFER_BYTES
 }
 
 fn give_back(input: &mut Input, output: &mut Vec<u8>, scratch: &mut Scratch) {
@@ -406,6 +364,31 @@ fn answer<D: Dialect>(
         party.house.gate.note_denial(event, origin, DenyReason::Internal);
         (deny(dialect, DenyReason::Internal, (id, event), output, party), None)
     })
+}
+
+/// Sends the answers of one turn. What came before the first that has to wait for the disk does not wait with it.
+async fn send<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    output: &mut Vec<u8>,
+    held: Vec<Held>,
+    label: DialectLabel,
+    Party { house, .. }: Party<'_>,
+) -> Written {
+    if let Some(first) = held.first() {
+        let ready = first.at.start;
+        match write(stream, output.get(..ready).unwrap_or_default()).await {
+            Written::Yes => {}
+            failed @ (Written::Failed | Written::Late) => return failed,
+        }
+        let count = |held: &Held, reason| {
+            house.metrics.decided(label, held.label, reason);
+            held.told.tell(reason, house);
+        };
+        *output = held::settle(held, output, ready, count).await;
+    }
+    let written = write(stream, output).await;
+    output.clear();
+    written
 }
 
 enum Written {

@@ -8,6 +8,7 @@ mod dial;
 mod guard;
 mod health;
 mod held;
+mod input;
 mod listen;
 mod passed;
 mod peer;
