@@ -1,7 +1,7 @@
 //! The people of one organization: everything that is said of one stands together, in one record of one arena.
 //!
 //! A decision about one of millions of users waits for memory, not for arithmetic. From a name to the queues that its
-//! user serves it waits three times: for two places of the hash table, and for the record.
+//! user serves it waits twice: for a line of the table of names, and for the record.
 
 use std::hash::BuildHasher;
 use std::hint::black_box;
@@ -26,8 +26,8 @@ pub(super) const SUPERVISES: u8 = 1 << 1;
 
 /// The users, found by name and by id.
 ///
-/// A **place** is where a record begins, in units of [`RECORD_ALIGNMENT`]. An **entry** of the hash table is a place
-/// twice, plus one where it stands for the extension instead of the id.
+/// A **place** is where a record begins, in units of [`RECORD_ALIGNMENT`]. An **entry** of the table of names is a
+/// place twice, plus one where it stands for the extension instead of the id.
 #[derive(Debug, Default)]
 pub(super) struct Users {
     /// The place of each user's record.
