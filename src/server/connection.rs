@@ -39,6 +39,8 @@ const READS_TIMED_ONE_IN: u32 = 16;
 pub(super) struct Scratch {
     queues: QueueSet,
     rooms: Rooms,
+    /// How many of the rooms may hold memory: the others need not be looked at.
+    rooms_used: usize,
     /// What a dialect answers by itself, until the questions before are answered.
     aside: Vec<u8>,
 }
@@ -168,7 +170,7 @@ where
 
 /// Whether the buffers are larger than an idle connection's. What a flood has left of them is given back at once.
 fn are_large(input: &mut Input, output: &mut Vec<u8>, scratch: &mut Scratch) -> bool {
-    let rooms = scratch.rooms.iter().map(Vec::capacity).sum();
+    let rooms = scratch.rooms.iter().take(scratch.rooms_used).map(Vec::capacity).sum();
     let largest = input.capacity().max(output.capacity()).max(rooms);
     if largest > BUFFER_KEPT_BYTES_MAX && input.bytes.is_empty() {
         give_back(input, output, scratch);
@@ -178,7 +180,8 @@ fn are_large(input: &mut Input, output: &mut Vec<u8>, scratch: &mut Scratch) -> 
 }
 
 fn give_back(input: &mut Input, output: &mut Vec<u8>, scratch: &mut Scratch) {
-    (*input, *output, scratch.rooms) = (Input::idle(), vec![], Rooms::default());
+    (*input, *output) = (Input::idle(), vec![]);
+    (scratch.rooms, scratch.rooms_used) = (Rooms::default(), 0);
 }
 
 enum Read {
@@ -263,7 +266,7 @@ pub(super) fn answer_all<D: Dialect>(
     let mut taken = 0_usize;
     let now = house.clock.now();
     let origin = Origin { dialect: dialect.label().name(), peer: name, unix_ms: now.wall.0 };
-    let Scratch { queues, rooms, aside } = scratch;
+    let Scratch { queues, rooms, rooms_used, aside } = scratch;
     let mut hearing = house.gate.hearing();
     let mut steps = 0;
     while steps < QUESTIONS_PER_TURN_MAX {
@@ -271,6 +274,8 @@ pub(super) fn answer_all<D: Dialect>(
         let mut ahead = Ahead::nothing();
         ahead.read(dialect, rest, rooms, aside);
         let Ahead { ref questions, last, consumed } = ahead;
+        // And one for what was read behind them.
+        *rooms_used = questions.len().saturating_add(1).max(*rooms_used);
         taken = taken.saturating_add(consumed);
         if mood == Mood::Willing && questions.len() > 1 {
             hearing.fetch(questions.iter().filter_map(Step::event));

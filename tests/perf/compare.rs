@@ -49,6 +49,8 @@ use tokio::net::TcpStream;
 
 /// Different questions; far more than a processor's caches hold rows of users for.
 const QUESTIONS: usize = 65_536;
+/// Users whose rows are always in the caches, if nobody else is asked about: what is left is not memory.
+const NEAR_USERS: usize = 1_000;
 /// asyncio knows one user in so many, to start in time; everybody is asked about these.
 const USERS_STEP: usize = 16;
 /// Users who are logged in over FastAGI before it is measured, and how long that takes at most.
@@ -163,13 +165,22 @@ impl Bench {
         let megabytes = [sidecar, &floor, &redis].map(|server| format!("{} {} MB", server.name, server.megabytes()));
         println!("resident: {}", megabytes.join(", "));
         let (lines, sets) = (Questions::of(world::question, QUESTIONS), Questions::of(redis_question, QUESTIONS));
-        let all = [(sidecar, &lines), (&floor, &lines), (&echo, &lines), (&redis, &sets)];
+        let near = Questions::of(|user| world::question(user % NEAR_USERS), QUESTIONS);
+        let (near_sidecar, near_floor) = (sidecar.alias("sidecar, near"), floor.alias("floor, near"));
+        let all = [
+            (sidecar, &lines),
+            (&floor, &lines),
+            (&echo, &lines),
+            (&redis, &sets),
+            (&near_sidecar, &near),
+            (&near_floor, &near),
+        ];
         self.table(&format!("line, {CONNECTIONS} connections, unpipelined"), &all, |asked| kept(asked, CONNECTIONS, 1));
         self.table(&format!("line, {CONNECTIONS} connections, {DEEP} deep"), &all, |asked| {
             kept(asked, CONNECTIONS, DEEP)
         });
         self.table("line, one connection", &all[..3], |asked| kept(asked, 1, 1));
-        self.table(&format!("open loop, {RATE}/s over {RATE_CONNECTIONS} connections"), &all[..3], |asked| {
+        self.table(&format!("open loop, {RATE}/s over {RATE_CONNECTIONS} connections"), &all[..2], |asked| {
             by_the_clock(asked, RATE, RATE_CONNECTIONS)
         });
     }
@@ -505,7 +516,15 @@ impl Server {
 
     /// The same process at another of its addresses; it ends with the first.
     fn at(&self, address: SocketAddr) -> Self {
-        Self { name: self.name, address, listeners: HashMap::new(), id: self.id, child: None }
+        let Self { name, id, .. } = *self;
+        Self { name, address, listeners: HashMap::new(), id, child: None }
+    }
+
+    /// The same server under another name.
+    fn alias(&self, name: &'static str) -> Self {
+        let mut alias = self.at(self.address);
+        alias.name = name;
+        alias
     }
 
     fn signal(&self, name: &str) {
