@@ -1,7 +1,7 @@
 //! What was read of a connection and is not answered yet.
 //!
-//! A connection that says little keeps a small buffer. What comes in many small pieces is answered in as many, each with
-//! a write of its own, so a read that was filled makes more room for the next.
+//! A connection that says little keeps a small buffer. What comes in many small pieces is answered in as many, each
+//! with a write of its own, so a read that was filled makes more room for the next.
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt};
