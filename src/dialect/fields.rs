@@ -87,12 +87,6 @@ impl Verb {
     }
 }
 
-/// The key of this name.
-#[must_use]
-pub fn key_named(name: &[u8]) -> Option<Key> {
-    Key::named(name)
-}
-
 impl<'buf> Fields<'buf> {
     /// No key yet.
     #[must_use]

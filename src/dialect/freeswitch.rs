@@ -11,7 +11,7 @@ use percent_encoding::percent_decode;
 
 use crate::decision::{AnswerQueues, ErrorReason, Outcome, WireError};
 use crate::dialect::block::{lines_of, split};
-use crate::dialect::fields::{Fields, Verb, key_named};
+use crate::dialect::fields::{Fields, Verb};
 use crate::dialect::{After, Dialect, DialectLabel, Patience, Step, pins};
 use crate::event::{Event, Key, KeySet};
 use crate::limits::{FREESWITCH_BLOCK_BYTES_MAX, FREESWITCH_REPLY_BYTES_MAX};
@@ -290,7 +290,7 @@ fn key_of_ours(name: &[u8]) -> Result<Option<Key>, WireError> {
     if name == OBJECT_VERB {
         return Ok(Some(Key::Verb));
     }
-    let key = key_named(name).filter(|&key| !NEVER_VARIABLES.has(key));
+    let key = Key::named(name).filter(|&key| !NEVER_VARIABLES.has(key));
     key.map(Some).ok_or(WireError::new(ErrorReason::UnknownKey))
 }
 

@@ -12,7 +12,7 @@ use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, IgnoredA
 use serde::ser::{Serialize, Serializer};
 
 use crate::decision::{Answer, AnswerQueues, ErrorReason, WireError};
-use crate::dialect::fields::{Fields, Verb, key_named};
+use crate::dialect::fields::{Fields, Verb};
 use crate::dialect::pins;
 use crate::event::{Event, Key, KeySet};
 
@@ -266,7 +266,7 @@ impl<'buf> Members<'buf> {
 
 impl<'buf> Object<'buf> for Members<'buf> {
     fn member<A: MapAccess<'buf>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
-        self.add(key_named(name.as_bytes()), map.next_value()?);
+        self.add(Key::named(name), map.next_value()?);
         Ok(())
     }
 

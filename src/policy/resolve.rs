@@ -119,7 +119,7 @@ pub fn resolve<'p>(
     let targetless = !attributes.intersection(action.targetless).is_empty();
     let only_a_call = matches!(action.effect, Effect::Supervise(_)) && dialed.target.is_none() && event.call.is_some();
     let given_or_not_needed = || dialed.given(event).with_if(Key::Target, targetless || only_a_call);
-    if action.needs_anything() && lacks_attribute(action, attributes, given_or_not_needed()) {
+    if lacks_attribute(action, attributes, given_or_not_needed) {
         return Err(known.denied(DenyReason::MissingAttribute));
     }
     let lease_seconds = if action.uses.has(Key::For) { lease_seconds(organization, event)? } else { None };
@@ -209,7 +209,7 @@ pub fn accepts(question: &Question<'_>) -> bool {
     let needed = if targetless { given.with(Key::Target) } else { given };
     let ignored_target = targetless && question.target.is_some();
     !ignored_target
-        && !lacks_attribute(action, question.attributes, needed)
+        && !lacks_attribute(action, question.attributes, || needed)
         && is_of_right_kind(action, question.queue, question.organization)
 }
 
@@ -219,7 +219,12 @@ fn is_of_right_kind(action: &Action, queue: Option<QueueId>, organization: &Orga
     kind.is_none_or(|kind| action.kinds.is_empty() || action.kinds.contains(&kind))
 }
 
-fn lacks_attribute(action: &Action, attributes: AttributeSet, given: KeySet) -> bool {
+/// Most actions need nothing, and then nobody has to look what is given.
+fn lacks_attribute(action: &Action, attributes: AttributeSet, given: impl FnOnce() -> KeySet) -> bool {
+    if !action.needs_anything() {
+        return false;
+    }
+    let given = given();
     let with = action.needs_with.iter().filter(|(values, _)| !attributes.intersection(*values).is_empty());
     let needs = with.fold(action.needs, |needs, (_, keys)| needs.union(*keys));
     let one_of = action.needs_one_of;

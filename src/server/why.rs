@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use crate::decision::{ErrorReason, WireError};
-use crate::dialect::fields::{Fields, Verb, key_named};
+use crate::dialect::fields::{Fields, Verb};
 use crate::event::{Event, Key};
 use crate::server::admin::Desk;
 
@@ -33,7 +33,7 @@ fn event_of(pairs: &Pairs) -> Result<Event<'_>, WireError> {
     let is_dialed = pairs.iter().any(|(name, _)| name == Key::Digits.name());
     let mut fields = Fields::new(if is_dialed { Verb::Dial } else { Verb::May });
     for (name, value) in pairs {
-        let key = key_named(name.as_bytes()).ok_or(WireError::new(ErrorReason::UnknownKey))?;
+        let key = Key::named(name).ok_or(WireError::new(ErrorReason::UnknownKey))?;
         fields.set(key, value.as_bytes())?;
     }
     fields.into_event()
