@@ -239,7 +239,7 @@ impl std::fmt::Display for WireError {
 
 /// What an allowed event does to the login sessions of its subject, or to the supervisions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum Transition {
     /// Nothing.
     Nothing,
     /// Login sessions begin, where there is none yet.
@@ -263,7 +263,7 @@ pub enum Decision {
         /// Why.
         reason: AllowReason,
         /// What it does to the login sessions.
-        change: Change,
+        change: Transition,
         /// The grant of the role model that allowed it, by its position there; `None` where no grant was asked.
         grant: Option<u16>,
     },

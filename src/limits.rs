@@ -1,4 +1,4 @@
-//! Every hard bound of the house, with its unit in its name.
+//! Every hard bound of the sidecar, with its unit in its name.
 //!
 //! An operator may lower some of these in the configuration; nobody can raise them without reading this file. The
 //! relations between them are asserted when the crate compiles, so a bound that would break another cannot be
@@ -135,7 +135,7 @@ pub const CALLS_PER_ORGANIZATION_MAX: usize = 131_072;
 /// Seconds after which a call is taken to have ended, if nobody reported it: one day.
 pub const CALL_SECONDS_MAX: u32 = 24 * 3_600;
 /// Changes that wait for the disk; further ones are refused.
-pub const LEDGER_ENTRIES_MAX: usize = 65_536;
+pub const PENDING_CHANGES_MAX: usize = 65_536;
 /// Bytes of audit lines that wait for the writer and that no answer waits for; of more, lines are dropped and counted.
 pub const AUDIT_BUFFER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of one entry of the audit log before it is a line.
@@ -155,9 +155,9 @@ pub const AUDIT_SAMPLE_MAX: u64 = 1_000_000;
 /// Lines a second that allowed questions that change nothing may be told to have.
 pub const AUDIT_PLAIN_ALLOWS_PER_SECOND_MAX: u64 = 1_000_000;
 /// Changes of one organization that a watcher can still be told of.
-pub const JOURNAL_NOTICES_MAX: usize = 16_384;
+pub const CHANGE_FEED_CHANGES_MAX: usize = 16_384;
 /// Changes that a watcher is told of in one write.
-pub const WATCH_NOTICES_PER_WRITE_MAX: usize = 256;
+pub const WATCH_CHANGES_PER_WRITE_MAX: usize = 256;
 /// Questions that a load draws ahead.
 pub const LOAD_QUESTIONS_MAX: usize = 262_144;
 /// Users of an organization that a load asks for.
@@ -185,7 +185,7 @@ pub const LOAD_ANSWER_BYTES_MAX: usize = 16 * 1024;
 /// Things that went wrong which a load shows.
 pub const LOAD_EXAMPLES_MAX: usize = 5;
 /// Records that the start hands from the thread that reads them to the one that takes them up, at once.
-pub const RECORDS_OF_A_BATCH: usize = 1_024;
+pub const RECORDS_PER_CHUNK: usize = 1_024;
 /// Batches of records that were read and wait to be taken up; some 400 KB each.
 pub const BATCHES_AHEAD_MAX: usize = 4;
 /// Parts of an organization's session table: a look at all sessions holds the table for one part at a time.
@@ -208,7 +208,7 @@ pub const METRIC_QUEUES_MAX: u64 = 10_000;
 /// Names by which the admin listener may be called.
 pub const ADMIN_HOSTS_MAX: usize = 64;
 /// Organizations that one proof of decisions asks about; the next proof goes on with others.
-pub const PULSE_QUESTIONS_MAX: usize = 64;
+pub const SELF_TEST_QUESTIONS_MAX: usize = 64;
 /// Lines of the log that wait for whoever reads it; further ones are counted.
 pub const LOG_LINES_WAITING_MAX: usize = 8_192;
 /// Bytes of one value in a line of the log; the rest of a longer one is left out.
@@ -245,9 +245,9 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Seconds that a stop may be announced in `/readyz` before it begins.
 pub const DRAIN_DELAY_SECONDS_MAX: u64 = 60;
 /// Between two proofs that decisions are made.
-pub const PULSE_INTERVAL: Duration = Duration::from_millis(500);
-/// Without a proof for so long, the house counts as one that decides nothing.
-pub const PULSE_AGE_MAX: Duration = Duration::from_secs(5);
+pub const SELF_TEST_INTERVAL: Duration = Duration::from_millis(500);
+/// Without a proof for so long, the sidecar counts as one that decides nothing.
+pub const SELF_TEST_AGE_MAX: Duration = Duration::from_secs(5);
 /// Over which the errors of a peer are counted, and after which the log says what it left out.
 pub const LOG_PEER_INTERVAL: Duration = Duration::from_secs(10);
 /// Between two loads of the configuration; a thousand SIGHUPs a second load once a second.
@@ -289,7 +289,7 @@ pub const SURVEY_PAGE_QUESTIONS_MAX: u64 = 1_000_000;
 /// A peer of the admin listener that says nothing for this long loses its place.
 pub const ADMIN_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 /// Rows of one page of `/sessions` and `/supervisions`.
-pub const STEER_PAGE_ROWS_MAX: usize = 1_000;
+pub const OPERATOR_PAGE_ROWS_MAX: usize = 1_000;
 /// A command waits so long for the running sidecar.
 pub const DESK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of an answer of the running sidecar to a command.
@@ -330,7 +330,7 @@ const _: () = {
         "every decision fits"
     );
     assert!(AUDIT_DRAFT_BYTES_MAX < AUDIT_BUFFER_BYTES_MAX, "a whole entry fits the buffer");
-    assert!(PULSE_INTERVAL.as_millis() * 4 < PULSE_AGE_MAX.as_millis(), "a late proof is no dead house");
+    assert!(SELF_TEST_INTERVAL.as_millis() * 4 < SELF_TEST_AGE_MAX.as_millis(), "a late proof is no dead sidecar");
     assert!(LOG_ERRORS_PER_PEER_MAX < LOG_ERRORS_MAX, "one peer leaves room in the log for others");
     assert!(REFUSALS_AT_ONCE_MAX < CONNECTIONS_DEFAULT, "refusing costs less than serving");
 };

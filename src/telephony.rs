@@ -1,7 +1,7 @@
 //! The vocabulary: ids, numbers and the few closed lists that every other module speaks in.
 //!
 //! Ids are dense and belong to one organization: they index arrays, cross reloads unchanged and mean nothing outside
-//! the process. [`Token`] and [`Digits`] are the only ways in which bytes of a peer enter the house: whoever holds one
+//! the process. [`Token`] and [`Digits`] are the only ways in which bytes of a peer enter the sidecar: whoever holds one
 //! holds text that the grammar admits.
 
 use crate::limits::{NUMBER_DIGITS_MAX, VALUE_BYTES_MAX};

@@ -23,12 +23,12 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use queuewarden::audit::Keeping;
-use queuewarden::audit::recorder::{PlainAllows, Recorder};
+use queuewarden::audit::buffer::{AuditBuffer, PlainAllows};
 use queuewarden::config;
 use queuewarden::dialect::fastagi::FastAgi;
 use queuewarden::dialect::line::Line;
 use queuewarden::dialect::{Dialect, Step};
-use queuewarden::gate::{Gate, Origin, Witness};
+use queuewarden::gate::{CommitObserver, Gate, Origin};
 use queuewarden::policy::Policy;
 use queuewarden::sessions::store::StoreError;
 use queuewarden::telephony::{Moment, QueueSet, UnixMillis};
@@ -109,7 +109,7 @@ impl Connection {
         let Self { gate, room, output, scratch } = self;
         if let Step::Ask { event, id, .. } = dialect.next(question, room, output) {
             let origin = Origin { dialect: "line", peer: "127.0.0.1:40000", unix_ms: 1_000_000_000 };
-            gate.hearing().ask(&origin, &event, NOW, scratch, |outcome, _| dialect.answer(id, &outcome, output));
+            gate.batch().ask(&origin, &event, NOW, scratch, |outcome, _| dialect.answer(id, &outcome, output));
         }
     }
 
@@ -166,7 +166,7 @@ fn a_line_is_answered_without_the_heap() {
 
 struct Silent;
 
-impl Witness for Silent {
+impl CommitObserver for Silent {
     fn committed(&self, _took: Duration) {}
 
     fn failed(&self, _error: &StoreError) {}
@@ -181,7 +181,7 @@ impl Witness for Silent {
 #[test]
 fn the_audit_log_hears_of_what_changes_nothing_without_the_heap() {
     let folder = tempfile::tempdir().unwrap();
-    let recorder = Recorder::new(PlainAllows { one_in: 1, per_second_max: u64::MAX });
+    let recorder = AuditBuffer::new(PlainAllows { one_in: 1, per_second_max: u64::MAX });
     let mut connection = Connection::at(Gate::audited(false, Some(recorder)));
     let keeping = Keeping {
         folder: folder.path().to_owned(),

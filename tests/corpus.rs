@@ -66,7 +66,7 @@ fn the_corpus_breaks_nothing() {
 
 #[test]
 fn mutations_of_the_corpus_break_nothing() {
-    let mut dice = Dice(0x9E37_79B9_7F4A_7C15);
+    let mut random_source = RandomSource(0x9E37_79B9_7F4A_7C15);
     let (slow, fast): (Vec<&Target>, Vec<&Target>) = TARGETS.iter().partition(|(name, _)| *name == "configuration");
     let corpora = |targets: &[&Target]| -> Vec<Vec<Vec<u8>>> {
         let inputs = |target: &&Target| corpus_of(target.0).into_iter().map(|(_, input)| input).collect();
@@ -76,7 +76,7 @@ fn mutations_of_the_corpus_break_nothing() {
     for turn in 0..MUTATIONS {
         let (targets, corpora) = if turn % SLOW_SHARE == 0 { (&slow, &slow_corpora) } else { (&fast, &fast_corpora) };
         let choice = turn / targets.len() % targets.len();
-        let input = dice.mutate(&corpora[choice]);
+        let input = random_source.mutate(&corpora[choice]);
         run(targets[choice], &input, &format!("mutation {turn}"));
     }
 }
@@ -111,9 +111,9 @@ fn corpus_of(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 /// xorshift64: the same throws on every machine.
-struct Dice(u64);
+struct RandomSource(u64);
 
-impl Dice {
+impl RandomSource {
     /// A number below `bound`, or 0.
     fn below(&mut self, bound: usize) -> usize {
         self.0 ^= self.0 << 13;

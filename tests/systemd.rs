@@ -158,7 +158,9 @@ fn the_bounds_of_the_unit_are_wider_than_those_of_the_code() {
     let longest =
         Duration::from_secs(limits::DRAIN_DELAY_SECONDS_MAX) + 2 * limits::DRAIN_TIMEOUT + limits::COMMIT_TIMEOUT;
     assert!(seconds("TimeoutStopSec") > longest, "a drain is not cut short");
-    assert!(seconds("WatchdogSec") > limits::PULSE_AGE_MAX && seconds("WatchdogSec") > 4 * limits::PULSE_INTERVAL);
+    assert!(
+        seconds("WatchdogSec") > limits::SELF_TEST_AGE_MAX && seconds("WatchdogSec") > 4 * limits::SELF_TEST_INTERVAL
+    );
     let descriptors: usize = value(&service, "LimitNOFILE").parse().unwrap();
     assert!(descriptors > limits::CONNECTIONS_MAX + 128);
     assert_eq!(value(&service, "RestartPreventExitStatus"), "2 78");

@@ -13,8 +13,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use subtle::ConstantTimeEq;
 
-use crate::server::House;
-use crate::server::peer::Peer;
+use crate::peer::Peer;
+use crate::sidecar::Sidecar;
 
 /// What anybody may ask who can reach the listener: what supervisors of processes need.
 const FOR_ANYBODY: &[&str] = &["/livez", "/readyz"];
@@ -22,7 +22,7 @@ const FOR_ANYBODY: &[&str] = &["/livez", "/readyz"];
 /// The door of one listener.
 #[derive(Clone)]
 pub(super) struct Door {
-    pub(super) house: Arc<House>,
+    pub(super) sidecar: Arc<Sidecar>,
     /// Others than this machine can reach it.
     pub(super) is_exposed: bool,
 }
@@ -79,7 +79,9 @@ pub(super) async fn admit(
             next.run(request).await
         }
         Err(refusal) => {
-            if let Some(left_out) = door.house.log.quota.admits_error(peer.origin(), door.house.clock.now().uptime_ms) {
+            if let Some(left_out) =
+                door.sidecar.log.quota.admits_error(peer.origin(), door.sidecar.clock.now().uptime_ms)
+            {
                 let left_out = (left_out > 0).then_some(left_out);
                 tracing::warn!(peer = %peer, path = request.uri().path(), left_out, "a request was refused: {}", refusal.1.trim());
             }
@@ -105,7 +107,7 @@ impl Door {
         self.check_host(request.uri(), request.headers())?;
         if let Some(given) = request.headers().get(header::AUTHORIZATION) {
             let several = request.headers().get_all(header::AUTHORIZATION).iter().nth(1).is_some();
-            let token = self.house.admin_token();
+            let token = self.sidecar.admin_token();
             let (Some(token), false) = (token, several) else { return Err(NOT_THE_TOKEN) };
             let given = given.as_bytes().split_at_checked(BEARER.len());
             let (scheme, given) = given.ok_or(NOT_THE_TOKEN)?;
@@ -117,7 +119,7 @@ impl Door {
             (true, false) => Ok(Caller::Anybody),
             (true, true) if FOR_ANYBODY.contains(&request.uri().path()) => Ok(Caller::Anybody),
             (true, true) => Err(NO_TOKEN),
-            (false, _) if self.house.admin_token().is_some() => Err(NO_TOKEN),
+            (false, _) if self.sidecar.admin_token().is_some() => Err(NO_TOKEN),
             (false, _) => Err(ONLY_BY_SOCKET),
         }
     }
@@ -128,7 +130,7 @@ impl Door {
         let (Some(host), None) = (hosts.next(), hosts.next()) else { return Err(ONE_HOST) };
         let host = host.to_str().map_err(|_| ONE_HOST)?;
         let authority = uri.authority().map(axum::http::uri::Authority::as_str);
-        let known = |host: &str| is_known_host(host, &self.house.settings.listen.admin_hosts);
+        let known = |host: &str| is_known_host(host, &self.sidecar.settings.listen.admin_hosts);
         if known(host) && authority.is_none_or(known) { Ok(()) } else { Err(UNKNOWN_HOST) }
     }
 }

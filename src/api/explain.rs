@@ -7,20 +7,20 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
+use crate::api::ApiState;
 use crate::decision::{ErrorReason, WireError};
 use crate::dialect::fields::{Fields, Verb};
 use crate::event::{Event, Key};
-use crate::server::admin::Desk;
 
 /// The keys of a question, as in the line dialect; `digits` stands for a dialed code, `action` for a named one.
 type Pairs = Vec<(String, String)>;
 
 /// Explains a question and changes nothing: `/explain?org=acme&actor=1001&digits=*13600`.
-pub(super) async fn explain(State(desk): State<Arc<Desk>>, Query(pairs): Query<Pairs>) -> Response {
+pub(super) async fn explain(State(api): State<Arc<ApiState>>, Query(pairs): Query<Pairs>) -> Response {
     let explained = tokio::task::spawn_blocking(move || {
         let event = event_of(&pairs).map_err(|error| error.to_string())?;
-        let house = &desk.house;
-        Ok::<_, String>(house.gate.explain(&event, house.clock.now()))
+        let sidecar = &api.sidecar;
+        Ok::<_, String>(sidecar.gate.explain(&event, sidecar.clock.now()))
     });
     match explained.await {
         Ok(Ok(explained)) => Json(explained).into_response(),

@@ -1,6 +1,9 @@
 //! The admin listener: metrics for Prometheus, health for supervisors of processes, status for people, and what an
 //! operator ends. Ending needs the Unix socket, which knows who is on the other side.
 
+mod auth;
+mod explain;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,52 +24,52 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::audit::recorder::Recorder;
+use crate::api::auth::{Caller, Door, admit};
+use crate::audit::buffer::AuditBuffer;
 use crate::config::process::Store;
 use crate::dialect::DialectLabel;
-use crate::gate::Group;
-use crate::gate::census::QueueCount;
-use crate::gate::steer::{SteerError, Wanted};
+use crate::gate::CommitGroup;
+use crate::gate::counts::QueueCount;
+use crate::gate::operator::{OperatorError, Wanted};
 use crate::limits::{
-    ADMIN_IDLE_TIMEOUT, ADMIN_REQUESTS_MAX, COMMIT_TIMEOUT, STEER_PAGE_ROWS_MAX, SURVEY_PAGE_ANSWERS_MAX,
+    ADMIN_IDLE_TIMEOUT, ADMIN_REQUESTS_MAX, COMMIT_TIMEOUT, OPERATOR_PAGE_ROWS_MAX, SURVEY_PAGE_ANSWERS_MAX,
     SURVEY_PAGE_QUESTIONS_MAX,
 };
 use crate::observe::log::Log;
 use crate::observe::metrics::Gauges;
+use crate::peer::Peer;
 use crate::policy::survey::{Asked, Given, Survey};
-use crate::server::guard::{Caller, Door, admit};
-use crate::server::peer::Peer;
-use crate::server::{Bound, House, why};
+use crate::sidecar::{BoundListener, Sidecar};
 
 /// The media type of Prometheus' text format.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What the admin listener shows.
-pub(super) struct Desk {
-    pub(super) house: Arc<House>,
-    pub(super) bound: Vec<Bound>,
+pub(crate) struct ApiState {
+    pub(crate) sidecar: Arc<Sidecar>,
+    pub(crate) bound: Vec<BoundListener>,
 }
 
-pub(super) async fn serve<L>(listener: L, desk: Arc<Desk>, is_exposed: bool, stop: CancellationToken)
+pub(crate) async fn serve<L>(listener: L, api: Arc<ApiState>, is_exposed: bool, stop: CancellationToken)
 where
     L: Listener,
     L::Addr: std::fmt::Debug,
     Peer: for<'a> Connected<IncomingStream<'a, Limited<L>>>,
 {
-    let door = Door { house: Arc::clone(&desk.house), is_exposed };
+    let door = Door { sidecar: Arc::clone(&api.sidecar), is_exposed };
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/livez", get(live))
         .route("/readyz", get(ready))
         .route("/status", get(status))
-        .route("/explain", get(why::explain))
+        .route("/explain", get(explain::explain))
         .route("/what", get(survey))
         .route("/who", get(survey))
         .route("/sessions", get(list_sessions).delete(end_sessions))
         .route("/supervisions", get(list_supervisions).delete(end_supervisions))
         .route("/log", get(log_filter).put(set_log_filter))
         .layer(axum::middleware::from_fn_with_state(door, admit))
-        .with_state(desk)
+        .with_state(api)
         .into_make_service_with_connect_info::<Peer>();
     let served = axum::serve(Limited::new(listener), router).with_graceful_shutdown(stop.cancelled_owned());
     if let Err(error) = served.await {
@@ -74,33 +77,33 @@ where
     }
 }
 
-async fn metrics(State(desk): State<Arc<Desk>>) -> Response {
+async fn metrics(State(api): State<Arc<ApiState>>) -> Response {
     // Counting kept sessions looks at every session: not on a thread that answers questions.
     let text = tokio::task::spawn_blocking(move || {
-        let house = &desk.house;
-        let counts = house.gate.counts();
-        let leases = house.gate.lease_counts(house.clock.now());
-        let queues_max = house.settings.sessions_by_queue_max;
-        let by_queue = (queues_max > 0).then(|| house.gate.queue_counts(queues_max));
-        house.metrics.render(&Gauges {
-            policy_revision: house.settled_revision.load(Ordering::Relaxed),
-            policy_is_stale: house.files_have_changed(),
-            connections_limit: house.settings.connections_max,
+        let sidecar = &api.sidecar;
+        let counts = sidecar.gate.counts();
+        let leases = sidecar.gate.lease_counts(sidecar.clock.now());
+        let queues_max = sidecar.settings.sessions_by_queue_max;
+        let by_queue = (queues_max > 0).then(|| sidecar.gate.queue_counts(queues_max));
+        sidecar.metrics.render(&Gauges {
+            policy_revision: sidecar.settled_revision.load(Ordering::Relaxed),
+            policy_is_stale: sidecar.files_have_changed(),
+            connections_limit: sidecar.settings.connections_max,
             sessions: [counts.assigned, counts.unassigned, counts.supervisor],
             sessions_kept: counts.kept,
             sessions_by_queue_left_out: by_queue.as_ref().map_or(0, |counts| counts.left_out),
             sessions_by_queue: by_queue.map(|counts| counts.queues.into_iter().map(QueueCount::into_parts).collect()),
             leases: leases.all,
             leases_ending_soon: leases.ending_soon,
-            leases_expired: house.gate.leases_expired(),
+            leases_expired: sidecar.gate.leases_expired(),
             supervisions: counts.supervisions,
-            supervisions_revoked: house.gate.supervisions_revoked(),
-            store_is_healthy: house.gate.store_is_healthy(),
-            audit_is_healthy: house.audit_is_healthy(),
-            audit_records: house.gate.audit().map_or(0, Recorder::written),
-            audit_sampled: house.gate.audit().map_or(0, Recorder::sampled),
-            audit_dropped: house.gate.audit().map_or(0, Recorder::dropped),
-            log_left_out: house.log.left_out(),
+            supervisions_revoked: sidecar.gate.supervisions_revoked(),
+            store_is_healthy: sidecar.gate.store_is_healthy(),
+            audit_is_healthy: sidecar.audit_is_healthy(),
+            audit_records: sidecar.gate.audit().map_or(0, AuditBuffer::written),
+            audit_sampled: sidecar.gate.audit().map_or(0, AuditBuffer::sampled),
+            audit_dropped: sidecar.gate.audit().map_or(0, AuditBuffer::dropped),
+            log_left_out: sidecar.log.left_out(),
         })
     });
     match text.await {
@@ -110,19 +113,19 @@ async fn metrics(State(desk): State<Arc<Desk>>) -> Response {
 }
 
 /// A process that decides nothing is better started anew.
-async fn live(State(desk): State<Arc<Desk>>) -> (StatusCode, &'static str) {
-    if desk.house.decides() {
+async fn live(State(api): State<Arc<ApiState>>) -> (StatusCode, &'static str) {
+    if api.sidecar.decides() {
         (StatusCode::OK, "ok\n")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "no decision was made for some seconds\n")
     }
 }
 
-async fn ready(State(desk): State<Arc<Desk>>, RawQuery(query): RawQuery) -> (StatusCode, String) {
-    let matter = desk.house.unready();
+async fn ready(State(api): State<Arc<ApiState>>, RawQuery(query): RawQuery) -> (StatusCode, String) {
+    let matter = api.sidecar.unready();
     let status = if matter.is_none() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     if query.is_some_and(|query| query == "verbose" || query.starts_with("verbose=")) {
-        return (status, desk.house.checks());
+        return (status, api.sidecar.checks());
     }
     (status, format!("{}\n", matter.unwrap_or("ok")))
 }
@@ -133,8 +136,8 @@ fn shown(log: &Log) -> Json<serde_json::Value> {
     Json(json!({ "filter": log.filter(), "started_with": log.started_with(), "format": format }))
 }
 
-async fn log_filter(State(desk): State<Arc<Desk>>) -> Json<serde_json::Value> {
-    shown(&desk.house.log)
+async fn log_filter(State(api): State<Arc<ApiState>>) -> Json<serde_json::Value> {
+    shown(&api.sidecar.log)
 }
 
 /// What is to be logged.
@@ -146,11 +149,11 @@ struct LogQuery {
 }
 
 async fn set_log_filter(
-    State(desk): State<Arc<Desk>>,
+    State(api): State<Arc<ApiState>>,
     Extension(caller): Extension<Caller>,
     Query(query): Query<LogQuery>,
 ) -> Response {
-    let log = &desk.house.log;
+    let log = &api.sidecar.log;
     let filter = query.filter.unwrap_or_else(|| log.started_with().to_owned());
     match log.set_filter(&filter) {
         Ok(before) => {
@@ -162,42 +165,42 @@ async fn set_log_filter(
     }
 }
 
-async fn status(State(desk): State<Arc<Desk>>) -> Json<serde_json::Value> {
-    let house = &desk.house;
-    let policy = house.gate.policy();
+async fn status(State(api): State<Arc<ApiState>>) -> Json<serde_json::Value> {
+    let sidecar = &api.sidecar;
+    let policy = sidecar.gate.policy();
     let sum = |count: fn(&crate::policy::Organization) -> usize| policy.organizations().map(count).sum::<usize>();
     let listeners: Vec<_> =
-        desk.bound.iter().map(|bound| json!({"name": bound.name, "address": bound.place.to_string()})).collect();
+        api.bound.iter().map(|bound| json!({"name": bound.name, "address": bound.address.to_string()})).collect();
     let connections: serde_json::Map<_, _> = DialectLabel::ALL
         .iter()
-        .filter_map(|&dialect| Some((dialect.name().to_owned(), house.metrics.of(dialect)?.connections().into())))
+        .filter_map(|&dialect| Some((dialect.name().to_owned(), sidecar.metrics.of(dialect)?.connections().into())))
         .collect();
-    let store = match house.settings.state.store {
+    let store = match sidecar.settings.state.store {
         Store::Disk => "disk",
         Store::Memory => "memory",
     };
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
-        "uptime_seconds": house.clock.now().uptime_ms / 1_000,
-        "ready": house.is_ready(),
-        "draining": house.is_draining(),
-        "decides": house.decides(),
-        "log": { "filter": house.log.filter(), "format": house.log.format().name() },
+        "uptime_seconds": sidecar.clock.now().uptime_ms / 1_000,
+        "ready": sidecar.is_ready(),
+        "draining": sidecar.is_draining(),
+        "decides": sidecar.decides(),
+        "log": { "filter": sidecar.log.filter(), "format": sidecar.log.format().name() },
         "policy": {
-            "revision": house.settled_revision.load(Ordering::Relaxed),
+            "revision": sidecar.settled_revision.load(Ordering::Relaxed),
             "organizations": policy.organizations().count(),
             "queues": sum(|organization| organization.directory.queues().count()),
             "users": sum(|organization| organization.directory.users().count()),
         },
-        "last_reload": house.last_reload(),
+        "last_reload": sidecar.last_reload(),
         "listeners": listeners,
         "connections": connections,
-        "connections_limit": house.settings.connections_max,
-        "state": { "store": store, "folder": house.settings.state.folder, "durable": house.gate.is_durable(),
-            "healthy": house.gate.store_is_healthy() },
-        "audit": { "folder": house.settings.audit.as_ref().map(|audit| &audit.keeping.folder),
-            "healthy": house.audit_is_healthy() },
+        "connections_limit": sidecar.settings.connections_max,
+        "state": { "store": store, "folder": sidecar.settings.state.folder, "durable": sidecar.gate.is_durable(),
+            "healthy": sidecar.gate.store_is_healthy() },
+        "audit": { "folder": sidecar.settings.audit.as_ref().map(|audit| &audit.keeping.folder),
+            "healthy": sidecar.audit_is_healthy() },
     }))
 }
 
@@ -218,9 +221,9 @@ struct SurveyQuery {
 }
 
 /// One page of a survey; `next` says where the next one begins.
-async fn survey(State(desk): State<Arc<Desk>>, Query(query): Query<SurveyQuery>) -> Response {
+async fn survey(State(api): State<Arc<ApiState>>, Query(query): Query<SurveyQuery>) -> Response {
     let page = tokio::task::spawn_blocking(move || {
-        let policy = desk.house.gate.policy();
+        let policy = api.sidecar.gate.policy();
         let organization = policy.organization(&query.org).ok_or_else(|| format!("no organization `{}`", query.org))?;
         let asked = Asked {
             actor: query.actor.as_deref(),
@@ -269,33 +272,33 @@ struct ListQuery {
 impl ListQuery {
     fn into_wanted(self) -> (Wanted, u64, usize) {
         let Self { org, user, target, queue, kept, from, limit } = self;
-        let limit = limit.unwrap_or(STEER_PAGE_ROWS_MAX).min(STEER_PAGE_ROWS_MAX);
+        let limit = limit.unwrap_or(OPERATOR_PAGE_ROWS_MAX).min(OPERATOR_PAGE_ROWS_MAX);
         (Wanted { org, user, target, queue, kept }, from, limit)
     }
 }
 
-async fn list_sessions(State(desk): State<Arc<Desk>>, Query(query): Query<ListQuery>) -> Response {
+async fn list_sessions(State(api): State<Arc<ApiState>>, Query(query): Query<ListQuery>) -> Response {
     let (wanted, from, limit) = query.into_wanted();
-    let now = desk.house.clock.now();
+    let now = api.sidecar.clock.now();
     // Looks at every session: not on a thread that answers questions.
-    let page = tokio::task::spawn_blocking(move || desk.house.gate.sessions(&wanted, now, from, limit));
-    page.await.map_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response(), steered)
+    let page = tokio::task::spawn_blocking(move || api.sidecar.gate.sessions(&wanted, now, from, limit));
+    page.await.map_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response(), operated)
 }
 
-async fn list_supervisions(State(desk): State<Arc<Desk>>, Query(query): Query<ListQuery>) -> Response {
+async fn list_supervisions(State(api): State<Arc<ApiState>>, Query(query): Query<ListQuery>) -> Response {
     let (wanted, from, limit) = query.into_wanted();
-    steered(desk.house.gate.supervisions(&wanted, from, limit))
+    operated(api.sidecar.gate.supervisions(&wanted, from, limit))
 }
 
 async fn end_sessions(
-    State(desk): State<Arc<Desk>>,
+    State(api): State<Arc<ApiState>>,
     Extension(caller): Extension<Caller>,
     Query(wanted): Query<Wanted>,
 ) -> Response {
     let by = caller.to_string();
-    let rows = match durable(desk.house.gate.end_sessions(&wanted, &by, desk.house.clock.now())).await {
+    let rows = match durable(api.sidecar.gate.end_sessions(&wanted, &by, api.sidecar.clock.now())).await {
         Ok(rows) => rows,
-        Err(error) => return steered::<()>(Err(error)),
+        Err(error) => return operated::<()>(Err(error)),
     };
     for row in &rows {
         tracing::info!(
@@ -308,15 +311,15 @@ async fn end_sessions(
             "an operator ended a login session"
         );
     }
-    steered(Ok(rows))
+    operated(Ok(rows))
 }
 
 async fn end_supervisions(
-    State(desk): State<Arc<Desk>>,
+    State(api): State<Arc<ApiState>>,
     Extension(caller): Extension<Caller>,
     Query(wanted): Query<Wanted>,
 ) -> Response {
-    let ended = durable(desk.house.gate.end_supervisions(&wanted, &caller.to_string())).await;
+    let ended = durable(api.sidecar.gate.end_supervisions(&wanted, &caller.to_string())).await;
     for row in ended.iter().flatten() {
         tracing::info!(
             by_uid = caller.user(),
@@ -330,28 +333,30 @@ async fn end_supervisions(
             "an operator ended a supervision"
         );
     }
-    steered(ended)
+    operated(ended)
 }
 
 /// What ended, once that is on disk.
-async fn durable<R>(ended: Result<(Vec<R>, Option<Arc<Group>>), SteerError>) -> Result<Vec<R>, SteerError> {
+async fn durable<R>(ended: Result<(Vec<R>, Option<Arc<CommitGroup>>), OperatorError>) -> Result<Vec<R>, OperatorError> {
     let (rows, group) = ended?;
     match group {
         Some(group) if !timeout(COMMIT_TIMEOUT, group.is_durable()).await.unwrap_or(false) => {
-            Err(SteerError::Unavailable)
+            Err(OperatorError::Unavailable)
         }
         _ => Ok(rows),
     }
 }
 
-fn steered<T: Serialize>(done: Result<T, SteerError>) -> Response {
+fn operated<T: Serialize>(done: Result<T, OperatorError>) -> Response {
     match done {
         Ok(done) => Json(done).into_response(),
         Err(error) => {
             let status = match error {
-                SteerError::Organization(_) | SteerError::User(_) | SteerError::Queue(_) => StatusCode::NOT_FOUND,
-                SteerError::TooWide => StatusCode::BAD_REQUEST,
-                SteerError::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+                OperatorError::Organization(_) | OperatorError::User(_) | OperatorError::Queue(_) => {
+                    StatusCode::NOT_FOUND
+                }
+                OperatorError::TooWide => StatusCode::BAD_REQUEST,
+                OperatorError::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             };
             (status, format!("{error}\n")).into_response()
         }
@@ -359,7 +364,7 @@ fn steered<T: Serialize>(done: Result<T, SteerError>) -> Response {
 }
 
 /// A listener that serves a bounded number of connections at once.
-pub(super) struct Limited<L> {
+pub(crate) struct Limited<L> {
     listener: L,
     places: Arc<Semaphore>,
 }
@@ -388,7 +393,7 @@ impl<L: Listener> Listener for Limited<L> {
 }
 
 /// A connection with its place among those that are served; it loses both when it is silent for too long.
-pub(super) struct Placed<S> {
+pub(crate) struct Placed<S> {
     stream: S,
     silence: Pin<Box<tokio::time::Sleep>>,
     _place: Option<OwnedSemaphorePermit>,

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::audit::draft::{About, Draft};
+use crate::audit::record::{About, AuditRecord};
 use crate::limits::AUDIT_BUFFER_BYTES_MAX;
 use crate::telephony::closed_list;
 
@@ -29,7 +29,7 @@ pub struct PlainAllows {
 
 /// What becomes of lines, shared by those who make them and the one who writes them.
 #[derive(Debug)]
-pub struct Recorder {
+pub struct AuditBuffer {
     waiting: Mutex<Vec<u8>>,
     written_plain_allows: PlainAllows,
     plain_allows: AtomicU64,
@@ -64,7 +64,7 @@ impl Untold {
     }
 }
 
-impl Recorder {
+impl AuditBuffer {
     /// A recorder without lines.
     #[must_use]
     pub fn new(written_plain_allows: PlainAllows) -> Self {
@@ -111,11 +111,11 @@ impl Recorder {
 
     /// Takes a line that no answer waits for; whether the writer should come now, because the buffer has become half
     /// full by it.
-    pub fn note(&self, draft: &Draft<'_>) -> bool {
+    pub fn note(&self, record: &AuditRecord<'_>) -> bool {
         const HALF: usize = AUDIT_BUFFER_BYTES_MAX / 2;
         let mut waiting = self.locked();
         let before = waiting.len();
-        if !draft.pack(&mut waiting, AUDIT_BUFFER_BYTES_MAX) {
+        if !record.pack(&mut waiting, AUDIT_BUFFER_BYTES_MAX) {
             self.drop_one();
         }
         before <= HALF && waiting.len() > HALF
@@ -133,7 +133,7 @@ impl Recorder {
             return waiting.extend_from_slice(packed);
         }
         let mut rest = packed;
-        while Draft::unpack(&mut rest).is_some() {
+        while AuditRecord::unpack(&mut rest).is_some() {
             self.drop_one();
         }
     }
@@ -149,7 +149,7 @@ impl Recorder {
         for (about, untold) in [(About::Sampled, &self.left_out), (About::Dropped, &self.dropped)] {
             if let Some(count) = untold.tell() {
                 // Beside the bound: one line.
-                let _ = Draft { count, ..Draft::about(about) }.pack(empty, usize::MAX);
+                let _ = AuditRecord { count, ..AuditRecord::about(about) }.pack(empty, usize::MAX);
             }
         }
     }
@@ -201,20 +201,22 @@ mod tests {
 
     fn events(packed: &[u8]) -> Vec<(String, u64)> {
         let mut rest = packed;
-        std::iter::from_fn(|| Draft::unpack(&mut rest)).map(|draft| (draft.event.to_owned(), draft.count)).collect()
+        std::iter::from_fn(|| AuditRecord::unpack(&mut rest))
+            .map(|record| (record.event.to_owned(), record.count))
+            .collect()
     }
 
     #[test]
     fn what_finds_no_room_is_counted_and_told() {
-        let recorder = Recorder::new(ALL);
-        let draft = Draft { details: Some("x"), ..Draft::about(About::Decision) };
-        let fit = AUDIT_BUFFER_BYTES_MAX / draft.packed().len();
-        assert!(!recorder.note(&draft), "there is room");
+        let recorder = AuditBuffer::new(ALL);
+        let record = AuditRecord { details: Some("x"), ..AuditRecord::about(About::Decision) };
+        let fit = AUDIT_BUFFER_BYTES_MAX / record.packed().len();
+        assert!(!recorder.note(&record), "there is room");
         for _ in 1..fit + 5 {
-            recorder.note(&draft);
+            recorder.note(&record);
         }
-        assert!(recorder.is_pressed() && !recorder.note(&draft));
-        recorder.note_packed(&[draft.packed(), draft.packed()].concat());
+        assert!(recorder.is_pressed() && !recorder.note(&record));
+        recorder.note_packed(&[record.packed(), record.packed()].concat());
         assert_eq!(recorder.dropped(), 8);
         let mut taken = Vec::with_capacity(AUDIT_BUFFER_BYTES_MAX);
         recorder.take(&mut taken);
@@ -226,7 +228,7 @@ mod tests {
 
     #[test]
     fn one_of_so_many_is_taken_and_the_others_are_counted() {
-        let recorder = Recorder::new(PlainAllows { one_in: 10, ..ALL });
+        let recorder = AuditBuffer::new(PlainAllows { one_in: 10, ..ALL });
         let taken: Vec<Option<u32>> = (0..30).map(|_| recorder.takes_plain_allow(1_000)).collect();
         assert_eq!(taken.iter().flatten().collect::<Vec<_>>(), [&10, &10, &10]);
         assert_eq!((taken[0], recorder.sampled()), (Some(10), 27), "the first is seen at once");
@@ -234,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_second_has_so_many_and_the_log_tells_of_the_others() {
-        let recorder = Recorder::new(PlainAllows { per_second_max: 3, ..ALL });
+        let recorder = AuditBuffer::new(PlainAllows { per_second_max: 3, ..ALL });
         let taken = |unix_ms, asked| (0..asked).filter(|_| recorder.takes_plain_allow(unix_ms).is_some()).count();
         assert_eq!((taken(1_000, 2), taken(1_999, 8), taken(2_000, 4)), (2, 1, 3));
         assert_eq!(recorder.sampled(), 8);

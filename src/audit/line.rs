@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::audit::draft::{About, Draft};
+use crate::audit::record::{About, AuditRecord};
 
 /// A SHA-256.
 pub type Hash = [u8; 32];
@@ -27,7 +27,7 @@ pub struct Line {
     pub sequence: u64,
     /// When, in UTC (RFC 3339).
     pub time: String,
-    /// What it is about; see [`crate::audit::draft::About`].
+    /// What it is about; see [`crate::audit::record::About`].
     pub event: String,
     /// The decision: the sequence of the `start` before it, and its number since then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -121,47 +121,47 @@ pub struct Line {
 }
 
 impl Line {
-    /// The line of a draft, in the process that began at the line `start`.
+    /// The line of a record, in the process that began at the line `start`.
     #[must_use]
-    pub fn of(draft: &Draft<'_>, sequence: u64, start: u64, now_ms: u64, prev: &Hash) -> Self {
+    pub fn of(record: &AuditRecord<'_>, sequence: u64, start: u64, now_ms: u64, prev: &Hash) -> Self {
         let owned = |text: Option<&str>| text.map(str::to_owned);
         let words = |words: Vec<&str>| words.into_iter().map(str::to_owned).collect();
         let number = |number: u64| Some(number).filter(|&number| number > 0);
         let decision = |id: u64| number(id).map(|id| format!("{start}-{id}"));
-        let is_retention = draft.event == About::Retention.name();
+        let is_retention = record.event == About::Retention.name();
         Self {
             sequence,
-            time: rfc3339(if draft.unix_ms == 0 { now_ms } else { draft.unix_ms }),
-            event: draft.event.to_owned(),
-            id: decision(draft.id),
-            organization: owned(draft.organization),
-            actor: owned(draft.actor),
-            user: owned(draft.user),
-            action: owned(draft.action),
-            intent: owned(draft.intent),
-            digits: owned(draft.digits),
-            target: owned(draft.target),
-            queues: words(draft.queues.to_vec()),
-            from: owned(draft.from),
-            group: owned(draft.group),
-            role: owned(draft.role),
-            lease_seconds: Some(draft.lease_seconds).filter(|&seconds| seconds > 0),
-            call: owned(draft.call),
-            mode: owned(draft.mode),
-            via: owned(draft.via),
-            dialect: owned(draft.dialect),
-            peer: owned(draft.peer),
-            verdict: owned(draft.verdict),
-            reason: owned(draft.reason),
-            rules: words(draft.rules.to_vec()),
-            grant: draft.grant_file.map(|file| format!("{file}:{}", draft.grant_line)),
-            policy: number(draft.policy),
-            policy_hash: owned(draft.policy_hash),
-            one_in: Some(draft.one_in).filter(|&one_in| one_in > 1),
-            count: number(draft.count),
-            of: decision(draft.of).filter(|_| !is_retention),
-            through: number(draft.of).filter(|_| is_retention),
-            details: owned(draft.details),
+            time: rfc3339(if record.unix_ms == 0 { now_ms } else { record.unix_ms }),
+            event: record.event.to_owned(),
+            id: decision(record.id),
+            organization: owned(record.organization),
+            actor: owned(record.actor),
+            user: owned(record.user),
+            action: owned(record.action),
+            intent: owned(record.intent),
+            digits: owned(record.digits),
+            target: owned(record.target),
+            queues: words(record.queues.to_vec()),
+            from: owned(record.from),
+            group: owned(record.group),
+            role: owned(record.role),
+            lease_seconds: Some(record.lease_seconds).filter(|&seconds| seconds > 0),
+            call: owned(record.call),
+            mode: owned(record.mode),
+            via: owned(record.via),
+            dialect: owned(record.dialect),
+            peer: owned(record.peer),
+            verdict: owned(record.verdict),
+            reason: owned(record.reason),
+            rules: words(record.rules.to_vec()),
+            grant: record.grant_file.map(|file| format!("{file}:{}", record.grant_line)),
+            policy: number(record.policy),
+            policy_hash: owned(record.policy_hash),
+            one_in: Some(record.one_in).filter(|&one_in| one_in > 1),
+            count: number(record.count),
+            of: decision(record.of).filter(|_| !is_retention),
+            through: number(record.of).filter(|_| is_retention),
+            details: owned(record.details),
             prev: hex(prev),
         }
     }
@@ -246,16 +246,16 @@ pub fn rfc3339(unix_ms: u64) -> String {
 mod tests {
     use super::*;
 
-    fn written(draft: &Draft<'_>) -> Vec<u8> {
+    fn written(record: &AuditRecord<'_>) -> Vec<u8> {
         let mut bytes = vec![];
-        Line::of(draft, 9, 3, 1_700_000_000_123, &NO_HASH).write(&mut bytes);
+        Line::of(record, 9, 3, 1_700_000_000_123, &NO_HASH).write(&mut bytes);
         bytes
     }
 
     #[test]
     fn a_line_comes_back_and_says_the_time_in_utc() {
-        let draft = Draft { id: 4, organization: Some("acme"), ..Draft::about(About::Decision) };
-        let bytes = written(&draft);
+        let record = AuditRecord { id: 4, organization: Some("acme"), ..AuditRecord::about(About::Decision) };
+        let bytes = written(&record);
         let (line, hash) = read(&bytes[..bytes.len() - 1]).unwrap();
         assert_eq!((line.sequence, line.id.as_deref()), (9, Some("3-4")));
         assert_eq!(line.time, "2023-11-14T22:13:20.123Z");
@@ -267,7 +267,7 @@ mod tests {
     #[test]
     fn whatever_a_value_holds_the_line_is_one_line() {
         let forged = "x\n{\"event\":\"decision\"}\r\u{1b}]0;x\u{7}\u{2028}\",\"hash\":\"0";
-        let bytes = written(&Draft { details: Some(forged), ..Draft::about(About::Start) });
+        let bytes = written(&AuditRecord { details: Some(forged), ..AuditRecord::about(About::Start) });
         assert_eq!(memchr::memchr_iter(b'\n', &bytes).count(), 1);
         assert!(!bytes.contains(&0x1b) && !bytes.contains(&b'\r'));
         assert_eq!(read(&bytes[..bytes.len() - 1]).unwrap().0.details.as_deref(), Some(forged));
@@ -275,7 +275,7 @@ mod tests {
 
     #[test]
     fn any_altered_bit_is_found() {
-        let bytes = written(&Draft { actor: Some("1001"), ..Draft::about(About::Decision) });
+        let bytes = written(&AuditRecord { actor: Some("1001"), ..AuditRecord::about(About::Decision) });
         let line = &bytes[..bytes.len() - 1];
         assert!(read(line).is_ok());
         for position in 0..line.len() {

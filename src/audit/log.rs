@@ -7,10 +7,10 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
-use crate::audit::draft::{About, Draft};
-use crate::audit::folder::{Segment, segments};
 use crate::audit::head::{self, Head, Keeper, Noted};
 use crate::audit::line::{self, Line, NO_HASH};
+use crate::audit::record::{About, AuditRecord};
+use crate::audit::segments::{Segment, segments};
 use crate::audit::{AuditError, FILE_MODE, FOLDER_MODE, Keeping, is_same};
 use crate::limits::AUDIT_LINE_BYTES_MAX;
 
@@ -61,13 +61,13 @@ impl Log {
         self.last
     }
 
-    /// Bytes of packed drafts that one file should get at once: a file grows beyond its bound by no more than these.
+    /// Bytes of packed records that one file should get at once: a file grows beyond its bound by no more than these.
     #[must_use]
     pub fn chunk_bytes(&self) -> usize {
         usize::try_from(self.keeping.rotation_max_bytes / 4).unwrap_or(usize::MAX)
     }
 
-    /// Appends a line for each of the packed drafts and waits until all of them are on disk; gives how many there are.
+    /// Appends a line for each of the packed records and waits until all of them are on disk; gives how many there are.
     ///
     /// # Errors
     ///
@@ -104,20 +104,21 @@ impl Log {
         if is_due {
             open.current = None;
         }
-        let mut drafts = self.found.clone();
+        let mut records = self.found.clone();
         if let Some(through) = doomed.last().map(|(_, through)| *through) {
-            let removed = Draft { count: doomed.len() as u64, of: through, ..Draft::about(About::Retention) };
-            drafts.extend(removed.packed());
+            let removed =
+                AuditRecord { count: doomed.len() as u64, of: through, ..AuditRecord::about(About::Retention) };
+            records.extend(removed.packed());
         }
-        drafts.extend_from_slice(packed);
+        records.extend_from_slice(packed);
         let (mut bytes, mut last, mut lines) = (vec![], self.last, 0_u64);
-        let mut rest = drafts.as_slice();
-        while let Some(draft) = Draft::unpack(&mut rest) {
+        let mut rest = records.as_slice();
+        while let Some(record) = AuditRecord::unpack(&mut rest) {
             last.sequence = last.sequence.saturating_add(1);
-            if draft.event == About::Start.name() {
+            if record.event == About::Start.name() {
                 self.start = last.sequence;
             }
-            last.hash = Line::of(&draft, last.sequence, self.start, now_ms, &last.hash).write(&mut bytes);
+            last.hash = Line::of(&record, last.sequence, self.start, now_ms, &last.hash).write(&mut bytes);
             lines = lines.saturating_add(1);
         }
         if lines == 0 {
@@ -287,7 +288,7 @@ impl Torn {
     fn packed(&self, segment: &Segment) -> Vec<u8> {
         let name = segment.path.file_name().unwrap_or_default().to_string_lossy();
         let details = format!("{name}: {} bytes of an unfinished line, from byte {} on", self.bytes, self.at);
-        Draft { count: self.bytes, details: Some(&details), ..Draft::about(About::Cut) }.packed()
+        AuditRecord { count: self.bytes, details: Some(&details), ..AuditRecord::about(About::Cut) }.packed()
     }
 }
 
@@ -345,7 +346,7 @@ mod tests {
     }
 
     fn decision(id: u64) -> Vec<u8> {
-        Draft { id, ..Draft::about(About::Decision) }.packed()
+        AuditRecord { id, ..AuditRecord::about(About::Decision) }.packed()
     }
 
     fn count(folder: &Path) -> usize {

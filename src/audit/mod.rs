@@ -1,17 +1,17 @@
 //! The audit log: who asked for what, what was decided, by which rule and which policy; a line a decision, each bound
 //! to the one before it by a hash.
 //!
-//! A [`draft::Draft`] is what the gate knows at the moment of a decision, packed small. Those that an answer waits for
-//! travel with the ledger; the others lie in the [`recorder::Recorder`] until the writer's thread comes. It turns them
+//! A [`record::AuditRecord`] is what the gate knows at the moment of a decision, packed small. Those that an answer waits for
+//! travel with the ledger; the others lie in the [`buffer::AuditBuffer`] until the writer's thread comes. It turns them
 //! into [`line::Line`]s and appends them to the [`log::Log`], which rotates its files, keeps them as long as it is told
 //! to, and notes in the [`head`] how far it is. [`verify`] reads all of that again and believes none of it.
 
-pub mod draft;
-pub mod folder;
+pub mod buffer;
 pub mod head;
 pub mod line;
 pub mod log;
-pub mod recorder;
+pub mod record;
+pub mod segments;
 pub mod verify;
 
 use std::fs::File;

@@ -1,7 +1,7 @@
 //! What the gate knows at the moment of a decision, packed small: packing one takes no memory and a tenth of a
 //! microsecond, and everything that takes longer is left to the writer's thread.
 //!
-//! Packed drafts stand one behind the other in a buffer, each behind its length.
+//! Packed records stand one behind the other in a buffer, each behind its length.
 
 use std::fmt;
 
@@ -41,13 +41,13 @@ closed_list! {
     }
 }
 
-macro_rules! draft {
+macro_rules! record {
     ($($(#[$doc:meta])* $field:ident: $type:ty,)+) => {
         /// One entry before it is a line. What does not apply is `None`, or 0.
         #[derive(Clone, Copy, Debug, Default)]
-        pub struct Draft<'a> { $($(#[$doc])* pub $field: $type,)+ }
+        pub struct AuditRecord<'a> { $($(#[$doc])* pub $field: $type,)+ }
 
-        impl<'a> Draft<'a> {
+        impl<'a> AuditRecord<'a> {
             fn pack_fields(&self, into: &mut Packer<'_>) { $(self.$field.pack(into);)+ }
 
             fn unpack_fields(from: &mut &'a [u8]) -> Option<Self> {
@@ -57,7 +57,7 @@ macro_rules! draft {
     };
 }
 
-draft! {
+record! {
     /// What it is about; see [`About`].
     event: &'a str,
     /// When, in milliseconds since 1970; 0: when it is written.
@@ -122,14 +122,14 @@ draft! {
     details: Option<&'a str>,
 }
 
-impl<'a> Draft<'a> {
-    /// A draft about something.
+impl<'a> AuditRecord<'a> {
+    /// A record about something.
     #[must_use]
     pub fn about(about: About) -> Self {
         Self { event: about.name(), ..Self::default() }
     }
 
-    /// Appends the draft, if it fits into so many bytes; whether it did.
+    /// Appends the record, if it fits into so many bytes; whether it did.
     #[must_use]
     pub fn pack(&self, into: &mut Vec<u8>, bytes_max: usize) -> bool {
         let before = into.len();
@@ -151,7 +151,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// The draft by itself, for a change that waits for the disk.
+    /// The record by itself, for a change that waits for the disk.
     #[must_use]
     pub fn packed(&self) -> Vec<u8> {
         let mut packed = Vec::with_capacity(PACKED_BYTES_USUAL);
@@ -163,7 +163,7 @@ impl<'a> Draft<'a> {
         packed
     }
 
-    /// Takes the first draft off packed ones; `None` at their end.
+    /// Takes the first record off packed ones; `None` at their end.
     pub fn unpack(packed: &mut &'a [u8]) -> Option<Self> {
         let (length, rest) = packed.split_first_chunk::<LENGTH_BYTES>()?;
         let (mut one, rest) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;
@@ -173,7 +173,7 @@ impl<'a> Draft<'a> {
 }
 
 const LENGTH_BYTES: usize = 4;
-/// Bytes that most drafts stay below.
+/// Bytes that most records stay below.
 const PACKED_BYTES_USUAL: usize = 384;
 
 struct Packer<'v> {
@@ -337,7 +337,7 @@ mod tests {
     #[test]
     fn a_draft_comes_back_as_it_was_and_one_that_does_not_fit_leaves_no_trace() {
         let rules: [Box<str>; 2] = ["R10".into(), "R38".into()];
-        let draft = Draft {
+        let record = AuditRecord {
             id: 7,
             organization: Some("acme"),
             actor: Some(""),
@@ -346,22 +346,22 @@ mod tests {
             grant_line: 3,
             one_in: 100,
             details: Some("ü\n\"x\u{1b}"),
-            ..Draft::about(About::Decision)
+            ..AuditRecord::about(About::Decision)
         };
         let mut packed = vec![];
-        assert!(draft.pack(&mut packed, 4_096) && Draft::about(About::Stop).pack(&mut packed, 4_096));
+        assert!(record.pack(&mut packed, 4_096) && AuditRecord::about(About::Stop).pack(&mut packed, 4_096));
         let whole = packed.len();
-        assert!(!draft.pack(&mut packed, whole + 8));
+        assert!(!record.pack(&mut packed, whole + 8));
         assert_eq!(packed.len(), whole);
         let mut rest = packed.as_slice();
-        let back = Draft::unpack(&mut rest).unwrap();
-        assert_eq!(format!("{back:?}"), format!("{draft:?}"));
-        assert_eq!(Draft::unpack(&mut rest).unwrap().event, "stop");
-        assert!(Draft::unpack(&mut rest).is_none() && rest.is_empty());
+        let back = AuditRecord::unpack(&mut rest).unwrap();
+        assert_eq!(format!("{back:?}"), format!("{record:?}"));
+        assert_eq!(AuditRecord::unpack(&mut rest).unwrap().event, "stop");
+        assert!(AuditRecord::unpack(&mut rest).is_none() && rest.is_empty());
         for length in 0..whole {
             // Cut anywhere, it is a shorter list, never a panic.
             let mut cut = &packed[..length];
-            while Draft::unpack(&mut cut).is_some() {}
+            while AuditRecord::unpack(&mut cut).is_some() {}
         }
     }
 }

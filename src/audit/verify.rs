@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::audit::draft::About;
-use crate::audit::folder::{Segment, segments};
 use crate::audit::head::{self, Head, Noted};
 use crate::audit::line::{self, Flaw, Hash, Line, hex};
+use crate::audit::record::About;
+use crate::audit::segments::{Segment, segments};
 use crate::audit::{AuditError, line::NO_HASH};
 use crate::limits::AUDIT_LINE_BYTES_MAX;
 
@@ -59,7 +59,7 @@ impl std::fmt::Display for Problem {
 }
 
 /// Reads the whole log of a folder. With an `anchor`, a line with that hash has to be there: whoever noted the hash
-/// elsewhere notices a log that was made anew.
+/// elsewhere changes a log that was made anew.
 ///
 /// # Errors
 ///
@@ -281,8 +281,8 @@ mod tests {
 
     use super::*;
     use crate::audit::Keeping;
-    use crate::audit::draft::Draft;
     use crate::audit::log::Log;
+    use crate::audit::record::AuditRecord;
 
     const NOW_MS: u64 = 1_700_000_000_000;
 
@@ -297,9 +297,13 @@ mod tests {
         };
         let mut log = Log::open(keeping).unwrap();
         for number in 1..=9 {
-            let draft =
-                Draft { id: number, actor: Some("1001"), reason: Some("assigned"), ..Draft::about(About::Decision) };
-            assert_eq!(log.write(&draft.packed(), NOW_MS).unwrap(), 1);
+            let record = AuditRecord {
+                id: number,
+                actor: Some("1001"),
+                reason: Some("assigned"),
+                ..AuditRecord::about(About::Decision)
+            };
+            assert_eq!(log.write(&record.packed(), NOW_MS).unwrap(), 1);
         }
         let files: Vec<PathBuf> = segments(folder).unwrap().into_iter().map(|segment| segment.path).collect();
         assert_eq!(files.len(), 3);

@@ -19,12 +19,12 @@ use tokio::time::timeout;
 use crate::cli::{EXIT_CONFIGURATION, EXIT_FAILED};
 use crate::config;
 use crate::config::problem::Problems;
-use crate::gate::steer::{Page, Wanted};
+use crate::gate::operator::{Page, Wanted};
 use crate::limits::{DESK_ANSWER_BYTES_MAX, DESK_TIMEOUT};
 
 /// The admin listener of a sidecar.
 #[derive(Clone, Debug)]
-pub(super) struct Desk {
+pub(super) struct AdminClient {
     place: Place,
 }
 
@@ -61,7 +61,7 @@ impl fmt::Display for Place {
 
 /// Why the sidecar did not do what it was asked for.
 #[derive(Debug, Error)]
-pub(super) enum DeskError {
+pub(super) enum AdminClientError {
     /// The configuration does not say where it is.
     #[error("{0}")]
     Configuration(Problems),
@@ -81,7 +81,7 @@ pub(super) enum DeskError {
     Refused(String),
 }
 
-impl DeskError {
+impl AdminClientError {
     /// Says so; the exit code.
     pub(super) fn print(&self, out: &mut impl Write) -> io::Result<u8> {
         writeln!(out, "{self}")?;
@@ -97,21 +97,21 @@ struct PageWanted<'a> {
     from: u64,
 }
 
-impl Desk {
+impl AdminClient {
     /// The sidecar that runs with this configuration, over its Unix socket: there it knows who is asking, and does what
     /// it is told.
-    pub(super) fn of(folder: &Path) -> Result<Self, DeskError> {
-        let settings = config::load_process(folder).map_err(DeskError::Configuration)?;
+    pub(super) fn of(folder: &Path) -> Result<Self, AdminClientError> {
+        let settings = config::load_process(folder).map_err(AdminClientError::Configuration)?;
         let place = settings.listen.admin_unix.map(Place::Socket);
-        place.map(|place| Self { place }).ok_or(DeskError::Off("admin_unix"))
+        place.map(|place| Self { place }).ok_or(AdminClientError::Off("admin_unix"))
     }
 
     /// The sidecar that runs with this configuration, over its Unix socket or else its address: enough to look.
-    pub(super) fn to_look(folder: &Path) -> Result<Self, DeskError> {
-        let listen = config::load_process(folder).map_err(DeskError::Configuration)?.listen;
+    pub(super) fn to_look(folder: &Path) -> Result<Self, AdminClientError> {
+        let listen = config::load_process(folder).map_err(AdminClientError::Configuration)?.listen;
         let by_address = || listen.admin.and_then(Place::reached_at);
         let place = listen.admin_unix.clone().map(Place::Socket).or_else(by_address);
-        place.map(|place| Self { place }).ok_or(DeskError::Off("admin_unix"))
+        place.map(|place| Self { place }).ok_or(AdminClientError::Off("admin_unix"))
     }
 
     /// Where it listens.
@@ -120,7 +120,7 @@ impl Desk {
     }
 
     /// Every row of a list.
-    pub(super) fn list<R: DeserializeOwned>(&self, what: &str, wanted: &Wanted) -> Result<Vec<R>, DeskError> {
+    pub(super) fn list<R: DeserializeOwned>(&self, what: &str, wanted: &Wanted) -> Result<Vec<R>, AdminClientError> {
         let (mut rows, mut from) = (vec![], Some(0));
         while let Some(next) = from {
             let page: Page<R> = self.request(&Method::GET, what, &PageWanted { wanted, from: next })?;
@@ -131,23 +131,23 @@ impl Desk {
     }
 
     /// Ends what is wanted; what ended.
-    pub(super) fn end<R: DeserializeOwned>(&self, what: &str, wanted: &Wanted) -> Result<Vec<R>, DeskError> {
+    pub(super) fn end<R: DeserializeOwned>(&self, what: &str, wanted: &Wanted) -> Result<Vec<R>, AdminClientError> {
         self.request(&Method::DELETE, what, wanted)
     }
 
     /// What there is under this path, by this query.
-    pub(super) fn get<T: DeserializeOwned>(&self, what: &str, query: &impl Serialize) -> Result<T, DeskError> {
+    pub(super) fn get<T: DeserializeOwned>(&self, what: &str, query: &impl Serialize) -> Result<T, AdminClientError> {
         self.request(&Method::GET, what, query)
     }
 
     /// The text under this path.
-    pub(super) async fn text(&self, what: &str) -> Result<String, DeskError> {
+    pub(super) async fn text(&self, what: &str) -> Result<String, AdminClientError> {
         let body = self.exchange(&Method::GET, format!("/{what}")).await?;
         String::from_utf8(body.into()).map_err(|error| self.unreachable(error.to_string()))
     }
 
-    fn unreachable(&self, why: String) -> DeskError {
-        DeskError::Unreachable { place: self.place.clone(), why }
+    fn unreachable(&self, why: String) -> AdminClientError {
+        AdminClientError::Unreachable { place: self.place.clone(), why }
     }
 
     /// Asks once.
@@ -156,7 +156,7 @@ impl Desk {
         method: &Method,
         what: &str,
         query: &impl Serialize,
-    ) -> Result<T, DeskError> {
+    ) -> Result<T, AdminClientError> {
         let query = serde_urlencoded::to_string(query).map_err(|error| self.unreachable(error.to_string()))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| self.unreachable(error.to_string()))?;
@@ -164,7 +164,7 @@ impl Desk {
         serde_json::from_slice(&body).map_err(|error| self.unreachable(format!("its answer cannot be read: {error}")))
     }
 
-    async fn exchange(&self, method: &Method, uri: String) -> Result<Bytes, DeskError> {
+    async fn exchange(&self, method: &Method, uri: String) -> Result<Bytes, AdminClientError> {
         let request = Request::builder().method(method).uri(uri).header("host", "localhost");
         let request = request.body(Empty::<Bytes>::new()).map_err(|error| self.unreachable(error.to_string()))?;
         let (status, body) = match timeout(DESK_TIMEOUT, self.send(request)).await {
@@ -173,7 +173,7 @@ impl Desk {
             Err(_) => return Err(self.unreachable(format!("no answer within {} s", DESK_TIMEOUT.as_secs()))),
         };
         if status != StatusCode::OK {
-            return Err(DeskError::Refused(String::from_utf8_lossy(&body).trim().to_owned()));
+            return Err(AdminClientError::Refused(String::from_utf8_lossy(&body).trim().to_owned()));
         }
         Ok(body)
     }

@@ -10,8 +10,8 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::cli::desk::{Desk, DeskError};
-use crate::cli::peer::{Peer, PeerError, Reply};
+use crate::cli::admin_client::{AdminClient, AdminClientError};
+use crate::cli::line_client::{Peer, PeerError, Reply};
 use crate::cli::{EXIT_FAILED, explain, print_problems};
 use crate::config;
 use crate::config::process::ProcessSettings;
@@ -93,7 +93,7 @@ struct KnownOfCall {
 
 /// Why there is no answer.
 enum Failure {
-    Desk(DeskError),
+    AdminClient(AdminClientError),
     Peer(PeerError),
     /// It is no question.
     NoQuestion(String),
@@ -101,9 +101,9 @@ enum Failure {
     Error(String),
 }
 
-impl From<DeskError> for Failure {
-    fn from(error: DeskError) -> Self {
-        Self::Desk(error)
+impl From<AdminClientError> for Failure {
+    fn from(error: AdminClientError) -> Self {
+        Self::AdminClient(error)
     }
 }
 
@@ -145,10 +145,12 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
     };
     let answer = match ask(folder, &settings, options) {
         Ok(answer) => answer,
-        Err(Failure::Desk(DeskError::Configuration(problems))) => return print_problems(&problems, options.json, out),
+        Err(Failure::AdminClient(AdminClientError::Configuration(problems))) => {
+            return print_problems(&problems, options.json, out);
+        }
         Err(failure) => {
             let message = match failure {
-                Failure::Desk(error) => error.to_string(),
+                Failure::AdminClient(error) => error.to_string(),
                 Failure::Peer(error) => error.to_string(),
                 Failure::NoQuestion(why) => format!("this is no question: {why}"),
                 Failure::Error(why) => why,
@@ -176,7 +178,7 @@ fn ask(folder: &Path, settings: &ProcessSettings, options: &Arguments) -> Result
     let mut answer = Answer::default();
     for _ in 0..ASK_AGAIN_MAX {
         let explained: Option<Explained> = if options.explain || (is_dialed && !options.does) {
-            Some(Desk::to_look(folder)?.get("explain", &pairs)?)
+            Some(AdminClient::to_look(folder)?.get("explain", &pairs)?)
         } else {
             None
         };

@@ -11,8 +11,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use crate::audit::folder::{Segment, segments};
 use crate::audit::line::{self, Hash};
+use crate::audit::segments::{Segment, segments};
 use crate::audit::verify::verify;
 use crate::cli::{EXIT_FAILED, print_problems};
 use crate::config;

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::cli::{EXIT_FAILED, print_problems};
 use crate::config;
-use crate::decision::Change;
+use crate::decision::Transition;
 use crate::decision::WireError;
 use crate::dialect::fields::{Fields, Verb};
 use crate::event::{Event, Key, KeySet};
@@ -128,7 +128,7 @@ impl Assumed {
         let queues = queues.iter().filter_map(|name| queue_named(organization, name));
         for (subject, queue) in queues.filter_map(|queue| Some((subject?, queue))) {
             let beginning = Beginning { at, by: None, ends: None };
-            let _begun = table.apply(subject, &[queue], Change::Begin(Ground::Unassigned), beginning);
+            let _begun = table.apply(subject, &[queue], Transition::Begin(Ground::Unassigned), beginning);
         }
         Self { table, subject }
     }

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 
 use thiserror::Error;
 
-use crate::cli::desk::Place;
+use crate::cli::admin_client::Place;
 use crate::config::process::Listen;
 use crate::dialect::DialectLabel;
 use crate::limits::{DESK_TIMEOUT, LINE_ANSWER_BYTES_MAX, LINE_BYTES_MAX};

@@ -17,7 +17,7 @@ use crate::config::{self, Loaded};
 use crate::event::Intent;
 use crate::limits::{LOAD_CONNECTIONS_MAX, LOAD_DEPTH_MAX, LOAD_QUESTIONS_MAX, LOAD_RATE_MAX, LOAD_SECONDS_MAX};
 use crate::load::questions::{Mix, Questions};
-use crate::load::tally::Tally;
+use crate::load::results::Results;
 use crate::load::{Place, Plan, Progress, Spoken, run as run_load};
 use crate::policy::Policy;
 
@@ -104,14 +104,14 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
     };
     let runtime = builder.worker_threads(options.threads).enable_all().build()?;
     let described = describe(&plan, options);
-    let tally = runtime.block_on(show(plan, questions));
+    let results = runtime.block_on(show(plan, questions));
     if options.json {
-        writeln!(out, "{}", as_json(&tally))?;
+        writeln!(out, "{}", as_json(&results))?;
     } else {
         writeln!(out, "{described}")?;
-        print(&tally, out)?;
+        print(&results, out)?;
     }
-    Ok(if tally.is_clean() { 0 } else { EXIT_FAILED })
+    Ok(if results.is_clean() { 0 } else { EXIT_FAILED })
 }
 
 fn prepare(loaded: Loaded, options: &Arguments) -> Result<(Plan, Questions), String> {
@@ -163,7 +163,7 @@ fn place(spoken: Spoken, settings: &ProcessSettings, options: &Arguments) -> Res
 }
 
 /// Runs it, with a bar on a terminal.
-async fn show(plan: Plan, questions: Questions) -> Tally {
+async fn show(plan: Plan, questions: Questions) -> Results {
     let (progress, duration) = (Arc::new(Progress::default()), plan.duration);
     let running = run_load(plan, questions, Arc::clone(&progress));
     if !io::stderr().is_terminal() {
@@ -178,9 +178,9 @@ async fn show(plan: Plan, questions: Questions) -> Tally {
     tokio::pin!(running);
     loop {
         tokio::select! {
-            tally = &mut running => {
+            results = &mut running => {
                 bar.finish_and_clear();
-                return tally;
+                return results;
             }
             _ = ticks.tick() => {
                 bar.set_position(bar.elapsed().as_secs().min(duration.as_secs()));
@@ -204,38 +204,40 @@ fn describe(plan: &Plan, options: &Arguments) -> String {
     format!("{dialect} at {place}, {connections} connections, {pace}, {} s", plan.duration.as_secs())
 }
 
-fn print(tally: &Tally, out: &mut impl Write) -> io::Result<()> {
-    let Tally { asked, allowed, denied, errors, unexpected, lost, .. } = tally;
+fn print(results: &Results, out: &mut impl Write) -> io::Result<()> {
+    let Results { asked, allowed, denied, errors, unexpected, lost, .. } = results;
     writeln!(
         out,
         "  asked      {asked} in {:.1} s, {:.0} decisions a second",
-        tally.took.as_secs_f64(),
-        tally.per_second()
+        results.took.as_secs_f64(),
+        results.per_second()
     )?;
     writeln!(out, "  answered   allow {allowed}, deny {denied}, error {errors}")?;
     writeln!(out, "  wrong      verdicts {unexpected}, answers lost {lost}")?;
     let latencies: Vec<String> =
-        QUANTILES.iter().map(|(name, part)| format!("{name} {:.1?}", tally.quantile(*part))).collect();
+        QUANTILES.iter().map(|(name, part)| format!("{name} {:.1?}", results.quantile(*part))).collect();
     writeln!(out, "  latency    {}", latencies.join(", "))?;
-    for example in &tally.examples {
+    for example in &results.examples {
         writeln!(out, "  example    {example}")?;
     }
     Ok(())
 }
 
-fn as_json(tally: &Tally) -> serde_json::Value {
-    let latency: serde_json::Map<_, _> =
-        QUANTILES.iter().map(|(name, part)| ((*name).to_owned(), json!(tally.quantile(*part).as_secs_f64()))).collect();
+fn as_json(results: &Results) -> serde_json::Value {
+    let latency: serde_json::Map<_, _> = QUANTILES
+        .iter()
+        .map(|(name, part)| ((*name).to_owned(), json!(results.quantile(*part).as_secs_f64())))
+        .collect();
     json!({
-        "asked": tally.asked,
-        "allowed": tally.allowed,
-        "denied": tally.denied,
-        "errors": tally.errors,
-        "unexpected": tally.unexpected,
-        "lost": tally.lost,
-        "seconds": tally.took.as_secs_f64(),
-        "decisions_per_second": tally.per_second(),
+        "asked": results.asked,
+        "allowed": results.allowed,
+        "denied": results.denied,
+        "errors": results.errors,
+        "unexpected": results.unexpected,
+        "lost": results.lost,
+        "seconds": results.took.as_secs_f64(),
+        "decisions_per_second": results.per_second(),
         "latency_seconds": latency,
-        "examples": tally.examples,
+        "examples": results.examples,
     })
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use hyper::Method;
 use serde::{Deserialize, Serialize};
 
-use crate::cli::desk::{Desk, DeskError};
+use crate::cli::admin_client::{AdminClient, AdminClientError};
 
 /// Options of `log`.
 #[derive(Debug, clap::Args)]
@@ -39,7 +39,8 @@ struct Wanted<'a> {
 pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> io::Result<u8> {
     let method = if options.reset || options.filter.is_some() { Method::PUT } else { Method::GET };
     let wanted = Wanted { filter: options.filter.as_deref() };
-    let shown: Result<Shown, DeskError> = Desk::of(folder).and_then(|desk| desk.request(&method, "log", &wanted));
+    let shown: Result<Shown, AdminClientError> =
+        AdminClient::of(folder).and_then(|client| client.request(&method, "log", &wanted));
     match shown {
         Err(error) => error.print(out),
         Ok(shown) if options.json => {

@@ -1,23 +1,23 @@
 //! The command line: arguments in, text and an exit code out.
 
+mod admin_client;
 mod ask;
 mod audit;
 mod check;
-mod desk;
 mod explain;
+mod generate;
 mod help;
-mod install;
+mod line_client;
 mod load;
 mod log;
 mod models;
-mod operate;
-mod peer;
 mod salvage;
 mod serve;
+mod sessions;
 mod state_folder;
-mod survey;
 mod systemd;
 mod top;
+mod what_who;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -64,10 +64,10 @@ enum Command {
     Ask(ask::Arguments),
     /// Prints every action that an actor may do, and where.
     #[command(after_long_help = help::WHAT)]
-    What(survey::WhatArguments),
+    What(what_who::WhatArguments),
     /// Prints who may do an action, and where.
     #[command(after_long_help = help::WHO)]
-    Who(survey::WhoArguments),
+    Who(what_who::WhoArguments),
     /// Prints the role models as matrices: a row an action, a column a role.
     #[command(after_long_help = help::MODELS)]
     Models(models::Arguments),
@@ -82,10 +82,10 @@ enum Command {
     Top(top::Arguments),
     /// Lists, shows and ends login sessions of the running sidecar.
     #[command(subcommand, after_long_help = help::SESSIONS)]
-    Sessions(operate::Sessions),
+    Sessions(sessions::Sessions),
     /// Lists and ends supervisions of the running sidecar.
     #[command(subcommand, after_long_help = help::SUPERVISIONS)]
-    Supervisions(operate::Supervisions),
+    Supervisions(sessions::Supervisions),
     /// Verifies the audit log, shows its end, and writes parts of it out.
     #[command(subcommand, after_long_help = help::AUDIT)]
     Audit(audit::Audit),
@@ -94,13 +94,13 @@ enum Command {
     Log(log::Arguments),
     /// Prints the JSON Schemas of the configuration files, with which editors complete them.
     #[command(after_long_help = help::SCHEMA)]
-    Schema(install::SchemaArguments),
+    Schema(generate::SchemaArguments),
     /// Prints what completes the commands in a shell.
     #[command(after_long_help = help::COMPLETIONS)]
-    Completions(install::CompletionsArguments),
+    Completions(generate::CompletionsArguments),
     /// Prints the manual page, or writes those of all commands.
     #[command(after_long_help = help::MAN)]
-    Man(install::ManArguments),
+    Man(generate::ManArguments),
 }
 
 /// Prints why a configuration does not load.
@@ -120,18 +120,18 @@ pub fn run(arguments: Arguments, out: &mut (impl Write + Send)) -> ExitCode {
         Command::Check(options) => check::run(&arguments.config, &options, out),
         Command::Explain(options) => explain::run(&arguments.config, &options, out),
         Command::Ask(options) => ask::run(&arguments.config, &options, out),
-        Command::What(options) => survey::what(&arguments.config, &options, out),
-        Command::Who(options) => survey::who(&arguments.config, &options, out),
+        Command::What(options) => what_who::what(&arguments.config, &options, out),
+        Command::Who(options) => what_who::who(&arguments.config, &options, out),
         Command::Models(options) => models::run(&arguments.config, &options, out),
         Command::Load(options) => load::run(&arguments.config, &options, out),
         Command::Top(options) => top::run(&arguments.config, &options, out),
-        Command::Sessions(what) => operate::sessions(&arguments.config, &what, out),
+        Command::Sessions(what) => sessions::sessions(&arguments.config, &what, out),
         Command::Audit(what) => audit::run(&arguments.config, &what, out),
-        Command::Schema(options) => install::schemas(&options, out),
-        Command::Completions(options) => install::completions(&options, out),
-        Command::Man(options) => install::man(&options, out),
+        Command::Schema(options) => generate::schemas(&options, out),
+        Command::Completions(options) => generate::completions(&options, out),
+        Command::Man(options) => generate::man(&options, out),
         Command::Log(options) => log::run(&arguments.config, &options, out),
-        Command::Supervisions(what) => operate::supervisions(&arguments.config, &what, out),
+        Command::Supervisions(what) => sessions::supervisions(&arguments.config, &what, out),
     };
     match ran {
         Ok(code) => ExitCode::from(code),

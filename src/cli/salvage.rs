@@ -7,9 +7,9 @@ use std::path::Path;
 use crate::cli::state_folder;
 use crate::cli::{EXIT_FAILED, print_problems};
 use crate::config;
-use crate::server::Clock;
 use crate::sessions::disk::{Disk, FILE_NAME};
-use crate::sessions::store::{Commit, Record, Store, StoreError};
+use crate::sessions::store::{Commit, Store, StoreError, UserRecord};
+use crate::sidecar::Clock;
 
 pub(super) fn run(folder: &Path, out: &mut impl Write) -> io::Result<u8> {
     let settings = match config::load_process(folder) {
@@ -37,7 +37,7 @@ fn salvage(folder: &Path, out: &mut impl Write) -> Result<(), StoreError> {
     let path = folder.join(FILE_NAME);
     let unusable = |why: io::Error| StoreError::Unusable { path: path.display().to_string(), why: why.to_string() };
     let mut records = vec![];
-    let keep = |key: &[u8], value: &[u8]| records.push(Record { key: key.to_vec(), value: Some(value.to_vec()) });
+    let keep = |key: &[u8], value: &[u8]| records.push(UserRecord { key: key.to_vec(), value: Some(value.to_vec()) });
     let said = match Disk::salvage(&path, keep) {
         Ok(salvaged) if salvaged.complaint.is_none() => {
             return writeln!(out, "{}: {} users, nothing is damaged", path.display(), salvaged.records)
@@ -61,7 +61,7 @@ fn salvage(folder: &Path, out: &mut impl Write) -> Result<(), StoreError> {
     disk.count_start(wall.second().0)?;
     drop(disk);
     fs::hard_link(&path, &aside).map_err(unusable)?;
-    // The tally is of the old one.
+    // The results is of the old one.
     Disk::forget_tally(&path).map_err(unusable)?;
     fs::rename(workshop.join(FILE_NAME), &path).map_err(unusable)?;
     fs::remove_dir_all(&workshop).and_then(|()| fs::File::open(folder)?.sync_all()).map_err(unusable)?;

@@ -14,13 +14,14 @@ use crate::cli::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_USAGE, state_folder, syst
 use crate::config::Loaded;
 use crate::config::problem::Problems;
 use crate::config::process::ProcessSettings;
-use crate::gate::{Gate, Witness};
+use crate::gate::{CommitObserver, Gate};
 use crate::limits::{COMMIT_TIMEOUT, RELOAD_INTERVAL_MIN};
 use crate::observe::log::{FILTER_DEFAULT, Flush, Format, Log};
 use crate::policy::{Organization, Policy};
 use crate::reload::{load, publish};
-use crate::server::{Bound, House, Passed, Place, ReloadStatus, Server};
+use crate::server::{PassedSockets, Server};
 use crate::sessions::store::StoreError;
+use crate::sidecar::{BoundListener, ListenAddress, ReloadStatus, Sidecar};
 use crate::telephony::UnixMillis;
 
 /// Descriptors that the process needs beside its connections.
@@ -37,7 +38,7 @@ const LOG_FORMAT_VARIABLE: &str = "QUEUEWARDEN_LOG_FORMAT";
 
 pub(super) fn run(folder: &Path, out: &mut (impl Write + Send)) -> io::Result<u8> {
     // Before there is a second thread: taking them changes the environment.
-    let passed = match Passed::from_environment() {
+    let passed = match PassedSockets::from_environment() {
         Ok(passed) => passed,
         Err(error) => {
             writeln!(out, "what systemd passes cannot be used: {error}")?;
@@ -55,7 +56,7 @@ pub(super) fn run(folder: &Path, out: &mut (impl Write + Send)) -> io::Result<u8
     runtime.block_on(serve(folder, log, passed, out))
 }
 
-async fn serve(folder: &Path, log: Log, passed: Passed, out: &mut (impl Write + Send)) -> io::Result<u8> {
+async fn serve(folder: &Path, log: Log, passed: PassedSockets, out: &mut (impl Write + Send)) -> io::Result<u8> {
     // First of all, so that no signal can end the process by default while it loads.
     let mut hangup = signal(SignalKind::hangup())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -77,28 +78,28 @@ async fn serve(folder: &Path, log: Log, passed: Passed, out: &mut (impl Write + 
         }
     };
     raise_descriptor_limit(&loaded.process);
-    let house = Arc::new(House::new(loaded.process.clone(), log));
-    count_panics(&house);
-    take_up(loaded, &house).await;
-    if let Err(message) = open_audit(&house).await {
+    let sidecar = Arc::new(Sidecar::new(loaded.process.clone(), log));
+    count_panics(&sidecar);
+    take_up(loaded, &sidecar).await;
+    if let Err(message) = open_audit(&sidecar).await {
         writeln!(out, "{message}")?;
         writeln!(out, "  help: {AUDIT_HELP}")?;
         return Ok(EXIT_FAILED);
     }
-    if let Err(error) = restore(&house).await {
+    if let Err(error) = restore(&sidecar).await {
         writeln!(out, "{error}")?;
         writeln!(out, "  help: {SALVAGE_HELP}")?;
         return Ok(EXIT_FAILED);
     }
-    let server = match Server::open(&house, passed) {
+    let server = match Server::open(&sidecar, passed) {
         Ok(server) => server,
         Err(error) => {
             writeln!(out, "{error}")?;
             return Ok(EXIT_FAILED);
         }
     };
-    announce(&house, server.bound(), out)?;
-    systemd::ready(&status_line(&house));
+    announce(&sidecar, server.bound(), out)?;
+    systemd::ready(&status_line(&sidecar));
     let watchdog = systemd::watch(server.proven());
 
     let mut reload_after = Instant::now();
@@ -111,8 +112,8 @@ async fn serve(folder: &Path, log: Log, passed: Passed, out: &mut (impl Write + 
                 let now = Instant::now();
                 reload_after = now.checked_add(RELOAD_INTERVAL_MIN).unwrap_or(now);
                 systemd::reloading();
-                reload(folder, &house).await;
-                systemd::ready(&status_line(&house));
+                reload(folder, &sidecar).await;
+                systemd::ready(&status_line(&sidecar));
             }
         }
     }
@@ -126,7 +127,7 @@ async fn serve(folder: &Path, log: Log, passed: Passed, out: &mut (impl Write + 
         }
         () = either(&mut terminate, &mut interrupt) => tracing::warn!("stopped at once"),
     }
-    let gate = Arc::clone(&house.gate);
+    let gate = Arc::clone(&sidecar.gate);
     if !tokio::task::spawn_blocking(move || gate.close_store(COMMIT_TIMEOUT)).await.unwrap_or(false) {
         tracing::error!("the session store or the audit log did not take what was left");
     }
@@ -137,41 +138,41 @@ async fn serve(folder: &Path, log: Log, passed: Passed, out: &mut (impl Write + 
 }
 
 /// Opens the audit log, if one is kept.
-async fn open_audit(house: &Arc<House>) -> Result<(), String> {
-    let Some(audit) = &house.settings.audit else {
+async fn open_audit(sidecar: &Arc<Sidecar>) -> Result<(), String> {
+    let Some(audit) = &sidecar.settings.audit else {
         tracing::warn!("[audit] enabled = false: nobody can tell later who was allowed what");
         return Ok(());
     };
-    let (gate, keeping) = (Arc::clone(&house.gate), audit.keeping.clone());
-    let now_ms = house.clock.now().wall.0;
+    let (gate, keeping) = (Arc::clone(&sidecar.gate), audit.keeping.clone());
+    let now_ms = sidecar.clock.now().wall.0;
     let opened = tokio::task::spawn_blocking(move || gate.open_audit(keeping, now_ms)).await;
     opened.map_err(|error| error.to_string())?.map_err(|error| format!("the audit log cannot be written: {error}"))
 }
 
 /// What `systemctl status` shows.
-fn status_line(house: &House) -> String {
-    let last = house.last_reload();
-    let revision = house.settled_revision.load(Ordering::Relaxed);
+fn status_line(sidecar: &Sidecar) -> String {
+    let last = sidecar.last_reload();
+    let revision = sidecar.settled_revision.load(Ordering::Relaxed);
     if last.successful {
-        format!("policy {revision}, organizations {}", house.gate.policy().organizations().count())
+        format!("policy {revision}, organizations {}", sidecar.gate.policy().organizations().count())
     } else {
         format!("policy {revision}; the configuration on disk does not load: problems {}", last.problems.count())
     }
 }
 
 /// Takes up the login sessions that an earlier process saved.
-async fn restore(house: &Arc<House>) -> Result<(), StoreError> {
-    let (folder, now) = (house.settings.state.folder.clone(), house.clock.now());
-    let witness = Box::new(StoreWitness(Arc::clone(house)));
-    let gate = Arc::clone(&house.gate);
-    let restored = match tokio::task::spawn_blocking(move || gate.restore(&folder, now, witness)).await {
+async fn restore(sidecar: &Arc<Sidecar>) -> Result<(), StoreError> {
+    let (folder, now) = (sidecar.settings.state.folder.clone(), sidecar.clock.now());
+    let observer = Box::new(StoreWitness(Arc::clone(sidecar)));
+    let gate = Arc::clone(&sidecar.gate);
+    let restored = match tokio::task::spawn_blocking(move || gate.restore(&folder, now, observer)).await {
         Ok(restored) => restored?,
         Err(error) => {
-            let path = house.settings.state.folder.display().to_string();
+            let path = sidecar.settings.state.folder.display().to_string();
             return Err(StoreError::Damaged { path, what: error.to_string() });
         }
     };
-    if house.gate.is_durable() {
+    if sidecar.gate.is_durable() {
         tracing::info!(sessions = restored.sessions, gone = restored.gone, "login sessions restored");
     } else {
         tracing::warn!("store = \"memory\": login sessions live as long as this process");
@@ -180,9 +181,9 @@ async fn restore(house: &Arc<House>) -> Result<(), StoreError> {
 }
 
 /// Tells the metrics and the log how the store does.
-struct StoreWitness(Arc<House>);
+struct StoreWitness(Arc<Sidecar>);
 
-impl Witness for StoreWitness {
+impl CommitObserver for StoreWitness {
     fn committed(&self, took: Duration) {
         self.0.metrics.commit_took(took.as_secs_f64());
     }
@@ -216,32 +217,32 @@ async fn either(first: &mut Signal, second: &mut Signal) {
 }
 
 /// Loads the folder and takes it up, or says why not and leaves everything as it is.
-async fn reload(folder: &Path, house: &House) {
-    match load(folder.to_owned(), &house.gate).await {
-        Ok(loaded) => take_up(loaded, house).await,
+async fn reload(folder: &Path, sidecar: &Sidecar) {
+    match load(folder.to_owned(), &sidecar.gate).await {
+        Ok(loaded) => take_up(loaded, sidecar).await,
         Err(problems) => {
             for problem in &problems.problems {
                 tracing::error!(%problem, "configuration");
             }
             tracing::error!(problems = problems.count(), "the configuration does not load: the running policy stays");
-            let at_unix_seconds = house.clock.now().wall.second().0;
-            house.gate.note_reload_failed(problems.count() as u64);
-            house.note_failure(ReloadStatus { at_unix_seconds, problems, ..ReloadStatus::default() });
+            let at_unix_seconds = sidecar.clock.now().wall.second().0;
+            sidecar.gate.note_reload_failed(problems.count() as u64);
+            sidecar.note_failure(ReloadStatus { at_unix_seconds, problems, ..ReloadStatus::default() });
         }
     }
 }
 
 /// Lets the loaded policy judge from now on.
-async fn take_up(loaded: Loaded, house: &House) {
-    let restart_needed = loaded.process.needs_restart_for(&house.settings);
+async fn take_up(loaded: Loaded, sidecar: &Sidecar) {
+    let restart_needed = loaded.process.needs_restart_for(&sidecar.settings);
     let warnings = loaded.warnings;
-    house.asterisks.set_secrets(&loaded.process.asterisk_ami);
-    house.set_line_token(loaded.process.listen.line_token);
-    house.set_files(loaded.files);
-    house.metrics.prepare(&loaded.policy);
-    house.set_admin_token(loaded.process.listen.admin_token);
-    let revision = publish(loaded.policy, &house.gate).await;
-    house.settled_revision.store(revision, Ordering::Relaxed);
+    sidecar.asterisks.set_secrets(&loaded.process.asterisk_ami);
+    sidecar.set_line_token(loaded.process.listen.line_token);
+    sidecar.set_files(loaded.files);
+    sidecar.metrics.prepare(&loaded.policy);
+    sidecar.set_admin_token(loaded.process.listen.admin_token);
+    let revision = publish(loaded.policy, &sidecar.gate).await;
+    sidecar.settled_revision.store(revision, Ordering::Relaxed);
     tracing::info!(revision, "policy loaded");
     for warning in &warnings.problems {
         tracing::warn!(%warning, "configuration");
@@ -249,15 +250,15 @@ async fn take_up(loaded: Loaded, house: &House) {
     if restart_needed {
         tracing::warn!("queuewarden.toml has changed in what only a restart brings");
     }
-    let at_unix_seconds = house.clock.now().wall.second().0;
+    let at_unix_seconds = sidecar.clock.now().wall.second().0;
     let problems = Problems::default();
     let status = ReloadStatus { successful: true, at_unix_seconds, problems, warnings, restart_needed };
-    house.note_success(status);
+    sidecar.note_success(status);
 }
 
-/// Says where the house listens, and one line to try.
-fn announce(house: &House, bound: &[Bound], out: &mut impl Write) -> io::Result<()> {
-    let policy = house.gate.policy();
+/// Says where the sidecar listens, and one line to try.
+fn announce(sidecar: &Sidecar, bound: &[BoundListener], out: &mut impl Write) -> io::Result<()> {
+    let policy = sidecar.gate.policy();
     let sum = |count: fn(&Organization) -> usize| policy.organizations().map(count).sum::<usize>();
     let queues = sum(|organization| organization.directory.queues().count());
     let users = sum(|organization| organization.directory.users().count());
@@ -270,7 +271,7 @@ fn announce(house: &House, bound: &[Bound], out: &mut impl Write) -> io::Result<
     )?;
     for bound in bound {
         let scheme = if bound.name == "admin" { "http://" } else { "" };
-        writeln!(out, "listening {} {scheme}{}", bound.name, bound.place)?;
+        writeln!(out, "listening {} {scheme}{}", bound.name, bound.address)?;
     }
     if let Some(try_it) = line_to_try(&policy, bound) {
         writeln!(out, "try it:   {try_it}")?;
@@ -279,9 +280,9 @@ fn announce(house: &House, bound: &[Bound], out: &mut impl Write) -> io::Result<
 }
 
 /// A command that asks a question of the first organization, with nothing but bash.
-fn line_to_try(policy: &Policy, bound: &[Bound]) -> Option<String> {
+fn line_to_try(policy: &Policy, bound: &[BoundListener]) -> Option<String> {
     let line = bound.iter().find(|bound| bound.name == "line")?;
-    let Place::Address(address) = &line.place else { return None };
+    let ListenAddress::Tcp(address) = &line.address else { return None };
     let mut organizations: Vec<&Organization> = policy.organizations().collect();
     organizations.sort_unstable_by(|one, other| one.name.cmp(&other.name));
     let organization = organizations.first()?;
@@ -309,12 +310,12 @@ fn raise_descriptor_limit(settings: &ProcessSettings) {
 }
 
 /// Counts every panic, wherever it happens, and lets it be logged as usual.
-fn count_panics(house: &Arc<House>) {
-    let house = Arc::downgrade(house);
+fn count_panics(sidecar: &Arc<Sidecar>) {
+    let sidecar = Arc::downgrade(sidecar);
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        if let Some(house) = house.upgrade() {
-            house.metrics.panicked();
+        if let Some(sidecar) = sidecar.upgrade() {
+            sidecar.metrics.panicked();
         }
         usual(panic);
     }));

@@ -8,9 +8,9 @@ use std::path::Path;
 use clap::{Args, Subcommand};
 use serde::de::DeserializeOwned;
 
-use crate::cli::desk::Desk;
+use crate::cli::admin_client::AdminClient;
 use crate::cli::salvage;
-use crate::gate::steer::{SessionRow, SupervisionRow, Wanted};
+use crate::gate::operator::{SessionRow, SupervisionRow, Wanted};
 
 /// What to do with login sessions.
 #[derive(Debug, Subcommand)]
@@ -158,8 +158,8 @@ fn run<R: DeserializeOwned + serde::Serialize>(
     cells: &dyn Fn(&R) -> Vec<String>,
     out: &mut impl Write,
 ) -> io::Result<u8> {
-    let asked =
-        Desk::of(folder).and_then(|desk| if ends { desk.end::<R>(what, wanted) } else { desk.list::<R>(what, wanted) });
+    let asked = AdminClient::of(folder)
+        .and_then(|client| if ends { client.end::<R>(what, wanted) } else { client.list::<R>(what, wanted) });
     let rows = match asked {
         Ok(rows) => rows,
         Err(error) => return error.print(out),

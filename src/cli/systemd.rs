@@ -26,7 +26,7 @@ pub(super) fn stopping(status: &str) {
 /// else feeds it: when they are made no more, the service manager starts us anew.
 pub(super) fn watch(mut proven: watch::Receiver<u64>) -> Option<JoinHandle<()>> {
     let patience = sd_notify::watchdog_enabled()?;
-    let interval = crate::limits::PULSE_INTERVAL;
+    let interval = crate::limits::SELF_TEST_INTERVAL;
     if patience < interval.saturating_mul(2) {
         tracing::warn!(?patience, ?interval, "WatchdogSec= is too short: decisions prove to be made twice a second");
     }

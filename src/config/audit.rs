@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::audit::Keeping;
-use crate::audit::recorder::PlainAllows;
+use crate::audit::buffer::PlainAllows;
 use crate::config::reader::Section;
 use crate::limits::{
     AUDIT_PLAIN_ALLOWS_PER_SECOND_MAX, AUDIT_RETENTION_BYTES_MAX, AUDIT_RETENTION_SECONDS_MAX,

@@ -15,7 +15,6 @@ pub mod problem;
 pub mod process;
 mod reader;
 pub mod schema;
-mod trace;
 mod users_csv;
 
 use std::cell::RefCell;

@@ -10,7 +10,7 @@ use crate::config::fingerprint::Fingerprint;
 use crate::config::presets::PRESETS;
 use crate::config::problem::{Problem, Problems};
 use crate::config::reader::{Located, Section, Source};
-use crate::config::trace::Open;
+use crate::config::schema::trace::Open;
 use crate::config::users_csv;
 use crate::event::Key;
 use crate::limits::{

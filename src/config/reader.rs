@@ -15,7 +15,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::config::problem::{Problem, Problems};
-use crate::config::trace::{Open, Shape, Step, Trace};
+use crate::config::schema::trace::{Open, Shape, Step, Trace};
 use crate::limits::TOML_RECOVERED_BYTES_MAX;
 
 /// Linux' `O_NONBLOCK`: opening a FIFO must not wait for somebody who writes to it.

@@ -480,7 +480,7 @@ mod tests {
             faults.extend(freeswitch.give_up(None, input, &mut vec![]));
             faults
         };
-        let bye = "Content-Type: command/reply\nReply-Text: +OK bye\n\nContent-Type: text/disconnect-notice\n\n";
+        let bye = "Content-Type: command/reply\nReply-Text: +OK bye\n\nContent-Type: text/disconnect-change\n\n";
         assert_eq!(reply(&format!("Content-Type: command/reply\nReply-Text: +OK\n\n{bye}")), []);
         assert_eq!(
             reply(&format!("Content-Type: command/reply\nReply-Text: -ERR invalid command\n\n{bye}")),

@@ -15,7 +15,7 @@ use subtle::ConstantTimeEq;
 
 use crate::decision::{AnswerQueues, ErrorReason, Outcome, WireError};
 use crate::dialect::fields::{Fields, Verb};
-use crate::dialect::{After, Dialect, DialectLabel, NoticeWords, Patience, Step, pins};
+use crate::dialect::{After, ChangeWords, Dialect, DialectLabel, Patience, Step, pins};
 use crate::event::{Event, Key, KeySet};
 use crate::limits::{LINE_BYTES_MAX, REQUEST_ID_BYTES_MAX};
 use crate::telephony::Token;
@@ -187,17 +187,17 @@ impl Dialect for Line {
         After::Continue
     }
 
-    fn notice(&mut self, id: &[u8], revision: u64, notice: &NoticeWords<'_>, output: &mut Vec<u8>) {
+    fn change(&mut self, id: &[u8], revision: u64, change: &ChangeWords<'_>, output: &mut Vec<u8>) {
         write(output, &[id, b" event revision="]);
         write_number(output, revision);
-        write(output, &[b" change=", notice.change.as_bytes(), b" user=", notice.user.as_bytes()]);
-        let optional = [("target", notice.target), ("mode", notice.mode), ("queue", notice.queue)];
+        write(output, &[b" change=", change.change.as_bytes(), b" user=", change.user.as_bytes()]);
+        let optional = [("target", change.target), ("mode", change.mode), ("queue", change.queue)];
         for (key, value) in optional {
             if let Some(value) = value {
                 write(output, &[b" ", key.as_bytes(), b"=", value.as_bytes()]);
             }
         }
-        write(output, &[b" reason=", notice.reason.as_bytes(), b"\n"]);
+        write(output, &[b" reason=", change.reason.as_bytes(), b"\n"]);
     }
 
     fn give_up(&mut self, reason: Option<ErrorReason>, unread: &[u8], output: &mut Vec<u8>) -> Option<ErrorReason> {

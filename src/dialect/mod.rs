@@ -59,7 +59,7 @@ pub enum Step<'buf> {
         organization: Token<'buf>,
         /// The last revision that the peer has seen; `None`: whatever comes.
         from: Option<u64>,
-        /// What every notice has to repeat.
+        /// What every change has to repeat.
         id: &'buf [u8],
     },
     /// Something that needs no decision; what it is answered with stands in the output already.
@@ -86,7 +86,7 @@ impl<'buf> Step<'buf> {
 
 /// Something that began or ended, in words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NoticeWords<'a> {
+pub struct ChangeWords<'a> {
     /// What happened.
     pub change: &'static str,
     /// The extension of the user or of the supervisor.
@@ -142,8 +142,8 @@ pub trait Dialect: Send {
     /// sent, so it does nothing that the next answer would not undo.
     fn answer(&mut self, id: &[u8], outcome: &Outcome<'_>, output: &mut Vec<u8>) -> After;
 
-    /// Appends a notice for a peer that watches; only dialects that say [`Step::Watch`] are asked to.
-    fn notice(&mut self, _id: &[u8], _revision: u64, _notice: &NoticeWords<'_>, _output: &mut Vec<u8>) {}
+    /// Appends a change for a peer that watches; only dialects that say [`Step::Watch`] are asked to.
+    fn change(&mut self, _id: &[u8], _revision: u64, _notice: &ChangeWords<'_>, _output: &mut Vec<u8>) {}
 
     /// Appends what the peer has to hear when its connection ends before its question was complete: it was silent for
     /// too long, there is no room, or (`None`) it ended its side. Returns what was wrong, if anything was.

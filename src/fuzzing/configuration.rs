@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use crate::config::Loaded;
 use crate::config::problem::Problems;
 use crate::dialect::line::Line;
+use crate::fuzzing::conversation::{Reply, Sidecar};
 use crate::fuzzing::folder::{Folder, GOTO, ORGANIZATION_FILE, VOXIMPLANT};
-use crate::fuzzing::house::{House, Reply};
 use crate::fuzzing::wire::check_line_question;
 use crate::policy::decide::NoSessions;
 use crate::policy::directory::User;
@@ -103,8 +103,8 @@ fn rows_of(policy: &Policy) -> Vec<String> {
 /// Asks for every action and dials every code of every organization. The answers are in the grammar, and `explain`
 /// judges as the gate does.
 fn interrogate(policy: Policy) {
-    let house = House::of(policy);
-    for organization in house.policy.organizations() {
+    let sidecar = Sidecar::of(policy);
+    for organization in sidecar.policy.organizations() {
         let Organization { name, model, feature_codes, directory, .. } = organization;
         let users: Vec<&str> = directory.users().map(User::extension).collect();
         let queues: Vec<&str> = directory.queues().map(|(_, queue)| &*queue.number).collect();
@@ -118,12 +118,12 @@ fn interrogate(policy: Policy) {
         });
         let questions: String = questions.collect();
         let mut explained = vec![];
-        let talk = house.talk(Line::new(None), questions.as_bytes(), &[questions.len()], |_, event| {
-            let explanation = explain(&house.policy, event, None, |_| NoSessions);
+        let talk = sidecar.talk(Line::new(None), questions.as_bytes(), &[questions.len()], |_, event| {
+            let explanation = explain(&sidecar.policy, event, None, |_| NoSessions);
             explained.push((explanation.verdict.into_owned(), explanation.reason.into_owned()));
         });
         let judged = talk.heard().lines().map(|reply| {
-            house.check_line_reply(reply);
+            sidecar.check_line_reply(reply);
             let mut words = reply.split(' ').skip(1);
             let verdict = words.next().unwrap_or_default();
             let reason = words.find_map(|word| word.strip_prefix("reason=")).unwrap_or_default();
@@ -136,9 +136,9 @@ fn interrogate(policy: Policy) {
             format!("{turn} dial org={name} actor={} digits={digits}\n", user(turn))
         });
         let calls: String = calls.collect();
-        let talk = house.talk(Line::new(None), calls.as_bytes(), &[calls.len()], check_line_question);
+        let talk = sidecar.talk(Line::new(None), calls.as_bytes(), &[calls.len()], check_line_question);
         for reply in talk.heard().lines() {
-            assert_eq!(house.check_line_reply(reply), Reply::Decision, "a code that loads means something: {calls}");
+            assert_eq!(sidecar.check_line_reply(reply), Reply::Decision, "a code that loads means something: {calls}");
         }
     }
 }

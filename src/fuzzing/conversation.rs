@@ -24,15 +24,15 @@ const SECONDS_A_QUESTION: u32 = 60;
 
 thread_local! {
     /// Both role models as they are shipped.
-    pub(super) static HOUSE: House = {
+    pub(super) static CONFIGURED_SIDECAR: Sidecar = {
         let folder = Folder::new(VOXIMPLANT.iter().chain(GOTO));
         let loaded = config::load(&folder.path, &Policy::default());
-        House::of(loaded.unwrap_or_else(|problems| panic!("the shipped configuration has problems: {problems}")).policy)
+        Sidecar::of(loaded.unwrap_or_else(|problems| panic!("the shipped configuration has problems: {problems}")).policy)
     };
 }
 
 /// A policy behind the door.
-pub(super) struct House {
+pub(super) struct Sidecar {
     gate: Gate,
     pub(super) policy: Arc<Policy>,
 }
@@ -61,14 +61,14 @@ pub(super) enum Reply {
     Decision,
 }
 
-impl House {
+impl Sidecar {
     pub(super) fn of(policy: Policy) -> Self {
         let gate = Gate::default();
         drop(gate.publish(policy));
         Self { policy: gate.policy(), gate }
     }
 
-    /// The same conversation three times, each from an empty house: in one segment, byte by byte, and cut in two.
+    /// The same conversation three times, each from an empty sidecar: in one segment, byte by byte, and cut in two.
     pub(super) fn talk_in_segments<D: Dialect + Clone>(
         &self,
         dialect: &D,

@@ -6,15 +6,15 @@ use crate::decision::{AllowReason, DenyReason, ErrorReason};
 use crate::dialect::Dialect;
 use crate::dialect::freeswitch::FreeSwitch;
 use crate::event::{Event, Intent, Request};
-use crate::fuzzing::house::{HOUSE, House, text};
+use crate::fuzzing::conversation::{CONFIGURED_SIDECAR, Sidecar, text};
 use crate::fuzzing::wire::{pairs_of, sorted};
 
 /// FreeSWITCH: one answer whatever comes, in our words, and no actor but the authenticated user.
 pub fn freeswitch_block(data: &[u8]) {
-    HOUSE.with(|house| {
+    CONFIGURED_SIDECAR.with(|sidecar| {
         let mut freeswitch = FreeSwitch::new();
         freeswitch.greet(&mut vec![]);
-        let [whole, by_byte, cut] = house.talk_in_segments(&freeswitch, data, check_question);
+        let [whole, by_byte, cut] = sidecar.talk_in_segments(&freeswitch, data, check_question);
         for other in [&by_byte, &cut] {
             assert_eq!(whole.heard(), other.heard(), "segments change the answer");
             assert_eq!(whole.questions, other.questions, "segments change what is a question");
@@ -24,7 +24,7 @@ pub fn freeswitch_block(data: &[u8]) {
             for reason in [None, Some(ErrorReason::TimedOut), Some(ErrorReason::Overload)] {
                 let mut answer = talk.output.clone();
                 talk.dialect.clone().give_up(reason, &data[talk.consumed..], &mut answer);
-                check_answer(house, text(&answer));
+                check_answer(sidecar, text(&answer));
             }
         }
     });
@@ -74,7 +74,7 @@ fn check_question(frame: &[u8], event: &Event<'_>) {
 }
 
 /// Holds the commands against their grammar and against the words that the tables have; nothing else may be in them.
-fn check_answer(house: &House, commands: &str) {
+fn check_answer(sidecar: &Sidecar, commands: &str) {
     const NAMES: [&str; 4] = ["qw_reason", "qw_action", "qw_queues", "qw_target"];
     const PINS: [&str; 3] = ["eavesdrop_enable_dtmf", "eavesdrop_whisper_aleg", "eavesdrop_whisper_bleg"];
     let set = commands
@@ -95,9 +95,9 @@ fn check_answer(house: &House, commands: &str) {
         _ => false,
     };
     assert!(allowed, "{commands}");
-    assert!(action.is_empty() || house.has_action(action), "{commands}");
-    assert!(queues.is_empty() || queues.split(',').all(|number| house.has_queue(number)), "{commands}");
-    assert!(target.is_empty() || (verdict.1 == "allow" && house.has_extension(target)), "{commands}");
+    assert!(action.is_empty() || sidecar.has_action(action), "{commands}");
+    assert!(queues.is_empty() || queues.split(',').all(|number| sidecar.has_queue(number)), "{commands}");
+    assert!(target.is_empty() || (verdict.1 == "allow" && sidecar.has_extension(target)), "{commands}");
     assert!(pins.is_empty() || (!target.is_empty() && pins[0] == ("eavesdrop_enable_dtmf", "false")), "{commands}");
     assert!(pins.iter().all(|(name, value)| PINS.contains(name) && ["true", "false"].contains(value)), "{commands}");
 }

@@ -10,21 +10,21 @@ use crate::dialect::Dialect;
 use crate::dialect::evapi::Evapi;
 use crate::dialect::jsonrpc::JsonRpc;
 use crate::event::{Event, Intent, Key, Request};
-use crate::fuzzing::house::{HOUSE, House, text};
+use crate::fuzzing::conversation::{CONFIGURED_SIDECAR, Sidecar, text};
 use crate::fuzzing::wire::{pairs_of, sorted};
 use crate::limits::NETSTRING_BYTES_MAX;
 
 /// Netstrings, in both Kamailio dialects: the same answers whatever the segments, and every one a whole netstring.
 pub fn netstring_frames(data: &[u8]) {
-    HOUSE.with(|house| {
-        talk_in_segments(house, &JsonRpc::new(), data, check_response);
-        talk_in_segments(house, &Evapi::new(), data, check_answer);
+    CONFIGURED_SIDECAR.with(|sidecar| {
+        talk_in_segments(sidecar, &JsonRpc::new(), data, check_response);
+        talk_in_segments(sidecar, &Evapi::new(), data, check_answer);
         let (frames, rest) = frames_of(data);
         let mut waiting = vec![];
         JsonRpc::new().give_up(None, rest.unwrap_or_default(), &mut waiting);
         assert!(waiting.is_empty(), "who has gone hears nothing");
-        let talk = house.talk(JsonRpc::new(), data, &[data.len()], |_, _| ());
-        house.log_everybody_out();
+        let talk = sidecar.talk(JsonRpc::new(), data, &[data.len()], |_, _| ());
+        sidecar.log_everybody_out();
         let unread = rest.map_or(0, <[u8]>::len);
         assert_eq!(talk.consumed, data.len() - unread, "whole frames are consumed, and nothing else");
         let answered = frames.iter().filter(|frame| !is_notification(frame)).count();
@@ -37,15 +37,15 @@ pub fn jsonrpc_body(data: &[u8]) {
     if data.len() > NETSTRING_BYTES_MAX {
         return;
     }
-    HOUSE.with(|house| {
+    CONFIGURED_SIDECAR.with(|sidecar| {
         let frame = [format!("{}:", data.len()).as_bytes(), data, b","].concat();
-        let talk = house.talk(JsonRpc::new(), &frame, &[frame.len()], |_, event| check_question(data, event));
-        house.log_everybody_out();
+        let talk = sidecar.talk(JsonRpc::new(), &frame, &[frame.len()], |_, event| check_question(data, event));
+        sidecar.log_everybody_out();
         assert_eq!(talk.consumed, frame.len());
         let heard = payloads(&talk.output);
         assert_eq!(heard.len(), usize::from(!is_notification(data)), "{heard:?}");
         for response in &heard {
-            check_response(house, response);
+            check_response(sidecar, response);
             if talk.questions > 0 {
                 let request = members_of(data).expect("a question is an object");
                 let id = value_of(&request, "id").expect("a question has an id");
@@ -55,14 +55,14 @@ pub fn jsonrpc_body(data: &[u8]) {
     });
 }
 
-fn talk_in_segments<D: Dialect + Clone>(house: &House, dialect: &D, data: &[u8], check: fn(&House, &Value)) {
-    let [whole, by_byte, cut] = house.talk_in_segments(dialect, data, |_, _| ());
+fn talk_in_segments<D: Dialect + Clone>(sidecar: &Sidecar, dialect: &D, data: &[u8], check: fn(&Sidecar, &Value)) {
+    let [whole, by_byte, cut] = sidecar.talk_in_segments(dialect, data, |_, _| ());
     for other in [&by_byte, &cut] {
         assert_eq!(whole.heard(), other.heard(), "segments change the answers");
         assert_eq!((whole.consumed, &whole.faults), (other.consumed, &other.faults), "segments change the rest");
     }
     for payload in payloads(&whole.output) {
-        check(house, &payload);
+        check(sidecar, &payload);
     }
 }
 
@@ -171,19 +171,19 @@ fn check_question(payload: &[u8], event: &Event<'_>) {
 }
 
 /// Holds a JSON-RPC response against its grammar and our words.
-fn check_response(house: &House, response: &Value) {
+fn check_response(sidecar: &Sidecar, response: &Value) {
     let members = response.as_object().expect("a response is an object");
     assert_eq!(members.len(), 3, "{response}");
     assert_eq!(response["jsonrpc"], "2.0");
     match (members.get("result"), members.get("error")) {
-        (Some(result), None) => check_result(house, result),
+        (Some(result), None) => check_result(sidecar, result),
         (None, Some(error)) => check_error(error),
         _ => panic!("{response}"),
     }
 }
 
 /// Holds an answer of evapi against its grammar and our words.
-fn check_answer(house: &House, answer: &Value) {
+fn check_answer(sidecar: &Sidecar, answer: &Value) {
     let mut members = answer.as_object().expect("an answer is an object").clone();
     for name in ["idx", "lbl"] {
         assert!(members.remove(name).is_some_and(|number| number.is_u64()), "{answer}");
@@ -193,7 +193,7 @@ fn check_answer(house: &House, answer: &Value) {
             assert!(members.is_empty(), "{answer}");
             check_error(&error);
         }
-        None => check_result(house, &Value::Object(members)),
+        None => check_result(sidecar, &Value::Object(members)),
     }
 }
 
@@ -208,7 +208,7 @@ fn check_error(error: &Value) {
     assert!(error.as_object().is_some_and(|members| members.len() == 3), "{error}");
 }
 
-fn check_result(house: &House, result: &Value) {
+fn check_result(sidecar: &Sidecar, result: &Value) {
     const NAMES: [&str; 9] =
         ["verdict", "reason", "action", "queues", "policy", "mode", "target", "asterisk", "freeswitch"];
     if *result == serde_json::json!({"pong": true}) {
@@ -224,9 +224,9 @@ fn check_result(house: &House, result: &Value) {
         _ => false,
     };
     assert!(known, "{result}");
-    assert!(word("action").is_none_or(|action| house.has_action(action)), "{result}");
-    assert!(word("target").is_none_or(|target| house.has_extension(target)), "{result}");
+    assert!(word("action").is_none_or(|action| sidecar.has_action(action)), "{result}");
+    assert!(word("target").is_none_or(|target| sidecar.has_extension(target)), "{result}");
     let queues = result["queues"].as_array().expect("a list of queues");
-    assert!(queues.iter().all(|queue| queue.as_str().is_some_and(|number| house.has_queue(number))), "{result}");
+    assert!(queues.iter().all(|queue| queue.as_str().is_some_and(|number| sidecar.has_queue(number))), "{result}");
     assert_eq!(word("mode").is_some(), word("target").is_some(), "{result}");
 }

@@ -18,10 +18,10 @@
 )]
 
 mod configuration;
+mod conversation;
 mod digits;
 mod folder;
 mod freeswitch;
-mod house;
 mod kamailio;
 mod wire;
 

@@ -8,7 +8,7 @@ use crate::dialect::Dialect;
 use crate::dialect::fastagi::FastAgi;
 use crate::dialect::line::Line;
 use crate::event::{Event, Intent, Key, Request};
-use crate::fuzzing::house::{CALLER_GONE, HOUSE, Reply, cut_of, text};
+use crate::fuzzing::conversation::{CALLER_GONE, CONFIGURED_SIDECAR, Reply, cut_of, text};
 use crate::limits::{LINE_BYTES_MAX, REQUEST_ID_BYTES_MAX};
 use crate::telephony::{Digits, Via};
 
@@ -17,10 +17,10 @@ const TOKEN: &[u8] = b"s3cret";
 
 /// The line dialect: one reply a line, whatever the segments, and no word in it that was not ours to say.
 pub fn line_frame(data: &[u8]) {
-    HOUSE.with(|house| {
+    CONFIGURED_SIDECAR.with(|sidecar| {
         for token in [None, Some(TOKEN)] {
             let line = Line::new(token.map(Arc::from));
-            let [whole, by_byte, cut] = house.talk_in_segments(&line, data, check_line_question);
+            let [whole, by_byte, cut] = sidecar.talk_in_segments(&line, data, check_line_question);
             for other in [&by_byte, &cut] {
                 assert_eq!(whole.heard(), other.heard(), "segments change the replies");
                 assert_eq!(
@@ -36,7 +36,7 @@ pub fn line_frame(data: &[u8]) {
             let mut authenticated = token.is_none();
             for (reply, id) in replies.iter().zip(&ids) {
                 assert_eq!(reply.split(' ').next(), Some(*id), "a reply has the id of its line");
-                let kind = house.check_line_reply(reply);
+                let kind = sidecar.check_line_reply(reply);
                 assert!(authenticated || kind != Reply::Decision, "{reply} to a peer that showed no token");
                 assert!(kind != Reply::Authenticated || token.is_some(), "{reply} where no token is configured");
                 authenticated |= kind == Reply::Authenticated;
@@ -47,7 +47,7 @@ pub fn line_frame(data: &[u8]) {
                 whole.dialect.clone().give_up(reason, &data[consumed..], &mut goodbye);
                 let goodbye = text(&goodbye);
                 assert_eq!(goodbye.lines().count(), usize::from(reason.is_some() && !finished), "{goodbye:?}");
-                goodbye.lines().for_each(|reply| assert_eq!(house.check_line_reply(reply), Reply::Error));
+                goodbye.lines().for_each(|reply| assert_eq!(sidecar.check_line_reply(reply), Reply::Error));
             }
         }
     });
@@ -55,8 +55,8 @@ pub fn line_frame(data: &[u8]) {
 
 /// FastAGI: exactly one answer whatever comes, complete and in our words, and no actor but the account code's.
 pub fn fastagi_environment(data: &[u8]) {
-    HOUSE.with(|house| {
-        let [whole, by_byte, cut] = house.talk_in_segments(&FastAgi::new(), data, check_agi_question);
+    CONFIGURED_SIDECAR.with(|sidecar| {
+        let [whole, by_byte, cut] = sidecar.talk_in_segments(&FastAgi::new(), data, check_agi_question);
         // A caller who hung up in the very segment that completes the question is gone; one whose HANGUP comes in a
         // later segment was answered before it was known. Nothing else may depend on segments.
         let end = environment_end(data);
@@ -80,7 +80,7 @@ pub fn fastagi_environment(data: &[u8]) {
             for reason in [None, Some(ErrorReason::TimedOut), Some(ErrorReason::Overload)] {
                 let mut answer = talk.output.clone();
                 talk.dialect.clone().give_up(reason, &data[talk.consumed..], &mut answer);
-                house.check_agi_answer(text(&answer));
+                sidecar.check_agi_answer(text(&answer));
             }
         }
     });

@@ -1,13 +1,13 @@
 //! What the gate tells the audit log: who came how, what was decided, and by which rule.
 
-use crate::audit::draft::{About, Draft, Words};
+use crate::audit::buffer::AuditBuffer;
 use crate::audit::log::Log;
-use crate::audit::recorder::Recorder;
+use crate::audit::record::{About, AuditRecord, Words};
 use crate::audit::{AuditError, Keeping};
 use crate::decision::{Answer, AnswerQueues, DenyReason, Reason};
 use crate::event::{Event, Intent, Request};
-use crate::gate::journal::{Happening, Notice};
-use crate::gate::ledger::{Entry, Stale, Undo};
+use crate::gate::change_feed::{Change, Happening};
+use crate::gate::commit::queue::{DirtyUser, PendingChange, Undo};
 use crate::gate::{Gate, denied_early};
 use crate::policy::model::{Action, Effect};
 use crate::policy::resolve::{Known, Question};
@@ -20,7 +20,7 @@ const RULES_MAX: usize = 16;
 /// How a question came.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Origin<'a> {
-    /// The dialect; empty where the house questions itself.
+    /// The dialect; empty where the sidecar questions itself.
     pub dialect: &'a str,
     /// Who is on the other side of the connection.
     pub peer: &'a str,
@@ -29,7 +29,7 @@ pub struct Origin<'a> {
 }
 
 impl Origin<'_> {
-    /// Nobody asked: the house questions itself, to see that it decides.
+    /// Nobody asked: the sidecar questions itself, to see that it decides.
     const fn is_house(&self) -> bool {
         self.dialect.is_empty()
     }
@@ -66,7 +66,7 @@ impl<'a> Basis<'a> {
 
 impl<'a> Asked<'a, '_> {
     /// The line of a decision.
-    fn draft(&self, answer: &Answer<'a>, basis: &Basis<'a>, id: u64) -> Draft<'a> {
+    fn record(&self, answer: &Answer<'a>, basis: &Basis<'a>, id: u64) -> AuditRecord<'a> {
         let Self { policy, event, origin } = *self;
         let tables = basis.organization.map(|organization| &organization.directory);
         // What the tables know is called as they call it; of the rest, what the peer said is all there is.
@@ -92,7 +92,7 @@ impl<'a> Asked<'a, '_> {
             (AnswerQueues::None, Some(queue_given)) => Words::One(queue(queue_given)),
             (queues, _) => Words::Queues(queues),
         };
-        Draft {
+        AuditRecord {
             unix_ms: origin.unix_ms,
             id,
             organization: Some(event.organization.as_str()),
@@ -118,7 +118,7 @@ impl<'a> Asked<'a, '_> {
             grant_line: grant.map_or(0, |grant| grant.line),
             policy: policy.revision,
             policy_hash: named(policy.hash.as_str()),
-            ..Draft::about(About::Decision)
+            ..AuditRecord::about(About::Decision)
         }
     }
 }
@@ -140,7 +140,7 @@ impl Gate {
         let mut log = Log::open(keeping)?;
         let policy = self.policy.load();
         let details = format!("queuewarden {}, process {}", env!("CARGO_PKG_VERSION"), std::process::id());
-        let start = Draft { details: Some(&details), ..of_policy(About::Start, &policy) };
+        let start = AuditRecord { details: Some(&details), ..of_policy(About::Start, &policy) };
         recorder.wrote(log.write(&start.packed(), now_ms)?);
         *self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(log);
         Ok(())
@@ -148,13 +148,13 @@ impl Gate {
 
     /// What takes the lines of the audit log; `None` without one.
     #[must_use]
-    pub fn audit(&self) -> Option<&Recorder> {
+    pub fn audit(&self) -> Option<&AuditBuffer> {
         self.shared.audit.as_ref()
     }
 
     /// Notes that a load of the configuration failed, with so many problems.
     pub fn note_reload_failed(&self, problems: u64) {
-        self.note(&Draft { count: problems, ..of_policy(About::ReloadFailed, &self.policy.load()) });
+        self.note(&AuditRecord { count: problems, ..of_policy(About::ReloadFailed, &self.policy.load()) });
     }
 
     pub(super) fn note_reload(&self, policy: &Policy) {
@@ -173,8 +173,8 @@ impl Gate {
     /// Notes that somebody wanted to watch an organization that is not there.
     pub fn note_watch_denied(&self, organization: Token<'_>, origin: &Origin<'_>) {
         let (policy, reason) = (self.policy.load(), Reason::Deny(DenyReason::UnknownOrganization));
-        let id = self.shared.audit.as_ref().map_or(0, Recorder::next_decision);
-        self.note(&Draft {
+        let id = self.shared.audit.as_ref().map_or(0, AuditBuffer::next_decision);
+        self.note(&AuditRecord {
             unix_ms: origin.unix_ms,
             id,
             organization: Some(organization.as_str()),
@@ -187,9 +187,9 @@ impl Gate {
         });
     }
 
-    fn note(&self, draft: &Draft<'_>) {
-        if self.shared.audit.as_ref().is_some_and(|audit| audit.note(draft)) {
-            self.shared.ledger.wake();
+    fn note(&self, record: &AuditRecord<'_>) {
+        if self.shared.audit.as_ref().is_some_and(|audit| audit.note(record)) {
+            self.shared.commit_queue.wake();
         }
     }
 
@@ -203,54 +203,54 @@ impl Gate {
                 None => return,
             },
         };
-        self.note(&Draft { one_in, ..asked.draft(answer, basis, audit.next_decision()) });
+        self.note(&AuditRecord { one_in, ..asked.record(answer, basis, audit.next_decision()) });
     }
 
     /// The line of a decision that the answer has to wait for; empty without an audit log.
     pub(super) fn line<'a>(&self, asked: &Asked<'a, '_>, answer: &Answer<'a>, basis: &Basis<'a>) -> Vec<u8> {
         let Some(audit) = &self.shared.audit else { return vec![] };
-        asked.draft(answer, basis, audit.next_decision()).packed()
+        asked.record(answer, basis, audit.next_decision()).packed()
     }
 
     /// The entry of what happened without a question; `by` is whoever made it happen, if that was an operator.
     pub(super) fn unasked(
         &self,
         organization: OrganizationId,
-        stale: Option<Stale>,
-        notices: Vec<Notice>,
+        stale: Option<DirtyUser>,
+        changes: Vec<Change>,
         by: Option<&str>,
-    ) -> Entry {
+    ) -> PendingChange {
         let mut lines = vec![];
         if self.shared.audit.is_some() {
             let policy = self.policy.load();
-            for notice in &notices {
+            for change in &changes {
                 // What an operator wants may be refused in the end, and the log has to say of what.
-                let id = by.and(self.shared.audit.as_ref()).map_or(0, Recorder::next_decision);
-                lines.extend(Draft { id, ..of_notice(notice, &policy, by) }.packed());
+                let id = by.and(self.shared.audit.as_ref()).map_or(0, AuditBuffer::next_decision);
+                lines.extend(AuditRecord { id, ..of_notice(change, &policy, by) }.packed());
             }
         }
-        Entry { organization, stale, undo: Undo::Never, notices, lines }
+        PendingChange { organization, stale, undo: Undo::Never, changes, lines }
     }
 }
 
-fn of_policy(about: About, policy: &Policy) -> Draft<'_> {
+fn of_policy(about: About, policy: &Policy) -> AuditRecord<'_> {
     let policy_hash = Some(policy.hash.as_str()).filter(|hash| !hash.is_empty());
-    Draft { policy: policy.revision, policy_hash, ..Draft::about(about) }
+    AuditRecord { policy: policy.revision, policy_hash, ..AuditRecord::about(about) }
 }
 
-fn of_notice<'a>(notice: &'a Notice, policy: &'a Policy, by: Option<&'a str>) -> Draft<'a> {
-    let about = match notice.happening {
+fn of_notice<'a>(change: &'a Change, policy: &'a Policy, by: Option<&'a str>) -> AuditRecord<'a> {
+    let about = match change.happening {
         Happening::SessionBegan | Happening::SessionEnded => About::SessionEnded,
         Happening::SupervisionBegan | Happening::SupervisionEnded => About::SupervisionEnded,
     };
-    Draft {
-        organization: Some(&notice.organization),
-        user: Some(&notice.user),
-        target: notice.target.as_deref(),
-        queues: notice.queue.as_deref().map_or(Words::None, Words::One),
-        mode: notice.mode.map(crate::telephony::SupervisionMode::name),
+    AuditRecord {
+        organization: Some(&change.organization),
+        user: Some(&change.user),
+        target: change.target.as_deref(),
+        queues: change.queue.as_deref().map_or(Words::None, Words::One),
+        mode: change.mode.map(crate::telephony::SupervisionMode::name),
         peer: by,
-        reason: Some(notice.cause.name()),
+        reason: Some(change.cause.name()),
         ..of_policy(about, policy)
     }
 }

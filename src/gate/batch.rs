@@ -5,9 +5,9 @@ use std::sync::Arc;
 use arc_swap::Guard;
 use arrayvec::ArrayVec;
 
-use super::ledger::Group;
-use super::reports::Report;
-use super::trail::{Asked, Basis, Origin};
+use super::audit::{Asked, Basis, Origin};
+use super::commit::queue::CommitGroup;
+use super::pbx_reports::Report;
 use super::{Gate, Settled, answer_of, denied_early};
 use crate::decision::{DenyReason, Outcome};
 use crate::event::{Event, Request};
@@ -18,14 +18,14 @@ use crate::policy::{Policy, users};
 use crate::telephony::{Moment, QueueSet};
 
 /// The policy that was there when the questions began to be answered. It is let go with the last of them: whoever keeps
-/// a hearing keeps a policy.
+/// a batch keeps a policy.
 #[derive(Debug)]
-pub struct Hearing<'g> {
+pub struct Batch<'g> {
     gate: &'g Gate,
     policy: Guard<Arc<Policy>>,
 }
 
-impl<'g> Hearing<'g> {
+impl<'g> Batch<'g> {
     pub(super) fn of(gate: &'g Gate) -> Self {
         Self { gate, policy: gate.policy.load() }
     }
@@ -56,7 +56,7 @@ impl<'g> Hearing<'g> {
         event: &Event<'_>,
         now: Moment,
         scratch: &mut QueueSet,
-        answer: impl FnOnce(Outcome<'_>, Option<Arc<Group>>) -> R,
+        answer: impl FnOnce(Outcome<'_>, Option<Arc<CommitGroup>>) -> R,
     ) -> R {
         let gate = self.gate;
         for _ in 0..JUDGE_AGAIN_MAX {

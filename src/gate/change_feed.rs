@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::limits::{JOURNAL_NOTICES_MAX, ORGANIZATIONS_MAX};
+use crate::limits::{CHANGE_FEED_CHANGES_MAX, ORGANIZATIONS_MAX};
 use crate::telephony::{OrganizationId, SupervisionMode, closed_list};
 
 closed_list! {
@@ -50,8 +50,8 @@ closed_list! {
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Notice {
-    /// The organization, by name: another may get its place in the process, and its journal with it.
+pub struct Change {
+    /// The organization, by name: another may get its place in the process, and its change_feed with it.
     pub organization: Box<str>,
     /// What happened.
     pub happening: Happening,
@@ -67,7 +67,7 @@ pub struct Notice {
     pub cause: Cause,
 }
 
-impl Notice {
+impl Change {
     /// Logs what nobody asked for; what somebody did is told with who did it.
     fn tell(&self) {
         let revoked = self.cause == Cause::Revocation && self.happening == Happening::SupervisionEnded;
@@ -88,35 +88,35 @@ impl Notice {
 
 /// A change that was written down.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct NumberedChange {
     /// Its number; the next change of the organization has the next.
     pub revision: u64,
     /// What it is.
-    pub notice: Notice,
+    pub change: Change,
 }
 
-/// The journals of all organizations.
+/// The change_feeds of all organizations.
 #[derive(Debug)]
-pub struct Journals {
+pub struct ChangeFeeds {
     begin_at: AtomicU64,
-    of_organization: Box<[OnceLock<Box<Journal>>]>,
+    of_organization: Box<[OnceLock<Box<ChangeFeed>>]>,
 }
 
-impl Default for Journals {
+impl Default for ChangeFeeds {
     fn default() -> Self {
         Self { begin_at: AtomicU64::new(0), of_organization: (0..ORGANIZATIONS_MAX).map(|_| OnceLock::new()).collect() }
     }
 }
 
-impl Journals {
-    /// The journal of an organization; `None` for an id that no organization can have.
+impl ChangeFeeds {
+    /// The change_feed of an organization; `None` for an id that no organization can have.
     #[must_use]
-    pub fn of(&self, organization: OrganizationId) -> Option<&Journal> {
-        let journal = self.of_organization.get(usize::from(organization.0))?;
-        Some(journal.get_or_init(|| Box::new(Journal::after_revision(self.begin_at.load(Ordering::Relaxed)))))
+    pub fn of(&self, organization: OrganizationId) -> Option<&ChangeFeed> {
+        let change_feed = self.of_organization.get(usize::from(organization.0))?;
+        Some(change_feed.get_or_init(|| Box::new(ChangeFeed::after_revision(self.begin_at.load(Ordering::Relaxed)))))
     }
 
-    /// Lets every journal go on from a revision that no earlier process has reached.
+    /// Lets every change_feed go on from a revision that no earlier process has reached.
     pub(super) fn begin_at(&self, revision: u64) {
         self.begin_at.store(revision, Ordering::Relaxed);
     }
@@ -124,23 +124,23 @@ impl Journals {
 
 /// The last changes of one organization.
 #[derive(Debug)]
-pub struct Journal {
-    held: Mutex<Held>,
+pub struct ChangeFeed {
+    held: Mutex<RetainedChanges>,
     latest: watch::Sender<u64>,
 }
 
 #[derive(Debug)]
-struct Held {
+struct RetainedChanges {
     /// The revision of the last change that was ever made.
     last: u64,
-    entries: VecDeque<Arc<Entry>>,
+    entries: VecDeque<Arc<NumberedChange>>,
 }
 
 /// The revision that a watcher asked to resume from is no longer held, or was never reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RevisionGone;
 
-impl Journal {
+impl ChangeFeed {
     /// The revision of the last change.
     #[must_use]
     pub fn last(&self) -> u64 {
@@ -154,24 +154,24 @@ impl Journal {
         held.last.saturating_sub(held.entries.len() as u64)
     }
 
-    /// An empty journal that goes on from this revision.
+    /// An empty change_feed that goes on from this revision.
     #[must_use]
     fn after_revision(last: u64) -> Self {
-        Self { held: Mutex::new(Held { last, entries: VecDeque::new() }), latest: watch::Sender::new(last) }
+        Self { held: Mutex::new(RetainedChanges { last, entries: VecDeque::new() }), latest: watch::Sender::new(last) }
     }
 
     /// Writes changes down, and wakes whoever watches.
-    pub fn write(&self, notices: impl IntoIterator<Item = Notice>) {
+    pub fn write(&self, changes: impl IntoIterator<Item = Change>) {
         let mut held = self.locked();
         let before = held.last;
-        for notice in notices {
-            notice.tell();
+        for change in changes {
+            change.tell();
             held.last = held.last.saturating_add(1);
-            if held.entries.len() >= JOURNAL_NOTICES_MAX {
+            if held.entries.len() >= CHANGE_FEED_CHANGES_MAX {
                 held.entries.pop_front();
             }
             let revision = held.last;
-            held.entries.push_back(Arc::new(Entry { revision, notice }));
+            held.entries.push_back(Arc::new(NumberedChange { revision, change }));
         }
         let last = held.last;
         drop(held);
@@ -185,7 +185,7 @@ impl Journal {
     /// # Errors
     ///
     /// When some of them are no longer held, or the revision was never reached.
-    pub fn after(&self, revision: u64, at_most: usize) -> Result<Vec<Arc<Entry>>, RevisionGone> {
+    pub fn after(&self, revision: u64, at_most: usize) -> Result<Vec<Arc<NumberedChange>>, RevisionGone> {
         let held = self.locked();
         let oldest = held.entries.front().map_or(held.last.saturating_add(1), |entry| entry.revision);
         let next = revision.saturating_add(1);
@@ -202,7 +202,7 @@ impl Journal {
         self.latest.subscribe()
     }
 
-    fn locked(&self) -> std::sync::MutexGuard<'_, Held> {
+    fn locked(&self) -> std::sync::MutexGuard<'_, RetainedChanges> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -211,8 +211,8 @@ impl Journal {
 mod tests {
     use super::*;
 
-    fn notice(user: u64) -> Notice {
-        Notice {
+    fn change(user: u64) -> Change {
+        Change {
             organization: "acme".into(),
             happening: Happening::SessionBegan,
             user: user.to_string().into(),
@@ -223,34 +223,34 @@ mod tests {
         }
     }
 
-    fn revisions(journal: &Journal, from: u64) -> Result<Vec<u64>, RevisionGone> {
-        journal.after(from, usize::MAX).map(|entries| entries.iter().map(|entry| entry.revision).collect())
+    fn revisions(change_feed: &ChangeFeed, from: u64) -> Result<Vec<u64>, RevisionGone> {
+        change_feed.after(from, usize::MAX).map(|entries| entries.iter().map(|entry| entry.revision).collect())
     }
 
     #[test]
     fn a_watcher_resumes_where_it_was() {
-        let journal = Journal::after_revision(0);
-        assert_eq!(revisions(&journal, 0), Ok(vec![]));
-        assert_eq!(revisions(&journal, 1), Err(RevisionGone), "never reached");
-        journal.write([notice(1), notice(2), notice(3)]);
-        assert_eq!(revisions(&journal, 0), Ok(vec![1, 2, 3]));
-        assert_eq!(revisions(&journal, 2), Ok(vec![3]));
-        assert_eq!(revisions(&journal, 3), Ok(vec![]));
-        assert_eq!(revisions(&journal, 4), Err(RevisionGone));
-        assert_eq!(journal.after(0, 2).unwrap().len(), 2);
+        let change_feed = ChangeFeed::after_revision(0);
+        assert_eq!(revisions(&change_feed, 0), Ok(vec![]));
+        assert_eq!(revisions(&change_feed, 1), Err(RevisionGone), "never reached");
+        change_feed.write([change(1), change(2), change(3)]);
+        assert_eq!(revisions(&change_feed, 0), Ok(vec![1, 2, 3]));
+        assert_eq!(revisions(&change_feed, 2), Ok(vec![3]));
+        assert_eq!(revisions(&change_feed, 3), Ok(vec![]));
+        assert_eq!(revisions(&change_feed, 4), Err(RevisionGone));
+        assert_eq!(change_feed.after(0, 2).unwrap().len(), 2);
     }
 
     #[test]
     fn what_is_no_longer_held_is_gone() {
-        let journal = Journal::after_revision(0);
-        let all = JOURNAL_NOTICES_MAX as u64 + 10;
-        journal.write((0..all).map(notice));
-        assert_eq!(revisions(&journal, 9), Err(RevisionGone));
-        assert_eq!(revisions(&journal, 10).unwrap().len(), JOURNAL_NOTICES_MAX);
-        assert_eq!(journal.before_oldest(), 10);
-        let resumed = Journal::after_revision(41);
+        let change_feed = ChangeFeed::after_revision(0);
+        let all = CHANGE_FEED_CHANGES_MAX as u64 + 10;
+        change_feed.write((0..all).map(change));
+        assert_eq!(revisions(&change_feed, 9), Err(RevisionGone));
+        assert_eq!(revisions(&change_feed, 10).unwrap().len(), CHANGE_FEED_CHANGES_MAX);
+        assert_eq!(change_feed.before_oldest(), 10);
+        let resumed = ChangeFeed::after_revision(41);
         assert_eq!(revisions(&resumed, 40), Err(RevisionGone), "of an earlier process");
-        resumed.write([notice(1)]);
+        resumed.write([change(1)]);
         assert_eq!(revisions(&resumed, 41), Ok(vec![42]));
     }
 }

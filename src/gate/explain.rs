@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, Intent, Request};
 use crate::gate::Gate;
-use crate::gate::reports::Report;
+use crate::gate::pbx_reports::Report;
 use crate::policy::Policy;
 use crate::policy::decide::{NoSessions, SessionView, Supervisions};
 use crate::policy::explain::{Explanation, explain};

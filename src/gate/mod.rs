@@ -1,30 +1,28 @@
 //! The one door: every question of every dialect is answered here, and only here does anything change.
 //!
-//! The gate asks [`crate::policy::decide`], makes an allowed change in the session table, enters it in the ledger, and
-//! hands the answer out, with the [`Group`] that it has to wait for. It opens no socket, reads no clock and writes no
+//! The gate asks [`crate::policy::decide`], makes an allowed change in the session table, enters it in the commit_queue, and
+//! hands the answer out, with the [`CommitGroup`] that it has to wait for. It opens no socket, reads no clock and writes no
 //! metric: those come in as arguments or happen to what it returns.
 
-pub mod census;
-mod counts;
-mod explained;
-mod hearing;
-pub mod journal;
-mod ledger;
-mod notices;
-pub mod reports;
+mod audit;
+mod batch;
+pub mod change_feed;
+mod changes;
+mod commit;
+pub mod counts;
+mod explain;
+pub mod operator;
+pub mod pbx_reports;
 mod restore;
-pub mod steer;
-mod trail;
-mod writer;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 
+use crate::audit::buffer::AuditBuffer;
 use crate::audit::log::Log;
-use crate::audit::recorder::Recorder;
-use crate::decision::{ActionLabel, Answer, AnswerQueues, Change, Decision, DenyReason, Outcome, Reason};
+use crate::decision::{ActionLabel, Answer, AnswerQueues, Decision, DenyReason, Outcome, Reason, Transition};
 use crate::event::{Event, Intent};
 use crate::limits::SUPERVISION_SECONDS_MAX;
 use crate::policy::decide::{Judgement, NoSessions, Scope, SessionView, decide, deciding_grant};
@@ -36,17 +34,17 @@ use crate::sessions::SessionTables;
 use crate::sessions::supervisions::Supervision;
 use crate::sessions::table::{Altered, Beginning, SessionTable};
 use crate::telephony::{Moment, OrganizationId, QueueSet, SupervisionMode, Token, UserId};
+pub use audit::Origin;
+use audit::{Asked, Basis};
+pub use batch::Batch;
+use change_feed::{Cause, ChangeFeed, ChangeFeeds};
+pub use commit::queue::CommitGroup;
+use commit::queue::{CommitQueue, DirtyUser, PendingChange, Undo};
+pub use commit::writer::CommitObserver;
+use commit::writer::Shared;
 pub use counts::Counts;
-pub use explained::{Explained, Meaning};
-pub use hearing::Hearing;
-use journal::{Cause, Journal, Journals};
-pub use ledger::Group;
-use ledger::{Entry, Ledger, Stale, Undo};
+pub use explain::{Explained, Meaning};
 pub use restore::Restored;
-pub use trail::Origin;
-use trail::{Asked, Basis};
-use writer::Shared;
-pub use writer::Witness;
 
 /// The policy of now, and what is now.
 #[derive(Debug)]
@@ -74,11 +72,11 @@ impl Gate {
 
     /// The same, with an audit log: what it takes waits until [`Gate::open_audit`] and [`Gate::restore`].
     #[must_use]
-    pub fn audited(durable: bool, audit: Option<Recorder>) -> Self {
+    pub fn audited(durable: bool, audit: Option<AuditBuffer>) -> Self {
         let shared = Shared {
             tables: SessionTables::default(),
-            journals: Journals::default(),
-            ledger: Ledger::new(durable, audit.is_some()),
+            change_feeds: ChangeFeeds::default(),
+            commit_queue: CommitQueue::new(durable, audit.is_some()),
             audit,
             commits: AtomicU64::new(0),
         };
@@ -99,20 +97,20 @@ impl Gate {
 
     /// What began and ended in an organization of the policy.
     #[must_use]
-    pub fn journal(&self, organization: &str) -> Option<&Journal> {
-        self.shared.journals.of(self.policy.load().organization(organization)?.id)
+    pub fn change_feed(&self, organization: &str) -> Option<&ChangeFeed> {
+        self.shared.change_feeds.of(self.policy.load().organization(organization)?.id)
     }
 
     /// Whether changes are on disk before they are acknowledged.
     #[must_use]
     pub fn is_durable(&self) -> bool {
-        self.shared.ledger.is_durable()
+        self.shared.commit_queue.is_durable()
     }
 
     /// Whether the store takes changes.
     #[must_use]
     pub fn store_is_healthy(&self) -> bool {
-        self.shared.ledger.is_healthy()
+        self.shared.commit_queue.is_healthy()
     }
 
     /// Makes `policy` the one that judges, and ends the sessions of users and queues that it no longer has, and the
@@ -145,15 +143,15 @@ impl Gate {
         event: &Event<'_>,
         now: Moment,
         scratch: &mut QueueSet,
-        answer: impl FnOnce(Outcome<'_>, Option<Arc<Group>>) -> R,
+        answer: impl FnOnce(Outcome<'_>, Option<Arc<CommitGroup>>) -> R,
     ) -> R {
-        self.hearing().ask(&Origin::default(), event, now, scratch, answer)
+        self.batch().ask(&Origin::default(), event, now, scratch, answer)
     }
 
     /// One look at the policy, for questions that came together.
     #[must_use]
-    pub fn hearing(&self) -> Hearing<'_> {
-        Hearing::of(self)
+    pub fn batch(&self) -> Batch<'_> {
+        Batch::of(self)
     }
 
     /// Denies a question that was not judged, for what it lacks.
@@ -162,10 +160,10 @@ impl Gate {
         asked: &Asked<'a, '_>,
         reason: DenyReason,
         known: Known<'a>,
-    ) -> (Answer<'a>, Option<Arc<Group>>) {
+    ) -> (Answer<'a>, Option<Arc<CommitGroup>>) {
         let basis = Basis::known(&known);
         let mut denied = denied_early(asked.policy, reason, known);
-        let organization = known.organization.filter(|_| trail::is_grave(asked.event.intent, known.action));
+        let organization = known.organization.filter(|_| audit::is_grave(asked.event.intent, known.action));
         if let Some(organization) = organization.filter(|_| self.shared.audit.is_some()) {
             match self.enter_line(organization, self.line(asked, &denied, &basis), Undo::Nothing, vec![]) {
                 Ok(group) => return (denied, group),
@@ -218,22 +216,24 @@ impl Gate {
         };
         let change = match judgement.decision {
             Decision::Allow { change, .. } => change,
-            Decision::Deny { .. } => Change::Nothing,
+            Decision::Deny { .. } => Transition::Nothing,
         };
         let entered = match change {
-            Change::Nothing if trail::is_grave(question.intent, Some(question.action)) => {
+            Transition::Nothing if audit::is_grave(question.intent, Some(question.action)) => {
                 self.enter_line(question.organization, line(), Undo::Nothing, vec![])
             }
-            Change::Nothing => match table.unsettled(subject).and_then(|ticket| self.shared.ledger.group_of(ticket)) {
-                None => return settled,
-                group if self.shared.audit.is_none() => return Settled { group, ..settled },
-                // It stands on what is not durable yet: its line goes the same way.
-                Some(_) => self.enter_sessions(table, question.organization, subject, vec![], vec![], line()),
-            },
-            Change::Supervise(mode) => {
+            Transition::Nothing => {
+                match table.unsettled(subject).and_then(|ticket| self.shared.commit_queue.group_of(ticket)) {
+                    None => return settled,
+                    group if self.shared.audit.is_none() => return Settled { group, ..settled },
+                    // It stands on what is not durable yet: its line goes the same way.
+                    Some(_) => self.enter_sessions(table, question.organization, subject, vec![], vec![], line()),
+                }
+            }
+            Transition::Supervise(mode) => {
                 self.supervise(question, asked, judgement.action.name.clone(), mode, table, now, line())
             }
-            Change::Begin(_) | Change::End | Change::Pause(_) | Change::Renew => {
+            Transition::Begin(_) | Transition::End | Transition::Pause(_) | Transition::Renew => {
                 let beginning = Beginning {
                     at: now,
                     by: (subject != question.actor.id()).then_some(question.actor.id()),
@@ -244,20 +244,20 @@ impl Gate {
                     Scope::One(queue) => table.apply(subject, &[queue], change, beginning),
                     Scope::All => table.apply(subject, scratch.as_slice(), change, beginning),
                 };
-                if change == Change::Pause(true) {
+                if change == Transition::Pause(true) {
                     table.set_pause_reason(&altered, asked.event.pause_reason.map(Token::as_str));
                 }
                 if altered.is_empty() {
                     return settled;
                 }
                 let cause = match change {
-                    Change::End if subject == question.actor.id() => Cause::Logout,
-                    Change::End => Cause::Revocation,
+                    Transition::End if subject == question.actor.id() => Cause::Logout,
+                    Transition::End => Cause::Revocation,
                     _ => Cause::Login,
                 };
-                let told = |altered| notices::of_session(question.organization, altered, cause);
-                let notices = altered.iter().filter_map(told).collect();
-                self.enter_sessions(table, question.organization, subject, altered, notices, line())
+                let told = |altered| changes::of_session(question.organization, altered, cause);
+                let changes = altered.iter().filter_map(told).collect();
+                self.enter_sessions(table, question.organization, subject, altered, changes, line())
             }
         };
         if let Ok(group) = entered {
@@ -274,18 +274,19 @@ impl Gate {
         organization: &Organization,
         user: UserId,
         altered: Vec<Altered>,
-        notices: Vec<journal::Notice>,
+        changes: Vec<change_feed::Change>,
         lines: Vec<u8>,
-    ) -> Result<Option<Arc<Group>>, ()> {
-        let stale = Some(Stale::of(organization, user));
+    ) -> Result<Option<Arc<CommitGroup>>, ()> {
+        let stale = Some(DirtyUser::of(organization, user));
         let taken_back = altered.clone();
-        let entry = Entry { organization: organization.id, stale, undo: Undo::Sessions(altered), notices, lines };
+        let entry =
+            PendingChange { organization: organization.id, stale, undo: Undo::Sessions(altered), changes, lines };
         let Ok(receipt) = self.shared.enter(entry) else {
             table.undo(&taken_back);
             return Err(());
         };
         Ok(receipt.map(|receipt| {
-            table.set_unsettled(user, receipt.ticket, self.shared.ledger.settled());
+            table.set_unsettled(user, receipt.ticket, self.shared.commit_queue.settled());
             receipt.group
         }))
     }
@@ -296,9 +297,9 @@ impl Gate {
         organization: &Organization,
         lines: Vec<u8>,
         undo: Undo,
-        notices: Vec<journal::Notice>,
-    ) -> Result<Option<Arc<Group>>, ()> {
-        let entry = Entry { organization: organization.id, stale: None, undo, notices, lines };
+        changes: Vec<change_feed::Change>,
+    ) -> Result<Option<Arc<CommitGroup>>, ()> {
+        let entry = PendingChange { organization: organization.id, stale: None, undo, changes, lines };
         self.shared.enter(entry).map(|receipt| receipt.map(|receipt| receipt.group)).map_err(|_| ())
     }
 
@@ -312,7 +313,7 @@ impl Gate {
         table: &mut SessionTable,
         now: Moment,
         lines: Vec<u8>,
-    ) -> Result<Option<Arc<Group>>, ()> {
+    ) -> Result<Option<Arc<CommitGroup>>, ()> {
         let supervision = Supervision {
             supervisor: question.actor.id(),
             target: question.target.map(User::id),
@@ -324,21 +325,21 @@ impl Gate {
             action,
             attributes: question.attributes,
         };
-        let began = notices::of_supervision(question.organization, &supervision, Cause::Permission, true);
+        let began = changes::of_supervision(question.organization, &supervision, Cause::Permission, true);
         let replaced = table.supervisions.begin(supervision.clone());
         let ended = replaced.as_ref();
-        let ended = ended.map(|old| notices::of_supervision(question.organization, old, Cause::Replacement, false));
-        let notices = ended.into_iter().chain([began]).collect();
+        let ended = ended.map(|old| changes::of_supervision(question.organization, old, Cause::Replacement, false));
+        let changes = ended.into_iter().chain([began]).collect();
         let ended: Vec<Supervision> = replaced.into_iter().collect();
         let undo = Undo::Supervisions { began: Some(Box::new(supervision.clone())), ended: ended.clone() };
-        self.enter_line(question.organization, lines, undo, notices)
+        self.enter_line(question.organization, lines, undo, changes)
             .inspect_err(|()| table.supervisions.undo(Some(&supervision), &ended, |_| true))
     }
 
     /// Tells of supervisions that ended without a question.
-    fn end_supervisions_unasked(&self, id: OrganizationId, notices: Vec<journal::Notice>) {
-        if !notices.is_empty() {
-            let entry = self.unasked(id, None, notices, None);
+    fn end_supervisions_unasked(&self, id: OrganizationId, changes: Vec<change_feed::Change>) {
+        if !changes.is_empty() {
+            let entry = self.unasked(id, None, changes, None);
             drop(self.shared.enter_regardless(entry));
         }
     }
@@ -357,8 +358,8 @@ impl Gate {
         let now = organization.map(|organization| &**organization);
         let is_gone = |user: UserId| now.is_none_or(|now| now.directory.user(user).is_none());
         for altered in table.reconcile(organization.map(Arc::clone), revision) {
-            let notices = notices::of_session(&before, &altered, Cause::Removal).into_iter().collect();
-            let entry = self.unasked(id, Some(Stale::of(&before, altered.user)), notices, None);
+            let changes = changes::of_session(&before, &altered, Cause::Removal).into_iter().collect();
+            let entry = self.unasked(id, Some(DirtyUser::of(&before, altered.user)), changes, None);
             drop(self.shared.enter_regardless(entry));
         }
         let mut scratch = QueueSet::new();
@@ -375,7 +376,7 @@ impl Gate {
         });
         let told = |supervision: &Supervision| {
             let cause = if is_gone_with(supervision) { Cause::Removal } else { Cause::Revocation };
-            notices::of_supervision(&before, supervision, cause, false)
+            changes::of_supervision(&before, supervision, cause, false)
         };
         self.end_supervisions_unasked(id, revoked.iter().map(told).collect());
     }
@@ -394,14 +395,14 @@ impl Gate {
         let over = table.expire(now);
         self.leases_expired.fetch_add(over.len() as u64, Ordering::Relaxed);
         for altered in over {
-            let notices = notices::of_session(&organization, &altered, Cause::Expiry).into_iter().collect();
-            let entry = self.unasked(id, Some(Stale::of(&organization, altered.user)), notices, None);
+            let changes = changes::of_session(&organization, &altered, Cause::Expiry).into_iter().collect();
+            let entry = self.unasked(id, Some(DirtyUser::of(&organization, altered.user)), changes, None);
             if let Some(receipt) = self.shared.enter_regardless(entry) {
-                table.set_unsettled(altered.user, receipt.ticket, self.shared.ledger.settled());
+                table.set_unsettled(altered.user, receipt.ticket, self.shared.commit_queue.settled());
             }
         }
         let over = table.supervisions.end_all(|supervision| supervision.ends.has_come(now));
-        let told = |old| notices::of_supervision(&organization, old, Cause::Expiry, false);
+        let told = |old| changes::of_supervision(&organization, old, Cause::Expiry, false);
         self.end_supervisions_unasked(id, over.iter().map(told).collect());
     }
 
@@ -424,8 +425,8 @@ struct Settled<'p> {
     /// The grant that the audit log names.
     grant: Option<u16>,
     /// What the answer waits for.
-    group: Option<Arc<Group>>,
-    /// Its line is in the ledger.
+    group: Option<Arc<CommitGroup>>,
+    /// Its line is in the commit_queue.
     in_ledger: bool,
 }
 

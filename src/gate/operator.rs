@@ -5,10 +5,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::decision::Change;
-use crate::gate::journal::Cause;
-use crate::gate::ledger::{Entry, Undo};
-use crate::gate::{Gate, Group, notices};
+use crate::decision::Transition;
+use crate::gate::change_feed::Cause;
+use crate::gate::commit::queue::{PendingChange, Undo};
+use crate::gate::{CommitGroup, Gate, changes};
 use crate::limits::SESSION_TABLE_PARTS;
 use crate::policy::decide::{SessionView, may_open};
 use crate::policy::directory::User;
@@ -95,7 +95,7 @@ pub struct Page<R> {
 
 /// What a request names and the tables do not have.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum SteerError {
+pub enum OperatorError {
     /// The organization.
     #[error("there is no organization `{0}`")]
     Organization(String),
@@ -125,14 +125,14 @@ impl Gate {
         now: Moment,
         from: u64,
         limit: usize,
-    ) -> Result<Page<SessionRow>, SteerError> {
+    ) -> Result<Page<SessionRow>, OperatorError> {
         let policy = self.policy();
         let mut pager = Pager::new(from, limit);
         for organization in organizations(&policy, wanted)? {
             let directory = &organization.directory;
             let user_named = |name: &str| directory.user_named(name).map(User::id);
-            let user = named(wanted.user.as_deref(), user_named, SteerError::User)?;
-            let queue = named(wanted.queue.as_deref(), |name| directory.queue_named(name), SteerError::Queue)?;
+            let user = named(wanted.user.as_deref(), user_named, OperatorError::User)?;
+            let queue = named(wanted.queue.as_deref(), |name| directory.queue_named(name), OperatorError::Queue)?;
             for part in 0..SESSION_TABLE_PARTS {
                 let Some(table) = self.shared.tables.lock(organization.id) else { continue };
                 let is_wanted = |of: UserId, session: &LoginSession| {
@@ -161,7 +161,12 @@ impl Gate {
     /// # Errors
     ///
     /// When `wanted` names what is not there.
-    pub fn supervisions(&self, wanted: &Wanted, from: u64, limit: usize) -> Result<Page<SupervisionRow>, SteerError> {
+    pub fn supervisions(
+        &self,
+        wanted: &Wanted,
+        from: u64,
+        limit: usize,
+    ) -> Result<Page<SupervisionRow>, OperatorError> {
         let policy = self.policy();
         let mut pager = Pager::new(from, limit);
         for organization in organizations(&policy, wanted)? {
@@ -189,13 +194,13 @@ impl Gate {
         wanted: &Wanted,
         by: &str,
         now: Moment,
-    ) -> Result<(Vec<SessionRow>, Option<Arc<Group>>), SteerError> {
+    ) -> Result<(Vec<SessionRow>, Option<Arc<CommitGroup>>), OperatorError> {
         let policy = self.policy();
         let organization = the_organization(&policy, wanted)?;
         let directory = &organization.directory;
-        let user = wanted.user.as_deref().ok_or(SteerError::TooWide)?;
-        let user = directory.user_named(user).ok_or_else(|| SteerError::User(user.to_owned()))?.id();
-        let queue = named(wanted.queue.as_deref(), |name| directory.queue_named(name), SteerError::Queue)?;
+        let user = wanted.user.as_deref().ok_or(OperatorError::TooWide)?;
+        let user = directory.user_named(user).ok_or_else(|| OperatorError::User(user.to_owned()))?.id();
+        let queue = named(wanted.queue.as_deref(), |name| directory.queue_named(name), OperatorError::Queue)?;
         let Some(mut table) = self.shared.tables.lock(organization.id) else { return Ok((vec![], None)) };
         let sessions: Vec<LoginSession> = table
             .sessions_of(user)
@@ -212,15 +217,15 @@ impl Gate {
             })
             .collect();
         let queues: Vec<_> = sessions.iter().map(|session| session.queue).collect();
-        let altered = table.apply(user, &queues, Change::End, Beginning { at: now, by: None, ends: None });
+        let altered = table.apply(user, &queues, Transition::End, Beginning { at: now, by: None, ends: None });
         if altered.is_empty() {
             return Ok((rows, None));
         }
-        let told = |altered| notices::of_session(organization, altered, Cause::Revocation);
-        let notices: Vec<_> = altered.iter().filter_map(told).collect();
-        let entry = self.unasked(organization.id, None, notices, Some(by));
-        let group = self.enter_sessions(&mut table, organization, user, altered, entry.notices, entry.lines);
-        Ok((rows, group.map_err(|()| SteerError::Unavailable)?))
+        let told = |altered| changes::of_session(organization, altered, Cause::Revocation);
+        let changes: Vec<_> = altered.iter().filter_map(told).collect();
+        let entry = self.unasked(organization.id, None, changes, Some(by));
+        let group = self.enter_sessions(&mut table, organization, user, altered, entry.changes, entry.lines);
+        Ok((rows, group.map_err(|()| OperatorError::Unavailable)?))
     }
 
     /// Ends the supervisions by a user, of one target or of all; `by` says who wants it. The PBX is told by whoever
@@ -234,22 +239,22 @@ impl Gate {
         &self,
         wanted: &Wanted,
         by: &str,
-    ) -> Result<(Vec<SupervisionRow>, Option<Arc<Group>>), SteerError> {
+    ) -> Result<(Vec<SupervisionRow>, Option<Arc<CommitGroup>>), OperatorError> {
         let policy = self.policy();
         let organization = the_organization(&policy, wanted)?;
         if wanted.user.is_none() && wanted.target.is_none() {
-            return Err(SteerError::TooWide);
+            return Err(OperatorError::TooWide);
         }
         let is_wanted = supervision_filter(organization, wanted)?;
         let Some(mut table) = self.shared.tables.lock(organization.id) else { return Ok((vec![], None)) };
         let ended = table.supervisions.end_all(is_wanted);
-        let told = |old| notices::of_supervision(organization, old, Cause::Revocation, false);
+        let told = |old| changes::of_supervision(organization, old, Cause::Revocation, false);
         let rows = ended.iter().map(|supervision| supervision_row(organization, supervision, false)).collect();
         let entry = self.unasked(organization.id, None, ended.iter().map(told).collect(), Some(by));
         let undo = Undo::Supervisions { began: None, ended: ended.clone() };
-        let Ok(receipt) = self.shared.enter(Entry { undo, ..entry }) else {
+        let Ok(receipt) = self.shared.enter(PendingChange { undo, ..entry }) else {
             table.supervisions.undo(None, &ended, |_| true);
-            return Err(SteerError::Unavailable);
+            return Err(OperatorError::Unavailable);
         };
         Ok((rows, receipt.map(|receipt| receipt.group)))
     }
@@ -267,7 +272,7 @@ impl Gate {
 }
 
 /// The organizations that are wanted, by name.
-fn organizations<'p>(policy: &'p Policy, wanted: &Wanted) -> Result<Vec<&'p Organization>, SteerError> {
+fn organizations<'p>(policy: &'p Policy, wanted: &Wanted) -> Result<Vec<&'p Organization>, OperatorError> {
     if wanted.org.is_some() {
         return the_organization(policy, wanted).map(|organization| vec![organization]);
     }
@@ -276,28 +281,28 @@ fn organizations<'p>(policy: &'p Policy, wanted: &Wanted) -> Result<Vec<&'p Orga
     Ok(all)
 }
 
-fn the_organization<'p>(policy: &'p Policy, wanted: &Wanted) -> Result<&'p Organization, SteerError> {
-    let name = wanted.org.as_deref().ok_or(SteerError::TooWide)?;
-    policy.organization(name).ok_or_else(|| SteerError::Organization(name.to_owned()))
+fn the_organization<'p>(policy: &'p Policy, wanted: &Wanted) -> Result<&'p Organization, OperatorError> {
+    let name = wanted.org.as_deref().ok_or(OperatorError::TooWide)?;
+    policy.organization(name).ok_or_else(|| OperatorError::Organization(name.to_owned()))
 }
 
 fn named<T>(
     name: Option<&str>,
     find: impl Fn(&str) -> Option<T>,
-    unknown: fn(String) -> SteerError,
-) -> Result<Option<T>, SteerError> {
+    unknown: fn(String) -> OperatorError,
+) -> Result<Option<T>, OperatorError> {
     name.map(|name| find(name).ok_or_else(|| unknown(name.to_owned()))).transpose()
 }
 
 fn supervision_filter(
     organization: &Organization,
     wanted: &Wanted,
-) -> Result<impl Fn(&Supervision) -> bool + use<>, SteerError> {
+) -> Result<impl Fn(&Supervision) -> bool + use<>, OperatorError> {
     let directory = &organization.directory;
     let user_named = |name: &str| directory.user_named(name).map(User::id);
-    let user = named(wanted.user.as_deref(), user_named, SteerError::User)?;
-    let target = named(wanted.target.as_deref(), user_named, SteerError::User)?;
-    let queue = named(wanted.queue.as_deref(), |name| directory.queue_named(name), SteerError::Queue)?;
+    let user = named(wanted.user.as_deref(), user_named, OperatorError::User)?;
+    let target = named(wanted.target.as_deref(), user_named, OperatorError::User)?;
+    let queue = named(wanted.queue.as_deref(), |name| directory.queue_named(name), OperatorError::Queue)?;
     Ok(move |supervision: &Supervision| {
         user.is_none_or(|user| user == supervision.supervisor)
             && target.is_none_or(|target| supervision.target == Some(target))

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use crate::decision::{ActionLabel, AllowReason, Answer, AnswerQueues, DenyReason, Reason};
 use crate::event::{Event, Intent};
-use crate::gate::journal::Cause;
-use crate::gate::ledger::{Entry, Group, Undo};
-use crate::gate::trail::{Asked, Basis};
-use crate::gate::{Gate, notices};
+use crate::gate::audit::{Asked, Basis};
+use crate::gate::change_feed::Cause;
+use crate::gate::commit::queue::{CommitGroup, PendingChange, Undo};
+use crate::gate::{Gate, changes};
 use crate::policy::resolve::KnownCall;
 use crate::policy::{Organization, Policy};
 use crate::sessions::supervisions::Supervision;
@@ -34,7 +34,7 @@ impl Gate {
         asked: &Asked<'p, '_>,
         report: Report,
         now: Moment,
-    ) -> (Answer<'p>, Option<Arc<Group>>) {
+    ) -> (Answer<'p>, Option<Arc<CommitGroup>>) {
         let (policy, event) = (asked.policy, asked.event);
         let mut answer = Answer {
             reason: Reason::Deny(DenyReason::UnknownOrganization),
@@ -59,7 +59,7 @@ impl Gate {
         let reported = Answer { reason: Reason::Allow(AllowReason::Reported), ..answer };
         let line = || self.line(asked, &reported, &basis);
         match read.and_then(|read| self.carry_out(organization, report, &read, event.intent, now, line)) {
-            // Its line is in the ledger.
+            // Its line is in the commit_queue.
             Ok(group) if event.intent == Intent::Do && self.shared.audit.is_some() => return (reported, group),
             Ok(_) => answer = reported,
             Err(reason) => answer.reason = Reason::Deny(reason),
@@ -95,7 +95,7 @@ impl Gate {
         intent: Intent,
         now: Moment,
         line: impl FnOnce() -> Vec<u8>,
-    ) -> Result<Option<Arc<Group>>, DenyReason> {
+    ) -> Result<Option<Arc<CommitGroup>>, DenyReason> {
         // What the PBX says has happened; but without a line nobody is told that it was taken down.
         if intent == Intent::Do && self.shared.audit.as_ref().is_some_and(|audit| !audit.is_healthy()) {
             return Err(DenyReason::StateUnavailable);
@@ -136,10 +136,10 @@ impl Gate {
             return Ok(None);
         }
         let ended = if report == Report::CallBegin { vec![] } else { table.supervisions.end_all(ends) };
-        let told = |old| notices::of_supervision(organization, old, Cause::Report, false);
-        let notices = ended.iter().map(told).collect();
+        let told = |old| changes::of_supervision(organization, old, Cause::Report, false);
+        let changes = ended.iter().map(told).collect();
         let (undo, lines) = (Undo::Never, line());
-        let entry = Entry { organization: organization.id, stale: None, undo, notices, lines };
+        let entry = PendingChange { organization: organization.id, stale: None, undo, changes, lines };
         Ok(self.shared.enter_regardless(entry).map(|receipt| receipt.group))
     }
 }

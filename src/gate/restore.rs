@@ -5,14 +5,14 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use crate::gate::Gate;
-use crate::gate::writer::{Witness, write_all};
+use crate::gate::commit::writer::{CommitObserver, write_all};
 use crate::policy::directory::User;
 use crate::sessions::disk::Disk;
 use crate::sessions::record::{SavedUser, key_of, record_of};
-use crate::sessions::store::{Commit, Record, Store, StoreError};
+use crate::sessions::store::{Commit, Store, StoreError, UserRecord};
 use crate::telephony::{Moment, UnixMillis};
 
-/// Revisions of a journal that one process may use; the next begins behind them, so that nobody resumes in between.
+/// Revisions of a change_feed that one process may use; the next begins behind them, so that nobody resumes in between.
 const REVISIONS_OF_A_PROCESS: u64 = 1_000_000_000;
 
 /// Where login sessions are not kept.
@@ -43,13 +43,13 @@ pub struct Restored {
 struct Progress {
     restored: Restored,
     /// Records that say something else than memory.
-    stale: Vec<Record>,
+    stale: Vec<UserRecord>,
     last_commit: UnixMillis,
 }
 
 impl Gate {
     /// Opens the store in this folder, takes up what it holds for the policy of now, and writes to it from then on. For
-    /// a gate that is not durable it only lets the journals begin.
+    /// a gate that is not durable it only lets the change_feeds begin.
     ///
     /// # Errors
     ///
@@ -58,13 +58,13 @@ impl Gate {
         &self,
         folder: &Path,
         now: Moment,
-        witness: Box<dyn Witness + Send + Sync>,
+        observer: Box<dyn CommitObserver + Send + Sync>,
     ) -> Result<Restored, StoreError> {
         if !self.is_durable() {
             // Nothing says where an earlier process was; its clock does, nearly.
-            self.shared.journals.begin_at(now.wall.0.saturating_mul(1_000));
+            self.shared.change_feeds.begin_at(now.wall.0.saturating_mul(1_000));
             if self.shared.audit.is_some() {
-                self.start_writer(folder, Box::new(NoStore), witness)?;
+                self.start_writer(folder, Box::new(NoStore), observer)?;
             }
             return Ok(Restored::default());
         }
@@ -73,11 +73,11 @@ impl Gate {
         disk.read(|saved| self.restore_user(saved, now, &mut progress))?;
         // Only now: what is written to a damaged file may damage more of it.
         disk.count_start(0)?;
-        self.shared.journals.begin_at(kept.starts.saturating_mul(REVISIONS_OF_A_PROCESS));
+        self.shared.change_feeds.begin_at(kept.starts.saturating_mul(REVISIONS_OF_A_PROCESS));
         if !progress.stale.is_empty() {
             disk.commit(&Commit { records: &progress.stale, wall: now.wall })?;
         }
-        self.start_writer(folder, Box::new(disk), witness)?;
+        self.start_writer(folder, Box::new(disk), observer)?;
         Ok(progress.restored)
     }
 
@@ -85,9 +85,9 @@ impl Gate {
         &self,
         folder: &Path,
         store: Box<dyn Store>,
-        witness: Box<dyn Witness + Send + Sync>,
+        observer: Box<dyn CommitObserver + Send + Sync>,
     ) -> Result<(), StoreError> {
-        self.write_to(store, witness).map_err(|error| StoreError::Unusable {
+        self.write_to(store, observer).map_err(|error| StoreError::Unusable {
             path: folder.display().to_string(),
             why: format!("its thread cannot be started: {error}"),
         })
@@ -98,17 +98,21 @@ impl Gate {
     /// # Errors
     ///
     /// When the thread cannot be started.
-    pub fn write_to(&self, store: Box<dyn Store>, witness: Box<dyn Witness + Send + Sync>) -> std::io::Result<()> {
+    pub fn write_to(
+        &self,
+        store: Box<dyn Store>,
+        observer: Box<dyn CommitObserver + Send + Sync>,
+    ) -> std::io::Result<()> {
         let shared = Arc::clone(&self.shared);
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner).take();
         let thread = std::thread::Builder::new().name("store".to_owned());
-        thread.spawn(move || write_all(&shared, store, log, &*witness)).map(drop)
+        thread.spawn(move || write_all(&shared, store, log, &*observer)).map(drop)
     }
 
     /// Lets the store write what is left; whether it did in time.
     #[must_use]
     pub fn close_store(&self, at_most: Duration) -> bool {
-        self.shared.ledger.stop(at_most)
+        self.shared.commit_queue.stop(at_most)
     }
 
     fn restore_user(&self, saved: &SavedUser<'_>, now: Moment, progress: &mut Progress) {
@@ -124,7 +128,7 @@ impl Gate {
         });
         let (Some(organization), Some(user)) = (organization, user) else {
             progress.restored.gone = progress.restored.gone.saturating_add(saved.sessions.len() as u64);
-            return progress.stale.push(Record { key: key_of(saved.organization, saved.user), value: None });
+            return progress.stale.push(UserRecord { key: key_of(saved.organization, saved.user), value: None });
         };
         let Some(mut table) = self.shared.tables.lock(organization.id) else { return };
         if table.revision() < policy.revision {

@@ -2,14 +2,14 @@
 //! the verdict that the configuration promises.
 //!
 //! [`questions`] draws and judges them ahead, `wire` speaks the dialects from the PBX's side, `persistent` and
-//! `single` hold the connections, and [`tally`] counts. A rate is kept by the clock: whoever is late is measured from
+//! `single` hold the connections, and [`results`] counts. A rate is kept by the clock: whoever is late is measured from
 //! when the question was due, so a sidecar that stalls cannot hide it by being asked less.
 
 mod pace;
 mod persistent;
 pub mod questions;
+pub mod results;
 mod single;
-pub mod tally;
 mod wire;
 
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ use crate::config::process::Secret;
 use crate::limits::{LOAD_ANSWER_TIMEOUT, LOAD_CONNECT_TIMEOUT};
 use pace::Pace;
 use questions::Questions;
-use tally::Tally;
+use results::Results;
 pub use wire::Spoken;
 
 /// Where the sidecar listens.
@@ -100,7 +100,7 @@ impl Work {
 }
 
 /// Asks as the plan says; what came of it.
-pub async fn run(plan: Plan, questions: Questions, progress: Arc<Progress>) -> Tally {
+pub async fn run(plan: Plan, questions: Questions, progress: Arc<Progress>) -> Results {
     let (plan, questions) = (Arc::new(plan), Arc::new(questions));
     let began = Instant::now();
     let mut connections = JoinSet::new();
@@ -116,10 +116,10 @@ pub async fn run(plan: Plan, questions: Questions, progress: Arc<Progress>) -> T
             }
         });
     }
-    let mut all = Tally::default();
+    let mut all = Results::default();
     while let Some(ended) = connections.join_next().await {
         match ended {
-            Ok(tally) => all.add(&tally),
+            Ok(results) => all.add(&results),
             Err(error) => all.note_trouble(&format!("a connection of ours failed: {error}")),
         }
     }

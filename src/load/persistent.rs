@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::limits::{LOAD_ANSWER_BYTES_MAX, LOAD_BACKLOG_MAX, LOAD_READ_BYTES};
 use crate::load::pace::{Pace, wait_until};
-use crate::load::tally::Tally;
+use crate::load::results::Results;
 use crate::load::wire::{self, Heard, Step, Verdict};
 use crate::load::{Stream, Work, connect, error_words, lost_at};
 
@@ -22,8 +22,8 @@ struct Open {
 }
 
 /// Asks over one connection until the time is over, and hears the answers out.
-pub(super) async fn converse(work: &Work) -> Tally {
-    let mut tally = Tally::default();
+pub(super) async fn converse(work: &Work) -> Results {
+    let mut results = Results::default();
     let (reads, writes): (Box<dyn AsyncRead + Send + Unpin>, Box<dyn AsyncWrite + Send + Unpin>) =
         match connect(&work.plan.place).await {
             Ok(Stream::Tcp(stream)) => {
@@ -35,16 +35,16 @@ pub(super) async fn converse(work: &Work) -> Tally {
                 (Box::new(reads), Box::new(writes))
             }
             Err(why) => {
-                tally.note_trouble(&why);
-                return tally;
+                results.note_trouble(&why);
+                return results;
             }
         };
     let mut connection =
         Connection { work, reads, unread: Vec::with_capacity(LOAD_READ_BYTES), next: work.first_question() };
-    if let Err(why) = connection.converse(writes, &mut tally).await {
-        tally.note_trouble(&why);
+    if let Err(why) = connection.converse(writes, &mut results).await {
+        results.note_trouble(&why);
     }
-    tally
+    results
 }
 
 struct Connection<'w> {
@@ -59,21 +59,21 @@ impl Connection<'_> {
     async fn converse(
         &mut self,
         mut writes: Box<dyn AsyncWrite + Send + Unpin>,
-        tally: &mut Tally,
+        results: &mut Results,
     ) -> Result<(), String> {
         if let Some(token) = &self.work.plan.token {
             let secret = [b"0 auth token=", token.reveal(), b"\n"].concat();
             writes.write_all(&secret).await.map_err(|error| error_words(&error))?;
             let mut open = VecDeque::from([Open { number: 0, since: Instant::now() }]);
-            let mut greeting = Tally::default();
+            let mut greeting = Results::default();
             self.hear(&mut open, &mut greeting).await?;
             if greeting.allowed != 1 {
                 return Err("the sidecar does not take the token of `line_token_file`".to_owned());
             }
         }
         match self.work.pace() {
-            None => self.as_fast_as_answered(writes, tally).await,
-            Some(pace) => self.as_due(pace, writes, tally).await,
+            None => self.as_fast_as_answered(writes, results).await,
+            Some(pace) => self.as_due(pace, writes, results).await,
         }
     }
 
@@ -81,7 +81,7 @@ impl Connection<'_> {
     async fn as_fast_as_answered(
         &mut self,
         mut writes: impl AsyncWrite + Unpin,
-        tally: &mut Tally,
+        results: &mut Results,
     ) -> Result<(), String> {
         let (mut open, mut batch) = (VecDeque::with_capacity(self.work.plan.depth), vec![]);
         loop {
@@ -92,14 +92,14 @@ impl Connection<'_> {
                     batch.extend_from_slice(self.work.questions.bytes(self.next));
                     open.push_back(Open { number: self.next, since: now });
                     self.next = self.work.questions.after(self.next);
-                    tally.asked = tally.asked.saturating_add(1);
+                    results.asked = results.asked.saturating_add(1);
                 }
-                writes.write_all(&batch).await.map_err(|error| lost(&open, &error_words(&error), tally))?;
+                writes.write_all(&batch).await.map_err(|error| lost(&open, &error_words(&error), results))?;
             }
             if open.is_empty() {
                 return Ok(());
             }
-            self.hear(&mut open, tally).await.map_err(|why| lost(&open, &why, tally))?;
+            self.hear(&mut open, results).await.map_err(|why| lost(&open, &why, results))?;
         }
     }
 
@@ -108,7 +108,7 @@ impl Connection<'_> {
         &mut self,
         mut pace: Pace,
         mut writes: impl AsyncWrite + Unpin,
-        tally: &mut Tally,
+        results: &mut Results,
     ) -> Result<(), String> {
         let open = Mutex::new(VecDeque::new());
         let (work, mut next) = (self.work, self.next);
@@ -151,7 +151,7 @@ impl Connection<'_> {
                             break Err(why);
                         }
                         let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
-                        if let Err(why) = self.take_answers(&mut open, tally) {
+                        if let Err(why) = self.take_answers(&mut open, results) {
                             break Err(why);
                         }
                     }
@@ -164,13 +164,13 @@ impl Connection<'_> {
                 }
             }
         };
-        tally.asked = tally.asked.saturating_add(asked);
+        results.asked = results.asked.saturating_add(asked);
         let open = open.into_inner().unwrap_or_else(PoisonError::into_inner);
-        ended.map_err(|why| lost(&open, &why, tally))
+        ended.map_err(|why| lost(&open, &why, results))
     }
 
     /// Waits for answers, at least one.
-    async fn hear(&mut self, open: &mut VecDeque<Open>, tally: &mut Tally) -> Result<(), String> {
+    async fn hear(&mut self, open: &mut VecDeque<Open>, results: &mut Results) -> Result<(), String> {
         let before = open.len();
         while open.len() == before {
             let since = open.front().map_or_else(Instant::now, |open| open.since);
@@ -178,7 +178,7 @@ impl Connection<'_> {
                 Ok(read) => read?,
                 Err(_) => return Err("no answer in time".to_owned()),
             }
-            self.take_answers(open, tally)?;
+            self.take_answers(open, results)?;
         }
         Ok(())
     }
@@ -192,7 +192,7 @@ impl Connection<'_> {
     }
 
     /// Takes every answer that is there.
-    fn take_answers(&mut self, open: &mut VecDeque<Open>, tally: &mut Tally) -> Result<(), String> {
+    fn take_answers(&mut self, open: &mut VecDeque<Open>, results: &mut Results) -> Result<(), String> {
         let (now, mut consumed, mut answers) = (Instant::now(), 0_usize, 0_u64);
         loop {
             let rest = self.unread.get(consumed..).unwrap_or_default();
@@ -210,8 +210,8 @@ impl Connection<'_> {
                     heard.reason
                 ));
             };
-            tally.record(now.saturating_duration_since(asked.since));
-            note(self.work, asked.number, &heard, tally);
+            results.record(now.saturating_duration_since(asked.since));
+            note(self.work, asked.number, &heard, results);
             consumed = consumed.saturating_add(length);
             answers = answers.saturating_add(1);
         }
@@ -225,11 +225,11 @@ impl Connection<'_> {
 }
 
 /// Counts one answer.
-pub(super) fn note(work: &Work, number: usize, heard: &Heard<'_>, tally: &mut Tally) {
+pub(super) fn note(work: &Work, number: usize, heard: &Heard<'_>, results: &mut Results) {
     let count = match heard.verdict {
-        Verdict::Allow => &mut tally.allowed,
-        Verdict::Deny => &mut tally.denied,
-        Verdict::Error => &mut tally.errors,
+        Verdict::Allow => &mut results.allowed,
+        Verdict::Deny => &mut results.denied,
+        Verdict::Error => &mut results.errors,
     };
     *count = count.saturating_add(1);
     let is_expected = match heard.verdict {
@@ -238,16 +238,16 @@ pub(super) fn note(work: &Work, number: usize, heard: &Heard<'_>, tally: &mut Ta
     };
     if !is_expected {
         if heard.verdict != Verdict::Error {
-            tally.unexpected = tally.unexpected.saturating_add(1);
+            results.unexpected = results.unexpected.saturating_add(1);
         }
         let question = String::from_utf8_lossy(work.questions.bytes(number));
-        tally.example(&format!("{} {} to: {}", heard.verdict.word(), heard.reason, question.trim_end()));
+        results.example(&format!("{} {} to: {}", heard.verdict.word(), heard.reason, question.trim_end()));
     }
 }
 
-/// All that waited is lost; [`Tally::note_trouble`] counts one of them.
-fn lost(open: &VecDeque<Open>, why: &str, tally: &mut Tally) -> String {
+/// All that waited is lost; [`Results::note_trouble`] counts one of them.
+fn lost(open: &VecDeque<Open>, why: &str, results: &mut Results) -> String {
     let others = u64::try_from(open.len()).unwrap_or(u64::MAX).saturating_sub(1);
-    tally.lost = tally.lost.saturating_add(others);
+    results.lost = results.lost.saturating_add(others);
     why.to_owned()
 }

@@ -11,7 +11,7 @@ const DIGITS: u8 = 3;
 
 /// Answers by verdict, latencies, and what went wrong.
 #[derive(Debug)]
-pub struct Tally {
+pub struct Results {
     /// Questions that were sent.
     pub asked: u64,
     /// Answers that allowed.
@@ -32,7 +32,7 @@ pub struct Tally {
     pub took: Duration,
 }
 
-impl Default for Tally {
+impl Default for Results {
     #[expect(clippy::expect_used, reason = "the library takes every bound above 2 and up to 5 digits")]
     fn default() -> Self {
         let bound = u64::try_from(LOAD_LATENCY_MAX.as_nanos()).unwrap_or(u64::MAX);
@@ -51,7 +51,7 @@ impl Default for Tally {
     }
 }
 
-impl Tally {
+impl Results {
     /// Adds what another connection counted.
     pub fn add(&mut self, other: &Self) {
         for (sum, more) in [

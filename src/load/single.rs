@@ -6,40 +6,40 @@ use tokio::time::{Instant, timeout_at};
 use crate::limits::{LOAD_ANSWER_BYTES_MAX, LOAD_READ_BYTES};
 use crate::load::pace::wait_until;
 use crate::load::persistent::note;
-use crate::load::tally::Tally;
+use crate::load::results::Results;
 use crate::load::wire::{self, Spoken};
 use crate::load::{Stream, Work, connect, error_words, lost_at};
 
 /// Connects, asks, hears and hangs up, until the time is over.
-pub(super) async fn call_over_and_over(work: &Work) -> Tally {
-    let (mut tally, mut number, mut pace) = (Tally::default(), work.first_question(), work.pace());
+pub(super) async fn call_over_and_over(work: &Work) -> Results {
+    let (mut results, mut number, mut pace) = (Results::default(), work.first_question(), work.pace());
     let mut bytes = Vec::with_capacity(LOAD_READ_BYTES);
     loop {
         let since = match &mut pace {
             None => Instant::now(),
             Some(pace) => {
-                let Some(due) = pace.due() else { return tally };
+                let Some(due) = pace.due() else { return results };
                 wait_until(due).await;
                 pace.asked();
                 due
             }
         };
         if since >= work.end {
-            return tally;
+            return results;
         }
-        tally.asked = tally.asked.saturating_add(1);
+        results.asked = results.asked.saturating_add(1);
         bytes.clear();
         let called = timeout_at(lost_at(since), call(work, number, &mut bytes)).await;
         match called.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
             Ok(answered) => match wire::whole_answer(work.plan.spoken, &bytes) {
                 Some(heard) => {
-                    tally.record(answered.saturating_duration_since(since));
-                    note(work, number, &heard, &mut tally);
+                    results.record(answered.saturating_duration_since(since));
+                    note(work, number, &heard, &mut results);
                     work.progress.add(1);
                 }
-                None => tally.note_trouble("what came is no answer"),
+                None => results.note_trouble("what came is no answer"),
             },
-            Err(why) => tally.note_trouble(&why),
+            Err(why) => results.note_trouble(&why),
         }
         number = work.questions.after(number);
     }

@@ -168,7 +168,7 @@ fn write_channel(draft: &Draft, output: &mut Vec<u8>) -> std::io::Result<()> {
 /// What FreeSWITCH says to what it is told: one `sendmsg` and one `exit`.
 pub(super) const CHANNEL_GOODBYE: &[u8] = b"Content-Type: command/reply\nReply-Text: +OK\n\n\
     Content-Type: command/reply\nReply-Text: +OK bye\n\n\
-    Content-Type: text/disconnect-notice\nContent-Disposition: disconnect\nContent-Length: 0\n\n";
+    Content-Type: text/disconnect-change\nContent-Disposition: disconnect\nContent-Length: 0\n\n";
 /// What FreeSWITCH hears before it says anything.
 pub(super) const CHANNEL_GREETING: &[u8] = b"connect\n\n";
 

@@ -8,7 +8,7 @@ use metrics::{Counter, Histogram, counter, describe_counter, describe_gauge, des
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use metrics_process::Collector;
 
-use crate::audit::recorder::Skipped;
+use crate::audit::buffer::Skipped;
 use crate::decision::{ActionLabel, AllowReason, DenyReason, ErrorReason, Reason};
 use crate::dialect::DialectLabel;
 use crate::observe::ami::AmiMetrics;

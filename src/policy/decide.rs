@@ -6,7 +6,7 @@
 
 #![deny(clippy::as_conversions, clippy::arithmetic_side_effects)]
 
-use crate::decision::{AllowReason, Change, Decision, DenyReason};
+use crate::decision::{AllowReason, Decision, DenyReason, Transition};
 use crate::event::{AttributeSet, Intent, Key};
 use crate::limits::SUPERVISIONS_PER_ORGANIZATION_MAX;
 use crate::policy::Organization;
@@ -140,13 +140,13 @@ fn decide_all(question: &Question<'_>, action: &Action, sessions: &impl SessionV
     for &queue in all.as_slice() {
         let one = judge(question, action, Some(queue), sessions, begun);
         // A session that would begin counts for the queues behind it, also where a limit stops it.
-        if matches!(one, Ok(Allowed { change: Change::Begin(_), .. }) | Err(Shortfall::Limit(_))) {
+        if matches!(one, Ok(Allowed { change: Transition::Begin(_), .. }) | Err(Shortfall::Limit(_))) {
             begun = begun.saturating_add(1);
         }
         match one {
             Err(shortfall) => earliest = Some(earliest.map_or(shortfall, |earlier| earlier.min(shortfall))),
             // A queue in which nothing changes does not hide one in which something does.
-            Ok(allowed) if allowed.change == Change::Nothing && whole.is_allowed() => {}
+            Ok(allowed) if allowed.change == Transition::Nothing && whole.is_allowed() => {}
             Ok(allowed) => whole = allowed.into(),
         }
     }
@@ -168,27 +168,27 @@ fn judge(
     let session = queue.and_then(|queue| sessions.in_this_queue(queue));
     match (action.effect, session, queue) {
         (Effect::Login(_), Some(session), _) if question.renews && session.ground == Ground::Supervisor => {
-            allow(reason, Change::Renew)
+            allow(reason, Transition::Renew)
         }
-        (Effect::Login(_), Some(_), _) => allow(AllowReason::AlreadyLoggedIn, Change::Nothing),
+        (Effect::Login(_), Some(_), _) => allow(AllowReason::AlreadyLoggedIn, Transition::Nothing),
         (Effect::Login(_), None, Some(queue)) => {
             match (login_limit(question, queue, sessions, begun), ground_of(reason)) {
                 (Some(limit), _) => Err(Shortfall::Limit(limit)),
-                (None, Some(ground)) => allow(reason, Change::Begin(ground)),
+                (None, Some(ground)) => allow(reason, Transition::Begin(ground)),
                 // INVARIANT: a model whose grant of a login gives a reason without a ground does not load.
                 (None, None) => Err(Shortfall::Invariant),
             }
         }
         (Effect::Login(_), None, None) => Err(Shortfall::Queue),
         (Effect::Logout(_) | Effect::Pause(..), None, _) => Err(Shortfall::Session),
-        (Effect::Logout(_), Some(_), _) => allow(reason, Change::End),
+        (Effect::Logout(_), Some(_), _) => allow(reason, Transition::End),
         (Effect::Pause(_, pause), Some(session), _) => {
-            allow(reason, if session.paused == pause { Change::Nothing } else { Change::Pause(pause) })
+            allow(reason, if session.paused == pause { Transition::Nothing } else { Transition::Pause(pause) })
         }
-        (Effect::Nothing, _, _) => allow(reason, Change::Nothing),
+        (Effect::Nothing, _, _) => allow(reason, Transition::Nothing),
         (Effect::Supervise(mode), _, _) => match supervision_limit(question, sessions) {
             Some(limit) => Err(Shortfall::Limit(limit)),
-            None => allow(reason, Change::Supervise(mode)),
+            None => allow(reason, Transition::Supervise(mode)),
         },
         // INVARIANT: a toggle has become what it toggles to.
         (Effect::Toggle { .. }, _, _) => Err(Shortfall::Invariant),
@@ -199,7 +199,7 @@ fn judge(
 #[derive(Clone, Copy, Debug)]
 struct Allowed {
     reason: AllowReason,
-    change: Change,
+    change: Transition,
     grant: u16,
 }
 

@@ -16,9 +16,9 @@ use crate::decision::QueueNumbers;
 use crate::limits::{
     GROUPS_PER_ORGANIZATION_MAX, QUEUES_PER_ORGANIZATION_MAX, QUEUES_PER_USER_MAX, USERS_PER_ORGANIZATION_MAX,
 };
+use crate::policy::index::NameIndex;
 use crate::policy::memberships::Memberships;
 use crate::policy::model::RoleSet;
-use crate::policy::names::Names;
 use crate::policy::users::{Entrant, PROTECTED, SUPERVISES, Users, Wanted};
 pub use crate::policy::users::{Served, User};
 use crate::telephony::{GroupId, QueueId, QueueKind, UserId};
@@ -76,7 +76,7 @@ pub struct Directory {
     supervised: Vec<(UserId, QueueId, bool)>,
     queues: Vec<Option<Queue>>,
     /// Each entry is the id twice, plus one where it stands for the number.
-    queue_names: Names,
+    queue_names: NameIndex,
     hasher: FixedState,
     groups: Vec<Group>,
     group_ids: HashMap<Box<[u8]>, GroupId, FixedState>,

@@ -16,7 +16,7 @@ const NONE: u32 = u32::MAX;
 
 /// Some names, each with an entry that says whose it is. The names themselves are kept by whoever made the entries.
 #[derive(Debug, Default)]
-pub(super) struct Names {
+pub(super) struct NameIndex {
     /// A power of two, or none.
     lines: Vec<Line>,
     length: usize,
@@ -38,7 +38,7 @@ impl Line {
     }
 }
 
-impl Names {
+impl NameIndex {
     /// How many there are.
     pub(super) const fn len(&self) -> usize {
         self.length
@@ -127,7 +127,7 @@ mod tests {
 
     /// Entries with the hashes that `hash_of` gives, found again by hash and number, and none beside them.
     fn holds_what_was_put_in(count: u32, hash_of: impl Fn(u32) -> u64 + Copy) {
-        let mut names = Names::default();
+        let mut names = NameIndex::default();
         assert_eq!(names.find(hash_of(0), |_| true), None, "nobody is in an empty table");
         for entry in 0..count {
             names.insert(hash_of(entry), entry, hash_of);
@@ -155,12 +155,12 @@ mod tests {
     #[test]
     fn the_likely_one_is_who_stands_alone_with_its_tag() {
         let hash_of = |entry: u32| u64::from(entry).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mut names = Names::default();
+        let mut names = NameIndex::default();
         names.reserve(100, hash_of);
         for entry in 0..5 {
             names.insert(hash_of(entry), entry, hash_of);
         }
         assert!((0..5).all(|entry| names.likely(hash_of(entry)) == Some(entry)));
-        assert_eq!((names.likely(hash_of(9)), Names::default().likely(7)), (None, None));
+        assert_eq!((names.likely(hash_of(9)), NameIndex::default().likely(7)), (None, None));
     }
 }

@@ -10,8 +10,8 @@ use arrayvec::ArrayVec;
 use foldhash::fast::FixedState;
 
 use crate::limits::{FETCHED_TOGETHER_MAX, USERS_PER_ORGANIZATION_MAX};
+use crate::policy::index::NameIndex;
 use crate::policy::model::RoleSet;
-use crate::policy::names::Names;
 use crate::telephony::{QueueId, UserId};
 
 /// Records begin at multiples of it, in bytes.
@@ -33,7 +33,7 @@ pub(super) struct Users {
     /// The place of each user's record.
     places: Vec<u32>,
     records: Records,
-    entries: Names,
+    entries: NameIndex,
 }
 
 /// The arena, one record behind another.

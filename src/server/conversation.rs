@@ -14,19 +14,19 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use crate::decision::{ActionLabel, Answer, AnswerQueues, DenyReason, ErrorReason, Outcome, Reason};
 use crate::dialect::{After, Dialect, DialectLabel, Patience, Step};
 use crate::event::Event;
-use crate::gate::{Hearing, Origin};
+use crate::gate::{Batch, Origin};
 use crate::limits::{
     ANSWER_BUFFER_BYTES_MAX, BUFFER_KEPT_BYTES_MAX, CLOSE_TIMEOUT, FRAME_TIMEOUT, LARGE_BUFFER_KEPT_FOR,
     QUESTIONS_PER_TURN_MAX, WRITE_TIMEOUT,
 };
 use crate::observe::metrics::DialectMetrics;
-use crate::server::House;
-use crate::server::ahead::{Ahead, Rooms};
-use crate::server::held::{self, Held};
+use crate::peer::Peer;
+use crate::server::decision_log::{self, Told};
 use crate::server::input::{IDLE_BUFFER_BYTES, Input};
-use crate::server::peer::Peer;
-use crate::server::telling::{self, Told};
-use crate::server::watching::{self, Watch};
+use crate::server::pending_answers::{self, PendingAnswer};
+use crate::server::prefetch::{Ahead, DecodeBuffers};
+use crate::server::watch::{self, Watch};
+use crate::sidecar::Sidecar;
 use crate::telephony::{Moment, QueueSet};
 
 /// So many reads of a connection are all timed, and then one of so many: looking at the clock is a good part of what a
@@ -36,11 +36,11 @@ const READS_TIMED_ONE_IN: u32 = 16;
 
 /// What answering needs of room; nothing in it means anything to the next question.
 #[derive(Default)]
-pub(super) struct Scratch {
+pub(super) struct Buffers {
     queues: QueueSet,
-    rooms: Rooms,
-    /// How many of the rooms may hold memory: the others need not be looked at.
-    rooms_used: usize,
+    decode_buffers: DecodeBuffers,
+    /// How many of the decode_buffers may hold memory: the others need not be looked at.
+    decode_buffers_used: usize,
     /// What a dialect answers by itself, until the questions before are answered.
     aside: Vec<u8>,
 }
@@ -58,26 +58,31 @@ impl Reads {
 
 /// Who is talked to, and by whom.
 #[derive(Clone, Copy)]
-pub(super) struct Party<'a> {
-    pub(super) house: &'a House,
+pub(super) struct PeerContext<'a> {
+    pub(super) sidecar: &'a Sidecar,
     pub(super) metrics: &'a DialectMetrics,
     pub(super) peer: Peer,
     /// The peer in words, for the audit log.
     pub(super) name: &'a str,
 }
 
-/// Talks to one peer until either side ends it, it is too slow, or the house drains.
-pub(super) async fn converse<S, D>(mut stream: S, peer: Peer, mut dialect: D, house: &House, drain: &CancellationToken)
-where
+/// Talks to one peer until either side ends it, it is too slow, or the sidecar drains.
+pub(super) async fn converse<S, D>(
+    mut stream: S,
+    peer: Peer,
+    mut dialect: D,
+    sidecar: &Sidecar,
+    drain: &CancellationToken,
+) where
     S: AsyncRead + AsyncWrite + Unpin,
     D: Dialect,
 {
-    let Some(metrics) = house.metrics.of(dialect.label()) else { return };
+    let Some(metrics) = sidecar.metrics.of(dialect.label()) else { return };
     let _connected = metrics.connected();
     let name = peer.to_string();
-    let party = Party { house, metrics, peer, name: &name };
+    let context = PeerContext { sidecar, metrics, peer, name: &name };
     let mut input = Input::idle();
-    let (mut output, mut scratch) = (vec![], Scratch::default());
+    let (mut output, mut scratch) = (vec![], Buffers::default());
     let mut patience = dialect.patience(false);
     let mut waiting_since = Instant::now();
     let (mut finished, mut reads) = (false, Reads::default());
@@ -98,12 +103,12 @@ where
                 continue;
             }
             Read::Late => {
-                let blame = |fault| house.peer_erred(metrics, peer, fault);
+                let blame = |fault| sidecar.peer_erred(metrics, peer, fault);
                 end(&mut stream, &mut dialect, Some(ErrorReason::TimedOut), &input.bytes, finished, blame).await;
                 return;
             }
             Read::End => {
-                let blame = |fault| house.peer_erred(metrics, peer, fault);
+                let blame = |fault| sidecar.peer_erred(metrics, peer, fault);
                 end(&mut stream, &mut dialect, None, &input.bytes, finished, blame).await;
                 return;
             }
@@ -122,19 +127,19 @@ where
                 &mut dialect,
                 &mut input.bytes,
                 &mut output,
-                party,
+                context,
                 &mut scratch,
-                Mood::Willing,
+                Admission::Admit,
                 timed.take(),
             );
             let held = std::mem::take(&mut turn.held);
-            match send(&mut stream, &mut output, held, dialect.label(), party).await {
+            match send(&mut stream, &mut output, held, dialect.label(), context).await {
                 Written::Yes => {}
                 Written::Failed => return,
-                Written::Late => return house.peer_erred(metrics, peer, ErrorReason::TimedOut),
+                Written::Late => return sidecar.peer_erred(metrics, peer, ErrorReason::TimedOut),
             }
             if let Some(watch) = turn.watch.take() {
-                return watching::tell(&mut stream, &mut dialect, watch, house, (metrics, peer), drained).await;
+                return watch::tell(&mut stream, &mut dialect, watch, sidecar, (metrics, peer), drained).await;
             }
             // Whoever has the last answer has so much time in all, however much is still said.
             if turn.progress && patience == Patience::Frame {
@@ -147,8 +152,8 @@ where
                 }
             }
             if !turn.unfinished {
-                // A closing house hears the rest of the question that it is in the middle of, and no more.
-                leaving = turn.progress && !finished && house.is_draining() && drain.is_cancelled();
+                // A closing sidecar hears the rest of the question that it is in the middle of, and no more.
+                leaving = turn.progress && !finished && sidecar.is_draining() && drain.is_cancelled();
                 break;
             }
             tokio::task::yield_now().await;
@@ -169,9 +174,9 @@ where
 }
 
 /// Whether the buffers are larger than an idle connection's. What a flood has left of them is given back at once.
-fn are_large(input: &mut Input, output: &mut Vec<u8>, scratch: &mut Scratch) -> bool {
-    let rooms = scratch.rooms.iter().take(scratch.rooms_used).map(Vec::capacity).sum();
-    let largest = input.capacity().max(output.capacity()).max(rooms);
+fn are_large(input: &mut Input, output: &mut Vec<u8>, scratch: &mut Buffers) -> bool {
+    let decode_buffers = scratch.decode_buffers.iter().take(scratch.decode_buffers_used).map(Vec::capacity).sum();
+    let largest = input.capacity().max(output.capacity()).max(decode_buffers);
     if largest > BUFFER_KEPT_BYTES_MAX && input.bytes.is_empty() {
         give_back(input, output, scratch);
         return false;
@@ -179,9 +184,9 @@ fn are_large(input: &mut Input, output: &mut Vec<u8>, scratch: &mut Scratch) -> 
     largest > IDLE_BUFFER_BYTES
 }
 
-fn give_back(input: &mut Input, output: &mut Vec<u8>, scratch: &mut Scratch) {
+fn give_back(input: &mut Input, output: &mut Vec<u8>, scratch: &mut Buffers) {
     (*input, *output) = (Input::idle(), vec![]);
-    (scratch.rooms, scratch.rooms_used) = (Rooms::default(), 0);
+    (scratch.decode_buffers, scratch.decode_buffers_used) = (DecodeBuffers::default(), 0);
 }
 
 enum Read {
@@ -205,7 +210,7 @@ async fn read_more<S: AsyncRead + Unpin>(
 ) -> Read {
     let read = match patience {
         Patience::Endless => {
-            // Between two questions a draining house reads what has arrived already, and no more.
+            // Between two questions a draining sidecar reads what has arrived already, and no more.
             tokio::select! {
                 biased;
                 read = input.read(stream) => read,
@@ -237,18 +242,18 @@ pub(super) struct Turn {
     pub(super) unfinished: bool,
     pub(super) after: After,
     /// The answers that have to wait for the disk, in order.
-    pub(super) held: Vec<Held>,
+    pub(super) held: Vec<PendingAnswer>,
     /// The peer asks nothing more, and wants to be told.
     watch: Option<Watch>,
 }
 
 /// Whether questions are decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mood {
+pub(super) enum Admission {
     /// They are.
-    Willing,
+    Admit,
     /// Too many answers wait for the peer already: it hears `overload`.
-    Busy,
+    Refuse,
 }
 
 /// Answers what the input holds, up to the bounds of one turn; the first answers are `timed` from then, if they are.
@@ -256,44 +261,44 @@ pub(super) fn answer_all<D: Dialect>(
     dialect: &mut D,
     input: &mut BytesMut,
     output: &mut Vec<u8>,
-    party: Party<'_>,
-    scratch: &mut Scratch,
-    mood: Mood,
+    context: PeerContext<'_>,
+    scratch: &mut Buffers,
+    admission: Admission,
     mut timed: Option<Instant>,
 ) -> Turn {
-    let Party { house, metrics, peer, name } = party;
+    let PeerContext { sidecar, metrics, peer, name } = context;
     let mut turn = Turn { progress: false, unfinished: false, after: After::Continue, held: vec![], watch: None };
     let mut taken = 0_usize;
-    let now = house.clock.now();
+    let now = sidecar.clock.now();
     let origin = Origin { dialect: dialect.label().name(), peer: name, unix_ms: now.wall.0 };
-    let Scratch { queues, rooms, rooms_used, aside } = scratch;
-    let mut hearing = house.gate.hearing();
+    let Buffers { queues, decode_buffers, decode_buffers_used, aside } = scratch;
+    let mut batch = sidecar.gate.batch();
     let mut steps = 0;
     while steps < QUESTIONS_PER_TURN_MAX {
         let rest = input.get(taken..).unwrap_or_default();
         let mut ahead = Ahead::nothing();
-        ahead.read(dialect, rest, rooms, aside);
+        ahead.read(dialect, rest, decode_buffers, aside);
         let Ahead { ref questions, last, consumed } = ahead;
         // And one for what was read behind them.
-        *rooms_used = questions.len().saturating_add(1).max(*rooms_used);
+        *decode_buffers_used = questions.len().saturating_add(1).max(*decode_buffers_used);
         taken = taken.saturating_add(consumed);
-        if mood == Mood::Willing && questions.len() > 1 {
-            hearing.fetch(questions.iter().filter_map(Step::event));
+        if admission == Admission::Admit && questions.len() > 1 {
+            batch.fetch(questions.iter().filter_map(Step::event));
         }
         for question in questions {
             let Step::Ask { event, id, .. } = question else { continue };
-            if mood == Mood::Busy {
-                house.gate.note_denial(event, &origin, DenyReason::Overload);
-                turn.after = deny(dialect, DenyReason::Overload, (id, event), output, party);
+            if admission == Admission::Refuse {
+                sidecar.gate.note_denial(event, &origin, DenyReason::Overload);
+                turn.after = deny(dialect, DenyReason::Overload, (id, event), output, context);
             } else {
-                let (after, held) = answer(dialect, (event, id), &origin, output, party, (&mut hearing, now, queues));
+                let (after, held) = answer(dialect, (event, id), &origin, output, context, (&mut batch, now, queues));
                 turn.after = after;
                 turn.held.extend(held);
             }
         }
         let together = u32::try_from(questions.len()).unwrap_or(u32::MAX);
         if let Some(each) = timed.take().and_then(|read| read.elapsed().checked_div(together)) {
-            house.metrics.decision_took(each.as_secs_f64());
+            sidecar.metrics.decision_took(each.as_secs_f64());
         }
         output.append(aside);
         steps = steps.saturating_add(questions.len()).saturating_add(usize::from(last.is_some()));
@@ -306,21 +311,21 @@ pub(super) fn answer_all<D: Dialect>(
                 taken = taken.saturating_add(consumed);
                 turn.after = after;
                 if let Some(reason) = fault {
-                    house.peer_erred(metrics, peer, reason);
+                    sidecar.peer_erred(metrics, peer, reason);
                 }
             }
             Some(Step::Watch { consumed, organization, from, id }) => {
                 taken = taken.saturating_add(consumed);
-                match Watch::begin(house, organization, from, id) {
+                match Watch::begin(sidecar, organization, from, id) {
                     Ok(watch) => {
                         turn.watch = Some(watch);
                         break;
                     }
                     Err(outcome) => {
                         if matches!(outcome, Outcome::Decided(_)) {
-                            house.gate.note_watch_denied(organization, &origin);
+                            sidecar.gate.note_watch_denied(organization, &origin);
                         }
-                        count(&outcome, dialect, party);
+                        count(&outcome, dialect, context);
                         turn.after = dialect.answer(id, &outcome, output);
                     }
                 }
@@ -343,31 +348,31 @@ fn answer<D: Dialect>(
     (event, id): (&Event<'_>, &[u8]),
     origin: &Origin<'_>,
     output: &mut Vec<u8>,
-    party: Party<'_>,
-    (hearing, now, queues): (&mut Hearing<'_>, Moment, &mut QueueSet),
-) -> (After, Option<Held>) {
+    context: PeerContext<'_>,
+    (batch, now, queues): (&mut Batch<'_>, Moment, &mut QueueSet),
+) -> (After, Option<PendingAnswer>) {
     let written = output.len();
     let asked = catch_unwind(AssertUnwindSafe(|| {
-        hearing.ask(origin, event, now, queues, |outcome, group| {
+        batch.ask(origin, event, now, queues, |outcome, group| {
             let after = dialect.answer(id, &outcome, output);
             let (Some(group), Outcome::Decided(answer)) = (group, &outcome) else {
-                count(&outcome, dialect, party);
+                count(&outcome, dialect, context);
                 if let Outcome::Decided(answer) = &outcome {
-                    telling::decided(dialect.label(), party.peer, event, answer, party.house);
+                    decision_log::decided(dialect.label(), context.peer, event, answer, context.sidecar);
                 }
                 return (after, None);
             };
             let mut instead = vec![];
             dialect.answer(id, &Outcome::Decided(answer.refused(DenyReason::StateUnavailable)), &mut instead);
             let at = written..output.len();
-            let told = Told::of(dialect.label(), party.peer, event, answer);
-            (after, Some(Held { at, instead, group, label: answer.label, reason: answer.reason, told }))
+            let told = Told::of(dialect.label(), context.peer, event, answer);
+            (after, Some(PendingAnswer { at, instead, group, label: answer.label, reason: answer.reason, told }))
         })
     }));
     asked.unwrap_or_else(|_| {
         output.truncate(written);
-        party.house.gate.note_denial(event, origin, DenyReason::Internal);
-        (deny(dialect, DenyReason::Internal, (id, event), output, party), None)
+        context.sidecar.gate.note_denial(event, origin, DenyReason::Internal);
+        (deny(dialect, DenyReason::Internal, (id, event), output, context), None)
     })
 }
 
@@ -375,9 +380,9 @@ fn answer<D: Dialect>(
 async fn send<S: AsyncWrite + Unpin>(
     stream: &mut S,
     output: &mut Vec<u8>,
-    held: Vec<Held>,
+    held: Vec<PendingAnswer>,
     label: DialectLabel,
-    Party { house, .. }: Party<'_>,
+    PeerContext { sidecar, .. }: PeerContext<'_>,
 ) -> Written {
     if let Some(first) = held.first() {
         let ready = first.at.start;
@@ -385,11 +390,11 @@ async fn send<S: AsyncWrite + Unpin>(
             Written::Yes => {}
             failed @ (Written::Failed | Written::Late) => return failed,
         }
-        let count = |held: &Held, reason| {
-            house.metrics.decided(label, held.label, reason);
-            held.told.tell(reason, house);
+        let count = |held: &PendingAnswer, reason| {
+            sidecar.metrics.decided(label, held.label, reason);
+            held.told.tell(reason, sidecar);
         };
-        *output = held::settle(held, output, ready, count).await;
+        *output = pending_answers::settle(held, output, ready, count).await;
     }
     let written = write(stream, output).await;
     output.clear();
@@ -425,7 +430,7 @@ fn deny<D: Dialect>(
     reason: DenyReason,
     (id, event): (&[u8], &Event<'_>),
     output: &mut Vec<u8>,
-    party: Party<'_>,
+    context: PeerContext<'_>,
 ) -> After {
     let answer = Answer {
         reason: Reason::Deny(reason),
@@ -434,18 +439,18 @@ fn deny<D: Dialect>(
         queues: AnswerQueues::None,
         target: None,
         mode: None,
-        revision: party.house.gate.policy().revision,
+        revision: context.sidecar.gate.policy().revision,
     };
     let outcome = Outcome::Decided(answer);
-    count(&outcome, dialect, party);
-    telling::decided(dialect.label(), party.peer, event, &answer, party.house);
+    count(&outcome, dialect, context);
+    decision_log::decided(dialect.label(), context.peer, event, &answer, context.sidecar);
     dialect.answer(id, &outcome, output)
 }
 
-fn count<D: Dialect>(outcome: &Outcome<'_>, dialect: &D, Party { house, metrics, peer, .. }: Party<'_>) {
+fn count<D: Dialect>(outcome: &Outcome<'_>, dialect: &D, PeerContext { sidecar, metrics, peer, .. }: PeerContext<'_>) {
     match outcome {
-        Outcome::Decided(answer) => house.metrics.decided(dialect.label(), answer.label, answer.reason),
-        Outcome::Faulty(error) => house.peer_erred(metrics, peer, error.reason),
+        Outcome::Decided(answer) => sidecar.metrics.decided(dialect.label(), answer.label, answer.reason),
+        Outcome::Faulty(error) => sidecar.peer_erred(metrics, peer, error.reason),
     }
 }
 

@@ -7,8 +7,8 @@ use crate::decision::{AllowReason, Answer, AnswerQueues, ErrorReason, Reason};
 use crate::dialect::DialectLabel;
 use crate::event::{Event, Intent, Request};
 use crate::observe::metrics::DialectMetrics;
-use crate::server::House;
-use crate::server::peer::Peer;
+use crate::peer::Peer;
+use crate::sidecar::Sidecar;
 use crate::telephony::Token;
 
 /// Characters of dialed digits that mean nothing to us: enough to find the code, too few for a number that somebody
@@ -65,9 +65,9 @@ impl Told {
     }
 
     /// Writes a line, if there is room in the log.
-    pub(super) fn tell(&self, reason: Reason, house: &House) {
+    pub(super) fn tell(&self, reason: Reason, sidecar: &Sidecar) {
         let loud = matches!(reason, Reason::Deny(_)) || self.changes;
-        if is_admitted(loud, house) {
+        if is_admitted(loud, sidecar) {
             self.write(loud, reason);
         }
     }
@@ -101,16 +101,16 @@ impl Told {
 
 /// Tells a decision that leaves at once, and makes its words only if somebody reads them: in a flood of denials nearly
 /// none has room in the log.
-pub(super) fn decided(dialect: DialectLabel, peer: Peer, event: &Event<'_>, answer: &Answer<'_>, house: &House) {
+pub(super) fn decided(dialect: DialectLabel, peer: Peer, event: &Event<'_>, answer: &Answer<'_>, sidecar: &Sidecar) {
     let loud = matches!(answer.reason, Reason::Deny(_)) || is_change(event, answer);
-    if is_admitted(loud, house) {
+    if is_admitted(loud, sidecar) {
         Told::of(dialect, peer, event, answer).write(loud, answer.reason);
     }
 }
 
 /// Whether the log takes a decision of this level, and has room for one more in this second.
-fn is_admitted(loud: bool, house: &House) -> bool {
-    is_told(loud) && house.log.quota.admits_decision(house.clock.now().uptime_ms)
+fn is_admitted(loud: bool, sidecar: &Sidecar) -> bool {
+    is_told(loud) && sidecar.log.quota.admits_decision(sidecar.clock.now().uptime_ms)
 }
 
 /// The reasons of what changes a login session.
@@ -146,7 +146,7 @@ fn queues(queues: AnswerQueues<'_>) -> Option<String> {
     Some(if numbers.len() > shown.len() { format!("{},…", shown.join(",")) } else { shown.join(",") })
 }
 
-impl House {
+impl Sidecar {
     /// Counts what a peer did wrong, and tells it as long as it is news.
     pub(super) fn peer_erred(&self, metrics: &DialectMetrics, peer: Peer, reason: ErrorReason) {
         metrics.protocol_error(reason);

@@ -24,13 +24,13 @@ use crate::limits::{
     ANSWER_BUFFER_BYTES_MAX, DIAL_TIMEOUT, EVAPI_BUSY_BYTES, FRAME_TIMEOUT, KEEPALIVE_IDLE, READ_BUFFER_BYTES_MAX,
     REDIAL_PAUSE_MAX, REDIAL_PAUSE_MIN, WRITE_TIMEOUT,
 };
-use crate::server::House;
-use crate::server::connection::{Mood, Party, Scratch, answer_all};
-use crate::server::held::{Held, Waiting};
-use crate::server::peer::Peer;
+use crate::peer::Peer;
+use crate::server::conversation::{Admission, Buffers, PeerContext, answer_all};
+use crate::server::pending_answers::{PendingAnswer, Waiting};
+use crate::sidecar::Sidecar;
 
-/// Dials until the house drains.
-pub(super) async fn keep_dialing(address: SocketAddr, house: Arc<House>, drain: CancellationToken) {
+/// Dials until the sidecar drains.
+pub(super) async fn keep_dialing(address: SocketAddr, sidecar: Arc<Sidecar>, drain: CancellationToken) {
     let mut pause = REDIAL_PAUSE_MIN;
     let mut said = false;
     while !drain.is_cancelled() {
@@ -42,7 +42,7 @@ pub(super) async fn keep_dialing(address: SocketAddr, house: Arc<House>, drain: 
             Ok(stream) => {
                 tracing::info!(%address, "Kamailio is connected");
                 let since = Instant::now();
-                talk(stream, Peer::Address(address), &house, &drain).await;
+                talk(stream, Peer::Address(address), &sidecar, &drain).await;
                 tracing::warn!(%address, "Kamailio is gone");
                 said = true;
                 // One that takes the connection and drops it at once is not there yet.
@@ -103,7 +103,7 @@ impl Outbox {
     }
 
     /// Takes the answers that have to wait for the disk out of those that may leave.
-    fn hold(&mut self, held: Vec<Held>) {
+    fn hold(&mut self, held: Vec<PendingAnswer>) {
         self.held.extend(Waiting::take_out(held, &mut self.answers));
     }
 
@@ -116,7 +116,7 @@ impl Outbox {
     }
 
     /// Lets the oldest answer that waited for the disk leave, and gives it with the reason that the peer hears.
-    fn release(&mut self, durable: bool) -> Option<(Reason, Held)> {
+    fn release(&mut self, durable: bool) -> Option<(Reason, PendingAnswer)> {
         let (answer, reason, held) = self.held.pop_front()?.into_answer(durable);
         self.answers.extend_from_slice(&answer);
         Some((reason, held))
@@ -144,21 +144,28 @@ impl Outbox {
     }
 }
 
-/// Answers one Kamailio until either side ends it, it is too slow, or the house drains.
-async fn talk(mut stream: TcpStream, peer: Peer, house: &House, drain: &CancellationToken) {
+/// Answers one Kamailio until either side ends it, it is too slow, or the sidecar drains.
+async fn talk(mut stream: TcpStream, peer: Peer, sidecar: &Sidecar, drain: &CancellationToken) {
     let mut dialect = Evapi::new();
-    let Some(metrics) = house.metrics.of(dialect.label()) else { return };
+    let Some(metrics) = sidecar.metrics.of(dialect.label()) else { return };
     let _connected = metrics.connected();
     let name = peer.to_string();
-    let party = Party { house, metrics, peer, name: &name };
+    let context = PeerContext { sidecar, metrics, peer, name: &name };
     let (mut reader, mut writer) = stream.split();
     let (mut input, mut outbox) = (BytesMut::with_capacity(READ_BUFFER_BYTES_MAX), Outbox::default());
-    let mut scratch = Scratch::default();
+    let mut scratch = Buffers::default();
     let (mut incomplete_since, mut unwritten_since) = (Instant::now(), Instant::now());
     loop {
-        let mood = if outbox.owed() > EVAPI_BUSY_BYTES { Mood::Busy } else { Mood::Willing };
-        let turn =
-            answer_all(&mut dialect, &mut input, &mut outbox.answers, party, &mut scratch, mood, Some(Instant::now()));
+        let admission = if outbox.owed() > EVAPI_BUSY_BYTES { Admission::Refuse } else { Admission::Admit };
+        let turn = answer_all(
+            &mut dialect,
+            &mut input,
+            &mut outbox.answers,
+            context,
+            &mut scratch,
+            admission,
+            Some(Instant::now()),
+        );
         outbox.hold(turn.held);
         let (reading, writing) = (!turn.unfinished, outbox.waiting() > 0);
         if turn.after == After::Finish || outbox.owed() > ANSWER_BUFFER_BYTES_MAX {
@@ -180,7 +187,7 @@ async fn talk(mut stream: TcpStream, peer: Peer, house: &House, drain: &Cancella
             read = reader.read_buf(&mut input), if reading => match read {
                 Ok(0) | Err(_) => {
                     if let Some(fault) = dialect.give_up(None, &input, &mut vec![]) {
-                        house.peer_erred(metrics, peer, fault);
+                        sidecar.peer_erred(metrics, peer, fault);
                     }
                     return;
                 }
@@ -197,12 +204,12 @@ async fn talk(mut stream: TcpStream, peer: Peer, house: &House, drain: &Cancella
             },
             durable = Outbox::settled(&outbox.held) => {
                 if let Some((reason, held)) = outbox.release(durable) {
-                    house.metrics.decided(dialect.label(), held.label, reason);
-                    held.told.tell(reason, house);
+                    sidecar.metrics.decided(dialect.label(), held.label, reason);
+                    held.told.tell(reason, sidecar);
                 }
             }
-            () = at(read_deadline), if reading => return house.peer_erred(metrics, peer, ErrorReason::TimedOut),
-            () = at(write_deadline), if writing => return house.peer_erred(metrics, peer, ErrorReason::TimedOut),
+            () = at(read_deadline), if reading => return sidecar.peer_erred(metrics, peer, ErrorReason::TimedOut),
+            () = at(write_deadline), if writing => return sidecar.peer_erred(metrics, peer, ErrorReason::TimedOut),
             () = tokio::task::yield_now(), if !reading => {}
             () = drain.cancelled(), if !drain.is_cancelled() => {}
         }

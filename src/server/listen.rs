@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::api;
 use crate::config::process::Listen;
 use crate::dialect::fastagi::FastAgi;
 use crate::dialect::freeswitch::FreeSwitch;
@@ -24,14 +25,13 @@ use crate::dialect::jsonrpc::JsonRpc;
 use crate::dialect::line::Line;
 use crate::dialect::{Dialect, DialectLabel};
 use crate::limits::{ACCEPT_PAUSE, KEEPALIVE_IDLE, LISTEN_BACKLOG, REFUSALS_AT_ONCE_MAX};
-use crate::server::connection::{converse, refuse};
-use crate::server::dial::keep_dialing;
-use crate::server::health::Listening;
-use crate::server::passed::Passed;
-use crate::server::peer::Peer;
-use crate::server::{House, admin};
+use crate::peer::Peer;
+use crate::server::conversation::{converse, refuse};
+use crate::server::evapi_client::keep_dialing;
+use crate::server::socket_activation::PassedSockets;
+use crate::sidecar::{BoundListener, ListenAddress, Listening, Sidecar};
 
-/// Why the house cannot open.
+/// Why the sidecar cannot open.
 #[derive(Debug, Error)]
 pub enum ListenError {
     /// An address cannot be listened on.
@@ -74,59 +74,21 @@ pub enum ListenError {
     },
 }
 
-/// Something that is listened on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bound {
-    /// The key under `[listen]`.
-    pub name: &'static str,
-    /// Where, as bound: port 0 has become a real one.
-    pub place: Place,
-    /// systemd made it, and keeps it when we end.
-    pub is_passed: bool,
-}
-
-/// Where something is listened on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// A TCP address.
-    Address(SocketAddr),
-    /// A Unix socket.
-    Socket(PathBuf),
-}
-
-impl Bound {
-    pub(super) fn remove_socket_file(&self) {
-        if let (Place::Socket(path), false) = (&self.place, self.is_passed) {
-            // Gone already is as good as removed; anything else the next start will say.
-            drop(std::fs::remove_file(path));
-        }
-    }
-}
-
-impl std::fmt::Display for Place {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Address(address) => address.fmt(formatter),
-            Self::Socket(path) => path.display().fmt(formatter),
-        }
-    }
-}
-
 /// Everything that is bound and not yet served.
 pub(super) struct Listeners {
-    dialects: Vec<(DialectLabel, TcpListener, Bound)>,
-    line_unix: Option<(UnixListener, Bound)>,
-    admin: Option<(TcpListener, Bound)>,
-    admin_unix: Option<(UnixListener, Bound)>,
+    dialects: Vec<(DialectLabel, TcpListener, BoundListener)>,
+    line_unix: Option<(UnixListener, BoundListener)>,
+    admin: Option<(TcpListener, BoundListener)>,
+    admin_unix: Option<(UnixListener, BoundListener)>,
 }
 
-pub(super) fn bind_all(listen: &Listen, mut passed: Passed) -> Result<Listeners, ListenError> {
+pub(super) fn bind_all(listen: &Listen, mut passed: PassedSockets) -> Result<Listeners, ListenError> {
     let mut dialects = vec![];
     for &(label, name, address) in &listen.dialects {
         dialects.extend(tcp(name, address, &mut passed)?.map(|(listener, bound)| (label, listener, bound)));
     }
     let admin = tcp("admin", listen.admin, &mut passed)?;
-    if let Some((_, Bound { place: Place::Address(address), .. })) = &admin
+    if let Some((_, BoundListener { address: ListenAddress::Tcp(address), .. })) = &admin
         && !address.ip().is_loopback()
         && listen.admin_token.is_none()
     {
@@ -139,7 +101,7 @@ pub(super) fn bind_all(listen: &Listen, mut passed: Passed) -> Result<Listeners,
         Ok(admin_unix) => Ok(Listeners { admin_unix, ..listeners }),
         Err(error) => {
             // Nobody will ever answer at the sockets that are bound already.
-            listeners.bound().iter().for_each(Bound::remove_socket_file);
+            listeners.bound().iter().for_each(BoundListener::remove_socket_file);
             Err(error)
         }
     }
@@ -149,8 +111,8 @@ pub(super) fn bind_all(listen: &Listen, mut passed: Passed) -> Result<Listeners,
 fn tcp(
     name: &'static str,
     address: Option<SocketAddr>,
-    passed: &mut Passed,
-) -> Result<Option<(TcpListener, Bound)>, ListenError> {
+    passed: &mut PassedSockets,
+) -> Result<Option<(TcpListener, BoundListener)>, ListenError> {
     let Some(address) = address else { return Ok(None) };
     let failed = |source| ListenError::Address { name, address, source };
     let taken = passed.tcp(name, address);
@@ -160,26 +122,26 @@ fn tcp(
     let socket = SockRef::from(&listener);
     drop(socket.set_tcp_nodelay(true));
     drop(socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_IDLE)));
-    let place = Place::Address(listener.local_addr().map_err(failed)?);
-    Ok(Some((listener, Bound { name, place, is_passed })))
+    let place = ListenAddress::Tcp(listener.local_addr().map_err(failed)?);
+    Ok(Some((listener, BoundListener { name, address: place, is_passed })))
 }
 
 fn unix(
     name: &'static str,
     path: Option<&Path>,
-    passed: &mut Passed,
-) -> Result<Option<(UnixListener, Bound)>, ListenError> {
+    passed: &mut PassedSockets,
+) -> Result<Option<(UnixListener, BoundListener)>, ListenError> {
     let Some(path) = path else { return Ok(None) };
     let failed = |source| ListenError::Socket { name, path: path.to_owned(), source };
     let (listener, place, is_passed) = match passed.unix(name, path) {
         Some((listener, place)) => (UnixListener::from_std(listener), place, true),
         None => (bind_unix(path), path.to_owned(), false),
     };
-    Ok(Some((listener.map_err(failed)?, Bound { name, place: Place::Socket(place), is_passed })))
+    Ok(Some((listener.map_err(failed)?, BoundListener { name, address: ListenAddress::Unix(place), is_passed })))
 }
 
 impl Listeners {
-    pub(super) fn bound(&self) -> Vec<Bound> {
+    pub(super) fn bound(&self) -> Vec<BoundListener> {
         let (line, others): (Vec<_>, Vec<_>) =
             self.dialects.iter().partition(|(label, _, _)| *label == DialectLabel::Line);
         let line = line.into_iter().map(|(_, _, bound)| bound);
@@ -191,25 +153,25 @@ impl Listeners {
 
     pub(super) fn serve(
         self,
-        house: &Arc<House>,
-        bound: Vec<Bound>,
+        sidecar: &Arc<Sidecar>,
+        bound: Vec<BoundListener>,
         drain: &CancellationToken,
         connections: &TaskTracker,
         admin_stop: &CancellationToken,
         admin_tasks: &TaskTracker,
     ) {
-        let limit = Arc::new(Semaphore::new(house.settings.connections_max));
+        let limit = Arc::new(Semaphore::new(sidecar.settings.connections_max));
         let refusals = Arc::new(Semaphore::new(REFUSALS_AT_ONCE_MAX));
         let reception = Reception {
-            house: Arc::clone(house),
+            sidecar: Arc::clone(sidecar),
             drain: drain.clone(),
             connections: connections.clone(),
             limit,
             refusals,
         };
-        let line_house = Arc::clone(house);
-        let line = move || Line::new(line_house.line_token());
-        house.vitals.want_listeners(self.dialects.len().saturating_add(usize::from(self.line_unix.is_some())));
+        let line_sidecar = Arc::clone(sidecar);
+        let line = move || Line::new(line_sidecar.line_token());
+        sidecar.vitals.want_listeners(self.dialects.len().saturating_add(usize::from(self.line_unix.is_some())));
         if let Some((listener, _)) = self.line_unix {
             connections.spawn(reception.clone().receive(listener, line.clone()));
         }
@@ -224,16 +186,16 @@ impl Listeners {
                 DialectLabel::Evapi => {}
             }
         }
-        for &address in &house.settings.evapi {
-            connections.spawn(keep_dialing(address, Arc::clone(house), drain.clone()));
+        for &address in &sidecar.settings.evapi {
+            connections.spawn(keep_dialing(address, Arc::clone(sidecar), drain.clone()));
         }
-        let status = Arc::new(admin::Desk { house: Arc::clone(house), bound });
+        let status = Arc::new(api::ApiState { sidecar: Arc::clone(sidecar), bound });
         if let Some((listener, bound)) = self.admin {
-            let is_exposed = matches!(bound.place, Place::Address(address) if !address.ip().is_loopback());
-            admin_tasks.spawn(admin::serve(listener, Arc::clone(&status), is_exposed, admin_stop.clone()));
+            let is_exposed = matches!(bound.address, ListenAddress::Tcp(address) if !address.ip().is_loopback());
+            admin_tasks.spawn(api::serve(listener, Arc::clone(&status), is_exposed, admin_stop.clone()));
         }
         if let Some((listener, _)) = self.admin_unix {
-            admin_tasks.spawn(admin::serve(listener, status, false, admin_stop.clone()));
+            admin_tasks.spawn(api::serve(listener, status, false, admin_stop.clone()));
         }
     }
 }
@@ -241,7 +203,7 @@ impl Listeners {
 /// Lets peers in, as many as may be at once.
 #[derive(Clone)]
 struct Reception {
-    house: Arc<House>,
+    sidecar: Arc<Sidecar>,
     drain: CancellationToken,
     connections: TaskTracker,
     limit: Arc<Semaphore>,
@@ -255,7 +217,7 @@ impl Reception {
         dialect: impl Fn() -> D + Send,
     ) -> impl Future<Output = ()> + Send {
         // From now on, not only from when it is polled first; and to its end, whatever ends it.
-        let listening = Listening::at(&self.house);
+        let listening = Listening::at(&self.sidecar);
         async move {
             self.let_in(listener, dialect).await;
             drop(listening);
@@ -285,16 +247,16 @@ impl Reception {
         S: Stream,
         D: Dialect + 'static,
     {
-        let house = Arc::clone(&self.house);
+        let sidecar = Arc::clone(&self.sidecar);
         if let Ok(place) = Arc::clone(&self.limit).try_acquire_owned() {
             let drain = self.drain.clone();
             self.connections.spawn(async move {
-                converse(stream, peer, dialect, &house, &drain).await;
+                converse(stream, peer, dialect, &sidecar, &drain).await;
                 drop(place);
             });
             return;
         }
-        house.metrics.connection_rejected(dialect.label());
+        sidecar.metrics.connection_rejected(dialect.label());
         if let Ok(place) = Arc::clone(&self.refusals).try_acquire_owned() {
             self.connections.spawn(async move {
                 refuse(stream, dialect).await;

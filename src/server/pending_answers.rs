@@ -6,19 +6,19 @@ use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
 use crate::decision::{ActionLabel, DenyReason, Reason};
-use crate::gate::Group;
+use crate::gate::CommitGroup;
 use crate::limits::COMMIT_TIMEOUT;
-use crate::server::telling::Told;
+use crate::server::decision_log::Told;
 
 /// An encoded answer that must not leave yet.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct PendingAnswer {
     /// Where it stands in the output.
     pub(super) at: Range<usize>,
     /// What leaves in its place if the disk does not take the change.
     pub(super) instead: Vec<u8>,
     /// What it waits for.
-    pub(super) group: Arc<Group>,
+    pub(super) group: Arc<CommitGroup>,
     /// What it is counted as.
     pub(super) label: ActionLabel,
     /// Why it was allowed.
@@ -30,14 +30,14 @@ pub(super) struct Held {
 /// An answer that waits by itself, for a peer that takes answers in any order.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    held: Held,
+    held: PendingAnswer,
     answer: Vec<u8>,
     deadline: Instant,
 }
 
 impl Waiting {
     /// Takes the answers out of the output; what is left may leave.
-    pub(super) fn take_out(held: Vec<Held>, output: &mut Vec<u8>) -> Vec<Self> {
+    pub(super) fn take_out(held: Vec<PendingAnswer>, output: &mut Vec<u8>) -> Vec<Self> {
         let now = Instant::now();
         let deadline = now.checked_add(COMMIT_TIMEOUT).unwrap_or(now);
         let mut waiting: Vec<Self> = held
@@ -63,7 +63,7 @@ impl Waiting {
     }
 
     /// The answer that leaves, the reason that the peer hears, and what was held.
-    pub(super) fn into_answer(mut self, durable: bool) -> (Vec<u8>, Reason, Held) {
+    pub(super) fn into_answer(mut self, durable: bool) -> (Vec<u8>, Reason, PendingAnswer) {
         if durable {
             (self.answer, self.held.reason, self.held)
         } else {
@@ -76,10 +76,10 @@ impl Waiting {
 /// Waits for all of them, and gives the output from `from` on as it may leave. Each is told to `count` with the reason
 /// that the peer hears.
 pub(super) async fn settle(
-    held: Vec<Held>,
+    held: Vec<PendingAnswer>,
     output: &[u8],
     from: usize,
-    mut count: impl FnMut(&Held, Reason),
+    mut count: impl FnMut(&PendingAnswer, Reason),
 ) -> Vec<u8> {
     let now = Instant::now();
     let deadline = now.checked_add(COMMIT_TIMEOUT).unwrap_or(now);

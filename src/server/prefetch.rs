@@ -17,7 +17,7 @@ pub(super) struct Ahead<'buf> {
 }
 
 /// Room for what a dialect has to decode, question by question.
-pub(super) type Rooms = [Vec<u8>; QUESTIONS_AHEAD_MAX];
+pub(super) type DecodeBuffers = [Vec<u8>; QUESTIONS_AHEAD_MAX];
 
 impl<'buf> Ahead<'buf> {
     pub(super) const fn nothing() -> Self {
@@ -30,11 +30,11 @@ impl<'buf> Ahead<'buf> {
         &mut self,
         dialect: &mut D,
         input: &'buf [u8],
-        rooms: &'buf mut Rooms,
+        decode_buffers: &'buf mut DecodeBuffers,
         aside: &mut Vec<u8>,
     ) {
         let at_most = if dialect.reads_ahead() { QUESTIONS_AHEAD_MAX } else { 1 };
-        for room in rooms.iter_mut().take(at_most) {
+        for room in decode_buffers.iter_mut().take(at_most) {
             let rest = input.get(self.consumed..).unwrap_or_default();
             if rest.is_empty() {
                 break;

@@ -11,15 +11,15 @@ use tokio_util::sync::CancellationToken;
 use crate::decision::{DenyReason, Outcome, Reason};
 use crate::dialect::line::Line;
 use crate::dialect::{Dialect, Step};
-use crate::limits::{PULSE_INTERVAL, PULSE_QUESTIONS_MAX};
+use crate::limits::{SELF_TEST_INTERVAL, SELF_TEST_QUESTIONS_MAX};
 use crate::policy::Organization;
 use crate::policy::directory::User;
-use crate::server::House;
+use crate::sidecar::Sidecar;
 use crate::telephony::QueueSet;
 
 /// Proves it again and again until `stop`; `proven` hears of every time.
-pub(super) async fn beat(house: Arc<House>, proven: watch::Sender<u64>, stop: CancellationToken) {
-    let mut pulse = tokio::time::interval(PULSE_INTERVAL);
+pub(super) async fn beat(sidecar: Arc<Sidecar>, proven: watch::Sender<u64>, stop: CancellationToken) {
+    let mut pulse = tokio::time::interval(SELF_TEST_INTERVAL);
     pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut next = 0;
     loop {
@@ -27,29 +27,32 @@ pub(super) async fn beat(house: Arc<House>, proven: watch::Sender<u64>, stop: Ca
             () = stop.cancelled() => return,
             _ = pulse.tick() => {}
         }
-        if let Some(after) = prove(&house, next) {
+        if let Some(after) = prove(&sidecar, next) {
             next = after;
-            proven.send_replace(house.clock.now().uptime_ms);
+            proven.send_replace(sidecar.clock.now().uptime_ms);
         }
     }
 }
 
 /// Asks about some organizations from this one on; gives where to go on if every question was decided.
-pub(super) fn prove(house: &House, from: usize) -> Option<usize> {
-    let policy = house.gate.policy();
+pub(super) fn prove(sidecar: &Sidecar, from: usize) -> Option<usize> {
+    let policy = sidecar.gate.policy();
     let organizations = policy.organizations().count();
     let from = from.checked_rem(organizations).unwrap_or_default();
-    let mut asked = policy.organizations().skip(from).take(PULSE_QUESTIONS_MAX);
-    let decided =
-        if organizations == 0 { ask(house, None) } else { asked.all(|organization| ask(house, Some(organization))) };
+    let mut asked = policy.organizations().skip(from).take(SELF_TEST_QUESTIONS_MAX);
+    let decided = if organizations == 0 {
+        ask(sidecar, None)
+    } else {
+        asked.all(|organization| ask(sidecar, Some(organization)))
+    };
     decided.then(|| {
-        house.vitals.judged(house.clock.now().uptime_ms);
-        from.saturating_add(PULSE_QUESTIONS_MAX)
+        sidecar.vitals.judged(sidecar.clock.now().uptime_ms);
+        from.saturating_add(SELF_TEST_QUESTIONS_MAX)
     })
 }
 
 /// Asks whether the first user of the organization may log in to the first queue.
-fn ask(house: &House, organization: Option<&Organization>) -> bool {
+fn ask(sidecar: &Sidecar, organization: Option<&Organization>) -> bool {
     let org = organization.map_or("none", |organization| &*organization.name);
     let directory = organization.map(|organization| &organization.directory);
     let actor = directory.and_then(|directory| directory.users().next()).map_or("0", User::extension);
@@ -61,8 +64,8 @@ fn ask(house: &House, organization: Option<&Organization>) -> bool {
             return false;
         };
         let mut answer = vec![];
-        let now = house.clock.now();
-        let decided = house.gate.ask(&event, now, &mut QueueSet::new(), |outcome, _| {
+        let now = sidecar.clock.now();
+        let decided = sidecar.gate.ask(&event, now, &mut QueueSet::new(), |outcome, _| {
             let _after = dialect.answer(id, &outcome, &mut answer);
             let in_trouble = |reason| matches!(reason, Reason::Deny(DenyReason::Internal | DenyReason::Overload));
             matches!(outcome, Outcome::Decided(answer) if !in_trouble(answer.reason))

@@ -2,7 +2,7 @@
 //! connects meanwhile is refused.
 //!
 //! A socket is ours by its name (`FileDescriptorName=`), which is a key under `[listen]`, or else by its address. One
-//! that belongs to no key would let peers in whom nobody ever answers, so with such a one the house does not open.
+//! that belongs to no key would let peers in whom nobody ever answers, so with such a one the sidecar does not open.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use crate::server::listen::ListenError;
 
 /// The sockets that were passed and not yet taken.
 #[derive(Debug, Default)]
-pub struct Passed(Vec<Socket>);
+pub struct PassedSockets(Vec<Socket>);
 
 #[derive(Debug)]
 struct Socket {
@@ -29,7 +29,7 @@ enum Listener {
     Unix(std::os::unix::net::UnixListener),
 }
 
-impl Passed {
+impl PassedSockets {
     /// Takes what the environment says was passed. To be called once, before anything else is opened.
     ///
     /// # Errors

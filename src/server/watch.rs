@@ -8,12 +8,12 @@ use tokio::time::timeout;
 use tokio_util::sync::WaitForCancellationFuture;
 
 use crate::decision::{ActionLabel, Answer, AnswerQueues, DenyReason, ErrorReason, Outcome, Reason, WireError};
-use crate::dialect::{Dialect, NoticeWords};
-use crate::gate::journal::Notice;
-use crate::limits::{REQUEST_ID_BYTES_MAX, WATCH_NOTICES_PER_WRITE_MAX, WRITE_TIMEOUT};
+use crate::dialect::{ChangeWords, Dialect};
+use crate::gate::change_feed::Change;
+use crate::limits::{REQUEST_ID_BYTES_MAX, WATCH_CHANGES_PER_WRITE_MAX, WRITE_TIMEOUT};
 use crate::observe::metrics::DialectMetrics;
-use crate::server::House;
-use crate::server::peer::Peer;
+use crate::peer::Peer;
+use crate::sidecar::Sidecar;
 use crate::telephony::Token;
 
 /// Bytes that a watcher may say at once; all of it is forgotten.
@@ -31,12 +31,12 @@ pub(super) struct Watch {
 impl Watch {
     /// Begins where the peer left off, or now.
     pub(super) fn begin(
-        house: &House,
+        sidecar: &Sidecar,
         organization: Token<'_>,
         from: Option<u64>,
         id: &[u8],
     ) -> Result<Self, Outcome<'static>> {
-        let Some(journal) = house.gate.journal(organization.as_str()) else {
+        let Some(change_feed) = sidecar.gate.change_feed(organization.as_str()) else {
             return Err(Outcome::Decided(Answer {
                 reason: Reason::Deny(DenyReason::UnknownOrganization),
                 action: None,
@@ -44,11 +44,11 @@ impl Watch {
                 queues: AnswerQueues::None,
                 target: None,
                 mode: None,
-                revision: house.gate.policy().revision,
+                revision: sidecar.gate.policy().revision,
             }));
         };
-        let seen = from.unwrap_or_else(|| journal.last());
-        if journal.after(seen, 0).is_err() {
+        let seen = from.unwrap_or_else(|| change_feed.last());
+        if change_feed.after(seen, 0).is_err() {
             return Err(Outcome::Faulty(WireError::of(ErrorReason::RevisionGone, crate::event::Key::From)));
         }
         let id = id.get(..REQUEST_ID_BYTES_MAX).unwrap_or(id).to_vec();
@@ -56,33 +56,33 @@ impl Watch {
     }
 }
 
-/// Tells the peer until it leaves, does not read, falls behind what is held, or the house drains.
+/// Tells the peer until it leaves, does not read, falls behind what is held, or the sidecar drains.
 pub(super) async fn tell<S, D>(
     stream: &mut S,
     dialect: &mut D,
     mut watch: Watch,
-    house: &House,
+    sidecar: &Sidecar,
     (metrics, peer): (&DialectMetrics, Peer),
     mut drained: Pin<&mut WaitForCancellationFuture<'_>>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
     D: Dialect,
 {
-    let Some(journal) = house.gate.journal(&watch.organization) else { return };
-    let mut latest = journal.watch();
+    let Some(change_feed) = sidecar.gate.change_feed(&watch.organization) else { return };
+    let mut latest = change_feed.watch();
     let mut output = vec![];
     let mut discarded = BytesMut::with_capacity(DISCARDED_BYTES);
     loop {
         latest.mark_unchanged();
-        let Ok(entries) = journal.after(watch.seen, WATCH_NOTICES_PER_WRITE_MAX) else {
+        let Ok(entries) = change_feed.after(watch.seen, WATCH_CHANGES_PER_WRITE_MAX) else {
             // It has missed something: it has to come back and look at everything anew.
-            house.metrics.watcher_cut_off();
+            sidecar.metrics.watcher_cut_off();
             dialect.answer(&watch.id, &Outcome::Faulty(WireError::new(ErrorReason::RevisionGone)), &mut output);
             return drop(timeout(WRITE_TIMEOUT, stream.write_all(&output)).await);
         };
         for entry in &entries {
-            if entry.notice.organization == watch.organization {
-                dialect.notice(&watch.id, entry.revision, &words(&entry.notice), &mut output);
+            if entry.change.organization == watch.organization {
+                dialect.change(&watch.id, entry.revision, &words(&entry.change), &mut output);
             }
             watch.seen = entry.revision;
         }
@@ -91,8 +91,8 @@ pub(super) async fn tell<S, D>(
                 Ok(Ok(())) => output.clear(),
                 Ok(Err(_)) => return,
                 Err(_) => {
-                    house.metrics.watcher_cut_off();
-                    return house.peer_erred(metrics, peer, ErrorReason::TimedOut);
+                    sidecar.metrics.watcher_cut_off();
+                    return sidecar.peer_erred(metrics, peer, ErrorReason::TimedOut);
                 }
             }
             continue;
@@ -107,13 +107,13 @@ pub(super) async fn tell<S, D>(
     }
 }
 
-fn words(notice: &Notice) -> NoticeWords<'_> {
-    NoticeWords {
-        change: notice.happening.name(),
-        user: &notice.user,
-        queue: notice.queue.as_deref(),
-        target: notice.target.as_deref(),
-        mode: notice.mode.map(crate::telephony::SupervisionMode::name),
-        reason: notice.cause.name(),
+fn words(change: &Change) -> ChangeWords<'_> {
+    ChangeWords {
+        change: change.happening.name(),
+        user: &change.user,
+        queue: change.queue.as_deref(),
+        target: change.target.as_deref(),
+        mode: change.mode.map(crate::telephony::SupervisionMode::name),
+        reason: change.cause.name(),
     }
 }

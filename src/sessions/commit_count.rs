@@ -1,8 +1,8 @@
 //! How many commits were made durable, in a small file beside the store.
 //!
 //! The store keeps its last two commits, and where the newer one is damaged it goes back to the older: right after a
-//! power loss, wrong for one that was acknowledged. The tally is written after each commit and not synced, so a power
-//! loss may leave it behind the store, but nothing leaves it ahead: a store behind its tally is damaged.
+//! power loss, wrong for one that was acknowledged. The commit_count is written after each commit and not synced, so a power
+//! loss may leave it behind the store, but nothing leaves it ahead: a store behind its commit_count is damaged.
 
 use std::fs::{self, File};
 use std::io;
@@ -13,16 +13,16 @@ use xxhash_rust::xxh3::xxh3_64;
 
 const NUMBER_BYTES: usize = 8;
 
-/// The tally of a store.
+/// The commit_count of a store.
 #[derive(Debug)]
-pub(super) struct Tally {
+pub(super) struct CommitCount {
     path: PathBuf,
 }
 
-impl Tally {
-    /// The tally of the store in this file.
+impl CommitCount {
+    /// The commit_count of the store in this file.
     pub(super) fn of(store: &Path) -> Self {
-        Self { path: store.with_extension("tally") }
+        Self { path: store.with_extension("commit_count") }
     }
 
     /// Notes that so many commits are durable. If that fails there is one check less; the commits are durable all the
@@ -57,17 +57,17 @@ mod tests {
     #[test]
     fn a_tally_says_what_was_noted_and_an_altered_one_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let tally = Tally::of(&folder.path().join("store.redb"));
-        assert_eq!(tally.commits(), 0);
+        let commit_count = CommitCount::of(&folder.path().join("store.redb"));
+        assert_eq!(commit_count.commits(), 0);
         for commits in [1, 2, u64::MAX] {
-            tally.note(commits);
-            assert_eq!(tally.commits(), commits);
+            commit_count.note(commits);
+            assert_eq!(commit_count.commits(), commits);
         }
-        let mut bytes = fs::read(&tally.path).unwrap();
+        let mut bytes = fs::read(&commit_count.path).unwrap();
         bytes[3] ^= 1;
-        fs::write(&tally.path, bytes).unwrap();
-        assert_eq!(tally.commits(), 0);
-        tally.forget().unwrap();
-        tally.forget().unwrap();
+        fs::write(&commit_count.path, bytes).unwrap();
+        assert_eq!(commit_count.commits(), 0);
+        commit_count.forget().unwrap();
+        commit_count.forget().unwrap();
     }
 }

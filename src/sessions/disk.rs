@@ -14,10 +14,10 @@ use redb::{
 };
 
 use crate::limits::BATCHES_AHEAD_MAX;
-use crate::sessions::batch::Batch;
+use crate::sessions::commit_count::CommitCount;
 use crate::sessions::record::{self, SavedUser};
+use crate::sessions::record_chunk::RecordChunk;
 use crate::sessions::store::{Commit, Store, StoreError};
-use crate::sessions::tally::Tally;
 use crate::telephony::UnixMillis;
 
 /// The file in the state folder.
@@ -43,7 +43,7 @@ mod figure {
 #[derive(Debug)]
 pub struct Disk {
     path: PathBuf,
-    tally: Tally,
+    commit_count: CommitCount,
     database: Option<Database>,
 }
 
@@ -76,7 +76,7 @@ impl Disk {
     pub fn open(folder: &Path) -> Result<(Self, Kept), StoreError> {
         let mut disk = Self::at(folder.join(FILE_NAME));
         if !disk.path.try_exists().map_err(|error| disk.unusable(error))? {
-            disk.tally.forget().map_err(|error| disk.unusable(error))?;
+            disk.commit_count.forget().map_err(|error| disk.unusable(error))?;
             disk.make()?;
         }
         disk.reopen()?;
@@ -85,7 +85,7 @@ impl Disk {
     }
 
     fn at(path: PathBuf) -> Self {
-        Self { tally: Tally::of(&path), path, database: None }
+        Self { commit_count: CommitCount::of(&path), path, database: None }
     }
 
     /// Counts this process among those that have used the file, which also shows that it can be written. Of a file that
@@ -104,7 +104,7 @@ impl Disk {
             }
             commit_counted(transaction).map(Ok)
         })
-        .map(|commits| self.tally.note(commits))
+        .map(|commits| self.commit_count.note(commits))
     }
 
     /// Tells `each` what every record holds. Of a million records the reading takes about as long as what is then done
@@ -117,7 +117,7 @@ impl Disk {
         let (send, batches) = sync_channel(BATCHES_AHEAD_MAX);
         thread::scope(|scope| {
             let reader = thread::Builder::new().name("restore".to_owned()).spawn_scoped(scope, move || {
-                let mut batch = Batch::default();
+                let mut batch = RecordChunk::default();
                 let read = self.read_all(&mut |key, value| {
                     if let Some(full) = batch.add(key, value) {
                         // Whoever took them up is gone only if it panicked.
@@ -169,13 +169,13 @@ impl Disk {
         Ok(salvaged)
     }
 
-    /// Lets a store that takes the place of this one begin a tally of its own.
+    /// Lets a store that takes the place of this one begin a commit_count of its own.
     ///
     /// # Errors
     ///
-    /// When the tally cannot be removed.
+    /// When the commit_count cannot be removed.
     pub fn forget_tally(path: &Path) -> std::io::Result<()> {
-        Tally::of(path).forget()
+        CommitCount::of(path).forget()
     }
 
     /// A commit that was acknowledged and is not there was lost.
@@ -184,7 +184,7 @@ impl Disk {
             let figures = database.begin_read()?.open_table(FIGURES)?;
             Ok(Ok(figures.get(figure::COMMITS)?.map_or(0, |value| value.value())))
         })?;
-        match self.tally.commits() {
+        match self.commit_count.commits() {
             noted if there < noted => Err(self.damaged(format!("{noted} commits were durable, {there} are there"))),
             _ => Ok(()),
         }
@@ -301,7 +301,7 @@ pub struct Salvaged {
 
 impl Store for Disk {
     fn commit(&mut self, commit: &Commit<'_>) -> Result<(), StoreError> {
-        self.attempt(|database| write(database, commit).map(Ok)).map(|commits| self.tally.note(commits))
+        self.attempt(|database| write(database, commit).map(Ok)).map(|commits| self.commit_count.note(commits))
     }
 
     fn reopen(&mut self) -> Result<(), StoreError> {

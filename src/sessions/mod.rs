@@ -3,14 +3,14 @@
 //! A table stands behind one lock, so what a decision sees and what it changes are one step, and of two events that
 //! race for the last place exactly one wins. The lock is held for the judgement of one question, never for I/O.
 
-mod batch;
 pub mod calls;
+mod commit_count;
 pub mod disk;
 pub mod record;
+mod record_chunk;
 pub mod store;
 pub mod supervisions;
 pub mod table;
-mod tally;
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 

@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::limits::LEASE_SECONDS_MAX;
 use crate::policy::Organization;
 use crate::policy::directory::User;
-use crate::sessions::store::Record;
+use crate::sessions::store::UserRecord;
 use crate::sessions::table::SessionTable;
 use crate::telephony::{Ground, LoginSession, Moment, UnixMillis, UnixSeconds, UserId};
 
@@ -67,7 +67,7 @@ pub fn key_of(organization: &str, user: &str) -> Vec<u8> {
 
 /// The sessions that the user has now, by the names of the table's organization; `None` without one.
 #[must_use]
-pub fn record_of(table: &SessionTable, user: UserId) -> Option<Record> {
+pub fn record_of(table: &SessionTable, user: UserId) -> Option<UserRecord> {
     let organization = table.organization()?;
     let directory = &organization.directory;
     let sessions: Vec<SavedSession<'_>> = table
@@ -87,7 +87,7 @@ pub fn record_of(table: &SessionTable, user: UserId) -> Option<Record> {
         .collect();
     let key = key_of(&organization.name, directory.user_id(user));
     let value = if sessions.is_empty() { None } else { Some(encode(&key, &sessions)?) };
-    Some(Record { key, value })
+    Some(UserRecord { key, value })
 }
 
 fn encode(key: &[u8], sessions: &[SavedSession<'_>]) -> Option<Vec<u8>> {

@@ -6,7 +6,7 @@ use crate::telephony::UnixMillis;
 
 /// One user's sessions as they are saved: under a key, and under none any more when the last one has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
+pub struct UserRecord {
     /// Organization and user.
     pub key: Vec<u8>,
     /// The sessions, with a checksum over key and sessions.
@@ -17,7 +17,7 @@ pub struct Record {
 #[derive(Clone, Copy, Debug)]
 pub struct Commit<'a> {
     /// The users whose sessions changed.
-    pub records: &'a [Record],
+    pub records: &'a [UserRecord],
     /// Now: leases are measured from here after a restart, should the clock have been set back.
     pub wall: UnixMillis,
 }

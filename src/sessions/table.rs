@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
-use crate::decision::Change;
+use crate::decision::Transition;
 use crate::limits::SESSION_TABLE_PARTS;
 use crate::policy::Organization;
 use crate::policy::decide::{self, SessionView};
@@ -162,18 +162,24 @@ impl SessionTable {
     }
 
     /// Makes an allowed change to the sessions of `subject` in these queues; tells what it altered.
-    pub fn apply(&mut self, subject: UserId, queues: &[QueueId], change: Change, beginning: Beginning) -> Vec<Altered> {
+    pub fn apply(
+        &mut self,
+        subject: UserId,
+        queues: &[QueueId],
+        change: Transition,
+        beginning: Beginning,
+    ) -> Vec<Altered> {
         let mut altered = vec![];
         for &queue in queues {
             let before = self.session(subject, queue);
             let after = match (change, before) {
-                (Change::Begin(ground), None) => {
+                (Transition::Begin(ground), None) => {
                     let Beginning { at, by, ends } = beginning;
                     Some(LoginSession { queue, ground, paused: false, since: at.wall.second(), by, ends })
                 }
-                (Change::End, Some(_)) => None,
-                (Change::Pause(paused), Some(session)) => Some(LoginSession { paused, ..session }),
-                (Change::Renew, Some(session)) => Some(LoginSession { ends: beginning.ends, ..session }),
+                (Transition::End, Some(_)) => None,
+                (Transition::Pause(paused), Some(session)) => Some(LoginSession { paused, ..session }),
+                (Transition::Renew, Some(session)) => Some(LoginSession { ends: beginning.ends, ..session }),
                 _ => before,
             };
             if before != after {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use queuewarden::config;
 use queuewarden::dialect::line::Line;
 use queuewarden::dialect::{Dialect, Step};
-use queuewarden::gate::steer::Wanted;
-use queuewarden::gate::{Gate, Group, Witness};
+use queuewarden::gate::operator::Wanted;
+use queuewarden::gate::{CommitGroup, CommitObserver, Gate};
 use queuewarden::sessions::store::StoreError;
 use queuewarden::telephony::{Moment, QueueSet, UnixMillis};
 use serde_json::Value;
@@ -30,7 +30,7 @@ pub fn load(gate: &Gate, folder: &Folder) {
 }
 
 /// The answer of the gate, without its id, and the group that it has to wait for.
-pub fn ask(gate: &Gate, question: &str, now: Moment) -> (String, Option<Arc<Group>>) {
+pub fn ask(gate: &Gate, question: &str, now: Moment) -> (String, Option<Arc<CommitGroup>>) {
     let (mut room, mut output) = (vec![], vec![]);
     let mut dialect = Line::new(None);
     let line = format!("1 {question}\n");
@@ -43,7 +43,7 @@ pub fn ask(gate: &Gate, question: &str, now: Moment) -> (String, Option<Arc<Grou
 }
 
 /// Whether the group was made durable.
-pub fn is_durable(group: &Group) -> bool {
+pub fn is_durable(group: &CommitGroup) -> bool {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let waited = runtime.block_on(async { tokio::time::timeout(PATIENCE, group.is_durable()).await });
     waited.expect("a group is settled in time")
@@ -71,7 +71,7 @@ pub struct Counter {
     pub recovered: AtomicUsize,
 }
 
-impl Witness for Counter {
+impl CommitObserver for Counter {
     fn committed(&self, _took: Duration) {}
 
     fn failed(&self, _error: &StoreError) {

@@ -11,9 +11,9 @@ use queuewarden::sessions::store::StoreError;
 use queuewarden::telephony::{Moment, UnixMillis};
 use serde_json::Value;
 
-use crate::desk::{Counter, NOW, ask, is_durable, load, rows, without_time};
-use crate::dice::Dice;
+use crate::client::{Counter, NOW, ask, is_durable, load, rows, without_time};
 use crate::load::office;
+use crate::random_source::RandomSource;
 use crate::support::{Folder, Sidecar, run};
 
 const AGENTS: u16 = 100;
@@ -177,12 +177,13 @@ fn alter(crashed: bool) {
     without_noise();
     let written = Written::new(crashed);
     assert!(is_right_or_refused(&written, &written.bytes, "as it was written"));
-    let mut dice = Dice::new(u64::from(crashed));
+    let mut random_source = RandomSource::new(u64::from(crashed));
     let in_use: Vec<usize> = (0..written.bytes.len()).filter(|&at| written.bytes[at] != 0).collect();
     let mut refusals = 0;
     // The head of the file decides about everything else: each of its bytes, and each bit of the one with the flags.
     let flags = (0..8).map(|bit| (9, bit));
-    for (at, bit) in (0..HEAD_BYTES).map(|at| (at, dice.below(8))).collect::<Vec<_>>().into_iter().chain(flags) {
+    for (at, bit) in (0..HEAD_BYTES).map(|at| (at, random_source.below(8))).collect::<Vec<_>>().into_iter().chain(flags)
+    {
         let mut bytes = written.bytes.clone();
         bytes[at] ^= 1 << bit;
         let what = format!("crashed {crashed}: byte {at} with bit {bit} flipped");
@@ -191,17 +192,17 @@ fn alter(crashed: bool) {
     for number in 0..ALTERATIONS / 2 {
         let mut bytes = written.bytes.clone();
         let at = match number % 4 {
-            3 => dice.below(bytes.len()),
-            _ => dice.pick(&in_use),
+            3 => random_source.below(bytes.len()),
+            _ => random_source.pick(&in_use),
         };
         let page = at / 4_096 * 4_096..(at / 4_096 * 4_096 + 4_096).min(bytes.len());
-        let what = match dice.below(6) {
+        let what = match random_source.below(6) {
             0..=2 => {
-                bytes[at] ^= 1 << dice.below(8);
+                bytes[at] ^= 1 << random_source.below(8);
                 format!("byte {at} with a bit flipped")
             }
             3 => {
-                bytes[at] = dice.below(256).try_into().unwrap();
+                bytes[at] = random_source.below(256).try_into().unwrap();
                 format!("byte {at} replaced")
             }
             4 => {
@@ -224,8 +225,8 @@ fn a_file_that_was_cut_is_refused_or_right() {
     without_noise();
     let written = Written::new(false);
     let length = written.bytes.len();
-    let mut dice = Dice::new(9);
-    let some = (0..CUTS).map(|_| dice.below(length));
+    let mut random_source = RandomSource::new(9);
+    let some = (0..CUTS).map(|_| random_source.below(length));
     let lengths: Vec<usize> =
         [0, 1, 64, 320, 511, 512, 4_095, 4_096, length - 4_096, length - 1].into_iter().chain(some).collect();
     let refusals = lengths

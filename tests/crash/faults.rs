@@ -8,24 +8,24 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use queuewarden::gate::Gate;
-use queuewarden::gate::journal::Cause;
+use queuewarden::gate::change_feed::Cause;
 use serde_json::Value;
 
-use crate::book::{Change, Page, SERVED, Seen, changes_of};
-use crate::desk::{Counter, NOW, ask, is_durable, later, load, rows};
-use crate::dice::Dice;
+use crate::client::{Counter, NOW, ask, is_durable, later, load, rows};
+use crate::expected_state::{Change, Page, SERVED, Seen, changes_of};
+use crate::faulty_store::{Fate, FaultyStore};
 use crate::load::{of_agent, office, words};
-use crate::platter::{Fate, Platter};
+use crate::random_source::RandomSource;
 use crate::support::{Folder, wait_until};
 
 const REFUSED: &str = "reason=state_unavailable";
 
-fn open(agents: u16) -> (Folder, Gate, Platter) {
+fn open(agents: u16) -> (Folder, Gate, FaultyStore) {
     let folder = Folder::with("acme.toml", &office(agents));
-    let (gate, platter) = (Gate::new(true), Platter::default());
+    let (gate, faulty_store) = (Gate::new(true), FaultyStore::default());
     load(&gate, &folder);
-    gate.write_to(Box::new(platter.clone()), Box::new(Counter::default())).unwrap();
-    (folder, gate, platter)
+    gate.write_to(Box::new(faulty_store.clone()), Box::new(Counter::default())).unwrap();
+    (folder, gate, faulty_store)
 }
 
 /// Asks for a change, which has to be made and become durable.
@@ -37,9 +37,9 @@ fn change(gate: &Gate, question: &str) {
 
 /// How many changes whoever watches was told of, and the cause of the last.
 fn told(gate: &Gate) -> (u64, Option<Cause>) {
-    let journal = gate.journal("acme").unwrap();
-    let entries = journal.after(0, usize::MAX).unwrap();
-    (journal.last(), entries.last().map(|entry| entry.notice.cause))
+    let change_feed = gate.change_feed("acme").unwrap();
+    let entries = change_feed.after(0, usize::MAX).unwrap();
+    (change_feed.last(), entries.last().map(|entry| entry.change.cause))
 }
 
 fn do_(extension: u32, action: &str) -> String {
@@ -49,7 +49,7 @@ fn do_(extension: u32, action: &str) -> String {
 #[test]
 fn a_group_that_cannot_be_written_is_refused_and_taken_back() {
     for fate in [Fate::Loses, Fate::Keeps] {
-        let (_folder, gate, platter) = open(8);
+        let (_folder, gate, faulty_store) = open(8);
         for agent in 10_000..10_006 {
             change(&gate, &do_(agent, "login queue=600"));
         }
@@ -60,14 +60,14 @@ fn a_group_that_cannot_be_written_is_refused_and_taken_back() {
         };
         change(&gate, &lend(30_000, 5));
         change(&gate, &lend(30_001, 3_600));
-        platter.assert_is_what(&gate);
+        faulty_store.assert_is_what(&gate);
         let (before, told_before) = (rows(&gate), told(&gate));
 
         // One is being written; the others come while it is.
-        platter.stick();
-        let begun = platter.begun();
+        faulty_store.stick();
+        let begun = faulty_store.begun();
         let mut groups = vec![ask(&gate, &do_(10_000, "logout"), NOW)];
-        platter.wait_for_commit_after(begun);
+        faulty_store.wait_for_commit_after(begun);
         for question in [
             do_(10_001, "resume"),
             do_(10_002, "logout"),
@@ -87,7 +87,7 @@ fn a_group_that_cannot_be_written_is_refused_and_taken_back() {
         assert!(answer.contains("already_logged_in") && group.is_none(), "stands on nothing that waits");
         let (answer, group) = ask(&gate, "may org=acme actor=10000 action=queue.login queue=602", NOW);
         assert!(answer.starts_with("allow ") && group.is_none(), "whoever only asks waits for nothing");
-        platter.free(fate);
+        faulty_store.free(fate);
         for (answer, group) in groups {
             assert!(!is_durable(&group.expect(&answer)), "{fate:?}: {answer}");
         }
@@ -108,12 +108,12 @@ fn a_group_that_cannot_be_written_is_refused_and_taken_back() {
         assert_eq!(rows(&gate).len(), before.len() - 1);
 
         // And when it is over.
-        platter.set(Fate::Works);
+        faulty_store.set(Fate::Works);
         wait_until("the store to be back", || gate.store_is_healthy());
-        platter.assert_is_what(&gate);
+        faulty_store.assert_is_what(&gate);
         assert_eq!(told(&gate).0, told_before + 1);
         change(&gate, &do_(10_000, "logout"));
-        platter.assert_is_what(&gate);
+        faulty_store.assert_is_what(&gate);
         assert!(gate.close_store(Duration::from_secs(5)));
     }
 }
@@ -122,7 +122,7 @@ fn a_group_that_cannot_be_written_is_refused_and_taken_back() {
 /// the same: should somebody of that name come back, he is not logged in.
 #[test]
 fn a_record_goes_also_if_its_user_goes_first() {
-    let (folder, gate, platter) = open(3);
+    let (folder, gate, faulty_store) = open(3);
     for agent in 10_000..10_003 {
         change(&gate, &do_(agent, "login"));
     }
@@ -135,28 +135,28 @@ fn a_record_goes_also_if_its_user_goes_first() {
         folder.write("organizations/acme.toml", &stay.fold(head, |text, user| text + "[[users]]\n" + user));
         load(&gate, &folder);
     };
-    platter.stick();
-    let begun = platter.begun();
+    faulty_store.stick();
+    let begun = faulty_store.begun();
     let (answer, group) = ask(&gate, &do_(10_000, "logout"), NOW);
-    platter.wait_for_commit_after(begun);
+    faulty_store.wait_for_commit_after(begun);
     let (later_answer, later_group) = ask(&gate, &do_(10_001, "logout"), NOW);
     without(&["agent0", "agent1"]);
-    platter.free(Fate::Works);
+    faulty_store.free(Fate::Works);
     assert!(is_durable(&group.expect(&answer)) && is_durable(&later_group.expect(&later_answer)));
-    assert!(!platter.has("agent0") && !platter.has("agent1"));
-    platter.assert_is_what(&gate);
+    assert!(!faulty_store.has("agent0") && !faulty_store.has("agent1"));
+    faulty_store.assert_is_what(&gate);
 
     // The same where the disk fails meanwhile.
-    platter.set(Fate::Loses);
+    faulty_store.set(Fate::Loses);
     let (answer, group) = ask(&gate, &do_(10_002, "logout"), NOW);
     assert!(!is_durable(&group.expect(&answer)));
     gate.end_what_is_over(later(6));
     without(&["agent0", "agent1", "agent2", "guest1"]);
-    assert!(platter.has("agent2") && platter.has("guest1"), "the disk does not know yet");
-    platter.set(Fate::Works);
+    assert!(faulty_store.has("agent2") && faulty_store.has("guest1"), "the disk does not know yet");
+    faulty_store.set(Fate::Works);
     wait_until("the store to be back", || gate.store_is_healthy());
-    assert!(!platter.has("agent2") && !platter.has("guest1"));
-    platter.assert_is_what(&gate);
+    assert!(!faulty_store.has("agent2") && !faulty_store.has("guest1"));
+    faulty_store.assert_is_what(&gate);
     without(&[]);
     assert_eq!(rows(&gate), Vec::<Value>::new());
     assert!(gate.close_store(Duration::from_secs(5)));
@@ -170,7 +170,7 @@ const WORKERS: u16 = 4;
 /// acknowledged and nothing else, and the store has the same.
 #[test]
 fn each_has_what_was_acknowledged_however_often_the_store_fails() {
-    let (_folder, gate, platter) = open(WORKERS);
+    let (_folder, gate, faulty_store) = open(WORKERS);
     let over = AtomicBool::new(false);
     let mut books = vec![];
     thread::scope(|scope| {
@@ -179,35 +179,35 @@ fn each_has_what_was_acknowledged_however_often_the_store_fails() {
             .map(|number| {
                 scope.spawn(move || {
                     let mut page = Page::new((10_000 + number).to_string());
-                    let mut dice = Dice::new(u64::from(number));
+                    let mut random_source = RandomSource::new(u64::from(number));
                     let mut refused = 0;
                     while !over.load(Ordering::Relaxed) {
-                        refused += usize::from(!work(gate, &mut page, of_agent(&mut dice)));
+                        refused += usize::from(!work(gate, &mut page, of_agent(&mut random_source)));
                     }
                     (page, refused)
                 })
             })
             .collect();
-        let mut dice = Dice::new(77);
+        let mut random_source = RandomSource::new(77);
         for episode in 0..EPISODES {
-            thread::sleep(Duration::from_micros(dice.below(40_000) as u64));
-            platter.set(if episode % 2 == 0 { Fate::Loses } else { Fate::Keeps });
+            thread::sleep(Duration::from_micros(random_source.below(40_000) as u64));
+            faulty_store.set(if episode % 2 == 0 { Fate::Loses } else { Fate::Keeps });
             wait_until("the store to fail", || !gate.store_is_healthy());
-            thread::sleep(Duration::from_millis(dice.below(20) as u64));
-            platter.set(Fate::Works);
+            thread::sleep(Duration::from_millis(random_source.below(20) as u64));
+            faulty_store.set(Fate::Works);
             wait_until("the store to be back", || gate.store_is_healthy());
         }
         over.store(true, Ordering::Relaxed);
         books.extend(working.into_iter().map(|working| working.join().expect("see above")));
     });
     assert!(gate.close_store(Duration::from_secs(5)));
-    platter.assert_is_what(&gate);
-    let entries = gate.journal("acme").unwrap().after(0, usize::MAX);
+    faulty_store.assert_is_what(&gate);
+    let entries = gate.change_feed("acme").unwrap().after(0, usize::MAX);
     let mut told: BTreeMap<(String, u16), usize> = BTreeMap::new();
-    // A journal that has forgotten the beginning says nothing of how much there was.
+    // A change_feed that has forgotten the beginning says nothing of how much there was.
     for entry in entries.iter().flatten() {
-        let queue = entry.notice.queue.as_deref().unwrap().parse().unwrap();
-        *told.entry((entry.notice.user.to_string(), queue)).or_default() += 1;
+        let queue = entry.change.queue.as_deref().unwrap().parse().unwrap();
+        *told.entry((entry.change.user.to_string(), queue)).or_default() += 1;
     }
     let asked = Instant::now();
     let rows = rows(&gate);
@@ -234,7 +234,7 @@ fn work(gate: &Gate, page: &mut Page, what: Change) -> bool {
     let durable = group.is_none_or(|group| is_durable(&group));
     if answer.contains(REFUSED) || !durable {
         page.take_back();
-        // The store comes back when it does; asking without a pause would only fill the book.
+        // The store comes back when it does; asking without a pause would only fill the expected_state.
         thread::sleep(Duration::from_millis(1));
         return false;
     }

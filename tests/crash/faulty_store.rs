@@ -8,7 +8,7 @@ use queuewarden::sessions::record::decode;
 use queuewarden::sessions::store::{Commit, Store, StoreError};
 use serde_json::{Value, json};
 
-use crate::desk::rows;
+use crate::client::rows;
 use crate::support::PATIENCE;
 
 /// What becomes of a commit.
@@ -35,15 +35,15 @@ struct State {
 
 /// A disk that the test holds in its hands.
 #[derive(Clone, Debug, Default)]
-pub struct Platter(Arc<(Mutex<State>, Condvar)>);
+pub struct FaultyStore(Arc<(Mutex<State>, Condvar)>);
 
-impl Platter {
+impl FaultyStore {
     /// From now on this becomes of every commit.
     pub fn set(&self, fate: Fate) {
         self.locked().fate = fate;
     }
 
-    /// Lets no commit end until [`Platter::free`].
+    /// Lets no commit end until [`FaultyStore::free`].
     pub fn stick(&self) {
         self.locked().stuck = true;
     }
@@ -106,7 +106,7 @@ impl Platter {
     }
 }
 
-impl Store for Platter {
+impl Store for FaultyStore {
     fn commit(&mut self, commit: &Commit<'_>) -> Result<(), StoreError> {
         let mut state = self.locked();
         state.begun += 1;
@@ -134,7 +134,7 @@ fn verdict(fate: Fate) -> Result<(), StoreError> {
     match fate {
         Fate::Works => Ok(()),
         Fate::Loses | Fate::Keeps => {
-            Err(StoreError::Unusable { path: "platter".to_owned(), why: "told to fail".to_owned() })
+            Err(StoreError::Unusable { path: "faulty_store".to_owned(), why: "told to fail".to_owned() })
         }
     }
 }

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::book::Seen;
-use crate::dice::Dice;
+use crate::expected_state::Seen;
 use crate::load::{Places, Told, Worker, office, watch};
+use crate::random_source::RandomSource;
 use crate::support::{Folder, Sidecar, wait_until};
 
 const CONNECTIONS: u16 = 32;
@@ -41,20 +41,20 @@ fn whatever_was_acknowledged_survives_a_kill_at_any_moment_and_nothing_that_ende
 /// many a watcher was told of.
 fn suffer(seed: u64) -> [usize; 3] {
     let folder = Folder::with("acme.toml", &office(CONNECTIONS)).durable();
-    let mut dice = Dice::new(seed);
+    let mut random_source = RandomSource::new(seed);
     let mut workers: Vec<Worker> = (0..CONNECTIONS).map(|number| Worker::new(number, seed << 32)).collect();
     let [mut unacknowledged, mut told_of] = [0; 2];
     let mut last_revision = 0;
     let mut sidecar = Sidecar::start(&folder);
     for _ in 0..KILLS {
-        let told = one_round(sidecar, &mut workers, &mut dice);
+        let told = one_round(sidecar, &mut workers, &mut random_source);
         if let Some((first, last)) = told.revisions {
             assert!(first > last_revision, "revision {first} again: {last_revision} was reached before the restart");
             last_revision = last;
             told_of += usize::try_from(last - first).unwrap() + 1;
         }
-        if dice.one_in(KILLED_STARTS_ONE_IN) {
-            kill_a_start(&folder, &mut dice);
+        if random_source.one_in(KILLED_STARTS_ONE_IN) {
+            kill_a_start(&folder, &mut random_source);
         }
         sidecar = Sidecar::start(&folder);
         unacknowledged += compare(&sidecar, &mut workers, &told);
@@ -65,7 +65,7 @@ fn suffer(seed: u64) -> [usize; 3] {
 }
 
 /// Lets the workers loose and kills the sidecar under them.
-fn one_round(sidecar: Sidecar, workers: &mut [Worker], dice: &mut Dice) -> Told {
+fn one_round(sidecar: Sidecar, workers: &mut [Worker], random_source: &mut RandomSource) -> Told {
     let line = sidecar.address("line");
     let admin = sidecar.socket("admin_unix");
     thread::scope(|scope| {
@@ -78,7 +78,7 @@ fn one_round(sidecar: Sidecar, workers: &mut [Worker], dice: &mut Dice) -> Told 
             })
             .collect();
         wait_until("the load", || sidecar.status()["connections"]["line"] == u64::from(CONNECTIONS) + 1);
-        thread::sleep(Duration::from_micros(dice.below(LOAD_MICROSECONDS_MAX) as u64));
+        thread::sleep(Duration::from_micros(random_source.below(LOAD_MICROSECONDS_MAX) as u64));
         sidecar.crash();
         for worker in working {
             worker.join().expect("see above");
@@ -88,11 +88,11 @@ fn one_round(sidecar: Sidecar, workers: &mut [Worker], dice: &mut Dice) -> Told 
 }
 
 /// Starts the sidecar and kills it before it can say much.
-fn kill_a_start(folder: &Folder, dice: &mut Dice) {
+fn kill_a_start(folder: &Folder, random_source: &mut RandomSource) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_queuewarden"));
     command.arg("--config").arg(folder.path()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut child = command.spawn().unwrap();
-    thread::sleep(Duration::from_micros(dice.below(START_MICROSECONDS_MAX) as u64));
+    thread::sleep(Duration::from_micros(random_source.below(START_MICROSECONDS_MAX) as u64));
     child.kill().unwrap();
     child.wait().unwrap();
 }

@@ -7,8 +7,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use crate::book::{Change, Page, SERVED, SHORT};
-use crate::dice::Dice;
+use crate::expected_state::{Change, Page, SERVED, SHORT};
+use crate::random_source::RandomSource;
 use crate::support::{PATIENCE, connect};
 
 /// Questions that a connection has open at once.
@@ -48,7 +48,7 @@ const fn extensions(number: u16) -> (u16, u16) {
 pub struct Worker {
     pub agent: Page,
     pub guest: Page,
-    dice: Dice,
+    random_source: RandomSource,
     /// Changes that were acknowledged, over all rounds.
     pub acknowledged: usize,
 }
@@ -63,8 +63,13 @@ pub struct Places<'a> {
 impl Worker {
     pub fn new(number: u16, seed: u64) -> Self {
         let (agent, guest) = extensions(number);
-        let dice = Dice::new(seed + u64::from(number));
-        Self { agent: Page::new(agent.to_string()), guest: Page::new(guest.to_string()), dice, acknowledged: 0 }
+        let random_source = RandomSource::new(seed + u64::from(number));
+        Self {
+            agent: Page::new(agent.to_string()),
+            guest: Page::new(guest.to_string()),
+            random_source,
+            acknowledged: 0,
+        }
     }
 
     /// Works until the sidecar is gone.
@@ -72,8 +77,11 @@ impl Worker {
         let stream = connect(places.line);
         let mut replies = BufReader::new(stream.try_clone().unwrap());
         loop {
-            let went_on =
-                if self.dice.one_in(12) { self.operate(places.admin) } else { self.ask(&stream, &mut replies) };
+            let went_on = if self.random_source.one_in(12) {
+                self.operate(places.admin)
+            } else {
+                self.ask(&stream, &mut replies)
+            };
             if went_on.is_none() {
                 return;
             }
@@ -83,9 +91,9 @@ impl Worker {
     /// Sends some changes at once and hears what becomes of them; `None` when the sidecar is gone.
     fn ask(&mut self, mut stream: &TcpStream, replies: &mut impl BufRead) -> Option<()> {
         let (mut questions, mut open) = (String::new(), VecDeque::new());
-        for _ in 0..=self.dice.below(PIPELINED_MAX) {
-            let of_guest = self.dice.one_in(3);
-            let what = if of_guest { self.of_guest() } else { of_agent(&mut self.dice) };
+        for _ in 0..=self.random_source.below(PIPELINED_MAX) {
+            let of_guest = self.random_source.one_in(3);
+            let what = if of_guest { self.of_guest() } else { of_agent(&mut self.random_source) };
             let page = if of_guest { &mut self.guest } else { &mut self.agent };
             let reason = page.send(what);
             writeln!(questions, "1 do org=acme {}", words(what, &page.extension)).unwrap();
@@ -107,10 +115,10 @@ impl Worker {
     }
 
     fn of_guest(&mut self) -> Change {
-        let queue = self.dice.pick(&SERVED);
-        match self.dice.below(8) {
+        let queue = self.random_source.pick(&SERVED);
+        match self.random_source.below(8) {
             0 => Change::Lend(queue, None),
-            1..=3 => Change::Lend(queue, Some(3_600 * (1 + u32::from(self.dice.one_in(2))))),
+            1..=3 => Change::Lend(queue, Some(3_600 * (1 + u32::from(self.random_source.one_in(2))))),
             4 => Change::Lend(SHORT, Some(2)),
             _ => Change::TakeBack(queue),
         }
@@ -144,14 +152,14 @@ impl Worker {
 }
 
 /// Something that an agent does.
-pub fn of_agent(dice: &mut Dice) -> Change {
-    let queue = dice.pick(&SERVED);
-    match dice.below(10) {
+pub fn of_agent(random_source: &mut RandomSource) -> Change {
+    let queue = random_source.pick(&SERVED);
+    match random_source.below(10) {
         0..=3 => Change::Login(queue),
         4..=5 => Change::Logout(queue),
         6 => Change::LoginToAll,
         7 => Change::LogoutFromAll,
-        8 => Change::Pause(dice.pick(&[None, Some("lunch"), Some("training")])),
+        8 => Change::Pause(random_source.pick(&[None, Some("lunch"), Some("training")])),
         _ => Change::Resume,
     }
 }

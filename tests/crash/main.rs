@@ -2,7 +2,7 @@
 //! acknowledged is lost, nothing that ended comes back, and what cannot be trusted is refused.
 //!
 //! `kill` ends the real binary at random moments under the load of `load`, whose connections own their users, so that
-//! `book` knows what has to be there. `damage` flips and cuts, `full` takes the room away, `faults` puts a store behind
+//! `expected_state` knows what has to be there. `damage` flips and cuts, `full` takes the room away, `faults` puts a store behind
 //! the gate that fails when it is told to.
 
 #![allow(
@@ -26,14 +26,14 @@
 mod support;
 
 #[allow(dead_code, reason = "the properties use the rest of it")]
-#[path = "../properties/dice.rs"]
-mod dice;
+#[path = "../properties/random_source.rs"]
+mod random_source;
 
-mod book;
+mod client;
 mod damage;
-mod desk;
+mod expected_state;
 mod faults;
+mod faulty_store;
 mod full;
 mod kill;
 mod load;
-mod platter;

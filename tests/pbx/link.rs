@@ -6,9 +6,9 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use queuewarden::ami::{Links, Member, Sessions};
 use queuewarden::config::asterisk::{AmiSettings, Pattern};
 use queuewarden::config::process::Secret;
+use queuewarden::links::ami::{Links, Member, Sessions};
 use queuewarden::observe::metrics::{Gauges, Metrics};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;

@@ -19,21 +19,21 @@
     reason = "a benchmark that cannot go on fails, and prints what it found"
 )]
 
-#[path = "../properties/dice.rs"]
-mod dice;
+#[path = "../properties/random_source.rs"]
+mod random_source;
 
 use std::fs;
 use std::hint::black_box;
 use std::path::Path;
 use std::time::Instant;
 
-use dice::Dice;
 use queuewarden::config::load;
 use queuewarden::decision::{Outcome, Reason};
 use queuewarden::event::{AttributeSet, Event, Intent, Request};
 use queuewarden::gate::Gate;
 use queuewarden::policy::Policy;
 use queuewarden::telephony::{Moment, QueueSet, Token, UnixMillis, Via};
+use random_source::RandomSource;
 
 const MODELS: [&str; 2] = ["goto", "voximplant"];
 const USERS: usize = 100_000;
@@ -42,7 +42,7 @@ const TEAM: usize = 100;
 const QUEUES: usize = 1_000;
 /// Queues that a team serves between them; each of its agents serves half of them.
 const QUEUES_OF_A_TEAM: usize = 8;
-/// Each is a login, a logout and three more pairs: see [`Draft::scene`].
+/// Each is a login, a logout and three more pairs: see [`AuditRecord::scene`].
 const SCENES: usize = 4_096;
 /// Short rounds, many of them: whatever disturbs one model disturbs the other too.
 const ROUNDS: usize = 201;
@@ -114,7 +114,7 @@ fn gate(model: &str) -> Gate {
 // The questions -------------------------------------------------------------------------------------------------------
 
 /// A question before it is parsed, and whether it is allowed.
-struct Draft {
+struct AuditRecord {
     actor: String,
     action: &'static str,
     queue: String,
@@ -122,18 +122,18 @@ struct Draft {
     allowed: bool,
 }
 
-impl Draft {
+impl AuditRecord {
     /// What an agent and a supervisor of one team do. Whatever begins here ends here, so every pass finds the same.
-    fn scene(dice: &mut Dice) -> Vec<Self> {
-        let team = dice.below(USERS / TEAM);
+    fn scene(random_source: &mut RandomSource) -> Vec<Self> {
+        let team = random_source.below(USERS / TEAM);
         let (agent, colleague) =
-            (leader_of(team) + 1 + dice.below(TEAM - 1), leader_of(team) + 1 + dice.below(TEAM - 1));
-        let stranger = leader_of((team + 1) % (USERS / TEAM)) + 1 + dice.below(TEAM - 1);
+            (leader_of(team) + 1 + random_source.below(TEAM - 1), leader_of(team) + 1 + random_source.below(TEAM - 1));
+        let stranger = leader_of((team + 1) % (USERS / TEAM)) + 1 + random_source.below(TEAM - 1);
         let own = served(agent).next().unwrap();
         let (queue, unassigned) = (queue_of(team, own), queue_of(team, own + 1));
         let elsewhere = queue_of(team + 1, own);
         let extension = |user: usize| (2_000_000 + user).to_string();
-        let draft = |actor: usize, action, queue: usize, target: Option<usize>, allowed| Self {
+        let record = |actor: usize, action, queue: usize, target: Option<usize>, allowed| Self {
             actor: extension(actor),
             action,
             queue: (5_000 + queue).to_string(),
@@ -143,16 +143,16 @@ impl Draft {
         let supervisor = leader_of(team);
         let theirs = queue_of(team, served(colleague).next().unwrap());
         vec![
-            draft(agent, "queue.login", queue, None, true),
-            draft(agent, "queue.login", unassigned, None, false),
-            draft(supervisor, "call.listen", theirs, Some(colleague), true),
-            draft(supervisor, "call.listen", elsewhere, Some(stranger), false),
-            draft(supervisor, "call.barge", theirs, Some(colleague), true),
-            draft(supervisor, "call.barge", elsewhere, Some(stranger), false),
-            draft(agent, "queue.logout", queue, None, true),
-            draft(supervisor, "agent.login", theirs, Some(colleague), true),
-            draft(supervisor, "agent.login", elsewhere, Some(stranger), false),
-            draft(supervisor, "agent.logout", theirs, Some(colleague), true),
+            record(agent, "queue.login", queue, None, true),
+            record(agent, "queue.login", unassigned, None, false),
+            record(supervisor, "call.listen", theirs, Some(colleague), true),
+            record(supervisor, "call.listen", elsewhere, Some(stranger), false),
+            record(supervisor, "call.barge", theirs, Some(colleague), true),
+            record(supervisor, "call.barge", elsewhere, Some(stranger), false),
+            record(agent, "queue.logout", queue, None, true),
+            record(supervisor, "agent.login", theirs, Some(colleague), true),
+            record(supervisor, "agent.login", elsewhere, Some(stranger), false),
+            record(supervisor, "agent.logout", theirs, Some(colleague), true),
         ]
     }
 
@@ -208,15 +208,15 @@ fn median(mut rates: Vec<f64>) -> f64 {
 
 fn main() {
     let gates = MODELS.map(gate);
-    let mut dice = Dice::new(SEED);
-    let drafts: Vec<Draft> = (0..SCENES).flat_map(|_| Draft::scene(&mut dice)).collect();
-    let events: Vec<Event<'_>> = drafts.iter().map(Draft::event).collect();
+    let mut random_source = RandomSource::new(SEED);
+    let records: Vec<AuditRecord> = (0..SCENES).flat_map(|_| AuditRecord::scene(&mut random_source)).collect();
+    let events: Vec<Event<'_>> = records.iter().map(AuditRecord::event).collect();
     let mut scratch = QueueSet::new();
     // Only what both models judge alike, and as meant, is compared.
     for (gate, model) in gates.iter().zip(MODELS) {
-        for (draft, event) in drafts.iter().zip(&events) {
+        for (record, event) in records.iter().zip(&events) {
             let allowed = is_allowed(gate, event, &mut scratch);
-            assert_eq!(allowed, draft.allowed, "{model}: {event:?}");
+            assert_eq!(allowed, record.allowed, "{model}: {event:?}");
         }
     }
     let mut rates = [vec![], vec![]];

@@ -96,12 +96,12 @@ fn decisions_about_a_million_users(_: &mut Criterion) {
     let now = Moment { wall: UnixMillis(1_000_000_000), uptime_ms: 1 };
     let origin = Origin::default();
     let mut decide = |together: &[Event<'_>]| {
-        let mut hearing = gate.hearing();
+        let mut batch = gate.batch();
         if together.len() > 1 {
-            hearing.fetch(together.iter());
+            batch.fetch(together.iter());
         }
         for event in together {
-            hearing.ask(&origin, event, now, &mut scratch, |outcome, _| {
+            batch.ask(&origin, event, now, &mut scratch, |outcome, _| {
                 black_box(&outcome);
             });
         }
@@ -138,10 +138,10 @@ fn event<'a>(actor: &'a str, queue: &'a str) -> Event<'a> {
 /// What no decision about somebody who is in no cache can do without, in nanoseconds: every place says which is next,
 /// and the way leads through all of them.
 fn waiting_for_memory() -> u128 {
-    let mut dice = fastrand::Rng::with_seed(1);
+    let mut random_source = fastrand::Rng::with_seed(1);
     let mut next: Vec<u32> = (0..PLACES as u32).collect();
     for place in (1..PLACES).rev() {
-        next.swap(place, dice.usize(0..place));
+        next.swap(place, random_source.usize(0..place));
     }
     let began = Instant::now();
     black_box((0..COLD).fold(0, |place, _| next[place as usize]));

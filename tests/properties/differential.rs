@@ -12,8 +12,8 @@ use queuewarden::config::load_models;
 use queuewarden::decision::{ActionLabel, AllowReason, DenyReason, Reason};
 use queuewarden::observe::reachable::{pairs_of_any_policy, pairs_of_model};
 
-use crate::dice::Dice;
-use crate::twins::Twins;
+use crate::random_source::RandomSource;
+use crate::side_by_side::SideBySide;
 
 /// Seeds that once made a difference, one a line, each with what it was.
 const ONCE_DIFFERENT: &str = include_str!("seeds.txt");
@@ -47,17 +47,19 @@ const OUT_OF_REACH: &[(Option<ActionLabel>, Reason)] = &[
 ];
 
 /// The whole life of a few organizations.
-fn live(seed: u64) -> (Twins, Result<(), String>) {
-    let mut dice = Dice::new(seed);
-    let mut twins = Twins::new(ORGANIZATIONS, &mut dice).unwrap();
+fn live(seed: u64) -> (SideBySide, Result<(), String>) {
+    let mut random_source = RandomSource::new(seed);
+    let mut side_by_side = SideBySide::new(ORGANIZATIONS, &mut random_source).unwrap();
     for _ in 0..RELOADS {
-        let outcome = twins.ask(EVENTS_BETWEEN_RELOADS, &mut dice).and_then(|()| twins.reload(&mut dice));
+        let outcome = side_by_side
+            .ask(EVENTS_BETWEEN_RELOADS, &mut random_source)
+            .and_then(|()| side_by_side.reload(&mut random_source));
         if outcome.is_err() {
-            return (twins, outcome);
+            return (side_by_side, outcome);
         }
     }
-    let outcome = twins.compare_pauses();
-    (twins, outcome)
+    let outcome = side_by_side.compare_pauses();
+    (side_by_side, outcome)
 }
 
 #[test]
@@ -80,9 +82,9 @@ fn product_and_reference_agree_on_a_million_questions() {
                 while let Some(&seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let outcome = catch_unwind(|| live(seed)).map_or_else(
                         |_| Err("PANICKED".to_owned()),
-                        |(twins, outcome)| {
-                            compared.fetch_add(twins.compared, Ordering::Relaxed);
-                            seen.lock().unwrap().extend(twins.pairs);
+                        |(side_by_side, outcome)| {
+                            compared.fetch_add(side_by_side.compared, Ordering::Relaxed);
+                            seen.lock().unwrap().extend(side_by_side.pairs);
                             outcome
                         },
                     );

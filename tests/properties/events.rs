@@ -5,7 +5,7 @@ use std::fmt::Write;
 use queuewarden::event::{AttributeSet, Event, Intent, Key, Request};
 use queuewarden::telephony::{Digits, Token, Via};
 
-use crate::dice::Dice;
+use crate::random_source::RandomSource;
 use crate::reference::Question;
 use crate::worlds::{Draft, group_name};
 
@@ -21,46 +21,54 @@ pub(crate) struct Asked {
 
 impl Asked {
     /// A question to `draft`; sometimes with names of `other`, another organization.
-    pub(crate) fn draw(draft: &Draft, other: &Draft, dice: &mut Dice) -> Self {
-        let names = if dice.one_in(24) { other } else { draft };
+    pub(crate) fn draw(draft: &Draft, other: &Draft, random_source: &mut RandomSource) -> Self {
+        let names = if random_source.one_in(24) { other } else { draft };
         let mut question = Question { org: draft.name.clone(), ..Question::default() };
-        if dice.one_in(256) {
+        if random_source.one_in(256) {
             "elsewhere".clone_into(&mut question.org);
         }
-        question.actor = draft.user_name(dice).to_owned();
-        if dice.one_in(32) {
-            question.actor = names.user_name(dice).to_owned();
+        question.actor = draft.user_name(random_source).to_owned();
+        if random_source.one_in(32) {
+            question.actor = names.user_name(random_source).to_owned();
         }
-        let dialed = dice.one_in(4);
+        let dialed = random_source.one_in(4);
         if dialed {
-            question.digits = Some(draft.digits(dice));
-        } else if dice.one_in(64) {
+            question.digits = Some(draft.digits(random_source));
+        } else if random_source.one_in(64) {
             let unknown = ["queue.leave", "Queue.login", "call", "agent.login.", "user.invite", "conversation.view"];
             let unknown: Vec<&str> = unknown.into_iter().filter(|name| !draft.model.actions.contains(name)).collect();
-            question.action = Some(dice.pick(&unknown).to_owned());
+            question.action = Some(random_source.pick(&unknown).to_owned());
         } else {
             // Half of them are about what a phone or a dashboard does: that is where state and most conditions are.
             let signaling = ["queue.login", "agent.", "queue.", "call.", "conversation.view", "disposition."];
-            let prefix = dice.pick(&signaling);
+            let prefix = random_source.pick(&signaling);
             let some: Vec<&str> = draft.model.actions.iter().copied().filter(|name| name.starts_with(prefix)).collect();
-            let from = if some.is_empty() || dice.one_in(2) { draft.model.actions } else { &some };
-            question.action = Some(dice.pick(from).to_owned());
+            let from = if some.is_empty() || random_source.one_in(2) { draft.model.actions } else { &some };
+            question.action = Some(random_source.pick(from).to_owned());
         }
         // Dialed codes carry their queue or target; beside them stands what the PBX knows of the call, or too much.
         let often = if dialed { 3 } else { 1 };
-        question.queue = dice.one_in(often).then(|| names.queue_name(dice).to_owned()).filter(|_| !dice.one_in(4));
+        question.queue = random_source
+            .one_in(often)
+            .then(|| names.queue_name(random_source).to_owned())
+            .filter(|_| !random_source.one_in(4));
         let often = if dialed { 16 } else { 1 };
-        question.target = dice.one_in(often).then(|| names.user_name(dice).to_owned()).filter(|_| !dice.one_in(8));
-        question.via = match dice.below(4) {
+        question.target = random_source
+            .one_in(often)
+            .then(|| names.user_name(random_source).to_owned())
+            .filter(|_| !random_source.one_in(8));
+        question.via = match random_source.below(4) {
             0 => Some("dashboard".to_owned()),
             1 => Some("phone".to_owned()),
             _ => None,
         };
-        question.call = dice.one_in(8).then(|| "c-77/~%!".to_owned());
-        draw_attributes(&mut question, names, dice);
-        let may = !dialed && dice.one_in(4);
-        let lease_seconds =
-            dice.one_in(8).then(|| dice.pick(&[1, 10, 60, 61, 43_200, 43_201])).filter(|_| !dialed || dice.one_in(8));
+        question.call = random_source.one_in(8).then(|| "c-77/~%!".to_owned());
+        draw_attributes(&mut question, names, random_source);
+        let may = !dialed && random_source.one_in(4);
+        let lease_seconds = random_source
+            .one_in(8)
+            .then(|| random_source.pick(&[1, 10, 60, 61, 43_200, 43_201]))
+            .filter(|_| !dialed || random_source.one_in(8));
         Self { question, may, lease_seconds }
     }
 
@@ -167,11 +175,11 @@ impl Asked {
 }
 
 /// Keys that this action may need, may use, or must ignore.
-fn draw_attributes(question: &mut Question, names: &Draft, dice: &mut Dice) {
+fn draw_attributes(question: &mut Question, names: &Draft, random_source: &mut RandomSource) {
     let always = if question.digits.is_some() { 64 } else { 2 };
     let mut given = |values: &[&str]| {
-        let is_given = dice.one_in(always);
-        let value = dice.pick(values);
+        let is_given = random_source.one_in(always);
+        let value = random_source.pick(values);
         is_given.then(|| value.to_owned())
     };
     question.field =
@@ -182,10 +190,10 @@ fn draw_attributes(question: &mut Question, names: &Draft, dice: &mut Dice) {
     question.in_use = given(&["yes", "no"]);
     question.conversation = given(&["agent", "unassigned", "bot"]);
     question.role = given(&["agent", "supervisor", "manager", "administrator", "owner", "janitor"]);
-    if dice.one_in(always) {
-        question.from = Some(names.queue_name(dice).to_owned());
+    if random_source.one_in(always) {
+        question.from = Some(names.queue_name(random_source).to_owned());
     }
-    if dice.one_in(always) {
-        question.group = Some(group_name(dice).to_owned());
+    if random_source.one_in(always) {
+        question.group = Some(group_name(random_source).to_owned());
     }
 }

@@ -11,14 +11,14 @@ use std::time::Duration;
 use queuewarden::config;
 use queuewarden::dialect::line::Line;
 use queuewarden::dialect::{Dialect, Step};
-use queuewarden::gate::steer::Wanted;
-use queuewarden::gate::{Gate, Witness};
+use queuewarden::gate::operator::Wanted;
+use queuewarden::gate::{CommitObserver, Gate};
 use queuewarden::sessions::disk::Disk;
 use queuewarden::sessions::store::StoreError;
 use queuewarden::telephony::{Moment, QueueSet, UnixMillis};
 
-use crate::chronicle::{Ask, Chronicle, Of, Pause, Roster, Time};
-use crate::dice::Dice;
+use crate::naive_model::{Ask, NaiveModel, Of, Pause, Roster, Time};
+use crate::random_source::RandomSource;
 
 const AGENTS: [&str; 6] = ["a0", "a1", "a2", "a3", "a4", "a5"];
 const SUPERVISORS: [&str; 3] = ["s0", "s1", "s2"];
@@ -61,7 +61,7 @@ fn live(seeds: std::ops::Range<u64>) {
 #[derive(Clone, Default)]
 struct Wall(Arc<AtomicU64>);
 
-impl Witness for Wall {
+impl CommitObserver for Wall {
     fn committed(&self, _took: Duration) {}
 
     fn failed(&self, error: &StoreError) {
@@ -75,14 +75,14 @@ impl Witness for Wall {
     }
 }
 
-/// The product and the chronicle, step by step.
+/// The product and the naive_model, step by step.
 struct History {
     seed: u64,
-    dice: Dice,
+    random_source: RandomSource,
     folder: tempfile::TempDir,
     state: tempfile::TempDir,
     gate: Gate,
-    chronicle: Chronicle,
+    naive_model: NaiveModel,
     wall: Wall,
     now: Time,
     /// The last steps, for whoever has to find out.
@@ -97,11 +97,11 @@ impl History {
         let state = if in_memory.is_dir() { tempfile::tempdir_in(in_memory) } else { tempfile::tempdir() }.unwrap();
         let mut history = Self {
             seed,
-            dice: Dice::new(seed),
+            random_source: RandomSource::new(seed),
             folder: crate::folder_with_models(),
             state,
             gate: Gate::new(true),
-            chronicle: Chronicle::default(),
+            naive_model: NaiveModel::default(),
             wall: Wall::default(),
             now: Time { wall_ms: 1_800_000_000_000, uptime_ms: 0 },
             steps: vec![],
@@ -123,19 +123,19 @@ impl History {
     }
 
     fn step(&mut self) {
-        if self.dice.one_in(RESTART_ONE_IN) {
+        if self.random_source.one_in(RESTART_ONE_IN) {
             self.restart();
-        } else if self.dice.one_in(RELOAD_ONE_IN) {
+        } else if self.random_source.one_in(RELOAD_ONE_IN) {
             self.reload();
             self.compare();
-        } else if self.dice.one_in(TIME_ONE_IN) {
+        } else if self.random_source.one_in(TIME_ONE_IN) {
             self.pass_time();
-        } else if self.dice.one_in(60) {
+        } else if self.random_source.one_in(60) {
             self.operate();
         } else {
             self.ask();
         }
-        if self.dice.one_in(COMPARED_ONE_IN) {
+        if self.random_source.one_in(COMPARED_ONE_IN) {
             self.compare();
         }
     }
@@ -148,14 +148,14 @@ impl History {
     }
 
     fn fail(&self, what: &str) -> ! {
-        panic!("seed {}: {what}\n{:#?}\n{:#?}", self.seed, self.chronicle, self.steps);
+        panic!("seed {}: {what}\n{:#?}\n{:#?}", self.seed, self.naive_model, self.steps);
     }
 
     fn ask(&mut self) {
-        let ask = draw(&mut self.dice);
-        let only_asks = self.dice.one_in(8);
+        let ask = draw(&mut self.random_source);
+        let only_asks = self.random_source.one_in(8);
         let line = format!("1 {} org=o {}\n", if only_asks { "may" } else { "do" }, words(ask));
-        let expected = self.chronicle.ask(ask, only_asks, self.now);
+        let expected = self.naive_model.ask(ask, only_asks, self.now);
         let (mut room, mut output) = (vec![], vec![]);
         let mut dialect = Line::new(None);
         let Step::Ask { event, id, .. } = dialect.next(line.as_bytes(), &mut room, &mut output) else {
@@ -173,35 +173,35 @@ impl History {
     }
 
     fn operate(&mut self) {
-        let user = self.dice.pick(&AGENTS);
+        let user = self.random_source.pick(&AGENTS);
         self.note(format!("an operator ends {user}"));
         let wanted = Wanted { org: Some("o".to_owned()), user: Some(user.to_owned()), ..Wanted::default() };
         let ended = self.gate.end_sessions(&wanted, "uid 0", self.moment());
-        if self.chronicle.roster.has_user(user) != ended.is_ok() {
+        if self.naive_model.roster.has_user(user) != ended.is_ok() {
             self.fail("ended what is not there, or not what is");
         }
-        self.chronicle.end_all_of(user);
+        self.naive_model.end_all_of(user);
     }
 
     /// Seconds pass, sometimes hours; sometimes the wall clock is set, ahead or back.
     fn pass_time(&mut self) {
-        let seconds = match self.dice.below(40) {
+        let seconds = match self.random_source.below(40) {
             0 => 5 * 3_600,
             1 => 25 * 3_600,
-            _ => self.dice.below(30) as u64,
+            _ => self.random_source.below(30) as u64,
         };
-        let ms = seconds * 1_000 + self.dice.below(1_000) as u64;
+        let ms = seconds * 1_000 + self.random_source.below(1_000) as u64;
         self.now.uptime_ms += ms;
         self.now.wall_ms += ms;
-        match self.dice.below(30) {
-            0 => self.now.wall_ms += self.dice.below(5_000_000) as u64,
-            1 => self.now.wall_ms -= self.dice.below(5_000_000) as u64,
+        match self.random_source.below(30) {
+            0 => self.now.wall_ms += self.random_source.below(5_000_000) as u64,
+            1 => self.now.wall_ms -= self.random_source.below(5_000_000) as u64,
             _ => {}
         }
         self.wall.0.store(self.now.wall_ms, Ordering::Relaxed);
         self.note(format!("{:?}", self.now));
         self.gate.end_what_is_over(self.moment());
-        self.chronicle.pass(self.now);
+        self.naive_model.pass(self.now);
     }
 
     fn restart(&mut self) {
@@ -210,11 +210,11 @@ impl History {
         let (disk, kept) = Disk::open(self.state.path()).unwrap();
         drop(disk);
         // Down for a while, with a clock that may be anything when it is up again.
-        self.now.uptime_ms = self.dice.below(2_000) as u64;
-        self.now.wall_ms += self.dice.below(20_000) as u64;
-        match self.dice.below(5) {
-            0 => self.now.wall_ms -= self.dice.below(5_000_000) as u64,
-            1 => self.now.wall_ms += self.dice.below(600_000) as u64,
+        self.now.uptime_ms = self.random_source.below(2_000) as u64;
+        self.now.wall_ms += self.random_source.below(20_000) as u64;
+        match self.random_source.below(5) {
+            0 => self.now.wall_ms -= self.random_source.below(5_000_000) as u64,
+            1 => self.now.wall_ms += self.random_source.below(600_000) as u64,
             _ => {}
         }
         self.note(format!("restart at {:?}, last commit {:?}", self.now, kept.last_commit));
@@ -222,35 +222,35 @@ impl History {
         self.gate = gate;
         self.load();
         self.open();
-        self.chronicle.restart(self.now, kept.last_commit.0);
+        self.naive_model.restart(self.now, kept.last_commit.0);
         self.gate.end_what_is_over(self.moment());
-        self.chronicle.pass(self.now);
+        self.naive_model.pass(self.now);
         self.compare();
     }
 
     fn reload(&mut self) {
-        let dice = &mut self.dice;
-        let mut most = |all: &[&'static str]| all.iter().copied().filter(|_| !dice.one_in(6)).collect();
+        let random_source = &mut self.random_source;
+        let mut most = |all: &[&'static str]| all.iter().copied().filter(|_| !random_source.one_in(6)).collect();
         let (agents, supervisors) = (most(&AGENTS), most(&SUPERVISORS));
         let mut queues: std::collections::BTreeSet<&'static str> = most(&QUEUES);
         queues.insert(QUEUES[0]);
         let roster = Roster {
             agents,
             supervisors,
-            protected: AGENTS.into_iter().filter(|_| dice.one_in(5)).collect(),
+            protected: AGENTS.into_iter().filter(|_| random_source.one_in(5)).collect(),
             queues,
-            lease_default_seconds: dice.pick(&[0, 0, 25]),
-            one_queue_at_a_time: dice.one_in(4),
-            logins_per_user: 1 + dice.below(4),
-            logins_per_queue: 2 + dice.below(4),
-            logins: 5 + dice.below(10),
-            supervisions_per_target: 1 + dice.below(3),
-            supervisions_per_supervisor: 1 + dice.below(4),
+            lease_default_seconds: random_source.pick(&[0, 0, 25]),
+            one_queue_at_a_time: random_source.one_in(4),
+            logins_per_user: 1 + random_source.below(4),
+            logins_per_queue: 2 + random_source.below(4),
+            logins: 5 + random_source.below(10),
+            supervisions_per_target: 1 + random_source.below(3),
+            supervisions_per_supervisor: 1 + random_source.below(4),
         };
         fs::write(self.folder.path().join("organizations/o.toml"), text_of(&roster)).unwrap();
         self.note(format!("reload: {roster:?}"));
         self.load();
-        self.chronicle.reload(roster);
+        self.naive_model.reload(roster);
     }
 
     fn load(&self) {
@@ -270,7 +270,7 @@ impl History {
             })
             .collect();
         let mut expected: Vec<String> = self
-            .chronicle
+            .naive_model
             .logins
             .iter()
             .map(|login| {
@@ -292,7 +292,7 @@ impl History {
             .map(|row| format!("{} {:?} {:?} {} {}", row.user, row.target, row.call, row.mode, row.revoked))
             .collect();
         let mut expected: Vec<String> = self
-            .chronicle
+            .naive_model
             .supervisions
             .iter()
             .map(|at| {
@@ -308,33 +308,33 @@ impl History {
     }
 }
 
-fn draw(dice: &mut Dice) -> Ask {
-    let user = dice.pick(&AGENTS);
-    let by = dice.pick(&SUPERVISORS);
-    let at = dice.pick(&QUEUES);
-    let queue = (!dice.one_in(3)).then_some(at);
-    let call = dice.pick(&CALLS);
-    match dice.below(16) {
+fn draw(random_source: &mut RandomSource) -> Ask {
+    let user = random_source.pick(&AGENTS);
+    let by = random_source.pick(&SUPERVISORS);
+    let at = random_source.pick(&QUEUES);
+    let queue = (!random_source.one_in(3)).then_some(at);
+    let call = random_source.pick(&CALLS);
+    match random_source.below(16) {
         0..=2 => Ask::Login { user, queue },
         3 => Ask::Logout { user, queue },
         4 => Ask::Toggle { user, queue },
-        5 => Ask::Pause { user, queue, reason: dice.pick(&REASONS) },
+        5 => Ask::Pause { user, queue, reason: random_source.pick(&REASONS) },
         6 => Ask::Resume { user, queue },
         7..=9 => {
-            let seconds = dice.one_in(2).then(|| 1 + dice.below(120) as u64);
+            let seconds = random_source.one_in(2).then(|| 1 + random_source.below(120) as u64);
             Ask::Lend { by, user, queue: at, seconds }
         }
         10 => Ask::TakeBack { by, user, queue: at },
         11 => Ask::CallBegin { agent: user, call, queue: at },
-        12 if dice.one_in(2) => Ask::CallEnd { agent: user, call },
-        13 if dice.one_in(2) => Ask::SupervisionEnd { by, target: dice.one_in(2).then_some(user) },
+        12 if random_source.one_in(2) => Ask::CallEnd { agent: user, call },
+        13 if random_source.one_in(2) => Ask::SupervisionEnd { by, target: random_source.one_in(2).then_some(user) },
         _ => {
-            let of = match dice.below(3) {
+            let of = match random_source.below(3) {
                 0 => Of::Call(call),
                 1 => Of::Target { target: user, queue: at, call: Some(call) },
                 _ => Of::Target { target: user, queue: at, call: None },
             };
-            Ask::Supervise { by, mode: dice.pick(&MODES), of }
+            Ask::Supervise { by, mode: random_source.pick(&MODES), of }
         }
     }
 }

@@ -11,14 +11,14 @@ use queuewarden::policy::resolve::Question;
 use queuewarden::policy::{Organization, Policy};
 use queuewarden::telephony::{QueueSet, Token, UserId, Via};
 
-use crate::dice::Dice;
 use crate::events::Asked;
 use crate::models::{GOTO, MODELS, VOXIMPLANT};
+use crate::random_source::RandomSource;
+use crate::side_by_side::Heard;
 use crate::small_worlds::{
     Allowed, GOTO_SETTINGS, NOW, Person, all_events, all_settings, allowed, goto_actors, goto_targets, judged,
     organization, resolved, session_states, settings, shipped, voximplant_people,
 };
-use crate::twins::Heard;
 use crate::worlds::Draft;
 
 #[test]
@@ -234,12 +234,12 @@ fn as_twin<'e>(event: &Event<'e>) -> Event<'e> {
 fn taking_a_grant_from_a_model_never_allows_more() {
     const ORGANIZATIONS: usize = 48;
     const EVENTS: usize = 80;
-    let mut dice = Dice::new(20);
+    let mut random_source = RandomSource::new(20);
     for model in MODELS {
         let folder = crate::folder_with_models();
         let mut drafts = vec![];
         while drafts.len() < ORGANIZATIONS {
-            let draft = Draft::new(&format!("o{}", drafts.len()), &mut dice);
+            let draft = Draft::new(&format!("o{}", drafts.len()), &mut random_source);
             if draft.model.name == model.name {
                 let file = folder.path().join(format!("organizations/{}.toml", draft.name));
                 std::fs::write(file, draft.for_the_product()).unwrap();
@@ -248,7 +248,7 @@ fn taking_a_grant_from_a_model_never_allows_more() {
         }
         let mut asked = vec![];
         for draft in &drafts {
-            asked.extend((0..EVENTS).map(|_| Asked { may: true, ..Asked::draw(draft, draft, &mut dice) }));
+            asked.extend((0..EVENTS).map(|_| Asked { may: true, ..Asked::draw(draft, draft, &mut random_source) }));
         }
         let answers = || -> Vec<Heard> {
             let gate = Gate::default();

@@ -1,7 +1,7 @@
 //! Properties: what has to hold of every organization, every question and every split of the bytes, tried on millions.
 //!
-//! `dice` and `models` say what is drawn, `worlds` and `events` draw it, `twins` holds the product beside the
-//! reference; `small_worlds` enumerates what `laws` hold of; `chronicle` keeps what is now as plainly as it can be.
+//! `random_source` and `models` say what is drawn, `worlds` and `events` draw it, `side_by_side` holds the product beside the
+//! reference; `small_worlds` enumerates what `laws` hold of; `naive_model` keeps what is now as plainly as it can be.
 //! The tests are in `differential`, `laws`, `bytes`, `feature_codes` and `history`.
 
 #![expect(
@@ -18,8 +18,6 @@
 mod reference;
 
 mod bytes;
-mod chronicle;
-mod dice;
 mod differential;
 mod events;
 mod feature_codes;
@@ -27,8 +25,10 @@ mod grammar;
 mod history;
 mod laws;
 mod models;
+mod naive_model;
+mod random_source;
+mod side_by_side;
 mod small_worlds;
-mod twins;
 mod worlds;
 
 /// A configuration folder with the shipped role models and no organization yet.

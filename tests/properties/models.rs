@@ -1,6 +1,6 @@
 //! What there is to draw from, per role model. A model or an action that is new to the product is a line here.
 
-/// A role model, as far as the dice need to know it.
+/// A role model, as far as the random_source need to know it.
 #[derive(Debug)]
 pub(crate) struct Model {
     pub(crate) name: &'static str,
@@ -15,7 +15,7 @@ pub(crate) struct Model {
     pub(crate) codes: &'static [(&'static str, &'static str)],
 }
 
-/// The models that the dice draw.
+/// The models that the random_source draw.
 pub(crate) const MODELS: &[&Model] = &[&GOTO, &VOXIMPLANT];
 
 pub(crate) const GOTO: Model = Model {

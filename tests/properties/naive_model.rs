@@ -100,7 +100,7 @@ pub(crate) enum Of {
 }
 
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Chronicle {
+pub(crate) struct NaiveModel {
     pub(crate) roster: Roster,
     pub(crate) logins: Vec<Login>,
     pub(crate) supervisions: Vec<Supervision>,
@@ -113,7 +113,7 @@ const CALL_SECONDS: u64 = 86_400;
 /// A lease lasts no longer, whatever a clock says.
 const LEASE_SECONDS_MAX: u64 = 31 * 86_400;
 
-impl Chronicle {
+impl NaiveModel {
     /// Answers with a reason, and takes down what follows from it unless somebody only asks.
     pub(crate) fn ask(&mut self, ask: Ask, only_asks: bool, now: Time) -> &'static str {
         let before = only_asks.then(|| self.clone());

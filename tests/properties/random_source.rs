@@ -1,10 +1,10 @@
-//! Dice that fall the same way for the same seed, everywhere and for ever.
+//! RandomSource that fall the same way for the same seed, everywhere and for ever.
 
 /// A stream of numbers that a seed determines (`SplitMix64`).
 #[derive(Clone, Debug)]
-pub(crate) struct Dice(u64);
+pub(crate) struct RandomSource(u64);
 
-impl Dice {
+impl RandomSource {
     pub(crate) const fn new(seed: u64) -> Self {
         Self(seed)
     }

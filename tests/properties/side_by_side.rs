@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use queuewarden::config;
-use queuewarden::decision::{ActionLabel, Change, Decision, Outcome, Reason};
+use queuewarden::decision::{ActionLabel, Decision, Outcome, Reason, Transition};
 use queuewarden::dialect::fastagi::FastAgi;
 use queuewarden::dialect::line::Line;
 use queuewarden::dialect::{Dialect, Step, pins};
@@ -17,9 +17,9 @@ use queuewarden::policy::{Organization, Policy};
 use queuewarden::sessions::table::{Beginning, SessionTable};
 use queuewarden::telephony::{Moment, QueueSet, SupervisionMode, UnixMillis};
 
-use crate::dice::Dice;
 use crate::events::Asked;
 use crate::grammar;
+use crate::random_source::RandomSource;
 use crate::reference::{Question, Session, World, judge};
 use crate::worlds::Draft;
 
@@ -101,7 +101,7 @@ struct Tenant {
 }
 
 /// Many organizations in one policy.
-pub(crate) struct Twins {
+pub(crate) struct SideBySide {
     folder: tempfile::TempDir,
     gate: Gate,
     tenants: Vec<Tenant>,
@@ -112,10 +112,10 @@ pub(crate) struct Twins {
     pub(crate) compared: usize,
 }
 
-impl Twins {
-    pub(crate) fn new(organizations: usize, dice: &mut Dice) -> Result<Self, String> {
+impl SideBySide {
+    pub(crate) fn new(organizations: usize, random_source: &mut RandomSource) -> Result<Self, String> {
         let folder = crate::folder_with_models();
-        let mut twins = Self {
+        let mut side_by_side = Self {
             folder,
             gate: Gate::default(),
             tenants: vec![],
@@ -125,19 +125,19 @@ impl Twins {
             compared: 0,
         };
         for position in 0..organizations {
-            let draft = Draft::new(&format!("o{position}"), dice);
+            let draft = Draft::new(&format!("o{position}"), random_source);
             let world = World::from_toml(&draft.for_the_reference());
             let (sessions, ends, table) = (vec![], BTreeMap::new(), SessionTable::default());
-            twins.tenants.push(Tenant { draft, world, sessions, ends, table });
+            side_by_side.tenants.push(Tenant { draft, world, sessions, ends, table });
         }
-        twins.load()?;
-        Ok(twins)
+        side_by_side.load()?;
+        Ok(side_by_side)
     }
 
     /// Edits every organization, drops one or brings it back, and loads the folder again.
-    pub(crate) fn reload(&mut self, dice: &mut Dice) -> Result<(), String> {
+    pub(crate) fn reload(&mut self, random_source: &mut RandomSource) -> Result<(), String> {
         for tenant in &mut self.tenants {
-            tenant.draft.edit(dice);
+            tenant.draft.edit(random_source);
             tenant.world = World::from_toml(&tenant.draft.for_the_reference());
             let (users, queues) = (&tenant.draft.users, &tenant.draft.queues);
             // RULES R31, R32: a reload ends no login of anybody who is still there in a queue that is still there.
@@ -148,10 +148,10 @@ impl Twins {
             tenant.ends.retain(|(user, queue), _| sessions.iter().any(|at| at.user == *user && at.queue == *queue));
         }
         // An organization that leaves takes its logins with it; the next one in its place gets none of them.
-        if dice.one_in(2) {
-            let leaving = dice.below(self.tenants.len());
+        if random_source.one_in(2) {
+            let leaving = random_source.below(self.tenants.len());
             let name = format!("{}n", self.tenants[leaving].draft.name);
-            let draft = Draft::new(&name, dice);
+            let draft = Draft::new(&name, random_source);
             let world = World::from_toml(&draft.for_the_reference());
             let (sessions, ends, table) = (vec![], BTreeMap::new(), SessionTable::default());
             self.tenants[leaving] = Tenant { draft, world, sessions, ends, table };
@@ -207,17 +207,17 @@ impl Twins {
     }
 
     /// Puts `count` questions to every organization, one after another.
-    pub(crate) fn ask(&mut self, count: usize, dice: &mut Dice) -> Result<(), String> {
+    pub(crate) fn ask(&mut self, count: usize, random_source: &mut RandomSource) -> Result<(), String> {
         for position in 0..self.tenants.len() {
             for _ in 0..count {
-                if dice.one_in(8) {
-                    self.wait(dice.below(20) as u64);
+                if random_source.one_in(8) {
+                    self.wait(random_source.below(20) as u64);
                 }
-                let other = dice.below(self.tenants.len());
-                let asked = Asked::draw(&self.tenants[position].draft, &self.tenants[other].draft, dice);
-                let by = [By::Line, By::FastAgi].get(dice.below(12)).copied().unwrap_or(By::Event);
+                let other = random_source.below(self.tenants.len());
+                let asked = Asked::draw(&self.tenants[position].draft, &self.tenants[other].draft, random_source);
+                let by = [By::Line, By::FastAgi].get(random_source.below(12)).copied().unwrap_or(By::Event);
                 self.compare(position, &asked, by)?;
-                if asked.may || dice.one_in(8) {
+                if asked.may || random_source.one_in(8) {
                     // Asked again, for what only asks changes nothing, and what was done is answered for what is now.
                     self.compare(position, &asked, By::Event)?;
                 }
@@ -463,7 +463,7 @@ fn follow(
     let judgement = decide(&question, &table.view(subject), scratch);
     if let Decision::Allow { change, .. } = judgement.decision
         && question.intent == Intent::Do
-        && change != Change::Nothing
+        && change != Transition::Nothing
     {
         let ends = question.lease_seconds.map(|seconds| now.after(seconds));
         let by = Some(question.actor.id()).filter(|&by| by != subject);

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use queuewarden::config;
-use queuewarden::decision::{Change, Reason};
+use queuewarden::decision::{Reason, Transition};
 use queuewarden::event::{AttributeSet, Event, Intent, Key, KeySet, Request};
 use queuewarden::policy::decide::decide;
 use queuewarden::policy::directory::{DirectoryBuilder, Group, NewUser, Queue, User};
@@ -213,7 +213,7 @@ pub(crate) fn session_states(people: &[UserId]) -> [SessionTable; 2] {
     let mut logged_in = SessionTable::default();
     for &user in people {
         let beginning = Beginning { at: NOW, by: None, ends: None };
-        logged_in.apply(user, &QUEUES[..1], Change::Begin(Ground::Assigned), beginning);
+        logged_in.apply(user, &QUEUES[..1], Transition::Begin(Ground::Assigned), beginning);
     }
     [SessionTable::default(), logged_in]
 }

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use crate::dice::Dice;
 use crate::models::{MODELS, Model};
+use crate::random_source::RandomSource;
 
 /// Who there may be: some ids look like extensions, and one is never anybody else's.
 const PEOPLE: &[&str] = &["ann", "bob", "cy.d", "Eve_1", "3001"];
@@ -75,16 +75,16 @@ pub(crate) struct Draft {
 }
 
 /// A name for a group, of one that is there or not.
-pub(crate) fn group_name(dice: &mut Dice) -> &'static str {
-    if dice.one_in(16) { dice.pick(STRANGERS) } else { dice.pick(GROUPS) }
+pub(crate) fn group_name(random_source: &mut RandomSource) -> &'static str {
+    if random_source.one_in(16) { random_source.pick(STRANGERS) } else { random_source.pick(GROUPS) }
 }
 
 impl Draft {
     /// A new organization with this name.
-    pub(crate) fn new(name: &str, dice: &mut Dice) -> Self {
+    pub(crate) fn new(name: &str, random_source: &mut RandomSource) -> Self {
         let mut draft = Self {
             name: name.to_owned(),
-            model: dice.pick(MODELS),
+            model: random_source.pick(MODELS),
             settings: vec![],
             preset: false,
             codes: vec![],
@@ -95,12 +95,12 @@ impl Draft {
             users: vec![],
             groups: vec![],
         };
-        draft.draw_settings(dice);
-        draft.draw_codes(dice);
-        draft.draw_bounds(dice);
-        draft.draw_queues(dice);
-        draft.draw_users(dice);
-        draft.draw_groups(dice);
+        draft.draw_settings(random_source);
+        draft.draw_codes(random_source);
+        draft.draw_bounds(random_source);
+        draft.draw_queues(random_source);
+        draft.draw_users(random_source);
+        draft.draw_groups(random_source);
         draft
     }
 
@@ -112,143 +112,146 @@ impl Draft {
     }
 
     /// What somebody makes of it before a reload: anything may change but its name and its model.
-    pub(crate) fn edit(&mut self, dice: &mut Dice) {
-        if dice.one_in(2) {
-            self.draw_settings(dice);
+    pub(crate) fn edit(&mut self, random_source: &mut RandomSource) {
+        if random_source.one_in(2) {
+            self.draw_settings(random_source);
         }
-        if dice.one_in(4) {
-            self.draw_codes(dice);
+        if random_source.one_in(4) {
+            self.draw_codes(random_source);
         }
-        if dice.one_in(4) {
-            self.draw_bounds(dice);
+        if random_source.one_in(4) {
+            self.draw_bounds(random_source);
         }
-        if dice.one_in(3) {
-            self.draw_queues(dice);
+        if random_source.one_in(3) {
+            self.draw_queues(random_source);
         }
         // Queues may have gone, so those who serve them change in any case.
-        self.draw_users(dice);
-        self.draw_groups(dice);
+        self.draw_users(random_source);
+        self.draw_groups(random_source);
     }
 
-    fn draw_settings(&mut self, dice: &mut Dice) {
-        let settings = dice.some(self.model.settings);
-        self.settings = settings.into_iter().map(|name| (name, dice.one_in(2))).collect();
+    fn draw_settings(&mut self, random_source: &mut RandomSource) {
+        let settings = random_source.some(self.model.settings);
+        self.settings = settings.into_iter().map(|name| (name, random_source.one_in(2))).collect();
     }
 
-    fn draw_codes(&mut self, dice: &mut Dice) {
-        self.preset = dice.one_in(4);
-        self.codes = dice.some(self.model.codes);
+    fn draw_codes(&mut self, random_source: &mut RandomSource) {
+        self.preset = random_source.one_in(4);
+        self.codes = random_source.some(self.model.codes);
     }
 
-    fn draw_bounds(&mut self, dice: &mut Dice) {
-        let tight = dice.one_in(3);
-        self.limits = [(); 3].map(|()| (tight && dice.one_in(2)).then(|| dice.below(4) + 1));
-        self.lease_default_seconds = if dice.one_in(3) { 30 } else { 0 };
-        self.lease_max_seconds = if dice.one_in(2) { 60 } else { 43_200 };
+    fn draw_bounds(&mut self, random_source: &mut RandomSource) {
+        let tight = random_source.one_in(3);
+        self.limits = [(); 3].map(|()| (tight && random_source.one_in(2)).then(|| random_source.below(4) + 1));
+        self.lease_default_seconds = if random_source.one_in(3) { 30 } else { 0 };
+        self.lease_max_seconds = if random_source.one_in(2) { 60 } else { 43_200 };
     }
 
-    fn draw_queues(&mut self, dice: &mut Dice) {
-        let count = dice.below(4);
-        let ids = dice.draw(QUEUES, count);
-        let numbers = dice.draw(NUMBERS, count);
+    fn draw_queues(&mut self, random_source: &mut RandomSource) {
+        let count = random_source.below(4);
+        let ids = random_source.draw(QUEUES, count);
+        let numbers = random_source.draw(NUMBERS, count);
         self.queues.clear();
         for (id, number) in ids.into_iter().zip(numbers) {
             self.queues.push(DraftQueue {
                 id,
                 // The id that is a number is nobody else's, so it may be the queue's own as well.
-                number: if id == "777" && dice.one_in(2) { id } else { number },
-                kind: dice.pick(KINDS),
-                wrap_up_seconds: if dice.one_in(2) { 30 } else { 0 },
-                callback: dice.one_in(3),
+                number: if id == "777" && random_source.one_in(2) { id } else { number },
+                kind: random_source.pick(KINDS),
+                wrap_up_seconds: if random_source.one_in(2) { 30 } else { 0 },
+                callback: random_source.one_in(3),
             });
         }
     }
 
-    fn draw_users(&mut self, dice: &mut Dice) {
-        let count = dice.below(4) + 1;
-        let ids = dice.draw(PEOPLE, count);
-        let extensions = dice.draw(EXTENSIONS, count);
+    fn draw_users(&mut self, random_source: &mut RandomSource) {
+        let count = random_source.below(4) + 1;
+        let ids = random_source.draw(PEOPLE, count);
+        let extensions = random_source.draw(EXTENSIONS, count);
         let queues: Vec<&'static str> = self.queues.iter().map(|queue| queue.id).collect();
         self.users.clear();
         for (id, extension) in ids.into_iter().zip(extensions) {
             let roles = match (self.model.one_role_a_user, self.users.is_empty()) {
                 (true, true) => vec!["owner"],
                 // Agents and those who supervise them are what most rules are about; a plain user has no role at all.
-                (true, false) => match dice.below(8) {
+                (true, false) => match random_source.below(8) {
                     0 => vec![],
-                    1..=4 => vec![dice.pick(&["agent", "supervisor"])],
-                    _ => vec![dice.pick(&["agent", "supervisor", "manager", "administrator"])],
+                    1..=4 => vec![random_source.pick(&["agent", "supervisor"])],
+                    _ => vec![random_source.pick(&["agent", "supervisor", "manager", "administrator"])],
                 },
-                (false, _) => dice.some(self.model.roles),
+                (false, _) => random_source.some(self.model.roles),
             };
-            let supervises = dice.some(&queues);
+            let supervises = random_source.some(&queues);
             self.users.push(DraftUser {
                 id,
-                extension: if id == "3001" && dice.one_in(2) { id } else { extension },
+                extension: if id == "3001" && random_source.one_in(2) { id } else { extension },
                 roles,
-                queues: dice.some(&queues),
-                edits: dice.some(&supervises),
+                queues: random_source.some(&queues),
+                edits: random_source.some(&supervises),
                 supervises,
-                protected: dice.one_in(5),
+                protected: random_source.one_in(5),
             });
         }
     }
 
-    fn draw_groups(&mut self, dice: &mut Dice) {
+    fn draw_groups(&mut self, random_source: &mut RandomSource) {
         let people: Vec<&'static str> = self.users.iter().map(|user| user.id).collect();
-        let groups = dice.some(GROUPS);
+        let groups = random_source.some(GROUPS);
         self.groups.clear();
         for id in groups {
             self.groups.push(DraftGroup {
                 id,
-                supervisors: dice.some(&people),
-                members: dice.some(&people),
-                outbound: dice.pick(&[None, Some(true), Some(false)]),
+                supervisors: random_source.some(&people),
+                members: random_source.some(&people),
+                outbound: random_source.pick(&[None, Some(true), Some(false)]),
             });
         }
     }
 
     /// A name for a user: an id or an extension, of somebody who is there or not.
-    pub(crate) fn user_name(&self, dice: &mut Dice) -> &'static str {
-        if dice.one_in(16) {
-            return dice.pick(STRANGERS);
+    pub(crate) fn user_name(&self, random_source: &mut RandomSource) -> &'static str {
+        if random_source.one_in(16) {
+            return random_source.pick(STRANGERS);
         }
-        if dice.one_in(16) {
-            return if dice.one_in(2) { dice.pick(PEOPLE) } else { dice.pick(EXTENSIONS) };
+        if random_source.one_in(16) {
+            return if random_source.one_in(2) { random_source.pick(PEOPLE) } else { random_source.pick(EXTENSIONS) };
         }
-        let user = &self.users[dice.below(self.users.len())];
-        if dice.one_in(2) { user.id } else { user.extension }
+        let user = &self.users[random_source.below(self.users.len())];
+        if random_source.one_in(2) { user.id } else { user.extension }
     }
 
     /// A name for a queue: an id or a number, of one that is there or not.
-    pub(crate) fn queue_name(&self, dice: &mut Dice) -> &'static str {
-        if dice.one_in(16) {
-            return dice.pick(STRANGERS);
+    pub(crate) fn queue_name(&self, random_source: &mut RandomSource) -> &'static str {
+        if random_source.one_in(16) {
+            return random_source.pick(STRANGERS);
         }
-        if self.queues.is_empty() || dice.one_in(16) {
-            return if dice.one_in(2) { dice.pick(QUEUES) } else { dice.pick(NUMBERS) };
+        if self.queues.is_empty() || random_source.one_in(16) {
+            return if random_source.one_in(2) { random_source.pick(QUEUES) } else { random_source.pick(NUMBERS) };
         }
-        let queue = &self.queues[dice.below(self.queues.len())];
-        if dice.one_in(2) { queue.id } else { queue.number }
+        let queue = &self.queues[random_source.below(self.queues.len())];
+        if random_source.one_in(2) { queue.id } else { queue.number }
     }
 
     /// Digits that somebody dials: mostly a code of the organization with something of it inside.
-    pub(crate) fn digits(&self, dice: &mut Dice) -> String {
+    pub(crate) fn digits(&self, random_source: &mut RandomSource) -> String {
         let codes = self.codes_written_out();
-        if codes.is_empty() || dice.one_in(16) {
-            return dice.pick(&["*13", "*99", "600", "**", "*13#", "*2211001", "0600**", "#9"]).to_owned();
+        if codes.is_empty() || random_source.one_in(16) {
+            return random_source.pick(&["*13", "*99", "600", "**", "*13#", "*2211001", "0600**", "#9"]).to_owned();
         }
-        let (code, action) = dice.pick(&codes);
+        let (code, action) = random_source.pick(&codes);
         let number = if action.starts_with("queue.") {
-            self.queues.get(dice.below(4)).map_or("600", |queue| queue.number)
+            self.queues.get(random_source.below(4)).map_or("600", |queue| queue.number)
         } else {
-            self.users.get(dice.below(4)).map_or("1001", |user| user.extension)
+            self.users.get(random_source.below(4)).map_or("1001", |user| user.extension)
         };
-        let number =
-            if dice.one_in(16) { dice.pick(&["9999", "1234567890123456", "12345678901234567"]) } else { number };
+        let number = if random_source.one_in(16) {
+            random_source.pick(&["9999", "1234567890123456", "12345678901234567"])
+        } else {
+            number
+        };
         match code.split_once('{') {
             Some((before, rest)) => format!("{before}{number}{}", rest.split_once('}').unwrap().1),
-            None if dice.one_in(4) => code.to_owned(),
+            None if random_source.one_in(4) => code.to_owned(),
             None => format!("{code}{number}"),
         }
     }

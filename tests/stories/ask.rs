@@ -5,7 +5,7 @@ use std::net::TcpListener;
 
 use serde_json::{Value, json};
 
-use crate::office::OFFICE;
+use crate::fixtures::OFFICE;
 use crate::support::{Folder, Sidecar, run};
 
 struct Desk {

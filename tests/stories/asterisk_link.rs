@@ -9,10 +9,10 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use queuewarden::ami::{Links, Member, Sessions};
 use queuewarden::config::asterisk::{AmiSettings, Pattern};
 use queuewarden::config::process::Secret;
 use queuewarden::limits::{AMI_ATTEMPTS_MAX, AMI_LINE_BYTES_MAX, AMI_PING_INTERVAL, AMI_REMOVALS_WAITING_MAX};
+use queuewarden::links::ami::{Links, Member, Sessions};
 use queuewarden::observe::metrics::{Gauges, Metrics};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -24,15 +24,15 @@ const BANNER: &str = "Asterisk Call Manager/11.0.0\r\n";
 
 /// Who is logged in, as the story has it.
 #[derive(Default)]
-struct Office(Mutex<HashSet<String>>);
+struct Fixtures(Mutex<HashSet<String>>);
 
-impl Office {
+impl Fixtures {
     fn log_in(&self, extension: &str) {
         self.0.lock().unwrap().insert(extension.to_owned());
     }
 }
 
-impl Sessions for Office {
+impl Sessions for Fixtures {
     fn is_logged_in(&self, member: &Member) -> bool {
         self.0.lock().unwrap().contains(&*member.extension)
     }
@@ -41,7 +41,7 @@ impl Sessions for Office {
 /// A link and the Asterisk at its other end.
 struct World {
     listener: TcpListener,
-    office: Arc<Office>,
+    fixtures: Arc<Fixtures>,
     metrics: Metrics,
     links: Links,
     settings: AmiSettings,
@@ -61,16 +61,16 @@ impl World {
             state_interface: Pattern::parse("PJSIP/%").unwrap(),
             queue: Pattern::parse("q-%").unwrap(),
         };
-        let (metrics, office) = (Metrics::new(), Arc::new(Office::default()));
+        let (metrics, fixtures) = (Metrics::new(), Arc::new(Fixtures::default()));
         let links = Links::new(std::slice::from_ref(&settings), metrics.ami().clone());
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let stop = CancellationToken::new();
-        let sessions: Arc<dyn Sessions> = Arc::<Office>::clone(&office);
+        let sessions: Arc<dyn Sessions> = Arc::<Fixtures>::clone(&fixtures);
         {
             let _entered = runtime.enter();
             links.serve(&sessions, &TaskTracker::new(), &stop);
         }
-        Self { listener, office, metrics, links, settings, stop, _runtime: runtime }
+        Self { listener, fixtures, metrics, links, settings, stop, _runtime: runtime }
     }
 
     /// A session of this extension in queue 600 ends.
@@ -235,7 +235,7 @@ fn who_has_logged_in_again_is_not_removed() {
     let world = World::new();
     world.remove("1001");
     world.remove("1002");
-    world.office.log_in("1001");
+    world.fixtures.log_in("1001");
     let mut asterisk = world.link();
     let removal = asterisk.hear_removal_of("1002");
     asterisk.answer(&removal, "Success", "Removed interface from queue");
@@ -250,7 +250,7 @@ fn who_logs_in_while_the_removal_is_under_way_is_added_again() {
     for (extension, there, outcome) in [("1001", false, "restored"), ("1002", true, "logged_in_again")] {
         world.remove(extension);
         let removal = asterisk.hear_removal_of(extension);
-        world.office.log_in(extension);
+        world.fixtures.log_in(extension);
         asterisk.answer(&removal, "Success", "Removed interface from queue");
         let addition = asterisk.hear_addition_of(extension);
         if there {
@@ -264,10 +264,10 @@ fn who_logs_in_while_the_removal_is_under_way_is_added_again() {
     // And who is out again by then is removed after all.
     world.remove("1003");
     let removal = asterisk.hear_removal_of("1003");
-    world.office.log_in("1003");
+    world.fixtures.log_in("1003");
     asterisk.answer(&removal, "Success", "Removed interface from queue");
     let addition = asterisk.hear_addition_of("1003");
-    world.office.0.lock().unwrap().clear();
+    world.fixtures.0.lock().unwrap().clear();
     asterisk.answer(&addition, "Success", "Added interface to queue");
     let removal = asterisk.hear_removal_of("1003");
     asterisk.answer(&removal, "Success", "Removed interface from queue");
@@ -291,7 +291,7 @@ fn a_removal_outlives_the_connection() {
     // Nobody knows whether the next one was heard; by the time of the new connection its user is logged in.
     world.remove("1002");
     asterisk.hear_removal_of("1002");
-    world.office.log_in("1002");
+    world.fixtures.log_in("1002");
     drop(asterisk);
     let mut asterisk = world.link();
     let addition = asterisk.hear_addition_of("1002");

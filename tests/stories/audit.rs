@@ -9,17 +9,17 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::office::{OFFICE, with_switched};
+use crate::fixtures::{OFFICE, with_switched};
 use crate::support::{Folder, Sidecar, SwitchPeer, channel_block, connect, netstring, run, url_encoded, wait_until};
 
 const RECORDS: &str = "queuewarden_audit_records_total";
 const HEALTHY: &str = "queuewarden_audit_healthy";
 
 /// A configuration folder with an audit log.
-struct Office(Folder);
+struct Fixtures(Folder);
 
-impl Office {
-    /// The office, its audit log kept as these keys say.
+impl Fixtures {
+    /// The fixtures, its audit log kept as these keys say.
     fn new(keys: &str) -> Self {
         Self::of(OFFICE, keys)
     }
@@ -102,8 +102,8 @@ fn text<'v>(line: &'v Value, member: &str) -> &'v str {
 
 #[test]
 fn a_line_says_who_asked_what_was_decided_and_why() {
-    let office = Office::new("");
-    let sidecar = office.start();
+    let fixtures = Fixtures::new("");
+    let sidecar = fixtures.start();
     let mut line = sidecar.line();
     let peer = line.stream.local_addr().unwrap().to_string();
     line.ask("do org=acme actor=2001 action=call.whisper target=1001 queue=601 call=c-77 via=dashboard");
@@ -113,7 +113,7 @@ fn a_line_says_who_asked_what_was_decided_and_why() {
     assert_eq!(agi["QW_VERDICT"], "ALLOW");
     sidecar.unix_line().ask("may org=acme actor=agent action=queue.login queue=600");
     line.ask("do org=nowhere actor=somebody action=x.y queue=7");
-    let decisions = office.decisions(6);
+    let decisions = fixtures.decisions(6);
     let find =
         |reason: &str| decisions.iter().find(|line| line["reason"] == reason).unwrap_or_else(|| panic!("{reason}"));
 
@@ -165,65 +165,65 @@ fn a_line_says_who_asked_what_was_decided_and_why() {
     ids.dedup();
     assert_eq!(ids.len(), 6, "an id is one decision's");
     assert!(is(&sidecar, RECORDS, 7.0), "and the start");
-    office.assert_whole();
+    fixtures.assert_whole();
 }
 
 /// The hash of the policy is what `sha256sum` makes of its files.
 #[test]
 fn a_line_says_what_the_policy_was_made_of() {
-    let office = Office::new("");
-    let sidecar = office.start();
+    let fixtures = Fixtures::new("");
+    let sidecar = fixtures.start();
     sidecar.ask("may org=acme actor=1001 action=queue.login queue=600");
-    let said = text(&office.decisions(1)[0], "policy_hash").to_owned();
+    let said = text(&fixtures.decisions(1)[0], "policy_hash").to_owned();
     let sums = "sha256sum models/*.toml organizations/* queuewarden.toml | sha256sum";
-    let output = Command::new("sh").args(["-c", sums]).current_dir(office.0.path()).output().unwrap();
+    let output = Command::new("sh").args(["-c", sums]).current_dir(fixtures.0.path()).output().unwrap();
     assert_eq!(String::from_utf8(output.stdout).unwrap().split(' ').next(), Some(&*said));
-    office.0.replace("organizations/acme.toml", "organization = \"acme\"", "organization = \"acme\" # changed");
+    fixtures.0.replace("organizations/acme.toml", "organization = \"acme\"", "organization = \"acme\" # changed");
     sidecar.reload();
     sidecar.ask("may org=acme actor=1001 action=queue.login queue=600");
-    let lines = office.decisions(2);
+    let lines = fixtures.decisions(2);
     assert_ne!(lines[1]["policy_hash"], said.as_str());
     assert_eq!(lines[1]["policy"], 2);
 }
 
 #[test]
 fn what_happens_without_a_question_has_a_line_too() {
-    let office = Office::new("");
-    let sidecar = office.start();
+    let fixtures = Fixtures::new("");
+    let sidecar = fixtures.start();
     let mut line = sidecar.line();
     line.ask("do org=acme actor=2001 action=agent.login target=3001 queue=600 for=1");
     line.ask("do org=acme actor=1001 action=queue.login queue=600");
     line.ask("do org=acme actor=2001 action=call.listen target=1001 queue=600");
-    wait_until("the lease to end", || !office.about("session_ended").is_empty());
-    let expired = office.about("session_ended")[0].clone();
+    wait_until("the lease to end", || !fixtures.about("session_ended").is_empty());
+    let expired = fixtures.about("session_ended")[0].clone();
     assert_eq!((text(&expired, "user"), text(&expired, "reason")), ("3001", "expiry"));
     assert_eq!(expired["queues"], json!(["600"]));
 
-    let folder = office.0.path().to_str().unwrap();
+    let folder = fixtures.0.path().to_str().unwrap();
     let (status, said) = run(&["--config", folder, "sessions", "end", "--org", "acme", "--user", "1001"]);
     assert!(status.success(), "{said}");
-    let ended = office.about("session_ended")[1].clone();
+    let ended = fixtures.about("session_ended")[1].clone();
     assert_eq!((text(&ended, "user"), text(&ended, "reason")), ("1001", "revocation"));
     assert!(text(&ended, "peer").starts_with("uid "), "an operator: {ended}");
 
     // A reload that takes the right away ends what runs.
-    let organization = office.0.read("organizations/acme.toml");
-    office.0.write("organizations/acme.toml", &organization.replace("supervises = [", "supervises = [] # ["));
+    let organization = fixtures.0.read("organizations/acme.toml");
+    fixtures.0.write("organizations/acme.toml", &organization.replace("supervises = [", "supervises = [] # ["));
     let loaded = sidecar.reload();
     assert_eq!(loaded["successful"], true, "{loaded}");
-    wait_until("the supervision to end", || !office.about("supervision_ended").is_empty());
-    let revoked = office.about("supervision_ended")[0].clone();
+    wait_until("the supervision to end", || !fixtures.about("supervision_ended").is_empty());
+    let revoked = fixtures.about("supervision_ended")[0].clone();
     assert_eq!((text(&revoked, "user"), text(&revoked, "target"), text(&revoked, "mode")), ("2001", "1001", "listen"));
     assert_eq!((text(&revoked, "reason"), &revoked["policy"]), ("revocation", &json!(2)));
-    office.0.write("organizations/acme.toml", "organization = 7");
+    fixtures.0.write("organizations/acme.toml", "organization = 7");
     sidecar.reload();
-    wait_until("the reload that failed", || !office.about("reload_failed").is_empty());
+    wait_until("the reload that failed", || !fixtures.about("reload_failed").is_empty());
     assert!(sidecar.terminate().success());
-    let events: Vec<String> = office.lines().iter().map(|line| text(line, "event").to_owned()).collect();
+    let events: Vec<String> = fixtures.lines().iter().map(|line| text(line, "event").to_owned()).collect();
     assert_eq!(events.first().map(String::as_str), Some("start"));
     assert_eq!(events.last().map(String::as_str), Some("stop"));
-    assert_eq!(office.about("reload")[0]["policy"], 2);
-    office.assert_whole();
+    assert_eq!(fixtures.about("reload")[0]["policy"], 2);
+    fixtures.assert_whole();
 }
 
 /// Every value of every dialect is put where it might break out of its line.
@@ -237,8 +237,8 @@ fn nothing_from_the_wire_forges_a_line() {
         "\\u000a{\\\"event\\\":\\\"stop\\\"}",
         "x\0y",
     ];
-    let office = Office::new("");
-    let sidecar = office.start();
+    let fixtures = Fixtures::new("");
+    let sidecar = fixtures.start();
     for evil in EVIL {
         let mut stream = connect(sidecar.address("line"));
         for key in ["org", "actor", "action", "queue", "target", "call", "group", "role", "from", "pause_reason"] {
@@ -272,24 +272,24 @@ fn nothing_from_the_wire_forges_a_line() {
     // What the grammar admits is written as it came, and no more of it.
     let call = "c~%0a!/x";
     sidecar.ask(&format!("do org=acme actor=1001 action=queue.fly call={call}"));
-    wait_until("the last line", || office.about("decision").iter().any(|line| line["call"] == call));
-    let log = office.text();
+    wait_until("the last line", || fixtures.about("decision").iter().any(|line| line["call"] == call));
+    let log = fixtures.text();
     assert!(!log.bytes().any(|byte| byte < 0x20 && byte != b'\n' || byte == 0x7f), "no control character stands there");
-    for line in office.lines() {
+    for line in fixtures.lines() {
         assert!(["start", "decision"].contains(&text(&line, "event")), "{line}");
         for value in line.as_object().unwrap().values().filter_map(Value::as_str) {
             assert!(!value.contains(['\n', '\u{1b}', '"', '\u{2028}']), "{line}");
         }
     }
     assert!(!log.contains("owned"), "what is no value is no part of a line");
-    office.assert_whole();
+    fixtures.assert_whole();
 }
 
 #[test]
 fn what_was_answered_is_there_after_a_kill() {
-    let office = Office::new("");
+    let fixtures = Fixtures::new("");
     for round in 1..=4 {
-        let sidecar = office.start();
+        let sidecar = fixtures.start();
         let mut line = sidecar.line();
         for (question, reason) in [
             (format!("do org=acme actor=1001 action=queue.login queue=600 call=login-{round}"), "assigned"),
@@ -311,45 +311,45 @@ fn what_was_answered_is_there_after_a_kill() {
             assert!(answer.contains(reason), "{question}: {answer}");
             let call = question.rsplit('=').next().unwrap();
             // At once, without waiting: the answer came after the line.
-            let written = office.lines().into_iter().find(|line| line["call"] == call);
+            let written = fixtures.lines().into_iter().find(|line| line["call"] == call);
             assert_eq!(written.map(|line| text(&line, "reason").to_owned()).as_deref(), Some(reason), "{question}");
         }
         sidecar.crash();
-        office.assert_whole();
+        fixtures.assert_whole();
     }
     // As a power loss leaves it.
-    let last = office.files().pop().unwrap();
+    let last = fixtures.files().pop().unwrap();
     let mut file = fs::File::options().append(true).open(&last).unwrap();
     file.write_all(b"{\"sequence\":99,\"time\":\"20").unwrap();
-    let lines_before = office.text().lines().count() - 1;
-    let (code, said) = office.audit(&["verify"]);
+    let lines_before = fixtures.text().lines().count() - 1;
+    let (code, said) = fixtures.audit(&["verify"]);
     assert!(code == 0 && said.contains("unfinished"), "{said}");
-    office.start().crash();
-    let lines = office.lines();
+    fixtures.start().crash();
+    let lines = fixtures.lines();
     assert_eq!(lines.len(), lines_before + 2);
     assert_eq!((text(&lines[lines_before], "event"), &lines[lines_before]["count"]), ("cut", &json!(25)));
-    let (code, said) = office.audit(&["verify"]);
+    let (code, said) = fixtures.audit(&["verify"]);
     assert!(code == 0 && said.contains("note: ") && said.contains("25 bytes"), "{said}");
 }
 
 #[test]
 fn whoever_alters_the_log_is_found_out() {
-    let office = Office::new("rotation_max_bytes = 4_096");
-    let sidecar = office.start();
+    let fixtures = Fixtures::new("rotation_max_bytes = 4_096");
+    let sidecar = fixtures.start();
     let mut line = sidecar.line();
     for queue in (600..602).cycle().take(40) {
         line.ask(&format!("do org=acme actor=2001 action=call.listen target=1001 queue={queue}"));
     }
     assert!(sidecar.terminate().success());
-    office.assert_whole();
-    let files = office.files();
+    fixtures.assert_whole();
+    let files = fixtures.files();
     assert!(files.len() >= 4, "{files:?}");
     let name = |file: usize| files[file].file_name().unwrap().to_str().unwrap().to_owned();
     let middle = fs::read_to_string(&files[1]).unwrap();
     let lines: Vec<&str> = middle.split_inclusive('\n').collect();
     let with = |text: &str| {
         fs::write(&files[1], text).unwrap();
-        let problem = office.problem();
+        let problem = fixtures.problem();
         fs::write(&files[1], &middle).unwrap();
         problem
     };
@@ -364,49 +364,49 @@ fn whoever_alters_the_log_is_found_out() {
     for (gone, place) in [(1, format!("{}:1", name(2))), (0, format!("{}:1", name(1)))] {
         let bytes = fs::read(&files[gone]).unwrap();
         fs::remove_file(&files[gone]).unwrap();
-        let (found, message) = office.problem();
+        let (found, message) = fixtures.problem();
         assert_eq!((found, message.contains("missing")), (place, true), "{message}");
         fs::write(&files[gone], bytes).unwrap();
     }
     let last = fs::read_to_string(&files[files.len() - 1]).unwrap();
     fs::write(&files[files.len() - 1], &last[..last.trim_end().rfind('\n').map_or(0, |end| end + 1)]).unwrap();
-    let (_, message) = office.problem();
+    let (_, message) = fixtures.problem();
     assert!(message.contains("missing"), "{message}");
-    let (code, said) = office.audit(&["verify"]);
+    let (code, said) = fixtures.audit(&["verify"]);
     assert!(code == 1 && said.contains(": ") && said.ends_with("is not whole\n"), "{said}");
 }
 
 #[test]
 fn files_follow_each_other_and_the_old_ones_go() {
-    let office = Office::new("rotation_max_bytes = 4_096\nretention_max_bytes = 16_384");
+    let fixtures = Fixtures::new("rotation_max_bytes = 4_096\nretention_max_bytes = 16_384");
     for _ in 0..2 {
-        let sidecar = office.start();
+        let sidecar = fixtures.start();
         let mut line = sidecar.line();
         for _ in 0..40 {
             line.ask("do org=acme actor=2001 action=call.listen target=1001 queue=601");
         }
         assert!(sidecar.terminate().success());
-        office.assert_whole();
+        fixtures.assert_whole();
     }
-    let bytes: u64 = office.files().iter().map(|file| fs::metadata(file).unwrap().len()).sum();
+    let bytes: u64 = fixtures.files().iter().map(|file| fs::metadata(file).unwrap().len()).sum();
     assert!(bytes < 24_000, "{bytes}");
-    let first = office.lines()[0]["sequence"].as_u64().unwrap();
-    let removed = office.about("retention");
+    let first = fixtures.lines()[0]["sequence"].as_u64().unwrap();
+    let removed = fixtures.about("retention");
     assert!(first > 1 && removed.last().unwrap()["through"] == first - 1, "{first}: {removed:?}");
     let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    assert_eq!((mode(office.log()), mode(office.files().remove(0))), (0o700, 0o600));
+    assert_eq!((mode(fixtures.log()), mode(fixtures.files().remove(0))), (0o700, 0o600));
 }
 
 #[test]
 fn a_log_that_cannot_be_written_refuses_what_needs_a_line_and_recovers() {
-    let office = Office::new("");
-    let sidecar = office.start();
+    let fixtures = Fixtures::new("");
+    let sidecar = fixtures.start();
     let mut line = sidecar.line();
     let login = "do org=acme actor=1001 action=queue.login queue=600";
     let listen = "do org=acme actor=2001 action=call.listen target=1001 queue=600";
     assert!(line.ask(listen).starts_with("allow "));
     assert!(is(&sidecar, HEALTHY, 1.0));
-    let set_mode = |mode| fs::set_permissions(office.log(), fs::Permissions::from_mode(mode)).unwrap();
+    let set_mode = |mode| fs::set_permissions(fixtures.log(), fs::Permissions::from_mode(mode)).unwrap();
     set_mode(0o500);
     assert_eq!(line.ask(login), "deny action=queue.login queue=600 reason=state_unavailable policy=1");
     assert_eq!(line.ask(listen), "deny action=call.listen queue=600 reason=state_unavailable policy=1");
@@ -426,57 +426,57 @@ fn a_log_that_cannot_be_written_refuses_what_needs_a_line_and_recovers() {
     assert!(is(&sidecar, HEALTHY, 1.0));
     assert_eq!(line.ask(login), "allow action=queue.login queue=600 reason=assigned policy=1");
     wait_until("the refused", || {
-        office.about("decision").iter().filter(|line| line["reason"] == "state_unavailable").count() == 4
+        fixtures.about("decision").iter().filter(|line| line["reason"] == "state_unavailable").count() == 4
     });
-    assert_eq!(office.about("resumed").len(), 1);
-    let refused = office.about("decision").into_iter().find(|line| line["reason"] == "state_unavailable").unwrap();
+    assert_eq!(fixtures.about("resumed").len(), 1);
+    let refused = fixtures.about("decision").into_iter().find(|line| line["reason"] == "state_unavailable").unwrap();
     assert_eq!((text(&refused, "verdict"), text(&refused, "actor")), ("deny", "1001"));
-    assert!(office.about("decision").iter().any(|line| line["intent"] == "may"), "it had to wait, and was not lost");
+    assert!(fixtures.about("decision").iter().any(|line| line["intent"] == "may"), "it had to wait, and was not lost");
     let log = sidecar.log();
     for said in ["the audit log cannot be written", "the audit log can be written again"] {
         assert_eq!(log.iter().filter(|line| line.contains(said)).count(), 1, "{said}: {log:#?}");
     }
 
     // Moved away under the running sidecar: what is written there is found by nobody.
-    fs::rename(office.log(), office.0.path().join("state/stolen")).unwrap();
+    fs::rename(fixtures.log(), fixtures.0.path().join("state/stolen")).unwrap();
     assert!(line.ask(listen).contains("reason=state_unavailable"));
     wait_until("a new log", || sidecar.try_get("/readyz").0 == 200);
     assert!(line.ask(listen).starts_with("allow "));
-    let (_, message) = office.problem();
+    let (_, message) = fixtures.problem();
     assert!(message.contains("missing"), "{message}");
 }
 
 #[test]
 fn a_log_that_cannot_be_opened_does_not_start() {
-    let office = Office::new("");
-    fs::create_dir_all(office.0.path().join("state")).unwrap();
-    fs::write(office.log(), "a file").unwrap();
-    let Err((status, said)) = Sidecar::try_start(office.0.path()) else { panic!("it started") };
+    let fixtures = Fixtures::new("");
+    fs::create_dir_all(fixtures.0.path().join("state")).unwrap();
+    fs::write(fixtures.log(), "a file").unwrap();
+    let Err((status, said)) = Sidecar::try_start(fixtures.0.path()) else { panic!("it started") };
     assert_eq!(status.code(), Some(1));
     assert!(said.contains("the audit log cannot be written") && said.contains("help: "), "{said}");
     // Two processes never write one log, even if their states are apart.
     let shared = tempfile::tempdir().unwrap();
     let keys = format!("folder = {:?}", shared.path());
-    let _first = Office::new(&keys).start();
-    let Err((status, said)) = Sidecar::try_start(Office::new(&keys).0.path()) else { panic!("it started") };
+    let _first = Fixtures::new(&keys).start();
+    let Err((status, said)) = Sidecar::try_start(Fixtures::new(&keys).0.path()) else { panic!("it started") };
     assert!(status.code() == Some(1) && said.contains("another process writes this audit log"), "{said}");
 }
 
 #[test]
 fn without_a_log_everything_is_as_it_was() {
-    let office = Office::new("enabled = false");
-    let sidecar = office.start();
+    let fixtures = Fixtures::new("enabled = false");
+    let sidecar = fixtures.start();
     assert!(sidecar.ask("do org=acme actor=2001 action=call.listen target=1001 queue=600").starts_with("allow "));
-    assert!(!office.log().exists());
+    assert!(!fixtures.log().exists());
     assert!(is(&sidecar, HEALTHY, 1.0) && is(&sidecar, RECORDS, 0.0));
-    let (code, said) = office.audit(&["verify"]);
+    let (code, said) = fixtures.audit(&["verify"]);
     assert!(code == 1 && said.contains("--folder"), "{said}");
 }
 
 #[test]
 fn of_plain_allows_one_in_so_many_is_written_and_the_rest_is_counted() {
-    let office = Office::of(&with_switched(&[]), "plain_allows_one_in = 10");
-    let sidecar = office.start();
+    let fixtures = Fixtures::of(&with_switched(&[]), "plain_allows_one_in = 10");
+    let sidecar = fixtures.start();
     for cause in ["sampled", "dropped"] {
         assert!(is(&sidecar, &format!("queuewarden_audit_skipped_total{{cause=\"{cause}\"}}"), 0.0));
     }
@@ -486,7 +486,7 @@ fn of_plain_allows_one_in_so_many_is_written_and_the_rest_is_counted() {
         line.ask("may org=acme actor=3001 action=queue.login queue=600");
     }
     line.ask("do org=acme actor=1001 action=queue.login queue=600");
-    let decisions = office.decisions(34);
+    let decisions = fixtures.decisions(34);
     let of = |verdict: &str| decisions.iter().filter(|line| line["verdict"] == verdict).collect::<Vec<_>>();
     assert_eq!((of("allow").len(), of("deny").len()), (4, 30), "every denial and every change");
     assert_eq!(of("allow").iter().filter(|line| line["one_in"] == 10).count(), 3);
@@ -496,8 +496,8 @@ fn of_plain_allows_one_in_so_many_is_written_and_the_rest_is_counted() {
 
 #[test]
 fn of_a_flood_of_plain_allows_so_many_a_second_are_written_and_the_log_says_how_many_are_not() {
-    let office = Office::of(&with_switched(&[]), "plain_allows_per_second = 3");
-    let sidecar = office.start();
+    let fixtures = Fixtures::of(&with_switched(&[]), "plain_allows_per_second = 3");
+    let sidecar = fixtures.start();
     let mut line = sidecar.line();
     for _ in 0..200 {
         line.ask("may org=acme actor=1001 action=queue.login queue=600");
@@ -507,10 +507,10 @@ fn of_a_flood_of_plain_allows_so_many_a_second_are_written_and_the_log_says_how_
     let left_out = r#"queuewarden_audit_skipped_total{cause="sampled"}"#;
     let count = |lines: &[Value]| lines.iter().filter_map(|line| line["count"].as_u64()).sum::<u64>();
     wait_until("the log to tell of all", || {
-        let sampled = office.about("sampled");
+        let sampled = fixtures.about("sampled");
         !sampled.is_empty() && format!("{}", sidecar.metric(left_out)) == count(&sampled).to_string()
     });
-    let (decisions, sampled) = (office.about("decision"), office.about("sampled"));
+    let (decisions, sampled) = (fixtures.about("decision"), fixtures.about("sampled"));
     let asked_only = decisions.iter().filter(|line| line["verdict"] == "allow" && line["intent"] == "may").count();
     assert!((3..=60).contains(&asked_only), "{asked_only} lines");
     assert_eq!(asked_only as u64 + count(&sampled), 200, "each is written or counted");
@@ -519,15 +519,15 @@ fn of_a_flood_of_plain_allows_so_many_a_second_are_written_and_the_log_says_how_
 
 #[test]
 fn tail_and_export_show_what_is_asked_for() {
-    let office = Office::new("rotation_max_bytes = 4_096");
-    let sidecar = office.start();
+    let fixtures = Fixtures::new("rotation_max_bytes = 4_096");
+    let sidecar = fixtures.start();
     let mut line = sidecar.line();
     for number in 0..20 {
         line.ask(&format!("do org=acme actor=2001 action=call.listen target=1001 queue=601 call=c-{number}"));
     }
     line.ask("do org=acme actor=1001 action=queue.login queue=600");
     let json = |arguments: &[&str]| -> Vec<Value> {
-        let (code, said) = office.audit(arguments);
+        let (code, said) = fixtures.audit(arguments);
         assert_eq!(code, 0, "{said}");
         said.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect()
     };
@@ -543,12 +543,12 @@ fn tail_and_export_show_what_is_asked_for() {
     let expected = all.iter().filter(|line| (from..to).contains(&text(line, "time"))).count();
     assert_eq!(json(&["export", "--from", from, "--to", to]).len(), expected);
     assert_eq!(json(&["export", "--to", "2020-01-01"]), Vec::<Value>::new());
-    let (code, csv) = office.audit(&["export", "--format", "csv", "--verdict", "allow"]);
+    let (code, csv) = fixtures.audit(&["export", "--format", "csv", "--verdict", "allow"]);
     let rows: Vec<&str> = csv.lines().collect();
     assert!(code == 0 && rows.len() == 2 && rows[0].starts_with("sequence,time,event,id,organization,actor,"), "{csv}");
     assert!(rows[1].contains(",acme,1001,") && rows[1].contains(",queue.login,"), "{csv}");
     assert_eq!(rows[0].split(',').count(), rows[1].split(',').count());
-    let (_, said) = office.audit(&["tail", "-n", "1"]);
+    let (_, said) = fixtures.audit(&["tail", "-n", "1"]);
     assert!(said.contains(" decision organization=acme actor=1001 verdict=allow action=queue.login "), "{said}");
 
     for (arguments, code) in [
@@ -558,24 +558,24 @@ fn tail_and_export_show_what_is_asked_for() {
         (&["verify", "--folder", "nowhere/at/all"], 1),
         (&["tail", "--folder", "nowhere/at/all"], 1),
     ] {
-        let (got, said) = office.audit(arguments);
+        let (got, said) = fixtures.audit(arguments);
         assert_eq!(got, code, "{arguments:?}: {said}");
     }
     let hash = text(&all[3], "hash");
-    assert_eq!(office.audit(&["verify", "--anchor", hash]).0, 0);
-    assert_eq!(office.audit(&["verify", "--anchor", &"0".repeat(64)]).0, 1);
-    office.0.write("queuewarden.toml", "[audit\n");
-    let (code, said) = office.audit(&["verify"]);
+    assert_eq!(fixtures.audit(&["verify", "--anchor", hash]).0, 0);
+    assert_eq!(fixtures.audit(&["verify", "--anchor", &"0".repeat(64)]).0, 1);
+    fixtures.0.write("queuewarden.toml", "[audit\n");
+    let (code, said) = fixtures.audit(&["verify"]);
     assert!(code == 78 && said.contains("queuewarden.toml:1:"), "{said}");
 }
 
 #[test]
 fn tail_follows_over_files_that_begin_meanwhile() {
-    let office = Office::new("rotation_max_bytes = 4_096");
-    let sidecar = office.start();
+    let fixtures = Fixtures::new("rotation_max_bytes = 4_096");
+    let sidecar = fixtures.start();
     let mut line = sidecar.line();
     let mut tail = Command::new(env!("CARGO_BIN_EXE_queuewarden"))
-        .args(["--config", office.0.path().to_str().unwrap(), "audit", "tail", "-n", "0", "--follow", "--json"])
+        .args(["--config", fixtures.0.path().to_str().unwrap(), "audit", "tail", "-n", "0", "--follow", "--json"])
         .args(["--actor", "2001"])
         .stdout(Stdio::piped())
         .spawn()
@@ -606,7 +606,7 @@ fn tail_follows_over_files_that_begin_meanwhile() {
             break;
         }
     }
-    assert!(office.files().len() > 2);
+    assert!(fixtures.files().len() > 2);
     tail.kill().unwrap();
     tail.wait().unwrap();
 }

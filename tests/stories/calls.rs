@@ -3,11 +3,11 @@
 
 use std::net::TcpStream;
 
-use crate::office::{OFFICE, with_switched};
+use crate::fixtures::{OFFICE, with_switched};
 use crate::support::{Folder, LineClient, Sidecar};
 
-fn open(office: &str) -> (Sidecar, LineClient<TcpStream>) {
-    let sidecar = Sidecar::start(&Folder::with("acme.toml", office));
+fn open(fixtures: &str) -> (Sidecar, LineClient<TcpStream>) {
+    let sidecar = Sidecar::start(&Folder::with("acme.toml", fixtures));
     let line = sidecar.line();
     (sidecar, line)
 }

@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::office::OFFICE;
+use crate::fixtures::OFFICE;
 use crate::support::{Folder, Sidecar, run};
 
 const PROCESS: &str = "queuewarden.toml";
@@ -15,11 +15,11 @@ const MODEL: &str = "models/goto.toml";
 const LOADS: i32 = 0;
 const DOES_NOT_LOAD: i32 = 78;
 
-/// A group and a user with every sort of list, for what the office lacks.
+/// A group and a user with every sort of list, for what the fixtures lacks.
 const MORE: &str = "\n[[groups]]\nid = \"north\"\nsupervisors = [\"supervisor\"]\nmembers = [\"agent\"]\n\
                     \n[leases]\nmax_seconds = 600\n\n[limits]\nlogins_max = 5\n";
 
-fn office() -> Folder {
+fn fixtures() -> Folder {
     let folder = Folder::with("acme.toml", &format!("{OFFICE}{MORE}"));
     folder.replace(PROCESS, "[state]\n", "[limits]\nconnections_max = 10\n[connect]\nevapi = []\n[state]\n");
     folder
@@ -49,7 +49,7 @@ fn problems(folder: &Folder) -> Vec<String> {
 
 #[test]
 fn a_folder_that_loads_is_said_to_load() {
-    let folder = office();
+    let folder = fixtures();
     let (status, text) = check(&folder);
     assert_eq!(status, LOADS, "{text}");
     assert!(text.contains("organizations 1, queues 4, users 13"), "{text}");
@@ -336,7 +336,7 @@ fn break_it(folder: &Folder, file: &str, from: &str, to: &str, marker: &str) -> 
 
 #[test]
 fn each_fault_is_refused_at_its_place_in_words_that_name_it() {
-    let folder = office();
+    let folder = fixtures();
     let unknown = UNKNOWN_KEYS.iter().map(|&(file, table)| {
         let to = format!("{table}colour = \"red\"\n");
         (file, table, to, "colour", &["colour`"][..])
@@ -368,7 +368,7 @@ fn each_fault_is_refused_at_its_place_in_words_that_name_it() {
 /// Given one thing that is wrong, when it is told, then it is told once: an operator who mends it is done.
 #[test]
 fn one_fault_is_one_problem() {
-    let folder = office();
+    let folder = fixtures();
     for fault in FAULTS.iter().filter(|fault| fault.file == ORGANIZATION && !fault.says.contains(&"ambiguous")) {
         let good = folder.read(ORGANIZATION);
         break_it(&folder, ORGANIZATION, fault.from, fault.to, fault.marker);
@@ -385,7 +385,7 @@ fn one_fault_is_one_problem() {
 /// alike, and a start tells the same and ends with the same status.
 #[test]
 fn all_problems_are_told_at_once() {
-    let folder = office();
+    let folder = fixtures();
     let chosen: Vec<&Fault> = [
         "queues = [\"q9\"]",
         "members = [\"nobody\"]",
@@ -446,7 +446,7 @@ fn of_very_many_problems_a_hundred_are_told_and_all_are_counted() {
 
 #[test]
 fn two_organizations_of_one_name_do_not_load() {
-    let folder = office();
+    let folder = fixtures();
     folder.write("organizations/zebra.toml", "organization = \"acme\"\nmodel = \"goto\"\n");
     let place = folder.place("organizations/zebra.toml", "\"acme\"");
     let told = problems(&folder);
@@ -462,14 +462,14 @@ fn what_is_not_toml_is_told_at_the_place_where_it_ceases_to_be() {
         for (broken, line) in
             [("ok = 1\n= 2\n", 2), ("ok = 1\n\nok = 2\n", 3), ("[open\n", 1), ("text = \"never ends\n", 1)]
         {
-            let folder = office();
+            let folder = fixtures();
             folder.write(file, broken);
             let told = problems(&folder);
             let start = format!("{}:{line}:", folder.path().join(file).display());
             assert!(told.iter().any(|problem| problem.starts_with(&start)), "{broken:?}: {told:?}");
         }
         // Not even text: the place is the first byte that is none.
-        let folder = office();
+        let folder = fixtures();
         fs::write(folder.path().join(file), b"# a comment\n# and \xff").unwrap();
         let told = problems(&folder);
         let start = format!("{}:2:7: ", folder.path().join(file).display());
@@ -480,13 +480,13 @@ fn what_is_not_toml_is_told_at_the_place_where_it_ceases_to_be() {
 #[test]
 fn a_file_that_is_missing_or_no_file_is_told() {
     for (file, without) in [(PROCESS, "queuewarden.toml"), (MODEL, "`goto`")] {
-        let folder = office();
+        let folder = fixtures();
         folder.remove(file);
         let told = problems(&folder);
         assert!(told.iter().any(|problem| problem.contains(without)), "{told:?}");
     }
     for file in [PROCESS, ORGANIZATION, MODEL] {
-        let folder = office();
+        let folder = fixtures();
         folder.remove(file);
         fs::create_dir(folder.path().join(file)).unwrap();
         let told = problems(&folder);
@@ -494,7 +494,7 @@ fn a_file_that_is_missing_or_no_file_is_told() {
         assert!(told.iter().any(|problem| problem.starts_with(&path)), "{told:?}");
     }
     for missing in ["organizations", "models"] {
-        let folder = office();
+        let folder = fixtures();
         fs::remove_dir_all(folder.path().join(missing)).unwrap();
         let told = problems(&folder);
         let path = folder.path().join(missing).display().to_string();

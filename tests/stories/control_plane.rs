@@ -1,12 +1,12 @@
 //! Given the permissions page and the end of a call, when a supervisor or an agent reaches for them, then the hidden
 //! stays hidden and the switches decide (V21 to V24).
 
-use crate::office::{OFFICE, play};
+use crate::fixtures::{OFFICE, play};
 
-/// The office with the switches of the agents beside the others, and a queue that has wrap-up time.
+/// The fixtures with the switches of the agents beside the others, and a queue that has wrap-up time.
 fn with_dispositions(on: bool) -> String {
-    let office = OFFICE.replace("number = \"602\"\n", "number = \"602\"\nwrap_up_seconds = 30\n");
-    office.replace(
+    let fixtures = OFFICE.replace("number = \"602\"\n", "number = \"602\"\nwrap_up_seconds = 30\n");
+    fixtures.replace(
         "[settings.contact_admin]\n",
         &format!("[settings.agent]\nenable_dispositions = {on}\n\n[settings.contact_admin]\n"),
     )
@@ -17,9 +17,9 @@ fn with_dispositions(on: bool) -> String {
 #[test]
 fn a_supervisor_never_sees_the_permissions() {
     let portal = OFFICE.replace("supervise_peers = false", "access_configuration_portal = true");
-    for office in [OFFICE, &portal] {
+    for fixtures in [OFFICE, &portal] {
         play(
-            office,
+            fixtures,
             &[
                 ("2001 permissions.view", "deny role_forbids permissions.view"),
                 ("2001 permissions.edit", "deny role_forbids permissions.edit"),

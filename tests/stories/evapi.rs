@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::office::OFFICE;
+use crate::fixtures::OFFICE;
 use crate::support::{Folder, PATIENCE, Sidecar, netstring, wait_until};
 
 /// Longer than the longest pause between two dials, on a busy machine.
@@ -54,7 +54,7 @@ impl Kamailio {
     }
 }
 
-fn office(kamailios: &[&Kamailio]) -> Sidecar {
+fn fixtures(kamailios: &[&Kamailio]) -> Sidecar {
     let folder = Folder::with("acme.toml", OFFICE);
     let addresses: Vec<String> = kamailios.iter().map(|kamailio| format!("\"{}\"", kamailio.address())).collect();
     let process = folder.read("queuewarden.toml");
@@ -93,7 +93,7 @@ fn connected(sidecar: &Sidecar) -> f64 {
 #[test]
 fn every_kamailio_is_dialed_and_answered() {
     let kamailios = [Kamailio::start(), Kamailio::start(), Kamailio::start()];
-    let sidecar = office(&kamailios.each_ref());
+    let sidecar = fixtures(&kamailios.each_ref());
     let mut streams = kamailios.each_ref().map(Kamailio::accept);
     for (number, stream) in (1..).zip(&mut streams) {
         ask(stream, number, 2_076_268_761);
@@ -110,7 +110,7 @@ fn every_kamailio_is_dialed_and_answered() {
 #[test]
 fn a_conversation_is_the_same_wherever_it_is_cut() {
     let kamailio = Kamailio::start();
-    let sidecar = office(&[&kamailio]);
+    let sidecar = fixtures(&[&kamailio]);
     let mut elsewhere = sidecar.line();
     let mut stream = kamailio.accept();
     stream.set_nodelay(true).unwrap();
@@ -127,7 +127,7 @@ fn a_conversation_is_the_same_wherever_it_is_cut() {
 #[test]
 fn a_kamailio_that_goes_is_dialed_until_it_is_back() {
     let (kamailio, other) = (Kamailio::start(), Kamailio::start());
-    let sidecar = office(&[&kamailio, &other]);
+    let sidecar = fixtures(&[&kamailio, &other]);
     let mut stays = other.accept();
     let address = kamailio.address();
     let mut stream = kamailio.accept();
@@ -153,7 +153,7 @@ fn a_kamailio_that_goes_is_dialed_until_it_is_back() {
 fn a_kamailio_that_hangs_up_at_once_is_dialed_with_pauses() {
     const FOR: Duration = Duration::from_secs(2);
     let kamailio = Kamailio::start();
-    let _sidecar = office(&[&kamailio]);
+    let _sidecar = fixtures(&[&kamailio]);
     let (began, mut dials) = (Instant::now(), 0);
     while began.elapsed() < FOR {
         drop(kamailio.accept());
@@ -169,7 +169,7 @@ fn a_kamailio_that_hangs_up_at_once_is_dialed_with_pauses() {
 fn kamailio_can_always_write() {
     const QUESTIONS: u32 = 100_000;
     let kamailio = Kamailio::start();
-    let sidecar = office(&[&kamailio]);
+    let sidecar = fixtures(&[&kamailio]);
     let mut stream = kamailio.accept();
     let batch: String = (0..100).map(|label| question(1, label)).collect();
     let mut cut_off = false;
@@ -197,7 +197,7 @@ fn kamailio_can_always_write() {
 #[test]
 fn answers_come_in_whole_netstrings() {
     let kamailio = Kamailio::start();
-    let _sidecar = office(&[&kamailio]);
+    let _sidecar = fixtures(&[&kamailio]);
     let mut stream = kamailio.accept();
     for round in 0..50 {
         let said: String = (0..50).map(|label| question(round, label)).collect();
@@ -215,7 +215,7 @@ fn answers_come_in_whole_netstrings() {
 #[test]
 fn a_closing_house_hangs_up() {
     let kamailio = Kamailio::start();
-    let sidecar = office(&[&kamailio]);
+    let sidecar = fixtures(&[&kamailio]);
     let mut stream = kamailio.accept();
     ask(&mut stream, 1, 1);
     assert!(sidecar.terminate().success());

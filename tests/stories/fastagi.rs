@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::office::OFFICE;
+use crate::fixtures::OFFICE;
 use crate::support::{Folder, Sidecar, agi_environment, connect, end_our_side, hear_out, variables, wait_until};
 
 const ENVIRONMENT_BYTES_MAX: usize = 16 * 1024;
@@ -17,7 +17,7 @@ const FRAME_TIMEOUT: Duration = Duration::from_secs(2);
 /// What a supervisor asks who may: an answer with something in every variable, that changes nothing.
 const WHISPER: (&str, &str, &[&str]) = ("2001", "acme/call.whisper", &["target=agent", "queue=q0", "call=c-77"]);
 
-fn office() -> Sidecar {
+fn fixtures() -> Sidecar {
     Sidecar::start(&Folder::with("acme.toml", OFFICE))
 }
 
@@ -66,7 +66,7 @@ fn assert_counted(sidecar: &Sidecar, reason: &str, times: usize) {
 /// six commands in one order, the verdict last.
 #[test]
 fn however_the_environment_is_cut_the_answer_is_the_same_and_the_verdict_is_last() {
-    let sidecar = office();
+    let sidecar = fixtures();
     let allowed = whisper_allowed(&sidecar);
     let mut elsewhere = sidecar.line();
     let environment = whisper();
@@ -97,7 +97,7 @@ fn however_the_environment_is_cut_the_answer_is_the_same_and_the_verdict_is_last
 /// which it would take for success.
 #[test]
 fn an_environment_that_breaks_off_is_denied() {
-    let sidecar = office();
+    let sidecar = fixtures();
     let environment = whisper();
     for cut in 0..environment.len() {
         let mut stream = connect(sidecar.address("fastagi"));
@@ -111,7 +111,7 @@ fn an_environment_that_breaks_off_is_denied() {
 /// and says HANGUP in the end, also of a healthy call.
 #[test]
 fn after_the_verdict_our_side_ends_and_replies_are_still_read() {
-    let sidecar = office();
+    let sidecar = fixtures();
     let allowed = whisper_allowed(&sidecar);
     let converse = |replies: &[&str]| {
         let mut stream = connect(sidecar.address("fastagi"));
@@ -165,7 +165,7 @@ fn after_the_verdict_our_side_ends_and_replies_are_still_read() {
 /// Given a peer that has its verdict and neither replies nor leaves, when a second is over, then its connection ends.
 #[test]
 fn a_peer_that_stays_after_the_verdict_is_let_go() {
-    let sidecar = office();
+    let sidecar = fixtures();
     let allowed = whisper_allowed(&sidecar);
     let mut stays = connect(sidecar.address("fastagi"));
     stays.write_all(whisper().as_bytes()).unwrap();
@@ -179,7 +179,7 @@ fn a_peer_that_stays_after_the_verdict_is_let_go() {
 /// all the same: a place among the connections is nobody's for life.
 #[test]
 fn a_peer_that_goes_on_replying_after_the_verdict_is_let_go() {
-    let sidecar = office();
+    let sidecar = fixtures();
     let mut talks = connect(sidecar.address("fastagi"));
     talks.write_all(whisper().as_bytes()).unwrap();
     hear_out(&mut talks);
@@ -193,7 +193,7 @@ fn a_peer_that_goes_on_replying_after_the_verdict_is_let_go() {
 /// Given a caller who hangs up before the verdict, when the question is read, then nothing comes of it.
 #[test]
 fn a_hangup_before_the_verdict_changes_nothing() {
-    let sidecar = office();
+    let sidecar = fixtures();
     let login = agi_environment("1001", "acme/dial", &["digits=*13600"]);
     let heard = sidecar.agi_bytes(format!("{login}HANGUP\n").as_bytes());
     assert!(heard.starts_with("failure") && heard.lines().count() == 1, "{heard:?}");
@@ -209,7 +209,7 @@ fn a_hangup_before_the_verdict_changes_nothing() {
 /// on.
 #[test]
 fn an_environment_over_16_kib_or_200_lines_is_refused() {
-    let sidecar = office();
+    let sidecar = fixtures();
     let allowed = whisper_allowed(&sidecar);
     let padded = |bytes: usize| {
         let body = whisper();
@@ -246,7 +246,7 @@ fn an_environment_over_16_kib_or_200_lines_is_refused() {
 /// with `timed_out`, however slowly bytes go on to trickle in.
 #[test]
 fn an_environment_that_is_not_complete_in_two_seconds_is_denied() {
-    let sidecar = office();
+    let sidecar = fixtures();
     let environment = whisper();
     let began = Instant::now();
     thread::scope(|scope| {
@@ -287,7 +287,7 @@ fn an_environment_that_is_not_complete_in_two_seconds_is_denied() {
 #[test]
 fn nothing_that_came_over_the_wire_is_ever_sent_back() {
     const MARK: &str = "EVIL";
-    let sidecar = office();
+    let sidecar = fixtures();
     let fields = [
         "agi_network",
         "agi_network_script",
@@ -360,7 +360,7 @@ fn nothing_that_came_over_the_wire_is_ever_sent_back() {
 /// counts, which the endpoint's configuration sets.
 #[test]
 fn the_accountcode_alone_says_who_asks() {
-    let sidecar = office();
+    let sidecar = fixtures();
     let claims = agi_environment("1001", "acme/call.barge", &["target=1002", "queue=600"])
         .replace("agi_callerid: 5551234", "agi_callerid: 2001")
         .replace("agi_calleridname: Ev: il, \"x\"", "agi_calleridname: 2001")
@@ -394,7 +394,7 @@ fn the_accountcode_alone_says_who_asks() {
 /// the line dialect has for it.
 #[test]
 fn what_is_no_question_is_denied_with_its_reason() {
-    let sidecar = office();
+    let sidecar = fixtures();
     let cases: &[(&str, &[&str], &str)] = &[
         ("acme", &["digits=*13"], "malformed"),
         ("", &["digits=*13"], "malformed"),
@@ -459,7 +459,7 @@ fn what_is_no_question_is_denied_with_its_reason() {
 /// of the number dialed, and of nothing else.
 #[test]
 fn digits_come_from_the_argument_else_the_extension_else_the_number_dialed() {
-    let sidecar = office();
+    let sidecar = fixtures();
     let cases: &[(&[&str], &str, &str, &str)] = &[
         (&["digits=*15600"], "*13600", "*14600", "queue.pause"),
         (&[], "*13600", "*14600", "queue.login"),
@@ -498,7 +498,7 @@ fn digits_come_from_the_argument_else_the_extension_else_the_number_dialed() {
 /// `AddQueueMember`'s dialplan loop wants it.
 #[test]
 fn several_queues_are_told_with_ampersands() {
-    let sidecar = office();
+    let sidecar = fixtures();
     let answer = sidecar.agi("1003", "acme/dial", &["digits=*13"]);
     assert_eq!((&*answer["QW_VERDICT"], &*answer["QW_QUEUES"]), ("ALLOW", "600&601"));
 }

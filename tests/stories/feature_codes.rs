@@ -1,13 +1,13 @@
 //! Given the phones of one PBX or another, when a code is dialed, then it means what that PBX's people mean by it; of
 //! two that match, the longer one wins.
 
-use crate::office::{OFFICE, play};
+use crate::fixtures::{OFFICE, play};
 
-/// The office with this preset and these codes of its own.
+/// The fixtures with this preset and these codes of its own.
 fn dialing(preset: Option<&str>, own: &str) -> String {
-    let office = OFFICE.replace("\"*45\" = \"queue.toggle\"", own);
+    let fixtures = OFFICE.replace("\"*45\" = \"queue.toggle\"", own);
     let line = "feature_code_preset = \"asterisk\"\n";
-    office.replace(line, &preset.map_or(String::new(), |preset| line.replace("asterisk", preset)))
+    fixtures.replace(line, &preset.map_or(String::new(), |preset| line.replace("asterisk", preset)))
 }
 
 /// Given a preset, when its codes are dialed, then they are what `FEATURE_CODES.md` says of that system; codes that

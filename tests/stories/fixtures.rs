@@ -122,18 +122,18 @@ extension = "3003"
 supervises = ["q0"]
 "#;
 
-/// The office with these switches turned over.
+/// The fixtures with these switches turned over.
 pub fn with_switched(switches: &[&str]) -> String {
     switches.iter().fold(OFFICE.to_owned(), |text, switch| {
         let (on, off) = (format!("\n{switch} = true\n"), format!("\n{switch} = false\n"));
-        assert!(text.contains(&on) || text.contains(&off), "the office has no switch {switch}");
+        assert!(text.contains(&on) || text.contains(&off), "the fixtures has no switch {switch}");
         if text.contains(&on) { text.replace(&on, &off) } else { text.replace(&off, &on) }
     })
 }
 
 /// Two offices side by side that differ in nothing but their name: one is asked in the line dialect, the other by
 /// FastAGI. Their login sessions are their own, so each has to come to the same answers by itself.
-pub struct Twins {
+pub struct SideBySide {
     pub sidecar: Sidecar,
     line: LineClient<TcpStream>,
 }
@@ -141,9 +141,9 @@ pub struct Twins {
 const BY_LINE: &str = "by_line";
 const BY_FASTAGI: &str = "by_fastagi";
 
-impl Twins {
-    pub fn open(office: &str) -> Self {
-        let called = |name| office.replace("organization = \"acme\"", &format!("organization = \"{name}\""));
+impl SideBySide {
+    pub fn open(fixtures: &str) -> Self {
+        let called = |name| fixtures.replace("organization = \"acme\"", &format!("organization = \"{name}\""));
         let folder = Folder::with("line.toml", &called(BY_LINE));
         folder.write("organizations/fastagi.toml", &called(BY_FASTAGI));
         let sidecar = Sidecar::start(&folder);
@@ -165,10 +165,10 @@ impl Twins {
 }
 
 /// Asks each question in turn, in both dialects, and compares the answer.
-pub fn play(office: &str, steps: &[(&str, &str)]) {
-    let mut twins = Twins::open(office);
+pub fn play(fixtures: &str, steps: &[(&str, &str)]) {
+    let mut side_by_side = SideBySide::open(fixtures);
     for (position, (question, answer)) in steps.iter().enumerate() {
-        assert_eq!(twins.ask(question), *answer, "step {position}: {question}");
+        assert_eq!(side_by_side.ask(question), *answer, "step {position}: {question}");
     }
 }
 

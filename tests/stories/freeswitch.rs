@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::Read;
 
-use crate::office::{OFFICE, by_line};
+use crate::fixtures::{OFFICE, by_line};
 use crate::support::{
     Folder, Sidecar, SwitchPeer, channel_block, channel_variables, connect, end_our_side, project, url_encoded,
     wait_until,
@@ -17,7 +17,7 @@ const BLOCK_BYTES_MAX: usize = 64 * 1024;
 /// Between two places where a long exchange is cut; an odd number, so that the cuts fall on all sorts of bytes.
 const STRIDE: usize = 61;
 
-fn office() -> Sidecar {
+fn fixtures() -> Sidecar {
     Sidecar::start(&Folder::with("acme.toml", OFFICE))
 }
 
@@ -44,7 +44,7 @@ fn in_short(set: &HashMap<String, String>) -> String {
 
 #[test]
 fn the_authenticated_user_dials_and_is_answered() {
-    let sidecar = office();
+    let sidecar = fixtures();
     let agent = [("qw_org", "acme"), ("user_name", "1001")];
     let supervisor = [("qw_org", "acme"), ("sip_auth_username", "2001"), ("qw_queue", "q0")];
     assert_eq!(ask(&sidecar, "*13600", &agent), "allow assigned queue.login 600");
@@ -73,7 +73,7 @@ fn the_authenticated_user_dials_and_is_answered() {
 /// An allowed supervision leaves the listener no key to press.
 #[test]
 fn an_allowed_supervision_comes_with_what_pins_it_down() {
-    let sidecar = office();
+    let sidecar = fixtures();
     let asked = |code: &str| {
         let variables = [("qw_org", "acme"), ("user_name", "2001"), ("qw_queue", "600")];
         let mut set = SwitchPeer::ring(&sidecar).ask(&channel_block(code, &variables));
@@ -94,7 +94,7 @@ fn an_allowed_supervision_comes_with_what_pins_it_down() {
 /// The caller id, the number dialed, headers of the caller's own: none of them says who asks.
 #[test]
 fn the_caller_id_never_says_who_asks() {
-    let sidecar = office();
+    let sidecar = fixtures();
     let cases: &[(&[(&str, &str)], &str)] = &[
         (&[], "deny missing_key"),
         (&[("user_name", "_undef_")], "deny missing_key"),
@@ -147,7 +147,7 @@ impl Exchange {
 
 #[test]
 fn what_freeswitch_really_sends_is_understood_wherever_it_is_cut() {
-    let sidecar = office();
+    let sidecar = fixtures();
     let mut elsewhere = sidecar.line();
     let mut pause = || assert_eq!(elsewhere.ask("ping"), "pong");
     let mut asked = sidecar.line();
@@ -186,7 +186,7 @@ fn what_freeswitch_really_sends_is_understood_wherever_it_is_cut() {
 /// Queuewarden waits for FreeSWITCH to end: `exit` is what ends the conversation, not our side.
 #[test]
 fn our_side_stays_open_until_freeswitch_has_said_goodbye() {
-    let sidecar = office();
+    let sidecar = fixtures();
     let mut peer = SwitchPeer::ring(&sidecar);
     peer.say(channel_block("*13600", &[("qw_org", "acme"), ("user_name", "1001")]).as_bytes());
     assert!(peer.commands().ends_with("exit\n\n"));
@@ -207,7 +207,7 @@ fn our_side_stays_open_until_freeswitch_has_said_goodbye() {
 
 #[test]
 fn a_refused_command_and_a_caller_who_is_gone_are_counted() {
-    let sidecar = office();
+    let sidecar = fixtures();
     let block = channel_block("*2211001", &[("qw_org", "acme"), ("user_name", "2001"), ("qw_queue", "600")]);
     let mut refuses = SwitchPeer::ring(&sidecar);
     refuses.say(block.as_bytes());
@@ -225,7 +225,7 @@ fn a_refused_command_and_a_caller_who_is_gone_are_counted() {
 /// The silent one, the NUL one, the one that closes early, and others who are not FreeSWITCH.
 #[test]
 fn whoever_else_comes_gets_a_denial_and_no_place() {
-    let sidecar = office();
+    let sidecar = fixtures();
     let heard = |said: &[u8]| {
         let mut peer = SwitchPeer::ring(&sidecar);
         peer.say(said);
@@ -261,7 +261,7 @@ fn whoever_else_comes_gets_a_denial_and_no_place() {
 #[test]
 fn nothing_from_the_wire_is_ever_told_to_freeswitch() {
     const MARK: &str = "EVIL";
-    let sidecar = office();
+    let sidecar = fixtures();
     let values = [MARK, "${system(EVIL)}", "EVIL\n\nsendmsg\n", "EVIL qw_verdict=allow", "EVIL\0"];
     let names = ["org", "verb", "digits", "action", "target", "queue", "call", "via", "to_tag", MARK];
     for value in values.map(url_encoded) {

@@ -8,10 +8,10 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::office::OFFICE;
+use crate::fixtures::OFFICE;
 use crate::support::{Folder, LineClient, Sidecar, connect, end_our_side, netstring, wait_until};
 
-fn office() -> Sidecar {
+fn fixtures() -> Sidecar {
     Sidecar::start(&Folder::with("acme.toml", OFFICE))
 }
 
@@ -42,7 +42,7 @@ fn protocol_errors(sidecar: &Sidecar, reason: &str) -> f64 {
 /// The requests of a real Kamailio had this order of members.
 #[test]
 fn a_conversation_is_the_same_wherever_it_is_cut() {
-    let sidecar = office();
+    let sidecar = fixtures();
     let mut elsewhere = sidecar.line();
     let params = r#"{"org":"acme","actor":"2001","digits":"*2211001","queue":"600","call":"79cf6cd5@lab"}"#;
     let first = frame(&format!(r#"{{"id":5,"jsonrpc":"2.0","method":"dial","params":{params}}}"#));
@@ -70,7 +70,7 @@ fn a_conversation_is_the_same_wherever_it_is_cut() {
 #[test]
 fn many_requests_under_way_get_a_reply_each() {
     const REQUESTS: u32 = 5_000;
-    let sidecar = office();
+    let sidecar = fixtures();
     let mut stream = connect(sidecar.address("kamailio"));
     let mut writer = stream.try_clone().unwrap();
     let asking = std::thread::spawn(move || {
@@ -92,7 +92,7 @@ fn many_requests_under_way_get_a_reply_each() {
 
 #[test]
 fn without_an_id_nothing_is_done() {
-    let sidecar = office();
+    let sidecar = fixtures();
     let mut stream = connect(sidecar.address("kamailio"));
     let silent = json!({"jsonrpc": "2.0", "method": "do", "params": login("600")}).to_string();
     stream.write_all((frame(&silent) + &request(1, "ping", &json!({}))).as_bytes()).unwrap();
@@ -104,7 +104,7 @@ fn without_an_id_nothing_is_done() {
 /// A misspelled or a repeated member must not come to mean more than was meant.
 #[test]
 fn what_is_no_question_is_an_error_and_the_connection_lives_on() {
-    let sidecar = office();
+    let sidecar = fixtures();
     let mut stream = connect(sidecar.address("kamailio"));
     let cases = [
         (
@@ -152,7 +152,7 @@ fn what_is_no_question_is_an_error_and_the_connection_lives_on() {
 
 #[test]
 fn what_is_no_netstring_ends_the_connection() {
-    let sidecar = office();
+    let sidecar = fixtures();
     let ping = r#"{"id":1,"jsonrpc":"2.0","method":"ping"}"#;
     let longest = |length: usize| format!("{}{}", ping, " ".repeat(length - ping.len()));
     for (said, reason) in [
@@ -181,7 +181,7 @@ fn what_is_no_netstring_ends_the_connection() {
 /// Half a frame holds its place for two seconds, and an idle connection for ever.
 #[test]
 fn half_a_frame_is_not_waited_for() {
-    let sidecar = office();
+    let sidecar = fixtures();
     let mut idle = connect(sidecar.address("kamailio"));
     let mut stream = connect(sidecar.address("kamailio"));
     let began = Instant::now();
@@ -201,7 +201,7 @@ fn half_a_frame_is_not_waited_for() {
 #[test]
 fn nothing_comes_back_but_the_id() {
     const MARK: &str = "EVIL";
-    let sidecar = office();
+    let sidecar = fixtures();
     let mut stream = connect(sidecar.address("kamailio"));
     for key in ["org", "actor", "action", "digits", "queue", "target", "call", "via", "for", "field", MARK] {
         for method in ["dial", "do", "may", MARK] {
@@ -221,7 +221,7 @@ fn nothing_comes_back_but_the_id() {
 /// A closing house answers what it has read.
 #[test]
 fn a_closing_house_answers_what_it_has_read() {
-    let mut sidecar = office();
+    let mut sidecar = fixtures();
     let mut stream = connect(sidecar.address("kamailio"));
     let question = request(1, "do", &login("600"));
     stream.write_all(question.as_bytes()).unwrap();

@@ -2,18 +2,18 @@
 //! until a logout, and not one queue further (R31 to R34, L17, L18, V5 to V9, V40); only users and queues that are
 //! gone lose their sessions, which nobody inherits.
 
-use crate::office::{OFFICE, by_line, with_switched};
+use crate::fixtures::{OFFICE, by_line, with_switched};
 use crate::support::{Folder, Sidecar};
 
 const FILE: &str = "organizations/acme.toml";
 
-/// A running office whose file can be changed.
-struct Office {
+/// A running fixtures whose file can be changed.
+struct Fixtures {
     folder: Folder,
     sidecar: Sidecar,
 }
 
-impl Office {
+impl Fixtures {
     fn open(text: &str) -> Self {
         let folder = Folder::with("acme.toml", text);
         let sidecar = Sidecar::start(&folder);
@@ -63,18 +63,18 @@ impl Office {
 /// get in nowhere else; each kept queue ends by itself, by the user or by a supervisor of it, and ends for good.
 #[test]
 fn whoever_is_in_when_the_setting_is_turned_off_stays_in_and_gets_not_one_queue_further() {
-    let office = Office::open_to_all();
-    office.play(&[
+    let fixtures = Fixtures::open_to_all();
+    fixtures.play(&[
         ("1001 *13600", "allow assigned queue.login 600"),
         ("1001 *13601", "allow unassigned_allowed queue.login 601"),
         ("1001 *13602", "allow unassigned_allowed queue.login 602"),
         ("3001 *13601", "allow unassigned_allowed queue.login 601"),
         ("2002 agent.login target=3002 queue=601", "allow supervisor_login agent.login 601"),
     ]);
-    assert_eq!(office.sessions(), [1, 3, 1, 0], "with the setting on nobody is kept");
-    office.becomes(OFFICE);
-    assert_eq!(office.sessions(), [1, 3, 1, 3], "V5, V40, L17: the change itself logs nobody out");
-    office.play(&[
+    assert_eq!(fixtures.sessions(), [1, 3, 1, 0], "with the setting on nobody is kept");
+    fixtures.becomes(OFFICE);
+    assert_eq!(fixtures.sessions(), [1, 3, 1, 3], "V5, V40, L17: the change itself logs nobody out");
+    fixtures.play(&[
         // V9: in is in, as often as one asks, and still kept.
         ("1001 *13601", "allow already_logged_in queue.login 601"),
         ("1001 queue.login queue=602 via=dashboard", "allow already_logged_in queue.login 602"),
@@ -87,8 +87,8 @@ fn whoever_is_in_when_the_setting_is_turned_off_stays_in_and_gets_not_one_queue_
         ("3001 *13600", "deny unassigned_barred queue.login 600"),
         ("1002 *13601", "deny unassigned_barred queue.login 601"),
     ]);
-    assert_eq!(office.sessions(), [1, 3, 1, 3]);
-    office.play(&[
+    assert_eq!(fixtures.sessions(), [1, 3, 1, 3]);
+    fixtures.play(&[
         // V6, R32, R33: a logout ends it, for this queue alone.
         ("1001 *14602", "allow logged_out queue.logout 602"),
         ("1001 *13602", "deny unassigned_barred queue.login 602"),
@@ -100,25 +100,25 @@ fn whoever_is_in_when_the_setting_is_turned_off_stays_in_and_gets_not_one_queue_
         ("1001 *13601", "deny unassigned_barred queue.login 601"),
         ("3001 *13601", "allow already_logged_in queue.login 601"),
     ]);
-    assert_eq!(office.sessions(), [1, 1, 1, 1]);
-    office.play(&[
+    assert_eq!(fixtures.sessions(), [1, 1, 1, 1]);
+    fixtures.play(&[
         ("3001 *14", "allow logged_out queue.logout 601"),
         ("3001 *13601", "deny unassigned_barred queue.login 601"),
     ]);
-    assert_eq!(office.sessions(), [1, 0, 1, 0]);
+    assert_eq!(fixtures.sessions(), [1, 0, 1, 0]);
 }
 
 /// Given the setting is turned on and off again, when sessions were opened in between, then they are kept as well
 /// (L18).
 #[test]
 fn sessions_of_a_time_when_it_was_allowed_are_kept_too() {
-    let office = Office::open(OFFICE);
-    office.play(&[("1001 *13601", "deny unassigned_barred queue.login 601")]);
-    office.becomes(&with_switched(&["allow_unassigned_login"]));
-    office.play(&[("1001 *13601", "allow unassigned_allowed queue.login 601")]);
-    office.becomes(OFFICE);
-    assert_eq!(office.sessions(), [0, 1, 0, 1]);
-    office.play(&[
+    let fixtures = Fixtures::open(OFFICE);
+    fixtures.play(&[("1001 *13601", "deny unassigned_barred queue.login 601")]);
+    fixtures.becomes(&with_switched(&["allow_unassigned_login"]));
+    fixtures.play(&[("1001 *13601", "allow unassigned_allowed queue.login 601")]);
+    fixtures.becomes(OFFICE);
+    assert_eq!(fixtures.sessions(), [0, 1, 0, 1]);
+    fixtures.play(&[
         ("1001 *13601", "allow already_logged_in queue.login 601"),
         ("1001 *13602", "deny unassigned_barred queue.login 602"),
     ]);
@@ -128,36 +128,36 @@ fn sessions_of_a_time_when_it_was_allowed_are_kept_too() {
 /// now: what is kept is derived, never stored. What a supervisor opened is never kept.
 #[test]
 fn what_is_kept_follows_from_the_policy_of_today() {
-    let office = Office::open(OFFICE);
-    office.play(&[
+    let fixtures = Fixtures::open(OFFICE);
+    fixtures.play(&[
         ("1001 *13600", "allow assigned queue.login 600"),
         ("1002 *13600", "allow assigned queue.login 600"),
         ("2002 agent.login target=3001 queue=601", "allow supervisor_login agent.login 601"),
     ]);
-    assert_eq!(office.sessions(), [2, 0, 1, 0]);
+    assert_eq!(fixtures.sessions(), [2, 0, 1, 0]);
     let serving = "id = \"agent\"\nextension = \"1001\"\nroles = [\"agent\"]\nqueues = [\"q0\"]\n";
-    office.edit(serving, &serving.replace("queues = [\"q0\"]\n", ""));
-    office.loads();
-    assert_eq!(office.sessions(), [2, 0, 1, 1], "whoever no longer serves the queue is in it all the same");
-    office.play(&[("1001 *13600", "allow already_logged_in queue.login 600")]);
-    office.becomes(&with_switched(&["allow_unassigned_login"]));
-    assert_eq!(office.sessions(), [2, 0, 1, 0], "and could open it again today");
-    office.play(&[("1001 *14", "allow logged_out queue.logout 600")]);
+    fixtures.edit(serving, &serving.replace("queues = [\"q0\"]\n", ""));
+    fixtures.loads();
+    assert_eq!(fixtures.sessions(), [2, 0, 1, 1], "whoever no longer serves the queue is in it all the same");
+    fixtures.play(&[("1001 *13600", "allow already_logged_in queue.login 600")]);
+    fixtures.becomes(&with_switched(&["allow_unassigned_login"]));
+    assert_eq!(fixtures.sessions(), [2, 0, 1, 0], "and could open it again today");
+    fixtures.play(&[("1001 *14", "allow logged_out queue.logout 600")]);
 }
 
 /// Given a configuration that does not load (V20: a locked setting unlocked), when it is loaded, then every session
 /// and every right stays as it was.
 #[test]
 fn a_configuration_that_does_not_load_keeps_and_ends_nothing() {
-    let office = Office::open_to_all();
-    office.play(&[("1001 *13601", "allow unassigned_allowed queue.login 601")]);
+    let fixtures = Fixtures::open_to_all();
+    fixtures.play(&[("1001 *13601", "allow unassigned_allowed queue.login 601")]);
     let locked = OFFICE.replace("supervise_peers = false", "view_queue_settings = false");
-    office.folder.write(FILE, &locked);
-    let loaded = office.sidecar.reload();
+    fixtures.folder.write(FILE, &locked);
+    let loaded = fixtures.sidecar.reload();
     assert_eq!(loaded["successful"], false);
     assert!(loaded["problems"].to_string().contains("view_queue_settings"), "{loaded}");
-    assert_eq!(office.sessions(), [0, 1, 0, 0], "the policy that runs still allows it");
-    office.play(&[
+    assert_eq!(fixtures.sessions(), [0, 1, 0, 0], "the policy that runs still allows it");
+    fixtures.play(&[
         ("1001 *13601", "allow already_logged_in queue.login 601"),
         ("3001 *13601", "allow unassigned_allowed queue.login 601"),
     ]);
@@ -167,8 +167,8 @@ fn a_configuration_that_does_not_load_keeps_and_ends_nothing() {
 /// extension or another, then nobody is in by a session of somebody who left.
 #[test]
 fn sessions_of_a_user_who_is_gone_are_gone_and_nobody_inherits_them() {
-    let office = Office::open_to_all();
-    office.play(&[
+    let fixtures = Fixtures::open_to_all();
+    fixtures.play(&[
         ("1001 *13600", "allow assigned queue.login 600"),
         ("1001 *13601", "allow unassigned_allowed queue.login 601"),
         ("3001 *13601", "allow unassigned_allowed queue.login 601"),
@@ -182,25 +182,25 @@ fn sessions_of_a_user_who_is_gone_are_gone_and_nobody_inherits_them() {
 
     // In the same load somebody comes with the extension, and somebody with nothing in common.
     let succeeded = without_both + &newcomer("successor", "1001") + &newcomer("stranger", "4001");
-    office.becomes(&succeeded);
-    assert_eq!(office.sessions(), [1, 0, 0, 0]);
+    fixtures.becomes(&succeeded);
+    assert_eq!(fixtures.sessions(), [1, 0, 0, 0]);
     let nobody_is_in = |users: &[&str]| {
         for user in users {
-            office.play(&[(&format!("{user} *14"), "deny not_logged_in queue.logout")]);
+            fixtures.play(&[(&format!("{user} *14"), "deny not_logged_in queue.logout")]);
         }
     };
     nobody_is_in(&["1001", "successor", "4001"]);
-    office.play(&[
+    fixtures.play(&[
         ("1001 *13601", "deny unassigned_barred queue.login 601"),
         ("agent *13600", "deny unknown_user queue.login"),
         ("2001 agent.logout target=1001 queue=600", "deny not_logged_in agent.logout 600"),
     ]);
 
     // In a later load others take the vacant places, and both who left are back.
-    office.becomes(&(OFFICE.to_owned() + &newcomer("late", "4002") + &newcomer("later", "4003")));
-    assert_eq!(office.sessions(), [1, 0, 0, 0]);
+    fixtures.becomes(&(OFFICE.to_owned() + &newcomer("late", "4002") + &newcomer("later", "4003")));
+    assert_eq!(fixtures.sessions(), [1, 0, 0, 0]);
     nobody_is_in(&["agent", "plain", "late", "later"]);
-    office.play(&[
+    fixtures.play(&[
         ("1001 *13601", "deny unassigned_barred queue.login 601"),
         ("1002 *13600", "allow already_logged_in queue.login 600"),
     ]);
@@ -210,8 +210,8 @@ fn sessions_of_a_user_who_is_gone_are_gone_and_nobody_inherits_them() {
 /// and nobody is in the other.
 #[test]
 fn sessions_in_a_queue_that_is_gone_are_gone_and_no_other_queue_inherits_them() {
-    let office = Office::open_to_all();
-    office.play(&[
+    let fixtures = Fixtures::open_to_all();
+    fixtures.play(&[
         ("1003 *13", "allow assigned queue.login 600,601"),
         ("1001 *13602", "allow unassigned_allowed queue.login 602"),
         ("3001 *13603", "allow unassigned_allowed queue.login 603"),
@@ -221,9 +221,9 @@ fn sessions_in_a_queue_that_is_gone_are_gone_and_no_other_queue_inherits_them() 
     let open = with_switched(&["allow_unassigned_login"]);
     assert!(open.contains(old));
     // In the same load another queue takes the number, and one more has nothing in common.
-    office.becomes(&open.replace(old, &(other("heir", "602") + &other("foreign", "700"))));
-    assert_eq!(office.sessions(), [2, 1, 0, 0]);
-    office.play(&[
+    fixtures.becomes(&open.replace(old, &(other("heir", "602") + &other("foreign", "700"))));
+    assert_eq!(fixtures.sessions(), [2, 1, 0, 0]);
+    fixtures.play(&[
         ("1001 *14602", "deny not_logged_in queue.logout 602"),
         ("1001 *14700", "deny not_logged_in queue.logout 700"),
         ("1001 queue.logout queue=q2", "deny unknown_queue queue.logout"),
@@ -231,33 +231,33 @@ fn sessions_in_a_queue_that_is_gone_are_gone_and_no_other_queue_inherits_them() 
         ("3001 *13603", "allow already_logged_in queue.login 603"),
     ]);
     // In a later load the old one is back beside new ones, and those of the load before are gone.
-    office.becomes(&open.replace(old, &(other("new", "701") + old + &other("newer", "702"))));
-    assert_eq!(office.sessions(), [2, 1, 0, 0]);
+    fixtures.becomes(&open.replace(old, &(other("new", "701") + old + &other("newer", "702"))));
+    assert_eq!(fixtures.sessions(), [2, 1, 0, 0]);
     for queue in ["q2", "602", "701", "702"] {
-        let heard = office.sidecar.ask(&format!("do org=acme actor=1001 action=queue.logout queue={queue}"));
+        let heard = fixtures.sidecar.ask(&format!("do org=acme actor=1001 action=queue.logout queue={queue}"));
         assert!(heard.contains("reason=not_logged_in"), "{queue}: {heard}");
     }
-    office.play(&[("1003 *14", "allow logged_out queue.logout 600,601")]);
+    fixtures.play(&[("1003 *14", "allow logged_out queue.logout 600,601")]);
 }
 
 /// Given an organization that is given up, when it comes back, or another comes, then everybody starts outside.
 #[test]
 fn sessions_of_an_organization_that_is_gone_are_gone() {
-    let office = Office::open_to_all();
+    let fixtures = Fixtures::open_to_all();
     let named = |name: &str| with_switched(&["allow_unassigned_login"]).replace("\"acme\"", &format!("\"{name}\""));
-    office.folder.write("organizations/other.toml", &named("other"));
-    office.loads();
-    let mut line = office.sidecar.line();
+    fixtures.folder.write("organizations/other.toml", &named("other"));
+    fixtures.loads();
+    let mut line = fixtures.sidecar.line();
     for organization in ["acme", "other"] {
         assert_eq!(by_line(&mut line, organization, "1001 *13600"), "allow assigned queue.login 600");
     }
-    assert_eq!(office.sessions(), [2, 0, 0, 0]);
-    office.becomes(&named("heir"));
-    assert_eq!(office.sessions(), [1, 0, 0, 0]);
+    assert_eq!(fixtures.sessions(), [2, 0, 0, 0]);
+    fixtures.becomes(&named("heir"));
+    assert_eq!(fixtures.sessions(), [1, 0, 0, 0]);
     assert_eq!(by_line(&mut line, "acme", "1001 *14"), "deny unknown_organization");
     assert_eq!(by_line(&mut line, "heir", "1001 *14"), "deny not_logged_in queue.logout");
-    office.folder.write("organizations/later.toml", &named("later"));
-    office.becomes(&named("acme"));
+    fixtures.folder.write("organizations/later.toml", &named("later"));
+    fixtures.becomes(&named("acme"));
     for organization in ["acme", "later"] {
         assert_eq!(by_line(&mut line, organization, "1001 *14"), "deny not_logged_in queue.logout", "{organization}");
     }
@@ -268,17 +268,17 @@ fn sessions_of_an_organization_that_is_gone_are_gone() {
 /// an id is what makes them.
 #[test]
 fn whoever_only_changes_number_stays_logged_in() {
-    let office = Office::open(OFFICE);
-    office.play(&[("1001 *13600", "allow assigned queue.login 600")]);
-    office.edit("extension = \"1001\"", "extension = \"1991\"");
-    office.edit("number = \"600\"", "number = \"990\"");
+    let fixtures = Fixtures::open(OFFICE);
+    fixtures.play(&[("1001 *13600", "allow assigned queue.login 600")]);
+    fixtures.edit("extension = \"1001\"", "extension = \"1991\"");
+    fixtures.edit("number = \"600\"", "number = \"990\"");
     // Everything stands in another place of the file as well.
-    let text = office.folder.read(FILE);
+    let text = fixtures.folder.read(FILE);
     let (start, users) = text.split_once("\n[[users]]").unwrap();
     let mut users: Vec<&str> = users.split("\n[[users]]").collect();
     users.reverse();
-    office.becomes(&format!("{start}\n[[users]]{}", users.join("\n[[users]]")));
-    office.play(&[
+    fixtures.becomes(&format!("{start}\n[[users]]{}", users.join("\n[[users]]")));
+    fixtures.play(&[
         ("1001 *14", "deny unknown_user queue.logout"),
         ("1991 *13990", "allow already_logged_in queue.login 990"),
         ("1991 *14", "allow logged_out queue.logout 990"),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::office::{OFFICE, with_switched};
+use crate::fixtures::{OFFICE, with_switched};
 use crate::support::{Folder, Sidecar, wait_until};
 
 const EXPIRED: &str = "queuewarden_leases_expired_total";
@@ -50,8 +50,8 @@ fn a_login_for_some_seconds_ends_by_itself_and_others_stay() {
 
 #[test]
 fn the_organization_says_how_long_a_login_lasts_and_may_last() {
-    let office = with_switched(&["allow_unassigned_login"]) + "\n[leases]\ndefault_seconds = 1\nmax_seconds = 60\n";
-    let sidecar = Sidecar::start(&Folder::with("acme.toml", &office));
+    let fixtures = with_switched(&["allow_unassigned_login"]) + "\n[leases]\ndefault_seconds = 1\nmax_seconds = 60\n";
+    let sidecar = Sidecar::start(&Folder::with("acme.toml", &fixtures));
     let mut line = sidecar.line();
     let login = "do org=acme actor=2001 action=agent.login target=1001 queue=600";
     for (seconds, answer) in [

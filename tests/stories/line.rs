@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::office::OFFICE;
+use crate::fixtures::OFFICE;
 use crate::support::{Folder, Sidecar, connect, connect_unix, end_our_side, hear_out, wait_until};
 
 /// The bound of a line, its LF included.
@@ -41,7 +41,7 @@ impl<S: Stream + ?Sized> Stream for Box<S> {
     }
 }
 
-fn office() -> Sidecar {
+fn fixtures() -> Sidecar {
     Sidecar::start(&Folder::with("acme.toml", OFFICE))
 }
 
@@ -212,7 +212,7 @@ fn whatever_is_in_the_grammar_is_a_question() {
         ("do for=2678401 org=x action=z actor=y".to_owned(), "error reason=malformed key=for"),
         ("ping".to_owned(), "pong"),
     ];
-    let sidecar = office();
+    let sidecar = fixtures();
     let mut line = sidecar.line();
     for (question, answer) in &cases {
         assert_eq!(line.ask(question), *answer, "{question}");
@@ -225,7 +225,7 @@ fn whatever_is_in_the_grammar_is_a_question() {
 
 #[test]
 fn a_line_may_end_in_cr_lf() {
-    let sidecar = office();
+    let sidecar = fixtures();
     let sent = "1 ping\r\n2 may org=acme actor=1001 action=queue.login queue=600\r\n3 ping\n\r\n4 ping\r\n";
     let heard = talk(connect(sidecar.address("line")), sent.as_bytes());
     let expected = "1 pong\n2 allow action=queue.login queue=600 reason=assigned policy=1\n3 pong\n\
@@ -235,7 +235,7 @@ fn a_line_may_end_in_cr_lf() {
 
 #[test]
 fn to_ask_whether_one_may_changes_nothing() {
-    let sidecar = office();
+    let sidecar = fixtures();
     let mut line = sidecar.line();
     let allowed = "allow action=queue.login queue=600 reason=assigned policy=1";
     for question in ["may", "may", "do"] {
@@ -267,9 +267,9 @@ fn login_of(bytes: usize, end: &str) -> String {
 
 #[test]
 fn a_line_over_1024_bytes_ends_the_connection_after_the_answer() {
-    let office = OFFICE.replace("\"acme\"", &format!("\"{}\"", long("o")));
-    let office = office.replace("id = \"agent\"", &format!("id = \"{}\"", long("u")));
-    let folder = Folder::with("long.toml", &office.replace("\"q0\"", &format!("\"{}\"", long("q"))));
+    let fixtures = OFFICE.replace("\"acme\"", &format!("\"{}\"", long("o")));
+    let fixtures = fixtures.replace("id = \"agent\"", &format!("id = \"{}\"", long("u")));
+    let folder = Folder::with("long.toml", &fixtures.replace("\"q0\"", &format!("\"{}\"", long("q"))));
     let sidecar = Sidecar::start(&folder);
     let logged_in = "7 allow action=queue.login queue=600 reason=assigned policy=1\n";
     let logout = format!("8 dial org={} actor=1001 digits=*14\n", long("o"));
@@ -307,7 +307,7 @@ fn a_line_over_1024_bytes_ends_the_connection_after_the_answer() {
 /// same.
 #[test]
 fn a_client_that_goes_on_after_the_last_answer_is_let_go() {
-    let sidecar = office();
+    let sidecar = fixtures();
     let mut stream = connect(sidecar.address("line"));
     stream.write_all(&b"x".repeat(LINE_BYTES_MAX)).unwrap();
     assert_eq!(hear_out(&mut stream), "- error reason=too_long\n");
@@ -425,7 +425,7 @@ fn however_the_bytes_are_cut_the_replies_are_the_same() {
 
 #[test]
 fn whatever_stands_between_questions_that_came_together_is_answered_in_its_place() {
-    let sidecar = office();
+    let sidecar = fixtures();
     for stream in both(&sidecar) {
         // More questions than are read ahead, and what is none at every distance from the one before.
         let kinds: Vec<usize> = (0..=20).flat_map(|questions| [vec![0; questions], vec![1, 2, 3]].concat()).collect();
@@ -449,7 +449,7 @@ fn whatever_stands_between_questions_that_came_together_is_answered_in_its_place
 
 #[test]
 fn a_client_that_was_busy_and_then_silent_is_answered_as_before() {
-    let sidecar = office();
+    let sidecar = fixtures();
     for mut stream in both(&sidecar) {
         let question = "7 may org=acme actor=1001 action=queue.login queue=600\n";
         let answer = "7 allow action=queue.login queue=600 reason=assigned policy=1\n";
@@ -466,7 +466,7 @@ fn a_client_that_was_busy_and_then_silent_is_answered_as_before() {
 /// Asked of the kernel: a timer of the sidecar's side of the connection runs while both are silent.
 #[test]
 fn a_peer_that_vanished_is_looked_for() {
-    let sidecar = office();
+    let sidecar = fixtures();
     let address = sidecar.address("line");
     let stream = connect(address);
     let ports = [address.port(), stream.local_addr().unwrap().port()].map(|port| format!(":{port:04X}"));

@@ -1,16 +1,16 @@
 //! Given an organization that bars its people from queues they do not serve, or does not, when somebody logs in or out
 //! by phone or dashboard, then the table of RULES 1.5 (L1 to L9, L14, L15) decides, in every dialect alike.
 
-use crate::office::{OFFICE, play, with_switched};
+use crate::fixtures::{OFFICE, play, with_switched};
 
 const OPEN: &str = "allow_unassigned_login";
 
 /// Given either setting, when somebody asks for a queue that they serve, then they are in: L1, L7, R15, R30, V4.
 #[test]
 fn a_queue_that_one_serves_is_open_whatever_the_setting_says() {
-    for office in [OFFICE.to_owned(), with_switched(&[OPEN])] {
+    for fixtures in [OFFICE.to_owned(), with_switched(&[OPEN])] {
         play(
-            &office,
+            &fixtures,
             &[
                 ("1001 *13600", "allow assigned queue.login 600"),
                 ("1002 queue.login queue=600 via=dashboard", "allow assigned queue.login 600"),
@@ -27,9 +27,9 @@ fn a_queue_that_one_serves_is_open_whatever_the_setting_says() {
 #[test]
 fn barred_nobody_lets_themselves_in_to_a_queue_that_they_do_not_serve() {
     let silent = OFFICE.replace("allow_unassigned_login = false\n", "");
-    for office in [OFFICE, &silent] {
+    for fixtures in [OFFICE, &silent] {
         play(
-            office,
+            fixtures,
             &[
                 ("1001 *13601", "deny unassigned_barred queue.login 601"),
                 ("1001 queue.login queue=601 via=dashboard", "deny unassigned_barred queue.login 601"),
@@ -70,9 +70,9 @@ fn not_barred_everybody_gets_in_by_phone_and_agents_by_dashboard() {
 /// queue that they serve or are logged in to as well (L6, R28, V14); but a logout is never refused for lack of a role.
 #[test]
 fn the_dashboard_is_for_agents() {
-    for office in [OFFICE.to_owned(), with_switched(&[OPEN])] {
+    for fixtures in [OFFICE.to_owned(), with_switched(&[OPEN])] {
         play(
-            &office,
+            &fixtures,
             &[
                 ("3002 queue.login queue=600 via=dashboard", "deny agent_role_required queue.login 600"),
                 ("3001 queue.login queue=600 via=dashboard", "deny agent_role_required queue.login 600"),
@@ -246,9 +246,9 @@ fn permissions_are_of_roles_and_assignments_and_never_of_persons() {
         "* call.listen target=1003 queue=600",
         "* call.outbound",
     ];
-    let mut twins = crate::office::Twins::open(OFFICE);
+    let mut side_by_side = crate::fixtures::SideBySide::open(OFFICE);
     for question in questions {
         let of = |extension: &str| question.replacen("* ", &format!("{extension} "), 1);
-        assert_eq!(twins.ask(&of("1001")), twins.ask(&of("1002")), "{question}");
+        assert_eq!(side_by_side.ask(&of("1001")), side_by_side.ask(&of("1002")), "{question}");
     }
 }

@@ -19,7 +19,7 @@
 mod support;
 
 /// The organization that the rules are told about.
-mod office;
+mod fixtures;
 
 mod admin_door;
 mod all_keys;

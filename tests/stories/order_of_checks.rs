@@ -1,14 +1,14 @@
 //! Given an event with more than one fault, when it is judged, then the first check that fails names the reason (RULES
 //! section 7); names are found by id and by number, and answered as the tables have them.
 
-use crate::office::{OFFICE, Twins, play, with_switched};
+use crate::fixtures::{OFFICE, SideBySide, play, with_switched};
 
 /// Given an event that is wrong in every way, when one fault after the other is mended, then each next check speaks up.
 #[test]
 fn the_first_check_that_fails_names_the_reason() {
-    let office = with_switched(&["supervise_outside_queues"]) + "[limits]\nlogins_per_queue_max = 1\n";
+    let fixtures = with_switched(&["supervise_outside_queues"]) + "[limits]\nlogins_per_queue_max = 1\n";
     play(
-        &office,
+        &fixtures,
         &[
             ("3002 *13600", "allow assigned queue.login 600"),
             // Somebody else's login.
@@ -75,10 +75,10 @@ fn each_unknown_name_has_its_own_reason() {
             ("600 *13600", "deny unknown_user queue.login"),
         ],
     );
-    let twins = Twins::open(OFFICE);
-    let heard = twins.sidecar.ask("dial org=nowhere actor=9999 digits=*99");
+    let side_by_side = SideBySide::open(OFFICE);
+    let heard = side_by_side.sidecar.ask("dial org=nowhere actor=9999 digits=*99");
     assert_eq!(heard, "deny reason=unknown_organization policy=1");
-    let heard = twins.sidecar.agi("9999", "nowhere/no.action", &["queue=999"]);
+    let heard = side_by_side.sidecar.agi("9999", "nowhere/no.action", &["queue=999"]);
     assert_eq!((&*heard["QW_VERDICT"], &*heard["QW_REASON"]), ("DENY", "unknown_organization"));
 }
 

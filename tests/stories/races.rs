@@ -10,7 +10,7 @@ const CONNECTIONS: usize = 32;
 const ROUNDS: usize = 12;
 
 /// 32 agents who serve 40 queues, 32 supervisors of them, and these limits.
-fn office(limits: &str) -> Folder {
+fn fixtures(limits: &str) -> Folder {
     let mut text = format!("organization = \"acme\"\nmodel = \"goto\"\n[limits]\n{limits}\n");
     let queues: Vec<String> = (0..40).map(|queue| format!("\"q{queue}\"")).collect();
     let queues = queues.join(", ");
@@ -77,7 +77,7 @@ fn sessions_after_a_crash(folder: &Folder, sidecar: Sidecar) -> usize {
 
 #[test]
 fn one_gets_the_last_place_of_a_queue() {
-    let folder = office("logins_per_queue_max = 1");
+    let folder = fixtures("logins_per_queue_max = 1");
     let sidecar = Sidecar::start(&folder);
     let reasons = race(&sidecar, |round, connection| {
         format!("actor={} action=queue.login queue={}", 1_000 + connection, 600 + round)
@@ -88,7 +88,7 @@ fn one_gets_the_last_place_of_a_queue() {
 
 #[test]
 fn one_gets_the_last_place_of_an_organization() {
-    let folder = office(&format!("logins_max = {ROUNDS}"));
+    let folder = fixtures(&format!("logins_max = {ROUNDS}"));
     let sidecar = Sidecar::start(&folder);
     // All places but one are taken before each race: those of the rounds before, and some that somebody gives back.
     let mut line = sidecar.line();
@@ -110,7 +110,7 @@ fn one_gets_the_last_place_of_an_organization() {
 
 #[test]
 fn one_gets_the_last_place_of_a_user() {
-    let folder = office("logins_per_user_max = 2");
+    let folder = fixtures("logins_per_user_max = 2");
     let sidecar = Sidecar::start(&folder);
     for user in 0..ROUNDS {
         let taken = format!("do org=acme actor={} action=queue.login queue=639", 1_000 + user);
@@ -133,7 +133,7 @@ fn one_gets_the_last_place_of_a_user() {
 
 #[test]
 fn one_queue_at_a_time_is_one_also_for_many_at_once() {
-    let folder = office("one_queue_at_a_time = true");
+    let folder = fixtures("one_queue_at_a_time = true");
     let sidecar = Sidecar::start(&folder);
     let reasons = race(&sidecar, |round, connection| {
         format!("actor={} action=queue.login queue={}", 1_000 + round, 600 + connection)
@@ -144,7 +144,7 @@ fn one_queue_at_a_time_is_one_also_for_many_at_once() {
 
 #[test]
 fn so_many_supervise_a_target_and_no_more() {
-    let folder = office("supervisions_per_target_max = 2\nsupervisions_per_supervisor_max = 4");
+    let folder = fixtures("supervisions_per_target_max = 2\nsupervisions_per_supervisor_max = 4");
     let sidecar = Sidecar::start(&folder);
     let reasons = race(&sidecar, |round, connection| {
         let mode = ["listen", "whisper", "barge"][connection % 3];

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::office::{OFFICE, with_switched};
+use crate::fixtures::{OFFICE, with_switched};
 use crate::support::{Folder, Sidecar, agi_environment, connect, end_our_side, hear_out, variables, wait_until};
 
 const FILE: &str = "organizations/acme.toml";
@@ -94,7 +94,7 @@ fn every_successful_load_raises_the_revision() {
     }
 }
 
-/// What the office is in an odd and in an even revision: the setting and the number of the queue change together.
+/// What the fixtures is in an odd and in an even revision: the setting and the number of the queue change together.
 fn office_at(revision: u64) -> String {
     if revision % 2 == 1 {
         OFFICE.to_owned()

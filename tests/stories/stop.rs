@@ -9,14 +9,14 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::office::OFFICE;
+use crate::fixtures::OFFICE;
 use crate::support::{
     Folder, Sidecar, agi_environment, connect, connect_unix, end_our_side, hear_out, variables, wait_until,
 };
 
 const LOGIN: &str = "dial org=acme actor=1001 digits=*13600";
 
-fn office() -> (Folder, Sidecar) {
+fn fixtures() -> (Folder, Sidecar) {
     let folder = Folder::with("acme.toml", OFFICE);
     let sidecar = Sidecar::start(&folder);
     (folder, sidecar)
@@ -34,7 +34,7 @@ fn is_refused(address: SocketAddr) -> bool {
 #[test]
 fn what_was_begun_is_answered_while_nobody_new_is_let_in() {
     for signal in ["TERM", "INT"] {
-        let (folder, mut sidecar) = office();
+        let (folder, mut sidecar) = fixtures();
         let question = format!("7 {LOGIN}\n");
         let environment = agi_environment("1003", "acme/dial", &["digits=*13"]);
         let (first, second) = question.split_at(20);
@@ -87,7 +87,7 @@ fn what_was_begun_is_answered_while_nobody_new_is_let_in() {
 #[test]
 fn pipelined_questions_are_answered_up_to_the_last_that_was_read() {
     for round in 0..6_usize {
-        let (_folder, sidecar) = office();
+        let (_folder, sidecar) = fixtures();
         let mut client = sidecar.line();
         let count = 4 << round;
         let questions: String = (0..count)
@@ -116,8 +116,8 @@ fn pipelined_questions_are_answered_up_to_the_last_that_was_read() {
 fn a_stop_waits_only_so_long_and_a_second_signal_not_at_all() {
     let half = agi_environment("1001", "acme/dial", &["digits=*13600"]);
     let half = &half.as_bytes()[..200];
-    let (_folder, mut sidecar) = office();
-    let (_other_folder, mut impatient) = office();
+    let (_folder, mut sidecar) = fixtures();
+    let (_other_folder, mut impatient) = fixtures();
     let mut peers = [connect(sidecar.address("fastagi")), connect(impatient.address("fastagi"))];
     for peer in &mut peers {
         peer.write_all(half).unwrap();
@@ -149,7 +149,7 @@ fn a_stop_waits_only_so_long_and_a_second_signal_not_at_all() {
 /// process is in its way, and the first never notices.
 #[test]
 fn a_second_process_on_the_same_state_folder_ends_saying_so() {
-    let (folder, first) = office();
+    let (folder, first) = fixtures();
     let Err((status, said)) = Sidecar::try_start(folder.path()) else { panic!("two on one state folder") };
     assert_eq!(status.code(), Some(1), "{said}");
     let state = folder.path().join("state");
@@ -169,7 +169,7 @@ fn a_second_process_on_the_same_state_folder_ends_saying_so() {
 /// is free and its sockets are replaced.
 #[test]
 fn after_a_crash_it_starts_again() {
-    let (folder, sidecar) = office();
+    let (folder, sidecar) = fixtures();
     assert!(sidecar.unix_line().ask(LOGIN).starts_with("allow"));
     let sockets = ["line_unix", "admin_unix"].map(|name| sidecar.socket(name));
     sidecar.crash();
@@ -187,7 +187,7 @@ fn after_a_crash_it_starts_again() {
 /// not take it.
 #[test]
 fn a_socket_that_is_in_use_or_no_socket_is_not_taken() {
-    let (folder, first) = office();
+    let (folder, first) = fixtures();
     let theirs = first.socket("line_unix");
     let other = Folder::with("acme.toml", OFFICE);
     let refused_at = |path: &str| {
@@ -231,7 +231,7 @@ fn nobody_can_hold_a_stop_up() {
     let mut flooded = vec![];
     let mut flooding = vec![];
     for _ in 0..3 {
-        let (folder, sidecar) = office();
+        let (folder, sidecar) = fixtures();
         let operator = connect(sidecar.address("admin"));
         let (mut asks, questions) = (connect(sidecar.address("line")), questions.clone());
         let mut reads = asks.try_clone().unwrap();
@@ -261,7 +261,7 @@ fn nobody_can_hold_a_stop_up() {
 /// Given a start that fails, when it has ended, then it has left no socket behind.
 #[test]
 fn a_start_that_fails_leaves_nothing_behind() {
-    let (_folder, first) = office();
+    let (_folder, first) = fixtures();
     let other = Folder::with("acme.toml", OFFICE);
     let taken = first.socket("admin_unix").display().to_string();
     other.replace("queuewarden.toml", "admin_unix = \"run/admin.sock\"", &format!("admin_unix = \"{taken}\""));

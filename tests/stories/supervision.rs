@@ -1,16 +1,16 @@
 //! Given calls in queues and outside of them, when somebody wants to listen, whisper or barge, then role, queue and
 //! target decide, and what is allowed is pinned down for the PBX.
 
-use crate::office::{OFFICE, Twins, play, with_switched};
+use crate::fixtures::{OFFICE, SideBySide, play, with_switched};
 
 const MODES: [&str; 3] = ["call.listen", "call.whisper", "call.barge"];
 
 /// Asks the same for each way of supervising; `*` in the answer stands for the action.
-fn in_every_mode(office: &str, steps: &[(&str, &str)]) {
-    let mut twins = Twins::open(office);
+fn in_every_mode(fixtures: &str, steps: &[(&str, &str)]) {
+    let mut side_by_side = SideBySide::open(fixtures);
     for mode in MODES {
         for (question, answer) in steps {
-            assert_eq!(twins.ask(&question.replacen('*', mode, 1)), answer.replacen('*', mode, 1), "{question}");
+            assert_eq!(side_by_side.ask(&question.replacen('*', mode, 1)), answer.replacen('*', mode, 1), "{question}");
         }
     }
 }
@@ -173,14 +173,17 @@ fn a_call_without_a_target_is_unknown() {
 /// channel.
 #[test]
 fn an_allowed_supervision_is_pinned_down() {
-    let mut twins = Twins::open(OFFICE);
+    let mut side_by_side = SideBySide::open(OFFICE);
     for (mode, letter) in [("listen", None), ("whisper", Some('w')), ("barge", Some('B'))] {
-        let mut line = twins.sidecar.line();
+        let mut line = side_by_side.sidecar.line();
         let heard = line.ask(&format!("do org=by_line actor=2001 action=call.{mode} target=agent queue=q0 call=c-77"));
         let start = format!("allow action=call.{mode} queue=600 reason=role_permits policy=1 mode={mode} target=1001 ");
         assert!(heard.starts_with(&start), "{heard}");
-        let answer =
-            twins.sidecar.agi("2001", &format!("by_fastagi/call.{mode}"), &["target=agent", "queue=q0", "call=c-77"]);
+        let answer = side_by_side.sidecar.agi(
+            "2001",
+            &format!("by_fastagi/call.{mode}"),
+            &["target=agent", "queue=q0", "call=c-77"],
+        );
         assert_eq!(answer["QW_TARGET"], "1001-");
         let options = &answer["QW_SPY_OPTIONS"];
         assert!(heard.contains(&format!(" asterisk={options} ")), "one table of options for both: {heard}");
@@ -201,8 +204,8 @@ fn an_allowed_supervision_is_pinned_down() {
         ("1001", "by_fastagi/dial", &["digits=*13600"], ""),
         ("2001", "by_fastagi/agent.login", &["target=agent", "queue=600"], "1001-"),
     ] {
-        let answer = twins.sidecar.agi(account, path, arguments);
+        let answer = side_by_side.sidecar.agi(account, path, arguments);
         assert_eq!((&*answer["QW_TARGET"], &*answer["QW_SPY_OPTIONS"]), (target, ""), "{path} {arguments:?}");
     }
-    assert_eq!(twins.ask("2001 *2211001 queue=600"), "allow role_permits call.listen 600");
+    assert_eq!(side_by_side.ask("2001 *2211001 queue=600"), "allow role_permits call.listen 600");
 }

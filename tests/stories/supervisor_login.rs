@@ -1,7 +1,7 @@
 //! Given supervisors of some queues and not of others, when they log somebody else in or out, or pause them, then their
 //! queues bound them, as L10 to L12, L16 and the switches say.
 
-use crate::office::{OFFICE, Twins, play, with_switched};
+use crate::fixtures::{OFFICE, SideBySide, play, with_switched};
 
 const UNLIMITED: &str = "limit_to_assigned_queues";
 
@@ -31,8 +31,8 @@ fn a_supervisor_lets_somebody_in_for_once() {
 #[test]
 fn the_limit_to_assigned_queues_bounds_whatever_a_supervisor_does_to_others() {
     let actions = ["agent.login", "agent.pause", "agent.resume", "agent.end_wrapup", "agent.logout"];
-    let mut limited = Twins::open(OFFICE);
-    let mut unlimited = Twins::open(&with_switched(&[UNLIMITED]));
+    let mut limited = SideBySide::open(OFFICE);
+    let mut unlimited = SideBySide::open(&with_switched(&[UNLIMITED]));
     for action in actions {
         let reason = match action {
             "agent.login" => "supervisor_login",
@@ -62,7 +62,7 @@ fn the_limit_to_assigned_queues_bounds_whatever_a_supervisor_does_to_others() {
 #[test]
 fn without_the_supervisor_role_nobody_acts_on_others() {
     for action in ["agent.login", "agent.logout", "agent.pause", "agent.resume", "agent.end_wrapup"] {
-        let mut twins = Twins::open(OFFICE);
+        let mut side_by_side = SideBySide::open(OFFICE);
         for (actor, reason) in [
             ("1001", "supervisor_role_required"),
             ("3001", "supervisor_role_required"),
@@ -72,7 +72,7 @@ fn without_the_supervisor_role_nobody_acts_on_others() {
             ("2005", "permission_off"),
             ("2002", "queue_out_of_scope"),
         ] {
-            let heard = twins.ask(&format!("{actor} {action} target=1003 queue=600"));
+            let heard = side_by_side.ask(&format!("{actor} {action} target=1003 queue=600"));
             assert_eq!(heard, format!("deny {reason} {action} 600"), "{actor}");
         }
     }

@@ -6,8 +6,8 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use queuewarden::audit::draft::About;
-use queuewarden::audit::recorder::Skipped;
+use queuewarden::audit::buffer::Skipped;
+use queuewarden::audit::record::About;
 use queuewarden::config::{load, load_models};
 use queuewarden::decision::{ActionLabel, AllowReason, DenyReason, ErrorReason};
 use queuewarden::dialect::DialectLabel;
@@ -384,13 +384,13 @@ fn the_bounds_are_those_of_the_code() {
         ("Connections that wait to be accepted", count(limits::LISTEN_BACKLOG as usize, "")),
         ("Connections of the admin listener, at once", count(limits::ADMIN_REQUESTS_MAX, "")),
         ("Answers of one page of `/what` and `/who`", count(limits::SURVEY_PAGE_ANSWERS_MAX, "")),
-        ("Rows of one page of `/sessions` and `/supervisions`", count(limits::STEER_PAGE_ROWS_MAX, "")),
+        ("Rows of one page of `/sessions` and `/supervisions`", count(limits::OPERATOR_PAGE_ROWS_MAX, "")),
         ("Supervisions of an organization that run at once", count(limits::SUPERVISIONS_PER_ORGANIZATION_MAX, "")),
         ("Calls of an organization that are known at once", count(limits::CALLS_PER_ORGANIZATION_MAX, "")),
         ("A supervision that nobody reports ended", count(limits::SUPERVISION_SECONDS_MAX as usize, "s")),
         ("A call that nobody reports ended", count(limits::CALL_SECONDS_MAX as usize, "s")),
-        ("Events of an organization that a watcher can resume from", count(limits::JOURNAL_NOTICES_MAX, "")),
-        ("Changes that wait for the disk", count(limits::LEDGER_ENTRIES_MAX, "")),
+        ("Events of an organization that a watcher can resume from", count(limits::CHANGE_FEED_CHANGES_MAX, "")),
+        ("Changes that wait for the disk", count(limits::PENDING_CHANGES_MAX, "")),
         ("Audit lines that no answer waits for", count(limits::AUDIT_BUFFER_BYTES_MAX, "bytes")),
         ("They are written every", count(usize::try_from(limits::AUDIT_FLUSH_INTERVAL.as_millis()).unwrap(), "ms")),
         ("An answer that waits for the disk is refused after", seconds(limits::COMMIT_TIMEOUT)),
@@ -405,7 +405,7 @@ fn the_bounds_are_those_of_the_code() {
         ("Errors of one peer that the log tells in 10 s", count(limits::LOG_ERRORS_PER_PEER_MAX as usize, "")),
         ("Errors of all peers that the log tells in 10 s", count(limits::LOG_ERRORS_MAX as usize, "")),
         ("Lines of the log that wait for whoever reads it", count(limits::LOG_LINES_WAITING_MAX, "")),
-        ("Without a decision for so long, `/livez` and `/readyz` say so", seconds(limits::PULSE_AGE_MAX)),
+        ("Without a decision for so long, `/livez` and `/readyz` say so", seconds(limits::SELF_TEST_AGE_MAX)),
         ("Problems that one load spells out", count(limits::PROBLEMS_REPORTED_MAX, "")),
         ("A TOML file", count(usize::try_from(limits::TOML_FILE_BYTES_MAX).unwrap(), "bytes")),
         ("A CSV file", count(usize::try_from(limits::CSV_FILE_BYTES_MAX).unwrap(), "bytes")),

@@ -21,9 +21,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::cli::desk::{Desk, DeskError};
+use crate::cli::admin_client::{AdminClient, AdminClientError};
 use crate::cli::{EXIT_FAILED, print_problems};
-use crate::server::Clock;
+use crate::sidecar::Clock;
 use figures::Figures;
 use sample::{Sample, Status};
 use screen::Screen;
@@ -55,9 +55,9 @@ fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) fn run(folder: &Path, options: &Arguments, out: &mut (impl Write + Send)) -> io::Result<u8> {
-    let desk = match Desk::to_look(folder) {
-        Ok(desk) => desk,
-        Err(DeskError::Configuration(problems)) => return print_problems(&problems, options.json, out),
+    let client = match AdminClient::to_look(folder) {
+        Ok(client) => client,
+        Err(AdminClientError::Configuration(problems)) => return print_problems(&problems, options.json, out),
         Err(error) => {
             writeln!(out, "{error}")?;
             return Ok(EXIT_FAILED);
@@ -66,7 +66,7 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut (impl Write + Se
     let live = !options.json && !options.once && io::stdout().is_terminal() && io::stdin().is_terminal();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let looks = look_again_and_again(desk, options.interval);
+        let looks = look_again_and_again(client, options.interval);
         if live { watch(looks, &mut Screen::take(out)?).await } else { print(looks, options, out).await }
     })
 }
@@ -84,7 +84,7 @@ enum Seen {
 }
 
 /// Looks in a task of its own, so that no slow answer keeps a key waiting.
-fn look_again_and_again(desk: Desk, pause: Duration) -> mpsc::Receiver<Seen> {
+fn look_again_and_again(client: AdminClient, pause: Duration) -> mpsc::Receiver<Seen> {
     let (tell, hear) = mpsc::channel(1);
     tokio::spawn(async move {
         let (clock, started) = (Clock::default(), Instant::now());
@@ -93,11 +93,11 @@ fn look_again_and_again(desk: Desk, pause: Duration) -> mpsc::Receiver<Seen> {
         let mut before: Option<Sample> = None;
         loop {
             ticks.tick().await;
-            let looked = look(&desk, started).await;
+            let looked = look(&client, started).await;
             let at_unix_seconds = clock.now().wall.second().0;
             let seen = match looked {
                 Ok(now) => {
-                    let place = desk.place().to_string();
+                    let place = client.place().to_string();
                     let figures =
                         before.as_ref().and_then(|before| Figures::between(before, &now, place, at_unix_seconds));
                     before = Some(now);
@@ -116,11 +116,11 @@ fn look_again_and_again(desk: Desk, pause: Duration) -> mpsc::Receiver<Seen> {
     hear
 }
 
-async fn look(desk: &Desk, started: Instant) -> Result<Sample, String> {
-    let status = desk.text("status").await.map_err(|error| error.to_string())?;
+async fn look(client: &AdminClient, started: Instant) -> Result<Sample, String> {
+    let status = client.text("status").await.map_err(|error| error.to_string())?;
     let status: Status =
         serde_json::from_str(&status).map_err(|_| "what answers there is no queuewarden".to_owned())?;
-    let metrics = desk.text("metrics").await.map_err(|error| error.to_string())?;
+    let metrics = client.text("metrics").await.map_err(|error| error.to_string())?;
     Sample::read(&metrics, status, started.elapsed().as_secs_f64())
 }
 

@@ -4,6 +4,8 @@
 //! that it asked for, and so on, until it asks for nothing new. A file that a schema admits may still not load, because
 //! names refer to each other; one that it refuses does not.
 
+pub(super) mod trace;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::Path;
@@ -13,7 +15,7 @@ use serde_json::{Map, Value, json};
 use crate::config::fingerprint::Fingerprint;
 use crate::config::organization::Surroundings;
 use crate::config::reader::Source;
-use crate::config::trace::{Open, Seen, Shape, Step, Table, Trace};
+use crate::config::schema::trace::{Open, Seen, Shape, Step, Table, Trace};
 use crate::config::{model, organization, process};
 use crate::policy::Policy;
 use crate::telephony::{OrganizationId, closed_list};

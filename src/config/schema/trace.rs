@@ -7,15 +7,15 @@ use std::collections::BTreeMap;
 
 /// A step of the way to a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Step {
-    pub(super) key: &'static str,
+pub(crate) struct Step {
+    pub(crate) key: &'static str,
     /// `[[key]]`.
-    pub(super) several: bool,
+    pub(crate) several: bool,
 }
 
 /// What a value has to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(crate) enum Shape {
     Text,
     Flag,
     /// From the first to the second.
@@ -27,7 +27,7 @@ pub(super) enum Shape {
 
 /// What the values are in a table whose keys are the operator's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Open {
+pub(crate) enum Open {
     Texts,
     /// `true`, `false`, or a table of these.
     Flags,
@@ -35,42 +35,42 @@ pub(super) enum Open {
 
 /// A key of a table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Seen {
-    pub(super) shape: Option<Shape>,
-    pub(super) required: bool,
+pub(crate) struct Seen {
+    pub(crate) shape: Option<Shape>,
+    pub(crate) required: bool,
     /// The only values that there are; empty: any.
-    pub(super) values: Vec<String>,
+    pub(crate) values: Vec<String>,
 }
 
 /// A table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Table {
-    pub(super) keys: BTreeMap<&'static str, Seen>,
-    pub(super) open: Option<Open>,
+pub(crate) struct Table {
+    pub(crate) keys: BTreeMap<&'static str, Seen>,
+    pub(crate) open: Option<Open>,
 }
 
 /// Every table that was read, by the way to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Trace(pub(super) BTreeMap<Vec<Step>, Table>);
+pub(crate) struct Trace(pub(crate) BTreeMap<Vec<Step>, Table>);
 
 impl Trace {
     fn key(&mut self, path: &[Step], key: &'static str) -> &mut Seen {
         self.0.entry(path.to_vec()).or_default().keys.entry(key).or_default()
     }
 
-    pub(super) fn note(&mut self, path: &[Step], key: &'static str, shape: Shape) {
+    pub(crate) fn note(&mut self, path: &[Step], key: &'static str, shape: Shape) {
         self.key(path, key).shape = Some(shape);
     }
 
-    pub(super) fn must(&mut self, path: &[Step], key: &'static str) {
+    pub(crate) fn must(&mut self, path: &[Step], key: &'static str) {
         self.key(path, key).required = true;
     }
 
-    pub(super) fn one_of<'v>(&mut self, path: &[Step], key: &'static str, values: impl IntoIterator<Item = &'v str>) {
+    pub(crate) fn one_of<'v>(&mut self, path: &[Step], key: &'static str, values: impl IntoIterator<Item = &'v str>) {
         self.key(path, key).values = values.into_iter().map(str::to_owned).collect();
     }
 
-    pub(super) fn open(&mut self, path: &[Step], open: Open) {
+    pub(crate) fn open(&mut self, path: &[Step], open: Open) {
         self.0.entry(path.to_vec()).or_default().open = Some(open);
     }
 }

@@ -3,7 +3,7 @@
 //! A change is made in memory, entered here under the same lock, and acknowledged when its group is durable: its lines
 //! in the audit log, and then the change itself in the session store. A decision that changes no login session but has
 //! to be in the audit log before anybody hears of it waits for the first of the two only. If the group cannot be
-//! written, the change is taken back and refused; see [`crate::gate::writer`].
+//! written, the change is taken back and refused; see [`crate::gate::commit::writer`].
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::gate::journal::Notice;
-use crate::limits::LEDGER_ENTRIES_MAX;
+use crate::gate::change_feed::Change;
+use crate::limits::PENDING_CHANGES_MAX;
 use crate::policy::Organization;
 use crate::sessions::record::key_of;
 use crate::sessions::supervisions::Supervision;
@@ -22,22 +22,22 @@ use crate::telephony::{OrganizationId, UserId};
 
 /// A change that waits for the disk.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(crate) struct PendingChange {
     /// Where it happened.
-    pub(super) organization: OrganizationId,
+    pub(crate) organization: OrganizationId,
     /// What the session store has to write; `None`: nothing.
-    pub(super) stale: Option<Stale>,
+    pub(crate) stale: Option<DirtyUser>,
     /// How to take it back.
-    pub(super) undo: Undo,
+    pub(crate) undo: Undo,
     /// What to tell whoever watches.
-    pub(super) notices: Vec<Notice>,
+    pub(crate) changes: Vec<Change>,
     /// What the audit log has to write, packed; empty without one.
-    pub(super) lines: Vec<u8>,
+    pub(crate) lines: Vec<u8>,
 }
 
 /// How to take a change back.
 #[derive(Debug)]
-pub(super) enum Undo {
+pub(crate) enum Undo {
     /// Not at all: it happens whether the disk works or not.
     Never,
     /// There is nothing to take back but the answer.
@@ -50,15 +50,15 @@ pub(super) enum Undo {
 
 /// The record on disk of a user, which is not what memory says.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Stale {
-    pub(super) organization: OrganizationId,
-    pub(super) user: UserId,
+pub(crate) struct DirtyUser {
+    pub(crate) organization: OrganizationId,
+    pub(crate) user: UserId,
     /// Its key: a reload may remove the user while the change waits, and give the id to somebody else.
-    pub(super) key: Vec<u8>,
+    pub(crate) key: Vec<u8>,
 }
 
-impl Stale {
-    pub(super) fn of(organization: &Organization, user: UserId) -> Self {
+impl DirtyUser {
+    pub(crate) fn of(organization: &Organization, user: UserId) -> Self {
         let key = key_of(&organization.name, organization.directory.user_id(user));
         Self { organization: organization.id, user, key }
     }
@@ -66,12 +66,12 @@ impl Stale {
 
 /// The group of changes that a change belongs to.
 #[derive(Debug, Default)]
-pub struct Group {
+pub struct CommitGroup {
     durable: OnceLock<bool>,
     settled: Notify,
 }
 
-impl Group {
+impl CommitGroup {
     /// Waits until the group is durable, or is known not to be.
     pub async fn is_durable(&self) -> bool {
         loop {
@@ -83,7 +83,7 @@ impl Group {
         }
     }
 
-    pub(super) fn settle(&self, durable: bool) {
+    pub(crate) fn settle(&self, durable: bool) {
         // A group is settled once.
         let _ = self.durable.set(durable);
         self.settled.notify_waiters();
@@ -92,20 +92,20 @@ impl Group {
 
 /// The entry of one change.
 #[derive(Clone, Debug)]
-pub(super) struct Receipt {
+pub(crate) struct Receipt {
     /// Rises with every change.
-    pub(super) ticket: u64,
+    pub(crate) ticket: u64,
     /// The group that it is written with.
-    pub(super) group: Arc<Group>,
+    pub(crate) group: Arc<CommitGroup>,
 }
 
 /// The disk does not take changes now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Unavailable;
+pub(crate) struct Unavailable;
 
 /// The changes that are not durable yet.
 #[derive(Debug)]
-pub(super) struct Ledger {
+pub(crate) struct CommitQueue {
     /// Whether login sessions are kept by a store.
     durable: bool,
     /// Whether there is an audit log.
@@ -120,22 +120,22 @@ pub(super) struct Ledger {
 
 /// The groups of those entries that are written together.
 #[derive(Debug, Default)]
-struct Groups {
+struct CommitGroups {
     /// Those that the session store has to write.
-    stored: Arc<Group>,
+    stored: Arc<CommitGroup>,
     /// Those that only the audit log has to write.
-    audited: Arc<Group>,
+    audited: Arc<CommitGroup>,
 }
 
 /// What the writer works on next.
 #[derive(Debug, Default)]
 struct Open {
-    entries: Vec<Entry>,
+    entries: Vec<PendingChange>,
     /// Users whose record on disk is not what memory says, since a write failed.
-    stale: BTreeSet<Stale>,
-    groups: Groups,
+    stale: BTreeSet<DirtyUser>,
+    groups: CommitGroups,
     /// The groups that are being written.
-    writing: Option<(u64, Groups)>,
+    writing: Option<(u64, CommitGroups)>,
     ticket: u64,
     /// The session store takes nothing.
     failing: bool,
@@ -157,17 +157,17 @@ enum Course {
 
 /// What the writer is to do.
 #[derive(Debug)]
-pub(super) enum Work {
+pub(crate) enum Work {
     /// Write these.
-    Group { entries: Vec<Entry>, stale: Vec<Stale> },
+    CommitGroup { entries: Vec<PendingChange>, stale: Vec<DirtyUser> },
     /// Nothing came for as long as it may.
     Idle,
     /// Everything is written and nothing will come.
     Stop,
 }
 
-impl Ledger {
-    pub(super) fn new(durable: bool, audited: bool) -> Self {
+impl CommitQueue {
+    pub(crate) fn new(durable: bool, audited: bool) -> Self {
         Self {
             durable,
             audited,
@@ -179,34 +179,34 @@ impl Ledger {
         }
     }
 
-    pub(super) const fn is_durable(&self) -> bool {
+    pub(crate) const fn is_durable(&self) -> bool {
         self.durable
     }
 
     /// Whether anything ever waits for the writer.
-    pub(super) const fn waits(&self) -> bool {
+    pub(crate) const fn waits(&self) -> bool {
         self.durable || self.audited
     }
 
     /// Whether the store takes changes.
-    pub(super) fn is_healthy(&self) -> bool {
+    pub(crate) fn is_healthy(&self) -> bool {
         self.healthy.load(Ordering::Relaxed)
     }
 
     /// Whether the session store has to write this.
-    pub(super) const fn is_stored(&self, entry: &Entry) -> bool {
+    pub(crate) const fn is_stored(&self, entry: &PendingChange) -> bool {
         self.durable && entry.stale.is_some()
     }
 
     /// Whether there is anything to wait for.
-    pub(super) const fn waits_for(&self, entry: &Entry) -> bool {
+    pub(crate) const fn waits_for(&self, entry: &PendingChange) -> bool {
         self.is_stored(entry) || !entry.lines.is_empty()
     }
 
     /// Enters a change that was asked for.
-    pub(super) fn enter(&self, entry: Entry) -> Result<Receipt, Entry> {
+    pub(crate) fn enter(&self, entry: PendingChange) -> Result<Receipt, PendingChange> {
         let mut open = self.locked();
-        if self.is_stuck(&open, &entry) || open.course != Course::Running || open.entries.len() >= LEDGER_ENTRIES_MAX {
+        if self.is_stuck(&open, &entry) || open.course != Course::Running || open.entries.len() >= PENDING_CHANGES_MAX {
             return Err(entry);
         }
         Ok(self.push(&mut open, entry))
@@ -214,7 +214,7 @@ impl Ledger {
 
     /// Enters a change that happens whether the disk works or not: a time that is over, a user who was removed. If it
     /// does not, what the session store lacks is noted, and the rest is handed back.
-    pub(super) fn enter_regardless(&self, entry: Entry) -> Result<Receipt, Entry> {
+    pub(crate) fn enter_regardless(&self, entry: PendingChange) -> Result<Receipt, PendingChange> {
         let mut open = self.locked();
         if self.is_stuck(&open, &entry) {
             open.stale.extend(entry.stale.clone().filter(|_| self.durable));
@@ -224,11 +224,11 @@ impl Ledger {
     }
 
     /// Whether what would have to write the entry takes nothing.
-    fn is_stuck(&self, open: &Open, entry: &Entry) -> bool {
+    fn is_stuck(&self, open: &Open, entry: &PendingChange) -> bool {
         (open.failing && self.is_stored(entry)) || (open.audit_failing && !entry.lines.is_empty())
     }
 
-    fn push(&self, open: &mut Open, entry: Entry) -> Receipt {
+    fn push(&self, open: &mut Open, entry: PendingChange) -> Receipt {
         open.ticket = open.ticket.saturating_add(1);
         let group = if self.is_stored(&entry) { &open.groups.stored } else { &open.groups.audited };
         let group = Arc::clone(group);
@@ -238,16 +238,16 @@ impl Ledger {
     }
 
     /// Lets the writer come now.
-    pub(super) fn wake(&self) {
+    pub(crate) fn wake(&self) {
         self.work.notify_one();
     }
 
     /// The group that the ticket waits for, unless it is settled.
-    pub(super) fn group_of(&self, ticket: u64) -> Option<Arc<Group>> {
+    pub(crate) fn group_of(&self, ticket: u64) -> Option<Arc<CommitGroup>> {
         if ticket <= self.settled() {
             return None;
         }
-        let of = |groups: &Groups| Arc::clone(if self.durable { &groups.stored } else { &groups.audited });
+        let of = |groups: &CommitGroups| Arc::clone(if self.durable { &groups.stored } else { &groups.audited });
         let open = self.locked();
         match &open.writing {
             Some((last, groups)) if ticket <= *last => Some(of(groups)),
@@ -255,12 +255,12 @@ impl Ledger {
         }
     }
 
-    pub(super) fn settled(&self) -> u64 {
+    pub(crate) fn settled(&self) -> u64 {
         self.settled.load(Ordering::Acquire)
     }
 
     /// Waits for work, at most so long.
-    pub(super) fn next(&self, at_most: Duration) -> Work {
+    pub(crate) fn next(&self, at_most: Duration) -> Work {
         let mut open = self.locked();
         if open.entries.is_empty() && open.course == Course::Running {
             open = self.work.wait_timeout(open, at_most).unwrap_or_else(PoisonError::into_inner).0;
@@ -273,11 +273,11 @@ impl Ledger {
         let groups = std::mem::take(&mut open.groups);
         open.writing = Some((open.ticket, groups));
         let stale = open.stale.iter().cloned().collect();
-        Work::Group { entries: std::mem::take(&mut open.entries), stale }
+        Work::CommitGroup { entries: std::mem::take(&mut open.entries), stale }
     }
 
     /// The lines of what is being written are in the audit log.
-    pub(super) fn audited(&self) {
+    pub(crate) fn audited(&self) {
         let mut open = self.locked();
         open.audit_failing = false;
         let group = open.writing.as_ref().map(|(_, groups)| Arc::clone(&groups.audited));
@@ -288,7 +288,7 @@ impl Ledger {
     }
 
     /// All of what was being written is durable, or did not concern the session store.
-    pub(super) fn succeeded(&self, written: &[Stale]) {
+    pub(crate) fn succeeded(&self, written: &[DirtyUser]) {
         let mut open = self.locked();
         let Some((last, groups)) = open.writing.take() else { return };
         for stale in written {
@@ -302,7 +302,7 @@ impl Ledger {
     }
 
     /// What was being written was left as it was: it is too early to try again.
-    pub(super) fn deferred(&self) {
+    pub(crate) fn deferred(&self) {
         let mut open = self.locked();
         let writing = open.writing.take();
         drop(open);
@@ -314,8 +314,8 @@ impl Ledger {
     }
 
     /// What the session store was to write is not durable, and from now on nothing is entered for it. What came in
-    /// meanwhile is handed back, to be taken back with it before [`Ledger::refused`].
-    pub(super) fn store_failed(&self, entries: &[Entry]) -> Vec<Entry> {
+    /// meanwhile is handed back, to be taken back with it before [`CommitQueue::refused`].
+    pub(crate) fn store_failed(&self, entries: &[PendingChange]) -> Vec<PendingChange> {
         let mut open = self.locked();
         open.failing = true;
         self.healthy.store(false, Ordering::Relaxed);
@@ -327,7 +327,7 @@ impl Ledger {
     }
 
     /// The same of the audit log: all of what was to be written is handed back.
-    pub(super) fn audit_failed(&self, entries: Vec<Entry>) -> Vec<Entry> {
+    pub(crate) fn audit_failed(&self, entries: Vec<PendingChange>) -> Vec<PendingChange> {
         let mut open = self.locked();
         open.audit_failing = true;
         let mut all = entries;
@@ -339,7 +339,7 @@ impl Ledger {
     }
 
     /// Everything that waited for what failed was taken back.
-    pub(super) fn refused(&self) {
+    pub(crate) fn refused(&self) {
         let mut open = self.locked();
         let mut refused = vec![std::mem::take(&mut open.groups.stored)];
         if open.audit_failing {
@@ -354,7 +354,7 @@ impl Ledger {
     }
 
     /// Lets the writer end once it has written what there is; whether it did in time.
-    pub(super) fn stop(&self, at_most: Duration) -> bool {
+    pub(crate) fn stop(&self, at_most: Duration) -> bool {
         let mut open = self.locked();
         if open.course == Course::Running {
             open.course = Course::Stopping;
@@ -368,12 +368,12 @@ impl Ledger {
     }
 
     /// The writer has ended.
-    pub(super) fn stopped(&self) {
+    pub(crate) fn stopped(&self) {
         self.locked().course = Course::Stopped;
         self.done.notify_all();
     }
 
-    pub(super) fn is_stopping(&self) -> bool {
+    pub(crate) fn is_stopping(&self) -> bool {
         self.locked().course != Course::Running
     }
 

@@ -1,4 +1,4 @@
-//! The one writer: takes the groups of the [`Ledger`] to the audit log and to the session store, in a thread of its
+//! The one writer: takes the groups of the [`CommitQueue`] to the audit log and to the session store, in a thread of its
 //! own.
 //!
 //! First the lines, then the sessions: whatever is durable has its line. A group that cannot be written is taken back
@@ -12,51 +12,51 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::audit::AuditError;
-use crate::audit::draft::{About, Draft};
+use crate::audit::buffer::AuditBuffer;
 use crate::audit::log::Log;
-use crate::audit::recorder::Recorder;
+use crate::audit::record::{About, AuditRecord};
 use crate::decision::{DenyReason, Reason};
-use crate::gate::journal::Journals;
-use crate::gate::ledger::{Entry, Ledger, Receipt, Stale, Unavailable, Undo, Work};
+use crate::gate::change_feed::ChangeFeeds;
+use crate::gate::commit::queue::{CommitQueue, DirtyUser, PendingChange, Receipt, Unavailable, Undo, Work};
 use crate::limits::{AUDIT_BUFFER_BYTES_MAX, AUDIT_FLUSH_INTERVAL, AUDIT_MAINTENANCE_INTERVAL, STORE_RETRY_INTERVAL};
 use crate::sessions::SessionTables;
 use crate::sessions::record::record_of;
-use crate::sessions::store::{Commit, Record, Store, StoreError};
+use crate::sessions::store::{Commit, Store, StoreError, UserRecord};
 use crate::telephony::UnixMillis;
 
 /// What the writer shares with the gate.
 #[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) tables: SessionTables,
-    pub(super) journals: Journals,
-    pub(super) ledger: Ledger,
+pub(crate) struct Shared {
+    pub(crate) tables: SessionTables,
+    pub(crate) change_feeds: ChangeFeeds,
+    pub(crate) commit_queue: CommitQueue,
     /// Takes the lines of the audit log; `None` without one.
-    pub(super) audit: Option<Recorder>,
-    /// Groups that were made durable.
-    pub(super) commits: AtomicU64,
+    pub(crate) audit: Option<AuditBuffer>,
+    /// CommitGroups that were made durable.
+    pub(crate) commits: AtomicU64,
 }
 
 impl Shared {
     /// Enters a change that was asked for. Where there is nothing to wait for, there is no receipt.
-    pub(super) fn enter(&self, entry: Entry) -> Result<Option<Receipt>, Unavailable> {
-        if !self.ledger.waits_for(&entry) {
+    pub(crate) fn enter(&self, entry: PendingChange) -> Result<Option<Receipt>, Unavailable> {
+        if !self.commit_queue.waits_for(&entry) {
             self.tell(&entry);
             return Ok(None);
         }
-        self.ledger.enter(entry).map(Some).map_err(|_| Unavailable)
+        self.commit_queue.enter(entry).map(Some).map_err(|_| Unavailable)
     }
 
     /// Enters a change that happens whether the disk works or not.
-    pub(super) fn enter_regardless(&self, entry: Entry) -> Option<Receipt> {
-        if !self.ledger.waits_for(&entry) {
+    pub(crate) fn enter_regardless(&self, entry: PendingChange) -> Option<Receipt> {
+        if !self.commit_queue.waits_for(&entry) {
             self.tell(&entry);
             return None;
         }
-        self.ledger.enter_regardless(entry).map_err(|entry| self.happened(&entry)).ok()
+        self.commit_queue.enter_regardless(entry).map_err(|entry| self.happened(&entry)).ok()
     }
 
     /// Tells of what happened though the disk does not work; the log hears of it when it can.
-    fn happened(&self, entry: &Entry) {
+    fn happened(&self, entry: &PendingChange) {
         self.note(&entry.lines);
         self.tell(entry);
     }
@@ -68,15 +68,15 @@ impl Shared {
     }
 
     /// Tells whoever watches what became of a change.
-    fn tell(&self, entry: &Entry) {
-        if let Some(journal) = self.journals.of(entry.organization) {
-            journal.write(entry.notices.iter().cloned());
+    fn tell(&self, entry: &PendingChange) {
+        if let Some(change_feed) = self.change_feeds.of(entry.organization) {
+            change_feed.write(entry.changes.iter().cloned());
         }
     }
 }
 
 /// What the writer tells of its work.
-pub trait Witness: Send {
+pub trait CommitObserver: Send {
     /// A commit took so long.
     fn committed(&self, took: Duration);
     /// The store does not take changes any more.
@@ -91,8 +91,8 @@ pub trait Witness: Send {
     fn wall(&self) -> UnixMillis;
 }
 
-/// Writes until the ledger is stopped and empty.
-pub(super) fn write_all(shared: &Arc<Shared>, store: Box<dyn Store>, log: Option<Log>, witness: &dyn Witness) {
+/// Writes until the commit_queue is stopped and empty.
+pub(crate) fn write_all(shared: &Arc<Shared>, store: Box<dyn Store>, log: Option<Log>, observer: &dyn CommitObserver) {
     let interval = if log.is_some() { AUDIT_FLUSH_INTERVAL } else { STORE_RETRY_INTERVAL };
     let waiting = if log.is_some() { Vec::with_capacity(AUDIT_BUFFER_BYTES_MAX) } else { vec![] };
     let now = Instant::now();
@@ -100,7 +100,7 @@ pub(super) fn write_all(shared: &Arc<Shared>, store: Box<dyn Store>, log: Option
         shared,
         store,
         log,
-        witness,
+        observer,
         store_fails: false,
         audit_fails: false,
         retry_at: now,
@@ -109,14 +109,14 @@ pub(super) fn write_all(shared: &Arc<Shared>, store: Box<dyn Store>, log: Option
         maintained: now,
     };
     loop {
-        match shared.ledger.next(interval) {
-            Work::Group { entries, stale } => {
+        match shared.commit_queue.next(interval) {
+            Work::CommitGroup { entries, stale } => {
                 writer.write(entries, &stale);
                 let fails = writer.store_fails || writer.audit_fails;
-                if fails && shared.ledger.is_stopping() {
+                if fails && shared.commit_queue.is_stopping() {
                     break;
                 }
-                let is_pressed = shared.audit.as_ref().is_some_and(Recorder::is_pressed);
+                let is_pressed = shared.audit.as_ref().is_some_and(AuditBuffer::is_pressed);
                 if is_pressed || writer.visited.elapsed() >= AUDIT_FLUSH_INTERVAL {
                     writer.visit_recorder();
                 }
@@ -128,14 +128,14 @@ pub(super) fn write_all(shared: &Arc<Shared>, store: Box<dyn Store>, log: Option
     writer.end();
     // Closed before anybody hears that this is over: a process that ended in between would leave a file to repair.
     drop(writer);
-    shared.ledger.stopped();
+    shared.commit_queue.stopped();
 }
 
 struct Writer<'w> {
     shared: &'w Shared,
     store: Box<dyn Store>,
     log: Option<Log>,
-    witness: &'w dyn Witness,
+    observer: &'w dyn CommitObserver,
     store_fails: bool,
     audit_fails: bool,
     /// Before this, what fails is not tried again.
@@ -148,69 +148,69 @@ struct Writer<'w> {
 
 impl Writer<'_> {
     /// Writes a group, or takes it back.
-    fn write(&mut self, entries: Vec<Entry>, stale: &[Stale]) {
+    fn write(&mut self, entries: Vec<PendingChange>, stale: &[DirtyUser]) {
         let is_early = Instant::now() < self.retry_at;
         // While the log fails nothing with a line is entered; what has none goes on.
         if !(self.audit_fails && is_early) {
             if let Err(error) = self.write_lines(&entries) {
                 return self.fail_audit(entries, &error);
             }
-            self.shared.ledger.audited();
+            self.shared.commit_queue.audited();
         }
-        let (entries, audited): (Vec<Entry>, Vec<Entry>) =
-            entries.into_iter().partition(|entry| self.shared.ledger.is_stored(entry));
+        let (entries, audited): (Vec<PendingChange>, Vec<PendingChange>) =
+            entries.into_iter().partition(|entry| self.shared.commit_queue.is_stored(entry));
         for entry in &audited {
             self.shared.tell(entry);
         }
         if self.store_fails && is_early {
-            return self.shared.ledger.deferred();
+            return self.shared.commit_queue.deferred();
         }
         if entries.is_empty() && stale.is_empty() && !self.store_fails {
-            return self.shared.ledger.succeeded(stale);
+            return self.shared.commit_queue.succeeded(stale);
         }
         let started = Instant::now();
         let written = if self.store_fails { self.store.reopen() } else { Ok(()) };
-        let wall = self.witness.wall();
+        let wall = self.observer.wall();
         match written.and_then(|()| write_group(self.shared, self.store.as_mut(), &entries, stale, wall)) {
             Ok(()) => {
                 self.shared.commits.fetch_add(1, Ordering::Relaxed);
                 for entry in &entries {
                     self.shared.tell(entry);
                 }
-                self.shared.ledger.succeeded(stale);
-                self.witness.committed(started.elapsed());
+                self.shared.commit_queue.succeeded(stale);
+                self.observer.committed(started.elapsed());
                 if std::mem::replace(&mut self.store_fails, false) {
-                    self.witness.recovered();
+                    self.observer.recovered();
                 }
             }
             Err(error) => {
-                let came_in = self.shared.ledger.store_failed(&entries);
+                let came_in = self.shared.commit_queue.store_failed(&entries);
                 take_back(self.shared, &entries, &came_in);
                 self.retry_at = after_pause();
                 if !std::mem::replace(&mut self.store_fails, true) {
-                    self.witness.failed(&error);
+                    self.observer.failed(&error);
                 }
             }
         }
     }
 
     /// Writes the lines of a group. After a failure there is one more, which shows that lines can be written again.
-    fn write_lines(&mut self, entries: &[Entry]) -> Result<(), AuditError> {
+    fn write_lines(&mut self, entries: &[PendingChange]) -> Result<(), AuditError> {
         let Some(log) = &mut self.log else { return Ok(()) };
-        let mut lines = if self.audit_fails { Draft::about(About::Resumed).packed() } else { vec![] };
+        let mut lines = if self.audit_fails { AuditRecord::about(About::Resumed).packed() } else { vec![] };
         for entry in entries {
             lines.extend_from_slice(&entry.lines);
         }
         if lines.is_empty() {
             return Ok(());
         }
-        let written = log.write(&lines, self.witness.wall().0)?;
+        let written = log.write(&lines, self.observer.wall().0)?;
         self.count(written);
         if std::mem::replace(&mut self.audit_fails, false) {
             if let Some(audit) = &self.shared.audit {
                 audit.set_healthy(true);
             }
-            self.witness.audit_recovered();
+            self.observer.audit_recovered();
         }
         Ok(())
     }
@@ -221,14 +221,14 @@ impl Writer<'_> {
         }
     }
 
-    fn fail_audit(&mut self, entries: Vec<Entry>, error: &AuditError) {
+    fn fail_audit(&mut self, entries: Vec<PendingChange>, error: &AuditError) {
         if let Some(audit) = &self.shared.audit {
             audit.set_healthy(false);
         }
-        take_back(self.shared, &[], &self.shared.ledger.audit_failed(entries));
+        take_back(self.shared, &[], &self.shared.commit_queue.audit_failed(entries));
         self.retry_at = after_pause();
         if !std::mem::replace(&mut self.audit_fails, true) {
-            self.witness.audit_failed(error);
+            self.observer.audit_failed(error);
         }
     }
 
@@ -246,7 +246,7 @@ impl Writer<'_> {
         let mut failed = None;
         while !rest.is_empty() && failed.is_none() {
             let chunk = chunk_of(rest, log.chunk_bytes());
-            match log.write(chunk, self.witness.wall().0) {
+            match log.write(chunk, self.observer.wall().0) {
                 Ok(lines) => {
                     audit.wrote(lines);
                     rest = rest.get(chunk.len()..).unwrap_or_default();
@@ -259,7 +259,7 @@ impl Writer<'_> {
         self.waiting.drain(..done);
         if failed.is_none() && self.maintained.elapsed() >= AUDIT_MAINTENANCE_INTERVAL {
             self.maintained = Instant::now();
-            match log.maintain(self.witness.wall().0) {
+            match log.maintain(self.observer.wall().0) {
                 Ok(lines) => audit.wrote(lines),
                 Err(error) => failed = Some(error),
             }
@@ -272,13 +272,13 @@ impl Writer<'_> {
     /// Writes what is left.
     fn end(&mut self) {
         if self.audit_fails && self.write_lines(&[]).is_ok() {
-            self.shared.ledger.audited();
+            self.shared.commit_queue.audited();
         }
         self.visit_recorder();
         // What came while the first was written.
         self.visit_recorder();
         if let Some(log) = self.log.as_mut().filter(|_| !self.audit_fails)
-            && let Ok(lines) = log.write(&Draft::about(About::Stop).packed(), self.witness.wall().0)
+            && let Ok(lines) = log.write(&AuditRecord::about(About::Stop).packed(), self.observer.wall().0)
         {
             self.count(lines);
         }
@@ -290,29 +290,29 @@ fn after_pause() -> Instant {
     now.checked_add(STORE_RETRY_INTERVAL).unwrap_or(now)
 }
 
-/// The first of the packed drafts, of so many bytes together or one.
+/// The first of the packed records, of so many bytes together or one.
 fn chunk_of(packed: &[u8], bytes: usize) -> &[u8] {
     let mut rest = packed;
-    while Draft::unpack(&mut rest).is_some() && packed.len().saturating_sub(rest.len()) < bytes {}
+    while AuditRecord::unpack(&mut rest).is_some() && packed.len().saturating_sub(rest.len()) < bytes {}
     packed.get(..packed.len().saturating_sub(rest.len())).filter(|chunk| !chunk.is_empty()).unwrap_or(packed)
 }
 
 fn write_group(
     shared: &Shared,
     store: &mut dyn Store,
-    entries: &[Entry],
-    stale: &[Stale],
+    entries: &[PendingChange],
+    stale: &[DirtyUser],
     wall: UnixMillis,
 ) -> Result<(), StoreError> {
-    let stale: BTreeSet<&Stale> = entries.iter().filter_map(|entry| entry.stale.as_ref()).chain(stale).collect();
+    let stale: BTreeSet<&DirtyUser> = entries.iter().filter_map(|entry| entry.stale.as_ref()).chain(stale).collect();
     // What memory says now, which may be more than these entries: what came after them is only written earlier.
-    let record = |stale: &Stale| {
+    let record = |stale: &DirtyUser| {
         let now = shared.tables.lock(stale.organization).and_then(|table| record_of(&table, stale.user));
         // Whom a reload removed has no record any more; the id may be somebody else's.
         let own = now.filter(|record| record.key == stale.key);
-        own.unwrap_or_else(|| Record { key: stale.key.clone(), value: None })
+        own.unwrap_or_else(|| UserRecord { key: stale.key.clone(), value: None })
     };
-    let mut records: Vec<Record> = stale.into_iter().map(record).collect();
+    let mut records: Vec<UserRecord> = stale.into_iter().map(record).collect();
     // What is gone is written before what has its name now.
     records.sort_by_key(|record| record.value.is_some());
     store.commit(&Commit { records: &records, wall })
@@ -320,14 +320,14 @@ fn write_group(
 
 /// Takes back what was not written, the last change first: what is in the log already, and what came after it. The log
 /// will say what was heard instead.
-fn take_back(shared: &Shared, logged: &[Entry], unlogged: &[Entry]) {
+fn take_back(shared: &Shared, logged: &[PendingChange], unlogged: &[PendingChange]) {
     logged.iter().chain(unlogged).rev().for_each(|entry| undo(shared, entry));
     for entry in logged {
         match entry.undo {
             Undo::Never => shared.tell(entry),
             _ => each_line(entry, |line| {
                 let reason = Some(DenyReason::StateUnavailable.code());
-                shared.note(&Draft { of: line.id, reason, ..Draft::about(About::Refused) }.packed());
+                shared.note(&AuditRecord { of: line.id, reason, ..AuditRecord::about(About::Refused) }.packed());
             }),
         }
     }
@@ -338,22 +338,22 @@ fn take_back(shared: &Shared, logged: &[Entry], unlogged: &[Entry]) {
                 let reason = Reason::Deny(DenyReason::StateUnavailable);
                 let (verdict, reason) = (Some(reason.verdict()), Some(reason.code()));
                 if line.event == About::Decision.name() {
-                    shared.note(&Draft { verdict, reason, mode: None, ..line }.packed());
+                    shared.note(&AuditRecord { verdict, reason, mode: None, ..line }.packed());
                 }
             }),
         }
     }
-    shared.ledger.refused();
+    shared.commit_queue.refused();
 }
 
-fn undo(shared: &Shared, entry: &Entry) {
+fn undo(shared: &Shared, entry: &PendingChange) {
     let Some(mut table) = shared.tables.lock(entry.organization) else { return };
     match &entry.undo {
         Undo::Never | Undo::Nothing => {}
         // Whom a reload removed meanwhile gets nothing back, and neither does who has the id now.
         Undo::Sessions(altered) => {
             let is_theirs = entry.stale.as_ref().is_some_and(|stale| {
-                table.organization().is_none_or(|organization| Stale::of(organization, stale.user) == *stale)
+                table.organization().is_none_or(|organization| DirtyUser::of(organization, stale.user) == *stale)
             });
             if is_theirs {
                 table.undo(altered);
@@ -367,9 +367,9 @@ fn undo(shared: &Shared, entry: &Entry) {
     }
 }
 
-fn each_line(entry: &Entry, mut tell: impl FnMut(Draft<'_>)) {
+fn each_line(entry: &PendingChange, mut tell: impl FnMut(AuditRecord<'_>)) {
     let mut lines = entry.lines.as_slice();
-    while let Some(line) = Draft::unpack(&mut lines) {
+    while let Some(line) = AuditRecord::unpack(&mut lines) {
         tell(line);
     }
 }

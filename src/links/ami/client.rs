@@ -5,9 +5,9 @@
 
 use md5::{Digest, Md5};
 
-use crate::ami::wire::{Message, Unwritable, WireError, banner, message, write_action};
 use crate::config::process::Secret;
 use crate::limits::AMI_VALUE_BYTES_MAX;
+use crate::links::ami::wire::{Message, Unwritable, WireError, banner, message, write_action};
 
 /// Who we are to Asterisk.
 #[derive(Clone, Copy, Debug)]

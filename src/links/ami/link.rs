@@ -12,15 +12,15 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::ami::client::{Answer, Client, Credentials, Heard};
-use crate::ami::outbox::{Next, Removal};
-use crate::ami::wire::{Unwritable, WireError};
-use crate::ami::{Member, Sessions, Shared};
 use crate::config::asterisk::AmiSettings;
 use crate::limits::{
     AMI_ANSWER_TIMEOUT, AMI_ATTEMPT_PAUSE, AMI_ATTEMPTS_MAX, AMI_LOGIN_TIMEOUT, AMI_PING_INTERVAL,
     AMI_RECONNECT_PAUSE_MAX, AMI_RECONNECT_PAUSE_MIN,
 };
+use crate::links::ami::client::{Answer, Client, Credentials, Heard};
+use crate::links::ami::outbox::{Next, Removal};
+use crate::links::ami::wire::{Unwritable, WireError};
+use crate::links::ami::{Member, Sessions, Shared};
 use crate::observe::ami::{AmiMetrics, RemovalOutcome};
 
 /// Why a connection ended, or never was.

@@ -16,6 +16,7 @@
 //! [`wire`] is bytes, [`client`] the conversation, both without a socket; `outbox` is what waits, `link` the task.
 
 pub mod client;
+pub mod follow;
 mod link;
 mod outbox;
 pub mod wire;

@@ -6,8 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::ami::Member;
 use crate::limits::{AMI_REMOVAL_AGE_MAX, AMI_REMOVALS_WAITING_MAX};
+use crate::links::ami::Member;
 
 /// A member whose login session has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,19 +1,19 @@
-//! Changes in the words of the organization, for the journal.
+//! Changes in the words of the organization, for the change_feed.
 
-use crate::gate::journal::{Cause, Happening, Notice};
+use crate::gate::change_feed::{Cause, Change, Happening};
 use crate::policy::Organization;
 use crate::sessions::supervisions::Supervision;
 use crate::sessions::table::Altered;
 
 /// What to tell of an altered session; nothing if it neither began nor ended.
-pub(super) fn of_session(organization: &Organization, altered: &Altered, cause: Cause) -> Option<Notice> {
+pub(super) fn of_session(organization: &Organization, altered: &Altered, cause: Cause) -> Option<Change> {
     let happening = match (altered.before, altered.after) {
         (None, Some(_)) => Happening::SessionBegan,
         (Some(_), None) => Happening::SessionEnded,
         _ => return None,
     };
     let directory = &organization.directory;
-    Some(Notice {
+    Some(Change {
         organization: organization.name.clone(),
         happening,
         user: directory.extension(altered.user).into(),
@@ -25,9 +25,9 @@ pub(super) fn of_session(organization: &Organization, altered: &Altered, cause: 
 }
 
 /// What to tell of a supervision.
-pub(super) fn of_supervision(organization: &Organization, of: &Supervision, cause: Cause, began: bool) -> Notice {
+pub(super) fn of_supervision(organization: &Organization, of: &Supervision, cause: Cause, began: bool) -> Change {
     let directory = &organization.directory;
-    Notice {
+    Change {
         organization: organization.name.clone(),
         happening: if began { Happening::SupervisionBegan } else { Happening::SupervisionEnded },
         user: directory.extension(of.supervisor).into(),

@@ -1,0 +1,3 @@
+//! Links to PBXs: what the PBX holds follows what was decided.
+
+pub mod ami;
