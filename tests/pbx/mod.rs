@@ -3,27 +3,9 @@
 //! Each test runs an Asterisk and a sidecar of its own on free ports of 127.0.0.1; the phones are sipp. `tests/run`
 //! installs both.
 
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::expect_used,
-    clippy::format_collect,
-    clippy::format_push_string,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::string_slice,
-    clippy::unwrap_used,
-    let_underscore_drop,
-    unreachable_pub,
-    reason = "a test that cannot go on fails"
-)]
-
-#[path = "../support/mod.rs"]
-mod support;
-
-mod edge;
-mod guard;
+mod ami_link;
+mod asterisk_lab;
+mod broken_sidecar;
 mod kamailio;
-mod lab;
-mod link;
 mod login;
 mod supervision;
