@@ -17,11 +17,11 @@ use queuewarden::policy::{Organization, Policy};
 use queuewarden::sessions::table::{Beginning, SessionTable};
 use queuewarden::telephony::{Moment, QueueSet, SupervisionMode, UnixMillis};
 
-use crate::events::Asked;
-use crate::grammar;
-use crate::random_source::RandomSource;
+use crate::properties::events::Asked;
+use crate::properties::grammar;
+use crate::properties::worlds::Draft;
 use crate::reference::{Question, Session, World, judge};
-use crate::worlds::Draft;
+use crate::support::random_source::RandomSource;
 
 /// What either says to a question, in the same words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,7 +114,7 @@ pub(crate) struct SideBySide {
 
 impl SideBySide {
     pub(crate) fn new(organizations: usize, random_source: &mut RandomSource) -> Result<Self, String> {
-        let folder = crate::folder_with_models();
+        let folder = crate::properties::folder_with_models();
         let mut side_by_side = Self {
             folder,
             gate: Gate::default(),

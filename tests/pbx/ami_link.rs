@@ -14,7 +14,7 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::lab::{Lab, said};
+use crate::pbx::asterisk_lab::{Lab, said};
 use crate::support::{run, wait_until};
 
 /// Who is logged in, as the story has it.
