@@ -19,6 +19,7 @@
 //! - [`audit`]: the log of who asked for what and what was decided, its lines bound by hashes.
 //! - [`gate`]: the one door, where a decision changes state; its ledger takes changes to the store, and its change_feed
 //!   tells of them.
+//! - [`backoff`], [`peer`]: pauses between attempts to connect; who is on the other side of a connection.
 //! - [`observe`]: the metrics.
 //! - [`links`]: the links to Asterisks, which remove the members whose sessions ended.
 //! - [`server`], [`reload`]: sockets, and a new policy beside the old.
@@ -32,6 +33,7 @@
 
 pub mod api;
 pub mod audit;
+pub mod backoff;
 pub mod cli;
 pub mod config;
 pub mod decision;
