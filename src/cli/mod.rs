@@ -14,8 +14,6 @@ mod models;
 mod salvage;
 mod serve;
 mod sessions;
-mod state_folder;
-mod systemd;
 mod top;
 mod what_who;
 
