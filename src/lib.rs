@@ -22,7 +22,7 @@
 //! - [`backoff`], [`peer`]: pauses between attempts to connect; who is on the other side of a connection.
 //! - [`observe`]: the metrics.
 //! - [`links`]: the links to Asterisks, which remove the members whose sessions ended.
-//! - [`server`], [`reload`]: sockets, and a new policy beside the old.
+//! - [`server`], [`lifecycle`]: sockets, and a new policy beside the old.
 //! - [`load`]: the PBX's side of the dialects, to see how much a sidecar takes.
 //! - [`cli`]: the wiring.
 //! - [`fuzzing`]: the bodies of the fuzz targets, shared by `fuzz/` and `tests/corpus.rs`.
@@ -74,6 +74,7 @@ pub mod dialect;
 pub mod event;
 pub mod fuzzing;
 pub mod gate;
+pub mod lifecycle;
 pub mod limits;
 pub mod links;
 #[cfg(feature = "cli")]
@@ -81,7 +82,6 @@ pub mod load;
 pub mod observe;
 pub mod peer;
 pub mod policy;
-pub mod reload;
 pub mod server;
 pub mod sessions;
 pub mod sidecar;

@@ -23,8 +23,6 @@ mod salvage;
 mod serve;
 #[cfg(feature = "cli")]
 mod sessions;
-mod state_folder;
-mod systemd;
 #[cfg(feature = "cli")]
 mod top;
 mod what_who;
