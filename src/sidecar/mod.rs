@@ -158,6 +158,6 @@ impl Sidecar {
 
 impl Sessions for Sidecar {
     fn is_logged_in(&self, member: &Member) -> bool {
-        self.gate.is_logged_in(&member.organization, &member.extension, &member.queue, self.clock.now())
+        self.gate.operator().is_logged_in(&member.organization, &member.extension, &member.queue, self.clock.now())
     }
 }
