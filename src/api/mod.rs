@@ -28,9 +28,9 @@ use crate::api::auth::{Caller, Door, admit};
 use crate::audit::buffer::AuditBuffer;
 use crate::config::process::Store;
 use crate::dialect::DialectLabel;
-use crate::gate::CommitGroup;
+use crate::gate::PendingCommit;
 use crate::gate::counts::QueueCount;
-use crate::gate::operator::{OperatorError, Wanted};
+use crate::gate::operator::{OperatorError, OperatorFilter};
 use crate::limits::{
     ADMIN_IDLE_TIMEOUT, ADMIN_REQUESTS_MAX, COMMIT_TIMEOUT, OPERATOR_PAGE_ROWS_MAX, SURVEY_PAGE_ANSWERS_MAX,
     SURVEY_PAGE_QUESTIONS_MAX,
@@ -199,7 +199,7 @@ async fn status(State(api): State<Arc<ApiState>>) -> Json<serde_json::Value> {
         "connections_limit": sidecar.settings.connections_max,
         "state": { "store": store, "folder": sidecar.settings.state.folder, "durable": sidecar.gate.is_durable(),
             "healthy": sidecar.gate.store_is_healthy() },
-        "audit": { "folder": sidecar.settings.audit.as_ref().map(|audit| &audit.keeping.folder),
+        "audit": { "folder": sidecar.settings.audit.as_ref().map(|audit| &audit.log.folder),
             "healthy": sidecar.audit_is_healthy() },
     }))
 }
@@ -270,10 +270,10 @@ struct ListQuery {
 }
 
 impl ListQuery {
-    fn into_wanted(self) -> (Wanted, u64, usize) {
+    fn into_wanted(self) -> (OperatorFilter, u64, usize) {
         let Self { org, user, target, queue, kept, from, limit } = self;
         let limit = limit.unwrap_or(OPERATOR_PAGE_ROWS_MAX).min(OPERATOR_PAGE_ROWS_MAX);
-        (Wanted { org, user, target, queue, kept }, from, limit)
+        (OperatorFilter { org, user, target, queue, kept }, from, limit)
     }
 }
 
@@ -281,22 +281,22 @@ async fn list_sessions(State(api): State<Arc<ApiState>>, Query(query): Query<Lis
     let (wanted, from, limit) = query.into_wanted();
     let now = api.sidecar.clock.now();
     // Looks at every session: not on a thread that answers questions.
-    let page = tokio::task::spawn_blocking(move || api.sidecar.gate.sessions(&wanted, now, from, limit));
+    let page = tokio::task::spawn_blocking(move || api.sidecar.gate.operator().sessions(&wanted, now, from, limit));
     page.await.map_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response(), operated)
 }
 
 async fn list_supervisions(State(api): State<Arc<ApiState>>, Query(query): Query<ListQuery>) -> Response {
     let (wanted, from, limit) = query.into_wanted();
-    operated(api.sidecar.gate.supervisions(&wanted, from, limit))
+    operated(api.sidecar.gate.operator().supervisions(&wanted, from, limit))
 }
 
 async fn end_sessions(
     State(api): State<Arc<ApiState>>,
     Extension(caller): Extension<Caller>,
-    Query(wanted): Query<Wanted>,
+    Query(wanted): Query<OperatorFilter>,
 ) -> Response {
     let by = caller.to_string();
-    let rows = match durable(api.sidecar.gate.end_sessions(&wanted, &by, api.sidecar.clock.now())).await {
+    let rows = match durable(api.sidecar.gate.operator().end_sessions(&wanted, &by, api.sidecar.clock.now())).await {
         Ok(rows) => rows,
         Err(error) => return operated::<()>(Err(error)),
     };
@@ -317,9 +317,9 @@ async fn end_sessions(
 async fn end_supervisions(
     State(api): State<Arc<ApiState>>,
     Extension(caller): Extension<Caller>,
-    Query(wanted): Query<Wanted>,
+    Query(wanted): Query<OperatorFilter>,
 ) -> Response {
-    let ended = durable(api.sidecar.gate.end_supervisions(&wanted, &caller.to_string())).await;
+    let ended = durable(api.sidecar.gate.operator().end_supervisions(&wanted, &caller.to_string())).await;
     for row in ended.iter().flatten() {
         tracing::info!(
             by_uid = caller.user(),
@@ -337,7 +337,9 @@ async fn end_supervisions(
 }
 
 /// What ended, once that is on disk.
-async fn durable<R>(ended: Result<(Vec<R>, Option<Arc<CommitGroup>>), OperatorError>) -> Result<Vec<R>, OperatorError> {
+async fn durable<R>(
+    ended: Result<(Vec<R>, Option<Arc<PendingCommit>>), OperatorError>,
+) -> Result<Vec<R>, OperatorError> {
     let (rows, group) = ended?;
     match group {
         Some(group) if !timeout(COMMIT_TIMEOUT, group.is_durable()).await.unwrap_or(false) => {

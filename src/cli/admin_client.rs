@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use crate::cli::{EXIT_CONFIGURATION, EXIT_FAILED};
 use crate::config;
 use crate::config::problem::Problems;
-use crate::gate::operator::{Page, Wanted};
+use crate::gate::operator::{OperatorFilter, Page};
 use crate::limits::{DESK_ANSWER_BYTES_MAX, DESK_TIMEOUT};
 
 /// The admin listener of a sidecar.
@@ -93,7 +93,7 @@ impl AdminClientError {
 #[derive(Serialize)]
 struct PageWanted<'a> {
     #[serde(flatten)]
-    wanted: &'a Wanted,
+    wanted: &'a OperatorFilter,
     from: u64,
 }
 
@@ -120,7 +120,11 @@ impl AdminClient {
     }
 
     /// Every row of a list.
-    pub(super) fn list<R: DeserializeOwned>(&self, what: &str, wanted: &Wanted) -> Result<Vec<R>, AdminClientError> {
+    pub(super) fn list<R: DeserializeOwned>(
+        &self,
+        what: &str,
+        wanted: &OperatorFilter,
+    ) -> Result<Vec<R>, AdminClientError> {
         let (mut rows, mut from) = (vec![], Some(0));
         while let Some(next) = from {
             let page: Page<R> = self.request(&Method::GET, what, &PageWanted { wanted, from: next })?;
@@ -131,7 +135,11 @@ impl AdminClient {
     }
 
     /// Ends what is wanted; what ended.
-    pub(super) fn end<R: DeserializeOwned>(&self, what: &str, wanted: &Wanted) -> Result<Vec<R>, AdminClientError> {
+    pub(super) fn end<R: DeserializeOwned>(
+        &self,
+        what: &str,
+        wanted: &OperatorFilter,
+    ) -> Result<Vec<R>, AdminClientError> {
         self.request(&Method::DELETE, what, wanted)
     }
 

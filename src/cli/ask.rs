@@ -18,7 +18,7 @@ use crate::config::process::ProcessSettings;
 use crate::decision::{AllowReason, DenyReason, ErrorReason, WireError};
 use crate::dialect::fields::{Fields, Verb};
 use crate::event::{Key, KeySet};
-use crate::gate::{Explained, Meaning};
+use crate::gate::{DialedMeaning, Explained};
 use crate::policy::explain::Explanation;
 
 /// Times that a question is put again because a reload or a change came between its answer and its explanation.
@@ -244,7 +244,7 @@ fn check(options: &Arguments, pairs: &[(String, String)]) -> Result<(), WireErro
 }
 
 /// The question as a line of the dialect, without its id: digits by what they mean, unless they are to be done.
-fn line_of(options: &Arguments, pairs: &[(String, String)], means: Option<&Meaning>) -> String {
+fn line_of(options: &Arguments, pairs: &[(String, String)], means: Option<&DialedMeaning>) -> String {
     let verb = match (&options.question, options.does) {
         (Question::Dial { .. }, true) => "dial",
         (Question::Do { .. }, true) => "do",
@@ -254,7 +254,7 @@ fn line_of(options: &Arguments, pairs: &[(String, String)], means: Option<&Meani
     for (key, value) in pairs {
         match means.filter(|_| !options.does && key == Key::Digits.name()) {
             None => words.push(format!("{key}={value}")),
-            Some(Meaning { action, queue, target }) => {
+            Some(DialedMeaning { action, queue, target }) => {
                 words.push(format!("action={action}"));
                 words.extend(queue.iter().map(|queue| format!("queue={queue}")));
                 words.extend(target.iter().map(|target| format!("target={target}")));

@@ -16,7 +16,7 @@ use crate::event::{Event, Key, KeySet};
 use crate::policy::decide::{SessionView, Supervisions};
 use crate::policy::explain::{Explanation, explain};
 use crate::policy::{Organization, Policy};
-use crate::sessions::table::{Beginning, SessionTable};
+use crate::sessions::table::{LoginTerms, SessionTable};
 use crate::telephony::{Ground, LoginSession, Moment, QueueId, UnixMillis, UserId};
 
 /// Options of `explain`.
@@ -127,8 +127,8 @@ impl Assumed {
         let mut table = SessionTable::default();
         let queues = queues.iter().filter_map(|name| queue_named(organization, name));
         for (subject, queue) in queues.filter_map(|queue| Some((subject?, queue))) {
-            let beginning = Beginning { at, by: None, ends: None };
-            let _begun = table.apply(subject, &[queue], Transition::Begin(Ground::Unassigned), beginning);
+            let terms = LoginTerms { at, by: None, ends: None };
+            let _begun = table.apply(subject, &[queue], Transition::Begin(Ground::Unassigned), terms);
         }
         Self { table, subject }
     }

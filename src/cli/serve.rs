@@ -143,9 +143,9 @@ async fn open_audit(sidecar: &Arc<Sidecar>) -> Result<(), String> {
         tracing::warn!("[audit] enabled = false: nobody can tell later who was allowed what");
         return Ok(());
     };
-    let (gate, keeping) = (Arc::clone(&sidecar.gate), audit.keeping.clone());
+    let (gate, options) = (Arc::clone(&sidecar.gate), audit.log.clone());
     let now_ms = sidecar.clock.now().wall.0;
-    let opened = tokio::task::spawn_blocking(move || gate.open_audit(keeping, now_ms)).await;
+    let opened = tokio::task::spawn_blocking(move || gate.open_audit(options, now_ms)).await;
     opened.map_err(|error| error.to_string())?.map_err(|error| format!("the audit log cannot be written: {error}"))
 }
 

@@ -14,7 +14,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use crate::decision::{ActionLabel, Answer, AnswerQueues, DenyReason, ErrorReason, Outcome, Reason};
 use crate::dialect::{After, Dialect, DialectLabel, Patience, Step};
 use crate::event::Event;
-use crate::gate::{Batch, Origin};
+use crate::gate::{Batch, QuestionOrigin};
 use crate::limits::{
     ANSWER_BUFFER_BYTES_MAX, BUFFER_KEPT_BYTES_MAX, CLOSE_TIMEOUT, FRAME_TIMEOUT, LARGE_BUFFER_KEPT_FOR,
     QUESTIONS_PER_TURN_MAX, WRITE_TIMEOUT,
@@ -270,7 +270,7 @@ pub(super) fn answer_all<D: Dialect>(
     let mut turn = Turn { progress: false, unfinished: false, after: After::Continue, held: vec![], watch: None };
     let mut taken = 0_usize;
     let now = sidecar.clock.now();
-    let origin = Origin { dialect: dialect.label().name(), peer: name, unix_ms: now.wall.0 };
+    let origin = QuestionOrigin { dialect: dialect.label().name(), peer: name, unix_ms: now.wall.0 };
     let Buffers { queues, decode_buffers, decode_buffers_used, aside } = scratch;
     let mut batch = sidecar.gate.batch();
     let mut steps = 0;
@@ -346,7 +346,7 @@ pub(super) fn answer_all<D: Dialect>(
 fn answer<D: Dialect>(
     dialect: &mut D,
     (event, id): (&Event<'_>, &[u8]),
-    origin: &Origin<'_>,
+    origin: &QuestionOrigin<'_>,
     output: &mut Vec<u8>,
     context: PeerContext<'_>,
     (batch, now, queues): (&mut Batch<'_>, Moment, &mut QueueSet),

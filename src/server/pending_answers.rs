@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
 use crate::decision::{ActionLabel, DenyReason, Reason};
-use crate::gate::CommitGroup;
+use crate::gate::PendingCommit;
 use crate::limits::COMMIT_TIMEOUT;
 use crate::server::decision_log::Told;
 
@@ -18,7 +18,7 @@ pub(super) struct PendingAnswer {
     /// What leaves in its place if the disk does not take the change.
     pub(super) instead: Vec<u8>,
     /// What it waits for.
-    pub(super) group: Arc<CommitGroup>,
+    pub(super) group: Arc<PendingCommit>,
     /// What it is counted as.
     pub(super) label: ActionLabel,
     /// Why it was allowed.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use queuewarden::config;
 use queuewarden::dialect::line::Line;
 use queuewarden::dialect::{Dialect, Step};
-use queuewarden::gate::operator::Wanted;
+use queuewarden::gate::operator::OperatorFilter;
 use queuewarden::gate::{CommitObserver, Gate};
 use queuewarden::sessions::disk::Disk;
 use queuewarden::sessions::store::StoreError;
@@ -175,8 +175,9 @@ impl History {
     fn operate(&mut self) {
         let user = self.random_source.pick(&AGENTS);
         self.note(format!("an operator ends {user}"));
-        let wanted = Wanted { org: Some("o".to_owned()), user: Some(user.to_owned()), ..Wanted::default() };
-        let ended = self.gate.end_sessions(&wanted, "uid 0", self.moment());
+        let wanted =
+            OperatorFilter { org: Some("o".to_owned()), user: Some(user.to_owned()), ..OperatorFilter::default() };
+        let ended = self.gate.operator().end_sessions(&wanted, "uid 0", self.moment());
         if self.naive_model.roster.has_user(user) != ended.is_ok() {
             self.fail("ended what is not there, or not what is");
         }
@@ -260,7 +261,7 @@ impl History {
 
     /// Compares everything that there is.
     fn compare(&self) {
-        let there = self.gate.sessions(&Wanted::default(), self.moment(), 0, usize::MAX).unwrap();
+        let there = self.gate.operator().sessions(&OperatorFilter::default(), self.moment(), 0, usize::MAX).unwrap();
         let mut there: Vec<String> = there
             .rows
             .iter()
@@ -284,7 +285,7 @@ impl History {
         if there != expected {
             self.fail(&format!("the sessions are {there:#?}\nand should be {expected:#?}"));
         }
-        let there = self.gate.supervisions(&Wanted::default(), 0, usize::MAX).unwrap();
+        let there = self.gate.operator().supervisions(&OperatorFilter::default(), 0, usize::MAX).unwrap();
         let mut there: Vec<String> = there
             .rows
             .iter()

@@ -14,7 +14,7 @@ use queuewarden::policy::decide::{Scope, decide};
 use queuewarden::policy::model::Subject;
 use queuewarden::policy::resolve::{Question as Resolved, resolve};
 use queuewarden::policy::{Organization, Policy};
-use queuewarden::sessions::table::{Beginning, SessionTable};
+use queuewarden::sessions::table::{LoginTerms, SessionTable};
 use queuewarden::telephony::{Moment, QueueSet, SupervisionMode, UnixMillis};
 
 use crate::properties::events::Asked;
@@ -467,11 +467,11 @@ fn follow(
     {
         let ends = question.lease_seconds.map(|seconds| now.after(seconds));
         let by = Some(question.actor.id()).filter(|&by| by != subject);
-        let beginning = Beginning { at: now, by, ends };
+        let terms = LoginTerms { at: now, by, ends };
         let _altered = match judgement.scope {
             Scope::Nothing => vec![],
-            Scope::One(queue) => table.apply(subject, &[queue], change, beginning),
-            Scope::All => table.apply(subject, scratch.as_slice(), change, beginning),
+            Scope::One(queue) => table.apply(subject, &[queue], change, terms),
+            Scope::All => table.apply(subject, scratch.as_slice(), change, terms),
         };
     }
     Some(judgement.decision.reason())
