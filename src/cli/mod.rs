@@ -11,6 +11,7 @@ mod line_client;
 mod load;
 mod log;
 mod models;
+mod question;
 mod salvage;
 mod serve;
 mod sessions;

@@ -10,7 +10,7 @@ use crate::gate::change_feed::{Change, Happening};
 use crate::gate::commit::queue::{DirtyUser, PendingChange, Undo};
 use crate::gate::{Gate, denied_early};
 use crate::policy::model::{Action, Effect};
-use crate::policy::resolve::{Known, Question};
+use crate::policy::resolve::{PartlyResolved, Question};
 use crate::policy::{Organization, Policy};
 use crate::telephony::{OrganizationId, Token};
 
@@ -59,7 +59,7 @@ impl<'a> Basis<'a> {
         Self { organization: Some(question.organization), action: Some(action), grant, lease_seconds }
     }
 
-    pub(super) const fn known(known: &Known<'a>) -> Self {
+    pub(super) const fn known(known: &PartlyResolved<'a>) -> Self {
         Self { organization: known.organization, action: known.action, grant: None, lease_seconds: 0 }
     }
 }
@@ -166,7 +166,7 @@ impl Gate {
         let policy = self.policy.load();
         let organization = policy.organization(&event.organization);
         let basis = Basis { organization, ..Basis::default() };
-        let answer = denied_early(&policy, reason, Known::default());
+        let answer = denied_early(&policy, reason, PartlyResolved::default());
         self.note_plain(&Asked { policy: &policy, event, origin }, &answer, &basis);
     }
 

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use arc_swap::Guard;
-use arrayvec::ArrayVec;
 
 use super::audit::{Asked, Basis, Origin};
 use super::commit::queue::CommitGroup;
@@ -11,10 +10,11 @@ use super::pbx_reports::Report;
 use super::{Gate, Settled, answer_of, denied_early};
 use crate::decision::{DenyReason, Outcome};
 use crate::event::{Event, Request};
-use crate::limits::{FETCHED_TOGETHER_MAX, JUDGE_AGAIN_MAX};
+use crate::limits::JUDGE_AGAIN_MAX;
+use crate::policy::Policy;
 use crate::policy::decide::{NoSessions, decide};
-use crate::policy::resolve::{Known, Unresolved, resolve};
-use crate::policy::{Policy, users};
+use crate::policy::prefetch::prefetch;
+use crate::policy::resolve::{PartlyResolved, ResolveError, resolve};
 use crate::telephony::{Moment, QueueSet};
 
 /// The policy that was there when the questions began to be answered. It is let go with the last of them: whoever keeps
@@ -33,20 +33,7 @@ impl<'g> Batch<'g> {
     /// Brings what these events will be judged by into the processor's caches, for all of them at once. Nothing depends
     /// on it but the time that they take.
     pub fn fetch<'e, 'buf: 'e>(&self, events: impl Iterator<Item = &'e Event<'buf>>) {
-        let mut wanted = ArrayVec::<_, FETCHED_TOGETHER_MAX>::new();
-        let (mut named, mut organization) = (None, None);
-        for event in events {
-            // Nearly always they are about one organization.
-            if named != Some(event.organization) {
-                named = Some(event.organization);
-                organization = self.policy.organization(&event.organization);
-            }
-            let Some(organization) = organization else { continue };
-            for name in [Some(event.actor), event.target].into_iter().flatten() {
-                let _full = wanted.try_push(organization.directory.wanted(&name));
-            }
-        }
-        users::fetch(&wanted);
+        prefetch(&self.policy, events);
     }
 
     /// As [`Gate::ask`], for a question whose origin is known: the audit log tells of it even if it changed nothing.
@@ -71,11 +58,11 @@ impl<'g> Batch<'g> {
             let resolved = resolve(policy, event, gate.call_of(policy, event, now));
             let question = match &resolved {
                 Ok(question) => question,
-                Err(Unresolved::Denied { reason, known }) => {
+                Err(ResolveError::Denied { reason, known }) => {
                     let (denied, group) = gate.deny_early(&asked, *reason, *known);
                     return answer(Outcome::Decided(denied), group);
                 }
-                Err(Unresolved::Faulty(error)) => return answer(Outcome::Faulty(*error), None),
+                Err(ResolveError::Faulty(error)) => return answer(Outcome::Faulty(*error), None),
             };
             let settled = match question.subject() {
                 None => {
@@ -104,6 +91,6 @@ impl<'g> Batch<'g> {
             return answer(Outcome::Decided(decided), settled.group);
         }
         gate.note_denial(event, origin, DenyReason::Overload);
-        answer(Outcome::Decided(denied_early(&self.policy, DenyReason::Overload, Known::default())), None)
+        answer(Outcome::Decided(denied_early(&self.policy, DenyReason::Overload, PartlyResolved::default())), None)
     }
 }

@@ -9,7 +9,7 @@ use crate::event::{Event, Intent, Request};
 use crate::gate::Gate;
 use crate::gate::pbx_reports::Report;
 use crate::policy::Policy;
-use crate::policy::decide::{NoSessions, SessionView, Supervisions};
+use crate::policy::decide::{NoSessions, SessionView, SupervisionCounts};
 use crate::policy::explain::{Explanation, explain};
 use crate::policy::feature_codes::Argument;
 use crate::sessions::table::SessionTable;
@@ -113,7 +113,7 @@ impl SessionView for Present<'_> {
         self.0.as_ref().map_or(0, |(table, subject)| table.view(*subject).in_organization())
     }
 
-    fn supervisions(&self, supervisor: UserId, target: Option<UserId>) -> Supervisions {
+    fn supervisions(&self, supervisor: UserId, target: Option<UserId>) -> SupervisionCounts {
         let of_nobody = || NoSessions.supervisions(supervisor, target);
         self.0.as_ref().map_or_else(of_nobody, |(table, subject)| table.view(*subject).supervisions(supervisor, target))
     }

@@ -25,10 +25,10 @@ use crate::audit::log::Log;
 use crate::decision::{ActionLabel, Answer, AnswerQueues, Decision, DenyReason, Outcome, Reason, Transition};
 use crate::event::{Event, Intent};
 use crate::limits::SUPERVISION_SECONDS_MAX;
-use crate::policy::decide::{Judgement, NoSessions, Scope, SessionView, decide, deciding_grant};
+use crate::policy::decide::{JudgedQueues, Judgement, NoSessions, SessionView, decide, deciding_grant};
 use crate::policy::directory::User;
 use crate::policy::model::Effect;
-use crate::policy::resolve::{Known, KnownCall, Question};
+use crate::policy::resolve::{PartlyResolved, Question, ReportedCall};
 use crate::policy::{Organization, Policy};
 use crate::sessions::SessionTables;
 use crate::sessions::supervisions::Supervision;
@@ -159,7 +159,7 @@ impl Gate {
         &self,
         asked: &Asked<'a, '_>,
         reason: DenyReason,
-        known: Known<'a>,
+        known: PartlyResolved<'a>,
     ) -> (Answer<'a>, Option<Arc<CommitGroup>>) {
         let basis = Basis::known(&known);
         let mut denied = denied_early(asked.policy, reason, known);
@@ -186,7 +186,7 @@ impl Gate {
     }
 
     /// The call that the event names, as the PBX reported it.
-    fn call_of(&self, policy: &Policy, event: &Event<'_>, now: Moment) -> Option<KnownCall> {
+    fn call_of(&self, policy: &Policy, event: &Event<'_>, now: Moment) -> Option<ReportedCall> {
         let call = event.call?;
         let organization = policy.organization(&event.organization)?;
         self.shared.tables.lock(organization.id)?.calls.get(call.as_str(), now)
@@ -239,10 +239,10 @@ impl Gate {
                     by: (subject != question.actor.id()).then_some(question.actor.id()),
                     ends: question.lease_seconds.map(|seconds| now.after(seconds)),
                 };
-                let altered = match judgement.scope {
-                    Scope::Nothing => vec![],
-                    Scope::One(queue) => table.apply(subject, &[queue], change, beginning),
-                    Scope::All => table.apply(subject, scratch.as_slice(), change, beginning),
+                let altered = match judgement.queues {
+                    JudgedQueues::Nothing => vec![],
+                    JudgedQueues::One(queue) => table.apply(subject, &[queue], change, beginning),
+                    JudgedQueues::All => table.apply(subject, scratch.as_slice(), change, beginning),
                 };
                 if change == Transition::Pause(true) {
                     table.set_pause_reason(&altered, asked.event.pause_reason.map(Token::as_str));
@@ -445,25 +445,17 @@ fn is_permitted(organization: &Organization, supervision: &Supervision, scratch:
     let names_are_there = target.is_some() == supervision.target.is_some()
         && supervision.queue.is_none_or(|queue| directory.queue(queue).is_some());
     let question = Question {
-        organization,
-        intent: Intent::May,
-        action,
-        actor,
         queue: supervision.queue,
-        from: None,
         target,
-        group: None,
-        role: None,
         attributes: supervision.attributes,
-        lease_seconds: None,
-        renews: false,
+        ..Question::new(organization, action, actor)
     };
     names_are_there
         && action.effect == Effect::Supervise(supervision.mode)
         && decide(&question, &NoSessions, scratch).decision.is_allowed()
 }
 
-fn denied_early<'p>(policy: &Policy, reason: DenyReason, known: Known<'p>) -> Answer<'p> {
+fn denied_early<'p>(policy: &Policy, reason: DenyReason, known: PartlyResolved<'p>) -> Answer<'p> {
     let number = known.organization.zip(known.queue).and_then(|(tenant, queue)| tenant.directory.queue(queue));
     Answer {
         reason: Reason::Deny(reason),
@@ -478,12 +470,12 @@ fn denied_early<'p>(policy: &Policy, reason: DenyReason, known: Known<'p>) -> An
 
 fn answer_of<'a>(policy: &Policy, question: &Question<'a>, judgement: &Judgement<'a>, all: &'a QueueSet) -> Answer<'a> {
     let directory = &question.organization.directory;
-    let queues = match judgement.scope {
-        Scope::Nothing => AnswerQueues::None,
-        Scope::One(queue) => {
+    let queues = match judgement.queues {
+        JudgedQueues::Nothing => AnswerQueues::None,
+        JudgedQueues::One(queue) => {
             directory.queue(queue).map_or(AnswerQueues::None, |queue| AnswerQueues::One(&queue.number))
         }
-        Scope::All => AnswerQueues::All(all.as_slice(), directory),
+        JudgedQueues::All => AnswerQueues::All(all.as_slice(), directory),
     };
     let mode = match judgement.action.effect {
         Effect::Supervise(mode) if judgement.decision.is_allowed() => Some(mode),

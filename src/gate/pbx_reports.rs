@@ -10,7 +10,7 @@ use crate::gate::audit::{Asked, Basis};
 use crate::gate::change_feed::Cause;
 use crate::gate::commit::queue::{CommitGroup, PendingChange, Undo};
 use crate::gate::{Gate, changes};
-use crate::policy::resolve::KnownCall;
+use crate::policy::resolve::ReportedCall;
 use crate::policy::{Organization, Policy};
 use crate::sessions::supervisions::Supervision;
 use crate::telephony::{Moment, QueueId, Token, UserId, closed_list};
@@ -114,7 +114,7 @@ impl Gate {
         let runs = table.supervisions.running().chain(table.supervisions.revoked()).any(ends);
         match (report, read.call) {
             (Report::CallBegin, Some(call)) => {
-                let known = KnownCall { agent: read.actor, queue: read.queue };
+                let known = ReportedCall { agent: read.actor, queue: read.queue };
                 if intent == Intent::Do && !table.calls.begin(call, known, now) {
                     return Err(DenyReason::Overload);
                 }
