@@ -38,7 +38,7 @@ use crate::limits::{
 use crate::observe::log::Log;
 use crate::observe::metrics::Gauges;
 use crate::peer::Peer;
-use crate::policy::survey::{Asked, Given, Survey};
+use crate::policy::survey::{FilterNames, Survey, SurveyFilter};
 use crate::sidecar::{BoundListener, Sidecar};
 
 /// The media type of Prometheus' text format.
@@ -225,16 +225,16 @@ async fn survey(State(api): State<Arc<ApiState>>, Query(query): Query<SurveyQuer
     let page = tokio::task::spawn_blocking(move || {
         let policy = api.sidecar.gate.policy();
         let organization = policy.organization(&query.org).ok_or_else(|| format!("no organization `{}`", query.org))?;
-        let asked = Asked {
+        let names = FilterNames {
             actor: query.actor.as_deref(),
             action: query.action.as_deref(),
             queue: query.queue.as_deref(),
             target: query.target.as_deref(),
             via: query.via.as_deref(),
         };
-        let given = Given::named(organization, &asked).map_err(|unknown| unknown.to_string())?;
+        let filter = SurveyFilter::named(organization, &names).map_err(|unknown| unknown.to_string())?;
         let limit = query.limit.unwrap_or(SURVEY_PAGE_ANSWERS_MAX).min(SURVEY_PAGE_ANSWERS_MAX);
-        Ok::<_, String>(Survey::new(organization, given).page(query.from, limit, SURVEY_PAGE_QUESTIONS_MAX))
+        Ok::<_, String>(Survey::new(organization, filter).page(query.from, limit, SURVEY_PAGE_QUESTIONS_MAX))
     });
     match page.await {
         Ok(Ok(page)) => Json(page).into_response(),

@@ -18,6 +18,7 @@ mod load;
 #[cfg(feature = "cli")]
 mod log;
 mod models;
+mod question;
 #[cfg(feature = "cli")]
 mod salvage;
 mod serve;

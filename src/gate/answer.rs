@@ -2,13 +2,13 @@
 
 use crate::decision::{ActionLabel, Answer, AnswerQueues, DenyReason, Reason};
 use crate::policy::Policy;
-use crate::policy::decide::{Judgement, Scope};
+use crate::policy::decide::{Judgement, JudgedQueues};
 use crate::policy::directory::User;
 use crate::policy::model::Effect;
-use crate::policy::resolve::{Known, Question};
+use crate::policy::resolve::{PartlyResolved, Question};
 use crate::telephony::QueueSet;
 
-/// The answer to a question that [`crate::policy::decide`] judged. `queues` holds the queues of [`Scope::All`].
+/// The answer to a question that [`crate::policy::decide`] judged. `queues` holds the queues of [`JudgedQueues::All`].
 pub(super) fn judged<'a>(
     policy: &Policy,
     question: &Question<'a>,
@@ -16,12 +16,12 @@ pub(super) fn judged<'a>(
     queues: &'a QueueSet,
 ) -> Answer<'a> {
     let directory = &question.organization.directory;
-    let queues = match judgement.scope {
-        Scope::Nothing => AnswerQueues::None,
-        Scope::One(queue) => {
+    let queues = match judgement.queues {
+        JudgedQueues::Nothing => AnswerQueues::None,
+        JudgedQueues::One(queue) => {
             directory.queue(queue).map_or(AnswerQueues::None, |queue| AnswerQueues::One(&queue.number))
         }
-        Scope::All => AnswerQueues::All(queues.as_slice(), directory),
+        JudgedQueues::All => AnswerQueues::All(queues.as_slice(), directory),
     };
     let mode = match judgement.action.effect {
         Effect::Supervise(mode) if judgement.decision.is_allowed() => Some(mode),
@@ -39,7 +39,7 @@ pub(super) fn judged<'a>(
 }
 
 /// The denial of an event that did not become a question, with the names that were found before.
-pub(super) fn denied_early<'p>(policy: &Policy, reason: DenyReason, known: Known<'p>) -> Answer<'p> {
+pub(super) fn denied_early<'p>(policy: &Policy, reason: DenyReason, known: PartlyResolved<'p>) -> Answer<'p> {
     let queue = known.organization.zip(known.queue).and_then(|(tenant, queue)| tenant.directory.queue(queue));
     Answer {
         reason: Reason::Deny(reason),

@@ -16,7 +16,7 @@ use crate::gate::commit::queue::Unavailable;
 use crate::gate::endings::Endings;
 use crate::gate::state::GateState;
 use crate::limits::SUPERVISION_SECONDS_MAX;
-use crate::policy::decide::{Judgement, Scope, decide};
+use crate::policy::decide::{Judgement, JudgedQueues, decide};
 use crate::policy::directory::User;
 use crate::policy::resolve::Question;
 use crate::sessions::supervisions::Supervision;
@@ -50,7 +50,7 @@ enum Applied {
 }
 
 /// Decides the question, and makes the change if it is allowed and meant. `subject` is the user whose sessions the
-/// question is about; `queues` receives the queues of [`Scope::All`].
+/// question is about; `queues` receives the queues of [`JudgedQueues::All`].
 pub(super) fn decide_and_apply<'p>(
     state: &GateState,
     asked: &AskedQuestion<'p, '_>,
@@ -134,10 +134,10 @@ impl Application<'_, '_, '_> {
             by: (subject != actor).then_some(actor),
             ends: question.lease_seconds.map(|seconds| now.after(seconds)),
         };
-        let altered = match self.judgement.scope {
-            Scope::Nothing => vec![],
-            Scope::One(queue) => table.apply(subject, &[queue], transition, terms),
-            Scope::All => table.apply(subject, self.queues.as_slice(), transition, terms),
+        let altered = match self.judgement.queues {
+            JudgedQueues::Nothing => vec![],
+            JudgedQueues::One(queue) => table.apply(subject, &[queue], transition, terms),
+            JudgedQueues::All => table.apply(subject, self.queues.as_slice(), transition, terms),
         };
         if transition == Transition::Pause(true) {
             table.set_pause_reason(&altered, self.asked.event.pause_reason.map(Token::as_str));

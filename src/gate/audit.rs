@@ -15,7 +15,7 @@ use crate::gate::change_feed::{Change, Happening};
 use crate::gate::state::GateState;
 use crate::policy::decide::{Judgement, SessionView, deciding_grant};
 use crate::policy::model::{Action, Effect};
-use crate::policy::resolve::{Known, Question};
+use crate::policy::resolve::{PartlyResolved, Question};
 use crate::policy::{Organization, Policy};
 use crate::telephony::{QueueSet, SupervisionMode, Token};
 
@@ -65,7 +65,7 @@ impl<'a> DecisionBasis<'a> {
         Self { organization: Some(question.organization), action: Some(action), grant, lease_seconds }
     }
 
-    pub(super) const fn of_known(known: &Known<'a>) -> Self {
+    pub(super) const fn of_known(known: &PartlyResolved<'a>) -> Self {
         Self { organization: known.organization, action: known.action, grant: None, lease_seconds: 0 }
     }
 }
@@ -220,7 +220,7 @@ impl<'g> Auditor<'g> {
         let policy = self.state.policy.load();
         let organization = policy.organization(&event.organization);
         let basis = DecisionBasis { organization, ..DecisionBasis::default() };
-        let answer = denied_early(&policy, reason, Known::default());
+        let answer = denied_early(&policy, reason, PartlyResolved::default());
         self.note_decision(&AskedQuestion { policy: &policy, event, origin }, &answer, &basis);
     }
 

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use arc_swap::Guard;
-use arrayvec::ArrayVec;
 
 use crate::decision::{Answer, DenyReason, Outcome, Reason};
 use crate::event::{Event, Request};
@@ -15,10 +14,11 @@ use crate::gate::commit::queue::Unavailable;
 use crate::gate::endings::Endings;
 use crate::gate::pbx_reports::{PbxReport, PbxReports};
 use crate::gate::state::GateState;
-use crate::limits::{FETCHED_TOGETHER_MAX, JUDGE_AGAIN_MAX};
+use crate::limits::JUDGE_AGAIN_MAX;
 use crate::policy::decide::{NoSessions, decide};
-use crate::policy::resolve::{Known, Question, Unresolved, resolve};
-use crate::policy::{Policy, users};
+use crate::policy::resolve::{PartlyResolved, Question, ResolveError, resolve};
+use crate::policy::Policy;
+use crate::policy::prefetch::prefetch;
 use crate::telephony::{Moment, QueueSet};
 
 /// The policy snapshot of the moment when the first question of the batch was asked. A batch that is kept keeps its
@@ -37,20 +37,7 @@ impl<'g> Batch<'g> {
     /// Prefetches the users of these events into the processor's caches, all of them at once. Only the time of the
     /// following [`Batch::ask`] depends on it, no answer.
     pub fn fetch<'e, 'buf: 'e>(&self, events: impl Iterator<Item = &'e Event<'buf>>) {
-        let mut lookups = ArrayVec::<_, FETCHED_TOGETHER_MAX>::new();
-        let (mut name, mut organization) = (None, None);
-        for event in events {
-            // Nearly always the events of a batch are about one organization.
-            if name != Some(event.organization) {
-                name = Some(event.organization);
-                organization = self.policy.organization(&event.organization);
-            }
-            let Some(organization) = organization else { continue };
-            for user in [Some(event.actor), event.target].into_iter().flatten() {
-                let _full = lookups.try_push(organization.directory.wanted(&user));
-            }
-        }
-        users::fetch(&lookups);
+        prefetch(&self.policy, events);
     }
 
     /// Does as [`Gate::ask`](crate::gate::Gate::ask), for a question whose origin is known: the audit log records it
@@ -76,11 +63,11 @@ impl<'g> Batch<'g> {
             let resolved = resolve(policy, event, state.reported_call(policy, event, now));
             let question = match &resolved {
                 Ok(question) => question,
-                Err(Unresolved::Denied { reason, known }) => {
+                Err(ResolveError::Denied { reason, known }) => {
                     let (denied, commit) = deny_early(state, &asked, *reason, *known);
                     return answer(Outcome::Decided(denied), commit);
                 }
-                Err(Unresolved::Faulty(error)) => return answer(Outcome::Faulty(*error), None),
+                Err(ResolveError::Faulty(error)) => return answer(Outcome::Faulty(*error), None),
             };
             let applied = match question.subject() {
                 None => {
@@ -108,7 +95,7 @@ impl<'g> Batch<'g> {
             return answer(Outcome::Decided(decided), applied.commit);
         }
         state.auditor().note_denial(event, origin, DenyReason::Overload);
-        let denied = answer::denied_early(&self.policy, DenyReason::Overload, Known::default());
+        let denied = answer::denied_early(&self.policy, DenyReason::Overload, PartlyResolved::default());
         answer(Outcome::Decided(denied), None)
     }
 }
@@ -135,7 +122,7 @@ fn deny_early<'a>(
     state: &GateState,
     asked: &AskedQuestion<'a, '_>,
     reason: DenyReason,
-    known: Known<'a>,
+    known: PartlyResolved<'a>,
 ) -> (Answer<'a>, Option<Arc<PendingCommit>>) {
     let basis = DecisionBasis::of_known(&known);
     let mut denied = answer::denied_early(asked.policy, reason, known);

@@ -10,7 +10,7 @@ use crate::gate::endings::Endings;
 use crate::gate::pbx_reports::{PbxReport, PbxReports};
 use crate::gate::state::GateState;
 use crate::policy::Policy;
-use crate::policy::decide::{NoSessions, SessionView, Supervisions};
+use crate::policy::decide::{NoSessions, SessionView, SupervisionCounts};
 use crate::policy::explain::{Explanation, explain};
 use crate::policy::feature_codes::Argument;
 use crate::sessions::table::SessionTable;
@@ -125,7 +125,7 @@ impl SessionView for LockedSessions<'_> {
         self.0.as_ref().map_or(0, |(table, subject)| table.view(*subject).in_organization())
     }
 
-    fn supervisions(&self, supervisor: UserId, target: Option<UserId>) -> Supervisions {
+    fn supervisions(&self, supervisor: UserId, target: Option<UserId>) -> SupervisionCounts {
         let of_nobody = || NoSessions.supervisions(supervisor, target);
         self.0.as_ref().map_or_else(of_nobody, |(table, subject)| table.view(*subject).supervisions(supervisor, target))
     }

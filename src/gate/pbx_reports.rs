@@ -10,7 +10,7 @@ use crate::gate::audit::{AskedQuestion, DecisionBasis};
 use crate::gate::change_feed::{Cause, Change};
 use crate::gate::commit::group::{PendingChange, PendingCommit, Undo};
 use crate::gate::state::GateState;
-use crate::policy::resolve::KnownCall;
+use crate::policy::resolve::ReportedCall;
 use crate::policy::{Organization, Policy};
 use crate::sessions::supervisions::Supervision;
 use crate::sessions::table::SessionTable;
@@ -152,7 +152,7 @@ fn apply_to_calls(
     let is_supervised = table.supervisions.running().chain(table.supervisions.revoked()).any(ends);
     match (report, names.call) {
         (PbxReport::CallBegin, Some(call)) => {
-            let known = KnownCall { agent: names.actor, queue: names.queue };
+            let known = ReportedCall { agent: names.actor, queue: names.queue };
             if intent == Intent::Do && !table.calls.begin(call, known, now) {
                 return Err(DenyReason::Overload);
             }

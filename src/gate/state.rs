@@ -11,7 +11,7 @@ use crate::gate::audit::Auditor;
 use crate::gate::change_feed::{Change, ChangeFeeds};
 use crate::gate::commit::group::{DirtyUser, PendingChange, PendingCommit, Undo};
 use crate::gate::commit::queue::{CommitQueue, Receipt, Unavailable};
-use crate::policy::resolve::KnownCall;
+use crate::policy::resolve::ReportedCall;
 use crate::policy::{Organization, Policy};
 use crate::sessions::SessionTables;
 use crate::sessions::table::{AlteredSession, SessionTable};
@@ -51,7 +51,7 @@ impl GateState {
     }
 
     /// The call that the event names, as the PBX reported it.
-    pub(super) fn reported_call(&self, policy: &Policy, event: &Event<'_>, now: Moment) -> Option<KnownCall> {
+    pub(super) fn reported_call(&self, policy: &Policy, event: &Event<'_>, now: Moment) -> Option<ReportedCall> {
         let call = event.call?;
         let organization = policy.organization(&event.organization)?;
         self.tables.lock(organization.id)?.calls.get(call.as_str(), now)

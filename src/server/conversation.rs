@@ -16,7 +16,7 @@ use crate::dialect::{After, Dialect, DialectLabel, Patience, Step};
 use crate::event::Event;
 use crate::gate::{Batch, QuestionOrigin};
 use crate::limits::{
-    ANSWER_BUFFER_BYTES_MAX, BUFFER_KEPT_BYTES_MAX, CLOSE_TIMEOUT, FRAME_TIMEOUT, LARGE_BUFFER_KEPT_FOR,
+    ANSWER_BUFFER_BYTES_MAX, BUFFER_KEPT_BYTES_MAX, CLOSE_TIMEOUT, FRAME_TIMEOUT, LARGE_BUFFER_IDLE_TIMEOUT,
     QUESTIONS_PER_TURN_MAX, WRITE_TIMEOUT,
 };
 use crate::observe::metrics::DialectMetrics;
@@ -215,7 +215,7 @@ async fn read_more<S: AsyncRead + Unpin>(
                 biased;
                 read = input.read(stream) => read,
                 () = drained => return Read::Drained,
-                () = async { tokio::time::sleep(LARGE_BUFFER_KEPT_FOR).await }, if is_large => return Read::Idle,
+                () = async { tokio::time::sleep(LARGE_BUFFER_IDLE_TIMEOUT).await }, if is_large => return Read::Idle,
             }
         }
         Patience::Frame | Patience::Closing => {

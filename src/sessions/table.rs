@@ -348,7 +348,7 @@ impl SessionView for SubjectSessions<'_> {
         self.table.count
     }
 
-    fn supervisions(&self, supervisor: UserId, target: Option<UserId>) -> decide::Supervisions {
+    fn supervisions(&self, supervisor: UserId, target: Option<UserId>) -> decide::SupervisionCounts {
         self.table.supervisions.beside(supervisor, target)
     }
 }

@@ -10,7 +10,7 @@ use queuewarden::dialect::line::Line;
 use queuewarden::dialect::{Dialect, Step, supervision_options};
 use queuewarden::event::{Event, Intent};
 use queuewarden::gate::{Counts, Gate};
-use queuewarden::policy::decide::{Scope, decide};
+use queuewarden::policy::decide::{JudgedQueues, decide};
 use queuewarden::policy::model::Subject;
 use queuewarden::policy::resolve::{Question as Resolved, resolve};
 use queuewarden::policy::{Organization, Policy};
@@ -468,10 +468,10 @@ fn follow(
         let ends = question.lease_seconds.map(|seconds| now.after(seconds));
         let by = Some(question.actor.id()).filter(|&by| by != subject);
         let terms = LoginTerms { at: now, by, ends };
-        let _altered = match judgement.scope {
-            Scope::Nothing => vec![],
-            Scope::One(queue) => table.apply(subject, &[queue], change, terms),
-            Scope::All => table.apply(subject, scratch.as_slice(), change, terms),
+        let _altered = match judgement.queues {
+            JudgedQueues::Nothing => vec![],
+            JudgedQueues::One(queue) => table.apply(subject, &[queue], change, terms),
+            JudgedQueues::All => table.apply(subject, scratch.as_slice(), change, terms),
         };
     }
     Some(judgement.decision.reason())

@@ -9,7 +9,7 @@ use queuewarden::event::{AttributeSet, Event, Intent, Key, KeySet, Request};
 use queuewarden::policy::decide::decide;
 use queuewarden::policy::directory::{DirectoryBuilder, Group, NewUser, Queue, User};
 use queuewarden::policy::feature_codes::FeatureCodes;
-use queuewarden::policy::model::{Model, RoleSet, SettingSet, Subject};
+use queuewarden::policy::model::{Model, PositionSet, SettingSet, Subject};
 use queuewarden::policy::resolve::{Question, resolve};
 use queuewarden::policy::{LeaseTerms, Limits, Organization, Policy};
 use queuewarden::sessions::table::{LoginTerms, SessionTable};
@@ -57,7 +57,7 @@ pub(crate) fn organization(id: u16, name: &str, model: &Arc<Model>, people: &[(&
         let user = NewUser {
             id,
             extension,
-            roles: RoleSet(person.roles),
+            roles: PositionSet(person.roles),
             protected: person.protected,
             served: &bits(&QUEUES, person.serves),
             supervised: &supervised,

@@ -17,7 +17,7 @@ use queuewarden::observe::ami::RemovalOutcome;
 use queuewarden::observe::log::LeftOut;
 use queuewarden::observe::names;
 use queuewarden::policy::Policy;
-use queuewarden::policy::facts::{Fact, Missing};
+use queuewarden::policy::facts::{Fact, FactDenial};
 use queuewarden::policy::model::Model;
 use queuewarden::telephony::Ground;
 
@@ -290,9 +290,9 @@ fn the_settings_are_those_of_the_shipped_models() {
 fn the_facts_are_those_of_the_code_in_the_order_of_checks() {
     let documented = table("`models/*.toml`: `[[grants]]`", "Fact").rows;
     let documented: Vec<(String, String)> = documented.iter().map(|row| (word(&row[0]), word(&row[2]))).collect();
-    let reason = |fact: Fact| match fact.missing() {
-        Missing::Reason(reason) => reason.code(),
-        Missing::OutsideQueue => "outside_queue",
+    let reason = |fact: Fact| match fact.denial() {
+        FactDenial::Reason(reason) => reason.code(),
+        FactDenial::OutsideQueue => "outside_queue",
     };
     let facts: Vec<(String, String)> =
         Fact::ALL.iter().map(|&fact| (fact.name().to_owned(), reason(fact).to_owned())).collect();
