@@ -351,6 +351,20 @@ pub struct Answer<'a> {
 }
 
 impl Answer<'_> {
+    /// The answer to a question that is denied before its action is known.
+    #[must_use]
+    pub const fn denied(reason: DenyReason, revision: u64) -> Self {
+        Self {
+            reason: Reason::Deny(reason),
+            action: None,
+            label: ActionLabel::Control,
+            queues: AnswerQueues::None,
+            target: None,
+            mode: None,
+            revision,
+        }
+    }
+
     /// The same question, denied after all.
     #[must_use]
     pub const fn refused(self, reason: DenyReason) -> Self {

@@ -1,4 +1,4 @@
-//! Who is on the other side of a connection, as far as the kernel knows.
+//! The other side of a connection, as the kernel knows it: an address, or a process of this machine.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -8,11 +8,11 @@ use crate::observe::log::quota::Origin;
 /// The other side of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Peer {
-    /// Somebody at this address.
+    /// A TCP address.
     Address(SocketAddr),
-    /// A process of this machine.
+    /// A process that connected to a Unix socket: its user id, and its process id if the kernel knows it.
     Process { user: u32, process: Option<i32> },
-    /// It was gone before anybody looked.
+    /// The connection ended before its peer was read.
     Unknown,
 }
 
@@ -22,11 +22,11 @@ impl Peer {
     }
 
     pub(super) fn of_unix(stream: &tokio::net::UnixStream) -> Self {
-        let known = stream.peer_cred();
-        known.map_or(Self::Unknown, |known| Self::Process { user: known.uid(), process: known.pid() })
+        let credentials = stream.peer_cred();
+        credentials.map_or(Self::Unknown, |peer| Self::Process { user: peer.uid(), process: peer.pid() })
     }
 
-    /// Whose errors those of the peer are.
+    /// The origin under which the quota of the log counts the peer's errors.
     pub(super) const fn origin(self) -> Origin {
         match self {
             Self::Address(address) => Origin::Address(address.ip()),

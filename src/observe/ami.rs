@@ -68,22 +68,22 @@ impl AmiMetrics {
 
     /// Counts a link as up for as long as the returned value lives.
     #[must_use]
-    pub fn up(&self) -> Up<'_> {
+    pub fn up(&self) -> LinkUp<'_> {
         self.up.increment(1.0);
-        Up(&self.up)
+        LinkUp(&self.up)
     }
 }
 
 /// A link that is up.
-pub struct Up<'a>(&'a Gauge);
+pub struct LinkUp<'a>(&'a Gauge);
 
-impl std::fmt::Debug for Up<'_> {
+impl std::fmt::Debug for LinkUp<'_> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("Up")
+        formatter.write_str("LinkUp")
     }
 }
 
-impl Drop for Up<'_> {
+impl Drop for LinkUp<'_> {
     fn drop(&mut self) {
         self.0.decrement(1.0);
     }

@@ -43,7 +43,7 @@ const REASONS: usize = AllowReason::ALL.len() + DenyReason::ALL.len();
 
 /// What is true at the moment of a scrape and kept elsewhere.
 #[derive(Clone, Debug, Default)]
-pub struct Gauges {
+pub struct ScrapeValues {
     /// Revision of the policy that every connection uses.
     pub policy_revision: u64,
     /// Whether the configuration on disk is not the one that was loaded.
@@ -192,7 +192,7 @@ impl Metrics {
 
     /// The metrics of one dialect.
     #[must_use]
-    pub fn of(&self, label: DialectLabel) -> Option<&DialectMetrics> {
+    pub fn dialect(&self, label: DialectLabel) -> Option<&DialectMetrics> {
         self.dialects.get(label as usize)
     }
 
@@ -204,7 +204,8 @@ impl Metrics {
 
     /// Counts a decision.
     pub fn decided(&self, dialect: DialectLabel, action: ActionLabel, reason: Reason) {
-        if let Some(counter) = self.of(dialect).and_then(|dialect| dialect.series(&self.recorder, action, reason)) {
+        if let Some(counter) = self.dialect(dialect).and_then(|dialect| dialect.series(&self.recorder, action, reason))
+        {
             counter.increment(1);
         }
         if reason == Reason::Deny(DenyReason::Overload) {
@@ -214,7 +215,7 @@ impl Metrics {
 
     /// Counts a connection that found no room.
     pub fn connection_rejected(&self, dialect: DialectLabel) {
-        if let Some(dialect) = self.of(dialect) {
+        if let Some(dialect) = self.dialect(dialect) {
             dialect.rejected.increment(1);
         }
         self.overload_rejected.increment(1);
@@ -263,31 +264,31 @@ impl Metrics {
         clippy::as_conversions,
         reason = "gauges are floating-point; counts stay far below 2^52"
     )]
-    pub fn render(&self, gauges: &Gauges) -> String {
+    pub fn render(&self, values: &ScrapeValues) -> String {
         metrics::with_local_recorder(&self.recorder, || {
             self.process.collect();
-            gauge!(names::POLICY_REVISION.name).set(gauges.policy_revision as f64);
-            gauge!(names::POLICY_STALE.name).set(f64::from(u8::from(gauges.policy_is_stale)));
-            gauge!(names::LEASES.name).set(gauges.leases as f64);
-            gauge!(names::LEASES_ENDING_SOON.name).set(gauges.leases_ending_soon as f64);
-            gauge!(names::SESSIONS_BY_QUEUE_LEFT_OUT.name).set(gauges.sessions_by_queue_left_out as f64);
-            gauge!(names::CONNECTIONS_LIMIT.name).set(gauges.connections_limit as f64);
-            gauge!(names::SESSIONS_KEPT.name).set(gauges.sessions_kept as f64);
-            counter!(names::LEASES_EXPIRED.name).absolute(gauges.leases_expired);
-            counter!(names::SUPERVISIONS_REVOKED.name).absolute(gauges.supervisions_revoked);
-            gauge!(names::STORE_HEALTHY.name).set(f64::from(u8::from(gauges.store_is_healthy)));
-            gauge!(names::AUDIT_HEALTHY.name).set(f64::from(u8::from(gauges.audit_is_healthy)));
-            counter!(names::AUDIT_RECORDS.name).absolute(gauges.audit_records);
-            for (why, count) in Skipped::ALL.iter().zip([gauges.audit_sampled, gauges.audit_dropped]) {
+            gauge!(names::POLICY_REVISION.name).set(values.policy_revision as f64);
+            gauge!(names::POLICY_STALE.name).set(f64::from(u8::from(values.policy_is_stale)));
+            gauge!(names::LEASES.name).set(values.leases as f64);
+            gauge!(names::LEASES_ENDING_SOON.name).set(values.leases_ending_soon as f64);
+            gauge!(names::SESSIONS_BY_QUEUE_LEFT_OUT.name).set(values.sessions_by_queue_left_out as f64);
+            gauge!(names::CONNECTIONS_LIMIT.name).set(values.connections_limit as f64);
+            gauge!(names::SESSIONS_KEPT.name).set(values.sessions_kept as f64);
+            counter!(names::LEASES_EXPIRED.name).absolute(values.leases_expired);
+            counter!(names::SUPERVISIONS_REVOKED.name).absolute(values.supervisions_revoked);
+            gauge!(names::STORE_HEALTHY.name).set(f64::from(u8::from(values.store_is_healthy)));
+            gauge!(names::AUDIT_HEALTHY.name).set(f64::from(u8::from(values.audit_is_healthy)));
+            counter!(names::AUDIT_RECORDS.name).absolute(values.audit_records);
+            for (why, count) in Skipped::ALL.iter().zip([values.audit_sampled, values.audit_dropped]) {
                 counter!(names::AUDIT_SKIPPED.name, "cause" => why.name()).absolute(count);
             }
-            for (why, count) in LeftOut::ALL.iter().zip(gauges.log_left_out) {
+            for (why, count) in LeftOut::ALL.iter().zip(values.log_left_out) {
                 counter!(names::LOG_LINES_LEFT_OUT.name, "cause" => why.name()).absolute(count);
             }
-            for (mode, count) in SupervisionMode::ALL.iter().zip(gauges.supervisions) {
+            for (mode, count) in SupervisionMode::ALL.iter().zip(values.supervisions) {
                 gauge!(names::SUPERVISIONS.name, "mode" => mode.name()).set(count as f64);
             }
-            for (ground, count) in Ground::ALL.iter().zip(gauges.sessions) {
+            for (ground, count) in Ground::ALL.iter().zip(values.sessions) {
                 gauge!(names::SESSIONS.name, "ground" => ground.name()).set(count as f64);
             }
             for dialect in &self.dialects {
@@ -296,7 +297,7 @@ impl Metrics {
             }
         });
         let mut text = self.handle.render();
-        if let Some(queues) = &gauges.sessions_by_queue {
+        if let Some(queues) = &values.sessions_by_queue {
             render_by_queue(queues, &mut text);
         }
         text
@@ -350,9 +351,9 @@ impl DialectMetrics {
 
     /// Counts a connection for as long as the returned value lives.
     #[must_use]
-    pub fn connected(&self) -> Connected<'_> {
+    pub fn count_connection(&self) -> OpenConnection<'_> {
         self.connections.fetch_add(1, Ordering::Relaxed);
-        Connected(self)
+        OpenConnection(self)
     }
 
     /// How many connections are open.
@@ -364,9 +365,9 @@ impl DialectMetrics {
 
 /// An open connection.
 #[derive(Debug)]
-pub struct Connected<'a>(&'a DialectMetrics);
+pub struct OpenConnection<'a>(&'a DialectMetrics);
 
-impl Drop for Connected<'_> {
+impl Drop for OpenConnection<'_> {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Ordering::Relaxed);
     }
@@ -446,7 +447,7 @@ mod tests {
         metrics.commit_took(0.001);
         metrics.dialects.iter().for_each(|dialect| dialect.request_took(0.000_01));
         let queue = ("acme".to_owned(), "600".to_owned(), 3);
-        let text = metrics.render(&Gauges { sessions_by_queue: Some(vec![queue]), ..Gauges::default() });
+        let text = metrics.render(&ScrapeValues { sessions_by_queue: Some(vec![queue]), ..ScrapeValues::default() });
         assert!(text.contains("\nqueuewarden_sessions_by_queue{organization=\"acme\",queue=\"600\"} 3\n"));
         for metric in names::ALL {
             assert!(text.contains(&format!("# HELP {} {}", metric.name, metric.help)), "{}", metric.name);
@@ -460,7 +461,7 @@ mod tests {
         let (action, reason) = (ActionLabel::Control, Reason::Deny(DenyReason::ObjectInUse));
         metrics.decided(DialectLabel::Line, action, reason);
         metrics.decided(DialectLabel::Line, action, reason);
-        let text = metrics.render(&Gauges::default());
+        let text = metrics.render(&ScrapeValues::default());
         let labels = r#"dialect="line",action="control",decision="deny",reason="object_in_use""#;
         assert!(text.contains(&format!("{}{{{labels}}} 2", names::DECISIONS.name)), "{text}");
     }
