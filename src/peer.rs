@@ -1,9 +1,7 @@
 //! The other side of a connection, as the kernel knows it: an address, or a process of this machine.
 
 use std::fmt;
-use std::net::SocketAddr;
-
-use crate::observe::log::quota::Origin;
+use std::net::{IpAddr, SocketAddr};
 
 /// The other side of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +12,17 @@ pub(super) enum Peer {
     Process { user: u32, process: Option<i32> },
     /// The connection ended before its peer was read.
     Unknown,
+}
+
+/// The origin of a peer's errors, which the quota of the log counts together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PeerOrigin {
+    /// A machine: every connection has another port.
+    Address(IpAddr),
+    /// A user of this machine.
+    User(u32),
+    /// All origins for which the quota has no room.
+    Others,
 }
 
 impl Peer {
@@ -27,11 +36,11 @@ impl Peer {
     }
 
     /// The origin under which the quota of the log counts the peer's errors.
-    pub(super) const fn origin(self) -> Origin {
+    pub(super) const fn origin(self) -> PeerOrigin {
         match self {
-            Self::Address(address) => Origin::Address(address.ip()),
-            Self::Process { user, .. } => Origin::User(user),
-            Self::Unknown => Origin::Others,
+            Self::Address(address) => PeerOrigin::Address(address.ip()),
+            Self::Process { user, .. } => PeerOrigin::User(user),
+            Self::Unknown => PeerOrigin::Others,
         }
     }
 }
