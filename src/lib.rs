@@ -62,6 +62,39 @@
 //! - **gate**: the only code that changes sessions, between policy, sessions and store.
 
 #![forbid(unsafe_code)]
+#![deny(missing_docs, unused_must_use)]
+#![warn(
+    rust_2018_idioms,
+    let_underscore_drop,
+    missing_debug_implementations,
+    unnameable_types,
+    unreachable_pub,
+    unused_qualifications
+)]
+#![deny(rustdoc::broken_intra_doc_links)]
+#![warn(rustdoc::bare_urls, rustdoc::unescaped_backticks)]
+#![warn(clippy::pedantic, clippy::clone_on_ref_ptr, clippy::redundant_clone)]
+#![deny(
+    clippy::allow_attributes_without_reason,
+    clippy::await_holding_lock,
+    clippy::dbg_macro,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::panic_in_result_fn,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::string_slice,
+    clippy::todo,
+    clippy::unimplemented,
+    clippy::unwrap_used
+)]
+#![allow(
+    clippy::module_name_repetitions,
+    clippy::must_use_candidate,
+    clippy::similar_names,
+    reason = "names follow the terms of the field, also where a module has the same word"
+)]
 
 pub mod api;
 pub mod audit;
@@ -76,6 +109,7 @@ pub mod gate;
 pub mod lifecycle;
 pub mod limits;
 pub mod links;
+#[cfg(feature = "cli")]
 pub mod load;
 pub mod observe;
 pub mod peer;

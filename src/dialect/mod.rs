@@ -6,16 +6,16 @@
 
 #![deny(clippy::as_conversions, clippy::arithmetic_side_effects)]
 
-mod block;
 pub mod evapi;
 pub mod fastagi;
 pub mod fields;
 pub mod freeswitch;
+mod header_lines;
 mod json;
 pub mod jsonrpc;
 pub mod line;
 mod netstring;
-pub mod pins;
+pub mod supervision_options;
 
 use crate::decision::{ErrorReason, Outcome};
 use crate::event::Event;

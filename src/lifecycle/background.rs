@@ -9,7 +9,7 @@ use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
 use crate::limits::{LOG_PEER_INTERVAL, METRICS_UPKEEP_INTERVAL};
-use crate::links::ami::{Sessions, follow};
+use crate::links::ami::{LoginLookup, follow};
 use crate::observe::log::LeftOut;
 use crate::server::{TaskGroup, self_test};
 use crate::sidecar::Sidecar;
@@ -20,11 +20,12 @@ const LEASE_SWEEP_INTERVAL: Duration = Duration::from_millis(250);
 /// Spawns all of them; the receiver has the uptime of the last self test that succeeded, in milliseconds.
 pub(super) fn spawn(sidecar: &Arc<Sidecar>, background: &TaskGroup) -> watch::Receiver<u64> {
     let TaskGroup { stop, tasks } = background;
-    let sessions: Arc<dyn Sessions> = Arc::<Sidecar>::clone(sidecar);
-    sidecar.asterisks.serve(&sessions, tasks, stop);
+    let logins: Arc<dyn LoginLookup> = Arc::<Sidecar>::clone(sidecar);
+    sidecar.asterisks.serve(&logins, tasks, stop);
     let linked: BTreeSet<&str> = sidecar.settings.asterisk_ami.iter().map(|link| &*link.organization).collect();
     for organization in linked {
-        tasks.spawn(follow::follow(Arc::clone(sidecar), organization.into(), stop.clone()));
+        let (gate, links) = (Arc::clone(&sidecar.gate), Arc::clone(&sidecar.asterisks));
+        tasks.spawn(follow::follow(gate, links, organization.into(), stop.clone()));
     }
     // Once before the start is announced, so that `/readyz` succeeds from the announcement on.
     self_test::run_once(sidecar, 0);

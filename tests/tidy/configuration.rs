@@ -10,9 +10,9 @@ use queuewarden::config::problem::Problem;
 use queuewarden::policy::Policy;
 use toml::de::{DeTable, DeValue};
 
-use crate::markdown::{self, word, words};
-use crate::schema::{BOGUS, File, Table, Type, tables};
 use crate::support::project;
+use crate::tidy::markdown::{self, word, words};
+use crate::tidy::schema::{BOGUS, File, Table, Type, tables};
 
 /// What README says of one key.
 struct Documented {

@@ -9,8 +9,8 @@ use std::process::Command;
 use queuewarden::config::load;
 use queuewarden::policy::Policy;
 
-use crate::markdown::{Block, blocks};
 use crate::support::{Folder, Sidecar, SwitchPeer, connect, netstring, project};
+use crate::tidy::markdown::{Block, blocks};
 
 /// The ports that the shipped configuration listens on; a test takes free ones in their place.
 const PORTS: [(&str, &str); 3] = [("line", "4571"), ("fastagi", "4573"), ("admin", "9471")];

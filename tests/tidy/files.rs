@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::rust::sources;
 use crate::support::project;
+use crate::tidy::rust::sources;
 
 /// The names that stand visible in the root; everything else there is a dotfile, or ignored.
 const ROOT: &[&str] = &["Cargo.lock", "Cargo.toml", "README.md", "config", "fuzz", "src", "tests"];

@@ -8,8 +8,8 @@ use boon::{Compiler, Schemas};
 use queuewarden::config::schema::{Kind, schema};
 use serde_json::{Value, json};
 
-use crate::schema::{File, tables};
 use crate::support::project;
+use crate::tidy::schema::{File, tables};
 
 fn kind(file: File) -> Kind {
     match file {

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use crate::rust::{Source, sources};
 use crate::support::project;
+use crate::tidy::rust::{Source, sources};
 
 /// The modules of the crate, the lowest first; those of one row do not know each other.
 const LAYERS: &[&[&str]] = &[

@@ -21,8 +21,8 @@ use queuewarden::policy::facts::{Fact, Missing};
 use queuewarden::policy::model::Model;
 use queuewarden::telephony::Ground;
 
-use crate::markdown::{prose, table, word, words};
 use crate::support::{Folder, Sidecar, project, run};
+use crate::tidy::markdown::{prose, table, word, words};
 
 /// Two lists with the same members, whatever their order; the first is README's.
 fn same<T: Ord + Debug>(what: &str, readme: impl IntoIterator<Item = T>, code: impl IntoIterator<Item = T>) {
