@@ -6,11 +6,11 @@
 
 #![deny(clippy::as_conversions, clippy::arithmetic_side_effects)]
 
-mod header_lines;
 pub mod evapi;
 pub mod fastagi;
 pub mod fields;
 pub mod freeswitch;
+mod header_lines;
 mod json;
 pub mod jsonrpc;
 pub mod line;

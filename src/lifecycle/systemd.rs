@@ -1,44 +1,45 @@
-//! What the service manager is told (`sd_notify(3)`); without one, nobody is told and nothing else changes.
+//! Messages to the service manager (`sd_notify(3)`). Without a service manager they do nothing.
 
 use sd_notify::NotifyState;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// We answer; also after a reload, whatever came of it.
-pub(crate) fn ready(status: &str) {
-    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+use crate::limits::SELF_TEST_INTERVAL;
+
+/// The sidecar answers; also sent after a reload, whether or not it succeeded.
+pub(super) fn ready(status: &str) {
+    notify(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
-/// A reload begins. The time has to come with it, in one datagram.
-pub(crate) fn reloading() {
+/// A reload begins. systemd wants the monotonic time in the same datagram.
+pub(super) fn reloading() {
     match NotifyState::monotonic_usec_now() {
-        Ok(now) => tell(&[NotifyState::Reloading, now, NotifyState::Status("loading the configuration")]),
-        Err(error) => tracing::warn!(%error, "the service manager is not told of the reload"),
+        Ok(now) => notify(&[NotifyState::Reloading, now, NotifyState::Status("loading the configuration")]),
+        Err(error) => tracing::warn!(%error, "the service manager was not notified of the reload"),
     }
 }
 
-/// The end begins.
-pub(crate) fn stopping(status: &str) {
-    tell(&[NotifyState::Stopping, NotifyState::Status(status)]);
+/// The stop begins.
+pub(super) fn stopping(status: &str) {
+    notify(&[NotifyState::Stopping, NotifyState::Status(status)]);
 }
 
-/// Feeds the watchdog of the service manager, if it has one, each time that decisions have proved to be made. Nothing
-/// else feeds it: when they are made no more, the service manager starts us anew.
-pub(crate) fn watch(mut proven: watch::Receiver<u64>) -> Option<JoinHandle<()>> {
-    let patience = sd_notify::watchdog_enabled()?;
-    let interval = crate::limits::SELF_TEST_INTERVAL;
-    if patience < interval.saturating_mul(2) {
-        tracing::warn!(?patience, ?interval, "WatchdogSec= is too short: decisions prove to be made twice a second");
+/// Feeds the watchdog of the service manager after every self test that succeeded, and only then: if decisions are no
+/// longer made, the service manager restarts the process. `None`: the unit has no `WatchdogSec=`.
+pub(super) fn feed_watchdog(mut self_tested: watch::Receiver<u64>) -> Option<JoinHandle<()>> {
+    let watchdog = sd_notify::watchdog_enabled()?;
+    if watchdog < SELF_TEST_INTERVAL * 2 {
+        tracing::warn!(?watchdog, self_test = ?SELF_TEST_INTERVAL, "WatchdogSec= must be at least two self tests long");
     }
     Some(tokio::spawn(async move {
-        while proven.changed().await.is_ok() {
-            tell(&[NotifyState::Watchdog]);
+        while self_tested.changed().await.is_ok() {
+            notify(&[NotifyState::Watchdog]);
         }
     }))
 }
 
-fn tell(what: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(what) {
-        tracing::warn!(%error, "the service manager cannot be told");
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "the service manager cannot be notified");
     }
 }

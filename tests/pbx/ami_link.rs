@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use queuewarden::config::asterisk::{AmiSettings, Pattern};
 use queuewarden::config::process::Secret;
 use queuewarden::links::ami::{AmiLinks, LoginLookup, QueueMember};
-use queuewarden::observe::metrics::{Gauges, Metrics};
+use queuewarden::observe::metrics::{Metrics, ScrapeValues};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -62,14 +62,14 @@ impl Link {
 
     /// How many removals are through, whatever became of them.
     fn settled(&self) -> u64 {
-        let text = self.metrics.render(&Gauges::default());
+        let text = self.metrics.render(&ScrapeValues::default());
         let counts = text.lines().filter_map(|line| line.strip_prefix("queuewarden_ami_removals_total{"));
         counts.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
     }
 
     fn wait_for(&self, outcome: &str, count: usize) {
         let series = format!("queuewarden_ami_removals_total{{outcome=\"{outcome}\"}} {count}");
-        wait_until(&series, || self.metrics.render(&Gauges::default()).lines().any(|line| line == series));
+        wait_until(&series, || self.metrics.render(&ScrapeValues::default()).lines().any(|line| line == series));
     }
 }
 

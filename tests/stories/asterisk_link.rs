@@ -13,7 +13,7 @@ use queuewarden::config::asterisk::{AmiSettings, Pattern};
 use queuewarden::config::process::Secret;
 use queuewarden::limits::{AMI_ATTEMPTS_MAX, AMI_LINE_BYTES_MAX, AMI_PING_INTERVAL, AMI_REMOVALS_WAITING_MAX};
 use queuewarden::links::ami::{AmiLinks, LoginLookup, QueueMember};
-use queuewarden::observe::metrics::{Gauges, Metrics};
+use queuewarden::observe::metrics::{Metrics, ScrapeValues};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -107,7 +107,7 @@ impl World {
     }
 
     fn metric(&self, series: &str) -> usize {
-        let text = self.metrics.render(&Gauges::default());
+        let text = self.metrics.render(&ScrapeValues::default());
         let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         value.unwrap_or_else(|| panic!("no {series}")).parse().unwrap()
     }

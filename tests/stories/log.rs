@@ -82,7 +82,7 @@ fn an_operator_changes_what_is_logged() {
     assert_eq!(log(&["debug"]).1, "debug (from the start: warn)\n");
     sidecar.ask("may org=acme actor=1001 action=queue.login queue=q0");
     let lines = sidecar.log_until("\"reason\":\"assigned\"");
-    let changed = lines.iter().find(|line| line.contains("what is logged was changed")).expect("a line");
+    let changed = lines.iter().find(|line| line.contains("the filter of the log was changed")).expect("a line");
     let changed: Value = serde_json::from_str(changed).unwrap();
     assert_eq!((&changed["before"], &changed["filter"]), (&"warn".into(), &"debug".into()));
     assert!(changed["by"].as_str().unwrap().starts_with("uid "), "{changed}");

@@ -178,5 +178,5 @@ fn paths_are_understood() {
     assert_eq!(heads("policy::decide;"), ["policy"]);
     assert_eq!(heads("{policy::{a, b}, limits::X, gate}; use x::y"), ["policy", "limits", "gate"]);
     assert!(names_crate("use metrics::Counter;", "metrics"));
-    assert!(!names_crate("observe::metrics::Gauges; my_metrics::x", "metrics"));
+    assert!(!names_crate("observe::metrics::ScrapeValues; my_metrics::x", "metrics"));
 }
