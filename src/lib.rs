@@ -24,6 +24,7 @@
 //! - [`server`], [`reload`]: sockets, and a new policy beside the old.
 //! - [`load`]: the PBX's side of the dialects, to see how much a sidecar takes.
 //! - [`cli`]: the wiring.
+//! - [`manual`]: why it is as it is; no code.
 //! - [`fuzzing`]: the bodies of the fuzz targets, shared by `fuzz/` and `tests/corpus.rs`.
 //!
 //! A module imports only from those above it in this list's layers; `tests/tidy.rs` holds them to it.
@@ -42,6 +43,7 @@ pub mod gate;
 pub mod limits;
 pub mod links;
 pub mod load;
+pub mod manual;
 pub mod observe;
 pub mod peer;
 pub mod policy;

@@ -1,5 +1,5 @@
-//! The rules of the repository, as ordinary tests: what one module may know of another, what may stand in a file, and
-//! that README, the shipped configuration and the code say the same. If a rule matters, it is here.
+//! The rules of the repository as tests: the layers of the modules, the form of the files, and the agreement of the
+//! manual, the shipped configuration and the code.
 
 #![allow(
     clippy::arithmetic_side_effects,
@@ -20,18 +20,15 @@
 #[path = "support/mod.rs"]
 mod support;
 
-/// README as the tests read it.
 #[path = "tidy/markdown.rs"]
 mod markdown;
-/// Rust as the tests read it.
 #[path = "tidy/rust.rs"]
 mod rust;
-/// What the code says that a configuration may hold.
-#[path = "tidy/schema.rs"]
-mod schema;
 
 #[path = "tidy/configuration.rs"]
 mod configuration;
+#[path = "tidy/documents.rs"]
+mod documents;
 #[path = "tidy/examples.rs"]
 mod examples;
 #[path = "tidy/files.rs"]
@@ -40,5 +37,3 @@ mod files;
 mod json_schema;
 #[path = "tidy/layers.rs"]
 mod layers;
-#[path = "tidy/tables.rs"]
-mod tables;

@@ -17,6 +17,7 @@ mod sessions;
 mod state_folder;
 mod systemd;
 mod top;
+pub mod topics;
 mod what_who;
 
 use std::io::Write;
@@ -36,7 +37,7 @@ const EXIT_USAGE: u8 = 2;
 
 /// A sidecar that answers a PBX: may this person log in to that queue, or supervise that call?
 #[derive(Debug, Parser)]
-#[command(version, about, max_term_width = 100, after_long_help = help::PROGRAM)]
+#[command(version, about, max_term_width = 100, after_long_help = help::PROGRAM, disable_help_subcommand = true)]
 pub struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
@@ -98,9 +99,12 @@ enum Command {
     /// Prints what completes the commands in a shell.
     #[command(after_long_help = help::COMPLETIONS)]
     Completions(generate::CompletionsArguments),
-    /// Prints the manual page, or writes those of all commands.
+    /// Prints the manual page, or writes the pages of all commands and topics.
     #[command(after_long_help = help::MAN)]
     Man(generate::ManArguments),
+    /// Explains a command, a topic, or any reason, metric, key, fact or alert by its name.
+    #[command(after_long_help = help::HELP)]
+    Help(help::HelpArguments),
 }
 
 /// Prints why a configuration does not load.
@@ -130,6 +134,7 @@ pub fn run(arguments: Arguments, out: &mut (impl Write + Send)) -> ExitCode {
         Command::Schema(options) => generate::schemas(&options, out),
         Command::Completions(options) => generate::completions(&options, out),
         Command::Man(options) => generate::man(&options, out),
+        Command::Help(options) => help::run(&options, out),
         Command::Log(options) => log::run(&arguments.config, &options, out),
         Command::Supervisions(what) => sessions::supervisions(&arguments.config, &what, out),
     };
