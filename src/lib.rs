@@ -19,9 +19,12 @@
 //! - [`audit`]: the log of who asked for what and what was decided, its lines bound by hashes.
 //! - [`gate`]: the one door, where a decision changes state; its ledger takes changes to the store, and its change_feed
 //!   tells of them.
+//! - [`backoff`], [`peer`]: pauses between attempts to connect; who is on the other side of a connection.
 //! - [`observe`]: the metrics.
 //! - [`links`]: the links to Asterisks, which remove the members whose sessions ended.
-//! - [`server`], [`reload`]: sockets, and a new policy beside the old.
+//! - [`sidecar`]: the state that all connections share.
+//! - [`api`]: the admin listener.
+//! - [`server`], [`lifecycle`]: sockets, and a new policy beside the old.
 //! - [`load`]: the PBX's side of the dialects, to see how much a sidecar takes.
 //! - [`cli`]: the wiring.
 //! - [`manual`]: why it is as it is; no code.
@@ -30,9 +33,43 @@
 //! A module imports only from those above it in this list's layers; `tests/tidy.rs` holds them to it.
 
 #![forbid(unsafe_code)]
+#![deny(missing_docs, unused_must_use)]
+#![warn(
+    rust_2018_idioms,
+    let_underscore_drop,
+    missing_debug_implementations,
+    unnameable_types,
+    unreachable_pub,
+    unused_qualifications
+)]
+#![deny(rustdoc::broken_intra_doc_links)]
+#![warn(rustdoc::bare_urls, rustdoc::unescaped_backticks)]
+#![warn(clippy::pedantic, clippy::clone_on_ref_ptr, clippy::redundant_clone)]
+#![deny(
+    clippy::allow_attributes_without_reason,
+    clippy::await_holding_lock,
+    clippy::dbg_macro,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::panic_in_result_fn,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::string_slice,
+    clippy::todo,
+    clippy::unimplemented,
+    clippy::unwrap_used
+)]
+#![allow(
+    clippy::module_name_repetitions,
+    clippy::must_use_candidate,
+    clippy::similar_names,
+    reason = "names follow the terms of the field, also where a module has the same word"
+)]
 
 pub mod api;
 pub mod audit;
+pub mod backoff;
 pub mod cli;
 pub mod config;
 pub mod decision;
@@ -40,14 +77,15 @@ pub mod dialect;
 pub mod event;
 pub mod fuzzing;
 pub mod gate;
+pub mod lifecycle;
 pub mod limits;
 pub mod links;
+#[cfg(feature = "cli")]
 pub mod load;
 pub mod manual;
 pub mod observe;
 pub mod peer;
 pub mod policy;
-pub mod reload;
 pub mod server;
 pub mod sessions;
 pub mod sidecar;

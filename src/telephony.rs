@@ -307,7 +307,7 @@ const ALPHABETS: [u8; 256] = {
     alphabets
 };
 
-#[expect(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "evaluated when it is compiled")]
+#[expect(clippy::indexing_slicing, reason = "evaluated when it is compiled")]
 const fn add(alphabets: &mut [u8; 256], bytes: &[u8], bits: u8) {
     let mut at = 0;
     while at < bytes.len() {

@@ -2,20 +2,6 @@
 //!
 //! What a login session is kept in is memory of course, so a question that begins one is counted apart.
 
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::format_push_string,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    clippy::single_match_else,
-    clippy::string_slice,
-    clippy::unwrap_used,
-    let_underscore_drop,
-    unreachable_pub,
-    reason = "a test that cannot go on fails"
-)]
-
-#[path = "support/mod.rs"]
 mod support;
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -46,7 +32,7 @@ fn count() {
     let _ = TAKEN.try_with(|taken| taken.set(taken.get().saturating_add(1)));
 }
 
-#[expect(unsafe_code, reason = "counting allocations needs an allocator, and every call is handed on as it came")]
+#[allow(unsafe_code, reason = "counting allocations needs an allocator, and every call is handed on as it came")]
 // SAFETY: every call goes to the system's allocator with the arguments that came, so its promises are ours.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {

@@ -1,21 +1,29 @@
 //! The command line: arguments in, text and an exit code out.
 
+#[cfg(feature = "cli")]
 mod admin_client;
+#[cfg(feature = "cli")]
 mod ask;
 mod audit;
 mod check;
 mod explain;
+#[cfg(feature = "cli")]
 mod generate;
+#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "it has the texts of the commands that are not built"))]
 mod help;
+#[cfg(feature = "cli")]
 mod line_client;
+#[cfg(feature = "cli")]
 mod load;
+#[cfg(feature = "cli")]
 mod log;
 mod models;
+#[cfg(feature = "cli")]
 mod salvage;
 mod serve;
+#[cfg(feature = "cli")]
 mod sessions;
-mod state_folder;
-mod systemd;
+#[cfg(feature = "cli")]
 mod top;
 pub mod topics;
 mod what_who;
@@ -61,6 +69,7 @@ enum Command {
     #[command(after_long_help = help::EXPLAIN)]
     Explain(explain::Arguments),
     /// Asks the running sidecar one question; nothing changes without --do.
+    #[cfg(feature = "cli")]
     #[command(after_long_help = help::ASK)]
     Ask(ask::Arguments),
     /// Prints every action that an actor may do, and where.
@@ -76,30 +85,38 @@ enum Command {
     ///
     /// The questions are drawn from the configuration. Exits 1 if an answer was lost, an error, or another verdict than
     /// the configuration promises; one that depends on who is logged in is not held against it.
+    #[cfg(feature = "cli")]
     #[command(after_long_help = help::LOAD)]
     Load(load::Arguments),
     /// Shows decisions, latency and login sessions of the running sidecar, live; q ends it.
+    #[cfg(feature = "cli")]
     #[command(after_long_help = help::TOP)]
     Top(top::Arguments),
     /// Lists, shows and ends login sessions of the running sidecar.
+    #[cfg(feature = "cli")]
     #[command(subcommand, after_long_help = help::SESSIONS)]
     Sessions(sessions::Sessions),
     /// Lists and ends supervisions of the running sidecar.
+    #[cfg(feature = "cli")]
     #[command(subcommand, after_long_help = help::SUPERVISIONS)]
     Supervisions(sessions::Supervisions),
     /// Verifies the audit log, shows its end, and writes parts of it out.
     #[command(subcommand, after_long_help = help::AUDIT)]
     Audit(audit::Audit),
     /// Shows what the running sidecar logs, or changes it.
+    #[cfg(feature = "cli")]
     #[command(after_long_help = help::LOG)]
     Log(log::Arguments),
     /// Prints the JSON Schemas of the configuration files, with which editors complete them.
+    #[cfg(feature = "cli")]
     #[command(after_long_help = help::SCHEMA)]
     Schema(generate::SchemaArguments),
     /// Prints what completes the commands in a shell.
+    #[cfg(feature = "cli")]
     #[command(after_long_help = help::COMPLETIONS)]
     Completions(generate::CompletionsArguments),
     /// Prints the manual page, or writes the pages of all commands and topics.
+    #[cfg(feature = "cli")]
     #[command(after_long_help = help::MAN)]
     Man(generate::ManArguments),
     /// Explains a command, a topic, or any reason, metric, key, fact or alert by its name.
@@ -123,19 +140,28 @@ pub fn run(arguments: Arguments, out: &mut (impl Write + Send)) -> ExitCode {
         Command::Serve => serve::run(&arguments.config, out),
         Command::Check(options) => check::run(&arguments.config, &options, out),
         Command::Explain(options) => explain::run(&arguments.config, &options, out),
+        #[cfg(feature = "cli")]
         Command::Ask(options) => ask::run(&arguments.config, &options, out),
         Command::What(options) => what_who::what(&arguments.config, &options, out),
         Command::Who(options) => what_who::who(&arguments.config, &options, out),
         Command::Models(options) => models::run(&arguments.config, &options, out),
+        #[cfg(feature = "cli")]
         Command::Load(options) => load::run(&arguments.config, &options, out),
+        #[cfg(feature = "cli")]
         Command::Top(options) => top::run(&arguments.config, &options, out),
+        #[cfg(feature = "cli")]
         Command::Sessions(what) => sessions::sessions(&arguments.config, &what, out),
         Command::Audit(what) => audit::run(&arguments.config, &what, out),
+        #[cfg(feature = "cli")]
         Command::Schema(options) => generate::schemas(&options, out),
+        #[cfg(feature = "cli")]
         Command::Completions(options) => generate::completions(&options, out),
+        #[cfg(feature = "cli")]
         Command::Man(options) => generate::man(&options, out),
         Command::Help(options) => help::run(&options, out),
+        #[cfg(feature = "cli")]
         Command::Log(options) => log::run(&arguments.config, &options, out),
+        #[cfg(feature = "cli")]
         Command::Supervisions(what) => sessions::supervisions(&arguments.config, &what, out),
     };
     match ran {

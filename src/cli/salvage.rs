@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
-use crate::cli::state_folder;
+use crate::lifecycle::state_folder;
 use crate::cli::{EXIT_FAILED, print_problems};
 use crate::config;
 use crate::sessions::disk::{Disk, FILE_NAME};

@@ -10,7 +10,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
 use crate::audit::AuditError;
-use crate::cli::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_USAGE, state_folder, systemd};
+use crate::cli::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_USAGE};
+use crate::lifecycle::{load, publish, state_folder, systemd};
 use crate::config::Loaded;
 use crate::config::problem::Problems;
 use crate::config::process::ProcessSettings;
@@ -18,7 +19,6 @@ use crate::gate::{CommitObserver, Gate};
 use crate::limits::{COMMIT_TIMEOUT, RELOAD_INTERVAL_MIN};
 use crate::observe::log::{FILTER_DEFAULT, Flush, Format, Log};
 use crate::policy::{Organization, Policy};
-use crate::reload::{load, publish};
 use crate::server::{PassedSockets, Server};
 use crate::sessions::store::StoreError;
 use crate::sidecar::{BoundListener, ListenAddress, ReloadStatus, Sidecar};

@@ -1,7 +1,7 @@
 //! A configuration folder, read whole: every problem at once, or a policy that can be published.
 //!
 //! `queuewarden.toml` is about the process, `models/` holds role models, `organizations/` the tenants. A folder that
-//! has a problem anywhere yields no policy at all; what runs already is then left alone ([`crate::reload`]).
+//! has a problem anywhere yields no policy at all; what runs already is then left alone ([`crate::lifecycle`]).
 
 pub mod asterisk;
 pub mod audit;

@@ -10,9 +10,9 @@
 use std::ops::Range;
 
 use crate::decision::{ErrorReason, Outcome, WireError};
-use crate::dialect::block::{lines_of, split};
+use crate::dialect::header_lines::{lines_of, split};
 use crate::dialect::fields::{Fields, Verb};
-use crate::dialect::{After, Dialect, DialectLabel, Patience, Step, pins};
+use crate::dialect::{After, Dialect, DialectLabel, Patience, Step, supervision_options};
 use crate::event::{Event, Key, KeySet};
 use crate::limits::{AGI_ENVIRONMENT_BYTES_MAX, AGI_ENVIRONMENT_LINES_MAX, AGI_REPLY_BYTES_MAX};
 use crate::telephony::Digits;
@@ -164,7 +164,7 @@ impl Dialect for FastAgi {
         }
         output.extend_from_slice(b"\"\n");
         // Without a target there is nothing to pin, and ChanSpy without one would spy on anybody.
-        set(output, "QW_SPY_OPTIONS", answer.mode.filter(|_| target.is_some()).map_or("", pins::asterisk));
+        set(output, "QW_SPY_OPTIONS", answer.mode.filter(|_| target.is_some()).map_or("", supervision_options::asterisk));
         set(output, "QW_VERDICT", if allowed { "ALLOW" } else { "DENY" });
         self.state = State::Answered;
         self.unconfirmed = true;

@@ -10,9 +10,9 @@
 use percent_encoding::percent_decode;
 
 use crate::decision::{AnswerQueues, ErrorReason, Outcome, WireError};
-use crate::dialect::block::{lines_of, split};
+use crate::dialect::header_lines::{lines_of, split};
 use crate::dialect::fields::{Fields, Verb};
-use crate::dialect::{After, Dialect, DialectLabel, Patience, Step, pins};
+use crate::dialect::{After, Dialect, DialectLabel, Patience, Step, supervision_options};
 use crate::event::{Event, Key, KeySet};
 use crate::limits::{FREESWITCH_BLOCK_BYTES_MAX, FREESWITCH_REPLY_BYTES_MAX};
 
@@ -197,7 +197,7 @@ impl Dialect for FreeSwitch {
         write(output, &[" qw_target=", target.unwrap_or_default()]);
         // Without a target there is nothing to pin.
         if let Some(mode) = answer.mode.filter(|_| target.is_some()) {
-            for (name, value) in pins::freeswitch(mode).split(',').filter_map(|pin| pin.split_once(':')) {
+            for (name, value) in supervision_options::freeswitch(mode).split(',').filter_map(|pin| pin.split_once(':')) {
                 write(output, &[" ", name, "=", value]);
             }
         }

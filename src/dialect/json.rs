@@ -13,7 +13,7 @@ use serde::ser::{Serialize, Serializer};
 
 use crate::decision::{Answer, AnswerQueues, ErrorReason, WireError};
 use crate::dialect::fields::{Fields, Verb};
-use crate::dialect::pins;
+use crate::dialect::supervision_options;
 use crate::event::{Event, Key, KeySet};
 
 /// A value, as far as questions have any: a string, borrowed where it stands in the input as it is meant, or a whole
@@ -304,8 +304,8 @@ impl<'a> Decided<'a> {
         let pinned = answer.mode.zip(answer.target).map(|(mode, target)| Pinned {
             mode: mode.name(),
             target,
-            asterisk: pins::asterisk(mode),
-            freeswitch: pins::freeswitch(mode),
+            asterisk: supervision_options::asterisk(mode),
+            freeswitch: supervision_options::freeswitch(mode),
         });
         Self {
             verdict: answer.reason.verdict(),

@@ -15,7 +15,7 @@ use subtle::ConstantTimeEq;
 
 use crate::decision::{AnswerQueues, ErrorReason, Outcome, WireError};
 use crate::dialect::fields::{Fields, Verb};
-use crate::dialect::{After, ChangeWords, Dialect, DialectLabel, Patience, Step, pins};
+use crate::dialect::{After, ChangeWords, Dialect, DialectLabel, Patience, Step, supervision_options};
 use crate::event::{Event, Key, KeySet};
 use crate::limits::{LINE_BYTES_MAX, REQUEST_ID_BYTES_MAX};
 use crate::telephony::Token;
@@ -180,8 +180,8 @@ impl Dialect for Line {
         // Without a target there is nothing to pin.
         if let (Some(mode), Some(target)) = (answer.mode, answer.target) {
             write(output, &[b" mode=", mode.name().as_bytes(), b" target=", target.as_bytes()]);
-            write(output, &[b" asterisk=", pins::asterisk(mode).as_bytes()]);
-            write(output, &[b" freeswitch=", pins::freeswitch(mode).as_bytes()]);
+            write(output, &[b" asterisk=", supervision_options::asterisk(mode).as_bytes()]);
+            write(output, &[b" freeswitch=", supervision_options::freeswitch(mode).as_bytes()]);
         }
         write(output, &[b"\n"]);
         After::Continue

@@ -6,7 +6,7 @@
 
 #![deny(clippy::as_conversions, clippy::arithmetic_side_effects)]
 
-mod block;
+mod header_lines;
 pub mod evapi;
 pub mod fastagi;
 pub mod fields;
@@ -15,7 +15,7 @@ mod json;
 pub mod jsonrpc;
 pub mod line;
 mod netstring;
-pub mod pins;
+pub mod supervision_options;
 
 use crate::decision::{ErrorReason, Outcome};
 use crate::event::Event;

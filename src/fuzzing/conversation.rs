@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::config;
 use crate::decision::{AllowReason, DenyReason, ErrorReason, Outcome, WireError};
 use crate::dialect::fields::{Fields, Verb};
-use crate::dialect::{Dialect, Step, pins};
+use crate::dialect::{Dialect, Step, supervision_options};
 use crate::event::{Event, Key};
 use crate::fuzzing::folder::{Folder, GOTO, VOXIMPLANT};
 use crate::gate::{Counts, Gate};
@@ -202,8 +202,8 @@ impl Sidecar {
         assert!(value("target").is_none_or(|target| mode.is_some() && self.has_extension(target)), "{reply:?}");
         // Without a target there is nothing to pin.
         let pinned = mode.filter(|_| value("target").is_some());
-        assert_eq!(value("asterisk"), pinned.map(pins::asterisk), "{reply:?}");
-        assert_eq!(value("freeswitch"), pinned.map(pins::freeswitch), "{reply:?}");
+        assert_eq!(value("asterisk"), pinned.map(supervision_options::asterisk), "{reply:?}");
+        assert_eq!(value("freeswitch"), pinned.map(supervision_options::freeswitch), "{reply:?}");
         Reply::Decision
     }
 
@@ -235,7 +235,7 @@ impl Sidecar {
             target.is_empty() || target.strip_suffix('-').is_some_and(|name| self.has_extension(name)),
             "{answer:?}"
         );
-        let spies = SupervisionMode::ALL.iter().any(|&mode| pins::asterisk(mode) == options);
+        let spies = SupervisionMode::ALL.iter().any(|&mode| supervision_options::asterisk(mode) == options);
         assert!(options.is_empty() || spies, "{answer:?}");
         assert!(options.is_empty() || (verdict == "ALLOW" && !target.is_empty()), "{answer:?}");
         assert!(target.is_empty() || verdict == "ALLOW", "{answer:?}");

@@ -8,7 +8,6 @@
 //! A body keeps no state between two inputs, so one input always does the same.
 
 #![expect(
-    clippy::arithmetic_side_effects,
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::missing_panics_doc,

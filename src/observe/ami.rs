@@ -68,22 +68,22 @@ impl AmiMetrics {
 
     /// Counts a link as up for as long as the returned value lives.
     #[must_use]
-    pub fn up(&self) -> Up<'_> {
+    pub fn up(&self) -> LinkUpGuard<'_> {
         self.up.increment(1.0);
-        Up(&self.up)
+        LinkUpGuard(&self.up)
     }
 }
 
-/// A link that is up.
-pub struct Up<'a>(&'a Gauge);
+/// Counts one link as up until it is dropped.
+pub struct LinkUpGuard<'a>(&'a Gauge);
 
-impl std::fmt::Debug for Up<'_> {
+impl std::fmt::Debug for LinkUpGuard<'_> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("Up")
+        formatter.write_str("LinkUpGuard")
     }
 }
 
-impl Drop for Up<'_> {
+impl Drop for LinkUpGuard<'_> {
     fn drop(&mut self) {
         self.0.decrement(1.0);
     }

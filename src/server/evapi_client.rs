@@ -5,10 +5,8 @@
 //! a bounded queue instead; when that is full, Kamailio hears that we are busy, and at last it is cut off.
 
 use std::collections::VecDeque;
-use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::BytesMut;
 use socket2::{SockRef, TcpKeepalive};
@@ -17,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::backoff::Backoff;
 use crate::decision::{ErrorReason, Reason};
 use crate::dialect::evapi::Evapi;
 use crate::dialect::{After, Dialect};
@@ -31,7 +30,7 @@ use crate::sidecar::Sidecar;
 
 /// Dials until the sidecar drains.
 pub(super) async fn keep_dialing(address: SocketAddr, sidecar: Arc<Sidecar>, drain: CancellationToken) {
-    let mut pause = REDIAL_PAUSE_MIN;
+    let mut backoff = Backoff::new(REDIAL_PAUSE_MIN, REDIAL_PAUSE_MAX);
     let mut said = false;
     while !drain.is_cancelled() {
         let dialed = tokio::select! {
@@ -47,7 +46,7 @@ pub(super) async fn keep_dialing(address: SocketAddr, sidecar: Arc<Sidecar>, dra
                 said = true;
                 // One that takes the connection and drops it at once is not there yet.
                 if since.elapsed() > REDIAL_PAUSE_MAX {
-                    pause = REDIAL_PAUSE_MIN;
+                    backoff.reset();
                 }
             }
             // Once is enough: it is dialed every second.
@@ -59,9 +58,8 @@ pub(super) async fn keep_dialing(address: SocketAddr, sidecar: Arc<Sidecar>, dra
         }
         tokio::select! {
             () = drain.cancelled() => return,
-            () = sleep(with_jitter(pause)) => {}
+            () = sleep(backoff.next()) => {}
         }
-        pause = pause.saturating_mul(2).min(REDIAL_PAUSE_MAX);
     }
 }
 
@@ -74,12 +72,6 @@ async fn dial(address: SocketAddr) -> std::io::Result<TcpStream> {
     stream.set_nodelay(true)?;
     drop(SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_IDLE)));
     Ok(stream)
-}
-
-/// Between half of the pause and all of it, so that many sidecars do not dial at once.
-fn with_jitter(pause: Duration) -> Duration {
-    let share = u32::try_from(RandomState::new().hash_one(pause) % 1_000).unwrap_or_default();
-    pause.mul_f64(0.5 + f64::from(share) / 2_000.0)
 }
 
 /// Answers that wait to be written, from `sent` on, and those that wait for the disk before that.
@@ -230,14 +222,6 @@ async fn at(deadline: Option<Instant>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_pause_is_never_longer_than_it_may_be() {
-        for _ in 0..1_000 {
-            let pause = with_jitter(REDIAL_PAUSE_MAX);
-            assert!(pause <= REDIAL_PAUSE_MAX && pause >= REDIAL_PAUSE_MAX / 2, "{pause:?}");
-        }
-    }
 
     #[test]
     fn a_write_is_whole_netstrings_however_little_of_it_is_taken() {

@@ -21,7 +21,7 @@ pub use listen::ListenError;
 pub use socket_activation::PassedSockets;
 
 use crate::limits::{DRAIN_TIMEOUT, LOG_PEER_INTERVAL, METRICS_UPKEEP_INTERVAL};
-use crate::links::ami::{Sessions, follow};
+use crate::links::ami::{LoginLookup, follow};
 use crate::sidecar::{BoundListener, Sidecar};
 
 /// How often login sessions whose time is over are looked for.
@@ -59,12 +59,13 @@ impl Server {
             admin: TaskTracker::new(),
         };
         listeners.serve(sidecar, bound, &server.drain, &server.connections, &server.admin_stop, &server.admin);
-        let sessions: Arc<dyn Sessions> = Arc::<Sidecar>::clone(sidecar);
-        sidecar.asterisks.serve(&sessions, &server.admin, &server.admin_stop);
+        let logins: Arc<dyn LoginLookup> = Arc::<Sidecar>::clone(sidecar);
+        sidecar.asterisks.serve(&logins, &server.admin, &server.admin_stop);
         let linked: std::collections::BTreeSet<&str> =
             sidecar.settings.asterisk_ami.iter().map(|settings| &*settings.organization).collect();
         for organization in linked {
-            server.admin.spawn(follow::follow(Arc::clone(sidecar), organization.into(), server.admin_stop.clone()));
+            let (gate, links) = (Arc::clone(&sidecar.gate), Arc::clone(&sidecar.asterisks));
+            server.admin.spawn(follow::follow(gate, links, organization.into(), server.admin_stop.clone()));
         }
         // Whoever is told that the sidecar is open finds it ready.
         let _next = self_test::prove(sidecar, 0);

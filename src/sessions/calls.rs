@@ -78,7 +78,6 @@ impl Calls {
 const STALE_ENTRIES_MAX: usize = 64;
 
 #[cfg(test)]
-#[expect(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
 mod tests {
     use super::*;
     use crate::telephony::{UnixMillis, UserId};

@@ -19,7 +19,7 @@ use crate::config::files::Files;
 use crate::config::problem::Problems;
 use crate::config::process::{ProcessSettings, Secret, Store};
 use crate::gate::Gate;
-use crate::links::ami::{Links, Member, Sessions};
+use crate::links::ami::{AmiLinks, LoginLookup, QueueMember};
 use crate::observe::log::Log;
 use crate::observe::metrics::Metrics;
 
@@ -37,7 +37,7 @@ pub struct Sidecar {
     /// The log.
     pub log: Log,
     /// The links to Asterisks.
-    pub asterisks: Links,
+    pub asterisks: Arc<AmiLinks>,
     /// Revision of the policy that every connection uses.
     pub settled_revision: AtomicU64,
     pub(crate) vitals: Vitals,
@@ -73,7 +73,7 @@ impl Sidecar {
                 settings.state.store == Store::Disk,
                 settings.audit.as_ref().map(|audit| AuditBuffer::new(audit.plain_allows)),
             )),
-            asterisks: Links::new(&settings.asterisk_ami, metrics.ami().clone()),
+            asterisks: Arc::new(AmiLinks::new(&settings.asterisk_ami, metrics.ami().clone())),
             metrics,
             clock: Clock::default(),
             settings,
@@ -156,8 +156,8 @@ impl Sidecar {
     }
 }
 
-impl Sessions for Sidecar {
-    fn is_logged_in(&self, member: &Member) -> bool {
+impl LoginLookup for Sidecar {
+    fn is_logged_in(&self, member: &QueueMember) -> bool {
         self.gate.is_logged_in(&member.organization, &member.extension, &member.queue, self.clock.now())
     }
 }

@@ -9,8 +9,8 @@ use queuewarden::dialect::{Dialect, Step};
 use queuewarden::gate::Gate;
 use queuewarden::telephony::{Moment, QueueSet};
 
+use crate::conformance::table::{Answer, Question, Verdict};
 use crate::support::{agi_environment, channel_block, channel_variables, url_encoded, variables};
-use crate::table::{Answer, Question, Verdict};
 
 /// A way to put a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

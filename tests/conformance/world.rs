@@ -7,8 +7,8 @@ use queuewarden::config::{self, Loaded};
 use queuewarden::gate::{Counts, Gate};
 use queuewarden::telephony::{Moment, UnixMillis};
 
+use crate::conformance::table::Change;
 use crate::support::{Folder, project};
-use crate::table::Change;
 
 /// Where the tables and worlds are.
 const CONFORMANCE: &str = "tests/conformance";

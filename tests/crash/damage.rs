@@ -11,9 +11,9 @@ use queuewarden::sessions::store::StoreError;
 use queuewarden::telephony::{Moment, UnixMillis};
 use serde_json::Value;
 
-use crate::client::{Counter, NOW, ask, is_durable, load, rows, without_time};
-use crate::load::office;
-use crate::random_source::RandomSource;
+use crate::crash::gate_client::{Counter, NOW, ask, is_durable, load, rows, without_time};
+use crate::crash::load::office;
+use crate::support::random_source::RandomSource;
 use crate::support::{Folder, Sidecar, run};
 
 const AGENTS: u16 = 100;

@@ -11,11 +11,11 @@ use queuewarden::gate::Gate;
 use queuewarden::gate::change_feed::Cause;
 use serde_json::Value;
 
-use crate::client::{Counter, NOW, ask, is_durable, later, load, rows};
-use crate::expected_state::{Change, Page, SERVED, Seen, changes_of};
-use crate::faulty_store::{Fate, FaultyStore};
-use crate::load::{of_agent, office, words};
-use crate::random_source::RandomSource;
+use crate::crash::expected_state::{Change, Page, SERVED, Seen, changes_of};
+use crate::crash::faulty_store::{Fate, FaultyStore};
+use crate::crash::gate_client::{Counter, NOW, ask, is_durable, later, load, rows};
+use crate::crash::load::{of_agent, office, words};
+use crate::support::random_source::RandomSource;
 use crate::support::{Folder, wait_until};
 
 const REFUSED: &str = "reason=state_unavailable";

@@ -8,7 +8,7 @@ use queuewarden::sessions::record::decode;
 use queuewarden::sessions::store::{Commit, Store, StoreError};
 use serde_json::{Value, json};
 
-use crate::client::rows;
+use crate::crash::gate_client::rows;
 use crate::support::PATIENCE;
 
 /// What becomes of a commit.

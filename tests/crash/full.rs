@@ -6,7 +6,7 @@ use std::process::Command;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::Value;
 
-use crate::load::office;
+use crate::crash::load::office;
 use crate::support::{Folder, Sidecar, wait_until};
 
 const LOGIN: &str = "action=queue.login queue=600";

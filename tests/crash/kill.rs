@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::expected_state::Seen;
-use crate::load::{Places, Told, Worker, office, watch};
-use crate::random_source::RandomSource;
+use crate::crash::expected_state::Seen;
+use crate::crash::load::{Places, Told, Worker, office, watch};
+use crate::support::random_source::RandomSource;
 use crate::support::{Folder, Sidecar, wait_until};
 
 const CONNECTIONS: u16 = 32;

@@ -7,8 +7,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use crate::expected_state::{Change, Page, SERVED, SHORT};
-use crate::random_source::RandomSource;
+use crate::crash::expected_state::{Change, Page, SERVED, SHORT};
+use crate::support::random_source::RandomSource;
 use crate::support::{PATIENCE, connect};
 
 /// Questions that a connection has open at once.

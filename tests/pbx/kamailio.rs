@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use crate::edge::{Edge, Way};
+use crate::support::kamailio_lab::{Edge, Way};
 use crate::support::{Sidecar, connect, wait_until};
 
 /// What the shipped configuration promises, with a tick of Kamailio's timer, and far from any other timer of SIP. The

@@ -1,6 +1,6 @@
 //! Given an agent's phone, when it dials a feature code, then the queue has the agent, or the phone hears a refusal.
 
-use crate::lab::Lab;
+use crate::pbx::asterisk_lab::Lab;
 
 /// R24, R30, R25, L1, L3, L4: a phone logs in to an assigned queue and to no other, whoever it is.
 #[test]

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::lab::Lab;
+use crate::pbx::asterisk_lab::Lab;
 use crate::support::wait_until;
 
 const STAY: Duration = Duration::from_secs(4);

@@ -7,33 +7,6 @@
 //! tests/perf/compare [SECONDS_OF_A_ROUND] [ROUNDS] [PART_OF_A_NAME]
 //! ```
 
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::cast_possible_truncation,
-    clippy::cast_precision_loss,
-    clippy::cast_sign_loss,
-    clippy::expect_used,
-    clippy::format_collect,
-    clippy::format_push_string,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::string_slice,
-    clippy::unchecked_time_subtraction,
-    clippy::unwrap_used,
-    clippy::zombie_processes,
-    dead_code,
-    let_underscore_drop,
-    unreachable_pub,
-    reason = "a benchmark that cannot go on fails, and prints what it found"
-)]
-
-mod peers;
-mod processor;
-#[path = "../support/mod.rs"]
-mod support;
-mod world;
-
 use std::collections::HashMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -42,8 +15,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use peers::Peer;
-use support::{Folder, project};
+use super::peers::{self, Peer};
+use super::{million_users, processor, questions};
+use crate::support::{self, Folder, project};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -69,9 +43,8 @@ const RELOAD: Duration = Duration::from_secs(4);
 /// What the shipped unit sets.
 const LARGE_PAGES: &str = "GLIBC_TUNABLES=glibc.malloc.hugetlb=1";
 
-fn main() {
-    let arguments: Vec<String> = std::env::args().collect();
-    if let [_, role, name, ..] = arguments.as_slice()
+pub fn run(arguments: &[String]) {
+    if let [role, name, ..] = arguments
         && role == "--peer"
     {
         let peer = Peer::ALL.into_iter().find(|peer| peer.name() == name).unwrap();
@@ -83,8 +56,8 @@ fn main() {
     pin(std::process::id(), "1");
     let folder = Folder::demo();
     fs::remove_file(folder.path().join("organizations/acme.toml")).unwrap();
-    world::write(folder.path());
-    let only = arguments.iter().skip(1).find(|argument| argument.starts_with(|first: char| first.is_alphabetic()));
+    million_users::write(folder.path());
+    let only = arguments.iter().find(|argument| argument.starts_with(|first: char| first.is_alphabetic()));
     Bench { seconds, rounds, only: only.cloned().unwrap_or_default() }.run(&folder);
 }
 
@@ -113,7 +86,7 @@ impl Bench {
         idle(&sidecar);
         drop(sidecar);
         let (sidecar, echo) = (Server::sidecar(folder, "0,1"), Server::peer(Peer::Echo, "0,1"));
-        let lines = Questions::of(world::question, QUESTIONS);
+        let lines = Questions::of(questions::question, QUESTIONS);
         let both = [(&sidecar, &lines), (&echo, &lines)];
         self.table("both processors for server and client, unpipelined", &both, |asked| kept(asked, CONNECTIONS, 1));
         drop(echo);
@@ -154,7 +127,7 @@ impl Bench {
         };
         println!(
             "load of {} users, process start included: {:.2} s",
-            world::USERS,
+            million_users::USERS,
             median((0..self.rounds).map(seconds).collect())
         );
     }
@@ -164,8 +137,8 @@ impl Bench {
         let redis = Server::redis();
         let megabytes = [sidecar, &floor, &redis].map(|server| format!("{} {} MB", server.name, server.megabytes()));
         println!("resident: {}", megabytes.join(", "));
-        let (lines, sets) = (Questions::of(world::question, QUESTIONS), Questions::of(redis_question, QUESTIONS));
-        let near = Questions::of(|user| world::question(user % NEAR_USERS), QUESTIONS);
+        let (lines, sets) = (Questions::of(questions::question, QUESTIONS), Questions::of(redis_question, QUESTIONS));
+        let near = Questions::of(|user| questions::question(user % NEAR_USERS), QUESTIONS);
         let (near_sidecar, near_floor) = (sidecar.alias("sidecar, near"), floor.alias("floor, near"));
         let all = [
             (sidecar, &lines),
@@ -188,7 +161,7 @@ impl Bench {
     fn calls(&self, sidecar: &Server) {
         let fastagi = sidecar.at(sidecar.listeners["fastagi"]);
         let (tokio, asyncio) = (Server::peer(Peer::FastAgi, "0"), Server::asyncio());
-        let environments = Questions::of(world::environment, CALLERS);
+        let environments = Questions::of(questions::environment, CALLERS);
         // Whoever is logged in already changes nothing more, and no answer waits for a disk.
         let everybody = Asked { address: fastagi.address, questions: environments.clone(), seconds: LOGGING_IN };
         assert!(called(&everybody, CONNECTIONS).0 > 2 * CALLERS, "everybody is logged in");
@@ -275,13 +248,13 @@ impl Questions {
     }
 
     fn of(text: impl Fn(usize) -> String, count: usize) -> Self {
-        let user = |number: usize| (number * 7_919 * USERS_STEP) % world::USERS;
+        let user = |number: usize| (number * 7_919 * USERS_STEP) % million_users::USERS;
         Self(Arc::new((0..count).map(|number| text(user(number)).into_bytes()).collect()))
     }
 }
 
 fn redis_question(user: usize) -> String {
-    format!("SISMEMBER u:{} {}\r\n", world::extension(user), world::served(user).next().unwrap())
+    format!("SISMEMBER u:{} {}\r\n", million_users::extension(user), million_users::served(user).next().unwrap())
 }
 
 struct Asked {
@@ -460,7 +433,7 @@ impl Server {
 
     fn peer(peer: Peer, processors: &str) -> Self {
         let own = std::env::current_exe().unwrap();
-        Self::start(peer.name(), processors, &[own.to_str().unwrap(), "--peer", peer.name()], "listening")
+        Self::start(peer.name(), processors, &[own.to_str().unwrap(), "compare", "--peer", peer.name()], "listening")
     }
 
     fn asyncio() -> Self {
@@ -495,13 +468,13 @@ impl Server {
         support::wait_until("redis to listen", || std::net::TcpStream::connect(address).is_ok());
         let mut stream = support::connect(address);
         let mut heard = vec![0; 65_536];
-        for from in (0..world::USERS).step_by(512) {
-            let users = from..world::USERS.min(from + 512);
+        for from in (0..million_users::USERS).step_by(512) {
+            let users = from..million_users::USERS.min(from + 512);
             let commands: String = users
                 .clone()
                 .map(|user| {
-                    let queues: Vec<String> = world::served(user).map(|queue| queue.to_string()).collect();
-                    format!("SADD u:{} {}\r\n", world::extension(user), queues.join(" "))
+                    let queues: Vec<String> = million_users::served(user).map(|queue| queue.to_string()).collect();
+                    format!("SADD u:{} {}\r\n", million_users::extension(user), queues.join(" "))
                 })
                 .collect();
             stream.write_all(commands.as_bytes()).unwrap();

@@ -2,33 +2,14 @@
 //! accounting, of the same questions, in turns, so that what else the machine does falls on all.
 //!
 //! ```text
-//! cargo bench --bench dialects
+//! cargo bench --bench benchmarks -- dialects
 //! ```
-
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::cast_precision_loss,
-    clippy::expect_used,
-    clippy::format_push_string,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::string_slice,
-    clippy::unwrap_used,
-    dead_code,
-    let_underscore_drop,
-    unreachable_pub,
-    reason = "a benchmark that cannot go on fails, and prints what it found"
-)]
-
-mod processor;
-#[path = "../support/mod.rs"]
-mod support;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use support::{Folder, Sidecar, connect};
+use super::processor;
+use crate::support::{Folder, Sidecar, connect};
 
 const CONNECTIONS: usize = 16;
 /// Questions of one connection and round.
@@ -40,7 +21,7 @@ const DEPTHS: [usize; 3] = [1, 16, 64];
 const LINE: &str = "7 dial org=acme actor=1001 digits=*13600 call=c-77\n";
 const JSONRPC: &str = r#"{"jsonrpc":"2.0","id":7,"method":"dial","params":{"org":"acme","actor":"1001","digits":"*13600","call":"c-77"}}"#;
 
-fn main() {
+pub fn run(_arguments: &[String]) {
     let folder = Folder::demo();
     let sidecar = Sidecar::start(&folder);
     assert!(sidecar.ask("dial org=acme actor=1001 digits=*13600").starts_with("allow"));

@@ -5,29 +5,8 @@
 //! processors with it.
 //!
 //! ```text
-//! cargo bench --bench durable
+//! cargo bench --bench benchmarks -- durable
 //! ```
-
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::cast_possible_truncation,
-    clippy::cast_precision_loss,
-    clippy::cast_sign_loss,
-    clippy::expect_used,
-    clippy::format_push_string,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::single_match_else,
-    clippy::string_slice,
-    clippy::unwrap_used,
-    let_underscore_drop,
-    unreachable_pub,
-    reason = "a benchmark that cannot go on fails, and prints what it found"
-)]
-
-#[path = "../support/mod.rs"]
-mod support;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -36,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use support::{Folder, LineClient, Sidecar, connect};
+use crate::support::{Folder, LineClient, Sidecar, connect};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
@@ -53,7 +32,7 @@ const TURNS: usize = 4;
 const RATE: usize = 5_000;
 const COMMITS: &str = "queuewarden_store_commit_duration_seconds_count";
 
-fn main() {
+pub fn run(_arguments: &[String]) {
     let folder = organization();
     let empty = Instant::now();
     let sidecar = Sidecar::start(&folder);

@@ -5,16 +5,6 @@
 //! instructions TASK DIALECT TIMES
 //! ```
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::unwrap_used,
-    unreachable_pub,
-    reason = "a benchmark that cannot go on fails"
-)]
-
 mod steps;
 
 use std::path::Path;

@@ -7,40 +7,16 @@
 //! `tests/run` installs Kamailio and sipp.
 //!
 //! ```text
-//! cargo bench --bench kamailio
+//! cargo bench --bench benchmarks -- kamailio
 //! ```
-
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::cast_possible_truncation,
-    clippy::cast_precision_loss,
-    clippy::cast_sign_loss,
-    clippy::expect_used,
-    clippy::format_collect,
-    clippy::format_push_string,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::string_slice,
-    clippy::unwrap_used,
-    dead_code,
-    let_underscore_drop,
-    unreachable_pub,
-    reason = "a benchmark that cannot go on fails, and prints what it found"
-)]
-
-#[path = "../pbx/edge.rs"]
-mod edge;
-#[path = "../support/mod.rs"]
-mod support;
 
 use std::collections::HashMap;
 use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use edge::{Edge, Way};
-use support::project;
+use crate::support::kamailio_lab::{Edge, Way};
+use crate::support::project;
 
 const CALLS_A_SECOND: u32 = 1_000;
 const CALLS: u32 = 10_000;
@@ -49,7 +25,7 @@ const ROUND_SECONDS_MAX: u32 = 60;
 /// Questions to a frozen sidecar.
 const REFUSALS: usize = 50;
 
-fn main() {
+pub fn run(_arguments: &[String]) {
     println!("{CALLS_A_SECOND} calls a second, {CALLS} in all:");
     for (way, number, what) in [
         (Way::JsonRpc, "1002", "a plain number, nobody is asked"),

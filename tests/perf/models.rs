@@ -4,36 +4,21 @@
 //! questions. The models take turns, so that what else the machine does falls on both; the ratio is that of one run.
 //!
 //! ```text
-//! cargo bench --bench models
+//! cargo bench --bench benchmarks -- models
 //! ```
-
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::cast_possible_truncation,
-    clippy::cast_precision_loss,
-    clippy::format_push_string,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    clippy::unwrap_used,
-    dead_code,
-    reason = "a benchmark that cannot go on fails, and prints what it found"
-)]
-
-#[path = "../properties/random_source.rs"]
-mod random_source;
 
 use std::fs;
 use std::hint::black_box;
 use std::path::Path;
 use std::time::Instant;
 
+use crate::support::random_source::RandomSource;
 use queuewarden::config::load;
 use queuewarden::decision::{Outcome, Reason};
 use queuewarden::event::{AttributeSet, Event, Intent, Request};
 use queuewarden::gate::Gate;
 use queuewarden::policy::Policy;
 use queuewarden::telephony::{Moment, QueueSet, Token, UnixMillis, Via};
-use random_source::RandomSource;
 
 const MODELS: [&str; 2] = ["goto", "voximplant"];
 const USERS: usize = 100_000;
@@ -206,7 +191,7 @@ fn median(mut rates: Vec<f64>) -> f64 {
     rates[rates.len() / 2]
 }
 
-fn main() {
+pub fn run(_arguments: &[String]) {
     let gates = MODELS.map(gate);
     let mut random_source = RandomSource::new(SEED);
     let records: Vec<AuditRecord> = (0..SCENES).flat_map(|_| AuditRecord::scene(&mut random_source)).collect();

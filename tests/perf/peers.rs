@@ -8,7 +8,8 @@ use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::world::{self, REPLY};
+use super::million_users;
+use super::questions::{self, REPLY};
 
 /// A server of this process, started again as a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +61,9 @@ pub fn serve(peer: Peer, workers: usize) {
 
 /// Who serves what, by extension.
 fn table() -> HashMap<String, Vec<u16>> {
-    (0..world::USERS).map(|user| (world::extension(user), world::served(user).collect())).collect()
+    (0..million_users::USERS)
+        .map(|user| (million_users::extension(user), million_users::served(user).collect()))
+        .collect()
 }
 
 async fn lines(mut stream: TcpStream, mut answer: impl FnMut(&[u8], &mut Vec<u8>)) {
@@ -102,7 +105,7 @@ async fn environment(mut stream: TcpStream) {
     let mut input = Vec::with_capacity(4_096);
     while stream.read_buf(&mut input).await.is_ok_and(|count| count > 0) {
         if input.ends_with(b"\n\n") {
-            let _gone = stream.write_all(world::AGI_REPLY).await;
+            let _gone = stream.write_all(questions::AGI_REPLY).await;
             let _gone = stream.shutdown().await;
             // As the sidecar does: until the other side has ended too.
             while stream.read_buf(&mut input).await.is_ok_and(|count| count > 0) {}

@@ -4,30 +4,15 @@
 //! cargo bench --bench timings
 //! ```
 
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::cast_possible_truncation,
-    clippy::cast_precision_loss,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::unwrap_used,
-    dead_code,
-    missing_docs,
-    unreachable_pub,
-    reason = "a benchmark that cannot go on fails, and prints what it found"
-)]
-
+mod million_users;
 mod steps;
-mod world;
 
 use std::fs;
 use std::hint::black_box;
 use std::path::Path;
 use std::time::Instant;
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::Criterion;
 use queuewarden::config;
 use queuewarden::decision::{ActionLabel, AllowReason, Reason};
 use queuewarden::dialect::DialectLabel;
@@ -44,6 +29,14 @@ use steps::{Bench, Task};
 const COLD: usize = 1_000_000;
 /// Places of four bytes: together as large as what is known of a million users.
 const PLACES: usize = 16 * 1_024 * 1_024;
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    steps_of_a_question(&mut criterion);
+    counting(&mut criterion);
+    decisions_about_a_million_users();
+    criterion.final_summary();
+}
 
 fn steps_of_a_question(criterion: &mut Criterion) {
     let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
@@ -71,7 +64,7 @@ fn counting(criterion: &mut Criterion) {
 }
 
 /// Their rows are in no cache: the mean over all, and how long the slowest in a hundred take, each timed by itself.
-fn decisions_about_a_million_users(_: &mut Criterion) {
+fn decisions_about_a_million_users() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir_all(folder.path().join("organizations")).unwrap();
     fs::create_dir_all(folder.path().join("models")).unwrap();
@@ -79,16 +72,19 @@ fn decisions_about_a_million_users(_: &mut Criterion) {
     for file in ["queuewarden.toml", "models/goto.toml"] {
         fs::copy(shipped.join(file), folder.path().join(file)).unwrap();
     }
-    world::write(folder.path());
+    million_users::write(folder.path());
     let began = Instant::now();
     let policy = config::load(folder.path(), &Policy::default()).unwrap().policy;
-    println!("{} users load in {:.2?}", world::USERS, began.elapsed());
+    println!("{} users load in {:.2?}", million_users::USERS, began.elapsed());
     let gate = Gate::default();
     let _nothing = gate.publish(policy);
     let questions: Vec<(String, String)> = (0..COLD)
         .map(|number| {
-            let user = (number * 611_953) % world::USERS;
-            (world::extension(user), world::served(user).nth(number % world::QUEUES_OF_A_USER).unwrap().to_string())
+            let user = (number * 611_953) % million_users::USERS;
+            (
+                million_users::extension(user),
+                million_users::served(user).nth(number % million_users::QUEUES_OF_A_USER).unwrap().to_string(),
+            )
         })
         .collect();
     let events: Vec<Event<'_>> = questions.iter().map(|(actor, queue)| event(actor, queue)).collect();
@@ -147,6 +143,3 @@ fn waiting_for_memory() -> u128 {
     black_box((0..COLD).fold(0, |place, _| next[place as usize]));
     began.elapsed().as_nanos() / COLD as u128
 }
-
-criterion_group!(all, steps_of_a_question, counting, decisions_about_a_million_users);
-criterion_main!(all);

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use crate::promtool;
+use crate::prometheus::promtool;
 use crate::support::project;
 
 const RECORDING: &str = "config/prometheus/recording.rules.yml";

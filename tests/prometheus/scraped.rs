@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::prometheus::{dashboard, program, rules};
 use crate::support::{Folder, Sidecar, connect, hear_out, project, wait_until};
-use crate::{dashboard, program, rules};
 
 /// How long Prometheus has to have scraped, evaluated and answered everything.
 const PATIENCE: Duration = Duration::from_secs(60);

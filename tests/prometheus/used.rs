@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::prometheus::{dashboard, rules};
 use crate::support::{Folder, Sidecar};
-use crate::{dashboard, rules};
 
 /// Exported, and on no panel and in no rule; each with the reason.
 const UNUSED: &[(&str, &str)] = &[

@@ -16,7 +16,7 @@ use queuewarden::gate::{Counts, Gate};
 use queuewarden::policy::Policy;
 use queuewarden::telephony::{Moment, QueueSet, UnixMillis};
 
-use crate::grammar::{self, Reply};
+use crate::properties::grammar::{self, Reply};
 
 const ORGANIZATION: &str = r#"
     organization = "acme"
@@ -42,7 +42,7 @@ const ORGANIZATION: &str = r#"
 
 /// A gate with one small organization and nobody logged in.
 fn gate_of(organization: &str) -> Gate {
-    let folder = crate::folder_with_models();
+    let folder = crate::properties::folder_with_models();
     std::fs::write(folder.path().join("organizations/acme.toml"), organization).unwrap();
     let gate = Gate::default();
     drop(gate.publish(config::load(folder.path(), &Policy::default()).unwrap().policy));

@@ -12,8 +12,8 @@ use queuewarden::config::load_models;
 use queuewarden::decision::{ActionLabel, AllowReason, DenyReason, Reason};
 use queuewarden::observe::reachable::{pairs_of_any_policy, pairs_of_model};
 
-use crate::random_source::RandomSource;
-use crate::side_by_side::SideBySide;
+use crate::properties::side_by_side::SideBySide;
+use crate::support::random_source::RandomSource;
 
 /// Seeds that once made a difference, one a line, each with what it was.
 const ONCE_DIFFERENT: &str = include_str!("seeds.txt");

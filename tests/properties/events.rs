@@ -5,9 +5,9 @@ use std::fmt::Write;
 use queuewarden::event::{AttributeSet, Event, Intent, Key, Request};
 use queuewarden::telephony::{Digits, Token, Via};
 
-use crate::random_source::RandomSource;
+use crate::properties::worlds::{Draft, group_name};
 use crate::reference::Question;
-use crate::worlds::{Draft, group_name};
+use crate::support::random_source::RandomSource;
 
 /// One question.
 #[derive(Clone, Debug)]

@@ -75,7 +75,7 @@ fn meaning<'d>(codes: &FeatureCodes, digits: &'d str) -> Option<(u16, &'static s
 const SHARED_LENGTH_MAX: usize = 3 + 1 + 3;
 
 proptest! {
-    #![proptest_config(crate::bytes::proptest_config(400))]
+    #![proptest_config(crate::properties::bytes::proptest_config(400))]
 
     #[test]
     fn digits_mean_what_the_best_match_says(

@@ -1,6 +1,6 @@
 //! The grammar of what the sidecar says, read again from DESIGN.md section 5 and not from `src`.
 
-use crate::side_by_side::Said;
+use crate::properties::side_by_side::Said;
 
 fn is_value(text: &str) -> bool {
     let admitted = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.:@+*#".contains(&byte);

@@ -17,8 +17,8 @@ use queuewarden::sessions::disk::Disk;
 use queuewarden::sessions::store::StoreError;
 use queuewarden::telephony::{Moment, QueueSet, UnixMillis};
 
-use crate::naive_model::{Ask, NaiveModel, Of, Pause, Roster, Time};
-use crate::random_source::RandomSource;
+use crate::properties::naive_model::{Ask, NaiveModel, Of, Pause, Roster, Time};
+use crate::support::random_source::RandomSource;
 
 const AGENTS: [&str; 6] = ["a0", "a1", "a2", "a3", "a4", "a5"];
 const SUPERVISORS: [&str; 3] = ["s0", "s1", "s2"];
@@ -98,7 +98,7 @@ impl History {
         let mut history = Self {
             seed,
             random_source: RandomSource::new(seed),
-            folder: crate::folder_with_models(),
+            folder: crate::properties::folder_with_models(),
             state,
             gate: Gate::new(true),
             naive_model: NaiveModel::default(),

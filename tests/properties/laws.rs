@@ -11,15 +11,15 @@ use queuewarden::policy::resolve::Question;
 use queuewarden::policy::{Organization, Policy};
 use queuewarden::telephony::{QueueSet, Token, UserId, Via};
 
-use crate::events::Asked;
-use crate::models::{GOTO, MODELS, VOXIMPLANT};
-use crate::random_source::RandomSource;
-use crate::side_by_side::Heard;
-use crate::small_worlds::{
+use crate::properties::events::Asked;
+use crate::properties::models::{GOTO, MODELS, VOXIMPLANT};
+use crate::properties::side_by_side::Heard;
+use crate::properties::small_worlds::{
     Allowed, GOTO_SETTINGS, NOW, Person, all_events, all_settings, allowed, goto_actors, goto_targets, judged,
     organization, resolved, session_states, settings, shipped, voximplant_people,
 };
-use crate::worlds::Draft;
+use crate::properties::worlds::Draft;
+use crate::support::random_source::RandomSource;
 
 #[test]
 fn fewer_rights_and_tighter_limits_never_allow_more() {
@@ -236,7 +236,7 @@ fn taking_a_grant_from_a_model_never_allows_more() {
     const EVENTS: usize = 80;
     let mut random_source = RandomSource::new(20);
     for model in MODELS {
-        let folder = crate::folder_with_models();
+        let folder = crate::properties::folder_with_models();
         let mut drafts = vec![];
         while drafts.len() < ORGANIZATIONS {
             let draft = Draft::new(&format!("o{}", drafts.len()), &mut random_source);

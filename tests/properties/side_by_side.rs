@@ -7,7 +7,7 @@ use queuewarden::config;
 use queuewarden::decision::{ActionLabel, Decision, Outcome, Reason, Transition};
 use queuewarden::dialect::fastagi::FastAgi;
 use queuewarden::dialect::line::Line;
-use queuewarden::dialect::{Dialect, Step, pins};
+use queuewarden::dialect::{Dialect, Step, supervision_options};
 use queuewarden::event::{Event, Intent};
 use queuewarden::gate::{Counts, Gate};
 use queuewarden::policy::decide::{Scope, decide};
@@ -17,11 +17,11 @@ use queuewarden::policy::{Organization, Policy};
 use queuewarden::sessions::table::{Beginning, SessionTable};
 use queuewarden::telephony::{Moment, QueueSet, SupervisionMode, UnixMillis};
 
-use crate::events::Asked;
-use crate::grammar;
-use crate::random_source::RandomSource;
+use crate::properties::events::Asked;
+use crate::properties::grammar;
+use crate::properties::worlds::Draft;
 use crate::reference::{Question, Session, World, judge};
-use crate::worlds::Draft;
+use crate::support::random_source::RandomSource;
 
 /// What either says to a question, in the same words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,7 +114,7 @@ pub(crate) struct SideBySide {
 
 impl SideBySide {
     pub(crate) fn new(organizations: usize, random_source: &mut RandomSource) -> Result<Self, String> {
-        let folder = crate::folder_with_models();
+        let folder = crate::properties::folder_with_models();
         let mut side_by_side = Self {
             folder,
             gate: Gate::default(),
@@ -533,7 +533,7 @@ fn through_fastagi(gate: &Gate, asked: &Asked, now: Moment, scratch: &mut QueueS
     written.push(target.as_ref().map(|target| format!("{target}-")).unwrap_or_default());
     let mode = action.as_deref().and_then(mode_of);
     // Without a target there is nothing to pin down.
-    written.push(mode.filter(|_| heard.pins_down && target.is_some()).map_or("", pins::asterisk).to_owned());
+    written.push(mode.filter(|_| heard.pins_down && target.is_some()).map_or("", supervision_options::asterisk).to_owned());
     written.push(if *verdict == "allow" { "ALLOW" } else { "DENY" }.to_owned());
     let in_order = grammar::variables(&text).map(|set| {
         let mut queues: Vec<&str> = set[2].1.split('&').collect();

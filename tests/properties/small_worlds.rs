@@ -17,8 +17,8 @@ use queuewarden::telephony::{
     Ground, Moment, OrganizationId, QueueId, QueueKind, QueueSet, Token, UnixMillis, UserId, Via,
 };
 
-use crate::models;
-use crate::worlds::Draft;
+use crate::properties::models;
+use crate::properties::worlds::Draft;
 
 pub(crate) const NOW: Moment = Moment { wall: UnixMillis(1_000_000_000), uptime_ms: 1 };
 
@@ -86,7 +86,7 @@ pub(crate) fn organization(id: u16, name: &str, model: &Arc<Model>, people: &[(&
 
 /// The shipped role model.
 pub(crate) fn shipped(name: &str) -> Arc<Model> {
-    let folder = crate::folder_with_models();
+    let folder = crate::properties::folder_with_models();
     std::fs::write(folder.path().join("organizations/o.toml"), Draft::smallest(name)).unwrap();
     let loaded = config::load(folder.path(), &Policy::default()).unwrap();
     Arc::clone(&loaded.policy.organization("o").unwrap().model)

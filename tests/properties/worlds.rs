@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use crate::models::{MODELS, Model};
-use crate::random_source::RandomSource;
+use crate::properties::models::{MODELS, Model};
+use crate::support::random_source::RandomSource;
 
 /// Who there may be: some ids look like extensions, and one is never anybody else's.
 const PEOPLE: &[&str] = &["ann", "bob", "cy.d", "Eve_1", "3001"];

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use queuewarden::config::asterisk::{AmiSettings, Pattern};
 use queuewarden::config::process::Secret;
 use queuewarden::limits::{AMI_ATTEMPTS_MAX, AMI_LINE_BYTES_MAX, AMI_PING_INTERVAL, AMI_REMOVALS_WAITING_MAX};
-use queuewarden::links::ami::{Links, Member, Sessions};
+use queuewarden::links::ami::{AmiLinks, LoginLookup, QueueMember};
 use queuewarden::observe::metrics::{Gauges, Metrics};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -32,8 +32,8 @@ impl Fixtures {
     }
 }
 
-impl Sessions for Fixtures {
-    fn is_logged_in(&self, member: &Member) -> bool {
+impl LoginLookup for Fixtures {
+    fn is_logged_in(&self, member: &QueueMember) -> bool {
         self.0.lock().unwrap().contains(&*member.extension)
     }
 }
@@ -43,7 +43,7 @@ struct World {
     listener: TcpListener,
     fixtures: Arc<Fixtures>,
     metrics: Metrics,
-    links: Links,
+    links: AmiLinks,
     settings: AmiSettings,
     stop: CancellationToken,
     _runtime: Runtime,
@@ -62,10 +62,10 @@ impl World {
             queue: Pattern::parse("q-%").unwrap(),
         };
         let (metrics, fixtures) = (Metrics::new(), Arc::new(Fixtures::default()));
-        let links = Links::new(std::slice::from_ref(&settings), metrics.ami().clone());
+        let links = AmiLinks::new(std::slice::from_ref(&settings), metrics.ami().clone());
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let stop = CancellationToken::new();
-        let sessions: Arc<dyn Sessions> = Arc::<Fixtures>::clone(&fixtures);
+        let sessions: Arc<dyn LoginLookup> = Arc::<Fixtures>::clone(&fixtures);
         {
             let _entered = runtime.enter();
             links.serve(&sessions, &TaskTracker::new(), &stop);
@@ -75,7 +75,7 @@ impl World {
 
     /// A session of this extension in queue 600 ends.
     fn remove(&self, extension: &str) {
-        self.links.remove(&Member::new("acme", extension, "600"));
+        self.links.remove(&QueueMember::new("acme", extension, "600"));
     }
 
     /// The next connection, with nothing said yet.
@@ -221,7 +221,7 @@ fn a_member_is_removed_by_its_interface() {
     asterisk.answer(&removal, "Success", "Removed interface from queue");
     world.wait_for("removed", 1);
     // Another organization's sessions are no business of this Asterisk.
-    world.links.remove(&Member::new("umbrella", "1001", "600"));
+    world.links.remove(&QueueMember::new("umbrella", "1001", "600"));
     world.remove("1002");
     let removal = asterisk.hear_removal_of("1002");
     asterisk.answer(&removal, "Error", "Unable to remove interface: Not there");

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::fixtures::{OFFICE, with_switched};
+use crate::stories::fixtures::{OFFICE, with_switched};
 use crate::support::{Folder, Sidecar, SwitchPeer, channel_block, connect, netstring, run, url_encoded, wait_until};
 
 const RECORDS: &str = "queuewarden_audit_records_total";

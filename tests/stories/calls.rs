@@ -3,7 +3,7 @@
 
 use std::net::TcpStream;
 
-use crate::fixtures::{OFFICE, with_switched};
+use crate::stories::fixtures::{OFFICE, with_switched};
 use crate::support::{Folder, LineClient, Sidecar};
 
 fn open(fixtures: &str) -> (Sidecar, LineClient<TcpStream>) {

@@ -5,7 +5,7 @@
 use std::fs;
 use std::io::Write;
 
-use crate::fixtures::{OFFICE, by_line};
+use crate::stories::fixtures::{OFFICE, by_line};
 use crate::support::{Folder, Sidecar, connect, end_our_side, hear_out, project, variables, wait_until};
 
 /// One connection of Asterisk's.

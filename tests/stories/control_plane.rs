@@ -1,7 +1,7 @@
 //! Given the permissions page and the end of a call, when a supervisor or an agent reaches for them, then the hidden
 //! stays hidden and the switches decide (V21 to V24).
 
-use crate::fixtures::{OFFICE, play};
+use crate::stories::fixtures::{OFFICE, play};
 
 /// The fixtures with the switches of the agents beside the others, and a queue that has wrap-up time.
 fn with_dispositions(on: bool) -> String {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::fixtures::OFFICE;
+use crate::stories::fixtures::OFFICE;
 use crate::support::{Folder, PATIENCE, Sidecar, netstring, wait_until};
 
 /// Longer than the longest pause between two dials, on a busy machine.

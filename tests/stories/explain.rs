@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::fixtures::{OFFICE, by_line};
+use crate::stories::fixtures::{OFFICE, by_line};
 use crate::support::{Folder, Sidecar, run};
 
 const FILE: &str = "organizations/acme.toml";

@@ -1,7 +1,7 @@
 //! Given the phones of one PBX or another, when a code is dialed, then it means what that PBX's people mean by it; of
 //! two that match, the longer one wins.
 
-use crate::fixtures::{OFFICE, play};
+use crate::stories::fixtures::{OFFICE, play};
 
 /// The fixtures with this preset and these codes of its own.
 fn dialing(preset: Option<&str>, own: &str) -> String {

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::Read;
 
-use crate::fixtures::{OFFICE, by_line};
+use crate::stories::fixtures::{OFFICE, by_line};
 use crate::support::{
     Folder, Sidecar, SwitchPeer, channel_block, channel_variables, connect, end_our_side, project, url_encoded,
     wait_until,

@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::net::TcpStream;
 
-use crate::fixtures::OFFICE;
+use crate::stories::fixtures::OFFICE;
 use crate::support::{Folder, Sidecar, agi_environment, connect, end_our_side, hear_out, wait_until};
 
 const LINE_BYTES_MAX: usize = 1_024;

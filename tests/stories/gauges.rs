@@ -1,6 +1,6 @@
 //! Given what only an operator wants to know, when it is so, then a series says so at the next scrape.
 
-use crate::fixtures::OFFICE;
+use crate::stories::fixtures::OFFICE;
 use crate::support::{Folder, Sidecar};
 
 fn values(sidecar: &Sidecar, names: &[&str]) -> Vec<f64> {

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::fixtures::OFFICE;
+use crate::stories::fixtures::OFFICE;
 use crate::support::{Folder, LineClient, Sidecar, connect, end_our_side, netstring, wait_until};
 
 fn fixtures() -> Sidecar {

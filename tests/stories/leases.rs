@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::fixtures::{OFFICE, with_switched};
+use crate::stories::fixtures::{OFFICE, with_switched};
 use crate::support::{Folder, Sidecar, wait_until};
 
 const EXPIRED: &str = "queuewarden_leases_expired_total";

@@ -4,7 +4,7 @@
 use std::sync::Barrier;
 use std::thread;
 
-use crate::fixtures::{OFFICE, play, with_switched};
+use crate::stories::fixtures::{OFFICE, play, with_switched};
 use crate::support::{Folder, Sidecar};
 
 fn bounded(bounds: &str) -> String {

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::fixtures::OFFICE;
+use crate::stories::fixtures::OFFICE;
 use crate::support::{Folder, Sidecar, connect, connect_unix, end_our_side, hear_out, wait_until};
 
 /// The bound of a line, its LF included.

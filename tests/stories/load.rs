@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::fixtures::OFFICE;
+use crate::stories::fixtures::OFFICE;
 use crate::support::{Folder, Sidecar, run};
 
 /// Runs `load` for a second against one listener of the sidecar.

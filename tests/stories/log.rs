@@ -5,7 +5,7 @@ use std::io::Write;
 
 use serde_json::Value;
 
-use crate::fixtures::OFFICE;
+use crate::stories::fixtures::OFFICE;
 use crate::support::{
     Folder, Sidecar, agi_environment, binary, channel_block, connect, end_our_side, hear_out, netstring, run,
 };

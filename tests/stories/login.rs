@@ -1,7 +1,7 @@
 //! Given an organization that bars its people from queues they do not serve, or does not, when somebody logs in or out
 //! by phone or dashboard, then the table of RULES 1.5 (L1 to L9, L14, L15) decides, in every dialect alike.
 
-use crate::fixtures::{OFFICE, play, with_switched};
+use crate::stories::fixtures::{OFFICE, play, with_switched};
 
 const OPEN: &str = "allow_unassigned_login";
 
@@ -246,7 +246,7 @@ fn permissions_are_of_roles_and_assignments_and_never_of_persons() {
         "* call.listen target=1003 queue=600",
         "* call.outbound",
     ];
-    let mut side_by_side = crate::fixtures::SideBySide::open(OFFICE);
+    let mut side_by_side = crate::stories::fixtures::SideBySide::open(OFFICE);
     for question in questions {
         let of = |extension: &str| question.replacen("* ", &format!("{extension} "), 1);
         assert_eq!(side_by_side.ask(&of("1001")), side_by_side.ask(&of("1002")), "{question}");

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use crate::fixtures::{OFFICE, by_fastagi, by_line};
+use crate::stories::fixtures::{OFFICE, by_fastagi, by_line};
 use crate::support::{Folder, LineClient, Sidecar, agi_environment, connect, connect_unix, hear_out, wait_until};
 
 /// Every series, with its value as written.
@@ -237,7 +237,7 @@ fn gauges_are_true_at_the_scrape() {
     ask("may org=acme actor=1002 action=queue.login queue=600");
     ask("dial org=acme actor=1003 digits=*15");
     sessions(2, 0, 2);
-    folder.write("organizations/acme.toml", &crate::fixtures::with_switched(&["allow_unassigned_login"]));
+    folder.write("organizations/acme.toml", &crate::stories::fixtures::with_switched(&["allow_unassigned_login"]));
     sidecar.reload();
     ask("dial org=acme actor=3001 digits=*13602");
     sessions(2, 1, 2);

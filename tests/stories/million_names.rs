@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use crate::fixtures::OFFICE;
+use crate::stories::fixtures::OFFICE;
 use crate::support::{Folder, Sidecar, connect};
 
 /// Lines that are sent.

@@ -1,7 +1,7 @@
 //! Given an event with more than one fault, when it is judged, then the first check that fails names the reason (RULES
 //! section 7); names are found by id and by number, and answered as the tables have them.
 
-use crate::fixtures::{OFFICE, SideBySide, play, with_switched};
+use crate::stories::fixtures::{OFFICE, SideBySide, play, with_switched};
 
 /// Given an event that is wrong in every way, when one fault after the other is mended, then each next check speaks up.
 #[test]

@@ -4,7 +4,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use crate::fixtures::OFFICE;
+use crate::stories::fixtures::OFFICE;
 use crate::support::{
     Folder, LineClient, PATIENCE, Sidecar, agi_environment, connect, connect_unix, hear_out, variables, wait_until,
 };

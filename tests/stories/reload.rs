@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::fixtures::{OFFICE, with_switched};
+use crate::stories::fixtures::{OFFICE, with_switched};
 use crate::support::{Folder, Sidecar, agi_environment, connect, end_our_side, hear_out, variables, wait_until};
 
 const FILE: &str = "organizations/acme.toml";

@@ -9,7 +9,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::fixtures::OFFICE;
+use crate::stories::fixtures::OFFICE;
 use crate::support::{
     Folder, Sidecar, agi_environment, connect, connect_unix, end_our_side, hear_out, variables, wait_until,
 };

@@ -1,7 +1,7 @@
 //! Given calls in queues and outside of them, when somebody wants to listen, whisper or barge, then role, queue and
 //! target decide, and what is allowed is pinned down for the PBX.
 
-use crate::fixtures::{OFFICE, SideBySide, play, with_switched};
+use crate::stories::fixtures::{OFFICE, SideBySide, play, with_switched};
 
 const MODES: [&str; 3] = ["call.listen", "call.whisper", "call.barge"];
 

@@ -1,7 +1,7 @@
 //! Given supervisors of some queues and not of others, when they log somebody else in or out, or pause them, then their
 //! queues bound them, as L10 to L12, L16 and the switches say.
 
-use crate::fixtures::{OFFICE, SideBySide, play, with_switched};
+use crate::stories::fixtures::{OFFICE, SideBySide, play, with_switched};
 
 const UNLIMITED: &str = "limit_to_assigned_queues";
 

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::fixtures::OFFICE;
+use crate::stories::fixtures::OFFICE;
 use crate::support::{Folder, PATIENCE, Sidecar, binary, wait_until};
 
 /// The socket of a service manager.

@@ -1,7 +1,7 @@
 //! Given two organizations with the same names and numbers, when somebody of the one asks, then nothing of the other
 //! counts.
 
-use crate::fixtures::{OFFICE, by_fastagi, by_line, with_switched};
+use crate::stories::fixtures::{OFFICE, by_fastagi, by_line, with_switched};
 use crate::support::{Folder, Sidecar};
 
 #[test]

@@ -9,7 +9,7 @@ use std::thread;
 
 use socket2::{Domain, Socket, Type};
 
-use crate::fixtures::OFFICE;
+use crate::stories::fixtures::OFFICE;
 use crate::support::{Folder, LineClient, PATIENCE, Sidecar, hear_out, wait_until};
 
 const CUT_OFF: &str = "queuewarden_watchers_cut_off_total";

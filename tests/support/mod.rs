@@ -3,7 +3,9 @@
 //! A test ends only the processes that it started, and every wait has a bound.
 
 #![allow(dead_code, reason = "each test binary uses its part of this")]
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+pub mod kamailio_lab;
+pub mod random_source;
 
 use std::collections::HashMap;
 use std::fs;

@@ -25,8 +25,11 @@ fn the_shipped_schemas_are_what_the_code_prints() {
         let path = project().join(format!("config/schemas/{}.json", kind.name()));
         let shipped = fs::read_to_string(&path).unwrap();
         let printed = format!("{}\n", serde_json::to_string_pretty(&schema(kind)).unwrap());
-        let command = format!("cargo run -- schema {0} > config/schemas/{0}.json", kind.name());
-        assert!(shipped == printed, "{} is stale: {command}", path.display());
+        if super::documents::writes() {
+            fs::write(&path, &printed).unwrap();
+            continue;
+        }
+        assert!(shipped == printed, "{} is out of date: run `tests/run --write-docs`", path.display());
         let (status, text) = crate::support::run(&["schema", kind.name()]);
         assert!(status.success() && text == printed);
     }

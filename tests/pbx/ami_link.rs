@@ -8,27 +8,27 @@ use std::time::{Duration, Instant};
 
 use queuewarden::config::asterisk::{AmiSettings, Pattern};
 use queuewarden::config::process::Secret;
-use queuewarden::links::ami::{Links, Member, Sessions};
+use queuewarden::links::ami::{AmiLinks, LoginLookup, QueueMember};
 use queuewarden::observe::metrics::{Gauges, Metrics};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::lab::{Lab, said};
+use crate::pbx::asterisk_lab::{Lab, said};
 use crate::support::{run, wait_until};
 
 /// Who is logged in, as the story has it.
 #[derive(Default)]
 struct Office(Mutex<HashSet<Box<str>>>);
 
-impl Sessions for Office {
-    fn is_logged_in(&self, member: &Member) -> bool {
+impl LoginLookup for Office {
+    fn is_logged_in(&self, member: &QueueMember) -> bool {
         self.0.lock().unwrap().contains(&member.extension)
     }
 }
 
 struct Link {
-    links: Links,
+    links: AmiLinks,
     metrics: Metrics,
     office: Arc<Office>,
     _runtime: Runtime,
@@ -46,9 +46,9 @@ impl Link {
             queue: Pattern::parse("%").unwrap(),
         };
         let (metrics, office) = (Metrics::new(), Arc::new(Office::default()));
-        let links = Links::new(&[settings], metrics.ami().clone());
+        let links = AmiLinks::new(&[settings], metrics.ami().clone());
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let sessions: Arc<dyn Sessions> = Arc::<Office>::clone(&office);
+        let sessions: Arc<dyn LoginLookup> = Arc::<Office>::clone(&office);
         {
             let _entered = runtime.enter();
             links.serve(&sessions, &TaskTracker::new(), &CancellationToken::new());
@@ -57,7 +57,7 @@ impl Link {
     }
 
     fn remove(&self, extension: &str, queue: &str) {
-        self.links.remove(&Member::new("acme", extension, queue));
+        self.links.remove(&QueueMember::new("acme", extension, queue));
     }
 
     /// How many removals are through, whatever became of them.

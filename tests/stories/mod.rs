@@ -1,27 +1,9 @@
 //! Stories: what users do, told with the real binary over real sockets. One file a story.
 
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::expect_used,
-    clippy::format_collect,
-    clippy::format_push_string,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::single_match_else,
-    clippy::string_slice,
-    clippy::unwrap_used,
-    let_underscore_drop,
-    unreachable_pub,
-    reason = "a test that cannot go on fails"
-)]
-
-#[path = "../support/mod.rs"]
-mod support;
-
 /// The organization that the rules are told about.
 mod fixtures;
 
-mod admin_door;
+mod admin_access;
 mod all_keys;
 mod ask;
 mod asterisk_link;
@@ -41,7 +23,7 @@ mod garbage;
 mod gauges;
 mod installing;
 mod jsonrpc;
-mod kept_access;
+mod kept_sessions;
 mod leases;
 mod limits;
 mod line;
@@ -50,13 +32,13 @@ mod log;
 mod login;
 mod metrics;
 mod million_names;
+mod operator;
 mod order_of_checks;
 mod overload;
 mod races;
 mod readiness;
 mod reload;
 mod start;
-mod steering;
 mod stop;
 mod supervision;
 mod supervisor_login;

@@ -4,25 +4,6 @@
 //! checker runs or the test fails. Without the variable it is looked for in the path, and where there is none the tests
 //! that need it pass, saying so.
 
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::expect_used,
-    clippy::format_collect,
-    clippy::format_push_string,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::print_stderr,
-    clippy::single_match_else,
-    clippy::string_slice,
-    clippy::unwrap_used,
-    let_underscore_drop,
-    unreachable_pub,
-    reason = "a test that cannot go on fails"
-)]
-
-#[path = "support/mod.rs"]
-mod support;
-
 use std::collections::BTreeSet;
 use std::env;
 use std::fs;
@@ -30,8 +11,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::support::{Folder, project, run};
 use queuewarden::limits;
-use support::{Folder, project, run};
 
 /// How exposed the service may be at most, in the points of `systemd-analyze security`.
 const EXPOSURE_MAX: f64 = 2.0;

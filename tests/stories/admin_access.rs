@@ -1,7 +1,7 @@
 //! Given the admin listener, when somebody asks for more than their place allows, or under a name that is not ours,
 //! then they are turned away, and no answer ever holds a secret.
 
-use crate::fixtures::OFFICE;
+use crate::stories::fixtures::OFFICE;
 use crate::support::{Folder, Sidecar, connect, connect_unix, http, run, wait_until};
 
 const TOKEN: &str = "s3cr3t-of-the-operators";

@@ -4,19 +4,6 @@
 //! reference; `small_worlds` enumerates what `laws` hold of; `naive_model` keeps what is now as plainly as it can be.
 //! The tests are in `differential`, `laws`, `bytes`, `feature_codes` and `history`.
 
-#![expect(
-    clippy::arithmetic_side_effects,
-    clippy::as_conversions,
-    clippy::cast_possible_truncation,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test that cannot go on fails"
-)]
-
-#[path = "../reference/mod.rs"]
-mod reference;
-
 mod bytes;
 mod differential;
 mod events;
@@ -26,7 +13,6 @@ mod history;
 mod laws;
 mod models;
 mod naive_model;
-mod random_source;
 mod side_by_side;
 mod small_worlds;
 mod worlds;

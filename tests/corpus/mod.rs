@@ -3,13 +3,6 @@
 //! `fuzz/run` looks for new inputs; this replays the known ones wherever the ordinary tests run, so what was found once
 //! stays found. A panic of a target names the input.
 
-#![expect(
-    clippy::arithmetic_side_effects,
-    clippy::indexing_slicing,
-    clippy::unwrap_used,
-    reason = "a test that cannot go on fails"
-)]
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::panic::catch_unwind;

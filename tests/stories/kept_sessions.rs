@@ -2,7 +2,7 @@
 //! until a logout, and not one queue further (R31 to R34, L17, L18, V5 to V9, V40); only users and queues that are
 //! gone lose their sessions, which nobody inherits.
 
-use crate::fixtures::{OFFICE, by_line, with_switched};
+use crate::stories::fixtures::{OFFICE, by_line, with_switched};
 use crate::support::{Folder, Sidecar};
 
 const FILE: &str = "organizations/acme.toml";

@@ -10,7 +10,7 @@ use crate::config::process::State;
 const STATE_FOLDER_MODE: u32 = 0o700;
 
 /// Takes the lock of the state folder; the kernel gives it back when the process ends, however it ends.
-pub(super) fn lock(state: &State) -> Result<File, String> {
+pub(crate) fn lock(state: &State) -> Result<File, String> {
     let folder = state.folder.display();
     let failed = |error: io::Error| format!("the state folder {folder} cannot be used: {error}");
     DirBuilder::new().recursive(true).mode(STATE_FOLDER_MODE).create(&state.folder).map_err(failed)?;

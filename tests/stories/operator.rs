@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 
 use serde_json::Value;
 
-use crate::fixtures::{OFFICE, with_switched};
+use crate::stories::fixtures::{OFFICE, with_switched};
 use crate::support::{Folder, Sidecar, connect, run, wait_until};
 
 struct Fixtures {

@@ -1,127 +1,127 @@
-//! AMI's bytes, without a socket: a banner, then messages of `Key: value` lines that end in CR LF; an empty line ends a
-//! message.
+//! The bytes of AMI, without a socket: a banner, then messages of `Key: value` lines that end in CR LF; an empty line
+//! ends a message.
 //!
-//! Reading has three outcomes, never two: not whole yet, whole, or wrong. Wrong is final: whoever sends a byte outside
-//! the grammar cannot be trusted to mean what the next one says. Writing refuses a value that could begin a line of its
-//! own, whatever it was meant to be.
+//! Reading has three outcomes: incomplete, complete, or an [`AmiProtocolError`], after which the connection must end.
+//! Writing refuses a value that holds a line end or any other byte outside printable ASCII, so that no name can inject
+//! an action.
 
 use memchr::memchr;
 use thiserror::Error;
 
 use crate::limits::{AMI_BANNER_BYTES_MAX, AMI_LINE_BYTES_MAX, AMI_MESSAGE_BYTES_MAX, AMI_VALUE_BYTES_MAX};
 
-/// How every version of Asterisk greets; its own version follows.
+/// The banner of every Asterisk begins with this; the version of AMI follows.
 const GREETING: &[u8] = b"Asterisk Call Manager/";
 
-/// What was heard is not AMI.
+/// The peer does not speak AMI; the connection must end.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-pub enum WireError {
-    /// An answer that answers nothing, or lacks what an answer of its kind has.
-    #[error("it answered what was not asked")]
-    Astray,
+pub enum AmiProtocolError {
+    /// A response to no action of ours, or one that lacks a key that its kind always has.
+    #[error("it sent a response to an action that was not sent")]
+    UnexpectedResponse,
     /// A byte, a line or a message outside the grammar.
-    #[error("it said something that is not AMI")]
+    #[error("it sent a message that is not AMI")]
     Malformed,
-    /// The first line is not Asterisk's.
-    #[error("it did not greet as Asterisk does")]
-    Stranger,
-    /// A line or a message beyond its bound.
-    #[error("it said more at once than AMI ever does")]
+    /// The first line is not the banner of Asterisk.
+    #[error("its first line is not the banner of Asterisk")]
+    UnknownBanner,
+    /// A line or a message is longer than its limit.
+    #[error("it sent a line or a message that is longer than AMI allows")]
     TooLong,
 }
 
-/// A value that cannot be written: empty, too long, or not of printable ASCII.
+/// A value that cannot be sent: it is empty, longer than [`AMI_VALUE_BYTES_MAX`], or not printable ASCII.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[error("`{key}` cannot be sent to Asterisk")]
-pub struct Unwritable {
-    /// The key of the line.
+pub struct UnwritableValue {
+    /// The key of the refused value.
     pub key: &'static str,
 }
 
-/// Reads the banner: how many bytes it takes, or `None` while it is not whole.
+/// Returns the length of the banner in bytes. `None`: it is incomplete.
 ///
 /// # Errors
 ///
-/// [`WireError::Stranger`] as soon as it cannot become one.
-pub fn banner(input: &[u8]) -> Result<Option<usize>, WireError> {
+/// [`AmiProtocolError::UnknownBanner`] as soon as the bytes cannot become a banner.
+pub fn banner(input: &[u8]) -> Result<Option<usize>, AmiProtocolError> {
     let known = input.len().min(GREETING.len());
     if input.get(..known) != GREETING.get(..known) {
-        return Err(WireError::Stranger);
+        return Err(AmiProtocolError::UnknownBanner);
     }
     match memchr(b'\n', input) {
-        None if input.len() >= AMI_BANNER_BYTES_MAX => Err(WireError::Stranger),
+        None if input.len() >= AMI_BANNER_BYTES_MAX => Err(AmiProtocolError::UnknownBanner),
         None => Ok(None),
         Some(end) => {
             let line = input.get(..end).and_then(|line| line.strip_suffix(b"\r")).unwrap_or_default();
             let version = line.get(GREETING.len()..).unwrap_or_default();
             let is_version = !version.is_empty() && version.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.');
             if is_version && end < AMI_BANNER_BYTES_MAX {
-                Ok(Some(end.saturating_add(1)))
+                Ok(Some(end + 1))
             } else {
-                Err(WireError::Stranger)
+                Err(AmiProtocolError::UnknownBanner)
             }
         }
     }
 }
 
-/// A response or an event, borrowed from the read buffer.
+/// One response or event, borrowed from the read buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Message<'buf> {
-    /// Its lines, each with its CR LF; every one of them is within the grammar.
+pub struct AmiMessage<'buf> {
+    /// The lines with their CR LF. INVARIANT: every line is `Key: value`.
     lines: &'buf [u8],
 }
 
-/// Reads the message that begins here: it and how many bytes it takes, or `None` while it is not whole.
+/// Reads the message at the start of `input`; returns it and its length in bytes. `None`: it is incomplete.
 ///
 /// # Errors
 ///
-/// As soon as what is there cannot become a message.
-pub fn message(input: &[u8]) -> Result<Option<(Message<'_>, usize)>, WireError> {
+/// As soon as the bytes cannot become a message.
+pub fn message(input: &[u8]) -> Result<Option<(AmiMessage<'_>, usize)>, AmiProtocolError> {
     let mut rest = input;
     while let Some(end) = memchr(b'\n', rest) {
-        let line = rest.get(..end).and_then(|line| line.strip_suffix(b"\r")).ok_or(WireError::Malformed)?;
+        let line = rest.get(..end).and_then(|line| line.strip_suffix(b"\r")).ok_or(AmiProtocolError::Malformed)?;
         if line.len() > AMI_LINE_BYTES_MAX {
-            return Err(WireError::TooLong);
+            return Err(AmiProtocolError::TooLong);
         }
-        let before = input.len().saturating_sub(rest.len());
-        rest = rest.get(end.saturating_add(1)..).unwrap_or_default();
-        let taken = input.len().saturating_sub(rest.len());
+        let before = input.len() - rest.len();
+        rest = rest.get(end + 1..).unwrap_or_default();
+        let taken = input.len() - rest.len();
         if taken > AMI_MESSAGE_BYTES_MAX {
-            return Err(WireError::TooLong);
+            return Err(AmiProtocolError::TooLong);
         }
         if line.is_empty() {
-            let lines = input.get(..before).filter(|lines| !lines.is_empty()).ok_or(WireError::Malformed)?;
-            return Ok(Some((Message { lines }, taken)));
+            let lines = input.get(..before).filter(|lines| !lines.is_empty()).ok_or(AmiProtocolError::Malformed)?;
+            return Ok(Some((AmiMessage { lines }, taken)));
         }
-        split(line).ok_or(WireError::Malformed)?;
+        split(line).ok_or(AmiProtocolError::Malformed)?;
     }
     if rest.len() > AMI_LINE_BYTES_MAX || input.len() > AMI_MESSAGE_BYTES_MAX {
-        return Err(WireError::TooLong);
+        return Err(AmiProtocolError::TooLong);
     }
     Ok(None)
 }
 
-/// A line as key and value. A value may be anything, in any encoding: names of people stand in events. It is compared,
-/// never interpreted.
+/// Splits a line into key and value. A value may hold any byte but CR, LF and NUL, because events carry names of people
+/// in any encoding; values are only compared.
 fn split(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let colon = memchr(b':', line)?;
-    let (key, value) = (line.get(..colon)?, line.get(colon.saturating_add(1)..)?);
+    let (key, value) = (line.get(..colon)?, line.get(colon + 1..)?);
     let is_key = !key.is_empty() && key.iter().all(u8::is_ascii_graphic);
     let is_value = !value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0));
     (is_key && is_value).then(|| (key, value.strip_prefix(b" ").unwrap_or(value)))
 }
 
-impl<'buf> Message<'buf> {
-    /// The value of a key.
+impl<'buf> AmiMessage<'buf> {
+    /// The value of `key`. `None`: the message has no such key.
     ///
     /// # Errors
     ///
-    /// [`WireError::Malformed`] when the key stands there twice: two readers would believe two different things.
-    pub fn value(self, key: &str) -> Result<Option<&'buf [u8]>, WireError> {
-        let mut values = self.pairs().filter(|(of, _)| *of == key.as_bytes()).map(|(_, value)| value);
+    /// [`AmiProtocolError::Malformed`] when the message has the key twice, because it is then unclear which value counts.
+    pub fn value(self, key: &str) -> Result<Option<&'buf [u8]>, AmiProtocolError> {
+        let mut values = self.pairs().filter(|(name, _)| *name == key.as_bytes()).map(|(_, value)| value);
         match (values.next(), values.next()) {
             (value, None) => Ok(value),
-            _ => Err(WireError::Malformed),
+            _ => Err(AmiProtocolError::Malformed),
         }
     }
 
@@ -131,21 +131,21 @@ impl<'buf> Message<'buf> {
     }
 }
 
-/// Writes an action, whole or not at all.
+/// Appends an action to `output`. On an error nothing is appended.
 ///
 /// # Errors
 ///
-/// When a value is none that could be sent.
+/// When a value cannot be sent; see [`UnwritableValue`].
 pub fn write_action(
     output: &mut Vec<u8>,
     name: &'static str,
     id: u64,
     headers: &[(&'static str, &str)],
-) -> Result<(), Unwritable> {
+) -> Result<(), UnwritableValue> {
     for &(key, value) in headers {
         let printable = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
         if value.is_empty() || value.len() > AMI_VALUE_BYTES_MAX || !value.bytes().all(printable) {
-            return Err(Unwritable { key });
+            return Err(UnwritableValue { key });
         }
     }
     let id = id.to_string();
@@ -173,7 +173,7 @@ mod tests {
             assert_eq!(banner(format!("{greeting}Response: ").as_bytes()), Ok(Some(greeting.len())));
         }
         let endless = format!("Asterisk Call Manager/{}", "1".repeat(AMI_BANNER_BYTES_MAX));
-        for stranger in [
+        for line in [
             "HTTP/1.1 400\r\n",
             "Asterisk Call Manager/\r\n",
             "Asterisk Call Manager/1\n",
@@ -181,7 +181,7 @@ mod tests {
             "\r\n",
             &endless,
         ] {
-            assert_eq!(banner(stranger.as_bytes()), Err(WireError::Stranger), "{stranger:?}");
+            assert_eq!(banner(line.as_bytes()), Err(AmiProtocolError::UnknownBanner), "{line:?}");
         }
     }
 
@@ -218,10 +218,10 @@ mod tests {
             b": no key\r\n",
             b"Key with spaces: x\r\n",
         ] {
-            assert_eq!(message(wrong), Err(WireError::Malformed), "{wrong:?}");
+            assert_eq!(message(wrong), Err(AmiProtocolError::Malformed), "{wrong:?}");
         }
         let (twice, _) = message(b"ActionID: 1\r\nActionID: 2\r\n\r\n").unwrap().unwrap();
-        assert_eq!(twice.value("ActionID"), Err(WireError::Malformed));
+        assert_eq!(twice.value("ActionID"), Err(AmiProtocolError::Malformed));
     }
 
     #[test]
@@ -230,11 +230,11 @@ mod tests {
         let longest = format!("{}\r\n\r\n", line(AMI_LINE_BYTES_MAX));
         assert!(message(longest.as_bytes()).unwrap().is_some());
         for too_long in [line(AMI_LINE_BYTES_MAX + 1), format!("{}\r\n\r\n", line(AMI_LINE_BYTES_MAX + 1))] {
-            assert_eq!(message(too_long.as_bytes()), Err(WireError::TooLong));
+            assert_eq!(message(too_long.as_bytes()), Err(AmiProtocolError::TooLong));
         }
         let many = "K: x\r\n".repeat(AMI_MESSAGE_BYTES_MAX / 6 + 1);
-        assert_eq!(message(many.as_bytes()), Err(WireError::TooLong));
-        assert_eq!(message(format!("{many}\r\n").as_bytes()), Err(WireError::TooLong));
+        assert_eq!(message(many.as_bytes()), Err(AmiProtocolError::TooLong));
+        assert_eq!(message(format!("{many}\r\n").as_bytes()), Err(AmiProtocolError::TooLong));
     }
 
     #[test]
@@ -247,7 +247,7 @@ mod tests {
         for value in ["", "600\r\nAction: Command", "600\n", "600\r", "6\x000", "6\u{7f}", "6\t0", "sálés", &too_long]
         {
             let refused = write_action(&mut output, "QueueRemove", 4, &[("Interface", "PJSIP/1"), ("Queue", value)]);
-            assert_eq!(refused, Err(Unwritable { key: "Queue" }), "{value:?}");
+            assert_eq!(refused, Err(UnwritableValue { key: "Queue" }), "{value:?}");
         }
         assert_eq!(output, expected.as_bytes());
     }

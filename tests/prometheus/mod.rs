@@ -5,23 +5,6 @@
 //! tests run for real or fail. Without the variables they look into the cache folder that `tests/run` fills, and pass,
 //! saying so, where there is nothing.
 
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::expect_used,
-    clippy::format_push_string,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::print_stderr,
-    clippy::string_slice,
-    clippy::unwrap_used,
-    let_underscore_drop,
-    unreachable_pub,
-    reason = "a test that cannot go on fails"
-)]
-
-#[path = "../support/mod.rs"]
-mod support;
-
 mod dashboard;
 mod rules;
 mod scraped;
@@ -32,7 +15,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use support::{Folder, Sidecar, project};
+use crate::support::{Folder, Sidecar, project};
 
 /// The program: the one that the environment names, which must be there, or the one in the cache, if it is.
 fn program(variable: &str, name: &str) -> Option<PathBuf> {

@@ -4,31 +4,13 @@
 //! The numbers that this prints are of the test profile. For those of a release:
 //! `cargo test --release --test scale -- --nocapture`.
 
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::expect_used,
-    clippy::format_push_string,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::single_match_else,
-    clippy::string_slice,
-    clippy::unwrap_used,
-    let_underscore_drop,
-    unreachable_pub,
-    reason = "a test that cannot go on fails"
-)]
-
-#[path = "support/mod.rs"]
-mod support;
-
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use support::{Folder, Sidecar};
+use crate::support::{Folder, Sidecar};
 
 const USERS: usize = 1_000_000;
 const QUEUES: usize = 1_000;

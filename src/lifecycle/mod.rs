@@ -1,5 +1,8 @@
 //! A new policy is published whole, or the old one stays.
 
+pub(crate) mod state_folder;
+pub(crate) mod systemd;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use crate::lab::Lab;
+use crate::pbx::asterisk_lab::Lab;
 use crate::support::Sidecar;
 
 /// Longer than any guard of the dialplan takes on a busy machine, and far from a sidecar's silence without a guard.

@@ -5,12 +5,12 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// We answer; also after a reload, whatever came of it.
-pub(super) fn ready(status: &str) {
+pub(crate) fn ready(status: &str) {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
 }
 
 /// A reload begins. The time has to come with it, in one datagram.
-pub(super) fn reloading() {
+pub(crate) fn reloading() {
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now, NotifyState::Status("loading the configuration")]),
         Err(error) => tracing::warn!(%error, "the service manager is not told of the reload"),
@@ -18,13 +18,13 @@ pub(super) fn reloading() {
 }
 
 /// The end begins.
-pub(super) fn stopping(status: &str) {
+pub(crate) fn stopping(status: &str) {
     tell(&[NotifyState::Stopping, NotifyState::Status(status)]);
 }
 
 /// Feeds the watchdog of the service manager, if it has one, each time that decisions have proved to be made. Nothing
 /// else feeds it: when they are made no more, the service manager starts us anew.
-pub(super) fn watch(mut proven: watch::Receiver<u64>) -> Option<JoinHandle<()>> {
+pub(crate) fn watch(mut proven: watch::Receiver<u64>) -> Option<JoinHandle<()>> {
     let patience = sd_notify::watchdog_enabled()?;
     let interval = crate::limits::SELF_TEST_INTERVAL;
     if patience < interval.saturating_mul(2) {

@@ -3,32 +3,15 @@
 //! `goto.md` and `voximplant.md` are the tables, `worlds/` the organizations that they speak of, `rules.txt` the
 //! numbers that must have a row. What is expected comes from the documents and never from a run of the code.
 
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::expect_used,
-    clippy::format_push_string,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::single_match_else,
-    clippy::string_slice,
-    clippy::unwrap_used,
-    let_underscore_drop,
-    unreachable_pub,
-    reason = "a test that cannot go on fails"
-)]
-
-#[path = "../support/mod.rs"]
-mod support;
-
 mod dialects;
 mod table;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dialects::Tongue;
-use table::{Answer, Event, Row, Step, Table, Verdict};
-use world::{World, WorldText, read};
+use self::dialects::Tongue;
+use self::table::{Answer, Event, Row, Step, Table, Verdict};
+use self::world::{World, WorldText, read};
 
 /// The tables; each has a world of the same name.
 const TABLES: [&str; 2] = ["goto", "voximplant"];
