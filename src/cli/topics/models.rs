@@ -1,7 +1,7 @@
 //! What a role model may name: facts, effects, and the settings of the shipped models.
 
 use crate::cli::topics::{Table, code};
-use crate::policy::facts::{Fact, Missing};
+use crate::policy::facts::{Fact, FactDenial};
 
 /// The shipped models.
 const SHIPPED: &[(&str, &str)] = &[
@@ -11,9 +11,9 @@ const SHIPPED: &[(&str, &str)] = &[
 
 pub(super) fn facts() -> Table {
     let rows = Fact::ALL.iter().map(|&fact| {
-        let reason = match fact.missing() {
-            Missing::Reason(reason) => reason.code(),
-            Missing::OutsideQueue => "outside_queue",
+        let reason = match fact.denial() {
+            FactDenial::Reason(reason) => reason.code(),
+            FactDenial::OutsideQueue => "outside_queue",
         };
         vec![code(fact.name()), meaning(fact).to_owned(), code(reason)]
     });
