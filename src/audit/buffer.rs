@@ -1,7 +1,7 @@
 //! The buffer of the records that no answer waits for, until the writer's thread takes them.
 //!
-//! The buffer holds at most [`AUDIT_BUFFER_BYTES_MAX`] bytes. A record that does not fit is dropped and counted, and the
-//! log records the number of dropped ones: a slow disk never delays a decision that changes nothing.
+//! The buffer holds at most [`AUDIT_BUFFER_BYTES_MAX`] bytes. A record that does not fit is dropped and counted, and
+//! the log records the number of dropped ones: a slow disk never delays a decision that changes nothing.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};

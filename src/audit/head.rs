@@ -55,7 +55,9 @@ pub enum StoredHead {
 pub fn read(folder: &Path) -> io::Result<StoredHead> {
     match std::fs::read(folder.join(FILE_NAME)) {
         Ok(bytes) if bytes.is_empty() => Ok(StoredHead::Absent),
-        Ok(bytes) => Ok(std::str::from_utf8(&bytes).ok().and_then(Head::parse).map_or(StoredHead::Damaged, StoredHead::Line)),
+        Ok(bytes) => {
+            Ok(std::str::from_utf8(&bytes).ok().and_then(Head::parse).map_or(StoredHead::Damaged, StoredHead::Line))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(StoredHead::Absent),
         Err(error) => Err(error),
     }

@@ -52,11 +52,12 @@ impl Serialize for NewLine<'_> {
 impl NewLine<'_> {
     /// Appends the line with its hash and its line end. Returns the hash.
     pub fn write(&self, into: &mut Vec<u8>) -> Hash {
-        let start = into.len();
+        let mut body = vec![];
         // Cannot fail: the members are numbers and text, and a vector takes every byte.
-        serde_json::to_writer(&mut *into, self).ok();
-        into.pop();
-        let hash: Hash = Sha256::digest(into.get(start..).unwrap_or_default()).into();
+        serde_json::to_writer(&mut body, self).ok();
+        body.pop();
+        let hash: Hash = Sha256::digest(&body).into();
+        into.extend_from_slice(&body);
         into.extend_from_slice(HASH_MEMBER.as_bytes());
         into.extend_from_slice(hex(&hash).as_bytes());
         into.extend_from_slice(LINE_END.as_bytes());
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_a_value_holds_the_line_is_one_line() {
+    fn a_value_with_line_ends_and_quotes_stays_in_one_line() {
         let forged = "x\n{\"event\":\"decision\"}\r\u{1b}]0;x\u{7}\u{2028}\",\"hash\":\"0";
         let bytes = written(&AuditRecord { details: Some(forged), ..AuditRecord::about(About::Start) });
         assert_eq!(memchr::memchr_iter(b'\n', &bytes).count(), 1);

@@ -1,8 +1,8 @@
-//! The audit log, open for writing: appends lines, begins a new file when one is full or old, and removes files that are
-//! too old.
+//! The audit log, open for writing: appends lines, begins a new file when one is full or old, and removes files that
+//! are too old.
 //!
-//! After a crash or a disk error everything is opened anew. An unfinished last line is cut off, the log records that, and
-//! the chain of hashes continues behind the last whole line.
+//! After a crash or a disk error everything is opened anew. An unfinished last line is cut off, the log records that,
+//! and the chain of hashes continues behind the last whole line.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -70,7 +70,8 @@ impl AuditLog {
         usize::try_from(self.options.rotation_max_bytes / 4).unwrap_or(usize::MAX)
     }
 
-    /// Appends a line for each of the packed records and waits until all lines are on disk. Returns the number of lines.
+    /// Appends a line for each of the packed records and waits until all lines are on disk. Returns the number of
+    /// lines.
     ///
     /// # Errors
     ///

@@ -1,10 +1,10 @@
 //! The audit log: who asked for what, what was decided, by which rule and which policy. One line a decision; each line
 //! carries the hash of the line before, so that a missing or altered line is found.
 //!
-//! The gate makes an [`record::AuditRecord`] at the moment of a decision and packs it. A record that an answer waits for
-//! travels with its change through the commit queue; the others wait in the [`buffer::AuditBuffer`]. The writer's thread
-//! turns records into [lines](line) and appends them to the [`log::AuditLog`], which rotates its files, removes old ones
-//! and writes the [`head`] file. [`verify`] reads all files again and trusts none of them.
+//! The gate makes an [`record::AuditRecord`] at the moment of a decision and packs it. A record that an answer waits
+//! for travels with its change through the commit queue; the others wait in the [`buffer::AuditBuffer`]. The writer's
+//! thread turns records into [lines](line) and appends them to the [`log::AuditLog`], which rotates its files, removes
+//! old ones and writes the [`head`] file. [`verify`] reads all files again and trusts none of them.
 
 pub mod buffer;
 pub mod head;

@@ -2,7 +2,8 @@
 //! exist.
 //!
 //! What is found: an altered, missing, repeated, exchanged or reordered line, and an end that was cut off (by the
-//! [`head`] file). A log that was written anew as a whole is found only with an anchor: a hash that was stored elsewhere.
+//! [`head`] file). A log that was written anew as a whole is found only with an anchor: a hash that was stored
+//! elsewhere.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
@@ -194,13 +195,7 @@ impl Verifier<'_> {
     }
 
     /// Checks that a line is in its place: behind the line before it.
-    fn check_line(
-        &mut self,
-        segment: &Segment,
-        number: u64,
-        line: &ReadLine,
-        hash: Hash,
-    ) -> Result<(), ChainError> {
+    fn check_line(&mut self, segment: &Segment, number: u64, line: &ReadLine, hash: Hash) -> Result<(), ChainError> {
         let found = line.sequence;
         if number == 1 && found != segment.first {
             return Err(ChainError::OtherName { found, named: segment.first });
@@ -248,9 +243,7 @@ impl Verifier<'_> {
         let in_folder = |file: &str, message: String| LogProblem { file: self.folder.join(file), line: None, message };
         let Some((last, file, number)) = &self.last else {
             return match self.head {
-                StoredHead::Absent => {
-                    self.anchor.map(|_| in_folder("", "no line has the hash of --anchor".to_owned()))
-                }
+                StoredHead::Absent => self.anchor.map(|_| in_folder("", "no line has the hash of --anchor".to_owned())),
                 _ => Some(in_folder("", "every line is missing: the log was not empty".to_owned())),
             };
         };

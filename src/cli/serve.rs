@@ -102,11 +102,17 @@ async fn serve(folder: &Path, log: Log, passed: PassedSockets, out: &mut (impl W
     systemd::ready(&status_line(&sidecar));
     let watchdog = systemd::watch(server.proven());
 
+    let mut exit_code = 0;
     let mut reload_after = Instant::now();
     loop {
         tokio::select! {
             biased;
             () = either(&mut terminate, &mut interrupt) => break,
+            () = sidecar.gate.writer_panicked() => {
+                tracing::error!("the thread that writes the session store and the audit log panicked: the process ends");
+                exit_code = EXIT_FAILED;
+                break;
+            }
             // Signals that come in between are one: a thousand a second load once a second.
             _ = async { sleep_until(reload_after).await; hangup.recv().await } => {
                 let now = Instant::now();
@@ -134,7 +140,7 @@ async fn serve(folder: &Path, log: Log, passed: PassedSockets, out: &mut (impl W
     if let Some(watchdog) = watchdog {
         watchdog.abort();
     }
-    Ok(0)
+    Ok(exit_code)
 }
 
 /// Opens the audit log, if one is kept.

@@ -54,8 +54,8 @@ impl Calls {
         known
     }
 
-    /// Keeps the calls for which `stays` holds. A reload removes the calls of removed users, because another user may get
-    /// the id.
+    /// Keeps the calls for which `stays` holds. A reload removes the calls of removed users, because another user may
+    /// get the id.
     pub fn retain(&mut self, stays: impl Fn(&KnownCall) -> bool) {
         self.known.retain(|_, (call, _)| stays(call));
     }
@@ -132,6 +132,9 @@ mod tests {
         }
         assert!(!calls.begin("one more", call_of(1), at(0)));
         assert!(calls.begin("1", call_of(2), at(0)), "a known call needs no room");
-        assert!(calls.begin("one more", call_of(1), at(u64::from(CALL_SECONDS_MAX) + 2)), "the other calls have expired");
+        assert!(
+            calls.begin("one more", call_of(1), at(u64::from(CALL_SECONDS_MAX) + 2)),
+            "the other calls have expired"
+        );
     }
 }

@@ -1,8 +1,9 @@
 //! The number of durable commits, in a small file beside the store.
 //!
-//! The store keeps its last two commits. If the newer one is damaged, the store falls back to the older one: right after
-//! a power loss, but wrong if the newer commit was acknowledged. The number is written after each commit and not synced:
-//! a power loss may leave it behind the store, but nothing leaves it ahead. A store behind this number is damaged.
+//! The store keeps its last two commits. If the newer one is damaged, the store falls back to the older one: right
+//! after a power loss, but wrong if the newer commit was acknowledged. The number is written after each commit and not
+//! synced: a power loss may leave it behind the store, but nothing leaves it ahead. A store behind this number is
+//! damaged.
 
 use std::fs::{self, File};
 use std::io;

@@ -1,7 +1,7 @@
 //! The session store on disk: one redb file in the state folder, one writer, one commit at a time.
 //!
-//! Beside the records the file holds their number and the sum of their checksums. A record that is lost in a damaged tree
-//! of pages is found at the start, not when its user has to log in again.
+//! Beside the records the file holds their number and the sum of their checksums. A record that is lost in a damaged
+//! tree of pages is found at the start, not when its user has to log in again.
 //!
 //! redb trusts its pages: damage may show as a panic. Every access catches panics and reports them as damage.
 
@@ -70,8 +70,8 @@ pub struct Disk {
 /// Which pages are trusted when a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PageTrust {
-    /// Only pages whose checksums match. Otherwise a damaged inner page may hide a record from a lookup, so that a commit
-    /// writes it twice.
+    /// Only pages whose checksums match. Otherwise a damaged inner page may hide a record from a lookup, so that a
+    /// commit writes it twice.
     Verified,
     /// All pages: to salvage the records that are whole.
     Unchecked,
@@ -87,8 +87,8 @@ pub struct StoreHistory {
 }
 
 impl Disk {
-    /// Opens the file in this folder, or creates it. An existing file is not written, except for redb's own repair after a
-    /// crash.
+    /// Opens the file in this folder, or creates it. An existing file is not written, except for redb's own repair
+    /// after a crash.
     ///
     /// # Errors
     ///
@@ -108,8 +108,8 @@ impl Disk {
         Self { commit_count: CommitCount::beside(&path), path, database: None }
     }
 
-    /// Counts this process among those that used the file, which also shows that the file can be written. For a file that
-    /// replaces another, `at_least` is an upper bound of the processes that used that one.
+    /// Counts this process among those that used the file, which also shows that the file can be written. For a file
+    /// that replaces another, `at_least` is an upper bound of the processes that used that one.
     ///
     /// # Errors
     ///
@@ -127,8 +127,8 @@ impl Disk {
         .map(|commits| self.commit_count.write(commits))
     }
 
-    /// Calls `each` with every record. For a million records, reading takes about as long as restoring, so a second thread
-    /// reads ahead.
+    /// Calls `each` with every record. For a million records, reading takes about as long as restoring, so a second
+    /// thread reads ahead.
     ///
     /// # Errors
     ///
@@ -147,7 +147,8 @@ impl Disk {
                 send.send(chunk).ok();
                 read
             });
-            let reader = reader.map_err(|error| self.unusable(format!("the thread that reads it cannot be started: {error}")))?;
+            let reader = reader
+                .map_err(|error| self.unusable(format!("the thread that reads it cannot be started: {error}")))?;
             let (mut records, mut damage) = (0_u64, None);
             for chunk in chunks {
                 for (key, value) in chunk.records() {

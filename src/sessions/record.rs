@@ -1,7 +1,7 @@
 //! The login sessions of one user as bytes. Users and queues are written by name: ids differ from process to process.
 //!
-//! A record has a checksum over key and sessions. The store checks its own pages; this checksum also finds a record that
-//! the store returns under another key.
+//! A record has a checksum over key and sessions. The store checks its own pages; this checksum also finds a record
+//! that the store returns under another key.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -115,8 +115,8 @@ pub fn decode<'a>(key: &'a [u8], value: &'a [u8]) -> Result<SavedUser<'a>, Recor
     Ok(SavedUser { organization: text(organization)?, user: text(user)?, sessions })
 }
 
-/// The checksum in a value. The store keeps the sum of all checksums, to find a missing record. 0: the value is too short
-/// to have one, and [`decode`] refuses it.
+/// The checksum in a value. The store keeps the sum of all checksums, to find a missing record. 0: the value is too
+/// short to have one, and [`decode`] refuses it.
 #[must_use]
 pub fn checksum_in(value: &[u8]) -> u64 {
     value.last_chunk::<CHECKSUM_BYTES>().map_or(0, |bytes| u64::from_le_bytes(*bytes))
@@ -131,8 +131,8 @@ fn checksum(key: &[u8], payload: &[u8]) -> u64 {
 }
 
 impl SavedSession<'_> {
-    /// The session in an organization of today. `None`: its queue is removed, or its ground is unknown. `last_commit` is
-    /// the time of the last commit: a clock that was set back since must not prolong a lease.
+    /// The session in an organization of today. `None`: its queue is removed, or its ground is unknown. `last_commit`
+    /// is the time of the last commit: a clock that was set back since must not prolong a lease.
     #[must_use]
     pub fn restored(&self, organization: &Organization, now: Moment, last_commit: UnixMillis) -> Option<LoginSession> {
         let directory = &organization.directory;

@@ -49,8 +49,8 @@ pub trait Store: Send {
     ///
     /// # Errors
     ///
-    /// When the commit is not known to be durable. It may be durable all the same, so the records of its users have to be
-    /// written again once the store works.
+    /// When the commit is not known to be durable. It may be durable all the same, so the records of its users have to
+    /// be written again once the store works.
     fn commit(&mut self, commit: &Commit<'_>) -> Result<(), StoreError>;
 
     /// Opens the store anew after an error.

@@ -82,8 +82,8 @@ impl Supervisions {
         replaced
     }
 
-    /// Reverts a change: ends the supervision that began, if it still runs, and restores those that ended, if no other took
-    /// their place. A supervision of a user who is no longer known is not restored.
+    /// Reverts a change: ends the supervision that began, if it still runs, and restores those that ended, if no other
+    /// took their place. A supervision of a user who is no longer known is not restored.
     pub fn undo(&mut self, began: Option<&Supervision>, ended: &[Supervision], is_known: impl Fn(UserId) -> bool) {
         if let Some(began) = began {
             let key = (began.supervisor, began.target);

@@ -1,7 +1,7 @@
 //! The table of one organization: login sessions, supervisions and calls.
 //!
-//! The gate changes a table under its lock; see [`crate::sessions::SessionTables`]. Every change returns the sessions that it
-//! altered, so that it can be saved, published and reverted.
+//! The gate changes a table under its lock; see [`crate::sessions::SessionTables`]. Every change returns the sessions
+//! that it altered, so that it can be saved, published and reverted.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -30,8 +30,8 @@ pub struct SessionTable {
     pub supervisions: Supervisions,
     /// The calls that the PBX reported.
     pub calls: Calls,
-    /// The sessions of each user, sorted by queue; no entry without a session. In parts, so that a reader of all sessions
-    /// can release the lock between two parts.
+    /// The sessions of each user, sorted by queue; no entry without a session. In parts, so that a reader of all
+    /// sessions can release the lock between two parts.
     parts: [HashMap<UserId, Vec<LoginSession>, FixedState>; SESSION_TABLE_PARTS],
     /// The number of sessions in each queue.
     in_queue: HashMap<QueueId, usize, FixedState>,
@@ -152,8 +152,8 @@ impl SessionTable {
         }
     }
 
-    /// Remembers that the sessions of the user depend on the change with this ticket. `settled`: every change up to that
-    /// ticket is durable or refused.
+    /// Remembers that the sessions of the user depend on the change with this ticket. `settled`: every change up to
+    /// that ticket is durable or refused.
     pub fn set_unsettled(&mut self, user: UserId, ticket: u64, settled: u64) {
         if self.unsettled.len() >= UNSETTLED_SWEEP_SIZE {
             self.unsettled.retain(|_, &mut ticket| ticket > settled);
@@ -226,8 +226,8 @@ impl SessionTable {
         !self.leased.is_empty() && self.sessions_of(user).iter().any(is_overdue)
     }
 
-    /// Brings the table to the organization of a new policy, and ends the sessions of removed users and queues. Returns the
-    /// sessions that it altered.
+    /// Brings the table to the organization of a new policy, and ends the sessions of removed users and queues. Returns
+    /// the sessions that it altered.
     ///
     /// No other session ends: a user who is logged in stays logged in, even if the new policy would refuse the login
     /// (RULES R31).
@@ -294,8 +294,8 @@ impl SessionTable {
         Some(AlteredSession { user, queue, before: Some(before), pause_reason, after: None })
     }
 
-    /// Adds, replaces or removes a session: the only place that does. Returns the reason of the pause, if the session is no
-    /// longer paused.
+    /// Adds, replaces or removes a session: the only place that does. Returns the reason of the pause, if the session
+    /// is no longer paused.
     fn set(&mut self, user: UserId, queue: QueueId, session: Option<LoginSession>) -> Option<Box<str>> {
         let part = self.part_of_mut(user);
         let sessions = part.entry(user).or_default();

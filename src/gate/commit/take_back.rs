@@ -2,8 +2,8 @@
 //!
 //! A login session that was changed again meanwhile keeps the later change only if that one is reverted first, so the
 //! order matters. The audit log gets the true answer: `refused` where the record of the decision is in the log already,
-//! otherwise a decision with the reason `state_unavailable`. These records wait in the audit buffer until the log can be
-//! written. A change that happens whether the disk works or not is published at once.
+//! otherwise a decision with the reason `state_unavailable`. These records wait in the audit buffer until the log can
+//! be written. A change that happens whether the disk works or not is published at once.
 
 use std::sync::Arc;
 
