@@ -160,9 +160,15 @@ impl AmiClient {
             }
             ClientState::Ready { action_sent: true } => {
                 self.state = ClientState::Ready { action_sent: false };
-                Ok(ClientEvent::ActionDone(if success { ActionResult::Done } else { failure(message.value("Message")?) }))
+                Ok(ClientEvent::ActionDone(if success {
+                    ActionResult::Done
+                } else {
+                    failure(message.value("Message")?)
+                }))
             }
-            ClientState::Banner | ClientState::Ready { action_sent: false } => Err(AmiProtocolError::UnexpectedResponse),
+            ClientState::Banner | ClientState::Ready { action_sent: false } => {
+                Err(AmiProtocolError::UnexpectedResponse)
+            }
         }
     }
 }
@@ -251,7 +257,11 @@ mod tests {
             let mut connection = TestConnection::new();
             let mut events = connection.receive(&RECEIVED[..split]).unwrap();
             events.extend(connection.receive(&RECEIVED[split..]).unwrap());
-            assert_eq!(events, [ClientEvent::Ignored, ClientEvent::Ignored, ClientEvent::LoggedIn, ClientEvent::Ignored], "{split}");
+            assert_eq!(
+                events,
+                [ClientEvent::Ignored, ClientEvent::Ignored, ClientEvent::LoggedIn, ClientEvent::Ignored],
+                "{split}"
+            );
             assert_eq!(String::from_utf8_lossy(&connection.output), String::from_utf8_lossy(SENT), "{split}");
         }
     }
@@ -263,7 +273,9 @@ mod tests {
         let refused = b"Response: Error\r\nActionID: 1\r\nMessage: Must specify AuthType\r\n\r\n";
         assert_eq!(connection.receive(refused), Ok(vec![ClientEvent::LoginRefused]));
         let mut connection = TestConnection::new();
-        connection.receive(b"Asterisk Call Manager/5.0.4\r\nResponse: Success\r\nActionID: 1\r\nChallenge: 1\r\n\r\n").unwrap();
+        connection
+            .receive(b"Asterisk Call Manager/5.0.4\r\nResponse: Success\r\nActionID: 1\r\nChallenge: 1\r\n\r\n")
+            .unwrap();
         let refused = b"Response: Error\r\nActionID: 2\r\nMessage: Authentication failed\r\n\r\n";
         assert_eq!(connection.receive(refused), Ok(vec![ClientEvent::LoginRefused]));
         for challenge in ["Challenge: \r\n", "Challenge: 1 2\r\n", "", "Challenge: 1\r\nChallenge: 1\r\n"] {
@@ -289,14 +301,21 @@ mod tests {
             let mut connection = TestConnection::ready();
             connection.act();
             let received = format!("Event: X\r\n\r\nResponse: {sentence}\r\nActionID: 3\r\n\r\n");
-            assert_eq!(connection.receive(received.as_bytes()), Ok(vec![ClientEvent::Ignored, ClientEvent::ActionDone(result)]), "{sentence:?}");
+            assert_eq!(
+                connection.receive(received.as_bytes()),
+                Ok(vec![ClientEvent::Ignored, ClientEvent::ActionDone(result)]),
+                "{sentence:?}"
+            );
         }
     }
 
     #[test]
     fn a_response_without_an_action_is_a_protocol_error() {
         let mut connection = TestConnection::ready();
-        assert_eq!(connection.receive(b"Response: Success\r\nActionID: 2\r\n\r\n"), Err(AmiProtocolError::UnexpectedResponse));
+        assert_eq!(
+            connection.receive(b"Response: Success\r\nActionID: 2\r\n\r\n"),
+            Err(AmiProtocolError::UnexpectedResponse)
+        );
         for wrong in ["ActionID: 2", "ActionID: 4", "Message: no id"] {
             let mut connection = TestConnection::ready();
             connection.act();
