@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
 use crate::config::problem::{Problem, Problems};
-use crate::config::{self, Loaded};
+use crate::config::{self, LoadedConfig};
 use crate::gate::Gate;
 use crate::limits::{PUBLISH_TIMEOUT, RELOAD_NICENESS};
 use crate::policy::Policy;
@@ -23,7 +23,7 @@ const SETTLE_INTERVAL: Duration = Duration::from_millis(1);
 /// # Errors
 ///
 /// Every problem of the folder.
-pub async fn load(folder: PathBuf, gate: &Gate) -> Result<Loaded, Problems> {
+pub async fn load(folder: PathBuf, gate: &Gate) -> Result<LoadedConfig, Problems> {
     let current = gate.policy();
     let (done, loading) = oneshot::channel();
     // Reading files and building tables takes seconds for millions of users: not on a thread that answers questions,

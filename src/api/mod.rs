@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::auth::{Caller, Door, admit};
 use crate::audit::buffer::AuditBuffer;
-use crate::config::process::Store;
+use crate::config::process::StoreKind;
 use crate::dialect::DialectLabel;
 use crate::gate::CommitGroup;
 use crate::gate::counts::QueueCount;
@@ -176,8 +176,8 @@ async fn status(State(api): State<Arc<ApiState>>) -> Json<serde_json::Value> {
         .filter_map(|&dialect| Some((dialect.name().to_owned(), sidecar.metrics.of(dialect)?.connections().into())))
         .collect();
     let store = match sidecar.settings.state.store {
-        Store::Disk => "disk",
-        Store::Memory => "memory",
+        StoreKind::Disk => "disk",
+        StoreKind::Memory => "memory",
     };
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),

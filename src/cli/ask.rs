@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::cli::admin_client::{AdminClient, AdminClientError};
-use crate::cli::line_client::{Peer, PeerError, Reply};
+use crate::cli::line_client::{LineClient, LineClientError, LineReply};
 use crate::cli::{EXIT_FAILED, explain, print_problems};
 use crate::config;
 use crate::config::process::ProcessSettings;
@@ -94,7 +94,7 @@ struct KnownOfCall {
 /// Why there is no answer.
 enum Failure {
     AdminClient(AdminClientError),
-    Peer(PeerError),
+    LineClient(LineClientError),
     /// It is no question.
     NoQuestion(String),
     /// The sidecar answered with an error.
@@ -107,9 +107,9 @@ impl From<AdminClientError> for Failure {
     }
 }
 
-impl From<PeerError> for Failure {
-    fn from(error: PeerError) -> Self {
-        Self::Peer(error)
+impl From<LineClientError> for Failure {
+    fn from(error: LineClientError) -> Self {
+        Self::LineClient(error)
     }
 }
 
@@ -151,7 +151,7 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
         Err(failure) => {
             let message = match failure {
                 Failure::AdminClient(error) => error.to_string(),
-                Failure::Peer(error) => error.to_string(),
+                Failure::LineClient(error) => error.to_string(),
                 Failure::NoQuestion(why) => format!("this is no question: {why}"),
                 Failure::Error(why) => why,
             };
@@ -191,7 +191,7 @@ fn ask(folder: &Path, settings: &ProcessSettings, options: &Arguments) -> Result
                 Answer::explained(*policy, explanation)
             }
             _ => {
-                let mut peer = Peer::dial(&settings.listen)?;
+                let mut peer = LineClient::dial(&settings.listen)?;
                 present_token(&mut peer, settings)?;
                 let means = explained.as_ref().and_then(|explained| explained.means.as_ref());
                 Answer::replied(&peer.ask(&line_of(options, &pairs, means))?, options.does)?
@@ -265,7 +265,7 @@ fn line_of(options: &Arguments, pairs: &[(String, String)], means: Option<&Meani
 }
 
 /// Presents the token, if the configuration has one.
-fn present_token(peer: &mut Peer, settings: &ProcessSettings) -> Result<(), Failure> {
+fn present_token(peer: &mut LineClient, settings: &ProcessSettings) -> Result<(), Failure> {
     let Some(token) = &settings.listen.line_token else { return Ok(()) };
     let reply = peer.ask(&format!("auth token={}", String::from_utf8_lossy(token.reveal())))?;
     match reply.verdict.as_str() {
@@ -279,7 +279,7 @@ fn present_token(peer: &mut Peer, settings: &ProcessSettings) -> Result<(), Fail
 }
 
 impl Answer {
-    fn replied(reply: &Reply, does: bool) -> Result<Self, Failure> {
+    fn replied(reply: &LineReply, does: bool) -> Result<Self, Failure> {
         let value = |key: &str| reply.value(key).map(str::to_owned);
         let reason = value("reason").unwrap_or_default();
         if reply.verdict == "error" {

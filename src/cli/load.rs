@@ -1,4 +1,4 @@
-//! `queuewarden load`: how much a sidecar takes, and whether its answers are still right then.
+//! `queuewarden load`: measures how many questions a sidecar answers, and checks every verdict meanwhile.
 
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
@@ -10,10 +10,11 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
+use thiserror::Error;
 
-use crate::cli::{EXIT_FAILED, print_problems};
+use crate::cli::{EXIT_FAILED, print_error, print_problems};
 use crate::config::process::ProcessSettings;
-use crate::config::{self, Loaded};
+use crate::config::{self, LoadedConfig};
 use crate::event::Intent;
 use crate::limits::{LOAD_CONNECTIONS_MAX, LOAD_DEPTH_MAX, LOAD_QUESTIONS_MAX, LOAD_RATE_MAX, LOAD_SECONDS_MAX};
 use crate::load::questions::{Mix, Questions};
@@ -21,52 +22,54 @@ use crate::load::results::Results;
 use crate::load::{Place, Plan, Progress, Spoken, run as run_load};
 use crate::policy::Policy;
 
-/// Between two looks at how far a run is.
-const SHOW_INTERVAL: Duration = Duration::from_millis(200);
-/// The parts of all answers whose latencies are printed.
+/// Time between two updates of the progress bar.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+/// The quantiles of the latency that are printed.
 const QUANTILES: [(&str, f64); 5] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p999", 0.999), ("max", 1.0)];
 
 /// Options of `load`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// What to speak: a connection a question for fastagi and freeswitch, kept connections for line and jsonrpc.
+    /// The dialect: one connection for each question with fastagi and freeswitch, kept connections with line and
+    /// jsonrpc.
     #[arg(long, default_value = "line", value_parser = PossibleValuesParser::new(Spoken::ALL.iter().map(|spoken| spoken.name())))]
     dialect: String,
-    /// Where the sidecar listens; the configuration says so otherwise.
+    /// The address of the listener. Without it, the address in the configuration.
     #[arg(long, value_name = "HOST:PORT", conflicts_with = "unix")]
     address: Option<SocketAddr>,
     /// The Unix socket of the line dialect.
     #[arg(long, value_name = "PATH")]
     unix: Option<PathBuf>,
-    /// Connections at once.
+    /// Connections that are open at once.
     #[arg(long, default_value_t = 50, value_name = "N", value_parser = at_most(LOAD_CONNECTIONS_MAX))]
     connections: usize,
-    /// Questions of a connection that wait for their answers at once.
+    /// Questions that wait for their answers at once, for each connection.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = at_most(LOAD_DEPTH_MAX), conflicts_with = "rate")]
     depth: usize,
-    /// Questions a second, of all connections together, asked by the clock: a late answer does not delay the next
-    /// question, and is measured from when its question was due. As fast as they are answered without it.
+    /// Questions a second, of all connections together. Each is asked when it is due: a late answer does not delay the
+    /// next question, and latency counts from the time the question was due. Without it, questions are asked as fast as
+    /// they are answered.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(LOAD_RATE_MAX)))]
     rate: Option<u32>,
-    /// How long, in seconds.
+    /// Duration of the run, in seconds.
     #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=LOAD_SECONDS_MAX))]
     seconds: u64,
-    /// What to ask, and how often in relation to the rest: queue.login=5,call.listen=2.
+    /// The kinds of questions, each with its share: queue.login=5,call.listen=2.
     #[arg(long, value_name = "KIND=WEIGHT,…")]
     mix: Option<String>,
-    /// Asks with `do` and `dial` instead of `may`: people are logged in and out. Not for a sidecar in service.
+    /// Asks with `do` and `dial` instead of `may`: users are logged in and out. Not for a sidecar in service.
     #[arg(long = "do")]
     changes: bool,
-    /// Different questions that are drawn, and asked over and over.
+    /// Number of different questions, which are asked again and again.
     #[arg(long, default_value_t = 65_536, value_name = "N", value_parser = at_most(LOAD_QUESTIONS_MAX))]
     questions: usize,
-    /// Draws the same questions again.
+    /// The seed: the same seed makes the same questions.
     #[arg(long, default_value_t = 1, value_name = "N")]
     seed: u64,
-    /// Threads of the generator.
+    /// Threads of the load generator.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = at_most(64))]
     threads: usize,
-    /// Allows an address that is not of this machine.
+    /// Permits an address on another machine.
     #[arg(long)]
     allow_remote: bool,
     /// Prints JSON instead of text.
@@ -74,11 +77,33 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-fn at_most(most: usize) -> impl Fn(&str) -> Result<usize, String> + Clone {
-    move |text| match text.parse() {
-        Ok(number) if (1..=most).contains(&number) => Ok(number),
-        _ => Err(format!("a number from 1 to {most}")),
-    }
+/// Why a text is not a number within its bounds.
+#[derive(Debug, Error)]
+#[error("a number from 1 to {0}")]
+struct NumberError(usize);
+
+fn at_most(max: usize) -> impl Fn(&str) -> Result<usize, NumberError> + Clone {
+    move |text| text.parse().ok().filter(|number| (1..=max).contains(number)).ok_or(NumberError(max))
+}
+
+/// Why a run cannot start.
+#[derive(Debug, Error)]
+enum LoadError {
+    #[error("there is no such dialect")]
+    UnknownDialect,
+    #[error("{0} cannot ask without doing\n  help: use --do, which logs users in and out")]
+    NeedsDo(&'static str),
+    #[error("a dialed code always takes effect\n  help: use --do, or leave `dial` out of --mix")]
+    DialNeedsDo,
+    #[error("only the line dialect has a Unix socket: leave --unix out")]
+    NoUnixSocket,
+    #[error("`[listen] {0}` is off\n  help: turn it on, or give an --address")]
+    ListenerOff(&'static str),
+    #[error("{0} is on another machine\n  help: use --allow-remote if its owner agrees")]
+    Remote(SocketAddr),
+    /// The questions cannot be drawn from the configuration, or --mix is wrong.
+    #[error("{0}")]
+    Questions(String),
 }
 
 pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> io::Result<u8> {
@@ -88,14 +113,7 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
     };
     let (plan, questions) = match prepare(loaded, options) {
         Ok(prepared) => prepared,
-        Err(message) => {
-            if options.json {
-                writeln!(out, "{}", json!({ "error": message }))?;
-            } else {
-                writeln!(out, "{message}")?;
-            }
-            return Ok(EXIT_FAILED);
-        }
+        Err(error) => return print_error(&error, options.json, out),
     };
     let mut builder = if options.threads == 1 {
         tokio::runtime::Builder::new_current_thread()
@@ -104,7 +122,7 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
     };
     let runtime = builder.worker_threads(options.threads).enable_all().build()?;
     let described = describe(&plan, options);
-    let results = runtime.block_on(show(plan, questions));
+    let results = runtime.block_on(run_with_progress(plan, questions));
     if options.json {
         writeln!(out, "{}", as_json(&results))?;
     } else {
@@ -114,19 +132,20 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
     Ok(if results.is_clean() { 0 } else { EXIT_FAILED })
 }
 
-fn prepare(loaded: Loaded, options: &Arguments) -> Result<(Plan, Questions), String> {
-    let spoken = Spoken::named(&options.dialect).ok_or("there is no such dialect")?;
+fn prepare(loaded: LoadedConfig, options: &Arguments) -> Result<(Plan, Questions), LoadError> {
+    let spoken = Spoken::named(&options.dialect).ok_or(LoadError::UnknownDialect)?;
     let intent = if options.changes { Intent::Do } else { Intent::May };
     if intent == Intent::May && !spoken.has_may() {
-        return Err(format!("{} cannot ask without doing: say --do, which logs people in and out", spoken.name()));
+        return Err(LoadError::NeedsDo(spoken.name()));
     }
-    let usual = if options.changes { Mix::DEFAULT_OF_CHANGES } else { Mix::DEFAULT };
-    let mix = Mix::parse(options.mix.as_deref().unwrap_or(usual))?;
+    let default_mix = if options.changes { Mix::DEFAULT_OF_CHANGES } else { Mix::DEFAULT };
+    let mix = Mix::parse(options.mix.as_deref().unwrap_or(default_mix)).map_err(LoadError::Questions)?;
     if intent == Intent::May && mix.needs_do() {
-        return Err("what is dialed is always done: say --do, or leave `dial` out of --mix".to_owned());
+        return Err(LoadError::DialNeedsDo);
     }
-    let place = place(spoken, &loaded.process, options)?;
-    let questions = Questions::draw(loaded.policy, &mix, intent, spoken, options.questions, options.seed)?;
+    let place = target(spoken, &loaded.process, options)?;
+    let questions = Questions::draw(loaded.policy, &mix, intent, spoken, options.questions, options.seed)
+        .map_err(LoadError::Questions)?;
     let plan = Plan {
         spoken,
         place,
@@ -139,42 +158,41 @@ fn prepare(loaded: Loaded, options: &Arguments) -> Result<(Plan, Questions), Str
     Ok((plan, questions))
 }
 
-/// Where to connect, unless that is another machine that nobody allowed.
-fn place(spoken: Spoken, settings: &ProcessSettings, options: &Arguments) -> Result<Place, String> {
+/// The address to connect to; one on another machine needs --allow-remote.
+fn target(spoken: Spoken, settings: &ProcessSettings, options: &Arguments) -> Result<Place, LoadError> {
     if let Some(path) = &options.unix {
         if spoken != Spoken::Line {
-            return Err("only the line dialect has a Unix socket: leave --unix out".to_owned());
+            return Err(LoadError::NoUnixSocket);
         }
         return Ok(Place::Socket(path.clone()));
     }
     let mut configured = settings.listen.dialects.iter().filter(|(label, _, _)| label.name() == spoken.name());
     let (key, address) = configured.next().map_or(("", None), |(_, key, address)| (*key, *address));
-    let address = match (options.address, address) {
-        (Some(address), _) | (None, Some(address)) => address,
-        (None, None) if spoken == Spoken::Line && settings.listen.line_unix.is_some() => {
-            return Ok(Place::Socket(settings.listen.line_unix.clone().unwrap_or_default()));
-        }
-        (None, None) => return Err(format!("`[listen] {key}` is off: turn it on, or name an --address")),
+    let line_unix = settings.listen.line_unix.clone().filter(|_| spoken == Spoken::Line);
+    let address = match (options.address.or(address), line_unix) {
+        (Some(address), _) => address,
+        (None, Some(path)) => return Ok(Place::Socket(path)),
+        (None, None) => return Err(LoadError::ListenerOff(key)),
     };
     if !address.ip().is_loopback() && !options.allow_remote {
-        return Err(format!("{address} is not of this machine: say --allow-remote if its owner knows of it"));
+        return Err(LoadError::Remote(address));
     }
     Ok(Place::Address(address))
 }
 
-/// Runs it, with a bar on a terminal.
-async fn show(plan: Plan, questions: Questions) -> Results {
+/// Runs the plan, with a progress bar if stderr is a terminal.
+async fn run_with_progress(plan: Plan, questions: Questions) -> Results {
     let (progress, duration) = (Arc::new(Progress::default()), plan.duration);
     let running = run_load(plan, questions, Arc::clone(&progress));
     if !io::stderr().is_terminal() {
         return running.await;
     }
     let bar = ProgressBar::new(duration.as_secs());
-    // The template is a constant; a bar without it is a bar too.
+    // The template is a constant and valid; the default style would do as well.
     if let Ok(style) = ProgressStyle::with_template("{elapsed:>4} {wide_bar} {pos}/{len} s, {msg}") {
         bar.set_style(style);
     }
-    let mut ticks = tokio::time::interval(SHOW_INTERVAL);
+    let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
     tokio::pin!(running);
     loop {
         tokio::select! {

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::audit::AuditError;
 use crate::cli::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_USAGE, state_folder, systemd};
-use crate::config::Loaded;
+use crate::config::LoadedConfig;
 use crate::config::problem::Problems;
 use crate::config::process::ProcessSettings;
 use crate::gate::{CommitObserver, Gate};
@@ -233,7 +233,7 @@ async fn reload(folder: &Path, sidecar: &Sidecar) {
 }
 
 /// Lets the loaded policy judge from now on.
-async fn take_up(loaded: Loaded, sidecar: &Sidecar) {
+async fn take_up(loaded: LoadedConfig, sidecar: &Sidecar) {
     let restart_needed = loaded.process.needs_restart_for(&sidecar.settings);
     let warnings = loaded.warnings;
     sidecar.asterisks.set_secrets(&loaded.process.asterisk_ami);

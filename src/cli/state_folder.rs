@@ -4,13 +4,13 @@ use std::fs::{DirBuilder, File, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::DirBuilderExt;
 
-use crate::config::process::State;
+use crate::config::process::StateSettings;
 
 /// Permissions of a state folder that we make: nobody else reads who was logged in where.
 const STATE_FOLDER_MODE: u32 = 0o700;
 
 /// Takes the lock of the state folder; the kernel gives it back when the process ends, however it ends.
-pub(super) fn lock(state: &State) -> Result<File, String> {
+pub(super) fn lock(state: &StateSettings) -> Result<File, String> {
     let folder = state.folder.display();
     let failed = |error: io::Error| format!("the state folder {folder} cannot be used: {error}");
     DirBuilder::new().recursive(true).mode(STATE_FOLDER_MODE).create(&state.folder).map_err(failed)?;

@@ -6,8 +6,8 @@ use std::path::Path;
 use csv::StringRecord;
 use thiserror::Error;
 
+use crate::config::directory::{DirectoryReader, check_id, check_number};
 use crate::config::fingerprint::Fingerprint;
-use crate::config::organization::{OrganizationReader, check_id, check_number};
 use crate::config::permissions;
 use crate::config::problem::Problem;
 use crate::config::reader::open;
@@ -18,7 +18,7 @@ use crate::telephony::QueueId;
 /// The header that the file must have.
 const HEADER: [&str; 6] = ["id", "extension", "roles", "queues", "supervises", "edits"];
 
-pub(super) fn read(path: &Path, reader: &mut OrganizationReader<'_>, fingerprint: &Fingerprint) {
+pub(super) fn read(path: &Path, reader: &mut DirectoryReader<'_>, fingerprint: &Fingerprint) {
     let file = path.display().to_string();
     let mut handle = match open(path) {
         Ok(Some((handle, metadata))) if metadata.len() <= CSV_FILE_BYTES_MAX => {
@@ -35,7 +35,7 @@ pub(super) fn read(path: &Path, reader: &mut OrganizationReader<'_>, fingerprint
         Ok(lines) => reader.builder.reserve_users(lines),
         Err(error) => return reader.report(Problem::of_file(file, format!("cannot be read: {error}"))),
     }
-    Table { file, reader, served: vec![], supervised: vec![] }.read(fingerprint.reading(path, handle));
+    Table { file, reader, served: vec![], supervised: vec![] }.read(fingerprint.hashing(path, handle));
 }
 
 /// How many lines there are to read. Room for all of them at once costs a look at the file; to make room again and
@@ -56,7 +56,7 @@ fn count_lines(handle: impl Read) -> io::Result<usize> {
 
 struct Table<'r, 'a> {
     file: String,
-    reader: &'r mut OrganizationReader<'a>,
+    reader: &'r mut DirectoryReader<'a>,
     // Scratch space of one row.
     served: Vec<QueueId>,
     supervised: Vec<(QueueId, bool)>,
@@ -95,11 +95,11 @@ impl Table<'_, '_> {
 
     fn user(&mut self, row: &Row) {
         let [id, extension, roles, queues, supervises, edits] = std::array::from_fn(|column| row.field(column));
-        if let Err(help) = check_id(id) {
-            return self.report(row, 0, format!("`{id}` cannot be an id: {help}"));
+        if let Err(error) = check_id(id) {
+            return self.report(row, 0, format!("`{id}` cannot be an id: {error}"));
         }
-        if let Err(help) = check_number(extension) {
-            return self.report(row, 1, format!("`{extension}` cannot be dialed: {help}"));
+        if let Err(error) = check_number(extension) {
+            return self.report(row, 1, format!("`{extension}` cannot be dialed: {error}"));
         }
         let mut wrong = self.reader.too_many_roles(words(roles).count());
         let roles = self.reader.role_set(words(roles), |_, message| wrong = Some(message));

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api;
-use crate::config::process::Listen;
+use crate::config::process::ListenSettings;
 use crate::dialect::fastagi::FastAgi;
 use crate::dialect::freeswitch::FreeSwitch;
 use crate::dialect::jsonrpc::JsonRpc;
@@ -82,7 +82,7 @@ pub(super) struct Listeners {
     admin_unix: Option<(UnixListener, BoundListener)>,
 }
 
-pub(super) fn bind_all(listen: &Listen, mut passed: PassedSockets) -> Result<Listeners, ListenError> {
+pub(super) fn bind_all(listen: &ListenSettings, mut passed: PassedSockets) -> Result<Listeners, ListenError> {
     let mut dialects = vec![];
     for &(label, name, address) in &listen.dialects {
         dialects.extend(tcp(name, address, &mut passed)?.map(|(listener, bound)| (label, listener, bound)));

@@ -17,7 +17,7 @@ pub(crate) use health::{Listening, Vitals};
 use crate::audit::buffer::AuditBuffer;
 use crate::config::files::Files;
 use crate::config::problem::Problems;
-use crate::config::process::{ProcessSettings, Secret, Store};
+use crate::config::process::{ProcessSettings, Secret, StoreKind};
 use crate::gate::Gate;
 use crate::links::ami::{Links, Member, Sessions};
 use crate::observe::log::Log;
@@ -70,7 +70,7 @@ impl Sidecar {
         let metrics = Metrics::new();
         Self {
             gate: Arc::new(Gate::audited(
-                settings.state.store == Store::Disk,
+                settings.state.store == StoreKind::Disk,
                 settings.audit.as_ref().map(|audit| AuditBuffer::new(audit.plain_allows)),
             )),
             asterisks: Links::new(&settings.asterisk_ami, metrics.ami().clone()),
