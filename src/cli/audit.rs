@@ -62,17 +62,17 @@ const COLUMNS: &[&str] = &[
 
 /// The subcommands of `audit`.
 #[derive(Debug, Subcommand)]
-pub(super) enum Audit {
+pub(super) enum AuditCommand {
     /// Checks that no line was changed or removed: exits with 0, or prints the first fault and exits with 1.
-    Verify(Verify),
+    Verify(VerifyArguments),
     /// Prints the last lines.
-    Tail(Tail),
+    Tail(TailArguments),
     /// Prints the lines of a period, as JSON or CSV.
-    Export(Export),
+    Export(ExportArguments),
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Verify {
+pub(super) struct VerifyArguments {
     /// The hash of a line, noted elsewhere before: a line of the log must have it.
     #[arg(long, value_name = "HASH", value_parser = parse_hash)]
     anchor: Option<Hash>,
@@ -85,7 +85,7 @@ pub(super) struct Verify {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Tail {
+pub(super) struct TailArguments {
     /// Number of lines.
     #[arg(short = 'n', long, value_name = "LINES", default_value_t = 10)]
     lines: usize,
@@ -93,7 +93,7 @@ pub(super) struct Tail {
     #[arg(short, long)]
     follow: bool,
     #[command(flatten)]
-    filter: Filter,
+    filter: LineFilter,
     /// The folder of the log. Without it, the folder that queuewarden.toml names.
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
@@ -103,7 +103,7 @@ pub(super) struct Tail {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Export {
+pub(super) struct ExportArguments {
     /// Only lines of this time or later: 2026-11-22T06:00:00Z, or a day, 2026-11-22.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     from: Option<Timestamp>,
@@ -111,10 +111,10 @@ pub(super) struct Export {
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     to: Option<Timestamp>,
     /// The format of the lines.
-    #[arg(long, value_enum, default_value_t = Format::Json)]
-    format: Format,
+    #[arg(long, value_enum, default_value_t = ExportFormat::Json)]
+    format: ExportFormat,
     #[command(flatten)]
-    filter: Filter,
+    filter: LineFilter,
     /// The folder of the log. Without it, the folder that queuewarden.toml names.
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
@@ -125,7 +125,7 @@ pub(super) struct Export {
 
 /// The format of exported lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
+enum ExportFormat {
     /// The lines as they are in the log.
     Json,
     /// A header, and one row for each line.
@@ -134,7 +134,7 @@ enum Format {
 
 /// Selects lines of the log.
 #[derive(Debug, Args)]
-struct Filter {
+struct LineFilter {
     /// Only of this organization.
     #[arg(long, value_name = "NAME")]
     org: Option<String>,
@@ -149,7 +149,7 @@ struct Filter {
     reason: Option<String>,
 }
 
-impl Filter {
+impl LineFilter {
     fn admits(&self, line: &Map<String, Value>) -> bool {
         let is = |wanted: &Option<String>, keys: &[&str]| {
             wanted.as_deref().is_none_or(|wanted| keys.iter().any(|key| text(line, key) == wanted))
@@ -180,17 +180,20 @@ fn parse_time(text: &str) -> Result<Timestamp, TimeError> {
     text.parse::<Timestamp>().or_else(|error| midnight().map_err(|_| TimeError(error)))
 }
 
-pub(super) fn run(folder: &Path, command: &Audit, out: &mut impl Write) -> io::Result<u8> {
+pub(super) fn run(folder: &Path, command: &AuditCommand, out: &mut impl Write) -> io::Result<u8> {
     let (given, json) = match command {
-        Audit::Verify(Verify { folder, json, .. }) => (folder, *json),
-        Audit::Tail(Tail { folder, .. }) | Audit::Export(Export { folder, .. }) => (folder, false),
+        AuditCommand::Verify(VerifyArguments { folder, json, .. }) => (folder, *json),
+        AuditCommand::Tail(TailArguments { folder, .. }) | AuditCommand::Export(ExportArguments { folder, .. }) => {
+            (folder, false)
+        }
     };
     let log = match given {
         Some(given) => given.clone(),
         None => match config::load_process(folder) {
             Ok(settings) => {
                 let Some(audit) = settings.audit else {
-                    let message = "the audit log is off: `enabled = false` in `[audit]` of queuewarden.toml\n  help: name the \
+                    let message = "the audit log is off: `enabled = false` in `[audit]` of queuewarden.toml\n  \
+                                   help: name the \
                                    folder of a log with --folder";
                     return print_error(&message, false, out);
                 };
@@ -200,9 +203,9 @@ pub(super) fn run(folder: &Path, command: &Audit, out: &mut impl Write) -> io::R
         },
     };
     let result = match command {
-        Audit::Verify(options) => return run_verify(&log, options, out),
-        Audit::Tail(options) => tail(&log, options, out),
-        Audit::Export(options) => export(&log, options, out),
+        AuditCommand::Verify(options) => return run_verify(&log, options, out),
+        AuditCommand::Tail(options) => tail(&log, options, out),
+        AuditCommand::Export(options) => export(&log, options, out),
     };
     match result {
         Ok(()) => Ok(0),
@@ -227,7 +230,7 @@ enum AuditCommandError {
     },
 }
 
-fn run_verify(log: &Path, options: &Verify, out: &mut impl Write) -> io::Result<u8> {
+fn run_verify(log: &Path, options: &VerifyArguments, out: &mut impl Write) -> io::Result<u8> {
     let report = match verify(log, options.anchor.as_ref()) {
         Ok(report) => report,
         Err(error) => return print_error(&error, false, out),
@@ -258,7 +261,7 @@ fn next_line(reader: &mut impl BufRead, bytes: &mut Vec<u8>) -> io::Result<bool>
     Ok(bytes.pop() == Some(b'\n'))
 }
 
-fn tail(log: &Path, options: &Tail, out: &mut impl Write) -> Result<(), AuditCommandError> {
+fn tail(log: &Path, options: &TailArguments, out: &mut impl Write) -> Result<(), AuditCommandError> {
     let mut last: VecDeque<Vec<u8>> = VecDeque::new();
     let all = list(log)?;
     let mut followed: Option<(Segment, u64)> = None;
@@ -291,7 +294,7 @@ fn tail(log: &Path, options: &Tail, out: &mut impl Write) -> Result<(), AuditCom
 fn follow(
     log: &Path,
     from: Option<(Segment, u64)>,
-    options: &Tail,
+    options: &TailArguments,
     out: &mut impl Write,
 ) -> Result<(), AuditCommandError> {
     let (mut current, mut position) = from.map_or((None, 0), |(segment, position)| (Some(segment), position));
@@ -313,8 +316,8 @@ fn follow(
     }
 }
 
-fn export(log: &Path, options: &Export, out: &mut impl Write) -> Result<(), AuditCommandError> {
-    let is_csv = options.format == Format::Csv;
+fn export(log: &Path, options: &ExportArguments, out: &mut impl Write) -> Result<(), AuditCommandError> {
+    let is_csv = options.format == ExportFormat::Csv;
     if is_csv {
         writeln!(out, "{}", COLUMNS.join(","))?;
     }

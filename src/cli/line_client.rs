@@ -16,8 +16,8 @@ use crate::limits::{DESK_TIMEOUT, LINE_ANSWER_BYTES_MAX, LINE_BYTES_MAX};
 pub(super) enum LineClientError {
     /// The configuration has no line listener, or its port is 0 and only the sidecar knows the port that it was given.
     #[error(
-        "queuewarden.toml has no line listener to connect to\n  help: set `line` or `line_unix` in `[listen]`; a port of \
-         0 does not tell the real port"
+        "queuewarden.toml has no line listener to connect to\n  help: set `line` or `line_unix` in `[listen]`; a port \
+         of 0 does not tell the real port"
     )]
     ListenerOff,
     /// No listener accepted a connection; the text has each address with its error.

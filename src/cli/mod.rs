@@ -95,14 +95,14 @@ enum Command {
     /// Lists, shows and ends login sessions of the running sidecar.
     #[cfg(feature = "cli")]
     #[command(subcommand, after_long_help = help::SESSIONS)]
-    Sessions(sessions::Sessions),
+    Sessions(sessions::SessionsCommand),
     /// Lists and ends supervisions of the running sidecar.
     #[cfg(feature = "cli")]
     #[command(subcommand, after_long_help = help::SUPERVISIONS)]
-    Supervisions(sessions::Supervisions),
+    Supervisions(sessions::SupervisionsCommand),
     /// Verifies the audit log, prints its last lines, and exports parts of it.
     #[command(subcommand, after_long_help = help::AUDIT)]
-    Audit(audit::Audit),
+    Audit(audit::AuditCommand),
     /// Shows or changes the log filter of the running sidecar.
     #[cfg(feature = "cli")]
     #[command(after_long_help = help::LOG)]

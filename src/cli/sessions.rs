@@ -14,20 +14,20 @@ use crate::gate::operator::{SessionRow, SupervisionRow, Wanted};
 
 /// The subcommands of `sessions`.
 #[derive(Debug, Subcommand)]
-pub(super) enum Sessions {
+pub(super) enum SessionsCommand {
     /// Lists login sessions.
-    Ls(List),
+    Ls(ListSessions),
     /// Shows the login sessions of one user.
-    Show(Show),
+    Show(ShowSessions),
     /// Ends the login sessions of one user, in one queue or in all.
-    End(End),
+    End(EndSessions),
     /// Repairs a damaged session store: keeps every user that can be read. No sidecar may run.
     Salvage,
 }
 
 /// The subcommands of `supervisions`.
 #[derive(Debug, Subcommand)]
-pub(super) enum Supervisions {
+pub(super) enum SupervisionsCommand {
     /// Lists supervisions, also those that a reload no longer permits.
     Ls(ListSupervisions),
     /// Ends the supervisions by a user, or of a target. Peers that watch the organization get the change.
@@ -35,7 +35,7 @@ pub(super) enum Supervisions {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct List {
+pub(super) struct ListSessions {
     /// Only in this organization.
     #[arg(long, value_name = "NAME")]
     org: Option<String>,
@@ -54,7 +54,7 @@ pub(super) struct List {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Show {
+pub(super) struct ShowSessions {
     /// The user: an extension or a user id.
     user: String,
     /// The organization.
@@ -66,7 +66,7 @@ pub(super) struct Show {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct End {
+pub(super) struct EndSessions {
     /// The organization.
     #[arg(long, value_name = "NAME")]
     org: String,
@@ -113,17 +113,17 @@ pub(super) struct EndSupervisions {
     json: bool,
 }
 
-pub(super) fn sessions(folder: &Path, command: &Sessions, out: &mut impl Write) -> io::Result<u8> {
+pub(super) fn sessions(folder: &Path, command: &SessionsCommand, out: &mut impl Write) -> io::Result<u8> {
     let (filter, json, ends) = match command {
-        Sessions::Salvage => return salvage::run(folder, out),
-        Sessions::Ls(List { org, user, queue, kept, json }) => {
+        SessionsCommand::Salvage => return salvage::run(folder, out),
+        SessionsCommand::Ls(ListSessions { org, user, queue, kept, json }) => {
             let (org, user, queue) = (org.clone(), user.clone(), queue.clone());
             (Wanted { org, user, queue, kept: *kept, ..Wanted::default() }, *json, false)
         }
-        Sessions::Show(Show { user, org, json }) => {
+        SessionsCommand::Show(ShowSessions { user, org, json }) => {
             (Wanted { org: Some(org.clone()), user: Some(user.clone()), ..Wanted::default() }, *json, false)
         }
-        Sessions::End(End { org, user, queue, json }) => {
+        SessionsCommand::End(EndSessions { org, user, queue, json }) => {
             let (org, user, queue) = (Some(org.clone()), Some(user.clone()), queue.clone());
             (Wanted { org, user, queue, ..Wanted::default() }, *json, true)
         }
@@ -133,13 +133,13 @@ pub(super) fn sessions(folder: &Path, command: &Sessions, out: &mut impl Write) 
     run::<SessionRow>(folder, &filter, ends, json, &table, out)
 }
 
-pub(super) fn supervisions(folder: &Path, command: &Supervisions, out: &mut impl Write) -> io::Result<u8> {
+pub(super) fn supervisions(folder: &Path, command: &SupervisionsCommand, out: &mut impl Write) -> io::Result<u8> {
     let (filter, json, ends) = match command {
-        Supervisions::Ls(ListSupervisions { org, user, target, json }) => {
+        SupervisionsCommand::Ls(ListSupervisions { org, user, target, json }) => {
             let (org, user, target) = (org.clone(), user.clone(), target.clone());
             (Wanted { org, user, target, ..Wanted::default() }, *json, false)
         }
-        Supervisions::End(EndSupervisions { org, user, target, json }) => {
+        SupervisionsCommand::End(EndSupervisions { org, user, target, json }) => {
             let (org, user, target) = (Some(org.clone()), user.clone(), target.clone());
             (Wanted { org, user, target, ..Wanted::default() }, *json, true)
         }

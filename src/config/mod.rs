@@ -27,16 +27,17 @@ mod users_csv;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::limits::ORGANIZATIONS_MAX;
-use crate::policy::Policy;
 use crate::policy::model::Model;
+use crate::policy::{Organization, Policy};
 use crate::telephony::OrganizationId;
 use files::{Files, toml_files};
 use fingerprint::Fingerprint;
-use organization::OrganizationContext;
+use organization::{OrganizationContext, OrganizationFile};
 use problem::{Problem, Problems};
 use process::{ProcessFile, ProcessSettings};
 
@@ -97,36 +98,9 @@ pub fn load(folder: &Path, previous: &Policy) -> Result<LoadedConfig, Problems> 
         permissions::warn(&path, &mut warnings.borrow_mut());
     }
     let models = read_models(folder, &problems, &fingerprint);
-    let mut organizations: Vec<crate::policy::Organization> = vec![];
-    let mut ids = FreeOrganizationIds::after(previous);
-    let mut all_read = true;
-    for path in toml_files(&folder.join("organizations"), &problems) {
-        if organizations.len() >= ORGANIZATIONS_MAX {
-            problems.borrow_mut().add(Problem::of_file(
-                path.display().to_string(),
-                format!("there are more than {ORGANIZATIONS_MAX} organizations"),
-            ));
-            break;
-        }
-        permissions::warn(&path, &mut warnings.borrow_mut());
-        let context = OrganizationContext { models: &models, previous, next_id: ids.next(), fingerprint: &fingerprint };
-        let Some(read) = organization::read(&path, &context, &problems, &warnings) else {
-            all_read = false;
-            continue;
-        };
-        let organization::OrganizationFile { at_name, organization, users_csv } = read;
-        if let Some(file) = users_csv {
-            files.add(file);
-        }
-        if organization.id == context.next_id {
-            ids.take();
-        }
-        if organizations.iter().any(|other| other.name == organization.name) {
-            let message = format!("another file has the organization `{}` already", organization.name);
-            problems.borrow_mut().add(Problem { message, ..at_name });
-        }
-        organizations.push(organization);
-    }
+    let context =
+        OrganizationContext { models: &models, previous, next_id: OrganizationId(0), fingerprint: &fingerprint };
+    let (organizations, all_read) = read_organizations(folder, context, &problems, &warnings, &mut files);
     // An organization whose file was not read may be the missing one, so nothing is reported then.
     for reference in process.iter().flat_map(|file| &file.referenced).filter(|_| all_read) {
         if !organizations.iter().any(|known| *known.name == *reference.organization) {
@@ -147,6 +121,45 @@ pub fn load(folder: &Path, previous: &Policy) -> Result<LoadedConfig, Problems> 
         }
         _ => Err(problems),
     }
+}
+
+/// Reads every organization of the folder; `false` with them if a file was not read.
+fn read_organizations(
+    folder: &Path,
+    mut context: OrganizationContext<'_>,
+    problems: &RefCell<Problems>,
+    warnings: &RefCell<Problems>,
+    files: &mut Files,
+) -> (Vec<Organization>, bool) {
+    let mut organizations: Vec<Organization> = vec![];
+    let mut ids = FreeOrganizationIds::after(context.previous);
+    let mut all_read = true;
+    for path in toml_files(&folder.join("organizations"), problems) {
+        if organizations.len() >= ORGANIZATIONS_MAX {
+            let message = format!("there are more than {ORGANIZATIONS_MAX} organizations");
+            problems.borrow_mut().add(Problem::of_file(path.display().to_string(), message));
+            break;
+        }
+        permissions::warn(&path, &mut warnings.borrow_mut());
+        context.next_id = ids.next();
+        let Some(file) = organization::read(&path, &context, problems, warnings) else {
+            all_read = false;
+            continue;
+        };
+        let OrganizationFile { at_name, organization, users_csv } = file;
+        if let Some(users_csv) = users_csv {
+            files.add(users_csv);
+        }
+        if organization.id == context.next_id {
+            ids.take();
+        }
+        if organizations.iter().any(|other| other.name == organization.name) {
+            let message = format!("another file has the organization `{}` already", organization.name);
+            problems.borrow_mut().add(Problem { message, ..at_name });
+        }
+        organizations.push(organization);
+    }
+    (organizations, all_read)
 }
 
 /// Hands out ids that no organization of the previous policy has.
@@ -197,7 +210,10 @@ fn read_models(
 ) -> HashMap<Box<str>, Arc<Model>> {
     let files = toml_files(&folder.join("models"), problems);
     let models = files.into_iter().filter_map(|path| {
-        let name = path.file_stem()?.to_str()?.to_owned();
+        let Some(name) = path.file_stem().and_then(OsStr::to_str).map(str::to_owned) else {
+            problems.borrow_mut().add(Problem::of_file(path.display().to_string(), "its name is not UTF-8"));
+            return None;
+        };
         let model = model::read(&path, &name, problems, fingerprint)?;
         Some((name.into_boxed_str(), Arc::new(model)))
     });

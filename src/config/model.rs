@@ -31,6 +31,7 @@ const NARROWING_KEYS: &[(Key, &str)] = &[
     (Key::InUse, "in_use"),
 ];
 
+/// Reads the file of the model `name`. `None`: it has a problem.
 pub(super) fn read(path: &Path, name: &str, problems: &RefCell<Problems>, fingerprint: &Fingerprint) -> Option<Model> {
     let source = match Source::read(path, TOML_FILE_BYTES_MAX) {
         Ok(source) => source,
@@ -43,6 +44,7 @@ pub(super) fn read(path: &Path, name: &str, problems: &RefCell<Problems>, finger
     read_from(&source, name, problems)
 }
 
+/// Reads the text of the file of the model `name`.
 pub(super) fn read_from(source: &Source, name: &str, problems: &RefCell<Problems>) -> Option<Model> {
     let before = problems.borrow().count();
     let table = source.parse(&mut problems.borrow_mut())?;

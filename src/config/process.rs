@@ -95,6 +95,8 @@ const DIALECTS: &[(DialectLabel, &str, Option<u16>)] = &[
     (DialectLabel::JsonRpc, "kamailio", None),
 ];
 
+/// Reads `queuewarden.toml`. `None`: it cannot be read or is not TOML. After any other problem the settings are still
+/// returned, with defaults for the keys that are wrong.
 pub(super) fn read(
     folder: &Path,
     problems: &RefCell<Problems>,
@@ -113,6 +115,7 @@ pub(super) fn read(
     read_from(&source, folder, problems, warnings)
 }
 
+/// Reads the text of `queuewarden.toml`; paths in it are relative to `folder`.
 pub(super) fn read_from(
     source: &Source,
     folder: &Path,

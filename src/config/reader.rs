@@ -50,7 +50,7 @@ impl Source {
             return Err(Problem::of_file(&file, "is not a file"));
         };
         let mut bytes = vec![];
-        handle.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
+        handle.take(bytes_max + 1).read_to_end(&mut bytes).map_err(failed)?;
         if bytes.len() as u64 > bytes_max {
             return Err(Problem::of_file(&file, format!("is larger than {bytes_max} bytes"))
                 .help("a large organization has its users in a CSV file: set `users_csv`"));
@@ -105,7 +105,7 @@ impl Source {
         problems.add_unlisted(errors.len().saturating_sub(problems.room()));
         for error in errors.iter().take(problems.room()) {
             let message = error.message().replace('\n', ", ");
-            problems.add(self.problem(error.span().unwrap_or_default(), format!("not TOML: {message}")));
+            problems.add(self.problem(error.span().unwrap_or(0..0), format!("not TOML: {message}")));
         }
         errors.is_empty().then_some(table)
     }
@@ -286,7 +286,7 @@ impl<'a> Section<'a> {
     /// Every key and value of a table whose keys the operator chooses.
     pub(super) fn entries(&self) -> impl Iterator<Item = (SpannedStr<'a>, &'a Spanned<DeValue<'a>>)> {
         let located =
-            |key: &'a Spanned<std::borrow::Cow<'a, str>>| SpannedStr { value: &**key.get_ref(), span: key.span() };
+            |key: &'a Spanned<std::borrow::Cow<'a, str>>| SpannedStr { value: key.get_ref(), span: key.span() };
         self.table.iter().map(move |(key, value)| (located(key), value))
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::cli::top::sample::{Bucket, Sample};
+use crate::cli::top::sample::{HistogramBucket, MetricsSample};
 use crate::observe::names::{self, MetricName};
 
 /// The figures of one interval. `--json` prints this object.
@@ -24,11 +24,11 @@ pub(super) struct Figures {
     /// Seconds between the two samples.
     pub(super) interval_seconds: f64,
     pub(super) policy: PolicyFigures,
-    pub(super) decisions_per_second: Decisions,
+    pub(super) decisions_per_second: DecisionRates,
     pub(super) decision_seconds: Percentiles,
     pub(super) request_seconds: Percentiles,
     pub(super) commit_seconds: Percentiles,
-    pub(super) sessions: Sessions,
+    pub(super) sessions: SessionFigures,
     pub(super) supervisions: BTreeMap<String, f64>,
     pub(super) connections: BTreeMap<String, f64>,
     pub(super) connections_limit: f64,
@@ -49,7 +49,7 @@ pub(super) struct PolicyFigures {
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Decisions {
+pub(super) struct DecisionRates {
     pub(super) all: f64,
     pub(super) allow: f64,
     pub(super) deny: f64,
@@ -58,7 +58,7 @@ pub(super) struct Decisions {
     pub(super) by_reason: Vec<ReasonRate>,
 }
 
-/// Decisions a second with one reason.
+/// DecisionRates a second with one reason.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct ReasonRate {
     pub(super) decision: String,
@@ -75,7 +75,7 @@ pub(super) struct Percentiles {
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Sessions {
+pub(super) struct SessionFigures {
     pub(super) all: f64,
     pub(super) by_ground: BTreeMap<String, f64>,
     pub(super) kept: f64,
@@ -85,7 +85,12 @@ pub(super) struct Sessions {
 
 impl Figures {
     /// The figures of the interval from `before` to `now`. `None`: the samples are of two processes.
-    pub(super) fn between(before: &Sample, now: &Sample, address: String, at_unix_seconds: u64) -> Option<Self> {
+    pub(super) fn between(
+        before: &MetricsSample,
+        now: &MetricsSample,
+        address: String,
+        at_unix_seconds: u64,
+    ) -> Option<Self> {
         let interval_seconds = now.at_seconds - before.at_seconds;
         if before.status.pid != now.status.pid || interval_seconds <= 0.0 {
             return None;
@@ -112,7 +117,7 @@ impl Figures {
             decision_seconds: interval.percentiles(names::DECISION_DURATION),
             request_seconds: interval.percentiles(names::REQUEST_DURATION),
             commit_seconds: interval.percentiles(names::STORE_COMMIT_DURATION),
-            sessions: Sessions {
+            sessions: SessionFigures {
                 all: by_ground.values().fold(0.0, |sum, count| sum + count),
                 by_ground,
                 kept: sum(names::SESSIONS_KEPT),
@@ -133,8 +138,8 @@ impl Figures {
 
 /// Two samples of one process, and the seconds between them.
 struct SampleInterval<'a> {
-    before: &'a Sample,
-    now: &'a Sample,
+    before: &'a MetricsSample,
+    now: &'a MetricsSample,
     seconds: f64,
 }
 
@@ -143,7 +148,7 @@ impl SampleInterval<'_> {
         (self.now.sum(metric) - self.before.sum(metric)).max(0.0) / self.seconds
     }
 
-    fn decisions(&self) -> Decisions {
+    fn decisions(&self) -> DecisionRates {
         let before = self.before.decisions();
         let rates = self.now.decisions().into_iter().map(|(key, count)| {
             let per_second = (count - before.get(&key).copied().unwrap_or(0.0)).max(0.0) / self.seconds;
@@ -163,16 +168,16 @@ impl SampleInterval<'_> {
             (dialect, rate)
         });
         let (allow, deny) = (sum_of("allow"), sum_of("deny"));
-        Decisions { all: allow + deny, allow, deny, by_dialect: by_dialect.collect(), by_reason }
+        DecisionRates { all: allow + deny, allow, deny, by_dialect: by_dialect.collect(), by_reason }
     }
 
     fn percentiles(&self, metric: MetricName) -> Percentiles {
         let before = self.before.buckets(metric);
         let counted = self.now.buckets(metric).iter().zip(0..).map(|(bucket, position)| {
-            let earlier = before.get(position).map_or(0.0, |bucket: &Bucket| bucket.count);
-            Bucket { at_most: bucket.at_most, count: (bucket.count - earlier).max(0.0) }
+            let earlier = before.get(position).map_or(0.0, |bucket: &HistogramBucket| bucket.count);
+            HistogramBucket { at_most: bucket.at_most, count: (bucket.count - earlier).max(0.0) }
         });
-        let counted: Vec<Bucket> = counted.collect();
+        let counted: Vec<HistogramBucket> = counted.collect();
         let at = |share| percentile(&counted, share);
         Percentiles { p50: at(0.5), p90: at(0.9), p99: at(0.99) }
     }
@@ -180,7 +185,7 @@ impl SampleInterval<'_> {
 
 /// The duration in seconds that this share of all observations did not exceed. As in Prometheus, the observations of a
 /// bucket count as evenly spread over it.
-fn percentile(buckets: &[Bucket], share: f64) -> Option<f64> {
+fn percentile(buckets: &[HistogramBucket], share: f64) -> Option<f64> {
     let all = buckets.last()?.count;
     if all <= 0.0 {
         return None;
@@ -207,8 +212,8 @@ mod tests {
     /// Bounds with their counts, a share, and the expected percentile.
     type PercentileCase<'a> = (&'a [(f64, f64)], f64, Option<f64>);
 
-    fn buckets(bounds: &[(f64, f64)]) -> Vec<Bucket> {
-        bounds.iter().map(|&(at_most, count)| Bucket { at_most, count }).collect()
+    fn buckets(bounds: &[(f64, f64)]) -> Vec<HistogramBucket> {
+        bounds.iter().map(|&(at_most, count)| HistogramBucket { at_most, count }).collect()
     }
 
     #[test]
@@ -228,7 +233,8 @@ mod tests {
 
     #[test]
     fn a_rate_is_the_increase_between_two_samples_of_one_process() {
-        let status = |pid| super::super::sample::Status { pid, ..super::super::sample::Status::default() };
+        let status =
+            |pid| super::super::sample::SidecarStatus { pid, ..super::super::sample::SidecarStatus::default() };
         let text = |allowed, denied| {
             format!(
                 "# TYPE queuewarden_decisions_total counter\n\
@@ -236,7 +242,7 @@ mod tests {
                  queuewarden_decisions_total{{dialect=\"fastagi\",action=\"a\",decision=\"deny\",reason=\"internal\"}} {denied}\n"
             )
         };
-        let sample = |pid, at, allowed, denied| Sample::read(&text(allowed, denied), status(pid), at).unwrap();
+        let sample = |pid, at, allowed, denied| MetricsSample::read(&text(allowed, denied), status(pid), at).unwrap();
         let (one, two) = (sample(7, 10.0, 100, 3), sample(7, 12.0, 140, 3));
         let figures = Figures::between(&one, &two, String::new(), 0).unwrap();
         let rates = figures.decisions_per_second;
@@ -245,6 +251,6 @@ mod tests {
         assert_eq!(rates.by_dialect.into_iter().collect::<Vec<_>>(), [("fastagi".into(), 0.0), ("line".into(), 20.0)]);
         assert_eq!(figures.decision_seconds, Percentiles { p50: None, p90: None, p99: None });
         assert!(Figures::between(&two, &sample(8, 14.0, 1, 0), String::new(), 0).is_none(), "another process");
-        assert!(Sample::read("up 1\n", status(1), 0.0).is_err(), "something else");
+        assert!(MetricsSample::read("up 1\n", status(1), 0.0).is_err(), "something else");
     }
 }

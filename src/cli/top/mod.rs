@@ -26,7 +26,7 @@ use crate::cli::EXIT_FAILED;
 use crate::cli::admin_client::{AdminClient, AdminClientError};
 use crate::sidecar::Clock;
 use figures::Figures;
-use sample::{Sample, SampleError, Status};
+use sample::{MetricsSample, SampleError, SidecarStatus};
 use screen::Screen;
 use text::TonedLine;
 
@@ -93,7 +93,7 @@ fn observe(client: AdminClient, pause: Duration) -> mpsc::Receiver<Observation> 
         let (clock, started) = (Clock::default(), Instant::now());
         let mut ticks = interval(pause);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut before: Option<Sample> = None;
+        let mut before: Option<MetricsSample> = None;
         loop {
             ticks.tick().await;
             let sampled = sample(&client, started).await;
@@ -119,11 +119,11 @@ fn observe(client: AdminClient, pause: Duration) -> mpsc::Receiver<Observation> 
     receiver
 }
 
-async fn sample(client: &AdminClient, started: Instant) -> Result<Sample, SampleError> {
+async fn sample(client: &AdminClient, started: Instant) -> Result<MetricsSample, SampleError> {
     let status = client.text("status").await?;
-    let status: Status = serde_json::from_str(&status).map_err(|_| SampleError::NotQueuewarden)?;
+    let status: SidecarStatus = serde_json::from_str(&status).map_err(|_| SampleError::NotQueuewarden)?;
     let metrics = client.text("metrics").await?;
-    Sample::read(&metrics, status, started.elapsed().as_secs_f64())
+    MetricsSample::read(&metrics, status, started.elapsed().as_secs_f64())
 }
 
 /// Shows the observations on the terminal until a key or a signal ends it.

@@ -12,18 +12,18 @@ use crate::observe::names::{self, MetricName};
 
 /// Metrics and status at one moment.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Sample {
+pub(super) struct MetricsSample {
     /// The time of the sample, in seconds since `top` started.
     pub(super) at_seconds: f64,
     /// The answer of `/status`.
-    pub(super) status: Status,
+    pub(super) status: SidecarStatus,
     series: BTreeMap<String, Vec<Series>>,
-    histograms: BTreeMap<String, Vec<Bucket>>,
+    histograms: BTreeMap<String, Vec<HistogramBucket>>,
 }
 
 /// The part of `/status` that is shown.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub(super) struct Status {
+pub(super) struct SidecarStatus {
     pub(super) version: String,
     pub(super) pid: u64,
     pub(super) uptime_seconds: u64,
@@ -40,7 +40,7 @@ struct Series {
 
 /// A bucket of a histogram: `count` observations took at most `at_most` seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Bucket {
+pub(super) struct HistogramBucket {
     pub(super) at_most: f64,
     pub(super) count: f64,
 }
@@ -59,9 +59,9 @@ pub(super) enum SampleError {
     NotQueuewarden,
 }
 
-impl Sample {
+impl MetricsSample {
     /// Reads the text of `/metrics`.
-    pub(super) fn read(metrics: &str, status: Status, at_seconds: f64) -> Result<Self, SampleError> {
+    pub(super) fn read(metrics: &str, status: SidecarStatus, at_seconds: f64) -> Result<Self, SampleError> {
         let lines = metrics.lines().map(|line| Ok(line.to_owned()));
         let scrape = Scrape::parse(lines).map_err(SampleError::Metrics)?;
         let mut sample = Self { at_seconds, status, ..Self::default() };
@@ -74,7 +74,7 @@ impl Sample {
                 Value::Histogram(counts) => {
                     let buckets = sample.histograms.entry(found.metric).or_default();
                     for count in counts {
-                        add(buckets, Bucket { at_most: count.less_than, count: count.count });
+                        add(buckets, HistogramBucket { at_most: count.less_than, count: count.count });
                     }
                 }
                 Value::Summary(_) => {}
@@ -117,7 +117,7 @@ impl Sample {
     }
 
     /// The buckets of a histogram, summed over all labels, the shortest first.
-    pub(super) fn buckets(&self, metric: MetricName) -> &[Bucket] {
+    pub(super) fn buckets(&self, metric: MetricName) -> &[HistogramBucket] {
         self.histograms.get(metric.name).map_or(&[], Vec::as_slice)
     }
 
@@ -126,7 +126,7 @@ impl Sample {
     }
 }
 
-fn add(buckets: &mut Vec<Bucket>, bucket: Bucket) {
+fn add(buckets: &mut Vec<HistogramBucket>, bucket: HistogramBucket) {
     match buckets.binary_search_by(|other| other.at_most.total_cmp(&bucket.at_most)) {
         Ok(position) => {
             if let Some(same) = buckets.get_mut(position) {
