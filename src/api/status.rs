@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use crate::api::ApiState;
-use crate::config::process::Store;
+use crate::config::process::StoreKind;
 use crate::dialect::DialectLabel;
 use crate::policy::Organization;
 
@@ -43,8 +43,8 @@ pub(super) async fn status(State(api): State<Arc<ApiState>>) -> Json<Value> {
         .filter_map(|&label| Some((label.name().to_owned(), sidecar.metrics.dialect(label)?.connections().into())))
         .collect();
     let store = match sidecar.settings.state.store {
-        Store::Disk => "disk",
-        Store::Memory => "memory",
+        StoreKind::Disk => "disk",
+        StoreKind::Memory => "memory",
     };
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),

@@ -13,7 +13,7 @@ use serde_json::json;
 use thiserror::Error;
 
 use crate::cli::admin_client::{AdminClient, AdminClientError};
-use crate::cli::line_client::{Peer, PeerError, Reply};
+use crate::cli::line_client::{LineClient, LineClientError, LineReply};
 use crate::cli::question::{QuestionArguments, QuestionPairs};
 use crate::cli::{EXIT_FAILED, explain, print_problems};
 use crate::config;
@@ -48,7 +48,7 @@ enum AskError {
     #[error(transparent)]
     AdminClient(#[from] AdminClientError),
     #[error(transparent)]
-    LineClient(#[from] PeerError),
+    LineClient(#[from] LineClientError),
     /// The line dialect has no such question.
     #[error("this is no question: {0}")]
     NoQuestion(String),
@@ -132,7 +132,7 @@ fn ask(folder: &Path, settings: &ProcessSettings, options: &Arguments) -> Result
                 Answer::explained(*policy, explanation)
             }
             _ => {
-                let mut peer = Peer::dial(&settings.listen)?;
+                let mut peer = LineClient::dial(&settings.listen)?;
                 present_token(&mut peer, settings)?;
                 let meaning = explained.as_ref().and_then(|explained| explained.means.as_ref());
                 Answer::replied(&peer.ask(&line_of(options, &pairs, meaning))?, options.does)?
@@ -173,7 +173,7 @@ fn line_of(options: &Arguments, pairs: &QuestionPairs, meaning: Option<&DialedMe
 }
 
 /// Authenticates with the token of the configuration, if there is one.
-fn present_token(peer: &mut Peer, settings: &ProcessSettings) -> Result<(), AskError> {
+fn present_token(peer: &mut LineClient, settings: &ProcessSettings) -> Result<(), AskError> {
     let Some(token) = &settings.listen.line_token else { return Ok(()) };
     let reply = peer.ask(&format!("auth token={}", String::from_utf8_lossy(token.reveal())))?;
     match reply.verdict.as_str() {
@@ -188,7 +188,7 @@ fn present_token(peer: &mut Peer, settings: &ProcessSettings) -> Result<(), AskE
 
 impl Answer {
     /// The answer that the line listener gave.
-    fn replied(reply: &Reply, does: bool) -> Result<Self, AskError> {
+    fn replied(reply: &LineReply, does: bool) -> Result<Self, AskError> {
         let value = |key: &str| reply.value(key).map(str::to_owned);
         let broken = |key: &str| AskError::NoDecision(format!("the answer of the sidecar has no `{key}`"));
         let reason = value("reason").ok_or_else(|| broken("reason"))?;

@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use crate::cli::{EXIT_FAILED, print_problems};
 use crate::config::process::ProcessSettings;
-use crate::config::{self, Loaded};
+use crate::config::{self, LoadedConfig};
 use crate::event::Intent;
 use crate::limits::{LOAD_CONNECTIONS_MAX, LOAD_DEPTH_MAX, LOAD_QUESTIONS_MAX, LOAD_QUESTIONS_PER_SECOND_MAX, LOAD_SECONDS_MAX};
 use crate::load::questions::{QuestionMix, Questions};
@@ -140,7 +140,7 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
 }
 
 /// Draws the questions and makes the plan of the options.
-fn prepare(loaded: Loaded, options: &Arguments) -> Result<(LoadPlan, Questions), PlanError> {
+fn prepare(loaded: LoadedConfig, options: &Arguments) -> Result<(LoadPlan, Questions), PlanError> {
     let dialect = LoadDialect::named(&options.dialect).ok_or(PlanError::UnknownDialect)?;
     let intent = if options.changes { Intent::Do } else { Intent::May };
     if intent == Intent::May && !dialect.has_may() {

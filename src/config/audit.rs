@@ -1,4 +1,4 @@
-//! The audit log's part of `queuewarden.toml`: `[audit]`.
+//! `[audit]` of `queuewarden.toml`: the folder, rotation and retention of the audit log, and which lines are written.
 
 use std::path::Path;
 
@@ -13,17 +13,17 @@ use crate::limits::{
 /// How the audit log is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditSettings {
-    /// Where, and for how long.
+    /// The folder of the log, and when files are rotated and deleted.
     pub log: AuditLogOptions,
-    /// Which of the allowed questions that change nothing are written.
+    /// Which allowed questions that change nothing are written.
     pub plain_allows: PlainAllows,
 }
 
-/// The least bound for the bytes of a file: some lines.
+/// Least value of `rotation_max_bytes`: a file has room for a few lines.
 const ROTATION_BYTES_MIN: u64 = 4_096;
 
 impl AuditSettings {
-    /// As it is unless the configuration says otherwise, with the log in this folder.
+    /// The defaults, with the log in this folder.
     fn in_folder(folder: &Path) -> Self {
         let log = AuditLogOptions {
             folder: folder.to_owned(),
@@ -36,7 +36,7 @@ impl AuditSettings {
     }
 }
 
-/// Reads the table; `None`: no log is kept. `state` is the folder of the state, `folder` that of the configuration.
+/// Reads the table. `None`: the log is off. `state` is the state folder, `folder` the configuration folder.
 pub(super) fn read(section: Option<Section<'_>>, folder: &Path, state: &Path) -> Option<AuditSettings> {
     let mut audit = AuditSettings::in_folder(&state.join("audit"));
     let Some(mut section) = section else { return Some(audit) };

@@ -1,4 +1,7 @@
-//! `users_csv`: the users of a large organization, a line each, read as a stream.
+//! `users_csv`: the users of a large organization as a CSV file, one line for each user.
+//!
+//! The file is read as a stream, line by line: memory holds one line, and a fault in a line does not affect the next. A
+//! field cannot contain a line break.
 
 use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::path::Path;
@@ -6,8 +9,8 @@ use std::path::Path;
 use csv::StringRecord;
 use thiserror::Error;
 
+use crate::config::directory::{DirectoryReader, check_id, check_number};
 use crate::config::fingerprint::Fingerprint;
-use crate::config::organization::{OrganizationReader, check_id, check_number};
 use crate::config::permissions;
 use crate::config::problem::Problem;
 use crate::config::reader::open;
@@ -18,7 +21,8 @@ use crate::telephony::QueueId;
 /// The header that the file must have.
 const HEADER: [&str; 6] = ["id", "extension", "roles", "queues", "supervises", "edits"];
 
-pub(super) fn read(path: &Path, reader: &mut OrganizationReader<'_>, fingerprint: &Fingerprint) {
+/// Reads the file and adds its users to `reader`; problems go to the problems of `reader`.
+pub(super) fn read(path: &Path, reader: &mut DirectoryReader<'_>, fingerprint: &Fingerprint) {
     let file = path.display().to_string();
     let mut handle = match open(path) {
         Ok(Some((handle, metadata))) if metadata.len() <= CSV_FILE_BYTES_MAX => {
@@ -35,11 +39,11 @@ pub(super) fn read(path: &Path, reader: &mut OrganizationReader<'_>, fingerprint
         Ok(lines) => reader.builder.reserve_users(lines),
         Err(error) => return reader.report(Problem::of_file(file, format!("cannot be read: {error}"))),
     }
-    Table { file, reader, served: vec![], supervised: vec![] }.read(fingerprint.reading(path, handle));
+    UserTable { file, reader, served: vec![], supervised: vec![] }.read(fingerprint.hashing(path, handle));
 }
 
-/// How many lines there are to read. Room for all of them at once costs a look at the file; to make room again and
-/// again, for a million users, took a third of the whole load.
+/// Counts the lines of the file, to reserve memory for all users at once. For a million users, growing the tables step
+/// by step took a third of the time of a load.
 fn count_lines(handle: impl Read) -> io::Result<usize> {
     let mut bytes = BufReader::new(handle);
     let mut lines = 0_usize;
@@ -54,18 +58,20 @@ fn count_lines(handle: impl Read) -> io::Result<usize> {
     }
 }
 
-struct Table<'r, 'a> {
+/// The rows of one file.
+struct UserTable<'r, 'a> {
     file: String,
-    reader: &'r mut OrganizationReader<'a>,
-    // Scratch space of one row.
+    reader: &'r mut DirectoryReader<'a>,
+    /// The queues that the current row serves; the memory is reused for the next row.
     served: Vec<QueueId>,
+    /// The queues that the current row supervises, each with its editor flag; reused too.
     supervised: Vec<(QueueId, bool)>,
 }
 
-impl Table<'_, '_> {
+impl UserTable<'_, '_> {
     fn read(mut self, handle: impl Read) {
         let mut lines = BufReader::new(handle);
-        let mut row = Row::new();
+        let mut row = CsvRow::new();
         let mut has_header = false;
         loop {
             match row.read_line(&mut lines) {
@@ -78,7 +84,7 @@ impl Table<'_, '_> {
                 Ok(_) if !has_header => {
                     has_header = true;
                     if row.fields != HEADER[..] {
-                        return self.report_header(row.line, "the header is not the expected one");
+                        return self.report_header(row.line, "the header is wrong");
                     }
                 }
                 Ok(count) if count == HEADER.len() => self.user(&row),
@@ -93,13 +99,13 @@ impl Table<'_, '_> {
         }
     }
 
-    fn user(&mut self, row: &Row) {
+    fn user(&mut self, row: &CsvRow) {
         let [id, extension, roles, queues, supervises, edits] = std::array::from_fn(|column| row.field(column));
-        if let Err(help) = check_id(id) {
-            return self.report(row, 0, format!("`{id}` cannot be an id: {help}"));
+        if let Err(error) = check_id(id) {
+            return self.report(row, 0, format!("`{id}` cannot be an id: {error}"));
         }
-        if let Err(help) = check_number(extension) {
-            return self.report(row, 1, format!("`{extension}` cannot be dialed: {help}"));
+        if let Err(error) = check_number(extension) {
+            return self.report(row, 1, format!("`{extension}` cannot be dialed: {error}"));
         }
         let mut wrong = self.reader.too_many_roles(words(roles).count());
         let roles = self.reader.role_set(words(roles), |_, message| wrong = Some(message));
@@ -139,7 +145,7 @@ impl Table<'_, '_> {
         }
     }
 
-    fn queue(&self, row: &Row, column: usize, name: &str) -> Option<QueueId> {
+    fn queue(&self, row: &CsvRow, column: usize, name: &str) -> Option<QueueId> {
         let queue = self.reader.builder.directory().queue_named(name);
         if queue.is_none() {
             self.report(row, column, format!("there is no queue `{name}`"));
@@ -147,14 +153,14 @@ impl Table<'_, '_> {
         queue
     }
 
-    /// Reports a problem of a field, at the place where the field begins.
-    fn report(&self, row: &Row, column: usize, message: String) {
+    /// Reports a problem at the beginning of a field.
+    fn report(&self, row: &CsvRow, column: usize, message: String) {
         // LIMIT: quotes are not counted; in a row with quotes the column points a little to the left of the field.
         let before: usize = (0..column).map(|column| row.field(column).chars().count() + 1).sum();
         self.reader.report(self.problem(row.line, before + 1, message));
     }
 
-    fn report_line(&self, row: &Row, message: String) {
+    fn report_line(&self, row: &CsvRow, message: String) {
         self.reader.report(self.problem(row.line, 1, message));
     }
 
@@ -169,7 +175,7 @@ impl Table<'_, '_> {
     }
 }
 
-/// Why a line is no row.
+/// Why a line is not a row.
 #[derive(Debug, Error)]
 enum RowError {
     #[error("the line is longer than {} bytes", CSV_LINE_BYTES_MAX - 3)]
@@ -183,14 +189,14 @@ enum RowError {
 }
 
 /// One line of the file and its fields. A field contains no line break, quoted or not: one line is one row.
-struct Row {
+struct CsvRow {
     /// The number of the line, from 1.
     line: u64,
     csv: csv::Reader<LineSource>,
     fields: StringRecord,
 }
 
-impl Row {
+impl CsvRow {
     fn new() -> Self {
         Self { line: 0, csv: csv_reader(LineSource::default()), fields: StringRecord::new() }
     }
@@ -259,7 +265,7 @@ impl Read for LineSource {
     }
 }
 
-/// A reader whose buffer has room for the longest line, so that it reads each line at once.
+/// A CSV reader whose buffer has room for the longest line: it asks the source once for each line.
 fn csv_reader(source: LineSource) -> csv::Reader<LineSource> {
     csv::ReaderBuilder::new().has_headers(false).flexible(true).buffer_capacity(CSV_LINE_BYTES_MAX).from_reader(source)
 }
@@ -274,7 +280,7 @@ mod tests {
 
     /// Every line of the text: its number, and its fields or why it has none.
     fn rows(text: &[u8]) -> Vec<(u64, Result<Vec<String>, String>)> {
-        let (mut lines, mut row, mut rows) = (text, Row::new(), vec![]);
+        let (mut lines, mut row, mut rows) = (text, CsvRow::new(), vec![]);
         while row.read_line(&mut lines).unwrap() {
             let split = row.split().map(|()| row.fields.iter().map(str::to_owned).collect());
             rows.push((row.line, split.map_err(|error| error.to_string())));
@@ -283,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_no_row_does_not_spoil_the_next() {
+    fn a_line_that_is_not_a_row_does_not_affect_the_next() {
         let long = "x".repeat(CSV_LINE_BYTES_MAX * 2);
         let text = [b"a,\"b,c\",\r\n\n\"open,b\nd\nx\xff,y\n", long.as_bytes(), b"\ne\rf\n\"\"\"g\",h"].concat();
         let rows = rows(&text);

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::config::Loaded;
+use crate::config::LoadedConfig;
 use crate::config::problem::Problems;
 use crate::dialect::line::Line;
 use crate::fuzzing::conversation::{GateUnderTest, LineReply};
@@ -69,7 +69,7 @@ fn check_places(problems: &Problems, fuzzed: &(PathBuf, &[u8])) {
 }
 
 /// Checks that a second load of the same files keeps every id and increments the revision.
-fn check_reload(first: &Loaded, second: &Loaded) {
+fn check_reload(first: &LoadedConfig, second: &LoadedConfig) {
     assert_eq!(first.warnings, second.warnings, "the second load has other warnings");
     assert_eq!(format!("{:?}", first.process), format!("{:?}", second.process));
     assert!(!first.process.needs_restart_for(&second.process), "the same file needs a restart");

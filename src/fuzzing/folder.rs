@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::config::problem::Problems;
-use crate::config::{self, Loaded};
+use crate::config::{self, LoadedConfig};
 use crate::policy::Policy;
 
 /// A file of a configuration folder: its name and its content.
@@ -117,7 +117,7 @@ impl ConfigFolder {
     }
 
     /// Loads the folder with `content` in one of its files, then loads it again over the first result.
-    pub(super) fn load_twice(&self, file: &str, content: &[u8]) -> [Result<Loaded, Problems>; 2] {
+    pub(super) fn load_twice(&self, file: &str, content: &[u8]) -> [Result<LoadedConfig, Problems>; 2] {
         self.write(file, content);
         let first = config::load(&self.path, &Policy::default());
         let second = config::load(&self.path, first.as_ref().map_or(&Policy::default(), |first| &first.policy));

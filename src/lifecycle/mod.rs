@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::audit::AuditError;
 use crate::config::problem::{Problem, Problems};
-use crate::config::{self, Loaded};
+use crate::config::{self, LoadedConfig};
 use crate::gate::Gate;
 use crate::lifecycle::state_folder::StateFolderError;
 use crate::lifecycle::store_observer::StoreObserver;
@@ -194,7 +194,7 @@ impl Running {
 /// # Errors
 ///
 /// Every problem of the folder.
-async fn load(folder: PathBuf, gate: &Gate) -> Result<Loaded, Problems> {
+async fn load(folder: PathBuf, gate: &Gate) -> Result<LoadedConfig, Problems> {
     let current = gate.policy();
     let (done, loading) = oneshot::channel();
     // Reading files and building tables takes seconds for millions of users. A thread of its own, with a lower priority
@@ -215,7 +215,7 @@ async fn load(folder: PathBuf, gate: &Gate) -> Result<Loaded, Problems> {
 }
 
 /// Puts a loaded configuration in force: secrets first, then the policy, then what health and metrics say of it.
-async fn apply(loaded: Loaded, sidecar: &Sidecar) {
+async fn apply(loaded: LoadedConfig, sidecar: &Sidecar) {
     let restart_needed = loaded.process.needs_restart_for(&sidecar.settings);
     let warnings = loaded.warnings;
     sidecar.asterisks.set_secrets(&loaded.process.asterisk_ami);

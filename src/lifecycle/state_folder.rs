@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use crate::config::process::State;
+use crate::config::process::StateSettings;
 
 /// Permissions of a state folder that we create: other users must not read who was logged in where.
 const STATE_FOLDER_MODE: u32 = 0o700;
@@ -39,7 +39,7 @@ pub(crate) enum StateFolderError {
 /// # Errors
 ///
 /// When another process holds the lock, or the folder cannot be used.
-pub(crate) fn lock(state: &State) -> Result<File, StateFolderError> {
+pub(crate) fn lock(state: &StateSettings) -> Result<File, StateFolderError> {
     let unusable = |source| StateFolderError::Unusable { folder: state.folder.clone(), source };
     DirBuilder::new().recursive(true).mode(STATE_FOLDER_MODE).create(&state.folder).map_err(unusable)?;
     let path = state.folder.join("lock");

@@ -9,7 +9,7 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener};
 
-use crate::config::process::Listen;
+use crate::config::process::ListenSettings;
 use crate::dialect::DialectLabel;
 use crate::limits::{KEEPALIVE_IDLE, LISTEN_BACKLOG};
 use crate::server::socket_activation::PassedSockets;
@@ -82,7 +82,7 @@ impl Listeners {
     ///
     /// When an address or a path is taken or may not be used, or when a passed socket matches no key. No socket file of
     /// ours is left then.
-    pub(crate) fn bind(listen: &Listen, mut passed: PassedSockets) -> Result<Self, ListenError> {
+    pub(crate) fn bind(listen: &ListenSettings, mut passed: PassedSockets) -> Result<Self, ListenError> {
         let mut dialects = vec![];
         for &(label, name, address) in &listen.dialects {
             dialects.extend(open_tcp(name, address, &mut passed)?.map(|opened| (label, opened)));

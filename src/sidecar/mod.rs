@@ -19,7 +19,7 @@ pub(crate) use health::{Health, OpenListener};
 use crate::audit::buffer::AuditBuffer;
 use crate::config::files::Files;
 use crate::config::problem::Problems;
-use crate::config::process::{ProcessSettings, Secret, Store};
+use crate::config::process::{ProcessSettings, Secret, StoreKind};
 use crate::gate::Gate;
 use crate::links::ami::{AmiLinks, LoginLookup, QueueMember};
 use crate::observe::log::Log;
@@ -73,7 +73,7 @@ impl Sidecar {
         let metrics = Metrics::new();
         Self {
             gate: Arc::new(Gate::audited(
-                settings.state.store == Store::Disk,
+                settings.state.store == StoreKind::Disk,
                 settings.audit.as_ref().map(|audit| AuditBuffer::new(audit.plain_allows)),
             )),
             asterisks: Arc::new(AmiLinks::new(&settings.asterisk_ami, metrics.ami().clone())),

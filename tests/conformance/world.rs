@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use queuewarden::config::problem::Problems;
-use queuewarden::config::{self, Loaded};
+use queuewarden::config::{self, LoadedConfig};
 use queuewarden::gate::{Counts, Gate};
 use queuewarden::telephony::{Moment, UnixMillis};
 
@@ -73,7 +73,7 @@ impl World {
     /// Writes the world to its file and loads it; what loads is what judges from then on.
     pub fn load(&mut self) -> Result<Problems, Problems> {
         self.write();
-        let Loaded { policy, warnings, .. } = config::load(self.folder.path(), &self.gate.policy())?;
+        let LoadedConfig { policy, warnings, .. } = config::load(self.folder.path(), &self.gate.policy())?;
         drop(self.gate.publish(policy));
         self.loaded = true;
         Ok(warnings)

@@ -268,7 +268,7 @@ fn what_is_whole_can_be_kept() {
     let Err((status, said)) = Sidecar::try_start(written.folder.path()) else { panic!("started on a damaged file") };
     assert!(status.code() == Some(1) && said.contains("damaged"), "{said}");
     let (status, said) = salvage();
-    assert!(status.success() && said.contains("users are whole") && said.contains("damaged-"), "{said}");
+    assert!(status.success() && said.contains("users can be read") && said.contains("damaged-"), "{said}");
     let aside = fs::read_dir(path.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
     let aside: Vec<PathBuf> = aside.filter(|path| path.to_str().unwrap().contains("damaged-")).collect();
     assert_eq!(aside.len(), 1);

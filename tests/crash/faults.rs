@@ -12,11 +12,11 @@ use queuewarden::gate::change_feed::Cause;
 use queuewarden::sessions::store::{Commit, Store, StoreError};
 use serde_json::Value;
 
-use crate::client::{Counter, NOW, ask, is_durable, later, load, rows};
-use crate::expected_state::{Change, Page, SERVED, Seen, changes_of};
-use crate::faulty_store::{Fate, FaultyStore};
-use crate::load::{of_agent, office, words};
-use crate::random_source::RandomSource;
+use super::client::{Counter, NOW, ask, is_durable, later, load, rows};
+use super::expected_state::{Change, Page, SERVED, Seen, changes_of};
+use super::faulty_store::{Fate, FaultyStore};
+use super::load::{of_agent, office, words};
+use crate::support::random_source::RandomSource;
 use crate::support::{Folder, PATIENCE, wait_until};
 
 const REFUSED: &str = "reason=state_unavailable";

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use queuewarden::config::asterisk::{AmiSettings, Pattern};
+use queuewarden::config::asterisk::{AmiSettings, NamePattern};
 use queuewarden::config::process::Secret;
 use queuewarden::links::ami::{AmiLinks, LoginLookup, QueueMember};
 use queuewarden::observe::metrics::{Metrics, ScrapeValues};
@@ -41,9 +41,9 @@ impl Link {
             address: lab.ami(),
             username: "queuewarden".into(),
             secret: Secret::new("s3cret".to_owned()),
-            interface: Pattern::parse("PJSIP/%").unwrap(),
-            state_interface: Pattern::parse("PJSIP/%").unwrap(),
-            queue: Pattern::parse("%").unwrap(),
+            interface: NamePattern::parse("PJSIP/%").unwrap(),
+            state_interface: NamePattern::parse("PJSIP/%").unwrap(),
+            queue: NamePattern::parse("%").unwrap(),
         };
         let (metrics, office) = (Metrics::new(), Arc::new(Office::default()));
         let links = AmiLinks::new(&[settings], metrics.ami().clone());

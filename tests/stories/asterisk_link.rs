@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use queuewarden::config::asterisk::{AmiSettings, Pattern};
+use queuewarden::config::asterisk::{AmiSettings, NamePattern};
 use queuewarden::config::process::Secret;
 use queuewarden::limits::{AMI_ATTEMPTS_MAX, AMI_LINE_BYTES_MAX, AMI_PING_INTERVAL, AMI_REMOVALS_WAITING_MAX};
 use queuewarden::links::ami::{AmiLinks, LoginLookup, QueueMember};
@@ -57,9 +57,9 @@ impl World {
             address: listener.local_addr().unwrap(),
             username: "queuewarden".into(),
             secret: Secret::new("s3cret".to_owned()),
-            interface: Pattern::parse("Local/%@agents/n").unwrap(),
-            state_interface: Pattern::parse("PJSIP/%").unwrap(),
-            queue: Pattern::parse("q-%").unwrap(),
+            interface: NamePattern::parse("Local/%@agents/n").unwrap(),
+            state_interface: NamePattern::parse("PJSIP/%").unwrap(),
+            queue: NamePattern::parse("q-%").unwrap(),
         };
         let (metrics, fixtures) = (Metrics::new(), Arc::new(Fixtures::default()));
         let links = AmiLinks::new(std::slice::from_ref(&settings), metrics.ami().clone());
@@ -504,8 +504,8 @@ fn what_is_wrong_with_a_link_is_said_at_once() {
     for (text, message) in [
         ("\"acne\"", "there is no organization `acne`"),
         ("\"pbx:5038\"", "`address` must be an address and a port"),
-        ("\"queue warden\"", "`username` cannot be sent to Asterisk"),
-        ("\"ami.secret\"", "the secret file holds what is no secret of its kind"),
+        ("\"queue warden\"", "`username` cannot be an AMI user name"),
+        ("\"ami.secret\"", "the secret file does not contain a valid secret"),
         ("\"Local/@", "`interface` must hold one `%`"),
         ("\"%-%\"", "`queue` must hold one `%`"),
     ] {

@@ -114,7 +114,7 @@ fn what_cannot_be_asked_is_said_before_anything_is() {
     let folder = Folder::with("acme.toml", OFFICE);
     let config = folder.path().to_str().unwrap();
     for (options, complaint) in [
-        (&["--address", "192.0.2.1:4571"][..], "not of this machine"),
+        (&["--address", "192.0.2.1:4571"][..], "on another machine"),
         (&["--dialect", "fastagi", "--address", "127.0.0.1:1"], "--do"),
         (&["--mix", "dial=1", "--address", "127.0.0.1:1"], "--do"),
         (&["--mix", "queue.login", "--address", "127.0.0.1:1"], "KIND=WEIGHT"),

@@ -79,7 +79,7 @@ fn an_operator_changes_what_is_logged() {
     let at = folder.path().to_str().unwrap();
     let log = |arguments: &[&str]| run(&[&["--config", at, "log"], arguments].concat());
     assert_eq!(log(&[]).1, "warn\n");
-    assert_eq!(log(&["debug"]).1, "debug (from the start: warn)\n");
+    assert_eq!(log(&["debug"]).1, "debug (at the start: warn)\n");
     sidecar.ask("may org=acme actor=1001 action=queue.login queue=q0");
     let lines = sidecar.log_until("\"reason\":\"assigned\"");
     let changed = lines.iter().find(|line| line.contains("the filter of the log was changed")).expect("a line");
