@@ -193,8 +193,7 @@ pub(super) fn run(folder: &Path, command: &AuditCommand, out: &mut impl Write) -
             Ok(settings) => {
                 let Some(audit) = settings.audit else {
                     let message = "the audit log is off: `enabled = false` in `[audit]` of queuewarden.toml\n  \
-                                   help: name the \
-                                   folder of a log with --folder";
+                                   help: name the folder of a log with --folder";
                     return print_error(&message, false, out);
                 };
                 audit.log.folder

@@ -58,7 +58,7 @@ pub(super) struct DecisionRates {
     pub(super) by_reason: Vec<ReasonRate>,
 }
 
-/// DecisionRates a second with one reason.
+/// Decisions a second with one reason.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct ReasonRate {
     pub(super) decision: String,
