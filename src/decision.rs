@@ -50,7 +50,8 @@ closed_list! {
         RoleForbids = "role_forbids": "No role of the actor permits it.",
         SelfTarget = "self_target": "The action is for somebody else, not for oneself.",
         StateUnavailable = "state_unavailable": "The session store or the audit log cannot be written.",
-        SupervisorRoleRequired = "supervisor_role_required": "The actor lacks the supervisor role, which the action needs.",
+        SupervisorRoleRequired = "supervisor_role_required":
+            "The actor lacks the supervisor role, which the action needs.",
         SupervisorSupervisionsAtLimit = "supervisor_supervisions_at_limit":
             "The supervisor runs as many supervisions as allowed.",
         TargetOutOfScope = "target_out_of_scope": "The target is outside the actor's scope.",
@@ -86,7 +87,8 @@ closed_list! {
         UnknownKey = "unknown_key": "The verb has no such key.",
         UnknownVerb = "unknown_verb": "The dialect has no such verb.",
         VerdictRefused = "verdict_refused": "The PBX did not accept the commands that carry the verdict.",
-        VerdictUnread = "verdict_unread": "The PBX closed the connection before it read the verdict: the caller is gone.",
+        VerdictUnread = "verdict_unread":
+            "The PBX closed the connection before it read the verdict: the caller is gone.",
     }
 }
 
@@ -183,8 +185,8 @@ impl Reason {
 pub struct WireError {
     /// The reason.
     pub reason: ErrorReason,
-    /// The key that is wrong. `None`: the error is not about one key, or the grammar does not know the key. The text of a
-    /// peer is never sent back.
+    /// The key that is wrong. `None`: the error is not about one key, or the grammar does not know the key. The text of
+    /// a peer is never sent back.
     pub key: Option<Key>,
 }
 

@@ -1,8 +1,8 @@
 //! Every hard limit of the sidecar, with its unit in its name.
 //!
 //! An operator can lower some of these limits in the configuration; raising one needs a change of this file. Relations
-//! between limits are asserted at compile time, so a limit that breaks another does not compile. [`LIMITS`] lists all of
-//! them with their documentation, for the help and the manual.
+//! between limits are asserted at compile time, so a limit that breaks another does not compile. [`LIMITS`] lists all
+//! of them with their documentation, for the help and the manual.
 
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ macro_rules! limits {
 pub const RELOAD_NICENESS: i32 = 5;
 
 limits! {
-    // Configuration ------------------------------------------------------------------------------------------------------
+    // Configuration ---------------------------------------------------------------------------------------------------
 
     /// Organizations in one process.
     ORGANIZATIONS_MAX: usize = 4_096;
@@ -109,7 +109,7 @@ limits! {
     /// Host names under which the admin listener answers.
     ADMIN_HOSTS_MAX: usize = 64;
 
-    // Dialects -----------------------------------------------------------------------------------------------------------
+    // Dialects --------------------------------------------------------------------------------------------------------
 
     /// Bytes of one value in any dialect.
     VALUE_BYTES_MAX: usize = 128;
@@ -144,7 +144,7 @@ limits! {
     /// Bytes of the id of a JSON-RPC request, as written in the request.
     JSONRPC_ID_BYTES_MAX: usize = 64;
 
-    // Connections --------------------------------------------------------------------------------------------------------
+    // Connections -----------------------------------------------------------------------------------------------------
 
     /// Open connections of all dialects together; `[limits] connections_max` cannot be larger.
     CONNECTIONS_MAX: usize = 100_000;
@@ -193,7 +193,7 @@ limits! {
     /// Pause after an accept failed for want of a file descriptor.
     ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
-    // Sessions, supervisions and calls -----------------------------------------------------------------------------------
+    // Sessions, supervisions and calls --------------------------------------------------------------------------------
 
     /// Login sessions of one user.
     LOGINS_PER_USER_MAX: usize = QUEUES_PER_USER_MAX;
@@ -228,9 +228,10 @@ limits! {
     /// Changes that one write sends to a watcher.
     WATCH_CHANGES_PER_WRITE_MAX: usize = 256;
 
-    // Audit log ----------------------------------------------------------------------------------------------------------
+    // Audit log -------------------------------------------------------------------------------------------------------
 
-    /// Bytes of audit lines that wait for the writer and that no answer waits for; further lines are dropped and counted.
+    /// Bytes of audit lines that wait for the writer and that no answer waits for; further lines are dropped and
+    /// counted.
     AUDIT_BUFFER_BYTES_MAX: usize = 4 * 1024 * 1024;
     /// Bytes of one audit record before it is encoded as a line.
     AUDIT_RECORD_BYTES_MAX: usize = 16 * 1024;
@@ -253,7 +254,7 @@ limits! {
     /// Interval at which files of the audit log beyond their retention are deleted.
     AUDIT_MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 
-    // Links to Asterisk --------------------------------------------------------------------------------------------------
+    // Links to Asterisk -----------------------------------------------------------------------------------------------
 
     /// Links to Asterisk servers.
     AMI_LINKS_MAX: usize = 64;
@@ -276,7 +277,7 @@ limits! {
     /// Longest pause before a link reconnects.
     AMI_RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(10);
 
-    // Operation: admin listener, log, metrics, reload, stop --------------------------------------------------------------
+    // Operation: admin listener, log, metrics, reload, stop -----------------------------------------------------------
 
     /// Requests that the admin listener serves at once.
     ADMIN_REQUESTS_MAX: usize = 64;
@@ -327,7 +328,7 @@ limits! {
     /// Largest setting for the seconds during which `/readyz` announces a stop before it begins.
     DRAIN_DELAY_SECONDS_MAX: u64 = 60;
 
-    // Load generator -----------------------------------------------------------------------------------------------------
+    // Load generator --------------------------------------------------------------------------------------------------
 
     /// Questions that the load generator prepares.
     LOAD_QUESTIONS_MAX: usize = 262_144;

@@ -157,7 +157,8 @@ impl Moment {
         Self { wall: UnixMillis(self.wall.0.saturating_add(ms)), uptime_ms: self.uptime_ms.saturating_add(ms) }
     }
 
-    /// Whether `now` is at or after this moment by either clock. A wall clock that is set back therefore extends no lease.
+    /// Whether `now` is at or after this moment by either clock. A wall clock that is set back therefore extends no
+    /// lease.
     #[must_use]
     pub const fn has_come(self, now: Self) -> bool {
         now.wall.0 >= self.wall.0 || now.uptime_ms >= self.uptime_ms
@@ -318,7 +319,7 @@ pub fn is_number(text: &str) -> bool {
     !text.is_empty() && text.len() <= NUMBER_DIGITS_MAX && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// The bytes that a token may have. Each alphabet is one bit of [`ALPHABETS`].
+/// The bytes that a token may have. Each alphabet is one bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Alphabet {

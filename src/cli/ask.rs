@@ -1,7 +1,7 @@
 //! `queuewarden ask`: puts one question to the running sidecar, as a PBX would.
 //!
-//! Without `--do` the command changes nothing: it asks with the verb `may` of the line dialect. `may` takes an action and
-//! no digits, so for dialed digits the command first asks the admin listener which action they mean
+//! Without `--do` the command changes nothing: it asks with the verb `may` of the line dialect. `may` takes an action
+//! and no digits, so for dialed digits the command first asks the admin listener which action they mean
 //! ([`crate::gate::Explained`]).
 
 use std::io::{self, Write};

@@ -1,5 +1,5 @@
-//! `queuewarden explain`: judges one question offline, and prints the rule, the facts and the smallest change that would
-//! turn a denial into an allow.
+//! `queuewarden explain`: judges one question offline, and prints the rule, the facts and the smallest change that
+//! would turn a denial into an allow.
 
 use std::io::{self, Write};
 use std::path::Path;

@@ -5,10 +5,9 @@
 //! clock, takes no lock, does no I/O and allocates nothing. [`crate::gate`] calls it for every question;
 //! [`super::explain`] and [`super::survey`] call it too and never decide by themselves.
 //!
-//! A small role model, a small organization, one allow and one deny. The configuration is three files:
+//! One allow and one deny, by a small role model and a small organization:
 //!
 //! ```
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use queuewarden::config;
 //! use queuewarden::decision::{AllowReason, DenyReason, Reason};
 //! use queuewarden::policy::decide::{NoSessions, decide};
@@ -17,23 +16,13 @@
 //! use queuewarden::telephony::QueueSet;
 //!
 //! let folder = tempfile::tempdir()?;
-//! for name in ["models", "organizations"] {
-//!     std::fs::create_dir(folder.path().join(name))?;
-//! }
+//! std::fs::create_dir(folder.path().join("models"))?;
+//! std::fs::create_dir(folder.path().join("organizations"))?;
 //! std::fs::write(folder.path().join("queuewarden.toml"), "[listen]\nline = \"127.0.0.1:0\"\n")?;
 //! let model = r#"
 //!     model = "small"
-//!
-//!     [[roles]]
-//!     name = "agent"
-//!     rules = ["R1"]
-//!     serves = true
-//!
-//!     [[actions]]
-//!     name = "queue.login"
-//!     rules = ["R19"]
-//!     does = "login"
-//!     uses = ["queue"]
+//!     roles = [{ name = "agent", rules = ["R1"], serves = true }]
+//!     actions = [{ name = "queue.login", rules = ["R19"], does = "login", uses = ["queue"] }]
 //!
 //!     [[grants]]
 //!     rules = ["R19"]
@@ -46,24 +35,12 @@
 //! let organization = r#"
 //!     organization = "acme"
 //!     model = "small"
-//!
-//!     [[queues]]
-//!     id = "sales"
-//!     number = "600"
-//!
-//!     [[queues]]
-//!     id = "support"
-//!     number = "601"
-//!
-//!     [[users]]
-//!     id = "alice"
-//!     extension = "1001"
-//!     roles = ["agent"]
-//!     serves = ["sales"]
+//!     queues = [{ id = "sales", number = "600" }, { id = "support", number = "601" }]
+//!     users = [{ id = "alice", extension = "1001", roles = ["agent"], queues = ["sales"] }]
 //! "#;
 //! std::fs::write(folder.path().join("organizations/acme.toml"), organization)?;
 //!
-//! let policy = config::load(folder.path(), &Policy::default()).map_err(|problems| format!("{problems:?}"))?.policy;
+//! let policy = config::load(folder.path(), &Policy::default())?.policy;
 //! let acme = policy.organization("acme").ok_or("no organization")?;
 //! let login = acme.model.action_named("queue.login").ok_or("no action")?;
 //! let alice = acme.directory.user_named("1001").ok_or("no user")?;
@@ -73,8 +50,7 @@
 //! };
 //! assert_eq!(reason("600"), Reason::Allow(AllowReason::Assigned));
 //! assert_eq!(reason("601"), Reason::Deny(DenyReason::QueueOutOfScope));
-//! # Ok(())
-//! # }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 #![deny(clippy::as_conversions, clippy::arithmetic_side_effects)]
@@ -108,7 +84,7 @@ pub trait SessionView {
     }
 }
 
-/// A view without login sessions and without supervisions.
+/// No login sessions and no supervisions.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoSessions;
 
@@ -218,7 +194,7 @@ fn decide_all(question: &Question<'_>, action: &Action, sessions: &impl SessionV
         }
         match result {
             Err(failed) => earliest = Some(earliest.map_or(failed, |earlier| earlier.min(failed))),
-            // The answer names the change of a queue that changes, also if another queue does not change.
+            // A queue where nothing changes does not hide the change of another.
             Ok(permit) if permit.change == Transition::Nothing && whole.is_allowed() => {}
             Ok(permit) => whole = permit.into(),
         }
@@ -545,8 +521,8 @@ fn holds(fact: Fact, question: &Question<'_>, queue: Option<QueueId>, sessions: 
     }
 }
 
-/// Whether the user may open a login session in the queue by the current policy. If not, and if no supervisor opened it,
-/// an existing session is kept (RULES R31).
+/// Whether the user may open a login session in the queue by the current policy. If not, and if no supervisor opened
+/// it, an existing session is kept (RULES R31).
 #[must_use]
 pub fn may_open(organization: &Organization, user: UserId, queue: QueueId) -> bool {
     let is_own_login = |action: &&Action| action.effect == Effect::Login(Subject::Actor);

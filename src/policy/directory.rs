@@ -1,6 +1,6 @@
 //! The directory of one organization: users, queues, groups and assignments.
 //!
-//! One process holds millions of users, so each user is one record in an arena ([`super::users`]): every name once, two
+//! One process holds millions of users, so each user is one record in an arena (`policy::users`): every name once, two
 //! bytes an assignment.
 //!
 //! Ids are stable across reloads: a user or queue that is still configured keeps its id. The id of a removed user stays
@@ -183,8 +183,8 @@ impl Directory {
         self.groups_of(user).binary_search(&group).is_ok()
     }
 
-    /// Whether the user's groups allow outbound calls: a group that forbids them wins. `None`: no group of the user allows
-    /// or forbids them (RULES R67 and section 7).
+    /// Whether the user's groups allow outbound calls: a group that forbids them wins. `None`: no group of the user
+    /// allows or forbids them (RULES R67 and section 7).
     #[must_use]
     pub fn outbound_by_groups(&self, user: UserId) -> Option<bool> {
         let groups = self.groups_of(user).iter().filter_map(|&group| self.group(group)?.outbound);
@@ -335,8 +335,8 @@ impl<'a> DirectoryBuilder<'a> {
     ///
     /// # Errors
     ///
-    /// [`DirectoryError`]: the id or extension is another user's id or extension, the user serves too many queues, or the
-    /// organization has too many users.
+    /// [`DirectoryError`]: the id or extension is another user's id or extension, the user serves too many queues, or
+    /// the organization has too many users.
     pub fn user(&mut self, user: &NewUser<'_>) -> Result<UserId, DirectoryError> {
         let directory = &mut self.directory;
         for name in [user.id, user.extension] {

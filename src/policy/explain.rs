@@ -305,6 +305,9 @@ fn unresolved(reason: DenyReason, known: PartlyResolved<'_>, event: &Event<'_>) 
         }
         DenyReason::UnknownQueue => {
             let queue = named(event.queue, Argument::Queue);
+            let is_known = known.organization.is_some_and(|tenant| tenant.directory.queue_named(&queue).is_some());
+            let from = event.from.filter(|_| queue.is_empty() || is_known);
+            let queue = from.map_or(queue, |from| from.as_str().to_owned());
             format!("add the queue `{queue}` to organization `{organization}`, or correct its number")
         }
         DenyReason::UnknownGroup => format!("add the group to organization `{organization}`, or correct its id"),

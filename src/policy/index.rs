@@ -71,8 +71,8 @@ impl NameIndex {
         black_box(self.buckets.get(self.first(hash)).and_then(|bucket| bucket.tags.first().copied()));
     }
 
-    /// An entry with the tag of this hash in the hash's bucket, without comparing the name: nearly always the entry that
-    /// [`NameIndex::find`] returns. For [`super::prefetch`].
+    /// An entry with the tag of this hash in the hash's bucket, without comparing the name: nearly always the entry
+    /// that [`NameIndex::find`] returns. For [`super::prefetch`].
     pub(super) fn likely(&self, hash: u64) -> Option<u32> {
         let tag = tag_of(hash);
         let bucket = self.buckets.get(self.first(hash))?;

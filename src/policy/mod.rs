@@ -1,12 +1,13 @@
 //! The policy snapshot: an immutable table of every organization, and the pure functions that decide by it.
 //!
 //! [`crate::config`] builds a whole [`Policy`]; a reload builds a new one beside the old. An event is judged in two
-//! steps, both without clock, lock or socket: [`resolve`] turns the event's names into ids, [`decide`] turns the question
-//! of ids into a decision.
+//! steps, both without clock, lock or socket: [`resolve`] turns the event's names into ids, [`decide`] turns the
+//! question of ids into a decision.
 //!
-//! In reading order: [`model`] and [`facts`] (the role model), [`directory`] (users, queues, groups), [`feature_codes`],
-//! [`resolve`], [`decide`]; then [`explain`], [`survey`] and [`matrix`], which show what `decide` does; then `users`,
-//! `index`, `memberships` and [`prefetch`], which make it fast for organizations of a million users.
+//! In reading order: [`model`] and [`facts`] (the role model), [`directory`] (users, queues, groups),
+//! [`feature_codes`], [`resolve`], [`decide`]; then [`explain`], [`survey`] and [`matrix`], which show what `decide`
+//! does; then `users`, `index`, `memberships` and [`prefetch`], which make it fast for organizations of a million
+//! users.
 
 pub mod decide;
 pub mod directory;
@@ -20,7 +21,7 @@ pub mod model;
 pub mod prefetch;
 pub mod resolve;
 pub mod survey;
-pub(crate) mod users;
+mod users;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -7,7 +7,6 @@
 //! A model with one role and one action:
 //!
 //! ```
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use queuewarden::config;
 //! use queuewarden::policy::facts::Fact;
 //!
@@ -36,14 +35,13 @@
 //! "#;
 //! std::fs::write(folder.path().join("models/small.toml"), small)?;
 //!
-//! let models = config::load_models(folder.path()).map_err(|problems| format!("{problems:?}"))?;
+//! let models = config::load_models(folder.path())?;
 //! let model = models.first().ok_or("no model")?;
 //! let listen = model.action_named("call.listen").ok_or("no action")?;
 //! let (_, grant) = model.grants_of(listen).next().ok_or("no grant")?;
 //! // The facts in the order of checks; a relation to a queue implies that the event names one.
 //! assert!(grant.facts.iter().eq([Fact::TargetOther, Fact::QueueGiven, Fact::QueueSupervised]));
-//! # Ok(())
-//! # }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 use std::collections::HashMap;

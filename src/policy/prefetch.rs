@@ -1,9 +1,9 @@
 //! Prefetch: loads the records of the users in a batch of questions into the processor's caches, all at once.
 //!
 //! The tables of a large organization are far larger than the caches, and a decision mostly waits for two reads: the
-//! bucket of a name and the record of its user ([`super::users`]). For questions that arrive together the reads of all
-//! users can overlap. Measured with a million users in no cache (`cargo bench --bench timings`): 620 ns a decision for a
-//! question alone, 410 ns where sixteen arrive together. For a question alone prefetching gains nothing.
+//! bucket of a name and the record of its user (`policy::users`). For questions that arrive together the reads of all
+//! users can overlap. Measured with a million users in no cache (`cargo bench --bench timings`): 620 ns a decision for
+//! a question alone, 410 ns where sixteen arrive together. For a question alone prefetching gains nothing.
 //!
 //! Prefetching changes no answer: it reads and returns nothing. [`crate::gate::Batch`] calls it once a batch.
 

@@ -211,8 +211,9 @@ fn attributes_used<'p>(action: &Action, event: &Event<'_>) -> Result<AttributeSe
     if of_conversation.is_empty() || !given.intersection(of_conversation).is_empty() {
         return Ok(given);
     }
-    // The default of `conversation` is `agent`.
-    Ok(given.union(AttributeSet::value(Key::Conversation, "agent").unwrap_or_default()))
+    // The default of `conversation` is `agent`. INVARIANT: the list of values has it; all values together would be
+    // denied by every grant that names some.
+    Ok(given.union(AttributeSet::value(Key::Conversation, "agent").unwrap_or(of_conversation)))
 }
 
 /// Whether [`resolve`] could have returned this question: it has every key that its action needs, no target if its
@@ -312,8 +313,8 @@ fn requested_action<'p, 'e>(
     }
 }
 
-/// Seconds of the lease that the event names, or the organization's default. A lease longer than the organization allows
-/// is an error; it is not shortened. `None`: until logout.
+/// Seconds of the lease that the event names, or the organization's default. A lease longer than the organization
+/// allows is an error; it is not shortened. `None`: until logout.
 fn lease_seconds<'p>(organization: &Organization, event: &Event<'_>) -> Result<Option<u32>, ResolveError<'p>> {
     match event.lease_seconds {
         Some(seconds) if seconds > organization.leases.max_seconds => {

@@ -1,9 +1,9 @@
 //! Surveys: everything that an actor may do, and everybody who may do an action.
 //!
-//! A survey lists every question that its filter leaves open and judges each with [`super::decide`]; it never decides by
-//! itself. The number of questions is a product (actions × actors × targets × queues × …) and can be huge. So a survey
-//! walks through numbered questions in a fixed order, one bounded page at a time, and the next page can start anywhere.
-//! `queuewarden what`, `queuewarden who`, `/what` and `/who` call it.
+//! A survey lists every question that its filter leaves open and judges each with [`super::decide`]; it never decides
+//! by itself. The number of questions is a product (actions × actors × targets × queues × …) and can be huge. So a
+//! survey walks through numbered questions in a fixed order, one bounded page at a time, and the next page can start
+//! anywhere. `queuewarden what`, `queuewarden who`, `/what` and `/who` call it.
 
 use serde::Serialize;
 use thiserror::Error;
@@ -158,7 +158,7 @@ impl<T: Copy> Choices<T> {
     fn length(self, every: &[T]) -> u64 {
         match self {
             Self::Fixed(_) => 1,
-            Self::Every { or_none } => (every.len() as u64).saturating_add(u64::from(or_none)),
+            Self::Every { or_none } => every.len() as u64 + u64::from(or_none),
         }
     }
 
@@ -189,8 +189,8 @@ impl<'p> Survey<'p> {
         }
     }
 
-    /// Judges the questions from number `from` on, and stops after `questions_max` questions or after `allowed_max` allowed
-    /// ones. Nobody is logged in, so a denial for want of a login session counts as allowed.
+    /// Judges the questions from number `from` on, and stops after `questions_max` questions or after `allowed_max`
+    /// allowed ones. Nobody is logged in, so a denial for want of a login session counts as allowed.
     #[must_use]
     pub fn page(&self, from: u64, allowed_max: usize, questions_max: u64) -> SurveyPage {
         let mut page = SurveyPage::default();
@@ -230,7 +230,7 @@ impl<'p> Survey<'p> {
             if position < length {
                 return questions.question(self, position);
             }
-            position = position.saturating_sub(length);
+            position -= length;
         }
         None
     }

@@ -1,8 +1,8 @@
 //! The users of one organization: one record each, all records in one arena.
 //!
-//! A decision about one of a million users waits for memory, not for arithmetic. From a name to the queues that its user
-//! serves two reads wait for each other: the bucket of the name ([`super::index`]) and the record. With a struct of
-//! boxed strings and vectors four or five reads do.
+//! A decision about one of a million users waits for memory, not for arithmetic. From a name to the queues that its
+//! user serves two reads wait for each other: the bucket of the name ([`super::index`]) and the record. With a struct
+//! of boxed strings and vectors four or five reads do.
 //!
 //! The layout of a record, in bytes (numbers are little-endian):
 //!
