@@ -161,7 +161,7 @@ impl<'g> Auditor<'g> {
 
     /// The grant that decided, for the record of the decision. `None`: no grant decided, or no log is kept.
     pub(super) fn deciding_grant(
-        &self,
+        self,
         question: &Question<'_>,
         judgement: &Judgement<'_>,
         sessions: &impl SessionView,
@@ -172,7 +172,7 @@ impl<'g> Auditor<'g> {
 
     /// The packed record of a decision whose answer has to wait for the log; empty without an audit log.
     pub(super) fn packed_decision<'a>(
-        &self,
+        self,
         asked: &AskedQuestion<'a, '_>,
         answer: &Answer<'a>,
         basis: &DecisionBasis<'a>,
@@ -183,7 +183,7 @@ impl<'g> Auditor<'g> {
 
     /// The packed records of ends without a question; empty without an audit log. `operator` ended the sessions or
     /// supervisions; `None`: nobody did.
-    pub(super) fn packed_endings(&self, changes: &[Change], operator: Option<&str>) -> Vec<u8> {
+    pub(super) fn packed_endings(self, changes: &[Change], operator: Option<&str>) -> Vec<u8> {
         let Some(audit) = &self.state.audit else { return vec![] };
         let policy = self.state.policy.load();
         let mut packed = vec![];
@@ -197,7 +197,7 @@ impl<'g> Auditor<'g> {
 
     /// Notes a decision whose answer does not wait. Of the allowed ones, only as many are noted as the settings say.
     pub(super) fn note_decision<'a>(
-        &self,
+        self,
         asked: &AskedQuestion<'a, '_>,
         answer: &Answer<'a>,
         basis: &DecisionBasis<'a>,
@@ -214,7 +214,7 @@ impl<'g> Auditor<'g> {
     }
 
     /// Notes that a question was denied without being judged.
-    pub(super) fn note_denial(&self, event: &Event<'_>, origin: &QuestionOrigin<'_>, reason: DenyReason) {
+    pub(super) fn note_denial(self, event: &Event<'_>, origin: &QuestionOrigin<'_>, reason: DenyReason) {
         let policy = self.state.policy.load();
         let organization = policy.organization(&event.organization);
         let basis = DecisionBasis { organization, ..DecisionBasis::default() };
@@ -223,7 +223,7 @@ impl<'g> Auditor<'g> {
     }
 
     /// Notes that a peer asked to watch an unknown organization.
-    pub(super) fn note_watch_denied(&self, organization: Token<'_>, origin: &QuestionOrigin<'_>) {
+    pub(super) fn note_watch_denied(self, organization: Token<'_>, origin: &QuestionOrigin<'_>) {
         let (policy, reason) = (self.state.policy.load(), Reason::Deny(DenyReason::UnknownOrganization));
         let id = self.state.audit.as_ref().map_or_else(DecisionId::default, AuditBuffer::next_decision);
         self.note(&AuditRecord {
@@ -240,16 +240,16 @@ impl<'g> Auditor<'g> {
     }
 
     /// Notes that a new policy judges from now on.
-    pub(super) fn note_reload(&self, policy: &Policy) {
+    pub(super) fn note_reload(self, policy: &Policy) {
         self.note(&record_of_policy(About::Reload, policy));
     }
 
     /// Notes that the configuration did not load; `problems` is the number of its problems.
-    pub(super) fn note_reload_failed(&self, problems: u64) {
+    pub(super) fn note_reload_failed(self, problems: u64) {
         self.note(&AuditRecord { count: problems, ..record_of_policy(About::ReloadFailed, &self.state.policy.load()) });
     }
 
-    fn note(&self, record: &AuditRecord<'_>) {
+    fn note(self, record: &AuditRecord<'_>) {
         if self.state.audit.as_ref().is_some_and(|audit| audit.note(record)) {
             self.state.commit_queue.wake_writer();
         }
