@@ -42,6 +42,7 @@
 //! | [`lifecycle`] | Start, reload, stop. |
 //! | [`load`] | A load generator that speaks every dialect. |
 //! | [`cli`] | The subcommands. |
+//! | [`manual`] | Why queuewarden is as it is; no code. |
 //! | [`fuzzing`] | The bodies of the fuzz targets, shared by `fuzz/` and `tests/corpus.rs`. |
 //!
 //! # Glossary
@@ -114,6 +115,7 @@ pub mod limits;
 pub mod links;
 #[cfg(feature = "cli")]
 pub mod load;
+pub mod manual;
 pub mod observe;
 pub mod peer;
 pub mod policy;

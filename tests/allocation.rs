@@ -8,13 +8,13 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::time::Duration;
 
-use queuewarden::audit::Keeping;
+use queuewarden::audit::AuditLogOptions;
 use queuewarden::audit::buffer::{AuditBuffer, PlainAllows};
 use queuewarden::config;
 use queuewarden::dialect::fastagi::FastAgi;
 use queuewarden::dialect::line::Line;
 use queuewarden::dialect::{Dialect, Step};
-use queuewarden::gate::{CommitObserver, Gate, Origin};
+use queuewarden::gate::{CommitObserver, Gate, QuestionOrigin};
 use queuewarden::policy::Policy;
 use queuewarden::sessions::store::StoreError;
 use queuewarden::telephony::{Moment, QueueSet, UnixMillis};
@@ -94,7 +94,7 @@ impl Connection {
         self.output.clear();
         let Self { gate, room, output, scratch } = self;
         if let Step::Ask { event, id, .. } = dialect.next(question, room, output) {
-            let origin = Origin { dialect: "line", peer: "127.0.0.1:40000", unix_ms: 1_000_000_000 };
+            let origin = QuestionOrigin { dialect: "line", peer: "127.0.0.1:40000", unix_ms: 1_000_000_000 };
             gate.batch().ask(&origin, &event, NOW, scratch, |outcome, _| dialect.answer(id, &outcome, output));
         }
     }
@@ -169,14 +169,14 @@ fn the_audit_log_hears_of_what_changes_nothing_without_the_heap() {
     let folder = tempfile::tempdir().unwrap();
     let recorder = AuditBuffer::new(PlainAllows { one_in: 1, per_second_max: u64::MAX });
     let mut connection = Connection::at(Gate::audited(false, Some(recorder)));
-    let keeping = Keeping {
+    let options = AuditLogOptions {
         folder: folder.path().to_owned(),
         rotation_max_bytes: 1_000_000,
         rotation_max_seconds: 3_600,
         retention_max_seconds: 3_600,
         retention_max_bytes: 0,
     };
-    connection.gate.open_audit(keeping, 1_000_000_000).unwrap();
+    connection.gate.open_audit(options, 1_000_000_000).unwrap();
     connection.gate.restore(folder.path(), NOW, Box::new(Silent)).unwrap();
     let mut line = Line::new(None);
     connection.answer(&mut line, b"1 dial org=acme actor=1001 digits=*13600\n");

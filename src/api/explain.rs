@@ -15,7 +15,7 @@ use crate::decision::{ErrorReason, WireError};
 use crate::dialect::fields::{Fields, Verb};
 use crate::event::{Event, Key};
 use crate::limits::{SURVEY_PAGE_ANSWERS_MAX, SURVEY_PAGE_QUESTIONS_MAX};
-use crate::policy::survey::{Asked, Given, Survey, UnknownName};
+use crate::policy::survey::{FilterNames, SurveyFilter, Survey, UnknownNameError};
 
 /// The keys and values of a question, as in the line dialect: with `digits` a dialed code, else an `action`.
 type Pairs = Vec<(String, String)>;
@@ -66,7 +66,7 @@ enum SurveyError {
     #[error("no organization `{0}`")]
     Organization(String),
     #[error(transparent)]
-    Name(#[from] UnknownName),
+    Name(#[from] UnknownNameError),
 }
 
 /// One page of a survey; its `next` is the position of the next page.
@@ -76,16 +76,16 @@ pub(super) async fn survey(State(api): State<Arc<ApiState>>, Query(query): Query
         let Some(organization) = policy.organization(&query.org) else {
             return Err(SurveyError::Organization(query.org));
         };
-        let asked = Asked {
+        let names = FilterNames {
             actor: query.actor.as_deref(),
             action: query.action.as_deref(),
             queue: query.queue.as_deref(),
             target: query.target.as_deref(),
             via: query.via.as_deref(),
         };
-        let given = Given::named(organization, &asked)?;
+        let filter = SurveyFilter::named(organization, &names)?;
         let answers = query.limit.unwrap_or(SURVEY_PAGE_ANSWERS_MAX).min(SURVEY_PAGE_ANSWERS_MAX);
-        Ok(Survey::new(organization, given).page(query.from, answers, SURVEY_PAGE_QUESTIONS_MAX))
+        Ok(Survey::new(organization, filter).page(query.from, answers, SURVEY_PAGE_QUESTIONS_MAX))
     });
     match page.await {
         Ok(page) => answered(page, StatusCode::NOT_FOUND),

@@ -11,8 +11,8 @@ use tokio::time::timeout;
 
 use crate::api::ApiState;
 use crate::api::auth::Caller;
-use crate::gate::CommitGroup;
-use crate::gate::operator::{OperatorError, Wanted};
+use crate::gate::PendingCommit;
+use crate::gate::operator::{OperatorError, OperatorFilter};
 use crate::limits::{COMMIT_TIMEOUT, OPERATOR_PAGE_ROWS_MAX};
 
 /// The parameters of a list. A parameter that is absent does not narrow the list.
@@ -33,10 +33,10 @@ pub(super) struct ListQuery {
 
 impl ListQuery {
     /// The filter, the position and the number of rows.
-    fn into_parts(self) -> (Wanted, u64, usize) {
+    fn into_parts(self) -> (OperatorFilter, u64, usize) {
         let Self { org, user, target, queue, kept, from, limit } = self;
         let rows = limit.unwrap_or(OPERATOR_PAGE_ROWS_MAX).min(OPERATOR_PAGE_ROWS_MAX);
-        (Wanted { org, user, target, queue, kept }, from, rows)
+        (OperatorFilter { org, user, target, queue, kept }, from, rows)
     }
 }
 
@@ -44,22 +44,22 @@ pub(super) async fn list_sessions(State(api): State<Arc<ApiState>>, Query(query)
     let (wanted, from, rows) = query.into_parts();
     let now = api.sidecar.clock.now();
     // Visits every session: not on a thread that answers questions.
-    let page = tokio::task::spawn_blocking(move || api.sidecar.gate.sessions(&wanted, now, from, rows));
+    let page = tokio::task::spawn_blocking(move || api.sidecar.gate.operator().sessions(&wanted, now, from, rows));
     page.await.map_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response(), answered)
 }
 
 pub(super) async fn list_supervisions(State(api): State<Arc<ApiState>>, Query(query): Query<ListQuery>) -> Response {
     let (wanted, from, rows) = query.into_parts();
-    answered(api.sidecar.gate.supervisions(&wanted, from, rows))
+    answered(api.sidecar.gate.operator().supervisions(&wanted, from, rows))
 }
 
 pub(super) async fn end_sessions(
     State(api): State<Arc<ApiState>>,
     Extension(caller): Extension<Caller>,
-    Query(wanted): Query<Wanted>,
+    Query(wanted): Query<OperatorFilter>,
 ) -> Response {
     let by = caller.to_string();
-    let ended = when_durable(api.sidecar.gate.end_sessions(&wanted, &by, api.sidecar.clock.now())).await;
+    let ended = when_durable(api.sidecar.gate.operator().end_sessions(&wanted, &by, api.sidecar.clock.now())).await;
     for row in ended.iter().flatten() {
         tracing::info!(
             by_uid = caller.user(),
@@ -77,9 +77,9 @@ pub(super) async fn end_sessions(
 pub(super) async fn end_supervisions(
     State(api): State<Arc<ApiState>>,
     Extension(caller): Extension<Caller>,
-    Query(wanted): Query<Wanted>,
+    Query(wanted): Query<OperatorFilter>,
 ) -> Response {
-    let ended = when_durable(api.sidecar.gate.end_supervisions(&wanted, &caller.to_string())).await;
+    let ended = when_durable(api.sidecar.gate.operator().end_supervisions(&wanted, &caller.to_string())).await;
     for row in ended.iter().flatten() {
         tracing::info!(
             by_uid = caller.user(),
@@ -98,7 +98,7 @@ pub(super) async fn end_supervisions(
 
 /// The ended rows, once their end is on disk.
 async fn when_durable<R>(
-    ended: Result<(Vec<R>, Option<Arc<CommitGroup>>), OperatorError>,
+    ended: Result<(Vec<R>, Option<Arc<PendingCommit>>), OperatorError>,
 ) -> Result<Vec<R>, OperatorError> {
     let (rows, group) = ended?;
     match group {

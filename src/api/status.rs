@@ -66,7 +66,7 @@ pub(super) async fn status(State(api): State<Arc<ApiState>>) -> Json<Value> {
         "connections_limit": sidecar.settings.connections_max,
         "state": { "store": store, "folder": sidecar.settings.state.folder, "durable": sidecar.gate.is_durable(),
             "healthy": sidecar.gate.store_is_healthy() },
-        "audit": { "folder": sidecar.settings.audit.as_ref().map(|audit| &audit.keeping.folder),
+        "audit": { "folder": sidecar.settings.audit.as_ref().map(|audit| &audit.log.folder),
             "healthy": sidecar.audit_is_healthy() },
     }))
 }

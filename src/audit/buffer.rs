@@ -37,22 +37,22 @@ pub struct AuditBuffer {
     second: AtomicU64,
     taken_in_second: AtomicU64,
     /// Plain allows that were too many in their second.
-    left_out: Untold,
+    left_out: ReportedCounter,
     decisions: AtomicU64,
     sampled: AtomicU64,
-    dropped: Untold,
+    dropped: ReportedCounter,
     written: AtomicU64,
     healthy: AtomicBool,
 }
 
 /// How many lines there might have been, and of how many of them the log has told.
 #[derive(Debug, Default)]
-struct Untold {
+struct ReportedCounter {
     count: AtomicU64,
     told: AtomicU64,
 }
 
-impl Untold {
+impl ReportedCounter {
     fn add_one(&self) {
         self.count.fetch_add(1, Ordering::Relaxed);
     }
@@ -74,10 +74,10 @@ impl AuditBuffer {
             plain_allows: AtomicU64::new(0),
             second: AtomicU64::new(0),
             taken_in_second: AtomicU64::new(0),
-            left_out: Untold::default(),
+            left_out: ReportedCounter::default(),
             decisions: AtomicU64::new(0),
             sampled: AtomicU64::new(0),
-            dropped: Untold::default(),
+            dropped: ReportedCounter::default(),
             written: AtomicU64::new(0),
             healthy: AtomicBool::new(true),
         }
@@ -122,7 +122,7 @@ impl AuditBuffer {
     }
 
     /// Whether the buffer is more than half full.
-    pub fn is_pressed(&self) -> bool {
+    pub fn is_half_full(&self) -> bool {
         self.locked().len() > AUDIT_BUFFER_BYTES_MAX / 2
     }
 
@@ -155,7 +155,7 @@ impl AuditBuffer {
     }
 
     /// Notes that so many lines are in the log.
-    pub fn wrote(&self, lines: u64) {
+    pub fn count_written(&self, lines: u64) {
         self.written.fetch_add(lines, Ordering::Relaxed);
     }
 
@@ -215,7 +215,7 @@ mod tests {
         for _ in 1..fit + 5 {
             recorder.note(&record);
         }
-        assert!(recorder.is_pressed() && !recorder.note(&record));
+        assert!(recorder.is_half_full() && !recorder.note(&record));
         recorder.note_packed(&[record.packed(), record.packed()].concat());
         assert_eq!(recorder.dropped(), 8);
         let mut taken = Vec::with_capacity(AUDIT_BUFFER_BYTES_MAX);

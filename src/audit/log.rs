@@ -11,13 +11,13 @@ use crate::audit::head::{self, Head, Keeper, Noted};
 use crate::audit::line::{self, Line, NO_HASH};
 use crate::audit::record::{About, AuditRecord};
 use crate::audit::segments::{Segment, segments};
-use crate::audit::{AuditError, FILE_MODE, FOLDER_MODE, Keeping, is_same};
+use crate::audit::{AuditError, AuditLogOptions, FILE_MODE, FOLDER_MODE, is_same};
 use crate::limits::AUDIT_LINE_BYTES_MAX;
 
 /// The log, open for writing.
 #[derive(Debug)]
-pub struct Log {
-    keeping: Keeping,
+pub struct AuditLog {
+    keeping: AuditLogOptions,
     /// `None` after a failure: everything is opened anew before the next line.
     open: Option<Open>,
     /// The last line that is on disk.
@@ -42,13 +42,13 @@ struct Current {
     bytes: u64,
 }
 
-impl Log {
+impl AuditLog {
     /// Opens the log, or begins one. What a crash tore off is cut, and the first lines will say so.
     ///
     /// # Errors
     ///
     /// When the folder cannot be used, or another process writes there.
-    pub fn open(keeping: Keeping) -> Result<Self, AuditError> {
+    pub fn open(keeping: AuditLogOptions) -> Result<Self, AuditError> {
         let last = Head { sequence: 0, hash: NO_HASH };
         let mut log = Self { keeping, open: None, last, start: 0, found: vec![] };
         log.reopen()?;
@@ -84,7 +84,7 @@ impl Log {
     ///
     /// # Errors
     ///
-    /// As [`Log::write`].
+    /// As [`AuditLog::write`].
     pub fn maintain(&mut self, now_ms: u64) -> Result<u64, AuditError> {
         if self.open.is_none() || self.doomed(now_ms)?.is_empty() {
             return Ok(0);
@@ -335,8 +335,8 @@ mod tests {
 
     const START_MS: u64 = 1_700_000_000_000;
 
-    fn keeping(folder: &Path) -> Keeping {
-        Keeping {
+    fn keeping(folder: &Path) -> AuditLogOptions {
+        AuditLogOptions {
             folder: folder.to_owned(),
             rotation_max_bytes: 1_000_000,
             rotation_max_seconds: 60,
@@ -365,7 +365,7 @@ mod tests {
     #[test]
     fn a_file_is_followed_by_the_next_when_it_is_old_and_the_chain_goes_on() {
         let folder = tempfile::tempdir().unwrap();
-        let mut log = Log::open(keeping(folder.path())).unwrap();
+        let mut log = AuditLog::open(keeping(folder.path())).unwrap();
         for (second, files) in [(0, 1), (59, 1), (60, 2), (61, 2), (3_600, 3)] {
             log.write(&decision(1), START_MS + second * 1_000).unwrap();
             assert_eq!(count(folder.path()), files, "after {second} s");
@@ -378,7 +378,7 @@ mod tests {
     #[test]
     fn a_torn_line_is_cut_and_said_to_be_wherever_it_is_torn() {
         let folder = tempfile::tempdir().unwrap();
-        let mut log = Log::open(keeping(folder.path())).unwrap();
+        let mut log = AuditLog::open(keeping(folder.path())).unwrap();
         log.write(&decision(1), START_MS).unwrap();
         drop(log);
         let path = segments(folder.path()).unwrap().remove(0).path;
@@ -390,7 +390,7 @@ mod tests {
             let report = verify(folder.path(), None).unwrap();
             // A line that lacks nothing but its end is torn too; a whole one would have been written twice.
             assert!(report.whole && report.notes.len() == 1, "{torn}: {report:?}");
-            let mut log = Log::open(keeping(folder.path())).unwrap();
+            let mut log = AuditLog::open(keeping(folder.path())).unwrap();
             log.write(&decision(2), START_MS).unwrap();
             drop(log);
             assert_eq!(events(folder.path()), ["decision", "cut", "decision"], "{torn}");
@@ -400,8 +400,8 @@ mod tests {
     #[test]
     fn a_file_that_is_old_is_removed_and_the_log_says_so() {
         let folder = tempfile::tempdir().unwrap();
-        let keeping = Keeping { retention_max_seconds: 600, ..keeping(folder.path()) };
-        let mut log = Log::open(keeping).unwrap();
+        let keeping = AuditLogOptions { retention_max_seconds: 600, ..keeping(folder.path()) };
+        let mut log = AuditLog::open(keeping).unwrap();
         log.write(&decision(1), START_MS).unwrap();
         let written = fs::metadata(&segments(folder.path()).unwrap()[0].path).unwrap().modified().unwrap();
         let written_ms = u64::try_from(written.duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
@@ -413,8 +413,9 @@ mod tests {
     #[test]
     fn the_oldest_files_go_while_all_of_them_are_too_large() {
         let folder = tempfile::tempdir().unwrap();
-        let keeping = Keeping { rotation_max_bytes: 1_000, retention_max_bytes: 4_000, ..keeping(folder.path()) };
-        let mut log = Log::open(keeping).unwrap();
+        let keeping =
+            AuditLogOptions { rotation_max_bytes: 1_000, retention_max_bytes: 4_000, ..keeping(folder.path()) };
+        let mut log = AuditLog::open(keeping).unwrap();
         for number in 1..200 {
             log.write(&decision(number), START_MS).unwrap();
             let bytes: u64 =
@@ -431,7 +432,7 @@ mod tests {
     fn what_is_taken_away_takes_no_lines_and_is_missed_afterwards() {
         let folder = tempfile::tempdir().unwrap();
         let place = folder.path().join("audit");
-        let mut log = Log::open(keeping(&place)).unwrap();
+        let mut log = AuditLog::open(keeping(&place)).unwrap();
         log.write(&decision(1), START_MS).unwrap();
         fs::rename(&place, folder.path().join("elsewhere")).unwrap();
         assert!(log.write(&decision(2), START_MS).is_err(), "nobody would find the line");
@@ -445,7 +446,7 @@ mod tests {
     #[test]
     fn a_cut_off_end_is_missed_for_ever() {
         let folder = tempfile::tempdir().unwrap();
-        let mut log = Log::open(keeping(folder.path())).unwrap();
+        let mut log = AuditLog::open(keeping(folder.path())).unwrap();
         for number in 1..=3 {
             log.write(&decision(number), START_MS).unwrap();
         }
@@ -453,7 +454,7 @@ mod tests {
         let path = segments(folder.path()).unwrap().remove(0).path;
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, text.split_inclusive('\n').next().unwrap()).unwrap();
-        let mut log = Log::open(keeping(folder.path())).unwrap();
+        let mut log = AuditLog::open(keeping(folder.path())).unwrap();
         log.write(&decision(1), START_MS).unwrap();
         let problem = verify(folder.path(), None).unwrap().problem.unwrap();
         assert!(problem.line == Some(2) && problem.message.starts_with("lines 2 to 3 of"), "{problem}");

@@ -27,7 +27,7 @@ const FOLDER_MODE: u32 = 0o700;
 
 /// Where the log is, and how long its files grow and stay.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Keeping {
+pub struct AuditLogOptions {
     /// The folder of the files.
     pub folder: PathBuf,
     /// A file of so many bytes is followed by the next.

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use crate::decision::AnswerQueues;
-use crate::limits::AUDIT_DRAFT_BYTES_MAX;
+use crate::limits::AUDIT_RECORD_BYTES_MAX;
 use crate::telephony::closed_list;
 
 closed_list! {
@@ -155,10 +155,10 @@ impl<'a> AuditRecord<'a> {
     #[must_use]
     pub fn packed(&self) -> Vec<u8> {
         let mut packed = Vec::with_capacity(PACKED_BYTES_USUAL);
-        if !self.pack(&mut packed, AUDIT_DRAFT_BYTES_MAX) {
+        if !self.pack(&mut packed, AUDIT_RECORD_BYTES_MAX) {
             // Only what stands in the operator's own files can be as long as that.
             let without = Self { rules: Words::None, grant_file: None, details: None, ..*self };
-            let _ = without.pack(&mut packed, AUDIT_DRAFT_BYTES_MAX);
+            let _ = without.pack(&mut packed, AUDIT_RECORD_BYTES_MAX);
         }
         packed
     }

@@ -280,22 +280,22 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::audit::Keeping;
-    use crate::audit::log::Log;
+    use crate::audit::AuditLogOptions;
+    use crate::audit::log::AuditLog;
     use crate::audit::record::AuditRecord;
 
     const NOW_MS: u64 = 1_700_000_000_000;
 
     /// A log of three files and nine lines.
     fn written(folder: &Path) -> Vec<PathBuf> {
-        let keeping = Keeping {
+        let keeping = AuditLogOptions {
             folder: folder.to_owned(),
             rotation_max_bytes: 1_000,
             rotation_max_seconds: 3_600,
             retention_max_seconds: u64::MAX / 1_000,
             retention_max_bytes: 0,
         };
-        let mut log = Log::open(keeping).unwrap();
+        let mut log = AuditLog::open(keeping).unwrap();
         for number in 1..=9 {
             let record = AuditRecord {
                 id: number,

@@ -19,8 +19,8 @@ use tokio::time::timeout;
 use crate::cli::{EXIT_CONFIGURATION, EXIT_FAILED};
 use crate::config;
 use crate::config::problem::Problems;
-use crate::gate::operator::{Page, Wanted};
-use crate::limits::{DESK_ANSWER_BYTES_MAX, DESK_TIMEOUT};
+use crate::gate::operator::{OperatorFilter, Page};
+use crate::limits::{ADMIN_CLIENT_ANSWER_BYTES_MAX, ADMIN_CLIENT_TIMEOUT};
 
 /// The admin listener of a sidecar.
 #[derive(Clone, Debug)]
@@ -93,7 +93,7 @@ impl AdminClientError {
 #[derive(Serialize)]
 struct PageWanted<'a> {
     #[serde(flatten)]
-    wanted: &'a Wanted,
+    wanted: &'a OperatorFilter,
     from: u64,
 }
 
@@ -120,7 +120,11 @@ impl AdminClient {
     }
 
     /// Every row of a list.
-    pub(super) fn list<R: DeserializeOwned>(&self, what: &str, wanted: &Wanted) -> Result<Vec<R>, AdminClientError> {
+    pub(super) fn list<R: DeserializeOwned>(
+        &self,
+        what: &str,
+        wanted: &OperatorFilter,
+    ) -> Result<Vec<R>, AdminClientError> {
         let (mut rows, mut from) = (vec![], Some(0));
         while let Some(next) = from {
             let page: Page<R> = self.request(&Method::GET, what, &PageWanted { wanted, from: next })?;
@@ -131,7 +135,11 @@ impl AdminClient {
     }
 
     /// Ends what is wanted; what ended.
-    pub(super) fn end<R: DeserializeOwned>(&self, what: &str, wanted: &Wanted) -> Result<Vec<R>, AdminClientError> {
+    pub(super) fn end<R: DeserializeOwned>(
+        &self,
+        what: &str,
+        wanted: &OperatorFilter,
+    ) -> Result<Vec<R>, AdminClientError> {
         self.request(&Method::DELETE, what, wanted)
     }
 
@@ -167,10 +175,10 @@ impl AdminClient {
     async fn exchange(&self, method: &Method, uri: String) -> Result<Bytes, AdminClientError> {
         let request = Request::builder().method(method).uri(uri).header("host", "localhost");
         let request = request.body(Empty::<Bytes>::new()).map_err(|error| self.unreachable(error.to_string()))?;
-        let (status, body) = match timeout(DESK_TIMEOUT, self.send(request)).await {
+        let (status, body) = match timeout(ADMIN_CLIENT_TIMEOUT, self.send(request)).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(why)) => return Err(self.unreachable(why)),
-            Err(_) => return Err(self.unreachable(format!("no answer within {} s", DESK_TIMEOUT.as_secs()))),
+            Err(_) => return Err(self.unreachable(format!("no answer within {} s", ADMIN_CLIENT_TIMEOUT.as_secs()))),
         };
         if status != StatusCode::OK {
             return Err(AdminClientError::Refused(String::from_utf8_lossy(&body).trim().to_owned()));
@@ -199,7 +207,7 @@ where
     let connection = tokio::spawn(connection);
     let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
     let status = response.status();
-    let body = Limited::new(response.into_body(), DESK_ANSWER_BYTES_MAX).collect().await;
+    let body = Limited::new(response.into_body(), ADMIN_CLIENT_ANSWER_BYTES_MAX).collect().await;
     connection.abort();
     Ok((status, body.map_err(|error| error.to_string())?.to_bytes()))
 }

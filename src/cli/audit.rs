@@ -184,7 +184,7 @@ pub(super) fn run(folder: &Path, what: &Audit, out: &mut impl Write) -> io::Resu
                     writeln!(out, "[audit] enabled = false in queuewarden.toml: name the log with --folder")?;
                     return Ok(EXIT_FAILED);
                 };
-                audit.keeping.folder
+                audit.log.folder
             }
             Err(problems) => return print_problems(&problems, json, out),
         },

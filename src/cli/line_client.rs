@@ -9,7 +9,7 @@ use thiserror::Error;
 use crate::cli::admin_client::Place;
 use crate::config::process::Listen;
 use crate::dialect::DialectLabel;
-use crate::limits::{DESK_TIMEOUT, LINE_ANSWER_BYTES_MAX, LINE_BYTES_MAX};
+use crate::limits::{ADMIN_CLIENT_TIMEOUT, LINE_ANSWER_BYTES_MAX, LINE_BYTES_MAX};
 
 /// Why there is no answer.
 #[derive(Debug, Error)]
@@ -122,14 +122,14 @@ fn connect(place: &Place) -> io::Result<Box<dyn Stream>> {
     match place {
         Place::Socket(path) => {
             let stream = UnixStream::connect(path)?;
-            stream.set_read_timeout(Some(DESK_TIMEOUT))?;
-            stream.set_write_timeout(Some(DESK_TIMEOUT))?;
+            stream.set_read_timeout(Some(ADMIN_CLIENT_TIMEOUT))?;
+            stream.set_write_timeout(Some(ADMIN_CLIENT_TIMEOUT))?;
             Ok(Box::new(stream))
         }
         Place::Address(address) => {
-            let stream = TcpStream::connect_timeout(address, DESK_TIMEOUT)?;
-            stream.set_read_timeout(Some(DESK_TIMEOUT))?;
-            stream.set_write_timeout(Some(DESK_TIMEOUT))?;
+            let stream = TcpStream::connect_timeout(address, ADMIN_CLIENT_TIMEOUT)?;
+            stream.set_read_timeout(Some(ADMIN_CLIENT_TIMEOUT))?;
+            stream.set_write_timeout(Some(ADMIN_CLIENT_TIMEOUT))?;
             Ok(Box::new(stream))
         }
     }

@@ -15,7 +15,9 @@ use crate::cli::{EXIT_FAILED, print_problems};
 use crate::config::process::ProcessSettings;
 use crate::config::{self, Loaded};
 use crate::event::Intent;
-use crate::limits::{LOAD_CONNECTIONS_MAX, LOAD_DEPTH_MAX, LOAD_QUESTIONS_MAX, LOAD_RATE_MAX, LOAD_SECONDS_MAX};
+use crate::limits::{
+    LOAD_CONNECTIONS_MAX, LOAD_DEPTH_MAX, LOAD_QUESTIONS_MAX, LOAD_QUESTIONS_PER_SECOND_MAX, LOAD_SECONDS_MAX,
+};
 use crate::load::questions::{Mix, Questions};
 use crate::load::results::Results;
 use crate::load::{Place, Plan, Progress, Spoken, run as run_load};
@@ -46,7 +48,7 @@ pub(super) struct Arguments {
     depth: usize,
     /// Questions a second, of all connections together, asked by the clock: a late answer does not delay the next
     /// question, and is measured from when its question was due. As fast as they are answered without it.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(LOAD_RATE_MAX)))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(LOAD_QUESTIONS_PER_SECOND_MAX)))]
     rate: Option<u32>,
     /// How long, in seconds.
     #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=LOAD_SECONDS_MAX))]

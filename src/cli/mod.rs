@@ -18,6 +18,7 @@ mod load;
 #[cfg(feature = "cli")]
 mod log;
 mod models;
+mod question;
 #[cfg(feature = "cli")]
 mod salvage;
 mod serve;
@@ -25,6 +26,7 @@ mod serve;
 mod sessions;
 #[cfg(feature = "cli")]
 mod top;
+pub mod topics;
 mod what_who;
 
 use std::io::Write;
@@ -44,7 +46,7 @@ const EXIT_USAGE: u8 = 2;
 
 /// A sidecar that answers a PBX: may this person log in to that queue, or supervise that call?
 #[derive(Debug, Parser)]
-#[command(version, about, max_term_width = 100, after_long_help = help::PROGRAM)]
+#[command(version, about, max_term_width = 100, after_long_help = help::PROGRAM, disable_help_subcommand = true)]
 pub struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
@@ -114,10 +116,13 @@ enum Command {
     #[cfg(feature = "cli")]
     #[command(after_long_help = help::COMPLETIONS)]
     Completions(generate::CompletionsArguments),
-    /// Prints the manual page, or writes those of all commands.
+    /// Prints the manual page, or writes the pages of all commands and topics.
     #[cfg(feature = "cli")]
     #[command(after_long_help = help::MAN)]
     Man(generate::ManArguments),
+    /// Explains a command, a topic, or any reason, metric, key, fact or alert by its name.
+    #[command(after_long_help = help::HELP)]
+    Help(help::HelpArguments),
 }
 
 /// Prints why a configuration does not load.
@@ -154,6 +159,7 @@ pub fn run(arguments: Arguments, out: &mut (impl Write + Send)) -> ExitCode {
         Command::Completions(options) => generate::completions(&options, out),
         #[cfg(feature = "cli")]
         Command::Man(options) => generate::man(&options, out),
+        Command::Help(options) => help::run(&options, out),
         #[cfg(feature = "cli")]
         Command::Log(options) => log::run(&arguments.config, &options, out),
         #[cfg(feature = "cli")]

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use crate::cli::admin_client::AdminClient;
 use crate::cli::salvage;
-use crate::gate::operator::{SessionRow, SupervisionRow, Wanted};
+use crate::gate::operator::{OperatorFilter, SessionRow, SupervisionRow};
 
 /// What to do with login sessions.
 #[derive(Debug, Subcommand)]
@@ -118,14 +118,16 @@ pub(super) fn sessions(folder: &Path, what: &Sessions, out: &mut impl Write) -> 
         Sessions::Salvage => return salvage::run(folder, out),
         Sessions::Ls(List { org, user, queue, kept, json }) => {
             let (org, user, queue) = (org.clone(), user.clone(), queue.clone());
-            (Wanted { org, user, queue, kept: *kept, ..Wanted::default() }, *json, false)
+            (OperatorFilter { org, user, queue, kept: *kept, ..OperatorFilter::default() }, *json, false)
         }
-        Sessions::Show(Show { user, org, json }) => {
-            (Wanted { org: Some(org.clone()), user: Some(user.clone()), ..Wanted::default() }, *json, false)
-        }
+        Sessions::Show(Show { user, org, json }) => (
+            OperatorFilter { org: Some(org.clone()), user: Some(user.clone()), ..OperatorFilter::default() },
+            *json,
+            false,
+        ),
         Sessions::End(End { org, user, queue, json }) => {
             let (org, user, queue) = (Some(org.clone()), Some(user.clone()), queue.clone());
-            (Wanted { org, user, queue, ..Wanted::default() }, *json, true)
+            (OperatorFilter { org, user, queue, ..OperatorFilter::default() }, *json, true)
         }
     };
     let columns = ["org", "user", "extension", "queue", "ground", "since", "ends in", ""];
@@ -136,11 +138,11 @@ pub(super) fn supervisions(folder: &Path, what: &Supervisions, out: &mut impl Wr
     let (wanted, json, ends) = match what {
         Supervisions::Ls(ListSupervisions { org, user, target, json }) => {
             let (org, user, target) = (org.clone(), user.clone(), target.clone());
-            (Wanted { org, user, target, ..Wanted::default() }, *json, false)
+            (OperatorFilter { org, user, target, ..OperatorFilter::default() }, *json, false)
         }
         Supervisions::End(EndSupervisions { org, user, target, json }) => {
             let (org, user, target) = (Some(org.clone()), user.clone(), target.clone());
-            (Wanted { org, user, target, ..Wanted::default() }, *json, true)
+            (OperatorFilter { org, user, target, ..OperatorFilter::default() }, *json, true)
         }
     };
     let columns = ["org", "user", "extension", "mode", "target", "queue", "call", "since", ""];
@@ -151,7 +153,7 @@ pub(super) fn supervisions(folder: &Path, what: &Supervisions, out: &mut impl Wr
 fn run<R: DeserializeOwned + serde::Serialize>(
     folder: &Path,
     what: &str,
-    wanted: &Wanted,
+    wanted: &OperatorFilter,
     ends: bool,
     json: bool,
     columns: &[&str],

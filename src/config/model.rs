@@ -208,7 +208,7 @@ impl<'a> ModelReader<'a> {
                     kinds,
                     without_role,
                     outside_queue,
-                    facts: FactSet::EMPTY,
+                    facts: FactSet::empty(),
                     grants: 0..0,
                     rules,
                 });
@@ -285,9 +285,11 @@ impl<'a> ModelReader<'a> {
         let (_, attributes_barred) = narrowed(&mut section);
         let on = self.settings(&mut section, "on");
         let off = self.settings(&mut section, "off");
-        let (facts, any_of) = conditions(&mut section);
+        let (mut facts, any_of) = conditions(&mut section);
         let target_roles = self.role_set(&mut section, "target_roles");
-        let facts = facts.with_if(Fact::TargetHoldsRole, target_roles != RoleSet::default());
+        if !target_roles.is_empty() {
+            facts.insert(Fact::TargetHoldsRole);
+        }
         section.must("actions");
         section.one_of("reason", AllowReason::ALL.iter().map(|reason| reason.code()));
         let reason = section.string("reason").and_then(|code| {
@@ -312,7 +314,7 @@ impl<'a> ModelReader<'a> {
                 let reasons = "assigned, unassigned_allowed, supervisor_login or already_logged_in";
                 self.at(name, format!("the grant of a login needs a reason: {reasons}"));
             }
-            if reason == AllowReason::AlreadyLoggedIn && !facts.has(Fact::SessionOpen) {
+            if reason == AllowReason::AlreadyLoggedIn && !facts.contains(Fact::SessionOpen) {
                 let fact = Fact::SessionOpen.name();
                 self.at(name, format!("`{}` needs `where = [\"{fact}\"]`", reason.code()));
             }
@@ -333,7 +335,7 @@ impl<'a> ModelReader<'a> {
                 line,
             });
             if let Some(action) = self.model.actions.get_mut(usize::from(position)) {
-                action.facts = any_of.iter().copied().fold(action.facts.union(facts), FactSet::union);
+                action.facts = any_of.iter().copied().fold(action.facts | facts, |all, clause| all | clause);
             }
         }
         section.finish();
@@ -406,12 +408,9 @@ impl<'a> ModelReader<'a> {
 }
 
 /// A relation to a queue can only hold where there is a queue, and its absence has its own reason.
-const fn with_implied(facts: FactSet) -> FactSet {
-    if facts.has(Fact::QueueServed) || facts.has(Fact::QueueSupervised) || facts.has(Fact::SessionOpen) {
-        facts.with(Fact::QueueGiven)
-    } else {
-        facts
-    }
+fn with_implied(facts: FactSet) -> FactSet {
+    let needs_queue = Fact::QueueServed | Fact::QueueSupervised | Fact::SessionOpen;
+    if facts.is_disjoint(needs_queue) { facts } else { facts | Fact::QueueGiven }
 }
 
 const fn usual_reason(effect: Effect) -> AllowReason {
@@ -447,17 +446,17 @@ fn cited_rules(section: &mut Section<'_>) -> Vec<Box<str>> {
 
 /// The facts of `where`: those that all must hold, and for each entry with `|` those of which one must.
 fn conditions(section: &mut Section<'_>) -> (FactSet, Vec<FactSet>) {
-    let mut all = FactSet::EMPTY;
+    let mut all = FactSet::empty();
     let mut any_of = vec![];
     for entry in section.strings("where") {
-        let mut clause = FactSet::EMPTY;
+        let mut clause = FactSet::empty();
         for name in entry.value.split('|') {
             match Fact::named(name.trim()) {
                 // On its own it would never hold.
                 Some(Fact::TargetHoldsRole) => {
                     section.report(&entry.span, "which roles the target holds is said by `target_roles`");
                 }
-                Some(fact) => clause = clause.with(fact),
+                Some(fact) => clause |= fact,
                 None => section.report(&entry.span, format!("there is no fact `{}`", name.trim())),
             }
         }

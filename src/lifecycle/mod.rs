@@ -127,7 +127,7 @@ async fn open_audit(sidecar: &Arc<Sidecar>) -> Result<(), StartError> {
         tracing::warn!("the audit log is off ([audit] enabled = false): decisions are not recorded");
         return Ok(());
     };
-    let (gate, keeping) = (Arc::clone(&sidecar.gate), audit.keeping.clone());
+    let (gate, keeping) = (Arc::clone(&sidecar.gate), audit.log.clone());
     let now_ms = sidecar.clock.now().wall.0;
     spawn_blocking(move || gate.open_audit(keeping, now_ms)).await?.map_err(StartError::Audit)
 }

@@ -1,18 +1,18 @@
-//! The reasons that each action can have: the series of `decisions_total` that exist, at zero, from the start.
+//! Which reasons each action can have: what `decisions_total` exports at zero from the start.
 //!
-//! A rate needs a series before its first event, and a series for an impossible event is noise. The pairs are derived
-//! from the loaded role models, so only a reload with another model adds series; traffic adds none.
+//! Dashboards and alerts need a series before its first event, and no series for what cannot happen. So the pairs are
+//! read off the role models that are loaded: traffic adds none, only a reload that brings another model can.
 
 use crate::decision::{ActionLabel, AllowReason, DenyReason, Reason};
 use crate::event::{Key, KeySet};
 use crate::policy::Policy;
-use crate::policy::facts::{Fact, FactSet};
+use crate::policy::facts::Fact;
 use crate::policy::model::{Action, Effect, Grant, Model, Subject};
 
 /// An action's label and a reason that it can have.
 pub type Pair = (ActionLabel, Reason);
 
-/// The pairs that exist under every policy: denials before the action is known, reports of the PBX, and failures.
+/// What can happen whatever the policy: events that never get as far as an action, reports, and what fails.
 #[must_use]
 pub fn pairs_of_any_policy() -> Vec<Pair> {
     let denials = [
@@ -33,13 +33,13 @@ pub fn pairs_of_any_policy() -> Vec<Pair> {
     reasons.map(|reason| (ActionLabel::Control, reason)).collect()
 }
 
-/// The pairs that the role models of the policy can produce; a pair may occur several times.
+/// What can happen by the role models of the policy; a pair may stand there several times.
 #[must_use]
 pub fn pairs_of(policy: &Policy) -> Vec<Pair> {
     policy.organizations().flat_map(|organization| pairs_of_model(&organization.model)).collect()
 }
 
-/// The pairs that a role model can produce; a pair may occur several times.
+/// What can happen by a role model; a pair may stand there several times.
 #[must_use]
 pub fn pairs_of_model(model: &Model) -> Vec<Pair> {
     let of_action = |action| reasons_of(model, action).into_iter().map(move |reason| (action.label, reason));
@@ -48,19 +48,19 @@ pub fn pairs_of_model(model: &Model) -> Vec<Pair> {
 
 fn reasons_of(model: &Model, action: &Action) -> Vec<Reason> {
     let mut denials = before_grants(action);
-    // A toggle becomes a login or a logout before it is decided, and is counted as such.
+    // A toggle is judged, and counted, as what it becomes.
     if matches!(action.effect, Effect::Toggle { .. }) {
         return denials.into_iter().map(Reason::Deny).collect();
     }
     let grants: Vec<&Grant> = model.grants_of(action).map(|(_, grant)| grant).collect();
     denials.extend(short_of_grants(action, &grants));
     denials.extend(behind_grants(action));
-    let already = matches!(action.effect, Effect::Login(_)).then_some(AllowReason::AlreadyLoggedIn);
-    let allowances = grants.iter().map(|grant| grant.reason).chain(already);
+    let begun_already = matches!(action.effect, Effect::Login(_)).then_some(AllowReason::AlreadyLoggedIn);
+    let allowances = grants.iter().map(|grant| grant.reason).chain(begun_already);
     allowances.map(Reason::Allow).chain(denials.into_iter().map(Reason::Deny)).collect()
 }
 
-/// The denials of `policy::resolve` after the action is known.
+/// What `policy::resolve` can find wrong once it knows the action.
 fn before_grants(action: &Action) -> Vec<DenyReason> {
     let mut denials = vec![DenyReason::UnknownUser];
     let mut when = |can_be: bool, reason| denials.extend(can_be.then_some(reason));
@@ -77,11 +77,11 @@ fn before_grants(action: &Action) -> Vec<DenyReason> {
     denials
 }
 
-/// The denials because no grant of the action applies.
+/// What the grants of an action can lack.
 fn short_of_grants(action: &Action, grants: &[&Grant]) -> Vec<DenyReason> {
     let mut denials = vec![];
-    let is_for_oneself = matches!(action.effect.subject(), Some(Subject::Actor));
-    let has_queue = is_for_oneself || action.needs.has(Key::Queue);
+    let of_ones_own = matches!(action.effect.subject(), Some(Subject::Actor));
+    let has_a_queue = of_ones_own || action.needs.has(Key::Queue);
     let for_everyone = |grant: &&&Grant| grant.roles.is_none() && grant.attributes_barred.is_empty();
     if grants.iter().find(for_everyone).is_none() {
         denials.push(action.without_role);
@@ -90,15 +90,15 @@ fn short_of_grants(action: &Action, grants: &[&Grant]) -> Vec<DenyReason> {
         if !grant.on.is_empty() || !grant.off.is_empty() {
             denials.push(DenyReason::PermissionOff);
         }
-        let last_of_clauses = grant.any_of.iter().filter_map(|clause| clause.last());
-        let facts = last_of_clauses.fold(grant.facts, FactSet::with);
-        let can_lack = |fact: &Fact| *fact != Fact::QueueGiven || !has_queue;
-        denials.extend(facts.iter().filter(can_lack).map(|fact| action.denial(fact.missing())));
+        let last_of_clauses = grant.any_of.iter().filter_map(|clause| clause.iter().next_back());
+        let facts = last_of_clauses.fold(grant.facts, |facts, fact| facts | fact);
+        let can_lack = |fact: &Fact| *fact != Fact::QueueGiven || !has_a_queue;
+        denials.extend(facts.iter().filter(can_lack).map(|fact| action.denial(fact.denial())));
     }
     denials
 }
 
-/// The denials after a grant has allowed the action: limits, state, store.
+/// What can deny an action that a grant allows.
 fn behind_grants(action: &Action) -> Vec<DenyReason> {
     use DenyReason::{
         LoggedInElsewhere, NoAssignedQueue, NotLoggedIn, OrganizationLoginsAtLimit, Overload, QueueLoginsAtLimit,

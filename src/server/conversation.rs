@@ -15,7 +15,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use crate::decision::ErrorReason;
 use crate::dialect::{After, Dialect, Patience};
-use crate::limits::{CLOSE_TIMEOUT, FRAME_TIMEOUT, LARGE_BUFFER_KEPT_FOR, WRITE_TIMEOUT};
+use crate::limits::{CLOSE_TIMEOUT, FRAME_TIMEOUT, LARGE_BUFFER_IDLE_TIMEOUT, WRITE_TIMEOUT};
 use crate::peer::Peer;
 use crate::server::buffers::{Buffers, IDLE_BUFFER_BYTES};
 use crate::server::decision_log::PeerContext;
@@ -133,7 +133,7 @@ where
                         read = read => read,
                         () = draining.as_mut() => return Err(End::Drained),
                         // In a block, so that the clock is not read while the buffers are small.
-                        () = async { sleep(LARGE_BUFFER_KEPT_FOR).await }, if are_large => {
+                        () = async { sleep(LARGE_BUFFER_IDLE_TIMEOUT).await }, if are_large => {
                             self.buffers.release();
                             continue;
                         }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
 use crate::decision::{ActionLabel, DenyReason, Reason};
-use crate::gate::CommitGroup;
+use crate::gate::PendingCommit;
 use crate::limits::COMMIT_TIMEOUT;
 use crate::server::decision_log::DecisionLine;
 
@@ -22,7 +22,7 @@ pub(super) struct PendingAnswer {
     /// The encoded denial that replaces it if the change cannot be stored.
     pub(super) refusal: Vec<u8>,
     /// The commit group that has to be on disk first.
-    pub(super) group: Arc<CommitGroup>,
+    pub(super) group: Arc<PendingCommit>,
     /// The action under which it is counted.
     pub(super) label: ActionLabel,
     /// The reason of the decision, if the change is stored.

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::decision::{Answer, DenyReason, Outcome};
 use crate::dialect::{After, Dialect, Step};
 use crate::event::Event;
-use crate::gate::{Batch, Origin};
+use crate::gate::{Batch, QuestionOrigin};
 use crate::limits::{ANSWER_BUFFER_BYTES_MAX, QUESTIONS_PER_TURN_MAX};
 use crate::server::buffers::TurnBuffers;
 use crate::server::decision_log::{DecisionLine, PeerContext};
@@ -52,7 +52,7 @@ pub(super) struct Turn<'t, D> {
     admission: Admission,
     /// When the turn began: the time of all its decisions.
     now: Moment,
-    origin: Origin<'t>,
+    origin: QuestionOrigin<'t>,
     batch: Batch<'t>,
     result: TurnResult,
 }
@@ -65,7 +65,7 @@ impl<'t, D: Dialect> Turn<'t, D> {
         admission: Admission,
     ) -> Self {
         let now = context.sidecar.clock.now();
-        let origin = Origin { dialect: dialect.label().name(), peer: context.name, unix_ms: now.wall.0 };
+        let origin = QuestionOrigin { dialect: dialect.label().name(), peer: context.name, unix_ms: now.wall.0 };
         let batch = context.sidecar.gate.batch();
         let result =
             TurnResult { progress: false, unfinished: false, after: After::Continue, pending: vec![], watch: None };

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 
 use crate::limits::{CALL_SECONDS_MAX, CALLS_PER_ORGANIZATION_MAX};
-use crate::policy::resolve::KnownCall;
+use crate::policy::resolve::ReportedCall;
 use crate::telephony::Moment;
 
 /// The calls of one organization.
 #[derive(Debug, Default)]
 pub struct Calls {
-    known: HashMap<Arc<str>, (KnownCall, Moment), FixedState>,
+    known: HashMap<Arc<str>, (ReportedCall, Moment), FixedState>,
     /// The calls in the order of their ends; one that was reported again or has ended since has a stale entry here.
     ending: VecDeque<(Moment, Arc<str>)>,
 }
@@ -22,7 +22,7 @@ pub struct Calls {
 impl Calls {
     /// The call with this id.
     #[must_use]
-    pub fn get(&self, id: &str, now: Moment) -> Option<KnownCall> {
+    pub fn get(&self, id: &str, now: Moment) -> Option<ReportedCall> {
         self.known.get(id).filter(|(_, ends)| !ends.has_come(now)).map(|&(call, _)| call)
     }
 
@@ -33,7 +33,7 @@ impl Calls {
     }
 
     /// Takes a call down, or takes it down anew; false where there are too many.
-    pub fn begin(&mut self, id: &str, call: KnownCall, now: Moment) -> bool {
+    pub fn begin(&mut self, id: &str, call: ReportedCall, now: Moment) -> bool {
         self.forget_what_has_ended(now);
         if self.known.len() >= CALLS_PER_ORGANIZATION_MAX && !self.known.contains_key(id) {
             return false;
@@ -55,7 +55,7 @@ impl Calls {
     }
 
     /// Forgets the calls of whom a reload removed: the id may be somebody else's after the next one.
-    pub fn retain(&mut self, stays: impl Fn(&KnownCall) -> bool) {
+    pub fn retain(&mut self, stays: impl Fn(&ReportedCall) -> bool) {
         self.known.retain(|_, (call, _)| stays(call));
     }
 
@@ -86,8 +86,8 @@ mod tests {
         Moment { wall: UnixMillis(seconds * 1_000), uptime_ms: seconds * 1_000 }
     }
 
-    fn of(agent: u32) -> KnownCall {
-        KnownCall { agent: UserId(agent), queue: None }
+    fn of(agent: u32) -> ReportedCall {
+        ReportedCall { agent: UserId(agent), queue: None }
     }
 
     #[test]

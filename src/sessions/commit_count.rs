@@ -22,7 +22,7 @@ pub(super) struct CommitCount {
 impl CommitCount {
     /// The commit_count of the store in this file.
     pub(super) fn of(store: &Path) -> Self {
-        Self { path: store.with_extension("commit_count") }
+        Self { path: store.with_extension("tally") }
     }
 
     /// Notes that so many commits are durable. If that fails there is one check less; the commits are durable all the

@@ -13,7 +13,7 @@ use redb::{
     Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction,
 };
 
-use crate::limits::BATCHES_AHEAD_MAX;
+use crate::limits::RECORD_CHUNKS_AHEAD_MAX;
 use crate::sessions::commit_count::CommitCount;
 use crate::sessions::record::{self, SavedUser};
 use crate::sessions::record_chunk::RecordChunk;
@@ -114,7 +114,7 @@ impl Disk {
     ///
     /// When the file is not what was written.
     pub fn read(&self, mut each: impl FnMut(&SavedUser<'_>)) -> Result<(), StoreError> {
-        let (send, batches) = sync_channel(BATCHES_AHEAD_MAX);
+        let (send, batches) = sync_channel(RECORD_CHUNKS_AHEAD_MAX);
         thread::scope(|scope| {
             let reader = thread::Builder::new().name("restore".to_owned()).spawn_scoped(scope, move || {
                 let mut batch = RecordChunk::default();

@@ -53,10 +53,10 @@ impl Supervisions {
 
     /// The supervisions that one more would stand beside.
     #[must_use]
-    pub fn beside(&self, supervisor: UserId, target: Option<UserId>) -> decide::Supervisions {
+    pub fn beside(&self, supervisor: UserId, target: Option<UserId>) -> decide::SupervisionCounts {
         let replaced = usize::from(self.running.contains_key(&(supervisor, target)));
         let of_target = target.and_then(|target| self.of_target.get(&target)).copied().unwrap_or(0);
-        decide::Supervisions {
+        decide::SupervisionCounts {
             of_target: of_target.saturating_sub(replaced),
             by_supervisor: self.by(supervisor).count().saturating_sub(replaced),
             in_organization: self.running.len().saturating_sub(replaced),
@@ -161,8 +161,8 @@ mod tests {
         }
     }
 
-    fn counts(of_target: usize, by_supervisor: usize, in_organization: usize) -> decide::Supervisions {
-        decide::Supervisions { of_target, by_supervisor, in_organization }
+    fn counts(of_target: usize, by_supervisor: usize, in_organization: usize) -> decide::SupervisionCounts {
+        decide::SupervisionCounts { of_target, by_supervisor, in_organization }
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub struct SessionTable {
 
 /// One session that a change begins, ends or alters.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Altered {
+pub struct AlteredSession {
     /// Whose.
     pub user: UserId,
     /// Where.
@@ -74,7 +74,7 @@ impl Default for SessionTable {
 
 /// What begins, beside where and for whom.
 #[derive(Clone, Copy, Debug)]
-pub struct Beginning {
+pub struct LoginTerms {
     /// Now.
     pub at: Moment,
     /// The supervisor who opens it.
@@ -138,8 +138,8 @@ impl SessionTable {
     }
 
     /// Notes why the sessions are paused; `None` forgets it.
-    pub fn set_pause_reason(&mut self, altered: &[Altered], reason: Option<&str>) {
-        for &Altered { user, queue, .. } in altered {
+    pub fn set_pause_reason(&mut self, altered: &[AlteredSession], reason: Option<&str>) {
+        for &AlteredSession { user, queue, .. } in altered {
             match reason {
                 Some(reason) => drop(self.pause_reasons.insert((user, queue), reason.into())),
                 None => drop(self.pause_reasons.remove(&(user, queue))),
@@ -167,32 +167,32 @@ impl SessionTable {
         subject: UserId,
         queues: &[QueueId],
         change: Transition,
-        beginning: Beginning,
-    ) -> Vec<Altered> {
+        terms: LoginTerms,
+    ) -> Vec<AlteredSession> {
         let mut altered = vec![];
         for &queue in queues {
             let before = self.session(subject, queue);
             let after = match (change, before) {
                 (Transition::Begin(ground), None) => {
-                    let Beginning { at, by, ends } = beginning;
+                    let LoginTerms { at, by, ends } = terms;
                     Some(LoginSession { queue, ground, paused: false, since: at.wall.second(), by, ends })
                 }
                 (Transition::End, Some(_)) => None,
                 (Transition::Pause(paused), Some(session)) => Some(LoginSession { paused, ..session }),
-                (Transition::Renew, Some(session)) => Some(LoginSession { ends: beginning.ends, ..session }),
+                (Transition::Renew, Some(session)) => Some(LoginSession { ends: terms.ends, ..session }),
                 _ => before,
             };
             if before != after {
                 let pause_reason = self.set(subject, queue, after);
-                altered.push(Altered { user: subject, queue, before, pause_reason, after });
+                altered.push(AlteredSession { user: subject, queue, before, pause_reason, after });
             }
         }
         altered
     }
 
     /// Takes a change back, as far as nothing altered the same session since.
-    pub fn undo(&mut self, altered: &[Altered]) {
-        for Altered { user, queue, before, pause_reason, after } in altered.iter().rev() {
+    pub fn undo(&mut self, altered: &[AlteredSession]) {
+        for AlteredSession { user, queue, before, pause_reason, after } in altered.iter().rev() {
             let (user, queue) = (*user, *queue);
             let known = |tables: &Arc<Organization>| {
                 tables.directory.user(user).is_some() && tables.directory.queue(queue).is_some()
@@ -207,7 +207,7 @@ impl SessionTable {
     }
 
     /// Ends the sessions whose time is over.
-    pub fn expire(&mut self, now: Moment) -> Vec<Altered> {
+    pub fn expire(&mut self, now: Moment) -> Vec<AlteredSession> {
         let over: Vec<(UserId, QueueId)> =
             self.leased.iter().copied().filter(|&leased| self.is_over(leased, now)).collect();
         over.into_iter().filter_map(|(user, queue)| self.end(user, queue)).collect()
@@ -223,7 +223,7 @@ impl SessionTable {
     /// Takes up the organization of a new policy, and ends the sessions of users and queues that are no longer there;
     /// tells what it altered.
     /// Nothing else ends here: a policy that would no longer let somebody in keeps whoever is in (RULES R31).
-    pub fn reconcile(&mut self, organization: Option<Arc<Organization>>, revision: u64) -> Vec<Altered> {
+    pub fn reconcile(&mut self, organization: Option<Arc<Organization>>, revision: u64) -> Vec<AlteredSession> {
         let gone = |user: UserId, queue: QueueId| {
             let directory = organization.as_deref().map(|organization| &organization.directory);
             directory.is_none_or(|tables| tables.user(user).is_none() || tables.queue(queue).is_none())
@@ -233,7 +233,8 @@ impl SessionTable {
             .map(|(user, session)| (user, session.queue))
             .filter(|&(user, queue)| gone(user, queue))
             .collect();
-        let mut altered: Vec<Altered> = lost.into_iter().filter_map(|(user, queue)| self.end(user, queue)).collect();
+        let mut altered: Vec<AlteredSession> =
+            lost.into_iter().filter_map(|(user, queue)| self.end(user, queue)).collect();
         // Whoever opened a session may be gone; the id may be somebody else's after the next reload.
         let is_gone = |user: UserId| {
             organization.as_deref().is_none_or(|organization| organization.directory.user(user).is_none())
@@ -246,7 +247,7 @@ impl SessionTable {
         for (user, before) in orphaned {
             let after = Some(LoginSession { by: None, ..before });
             let pause_reason = self.set(user, before.queue, after);
-            altered.push(Altered { user, queue: before.queue, before: Some(before), pause_reason, after });
+            altered.push(AlteredSession { user, queue: before.queue, before: Some(before), pause_reason, after });
         }
         self.organization = organization;
         self.revision = revision;
@@ -279,10 +280,10 @@ impl SessionTable {
         self.view(user).in_this_queue(queue).copied()
     }
 
-    fn end(&mut self, user: UserId, queue: QueueId) -> Option<Altered> {
+    fn end(&mut self, user: UserId, queue: QueueId) -> Option<AlteredSession> {
         let before = self.session(user, queue)?;
         let pause_reason = self.set(user, queue, None);
-        Some(Altered { user, queue, before: Some(before), pause_reason, after: None })
+        Some(AlteredSession { user, queue, before: Some(before), pause_reason, after: None })
     }
 
     /// The one place where a session comes, goes or changes; gives back why it was paused, if it is no more.
@@ -347,7 +348,7 @@ impl SessionView for SubjectSessions<'_> {
         self.table.count
     }
 
-    fn supervisions(&self, supervisor: UserId, target: Option<UserId>) -> decide::Supervisions {
+    fn supervisions(&self, supervisor: UserId, target: Option<UserId>) -> decide::SupervisionCounts {
         self.table.supervisions.beside(supervisor, target)
     }
 }

@@ -161,6 +161,6 @@ impl Sidecar {
 
 impl LoginLookup for Sidecar {
     fn is_logged_in(&self, member: &QueueMember) -> bool {
-        self.gate.is_logged_in(&member.organization, &member.extension, &member.queue, self.clock.now())
+        self.gate.operator().is_logged_in(&member.organization, &member.extension, &member.queue, self.clock.now())
     }
 }

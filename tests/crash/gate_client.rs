@@ -7,8 +7,8 @@ use std::time::Duration;
 use queuewarden::config;
 use queuewarden::dialect::line::Line;
 use queuewarden::dialect::{Dialect, Step};
-use queuewarden::gate::operator::Wanted;
-use queuewarden::gate::{CommitGroup, CommitObserver, Gate};
+use queuewarden::gate::operator::OperatorFilter;
+use queuewarden::gate::{CommitObserver, Gate, PendingCommit};
 use queuewarden::sessions::store::StoreError;
 use queuewarden::telephony::{Moment, QueueSet, UnixMillis};
 use serde_json::Value;
@@ -30,7 +30,7 @@ pub fn load(gate: &Gate, folder: &Folder) {
 }
 
 /// The answer of the gate, without its id, and the group that it has to wait for.
-pub fn ask(gate: &Gate, question: &str, now: Moment) -> (String, Option<Arc<CommitGroup>>) {
+pub fn ask(gate: &Gate, question: &str, now: Moment) -> (String, Option<Arc<PendingCommit>>) {
     let (mut room, mut output) = (vec![], vec![]);
     let mut dialect = Line::new(None);
     let line = format!("1 {question}\n");
@@ -43,7 +43,7 @@ pub fn ask(gate: &Gate, question: &str, now: Moment) -> (String, Option<Arc<Comm
 }
 
 /// Whether the group was made durable.
-pub fn is_durable(group: &CommitGroup) -> bool {
+pub fn is_durable(group: &PendingCommit) -> bool {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let waited = runtime.block_on(async { tokio::time::timeout(PATIENCE, group.is_durable()).await });
     waited.expect("a group is settled in time")
@@ -51,7 +51,7 @@ pub fn is_durable(group: &CommitGroup) -> bool {
 
 /// Every login session, without what depends on when it is looked at.
 pub fn rows(gate: &Gate) -> Vec<Value> {
-    let page = gate.sessions(&Wanted::default(), NOW, 0, usize::MAX).unwrap();
+    let page = gate.operator().sessions(&OperatorFilter::default(), NOW, 0, usize::MAX).unwrap();
     let mut rows: Vec<Value> = page.rows.iter().map(|row| without_time(serde_json::to_value(row).unwrap())).collect();
     rows.sort_by_key(ToString::to_string);
     rows

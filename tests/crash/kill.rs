@@ -13,8 +13,13 @@ use crate::support::random_source::RandomSource;
 use crate::support::{Folder, Sidecar, wait_until};
 
 const CONNECTIONS: u16 = 32;
-/// Kills of each of the two sidecars that suffer side by side.
+/// Kills of each of the two sidecars that run side by side, at least.
 const KILLS: usize = 160;
+/// Kills of each of them at most.
+const KILLS_MAX: usize = 4 * KILLS;
+/// Kills after which a change was on disk whose answer had not arrived, in each of them at least: otherwise the kills
+/// came where nothing was at stake, and the test goes on.
+const UNACKNOWLEDGED_MIN: usize = 8;
 /// A kill comes at most so long after the load has begun.
 const LOAD_MICROSECONDS_MAX: usize = 60_000;
 /// Every so often a start is killed too, before it listens or shortly after.
@@ -31,9 +36,8 @@ fn whatever_was_acknowledged_survives_a_kill_at_any_moment_and_nothing_that_ende
         unacknowledged += sum[1];
         told += sum[2];
     }
-    // Otherwise the kills came where nothing was at stake.
     assert!(acknowledged > 20 * KILLS, "{acknowledged} changes acknowledged");
-    assert!(unacknowledged > KILLS / 10, "{unacknowledged} changes survived that nobody had heard of yet");
+    assert!(unacknowledged >= 2 * UNACKNOWLEDGED_MIN, "{unacknowledged} changes on disk without an answer");
     assert!(told > KILLS, "{told} changes told");
 }
 
@@ -46,7 +50,9 @@ fn suffer(seed: u64) -> [usize; 3] {
     let [mut unacknowledged, mut told_of] = [0; 2];
     let mut last_revision = 0;
     let mut sidecar = Sidecar::start(&folder);
-    for _ in 0..KILLS {
+    let mut kills = 0;
+    while kills < KILLS || (unacknowledged < UNACKNOWLEDGED_MIN && kills < KILLS_MAX) {
+        kills += 1;
         let told = one_round(sidecar, &mut workers, &mut random_source);
         if let Some((first, last)) = told.revisions {
             assert!(first > last_revision, "revision {first} again: {last_revision} was reached before the restart");

@@ -18,7 +18,7 @@ use queuewarden::decision::{ActionLabel, AllowReason, Reason};
 use queuewarden::dialect::DialectLabel;
 use queuewarden::dialect::fields::{Fields, Verb};
 use queuewarden::event::{Event, Key};
-use queuewarden::gate::{Gate, Origin};
+use queuewarden::gate::{Gate, QuestionOrigin};
 use queuewarden::limits::QUESTIONS_AHEAD_MAX;
 use queuewarden::observe::metrics::Metrics;
 use queuewarden::policy::Policy;
@@ -90,7 +90,7 @@ fn decisions_about_a_million_users() {
     let events: Vec<Event<'_>> = questions.iter().map(|(actor, queue)| event(actor, queue)).collect();
     let mut scratch = QueueSet::new();
     let now = Moment { wall: UnixMillis(1_000_000_000), uptime_ms: 1 };
-    let origin = Origin::default();
+    let origin = QuestionOrigin::default();
     let mut decide = |together: &[Event<'_>]| {
         let mut batch = gate.batch();
         if together.len() > 1 {

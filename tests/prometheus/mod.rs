@@ -26,7 +26,7 @@ fn program(variable: &str, name: &str) -> Option<PathBuf> {
     }
     let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
     let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home)?;
-    let found = Some(cache.join("queuewarden").join(name)).filter(|path| path.is_file());
+    let found = Some(cache.join("queuewarden/prometheus").join(name)).filter(|path| path.is_file());
     if found.is_none() {
         eprintln!("there is no {name}: nothing was checked (tests/run fetches it)");
     }

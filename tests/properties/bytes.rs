@@ -51,6 +51,7 @@ fn gate_of(organization: &str) -> Gate {
 
 pub(crate) fn proptest_config(cases: u32) -> ProptestConfig {
     let seeds = FileFailurePersistence::Direct("tests/properties/proptest-seeds.txt");
+    let cases = cases * crate::properties::factor();
     ProptestConfig { cases, failure_persistence: Some(Box::new(seeds)), ..ProptestConfig::default() }
 }
 

@@ -17,7 +17,7 @@ use crate::support::random_source::RandomSource;
 
 /// Seeds that once made a difference, one a line, each with what it was.
 const ONCE_DIFFERENT: &str = include_str!("seeds.txt");
-/// (organization, event) pairs that a run compares, at least.
+/// (organization, event) pairs that a run compares at least, times [`factor`](crate::properties::factor).
 const PAIRS_MIN: usize = 1_000_000;
 /// The first of the seeds that every run has.
 const SEED_FIRST: u64 = 101;
@@ -69,7 +69,8 @@ fn product_and_reference_agree_on_a_million_questions() {
     let once = ONCE_DIFFERENT.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     let mut seeds: Vec<u64> = once.map(|line| line.split(' ').next().unwrap().parse().unwrap()).collect();
     seeds.push(fresh);
-    let fixed = PAIRS_MIN / (ORGANIZATIONS * RELOADS * EVENTS_BETWEEN_RELOADS) + 1;
+    let pairs_min = PAIRS_MIN * crate::properties::factor() as usize;
+    let fixed = pairs_min / (ORGANIZATIONS * RELOADS * EVENTS_BETWEEN_RELOADS) + 1;
     seeds.extend((0..fixed as u64).map(|position| SEED_FIRST + position));
 
     let next = AtomicUsize::new(0);
@@ -104,7 +105,7 @@ fn product_and_reference_agree_on_a_million_questions() {
     }
     let titles: Vec<&String> = differences.keys().collect();
     assert!(titles.is_empty(), "add the seeds to tests/properties/seeds.txt: {titles:#?}");
-    assert!(compared >= PAIRS_MIN, "only {compared}");
+    assert!(compared >= pairs_min, "only {compared} pairs");
     reasons_are_those_that_are_listed(&seen.into_inner().unwrap());
 }
 

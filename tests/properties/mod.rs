@@ -17,6 +17,14 @@ mod side_by_side;
 mod small_worlds;
 mod worlds;
 
+/// How many times as many seeds and cases as usual are tried: 1, or what `QUEUEWARDEN_PROPERTY_FACTOR` says.
+///
+/// `tests/run --long` sets it to 10.
+fn factor() -> u32 {
+    let given = std::env::var("QUEUEWARDEN_PROPERTY_FACTOR");
+    given.map_or(1, |factor| factor.parse().expect("QUEUEWARDEN_PROPERTY_FACTOR is a whole number"))
+}
+
 /// A configuration folder with the shipped role models and no organization yet.
 fn folder_with_models() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();

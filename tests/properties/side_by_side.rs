@@ -10,11 +10,11 @@ use queuewarden::dialect::line::Line;
 use queuewarden::dialect::{Dialect, Step, supervision_options};
 use queuewarden::event::{Event, Intent};
 use queuewarden::gate::{Counts, Gate};
-use queuewarden::policy::decide::{Scope, decide};
+use queuewarden::policy::decide::{JudgedQueues, decide};
 use queuewarden::policy::model::Subject;
 use queuewarden::policy::resolve::{Question as Resolved, resolve};
 use queuewarden::policy::{Organization, Policy};
-use queuewarden::sessions::table::{Beginning, SessionTable};
+use queuewarden::sessions::table::{LoginTerms, SessionTable};
 use queuewarden::telephony::{Moment, QueueSet, SupervisionMode, UnixMillis};
 
 use crate::properties::events::Asked;
@@ -467,11 +467,11 @@ fn follow(
     {
         let ends = question.lease_seconds.map(|seconds| now.after(seconds));
         let by = Some(question.actor.id()).filter(|&by| by != subject);
-        let beginning = Beginning { at: now, by, ends };
-        let _altered = match judgement.scope {
-            Scope::Nothing => vec![],
-            Scope::One(queue) => table.apply(subject, &[queue], change, beginning),
-            Scope::All => table.apply(subject, scratch.as_slice(), change, beginning),
+        let terms = LoginTerms { at: now, by, ends };
+        let _altered = match judgement.queues {
+            JudgedQueues::Nothing => vec![],
+            JudgedQueues::One(queue) => table.apply(subject, &[queue], change, terms),
+            JudgedQueues::All => table.apply(subject, scratch.as_slice(), change, terms),
         };
     }
     Some(judgement.decision.reason())

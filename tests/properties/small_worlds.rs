@@ -9,10 +9,10 @@ use queuewarden::event::{AttributeSet, Event, Intent, Key, KeySet, Request};
 use queuewarden::policy::decide::decide;
 use queuewarden::policy::directory::{DirectoryBuilder, Group, NewUser, Queue, User};
 use queuewarden::policy::feature_codes::FeatureCodes;
-use queuewarden::policy::model::{Model, RoleSet, SettingSet, Subject};
+use queuewarden::policy::model::{Model, PositionSet, SettingSet, Subject};
 use queuewarden::policy::resolve::{Question, resolve};
 use queuewarden::policy::{LeaseTerms, Limits, Organization, Policy};
-use queuewarden::sessions::table::{Beginning, SessionTable};
+use queuewarden::sessions::table::{LoginTerms, SessionTable};
 use queuewarden::telephony::{
     Ground, Moment, OrganizationId, QueueId, QueueKind, QueueSet, Token, UnixMillis, UserId, Via,
 };
@@ -57,7 +57,7 @@ pub(crate) fn organization(id: u16, name: &str, model: &Arc<Model>, people: &[(&
         let user = NewUser {
             id,
             extension,
-            roles: RoleSet(person.roles),
+            roles: PositionSet(person.roles),
             protected: person.protected,
             served: &bits(&QUEUES, person.serves),
             supervised: &supervised,
@@ -212,8 +212,8 @@ pub(crate) fn allowed(
 pub(crate) fn session_states(people: &[UserId]) -> [SessionTable; 2] {
     let mut logged_in = SessionTable::default();
     for &user in people {
-        let beginning = Beginning { at: NOW, by: None, ends: None };
-        logged_in.apply(user, &QUEUES[..1], Transition::Begin(Ground::Assigned), beginning);
+        let terms = LoginTerms { at: NOW, by: None, ends: None };
+        logged_in.apply(user, &QUEUES[..1], Transition::Begin(Ground::Assigned), terms);
     }
     [SessionTable::default(), logged_in]
 }

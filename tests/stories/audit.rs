@@ -6,11 +6,14 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::stories::fixtures::{OFFICE, with_switched};
-use crate::support::{Folder, Sidecar, SwitchPeer, channel_block, connect, netstring, run, url_encoded, wait_until};
+use crate::support::{Folder, PATIENCE, Sidecar, SwitchPeer, channel_block, connect, netstring, run, url_encoded, wait_until};
 
 const RECORDS: &str = "queuewarden_audit_records_total";
 const HEALTHY: &str = "queuewarden_audit_healthy";
@@ -432,7 +435,7 @@ fn a_log_that_cannot_be_written_refuses_what_needs_a_line_and_recovers() {
     let refused = fixtures.about("decision").into_iter().find(|line| line["reason"] == "state_unavailable").unwrap();
     assert_eq!((text(&refused, "verdict"), text(&refused, "actor")), ("deny", "1001"));
     assert!(fixtures.about("decision").iter().any(|line| line["intent"] == "may"), "it had to wait, and was not lost");
-    let log = sidecar.log();
+    let log = sidecar.log_until("the audit log can be written again");
     for said in ["the audit log cannot be written", "the audit log can be written again"] {
         assert_eq!(log.iter().filter(|line| line.contains(said)).count(), 1, "{said}: {log:#?}");
     }
@@ -580,9 +583,10 @@ fn tail_follows_over_files_that_begin_meanwhile() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut followed = BufReader::new(tail.stdout.take().unwrap()).lines();
-    // It may not look yet when the first is written, so one is asked for until it does.
-    let mut next = || serde_json::from_str::<Value>(&followed.next().unwrap().unwrap()).unwrap();
+    let followed = BufReader::new(tail.stdout.take().unwrap()).lines();
+    let (sender, receiver) = mpsc::channel();
+    let reading = thread::spawn(move || followed.map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    let record = |line: String| serde_json::from_str::<Value>(&line).unwrap();
     let mut asked = 0;
     let mut ask = |line: &mut crate::support::LineClient<std::net::TcpStream>, times: usize| {
         for _ in 0..times {
@@ -591,22 +595,29 @@ fn tail_follows_over_files_that_begin_meanwhile() {
             asked += 1;
         }
     };
-    wait_until("the follower", || fs::read_dir(format!("/proc/{}/fd", tail.id())).is_ok_and(|open| open.count() >= 3));
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    // The follower shows what is written after it has opened the log: one more record is written until it shows one.
+    let began = Instant::now();
+    let first = loop {
+        ask(&mut line, 1);
+        match receiver.recv_timeout(Duration::from_millis(50)) {
+            Ok(line) => break record(line),
+            Err(_) => assert!(began.elapsed() < PATIENCE, "the follower shows nothing"),
+        }
+    };
     ask(&mut line, 30);
-    let first = next();
-    let sequence = first["sequence"].as_u64().unwrap();
-    let mut last = sequence;
+    line.ask("do org=acme actor=2001 action=call.listen target=1001 queue=601 call=c-last");
+    let mut last = first["sequence"].as_u64().unwrap();
     loop {
-        let line = next();
+        let line = record(receiver.recv_timeout(PATIENCE).unwrap());
         assert_eq!(text(&line, "actor"), "2001");
         assert!(line["sequence"].as_u64().unwrap() > last, "each once, in order");
         last = line["sequence"].as_u64().unwrap();
-        if line["call"] == "c-29" {
+        if line["call"] == "c-last" {
             break;
         }
     }
     assert!(fixtures.files().len() > 2);
     tail.kill().unwrap();
     tail.wait().unwrap();
+    reading.join().unwrap().unwrap();
 }

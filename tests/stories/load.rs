@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::stories::fixtures::OFFICE;
-use crate::support::{Folder, Sidecar, run};
+use crate::support::{Folder, Sidecar, run, wait_until};
 
 /// Runs `load` for a second against one listener of the sidecar.
 fn load(folder: &Folder, sidecar: &Sidecar, listener: &str, options: &[&str]) -> (ExitStatus, Value) {
@@ -94,8 +94,9 @@ fn a_stall_is_measured_from_when_the_questions_were_due() {
                 &seconds.to_string(),
             ])
         });
-        std::thread::sleep(Duration::from_millis(500));
+        wait_until("the load", || sidecar.status()["connections"]["line"] == 4);
         sidecar.signal("STOP");
+        // The case is a stall of this length.
         std::thread::sleep(Duration::from_secs(1));
         sidecar.signal("CONT");
         loading.join().unwrap()

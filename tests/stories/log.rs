@@ -97,9 +97,10 @@ fn an_operator_changes_what_is_logged() {
     assert_eq!(log(&["--reset"]).1, "warn\n");
     assert_eq!(sidecar.status()["log"], serde_json::json!({"filter": "warn", "format": "json"}));
     sidecar.ask("may org=acme actor=1001 action=queue.login queue=q1");
-    assert!(decisions(&sidecar.log()).is_empty(), "a denial is no warning");
-    // It does not survive a restart.
     log(&["debug"]);
+    let lines = sidecar.log_until("\"filter\":\"debug\"");
+    assert!(decisions(&lines).is_empty(), "a denial is not logged at `warn`: {lines:#?}");
+    // It does not survive a restart.
     assert_eq!(sidecar.terminate().code(), Some(0));
     let again = Sidecar::start(&folder);
     assert_eq!(log(&[]).1, "info\n");
@@ -163,7 +164,7 @@ fn no_peer_can_forge_a_line() {
                 crate::support::http(connect(sidecar.address("admin")), "DELETE", &path, "Host: localhost\r\n");
             assert_eq!(status, 403);
         }
-        let log = sidecar.log();
+        let log = sidecar.log_at_end();
         assert!(log.iter().any(|line| line.contains("a peer erred")), "{log:#?}");
         assert!(log.len() > 6, "{log:#?}");
         for line in &log {
@@ -188,14 +189,17 @@ fn errors_are_told_a_few_times_and_then_counted() {
     for _ in 0..2_000 {
         line.ask("nonsense");
     }
-    let log = sidecar.log();
-    let told = log.iter().filter(|line| line.contains("a peer erred")).count();
-    assert!((1..=5).contains(&told), "{told}");
     let series = "queuewarden_log_lines_left_out_total{cause=\"errors\"}";
     assert!(sidecar.metric(series) >= 1_990.0);
-    let summary = sidecar.log_until("lines were left out of the log").pop().unwrap();
-    let summary: Value = serde_json::from_str(&summary).unwrap();
-    assert!(summary["errors"].as_u64().is_some_and(|count| count > 1_000), "{summary}");
+    // On a slow machine more than one summary counts them.
+    let (mut logged, mut left_out) = (0, 0);
+    while left_out < 1_990 {
+        let log = sidecar.log_until("lines were left out of the log");
+        logged += log.iter().filter(|line| line.contains("a peer erred")).count();
+        let summary: Value = serde_json::from_str(log.last().unwrap()).unwrap();
+        left_out += summary["errors"].as_u64().unwrap_or_else(|| panic!("{summary}"));
+    }
+    assert!((1..=10).contains(&logged), "{logged} lines");
 }
 
 /// Given a log that nobody reads, when there is much to log, then nobody waits for it.

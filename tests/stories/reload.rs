@@ -53,10 +53,7 @@ fn a_configuration_that_does_not_load_leaves_the_running_policy_alone_and_says_e
         sorted.0.sort();
         sorted.1.sort();
         assert_eq!(sorted.0, sorted.1);
-        let log = sidecar.log();
-        for place in &places {
-            assert!(log.iter().any(|line| line.contains(&format!("{place}: "))), "{place} is not in the log: {log:#?}");
-        }
+        sidecar.log_until_all(&places.each_ref().map(|place| format!("{place}: ")));
         assert!(is(&sidecar, SUCCESSFUL, 0) && is(&sidecar, REVISION, 1));
         assert!(is(&sidecar, "queuewarden_policy_reloads_total{result=\"failure\"}", failures));
         assert_eq!(sidecar.metric(stamp).to_string(), loaded_at.to_string(), "that of the last success");
@@ -233,7 +230,7 @@ fn what_only_a_restart_brings_is_said() {
     folder.replace("queuewarden.toml", "[state]\n", "[limits]\nconnections_max = 77\n[state]\n");
     let last = sidecar.reload();
     assert_eq!((&last["successful"], &last["restart_needed"]), (&true.into(), &true.into()), "{last}");
-    assert!(sidecar.log().iter().any(|line| line.contains("restart")), "the log says so");
+    sidecar.log_until("restart");
     assert!(is(&sidecar, "queuewarden_connections_limit", 10_000), "and nothing pretends that it has happened");
     folder.replace("queuewarden.toml", "[limits]\nconnections_max = 77\n", "");
     assert_eq!(sidecar.reload()["restart_needed"], false);

@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::Instant;
 
 use socket2::{Domain, Socket, Type};
 
@@ -35,12 +36,31 @@ fn do_(line: &mut LineClient<impl Read + Write>, question: &str) {
     assert!(answer.starts_with("allow "), "{question}: {answer}");
 }
 
-/// Whether nothing more is said for a moment.
-fn is_silent(watcher: &mut LineClient<TcpStream>) -> bool {
+/// Changes the session of 1001 until the watcher, which asked for changes from now on, is sent the first event.
+///
+/// A watch is not acknowledged, so the first change may come before it.
+fn first_event(watcher: &mut LineClient<TcpStream>, line: &mut LineClient<TcpStream>) -> String {
+    let began = Instant::now();
     watcher.stream.set_nonblocking(true).unwrap();
-    let silent = watcher.is_silent();
+    while watcher.stream.peek(&mut [0]).is_err() {
+        assert!(began.elapsed() < PATIENCE, "the watcher is sent nothing");
+        do_(line, "actor=1001 action=queue.login queue=600");
+        do_(line, "actor=1001 action=queue.logout queue=600");
+    }
     watcher.stream.set_nonblocking(false).unwrap();
-    silent
+    watcher.line()
+}
+
+/// The revision of the last change: that of a logout which is made now, and which the watcher is sent.
+fn last_revision(watcher: &mut LineClient<TcpStream>, line: &mut LineClient<TcpStream>) -> u64 {
+    do_(line, "actor=1002 action=queue.login queue=600");
+    do_(line, "actor=1002 action=queue.logout queue=600");
+    loop {
+        let event = watcher.line();
+        if event.contains("session_ended user=1002 ") {
+            return revision_of(&event);
+        }
+    }
 }
 
 #[test]
@@ -93,7 +113,9 @@ fn a_watcher_is_told_of_everything_in_order_and_with_its_reason() {
     // Whichever queue of one answer comes first.
     heard[..2].sort_unstable_by(|one, other| other.cmp(one));
     assert_eq!(heard, expected);
-    assert!(is_silent(&mut watcher), "and of nothing else");
+    do_(&mut line, "actor=1001 action=queue.login queue=600");
+    let next = "w event revision=15 change=session_began user=1001 queue=600 reason=login";
+    assert_eq!(watcher.line(), next, "nothing else was sent before");
 }
 
 #[test]
@@ -112,9 +134,13 @@ fn a_watcher_resumes_where_it_was_and_not_what_nobody_holds() {
     let mut watcher = resumed(&sidecar, " from=4");
     assert_eq!(watcher.line(), "w event revision=5 change=session_began user=1001 queue=600 reason=login");
     assert_eq!(watcher.line(), "w event revision=6 change=session_ended user=1001 queue=600 reason=logout");
-    assert!(is_silent(&mut resumed(&sidecar, " from=6")));
-    assert!(is_silent(&mut resumed(&sidecar, "")), "from now on");
-    let mut unreached = resumed(&sidecar, " from=7");
+    let mut from_last = resumed(&sidecar, " from=6");
+    let mut from_now = resumed(&sidecar, "");
+    let first = first_event(&mut from_now, &mut line);
+    assert!(revision_of(&first) > 6, "from now on: {first}");
+    assert_eq!(revision_of(&from_last.line()), 7);
+    let mut last = last_revision(&mut from_now, &mut line);
+    let mut unreached = resumed(&sidecar, &format!(" from={}", last + 1));
     assert_eq!(unreached.line(), "w error reason=revision_gone key=from");
     assert_eq!(unreached.ask("ping"), "pong", "it may ask for something else");
     assert_eq!(resumed(&sidecar, " from=4711x").line(), "w error reason=malformed key=from");
@@ -124,8 +150,8 @@ fn a_watcher_resumes_where_it_was_and_not_what_nobody_holds() {
 
     // However it ended, what comes after it has revisions of its own.
     drop(line);
+    drop(from_now);
     let mut sidecar = sidecar;
-    let mut last = 6;
     for crashes in [true, false, true] {
         if crashes {
             sidecar.crash();
@@ -137,12 +163,10 @@ fn a_watcher_resumes_where_it_was_and_not_what_nobody_holds() {
             assert_eq!(resumed(&sidecar, &format!(" from={gone}")).line(), "w error reason=revision_gone key=from");
         }
         let mut watcher = resumed(&sidecar, "");
-        assert!(is_silent(&mut watcher));
-        do_(&mut sidecar.line(), "actor=1001 action=queue.login queue=600");
-        do_(&mut sidecar.line(), "actor=1001 action=queue.logout queue=600");
-        let first = revision_of(&watcher.line());
+        let mut line = sidecar.line();
+        let first = revision_of(&first_event(&mut watcher, &mut line));
         assert!(first > last, "{first} was reached before");
-        last = revision_of(&watcher.line());
+        last = last_revision(&mut watcher, &mut line);
     }
 }
 
@@ -221,5 +245,6 @@ fn nobody_hears_of_another_organization() {
     of_second.send(b"w watch org=second from=0\n");
     assert!(line.ask("do org=second actor=1002 action=queue.login queue=600").starts_with("allow"));
     assert_eq!(change_of(&of_second.line()), "session_began user=1002 queue=600 reason=login");
-    assert!(is_silent(&mut of_first) && is_silent(&mut of_second));
+    assert!(sidecar.terminate().success());
+    assert_eq!((of_first.try_line(), of_second.try_line()), (None, None), "nothing else was sent before the end");
 }

@@ -245,19 +245,37 @@ impl Sidecar {
         self.child.id()
     }
 
-    /// Log lines so far: a thread of its own writes them, so those under way are waited for.
-    pub fn log(&self) -> Vec<String> {
-        std::iter::from_fn(|| self.log.recv_timeout(Duration::from_millis(150)).ok()).collect()
+    /// Waits for a log line with this text; returns it last, after the lines before it that no earlier call returned.
+    pub fn log_until(&self, text: &str) -> Vec<String> {
+        self.log_until_all(&[text])
     }
 
-    /// Log lines up to the one that holds this text, and that one.
-    pub fn log_until(&self, text: &str) -> Vec<String> {
-        let mut lines = vec![];
-        while !lines.last().is_some_and(|line: &String| line.contains(text)) {
+    /// As [`Sidecar::log_until`], until each of the texts was in one of the lines.
+    pub fn log_until_all(&self, texts: &[impl AsRef<str>]) -> Vec<String> {
+        let mut lines: Vec<String> = vec![];
+        let mut missing: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();
+        while !missing.is_empty() {
             let line = self.log.recv_timeout(PATIENCE);
-            lines.push(line.unwrap_or_else(|_| panic!("{text:?} is not in the log: {lines:#?}")));
+            let line = line.unwrap_or_else(|_| panic!("{missing:?} is not in the log: {lines:#?}"));
+            missing.retain(|text| !line.contains(text));
+            lines.push(line);
         }
         lines
+    }
+
+    /// Ends the sidecar by SIGTERM and returns the log lines that no earlier call returned: all of them, because the
+    /// process closes its log.
+    pub fn log_at_end(mut self) -> Vec<String> {
+        self.signal("TERM");
+        assert!(self.wait().success());
+        let mut lines = vec![];
+        loop {
+            match self.log.recv_timeout(PATIENCE) {
+                Ok(line) => lines.push(line),
+                Err(mpsc::RecvTimeoutError::Disconnected) => return lines,
+                Err(mpsc::RecvTimeoutError::Timeout) => panic!("the log does not end: {lines:#?}"),
+            }
+        }
     }
 }
 
@@ -291,19 +309,6 @@ impl<S: Read + Write> LineClient<S> {
 
     pub fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
-    }
-
-    /// Whether nothing more is said for a moment: for what is not to come there is nothing to wait for.
-    pub fn is_silent(&mut self) -> bool {
-        let moment = Instant::now() + Duration::from_millis(300);
-        while self.buffer.is_empty() && Instant::now() < moment {
-            let mut chunk = [0; 4096];
-            match self.stream.read(&mut chunk) {
-                Ok(count) => self.buffer.extend_from_slice(&chunk[..count]),
-                Err(_) => std::thread::sleep(Duration::from_millis(10)),
-            }
-        }
-        self.buffer.is_empty()
     }
 
     /// The next line, without its end.

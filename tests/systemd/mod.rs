@@ -85,25 +85,25 @@ fn the_service_is_exposed_no_more_than_it_has_to_be() {
     let service = unit("queuewarden.service");
     let exposed = exposure(&analyzer, &service);
     assert!(exposed <= EXPOSURE_MAX, "{exposed}");
-    let readme = fs::read_to_string(project().join("README.md")).unwrap();
-    let said = format!("`systemd-analyze security` rates it {exposed:.1}");
-    assert!(readme.contains(&said), "README does not say {said:?}");
+    let page = fs::read_to_string(project().join("config/systemd/README.md")).unwrap();
+    let rating = format!("`systemd-analyze security` rates it {exposed:.1}");
+    assert!(page.contains(&rating), "config/systemd/README.md does not say {rating:?}");
     let bare: String =
         service.lines().filter(|line| !line.contains("Protect")).map(|line| format!("{line}\n")).collect();
     assert!(exposure(&analyzer, &bare) > exposed, "each of them counts");
 }
 
-/// The configuration as README installs it.
+/// The configuration as config/systemd/README.md installs it.
 fn installed() -> Folder {
     let folder = Folder::demo();
-    let readme = fs::read_to_string(project().join("README.md")).unwrap();
-    let script = readme
+    let page = fs::read_to_string(project().join("config/systemd/README.md")).unwrap();
+    let script = page
         .lines()
         .find_map(|line| line.strip_prefix("sed -i ")?.strip_suffix(" /etc/queuewarden/queuewarden.toml"));
     fs::copy(project().join("config/queuewarden.toml"), folder.path().join("queuewarden.toml")).unwrap();
     let command = format!(
         "sed -i {} {}",
-        script.expect("README edits the file"),
+        script.expect("the page edits the file"),
         folder.path().join("queuewarden.toml").display()
     );
     assert!(Command::new("sh").args(["-c", &command]).status().unwrap().success(), "{command}");
@@ -111,7 +111,7 @@ fn installed() -> Folder {
 }
 
 #[test]
-fn the_sockets_of_the_unit_are_those_of_the_configuration_that_readme_installs() {
+fn the_sockets_of_the_unit_are_those_of_the_configuration_that_the_page_installs() {
     let settings = queuewarden::config::load_process(installed().path()).unwrap();
     let listen = &settings.listen;
     let addresses = listen.dialects.iter().filter_map(|(_, _, address)| *address).chain(listen.admin);

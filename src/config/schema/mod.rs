@@ -4,6 +4,7 @@
 //! that it asked for, and so on, until it asks for nothing new. A file that a schema admits may still not load, because
 //! names refer to each other; one that it refuses does not.
 
+pub mod keys;
 pub(super) mod trace;
 
 use std::cell::RefCell;
@@ -46,6 +47,7 @@ pub fn schema(kind: Kind) -> Value {
     let mut schema = table(&traced(kind), &[]);
     schema.insert("$schema".to_owned(), DIALECT.into());
     schema.insert("title".to_owned(), title.into());
+    keys::describe(kind, &mut schema, "");
     Value::Object(schema)
 }
 
