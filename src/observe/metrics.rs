@@ -147,10 +147,6 @@ impl Metrics {
         let recorder = builder.build_recorder();
         let handle = recorder.handle();
         let process = Collector::default();
-        // A macro registers its series in the recorder that is local at that moment.
-        fn registered<H>(recorder: &PrometheusRecorder, register: impl FnOnce() -> H) -> H {
-            metrics::with_local_recorder(recorder, register)
-        }
         registered(&recorder, || {
             process.describe();
             describe_all();
@@ -370,6 +366,11 @@ impl Drop for OpenConnectionGuard<'_> {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// What `register` returns, with its series in our own recorder instead of the global one.
+fn registered<H>(recorder: &PrometheusRecorder, register: impl FnOnce() -> H) -> H {
+    metrics::with_local_recorder(recorder, register)
 }
 
 /// Writes `sessions_by_queue`, the only metric whose series disappear: the recorder would keep the series of queues
