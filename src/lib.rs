@@ -43,7 +43,7 @@
 //! | [`load`] | A load generator that speaks every dialect. |
 //! | [`cli`] | The subcommands. |
 //! | [`manual`] | Why queuewarden is as it is; no code. |
-//! | [`fuzzing`] | The bodies of the fuzz targets, shared by `fuzz/` and `tests/corpus.rs`. |
+//! | [`fuzzing`] | The bodies of the fuzz targets, shared by `fuzz/` and `tests/corpus/`. |
 //!
 //! # Glossary
 //!

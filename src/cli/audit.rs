@@ -21,44 +21,6 @@ use crate::limits::AUDIT_LINE_BYTES_MAX;
 /// Between two looks for new lines.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The columns of CSV: every member that a line may have.
-const COLUMNS: &[&str] = &[
-    "sequence",
-    "time",
-    "event",
-    "id",
-    "organization",
-    "actor",
-    "user",
-    "action",
-    "intent",
-    "digits",
-    "target",
-    "queues",
-    "from",
-    "group",
-    "role",
-    "lease_seconds",
-    "call",
-    "mode",
-    "via",
-    "dialect",
-    "peer",
-    "verdict",
-    "reason",
-    "rules",
-    "grant",
-    "policy",
-    "policy_hash",
-    "one_in",
-    "count",
-    "of",
-    "through",
-    "details",
-    "prev",
-    "hash",
-];
-
 /// What to do with the audit log.
 #[derive(Debug, Subcommand)]
 pub(super) enum Audit {
@@ -304,8 +266,9 @@ fn follow(log: &Path, from: Option<(Segment, u64)>, options: &Tail, out: &mut im
 
 fn export(log: &Path, options: &Export, out: &mut impl Write) -> Result<(), Failure> {
     let is_csv = options.format == Format::Csv;
+    let columns = line::members();
     if is_csv {
-        writeln!(out, "{}", COLUMNS.join(","))?;
+        writeln!(out, "{}", columns.join(","))?;
     }
     for segment in list(log)? {
         each_line(&segment, 0, &mut |line| {
@@ -317,7 +280,7 @@ fn export(log: &Path, options: &Export, out: &mut impl Write) -> Result<(), Fail
                 return Ok(());
             }
             if is_csv {
-                let cells: Vec<String> = COLUMNS.iter().map(|column| quoted(&text(&parsed, column))).collect();
+                let cells: Vec<String> = columns.iter().map(|column| quoted(&text(&parsed, column))).collect();
                 return writeln!(out, "{}", cells.join(","));
             }
             out.write_all(line)?;

@@ -62,7 +62,7 @@ fn salvage(folder: &Path, out: &mut impl Write) -> Result<(), StoreError> {
     drop(disk);
     fs::hard_link(&path, &aside).map_err(unusable)?;
     // The results is of the old one.
-    Disk::forget_tally(&path).map_err(unusable)?;
+    Disk::remove_commit_count(&path).map_err(unusable)?;
     fs::rename(workshop.join(FILE_NAME), &path).map_err(unusable)?;
     fs::remove_dir_all(&workshop).and_then(|()| fs::File::open(folder)?.sync_all()).map_err(unusable)?;
     writeln!(out, "{said}\nthe whole ones stand in a new store; the damaged one is {}", aside.display())

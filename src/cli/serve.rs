@@ -74,11 +74,17 @@ async fn serve(folder: &Path, log: Log, passed: PassedSockets, out: &mut (impl W
     };
     announce(&running, out)?;
     running.notify_ready();
+    let mut exit_code = 0;
     let mut reload_after = Instant::now();
     loop {
         tokio::select! {
             biased;
             () = stop.received() => break,
+            () = running.writer_panicked() => {
+                tracing::error!("the thread that writes the session store and the audit log panicked: the process ends");
+                exit_code = EXIT_FAILED;
+                break;
+            }
             // SIGHUPs that arrive within the interval are one: a thousand a second reload once a second.
             _ = async { sleep_until(reload_after).await; hangup.recv().await } => {
                 reload_after = Instant::now() + RELOAD_INTERVAL_MIN;
@@ -87,7 +93,7 @@ async fn serve(folder: &Path, log: Log, passed: PassedSockets, out: &mut (impl W
         }
     }
     running.stop(stop.received()).await;
-    Ok(0)
+    Ok(exit_code)
 }
 
 /// SIGTERM and SIGINT: both stop the sidecar.

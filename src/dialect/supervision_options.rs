@@ -1,13 +1,14 @@
-//! What pins an allowed supervision down: the options with which each PBX keeps the listener from changing the mode or
-//! the target by himself.
+//! The options that fix the mode and the target of an allowed supervision at the PBX, so that the supervisor cannot
+//! change either by a key press.
 //!
-//! Asterisk (`ChanSpy`): `q` no beep to the target, `b` only calls that are under way, `E` and `S` end with the spied
-//! channel instead of moving on to the next match, `w` whisper, `B` barge. Never `d`: it lets keys 4, 5 and 6 change
-//! the mode without asking anybody. FreeSWITCH (`eavesdrop`): its keys are off, and the mode is set by two variables.
+//! - Asterisk (`ChanSpy`): `q` no beep to the target, `b` only bridged calls, `E` and `S` end with the spied channel
+//!   instead of moving on to the next match, `w` whisper, `B` barge. Never `d`: with it, keys 4, 5 and 6 change the mode
+//!   without a question to queuewarden.
+//! - FreeSWITCH (`eavesdrop`): key presses are off, and two variables set the mode.
 
 use crate::telephony::SupervisionMode;
 
-/// The options of Asterisk's `ChanSpy`.
+/// The options of `ChanSpy` for this mode.
 #[must_use]
 pub const fn asterisk(mode: SupervisionMode) -> &'static str {
     match mode {
@@ -17,7 +18,7 @@ pub const fn asterisk(mode: SupervisionMode) -> &'static str {
     }
 }
 
-/// The channel variables of FreeSWITCH's `eavesdrop`, as `name:value` separated by commas.
+/// The channel variables of `eavesdrop` for this mode, as `name:value`, separated by commas.
 #[must_use]
 pub const fn freeswitch(mode: SupervisionMode) -> &'static str {
     match mode {
@@ -32,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_mode_lets_keys_change_the_mode() {
+    fn no_mode_lets_a_key_press_change_the_mode() {
         for &mode in SupervisionMode::ALL {
             assert!(!asterisk(mode).contains('d'));
             assert!(asterisk(mode).contains('E') && asterisk(mode).contains('S'));

@@ -3,11 +3,10 @@
 //! The [`Auditor`] makes the records. A record that an answer has to wait for is packed and queued with its change; all
 //! others go into the audit buffer, which the writer empties.
 
-use crate::audit::AuditError;
-use crate::audit::AuditLogOptions;
 use crate::audit::buffer::AuditBuffer;
 use crate::audit::log::AuditLog;
-use crate::audit::record::{About, AuditRecord, Words};
+use crate::audit::record::{About, AuditRecord, DecisionId, GrantPosition, LogTime, SamplingRate, Words};
+use crate::audit::{AuditError, AuditLogOptions};
 use crate::decision::{Answer, AnswerQueues, DenyReason, Reason};
 use crate::event::{Event, Intent, Request};
 use crate::gate::answer::denied_early;
@@ -73,7 +72,7 @@ impl<'a> DecisionBasis<'a> {
 impl<'a> AskedQuestion<'a, '_> {
     /// The audit record of the decision with this number. Users and queues of the tables have the names of the tables;
     /// unknown ones have the words of the peer.
-    fn record(&self, answer: &Answer<'a>, basis: &DecisionBasis<'a>, id: u64) -> AuditRecord<'a> {
+    fn record(&self, answer: &Answer<'a>, basis: &DecisionBasis<'a>, id: DecisionId) -> AuditRecord<'a> {
         let Self { policy, event, origin } = *self;
         let directory = basis.organization.map(|organization| &organization.directory);
         let user = |name: Token<'a>| {
@@ -98,7 +97,7 @@ impl<'a> AskedQuestion<'a, '_> {
             (queues, _) => Words::Queues(queues),
         };
         AuditRecord {
-            unix_ms: origin.unix_ms,
+            time: LogTime(origin.unix_ms),
             id,
             organization: Some(event.organization.as_str()),
             actor: Some(user(event.actor)),
@@ -119,8 +118,7 @@ impl<'a> AskedQuestion<'a, '_> {
             verdict: Some(answer.reason.verdict()),
             reason: Some(answer.reason.code()),
             rules: Words::Rules(rules),
-            grant_file: grant.and(model).map(|model| &*model.file),
-            grant_line: grant.map_or(0, |grant| grant.line),
+            grant: model.zip(grant).map(|(model, grant)| GrantPosition { file: &model.file, line: grant.line }),
             ..record_of_policy(About::Decision, policy)
         }
     }
@@ -191,7 +189,7 @@ impl<'g> Auditor<'g> {
         let mut packed = vec![];
         for change in changes {
             // The end that an operator wants may be refused later, and the log has to say which one was.
-            let id = if operator.is_some() { audit.next_decision() } else { 0 };
+            let id = if operator.is_some() { audit.next_decision() } else { DecisionId::default() };
             packed.extend(AuditRecord { id, ..record_of_ending(change, &policy, operator) }.packed());
         }
         packed
@@ -206,7 +204,7 @@ impl<'g> Auditor<'g> {
     ) {
         let Some(audit) = self.state.audit.as_ref().filter(|_| !asked.origin.is_self_test()) else { return };
         let one_in = match answer.reason {
-            Reason::Deny(_) => 1,
+            Reason::Deny(_) => SamplingRate::default(),
             Reason::Allow(_) => match audit.takes_plain_allow(asked.origin.unix_ms) {
                 Some(one_in) => one_in,
                 None => return,
@@ -227,9 +225,9 @@ impl<'g> Auditor<'g> {
     /// Notes that a peer asked to watch an unknown organization.
     pub(super) fn note_watch_denied(&self, organization: Token<'_>, origin: &QuestionOrigin<'_>) {
         let (policy, reason) = (self.state.policy.load(), Reason::Deny(DenyReason::UnknownOrganization));
-        let id = self.state.audit.as_ref().map_or(0, AuditBuffer::next_decision);
+        let id = self.state.audit.as_ref().map_or_else(DecisionId::default, AuditBuffer::next_decision);
         self.note(&AuditRecord {
-            unix_ms: origin.unix_ms,
+            time: LogTime(origin.unix_ms),
             id,
             organization: Some(organization.as_str()),
             action: Some("watch"),

@@ -1,5 +1,5 @@
-//! Login sessions and supervisions that end without a question: their time is over, or a reload removed their user, queue
-//! or permission.
+//! Login sessions and supervisions that end without a question: their time is over, or a reload removed their user,
+//! queue or permission.
 //!
 //! Such an end happens whether the disk works or not. It is queued like any other change, but is never reverted.
 

@@ -43,7 +43,7 @@ pub struct SessionRow {
     pub user: String,
     /// The extension of the user.
     pub extension: String,
-    /// The number of the queue.
+    /// The number of the queue. Empty: a reload removes the queue at this moment.
     pub queue: String,
     /// The ground on which the session began.
     pub ground: String,
@@ -127,7 +127,8 @@ impl<'g> Operator<'g> {
         Self { state }
     }
 
-    /// Login sessions, at most `limit` from the position `from` on, sorted by organization, part of the table, and user.
+    /// Login sessions, at most `limit` from the position `from` on, sorted by organization, part of the table, and
+    /// user.
     ///
     /// # Errors
     ///

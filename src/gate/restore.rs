@@ -39,7 +39,7 @@ pub struct Restored {
 
 /// Starts the change feeds of a gate without a session store. `None`: nothing has to be written at all.
 pub(super) fn without_store(state: &GateState, now: Moment) -> Option<Box<dyn Store>> {
-    // Nothing says which revisions an earlier process used. The clock exceeds them: a process publishes fewer than
+    // No file keeps the revisions of an earlier process. The clock exceeds them: a process publishes fewer than
     // 1,000 changes a millisecond.
     state.change_feeds.begin_at(now.wall.0.saturating_mul(1_000));
     let store: Box<dyn Store> = Box::new(NoStore);

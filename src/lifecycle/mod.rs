@@ -268,6 +268,11 @@ fn note_failed_load(problems: Problems, sidecar: &Sidecar) {
 // Stop ---------------------------------------------------------------------------------------------------------------
 
 impl Running {
+    /// Waits until the thread that writes the session store and the audit log panics; for ever if it does not.
+    pub(crate) async fn writer_panicked(&self) {
+        self.sidecar.gate.writer_panicked().await;
+    }
+
     /// Drains connections, closes the listeners, and writes what is left to the store and the audit log. `at_once` ends
     /// the draining early.
     pub(crate) async fn stop(self, at_once: impl Future<Output = ()>) {

@@ -9,14 +9,15 @@ use std::time::{Duration, Instant};
 
 use queuewarden::gate::Gate;
 use queuewarden::gate::change_feed::Cause;
+use queuewarden::sessions::store::{Commit, Store, StoreError};
 use serde_json::Value;
 
-use crate::crash::expected_state::{Change, Page, SERVED, Seen, changes_of};
-use crate::crash::faulty_store::{Fate, FaultyStore};
-use crate::crash::gate_client::{Counter, NOW, ask, is_durable, later, load, rows};
-use crate::crash::load::{of_agent, office, words};
-use crate::support::random_source::RandomSource;
-use crate::support::{Folder, wait_until};
+use crate::client::{Counter, NOW, ask, is_durable, later, load, rows};
+use crate::expected_state::{Change, Page, SERVED, Seen, changes_of};
+use crate::faulty_store::{Fate, FaultyStore};
+use crate::load::{of_agent, office, words};
+use crate::random_source::RandomSource;
+use crate::support::{Folder, PATIENCE, wait_until};
 
 const REFUSED: &str = "reason=state_unavailable";
 
@@ -160,6 +161,37 @@ fn a_record_goes_also_if_its_user_goes_first() {
     without(&[]);
     assert_eq!(rows(&gate), Vec::<Value>::new());
     assert!(gate.close_store(Duration::from_secs(5)));
+}
+
+/// A store that panics, as a library may over a damaged page that it trusts.
+struct PanickingStore;
+
+impl Store for PanickingStore {
+    fn commit(&mut self, _commit: &Commit<'_>) -> Result<(), StoreError> {
+        panic!("told to panic");
+    }
+
+    fn reopen(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+/// Given a store that panics, when a change is asked for, then the change is refused, so is every further one, and the
+/// gate reports that its writer panicked, which ends the process.
+#[test]
+fn a_panic_of_the_writer_refuses_every_change_and_is_reported() {
+    let folder = Folder::with("acme.toml", &office(2));
+    let gate = Gate::new(true);
+    load(&gate, &folder);
+    gate.write_to(Box::new(PanickingStore), Box::new(Counter::default())).unwrap();
+    let (answer, commit) = ask(&gate, &do_(10_000, "login"), NOW);
+    assert!(!is_durable(&commit.expect(&answer)), "{answer}");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let reported = runtime.block_on(async { tokio::time::timeout(PATIENCE, gate.writer_panicked()).await });
+    reported.expect("the panic is reported");
+    let (answer, commit) = ask(&gate, &do_(10_001, "login"), NOW);
+    assert!(answer.contains(REFUSED) && commit.is_none(), "{answer}");
+    assert!(!gate.store_is_healthy() && !gate.close_store(Duration::from_secs(5)));
 }
 
 /// How often the store fails while everybody works.

@@ -1,4 +1,5 @@
-//! A change that waits for the disk, the commit group that it is written with, and the handle that its answer waits for.
+//! A change that waits for the disk, the commit group that it is written with, and the handle that its answer waits
+//! for.
 
 use std::collections::BTreeSet;
 use std::ops::Range;

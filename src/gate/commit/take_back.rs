@@ -2,12 +2,12 @@
 //!
 //! A login session that was changed again meanwhile keeps the later change only if that one is reverted first, so the
 //! order matters. The audit log gets the true answer: `refused` where the record of the decision is in the log already,
-//! otherwise a decision with the reason `state_unavailable`. These records wait in the audit buffer until the log can be
-//! written. A change that happens whether the disk works or not is published at once.
+//! otherwise a decision with the reason `state_unavailable`. These records wait in the audit buffer until the log can
+//! be written. A change that happens whether the disk works or not is published at once.
 
 use std::sync::Arc;
 
-use crate::audit::record::{About, AuditRecord};
+use crate::audit::record::{About, AuditRecord, DecisionId};
 use crate::decision::{DenyReason, Reason};
 use crate::gate::commit::group::{CommitGroup, DirtyUser, GroupedChange, PendingChange, Undo};
 use crate::gate::state::GateState;
@@ -21,7 +21,7 @@ pub(super) fn after_store_failure(state: &GateState, group: &CommitGroup) {
     for grouped in stored() {
         match grouped.change.undo {
             Undo::Never => state.publish(&grouped.change),
-            _ => group.records_of(grouped).for_each(|decision| note_refused(state, decision.id)),
+            _ => group.records_of(grouped).for_each(|record| note_refused(state, record.id)),
         }
     }
     later.changes.iter().for_each(|grouped| refuse_unlogged(state, &later, grouped));
@@ -43,7 +43,7 @@ fn revert<'c>(state: &GateState, changes: impl DoubleEndedIterator<Item = &'c Gr
 }
 
 /// Records that the decision with this number, which is in the log, was refused in the end.
-fn note_refused(state: &GateState, decision: u64) {
+fn note_refused(state: &GateState, decision: DecisionId) {
     let reason = Some(DenyReason::StateUnavailable.code());
     state.note_packed(&AuditRecord { of: decision, reason, ..AuditRecord::about(About::Refused) }.packed());
 }
