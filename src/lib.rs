@@ -4,14 +4,16 @@
 //! # The way of an event
 //!
 //! ```text
-//! PBX ──bytes──► server ──► dialect ──Event──► gate ──Answer──► dialect ──► server ──bytes──► PBX
-//!                           (parse)            │  ▲            (encode)
-//!                                    decide()  │  │ sessions
-//!                                              ▼  │
-//!                                            policy
+//!  PBX                                                             PBX
+//!   │ bytes                                                         ▲ bytes
+//!   ▼                                                               │
+//! server ──► dialect ──Event──► gate ──Answer──► dialect ──► server ┘
+//!            (parse)            │ ▲ │            (encode)
+//!                      decide() │ │ │ change
+//!                               ▼ │ ▼
+//!                            policy  commit queue ──► session store and audit log ──► change feed
 //!
-//! A change also goes:  gate ──► commit queue ──► session store and audit log ──► change feed ──► watchers, links
-//! The answer to a change is sent when the change is on disk.
+//! An answer to a change is sent when the change is on disk.
 //! ```
 //!
 //! # The rooms, in reading order
@@ -53,7 +55,8 @@
 //! - **kept session**: a login session whose user could not open it under the policy of today.
 //! - **supervision**: a supervisor listens to, whispers into or barges in on a call of the **target**.
 //! - **feature code**: dialed digits that mean an action, as `*13600`.
-//! - **decision**: allow or deny, with a reason. **Answer**: the decision in the words of the organization, for the peer.
+//! - **decision**: allow or deny, with a reason. **Answer**: the decision with the names of the organization,
+//!   for the peer.
 //! - **grant**: the right of a role to do an action, in the role model.
 //! - **policy snapshot**: the tables of one load of the configuration; a reload publishes a new one as a whole.
 //! - **turn**: the answers to what one connection has read, before other connections run. **Prefetch**: reading several

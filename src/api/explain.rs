@@ -15,7 +15,7 @@ use crate::decision::{ErrorReason, WireError};
 use crate::dialect::fields::{Fields, Verb};
 use crate::event::{Event, Key};
 use crate::limits::{SURVEY_PAGE_ANSWERS_MAX, SURVEY_PAGE_QUESTIONS_MAX};
-use crate::policy::survey::{FilterNames, SurveyFilter, Survey, UnknownNameError};
+use crate::policy::survey::{FilterNames, Survey, SurveyFilter, UnknownNameError};
 
 /// The keys and values of a question, as in the line dialect: with `digits` a dialed code, else an `action`.
 type Pairs = Vec<(String, String)>;

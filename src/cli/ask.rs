@@ -20,7 +20,7 @@ use crate::config;
 use crate::config::process::ProcessSettings;
 use crate::decision::{AllowReason, DenyReason, ErrorReason};
 use crate::event::Key;
-use crate::gate::{Explained, DialedMeaning};
+use crate::gate::{DialedMeaning, Explained};
 use crate::policy::explain::Explanation;
 
 /// Attempts to get an answer and an explanation of the same policy and the same state.

@@ -2,7 +2,7 @@
 
 use crate::decision::{ActionLabel, Answer, AnswerQueues, DenyReason, Reason};
 use crate::policy::Policy;
-use crate::policy::decide::{Judgement, JudgedQueues};
+use crate::policy::decide::{JudgedQueues, Judgement};
 use crate::policy::directory::User;
 use crate::policy::model::Effect;
 use crate::policy::resolve::{PartlyResolved, Question};

@@ -16,7 +16,7 @@ use crate::gate::commit::queue::Unavailable;
 use crate::gate::endings::Endings;
 use crate::gate::state::GateState;
 use crate::limits::SUPERVISION_SECONDS_MAX;
-use crate::policy::decide::{Judgement, JudgedQueues, decide};
+use crate::policy::decide::{JudgedQueues, Judgement, decide};
 use crate::policy::directory::User;
 use crate::policy::resolve::Question;
 use crate::sessions::supervisions::Supervision;

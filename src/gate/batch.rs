@@ -15,10 +15,10 @@ use crate::gate::endings::Endings;
 use crate::gate::pbx_reports::{PbxReport, PbxReports};
 use crate::gate::state::GateState;
 use crate::limits::JUDGE_AGAIN_MAX;
-use crate::policy::decide::{NoSessions, decide};
-use crate::policy::resolve::{PartlyResolved, Question, ResolveError, resolve};
 use crate::policy::Policy;
+use crate::policy::decide::{NoSessions, decide};
 use crate::policy::prefetch::prefetch;
+use crate::policy::resolve::{PartlyResolved, Question, ResolveError, resolve};
 use crate::telephony::{Moment, QueueSet};
 
 /// The policy snapshot of the moment when the first question of the batch was asked. A batch that is kept keeps its

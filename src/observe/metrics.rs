@@ -147,10 +147,6 @@ impl Metrics {
         let recorder = builder.build_recorder();
         let handle = recorder.handle();
         let process = Collector::default();
-        // A macro registers its series in the recorder that is local at that moment.
-        fn registered<H>(recorder: &PrometheusRecorder, register: impl FnOnce() -> H) -> H {
-            metrics::with_local_recorder(recorder, register)
-        }
         registered(&recorder, || {
             process.describe();
             describe_all();
@@ -313,7 +309,7 @@ impl DialectMetrics {
         let of_reason = |name: &'static str, reason: ErrorReason| counter!(name, "dialect" => label.name(), "reason" => reason.code());
         Self {
             label,
-            decisions: vec![OnceLock::new(); ActionLabel::ALL.len().saturating_mul(REASONS)],
+            decisions: vec![OnceLock::new(); ActionLabel::ALL.len() * REASONS],
             request_duration: histogram!(names::REQUEST_DURATION.name, "dialect" => label.name()),
             connections: AtomicI64::new(0),
             rejected: of_reason(names::CONNECTIONS_REJECTED.name, ErrorReason::Overload),
@@ -350,9 +346,9 @@ impl DialectMetrics {
 
     /// Counts a connection for as long as the returned value lives.
     #[must_use]
-    pub fn count_connection(&self) -> OpenConnection<'_> {
+    pub fn count_connection(&self) -> OpenConnectionGuard<'_> {
         self.connections.fetch_add(1, Ordering::Relaxed);
-        OpenConnection(self)
+        OpenConnectionGuard(self)
     }
 
     /// How many connections are open.
@@ -364,16 +360,21 @@ impl DialectMetrics {
 
 /// Counts a connection as open for as long as this value lives.
 #[derive(Debug)]
-pub struct OpenConnection<'a>(&'a DialectMetrics);
+pub struct OpenConnectionGuard<'a>(&'a DialectMetrics);
 
-impl Drop for OpenConnection<'_> {
+impl Drop for OpenConnectionGuard<'_> {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Writes `sessions_by_queue`, the only metric whose series disappear: the recorder would keep the series of queues that
-/// no longer exist.
+/// What `register` returns, with its series in our own recorder instead of the global one.
+fn registered<H>(recorder: &PrometheusRecorder, register: impl FnOnce() -> H) -> H {
+    metrics::with_local_recorder(recorder, register)
+}
+
+/// Writes `sessions_by_queue`, the only metric whose series disappear: the recorder would keep the series of queues
+/// that no longer exist.
 fn render_by_queue(queues: &[QueueSessions], text: &mut String) {
     let MetricName { name, help } = names::SESSIONS_BY_QUEUE;
     let mut write = || -> std::fmt::Result {
@@ -402,9 +403,9 @@ fn decisions(dialect: DialectLabel, action: ActionLabel, reason: Reason) -> Coun
 const fn position(action: ActionLabel, reason: Reason) -> usize {
     let of_reason = match reason {
         Reason::Allow(reason) => reason as usize,
-        Reason::Deny(reason) => AllowReason::ALL.len().saturating_add(reason as usize),
+        Reason::Deny(reason) => AllowReason::ALL.len() + reason as usize,
     };
-    (action as usize).saturating_mul(REASONS).saturating_add(of_reason)
+    action as usize * REASONS + of_reason
 }
 
 fn describe_all() {

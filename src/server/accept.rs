@@ -24,8 +24,8 @@ use crate::peer::Peer;
 use crate::server::TaskGroup;
 use crate::server::conversation::{converse, refuse};
 use crate::server::evapi_client;
-use crate::server::listen::{Listeners, Opened};
-use crate::sidecar::{ListenAddress, OpenListener, Sidecar};
+use crate::server::listen::{Listeners, OpenListener};
+use crate::sidecar::{ListenAddress, OpenListenerGuard, Sidecar};
 
 impl Listeners {
     /// Spawns the tasks of all listeners: of the dialects into `connections`, of the admin API into `background`.
@@ -37,10 +37,10 @@ impl Listeners {
             let sidecar = Arc::clone(sidecar);
             move || Line::new(sidecar.line_token())
         };
-        if let Some(Opened { socket, .. }) = self.line_unix {
+        if let Some(OpenListener { socket, .. }) = self.line_unix {
             acceptor.spawn(socket, line.clone());
         }
-        for (label, Opened { socket, .. }) in self.dialects {
+        for (label, OpenListener { socket, .. }) in self.dialects {
             match label {
                 DialectLabel::Line => acceptor.spawn(socket, line.clone()),
                 DialectLabel::FastAgi => acceptor.spawn(socket, FastAgi::new),
@@ -54,12 +54,12 @@ impl Listeners {
             let stop = connections.stop.clone();
             connections.tasks.spawn(evapi_client::keep_connected(address, Arc::clone(sidecar), stop));
         }
-        if let Some(Opened { socket, bound }) = self.admin {
+        if let Some(OpenListener { socket, bound }) = self.admin {
             let is_exposed = matches!(bound.address, ListenAddress::Tcp(address) if !address.ip().is_loopback());
             let stop = background.stop.clone();
             background.tasks.spawn(api::serve(socket, Arc::clone(&api_state), is_exposed, stop));
         }
-        if let Some(Opened { socket, .. }) = self.admin_unix {
+        if let Some(OpenListener { socket, .. }) = self.admin_unix {
             background.tasks.spawn(api::serve(socket, api_state, false, background.stop.clone()));
         }
     }
@@ -87,13 +87,13 @@ impl Acceptor {
     }
 
     /// Spawns the task of one listener.
-    fn spawn<L: Accept + 'static, D: Dialect + 'static>(
+    fn spawn<L: PeerListener + 'static, D: Dialect + 'static>(
         &self,
         listener: L,
         new_dialect: impl Fn() -> D + Send + 'static,
     ) {
         // Counts from now on, not only from the first poll of the task, and until the task ends for any reason.
-        let open = OpenListener::new(&self.sidecar);
+        let open = OpenListenerGuard::new(&self.sidecar);
         let acceptor = self.clone();
         self.connections.tasks.spawn(async move {
             acceptor.accept_all(listener, new_dialect).await;
@@ -101,7 +101,7 @@ impl Acceptor {
         });
     }
 
-    async fn accept_all<L: Accept, D: Dialect + 'static>(self, listener: L, new_dialect: impl Fn() -> D + Send) {
+    async fn accept_all<L: PeerListener, D: Dialect + 'static>(self, listener: L, new_dialect: impl Fn() -> D + Send) {
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -119,7 +119,7 @@ impl Acceptor {
         }
     }
 
-    fn admit<S: Stream, D: Dialect + 'static>(&self, stream: S, peer: Peer, dialect: D) {
+    fn admit<S: PeerStream, D: Dialect + 'static>(&self, stream: S, peer: Peer, dialect: D) {
         let sidecar = Arc::clone(&self.sidecar);
         if let Ok(permit) = Arc::clone(&self.limit).try_acquire_owned() {
             let stop = self.connections.stop.clone();
@@ -143,30 +143,30 @@ impl Acceptor {
 }
 
 /// A connection of either family.
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+trait PeerStream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Makes the connection end with a reset, unless it is shut down before.
     fn reset_when_dropped(&self);
 }
 
-impl Stream for TcpStream {
+impl PeerStream for TcpStream {
     fn reset_when_dropped(&self) {
         SockRef::from(self).set_linger(Some(Duration::ZERO)).ok();
     }
 }
 
-impl Stream for UnixStream {
+impl PeerStream for UnixStream {
     /// Unix sockets have no reset.
     fn reset_when_dropped(&self) {}
 }
 
 /// A listener of either family.
-trait Accept: Send + Sync {
-    type Stream: Stream;
+trait PeerListener: Send + Sync {
+    type Stream: PeerStream;
 
     fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Peer)>> + Send;
 }
 
-impl Accept for TcpListener {
+impl PeerListener for TcpListener {
     type Stream = TcpStream;
 
     async fn accept(&self) -> io::Result<(Self::Stream, Peer)> {
@@ -174,7 +174,7 @@ impl Accept for TcpListener {
     }
 }
 
-impl Accept for UnixListener {
+impl PeerListener for UnixListener {
     type Stream = UnixStream;
 
     async fn accept(&self) -> io::Result<(Self::Stream, Peer)> {

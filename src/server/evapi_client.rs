@@ -178,7 +178,7 @@ impl EvapiConnection<'_> {
                     *unwritten_since = Instant::now();
                 }
             },
-            is_durable = Outbox::first_is_settled(&outbox.held) => {
+            is_durable = Outbox::first_is_settled(&outbox.uncommitted) => {
                 if let Some((reason, answer)) = outbox.release(is_durable) {
                     context.note_settled(&answer, reason);
                 }
@@ -212,7 +212,7 @@ struct Outbox {
     /// Encoded answers; those before `sent` are written.
     answers: Vec<u8>,
     /// Answers that wait for the disk, the oldest first.
-    held: VecDeque<QueuedAnswer>,
+    uncommitted: VecDeque<QueuedAnswer>,
     /// Bytes of `answers` that are written.
     sent: usize,
     /// Where the write under way ends in `answers`.
@@ -222,22 +222,22 @@ struct Outbox {
 impl Outbox {
     /// Bytes that can be written now.
     fn sendable(&self) -> usize {
-        self.answers.len().saturating_sub(self.sent)
+        self.answers.len() - self.sent
     }
 
     /// Bytes that are not written, including those of answers that wait for the disk.
     fn owed(&self) -> usize {
-        self.held.iter().map(QueuedAnswer::len).sum::<usize>() + self.sendable()
+        self.uncommitted.iter().map(QueuedAnswer::len).sum::<usize>() + self.sendable()
     }
 
     /// Takes the answers that wait for the disk out of the bytes that can be written.
     fn hold(&mut self, pending: Vec<PendingAnswer>) {
-        self.held.extend(QueuedAnswer::take_out(pending, &mut self.answers));
+        self.uncommitted.extend(QueuedAnswer::take_out(pending, &mut self.answers));
     }
 
     /// Waits until the oldest answer that waits for the disk is settled; for ever, if none waits.
-    async fn first_is_settled(held: &VecDeque<QueuedAnswer>) -> bool {
-        match held.front() {
+    async fn first_is_settled(uncommitted: &VecDeque<QueuedAnswer>) -> bool {
+        match uncommitted.front() {
             Some(first) => first.is_durable().await,
             None => pending().await,
         }
@@ -246,7 +246,7 @@ impl Outbox {
     /// Appends the oldest answer that waited for the disk to the bytes that can be written; returns it with the reason
     /// that the peer gets.
     fn release(&mut self, is_durable: bool) -> Option<(Reason, PendingAnswer)> {
-        let (bytes, reason, answer) = self.held.pop_front()?.into_parts(is_durable);
+        let (bytes, reason, answer) = self.uncommitted.pop_front()?.into_parts(is_durable);
         self.answers.extend_from_slice(&bytes);
         Some((reason, answer))
     }

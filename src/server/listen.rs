@@ -62,17 +62,17 @@ pub(crate) enum ListenError {
 }
 
 /// A socket that listens, with its key and its address.
-pub(super) struct Opened<L> {
+pub(super) struct OpenListener<L> {
     pub(super) socket: L,
     pub(super) bound: BoundListener,
 }
 
 /// Every open socket; nothing accepts yet.
 pub(crate) struct Listeners {
-    pub(super) dialects: Vec<(DialectLabel, Opened<TcpListener>)>,
-    pub(super) line_unix: Option<Opened<UnixListener>>,
-    pub(super) admin: Option<Opened<TcpListener>>,
-    pub(super) admin_unix: Option<Opened<UnixListener>>,
+    pub(super) dialects: Vec<(DialectLabel, OpenListener<TcpListener>)>,
+    pub(super) line_unix: Option<OpenListener<UnixListener>>,
+    pub(super) admin: Option<OpenListener<TcpListener>>,
+    pub(super) admin_unix: Option<OpenListener<UnixListener>>,
 }
 
 impl Listeners {
@@ -85,10 +85,10 @@ impl Listeners {
     pub(crate) fn bind(listen: &ListenSettings, mut passed: PassedSockets) -> Result<Self, ListenError> {
         let mut dialects = vec![];
         for &(label, name, address) in &listen.dialects {
-            dialects.extend(open_tcp(name, address, &mut passed)?.map(|opened| (label, opened)));
+            dialects.extend(open_tcp(name, address, &mut passed)?.map(|listener| (label, listener)));
         }
         let admin = open_tcp("admin", listen.admin, &mut passed)?;
-        if let Some(Opened { bound: BoundListener { address: ListenAddress::Tcp(address), .. }, .. }) = &admin
+        if let Some(OpenListener { bound: BoundListener { address: ListenAddress::Tcp(address), .. }, .. }) = &admin
             && !address.ip().is_loopback()
             && listen.admin_token.is_none()
         {
@@ -97,8 +97,8 @@ impl Listeners {
         let line_unix = open_unix("line_unix", listen.line_unix.as_deref(), &mut passed)?;
         let admin_unix = open_unix("admin_unix", listen.admin_unix.as_deref(), &mut passed);
         let mut listeners = Self { dialects, line_unix, admin, admin_unix: None };
-        let finished = admin_unix.and_then(|opened| {
-            listeners.admin_unix = opened;
+        let finished = admin_unix.and_then(|listener| {
+            listeners.admin_unix = listener;
             passed.finish()
         });
         if let Err(error) = finished {
@@ -113,13 +113,13 @@ impl Listeners {
     pub(crate) fn bound(&self) -> Vec<BoundListener> {
         let is_line = |label: DialectLabel| label == DialectLabel::Line;
         let dialects = |line: bool| {
-            self.dialects.iter().filter(move |(label, _)| is_line(*label) == line).map(|(_, opened)| &opened.bound)
+            self.dialects.iter().filter(move |(label, _)| is_line(*label) == line).map(|(_, listener)| &listener.bound)
         };
         dialects(true)
-            .chain(self.line_unix.iter().map(|opened| &opened.bound))
+            .chain(self.line_unix.iter().map(|listener| &listener.bound))
             .chain(dialects(false))
-            .chain(self.admin.iter().map(|opened| &opened.bound))
-            .chain(self.admin_unix.iter().map(|opened| &opened.bound))
+            .chain(self.admin.iter().map(|listener| &listener.bound))
+            .chain(self.admin_unix.iter().map(|listener| &listener.bound))
             .cloned()
             .collect()
     }
@@ -130,7 +130,7 @@ fn open_tcp(
     name: &'static str,
     address: Option<SocketAddr>,
     passed: &mut PassedSockets,
-) -> Result<Option<Opened<TcpListener>>, ListenError> {
+) -> Result<Option<OpenListener<TcpListener>>, ListenError> {
     let Some(address) = address else { return Ok(None) };
     let failed = |source| ListenError::Address { name, address, source };
     let from_systemd = passed.tcp(name, address);
@@ -142,7 +142,7 @@ fn open_tcp(
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_IDLE)).ok();
     // The address as bound: port 0 has become a real port.
     let address = ListenAddress::Tcp(listener.local_addr().map_err(failed)?);
-    Ok(Some(Opened { socket: listener, bound: BoundListener { name, address, is_passed } }))
+    Ok(Some(OpenListener { socket: listener, bound: BoundListener { name, address, is_passed } }))
 }
 
 /// The Unix listener of a key: the one that systemd passed for it, or one of our own.
@@ -150,7 +150,7 @@ fn open_unix(
     name: &'static str,
     path: Option<&Path>,
     passed: &mut PassedSockets,
-) -> Result<Option<Opened<UnixListener>>, ListenError> {
+) -> Result<Option<OpenListener<UnixListener>>, ListenError> {
     let Some(path) = path else { return Ok(None) };
     let failed = |source| ListenError::Socket { name, path: path.to_owned(), source };
     let (listener, path, is_passed) = match passed.unix(name, path) {
@@ -158,7 +158,7 @@ fn open_unix(
         None => (bind_unix(path), path.to_owned(), false),
     };
     let socket = listener.map_err(failed)?;
-    Ok(Some(Opened { socket, bound: BoundListener { name, address: ListenAddress::Unix(path), is_passed } }))
+    Ok(Some(OpenListener { socket, bound: BoundListener { name, address: ListenAddress::Unix(path), is_passed } }))
 }
 
 fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {

@@ -50,6 +50,10 @@ pub(super) async fn settle(
     let mut settled = Vec::with_capacity(output.len().saturating_sub(from));
     let mut copied = from;
     for answer in pending {
+        debug_assert!(
+            copied <= answer.range.start && answer.range.end <= output.len(),
+            "ranges in order, in the output"
+        );
         let is_durable = timeout_at(deadline, answer.group.is_durable()).await.unwrap_or(false);
         settled.extend_from_slice(output.get(copied..answer.range.start).unwrap_or_default());
         if is_durable {

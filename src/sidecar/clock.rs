@@ -10,8 +10,8 @@ const WALL_CLOCK_INTERVAL_MS: u64 = 100;
 
 /// The clocks of the process.
 ///
-/// Its wall clock may jump ahead but never back. A lease is stored by the wall clock alone: if the clock went back while
-/// the process runs, the lease would last longer after a restart, by as much.
+/// Its wall clock may jump ahead but never back. A lease is stored by the wall clock alone: if the clock went back
+/// while the process runs, the lease would last longer after a restart, by as much.
 #[derive(Debug)]
 pub struct Clock {
     started: Instant,

@@ -66,16 +66,16 @@ impl Health {
 
 /// Counts a listener as open for as long as this value lives.
 #[derive(Debug)]
-pub(crate) struct OpenListener(Arc<Sidecar>);
+pub(crate) struct OpenListenerGuard(Arc<Sidecar>);
 
-impl OpenListener {
+impl OpenListenerGuard {
     pub(crate) fn new(sidecar: &Arc<Sidecar>) -> Self {
         sidecar.health.listeners_open.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(sidecar))
     }
 }
 
-impl Drop for OpenListener {
+impl Drop for OpenListenerGuard {
     fn drop(&mut self) {
         self.0.health.listeners_open.fetch_sub(1, Ordering::Relaxed);
     }

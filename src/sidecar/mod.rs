@@ -14,7 +14,7 @@ use serde::Serialize;
 
 pub use bound::{BoundListener, ListenAddress};
 pub use clock::Clock;
-pub(crate) use health::{Health, OpenListener};
+pub(crate) use health::{Health, OpenListenerGuard};
 
 use crate::audit::buffer::AuditBuffer;
 use crate::config::files::Files;

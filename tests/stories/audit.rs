@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::stories::fixtures::{OFFICE, with_switched};
-use crate::support::{Folder, PATIENCE, Sidecar, SwitchPeer, channel_block, connect, netstring, run, url_encoded, wait_until};
+use crate::support::{
+    Folder, PATIENCE, Sidecar, SwitchPeer, channel_block, connect, netstring, run, url_encoded, wait_until,
+};
 
 const RECORDS: &str = "queuewarden_audit_records_total";
 const HEALTHY: &str = "queuewarden_audit_healthy";

@@ -97,9 +97,8 @@ fn the_service_is_exposed_no_more_than_it_has_to_be() {
 fn installed() -> Folder {
     let folder = Folder::demo();
     let page = fs::read_to_string(project().join("config/systemd/README.md")).unwrap();
-    let script = page
-        .lines()
-        .find_map(|line| line.strip_prefix("sed -i ")?.strip_suffix(" /etc/queuewarden/queuewarden.toml"));
+    let script =
+        page.lines().find_map(|line| line.strip_prefix("sed -i ")?.strip_suffix(" /etc/queuewarden/queuewarden.toml"));
     fs::copy(project().join("config/queuewarden.toml"), folder.path().join("queuewarden.toml")).unwrap();
     let command = format!(
         "sed -i {} {}",

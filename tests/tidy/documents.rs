@@ -345,7 +345,10 @@ fn the_effects_of_actions_are_those_that_a_model_may_name() {
     let problems = load(folder.path(), &Policy::default()).unwrap_err();
     let help = problems.problems[0].help.clone().unwrap();
     let known = help.split(';').next().unwrap().replace(" or ", ", ");
-    assert_eq!(names_in("effects").into_iter().collect::<BTreeSet<_>>(), known.split(", ").map(str::to_owned).collect());
+    assert_eq!(
+        names_in("effects").into_iter().collect::<BTreeSet<_>>(),
+        known.split(", ").map(str::to_owned).collect()
+    );
 }
 
 #[test]
@@ -396,7 +399,11 @@ fn no_page_names_a_metric_that_does_not_exist() {
                 // The names of recording rules hold a metric between colons.
                 let name: String = line[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
                 let known = names::ALL.iter().any(|metric| metric.name == name);
-                assert!(known || name == "queuewarden_address" || name == "queuewarden_organization", "{}: {name}", page.path);
+                assert!(
+                    known || name == "queuewarden_address" || name == "queuewarden_organization",
+                    "{}: {name}",
+                    page.path
+                );
             }
         }
     }
@@ -411,7 +418,8 @@ fn links_lead_somewhere() {
         for line in page.prose() {
             for (at, _) in line.match_indices("](") {
                 let target = &line[at + 2..at + 2 + line[at + 2..].find(')').unwrap()];
-                let (file, anchor) = target.split_once('#').map_or((target, None), |(file, anchor)| (file, Some(anchor)));
+                let (file, anchor) =
+                    target.split_once('#').map_or((target, None), |(file, anchor)| (file, Some(anchor)));
                 let path = if file.is_empty() { page.path.clone() } else { resolved(folder, file) };
                 assert!(project().join(&path).exists(), "{}: {target} leads nowhere", page.path);
                 let Some(anchor) = anchor else { continue };

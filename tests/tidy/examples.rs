@@ -365,7 +365,9 @@ fn the_pages_list_the_variables_of_the_answers() {
     let set: Vec<String> = set.collect();
     let documented: Vec<String> = first_column(found(&Example::FastAgi), "QW_")
         .into_iter()
-        .filter(|name| ["QW_REASON", "QW_ACTION", "QW_QUEUES", "QW_TARGET", "QW_SPY_OPTIONS", "QW_VERDICT"].contains(&&**name))
+        .filter(|name| {
+            ["QW_REASON", "QW_ACTION", "QW_QUEUES", "QW_TARGET", "QW_SPY_OPTIONS", "QW_VERDICT"].contains(&&**name)
+        })
         .collect();
     assert_eq!(documented, set, "in the order of the answer");
     let variables = [("qw_org", "acme"), ("user_name", "2001"), ("qw_queue", "600")];

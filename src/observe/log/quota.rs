@@ -55,8 +55,8 @@ impl ErrorWindow {
 }
 
 impl Quota {
-    /// Whether an error of this origin is logged now, at this uptime in milliseconds. `Some(left_out)`: yes, and so many
-    /// errors of the same origin were left out since the last that was logged. `None`: no.
+    /// Whether an error of this origin is logged now, at this uptime in milliseconds. `None`: no. `Some`: yes, with the
+    /// number of errors of the same origin that were left out since the last that was logged.
     pub fn admits_error(&self, origin: PeerOrigin, uptime_ms: u64) -> Option<u64> {
         let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
         let Errors { by_origin, of_all } = &mut *errors;
