@@ -73,8 +73,7 @@ fn collect(kind: Kind, schema: &Value, path: &mut Vec<(String, bool)>, tables: &
     }
     let properties = schema["properties"].as_object().unwrap();
     for (key, property) in properties {
-        let (inner, several) =
-            if property["type"] == "array" { (&property["items"], true) } else { (property, false) };
+        let (inner, several) = if property["type"] == "array" { (&property["items"], true) } else { (property, false) };
         if inner["type"] == "object" {
             path.push((key.clone(), several));
             collect(kind, inner, path, tables);

@@ -1,5 +1,5 @@
-//! The manual agrees with the code: every generated block is what the code renders, every link leads somewhere, and every
-//! list of the manual is as long as the list of the code.
+//! The manual agrees with the code: every generated block is what the code renders, every link leads somewhere, and
+//! every list of the manual is as long as the list of the code.
 //!
 //! With `QUEUEWARDEN_WRITE_DOCS=1` (`tests/run --write-docs`) the first test writes the blocks, and the output of the
 //! commands, instead of comparing them.
@@ -12,6 +12,7 @@ use queuewarden::audit::buffer::Skipped;
 use queuewarden::audit::record::About;
 use queuewarden::cli::topics::{TOPICS, Table, tables};
 use queuewarden::config::schema::keys::TABLES;
+use queuewarden::config::schema::{Kind, schema};
 use queuewarden::config::{load, load_models};
 use queuewarden::decision::ActionLabel;
 use queuewarden::dialect::DialectLabel;
@@ -78,8 +79,19 @@ pub fn writes() -> bool {
     std::env::var_os("QUEUEWARDEN_WRITE_DOCS").is_some_and(|value| value == "1")
 }
 
+/// Writes the schemas that `tests/tidy/json_schema.rs` compares.
+fn write_schemas() {
+    for &kind in Kind::ALL {
+        let path = project().join(format!("config/schemas/{}.json", kind.name()));
+        fs::write(path, format!("{}\n", serde_json::to_string_pretty(&schema(kind)).unwrap())).unwrap();
+    }
+}
+
 #[test]
 fn generated_blocks_are_what_the_code_renders() {
+    if writes() {
+        write_schemas();
+    }
     let blocks = rendered();
     let mut used = BTreeSet::new();
     for page in pages() {
@@ -345,7 +357,10 @@ fn the_effects_of_actions_are_those_that_a_model_may_name() {
     let problems = load(folder.path(), &Policy::default()).unwrap_err();
     let help = problems.problems[0].help.clone().unwrap();
     let known = help.split(';').next().unwrap().replace(" or ", ", ");
-    assert_eq!(names_in("effects").into_iter().collect::<BTreeSet<_>>(), known.split(", ").map(str::to_owned).collect());
+    assert_eq!(
+        names_in("effects").into_iter().collect::<BTreeSet<_>>(),
+        known.split(", ").map(str::to_owned).collect()
+    );
 }
 
 #[test]
@@ -396,7 +411,11 @@ fn no_page_names_a_metric_that_does_not_exist() {
                 // The names of recording rules hold a metric between colons.
                 let name: String = line[at..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
                 let known = names::ALL.iter().any(|metric| metric.name == name);
-                assert!(known || name == "queuewarden_address" || name == "queuewarden_organization", "{}: {name}", page.path);
+                assert!(
+                    known || name == "queuewarden_address" || name == "queuewarden_organization",
+                    "{}: {name}",
+                    page.path
+                );
             }
         }
     }
@@ -409,9 +428,12 @@ fn links_lead_somewhere() {
     for page in &pages {
         let folder = page.path.rsplit_once('/').map_or("", |(folder, _)| folder);
         for line in page.prose() {
+            // Text in backticks holds no link.
+            let line: String = line.split('`').step_by(2).collect();
             for (at, _) in line.match_indices("](") {
                 let target = &line[at + 2..at + 2 + line[at + 2..].find(')').unwrap()];
-                let (file, anchor) = target.split_once('#').map_or((target, None), |(file, anchor)| (file, Some(anchor)));
+                let (file, anchor) =
+                    target.split_once('#').map_or((target, None), |(file, anchor)| (file, Some(anchor)));
                 let path = if file.is_empty() { page.path.clone() } else { resolved(folder, file) };
                 assert!(project().join(&path).exists(), "{}: {target} leads nowhere", page.path);
                 let Some(anchor) = anchor else { continue };

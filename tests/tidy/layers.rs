@@ -108,7 +108,8 @@ fn the_modules_that_decide_use_no_socket_no_clock_and_no_metric() {
                 "metrics" => own == "observe",
                 _ => row_of(own) >= row_of(OUTSIDE_WORLD),
             };
-            let used = source.names.paths.iter().any(|path| path.split("::").next() == Some(krate) && path.contains("::"));
+            let used =
+                source.names.paths.iter().any(|path| path.split("::").next() == Some(krate) && path.contains("::"));
             assert!(allowed || !used, "src/{}: `{own}` may not use {krate}", source.path);
         }
         if row_of(own) <= row_of("policy") {

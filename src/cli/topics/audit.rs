@@ -52,14 +52,20 @@ const MEMBERS: &[(&str, &str)] = &[
 /// Every event. A test compares them with the code.
 const EVENTS: &[(&str, &str)] = &[
     ("decision", "A question was answered."),
-    ("refused", "The session store could not write the change of an earlier decision: the peer received `state_unavailable`."),
+    (
+        "refused",
+        "The session store could not write the change of an earlier decision: the peer received `state_unavailable`.",
+    ),
     ("session_ended", "A login session ended without a question: by a lease, an operator or a reload."),
     ("supervision_ended", "A supervision ended without a question."),
     ("start", "A process began to write the log."),
     ("stop", "The process stopped in order. A `start` without a `stop` before it means a crash."),
     ("reload", "A new policy is in force."),
     ("reload_failed", "The configuration did not load; `count` is the number of problems."),
-    ("sampled", "`count` allowed questions that change nothing were over `plain_allows_per_second` since the last such line."),
+    (
+        "sampled",
+        "`count` allowed questions that change nothing were over `plain_allows_per_second` since the last such line.",
+    ),
     ("dropped", "`count` lines found no room in memory because the disk was slower than the questions."),
     ("resumed", "The log can be written again after a failure."),
     ("cut", "A crash tore the last line: `count` bytes behind the last whole line were removed at the start."),

@@ -34,7 +34,10 @@ fn wire() -> Vec<(&'static str, String)> {
         ("A header block from FreeSWITCH", count(limits::FREESWITCH_BLOCK_BYTES_MAX, "bytes")),
         ("The JSON in a netstring from Kamailio", count(limits::NETSTRING_BYTES_MAX, "bytes")),
         ("The id of a JSON-RPC request", count(limits::JSONRPC_ID_BYTES_MAX, "bytes")),
-        ("Questions of one connection before other connections have their turn", count(limits::QUESTIONS_PER_TURN_MAX, "")),
+        (
+            "Questions of one connection before other connections have their turn",
+            count(limits::QUESTIONS_PER_TURN_MAX, ""),
+        ),
     ]
 }
 
@@ -42,7 +45,10 @@ fn connections() -> Vec<(&'static str, String)> {
     vec![
         ("Connections of all dialects, by default", count(limits::CONNECTIONS_DEFAULT, "")),
         ("Connections of all dialects, at most", count(limits::CONNECTIONS_MAX, "")),
-        ("Connections over the limit that get an answer at once; further ones are reset", count(limits::REFUSALS_AT_ONCE_MAX, "")),
+        (
+            "Connections over the limit that get an answer at once; further ones are reset",
+            count(limits::REFUSALS_AT_ONCE_MAX, ""),
+        ),
         ("Connections that wait to be accepted", count(limits::LISTEN_BACKLOG as usize, "")),
         ("Connections of the admin listener", count(limits::ADMIN_REQUESTS_MAX, "")),
         ("Kamailios in `[connect] evapi`", count(limits::EVAPI_PEERS_MAX, "")),

@@ -170,7 +170,11 @@ enum Body {
 pub const TOPICS: &[Topic] = &[
     topic("reasons", "every reason of an answer, and what to do about a denial", Body::Tables(&["reasons "])),
     topic("metrics", "every metric", Body::Tables(&["metrics"])),
-    topic("alerts", "every alert: its meaning, where to look, what to do", Body::Section(pages::PROMETHEUS, "Runbooks")),
+    topic(
+        "alerts",
+        "every alert: its meaning, where to look, what to do",
+        Body::Section(pages::PROMETHEUS, "Runbooks"),
+    ),
     topic("3am", "a phone is refused at night: five commands", Body::Section(pages::README, "At 3 a.m.")),
     topic("queues", "how to add a queue", Body::Section(pages::ORGANIZATIONS, "Add a queue")),
     topic("keys", "every key of every configuration file", Body::Tables(&["keys "])),
@@ -203,13 +207,16 @@ impl Topic {
         match self.body {
             Body::Tables(starts) => starting(starts),
             Body::Section(page, heading) => pages::section(page, heading).unwrap_or_default().to_owned(),
-            Body::Line => format!("{}\n{}", wire::GRAMMAR, starting(&["verbs", "request ", "reply ", "reports", "changes"])),
+            Body::Line => {
+                format!("{}\n{}", wire::GRAMMAR, starting(&["verbs", "request ", "reply ", "reports", "changes"]))
+            }
         }
     }
 }
 
 fn list_of_topics() -> Table {
-    let rows = TOPICS.iter().map(|topic| vec![code(&format!("queuewarden help {}", topic.name)), topic.summary.to_owned()]);
+    let rows =
+        TOPICS.iter().map(|topic| vec![code(&format!("queuewarden help {}", topic.name)), topic.summary.to_owned()]);
     Table::new("Topics", &["Command", "Meaning"], rows)
 }
 

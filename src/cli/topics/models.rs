@@ -23,7 +23,9 @@ pub(super) fn facts() -> Table {
 const fn meaning(fact: Fact) -> &'static str {
     match fact {
         Fact::RoleLower => "The role that is given is strictly lower than the actor's highest role.",
-        Fact::ActorOutboundByGroup => "A group of the actor has `outbound = true`, and no group has `outbound = false`.",
+        Fact::ActorOutboundByGroup => {
+            "A group of the actor has `outbound = true`, and no group has `outbound = false`."
+        }
         Fact::ActorOutboundUnset => "No group of the actor sets `outbound`.",
         Fact::TargetOther => "The target is not the actor.",
         Fact::QueueNone => "The event names no queue.",
@@ -82,7 +84,12 @@ pub(super) fn settings(model: &str) -> Table {
         let name = setting.get("name")?.as_str()?;
         let flag = |key: &str| setting.get(key).and_then(toml::Value::as_bool).unwrap_or_default();
         let locked = if flag("locked") { "yes" } else { "no" };
-        Some(vec![code(name), code(&flag("default").to_string()), locked.to_owned(), setting_meaning(model, name).to_owned()])
+        Some(vec![
+            code(name),
+            code(&flag("default").to_string()),
+            locked.to_owned(),
+            setting_meaning(model, name).to_owned(),
+        ])
     });
     let title = format!("Settings of the role model {model}");
     Table::new(title, &["Setting", "Default", "Locked", "Meaning"], rows)
@@ -104,14 +111,18 @@ fn setting_meaning(model: &str, name: &str) -> &'static str {
         ("goto", "supervisor.manage_pause_reasons") => "Supervisors see and edit the pause reasons.",
         ("goto", "supervisor.view_skills") => "Supervisors see skills and who has them; needs the portal.",
         ("goto", "supervisor.manage_skills") => "Supervisors see and edit skills.",
-        ("goto", "supervisor.supervise_peers") => "Supervisors may supervise a target who holds a role that supervises.",
+        ("goto", "supervisor.supervise_peers") => {
+            "Supervisors may supervise a target who holds a role that supervises."
+        }
         ("goto", "supervisor.supervise_outside_queues") => {
             "A call in no queue may be supervised if its agent serves a queue that the supervisor supervises."
         }
         ("goto", "agent.manage_prerecorded_messages") => "Agents edit recorded messages.",
         ("goto", "agent.manage_public_prewritten_messages") => "Agents edit written messages.",
         ("goto", "agent.create_custom_tags") => "Agents create tags.",
-        ("goto", "agent.enable_dispositions") => "Agents tag calls with disposition codes, in queues with a wrap-up time.",
+        ("goto", "agent.enable_dispositions") => {
+            "Agents tag calls with disposition codes, in queues with a wrap-up time."
+        }
         ("goto", "contact_admin.may_supervise") => "Contact admins may do in every queue what supervisors may do.",
         ("voximplant", "outbound_calls") => "Users in no group that sets `outbound` may call out.",
         ("voximplant", "join_any_conversation") => {

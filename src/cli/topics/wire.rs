@@ -28,7 +28,12 @@ const VERBS: &[(&str, &str, &str, &str)] = &[
         "`queue` `call` `via`",
         "Looks the digits up in the feature codes of the organization, and does the action if it is allowed.",
     ),
-    ("do", "`org` `actor` `action`", "every other key but `digits` and `token`", "Does the named action if it is allowed."),
+    (
+        "do",
+        "`org` `actor` `action`",
+        "every other key but `digits` and `token`",
+        "Does the named action if it is allowed.",
+    ),
     ("may", "`org` `actor` `action`", "as `do`", "Judges as `do`, and changes nothing."),
     (
         "auth",
@@ -42,7 +47,11 @@ const VERBS: &[(&str, &str, &str, &str)] = &[
 
 /// The keys of replies, in the order of the reply.
 const REPLY_KEYS: &[(&str, &str, &str)] = &[
-    ("action", "allow, deny", "The action that was judged. For a toggle: the action that it became. Absent if the event names no known action."),
+    (
+        "action",
+        "allow, deny",
+        "The action that was judged. For a toggle: the action that it became. Absent if the event names no known action.",
+    ),
     ("queue", "allow, deny", "The number of the queue that the event names."),
     ("queues", "allow, deny", "The numbers of all queues that an event without a queue applies to, separated by `,`."),
     ("reason", "always", "The reason: `queuewarden help reasons`."),
@@ -50,7 +59,11 @@ const REPLY_KEYS: &[(&str, &str, &str)] = &[
     ("mode", "an allowed supervision", "`listen`, `whisper` or `barge`."),
     ("target", "an allowed supervision", "The extension of the target."),
     ("asterisk", "an allowed supervision", "The options for `ChanSpy`."),
-    ("freeswitch", "an allowed supervision", "The channel variables for `eavesdrop`, as `name:value` separated by `,`."),
+    (
+        "freeswitch",
+        "an allowed supervision",
+        "The channel variables for `eavesdrop`, as `name:value` separated by `,`.",
+    ),
     ("key", "error", "The key that is wrong."),
     ("revision", "event", "The number of the change; the next change has the next number."),
     ("change", "event", "The kind of change."),
@@ -80,15 +93,26 @@ const REPORTS: &[(&str, &str, &str, &str)] = &[
         "The actor has this call, from that queue. Reported again: the call now belongs to this actor.",
     ),
     ("call.end", "`call`", "", "The call is over, and with it every supervision of the call."),
-    ("supervision.end", "", "`target` `call`", "The actor's supervision of the target or of the call is over; without both: of every target."),
+    (
+        "supervision.end",
+        "",
+        "`target` `call`",
+        "The actor's supervision of the target or of the call is over; without both: of every target.",
+    ),
 ];
 
 /// The paths of the admin listener.
 const ROUTES: &[(&str, &str)] = &[
     ("/metrics", "The metrics."),
     ("/livez", "200 while decisions are made; otherwise 503: restart the process."),
-    ("/readyz", "200 while every check of readiness holds; otherwise 503 and the failed checks. `/readyz?verbose` lists all checks."),
-    ("/status", "JSON: version, policy, last reload with its problems and warnings, listeners, connections, session store, audit log."),
+    (
+        "/readyz",
+        "200 while every check of readiness holds; otherwise 503 and the failed checks. `/readyz?verbose` lists all checks.",
+    ),
+    (
+        "/status",
+        "JSON: version, policy, last reload with its problems and warnings, listeners, connections, session store, audit log.",
+    ),
     (
         "/explain",
         "JSON: the reason of the answer that a question would get now, as `/explain?org=acme&actor=1001&digits=*13600`, or with `action` and the keys of the line dialect. Changes nothing.",
@@ -153,16 +177,20 @@ fn request_key(key: Key) -> (String, &'static str) {
         Key::ToTag => ("an id", "The SIP tag of the called side of the call. No rule reads it."),
         Key::FromTag => ("an id", "The SIP tag of the caller's side of the call. No rule reads it."),
         Key::Via => ("", "The channel of the request; by default `phone`."),
-        Key::For => return (
-            format!("1 to {} seconds", grouped(limits::LEASE_SECONDS_MAX.into())),
-            "Seconds until a supervisor's login of another user ends.",
-        ),
+        Key::For => {
+            return (
+                format!("1 to {} seconds", grouped(limits::LEASE_SECONDS_MAX.into())),
+                "Seconds until a supervisor's login of another user ends.",
+            );
+        }
         Key::From => (
             "a queue number or id",
             "The queue that the target is moved from; `queue` is the new one. Of `watch`: the last revision that the peer has seen.",
         ),
         Key::PauseReason => ("1 to 128 bytes", "The reason of a pause; `queuewarden sessions` shows it."),
-        Key::Conversation => ("", "The owner of the conversation; by default `agent`. The other values have no target."),
+        Key::Conversation => {
+            ("", "The owner of the conversation; by default `agent`. The other values have no target.")
+        }
         Key::Group => ("a group id", "A group of users."),
         Key::Role => ("a role of the model", "The role that is given."),
         Key::Field => ("", "The field of an object that is viewed or edited."),

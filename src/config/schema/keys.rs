@@ -1,7 +1,7 @@
 //! The meaning, the default and the range of every configuration key.
 //!
-//! The descriptions in the JSON Schemas, the tables in `config/*/README.md` and `queuewarden help KEY` are rendered from
-//! this list. The types, the required keys and the ranges of whole numbers come from the readers themselves; a test
+//! The descriptions in the JSON Schemas, the tables in `config/*/README.md` and `queuewarden help KEY` are rendered
+//! from this list. The types, the required keys and the ranges of whole numbers come from the readers themselves; a test
 //! compares the keys, and loads every default to see that it changes nothing.
 
 use serde_json::{Map, Value};
@@ -153,7 +153,12 @@ const AUDIT: &[KeyText] = &[
     ),
     key("rotation_max_bytes", "`67_108_864`", "", "Size of a file in bytes after which the next file begins."),
     key("rotation_max_seconds", "`86_400`", "", "Age of a file in seconds after which the next file begins."),
-    key("retention_max_seconds", "`7_776_000`", "", "Age in seconds of the last line of a file after which the file is removed."),
+    key(
+        "retention_max_seconds",
+        "`7_776_000`",
+        "",
+        "Age in seconds of the last line of a file after which the file is removed.",
+    ),
     key(
         "retention_max_bytes",
         "`10_737_418_240`",
@@ -188,20 +193,45 @@ const METRICS: &[KeyText] = &[key(
 
 const CONNECT: &[KeyText] = &[
     key("evapi", "`[]`", "address:port, each", "The Kamailios that queuewarden connects to over evapi, at most 64."),
-    key("asterisk_ami", "none", "at most 64", "The Asterisks that queuewarden connects to over AMI, one table for each."),
+    key(
+        "asterisk_ami",
+        "none",
+        "at most 64",
+        "The Asterisks that queuewarden connects to over AMI, one table for each.",
+    ),
 ];
 
 const ASTERISK_AMI: &[KeyText] = &[
-    key("organization", "required", "an organization", "The organization whose agents are members of this Asterisk's queues."),
-    key("address", "required", "address:port", "The address of AMI. AMI is not encrypted: an address other than loopback causes a warning."),
-    key("username", "required", "1 to 64 bytes", "A section of `manager.conf` with `write = agent` and no other class."),
+    key(
+        "organization",
+        "required",
+        "an organization",
+        "The organization whose agents are members of this Asterisk's queues.",
+    ),
+    key(
+        "address",
+        "required",
+        "address:port",
+        "The address of AMI. AMI is not encrypted: an address other than loopback causes a warning.",
+    ),
+    key(
+        "username",
+        "required",
+        "1 to 64 bytes",
+        "A section of `manager.conf` with `write = agent` and no other class.",
+    ),
     key(
         "secret_file",
         "required",
         "a path; 1 to 128 bytes, and a newline",
         "The file with the secret of that section. The secret is never sent: the login uses an MD5 challenge.",
     ),
-    key("interface", "`\"PJSIP/%\"`", "one `%`", "The interface of a member, equal to `QW_MEMBER` of the dialplan; `%` is the extension."),
+    key(
+        "interface",
+        "`\"PJSIP/%\"`",
+        "one `%`",
+        "The interface of a member, equal to `QW_MEMBER` of the dialplan; `%` is the extension.",
+    ),
     key(
         "state_interface",
         "`\"PJSIP/%\"`",
@@ -215,7 +245,12 @@ const ORGANIZATION: &[KeyText] = &[
     key("organization", "required", "an id", "The name of the organization on the wire."),
     key("model", "required", "a file of `models/` without `.toml`", "The role model of the organization."),
     key("feature_code_preset", "none", "a preset", "The table of feature codes that the phones dial."),
-    key("feature_codes", "none", "at most 256, preset included", "Feature codes that are added to the preset or override it."),
+    key(
+        "feature_codes",
+        "none",
+        "at most 256, preset included",
+        "Feature codes that are added to the preset or override it.",
+    ),
     key("settings", "none", "settings of the model", "Switches of the role model."),
     key("leases", "none", "", "How long a supervisor's login of another user lasts."),
     key("limits", "none", "", "Bounds of login sessions and supervisions."),
@@ -227,7 +262,12 @@ const ORGANIZATION: &[KeyText] = &[
 
 const LEASES: &[KeyText] = &[
     key("default_seconds", "`0`", "", "Seconds until a lease ends if the event has no `for`; 0: at logout."),
-    key("max_seconds", "`43_200`", "", "The longest lease in seconds that an event may ask for; a longer one is `malformed`."),
+    key(
+        "max_seconds",
+        "`43_200`",
+        "",
+        "The longest lease in seconds that an event may ask for; a longer one is `malformed`.",
+    ),
 ];
 
 const ORGANIZATION_LIMITS: &[KeyText] = &[
@@ -236,13 +276,23 @@ const ORGANIZATION_LIMITS: &[KeyText] = &[
     key("logins_max", "`16_000_000`", "", "The most login sessions in the organization."),
     key("supervisions_per_target_max", "`65_536`", "", "The most supervisions of one target at once."),
     key("supervisions_per_supervisor_max", "`65_536`", "", "The most supervisions by one supervisor at once."),
-    key("one_queue_at_a_time", "`false`", "", "Whether a user who is logged in to one queue is refused in every other queue."),
+    key(
+        "one_queue_at_a_time",
+        "`false`",
+        "",
+        "Whether a user who is logged in to one queue is refused in every other queue.",
+    ),
 ];
 
 const QUEUES: &[KeyText] = &[
     key("id", "required", "an id", "The name of the queue in the configuration."),
     key("number", "required", "a number", "The number that phones dial and that answers name."),
-    key("kind", "`\"call\"`", "`call`, `ring_group`, `inbox`, `campaign`", "The kind of queue. An action may be limited to some kinds."),
+    key(
+        "kind",
+        "`\"call\"`",
+        "`call`, `ring_group`, `inbox`, `campaign`",
+        "The kind of queue. An action may be limited to some kinds.",
+    ),
     key("wrap_up_seconds", "`0`", "", "Seconds after a call before the next call is offered; 0: no wrap-up."),
     key("callback", "`false`", "", "Whether the queue is a callback queue (Voximplant)."),
 ];
@@ -250,7 +300,12 @@ const QUEUES: &[KeyText] = &[
 const USERS: &[KeyText] = &[
     key("id", "required", "an id", "The name of the user in the configuration."),
     key("extension", "required", "a number", "The number of the user's phone."),
-    key("roles", "`[]`", "roles of the model", "The roles. Without a role: a plain PBX user. Several roles allow what any of them allows."),
+    key(
+        "roles",
+        "`[]`",
+        "roles of the model",
+        "The roles. Without a role: a plain PBX user. Several roles allow what any of them allows.",
+    ),
     key("queues", "`[]`", "queue ids or numbers, at most 256", "The queues that the user serves."),
     key(
         "supervises",
@@ -281,7 +336,12 @@ const MODEL: &[KeyText] = &[
     key("roles", "none", "at most 16", "The roles."),
     key("settings", "none", "at most 64", "The switches that an organization can set."),
     key("actions", "none", "at most 256", "The catalogue of actions."),
-    key("grants", "none", "at most 4,096, counted per action", "The grants: which role may do which action, and under which conditions."),
+    key(
+        "grants",
+        "none",
+        "at most 4,096, counted per action",
+        "The grants: which role may do which action, and under which conditions.",
+    ),
 ];
 
 const RULES: KeyText = key(
@@ -292,11 +352,31 @@ const RULES: KeyText = key(
 );
 
 const ROLES: &[KeyText] = &[
-    key("name", "required", "1 to 64 of `a-z 0-9 _ .`", "The name of the role. `everyone` is reserved: it means every user."),
+    key(
+        "name",
+        "required",
+        "1 to 64 of `a-z 0-9 _ .`",
+        "The name of the role. `everyone` is reserved: it means every user.",
+    ),
     RULES,
-    key("supervises", "`false`", "", "Whether a holder of the role supervises queues. Such users are peers of each other."),
-    key("serves", "`false`", "", "Whether a holder of the role takes calls. Only such members of a led group count as managed agents."),
-    key("rank", "none", "", "The rank; a higher rank outranks a lower one. A model without ranks has no order of roles."),
+    key(
+        "supervises",
+        "`false`",
+        "",
+        "Whether a holder of the role supervises queues. Such users are peers of each other.",
+    ),
+    key(
+        "serves",
+        "`false`",
+        "",
+        "Whether a holder of the role takes calls. Only such members of a led group count as managed agents.",
+    ),
+    key(
+        "rank",
+        "none",
+        "",
+        "The rank; a higher rank outranks a lower one. A model without ranks has no order of roles.",
+    ),
 ];
 
 const SETTINGS: &[KeyText] = &[
@@ -316,8 +396,18 @@ const ACTIONS: &[KeyText] = &[
     RULES,
     key("does", "none", "an effect", "The effect of the allowed action. Without this key the action changes nothing."),
     key("whose", "`\"actor\"`", "`actor`, `target`", "The user whose login sessions the action changes."),
-    key("logged_out", "none", "a login of one's own", "Only with `does = \"toggle\"`: the action that the toggle becomes without a login session."),
-    key("logged_in", "none", "a logout of one's own", "Only with `does = \"toggle\"`: the action that the toggle becomes with a login session."),
+    key(
+        "logged_out",
+        "none",
+        "a login of one's own",
+        "Only with `does = \"toggle\"`: the action that the toggle becomes without a login session.",
+    ),
+    key(
+        "logged_in",
+        "none",
+        "a logout of one's own",
+        "Only with `does = \"toggle\"`: the action that the toggle becomes with a login session.",
+    ),
     key("needs", "`[]`", "request keys", "Keys that an event must have; else `missing_attribute`."),
     key("needs_one_of", "`[]`", "request keys", "Keys of which an event must have at least one."),
     key("needs_with", "none", "", "Keys that an event must have if another key has a certain value."),
@@ -330,7 +420,12 @@ const ACTIONS: &[KeyText] = &[
         "The kinds of queue that the action is for; else `wrong_kind`. Empty: all kinds.",
     ),
     key("without_role", "`\"role_forbids\"`", "a deny reason", "The reason when no role of the actor has a grant."),
-    key("outside_queue", "`\"queue_out_of_scope\"`", "a deny reason", "The reason when the queue is outside every grant."),
+    key(
+        "outside_queue",
+        "`\"queue_out_of_scope\"`",
+        "a deny reason",
+        "The reason when the queue is outside every grant.",
+    ),
     key(
         ATTRIBUTES,
         "`[]`",
