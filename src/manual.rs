@@ -21,8 +21,8 @@
 //!
 //! # Why is the decision a pure function?
 //!
-//! [`crate::policy::decide`] has no clock, no lock, no I/O and no memory of its own. So the same question always has the
-//! same decision, `explain` runs the code of the server, and a million random questions are a unit test.
+//! [`crate::policy::decide`] has no clock, no lock, no I/O and no memory of its own. So the same question always has
+//! the same decision, `explain` runs the code of the server, and a million random questions are a unit test.
 //!
 //! # Why one lock for each organization?
 //!
@@ -48,8 +48,8 @@
 //!
 //! # Why one port for each dialect?
 //!
-//! Peers cannot be told apart by their first bytes: a FreeSWITCH peer says nothing until queuewarden has sent `connect`,
-//! and a FastAGI environment is a legal start of garbage in the line dialect.
+//! Peers cannot be told apart by their first bytes: a FreeSWITCH peer sends nothing until queuewarden has sent
+//! `connect`, and a FastAGI environment is a legal start of garbage in the line dialect.
 //!
 //! # Why are there no labels for users, and few for queues?
 //!

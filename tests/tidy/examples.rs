@@ -1,9 +1,10 @@
-//! Every example of every page is executed: the output of a command, the answers of a conversation, the files that load.
+//! Every example of every page is executed: the output of a command, the answers of a conversation, the files that
+//! load.
 //!
-//! A block in `console` is commands behind `$ ` with their output, in a checkout of the page's own. `$ cargo run
-//! --release` starts a sidecar there, and so does the comment `<!-- with a running sidecar -->` above a block. A block in
-//! `text` or `json` that begins with `> ` or `< ` is a conversation. A block in `toml` is a file that loads. A block that
-//! cannot be executed has the comment `<!-- not executed: REASON -->`.
+//! A block in `console` is commands behind `$ ` with their output, in a checkout of the page's own. The command
+//! `cargo run --release` starts a sidecar there, and so does the comment `<!-- with a running sidecar -->` above a
+//! block. A block in `text` or `json` that begins with `> ` or `< ` is a conversation. A block in `toml` is a file that
+//! loads. A block that cannot be executed has the comment `<!-- not executed: REASON -->`.
 
 use std::fs;
 use std::io::{Read, Write};
