@@ -11,8 +11,8 @@ use queuewarden::sessions::store::StoreError;
 use queuewarden::telephony::{Moment, UnixMillis};
 use serde_json::Value;
 
-use crate::crash::gate_client::{Counter, NOW, ask, is_durable, load, rows, without_time};
-use crate::crash::load::office;
+use crate::crash::gate_client::{CommitCounter, NOW, ask, is_durable, load, rows, without_time};
+use crate::crash::load::organization;
 use crate::support::random_source::RandomSource;
 use crate::support::{Folder, Sidecar, run};
 
@@ -26,7 +26,7 @@ const ALTERATIONS: usize = 300;
 const CUTS: usize = 60;
 
 /// What was written, as the file and as rows.
-struct Written {
+struct WrittenStore {
     folder: Folder,
     bytes: Vec<u8>,
     /// The number of commits, beside it.
@@ -36,10 +36,10 @@ struct Written {
     rows: Vec<Value>,
 }
 
-impl Written {
+impl WrittenStore {
     /// Some hundred login sessions, in a file that was closed, or was left behind by a crash.
     fn new(crashed: bool) -> Self {
-        let folder = Folder::with("acme.toml", &office(AGENTS)).durable();
+        let folder = Folder::with("acme.toml", &organization(AGENTS)).durable();
         let sidecar = Sidecar::start(&folder);
         let mut line = sidecar.line();
         let ask_each = |line: &mut crate::support::LineClient<_>, question: &dyn Fn(u16) -> String| {
@@ -88,13 +88,13 @@ fn start(folder: &Folder, state: &Path) -> Result<Gate, StoreError> {
     load(&gate, folder);
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() * 1_000;
     let now = Moment { wall: UnixMillis(wall), uptime_ms: NOW.uptime_ms };
-    gate.restore(state, now, Box::new(Counter::default()))?;
+    gate.restore(state, now, Box::new(CommitCounter::default()))?;
     Ok(gate)
 }
 
 /// Starts on these bytes. If that is refused, the message names the file; if not, everything is there, and so is what
 /// is changed from then on, after one more start. Whether it started.
-fn is_right_or_refused(written: &Written, bytes: &[u8], what: &str) -> bool {
+fn is_right_or_refused(written: &WrittenStore, bytes: &[u8], what: &str) -> bool {
     let state = fast_folder();
     let file = state.path().join(FILE);
     fs::write(&file, bytes).unwrap();
@@ -175,7 +175,7 @@ fn an_altered_file_that_a_crash_left_behind_is_refused_or_right() {
 
 fn alter(crashed: bool) {
     without_noise();
-    let written = Written::new(crashed);
+    let written = WrittenStore::new(crashed);
     assert!(is_right_or_refused(&written, &written.bytes, "as it was written"));
     let mut random_source = RandomSource::new(u64::from(crashed));
     let in_use: Vec<usize> = (0..written.bytes.len()).filter(|&at| written.bytes[at] != 0).collect();
@@ -223,7 +223,7 @@ fn alter(crashed: bool) {
 #[test]
 fn a_file_that_was_cut_is_refused_or_right() {
     without_noise();
-    let written = Written::new(false);
+    let written = WrittenStore::new(false);
     let length = written.bytes.len();
     let mut random_source = RandomSource::new(9);
     let some = (0..CUTS).map(|_| random_source.below(length));
@@ -239,7 +239,7 @@ fn a_file_that_was_cut_is_refused_or_right() {
 /// when that is done, then everybody else is logged in as before, and the damaged file stands aside.
 #[test]
 fn what_is_whole_can_be_kept() {
-    let written = Written::new(false);
+    let written = WrittenStore::new(false);
     let path = written.folder.path().join("state").join(FILE);
     let folder = written.folder.path().to_str().unwrap();
     let salvage = || run(&["--config", folder, "sessions", "salvage"]);

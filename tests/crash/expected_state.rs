@@ -56,19 +56,19 @@ impl Lease {
     }
 
     /// How old it is at most when what was seen was so.
-    fn age_max(&self, seen: Seen<'_>) -> Duration {
+    fn age_max(&self, seen: ObservedLogins<'_>) -> Duration {
         seen.answered.duration_since(self.asked)
     }
 
     /// How old it is at least.
-    fn age_min(&self, seen: Seen<'_>) -> Duration {
+    fn age_min(&self, seen: ObservedLogins<'_>) -> Duration {
         self.answered.get().map_or(Duration::ZERO, |&answered| seen.asked.duration_since(answered))
     }
 }
 
 /// The logins of a user as the sidecar tells them: they were so between the question and the answer.
 #[derive(Clone, Copy, Debug)]
-pub struct Seen<'a> {
+pub struct ObservedLogins<'a> {
     pub rows: &'a [&'a Value],
     pub asked: Instant,
     pub answered: Instant,
@@ -80,16 +80,16 @@ impl Login {
     }
 
     /// Whether it may have ended by itself.
-    fn may_be_over(&self, seen: Seen<'_>) -> bool {
+    fn may_be_over(&self, seen: ObservedLogins<'_>) -> bool {
         self.lease.as_ref().is_some_and(|lease| lease.age_max(seen) + LATE > lease.length)
     }
 
     /// Whether it has to have ended by itself.
-    fn has_to_be_over(&self, seen: Seen<'_>) -> bool {
+    fn has_to_be_over(&self, seen: ObservedLogins<'_>) -> bool {
         self.lease.as_ref().is_some_and(|lease| lease.age_min(seen) > lease.length + LATE)
     }
 
-    fn is(&self, row: &Value, seen: Seen<'_>) -> bool {
+    fn is(&self, row: &Value, seen: ObservedLogins<'_>) -> bool {
         let pause = row["paused"].as_bool().unwrap().then(|| row["pause_reason"].as_str());
         let expected = self.pause.map(|Pause(reason)| reason);
         let ends = match (&self.lease, row["ends_in_seconds"].as_u64()) {
@@ -174,7 +174,7 @@ pub fn change(before: &Logins, change: Change) -> (Logins, &'static str) {
 
 /// One user, from one start of the sidecar to the next.
 #[derive(Debug)]
-pub struct Page {
+pub struct ExpectedLogins {
     pub extension: String,
     /// What the logins are after each change that was sent, what they were before the first one included.
     states: Vec<Logins>,
@@ -182,7 +182,7 @@ pub struct Page {
     acknowledged: usize,
 }
 
-impl Page {
+impl ExpectedLogins {
     pub fn new(extension: String) -> Self {
         Self { extension, states: vec![Logins::new()], acknowledged: 0 }
     }
@@ -219,7 +219,7 @@ impl Page {
     /// Compares what is there after the restart, and goes on from there. `told` is how often a watcher was told that a
     /// login of this user in a queue began or ended: what it was told of is durable. Gives whether something is there
     /// that was not acknowledged.
-    pub fn compare(&mut self, seen: Seen<'_>, told: &BTreeMap<(String, u16), usize>) -> bool {
+    pub fn compare(&mut self, seen: ObservedLogins<'_>, told: &BTreeMap<(String, u16), usize>) -> bool {
         let durable = |at: &usize| {
             SERVED.iter().all(|&queue| {
                 let told = told.get(&(self.extension.clone(), queue)).copied().unwrap_or(0);
@@ -254,7 +254,7 @@ impl Page {
 }
 
 /// How often the login of the user in the queue began or ended, by all that was acknowledged.
-pub fn changes_of(page: &Page, queue: u16) -> usize {
+pub fn changes_of(page: &ExpectedLogins, queue: u16) -> usize {
     changes(&page.states[..=page.acknowledged], queue)
 }
 
@@ -267,7 +267,7 @@ fn is_in(row: &Value, queue: u16) -> bool {
     row["queue"].as_str().is_some_and(|number| number.parse() == Ok(queue))
 }
 
-fn is_there(logins: &Logins, seen: Seen<'_>) -> bool {
+fn is_there(logins: &Logins, seen: ObservedLogins<'_>) -> bool {
     let row_of = |queue: u16| seen.rows.iter().find(|row| is_in(row, queue));
     let expected = logins.iter().all(|(&queue, login)| match row_of(queue) {
         Some(row) => !login.has_to_be_over(seen) && login.is(row, seen),

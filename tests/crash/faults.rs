@@ -11,20 +11,20 @@ use queuewarden::gate::Gate;
 use queuewarden::gate::change_feed::Cause;
 use serde_json::Value;
 
-use crate::crash::expected_state::{Change, Page, SERVED, Seen, changes_of};
-use crate::crash::faulty_store::{Fate, FaultyStore};
-use crate::crash::gate_client::{Counter, NOW, ask, is_durable, later, load, rows};
-use crate::crash::load::{of_agent, office, words};
+use crate::crash::expected_state::{Change, ExpectedLogins, ObservedLogins, SERVED, changes_of};
+use crate::crash::faulty_store::{FaultyStore, StoreBehavior};
+use crate::crash::gate_client::{CommitCounter, NOW, ask, is_durable, later, load, rows};
+use crate::crash::load::{of_agent, organization, words};
 use crate::support::random_source::RandomSource;
 use crate::support::{Folder, wait_until};
 
 const REFUSED: &str = "reason=state_unavailable";
 
 fn open(agents: u16) -> (Folder, Gate, FaultyStore) {
-    let folder = Folder::with("acme.toml", &office(agents));
+    let folder = Folder::with("acme.toml", &organization(agents));
     let (gate, faulty_store) = (Gate::new(true), FaultyStore::default());
     load(&gate, &folder);
-    gate.write_to(Box::new(faulty_store.clone()), Box::new(Counter::default())).unwrap();
+    gate.write_to(Box::new(faulty_store.clone()), Box::new(CommitCounter::default())).unwrap();
     (folder, gate, faulty_store)
 }
 
@@ -48,7 +48,7 @@ fn do_(extension: u32, action: &str) -> String {
 
 #[test]
 fn a_group_that_cannot_be_written_is_refused_and_taken_back() {
-    for fate in [Fate::Loses, Fate::Keeps] {
+    for fate in [StoreBehavior::Loses, StoreBehavior::Keeps] {
         let (_folder, gate, faulty_store) = open(8);
         for agent in 10_000..10_006 {
             change(&gate, &do_(agent, "login queue=600"));
@@ -108,7 +108,7 @@ fn a_group_that_cannot_be_written_is_refused_and_taken_back() {
         assert_eq!(rows(&gate).len(), before.len() - 1);
 
         // And when it is over.
-        faulty_store.set(Fate::Works);
+        faulty_store.set(StoreBehavior::Works);
         wait_until("the store to be back", || gate.store_is_healthy());
         faulty_store.assert_is_what(&gate);
         assert_eq!(told(&gate).0, told_before + 1);
@@ -128,7 +128,7 @@ fn a_record_goes_also_if_its_user_goes_first() {
     }
     change(&gate, "do org=acme actor=2001 action=agent.login target=30001 queue=601 for=5");
     let without = |gone: &[&str]| {
-        let text = office(3);
+        let text = organization(3);
         let mut parts = text.split("[[users]]\n");
         let head = parts.next().unwrap().to_owned();
         let stay = parts.filter(|user| !gone.iter().any(|gone| user.contains(&format!("\"{gone}\""))));
@@ -141,19 +141,19 @@ fn a_record_goes_also_if_its_user_goes_first() {
     faulty_store.wait_for_commit_after(begun);
     let (later_answer, later_group) = ask(&gate, &do_(10_001, "logout"), NOW);
     without(&["agent0", "agent1"]);
-    faulty_store.free(Fate::Works);
+    faulty_store.free(StoreBehavior::Works);
     assert!(is_durable(&group.expect(&answer)) && is_durable(&later_group.expect(&later_answer)));
     assert!(!faulty_store.has("agent0") && !faulty_store.has("agent1"));
     faulty_store.assert_is_what(&gate);
 
     // The same where the disk fails meanwhile.
-    faulty_store.set(Fate::Loses);
+    faulty_store.set(StoreBehavior::Loses);
     let (answer, group) = ask(&gate, &do_(10_002, "logout"), NOW);
     assert!(!is_durable(&group.expect(&answer)));
     gate.end_what_is_over(later(6));
     without(&["agent0", "agent1", "agent2", "guest1"]);
     assert!(faulty_store.has("agent2") && faulty_store.has("guest1"), "the disk does not know yet");
-    faulty_store.set(Fate::Works);
+    faulty_store.set(StoreBehavior::Works);
     wait_until("the store to be back", || gate.store_is_healthy());
     assert!(!faulty_store.has("agent2") && !faulty_store.has("guest1"));
     faulty_store.assert_is_what(&gate);
@@ -178,7 +178,7 @@ fn each_has_what_was_acknowledged_however_often_the_store_fails() {
         let working: Vec<_> = (0..WORKERS)
             .map(|number| {
                 scope.spawn(move || {
-                    let mut page = Page::new((10_000 + number).to_string());
+                    let mut page = ExpectedLogins::new((10_000 + number).to_string());
                     let mut random_source = RandomSource::new(u64::from(number));
                     let mut refused = 0;
                     while !over.load(Ordering::Relaxed) {
@@ -191,10 +191,10 @@ fn each_has_what_was_acknowledged_however_often_the_store_fails() {
         let mut random_source = RandomSource::new(77);
         for episode in 0..EPISODES {
             thread::sleep(Duration::from_micros(random_source.below(40_000) as u64));
-            faulty_store.set(if episode % 2 == 0 { Fate::Loses } else { Fate::Keeps });
+            faulty_store.set(if episode % 2 == 0 { StoreBehavior::Loses } else { StoreBehavior::Keeps });
             wait_until("the store to fail", || !gate.store_is_healthy());
             thread::sleep(Duration::from_millis(random_source.below(20) as u64));
-            faulty_store.set(Fate::Works);
+            faulty_store.set(StoreBehavior::Works);
             wait_until("the store to be back", || gate.store_is_healthy());
         }
         over.store(true, Ordering::Relaxed);
@@ -222,13 +222,13 @@ fn each_has_what_was_acknowledged_however_often_the_store_fails() {
             }
         }
         let of_user: Vec<&Value> = rows.iter().filter(|row| row["extension"] == page.extension).collect();
-        page.compare(Seen { rows: &of_user, asked, answered }, &told);
+        page.compare(ObservedLogins { rows: &of_user, asked, answered }, &told);
     }
     assert!(refusals >= EPISODES, "{refusals} changes were refused");
 }
 
 /// Asks for one change and enters what becomes of it; whether it was made.
-fn work(gate: &Gate, page: &mut Page, what: Change) -> bool {
+fn work(gate: &Gate, page: &mut ExpectedLogins, what: Change) -> bool {
     let reason = page.send(what);
     let (answer, group) = ask(gate, &format!("do org=acme {}", words(what, &page.extension)), NOW);
     let durable = group.is_none_or(|group| is_durable(&group));

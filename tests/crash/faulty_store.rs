@@ -13,7 +13,7 @@ use crate::support::PATIENCE;
 
 /// What becomes of a commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Fate {
+pub enum StoreBehavior {
     /// It is durable.
     #[default]
     Works,
@@ -27,7 +27,7 @@ pub enum Fate {
 #[derive(Debug, Default)]
 struct State {
     records: BTreeMap<Vec<u8>, Vec<u8>>,
-    fate: Fate,
+    fate: StoreBehavior,
     stuck: bool,
     /// Commits that have begun.
     begun: usize,
@@ -39,7 +39,7 @@ pub struct FaultyStore(Arc<(Mutex<State>, Condvar)>);
 
 impl FaultyStore {
     /// From now on this becomes of every commit.
-    pub fn set(&self, fate: Fate) {
+    pub fn set(&self, fate: StoreBehavior) {
         self.locked().fate = fate;
     }
 
@@ -49,7 +49,7 @@ impl FaultyStore {
     }
 
     /// Lets what is stuck end like this.
-    pub fn free(&self, fate: Fate) {
+    pub fn free(&self, fate: StoreBehavior) {
         let mut state = self.locked();
         (state.fate, state.stuck) = (fate, false);
         self.0.1.notify_all();
@@ -114,7 +114,7 @@ impl Store for FaultyStore {
         let waited = self.0.1.wait_timeout_while(state, PATIENCE, |state| state.stuck).unwrap();
         assert!(!waited.1.timed_out(), "stuck for ever");
         state = waited.0;
-        if state.fate != Fate::Loses {
+        if state.fate != StoreBehavior::Loses {
             for record in commit.records {
                 match &record.value {
                     Some(value) => drop(state.records.insert(record.key.clone(), value.clone())),
@@ -130,10 +130,10 @@ impl Store for FaultyStore {
     }
 }
 
-fn verdict(fate: Fate) -> Result<(), StoreError> {
+fn verdict(fate: StoreBehavior) -> Result<(), StoreError> {
     match fate {
-        Fate::Works => Ok(()),
-        Fate::Loses | Fate::Keeps => {
+        StoreBehavior::Works => Ok(()),
+        StoreBehavior::Loses | StoreBehavior::Keeps => {
             Err(StoreError::Unusable { path: "faulty_store".to_owned(), why: "told to fail".to_owned() })
         }
     }

@@ -6,7 +6,7 @@ use std::process::Command;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::Value;
 
-use crate::crash::load::office;
+use crate::crash::load::organization;
 use crate::support::{Folder, Sidecar, wait_until};
 
 const LOGIN: &str = "action=queue.login queue=600";
@@ -36,7 +36,7 @@ fn start(folder: &Folder) -> Sidecar {
 /// what was acknowledged or refused.
 #[test]
 fn without_room_for_lines_changes_and_supervisions_are_refused_and_later_the_log_says_so() {
-    let folder = Folder::with("acme.toml", &office(8)).durable();
+    let folder = Folder::with("acme.toml", &organization(8)).durable();
     let sidecar = start(&folder);
     let mut line = sidecar.line();
     let listen = "do org=acme actor=2001 action=call.listen target=10000 queue=600 call=c-1";
@@ -80,7 +80,7 @@ fn without_room_for_lines_changes_and_supervisions_are_refused_and_later_the_log
 #[test]
 fn without_room_changes_are_refused_and_with_room_everything_goes_on() {
     // What the store does, by itself: the audit log would fail first.
-    let folder = Folder::with("acme.toml", &office(8)).durable();
+    let folder = Folder::with("acme.toml", &organization(8)).durable();
     folder.replace("queuewarden.toml", "[state]", "[audit]\nenabled = false\n[state]");
     let sidecar = start(&folder);
     let mut line = sidecar.line();

@@ -66,12 +66,12 @@ pub fn without_time(mut row: Value) -> Value {
 
 /// Counts what it is told.
 #[derive(Default)]
-pub struct Counter {
+pub struct CommitCounter {
     pub failed: AtomicUsize,
     pub recovered: AtomicUsize,
 }
 
-impl CommitObserver for Counter {
+impl CommitObserver for CommitCounter {
     fn committed(&self, _took: Duration) {}
 
     fn failed(&self, _error: &StoreError) {

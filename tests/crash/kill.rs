@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::crash::expected_state::Seen;
-use crate::crash::load::{Places, Told, Worker, office, watch};
+use crate::crash::expected_state::ObservedLogins;
+use crate::crash::load::{Addresses, WatchedChanges, Worker, organization, watch};
 use crate::support::random_source::RandomSource;
 use crate::support::{Folder, Sidecar, wait_until};
 
@@ -28,7 +28,7 @@ const START_MICROSECONDS_MAX: usize = 60_000;
 
 #[test]
 fn whatever_was_acknowledged_survives_a_kill_at_any_moment_and_nothing_that_ended_comes_back() {
-    let sufferers: Vec<_> = [1, 2].map(|seed| thread::spawn(move || suffer(seed))).into_iter().collect();
+    let sufferers: Vec<_> = [1, 2].map(|seed| thread::spawn(move || kill_repeatedly(seed))).into_iter().collect();
     let [mut acknowledged, mut unacknowledged, mut told] = [0; 3];
     for sufferer in sufferers {
         let sum = sufferer.join().expect("see above");
@@ -43,8 +43,8 @@ fn whatever_was_acknowledged_survives_a_kill_at_any_moment_and_nothing_that_ende
 
 /// Kills one sidecar over and over; how many changes were acknowledged, how often one was there that was not, and how
 /// many a watcher was told of.
-fn suffer(seed: u64) -> [usize; 3] {
-    let folder = Folder::with("acme.toml", &office(CONNECTIONS)).durable();
+fn kill_repeatedly(seed: u64) -> [usize; 3] {
+    let folder = Folder::with("acme.toml", &organization(CONNECTIONS)).durable();
     let mut random_source = RandomSource::new(seed);
     let mut workers: Vec<Worker> = (0..CONNECTIONS).map(|number| Worker::new(number, seed << 32)).collect();
     let [mut unacknowledged, mut told_of] = [0; 2];
@@ -71,7 +71,7 @@ fn suffer(seed: u64) -> [usize; 3] {
 }
 
 /// Lets the workers loose and kills the sidecar under them.
-fn one_round(sidecar: Sidecar, workers: &mut [Worker], random_source: &mut RandomSource) -> Told {
+fn one_round(sidecar: Sidecar, workers: &mut [Worker], random_source: &mut RandomSource) -> WatchedChanges {
     let line = sidecar.address("line");
     let admin = sidecar.socket("admin_unix");
     thread::scope(|scope| {
@@ -79,7 +79,7 @@ fn one_round(sidecar: Sidecar, workers: &mut [Worker], random_source: &mut Rando
         let working: Vec<_> = workers
             .iter_mut()
             .map(|worker| {
-                let places = Places { line, admin: &admin };
+                let places = Addresses { line, admin: &admin };
                 scope.spawn(move || worker.work(places))
             })
             .collect();
@@ -103,7 +103,7 @@ fn kill_a_start(folder: &Folder, random_source: &mut RandomSource) {
     child.wait().unwrap();
 }
 
-fn compare(sidecar: &Sidecar, workers: &mut [Worker], told: &Told) -> usize {
+fn compare(sidecar: &Sidecar, workers: &mut [Worker], told: &WatchedChanges) -> usize {
     let asked = Instant::now();
     let page: Value = serde_json::from_str(&sidecar.get("/sessions")).unwrap();
     let answered = Instant::now();
@@ -114,7 +114,7 @@ fn compare(sidecar: &Sidecar, workers: &mut [Worker], told: &Told) -> usize {
     for page in workers.iter_mut().flat_map(|worker| [&mut worker.agent, &mut worker.guest]) {
         let of_user: Vec<&Value> = rows.iter().copied().filter(|row| row["extension"] == page.extension).collect();
         found += of_user.len();
-        unacknowledged += usize::from(page.compare(Seen { rows: &of_user, asked, answered }, &told.changes));
+        unacknowledged += usize::from(page.compare(ObservedLogins { rows: &of_user, asked, answered }, &told.changes));
     }
     assert_eq!(found, rows.len(), "logins of nobody");
     unacknowledged

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use crate::crash::expected_state::{Change, Page, SERVED, SHORT};
+use crate::crash::expected_state::{Change, ExpectedLogins, SERVED, SHORT};
 use crate::support::random_source::RandomSource;
 use crate::support::{PATIENCE, connect};
 
@@ -16,7 +16,7 @@ const PIPELINED_MAX: usize = 4;
 const SUPERVISOR: u16 = 2001;
 
 /// The organization of so many connections.
-pub fn office(connections: u16) -> String {
+pub fn organization(connections: u16) -> String {
     let mut text = String::from("organization = \"acme\"\nmodel = \"goto\"\n");
     for queue in SERVED.iter().chain([&SHORT]) {
         write!(text, "[[queues]]\nid = \"q{queue}\"\nnumber = \"{queue}\"\n").unwrap();
@@ -46,8 +46,8 @@ const fn extensions(number: u16) -> (u16, u16) {
 
 /// One connection and the users that nobody else changes.
 pub struct Worker {
-    pub agent: Page,
-    pub guest: Page,
+    pub agent: ExpectedLogins,
+    pub guest: ExpectedLogins,
     random_source: RandomSource,
     /// Changes that were acknowledged, over all rounds.
     pub acknowledged: usize,
@@ -55,7 +55,7 @@ pub struct Worker {
 
 /// Where the sidecar listens.
 #[derive(Clone, Copy)]
-pub struct Places<'a> {
+pub struct Addresses<'a> {
     pub line: SocketAddr,
     pub admin: &'a Path,
 }
@@ -65,15 +65,15 @@ impl Worker {
         let (agent, guest) = extensions(number);
         let random_source = RandomSource::new(seed + u64::from(number));
         Self {
-            agent: Page::new(agent.to_string()),
-            guest: Page::new(guest.to_string()),
+            agent: ExpectedLogins::new(agent.to_string()),
+            guest: ExpectedLogins::new(guest.to_string()),
             random_source,
             acknowledged: 0,
         }
     }
 
     /// Works until the sidecar is gone.
-    pub fn work(&mut self, places: Places<'_>) {
+    pub fn work(&mut self, places: Addresses<'_>) {
         let stream = connect(places.line);
         let mut replies = BufReader::new(stream.try_clone().unwrap());
         loop {
@@ -186,7 +186,7 @@ pub fn words(what: Change, extension: &str) -> String {
 
 /// What a watcher was told in one round.
 #[derive(Default)]
-pub struct Told {
+pub struct WatchedChanges {
     /// The first and the last revision.
     pub revisions: Option<(u64, u64)>,
     /// How often a login of an extension in a queue began or ended.
@@ -194,11 +194,11 @@ pub struct Told {
 }
 
 /// Watches until the sidecar is gone.
-pub fn watch(line: SocketAddr) -> Told {
+pub fn watch(line: SocketAddr) -> WatchedChanges {
     let mut stream = connect(line);
     stream.write_all(b"w watch org=acme\n").unwrap();
     let mut events = BufReader::new(stream);
-    let mut told = Told::default();
+    let mut told = WatchedChanges::default();
     let mut event = String::new();
     while matches!(events.read_line(&mut event), Ok(count) if count > 0 && event.ends_with('\n')) {
         let value = |key: &str| {

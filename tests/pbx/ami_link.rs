@@ -14,28 +14,28 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::pbx::asterisk_lab::{Lab, said};
+use crate::pbx::asterisk_lab::{AsteriskLab, said};
 use crate::support::{run, wait_until};
 
 /// Who is logged in, as the story has it.
 #[derive(Default)]
-struct Office(Mutex<HashSet<Box<str>>>);
+struct FakeSessions(Mutex<HashSet<Box<str>>>);
 
-impl Sessions for Office {
+impl Sessions for FakeSessions {
     fn is_logged_in(&self, member: &Member) -> bool {
         self.0.lock().unwrap().contains(&member.extension)
     }
 }
 
-struct Link {
+struct LinkUnderTest {
     links: Links,
     metrics: Metrics,
-    office: Arc<Office>,
+    office: Arc<FakeSessions>,
     _runtime: Runtime,
 }
 
-impl Link {
-    fn to(lab: &Lab) -> Self {
+impl LinkUnderTest {
+    fn to(lab: &AsteriskLab) -> Self {
         let settings = AmiSettings {
             organization: "acme".into(),
             address: lab.ami(),
@@ -45,10 +45,10 @@ impl Link {
             state_interface: Pattern::parse("PJSIP/%").unwrap(),
             queue: Pattern::parse("%").unwrap(),
         };
-        let (metrics, office) = (Metrics::new(), Arc::new(Office::default()));
+        let (metrics, office) = (Metrics::new(), Arc::new(FakeSessions::default()));
         let links = Links::new(&[settings], metrics.ami().clone());
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let sessions: Arc<dyn Sessions> = Arc::<Office>::clone(&office);
+        let sessions: Arc<dyn Sessions> = Arc::<FakeSessions>::clone(&office);
         {
             let _entered = runtime.enter();
             links.serve(&sessions, &TaskTracker::new(), &CancellationToken::new());
@@ -76,8 +76,8 @@ impl Link {
 /// R27, R36: a lease that ran out leaves no member behind.
 #[test]
 fn the_member_is_gone_within_a_second() {
-    let lab = Lab::start();
-    let link = Link::to(&lab);
+    let lab = AsteriskLab::start();
+    let link = LinkUnderTest::to(&lab);
     assert!(lab.is_answered("1001", "*13"));
     assert!(lab.is_member("600", "1001") && lab.is_member("601", "1001"));
     let began = Instant::now();
@@ -94,8 +94,8 @@ fn the_member_is_gone_within_a_second() {
 
 #[test]
 fn who_logged_in_again_stays_and_asterisk_may_have_been_away() {
-    let lab = Lab::start();
-    let link = Link::to(&lab);
+    let lab = AsteriskLab::start();
+    let link = LinkUnderTest::to(&lab);
     assert!(lab.is_answered("1001", "*13600"));
     link.office.0.lock().unwrap().insert("1001".into());
     link.remove("1001", "600");
@@ -115,8 +115,8 @@ fn who_logged_in_again_stays_and_asterisk_may_have_been_away() {
 /// member is there in the end.
 #[test]
 fn a_login_that_races_with_a_removal_wins() {
-    let lab = Lab::start();
-    let link = Link::to(&lab);
+    let lab = AsteriskLab::start();
+    let link = LinkUnderTest::to(&lab);
     let mut admin = lab.admin();
     let mut add = || {
         admin
@@ -141,7 +141,7 @@ fn a_login_that_races_with_a_removal_wins() {
 /// time the member of the real Asterisk is gone.
 #[test]
 fn whoever_is_put_out_without_a_phone_is_no_member_any_more() {
-    let lab = Lab::start_linked();
+    let lab = AsteriskLab::start_linked();
     let sidecar = lab.sidecar.as_ref().unwrap();
     let gone = |extension: &str| wait_until("the member to be gone", || !lab.is_member("600", extension));
 

@@ -73,7 +73,7 @@ const MEDIA_OF_ASTERISK: u16 = 60;
 const BRIDGE_FIELD: usize = 12;
 
 /// Asterisk, queuewarden and phones.
-pub struct Lab {
+pub struct AsteriskLab {
     base: u16,
     run: tempfile::TempDir,
     pub folder: Folder,
@@ -81,13 +81,13 @@ pub struct Lab {
     phones: AtomicU16,
 }
 
-impl Lab {
+impl AsteriskLab {
     /// Both started, nobody logged in.
     pub fn start() -> Self {
         Self::start_with(|_, _| ())
     }
 
-    /// As [`Lab::start`]; the sidecar is linked to the Asterisk, and keeps its login sessions on disk.
+    /// As [`AsteriskLab::start`]; the sidecar is linked to the Asterisk, and keeps its login sessions on disk.
     pub fn start_linked() -> Self {
         Self::start_with(|folder, base| {
             let link = format!(
@@ -199,11 +199,11 @@ impl Lab {
     }
 
     /// Dials, expects an answer and stays for `stay`; the call goes on in the background.
-    pub fn call(&self, extension: &str, number: &str, stay: Duration) -> Call {
+    pub fn call(&self, extension: &str, number: &str, stay: Duration) -> PhoneCall {
         self.dial(extension, number, "stay.xml", &["-d", &stay.as_millis().to_string()])
     }
 
-    fn dial(&self, extension: &str, number: &str, scenario: &str, more: &[&str]) -> Call {
+    fn dial(&self, extension: &str, number: &str, scenario: &str, more: &[&str]) -> PhoneCall {
         let phone = self.phones.fetch_add(1, Ordering::Relaxed) % PHONES_COUNT;
         let port = self.base + PHONES + phone;
         let media = self.base + MEDIA_OF_PHONES + phone * MEDIA_OF_A_PHONE;
@@ -221,7 +221,7 @@ impl Lab {
         sipp.args(["-key", "user", extension, "-au", extension, "-ap", &format!("pw{extension}"), "-s", number]);
         sipp.args(more).arg(format!("127.0.0.1:{}", self.base));
         let child = sipp.current_dir(self.run.path()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        Call(child.expect("sipp, which tests/run installs"))
+        PhoneCall(child.expect("sipp, which tests/run installs"))
     }
 
     /// A connection to AMI that may do anything.
@@ -245,7 +245,7 @@ impl Lab {
     }
 
     /// Puts a customer into the queue and waits until the agent's phone has answered.
-    pub fn customer_reaches(&self, queue: &str, extension: &str) -> Call {
+    pub fn customer_reaches(&self, queue: &str, extension: &str) -> PhoneCall {
         let call = self.call("3001", queue, Duration::from_secs(30));
         // Answered is not enough: only who shares a bridge with the customer is in the queue's call.
         wait_until("the agent and the customer to be bridged", || {
@@ -269,16 +269,16 @@ impl Lab {
     }
 }
 
-impl Drop for Lab {
+impl Drop for AsteriskLab {
     fn drop(&mut self) {
         let _ = self.script().arg("stop").output();
     }
 }
 
 /// A call of a phone; hung up when the test ends.
-pub struct Call(Child);
+pub struct PhoneCall(Child);
 
-impl Call {
+impl PhoneCall {
     /// Whether the call went as its scenario says, to its end.
     pub fn wait(mut self) -> bool {
         let deadline = Instant::now() + 2 * PATIENCE;
@@ -292,7 +292,7 @@ impl Call {
     }
 }
 
-impl Drop for Call {
+impl Drop for PhoneCall {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();

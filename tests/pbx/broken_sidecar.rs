@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use crate::pbx::asterisk_lab::Lab;
+use crate::pbx::asterisk_lab::AsteriskLab;
 use crate::support::Sidecar;
 
 /// Longer than any guard of the dialplan takes on a busy machine, and far from a sidecar's silence without a guard.
@@ -13,7 +13,7 @@ const GUARDED: Duration = Duration::from_secs(15);
 
 #[test]
 fn without_a_sidecar_login_follows_the_switch_and_supervision_is_refused() {
-    let mut lab = Lab::start();
+    let mut lab = AsteriskLab::start();
     assert!(lab.sidecar.take().unwrap().terminate().success());
     assert!(lab.is_refused("1001", "*13600"), "the switch is shipped as deny");
     assert!(!lab.is_member("600", "1001"));
@@ -27,7 +27,7 @@ fn without_a_sidecar_login_follows_the_switch_and_supervision_is_refused() {
 
 #[test]
 fn a_frozen_sidecar_delays_a_call_and_allows_nothing() {
-    let lab = Lab::start();
+    let lab = AsteriskLab::start();
     lab.set_global("QW_WAIT_SECONDS", "0.5");
     lab.sidecar().signal("STOP");
     let began = Instant::now();
@@ -43,7 +43,7 @@ fn a_frozen_sidecar_delays_a_call_and_allows_nothing() {
 /// What may sit on the sidecar's port instead of it: nothing of it is a verdict.
 #[test]
 fn garbage_is_no_verdict() {
-    let mut lab = Lab::start();
+    let mut lab = AsteriskLab::start();
     assert!(lab.sidecar.take().unwrap().terminate().success());
     let listener = TcpListener::bind(lab.fastagi()).unwrap();
     let garbage: [&[u8]; 6] = [

@@ -1,11 +1,11 @@
 //! Given an agent's phone, when it dials a feature code, then the queue has the agent, or the phone hears a refusal.
 
-use crate::pbx::asterisk_lab::Lab;
+use crate::pbx::asterisk_lab::AsteriskLab;
 
 /// R24, R30, R25, L1, L3, L4: a phone logs in to an assigned queue and to no other, whoever it is.
 #[test]
 fn a_phone_logs_in_where_its_user_serves_and_hears_403_elsewhere() {
-    let lab = Lab::start();
+    let lab = AsteriskLab::start();
     assert!(lab.is_answered("1001", "*13600"));
     assert!(lab.is_member("600", "1001"));
     assert!(lab.is_refused("1001", "*13602"), "alice does not serve night");
@@ -27,7 +27,7 @@ fn a_phone_logs_in_where_its_user_serves_and_hears_403_elsewhere() {
 /// `*13` and `*14` without a queue; pause and resume.
 #[test]
 fn a_code_without_a_queue_means_all_of_ones_own() {
-    let lab = Lab::start();
+    let lab = AsteriskLab::start();
     assert!(lab.is_answered("1001", "*13"));
     assert!(lab.is_member("600", "1001") && lab.is_member("601", "1001") && !lab.is_member("602", "1001"));
     assert!(lab.is_answered("1001", "*15600"));
@@ -42,7 +42,7 @@ fn a_code_without_a_queue_means_all_of_ones_own() {
 /// The same by AMI's Originate of a Local channel, as click-to-dial programs do it.
 #[test]
 fn an_originated_call_is_judged_by_the_account_it_is_made_for() {
-    let lab = Lab::start();
+    let lab = AsteriskLab::start();
     lab.originate("3001", "*13600");
     crate::support::wait_until("the refusal", || lab.decided("queue.login", "deny", "unassigned_barred") > 0.0);
     lab.originate("1001", "*13600");
@@ -53,7 +53,7 @@ fn an_originated_call_is_judged_by_the_account_it_is_made_for() {
 /// An allowed login that the PBX cannot carry out is taken back.
 #[test]
 fn a_login_that_asterisk_cannot_carry_out_leaves_no_session() {
-    let lab = Lab::start();
+    let lab = AsteriskLab::start();
     assert!(lab.is_refused("1002", "*13603"), "the sidecar allows it, but Asterisk has no queue 603");
     assert!((lab.decided("queue.login", "allow", "assigned") - 1.0).abs() < f64::EPSILON);
     assert!((lab.decided("queue.logout", "allow", "logged_out") - 1.0).abs() < f64::EPSILON);
@@ -63,7 +63,7 @@ fn a_login_that_asterisk_cannot_carry_out_leaves_no_session() {
 /// The reload between two calls: the second is judged by the new policy, and who is in stays in (R31).
 #[test]
 fn a_reload_between_two_calls_counts_for_the_second() {
-    let lab = Lab::start();
+    let lab = AsteriskLab::start();
     assert!(lab.is_refused("1001", "*13602"));
     lab.folder.replace(
         "organizations/acme.toml",

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::pbx::asterisk_lab::Lab;
+use crate::pbx::asterisk_lab::AsteriskLab;
 use crate::support::wait_until;
 
 const STAY: Duration = Duration::from_secs(4);
@@ -11,7 +11,7 @@ const STAY: Duration = Duration::from_secs(4);
 /// R10, R11, R12, R37, R48, V15: in one's queue all three modes, each pinned to the channel and the mode.
 #[test]
 fn a_supervisor_listens_whispers_and_barges_in_the_supervised_queue() {
-    let lab = Lab::start();
+    let lab = AsteriskLab::start();
     assert!(lab.is_answered("1001", "*13600"));
     let customer = lab.customer_reaches("600", "1001");
     for (code, action, options) in [
@@ -39,7 +39,7 @@ fn a_supervisor_listens_whispers_and_barges_in_the_supervised_queue() {
 /// R37, V16, R18: in another queue no mode, and nobody without the role anywhere.
 #[test]
 fn a_call_of_another_queue_is_out_of_reach_and_an_agent_reaches_none() {
-    let lab = Lab::start();
+    let lab = AsteriskLab::start();
     assert!(lab.is_answered("1001", "*13601"));
     let customer = lab.customer_reaches("601", "1001");
     for code in ["*2211001", "*2221001", "*2231001"] {
@@ -55,7 +55,7 @@ fn a_call_of_another_queue_is_out_of_reach_and_an_agent_reaches_none() {
 /// C13 and the prefix trap: 1001 is in no call, 10011 is, and nobody hears 10011 by dialing 1001.
 #[test]
 fn a_target_without_a_call_is_not_mistaken_for_one_with_a_longer_number() {
-    let lab = Lab::start();
+    let lab = AsteriskLab::start();
     assert!(lab.is_answered("10011", "*13600"));
     let customer = lab.customer_reaches("600", "10011");
     assert!(lab.is_refused("2001", "*2211001"));

@@ -5,13 +5,13 @@ use std::fmt::Write;
 use queuewarden::event::{AttributeSet, Event, Intent, Key, Request};
 use queuewarden::telephony::{Digits, Token, Via};
 
-use crate::properties::worlds::{Draft, group_name};
+use crate::properties::worlds::{RandomOrganization, group_name};
 use crate::reference::Question;
 use crate::support::random_source::RandomSource;
 
 /// One question.
 #[derive(Clone, Debug)]
-pub(crate) struct Asked {
+pub(crate) struct RandomQuestion {
     pub(crate) question: Question,
     /// Only asked, not done.
     pub(crate) may: bool,
@@ -19,9 +19,13 @@ pub(crate) struct Asked {
     pub(crate) lease_seconds: Option<u32>,
 }
 
-impl Asked {
+impl RandomQuestion {
     /// A question to `draft`; sometimes with names of `other`, another organization.
-    pub(crate) fn draw(draft: &Draft, other: &Draft, random_source: &mut RandomSource) -> Self {
+    pub(crate) fn draw(
+        draft: &RandomOrganization,
+        other: &RandomOrganization,
+        random_source: &mut RandomSource,
+    ) -> Self {
         let names = if random_source.one_in(24) { other } else { draft };
         let mut question = Question { org: draft.name.clone(), ..Question::default() };
         if random_source.one_in(256) {
@@ -175,7 +179,7 @@ impl Asked {
 }
 
 /// Keys that this action may need, may use, or must ignore.
-fn draw_attributes(question: &mut Question, names: &Draft, random_source: &mut RandomSource) {
+fn draw_attributes(question: &mut Question, names: &RandomOrganization, random_source: &mut RandomSource) {
     let always = if question.digits.is_some() { 64 } else { 2 };
     let mut given = |values: &[&str]| {
         let is_given = random_source.one_in(always);

@@ -17,7 +17,9 @@ use queuewarden::sessions::disk::Disk;
 use queuewarden::sessions::store::StoreError;
 use queuewarden::telephony::{Moment, QueueSet, UnixMillis};
 
-use crate::properties::naive_model::{Ask, NaiveModel, Of, Pause, Roster, Time};
+use crate::properties::naive_model::{
+    ModelOrganization, ModelQuestion, ModelTime, NaiveModel, Pause, SupervisionTarget,
+};
 use crate::support::random_source::RandomSource;
 
 const AGENTS: [&str; 6] = ["a0", "a1", "a2", "a3", "a4", "a5"];
@@ -64,9 +66,9 @@ fn live(seeds: std::ops::Range<u64>) {
 
 /// The wall clock as the store sees it.
 #[derive(Clone, Default)]
-struct Wall(Arc<AtomicU64>);
+struct WallClock(Arc<AtomicU64>);
 
-impl CommitObserver for Wall {
+impl CommitObserver for WallClock {
     fn committed(&self, _took: Duration) {}
 
     fn failed(&self, error: &StoreError) {
@@ -88,8 +90,8 @@ struct History {
     state: tempfile::TempDir,
     gate: Gate,
     naive_model: NaiveModel,
-    wall: Wall,
-    now: Time,
+    wall: WallClock,
+    now: ModelTime,
     /// The last steps, for whoever has to find out.
     steps: Vec<String>,
     leases_ended: u64,
@@ -107,8 +109,8 @@ impl History {
             state,
             gate: Gate::new(true),
             naive_model: NaiveModel::default(),
-            wall: Wall::default(),
-            now: Time { wall_ms: 1_800_000_000_000, uptime_ms: 0 },
+            wall: WallClock::default(),
+            now: ModelTime { wall_ms: 1_800_000_000_000, uptime_ms: 0 },
             steps: vec![],
             leases_ended: 0,
             allowed: 0,
@@ -239,7 +241,7 @@ impl History {
         let (agents, supervisors) = (most(&AGENTS), most(&SUPERVISORS));
         let mut queues: std::collections::BTreeSet<&'static str> = most(&QUEUES);
         queues.insert(QUEUES[0]);
-        let roster = Roster {
+        let roster = ModelOrganization {
             agents,
             supervisors,
             protected: AGENTS.into_iter().filter(|_| random_source.one_in(5)).collect(),
@@ -313,33 +315,35 @@ impl History {
     }
 }
 
-fn draw(random_source: &mut RandomSource) -> Ask {
+fn draw(random_source: &mut RandomSource) -> ModelQuestion {
     let user = random_source.pick(&AGENTS);
     let by = random_source.pick(&SUPERVISORS);
     let at = random_source.pick(&QUEUES);
     let queue = (!random_source.one_in(3)).then_some(at);
     let call = random_source.pick(&CALLS);
     match random_source.below(16) {
-        0..=2 => Ask::Login { user, queue },
-        3 => Ask::Logout { user, queue },
-        4 => Ask::Toggle { user, queue },
-        5 => Ask::Pause { user, queue, reason: random_source.pick(&REASONS) },
-        6 => Ask::Resume { user, queue },
+        0..=2 => ModelQuestion::Login { user, queue },
+        3 => ModelQuestion::Logout { user, queue },
+        4 => ModelQuestion::Toggle { user, queue },
+        5 => ModelQuestion::Pause { user, queue, reason: random_source.pick(&REASONS) },
+        6 => ModelQuestion::Resume { user, queue },
         7..=9 => {
             let seconds = random_source.one_in(2).then(|| 1 + random_source.below(120) as u64);
-            Ask::Lend { by, user, queue: at, seconds }
+            ModelQuestion::Lend { by, user, queue: at, seconds }
         }
-        10 => Ask::TakeBack { by, user, queue: at },
-        11 => Ask::CallBegin { agent: user, call, queue: at },
-        12 if random_source.one_in(2) => Ask::CallEnd { agent: user, call },
-        13 if random_source.one_in(2) => Ask::SupervisionEnd { by, target: random_source.one_in(2).then_some(user) },
+        10 => ModelQuestion::TakeBack { by, user, queue: at },
+        11 => ModelQuestion::CallBegin { agent: user, call, queue: at },
+        12 if random_source.one_in(2) => ModelQuestion::CallEnd { agent: user, call },
+        13 if random_source.one_in(2) => {
+            ModelQuestion::SupervisionEnd { by, target: random_source.one_in(2).then_some(user) }
+        }
         _ => {
             let of = match random_source.below(3) {
-                0 => Of::Call(call),
-                1 => Of::Target { target: user, queue: at, call: Some(call) },
-                _ => Of::Target { target: user, queue: at, call: None },
+                0 => SupervisionTarget::Call(call),
+                1 => SupervisionTarget::Target { target: user, queue: at, call: Some(call) },
+                _ => SupervisionTarget::Target { target: user, queue: at, call: None },
             };
-            Ask::Supervise { by, mode: random_source.pick(&MODES), of }
+            ModelQuestion::Supervise { by, mode: random_source.pick(&MODES), of }
         }
     }
 }
@@ -350,7 +354,7 @@ fn extension(user: &str) -> String {
 }
 
 /// The question in the words of the line dialect; people by extension and queues by id.
-fn words(ask: Ask) -> String {
+fn words(ask: ModelQuestion) -> String {
     let mut line = String::new();
     let mut of_user = |user: &str, action: &str, queue: Option<&str>| {
         write!(line, "actor={} action={action}", extension(user)).unwrap();
@@ -360,43 +364,43 @@ fn words(ask: Ask) -> String {
     };
     let mut more: Vec<(&str, String)> = vec![];
     match ask {
-        Ask::Login { user, queue } => of_user(user, "queue.login", queue),
-        Ask::Logout { user, queue } => of_user(user, "queue.logout", queue),
-        Ask::Toggle { user, queue } => of_user(user, "queue.toggle", queue),
-        Ask::Pause { user, queue, reason } => {
+        ModelQuestion::Login { user, queue } => of_user(user, "queue.login", queue),
+        ModelQuestion::Logout { user, queue } => of_user(user, "queue.logout", queue),
+        ModelQuestion::Toggle { user, queue } => of_user(user, "queue.toggle", queue),
+        ModelQuestion::Pause { user, queue, reason } => {
             of_user(user, "queue.pause", queue);
             more.extend(reason.map(|reason| ("pause_reason", reason.to_owned())));
         }
-        Ask::Resume { user, queue } => of_user(user, "queue.resume", queue),
-        Ask::Lend { by, user, queue, seconds } => {
+        ModelQuestion::Resume { user, queue } => of_user(user, "queue.resume", queue),
+        ModelQuestion::Lend { by, user, queue, seconds } => {
             of_user(by, "agent.login", Some(queue));
             more.push(("target", extension(user)));
             more.extend(seconds.map(|seconds| ("for", seconds.to_string())));
         }
-        Ask::TakeBack { by, user, queue } => {
+        ModelQuestion::TakeBack { by, user, queue } => {
             of_user(by, "agent.logout", Some(queue));
             more.push(("target", extension(user)));
         }
-        Ask::CallBegin { agent, call, queue } => {
+        ModelQuestion::CallBegin { agent, call, queue } => {
             of_user(agent, "call.begin", Some(queue));
             more.push(("call", call.to_owned()));
         }
-        Ask::CallEnd { agent, call } => {
+        ModelQuestion::CallEnd { agent, call } => {
             of_user(agent, "call.end", None);
             more.push(("call", call.to_owned()));
         }
-        Ask::Supervise { by, mode, of } => match of {
-            Of::Call(call) => {
+        ModelQuestion::Supervise { by, mode, of } => match of {
+            SupervisionTarget::Call(call) => {
                 of_user(by, &format!("call.{mode}"), None);
                 more.push(("call", call.to_owned()));
             }
-            Of::Target { target, queue, call } => {
+            SupervisionTarget::Target { target, queue, call } => {
                 of_user(by, &format!("call.{mode}"), Some(queue));
                 more.push(("target", extension(target)));
                 more.extend(call.map(|call| ("call", call.to_owned())));
             }
         },
-        Ask::SupervisionEnd { by, target } => {
+        ModelQuestion::SupervisionEnd { by, target } => {
             of_user(by, "supervision.end", None);
             more.extend(target.map(|target| ("target", extension(target))));
         }
@@ -405,7 +409,7 @@ fn words(ask: Ask) -> String {
 }
 
 /// The organization, as the product reads it: every agent serves every queue, and every supervisor supervises it.
-fn text_of(roster: &Roster) -> String {
+fn text_of(roster: &ModelOrganization) -> String {
     let mut text = format!(
         "organization = \"o\"\nmodel = \"goto\"\n[leases]\ndefault_seconds = {}\n[limits]\none_queue_at_a_time = {}\n\
          logins_per_user_max = {}\nlogins_per_queue_max = {}\nlogins_max = {}\nsupervisions_per_target_max = {}\n\

@@ -11,14 +11,14 @@ use queuewarden::policy::resolve::Question;
 use queuewarden::policy::{Organization, Policy};
 use queuewarden::telephony::{QueueSet, Token, UserId, Via};
 
-use crate::properties::events::Asked;
+use crate::properties::events::RandomQuestion;
 use crate::properties::models::{GOTO, MODELS, VOXIMPLANT};
-use crate::properties::side_by_side::Heard;
+use crate::properties::side_by_side::ProductAnswer;
 use crate::properties::small_worlds::{
     Allowed, GOTO_SETTINGS, NOW, Person, all_events, all_settings, allowed, goto_actors, goto_targets, judged,
     organization, resolved, session_states, settings, shipped, voximplant_people,
 };
-use crate::properties::worlds::Draft;
+use crate::properties::worlds::RandomOrganization;
 use crate::support::random_source::RandomSource;
 
 #[test]
@@ -239,7 +239,7 @@ fn taking_a_grant_from_a_model_never_allows_more() {
         let folder = crate::properties::folder_with_models();
         let mut drafts = vec![];
         while drafts.len() < ORGANIZATIONS {
-            let draft = Draft::new(&format!("o{}", drafts.len()), &mut random_source);
+            let draft = RandomOrganization::new(&format!("o{}", drafts.len()), &mut random_source);
             if draft.model.name == model.name {
                 let file = folder.path().join(format!("organizations/{}.toml", draft.name));
                 std::fs::write(file, draft.for_the_product()).unwrap();
@@ -248,13 +248,18 @@ fn taking_a_grant_from_a_model_never_allows_more() {
         }
         let mut asked = vec![];
         for draft in &drafts {
-            asked.extend((0..EVENTS).map(|_| Asked { may: true, ..Asked::draw(draft, draft, &mut random_source) }));
+            asked.extend(
+                (0..EVENTS)
+                    .map(|_| RandomQuestion { may: true, ..RandomQuestion::draw(draft, draft, &mut random_source) }),
+            );
         }
-        let answers = || -> Vec<Heard> {
+        let answers = || -> Vec<ProductAnswer> {
             let gate = Gate::default();
             drop(gate.publish(config::load(folder.path(), &Policy::default()).unwrap().policy));
             let mut scratch = QueueSet::new();
-            let ask = |asked: &Asked| gate.ask(&asked.event(), NOW, &mut scratch, |outcome, _| Heard::of(&outcome));
+            let ask = |asked: &RandomQuestion| {
+                gate.ask(&asked.event(), NOW, &mut scratch, |outcome, _| ProductAnswer::of(&outcome))
+            };
             asked.iter().map(ask).collect()
         };
         let whole = answers();
@@ -400,18 +405,19 @@ fn nothing_crosses_organizations() {
                 drop(together.publish(Policy::new(1, [ours(), neighbour])));
                 for event in &events {
                     let event = Event { intent: Intent::Do, ..*event };
-                    let expected = alone.ask(&event, NOW, &mut scratch, |outcome, _| Heard::of(&outcome).said);
+                    let expected = alone.ask(&event, NOW, &mut scratch, |outcome, _| ProductAnswer::of(&outcome).said);
                     let at_the_neighbour = Event { organization: Token::parse("n").unwrap(), ..event };
                     together.ask(&at_the_neighbour, NOW, &mut scratch, |_, _| ());
-                    let said = together.ask(&event, NOW, &mut scratch, |outcome, _| Heard::of(&outcome).said);
+                    let said = together.ask(&event, NOW, &mut scratch, |outcome, _| ProductAnswer::of(&outcome).said);
                     assert_eq!(said, expected, "{event:?} depends on the neighbour {there:?}");
                     let stranger = Event { actor: Token::parse("only").unwrap(), ..event };
-                    let verdict =
-                        together.ask(&stranger, NOW, &mut scratch, |outcome, _| Heard::of(&outcome).said.verdict);
+                    let verdict = together
+                        .ask(&stranger, NOW, &mut scratch, |outcome, _| ProductAnswer::of(&outcome).said.verdict);
                     assert_ne!(verdict, "allow", "{stranger:?} is of the neighbour");
                     if event.target.is_some() {
                         let stranger = Event { target: Token::parse("only"), ..event };
-                        let said = together.ask(&stranger, NOW, &mut scratch, |outcome, _| Heard::of(&outcome).said);
+                        let said =
+                            together.ask(&stranger, NOW, &mut scratch, |outcome, _| ProductAnswer::of(&outcome).said);
                         let targetless = said.target.is_none();
                         assert!(said.verdict != "allow" || targetless, "{stranger:?} is of the neighbour: {said:?}");
                     }

@@ -17,42 +17,42 @@ use queuewarden::policy::{Organization, Policy};
 use queuewarden::sessions::table::{Beginning, SessionTable};
 use queuewarden::telephony::{Moment, QueueSet, SupervisionMode, UnixMillis};
 
-use crate::properties::events::Asked;
+use crate::properties::events::RandomQuestion;
 use crate::properties::grammar;
-use crate::properties::worlds::Draft;
+use crate::properties::worlds::RandomOrganization;
 use crate::reference::{Question, Session, World, judge};
 use crate::support::random_source::RandomSource;
 
 /// What either says to a question, in the same words.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Said {
+pub(crate) struct ComparableAnswer {
     pub(crate) verdict: &'static str,
     pub(crate) reason: String,
     pub(crate) key: Option<&'static str>,
     pub(crate) action: Option<String>,
     pub(crate) queues: Vec<String>,
-    /// Of what is allowed.
+    /// Only of an allowed question.
     pub(crate) target: Option<String>,
 }
 
 /// What the product says, with what only it has.
 #[derive(Clone, Debug)]
-pub(crate) struct Heard {
-    pub(crate) said: Said,
+pub(crate) struct ProductAnswer {
+    pub(crate) said: ComparableAnswer,
     pub(crate) pair: Option<(ActionLabel, Reason)>,
     /// A supervision is allowed.
     pins_down: bool,
     revision: u64,
 }
 
-impl Heard {
+impl ProductAnswer {
     pub(crate) fn of(outcome: &Outcome<'_>) -> Self {
         match outcome {
             Outcome::Decided(answer) => {
                 let mut queues: Vec<String> = answer.queues.numbers().map(str::to_owned).collect();
                 queues.sort_unstable();
                 let allowed = matches!(answer.reason, Reason::Allow(_));
-                let said = Said {
+                let said = ComparableAnswer {
                     verdict: answer.reason.verdict(),
                     reason: answer.reason.code().to_owned(),
                     key: None,
@@ -66,7 +66,7 @@ impl Heard {
                 Self { said, pair, pins_down: answer.mode.is_some(), revision: answer.revision }
             }
             Outcome::Faulty(error) => {
-                let said = Said {
+                let said = ComparableAnswer {
                     verdict: "error",
                     reason: error.reason.code().to_owned(),
                     key: error.key.map(queuewarden::event::Key::name),
@@ -82,15 +82,15 @@ impl Heard {
 
 /// How a question comes to the product: as an event, or as bytes of a dialect.
 #[derive(Clone, Copy, Debug)]
-enum By {
+enum QuestionForm {
     Event,
     Line,
     FastAgi,
 }
 
 /// One organization as both see it.
-struct Tenant {
-    draft: Draft,
+struct ComparedOrganization {
+    draft: RandomOrganization,
     world: World,
     /// The logins, as the reference has them.
     sessions: Vec<Session>,
@@ -104,7 +104,7 @@ struct Tenant {
 pub(crate) struct SideBySide {
     folder: tempfile::TempDir,
     gate: Gate,
-    tenants: Vec<Tenant>,
+    tenants: Vec<ComparedOrganization>,
     now_seconds: u64,
     scratch: QueueSet,
     /// What was seen of the product.
@@ -125,10 +125,10 @@ impl SideBySide {
             compared: 0,
         };
         for position in 0..organizations {
-            let draft = Draft::new(&format!("o{position}"), random_source);
+            let draft = RandomOrganization::new(&format!("o{position}"), random_source);
             let world = World::from_toml(&draft.for_the_reference());
             let (sessions, ends, table) = (vec![], BTreeMap::new(), SessionTable::default());
-            side_by_side.tenants.push(Tenant { draft, world, sessions, ends, table });
+            side_by_side.tenants.push(ComparedOrganization { draft, world, sessions, ends, table });
         }
         side_by_side.load()?;
         Ok(side_by_side)
@@ -151,10 +151,10 @@ impl SideBySide {
         if random_source.one_in(2) {
             let leaving = random_source.below(self.tenants.len());
             let name = format!("{}n", self.tenants[leaving].draft.name);
-            let draft = Draft::new(&name, random_source);
+            let draft = RandomOrganization::new(&name, random_source);
             let world = World::from_toml(&draft.for_the_reference());
             let (sessions, ends, table) = (vec![], BTreeMap::new(), SessionTable::default());
-            self.tenants[leaving] = Tenant { draft, world, sessions, ends, table };
+            self.tenants[leaving] = ComparedOrganization { draft, world, sessions, ends, table };
         }
         self.load()
     }
@@ -185,7 +185,7 @@ impl SideBySide {
         let now = self.now();
         for tenant in &mut self.tenants {
             tenant.table.expire(now);
-            let Tenant { sessions, ends, .. } = tenant;
+            let ComparedOrganization { sessions, ends, .. } = tenant;
             ends.retain(|(user, queue), end| {
                 let is_over = *end <= self.now_seconds;
                 sessions.retain(|at| !(is_over && at.user == *user && at.queue == *queue));
@@ -214,12 +214,16 @@ impl SideBySide {
                     self.wait(random_source.below(20) as u64);
                 }
                 let other = random_source.below(self.tenants.len());
-                let asked = Asked::draw(&self.tenants[position].draft, &self.tenants[other].draft, random_source);
-                let by = [By::Line, By::FastAgi].get(random_source.below(12)).copied().unwrap_or(By::Event);
+                let asked =
+                    RandomQuestion::draw(&self.tenants[position].draft, &self.tenants[other].draft, random_source);
+                let by = [QuestionForm::Line, QuestionForm::FastAgi]
+                    .get(random_source.below(12))
+                    .copied()
+                    .unwrap_or(QuestionForm::Event);
                 self.compare(position, &asked, by)?;
                 if asked.may || random_source.one_in(8) {
-                    // Asked again, for what only asks changes nothing, and what was done is answered for what is now.
-                    self.compare(position, &asked, By::Event)?;
+                    // The same question again: `may` changed nothing, and after `do` the answer is about the new state.
+                    self.compare(position, &asked, QuestionForm::Event)?;
                 }
             }
             self.compare_sessions_of(position)?;
@@ -228,16 +232,18 @@ impl SideBySide {
     }
 
     /// Puts one question to both.
-    fn compare(&mut self, position: usize, asked: &Asked, by: By) -> Result<(), String> {
+    fn compare(&mut self, position: usize, asked: &RandomQuestion, by: QuestionForm) -> Result<(), String> {
         let now = self.now();
         let policy = self.gate.policy();
         let event = asked.event();
         let heard = match by {
-            By::Line if asked.is_for_the_wire() => through_the_line(&self.gate, asked, now, &mut self.scratch)?,
-            By::FastAgi if asked.is_for_the_wire() && !asked.may => {
+            QuestionForm::Line if asked.is_for_the_wire() => {
+                through_the_line(&self.gate, asked, now, &mut self.scratch)?
+            }
+            QuestionForm::FastAgi if asked.is_for_the_wire() && !asked.may => {
                 through_fastagi(&self.gate, asked, now, &mut self.scratch)?
             }
-            _ => self.gate.ask(&event, now, &mut self.scratch, |outcome, _| Heard::of(&outcome)),
+            _ => self.gate.ask(&event, now, &mut self.scratch, |outcome, _| ProductAnswer::of(&outcome)),
         };
         self.compared += 1;
         self.pairs.extend(heard.pair);
@@ -300,9 +306,10 @@ impl SideBySide {
                     queue: Some(queue.number.to_owned()),
                     ..Question::default()
                 };
-                let asked = Asked { question, may: true, lease_seconds: None };
-                let heard =
-                    self.gate.ask(&asked.event(), self.now(), &mut self.scratch, |outcome, _| Heard::of(&outcome));
+                let asked = RandomQuestion { question, may: true, lease_seconds: None };
+                let heard = self
+                    .gate
+                    .ask(&asked.event(), self.now(), &mut self.scratch, |outcome, _| ProductAnswer::of(&outcome));
                 if logged_in != (heard.said.reason == "logged_out") {
                     return Err(format!(
                         "DIFFERENT LOGINS\n{} in {} of {}: the reference says {logged_in}, the gate {:?}",
@@ -359,15 +366,15 @@ fn is_kept(world: &World, organization: &str, session: &Session) -> bool {
 
 /// What the reference expects.
 struct Expected {
-    said: Said,
+    said: ComparableAnswer,
     sessions: Vec<Session>,
     ends: BTreeMap<(String, String), u64>,
 }
 
 /// Asks the reference, and adds the leases, which it leaves out.
-fn expectation(tenant: &Tenant, asked: &Asked, now_seconds: u64) -> Expected {
+fn expectation(tenant: &ComparedOrganization, asked: &RandomQuestion, now_seconds: u64) -> Expected {
     let answer = judge(&tenant.world, &tenant.sessions, &asked.question);
-    let mut said = Said {
+    let mut said = ComparableAnswer {
         verdict: answer.verdict,
         reason: answer.reason,
         key: answer.key,
@@ -384,7 +391,7 @@ fn expectation(tenant: &Tenant, asked: &Asked, now_seconds: u64) -> Expected {
         && asked.lease_seconds.is_some_and(|seconds| seconds > tenant.draft.lease_max_seconds)
     {
         // A value that the key cannot have here: found where attributes are.
-        said = Said {
+        said = ComparableAnswer {
             verdict: "error",
             reason: "malformed".to_owned(),
             key: Some("for"),
@@ -418,7 +425,7 @@ fn expectation(tenant: &Tenant, asked: &Asked, now_seconds: u64) -> Expected {
 }
 
 /// The login of the target in the queue that the answer names.
-fn there<'t>(tenant: &'t Tenant, said: &Said) -> Option<&'t Session> {
+fn there<'t>(tenant: &'t ComparedOrganization, said: &ComparableAnswer) -> Option<&'t Session> {
     let (target, queue) = (said.target.as_deref()?, said.queues.first()?);
     let user = tenant.draft.users.iter().find(|user| user.extension == target)?;
     let queue = tenant.draft.queues.iter().find(|at| at.number == queue)?;
@@ -478,7 +485,12 @@ fn follow(
 }
 
 /// Asks in the bytes of the line dialect, and reads the bytes that come back.
-fn through_the_line(gate: &Gate, asked: &Asked, now: Moment, scratch: &mut QueueSet) -> Result<Heard, String> {
+fn through_the_line(
+    gate: &Gate,
+    asked: &RandomQuestion,
+    now: Moment,
+    scratch: &mut QueueSet,
+) -> Result<ProductAnswer, String> {
     let line = asked.line("Q7");
     let (mut room, mut output) = (vec![], vec![]);
     let mut dialect = Line::new(None);
@@ -490,12 +502,12 @@ fn through_the_line(gate: &Gate, asked: &Asked, now: Moment, scratch: &mut Queue
     }
     let heard = gate.ask(&event, now, scratch, |outcome, _| {
         dialect.answer(id, &outcome, &mut output);
-        Heard::of(&outcome)
+        ProductAnswer::of(&outcome)
     });
     let text = String::from_utf8(output).unwrap();
     // A line names the target only where it pins a supervision down.
     let target = heard.said.target.clone().filter(|_| heard.pins_down);
-    let written = Said { target, ..heard.said.clone() };
+    let written = ComparableAnswer { target, ..heard.said.clone() };
     match grammar::said_by(&text, "Q7") {
         Some(said) if said == written => Ok(heard),
         said => Err(format!("DIFFERENT BYTES\n{text:?} reads as {said:?}, and not as {written:?}")),
@@ -513,7 +525,12 @@ fn mode_of(action: &str) -> Option<SupervisionMode> {
 }
 
 /// Asks as Asterisk does, and reads the variables that come back.
-fn through_fastagi(gate: &Gate, asked: &Asked, now: Moment, scratch: &mut QueueSet) -> Result<Heard, String> {
+fn through_fastagi(
+    gate: &Gate,
+    asked: &RandomQuestion,
+    now: Moment,
+    scratch: &mut QueueSet,
+) -> Result<ProductAnswer, String> {
     let environment = asked.environment();
     let (mut room, mut output) = (vec![], vec![]);
     let mut dialect = FastAgi::new();
@@ -525,10 +542,10 @@ fn through_fastagi(gate: &Gate, asked: &Asked, now: Moment, scratch: &mut QueueS
     }
     let heard = gate.ask(&event, now, scratch, |outcome, _| {
         dialect.answer(id, &outcome, &mut output);
-        Heard::of(&outcome)
+        ProductAnswer::of(&outcome)
     });
     let text = String::from_utf8(output).unwrap();
-    let Said { verdict, reason, action, queues, target, .. } = &heard.said;
+    let ComparableAnswer { verdict, reason, action, queues, target, .. } = &heard.said;
     let mut written = vec![reason.clone(), action.clone().unwrap_or_default(), queues.join("&")];
     written.push(target.as_ref().map(|target| format!("{target}-")).unwrap_or_default());
     let mode = action.as_deref().and_then(mode_of);

@@ -18,7 +18,7 @@ use queuewarden::telephony::{
 };
 
 use crate::properties::models;
-use crate::properties::worlds::Draft;
+use crate::properties::worlds::RandomOrganization;
 
 pub(crate) const NOW: Moment = Moment { wall: UnixMillis(1_000_000_000), uptime_ms: 1 };
 
@@ -87,7 +87,7 @@ pub(crate) fn organization(id: u16, name: &str, model: &Arc<Model>, people: &[(&
 /// The shipped role model.
 pub(crate) fn shipped(name: &str) -> Arc<Model> {
     let folder = crate::properties::folder_with_models();
-    std::fs::write(folder.path().join("organizations/o.toml"), Draft::smallest(name)).unwrap();
+    std::fs::write(folder.path().join("organizations/o.toml"), RandomOrganization::smallest(name)).unwrap();
     let loaded = config::load(folder.path(), &Policy::default()).unwrap();
     Arc::clone(&loaded.policy.organization("o").unwrap().model)
 }

@@ -30,7 +30,7 @@ const ASTERISK: &[(&str, &str)] = &[
 
 /// A queue of an organization.
 #[derive(Clone, Debug)]
-pub(crate) struct DraftQueue {
+pub(crate) struct RandomQueue {
     pub(crate) id: &'static str,
     pub(crate) number: &'static str,
     kind: &'static str,
@@ -40,7 +40,7 @@ pub(crate) struct DraftQueue {
 
 /// A user of an organization.
 #[derive(Clone, Debug)]
-pub(crate) struct DraftUser {
+pub(crate) struct RandomUser {
     pub(crate) id: &'static str,
     pub(crate) extension: &'static str,
     roles: Vec<&'static str>,
@@ -51,7 +51,7 @@ pub(crate) struct DraftUser {
 }
 
 #[derive(Clone, Debug)]
-struct DraftGroup {
+struct RandomGroup {
     id: &'static str,
     supervisors: Vec<&'static str>,
     members: Vec<&'static str>,
@@ -60,7 +60,7 @@ struct DraftGroup {
 
 /// An organization before it is written down.
 #[derive(Clone, Debug)]
-pub(crate) struct Draft {
+pub(crate) struct RandomOrganization {
     pub(crate) name: String,
     pub(crate) model: &'static Model,
     settings: Vec<(&'static str, bool)>,
@@ -69,9 +69,9 @@ pub(crate) struct Draft {
     pub(crate) lease_default_seconds: u32,
     pub(crate) lease_max_seconds: u32,
     limits: [Option<usize>; 3],
-    pub(crate) queues: Vec<DraftQueue>,
-    pub(crate) users: Vec<DraftUser>,
-    groups: Vec<DraftGroup>,
+    pub(crate) queues: Vec<RandomQueue>,
+    pub(crate) users: Vec<RandomUser>,
+    groups: Vec<RandomGroup>,
 }
 
 /// A name for a group, of one that is there or not.
@@ -79,7 +79,7 @@ pub(crate) fn group_name(random_source: &mut RandomSource) -> &'static str {
     if random_source.one_in(16) { random_source.pick(STRANGERS) } else { random_source.pick(GROUPS) }
 }
 
-impl Draft {
+impl RandomOrganization {
     /// A new organization with this name.
     pub(crate) fn new(name: &str, random_source: &mut RandomSource) -> Self {
         let mut draft = Self {
@@ -153,7 +153,7 @@ impl Draft {
         let numbers = random_source.draw(NUMBERS, count);
         self.queues.clear();
         for (id, number) in ids.into_iter().zip(numbers) {
-            self.queues.push(DraftQueue {
+            self.queues.push(RandomQueue {
                 id,
                 // The id that is a number is nobody else's, so it may be the queue's own as well.
                 number: if id == "777" && random_source.one_in(2) { id } else { number },
@@ -182,7 +182,7 @@ impl Draft {
                 (false, _) => random_source.some(self.model.roles),
             };
             let supervises = random_source.some(&queues);
-            self.users.push(DraftUser {
+            self.users.push(RandomUser {
                 id,
                 extension: if id == "3001" && random_source.one_in(2) { id } else { extension },
                 roles,
@@ -199,7 +199,7 @@ impl Draft {
         let groups = random_source.some(GROUPS);
         self.groups.clear();
         for id in groups {
-            self.groups.push(DraftGroup {
+            self.groups.push(RandomGroup {
                 id,
                 supervisors: random_source.some(&people),
                 members: random_source.some(&people),
@@ -295,16 +295,16 @@ impl Draft {
                 writeln!(text, "{key} = {limit}").unwrap();
             }
         }
-        for DraftQueue { id, number, kind, wrap_up_seconds, callback } in &self.queues {
+        for RandomQueue { id, number, kind, wrap_up_seconds, callback } in &self.queues {
             write!(text, "[[queues]]\nid = {id:?}\nnumber = {number:?}\nkind = {kind:?}\n").unwrap();
             write!(text, "wrap_up_seconds = {wrap_up_seconds}\ncallback = {callback}\n").unwrap();
         }
-        for DraftUser { id, extension, roles, queues, supervises, edits, protected } in &self.users {
+        for RandomUser { id, extension, roles, queues, supervises, edits, protected } in &self.users {
             write!(text, "[[users]]\nid = {id:?}\nextension = {extension:?}\nroles = {roles:?}\n").unwrap();
             write!(text, "queues = {queues:?}\nsupervises = {supervises:?}\nedits = {edits:?}\n").unwrap();
             writeln!(text, "protected = {protected}").unwrap();
         }
-        for DraftGroup { id, supervisors, members, outbound } in &self.groups {
+        for RandomGroup { id, supervisors, members, outbound } in &self.groups {
             write!(text, "[[groups]]\nid = {id:?}\nsupervisors = {supervisors:?}\nmembers = {members:?}\n").unwrap();
             if let Some(outbound) = outbound {
                 writeln!(text, "outbound = {outbound}").unwrap();

@@ -1,7 +1,7 @@
 //! Given the admin listener, when somebody asks for more than their place allows, or under a name that is not ours,
 //! then they are turned away, and no answer ever holds a secret.
 
-use crate::stories::fixtures::OFFICE;
+use crate::stories::fixtures::ORGANIZATION;
 use crate::support::{Folder, Sidecar, connect, connect_unix, http, run, wait_until};
 
 const TOKEN: &str = "s3cr3t-of-the-operators";
@@ -9,7 +9,7 @@ const LOCAL: &str = "Host: localhost\r\n";
 
 /// A folder that listens for operators at this address, with or without a token.
 fn folder(admin: &str, token: bool) -> Folder {
-    let folder = Folder::with("acme.toml", OFFICE);
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     folder.write("admin.token", &format!("{TOKEN}\n"));
     let key = if token { "admin_token_file = \"admin.token\"\n" } else { "" };
     folder.replace("queuewarden.toml", "admin = \"127.0.0.1:0\"\n", &format!("admin = \"{admin}\"\n{key}"));

@@ -24,24 +24,24 @@ const BANNER: &str = "Asterisk Call Manager/11.0.0\r\n";
 
 /// Who is logged in, as the story has it.
 #[derive(Default)]
-struct Fixtures(Mutex<HashSet<String>>);
+struct FakeSessions(Mutex<HashSet<String>>);
 
-impl Fixtures {
+impl FakeSessions {
     fn log_in(&self, extension: &str) {
         self.0.lock().unwrap().insert(extension.to_owned());
     }
 }
 
-impl Sessions for Fixtures {
+impl Sessions for FakeSessions {
     fn is_logged_in(&self, member: &Member) -> bool {
         self.0.lock().unwrap().contains(&*member.extension)
     }
 }
 
 /// A link and the Asterisk at its other end.
-struct World {
+struct LinkedSidecar {
     listener: TcpListener,
-    fixtures: Arc<Fixtures>,
+    fixtures: Arc<FakeSessions>,
     metrics: Metrics,
     links: Links,
     settings: AmiSettings,
@@ -49,7 +49,7 @@ struct World {
     _runtime: Runtime,
 }
 
-impl World {
+impl LinkedSidecar {
     fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let settings = AmiSettings {
@@ -61,11 +61,11 @@ impl World {
             state_interface: Pattern::parse("PJSIP/%").unwrap(),
             queue: Pattern::parse("q-%").unwrap(),
         };
-        let (metrics, fixtures) = (Metrics::new(), Arc::new(Fixtures::default()));
+        let (metrics, fixtures) = (Metrics::new(), Arc::new(FakeSessions::default()));
         let links = Links::new(std::slice::from_ref(&settings), metrics.ami().clone());
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let stop = CancellationToken::new();
-        let sessions: Arc<dyn Sessions> = Arc::<Fixtures>::clone(&fixtures);
+        let sessions: Arc<dyn Sessions> = Arc::<FakeSessions>::clone(&fixtures);
         {
             let _entered = runtime.enter();
             links.serve(&sessions, &TaskTracker::new(), &stop);
@@ -117,7 +117,7 @@ impl World {
     }
 }
 
-impl Drop for World {
+impl Drop for LinkedSidecar {
     fn drop(&mut self) {
         self.stop.cancel();
     }
@@ -210,7 +210,7 @@ impl Asterisk {
 
 #[test]
 fn a_member_is_removed_by_its_interface() {
-    let world = World::new();
+    let world = LinkedSidecar::new();
     assert_eq!((world.metric("queuewarden_ami_links"), world.metric("queuewarden_ami_links_up")), (1, 0));
     let mut asterisk = world.link();
     wait_until("the link", || world.metric("queuewarden_ami_links_up") == 1);
@@ -232,7 +232,7 @@ fn a_member_is_removed_by_its_interface() {
 
 #[test]
 fn who_has_logged_in_again_is_not_removed() {
-    let world = World::new();
+    let world = LinkedSidecar::new();
     world.remove("1001");
     world.remove("1002");
     world.fixtures.log_in("1001");
@@ -245,7 +245,7 @@ fn who_has_logged_in_again_is_not_removed() {
 
 #[test]
 fn who_logs_in_while_the_removal_is_under_way_is_added_again() {
-    let world = World::new();
+    let world = LinkedSidecar::new();
     let mut asterisk = world.link();
     for (extension, there, outcome) in [("1001", false, "restored"), ("1002", true, "logged_in_again")] {
         world.remove(extension);
@@ -276,7 +276,7 @@ fn who_logs_in_while_the_removal_is_under_way_is_added_again() {
 
 #[test]
 fn a_removal_outlives_the_connection() {
-    let world = World::new();
+    let world = LinkedSidecar::new();
     let mut asterisk = world.link();
     world.remove("1001");
     let removal = asterisk.hear_removal_of("1001");
@@ -301,7 +301,7 @@ fn a_removal_outlives_the_connection() {
 
 #[test]
 fn what_asterisk_refuses_is_tried_so_often_and_holds_nobody_up() {
-    let world = World::new();
+    let world = LinkedSidecar::new();
     let mut asterisk = world.link();
     world.remove("1001");
     let removal = asterisk.hear_removal_of("1001");
@@ -335,7 +335,7 @@ fn whatever_it_says_the_link_leaves_it_and_comes_back() {
         &format!("{BANNER}\0\0\0\0\r\n"),
         &format!("{BANNER}Response: {}", "x".repeat(AMI_LINE_BYTES_MAX)),
     ] {
-        let world = World::new();
+        let world = LinkedSidecar::new();
         let mut asterisk = world.accept();
         asterisk.say(wrong);
         asterisk.hears_the_end();
@@ -343,7 +343,7 @@ fn whatever_it_says_the_link_leaves_it_and_comes_back() {
         drop(world.link());
     }
     // Closed without a word, a refused login, and then garbage where an answer should be.
-    let world = World::new();
+    let world = LinkedSidecar::new();
     world.remove("1001");
     drop(world.accept());
     let mut asterisk = world.accept();
@@ -362,7 +362,7 @@ fn whatever_it_says_the_link_leaves_it_and_comes_back() {
 
 #[test]
 fn a_silent_asterisk_hears_the_end() {
-    let world = World::new();
+    let world = LinkedSidecar::new();
     // It greets and says no more; then it takes an action and says no more.
     let mut asterisk = world.accept();
     asterisk.say(BANNER);
@@ -379,7 +379,7 @@ fn a_silent_asterisk_hears_the_end() {
 
 #[test]
 fn an_idle_link_looks_whether_asterisk_is_still_there() {
-    let world = World::new();
+    let world = LinkedSidecar::new();
     let mut asterisk = world.link();
     assert!(PATIENCE > AMI_PING_INTERVAL);
     let ping = asterisk.hear(&["Action: Ping"]);
@@ -392,7 +392,7 @@ fn an_idle_link_looks_whether_asterisk_is_still_there() {
 
 #[test]
 fn more_than_the_bound_lets_the_oldest_go() {
-    let world = World::new();
+    let world = LinkedSidecar::new();
     for extension in 0..=AMI_REMOVALS_WAITING_MAX {
         world.remove(&extension.to_string());
     }
@@ -405,7 +405,7 @@ fn more_than_the_bound_lets_the_oldest_go() {
 
 #[test]
 fn a_new_secret_counts_from_the_next_login_on() {
-    let world = World::new();
+    let world = LinkedSidecar::new();
     let mut asterisk = world.accept();
     let refused = asterisk.greet_and_challenge();
     world.links.set_secrets(&[AmiSettings { secret: Secret::new("other".to_owned()), ..world.settings.clone() }]);

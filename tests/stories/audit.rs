@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::stories::fixtures::{OFFICE, with_switched};
-use crate::support::{Folder, PATIENCE, Sidecar, SwitchPeer, channel_block, connect, netstring, run, url_encoded, wait_until};
+use crate::stories::fixtures::{ORGANIZATION, with_switched};
+use crate::support::{
+    Folder, FreeSwitchPeer, PATIENCE, Sidecar, channel_block, connect, netstring, run, url_encoded, wait_until,
+};
 
 const RECORDS: &str = "queuewarden_audit_records_total";
 const HEALTHY: &str = "queuewarden_audit_healthy";
@@ -24,7 +26,7 @@ struct Fixtures(Folder);
 impl Fixtures {
     /// The fixtures, its audit log kept as these keys say.
     fn new(keys: &str) -> Self {
-        Self::of(OFFICE, keys)
+        Self::of(ORGANIZATION, keys)
     }
 
     fn of(text: &str, keys: &str) -> Self {
@@ -261,7 +263,7 @@ fn nothing_from_the_wire_forges_a_line() {
         let encoded = url_encoded(evil);
         for name in ["qw_org", "qw_queue", "qw_target", "qw_call", "user_name"] {
             let variables = [("qw_org", "acme"), ("user_name", "1001"), (name, &*encoded)];
-            SwitchPeer::ring(&sidecar).ask(&channel_block("*13600", &variables));
+            FreeSwitchPeer::ring(&sidecar).ask(&channel_block("*13600", &variables));
         }
         let mut stream = connect(sidecar.address("kamailio"));
         for key in ["org", "actor", "action", "queue", "target", "call"] {

@@ -3,7 +3,7 @@
 
 use std::net::TcpStream;
 
-use crate::stories::fixtures::{OFFICE, with_switched};
+use crate::stories::fixtures::{ORGANIZATION, with_switched};
 use crate::support::{Folder, LineClient, Sidecar};
 
 fn open(fixtures: &str) -> (Sidecar, LineClient<TcpStream>) {
@@ -27,7 +27,7 @@ fn running(sidecar: &Sidecar) -> [f64; 3] {
 
 #[test]
 fn a_call_is_whose_it_was_reported_to_be() {
-    let (_sidecar, mut line) = open(OFFICE);
+    let (_sidecar, mut line) = open(ORGANIZATION);
     play(
         &mut line,
         &[
@@ -66,7 +66,7 @@ fn a_call_is_whose_it_was_reported_to_be() {
 
 #[test]
 fn a_supervision_runs_until_somebody_says_that_it_ended() {
-    let (sidecar, mut line) = open(OFFICE);
+    let (sidecar, mut line) = open(ORGANIZATION);
     play(
         &mut line,
         &[
@@ -122,7 +122,7 @@ fn a_supervision_runs_until_somebody_says_that_it_ended() {
 #[test]
 fn the_protected_peers_and_oneself_are_supervised_by_nobody() {
     let limits = "[limits]\nsupervisions_per_target_max = 1\nsupervisions_per_supervisor_max = 2\n[leases]\n";
-    let (_sidecar, mut line) = open(&(OFFICE.to_owned() + limits));
+    let (_sidecar, mut line) = open(&(ORGANIZATION.to_owned() + limits));
     play(
         &mut line,
         &[

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::stories::fixtures::OFFICE;
+use crate::stories::fixtures::ORGANIZATION;
 use crate::support::{Folder, PATIENCE, Sidecar, netstring, wait_until};
 
 /// Longer than the longest pause between two dials, on a busy machine.
@@ -55,7 +55,7 @@ impl Kamailio {
 }
 
 fn fixtures(kamailios: &[&Kamailio]) -> Sidecar {
-    let folder = Folder::with("acme.toml", OFFICE);
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let addresses: Vec<String> = kamailios.iter().map(|kamailio| format!("\"{}\"", kamailio.address())).collect();
     let process = folder.read("queuewarden.toml");
     folder.write("queuewarden.toml", &format!("{process}[connect]\nevapi = [{}]\n", addresses.join(", ")));

@@ -1,11 +1,11 @@
 //! Given the phones of one PBX or another, when a code is dialed, then it means what that PBX's people mean by it; of
 //! two that match, the longer one wins.
 
-use crate::stories::fixtures::{OFFICE, play};
+use crate::stories::fixtures::{ORGANIZATION, play};
 
 /// The fixtures with this preset and these codes of its own.
 fn dialing(preset: Option<&str>, own: &str) -> String {
-    let fixtures = OFFICE.replace("\"*45\" = \"queue.toggle\"", own);
+    let fixtures = ORGANIZATION.replace("\"*45\" = \"queue.toggle\"", own);
     let line = "feature_code_preset = \"asterisk\"\n";
     fixtures.replace(line, &preset.map_or(String::new(), |preset| line.replace("asterisk", preset)))
 }

@@ -8,11 +8,11 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::stories::fixtures::OFFICE;
-use crate::support::{Folder, LineClient, Sidecar, connect, end_our_side, netstring, wait_until};
+use crate::stories::fixtures::ORGANIZATION;
+use crate::support::{Folder, LineClient, Sidecar, close_our_side, connect, netstring, wait_until};
 
 fn fixtures() -> Sidecar {
-    Sidecar::start(&Folder::with("acme.toml", OFFICE))
+    Sidecar::start(&Folder::with("acme.toml", ORGANIZATION))
 }
 
 fn frame(payload: &str) -> String {
@@ -170,7 +170,7 @@ fn what_is_no_netstring_ends_the_connection() {
         let reply = next(&mut stream);
         assert_eq!(reply["error"]["data"]["reason"], reason, "{said:?}");
         assert_eq!((&reply["id"], &reply["error"]["code"]), (&Value::Null, &json!(-32_700)));
-        end_our_side(&stream);
+        close_our_side(&stream);
         assert_eq!(stream.read_to_end(&mut vec![]).unwrap(), 0, "{said:?}");
     }
     let mut stream = connect(sidecar.address("kamailio"));

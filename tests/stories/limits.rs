@@ -4,7 +4,7 @@
 use std::sync::Barrier;
 use std::thread;
 
-use crate::stories::fixtures::{OFFICE, play, with_switched};
+use crate::stories::fixtures::{ORGANIZATION, play, with_switched};
 use crate::support::{Folder, Sidecar};
 
 fn bounded(bounds: &str) -> String {
@@ -81,7 +81,7 @@ fn a_login_to_every_queue_happens_whole_or_not_at_all() {
 
 #[test]
 fn of_many_who_race_for_the_last_place_exactly_one_gets_it() {
-    let fixtures = format!("{OFFICE}\n[limits]\nlogins_per_queue_max = 1\n");
+    let fixtures = format!("{ORGANIZATION}\n[limits]\nlogins_per_queue_max = 1\n");
     let sidecar = Sidecar::start(&Folder::with("acme.toml", &fixtures));
     let mut racers: Vec<_> =
         ["1001", "1002", "1003", "1004", "3002", "2004"].map(|racer| (racer, sidecar.line())).into_iter().collect();

@@ -5,13 +5,13 @@ use std::io::Write;
 
 use serde_json::Value;
 
-use crate::stories::fixtures::OFFICE;
+use crate::stories::fixtures::ORGANIZATION;
 use crate::support::{
-    Folder, Sidecar, agi_environment, binary, channel_block, connect, end_our_side, hear_out, netstring, run,
+    Folder, Sidecar, agi_environment, binary, channel_block, close_our_side, connect, netstring, read_to_end, run,
 };
 
 fn started(format: &str, filter: &str) -> (Folder, Sidecar) {
-    let folder = Folder::with("acme.toml", OFFICE);
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let mut command = binary();
     command.arg("--config").arg(folder.path());
     command.env("QUEUEWARDEN_LOG_FORMAT", format).env("QUEUEWARDEN_LOG", filter);
@@ -136,8 +136,8 @@ fn no_peer_can_forge_a_line() {
             for key in ["org", "actor", "action", "queue", "target", "call", "digits", "via", "for"] {
                 let mut line = connect(sidecar.address("line"));
                 line.write_all(format!("1 do {key}={text} org=acme\n{text} dial {key}=x\n").as_bytes()).unwrap();
-                end_our_side(&line);
-                hear_out(&mut line);
+                close_our_side(&line);
+                read_to_end(&mut line);
                 let payload = serde_json::json!({"jsonrpc": "2.0", "id": text, "method": text, "params": {key: text}});
                 let payload = payload.to_string();
                 let mut kamailio = connect(sidecar.address("kamailio"));
@@ -151,12 +151,12 @@ fn no_peer_can_forge_a_line() {
             }
             for variable in ["qw_org", "user_name", "qw_queue", "qw_call", "qw_action"] {
                 let encoded = crate::support::url_encoded(text);
-                let mut switch = crate::support::SwitchPeer::ring(&sidecar);
+                let mut switch = crate::support::FreeSwitchPeer::ring(&sidecar);
                 switch.say(
                     channel_block(&encoded, &[("qw_org", "acme"), ("user_name", "1001"), (variable, &encoded)])
                         .as_bytes(),
                 );
-                end_our_side(&switch.0);
+                close_our_side(&switch.0);
                 switch.commands();
             }
             let path = format!("/{}", crate::support::url_encoded(text));
@@ -205,7 +205,7 @@ fn errors_are_told_a_few_times_and_then_counted() {
 /// Given a log that nobody reads, when there is much to log, then nobody waits for it.
 #[test]
 fn nobody_waits_for_whoever_reads_the_log() {
-    let folder = Folder::with("acme.toml", OFFICE);
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let (reader, writer) = std::io::pipe().unwrap();
     // Through a shell, because the tests read stderr themselves.
     let mut wrapped = std::process::Command::new("bash");

@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use crate::stories::fixtures::OFFICE;
+use crate::stories::fixtures::ORGANIZATION;
 use crate::support::{Folder, Sidecar, connect};
 
 /// Lines that are sent.
@@ -43,7 +43,7 @@ fn question(number: u32, text: &mut String) {
 
 #[test]
 fn a_million_names_make_no_series() {
-    let folder = Folder::with("acme.toml", OFFICE);
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     folder.write("queuewarden.toml", &(folder.read("queuewarden.toml") + "[metrics]\nsessions_by_queue_max = 3\n"));
     let sidecar = Sidecar::start(&folder);
     let before = series(&sidecar);

@@ -4,13 +4,13 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use crate::stories::fixtures::OFFICE;
+use crate::stories::fixtures::ORGANIZATION;
 use crate::support::{
-    Folder, LineClient, PATIENCE, Sidecar, agi_environment, connect, connect_unix, hear_out, variables, wait_until,
+    Folder, LineClient, PATIENCE, Sidecar, agi_environment, connect, connect_unix, read_to_end, variables, wait_until,
 };
 
 fn with_room_for(connections: usize) -> (Folder, Sidecar) {
-    let folder = Folder::with("acme.toml", OFFICE);
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     folder.replace("queuewarden.toml", "[state]\n", &format!("[limits]\nconnections_max = {connections}\n[state]\n"));
     let sidecar = Sidecar::start(&folder);
     (folder, sidecar)
@@ -35,13 +35,13 @@ fn one_connection_too_many_is_told_so_and_closed() {
     assert!(rejected("line", 0) && rejected("fastagi", 0) && is(&sidecar, "queuewarden_connections_limit", 3));
     // Whether it has asked already or not, on either family.
     let mut silent = connect(sidecar.address("line"));
-    assert_eq!(hear_out(&mut silent), "- error reason=overload\n");
+    assert_eq!(read_to_end(&mut silent), "- error reason=overload\n");
     let mut eager = connect_unix(&sidecar.socket("line_unix"));
     eager.write_all(b"1 dial org=acme actor=1001 digits=*13600\n").unwrap();
-    assert_eq!(hear_out(&mut eager), "- error reason=overload\n");
+    assert_eq!(read_to_end(&mut eager), "- error reason=overload\n");
     let mut agi = connect(sidecar.address("fastagi"));
     agi.write_all(agi_environment("1001", "acme/dial", &["digits=*13600"]).as_bytes()).unwrap();
-    let heard = hear_out(&mut agi);
+    let heard = read_to_end(&mut agi);
     assert!(heard.ends_with("SET VARIABLE QW_VERDICT \"DENY\"\n"), "{heard}");
     assert_eq!(variables(&heard)["QW_REASON"], "overload");
     assert!(rejected("line", 2) && rejected("fastagi", 1));

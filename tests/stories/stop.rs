@@ -9,15 +9,15 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::stories::fixtures::OFFICE;
+use crate::stories::fixtures::ORGANIZATION;
 use crate::support::{
-    Folder, Sidecar, agi_environment, connect, connect_unix, end_our_side, hear_out, variables, wait_until,
+    Folder, Sidecar, agi_environment, close_our_side, connect, connect_unix, read_to_end, variables, wait_until,
 };
 
 const LOGIN: &str = "dial org=acme actor=1001 digits=*13600";
 
 fn fixtures() -> (Folder, Sidecar) {
-    let folder = Folder::with("acme.toml", OFFICE);
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
     (folder, sidecar)
 }
@@ -62,17 +62,17 @@ fn what_was_begun_is_answered_while_nobody_new_is_let_in() {
             is_refused(sidecar.address("line")) && is_refused(sidecar.address("fastagi"))
         });
         assert!(UnixStream::connect(sidecar.socket("line_unix")).is_err());
-        assert_eq!(hear_out(&mut idle), "", "whoever asks nothing is sent home");
+        assert_eq!(read_to_end(&mut idle), "", "whoever asks nothing is sent home");
         drop(idle);
         line.write_all(second.as_bytes()).unwrap();
-        assert_eq!(hear_out(&mut line), "1 pong\n7 allow action=queue.login queue=600 reason=assigned policy=1\n");
+        assert_eq!(read_to_end(&mut line), "1 pong\n7 allow action=queue.login queue=600 reason=assigned policy=1\n");
         unix.write_all(second.as_bytes()).unwrap();
         assert_eq!(
-            hear_out(&mut unix),
+            read_to_end(&mut unix),
             "1 pong\n7 allow action=queue.login queue=600 reason=already_logged_in policy=1\n"
         );
         agi.write_all(late.as_bytes()).unwrap();
-        let answer = variables(&hear_out(&mut agi));
+        let answer = variables(&read_to_end(&mut agi));
         assert_eq!((&*answer["QW_VERDICT"], &*answer["QW_QUEUES"]), ("ALLOW", "600&601"));
         drop((line, unix, agi));
         assert_eq!(sidecar.wait().code(), Some(0), "{signal}");
@@ -103,7 +103,7 @@ fn pipelined_questions_are_answered_up_to_the_last_that_was_read() {
         }
         // What is written at once and fits one read is read at once.
         assert!(heard == count || count > 8, "{heard} of {count} questions were answered");
-        end_our_side(&client.stream);
+        close_our_side(&client.stream);
         drop(client);
         let mut sidecar = sidecar;
         assert_eq!(sidecar.wait().code(), Some(0));
@@ -136,7 +136,7 @@ fn a_stop_waits_only_so_long_and_a_second_signal_not_at_all() {
     drop(abandoned.read_to_string(&mut heard));
     assert_eq!(heard, "", "nobody was waited for, so nobody was given up");
     assert_eq!(
-        variables(&hear_out(&mut waited_for))["QW_REASON"],
+        variables(&read_to_end(&mut waited_for))["QW_REASON"],
         "timed_out",
         "also a peer that is given up hears why"
     );
@@ -155,7 +155,7 @@ fn a_second_process_on_the_same_state_folder_ends_saying_so() {
     let state = folder.path().join("state");
     assert!(said.contains(&format!("process {}", first.id())) && said.contains(&state.display().to_string()), "{said}");
     // The folder is what counts, not the configuration that names it.
-    let other = Folder::with("acme.toml", OFFICE);
+    let other = Folder::with("acme.toml", ORGANIZATION);
     other.replace("queuewarden.toml", "[state]\n", &format!("[state]\nfolder = \"{}\"\n", state.display()));
     let Err((status, said)) = Sidecar::try_start(other.path()) else { panic!("two on one state folder") };
     assert_eq!(status.code(), Some(1), "{said}");
@@ -189,7 +189,7 @@ fn after_a_crash_it_starts_again() {
 fn a_socket_that_is_in_use_or_no_socket_is_not_taken() {
     let (folder, first) = fixtures();
     let theirs = first.socket("line_unix");
-    let other = Folder::with("acme.toml", OFFICE);
+    let other = Folder::with("acme.toml", ORGANIZATION);
     let refused_at = |path: &str| {
         other.write(
             "queuewarden.toml",
@@ -262,7 +262,7 @@ fn nobody_can_hold_a_stop_up() {
 #[test]
 fn a_start_that_fails_leaves_nothing_behind() {
     let (_folder, first) = fixtures();
-    let other = Folder::with("acme.toml", OFFICE);
+    let other = Folder::with("acme.toml", ORGANIZATION);
     let taken = first.socket("admin_unix").display().to_string();
     other.replace("queuewarden.toml", "admin_unix = \"run/admin.sock\"", &format!("admin_unix = \"{taken}\""));
     let Err((status, said)) = Sidecar::try_start(other.path()) else { panic!("took {taken}") };

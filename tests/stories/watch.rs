@@ -10,13 +10,13 @@ use std::time::Instant;
 
 use socket2::{Domain, Socket, Type};
 
-use crate::stories::fixtures::OFFICE;
-use crate::support::{Folder, LineClient, PATIENCE, Sidecar, hear_out, wait_until};
+use crate::stories::fixtures::ORGANIZATION;
+use crate::support::{Folder, LineClient, PATIENCE, Sidecar, read_to_end, wait_until};
 
 const CUT_OFF: &str = "queuewarden_watchers_cut_off_total";
 
 fn durable() -> (Folder, Sidecar) {
-    let folder = Folder::with("acme.toml", OFFICE).durable();
+    let folder = Folder::with("acme.toml", ORGANIZATION).durable();
     let sidecar = Sidecar::start(&folder);
     (folder, sidecar)
 }
@@ -82,7 +82,7 @@ fn a_watcher_is_told_of_everything_in_order_and_with_its_reason() {
     do_(&mut line, "actor=2001 action=agent.logout target=1003 queue=600");
     do_(&mut line, "actor=1002 action=queue.login queue=600");
     do_(&mut line, "actor=2001 action=call.whisper target=1002 queue=600");
-    let text = OFFICE.replace("id = \"agent_too\"", "id = \"somebody_else\"");
+    let text = ORGANIZATION.replace("id = \"agent_too\"", "id = \"somebody_else\"");
     folder.write("organizations/acme.toml", &text);
     assert_eq!(sidecar.reload()["successful"], true);
     let expected = [
@@ -216,7 +216,7 @@ fn who_does_not_read_is_cut_off_and_nobody_waits_for_them() {
     }
     let mut reader = reading.join().expect("who reads hears everything");
     wait_until("the silent one to be cut off", || sidecar.metric(CUT_OFF) > 0.0);
-    let heard = hear_out(&mut silent);
+    let heard = read_to_end(&mut silent);
     assert!(heard.lines().count() < CHANGES, "it was told a part");
     assert!((sidecar.metric(CUT_OFF) - 1.0).abs() < f64::EPSILON, "and nobody else was cut off");
     do_(&mut line, "actor=1001 action=queue.login queue=600");
@@ -227,7 +227,7 @@ fn who_does_not_read_is_cut_off_and_nobody_waits_for_them() {
 /// not whoever still watches the first, and not whoever asks the second for everything.
 #[test]
 fn nobody_hears_of_another_organization() {
-    let called = |name: &str| OFFICE.replace("organization = \"acme\"", &format!("organization = \"{name}\""));
+    let called = |name: &str| ORGANIZATION.replace("organization = \"acme\"", &format!("organization = \"{name}\""));
     let (folder, sidecar) = durable();
     folder.write("organizations/first.toml", &called("first"));
     assert_eq!(sidecar.reload()["successful"], true);

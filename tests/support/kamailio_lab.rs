@@ -50,14 +50,14 @@ const REALM: &str = "lab.example";
 
 /// Who dials whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum Transport {
     /// Kamailio dials the sidecar (`janssonrpcc`).
     JsonRpc,
     /// The sidecar dials Kamailio (`evapi`).
     Evapi,
 }
 
-impl Way {
+impl Transport {
     pub const BOTH: [Self; 2] = [Self::JsonRpc, Self::Evapi];
 
     pub const fn dialect(self) -> &'static str {
@@ -69,42 +69,46 @@ impl Way {
 }
 
 /// Kamailio, queuewarden and the PBX.
-pub struct Edge {
-    pub way: Way,
+pub struct KamailioLab {
+    pub transport: Transport,
     sip: SocketAddr,
     /// Where the sidecar and Kamailio meet: whoever is dialed listens here.
-    pub meeting: SocketAddr,
+    pub sidecar_address: SocketAddr,
     run: tempfile::TempDir,
     pub folder: Folder,
     pub sidecar: Option<Sidecar>,
     kamailio: Child,
-    pub pbx: Pbx,
+    pub pbx: SipServer,
 }
 
-impl Edge {
+impl KamailioLab {
     /// All of it started, and connected.
-    pub fn start(way: Way) -> Self {
-        let edge = Self::begin(way, true);
-        edge.wait_for_sidecar();
-        edge
+    pub fn start(transport: Transport) -> Self {
+        let lab = Self::begin(transport, true);
+        lab.wait_for_sidecar();
+        lab
     }
 
-    /// As [`Edge::start`], but nobody answers Kamailio yet.
-    pub fn without_sidecar(way: Way) -> Self {
-        Self::begin(way, false)
+    /// As [`KamailioLab::start`], but nobody answers Kamailio yet.
+    pub fn without_sidecar(transport: Transport) -> Self {
+        Self::begin(transport, false)
     }
 
-    fn begin(way: Way, with_sidecar: bool) -> Self {
-        let pbx = Pbx::start();
-        let (sip, meeting) = (free_udp(), free_tcp());
+    fn begin(transport: Transport, with_sidecar: bool) -> Self {
+        let pbx = SipServer::start();
+        let (sip, sidecar_address) = (free_udp(), free_tcp());
         let folder = Folder::with("acme.toml", ORGANIZATION);
-        match way {
-            Way::JsonRpc => {
-                folder.replace("queuewarden.toml", "kamailio = \"127.0.0.1:0\"", &format!("kamailio = \"{meeting}\""));
+        match transport {
+            Transport::JsonRpc => {
+                folder.replace(
+                    "queuewarden.toml",
+                    "kamailio = \"127.0.0.1:0\"",
+                    &format!("kamailio = \"{sidecar_address}\""),
+                );
             }
-            Way::Evapi => {
+            Transport::Evapi => {
                 let text = folder.read("queuewarden.toml");
-                folder.write("queuewarden.toml", &format!("{text}[connect]\nevapi = [\"{meeting}\"]\n"));
+                folder.write("queuewarden.toml", &format!("{text}[connect]\nevapi = [\"{sidecar_address}\"]\n"));
             }
         }
         let run = tempfile::Builder::new().prefix("qw").tempdir_in("/tmp").unwrap();
@@ -112,9 +116,9 @@ impl Edge {
         let mut settings = define("QW_LISTEN", format!("udp:{sip}"))
             + &define("QW_REALM", REALM.to_owned())
             + &define("QW_PBX_PORT", pbx.address.port().to_string())
-            + &define("QW_SIDECAR_PORT", meeting.port().to_string())
-            + &define("QW_EVAPI", meeting.to_string());
-        if way == Way::Evapi {
+            + &define("QW_SIDECAR_PORT", sidecar_address.port().to_string())
+            + &define("QW_EVAPI", sidecar_address.to_string());
+        if transport == Transport::Evapi {
             settings += "#!define WITH_EVAPI\n";
         }
         let users: String =
@@ -134,12 +138,12 @@ impl Edge {
             .stderr(log)
             .spawn()
             .expect("Kamailio, which tests/run installs");
-        let edge = Self { way, sip, meeting, run, folder, sidecar, kamailio, pbx };
+        let lab = Self { transport, sip, sidecar_address, run, folder, sidecar, kamailio, pbx };
         let began = Instant::now();
-        while edge.phone("1001").ask_once("OPTIONS", "", &[], None).is_none() {
-            assert!(began.elapsed() < PATIENCE, "Kamailio does not start: {}", edge.log());
+        while lab.phone("1001").ask_once("OPTIONS", "", &[], None).is_none() {
+            assert!(began.elapsed() < PATIENCE, "Kamailio does not start: {}", lab.log());
         }
-        edge
+        lab
     }
 
     /// Waits until Kamailio gets verdicts.
@@ -166,14 +170,14 @@ impl Edge {
 
     /// Counts decisions.
     pub fn decided(&self, action: &str, verdict: &str, reason: &str) -> f64 {
-        let dialect = self.way.dialect();
+        let dialect = self.transport.dialect();
         self.sidecar().metric(&format!(
             "queuewarden_decisions_total{{dialect=\"{dialect}\",action=\"{action}\",decision=\"{verdict}\",reason=\"{reason}\"}}"
         ))
     }
 }
 
-impl Drop for Edge {
+impl Drop for KamailioLab {
     fn drop(&mut self) {
         let _ = Command::new("kill").args(["-s", "TERM", &self.kamailio.id().to_string()]).status();
         let began = Instant::now();
@@ -207,14 +211,14 @@ fn password(user: &str) -> String {
 }
 
 /// A PBX that says 200 to whatever reaches it, and remembers what did.
-pub struct Pbx {
+pub struct SipServer {
     pub address: SocketAddr,
     heard: Arc<Mutex<Vec<String>>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Pbx {
+impl SipServer {
     fn start() -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
@@ -244,7 +248,7 @@ impl Pbx {
     }
 }
 
-impl Drop for Pbx {
+impl Drop for SipServer {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         let _ = self.thread.take().unwrap().join();

@@ -342,7 +342,7 @@ pub fn connect(address: SocketAddr) -> TcpStream {
 }
 
 /// Ends our side of the connection.
-pub fn end_our_side(stream: &TcpStream) {
+pub fn close_our_side(stream: &TcpStream) {
     stream.shutdown(Shutdown::Write).unwrap();
 }
 
@@ -403,9 +403,9 @@ pub fn variables(commands: &str) -> HashMap<String, String> {
 }
 
 /// One connection as FreeSWITCH makes it: silent until it hears `connect`.
-pub struct SwitchPeer(pub TcpStream);
+pub struct FreeSwitchPeer(pub TcpStream);
 
-impl SwitchPeer {
+impl FreeSwitchPeer {
     /// What FreeSWITCH says to one `sendmsg` and one `exit`.
     pub const GOODBYE: &'static str = "Content-Type: command/reply\nReply-Text: +OK\n\n\
          Content-Type: command/reply\nReply-Text: +OK bye\n\n\
@@ -548,13 +548,13 @@ pub fn connect_unix(path: &Path) -> UnixStream {
 /// Sends a request with these headers, each with its line end, and gives the whole response.
 pub fn http(mut stream: impl Read + Write, method: &str, path: &str, headers: &str) -> (u16, String) {
     write!(stream, "{method} {path} HTTP/1.1\r\n{headers}Connection: close\r\nContent-Length: 0\r\n\r\n").unwrap();
-    let heard = hear_out(&mut stream);
+    let heard = read_to_end(&mut stream);
     let status = heard.split(' ').nth(1).and_then(|status| status.parse().ok());
     (status.unwrap_or_else(|| panic!("no status: {heard:?}")), heard)
 }
 
 /// Everything that the peer says until it ends its side.
-pub fn hear_out(stream: &mut impl Read) -> String {
+pub fn read_to_end(stream: &mut impl Read) -> String {
     let mut heard = vec![];
     stream.read_to_end(&mut heard).unwrap();
     String::from_utf8(heard).unwrap()

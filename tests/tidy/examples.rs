@@ -9,7 +9,7 @@ use std::process::Command;
 use queuewarden::config::load;
 use queuewarden::policy::Policy;
 
-use crate::support::{Folder, Sidecar, SwitchPeer, connect, netstring, project};
+use crate::support::{Folder, FreeSwitchPeer, Sidecar, connect, netstring, project};
 use crate::tidy::markdown::{Block, blocks};
 
 /// The ports that the shipped configuration listens on; a test takes free ones in their place.
@@ -217,7 +217,7 @@ fn freeswitch_is_answered_as_readme_shows_it() {
     let sidecar = Sidecar::start(&Folder::demo());
     let blocks = blocks();
     let block = blocks.iter().find(|block| block.text.starts_with("< connect\n")).expect("a block");
-    let (mut peer, mut heard) = (SwitchPeer::ring(&sidecar), "< connect\n<\n".to_owned());
+    let (mut peer, mut heard) = (FreeSwitchPeer::ring(&sidecar), "< connect\n<\n".to_owned());
     let said = block.text.lines().filter_map(|line| line.strip_prefix('>'));
     for line in said {
         peer.say(format!("{}\n", line.trim_start()).as_bytes());

@@ -216,7 +216,7 @@ fn the_variables_of_freeswitch_are_those_that_it_sets() {
     let sidecar = Sidecar::start(&Folder::demo());
     let variables = [("qw_org", "acme"), ("user_name", "2001"), ("qw_queue", "600")];
     let block = crate::support::channel_block("*2231001", &variables);
-    let set = crate::support::SwitchPeer::ring(&sidecar).ask(&block);
+    let set = crate::support::FreeSwitchPeer::ring(&sidecar).ask(&block);
     let rows = table("FreeSWITCH", "Variable").rows;
     same("variables", rows.iter().flat_map(|row| words(&row[0])), set.into_keys());
 }
