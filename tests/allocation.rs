@@ -1,6 +1,6 @@
-//! The way of a question from bytes to bytes takes no memory from the heap, once the buffers have their size.
+//! A question takes no memory from the heap on its way from bytes to bytes, once the buffers have their size.
 //!
-//! What a login session is kept in is memory of course, so a question that begins one is counted apart.
+//! A new login session needs memory, so a question that begins one is counted apart.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! The same question in the bytes of each dialect, without sockets, and what each of them answered.
+//! Puts a question in the bytes of each dialect, without sockets, and reads the answer.
 
 use queuewarden::dialect::evapi::Evapi;
 use queuewarden::dialect::fastagi::FastAgi;

@@ -1,7 +1,7 @@
-//! Conformance: every numbered rule of the two contact centers, as rows that a person reads beside RULES.md.
+//! Conformance: every numbered rule of the two contact centers, as rows that a person can read beside RULES.md.
 //!
-//! `goto.md` and `voximplant.md` are the tables, `worlds/` the organizations that they speak of, `rules.txt` the
-//! numbers that must have a row. What is expected comes from the documents and never from a run of the code.
+//! `goto.md` and `voximplant.md` are the tables, `worlds/` has their organizations, and `rules.txt` the numbers that
+//! need a row. The expected answers come from the documents, never from a run of the code.
 
 mod dialects;
 mod table;

@@ -1,5 +1,5 @@
-//! Given a session store that was cut or altered, when a sidecar starts on it, then it says so and does not start, or
-//! everything that was written is there; and what is whole of a damaged one can be kept.
+//! Given a session store that was cut or altered, when a sidecar starts on it, then it reports the damage and does not
+//! start, or every written change is there; and the readable part of a damaged store can be saved.
 
 use std::fs;
 use std::path::{Path, PathBuf};

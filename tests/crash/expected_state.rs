@@ -1,4 +1,5 @@
-//! What has to be there: every state that a user's logins may be in, given what was sent and what was acknowledged.
+//! The expected state: every state that a user's login sessions may be in, given the changes that were sent and the
+//! changes that were acknowledged.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};

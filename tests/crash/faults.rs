@@ -1,6 +1,6 @@
-//! Given a store that cannot be written, whether or not what it was given is there, when changes are asked for, then
-//! they are refused and taken back, nobody is told of them, what changes nothing goes on, and once the store is back it
-//! says what memory says.
+//! Given a store whose writes fail, whether or not the data reached it, when changes are asked for, then they are
+//! refused and undone, no watcher is sent them, questions that change nothing are answered, and once the store works
+//! again it equals the memory.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! A store that fails when it is told to.
+//! A session store whose commits fail on request.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};

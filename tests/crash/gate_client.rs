@@ -1,4 +1,4 @@
-//! A gate in the process of the test, asked in the words of the line dialect.
+//! A gate in the process of the test, asked in the line dialect.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,4 +1,5 @@
-//! The load: connections that log in and out, pause, lend and end as fast as they are answered, until they are cut off.
+//! The load of the crash tests: connections that log in and out, pause, lend and end sessions as fast as they are
+//! answered, until the sidecar is gone.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;

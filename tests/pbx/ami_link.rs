@@ -1,5 +1,5 @@
-//! Given a real Asterisk with a link to it, when a login session ends without a call, then the member is gone, and who
-//! logs in at that moment is a member in the end.
+//! Given a real Asterisk with a link, when a login session ends without a call, then its queue member is removed, and
+//! a user who logs in at that moment is a member in the end.
 
 use std::collections::HashSet;
 use std::io::Write;

@@ -1,4 +1,4 @@
-//! One Asterisk with the shipped dialplan, one queuewarden beside it, and phones.
+//! An Asterisk with the shipped dialplan, a sidecar beside it, and phones.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};

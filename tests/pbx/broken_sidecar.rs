@@ -1,5 +1,5 @@
-//! Given a sidecar that is down, frozen or speaks garbage, when a phone dials a code, then supervision is refused and
-//! login does what the operator's switch says.
+//! Given a sidecar that is down, frozen or sends garbage, when a phone dials a code, then supervision is refused and
+//! login follows the operator's switch `QW_LOGIN_FAIL`.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;

@@ -1,5 +1,5 @@
 //! Given a customer who talks to an agent through a queue, when a supervisor dials a supervision code, then the
-//! supervisor is put on exactly that call in exactly that mode, or hears a refusal.
+//! supervisor joins exactly that call in exactly that mode, or gets a refusal.
 
 use std::time::Duration;
 

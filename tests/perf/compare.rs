@@ -1,7 +1,7 @@
-//! The sidecar beside what else could stand there: an echo server, a server with a hash map ("floor"), redis, and
-//! FastAGI in tokio and in asyncio with uvloop. All answer the same questions in turns, each server on the first
-//! processor, the client on the second; what is printed are medians, and ratios of one run. `tests/perf/compare`
-//! installs what it needs and runs it.
+//! The sidecar compared with an echo server, a server with a hash map ("floor"), redis, and FastAGI in tokio and in
+//! asyncio with uvloop. All answer the same questions in turns, each server on the first processor, the client on the
+//! second. The output has medians, and ratios within one run. `tests/perf/compare` unpacks what this needs and runs
+//! it.
 //!
 //! ```text
 //! tests/perf/compare [SECONDS_OF_A_ROUND] [ROUNDS] [PART_OF_A_NAME]

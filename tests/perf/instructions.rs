@@ -1,5 +1,5 @@
-//! Does one step of a question so many times, for callgrind to count its instructions: `tests/perf/instructions` runs
-//! it.
+//! Does one step of a question a number of times, for callgrind to count its instructions. `tests/perf/instructions`
+//! runs it.
 //!
 //! ```text
 //! instructions TASK DIALECT TIMES

@@ -1,10 +1,10 @@
-//! A real Kamailio with the shipped configuration, 1,000 calls a second for ten seconds: does anybody have to ask twice
-//! because of the sidecar? And how long does a caller wait for a refusal while the sidecar is frozen?
+//! A real Kamailio with the shipped configuration, 1,000 calls a second for ten seconds: does a phone have to repeat
+//! itself because of the sidecar? And how long does a caller wait for a refusal while the sidecar is frozen?
 //!
-//! The same calls are made three times: to a plain number, which nobody asks the sidecar about, and to a code, over
-//! both ways of asking. A phone repeats itself after 500 ms without an answer; beside what it repeated stands the
-//! slowest answer of the sidecar and what the kernel dropped of the callers' packets, so that the cause is not guessed.
-//! `tests/run` installs Kamailio and sipp.
+//! The same calls are made three times: to a plain number, about which the sidecar is not asked, and to a code, over
+//! both transports. A phone repeats an INVITE after 500 ms without an answer. Beside the number of repeats the output
+//! has the slowest answer of the sidecar and the packets that the kernel dropped, which tell the cause. `tests/run`
+//! unpacks Kamailio.
 //!
 //! ```text
 //! cargo bench --bench benchmarks -- kamailio

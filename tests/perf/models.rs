@@ -1,7 +1,7 @@
-//! Both role models at 100,000 users: how many decisions a second each of them makes, and how the two compare.
+//! Both role models at 100,000 users: the decisions per second of each, and their ratio.
 //!
-//! The same people, queues, supervisors and groups are loaded twice, once under each model, and asked the same
-//! questions. The models take turns, so that what else the machine does falls on both; the ratio is that of one run.
+//! The same users, queues, supervisors and groups are loaded once under each model and asked the same questions. The
+//! models take turns, so that other work on the machine slows both; the ratio is within one run.
 //!
 //! ```text
 //! cargo bench --bench benchmarks -- models

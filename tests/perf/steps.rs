@@ -1,5 +1,5 @@
-//! The steps of a question, one by one, over the same bytes: what criterion times in `timings.rs` and callgrind counts
-//! in `instructions.rs`.
+//! The steps of a question, one by one, over the same bytes: criterion times them in `timings.rs`, and callgrind
+//! counts their instructions in `instructions.rs`.
 
 use std::hint::black_box;
 use std::path::Path;

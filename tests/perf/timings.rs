@@ -1,4 +1,4 @@
-//! How long each step of a question takes, in each dialect, and a decision about a random one of a million users.
+//! How long each step of a question takes in each dialect, and a decision about a random user of a million.
 //!
 //! ```text
 //! cargo bench --bench timings

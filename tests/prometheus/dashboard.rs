@@ -1,4 +1,4 @@
-//! The shipped dashboard: what Grafana imports, and what a person can read.
+//! The shipped Grafana dashboard can be imported, and every panel has a title, a unit and a description.
 
 use std::collections::BTreeSet;
 use std::fs;

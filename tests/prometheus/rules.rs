@@ -1,5 +1,5 @@
-//! The shipped rules: each is an expression, each alert has a chapter in README that says what to do, and a case in
-//! which it fires and one in which it does not.
+//! The shipped rules: each is a valid expression, and each alert has a runbook, a case in which it fires and a case in
+//! which it does not.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -1,5 +1,5 @@
-//! Given a sidecar with real traffic, when a real Prometheus scrapes it by the shipped configuration, then every query
-//! of the dashboard and every recording rule has data, and every rule is healthy.
+//! Given a sidecar with traffic, when a real Prometheus scrapes it with the shipped configuration, then every query of
+//! the dashboard and every recording rule has data, and every rule is healthy.
 
 use std::collections::BTreeSet;
 use std::fs;

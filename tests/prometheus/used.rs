@@ -1,4 +1,4 @@
-//! What the rules and the dashboard ask for is exported, and what is exported is asked for.
+//! The rules and the dashboard use only exported series, and every exported series is used by a rule or a panel.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
-//! Bytes: however a stream is cut, it says the same and hears the same; and whatever comes in, what goes out is in the
-//! grammar. The dialects are driven as a connection drives them, without sockets.
+//! Bytes: however a stream is cut, the same events are read and the same answers written; whatever comes in, the
+//! output is in the grammar. The dialects are driven as a connection drives them, without sockets.
 
 use std::fmt::Write;
 

@@ -1,4 +1,4 @@
-//! The product against the reference, on random organizations, questions, reloads and moments.
+//! The product compared with the reference, on random organizations, questions, reloads and moments.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};

@@ -1,4 +1,4 @@
-//! Random questions, in the shapes that the product, the reference and the wire know them by.
+//! Random questions, in the forms of the product, of the reference and of the wire.
 
 use std::fmt::Write;
 

@@ -1,4 +1,5 @@
-//! Feature codes: what digits mean, against a matcher that tries every code, and the linter, against every string.
+//! Feature codes: the digits mean what a matcher says that tries every code, and the check for ambiguous codes agrees
+//! with a search through every string.
 
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -1,4 +1,4 @@
-//! The grammar of what the sidecar says, read again from DESIGN.md section 5 and not from `src`.
+//! The grammar of the answers, written from DESIGN.md section 5 and not from `src`.
 
 use crate::properties::side_by_side::ComparableAnswer;
 

@@ -1,5 +1,5 @@
 //! Histories: hundreds of thousands of steps of logins, leases, pauses, calls, supervisions, reloads, restarts and
-//! clocks that jump, beside the plainest account of them that there is.
+//! clocks that jump, compared with the naive model after each part.
 
 use std::fmt::Write as _;
 use std::fs;

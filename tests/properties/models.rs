@@ -1,4 +1,4 @@
-//! What there is to draw from, per role model. A model or an action that is new to the product is a line here.
+//! What random organizations and questions are made of, per role model. A new model or action is a line here.
 
 /// A role model, as far as the random_source need to know it.
 #[derive(Debug)]

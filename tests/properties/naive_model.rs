@@ -1,5 +1,6 @@
-//! What is now, as plainly as it can be kept: lists that are searched from the front. Rights are no matter here; the
-//! people of a [`ModelOrganization`] may do everything that their role is for, so that what is left is state, time and bounds.
+//! A naive model of the state: login sessions, supervisions and calls in lists that are searched from the front. It
+//! has no rights: everybody in a [`ModelOrganization`] may do what their role is for, so that only state, time and
+//! limits count.
 
 use std::collections::BTreeSet;
 

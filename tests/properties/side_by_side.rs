@@ -1,4 +1,4 @@
-//! The product and the reference, side by side: the same organizations, the same questions, the same moments.
+//! Runs the product and the reference side by side: the same organizations, questions and moments.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

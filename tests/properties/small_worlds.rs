@@ -1,5 +1,5 @@
-//! Every small world: one who acts, one to whom it is done, two queues, two groups, and every role, assignment, flag
-//! and setting that matters, in every combination.
+//! Every small world: one actor, one target, two queues, two groups, and every role, assignment, flag and setting that
+//! matters, in every combination.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Random organizations, small enough that everything in them meets everything, and what a reload makes of them.
+//! Random organizations, small enough that every part of them meets every other, and what a reload changes in them.
 
 use std::fmt::Write;
 

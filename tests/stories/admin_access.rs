@@ -1,5 +1,5 @@
-//! Given the admin listener, when somebody asks for more than their place allows, or under a name that is not ours,
-//! then they are turned away, and no answer ever holds a secret.
+//! Given the admin listener, when a request exceeds the rights of its origin, or names a foreign host, then it is
+//! refused, and no answer ever contains a secret.
 
 use crate::stories::fixtures::ORGANIZATION;
 use crate::support::{Folder, Sidecar, connect, connect_unix, http, run, wait_until};

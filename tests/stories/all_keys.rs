@@ -1,5 +1,5 @@
-//! Given a configuration that sets every key that there is, when it is loaded, then every key is understood and every
-//! listener is there.
+//! Given a configuration that sets every key, when it is loaded, then every key is accepted and every listener
+//! listens.
 
 use crate::support::{Folder, Sidecar, run};
 

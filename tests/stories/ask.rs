@@ -1,5 +1,5 @@
-//! Given an operator who wants to know why 1001 was refused, when they ask the running sidecar by hand, then they hear
-//! what a phone would hear, and why, and nothing changes unless they say so.
+//! Given an operator who wonders about a denial, when they ask the running sidecar with `queuewarden ask`, then they
+//! see the answer of the phone and its explanation, and nothing changes unless they ask for it.
 
 use std::net::TcpListener;
 

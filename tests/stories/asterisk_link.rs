@@ -1,7 +1,7 @@
-//! Given an Asterisk that the sidecar is linked to, when a login session ends without a call, then the queue member
-//! goes, and nobody who logged in again does; whatever that Asterisk says, the link comes back.
+//! Given a link to an Asterisk, when a login session ends without a call, then its queue member is removed, unless the
+//! user logged in again; whatever that Asterisk sends, the link is made again.
 //!
-//! The Asterisk is a script over a real socket. The real one is in `tests/pbx/link.rs`.
+//! Asterisk is a script over a real socket. The tests with a real one are in `tests/pbx/ami_link.rs`.
 
 use std::collections::HashSet;
 use std::io::{Read, Write};

@@ -1,5 +1,5 @@
-//! Given a sidecar that decides, when somebody asks later who was allowed what, and why, then the audit log says so,
-//! line by line; and whoever altered it is found out.
+//! Given a sidecar that decides, when an auditor asks later who was allowed what and why, then the audit log has a
+//! record of each decision, and `audit verify` finds every alteration.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};

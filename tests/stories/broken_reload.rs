@@ -1,5 +1,5 @@
-//! Given a running policy, when what is on disk is broken in any way that a disk, an editor or somebody malicious can
-//! break it, then a reload changes nothing, says why, and takes no more time and memory than it may.
+//! Given a running policy, when the files on disk are broken in any way that a disk, an editor or an attacker can
+//! break them, then a reload changes nothing, reports the reason, and stays within its bounds of time and memory.
 
 use std::fs;
 use std::io::Write;

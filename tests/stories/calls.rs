@@ -1,5 +1,5 @@
-//! Given calls that the PBX reports, when somebody supervises by the name of a call, then it is judged by what was
-//! reported; a supervision runs until somebody says that it ended, and a new mode takes the place of the old one.
+//! Given calls that the PBX reports, when somebody supervises by the id of a call, then the reported call is judged; a
+//! supervision runs until its end is reported, and a new mode replaces the old one.
 
 use std::net::TcpStream;
 

@@ -1,6 +1,6 @@
-//! Given what a real Asterisk 22 sent in the lab (`captures/`, everything from Asterisk to us, one connection a file),
-//! when it is played to queuewarden, cut in two anywhere, then the framing holds: as recorded, with somebody else's
-//! keys, it is refused; with our keys put in it gets the decision that the line dialect gets.
+//! Given the bytes that a real Asterisk 22 sent (`captures/`: the bytes from Asterisk, a file a connection), when they
+//! are sent to the sidecar, cut in two anywhere, then they are read alike: as recorded, with foreign keys, they are
+//! refused; with queuewarden's keys they get the decision of the line dialect.
 
 use std::fs;
 use std::io::Write;

@@ -1,5 +1,5 @@
-//! Given a configuration folder, when it is checked, then it loads, or every problem is told at once as
-//! `file:line:column: message`, and nothing that the contract refuses gets by.
+//! Given a configuration folder, when `queuewarden check` reads it, then it loads, or every problem is printed as
+//! `file:line:column: message`, and nothing that is not allowed passes.
 
 use std::fs;
 

@@ -1,5 +1,5 @@
-//! Given the permissions page and the end of a call, when a supervisor or an agent reaches for them, then the hidden
-//! stays hidden and the switches decide (V21 to V24).
+//! Given the permissions page and the end of a call, when a supervisor or an agent asks for them, then hidden settings
+//! stay hidden and the switches decide (V21 to V24).
 
 use crate::stories::fixtures::{ORGANIZATION, play};
 

@@ -1,6 +1,5 @@
-//! Given Kamailios that wait for us, when they come, go and come back, then each has a connection again within a
-//! second; and whatever a Kamailio does with its answers, its questions are read, because it would stand still
-//! otherwise.
+//! Given Kamailios that the sidecar connects to, when they stop and start, then each has a connection again within a
+//! second; and the sidecar reads the questions even of a Kamailio that does not read its answers.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -1,5 +1,5 @@
-//! Given an answer that somebody wonders about, when the question is explained offline, then the verdict is the
-//! server's, the rule stands where it is said to stand, and the change that is named really turns a denial.
+//! Given a question and its answer, when the question is explained offline, then the verdict is the server's, the rule
+//! is at the line that is named, and the change that is proposed turns the denial.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! Given Asterisk at the FastAGI listener, however it sends its environment and whatever is in it, then it gets
-//! exactly one verdict, last of all, out of fixed words and names from the tables, and its replies to it are
+//! Given an Asterisk at the FastAGI listener, however it sends its environment and whatever is in it, then it gets
+//! exactly one verdict, as the last line, made of fixed words and names from the tables; and its replies are
 //! understood.
 
 use std::io::{Read, Write};

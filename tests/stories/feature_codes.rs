@@ -1,5 +1,5 @@
-//! Given the phones of one PBX or another, when a code is dialed, then it means what that PBX's people mean by it; of
-//! two that match, the longer one wins.
+//! Given the feature codes of one PBX or another, when a code is dialed, then it has the meaning of that PBX; of two
+//! codes that match, the longer one counts.
 
 use crate::stories::fixtures::{ORGANIZATION, play};
 

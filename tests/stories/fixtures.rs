@@ -1,7 +1,7 @@
-//! The organization that the rules are told about, and one way to put a question in every dialect.
+//! The organization of most stories, and one way to put a question in every dialect.
 //!
-//! A question is written `ACTOR WHAT [KEY=VALUE…]`, where WHAT is dialed digits or the name of an action, and an answer
-//! `VERDICT REASON [ACTION] [QUEUES]` or `error REASON [KEY]`, whichever dialect spoke.
+//! A question is written `ACTOR REQUEST [KEY=VALUE…]`, where REQUEST is dialed digits or the name of an action. An
+//! answer is written `VERDICT REASON [ACTION] [QUEUES]` or `error REASON [KEY]`, in every dialect.
 
 use std::net::TcpStream;
 

@@ -1,6 +1,9 @@
-//! Given FreeSWITCH at its listener, played by a script that does what a real 1.11.1 did in the lab (`captures/`,
-//! everything from FreeSWITCH to us, one connection a file), then it is told `connect`, gets one answer out of fixed
-//! words and names from the tables, and `exit`; and whatever else may sit there, nothing else is ever said.
+//! Given a FreeSWITCH that dials the outbound socket, when it sends a channel, then the sidecar sends `connect`, one
+//! answer made of fixed words and names from the tables, and `exit`; whatever else the peer sends, nothing else is
+//! ever sent.
+//!
+//! FreeSWITCH is a script that sends what a real 1.11.1 sent (`captures/`: the bytes from FreeSWITCH, a file a
+//! connection).
 
 use std::collections::HashMap;
 use std::fs;

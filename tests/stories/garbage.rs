@@ -1,5 +1,5 @@
-//! Given peers that send anything at all, when two thousand of them have come and gone, then every line was answered,
-//! every FastAGI connection got a verdict, and the sidecar is as it was.
+//! Given two thousand peers that send random bytes, when they have come and gone, then every line got an answer, every
+//! FastAGI connection got a verdict, and the sidecar works as before.
 
 use std::io::Write;
 use std::net::TcpStream;

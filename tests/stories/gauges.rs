@@ -1,4 +1,4 @@
-//! Given what only an operator wants to know, when it is so, then a series says so at the next scrape.
+//! Given a state that only operators care about, when it begins, then a series shows it at the next scrape.
 
 use crate::stories::fixtures::ORGANIZATION;
 use crate::support::{Folder, Sidecar};

@@ -1,6 +1,6 @@
-//! Given Kamailio at the JSON-RPC listener, on a connection that it keeps, then every request with an id gets one reply
-//! with that id, in a whole netstring, however its bytes come; what is no question gets an error, and what is no
-//! netstring ends the connection.
+//! Given a Kamailio at the JSON-RPC listener, on a connection that it keeps, then every request with an id gets one
+//! reply with that id in a whole netstring, however its bytes are cut; other JSON gets an error, and bytes that are no
+//! netstring end the connection.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

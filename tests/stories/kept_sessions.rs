@@ -1,6 +1,6 @@
-//! Given people who are logged in when the configuration changes, when it is loaded anew, then whoever is in stays in
-//! until a logout, and not one queue further (R31 to R34, L17, L18, V5 to V9, V40); only users and queues that are
-//! gone lose their sessions, which nobody inherits.
+//! Given users who are logged in, when the configuration is reloaded, then their login sessions last until a logout,
+//! and they get into no further queue (R31 to R34, L17, L18, V5 to V9, V40); only removed users and queues lose their
+//! sessions, and nobody inherits them.
 
 use crate::stories::fixtures::{ORGANIZATION, by_line, with_switched};
 use crate::support::{Folder, Sidecar};

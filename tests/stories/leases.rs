@@ -1,4 +1,5 @@
-//! Given a supervisor who logs somebody in for some time, when that time is over, then the login has ended by itself.
+//! Given a supervisor who logs an agent in for a limited time, when that time is over, then the login session ends by
+//! itself.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

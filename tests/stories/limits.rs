@@ -1,5 +1,5 @@
-//! Given an organization that bounds its login sessions, when one more would break a bound, then it is refused with
-//! that bound's reason, and of many who race for the last place exactly one gets it.
+//! Given an organization with limits on its login sessions, when one more would exceed a limit, then it is denied with
+//! the reason of that limit, and of many who race for the last place exactly one gets it.
 
 use std::sync::Barrier;
 use std::thread;

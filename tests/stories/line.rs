@@ -1,6 +1,6 @@
-//! Given a client of the line dialect, on TCP or on the Unix socket, when it sends lines, in the grammar or not, cut
-//! in any way, then each gets one reply with its id, in order, and the connection lives on for as long as lines can be
-//! told apart.
+//! Given a client of the line dialect, on TCP or on the Unix socket, when it sends lines, valid or not, cut anywhere,
+//! then each line gets one reply with its id, in order, and the connection stays open as long as lines can be told
+//! apart.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};

@@ -1,5 +1,5 @@
-//! Given a running sidecar, when its operator lets `queuewarden load` ask it in any dialect, then every answer is held
-//! against the configuration, what goes wrong is counted and shown, and a stall cannot hide.
+//! Given a running sidecar, when `queuewarden load` asks it in any dialect, then every answer is compared with the
+//! configuration, failures are counted and shown, and a stall shows in the latencies.
 
 use std::process::ExitStatus;
 use std::time::Duration;

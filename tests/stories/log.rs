@@ -1,5 +1,5 @@
-//! Given the log, when somebody is refused or a peer errs, then it says so in one line that nobody can forge, never
-//! says a secret, and never fills up; and an operator changes at run time what it tells.
+//! Given the log, when a question is denied or a peer errs, then it gets one line that no peer can forge, no secret is
+//! logged and no peer can fill the log; an operator changes the filter at run time.
 
 use std::io::Write;
 

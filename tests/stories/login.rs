@@ -1,5 +1,5 @@
-//! Given an organization that bars its people from queues they do not serve, or does not, when somebody logs in or out
-//! by phone or dashboard, then the table of RULES 1.5 (L1 to L9, L14, L15) decides, in every dialect alike.
+//! Given an organization that bars logins to unassigned queues, or does not, when a user logs in or out by phone or
+//! dashboard, then the table of RULES 1.5 (L1 to L9, L14, L15) decides, in every dialect alike.
 
 use crate::stories::fixtures::{ORGANIZATION, play, with_switched};
 

@@ -1,5 +1,5 @@
-//! Given an operator with Prometheus and a browser, when they look, then every series is there from the start, true at
-//! the moment of the scrape, and of a number that no peer can raise.
+//! Given an operator with Prometheus and a browser, when they scrape, then every series exists from the start, is true
+//! at the moment of the scrape, and no peer can raise the number of series.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};

@@ -1,5 +1,5 @@
-//! Given names that nobody has ever heard of, when a million of them were asked about in every place, then there is
-//! the very same set of series: no peer can fill a Prometheus.
+//! Given a million unknown names in every field of a question, when all of them were asked about, then `/metrics` has
+//! the same series as before: no peer can fill a Prometheus.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

@@ -1,5 +1,5 @@
-//! Given people who are logged in and supervisors who supervise, when an operator lists, shows or ends that from the
-//! command line, then it is what is there, it is written down who did it, and nobody does it over an address.
+//! Given login sessions and supervisions, when an operator lists, shows or ends them from the command line, then the
+//! list is complete, the log names the operator's uid, and a TCP connection may not do it.
 
 use std::io::{Read, Write};
 

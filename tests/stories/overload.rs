@@ -1,5 +1,5 @@
-//! Given a sidecar that takes three connections, when a fourth comes, then it hears so in its dialect and is closed;
-//! operators get in all the same, and there is room again as soon as somebody leaves.
+//! Given a sidecar with a limit of three connections, when a fourth arrives, then it gets an error in its dialect and
+//! is closed; operators still get in, and a place is free again as soon as a peer leaves.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

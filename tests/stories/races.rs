@@ -1,4 +1,4 @@
-//! Given a last place, when many ask for it at once, then exactly one of them gets it, however often they try.
+//! Given one last place, when many connections ask for it at once, then exactly one gets it, in every round.
 
 use std::io::{BufRead, BufReader, Write};
 use std::thread;

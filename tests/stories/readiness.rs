@@ -1,5 +1,5 @@
-//! Given a sidecar, when whoever watches over it asks how it is, then it says what holds and what does not; and when it
-//! is stopped, it says so before it lets nobody in any more.
+//! Given a sidecar, when a monitor asks `/readyz` and `/livez`, then each named check says whether it holds; at a stop
+//! `/readyz` fails before the listeners close.
 
 use std::net::TcpStream;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! Given a running sidecar, when its configuration is loaded anew, then the new policy judges whole or the old one
-//! stays; nobody's connection and nobody's reply is lost, and every reply says which policy judged.
+//! Given a running sidecar, when its configuration is reloaded, then the whole new policy applies or the old one
+//! stays; no connection and no reply is lost, and every reply names the revision of the policy that judged.
 
 use std::io::Write;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Given a fresh checkout, when somebody starts what is shipped, then it says where it listens, and the line that it
-//! prints to try works as it stands.
+//! Given a fresh checkout, when the shipped configuration is started, then the program prints its addresses, and the
+//! command that it prints to try works as it is.
 
 use std::process::Command;
 

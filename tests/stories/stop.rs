@@ -1,5 +1,5 @@
-//! Given a sidecar at work, when it is told to stop, then it takes nobody new, answers what was read, and ends well;
-//! however it ended, the next start finds nothing in its way but another one that runs.
+//! Given a sidecar at work, when it is told to stop, then it accepts no new connection, answers every question that it
+//! has read, and exits with 0; however it ended, only another running sidecar keeps the next one from starting.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};

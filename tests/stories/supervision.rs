@@ -1,5 +1,5 @@
-//! Given calls in queues and outside of them, when somebody wants to listen, whisper or barge, then role, queue and
-//! target decide, and what is allowed is pinned down for the PBX.
+//! Given calls inside and outside of queues, when a user wants to listen, whisper or barge, then role, queue and
+//! target decide, and an allowed answer carries the options that hold the PBX to the mode and the target.
 
 use crate::stories::fixtures::{ORGANIZATION, SideBySide, play, with_switched};
 

@@ -1,5 +1,5 @@
-//! Given supervisors of some queues and not of others, when they log somebody else in or out, or pause them, then their
-//! queues bound them, as L10 to L12, L16 and the switches say.
+//! Given supervisors of some queues, when they log another user in or out or pause one, then L10 to L12, L16 and the
+//! settings restrict them to their queues.
 
 use crate::stories::fixtures::{ORGANIZATION, SideBySide, play, with_switched};
 

@@ -1,5 +1,5 @@
-//! Given systemd, or a test in its place, when it starts, reloads and restarts the sidecar, then it is told what
-//! happens, its watchdog is fed by decisions, and the sockets that it keeps lose nobody.
+//! Given systemd, played by the test, when it starts, reloads and restarts the sidecar, then the sidecar reports its
+//! state, feeds the watchdog as long as it decides, and no connection to the sockets that systemd holds is lost.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};

@@ -1,5 +1,4 @@
-//! Given two organizations with the same names and numbers, when somebody of the one asks, then nothing of the other
-//! counts.
+//! Given two organizations with the same names and numbers, when a user of one asks, then nothing of the other counts.
 
 use crate::stories::fixtures::{ORGANIZATION, by_fastagi, by_line, with_switched};
 use crate::support::{Folder, Sidecar};

@@ -1,5 +1,5 @@
-//! Given somebody on call at night, when they watch the running sidecar, then they see what it does, also where there
-//! is no terminal, also while it is down, and get their terminal back as it was.
+//! Given an operator at a terminal, or at none, when they run `queuewarden top`, then it shows what the sidecar does,
+//! also while the sidecar is down, and leaves the terminal as it was.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -1,5 +1,5 @@
-//! Given somebody who watches, when logins and supervisions begin and end, then he is told of each of them, once, in
-//! order and when it is durable; if he does not keep up, he is cut off, and nobody waits for him.
+//! Given a watcher, when login sessions and supervisions begin and end, then it is sent each change once, in order,
+//! and only when the change is durable; a watcher that does not keep up is cut off, and nobody waits for it.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -1,5 +1,5 @@
-//! One Kamailio with the shipped configuration, one queuewarden beside it, a PBX behind it that takes everything, and
-//! phones that prove who they are.
+//! A Kamailio with the shipped configuration, a sidecar beside it, a SIP server behind it that accepts everything, and
+//! phones that authenticate.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, UdpSocket};

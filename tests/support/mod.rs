@@ -1,4 +1,4 @@
-//! What the tests share: a configuration folder of their own, the real binary started on free ports, and plain clients.
+//! What the test programs share: a configuration folder, the real program on free ports, and plain clients.
 //!
 //! A test ends only the processes that it started, and every wait has a bound.
 

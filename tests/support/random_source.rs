@@ -1,4 +1,4 @@
-//! RandomSource that fall the same way for the same seed, everywhere and for ever.
+//! Random numbers that are the same for the same seed, on every machine and in every release.
 
 /// A stream of numbers that a seed determines (`SplitMix64`).
 #[derive(Clone, Debug)]

@@ -1,8 +1,8 @@
-//! What systemd's own checker says of the units in `config/systemd`, and whether they fit the code.
+//! systemd's own checker judges the units in `config/systemd`, and the units fit the limits in the code.
 //!
-//! `tests/run` sees to it that there is a systemd-analyze and names it in `QUEUEWARDEN_SYSTEMD_ANALYZE`; then the
-//! checker runs or the test fails. Without the variable it is looked for in the path, and where there is none the tests
-//! that need it pass, saying so.
+//! `tests/run` provides systemd-analyze and names it in `QUEUEWARDEN_SYSTEMD_ANALYZE`; with this variable the checker
+//! runs or the test fails. Without it the path is searched; if there is none, the tests that need it print so and
+//! pass.
 
 use std::collections::BTreeSet;
 use std::env;
