@@ -19,17 +19,17 @@ use crate::support::{Folder, Sidecar, run};
 const AGENTS: u16 = 100;
 const FILE: &str = "sessions.redb";
 const TALLY: &str = "sessions.tally";
-/// Bytes at the beginning that say where everything else is.
+/// The head of the file: bytes that locate everything else.
 const HEAD_BYTES: usize = 320;
-/// Starts on files that are altered elsewhere.
+/// Starts on files that are altered behind the head.
 const ALTERATIONS: usize = 300;
 const CUTS: usize = 60;
 
-/// What was written, as the file and as rows.
+/// A written store: its bytes, and the sessions in it as rows.
 struct WrittenStore {
     folder: Folder,
     bytes: Vec<u8>,
-    /// The number of commits, beside it.
+    /// The file with the number of commits.
     tally: Vec<u8>,
     /// The file at an earlier time.
     earlier: Vec<u8>,
@@ -37,7 +37,7 @@ struct WrittenStore {
 }
 
 impl WrittenStore {
-    /// Some hundred login sessions, in a file that was closed, or was left behind by a crash.
+    /// Some hundred login sessions, in a file that was closed properly or left by a crash.
     fn new(crashed: bool) -> Self {
         let folder = Folder::with("acme.toml", &organization(AGENTS)).durable();
         let sidecar = Sidecar::start(&folder);
@@ -82,7 +82,7 @@ fn rows_of(sidecar: &Sidecar) -> Vec<Value> {
     rows
 }
 
-/// A gate on the store in this folder, as a sidecar begins.
+/// Opens a gate on the store in this folder, as a sidecar does at its start.
 fn start(folder: &Folder, state: &Path) -> Result<Gate, StoreError> {
     let gate = Gate::new(true);
     load(&gate, folder);
@@ -92,8 +92,8 @@ fn start(folder: &Folder, state: &Path) -> Result<Gate, StoreError> {
     Ok(gate)
 }
 
-/// Starts on these bytes. If that is refused, the message names the file; if not, everything is there, and so is what
-/// is changed from then on, after one more start. Whether it started.
+/// Starts on these bytes and returns whether it started. A refusal must name the file. After a start every session must
+/// be there, and a further change must still be there after one more start.
 fn is_right_or_refused(written: &WrittenStore, bytes: &[u8], what: &str) -> bool {
     let state = fast_folder();
     let file = state.path().join(FILE);
@@ -119,7 +119,7 @@ fn is_right_or_refused(written: &WrittenStore, bytes: &[u8], what: &str) -> bool
             }
             let expected = rows(&gate);
             let closed = gate.close_store(Duration::from_secs(5));
-            // A damage that shows when something is written is refused then.
+            // Damage that shows only at a write is refused at that write.
             acknowledged.then_some(expected).filter(|_| closed)
         }
     };
@@ -128,7 +128,7 @@ fn is_right_or_refused(written: &WrittenStore, bytes: &[u8], what: &str) -> bool
             assert_same(&rows(&gate), &expected, &format!("{what}: after what was changed since"));
             assert!(gate.close_store(Duration::from_secs(5)), "{what}: closed");
         }
-        // Refused changes may be there all the same.
+        // A refused change may be on disk all the same.
         (Ok(gate), None) => assert!(gate.close_store(Duration::from_secs(5)), "{what}: closed"),
         (Err(error), _) => refused(error),
     }
@@ -147,7 +147,7 @@ fn assert_same(there: &[Value], expected: &[Value], what: &str) {
     );
 }
 
-/// The store panics over many a damage, and is caught: that fills no log.
+/// Keeps the panics of the store out of the output: it panics at some damage, and is caught.
 fn without_noise() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -157,7 +157,7 @@ fn without_noise() {
     }));
 }
 
-/// Where there is a file system in memory, there: what is tested is what is read, not how durable it is.
+/// A folder in memory where there is one: the test is about reading, not about durability.
 fn fast_folder() -> tempfile::TempDir {
     let in_memory = PathBuf::from("/dev/shm");
     if in_memory.is_dir() { tempfile::tempdir_in(in_memory) } else { tempfile::tempdir() }.unwrap()
@@ -180,7 +180,7 @@ fn alter(crashed: bool) {
     let mut random_source = RandomSource::new(u64::from(crashed));
     let in_use: Vec<usize> = (0..written.bytes.len()).filter(|&at| written.bytes[at] != 0).collect();
     let mut refusals = 0;
-    // The head of the file decides about everything else: each of its bytes, and each bit of the one with the flags.
+    // The head locates everything else: each of its bytes is altered, and each bit of the byte with the flags.
     let flags = (0..8).map(|bit| (9, bit));
     for (at, bit) in (0..HEAD_BYTES).map(|at| (at, random_source.below(8))).collect::<Vec<_>>().into_iter().chain(flags)
     {
@@ -235,10 +235,10 @@ fn a_file_that_was_cut_is_refused_or_right() {
     assert!(refusals.count() > CUTS / 2, "hardly any cut was noticed");
 }
 
-/// Given a store with a record that is damaged, when the sidecar is started, then it names the file and what to do; and
-/// when that is done, then everybody else is logged in as before, and the damaged file stands aside.
+/// Given a store with a damaged record, when the sidecar is started, then it names the file and the command that saves the
+/// rest; after that command every other user is logged in as before, and the damaged file is kept under another name.
 #[test]
-fn what_is_whole_can_be_kept() {
+fn the_undamaged_users_of_a_store_can_be_saved() {
     let written = WrittenStore::new(false);
     let path = written.folder.path().join("state").join(FILE);
     let folder = written.folder.path().to_str().unwrap();
@@ -261,7 +261,7 @@ fn what_is_whole_can_be_kept() {
     for part in [path.to_str().unwrap(), "damaged", "sessions salvage"] {
         assert!(said.contains(part), "{said} does not say {part}");
     }
-    // Without room for a new one the old one stays, and no empty one takes its place.
+    // Without room for a new file the old one stays.
     let script = "trap '' XFSZ; ulimit -f 8; exec \"$0\" --config \"$1\" sessions salvage";
     let starved = Command::new("sh").args(["-c", script, env!("CARGO_BIN_EXE_queuewarden"), folder]).output().unwrap();
     assert!(!starved.status.success(), "{starved:?}");

@@ -20,14 +20,14 @@ const KILLS_MAX: usize = 4 * KILLS;
 /// Kills after which a change was on disk whose answer had not arrived, in each of them at least: otherwise the kills
 /// came where nothing was at stake, and the test goes on.
 const UNACKNOWLEDGED_MIN: usize = 8;
-/// A kill comes at most so long after the load has begun.
+/// The longest time from the start of the load to the kill.
 const LOAD_MICROSECONDS_MAX: usize = 60_000;
-/// Every so often a start is killed too, before it listens or shortly after.
+/// One start in this many is killed too, before it listens or shortly after.
 const KILLED_STARTS_ONE_IN: usize = 4;
 const START_MICROSECONDS_MAX: usize = 60_000;
 
 #[test]
-fn whatever_was_acknowledged_survives_a_kill_at_any_moment_and_nothing_that_ended_comes_back() {
+fn acknowledged_changes_survive_a_kill_at_any_moment_and_no_ended_session_comes_back() {
     let sufferers: Vec<_> = [1, 2].map(|seed| thread::spawn(move || kill_repeatedly(seed))).into_iter().collect();
     let [mut acknowledged, mut unacknowledged, mut told] = [0; 3];
     for sufferer in sufferers {
@@ -38,11 +38,11 @@ fn whatever_was_acknowledged_survives_a_kill_at_any_moment_and_nothing_that_ende
     }
     assert!(acknowledged > 20 * KILLS, "{acknowledged} changes acknowledged");
     assert!(unacknowledged >= 2 * UNACKNOWLEDGED_MIN, "{unacknowledged} changes on disk without an answer");
-    assert!(told > KILLS, "{told} changes told");
+    assert!(told > KILLS, "{told} changes sent to watchers");
 }
 
-/// Kills one sidecar over and over; how many changes were acknowledged, how often one was there that was not, and how
-/// many a watcher was told of.
+/// Kills one sidecar again and again. Returns the number of acknowledged changes, of unacknowledged changes that were on
+/// disk, and of changes that a watcher was sent.
 fn kill_repeatedly(seed: u64) -> [usize; 3] {
     let folder = Folder::with("acme.toml", &organization(CONNECTIONS)).durable();
     let mut random_source = RandomSource::new(seed);
@@ -70,7 +70,7 @@ fn kill_repeatedly(seed: u64) -> [usize; 3] {
     [workers.iter().map(|worker| worker.acknowledged).sum(), unacknowledged, told_of]
 }
 
-/// Lets the workers loose and kills the sidecar under them.
+/// Starts the workers and kills the sidecar while they work.
 fn one_round(sidecar: Sidecar, workers: &mut [Worker], random_source: &mut RandomSource) -> WatchedChanges {
     let line = sidecar.address("line");
     let admin = sidecar.socket("admin_unix");
@@ -93,7 +93,7 @@ fn one_round(sidecar: Sidecar, workers: &mut [Worker], random_source: &mut Rando
     })
 }
 
-/// Starts the sidecar and kills it before it can say much.
+/// Starts the sidecar and kills it during its start.
 fn kill_a_start(folder: &Folder, random_source: &mut RandomSource) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_queuewarden"));
     command.arg("--config").arg(folder.path()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -116,6 +116,6 @@ fn compare(sidecar: &Sidecar, workers: &mut [Worker], told: &WatchedChanges) -> 
         found += of_user.len();
         unacknowledged += usize::from(page.compare(ObservedLogins { rows: &of_user, asked, answered }, &told.changes));
     }
-    assert_eq!(found, rows.len(), "logins of nobody");
+    assert_eq!(found, rows.len(), "sessions of unknown users");
     unacknowledged
 }

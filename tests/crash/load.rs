@@ -12,11 +12,11 @@ use crate::crash::expected_state::{Change, ExpectedLogins, SERVED, SHORT};
 use crate::support::random_source::RandomSource;
 use crate::support::{PATIENCE, connect};
 
-/// Questions that a connection has open at once.
+/// The most questions of a connection that wait for an answer.
 const PIPELINED_MAX: usize = 4;
 const SUPERVISOR: u16 = 2001;
 
-/// The organization of so many connections.
+/// The organization for this number of connections.
 pub fn organization(connections: u16) -> String {
     let mut text = String::from("organization = \"acme\"\nmodel = \"goto\"\n");
     for queue in SERVED.iter().chain([&SHORT]) {
@@ -45,7 +45,7 @@ const fn extensions(number: u16) -> (u16, u16) {
     (10_000 + number, 30_000 + number)
 }
 
-/// One connection and the users that nobody else changes.
+/// One connection, and its own two users.
 pub struct Worker {
     pub agent: ExpectedLogins,
     pub guest: ExpectedLogins,
@@ -54,7 +54,7 @@ pub struct Worker {
     pub acknowledged: usize,
 }
 
-/// Where the sidecar listens.
+/// The addresses of the sidecar.
 #[derive(Clone, Copy)]
 pub struct Addresses<'a> {
     pub line: SocketAddr,
@@ -89,7 +89,7 @@ impl Worker {
         }
     }
 
-    /// Sends some changes at once and hears what becomes of them; `None` when the sidecar is gone.
+    /// Sends some changes at once and reads their answers; `None` when the sidecar is gone.
     fn ask(&mut self, mut stream: &TcpStream, replies: &mut impl BufRead) -> Option<()> {
         let (mut questions, mut open) = (String::new(), VecDeque::new());
         for _ in 0..=self.random_source.below(PIPELINED_MAX) {
@@ -101,7 +101,7 @@ impl Worker {
             open.push_back((of_guest, reason));
         }
         let sent = stream.write_all(questions.as_bytes());
-        // What was answered before the end counts also where the end came while we were still sending.
+        // Answers from before the kill count even if the kill interrupted the write.
         while let Some((of_guest, reason)) = open.pop_front() {
             let mut reply = String::new();
             if !matches!(replies.read_line(&mut reply), Ok(count) if count > 0 && reply.ends_with('\n')) {
@@ -125,7 +125,7 @@ impl Worker {
         }
     }
 
-    /// An operator ends everything of the agent, over the socket that knows who it is.
+    /// Ends every session of the agent as an operator, over the Unix socket.
     fn operate(&mut self, socket: &Path) -> Option<()> {
         if !self.agent.has_login() {
             return Some(());
@@ -139,7 +139,7 @@ impl Worker {
         self.agent.send(Change::End);
         stream.write_all(request.as_bytes()).ok()?;
         let mut answer = vec![];
-        // A connection that was cut off may end with an error after what was said.
+        // After the last bytes a killed connection may end with an error.
         drop(stream.read_to_end(&mut answer));
         let answer = String::from_utf8(answer).unwrap();
         if answer.is_empty() {
@@ -152,7 +152,7 @@ impl Worker {
     }
 }
 
-/// Something that an agent does.
+/// A random change of an agent to the own sessions.
 pub fn of_agent(random_source: &mut RandomSource) -> Change {
     let queue = random_source.pick(&SERVED);
     match random_source.below(10) {
@@ -185,12 +185,12 @@ pub fn words(what: Change, extension: &str) -> String {
     }
 }
 
-/// What a watcher was told in one round.
+/// The changes that a watcher was sent in one round.
 #[derive(Default)]
 pub struct WatchedChanges {
-    /// The first and the last revision.
+    /// The first and the last revision; `None`: no change was sent.
     pub revisions: Option<(u64, u64)>,
-    /// How often a login of an extension in a queue began or ended.
+    /// How often a session of an extension in a queue began or ended.
     pub changes: BTreeMap<(String, u16), usize>,
 }
 
@@ -209,7 +209,7 @@ pub fn watch(line: SocketAddr) -> WatchedChanges {
         assert!(event.starts_with("w event "), "{event}");
         let revision = value("revision").parse().unwrap();
         let (first, last) = told.revisions.unwrap_or((revision, revision - 1));
-        assert_eq!(revision, last + 1, "no change is left out, told twice or out of order");
+        assert_eq!(revision, last + 1, "every change is sent once, in order");
         told.revisions = Some((first, revision));
         let queue = value("queue").parse().unwrap();
         *told.changes.entry((value("user"), queue)).or_default() += 1;

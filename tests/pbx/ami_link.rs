@@ -14,10 +14,10 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::pbx::asterisk_lab::{AsteriskLab, said};
+use crate::pbx::asterisk_lab::{AsteriskLab, read_until};
 use crate::support::{run, wait_until};
 
-/// Who is logged in, as the story has it.
+/// The users who are logged in; the test sets them.
 #[derive(Default)]
 struct FakeSessions(Mutex<HashSet<Box<str>>>);
 
@@ -30,7 +30,7 @@ impl Sessions for FakeSessions {
 struct LinkUnderTest {
     links: Links,
     metrics: Metrics,
-    office: Arc<FakeSessions>,
+    sessions: Arc<FakeSessions>,
     _runtime: Runtime,
 }
 
@@ -45,22 +45,22 @@ impl LinkUnderTest {
             state_interface: Pattern::parse("PJSIP/%").unwrap(),
             queue: Pattern::parse("%").unwrap(),
         };
-        let (metrics, office) = (Metrics::new(), Arc::new(FakeSessions::default()));
+        let (metrics, sessions) = (Metrics::new(), Arc::new(FakeSessions::default()));
         let links = Links::new(&[settings], metrics.ami().clone());
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let sessions: Arc<dyn Sessions> = Arc::<FakeSessions>::clone(&office);
+        let shared: Arc<dyn Sessions> = Arc::<FakeSessions>::clone(&sessions);
         {
             let _entered = runtime.enter();
-            links.serve(&sessions, &TaskTracker::new(), &CancellationToken::new());
+            links.serve(&shared, &TaskTracker::new(), &CancellationToken::new());
         }
-        Self { links, metrics, office, _runtime: runtime }
+        Self { links, metrics, sessions, _runtime: runtime }
     }
 
     fn remove(&self, extension: &str, queue: &str) {
         self.links.remove(&Member::new("acme", extension, queue));
     }
 
-    /// How many removals are through, whatever became of them.
+    /// The number of finished removals, with any outcome.
     fn settled(&self) -> u64 {
         let text = self.metrics.render(&Gauges::default());
         let counts = text.lines().filter_map(|line| line.strip_prefix("queuewarden_ami_removals_total{"));
@@ -75,7 +75,7 @@ impl LinkUnderTest {
 
 /// R27, R36: a lease that ran out leaves no member behind.
 #[test]
-fn the_member_is_gone_within_a_second() {
+fn the_member_of_an_ended_session_is_removed_within_a_second() {
     let lab = AsteriskLab::start();
     let link = LinkUnderTest::to(&lab);
     assert!(lab.is_answered("1001", "*13"));
@@ -86,33 +86,33 @@ fn the_member_is_gone_within_a_second() {
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     assert!(!lab.is_member("600", "1001"));
     assert!(lab.is_member("601", "1001"), "only the queue that was named");
-    // Again, and for a queue that Asterisk does not have: there is nothing to do.
+    // A second removal, and one from a queue that Asterisk does not have, do nothing.
     link.remove("1001", "600");
     link.remove("1001", "603");
     link.wait_for("not_there", 2);
 }
 
 #[test]
-fn who_logged_in_again_stays_and_asterisk_may_have_been_away() {
+fn a_user_who_logged_in_again_stays_a_member_even_after_asterisk_restarted() {
     let lab = AsteriskLab::start();
     let link = LinkUnderTest::to(&lab);
     assert!(lab.is_answered("1001", "*13600"));
-    link.office.0.lock().unwrap().insert("1001".into());
+    link.sessions.0.lock().unwrap().insert("1001".into());
     link.remove("1001", "600");
     link.wait_for("logged_in_again", 1);
     assert!(lab.is_member("600", "1001"));
 
-    // Asterisk comes back with the members that it had, and the session has ended meanwhile.
+    // Asterisk restarts with its old members, and the session has ended meanwhile.
     lab.stop_asterisk();
-    link.office.0.lock().unwrap().clear();
+    link.sessions.0.lock().unwrap().clear();
     link.remove("1001", "600");
     lab.start_asterisk();
     link.wait_for("removed", 1);
     assert!(!lab.is_member("600", "1001"));
 }
 
-/// A login makes its member while the removal is on its way: whatever the order in which Asterisk takes them, the
-/// member is there in the end.
+/// A login adds the member while the removal is under way: in whichever order Asterisk executes them, the member is there
+/// in the end.
 #[test]
 fn a_login_that_races_with_a_removal_wins() {
     let lab = AsteriskLab::start();
@@ -122,25 +122,25 @@ fn a_login_that_races_with_a_removal_wins() {
         admin
             .write_all(b"Action: QueueAdd\r\nQueue: 600\r\nInterface: PJSIP/1001\r\nMemberName: 1001\r\n\r\n")
             .unwrap();
-        said(&mut admin, "\r\n\r\n");
+        read_until(&mut admin, "\r\n\r\n");
     };
     for round in 0..200 {
-        link.office.0.lock().unwrap().clear();
+        link.sessions.0.lock().unwrap().clear();
         add();
         link.remove("1001", "600");
-        // The removal takes some hundred microseconds; the login comes somewhere in between.
+        // The removal takes some hundred microseconds; the login comes at a different moment of it in each round.
         std::thread::sleep(Duration::from_micros(round % 50 * 20));
-        link.office.0.lock().unwrap().insert("1001".into());
+        link.sessions.0.lock().unwrap().insert("1001".into());
         add();
         wait_until("the end of the race", || link.settled() > round);
         assert!(lab.is_member("600", "1001"), "round {round}");
     }
 }
 
-/// The whole way: the lease of the real sidecar runs out, an operator ends a session, a reload removes a user, and each
-/// time the member of the real Asterisk is gone.
+/// A lease of the real sidecar ends, a supervisor and an operator end a session, a reload removes a user: each time the
+/// member of the real Asterisk is removed.
 #[test]
-fn whoever_is_put_out_without_a_phone_is_no_member_any_more() {
+fn a_session_that_ends_without_a_call_removes_its_member() {
     let lab = AsteriskLab::start_linked();
     let sidecar = lab.sidecar.as_ref().unwrap();
     let gone = |extension: &str| wait_until("the member to be gone", || !lab.is_member("600", extension));

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::support::{Folder, PATIENCE, Sidecar, connect, project, wait_until};
 
-/// The tenant of the lab: its users are the endpoints of `tests/pbx/asterisk/conf/pjsip.conf`.
+/// The organization of the lab: its users are the endpoints of `tests/pbx/asterisk/conf/pjsip.conf`.
 const ORGANIZATION: &str = r#"
 organization = "acme"
 model = "goto"
@@ -65,14 +65,14 @@ const FASTAGI: u16 = 2;
 const PHONES: u16 = 10;
 const PHONES_COUNT: u16 = 7;
 const MEDIA_OF_PHONES: u16 = 30;
-/// sipp takes the port it is given and the second one behind it.
+/// sipp uses the given port and the one two above it.
 const MEDIA_OF_A_PHONE: u16 = 4;
 const MEDIA_OF_ASTERISK: u16 = 60;
 
-/// Where the id of a channel's bridge stands in a line of `core show channels concise`.
+/// The field with the id of the bridge in a line of `core show channels concise`.
 const BRIDGE_FIELD: usize = 12;
 
-/// Asterisk, queuewarden and phones.
+/// A running Asterisk, the sidecar beside it, and phones.
 pub struct AsteriskLab {
     base: u16,
     run: tempfile::TempDir,
@@ -82,7 +82,7 @@ pub struct AsteriskLab {
 }
 
 impl AsteriskLab {
-    /// Both started, nobody logged in.
+    /// Starts both; nobody is logged in.
     pub fn start() -> Self {
         Self::start_with(|_, _| ())
     }
@@ -116,7 +116,7 @@ impl AsteriskLab {
         let run = tempfile::Builder::new().prefix("qw").disable_cleanup(keep).tempdir_in("/tmp").unwrap();
         let lab = Self { base, sidecar: Some(Sidecar::start(&folder)), folder, run, phones: AtomicU16::new(0) };
         lab.start_asterisk();
-        // The machine may be busy: only the stories about a slow sidecar want the shipped half second.
+        // The machine may be busy: only the tests of a slow sidecar use the shipped half second.
         lab.set_global("QW_WAIT_SECONDS", "5");
         lab
     }
@@ -135,12 +135,12 @@ impl AsteriskLab {
         self.sidecar.as_ref().unwrap()
     }
 
-    /// Where queuewarden listens for Asterisk.
+    /// The FastAGI address of the sidecar.
     pub fn fastagi(&self) -> std::net::SocketAddr {
         std::net::SocketAddr::from(([127, 0, 0, 1], self.base + FASTAGI))
     }
 
-    /// Where Asterisk's AMI listens.
+    /// The AMI address of Asterisk.
     pub fn ami(&self) -> std::net::SocketAddr {
         std::net::SocketAddr::from(([127, 0, 0, 1], self.base + AMI))
     }
@@ -157,7 +157,7 @@ impl AsteriskLab {
         command
     }
 
-    /// What Asterisk says to a command of its console.
+    /// The output of a console command of Asterisk.
     pub fn cli(&self, command: &str) -> String {
         let output = self.script().arg("cli").arg(command).output().unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
@@ -224,10 +224,10 @@ impl AsteriskLab {
         PhoneCall(child.expect("sipp, which tests/run installs"))
     }
 
-    /// A connection to AMI that may do anything.
+    /// A connection to AMI with all rights.
     pub fn admin(&self) -> TcpStream {
         let mut ami = connect(self.ami());
-        said(&mut ami, "\r\n");
+        read_until(&mut ami, "\r\n");
         act(&mut ami, "Action: Login\r\nUsername: admin\r\nSecret: admin\r\nEvents: off\r\n\r\n");
         ami
     }
@@ -247,7 +247,7 @@ impl AsteriskLab {
     /// Puts a customer into the queue and waits until the agent's phone has answered.
     pub fn customer_reaches(&self, queue: &str, extension: &str) -> PhoneCall {
         let call = self.call("3001", queue, Duration::from_secs(30));
-        // Answered is not enough: only who shares a bridge with the customer is in the queue's call.
+        // A channel that has answered may not be bridged yet; only a bridge with the customer is the queue's call.
         wait_until("the agent and the customer to be bridged", || {
             let channels = self.channels();
             let mut agents = channels.lines().filter(|line| line.starts_with(&format!("PJSIP/{extension}-")));
@@ -256,12 +256,12 @@ impl AsteriskLab {
         call
     }
 
-    /// Counts the supervisions that run.
+    /// The number of running supervisions.
     pub fn supervisions(&self, mode: &str) -> f64 {
         self.sidecar().metric(&format!("queuewarden_supervisions{{mode=\"{mode}\"}}"))
     }
 
-    /// Counts decisions of the FastAGI dialect.
+    /// The number of decisions of the FastAGI dialect.
     pub fn decided(&self, action: &str, verdict: &str, reason: &str) -> f64 {
         self.sidecar().metric(&format!(
             "queuewarden_decisions_total{{dialect=\"fastagi\",action=\"{action}\",decision=\"{verdict}\",reason=\"{reason}\"}}"
@@ -279,7 +279,7 @@ impl Drop for AsteriskLab {
 pub struct PhoneCall(Child);
 
 impl PhoneCall {
-    /// Whether the call went as its scenario says, to its end.
+    /// Waits for the end of the call; returns whether it went as its scenario says.
     pub fn wait(mut self) -> bool {
         let deadline = Instant::now() + 2 * PATIENCE;
         loop {
@@ -301,12 +301,12 @@ impl Drop for PhoneCall {
 
 fn act(ami: &mut TcpStream, action: &str) {
     ami.write_all(action.as_bytes()).unwrap();
-    let reply = said(ami, "\r\n\r\n");
+    let reply = read_until(ami, "\r\n\r\n");
     assert!(reply.contains("Response: Success"), "{action} was answered with {reply}");
 }
 
-/// What AMI says up to this end.
-pub fn said(ami: &mut TcpStream, end: &str) -> String {
+/// The bytes from AMI up to and including `end`.
+pub fn read_until(ami: &mut TcpStream, end: &str) -> String {
     let mut text = String::new();
     let mut byte = [0];
     while !text.ends_with(end) {

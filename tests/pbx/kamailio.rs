@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use crate::support::kamailio_lab::{KamailioLab, Transport};
 use crate::support::{Sidecar, connect, wait_until};
 
-/// What the shipped configuration promises, with a tick of Kamailio's timer, and far from any other timer of SIP. The
-/// machine may be busy.
+/// The timeout of the shipped configuration and a tick of Kamailio's timer, with room for a busy machine; far below every
+/// timer of SIP.
 const REFUSED_WITHIN: Duration = Duration::from_secs(3);
 
 #[test]
@@ -28,24 +28,24 @@ fn a_code_passes_if_its_caller_may() {
             assert!((lab.decided(action, "allow", "role_permits") - 1.0).abs() < f64::EPSILON, "{code}");
             assert!((lab.decided(action, "deny", "supervisor_role_required") - 1.0).abs() < f64::EPSILON, "{code}");
         }
-        let passed: Vec<String> = lab.pbx.heard("INVITE");
+        let passed: Vec<String> = lab.pbx.requests("INVITE");
         let passed: Vec<&str> = passed.iter().map(|request| request.split('@').next().unwrap()).collect();
         assert_eq!(passed.len(), 6, "{passed:?}");
-        assert!(lab.pbx.heard("INVITE")[0].contains("P-Asserted-Identity: <sip:1001@"), "the PBX knows who");
-        assert!(!lab.pbx.heard("INVITE")[0].contains("Proxy-Authorization"), "and not how he proved it");
+        assert!(lab.pbx.requests("INVITE")[0].contains("P-Asserted-Identity: <sip:1001@"), "the PBX knows who");
+        assert!(!lab.pbx.requests("INVITE")[0].contains("Proxy-Authorization"), "and not how he proved it");
     }
 }
 
-/// Who says it is nobody's word but digest's.
+/// The user of a call is the one of the digest authentication, whatever its headers say.
 #[test]
-fn nobody_is_somebody_without_a_password() {
+fn a_caller_without_the_password_of_the_user_is_refused() {
     let lab = KamailioLab::start(Transport::JsonRpc);
     assert_eq!(lab.phone("1001").with_password("wrong").dial("*13600"), 407);
     assert_eq!(lab.phone("1001").with_password("wrong").ask("SUBSCRIBE", "1002", &["Event: dialog"]), 407);
     let claims = ["P-Asserted-Identity: <sip:2001@lab.example>", "Remote-Party-ID: <sip:2001@lab.example>"];
     assert_eq!(lab.phone("1002").ask("INVITE", "*2231001", &claims), 403);
     assert_eq!(lab.phone("2001").ask("INVITE", "*2231001", &claims[..1]), 200);
-    let asserted = lab.pbx.heard("INVITE")[0].matches("P-Asserted-Identity").count();
+    let asserted = lab.pbx.requests("INVITE")[0].matches("P-Asserted-Identity").count();
     assert_eq!(asserted, 1, "what the phone claims is taken out");
     let around = format!("Route: <sip:evil@{};lr>", lab.pbx.address);
     assert_eq!(lab.phone("1001").ask("INVITE", "1002", &[&around]), 403, "no way around");
@@ -55,11 +55,11 @@ fn nobody_is_somebody_without_a_password() {
 fn join_and_replaces_are_asked_by_the_call_they_name() {
     for transport in Transport::BOTH {
         let lab = KamailioLab::start(transport);
-        let before = lab.pbx.heard("INVITE").len();
+        let before = lab.pbx.requests("INVITE").len();
         for header in ["Join", "Replaces"] {
             let action = if header == "Join" { "call.join" } else { "call.replace" };
             let named = format!("{header}: 425928@bobster.example.org;to-tag=7743;from-tag=6472");
-            // Nobody has told the sidecar of that call.
+            // That call was not reported to the sidecar.
             assert_eq!(lab.phone("2001").ask("INVITE", "1001", &[&named]), 403, "{transport:?} {header}");
             assert!((lab.decided(action, "deny", "unknown_call") - 1.0).abs() < f64::EPSILON, "{header}");
             let within = {
@@ -77,7 +77,7 @@ fn join_and_replaces_are_asked_by_the_call_they_name() {
         }
         let both = ["Join: a@b;to-tag=1;from-tag=2", "Replaces: a@b;to-tag=1;from-tag=2"];
         assert_eq!(lab.phone("2001").ask("INVITE", "1001", &both), 400);
-        assert_eq!(lab.pbx.heard("INVITE").len(), before, "none of them passed");
+        assert_eq!(lab.pbx.requests("INVITE").len(), before, "none of them passed");
     }
 }
 
@@ -97,7 +97,7 @@ fn a_refer_is_a_dial_of_the_code_inside() {
         }
         assert!((lab.decided("call.replace", "deny", "unknown_call") - 2.0).abs() < f64::EPSILON);
         assert_eq!(refer("2001", "<sip:*2231001@lab.example?Replaces=a%3Bto-tag%3D1>"), 403, "both at once");
-        assert_eq!(lab.pbx.heard("REFER").len(), 2);
+        assert_eq!(lab.pbx.requests("REFER").len(), 2);
     }
 }
 
@@ -116,9 +116,9 @@ fn watching_calls_is_asked_as_listening() {
     }
 }
 
-/// What a caller writes stays within its value.
+/// Whatever a caller puts into a header stays within the value of one member.
 #[test]
-fn what_a_caller_writes_is_no_member_of_the_question() {
+fn a_caller_cannot_add_members_to_the_question() {
     for transport in Transport::BOTH {
         let lab = KamailioLab::start(transport);
         let mut phone = lab.phone("1002");
@@ -135,11 +135,11 @@ fn what_a_caller_writes_is_no_member_of_the_question() {
             let status = lab.phone("2001").dial(&format!("1001@lab.example{headers}&x="));
             assert!(status >= 400, "{headers}: {status}");
         }
-        assert!(lab.pbx.heard("INVITE").is_empty());
+        assert!(lab.pbx.requests("INVITE").is_empty());
     }
 }
 
-/// Stopped, frozen, and back again.
+/// With a sidecar that is stopped, frozen, and started again.
 #[test]
 fn without_a_verdict_in_time_nothing_passes() {
     for transport in Transport::BOTH {
@@ -162,9 +162,9 @@ fn without_a_verdict_in_time_nothing_passes() {
     }
 }
 
-/// What may sit where the sidecar should, or what it could do wrong.
+/// Answers of another program in place of the sidecar, or of a faulty one.
 #[test]
-fn nothing_but_a_whole_allow_opens_a_door() {
+fn only_a_whole_allow_lets_a_call_pass() {
     for transport in Transport::BOTH {
         let lab = KamailioLab::without_sidecar(transport);
         let mut impostor = FakeSidecar::sit(&lab);
@@ -188,14 +188,14 @@ fn nothing_but_a_whole_allow_opens_a_door() {
     }
 }
 
-/// Kamailio loses an evapi answer that is cut in the wrong place, and refuses then; it never takes one for another.
+/// Kamailio loses an evapi answer that is cut at some places, and then refuses; it never mistakes it for another answer.
 #[test]
 fn an_answer_that_is_cut_anywhere_allows_or_is_lost() {
     for transport in Transport::BOTH {
         let lab = KamailioLab::without_sidecar(transport);
         let mut impostor = FakeSidecar::sit(&lab);
         let length = frame(&allowed(transport.name())).len();
-        // Lengths of names differ by a digit or two; the ends of the frame are what matters.
+        // The length of the id differs by a digit or two; the ends of the frame are covered.
         for cut in [1, 2, 3, 4, 5, length / 2, length - 2, length - 1] {
             let status = impostor.answers_in_two(&lab, cut);
             assert!(
@@ -215,7 +215,7 @@ impl Transport {
     }
 }
 
-/// CANCEL while the sidecar thinks: the caller is out at once, and a late verdict opens nothing.
+/// A CANCEL while the question is open ends the call at once, and a late verdict does not revive it.
 #[test]
 fn a_cancel_ends_the_wait() {
     for transport in Transport::BOTH {
@@ -226,13 +226,13 @@ fn a_cancel_ends_the_wait() {
         let status = phone.ask_and_cancel("*13600", &credentials);
         lab.sidecar().signal("CONT");
         assert_eq!(status, 487, "{transport:?}");
-        assert!(lab.pbx.heard("INVITE").is_empty(), "{transport:?}");
+        assert!(lab.pbx.requests("INVITE").is_empty(), "{transport:?}");
         wait_until("the next verdict", || lab.phone("1001").dial("*13602") == 403);
-        assert!(lab.pbx.heard("INVITE").is_empty(), "{transport:?}: the late verdict opened something");
+        assert!(lab.pbx.requests("INVITE").is_empty(), "{transport:?}: the late verdict opened something");
     }
 }
 
-/// The pieces of an answer to the question of this name.
+/// The pieces of an answer to the question with this id.
 type Answer = fn(&str) -> Vec<Vec<u8>>;
 
 fn frame(payload: &str) -> Vec<u8> {
@@ -243,7 +243,7 @@ fn allowed(name: &str) -> String {
     format!(r#"{{"jsonrpc":"2.0",{name},"verdict":"allow","result":{{"verdict":"allow","reason":"x"}}}}"#)
 }
 
-/// Somebody else where the sidecar should be.
+/// A program in place of the sidecar, whose answers the test chooses.
 struct FakeSidecar {
     listener: Option<TcpListener>,
     stream: Option<TcpStream>,
@@ -259,7 +259,7 @@ impl FakeSidecar {
         }
     }
 
-    /// The connection to Kamailio, made anew when it has ended.
+    /// The connection to Kamailio; a new one after the last has ended.
     fn meet(&mut self, lab: &KamailioLab) -> &mut TcpStream {
         if self.stream.is_none() {
             let stream = match &self.listener {
@@ -273,11 +273,11 @@ impl FakeSidecar {
         self.stream.as_mut().unwrap()
     }
 
-    /// Has a phone ask, answers with `pieces` of what `answer` says, and gives what the phone hears.
+    /// Lets a phone dial, sends the pieces as the answer, and returns the final status of the phone.
     fn play(&mut self, lab: &KamailioLab, pieces: impl FnOnce(&str) -> Option<Vec<Vec<u8>>>) -> u16 {
         let phone = lab.phone("1001");
         self.meet(lab);
-        // Kamailio has to know of the connection before it is asked.
+        // Kamailio must have accepted the connection before the phone dials.
         std::thread::sleep(Duration::from_millis(50));
         let asking = std::thread::spawn(move || phone.dial("*13600"));
         let stream = self.meet(lab);
@@ -292,7 +292,7 @@ impl FakeSidecar {
             None => self.stream = None,
         }
         let status = asking.join().unwrap();
-        // After garbage Kamailio dials anew.
+        // After garbage Kamailio connects again.
         if status == 503 {
             self.stream = None;
             if lab.transport == Transport::JsonRpc {

@@ -8,7 +8,7 @@ use crate::support::wait_until;
 
 const STAY: Duration = Duration::from_secs(4);
 
-/// R10, R11, R12, R37, R48, V15: in one's queue all three modes, each pinned to the channel and the mode.
+/// R10, R11, R12, R37, R48, V15: all three modes in a supervised queue, each bound to the channel and the mode.
 #[test]
 fn a_supervisor_listens_whispers_and_barges_in_the_supervised_queue() {
     let lab = AsteriskLab::start();
@@ -36,7 +36,7 @@ fn a_supervisor_listens_whispers_and_barges_in_the_supervised_queue() {
     drop(customer);
 }
 
-/// R37, V16, R18: in another queue no mode, and nobody without the role anywhere.
+/// R37, V16, R18: no mode in another queue, and no supervision without the role.
 #[test]
 fn a_call_of_another_queue_is_out_of_reach_and_an_agent_reaches_none() {
     let lab = AsteriskLab::start();
@@ -52,7 +52,7 @@ fn a_call_of_another_queue_is_out_of_reach_and_an_agent_reaches_none() {
     drop(customer);
 }
 
-/// C13 and the prefix trap: 1001 is in no call, 10011 is, and nobody hears 10011 by dialing 1001.
+/// C13: 1001 is a prefix of 10011 and in no call; dialing 1001 does not reach the call of 10011.
 #[test]
 fn a_target_without_a_call_is_not_mistaken_for_one_with_a_longer_number() {
     let lab = AsteriskLab::start();

@@ -55,14 +55,14 @@ pub(crate) fn proptest_config(cases: u32) -> ProptestConfig {
     ProptestConfig { cases, failure_persistence: Some(Box::new(seeds)), ..ProptestConfig::default() }
 }
 
-/// What was understood, and what went out.
+/// The steps that a dialect read from the bytes, and the bytes that it wrote.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Conversation {
     steps: Vec<String>,
     output: Vec<u8>,
 }
 
-/// Talks with the small organization, in which nobody is logged in.
+/// Runs the dialect on the bytes, with the small organization, in which nobody is logged in.
 fn converse_with_acme(dialect: impl Dialect, chunks: &[&[u8]]) -> Conversation {
     thread_local! {
         static GATE: Gate = gate_of(ORGANIZATION);
@@ -78,7 +78,7 @@ fn converse_with_acme(dialect: impl Dialect, chunks: &[&[u8]]) -> Conversation {
     })
 }
 
-/// Talks as the connection loop of the server does: everything that is there, chunk by chunk, then the peer's end.
+/// Drives the dialect as the connection loop of the server does: chunk by chunk, then the end of the stream.
 fn converse(mut dialect: impl Dialect, gate: &Gate, chunks: &[&[u8]]) -> Conversation {
     let mut converse = Conversation::default();
     let mut input: Vec<u8> = vec![];
@@ -103,7 +103,7 @@ fn converse(mut dialect: impl Dialect, gate: &Gate, chunks: &[&[u8]]) -> Convers
                 Step::Done { consumed, fault, after } => {
                     assert!(consumed > 0 && consumed <= input.len() - taken);
                     taken += consumed;
-                    // The rest of what was refused is thrown away, in any number of pieces.
+                    // The rest of a refused message is skipped, in any number of pieces.
                     if !refused {
                         converse.steps.push(format!("{fault:?} {after:?}"));
                     }
@@ -121,7 +121,7 @@ fn converse(mut dialect: impl Dialect, gate: &Gate, chunks: &[&[u8]]) -> Convers
     converse
 }
 
-/// The pieces of `bytes` between these places.
+/// The pieces of `bytes`, cut at these offsets.
 fn cut<'a>(bytes: &'a [u8], at: &[Index]) -> Vec<&'a [u8]> {
     let mut places: Vec<usize> = at.iter().map(|at| at.index(bytes.len() + 1)).collect();
     places.sort_unstable();
@@ -136,7 +136,7 @@ fn cut<'a>(bytes: &'a [u8], at: &[Index]) -> Vec<&'a [u8]> {
     pieces
 }
 
-/// A `key=value` of the wire, right or wrong.
+/// A `key=value` of the wire, valid or not.
 fn pair() -> impl Strategy<Value = String> {
     let keys = select(vec![
         "org", "actor", "action", "digits", "queue", "target", "via", "for", "call", "from", "group", "role", "field",
@@ -184,7 +184,7 @@ fn request() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// Several lines, the last perhaps without its end.
+/// Several lines; the last may have no line end.
 fn requests() -> impl Strategy<Value = Vec<u8>> {
     let end = select(vec![&b"\n"[..], b"\n", b"\n", b"\r\n"]);
     (vec((request(), end), 0..12), any::<bool>()).prop_map(|(lines, complete)| {
@@ -196,7 +196,7 @@ fn requests() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// A FastAGI environment, right or wrong, and what Asterisk says after the verdict.
+/// A FastAGI environment, valid or not, and the replies of Asterisk after the verdict.
 fn environment() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
     let path =
         select(vec!["acme/dial", "acme/queue.login", "acme/call.listen", "acme/agent.login", "acme", "other/dial"]);
@@ -216,7 +216,7 @@ fn environment() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
             lines.push(format!("agi_extension: {extension}"));
             lines.extend(others);
             lines.extend(pairs.iter().enumerate().map(|(position, pair)| format!("agi_arg_{}: {pair}", position + 1)));
-            // An environment that never ends is broken off by its peer.
+            // The peer closes in the middle of an environment.
             let end = if whole > 0 { "\n\n" } else { "\n" };
             let replies: String = replies.iter().flat_map(|reply| [reply, "\n"]).collect();
             ((lines.join("\n") + end).into_bytes(), replies.into_bytes())
@@ -224,7 +224,7 @@ fn environment() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
     )
 }
 
-/// What the line dialect says to a stream: a reply for each line, in order, with its id, and each in the grammar.
+/// Checks the answers of the line dialect to a stream: one for each line, in order, with its id, in the grammar.
 fn replies_are_in_the_grammar(input: &[u8], output: &[u8]) -> Result<(), TestCaseError> {
     let text = String::from_utf8(output.to_vec()).unwrap();
     let replies: Option<Vec<Reply<'_>>> = text.split_inclusive('\n').map(Reply::parse).collect();
@@ -296,7 +296,7 @@ proptest! {
 }
 
 #[test]
-fn every_split_in_two_of_a_whole_conversation_says_the_same() {
+fn a_conversation_cut_in_two_anywhere_gives_the_same_answers() {
     let line = b"1 ping\n2 dial org=acme actor=1001 digits=*13\r\n3 do org=acme actor=dana action=call.barge \
         target=alice queue=600\n4 dial org=acme actor=1001 digits=*13600 queue=600\nbad\n\n5 dial org=acme\n";
     let agi =
@@ -315,8 +315,8 @@ fn every_split_in_two_of_a_whole_conversation_says_the_same() {
 }
 
 #[test]
-fn the_longest_answer_is_six_variables_that_asterisk_takes() {
-    // As many queues as one user may serve, with the longest numbers there are.
+fn the_longest_answer_is_six_variables_that_asterisk_accepts() {
+    // As many queues as a user may serve, with the longest numbers.
     let mut text = String::from("organization = \"acme\"\nmodel = \"goto\"\nfeature_code_preset = \"asterisk\"\n");
     let numbers: Vec<String> =
         (0..256).map(|position| format!("{:016}", 9_000_000_000_000_000_u64 + position)).collect();

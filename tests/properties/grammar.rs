@@ -11,7 +11,7 @@ fn is_code(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
 }
 
-/// A reply line, taken apart.
+/// The parts of a reply line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Reply<'a> {
     pub(crate) id: &'a str,
@@ -56,7 +56,7 @@ impl<'a> Reply<'a> {
     }
 }
 
-/// What one reply line says, if it is one to the question with this id; it names a target only to pin it down.
+/// The answer in a reply line, if its id is this one. Only an allowed supervision names a target.
 pub(crate) fn said_by(text: &str, id: &str) -> Option<ComparableAnswer> {
     let reply = Reply::parse(text).filter(|reply| reply.id == id)?;
     let verdict = ["allow", "deny", "error"].into_iter().find(|word| *word == reply.word)?;

@@ -64,7 +64,7 @@ fn live(seeds: std::ops::Range<u64>) {
     }
 }
 
-/// The wall clock as the store sees it.
+/// The wall clock of the store.
 #[derive(Clone, Default)]
 struct WallClock(Arc<AtomicU64>);
 
@@ -82,7 +82,7 @@ impl CommitObserver for WallClock {
     }
 }
 
-/// The product and the naive_model, step by step.
+/// The product and the naive model, which take the same steps.
 struct History {
     seed: u64,
     random_source: RandomSource,
@@ -92,7 +92,7 @@ struct History {
     naive_model: NaiveModel,
     wall: WallClock,
     now: ModelTime,
-    /// The last steps, for whoever has to find out.
+    /// The last steps, for the message of a failure.
     steps: Vec<String>,
     leases_ended: u64,
     allowed: usize,
@@ -190,7 +190,7 @@ impl History {
         self.naive_model.end_all_of(user);
     }
 
-    /// Seconds pass, sometimes hours; sometimes the wall clock is set, ahead or back.
+    /// Lets seconds pass, sometimes hours; sometimes sets the wall clock ahead or back.
     fn pass_time(&mut self) {
         let seconds = match self.random_source.below(40) {
             0 => 5 * 3_600,
@@ -216,7 +216,7 @@ impl History {
         self.leases_ended += self.gate.leases_expired();
         let (disk, kept) = Disk::open(self.state.path()).unwrap();
         drop(disk);
-        // Down for a while, with a clock that may be anything when it is up again.
+        // Stopped for a while; the wall clock may have any value at the next start.
         self.now.uptime_ms = self.random_source.below(2_000) as u64;
         self.now.wall_ms += self.random_source.below(20_000) as u64;
         match self.random_source.below(5) {
@@ -265,7 +265,7 @@ impl History {
         drop(self.gate.publish(loaded.policy));
     }
 
-    /// Compares everything that there is.
+    /// Compares every login session, supervision and counter.
     fn compare(&self) {
         let there = self.gate.sessions(&Wanted::default(), self.moment(), 0, usize::MAX).unwrap();
         let mut there: Vec<String> = there
@@ -295,7 +295,7 @@ impl History {
         let mut there: Vec<String> = there
             .rows
             .iter()
-            // A queue that is no longer there has no number.
+            // A removed queue has no number.
             .map(|row| format!("{} {:?} {:?} {} {}", row.user, row.target, row.call, row.mode, row.revoked))
             .collect();
         let mut expected: Vec<String> = self
@@ -348,12 +348,12 @@ fn draw(random_source: &mut RandomSource) -> ModelQuestion {
     }
 }
 
-/// The extension of a user, in the place of the letter.
+/// The extension of a user: a digit replaces the letter.
 fn extension(user: &str) -> String {
     user.replace('a', "10").replace('s', "20")
 }
 
-/// The question in the words of the line dialect; people by extension and queues by id.
+/// The question in the line dialect, with users by extension and queues by id.
 fn words(ask: ModelQuestion) -> String {
     let mut line = String::new();
     let mut of_user = |user: &str, action: &str, queue: Option<&str>| {
@@ -408,7 +408,7 @@ fn words(ask: ModelQuestion) -> String {
     more.into_iter().fold(line, |line, (key, value)| line + " " + key + "=" + &value)
 }
 
-/// The organization, as the product reads it: every agent serves every queue, and every supervisor supervises it.
+/// The organization file: every agent serves every queue, and every supervisor supervises every queue.
 fn text_of(roster: &ModelOrganization) -> String {
     let mut text = format!(
         "organization = \"o\"\nmodel = \"goto\"\n[leases]\ndefault_seconds = {}\n[limits]\none_queue_at_a_time = {}\n\

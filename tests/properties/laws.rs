@@ -177,7 +177,7 @@ fn in_voximplant_fewer_rights_never_allow_more_either() {
 }
 
 #[test]
-fn the_same_role_and_assignments_get_the_same_answer_whoever_it_is() {
+fn users_with_the_same_role_and_assignments_get_the_same_answer() {
     for model in MODELS {
         let compiled = shipped(model.name);
         let (actors, targets) = if model.name == "goto" {
@@ -223,7 +223,7 @@ fn the_same_role_and_assignments_get_the_same_answer_whoever_it_is() {
     }
 }
 
-/// The same question, asked by the twin; what was done to oneself is done to the twin's self.
+/// The same question, asked by the twin; a question about oneself is about the twin.
 fn as_twin<'e>(event: &Event<'e>) -> Event<'e> {
     let twin = Token::parse("zoe");
     let oneself = event.target == Some(event.actor);
@@ -306,7 +306,7 @@ fn barring_unassigned_logins_ends_no_session_and_opens_no_queue() {
     let gate = Gate::default();
     let mut scratch = QueueSet::new();
     let allow = settings(&model, &["allow_unassigned_login"]);
-    // Two people of every role and assignment, each pair an organization of its own.
+    // Two users of every role and assignment, each pair in an organization of its own.
     let everybody: Vec<Person> =
         (0..32).map(|bits: u8| Person { roles: u16::from(bits % 8), serves: bits / 8, ..Person::default() }).collect();
     let pairs: Vec<(String, [Person; 2])> = (0..everybody.len() * everybody.len())
@@ -348,7 +348,7 @@ fn barring_unassigned_logins_ends_no_session_and_opens_no_queue() {
     let mut logged_in: HashMap<(usize, &str, &str), bool> = HashMap::new();
     for (position, (name, _)) in pairs.iter().enumerate() {
         for (bit, (actor, queue)) in [("a", "q0"), ("a", "q1"), ("t", "q0"), ("t", "q1")].into_iter().enumerate() {
-            // Every choice of who is in which queue comes by, with one role and assignment or another.
+            // Every choice of queues that both are logged in to occurs with some role and assignment.
             let comes = position >> bit & 1 == 0 || position % 7 == bit;
             if comes {
                 let reason = ask(name, actor, "queue.login", queue, Intent::Do);
@@ -397,7 +397,7 @@ fn nothing_crosses_organizations() {
         for (round, &here) in some.iter().enumerate() {
             for &there in &some {
                 let ours = || organization(0, "o", &compiled, &[("a", "1001", here), ("t", "1002", here)]);
-                // The neighbour has people of the same names, and one whom only it has.
+                // The other organization has users of the same names, and one of its own.
                 let people = [("a", "1002", there), ("t", "1001", there), ("only", "1003", there)];
                 let neighbour = organization(1, "n", &compiled, &people);
                 let (alone, together) = (Gate::default(), Gate::default());

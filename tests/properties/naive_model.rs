@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-/// The organization of now.
+/// The organization of the model: users by role, queues and limits.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ModelOrganization {
     pub(crate) agents: BTreeSet<&'static str>,
@@ -34,7 +34,7 @@ pub(crate) struct ModelTime {
 }
 
 impl ModelTime {
-    /// The end of something that lasts so long.
+    /// The moment this number of seconds later.
     const fn after(self, seconds: u64) -> Self {
         Self { wall_ms: self.wall_ms + seconds * 1_000, uptime_ms: self.uptime_ms + seconds * 1_000 }
     }
@@ -44,7 +44,7 @@ impl ModelTime {
     }
 }
 
-/// A pause, and why.
+/// A pause with its reason, if one was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pause(pub(crate) Option<&'static str>);
 
@@ -77,7 +77,7 @@ struct Call {
     ends: ModelTime,
 }
 
-/// What is asked for. Names may be of people and queues that are not there.
+/// A question. Its users and queues may be unknown.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum ModelQuestion {
     Login { user: &'static str, queue: Option<&'static str> },
@@ -93,7 +93,7 @@ pub(crate) enum ModelQuestion {
     SupervisionEnd { by: &'static str, target: Option<&'static str> },
 }
 
-/// What is supervised.
+/// The target of a supervision.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum SupervisionTarget {
     Target { target: &'static str, queue: &'static str, call: Option<&'static str> },
@@ -108,14 +108,14 @@ pub(crate) struct NaiveModel {
     calls: Vec<Call>,
 }
 
-/// Four hours, and a day.
+/// Four hours: the longest supervision. A day: the longest call.
 const SUPERVISION_SECONDS: u64 = 14_400;
 const CALL_SECONDS: u64 = 86_400;
-/// A lease lasts no longer, whatever a clock says.
+/// The longest lease.
 const LEASE_SECONDS_MAX: u64 = 31 * 86_400;
 
 impl NaiveModel {
-    /// Answers with a reason, and takes down what follows from it unless somebody only asks.
+    /// Returns the reason of the answer, and makes the change unless `only_asks`.
     pub(crate) fn ask(&mut self, ask: ModelQuestion, only_asks: bool, now: ModelTime) -> &'static str {
         let before = only_asks.then(|| self.clone());
         let reason = match self.act(ask, now) {
@@ -200,7 +200,7 @@ impl NaiveModel {
         if self.roster.has_user(user) { Ok(()) } else { Err("unknown_target") }
     }
 
-    /// The bound that so many more logins of the user would break, in these queues.
+    /// The limit that logins of the user to these queues would exceed.
     fn bound(&self, user: &str, queues: &[&'static str]) -> Option<&'static str> {
         let of_user = self.logins.iter().filter(|login| login.user == user).count() + queues.len();
         let in_queue = |queue: &str| self.logins.iter().filter(|login| login.queue == queue).count();
@@ -243,7 +243,7 @@ impl NaiveModel {
         now: ModelTime,
     ) -> Result<&'static str, &'static str> {
         if let Some(login) = self.logins.iter_mut().find(|login| login.user == user && login.queue == queue) {
-            // Only a supervisor's login has an end, and only a time that is named is a new one.
+            // Only a supervisor's login has an end, and only a given time changes it.
             return match seconds {
                 Some(seconds) if login.ground == "supervisor" => {
                     login.ends = Some(now.after(seconds));
@@ -278,7 +278,7 @@ impl NaiveModel {
         for login in &mut self.logins {
             if login.user == user && queue.is_none_or(|queue| login.queue == queue) {
                 is_in = true;
-                // Pausing who is paused changes nothing, and not why either.
+                // A pause of a paused session changes nothing, not even the reason.
                 if login.pause.is_some() != pause.is_some() {
                     login.pause = pause;
                 }
@@ -341,7 +341,7 @@ impl NaiveModel {
         self.supervisions.retain(|at| !at.ends.is_over(now));
     }
 
-    /// Another organization of the same name: whoever is not in it any more is nowhere any more.
+    /// Replaces the organization: removed users lose their sessions.
     pub(crate) fn reload(&mut self, roster: ModelOrganization) {
         self.logins.retain(|login| roster.has_user(login.user) && roster.queues.contains(login.queue));
         for login in &mut self.logins {
@@ -355,7 +355,7 @@ impl NaiveModel {
         self.roster = roster;
     }
 
-    /// Another process: logins are there again, with what is left of their time; nothing else is.
+    /// Restarts the process: login sessions stay, with the rest of their time; supervisions and calls are gone.
     pub(crate) fn restart(&mut self, now: ModelTime, last_commit: u64) {
         for login in &mut self.logins {
             login.ends = login.ends.map(|ends| {

@@ -23,7 +23,7 @@ use crate::properties::worlds::RandomOrganization;
 use crate::reference::{Question, Session, World, judge};
 use crate::support::random_source::RandomSource;
 
-/// What either says to a question, in the same words.
+/// The answer of either side, in the same words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ComparableAnswer {
     pub(crate) verdict: &'static str,
@@ -35,12 +35,12 @@ pub(crate) struct ComparableAnswer {
     pub(crate) target: Option<String>,
 }
 
-/// What the product says, with what only it has.
+/// The answer of the product, with the parts that only the product has.
 #[derive(Clone, Debug)]
 pub(crate) struct ProductAnswer {
     pub(crate) said: ComparableAnswer,
     pub(crate) pair: Option<(ActionLabel, Reason)>,
-    /// A supervision is allowed.
+    /// Whether the answer allows a supervision and names its mode.
     pins_down: bool,
     revision: u64,
 }
@@ -80,7 +80,7 @@ impl ProductAnswer {
     }
 }
 
-/// How a question comes to the product: as an event, or as bytes of a dialect.
+/// The form in which the product gets a question: an event, or the bytes of a dialect.
 #[derive(Clone, Copy, Debug)]
 enum QuestionForm {
     Event,
@@ -88,15 +88,15 @@ enum QuestionForm {
     FastAgi,
 }
 
-/// One organization as both see it.
+/// One organization, for both sides.
 struct ComparedOrganization {
     draft: RandomOrganization,
     world: World,
-    /// The logins, as the reference has them.
+    /// The login sessions of the reference.
     sessions: Vec<Session>,
-    /// When those that a supervisor opened for a time end, in seconds: the reference knows no leases.
+    /// The ends of the leases in seconds, by user and queue: the reference has no leases.
     ends: BTreeMap<(String, String), u64>,
-    /// The logins, as the product's table has them: the gate shows only how many there are.
+    /// The login sessions in a table of the product: the gate tells only their number.
     table: SessionTable,
 }
 
@@ -107,7 +107,7 @@ pub(crate) struct SideBySide {
     tenants: Vec<ComparedOrganization>,
     now_seconds: u64,
     scratch: QueueSet,
-    /// What was seen of the product.
+    /// The pairs of action and reason in the answers of the product.
     pub(crate) pairs: BTreeSet<(ActionLabel, Reason)>,
     pub(crate) compared: usize,
 }
@@ -140,14 +140,14 @@ impl SideBySide {
             tenant.draft.edit(random_source);
             tenant.world = World::from_toml(&tenant.draft.for_the_reference());
             let (users, queues) = (&tenant.draft.users, &tenant.draft.queues);
-            // RULES R31, R32: a reload ends no login of anybody who is still there in a queue that is still there.
+            // RULES R31, R32: a reload ends no session of a remaining user in a remaining queue.
             tenant.sessions.retain(|session| {
                 users.iter().any(|user| user.id == session.user) && queues.iter().any(|queue| queue.id == session.queue)
             });
             let sessions = &tenant.sessions;
             tenant.ends.retain(|(user, queue), _| sessions.iter().any(|at| at.user == *user && at.queue == *queue));
         }
-        // An organization that leaves takes its logins with it; the next one in its place gets none of them.
+        // A removed organization loses its sessions; a new one of the same name gets none of them.
         if random_source.one_in(2) {
             let leaving = random_source.below(self.tenants.len());
             let name = format!("{}n", self.tenants[leaving].draft.name);
@@ -178,7 +178,7 @@ impl SideBySide {
         Moment { wall: UnixMillis(self.now_seconds * 1_000), uptime_ms: self.now_seconds * 1_000 }
     }
 
-    /// Lets time pass; what ends by itself ends.
+    /// Lets time pass; leases end.
     fn wait(&mut self, seconds: u64) {
         self.now_seconds += seconds;
         self.gate.end_what_is_over(self.now());
@@ -194,8 +194,8 @@ impl SideBySide {
         }
     }
 
-    /// Compares how many logins are paused, which shows nowhere but in what the gate prints for debugging: slow, so it
-    /// is for the end of a life.
+    /// Compares the number of paused sessions, which only the debug output of the gate tells. It is slow, so it is done
+    /// once, at the end.
     pub(crate) fn compare_pauses(&self) -> Result<(), String> {
         let expected = self.tenants.iter().flat_map(|tenant| &tenant.sessions).filter(|at| at.paused).count();
         let counted = format!("{:?}", self.gate).matches("paused: true").count();
@@ -293,7 +293,7 @@ impl SideBySide {
         Ok(())
     }
 
-    /// Asks the gate about every login that there could be.
+    /// Asks the gate about every possible login session.
     fn compare_sessions_of(&mut self, position: usize) -> Result<(), String> {
         let tenant = &self.tenants[position];
         for user in &tenant.draft.users {
@@ -321,7 +321,7 @@ impl SideBySide {
         Ok(())
     }
 
-    /// Compares every login that there is with those that there should be.
+    /// Compares every login session with the expected ones.
     fn compare_sessions(&mut self) -> Result<(), String> {
         let policy = self.gate.policy();
         let mut counts = Counts::default();
@@ -352,7 +352,7 @@ impl SideBySide {
     }
 }
 
-/// Whether somebody who is in a queue could not get in today.
+/// Whether a session is kept: its user could not log in to the queue today.
 fn is_kept(world: &World, organization: &str, session: &Session) -> bool {
     let question = Question {
         org: organization.to_owned(),
@@ -364,14 +364,14 @@ fn is_kept(world: &World, organization: &str, session: &Session) -> bool {
     judge(world, &[], &question).verdict != "allow"
 }
 
-/// What the reference expects.
+/// The expected answer and state, by the reference.
 struct Expected {
     said: ComparableAnswer,
     sessions: Vec<Session>,
     ends: BTreeMap<(String, String), u64>,
 }
 
-/// Asks the reference, and adds the leases, which it leaves out.
+/// Asks the reference, and adds the leases, which it does not have.
 fn expectation(tenant: &ComparedOrganization, asked: &RandomQuestion, now_seconds: u64) -> Expected {
     let answer = judge(&tenant.world, &tenant.sessions, &asked.question);
     let mut said = ComparableAnswer {
@@ -390,7 +390,7 @@ fn expectation(tenant: &ComparedOrganization, asked: &RandomQuestion, now_second
         && !before_attributes.contains(&&*said.reason)
         && asked.lease_seconds.is_some_and(|seconds| seconds > tenant.draft.lease_max_seconds)
     {
-        // A value that the key cannot have here: found where attributes are.
+        // A value that the key cannot have here: it is found at the check of the attributes.
         said = ComparableAnswer {
             verdict: "error",
             reason: "malformed".to_owned(),
@@ -401,7 +401,7 @@ fn expectation(tenant: &ComparedOrganization, asked: &RandomQuestion, now_second
         };
         sessions.clone_from(&tenant.sessions);
     }
-    // Only a lease that the event names gives a supervisor's login that is there a new end.
+    // Only a lease in the event gives an existing session of a supervisor's login a new end.
     if let (Some(seconds), Some(renewed), true) = (asked.lease_seconds, there(tenant, &said), is_leased)
         && said.reason == "already_logged_in"
         && renewed.ground == "supervisor"
@@ -424,7 +424,7 @@ fn expectation(tenant: &ComparedOrganization, asked: &RandomQuestion, now_second
     Expected { said, sessions, ends }
 }
 
-/// The login of the target in the queue that the answer names.
+/// The login session of the target in the queue of the answer.
 fn there<'t>(tenant: &'t ComparedOrganization, said: &ComparableAnswer) -> Option<&'t Session> {
     let (target, queue) = (said.target.as_deref()?, said.queues.first()?);
     let user = tenant.draft.users.iter().find(|user| user.extension == target)?;
@@ -432,7 +432,7 @@ fn there<'t>(tenant: &'t ComparedOrganization, said: &ComparableAnswer) -> Optio
     tenant.sessions.iter().find(|session| session.user == user.id && session.queue == queue.id)
 }
 
-/// One login as both have it: user, queue, ground, paused.
+/// A login session of either side: user, queue, ground, paused.
 type Row = (String, String, &'static str, bool);
 
 fn in_order(sessions: &[Session]) -> Vec<Row> {
@@ -453,8 +453,8 @@ fn rows(table: &SessionTable, organization: Option<&Organization>) -> Vec<Row> {
     rows
 }
 
-/// Does to a table of our own what the gate does to its: the only way to see grounds and pauses one by one. Returns the
-/// reason that `decide` gave, if the event got that far.
+/// Applies the event to a second table, as the gate does to its own, because the gate shows no grounds and pauses. Returns
+/// the reason of `decide`, if the event got that far.
 fn follow(
     table: &mut SessionTable,
     policy: &Policy,
@@ -484,7 +484,7 @@ fn follow(
     Some(judgement.decision.reason())
 }
 
-/// Asks in the bytes of the line dialect, and reads the bytes that come back.
+/// Asks in the line dialect, and reads the answer.
 fn through_the_line(
     gate: &Gate,
     asked: &RandomQuestion,
@@ -505,7 +505,7 @@ fn through_the_line(
         ProductAnswer::of(&outcome)
     });
     let text = String::from_utf8(output).unwrap();
-    // A line names the target only where it pins a supervision down.
+    // Only an allowed supervision names its target.
     let target = heard.said.target.clone().filter(|_| heard.pins_down);
     let written = ComparableAnswer { target, ..heard.said.clone() };
     match grammar::said_by(&text, "Q7") {
@@ -514,7 +514,7 @@ fn through_the_line(
     }
 }
 
-/// How the action supervises a call.
+/// The supervision mode of an action.
 fn mode_of(action: &str) -> Option<SupervisionMode> {
     match action {
         "call.listen" | "call.watch" => Some(SupervisionMode::Listen),
@@ -524,7 +524,7 @@ fn mode_of(action: &str) -> Option<SupervisionMode> {
     }
 }
 
-/// Asks as Asterisk does, and reads the variables that come back.
+/// Asks over FastAGI, and reads the variables of the answer.
 fn through_fastagi(
     gate: &Gate,
     asked: &RandomQuestion,
@@ -549,7 +549,7 @@ fn through_fastagi(
     let mut written = vec![reason.clone(), action.clone().unwrap_or_default(), queues.join("&")];
     written.push(target.as_ref().map(|target| format!("{target}-")).unwrap_or_default());
     let mode = action.as_deref().and_then(mode_of);
-    // Without a target there is nothing to pin down.
+    // Without a target there are no options for the PBX.
     written.push(mode.filter(|_| heard.pins_down && target.is_some()).map_or("", pins::asterisk).to_owned());
     written.push(if *verdict == "allow" { "ALLOW" } else { "DENY" }.to_owned());
     let in_order = grammar::variables(&text).map(|set| {
