@@ -17,12 +17,12 @@ use self::world::{World, WorldText, read};
 const TABLES: [&str; 2] = ["goto", "voximplant"];
 
 #[test]
-fn every_row_of_goto_is_answered_as_written() {
+fn every_row_of_goto_gets_its_expected_answer() {
     every_row_is_answered_as_written("goto");
 }
 
 #[test]
-fn every_row_of_voximplant_is_answered_as_written() {
+fn every_row_of_voximplant_gets_its_expected_answer() {
     every_row_is_answered_as_written("voximplant");
 }
 

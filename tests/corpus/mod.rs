@@ -20,7 +20,7 @@ const SLOW_SHARE: usize = 40;
 const INPUT_BYTES_MAX: usize = 32_768;
 
 #[test]
-fn every_target_has_a_corpus_and_every_corpus_a_target() {
+fn every_fuzz_target_has_a_corpus_and_every_corpus_a_target() {
     let targets: BTreeSet<String> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
     assert_eq!(names_in("corpus"), targets, "folders of fuzz/corpus");
     let files: BTreeSet<String> = targets.iter().map(|name| format!("{name}.rs")).collect();

@@ -53,7 +53,7 @@ fn rules_and_dashboard_use_what_is_exported_and_nothing_else() {
 }
 
 #[test]
-fn recorded_names_are_used_by_their_names() {
+fn recorded_series_are_queried_by_their_names() {
     let recorded: BTreeSet<String> = rules::recorded().into_iter().collect();
     let text = rules::text();
     let of_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';

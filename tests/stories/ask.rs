@@ -56,7 +56,7 @@ fn as_json(reply: &str) -> Value {
 }
 
 #[test]
-fn what_is_asked_about_is_what_a_phone_would_hear() {
+fn ask_prints_the_answer_that_a_phone_gets() {
     let desk = AskCommand::open();
     let dialed = [
         ("1001", "*13600"),
@@ -88,7 +88,7 @@ fn what_is_asked_about_is_what_a_phone_would_hear() {
 }
 
 #[test]
-fn nothing_changes_unless_it_is_to_be_done() {
+fn ask_changes_nothing_without_do() {
     let desk = AskCommand::open();
     let sessions = || desk.sidecar.metric(r#"queuewarden_sessions{ground="assigned"}"#).to_string();
     for words in [
@@ -131,7 +131,7 @@ fn a_named_action_has_the_keys_of_the_line_dialect() {
 
 /// Offline nobody is logged in; here whoever is.
 #[test]
-fn the_whole_why_is_that_of_now() {
+fn the_explanation_uses_the_current_sessions_and_calls() {
     let desk = AskCommand::open();
     let of = |actor: &str, words: &[&str]| desk.json(actor, &[&["--explain"], words].concat())["explanation"].clone();
     let fact = |explanation: &Value, name: &str| {
@@ -163,7 +163,7 @@ fn the_whole_why_is_that_of_now() {
 }
 
 #[test]
-fn a_limit_that_is_reached_now_is_explained() {
+fn a_reached_limit_is_explained() {
     let limits = "\n[limits]\nsupervisions_per_supervisor_max = 1\none_queue_at_a_time = true\n";
     let desk = AskCommand::with(Folder::with("acme.toml", &(ORGANIZATION.to_owned() + limits)));
     for (actor, first, second, reason, change) in [
@@ -192,7 +192,7 @@ fn a_limit_that_is_reached_now_is_explained() {
 }
 
 #[test]
-fn the_token_is_presented_where_one_is_asked_for() {
+fn ask_presents_the_token_of_the_configuration() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
     folder.write("line.token", "a-secret\n");
     folder.replace("queuewarden.toml", "[listen]\n", "[listen]\nline_token_file = \"line.token\"\n");
@@ -208,7 +208,7 @@ fn the_token_is_presented_where_one_is_asked_for() {
 }
 
 #[test]
-fn addresses_serve_where_there_are_no_sockets() {
+fn ask_uses_the_addresses_where_there_are_no_unix_sockets() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
     let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let (line, admin) = (free(), free());
@@ -219,7 +219,7 @@ fn addresses_serve_where_there_are_no_sockets() {
 }
 
 #[test]
-fn what_cannot_be_answered_is_said_with_help() {
+fn an_unanswerable_question_is_an_error_with_help() {
     let AskCommand { folder, sidecar } = AskCommand::open();
     for words in [
         &["dial", "*13 600"][..],

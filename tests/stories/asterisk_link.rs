@@ -231,7 +231,7 @@ fn a_member_is_removed_by_its_interface() {
 }
 
 #[test]
-fn who_has_logged_in_again_is_not_removed() {
+fn a_user_who_has_logged_in_again_is_not_removed() {
     let world = LinkedSidecar::new();
     world.remove("1001");
     world.remove("1002");
@@ -244,7 +244,7 @@ fn who_has_logged_in_again_is_not_removed() {
 }
 
 #[test]
-fn who_logs_in_while_the_removal_is_under_way_is_added_again() {
+fn a_user_who_logs_in_during_the_removal_is_added_again() {
     let world = LinkedSidecar::new();
     let mut asterisk = world.link();
     for (extension, there, outcome) in [("1001", false, "restored"), ("1002", true, "logged_in_again")] {
@@ -300,7 +300,7 @@ fn a_removal_outlives_the_connection() {
 }
 
 #[test]
-fn what_asterisk_refuses_is_tried_so_often_and_holds_nobody_up() {
+fn a_refused_removal_is_tried_a_few_times_and_delays_no_other() {
     let world = LinkedSidecar::new();
     let mut asterisk = world.link();
     world.remove("1001");
@@ -322,7 +322,7 @@ fn what_asterisk_refuses_is_tried_so_often_and_holds_nobody_up() {
 }
 
 #[test]
-fn whatever_it_says_the_link_leaves_it_and_comes_back() {
+fn after_any_unexpected_bytes_the_link_connects_again() {
     let challenged = format!("{BANNER}Response: Success\r\nActionID: 1\r\n");
     for wrong in [
         "HTTP/1.1 400 Bad Request\r\n\r\n",
@@ -361,7 +361,7 @@ fn whatever_it_says_the_link_leaves_it_and_comes_back() {
 }
 
 #[test]
-fn a_silent_asterisk_hears_the_end() {
+fn a_silent_asterisk_is_disconnected() {
     let world = LinkedSidecar::new();
     // It greets and says no more; then it takes an action and says no more.
     let mut asterisk = world.accept();
@@ -378,7 +378,7 @@ fn a_silent_asterisk_hears_the_end() {
 }
 
 #[test]
-fn an_idle_link_looks_whether_asterisk_is_still_there() {
+fn an_idle_link_pings_asterisk() {
     let world = LinkedSidecar::new();
     let mut asterisk = world.link();
     assert!(PATIENCE > AMI_PING_INTERVAL);
@@ -391,7 +391,7 @@ fn an_idle_link_looks_whether_asterisk_is_still_there() {
 }
 
 #[test]
-fn more_than_the_bound_lets_the_oldest_go() {
+fn beyond_the_bound_the_oldest_removal_is_dropped() {
     let world = LinkedSidecar::new();
     for extension in 0..=AMI_REMOVALS_WAITING_MAX {
         world.remove(&extension.to_string());
@@ -404,7 +404,7 @@ fn more_than_the_bound_lets_the_oldest_go() {
 }
 
 #[test]
-fn a_new_secret_counts_from_the_next_login_on() {
+fn a_new_secret_is_used_from_the_next_login_on() {
     let world = LinkedSidecar::new();
     let mut asterisk = world.accept();
     let refused = asterisk.greet_and_challenge();
@@ -429,7 +429,7 @@ fn linked_to(address: SocketAddr) -> Folder {
 }
 
 #[test]
-fn the_sidecar_links_itself_and_takes_up_a_new_secret_without_a_restart() {
+fn the_sidecar_makes_the_link_and_uses_a_new_secret_without_a_restart() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let folder = linked_to(listener.local_addr().unwrap());
     let sidecar = Sidecar::start(&folder);
@@ -459,7 +459,7 @@ fn the_sidecar_links_itself_and_takes_up_a_new_secret_without_a_restart() {
 }
 
 #[test]
-fn an_organization_that_goes_takes_its_members_along() {
+fn a_removed_organization_loses_its_queue_members() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let folder = linked_to(listener.local_addr().unwrap());
     let process = folder.read("queuewarden.toml");
@@ -480,7 +480,7 @@ fn an_organization_that_goes_takes_its_members_along() {
 }
 
 #[test]
-fn an_asterisk_that_is_away_keeps_nobody_from_anything() {
+fn an_unreachable_asterisk_delays_no_decision() {
     // A port that was free a moment ago.
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let sidecar = Sidecar::start(&linked_to(address));
@@ -491,7 +491,7 @@ fn an_asterisk_that_is_away_keeps_nobody_from_anything() {
 }
 
 #[test]
-fn what_is_wrong_with_a_link_is_said_at_once() {
+fn a_wrong_link_configuration_is_refused_at_the_start() {
     let folder = linked_to("127.0.0.1:5038".parse().unwrap());
     folder.write("queuewarden.toml", &folder.read("queuewarden.toml").replace("\"acme\"", "\"acne\""));
     folder.replace("queuewarden.toml", "127.0.0.1:5038", "pbx:5038");

@@ -30,7 +30,7 @@ fn broken(sidecar: &Sidecar, what: &str, says: &str, break_it: impl FnOnce(), me
 }
 
 #[test]
-fn whatever_stands_in_place_of_a_file_changes_nothing() {
+fn a_reload_with_anything_in_place_of_a_file_changes_nothing() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
     folder.write("users.csv", "id,extension,roles,queues,supervises,edits\nzoe,7001,,,,\n");
     folder.write(
@@ -100,7 +100,7 @@ fn whatever_stands_in_place_of_a_file_changes_nothing() {
 
 /// Megabytes of garbage of several sorts; each is refused in bounded time, and the memory for it is given back.
 #[test]
-fn garbage_by_the_megabyte_changes_nothing() {
+fn a_reload_of_megabytes_of_garbage_changes_nothing() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
     let sorts: [(&str, &[u8], usize, &str); 6] = [
@@ -129,7 +129,7 @@ fn garbage_by_the_megabyte_changes_nothing() {
 
 /// Every byte of the organization's file flipped, taken out, or the last: each either loads whole or changes nothing.
 #[test]
-fn no_byte_can_break_what_runs() {
+fn a_reload_with_any_byte_altered_loads_whole_or_changes_nothing() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
     let (mut loads, mut refusals) = (0, 0);
     let before = queuewarden::config::load(folder.path(), &queuewarden::policy::Policy::default()).unwrap().policy;
@@ -160,7 +160,7 @@ fn no_byte_can_break_what_runs() {
 
 /// Whoever may write the configuration may do everything; that everybody may is said at least.
 #[test]
-fn a_configuration_that_everybody_may_write_is_told_of() {
+fn a_world_writable_configuration_is_warned_about() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
     let at = folder.path().to_str().unwrap();
     for file in [FILE, "queuewarden.toml", "models/goto.toml", "models", "organizations"] {

@@ -26,7 +26,7 @@ fn running(sidecar: &Sidecar) -> [f64; 3] {
 }
 
 #[test]
-fn a_call_is_whose_it_was_reported_to_be() {
+fn a_call_belongs_to_the_agent_and_queue_that_were_reported() {
     let (_sidecar, mut line) = open(ORGANIZATION);
     play(
         &mut line,
@@ -65,7 +65,7 @@ fn a_call_is_whose_it_was_reported_to_be() {
 }
 
 #[test]
-fn a_supervision_runs_until_somebody_says_that_it_ended() {
+fn a_supervision_runs_until_its_end_is_reported() {
     let (sidecar, mut line) = open(ORGANIZATION);
     play(
         &mut line,
@@ -120,7 +120,7 @@ fn a_supervision_runs_until_somebody_says_that_it_ended() {
 }
 
 #[test]
-fn the_protected_peers_and_oneself_are_supervised_by_nobody() {
+fn protected_users_peers_and_oneself_cannot_be_supervised() {
     let limits = "[limits]\nsupervisions_per_target_max = 1\nsupervisions_per_supervisor_max = 2\n[leases]\n";
     let (_sidecar, mut line) = open(&(ORGANIZATION.to_owned() + limits));
     play(

@@ -73,7 +73,7 @@ fn play(sidecar: &Sidecar, mut pause: impl FnMut(), environment: &[&str], replie
 }
 
 #[test]
-fn what_asterisk_really_sends_is_understood_wherever_it_is_cut() {
+fn recorded_asterisk_calls_are_understood_wherever_they_are_cut() {
     let sidecar = Sidecar::start(&Folder::with("acme.toml", ORGANIZATION));
     let mut line = sidecar.line();
     let mut elsewhere = sidecar.line();

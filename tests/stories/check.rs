@@ -48,7 +48,7 @@ fn problems(folder: &Folder) -> Vec<String> {
 }
 
 #[test]
-fn a_folder_that_loads_is_said_to_load() {
+fn a_valid_folder_passes_the_check() {
     let folder = fixtures();
     let (status, text) = check(&folder);
     assert_eq!(status, LOADS, "{text}");
@@ -359,7 +359,7 @@ fn break_it(folder: &Folder, file: &str, from: &str, to: &str, marker: &str) -> 
 }
 
 #[test]
-fn each_fault_is_refused_at_its_place_in_words_that_name_it() {
+fn each_fault_is_reported_at_its_position_with_a_message_that_names_it() {
     let folder = fixtures();
     let unknown = UNKNOWN_KEYS.iter().map(|&(file, table)| {
         let to = format!("{table}colour = \"red\"\n");
@@ -408,7 +408,7 @@ fn one_fault_is_one_problem() {
 /// Given many faults in every file, when the folder is checked, then all of them are told at once, as text and as JSON
 /// alike, and a start tells the same and ends with the same status.
 #[test]
-fn all_problems_are_told_at_once() {
+fn all_problems_are_reported_at_once() {
     let folder = fixtures();
     let chosen: Vec<&Fault> = [
         "queues = [\"q9\"]",
@@ -451,7 +451,7 @@ fn all_problems_are_told_at_once() {
 
 /// Given more problems than anybody reads, when they are told, then the first hundred are, and all are counted.
 #[test]
-fn of_very_many_problems_a_hundred_are_told_and_all_are_counted() {
+fn the_first_hundred_problems_are_reported_and_all_are_counted() {
     let folder = Folder::with(
         "acme.toml",
         &ORGANIZATION.replace("model = \"goto\"", "model = \"goto\"\nusers_csv = \"people.csv\""),
@@ -483,7 +483,7 @@ fn two_organizations_of_one_name_do_not_load() {
 }
 
 #[test]
-fn what_is_not_toml_is_told_at_the_place_where_it_ceases_to_be() {
+fn a_syntax_error_is_reported_at_its_position() {
     for file in [PROCESS, ORGANIZATION_FILE, MODEL] {
         for (broken, line) in
             [("ok = 1\n= 2\n", 2), ("ok = 1\n\nok = 2\n", 3), ("[open\n", 1), ("text = \"never ends\n", 1)]
@@ -504,7 +504,7 @@ fn what_is_not_toml_is_told_at_the_place_where_it_ceases_to_be() {
 }
 
 #[test]
-fn a_file_that_is_missing_or_no_file_is_told() {
+fn a_missing_file_is_reported() {
     for (file, without) in [(PROCESS, "queuewarden.toml"), (MODEL, "`goto`")] {
         let folder = fixtures();
         folder.remove(file);
@@ -539,7 +539,7 @@ fn a_file_that_is_missing_or_no_file_is_told() {
 /// Given users in a CSV file, when rows of it are wrong, then each is told with its line, and those of the other files
 /// too.
 #[test]
-fn problems_of_users_csv_are_told_with_their_lines() {
+fn problems_of_users_csv_are_reported_with_their_lines() {
     let folder = Folder::with(
         "acme.toml",
         &ORGANIZATION.replace("model = \"goto\"", "model = \"goto\"\nusers_csv = \"people.csv\""),
@@ -608,7 +608,7 @@ fn problems_of_users_csv_are_told_with_their_lines() {
 }
 
 #[test]
-fn wrong_arguments_are_a_matter_of_usage() {
+fn wrong_arguments_exit_with_the_usage_code() {
     for arguments in [
         &["check", "--colour"][..],
         &["dance"],

@@ -90,7 +90,7 @@ fn connected(sidecar: &Sidecar) -> f64 {
 }
 
 #[test]
-fn every_kamailio_is_dialed_and_answered() {
+fn the_sidecar_connects_to_every_kamailio_and_answers_it() {
     let kamailios = [Kamailio::start(), Kamailio::start(), Kamailio::start()];
     let sidecar = fixtures(&kamailios.each_ref());
     let mut streams = kamailios.each_ref().map(Kamailio::accept);
@@ -107,7 +107,7 @@ fn every_kamailio_is_dialed_and_answered() {
 }
 
 #[test]
-fn a_conversation_is_the_same_wherever_it_is_cut() {
+fn a_conversation_has_the_same_answers_wherever_it_is_cut() {
     let kamailio = Kamailio::start();
     let sidecar = fixtures(&[&kamailio]);
     let mut elsewhere = sidecar.line();
@@ -124,7 +124,7 @@ fn a_conversation_is_the_same_wherever_it_is_cut() {
 }
 
 #[test]
-fn a_kamailio_that_goes_is_dialed_until_it_is_back() {
+fn the_sidecar_reconnects_to_a_kamailio_that_restarts() {
     let (kamailio, other) = (Kamailio::start(), Kamailio::start());
     let sidecar = fixtures(&[&kamailio, &other]);
     let mut stays = other.accept();
@@ -149,7 +149,7 @@ fn a_kamailio_that_goes_is_dialed_until_it_is_back() {
 
 /// One that takes connections and drops them is not dialed without a pause.
 #[test]
-fn a_kamailio_that_hangs_up_at_once_is_dialed_with_pauses() {
+fn reconnects_to_a_kamailio_that_closes_at_once_have_pauses() {
     const FOR: Duration = Duration::from_secs(2);
     let kamailio = Kamailio::start();
     let _sidecar = fixtures(&[&kamailio]);
@@ -212,7 +212,7 @@ fn answers_come_in_whole_netstrings() {
 
 /// A closing house says goodbye to its Kamailios, and does not dial them again.
 #[test]
-fn a_closing_house_hangs_up() {
+fn a_stop_closes_the_connections_to_kamailio() {
     let kamailio = Kamailio::start();
     let sidecar = fixtures(&[&kamailio]);
     let mut stream = kamailio.accept();

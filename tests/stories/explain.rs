@@ -295,7 +295,7 @@ fn denials() -> Vec<(&'static str, PhoneBook, &'static str, &'static str)> {
 /// Given a denial, when all that its explanation names is carried out, and nothing else, then the answer is allow; and
 /// every part of it was needed.
 #[test]
-fn the_change_that_is_named_turns_the_denial() {
+fn the_proposed_change_turns_the_denial() {
     for (reason, book, text, logged_in) in denials() {
         let question = Question { text: text.to_owned(), logged_in: words(logged_in) };
         let told = explain(&book.folder(), &question);
@@ -323,7 +323,7 @@ fn the_change_that_is_named_turns_the_denial() {
 /// Given somebody who serves no queue, in an organization that bars unassigned logins, when they log in to all of their
 /// queues, then the remedy is a queue: turning the setting on would leave them with none.
 #[test]
-fn the_remedy_for_having_no_queue_is_a_queue() {
+fn the_proposed_change_for_a_user_without_a_queue_is_a_queue() {
     let (mut book, mut question) = (PhoneBook::new(), Question { text: "paul *13".to_owned(), logged_in: vec![] });
     let told = explain(&book.folder(), &question);
     assert_eq!(told["reason"], "no_assigned_queue");
@@ -336,7 +336,7 @@ fn the_remedy_for_having_no_queue_is_a_queue() {
 
 /// Given a denial with another one behind it, when it is explained, then what is named is enough to turn the answer.
 #[test]
-fn the_change_is_whole_also_where_one_denial_hides_another() {
+fn the_proposed_change_is_complete_when_one_denial_hides_another() {
     let mut not_enough = vec![];
     for text in [
         "dora agent.logout target=alice queue=600",
@@ -359,7 +359,7 @@ fn the_change_is_whole_also_where_one_denial_hides_another() {
 
 /// Given names that nobody knows, when they are explained, then the change says which name to add, as it was asked for.
 #[test]
-fn an_unknown_name_is_named() {
+fn the_explanation_names_the_unknown_name() {
     let folder = PhoneBook::new().folder();
     for (text, reason, name) in [
         ("nobody *13600", "unknown_user", "`nobody`"),
@@ -381,7 +381,7 @@ fn an_unknown_name_is_named() {
 /// Given an explanation, when its rule is looked up, then there stands the grant: at that line of that file, with
 /// those rules, for that action.
 #[test]
-fn the_rule_stands_where_it_is_said_to_stand() {
+fn the_explanation_names_the_line_of_the_grant() {
     let allowed = [
         ("alice *13600", "", "assigned"),
         ("alice queue.login queue=600 via=dashboard", "", "assigned"),
@@ -430,7 +430,7 @@ fn the_rule_stands_where_it_is_said_to_stand() {
 
 /// Given a question, when the server is asked and when it is explained, then both say the same of it.
 #[test]
-fn the_verdict_is_that_of_the_server() {
+fn explain_and_the_server_give_the_same_verdict() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
     let mut line = sidecar.line();
@@ -467,7 +467,7 @@ fn the_verdict_is_that_of_the_server() {
 }
 
 #[test]
-fn the_text_tells_verdict_rule_facts_and_change() {
+fn the_text_has_verdict_rule_facts_and_change() {
     let folder = PhoneBook::new().folder();
     let question = |text: &str| Question { text: text.to_owned(), logged_in: vec![] };
     let (status, text) = explained(&folder, &question("dana call.whisper target=alice queue=601"), false);
@@ -502,7 +502,7 @@ fn the_text_tells_verdict_rule_facts_and_change() {
 
 /// Given what cannot be explained, when it is asked, then the exit status says why, and JSON stays JSON.
 #[test]
-fn what_cannot_be_explained_is_said_by_the_exit_status() {
+fn an_unexplainable_question_has_an_exit_code_of_its_own() {
     let folder = PhoneBook::new().folder();
     let question = |text: &str, logged_in: &str| Question { text: text.to_owned(), logged_in: words(logged_in) };
     let cases = [
@@ -524,7 +524,7 @@ fn what_cannot_be_explained_is_said_by_the_exit_status() {
 
 /// Given `--json`, when a question cannot be explained, then what is printed is JSON all the same: a script reads it.
 #[test]
-fn with_json_everything_that_is_printed_is_json() {
+fn with_json_every_output_is_json() {
     let folder = PhoneBook::new().folder();
     let question = |text: &str, logged_in: &str| Question { text: text.to_owned(), logged_in: words(logged_in) };
     let mut plain = vec![];

@@ -110,7 +110,7 @@ fn an_environment_that_breaks_off_is_denied() {
 /// Given a verdict, when it is sent, then our side ends with it while Asterisk's goes on: it replies to every command
 /// and says HANGUP in the end, also of a healthy call.
 #[test]
-fn after_the_verdict_our_side_ends_and_replies_are_still_read() {
+fn after_the_verdict_our_side_closes_and_replies_are_still_read() {
     let sidecar = fixtures();
     let allowed = whisper_allowed(&sidecar);
     let converse = |replies: &[&str]| {
@@ -164,7 +164,7 @@ fn after_the_verdict_our_side_ends_and_replies_are_still_read() {
 
 /// Given a peer that has its verdict and neither replies nor leaves, when a second is over, then its connection ends.
 #[test]
-fn a_peer_that_stays_after_the_verdict_is_let_go() {
+fn a_peer_that_stays_after_the_verdict_is_disconnected() {
     let sidecar = fixtures();
     let allowed = whisper_allowed(&sidecar);
     let mut stays = connect(sidecar.address("fastagi"));
@@ -178,7 +178,7 @@ fn a_peer_that_stays_after_the_verdict_is_let_go() {
 /// Given a peer that has its verdict and goes on replying for ever, when a second is over, then its connection ends
 /// all the same: a place among the connections is nobody's for life.
 #[test]
-fn a_peer_that_goes_on_replying_after_the_verdict_is_let_go() {
+fn a_peer_that_goes_on_replying_after_the_verdict_is_disconnected() {
     let sidecar = fixtures();
     let mut talks = connect(sidecar.address("fastagi"));
     talks.write_all(whisper().as_bytes()).unwrap();
@@ -285,7 +285,7 @@ fn an_environment_that_is_not_complete_in_two_seconds_is_denied() {
 /// Given a text of the peer's in any field, valid or not, when it is answered, then none of it comes back: Asterisk
 /// would run it.
 #[test]
-fn nothing_that_came_over_the_wire_is_ever_sent_back() {
+fn no_text_of_the_peer_is_sent_back() {
     const MARK: &str = "EVIL";
     let sidecar = fixtures();
     let fields = [
@@ -359,7 +359,7 @@ fn nothing_that_came_over_the_wire_is_ever_sent_back() {
 /// Given a caller who may set whatever a caller can, when they claim to be somebody else, then only the accountcode
 /// counts, which the endpoint's configuration sets.
 #[test]
-fn the_accountcode_alone_says_who_asks() {
+fn the_accountcode_alone_is_the_actor() {
     let sidecar = fixtures();
     let claims = agi_environment("1001", "acme/call.barge", &["target=1002", "queue=600"])
         .replace("agi_callerid: 5551234", "agi_callerid: 2001")
@@ -393,7 +393,7 @@ fn the_accountcode_alone_says_who_asks() {
 /// Given what stands in a URL and behind it, when it is not exactly a question, then it is denied with the reason that
 /// the line dialect has for it.
 #[test]
-fn what_is_no_question_is_denied_with_its_reason() {
+fn an_invalid_question_is_denied_with_its_reason() {
     let sidecar = fixtures();
     let cases: &[(&str, &[&str], &str)] = &[
         ("acme", &["digits=*13"], "malformed"),
@@ -497,7 +497,7 @@ fn digits_come_from_the_argument_else_the_extension_else_the_number_dialed() {
 /// Given several queues in an answer, when they are told to Asterisk, then `&` stands between them, as
 /// `AddQueueMember`'s dialplan loop wants it.
 #[test]
-fn several_queues_are_told_with_ampersands() {
+fn several_queues_are_joined_by_ampersands() {
     let sidecar = fixtures();
     let answer = sidecar.agi("1003", "acme/dial", &["digits=*13"]);
     assert_eq!((&*answer["QW_VERDICT"], &*answer["QW_QUEUES"]), ("ALLOW", "600&601"));

@@ -13,7 +13,7 @@ fn dialing(preset: Option<&str>, own: &str) -> String {
 /// Given a preset, when its codes are dialed, then they are what `FEATURE_CODES.md` says of that system; codes that
 /// mean nothing of ours, or are not documented, are no codes.
 #[test]
-fn each_preset_is_what_its_system_dials() {
+fn each_preset_has_the_codes_of_its_system() {
     let login = "allow assigned queue.login 600";
     let logout = "allow logged_out queue.logout 600";
     let listen = "allow role_permits call.listen 600";

@@ -75,7 +75,7 @@ fn the_authenticated_user_dials_and_is_answered() {
 
 /// An allowed supervision leaves the listener no key to press.
 #[test]
-fn an_allowed_supervision_comes_with_what_pins_it_down() {
+fn an_allowed_supervision_leaves_the_listener_no_keys() {
     let sidecar = fixtures();
     let asked = |code: &str| {
         let variables = [("qw_org", "acme"), ("user_name", "2001"), ("qw_queue", "600")];
@@ -96,7 +96,7 @@ fn an_allowed_supervision_comes_with_what_pins_it_down() {
 
 /// The caller id, the number dialed, headers of the caller's own: none of them says who asks.
 #[test]
-fn the_caller_id_never_says_who_asks() {
+fn the_caller_id_is_never_the_actor() {
     let sidecar = fixtures();
     let cases: &[(&[(&str, &str)], &str)] = &[
         (&[], "deny missing_key"),
@@ -149,7 +149,7 @@ impl Exchange {
 }
 
 #[test]
-fn what_freeswitch_really_sends_is_understood_wherever_it_is_cut() {
+fn recorded_freeswitch_calls_are_understood_wherever_they_are_cut() {
     let sidecar = fixtures();
     let mut elsewhere = sidecar.line();
     let mut pause = || assert_eq!(elsewhere.ask("ping"), "pong");
@@ -188,7 +188,7 @@ fn what_freeswitch_really_sends_is_understood_wherever_it_is_cut() {
 
 /// Queuewarden waits for FreeSWITCH to end: `exit` is what ends the conversation, not our side.
 #[test]
-fn our_side_stays_open_until_freeswitch_has_said_goodbye() {
+fn our_side_stays_open_until_freeswitch_closes() {
     let sidecar = fixtures();
     let mut peer = FreeSwitchPeer::ring(&sidecar);
     peer.say(channel_block("*13600", &[("qw_org", "acme"), ("user_name", "1001")]).as_bytes());
@@ -227,7 +227,7 @@ fn a_refused_command_and_a_caller_who_is_gone_are_counted() {
 
 /// The silent one, the NUL one, the one that closes early, and others who are not FreeSWITCH.
 #[test]
-fn whoever_else_comes_gets_a_denial_and_no_place() {
+fn other_peers_get_a_denial_and_are_closed() {
     let sidecar = fixtures();
     let heard = |said: &[u8]| {
         let mut peer = FreeSwitchPeer::ring(&sidecar);
@@ -262,7 +262,7 @@ fn whoever_else_comes_gets_a_denial_and_no_place() {
 
 /// FreeSWITCH expands what it is told to set, so nothing of a caller's may be in it.
 #[test]
-fn nothing_from_the_wire_is_ever_told_to_freeswitch() {
+fn no_text_of_the_caller_is_sent_to_freeswitch() {
     const MARK: &str = "EVIL";
     let sidecar = fixtures();
     let values = [MARK, "${system(EVIL)}", "EVIL\n\nsendmsg\n", "EVIL qw_verdict=allow", "EVIL\0"];
@@ -292,7 +292,7 @@ fn nothing_from_the_wire_is_ever_told_to_freeswitch() {
 
 /// A connection that finds no room hears `connect` and a denial in one breath.
 #[test]
-fn without_room_freeswitch_is_told_to_deny() {
+fn beyond_the_connection_limit_freeswitch_gets_a_denial() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
     folder.write("queuewarden.toml", &(folder.read("queuewarden.toml") + "[limits]\nconnections_max = 1\n"));
     let sidecar = Sidecar::start(&folder);

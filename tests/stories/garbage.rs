@@ -118,7 +118,7 @@ fn is_unharmed(sidecar: &Sidecar) {
 }
 
 #[test]
-fn whatever_a_line_client_sends_each_line_gets_one_reply() {
+fn every_line_of_garbage_gets_one_reply() {
     let sidecar = Sidecar::start(&Folder::with("acme.toml", ORGANIZATION));
     let words: &[&[u8]] = &[
         b" ",
@@ -164,7 +164,7 @@ fn whatever_a_line_client_sends_each_line_gets_one_reply() {
 }
 
 #[test]
-fn whatever_asterisk_sends_every_connection_gets_a_verdict() {
+fn every_fastagi_connection_with_garbage_gets_a_verdict() {
     let sidecar = Sidecar::start(&Folder::with("acme.toml", ORGANIZATION));
     let words: &[&[u8]] = &[
         b"\n",

@@ -13,7 +13,7 @@ fn are(sidecar: &Sidecar, names: &[&str], expected: &[f64]) {
 }
 
 #[test]
-fn an_edit_that_nobody_loaded_is_seen() {
+fn an_edit_that_is_not_loaded_shows_in_a_gauge() {
     let folder = Folder::with("acme.toml", &ORGANIZATION.replacen('\n', "\nusers_csv = \"more.csv\"\n", 1));
     folder.write("organizations/more.csv", "id,extension,roles,queues,supervises,edits\n");
     let sidecar = Sidecar::start(&folder);
@@ -38,7 +38,7 @@ fn an_edit_that_nobody_loaded_is_seen() {
 }
 
 #[test]
-fn leases_are_counted_and_those_that_end_soon() {
+fn leases_and_those_that_end_soon_are_counted() {
     let sidecar = Sidecar::start(&Folder::with("acme.toml", ORGANIZATION));
     let names = ["leases", "leases_ending_soon", "leases_expired_total"];
     are(&sidecar, &names, &[0.0, 0.0, 0.0]);
@@ -57,7 +57,7 @@ fn leases_are_counted_and_those_that_end_soon() {
 }
 
 #[test]
-fn what_found_no_room_is_counted() {
+fn refusals_for_lack_of_room_are_counted() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
     folder.replace("queuewarden.toml", "[state]\n", "[limits]\nconnections_max = 1\n[state]\n");
     let sidecar = Sidecar::start(&folder);
@@ -71,7 +71,7 @@ fn what_found_no_room_is_counted() {
 }
 
 #[test]
-fn login_sessions_queue_by_queue_are_an_offer_with_a_bound() {
+fn login_sessions_by_queue_are_exported_up_to_a_bound() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
     assert!(!sidecar.get("/metrics").contains("queuewarden_sessions_by_queue{"), "nobody asked");

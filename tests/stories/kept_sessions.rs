@@ -62,7 +62,7 @@ impl Fixtures {
 /// Given people in queues they do not serve, when the setting is turned off, then they stay in, counted as kept, and
 /// get in nowhere else; each kept queue ends by itself, by the user or by a supervisor of it, and ends for good.
 #[test]
-fn whoever_is_in_when_the_setting_is_turned_off_stays_in_and_gets_not_one_queue_further() {
+fn a_user_who_is_logged_in_when_the_setting_is_turned_off_stays_in_and_gets_into_no_other_queue() {
     let fixtures = Fixtures::open_to_all();
     fixtures.play(&[
         ("1001 *13600", "allow assigned queue.login 600"),
@@ -127,7 +127,7 @@ fn sessions_of_a_time_when_it_was_allowed_are_kept_too() {
 /// Given a session that its user could open today, or not, when the assignments change, then it is kept or not as of
 /// now: what is kept is derived, never stored. What a supervisor opened is never kept.
 #[test]
-fn what_is_kept_follows_from_the_policy_of_today() {
+fn whether_a_session_is_kept_follows_from_the_current_policy() {
     let fixtures = Fixtures::open(ORGANIZATION);
     fixtures.play(&[
         ("1001 *13600", "allow assigned queue.login 600"),
@@ -166,7 +166,7 @@ fn a_configuration_that_does_not_load_keeps_and_ends_nothing() {
 /// Given users who leave the organization, when they or others come, in that load or a later one, under the same
 /// extension or another, then nobody is in by a session of somebody who left.
 #[test]
-fn sessions_of_a_user_who_is_gone_are_gone_and_nobody_inherits_them() {
+fn a_removed_user_loses_the_sessions_and_nobody_inherits_them() {
     let fixtures = Fixtures::open_to_all();
     fixtures.play(&[
         ("1001 *13600", "allow assigned queue.login 600"),
@@ -209,7 +209,7 @@ fn sessions_of_a_user_who_is_gone_are_gone_and_nobody_inherits_them() {
 /// Given a queue that is given up, when it or another comes, in that load or a later one, then its sessions are gone
 /// and nobody is in the other.
 #[test]
-fn sessions_in_a_queue_that_is_gone_are_gone_and_no_other_queue_inherits_them() {
+fn a_removed_queue_loses_the_sessions_and_no_other_queue_inherits_them() {
     let fixtures = Fixtures::open_to_all();
     fixtures.play(&[
         ("1003 *13", "allow assigned queue.login 600,601"),
@@ -242,7 +242,7 @@ fn sessions_in_a_queue_that_is_gone_are_gone_and_no_other_queue_inherits_them() 
 
 /// Given an organization that is given up, when it comes back, or another comes, then everybody starts outside.
 #[test]
-fn sessions_of_an_organization_that_is_gone_are_gone() {
+fn a_removed_organization_loses_its_sessions() {
     let fixtures = Fixtures::open_to_all();
     let named = |name: &str| with_switched(&["allow_unassigned_login"]).replace("\"acme\"", &format!("\"{name}\""));
     fixtures.folder.write("organizations/other.toml", &named("other"));
@@ -267,7 +267,7 @@ fn sessions_of_an_organization_that_is_gone_are_gone() {
 /// Given a user with a new extension and a queue with a new number, when they are loaded, then they are who they were:
 /// an id is what makes them.
 #[test]
-fn whoever_only_changes_number_stays_logged_in() {
+fn a_user_or_queue_with_a_new_number_keeps_its_sessions() {
     let fixtures = Fixtures::open(ORGANIZATION);
     fixtures.play(&[("1001 *13600", "allow assigned queue.login 600")]);
     fixtures.edit("extension = \"1001\"", "extension = \"1991\"");

@@ -12,7 +12,7 @@ fn bounded(bounds: &str) -> String {
 }
 
 #[test]
-fn one_login_too_many_is_refused_with_the_reason_of_its_bound() {
+fn a_login_beyond_a_limit_is_denied_with_the_reason_of_that_limit() {
     play(
         &bounded("logins_per_user_max = 2"),
         &[

@@ -165,7 +165,7 @@ const FAULTS: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn what_is_not_in_the_grammar_is_an_error_with_its_reason_and_the_connection_lives_on() {
+fn an_invalid_line_is_an_error_with_its_reason_and_the_connection_stays_open() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
     for mut stream in both(&sidecar) {
@@ -195,7 +195,7 @@ fn what_is_not_in_the_grammar_is_an_error_with_its_reason_and_the_connection_liv
 }
 
 #[test]
-fn whatever_is_in_the_grammar_is_a_question() {
+fn every_valid_line_is_a_question() {
     let longest = "a".repeat(128);
     let letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-.:@+*#";
     let judged = "deny reason=unknown_organization policy=1";
@@ -234,7 +234,7 @@ fn a_line_may_end_in_cr_lf() {
 }
 
 #[test]
-fn to_ask_whether_one_may_changes_nothing() {
+fn may_changes_nothing() {
     let sidecar = fixtures();
     let mut line = sidecar.line();
     let allowed = "allow action=queue.login queue=600 reason=assigned policy=1";
@@ -306,7 +306,7 @@ fn a_line_over_1024_bytes_ends_the_connection_after_the_answer() {
 /// Given a client that was told that its line is too long, when it goes on sending, then its connection ends all the
 /// same.
 #[test]
-fn a_client_that_goes_on_after_the_last_answer_is_let_go() {
+fn a_client_that_goes_on_after_the_last_answer_is_disconnected() {
     let sidecar = fixtures();
     let mut stream = connect(sidecar.address("line"));
     stream.write_all(&b"x".repeat(LINE_BYTES_MAX)).unwrap();
@@ -424,7 +424,7 @@ fn however_the_bytes_are_cut_the_replies_are_the_same() {
 }
 
 #[test]
-fn whatever_stands_between_questions_that_came_together_is_answered_in_its_place() {
+fn other_lines_between_questions_of_one_read_are_answered_in_order() {
     let sidecar = fixtures();
     for stream in both(&sidecar) {
         // More questions than are read ahead, and what is none at every distance from the one before.
@@ -466,7 +466,7 @@ fn a_client_that_was_busy_and_then_silent_is_answered_as_before() {
 
 /// Asked of the kernel: a timer of the sidecar's side of the connection runs while both are silent.
 #[test]
-fn a_peer_that_vanished_is_looked_for() {
+fn keepalive_probes_find_a_vanished_peer() {
     let sidecar = fixtures();
     let address = sidecar.address("line");
     let stream = connect(address);
@@ -534,7 +534,7 @@ fn a_client_that_never_reads_is_cut_off_and_nobody_else_waits() {
 }
 
 #[test]
-fn a_client_that_says_no_more_hears_every_answer() {
+fn a_client_that_closes_its_side_gets_every_answer() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
     for stream in both(&sidecar) {

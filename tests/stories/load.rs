@@ -24,7 +24,7 @@ fn figure(report: &Value, name: &str) -> u64 {
 }
 
 #[test]
-fn every_dialect_is_asked_and_every_verdict_is_as_promised() {
+fn load_asks_in_every_dialect_and_every_verdict_is_as_configured() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
     for (listener, options) in [
@@ -54,7 +54,7 @@ fn every_dialect_is_asked_and_every_verdict_is_as_promised() {
 }
 
 #[test]
-fn a_verdict_that_the_configuration_does_not_promise_is_counted_and_shown() {
+fn an_unexpected_verdict_is_counted_and_shown() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
     let other = Folder::with("acme.toml", &ORGANIZATION.replace("queues = [\"q0\"]", "queues = []"));
@@ -111,7 +111,7 @@ fn a_stall_is_measured_from_when_the_questions_were_due() {
 }
 
 #[test]
-fn what_cannot_be_asked_is_said_before_anything_is() {
+fn load_refuses_impossible_options_before_it_asks() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
     let config = folder.path().to_str().unwrap();
     for (options, complaint) in [

@@ -26,7 +26,7 @@ fn decisions(log: &[String]) -> Vec<Value> {
 
 /// Given somebody on call at night, when 1001 was refused, then the log says why, by whom and under which policy.
 #[test]
-fn a_denial_and_a_change_are_told_and_a_question_is_not() {
+fn denials_and_changes_are_logged_and_other_answers_are_not() {
     let (_folder, sidecar) = started("json", "");
     sidecar.ask("may org=acme actor=1001 action=queue.login queue=q0");
     sidecar.ask("do org=acme actor=1001 action=queue.login queue=q1");
@@ -59,7 +59,7 @@ fn a_denial_and_a_change_are_told_and_a_question_is_not() {
 
 /// Given a lease that runs out and a user who is removed, when their sessions end, then the log says so as well.
 #[test]
-fn what_ends_by_itself_is_told() {
+fn sessions_that_end_by_themselves_are_logged() {
     let (folder, sidecar) = started("json", "");
     sidecar.ask("do org=acme actor=2001 action=agent.login target=1003 queue=600 for=1");
     let ended = sidecar.log_until("session_ended").pop().unwrap();
@@ -109,7 +109,7 @@ fn an_operator_changes_what_is_logged() {
 }
 
 #[test]
-fn an_environment_that_says_nonsense_is_a_usage_error() {
+fn an_invalid_environment_variable_is_a_usage_error() {
     for (name, value) in [("QUEUEWARDEN_LOG", "inof"), ("QUEUEWARDEN_LOG_FORMAT", "xml\u{1b}[31m")] {
         let output = binary().args(["--config", "nowhere"]).env(name, value).output().unwrap();
         let said = String::from_utf8(output.stdout).unwrap();
@@ -183,7 +183,7 @@ fn no_peer_can_forge_a_line() {
 
 /// Given a peer that errs without end, when it has, then the log tells a few of it and how many it left out.
 #[test]
-fn errors_are_told_a_few_times_and_then_counted() {
+fn errors_of_a_peer_are_logged_a_few_times_and_then_counted() {
     let (_folder, sidecar) = started("json", "");
     let mut line = sidecar.line();
     for _ in 0..2_000 {
@@ -204,7 +204,7 @@ fn errors_are_told_a_few_times_and_then_counted() {
 
 /// Given a log that nobody reads, when there is much to log, then nobody waits for it.
 #[test]
-fn nobody_waits_for_whoever_reads_the_log() {
+fn a_log_that_nobody_reads_delays_no_answer() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
     let (reader, writer) = std::io::pipe().unwrap();
     // Through a shell, because the tests read stderr themselves.

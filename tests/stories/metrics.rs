@@ -30,7 +30,7 @@ fn request(mut stream: impl Read + Write, method: &str, path: &str) -> String {
 }
 
 #[test]
-fn every_series_is_there_at_zero_from_the_start() {
+fn every_series_exists_at_zero_from_the_start() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
     let first = series(&sidecar);
@@ -154,7 +154,7 @@ fn the_exposition_is_prometheus_text_with_help_and_type() {
 
 /// Given questions in both dialects, when they are scraped, then each is counted once, where it belongs, and no other.
 #[test]
-fn each_decision_is_counted_once_where_it_belongs() {
+fn each_decision_is_counted_once_in_its_series() {
     let sidecar = Sidecar::start(&Folder::with("acme.toml", ORGANIZATION));
     let mut line = sidecar.line();
     let questions = [
@@ -282,7 +282,7 @@ fn no_peer_can_make_a_series() {
 }
 
 #[test]
-fn the_admin_listener_says_how_it_goes_and_changes_nothing() {
+fn get_requests_of_the_admin_listener_change_nothing() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
     let status_of =

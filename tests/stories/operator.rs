@@ -101,7 +101,7 @@ fn login_sessions_are_listed_with_all_that_is_known_of_them() {
 }
 
 #[test]
-fn an_operator_ends_login_sessions_and_it_is_written_down_who() {
+fn an_operator_ends_login_sessions_and_the_log_names_the_uid() {
     let fixtures = Fixtures::open(ORGANIZATION);
     fixtures.allow("actor=1003 action=queue.login");
     fixtures.allow("actor=1001 action=queue.login queue=600");

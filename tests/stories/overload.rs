@@ -21,7 +21,7 @@ fn is(sidecar: &Sidecar, series: &str, value: usize) -> bool {
 }
 
 #[test]
-fn one_connection_too_many_is_told_so_and_closed() {
+fn a_connection_beyond_the_limit_gets_an_error_and_is_closed() {
     let (_folder, sidecar) = with_room_for(3);
     let (mut first, mut second, mut third) = (sidecar.line(), sidecar.unix_line(), sidecar.line());
     assert_eq!([first.ask("ping"), second.ask("ping"), third.ask("ping")], ["pong"; 3]);
@@ -73,7 +73,7 @@ fn one_connection_too_many_is_told_so_and_closed() {
 /// Given many more than there is room for at once, when each has asked, then each hears a denial: a FastAGI peer that
 /// heard nothing would take that for success (labs/asterisk/REPORT.md section 4: silent close and reset alike).
 #[test]
-fn of_a_hundred_asterisk_connections_too_many_each_hears_a_denial() {
+fn each_of_a_hundred_fastagi_connections_beyond_the_limit_gets_a_denial() {
     let (_folder, sidecar) = with_room_for(1);
     let mut only = sidecar.line();
     assert_eq!(only.ask("ping"), "pong");

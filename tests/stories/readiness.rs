@@ -26,7 +26,7 @@ fn ready_means_that_every_check_holds() {
 }
 
 #[test]
-fn a_stop_is_announced_before_anybody_is_turned_away() {
+fn a_stop_is_announced_before_connections_are_refused() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
     folder.replace("queuewarden.toml", "[state]\n", "[limits]\ndrain_delay_seconds = 4\n[state]\n");
     let mut sidecar = Sidecar::start(&folder);

@@ -22,7 +22,7 @@ fn is(sidecar: &Sidecar, series: &str, value: u32) -> bool {
 /// Given a broken configuration, when it is loaded, then all of its problems are told, with their places, in the log
 /// and in `/status`, and the old policy judges on; mended, it is taken up.
 #[test]
-fn a_configuration_that_does_not_load_leaves_the_running_policy_alone_and_says_everything() {
+fn a_broken_configuration_leaves_the_running_policy_and_reports_every_problem() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
     let barred = "deny action=queue.login queue=601 reason=unassigned_barred policy=1";
@@ -177,7 +177,7 @@ fn under_load_no_reply_is_lost_and_none_mixes_two_policies() {
 /// Given a role model of the operator's own, when it is loaded, then it judges: roles and grants are data. Broken, it
 /// does not load, and the one that runs judges on.
 #[test]
-fn a_role_model_of_ones_own_is_configuration_like_any_other() {
+fn a_custom_role_model_is_loaded_and_reloaded() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
     let question = "may org=acme actor=3001 action=call.outbound";
@@ -221,7 +221,7 @@ fn a_thousand_signals_load_about_once_a_second() {
 /// Given a change that only a restart can bring, when the configuration is loaded, then the rest is taken up and the
 /// operator is told.
 #[test]
-fn what_only_a_restart_brings_is_said() {
+fn a_change_that_needs_a_restart_is_reported() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
     folder.replace("queuewarden.toml", "[listen]\n", "[listen]\nline_token_file = \"token\"\n");
     folder.write("token", "first\n");
@@ -240,7 +240,7 @@ fn what_only_a_restart_brings_is_said() {
 /// operator is told that a restart is needed: a token that leaked must not be good for longer than its operator
 /// believes.
 #[test]
-fn a_changed_token_is_taken_up_or_a_restart_is_asked_for() {
+fn a_changed_token_applies_or_a_restart_is_reported_as_needed() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
     folder.replace("queuewarden.toml", "[listen]\n", "[listen]\nline_token_file = \"token\"\n");
     folder.write("token", "first\n");

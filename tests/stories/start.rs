@@ -21,7 +21,7 @@ fn the_shipped_configuration_loads_without_a_warning() {
 }
 
 #[test]
-fn the_line_to_try_works_as_it_is_printed() {
+fn the_printed_command_works() {
     let sidecar = Sidecar::start(&Folder::demo());
     let banner = sidecar.banner.join("\n");
     for listener in ["line", "line_unix", "fastagi", "admin", "admin_unix"] {

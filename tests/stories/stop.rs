@@ -32,7 +32,7 @@ fn is_refused(address: SocketAddr) -> bool {
 /// Given questions that are half read, when the stop comes, then their rest is awaited and answered; new connections
 /// are refused meanwhile, `/readyz` says that it drains, and the exit status is 0.
 #[test]
-fn what_was_begun_is_answered_while_nobody_new_is_let_in() {
+fn a_stop_answers_begun_questions_and_refuses_new_connections() {
     for signal in ["TERM", "INT"] {
         let (folder, mut sidecar) = fixtures();
         let question = format!("7 {LOGIN}\n");
@@ -113,7 +113,7 @@ fn pipelined_questions_are_answered_up_to_the_last_that_was_read() {
 /// Given a peer that never finishes, when the stop comes, then it is given up after its two seconds, and a second
 /// signal does not wait for it.
 #[test]
-fn a_stop_waits_only_so_long_and_a_second_signal_not_at_all() {
+fn a_stop_waits_two_seconds_and_a_second_signal_ends_the_wait() {
     let half = agi_environment("1001", "acme/dial", &["digits=*13600"]);
     let half = &half.as_bytes()[..200];
     let (_folder, mut sidecar) = fixtures();
@@ -148,7 +148,7 @@ fn a_stop_waits_only_so_long_and_a_second_signal_not_at_all() {
 /// Given a sidecar that runs, when a second one is started on the same state folder, then the second ends, saying which
 /// process is in its way, and the first never notices.
 #[test]
-fn a_second_process_on_the_same_state_folder_ends_saying_so() {
+fn a_second_process_on_the_same_state_folder_ends_with_an_error() {
     let (folder, first) = fixtures();
     let Err((status, said)) = Sidecar::try_start(folder.path()) else { panic!("two on one state folder") };
     assert_eq!(status.code(), Some(1), "{said}");
@@ -186,7 +186,7 @@ fn after_a_crash_it_starts_again() {
 /// Given a socket at which somebody answers, or a file that is none, when a sidecar is to listen there, then it does
 /// not take it.
 #[test]
-fn a_socket_that_is_in_use_or_no_socket_is_not_taken() {
+fn a_socket_in_use_or_another_file_is_not_replaced() {
     let (folder, first) = fixtures();
     let theirs = first.socket("line_unix");
     let other = Folder::with("acme.toml", ORGANIZATION);
@@ -226,7 +226,7 @@ fn a_socket_that_is_in_use_or_no_socket_is_not_taken() {
 /// not held up by them: what had arrived by then is answered, and no more. (Three at once, because how a flood falls is
 /// a matter of luck.)
 #[test]
-fn nobody_can_hold_a_stop_up() {
+fn no_client_can_delay_a_stop() {
     let questions = "1 may org=acme actor=1001 action=queue.login queue=600\n".repeat(100);
     let mut flooded = vec![];
     let mut flooding = vec![];
@@ -260,7 +260,7 @@ fn nobody_can_hold_a_stop_up() {
 
 /// Given a start that fails, when it has ended, then it has left no socket behind.
 #[test]
-fn a_start_that_fails_leaves_nothing_behind() {
+fn a_failed_start_leaves_no_socket() {
     let (_folder, first) = fixtures();
     let other = Folder::with("acme.toml", ORGANIZATION);
     let taken = first.socket("admin_unix").display().to_string();

@@ -118,7 +118,7 @@ fn a_call_outside_every_queue_needs_a_switch_and_an_agent_of_ones_own() {
 /// Given supervisors among each other, when one would supervise another, then only if the setting says so, and never
 /// one who is protected: C14. The queue is judged before.
 #[test]
-fn peers_are_supervised_only_where_the_setting_says_so_and_the_protected_never() {
+fn supervisors_are_supervised_only_with_the_setting_and_protected_ones_never() {
     in_every_mode(
         ORGANIZATION,
         &[
@@ -172,7 +172,7 @@ fn a_call_without_a_target_is_unknown() {
 /// `QW_TARGET` ends in `-`, so that 1001 is not 10011 as well, and no option lets the listener change the mode or the
 /// channel.
 #[test]
-fn an_allowed_supervision_is_pinned_down() {
+fn an_allowed_supervision_fixes_mode_and_target() {
     let mut side_by_side = SideBySide::open(ORGANIZATION);
     for (mode, letter) in [("listen", None), ("whisper", Some('w')), ("barge", Some('B'))] {
         let mut line = side_by_side.sidecar.line();

@@ -8,7 +8,7 @@ const UNLIMITED: &str = "limit_to_assigned_queues";
 /// Given logins to unassigned queues are barred, when a supervisor of the queue logs such a person in, then that
 /// person is in until logout, and barred again after it: L10, R27, R36, V10.
 #[test]
-fn a_supervisor_lets_somebody_in_for_once() {
+fn a_supervisor_logs_a_barred_user_in_until_logout() {
     play(
         ORGANIZATION,
         &[

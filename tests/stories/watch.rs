@@ -64,7 +64,7 @@ fn last_revision(watcher: &mut LineClient<TcpStream>, line: &mut LineClient<TcpS
 }
 
 #[test]
-fn a_watcher_is_told_of_everything_in_order_and_with_its_reason() {
+fn a_watcher_is_sent_every_change_in_order_with_its_reason() {
     let (folder, sidecar) = durable();
     let mut watcher = sidecar.line();
     // What a watcher says is thrown away.
@@ -119,7 +119,7 @@ fn a_watcher_is_told_of_everything_in_order_and_with_its_reason() {
 }
 
 #[test]
-fn a_watcher_resumes_where_it_was_and_not_what_nobody_holds() {
+fn a_watcher_resumes_at_its_revision_while_the_feed_holds_it() {
     let (folder, sidecar) = durable();
     let mut line = sidecar.line();
     for _ in 0..3 {
@@ -173,7 +173,7 @@ fn a_watcher_resumes_where_it_was_and_not_what_nobody_holds() {
 /// Given a watcher that does not read, when more begins and ends than anybody holds for it, then every question is
 /// answered, who reads hears everything, and who does not is cut off and counted.
 #[test]
-fn who_does_not_read_is_cut_off_and_nobody_waits_for_them() {
+fn a_watcher_that_does_not_read_is_cut_off_and_delays_nobody() {
     const CHANGES: usize = 40_000;
     const AT_ONCE: usize = 200;
     /// Events that are held for whoever is behind.
@@ -226,7 +226,7 @@ fn who_does_not_read_is_cut_off_and_nobody_waits_for_them() {
 /// Given an organization that was removed, when another gets its place in the process, then neither hears of the other:
 /// not whoever still watches the first, and not whoever asks the second for everything.
 #[test]
-fn nobody_hears_of_another_organization() {
+fn a_watcher_is_sent_no_change_of_another_organization() {
     let called = |name: &str| ORGANIZATION.replace("organization = \"acme\"", &format!("organization = \"{name}\""));
     let (folder, sidecar) = durable();
     folder.write("organizations/first.toml", &called("first"));
