@@ -1,6 +1,6 @@
-//! The way of a question from bytes to bytes takes no memory from the heap, once the buffers have their size.
+//! A question takes no memory from the heap on its way from bytes to bytes, once the buffers have their size.
 //!
-//! What a login session is kept in is memory of course, so a question that begins one is counted apart.
+//! A new login session needs memory, so a question that begins one is counted apart.
 
 mod support;
 
@@ -136,7 +136,7 @@ const LINES: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn a_line_is_answered_without_the_heap() {
+fn a_line_is_answered_without_heap_memory() {
     let mut connection = Connection::new();
     let mut line = Line::new(None);
     connection.answer(&mut line, b"1 dial org=acme actor=1001 digits=*13600\n");
@@ -165,7 +165,7 @@ impl CommitObserver for Silent {
 }
 
 #[test]
-fn the_audit_log_hears_of_what_changes_nothing_without_the_heap() {
+fn audit_records_of_answers_without_a_change_take_no_heap() {
     let folder = tempfile::tempdir().unwrap();
     let recorder = AuditBuffer::new(PlainAllows { one_in: 1, per_second_max: u64::MAX });
     let mut connection = Connection::at(Gate::audited(false, Some(recorder)));
@@ -197,7 +197,7 @@ fn the_audit_log_hears_of_what_changes_nothing_without_the_heap() {
 }
 
 #[test]
-fn a_fastagi_environment_is_answered_without_the_heap() {
+fn a_fastagi_environment_is_answered_without_heap_memory() {
     let mut connection = Connection::new();
     connection.answer(&mut Line::new(None), b"1 dial org=acme actor=1001 digits=*13600\n");
     let questions: &[(&str, &str, &[&str], &str)] = &[

@@ -1,4 +1,4 @@
-//! The same question in the bytes of each dialect, without sockets, and what each of them answered.
+//! Puts a question in the bytes of each dialect, without sockets, and reads the answer.
 
 use queuewarden::dialect::evapi::Evapi;
 use queuewarden::dialect::fastagi::FastAgi;
@@ -14,7 +14,7 @@ use crate::support::{agi_environment, channel_block, channel_variables, url_enco
 
 /// A way to put a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tongue {
+pub enum TestDialect {
     /// The line dialect; what it says with `do` it asks with `may` before, and both answers have to agree.
     Line,
     /// FastAGI, which knows no `may`.
@@ -27,7 +27,7 @@ pub enum Tongue {
     Evapi,
 }
 
-impl Tongue {
+impl TestDialect {
     pub const ALL: [Self; 5] = [Self::Line, Self::FastAgi, Self::FreeSwitch, Self::JsonRpc, Self::Evapi];
 
     /// The answer, or `None` when the dialect cannot put the question.

@@ -1,7 +1,7 @@
-//! Conformance: every numbered rule of the two contact centers, as rows that a person reads beside RULES.md.
+//! Conformance: every numbered rule of the two contact centers, as rows that a person can read beside RULES.md.
 //!
-//! `goto.md` and `voximplant.md` are the tables, `worlds/` the organizations that they speak of, `rules.txt` the
-//! numbers that must have a row. What is expected comes from the documents and never from a run of the code.
+//! `goto.md` and `voximplant.md` are the tables, `worlds/` has their organizations, and `rules.txt` the numbers that
+//! need a row. The expected answers come from the documents, never from a run of the code.
 
 mod dialects;
 mod table;
@@ -9,7 +9,7 @@ mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use self::dialects::Tongue;
+use self::dialects::TestDialect;
 use self::table::{Answer, Event, Row, Step, Table, Verdict};
 use self::world::{World, WorldText, read};
 
@@ -17,12 +17,12 @@ use self::world::{World, WorldText, read};
 const TABLES: [&str; 2] = ["goto", "voximplant"];
 
 #[test]
-fn every_row_of_goto_is_answered_as_written() {
+fn every_row_of_goto_gets_its_expected_answer() {
     every_row_is_answered_as_written("goto");
 }
 
 #[test]
-fn every_row_of_voximplant_is_answered_as_written() {
+fn every_row_of_voximplant_gets_its_expected_answer() {
     every_row_is_answered_as_written("voximplant");
 }
 
@@ -113,10 +113,10 @@ fn a_row_that_expects_anything_else_fails() {
             others.push(Answer { queues: vec!["999".to_owned()], ..expected.clone() });
         }
         for expected in others {
-            for tongue in Tongue::ALL {
+            for dialect in TestDialect::ALL {
                 let wrong = Row { expected: expected.clone(), ..row.clone() };
-                let played = play(&mut World::new(name), &wrong, tongue);
-                assert!(played.is_err(), "{}:{}: {expected} passes in {tongue:?}", row.file, row.line);
+                let played = play(&mut World::new(name), &wrong, dialect);
+                assert!(played.is_err(), "{}:{}: {expected} passes in {dialect:?}", row.file, row.line);
             }
         }
     }
@@ -126,15 +126,15 @@ fn a_row_that_expects_anything_else_fails() {
 fn every_row_is_answered_as_written(name: &str) {
     let table = table_of(name);
     let mut failures = vec![];
-    for tongue in Tongue::ALL {
+    for dialect in TestDialect::ALL {
         let mut untouched = None;
         for row in &table.rows {
             let mut world = untouched.take().unwrap_or_else(|| World::new(name));
-            let played = play(&mut world, row, tongue);
+            let played = play(&mut world, row, dialect);
             untouched = Some(world).filter(World::is_untouched);
             if let Err(failure) = played {
                 let Row { file, line, rules, note, .. } = row;
-                failures.push(format!("{file}:{line} ({}; {tongue:?}; {note}): {failure}", rules.join(", ")));
+                failures.push(format!("{file}:{line} ({}; {dialect:?}; {note}): {failure}", rules.join(", ")));
             }
         }
     }
@@ -150,9 +150,9 @@ fn table_of(name: &str) -> Table {
 }
 
 /// Plays one row in a world that no other row has touched.
-fn play(world: &mut World, row: &Row, tongue: Tongue) -> Result<(), String> {
+fn play(world: &mut World, row: &Row, dialect: TestDialect) -> Result<(), String> {
     for step in &row.given {
-        take(world, step, tongue)?;
+        take(world, step, dialect)?;
     }
     let compare = |got: String, expected: String| {
         if got == expected { Ok(()) } else { Err(format!("expected {expected}, got {got}")) }
@@ -173,14 +173,14 @@ fn play(world: &mut World, row: &Row, tongue: Tongue) -> Result<(), String> {
         }
         Event::Ask(question) => {
             load_changes(world)?;
-            let Some(got) = tongue.ask(&world.gate, question, world.now) else { return Ok(()) };
-            compare(got.to_string(), tongue.in_its_words(&row.expected).to_string())
+            let Some(got) = dialect.ask(&world.gate, question, world.now) else { return Ok(()) };
+            compare(got.to_string(), dialect.in_its_words(&row.expected).to_string())
         }
     }
 }
 
 /// Takes one step of what is given.
-fn take(world: &mut World, step: &Step, tongue: Tongue) -> Result<(), String> {
+fn take(world: &mut World, step: &Step, dialect: TestDialect) -> Result<(), String> {
     if let Step::Change(change) = step {
         world.change(change);
         return Ok(());
@@ -195,9 +195,9 @@ fn take(world: &mut World, step: &Step, tongue: Tongue) -> Result<(), String> {
             Err(problems) => return Err(format!("expected a refusal that says {text}, got {problems}")),
         },
         Step::Said(question, verdict, reason) => {
-            let Some(got) = tongue.ask(&world.gate, question, world.now) else { return Ok(()) };
+            let Some(got) = dialect.ask(&world.gate, question, world.now) else { return Ok(()) };
             let reason = reason.as_ref().unwrap_or(&got.reason).clone();
-            let expected = tongue.in_its_words(&Answer { verdict: *verdict, reason, ..got.clone() });
+            let expected = dialect.in_its_words(&Answer { verdict: *verdict, reason, ..got.clone() });
             if got != expected {
                 return Err(format!("given `{}`: expected {expected}, got {got}", question.text()));
             }

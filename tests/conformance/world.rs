@@ -1,4 +1,4 @@
-//! A world: one small organization as a file of its own, which the rows of a table change, load and ask.
+//! A world of the conformance tables: one small organization in a file, which the rows change, load and ask.
 
 use std::collections::HashMap;
 

@@ -1,7 +1,7 @@
-//! The fuzz corpus on stable: every input that was worth keeping, and a fixed run of mutations of them.
+//! Replays the fuzz corpus on the stable compiler: every kept input, and a fixed run of mutations of them.
 //!
-//! `fuzz/run` looks for new inputs; this replays the known ones wherever the ordinary tests run, so what was found once
-//! stays found. A panic of a target names the input.
+//! `fuzz/run` looks for new inputs. This test keeps what was found from coming back, wherever the ordinary tests run.
+//! A panic names the input.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,7 +20,7 @@ const SLOW_SHARE: usize = 40;
 const INPUT_BYTES_MAX: usize = 32_768;
 
 #[test]
-fn every_target_has_a_corpus_and_every_corpus_a_target() {
+fn every_fuzz_target_has_a_corpus_and_every_corpus_a_target() {
     let targets: BTreeSet<String> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
     assert_eq!(names_in("corpus"), targets, "folders of fuzz/corpus");
     let files: BTreeSet<String> = targets.iter().map(|name| format!("{name}.rs")).collect();

@@ -1,9 +1,9 @@
-//! What is left when the process is killed, when the store is damaged, and when the disk is full: nothing that was
-//! acknowledged is lost, nothing that ended comes back, and what cannot be trusted is refused.
+//! What is left after a kill, on a damaged store and on a full disk: no acknowledged change is lost, no ended session
+//! comes back, and a store that cannot be trusted is refused.
 //!
-//! `kill` ends the real binary at random moments under the load of `load`, whose connections own their users, so that
-//! `expected_state` knows what has to be there. `damage` flips and cuts, `full` takes the room away, `faults` puts a store behind
-//! the gate that fails when it is told to.
+//! `kill` kills the real program at random moments under the load of `load`, whose connections own their users;
+//! `expected_state` knows which states each user may be in. `damage` flips and cuts bytes, `full` fills the disk, and
+//! `faults` runs the gate on a `faulty_store`.
 
 mod damage;
 mod expected_state;

@@ -1,5 +1,5 @@
-//! Given a real Asterisk with a link to it, when a login session ends without a call, then the member is gone, and who
-//! logs in at that moment is a member in the end.
+//! Given a real Asterisk with a link, when a login session ends without a call, then its queue member is removed, and
+//! a user who logs in at that moment is a member in the end.
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -14,28 +14,28 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::pbx::asterisk_lab::{Lab, said};
+use crate::pbx::asterisk_lab::{AsteriskLab, read_until};
 use crate::support::{run, wait_until};
 
-/// Who is logged in, as the story has it.
+/// The users who are logged in; the test sets them.
 #[derive(Default)]
-struct Office(Mutex<HashSet<Box<str>>>);
+struct FakeSessions(Mutex<HashSet<Box<str>>>);
 
-impl LoginLookup for Office {
+impl LoginLookup for FakeSessions {
     fn is_logged_in(&self, member: &QueueMember) -> bool {
         self.0.lock().unwrap().contains(&member.extension)
     }
 }
 
-struct Link {
+struct LinkUnderTest {
     links: AmiLinks,
     metrics: Metrics,
-    office: Arc<Office>,
+    sessions: Arc<FakeSessions>,
     _runtime: Runtime,
 }
 
-impl Link {
-    fn to(lab: &Lab) -> Self {
+impl LinkUnderTest {
+    fn to(lab: &AsteriskLab) -> Self {
         let settings = AmiSettings {
             organization: "acme".into(),
             address: lab.ami(),
@@ -45,22 +45,22 @@ impl Link {
             state_interface: NamePattern::parse("PJSIP/%").unwrap(),
             queue: NamePattern::parse("%").unwrap(),
         };
-        let (metrics, office) = (Metrics::new(), Arc::new(Office::default()));
+        let (metrics, sessions) = (Metrics::new(), Arc::new(FakeSessions::default()));
         let links = AmiLinks::new(&[settings], metrics.ami().clone());
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let sessions: Arc<dyn LoginLookup> = Arc::<Office>::clone(&office);
+        let shared: Arc<dyn LoginLookup> = Arc::<FakeSessions>::clone(&sessions);
         {
             let _entered = runtime.enter();
-            links.serve(&sessions, &TaskTracker::new(), &CancellationToken::new());
+            links.serve(&shared, &TaskTracker::new(), &CancellationToken::new());
         }
-        Self { links, metrics, office, _runtime: runtime }
+        Self { links, metrics, sessions, _runtime: runtime }
     }
 
     fn remove(&self, extension: &str, queue: &str) {
         self.links.remove(&QueueMember::new("acme", extension, queue));
     }
 
-    /// How many removals are through, whatever became of them.
+    /// The number of finished removals, with any outcome.
     fn settled(&self) -> u64 {
         let text = self.metrics.render(&ScrapeValues::default());
         let counts = text.lines().filter_map(|line| line.strip_prefix("queuewarden_ami_removals_total{"));
@@ -75,9 +75,9 @@ impl Link {
 
 /// R27, R36: a lease that ran out leaves no member behind.
 #[test]
-fn the_member_is_gone_within_a_second() {
-    let lab = Lab::start();
-    let link = Link::to(&lab);
+fn the_member_of_an_ended_session_is_removed_within_a_second() {
+    let lab = AsteriskLab::start();
+    let link = LinkUnderTest::to(&lab);
     assert!(lab.is_answered("1001", "*13"));
     assert!(lab.is_member("600", "1001") && lab.is_member("601", "1001"));
     let began = Instant::now();
@@ -86,62 +86,62 @@ fn the_member_is_gone_within_a_second() {
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     assert!(!lab.is_member("600", "1001"));
     assert!(lab.is_member("601", "1001"), "only the queue that was named");
-    // Again, and for a queue that Asterisk does not have: there is nothing to do.
+    // A second removal, and one from a queue that Asterisk does not have, do nothing.
     link.remove("1001", "600");
     link.remove("1001", "603");
     link.wait_for("not_there", 2);
 }
 
 #[test]
-fn who_logged_in_again_stays_and_asterisk_may_have_been_away() {
-    let lab = Lab::start();
-    let link = Link::to(&lab);
+fn a_user_who_logged_in_again_stays_a_member_even_after_asterisk_restarted() {
+    let lab = AsteriskLab::start();
+    let link = LinkUnderTest::to(&lab);
     assert!(lab.is_answered("1001", "*13600"));
-    link.office.0.lock().unwrap().insert("1001".into());
+    link.sessions.0.lock().unwrap().insert("1001".into());
     link.remove("1001", "600");
     link.wait_for("logged_in_again", 1);
     assert!(lab.is_member("600", "1001"));
 
-    // Asterisk comes back with the members that it had, and the session has ended meanwhile.
+    // Asterisk restarts with its old members, and the session has ended meanwhile.
     lab.stop_asterisk();
-    link.office.0.lock().unwrap().clear();
+    link.sessions.0.lock().unwrap().clear();
     link.remove("1001", "600");
     lab.start_asterisk();
     link.wait_for("removed", 1);
     assert!(!lab.is_member("600", "1001"));
 }
 
-/// A login makes its member while the removal is on its way: whatever the order in which Asterisk takes them, the
-/// member is there in the end.
+/// A login adds the member while the removal is under way: in whichever order Asterisk executes them, the member is there
+/// in the end.
 #[test]
 fn a_login_that_races_with_a_removal_wins() {
-    let lab = Lab::start();
-    let link = Link::to(&lab);
+    let lab = AsteriskLab::start();
+    let link = LinkUnderTest::to(&lab);
     let mut admin = lab.admin();
     let mut add = || {
         admin
             .write_all(b"Action: QueueAdd\r\nQueue: 600\r\nInterface: PJSIP/1001\r\nMemberName: 1001\r\n\r\n")
             .unwrap();
-        said(&mut admin, "\r\n\r\n");
+        read_until(&mut admin, "\r\n\r\n");
     };
     for round in 0..200 {
-        link.office.0.lock().unwrap().clear();
+        link.sessions.0.lock().unwrap().clear();
         add();
         link.remove("1001", "600");
-        // The removal takes some hundred microseconds; the login comes somewhere in between.
+        // The removal takes some hundred microseconds; the login comes at a different moment of it in each round.
         std::thread::sleep(Duration::from_micros(round % 50 * 20));
-        link.office.0.lock().unwrap().insert("1001".into());
+        link.sessions.0.lock().unwrap().insert("1001".into());
         add();
         wait_until("the end of the race", || link.settled() > round);
         assert!(lab.is_member("600", "1001"), "round {round}");
     }
 }
 
-/// The whole way: the lease of the real sidecar runs out, an operator ends a session, a reload removes a user, and each
-/// time the member of the real Asterisk is gone.
+/// A lease of the real sidecar ends, a supervisor and an operator end a session, a reload removes a user: each time the
+/// member of the real Asterisk is removed.
 #[test]
-fn whoever_is_put_out_without_a_phone_is_no_member_any_more() {
-    let lab = Lab::start_linked();
+fn a_session_that_ends_without_a_call_removes_its_member() {
+    let lab = AsteriskLab::start_linked();
     let sidecar = lab.sidecar.as_ref().unwrap();
     let gone = |extension: &str| wait_until("the member to be gone", || !lab.is_member("600", extension));
 

@@ -1,4 +1,4 @@
-//! One Asterisk with the shipped dialplan, one queuewarden beside it, and phones.
+//! An Asterisk with the shipped dialplan, a sidecar beside it, and phones.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::support::{Folder, PATIENCE, Sidecar, connect, project, wait_until};
 
-/// The tenant of the lab: its users are the endpoints of `tests/pbx/asterisk/conf/pjsip.conf`.
+/// The organization of the lab: its users are the endpoints of `tests/pbx/asterisk/conf/pjsip.conf`.
 const ORGANIZATION: &str = r#"
 organization = "acme"
 model = "goto"
@@ -65,15 +65,15 @@ const FASTAGI: u16 = 2;
 const PHONES: u16 = 10;
 const PHONES_COUNT: u16 = 7;
 const MEDIA_OF_PHONES: u16 = 30;
-/// sipp takes the port it is given and the second one behind it.
+/// sipp uses the given port and the one two above it.
 const MEDIA_OF_A_PHONE: u16 = 4;
 const MEDIA_OF_ASTERISK: u16 = 60;
 
-/// Where the id of a channel's bridge stands in a line of `core show channels concise`.
+/// The field with the id of the bridge in a line of `core show channels concise`.
 const BRIDGE_FIELD: usize = 12;
 
-/// Asterisk, queuewarden and phones.
-pub struct Lab {
+/// A running Asterisk, the sidecar beside it, and phones.
+pub struct AsteriskLab {
     base: u16,
     run: tempfile::TempDir,
     pub folder: Folder,
@@ -81,13 +81,13 @@ pub struct Lab {
     phones: AtomicU16,
 }
 
-impl Lab {
-    /// Both started, nobody logged in.
+impl AsteriskLab {
+    /// Starts both; nobody is logged in.
     pub fn start() -> Self {
         Self::start_with(|_, _| ())
     }
 
-    /// As [`Lab::start`]; the sidecar is linked to the Asterisk, and keeps its login sessions on disk.
+    /// As [`AsteriskLab::start`]; the sidecar is linked to the Asterisk, and keeps its login sessions on disk.
     pub fn start_linked() -> Self {
         Self::start_with(|folder, base| {
             let link = format!(
@@ -116,7 +116,7 @@ impl Lab {
         let run = tempfile::Builder::new().prefix("qw").disable_cleanup(keep).tempdir_in("/tmp").unwrap();
         let lab = Self { base, sidecar: Some(Sidecar::start(&folder)), folder, run, phones: AtomicU16::new(0) };
         lab.start_asterisk();
-        // The machine may be busy: only the stories about a slow sidecar want the shipped half second.
+        // The machine may be busy: only the tests of a slow sidecar use the shipped half second.
         lab.set_global("QW_WAIT_SECONDS", "5");
         lab
     }
@@ -135,12 +135,12 @@ impl Lab {
         self.sidecar.as_ref().unwrap()
     }
 
-    /// Where queuewarden listens for Asterisk.
+    /// The FastAGI address of the sidecar.
     pub fn fastagi(&self) -> std::net::SocketAddr {
         std::net::SocketAddr::from(([127, 0, 0, 1], self.base + FASTAGI))
     }
 
-    /// Where Asterisk's AMI listens.
+    /// The AMI address of Asterisk.
     pub fn ami(&self) -> std::net::SocketAddr {
         std::net::SocketAddr::from(([127, 0, 0, 1], self.base + AMI))
     }
@@ -157,7 +157,7 @@ impl Lab {
         command
     }
 
-    /// What Asterisk says to a command of its console.
+    /// The output of a console command of Asterisk.
     pub fn cli(&self, command: &str) -> String {
         let output = self.script().arg("cli").arg(command).output().unwrap();
         String::from_utf8_lossy(&output.stdout).into_owned()
@@ -199,11 +199,11 @@ impl Lab {
     }
 
     /// Dials, expects an answer and stays for `stay`; the call goes on in the background.
-    pub fn call(&self, extension: &str, number: &str, stay: Duration) -> Call {
+    pub fn call(&self, extension: &str, number: &str, stay: Duration) -> PhoneCall {
         self.dial(extension, number, "stay.xml", &["-d", &stay.as_millis().to_string()])
     }
 
-    fn dial(&self, extension: &str, number: &str, scenario: &str, more: &[&str]) -> Call {
+    fn dial(&self, extension: &str, number: &str, scenario: &str, more: &[&str]) -> PhoneCall {
         let phone = self.phones.fetch_add(1, Ordering::Relaxed) % PHONES_COUNT;
         let port = self.base + PHONES + phone;
         let media = self.base + MEDIA_OF_PHONES + phone * MEDIA_OF_A_PHONE;
@@ -221,13 +221,13 @@ impl Lab {
         sipp.args(["-key", "user", extension, "-au", extension, "-ap", &format!("pw{extension}"), "-s", number]);
         sipp.args(more).arg(format!("127.0.0.1:{}", self.base));
         let child = sipp.current_dir(self.run.path()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        Call(child.expect("sipp, which tests/run installs"))
+        PhoneCall(child.expect("sipp, which tests/run installs"))
     }
 
-    /// A connection to AMI that may do anything.
+    /// A connection to AMI with all rights.
     pub fn admin(&self) -> TcpStream {
         let mut ami = connect(self.ami());
-        said(&mut ami, "\r\n");
+        read_until(&mut ami, "\r\n");
         act(&mut ami, "Action: Login\r\nUsername: admin\r\nSecret: admin\r\nEvents: off\r\n\r\n");
         ami
     }
@@ -245,9 +245,9 @@ impl Lab {
     }
 
     /// Puts a customer into the queue and waits until the agent's phone has answered.
-    pub fn customer_reaches(&self, queue: &str, extension: &str) -> Call {
+    pub fn customer_reaches(&self, queue: &str, extension: &str) -> PhoneCall {
         let call = self.call("3001", queue, Duration::from_secs(30));
-        // Answered is not enough: only who shares a bridge with the customer is in the queue's call.
+        // A channel that has answered may not be bridged yet; only a bridge with the customer is the queue's call.
         wait_until("the agent and the customer to be bridged", || {
             let channels = self.channels();
             let mut agents = channels.lines().filter(|line| line.starts_with(&format!("PJSIP/{extension}-")));
@@ -256,12 +256,12 @@ impl Lab {
         call
     }
 
-    /// Counts the supervisions that run.
+    /// The number of running supervisions.
     pub fn supervisions(&self, mode: &str) -> f64 {
         self.sidecar().metric(&format!("queuewarden_supervisions{{mode=\"{mode}\"}}"))
     }
 
-    /// Counts decisions of the FastAGI dialect.
+    /// The number of decisions of the FastAGI dialect.
     pub fn decided(&self, action: &str, verdict: &str, reason: &str) -> f64 {
         self.sidecar().metric(&format!(
             "queuewarden_decisions_total{{dialect=\"fastagi\",action=\"{action}\",decision=\"{verdict}\",reason=\"{reason}\"}}"
@@ -269,17 +269,17 @@ impl Lab {
     }
 }
 
-impl Drop for Lab {
+impl Drop for AsteriskLab {
     fn drop(&mut self) {
         let _ = self.script().arg("stop").output();
     }
 }
 
 /// A call of a phone; hung up when the test ends.
-pub struct Call(Child);
+pub struct PhoneCall(Child);
 
-impl Call {
-    /// Whether the call went as its scenario says, to its end.
+impl PhoneCall {
+    /// Waits for the end of the call; returns whether it went as its scenario says.
     pub fn wait(mut self) -> bool {
         let deadline = Instant::now() + 2 * PATIENCE;
         loop {
@@ -292,7 +292,7 @@ impl Call {
     }
 }
 
-impl Drop for Call {
+impl Drop for PhoneCall {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -301,12 +301,12 @@ impl Drop for Call {
 
 fn act(ami: &mut TcpStream, action: &str) {
     ami.write_all(action.as_bytes()).unwrap();
-    let reply = said(ami, "\r\n\r\n");
+    let reply = read_until(ami, "\r\n\r\n");
     assert!(reply.contains("Response: Success"), "{action} was answered with {reply}");
 }
 
-/// What AMI says up to this end.
-pub fn said(ami: &mut TcpStream, end: &str) -> String {
+/// The bytes from AMI up to and including `end`.
+pub fn read_until(ami: &mut TcpStream, end: &str) -> String {
     let mut text = String::new();
     let mut byte = [0];
     while !text.ends_with(end) {

@@ -1,19 +1,19 @@
-//! Given a sidecar that is down, frozen or speaks garbage, when a phone dials a code, then supervision is refused and
-//! login does what the operator's switch says.
+//! Given a sidecar that is down, frozen or sends garbage, when a phone dials a code, then supervision is refused and
+//! login follows the operator's switch `QW_LOGIN_FAIL`.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use crate::pbx::asterisk_lab::Lab;
+use crate::pbx::asterisk_lab::AsteriskLab;
 use crate::support::Sidecar;
 
-/// Longer than any guard of the dialplan takes on a busy machine, and far from a sidecar's silence without a guard.
-const GUARDED: Duration = Duration::from_secs(15);
+/// Longer than the dialplan's timeout takes on a busy machine, and far below the wait without a timeout.
+const TIMEOUT_MAX: Duration = Duration::from_secs(15);
 
 #[test]
 fn without_a_sidecar_login_follows_the_switch_and_supervision_is_refused() {
-    let mut lab = Lab::start();
+    let mut lab = AsteriskLab::start();
     assert!(lab.sidecar.take().unwrap().terminate().success());
     assert!(lab.is_refused("1001", "*13600"), "the switch is shipped as deny");
     assert!(!lab.is_member("600", "1001"));
@@ -27,23 +27,23 @@ fn without_a_sidecar_login_follows_the_switch_and_supervision_is_refused() {
 
 #[test]
 fn a_frozen_sidecar_delays_a_call_and_allows_nothing() {
-    let lab = Lab::start();
+    let lab = AsteriskLab::start();
     lab.set_global("QW_WAIT_SECONDS", "0.5");
     lab.sidecar().signal("STOP");
     let began = Instant::now();
     assert!(lab.is_refused("1001", "*13600"));
     assert!(lab.is_refused("2001", "*2211001"));
-    assert!(began.elapsed() < GUARDED, "took {:?}", began.elapsed());
+    assert!(began.elapsed() < TIMEOUT_MAX, "took {:?}", began.elapsed());
     lab.sidecar().signal("CONT");
     lab.set_global("QW_WAIT_SECONDS", "5");
     assert!(lab.is_answered("1001", "*13600"));
     assert!(lab.is_member("600", "1001"));
 }
 
-/// What may sit on the sidecar's port instead of it: nothing of it is a verdict.
+/// Another program on the sidecar's port: none of these answers is a verdict.
 #[test]
-fn garbage_is_no_verdict() {
-    let mut lab = Lab::start();
+fn garbage_is_not_taken_for_a_verdict() {
+    let mut lab = AsteriskLab::start();
     assert!(lab.sidecar.take().unwrap().terminate().success());
     let listener = TcpListener::bind(lab.fastagi()).unwrap();
     let garbage: [&[u8]; 6] = [

@@ -1,7 +1,8 @@
-//! Stories with a real Asterisk: a phone dials, the shipped dialplan asks, queuewarden decides, and the queue shows it.
+//! Stories with a real Asterisk and a real Kamailio: a phone dials, the shipped configuration asks, the sidecar
+//! decides, and the PBX shows the effect.
 //!
-//! Each test runs an Asterisk and a sidecar of its own on free ports of 127.0.0.1; the phones are sipp. `tests/run`
-//! installs both.
+//! Each test starts a PBX and a sidecar of its own on free ports of 127.0.0.1. The phones are sipp, or sockets of the
+//! test. `tests/run` unpacks both PBXs.
 
 mod ami_link;
 mod asterisk_lab;

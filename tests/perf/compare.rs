@@ -1,7 +1,7 @@
-//! The sidecar beside what else could stand there: an echo server, a server with a hash map ("floor"), redis, and
-//! FastAGI in tokio and in asyncio with uvloop. All answer the same questions in turns, each server on the first
-//! processor, the client on the second; what is printed are medians, and ratios of one run. `tests/perf/compare`
-//! installs what it needs and runs it.
+//! The sidecar compared with an echo server, a server with a hash map ("floor"), redis, and FastAGI in tokio and in
+//! asyncio with uvloop. All answer the same questions in turns, each server on the first processor, the client on the
+//! second. The output has medians, and ratios within one run. `tests/perf/compare` unpacks what this needs and runs
+//! it.
 //!
 //! ```text
 //! tests/perf/compare [SECONDS_OF_A_ROUND] [ROUNDS] [PART_OF_A_NAME]
@@ -58,10 +58,10 @@ pub fn run(arguments: &[String]) {
     fs::remove_file(folder.path().join("organizations/acme.toml")).unwrap();
     million_users::write(folder.path());
     let only = arguments.iter().find(|argument| argument.starts_with(|first: char| first.is_alphabetic()));
-    Bench { seconds, rounds, only: only.cloned().unwrap_or_default() }.run(&folder);
+    Comparison { seconds, rounds, only: only.cloned().unwrap_or_default() }.run(&folder);
 }
 
-struct Bench {
+struct Comparison {
     seconds: Duration,
     rounds: usize,
     /// What the names of the tables that are measured have in them.
@@ -78,7 +78,7 @@ struct Round {
     p99: Duration,
 }
 
-impl Bench {
+impl Comparison {
     fn run(&self, folder: &Folder) {
         let sidecar = Server::sidecar(folder, "0");
         self.lines(&sidecar);
@@ -101,7 +101,11 @@ impl Bench {
         if !name.contains(&self.only) {
             return;
         }
-        let asked = Asked { address: sidecar.address, questions: questions.clone(), seconds: self.seconds.max(RELOAD) };
+        let asked = QuestionSource {
+            address: sidecar.address,
+            questions: questions.clone(),
+            seconds: self.seconds.max(RELOAD),
+        };
         let p99 = |reload: bool| {
             if reload {
                 sidecar.signal("HUP");
@@ -163,7 +167,8 @@ impl Bench {
         let (tokio, asyncio) = (Server::peer(Peer::FastAgi, "0"), Server::asyncio());
         let environments = Questions::of(questions::environment, CALLERS);
         // Whoever is logged in already changes nothing more, and no answer waits for a disk.
-        let everybody = Asked { address: fastagi.address, questions: environments.clone(), seconds: LOGGING_IN };
+        let everybody =
+            QuestionSource { address: fastagi.address, questions: environments.clone(), seconds: LOGGING_IN };
         assert!(called(&everybody, CONNECTIONS).0 > 2 * CALLERS, "everybody is logged in");
         let all = [(&fastagi, &environments), (&tokio, &environments), (&asyncio, &environments)];
         let name = format!("FastAGI, a connection a question, {CONNECTIONS} at once");
@@ -171,14 +176,20 @@ impl Bench {
     }
 
     /// Lets the servers take turns; prints their medians, and each in relation to the first.
-    fn table(&self, name: &str, servers: &[(&Server, &Questions)], ask: impl Fn(&Asked) -> (usize, Vec<Duration>)) {
+    fn table(
+        &self,
+        name: &str,
+        servers: &[(&Server, &Questions)],
+        ask: impl Fn(&QuestionSource) -> (usize, Vec<Duration>),
+    ) {
         if !name.contains(&self.only) {
             return;
         }
         let mut rounds: Vec<Vec<Round>> = vec![vec![]; servers.len()];
         for _ in 0..self.rounds {
             for ((server, questions), rounds) in servers.iter().zip(&mut rounds) {
-                let asked = Asked { address: server.address, questions: (*questions).clone(), seconds: self.seconds };
+                let asked =
+                    QuestionSource { address: server.address, questions: (*questions).clone(), seconds: self.seconds };
                 let (began, before) = (Instant::now(), server.processor_nanoseconds());
                 let (answers, mut latencies) = ask(&asked);
                 let seconds = began.elapsed().as_secs_f64();
@@ -257,7 +268,7 @@ fn redis_question(user: usize) -> String {
     format!("SISMEMBER u:{} {}\r\n", million_users::extension(user), million_users::served(user).next().unwrap())
 }
 
-struct Asked {
+struct QuestionSource {
     address: SocketAddr,
     questions: Questions,
     seconds: Duration,
@@ -268,7 +279,7 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 /// Over connections that stay, so many questions open in each; answers, and how long each batch took.
-fn kept(asked: &Asked, connections: usize, depth: usize) -> (usize, Vec<Duration>) {
+fn kept(asked: &QuestionSource, connections: usize, depth: usize) -> (usize, Vec<Duration>) {
     runtime().block_on(async {
         let end = Instant::now() + asked.seconds;
         let tasks: Vec<_> = (0..connections)
@@ -306,7 +317,7 @@ fn kept(asked: &Asked, connections: usize, depth: usize) -> (usize, Vec<Duration
 }
 
 /// A connection a question.
-fn called(asked: &Asked, at_once: usize) -> (usize, Vec<Duration>) {
+fn called(asked: &QuestionSource, at_once: usize) -> (usize, Vec<Duration>) {
     runtime().block_on(async {
         let end = Instant::now() + asked.seconds;
         let tasks: Vec<_> = (0..at_once)
@@ -333,7 +344,7 @@ fn called(asked: &Asked, at_once: usize) -> (usize, Vec<Duration>) {
 }
 
 /// At instants that do not wait for answers; each latency from when its question was due.
-fn by_the_clock(asked: &Asked, rate: usize, connections: usize) -> (usize, Vec<Duration>) {
+fn by_the_clock(asked: &QuestionSource, rate: usize, connections: usize) -> (usize, Vec<Duration>) {
     runtime().block_on(async {
         let begin = Instant::now() + Duration::from_millis(10);
         let each = asked.seconds.as_secs() as usize * rate / connections;

@@ -1,5 +1,5 @@
-//! What a decision costs the sidecar over each dialect that keeps its connection: processor time by the scheduler's own
-//! accounting, of the same questions, in turns, so that what else the machine does falls on all.
+//! What a decision costs in each dialect that keeps its connection: the processor time of the sidecar for the same
+//! questions. The dialects take turns, so that other work on the machine slows all of them alike.
 //!
 //! ```text
 //! cargo bench --bench benchmarks -- dialects

@@ -1,8 +1,8 @@
-//! Durable logins: how long they take, how many there are a second, what they do to plain decisions, what a session
-//! costs in memory and on disk, and how long a start with a million of them takes.
+//! Durable logins: their latency, how many a second, their effect on plain decisions, the memory and disk of a
+//! session, and the time of a start with a million sessions.
 //!
-//! The real binary on loopback, with a store on the disk of the folder for temporary files; the client shares the
-//! processors with it.
+//! The real program on loopback, with a store on the disk of the folder for temporary files. The client shares the
+//! processors.
 //!
 //! ```text
 //! cargo bench --bench benchmarks -- durable

@@ -1,4 +1,4 @@
-//! What the sidecar is measured beside: the least that a server of tokio can do for the same bytes.
+//! The servers that the sidecar is compared with: the least that a tokio server can do for the same bytes.
 
 use std::collections::HashMap;
 use std::io::Write as _;

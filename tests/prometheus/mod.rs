@@ -1,9 +1,9 @@
-//! What a real Prometheus and its own checker say: of `/metrics`, of the shipped rules and scrape configuration, and of
-//! every query of the shipped dashboard.
+//! A real Prometheus and its checker promtool judge `/metrics`, the shipped rules, the scrape configuration and every
+//! query of the shipped dashboard.
 //!
-//! `tests/run` fetches both programs and names them in `QUEUEWARDEN_PROMTOOL` and `QUEUEWARDEN_PROMETHEUS`; then these
-//! tests run for real or fail. Without the variables they look into the cache folder that `tests/run` fills, and pass,
-//! saying so, where there is nothing.
+//! `tests/run` unpacks both programs and sets `QUEUEWARDEN_PROMTOOL` and `QUEUEWARDEN_PROMETHEUS`; with these
+//! variables the tests run or fail. Without them the tests look into the cache folder of `tests/run`; if it has no
+//! such program, they print so and pass.
 
 mod dashboard;
 mod rules;
@@ -46,7 +46,7 @@ fn promtool(arguments: &[&str], input: &str) -> Option<(bool, String)> {
 }
 
 #[test]
-fn promtool_finds_nothing_to_complain_of() {
+fn promtool_accepts_the_metrics() {
     let folder = Folder::demo();
     folder.write("queuewarden.toml", &(folder.read("queuewarden.toml") + "[metrics]\nsessions_by_queue_max = 2\n"));
     let sidecar = Sidecar::start(&folder);

@@ -39,7 +39,7 @@ pub fn text() -> String {
 }
 
 #[test]
-fn promtool_takes_the_rules_and_the_scrape_configuration() {
+fn promtool_accepts_the_rules_and_the_scrape_configuration() {
     for arguments in [
         &["check", "rules", RECORDING, ALERTS][..],
         &["check", "config", "config/prometheus/prometheus.yml"],
@@ -73,7 +73,7 @@ fn every_alert_fires_in_one_case_and_not_in_another() {
 
 /// promtool has to be able to fail: an alert that nobody expects is one.
 #[test]
-fn a_case_that_expects_something_else_does_not_pass() {
+fn a_wrong_expectation_fails_the_rule_tests() {
     let folder = tempfile::tempdir().unwrap();
     let rules = |name: &str| project().join("config/prometheus").join(name).display().to_string();
     let cases = read(CASES)

@@ -1,8 +1,10 @@
-//! Properties: what has to hold of every organization, every question and every split of the bytes, tried on millions.
+//! Properties: what holds for every organization, every question and every cut of the bytes, tried on millions of
+//! random ones.
 //!
-//! `random_source` and `models` say what is drawn, `worlds` and `events` draw it, `side_by_side` holds the product beside the
-//! reference; `small_worlds` enumerates what `laws` hold of; `naive_model` keeps what is now as plainly as it can be.
-//! The tests are in `differential`, `laws`, `bytes`, `feature_codes` and `history`.
+//! `support::random_source` draws numbers, `models` lists what can be drawn, `worlds` draws organizations and `events`
+//! questions. `side_by_side` compares the product with the reference; `small_worlds` enumerates the cases of `laws`;
+//! `naive_model` keeps the state in plain lists. The tests are in `differential`, `laws`, `bytes`, `feature_codes` and
+//! `history`.
 
 mod bytes;
 mod differential;

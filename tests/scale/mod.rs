@@ -1,8 +1,8 @@
-//! A million users in one process: the folder loads, the process stays small, the answers are right, and a reload of
-//! all of them keeps answering.
+//! A million users in one process: the folder loads, the process stays within its bound of memory, the answers are
+//! right, and a reload of all users keeps answering.
 //!
-//! The numbers that this prints are of the test profile. For those of a release:
-//! `cargo test --release --test scale -- --nocapture`.
+//! The printed numbers are of the test profile. Those of a release: `cargo test --release --test heavy scale --
+//! --nocapture`.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};

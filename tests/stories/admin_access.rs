@@ -1,7 +1,7 @@
-//! Given the admin listener, when somebody asks for more than their place allows, or under a name that is not ours,
-//! then they are turned away, and no answer ever holds a secret.
+//! Given the admin listener, when a request exceeds the rights of its origin, or names a foreign host, then it is
+//! refused, and no answer ever contains a secret.
 
-use crate::stories::fixtures::OFFICE;
+use crate::stories::fixtures::ORGANIZATION;
 use crate::support::{Folder, Sidecar, connect, connect_unix, http, run, wait_until};
 
 const TOKEN: &str = "s3cr3t-of-the-operators";
@@ -9,7 +9,7 @@ const LOCAL: &str = "Host: localhost\r\n";
 
 /// A folder that listens for operators at this address, with or without a token.
 fn folder(admin: &str, token: bool) -> Folder {
-    let folder = Folder::with("acme.toml", OFFICE);
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     folder.write("admin.token", &format!("{TOKEN}\n"));
     let key = if token { "admin_token_file = \"admin.token\"\n" } else { "" };
     folder.replace("queuewarden.toml", "admin = \"127.0.0.1:0\"\n", &format!("admin = \"{admin}\"\n{key}"));
@@ -21,7 +21,7 @@ fn bearer(token: &str) -> String {
 }
 
 #[test]
-fn where_others_can_reach_it_there_is_a_token_or_no_start() {
+fn on_an_address_that_others_reach_a_start_needs_a_token() {
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:9471"] {
         let (status, said) = run(&["check", "--config", folder(address, false).path().to_str().unwrap()]);
         assert_eq!(status.code(), Some(78), "{said}");
@@ -32,7 +32,7 @@ fn where_others_can_reach_it_there_is_a_token_or_no_start() {
 }
 
 #[test]
-fn where_others_can_reach_it_all_but_health_takes_the_token() {
+fn on_an_address_that_others_reach_every_route_but_health_needs_the_token() {
     let folder = folder("0.0.0.0:0", true);
     let sidecar = Sidecar::start(&folder);
     let port = sidecar.address("admin").port();
@@ -59,7 +59,7 @@ fn where_others_can_reach_it_all_but_health_takes_the_token() {
 }
 
 #[test]
-fn changing_something_takes_the_unix_socket_or_the_token() {
+fn a_change_needs_the_unix_socket_or_the_token() {
     let folders = [folder("127.0.0.1:0", false), folder("127.0.0.1:0", true)];
     let [plain, guarded] = folders.each_ref().map(Sidecar::start);
     let end = "/sessions?org=acme&user=1001";
@@ -81,7 +81,7 @@ fn changing_something_takes_the_unix_socket_or_the_token() {
 
 /// A web page whose name was made to lead to 127.0.0.1 sends its own name as the host.
 #[test]
-fn a_name_that_is_not_ours_is_turned_away() {
+fn a_foreign_host_name_is_refused() {
     let folder = folder("127.0.0.1:0", true);
     folder.replace("queuewarden.toml", "admin_unix = ", "admin_hosts = [\"warden.example.org\"]\nadmin_unix = ");
     let sidecar = Sidecar::start(&folder);

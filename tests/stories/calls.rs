@@ -1,9 +1,9 @@
-//! Given calls that the PBX reports, when somebody supervises by the name of a call, then it is judged by what was
-//! reported; a supervision runs until somebody says that it ended, and a new mode takes the place of the old one.
+//! Given calls that the PBX reports, when somebody supervises by the id of a call, then the reported call is judged; a
+//! supervision runs until its end is reported, and a new mode replaces the old one.
 
 use std::net::TcpStream;
 
-use crate::stories::fixtures::{OFFICE, with_switched};
+use crate::stories::fixtures::{ORGANIZATION, with_switched};
 use crate::support::{Folder, LineClient, Sidecar};
 
 fn open(fixtures: &str) -> (Sidecar, LineClient<TcpStream>) {
@@ -26,8 +26,8 @@ fn running(sidecar: &Sidecar) -> [f64; 3] {
 }
 
 #[test]
-fn a_call_is_whose_it_was_reported_to_be() {
-    let (_sidecar, mut line) = open(OFFICE);
+fn a_call_belongs_to_the_agent_and_queue_that_were_reported() {
+    let (_sidecar, mut line) = open(ORGANIZATION);
     play(
         &mut line,
         &[
@@ -65,8 +65,8 @@ fn a_call_is_whose_it_was_reported_to_be() {
 }
 
 #[test]
-fn a_supervision_runs_until_somebody_says_that_it_ended() {
-    let (sidecar, mut line) = open(OFFICE);
+fn a_supervision_runs_until_its_end_is_reported() {
+    let (sidecar, mut line) = open(ORGANIZATION);
     play(
         &mut line,
         &[
@@ -120,9 +120,9 @@ fn a_supervision_runs_until_somebody_says_that_it_ended() {
 }
 
 #[test]
-fn the_protected_peers_and_oneself_are_supervised_by_nobody() {
+fn protected_users_peers_and_oneself_cannot_be_supervised() {
     let limits = "[limits]\nsupervisions_per_target_max = 1\nsupervisions_per_supervisor_max = 2\n[leases]\n";
-    let (_sidecar, mut line) = open(&(OFFICE.to_owned() + limits));
+    let (_sidecar, mut line) = open(&(ORGANIZATION.to_owned() + limits));
     play(
         &mut line,
         &[

@@ -1,6 +1,5 @@
-//! Given Kamailios that wait for us, when they come, go and come back, then each has a connection again within a
-//! second; and whatever a Kamailio does with its answers, its questions are read, because it would stand still
-//! otherwise.
+//! Given Kamailios that the sidecar connects to, when they stop and start, then each has a connection again within a
+//! second; and the sidecar reads the questions even of a Kamailio that does not read its answers.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -8,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::stories::fixtures::OFFICE;
+use crate::stories::fixtures::ORGANIZATION;
 use crate::support::{Folder, PATIENCE, Sidecar, netstring, wait_until};
 
 /// Longer than the longest pause between two dials, on a busy machine.
@@ -55,7 +54,7 @@ impl Kamailio {
 }
 
 fn fixtures(kamailios: &[&Kamailio]) -> Sidecar {
-    let folder = Folder::with("acme.toml", OFFICE);
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let addresses: Vec<String> = kamailios.iter().map(|kamailio| format!("\"{}\"", kamailio.address())).collect();
     let process = folder.read("queuewarden.toml");
     folder.write("queuewarden.toml", &format!("{process}[connect]\nevapi = [{}]\n", addresses.join(", ")));
@@ -91,7 +90,7 @@ fn connected(sidecar: &Sidecar) -> f64 {
 }
 
 #[test]
-fn every_kamailio_is_dialed_and_answered() {
+fn the_sidecar_connects_to_every_kamailio_and_answers_it() {
     let kamailios = [Kamailio::start(), Kamailio::start(), Kamailio::start()];
     let sidecar = fixtures(&kamailios.each_ref());
     let mut streams = kamailios.each_ref().map(Kamailio::accept);
@@ -108,7 +107,7 @@ fn every_kamailio_is_dialed_and_answered() {
 }
 
 #[test]
-fn a_conversation_is_the_same_wherever_it_is_cut() {
+fn a_conversation_has_the_same_answers_wherever_it_is_cut() {
     let kamailio = Kamailio::start();
     let sidecar = fixtures(&[&kamailio]);
     let mut elsewhere = sidecar.line();
@@ -125,7 +124,7 @@ fn a_conversation_is_the_same_wherever_it_is_cut() {
 }
 
 #[test]
-fn a_kamailio_that_goes_is_dialed_until_it_is_back() {
+fn the_sidecar_reconnects_to_a_kamailio_that_restarts() {
     let (kamailio, other) = (Kamailio::start(), Kamailio::start());
     let sidecar = fixtures(&[&kamailio, &other]);
     let mut stays = other.accept();
@@ -150,7 +149,7 @@ fn a_kamailio_that_goes_is_dialed_until_it_is_back() {
 
 /// One that takes connections and drops them is not dialed without a pause.
 #[test]
-fn a_kamailio_that_hangs_up_at_once_is_dialed_with_pauses() {
+fn reconnects_to_a_kamailio_that_closes_at_once_have_pauses() {
     const FOR: Duration = Duration::from_secs(2);
     let kamailio = Kamailio::start();
     let _sidecar = fixtures(&[&kamailio]);
@@ -213,7 +212,7 @@ fn answers_come_in_whole_netstrings() {
 
 /// A closing house says goodbye to its Kamailios, and does not dial them again.
 #[test]
-fn a_closing_house_hangs_up() {
+fn a_stop_closes_the_connections_to_kamailio() {
     let kamailio = Kamailio::start();
     let sidecar = fixtures(&[&kamailio]);
     let mut stream = kamailio.accept();

@@ -1,8 +1,8 @@
-//! Given people who are logged in when the configuration changes, when it is loaded anew, then whoever is in stays in
-//! until a logout, and not one queue further (R31 to R34, L17, L18, V5 to V9, V40); only users and queues that are
-//! gone lose their sessions, which nobody inherits.
+//! Given users who are logged in, when the configuration is reloaded, then their login sessions last until a logout,
+//! and they get into no further queue (R31 to R34, L17, L18, V5 to V9, V40); only removed users and queues lose their
+//! sessions, and nobody inherits them.
 
-use crate::stories::fixtures::{OFFICE, by_line, with_switched};
+use crate::stories::fixtures::{ORGANIZATION, by_line, with_switched};
 use crate::support::{Folder, Sidecar};
 
 const FILE: &str = "organizations/acme.toml";
@@ -62,7 +62,7 @@ impl Fixtures {
 /// Given people in queues they do not serve, when the setting is turned off, then they stay in, counted as kept, and
 /// get in nowhere else; each kept queue ends by itself, by the user or by a supervisor of it, and ends for good.
 #[test]
-fn whoever_is_in_when_the_setting_is_turned_off_stays_in_and_gets_not_one_queue_further() {
+fn a_user_who_is_logged_in_when_the_setting_is_turned_off_stays_in_and_gets_into_no_other_queue() {
     let fixtures = Fixtures::open_to_all();
     fixtures.play(&[
         ("1001 *13600", "allow assigned queue.login 600"),
@@ -72,7 +72,7 @@ fn whoever_is_in_when_the_setting_is_turned_off_stays_in_and_gets_not_one_queue_
         ("2002 agent.login target=3002 queue=601", "allow supervisor_login agent.login 601"),
     ]);
     assert_eq!(fixtures.sessions(), [1, 3, 1, 0], "with the setting on nobody is kept");
-    fixtures.becomes(OFFICE);
+    fixtures.becomes(ORGANIZATION);
     assert_eq!(fixtures.sessions(), [1, 3, 1, 3], "V5, V40, L17: the change itself logs nobody out");
     fixtures.play(&[
         // V9: in is in, as often as one asks, and still kept.
@@ -112,11 +112,11 @@ fn whoever_is_in_when_the_setting_is_turned_off_stays_in_and_gets_not_one_queue_
 /// (L18).
 #[test]
 fn sessions_of_a_time_when_it_was_allowed_are_kept_too() {
-    let fixtures = Fixtures::open(OFFICE);
+    let fixtures = Fixtures::open(ORGANIZATION);
     fixtures.play(&[("1001 *13601", "deny unassigned_barred queue.login 601")]);
     fixtures.becomes(&with_switched(&["allow_unassigned_login"]));
     fixtures.play(&[("1001 *13601", "allow unassigned_allowed queue.login 601")]);
-    fixtures.becomes(OFFICE);
+    fixtures.becomes(ORGANIZATION);
     assert_eq!(fixtures.sessions(), [0, 1, 0, 1]);
     fixtures.play(&[
         ("1001 *13601", "allow already_logged_in queue.login 601"),
@@ -127,8 +127,8 @@ fn sessions_of_a_time_when_it_was_allowed_are_kept_too() {
 /// Given a session that its user could open today, or not, when the assignments change, then it is kept or not as of
 /// now: what is kept is derived, never stored. What a supervisor opened is never kept.
 #[test]
-fn what_is_kept_follows_from_the_policy_of_today() {
-    let fixtures = Fixtures::open(OFFICE);
+fn whether_a_session_is_kept_follows_from_the_current_policy() {
+    let fixtures = Fixtures::open(ORGANIZATION);
     fixtures.play(&[
         ("1001 *13600", "allow assigned queue.login 600"),
         ("1002 *13600", "allow assigned queue.login 600"),
@@ -151,7 +151,7 @@ fn what_is_kept_follows_from_the_policy_of_today() {
 fn a_configuration_that_does_not_load_keeps_and_ends_nothing() {
     let fixtures = Fixtures::open_to_all();
     fixtures.play(&[("1001 *13601", "allow unassigned_allowed queue.login 601")]);
-    let locked = OFFICE.replace("supervise_peers = false", "view_queue_settings = false");
+    let locked = ORGANIZATION.replace("supervise_peers = false", "view_queue_settings = false");
     fixtures.folder.write(FILE, &locked);
     let loaded = fixtures.sidecar.reload();
     assert_eq!(loaded["successful"], false);
@@ -166,7 +166,7 @@ fn a_configuration_that_does_not_load_keeps_and_ends_nothing() {
 /// Given users who leave the organization, when they or others come, in that load or a later one, under the same
 /// extension or another, then nobody is in by a session of somebody who left.
 #[test]
-fn sessions_of_a_user_who_is_gone_are_gone_and_nobody_inherits_them() {
+fn a_removed_user_loses_the_sessions_and_nobody_inherits_them() {
     let fixtures = Fixtures::open_to_all();
     fixtures.play(&[
         ("1001 *13600", "allow assigned queue.login 600"),
@@ -177,8 +177,8 @@ fn sessions_of_a_user_who_is_gone_are_gone_and_nobody_inherits_them() {
     let newcomer = |id: &str, extension: &str| format!("\n[[users]]\nid = \"{id}\"\nextension = \"{extension}\"\n");
     let agent = "[[users]]\nid = \"agent\"\nextension = \"1001\"\nroles = [\"agent\"]\nqueues = [\"q0\"]\n";
     let plain = newcomer("plain", "3001");
-    let without_both = OFFICE.replace(agent, "").replace(plain.trim_start(), "");
-    assert_eq!(without_both.matches("[[users]]").count() + 2, OFFICE.matches("[[users]]").count());
+    let without_both = ORGANIZATION.replace(agent, "").replace(plain.trim_start(), "");
+    assert_eq!(without_both.matches("[[users]]").count() + 2, ORGANIZATION.matches("[[users]]").count());
 
     // In the same load somebody comes with the extension, and somebody with nothing in common.
     let succeeded = without_both + &newcomer("successor", "1001") + &newcomer("stranger", "4001");
@@ -197,7 +197,7 @@ fn sessions_of_a_user_who_is_gone_are_gone_and_nobody_inherits_them() {
     ]);
 
     // In a later load others take the vacant places, and both who left are back.
-    fixtures.becomes(&(OFFICE.to_owned() + &newcomer("late", "4002") + &newcomer("later", "4003")));
+    fixtures.becomes(&(ORGANIZATION.to_owned() + &newcomer("late", "4002") + &newcomer("later", "4003")));
     assert_eq!(fixtures.sessions(), [1, 0, 0, 0]);
     nobody_is_in(&["agent", "plain", "late", "later"]);
     fixtures.play(&[
@@ -209,7 +209,7 @@ fn sessions_of_a_user_who_is_gone_are_gone_and_nobody_inherits_them() {
 /// Given a queue that is given up, when it or another comes, in that load or a later one, then its sessions are gone
 /// and nobody is in the other.
 #[test]
-fn sessions_in_a_queue_that_is_gone_are_gone_and_no_other_queue_inherits_them() {
+fn a_removed_queue_loses_the_sessions_and_no_other_queue_inherits_them() {
     let fixtures = Fixtures::open_to_all();
     fixtures.play(&[
         ("1003 *13", "allow assigned queue.login 600,601"),
@@ -242,7 +242,7 @@ fn sessions_in_a_queue_that_is_gone_are_gone_and_no_other_queue_inherits_them() 
 
 /// Given an organization that is given up, when it comes back, or another comes, then everybody starts outside.
 #[test]
-fn sessions_of_an_organization_that_is_gone_are_gone() {
+fn a_removed_organization_loses_its_sessions() {
     let fixtures = Fixtures::open_to_all();
     let named = |name: &str| with_switched(&["allow_unassigned_login"]).replace("\"acme\"", &format!("\"{name}\""));
     fixtures.folder.write("organizations/other.toml", &named("other"));
@@ -267,8 +267,8 @@ fn sessions_of_an_organization_that_is_gone_are_gone() {
 /// Given a user with a new extension and a queue with a new number, when they are loaded, then they are who they were:
 /// an id is what makes them.
 #[test]
-fn whoever_only_changes_number_stays_logged_in() {
-    let fixtures = Fixtures::open(OFFICE);
+fn a_user_or_queue_with_a_new_number_keeps_its_sessions() {
+    let fixtures = Fixtures::open(ORGANIZATION);
     fixtures.play(&[("1001 *13600", "allow assigned queue.login 600")]);
     fixtures.edit("extension = \"1001\"", "extension = \"1991\"");
     fixtures.edit("number = \"600\"", "number = \"990\"");

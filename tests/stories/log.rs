@@ -1,17 +1,17 @@
-//! Given the log, when somebody is refused or a peer errs, then it says so in one line that nobody can forge, never
-//! says a secret, and never fills up; and an operator changes at run time what it tells.
+//! Given the log, when a question is denied or a peer errs, then it gets one line that no peer can forge, no secret is
+//! logged and no peer can fill the log; an operator changes the filter at run time.
 
 use std::io::Write;
 
 use serde_json::Value;
 
-use crate::stories::fixtures::OFFICE;
+use crate::stories::fixtures::ORGANIZATION;
 use crate::support::{
-    Folder, Sidecar, agi_environment, binary, channel_block, connect, end_our_side, hear_out, netstring, run,
+    Folder, Sidecar, agi_environment, binary, channel_block, close_our_side, connect, netstring, read_to_end, run,
 };
 
 fn started(format: &str, filter: &str) -> (Folder, Sidecar) {
-    let folder = Folder::with("acme.toml", OFFICE);
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let mut command = binary();
     command.arg("--config").arg(folder.path());
     command.env("QUEUEWARDEN_LOG_FORMAT", format).env("QUEUEWARDEN_LOG", filter);
@@ -26,7 +26,7 @@ fn decisions(log: &[String]) -> Vec<Value> {
 
 /// Given somebody on call at night, when 1001 was refused, then the log says why, by whom and under which policy.
 #[test]
-fn a_denial_and_a_change_are_told_and_a_question_is_not() {
+fn denials_and_changes_are_logged_and_other_answers_are_not() {
     let (_folder, sidecar) = started("json", "");
     sidecar.ask("may org=acme actor=1001 action=queue.login queue=q0");
     sidecar.ask("do org=acme actor=1001 action=queue.login queue=q1");
@@ -59,7 +59,7 @@ fn a_denial_and_a_change_are_told_and_a_question_is_not() {
 
 /// Given a lease that runs out and a user who is removed, when their sessions end, then the log says so as well.
 #[test]
-fn what_ends_by_itself_is_told() {
+fn sessions_that_end_by_themselves_are_logged() {
     let (folder, sidecar) = started("json", "");
     sidecar.ask("do org=acme actor=2001 action=agent.login target=1003 queue=600 for=1");
     let ended = sidecar.log_until("session_ended").pop().unwrap();
@@ -109,7 +109,7 @@ fn an_operator_changes_what_is_logged() {
 }
 
 #[test]
-fn an_environment_that_says_nonsense_is_a_usage_error() {
+fn an_invalid_environment_variable_is_a_usage_error() {
     for (name, value) in [("QUEUEWARDEN_LOG", "inof"), ("QUEUEWARDEN_LOG_FORMAT", "xml\u{1b}[31m")] {
         let output = binary().args(["--config", "nowhere"]).env(name, value).output().unwrap();
         let said = String::from_utf8(output.stdout).unwrap();
@@ -136,8 +136,8 @@ fn no_peer_can_forge_a_line() {
             for key in ["org", "actor", "action", "queue", "target", "call", "digits", "via", "for"] {
                 let mut line = connect(sidecar.address("line"));
                 line.write_all(format!("1 do {key}={text} org=acme\n{text} dial {key}=x\n").as_bytes()).unwrap();
-                end_our_side(&line);
-                hear_out(&mut line);
+                close_our_side(&line);
+                read_to_end(&mut line);
                 let payload = serde_json::json!({"jsonrpc": "2.0", "id": text, "method": text, "params": {key: text}});
                 let payload = payload.to_string();
                 let mut kamailio = connect(sidecar.address("kamailio"));
@@ -151,12 +151,12 @@ fn no_peer_can_forge_a_line() {
             }
             for variable in ["qw_org", "user_name", "qw_queue", "qw_call", "qw_action"] {
                 let encoded = crate::support::url_encoded(text);
-                let mut switch = crate::support::SwitchPeer::ring(&sidecar);
+                let mut switch = crate::support::FreeSwitchPeer::ring(&sidecar);
                 switch.say(
                     channel_block(&encoded, &[("qw_org", "acme"), ("user_name", "1001"), (variable, &encoded)])
                         .as_bytes(),
                 );
-                end_our_side(&switch.0);
+                close_our_side(&switch.0);
                 switch.commands();
             }
             let path = format!("/{}", crate::support::url_encoded(text));
@@ -183,7 +183,7 @@ fn no_peer_can_forge_a_line() {
 
 /// Given a peer that errs without end, when it has, then the log tells a few of it and how many it left out.
 #[test]
-fn errors_are_told_a_few_times_and_then_counted() {
+fn errors_of_a_peer_are_logged_a_few_times_and_then_counted() {
     let (_folder, sidecar) = started("json", "");
     let mut line = sidecar.line();
     for _ in 0..2_000 {
@@ -204,8 +204,8 @@ fn errors_are_told_a_few_times_and_then_counted() {
 
 /// Given a log that nobody reads, when there is much to log, then nobody waits for it.
 #[test]
-fn nobody_waits_for_whoever_reads_the_log() {
-    let folder = Folder::with("acme.toml", OFFICE);
+fn a_log_that_nobody_reads_delays_no_answer() {
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let (reader, writer) = std::io::pipe().unwrap();
     // Through a shell, because the tests read stderr themselves.
     let mut wrapped = std::process::Command::new("bash");

@@ -1,4 +1,4 @@
-//! Stories: what users do, told with the real binary over real sockets. One file a story.
+//! Stories: what a user does, with the real program over real sockets. One file a story.
 
 /// The organization that the rules are told about.
 mod fixtures;

@@ -1,11 +1,11 @@
-//! Given people who are logged in and supervisors who supervise, when an operator lists, shows or ends that from the
-//! command line, then it is what is there, it is written down who did it, and nobody does it over an address.
+//! Given login sessions and supervisions, when an operator lists, shows or ends them from the command line, then the
+//! list is complete, the log names the operator's uid, and a TCP connection may not do it.
 
 use std::io::{Read, Write};
 
 use serde_json::Value;
 
-use crate::stories::fixtures::{OFFICE, with_switched};
+use crate::stories::fixtures::{ORGANIZATION, with_switched};
 use crate::support::{Folder, Sidecar, connect, run};
 
 struct Fixtures {
@@ -101,8 +101,8 @@ fn login_sessions_are_listed_with_all_that_is_known_of_them() {
 }
 
 #[test]
-fn an_operator_ends_login_sessions_and_it_is_written_down_who() {
-    let fixtures = Fixtures::open(OFFICE);
+fn an_operator_ends_login_sessions_and_the_log_names_the_uid() {
+    let fixtures = Fixtures::open(ORGANIZATION);
     fixtures.allow("actor=1003 action=queue.login");
     fixtures.allow("actor=1001 action=queue.login queue=600");
     let mut watcher = fixtures.sidecar.line();
@@ -132,7 +132,7 @@ fn an_operator_ends_login_sessions_and_it_is_written_down_who() {
 
 #[test]
 fn what_is_not_there_and_what_is_too_much_is_refused() {
-    let fixtures = Fixtures::open(OFFICE);
+    let fixtures = Fixtures::open(ORGANIZATION);
     for (arguments, says) in [
         ("sessions ls --org nobody", "there is no organization `nobody`"),
         ("sessions ls --org acme --user 9999", "there is no user `9999`"),
@@ -156,7 +156,7 @@ fn what_is_not_there_and_what_is_too_much_is_refused() {
 /// Given the admin listener's address, when somebody ends a session there, then he is refused: nobody knows who he is.
 #[test]
 fn nobody_ends_anything_over_an_address() {
-    let fixtures = Fixtures::open(OFFICE);
+    let fixtures = Fixtures::open(ORGANIZATION);
     fixtures.allow("actor=1001 action=queue.login queue=600");
     fixtures.allow("actor=2001 action=call.listen target=1001 queue=600");
     for what in ["sessions?org=acme&user=1001", "supervisions?org=acme&user=2001"] {
@@ -172,7 +172,7 @@ fn nobody_ends_anything_over_an_address() {
 
 #[test]
 fn supervisions_are_listed_and_ended_also_those_that_a_reload_revoked() {
-    let fixtures = Fixtures::open(OFFICE);
+    let fixtures = Fixtures::open(ORGANIZATION);
     fixtures.allow("actor=2001 action=call.listen target=1001 queue=600 call=c-1");
     fixtures.allow("actor=2002 action=call.whisper target=1003 queue=601");
     let rows = fixtures.json("supervisions ls --org acme --user 2001");
@@ -187,7 +187,7 @@ fn supervisions_are_listed_and_ended_also_those_that_a_reload_revoked() {
     assert!(table.contains("whisper") && table.ends_with("2 supervisions\n"), "{table}");
 
     // Nobody may supervise this one any more, so whoever does is revoked; the other goes on.
-    let text = OFFICE.replacen("extension = \"1001\"\n", "extension = \"1001\"\nprotected = true\n", 1);
+    let text = ORGANIZATION.replacen("extension = \"1001\"\n", "extension = \"1001\"\nprotected = true\n", 1);
     fixtures.folder.write("organizations/acme.toml", &text);
     assert_eq!(fixtures.sidecar.reload()["successful"], true);
     let revoked = |fixtures: &Fixtures| -> Vec<(String, bool)> {

@@ -1,5 +1,5 @@
-//! Given a running sidecar, when its configuration is loaded anew, then the new policy judges whole or the old one
-//! stays; nobody's connection and nobody's reply is lost, and every reply says which policy judged.
+//! Given a running sidecar, when its configuration is reloaded, then the whole new policy applies or the old one
+//! stays; no connection and no reply is lost, and every reply names the revision of the policy that judged.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::stories::fixtures::{OFFICE, with_switched};
-use crate::support::{Folder, Sidecar, agi_environment, connect, end_our_side, hear_out, variables, wait_until};
+use crate::stories::fixtures::{ORGANIZATION, with_switched};
+use crate::support::{Folder, Sidecar, agi_environment, close_our_side, connect, read_to_end, variables, wait_until};
 
 const FILE: &str = "organizations/acme.toml";
 const REVISION: &str = "queuewarden_policy_revision";
@@ -22,8 +22,8 @@ fn is(sidecar: &Sidecar, series: &str, value: u32) -> bool {
 /// Given a broken configuration, when it is loaded, then all of its problems are told, with their places, in the log
 /// and in `/status`, and the old policy judges on; mended, it is taken up.
 #[test]
-fn a_configuration_that_does_not_load_leaves_the_running_policy_alone_and_says_everything() {
-    let folder = Folder::with("acme.toml", OFFICE);
+fn a_broken_configuration_leaves_the_running_policy_and_reports_every_problem() {
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
     let barred = "deny action=queue.login queue=601 reason=unassigned_barred policy=1";
     assert_eq!(sidecar.ask(LOGIN), barred);
@@ -72,7 +72,7 @@ fn a_configuration_that_does_not_load_leaves_the_running_policy_alone_and_says_e
 /// `/status`.
 #[test]
 fn every_successful_load_raises_the_revision() {
-    let folder = Folder::with("acme.toml", OFFICE);
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
     let mut kept_open = sidecar.line();
     for revision in 1..=3 {
@@ -94,7 +94,7 @@ fn every_successful_load_raises_the_revision() {
 /// What the fixtures is in an odd and in an even revision: the setting and the number of the queue change together.
 fn office_at(revision: u64) -> String {
     if revision % 2 == 1 {
-        OFFICE.to_owned()
+        ORGANIZATION.to_owned()
     } else {
         with_switched(&["allow_unassigned_login"]).replace("\"601\"", "\"801\"")
     }
@@ -144,7 +144,7 @@ fn under_load_no_reply_is_lost_and_none_mixes_two_policies() {
             while !over.load(Ordering::Relaxed) {
                 let mut stream = connect(fastagi);
                 stream.write_all(environment.as_bytes()).unwrap();
-                let heard = variables(&hear_out(&mut stream));
+                let heard = variables(&read_to_end(&mut stream));
                 let answer = (&*heard["QW_VERDICT"], &*heard["QW_REASON"], &*heard["QW_QUEUES"]);
                 let of_one_policy = matches!(
                     answer,
@@ -177,8 +177,8 @@ fn under_load_no_reply_is_lost_and_none_mixes_two_policies() {
 /// Given a role model of the operator's own, when it is loaded, then it judges: roles and grants are data. Broken, it
 /// does not load, and the one that runs judges on.
 #[test]
-fn a_role_model_of_ones_own_is_configuration_like_any_other() {
-    let folder = Folder::with("acme.toml", OFFICE);
+fn a_custom_role_model_is_loaded_and_reloaded() {
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
     let question = "may org=acme actor=3001 action=call.outbound";
     assert_eq!(sidecar.ask(question), "deny action=call.outbound reason=agent_role_required policy=1");
@@ -200,7 +200,7 @@ fn a_role_model_of_ones_own_is_configuration_like_any_other() {
 /// once a second, and the last change was taken up.
 #[test]
 fn a_thousand_signals_load_about_once_a_second() {
-    let folder = Folder::with("acme.toml", OFFICE);
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
     let began = Instant::now();
     let mut sent = 0;
@@ -221,8 +221,8 @@ fn a_thousand_signals_load_about_once_a_second() {
 /// Given a change that only a restart can bring, when the configuration is loaded, then the rest is taken up and the
 /// operator is told.
 #[test]
-fn what_only_a_restart_brings_is_said() {
-    let folder = Folder::with("acme.toml", OFFICE);
+fn a_change_that_needs_a_restart_is_reported() {
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     folder.replace("queuewarden.toml", "[listen]\n", "[listen]\nline_token_file = \"token\"\n");
     folder.write("token", "first\n");
     let sidecar = Sidecar::start(&folder);
@@ -240,8 +240,8 @@ fn what_only_a_restart_brings_is_said() {
 /// operator is told that a restart is needed: a token that leaked must not be good for longer than its operator
 /// believes.
 #[test]
-fn a_changed_token_is_taken_up_or_a_restart_is_asked_for() {
-    let folder = Folder::with("acme.toml", OFFICE);
+fn a_changed_token_applies_or_a_restart_is_reported_as_needed() {
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     folder.replace("queuewarden.toml", "[listen]\n", "[listen]\nline_token_file = \"token\"\n");
     folder.write("token", "first\n");
     let sidecar = Sidecar::start(&folder);
@@ -261,7 +261,7 @@ fn a_changed_token_is_taken_up_or_a_restart_is_asked_for() {
 /// policy judges it.
 #[test]
 fn a_question_under_way_is_judged_by_the_policy_of_its_last_byte() {
-    let folder = Folder::with("acme.toml", OFFICE);
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
     folder.write(FILE, &with_switched(&["allow_unassigned_login"]));
     let mut line = connect(sidecar.address("line"));
@@ -274,8 +274,8 @@ fn a_question_under_way_is_judged_by_the_policy_of_its_last_byte() {
     agi.write_all(early.as_bytes()).unwrap();
     sidecar.reload();
     line.write_all(second.as_bytes()).unwrap();
-    end_our_side(&line);
-    assert_eq!(hear_out(&mut line), "7 allow action=queue.login queue=601 reason=unassigned_allowed policy=2\n");
+    close_our_side(&line);
+    assert_eq!(read_to_end(&mut line), "7 allow action=queue.login queue=601 reason=unassigned_allowed policy=2\n");
     agi.write_all(late.as_bytes()).unwrap();
-    assert_eq!(variables(&hear_out(&mut agi))["QW_REASON"], "unassigned_allowed");
+    assert_eq!(variables(&read_to_end(&mut agi))["QW_REASON"], "unassigned_allowed");
 }

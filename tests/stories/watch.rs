@@ -1,5 +1,5 @@
-//! Given somebody who watches, when logins and supervisions begin and end, then he is told of each of them, once, in
-//! order and when it is durable; if he does not keep up, he is cut off, and nobody waits for him.
+//! Given a watcher, when login sessions and supervisions begin and end, then it is sent each change once, in order,
+//! and only when the change is durable; a watcher that does not keep up is cut off, and nobody waits for it.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -10,13 +10,13 @@ use std::time::Instant;
 
 use socket2::{Domain, Socket, Type};
 
-use crate::stories::fixtures::OFFICE;
-use crate::support::{Folder, LineClient, PATIENCE, Sidecar, hear_out, wait_until};
+use crate::stories::fixtures::ORGANIZATION;
+use crate::support::{Folder, LineClient, PATIENCE, Sidecar, read_to_end, wait_until};
 
 const CUT_OFF: &str = "queuewarden_watchers_cut_off_total";
 
 fn durable() -> (Folder, Sidecar) {
-    let folder = Folder::with("acme.toml", OFFICE).durable();
+    let folder = Folder::with("acme.toml", ORGANIZATION).durable();
     let sidecar = Sidecar::start(&folder);
     (folder, sidecar)
 }
@@ -64,7 +64,7 @@ fn last_revision(watcher: &mut LineClient<TcpStream>, line: &mut LineClient<TcpS
 }
 
 #[test]
-fn a_watcher_is_told_of_everything_in_order_and_with_its_reason() {
+fn a_watcher_is_sent_every_change_in_order_with_its_reason() {
     let (folder, sidecar) = durable();
     let mut watcher = sidecar.line();
     // What a watcher says is thrown away.
@@ -82,7 +82,7 @@ fn a_watcher_is_told_of_everything_in_order_and_with_its_reason() {
     do_(&mut line, "actor=2001 action=agent.logout target=1003 queue=600");
     do_(&mut line, "actor=1002 action=queue.login queue=600");
     do_(&mut line, "actor=2001 action=call.whisper target=1002 queue=600");
-    let text = OFFICE.replace("id = \"agent_too\"", "id = \"somebody_else\"");
+    let text = ORGANIZATION.replace("id = \"agent_too\"", "id = \"somebody_else\"");
     folder.write("organizations/acme.toml", &text);
     assert_eq!(sidecar.reload()["successful"], true);
     let expected = [
@@ -119,7 +119,7 @@ fn a_watcher_is_told_of_everything_in_order_and_with_its_reason() {
 }
 
 #[test]
-fn a_watcher_resumes_where_it_was_and_not_what_nobody_holds() {
+fn a_watcher_resumes_at_its_revision_while_the_feed_holds_it() {
     let (folder, sidecar) = durable();
     let mut line = sidecar.line();
     for _ in 0..3 {
@@ -173,7 +173,7 @@ fn a_watcher_resumes_where_it_was_and_not_what_nobody_holds() {
 /// Given a watcher that does not read, when more begins and ends than anybody holds for it, then every question is
 /// answered, who reads hears everything, and who does not is cut off and counted.
 #[test]
-fn who_does_not_read_is_cut_off_and_nobody_waits_for_them() {
+fn a_watcher_that_does_not_read_is_cut_off_and_delays_nobody() {
     const CHANGES: usize = 40_000;
     const AT_ONCE: usize = 200;
     /// Events that are held for whoever is behind.
@@ -216,7 +216,7 @@ fn who_does_not_read_is_cut_off_and_nobody_waits_for_them() {
     }
     let mut reader = reading.join().expect("who reads hears everything");
     wait_until("the silent one to be cut off", || sidecar.metric(CUT_OFF) > 0.0);
-    let heard = hear_out(&mut silent);
+    let heard = read_to_end(&mut silent);
     assert!(heard.lines().count() < CHANGES, "it was told a part");
     assert!((sidecar.metric(CUT_OFF) - 1.0).abs() < f64::EPSILON, "and nobody else was cut off");
     do_(&mut line, "actor=1001 action=queue.login queue=600");
@@ -226,8 +226,8 @@ fn who_does_not_read_is_cut_off_and_nobody_waits_for_them() {
 /// Given an organization that was removed, when another gets its place in the process, then neither hears of the other:
 /// not whoever still watches the first, and not whoever asks the second for everything.
 #[test]
-fn nobody_hears_of_another_organization() {
-    let called = |name: &str| OFFICE.replace("organization = \"acme\"", &format!("organization = \"{name}\""));
+fn a_watcher_is_sent_no_change_of_another_organization() {
+    let called = |name: &str| ORGANIZATION.replace("organization = \"acme\"", &format!("organization = \"{name}\""));
     let (folder, sidecar) = durable();
     folder.write("organizations/first.toml", &called("first"));
     assert_eq!(sidecar.reload()["successful"], true);

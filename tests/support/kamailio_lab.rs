@@ -1,5 +1,5 @@
-//! One Kamailio with the shipped configuration, one queuewarden beside it, a PBX behind it that takes everything, and
-//! phones that prove who they are.
+//! A Kamailio with the shipped configuration, a sidecar beside it, a SIP server behind it that accepts everything, and
+//! phones that authenticate.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -14,7 +14,7 @@ use md5::{Digest, Md5};
 
 use crate::support::{Folder, PATIENCE, Sidecar, project, wait_until};
 
-/// The tenant of the lab; its extensions are the users of Kamailio.
+/// The organization of the lab; its extensions are the users of Kamailio.
 const ORGANIZATION: &str = r#"
 organization = "acme"
 model = "goto"
@@ -48,16 +48,16 @@ supervises = ["support"]
 const USERS: [&str; 4] = ["1001", "1002", "2001", "9999"];
 const REALM: &str = "lab.example";
 
-/// Who dials whom.
+/// How Kamailio and the sidecar are connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// Kamailio dials the sidecar (`janssonrpcc`).
+pub enum Transport {
+    /// Kamailio connects to the sidecar (`janssonrpcc`).
     JsonRpc,
-    /// The sidecar dials Kamailio (`evapi`).
+    /// The sidecar connects to Kamailio (`evapi`).
     Evapi,
 }
 
-impl Way {
+impl Transport {
     pub const BOTH: [Self; 2] = [Self::JsonRpc, Self::Evapi];
 
     pub const fn dialect(self) -> &'static str {
@@ -68,43 +68,47 @@ impl Way {
     }
 }
 
-/// Kamailio, queuewarden and the PBX.
-pub struct Edge {
-    pub way: Way,
+/// A running Kamailio, the sidecar beside it and the SIP server behind it.
+pub struct KamailioLab {
+    pub transport: Transport,
     sip: SocketAddr,
-    /// Where the sidecar and Kamailio meet: whoever is dialed listens here.
-    pub meeting: SocketAddr,
+    /// The address of the connection between Kamailio and the sidecar: one of them listens on it, by the transport.
+    pub sidecar_address: SocketAddr,
     run: tempfile::TempDir,
     pub folder: Folder,
     pub sidecar: Option<Sidecar>,
     kamailio: Child,
-    pub pbx: Pbx,
+    pub pbx: SipServer,
 }
 
-impl Edge {
-    /// All of it started, and connected.
-    pub fn start(way: Way) -> Self {
-        let edge = Self::begin(way, true);
-        edge.wait_for_sidecar();
-        edge
+impl KamailioLab {
+    /// Starts all three, and waits until they are connected.
+    pub fn start(transport: Transport) -> Self {
+        let lab = Self::begin(transport, true);
+        lab.wait_for_sidecar();
+        lab
     }
 
-    /// As [`Edge::start`], but nobody answers Kamailio yet.
-    pub fn without_sidecar(way: Way) -> Self {
-        Self::begin(way, false)
+    /// As [`KamailioLab::start`], but without a sidecar.
+    pub fn without_sidecar(transport: Transport) -> Self {
+        Self::begin(transport, false)
     }
 
-    fn begin(way: Way, with_sidecar: bool) -> Self {
-        let pbx = Pbx::start();
-        let (sip, meeting) = (free_udp(), free_tcp());
+    fn begin(transport: Transport, with_sidecar: bool) -> Self {
+        let pbx = SipServer::start();
+        let (sip, sidecar_address) = (free_udp(), free_tcp());
         let folder = Folder::with("acme.toml", ORGANIZATION);
-        match way {
-            Way::JsonRpc => {
-                folder.replace("queuewarden.toml", "kamailio = \"127.0.0.1:0\"", &format!("kamailio = \"{meeting}\""));
+        match transport {
+            Transport::JsonRpc => {
+                folder.replace(
+                    "queuewarden.toml",
+                    "kamailio = \"127.0.0.1:0\"",
+                    &format!("kamailio = \"{sidecar_address}\""),
+                );
             }
-            Way::Evapi => {
+            Transport::Evapi => {
                 let text = folder.read("queuewarden.toml");
-                folder.write("queuewarden.toml", &format!("{text}[connect]\nevapi = [\"{meeting}\"]\n"));
+                folder.write("queuewarden.toml", &format!("{text}[connect]\nevapi = [\"{sidecar_address}\"]\n"));
             }
         }
         let run = tempfile::Builder::new().prefix("qw").tempdir_in("/tmp").unwrap();
@@ -112,9 +116,9 @@ impl Edge {
         let mut settings = define("QW_LISTEN", format!("udp:{sip}"))
             + &define("QW_REALM", REALM.to_owned())
             + &define("QW_PBX_PORT", pbx.address.port().to_string())
-            + &define("QW_SIDECAR_PORT", meeting.port().to_string())
-            + &define("QW_EVAPI", meeting.to_string());
-        if way == Way::Evapi {
+            + &define("QW_SIDECAR_PORT", sidecar_address.port().to_string())
+            + &define("QW_EVAPI", sidecar_address.to_string());
+        if transport == Transport::Evapi {
             settings += "#!define WITH_EVAPI\n";
         }
         let users: String =
@@ -123,7 +127,7 @@ impl Edge {
         let users = format!("event_route[htable:mod-init] {{\n{users}}}\n");
         fs::write(run.path().join("queuewarden-users.cfg"), users).unwrap();
         fs::copy(project().join("config/kamailio/kamailio.cfg"), run.path().join("kamailio.cfg")).unwrap();
-        // Kamailio waits 3 s before it dials again whoever was not there.
+        // The sidecar first: after a failed attempt Kamailio waits 3 s before it connects again.
         let sidecar = with_sidecar.then(|| Sidecar::start(&folder));
         let log = fs::File::create(run.path().join("log")).unwrap();
         let kamailio = Command::new(installed())
@@ -134,12 +138,12 @@ impl Edge {
             .stderr(log)
             .spawn()
             .expect("Kamailio, which tests/run installs");
-        let edge = Self { way, sip, meeting, run, folder, sidecar, kamailio, pbx };
+        let lab = Self { transport, sip, sidecar_address, run, folder, sidecar, kamailio, pbx };
         let began = Instant::now();
-        while edge.phone("1001").ask_once("OPTIONS", "", &[], None).is_none() {
-            assert!(began.elapsed() < PATIENCE, "Kamailio does not start: {}", edge.log());
+        while lab.phone("1001").ask_once("OPTIONS", "", &[], None).is_none() {
+            assert!(began.elapsed() < PATIENCE, "Kamailio does not start: {}", lab.log());
         }
-        edge
+        lab
     }
 
     /// Waits until Kamailio gets verdicts.
@@ -155,7 +159,7 @@ impl Edge {
         Phone::new(user, self.sip)
     }
 
-    /// Where SIP is spoken.
+    /// The SIP address of Kamailio.
     pub const fn sip(&self) -> SocketAddr {
         self.sip
     }
@@ -164,16 +168,16 @@ impl Edge {
         fs::read_to_string(self.run.path().join("log")).unwrap()
     }
 
-    /// Counts decisions.
+    /// The number of decisions in `/metrics`.
     pub fn decided(&self, action: &str, verdict: &str, reason: &str) -> f64 {
-        let dialect = self.way.dialect();
+        let dialect = self.transport.dialect();
         self.sidecar().metric(&format!(
             "queuewarden_decisions_total{{dialect=\"{dialect}\",action=\"{action}\",decision=\"{verdict}\",reason=\"{reason}\"}}"
         ))
     }
 }
 
-impl Drop for Edge {
+impl Drop for KamailioLab {
     fn drop(&mut self) {
         let _ = Command::new("kill").args(["-s", "TERM", &self.kamailio.id().to_string()]).status();
         let began = Instant::now();
@@ -206,52 +210,52 @@ fn password(user: &str) -> String {
     format!("pw{user}")
 }
 
-/// A PBX that says 200 to whatever reaches it, and remembers what did.
-pub struct Pbx {
+/// A SIP server that answers 200 to every request, and keeps the requests.
+pub struct SipServer {
     pub address: SocketAddr,
-    heard: Arc<Mutex<Vec<String>>>,
+    requests: Arc<Mutex<Vec<String>>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Pbx {
+impl SipServer {
     fn start() -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
         let address = socket.local_addr().unwrap();
-        let (heard, stop) = (Arc::<Mutex<Vec<String>>>::default(), Arc::<AtomicBool>::default());
-        let (their_heard, their_stop) = (Arc::clone(&heard), Arc::clone(&stop));
+        let (requests, stop) = (Arc::<Mutex<Vec<String>>>::default(), Arc::<AtomicBool>::default());
+        let (thread_requests, thread_stop) = (Arc::clone(&requests), Arc::clone(&stop));
         let thread = std::thread::spawn(move || {
             let mut buffer = vec![0; 65_536];
-            while !their_stop.load(Ordering::Relaxed) {
+            while !thread_stop.load(Ordering::Relaxed) {
                 let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
                 let request = String::from_utf8_lossy(&buffer[..length]).into_owned();
                 let answer = reply(&request, "200 OK");
-                let wants_one = !request.starts_with("ACK") && !request.starts_with("SIP/2.0");
-                their_heard.lock().unwrap().push(request);
-                if wants_one {
+                let is_answered = !request.starts_with("ACK") && !request.starts_with("SIP/2.0");
+                thread_requests.lock().unwrap().push(request);
+                if is_answered {
                     socket.send_to(answer.as_bytes(), from).unwrap();
                 }
             }
         });
-        Self { address, heard, stop, thread: Some(thread) }
+        Self { address, requests, stop, thread: Some(thread) }
     }
 
-    /// The first requests of these methods that reached it.
-    pub fn heard(&self, method: &str) -> Vec<String> {
-        let heard = self.heard.lock().unwrap();
-        heard.iter().filter(|request| request.starts_with(&format!("{method} "))).cloned().collect()
+    /// The received requests of this method.
+    pub fn requests(&self, method: &str) -> Vec<String> {
+        let requests = self.requests.lock().unwrap();
+        requests.iter().filter(|request| request.starts_with(&format!("{method} "))).cloned().collect()
     }
 }
 
-impl Drop for Pbx {
+impl Drop for SipServer {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         let _ = self.thread.take().unwrap().join();
     }
 }
 
-/// A reply with the headers that make it one.
+/// A SIP reply to the request.
 fn reply(request: &str, status: &str) -> String {
     let kept = ["Via:", "From:", "Call-ID:", "CSeq:", "Record-Route:"];
     let kept = request.lines().filter(|line| kept.iter().any(|name| line.starts_with(name)));
@@ -268,7 +272,7 @@ pub struct Phone {
     socket: UdpSocket,
     server: SocketAddr,
     calls: AtomicU32,
-    /// Call-ID of the next requests; a fresh one each, unless it is set.
+    /// The Call-ID of the next requests; `None`: a new one for each.
     pub call_id: Option<String>,
     /// The tag of `To`, for requests within a dialog.
     pub to_tag: Option<&'static str>,
@@ -286,12 +290,12 @@ impl Phone {
         self
     }
 
-    /// Dials, and gives the final status.
+    /// Dials, and returns the final status.
     pub fn dial(&self, number: &str) -> u16 {
         self.ask("INVITE", number, &[])
     }
 
-    /// Sends the request, with credentials when they are asked for, and gives the final status.
+    /// Sends the request, with credentials when they are asked for, and returns the final status.
     pub fn ask(&self, method: &str, number: &str, headers: &[&str]) -> u16 {
         let challenge = self.ask_once(method, number, headers, None).expect("an answer");
         if !challenge.starts_with("SIP/2.0 407") && !challenge.starts_with("SIP/2.0 401") {
@@ -314,7 +318,7 @@ impl Phone {
         status(&self.ask_once(method, number, headers, Some(&credentials)).expect("an answer"))
     }
 
-    /// Sends the request and waits for a final answer; `None` when there is none for a while.
+    /// Sends the request and waits for a final answer; `None` after the read timeout.
     pub fn ask_once(&self, method: &str, number: &str, headers: &[&str], credentials: Option<&str>) -> Option<String> {
         let request = self.request(method, number, headers, credentials);
         let patience = if method == "OPTIONS" { Duration::from_millis(200) } else { PATIENCE };
@@ -328,7 +332,7 @@ impl Phone {
         Some(answer)
     }
 
-    /// Sends the request and a CANCEL as soon as it is being worked on; gives the final status.
+    /// Sends the request and a CANCEL after the provisional answer 100; returns the final status.
     pub fn ask_and_cancel(&self, number: &str, credentials: &str) -> u16 {
         let request = self.request("INVITE", number, &[], Some(credentials));
         self.socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -351,7 +355,7 @@ impl Phone {
         }
     }
 
-    /// Credentials that Kamailio takes for a call of this number.
+    /// Credentials that Kamailio accepts for a call of this number.
     pub fn credentials(&self, number: &str) -> String {
         let challenge = self.ask_once("INVITE", number, &[], None).unwrap();
         let field = |name: &str| {

@@ -1,4 +1,4 @@
-//! RandomSource that fall the same way for the same seed, everywhere and for ever.
+//! Random numbers that are the same for the same seed, on every machine and in every release.
 
 /// A stream of numbers that a seed determines (`SplitMix64`).
 #[derive(Clone, Debug)]
@@ -17,7 +17,7 @@ impl RandomSource {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `bound`.
+    /// A random number below `bound`.
     pub(crate) const fn below(&mut self, bound: usize) -> usize {
         (self.roll() % bound as u64) as usize
     }
@@ -31,12 +31,12 @@ impl RandomSource {
         from[self.below(from.len())]
     }
 
-    /// Some of them, each with the same chance, in their order.
+    /// A random part of the values, in their order; each is in it with a probability of one half.
     pub(crate) fn some<T: Clone>(&mut self, from: &[T]) -> Vec<T> {
         from.iter().filter(|_| self.one_in(2)).cloned().collect()
     }
 
-    /// `count` of them at most, in any order.
+    /// At most `count` of the values, in random order.
     pub(crate) fn draw<T: Clone>(&mut self, from: &[T], count: usize) -> Vec<T> {
         let mut left = from.to_vec();
         let mut drawn = vec![];

@@ -1,8 +1,8 @@
-//! What systemd's own checker says of the units in `config/systemd`, and whether they fit the code.
+//! systemd's own checker judges the units in `config/systemd`, and the units fit the limits in the code.
 //!
-//! `tests/run` sees to it that there is a systemd-analyze and names it in `QUEUEWARDEN_SYSTEMD_ANALYZE`; then the
-//! checker runs or the test fails. Without the variable it is looked for in the path, and where there is none the tests
-//! that need it pass, saying so.
+//! `tests/run` provides systemd-analyze and names it in `QUEUEWARDEN_SYSTEMD_ANALYZE`; with this variable the checker
+//! runs or the test fails. Without it the path is searched; if there is none, the tests that need it print so and
+//! pass.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -68,7 +68,7 @@ fn exposure(analyzer: &PathBuf, service: &str) -> f64 {
 }
 
 #[test]
-fn the_units_are_understood() {
+fn systemd_accepts_the_units() {
     let Some(analyzer) = analyzer() else { return };
     let (passed, said) = analyzed(&analyzer, &["verify", "--man=no"], &unit("queuewarden.service"));
     // What the machine's own units say of themselves is nothing of ours.
@@ -80,7 +80,7 @@ fn the_units_are_understood() {
 }
 
 #[test]
-fn the_service_is_exposed_no_more_than_it_has_to_be() {
+fn the_service_stays_below_the_exposure_limit() {
     let Some(analyzer) = analyzer() else { return };
     let service = unit("queuewarden.service");
     let exposed = exposure(&analyzer, &service);
@@ -131,7 +131,7 @@ fn the_sockets_of_the_unit_are_those_of_the_configuration_that_the_page_installs
 }
 
 #[test]
-fn the_bounds_of_the_unit_are_wider_than_those_of_the_code() {
+fn the_timeouts_and_limits_of_the_unit_exceed_those_of_the_code() {
     let service = unit("queuewarden.service");
     let seconds = |key: &str| Duration::from_secs(value(&service, key).parse().unwrap());
     // The delay, the connections, the admin listener, the disk.

@@ -16,7 +16,7 @@ use queuewarden::config::load;
 use queuewarden::policy::Policy;
 
 use super::markdown::{Block, Page, pages};
-use crate::support::{Folder, Sidecar, SwitchPeer, connect, netstring, project};
+use crate::support::{Folder, Sidecar, FreeSwitchPeer, connect, netstring, project};
 
 /// The ports that the shipped configuration listens on; a test takes free ports instead.
 const PORTS: [(&str, &str); 3] = [("line", "4571"), ("fastagi", "4573"), ("admin", "9471")];
@@ -333,7 +333,7 @@ fn asterisk_and_freeswitch_are_answered_as_the_pages_show_it() {
     assert_eq!((fastagi.len(), freeswitch.len()), (1, 1));
     one_question(&sidecar, &fastagi[0]);
     let block = &freeswitch[0];
-    let (mut peer, mut seen) = (SwitchPeer::ring(&sidecar), "< connect\n<\n".to_owned());
+    let (mut peer, mut seen) = (FreeSwitchPeer::ring(&sidecar), "< connect\n<\n".to_owned());
     for line in block.text.lines().filter_map(|line| line.strip_prefix('>')) {
         peer.say(format!("{}\n", line.trim_start()).as_bytes());
         seen += &format!(">{line}\n");
@@ -375,7 +375,7 @@ fn the_pages_list_the_variables_of_the_answers() {
     let block = crate::support::channel_block("*2231001", &variables);
     let page = found(&Example::FreeSwitch);
     let documented = [first_column(page, "qw_"), first_column(page, "eavesdrop_")].concat();
-    for name in SwitchPeer::ring(&sidecar).ask(&block).into_keys() {
+    for name in FreeSwitchPeer::ring(&sidecar).ask(&block).into_keys() {
         assert!(documented.contains(&name), "{}: no row of `{name}`", page.path);
     }
 }
