@@ -278,7 +278,7 @@ pub enum Request<'buf> {
 /// use queuewarden::event::{Event, Intent, Key, Request};
 /// use queuewarden::telephony::Token;
 ///
-/// let token = |text| Token::parse(text).ok_or("outside the grammar of values");
+/// let token = |text: &'static str| Token::parse(text).ok_or("outside the grammar of values");
 /// let event = Event {
 ///     queue: Some(token("600")?),
 ///     ..Event::new(Intent::May, token("acme")?, token("1001")?, Request::Action(token("queue.login")?))

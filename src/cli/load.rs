@@ -179,12 +179,9 @@ fn sidecar_address(
     }
     let mut configured = settings.listen.dialects.iter().filter(|(label, _, _)| label.name() == dialect.name());
     let (key, address) = configured.next().map_or(("", None), |(_, key, address)| (*key, *address));
-    let address = match (options.address, address) {
-        (Some(address), _) | (None, Some(address)) => address,
-        (None, None) => {
-            let socket = settings.listen.line_unix.clone().filter(|_| dialect == LoadDialect::Line);
-            return socket.map(SidecarAddress::Unix).ok_or(PlanError::NotListening(key));
-        }
+    let Some(address) = options.address.or(address) else {
+        let socket = settings.listen.line_unix.clone().filter(|_| dialect == LoadDialect::Line);
+        return socket.map(SidecarAddress::Unix).ok_or(PlanError::NotListening(key));
     };
     if !address.ip().is_loopback() && !options.allow_remote {
         return Err(PlanError::RemoteAddress(address));

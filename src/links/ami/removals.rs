@@ -69,13 +69,11 @@ impl RemovalQueue {
     pub(super) fn next(&self, now: Instant) -> NextRemoval {
         let mut waiting = self.lock();
         let due = waiting.iter().position(|removal| removal.not_before <= now);
-        match due.and_then(|position| waiting.remove(position)) {
-            Some(removal) => NextRemoval::Due(removal),
-            None => {
-                let earliest = waiting.iter().map(|removal| removal.not_before).min();
-                earliest.map_or(NextRemoval::Empty, NextRemoval::NotBefore)
-            }
+        if let Some(removal) = due.and_then(|position| waiting.remove(position)) {
+            return NextRemoval::Due(removal);
         }
+        let earliest = waiting.iter().map(|removal| removal.not_before).min();
+        earliest.map_or(NextRemoval::Empty, NextRemoval::NotBefore)
     }
 
     /// Waits until a removal is appended.
