@@ -142,7 +142,9 @@ fn a_block_that_is_not_executed_says_why() {
                 excused += 1;
             }
             // Fails for a language that nothing executes.
-            None => drop(kind(&block)),
+            None => {
+                let _kind = kind(&block);
+            }
         }
     }
     assert!(excused <= 8, "{excused} blocks are not executed");

@@ -77,7 +77,9 @@ impl Names {
         while let Some(first) = rest.first() {
             match first.as_str() {
                 "self" => {}
-                "super" => drop(module.pop()),
+                "super" => {
+                    module.pop();
+                }
                 _ => break,
             }
             is_relative = true;
