@@ -21,40 +21,40 @@ use queuewarden::telephony::{Moment, QueueSet, UnixMillis};
 use support::{Folder, agi_environment};
 
 thread_local! {
-    /// How often this thread took memory or grew it.
-    static TAKEN: Cell<usize> = const { Cell::new(0) };
+    /// Allocations and reallocations of this thread.
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
 }
 
 struct Counting;
 
 fn count() {
-    // While a thread ends there is nothing left to count in.
-    let _ = TAKEN.try_with(|taken| taken.set(taken.get().saturating_add(1)));
+    // At the end of a thread its counter is gone already.
+    let _ = ALLOCATIONS.try_with(|taken| taken.set(taken.get().saturating_add(1)));
 }
 
 #[allow(unsafe_code, reason = "counting allocations needs an allocator, and every call is handed on as it came")]
-// SAFETY: every call goes to the system's allocator with the arguments that came, so its promises are ours.
+// SAFETY: every call goes to the system's allocator with unchanged arguments, so its guarantees hold here.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count();
-        // SAFETY: the caller's promises are handed on.
+        // SAFETY: the arguments are the caller's, unchanged.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         count();
-        // SAFETY: the caller's promises are handed on.
+        // SAFETY: the arguments are the caller's, unchanged.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count();
-        // SAFETY: the caller's promises are handed on.
+        // SAFETY: the arguments are the caller's, unchanged.
         unsafe { System.realloc(pointer, layout, size) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are handed on.
+        // SAFETY: the arguments are the caller's, unchanged.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -62,11 +62,11 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// How often `work` takes memory.
-fn taken_by(work: impl FnOnce()) -> usize {
-    let before = TAKEN.get();
+/// The allocations and reallocations of `work`.
+fn allocations_of(work: impl FnOnce()) -> usize {
+    let before = ALLOCATIONS.get();
     work();
-    TAKEN.get() - before
+    ALLOCATIONS.get() - before
 }
 
 const NOW: Moment = Moment { wall: UnixMillis(1_000_000_000), uptime_ms: 1 };
@@ -89,7 +89,7 @@ impl Connection {
         Self { gate, room: Vec::with_capacity(4_096), output: Vec::with_capacity(4_096), scratch: QueueSet::new() }
     }
 
-    /// Answers one question; the answer stands in `output` until the next.
+    /// Answers one question; the answer is in `output` until the next call.
     fn answer(&mut self, dialect: &mut impl Dialect, question: &[u8]) {
         self.output.clear();
         let Self { gate, room, output, scratch } = self;
@@ -104,7 +104,8 @@ impl Connection {
     }
 }
 
-/// Questions of every sort that change nothing, with what is heard; alice serves support and sales and is in support.
+/// Questions of every kind that change nothing, with their answers. alice serves support and sales and is logged in to
+/// support.
 const LINES: &[(&str, &str)] = &[
     ("1 dial org=acme actor=1001 digits=*13600\n", "already_logged_in"),
     ("1 may org=acme actor=1002 action=queue.login queue=sales\n", "assigned"),
@@ -142,9 +143,9 @@ fn a_line_is_answered_without_heap_memory() {
     connection.answer(&mut line, b"1 dial org=acme actor=1001 digits=*13600\n");
     for round in 0..3 {
         for &(question, heard) in LINES {
-            let taken = taken_by(|| connection.answer(&mut line, question.as_bytes()));
+            let taken = allocations_of(|| connection.answer(&mut line, question.as_bytes()));
             assert!(connection.said().contains(heard), "{question}{}", connection.said());
-            // The first round is what warms up.
+            // The first round grows the buffers.
             assert!(taken == 0 || round == 0, "{taken} allocations: {question}");
         }
     }
@@ -181,12 +182,12 @@ fn audit_records_of_answers_without_a_change_take_no_heap() {
     let mut line = Line::new(None);
     connection.answer(&mut line, b"1 dial org=acme actor=1001 digits=*13600\n");
     support::wait_until("the login to be on disk", || connection.gate.audit().unwrap().written() == 2);
-    // What the answer waits for may take memory: supervision, and what stands on what is not durable yet.
+    // Answers that wait may take memory: supervisions, and answers that depend on a pending change.
     let plain = LINES.iter().filter(|(question, _)| !question.contains(" do ") || !question.contains("action=call."));
     let decided = |question: &str| !["ping", "nonsense", "10 01"].iter().any(|no| question.contains(no));
     for round in 0..3 {
         for &(question, heard) in plain.clone().filter(|(question, _)| decided(question)) {
-            let taken = taken_by(|| connection.answer(&mut line, question.as_bytes()));
+            let taken = allocations_of(|| connection.answer(&mut line, question.as_bytes()));
             assert!(connection.said().contains(heard), "{question}{}", connection.said());
             assert!(taken == 0 || round == 0, "{taken} allocations: {question}");
         }
@@ -215,14 +216,14 @@ fn a_fastagi_environment_is_answered_without_heap_memory() {
     for round in 0..3 {
         for &(account, path, arguments, heard) in questions {
             let environment = agi_environment(account, path, arguments);
-            let taken = taken_by(|| connection.answer(&mut FastAgi::new(), environment.as_bytes()));
+            let taken = allocations_of(|| connection.answer(&mut FastAgi::new(), environment.as_bytes()));
             assert!(connection.said().contains(heard), "{environment}{}", connection.said());
             assert!(taken == 0 || round == 0, "{taken} allocations: {environment}");
         }
     }
 }
 
-/// Pieces of the heap for one change: the journal's words, for each queue that it is about, and what can undo it.
+/// Allocations for one change: the texts of the change feed for each queue, and the state before, to undo the change.
 const PIECES_MAX: usize = 24;
 
 #[test]
@@ -242,7 +243,7 @@ fn a_change_of_state_takes_a_bounded_number_of_small_pieces() {
     let mut most = 0;
     for round in 0..100 {
         for (question, heard) in changes {
-            let taken = taken_by(|| connection.answer(&mut line, question.as_bytes()));
+            let taken = allocations_of(|| connection.answer(&mut line, question.as_bytes()));
             assert!(connection.said().contains(heard), "{question}{}", connection.said());
             // The tables grow in the first rounds.
             if round > 0 {

@@ -96,7 +96,7 @@ fn every_action_of_the_models_has_a_row() {
     }
 }
 
-/// Otherwise a table could say anything.
+/// Shows that a wrong expectation fails.
 #[test]
 fn a_row_that_expects_anything_else_fails() {
     let mut seen = BTreeSet::new();
@@ -149,7 +149,7 @@ fn table_of(name: &str) -> Table {
         .unwrap_or_else(|errors| panic!("{}", errors.join("\n")))
 }
 
-/// Plays one row in a world that no other row has touched.
+/// Plays one row in a fresh world.
 fn play(world: &mut World, row: &Row, dialect: TestDialect) -> Result<(), String> {
     for step in &row.given {
         take(world, step, dialect)?;
@@ -174,12 +174,12 @@ fn play(world: &mut World, row: &Row, dialect: TestDialect) -> Result<(), String
         Event::Ask(question) => {
             load_changes(world)?;
             let Some(got) = dialect.ask(&world.gate, question, world.now) else { return Ok(()) };
-            compare(got.to_string(), dialect.in_its_words(&row.expected).to_string())
+            compare(got.to_string(), dialect.as_expressed(&row.expected).to_string())
         }
     }
 }
 
-/// Takes one step of what is given.
+/// Takes one step of the column `given`.
 fn take(world: &mut World, step: &Step, dialect: TestDialect) -> Result<(), String> {
     if let Step::Change(change) = step {
         world.change(change);
@@ -197,7 +197,7 @@ fn take(world: &mut World, step: &Step, dialect: TestDialect) -> Result<(), Stri
         Step::Said(question, verdict, reason) => {
             let Some(got) = dialect.ask(&world.gate, question, world.now) else { return Ok(()) };
             let reason = reason.as_ref().unwrap_or(&got.reason).clone();
-            let expected = dialect.in_its_words(&Answer { verdict: *verdict, reason, ..got.clone() });
+            let expected = dialect.as_expressed(&Answer { verdict: *verdict, reason, ..got.clone() });
             if got != expected {
                 return Err(format!("given `{}`: expected {expected}, got {got}", question.text()));
             }

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 
 use queuewarden::fuzzing::{TARGETS, Target};
 
-/// Mutated inputs of the targets together: enough to break what is easily broken, in a few seconds.
+/// Mutated inputs of all targets together: a few seconds.
 const MUTATIONS: usize = 20_000;
 
-/// One in this many goes to a target that works on files, and is slower by as much.
+/// One mutation in this many goes to the target that works on files, which is slower by this factor.
 const SLOW_SHARE: usize = 40;
 
 /// Bytes of a mutated input at most.
@@ -74,7 +74,7 @@ fn mutations_of_the_corpus_break_nothing() {
     }
 }
 
-/// Runs a target; when it panics, says with what, in a form that can be kept.
+/// Runs a target; a panic names the input in a form that can be saved.
 fn run((name, body): &Target, input: &[u8], what: &str) {
     let unbroken = catch_unwind(|| body(input)).is_ok();
     assert!(unbroken, "{name} breaks on {what}, which is b\"{}\"", input.escape_ascii());
@@ -103,7 +103,7 @@ fn corpus_of(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
     inputs
 }
 
-/// xorshift64: the same throws on every machine.
+/// xorshift64: the same numbers on every machine.
 struct RandomSource(u64);
 
 impl RandomSource {

@@ -21,26 +21,26 @@ use crate::support::{self, Folder, project};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Different questions; far more than a processor's caches hold rows of users for.
+/// Different questions: about far more users than fit into the processor's caches.
 const QUESTIONS: usize = 65_536;
-/// Users whose rows are always in the caches, if nobody else is asked about: what is left is not memory.
+/// Users of the table without cache misses: their rows always fit into the caches.
 const NEAR_USERS: usize = 1_000;
-/// asyncio knows one user in so many, to start in time; everybody is asked about these.
+/// asyncio loads one user in this many, to start in time; all servers are asked about these users only.
 const USERS_STEP: usize = 16;
-/// Users who are logged in over FastAGI before it is measured, and how long that takes at most.
+/// Users who are logged in over FastAGI before the measurement, and the time allowed for it.
 const CALLERS: usize = 2_048;
 const LOGGING_IN: Duration = Duration::from_secs(5);
 const CONNECTIONS: usize = 50;
 const DEEP: usize = 64;
 const IDLE_CONNECTIONS: usize = 9_500;
-/// The open loop: questions a second over so many connections.
+/// The open loop: questions a second, and its connections.
 const RATE: usize = 300;
 const RATE_CONNECTIONS: usize = 20;
-/// The same beside a reload, and how long that takes at most.
+/// The open loop beside a reload, and the longest time of a reload.
 const BUSY_RATE: usize = 10_000;
 const BUSY_CONNECTIONS: usize = 50;
 const RELOAD: Duration = Duration::from_secs(4);
-/// What the shipped unit sets.
+/// The environment variable of the shipped unit.
 const LARGE_PAGES: &str = "GLIBC_TUNABLES=glibc.malloc.hugetlb=1";
 
 pub fn run(arguments: &[String]) {
@@ -64,15 +64,15 @@ pub fn run(arguments: &[String]) {
 struct Comparison {
     seconds: Duration,
     rounds: usize,
-    /// What the names of the tables that are measured have in them.
+    /// Only tables with this text in their name are measured; empty: all.
     only: String,
 }
 
-/// What one server did in one round.
+/// The result of one server in one round.
 #[derive(Clone, Copy, Debug, Default)]
 struct Round {
     per_second: f64,
-    /// Microseconds of the server's processor time an answer.
+    /// Microseconds of the server's processor time per answer.
     cpu: f64,
     p50: Duration,
     p99: Duration,
@@ -95,7 +95,7 @@ impl Comparison {
         self.loads(folder);
     }
 
-    /// How late answers are while the same million users are loaded again, and while they are not.
+    /// The latency of answers during a reload of the million users, and without one.
     fn reloads(&self, sidecar: &Server, questions: &Questions) {
         let name = format!("reload, beside {BUSY_RATE}/s over {BUSY_CONNECTIONS} connections, both processors");
         if !name.contains(&self.only) {
@@ -119,7 +119,7 @@ impl Comparison {
         println!("{name}:\n  p99 {alone:.0} µs alone, {beside:.0} µs beside a reload, {:.2} ×", beside / alone);
     }
 
-    /// How long a start takes.
+    /// The time of a start.
     fn loads(&self, folder: &Folder) {
         if !"load".contains(&self.only) {
             return;
@@ -166,7 +166,7 @@ impl Comparison {
         let fastagi = sidecar.at(sidecar.listeners["fastagi"]);
         let (tokio, asyncio) = (Server::peer(Peer::FastAgi, "0"), Server::asyncio());
         let environments = Questions::of(questions::environment, CALLERS);
-        // Whoever is logged in already changes nothing more, and no answer waits for a disk.
+        // Every user is logged in already, so nothing changes and no answer waits for a disk.
         let everybody =
             QuestionSource { address: fastagi.address, questions: environments.clone(), seconds: LOGGING_IN };
         assert!(called(&everybody, CONNECTIONS).0 > 2 * CALLERS, "everybody is logged in");
@@ -175,7 +175,7 @@ impl Comparison {
         self.table(&name, &all, |asked| called(asked, CONNECTIONS));
     }
 
-    /// Lets the servers take turns; prints their medians, and each in relation to the first.
+    /// Measures the servers in turns; prints their medians, and the ratio of each to the first.
     fn table(
         &self,
         name: &str,
@@ -220,7 +220,7 @@ impl Comparison {
     }
 }
 
-/// What a connection weighs that has asked once and then waits.
+/// The memory of an idle connection that has asked once.
 fn idle(sidecar: &Server) {
     let before = sidecar.kilobytes();
     let connections: Vec<_> = (0..IDLE_CONNECTIONS).map(|_| support::connect(sidecar.address)).collect();
@@ -278,7 +278,7 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// Over connections that stay, so many questions open in each; answers, and how long each batch took.
+/// Asks over kept connections with `depth` open questions each; returns the answers and the time of each batch.
 fn kept(asked: &QuestionSource, connections: usize, depth: usize) -> (usize, Vec<Duration>) {
     runtime().block_on(async {
         let end = Instant::now() + asked.seconds;
@@ -316,7 +316,7 @@ fn kept(asked: &QuestionSource, connections: usize, depth: usize) -> (usize, Vec
     })
 }
 
-/// A connection a question.
+/// Asks with a new connection for each question.
 fn called(asked: &QuestionSource, at_once: usize) -> (usize, Vec<Duration>) {
     runtime().block_on(async {
         let end = Instant::now() + asked.seconds;
@@ -343,7 +343,7 @@ fn called(asked: &QuestionSource, at_once: usize) -> (usize, Vec<Duration>) {
     })
 }
 
-/// At instants that do not wait for answers; each latency from when its question was due.
+/// Asks at fixed instants, whatever the answers do; a latency counts from the instant at which its question was due.
 fn by_the_clock(asked: &QuestionSource, rate: usize, connections: usize) -> (usize, Vec<Duration>) {
     runtime().block_on(async {
         let begin = Instant::now() + Duration::from_millis(10);
@@ -358,7 +358,7 @@ fn by_the_clock(asked: &QuestionSource, rate: usize, connections: usize) -> (usi
                     for question in 0..each {
                         let position = (question * connections + connection) as f64;
                         let due = begin + Duration::from_secs_f64(position / rate as f64);
-                        // The runtime wakes late by a millisecond or two; the rest is spent looking at the clock.
+                        // The runtime wakes a millisecond or two late, so the last part of the wait is a loop on the clock.
                         let early = due - Duration::from_millis(2);
                         if early > Instant::now() {
                             tokio::time::sleep_until(early.into()).await;
@@ -410,7 +410,7 @@ impl Drop for Server {
 }
 
 impl Server {
-    /// Starts it on these processors, and waits for the lines in which it says where it listens.
+    /// Starts the server on these processors, and waits for the lines with its addresses.
     fn start(name: &'static str, processors: &str, command: &[&str], last: &str) -> Self {
         let mut child = Command::new("taskset")
             .args(["-c", processors])
@@ -452,7 +452,7 @@ impl Server {
         Self::start("asyncio-uvloop", "0", &["python3", script.to_str().unwrap()], "listening")
     }
 
-    /// With every user's queues in a set of his own.
+    /// A redis with a set of queues for each user.
     fn redis() -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let program = std::env::var("QUEUEWARDEN_REDIS").unwrap_or_else(|_| "redis-server".to_owned());
@@ -498,7 +498,7 @@ impl Server {
         server
     }
 
-    /// The same process at another of its addresses; it ends with the first.
+    /// The same process at another of its addresses.
     fn at(&self, address: SocketAddr) -> Self {
         let Self { name, id, .. } = *self;
         Self { name, address, listeners: HashMap::new(), id, child: None }

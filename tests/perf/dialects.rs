@@ -12,10 +12,10 @@ use super::processor;
 use crate::support::{Folder, Sidecar, connect};
 
 const CONNECTIONS: usize = 16;
-/// Questions of one connection and round.
+/// Questions per connection and round.
 const QUESTIONS: usize = 2_048;
 const ROUNDS: usize = 31;
-/// Questions that a connection sends before it reads.
+/// Questions that a connection sends before it reads an answer.
 const DEPTHS: [usize; 3] = [1, 16, 64];
 
 const LINE: &str = "7 dial org=acme actor=1001 digits=*13600 call=c-77\n";
@@ -44,7 +44,7 @@ pub fn run(_arguments: &[String]) {
     }
 }
 
-/// The same question, over and over.
+/// One question, repeated.
 struct Questions {
     streams: Vec<TcpStream>,
     batch: Vec<u8>,
@@ -70,7 +70,7 @@ impl Questions {
         }
     }
 
-    /// Asks in all connections; microseconds of the sidecar's processor time a question.
+    /// Asks on all connections; returns microseconds of the sidecar's processor time per question.
     fn ask(&self, sidecar: &Sidecar) -> f64 {
         let before = processor::nanoseconds(sidecar.id());
         std::thread::scope(|scope| {

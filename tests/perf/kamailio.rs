@@ -20,7 +20,7 @@ use crate::support::project;
 
 const CALLS_A_SECOND: u32 = 1_000;
 const CALLS: u32 = 10_000;
-/// After this sipp is ended; it waits for answers that do not come.
+/// Seconds after which sipp is ended if an answer is missing.
 const ROUND_SECONDS_MAX: u32 = 60;
 /// Questions to a frozen sidecar.
 const REFUSALS: usize = 50;
@@ -62,7 +62,7 @@ pub fn run(_arguments: &[String]) {
     }
 }
 
-/// Calls the number that often; the last line of sipp's statistics, by column.
+/// Makes the calls to the number; returns the last line of sipp's statistics, by column.
 fn call(lab: &KamailioLab, number: &str) -> HashMap<String, u64> {
     let folder = tempfile::tempdir().unwrap();
     let status = Command::new("sipp")
@@ -82,7 +82,7 @@ fn call(lab: &KamailioLab, number: &str) -> HashMap<String, u64> {
     figures.map(|(name, figure)| (name.to_owned(), figure.parse().unwrap_or_default())).collect()
 }
 
-/// Packets that the kernel threw away because somebody did not read them in time, on the whole machine.
+/// Packets that the kernel dropped for full receive buffers, on the whole machine.
 fn dropped_packets() -> u64 {
     let table = fs::read_to_string("/proc/net/snmp").unwrap();
     let mut rows = table.lines().filter(|line| line.starts_with("Udp:"));
@@ -91,7 +91,7 @@ fn dropped_packets() -> u64 {
     figures.split(' ').nth(column).unwrap().parse().unwrap()
 }
 
-/// The bucket of the slowest answer, from bytes read to bytes written.
+/// The histogram bucket of the slowest answer, from bytes read to bytes written.
 fn slowest(lab: &KamailioLab) -> String {
     let metrics = lab.sidecar().get("/metrics");
     let series = format!("queuewarden_request_duration_seconds_bucket{{dialect=\"{}\",le=\"", lab.transport.dialect());

@@ -22,14 +22,14 @@ use queuewarden::telephony::{Moment, QueueSet, Token, UnixMillis, Via};
 
 const MODELS: [&str; 2] = ["goto", "voximplant"];
 const USERS: usize = 100_000;
-/// Users of one group, of whom the first leads it.
+/// Users of one group; the first leads it.
 const TEAM: usize = 100;
 const QUEUES: usize = 1_000;
 /// Queues that a team serves between them; each of its agents serves half of them.
 const QUEUES_OF_A_TEAM: usize = 8;
-/// Each is a login, a logout and three more pairs: see [`PlannedQuestion::scene`].
+/// Scenes of questions; each is a login, a logout and three more pairs: see [`PlannedQuestion::scene`].
 const SCENES: usize = 4_096;
-/// Short rounds, many of them: whatever disturbs one model disturbs the other too.
+/// Many short rounds, so that other work on the machine disturbs both models.
 const ROUNDS: usize = 201;
 const SEED: u64 = 1;
 const NOW: Moment = Moment { wall: UnixMillis(1_000_000_000), uptime_ms: 1 };
@@ -50,7 +50,7 @@ fn served(user: usize) -> impl Iterator<Item = usize> {
     (0..QUEUES_OF_A_TEAM / 2).map(move |step| (user + 2 * step) % QUEUES_OF_A_TEAM)
 }
 
-/// The organization of one model; only Voximplant Kit has an owner, so there is one user more.
+/// The organization of one model. Voximplant Kit has one user more, because it needs an owner.
 fn write(folder: &Path, model: &str) {
     let queue = |number: usize| format!("[[queues]]\nid = \"queue-{number}\"\nnumber = \"{}\"\n", 5_000 + number);
     let user = |number: usize| format!("\"user-{number}\"");
@@ -108,7 +108,8 @@ struct PlannedQuestion {
 }
 
 impl PlannedQuestion {
-    /// What an agent and a supervisor of one team do. Whatever begins here ends here, so every pass finds the same.
+    /// The questions of an agent and a supervisor of one team. They end what they begin, so every pass starts from the same
+    /// state.
     fn scene(random_source: &mut RandomSource) -> Vec<Self> {
         let team = random_source.below(USERS / TEAM);
         let (agent, colleague) =
@@ -198,7 +199,7 @@ pub fn run(_arguments: &[String]) {
         (0..SCENES).flat_map(|_| PlannedQuestion::scene(&mut random_source)).collect();
     let events: Vec<Event<'_>> = questions.iter().map(PlannedQuestion::event).collect();
     let mut scratch = QueueSet::new();
-    // Only what both models judge alike, and as meant, is compared.
+    // Only questions that both models answer alike are compared.
     for (gate, model) in gates.iter().zip(MODELS) {
         for (question, event) in questions.iter().zip(&events) {
             let allowed = is_allowed(gate, event, &mut scratch);
@@ -207,7 +208,7 @@ pub fn run(_arguments: &[String]) {
     }
     let mut rates = [vec![], vec![]];
     for number in 0..ROUNDS {
-        // Who goes first changes, too.
+        // The first model of a round changes.
         for model in [number % 2, 1 - number % 2] {
             rates[model].push(round(&gates[model], &events, &mut scratch));
         }

@@ -16,7 +16,7 @@ use super::questions::{self, REPLY};
 pub enum Peer {
     /// Answers every line with the same bytes, as many as the sidecar's answer has.
     Echo,
-    /// Reads the line, looks whether the user serves the queue in a hash map, and says so.
+    /// Reads the line, looks the user up in a hash map, and answers whether the user serves the queue.
     Floor,
     /// Reads an environment of FastAGI to its end and answers with the same bytes.
     FastAgi,
@@ -34,7 +34,7 @@ impl Peer {
     }
 }
 
-/// Listens on a free port, says which on standard output, and serves until it is killed.
+/// Listens on a free port, prints its address, and serves until it is killed.
 pub fn serve(peer: Peer, workers: usize) {
     let table = Arc::new(if peer == Peer::Floor { table() } else { HashMap::new() });
     let mut builder = tokio::runtime::Builder::new_multi_thread();
@@ -59,7 +59,7 @@ pub fn serve(peer: Peer, workers: usize) {
     });
 }
 
-/// Who serves what, by extension.
+/// The queues of each user, by extension.
 fn table() -> HashMap<String, Vec<u16>> {
     (0..million_users::USERS)
         .map(|user| (million_users::extension(user), million_users::served(user).collect()))
@@ -107,7 +107,7 @@ async fn environment(mut stream: TcpStream) {
         if input.ends_with(b"\n\n") {
             let _gone = stream.write_all(questions::AGI_REPLY).await;
             let _gone = stream.shutdown().await;
-            // As the sidecar does: until the other side has ended too.
+            // As the sidecar does: reads until the peer closes.
             while stream.read_buf(&mut input).await.is_ok_and(|count| count > 0) {}
             return;
         }

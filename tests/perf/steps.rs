@@ -15,10 +15,10 @@ use queuewarden::policy::Policy;
 use queuewarden::telephony::{Moment, QueueSet, UnixMillis};
 
 const NOW: Moment = Moment { wall: UnixMillis(1_000_000_000), uptime_ms: 1 };
-/// Room that no buffer outgrows.
+/// Bytes of each buffer: more than any step needs.
 const BUFFER_BYTES: usize = 4_096;
 
-/// What is done over and over.
+/// The step that is repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
     /// Finding the end of a line, and that it is a ping.
@@ -50,7 +50,7 @@ impl Task {
     }
 }
 
-/// The question of a login that is there already, as each PBX puts it.
+/// The dialects, each with its question about a login that already exists.
 #[derive(Clone, Debug)]
 pub enum QuestionDialect {
     Line,
@@ -95,7 +95,7 @@ impl QuestionDialect {
     }
 }
 
-/// The shipped organization, with the one who asks logged in, and the buffers of one connection.
+/// The shipped organization with its actor logged in, and the buffers of one connection.
 #[derive(Debug)]
 pub struct Bench {
     gate: Gate,
@@ -118,7 +118,7 @@ impl Bench {
         bench
     }
 
-    /// Does the task so many times.
+    /// Does the task this number of times.
     pub fn run(&mut self, task: Task, dialect: &QuestionDialect, times: usize) {
         let bytes = dialect.bytes();
         match dialect {

@@ -27,7 +27,7 @@ use steps::{Bench, Task};
 
 /// Decisions about random users.
 const COLD: usize = 1_000_000;
-/// Places of four bytes: together as large as what is known of a million users.
+/// Entries of four bytes: together as large as the tables of a million users.
 const PLACES: usize = 16 * 1_024 * 1_024;
 
 fn main() {
@@ -54,7 +54,7 @@ fn steps_of_a_question(criterion: &mut Criterion) {
     }
 }
 
-/// What the metrics take of a decision: there is no switch that turns them off.
+/// The time that the metrics add to a decision.
 fn counting(criterion: &mut Criterion) {
     let metrics = Metrics::new();
     let assigned = Reason::Allow(AllowReason::Assigned);
@@ -63,7 +63,7 @@ fn counting(criterion: &mut Criterion) {
     });
 }
 
-/// Their rows are in no cache: the mean over all, and how long the slowest in a hundred take, each timed by itself.
+/// Decisions about users whose rows are in no cache: the mean, and p50 and p99 of single decisions.
 fn decisions_about_a_million_users() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir_all(folder.path().join("organizations")).unwrap();
@@ -131,8 +131,8 @@ fn event<'a>(actor: &'a str, queue: &'a str) -> Event<'a> {
     fields.into_event().unwrap()
 }
 
-/// What no decision about somebody who is in no cache can do without, in nanoseconds: every place says which is next,
-/// and the way leads through all of them.
+/// The time of one memory access in nanoseconds, which every decision about an uncached user needs: each entry holds the
+/// index of the next, in one cycle through all of them.
 fn waiting_for_memory() -> u128 {
     let mut random_source = fastrand::Rng::with_seed(1);
     let mut next: Vec<u32> = (0..PLACES as u32).collect();

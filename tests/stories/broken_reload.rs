@@ -13,7 +13,7 @@ const FILE: &str = "organizations/acme.toml";
 const LOGIN: &str = "may org=acme actor=1001 action=queue.login queue=q0";
 const ALLOWED: &str = "allow action=queue.login queue=600 reason=assigned policy=1";
 
-/// Breaks the folder, reloads, and mends it: nothing has changed, and the problem is told with this text.
+/// Breaks the folder, reloads, and repairs it: nothing has changed, and a problem with this text was reported.
 fn broken(sidecar: &Sidecar, what: &str, says: &str, break_it: impl FnOnce(), mend: impl FnOnce()) {
     break_it();
     let began = Instant::now();
@@ -79,7 +79,7 @@ fn a_reload_with_anything_in_place_of_a_file_changes_nothing() {
             });
         }
     }
-    // A whole folder that is gone, or is no folder.
+    // A missing folder, or a file in its place.
     for part in ["organizations", "models"] {
         let (path, aside) = (folder.path().join(part), folder.path().join("aside"));
         let mend = || {
@@ -158,7 +158,7 @@ fn a_reload_with_any_byte_altered_loads_whole_or_changes_nothing() {
     assert!(refusals > loads && loads > 0, "{refusals} refused, {loads} loaded");
 }
 
-/// Whoever may write the configuration may do everything; that everybody may is said at least.
+/// Who may write the configuration may change every right, so a world-writable file is warned about.
 #[test]
 fn a_world_writable_configuration_is_warned_about() {
     let folder = Folder::with("acme.toml", ORGANIZATION);

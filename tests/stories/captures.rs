@@ -8,7 +8,7 @@ use std::io::Write;
 use crate::stories::fixtures::{ORGANIZATION, by_line};
 use crate::support::{Folder, Sidecar, close_our_side, connect, project, read_to_end, variables, wait_until};
 
-/// One connection of Asterisk's.
+/// One recorded connection of Asterisk.
 struct Recording {
     name: String,
     environment: String,
@@ -38,7 +38,7 @@ impl Recording {
         line.expect("every recording has an accountcode, if only an empty one")
     }
 
-    /// The same call to our URL with our arguments. What is asked changes nothing.
+    /// The same call with queuewarden's URL and arguments. The question changes nothing.
     fn with_our_keys(&self) -> String {
         let lines = self.environment.lines().filter(|line| !line.starts_with("agi_arg_") && !line.is_empty());
         let lines = lines
@@ -54,7 +54,7 @@ impl Recording {
     }
 }
 
-/// Plays a call, with the environment and the replies in these pieces; gives the verdict and the reason.
+/// Plays a call, with the environment and the replies in these pieces; returns the verdict and the reason.
 fn play(sidecar: &Sidecar, mut pause: impl FnMut(), environment: &[&str], replies: &[&str]) -> (String, String) {
     let mut stream = connect(sidecar.address("fastagi"));
     for piece in environment {

@@ -15,7 +15,7 @@ const MODEL: &str = "models/goto.toml";
 const LOADS: i32 = 0;
 const DOES_NOT_LOAD: i32 = 78;
 
-/// A group and a user with every sort of list, for what the fixtures lacks.
+/// A group and a user with every kind of list, which the organization lacks.
 const MORE: &str = "\n[[groups]]\nid = \"north\"\nsupervisors = [\"supervisor\"]\nmembers = [\"agent\"]\n\
                     \n[leases]\nmax_seconds = 600\n\n[limits]\nlogins_max = 5\n";
 
@@ -31,7 +31,7 @@ fn check(folder: &Folder) -> (i32, String) {
     (status.code().expect("it ends by itself"), text)
 }
 
-/// The problems that `check --json` tells, each as `file:line:column: message`.
+/// The problems of `check --json`, each as `file:line:column: message`.
 fn problems(folder: &Folder) -> Vec<String> {
     let (status, text) = run(&["check", "--json", "--config", folder.path().to_str().unwrap()]);
     let report: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
@@ -85,7 +85,7 @@ const fn fault(
     Fault { file, from, to, marker, says }
 }
 
-/// A key that nobody knows, in every table that there is.
+/// An unknown key in every table.
 const UNKNOWN_KEYS: &[(&str, &str)] = &[
     (PROCESS, "[listen]\n"),
     (PROCESS, "[state]\n"),
@@ -108,7 +108,7 @@ const UNKNOWN_KEYS: &[(&str, &str)] = &[
 ];
 
 const FAULTS: &[Fault] = &[
-    // What is not there.
+    // Missing names.
     fault(ORGANIZATION_FILE, "queues = [\"q0\"]", "queues = [\"q9\"]", "\"q9\"", &["`q9`"]),
     fault(ORGANIZATION_FILE, "supervises = [\"q0\"]", "supervises = [\"q9\"]", "\"q9\"", &["`q9`"]),
     fault(
@@ -145,7 +145,7 @@ const FAULTS: &[Fault] = &[
         "[[users]]",
         &["`extension`"],
     ),
-    // What is there twice, under either of its names.
+    // Duplicates, by id or by number.
     fault(ORGANIZATION_FILE, "id = \"q1\"", "id = \"q0\"", "\"q0\"\nnumber = \"601\"", &["`q0`"]),
     fault(
         ORGANIZATION_FILE,
@@ -193,7 +193,7 @@ const FAULTS: &[Fault] = &[
         "\"north\"\nsupervisors",
         &["`north`"],
     ),
-    // What may not be so.
+    // Forbidden values.
     fault(
         ORGANIZATION_FILE,
         "supervise_peers = false",
@@ -389,7 +389,7 @@ fn each_fault_is_reported_at_its_position_with_a_message_that_names_it() {
     assert_eq!(check(&folder).0, LOADS, "each fault was mended again");
 }
 
-/// Given one thing that is wrong, when it is told, then it is told once: an operator who mends it is done.
+/// Given one fault, when the folder is checked, then it is one problem: an operator who corrects it is done.
 #[test]
 fn one_fault_is_one_problem() {
     let folder = fixtures();
@@ -405,8 +405,8 @@ fn one_fault_is_one_problem() {
     }
 }
 
-/// Given many faults in every file, when the folder is checked, then all of them are told at once, as text and as JSON
-/// alike, and a start tells the same and ends with the same status.
+/// Given many faults in every file, when the folder is checked, then all of them are reported at once, as text and as
+/// JSON, and a start reports the same and exits with the same code.
 #[test]
 fn all_problems_are_reported_at_once() {
     let folder = fixtures();
@@ -449,7 +449,7 @@ fn all_problems_are_reported_at_once() {
     assert!(told.iter().all(|problem| said.contains(problem.as_str())), "{said}");
 }
 
-/// Given more problems than anybody reads, when they are told, then the first hundred are, and all are counted.
+/// Given thousands of problems, when the folder is checked, then the first hundred are reported and all are counted.
 #[test]
 fn the_first_hundred_problems_are_reported_and_all_are_counted() {
     let folder = Folder::with(
@@ -536,8 +536,8 @@ fn a_missing_file_is_reported() {
     }
 }
 
-/// Given users in a CSV file, when rows of it are wrong, then each is told with its line, and those of the other files
-/// too.
+/// Given users in a CSV file, when rows of it are wrong, then each is reported with its line, and those of
+/// the other files too.
 #[test]
 fn problems_of_users_csv_are_reported_with_their_lines() {
     let folder = Folder::with(

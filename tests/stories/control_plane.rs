@@ -3,7 +3,7 @@
 
 use crate::stories::fixtures::{ORGANIZATION, play};
 
-/// The fixtures with the switches of the agents beside the others, and a queue that has wrap-up time.
+/// The organization with the settings of the agents too, and a queue with wrap-up time.
 fn with_dispositions(on: bool) -> String {
     let fixtures = ORGANIZATION.replace("number = \"602\"\n", "number = \"602\"\nwrap_up_seconds = 30\n");
     fixtures.replace(

@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use crate::stories::fixtures::ORGANIZATION;
 use crate::support::{Folder, PATIENCE, Sidecar, netstring, wait_until};
 
-/// Longer than the longest pause between two dials, on a busy machine.
+/// Longer than the longest pause between two connection attempts, on a busy machine.
 const DIALED_AGAIN: Duration = Duration::from_secs(5);
 
-/// A Kamailio whose evapi waits for us.
+/// A Kamailio whose evapi listens for the sidecar.
 struct Kamailio {
     listener: TcpListener,
 }
@@ -23,7 +23,7 @@ impl Kamailio {
         Self { listener: TcpListener::bind("127.0.0.1:0").unwrap() }
     }
 
-    /// At the same address as one before.
+    /// Listens at the address of an earlier one.
     fn restart(address: SocketAddr) -> Self {
         Self { listener: TcpListener::bind(address).unwrap() }
     }
@@ -44,7 +44,7 @@ impl Kamailio {
                     return stream;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    assert!(began.elapsed() < DIALED_AGAIN, "nobody dials");
+                    assert!(began.elapsed() < DIALED_AGAIN, "the sidecar does not connect");
                     std::thread::sleep(Duration::from_millis(5));
                 }
                 Err(error) => panic!("{error}"),
@@ -131,7 +131,7 @@ fn the_sidecar_reconnects_to_a_kamailio_that_restarts() {
     let address = kamailio.address();
     let mut stream = kamailio.accept();
     ask(&mut stream, 1, 1);
-    // Everything of it goes, and for a while nobody is there.
+    // It stops, and for a while nothing listens.
     drop((stream, kamailio));
     wait_until("the end to be seen", || connected(&sidecar) < 2.0);
     ask(&mut stays, 2, 2);
@@ -147,7 +147,7 @@ fn the_sidecar_reconnects_to_a_kamailio_that_restarts() {
     }
 }
 
-/// One that takes connections and drops them is not dialed without a pause.
+/// A Kamailio that accepts connections and closes them at once is not dialed without pauses.
 #[test]
 fn reconnects_to_a_kamailio_that_closes_at_once_have_pauses() {
     const FOR: Duration = Duration::from_secs(2);
@@ -162,8 +162,8 @@ fn reconnects_to_a_kamailio_that_closes_at_once_have_pauses() {
     assert!((2..=12).contains(&dials), "{dials} dials in {FOR:?}");
 }
 
-/// What Kamailio writes is read, whether it reads its answers or not: it hears `overload`, or is cut off and dialed
-/// anew, but it is never kept waiting in its write.
+/// The sidecar reads from a Kamailio that does not read its answers: it answers `overload`, or closes and connects again,
+/// but it never blocks the write of Kamailio.
 #[test]
 fn kamailio_can_always_write() {
     const QUESTIONS: u32 = 100_000;
@@ -187,12 +187,12 @@ fn kamailio_can_always_write() {
     wait_until("what becomes of it", || {
         cut_off || overloaded() > 0.0 || connected(&sidecar) < 1.0 || { stream.write_all(batch.as_bytes()).is_err() }
     });
-    // It is as good as new afterwards, on this connection or the next.
+    // Afterwards questions are answered, on this connection or the next.
     drop(stream);
     ask(&mut kamailio.accept(), 7, 7);
 }
 
-/// A frame that arrives whole is written whole: what is read at once ends with the end of an answer.
+/// A whole frame is written at once: a read ends at the end of an answer.
 #[test]
 fn answers_come_in_whole_netstrings() {
     let kamailio = Kamailio::start();
@@ -210,7 +210,7 @@ fn answers_come_in_whole_netstrings() {
     }
 }
 
-/// A closing house says goodbye to its Kamailios, and does not dial them again.
+/// A stopping sidecar closes the connections to its Kamailios, and does not connect again.
 #[test]
 fn a_stop_closes_the_connections_to_kamailio() {
     let kamailio = Kamailio::start();

@@ -14,7 +14,7 @@ const ENVIRONMENT_BYTES_MAX: usize = 16 * 1024;
 const ENVIRONMENT_LINES_MAX: usize = 200;
 const FRAME_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a supervisor asks who may: an answer with something in every variable, that changes nothing.
+/// A question of a supervisor whose answer sets every variable and changes nothing.
 const WHISPER: (&str, &str, &[&str]) = ("2001", "acme/call.whisper", &["target=agent", "queue=q0", "call=c-77"]);
 
 fn fixtures() -> Sidecar {
@@ -93,8 +93,8 @@ fn however_the_environment_is_cut_the_answer_is_the_same_and_the_verdict_is_last
     }
 }
 
-/// Given an environment that breaks off anywhere, when Asterisk ends its side, then it hears a denial and no silence,
-/// which it would take for success.
+/// Given an environment that breaks off anywhere, when Asterisk closes its side, then it gets a denial: it would take a
+/// silent close for success.
 #[test]
 fn an_environment_that_breaks_off_is_denied() {
     let sidecar = fixtures();
@@ -175,8 +175,8 @@ fn a_peer_that_stays_after_the_verdict_is_disconnected() {
     assert!(began.elapsed() < Duration::from_secs(4));
 }
 
-/// Given a peer that has its verdict and goes on replying for ever, when a second is over, then its connection ends
-/// all the same: a place among the connections is nobody's for life.
+/// Given a peer that has its verdict and goes on replying, when a second is over, then its connection is closed all the
+/// same: no peer may occupy a connection for ever.
 #[test]
 fn a_peer_that_goes_on_replying_after_the_verdict_is_disconnected() {
     let sidecar = fixtures();
@@ -282,8 +282,7 @@ fn an_environment_that_is_not_complete_in_two_seconds_is_denied() {
     assert_counted(&sidecar, "timed_out", 5);
 }
 
-/// Given a text of the peer's in any field, valid or not, when it is answered, then none of it comes back: Asterisk
-/// would run it.
+/// Given any text in any field, when the question is answered, then none of it is sent back: Asterisk would execute it.
 #[test]
 fn no_text_of_the_peer_is_sent_back() {
     const MARK: &str = "EVIL";
@@ -489,7 +488,7 @@ fn digits_come_from_the_argument_else_the_extension_else_the_number_dialed() {
         let heard = sidecar.agi_bytes(environment(arguments, extension, dialed).as_bytes());
         assert_eq!(heard, refused(reason), "{arguments:?} {extension} {dialed}");
     }
-    // A named action never looks at them.
+    // A named action ignores them.
     let named = environment(&[], "*14600", "*14600").replace("acme/dial", "acme/queue.login");
     assert_eq!(variables(&sidecar.agi_bytes(named.as_bytes()))["QW_ACTION"], "queue.login");
 }

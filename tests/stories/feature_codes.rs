@@ -3,15 +3,15 @@
 
 use crate::stories::fixtures::{ORGANIZATION, play};
 
-/// The fixtures with this preset and these codes of its own.
+/// The organization with this preset and these codes of its own.
 fn dialing(preset: Option<&str>, own: &str) -> String {
     let fixtures = ORGANIZATION.replace("\"*45\" = \"queue.toggle\"", own);
     let line = "feature_code_preset = \"asterisk\"\n";
     fixtures.replace(line, &preset.map_or(String::new(), |preset| line.replace("asterisk", preset)))
 }
 
-/// Given a preset, when its codes are dialed, then they are what `FEATURE_CODES.md` says of that system; codes that
-/// mean nothing of ours, or are not documented, are no codes.
+/// Given a preset, when its codes are dialed, then they are what `FEATURE_CODES.md` says of that system; codes
+/// of other functions, or without documentation, are unknown.
 #[test]
 fn each_preset_has_the_codes_of_its_system() {
     let login = "allow assigned queue.login 600";

@@ -7,7 +7,7 @@ use std::net::TcpStream;
 
 use crate::support::{Folder, LineClient, Sidecar};
 
-/// Four queues of three kinds, and somebody of every sort. Each switch stands here once, at its default.
+/// Four queues of three kinds, and a user of every sort. Each setting is here once, at its default.
 pub const ORGANIZATION: &str = r#"
 organization = "acme"
 model = "goto"
@@ -122,7 +122,7 @@ extension = "3003"
 supervises = ["q0"]
 "#;
 
-/// The fixtures with these switches turned over.
+/// The organization with these settings inverted.
 pub fn with_switched(switches: &[&str]) -> String {
     switches.iter().fold(ORGANIZATION.to_owned(), |text, switch| {
         let (on, off) = (format!("\n{switch} = true\n"), format!("\n{switch} = false\n"));
@@ -131,8 +131,8 @@ pub fn with_switched(switches: &[&str]) -> String {
     })
 }
 
-/// Two offices side by side that differ in nothing but their name: one is asked in the line dialect, the other by
-/// FastAGI. Their login sessions are their own, so each has to come to the same answers by itself.
+/// Two organizations that differ only in their name: one is asked in the line dialect, the other over FastAGI. Each has
+/// login sessions of its own, so each must come to the same answers by itself.
 pub struct SideBySide {
     pub sidecar: Sidecar,
     line: LineClient<TcpStream>,
@@ -151,10 +151,10 @@ impl SideBySide {
         Self { sidecar, line }
     }
 
-    /// The answer to the question, which has to be the same in both dialects.
+    /// The answer to the question; panics if the dialects differ.
     pub fn ask(&mut self, question: &str) -> String {
         let heard = by_line(&mut self.line, BY_LINE, question);
-        // FastAGI has no word for an error: it denies, and has no place for the key.
+        // FastAGI has no errors: it denies, and names no key.
         let expected = match heard.strip_prefix("error ") {
             Some(error) => format!("deny {}", error.split(' ').next().unwrap()),
             None => heard.clone(),
@@ -187,7 +187,7 @@ pub fn by_line(line: &mut LineClient<TcpStream>, organization: &str, question: &
     in_short([verdict, value("reason"), value("action"), value("key"), queues])
 }
 
-/// Puts the question to this organization by FastAGI.
+/// Puts the question to this organization over FastAGI.
 pub fn by_fastagi(sidecar: &Sidecar, organization: &str, question: &str) -> String {
     let QuestionText { actor, what, mut more } = read(question);
     let digits = format!("digits={what}");

@@ -34,7 +34,7 @@ fn assert_counted(sidecar: &Sidecar, reason: &str, times: usize) {
     });
 }
 
-/// Asks for the user, and gives the verdict, the reason, the action, the queues and the target.
+/// Asks for the user, and returns the verdict, the reason, the action, the queues and the target.
 fn ask(sidecar: &Sidecar, destination: &str, variables: &[(&str, &str)]) -> String {
     in_short(&FreeSwitchPeer::ring(sidecar).ask(&channel_block(destination, variables)))
 }
@@ -73,7 +73,7 @@ fn the_authenticated_user_dials_and_is_answered() {
     assert_eq!(ask(&sidecar, "*13600", &named), "allow supervisor_login agent.login 600 1001");
 }
 
-/// An allowed supervision leaves the listener no key to press.
+/// The answer to an allowed supervision disables the keys of the listener.
 #[test]
 fn an_allowed_supervision_leaves_the_listener_no_keys() {
     let sidecar = fixtures();
@@ -94,7 +94,7 @@ fn an_allowed_supervision_leaves_the_listener_no_keys() {
     assert_eq!(asked("*2211004"), Vec::<String>::new(), "denied");
 }
 
-/// The caller id, the number dialed, headers of the caller's own: none of them says who asks.
+/// The actor is never taken from the caller id, the dialed number or headers of the caller.
 #[test]
 fn the_caller_id_is_never_the_actor() {
     let sidecar = fixtures();
@@ -114,7 +114,7 @@ fn the_caller_id_is_never_the_actor() {
     }
 }
 
-/// One connection of the real FreeSWITCH's.
+/// One recorded connection of a real FreeSWITCH.
 struct Exchange {
     name: String,
     block: String,
@@ -200,7 +200,7 @@ fn our_side_stays_open_until_freeswitch_closes() {
     peer.say(FreeSwitchPeer::GOODBYE.as_bytes());
     close_our_side(&peer.0);
     assert_eq!(peer.0.read(&mut [0]).unwrap(), 0);
-    // And one that never ends does not stay for ever.
+    // A peer that never closes is disconnected.
     let mut lingering = FreeSwitchPeer::ring(&sidecar);
     lingering.say(channel_block("*14600", &[("qw_org", "acme"), ("user_name", "1001")]).as_bytes());
     lingering.commands();
@@ -225,7 +225,7 @@ fn a_refused_command_and_a_caller_who_is_gone_are_counted() {
     assert_counted(&sidecar, "verdict_unread", 1);
 }
 
-/// The silent one, the NUL one, the one that closes early, and others who are not FreeSWITCH.
+/// Peers that are silent, send NUL bytes, close early, or are no FreeSWITCH.
 #[test]
 fn other_peers_get_a_denial_and_are_closed() {
     let sidecar = fixtures();
@@ -260,7 +260,7 @@ fn other_peers_get_a_denial_and_are_closed() {
     assert!(again.contains("already_logged_in"), "only the whole questions were carried out: {again}");
 }
 
-/// FreeSWITCH expands what it is told to set, so nothing of a caller's may be in it.
+/// FreeSWITCH expands the values that it sets, so no text of a caller may be in them.
 #[test]
 fn no_text_of_the_caller_is_sent_to_freeswitch() {
     const MARK: &str = "EVIL";
@@ -290,7 +290,7 @@ fn no_text_of_the_caller_is_sent_to_freeswitch() {
     assert_eq!(heard, "deny malformed");
 }
 
-/// A connection that finds no room hears `connect` and a denial in one breath.
+/// A connection beyond the limit is sent `connect` and a denial at once.
 #[test]
 fn beyond_the_connection_limit_freeswitch_gets_a_denial() {
     let folder = Folder::with("acme.toml", ORGANIZATION);

@@ -101,7 +101,7 @@ fn a_request_without_an_id_changes_nothing() {
     wait_until("the count", || protocol_errors(&sidecar, "malformed") > 0.0);
 }
 
-/// A misspelled or a repeated member must not come to mean more than was meant.
+/// A misspelled or repeated member must not get another meaning.
 #[test]
 fn an_invalid_question_is_an_error_and_the_connection_stays_open() {
     let sidecar = fixtures();
@@ -178,7 +178,7 @@ fn an_invalid_netstring_ends_the_connection() {
     assert_eq!(next(&mut stream)["result"]["pong"], true, "the longest frame");
 }
 
-/// Half a frame holds its place for two seconds, and an idle connection for ever.
+/// Half a frame keeps its connection for two seconds, and an idle connection stays open.
 #[test]
 fn half_a_frame_times_out() {
     let sidecar = fixtures();
@@ -197,7 +197,7 @@ fn half_a_frame_times_out() {
     wait_until("the count", || protocol_errors(&sidecar, "malformed") > 0.0);
 }
 
-/// Nothing that a peer writes comes back but its id.
+/// Of the text of a peer only the id is sent back.
 #[test]
 fn only_the_id_of_the_peer_is_sent_back() {
     const MARK: &str = "EVIL";
@@ -218,7 +218,7 @@ fn only_the_id_of_the_peer_is_sent_back() {
     }
 }
 
-/// A closing house answers what it has read.
+/// A stopping sidecar answers every question that it has read.
 #[test]
 fn a_stop_answers_every_question_that_was_read() {
     let mut sidecar = fixtures();

@@ -7,7 +7,7 @@ use crate::support::{Folder, Sidecar};
 
 const FILE: &str = "organizations/acme.toml";
 
-/// A running fixtures whose file can be changed.
+/// A running sidecar whose organization file can be changed.
 struct Fixtures {
     folder: Folder,
     sidecar: Sidecar,
@@ -75,13 +75,13 @@ fn a_user_who_is_logged_in_when_the_setting_is_turned_off_stays_in_and_gets_into
     fixtures.becomes(ORGANIZATION);
     assert_eq!(fixtures.sessions(), [1, 3, 1, 3], "V5, V40, L17: the change itself logs nobody out");
     fixtures.play(&[
-        // V9: in is in, as often as one asks, and still kept.
+        // V9: a further login changes nothing, and the session is still kept.
         ("1001 *13601", "allow already_logged_in queue.login 601"),
         ("1001 queue.login queue=602 via=dashboard", "allow already_logged_in queue.login 602"),
         ("3001 *13601", "allow already_logged_in queue.login 601"),
         ("3001 queue.login queue=601 via=dashboard", "deny agent_role_required queue.login 601"),
         ("1001 *15601", "allow paused queue.pause 601"),
-        // V8, R34: kept in one queue opens no other.
+        // V8, R34: a kept session in one queue opens no other queue.
         ("1001 *13603", "deny unassigned_barred queue.login 603"),
         ("3001 *13602", "deny unassigned_barred queue.login 602"),
         ("3001 *13600", "deny unassigned_barred queue.login 600"),
@@ -89,7 +89,7 @@ fn a_user_who_is_logged_in_when_the_setting_is_turned_off_stays_in_and_gets_into
     ]);
     assert_eq!(fixtures.sessions(), [1, 3, 1, 3]);
     fixtures.play(&[
-        // V6, R32, R33: a logout ends it, for this queue alone.
+        // V6, R32, R33: a logout ends the session in this queue only.
         ("1001 *14602", "allow logged_out queue.logout 602"),
         ("1001 *13602", "deny unassigned_barred queue.login 602"),
         ("1001 *13601", "allow already_logged_in queue.login 601"),
@@ -163,8 +163,8 @@ fn a_configuration_that_does_not_load_keeps_and_ends_nothing() {
     ]);
 }
 
-/// Given users who leave the organization, when they or others come, in that load or a later one, under the same
-/// extension or another, then nobody is in by a session of somebody who left.
+/// Given removed users, when they or others are added, in that reload or a later one, under the same extension or another,
+/// then nobody is logged in by a session of a removed user.
 #[test]
 fn a_removed_user_loses_the_sessions_and_nobody_inherits_them() {
     let fixtures = Fixtures::open_to_all();
@@ -206,8 +206,8 @@ fn a_removed_user_loses_the_sessions_and_nobody_inherits_them() {
     ]);
 }
 
-/// Given a queue that is given up, when it or another comes, in that load or a later one, then its sessions are gone
-/// and nobody is in the other.
+/// Given a removed queue, when it or another is added, in that reload or a later one, then its sessions are gone and
+/// nobody is logged in to the other.
 #[test]
 fn a_removed_queue_loses_the_sessions_and_no_other_queue_inherits_them() {
     let fixtures = Fixtures::open_to_all();
@@ -240,7 +240,7 @@ fn a_removed_queue_loses_the_sessions_and_no_other_queue_inherits_them() {
     fixtures.play(&[("1003 *14", "allow logged_out queue.logout 600,601")]);
 }
 
-/// Given an organization that is given up, when it comes back, or another comes, then everybody starts outside.
+/// Given a removed organization, when it or another is added, then nobody is logged in.
 #[test]
 fn a_removed_organization_loses_its_sessions() {
     let fixtures = Fixtures::open_to_all();
@@ -264,15 +264,15 @@ fn a_removed_organization_loses_its_sessions() {
     assert_eq!(by_line(&mut line, "other", "1001 *14"), "allow logged_out queue.logout 600");
 }
 
-/// Given a user with a new extension and a queue with a new number, when they are loaded, then they are who they were:
-/// an id is what makes them.
+/// Given a user with a new extension and a queue with a new number, when they are loaded, then the sessions stay, because
+/// the ids are the same.
 #[test]
 fn a_user_or_queue_with_a_new_number_keeps_its_sessions() {
     let fixtures = Fixtures::open(ORGANIZATION);
     fixtures.play(&[("1001 *13600", "allow assigned queue.login 600")]);
     fixtures.edit("extension = \"1001\"", "extension = \"1991\"");
     fixtures.edit("number = \"600\"", "number = \"990\"");
-    // Everything stands in another place of the file as well.
+    // Every entry is at another place of the file as well.
     let text = fixtures.folder.read(FILE);
     let (start, users) = text.split_once("\n[[users]]").unwrap();
     let mut users: Vec<&str> = users.split("\n[[users]]").collect();

@@ -24,7 +24,7 @@ fn decisions(log: &[String]) -> Vec<Value> {
     log.iter().map(read).filter(|line| line["message"] == "decision").collect()
 }
 
-/// Given somebody on call at night, when 1001 was refused, then the log says why, by whom and under which policy.
+/// Given a denial or a change, when an operator reads the log, then it has the reason, the actor and the policy.
 #[test]
 fn denials_and_changes_are_logged_and_other_answers_are_not() {
     let (_folder, sidecar) = started("json", "");
@@ -57,7 +57,7 @@ fn denials_and_changes_are_logged_and_other_answers_are_not() {
     assert_eq!((&told[3]["dialect"], &told[3]["queue"]), (&"fastagi".into(), &"600".into()));
 }
 
-/// Given a lease that runs out and a user who is removed, when their sessions end, then the log says so as well.
+/// Given a lease that runs out and a user who is removed, when their sessions end, then the log has it too.
 #[test]
 fn sessions_that_end_by_themselves_are_logged() {
     let (folder, sidecar) = started("json", "");
@@ -72,7 +72,7 @@ fn sessions_that_end_by_themselves_are_logged() {
     assert!(ended.contains("\"cause\":\"removal\"") && ended.contains("\"user\":\"1001\""), "{ended}");
 }
 
-/// What is to be logged is changed at run time, and it is told who changed it.
+/// The filter is changed at run time, and the log names who changed it.
 #[test]
 fn an_operator_changes_what_is_logged() {
     let (folder, sidecar) = started("json", "warn");
@@ -105,7 +105,7 @@ fn an_operator_changes_what_is_logged() {
     let again = Sidecar::start(&folder);
     assert_eq!(log(&[]).1, "info\n");
     drop(again);
-    assert_eq!(log(&[]).0.code(), Some(1), "nobody is there");
+    assert_eq!(log(&[]).0.code(), Some(1), "no sidecar runs");
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn no_peer_can_forge_a_line() {
     }
 }
 
-/// Given a peer that errs without end, when it has, then the log tells a few of it and how many it left out.
+/// Given a peer that errs thousands of times, then the log has a few of the errors and the number of those left out.
 #[test]
 fn errors_of_a_peer_are_logged_a_few_times_and_then_counted() {
     let (_folder, sidecar) = started("json", "");
@@ -202,7 +202,7 @@ fn errors_of_a_peer_are_logged_a_few_times_and_then_counted() {
     assert!((1..=10).contains(&logged), "{logged} lines");
 }
 
-/// Given a log that nobody reads, when there is much to log, then nobody waits for it.
+/// Given a log that nobody reads, when there is much to log, then no answer waits for it.
 #[test]
 fn a_log_that_nobody_reads_delays_no_answer() {
     let folder = Folder::with("acme.toml", ORGANIZATION);

@@ -19,8 +19,8 @@ fn is(sidecar: &Sidecar, series: &str, value: u32) -> bool {
     format!("{}", sidecar.metric(series)) == format!("{value}")
 }
 
-/// Given a broken configuration, when it is loaded, then all of its problems are told, with their places, in the log
-/// and in `/status`, and the old policy judges on; mended, it is taken up.
+/// Given a broken configuration, when it is loaded, then every problem and its position is in the log and in
+/// `/status`, and the old policy stays; after a correction the new one applies.
 #[test]
 fn a_broken_configuration_leaves_the_running_policy_and_reports_every_problem() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
@@ -91,7 +91,7 @@ fn every_successful_load_raises_the_revision() {
     }
 }
 
-/// What the fixtures is in an odd and in an even revision: the setting and the number of the queue change together.
+/// The organization of odd and of even revisions: the setting and the number of the queue change together.
 fn office_at(revision: u64) -> String {
     if revision % 2 == 1 {
         ORGANIZATION.to_owned()
@@ -196,8 +196,8 @@ fn a_custom_role_model_is_loaded_and_reloaded() {
     assert_eq!(sidecar.ask(question), "allow action=call.outbound reason=role_permits policy=2");
 }
 
-/// Given more than a thousand signals over some seconds, when they are over, then the configuration was loaded about
-/// once a second, and the last change was taken up.
+/// Given more than a thousand signals over some seconds, when they are over, then the configuration was loaded about once
+/// a second, and the last change applies.
 #[test]
 fn a_thousand_signals_load_about_once_a_second() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
@@ -212,14 +212,14 @@ fn a_thousand_signals_load_about_once_a_second() {
     sidecar.signal("HUP");
     let last = Instant::now();
     wait_until("the last change", || sidecar.ask(LOGIN).starts_with("allow"));
-    assert!(last.elapsed() < Duration::from_secs(5), "a signal is heard soon");
+    assert!(last.elapsed() < Duration::from_secs(5), "a signal is handled soon");
     let loads = sidecar.metric("queuewarden_policy_reloads_total{result=\"success\"}") - 1.0;
     let most = 2.0 + began.elapsed().as_secs_f64();
     assert!(loads >= 2.0 && loads <= most, "{loads} loads for {sent} signals in {:?}", began.elapsed());
 }
 
-/// Given a change that only a restart can bring, when the configuration is loaded, then the rest is taken up and the
-/// operator is told.
+/// Given a change that only a restart can bring, when the configuration is loaded, then the rest applies and the
+/// restart is reported as needed.
 #[test]
 fn a_change_that_needs_a_restart_is_reported() {
     let folder = Folder::with("acme.toml", ORGANIZATION);

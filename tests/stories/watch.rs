@@ -21,7 +21,7 @@ fn durable() -> (Folder, Sidecar) {
     (folder, sidecar)
 }
 
-/// What an event says behind its revision.
+/// The part of an event behind its revision.
 fn change_of(event: &str) -> &str {
     event.split_once(" change=").unwrap_or_else(|| panic!("{event}")).1
 }
@@ -67,7 +67,7 @@ fn last_revision(watcher: &mut LineClient<TcpStream>, line: &mut LineClient<TcpS
 fn a_watcher_is_sent_every_change_in_order_with_its_reason() {
     let (folder, sidecar) = durable();
     let mut watcher = sidecar.line();
-    // What a watcher says is thrown away.
+    // The sidecar ignores further bytes of a watcher.
     watcher.send(b"w watch org=acme from=0\nx ping\n");
     let mut line = sidecar.line();
     do_(&mut line, "actor=1003 action=queue.login");
@@ -105,12 +105,12 @@ fn a_watcher_is_sent_every_change_in_order_with_its_reason() {
         assert_eq!(revision_of(event), position as u64 + 1);
     }
     let mut removed = heard.split_off(12);
-    // A session's end is told once it is on disk, a supervision's at once.
+    // The end of a session is sent when it is on disk, the end of a supervision at once.
     removed.sort_by_key(|event| change_of(event).to_owned());
     assert_eq!(change_of(&removed[0]), "session_ended user=1002 queue=600 reason=removal");
     assert_eq!(change_of(&removed[1]), "supervision_ended user=2001 target=1002 mode=whisper queue=600 reason=removal");
     let mut heard: Vec<&str> = heard.iter().map(|event| change_of(event)).collect();
-    // Whichever queue of one answer comes first.
+    // The order of the queues of one answer is free.
     heard[..2].sort_unstable_by(|one, other| other.cmp(one));
     assert_eq!(heard, expected);
     do_(&mut line, "actor=1001 action=queue.login queue=600");
@@ -142,7 +142,7 @@ fn a_watcher_resumes_at_its_revision_while_the_feed_holds_it() {
     let mut last = last_revision(&mut from_now, &mut line);
     let mut unreached = resumed(&sidecar, &format!(" from={}", last + 1));
     assert_eq!(unreached.line(), "w error reason=revision_gone key=from");
-    assert_eq!(unreached.ask("ping"), "pong", "it may ask for something else");
+    assert_eq!(unreached.ask("ping"), "pong", "the connection still answers questions");
     assert_eq!(resumed(&sidecar, " from=4711x").line(), "w error reason=malformed key=from");
     let mut nobodys = sidecar.line();
     nobodys.send(b"w watch org=nobody\n");
@@ -170,13 +170,13 @@ fn a_watcher_resumes_at_its_revision_while_the_feed_holds_it() {
     }
 }
 
-/// Given a watcher that does not read, when more begins and ends than anybody holds for it, then every question is
-/// answered, who reads hears everything, and who does not is cut off and counted.
+/// Given a watcher that does not read, when more changes happen than the feed holds, then every question is answered, a
+/// reading watcher gets every event, and the other is cut off and counted.
 #[test]
 fn a_watcher_that_does_not_read_is_cut_off_and_delays_nobody() {
     const CHANGES: usize = 40_000;
     const AT_ONCE: usize = 200;
-    /// Events that are held for whoever is behind.
+    /// Events that the change feed holds.
     const HELD: u64 = 16_384;
     let (_folder, sidecar) = durable();
     let silent = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -188,7 +188,7 @@ fn a_watcher_that_does_not_read_is_cut_off_and_delays_nobody() {
     let mut reader = sidecar.line();
     reader.send(b"r watch org=acme from=0\n");
     let mut line = sidecar.line();
-    // Nobody is told that a watch has begun; from the first event on it has.
+    // A watch is not acknowledged; the first event shows that it has begun.
     do_(&mut line, "actor=1003 action=queue.login queue=600");
     silent.read_exact(&mut [0; 1]).unwrap();
     assert_eq!(revision_of(&reader.line()), 1);
@@ -206,7 +206,7 @@ fn a_watcher_that_does_not_read_is_cut_off_and_delays_nobody() {
     };
     let both = "1 do org=acme actor=1001 action=queue.login queue=600\n1 do org=acme actor=1001 action=queue.logout\n";
     for round in 0..CHANGES / AT_ONCE {
-        // Whoever reads as well as they can must not fall behind what is held, on however busy a machine.
+        // The reader must not fall behind the change feed, on however busy a machine.
         wait_until("the reader", || heard.load(Ordering::Relaxed) + HELD / 2 > (round * AT_ONCE) as u64);
         line.send(both.repeat(AT_ONCE / 2).as_bytes());
         for _ in 0..AT_ONCE {
@@ -214,17 +214,17 @@ fn a_watcher_that_does_not_read_is_cut_off_and_delays_nobody() {
             assert!(answer.starts_with("1 allow "), "{answer}");
         }
     }
-    let mut reader = reading.join().expect("who reads hears everything");
+    let mut reader = reading.join().expect("the reader gets every event");
     wait_until("the silent one to be cut off", || sidecar.metric(CUT_OFF) > 0.0);
     let heard = read_to_end(&mut silent);
-    assert!(heard.lines().count() < CHANGES, "it was told a part");
+    assert!(heard.lines().count() < CHANGES, "it was sent a part");
     assert!((sidecar.metric(CUT_OFF) - 1.0).abs() < f64::EPSILON, "and nobody else was cut off");
     do_(&mut line, "actor=1001 action=queue.login queue=600");
     assert_eq!(revision_of(&reader.line()), CHANGES as u64 + 2);
 }
 
-/// Given an organization that was removed, when another gets its place in the process, then neither hears of the other:
-/// not whoever still watches the first, and not whoever asks the second for everything.
+/// Given a removed organization, when another gets its place in the process, then neither the watchers of the first nor
+/// those of the second are sent changes of the other.
 #[test]
 fn a_watcher_is_sent_no_change_of_another_organization() {
     let called = |name: &str| ORGANIZATION.replace("organization = \"acme\"", &format!("organization = \"{name}\""));
