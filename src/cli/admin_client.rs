@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use crate::cli::{print_error, print_problems};
 use crate::config;
 use crate::config::problem::Problems;
-use crate::gate::operator::{Page, OperatorFilter};
+use crate::gate::operator::{OperatorFilter, Page};
 use crate::limits::{ADMIN_CLIENT_ANSWER_BYTES_MAX, ADMIN_CLIENT_TIMEOUT};
 
 /// The address of a listener of the sidecar.
@@ -151,7 +151,11 @@ impl AdminClient {
     }
 
     /// Every row of the list at this path, page by page.
-    pub(super) fn list<R: DeserializeOwned>(&self, path: &str, filter: &OperatorFilter) -> Result<Vec<R>, AdminClientError> {
+    pub(super) fn list<R: DeserializeOwned>(
+        &self,
+        path: &str,
+        filter: &OperatorFilter,
+    ) -> Result<Vec<R>, AdminClientError> {
         let (mut rows, mut from) = (vec![], Some(0));
         while let Some(next) = from {
             let page: Page<R> = self.request(&Method::GET, path, &PageQuery { filter, from: next })?;
@@ -162,7 +166,11 @@ impl AdminClient {
     }
 
     /// Ends the rows of the list at this path that the filter selects; returns them.
-    pub(super) fn end<R: DeserializeOwned>(&self, path: &str, filter: &OperatorFilter) -> Result<Vec<R>, AdminClientError> {
+    pub(super) fn end<R: DeserializeOwned>(
+        &self,
+        path: &str,
+        filter: &OperatorFilter,
+    ) -> Result<Vec<R>, AdminClientError> {
         self.request(&Method::DELETE, path, filter)
     }
 

@@ -16,7 +16,9 @@ use crate::cli::{EXIT_FAILED, print_problems};
 use crate::config::process::ProcessSettings;
 use crate::config::{self, LoadedConfig};
 use crate::event::Intent;
-use crate::limits::{LOAD_CONNECTIONS_MAX, LOAD_DEPTH_MAX, LOAD_QUESTIONS_MAX, LOAD_QUESTIONS_PER_SECOND_MAX, LOAD_SECONDS_MAX};
+use crate::limits::{
+    LOAD_CONNECTIONS_MAX, LOAD_DEPTH_MAX, LOAD_QUESTIONS_MAX, LOAD_QUESTIONS_PER_SECOND_MAX, LOAD_SECONDS_MAX,
+};
 use crate::load::questions::{QuestionMix, Questions};
 use crate::load::results::Results;
 use crate::load::{LoadDialect, LoadError, LoadPlan, Progress, SidecarAddress, run as run_load};

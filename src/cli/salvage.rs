@@ -4,9 +4,9 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
-use crate::lifecycle::state_folder;
 use crate::cli::{print_error, print_problems};
 use crate::config;
+use crate::lifecycle::state_folder;
 use crate::sessions::disk::{Disk, FILE_NAME};
 use crate::sessions::store::{Commit, Store, StoreError, UserRecord};
 use crate::sidecar::Clock;

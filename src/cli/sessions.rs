@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use crate::cli::admin_client::AdminClient;
 use crate::cli::salvage;
-use crate::gate::operator::{SessionRow, SupervisionRow, OperatorFilter};
+use crate::gate::operator::{OperatorFilter, SessionRow, SupervisionRow};
 
 /// The subcommands of `sessions`.
 #[derive(Debug, Subcommand)]
@@ -120,9 +120,11 @@ pub(super) fn sessions(folder: &Path, command: &SessionsCommand, out: &mut impl 
             let (org, user, queue) = (org.clone(), user.clone(), queue.clone());
             (OperatorFilter { org, user, queue, kept: *kept, ..OperatorFilter::default() }, *json, false)
         }
-        SessionsCommand::Show(ShowSessions { user, org, json }) => {
-            (OperatorFilter { org: Some(org.clone()), user: Some(user.clone()), ..OperatorFilter::default() }, *json, false)
-        }
+        SessionsCommand::Show(ShowSessions { user, org, json }) => (
+            OperatorFilter { org: Some(org.clone()), user: Some(user.clone()), ..OperatorFilter::default() },
+            *json,
+            false,
+        ),
         SessionsCommand::End(EndSessions { org, user, queue, json }) => {
             let (org, user, queue) = (Some(org.clone()), Some(user.clone()), queue.clone());
             (OperatorFilter { org, user, queue, ..OperatorFilter::default() }, *json, true)

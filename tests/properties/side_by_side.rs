@@ -550,7 +550,9 @@ fn through_fastagi(
     written.push(target.as_ref().map(|target| format!("{target}-")).unwrap_or_default());
     let mode = action.as_deref().and_then(mode_of);
     // Without a target there are no options for the PBX.
-    written.push(mode.filter(|_| heard.pins_down && target.is_some()).map_or("", supervision_options::asterisk).to_owned());
+    written.push(
+        mode.filter(|_| heard.pins_down && target.is_some()).map_or("", supervision_options::asterisk).to_owned(),
+    );
     written.push(if *verdict == "allow" { "ALLOW" } else { "DENY" }.to_owned());
     let in_order = grammar::variables(&text).map(|set| {
         let mut queues: Vec<&str> = set[2].1.split('&').collect();

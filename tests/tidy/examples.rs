@@ -16,7 +16,7 @@ use queuewarden::config::load;
 use queuewarden::policy::Policy;
 
 use super::markdown::{Block, Page, pages};
-use crate::support::{Folder, Sidecar, FreeSwitchPeer, connect, netstring, project};
+use crate::support::{Folder, FreeSwitchPeer, Sidecar, connect, netstring, project};
 
 /// The ports that the shipped configuration listens on; a test takes free ports instead.
 const PORTS: [(&str, &str); 3] = [("line", "4571"), ("fastagi", "4573"), ("admin", "9471")];
