@@ -24,9 +24,9 @@
 //! - [`server`], [`reload`]: sockets, and a new policy beside the old.
 //! - [`load`]: the PBX's side of the dialects, to see how much a sidecar takes.
 //! - [`cli`]: the wiring.
-//! - [`fuzzing`]: the bodies of the fuzz targets, shared by `fuzz/` and `tests/corpus.rs`.
+//! - [`fuzzing`]: the bodies of the fuzz targets, shared by `fuzz/` and `tests/corpus/`.
 //!
-//! A module imports only from those above it in this list's layers; `tests/tidy.rs` holds them to it.
+//! A module imports only from those above it in this list's layers; `tests/tidy/` holds them to it.
 
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,7 @@
 //! The bodies of the fuzz targets: any bytes go in, and a broken invariant comes out as a panic.
 //!
 //! They are here, and not in `fuzz/`, because two callers share them: `fuzz/` feeds them what libFuzzer invents, and
-//! `tests/corpus.rs` replays the corpus on stable. A body does not only wait for a crash. It feeds a conversation
+//! `tests/corpus/` replays the corpus on stable. A body does not only wait for a crash. It feeds a conversation
 //! whole, byte by byte and cut in two, which must make no difference; it holds every answer against the closed list of
 //! words that may be said; and where the code is clever, it compares it with a naive twin written from the grammar.
 //!
