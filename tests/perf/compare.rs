@@ -411,6 +411,7 @@ impl Drop for Server {
 
 impl Server {
     /// Starts the server on these processors, and waits for the lines with its addresses.
+    #[expect(clippy::zombie_processes, reason = "the server kills the process and waits for it when it is dropped")]
     fn start(name: &'static str, processors: &str, command: &[&str], last: &str) -> Self {
         let mut child = Command::new("taskset")
             .args(["-c", processors])
