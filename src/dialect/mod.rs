@@ -5,7 +5,7 @@
 //!
 //! | Port                    | Dialect      | Who connects                                         |
 //! |-------------------------|--------------|------------------------------------------------------|
-//! | 4571, and a Unix socket | [`line`]     | any peer, one connection for many questions          |
+//! | 4571, and a Unix socket | [`line`](mod@line) | any peer, one connection for many questions          |
 //! | 4573                    | [`fastagi`]  | Asterisk, one connection per question                |
 //! | 4574                    | [`freeswitch`] | FreeSWITCH, one connection per question            |
 //! | 4575                    | [`jsonrpc`]  | Kamailio, one connection for many questions          |
