@@ -80,7 +80,7 @@ Topics:
   keys       every key of every configuration file
   settings   every setting of the shipped role models
   facts      every fact that a grant may require
-  limits     every bound that a peer or an operator can meet
+  limits     every bound of the process
   audit-log  every member and every event of the audit log
   line       the line dialect: grammar, verbs, keys, replies
 
