@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::decision::{ActionLabel, AllowReason, Answer, AnswerQueues, DenyReason, Reason};
+use crate::decision::{AllowReason, Answer, AnswerQueues, DenyReason, Reason};
 use crate::event::{Event, Intent};
 use crate::gate::audit::{AskedQuestion, DecisionBasis};
 use crate::gate::change_feed::{Cause, Change};
@@ -46,15 +46,7 @@ impl<'g> PbxReports<'g> {
         now: Moment,
     ) -> (Answer<'p>, Option<Arc<PendingCommit>>) {
         let (policy, event) = (asked.policy, asked.event);
-        let mut answer = Answer {
-            reason: Reason::Deny(DenyReason::UnknownOrganization),
-            action: None,
-            label: ActionLabel::Control,
-            queues: AnswerQueues::None,
-            target: None,
-            mode: None,
-            revision: policy.revision,
-        };
+        let mut answer: Answer<'p> = Answer::denied(DenyReason::UnknownOrganization, policy.revision);
         let Some(organization) = policy.organization(&event.organization) else {
             self.state.auditor().note_decision(asked, &answer, &DecisionBasis::default());
             return (answer, None);
