@@ -60,6 +60,9 @@ use operator::Operator;
 pub use restore::Restored;
 use state::GateState;
 
+/// The name of the thread that writes the session store and the audit log.
+const WRITER_THREAD: &str = "store";
+
 /// The policy, the session tables, and everything that reads or changes them.
 ///
 /// # Examples
@@ -285,9 +288,10 @@ impl Gate {
             (restore::without_store(&self.state, now), Restored::default())
         };
         if let Some(store) = store {
-            self.write_to(store, observer).map_err(|error| StoreError::Unusable {
-                path: folder.display().to_string(),
-                why: format!("the thread that writes it cannot be started: {error}"),
+            self.write_to(store, observer).map_err(|source| StoreError::Thread {
+                path: folder.to_owned(),
+                thread: WRITER_THREAD,
+                source,
             })?;
         }
         Ok(restored)
@@ -305,7 +309,7 @@ impl Gate {
     ) -> std::io::Result<()> {
         let state = Arc::clone(&self.state);
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let thread = std::thread::Builder::new().name("store".to_owned());
+        let thread = std::thread::Builder::new().name(WRITER_THREAD.to_owned());
         // The thread is not joined: it reports its end through the commit queue.
         thread.spawn(move || write_all(&state, store, log, &*observer))?;
         Ok(())
