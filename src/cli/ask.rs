@@ -34,7 +34,7 @@ pub(super) struct Arguments {
     /// Does it, if it is allowed. Without this nothing changes.
     #[arg(long = "do", global = true)]
     does: bool,
-    /// Says why: the rule, what was looked at, and the smallest change that would turn a denial.
+    /// Says why: the rule, the facts, and the smallest change that would turn a denial into an allow.
     #[arg(long, global = true)]
     explain: bool,
     /// Prints JSON instead of text.

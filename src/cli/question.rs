@@ -50,7 +50,7 @@ enum RequestArguments {
     },
 }
 
-/// What a PBX knows about the call of a question.
+/// The keys that a PBX knows of the call of a question.
 #[derive(Debug, Args)]
 struct CallArguments {
     /// The queue: a number or an id.

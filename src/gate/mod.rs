@@ -9,9 +9,9 @@
 //! | `batch` | one policy snapshot for the questions that arrive together: resolve, decide, apply, answer |
 //! | `apply` | decides under the lock of the table, makes the change, queues it |
 //! | `answer` | a judgement in the names of the policy |
-//! | [`pbx_reports`] | what the PBX reports: calls, and ends of supervisions |
-//! | `endings` | what ends without a question: leases, removed users, revoked supervisions |
-//! | [`operator`] | what an operator lists and ends |
+//! | [`pbx_reports`] | reports of the PBX: calls, and ends of supervisions |
+//! | `endings` | sessions and supervisions that end without a question: leases, removed users, revocations |
+//! | [`operator`] | lists and ends sessions and supervisions for an operator |
 //! | `explain` | why a question would get its answer |
 //! | [`counts`] | sessions and supervisions, counted for the metrics |
 //! | `audit` | the records of the audit log |
@@ -169,7 +169,7 @@ impl Gate {
         Explained::new(&self.state, event, now)
     }
 
-    /// What an operator may list and end.
+    /// Lists and ends sessions and supervisions for an operator.
     #[must_use]
     pub fn operator(&self) -> Operator<'_> {
         Operator::new(&self.state)
@@ -270,7 +270,7 @@ impl Gate {
     }
 
     /// Opens the session store in this folder, restores its login sessions under the policy of now, and starts the
-    /// writer. For a gate that is not durable it starts only what the audit log needs.
+    /// writer. For a gate that is not durable it starts only the writer of the audit log.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What a PBX reports, whatever the role model says: a call that began or ended, a supervision that ended.
+//! The reports of a PBX, the same under every role model: a call began or ended, a supervision ended.
 //!
 //! A report is not a question of rights. The PBX is trusted for its calls, as it is for the identity of the actor.
 

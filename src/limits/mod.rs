@@ -1,8 +1,8 @@
 //! Every hard limit of the sidecar, with its unit in its name.
 //!
-//! An operator can lower some of these limits in the configuration; raising one needs a change of this file. `relations`
-//! asserts at compile time which limit has to fit in which other, so a limit that breaks another does not compile.
-//! [`LIMITS`] lists all of them with their documentation, for the help and the manual.
+//! An operator can lower some of these limits in the configuration; raising one needs a change of this file.
+//! `relations` asserts at compile time which limit has to fit in which other. [`LIMITS`] lists all of them with their
+//! documentation, for the help and the manual.
 
 mod limit;
 mod relations;
@@ -308,7 +308,7 @@ limits! {
     LOAD_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
     /// Time after which the load generator counts an answer as lost.
     LOAD_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-    /// Longest latency that the load generator records; longer ones count as this.
+    /// Longest latency that the load generator records; a longer latency counts as this.
     LOAD_LATENCY_MAX: Duration = Duration::from_secs(60);
     /// Bytes that the load generator reads at once.
     LOAD_READ_BYTES: usize = 64 * 1024;

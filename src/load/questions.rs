@@ -19,7 +19,7 @@ use crate::policy::{Organization, Policy};
 use crate::telephony::{Moment, QueueId, QueueSet, UnixMillis, UserId, closed_list};
 
 closed_list! {
-    /// What a question asks for.
+    /// The kind of a question.
     QuestionKind {
         /// `queue.login`; in three of four questions the actor is assigned to the queue.
         Login = "queue.login",

@@ -90,7 +90,7 @@ enum PageTrust {
     Unchecked,
 }
 
-/// What the file says about its earlier use.
+/// The earlier use of the file, as the file records it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreHistory {
     /// The time of the last commit.

@@ -34,7 +34,7 @@ pub enum StoreError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong with the content.
+        /// The fault in the content.
         source: StoreErrorSource,
     },
     /// The file cannot be read or written: the disk is full or fails.

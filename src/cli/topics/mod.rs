@@ -75,7 +75,7 @@ impl Table {
         let is_named = |row: &&Vec<String>| {
             row.first().is_some_and(|cell| {
                 let mut names = cell.split('`').skip(1).step_by(2);
-                names.any(|one| one == name || one.strip_prefix("queuewarden_") == Some(name))
+                names.any(|named| named == name || named.strip_prefix("queuewarden_") == Some(name))
             })
         };
         let rows: String = self.rows.iter().filter(is_named).map(|row| self.row_text(row)).collect();

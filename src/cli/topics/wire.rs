@@ -36,7 +36,7 @@ const CHANGES: &[(&str, &str)] = &[
     ),
 ];
 
-/// What a PBX reports about its calls.
+/// The reports of a PBX about its calls.
 const REPORTS: &[(&str, &str, &str, &str)] = &[
     (
         "call.begin",
