@@ -16,8 +16,8 @@
 //! - A line that is too long, or whose rest does not arrive within 2 s, ends the connection after the answer, because
 //!   it is unknown where the next line begins.
 //!
-//! The verbs with their keys are [`crate::dialect::fields::VERBS`], the keys [`crate::dialect::fields::REQUEST_KEYS`] and
-//! the keys of replies [`REPLY_KEYS`]; `queuewarden help line` prints them. Names in replies are those of the
+//! The verbs with their keys are [`crate::dialect::fields::VERBS`], the keys [`crate::dialect::fields::REQUEST_KEYS`]
+//! and the keys of replies [`REPLY_KEYS`]; `queuewarden help line` prints them. Names in replies are those of the
 //! configuration, never the text of the request.
 //!
 //! # Questions
@@ -33,8 +33,8 @@
 //! < 9 error reason=missing_key key=actor
 //! ```
 //!
-//! A login code without a queue means every queue assigned to the actor, a logout code every queue to which the actor is
-//! logged in. All of them are allowed or none:
+//! A login code without a queue means every queue assigned to the actor, a logout code every queue to which the actor
+//! is logged in. All of them are allowed or none:
 //!
 //! ```text
 //! > a1 dial org=acme actor=1001 digits=*13
@@ -342,6 +342,8 @@ fn append_error(output: &mut Vec<u8>, id: &[u8], error: WireError) {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::*;
     use crate::decision::{ActionLabel, AllowReason, Answer, Reason};
     use crate::dialect::fields::VERBS;
@@ -451,7 +453,7 @@ mod tests {
                 let reply = replies(&mut Line::new(None), format!("{request}\n").as_bytes());
                 assert_eq!(reply, format!("7 error reason=missing_key key={}\n", key.name()), "{}", verb.name);
                 let value = if *key == Key::Digits { "*13" } else { "x" };
-                request.push_str(&format!(" {}={value}", key.name()));
+                write!(request, " {}={value}", key.name()).unwrap();
             }
             let reply = replies(&mut Line::new(None), format!("{request}\n").as_bytes());
             let accepted = ["7 ?\n", "7 pong\n", "7 watches None\n", "7 error reason=unauthenticated\n"];

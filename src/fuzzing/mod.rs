@@ -1,7 +1,7 @@
 //! The bodies of the fuzz targets: each takes any bytes and panics if an invariant is broken.
 //!
 //! They are here, and not in `fuzz/`, because two callers share them: `fuzz/` runs them on the inputs of libFuzzer, and
-//! `tests/corpus.rs` replays the corpus on a stable compiler. A body checks more than the absence of a crash. It feeds
+//! `tests/corpus/` replays the corpus on a stable compiler. A body checks more than the absence of a crash. It feeds
 //! the input whole, byte by byte and cut in two, which must make no difference; it checks every answer against its
 //! grammar and the names of the configuration; and it compares optimized code with a naive version.
 //!

@@ -358,7 +358,8 @@ fn by_the_clock(asked: &QuestionSource, rate: usize, connections: usize) -> (usi
                     for question in 0..each {
                         let position = (question * connections + connection) as f64;
                         let due = begin + Duration::from_secs_f64(position / rate as f64);
-                        // The runtime wakes a millisecond or two late, so the last part of the wait is a loop on the clock.
+                        // The runtime wakes a millisecond or two late, so the last part of the wait is a loop on the
+                        // clock.
                         let early = due - Duration::from_millis(2);
                         if early > Instant::now() {
                             tokio::time::sleep_until(early.into()).await;
@@ -411,6 +412,7 @@ impl Drop for Server {
 
 impl Server {
     /// Starts the server on these processors, and waits for the lines with its addresses.
+    #[expect(clippy::zombie_processes, reason = "the server kills the process and waits for it when it is dropped")]
     fn start(name: &'static str, processors: &str, command: &[&str], last: &str) -> Self {
         let mut child = Command::new("taskset")
             .args(["-c", processors])
@@ -419,18 +421,27 @@ impl Server {
             .stderr(Stdio::null())
             .spawn()
             .expect("taskset, of the package util-linux");
-        let mut listeners = HashMap::new();
-        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        // Owns the child from here on, so that a panic below ends the child too.
+        let mut server = Self {
+            name,
+            address: ([0, 0, 0, 0], 0).into(),
+            listeners: HashMap::new(),
+            id: child.id(),
+            child: Some(child),
+        };
+        for line in lines {
             let line = line.unwrap();
             let words: Vec<&str> = line.split(' ').collect();
             if let ["listening", place] | ["listening", _, place] = words.as_slice()
                 && let Ok(address) = place.trim_start_matches("http://").parse()
             {
                 let key = if words.len() == 3 { words[1] } else { "line" };
-                listeners.insert(key.to_owned(), address);
+                server.listeners.insert(key.to_owned(), address);
             }
             if line.starts_with(last) {
-                return Self { name, address: listeners["line"], listeners, id: child.id(), child: Some(child) };
+                server.address = server.listeners["line"];
+                return server;
             }
         }
         panic!("{name} does not start");
