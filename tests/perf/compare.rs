@@ -421,27 +421,18 @@ impl Server {
             .stderr(Stdio::null())
             .spawn()
             .expect("taskset, of the package util-linux");
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        // Owns the child from here on, so that a panic below ends the child too.
-        let mut server = Self {
-            name,
-            address: ([0, 0, 0, 0], 0).into(),
-            listeners: HashMap::new(),
-            id: child.id(),
-            child: Some(child),
-        };
-        for line in lines {
+        let mut listeners = HashMap::new();
+        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
             let line = line.unwrap();
             let words: Vec<&str> = line.split(' ').collect();
             if let ["listening", place] | ["listening", _, place] = words.as_slice()
                 && let Ok(address) = place.trim_start_matches("http://").parse()
             {
                 let key = if words.len() == 3 { words[1] } else { "line" };
-                server.listeners.insert(key.to_owned(), address);
+                listeners.insert(key.to_owned(), address);
             }
             if line.starts_with(last) {
-                server.address = server.listeners["line"];
-                return server;
+                return Self { name, address: listeners["line"], listeners, id: child.id(), child: Some(child) };
             }
         }
         panic!("{name} does not start");
