@@ -61,7 +61,7 @@
 //! - **policy snapshot**: the tables of one load of the configuration; a reload publishes a new one as a whole.
 //! - **turn**: the answers to what one connection has read, before other connections run. **Prefetch**: reading several
 //!   questions of a turn before the first is decided.
-//! - **commit queue**, **commit group**: changes that wait for the disk; those that one write makes durable together.
+//! - **commit queue**, **commit group**: changes that wait for the disk; changes that one write makes durable together.
 //! - **change feed**: the recent changes of an organization in memory, numbered, for watchers.
 //! - **gate**: the only code that changes sessions, between policy, sessions and store.
 

@@ -103,7 +103,7 @@ closed_list! {
 closed_list! {
     /// The mode of a supervision (RULES R10 to R12).
     SupervisionMode {
-        /// The supervisor hears both parties and is not heard.
+        /// The supervisor hears both parties; neither hears the supervisor.
         Listen = "listen",
         /// As listen, and the agent alone hears the supervisor.
         Whisper = "whisper",

@@ -1,7 +1,7 @@
 //! The buffer of the records that no answer waits for, until the writer's thread takes them.
 //!
 //! The buffer holds at most [`AUDIT_BUFFER_BYTES_MAX`] bytes. A record that does not fit is dropped and counted, and
-//! the log records the number of dropped ones: a slow disk never delays a decision that changes nothing.
+//! the log records the number of dropped records: a slow disk never delays a decision that changes nothing.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,7 +23,7 @@ closed_list! {
 /// How many of the allowed questions that change nothing are recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlainAllows {
-    /// One of this many is recorded; at least 1.
+    /// Of this many allowed questions that change nothing, one is recorded; at least 1.
     pub one_in: u64,
     /// Records in one second of the clock, at most: a flood of questions costs no more than that.
     pub per_second_max: u64,

@@ -22,8 +22,8 @@ use crate::telephony::{Ground, LoginSession, Moment, QueueId, UnixMillis, UserId
 pub(super) struct Arguments {
     #[command(flatten)]
     question: QuestionArguments,
-    /// Assumes a login session of the one that the question is about; may be given several times. Nobody is logged in
-    /// otherwise.
+    /// Assumes that the user of the question is logged in to this queue; may be given several times. Without it nobody
+    /// is logged in.
     #[arg(long, value_name = "QUEUE")]
     logged_in: Vec<String>,
     /// Prints JSON instead of text.

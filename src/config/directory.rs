@@ -55,7 +55,7 @@ fn required_number<'a>(section: &mut Section<'a>, key: &'static str) -> Option<S
     Some(number)
 }
 
-/// Reads queues, then users, then groups: each may name the ones before it.
+/// Reads queues, then users, then groups: each may name entries of the kinds before it.
 pub(super) struct DirectoryReader<'a> {
     pub(super) model: &'a Model,
     /// Whether the organization names a model that loaded. Without one, no role is known, and none is reported.

@@ -68,7 +68,7 @@ pub(super) enum LineReply {
 impl GateUnderTest {
     pub(super) fn of(policy: Policy) -> Self {
         let gate = Gate::default();
-        let _revocations = gate.publish(policy);
+        let _previous = gate.publish(policy);
         Self { policy: gate.policy(), gate }
     }
 

@@ -20,7 +20,7 @@ use crate::sessions::supervisions::Supervision;
 use crate::sessions::table::SessionTable;
 use crate::telephony::{Moment, OrganizationId, QueueSet, UserId};
 
-/// Ends what is over.
+/// Ends leases, sessions of removed users and queues, and revoked supervisions.
 pub(super) struct Endings<'g> {
     state: &'g GateState,
 }
@@ -76,7 +76,7 @@ impl<'g> Endings<'g> {
         organization: Option<&Arc<Organization>>,
         revision: u64,
     ) {
-        // The names of what is removed are only in the organization of the policy before.
+        // Only the organization of the policy before has the names of removed users and queues.
         let Some(before) = table.organization().map(Arc::clone).or_else(|| organization.map(Arc::clone)) else {
             return;
         };

@@ -9,9 +9,9 @@
 //! | `batch` | one policy snapshot for the questions that arrive together: resolve, decide, apply, answer |
 //! | `apply` | decides under the lock of the table, makes the change, queues it |
 //! | `answer` | a judgement in the names of the policy |
-//! | [`pbx_reports`] | what the PBX reports: calls, and ends of supervisions |
-//! | `endings` | what ends without a question: leases, removed users, revoked supervisions |
-//! | [`operator`] | what an operator lists and ends |
+//! | [`pbx_reports`] | reports of the PBX: calls, and ends of supervisions |
+//! | `endings` | sessions and supervisions that end without a question: leases, removed users, revocations |
+//! | [`operator`] | lists and ends sessions and supervisions for an operator |
 //! | `explain` | why a question would get its answer |
 //! | [`counts`] | sessions and supervisions, counted for the metrics |
 //! | `audit` | the records of the audit log |
@@ -59,6 +59,9 @@ pub use explain::{DialedMeaning, Explained};
 use operator::Operator;
 pub use restore::Restored;
 use state::GateState;
+
+/// The name of the thread that writes the session store and the audit log.
+const WRITER_THREAD: &str = "store";
 
 /// The policy, the session tables, and everything that reads or changes them.
 ///
@@ -166,7 +169,7 @@ impl Gate {
         Explained::new(&self.state, event, now)
     }
 
-    /// What an operator may list and end.
+    /// Lists and ends sessions and supervisions for an operator.
     #[must_use]
     pub fn operator(&self) -> Operator<'_> {
         Operator::new(&self.state)
@@ -267,7 +270,7 @@ impl Gate {
     }
 
     /// Opens the session store in this folder, restores its login sessions under the policy of now, and starts the
-    /// writer. For a gate that is not durable it starts only what the audit log needs.
+    /// writer. For a gate that is not durable it starts only the writer of the audit log.
     ///
     /// # Errors
     ///
@@ -285,9 +288,10 @@ impl Gate {
             (restore::without_store(&self.state, now), Restored::default())
         };
         if let Some(store) = store {
-            self.write_to(store, observer).map_err(|error| StoreError::Unusable {
-                path: folder.display().to_string(),
-                why: format!("the thread that writes it cannot be started: {error}"),
+            self.write_to(store, observer).map_err(|source| StoreError::Thread {
+                path: folder.to_owned(),
+                thread: WRITER_THREAD,
+                source,
             })?;
         }
         Ok(restored)
@@ -305,7 +309,7 @@ impl Gate {
     ) -> std::io::Result<()> {
         let state = Arc::clone(&self.state);
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let thread = std::thread::Builder::new().name("store".to_owned());
+        let thread = std::thread::Builder::new().name(WRITER_THREAD.to_owned());
         // The thread is not joined: it reports its end through the commit queue.
         thread.spawn(move || write_all(&state, store, log, &*observer))?;
         Ok(())

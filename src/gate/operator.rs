@@ -1,4 +1,4 @@
-//! What an operator lists and ends: login sessions and supervisions.
+//! Lists and ends login sessions and supervisions for an operator.
 
 use std::sync::Arc;
 
@@ -119,7 +119,7 @@ pub struct Operator<'g> {
     state: &'g GateState,
 }
 
-/// What an operator ended, and the commit to wait for. `None`: nothing has to become durable.
+/// The rows that an operator ended, and the commit to wait for. `None`: nothing has to become durable.
 pub type Ended<R> = (Vec<R>, Option<Arc<PendingCommit>>);
 
 impl<'g> Operator<'g> {

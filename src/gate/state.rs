@@ -88,7 +88,7 @@ impl GateState {
         }
     }
 
-    /// Queues what was altered of a user's login sessions, or reverts it.
+    /// Queues the altered login sessions of a user, or reverts them.
     ///
     /// # Errors
     ///

@@ -2,7 +2,7 @@
 //!
 //! A grant of a role model lists facts; the compiled grant holds them as a [`FactSet`], one bit a fact. The order of
 //! declaration **is** the order of checks of RULES section 7: the first missing fact of a grant names the reason of a
-//! denial, and among several grants the one that got furthest names it. A new fact needs a row in [`Fact`], its reason
+//! denial, and among several grants the grant that got furthest names it. A new fact needs a row in [`Fact`], its reason
 //! in [`Fact::denial`], its advice in [`Fact::remedy`] and a line in [`super::decide`] that evaluates it.
 
 #![expect(
@@ -132,7 +132,7 @@ impl Fact {
         FactDenial::Reason(reason)
     }
 
-    /// What an operator can change to make the fact true, with the placeholders `{actor}`, `{target}` and `{queue}`.
+    /// The change by an operator that makes the fact true, with the placeholders `{actor}`, `{target}` and `{queue}`.
     /// `None`: the fact depends on the event alone.
     #[must_use]
     pub const fn remedy(self) -> Option<&'static str> {

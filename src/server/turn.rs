@@ -30,7 +30,7 @@ pub(super) enum Admission {
     Refuse,
 }
 
-/// What a turn leaves to its connection.
+/// The result of a turn, for its connection.
 pub(super) struct TurnResult {
     /// Bytes were taken from the input.
     pub(super) progress: bool,
@@ -72,8 +72,8 @@ impl<'t, D: Dialect> Turn<'t, D> {
         Self { dialect, output, context, admission, now, origin, batch, result }
     }
 
-    /// Answers what the input holds and removes the answered bytes. With `timed`, the moment of the read, the first
-    /// questions are timed from then on.
+    /// Answers the questions in the input and removes the answered bytes. With `timed`, the moment of the read, the
+    /// first questions are timed from then on.
     pub(super) fn answer_all(
         mut self,
         input: &mut BytesMut,

@@ -16,7 +16,7 @@ use crate::sessions::calls::Calls;
 use crate::sessions::supervisions::Supervisions;
 use crate::telephony::{LoginSession, Moment, QueueId, UserId};
 
-/// Entries of [`SessionTable::unsettled`] at which those of settled changes are removed.
+/// Entries of [`SessionTable::unsettled`] at which the entries of settled changes are removed.
 const UNSETTLED_SWEEP_SIZE: usize = 1_024;
 
 /// The login sessions, supervisions and calls of one organization.
@@ -337,7 +337,7 @@ impl SessionTable {
     }
 }
 
-/// The login sessions of one user, with the counts of the organization: what a decision sees.
+/// The login sessions of one user, with the counts of the organization: the sessions on which a decision depends.
 #[derive(Clone, Copy, Debug)]
 pub struct SubjectSessions<'a> {
     table: &'a SessionTable,

@@ -168,7 +168,7 @@ struct PanickingStore;
 
 impl Store for PanickingStore {
     fn commit(&mut self, _commit: &Commit<'_>) -> Result<(), StoreError> {
-        panic!("told to panic");
+        panic!("configured to panic");
     }
 
     fn reopen(&mut self) -> Result<(), StoreError> {

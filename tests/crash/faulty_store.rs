@@ -134,7 +134,7 @@ fn verdict(behavior: StoreBehavior) -> Result<(), StoreError> {
     match behavior {
         StoreBehavior::Works => Ok(()),
         StoreBehavior::Loses | StoreBehavior::Keeps => {
-            Err(StoreError::Unusable { path: "faulty_store".to_owned(), why: "told to fail".to_owned() })
+            Err(StoreError::Unusable { path: "faulty_store".into(), source: "configured to fail".into() })
         }
     }
 }

@@ -18,7 +18,7 @@ pub(super) fn error() -> Table {
     Table::new("Reasons of errors: no decision was made", &["Reason", "Meaning"], rows)
 }
 
-/// What an operator changes, so that the same question is allowed.
+/// The change by an operator after which the same question is allowed.
 const fn remedy(reason: DenyReason) -> &'static str {
     match reason {
         DenyReason::AgentRoleRequired => "Give the user the role `agent`, or let the user ask by phone.",

@@ -1,7 +1,7 @@
 //! A record of the keys that the readers ask for: of every table, its keys and the values that they may have.
 //!
-//! The record replaces a second list of keys, which could differ from what is read. [`crate::config::schema`] runs the
-//! readers and makes a schema out of their record.
+//! The record replaces a second list of keys, which could differ from the keys that are read.
+//! [`crate::config::schema`] runs the readers and makes a schema out of their record.
 
 use std::collections::BTreeMap;
 

@@ -39,7 +39,7 @@ pub(crate) enum Undo {
     Nothing,
     /// Restore these login sessions.
     Sessions(Vec<AlteredSession>),
-    /// End the supervision that began, and start those that ended.
+    /// End the supervision that began, and start the supervisions that it ended.
     Supervisions { began: Option<Box<Supervision>>, ended: Vec<Supervision> },
 }
 
@@ -123,7 +123,7 @@ impl CommitGroup {
     }
 }
 
-/// What an answer waits for: the commit of the group that its change belongs to.
+/// The commit that an answer waits for: of the group that its change belongs to.
 #[derive(Debug, Default)]
 pub struct PendingCommit {
     durable: OnceLock<bool>,

@@ -6,7 +6,7 @@
 //! be written, the change is reverted in memory and refused; see [`crate::gate::commit::take_back`].
 //!
 //! The gate calls [`CommitQueue::push`]; the writer's thread calls [`CommitQueue::next`] and reports the result of each
-//! group. At most [`PENDING_CHANGES_MAX`] changes wait; further ones are refused.
+//! group. At most [`PENDING_CHANGES_MAX`] changes wait; further changes are refused.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -307,8 +307,8 @@ impl CommitQueue {
         self.ended.notify_all();
     }
 
-    /// The writer's thread has panicked: refuses every change that waits and every further one, so that no answer says
-    /// what the disk may not have. The process has to end; see [`CommitQueue::writer_panic`].
+    /// The writer's thread has panicked: refuses every change that waits and every further one, so that no answer
+    /// confirms a change that the disk may not have. The process has to end; see [`CommitQueue::writer_panic`].
     pub(crate) fn writer_panicked(&self) {
         let mut state = self.locked();
         state.writer = WriterState::Stopped;

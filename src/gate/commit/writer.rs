@@ -298,7 +298,7 @@ fn first_records(packed: &[u8], bytes_max: usize) -> &[u8] {
 /// The record of a user as memory has it now.
 fn current_record(state: &GateState, user: &DirtyUser) -> UserRecord {
     let record = state.tables.lock(user.organization).and_then(|table| record_of(&table, user.user));
-    // A user whom a reload removed has no record any more. The id may be that of another user; the key is not.
+    // A user that a reload removed has no record any more. The id may belong to another user by now; the key does not.
     let own_record = record.filter(|record| record.key == user.key);
     own_record.unwrap_or_else(|| UserRecord { key: user.key.clone(), value: None })
 }
