@@ -278,7 +278,7 @@ impl Gate {
         now: Moment,
         observer: Box<dyn CommitObserver + Send + Sync>,
     ) -> Result<Restored, StoreError> {
-        let (store, restored) = if self.is_durable() {
+        let (store, restored) = if self.has_store() {
             let (store, restored) = restore::from_disk(&self.state, folder, now)?;
             (Some(store), restored)
         } else {
@@ -326,8 +326,8 @@ impl Gate {
 
     /// Whether login sessions are kept over a restart.
     #[must_use]
-    pub fn is_durable(&self) -> bool {
-        self.state.commit_queue.is_durable()
+    pub fn has_store(&self) -> bool {
+        self.state.commit_queue.has_store()
     }
 
     /// Whether the session store takes changes.

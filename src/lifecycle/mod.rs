@@ -138,7 +138,7 @@ async fn restore_sessions(sidecar: &Arc<Sidecar>) -> Result<(), StartError> {
     let observer = Box::new(StoreObserver(Arc::clone(sidecar)));
     let gate = Arc::clone(&sidecar.gate);
     let restored = spawn_blocking(move || gate.restore(&folder, now, observer)).await?.map_err(StartError::Store)?;
-    if sidecar.gate.is_durable() {
+    if sidecar.gate.has_store() {
         tracing::info!(sessions = restored.sessions, gone = restored.gone, "login sessions restored");
     } else {
         tracing::warn!("store = \"memory\": login sessions end with this process");
@@ -167,7 +167,7 @@ impl Running {
 /// The status that `systemctl status` shows.
 fn status_line(sidecar: &Sidecar) -> String {
     let last = sidecar.last_reload();
-    let revision = sidecar.settled_revision.load(Ordering::Relaxed);
+    let revision = sidecar.adopted_revision.load(Ordering::Relaxed);
     if last.successful {
         format!("policy {revision}, organizations {}", sidecar.gate.policy().organizations().count())
     } else {
@@ -224,7 +224,7 @@ async fn apply(loaded: LoadedConfig, sidecar: &Sidecar) {
     sidecar.metrics.prepare(&loaded.policy);
     sidecar.set_admin_token(loaded.process.listen.admin_token);
     let revision = publish(loaded.policy, &sidecar.gate).await;
-    sidecar.settled_revision.store(revision, Ordering::Relaxed);
+    sidecar.adopted_revision.store(revision, Ordering::Relaxed);
     tracing::info!(revision, "policy loaded");
     for warning in &warnings.problems {
         tracing::warn!(%warning, "configuration");

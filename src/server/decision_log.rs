@@ -64,7 +64,7 @@ impl PeerContext<'_> {
     }
 
     /// Counts and logs an answer that waited for the disk, with the reason that the peer gets.
-    pub(super) fn note_settled(&self, answer: &PendingAnswer, reason: Reason) {
+    pub(super) fn note_final(&self, answer: &PendingAnswer, reason: Reason) {
         self.sidecar.metrics.decided(self.metrics.label(), answer.label, reason);
         let is_important = is_important(reason, answer.line.is_change);
         if self.is_line_admitted(is_important) {
@@ -97,7 +97,7 @@ impl PeerContext<'_> {
     }
 }
 
-/// The values of one decision's line, owned, so that it can be written when a pending answer is settled.
+/// The values of one decision's line, owned, so that it can be written when the reason of a pending answer is final.
 #[derive(Debug)]
 pub(super) struct DecisionLine {
     dialect: DialectLabel,

@@ -43,9 +43,9 @@ pub fn ask(gate: &Gate, question: &str, now: Moment) -> (String, Option<Arc<Pend
 }
 
 /// Waits for the group; returns whether it became durable.
-pub fn is_durable(group: &PendingCommit) -> bool {
+pub fn is_durable(commit: &PendingCommit) -> bool {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let waited = runtime.block_on(async { tokio::time::timeout(PATIENCE, group.is_durable()).await });
+    let waited = runtime.block_on(async { tokio::time::timeout(PATIENCE, commit.wait_until_settled()).await });
     waited.expect("a group is settled in time")
 }
 

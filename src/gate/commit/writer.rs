@@ -139,7 +139,7 @@ impl<'w> Writer<'w> {
             }
             self.state.commit_queue.audited();
         }
-        self.publish(group, |grouped| !grouped.is_stored);
+        self.publish(group, |grouped| !grouped.is_for_store);
         if self.store_fails && is_early {
             return self.state.commit_queue.deferred();
         }
@@ -150,7 +150,7 @@ impl<'w> Writer<'w> {
         let started = Instant::now();
         match self.write_store(dirty_users) {
             Ok(()) => {
-                self.publish(group, |grouped| grouped.is_stored);
+                self.publish(group, |grouped| grouped.is_for_store);
                 self.state.commit_queue.succeeded(&group.retries);
                 self.observer.committed(started.elapsed());
                 if std::mem::replace(&mut self.store_fails, false) {
