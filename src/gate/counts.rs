@@ -17,7 +17,7 @@ pub struct Counts {
     pub unassigned: u64,
     /// Sessions opened by a supervisor.
     pub supervisor: u64,
-    /// Sessions that their user could not open today (RULES R31). They are counted by their ground too.
+    /// Sessions that their user could not open today (rule R31). They are counted by their ground too.
     pub kept: u64,
     /// Running supervisions, by mode in the order of [`SupervisionMode::ALL`].
     pub supervisions: [u64; SupervisionMode::ALL.len()],

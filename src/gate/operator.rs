@@ -281,7 +281,7 @@ fn pause_reason(table: &SessionTable, user: UserId, session: &LoginSession) -> O
     table.pause_reason(user, session.queue).map(str::to_owned)
 }
 
-/// Whether the session is kept though its user could not open it today (RULES R31).
+/// Whether the session is kept though its user could not open it today (rule R31).
 fn is_kept(organization: &Organization, user: UserId, session: &LoginSession) -> bool {
     session.ground != Ground::Supervisor && !may_open(organization, user, session.queue)
 }

@@ -1,8 +1,8 @@
 //! Resolution: from the names in an event to ids. Unknown, missing and contradictory names are found here.
 //!
 //! The checks run in the order of `config/models/README.md`, "How a question is judged": organization, action,
-//! attribute values and missing keys, actor, queue, target, call, group, kind of queue. A [`Question`] therefore holds only ids that exist in the policy against which the event was resolved.
-//! [`crate::gate`] resolves every event before [`super::decide`] judges it.
+//! attribute values and missing keys, actor, queue, target, call, group, kind of queue. A [`Question`] therefore holds
+//! only ids that exist in the policy against which the event was resolved. [`crate::gate`] resolves every event before [`super::decide`] judges it.
 
 use crate::decision::{DenyReason, ErrorReason, WireError};
 use crate::event::{AttributeSet, Event, Intent, Key, KeySet, Request};
@@ -294,7 +294,7 @@ fn is_targetless(action: &Action, attributes: AttributeSet) -> bool {
 fn attributes_used<'p>(action: &Action, event: &Event<'_>) -> Result<AttributeSet, ResolveError<'p>> {
     let used = action.attributes_used;
     let given = event.attributes.union(AttributeSet::via(event.via)).intersection(used);
-    if let Some((key, _)) = given.intersection(action.attributes_unknown).iter().next() {
+    if let Some((key, _)) = given.intersection(action.attributes_refused).iter().next() {
         return Err(ResolveError::Faulty(WireError::of(ErrorReason::Malformed, key)));
     }
     let of_conversation = AttributeSet::of(Key::Conversation).intersection(used);

@@ -231,7 +231,7 @@ impl SessionTable {
     /// the sessions that it altered.
     ///
     /// No other session ends: a user who is logged in stays logged in, even if the new policy would refuse the login
-    /// (RULES R31).
+    /// (rule R31).
     pub fn reconcile(&mut self, organization: Option<Arc<Organization>>, revision: u64) -> Vec<AlteredSession> {
         let gone = |user: UserId, queue: QueueId| {
             let directory = organization.as_deref().map(|organization| &organization.directory);

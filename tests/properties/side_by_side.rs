@@ -140,7 +140,7 @@ impl SideBySide {
             tenant.draft.edit(random_source);
             tenant.world = World::from_toml(&tenant.draft.for_the_reference());
             let (users, queues) = (&tenant.draft.users, &tenant.draft.queues);
-            // RULES R31, R32: a reload ends no session of a remaining user in a remaining queue.
+            // Rules R31 and R32: a reload ends no session of a remaining user in a remaining queue.
             tenant.sessions.retain(|session| {
                 users.iter().any(|user| user.id == session.user) && queues.iter().any(|queue| queue.id == session.queue)
             });

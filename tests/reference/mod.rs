@@ -150,7 +150,7 @@ pub fn judge(world: &World, sessions: &[Session], question: &Question) -> Answer
     answer
 }
 
-/// The checks of RULES section 7, in its order. What has become known on the way is left in
+/// The checks, in the order of config/models/README.md, "How a question is judged". What has become known on the way is left in
 /// `answer`.
 fn walk(world: &World, sessions: &[Session], question: &Question, answer: &mut Answer) -> Result<Granted, Refused> {
     // Organization.
@@ -425,7 +425,8 @@ enum Refused {
     Error(&'static str, &'static str),
 }
 
-/// The checks after the names are known, in the order of RULES section 7.
+/// The checks after the names are known, in the order of config/models/README.md, "How a question is
+/// judged".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
     Role,
@@ -627,7 +628,7 @@ impl World {
                 toml::Value::Boolean(value) => {
                     let is_known = SETTINGS.iter().any(|(model, _, known)| *model == self.model && *known == name);
                     assert!(is_known, "the reference does not know the setting {name}");
-                    // RULES R42, V20: what cannot be removed must not be set to false.
+                    // Rules R42 and V20: what cannot be removed must not be set to false.
                     assert!(*value || name != "supervisor.view_queue_settings", "{name} is locked");
                     self.settings.push((name, *value));
                 }
@@ -655,7 +656,7 @@ impl World {
                 assert!(self.users.iter().any(|user| user.id == *id), "no user: {id}");
             }
         }
-        // RULES R109, V36.
+        // Rules R109 and V36.
         let owners = self.users.iter().filter(|user| user.is("owner")).count();
         assert!(self.model == "goto" || owners == 1, "{owners} owners, and there must be one");
     }

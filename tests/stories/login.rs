@@ -1,5 +1,6 @@
 //! Given an organization that bars logins to unassigned queues, or does not, when a user logs in or out by phone or
-//! dashboard, then the table of RULES 1.5 (L1 to L9, L14, L15) decides, in every dialect alike.
+//! dashboard, then the rules L1 to L9, L14 and L15 decide
+//! (conformance/goto.md, section 1.5), in every dialect alike.
 
 use crate::stories::fixtures::{ORGANIZATION, play, with_switched};
 
@@ -153,7 +154,7 @@ fn a_toggle_is_answered_with_the_action_that_it_became() {
 }
 
 /// Given login sessions, when their user pauses and resumes, by code or by name, then it is allowed wherever there is
-/// one and nowhere else (RULES section 7).
+/// one and nowhere else (conformance/goto.md, section 7).
 #[test]
 fn a_logged_in_user_pauses_and_resumes() {
     play(

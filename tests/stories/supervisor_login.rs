@@ -136,7 +136,7 @@ fn what_somebody_may_do_in_a_queue_is_their_role_with_their_relation_to_it() {
 }
 
 /// Given the switch of the contact admins, when it is on, then they do what a supervisor may, over every queue; off,
-/// nothing of it, unless they hold the supervisor role as well: R19, RULES section 7.
+/// nothing of it, unless they hold the supervisor role as well: rule R19.
 #[test]
 fn a_contact_admin_does_what_supervisors_do_only_by_the_switch() {
     play(
