@@ -79,7 +79,7 @@ impl PeerContext<'_> {
             return;
         }
         let uptime_ms = self.sidecar.clock.now().uptime_ms;
-        if let Some(left_out) = self.sidecar.log.quota.admits_error(self.peer.origin(), uptime_ms) {
+        if let Some(left_out) = self.sidecar.log.quota.admits_error(self.peer.quota_key(), uptime_ms) {
             let dialect = self.metrics.label().name();
             let left_out = (left_out > 0).then_some(left_out);
             tracing::warn!(dialect, peer = %self.peer, reason = reason.code(), left_out, "a peer erred");
