@@ -250,7 +250,7 @@ fn an_unanswerable_question_is_an_error_with_help() {
     let (code, said) = ask(&folder, "1001", &["do", "queue.login", "queue=600"]);
     assert!(code == 1 && said.contains("no line listener"), "{said}");
     let (code, said) = ask(&folder, "1001", &["dial", "*13600"]);
-    assert!(code == 1 && said.contains("`admin_unix` is off"), "{said}");
+    assert!(code == 1 && said.contains("`admin_unix` and `admin` are off"), "{said}");
 }
 
 /// `/explain` takes what the line dialect takes, and nothing else.
