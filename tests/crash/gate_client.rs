@@ -81,8 +81,4 @@ impl CommitObserver for CommitCounter {
     fn recovered(&self) {
         self.recovered.fetch_add(1, Ordering::Relaxed);
     }
-
-    fn wall(&self) -> UnixMillis {
-        NOW.wall
-    }
 }
