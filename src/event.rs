@@ -118,8 +118,8 @@ impl KeySet {
     }
 }
 
-/// The values of every key with a closed list (RULES section 7, "Values"). The position of a value is its bit in an
-/// [`AttributeSet`].
+/// The values of every key with a closed list (tests/conformance/voximplant.md, section 6). The position of a value is
+/// its bit in an [`AttributeSet`].
 pub const ATTRIBUTE_VALUES: &[(Key, &str)] = &[
     (Key::Via, Via::Phone.name()),
     (Key::Via, Via::Dashboard.name()),

@@ -38,7 +38,7 @@
 //!
 //! # Why does only a logout end a session that the policy would refuse today?
 //!
-//! Because the rule says so (RULES R22, R29): a user who was let in stays until logout. Whether a login session is such
+//! Because rules R22 and R29 say so: a user who was let in stays until logout. Whether a login session is such
 //! a kept one is derived from today's policy and never stored, so the mark cannot be out of date.
 //!
 //! # Why does FastAGI answer `DENY` to nonsense?

@@ -159,10 +159,6 @@ impl CommitObserver for Silent {
     fn failed(&self, _error: &StoreError) {}
 
     fn recovered(&self) {}
-
-    fn wall(&self) -> UnixMillis {
-        NOW.wall
-    }
 }
 
 #[test]
@@ -178,7 +174,7 @@ fn audit_records_of_answers_without_a_change_take_no_heap() {
         retention_max_bytes: 0,
     };
     connection.gate.open_audit(options, 1_000_000_000).unwrap();
-    connection.gate.restore(folder.path(), NOW, Box::new(Silent)).unwrap();
+    connection.gate.restore(folder.path(), NOW, Box::new(Silent), Box::new(|| NOW.wall)).unwrap();
     let mut line = Line::new(None);
     connection.answer(&mut line, b"1 dial org=acme actor=1001 digits=*13600\n");
     support::wait_until("the login to be on disk", || connection.gate.audit().unwrap().written() == 2);

@@ -131,7 +131,7 @@ fn ask(folder: &Path, settings: &ProcessSettings, options: &Arguments) -> Result
     for _ in 0..ASK_AGAIN_MAX {
         let explained: Option<Explained> = if options.explain || needs_meaning {
             let query: Vec<(&str, &str)> = pairs.iter().collect();
-            Some(AdminClient::to_look(folder)?.get("explain", &query)?)
+            Some(AdminClient::to_read(folder)?.get("explain", &query)?)
         } else {
             None
         };

@@ -118,9 +118,9 @@ pub(super) fn print(explanation: &Explanation, out: &mut impl Write) -> io::Resu
         let queues = if queues.is_empty() { String::new() } else { format!(" (queue {queues})") };
         writeln!(out, "  action  {action}{queues}")?;
     }
-    if let Some(rule) = &explanation.rule {
+    if let Some(grant) = &explanation.grant {
         let heading = if explanation.verdict == "allow" { "rule" } else { "nearest" };
-        writeln!(out, "  {heading:<7} {}:{} ({})", rule.file, rule.line, rule.rules.join(", "))?;
+        writeln!(out, "  {heading:<7} {}:{} ({})", grant.file, grant.line, grant.rules.join(", "))?;
     }
     for (position, fact) in explanation.facts.iter().enumerate() {
         let heading = if position == 0 { "facts" } else { "" };

@@ -185,7 +185,7 @@ impl FreeSwitch {
         let is_unconfirmed = self.delivery == VerdictDelivery::Unconfirmed;
         let refused = is_unconfirmed && line.starts_with(b"Reply-Text: -ERR");
         if line.starts_with(b"Reply-Text: ") {
-            self.delivery = VerdictDelivery::Settled;
+            self.delivery = VerdictDelivery::Concluded;
         }
         done(end.saturating_add(1), refused.then_some(ErrorReason::VerdictRefused), After::Continue)
     }

@@ -62,7 +62,7 @@ impl<'g> PbxReports<'g> {
         let audit = || self.state.auditor().packed_decision(asked, &accepted, &basis);
         let applied = names.and_then(|names| self.apply(organization, report, &names, event.intent, now, audit));
         match applied {
-            // The audit record is queued with the change.
+            // The audit record is in the commit queue, with the change.
             Ok(commit) if event.intent == Intent::Do && self.state.audit.is_some() => return (accepted, commit),
             Ok(_) => answer = accepted,
             Err(reason) => answer.reason = Reason::Deny(reason),
@@ -123,11 +123,11 @@ impl<'g> PbxReports<'g> {
         let change = PendingChange {
             organization: organization.id,
             dirty_user: None,
-            undo: Undo::Never,
+            undo: Undo::Irrevocable,
             changes: ended.iter().map(change).collect(),
             audit: audit(),
         };
-        Ok(self.state.queue_unconditionally(change).map(|receipt| receipt.commit))
+        Ok(self.state.enqueue_unconditionally(change).commit())
     }
 }
 

@@ -337,7 +337,7 @@ fn attribute_sets(action: &Action, via: Via) -> Vec<AttributeSet> {
     let mut sets = vec![AttributeSet::via(via)];
     for key in CLOSED.into_iter().filter(|&key| action.uses.has(key)) {
         let values =
-            AttributeSet::values_of(key).filter(|value| value.intersection(action.attributes_unknown).is_empty());
+            AttributeSet::values_of(key).filter(|value| value.intersection(action.attributes_refused).is_empty());
         let values: Vec<AttributeSet> = values.collect();
         let optional = (!action.needs.has(key) && key != Key::Conversation).then_some(AttributeSet::EMPTY);
         sets = sets

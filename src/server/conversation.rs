@@ -188,8 +188,8 @@ where
         if let Some(first) = pending.first() {
             let start = first.range.start;
             write(&mut self.stream, self.buffers.output.get(..start).unwrap_or_default()).await?;
-            let note = |answer: &PendingAnswer, reason| self.context.note_settled(answer, reason);
-            self.buffers.output = pending_answers::settle(pending, &self.buffers.output, start, note).await;
+            let note = |answer: &PendingAnswer, reason| self.context.note_final(answer, reason);
+            self.buffers.output = pending_answers::await_commits(pending, &self.buffers.output, start, note).await;
         }
         self.write_output().await
     }

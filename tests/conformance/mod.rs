@@ -1,4 +1,4 @@
-//! Conformance: every numbered rule of the two contact centers, as rows that a person can read beside RULES.md.
+//! Conformance: every numbered rule of the two contact centers, as rows that a person can read.
 //!
 //! `goto.md` and `voximplant.md` are the tables, `worlds/` has their organizations, and `rules.txt` the numbers that
 //! need a row. The expected answers come from the documents, never from a run of the code.

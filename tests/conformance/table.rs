@@ -1,4 +1,4 @@
-//! The conformance tables: Markdown that a person reads beside RULES.md, and the plain rows that a test makes of it.
+//! The conformance tables: Markdown that a person reads, and the plain rows that a test makes of it.
 //!
 //! A table has the columns `rules | given | event | verdict | reason | about | note`:
 //!

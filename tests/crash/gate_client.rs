@@ -44,10 +44,10 @@ pub fn ask(gate: &Gate, question: &str, now: Moment) -> (String, Option<Arc<Pend
 }
 
 /// Waits for the group; returns whether it became durable.
-pub fn is_durable(group: &PendingCommit) -> bool {
+pub fn is_durable(commit: &PendingCommit) -> bool {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let waited = runtime.block_on(async { tokio::time::timeout(PATIENCE, group.is_durable()).await });
-    waited.expect("the commit group ends in time")
+    let waited = runtime.block_on(async { tokio::time::timeout(PATIENCE, commit.wait_until_settled()).await });
+    waited.expect("a group is settled in time")
 }
 
 /// Every login session, without the members that change with time.
@@ -82,9 +82,5 @@ impl CommitObserver for CommitCounter {
 
     fn recovered(&self) {
         self.recovered.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn wall(&self) -> UnixMillis {
-        NOW.wall
     }
 }

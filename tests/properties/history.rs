@@ -67,11 +67,10 @@ fn run_histories(seeds: std::ops::Range<u64>) {
     }
 }
 
-/// The wall clock of the store.
-#[derive(Clone, Default)]
-struct WallClock(Arc<AtomicU64>);
+/// An observer for which every failure of the store is a failure of the test.
+struct FailsOnError;
 
-impl CommitObserver for WallClock {
+impl CommitObserver for FailsOnError {
     fn committed(&self, _took: Duration) {}
 
     fn failed(&self, error: &StoreError) {
@@ -79,10 +78,6 @@ impl CommitObserver for WallClock {
     }
 
     fn recovered(&self) {}
-
-    fn wall(&self) -> UnixMillis {
-        UnixMillis(self.0.load(Ordering::Relaxed))
-    }
 }
 
 /// The product and the naive model, which take the same steps.
@@ -93,7 +88,8 @@ struct History {
     state: tempfile::TempDir,
     gate: Gate,
     naive_model: NaiveModel,
-    wall: WallClock,
+    /// The wall clock of the store, in milliseconds since 1970.
+    wall_ms: Arc<AtomicU64>,
     now: ModelTime,
     /// The last steps, for the message of a failure.
     steps: Vec<String>,
@@ -112,7 +108,7 @@ impl History {
             state,
             gate: Gate::new(true),
             naive_model: NaiveModel::default(),
-            wall: WallClock::default(),
+            wall_ms: Arc::default(),
             now: ModelTime { wall_ms: 1_800_000_000_000, uptime_ms: 0 },
             steps: vec![],
             leases_ended: 0,
@@ -128,8 +124,10 @@ impl History {
     }
 
     fn open(&mut self) {
-        self.wall.0.store(self.now.wall_ms, Ordering::Relaxed);
-        self.gate.restore(self.state.path(), self.moment(), Box::new(self.wall.clone())).unwrap();
+        self.wall_ms.store(self.now.wall_ms, Ordering::Relaxed);
+        let wall_ms = Arc::clone(&self.wall_ms);
+        let clock = Box::new(move || UnixMillis(wall_ms.load(Ordering::Relaxed)));
+        self.gate.restore(self.state.path(), self.moment(), Box::new(FailsOnError), clock).unwrap();
     }
 
     fn step(&mut self) {
@@ -209,7 +207,7 @@ impl History {
             1 => self.now.wall_ms -= self.random_source.below(5_000_000) as u64,
             _ => {}
         }
-        self.wall.0.store(self.now.wall_ms, Ordering::Relaxed);
+        self.wall_ms.store(self.now.wall_ms, Ordering::Relaxed);
         self.record_step(format!("{:?}", self.now));
         self.gate.end_what_is_over(self.moment());
         self.naive_model.pass(self.now);

@@ -5,7 +5,7 @@
 pub(crate) struct Model {
     pub(crate) name: &'static str,
     pub(crate) roles: &'static [&'static str],
-    /// Whether a user holds one role at most and exactly one user is the owner (RULES R59, R109).
+    /// Whether a user holds one role at most and exactly one user is the owner (rules R59, R109).
     pub(crate) one_role_a_user: bool,
     /// Every setting that an organization may change.
     pub(crate) settings: &'static [&'static str],

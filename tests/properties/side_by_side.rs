@@ -141,7 +141,7 @@ impl SideBySide {
             tenant.organization.edit(random_source);
             tenant.world = World::from_toml(&tenant.organization.for_the_reference());
             let (users, queues) = (&tenant.organization.users, &tenant.organization.queues);
-            // RULES R31, R32: a reload ends no session of a remaining user in a remaining queue.
+            // rules R31, R32: a reload ends no session of a remaining user in a remaining queue.
             tenant.sessions.retain(|session| {
                 users.iter().any(|user| user.id == session.user) && queues.iter().any(|queue| queue.id == session.queue)
             });

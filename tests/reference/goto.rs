@@ -1,10 +1,10 @@
-//! The model `goto`: RULES R1-R58, L1-L18, C1-C15.
+//! The model `goto`: rules R1-R58, L1-L18, C1-C15.
 
 use super::{Case, Keys, Route, Stage, Verdict, best, keys, sessions};
 
 const NONE: &[&str] = &[];
 
-/// Every action of the model and the keys it takes (RULES section 6).
+/// Every action of the model and the keys it takes (conformance/goto.md, section 6).
 ///
 /// OPEN: a key is needed where a rule depends on it. Other keys of an action are looked up if the
 /// question has them.

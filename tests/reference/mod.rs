@@ -150,7 +150,7 @@ pub fn judge(world: &World, sessions: &[Session], question: &Question) -> Answer
     answer
 }
 
-/// The checks of RULES section 7, in its order. Writes action, queues and target to `answer` as soon
+/// The checks, in the order of config/models/README.md, "How a question is judged". Writes action, queues and target to `answer` as soon
 /// as they are known.
 fn run_checks(
     world: &World,
@@ -431,7 +431,7 @@ enum Refused {
     Error(&'static str, &'static str),
 }
 
-/// The checks after the names have been looked up, in the order of RULES section 7.
+/// The checks after the names have been looked up, in the order of config/models/README.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
     Role,
@@ -634,7 +634,7 @@ impl World {
                 toml::Value::Boolean(value) => {
                     let is_known = SETTINGS.iter().any(|(model, _, known)| *model == self.model && *known == name);
                     assert!(is_known, "the reference does not know the setting {name}");
-                    // RULES R42, V20: a grant that cannot be removed must not be set to false.
+                    // rules R42, V20: a grant that cannot be removed must not be set to false.
                     assert!(*value || name != "supervisor.view_queue_settings", "{name} is locked");
                     self.settings.push((name, *value));
                 }
@@ -662,7 +662,7 @@ impl World {
                 assert!(self.users.iter().any(|user| user.id == *id), "no user: {id}");
             }
         }
-        // RULES R109, V36.
+        // Rules R109 and V36.
         let owners = self.users.iter().filter(|user| user.is("owner")).count();
         assert!(self.model == "goto" || owners == 1, "{owners} owners: there must be one");
     }

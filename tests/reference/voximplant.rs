@@ -1,4 +1,4 @@
-//! The model `voximplant`: RULES R59-R110, T1-T47, VC1-VC16.
+//! The model `voximplant`: rules R59-R110, T1-T47, VC1-VC16.
 
 use super::{Case, Keys, Route, Stage, User, Verdict, best, keys, sessions};
 
@@ -6,7 +6,7 @@ pub(super) const ROLES_FROM_THE_LOWEST: &[&str] = &["agent", "supervisor", "mana
 
 const NONE: &[&str] = &[];
 
-/// Every action of the model and the keys it takes (RULES sections 6 and 7).
+/// Every action of the model and the keys it takes (conformance/voximplant.md, sections 6 and 7).
 ///
 /// OPEN: a key is needed where a rule of any role depends on it. Other keys of an action are looked
 /// up if the question has them. In T9 and T10 the queue decides nothing, but the PBX may send it. T21
@@ -110,7 +110,7 @@ pub(super) fn decide(case: &Case<'_>) -> Verdict {
     }
 }
 
-/// The routes of one role to the action: its cell in the matrix of RULES section 2.2.
+/// The routes of one role to the action: its cell in the matrix of conformance/voximplant.md, section 2.2.
 fn routes_of(case: &Case<'_>, role: &str) -> Vec<Route> {
     let is_agent = role == "agent";
     let is_supervisor = role == "supervisor";

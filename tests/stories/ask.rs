@@ -254,7 +254,7 @@ fn an_unanswerable_question_is_an_error_with_help() {
     let (code, output) = ask(&folder, "1001", &["do", "queue.login", "queue=600"]);
     assert!(code == 1 && output.contains("no line listener"), "{output}");
     let (code, output) = ask(&folder, "1001", &["dial", "*13600"]);
-    assert!(code == 1 && output.contains("`admin_unix` is off"), "{output}");
+    assert!(code == 1 && output.contains("`admin_unix` and `admin` are off"), "{output}");
 }
 
 /// `/explain` accepts the keys of the line dialect, and no other.

@@ -57,7 +57,7 @@ fn a_valid_folder_passes_the_check() {
     let report: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(status.code(), Some(LOADS));
     assert_eq!([&report["loads"], &report["queues"], &report["users"]], [&json!(true), &json!(4), &json!(13)]);
-    // `supervises` without the supervisor role loads with a warning (RULES section 7).
+    // `supervises` without the supervisor role loads with a warning (conformance/goto.md, section 7).
     let warnings = report["warnings"]["problems"].as_array().unwrap();
     assert_eq!(warnings.len(), 1, "{report}");
     assert!(warnings[0]["message"].as_str().unwrap().contains("`plain_over_queue`"), "{report}");

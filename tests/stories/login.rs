@@ -1,5 +1,5 @@
 //! Given an organization that bars or allows logins to unassigned queues, when a user logs in or out by phone or
-//! dashboard, then the table of RULES 1.5 (L1 to L9, L14, L15) decides, with the same answer in every dialect.
+//! dashboard, then the rules L1 to L9, L14 and L15 decide, with the same answer in every dialect.
 
 use crate::stories::fixtures::{ORGANIZATION, play, with_switched};
 
@@ -154,7 +154,7 @@ fn a_toggle_is_answered_with_the_action_that_it_became() {
 }
 
 /// Given login sessions, when their user pauses and resumes, by code or by name, then the answer is allow in every
-/// queue with a login session, and deny in the others (RULES section 7).
+/// queue with a login session, and deny in the others (conformance/goto.md, section 7).
 #[test]
 fn a_logged_in_user_pauses_and_resumes() {
     play(

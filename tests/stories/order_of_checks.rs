@@ -1,5 +1,5 @@
-//! Given a question with several faults, when it is decided, then the first failing check gives the reason (RULES
-//! section 7). Questions name users and queues by id or by number; answers always have the number.
+//! Given a question with several faults, when it is decided, then the first failing check gives the reason
+//! (config/models/README.md, "How a question is judged"). Questions name users and queues by id or by number; answers always have the number.
 
 use crate::stories::fixtures::{ORGANIZATION, SideBySide, play, with_switched};
 

@@ -132,7 +132,7 @@ fn what_somebody_may_do_in_a_queue_is_their_role_with_their_relation_to_it() {
 }
 
 /// Given the setting `may_supervise` of contact admins, when it is on, then they have the rights of a supervisor in
-/// every queue. When it is off they have none of them, unless they are supervisors too: R19, RULES section 7.
+/// every queue. When it is off they have none of them, unless they are supervisors too: rule R19.
 #[test]
 fn a_contact_admin_does_what_supervisors_do_only_by_the_switch() {
     play(

@@ -64,11 +64,11 @@ impl SchemaTrace {
         self.key(path, key).shape = Some(shape);
     }
 
-    pub(crate) fn require(&mut self, path: &[TableStep], key: &'static str) {
+    pub(crate) fn document_required(&mut self, path: &[TableStep], key: &'static str) {
         self.key(path, key).required = true;
     }
 
-    pub(crate) fn one_of<'v>(
+    pub(crate) fn document_values<'v>(
         &mut self,
         path: &[TableStep],
         key: &'static str,

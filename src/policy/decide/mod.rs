@@ -1,7 +1,7 @@
 //! The decision: a pure, total function of one question and the login sessions of its subject.
 //!
 //! Default deny. A question is allowed when every condition of one grant of the role model holds. Otherwise the grant
-//! that got furthest in the order of checks (RULES section 7) names the reason of the denial. The function reads no
+//! that got furthest in the order of checks (`config/models/README.md`) names the reason of the denial. The function reads no
 //! clock, takes no lock, does no I/O and allocates nothing. [`crate::gate`] calls it for every question;
 //! [`super::explain`] and [`super::survey`] call it too and never decide by themselves.
 //!
@@ -387,7 +387,7 @@ fn missing_fact(question: &Question<'_>, grant: &Grant, facts: FactSet) -> Optio
 }
 
 /// Whether the user may open a login session in the queue by the current policy. If not, and if no supervisor opened
-/// it, an existing session is kept (RULES R31).
+/// it, an existing session is kept (rule R31).
 #[must_use]
 pub fn may_open(organization: &Organization, user: UserId, queue: QueueId) -> bool {
     let is_own_login = |action: &&Action| action.effect == Effect::Login(Subject::Actor);
