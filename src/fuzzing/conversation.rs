@@ -246,7 +246,9 @@ impl GateUnderTest {
     }
 
     pub(super) fn has_queue(&self, number: &str) -> bool {
-        self.policy.organizations().any(|organization| organization.directory.queues().any(|(_, queue)| &*queue.number == number))
+        self.policy
+            .organizations()
+            .any(|organization| organization.directory.queues().any(|(_, queue)| &*queue.number == number))
     }
 
     pub(super) fn has_extension(&self, extension: &str) -> bool {
