@@ -485,8 +485,10 @@ fn conditions(section: &mut Section<'_>) -> (FactSet, Vec<FactSet>) {
 fn narrowed(section: &mut Section<'_>) -> (AttributeSet, AttributeSet) {
     let (mut admitted, mut barred) = (AttributeSet::EMPTY, AttributeSet::EMPTY);
     for &(key, name) in NARROWING_KEYS {
-        section
-            .document_values(name, ATTRIBUTE_VALUES.iter().filter(|(attribute, _)| *attribute == key).map(|(_, value)| *value));
+        section.document_values(
+            name,
+            ATTRIBUTE_VALUES.iter().filter(|(attribute, _)| *attribute == key).map(|(_, value)| *value),
+        );
         let values = section.strings(name);
         let found = values.iter().filter_map(|value| {
             let set = AttributeSet::value(key, value.value);

@@ -40,7 +40,8 @@ pub(super) fn judged<'a>(
 
 /// The denial of an event that did not become a question, with the names that were found before.
 pub(super) fn denied_early<'p>(policy: &Policy, reason: DenyReason, known: PartlyResolved<'p>) -> Answer<'p> {
-    let queue = known.organization.zip(known.queue).and_then(|(organization, queue)| organization.directory.queue(queue));
+    let queue =
+        known.organization.zip(known.queue).and_then(|(organization, queue)| organization.directory.queue(queue));
     Answer {
         reason: Reason::Deny(reason),
         action: known.action.map(|action| &*action.name),

@@ -56,7 +56,8 @@ impl<'g> Endings<'g> {
 
     /// Brings the tables of all organizations to a new policy.
     pub(super) fn reconcile_all(&self, policy: &Policy) {
-        let names: HashMap<_, _> = policy.organizations().map(|organization| (organization.id, &*organization.name)).collect();
+        let names: HashMap<_, _> =
+            policy.organizations().map(|organization| (organization.id, &*organization.name)).collect();
         for id in self.state.tables.in_use() {
             if let Some(mut table) = self.state.tables.lock(id).filter(|table| table.revision() < policy.revision) {
                 let organization = names.get(&id).and_then(|name| policy.shared(name));
@@ -110,12 +111,7 @@ impl<'g> Endings<'g> {
         }
     }
 
-    fn enqueue(
-        &self,
-        organization: OrganizationId,
-        dirty_user: Option<DirtyUser>,
-        changes: Vec<Change>,
-    ) -> Enqueued {
+    fn enqueue(&self, organization: OrganizationId, dirty_user: Option<DirtyUser>, changes: Vec<Change>) -> Enqueued {
         let audit = self.state.auditor().packed_endings(&changes, None);
         let change = PendingChange { organization, dirty_user, undo: Undo::Irrevocable, changes, audit };
         self.state.enqueue_unconditionally(change)

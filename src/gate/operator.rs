@@ -270,7 +270,8 @@ impl<'g> Operator<'g> {
     pub fn is_logged_in(self, organization: &str, user: &str, queue: &str, now: Moment) -> bool {
         let policy = self.state.policy.load();
         let Some(organization) = policy.organization(organization) else { return false };
-        let named = organization.directory.user_named(user).map(User::id).zip(organization.directory.queue_named(queue));
+        let named =
+            organization.directory.user_named(user).map(User::id).zip(organization.directory.queue_named(queue));
         let (Some((user, queue)), Some(table)) = (named, self.state.tables.lock(organization.id)) else { return false };
         let session = table.view(user).in_this_queue(queue).copied();
         session.is_some_and(|session| !session.ends.is_some_and(|ends| ends.has_come(now)))

@@ -139,7 +139,8 @@ async fn restore_sessions(sidecar: &Arc<Sidecar>) -> Result<(), StartError> {
     let clock = Arc::clone(sidecar);
     let clock = Box::new(move || clock.clock.now().wall);
     let gate = Arc::clone(&sidecar.gate);
-    let restored = spawn_blocking(move || gate.restore(&folder, now, observer, clock)).await?.map_err(StartError::Store)?;
+    let restored =
+        spawn_blocking(move || gate.restore(&folder, now, observer, clock)).await?.map_err(StartError::Store)?;
     if sidecar.gate.has_store() {
         tracing::info!(sessions = restored.sessions, gone = restored.gone, "login sessions restored");
     } else {

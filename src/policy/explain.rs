@@ -288,7 +288,9 @@ fn unresolved(reason: DenyReason, known: PartlyResolved<'_>, event: &Event<'_>) 
     let organization = known.organization.map_or(event.organization.as_str(), |organization| &organization.name);
     let model = known.organization.map_or("", |organization| &organization.model.file);
     let dialed = match event.request {
-        Request::Dial(digits) => known.organization.and_then(|organization| organization.feature_codes.translate(digits.as_str())),
+        Request::Dial(digits) => {
+            known.organization.and_then(|organization| organization.feature_codes.translate(digits.as_str()))
+        }
         Request::Action(_) => None,
     };
     let named = |given: Option<Token<'_>>, argument: Argument| {
@@ -305,7 +307,8 @@ fn unresolved(reason: DenyReason, known: PartlyResolved<'_>, event: &Event<'_>) 
         }
         DenyReason::UnknownQueue => {
             let queue = named(event.queue, Argument::Queue);
-            let is_known = known.organization.is_some_and(|organization| organization.directory.queue_named(&queue).is_some());
+            let is_known =
+                known.organization.is_some_and(|organization| organization.directory.queue_named(&queue).is_some());
             let from = event.from.filter(|_| queue.is_empty() || is_known);
             let queue = from.map_or(queue, |from| from.as_str().to_owned());
             format!("add the queue `{queue}` to organization `{organization}`, or correct its number")

@@ -144,7 +144,10 @@ impl<'t, D: Dialect> Turn<'t, D> {
                 dialect.answer(id, &Outcome::Decided(answer.refused(DenyReason::StateUnavailable)), &mut refusal);
                 let line = DecisionLine::new(context, event, answer);
                 let range = start..output.len();
-                (after, Some(PendingAnswer { range, refusal, commit, label: answer.label, reason: answer.reason, line }))
+                (
+                    after,
+                    Some(PendingAnswer { range, refusal, commit, label: answer.label, reason: answer.reason, line }),
+                )
             })
         }));
         if let Ok((after, pending)) = answered {

@@ -175,7 +175,11 @@ pub const TOPICS: &[Topic] = &[
         "every alert: its meaning, where to look, what to do",
         Body::Section(pages::PROMETHEUS, "Runbooks"),
     ),
-    topic("3am", "a phone is refused at night: what to look at, and the commands", Body::Section(pages::README, "At 3 a.m.")),
+    topic(
+        "3am",
+        "a phone is refused at night: six questions, and the command for each",
+        Body::Section(pages::README, "At 3 a.m."),
+    ),
     topic("queues", "how to add a queue", Body::Section(pages::ORGANIZATIONS, "Add a queue")),
     topic("keys", "every key of every configuration file", Body::Tables(&["keys "])),
     topic("settings", "every setting of the shipped role models", Body::Tables(&["settings "])),

@@ -38,7 +38,7 @@ const fn remedy(reason: DenyReason) -> &'static str {
         DenyReason::Overload => {
             "Ask again later. See `queuewarden top` and the log: a Kamailio that reads its answers too slowly, 4 reloads \
              during one question, a full table of reported calls, or too many supervisions in the organization."
-        },
+        }
         DenyReason::PermissionOff => "Turn on the setting that `queuewarden explain` names.",
         DenyReason::QueueLoginsAtLimit => "Raise `logins_per_queue_max`, or log a user out of the queue.",
         DenyReason::QueueOutOfScope => {
