@@ -100,7 +100,9 @@ pub(super) enum AdminClientError {
         source: RequestError,
     },
     /// The sidecar answered, but not with the expected JSON.
-    #[error("the sidecar at {address} answered, but not as this queuewarden expects: {source}\n  help: is it of another version?")]
+    #[error(
+        "the sidecar at {address} answered, but not as this queuewarden expects: {source}\n  help: is it of another version?"
+    )]
     UnexpectedJson {
         /// The address of the sidecar.
         address: SidecarAddress,

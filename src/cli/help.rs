@@ -75,7 +75,7 @@ Topics:
   reasons    every reason of an answer, and what to do about a denial
   metrics    every metric
   alerts     every alert: its meaning, where to look, what to do
-  3am        a phone is refused at night: what to look at, and the commands
+  3am        a phone is refused at night: six questions, and the command for each
   queues     how to add a queue
   keys       every key of every configuration file
   settings   every setting of the shipped role models

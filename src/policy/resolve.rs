@@ -85,7 +85,7 @@ pub struct ReportedCall {
 
 impl ReportedCall {
     /// Whether the event names another target, or another queue, than those of the call.
-    fn contradicts(&self, named_queue: Option<QueueId>, target: Option<User<'_>>) -> bool {
+    fn contradicts(self, named_queue: Option<QueueId>, target: Option<User<'_>>) -> bool {
         target.is_some_and(|target| target.id() != self.agent)
             || named_queue.zip(self.queue).is_some_and(|(named, of_call)| named != of_call)
     }

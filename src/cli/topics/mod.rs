@@ -179,7 +179,7 @@ pub const TOPICS: &[Topic] = &[
     ),
     topic(
         "3am",
-        "a phone is refused at night: what to look at, and the commands",
+        "a phone is refused at night: six questions, and the command for each",
         Body::Section(pages::README, "At 3 a.m."),
     ),
     topic("queues", "how to add a queue", Body::Section(pages::ORGANIZATIONS, "Add a queue")),

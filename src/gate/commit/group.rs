@@ -43,7 +43,7 @@ pub(crate) enum Undo {
     Supervisions { began: Option<Box<Supervision>>, ended: Vec<Supervision> },
 }
 
-/// A user whose stored record is out of date.
+/// A user whose stored record is out of date: memory has login sessions that the store does not have yet.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct DirtyUser {
     pub(crate) organization: OrganizationId,

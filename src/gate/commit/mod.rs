@@ -17,12 +17,17 @@
 //!
 //! # What happens when a write fails
 //!
-//! | Fails | In the group being written, and queued behind it | From then on, until the retry succeeds |
-//! |---|---|---|
-//! | session store | `Sessions` are reverted and answered `state_unavailable`; where the decision is in the log, a record `refused` follows, otherwise a denial is recorded. `Irrevocable` ends are published, and their users become dirty. What only the log has to write goes on. | New `Sessions` are refused at once. `Irrevocable` ends are published unwritten, their users become dirty. |
-//! | audit log | `Sessions` and `Supervisions` are reverted; all but `Irrevocable` changes are answered `state_unavailable`, and a denial is recorded in the buffer. `Irrevocable` changes are published, their records go to the buffer, and their users become dirty. | New changes with an audit record are refused at once. `Irrevocable` changes are published, their records go to the buffer. |
-//! | both | as for the audit log, which is written first | as for both |
-//! | the writer's thread panics | every waiting answer becomes `state_unavailable`; the process ends with 1 | every change that has to be written is refused |
+//! - **The session store fails.** Every `Sessions` change of the group, and of the queue behind it, is reverted and
+//!   answered `state_unavailable`. If its decision is in the log already, a record `refused` follows; otherwise a denial
+//!   is recorded. `Irrevocable` ends are published, and their users become dirty. Changes for the log only go on. Until
+//!   the retry succeeds, a new `Sessions` change is refused at once, and an `Irrevocable` end is published unwritten.
+//! - **The audit log fails.** Every `Sessions` and `Supervisions` change of the group, and of the queue behind it, is
+//!   reverted. All changes but `Irrevocable` ones are answered `state_unavailable`, and a denial is recorded in the audit
+//!   buffer. `Irrevocable` changes are published, their records go to the buffer, and their users become dirty. Until
+//!   the retry succeeds, a new change with an audit record is refused at once, unless it is `Irrevocable`.
+//! - **Both fail**: as for the audit log, which is written first.
+//! - **The writer's thread panics**: every waiting answer becomes `state_unavailable`, every further change that has to
+//!   be written is refused, and the process ends with exit code 1.
 //!
 //! # Invariants
 //!

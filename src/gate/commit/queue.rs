@@ -43,7 +43,7 @@ pub(crate) struct CommitQueue {
     work: Condvar,
     /// Wakes [`CommitQueue::stop`].
     ended: Condvar,
-    /// Every change up to this ticket is durable or refused.
+    /// Every change of login sessions up to this ticket is settled: durable or refused.
     settled_ticket: AtomicU64,
     store_is_healthy: AtomicBool,
     /// Cancelled when the writer's thread panics.
@@ -62,9 +62,10 @@ struct QueueState {
     dirty_users: BTreeSet<DirtyUser>,
     /// The ticket of the last change that was queued.
     ticket: u64,
-    /// Whether the last write of the session store failed.
+    /// Whether changes for the session store are refused: from a failed write until the store has the records of all
+    /// dirty users.
     store_fails: bool,
-    /// Whether the last write of the audit log failed.
+    /// Whether changes with an audit record are refused: from a failed write until the log takes records.
     audit_fails: bool,
     writer: WriterState,
 }
@@ -130,7 +131,7 @@ impl CommitQueue {
         self.is_for_store(change) || !change.audit.is_empty()
     }
 
-    /// Queues a change that somebody asked for.
+    /// Takes a change that a peer or an operator asked for.
     ///
     /// # Errors
     ///
@@ -144,7 +145,7 @@ impl CommitQueue {
         Ok(self.join(&mut state, change))
     }
 
-    /// Queues a change that happens whether the disk works or not, for example the end of a lease. While the disk
+    /// Takes a change that happens whether the disk works or not, for example the end of a lease. While the disk
     /// fails, the user is remembered as dirty and the change is handed back, to be published without being written.
     pub(crate) fn push_unconditionally(&self, change: PendingChange) -> Result<Receipt, PendingChange> {
         let mut state = self.locked();
@@ -189,7 +190,7 @@ impl CommitQueue {
         }
     }
 
-    /// Every change up to this ticket is durable or refused.
+    /// Every change of login sessions up to this ticket is settled: durable or refused.
     pub(crate) fn settled_ticket(&self) -> u64 {
         self.settled_ticket.load(Ordering::Acquire)
     }
