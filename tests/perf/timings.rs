@@ -121,7 +121,7 @@ fn decisions_about_a_million_users() {
             "decide about random users, {together} read together: {mean} ns in the mean, p50 {p50} ns, p99 {p99} ns"
         );
     }
-    println!("read a random place of as much memory, when the read before has said where: {} ns", waiting_for_memory());
+    println!("one dependent read of random memory of the same size: {} ns", waiting_for_memory());
 }
 
 fn event<'a>(actor: &'a str, queue: &'a str) -> Event<'a> {
@@ -131,8 +131,8 @@ fn event<'a>(actor: &'a str, queue: &'a str) -> Event<'a> {
     fields.into_event().unwrap()
 }
 
-/// The time of one memory access in nanoseconds, which every decision about an uncached user needs: each entry holds the
-/// index of the next, in one cycle through all of them.
+/// The time of one memory access in nanoseconds, which every decision about an uncached user needs: each entry holds
+/// the index of the next, in one cycle through all of them.
 fn waiting_for_memory() -> u128 {
     let mut random_source = fastrand::Rng::with_seed(1);
     let mut next: Vec<u32> = (0..PLACES as u32).collect();

@@ -125,7 +125,7 @@ fn known_keys_that_an_action_does_not_use_are_ignored() {
 }
 
 /// Given a question with a queue in the dialed digits and another in the key `queue`, when it is read, then the answer
-/// is an error and nothing is decided, whoever the actor is.
+/// is an error and nothing is decided, also for an unknown actor.
 #[test]
 fn a_queue_both_dialed_and_given_is_a_duplicate() {
     play(
