@@ -114,7 +114,8 @@ pub const VERBS: &[VerbReference] = &[
 pub struct RequestKey {
     /// The key.
     pub key: Key,
-    /// The values of the key. Empty for a key with a closed list, whose values are in [`crate::event::ATTRIBUTE_VALUES`].
+    /// The values of the key. Empty for a key with a closed list, whose values are in
+    /// [`crate::event::ATTRIBUTE_VALUES`].
     pub values: &'static str,
     /// The meaning of the key, in one or two sentences.
     pub description: &'static str,

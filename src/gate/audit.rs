@@ -195,7 +195,8 @@ impl<'g> Auditor<'g> {
         packed
     }
 
-    /// Notes a decision whose answer does not wait. Of the allowed decisions, only as many are noted as the settings say.
+    /// Notes a decision whose answer does not wait. Of the allowed decisions, only as many are noted as the settings
+    /// say.
     pub(super) fn note_decision<'a>(
         self,
         asked: &AskedQuestion<'a, '_>,

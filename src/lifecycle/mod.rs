@@ -276,8 +276,8 @@ impl Running {
         self.sidecar.gate.writer_panicked().await;
     }
 
-    /// Drains connections, closes the listeners, and writes the remaining changes to the store and the audit log. `at_once`
-    /// ends the draining early.
+    /// Drains connections, closes the listeners, and writes the remaining changes to the store and the audit log.
+    /// `at_once` ends the draining early.
     pub(crate) async fn stop(self, at_once: impl Future<Output = ()>) {
         systemd::stopping("draining");
         tracing::info!("draining");

@@ -100,7 +100,8 @@ impl Supervisions {
         }
     }
 
-    /// Ends the supervisions for which `ends` holds, and forgets the revoked supervisions. Returns the supervisions that ran.
+    /// Ends the supervisions for which `ends` holds, and forgets the revoked supervisions. Returns the supervisions
+    /// that ran.
     pub fn end_all(&mut self, ends: impl Fn(&Supervision) -> bool) -> Vec<Supervision> {
         self.revoked.retain(|supervision| !ends(supervision));
         let over: Vec<(UserId, Option<UserId>)> =

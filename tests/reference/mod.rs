@@ -150,8 +150,8 @@ pub fn judge(world: &World, sessions: &[Session], question: &Question) -> Answer
     answer
 }
 
-/// The checks, in the order of config/models/README.md, "How a question is judged". Writes action, queues and target to `answer` as soon
-/// as they are known.
+/// The checks, in the order of config/models/README.md, "How a question is judged". Writes action, queues and target to
+/// `answer` as soon as they are known.
 fn run_checks(
     world: &World,
     sessions: &[Session],

@@ -439,14 +439,14 @@ fn other_lines_between_questions_of_one_read_are_answered_in_order() {
             _ => format!("{number} watch org=nobody\n"),
         });
         let lines: String = lines.collect();
-        let said = exchange(stream, lines.as_bytes());
+        let received = exchange(stream, lines.as_bytes());
         let expected = kinds.iter().enumerate().map(|(number, kind)| match kind {
             0 => format!("{number} allow action=queue.login queue=600 reason=assigned policy=1\n"),
             1 => format!("{number} pong\n"),
             2 => format!("{number} error reason=unknown_verb\n"),
             _ => format!("{number} deny reason=unknown_organization policy=1\n"),
         });
-        assert_eq!(said, expected.collect::<String>());
+        assert_eq!(received, expected.collect::<String>());
     }
 }
 
@@ -458,9 +458,9 @@ fn a_client_that_was_busy_and_then_silent_is_answered_as_before() {
         let answer = "7 allow action=queue.login queue=600 reason=assigned policy=1\n";
         for _ in 0..2 {
             stream.write_all(question.repeat(500).as_bytes()).unwrap();
-            let mut said = vec![0; answer.len() * 500];
-            stream.read_exact(&mut said).unwrap();
-            assert_eq!(String::from_utf8(said).unwrap(), answer.repeat(500));
+            let mut received = vec![0; answer.len() * 500];
+            stream.read_exact(&mut received).unwrap();
+            assert_eq!(String::from_utf8(received).unwrap(), answer.repeat(500));
             // The test needs a silence of this length; no condition can replace the sleep.
             thread::sleep(LARGE_BUFFERS_KEPT_FOR + Duration::from_millis(300));
         }

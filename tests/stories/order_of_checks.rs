@@ -1,5 +1,6 @@
 //! Given a question with several faults, when it is decided, then the first failing check gives the reason
-//! (config/models/README.md, "How a question is judged"). Questions name users and queues by id or by number; answers always have the number.
+//! (config/models/README.md, "How a question is judged"). Questions name users and queues by id or by number; answers
+//! always have the number.
 
 use crate::stories::fixtures::{ORGANIZATION, SideBySide, play, with_switched};
 
@@ -125,7 +126,7 @@ fn known_keys_that_an_action_does_not_use_are_ignored() {
 }
 
 /// Given a question with a queue in the dialed digits and another in the key `queue`, when it is read, then the answer
-/// is an error and nothing is decided, whoever the actor is.
+/// is an error and nothing is decided, also for an unknown actor.
 #[test]
 fn a_queue_both_dialed_and_given_is_a_duplicate() {
     play(

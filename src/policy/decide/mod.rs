@@ -1,8 +1,8 @@
 //! The decision: a pure, total function of one question and the login sessions of its subject.
 //!
 //! Default deny. A question is allowed when every condition of one grant of the role model holds. Otherwise the grant
-//! that got furthest in the order of checks (`config/models/README.md`) names the reason of the denial. The function reads no
-//! clock, takes no lock, does no I/O and allocates nothing. [`crate::gate`] calls it for every question;
+//! that got furthest in the order of checks (`config/models/README.md`) names the reason of the denial. The function
+//! reads no clock, takes no lock, does no I/O and allocates nothing. [`crate::gate`] calls it for every question;
 //! [`super::explain`] and [`super::survey`] call it too and never decide by themselves.
 //!
 //! This file weighs the grants; `facts` finds the facts that hold, and `limits` checks the limits on login sessions and
