@@ -262,7 +262,8 @@ proptest! {
         replies_at in vec(any::<Index>(), 0..3),
     ) {
         let whole = converse_with_acme(FastAgi::new(), &[&question_bytes, &replies]);
-        let in_pieces = converse_with_acme(FastAgi::new(), &[cut(&question_bytes, &at), cut(&replies, &replies_at)].concat());
+        let pieces = [cut(&question_bytes, &at), cut(&replies, &replies_at)].concat();
+        let in_pieces = converse_with_acme(FastAgi::new(), &pieces);
         prop_assert_eq!(&whole, &in_pieces);
         let text = String::from_utf8(whole.output).unwrap();
         prop_assert!(grammar::variables(&text).is_some(), "not six variables: {:?}", text);
@@ -282,7 +283,11 @@ proptest! {
     }
 
     #[test]
-    fn a_peer_that_is_given_up_gets_the_reason((bytes, _) in environment(), end in any::<Index>(), late in any::<bool>()) {
+    fn a_peer_that_is_given_up_gets_the_reason(
+        (bytes, _) in environment(),
+        end in any::<Index>(),
+        late in any::<bool>(),
+    ) {
         let begun = &bytes[..end.index(bytes.len())];
         let (mut dialect, mut output) = (FastAgi::new(), vec![]);
         if let Step::More = dialect.next(begun, &mut vec![], &mut output) {
