@@ -419,7 +419,7 @@ mod tests {
         let fine = "do org=o actor=a action=x.y";
         for (row, message) in [
             ("| R1 | | dial | allow | r | | |".to_owned(), "does not begin with org and actor"),
-            ("| R1 | | ask org=o actor=a | allow | r | | |".to_owned(), "is no event"),
+            ("| R1 | | ask org=o actor=a | allow | r | | |".to_owned(), "is not an event"),
             ("| R1 | | dial org=o actor=a digits=*13 | allow | r | | |".to_owned(), "needs the action"),
             (format!("| R1 | | {fine} | maybe | r | | |"), "is no verdict"),
             (format!("| R1 | | {fine} | refused | r | | |"), "is no verdict of this event"),

@@ -20,7 +20,7 @@ fn exported() -> BTreeSet<String> {
     names.map(|(name, _)| name.to_owned()).collect()
 }
 
-/// The metric families of queuewarden and of the process that this PromQL text names.
+/// The metric families of queuewarden and of the process that this `PromQL` text names.
 fn metrics_in(text: &str) -> BTreeSet<String> {
     let is_name_character = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
     let words = text.split(|c: char| !is_name_character(c));
