@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use crate::lab::Lab;
+use crate::phone::Phone;
 use crate::support::Sidecar;
 
 /// Longer than any guard of the dialplan takes on a busy machine, and far from a sidecar's silence without a guard.
@@ -15,12 +16,13 @@ const GUARDED: Duration = Duration::from_secs(15);
 fn without_a_sidecar_login_follows_the_switch_and_supervision_is_refused() {
     let mut lab = Lab::start();
     assert!(lab.sidecar.take().unwrap().terminate().success());
-    assert!(lab.is_refused("1001", "*13600"), "the switch is shipped as deny");
+    let (agent, supervisor) = (Phone::new(&lab, "1001", 0), Phone::new(&lab, "2001", 0));
+    assert_eq!(agent.dial("*13600"), 503, "the switch is shipped as deny");
     assert!(!lab.is_member("600", "1001"));
     lab.set_global("QW_LOGIN_FAIL", "allow");
     assert!(lab.is_answered("1001", "*13600"));
     assert!(lab.is_member("600", "1001"));
-    assert!(lab.is_refused("2001", "*2211001"), "supervision fails closed whatever the switch says");
+    assert_eq!(supervisor.dial("*2211001"), 503, "supervision fails closed whatever the switch says");
     lab.sidecar = Some(Sidecar::start(&lab.folder));
     assert!(lab.is_refused("3001", "*13600"), "the sidecar is back, and decides");
 }
@@ -30,9 +32,10 @@ fn a_frozen_sidecar_delays_a_call_and_allows_nothing() {
     let lab = Lab::start();
     lab.set_global("QW_WAIT_SECONDS", "0.5");
     lab.sidecar().signal("STOP");
+    let (agent, supervisor) = (Phone::new(&lab, "1001", 0), Phone::new(&lab, "2001", 0));
     let began = Instant::now();
-    assert!(lab.is_refused("1001", "*13600"));
-    assert!(lab.is_refused("2001", "*2211001"));
+    assert_eq!(agent.dial("*13600"), 503);
+    assert_eq!(supervisor.dial("*2211001"), 503);
     assert!(began.elapsed() < GUARDED, "took {:?}", began.elapsed());
     lab.sidecar().signal("CONT");
     lab.set_global("QW_WAIT_SECONDS", "5");
@@ -68,9 +71,10 @@ fn garbage_is_no_verdict() {
             stream.write_all(answer).unwrap();
         }
     });
+    let (agent, supervisor) = (Phone::new(&lab, "1001", 0), Phone::new(&lab, "2001", 0));
     for _ in garbage {
-        assert!(lab.is_refused("1001", "*13600"));
-        assert!(lab.is_refused("2001", "*2211001"));
+        assert_eq!(agent.dial("*13600"), 503);
+        assert_eq!(supervisor.dial("*2211001"), 503);
     }
     answering.join().unwrap();
     assert!(!lab.is_member("600", "1001"));

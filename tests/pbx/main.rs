@@ -26,4 +26,5 @@ mod kamailio;
 mod lab;
 mod link;
 mod login;
+mod phone;
 mod supervision;
