@@ -28,3 +28,4 @@ mod link;
 mod login;
 mod phone;
 mod supervision;
+mod takeover;

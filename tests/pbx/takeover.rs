@@ -1,0 +1,167 @@
+//! Given a supervisor who listens, whispers or barges, when the supervisor's channel changes hands or the permission
+//! ends, then the listener is out at the next look, and the sidecar counts no supervision any more.
+//!
+//! Who hears whom is read from tones, because signalling alone does not show it.
+
+use std::time::Duration;
+
+use crate::lab::Lab;
+use crate::phone::{Phone, PhoneCall, add_staff};
+use crate::support::{run, wait_until};
+
+const AGENT: u32 = 500;
+const CUSTOMER: u32 = 900;
+const SUPERVISOR: u32 = 1_300;
+const OUTSIDER: u32 = 1_700;
+const ALL: [u32; 4] = [AGENT, CUSTOMER, SUPERVISOR, OUTSIDER];
+
+/// The tests look every 2 s; a machine that is busy may take several times as long.
+const RECHECK_SECONDS: &str = "2";
+const OUT: Duration = Duration::from_secs(8);
+const MODES: [(&str, &str); 3] = [("*2211005", "listen"), ("*2221005", "whisper"), ("*2231005", "barge")];
+
+/// A customer and an agent in a call of queue 600, and the telephones of a supervisor and of an outsider.
+struct Office {
+    supervisor: Phone,
+    outsider: Phone,
+    customer: PhoneCall,
+    agent: PhoneCall,
+    _phones: [Phone; 2],
+}
+
+impl Office {
+    fn open(lab: &Lab) -> Self {
+        add_staff(lab);
+        lab.set_global("QW_RECHECK_SECONDS", RECHECK_SECONDS);
+        let agent_phone = Phone::new(lab, "1005", AGENT).register();
+        let customer_phone = Phone::new(lab, "3001", CUSTOMER);
+        assert_eq!(agent_phone.dial("*13600"), 200);
+        let customer = customer_phone.call("600");
+        let agent = agent_phone.incoming();
+        hears(&agent, &[CUSTOMER]);
+        Self {
+            supervisor: Phone::new(lab, "2001", SUPERVISOR),
+            outsider: Phone::new(lab, "2002", OUTSIDER).register(),
+            customer,
+            agent,
+            _phones: [agent_phone, customer_phone],
+        }
+    }
+}
+
+/// Waits until the call hears exactly these tones.
+fn hears(call: &PhoneCall, tones: &[u32]) {
+    wait_until(&format!("{tones:?} to be heard"), || call.hears(&ALL) == tones);
+}
+
+fn is_counted(lab: &Lab, mode: &str, count: f64) -> bool {
+    (lab.supervisions(mode) - count).abs() < f64::EPSILON
+}
+
+/// Each mode is heard by whom it is for, and goes on over several looks.
+#[test]
+fn each_mode_is_heard_by_whom_it_is_for_and_survives_the_looks() {
+    let lab = Lab::start();
+    let office = Office::open(&lab);
+    for (code, mode) in MODES {
+        let supervisor = office.supervisor.call(code);
+        assert_eq!(supervisor.status(), 200, "{mode}");
+        let (agent, customer): (&[u32], &[u32]) = match mode {
+            "listen" => (&[CUSTOMER], &[AGENT]),
+            "whisper" => (&[CUSTOMER, SUPERVISOR], &[AGENT]),
+            _ => (&[CUSTOMER, SUPERVISOR], &[AGENT, SUPERVISOR]),
+        };
+        for _ in 0..2 {
+            hears(&supervisor, &[AGENT, CUSTOMER]);
+            hears(&office.agent, agent);
+            hears(&office.customer, customer);
+            assert_eq!(supervisor.ends_within(Duration::from_secs(5)), None, "{mode} is allowed all the time");
+            assert!(is_counted(&lab, mode, 1.0), "{mode}: asking again makes no second supervision");
+        }
+        supervisor.hang_up();
+        wait_until("the end of the supervision", || is_counted(&lab, mode, 0.0));
+    }
+}
+
+/// FIELD A1: an attended transfer, in either direction, and an INVITE with Replaces.
+#[test]
+fn who_takes_over_a_supervision_is_out_at_the_next_look() {
+    let lab = Lab::start();
+    let office = Office::open(&lab);
+    for (code, mode) in MODES {
+        for way in ["refer", "refer back", "replaces"] {
+            let supervisor = office.supervisor.call(code);
+            hears(&supervisor, &[AGENT, CUSTOMER]);
+            let inherited = if way == "replaces" {
+                let call = office.outsider.call_with("2001", &supervisor.takeover());
+                assert_eq!(call.status(), 200);
+                call
+            } else {
+                let consultation = office.supervisor.call("2002");
+                let outsider = office.outsider.incoming();
+                let (from, to) =
+                    if way == "refer" { (&supervisor, &consultation) } else { (&consultation, &supervisor) };
+                assert_eq!(from.transfer_to(to), 202);
+                outsider
+            };
+            let stayed = inherited.ends_within(OUT);
+            assert!(stayed.is_some(), "{mode} by {way}: the outsider stays");
+            wait_until("the outsider's voice to be gone", || {
+                !office.agent.hears(&ALL).contains(&OUTSIDER) && !office.customer.hears(&ALL).contains(&OUTSIDER)
+            });
+            wait_until("the end of the supervision", || is_counted(&lab, mode, 0.0));
+        }
+    }
+    hears(&office.customer, &[AGENT]);
+}
+
+/// FIELD A2: a reload that takes the queue away, and an operator who ends the supervision.
+#[test]
+fn who_may_no_longer_listen_is_out_at_the_next_look() {
+    let lab = Lab::start();
+    let office = Office::open(&lab);
+    let supervisor = office.supervisor.call("*2211005");
+    hears(&supervisor, &[AGENT, CUSTOMER]);
+    lab.folder.replace("organizations/acme.toml", "supervises = [\"support\", \"line\"]", "supervises = [\"line\"]");
+    assert_eq!(lab.sidecar().reload()["successful"], true);
+    assert!(supervisor.ends_within(OUT).is_some(), "the queue is not dana's any more");
+    assert_eq!(office.supervisor.dial("*2211005"), 403);
+
+    lab.folder.replace("organizations/acme.toml", "supervises = [\"line\"]", "supervises = [\"support\", \"line\"]");
+    assert_eq!(lab.sidecar().reload()["successful"], true);
+    for (code, mode) in MODES {
+        let supervisor = office.supervisor.call(code);
+        hears(&supervisor, &[AGENT, CUSTOMER]);
+        let folder = lab.folder.path().to_str().unwrap();
+        let end = ["supervisions", "end", "--config", folder, "--org", "acme", "--user", "dana"];
+        assert!(run(&end).0.success());
+        assert!(supervisor.ends_within(OUT).is_some(), "{mode} was ended by an operator");
+        assert!(is_counted(&lab, mode, 0.0), "{mode} did not begin anew");
+    }
+}
+
+/// A supervision that nobody can confirm ends, as one that nobody can allow does not begin.
+#[test]
+fn without_a_sidecar_a_supervision_ends_at_the_next_look() {
+    let mut lab = Lab::start();
+    let office = Office::open(&lab);
+    let supervisor = office.supervisor.call("*2211005");
+    hears(&supervisor, &[AGENT, CUSTOMER]);
+    assert!(lab.sidecar.take().unwrap().terminate().success());
+    assert!(supervisor.ends_within(OUT).is_some());
+}
+
+/// A caller who hangs up while the sidecar is asked again: the end is reported all the same.
+#[test]
+fn who_hangs_up_in_the_middle_of_a_look_leaves_no_supervision_behind() {
+    let lab = Lab::start();
+    let office = Office::open(&lab);
+    let supervisor = office.supervisor.call("*2211005");
+    hears(&supervisor, &[AGENT, CUSTOMER]);
+    lab.sidecar().signal("STOP");
+    // The sidecar is asked in the context [qw-ask], and answers nothing for 5 s.
+    wait_until("the listener to be in the question", || lab.channels().contains("!AGI!"));
+    supervisor.hang_up();
+    lab.sidecar().signal("CONT");
+    wait_until("the end of the supervision", || is_counted(&lab, "listen", 0.0));
+}
