@@ -21,6 +21,7 @@
 mod support;
 
 mod edge;
+mod endpoints;
 mod guard;
 mod kamailio;
 mod lab;
