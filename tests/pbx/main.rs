@@ -25,6 +25,7 @@ mod endpoints;
 mod guard;
 mod kamailio;
 mod lab;
+mod leaving;
 mod link;
 mod login;
 mod phone;
