@@ -26,7 +26,7 @@ fn whispers(supervisor: &Phone, agent: &PhoneCall, customer: &PhoneCall) {
     hears(agent, &[CUSTOMER]);
 }
 
-/// FIELD C6: a softphone `901005` beside the desk phone `1005`.
+/// A softphone `901005` beside the desk phone `1005`.
 #[test]
 fn a_softphone_with_the_agents_accountcode_is_found() {
     let lab = Lab::start();
@@ -40,7 +40,7 @@ fn a_softphone_with_the_agents_accountcode_is_found() {
     whispers(&supervisor, &softphone.incoming(), &call);
 }
 
-/// FIELD C6: a member as a Local channel that rings every telephone of the agent. The desk that answers serves the
+/// A member as a Local channel that rings every telephone of the agent. The desk that answers serves the
 /// queue; the softphone has a call of its own. Asterisk gives both legs the customer's accountcode.
 #[test]
 fn of_two_devices_behind_a_local_member_the_one_in_the_queue_is_found() {
@@ -121,7 +121,7 @@ fn a_queue_may_have_another_name_in_asterisk() {
     assert!(!lab.is_member("support-line", "1005"));
 }
 
-/// FIELD C6: a supervisor who lacks nothing but a call sees 480, everybody else 403.
+/// A supervisor who lacks nothing but a call sees 480, everybody else 403.
 #[test]
 fn an_idle_target_is_not_there_rather_than_refused() {
     let lab = Lab::start();

@@ -25,7 +25,7 @@ fn lamp(lab: &Lab, name: &str) -> String {
     answer.lines().find_map(|line| line.strip_prefix("StatusText: ")).unwrap_or(&answer).trim().to_owned()
 }
 
-/// FIELD B8: on day one the members are there and the sessions are not.
+/// On day one the members are there and the sessions are not.
 #[test]
 fn a_member_of_whom_the_sidecar_does_not_know_can_go_home() {
     let lab = Lab::start();
@@ -50,7 +50,7 @@ fn a_member_of_whom_the_sidecar_does_not_know_can_go_home() {
     assert!(lab.is_member("600", "1001"));
 }
 
-/// FIELD B9: leaving and pausing give nobody a right, so they have a switch of their own.
+/// Leaving and pausing give nobody a right, so they have a switch of their own.
 #[test]
 fn without_a_sidecar_agents_leave_and_pause_but_do_not_enter() {
     let mut lab = Lab::start();
@@ -81,7 +81,7 @@ fn without_a_sidecar_agents_leave_and_pause_but_do_not_enter() {
     assert_eq!(line.lines().count(), 1, "one line for a refusal");
 }
 
-/// FIELD B12: a member of queues.conf.
+/// A member of queues.conf.
 #[test]
 fn a_static_member_pauses_without_a_session_and_is_told_that_it_cannot_leave() {
     let lab = Lab::start();
@@ -102,7 +102,7 @@ fn a_static_member_pauses_without_a_session_and_is_told_that_it_cannot_leave() {
     assert!(lab.sidecar().ask("may org=acme actor=1003 action=queue.logout queue=605").contains("not_logged_in"));
 }
 
-/// FIELD C11: a lamp for each user, and one for each user and queue.
+/// A lamp for each user, and one for each user and queue.
 #[test]
 fn lamps_show_who_is_logged_in_and_paused() {
     let lab = Lab::start();
@@ -129,7 +129,7 @@ fn lamps_show_who_is_logged_in_and_paused() {
     assert_ne!(lamp(&lab, "qw_1001*602"), "InUse", "a refusal lights no lamp");
 }
 
-/// FIELD C12 and the other ways not to be decided: an allowed login that Asterisk cannot carry out is no denial.
+/// An allowed login that Asterisk cannot carry out is no denial.
 #[test]
 fn what_asterisk_cannot_do_is_no_denial() {
     let lab = Lab::start();

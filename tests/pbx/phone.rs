@@ -1,6 +1,14 @@
 //! A SIP telephone in the test's own hands: it registers, calls, answers, transfers, speaks a tone of its own and tells
 //! which tones it hears.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "samples have 14 bits, and a test sends a few thousand packets"
+)]
+
 use std::collections::{HashMap, VecDeque};
 use std::f64::consts::TAU;
 use std::fmt::Write as _;
@@ -263,7 +271,7 @@ impl Dialog {
 
 impl Line {
     fn receive(self: Arc<Self>) {
-        let mut bytes = [0; 65_536];
+        let mut bytes = vec![0; 65_536];
         while !self.is_over.load(Ordering::Relaxed) {
             let Ok((length, _)) = self.socket.recv_from(&mut bytes) else { continue };
             let message = String::from_utf8_lossy(&bytes[..length]).into_owned();
@@ -511,7 +519,7 @@ impl Media {
                 sent += 1;
             }
             if let Ok((length @ 13.., _)) = self.socket.recv_from(&mut bytes)
-                && bytes[1] & 0x7f == 0
+                && bytes[1] % 0x80 == 0
             {
                 let mut heard = self.heard.lock().unwrap();
                 heard.extend(bytes[12..length].iter().map(|&byte| decode(byte)));

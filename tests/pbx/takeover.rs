@@ -26,7 +26,8 @@ struct Office {
     outsider: Phone,
     customer: PhoneCall,
     agent: PhoneCall,
-    _phones: [Phone; 2],
+    customer_phone: Phone,
+    _agent_phone: Phone,
 }
 
 impl Office {
@@ -44,7 +45,8 @@ impl Office {
             outsider: Phone::new(lab, "2002", OUTSIDER).register(),
             customer,
             agent,
-            _phones: [agent_phone, customer_phone],
+            customer_phone,
+            _agent_phone: agent_phone,
         }
     }
 }
@@ -83,7 +85,7 @@ fn each_mode_is_heard_by_whom_it_is_for_and_survives_the_looks() {
     }
 }
 
-/// FIELD A1: an attended transfer, in either direction, and an INVITE with Replaces.
+/// An attended transfer, in either direction, and an INVITE with Replaces.
 #[test]
 fn who_takes_over_a_supervision_is_out_at_the_next_look() {
     let lab = Lab::start();
@@ -115,7 +117,7 @@ fn who_takes_over_a_supervision_is_out_at_the_next_look() {
     hears(&office.customer, &[AGENT]);
 }
 
-/// FIELD A2: a reload that takes the queue away, and an operator who ends the supervision.
+/// A reload that takes the queue away, and an operator who ends the supervision.
 #[test]
 fn who_may_no_longer_listen_is_out_at_the_next_look() {
     let lab = Lab::start();
@@ -149,6 +151,22 @@ fn without_a_sidecar_a_supervision_ends_at_the_next_look() {
     hears(&supervisor, &[AGENT, CUSTOMER]);
     assert!(lab.sidecar.take().unwrap().terminate().success());
     assert!(supervisor.ends_within(OUT).is_some());
+}
+
+/// The customer transfers the agent to somebody else: the supervisor was let into another call.
+#[test]
+fn a_supervision_does_not_follow_the_agent_into_another_call() {
+    let lab = Lab::start();
+    let office = Office::open(&lab);
+    let supervisor = office.supervisor.call("*2231005");
+    hears(&supervisor, &[AGENT, CUSTOMER]);
+    let consultation = office.customer_phone.call("2002");
+    let outsider = office.outsider.incoming();
+    assert_eq!(office.customer.transfer_to(&consultation), 202);
+    assert!(supervisor.ends_within(OUT).is_some());
+    hears(&outsider, &[AGENT]);
+    hears(&office.agent, &[OUTSIDER]);
+    assert!(is_counted(&lab, "barge", 0.0));
 }
 
 /// A caller who hangs up while the sidecar is asked again: the end is reported all the same.
