@@ -130,3 +130,18 @@ fn an_idle_target_is_not_there_rather_than_refused() {
     assert_eq!(Phone::new(&lab, "1006", AGENT).dial("*2211005"), 403, "an agent is refused, and learns nothing");
     assert_eq!(Phone::new(&lab, "2001", SUPERVISOR).dial("*2219999"), 403, "there is no such target");
 }
+
+/// Another organization on the same Asterisk has a 1005 too: each is heard by its own supervisors only.
+#[test]
+fn another_organizations_agent_with_the_same_extension_is_not_heard() {
+    let lab = Lab::start();
+    add_staff(&lab);
+    let (foreign, customer) = (Phone::new(&lab, "other-1005", AGENT).register(), Phone::new(&lab, "3001", CUSTOMER));
+    let supervisor = Phone::new(&lab, "2001", SUPERVISOR);
+    // The other organization's member answers a queue of which this organization's supervisor may hear every call.
+    lab.cli("queue add member PJSIP/other-1005 to 600");
+    let call = customer.call("600");
+    hears(&foreign.incoming(), &[CUSTOMER]);
+    assert_eq!(supervisor.dial("*2211005"), 480, "acme's 1005 is in no call");
+    drop(call);
+}

@@ -109,7 +109,7 @@ fn lamps_show_who_is_logged_in_and_paused() {
     let phone = Phone::new(&lab, "1001", 500);
     let shows = |any: &str, support: &str, sales: &str| {
         assert_eq!(
-            (lamp(&lab, "qw_1001"), lamp(&lab, "qw_1001*600"), lamp(&lab, "qw_1001*601")),
+            (lamp(&lab, "qw_acme_1001"), lamp(&lab, "qw_acme_1001*600"), lamp(&lab, "qw_acme_1001*601")),
             (any.to_owned(), support.to_owned(), sales.to_owned())
         );
     };
@@ -126,7 +126,7 @@ fn lamps_show_who_is_logged_in_and_paused() {
     assert_eq!(phone.dial("*14600"), 200);
     shows("Idle", "Idle", "Idle");
     assert_eq!(phone.dial("*13602"), 403);
-    assert_ne!(lamp(&lab, "qw_1001*602"), "InUse", "a refusal lights no lamp");
+    assert_ne!(lamp(&lab, "qw_acme_1001*602"), "InUse", "a refusal lights no lamp");
 }
 
 /// An allowed login that Asterisk cannot carry out is no denial.
