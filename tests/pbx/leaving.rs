@@ -5,7 +5,7 @@ use std::io::Write as _;
 
 use crate::lab::{Lab, said};
 use crate::phone::{Phone, add_staff};
-use crate::support::Sidecar;
+use crate::support::{PATIENCE, Sidecar};
 
 /// The lines of Asterisk's log about one user's code.
 fn log(lab: &Lab, user: &str, digits: &str) -> String {
@@ -137,4 +137,22 @@ fn what_asterisk_cannot_do_is_no_denial() {
     assert!(log(&lab, "1002", "*13603").contains("not done: assigned but NOSUCHQUEUE"));
     assert_eq!(Phone::new(&lab, "4001", 500).dial("*13600"), 403, "a telephone without an accountcode");
     assert!(log(&lab, "4001", "*13600").contains("refused: no accountcode"));
+}
+
+/// Whoever a caller speaks to cannot dial in the caller's name: a call that is transferred onto a code is refused.
+#[test]
+fn a_transfer_onto_a_code_changes_nothing() {
+    let lab = Lab::start();
+    add_staff(&lab);
+    let (agent, colleague) = (Phone::new(&lab, "1005", 500), Phone::new(&lab, "1006", 900).register());
+    assert_eq!(agent.dial("*13600"), 200);
+    for code in ["*14600", "*15600", "*13604", "*2211006"] {
+        let call = agent.call("1006");
+        let transferring = colleague.incoming();
+        assert_eq!(transferring.transfer_to_number(code), 202);
+        assert!(call.ends_within(PATIENCE).is_some(), "{code}");
+        transferring.hang_up();
+        assert!(log(&lab, "1005", code).contains("refused: transferred or forwarded onto the code"), "{code}");
+    }
+    assert!(lab.is_member("600", "1005") && !lab.is_paused("600", "1005") && !lab.is_member("support-line", "1005"));
 }

@@ -238,8 +238,17 @@ impl PhoneCall {
             let uri = call.remote.split(['<', '>']).nth(1).unwrap().to_owned();
             (uri, other.replaces(call).replace(';', "%3B").replace('=', "%3D"))
         });
+        self.refer(&format!("{uri}?Replaces={replaces}"))
+    }
+
+    /// Blind transfer: whom this call is with dials this number; gives the status of the REFER.
+    pub fn transfer_to_number(&self, number: &str) -> u16 {
+        self.refer(&format!("sip:{number}@{}", self.line.pbx))
+    }
+
+    fn refer(&self, to: &str) -> u16 {
         self.with(|call| call.refer_status = 0);
-        self.request("REFER", &format!("Refer-To: <{uri}?Replaces={replaces}>\r\n"));
+        self.request("REFER", &format!("Refer-To: <{to}>\r\n"));
         wait_until("an answer to REFER", || self.with(|call| call.refer_status) != 0);
         self.with(|call| call.refer_status)
     }
