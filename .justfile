@@ -1,4 +1,4 @@
-# Short names for what can as well be typed. `just` lists them.
+# Short names for commands that can be typed as well. `just` lists them.
 
 [private]
 default:
@@ -32,7 +32,15 @@ lint:
 doc:
     cargo doc --no-deps --open
 
-# Fuzz every target for so many seconds.
+# Build as a package holds it: one unit, optimized as a whole. It takes minutes.
+dist:
+    cargo build --locked --profile dist
+
+# Build the sidecar alone, without the commands that speak to a running one.
+alone:
+    cargo build --locked --release --no-default-features
+
+# Fuzz every target, each for this many seconds.
 fuzz seconds="10":
     fuzz/run {{seconds}}
 

@@ -1,50 +1,24 @@
-//! What is answered: allow or deny, always with a reason from one closed list, or an error when nothing was asked.
+//! Decisions and answers: allow or deny, always with a reason from one closed list.
 //!
-//! A code is written once, here. The wire, the metrics, the log and README all take it from this table, so they cannot
-//! drift apart. A denial is not an error: it is an answer.
+//! - A [`Decision`] is the result of [`crate::policy::decide::decide`]: allow or deny, the reason, and the change of
+//!   state. Inside `policy` and `gate` a [`crate::policy::decide::Judgement`] is a decision with its action and queues.
+//! - An [`Answer`] is what the peer gets: the decision in the names of the organization, ready for a dialect to encode.
+//! - A [`WireError`] is what the peer gets if no decision was made. A denial is not an error.
+//!
+//! Each code is written once, in this file. The wire, the metrics, the logs and the documentation use these lists, so
+//! they cannot differ.
 
 use crate::event::Key;
 use crate::telephony::{Ground, QueueId, SupervisionMode, closed_list};
 
-macro_rules! reasons {
-    ($(#[$doc:meta])* $name:ident { $($variant:ident = $code:literal: $sentence:literal,)+ }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum $name { $(#[doc = $sentence] $variant,)+ }
-
-        impl $name {
-            /// Every reason.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
-
-            /// The stable code.
-            #[must_use]
-            pub const fn code(self) -> &'static str {
-                match self { $(Self::$variant => $code,)+ }
-            }
-
-            /// The same for people.
-            #[must_use]
-            pub const fn sentence(self) -> &'static str {
-                match self { $(Self::$variant => $sentence,)+ }
-            }
-
-            /// The reason with this code.
-            #[must_use]
-            pub fn with_code(code: &str) -> Option<Self> {
-                match code { $($code => Some(Self::$variant),)+ _ => None }
-            }
-        }
-    };
-}
-
-reasons! {
-    /// Why something is allowed.
+closed_list! {
+    /// The reason of an allow.
     AllowReason {
         AlreadyLoggedIn = "already_logged_in": "The user is in that queue already; nothing changed.",
         Assigned = "assigned": "The user serves that queue.",
         LoggedOut = "logged_out": "The user's own login session ended.",
         Paused = "paused": "The login session takes no calls until it is resumed.",
-        Reported = "reported": "The report of the PBX was taken down.",
+        Reported = "reported": "The report of the PBX was recorded.",
         Resumed = "resumed": "The login session takes calls again.",
         RolePermits = "role_permits": "A role of the actor permits it.",
         SupervisorLogin = "supervisor_login": "A supervisor logged the user in, until logout.",
@@ -53,10 +27,10 @@ reasons! {
     }
 }
 
-reasons! {
-    /// Why something is denied.
+closed_list! {
+    /// The reason of a denial.
     DenyReason {
-        AgentRoleRequired = "agent_role_required": "The actor lacks the agent role, which this needs.",
+        AgentRoleRequired = "agent_role_required": "The actor lacks the agent role, which the action needs.",
         CallMismatch = "call_mismatch": "The call belongs to another user or queue than the event says.",
         EditorFlagMissing = "editor_flag_missing": "The supervisor may look at that queue but not edit it.",
         Internal = "internal": "queuewarden failed to decide; its log says where.",
@@ -68,24 +42,25 @@ reasons! {
         NotSupervising = "not_supervising": "There is no such supervision.",
         ObjectInUse = "object_in_use": "The object is in use.",
         OrganizationLoginsAtLimit = "organization_logins_at_limit":
-            "The organization has as many login sessions as it may.",
-        Overload = "overload": "queuewarden has more questions than it may hold.",
-        PermissionOff = "permission_off": "A setting that this depends on is off.",
-        QueueLoginsAtLimit = "queue_logins_at_limit": "The queue has as many login sessions as it may.",
+            "The organization has as many login sessions as allowed.",
+        Overload = "overload": "queuewarden is overloaded: more questions wait than it may hold.",
+        PermissionOff = "permission_off": "A setting that the action depends on is off.",
+        QueueLoginsAtLimit = "queue_logins_at_limit": "The queue has as many login sessions as allowed.",
         QueueOutOfScope = "queue_out_of_scope": "The queue is outside the actor's scope.",
         RoleForbids = "role_forbids": "No role of the actor permits it.",
         SelfTarget = "self_target": "The action is for somebody else, not for oneself.",
         StateUnavailable = "state_unavailable": "The session store or the audit log cannot be written.",
-        SupervisorRoleRequired = "supervisor_role_required": "The actor lacks the supervisor role, which this needs.",
+        SupervisorRoleRequired = "supervisor_role_required":
+            "The actor lacks the supervisor role, which the action needs.",
         SupervisorSupervisionsAtLimit = "supervisor_supervisions_at_limit":
             "The supervisor runs as many supervisions as allowed.",
         TargetOutOfScope = "target_out_of_scope": "The target is outside the actor's scope.",
         TargetProtected = "target_protected": "The target is protected from supervision.",
         TargetSupervisionsAtLimit = "target_supervisions_at_limit":
             "The target is under as many supervisions as allowed.",
-        UnassignedBarred = "unassigned_barred": "The user does not serve that queue, and only those who do are let in.",
+        UnassignedBarred = "unassigned_barred": "The user does not serve that queue, and only its agents may log in.",
         UnknownAction = "unknown_action": "The organization's role model has no such action.",
-        UnknownCall = "unknown_call": "No such call is known.",
+        UnknownCall = "unknown_call": "The PBX has reported no such call.",
         UnknownFeatureCode = "unknown_feature_code": "The digits are no feature code of the organization.",
         UnknownGroup = "unknown_group": "The organization has no such group.",
         UnknownOrganization = "unknown_organization": "There is no such organization.",
@@ -94,36 +69,37 @@ reasons! {
         UnknownUser = "unknown_user": "The organization has no such actor.",
         UserLoginsAtLimit = "user_logins_at_limit": "The user has as many login sessions as allowed.",
         WrapupNotConfigured = "wrapup_not_configured": "The queue has no wrap-up time.",
-        WrongKind = "wrong_kind": "The object is of a kind that the action is not for.",
-    }
-}
-
-reasons! {
-    /// Why nothing was decided: the peer's fault, or nobody's.
-    ErrorReason {
-        DuplicateKey = "duplicate_key": "A key is given twice, or a queue both dialed and given.",
-        Malformed = "malformed": "The bytes are not in the grammar.",
-        MissingKey = "missing_key": "A key that the verb needs is missing.",
-        Overload = "overload": "queuewarden has as many connections as it may; this one is closed.",
-        RevisionGone = "revision_gone": "The revision to resume from is no longer held.",
-        TimedOut = "timed_out": "The rest of a question did not come in time.",
-        TooLong = "too_long": "The question is longer than the dialect allows; the connection is closed.",
-        Unauthenticated = "unauthenticated": "The token is wrong, missing, or none is configured.",
-        UnknownKey = "unknown_key": "The verb has no such key.",
-        UnknownVerb = "unknown_verb": "The dialect has no such verb.",
-        VerdictRefused = "verdict_refused": "The PBX did not accept the commands that carry the verdict.",
-        VerdictUnread = "verdict_unread": "The PBX went without taking the verdict: the caller is gone.",
+        WrongKind = "wrong_kind": "The action does not apply to objects of this kind.",
     }
 }
 
 closed_list! {
-    /// The action as a label of metrics: the signaling actions by name, all others together.
+    /// The reason why no decision was made: an error of the peer, or a connection that ended.
+    ErrorReason {
+        DuplicateKey = "duplicate_key": "A key is given twice, or a queue is both dialed and given.",
+        Malformed = "malformed": "The bytes are not in the grammar.",
+        MissingKey = "missing_key": "A key that the verb needs is missing.",
+        Overload = "overload": "queuewarden has as many connections as allowed; this one is closed.",
+        RevisionGone = "revision_gone": "The revision to resume from is no longer stored.",
+        TimedOut = "timed_out": "The rest of a question did not arrive in time.",
+        TooLong = "too_long": "The question is longer than the dialect allows; the connection is closed.",
+        Unauthenticated = "unauthenticated": "The token is wrong or missing, or no token is configured.",
+        UnknownKey = "unknown_key": "The verb has no such key.",
+        UnknownVerb = "unknown_verb": "The dialect has no such verb.",
+        VerdictRefused = "verdict_refused": "The PBX did not accept the commands that carry the verdict.",
+        VerdictUnread = "verdict_unread":
+            "The PBX closed the connection before it read the verdict: the caller is gone.",
+    }
+}
+
+closed_list! {
+    /// The label of an action in metrics: signaling actions by name, all other actions together.
     ActionLabel {
         /// `queue.login`
         QueueLogin = "queue.login",
         /// `queue.logout`
         QueueLogout = "queue.logout",
-        /// `queue.toggle`, when it was denied before it became one of the two.
+        /// `queue.toggle`, if it was denied before it became a login or a logout.
         QueueToggle = "queue.toggle",
         /// `queue.pause`
         QueuePause = "queue.pause",
@@ -161,17 +137,17 @@ closed_list! {
         ConversationView = "conversation.view",
         /// `disposition.set`
         DispositionSet = "disposition.set",
-        /// Every other action, and events that never got as far as one.
+        /// Every other action, and events without a known action.
         Control = "control",
     }
 }
 
-/// An answer's reason, allow or deny.
+/// The reason of a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
-    /// Why it is allowed.
+    /// The reason of an allow.
     Allow(AllowReason),
-    /// Why it is denied.
+    /// The reason of a denial.
     Deny(DenyReason),
 }
 
@@ -194,7 +170,7 @@ impl Reason {
         }
     }
 
-    /// The same for people.
+    /// The reason as a sentence for people.
     #[must_use]
     pub const fn sentence(self) -> &'static str {
         match self {
@@ -204,23 +180,24 @@ impl Reason {
     }
 }
 
-/// Why no decision was made, and about which key.
+/// An event about which no decision was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WireError {
-    /// What is wrong.
+    /// The reason.
     pub reason: ErrorReason,
-    /// The key that it is wrong with, when the grammar knows that key. A peer's own text is never repeated to it.
+    /// The key that is wrong. `None`: the error is not about one key, or the grammar does not know the key. The text of
+    /// a peer is never sent back.
     pub key: Option<Key>,
 }
 
 impl WireError {
-    /// An error of the whole question.
+    /// An error that is not about one key.
     #[must_use]
     pub const fn new(reason: ErrorReason) -> Self {
         Self { reason, key: None }
     }
 
-    /// An error of one key.
+    /// An error about one key.
     #[must_use]
     pub const fn of(reason: ErrorReason, key: Key) -> Self {
         Self { reason, key: Some(key) }
@@ -237,50 +214,50 @@ impl std::fmt::Display for WireError {
     }
 }
 
-/// What an allowed event does to the login sessions of its subject, or to the supervisions.
+/// The effect of an allowed event on the login sessions of its subject, or on supervisions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transition {
-    /// Nothing.
+    /// Nothing changes.
     Nothing,
-    /// Login sessions begin, where there is none yet.
+    /// Login sessions begin, in the queues where there is none.
     Begin(Ground),
     /// Login sessions end.
     End,
-    /// Login sessions stop or start taking calls.
+    /// Login sessions are paused (`true`) or resumed (`false`).
     Pause(bool),
-    /// A login session ends at another time.
+    /// A login session gets a new end.
     Renew,
-    /// A supervision begins, in place of one of the same target by the same supervisor.
+    /// A supervision begins. It replaces a supervision of the same target by the same supervisor.
     Supervise(SupervisionMode),
 }
 
-/// A decision: [`Reason::Allow`] with what it changes, or [`Reason::Deny`].
+/// Allow or deny, with the reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Decision {
-    /// Allowed.
+    /// The event is allowed.
     Allow {
-        /// Why.
+        /// The reason.
         reason: AllowReason,
-        /// What it does to the login sessions.
+        /// The change of state.
         change: Transition,
-        /// The grant of the role model that allowed it, by its position there; `None` where no grant was asked.
+        /// The grant that allowed it, by position in the role model. `None`: no grant was involved.
         grant: Option<u16>,
     },
-    /// Denied.
+    /// The event is denied.
     Deny {
-        /// Why.
+        /// The reason.
         reason: DenyReason,
     },
 }
 
 impl Decision {
-    /// A denial.
+    /// A denial for this reason.
     pub const fn deny(reason: DenyReason) -> Self {
         Self::Deny { reason }
     }
 
-    /// Why.
+    /// The reason.
     #[must_use]
     pub const fn reason(&self) -> Reason {
         match self {
@@ -289,32 +266,33 @@ impl Decision {
         }
     }
 
-    /// Whether it is allowed.
+    /// Whether the event is allowed.
     #[must_use]
     pub const fn is_allowed(&self) -> bool {
         matches!(self, Self::Allow { .. })
     }
 }
 
-/// Turns ids into the names that the tables have; the only source of names in an answer.
+/// Turns queue ids into the numbers of the configuration. Answers name queues by these numbers only, never by the text
+/// of a peer.
 pub trait QueueNumbers {
-    /// The number of the queue.
+    /// The number of the queue. Empty: there is no such queue.
     fn queue_number(&self, queue: QueueId) -> &str;
 }
 
 /// The queues that an answer is about.
 #[derive(Clone, Copy)]
 pub enum AnswerQueues<'a> {
-    /// The event is about no queue.
+    /// No queue.
     None,
-    /// The queue that the event names.
+    /// The queue that the event names, by number.
     One(&'a str),
-    /// Every queue that an event without a queue came to mean.
+    /// Every queue that an event without a queue means.
     All(&'a [QueueId], &'a dyn QueueNumbers),
 }
 
 impl<'a> AnswerQueues<'a> {
-    /// The numbers, in the order of the tables.
+    /// The numbers of the queues, in the order of their ids.
     pub fn numbers(self) -> impl Iterator<Item = &'a str> {
         let (one, all) = match self {
             Self::None => (None, None),
@@ -331,39 +309,53 @@ impl std::fmt::Debug for AnswerQueues<'_> {
     }
 }
 
-/// A decision in the words of the organization, ready for a dialect to encode.
+/// A decision in the names of the organization, ready for a dialect to encode.
 #[derive(Clone, Copy, Debug)]
 pub struct Answer<'a> {
-    /// Allow or deny, and why.
+    /// Allow or deny, with the reason.
     pub reason: Reason,
-    /// The action that was judged; `None` when the event never got as far as one.
+    /// The action that was judged. `None`: the event names no known action.
     pub action: Option<&'a str>,
-    /// The same as a label of metrics.
+    /// The label of the action in metrics.
     pub label: ActionLabel,
-    /// The queues that it is about.
+    /// The queues that the decision is about.
     pub queues: AnswerQueues<'a>,
-    /// The extension of the target.
+    /// The extension of the target. `None`: there is no target, or the event was denied before it was resolved.
     pub target: Option<&'a str>,
-    /// How the call is supervised, when supervision is allowed.
+    /// The mode of an allowed supervision. `None`: the event is no supervision, or it is denied.
     pub mode: Option<SupervisionMode>,
     /// The revision of the policy that judged.
     pub revision: u64,
 }
 
 impl Answer<'_> {
-    /// The same question, denied after all.
+    /// A denial of an event about which nothing else is known.
+    #[must_use]
+    pub const fn denied(reason: DenyReason, revision: u64) -> Answer<'static> {
+        Answer {
+            reason: Reason::Deny(reason),
+            action: None,
+            label: ActionLabel::Control,
+            queues: AnswerQueues::None,
+            target: None,
+            mode: None,
+            revision,
+        }
+    }
+
+    /// The same answer, changed to a denial.
     #[must_use]
     pub const fn refused(self, reason: DenyReason) -> Self {
         Self { reason: Reason::Deny(reason), mode: None, ..self }
     }
 }
 
-/// What comes of one event.
+/// The result for one event: an answer, or an error of the peer.
 #[derive(Clone, Copy, Debug)]
 pub enum Outcome<'a> {
-    /// A decision.
+    /// A decision was made.
     Decided(Answer<'a>),
-    /// No decision: the event contradicts itself in a way that only the tables could show.
+    /// No decision was made: the event contradicts itself, which only the tables could show.
     Faulty(WireError),
 }
 

@@ -1,28 +1,29 @@
-//! Who asks for what: one signaling event, borrowed from the read buffer of the connection it came by.
+//! One question of a peer: who asks for what.
 //!
-//! An [`Event`] is grammar-checked and nothing more: its names may be unknown and its action may not exist. Dialects
-//! build it, [`crate::policy`] resolves it, and nobody keeps it longer than the bytes live.
+//! An [`Event`] borrows from the read buffer of its connection. Its values are within their grammar and nothing more is
+//! known of them: its names may be unknown and its action may not exist. A dialect builds it and [`crate::policy`]
+//! resolves it.
 
 use crate::telephony::{Digits, Token, Via, closed_list};
 
 closed_list! {
-    /// The keys that every dialect shares, spelled as on the wire.
+    /// The keys of a question, by their names on the wire.
     Key {
-        /// What to do, by name.
+        /// The action to carry out.
         Action = "action",
-        /// Who asks.
+        /// The user who asks.
         Actor = "actor",
-        /// The call that the event is about.
+        /// The call that the question is about.
         Call = "call",
-        /// Whose conversation: an agent's, nobody's yet, a bot's.
+        /// Whose conversation: an agent's, an unassigned one, or a bot's.
         Conversation = "conversation",
-        /// What was dialed.
+        /// The digits that the user dialed.
         Digits = "digits",
         /// The field of an object that is viewed or edited.
         Field = "field",
-        /// How long a supervisor's login of somebody else lasts, in seconds.
+        /// Seconds that a login by a supervisor lasts.
         For = "for",
-        /// The queue that somebody is moved from.
+        /// The queue that the user is moved from.
         From = "from",
         /// The tag of the caller's side of the call (SIP, RFC 3891 and 3911).
         FromTag = "from_tag",
@@ -30,11 +31,11 @@ closed_list! {
         Group = "group",
         /// Whether the object is in use.
         InUse = "in_use",
-        /// What sort of channel.
+        /// The kind of channel.
         Kind = "kind",
-        /// The tenant.
+        /// The organization.
         Organization = "org",
-        /// Why somebody pauses.
+        /// Why the user pauses.
         PauseReason = "pause_reason",
         /// The queue.
         Queue = "queue",
@@ -42,11 +43,11 @@ closed_list! {
         Role = "role",
         /// A section of the general settings.
         Section = "section",
-        /// The user that something is done to.
+        /// The user on whom the action is carried out.
         Target = "target",
         /// The tag of the called side of the call (SIP, RFC 3891 and 3911).
         ToTag = "to_tag",
-        /// The secret of the line dialect.
+        /// The secret of `auth` in the line dialect.
         Token = "token",
         /// What is done to the object.
         Verb = "verb",
@@ -63,13 +64,25 @@ impl KeySet {
     /// No key.
     pub const EMPTY: Self = Self(0);
 
-    /// The set with `key` in it.
+    /// The set of these keys.
+    #[must_use]
+    #[expect(clippy::indexing_slicing, reason = "the index is below the length")]
+    pub const fn of(keys: &[Key]) -> Self {
+        let (mut set, mut position) = (Self::EMPTY, 0);
+        while position < keys.len() {
+            set = set.with(keys[position]);
+            position += 1;
+        }
+        set
+    }
+
+    /// This set and `key`.
     #[must_use]
     pub const fn with(self, key: Key) -> Self {
         Self(self.0 | 1 << key as u32)
     }
 
-    /// The set with `key` in it if it is `given`.
+    /// This set and, if it is `given`, `key`.
     #[must_use]
     pub const fn with_if(self, key: Key, given: bool) -> Self {
         Self(self.0 | (given as u32) << key as u32)
@@ -93,6 +106,11 @@ impl KeySet {
         self.0 & other.0 != 0
     }
 
+    /// The keys in the set, in the order of [`Key::ALL`].
+    pub fn keys(self) -> impl Iterator<Item = Key> {
+        Key::ALL.iter().copied().filter(move |&key| self.has(key))
+    }
+
     /// The first key of this set that `other` lacks.
     #[must_use]
     pub fn first_missing_in(self, other: Self) -> Option<Key> {
@@ -100,7 +118,8 @@ impl KeySet {
     }
 }
 
-/// Every value that a key with a closed list may have (RULES section 7, "Values"); the position is the value's bit.
+/// The values of every key with a closed list (RULES section 7, "Values"). The position of a value is its bit in an
+/// [`AttributeSet`].
 pub const ATTRIBUTE_VALUES: &[(Key, &str)] = &[
     (Key::Via, Via::Phone.name()),
     (Key::Via, Via::Dashboard.name()),
@@ -140,8 +159,8 @@ pub const ATTRIBUTE_VALUES: &[(Key, &str)] = &[
 
 const _: () = assert!(ATTRIBUTE_VALUES.len() <= 64, "a set of attribute values is a u64");
 
-/// The values of each key, by position in [`Key::ALL`]: every question asks for some of them.
-#[expect(clippy::indexing_slicing, reason = "evaluated when it is compiled")]
+/// The values of each key, by position in [`Key::ALL`]. A table, because every decision looks some of them up.
+#[expect(clippy::indexing_slicing, reason = "evaluated at compile time")]
 const VALUES_OF_KEYS: [AttributeSet; Key::ALL.len()] = {
     let mut sets = [AttributeSet::EMPTY; Key::ALL.len()];
     let mut bit = 0;
@@ -161,30 +180,29 @@ impl AttributeSet {
     /// No value.
     pub const EMPTY: Self = Self(0);
 
-    /// The one value `text` of `key`, or `None` when the key has no such value.
+    /// The set of the value `text` of `key`. `None`: the key has no such value.
     #[must_use]
     pub fn value(key: Key, text: &str) -> Option<Self> {
-        let bit = ATTRIBUTE_VALUES.iter().position(|&(of, value)| of == key && value == text)?;
+        let bit = ATTRIBUTE_VALUES.iter().position(|&known| known == (key, text))?;
         Some(Self(1 << bit))
     }
 
-    /// Every value of one key, each a set of its own.
+    /// Every value of one key, each as a set of its own.
     pub fn values_of(key: Key) -> impl Iterator<Item = Self> {
-        ATTRIBUTE_VALUES.iter().enumerate().filter(move |(_, (of, _))| *of == key).map(|(bit, _)| Self(1 << bit))
+        ATTRIBUTE_VALUES.iter().enumerate().filter(move |(_, (owner, _))| *owner == key).map(|(bit, _)| Self(1 << bit))
     }
 
-    /// Every value of the key.
+    /// The set of all values of one key.
     #[must_use]
-    #[expect(clippy::indexing_slicing, reason = "there is a row for every key")]
+    #[expect(clippy::indexing_slicing, reason = "the table has a row for every key")]
     pub const fn of(key: Key) -> Self {
         VALUES_OF_KEYS[key as usize]
     }
 
-    /// Every value of every key in `keys`.
+    /// The set of all values of all `keys`.
     #[must_use]
     pub fn all_of(keys: KeySet) -> Self {
-        let of_keys = Key::ALL.iter().filter(|&&key| keys.has(key));
-        of_keys.fold(Self::EMPTY, |all, &key| all.union(Self::of(key)))
+        keys.keys().fold(Self::EMPTY, |all, key| all.union(Self::of(key)))
     }
 
     /// The values of either set.
@@ -211,12 +229,12 @@ impl AttributeSet {
         self.0 == 0
     }
 
-    /// The values, as `(key, value)`.
+    /// The values, each with its key.
     pub fn iter(self) -> impl Iterator<Item = (Key, &'static str)> {
         bits(self.0).filter_map(|bit| ATTRIBUTE_VALUES.get(bit).copied())
     }
 
-    /// The set of the channel.
+    /// The set of the value of `via`.
     #[must_use]
     pub const fn via(via: Via) -> Self {
         match via {
@@ -226,7 +244,7 @@ impl AttributeSet {
     }
 }
 
-/// The positions of the bits, from the lowest.
+/// The positions of the bits that are set, from the lowest.
 fn bits(mut set: u64) -> impl Iterator<Item = usize> {
     std::iter::from_fn(move || {
         let lowest = (set != 0).then(|| set.trailing_zeros() as usize)?;
@@ -235,63 +253,103 @@ fn bits(mut set: u64) -> impl Iterator<Item = usize> {
     })
 }
 
-/// Whether an allowed event changes anything.
+/// Whether an allowed action is carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Intent {
-    /// Do it, if it is allowed.
+    /// Carry the action out if it is allowed.
     Do,
-    /// Only say whether it would be allowed.
+    /// Answer whether it would be allowed, and change nothing.
     May,
 }
 
-/// How the action is named.
+/// The action that is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request<'buf> {
-    /// By the name that the organization's role model gives it.
+    /// The name of the action in the organization's role model.
     Action(Token<'buf>),
-    /// By digits that the organization's feature codes translate.
+    /// Dialed digits, which the organization's feature codes translate to an action.
     Dial(Digits<'buf>),
 }
 
 /// One question of a peer.
+///
+/// ```
+/// use queuewarden::dialect::fields::{Fields, Verb};
+/// use queuewarden::event::{Event, Intent, Key, Request};
+/// use queuewarden::telephony::Token;
+///
+/// let token = |text: &'static str| Token::parse(text).ok_or("outside the grammar of values");
+/// let event = Event {
+///     queue: Some(token("600")?),
+///     ..Event::new(Intent::May, token("acme")?, token("1001")?, Request::Action(token("queue.login")?))
+/// };
+///
+/// // The same event, as a dialect makes it from the keys that it read.
+/// let pairs = [(Key::Organization, "acme"), (Key::Actor, "1001"), (Key::Action, "queue.login"), (Key::Queue, "600")];
+/// assert_eq!(Fields::event_of(Verb::May, pairs), Ok(event));
+/// # Ok::<(), &str>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event<'buf> {
-    /// Whether an allowed event changes anything.
+    /// Whether an allowed action is carried out.
     pub intent: Intent,
-    /// The tenant.
+    /// The organization's name.
     pub organization: Token<'buf>,
-    /// Who asks: an extension or a user id.
+    /// The user who asks: an extension or a user id.
     pub actor: Token<'buf>,
-    /// What is asked for.
+    /// The action that is asked for.
     pub request: Request<'buf>,
     /// The channel that the request came by.
     pub via: Via,
-    /// A queue number or a queue id.
+    /// A queue number or a queue id. `None`: the peer named no queue.
     pub queue: Option<Token<'buf>>,
-    /// An extension or a user id.
+    /// The user on whom the action is carried out: an extension or a user id. `None`: the actor, or nobody.
     pub target: Option<Token<'buf>>,
-    /// The queue that somebody is moved from: its number or id.
+    /// The number or id of the queue that the target is moved from. `None`: not given.
     pub from: Option<Token<'buf>>,
-    /// A group id.
+    /// The id of a group. `None`: not given.
     pub group: Option<Token<'buf>>,
-    /// The role that is given.
+    /// The role that is given to the target. `None`: not given.
     pub role: Option<Token<'buf>>,
-    /// The id of a call.
+    /// The id of the call that the question is about. `None`: not given.
     pub call: Option<Token<'buf>>,
-    /// The tag of the called side of the call.
+    /// The SIP tag of the called side of the call. `None`: not given.
     pub to_tag: Option<Token<'buf>>,
-    /// The tag of the caller's side of the call.
+    /// The SIP tag of the caller's side of the call. `None`: not given.
     pub from_tag: Option<Token<'buf>>,
-    /// How long a supervisor's login of somebody else lasts, in seconds.
+    /// Seconds that a login by a supervisor lasts. `None`: until logout.
     pub lease_seconds: Option<u32>,
-    /// Why somebody pauses.
+    /// Why the user pauses. `None`: not given.
     pub pause_reason: Option<Token<'buf>>,
-    /// The values given for keys with a closed list, `via` excepted.
+    /// The values of the keys with a closed list, without `via`.
     pub attributes: AttributeSet,
 }
 
-impl Event<'_> {
-    /// The keys that the event carries beside organization, actor and request.
+impl<'buf> Event<'buf> {
+    /// An event with the required keys only, by phone.
+    #[must_use]
+    pub const fn new(intent: Intent, organization: Token<'buf>, actor: Token<'buf>, request: Request<'buf>) -> Self {
+        Self {
+            intent,
+            organization,
+            actor,
+            request,
+            via: Via::Phone,
+            queue: None,
+            target: None,
+            from: None,
+            group: None,
+            role: None,
+            call: None,
+            to_tag: None,
+            from_tag: None,
+            lease_seconds: None,
+            pause_reason: None,
+            attributes: AttributeSet::EMPTY,
+        }
+    }
+
+    /// The keys that the event carries beside organization, actor and action.
     #[must_use]
     pub fn keys(&self) -> KeySet {
         let named = KeySet::EMPTY
@@ -313,7 +371,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_channels_have_the_first_two_bits() {
+    fn the_values_of_via_have_the_first_two_bits() {
         for &via in Via::ALL {
             assert_eq!(AttributeSet::value(Key::Via, via.name()), Some(AttributeSet::via(via)));
         }

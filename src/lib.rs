@@ -1,37 +1,108 @@
-//! queuewarden stands beside a PBX and answers one kind of question: may this person do that now?
+//! queuewarden is a sidecar beside a PBX. It answers one kind of question: may this person log in to that queue, or
+//! supervise that call? The answer is allow or deny, always with a reason.
 //!
-//! The way of an event, which is also the order in which to read the sidecar:
+//! # The way of an event
 //!
 //! ```text
-//! bytes ──► dialect ──► Event ──► gate ──► Decision ──► dialect ──► bytes
-//!           (parse)              │   ▲                 (encode)
-//!                        decide()│   │ sessions ──► store, if something changed
-//!                                ▼   │
-//!                              policy                  afterwards: metrics, change_feed
+//!  PBX                                                             PBX
+//!   │ bytes                                                         ▲ bytes
+//!   ▼                                                               │
+//! server ──► dialect ──Event──► gate ──Answer──► dialect ──► server ┘
+//!            (parse)            │ ▲ │            (encode)
+//!                      decide() │ │ │ change
+//!                               ▼ │ ▼
+//!                            policy  commit queue ──► session store and audit log ──► change feed
+//!
+//! An answer to a change is sent when the change is on disk.
 //! ```
 //!
-//! - [`limits`], [`telephony`]: every bound, every noun.
-//! - [`event`], [`decision`]: what is asked, what is answered.
-//! - [`dialect`]: one PBX's bytes to events and back, without sockets or rules.
-//! - [`policy`]: what may be. [`policy::decide`] is the pure function that all of this is for.
-//! - [`sessions`]: what is now (login sessions, supervisions, calls), and the store that keeps login sessions.
-//! - [`config`]: TOML to settings and policy, every problem at once.
-//! - [`audit`]: the log of who asked for what and what was decided, its lines bound by hashes.
-//! - [`gate`]: the one door, where a decision changes state; its ledger takes changes to the store, and its change_feed
-//!   tells of them.
-//! - [`observe`]: the metrics.
-//! - [`links`]: the links to Asterisks, which remove the members whose sessions ended.
-//! - [`server`], [`reload`]: sockets, and a new policy beside the old.
-//! - [`load`]: the PBX's side of the dialects, to see how much a sidecar takes.
-//! - [`cli`]: the wiring.
-//! - [`fuzzing`]: the bodies of the fuzz targets, shared by `fuzz/` and `tests/corpus.rs`.
+//! # The rooms, in reading order
 //!
-//! A module imports only from those above it in this list's layers; `tests/tidy.rs` holds them to it.
+//! A module uses only modules of earlier lines; `tests/tidy` enforces it.
+//!
+//! | Module | What it holds |
+//! |---|---|
+//! | [`limits`] | Every bound, with its unit in its name. |
+//! | [`telephony`] | The nouns: ids, queues, modes of supervision, time. |
+//! | [`event`] | A question or a report of the PBX, parsed. |
+//! | [`decision`] | Decision, reason, answer: the closed list of results. |
+//! | [`policy`] | Who may do what, as tables. [`policy::decide`] is the pure function at the center. |
+//! | [`dialect`] | The bytes of one PBX to events, and answers to bytes; no sockets, no rules. |
+//! | [`audit`] | The log of every decision, its lines linked by hashes. |
+//! | [`sessions`] | Login sessions, supervisions and calls of now, and the store of login sessions. |
+//! | [`config`] | TOML and CSV files to settings and policy, with every problem at once. |
+//! | [`peer`] | The other side of a connection. |
+//! | [`backoff`] | The pauses between attempts to connect. |
+//! | [`gate`] | Decides a question and applies the change, in order and durably. |
+//! | [`observe`] | Metrics and log. |
+//! | [`links`] | Connections to Asterisk's manager interface, which remove members whose login session ended. |
+//! | [`sidecar`] | The state that all connections share. |
+//! | [`api`] | The admin API over HTTP. |
+//! | [`server`] | Listeners, connections, answers. |
+//! | [`lifecycle`] | Start, reload, stop. |
+//! | [`load`] | A load generator that speaks every dialect. |
+//! | [`cli`] | The subcommands. |
+//! | [`manual`] | Why queuewarden is as it is; no code. |
+//! | [`fuzzing`] | The bodies of the fuzz targets, shared by `fuzz/` and `tests/corpus/`. |
+//!
+//! # Glossary
+//!
+//! - **peer**: the process at the other end of a connection, most often the PBX. **Dialect**: its protocol.
+//! - **user**: a person with an extension in one organization. **Agent**, **supervisor**: users whose role says so.
+//! - **queue**, **member**: a waiting line; an agent's membership in one queue.
+//! - **login session**: one user logged in to one queue, until logout.
+//! - **lease**: the end time of a login session that ends by itself.
+//! - **kept session**: a login session whose user could not open it under the policy of today.
+//! - **supervision**: a supervisor listens to, whispers into or barges in on a call of the **target**.
+//! - **feature code**: dialed digits that mean an action, as `*13600`.
+//! - **decision**: allow or deny, with a reason. **Answer**: the decision with the names of the organization,
+//!   for the peer.
+//! - **grant**: the right of a role to do an action, in the role model.
+//! - **policy snapshot**: the tables of one load of the configuration; a reload publishes a new one as a whole.
+//! - **turn**: the answers to what one connection has read, before other connections run. **Prefetch**: reading several
+//!   questions of a turn before the first is decided.
+//! - **commit queue**, **commit group**: changes that wait for the disk; those that one write makes durable together.
+//! - **change feed**: the recent changes of an organization in memory, numbered, for watchers.
+//! - **gate**: the only code that changes sessions, between policy, sessions and store.
 
 #![forbid(unsafe_code)]
+#![deny(missing_docs, unused_must_use)]
+#![warn(
+    rust_2018_idioms,
+    let_underscore_drop,
+    missing_debug_implementations,
+    unnameable_types,
+    unreachable_pub,
+    unused_qualifications
+)]
+#![deny(rustdoc::broken_intra_doc_links)]
+#![warn(rustdoc::bare_urls, rustdoc::unescaped_backticks)]
+#![warn(clippy::pedantic, clippy::clone_on_ref_ptr, clippy::redundant_clone)]
+#![deny(
+    clippy::allow_attributes_without_reason,
+    clippy::await_holding_lock,
+    clippy::dbg_macro,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::panic_in_result_fn,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::string_slice,
+    clippy::todo,
+    clippy::unimplemented,
+    clippy::unwrap_used
+)]
+#![allow(
+    clippy::module_name_repetitions,
+    clippy::must_use_candidate,
+    clippy::similar_names,
+    reason = "names follow the terms of the field, also where a module has the same word"
+)]
 
 pub mod api;
 pub mod audit;
+pub mod backoff;
 pub mod cli;
 pub mod config;
 pub mod decision;
@@ -39,13 +110,15 @@ pub mod dialect;
 pub mod event;
 pub mod fuzzing;
 pub mod gate;
+pub mod lifecycle;
 pub mod limits;
 pub mod links;
+#[cfg(feature = "cli")]
 pub mod load;
+pub mod manual;
 pub mod observe;
 pub mod peer;
 pub mod policy;
-pub mod reload;
 pub mod server;
 pub mod sessions;
 pub mod sidecar;

@@ -1,301 +1,362 @@
-//! Every hard bound of the sidecar, with its unit in its name.
+//! Every hard limit of the sidecar, with its unit in its name.
 //!
-//! An operator may lower some of these in the configuration; nobody can raise them without reading this file. The
-//! relations between them are asserted when the crate compiles, so a bound that would break another cannot be
-//! committed.
+//! An operator can lower some of these limits in the configuration; raising one needs a change of this file. Relations
+//! between limits are asserted at compile time, so a limit that breaks another does not compile. [`LIMITS`] lists all
+//! of them with their documentation, for the help and the manual.
 
 use std::time::Duration;
 
-// What may be loaded -------------------------------------------------------------------------------------------------
+/// A limit, with its documentation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// The name, in capitals.
+    pub name: &'static str,
+    /// The value, in the unit that [`Limit::unit`] returns.
+    pub value: u64,
+    is_duration: bool,
+    documentation: &'static str,
+}
 
-/// Organizations in one process.
-pub const ORGANIZATIONS_MAX: usize = 4_096;
-/// Users of one organization.
-pub const USERS_PER_ORGANIZATION_MAX: usize = 8_000_000;
-/// Queues of one organization; a queue id is 16 bits wide.
-pub const QUEUES_PER_ORGANIZATION_MAX: usize = 65_535;
-/// Groups of one organization; a group id is 16 bits wide.
-pub const GROUPS_PER_ORGANIZATION_MAX: usize = 65_535;
-/// Queues that one user may serve, and therefore queues that one decision may be about.
-pub const QUEUES_PER_USER_MAX: usize = 256;
-/// Feature codes of one organization, after its preset and its shorthands are written out.
-pub const FEATURE_CODES_PER_ORGANIZATION_MAX: usize = 256;
-/// Roles of one role model; a set of roles is 16 bits wide.
-pub const ROLES_PER_MODEL_MAX: usize = 16;
-/// Settings of one role model; a set of settings is 64 bits wide.
-pub const SETTINGS_PER_MODEL_MAX: usize = 64;
-/// Actions of one role model.
-pub const ACTIONS_PER_MODEL_MAX: usize = 256;
-/// Grants of one role model.
-pub const GRANTS_PER_MODEL_MAX: usize = 4_096;
-/// Bytes of one TOML file. Larger organizations name a CSV file for their users.
-pub const TOML_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// Bytes of a TOML file of which every syntax error is told; of a larger one only the first.
-pub const TOML_RECOVERED_BYTES_MAX: usize = 256 * 1024;
-/// Bytes of one CSV file.
-pub const CSV_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
-/// Bytes of one line of a CSV file.
-pub const CSV_LINE_BYTES_MAX: usize = 64 * 1024;
-/// Problems that one load reports; the rest is counted, so a broken million-line file stays readable.
-pub const PROBLEMS_REPORTED_MAX: usize = 100;
-/// Bytes of an id in the configuration.
-pub const ID_BYTES_MAX: usize = 64;
-/// Digits of an extension, a queue number or the argument of a feature code.
-pub const NUMBER_DIGITS_MAX: usize = 16;
-/// Characters of a feature code's pattern.
-pub const FEATURE_CODE_BYTES_MAX: usize = 64;
-/// Bytes of the file that holds the token of the line dialect.
-pub const TOKEN_BYTES_MAX: usize = VALUE_BYTES_MAX;
-/// Bytes of a secret of AMI.
-pub const AMI_SECRET_BYTES_MAX: usize = 128;
-/// Bytes of a user name of AMI.
-pub const AMI_USERNAME_BYTES_MAX: usize = 64;
-/// Bytes of the pattern of a member's interface or of a queue's name in Asterisk.
-pub const AMI_PATTERN_BYTES_MAX: usize = 64;
+impl Limit {
+    /// The unit of the value: `ms`, `s`, `bytes`, `digits` or, for a number of things, empty.
+    #[must_use]
+    pub fn unit(&self) -> &'static str {
+        let units = [("_BYTES", "bytes"), ("_SECONDS", "s"), ("_DIGITS", "digits")];
+        let named = units.into_iter().find(|(part, _)| self.name.contains(part));
+        if self.is_duration { "ms" } else { named.map_or("", |(_, unit)| unit) }
+    }
 
-// What may come over the wire ----------------------------------------------------------------------------------------
+    /// The limit in one sentence.
+    #[must_use]
+    pub fn sentence(&self) -> &'static str {
+        self.documentation.trim_start()
+    }
+}
 
-/// Bytes of one value, in every dialect.
-pub const VALUE_BYTES_MAX: usize = 128;
-/// Bytes of one line of the line dialect, its LF included.
-pub const LINE_BYTES_MAX: usize = 1_024;
-/// Bytes of one answer of the line dialect that a command takes: every queue of a user, and the rest.
-pub const LINE_ANSWER_BYTES_MAX: u64 = 16 * 1024;
-/// Bytes of the id of a request.
-pub const REQUEST_ID_BYTES_MAX: usize = 16;
-/// Bytes of one FastAGI environment.
-pub const AGI_ENVIRONMENT_BYTES_MAX: usize = 16 * 1024;
-/// Lines of one FastAGI environment.
-pub const AGI_ENVIRONMENT_LINES_MAX: usize = 200;
-/// Bytes of one command line to Asterisk; it runs the rest of a longer one as the next command.
-pub const AGI_COMMAND_BYTES_MAX: usize = 8_191;
-/// Bytes of one reply line from Asterisk after the verdict; a longer one ends the connection.
-pub const AGI_REPLY_BYTES_MAX: usize = 16 * 1024;
-/// Bytes of the first line of AMI, its CR LF included.
-pub const AMI_BANNER_BYTES_MAX: usize = 64;
-/// Bytes of one line of AMI, without its CR LF.
-pub const AMI_LINE_BYTES_MAX: usize = 4 * 1024;
-/// Bytes of one response or event of AMI.
-pub const AMI_MESSAGE_BYTES_MAX: usize = 64 * 1024;
-/// Bytes of one value that is sent to AMI.
-pub const AMI_VALUE_BYTES_MAX: usize = 128;
-/// Bytes of one FreeSWITCH header block, its empty line included; about 4 KiB are usual.
-pub const FREESWITCH_BLOCK_BYTES_MAX: usize = 64 * 1024;
-/// Bytes of one reply line from FreeSWITCH after the verdict; a longer one ends the connection.
-pub const FREESWITCH_REPLY_BYTES_MAX: usize = 16 * 1024;
-/// Bytes of the JSON in one netstring from Kamailio.
-pub const NETSTRING_BYTES_MAX: usize = 4_096;
-/// Bytes of the id of a JSON-RPC request, as it is written.
-pub const JSONRPC_ID_BYTES_MAX: usize = 64;
-/// Bytes of answers that wait for one peer to read them; reading from it stops above this.
-pub const ANSWER_BUFFER_BYTES_MAX: usize = 256 * 1024;
-/// Bytes that one read may add to a connection's buffer.
-pub const READ_BUFFER_BYTES_MAX: usize = 32 * 1024;
-/// How much less than others the thread of a reload may run while there is not enough processor time for all: `nice`.
+/// Defines each limit as a constant, and [`LIMITS`] from the constants and their documentation.
+macro_rules! limits {
+    (@is_duration Duration) => { true };
+    (@is_duration $kind:ident) => { false };
+    (@number Duration $name:ident) => { $name.as_secs() * 1_000 + $name.subsec_millis() as u64 };
+    (@number $kind:ident $name:ident) => { $name as u64 };
+    ($($(#[doc = $text:literal])+ $name:ident: $kind:ident = $value:expr;)+) => {
+        $($(#[doc = $text])+ pub const $name: $kind = $value;)+
+
+        /// Every limit, in the order of this file.
+        pub const LIMITS: &[Limit] = &[$(Limit {
+            name: stringify!($name),
+            value: limits!(@number $kind $name),
+            is_duration: limits!(@is_duration $kind),
+            documentation: concat!($($text),+),
+        },)+];
+    };
+}
+
+/// The `nice` value of the thread that loads a configuration, so that decisions have precedence. Not a limit.
 pub const RELOAD_NICENESS: i32 = 5;
-/// Bytes of a buffer that a busy connection keeps between two questions.
-pub const BUFFER_KEPT_BYTES_MAX: usize = 16 * 1024;
-/// A connection that says nothing for so long gives back what a busy one had of buffers.
-pub const LARGE_BUFFER_KEPT_FOR: Duration = Duration::from_secs(1);
-/// Questions of one connection that are read before the first of them is answered.
-pub const QUESTIONS_AHEAD_MAX: usize = 16;
-/// Users whose rows are fetched together: an actor and a target of each of those questions.
-pub const FETCHED_TOGETHER_MAX: usize = 2 * QUESTIONS_AHEAD_MAX;
-/// Questions that one connection may have answered before it lets others run.
-pub const QUESTIONS_PER_TURN_MAX: usize = 256;
 
-// What may be at once ------------------------------------------------------------------------------------------------
+limits! {
+    // Configuration ---------------------------------------------------------------------------------------------------
 
-/// Connections of all dialects together, at most; `[limits] connections_max` may lower it.
-pub const CONNECTIONS_MAX: usize = 100_000;
-/// Connections of all dialects together, unless the configuration says otherwise.
-pub const CONNECTIONS_DEFAULT: usize = 10_000;
-/// Connections over the limit that are told so at the same time; further ones are reset.
-pub const REFUSALS_AT_ONCE_MAX: usize = 1_024;
-/// Connections that wait to be accepted. Large, because Asterisk waits 2 s for a dropped SYN.
-pub const LISTEN_BACKLOG: u32 = 4_096;
-/// Kamailios that are dialed.
-pub const EVAPI_PEERS_MAX: usize = 64;
-/// Bytes of answers that wait for a Kamailio that we dialed; above this it hears that we are busy.
-pub const EVAPI_BUSY_BYTES: usize = 64 * 1024;
-/// Bytes of one write to a Kamailio that we dialed: whole netstrings, fewer bytes than Kamailio reads at once.
-pub const EVAPI_WRITE_BYTES_MAX: usize = 16 * 1024;
-/// Login sessions of one user.
-pub const LOGINS_PER_USER_MAX: usize = QUEUES_PER_USER_MAX;
-/// Login sessions of one organization.
-pub const LOGINS_PER_ORGANIZATION_MAX: usize = 16_000_000;
-/// Supervisions of one organization that run at once.
-pub const SUPERVISIONS_PER_ORGANIZATION_MAX: usize = 65_536;
-/// Supervisions of one organization that a reload ended and that are still listed; the oldest go first.
-pub const SUPERVISIONS_REVOKED_LISTED_MAX: usize = 256;
-/// Seconds after which a supervision is taken to have ended, if nobody reported it: 4 hours.
-pub const SUPERVISION_SECONDS_MAX: u32 = 4 * 3_600;
-/// Calls of one organization that are known at once.
-pub const CALLS_PER_ORGANIZATION_MAX: usize = 131_072;
-/// Seconds after which a call is taken to have ended, if nobody reported it: one day.
-pub const CALL_SECONDS_MAX: u32 = 24 * 3_600;
-/// Changes that wait for the disk; further ones are refused.
-pub const PENDING_CHANGES_MAX: usize = 65_536;
-/// Bytes of audit lines that wait for the writer and that no answer waits for; of more, lines are dropped and counted.
-pub const AUDIT_BUFFER_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Bytes of one entry of the audit log before it is a line.
-pub const AUDIT_DRAFT_BYTES_MAX: usize = 16 * 1024;
-/// Bytes of one line of the audit log, its LF included.
-pub const AUDIT_LINE_BYTES_MAX: usize = 64 * 1024;
-/// Bytes after which a file of the audit log may be told to be followed by the next: 1 GiB.
-pub const AUDIT_ROTATION_BYTES_MAX: u64 = 1024 * 1024 * 1024;
-/// Seconds after which a file of the audit log may be told to be followed by the next: 31 days.
-pub const AUDIT_ROTATION_SECONDS_MAX: u64 = 31 * 24 * 3_600;
-/// Seconds for which the audit log may be told to keep its files: 10 years.
-pub const AUDIT_RETENTION_SECONDS_MAX: u64 = 3_660 * 24 * 3_600;
-/// Bytes that the audit log may be told to keep: 64 TiB.
-pub const AUDIT_RETENTION_BYTES_MAX: u64 = 64 * 1024 * 1024 * 1024 * 1024;
-/// Allowed questions that change nothing of which one may be told to be written.
-pub const AUDIT_SAMPLE_MAX: u64 = 1_000_000;
-/// Lines a second that allowed questions that change nothing may be told to have.
-pub const AUDIT_PLAIN_ALLOWS_PER_SECOND_MAX: u64 = 1_000_000;
-/// Changes of one organization that a watcher can still be told of.
-pub const CHANGE_FEED_CHANGES_MAX: usize = 16_384;
-/// Changes that a watcher is told of in one write.
-pub const WATCH_CHANGES_PER_WRITE_MAX: usize = 256;
-/// Questions that a load draws ahead.
-pub const LOAD_QUESTIONS_MAX: usize = 262_144;
-/// Users of an organization that a load asks for.
-pub const LOAD_ACTORS_MAX: usize = 65_536;
-/// Connections of a load.
-pub const LOAD_CONNECTIONS_MAX: usize = 20_000;
-/// Questions of one connection of a load that wait for their answers, where the next waits for the last.
-pub const LOAD_DEPTH_MAX: usize = 1_024;
-/// Questions of one connection of a load that wait for their answers, where they are asked by the clock.
-pub const LOAD_BACKLOG_MAX: usize = 65_536;
-/// Questions a second of a load.
-pub const LOAD_RATE_MAX: u32 = 10_000_000;
-/// Seconds of a load.
-pub const LOAD_SECONDS_MAX: u64 = 86_400;
-/// Of a load: to be connected.
-pub const LOAD_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Of a load: an answer that takes longer is lost.
-pub const LOAD_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// The longest latency that a load tells from a longer one.
-pub const LOAD_LATENCY_MAX: Duration = Duration::from_secs(60);
-/// Bytes that a load reads at once.
-pub const LOAD_READ_BYTES: usize = 64 * 1024;
-/// Bytes of one answer to a load.
-pub const LOAD_ANSWER_BYTES_MAX: usize = 16 * 1024;
-/// Things that went wrong which a load shows.
-pub const LOAD_EXAMPLES_MAX: usize = 5;
-/// Records that the start hands from the thread that reads them to the one that takes them up, at once.
-pub const RECORDS_PER_CHUNK: usize = 1_024;
-/// Batches of records that were read and wait to be taken up; some 400 KB each.
-pub const BATCHES_AHEAD_MAX: usize = 4;
-/// Parts of an organization's session table: a look at all sessions holds the table for one part at a time.
-pub const SESSION_TABLE_PARTS: usize = 64;
-/// Links to Asterisks.
-pub const AMI_LINKS_MAX: usize = 64;
-/// Queue members that wait to be removed by one link; of more the oldest goes.
-pub const AMI_REMOVALS_WAITING_MAX: usize = 65_536;
-/// Times that Asterisk is asked to remove one member, or to add it back.
-pub const AMI_ATTEMPTS_MAX: u32 = 5;
-/// Times that one question is judged again because a reload or a race overtook it.
-pub const JUDGE_AGAIN_MAX: usize = 4;
-/// Seconds that a lease may last: 31 days.
-pub const LEASE_SECONDS_MAX: u32 = 31 * 24 * 3_600;
-/// Seconds before its end from which on a lease is counted as ending soon: 5 minutes.
-pub const LEASE_ENDS_SOON_SECONDS: u32 = 5 * 60;
-/// Queues that may have a series of their own in the metrics.
-pub const METRIC_QUEUES_MAX: u64 = 10_000;
+    /// Organizations in one process.
+    ORGANIZATIONS_MAX: usize = 4_096;
+    /// Users of one organization.
+    USERS_PER_ORGANIZATION_MAX: usize = 8_000_000;
+    /// Queues of one organization: a queue id has 16 bits.
+    QUEUES_PER_ORGANIZATION_MAX: usize = 65_535;
+    /// Groups of one organization: a group id has 16 bits.
+    GROUPS_PER_ORGANIZATION_MAX: usize = 65_535;
+    /// Queues that one user may serve, and therefore queues that one decision can be about.
+    QUEUES_PER_USER_MAX: usize = 256;
+    /// Feature codes of one organization, including those of its preset.
+    FEATURE_CODES_PER_ORGANIZATION_MAX: usize = 256;
+    /// Roles of one role model: a set of roles has 16 bits.
+    ROLES_PER_MODEL_MAX: usize = 16;
+    /// Settings of one role model: a set of settings has 64 bits.
+    SETTINGS_PER_MODEL_MAX: usize = 64;
+    /// Actions of one role model.
+    ACTIONS_PER_MODEL_MAX: usize = 256;
+    /// Grants of one role model.
+    GRANTS_PER_MODEL_MAX: usize = 4_096;
+    /// Bytes of one TOML file; larger organizations keep their users in a CSV file.
+    TOML_FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+    /// Bytes of a TOML file of which every syntax error is reported; of a larger file only the first error is reported.
+    TOML_RECOVERED_BYTES_MAX: usize = 256 * 1024;
+    /// Bytes of one CSV file.
+    CSV_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+    /// Bytes of one line of a CSV file.
+    CSV_LINE_BYTES_MAX: usize = 64 * 1024;
+    /// Problems that one load of the configuration reports; further problems are counted.
+    PROBLEMS_REPORTED_MAX: usize = 100;
+    /// Bytes of an id in the configuration.
+    ID_BYTES_MAX: usize = 64;
+    /// Digits of an extension, of a queue number or of the argument of a feature code.
+    NUMBER_DIGITS_MAX: usize = 16;
+    /// Bytes of the pattern of a feature code.
+    FEATURE_CODE_BYTES_MAX: usize = 64;
+    /// Bytes of the token of the line dialect.
+    TOKEN_BYTES_MAX: usize = VALUE_BYTES_MAX;
+    /// Bytes of the secret of an AMI user.
+    AMI_SECRET_BYTES_MAX: usize = 128;
+    /// Bytes of the name of an AMI user.
+    AMI_USERNAME_BYTES_MAX: usize = 64;
+    /// Bytes of the pattern for a member's interface or for a queue's name in Asterisk.
+    AMI_PATTERN_BYTES_MAX: usize = 64;
+    /// Bytes of one problem of the configuration; the rest of a longer message is cut off.
+    PROBLEM_BYTES_MAX: usize = 1_024;
+    /// Seconds of a lease: 31 days.
+    LEASE_SECONDS_MAX: u32 = 31 * 24 * 3_600;
+    /// Host names under which the admin listener answers.
+    ADMIN_HOSTS_MAX: usize = 64;
 
-/// Names by which the admin listener may be called.
-pub const ADMIN_HOSTS_MAX: usize = 64;
-/// Organizations that one proof of decisions asks about; the next proof goes on with others.
-pub const SELF_TEST_QUESTIONS_MAX: usize = 64;
-/// Lines of the log that wait for whoever reads it; further ones are counted.
-pub const LOG_LINES_WAITING_MAX: usize = 8_192;
-/// Bytes of one value in a line of the log; the rest of a longer one is left out.
-pub const LOG_VALUE_BYTES_MAX: usize = 2_048;
-/// Bytes of a filter of the log.
-pub const LOG_FILTER_BYTES_MAX: usize = 256;
-/// Decisions that the log tells in one second; further ones are counted.
-pub const LOG_DECISIONS_PER_SECOND_MAX: u32 = 1_000;
-/// What one peer did wrong that the log tells in [`LOG_PEER_INTERVAL`]; further errors of that peer are counted.
-pub const LOG_ERRORS_PER_PEER_MAX: u32 = 5;
-/// What all peers together did wrong that the log tells in [`LOG_PEER_INTERVAL`]; further errors are counted.
-pub const LOG_ERRORS_MAX: u32 = 100;
-/// Peers whose errors are counted apart; the rest share one count.
-pub const LOG_PEERS_MAX: usize = 1_024;
-/// Bytes of one problem of the configuration; the rest of a longer one is left out.
-pub const PROBLEM_BYTES_MAX: usize = 1_024;
+    // Dialects --------------------------------------------------------------------------------------------------------
 
-// How long anything may take -----------------------------------------------------------------------------------------
+    /// Bytes of one value in any dialect.
+    VALUE_BYTES_MAX: usize = 128;
+    /// Bytes of one line of the line dialect, including its LF.
+    LINE_BYTES_MAX: usize = 1_024;
+    /// Bytes of one answer of the line dialect that `queuewarden ask` reads: every queue of a user, and the other keys.
+    LINE_ANSWER_BYTES_MAX: u64 = 16 * 1024;
+    /// Bytes of the id of a request in the line dialect.
+    REQUEST_ID_BYTES_MAX: usize = 16;
+    /// Bytes of one FastAGI environment.
+    AGI_ENVIRONMENT_BYTES_MAX: usize = 16 * 1024;
+    /// Lines of one FastAGI environment.
+    AGI_ENVIRONMENT_LINES_MAX: usize = 200;
+    /// Bytes of one command line to Asterisk, which runs the rest of a longer line as the next command.
+    AGI_COMMAND_BYTES_MAX: usize = 8_191;
+    /// Bytes of one reply line from Asterisk after the answer; a longer line ends the connection.
+    AGI_REPLY_BYTES_MAX: usize = 16 * 1024;
+    /// Bytes of the first line of AMI, including its CR LF.
+    AMI_BANNER_BYTES_MAX: usize = 64;
+    /// Bytes of one line of AMI, without its CR LF.
+    AMI_LINE_BYTES_MAX: usize = 4 * 1024;
+    /// Bytes of one response or event of AMI.
+    AMI_MESSAGE_BYTES_MAX: usize = 64 * 1024;
+    /// Bytes of one value that is sent to AMI.
+    AMI_VALUE_BYTES_MAX: usize = 128;
+    /// Bytes of one FreeSWITCH header block, including its empty line; about 4 KiB are usual.
+    FREESWITCH_BLOCK_BYTES_MAX: usize = 64 * 1024;
+    /// Bytes of one reply line from FreeSWITCH after the answer; a longer line ends the connection.
+    FREESWITCH_REPLY_BYTES_MAX: usize = 16 * 1024;
+    /// Bytes of the JSON in one netstring from Kamailio.
+    NETSTRING_BYTES_MAX: usize = 4_096;
+    /// Bytes of the id of a JSON-RPC request, as written in the request.
+    JSONRPC_ID_BYTES_MAX: usize = 64;
 
-/// From the first byte of a frame to its last.
-pub const FRAME_TIMEOUT: Duration = Duration::from_secs(2);
-/// From the verdict to the peer's end of the connection, for dialects that ask once a connection.
-pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Before a Kamailio that cannot be reached is dialed again, the first time; each further time twice as long.
-pub const REDIAL_PAUSE_MIN: Duration = Duration::from_millis(50);
-/// Before a Kamailio that cannot be reached is dialed again, at most.
-pub const REDIAL_PAUSE_MAX: Duration = Duration::from_secs(1);
-/// For a Kamailio that is dialed to accept.
-pub const DIAL_TIMEOUT: Duration = Duration::from_secs(1);
-/// A peer that does not read its answers is cut off after this.
-pub const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
-/// From SIGTERM to the end of the last connection.
-pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// Seconds that a stop may be announced in `/readyz` before it begins.
-pub const DRAIN_DELAY_SECONDS_MAX: u64 = 60;
-/// Between two proofs that decisions are made.
-pub const SELF_TEST_INTERVAL: Duration = Duration::from_millis(500);
-/// Without a proof for so long, the sidecar counts as one that decides nothing.
-pub const SELF_TEST_AGE_MAX: Duration = Duration::from_secs(5);
-/// Over which the errors of a peer are counted, and after which the log says what it left out.
-pub const LOG_PEER_INTERVAL: Duration = Duration::from_secs(10);
-/// Between two loads of the configuration; a thousand SIGHUPs a second load once a second.
-pub const RELOAD_INTERVAL_MIN: Duration = Duration::from_secs(1);
-/// For every connection to take up a published policy.
-pub const PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
-/// After an accept failed for want of a file descriptor.
-pub const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
-/// Between two tries to use a store that failed.
-pub const STORE_RETRY_INTERVAL: Duration = Duration::from_millis(500);
-/// Between two visits of the writer to the audit lines that no answer waits for.
-pub const AUDIT_FLUSH_INTERVAL: Duration = Duration::from_millis(200);
-/// Between two looks for files of the audit log whose time is over.
-pub const AUDIT_MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
-/// An answer that changed something is refused if the store has not taken the change after this.
-pub const COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Between two clean-ups of the metric recorder.
-pub const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
-/// An idle connection is probed after this, so that a dead peer's connection ends.
-pub const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
-/// From the connection to an Asterisk to being logged in; a refusal alone takes Asterisk a second.
-pub const AMI_LOGIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// From an action of AMI to its answer.
-pub const AMI_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
-/// Between two looks at whether an Asterisk is still there.
-pub const AMI_PING_INTERVAL: Duration = Duration::from_secs(10);
-/// Before the first attempt to connect to an Asterisk again, at most; each further pause is twice as long.
-pub const AMI_RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(50);
-/// Before any attempt to connect to an Asterisk again.
-pub const AMI_RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(10);
-/// Between two attempts at a removal that Asterisk refused.
-pub const AMI_ATTEMPT_PAUSE: Duration = Duration::from_secs(1);
-/// A removal that waited longer for its Asterisk is dropped.
-pub const AMI_REMOVAL_AGE_MAX: Duration = Duration::from_secs(3_600);
-/// Answers of one page of `/what` and `/who`.
-pub const SURVEY_PAGE_ANSWERS_MAX: usize = 1_000;
-/// Questions that one page of `/what` and `/who` judges.
-pub const SURVEY_PAGE_QUESTIONS_MAX: u64 = 1_000_000;
-/// A peer of the admin listener that says nothing for this long loses its place.
-pub const ADMIN_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
-/// Rows of one page of `/sessions` and `/supervisions`.
-pub const OPERATOR_PAGE_ROWS_MAX: usize = 1_000;
-/// A command waits so long for the running sidecar.
-pub const DESK_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes of an answer of the running sidecar to a command.
-pub const DESK_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Requests that the admin listener serves at once.
-pub const ADMIN_REQUESTS_MAX: usize = 64;
+    // Connections -----------------------------------------------------------------------------------------------------
+
+    /// Open connections of all dialects together; `[limits] connections_max` cannot be larger.
+    CONNECTIONS_MAX: usize = 100_000;
+    /// Open connections of all dialects together if `[limits] connections_max` is not set.
+    CONNECTIONS_DEFAULT: usize = 10_000;
+    /// Connections over the limit that are answered with an error at the same time; further connections are reset.
+    REFUSALS_AT_ONCE_MAX: usize = 1_024;
+    /// Connections that wait to be accepted; large, because Asterisk waits 2 s after a dropped SYN.
+    LISTEN_BACKLOG: u32 = 4_096;
+    /// Bytes of answers that wait for one peer to read them; above this the sidecar stops reading from the peer.
+    ANSWER_BUFFER_BYTES_MAX: usize = 256 * 1024;
+    /// Bytes that one read adds to the buffer of a connection.
+    READ_BUFFER_BYTES_MAX: usize = 32 * 1024;
+    /// Bytes of a buffer that a connection keeps between two questions.
+    BUFFER_KEPT_BYTES_MAX: usize = 16 * 1024;
+    /// Time without input after which a connection gives back its large buffers.
+    LARGE_BUFFER_IDLE_TIMEOUT: Duration = Duration::from_secs(1);
+    /// Questions of one connection that are read before the first of them is answered.
+    QUESTIONS_AHEAD_MAX: usize = 16;
+    /// Users whose records are prefetched together: an actor and a target for each question that is read ahead.
+    PREFETCHED_USERS_MAX: usize = 2 * QUESTIONS_AHEAD_MAX;
+    /// Questions of one connection that are answered before other connections get their turn.
+    QUESTIONS_PER_TURN_MAX: usize = 256;
+    /// Times that one question is judged again because a reload or another change overtook it.
+    JUDGE_AGAIN_MAX: usize = 4;
+    /// Kamailio servers to which the sidecar connects.
+    EVAPI_PEERS_MAX: usize = 64;
+    /// Bytes of answers that wait for a Kamailio to which the sidecar connected; above this the answer is `overload`.
+    EVAPI_BUSY_BYTES: usize = 64 * 1024;
+    /// Bytes of one write to a Kamailio to which the sidecar connected: whole netstrings that Kamailio reads at once.
+    EVAPI_WRITE_BYTES_MAX: usize = 16 * 1024;
+    /// Time from the first byte of a question to its last.
+    FRAME_TIMEOUT: Duration = Duration::from_secs(2);
+    /// Time from the last answer to the peer's end of the connection, for dialects with one question per connection.
+    CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+    /// Time without progress after which a peer that does not read its answers is disconnected.
+    WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+    /// Time without input after which a connection is probed by TCP keepalive.
+    KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+    /// Time for a connection to Kamailio to be established.
+    DIAL_TIMEOUT: Duration = Duration::from_secs(1);
+    /// First pause before the sidecar connects to an unreachable Kamailio again; every further pause is twice as long.
+    REDIAL_PAUSE_MIN: Duration = Duration::from_millis(50);
+    /// Longest pause before the sidecar connects to an unreachable Kamailio again.
+    REDIAL_PAUSE_MAX: Duration = Duration::from_secs(1);
+    /// Pause after an accept failed for want of a file descriptor.
+    ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+    // Sessions, supervisions and calls --------------------------------------------------------------------------------
+
+    /// Login sessions of one user.
+    LOGINS_PER_USER_MAX: usize = QUEUES_PER_USER_MAX;
+    /// Login sessions of one organization.
+    LOGINS_PER_ORGANIZATION_MAX: usize = 16_000_000;
+    /// Running supervisions of one organization.
+    SUPERVISIONS_PER_ORGANIZATION_MAX: usize = 65_536;
+    /// Supervisions of one organization that a reload ended and that are still listed; the oldest are dropped first.
+    SUPERVISIONS_REVOKED_LISTED_MAX: usize = 256;
+    /// Seconds after which a supervision counts as ended if the PBX did not report its end: 4 hours.
+    SUPERVISION_SECONDS_MAX: u32 = 4 * 3_600;
+    /// Known calls of one organization.
+    CALLS_PER_ORGANIZATION_MAX: usize = 131_072;
+    /// Seconds after which a call counts as ended if the PBX did not report its end: one day.
+    CALL_SECONDS_MAX: u32 = 24 * 3_600;
+    /// Seconds before its end from which on a lease counts as ending soon: 5 minutes.
+    LEASE_ENDS_SOON_SECONDS: u32 = 5 * 60;
+    /// Partitions of the session table of one organization: listing all sessions locks one partition at a time.
+    SESSION_TABLE_PARTS: usize = 64;
+    /// Changes that wait in the commit queue; further changes are refused.
+    PENDING_CHANGES_MAX: usize = 65_536;
+    /// Time after which an answer is refused because the store has not committed its change.
+    COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
+    /// Pause between two attempts to use a session store that failed.
+    STORE_RETRY_INTERVAL: Duration = Duration::from_millis(500);
+    /// Records of the session store that the start passes between threads at once.
+    RECORDS_PER_CHUNK: usize = 1_024;
+    /// Chunks of records that the start has read and not yet restored; about 400 KB each.
+    RECORD_CHUNKS_AHEAD_MAX: usize = 4;
+    /// Changes of one organization in the change feed, from which a watcher can resume.
+    CHANGE_FEED_CHANGES_MAX: usize = 16_384;
+    /// Changes that one write sends to a watcher.
+    WATCH_CHANGES_PER_WRITE_MAX: usize = 256;
+
+    // Audit log -------------------------------------------------------------------------------------------------------
+
+    /// Bytes of audit lines that wait for the writer and that no answer waits for; further lines are dropped and
+    /// counted.
+    AUDIT_BUFFER_BYTES_MAX: usize = 4 * 1024 * 1024;
+    /// Bytes of one audit record before it is encoded as a line.
+    AUDIT_RECORD_BYTES_MAX: usize = 16 * 1024;
+    /// Bytes of one line of the audit log, including its LF.
+    AUDIT_LINE_BYTES_MAX: usize = 64 * 1024;
+    /// Largest setting for the bytes of one file of the audit log: 1 GiB.
+    AUDIT_ROTATION_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+    /// Largest setting for the seconds that one file of the audit log covers: 31 days.
+    AUDIT_ROTATION_SECONDS_MAX: u64 = 31 * 24 * 3_600;
+    /// Largest setting for the seconds that files of the audit log are kept: 10 years.
+    AUDIT_RETENTION_SECONDS_MAX: u64 = 3_660 * 24 * 3_600;
+    /// Largest setting for the bytes of all files of the audit log: 64 TiB.
+    AUDIT_RETENTION_BYTES_MAX: u64 = 64 * 1024 * 1024 * 1024 * 1024;
+    /// Largest sampling setting: of this many allowed questions that change nothing, one is written to the audit log.
+    AUDIT_SAMPLE_MAX: u64 = 1_000_000;
+    /// Largest setting for the allowed questions that change nothing and are written to the audit log in one second.
+    AUDIT_PLAIN_ALLOWS_PER_SECOND_MAX: u64 = 1_000_000;
+    /// Interval at which audit lines that no answer waits for are written.
+    AUDIT_FLUSH_INTERVAL: Duration = Duration::from_millis(200);
+    /// Interval at which files of the audit log beyond their retention are deleted.
+    AUDIT_MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
+
+    // Links to Asterisk -----------------------------------------------------------------------------------------------
+
+    /// Links to Asterisk servers.
+    AMI_LINKS_MAX: usize = 64;
+    /// Queue members that wait for one link to remove them; beyond this the oldest is dropped.
+    AMI_REMOVALS_WAITING_MAX: usize = 65_536;
+    /// Attempts to remove one member, or to add it back.
+    AMI_ATTEMPTS_MAX: u32 = 5;
+    /// Pause between two attempts at a removal that Asterisk refused.
+    AMI_ATTEMPT_PAUSE: Duration = Duration::from_secs(1);
+    /// Age at which a removal that waits for its Asterisk is dropped.
+    AMI_REMOVAL_AGE_MAX: Duration = Duration::from_secs(3_600);
+    /// Time from connecting to an Asterisk to being logged in; Asterisk alone delays a refusal by 1 s.
+    AMI_LOGIN_TIMEOUT: Duration = Duration::from_secs(5);
+    /// Time from an AMI action to its response.
+    AMI_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+    /// Interval at which an idle link is checked by an AMI ping.
+    AMI_PING_INTERVAL: Duration = Duration::from_secs(10);
+    /// Longest first pause before a link reconnects; the longest further pause doubles each time.
+    AMI_RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(50);
+    /// Longest pause before a link reconnects.
+    AMI_RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(10);
+
+    // Operation: admin listener, log, metrics, reload, stop -----------------------------------------------------------
+
+    /// Requests that the admin listener serves at once.
+    ADMIN_REQUESTS_MAX: usize = 64;
+    /// Time without input after which a connection of the admin listener is closed.
+    ADMIN_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+    /// Time that a command waits for the running sidecar.
+    ADMIN_CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
+    /// Bytes of one answer of the running sidecar to a command.
+    ADMIN_CLIENT_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+    /// Rows of one page of `/sessions` and `/supervisions`.
+    OPERATOR_PAGE_ROWS_MAX: usize = 1_000;
+    /// Answers of one page of `/what` and `/who`.
+    SURVEY_PAGE_ANSWERS_MAX: usize = 1_000;
+    /// Questions that one page of `/what` and `/who` judges.
+    SURVEY_PAGE_QUESTIONS_MAX: u64 = 1_000_000;
+    /// Organizations that one self test asks about; the next self test continues with others.
+    SELF_TEST_QUESTIONS_MAX: usize = 64;
+    /// Interval at which the sidecar tests itself by deciding questions.
+    SELF_TEST_INTERVAL: Duration = Duration::from_millis(500);
+    /// Age of the last successful self test at which the sidecar counts as not deciding.
+    SELF_TEST_AGE_MAX: Duration = Duration::from_secs(5);
+    /// Lines of the log that wait for the reader of standard error; further lines are dropped and counted.
+    LOG_LINES_WAITING_MAX: usize = 8_192;
+    /// Bytes of one value in a line of the log; the rest of a longer value is cut off.
+    LOG_VALUE_BYTES_MAX: usize = 2_048;
+    /// Bytes of a filter for the log.
+    LOG_FILTER_BYTES_MAX: usize = 256;
+    /// Decisions that are logged in one second; further decisions are counted.
+    LOG_DECISIONS_PER_SECOND_MAX: u32 = 1_000;
+    /// Errors of one peer that are logged in one `log_peer_interval`; further errors are counted.
+    LOG_ERRORS_PER_PEER_MAX: u32 = 5;
+    /// Errors of all peers together that are logged in one `log_peer_interval`; further errors are counted.
+    LOG_ERRORS_MAX: u32 = 100;
+    /// Peers whose errors are counted separately; the errors of further peers share one count.
+    LOG_PEERS_MAX: usize = 1_024;
+    /// Interval over which the errors of a peer are counted; at its end the number of unlogged errors is logged.
+    LOG_PEER_INTERVAL: Duration = Duration::from_secs(10);
+    /// Queues with a metric series of their own; `sessions_by_queue_max` cannot be larger.
+    METRIC_QUEUES_MAX: u64 = 10_000;
+    /// Interval at which the metric recorder drops old samples.
+    METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
+    /// Shortest time between two loads of the configuration; further SIGHUPs wait.
+    RELOAD_INTERVAL_MIN: Duration = Duration::from_secs(1);
+    /// Time for every connection to switch to a new policy.
+    PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
+    /// Time from SIGTERM to the end of the last connection.
+    DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+    /// Largest setting for the seconds during which `/readyz` announces a stop before it begins.
+    DRAIN_DELAY_SECONDS_MAX: u64 = 60;
+
+    // Load generator --------------------------------------------------------------------------------------------------
+
+    /// Questions that the load generator prepares.
+    LOAD_QUESTIONS_MAX: usize = 262_144;
+    /// Users of one organization in whose name the load generator asks.
+    LOAD_ACTORS_MAX: usize = 65_536;
+    /// Connections of the load generator.
+    LOAD_CONNECTIONS_MAX: usize = 20_000;
+    /// Unanswered questions of one connection of the load generator without `--rate`.
+    LOAD_DEPTH_MAX: usize = 1_024;
+    /// Unanswered questions of one connection of the load generator with `--rate`.
+    LOAD_BACKLOG_MAX: usize = 65_536;
+    /// Questions in one second of the load generator.
+    LOAD_QUESTIONS_PER_SECOND_MAX: u32 = 10_000_000;
+    /// Seconds that the load generator runs.
+    LOAD_SECONDS_MAX: u64 = 86_400;
+    /// Time for a connection of the load generator to be established.
+    LOAD_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+    /// Time after which the load generator counts an answer as lost.
+    LOAD_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+    /// Longest latency that the load generator records; longer ones count as this.
+    LOAD_LATENCY_MAX: Duration = Duration::from_secs(60);
+    /// Bytes that the load generator reads at once.
+    LOAD_READ_BYTES: usize = 64 * 1024;
+    /// Bytes of one answer to the load generator.
+    LOAD_ANSWER_BYTES_MAX: usize = 16 * 1024;
+    /// Wrong or missing answers that the load generator prints as examples.
+    LOAD_EXAMPLES_MAX: usize = 5;
+}
 
 const _: () = {
     assert!(QUEUES_PER_ORGANIZATION_MAX <= u16::MAX as usize, "a queue id is a u16");
@@ -306,31 +367,54 @@ const _: () = {
     assert!(QUEUES_PER_USER_MAX * (NUMBER_DIGITS_MAX + 1) + 64 < AGI_COMMAND_BYTES_MAX, "QW_QUEUES fits one command");
     assert!(
         (QUEUES_PER_USER_MAX * (NUMBER_DIGITS_MAX + 1) + LINE_BYTES_MAX) as u64 <= LINE_ANSWER_BYTES_MAX,
-        "every answer can be heard"
+        "the client can read every answer"
     );
     assert!(
         QUESTIONS_AHEAD_MAX * (QUEUES_PER_USER_MAX * (NUMBER_DIGITS_MAX + 3) + 512) < ANSWER_BUFFER_BYTES_MAX / 2,
-        "what was read ahead can be answered within the bound"
+        "the answers to all questions read ahead fit the answer buffer"
     );
-    assert!(QUESTIONS_PER_TURN_MAX.is_multiple_of(QUESTIONS_AHEAD_MAX), "a turn is some times what is read ahead");
+    assert!(QUESTIONS_PER_TURN_MAX.is_multiple_of(QUESTIONS_AHEAD_MAX), "a turn is a whole number of read-aheads");
     assert!(LINE_BYTES_MAX < READ_BUFFER_BYTES_MAX, "a whole line fits the read buffer");
     assert!(AGI_ENVIRONMENT_BYTES_MAX < READ_BUFFER_BYTES_MAX, "a whole environment fits the read buffer");
     assert!(NETSTRING_BYTES_MAX < READ_BUFFER_BYTES_MAX, "a whole netstring fits the read buffer");
     assert!(EVAPI_WRITE_BYTES_MAX < 32_768, "Kamailio reads a whole write at once");
-    assert!(EVAPI_BUSY_BYTES < ANSWER_BUFFER_BYTES_MAX, "a busy Kamailio is told so before it is cut off");
+    assert!(EVAPI_BUSY_BYTES < ANSWER_BUFFER_BYTES_MAX, "a busy Kamailio gets `overload` before it is disconnected");
     assert!(QUEUES_PER_USER_MAX * (NUMBER_DIGITS_MAX + 3) + 512 < EVAPI_WRITE_BYTES_MAX, "an answer fits one write");
-    assert!(FREESWITCH_BLOCK_BYTES_MAX < ANSWER_BUFFER_BYTES_MAX, "what one peer says costs less than what it hears");
-    assert!(ID_BYTES_MAX <= VALUE_BYTES_MAX, "every id can be asked for");
-    assert!(AMI_PATTERN_BYTES_MAX + NUMBER_DIGITS_MAX <= AMI_VALUE_BYTES_MAX, "every interface can be sent");
-    assert!(AMI_USERNAME_BYTES_MAX <= AMI_VALUE_BYTES_MAX, "every user name can be sent");
+    assert!(
+        FREESWITCH_BLOCK_BYTES_MAX < ANSWER_BUFFER_BYTES_MAX,
+        "the input of a peer takes less memory than its answers"
+    );
+    assert!(ID_BYTES_MAX <= VALUE_BYTES_MAX, "every id fits a value");
+    assert!(AMI_PATTERN_BYTES_MAX + NUMBER_DIGITS_MAX <= AMI_VALUE_BYTES_MAX, "every interface fits a value of AMI");
+    assert!(AMI_USERNAME_BYTES_MAX <= AMI_VALUE_BYTES_MAX, "every user name fits a value of AMI");
     assert!(AMI_LINE_BYTES_MAX < AMI_MESSAGE_BYTES_MAX, "a whole line fits a message");
     assert!(AMI_RECONNECT_PAUSE_MIN.as_nanos() < AMI_RECONNECT_PAUSE_MAX.as_nanos(), "pauses grow");
     assert!(
-        QUEUES_PER_USER_MAX * (NUMBER_DIGITS_MAX + 2) + 24 * VALUE_BYTES_MAX < AUDIT_DRAFT_BYTES_MAX,
-        "every decision fits"
+        QUEUES_PER_USER_MAX * (NUMBER_DIGITS_MAX + 2) + 24 * VALUE_BYTES_MAX < AUDIT_RECORD_BYTES_MAX,
+        "every decision fits an audit record"
     );
-    assert!(AUDIT_DRAFT_BYTES_MAX < AUDIT_BUFFER_BYTES_MAX, "a whole entry fits the buffer");
-    assert!(SELF_TEST_INTERVAL.as_millis() * 4 < SELF_TEST_AGE_MAX.as_millis(), "a late proof is no dead sidecar");
-    assert!(LOG_ERRORS_PER_PEER_MAX < LOG_ERRORS_MAX, "one peer leaves room in the log for others");
-    assert!(REFUSALS_AT_ONCE_MAX < CONNECTIONS_DEFAULT, "refusing costs less than serving");
+    assert!(AUDIT_RECORD_BYTES_MAX < AUDIT_BUFFER_BYTES_MAX, "a whole record fits the buffer");
+    assert!(
+        SELF_TEST_INTERVAL.as_millis() * 4 < SELF_TEST_AGE_MAX.as_millis(),
+        "three late self tests do not make the sidecar unhealthy"
+    );
+    assert!(LOG_ERRORS_PER_PEER_MAX < LOG_ERRORS_MAX, "the errors of one peer do not use up the log");
+    assert!(REFUSALS_AT_ONCE_MAX < CONNECTIONS_DEFAULT, "refusing connections takes less memory than serving them");
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_limit_has_a_sentence_and_a_unit() {
+        for limit in LIMITS {
+            assert!(limit.sentence().starts_with(char::is_uppercase) && limit.sentence().ends_with('.'), "{limit:?}");
+        }
+        let of = |name: &str| LIMITS.iter().find(|limit| limit.name == name).map(|limit| (limit.value, limit.unit()));
+        assert_eq!(of("ACCEPT_PAUSE"), Some((20, "ms")));
+        assert_eq!(of("VALUE_BYTES_MAX"), Some((128, "bytes")));
+        assert_eq!(of("LEASE_SECONDS_MAX"), Some((2_678_400, "s")));
+        assert_eq!(of("ORGANIZATIONS_MAX"), Some((4_096, "")));
+    }
+}

@@ -1,4 +1,4 @@
-//! Arguments to subcommand to exit code.
+//! The binary: parses the arguments and returns the exit code of the subcommand.
 
 use std::process::ExitCode;
 

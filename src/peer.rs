@@ -1,19 +1,28 @@
-//! Who is on the other side of a connection, as far as the kernel knows.
+//! The other side of a connection, as the kernel knows it: an address, or a process of this machine.
 
 use std::fmt;
-use std::net::SocketAddr;
-
-use crate::observe::log::quota::Origin;
+use std::net::{IpAddr, SocketAddr};
 
 /// The other side of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Peer {
-    /// Somebody at this address.
+    /// A TCP address.
     Address(SocketAddr),
-    /// A process of this machine.
+    /// A process that connected to a Unix socket: its user id, and its process id if the kernel knows it.
     Process { user: u32, process: Option<i32> },
-    /// It was gone before anybody looked.
+    /// The connection ended before its peer was read.
     Unknown,
+}
+
+/// The origin of a peer's errors, which the quota of the log counts together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PeerOrigin {
+    /// A machine: every connection has another port.
+    Address(IpAddr),
+    /// A user of this machine.
+    User(u32),
+    /// All origins for which the quota has no room.
+    Others,
 }
 
 impl Peer {
@@ -22,16 +31,16 @@ impl Peer {
     }
 
     pub(super) fn of_unix(stream: &tokio::net::UnixStream) -> Self {
-        let known = stream.peer_cred();
-        known.map_or(Self::Unknown, |known| Self::Process { user: known.uid(), process: known.pid() })
+        let credentials = stream.peer_cred();
+        credentials.map_or(Self::Unknown, |peer| Self::Process { user: peer.uid(), process: peer.pid() })
     }
 
-    /// Whose errors those of the peer are.
-    pub(super) const fn origin(self) -> Origin {
+    /// The origin under which the quota of the log counts the peer's errors.
+    pub(super) const fn origin(self) -> PeerOrigin {
         match self {
-            Self::Address(address) => Origin::Address(address.ip()),
-            Self::Process { user, .. } => Origin::User(user),
-            Self::Unknown => Origin::Others,
+            Self::Address(address) => PeerOrigin::Address(address.ip()),
+            Self::Process { user, .. } => PeerOrigin::User(user),
+            Self::Unknown => PeerOrigin::Others,
         }
     }
 }

@@ -1,27 +1,32 @@
-//! The vocabulary: ids, numbers and the few closed lists that every other module speaks in.
+//! The vocabulary of every other module: ids, numbers, times and closed lists.
 //!
-//! Ids are dense and belong to one organization: they index arrays, cross reloads unchanged and mean nothing outside
-//! the process. [`Token`] and [`Digits`] are the only ways in which bytes of a peer enter the sidecar: whoever holds one
-//! holds text that the grammar admits.
+//! Ids are dense numbers within one organization: they index arrays, stay the same across reloads and have no meaning
+//! outside the process. Bytes of a peer enter the sidecar only as a [`Token`] or as [`Digits`], and both hold only text
+//! that the grammar admits.
 
 use crate::limits::{NUMBER_DIGITS_MAX, VALUE_BYTES_MAX};
 
-/// One PBX account (tenant). Nothing crosses organizations.
+/// The id of one PBX account (tenant). No decision involves two organizations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OrganizationId(pub u16);
 
-/// A person with an extension, within one organization.
+/// The id of a person with an extension, within one organization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UserId(pub u32);
 
-/// A call queue, ring group, inbox queue or campaign, within one organization.
+/// The id of a call queue, ring group, inbox queue or campaign, within one organization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QueueId(pub u16);
 
-/// Users with one or more leading supervisors, within one organization.
+/// The id of a group of users with one or more leading supervisors, within one organization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupId(pub u16);
 
+/// An enum whose members have a fixed text: `name` returns the text, `named` finds the member, `ALL` lists the members
+/// in the order of declaration.
+///
+/// With a sentence after the text the list is one of reasons: the sentence is the member's documentation, `sentence`
+/// returns it, and the text is also called a code (`code`, `with_code`).
 macro_rules! closed_list {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
         $(#[$doc])*
@@ -32,7 +37,7 @@ macro_rules! closed_list {
             /// Every member, in the order of declaration.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
 
-            /// The word for it on the wire, in the configuration and in metrics.
+            /// The name on the wire, in the configuration and in metrics.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $text,)+ }
@@ -45,13 +50,36 @@ macro_rules! closed_list {
             }
         }
     };
+    ($(#[$doc:meta])* $name:ident { $($variant:ident = $text:literal: $sentence:literal,)+ }) => {
+        $crate::telephony::closed_list! { $(#[$doc])* $name { $(#[doc = $sentence] $variant = $text,)+ } }
+
+        impl $name {
+            /// The stable code: on the wire, in metrics, in the logs and in the documentation.
+            #[must_use]
+            pub const fn code(self) -> &'static str {
+                self.name()
+            }
+
+            /// The reason with this code.
+            #[must_use]
+            pub fn with_code(code: &str) -> Option<Self> {
+                Self::named(code)
+            }
+
+            /// The reason as a sentence for people.
+            #[must_use]
+            pub const fn sentence(self) -> &'static str {
+                match self { $(Self::$variant => $sentence,)+ }
+            }
+        }
+    };
 }
 pub(crate) use closed_list;
 
 closed_list! {
-    /// The channel that a request came by (RULES R26, R28).
+    /// The channel by which a request came (RULES R26, R28).
     Via {
-        /// A phone, or anything else that the PBX authenticated as the extension.
+        /// A phone, or another client that the PBX authenticated as the extension.
         Phone = "phone",
         /// The agent dashboard.
         Dashboard = "dashboard",
@@ -59,7 +87,7 @@ closed_list! {
 }
 
 closed_list! {
-    /// What a queue is. The queue limit binds every kind alike (RULES section 7).
+    /// The kind of a queue. The queue limit binds every kind alike (RULES section 7).
     QueueKind {
         /// A call queue.
         Call = "call",
@@ -73,11 +101,11 @@ closed_list! {
 }
 
 closed_list! {
-    /// What a supervisor does to a call (RULES R10 to R12).
+    /// The mode of a supervision (RULES R10 to R12).
     SupervisionMode {
-        /// Hears both parties, unheard.
+        /// The supervisor hears both parties and is not heard.
         Listen = "listen",
-        /// As listen, and only the agent hears the supervisor.
+        /// As listen, and the agent alone hears the supervisor.
         Whisper = "whisper",
         /// All three hear each other.
         Barge = "barge",
@@ -85,11 +113,11 @@ closed_list! {
 }
 
 closed_list! {
-    /// On what ground a login session was opened.
+    /// The ground on which a login session was opened.
     Ground {
         /// The user serves the queue.
         Assigned = "assigned",
-        /// The organization lets users in to queues that they do not serve (RULES R22, R29).
+        /// The organization allows logins to queues that the user does not serve (RULES R22, R29).
         Unassigned = "unassigned",
         /// A supervisor logged the user in (RULES R27).
         Supervisor = "supervisor",
@@ -105,55 +133,56 @@ pub struct UnixSeconds(pub u64);
 pub struct UnixMillis(pub u64);
 
 impl UnixMillis {
-    /// The second that it is in.
+    /// The time in whole seconds, rounded down.
     #[must_use]
     pub const fn second(self) -> UnixSeconds {
         UnixSeconds(self.0 / 1_000)
     }
 }
 
-/// A point in time by both clocks: one that follows the calendar and may jump, one that only counts on.
+/// A point in time by two clocks: the wall clock, which can be set, and the uptime, which only grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
-    /// By the wall clock.
+    /// Time by the wall clock.
     pub wall: UnixMillis,
     /// Milliseconds since the process started.
     pub uptime_ms: u64,
 }
 
 impl Moment {
-    /// The moment `seconds` later.
+    /// The moment `seconds` later. A time beyond the range stays at its end: it never comes.
     #[must_use]
     pub const fn after(self, seconds: u32) -> Self {
         let ms = (seconds as u64).saturating_mul(1_000);
         Self { wall: UnixMillis(self.wall.0.saturating_add(ms)), uptime_ms: self.uptime_ms.saturating_add(ms) }
     }
 
-    /// Whether `now` is at or past this by either clock: the earlier wins, so a clock that jumps back prolongs nothing.
+    /// Whether `now` is at or after this moment by either clock. A wall clock that is set back therefore extends no
+    /// lease.
     #[must_use]
     pub const fn has_come(self, now: Self) -> bool {
         now.wall.0 >= self.wall.0 || now.uptime_ms >= self.uptime_ms
     }
 }
 
-/// One user logged in to one queue, until logout.
+/// One user logged in to one queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoginSession {
-    /// Where.
+    /// The queue.
     pub queue: QueueId,
-    /// Why it was allowed to begin.
+    /// The ground on which the session was opened.
     pub ground: Ground,
-    /// Logged in, but taking no calls.
+    /// Whether the session is paused: the agent gets no calls.
     pub paused: bool,
-    /// When it began.
+    /// The time at which the session began.
     pub since: UnixSeconds,
-    /// The supervisor who opened it; `None` for a login by the user.
+    /// The supervisor who opened the session. `None`: the user did.
     pub by: Option<UserId>,
-    /// When it ends by itself; `None`: at logout.
+    /// The time at which the session ends by itself. `None`: it ends at logout.
     pub ends: Option<Moment>,
 }
 
-/// The queues that one decision is about, without a heap: at most [`crate::limits::QUEUES_PER_USER_MAX`].
+/// The queues of one decision, at most [`crate::limits::QUEUES_PER_USER_MAX`], without an allocation.
 #[derive(Clone, Debug)]
 pub struct QueueSet {
     queues: [QueueId; crate::limits::QUEUES_PER_USER_MAX],
@@ -167,17 +196,17 @@ impl QueueSet {
         Self { queues: [QueueId(0); crate::limits::QUEUES_PER_USER_MAX], length: 0 }
     }
 
-    /// Forgets every queue.
+    /// Removes every queue.
     pub const fn clear(&mut self) {
         self.length = 0;
     }
 
-    /// Adds a queue; returns false, and adds nothing, when the set is full.
+    /// Adds a queue. Returns false, and adds nothing, if the set is full.
     pub fn push(&mut self, queue: QueueId) -> bool {
         match self.queues.get_mut(self.length) {
             Some(slot) => {
                 *slot = queue;
-                self.length = self.length.saturating_add(1);
+                self.length += 1;
                 true
             }
             None => false,
@@ -187,6 +216,7 @@ impl QueueSet {
     /// The queues, in the order in which they were added.
     #[must_use]
     pub fn as_slice(&self) -> &[QueueId] {
+        // INVARIANT: `length` is at most the length of the array.
         self.queues.get(..self.length).unwrap_or_default()
     }
 }
@@ -197,7 +227,7 @@ impl Default for QueueSet {
     }
 }
 
-/// A value that came over the wire and obeys the grammar: 1 to 128 bytes of `A-Z a-z 0-9 _ - . : @ + * #`.
+/// A value from the wire that is in the grammar: 1 to 128 bytes of `A-Z a-z 0-9 _ - . : @ + * #`.
 ///
 /// ```
 /// use queuewarden::telephony::Token;
@@ -209,7 +239,7 @@ impl Default for QueueSet {
 pub struct Token<'buf>(&'buf [u8]);
 
 impl<'buf> Token<'buf> {
-    /// Admits the bytes, or refuses them. Nothing is trimmed, folded or decoded.
+    /// The bytes as a token. `None`: they are not in the grammar. Nothing is trimmed, folded or decoded.
     #[must_use]
     pub fn parse(bytes: &'buf (impl AsRef<[u8]> + ?Sized)) -> Option<Self> {
         Self::parse_in(Alphabet::Value, bytes)
@@ -221,17 +251,19 @@ impl<'buf> Token<'buf> {
         Self::parse_in(Alphabet::Call, bytes)
     }
 
-    /// As [`Token::parse`], with the bytes of another alphabet.
+    /// As [`Token::parse`], with another alphabet.
     #[must_use]
     pub fn parse_in(alphabet: Alphabet, bytes: &'buf (impl AsRef<[u8]> + ?Sized)) -> Option<Self> {
         Self::first(alphabet, bytes.as_ref()).filter(|(_, rest)| rest.is_empty()).map(|(token, _)| token)
     }
 
-    /// The token that the bytes begin with, and what stands behind it, from the first byte that is not in the alphabet.
+    /// The token at the start of the bytes, and the rest from the first byte that is not in the alphabet. `None`: the
+    /// token would be empty or too long.
     #[must_use]
     pub fn first(alphabet: Alphabet, bytes: &'buf [u8]) -> Option<(Self, &'buf [u8])> {
-        let is_known = |byte: &&u8| ALPHABETS.get(usize::from(**byte)).is_some_and(|of| of & alphabet as u8 != 0);
-        let length = bytes.iter().take_while(is_known).count();
+        let is_admitted =
+            |byte: &&u8| ALPHABETS.get(usize::from(**byte)).is_some_and(|alphabets| alphabets & alphabet as u8 != 0);
+        let length = bytes.iter().take_while(is_admitted).count();
         let (token, rest) = bytes.split_at_checked(length)?;
         (1..=VALUE_BYTES_MAX).contains(&length).then_some((Self(token), rest))
     }
@@ -239,7 +271,7 @@ impl<'buf> Token<'buf> {
     /// The text.
     #[must_use]
     pub fn as_str(self) -> &'buf str {
-        // The alphabets are of ASCII.
+        // INVARIANT: every alphabet is ASCII.
         std::str::from_utf8(self.0).unwrap_or_default()
     }
 }
@@ -256,18 +288,18 @@ impl std::fmt::Debug for Token<'_> {
     }
 }
 
-/// What somebody dialed: 1 to 128 of `0-9 * #`.
+/// Dialed digits: 1 to 128 of `0-9 * #`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Digits<'buf>(Token<'buf>);
 
 impl<'buf> Digits<'buf> {
-    /// Admits the bytes, or refuses them.
+    /// The bytes as digits. `None`: they are not in the grammar.
     #[must_use]
     pub fn parse(bytes: &'buf (impl AsRef<[u8]> + ?Sized)) -> Option<Self> {
         Token::parse(bytes).and_then(Self::of)
     }
 
-    /// The token as digits, if it is nothing else.
+    /// The token as digits. `None`: it has another character.
     #[must_use]
     pub fn of(token: Token<'buf>) -> Option<Self> {
         let is_dialable = |byte: &u8| byte.is_ascii_digit() || matches!(byte, b'*' | b'#');
@@ -281,23 +313,23 @@ impl<'buf> Digits<'buf> {
     }
 }
 
-/// Whether the text is a number that a phone can dial: 1 to 16 digits.
+/// Whether the text is an extension or a queue number: 1 to 16 digits.
 #[must_use]
 pub fn is_number(text: &str) -> bool {
     !text.is_empty() && text.len() <= NUMBER_DIGITS_MAX && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Which bytes a token may hold; each alphabet is a bit of its own.
+/// The bytes that a token may have. Each alphabet is one bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Alphabet {
     /// `A-Z a-z 0-9 _ - . : @ + * #`.
     Value = 1,
-    /// Those and `/ ~ % !`.
+    /// The bytes of [`Alphabet::Value`] and `/ ~ % !`.
     Call = 1 << 1,
 }
 
-/// The alphabets that each byte is in.
+/// For each byte, the alphabets that have it.
 const ALPHABETS: [u8; 256] = {
     const ALPHANUMERIC: &[u8] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     let mut alphabets = [0; 256];
@@ -307,12 +339,12 @@ const ALPHABETS: [u8; 256] = {
     alphabets
 };
 
-#[expect(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "evaluated when it is compiled")]
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "evaluated at compile time")]
 const fn add(alphabets: &mut [u8; 256], bytes: &[u8], bits: u8) {
-    let mut at = 0;
-    while at < bytes.len() {
-        alphabets[bytes[at] as usize] |= bits;
-        at += 1;
+    let mut position = 0;
+    while position < bytes.len() {
+        alphabets[bytes[position] as usize] |= bits;
+        position += 1;
     }
 }
 

@@ -1,74 +1,60 @@
-//! The way of a question from bytes to bytes takes no memory from the heap, once the buffers have their size.
+//! A question takes no memory from the heap on its way from bytes to bytes, once the buffers have their size.
 //!
-//! What a login session is kept in is memory of course, so a question that begins one is counted apart.
+//! A new login session needs memory, so a question that begins one is counted apart.
 
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::format_push_string,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    clippy::single_match_else,
-    clippy::string_slice,
-    clippy::unwrap_used,
-    let_underscore_drop,
-    unreachable_pub,
-    reason = "a test that cannot go on fails"
-)]
-
-#[path = "support/mod.rs"]
 mod support;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::time::Duration;
 
-use queuewarden::audit::Keeping;
+use queuewarden::audit::AuditLogOptions;
 use queuewarden::audit::buffer::{AuditBuffer, PlainAllows};
 use queuewarden::config;
 use queuewarden::dialect::fastagi::FastAgi;
 use queuewarden::dialect::line::Line;
 use queuewarden::dialect::{Dialect, Step};
-use queuewarden::gate::{CommitObserver, Gate, Origin};
+use queuewarden::gate::{CommitObserver, Gate, QuestionOrigin};
 use queuewarden::policy::Policy;
 use queuewarden::sessions::store::StoreError;
 use queuewarden::telephony::{Moment, QueueSet, UnixMillis};
 use support::{Folder, agi_environment};
 
 thread_local! {
-    /// How often this thread took memory or grew it.
-    static TAKEN: Cell<usize> = const { Cell::new(0) };
+    /// Allocations and reallocations of this thread.
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
 }
 
 struct Counting;
 
 fn count() {
-    // While a thread ends there is nothing left to count in.
-    let _ = TAKEN.try_with(|taken| taken.set(taken.get().saturating_add(1)));
+    // At the end of a thread its counter is gone already.
+    let _ = ALLOCATIONS.try_with(|taken| taken.set(taken.get().saturating_add(1)));
 }
 
-#[expect(unsafe_code, reason = "counting allocations needs an allocator, and every call is handed on as it came")]
-// SAFETY: every call goes to the system's allocator with the arguments that came, so its promises are ours.
+#[allow(unsafe_code, reason = "counting allocations needs an allocator, and every call is handed on as it came")]
+// SAFETY: every call goes to the system's allocator with unchanged arguments, so its guarantees hold here.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count();
-        // SAFETY: the caller's promises are handed on.
+        // SAFETY: the arguments are the caller's, unchanged.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         count();
-        // SAFETY: the caller's promises are handed on.
+        // SAFETY: the arguments are the caller's, unchanged.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count();
-        // SAFETY: the caller's promises are handed on.
+        // SAFETY: the arguments are the caller's, unchanged.
         unsafe { System.realloc(pointer, layout, size) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promises are handed on.
+        // SAFETY: the arguments are the caller's, unchanged.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -76,11 +62,11 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static COUNTING: Counting = Counting;
 
-/// How often `work` takes memory.
-fn taken_by(work: impl FnOnce()) -> usize {
-    let before = TAKEN.get();
+/// The allocations and reallocations of `work`.
+fn allocations_of(work: impl FnOnce()) -> usize {
+    let before = ALLOCATIONS.get();
     work();
-    TAKEN.get() - before
+    ALLOCATIONS.get() - before
 }
 
 const NOW: Moment = Moment { wall: UnixMillis(1_000_000_000), uptime_ms: 1 };
@@ -103,12 +89,12 @@ impl Connection {
         Self { gate, room: Vec::with_capacity(4_096), output: Vec::with_capacity(4_096), scratch: QueueSet::new() }
     }
 
-    /// Answers one question; the answer stands in `output` until the next.
+    /// Answers one question; the answer is in `output` until the next call.
     fn answer(&mut self, dialect: &mut impl Dialect, question: &[u8]) {
         self.output.clear();
         let Self { gate, room, output, scratch } = self;
         if let Step::Ask { event, id, .. } = dialect.next(question, room, output) {
-            let origin = Origin { dialect: "line", peer: "127.0.0.1:40000", unix_ms: 1_000_000_000 };
+            let origin = QuestionOrigin { dialect: "line", peer: "127.0.0.1:40000", unix_ms: 1_000_000_000 };
             gate.batch().ask(&origin, &event, NOW, scratch, |outcome, _| dialect.answer(id, &outcome, output));
         }
     }
@@ -118,7 +104,8 @@ impl Connection {
     }
 }
 
-/// Questions of every sort that change nothing, with what is heard; alice serves support and sales and is in support.
+/// Questions of every kind that change nothing, with their answers. alice serves support and sales and is logged in to
+/// support.
 const LINES: &[(&str, &str)] = &[
     ("1 dial org=acme actor=1001 digits=*13600\n", "already_logged_in"),
     ("1 may org=acme actor=1002 action=queue.login queue=sales\n", "assigned"),
@@ -150,15 +137,15 @@ const LINES: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn a_line_is_answered_without_the_heap() {
+fn a_line_is_answered_without_heap_memory() {
     let mut connection = Connection::new();
     let mut line = Line::new(None);
     connection.answer(&mut line, b"1 dial org=acme actor=1001 digits=*13600\n");
     for round in 0..3 {
         for &(question, heard) in LINES {
-            let taken = taken_by(|| connection.answer(&mut line, question.as_bytes()));
+            let taken = allocations_of(|| connection.answer(&mut line, question.as_bytes()));
             assert!(connection.said().contains(heard), "{question}{}", connection.said());
-            // The first round is what warms up.
+            // The first round grows the buffers.
             assert!(taken == 0 || round == 0, "{taken} allocations: {question}");
         }
     }
@@ -179,28 +166,28 @@ impl CommitObserver for Silent {
 }
 
 #[test]
-fn the_audit_log_hears_of_what_changes_nothing_without_the_heap() {
+fn audit_records_of_answers_without_a_change_take_no_heap() {
     let folder = tempfile::tempdir().unwrap();
     let recorder = AuditBuffer::new(PlainAllows { one_in: 1, per_second_max: u64::MAX });
     let mut connection = Connection::at(Gate::audited(false, Some(recorder)));
-    let keeping = Keeping {
+    let options = AuditLogOptions {
         folder: folder.path().to_owned(),
         rotation_max_bytes: 1_000_000,
         rotation_max_seconds: 3_600,
         retention_max_seconds: 3_600,
         retention_max_bytes: 0,
     };
-    connection.gate.open_audit(keeping, 1_000_000_000).unwrap();
+    connection.gate.open_audit(options, 1_000_000_000).unwrap();
     connection.gate.restore(folder.path(), NOW, Box::new(Silent)).unwrap();
     let mut line = Line::new(None);
     connection.answer(&mut line, b"1 dial org=acme actor=1001 digits=*13600\n");
     support::wait_until("the login to be on disk", || connection.gate.audit().unwrap().written() == 2);
-    // What the answer waits for may take memory: supervision, and what stands on what is not durable yet.
+    // Answers that wait may take memory: supervisions, and answers that depend on a pending change.
     let plain = LINES.iter().filter(|(question, _)| !question.contains(" do ") || !question.contains("action=call."));
     let decided = |question: &str| !["ping", "nonsense", "10 01"].iter().any(|no| question.contains(no));
     for round in 0..3 {
         for &(question, heard) in plain.clone().filter(|(question, _)| decided(question)) {
-            let taken = taken_by(|| connection.answer(&mut line, question.as_bytes()));
+            let taken = allocations_of(|| connection.answer(&mut line, question.as_bytes()));
             assert!(connection.said().contains(heard), "{question}{}", connection.said());
             assert!(taken == 0 || round == 0, "{taken} allocations: {question}");
         }
@@ -211,7 +198,7 @@ fn the_audit_log_hears_of_what_changes_nothing_without_the_heap() {
 }
 
 #[test]
-fn a_fastagi_environment_is_answered_without_the_heap() {
+fn a_fastagi_environment_is_answered_without_heap_memory() {
     let mut connection = Connection::new();
     connection.answer(&mut Line::new(None), b"1 dial org=acme actor=1001 digits=*13600\n");
     let questions: &[(&str, &str, &[&str], &str)] = &[
@@ -229,14 +216,14 @@ fn a_fastagi_environment_is_answered_without_the_heap() {
     for round in 0..3 {
         for &(account, path, arguments, heard) in questions {
             let environment = agi_environment(account, path, arguments);
-            let taken = taken_by(|| connection.answer(&mut FastAgi::new(), environment.as_bytes()));
+            let taken = allocations_of(|| connection.answer(&mut FastAgi::new(), environment.as_bytes()));
             assert!(connection.said().contains(heard), "{environment}{}", connection.said());
             assert!(taken == 0 || round == 0, "{taken} allocations: {environment}");
         }
     }
 }
 
-/// Pieces of the heap for one change: the journal's words, for each queue that it is about, and what can undo it.
+/// Allocations for one change: the texts of the change feed for each queue, and the state before, to undo the change.
 const PIECES_MAX: usize = 24;
 
 #[test]
@@ -256,7 +243,7 @@ fn a_change_of_state_takes_a_bounded_number_of_small_pieces() {
     let mut most = 0;
     for round in 0..100 {
         for (question, heard) in changes {
-            let taken = taken_by(|| connection.answer(&mut line, question.as_bytes()));
+            let taken = allocations_of(|| connection.answer(&mut line, question.as_bytes()));
             assert!(connection.said().contains(heard), "{question}{}", connection.said());
             // The tables grow in the first rounds.
             if round > 0 {

@@ -1,13 +1,15 @@
-//! Who may ask the admin listener for what.
+//! Who may ask the admin API for what.
 //!
-//! Whoever can open the Unix socket is known by its kernel and may do all of it. Over TCP anybody may look, if the
-//! listener is on loopback; changing something, or looking at one that others can reach, takes the token. A web page
-//! that an operator has open reaches loopback too, under a name of its own: such names are turned away.
+//! The kernel names the process at the other end of the Unix socket: it may do everything. Over TCP on loopback every
+//! caller may read. Changes need the token, and so does every request to a listener that other machines can reach,
+//! except health. A web page in an operator's browser can reach loopback under a host name of its own: requests with an
+//! unknown `Host` are refused (DNS rebinding).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, Request, State};
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -16,30 +18,40 @@ use subtle::ConstantTimeEq;
 use crate::peer::Peer;
 use crate::sidecar::Sidecar;
 
-/// What anybody may ask who can reach the listener: what supervisors of processes need.
-const FOR_ANYBODY: &[&str] = &["/livez", "/readyz"];
+/// The paths that need no token on any listener: process supervisors and load balancers ask them.
+const PUBLIC_PATHS: &[&str] = &["/livez", "/readyz"];
 
-/// The door of one listener.
-#[derive(Clone)]
-pub(super) struct Door {
-    pub(super) sidecar: Arc<Sidecar>,
-    /// Others than this machine can reach it.
-    pub(super) is_exposed: bool,
-}
+const BEARER: &[u8] = b"Bearer ";
 
-/// Who asks.
+/// The status and the text of a refused request.
+type Refusal = (StatusCode, &'static str);
+
+const WRONG_TOKEN: Refusal = (StatusCode::UNAUTHORIZED, "the token is wrong\n");
+const TOKEN_MISSING: Refusal =
+    (StatusCode::UNAUTHORIZED, "the token is missing: send the header `Authorization: Bearer …`\n");
+const UNIX_SOCKET_NEEDED: Refusal = (
+    StatusCode::FORBIDDEN,
+    "changes need the Unix socket `admin_unix`, which knows the caller, or the token of `admin_token_file`\n",
+);
+const NOT_ONE_HOST: Refusal = (StatusCode::BAD_REQUEST, "a request must have exactly one `Host`\n");
+const UNKNOWN_HOST: Refusal = (
+    StatusCode::MISDIRECTED_REQUEST,
+    "the host name is unknown: use an address, `localhost`, or a name of `admin_hosts`\n",
+);
+
+/// The sender of an admitted request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Caller {
-    /// Somebody who may look.
+    /// An unknown caller over TCP, who may read.
     Anybody,
-    /// A process of this machine, as the kernel knows it.
+    /// A process of this machine, as the kernel names it.
     Process { user: u32, process: Option<i32> },
-    /// Somebody who has the token.
+    /// A caller over TCP who presented the token.
     TokenHolder,
 }
 
 impl Caller {
-    /// The user id, if the kernel knows it.
+    /// The user id; `None` over TCP.
     pub(super) const fn user(self) -> Option<u32> {
         match self {
             Self::Process { user, .. } => Some(user),
@@ -47,7 +59,7 @@ impl Caller {
         }
     }
 
-    /// The process, if the kernel knows it.
+    /// The process id; `None` over TCP, or if the kernel does not know it.
     pub(super) const fn process(self) -> Option<i32> {
         match self {
             Self::Process { process, .. } => process,
@@ -57,6 +69,7 @@ impl Caller {
 }
 
 impl std::fmt::Display for Caller {
+    /// The audit log has this text as the peer of an operator's change, so it stays as it is.
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match *self {
             Self::Anybody => formatter.write_str("anybody"),
@@ -66,95 +79,93 @@ impl std::fmt::Display for Caller {
     }
 }
 
-/// Lets a request in, with its [`Caller`], or says why not.
+/// Admits a request with its [`Caller`], or refuses it.
 pub(super) async fn admit(
-    State(door): State<Door>,
+    State(access): State<AccessControl>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    match door.caller(peer, &request) {
+    match access.caller(peer, &request) {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
         Err(refusal) => {
-            if let Some(left_out) =
-                door.sidecar.log.quota.admits_error(peer.origin(), door.sidecar.clock.now().uptime_ms)
-            {
-                let left_out = (left_out > 0).then_some(left_out);
-                tracing::warn!(peer = %peer, path = request.uri().path(), left_out, "a request was refused: {}", refusal.1.trim());
-            }
-            refused(refusal)
+            access.log_refusal(peer, request.uri().path(), refusal);
+            response(refusal)
         }
     }
 }
 
-type Refusal = (StatusCode, &'static str);
-
-fn refused((status, why): Refusal) -> Response {
+fn response((status, text): Refusal) -> Response {
     if status == StatusCode::UNAUTHORIZED {
-        return (status, [(header::WWW_AUTHENTICATE, "Bearer realm=\"queuewarden\"")], why).into_response();
+        return (status, [(header::WWW_AUTHENTICATE, "Bearer realm=\"queuewarden\"")], text).into_response();
     }
-    (status, why).into_response()
+    (status, text).into_response()
 }
 
-impl Door {
+/// The rules of one listener.
+#[derive(Clone)]
+pub(super) struct AccessControl {
+    pub(super) sidecar: Arc<Sidecar>,
+    /// Other machines can reach the listener.
+    pub(super) is_exposed: bool,
+}
+
+impl AccessControl {
     fn caller(&self, peer: Peer, request: &Request) -> Result<Caller, Refusal> {
         if let Peer::Process { user, process } = peer {
             return Ok(Caller::Process { user, process });
         }
         self.check_host(request.uri(), request.headers())?;
-        if let Some(given) = request.headers().get(header::AUTHORIZATION) {
-            let several = request.headers().get_all(header::AUTHORIZATION).iter().nth(1).is_some();
-            let token = self.sidecar.admin_token();
-            let (Some(token), false) = (token, several) else { return Err(NOT_THE_TOKEN) };
-            let given = given.as_bytes().split_at_checked(BEARER.len());
-            let (scheme, given) = given.ok_or(NOT_THE_TOKEN)?;
-            let is_right = scheme.eq_ignore_ascii_case(BEARER) && bool::from(given.ct_eq(token.reveal()));
-            return if is_right { Ok(Caller::TokenHolder) } else { Err(NOT_THE_TOKEN) };
+        if request.headers().contains_key(header::AUTHORIZATION) {
+            return if self.has_token(request.headers()) { Ok(Caller::TokenHolder) } else { Err(WRONG_TOKEN) };
         }
-        let looks = matches!(*request.method(), Method::GET | Method::HEAD);
-        match (looks, self.is_exposed) {
+        let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+        match (is_read, self.is_exposed) {
             (true, false) => Ok(Caller::Anybody),
-            (true, true) if FOR_ANYBODY.contains(&request.uri().path()) => Ok(Caller::Anybody),
-            (true, true) => Err(NO_TOKEN),
-            (false, _) if self.sidecar.admin_token().is_some() => Err(NO_TOKEN),
-            (false, _) => Err(ONLY_BY_SOCKET),
+            (true, true) if PUBLIC_PATHS.contains(&request.uri().path()) => Ok(Caller::Anybody),
+            (true, true) => Err(TOKEN_MISSING),
+            (false, _) if self.sidecar.admin_token().is_some() => Err(TOKEN_MISSING),
+            (false, _) => Err(UNIX_SOCKET_NEEDED),
         }
     }
 
-    /// A name that is not ours is one that somebody else gave our address.
+    /// Whether the request has exactly one `Authorization`, and that is the token. Compares in constant time.
+    fn has_token(&self, headers: &HeaderMap) -> bool {
+        let mut values = headers.get_all(header::AUTHORIZATION).iter();
+        let (Some(value), None) = (values.next(), values.next()) else { return false };
+        let Some(token) = self.sidecar.admin_token() else { return false };
+        let Some((scheme, presented)) = value.as_bytes().split_at_checked(BEARER.len()) else { return false };
+        scheme.eq_ignore_ascii_case(BEARER) && bool::from(presented.ct_eq(token.reveal()))
+    }
+
+    /// Refuses host names that are not ours: a web page can give our address a name of its own.
     fn check_host(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
         let mut hosts = headers.get_all(header::HOST).iter();
-        let (Some(host), None) = (hosts.next(), hosts.next()) else { return Err(ONE_HOST) };
-        let host = host.to_str().map_err(|_| ONE_HOST)?;
-        let authority = uri.authority().map(axum::http::uri::Authority::as_str);
-        let known = |host: &str| is_known_host(host, &self.sidecar.settings.listen.admin_hosts);
-        if known(host) && authority.is_none_or(known) { Ok(()) } else { Err(UNKNOWN_HOST) }
+        let (Some(host), None) = (hosts.next(), hosts.next()) else { return Err(NOT_ONE_HOST) };
+        let host = host.to_str().map_err(|_| NOT_ONE_HOST)?;
+        let authority = uri.authority().map(Authority::as_str);
+        let is_known = |host: &str| is_known_host(host, &self.sidecar.settings.listen.admin_hosts);
+        if is_known(host) && authority.is_none_or(is_known) { Ok(()) } else { Err(UNKNOWN_HOST) }
+    }
+
+    fn log_refusal(&self, peer: Peer, path: &str, (_, text): Refusal) {
+        let uptime_ms = self.sidecar.clock.now().uptime_ms;
+        let Some(left_out) = self.sidecar.log.quota.admits_error(peer.origin(), uptime_ms) else { return };
+        let left_out = (left_out > 0).then_some(left_out);
+        tracing::warn!(peer = %peer, path, left_out, "a request was refused: {}", text.trim());
     }
 }
 
-const BEARER: &[u8] = b"Bearer ";
-const NOT_THE_TOKEN: Refusal = (StatusCode::UNAUTHORIZED, "this is not the token\n");
-const NO_TOKEN: Refusal = (StatusCode::UNAUTHORIZED, "present the token: Authorization: Bearer …\n");
-const ONLY_BY_SOCKET: Refusal = (
-    StatusCode::FORBIDDEN,
-    "only over the Unix socket `admin_unix`, which knows who is asking, or with the token of `admin_token_file`\n",
-);
-const ONE_HOST: Refusal = (StatusCode::BAD_REQUEST, "a request names one host\n");
-const UNKNOWN_HOST: Refusal = (
-    StatusCode::MISDIRECTED_REQUEST,
-    "nobody is called that here: ask by address, as localhost, or by a name in `admin_hosts`\n",
-);
-
-/// Whether `host`, with or without a port, is an address, `localhost`, or one of these names.
+/// Whether `host`, with or without a port, is an address, `localhost`, or one of `names`.
 fn is_known_host(host: &str, names: &[Box<str>]) -> bool {
     let is_port = |port: &str| port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit());
     if let Some(rest) = host.strip_prefix('[') {
         let Some((address, port)) = rest.split_once(']') else { return false };
         let port = port.is_empty() || port.strip_prefix(':').is_some_and(is_port);
-        return port && address.parse::<std::net::Ipv6Addr>().is_ok();
+        return port && address.parse::<Ipv6Addr>().is_ok();
     }
     let name = match host.split_once(':') {
         Some((name, port)) if is_port(port) => name,

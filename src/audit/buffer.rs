@@ -1,96 +1,104 @@
-//! Where the lines lie that no answer waits for, until the writer's thread takes them: a buffer with a bound. What
-//! finds no room is counted, and the log says so itself; a slow disk never slows a decision that changes nothing.
+//! The buffer of the records that no answer waits for, until the writer's thread takes them.
+//!
+//! The buffer holds at most [`AUDIT_BUFFER_BYTES_MAX`] bytes. A record that does not fit is dropped and counted, and
+//! the log records the number of dropped ones: a slow disk never delays a decision that changes nothing.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::audit::record::{About, AuditRecord};
+use crate::audit::record::{About, AuditRecord, DecisionId, SamplingRate};
 use crate::limits::AUDIT_BUFFER_BYTES_MAX;
 use crate::telephony::closed_list;
 
 closed_list! {
-    /// Why a line is not in the log.
+    /// Why a record is not in the log.
     Skipped {
         /// Only some of the allowed questions that change nothing are written.
         Sampled = "sampled",
-        /// There was no room for it.
+        /// The buffer was full.
         Dropped = "dropped",
     }
 }
 
-/// Which of the allowed questions that change nothing are written.
+/// How many of the allowed questions that change nothing are recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlainAllows {
-    /// One of so many, from 1.
+    /// One of this many is recorded; at least 1.
     pub one_in: u64,
-    /// At most so many in a second of the clock: a flood of them costs no more than these.
+    /// Records in one second of the clock, at most: a flood of questions costs no more than that.
     pub per_second_max: u64,
 }
 
-/// What becomes of lines, shared by those who make them and the one who writes them.
+/// The buffer and its counters, shared by the threads that record and the writer's thread that takes.
 #[derive(Debug)]
 pub struct AuditBuffer {
+    /// Packed records.
     waiting: Mutex<Vec<u8>>,
-    written_plain_allows: PlainAllows,
+    recorded_plain_allows: PlainAllows,
+    /// Allowed questions that changed nothing.
     plain_allows: AtomicU64,
-    /// The second of the last plain allow, since 1970, and how many were taken in it.
+    /// The second of the last recorded one of them, since 1970.
     second: AtomicU64,
+    /// How many of them were recorded in that second.
     taken_in_second: AtomicU64,
-    /// Plain allows that were too many in their second.
-    left_out: Untold,
+    /// How many of them were left out because their second was full.
+    left_out: ReportedCounter,
+    /// The number of the last decision.
     decisions: AtomicU64,
+    /// Allowed questions left out by [`PlainAllows::one_in`].
     sampled: AtomicU64,
-    dropped: Untold,
+    dropped: ReportedCounter,
     written: AtomicU64,
     healthy: AtomicBool,
 }
 
-/// How many lines there might have been, and of how many of them the log has told.
+/// A counter whose growth the log reports.
 #[derive(Debug, Default)]
-struct Untold {
+struct ReportedCounter {
     count: AtomicU64,
-    told: AtomicU64,
+    /// The count at the last report.
+    reported: AtomicU64,
 }
 
-impl Untold {
+impl ReportedCounter {
     fn add_one(&self) {
         self.count.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many came since the last time, if any.
-    fn tell(&self) -> Option<u64> {
+    /// The growth since the last report. `None`: it has not grown.
+    fn report(&self) -> Option<u64> {
         let count = self.count.load(Ordering::Relaxed);
-        Some(count.saturating_sub(self.told.swap(count, Ordering::Relaxed))).filter(|&more| more > 0)
+        Some(count - self.reported.swap(count, Ordering::Relaxed)).filter(|&growth| growth > 0)
     }
 }
 
 impl AuditBuffer {
-    /// A recorder without lines.
+    /// An empty buffer.
     #[must_use]
-    pub fn new(written_plain_allows: PlainAllows) -> Self {
+    pub fn new(recorded_plain_allows: PlainAllows) -> Self {
         Self {
             waiting: Mutex::new(Vec::with_capacity(AUDIT_BUFFER_BYTES_MAX)),
-            written_plain_allows,
+            recorded_plain_allows,
             plain_allows: AtomicU64::new(0),
             second: AtomicU64::new(0),
             taken_in_second: AtomicU64::new(0),
-            left_out: Untold::default(),
+            left_out: ReportedCounter::default(),
             decisions: AtomicU64::new(0),
             sampled: AtomicU64::new(0),
-            dropped: Untold::default(),
+            dropped: ReportedCounter::default(),
             written: AtomicU64::new(0),
             healthy: AtomicBool::new(true),
         }
     }
 
     /// The number of the next decision of this process, from 1.
-    pub fn next_decision(&self) -> u64 {
-        self.decisions.fetch_add(1, Ordering::Relaxed).saturating_add(1)
+    pub fn next_decision(&self) -> DecisionId {
+        DecisionId::numbered(self.decisions.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
-    /// Whether an allowed question that changes nothing is taken, by its time; of how many it is one.
-    pub fn takes_plain_allow(&self, unix_ms: u64) -> Option<u32> {
-        let PlainAllows { one_in, per_second_max } = self.written_plain_allows;
+    /// The sampling rate of an allowed question that changes nothing, asked at this time. `None`: it is not recorded.
+    pub fn takes_plain_allow(&self, unix_ms: u64) -> Option<SamplingRate> {
+        let PlainAllows { one_in, per_second_max } = self.recorded_plain_allows;
         if one_in > 1 && !self.plain_allows.fetch_add(1, Ordering::Relaxed).is_multiple_of(one_in) {
             self.sampled.fetch_add(1, Ordering::Relaxed);
             return None;
@@ -100,17 +108,16 @@ impl AuditBuffer {
             self.second.store(second, Ordering::Relaxed);
             self.taken_in_second.store(0, Ordering::Relaxed);
         }
-        // Read first: what is left out writes as little as it can to memory that all processors share.
+        // Read before adding: in a flood, few questions write to memory that all processors share.
         let is_full = self.taken_in_second.load(Ordering::Relaxed) >= per_second_max;
         if is_full || self.taken_in_second.fetch_add(1, Ordering::Relaxed) >= per_second_max {
             self.left_out.add_one();
             return None;
         }
-        Some(u32::try_from(one_in).unwrap_or(u32::MAX))
+        Some(SamplingRate(u32::try_from(one_in).unwrap_or(u32::MAX)))
     }
 
-    /// Takes a line that no answer waits for; whether the writer should come now, because the buffer has become half
-    /// full by it.
+    /// Appends a record. True: the buffer has become half full, and the writer should be woken.
     pub fn note(&self, record: &AuditRecord<'_>) -> bool {
         const HALF: usize = AUDIT_BUFFER_BYTES_MAX / 2;
         let mut waiting = self.locked();
@@ -122,14 +129,14 @@ impl AuditBuffer {
     }
 
     /// Whether the buffer is more than half full.
-    pub fn is_pressed(&self) -> bool {
+    pub fn is_half_full(&self) -> bool {
         self.locked().len() > AUDIT_BUFFER_BYTES_MAX / 2
     }
 
-    /// Takes packed lines that an answer waited for, or that nobody waits for any more.
+    /// Appends packed records whose answers wait no more.
     pub fn note_packed(&self, packed: &[u8]) {
         let mut waiting = self.locked();
-        if waiting.len().saturating_add(packed.len()) <= AUDIT_BUFFER_BYTES_MAX {
+        if waiting.len() + packed.len() <= AUDIT_BUFFER_BYTES_MAX {
             return waiting.extend_from_slice(packed);
         }
         let mut rest = packed;
@@ -142,24 +149,24 @@ impl AuditBuffer {
         self.dropped.add_one();
     }
 
-    /// Exchanges what waits for `empty`, and adds lines about what was left out and dropped since the last time.
+    /// Swaps the buffer for `empty`, and appends records about what was left out and dropped since the last time.
     pub fn take(&self, empty: &mut Vec<u8>) {
         empty.clear();
         std::mem::swap(&mut *self.locked(), empty);
-        for (about, untold) in [(About::Sampled, &self.left_out), (About::Dropped, &self.dropped)] {
-            if let Some(count) = untold.tell() {
-                // Beside the bound: one line.
-                let _ = AuditRecord { count, ..AuditRecord::about(about) }.pack(empty, usize::MAX);
+        for (about, counter) in [(About::Sampled, &self.left_out), (About::Dropped, &self.dropped)] {
+            if let Some(count) = counter.report() {
+                // Beyond the bound of the buffer, by one record.
+                let _fits = AuditRecord { count, ..AuditRecord::about(about) }.pack(empty, usize::MAX);
             }
         }
     }
 
-    /// Notes that so many lines are in the log.
-    pub fn wrote(&self, lines: u64) {
-        self.written.fetch_add(lines, Ordering::Relaxed);
+    /// Counts records that the log has written.
+    pub fn count_written(&self, records: u64) {
+        self.written.fetch_add(records, Ordering::Relaxed);
     }
 
-    /// Notes whether the log can be written.
+    /// Sets whether the log can be written.
     pub fn set_healthy(&self, healthy: bool) {
         self.healthy.store(healthy, Ordering::Relaxed);
     }
@@ -170,19 +177,19 @@ impl AuditBuffer {
         self.healthy.load(Ordering::Relaxed)
     }
 
-    /// Lines that are in the log.
+    /// Records that are in the log.
     #[must_use]
     pub fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
     }
 
-    /// Lines that were not taken because only some of their kind are.
+    /// Records left out because only some of their kind are recorded.
     #[must_use]
     pub fn sampled(&self) -> u64 {
-        self.sampled.load(Ordering::Relaxed).saturating_add(self.left_out.count.load(Ordering::Relaxed))
+        self.sampled.load(Ordering::Relaxed) + self.left_out.count.load(Ordering::Relaxed)
     }
 
-    /// Lines that found no room.
+    /// Records dropped because the buffer was full.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.dropped.count.load(Ordering::Relaxed)
@@ -207,43 +214,43 @@ mod tests {
     }
 
     #[test]
-    fn what_finds_no_room_is_counted_and_told() {
-        let recorder = AuditBuffer::new(ALL);
+    fn a_record_without_room_is_counted_and_the_log_reports_the_number() {
+        let buffer = AuditBuffer::new(ALL);
         let record = AuditRecord { details: Some("x"), ..AuditRecord::about(About::Decision) };
         let fit = AUDIT_BUFFER_BYTES_MAX / record.packed().len();
-        assert!(!recorder.note(&record), "there is room");
+        assert!(!buffer.note(&record), "there is room");
         for _ in 1..fit + 5 {
-            recorder.note(&record);
+            buffer.note(&record);
         }
-        assert!(recorder.is_pressed() && !recorder.note(&record));
-        recorder.note_packed(&[record.packed(), record.packed()].concat());
-        assert_eq!(recorder.dropped(), 8);
+        assert!(buffer.is_half_full() && !buffer.note(&record));
+        buffer.note_packed(&[record.packed(), record.packed()].concat());
+        assert_eq!(buffer.dropped(), 8);
         let mut taken = Vec::with_capacity(AUDIT_BUFFER_BYTES_MAX);
-        recorder.take(&mut taken);
-        let told = events(&taken);
-        assert_eq!((told.len(), told.last().unwrap().clone()), (fit + 1, ("dropped".to_owned(), 8)));
-        recorder.take(&mut taken);
-        assert_eq!(events(&taken), [], "told once");
+        buffer.take(&mut taken);
+        let recorded = events(&taken);
+        assert_eq!((recorded.len(), recorded.last().unwrap().clone()), (fit + 1, ("dropped".to_owned(), 8)));
+        buffer.take(&mut taken);
+        assert_eq!(events(&taken), [], "reported once");
     }
 
     #[test]
-    fn one_of_so_many_is_taken_and_the_others_are_counted() {
-        let recorder = AuditBuffer::new(PlainAllows { one_in: 10, ..ALL });
-        let taken: Vec<Option<u32>> = (0..30).map(|_| recorder.takes_plain_allow(1_000)).collect();
-        assert_eq!(taken.iter().flatten().collect::<Vec<_>>(), [&10, &10, &10]);
-        assert_eq!((taken[0], recorder.sampled()), (Some(10), 27), "the first is seen at once");
+    fn one_of_ten_is_recorded_and_the_others_are_counted() {
+        let buffer = AuditBuffer::new(PlainAllows { one_in: 10, ..ALL });
+        let taken: Vec<Option<SamplingRate>> = (0..30).map(|_| buffer.takes_plain_allow(1_000)).collect();
+        assert_eq!(taken.iter().flatten().collect::<Vec<_>>(), [&SamplingRate(10); 3]);
+        assert_eq!((taken[0], buffer.sampled()), (Some(SamplingRate(10)), 27), "the first is recorded at once");
     }
 
     #[test]
-    fn a_second_has_so_many_and_the_log_tells_of_the_others() {
-        let recorder = AuditBuffer::new(PlainAllows { per_second_max: 3, ..ALL });
-        let taken = |unix_ms, asked| (0..asked).filter(|_| recorder.takes_plain_allow(unix_ms).is_some()).count();
+    fn a_second_has_three_records_and_the_log_reports_the_others() {
+        let buffer = AuditBuffer::new(PlainAllows { per_second_max: 3, ..ALL });
+        let taken = |unix_ms, asked| (0..asked).filter(|_| buffer.takes_plain_allow(unix_ms).is_some()).count();
         assert_eq!((taken(1_000, 2), taken(1_999, 8), taken(2_000, 4)), (2, 1, 3));
-        assert_eq!(recorder.sampled(), 8);
-        let mut told = vec![];
-        recorder.take(&mut told);
-        assert_eq!(events(&told), [("sampled".to_owned(), 8)]);
-        recorder.take(&mut told);
-        assert_eq!(events(&told), [], "told once");
+        assert_eq!(buffer.sampled(), 8);
+        let mut taken_records = vec![];
+        buffer.take(&mut taken_records);
+        assert_eq!(events(&taken_records), [("sampled".to_owned(), 8)]);
+        buffer.take(&mut taken_records);
+        assert_eq!(events(&taken_records), [], "reported once");
     }
 }

@@ -1,8 +1,8 @@
-//! How far the log is: the sequence and the hash of the last line that is on disk, in a small file beside the others.
-//! Whoever cuts lines off the end has to alter this file too.
+//! The head file: the sequence and the hash of the last line that is on disk, in a small file beside the log. It shows
+//! that lines were cut off the end of the log, unless the head file was altered too.
 //!
-//! It is written after the lines are synced and is not synced itself, so a power loss may leave it behind the log, but
-//! nothing leaves it ahead. Its lock says whose the log is.
+//! The file is written after the lines are synced, and is not synced itself: a power loss may leave it behind the log,
+//! but nothing leaves it ahead. The process that holds its lock is the one that writes the log.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -18,9 +18,9 @@ pub const FILE_NAME: &str = "head";
 /// The last line that is on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// Its sequence.
+    /// The sequence of the line.
     pub sequence: u64,
-    /// Its hash.
+    /// The hash of the line.
     pub hash: Hash,
 }
 
@@ -36,61 +36,63 @@ impl Head {
     }
 }
 
-/// What the file says.
+/// The content of the head file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Noted {
-    /// There is no such file.
-    Nothing,
-    /// It is not what was written.
+pub enum StoredHead {
+    /// There is no head file, or it is empty.
+    Absent,
+    /// The file is not as it was written.
     Damaged,
-    /// This.
-    Head(Head),
+    /// The last line.
+    Line(Head),
 }
 
-/// Reads the file in this folder.
+/// Reads the head file in this folder.
 ///
 /// # Errors
 ///
-/// When it is there and cannot be read.
-pub fn read(folder: &Path) -> io::Result<Noted> {
+/// When the file exists and cannot be read.
+pub fn read(folder: &Path) -> io::Result<StoredHead> {
     match std::fs::read(folder.join(FILE_NAME)) {
-        Ok(bytes) if bytes.is_empty() => Ok(Noted::Nothing),
-        Ok(bytes) => Ok(std::str::from_utf8(&bytes).ok().and_then(Head::parse).map_or(Noted::Damaged, Noted::Head)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Noted::Nothing),
+        Ok(bytes) if bytes.is_empty() => Ok(StoredHead::Absent),
+        Ok(bytes) => {
+            Ok(std::str::from_utf8(&bytes).ok().and_then(Head::parse).map_or(StoredHead::Damaged, StoredHead::Line))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(StoredHead::Absent),
         Err(error) => Err(error),
     }
 }
 
-/// The file, locked as long as this lives.
+/// The head file, open and locked.
 #[derive(Debug)]
-pub(super) struct Keeper {
+pub(super) struct HeadFile {
     path: PathBuf,
     file: File,
 }
 
-impl Keeper {
-    /// Opens the file, or makes one, and takes its lock.
+impl HeadFile {
+    /// Opens or creates the file, and takes its lock.
     pub(super) fn open(folder: &Path) -> Result<Self, AuditError> {
         let path = folder.join(FILE_NAME);
-        let failed = |error: io::Error| AuditError::of(&path, error);
+        let failed = |error: io::Error| AuditError::io(&path, error);
         let mut options = File::options();
         options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
         let file = options.open(&path).map_err(failed)?;
         match file.try_lock() {
             Ok(()) => Ok(Self { path, file }),
-            Err(TryLockError::WouldBlock) => Err(AuditError::of(&path, "another process writes this audit log")),
+            Err(TryLockError::WouldBlock) => Err(AuditError::Locked { path }),
             Err(TryLockError::Error(error)) => Err(failed(error)),
         }
     }
 
-    /// Notes the last line.
-    pub(super) fn note(&self, head: Head) -> Result<(), AuditError> {
-        self.file.write_all_at(head.text().as_bytes(), 0).map_err(|error| AuditError::of(&self.path, error))
+    /// Writes the last line.
+    pub(super) fn write(&self, head: Head) -> Result<(), AuditError> {
+        self.file.write_all_at(head.text().as_bytes(), 0).map_err(|error| AuditError::io(&self.path, error))
     }
 
-    /// Whether this is still the file of that name.
-    pub(super) fn is_there(&self) -> bool {
-        super::is_same(&self.path, &self.file)
+    /// Whether the path still leads to this file.
+    pub(super) fn is_in_place(&self) -> bool {
+        super::is_same_file(&self.path, &self.file)
     }
 }
 
@@ -99,25 +101,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_head_comes_back_and_an_altered_one_is_none() {
+    fn a_head_is_read_as_it_was_written_and_an_altered_one_is_damaged() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(read(folder.path()).unwrap(), Noted::Nothing);
-        let keeper = Keeper::open(folder.path()).unwrap();
-        assert!(Keeper::open(folder.path()).is_err(), "two processes never write one log");
-        assert_eq!(read(folder.path()).unwrap(), Noted::Nothing);
+        assert_eq!(read(folder.path()).unwrap(), StoredHead::Absent);
+        let file = HeadFile::open(folder.path()).unwrap();
+        assert!(HeadFile::open(folder.path()).is_err(), "two processes never write one log");
+        assert_eq!(read(folder.path()).unwrap(), StoredHead::Absent);
         for head in [Head { sequence: 1, hash: [7; 32] }, Head { sequence: u64::MAX, hash: [0xab; 32] }] {
-            keeper.note(head).unwrap();
-            assert_eq!(read(folder.path()).unwrap(), Noted::Head(head));
+            file.write(head).unwrap();
+            assert_eq!(read(folder.path()).unwrap(), StoredHead::Line(head));
         }
         let bytes = std::fs::read(folder.path().join(FILE_NAME)).unwrap();
         for position in [0, 19, 20, bytes.len() - 1] {
             let mut altered = bytes.clone();
             altered[position] ^= 0x80;
             std::fs::write(folder.path().join(FILE_NAME), altered).unwrap();
-            assert_eq!(read(folder.path()).unwrap(), Noted::Damaged);
+            assert_eq!(read(folder.path()).unwrap(), StoredHead::Damaged);
         }
-        assert!(keeper.is_there());
+        assert!(file.is_in_place());
         std::fs::remove_file(folder.path().join(FILE_NAME)).unwrap();
-        assert!(!keeper.is_there());
+        assert!(!file.is_in_place());
     }
 }

@@ -1,18 +1,19 @@
-//! One line of the log: a JSON object whose last member is the SHA-256 of everything before that member, the hash of
-//! the line before among it.
+//! One line of the audit log: a JSON object. Its last member is the SHA-256 of everything before that member, which
+//! includes the hash of the line before.
 //!
-//! Whoever checks a line needs no JSON: `hash` covers the bytes of the line up to `,"hash":`.
+//! `hash` covers the bytes of the line up to `,"hash":`, so a line can be checked without a JSON parser.
 
-use jiff::Timestamp;
+use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use thiserror::Error;
 
-use crate::audit::record::{About, AuditRecord};
+use crate::audit::record::AuditRecord;
 
 /// A SHA-256.
 pub type Hash = [u8; 32];
 
-/// The hash before the first line of all.
+/// The hash that the first line of a log follows.
 pub const NO_HASH: Hash = [0; 32];
 
 const HASH_MEMBER: &str = ",\"hash\":\"";
@@ -20,159 +21,43 @@ const LINE_END: &str = "\"}";
 /// Hexadecimal digits of a hash.
 const HASH_DIGITS: usize = 64;
 
-/// What a line says, beside its hash.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Line {
-    /// Its number, from 1 on, over all files.
-    pub sequence: u64,
-    /// When, in UTC (RFC 3339).
-    pub time: String,
-    /// What it is about; see [`crate::audit::record::About`].
-    pub event: String,
-    /// The decision: the sequence of the `start` before it, and its number since then.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub id: Option<String>,
-    /// The tenant.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub organization: Option<String>,
-    /// Who asked.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub actor: Option<String>,
-    /// Whose login session or supervision it was, where nobody asked.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub user: Option<String>,
-    /// The action.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub action: Option<String>,
-    /// `do` or `may`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub intent: Option<String>,
-    /// What was dialed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub digits: Option<String>,
-    /// Whom it was done to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub target: Option<String>,
-    /// The numbers of the queues.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub queues: Vec<String>,
-    /// The queue that somebody was moved from.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub from: Option<String>,
-    /// The group.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub group: Option<String>,
-    /// The role that was given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub role: Option<String>,
-    /// How long a login of somebody else lasts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lease_seconds: Option<u32>,
-    /// The call.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub call: Option<String>,
-    /// The mode of a supervision.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mode: Option<String>,
-    /// The channel.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub via: Option<String>,
-    /// The dialect of the peer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub dialect: Option<String>,
-    /// The peer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub peer: Option<String>,
-    /// `allow` or `deny`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub verdict: Option<String>,
-    /// Why.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// The rules that decided.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub rules: Vec<String>,
-    /// The grant that decided: `file:line` of the role model.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub grant: Option<String>,
-    /// Revision of the policy that judged.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub policy: Option<u64>,
-    /// Hash of the configuration that it was made of.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub policy_hash: Option<String>,
-    /// It stands for so many allowed questions that change nothing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub one_in: Option<u32>,
-    /// How many there are of what the event is about.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub count: Option<u64>,
-    /// The decision that was refused in the end.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub of: Option<String>,
-    /// The sequence of the last line that was removed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub through: Option<u64>,
-    /// What else there is to say.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub details: Option<String>,
-    /// The hash of the line before.
-    pub prev: String,
+/// The names of all members of a line, in their order: the columns of CSV.
+#[must_use]
+pub fn members() -> Vec<&'static str> {
+    let of_record = AuditRecord::MEMBERS.iter().copied();
+    ["sequence"].into_iter().chain(of_record).chain(["prev", "hash"]).collect()
 }
 
-impl Line {
-    /// The line of a record, in the process that began at the line `start`.
-    #[must_use]
-    pub fn of(record: &AuditRecord<'_>, sequence: u64, start: u64, now_ms: u64, prev: &Hash) -> Self {
-        let owned = |text: Option<&str>| text.map(str::to_owned);
-        let words = |words: Vec<&str>| words.into_iter().map(str::to_owned).collect();
-        let number = |number: u64| Some(number).filter(|&number| number > 0);
-        let decision = |id: u64| number(id).map(|id| format!("{start}-{id}"));
-        let is_retention = record.event == About::Retention.name();
-        Self {
-            sequence,
-            time: rfc3339(if record.unix_ms == 0 { now_ms } else { record.unix_ms }),
-            event: record.event.to_owned(),
-            id: decision(record.id),
-            organization: owned(record.organization),
-            actor: owned(record.actor),
-            user: owned(record.user),
-            action: owned(record.action),
-            intent: owned(record.intent),
-            digits: owned(record.digits),
-            target: owned(record.target),
-            queues: words(record.queues.to_vec()),
-            from: owned(record.from),
-            group: owned(record.group),
-            role: owned(record.role),
-            lease_seconds: Some(record.lease_seconds).filter(|&seconds| seconds > 0),
-            call: owned(record.call),
-            mode: owned(record.mode),
-            via: owned(record.via),
-            dialect: owned(record.dialect),
-            peer: owned(record.peer),
-            verdict: owned(record.verdict),
-            reason: owned(record.reason),
-            rules: words(record.rules.to_vec()),
-            grant: record.grant_file.map(|file| format!("{file}:{}", record.grant_line)),
-            policy: number(record.policy),
-            policy_hash: owned(record.policy_hash),
-            one_in: Some(record.one_in).filter(|&one_in| one_in > 1),
-            count: number(record.count),
-            of: decision(record.of).filter(|_| !is_retention),
-            through: number(record.of).filter(|_| is_retention),
-            details: owned(record.details),
-            prev: hex(prev),
-        }
-    }
+/// A record at its place in the log.
+#[derive(Clone, Copy, Debug)]
+pub struct NewLine<'a> {
+    /// The number of the line, from 1 on, over all files.
+    pub sequence: u64,
+    /// What the line says.
+    pub record: AuditRecord<'a>,
+    /// The hash of the line before.
+    pub previous: Hash,
+}
 
-    /// Appends the line with its hash and its end; gives the hash.
+impl Serialize for NewLine<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut line = serializer.serialize_map(None)?;
+        line.serialize_entry("sequence", &self.sequence)?;
+        self.record.serialize_members(&mut line)?;
+        line.serialize_entry("prev", &hex(&self.previous))?;
+        line.end()
+    }
+}
+
+impl NewLine<'_> {
+    /// Appends the line with its hash and its line end. Returns the hash.
     pub fn write(&self, into: &mut Vec<u8>) -> Hash {
-        let start = into.len();
-        // Only a value that is no JSON can fail, and a vector takes what it is given.
-        drop(serde_json::to_writer(&mut *into, self));
-        into.pop();
-        let hash: Hash = Sha256::digest(into.get(start..).unwrap_or_default()).into();
+        let mut body = vec![];
+        // Cannot fail: the members are numbers and text, and a vector takes every byte.
+        serde_json::to_writer(&mut body, self).ok();
+        body.pop();
+        let hash: Hash = Sha256::digest(&body).into();
+        into.extend_from_slice(&body);
         into.extend_from_slice(HASH_MEMBER.as_bytes());
         into.extend_from_slice(hex(&hash).as_bytes());
         into.extend_from_slice(LINE_END.as_bytes());
@@ -181,32 +66,55 @@ impl Line {
     }
 }
 
-/// Why a line is none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flaw {
-    /// It is not of this form.
+/// A line that was read, with the members that a check needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct ReadLine {
+    /// The number of the line, from 1 on, over all files.
+    pub sequence: u64,
+    /// When the event happened, in UTC (RFC 3339).
+    pub time: String,
+    /// What the line is about; see [`crate::audit::record::About`].
+    pub event: String,
+    /// The decision. `None`: the line is about no decision.
+    pub id: Option<String>,
+    /// The number of lines that the event is about.
+    pub count: Option<u64>,
+    /// The sequence of the last line that was removed.
+    pub through: Option<u64>,
+    /// What else is known, for people.
+    pub details: Option<String>,
+    /// The hash of the line before, in hexadecimal digits.
+    pub prev: String,
+}
+
+/// What is wrong with a line.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum LineError {
+    /// The line does not have the form of a line of the log.
+    #[error("the line was altered: it is no line of this log")]
     Form,
-    /// It is not what its hash was made of.
+    /// The line differs from the one that its hash was made of.
+    #[error("the line was altered: its hash is another")]
     Hash,
 }
 
-/// Reads a line, without its end, that has to be what its hash was made of.
+/// Reads a line without its line end, and checks its hash.
 ///
 /// # Errors
 ///
-/// When it is not.
-pub fn read(bytes: &[u8]) -> Result<(Line, Hash), Flaw> {
-    let tail = HASH_MEMBER.len().saturating_add(HASH_DIGITS).saturating_add(LINE_END.len());
-    let body_end = bytes.len().checked_sub(tail).ok_or(Flaw::Form)?;
-    let (body, tail) = bytes.split_at_checked(body_end).ok_or(Flaw::Form)?;
+/// When the line is not as it was written.
+pub fn read(bytes: &[u8]) -> Result<(ReadLine, Hash), LineError> {
+    let tail_bytes = HASH_MEMBER.len() + HASH_DIGITS + LINE_END.len();
+    let body_end = bytes.len().checked_sub(tail_bytes).ok_or(LineError::Form)?;
+    let (body, tail) = bytes.split_at_checked(body_end).ok_or(LineError::Form)?;
     let digits = tail.strip_prefix(HASH_MEMBER.as_bytes()).and_then(|rest| rest.strip_suffix(LINE_END.as_bytes()));
-    let said = digits.and_then(unhex).ok_or(Flaw::Form)?;
+    let written_hash = digits.and_then(unhex).ok_or(LineError::Form)?;
     let hash: Hash = Sha256::digest(body).into();
-    if hash != said {
-        return Err(Flaw::Hash);
+    if hash != written_hash {
+        return Err(LineError::Hash);
     }
-    let whole = [body, b"}"].concat();
-    serde_json::from_slice(&whole).map(|line| (line, hash)).map_err(|_| Flaw::Form)
+    let object = [body, b"}"].concat();
+    serde_json::from_slice(&object).map(|line| (line, hash)).map_err(|_| LineError::Form)
 }
 
 /// The hash in lower-case hexadecimal digits.
@@ -217,7 +125,7 @@ pub fn hex(hash: &Hash) -> String {
     hash.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
-/// The hash of these digits.
+/// The hash that these digits write. `None`: they are not 64 digits of `0-9 a-f`.
 #[must_use]
 pub fn unhex(digits: &[u8]) -> Option<Hash> {
     let nibble = |digit: u8| match digit {
@@ -235,26 +143,32 @@ pub fn unhex(digits: &[u8]) -> Option<Hash> {
     Some(hash)
 }
 
-/// A time as RFC 3339 writes it, in UTC and with milliseconds.
+/// A time in milliseconds since 1970 as RFC 3339 writes it, in UTC. A time after the year 9999 stays a number.
 #[must_use]
 pub fn rfc3339(unix_ms: u64) -> String {
     let ms = i64::try_from(unix_ms).unwrap_or(i64::MAX);
-    Timestamp::from_millisecond(ms).map_or_else(|_| unix_ms.to_string(), |time| format!("{time:.3}"))
+    jiff::Timestamp::from_millisecond(ms).map_or_else(|_| unix_ms.to_string(), |time| format!("{time:.3}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit::record::{About, DecisionId, LogTime};
 
     fn written(record: &AuditRecord<'_>) -> Vec<u8> {
         let mut bytes = vec![];
-        Line::of(record, 9, 3, 1_700_000_000_123, &NO_HASH).write(&mut bytes);
+        NewLine { sequence: 9, record: *record, previous: NO_HASH }.write(&mut bytes);
         bytes
     }
 
     #[test]
-    fn a_line_comes_back_and_says_the_time_in_utc() {
-        let record = AuditRecord { id: 4, organization: Some("acme"), ..AuditRecord::about(About::Decision) };
+    fn a_line_is_read_as_it_was_written_and_has_the_time_in_utc() {
+        let record = AuditRecord {
+            time: LogTime(1_700_000_000_123),
+            id: DecisionId { start: 3, number: 4 },
+            organization: Some("acme"),
+            ..AuditRecord::about(About::Decision)
+        };
         let bytes = written(&record);
         let (line, hash) = read(&bytes[..bytes.len() - 1]).unwrap();
         assert_eq!((line.sequence, line.id.as_deref()), (9, Some("3-4")));
@@ -265,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_a_value_holds_the_line_is_one_line() {
+    fn a_value_with_line_ends_and_quotes_stays_in_one_line() {
         let forged = "x\n{\"event\":\"decision\"}\r\u{1b}]0;x\u{7}\u{2028}\",\"hash\":\"0";
         let bytes = written(&AuditRecord { details: Some(forged), ..AuditRecord::about(About::Start) });
         assert_eq!(memchr::memchr_iter(b'\n', &bytes).count(), 1);

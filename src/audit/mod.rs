@@ -1,10 +1,10 @@
-//! The audit log: who asked for what, what was decided, by which rule and which policy; a line a decision, each bound
-//! to the one before it by a hash.
+//! The audit log: who asked for what, what was decided, by which rule and which policy. One line a decision; each line
+//! carries the hash of the line before, so that a missing or altered line is found.
 //!
-//! A [`record::AuditRecord`] is what the gate knows at the moment of a decision, packed small. Those that an answer waits for
-//! travel with the ledger; the others lie in the [`buffer::AuditBuffer`] until the writer's thread comes. It turns them
-//! into [`line::Line`]s and appends them to the [`log::Log`], which rotates its files, keeps them as long as it is told
-//! to, and notes in the [`head`] how far it is. [`verify`] reads all of that again and believes none of it.
+//! The gate makes an [`record::AuditRecord`] at the moment of a decision and packs it. A record that an answer waits
+//! for travels with its change through the commit queue; the others wait in the [`buffer::AuditBuffer`]. The writer's
+//! thread turns records into [lines](line) and appends them to the [`log::AuditLog`], which rotates its files, removes
+//! old ones and writes the [`head`] file. [`verify`] reads all files again and trusts none of them.
 
 pub mod buffer;
 pub mod head;
@@ -20,46 +20,79 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-/// Permissions of the files: nobody else reads who listened to whom.
+/// Permissions of the files: only their owner may read who listened to whom.
 const FILE_MODE: u32 = 0o600;
-/// Permissions of a folder that we make.
+/// Permissions of a folder that the log creates.
 const FOLDER_MODE: u32 = 0o700;
 
-/// Where the log is, and how long its files grow and stay.
+/// Where the log is, and how large its files get and how long they stay.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Keeping {
+pub struct AuditLogOptions {
     /// The folder of the files.
     pub folder: PathBuf,
-    /// A file of so many bytes is followed by the next.
+    /// Bytes of a file after which the next file begins.
     pub rotation_max_bytes: u64,
-    /// So is a file of so many seconds.
+    /// Seconds after which the next file begins.
     pub rotation_max_seconds: u64,
-    /// A file whose last line is older than so many seconds is removed.
+    /// Seconds after which a file is removed, counted from its last line.
     pub retention_max_seconds: u64,
-    /// The oldest files are removed while all of them have more bytes than this; 0: never for that.
+    /// Bytes of all files together above which the oldest are removed. 0: no bound.
     pub retention_max_bytes: u64,
 }
 
-/// Why the log cannot be used.
+/// Why the log cannot be read or written.
 #[derive(Debug, Error)]
-#[error("{}: {why}", path.display())]
-pub struct AuditError {
-    /// The file or the folder.
-    pub path: PathBuf,
-    /// Why.
-    pub why: String,
+pub enum AuditError {
+    /// A file or folder cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The error of the operating system.
+        source: std::io::Error,
+    },
+    /// Another process holds the lock of the log.
+    #[error("{}: another process writes this audit log", path.display())]
+    Locked {
+        /// The head file, which carries the lock.
+        path: PathBuf,
+    },
+    /// The folder has no write permission.
+    #[error("{}: the folder is read-only", path.display())]
+    ReadOnlyFolder {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A file has no write permission.
+    #[error("{}: the file is read-only", path.display())]
+    ReadOnlyFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file was moved away or removed while the log was open.
+    #[error("{}: the file is gone", path.display())]
+    Gone {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The log was closed by an earlier error.
+    #[error("{}: the audit log is not open", path.display())]
+    Closed {
+        /// The folder of the log.
+        path: PathBuf,
+    },
 }
 
 impl AuditError {
-    fn of(path: &Path, why: impl std::fmt::Display) -> Self {
-        Self { path: path.to_owned(), why: why.to_string() }
+    fn io(path: &Path, source: std::io::Error) -> Self {
+        Self::Io { path: path.to_owned(), source }
     }
 }
 
-/// Whether the path still leads to the file that is open. Somebody may have moved it away: what is written to it then
-/// is kept by nobody.
-fn is_same(path: &Path, file: &File) -> bool {
-    let there = std::fs::metadata(path).map(|there| (there.dev(), there.ino())).ok();
-    let open = file.metadata().map(|open| (open.dev(), open.ino())).ok();
-    there.is_some() && there == open
+/// Whether the path still leads to the open file. After the file was moved away or replaced, nobody would find what is
+/// written to it.
+fn is_same_file(path: &Path, file: &File) -> bool {
+    let at_path = std::fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino())).ok();
+    let open = file.metadata().map(|metadata| (metadata.dev(), metadata.ino())).ok();
+    at_path.is_some() && at_path == open
 }

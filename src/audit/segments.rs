@@ -1,4 +1,4 @@
-//! The files of the log: names that sort by what they hold, and what is there.
+//! The files of the log. Their names sort in the order of their lines: sequence of the first line, then time.
 
 use std::fs;
 use std::io;
@@ -8,28 +8,28 @@ use crate::audit::line::rfc3339;
 
 const PREFIX: &str = "audit-";
 const SUFFIX: &str = ".jsonl";
-/// Digits of the sequence in a name: as many as the largest number has, so that names sort as numbers do.
+/// Digits of the sequence in a name: as many as the largest number has, so that names sort as their numbers do.
 const SEQUENCE_DIGITS: usize = 20;
 
 /// A file of the log.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Segment {
-    /// The sequence of its first line.
+    /// The sequence of the first line.
     pub first: u64,
-    /// Where it is.
+    /// The path of the file.
     pub path: PathBuf,
 }
 
 impl Segment {
-    /// The file whose first line has this sequence and is written at this time, in milliseconds since 1970.
+    /// A file whose first line has this sequence and is written at `unix_ms`, in milliseconds since 1970.
     #[must_use]
     pub fn new(folder: &Path, first: u64, unix_ms: u64) -> Self {
-        let second = rfc3339(unix_ms.wrapping_sub(unix_ms % 1_000)).replace(".000", "");
+        let second = rfc3339(unix_ms - unix_ms % 1_000).replace(".000", "");
         let time: String = second.chars().filter(char::is_ascii_alphanumeric).collect();
         Self { first, path: folder.join(format!("{PREFIX}{first:0SEQUENCE_DIGITS$}-{time}{SUFFIX}")) }
     }
 
-    /// When it was begun, in milliseconds since 1970, as its name says.
+    /// When the file was begun, in milliseconds since 1970, from its name. `None`: the name has no time.
     #[must_use]
     pub fn begun_ms(&self) -> Option<u64> {
         let (_, time) = self.path.file_name()?.to_str()?.strip_suffix(SUFFIX)?.rsplit_once('-')?;
@@ -45,7 +45,7 @@ impl Segment {
     }
 }
 
-/// The files of the log in this folder, the oldest first; a folder that is not there has none.
+/// The files of the log in this folder, the oldest first. A folder that does not exist has none.
 ///
 /// # Errors
 ///
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_sort_as_their_sequences_do_and_others_are_none_of_ours() {
+    fn names_sort_as_their_sequences_do_and_other_files_are_ignored() {
         let folder = tempfile::tempdir().unwrap();
         let names: Vec<String> = [1, 9, 10, 4_000_000_000]
             .map(|first| Segment::new(folder.path(), first, 1_700_000_000_123).path)

@@ -1,54 +1,59 @@
-//! Reads the log and believes nothing of it: every line has to be what its hash says, to follow the one before it, and
-//! to be there.
+//! Reads the whole log and trusts none of it: every line has to match its hash, to follow the line before it, and to
+//! exist.
+//!
+//! What is found: an altered, missing, repeated, exchanged or reordered line, and an end that was cut off (by the
+//! [`head`] file). A log that was written anew as a whole is found only with an anchor: a hash that was stored
+//! elsewhere.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use thiserror::Error;
 
-use crate::audit::head::{self, Head, Noted};
-use crate::audit::line::{self, Flaw, Hash, Line, hex};
+use crate::audit::AuditError;
+use crate::audit::head::{self, Head, StoredHead};
+use crate::audit::line::{self, Hash, LineError, NO_HASH, ReadLine, hex};
 use crate::audit::record::About;
 use crate::audit::segments::{Segment, segments};
-use crate::audit::{AuditError, line::NO_HASH};
 use crate::limits::AUDIT_LINE_BYTES_MAX;
 
-/// What was found.
+/// The result of a verification.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Report {
-    /// Whether every line is as it was written, and none is missing as far as that can be known.
+pub struct VerifyReport {
+    /// Whether every line is as it was written and, as far as that can be known, none is missing.
     pub whole: bool,
-    /// Files that were read.
+    /// The number of files that were read.
     pub files: usize,
-    /// Lines that were read before the first problem.
+    /// The number of lines that were read before the first problem.
     pub lines: u64,
-    /// The sequence of the first line that is there; 0 without a line.
+    /// The sequence of the first line. 0: there is no line.
     pub first: u64,
-    /// The sequence of the last.
+    /// The sequence of the last line. 0: there is no line.
     pub last: u64,
-    /// The hash of the last.
+    /// The hash of the last line.
     pub hash: String,
-    /// The first problem.
+    /// The first problem. `None`: the log is whole.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub problem: Option<Problem>,
-    /// What is no problem, but should be known.
-    pub notes: Vec<Problem>,
+    pub problem: Option<LogProblem>,
+    /// What is not a problem, but should be known.
+    pub notes: Vec<LogProblem>,
 }
 
-/// Something at a line.
+/// A problem or a note, with its position.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Problem {
+pub struct LogProblem {
     /// The file.
     pub file: PathBuf,
-    /// The line in it, from 1; `None`: the file as a whole.
+    /// The line in the file, from 1. `None`: the file as a whole.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<u64>,
-    /// What it is.
+    /// What is wrong, for people.
     pub message: String,
 }
 
-impl std::fmt::Display for Problem {
+impl std::fmt::Display for LogProblem {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "{}", self.file.display())?;
         if let Some(line) = self.line {
@@ -58,215 +63,236 @@ impl std::fmt::Display for Problem {
     }
 }
 
-/// Reads the whole log of a folder. With an `anchor`, a line with that hash has to be there: whoever noted the hash
-/// elsewhere changes a log that was made anew.
+/// Why a line breaks the chain.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+enum ChainError {
+    #[error(transparent)]
+    Line(#[from] LineError),
+    #[error("the line is unfinished: it was altered, or its end was cut off")]
+    Unfinished,
+    #[error(
+        "the file begins with line {found} of the log, but is named after line {named}: it was renamed, or its \
+         beginning is missing"
+    )]
+    OtherName { found: u64, named: u64 },
+    #[error("the first line of the log follows another line: it was altered")]
+    FirstFollowsAnother,
+    #[error("line {0} of the log is missing before this one, or out of order")]
+    OneMissing(u64),
+    #[error("lines {0} to {1} of the log are missing before this one, or out of order")]
+    Missing(u64, u64),
+    #[error("line {0} of the log is here again, or out of order")]
+    Repeated(u64),
+    #[error("the line does not follow the line before it: that one was exchanged")]
+    Exchanged,
+}
+
+/// Verifies the log in a folder. With an `anchor`, some line has to have that hash: otherwise the log was written anew
+/// after the hash was stored.
 ///
 /// # Errors
 ///
-/// When it cannot be read.
-pub fn verify(folder: &Path, anchor: Option<&Hash>) -> Result<Report, AuditError> {
-    let failed = |error: io::Error| AuditError::of(folder, error);
+/// When the log cannot be read.
+pub fn verify(folder: &Path, anchor: Option<&Hash>) -> Result<VerifyReport, AuditError> {
+    let failed = |error: io::Error| AuditError::io(folder, error);
     std::fs::read_dir(folder).map_err(failed)?;
-    // First of all: a sidecar that writes meanwhile only adds to what has to be there.
-    let noted = head::read(folder).map_err(failed)?;
-    let mut walk =
-        Walk { folder, last: None, of_noted: None, removed_through: 0, anchored: false, report: Report::default() };
+    // Before the lines: a sidecar that writes meanwhile only adds lines behind this head.
+    let head = head::read(folder).map_err(failed)?;
+    let mut verifier = Verifier {
+        folder,
+        head,
+        anchor,
+        last: None,
+        hash_at_head: None,
+        removed_through: 0,
+        anchor_found: false,
+        report: VerifyReport::default(),
+    };
     let mut files = vec![];
     for segment in segments(folder).map_err(failed)? {
         match File::open(&segment.path) {
             Ok(file) => files.push((segment, file)),
-            // Its time was over since the folder was read.
+            // The sidecar has removed the oldest file since the folder was read.
             Err(error) if error.kind() == io::ErrorKind::NotFound && files.is_empty() => {}
-            Err(error) => return Err(AuditError::of(&segment.path, error)),
+            Err(error) => return Err(AuditError::io(&segment.path, error)),
         }
     }
     let count = files.len();
     for (position, (segment, file)) in files.into_iter().enumerate() {
-        let is_last = position.saturating_add(1) == count;
-        if let Err(problem) = walk.file(&segment, file, is_last, noted, anchor)? {
-            walk.report.problem = Some(problem);
-            return Ok(walk.finish());
+        let is_last = position + 1 == count;
+        verifier.report.problem = verifier.check_file(&segment, file, is_last)?;
+        if verifier.report.problem.is_some() {
+            return Ok(verifier.finish());
         }
     }
-    walk.report.problem = walk.end(noted, anchor).err();
-    Ok(walk.finish())
+    verifier.report.problem = verifier.check_end();
+    Ok(verifier.finish())
 }
 
-struct Walk<'a> {
+struct Verifier<'a> {
     folder: &'a Path,
-    /// The last line that was read, and where it stands.
+    head: StoredHead,
+    anchor: Option<&'a Hash>,
+    /// The last line that was read, with its file and its number there.
     last: Option<(Head, PathBuf, u64)>,
-    /// The hash of the line that the head is about.
-    of_noted: Option<Hash>,
-    /// The sequence up to which the log says that lines were removed.
+    /// The hash of the line whose sequence is in the head file. `None`: not read yet.
+    hash_at_head: Option<Hash>,
+    /// The sequence up to which the log records that lines were removed.
     removed_through: u64,
-    anchored: bool,
-    report: Report,
+    anchor_found: bool,
+    report: VerifyReport,
 }
 
-impl Walk<'_> {
-    fn file(
+impl Verifier<'_> {
+    /// Checks every line of a file. Returns the first problem.
+    fn check_file(
         &mut self,
         segment: &Segment,
         file: File,
-        is_last: bool,
-        noted: Noted,
-        anchor: Option<&Hash>,
-    ) -> Result<Result<(), Problem>, AuditError> {
+        is_last_file: bool,
+    ) -> Result<Option<LogProblem>, AuditError> {
         let mut reader = BufReader::new(file);
         let mut bytes = vec![];
-        self.report.files = self.report.files.saturating_add(1);
+        self.report.files += 1;
         for number in 1_u64.. {
             bytes.clear();
-            let mut bounded = io::Read::take(&mut reader, (AUDIT_LINE_BYTES_MAX as u64).saturating_add(1));
-            bounded.read_until(b'\n', &mut bytes).map_err(|error| AuditError::of(&segment.path, error))?;
+            let mut bounded = io::Read::take(&mut reader, AUDIT_LINE_BYTES_MAX as u64 + 1);
+            bounded.read_until(b'\n', &mut bytes).map_err(|error| AuditError::io(&segment.path, error))?;
             if bytes.is_empty() {
                 break;
             }
-            let problem = |message: String| Problem { file: segment.path.clone(), line: Some(number), message };
-            let Some(text) = bytes.strip_suffix(b"\n") else {
-                if is_last && self.is_beyond(noted) {
-                    let message = "the line is unfinished: it is being written, or a crash tore it".to_owned();
-                    self.report.notes.push(problem(message));
-                    break;
-                }
-                return Ok(Err(problem("the line is unfinished: it was altered, or its end was cut off".to_owned())));
-            };
-            match line::read(text) {
-                Ok((line, hash)) => {
-                    if let Err(message) = self.line(segment, number, &line, hash, noted, anchor) {
-                        return Ok(Err(problem(message)));
-                    }
-                    self.note(&line, problem);
-                    self.last = Some((Head { sequence: line.sequence, hash }, segment.path.clone(), number));
-                    self.report.lines = self.report.lines.saturating_add(1);
-                }
-                Err(Flaw::Hash) => return Ok(Err(problem("the line was altered: its hash is another".to_owned()))),
-                Err(Flaw::Form) => {
-                    return Ok(Err(problem("the line was altered: it is no line of this log".to_owned())));
-                }
+            let at_line = |message: String| LogProblem { file: segment.path.clone(), line: Some(number), message };
+            let text = bytes.strip_suffix(b"\n");
+            if text.is_none() && is_last_file && self.is_past_head() {
+                let message = "the line is unfinished: it is being written, or the sidecar crashed while writing it";
+                self.report.notes.push(at_line(message.to_owned()));
+                break;
             }
+            let checked = text.ok_or(ChainError::Unfinished).and_then(|text| {
+                let (line, hash) = line::read(text)?;
+                self.check_line(segment, number, &line, hash)?;
+                Ok((line, hash))
+            });
+            let (line, hash) = match checked {
+                Ok(checked) => checked,
+                Err(error) => return Ok(Some(at_line(error.to_string()))),
+            };
+            self.take_notes(&line, at_line);
+            self.last = Some((Head { sequence: line.sequence, hash }, segment.path.clone(), number));
+            self.report.lines += 1;
         }
-        Ok(Ok(()))
+        Ok(None)
     }
 
-    /// Whether all that is known to be on disk was read already.
-    fn is_beyond(&self, noted: Noted) -> bool {
+    /// Whether every line that is known to be on disk was read already.
+    fn is_past_head(&self) -> bool {
         let read = self.last.as_ref().map_or(0, |(last, _, _)| last.sequence);
-        match noted {
-            Noted::Head(noted) => read >= noted.sequence,
-            Noted::Nothing => true,
-            Noted::Damaged => false,
+        match self.head {
+            StoredHead::Line(head) => read >= head.sequence,
+            StoredHead::Absent => true,
+            StoredHead::Damaged => false,
         }
     }
 
-    fn line(
-        &mut self,
-        segment: &Segment,
-        number: u64,
-        line: &Line,
-        hash: Hash,
-        noted: Noted,
-        anchor: Option<&Hash>,
-    ) -> Result<(), String> {
-        if number == 1 && line.sequence != segment.first {
-            let message = format!("the file begins with line {} of the log", line.sequence);
-            return Err(format!(
-                "{message}, but is named after line {}: it was renamed, or its beginning is missing",
-                segment.first
-            ));
+    /// Checks that a line is in its place: behind the line before it.
+    fn check_line(&mut self, segment: &Segment, number: u64, line: &ReadLine, hash: Hash) -> Result<(), ChainError> {
+        let found = line.sequence;
+        if number == 1 && found != segment.first {
+            return Err(ChainError::OtherName { found, named: segment.first });
         }
         match &self.last {
             None => {
-                self.report.first = line.sequence;
-                if line.sequence == 1 && line.prev != hex(&NO_HASH) {
-                    return Err("the first line follows another: it was altered".to_owned());
+                self.report.first = found;
+                if found == 1 && line.prev != hex(&NO_HASH) {
+                    return Err(ChainError::FirstFollowsAnother);
                 }
             }
-            Some((last, _, _)) => {
-                let next = last.sequence.saturating_add(1);
-                if line.sequence > next {
-                    let through = line.sequence.saturating_sub(1);
-                    let gap =
-                        if next == through { format!("line {next}") } else { format!("lines {next} to {through}") };
-                    return Err(format!("{gap} of the log should stand before this one: missing, or out of order"));
-                }
-                if line.sequence < next {
-                    return Err(format!(
-                        "line {} of the log stands here again, or too late: out of order",
-                        line.sequence
-                    ));
-                }
-                if line.prev != hex(&last.hash) {
-                    return Err("the line does not follow the one before it, which was exchanged".to_owned());
-                }
-            }
+            // The numbers are those of the file: they may be anything.
+            Some((last, _, _)) => match last.sequence.saturating_add(1) {
+                next if found == next.saturating_add(1) => return Err(ChainError::OneMissing(next)),
+                next if found > next => return Err(ChainError::Missing(next, found.saturating_sub(1))),
+                next if found < next => return Err(ChainError::Repeated(found)),
+                _ if line.prev != hex(&last.hash) => return Err(ChainError::Exchanged),
+                _ => {}
+            },
         }
-        if matches!(noted, Noted::Head(noted) if noted.sequence == line.sequence) {
-            self.of_noted = Some(hash);
+        if matches!(self.head, StoredHead::Line(head) if head.sequence == found) {
+            self.hash_at_head = Some(hash);
         }
-        self.anchored |= anchor == Some(&hash);
+        self.anchor_found |= self.anchor == Some(&hash);
         Ok(())
     }
 
-    fn note(&mut self, line: &Line, place: impl Fn(String) -> Problem) {
-        let said = line.details.as_deref().unwrap_or_default();
-        let count = line.count.unwrap_or_default();
+    /// Notes what a correct line says about lines that are missing on purpose.
+    fn take_notes(&mut self, line: &ReadLine, at_line: impl Fn(String) -> LogProblem) {
+        let details = line.details.as_deref().unwrap_or("no details");
+        let count = line.count.unwrap_or(0);
         if line.event == About::Retention.name() {
-            self.removed_through = self.removed_through.max(line.through.unwrap_or_default());
+            self.removed_through = self.removed_through.max(line.through.unwrap_or(0));
         } else if line.event == About::Cut.name() {
-            self.report.notes.push(place(format!("a crash tore the line before it, which nobody waited for: {said}")));
+            let message = format!("an unfinished line before this one was cut off after a crash: {details}");
+            self.report.notes.push(at_line(message));
         } else if line.event == About::Dropped.name() {
-            self.report.notes.push(place(format!("{count} lines found no room and were never written")));
+            let message = format!("{count} lines were never written: the audit buffer was full");
+            self.report.notes.push(at_line(message));
         }
     }
 
-    /// What only the whole log shows.
-    fn end(&self, noted: Noted, anchor: Option<&Hash>) -> Result<(), Problem> {
-        let of_folder = |file: &str, message: String| Problem { file: self.folder.join(file), line: None, message };
+    /// Checks what only the whole log shows: the beginning, the head file, the anchor.
+    fn check_end(&self) -> Option<LogProblem> {
+        let in_folder = |file: &str, message: String| LogProblem { file: self.folder.join(file), line: None, message };
         let Some((last, file, number)) = &self.last else {
-            return match noted {
-                Noted::Nothing if anchor.is_none() => Ok(()),
-                Noted::Nothing => Err(of_folder("", "no line has the hash that was given".to_owned())),
-                _ => Err(of_folder("", "every line is missing: the log was not empty".to_owned())),
+            return match self.head {
+                StoredHead::Absent => self.anchor.map(|_| in_folder("", "no line has the hash of --anchor".to_owned())),
+                _ => Some(in_folder("", "every line is missing: the log was not empty".to_owned())),
             };
         };
-        let at_end = |message: String| Problem { file: file.clone(), line: Some(*number), message };
-        if self.report.first > self.removed_through.saturating_add(1) {
-            let through = self.report.first.saturating_sub(1);
-            let from = self.removed_through.saturating_add(1);
-            let first = segments(self.folder).ok().and_then(|segments| segments.into_iter().next());
-            let file = first.map_or_else(|| self.folder.to_owned(), |segment| segment.path);
-            let message =
-                format!("lines {from} to {through} of the log are missing before it, and the log did not remove them");
-            return Err(Problem { file, line: Some(1), message });
+        if let Some(problem) = self.check_beginning() {
+            return Some(problem);
         }
-        match noted {
-            Noted::Nothing => {
-                Err(of_folder(head::FILE_NAME, "is missing: nobody can say whether the end is".to_owned()))
-            }
-            Noted::Damaged => {
-                Err(of_folder(head::FILE_NAME, "was altered: nobody can say whether the end is missing".to_owned()))
-            }
-            Noted::Head(noted) if noted.sequence > last.sequence => {
-                let from = last.sequence.saturating_add(1);
-                Err(at_end(format!(
-                    "lines {from} to {} of the log are missing behind this one: the end was cut off",
-                    noted.sequence
+        let at_end = |message: String| LogProblem { file: file.clone(), line: Some(*number), message };
+        match self.head {
+            StoredHead::Absent => Some(in_folder(
+                head::FILE_NAME,
+                "the file is missing: nothing shows whether the end of the log was cut off".to_owned(),
+            )),
+            StoredHead::Damaged => Some(in_folder(
+                head::FILE_NAME,
+                "the file was altered: nothing shows whether the end of the log was cut off".to_owned(),
+            )),
+            StoredHead::Line(head) if head.sequence > last.sequence => {
+                let from = last.sequence + 1;
+                let through = head.sequence;
+                Some(at_end(format!(
+                    "lines {from} to {through} of the log are missing behind this one: the end was cut off"
                 )))
             }
-            Noted::Head(noted) if self.of_noted.is_some_and(|hash| hash != noted.hash) => Err(of_folder(
+            StoredHead::Line(head) if self.hash_at_head.is_some_and(|hash| hash != head.hash) => Some(in_folder(
                 head::FILE_NAME,
-                format!("line {} of the log was exchanged, or this file", noted.sequence),
+                format!("line {} of the log was exchanged, or this file", head.sequence),
             )),
-            Noted::Head(_) if anchor.is_some() && !self.anchored => {
-                Err(at_end("no line up to here has the hash that was given: the log was made anew".to_owned()))
+            StoredHead::Line(_) if self.anchor.is_some() && !self.anchor_found => {
+                Some(at_end("no line up to here has the hash of --anchor: the log was written anew".to_owned()))
             }
-            Noted::Head(_) => Ok(()),
+            StoredHead::Line(_) => None,
         }
     }
 
-    fn finish(mut self) -> Report {
+    /// Checks that the log itself removed the lines before its first one.
+    fn check_beginning(&self) -> Option<LogProblem> {
+        let from = self.removed_through.saturating_add(1);
+        if self.report.first <= from {
+            return None;
+        }
+        let through = self.report.first - 1;
+        let first = segments(self.folder).ok().and_then(|segments| segments.into_iter().next());
+        let file = first.map_or_else(|| self.folder.to_owned(), |segment| segment.path);
+        let message =
+            format!("lines {from} to {through} of the log are missing before it, and the log did not remove them");
+        Some(LogProblem { file, line: Some(1), message })
+    }
+
+    fn finish(mut self) -> VerifyReport {
         if let Some((last, _, _)) = &self.last {
             (self.report.last, self.report.hash) = (last.sequence, hex(&last.hash));
         }
@@ -280,25 +306,25 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::audit::Keeping;
-    use crate::audit::log::Log;
-    use crate::audit::record::AuditRecord;
+    use crate::audit::AuditLogOptions;
+    use crate::audit::log::AuditLog;
+    use crate::audit::record::{AuditRecord, DecisionId};
 
     const NOW_MS: u64 = 1_700_000_000_000;
 
     /// A log of three files and nine lines.
     fn written(folder: &Path) -> Vec<PathBuf> {
-        let keeping = Keeping {
+        let options = AuditLogOptions {
             folder: folder.to_owned(),
             rotation_max_bytes: 1_000,
             rotation_max_seconds: 3_600,
             retention_max_seconds: u64::MAX / 1_000,
             retention_max_bytes: 0,
         };
-        let mut log = Log::open(keeping).unwrap();
+        let mut log = AuditLog::open(options).unwrap();
         for number in 1..=9 {
             let record = AuditRecord {
-                id: number,
+                id: DecisionId::numbered(number),
                 actor: Some("1001"),
                 reason: Some("assigned"),
                 ..AuditRecord::about(About::Decision)
@@ -310,7 +336,7 @@ mod tests {
         files
     }
 
-    /// Where the first problem is, as `FILE:LINE` of the sorted files from 0 on, with what it is.
+    /// The first problem as `FILE:LINE: MESSAGE`; the sorted files are numbered from 0.
     fn problem(folder: &Path, files: &[PathBuf]) -> String {
         let report = verify(folder, None).unwrap();
         let Some(problem) = report.problem else { return "whole".to_owned() };
@@ -325,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn any_altered_byte_of_any_file_is_found_where_it_is() {
+    fn any_altered_byte_of_any_file_is_found_at_its_line() {
         let folder = tempfile::tempdir().unwrap();
         let files = written(folder.path());
         assert_eq!(problem(folder.path(), &files), "whole");
@@ -352,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_cut_off_removed_exchanged_or_repeated_is_found() {
+    fn a_line_that_is_cut_off_removed_exchanged_or_repeated_is_found() {
         let folder = tempfile::tempdir().unwrap();
         let files = written(folder.path());
         for (position, file) in files.iter().enumerate() {
@@ -391,11 +417,11 @@ mod tests {
             fs::write(file, bytes).unwrap();
         }
         fs::remove_file(folder.path().join(head::FILE_NAME)).unwrap();
-        assert!(problem(folder.path(), &files).starts_with("head:0: is missing"));
+        assert!(problem(folder.path(), &files).starts_with("head:0: the file is missing"));
     }
 
     #[test]
-    fn a_log_that_was_made_anew_lacks_the_anchor() {
+    fn a_log_that_was_written_anew_lacks_the_anchor() {
         let folder = tempfile::tempdir().unwrap();
         written(folder.path());
         let anchor = line::unhex(verify(folder.path(), None).unwrap().hash.as_bytes()).unwrap();

@@ -1,4 +1,4 @@
-//! Requests to the admin listener of the running sidecar.
+//! A client of the admin listener of a running sidecar: HTTP over its Unix socket or over TCP.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -16,190 +16,221 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-use crate::cli::{EXIT_CONFIGURATION, EXIT_FAILED};
+use crate::cli::{print_error, print_problems};
 use crate::config;
 use crate::config::problem::Problems;
-use crate::gate::operator::{Page, Wanted};
-use crate::limits::{DESK_ANSWER_BYTES_MAX, DESK_TIMEOUT};
+use crate::gate::operator::{OperatorFilter, Page};
+use crate::limits::{ADMIN_CLIENT_ANSWER_BYTES_MAX, ADMIN_CLIENT_TIMEOUT};
 
-/// The admin listener of a sidecar.
-#[derive(Clone, Debug)]
-pub(super) struct AdminClient {
-    place: Place,
-}
-
-/// Where somebody listens.
+/// The address of a listener of the sidecar.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    /// A Unix socket.
-    Socket(PathBuf),
-    /// An address.
-    Address(SocketAddr),
+pub(super) enum SidecarAddress {
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+    /// A TCP address.
+    Tcp(SocketAddr),
 }
 
-impl Place {
-    /// An address as whoever is on this machine reaches it; `None` where a free port was asked for, which only the
-    /// sidecar knows.
-    pub(super) fn reached_at(address: SocketAddr) -> Option<Self> {
+impl SidecarAddress {
+    /// The address at which this machine reaches a TCP listener. `None`: the port is 0, and only the sidecar knows
+    /// which port it was given.
+    pub(super) fn of_listener(address: SocketAddr) -> Option<Self> {
         let ip = match address.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
             ip => ip,
         };
-        (address.port() != 0).then_some(Self::Address(SocketAddr::new(ip, address.port())))
+        (address.port() != 0).then_some(Self::Tcp(SocketAddr::new(ip, address.port())))
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for SidecarAddress {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Socket(path) => write!(formatter, "{}", path.display()),
-            Self::Address(address) => write!(formatter, "{address}"),
+            Self::Unix(path) => write!(formatter, "{}", path.display()),
+            Self::Tcp(address) => write!(formatter, "{address}"),
         }
     }
 }
 
-/// Why the sidecar did not do what it was asked for.
+/// Why a request has no answer that can be used.
+#[derive(Debug, Error)]
+pub(super) enum RequestError {
+    /// Connecting, or starting the runtime, failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The request cannot be written as HTTP.
+    #[error(transparent)]
+    Request(#[from] hyper::http::Error),
+    /// The parameters cannot be written as a query.
+    #[error(transparent)]
+    Query(#[from] serde_urlencoded::ser::Error),
+    /// The connection broke.
+    #[error(transparent)]
+    Http(#[from] hyper::Error),
+    /// The body of the answer broke off or is too long.
+    #[error(transparent)]
+    Body(Box<dyn std::error::Error + Send + Sync>),
+    /// The answer is not the expected JSON.
+    #[error("its answer cannot be read: {0}")]
+    Json(#[from] serde_json::Error),
+    /// The answer is not text.
+    #[error("its answer is not UTF-8")]
+    NotUtf8(#[from] std::string::FromUtf8Error),
+    /// There was no answer in time.
+    #[error("no answer within {} s", ADMIN_CLIENT_TIMEOUT.as_secs())]
+    TimedOut,
+}
+
+/// Why the sidecar did not do what a command asked for.
 #[derive(Debug, Error)]
 pub(super) enum AdminClientError {
-    /// The configuration does not say where it is.
-    #[error("{0}")]
-    Configuration(Problems),
-    /// There is no such listener in the configuration.
-    #[error("`{0}` is off in queuewarden.toml: this command has nobody to speak to")]
-    Off(&'static str),
-    /// Nobody answers there.
-    #[error("the sidecar cannot be reached at {place}: {why}\n  help: is it running, and may you use the socket?")]
+    /// `queuewarden.toml` does not load.
+    #[error("the configuration does not load")]
+    Configuration(#[source] Problems),
+    /// The listener with this key is off.
+    #[error("`{0}` is off: this command needs it\n  help: set `{0}` in `[listen]` of queuewarden.toml")]
+    ListenerOff(&'static str),
+    /// The sidecar did not answer.
+    #[error("the sidecar cannot be reached at {address}: {source}\n  help: is it running, and may you use the socket?")]
     Unreachable {
-        /// Where.
-        place: Place,
-        /// Why.
-        why: String,
+        /// The address that was tried.
+        address: SidecarAddress,
+        /// The reason.
+        source: RequestError,
     },
-    /// It says no.
+    /// The sidecar refused the request, with this text.
     #[error("{0}")]
     Refused(String),
 }
 
 impl AdminClientError {
-    /// Says so; the exit code.
-    pub(super) fn print(&self, out: &mut impl Write) -> io::Result<u8> {
-        writeln!(out, "{self}")?;
-        Ok(if matches!(self, Self::Configuration(_)) { EXIT_CONFIGURATION } else { EXIT_FAILED })
+    /// Prints the error; returns the exit code.
+    pub(super) fn print(&self, json: bool, out: &mut impl Write) -> io::Result<u8> {
+        match self {
+            Self::Configuration(problems) => print_problems(problems, json, out),
+            error => print_error(error, json, out),
+        }
     }
 }
 
-/// One page more of a list.
+/// The query for one page of a list.
 #[derive(Serialize)]
-struct PageWanted<'a> {
+struct PageQuery<'a> {
     #[serde(flatten)]
-    wanted: &'a Wanted,
+    filter: &'a OperatorFilter,
     from: u64,
 }
 
+/// A client of the admin listener. It connects anew for each request.
+#[derive(Clone, Debug)]
+pub(super) struct AdminClient {
+    address: SidecarAddress,
+}
+
 impl AdminClient {
-    /// The sidecar that runs with this configuration, over its Unix socket: there it knows who is asking, and does what
-    /// it is told.
+    /// A client over the Unix socket that the configuration names. There the sidecar knows the user who asks, and
+    /// permits changes.
     pub(super) fn of(folder: &Path) -> Result<Self, AdminClientError> {
         let settings = config::load_process(folder).map_err(AdminClientError::Configuration)?;
-        let place = settings.listen.admin_unix.map(Place::Socket);
-        place.map(|place| Self { place }).ok_or(AdminClientError::Off("admin_unix"))
+        let path = settings.listen.admin_unix.ok_or(AdminClientError::ListenerOff("admin_unix"))?;
+        Ok(Self { address: SidecarAddress::Unix(path) })
     }
 
-    /// The sidecar that runs with this configuration, over its Unix socket or else its address: enough to look.
+    /// A client over the Unix socket or, if that is off, over TCP. It is for requests that change nothing.
     pub(super) fn to_look(folder: &Path) -> Result<Self, AdminClientError> {
         let listen = config::load_process(folder).map_err(AdminClientError::Configuration)?.listen;
-        let by_address = || listen.admin.and_then(Place::reached_at);
-        let place = listen.admin_unix.clone().map(Place::Socket).or_else(by_address);
-        place.map(|place| Self { place }).ok_or(AdminClientError::Off("admin_unix"))
+        let tcp = || listen.admin.and_then(SidecarAddress::of_listener);
+        let address = listen.admin_unix.clone().map(SidecarAddress::Unix).or_else(tcp);
+        Ok(Self { address: address.ok_or(AdminClientError::ListenerOff("admin_unix"))? })
     }
 
-    /// Where it listens.
-    pub(super) const fn place(&self) -> &Place {
-        &self.place
+    /// The address of the listener.
+    pub(super) const fn address(&self) -> &SidecarAddress {
+        &self.address
     }
 
-    /// Every row of a list.
-    pub(super) fn list<R: DeserializeOwned>(&self, what: &str, wanted: &Wanted) -> Result<Vec<R>, AdminClientError> {
+    /// Every row of the list at this path, page by page.
+    pub(super) fn list<R: DeserializeOwned>(
+        &self,
+        path: &str,
+        filter: &OperatorFilter,
+    ) -> Result<Vec<R>, AdminClientError> {
         let (mut rows, mut from) = (vec![], Some(0));
         while let Some(next) = from {
-            let page: Page<R> = self.request(&Method::GET, what, &PageWanted { wanted, from: next })?;
+            let page: Page<R> = self.request(&Method::GET, path, &PageQuery { filter, from: next })?;
             rows.extend(page.rows);
             from = page.next;
         }
         Ok(rows)
     }
 
-    /// Ends what is wanted; what ended.
-    pub(super) fn end<R: DeserializeOwned>(&self, what: &str, wanted: &Wanted) -> Result<Vec<R>, AdminClientError> {
-        self.request(&Method::DELETE, what, wanted)
+    /// Ends the rows of the list at this path that the filter selects; returns them.
+    pub(super) fn end<R: DeserializeOwned>(
+        &self,
+        path: &str,
+        filter: &OperatorFilter,
+    ) -> Result<Vec<R>, AdminClientError> {
+        self.request(&Method::DELETE, path, filter)
     }
 
-    /// What there is under this path, by this query.
-    pub(super) fn get<T: DeserializeOwned>(&self, what: &str, query: &impl Serialize) -> Result<T, AdminClientError> {
-        self.request(&Method::GET, what, query)
+    /// The JSON value at this path, for this query.
+    pub(super) fn get<T: DeserializeOwned>(&self, path: &str, query: &impl Serialize) -> Result<T, AdminClientError> {
+        self.request(&Method::GET, path, query)
     }
 
-    /// The text under this path.
-    pub(super) async fn text(&self, what: &str) -> Result<String, AdminClientError> {
-        let body = self.exchange(&Method::GET, format!("/{what}")).await?;
-        String::from_utf8(body.into()).map_err(|error| self.unreachable(error.to_string()))
+    /// The text at this path.
+    pub(super) async fn text(&self, path: &str) -> Result<String, AdminClientError> {
+        let body = self.exchange(&Method::GET, format!("/{path}")).await?;
+        String::from_utf8(body.into()).map_err(|error| self.unreachable(error))
     }
 
-    fn unreachable(&self, why: String) -> AdminClientError {
-        AdminClientError::Unreachable { place: self.place.clone(), why }
-    }
-
-    /// Asks once.
+    /// Sends one request and waits for its JSON answer.
     pub(super) fn request<T: DeserializeOwned>(
         &self,
         method: &Method,
-        what: &str,
+        path: &str,
         query: &impl Serialize,
     ) -> Result<T, AdminClientError> {
-        let query = serde_urlencoded::to_string(query).map_err(|error| self.unreachable(error.to_string()))?;
+        let query = serde_urlencoded::to_string(query).map_err(|error| self.unreachable(error))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| self.unreachable(error.to_string()))?;
-        let body = runtime.block_on(self.exchange(method, format!("/{what}?{query}")))?;
-        serde_json::from_slice(&body).map_err(|error| self.unreachable(format!("its answer cannot be read: {error}")))
+        let runtime = runtime.map_err(|error| self.unreachable(error))?;
+        let body = runtime.block_on(self.exchange(method, format!("/{path}?{query}")))?;
+        serde_json::from_slice(&body).map_err(|error| self.unreachable(error))
+    }
+
+    fn unreachable(&self, source: impl Into<RequestError>) -> AdminClientError {
+        AdminClientError::Unreachable { address: self.address.clone(), source: source.into() }
     }
 
     async fn exchange(&self, method: &Method, uri: String) -> Result<Bytes, AdminClientError> {
         let request = Request::builder().method(method).uri(uri).header("host", "localhost");
-        let request = request.body(Empty::<Bytes>::new()).map_err(|error| self.unreachable(error.to_string()))?;
-        let (status, body) = match timeout(DESK_TIMEOUT, self.send(request)).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(why)) => return Err(self.unreachable(why)),
-            Err(_) => return Err(self.unreachable(format!("no answer within {} s", DESK_TIMEOUT.as_secs()))),
-        };
+        let request = request.body(Empty::<Bytes>::new()).map_err(|error| self.unreachable(error))?;
+        let answer = timeout(ADMIN_CLIENT_TIMEOUT, self.send(request)).await.unwrap_or(Err(RequestError::TimedOut));
+        let (status, body) = answer.map_err(|error| self.unreachable(error))?;
         if status != StatusCode::OK {
             return Err(AdminClientError::Refused(String::from_utf8_lossy(&body).trim().to_owned()));
         }
         Ok(body)
     }
 
-    async fn send(&self, request: Request<Empty<Bytes>>) -> Result<(StatusCode, Bytes), String> {
-        match &self.place {
-            Place::Socket(path) => {
-                send_over(UnixStream::connect(path).await.map_err(|error| error.to_string())?, request).await
-            }
-            Place::Address(address) => {
-                send_over(TcpStream::connect(address).await.map_err(|error| error.to_string())?, request).await
-            }
+    async fn send(&self, request: Request<Empty<Bytes>>) -> Result<(StatusCode, Bytes), RequestError> {
+        match &self.address {
+            SidecarAddress::Unix(path) => send_over(UnixStream::connect(path).await?, request).await,
+            SidecarAddress::Tcp(address) => send_over(TcpStream::connect(address).await?, request).await,
         }
     }
 }
 
-async fn send_over<S>(stream: S, request: Request<Empty<Bytes>>) -> Result<(StatusCode, Bytes), String>
+async fn send_over<S>(stream: S, request: Request<Empty<Bytes>>) -> Result<(StatusCode, Bytes), RequestError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let connection = tokio::spawn(connection);
-    let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+    let response = sender.send_request(request).await?;
     let status = response.status();
-    let body = Limited::new(response.into_body(), DESK_ANSWER_BYTES_MAX).collect().await;
+    let body = Limited::new(response.into_body(), ADMIN_CLIENT_ANSWER_BYTES_MAX).collect().await;
     connection.abort();
-    Ok((status, body.map_err(|error| error.to_string())?.to_bytes()))
+    Ok((status, body.map_err(RequestError::Body)?.to_bytes()))
 }

@@ -1,38 +1,36 @@
-//! `queuewarden ask`: one question to the running sidecar, as a PBX would put it.
+//! `queuewarden ask`: puts one question to the running sidecar, as a PBX would.
 //!
-//! It only asks unless it is told to do. The line dialect has no word for asking about dialed digits, so the sidecar
-//! first says what they mean ([`crate::gate::Explained`]), and then the action that they mean is asked about.
+//! Without `--do` the command changes nothing: it asks with the verb `may` of the line dialect. `may` takes an action
+//! and no digits, so for dialed digits the command first asks the admin listener which action they mean
+//! ([`crate::gate::Explained`]).
 
 use std::io::{self, Write};
 use std::path::Path;
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use serde::Serialize;
 use serde_json::json;
+use thiserror::Error;
 
 use crate::cli::admin_client::{AdminClient, AdminClientError};
-use crate::cli::line_client::{Peer, PeerError, Reply};
+use crate::cli::line_client::{LineClient, LineClientError, LineReply};
+use crate::cli::question::{QuestionArguments, QuestionPairs};
 use crate::cli::{EXIT_FAILED, explain, print_problems};
 use crate::config;
 use crate::config::process::ProcessSettings;
-use crate::decision::{AllowReason, DenyReason, ErrorReason, WireError};
-use crate::dialect::fields::{Fields, Verb};
-use crate::event::{Key, KeySet};
-use crate::gate::{Explained, Meaning};
+use crate::decision::{AllowReason, DenyReason, ErrorReason};
+use crate::event::Key;
+use crate::gate::{DialedMeaning, Explained};
 use crate::policy::explain::Explanation;
 
-/// Times that a question is put again because a reload or a change came between its answer and its explanation.
+/// Attempts to get an answer and an explanation of the same policy and the same state.
 const ASK_AGAIN_MAX: usize = 4;
 
 /// Options of `ask`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The organization.
-    #[arg(long, value_name = "NAME")]
-    org: String,
-    /// Who asks: an extension or a user id.
-    #[arg(long, value_name = "USER")]
-    actor: String,
+    #[command(flatten)]
+    question: QuestionArguments,
     /// Does it, if it is allowed. Without this nothing changes.
     #[arg(long = "do", global = true)]
     does: bool,
@@ -42,78 +40,24 @@ pub(super) struct Arguments {
     /// Prints JSON instead of text.
     #[arg(long, global = true)]
     json: bool,
-    #[command(subcommand)]
-    question: Question,
 }
 
-#[derive(Debug, Subcommand)]
-enum Question {
-    /// Digits dialed on a phone: `dial '*13600'`.
-    Dial {
-        /// The digits.
-        digits: String,
-        #[command(flatten)]
-        known: KnownOfCall,
-        /// Further keys of the line dialect.
-        #[arg(value_name = "KEY=VALUE")]
-        more: Vec<String>,
-    },
-    /// A named action: `do call.whisper --target 1001 --queue 601`.
-    #[command(alias = "may")]
-    Do {
-        /// The action.
-        action: String,
-        #[command(flatten)]
-        known: KnownOfCall,
-        /// Whom something is done to: an extension or a user id.
-        #[arg(long, value_name = "USER")]
-        target: Option<String>,
-        /// How long a supervisor's login of somebody else lasts.
-        #[arg(long = "for", value_name = "SECONDS")]
-        lease: Option<String>,
-        /// Further keys of the line dialect: from=…, group=…, conversation=….
-        #[arg(value_name = "KEY=VALUE")]
-        more: Vec<String>,
-    },
-}
-
-/// What a PBX knows of a call.
-#[derive(Debug, Args)]
-struct KnownOfCall {
-    /// The queue: a number or an id.
-    #[arg(long, value_name = "QUEUE")]
-    queue: Option<String>,
-    /// The call.
-    #[arg(long, value_name = "ID")]
-    call: Option<String>,
-    /// By this channel: phone or dashboard.
-    #[arg(long, value_name = "CHANNEL")]
-    via: Option<String>,
-}
-
-/// Why there is no answer.
-enum Failure {
-    AdminClient(AdminClientError),
-    Peer(PeerError),
-    /// It is no question.
+/// The command has no answer to print.
+#[derive(Debug, Error)]
+enum AskError {
+    #[error(transparent)]
+    AdminClient(#[from] AdminClientError),
+    #[error(transparent)]
+    LineClient(#[from] LineClientError),
+    /// The line dialect has no such question.
+    #[error("this is no question: {0}")]
     NoQuestion(String),
     /// The sidecar answered with an error.
-    Error(String),
+    #[error("{0}")]
+    NoDecision(String),
 }
 
-impl From<AdminClientError> for Failure {
-    fn from(error: AdminClientError) -> Self {
-        Self::AdminClient(error)
-    }
-}
-
-impl From<PeerError> for Failure {
-    fn from(error: PeerError) -> Self {
-        Self::Peer(error)
-    }
-}
-
-/// What is printed.
+/// The answer, as it is printed.
 #[derive(Debug, Default, Serialize)]
 struct Answer {
     verdict: String,
@@ -122,8 +66,9 @@ struct Answer {
     #[serde(skip_serializing_if = "Option::is_none")]
     action: Option<String>,
     queues: Vec<String>,
+    /// The revision of the policy that judged. `None`: the answer names none.
     policy: Option<u64>,
-    /// What pins an allowed supervision down.
+    /// The mode of an allowed supervision. The next three keys are about it too.
     #[serde(skip_serializing_if = "Option::is_none")]
     mode: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -132,7 +77,7 @@ struct Answer {
     asterisk: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     freeswitch: Option<String>,
-    /// Whether it was done, if it was allowed; otherwise it was only asked.
+    /// Whether the question was allowed and, with `--do`, carried out.
     done: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     explanation: Option<Explanation>,
@@ -145,16 +90,11 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
     };
     let answer = match ask(folder, &settings, options) {
         Ok(answer) => answer,
-        Err(Failure::AdminClient(AdminClientError::Configuration(problems))) => {
+        Err(AskError::AdminClient(AdminClientError::Configuration(problems))) => {
             return print_problems(&problems, options.json, out);
         }
-        Err(failure) => {
-            let message = match failure {
-                Failure::AdminClient(error) => error.to_string(),
-                Failure::Peer(error) => error.to_string(),
-                Failure::NoQuestion(why) => format!("this is no question: {why}"),
-                Failure::Error(why) => why,
-            };
+        Err(error) => {
+            let message = error.to_string();
             if options.json {
                 writeln!(out, "{}", json!({ "error": message }))?;
             } else {
@@ -171,30 +111,31 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
     Ok(0)
 }
 
-fn ask(folder: &Path, settings: &ProcessSettings, options: &Arguments) -> Result<Answer, Failure> {
-    let pairs = pairs_of(options);
-    check(options, &pairs).map_err(|error| Failure::NoQuestion(error.to_string()))?;
-    let is_dialed = matches!(options.question, Question::Dial { .. });
+fn ask(folder: &Path, settings: &ProcessSettings, options: &Arguments) -> Result<Answer, AskError> {
+    let pairs = options.question.pairs();
+    pairs.event().map_err(|error| AskError::NoQuestion(error.to_string()))?;
+    let needs_meaning = options.question.is_dialed() && !options.does;
     let mut answer = Answer::default();
     for _ in 0..ASK_AGAIN_MAX {
-        let explained: Option<Explained> = if options.explain || (is_dialed && !options.does) {
-            Some(AdminClient::to_look(folder)?.get("explain", &pairs)?)
+        let explained: Option<Explained> = if options.explain || needs_meaning {
+            let query: Vec<(&str, &str)> = pairs.iter().collect();
+            Some(AdminClient::to_look(folder)?.get("explain", &query)?)
         } else {
             None
         };
         answer = match &explained {
-            Some(Explained { policy, means: None, explanation }) if is_dialed && !options.does => {
+            Some(Explained { policy, means: None, explanation }) if needs_meaning => {
                 if explanation.verdict == "error" {
-                    return Err(Failure::NoQuestion(format!("{}: {}", explanation.reason, explanation.sentence)));
+                    return Err(AskError::NoQuestion(format!("{}: {}", explanation.reason, explanation.sentence)));
                 }
-                // Digits that mean nothing cannot be asked about by their meaning.
+                // Digits that are no feature code have no action to ask about: the explanation is the answer.
                 Answer::explained(*policy, explanation)
             }
             _ => {
-                let mut peer = Peer::dial(&settings.listen)?;
+                let mut peer = LineClient::dial(&settings.listen)?;
                 present_token(&mut peer, settings)?;
-                let means = explained.as_ref().and_then(|explained| explained.means.as_ref());
-                Answer::replied(&peer.ask(&line_of(options, &pairs, means))?, options.does)?
+                let meaning = explained.as_ref().and_then(|explained| explained.means.as_ref());
+                Answer::replied(&peer.ask(&line_of(options, &pairs, meaning))?, options.does)?
             }
         };
         let Some(Explained { policy, explanation, .. }) = explained else { break };
@@ -202,7 +143,7 @@ fn ask(folder: &Path, settings: &ProcessSettings, options: &Arguments) -> Result
         if options.explain {
             answer.explanation = Some(explanation);
         }
-        // What was done is done: it is not done again for the sake of its explanation.
+        // A question that was carried out is not asked again to get a fitting explanation.
         if fits || options.does {
             break;
         }
@@ -210,51 +151,18 @@ fn ask(folder: &Path, settings: &ProcessSettings, options: &Arguments) -> Result
     Ok(answer)
 }
 
-/// The keys of the question, as the admin listener takes them.
-fn pairs_of(options: &Arguments) -> Vec<(String, String)> {
-    let given = |key: Key, value: &Option<String>| Some((key.name().to_owned(), value.clone()?));
-    let (named, known, rest, more) = match &options.question {
-        Question::Dial { digits, known, more } => ((Key::Digits, digits), known, vec![], more),
-        Question::Do { action, known, target, lease, more } => {
-            ((Key::Action, action), known, vec![given(Key::Target, target), given(Key::For, lease)], more)
-        }
-    };
-    let first = [(Key::Organization, &options.org), (Key::Actor, &options.actor), named];
-    let first = first.into_iter().map(|(key, value)| (key.name().to_owned(), value.clone()));
-    let known = [given(Key::Queue, &known.queue), given(Key::Call, &known.call), given(Key::Via, &known.via)];
-    let more = more.iter().map(|pair| {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (key.to_owned(), value.to_owned())
-    });
-    first.chain(rest.into_iter().chain(known).flatten()).chain(more).collect()
-}
-
-/// Whether the line dialect has a question of these pairs: nothing else is sent to it.
-fn check(options: &Arguments, pairs: &[(String, String)]) -> Result<(), WireError> {
-    let verb = match options.question {
-        Question::Dial { .. } => Verb::Dial,
-        Question::Do { .. } => Verb::May,
-    };
-    let written: Vec<String> = pairs.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let mut fields = Fields::new(verb);
-    for pair in &written {
-        fields.set_pair(pair.as_bytes(), KeySet::EMPTY)?;
-    }
-    fields.into_event().map(drop)
-}
-
-/// The question as a line of the dialect, without its id: digits by what they mean, unless they are to be done.
-fn line_of(options: &Arguments, pairs: &[(String, String)], means: Option<&Meaning>) -> String {
-    let verb = match (&options.question, options.does) {
-        (Question::Dial { .. }, true) => "dial",
-        (Question::Do { .. }, true) => "do",
+/// The question as a line of the dialect, without its id. Without `--do`, dialed digits are replaced by their meaning.
+fn line_of(options: &Arguments, pairs: &QuestionPairs, meaning: Option<&DialedMeaning>) -> String {
+    let verb = match (options.question.is_dialed(), options.does) {
+        (true, true) => "dial",
+        (false, true) => "do",
         (_, false) => "may",
     };
     let mut words = vec![verb.to_owned()];
-    for (key, value) in pairs {
-        match means.filter(|_| !options.does && key == Key::Digits.name()) {
+    for (key, value) in pairs.iter() {
+        match meaning.filter(|_| !options.does && key == Key::Digits.name()) {
             None => words.push(format!("{key}={value}")),
-            Some(Meaning { action, queue, target }) => {
+            Some(DialedMeaning { action, queue, target }) => {
                 words.push(format!("action={action}"));
                 words.extend(queue.iter().map(|queue| format!("queue={queue}")));
                 words.extend(target.iter().map(|target| format!("target={target}")));
@@ -264,13 +172,13 @@ fn line_of(options: &Arguments, pairs: &[(String, String)], means: Option<&Meani
     words.join(" ")
 }
 
-/// Presents the token, if the configuration has one.
-fn present_token(peer: &mut Peer, settings: &ProcessSettings) -> Result<(), Failure> {
+/// Authenticates with the token of the configuration, if there is one.
+fn present_token(peer: &mut LineClient, settings: &ProcessSettings) -> Result<(), AskError> {
     let Some(token) = &settings.listen.line_token else { return Ok(()) };
     let reply = peer.ask(&format!("auth token={}", String::from_utf8_lossy(token.reveal())))?;
     match reply.verdict.as_str() {
         "allow" => Ok(()),
-        _ => Err(Failure::Error(
+        _ => Err(AskError::NoDecision(
             "the sidecar does not take the token of `line_token_file`\n  help: was the file changed and not loaded? \
              Send SIGHUP"
                 .to_owned(),
@@ -279,9 +187,11 @@ fn present_token(peer: &mut Peer, settings: &ProcessSettings) -> Result<(), Fail
 }
 
 impl Answer {
-    fn replied(reply: &Reply, does: bool) -> Result<Self, Failure> {
+    /// The answer that the line listener gave.
+    fn replied(reply: &LineReply, does: bool) -> Result<Self, AskError> {
         let value = |key: &str| reply.value(key).map(str::to_owned);
-        let reason = value("reason").unwrap_or_default();
+        let broken = |key: &str| AskError::NoDecision(format!("the answer of the sidecar has no `{key}`"));
+        let reason = value("reason").ok_or_else(|| broken("reason"))?;
         if reply.verdict == "error" {
             let sentence = ErrorReason::with_code(&reason).map_or("", ErrorReason::sentence);
             let key = value("key").map_or(String::new(), |key| format!(" (key `{key}`)"));
@@ -290,7 +200,7 @@ impl Answer {
                 Some(ErrorReason::Overload) => "\n  help: see `queuewarden top`",
                 _ => "",
             };
-            return Err(Failure::Error(format!("the sidecar made no decision: {reason}{key}: {sentence}{help}")));
+            return Err(AskError::NoDecision(format!("the sidecar made no decision: {reason}{key}: {sentence}{help}")));
         }
         let sentence = match reply.verdict.as_str() {
             "allow" => AllowReason::with_code(&reason).map(AllowReason::sentence),
@@ -299,6 +209,7 @@ impl Answer {
         let queues = value("queues").or_else(|| value("queue"));
         Ok(Self {
             verdict: reply.verdict.clone(),
+            // A newer sidecar may have reasons that this program does not know.
             sentence: sentence.unwrap_or_default().to_owned(),
             reason,
             action: value("action"),
@@ -313,6 +224,7 @@ impl Answer {
         })
     }
 
+    /// The answer that the explanation promises, for digits that are no feature code.
     fn explained(policy: u64, explanation: &Explanation) -> Self {
         Self {
             verdict: explanation.verdict.clone().into_owned(),
@@ -327,8 +239,8 @@ impl Answer {
 }
 
 fn print(answer: &Answer, out: &mut impl Write) -> io::Result<()> {
-    let told = answer.explanation.as_ref().filter(|explanation| explanation.reason == answer.reason);
-    if let Some(explanation) = told {
+    let fitting = answer.explanation.as_ref().filter(|explanation| explanation.reason == answer.reason);
+    if let Some(explanation) = fitting {
         explain::print(explanation, out)?;
     } else {
         writeln!(out, "{} {}: {}", answer.verdict, answer.reason, answer.sentence)?;
@@ -353,7 +265,7 @@ fn print(answer: &Answer, out: &mut impl Write) -> io::Result<()> {
     if answer.done {
         writeln!(out, "  done")?;
     }
-    if let (Some(explanation), None) = (&answer.explanation, told) {
+    if let (Some(explanation), None) = (&answer.explanation, fitting) {
         writeln!(out, "something changed while it was asked; a moment before or after, it was:")?;
         explain::print(explanation, out)?;
     }

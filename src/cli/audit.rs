@@ -1,5 +1,5 @@
-//! `queuewarden audit`: verifies the audit log, shows its end, and writes parts of it out. It reads the files; whether
-//! a sidecar runs makes no difference.
+//! `queuewarden audit`: verifies the audit log, prints its last lines, and exports parts of it. It reads the files of
+//! the log and needs no running sidecar.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -10,18 +10,19 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
+use thiserror::Error;
 
 use crate::audit::line::{self, Hash};
 use crate::audit::segments::{Segment, segments};
 use crate::audit::verify::verify;
-use crate::cli::{EXIT_FAILED, print_problems};
+use crate::cli::{EXIT_FAILED, print_error, print_problems};
 use crate::config;
 use crate::limits::AUDIT_LINE_BYTES_MAX;
 
-/// Between two looks for new lines.
+/// Time between two reads for new lines.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The columns of CSV: every member that a line may have.
+/// The columns of the CSV export: every member that a line of the log may have.
 const COLUMNS: &[&str] = &[
     "sequence",
     "time",
@@ -59,23 +60,23 @@ const COLUMNS: &[&str] = &[
     "hash",
 ];
 
-/// What to do with the audit log.
+/// The subcommands of `audit`.
 #[derive(Debug, Subcommand)]
-pub(super) enum Audit {
-    /// Checks that every line is as it was written and that none is missing: exits 0, or 1 with the first that is not.
-    Verify(Verify),
+pub(super) enum AuditCommand {
+    /// Checks that no line was changed or removed: exits with 0, or prints the first fault and exits with 1.
+    Verify(VerifyArguments),
     /// Prints the last lines.
-    Tail(Tail),
-    /// Prints the lines of a span of time, as JSON or CSV.
-    Export(Export),
+    Tail(TailArguments),
+    /// Prints the lines of a period, as JSON or CSV.
+    Export(ExportArguments),
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Verify {
-    /// A hash of a line that was noted elsewhere; some line has to have it.
+pub(super) struct VerifyArguments {
+    /// The hash of a line, noted elsewhere before: a line of the log must have it.
     #[arg(long, value_name = "HASH", value_parser = parse_hash)]
     anchor: Option<Hash>,
-    /// The folder of the log, unless it is the one that queuewarden.toml names.
+    /// The folder of the log. Without it, the folder that queuewarden.toml names.
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
     /// Prints JSON instead of text.
@@ -84,37 +85,37 @@ pub(super) struct Verify {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Tail {
-    /// How many lines.
+pub(super) struct TailArguments {
+    /// Number of lines.
     #[arg(short = 'n', long, value_name = "LINES", default_value_t = 10)]
     lines: usize,
-    /// Goes on with the lines that are written from now on.
+    /// Prints new lines as they are written.
     #[arg(short, long)]
     follow: bool,
     #[command(flatten)]
-    filter: Filter,
-    /// The folder of the log, unless it is the one that queuewarden.toml names.
+    filter: LineFilter,
+    /// The folder of the log. Without it, the folder that queuewarden.toml names.
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
-    /// Prints the lines as they stand in the log.
+    /// Prints the lines as they are in the log.
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Export {
+pub(super) struct ExportArguments {
     /// Only lines of this time or later: 2026-11-22T06:00:00Z, or a day, 2026-11-22.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     from: Option<Timestamp>,
     /// Only lines before this time.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     to: Option<Timestamp>,
-    /// How the lines are written.
-    #[arg(long, value_enum, default_value_t = Format::Json)]
-    format: Format,
+    /// The format of the lines.
+    #[arg(long, value_enum, default_value_t = ExportFormat::Json)]
+    format: ExportFormat,
     #[command(flatten)]
-    filter: Filter,
-    /// The folder of the log, unless it is the one that queuewarden.toml names.
+    filter: LineFilter,
+    /// The folder of the log. Without it, the folder that queuewarden.toml names.
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
     /// The same as `--format json`.
@@ -122,22 +123,22 @@ pub(super) struct Export {
     json: bool,
 }
 
-/// How lines are written.
+/// The format of exported lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// The lines as they stand in the log.
+enum ExportFormat {
+    /// The lines as they are in the log.
     Json,
-    /// A row a line, with a header.
+    /// A header, and one row for each line.
     Csv,
 }
 
-/// Which lines.
+/// Selects lines of the log.
 #[derive(Debug, Args)]
-struct Filter {
+struct LineFilter {
     /// Only of this organization.
     #[arg(long, value_name = "NAME")]
     org: Option<String>,
-    /// Only of this actor, or of this user where nobody asked: an extension.
+    /// Only with this extension as the actor, or as the user of an event that no peer asked for.
     #[arg(long, value_name = "EXTENSION")]
     actor: Option<String>,
     /// Only with this verdict.
@@ -148,7 +149,7 @@ struct Filter {
     reason: Option<String>,
 }
 
-impl Filter {
+impl LineFilter {
     fn admits(&self, line: &Map<String, Value>) -> bool {
         let is = |wanted: &Option<String>, keys: &[&str]| {
             wanted.as_deref().is_none_or(|wanted| keys.iter().any(|key| text(line, key) == wanted))
@@ -160,71 +161,78 @@ impl Filter {
     }
 }
 
-fn parse_hash(text: &str) -> Result<Hash, String> {
-    line::unhex(text.as_bytes()).ok_or_else(|| "a hash has 64 digits of 0-9 a-f".to_owned())
+/// Why a text is not the hash of a line.
+#[derive(Debug, Error)]
+#[error("a hash has 64 digits of 0-9 a-f")]
+struct HashError;
+
+/// Why a text is not a time.
+#[derive(Debug, Error)]
+#[error("a time is 2026-11-22T06:00:00Z, with Z or another offset, or a day, 2026-11-22")]
+struct TimeError(#[source] jiff::Error);
+
+fn parse_hash(text: &str) -> Result<Hash, HashError> {
+    line::unhex(text.as_bytes()).ok_or(HashError)
 }
 
-fn parse_time(text: &str) -> Result<Timestamp, String> {
+fn parse_time(text: &str) -> Result<Timestamp, TimeError> {
     let midnight = || format!("{text}T00:00:00Z").parse::<Timestamp>();
-    text.parse::<Timestamp>()
-        .or_else(|error| midnight().map_err(|_| error))
-        .map_err(|_| "a time is 2026-11-22T06:00:00Z, with Z or another offset, or a day, 2026-11-22".to_owned())
+    text.parse::<Timestamp>().or_else(|error| midnight().map_err(|_| TimeError(error)))
 }
 
-pub(super) fn run(folder: &Path, what: &Audit, out: &mut impl Write) -> io::Result<u8> {
-    let (given, json) = match what {
-        Audit::Verify(Verify { folder, json, .. }) => (folder, *json),
-        Audit::Tail(Tail { folder, .. }) | Audit::Export(Export { folder, .. }) => (folder, false),
+pub(super) fn run(folder: &Path, command: &AuditCommand, out: &mut impl Write) -> io::Result<u8> {
+    let (given, json) = match command {
+        AuditCommand::Verify(VerifyArguments { folder, json, .. }) => (folder, *json),
+        AuditCommand::Tail(TailArguments { folder, .. }) | AuditCommand::Export(ExportArguments { folder, .. }) => {
+            (folder, false)
+        }
     };
     let log = match given {
         Some(given) => given.clone(),
         None => match config::load_process(folder) {
             Ok(settings) => {
                 let Some(audit) = settings.audit else {
-                    writeln!(out, "[audit] enabled = false in queuewarden.toml: name the log with --folder")?;
-                    return Ok(EXIT_FAILED);
+                    let message = "the audit log is off: `enabled = false` in `[audit]` of queuewarden.toml\n  \
+                                   help: name the folder of a log with --folder";
+                    return print_error(&message, false, out);
                 };
-                audit.keeping.folder
+                audit.log.folder
             }
             Err(problems) => return print_problems(&problems, json, out),
         },
     };
-    let done = match what {
-        Audit::Verify(options) => return run_verify(&log, options, out),
-        Audit::Tail(options) => tail(&log, options, out),
-        Audit::Export(options) => export(&log, options, out),
+    let result = match command {
+        AuditCommand::Verify(options) => return run_verify(&log, options, out),
+        AuditCommand::Tail(options) => tail(&log, options, out),
+        AuditCommand::Export(options) => export(&log, options, out),
     };
-    match done {
+    match result {
         Ok(()) => Ok(0),
-        Err(Failure::Output(error)) => Err(error),
-        Err(Failure::Log(path, error)) => {
-            writeln!(out, "{}: {error}", path.display())?;
-            Ok(EXIT_FAILED)
-        }
+        Err(AuditCommandError::Output(error)) => Err(error),
+        Err(error) => print_error(&error, false, out),
     }
 }
 
-/// What ended a command.
-enum Failure {
-    /// Nobody reads what it says.
-    Output(io::Error),
+/// Why a command ended early.
+#[derive(Debug, Error)]
+enum AuditCommandError {
+    /// The output cannot be written.
+    #[error(transparent)]
+    Output(#[from] io::Error),
     /// The log cannot be read.
-    Log(PathBuf, io::Error),
+    #[error("{}: {source}", path.display())]
+    Log {
+        /// The file, or the folder of the log.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
 }
 
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Self::Output(error)
-    }
-}
-
-fn run_verify(log: &Path, options: &Verify, out: &mut impl Write) -> io::Result<u8> {
+fn run_verify(log: &Path, options: &VerifyArguments, out: &mut impl Write) -> io::Result<u8> {
     let report = match verify(log, options.anchor.as_ref()) {
         Ok(report) => report,
-        Err(error) => {
-            writeln!(out, "{error}")?;
-            return Ok(EXIT_FAILED);
-        }
+        Err(error) => return print_error(&error, false, out),
     };
     if options.json {
         writeln!(out, "{}", serde_json::to_string(&report).map_err(io::Error::other)?)?;
@@ -245,31 +253,31 @@ fn run_verify(log: &Path, options: &Verify, out: &mut impl Write) -> io::Result<
     Ok(if report.whole { 0 } else { EXIT_FAILED })
 }
 
-/// One line of a file, without its end; `None` where no whole line is left.
+/// Reads the next line into `bytes`, without its LF; `false` if no whole line is left.
 fn next_line(reader: &mut impl BufRead, bytes: &mut Vec<u8>) -> io::Result<bool> {
     bytes.clear();
     reader.take(AUDIT_LINE_BYTES_MAX as u64).read_until(b'\n', bytes)?;
     Ok(bytes.pop() == Some(b'\n'))
 }
 
-fn tail(log: &Path, options: &Tail, out: &mut impl Write) -> Result<(), Failure> {
+fn tail(log: &Path, options: &TailArguments, out: &mut impl Write) -> Result<(), AuditCommandError> {
     let mut last: VecDeque<Vec<u8>> = VecDeque::new();
     let all = list(log)?;
     let mut followed: Option<(Segment, u64)> = None;
-    // From the newest file back, until there are enough.
+    // From the newest file backwards, until there are enough lines.
     for segment in all.iter().rev() {
-        let mut of_file: VecDeque<Vec<u8>> = VecDeque::new();
+        let mut from_file: VecDeque<Vec<u8>> = VecDeque::new();
         let end = each_line(segment, 0, &mut |line| {
             if parsed(line).is_some_and(|line| options.filter.admits(&line)) {
-                of_file.push_back(line.to_vec());
-                if of_file.len() > options.lines.saturating_sub(last.len()) {
-                    of_file.pop_front();
+                from_file.push_back(line.to_vec());
+                if from_file.len() > options.lines.saturating_sub(last.len()) {
+                    from_file.pop_front();
                 }
             }
             Ok(())
         })?;
         followed = followed.or(Some((segment.clone(), end)));
-        of_file.into_iter().rev().for_each(|line| last.push_front(line));
+        from_file.into_iter().rev().for_each(|line| last.push_front(line));
         if last.len() >= options.lines {
             break;
         }
@@ -281,29 +289,34 @@ fn tail(log: &Path, options: &Tail, out: &mut impl Write) -> Result<(), Failure>
     if options.follow { follow(log, followed, options, out) } else { Ok(()) }
 }
 
-/// Prints what is written from now on, over files that begin meanwhile, until nobody reads it.
-fn follow(log: &Path, from: Option<(Segment, u64)>, options: &Tail, out: &mut impl Write) -> Result<(), Failure> {
-    let (mut current, mut at) = from.map_or((None, 0), |(segment, at)| (Some(segment), at));
+/// Prints each line that is written from now on, also in files that are begun meanwhile, until the output is closed.
+fn follow(
+    log: &Path,
+    from: Option<(Segment, u64)>,
+    options: &TailArguments,
+    out: &mut impl Write,
+) -> Result<(), AuditCommandError> {
+    let (mut current, mut position) = from.map_or((None, 0), |(segment, position)| (Some(segment), position));
     loop {
         let mut show = |line: &[u8]| match parsed(line) {
             Some(parsed) if options.filter.admits(&parsed) => print(line, options.json, out),
             _ => Ok(()),
         };
-        // The list first: whatever a file that is followed by another gets, it has got by then.
+        // List the files before reading: once a newer file exists, nothing is added to the current one.
         let newer = list(log)?.into_iter().find(|segment| current.as_ref().is_none_or(|current| segment > current));
         if let Some(current) = &current {
-            at = each_line(current, at, &mut show)?;
+            position = each_line(current, position, &mut show)?;
         }
         out.flush()?;
         match newer {
-            Some(newer) => (current, at) = (Some(newer), 0),
+            Some(newer) => (current, position) = (Some(newer), 0),
             None => std::thread::sleep(FOLLOW_INTERVAL),
         }
     }
 }
 
-fn export(log: &Path, options: &Export, out: &mut impl Write) -> Result<(), Failure> {
-    let is_csv = options.format == Format::Csv;
+fn export(log: &Path, options: &ExportArguments, out: &mut impl Write) -> Result<(), AuditCommandError> {
+    let is_csv = options.format == ExportFormat::Csv;
     if is_csv {
         writeln!(out, "{}", COLUMNS.join(","))?;
     }
@@ -328,17 +341,21 @@ fn export(log: &Path, options: &Export, out: &mut impl Write) -> Result<(), Fail
     Ok(())
 }
 
-fn list(log: &Path) -> Result<Vec<Segment>, Failure> {
+fn list(log: &Path) -> Result<Vec<Segment>, AuditCommandError> {
     match std::fs::metadata(log).and_then(|_| segments(log)) {
         Ok(segments) => Ok(segments),
-        Err(error) => Err(Failure::Log(log.to_owned(), error)),
+        Err(source) => Err(AuditCommandError::Log { path: log.to_owned(), source }),
     }
 }
 
-/// Tells `each` every whole line of a file from a byte on, and says where the last one ends. A file whose time was over
-/// meanwhile has none.
-fn each_line(segment: &Segment, from: u64, each: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<u64, Failure> {
-    let failed = |error: io::Error| Failure::Log(segment.path.clone(), error);
+/// Calls `each` with every whole line of a file from a byte position on; returns the position after the last one. A
+/// file that was deleted meanwhile, because its retention ended, has no lines.
+fn each_line(
+    segment: &Segment,
+    from: u64,
+    each: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+) -> Result<u64, AuditCommandError> {
+    let failed = |source: io::Error| AuditCommandError::Log { path: segment.path.clone(), source };
     let mut file = match File::open(&segment.path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(from),
@@ -347,8 +364,8 @@ fn each_line(segment: &Segment, from: u64, each: &mut dyn FnMut(&[u8]) -> io::Re
     file.seek(SeekFrom::Start(from)).map_err(failed)?;
     let (mut reader, mut bytes, mut end) = (BufReader::new(file), vec![], from);
     while next_line(&mut reader, &mut bytes).map_err(failed)? {
-        each(&bytes).map_err(Failure::Output)?;
-        end = end.saturating_add(bytes.len() as u64).saturating_add(1);
+        each(&bytes)?;
+        end += bytes.len() as u64 + 1;
     }
     Ok(end)
 }
@@ -357,7 +374,7 @@ fn parsed(line: &[u8]) -> Option<Map<String, Value>> {
     serde_json::from_slice(line).ok()
 }
 
-/// A member as text: a list is separated by spaces, and what is not there is empty.
+/// A member as text: the items of a list are separated by spaces; a missing member is empty.
 fn text(line: &Map<String, Value>, key: &str) -> String {
     match line.get(key) {
         None | Some(Value::Null) => String::new(),
@@ -375,8 +392,8 @@ fn quoted(cell: &str) -> String {
     if cell.contains([',', '"', '\r', '\n']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell.to_owned() }
 }
 
-/// Prints a line for people, or as it stands in the log. Control characters cannot be in it: JSON has escaped them, and
-/// they stay escaped.
+/// Prints a line for people, or as it is in the log. Control characters are escaped in both: a line cannot control the
+/// terminal.
 fn print(line: &[u8], json: bool, out: &mut impl Write) -> io::Result<()> {
     let parsed = if json { None } else { parsed(line) };
     let Some(parsed) = parsed else {

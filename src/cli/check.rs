@@ -1,4 +1,4 @@
-//! `queuewarden check`: every problem of a configuration folder at once.
+//! `queuewarden check`: loads a configuration folder and prints every problem and warning.
 
 use std::io::{self, Write};
 use std::path::Path;

@@ -1,33 +1,27 @@
-//! `queuewarden explain`: one question judged offline, with the rule, the facts and the smallest change that would turn
-//! it.
+//! `queuewarden explain`: judges one question offline, and prints the rule, the facts and the smallest change that
+//! would turn a denial into an allow.
 
 use std::io::{self, Write};
 use std::path::Path;
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use serde_json::json;
 
+use crate::cli::question::QuestionArguments;
 use crate::cli::{EXIT_FAILED, print_problems};
 use crate::config;
 use crate::decision::Transition;
-use crate::decision::WireError;
-use crate::dialect::fields::{Fields, Verb};
-use crate::event::{Event, Key, KeySet};
-use crate::policy::decide::{SessionView, Supervisions};
+use crate::policy::decide::{SessionView, SupervisionCounts};
 use crate::policy::explain::{Explanation, explain};
 use crate::policy::{Organization, Policy};
-use crate::sessions::table::{Beginning, SessionTable};
+use crate::sessions::table::{LoginTerms, SessionTable};
 use crate::telephony::{Ground, LoginSession, Moment, QueueId, UnixMillis, UserId};
 
 /// Options of `explain`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// The organization.
-    #[arg(long, value_name = "NAME")]
-    org: String,
-    /// Who asks: an extension or a user id.
-    #[arg(long, value_name = "USER")]
-    actor: String,
+    #[command(flatten)]
+    question: QuestionArguments,
     /// Assumes a login session of the one that the question is about; may be given several times. Nobody is logged in
     /// otherwise.
     #[arg(long, value_name = "QUEUE")]
@@ -35,33 +29,11 @@ pub(super) struct Arguments {
     /// Prints JSON instead of text.
     #[arg(long, global = true)]
     json: bool,
-    #[command(subcommand)]
-    question: Question,
-}
-
-#[derive(Debug, Subcommand)]
-enum Question {
-    /// Digits dialed on a phone: `dial '*13600'`.
-    Dial {
-        /// The digits.
-        digits: String,
-        /// What else the PBX knows: queue=…, call=…, via=….
-        #[arg(value_name = "KEY=VALUE")]
-        more: Vec<String>,
-    },
-    /// A named action: `do call.whisper target=1001 queue=601`.
-    #[command(alias = "may")]
-    Do {
-        /// The action.
-        action: String,
-        /// Its keys, as in the line dialect: target=…, queue=…, via=….
-        #[arg(value_name = "KEY=VALUE")]
-        more: Vec<String>,
-    },
 }
 
 pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> io::Result<u8> {
-    let event = match read_event(options) {
+    let pairs = options.question.pairs();
+    let event = match pairs.event() {
         Ok(event) => event,
         Err(error) => {
             return fail(options, &format!("this is no question: {error}"), out);
@@ -71,12 +43,13 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
         Ok(loaded) => loaded.policy,
         Err(problems) => return print_problems(&problems, options.json, out),
     };
-    let organization = policy.organization(&options.org);
+    let organization = policy.organization(&options.question.org);
     if let Some(unknown) = options.logged_in.iter().find(|name| queue_named(organization, name).is_none()) {
-        let message = format!("--logged-in {unknown}: organization `{}` has no such queue", options.org);
+        let message = format!("--logged-in {unknown}: organization `{}` has no such queue", options.question.org);
         return fail(options, &message, out);
     }
-    let explanation = explain(&policy, &event, None, |subject| Assumed::new(organization, subject, &options.logged_in));
+    let explanation =
+        explain(&policy, &event, None, |subject| AssumedSessions::new(organization, subject, &options.logged_in));
     if options.json {
         writeln!(out, "{}", serde_json::to_string(&explanation).map_err(io::Error::other)?)?;
     } else {
@@ -85,7 +58,7 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
     Ok(0)
 }
 
-/// Says why there is nothing to explain.
+/// Prints the error, and returns the exit code.
 fn fail(options: &Arguments, message: &str, out: &mut impl Write) -> io::Result<u8> {
     if options.json {
         writeln!(out, "{}", json!({ "error": message }))?;
@@ -95,46 +68,31 @@ fn fail(options: &Arguments, message: &str, out: &mut impl Write) -> io::Result<
     Ok(EXIT_FAILED)
 }
 
-fn read_event(options: &Arguments) -> Result<Event<'_>, WireError> {
-    let (verb, key, name, more) = match &options.question {
-        Question::Dial { digits, more } => (Verb::Dial, Key::Digits, digits, more),
-        Question::Do { action, more } => (Verb::May, Key::Action, action, more),
-    };
-    let mut fields = Fields::new(verb);
-    fields.set(Key::Organization, options.org.as_bytes())?;
-    fields.set(Key::Actor, options.actor.as_bytes())?;
-    fields.set(key, name.as_bytes())?;
-    for pair in more {
-        fields.set_pair(pair.as_bytes(), KeySet::EMPTY)?;
-    }
-    fields.into_event()
-}
-
 fn queue_named(organization: Option<&Organization>, name: &str) -> Option<QueueId> {
     organization?.directory.queue_named(name)
 }
 
-/// Login sessions that are assumed for the sake of a question.
-struct Assumed {
+/// The login sessions of `--logged-in`.
+struct AssumedSessions {
     table: SessionTable,
-    /// Whose they are; nobody's where the answer depends on nobody's.
+    /// The user who is logged in. `None`: the question depends on no login session.
     subject: Option<UserId>,
 }
 
-impl Assumed {
+impl AssumedSessions {
     fn new(organization: Option<&Organization>, subject: Option<UserId>, queues: &[String]) -> Self {
         let at = Moment { wall: UnixMillis(0), uptime_ms: 0 };
         let mut table = SessionTable::default();
         let queues = queues.iter().filter_map(|name| queue_named(organization, name));
         for (subject, queue) in queues.filter_map(|queue| Some((subject?, queue))) {
-            let beginning = Beginning { at, by: None, ends: None };
-            let _begun = table.apply(subject, &[queue], Transition::Begin(Ground::Unassigned), beginning);
+            let terms = LoginTerms { at, by: None, ends: None };
+            let _begun = table.apply(subject, &[queue], Transition::Begin(Ground::Unassigned), terms);
         }
         Self { table, subject }
     }
 }
 
-impl SessionView for Assumed {
+impl SessionView for AssumedSessions {
     fn of_subject(&self) -> &[LoginSession] {
         self.subject.map_or(&[], |subject| self.table.sessions_of(subject))
     }
@@ -147,12 +105,12 @@ impl SessionView for Assumed {
         self.table.all().count()
     }
 
-    fn supervisions(&self, supervisor: UserId, target: Option<UserId>) -> Supervisions {
+    fn supervisions(&self, supervisor: UserId, target: Option<UserId>) -> SupervisionCounts {
         self.table.supervisions.beside(supervisor, target)
     }
 }
 
-/// Prints an explanation for people.
+/// Prints an explanation as text.
 pub(super) fn print(explanation: &Explanation, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "{} {}: {}", explanation.verdict, explanation.reason, explanation.sentence)?;
     if let Some(action) = &explanation.action {
@@ -161,8 +119,8 @@ pub(super) fn print(explanation: &Explanation, out: &mut impl Write) -> io::Resu
         writeln!(out, "  action  {action}{queues}")?;
     }
     if let Some(rule) = &explanation.rule {
-        let what = if explanation.verdict == "allow" { "rule" } else { "nearest" };
-        writeln!(out, "  {what:<7} {}:{} ({})", rule.file, rule.line, rule.rules.join(", "))?;
+        let heading = if explanation.verdict == "allow" { "rule" } else { "nearest" };
+        writeln!(out, "  {heading:<7} {}:{} ({})", rule.file, rule.line, rule.rules.join(", "))?;
     }
     for (position, fact) in explanation.facts.iter().enumerate() {
         let heading = if position == 0 { "facts" } else { "" };

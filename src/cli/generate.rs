@@ -1,13 +1,15 @@
-//! `queuewarden schema`, `completions` and `man`: what an operator installs beside the binary.
+//! `queuewarden schema`, `completions` and `man`: the files that an operator installs with the binary.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
 use clap_complete::Shell;
+use clap_mangen::roff::{Roff, roman};
 use serde_json::{Map, Value};
 
 use crate::cli::EXIT_FAILED;
+use crate::cli::topics::{TOPICS, Topic};
 use crate::config::schema::{Kind, schema};
 
 /// The name of the program.
@@ -31,7 +33,7 @@ pub(super) struct CompletionsArguments {
 /// Options of `man`.
 #[derive(Debug, clap::Args)]
 pub(super) struct ManArguments {
-    /// Writes a page a command into this folder, instead of the page of `queuewarden` to stdout.
+    /// Writes one page per command and per topic into this folder, instead of printing the page of `queuewarden`.
     #[arg(long, value_name = "DIR")]
     into: Option<PathBuf>,
 }
@@ -48,7 +50,7 @@ pub(super) fn schemas(options: &SchemaArguments, out: &mut impl Write) -> io::Re
 }
 
 pub(super) fn completions(options: &CompletionsArguments, out: &mut impl Write) -> io::Result<u8> {
-    // What writes it panics when nobody reads on; a buffer always does.
+    // clap_complete panics when the reader has gone away, so it writes into memory.
     let mut text = vec![];
     clap_complete::generate(options.shell, &mut crate::cli::Arguments::command(), NAME, &mut text);
     out.write_all(&text)?;
@@ -62,22 +64,48 @@ pub(super) fn man(options: &ManArguments, out: &mut impl Write) -> io::Result<u8
         clap_mangen::Man::new(command).render(out)?;
         return Ok(0);
     };
-    match write_pages(&command, NAME, folder) {
+    match write_pages(&command, NAME, folder).and_then(|()| write_topics(folder)) {
         Ok(()) => Ok(0),
         Err(error) => {
-            writeln!(out, "the pages cannot be written into {}: {error}", folder.display())?;
+            writeln!(out, "the manual pages cannot be written into `{}`: {error}", folder.display())?;
             Ok(EXIT_FAILED)
         }
     }
 }
 
-/// Writes `queuewarden-sessions-ls.1` and so on.
+/// Writes `queuewarden-sessions-ls.1` and the pages of all other commands.
 fn write_pages(command: &clap::Command, name: &str, folder: &Path) -> io::Result<()> {
     let mut page = vec![];
     clap_mangen::Man::new(command.clone()).title(name.to_owned()).render(&mut page)?;
     std::fs::write(folder.join(format!("{name}.1")), page)?;
-    for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
+    // The `help` of a group of commands, `queuewarden sessions help`, needs no page of its own.
+    let has_page = |inner: &&clap::Command| inner.get_name() != "help" || name == NAME;
+    for inner in command.get_subcommands().filter(has_page) {
         write_pages(inner, &format!("{name}-{}", inner.get_name()), folder)?;
     }
     Ok(())
+}
+
+/// Writes `queuewarden-reasons.7` and the pages of all other topics: beside `man1` into `man7`, where `man` looks for
+/// them, otherwise into the same folder.
+fn write_topics(folder: &Path) -> io::Result<()> {
+    let beside = folder.parent().filter(|_| folder.ends_with("man1")).map(|parent| parent.join("man7"));
+    let folder = beside.as_deref().filter(|beside| beside.is_dir()).unwrap_or(folder);
+    for topic in TOPICS {
+        std::fs::write(folder.join(format!("{NAME}-{}.7", topic.name)), topic_page(*topic))?;
+    }
+    Ok(())
+}
+
+/// The manual page of a topic: its text as it is, without filling.
+fn topic_page(topic: Topic) -> String {
+    let name = format!("{NAME}-{}", topic.name);
+    let mut page = Roff::new();
+    page.control("TH", [name.as_str(), "7", "", NAME]);
+    page.control("SH", ["NAME"]).text([roman(format!("{name} - {}", topic.summary))]);
+    page.control("SH", ["DESCRIPTION"]).control("nf", []);
+    for line in topic.text().lines() {
+        page.text([roman(line)]);
+    }
+    page.control("fi", []).render()
 }

@@ -1,59 +1,126 @@
-//! What the long help and the manual pages say below the options.
+//! `queuewarden help`, and the text below the options of `--help` and in the manual pages.
 
-/// Of the program as a whole.
+use std::io::{self, Write};
+
+use clap::CommandFactory;
+
+use crate::cli::topics::{self, TOPICS, Topic};
+use crate::cli::{Arguments, EXIT_USAGE};
+
+/// Options of `help`.
+#[derive(Debug, clap::Args)]
+pub(super) struct HelpArguments {
+    /// A command, a topic, or the exact name of a reason, metric, fact, key or alert.
+    words: Vec<String>,
+}
+
+/// Prints the help of a command, else a topic, else all entries of the manual with this name.
+pub(super) fn run(options: &HelpArguments, out: &mut impl Write) -> io::Result<u8> {
+    if let Some(mut command) = command_named(&options.words) {
+        write!(out, "{}", command.render_long_help())?;
+        return Ok(0);
+    }
+    let name = options.words.join(" ");
+    if let Some(text) = Topic::named(&name).map(Topic::text).or_else(|| topics::entry(&name)) {
+        write!(out, "{text}")?;
+        return Ok(0);
+    }
+    writeln!(out, "there is no command, topic, reason, metric, fact, key or alert `{name}`")?;
+    let topics = TOPICS.iter().map(|topic| topic.name).collect::<Vec<_>>().join(", ");
+    writeln!(out, "    help: the topics are {topics}; `queuewarden help` lists the commands")?;
+    Ok(EXIT_USAGE)
+}
+
+/// The command that these words name, the program itself for no word.
+fn command_named(words: &[String]) -> Option<clap::Command> {
+    let mut command = Arguments::command();
+    command.build();
+    words.iter().try_fold(command, |command, word| command.find_subcommand(word).cloned())
+}
+
+/// Below the options of the program.
 pub(super) const PROGRAM: &str = "\
 Exit codes:
-  0   fine
-  1   it failed: an address is taken, the state folder is in use, the sidecar cannot be reached
-  2   the command line is wrong, or QUEUEWARDEN_LOG is
+  0   success
+  1   failure: an address is in use, the state folder is locked, the sidecar cannot be reached
+  2   the command line or QUEUEWARDEN_LOG is wrong
   78  the configuration does not load
 
 Environment:
   QUEUEWARDEN_LOG         what is logged: off, error, warn, info (the default), debug, trace, or levels by module
   QUEUEWARDEN_LOG_FORMAT  json (the default) or text
   NOTIFY_SOCKET, WATCHDOG_USEC, LISTEN_FDS, LISTEN_FDNAMES
-                          what systemd sets: whom to tell, how often, and the sockets that it keeps
+                          set by systemd: the notification socket, the watchdog interval, the passed sockets
 
 Files:
-  DIR/queuewarden.toml      the process: where it listens, where it keeps its state
+  DIR/queuewarden.toml      the process: listeners, state folder, audit log, limits
   DIR/organizations/*.toml  one organization each: queues, users, settings, feature codes
   DIR/models/*.toml         one role model each
   DIR/run/*.sock            the Unix sockets, unless configured otherwise
   DIR/state/                the session store, unless configured otherwise
 
-Examples:
-  queuewarden                                 runs the sidecar with the folder `config`
-  queuewarden --config /etc/queuewarden check tells everything that is wrong with a configuration
-  queuewarden explain --org acme --actor 1001 dial '*13600'
-  kill -HUP PID                               loads the configuration anew";
+Topics of `queuewarden help TOPIC`:
+  reasons, metrics, alerts, 3am, queues, keys, settings, facts, limits, audit-log, line
 
+Examples:
+  queuewarden                                  runs the sidecar with the folder `config`
+  queuewarden --config /etc/queuewarden check  lists every problem of a configuration
+  queuewarden explain --org acme --actor 1001 dial '*13600'
+  queuewarden help unassigned_barred           explains a reason, a metric, a key, an alert
+  kill -HUP PID                                loads the configuration again";
+
+/// Below the options of `help`.
+pub(super) const HELP: &str = "\
+Topics:
+  reasons    every reason of an answer, and what to do about a denial
+  metrics    every metric
+  alerts     every alert: its meaning, where to look, what to do
+  3am        a phone is refused at night: five commands
+  queues     how to add a queue
+  keys       every key of every configuration file
+  settings   every setting of the shipped role models
+  facts      every fact that a grant may require
+  limits     every bound that a peer or an operator can meet
+  audit-log  every member and every event of the audit log
+  line       the line dialect: grammar, verbs, keys, replies
+
+Examples:
+  queuewarden help reasons
+  queuewarden help unassigned_barred
+  queuewarden help QueuewardenStoreUnhealthy
+  queuewarden help sessions end";
+
+/// Below the options of `serve`.
 pub(super) const SERVE: &str = "\
 Signals:
-  SIGHUP           loads the configuration anew, at most once a second: all of it or, if it has a
-                   problem anywhere, nothing
-  SIGTERM, SIGINT  says so in /readyz, then stops accepting, answers what was read and exits with
-                   0; a second one exits at once
+  SIGHUP           loads the configuration again, at most once a second: all files, or none if any
+                   file has a problem
+  SIGTERM, SIGINT  reports the stop in /readyz, then stops accepting, answers the questions that
+                   were read, and exits with 0; a second signal exits at once
 
-With systemd (Type=notify, a .socket unit, WatchdogSec=) it tells when it is ready, reloads and
-stops, takes the sockets that are passed, and feeds the watchdog as long as it makes decisions.
+With systemd (Type=notify, a .socket unit, WatchdogSec=) the process reports when it is ready,
+reloads and stops, uses the sockets that systemd passes, and feeds the watchdog while it makes
+decisions.
 
 Examples:
   queuewarden --config /etc/queuewarden serve
   QUEUEWARDEN_LOG=debug QUEUEWARDEN_LOG_FORMAT=text queuewarden";
 
+/// Below the options of `check`.
 pub(super) const CHECK: &str = "\
 Exit codes:
-  0   the folder loads; warnings are printed
-  78  it does not: every problem is printed as file:line:column: message, with help
+  0   the configuration loads; warnings are printed
+  78  the configuration does not load: every problem is printed as file:line:column: message, with help
 
 Examples:
   queuewarden --config /etc/queuewarden check && systemctl reload queuewarden
   queuewarden check --json";
 
+/// Below the options of `ask`.
 pub(super) const ASK: &str = "\
 Exit codes:
-  0   the question was judged, whatever the verdict
-  1   it is no question, or the sidecar cannot be reached
+  0   the question was judged: allowed or denied
+  1   the question could not be read, or the sidecar cannot be reached
   78  queuewarden.toml does not load
 
 Examples:
@@ -61,10 +128,11 @@ Examples:
   queuewarden ask --org acme --actor 2001 --explain do call.listen --target 1001 --queue 600
   queuewarden ask --org acme --actor 2001 --do do agent.logout --target 1001 --queue 600";
 
+/// Below the options of `load`.
 pub(super) const LOAD: &str = "\
 Exit codes:
-  0   every question was answered with the verdict that the configuration promises
-  1   one was not, or an answer was lost or an error
+  0   every answer had the verdict that the configuration implies
+  1   a verdict was wrong, an answer was an error, or an answer was lost
   78  the configuration does not load
 
 Examples:
@@ -72,18 +140,20 @@ Examples:
   queuewarden load --connections 20 --rate 300 --seconds 60 --json
   queuewarden load --dialect jsonrpc --mix queue.login=3,call.listen=1";
 
+/// Below the options of `top`.
 pub(super) const TOP: &str = "\
 Keys:
-  q, Esc, Control-C  end it
+  q, Esc, Control-C  quit
 
 Examples:
   queuewarden top
   queuewarden top --once --json";
 
+/// Below the options of `audit`.
 pub(super) const AUDIT: &str = "\
 Exit codes:
-  0   fine; for `verify`: every line is as it was written, and none is missing
-  1   it is not, or the log cannot be read
+  0   success; for `verify`: every line is unaltered, and no line is missing
+  1   a line is altered or missing, or the log cannot be read
   78  queuewarden.toml does not load
 
 Examples:
@@ -91,10 +161,11 @@ Examples:
   queuewarden audit tail -n 20 --actor 1001
   queuewarden audit export --format csv";
 
+/// Below the options of `explain`.
 pub(super) const EXPLAIN: &str = "\
 Exit codes:
-  0   the question was judged, whatever the verdict
-  1   it is no question
+  0   the question was judged: allowed or denied
+  1   the question could not be read
   78  the configuration does not load
 
 Examples:
@@ -102,42 +173,49 @@ Examples:
   queuewarden explain --org acme --actor 2001 do call.whisper target=1001 queue=601
   queuewarden explain --org acme --actor 1002 --logged-in 601 dial '*14'";
 
+/// Below the options of `what`.
 pub(super) const WHAT: &str = "\
 Examples:
   queuewarden what --org acme --actor 2001
   queuewarden what --org acme --actor 2001 --queue 600 --target 1001 --json";
 
+/// Below the options of `who`.
 pub(super) const WHO: &str = "\
 Examples:
   queuewarden who --org acme --action call.barge --target 1001
   queuewarden who --org acme --action queue.login --queue 600";
 
+/// Below the options of `models`.
 pub(super) const MODELS: &str = "\
 Examples:
   queuewarden models
   queuewarden models goto --json";
 
+/// Below the options of `sessions`.
 pub(super) const SESSIONS: &str = "\
-It speaks to the running sidecar over the Unix socket `admin_unix`; whoever may open that may use
-it. What it ends is logged with your user id.
+The command talks to the running sidecar over the Unix socket `admin_unix`; every user who may open
+that socket may use it. The log records the user id of the caller.
 
 Examples:
   queuewarden sessions ls --org acme --queue 600
   queuewarden sessions show --org acme 1001
   queuewarden sessions end --org acme --user 1001 --queue 600
-  queuewarden sessions salvage        while no sidecar runs";
+  queuewarden sessions salvage        only while no sidecar runs";
 
+/// Below the options of `supervisions`.
 pub(super) const SUPERVISIONS: &str = "\
-It speaks to the running sidecar over the Unix socket `admin_unix`; whoever may open that may use
-it. What it ends is logged with your user id.
+The command talks to the running sidecar over the Unix socket `admin_unix`; every user who may open
+that socket may use it. The log records the user id of the caller.
 
 Examples:
   queuewarden supervisions ls --org acme
   queuewarden supervisions end --org acme --user 2001";
 
+/// Below the options of `log`.
 pub(super) const LOG: &str = "\
-It speaks to the running sidecar over the Unix socket `admin_unix`; whoever may open that may use
-it. The log says who changed it. After a restart it is what QUEUEWARDEN_LOG says again.
+The command talks to the running sidecar over the Unix socket `admin_unix`; every user who may open
+that socket may use it. The log records the user id of the caller. A restart resets the filter to
+QUEUEWARDEN_LOG.
 
 Examples:
   queuewarden log
@@ -145,19 +223,22 @@ Examples:
   queuewarden log queuewarden::server=debug,warn
   queuewarden log --reset";
 
+/// Below the options of `schema`.
 pub(super) const SCHEMA: &str = "\
-The shipped files name theirs in the first line, `#:schema ../schemas/organization.json`: editors
-that know taplo complete keys and mark what does not load.
+The shipped files name their schema in the first line, `#:schema ../schemas/organization.json`: an
+editor with taplo completes keys, shows their meaning and marks values that do not load.
 
 Examples:
   queuewarden schema organization > /etc/queuewarden/schemas/organization.json";
 
+/// Below the options of `completions`.
 pub(super) const COMPLETIONS: &str = "\
 Examples:
   queuewarden completions bash > /etc/bash_completion.d/queuewarden
   queuewarden completions zsh > /usr/share/zsh/vendor-completions/_queuewarden
   queuewarden completions fish > /etc/fish/completions/queuewarden.fish";
 
+/// Below the options of `man`.
 pub(super) const MAN: &str = "\
 Examples:
   queuewarden man --into /usr/local/share/man/man1";

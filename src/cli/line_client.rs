@@ -1,4 +1,4 @@
-//! A peer of the line listener: what a PBX is, by hand.
+//! A client of the line listener of a running sidecar: it asks questions as a PBX does.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -6,57 +6,58 @@ use std::os::unix::net::UnixStream;
 
 use thiserror::Error;
 
-use crate::cli::admin_client::Place;
-use crate::config::process::Listen;
+use crate::cli::admin_client::SidecarAddress;
+use crate::config::process::ListenSettings;
 use crate::dialect::DialectLabel;
-use crate::limits::{DESK_TIMEOUT, LINE_ANSWER_BYTES_MAX, LINE_BYTES_MAX};
+use crate::limits::{ADMIN_CLIENT_TIMEOUT, LINE_ANSWER_BYTES_MAX, LINE_BYTES_MAX};
 
-/// Why there is no answer.
+/// Why a question has no answer.
 #[derive(Debug, Error)]
-pub(super) enum PeerError {
-    /// The configuration has no line listener, or one whose port only the sidecar knows.
+pub(super) enum LineClientError {
+    /// The configuration has no line listener, or its port is 0 and only the sidecar knows the port that it was given.
     #[error(
-        "queuewarden.toml names no line listener that can be dialed\n  help: set `line` or `line_unix` in `[listen]`; \
-         a port of 0 cannot be dialed"
+        "queuewarden.toml has no line listener to connect to\n  help: set `line` or `line_unix` in `[listen]`; a port \
+         of 0 does not tell the real port"
     )]
-    Off,
-    /// Nobody answers, at none of these places.
+    ListenerOff,
+    /// No listener accepted a connection; the text has each address with its error.
     #[error("the sidecar cannot be reached: {0}\n  help: is it running, and may you use the socket?")]
     Unreachable(String),
-    /// The connection broke, or what came is no answer.
-    #[error("the sidecar at {place} did not answer: {why}")]
+    /// The connection broke, or the received line is not an answer.
+    #[error("the sidecar at {address} did not answer: {source}")]
     Broken {
-        /// Where.
-        place: Place,
-        /// Why.
-        why: String,
+        /// The address of the listener.
+        address: SidecarAddress,
+        /// The reason.
+        source: io::Error,
     },
-    /// The question does not fit.
+    /// The question is longer than a line of the dialect.
     #[error("the question is longer than the line dialect allows")]
     TooLong,
 }
 
-/// One answer: its first word, and its pairs in order.
+/// One answer of the sidecar: its verdict, and its pairs of key and value in order.
 #[derive(Debug)]
-pub(super) struct Reply {
+pub(super) struct LineReply {
     /// `allow`, `deny` or `error`.
     pub(super) verdict: String,
     pairs: Vec<(String, String)>,
 }
 
-impl Reply {
-    /// The value of a key.
+impl LineReply {
+    /// The value of a key. `None`: the answer does not have the key.
     pub(super) fn value(&self, key: &str) -> Option<&str> {
         self.pairs.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
     }
 
     fn parse(line: &str, id: &str) -> Option<Self> {
-        let (of, rest) = line.split_once(' ')?;
+        let (reply_id, rest) = line.split_once(' ')?;
         let mut words = rest.split(' ');
         let verdict = words.next().filter(|word| ["allow", "deny", "error"].contains(word))?;
         let pairs = words.map(|pair| pair.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned())));
-        // What could not be read is answered with `-`: it is ours all the same, there is nobody else here.
-        [id, "-"].contains(&of).then_some(())?;
+        // A line that the sidecar cannot read is answered with the id `-`. One question waits at a time, so it is
+        // meant.
+        [id, "-"].contains(&reply_id).then_some(())?;
         Some(Self { verdict: verdict.to_owned(), pairs: pairs.collect::<Option<_>>()? })
     }
 }
@@ -65,71 +66,76 @@ trait Stream: Read + Write {}
 impl<S: Read + Write> Stream for S {}
 
 /// A connection to the line listener.
-pub(super) struct Peer {
+pub(super) struct LineClient {
     stream: BufReader<Box<dyn Stream>>,
-    place: Place,
-    asked: u32,
+    address: SidecarAddress,
+    questions: u32,
 }
 
-impl std::fmt::Debug for Peer {
+impl std::fmt::Debug for LineClient {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Peer").field("place", &self.place).finish_non_exhaustive()
+        formatter.debug_struct("LineClient").field("address", &self.address).finish_non_exhaustive()
     }
 }
 
-impl Peer {
-    /// Connects to the first of the listener's places where somebody answers.
-    pub(super) fn dial(listen: &Listen) -> Result<Self, PeerError> {
+impl LineClient {
+    /// Connects to the Unix socket or, if that fails, to the TCP address.
+    pub(super) fn dial(listen: &ListenSettings) -> Result<Self, LineClientError> {
         let address = listen.dialects.iter().find(|(label, ..)| *label == DialectLabel::Line);
-        let by_address = address.and_then(|(_, _, address)| Place::reached_at((*address)?));
-        let places = listen.line_unix.clone().map(Place::Socket).into_iter().chain(by_address);
+        let tcp = address.and_then(|(_, _, address)| SidecarAddress::of_listener((*address)?));
+        let addresses = listen.line_unix.clone().map(SidecarAddress::Unix).into_iter().chain(tcp);
         let mut failures = vec![];
-        for place in places {
-            match connect(&place) {
-                Ok(stream) => return Ok(Self { stream: BufReader::new(stream), place, asked: 0 }),
-                Err(error) => failures.push(format!("{place}: {error}")),
+        for address in addresses {
+            match connect(&address) {
+                Ok(stream) => return Ok(Self { stream: BufReader::new(stream), address, questions: 0 }),
+                Err(error) => failures.push(format!("{address}: {error}")),
             }
         }
-        Err(if failures.is_empty() { PeerError::Off } else { PeerError::Unreachable(failures.join("; ")) })
+        Err(if failures.is_empty() {
+            LineClientError::ListenerOff
+        } else {
+            LineClientError::Unreachable(failures.join("; "))
+        })
     }
 
-    /// Asks one question, without an id, and hears its answer.
-    pub(super) fn ask(&mut self, question: &str) -> Result<Reply, PeerError> {
-        self.asked = self.asked.saturating_add(1);
-        let id = format!("ask{}", self.asked);
+    /// Asks one question, given without its id, and waits for the answer.
+    pub(super) fn ask(&mut self, question: &str) -> Result<LineReply, LineClientError> {
+        self.questions += 1;
+        let id = format!("ask{}", self.questions);
         let line = format!("{id} {question}\n");
         if line.len() > LINE_BYTES_MAX {
-            return Err(PeerError::TooLong);
+            return Err(LineClientError::TooLong);
         }
-        let heard = self.exchange(&line).map_err(|error| self.broken(&error.to_string()))?;
-        Reply::parse(&heard, &id).ok_or_else(|| self.broken("what came is no answer of the line dialect"))
+        let reply = self.exchange(&line).map_err(|error| self.broken(error))?;
+        let invalid = || io::Error::new(io::ErrorKind::InvalidData, "it sent a line that is not an answer");
+        LineReply::parse(&reply, &id).ok_or_else(|| self.broken(invalid()))
     }
 
     fn exchange(&mut self, line: &str) -> io::Result<String> {
         self.stream.get_mut().write_all(line.as_bytes())?;
-        let mut heard = String::new();
-        (&mut self.stream).take(LINE_ANSWER_BYTES_MAX).read_line(&mut heard)?;
-        let ended = || io::Error::new(io::ErrorKind::UnexpectedEof, "it ended the connection");
-        heard.strip_suffix('\n').map(str::to_owned).ok_or_else(ended)
+        let mut reply = String::new();
+        (&mut self.stream).take(LINE_ANSWER_BYTES_MAX).read_line(&mut reply)?;
+        let ended = || io::Error::new(io::ErrorKind::UnexpectedEof, "it closed the connection");
+        reply.strip_suffix('\n').map(str::to_owned).ok_or_else(ended)
     }
 
-    fn broken(&self, why: &str) -> PeerError {
-        PeerError::Broken { place: self.place.clone(), why: why.to_owned() }
+    fn broken(&self, source: io::Error) -> LineClientError {
+        LineClientError::Broken { address: self.address.clone(), source }
     }
 }
 
-fn connect(place: &Place) -> io::Result<Box<dyn Stream>> {
-    match place {
-        Place::Socket(path) => {
+fn connect(address: &SidecarAddress) -> io::Result<Box<dyn Stream>> {
+    match address {
+        SidecarAddress::Unix(path) => {
             let stream = UnixStream::connect(path)?;
-            stream.set_read_timeout(Some(DESK_TIMEOUT))?;
-            stream.set_write_timeout(Some(DESK_TIMEOUT))?;
+            stream.set_read_timeout(Some(ADMIN_CLIENT_TIMEOUT))?;
+            stream.set_write_timeout(Some(ADMIN_CLIENT_TIMEOUT))?;
             Ok(Box::new(stream))
         }
-        Place::Address(address) => {
-            let stream = TcpStream::connect_timeout(address, DESK_TIMEOUT)?;
-            stream.set_read_timeout(Some(DESK_TIMEOUT))?;
-            stream.set_write_timeout(Some(DESK_TIMEOUT))?;
+        SidecarAddress::Tcp(address) => {
+            let stream = TcpStream::connect_timeout(address, ADMIN_CLIENT_TIMEOUT)?;
+            stream.set_read_timeout(Some(ADMIN_CLIENT_TIMEOUT))?;
+            stream.set_write_timeout(Some(ADMIN_CLIENT_TIMEOUT))?;
             Ok(Box::new(stream))
         }
     }

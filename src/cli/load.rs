@@ -1,4 +1,4 @@
-//! `queuewarden load`: how much a sidecar takes, and whether its answers are still right then.
+//! `queuewarden load`: measures how many decisions per second a running sidecar makes, and checks its answers.
 
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
@@ -10,63 +10,67 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
+use thiserror::Error;
 
 use crate::cli::{EXIT_FAILED, print_problems};
 use crate::config::process::ProcessSettings;
-use crate::config::{self, Loaded};
+use crate::config::{self, LoadedConfig};
 use crate::event::Intent;
-use crate::limits::{LOAD_CONNECTIONS_MAX, LOAD_DEPTH_MAX, LOAD_QUESTIONS_MAX, LOAD_RATE_MAX, LOAD_SECONDS_MAX};
-use crate::load::questions::{Mix, Questions};
+use crate::limits::{
+    LOAD_CONNECTIONS_MAX, LOAD_DEPTH_MAX, LOAD_QUESTIONS_MAX, LOAD_QUESTIONS_PER_SECOND_MAX, LOAD_SECONDS_MAX,
+};
+use crate::load::questions::{QuestionMix, Questions};
 use crate::load::results::Results;
-use crate::load::{Place, Plan, Progress, Spoken, run as run_load};
+use crate::load::{LoadDialect, LoadError, LoadPlan, Progress, SidecarAddress, run as run_load};
 use crate::policy::Policy;
 
-/// Between two looks at how far a run is.
+/// Interval at which the progress bar is redrawn.
 const SHOW_INTERVAL: Duration = Duration::from_millis(200);
-/// The parts of all answers whose latencies are printed.
+/// The latency quantiles that are printed, each with its name and its fraction of all answers.
 const QUANTILES: [(&str, f64); 5] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p999", 0.999), ("max", 1.0)];
 
 /// Options of `load`.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// What to speak: a connection a question for fastagi and freeswitch, kept connections for line and jsonrpc.
-    #[arg(long, default_value = "line", value_parser = PossibleValuesParser::new(Spoken::ALL.iter().map(|spoken| spoken.name())))]
+    /// Dialect to ask in: fastagi and freeswitch use one connection per question, line and jsonrpc keep connections.
+    #[arg(long, default_value = "line", value_parser = PossibleValuesParser::new(LoadDialect::ALL.iter().map(|dialect| dialect.name())))]
     dialect: String,
-    /// Where the sidecar listens; the configuration says so otherwise.
+    /// Address on which the sidecar listens; taken from the configuration unless given.
     #[arg(long, value_name = "HOST:PORT", conflicts_with = "unix")]
     address: Option<SocketAddr>,
-    /// The Unix socket of the line dialect.
+    /// Unix socket of the line dialect, in place of an address.
     #[arg(long, value_name = "PATH")]
     unix: Option<PathBuf>,
-    /// Connections at once.
+    /// Number of connections at once.
     #[arg(long, default_value_t = 50, value_name = "N", value_parser = at_most(LOAD_CONNECTIONS_MAX))]
     connections: usize,
-    /// Questions of a connection that wait for their answers at once.
+    /// Number of open questions per connection.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = at_most(LOAD_DEPTH_MAX), conflicts_with = "rate")]
     depth: usize,
-    /// Questions a second, of all connections together, asked by the clock: a late answer does not delay the next
-    /// question, and is measured from when its question was due. As fast as they are answered without it.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(LOAD_RATE_MAX)))]
+    /// Questions per second of all connections together, sent by the clock: a late answer does not delay the next
+    /// question, and its latency counts from when its question was due. Without a rate, the next question is sent when
+    /// one is answered.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(LOAD_QUESTIONS_PER_SECOND_MAX)))]
     rate: Option<u32>,
-    /// How long, in seconds.
+    /// Duration of the run in seconds.
     #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=LOAD_SECONDS_MAX))]
     seconds: u64,
-    /// What to ask, and how often in relation to the rest: queue.login=5,call.listen=2.
+    /// Kinds of question and their weights: queue.login=5,call.listen=2.
     #[arg(long, value_name = "KIND=WEIGHT,…")]
     mix: Option<String>,
-    /// Asks with `do` and `dial` instead of `may`: people are logged in and out. Not for a sidecar in service.
+    /// Asks with `do` and `dial` instead of `may`, which logs users in and out. Not for a sidecar in service.
     #[arg(long = "do")]
     changes: bool,
-    /// Different questions that are drawn, and asked over and over.
+    /// Number of different questions, which are repeated until the end.
     #[arg(long, default_value_t = 65_536, value_name = "N", value_parser = at_most(LOAD_QUESTIONS_MAX))]
     questions: usize,
-    /// Draws the same questions again.
+    /// Seed of the random questions; the same seed draws the same questions.
     #[arg(long, default_value_t = 1, value_name = "N")]
     seed: u64,
-    /// Threads of the generator.
+    /// Number of threads that ask.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = at_most(64))]
     threads: usize,
-    /// Allows an address that is not of this machine.
+    /// Allows an address of another machine.
     #[arg(long)]
     allow_remote: bool,
     /// Prints JSON instead of text.
@@ -74,11 +78,34 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-fn at_most(most: usize) -> impl Fn(&str) -> Result<usize, String> + Clone {
-    move |text| match text.parse() {
-        Ok(number) if (1..=most).contains(&number) => Ok(number),
-        _ => Err(format!("a number from 1 to {most}")),
-    }
+/// Why the options make no run.
+#[derive(Debug, Error)]
+enum PlanError {
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error("there is no dialect of this name")]
+    UnknownDialect,
+    #[error("{0} always carries its questions out: add --do, which logs users in and out")]
+    DialectNeedsDo(&'static str),
+    #[error("dialed digits are always carried out: add --do, or leave `dial` out of --mix")]
+    MixNeedsDo,
+    #[error("only the line dialect has a Unix socket: leave --unix out")]
+    NoUnixSocket,
+    #[error("`[listen] {0}` is off: turn it on, or give an --address")]
+    NotListening(&'static str),
+    #[error("{0} is not of this machine: add --allow-remote if its owner agrees")]
+    RemoteAddress(SocketAddr),
+}
+
+/// A number of an option is outside its range.
+#[derive(Clone, Copy, Debug, Error)]
+#[error("a number from 1 to {max}")]
+struct OutOfRange {
+    max: usize,
+}
+
+fn at_most(max: usize) -> impl Fn(&str) -> Result<usize, OutOfRange> + Clone {
+    move |text| text.parse().ok().filter(|number| (1..=max).contains(number)).ok_or(OutOfRange { max })
 }
 
 pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> io::Result<u8> {
@@ -88,11 +115,11 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
     };
     let (plan, questions) = match prepare(loaded, options) {
         Ok(prepared) => prepared,
-        Err(message) => {
+        Err(error) => {
             if options.json {
-                writeln!(out, "{}", json!({ "error": message }))?;
+                writeln!(out, "{}", json!({ "error": error.to_string() }))?;
             } else {
-                writeln!(out, "{message}")?;
+                writeln!(out, "{error}")?;
             }
             return Ok(EXIT_FAILED);
         }
@@ -104,7 +131,7 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
     };
     let runtime = builder.worker_threads(options.threads).enable_all().build()?;
     let described = describe(&plan, options);
-    let results = runtime.block_on(show(plan, questions));
+    let results = runtime.block_on(run_with_progress(plan, questions));
     if options.json {
         writeln!(out, "{}", as_json(&results))?;
     } else {
@@ -114,63 +141,65 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
     Ok(if results.is_clean() { 0 } else { EXIT_FAILED })
 }
 
-fn prepare(loaded: Loaded, options: &Arguments) -> Result<(Plan, Questions), String> {
-    let spoken = Spoken::named(&options.dialect).ok_or("there is no such dialect")?;
+/// Draws the questions and makes the plan of the options.
+fn prepare(loaded: LoadedConfig, options: &Arguments) -> Result<(LoadPlan, Questions), PlanError> {
+    let dialect = LoadDialect::named(&options.dialect).ok_or(PlanError::UnknownDialect)?;
     let intent = if options.changes { Intent::Do } else { Intent::May };
-    if intent == Intent::May && !spoken.has_may() {
-        return Err(format!("{} cannot ask without doing: say --do, which logs people in and out", spoken.name()));
+    if intent == Intent::May && !dialect.has_may() {
+        return Err(PlanError::DialectNeedsDo(dialect.name()));
     }
-    let usual = if options.changes { Mix::DEFAULT_OF_CHANGES } else { Mix::DEFAULT };
-    let mix = Mix::parse(options.mix.as_deref().unwrap_or(usual))?;
+    let default = if options.changes { QuestionMix::DEFAULT_OF_CHANGES } else { QuestionMix::DEFAULT };
+    let mix = QuestionMix::parse(options.mix.as_deref().unwrap_or(default))?;
     if intent == Intent::May && mix.needs_do() {
-        return Err("what is dialed is always done: say --do, or leave `dial` out of --mix".to_owned());
+        return Err(PlanError::MixNeedsDo);
     }
-    let place = place(spoken, &loaded.process, options)?;
-    let questions = Questions::draw(loaded.policy, &mix, intent, spoken, options.questions, options.seed)?;
-    let plan = Plan {
-        spoken,
-        place,
+    let address = sidecar_address(dialect, &loaded.process, options)?;
+    let questions = Questions::draw(loaded.policy, &mix, intent, dialect, options.questions, options.seed)?;
+    let plan = LoadPlan {
+        dialect,
+        address,
         connections: options.connections,
         depth: options.depth,
         rate: options.rate.map(f64::from),
         duration: Duration::from_secs(options.seconds),
-        token: loaded.process.listen.line_token.filter(|_| spoken == Spoken::Line),
+        token: loaded.process.listen.line_token.filter(|_| dialect == LoadDialect::Line),
     };
     Ok((plan, questions))
 }
 
-/// Where to connect, unless that is another machine that nobody allowed.
-fn place(spoken: Spoken, settings: &ProcessSettings, options: &Arguments) -> Result<Place, String> {
+/// Where to connect: the option, else the configuration. Another machine needs `--allow-remote`.
+fn sidecar_address(
+    dialect: LoadDialect,
+    settings: &ProcessSettings,
+    options: &Arguments,
+) -> Result<SidecarAddress, PlanError> {
     if let Some(path) = &options.unix {
-        if spoken != Spoken::Line {
-            return Err("only the line dialect has a Unix socket: leave --unix out".to_owned());
+        if dialect != LoadDialect::Line {
+            return Err(PlanError::NoUnixSocket);
         }
-        return Ok(Place::Socket(path.clone()));
+        return Ok(SidecarAddress::Unix(path.clone()));
     }
-    let mut configured = settings.listen.dialects.iter().filter(|(label, _, _)| label.name() == spoken.name());
+    let mut configured = settings.listen.dialects.iter().filter(|(label, _, _)| label.name() == dialect.name());
     let (key, address) = configured.next().map_or(("", None), |(_, key, address)| (*key, *address));
-    let address = match (options.address, address) {
-        (Some(address), _) | (None, Some(address)) => address,
-        (None, None) if spoken == Spoken::Line && settings.listen.line_unix.is_some() => {
-            return Ok(Place::Socket(settings.listen.line_unix.clone().unwrap_or_default()));
-        }
-        (None, None) => return Err(format!("`[listen] {key}` is off: turn it on, or name an --address")),
+    let Some(address) = options.address.or(address) else {
+        let socket = settings.listen.line_unix.clone().filter(|_| dialect == LoadDialect::Line);
+        return socket.map(SidecarAddress::Unix).ok_or(PlanError::NotListening(key));
     };
     if !address.ip().is_loopback() && !options.allow_remote {
-        return Err(format!("{address} is not of this machine: say --allow-remote if its owner knows of it"));
+        return Err(PlanError::RemoteAddress(address));
     }
-    Ok(Place::Address(address))
+    Ok(SidecarAddress::Tcp(address))
 }
 
-/// Runs it, with a bar on a terminal.
-async fn show(plan: Plan, questions: Questions) -> Results {
+/// Runs the plan; on a terminal, with a progress bar.
+async fn run_with_progress(plan: LoadPlan, questions: Questions) -> Results {
     let (progress, duration) = (Arc::new(Progress::default()), plan.duration);
     let running = run_load(plan, questions, Arc::clone(&progress));
     if !io::stderr().is_terminal() {
         return running.await;
     }
     let bar = ProgressBar::new(duration.as_secs());
-    // The template is a constant; a bar without it is a bar too.
+    // The template is a constant; if it were wrong, the bar would have the default form.
     if let Ok(style) = ProgressStyle::with_template("{elapsed:>4} {wide_bar} {pos}/{len} s, {msg}") {
         bar.set_style(style);
     }
@@ -190,18 +219,18 @@ async fn show(plan: Plan, questions: Questions) -> Results {
     }
 }
 
-fn describe(plan: &Plan, options: &Arguments) -> String {
-    let place = match &plan.place {
-        Place::Address(address) => address.to_string(),
-        Place::Socket(path) => path.display().to_string(),
+fn describe(plan: &LoadPlan, options: &Arguments) -> String {
+    let address = match &plan.address {
+        SidecarAddress::Tcp(address) => address.to_string(),
+        SidecarAddress::Unix(path) => path.display().to_string(),
     };
     let pace = match options.rate {
         Some(rate) => format!("{rate} questions a second"),
-        None if plan.spoken.keeps_connection() => format!("{} open each", plan.depth),
+        None if plan.dialect.keeps_connection() => format!("{} open each", plan.depth),
         None => "a connection a question".to_owned(),
     };
-    let (dialect, connections) = (plan.spoken.name(), plan.connections);
-    format!("{dialect} at {place}, {connections} connections, {pace}, {} s", plan.duration.as_secs())
+    let (dialect, connections) = (plan.dialect.name(), plan.connections);
+    format!("{dialect} at {address}, {connections} connections, {pace}, {} s", plan.duration.as_secs())
 }
 
 fn print(results: &Results, out: &mut impl Write) -> io::Result<()> {
@@ -215,7 +244,7 @@ fn print(results: &Results, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, "  answered   allow {allowed}, deny {denied}, error {errors}")?;
     writeln!(out, "  wrong      verdicts {unexpected}, answers lost {lost}")?;
     let latencies: Vec<String> =
-        QUANTILES.iter().map(|(name, part)| format!("{name} {:.1?}", results.quantile(*part))).collect();
+        QUANTILES.iter().map(|(name, fraction)| format!("{name} {:.1?}", results.quantile(*fraction))).collect();
     writeln!(out, "  latency    {}", latencies.join(", "))?;
     for example in &results.examples {
         writeln!(out, "  example    {example}")?;
@@ -226,7 +255,7 @@ fn print(results: &Results, out: &mut impl Write) -> io::Result<()> {
 fn as_json(results: &Results) -> serde_json::Value {
     let latency: serde_json::Map<_, _> = QUANTILES
         .iter()
-        .map(|(name, part)| ((*name).to_owned(), json!(results.quantile(*part).as_secs_f64())))
+        .map(|(name, fraction)| ((*name).to_owned(), json!(results.quantile(*fraction).as_secs_f64())))
         .collect();
     json!({
         "asked": results.asked,

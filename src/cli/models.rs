@@ -1,4 +1,4 @@
-//! `queuewarden models`: the role models as matrices.
+//! `queuewarden models`: prints the role models as matrices.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -22,8 +22,8 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
         Ok(models) => models,
         Err(problems) => return print_problems(&problems, options.json, out),
     };
-    let is_asked = |matrix: &Matrix| options.model.as_ref().is_none_or(|name| *name == matrix.model);
-    let mut matrices: Vec<Matrix> = models.iter().map(|model| Matrix::of(model)).filter(is_asked).collect();
+    let is_selected = |matrix: &Matrix| options.model.as_ref().is_none_or(|name| *name == matrix.model);
+    let mut matrices: Vec<Matrix> = models.iter().map(|model| Matrix::of(model)).filter(is_selected).collect();
     matrices.sort_unstable_by(|one, other| one.model.cmp(&other.model));
     if matrices.is_empty() {
         writeln!(out, "there is no such model in {}", folder.join("models").display())?;

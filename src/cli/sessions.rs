@@ -1,6 +1,6 @@
-//! `queuewarden sessions` and `queuewarden supervisions`: what is running, and how an operator ends it.
+//! `queuewarden sessions` and `queuewarden supervisions`: list and end login sessions and supervisions.
 //!
-//! They speak to the running sidecar over the Unix socket of its admin listener, which knows who is on the other side.
+//! They use the Unix socket of the admin listener, because the kernel tells the sidecar there which user asks.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -10,32 +10,32 @@ use serde::de::DeserializeOwned;
 
 use crate::cli::admin_client::AdminClient;
 use crate::cli::salvage;
-use crate::gate::operator::{SessionRow, SupervisionRow, Wanted};
+use crate::gate::operator::{OperatorFilter, SessionRow, SupervisionRow};
 
-/// What to do with login sessions.
+/// The subcommands of `sessions`.
 #[derive(Debug, Subcommand)]
-pub(super) enum Sessions {
+pub(super) enum SessionsCommand {
     /// Lists login sessions.
-    Ls(List),
+    Ls(ListSessions),
     /// Shows the login sessions of one user.
-    Show(Show),
+    Show(ShowSessions),
     /// Ends the login sessions of one user, in one queue or in all.
-    End(End),
-    /// Keeps what is whole of a damaged session store, while no sidecar runs.
+    End(EndSessions),
+    /// Repairs a damaged session store: keeps every user that can be read. No sidecar may run.
     Salvage,
 }
 
-/// What to do with supervisions.
+/// The subcommands of `supervisions`.
 #[derive(Debug, Subcommand)]
-pub(super) enum Supervisions {
+pub(super) enum SupervisionsCommand {
     /// Lists supervisions, also those that a reload no longer permits.
     Ls(ListSupervisions),
-    /// Ends the supervisions by a user, or of a target. The PBX hears of it if it watches.
+    /// Ends the supervisions by a user, or of a target. Peers that watch the organization get the change.
     End(EndSupervisions),
 }
 
 #[derive(Debug, Args)]
-pub(super) struct List {
+pub(super) struct ListSessions {
     /// Only in this organization.
     #[arg(long, value_name = "NAME")]
     org: Option<String>,
@@ -45,28 +45,28 @@ pub(super) struct List {
     /// Only in this queue: a number or an id.
     #[arg(long, value_name = "QUEUE")]
     queue: Option<String>,
-    /// Only those that their users could not open today.
+    /// Only kept sessions: their users could not open them under the policy in force.
     #[arg(long)]
     kept: bool,
-    /// Prints JSON instead of text, a session a line.
+    /// Prints JSON instead of text, one session a line.
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Show {
+pub(super) struct ShowSessions {
     /// The user: an extension or a user id.
     user: String,
     /// The organization.
     #[arg(long, value_name = "NAME")]
     org: String,
-    /// Prints JSON instead of text, a session a line.
+    /// Prints JSON instead of text, one session a line.
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Debug, Args)]
-pub(super) struct End {
+pub(super) struct EndSessions {
     /// The organization.
     #[arg(long, value_name = "NAME")]
     org: String,
@@ -76,7 +76,7 @@ pub(super) struct End {
     /// Only in this queue: a number or an id.
     #[arg(long, value_name = "QUEUE")]
     queue: Option<String>,
-    /// Prints JSON instead of text, a session a line.
+    /// Prints JSON instead of text, one session a line.
     #[arg(long)]
     json: bool,
 }
@@ -92,7 +92,7 @@ pub(super) struct ListSupervisions {
     /// Only of this target: an extension or a user id.
     #[arg(long, value_name = "USER")]
     target: Option<String>,
-    /// Prints JSON instead of text, a supervision a line.
+    /// Prints JSON instead of text, one supervision a line.
     #[arg(long)]
     json: bool,
 }
@@ -108,69 +108,80 @@ pub(super) struct EndSupervisions {
     /// Only of this target: an extension or a user id.
     #[arg(long, value_name = "USER")]
     target: Option<String>,
-    /// Prints JSON instead of text, a supervision a line.
+    /// Prints JSON instead of text, one supervision a line.
     #[arg(long)]
     json: bool,
 }
 
-pub(super) fn sessions(folder: &Path, what: &Sessions, out: &mut impl Write) -> io::Result<u8> {
-    let (wanted, json, ends) = match what {
-        Sessions::Salvage => return salvage::run(folder, out),
-        Sessions::Ls(List { org, user, queue, kept, json }) => {
+pub(super) fn sessions(folder: &Path, command: &SessionsCommand, out: &mut impl Write) -> io::Result<u8> {
+    let (filter, json, ends) = match command {
+        SessionsCommand::Salvage => return salvage::run(folder, out),
+        SessionsCommand::Ls(ListSessions { org, user, queue, kept, json }) => {
             let (org, user, queue) = (org.clone(), user.clone(), queue.clone());
-            (Wanted { org, user, queue, kept: *kept, ..Wanted::default() }, *json, false)
+            (OperatorFilter { org, user, queue, kept: *kept, ..OperatorFilter::default() }, *json, false)
         }
-        Sessions::Show(Show { user, org, json }) => {
-            (Wanted { org: Some(org.clone()), user: Some(user.clone()), ..Wanted::default() }, *json, false)
-        }
-        Sessions::End(End { org, user, queue, json }) => {
+        SessionsCommand::Show(ShowSessions { user, org, json }) => (
+            OperatorFilter { org: Some(org.clone()), user: Some(user.clone()), ..OperatorFilter::default() },
+            *json,
+            false,
+        ),
+        SessionsCommand::End(EndSessions { org, user, queue, json }) => {
             let (org, user, queue) = (Some(org.clone()), Some(user.clone()), queue.clone());
-            (Wanted { org, user, queue, ..Wanted::default() }, *json, true)
+            (OperatorFilter { org, user, queue, ..OperatorFilter::default() }, *json, true)
         }
     };
     let columns = ["org", "user", "extension", "queue", "ground", "since", "ends in", ""];
-    run::<SessionRow>(folder, "sessions", &wanted, ends, json, &columns, &session_cells, out)
+    let table = RowTable { noun: "sessions", columns: &columns, cells: session_cells };
+    run::<SessionRow>(folder, &filter, ends, json, &table, out)
 }
 
-pub(super) fn supervisions(folder: &Path, what: &Supervisions, out: &mut impl Write) -> io::Result<u8> {
-    let (wanted, json, ends) = match what {
-        Supervisions::Ls(ListSupervisions { org, user, target, json }) => {
+pub(super) fn supervisions(folder: &Path, command: &SupervisionsCommand, out: &mut impl Write) -> io::Result<u8> {
+    let (filter, json, ends) = match command {
+        SupervisionsCommand::Ls(ListSupervisions { org, user, target, json }) => {
             let (org, user, target) = (org.clone(), user.clone(), target.clone());
-            (Wanted { org, user, target, ..Wanted::default() }, *json, false)
+            (OperatorFilter { org, user, target, ..OperatorFilter::default() }, *json, false)
         }
-        Supervisions::End(EndSupervisions { org, user, target, json }) => {
+        SupervisionsCommand::End(EndSupervisions { org, user, target, json }) => {
             let (org, user, target) = (Some(org.clone()), user.clone(), target.clone());
-            (Wanted { org, user, target, ..Wanted::default() }, *json, true)
+            (OperatorFilter { org, user, target, ..OperatorFilter::default() }, *json, true)
         }
     };
     let columns = ["org", "user", "extension", "mode", "target", "queue", "call", "since", ""];
-    run::<SupervisionRow>(folder, "supervisions", &wanted, ends, json, &columns, &supervision_cells, out)
+    let table = RowTable { noun: "supervisions", columns: &columns, cells: supervision_cells };
+    run::<SupervisionRow>(folder, &filter, ends, json, &table, out)
 }
 
-#[expect(clippy::too_many_arguments, reason = "two commands that differ in their rows only")]
+/// How the rows of a list are printed for people.
+struct RowTable<'a, R> {
+    /// The name of the list: its path at the admin listener and its noun in the plural.
+    noun: &'static str,
+    columns: &'a [&'a str],
+    cells: fn(&R) -> Vec<String>,
+}
+
+/// Lists or ends the rows that the filter selects, and prints them.
 fn run<R: DeserializeOwned + serde::Serialize>(
     folder: &Path,
-    what: &str,
-    wanted: &Wanted,
+    filter: &OperatorFilter,
     ends: bool,
     json: bool,
-    columns: &[&str],
-    cells: &dyn Fn(&R) -> Vec<String>,
+    table: &RowTable<'_, R>,
     out: &mut impl Write,
 ) -> io::Result<u8> {
-    let asked = AdminClient::of(folder)
-        .and_then(|client| if ends { client.end::<R>(what, wanted) } else { client.list::<R>(what, wanted) });
-    let rows = match asked {
+    let noun = table.noun;
+    let rows = AdminClient::of(folder)
+        .and_then(|client| if ends { client.end::<R>(noun, filter) } else { client.list::<R>(noun, filter) });
+    let rows = match rows {
         Ok(rows) => rows,
-        Err(error) => return error.print(out),
+        Err(error) => return error.print(false, out),
     };
     if json {
         for row in &rows {
             writeln!(out, "{}", serde_json::to_string(row).map_err(io::Error::other)?)?;
         }
     } else {
-        print_table(columns, &rows.iter().map(cells).collect::<Vec<_>>(), out)?;
-        let noun = if rows.len() == 1 { what.strip_suffix('s').unwrap_or(what) } else { what };
+        print_table(table.columns, &rows.iter().map(table.cells).collect::<Vec<_>>(), out)?;
+        let noun = if rows.len() == 1 { noun.strip_suffix('s').unwrap_or(noun) } else { noun };
         writeln!(out, "{} {noun}{}", rows.len(), if ends { " ended" } else { "" })?;
     }
     Ok(0)
@@ -211,7 +222,7 @@ fn supervision_cells(row: &SupervisionRow) -> Vec<String> {
     ]
 }
 
-/// A time as people write it, in UTC.
+/// A time in UTC as RFC 3339 text.
 fn time(unix_seconds: u64) -> String {
     let seconds = i64::try_from(unix_seconds).unwrap_or(i64::MAX);
     jiff::Timestamp::from_second(seconds).map_or_else(|_| unix_seconds.to_string(), |time| time.to_string())

@@ -1,4 +1,4 @@
-//! `queuewarden what` and `queuewarden who`: what an actor may do and where, and who may do an action.
+//! `queuewarden what` lists everything that an actor may do; `queuewarden who` lists everybody who may do an action.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -6,11 +6,11 @@ use std::path::Path;
 use crate::cli::{EXIT_FAILED, print_problems};
 use crate::config;
 use crate::policy::Policy;
-use crate::policy::survey::{Allowed, Asked, Given, Page, Survey};
+use crate::policy::survey::{AllowedQuestion, FilterNames, Survey, SurveyFilter, SurveyPage};
 
-/// Questions that one stretch of the walk judges.
+/// Questions that one page of the survey judges.
 const QUESTIONS_PER_PAGE: u64 = 1_000_000;
-/// Answers that one stretch of the walk collects.
+/// Allowed questions that one page of the survey collects.
 const ALLOWED_PER_PAGE: usize = 10_000;
 
 /// Options of `what`.
@@ -39,7 +39,7 @@ pub(super) struct WhoArguments {
     narrowing: Narrowing,
 }
 
-/// What narrows a survey.
+/// Options that restrict a survey.
 #[derive(Debug, clap::Args)]
 struct Narrowing {
     /// Only on this user.
@@ -61,19 +61,19 @@ struct Narrowing {
 
 pub(super) fn what(folder: &Path, options: &WhatArguments, out: &mut impl Write) -> io::Result<u8> {
     let narrowing = &options.narrowing;
-    let asked = Asked { actor: Some(&options.actor), action: None, ..narrowing.asked() };
-    run(folder, &options.org, &asked, narrowing, out)
+    let names = FilterNames { actor: Some(&options.actor), action: None, ..narrowing.names() };
+    run(folder, &options.org, &names, narrowing, out)
 }
 
 pub(super) fn who(folder: &Path, options: &WhoArguments, out: &mut impl Write) -> io::Result<u8> {
     let narrowing = &options.narrowing;
-    let asked = Asked { actor: None, action: Some(&options.action), ..narrowing.asked() };
-    run(folder, &options.org, &asked, narrowing, out)
+    let names = FilterNames { actor: None, action: Some(&options.action), ..narrowing.names() };
+    run(folder, &options.org, &names, narrowing, out)
 }
 
 impl Narrowing {
-    fn asked(&self) -> Asked<'_> {
-        Asked {
+    fn names(&self) -> FilterNames<'_> {
+        FilterNames {
             actor: None,
             action: None,
             queue: self.queue.as_deref(),
@@ -83,7 +83,13 @@ impl Narrowing {
     }
 }
 
-fn run(folder: &Path, org: &str, asked: &Asked<'_>, narrowing: &Narrowing, out: &mut impl Write) -> io::Result<u8> {
+fn run(
+    folder: &Path,
+    org: &str,
+    names: &FilterNames<'_>,
+    narrowing: &Narrowing,
+    out: &mut impl Write,
+) -> io::Result<u8> {
     let policy = match config::load(folder, &Policy::default()) {
         Ok(loaded) => loaded.policy,
         Err(problems) => return print_problems(&problems, narrowing.json, out),
@@ -92,27 +98,28 @@ fn run(folder: &Path, org: &str, asked: &Asked<'_>, narrowing: &Narrowing, out: 
         writeln!(out, "there is no organization `{org}`")?;
         return Ok(EXIT_FAILED);
     };
-    let given = match Given::named(organization, asked) {
-        Ok(given) => given,
+    let filter = match SurveyFilter::named(organization, names) {
+        Ok(filter) => filter,
         Err(unknown) => {
             writeln!(out, "{unknown}")?;
             return Ok(EXIT_FAILED);
         }
     };
-    let survey = Survey::new(organization, given);
+    let survey = Survey::new(organization, filter);
     let mut printed = 0_usize;
     let mut from = Some(0);
     while let Some(position) = from {
-        let room = narrowing.limit.saturating_sub(printed);
+        let room = narrowing.limit - printed;
         if room == 0 {
             writeln!(out, "more than {}: raise --limit", narrowing.limit)?;
             break;
         }
-        let Page { allowed, next } = survey.page(position, room.min(ALLOWED_PER_PAGE), QUESTIONS_PER_PAGE);
+        let SurveyPage { allowed, next } = survey.page(position, room.min(ALLOWED_PER_PAGE), QUESTIONS_PER_PAGE);
         for answer in &allowed {
             print(answer, narrowing.json, out)?;
         }
-        printed = printed.saturating_add(allowed.len());
+        // A page has at most `room` answers.
+        printed += allowed.len();
         from = next;
     }
     if printed == 0 && !narrowing.json {
@@ -121,7 +128,7 @@ fn run(folder: &Path, org: &str, asked: &Asked<'_>, narrowing: &Narrowing, out: 
     Ok(0)
 }
 
-fn print(answer: &Allowed, json: bool, out: &mut impl Write) -> io::Result<()> {
+fn print(answer: &AllowedQuestion, json: bool, out: &mut impl Write) -> io::Result<()> {
     if json {
         return writeln!(out, "{}", serde_json::to_string(answer).map_err(io::Error::other)?);
     }

@@ -1,58 +1,55 @@
-//! `[[connect.asterisk_ami]]`: the Asterisks to dial, each with what its members and queues are called there.
+//! `[[connect.asterisk_ami]]`: the Asterisk servers to connect to over AMI, and how each names its members and queues.
 
 use std::net::SocketAddr;
 use std::path::Path;
 
 use crate::config::problem::{Problem, Problems};
-use crate::config::process::{Secret, read_secret};
 use crate::config::reader::Section;
+use crate::config::secret::{Secret, SecretFile};
 use crate::limits::{AMI_LINKS_MAX, AMI_PATTERN_BYTES_MAX, AMI_SECRET_BYTES_MAX, AMI_USERNAME_BYTES_MAX};
 
-/// What the shipped dialplan calls a member.
+/// The interface of a member in the shipped dialplan.
 const INTERFACE_DEFAULT: &str = "PJSIP/%";
-/// What the shipped dialplan calls a queue: its number.
+/// The name of a queue in the shipped dialplan: its number.
 const QUEUE_DEFAULT: &str = "%";
 
-/// One Asterisk to dial.
-#[derive(Clone, Debug)]
+/// One Asterisk server to connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AmiSettings {
-    /// The organization whose members are in its queues.
+    /// The organization whose users are members of its queues.
     pub organization: Box<str>,
-    /// Where its AMI listens.
+    /// The address of its AMI listener.
     pub address: SocketAddr,
-    /// Our section in its `manager.conf`.
+    /// The name of the sidecar's section in its `manager.conf`.
     pub username: Box<str>,
     /// The secret of that section.
     pub secret: Secret,
-    /// A member's interface, by extension.
-    pub interface: Pattern,
-    /// The interface whose device state says that a member is busy, by extension.
-    pub state_interface: Pattern,
-    /// A queue's name, by number.
-    pub queue: Pattern,
+    /// The interface of a member; `%` stands for the extension.
+    pub interface: NamePattern,
+    /// The interface whose device state shows whether a member is busy; `%` stands for the extension.
+    pub state_interface: NamePattern,
+    /// The name of a queue; `%` stands for the number.
+    pub queue: NamePattern,
 }
 
 impl AmiSettings {
-    /// Whether both ask for the same link, with whatever secret.
+    /// Whether both describe the same link. The secret is not compared: a reload takes it up without a restart.
     #[must_use]
     pub fn is_same_link(&self, other: &Self) -> bool {
-        let but_the_secret = |it: &Self| {
-            let patterns = (it.interface.clone(), it.state_interface.clone(), it.queue.clone());
-            (it.organization.clone(), it.address, it.username.clone(), patterns)
-        };
-        but_the_secret(self) == but_the_secret(other)
+        let without_secret = |settings: &Self| Self { secret: Secret::new(String::new()), ..settings.clone() };
+        without_secret(self) == without_secret(other)
     }
 }
 
-/// A text with one `%` in it that stands for a name.
+/// A text with one `%`, which stands for an extension or a number.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pattern {
+pub struct NamePattern {
     before: Box<str>,
     after: Box<str>,
 }
 
-impl Pattern {
-    /// Admits a text of printable ASCII without spaces, with one `%` in it.
+impl NamePattern {
+    /// Parses a text of printable ASCII without spaces. `None`: it does not have exactly one `%`, or is too long.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (before, after) = text.split_once('%')?;
@@ -60,61 +57,63 @@ impl Pattern {
         admitted.then(|| Self { before: before.into(), after: after.into() })
     }
 
-    /// The text for this name.
+    /// The text with `name` in place of the `%`.
     #[must_use]
     pub fn of(&self, name: &str) -> String {
         [&*self.before, name, &*self.after].concat()
     }
 }
 
-/// An organization that a link names, and what to say if there is none.
-pub(super) struct Named {
+/// An organization that `queuewarden.toml` names. Whether it exists is known after all organizations are read.
+pub(super) struct ReferencedOrganization {
     pub(super) organization: Box<str>,
-    pub(super) unknown: Problem,
+    /// The problem to report if no organization has this name.
+    pub(super) problem_if_unknown: Problem,
 }
 
-/// Reads the tables; each link comes with the organization that has to be there.
+/// Reads the tables: the links, and the organizations that they name.
 pub(super) fn read(
     sections: Vec<Section<'_>>,
     folder: &Path,
     warnings: &mut Problems,
-) -> (Vec<AmiSettings>, Vec<Named>) {
-    let (mut links, mut named) = (vec![], vec![]);
+) -> (Vec<AmiSettings>, Vec<ReferencedOrganization>) {
+    let (mut links, mut referenced) = (vec![], vec![]);
     for (position, section) in sections.into_iter().enumerate() {
         if position >= AMI_LINKS_MAX {
-            section.report(&section.span, format!("is one Asterisk more than {AMI_LINKS_MAX}"));
+            section.report(&section.span, format!("there are more than {AMI_LINKS_MAX} `asterisk_ami` tables"));
             break;
         }
-        links.extend(read_link(section, folder, warnings, &mut named));
+        links.extend(read_link(section, folder, warnings, &mut referenced));
     }
-    (links, named)
+    (links, referenced)
 }
 
 fn read_link(
     mut section: Section<'_>,
     folder: &Path,
     warnings: &mut Problems,
-    named: &mut Vec<Named>,
+    referenced: &mut Vec<ReferencedOrganization>,
 ) -> Option<AmiSettings> {
     let organization = section.required_string("organization");
     if let Some(name) = &organization {
         let message = format!("there is no organization `{}`", name.value);
-        let unknown = section.source.problem(name.span.clone(), message);
-        named.push(Named { organization: name.value.into(), unknown });
+        let problem_if_unknown = section.source.problem(name.span.clone(), message);
+        referenced.push(ReferencedOrganization { organization: name.value.into(), problem_if_unknown });
     }
     let address = read_address(&mut section, warnings);
     let username = section.required_string("username").filter(|name| {
         let admitted = is_word(name.value, AMI_USERNAME_BYTES_MAX);
         if !admitted {
             let help = format!("1 to {AMI_USERNAME_BYTES_MAX} printable ASCII characters without spaces");
-            section.report_with_help(&name.span, "`username` cannot be sent to Asterisk", help);
+            section.report_with_help(&name.span, "`username` cannot be an AMI user name", help);
         }
         admitted
     });
     let secret = section.required_string("secret_file").and_then(|path| {
         let help = format!("1 to {AMI_SECRET_BYTES_MAX} printable ASCII characters without spaces, and a newline");
         let admits = |text: &str| is_word(text, AMI_SECRET_BYTES_MAX);
-        read_secret(&section, &path, folder, AMI_SECRET_BYTES_MAX, admits, ("the secret file", &help))
+        let expected = SecretFile { kind: "the secret file", bytes_max: AMI_SECRET_BYTES_MAX, help: &help };
+        expected.read(&section, &path, folder, admits)
     });
     let interface = read_pattern(&mut section, "interface", INTERFACE_DEFAULT);
     let state_interface = read_pattern(&mut section, "state_interface", INTERFACE_DEFAULT);
@@ -139,16 +138,17 @@ fn read_address(section: &mut Section<'_>, warnings: &mut Problems) -> Option<So
         return None;
     };
     if !address.ip().is_loopback() {
-        let message = format!("`address` is {address}, and AMI is not encrypted");
-        let help = "who is on the way can remove queue members; use a tunnel, or a network of its own";
+        let message = format!("`address` is {address}, on another machine, and AMI is not encrypted");
+        let help =
+            "anyone on the network between can read the session and send commands; use a tunnel or a separate network";
         warnings.add(section.source.problem(text.span, message).help(help));
     }
     Some(address)
 }
 
-fn read_pattern(section: &mut Section<'_>, key: &'static str, default: &str) -> Option<Pattern> {
-    let Some(text) = section.string(key) else { return Pattern::parse(default) };
-    let pattern = Pattern::parse(text.value);
+fn read_pattern(section: &mut Section<'_>, key: &'static str, default: &str) -> Option<NamePattern> {
+    let Some(text) = section.string(key) else { return NamePattern::parse(default) };
+    let pattern = NamePattern::parse(text.value);
     if pattern.is_none() {
         let help =
             format!("1 to {AMI_PATTERN_BYTES_MAX} printable ASCII characters without spaces, like \"{default}\"");
@@ -168,12 +168,12 @@ mod tests {
 
     #[test]
     fn a_pattern_has_one_place_for_the_name() {
-        assert_eq!(Pattern::parse("PJSIP/%").unwrap().of("1001"), "PJSIP/1001");
-        assert_eq!(Pattern::parse("Local/%@agents/n").unwrap().of("1001"), "Local/1001@agents/n");
-        assert_eq!(Pattern::parse("%").unwrap().of("600"), "600");
+        assert_eq!(NamePattern::parse("PJSIP/%").unwrap().of("1001"), "PJSIP/1001");
+        assert_eq!(NamePattern::parse("Local/%@agents/n").unwrap().of("1001"), "Local/1001@agents/n");
+        assert_eq!(NamePattern::parse("%").unwrap().of("600"), "600");
         let too_long = format!("%{}", "x".repeat(AMI_PATTERN_BYTES_MAX));
         for text in ["", "PJSIP/", "%%", "PJSIP/ %", "PJSIP/%\r\nAction: X", "PJSÍP/%", &too_long] {
-            assert_eq!(Pattern::parse(text), None, "{text:?}");
+            assert_eq!(NamePattern::parse(text), None, "{text:?}");
         }
     }
 }

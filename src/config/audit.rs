@@ -1,8 +1,8 @@
-//! The audit log's part of `queuewarden.toml`: `[audit]`.
+//! `[audit]` of `queuewarden.toml`: the folder, rotation and retention of the audit log, and which lines are written.
 
 use std::path::Path;
 
-use crate::audit::Keeping;
+use crate::audit::AuditLogOptions;
 use crate::audit::buffer::PlainAllows;
 use crate::config::reader::Section;
 use crate::limits::{
@@ -13,43 +13,43 @@ use crate::limits::{
 /// How the audit log is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditSettings {
-    /// Where, and for how long.
-    pub keeping: Keeping,
-    /// Which of the allowed questions that change nothing are written.
+    /// The folder of the log, and when files are rotated and deleted.
+    pub log: AuditLogOptions,
+    /// Which allowed questions that change nothing are written.
     pub plain_allows: PlainAllows,
 }
 
-/// The least bound for the bytes of a file: some lines.
+/// Least value of `rotation_max_bytes`: a file has room for a few lines.
 const ROTATION_BYTES_MIN: u64 = 4_096;
 
 impl AuditSettings {
-    /// As it is unless the configuration says otherwise, with the log in this folder.
+    /// The defaults, with the log in this folder.
     fn in_folder(folder: &Path) -> Self {
-        let keeping = Keeping {
+        let log = AuditLogOptions {
             folder: folder.to_owned(),
             rotation_max_bytes: 64 * 1024 * 1024,
             rotation_max_seconds: 24 * 3_600,
             retention_max_seconds: 90 * 24 * 3_600,
             retention_max_bytes: 10 * 1024 * 1024 * 1024,
         };
-        Self { keeping, plain_allows: PlainAllows { one_in: 1, per_second_max: 1_000 } }
+        Self { log, plain_allows: PlainAllows { one_in: 1, per_second_max: 1_000 } }
     }
 }
 
-/// Reads the table; `None`: no log is kept. `state` is the folder of the state, `folder` that of the configuration.
+/// Reads the table. `None`: the log is off. `state` is the state folder, `folder` the configuration folder.
 pub(super) fn read(section: Option<Section<'_>>, folder: &Path, state: &Path) -> Option<AuditSettings> {
     let mut audit = AuditSettings::in_folder(&state.join("audit"));
     let Some(mut section) = section else { return Some(audit) };
     let enabled = section.boolean("enabled").unwrap_or(true);
     if let Some(path) = section.string("folder") {
-        audit.keeping.folder = folder.join(path.value);
+        audit.log.folder = folder.join(path.value);
     }
-    let AuditSettings { keeping, plain_allows } = &mut audit;
+    let AuditSettings { log, plain_allows } = &mut audit;
     for (key, value, range) in [
-        ("rotation_max_bytes", &mut keeping.rotation_max_bytes, ROTATION_BYTES_MIN..=AUDIT_ROTATION_BYTES_MAX),
-        ("rotation_max_seconds", &mut keeping.rotation_max_seconds, 1..=AUDIT_ROTATION_SECONDS_MAX),
-        ("retention_max_seconds", &mut keeping.retention_max_seconds, 1..=AUDIT_RETENTION_SECONDS_MAX),
-        ("retention_max_bytes", &mut keeping.retention_max_bytes, 0..=AUDIT_RETENTION_BYTES_MAX),
+        ("rotation_max_bytes", &mut log.rotation_max_bytes, ROTATION_BYTES_MIN..=AUDIT_ROTATION_BYTES_MAX),
+        ("rotation_max_seconds", &mut log.rotation_max_seconds, 1..=AUDIT_ROTATION_SECONDS_MAX),
+        ("retention_max_seconds", &mut log.retention_max_seconds, 1..=AUDIT_RETENTION_SECONDS_MAX),
+        ("retention_max_bytes", &mut log.retention_max_bytes, 0..=AUDIT_RETENTION_BYTES_MAX),
         ("plain_allows_one_in", &mut plain_allows.one_in, 1..=AUDIT_SAMPLE_MAX),
         ("plain_allows_per_second", &mut plain_allows.per_second_max, 0..=AUDIT_PLAIN_ALLOWS_PER_SECOND_MAX),
     ] {

@@ -1,5 +1,6 @@
-//! What a policy was made of: a hash over every file of the configuration that was read for it, as
-//! `sha256sum FILE… | sha256sum` makes one. Files that hold secrets are not among them.
+//! The fingerprint of a policy: one SHA-256 hash over all configuration files that it was made of.
+//!
+//! It equals `sha256sum FILE… | sha256sum` in the configuration folder. Files of secrets are left out.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -18,19 +19,19 @@ pub(super) struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// Of the files of this folder; they are named from there.
+    /// The fingerprint of a folder without any file; the names of files are relative to the folder.
     pub(super) fn of(folder: &Path) -> Self {
         Self { folder: folder.to_owned(), files: Rc::default() }
     }
 
-    /// Adds a file that was read.
+    /// Adds a file with these contents.
     pub(super) fn add(&self, path: &Path, bytes: &[u8]) {
         self.insert(path, Sha256::digest(bytes).into());
     }
 
-    /// Adds a file while it is read, once all of it was.
-    pub(super) fn reading<R: Read>(&self, path: &Path, file: R) -> Reading<R> {
-        Reading { fingerprint: self.clone(), path: path.to_owned(), file, digest: Sha256::new() }
+    /// A reader of `file` that adds it at its end.
+    pub(super) fn hashing<R: Read>(&self, path: &Path, file: R) -> HashingReader<R> {
+        HashingReader { fingerprint: self.clone(), path: path.to_owned(), file, digest: Sha256::new() }
     }
 
     fn insert(&self, path: &Path, hash: [u8; 32]) {
@@ -38,7 +39,7 @@ impl Fingerprint {
         self.files.borrow_mut().insert(name, crate::audit::line::hex(&hash));
     }
 
-    /// The hash over all of them.
+    /// The hash over all files, in hexadecimal.
     pub(super) fn finish(&self) -> String {
         let list = self.files.borrow().iter().fold(String::new(), |mut list, (name, hash)| {
             // Writing to a string does not fail.
@@ -49,18 +50,18 @@ impl Fingerprint {
     }
 }
 
-/// A file that is read.
-pub(super) struct Reading<R> {
+/// Hashes a file while it is read.
+pub(super) struct HashingReader<R> {
     fingerprint: Fingerprint,
     path: PathBuf,
     file: R,
     digest: Sha256,
 }
 
-impl<R: Read> Read for Reading<R> {
+impl<R: Read> Read for HashingReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.file.read(buffer)?;
-        self.digest.update(buffer.get(..count).unwrap_or_default());
+        self.digest.update(buffer.get(..count).unwrap_or(&[]));
         if count == 0 {
             self.fingerprint.insert(&self.path, self.digest.clone().finalize().into());
         }

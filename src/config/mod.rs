@@ -1,10 +1,17 @@
-//! A configuration folder, read whole: every problem at once, or a policy that can be published.
+//! The configuration folder: TOML files to settings and a policy snapshot, or every problem at once.
 //!
-//! `queuewarden.toml` is about the process, `models/` holds role models, `organizations/` the tenants. A folder that
-//! has a problem anywhere yields no policy at all; what runs already is then left alone ([`crate::reload`]).
+//! `queuewarden.toml` configures the process, `models/` has the role models, `organizations/` the organizations. A
+//! problem in any file means that no policy is made: at a reload the policy in force stays ([`crate::lifecycle`]).
+//!
+//! The modules in reading order: `reader` reads a TOML table key by key and `problem` says what is wrong in it;
+//! `model`, `organization` (with `directory`, `users_csv` and `feature_codes`) and `process` (with `asterisk`, `audit`
+//! and `secret`) are the files; `schema` makes JSON Schemas out of these readers; `files` and `fingerprint` say which
+//! files a policy was made of.
 
 pub mod asterisk;
 pub mod audit;
+mod directory;
+mod feature_codes;
 pub mod files;
 mod fingerprint;
 mod model;
@@ -15,48 +22,51 @@ pub mod problem;
 pub mod process;
 mod reader;
 pub mod schema;
+mod secret;
 mod users_csv;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::ffi::OsStr;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::limits::ORGANIZATIONS_MAX;
-use crate::policy::Policy;
 use crate::policy::model::Model;
+use crate::policy::{Organization, Policy};
 use crate::telephony::OrganizationId;
-use files::Files;
+use files::{Files, toml_files};
 use fingerprint::Fingerprint;
-use organization::Surroundings;
+use organization::{OrganizationContext, OrganizationFile};
 use problem::{Problem, Problems};
-use process::ProcessSettings;
+use process::{ProcessFile, ProcessSettings};
 
-/// A folder that loaded.
+/// A configuration folder that loaded without a problem.
 #[derive(Debug)]
-pub struct Loaded {
-    /// What `queuewarden.toml` says.
+pub struct LoadedConfig {
+    /// The settings of `queuewarden.toml`.
     pub process: ProcessSettings,
-    /// The tables.
+    /// Every organization, with its model.
     pub policy: Policy,
-    /// What is allowed but probably not meant.
+    /// What loads but is probably a mistake.
     pub warnings: Problems,
-    /// The files that were read.
+    /// The files that were read, to notice edits that were not loaded.
     pub files: Files,
 }
 
-/// Reads `queuewarden.toml` alone, for a command that only has to find the sidecar.
+/// Reads `queuewarden.toml` alone, for a command that only needs the address of the sidecar.
 ///
 /// # Errors
 ///
-/// What keeps the file from being read; secrets that only the sidecar may read do not.
+/// The problems of a file that cannot be read or is not TOML. Any other problem is ignored: the user of the command may
+/// be barred from the files of secrets that only the sidecar reads.
 pub fn load_process(folder: &Path) -> Result<ProcessSettings, Problems> {
     let problems = RefCell::default();
     let process = process::read(folder, &problems, &mut Problems::default(), &Fingerprint::default());
-    process.map(|read| read.settings).ok_or_else(|| problems.into_inner())
+    process.map(|file| file.settings).ok_or_else(|| problems.into_inner())
 }
 
-/// Reads `queuewarden.toml` alone, for a command that speaks to the sidecar as a PBX does: it needs the secrets too.
+/// Reads `queuewarden.toml` and its secrets, for a command that speaks to the sidecar as a PBX does.
 ///
 /// # Errors
 ///
@@ -65,86 +75,100 @@ pub fn load_process_whole(folder: &Path) -> Result<ProcessSettings, Problems> {
     let problems = RefCell::default();
     let process = process::read(folder, &problems, &mut Problems::default(), &Fingerprint::default());
     let problems = problems.into_inner();
-    process.map(|read| read.settings).filter(|_| problems.is_empty()).ok_or(problems)
+    process.map(|file| file.settings).filter(|_| problems.is_empty()).ok_or(problems)
 }
 
-/// Loads a configuration folder. Ids stay as they are in `previous`, which the new policy follows by one revision.
+/// Loads a configuration folder. Organizations, users and queues keep the ids that they have in `previous`; the
+/// revision of the new policy is one higher.
 ///
 /// # Errors
 ///
 /// Every problem of every file.
-pub fn load(folder: &Path, previous: &Policy) -> Result<Loaded, Problems> {
+pub fn load(folder: &Path, previous: &Policy) -> Result<LoadedConfig, Problems> {
     let mut files = Files::of(folder);
     let problems = RefCell::new(Problems::default());
     let warnings = RefCell::new(Problems::default());
     let fingerprint = Fingerprint::of(folder);
     let process = process::read(folder, &problems, &mut warnings.borrow_mut(), &fingerprint);
-    let own = folder.join("queuewarden.toml");
-    for path in [folder, &own, &folder.join("organizations"), &folder.join("models")] {
+    let process_file = folder.join("queuewarden.toml");
+    for path in [folder, &process_file, &folder.join("organizations"), &folder.join("models")] {
         permissions::warn(path, &mut warnings.borrow_mut());
     }
     for path in toml_files(&folder.join("models"), &RefCell::default()) {
         permissions::warn(&path, &mut warnings.borrow_mut());
     }
     let models = read_models(folder, &problems, &fingerprint);
-    let mut organizations: Vec<crate::policy::Organization> = vec![];
-    let mut ids = FreeIds::after(previous);
-    let mut all_read = true;
-    for path in toml_files(&folder.join("organizations"), &problems) {
-        if organizations.len() >= ORGANIZATIONS_MAX {
-            problems.borrow_mut().add(Problem::of_file(
-                path.display().to_string(),
-                format!("is one organization more than {ORGANIZATIONS_MAX}"),
-            ));
-            break;
-        }
-        permissions::warn(&path, &mut warnings.borrow_mut());
-        let around = Surroundings { models: &models, previous, next_id: ids.next(), fingerprint: &fingerprint };
-        let Some(read) = organization::read(&path, &around, &problems, &warnings) else {
-            all_read = false;
-            continue;
-        };
-        let organization::Read { place, organization, users_csv } = read;
-        if let Some(file) = users_csv {
-            files.add(file);
-        }
-        if organization.id == around.next_id {
-            ids.take();
-        }
-        if organizations.iter().any(|other| other.name == organization.name) {
-            let message = format!("there is an organization `{}` already", organization.name);
-            problems.borrow_mut().add(Problem { message, ..place });
-        }
-        organizations.push(organization);
-    }
-    // A file that could not be read may well be the one that is named.
-    for asterisk::Named { organization, unknown } in process.iter().flat_map(|read| &read.named).filter(|_| all_read) {
-        if !organizations.iter().any(|known| *known.name == **organization) {
-            problems.borrow_mut().add(unknown.clone());
+    let context =
+        OrganizationContext { models: &models, previous, next_id: OrganizationId(0), fingerprint: &fingerprint };
+    let (organizations, all_read) = read_organizations(folder, context, &problems, &warnings, &mut files);
+    // An organization whose file was not read may be the missing one, so nothing is reported then.
+    for reference in process.iter().flat_map(|file| &file.referenced).filter(|_| all_read) {
+        if !organizations.iter().any(|known| *known.name == *reference.organization) {
+            problems.borrow_mut().add(reference.problem_if_unknown.clone());
         }
     }
     let problems = problems.into_inner();
     match process {
-        Some(process::Read { settings: process, .. }) if problems.is_empty() => {
+        Some(ProcessFile { settings: process, .. }) if problems.is_empty() => {
             if organizations.is_empty() {
                 let problem =
-                    Problem::of_file(folder.join("organizations").display().to_string(), "holds no organization");
-                warnings.borrow_mut().add(problem.help("every question will be denied with unknown_organization"));
+                    Problem::of_file(folder.join("organizations").display().to_string(), "has no organization file");
+                let help = "add a file like acme.toml; until then every question is denied with unknown_organization";
+                warnings.borrow_mut().add(problem.help(help));
             }
-            let policy = Policy::new(previous.revision.saturating_add(1), organizations).made_of(fingerprint.finish());
-            Ok(Loaded { process, policy, warnings: warnings.into_inner(), files })
+            let policy = Policy::new(previous.revision + 1, organizations).made_of(fingerprint.finish());
+            Ok(LoadedConfig { process, policy, warnings: warnings.into_inner(), files })
         }
         _ => Err(problems),
     }
 }
 
-/// The ids that no organization of the previous policy has.
-struct FreeIds {
+/// Reads every organization of the folder; `false` with them if a file was not read.
+fn read_organizations(
+    folder: &Path,
+    mut context: OrganizationContext<'_>,
+    problems: &RefCell<Problems>,
+    warnings: &RefCell<Problems>,
+    files: &mut Files,
+) -> (Vec<Organization>, bool) {
+    let mut organizations: Vec<Organization> = vec![];
+    let mut ids = FreeOrganizationIds::after(context.previous);
+    let mut all_read = true;
+    for path in toml_files(&folder.join("organizations"), problems) {
+        if organizations.len() >= ORGANIZATIONS_MAX {
+            let message = format!("there are more than {ORGANIZATIONS_MAX} organizations");
+            problems.borrow_mut().add(Problem::of_file(path.display().to_string(), message));
+            break;
+        }
+        permissions::warn(&path, &mut warnings.borrow_mut());
+        context.next_id = ids.next();
+        let Some(file) = organization::read(&path, &context, problems, warnings) else {
+            all_read = false;
+            continue;
+        };
+        let OrganizationFile { at_name, organization, users_csv } = file;
+        if let Some(users_csv) = users_csv {
+            files.add(users_csv);
+        }
+        if organization.id == context.next_id {
+            ids.take();
+        }
+        if organizations.iter().any(|other| other.name == organization.name) {
+            let message = format!("another file has the organization `{}` already", organization.name);
+            problems.borrow_mut().add(Problem { message, ..at_name });
+        }
+        organizations.push(organization);
+    }
+    (organizations, all_read)
+}
+
+/// Hands out ids that no organization of the previous policy has.
+struct FreeOrganizationIds {
     taken: Vec<OrganizationId>,
     next: u16,
 }
 
-impl FreeIds {
+impl FreeOrganizationIds {
     fn after(previous: &Policy) -> Self {
         let mut ids = Self { taken: previous.organizations().map(|organization| organization.id).collect(), next: 0 };
         ids.skip_taken();
@@ -156,18 +180,18 @@ impl FreeIds {
     }
 
     fn take(&mut self) {
-        self.next = self.next.saturating_add(1);
+        self.next += 1;
         self.skip_taken();
     }
 
     fn skip_taken(&mut self) {
         while self.taken.contains(&OrganizationId(self.next)) {
-            self.next = self.next.saturating_add(1);
+            self.next += 1;
         }
     }
 }
 
-/// Loads the role models of a configuration folder, and nothing else.
+/// Loads the role models of a configuration folder alone.
 ///
 /// # Errors
 ///
@@ -186,31 +210,12 @@ fn read_models(
 ) -> HashMap<Box<str>, Arc<Model>> {
     let files = toml_files(&folder.join("models"), problems);
     let models = files.into_iter().filter_map(|path| {
-        let name = path.file_stem()?.to_str()?.to_owned();
+        let Some(name) = path.file_stem().and_then(OsStr::to_str).map(str::to_owned) else {
+            problems.borrow_mut().add(Problem::of_file(path.display().to_string(), "its name is not UTF-8"));
+            return None;
+        };
         let model = model::read(&path, &name, problems, fingerprint)?;
         Some((name.into_boxed_str(), Arc::new(model)))
     });
     models.collect()
-}
-
-/// The TOML files of a folder, by name; files that begin with a dot are an editor's.
-fn toml_files(folder: &Path, problems: &RefCell<Problems>) -> Vec<PathBuf> {
-    // An entry that cannot be read may be an organization: without it, the folder is not whole.
-    let entries = std::fs::read_dir(folder).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
-    let entries = match entries {
-        Ok(entries) => entries,
-        Err(error) => {
-            let file = folder.display().to_string();
-            problems.borrow_mut().add(Problem::of_file(file, format!("cannot be read: {error}")));
-            return vec![];
-        }
-    };
-    let mut paths: Vec<PathBuf> = entries
-        .into_iter()
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
-        .filter(|path| !path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")))
-        .collect();
-    paths.sort_unstable();
-    paths
 }

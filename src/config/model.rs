@@ -1,4 +1,4 @@
-//! `models/*.toml`: a role model as an operator writes it, compiled into the rows of [`crate::policy::model`].
+//! `models/*.toml`: a role model, compiled into the dense tables of [`crate::policy::model`].
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::config::fingerprint::Fingerprint;
 use crate::config::problem::{Problem, Problems};
-use crate::config::reader::{Located, Section, Source};
+use crate::config::reader::{Section, Source, SpannedStr};
 use crate::decision::{ActionLabel, AllowReason, DenyReason};
 use crate::event::{ATTRIBUTE_VALUES, AttributeSet, Key, KeySet};
 use crate::limits::{
@@ -20,7 +20,7 @@ use crate::telephony::{QueueKind, SupervisionMode};
 /// The name for all users, whatever roles they hold.
 const EVERYONE: &str = "everyone";
 
-/// The keys with a closed list that a grant may narrow.
+/// The keys with a closed list of values to which a grant may be limited.
 const NARROWING_KEYS: &[(Key, &str)] = &[
     (Key::Via, "via"),
     (Key::Conversation, "conversation"),
@@ -31,6 +31,7 @@ const NARROWING_KEYS: &[(Key, &str)] = &[
     (Key::InUse, "in_use"),
 ];
 
+/// Reads the file of the model `name`. `None`: it has a problem.
 pub(super) fn read(path: &Path, name: &str, problems: &RefCell<Problems>, fingerprint: &Fingerprint) -> Option<Model> {
     let source = match Source::read(path, TOML_FILE_BYTES_MAX) {
         Ok(source) => source,
@@ -43,6 +44,7 @@ pub(super) fn read(path: &Path, name: &str, problems: &RefCell<Problems>, finger
     read_from(&source, name, problems)
 }
 
+/// Reads the text of the file of the model `name`.
 pub(super) fn read_from(source: &Source, name: &str, problems: &RefCell<Problems>) -> Option<Model> {
     let before = problems.borrow().count();
     let table = source.parse(&mut problems.borrow_mut())?;
@@ -50,8 +52,8 @@ pub(super) fn read_from(source: &Source, name: &str, problems: &RefCell<Problems
     if let Some(given) = root.required_string("model").filter(|given| given.value != name) {
         root.report_with_help(
             &given.span,
-            format!("the model `{}` stands in a file named {name}.toml", given.value),
-            "give both one name",
+            format!("the model `{}` is in the file {name}.toml", given.value),
+            "give the model and its file the same name",
         );
     }
     let mut reader = ModelReader { problems, source, model: empty(name, &source.file), pending_toggles: vec![] };
@@ -66,7 +68,7 @@ pub(super) fn read_from(source: &Source, name: &str, problems: &RefCell<Problems
     (problems.borrow().count() == before).then_some(model)
 }
 
-/// A model without anything in it.
+/// A model without roles, settings, actions and grants.
 pub(super) fn empty(name: &str, file: &str) -> Model {
     Model {
         name: name.into(),
@@ -87,8 +89,9 @@ struct ModelReader<'a> {
     problems: &'a RefCell<Problems>,
     source: &'a Source,
     model: Model,
-    /// Toggles by position of their action, with the names that they go between.
-    pending_toggles: Vec<(usize, Located<&'a str>, Located<&'a str>)>,
+    /// Each toggle: the position of its action, and the names of the actions that it becomes when logged out and when
+    /// logged in. They are resolved after all actions are read.
+    pending_toggles: Vec<(usize, SpannedStr<'a>, SpannedStr<'a>)>,
 }
 
 impl<'a> ModelReader<'a> {
@@ -96,8 +99,8 @@ impl<'a> ModelReader<'a> {
         self.problems.borrow_mut().add(problem);
     }
 
-    fn at<T>(&self, located: &Located<T>, message: impl Into<String>) {
-        self.report(self.source.problem(located.span.clone(), message));
+    fn report_at(&self, name: &SpannedStr<'_>, message: impl Into<String>) {
+        self.report(self.source.problem(name.span.clone(), message));
     }
 
     fn role(&mut self, mut section: Section<'a>) {
@@ -105,14 +108,13 @@ impl<'a> ModelReader<'a> {
         cited_rules(&mut section);
         let supervises = section.boolean("supervises").unwrap_or(false);
         let serves = section.boolean("serves").unwrap_or(false);
-        let rank =
-            section.integer("rank", 1..=u64::from(u8::MAX)).and_then(|rank| u8::try_from(rank).ok()).unwrap_or(0);
+        let rank = section.integer("rank", 1..=u8::MAX).unwrap_or(0);
         if let Some(name) = name {
             let position = self.model.roles.len();
             if name.value == EVERYONE || self.role_position(name.value).is_some() {
-                self.at(&name, format!("there is a role `{}` already", name.value));
+                self.report_at(&name, format!("there is a role `{}` already", name.value));
             } else if position >= ROLES_PER_MODEL_MAX {
-                self.at(&name, format!("a model has at most {ROLES_PER_MODEL_MAX} roles"));
+                self.report_at(&name, format!("a model has at most {ROLES_PER_MODEL_MAX} roles"));
             } else {
                 self.model.roles.push(Role { name: name.value.into(), supervises, serves, rank });
                 if supervises {
@@ -126,10 +128,10 @@ impl<'a> ModelReader<'a> {
         section.finish();
     }
 
-    /// What holds of the roles of every user of an organization.
+    /// Reads the rules about the roles of a user.
     fn user_rules(&mut self, root: &mut Section<'a>) {
-        if let Some(max) = root.integer("roles_per_user_max", 1..=ROLES_PER_MODEL_MAX as u64) {
-            self.model.roles_per_user_max = usize::try_from(max).unwrap_or(ROLES_PER_MODEL_MAX);
+        if let Some(max) = root.integer("roles_per_user_max", 1..=ROLES_PER_MODEL_MAX) {
+            self.model.roles_per_user_max = max;
         }
         self.model.held_by_one = self.role_set(root, "held_by_one");
     }
@@ -142,11 +144,11 @@ impl<'a> ModelReader<'a> {
         if let Some(name) = name {
             let role = name.value.split_once('.').map(|(role, _)| role);
             if self.setting_position(name.value).is_some() {
-                self.at(&name, format!("there is a setting `{}` already", name.value));
+                self.report_at(&name, format!("there is a setting `{}` already", name.value));
             } else if let Some(role) = role.filter(|role| self.role_position(role).is_none()) {
-                self.at(&name, format!("the setting is of a role `{role}` that the model does not have"));
+                self.report_at(&name, format!("the setting belongs to a role `{role}`, which the model does not have"));
             } else if self.model.settings.len() >= SETTINGS_PER_MODEL_MAX {
-                self.at(&name, format!("a model has at most {SETTINGS_PER_MODEL_MAX} settings"));
+                self.report_at(&name, format!("a model has at most {SETTINGS_PER_MODEL_MAX} settings"));
             } else {
                 self.model.settings.push(Setting { name: name.value.into(), default, locked });
             }
@@ -180,7 +182,7 @@ impl<'a> ModelReader<'a> {
             let code = section.string(key)?;
             let reason = DenyReason::with_code(code.value);
             if reason.is_none() {
-                section.report(&code.span, format!("`{}` is no reason of a denial", code.value));
+                section.report(&code.span, format!("there is no deny reason `{}`", code.value));
             }
             reason
         };
@@ -191,7 +193,7 @@ impl<'a> ModelReader<'a> {
                 .ok()
                 .filter(|_| self.model.actions.len() < ACTIONS_PER_MODEL_MAX);
             if self.model.action_positions.contains_key(name.value.as_bytes()) {
-                self.at(&name, format!("there is an action `{}` already", name.value));
+                self.report_at(&name, format!("there is an action `{}` already", name.value));
             } else if let Some(position) = position {
                 self.model.action_positions.insert(name.value.as_bytes().into(), position);
                 self.model.actions.push(Action {
@@ -208,12 +210,12 @@ impl<'a> ModelReader<'a> {
                     kinds,
                     without_role,
                     outside_queue,
-                    facts: FactSet::EMPTY,
+                    facts: FactSet::empty(),
                     grants: 0..0,
                     rules,
                 });
             } else {
-                self.at(&name, format!("a model has at most {ACTIONS_PER_MODEL_MAX} actions"));
+                self.report_at(&name, format!("a model has at most {ACTIONS_PER_MODEL_MAX} actions"));
             }
         }
         section.finish();
@@ -243,15 +245,15 @@ impl<'a> ModelReader<'a> {
             }
             ("toggle", _, _) => {
                 let help = "logged_out = \"queue.login\", logged_in = \"queue.logout\"";
-                section.report_with_help(&does.span, "a toggle names the action it becomes in either state", help);
+                section.report_with_help(&does.span, "a toggle must name the action it becomes in either state", help);
                 Effect::Nothing
             }
             (mode, None, None) if SupervisionMode::named(mode).is_some() => {
                 Effect::Supervise(SupervisionMode::named(mode).unwrap_or(SupervisionMode::Listen))
             }
             _ => {
-                let help =
-                    "login, logout, pause, resume, toggle, listen, whisper or barge; without `does` it changes nothing";
+                let help = "login, logout, pause, resume, toggle, listen, whisper or barge; an action without `does` \
+                            changes nothing";
                 section.report_with_help(&does.span, format!("an action cannot do `{}`", does.value), help);
                 Effect::Nothing
             }
@@ -260,12 +262,15 @@ impl<'a> ModelReader<'a> {
 
     fn resolve_toggles(&mut self) {
         for (toggle, logged_out, logged_in) in std::mem::take(&mut self.pending_toggles) {
-            let find = |name: &Located<&str>, fits: fn(Effect) -> bool| {
+            let find = |name: &SpannedStr<'_>, fits: fn(Effect) -> bool| {
                 let position = self.model.action_positions.get(name.value.as_bytes()).copied();
                 let position =
                     position.filter(|&position| self.model.action(position).is_some_and(|action| fits(action.effect)));
                 if position.is_none() {
-                    self.at(name, format!("`{}` is no such action of one's own", name.value));
+                    self.report_at(
+                        name,
+                        format!("`{}` does not log the actor in or out, as a toggle needs", name.value),
+                    );
                 }
                 position
             };
@@ -285,39 +290,41 @@ impl<'a> ModelReader<'a> {
         let (_, attributes_barred) = narrowed(&mut section);
         let on = self.settings(&mut section, "on");
         let off = self.settings(&mut section, "off");
-        let (facts, any_of) = conditions(&mut section);
+        let (mut facts, any_of) = conditions(&mut section);
         let target_roles = self.role_set(&mut section, "target_roles");
-        let facts = facts.with_if(Fact::TargetHoldsRole, target_roles != RoleSet::default());
-        section.must("actions");
+        if !target_roles.is_empty() {
+            facts.insert(Fact::TargetHoldsRole);
+        }
+        section.require("actions");
         section.one_of("reason", AllowReason::ALL.iter().map(|reason| reason.code()));
         let reason = section.string("reason").and_then(|code| {
             let reason = AllowReason::with_code(code.value);
             if reason.is_none() {
-                section.report(&code.span, format!("`{}` is no reason of an allow", code.value));
+                section.report(&code.span, format!("there is no allow reason `{}`", code.value));
             }
             reason
         });
         if actions.is_empty() {
-            section.report(&section.span, "a grant is for at least one action: `actions`");
+            section.report(&section.span, "the grant has no action: set `actions`");
         }
         for name in &actions {
             let Some(&position) = self.model.action_positions.get(name.value.as_bytes()) else {
-                self.at(name, format!("the catalogue has no action `{}`", name.value));
+                self.report_at(name, format!("the model has no action `{}`", name.value));
                 continue;
             };
             let effect = self.model.action(position).map_or(Effect::Nothing, |action| action.effect);
-            let reason = reason.unwrap_or_else(|| usual_reason(effect));
+            let reason = reason.unwrap_or_else(|| default_reason(effect));
             let grounded = ground_of(reason).is_some() || reason == AllowReason::AlreadyLoggedIn;
             if matches!(effect, Effect::Login(_)) && !grounded {
                 let reasons = "assigned, unassigned_allowed, supervisor_login or already_logged_in";
-                self.at(name, format!("the grant of a login needs a reason: {reasons}"));
+                self.report_at(name, format!("the grant of a login needs a reason: {reasons}"));
             }
-            if reason == AllowReason::AlreadyLoggedIn && !facts.has(Fact::SessionOpen) {
+            if reason == AllowReason::AlreadyLoggedIn && !facts.contains(Fact::SessionOpen) {
                 let fact = Fact::SessionOpen.name();
-                self.at(name, format!("`{}` needs `where = [\"{fact}\"]`", reason.code()));
+                self.report_at(name, format!("`{}` needs `where = [\"{fact}\"]`", reason.code()));
             }
             if matches!(effect, Effect::Toggle { .. }) {
-                self.at(name, "a toggle has no grants of its own: it is judged as what it becomes");
+                self.report_at(name, "a toggle has no grants: the action that it becomes is judged");
             }
             self.model.grants.push(Grant {
                 action: position,
@@ -333,7 +340,7 @@ impl<'a> ModelReader<'a> {
                 line,
             });
             if let Some(action) = self.model.actions.get_mut(usize::from(position)) {
-                action.facts = any_of.iter().copied().fold(action.facts.union(facts), FactSet::union);
+                action.facts = any_of.iter().copied().fold(action.facts | facts, |all, clause| all | clause);
             }
         }
         section.finish();
@@ -341,10 +348,10 @@ impl<'a> ModelReader<'a> {
 
     fn roles(&self, section: &mut Section<'a>) -> Option<RoleSet> {
         let names = section.strings("roles");
-        section.must("roles");
+        section.require("roles");
         if names.is_empty() {
             let help = format!("roles = [\"{EVERYONE}\"] is for every user of the organization");
-            section.report_with_help(&section.span, "a grant is for at least one role: `roles`", help);
+            section.report_with_help(&section.span, "the grant has no role: set `roles`", help);
         }
         if names.iter().any(|name| name.value == EVERYONE) {
             return None;
@@ -357,7 +364,7 @@ impl<'a> ModelReader<'a> {
         self.role_set_of(section, &names)
     }
 
-    fn role_set_of(&self, section: &Section<'a>, names: &[Located<&str>]) -> RoleSet {
+    fn role_set_of(&self, section: &Section<'a>, names: &[SpannedStr<'_>]) -> RoleSet {
         let positions = names.iter().filter_map(|name| {
             let position = self.role_position(name.value);
             if position.is_none() {
@@ -388,7 +395,7 @@ impl<'a> ModelReader<'a> {
         self.model.settings.iter().position(|setting| &*setting.name == name)
     }
 
-    /// Puts the grants of one action together, in the order of the file.
+    /// Sorts the grants by action, and within one action by their order in the file.
     fn finish(mut self) -> Model {
         if self.model.grants.len() > GRANTS_PER_MODEL_MAX {
             let message = format!("has more than {GRANTS_PER_MODEL_MAX} grants");
@@ -405,16 +412,15 @@ impl<'a> ModelReader<'a> {
     }
 }
 
-/// A relation to a queue can only hold where there is a queue, and its absence has its own reason.
-const fn with_implied(facts: FactSet) -> FactSet {
-    if facts.has(Fact::QueueServed) || facts.has(Fact::QueueSupervised) || facts.has(Fact::SessionOpen) {
-        facts.with(Fact::QueueGiven)
-    } else {
-        facts
-    }
+/// Adds [`Fact::QueueGiven`] to facts that need a queue: a question without a queue is then denied with the reason for
+/// that.
+fn with_implied(facts: FactSet) -> FactSet {
+    let needs_queue = Fact::QueueServed | Fact::QueueSupervised | Fact::SessionOpen;
+    if facts.is_disjoint(needs_queue) { facts } else { facts | Fact::QueueGiven }
 }
 
-const fn usual_reason(effect: Effect) -> AllowReason {
+/// The reason of a grant that names none.
+const fn default_reason(effect: Effect) -> AllowReason {
     match effect {
         Effect::Logout(_) => AllowReason::LoggedOut,
         Effect::Pause(_, true) => AllowReason::Paused,
@@ -423,8 +429,8 @@ const fn usual_reason(effect: Effect) -> AllowReason {
     }
 }
 
-/// A name that goes over every wire as it is.
-fn required_word<'a>(section: &mut Section<'a>) -> Option<Located<&'a str>> {
+/// Reads `name`, whose characters every dialect can carry.
+fn required_word<'a>(section: &mut Section<'a>) -> Option<SpannedStr<'a>> {
     let name = section.required_string("name")?;
     let admitted = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'.');
     if name.value.is_empty() || name.value.len() > ID_BYTES_MAX || !name.value.bytes().all(admitted) {
@@ -435,29 +441,33 @@ fn required_word<'a>(section: &mut Section<'a>) -> Option<Located<&'a str>> {
     Some(name)
 }
 
-/// The rules that an entry implements; every entry cites at least one.
+/// Reads the rules that an entry implements; every entry names at least one.
 fn cited_rules(section: &mut Section<'_>) -> Vec<Box<str>> {
     let rules = section.strings("rules");
-    section.must("rules");
+    section.require("rules");
     if rules.is_empty() {
-        section.report_with_help(&section.span, "the entry cites no rule", "rules = [\"R10\"], or a word of your own");
+        section.report_with_help(
+            &section.span,
+            "the entry names no rule",
+            "for example rules = [\"R10\"], or a word of your own",
+        );
     }
     rules.into_iter().map(|rule| rule.value.into()).collect()
 }
 
-/// The facts of `where`: those that all must hold, and for each entry with `|` those of which one must.
+/// Reads `where`: the facts that all must hold, and for each entry with `|` the facts of which one must hold.
 fn conditions(section: &mut Section<'_>) -> (FactSet, Vec<FactSet>) {
-    let mut all = FactSet::EMPTY;
+    let mut all = FactSet::empty();
     let mut any_of = vec![];
     for entry in section.strings("where") {
-        let mut clause = FactSet::EMPTY;
+        let mut clause = FactSet::empty();
         for name in entry.value.split('|') {
             match Fact::named(name.trim()) {
-                // On its own it would never hold.
+                // Without `target_roles` the fact would never hold.
                 Some(Fact::TargetHoldsRole) => {
-                    section.report(&entry.span, "which roles the target holds is said by `target_roles`");
+                    section.report(&entry.span, "name the roles of the target in `target_roles` instead");
                 }
-                Some(fact) => clause = clause.with(fact),
+                Some(fact) => clause |= fact,
                 None => section.report(&entry.span, format!("there is no fact `{}`", name.trim())),
             }
         }
@@ -470,17 +480,18 @@ fn conditions(section: &mut Section<'_>) -> (FactSet, Vec<FactSet>) {
     (with_implied(all), any_of)
 }
 
-/// The attribute values that a table admits, and those that it thereby bars; a key that it does not name is not
-/// narrowed.
+/// Reads the attribute values that a table admits; second, the values that it bars. A key that it does not name bars
+/// nothing.
 fn narrowed(section: &mut Section<'_>) -> (AttributeSet, AttributeSet) {
     let (mut admitted, mut barred) = (AttributeSet::EMPTY, AttributeSet::EMPTY);
     for &(key, name) in NARROWING_KEYS {
-        section.one_of(name, ATTRIBUTE_VALUES.iter().filter(|(of, _)| *of == key).map(|(_, value)| *value));
+        section
+            .one_of(name, ATTRIBUTE_VALUES.iter().filter(|(attribute, _)| *attribute == key).map(|(_, value)| *value));
         let values = section.strings(name);
         let found = values.iter().filter_map(|value| {
             let set = AttributeSet::value(key, value.value);
             if set.is_none() {
-                section.report(&value.span, format!("`{}` is no value of `{name}`", value.value));
+                section.report(&value.span, format!("`{}` is not a value of `{name}`", value.value));
             }
             set
         });
@@ -493,7 +504,7 @@ fn narrowed(section: &mut Section<'_>) -> (AttributeSet, AttributeSet) {
     (admitted, barred)
 }
 
-/// An entry of `needs_with`: attribute values, and the keys that an event with one of them needs.
+/// Reads an entry of `needs_with`: attribute values, and the keys that a question with one of these values needs.
 fn needed_with(mut section: Section<'_>) -> (AttributeSet, KeySet) {
     let (values, _) = narrowed(&mut section);
     let needs = key_set(&mut section, "needs");
@@ -515,7 +526,7 @@ fn named_list<T>(section: &mut Section<'_>, key: &'static str, named: impl Fn(&s
     let found = names.iter().filter_map(|name| {
         let found = named(name.value);
         if found.is_none() {
-            section.report(&name.span, format!("`{}` is nothing that `{key}` can name", name.value));
+            section.report(&name.span, format!("`{}` is not a value of `{key}`", name.value));
         }
         found
     });

@@ -1,7 +1,7 @@
-//! Who may write what a policy is read from.
+//! Warns of configuration files that every user of the machine may write.
 //!
-//! Whoever may write the configuration may do everything. A file that everybody may write is loaded all the same (some
-//! file systems know nothing else), but it does not go unsaid.
+//! A user who may write the configuration can grant every right. Such a file still loads, because some file systems
+//! have no permissions, but `check` and the log warn of it.
 
 use std::fs::Metadata;
 use std::os::unix::fs::PermissionsExt;
@@ -9,23 +9,27 @@ use std::path::Path;
 
 use crate::config::problem::{Problem, Problems};
 
-/// Everybody may write.
+/// Mode bit: every user may write.
 const WORLD_WRITABLE: u32 = 0o002;
-/// In a folder: everybody may add files, and remove their own only.
+/// Mode bit of a folder: every user may add files, but remove only their own.
 const STICKY: u32 = 0o1000;
 
-/// Warns of a path that everybody may write; one that is not there is somebody else's problem.
+/// Warns of a path that every user may write. A path that does not exist is reported where it is read.
 pub(super) fn warn(path: &Path, warnings: &mut Problems) {
     if let Ok(metadata) = std::fs::metadata(path) {
         warn_of(&path.display().to_string(), &metadata, warnings);
     }
 }
 
+/// Warns of a file with this metadata that every user may write.
 pub(super) fn warn_of(file: &str, metadata: &Metadata, warnings: &mut Problems) {
     let mode = metadata.permissions().mode();
     if mode & WORLD_WRITABLE != 0 {
         let help = if mode & STICKY != 0 { "chmod o-w,-t" } else { "chmod o-w" };
-        let problem = Problem::of_file(file, "may be written by everybody, who could give themselves every right");
+        let problem = Problem::of_file(
+            file,
+            "may be written by everybody: every user of this machine could grant themselves every right",
+        );
         warnings.add(problem.help(format!("{help} {file}")));
     }
 }

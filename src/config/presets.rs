@@ -1,8 +1,7 @@
-//! Feature-code presets: what phones of well-known systems dial. An organization names one, adds to it and overrides
-//! it.
+//! Feature-code presets: the codes of well-known PBXs. An organization names one, adds codes and overrides codes.
 //!
-//! The codes are facts of the field; a code that means nothing of ours there, or whose meaning nobody documents, is
-//! left out. Patterns here are written out: a preset knows no shorthand.
+//! The codes are those that the vendors document. A code for an action that queuewarden does not have, or whose meaning
+//! is not documented, is left out. Patterns are complete here: a preset uses no shorthand.
 
 /// The codes of one system, as `(pattern, action)`.
 pub(super) type Preset = &'static [(&'static str, &'static str)];
@@ -33,10 +32,11 @@ const ASTERISK: Preset = &[
     ("*223{target}", "call.barge"),
 ];
 
-/// GoTo Connect. Whisper and barge are keys of the running call there, not codes.
+/// GoTo Connect. Whisper and barge are keys pressed during the call, not codes.
 const GOTO: Preset = &[("*13", "queue.login"), ("*13{queue}", "queue.login"), ("*17{target}", "call.listen")];
 
-/// FreePBX: the toggle, and the login and logout of older releases. Its pause code is a toggle too, which we lack.
+/// FreePBX: the toggle, and the login and logout of older releases. Its pause code toggles, and there is no such
+/// action.
 const FREEPBX: Preset = &[
     ("*45", "queue.toggle"),
     ("*45{queue}", "queue.toggle"),
@@ -44,7 +44,7 @@ const FREEPBX: Preset = &[
     ("{queue}**", "queue.logout"),
 ];
 
-/// FusionPBX. Digits behind its toggle are an agent's id, not a queue's, so there is no such pattern.
+/// FusionPBX. Digits after its toggle are an agent's id, not a queue's: no pattern takes them.
 const FUSIONPBX: Preset = &[("*22", "queue.toggle"), ("*33{target}", "call.listen")];
 
 /// Grandstream UCM.

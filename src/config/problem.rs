@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, said the way an operator can use it: `file:line:column: message`, with help.
+//! The problems of a configuration, as an operator reads them: `file:line:column: message`, and help.
 
 use std::fmt;
 
@@ -6,20 +6,20 @@ use serde::Serialize;
 
 use crate::limits::{PROBLEM_BYTES_MAX, PROBLEMS_REPORTED_MAX};
 
-/// One problem, and where.
+/// One problem, with its position.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// The file, as the operator named its folder.
+    /// The path of the file, which starts as `--config` was given.
     pub file: String,
-    /// The line, from 1; `None` when the file as a whole is meant.
+    /// The line, from 1. `None`: the problem is about the whole file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<u32>,
-    /// The column in characters, from 1.
+    /// The column in characters, from 1. `None`: the problem is about the whole file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub column: Option<u32>,
     /// What is wrong.
     pub message: String,
-    /// What to do about it.
+    /// What the operator can change. `None`: the message says it already.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub help: Option<String>,
 }
@@ -31,7 +31,7 @@ impl Problem {
         Self { file: file.into(), line: None, column: None, message: message.into(), help: None }
     }
 
-    /// The same with help.
+    /// The same problem with help.
     #[must_use]
     pub fn help(self, help: impl Into<String>) -> Self {
         Self { help: Some(help.into()), ..self }
@@ -52,12 +52,12 @@ impl fmt::Display for Problem {
     }
 }
 
-/// All problems of one load, the first hundred of them spelled out.
+/// All problems of one load. The first [`PROBLEMS_REPORTED_MAX`] are listed, the rest is counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Problems {
-    /// The problems, in the order in which they were met.
+    /// The listed problems, in the order in which they were found.
     pub problems: Vec<Problem>,
-    /// How many more there were.
+    /// Number of problems beyond the listed ones.
     pub more: usize,
 }
 
@@ -65,21 +65,21 @@ impl Problems {
     /// Adds a problem.
     pub fn add(&mut self, mut problem: Problem) {
         if self.problems.len() < PROBLEMS_REPORTED_MAX {
-            // It may cite what it is about, which may be as long as the file.
+            // A message may quote a value, which may be as long as the file.
             shorten(&mut problem.message);
             problem.help.as_mut().into_iter().for_each(shorten);
             self.problems.push(problem);
         } else {
-            self.more = self.more.saturating_add(1);
+            self.more += 1;
         }
     }
 
-    /// Adds problems that are not spelled out.
-    pub(super) const fn add_uncited(&mut self, count: usize) {
-        self.more = self.more.saturating_add(count);
+    /// Adds problems to the count only.
+    pub(super) const fn add_unlisted(&mut self, count: usize) {
+        self.more += count;
     }
 
-    /// How many more can be spelled out.
+    /// Number of further problems that can be listed.
     pub(super) const fn room(&self) -> usize {
         PROBLEMS_REPORTED_MAX.saturating_sub(self.problems.len())
     }
@@ -90,16 +90,16 @@ impl Problems {
         self.problems.is_empty()
     }
 
-    /// How many there are.
+    /// Number of all problems.
     #[must_use]
-    pub fn count(&self) -> usize {
-        self.problems.len().saturating_add(self.more)
+    pub const fn count(&self) -> usize {
+        self.problems.len() + self.more
     }
 }
 
 fn shorten(text: &mut String) {
     if text.len() > PROBLEM_BYTES_MAX {
-        let end = (0..=PROBLEM_BYTES_MAX).rev().find(|&end| text.is_char_boundary(end)).unwrap_or_default();
+        let end = (0..=PROBLEM_BYTES_MAX).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
         text.truncate(end);
         text.shrink_to_fit();
         text.push('…');

@@ -1,8 +1,8 @@
-//! Reads TOML tables key by key, and collects every problem with its place instead of stopping at the first.
+//! Reads TOML tables key by key, and collects every problem with its position in the file.
 //!
-//! serde stops at the first key that it does not like; an operator who edits a file at night wants all of them at once.
-//! So the parser's own spanned tree is walked here. Whoever reads a [`Section`] names each key once, by reading it;
-//! what was never read is unknown and refused.
+//! serde stops at the first problem; an operator wants all of them at once. Therefore the readers walk the tree of the
+//! TOML parser, which has the position of every value. A reader names each key once, by reading it from a [`Section`];
+//! [`Section::finish`] refuses the keys that no reader asked for.
 
 use std::cell::RefCell;
 use std::fs::{File, Metadata};
@@ -15,34 +15,34 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::config::problem::{Problem, Problems};
-use crate::config::schema::trace::{Open, Shape, Step, Trace};
+use crate::config::schema::trace::{FreeKeyValues, SchemaTrace, TableStep, ValueShape};
 use crate::limits::TOML_RECOVERED_BYTES_MAX;
 
-/// Linux' `O_NONBLOCK`: opening a FIFO must not wait for somebody who writes to it.
+/// Linux' `O_NONBLOCK`: opening a FIFO must not wait for a process that writes to it.
 const NONBLOCK: i32 = 0o4000;
 
-/// Opens a regular file, with what is known of it; `None` if something else is there. Devices are not even opened.
+/// Opens a regular file. `None`: the path is something else, like a folder or a device, and was not opened.
 pub(super) fn open(path: &Path) -> std::io::Result<Option<(File, Metadata)>> {
     if !std::fs::metadata(path)?.is_file() {
         return Ok(None);
     }
     let handle = File::options().read(true).custom_flags(NONBLOCK).open(path)?;
-    // It may have been replaced in between.
+    // The path may name another file since.
     let metadata = handle.metadata()?;
     Ok(metadata.is_file().then_some((handle, metadata)))
 }
 
-/// A file's text, with the means to say where in it something stands.
+/// The text of a file. Turns byte positions into lines and columns.
 #[derive(Debug)]
 pub(super) struct Source {
     pub(super) file: String,
     pub(super) text: String,
-    /// Where it is written down what is read, for a schema.
-    pub(super) trace: Option<RefCell<Trace>>,
+    /// Records the keys that are read, to make a schema. `None` outside of that.
+    pub(super) trace: Option<RefCell<SchemaTrace>>,
 }
 
 impl Source {
-    /// Reads a file of at most `bytes_max` bytes.
+    /// Reads a UTF-8 file of at most `bytes_max` bytes.
     pub(super) fn read(path: &Path, bytes_max: u64) -> Result<Self, Problem> {
         let file = path.display().to_string();
         let failed = |error: std::io::Error| Problem::of_file(&file, format!("cannot be read: {error}"));
@@ -50,10 +50,10 @@ impl Source {
             return Err(Problem::of_file(&file, "is not a file"));
         };
         let mut bytes = vec![];
-        handle.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
+        handle.take(bytes_max + 1).read_to_end(&mut bytes).map_err(failed)?;
         if bytes.len() as u64 > bytes_max {
             return Err(Problem::of_file(&file, format!("is larger than {bytes_max} bytes"))
-                .help("large organizations name a CSV file for their users: `users_csv`"));
+                .help("a large organization has its users in a CSV file: set `users_csv`"));
         }
         match String::from_utf8(bytes) {
             Ok(text) => Ok(Self { file, text, trace: None }),
@@ -65,11 +65,11 @@ impl Source {
         }
     }
 
-    /// A problem at this place.
+    /// A problem at the start of this span.
     pub(super) fn problem(&self, span: Range<usize>, message: impl Into<String>) -> Problem {
         let before = self.text.get(..span.start).unwrap_or(&self.text);
-        let line = before.bytes().filter(|&byte| byte == b'\n').count().saturating_add(1);
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count().saturating_add(1);
+        let line = before.bytes().filter(|&byte| byte == b'\n').count() + 1;
+        let column = before.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1;
         Problem {
             line: u32::try_from(line).ok(),
             column: u32::try_from(column).ok(),
@@ -77,22 +77,22 @@ impl Source {
         }
     }
 
-    /// The line on which this place is, from 1.
+    /// The number of the line on which the span starts, from 1.
     pub(super) fn line(&self, span: &Range<usize>) -> u32 {
-        self.problem(span.clone(), "").line.unwrap_or_default()
+        self.problem(span.clone(), "").line.unwrap_or(0)
     }
 
-    /// The text as a table; syntax errors go to `problems`.
+    /// Parses the text as TOML. `None`: it is not TOML; `problems` has every syntax error.
     pub(super) fn parse(&self, problems: &mut Problems) -> Option<Spanned<DeTable<'_>>> {
-        // All errors of what may be nothing but errors take many times its size: the first is enough then, and it is
-        // looked for at the beginning before the whole is taken up.
+        // The errors of a large file that is not TOML at all take many times its size in memory. Of such a file only
+        // the first error is reported, and it is searched for at the beginning before the whole file is parsed.
         let first_error = || {
-            // Cut behind an LF, so between two characters.
+            // The cut is after an LF and therefore never inside a character.
             let end = memchr::memrchr(b'\n', self.text.as_bytes().get(..TOML_RECOVERED_BYTES_MAX)?)?;
             let lines = self.text.get(..=end)?;
-            // An error at the very end may be of the cut: a list that goes on, say.
-            let cut = |error: &toml::de::Error| error.span().is_none_or(|span| span.end >= lines.len());
-            DeTable::parse(lines).err().filter(|error| !cut(error))
+            // An error at the very end may come from the cut, like a list that goes on after it.
+            let is_of_cut = |error: &toml::de::Error| error.span().is_none_or(|span| span.end >= lines.len());
+            DeTable::parse(lines).err().filter(|error| !is_of_cut(error))
         };
         let (table, errors) = if self.text.len() <= TOML_RECOVERED_BYTES_MAX {
             DeTable::parse_recoverable(&self.text)
@@ -102,19 +102,20 @@ impl Source {
                 Err(error) => (Spanned::new(0..0, DeTable::default()), vec![error]),
             }
         };
-        problems.add_uncited(errors.len().saturating_sub(problems.room()));
+        problems.add_unlisted(errors.len().saturating_sub(problems.room()));
         for error in errors.iter().take(problems.room()) {
             let message = error.message().replace('\n', ", ");
-            problems.add(self.problem(error.span().unwrap_or_default(), format!("not TOML: {message}")));
+            problems.add(self.problem(error.span().unwrap_or(0..0), format!("not TOML: {message}")));
         }
         errors.is_empty().then_some(table)
     }
 }
 
-/// A value with its place.
+/// A key or a string value, with its position in the file.
 #[derive(Clone, Debug)]
-pub(super) struct Located<T> {
-    pub(super) value: T,
+pub(super) struct SpannedStr<'a> {
+    pub(super) value: &'a str,
+    /// The bytes of the file that it takes up.
     pub(super) span: Range<usize>,
 }
 
@@ -125,8 +126,8 @@ pub(super) struct Section<'a> {
     table: &'a DeTable<'a>,
     problems: &'a RefCell<Problems>,
     known: Vec<&'static str>,
-    /// The keys that led here, and whether each may stand several times.
-    path: Vec<Step>,
+    /// The path from the root of the file.
+    path: Vec<TableStep>,
 }
 
 impl<'a> Section<'a> {
@@ -134,48 +135,48 @@ impl<'a> Section<'a> {
         Self { source, span: 0..0, table: table.get_ref(), problems, known: vec![], path: vec![] }
     }
 
-    fn inside(&self, value: &'a Spanned<DeValue<'a>>, key: &'static str, several: bool) -> Option<Self> {
+    fn inside(&self, value: &'a Spanned<DeValue<'a>>, key: &'static str, is_list: bool) -> Option<Self> {
         let Some(table) = value.get_ref().as_table() else {
             self.wrong_type(key, "a table", value);
             return None;
         };
-        let path = self.path.iter().copied().chain([Step { key, several }]).collect();
+        let path = self.path.iter().copied().chain([TableStep { key, is_list }]).collect();
         Some(Section { source: self.source, span: value.span(), table, problems: self.problems, known: vec![], path })
     }
 
-    fn note(&self, key: &'static str, shape: Shape) {
+    fn record(&self, key: &'static str, shape: ValueShape) {
         if let Some(trace) = &self.source.trace {
-            trace.borrow_mut().note(&self.path, key, shape);
+            trace.borrow_mut().record(&self.path, key, shape);
         }
     }
 
-    /// Says that the key has to be there, with something in it.
-    pub(super) fn must(&self, key: &'static str) {
+    /// Records that the key is required and not empty. The caller reports a missing key.
+    pub(super) fn require(&self, key: &'static str) {
         if let Some(trace) = &self.source.trace {
-            trace.borrow_mut().must(&self.path, key);
+            trace.borrow_mut().require(&self.path, key);
         }
     }
 
-    /// Says which values the key may have.
+    /// Records which values the key may have. The caller reports other values.
     pub(super) fn one_of<'v>(&self, key: &'static str, values: impl IntoIterator<Item = &'v str>) {
         if let Some(trace) = &self.source.trace {
             trace.borrow_mut().one_of(&self.path, key, values);
         }
     }
 
-    /// Says that the keys of this table are the operator's own, and what their values are.
-    pub(super) fn open(&self, open: Open) {
+    /// Records that the operator chooses the keys of this table, and the type of their values.
+    pub(super) fn free_keys(&self, values: FreeKeyValues) {
         if let Some(trace) = &self.source.trace {
-            trace.borrow_mut().open(&self.path, open);
+            trace.borrow_mut().free_keys(&self.path, values);
         }
     }
 
-    /// Reports a problem at a place in this file.
+    /// Reports a problem at the start of the span.
     pub(super) fn report(&self, span: &Range<usize>, message: impl Into<String>) {
         self.problems.borrow_mut().add(self.source.problem(span.clone(), message));
     }
 
-    /// Reports a problem at a place in this file, with help.
+    /// Reports a problem at the start of the span, with help.
     pub(super) fn report_with_help(&self, span: &Range<usize>, message: impl Into<String>, help: impl Into<String>) {
         self.problems.borrow_mut().add(self.source.problem(span.clone(), message).help(help));
     }
@@ -190,20 +191,21 @@ impl<'a> Section<'a> {
         self.table.get(key)
     }
 
-    pub(super) fn string(&mut self, key: &'static str) -> Option<Located<&'a str>> {
-        self.note(key, Shape::Text);
+    /// A string.
+    pub(super) fn string(&mut self, key: &'static str) -> Option<SpannedStr<'a>> {
+        self.record(key, ValueShape::Text);
         let value = self.value(key)?;
         let Some(text) = value.get_ref().as_str() else {
             self.wrong_type(key, "a string", value);
             return None;
         };
-        Some(Located { value: text, span: value.span() })
+        Some(SpannedStr { value: text, span: value.span() })
     }
 
-    /// A string that must be there.
-    pub(super) fn required_string(&mut self, key: &'static str) -> Option<Located<&'a str>> {
-        self.note(key, Shape::Text);
-        self.must(key);
+    /// A string; the key is required.
+    pub(super) fn required_string(&mut self, key: &'static str) -> Option<SpannedStr<'a>> {
+        self.record(key, ValueShape::Text);
+        self.require(key);
         if self.table.get(key).is_none() {
             self.known.push(key);
             self.report(&self.span, format!("the key `{key}` is missing"));
@@ -212,8 +214,9 @@ impl<'a> Section<'a> {
         self.string(key)
     }
 
+    /// `true` or `false`.
     pub(super) fn boolean(&mut self, key: &'static str) -> Option<bool> {
-        self.note(key, Shape::Flag);
+        self.record(key, ValueShape::Flag);
         let value = self.value(key)?;
         let found = value.get_ref().as_bool();
         if found.is_none() {
@@ -222,24 +225,31 @@ impl<'a> Section<'a> {
         found
     }
 
-    pub(super) fn integer(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
-        self.note(key, Shape::Whole(*range.start(), *range.end()));
+    /// A whole number in this range.
+    pub(super) fn integer<N>(&mut self, key: &'static str, range: RangeInclusive<N>) -> Option<N>
+    where
+        N: Copy + TryFrom<u64>,
+        u64: TryFrom<N>,
+    {
+        let bound = |bound: N| u64::try_from(bound).unwrap_or(u64::MAX);
+        let range = bound(*range.start())..=bound(*range.end());
+        self.record(key, ValueShape::Whole(*range.start(), *range.end()));
         let value = self.value(key)?;
         let Some(integer) = value.get_ref().as_integer() else {
             self.wrong_type(key, "a whole number", value);
             return None;
         };
-        match u64::from_str_radix(integer.as_str(), integer.radix()) {
-            Ok(number) if range.contains(&number) => Some(number),
-            _ => {
-                self.report(&value.span(), format!("`{key}` must be from {} to {}", range.start(), range.end()));
-                None
-            }
+        let number = u64::from_str_radix(integer.as_str(), integer.radix()).ok();
+        let number = number.filter(|number| range.contains(number)).and_then(|number| N::try_from(number).ok());
+        if number.is_none() {
+            self.report(&value.span(), format!("`{key}` must be from {} to {}", range.start(), range.end()));
         }
+        number
     }
 
-    pub(super) fn strings(&mut self, key: &'static str) -> Vec<Located<&'a str>> {
-        self.note(key, Shape::Texts);
+    /// A list of strings. Empty: the key is missing, or its value is no list.
+    pub(super) fn strings(&mut self, key: &'static str) -> Vec<SpannedStr<'a>> {
+        self.record(key, ValueShape::Texts);
         let Some(value) = self.value(key) else { return vec![] };
         let Some(array) = value.get_ref().as_array() else {
             self.wrong_type(key, "a list of strings", value);
@@ -248,7 +258,7 @@ impl<'a> Section<'a> {
         let mut strings = vec![];
         for item in array {
             match item.get_ref().as_str() {
-                Some(text) => strings.push(Located { value: text, span: item.span() }),
+                Some(text) => strings.push(SpannedStr { value: text, span: item.span() }),
                 None => self.wrong_type(key, "a list of strings", item),
             }
         }
@@ -257,14 +267,14 @@ impl<'a> Section<'a> {
 
     /// The table under `key`.
     pub(super) fn section(&mut self, key: &'static str) -> Option<Self> {
-        self.note(key, Shape::Table);
+        self.record(key, ValueShape::SubTable);
         let value = self.value(key)?;
         self.inside(value, key, false)
     }
 
     /// The tables under `key`, written `[[key]]`.
     pub(super) fn sections(&mut self, key: &'static str) -> Vec<Self> {
-        self.note(key, Shape::Tables);
+        self.record(key, ValueShape::SubTables);
         let Some(value) = self.value(key) else { return vec![] };
         let Some(array) = value.get_ref().as_array() else {
             self.wrong_type(key, "a list of tables", value);
@@ -273,14 +283,14 @@ impl<'a> Section<'a> {
         array.iter().filter_map(|item| self.inside(item, key, true)).collect()
     }
 
-    /// Every key and value of a table whose keys are the operator's own.
-    pub(super) fn entries(&self) -> impl Iterator<Item = (Located<&'a str>, &'a Spanned<DeValue<'a>>)> {
+    /// Every key and value of a table whose keys the operator chooses.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (SpannedStr<'a>, &'a Spanned<DeValue<'a>>)> {
         let located =
-            |key: &'a Spanned<std::borrow::Cow<'a, str>>| Located { value: &**key.get_ref(), span: key.span() };
+            |key: &'a Spanned<std::borrow::Cow<'a, str>>| SpannedStr { value: key.get_ref(), span: key.span() };
         self.table.iter().map(move |(key, value)| (located(key), value))
     }
 
-    /// Refuses the keys that nobody read.
+    /// Reports the keys that no reader asked for.
     pub(super) fn finish(self) {
         for (key, _) in self.entries().filter(|(key, _)| !self.known.contains(&key.value)) {
             let known: Vec<String> = self.known.iter().map(|known| format!("`{known}`")).collect();

@@ -1,72 +1,79 @@
-//! Kamailio's `evapi`: netstrings on a connection that we open to Kamailio; the questions come from there all the same.
+//! Kamailio's `evapi`: netstrings on a connection that queuewarden opens to Kamailio and keeps; Kamailio asks.
+//!
+//! queuewarden connects to every address of `[connect] evapi = ["127.0.0.1:8448"]`, and reconnects 50 ms after a failure,
+//! later after at most 1 s, without end. The frames are the netstrings of [`crate::dialect::jsonrpc`]. A message is one
+//! object with the members of its `params`, and beside them `verb`, and `idx` and `lbl`, which name the suspended
+//! transaction of Kamailio and come back with the answer. The key `verb` is spelled `object_verb`.
 //!
 //! ```text
-//! > 108:{"verb":"dial","org":"acme","actor":"1001","digits":"*13600","idx":47360,"lbl":2076268761},
-//! < 119:{"idx":47360,"lbl":2076268761,"verdict":"allow","reason":"assigned",…},
+//! > {"verb":"dial","org":"acme","actor":"1001","digits":"*13600","idx":47360,"lbl":2076268761}
+//! < {"idx":47360,"lbl":2076268761,"verdict":"allow","reason":"assigned","action":"queue.login","queues":["600"],"policy":1}
+//! > {"verb":"dial","org":"acme","idx":47361,"lbl":2076268762}
+//! < {"idx":47361,"lbl":2076268762,"error":{"code":-32602,"message":"Invalid params","data":{"reason":"missing_key","key":"actor"}}}
 //! ```
 //!
-//! `idx` and `lbl` name the suspended transaction: the answer carries them back, out of our own numbers. A message
-//! without both cannot be answered, so nothing is done for it. Every answer is one whole netstring; a message that is
-//! no netstring ends the connection.
+//! - A message without `idx` and `lbl` is not carried out, because it cannot be answered.
+//! - queuewarden never stops reading. Kamailio's sockets block, so a full socket would stop the whole SIP server. A
+//!   Kamailio that reads its answers too slowly gets `overload`, then loses the connection.
+//! - Every answer is one complete netstring in one write, because Kamailio loses an answer that it reads in two parts.
+//! - A message that is no netstring ends the connection.
+//! - Set `modparam("evapi", "workers", 0)`. From Kamailio 5.7 on, any other value makes Kamailio poll for answers, which
+//!   adds half a second to every call.
 
 use serde::Serialize;
 use serde::de::MapAccess;
 
-use crate::decision::{ErrorReason, Outcome, WireError};
-use crate::dialect::fields::Verb;
-use crate::dialect::json::{self, Decided, Failure, FailureKind, Members, Object, PONG, Scalar};
+use crate::decision::{ErrorReason, Outcome};
+use crate::dialect::connection::PersistentConnection;
+use crate::dialect::json::{
+    self, DecisionMembers, ErrorMember, JsonQuestion, JsonScalar, ObjectReader, PONG, QuestionMembers, RequestError,
+    RequestErrorKind,
+};
 use crate::dialect::netstring::{self, Frame};
 use crate::dialect::{After, Dialect, DialectLabel, Patience, Step};
-use crate::event::{Event, Key};
+use crate::event::Key;
 use crate::limits::EVAPI_WRITE_BYTES_MAX;
 
-/// The member for the key `verb`, whose own name is taken by what the question is: `dial`, `do` or `may`.
+/// The member for the key `verb`: the member `verb` is the verb of the question.
 const OBJECT_VERB: &str = "object_verb";
 
 /// One connection to Kamailio.
 #[derive(Clone, Debug, Default)]
 pub struct Evapi {
-    finished: bool,
+    connection: PersistentConnection,
 }
 
-/// A message.
+/// One message, as far as it was read.
 #[derive(Debug)]
-struct Message<'buf> {
-    verb: Option<Scalar<'buf>>,
-    index: Option<Scalar<'buf>>,
-    label: Option<Scalar<'buf>>,
-    members: Members<'buf>,
-    /// A member of the first three stands twice.
-    twice: bool,
+struct EvapiMessage<'buf> {
+    verb: Option<JsonScalar<'buf>>,
+    idx: Option<JsonScalar<'buf>>,
+    lbl: Option<JsonScalar<'buf>>,
+    members: QuestionMembers<'buf>,
+    /// One of the first three members occurs twice.
+    has_duplicate: bool,
 }
 
-/// The suspended transaction that a question belongs to.
+/// The suspended transaction of Kamailio that a question belongs to.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Transaction {
     idx: u32,
     lbl: u32,
 }
 
-/// What a message asks for.
-enum Asked<'buf> {
-    /// With the name of its transaction.
-    Decision(Event<'buf>, &'buf [u8]),
-    Pong,
-}
-
-/// What is written.
+/// An answer, as it is written.
 #[derive(Serialize)]
-struct Answered<T> {
+struct EvapiAnswer<T> {
     #[serde(flatten)]
     transaction: Transaction,
     #[serde(flatten)]
     result: T,
 }
 
-/// What is written when there is no decision.
+/// The result of a question that was not decided.
 #[derive(Serialize)]
-struct Failed {
-    error: Failure,
+struct ErrorResult {
+    error: ErrorMember,
 }
 
 impl Evapi {
@@ -76,12 +83,12 @@ impl Evapi {
         Self::default()
     }
 
-    /// How many of these answers go into one write: whole netstrings, because Kamailio loses one that it reads in two
-    /// parts, and at most [`EVAPI_WRITE_BYTES_MAX`] bytes, because it reads no more at once.
+    /// Number of bytes of `answers` to send in one write: complete netstrings, because Kamailio loses one that it reads
+    /// in two parts, and at most [`EVAPI_WRITE_BYTES_MAX`] bytes, because it reads no more at once.
     #[must_use]
     pub fn one_write(answers: &[u8]) -> usize {
         let window = answers.get(..EVAPI_WRITE_BYTES_MAX).unwrap_or(answers);
-        netstring::whole(window)
+        netstring::complete_frames_length(window)
     }
 }
 
@@ -90,125 +97,110 @@ impl Dialect for Evapi {
         DialectLabel::Evapi
     }
 
-    fn next<'buf>(&mut self, input: &'buf [u8], room: &'buf mut Vec<u8>, output: &mut Vec<u8>) -> Step<'buf> {
+    fn next<'buf>(&mut self, input: &'buf [u8], decoded: &'buf mut Vec<u8>, output: &mut Vec<u8>) -> Step<'buf> {
+        if self.connection.is_finished() {
+            return Step::Done { consumed: input.len(), fault: None, after: After::Finish };
+        }
         let (payload, consumed) = match netstring::read(input) {
-            _ if self.finished => return Step::Done { consumed: input.len(), fault: None, after: After::Finish },
             Frame::More => return Step::More,
             Frame::Whole { payload, consumed } => (payload, consumed),
             Frame::Broken(reason) => {
-                self.finished = true;
+                self.connection.finish();
                 return Step::Done { consumed: input.len(), fault: Some(reason), after: After::Finish };
             }
         };
         let done = |fault| Step::Done { consumed, fault, after: After::Continue };
-        let mut message = Message { verb: None, index: None, label: None, members: Members::new(room), twice: false };
+        let members = QuestionMembers::new(decoded);
+        let mut message = EvapiMessage { verb: None, idx: None, lbl: None, members, has_duplicate: false };
         let read = json::read(payload, &mut message);
         let Some(transaction) = read.ok().and_then(|()| message.transaction()) else {
             return done(Some(ErrorReason::Malformed));
         };
-        match message.asked(transaction) {
-            Ok(Asked::Decision(event, id)) => Step::Ask { consumed, event, id },
-            Ok(Asked::Pong) => {
-                transaction.answer(PONG, output);
+        match message.into_question(transaction) {
+            Ok(JsonQuestion::Event(event, id)) => Step::Ask { consumed, event, id },
+            Ok(JsonQuestion::Ping) => {
+                transaction.append_answer(output, PONG);
                 done(None)
             }
-            Err((kind, error)) => {
-                transaction.answer(Failed { error: Failure::new(kind, error) }, output);
-                done(Some(error.reason))
+            Err(error) => {
+                transaction.append_answer(output, ErrorResult { error: ErrorMember::of(error) });
+                done(Some(error.error.reason))
             }
         }
     }
 
     fn answer(&mut self, id: &[u8], outcome: &Outcome<'_>, output: &mut Vec<u8>) -> After {
-        if let Some(transaction) = Transaction::named(id) {
+        if let Some(transaction) = Transaction::from_id(id) {
             match outcome {
-                Outcome::Decided(decided) => transaction.answer(Decided::of(decided), output),
+                Outcome::Decided(answer) => transaction.append_answer(output, DecisionMembers::of(answer)),
                 Outcome::Faulty(error) => {
-                    transaction.answer(Failed { error: Failure::new(FailureKind::Params, *error) }, output);
+                    let error = RequestError { kind: RequestErrorKind::Params, error: *error };
+                    transaction.append_answer(output, ErrorResult { error: ErrorMember::of(error) });
                 }
             }
         }
         After::Continue
     }
 
-    /// Nothing can be said to Kamailio that is not about a transaction.
+    /// Appends nothing: an answer without a transaction has no meaning to Kamailio.
     fn give_up(&mut self, reason: Option<ErrorReason>, unread: &[u8], _output: &mut Vec<u8>) -> Option<ErrorReason> {
-        if std::mem::replace(&mut self.finished, true) {
-            return None;
-        }
-        reason.or_else(|| (!unread.is_empty()).then_some(ErrorReason::Malformed))
+        self.connection.give_up(reason, unread)
     }
 
     fn patience(&self, has_unread: bool) -> Patience {
-        match (self.finished, has_unread) {
-            (true, _) => Patience::Closing,
-            (false, true) => Patience::Frame,
-            (false, false) => Patience::Endless,
-        }
+        self.connection.patience(has_unread)
     }
 }
 
-impl<'buf> Object<'buf> for Message<'buf> {
+impl<'buf> ObjectReader<'buf> for EvapiMessage<'buf> {
     fn member<A: MapAccess<'buf>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
         let slot = match name {
             "verb" => &mut self.verb,
-            "idx" => &mut self.index,
-            "lbl" => &mut self.label,
+            "idx" => &mut self.idx,
+            "lbl" => &mut self.lbl,
             OBJECT_VERB => {
                 self.members.add(Some(Key::Verb), map.next_value()?);
                 return Ok(());
             }
             name => return self.members.member(name, map),
         };
-        self.twice |= slot.replace(map.next_value()?).is_some();
+        self.has_duplicate |= slot.replace(map.next_value()?).is_some();
         Ok(())
     }
 }
 
-impl<'buf> Message<'buf> {
-    /// The transaction; without it, or with two, nobody can be answered.
+impl<'buf> EvapiMessage<'buf> {
+    /// The transaction. `None`: `idx` or `lbl` is missing or not a number of 32 bits, or a member is a duplicate.
     fn transaction(&self) -> Option<Transaction> {
-        let number = |value: &Option<Scalar<'_>>| match value {
-            Some(Scalar::Number(number)) => u32::try_from(*number).ok(),
+        let number = |value: &Option<JsonScalar<'_>>| match value {
+            Some(JsonScalar::Number(number)) => u32::try_from(*number).ok(),
             _ => None,
         };
-        let transaction = Transaction { idx: number(&self.index)?, lbl: number(&self.label)? };
-        (!self.twice).then_some(transaction)
+        let transaction = Transaction { idx: number(&self.idx)?, lbl: number(&self.lbl)? };
+        (!self.has_duplicate).then_some(transaction)
     }
 
-    fn asked(self, transaction: Transaction) -> Result<Asked<'buf>, (FailureKind, WireError)> {
-        let missing = (FailureKind::Request, WireError::new(ErrorReason::UnknownVerb));
-        let verb = self.verb.as_ref().and_then(Scalar::text).ok_or(missing)?;
-        let asked = match (Verb::named(verb.as_bytes()), verb) {
-            // The name of the transaction stands in two places of the input, and has to stand in one.
-            (Some(verb), _) => {
-                let asked = self.members.into_event(verb, &transaction.name());
-                asked.map(|(event, name)| Asked::Decision(event, name))
-            }
-            (None, "ping") if self.members.is_empty() => Ok(Asked::Pong),
-            (None, "ping") => Err(WireError::new(ErrorReason::UnknownKey)),
-            // There is no token here, and any is refused.
-            (None, "auth") => Err(WireError::new(ErrorReason::Unauthenticated)),
-            _ => return Err((FailureKind::Method, WireError::new(ErrorReason::UnknownVerb))),
-        };
-        asked.map_err(|error| (FailureKind::Params, error))
+    fn into_question(self, transaction: Transaction) -> Result<JsonQuestion<'buf>, RequestError> {
+        let missing = RequestError::new(RequestErrorKind::Request, ErrorReason::UnknownVerb);
+        let verb = self.verb.as_ref().and_then(JsonScalar::text).ok_or(missing)?;
+        self.members.into_question(verb, &transaction.id())
     }
 }
 
 impl Transaction {
-    /// Its name among the questions of a connection.
-    fn name(self) -> [u8; 8] {
+    /// The transaction as the id of a question: `idx`, then `lbl`, big-endian.
+    fn id(self) -> [u8; 8] {
         (u64::from(self.idx) << 32 | u64::from(self.lbl)).to_be_bytes()
     }
 
-    /// The transaction of this name.
-    fn named(name: &[u8]) -> Option<Self> {
-        let (idx, lbl) = name.split_first_chunk::<4>()?;
+    /// The transaction of an id. `None`: the bytes are not the result of [`Transaction::id`].
+    fn from_id(id: &[u8]) -> Option<Self> {
+        let (idx, lbl) = id.split_first_chunk::<4>()?;
         Some(Self { idx: u32::from_be_bytes(*idx), lbl: u32::from_be_bytes(lbl.try_into().ok()?) })
     }
 
-    fn answer<T: Serialize>(self, result: T, output: &mut Vec<u8>) {
-        netstring::wrap(output, |output| json::write(output, &Answered { transaction: self, result }));
+    fn append_answer<T: Serialize>(self, output: &mut Vec<u8>, result: T) {
+        netstring::wrap(output, |output| json::write(output, &EvapiAnswer { transaction: self, result }));
     }
 }
 
@@ -216,14 +208,14 @@ impl Transaction {
 mod tests {
     use super::*;
 
-    /// What is said to `payload`, without the netstring; questions are shown by the name of their transaction.
-    fn said(payload: &str) -> String {
+    /// The answer to `payload`, without the netstring; of a question, its transaction.
+    fn answer_to(payload: &str) -> String {
         let (mut room, mut output, mut kamailio) = (vec![], vec![], Evapi::new());
         let frame = format!("{}:{payload},", payload.len());
-        let asked = match kamailio.next(frame.as_bytes(), &mut room, &mut output) {
+        let question = match kamailio.next(frame.as_bytes(), &mut room, &mut output) {
             Step::Ask { consumed, id, .. } => {
                 assert_eq!(consumed, frame.len());
-                format!("{:?}", Transaction::named(id).unwrap())
+                format!("{:?}", Transaction::from_id(id).unwrap())
             }
             Step::Done { consumed, after, .. } => {
                 assert_eq!((consumed, after), (frame.len(), After::Continue));
@@ -231,21 +223,21 @@ mod tests {
             }
             Step::More | Step::Watch { .. } => panic!("{payload} is a whole question"),
         };
-        let text = asked + std::str::from_utf8(&output).unwrap();
+        let text = question + std::str::from_utf8(&output).unwrap();
         text.trim_start_matches(|c: char| c.is_ascii_digit()).trim_start_matches(':').trim_end_matches(',').to_owned()
     }
 
     #[test]
     fn a_message_is_a_question_with_its_transaction() {
-        let asked = "Transaction { idx: 47360, lbl: 2076268761 }";
+        let question = "Transaction { idx: 47360, lbl: 2076268761 }";
         for message in [
             r#"{"verb":"dial","org":"acme","actor":"1001","digits":"*13600","idx":47360,"lbl":2076268761}"#,
             r#"{"idx":47360,"org":"acme","digits":"\u002a13600","actor":"1001","lbl":2076268761,"verb":"d\u0069al"}"#,
             r#"{"verb":"do","org":"a","actor":"1","action":"x","object_verb":"edit","idx":47360,"lbl":2076268761}"#,
         ] {
-            assert_eq!(said(message), asked, "{message}");
+            assert_eq!(answer_to(message), question, "{message}");
         }
-        assert_eq!(said(r#"{"verb":"ping","idx":1,"lbl":2}"#), r#"{"idx":1,"lbl":2,"pong":true}"#);
+        assert_eq!(answer_to(r#"{"verb":"ping","idx":1,"lbl":2}"#), r#"{"idx":1,"lbl":2,"pong":true}"#);
     }
 
     #[test]
@@ -264,15 +256,15 @@ mod tests {
             (r#""verb":"auth","token":"x""#, r#""unauthenticated""#),
         ];
         for (members, reason) in cases {
-            let heard = said(&format!(r#"{{{members},"idx":1,"lbl":2}}"#));
+            let answer = answer_to(&format!(r#"{{{members},"idx":1,"lbl":2}}"#));
             let (start, end) =
                 (r#"{"idx":1,"lbl":2,"error":{"code":-32"#, format!(r#""data":{{"reason":{reason}}}}}}}"#));
-            assert!(heard.starts_with(start) && heard.ends_with(&end), "{members}: {heard}");
+            assert!(answer.starts_with(start) && answer.ends_with(&end), "{members}: {answer}");
         }
     }
 
     #[test]
-    fn without_a_transaction_nothing_is_done_and_nothing_is_said() {
+    fn a_message_without_a_transaction_is_neither_carried_out_nor_answered() {
         let question = r#""verb":"dial","org":"acme","actor":"1001","digits":"*13600""#;
         for rest in [
             "",
@@ -285,10 +277,10 @@ mod tests {
             r#","idx":1,"idx":1,"lbl":1"#,
             r#","idx":1,"lbl":1,"verb":"dial""#,
         ] {
-            assert_eq!(said(&format!("{{{question}{rest}}}")), "", "{rest}");
+            assert_eq!(answer_to(&format!("{{{question}{rest}}}")), "", "{rest}");
         }
         for message in ["", "[]", "{", "7", "null"] {
-            assert_eq!(said(message), "", "{message}");
+            assert_eq!(answer_to(message), "", "{message}");
         }
     }
 }

@@ -1,52 +1,99 @@
-//! FastAGI: Asterisk dials us, says who and what in a block of `agi_key: value` lines, and runs the commands it gets
-//! back.
+//! FastAGI: Asterisk connects for one question, and runs the commands of the answer.
 //!
-//! The question is `agi://HOST/ORG/ACTION,key=value,…`; the actor is `agi_accountcode`, which the endpoint's
-//! configuration sets, and nothing else. The answer is one write of `SET VARIABLE` commands, the verdict last, after
-//! which our side of the connection ends: Asterisk then runs all of them, where on an open connection it would run the
-//! first and wait. Only fixed tokens and names from the tables are ever sent. The connection is never closed without a
-//! verdict, because Asterisk reports a silent close as success.
+//! Asterisk asks with `AGI(agi://HOST:4573/ORG/ACTION,key=value,…)` and sends the question as a block of
+//! `agi_key: value` lines. ACTION is `dial` or the name of an action. The arguments are the keys of
+//! [`crate::dialect::fields::REQUEST_KEYS`] without `org`, `actor` and `action`, with the same values and the same error
+//! for a duplicate.
+//!
+//! - **The actor is `agi_accountcode`**, which the endpoint's configuration sets, and no text that a caller can write: a
+//!   dialed `*13600,actor=2001` would arrive as an argument.
+//! - `ORG/dial` without the argument `digits` takes them from `agi_extension`, else from `agi_dnid`.
+//! - The block has at most 16 KiB and 200 lines and must be complete within 2 s.
+//! - The answer is one write of `SET VARIABLE` commands, the verdict last; [`ANSWER_VARIABLES`] lists them. Then
+//!   queuewarden ends its side of the connection: Asterisk then runs all commands, where on an open connection it would
+//!   run the first one and wait.
+//! - There is always a verdict, because Asterisk reports a connection closed without one as success. `DENY` with an error
+//!   reason means that the question could not be read. A caller who hung up before the verdict gets `failure`, and
+//!   nothing changes.
+//! - Only fixed words and names from the configuration are sent.
+//!
+//! ```text
+//! > agi_network: yes
+//! > agi_network_script: acme/dial
+//! > agi_request: agi://127.0.0.1:4573/acme/dial
+//! > agi_channel: PJSIP/2001-00000007
+//! > agi_callerid: 5551234
+//! > agi_accountcode: 2001
+//! > agi_extension: s
+//! > agi_arg_1: digits=*2221001
+//! > agi_arg_2: queue=600
+//! >
+//! < SET VARIABLE QW_REASON "role_permits"
+//! < SET VARIABLE QW_ACTION "call.whisper"
+//! < SET VARIABLE QW_QUEUES "600"
+//! < SET VARIABLE QW_TARGET "1001-"
+//! < SET VARIABLE QW_SPY_OPTIONS "qbwES"
+//! < SET VARIABLE QW_VERDICT "ALLOW"
+//! ```
 
 use std::ops::Range;
 
 use crate::decision::{ErrorReason, Outcome, WireError};
-use crate::dialect::block::{lines_of, split};
+use crate::dialect::connection::VerdictDelivery;
 use crate::dialect::fields::{Fields, Verb};
-use crate::dialect::{After, Dialect, DialectLabel, Patience, Step, pins};
+use crate::dialect::header_lines::{lines_of, split};
+use crate::dialect::output::{append_queues, append_text};
+use crate::dialect::{After, AnswerField, Dialect, DialectLabel, Patience, Step, supervision_options};
 use crate::event::{Event, Key, KeySet};
 use crate::limits::{AGI_ENVIRONMENT_BYTES_MAX, AGI_ENVIRONMENT_LINES_MAX, AGI_REPLY_BYTES_MAX};
 use crate::telephony::Digits;
 
-/// What the path of the URL says instead of an action when the question is about dialed digits.
+/// The channel variables of an answer, in the order in which they are set.
+pub const ANSWER_VARIABLES: &[AnswerField] = &[
+    variable("QW_REASON", "The reason code."),
+    variable("QW_ACTION", "The action that was decided; empty if none was found."),
+    variable("QW_QUEUES", "The numbers of the queues, separated by `&`."),
+    variable(
+        "QW_TARGET",
+        "The extension of the supervised user and `-`. ChanSpy takes a prefix: `1001` would also match 10011.",
+    ),
+    variable(
+        "QW_SPY_OPTIONS",
+        "The options for `ChanSpy` that fix mode and target of an allowed supervision; never `d`.",
+    ),
+    variable("QW_VERDICT", "`ALLOW` or `DENY`."),
+];
+
+const fn variable(name: &'static str, description: &'static str) -> AnswerField {
+    AnswerField { name, carried_by: "every answer", description }
+}
+
+/// In the path of the URL, instead of an action: the question is about dialed digits.
 const DIAL: &[u8] = b"dial";
 
-/// Keys that no argument may give: they come from where a caller cannot write.
-const NEVER_ARGUMENTS: KeySet = KeySet::EMPTY.with(Key::Organization).with(Key::Actor).with(Key::Action);
+/// Keys that no argument may give, because a caller may write arguments.
+const NEVER_ARGUMENTS: KeySet = KeySet::of(&[Key::Organization, Key::Actor, Key::Action]);
 
 /// One connection from Asterisk.
 #[derive(Clone, Debug, Default)]
 pub struct FastAgi {
-    state: State,
-    /// Where the first line begins that was not looked at yet.
+    delivery: VerdictDelivery,
+    /// Start of the first line that was not checked yet.
     scanned: usize,
+    /// Number of lines checked.
     lines: usize,
-    /// The verdict went out, but no command of it was confirmed.
-    unconfirmed: bool,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum State {
-    #[default]
-    Environment,
-    Answered,
-}
-
-/// The lines of an environment that a question is made of.
+/// The values of the block that make the question.
 #[derive(Clone, Copy, Debug, Default)]
-struct Environment<'buf> {
+struct AgiEnvironment<'buf> {
+    /// `agi_network_script`: the path of the URL.
     script: Option<&'buf [u8]>,
+    /// `agi_accountcode`: the actor.
     account: Option<&'buf [u8]>,
+    /// `agi_extension`.
     extension: Option<&'buf [u8]>,
+    /// `agi_dnid`: the dialed number.
     dialed: Option<&'buf [u8]>,
 }
 
@@ -57,7 +104,8 @@ impl FastAgi {
         Self::default()
     }
 
-    /// Looks for the end of the environment: the range of its lines without the empty one, or `None` if it goes on.
+    /// Looks for the empty line that ends the block. Returns the range of the lines before it. `None`: more bytes are
+    /// needed.
     fn environment_end(&mut self, input: &[u8]) -> Result<Option<Range<usize>>, WireError> {
         loop {
             let rest = input.get(self.scanned..).unwrap_or_default();
@@ -82,17 +130,16 @@ impl FastAgi {
     }
 
     fn refuse(&mut self, error: WireError, output: &mut Vec<u8>) {
-        set(output, "QW_REASON", error.reason.code());
+        set_variable(output, "QW_REASON", error.reason.code());
         for empty in ["QW_ACTION", "QW_QUEUES", "QW_TARGET", "QW_SPY_OPTIONS"] {
-            set(output, empty, "");
+            set_variable(output, empty, "");
         }
-        set(output, "QW_VERDICT", "DENY");
-        self.state = State::Answered;
-        self.unconfirmed = true;
+        set_variable(output, "QW_VERDICT", "DENY");
+        self.delivery = VerdictDelivery::Unconfirmed;
     }
 
-    /// The replies to our commands, and the `HANGUP` that ends even a healthy call.
-    fn replies(&mut self, input: &[u8]) -> Step<'static> {
+    /// Reads one reply of Asterisk to a command of the answer, or the `HANGUP` line that ends every call.
+    fn read_reply(&mut self, input: &[u8]) -> Step<'static> {
         let done = |consumed, fault| Step::Done { consumed, fault, after: After::Finish };
         let Some(end) = memchr::memchr(b'\n', input) else {
             let too_long = input.len() > AGI_REPLY_BYTES_MAX;
@@ -101,7 +148,7 @@ impl FastAgi {
         let line = input.get(..end).unwrap_or_default();
         let refused = [&b"510 "[..], b"511 ", b"520-"].iter().any(|code| line.starts_with(code));
         if line.starts_with(b"200 ") {
-            self.unconfirmed = false;
+            self.delivery = VerdictDelivery::Settled;
         }
         done(end.saturating_add(1), refused.then_some(ErrorReason::VerdictRefused))
     }
@@ -112,17 +159,17 @@ impl Dialect for FastAgi {
         DialectLabel::FastAgi
     }
 
-    fn next<'buf>(&mut self, input: &'buf [u8], _room: &'buf mut Vec<u8>, output: &mut Vec<u8>) -> Step<'buf> {
-        if self.state == State::Answered {
-            return self.replies(input);
+    fn next<'buf>(&mut self, input: &'buf [u8], _decoded: &'buf mut Vec<u8>, output: &mut Vec<u8>) -> Step<'buf> {
+        if !self.delivery.is_reading() {
+            return self.read_reply(input);
         }
-        let read = match self.environment_end(input) {
+        let question = match self.environment_end(input) {
             Ok(None) => return Step::More,
             Ok(Some(lines)) => {
-                // The caller hung up before the verdict: the dialplan is gone, so nothing may come of the question.
+                // The caller hung up before the verdict, and the dialplan has ended: nothing may change.
                 if input.get(self.scanned..).unwrap_or_default().starts_with(b"HANGUP\n") {
                     output.extend_from_slice(b"failure the caller is gone\n");
-                    self.state = State::Answered;
+                    self.delivery = VerdictDelivery::Settled;
                     let fault = Some(ErrorReason::VerdictUnread);
                     return Step::Done { consumed: self.scanned, fault, after: After::Finish };
                 }
@@ -130,7 +177,7 @@ impl Dialect for FastAgi {
             }
             Err(error) => Err(error),
         };
-        match read {
+        match question {
             Ok(event) => Step::Ask { consumed: self.scanned, event, id: &[] },
             Err(error) => {
                 self.refuse(error, output);
@@ -148,49 +195,41 @@ impl Dialect for FastAgi {
             }
         };
         let allowed = answer.reason.verdict() == "allow";
-        set(output, "QW_REASON", answer.reason.code());
-        set(output, "QW_ACTION", answer.action.unwrap_or_default());
-        output.extend_from_slice(b"SET VARIABLE QW_QUEUES \"");
-        for (position, number) in answer.queues.numbers().enumerate() {
-            output.extend_from_slice(if position == 0 { b"" } else { b"&" });
-            output.extend_from_slice(number.as_bytes());
-        }
-        output.extend_from_slice(b"\"\n");
+        set_variable(output, "QW_REASON", answer.reason.code());
+        set_variable(output, "QW_ACTION", answer.action.unwrap_or_default());
+        append_text(output, &["SET VARIABLE QW_QUEUES \""]);
+        append_queues(output, "", answer.queues, "&");
+        append_text(output, &["\"\n"]);
         // ChanSpy takes a prefix: `1001` would also match `10011`, and `1001-` cannot.
         let target = answer.target.filter(|_| allowed);
-        output.extend_from_slice(b"SET VARIABLE QW_TARGET \"");
-        for part in target.into_iter().flat_map(|target| [target, "-"]) {
-            output.extend_from_slice(part.as_bytes());
+        append_text(output, &["SET VARIABLE QW_TARGET \""]);
+        if let Some(extension) = target {
+            append_text(output, &[extension, "-"]);
         }
-        output.extend_from_slice(b"\"\n");
-        // Without a target there is nothing to pin, and ChanSpy without one would spy on anybody.
-        set(output, "QW_SPY_OPTIONS", answer.mode.filter(|_| target.is_some()).map_or("", pins::asterisk));
-        set(output, "QW_VERDICT", if allowed { "ALLOW" } else { "DENY" });
-        self.state = State::Answered;
-        self.unconfirmed = true;
+        append_text(output, &["\"\n"]);
+        // ChanSpy with options and without a target would listen to anybody.
+        let mode = answer.mode.filter(|_| target.is_some());
+        set_variable(output, "QW_SPY_OPTIONS", mode.map_or("", supervision_options::asterisk));
+        set_variable(output, "QW_VERDICT", if allowed { "ALLOW" } else { "DENY" });
+        self.delivery = VerdictDelivery::Unconfirmed;
         After::Finish
     }
 
     fn give_up(&mut self, reason: Option<ErrorReason>, _unread: &[u8], output: &mut Vec<u8>) -> Option<ErrorReason> {
-        match (self.state, reason) {
-            (State::Environment, reason) => {
-                let reason = reason.unwrap_or(ErrorReason::Malformed);
-                self.refuse(WireError::new(reason), output);
-                Some(reason)
-            }
-            (State::Answered, _) => std::mem::take(&mut self.unconfirmed).then_some(ErrorReason::VerdictUnread),
+        if !self.delivery.is_reading() {
+            return self.delivery.take_unconfirmed();
         }
+        let reason = reason.unwrap_or(ErrorReason::Malformed);
+        self.refuse(WireError::new(reason), output);
+        Some(reason)
     }
 
     fn patience(&self, _has_unread: bool) -> Patience {
-        match self.state {
-            State::Environment => Patience::Frame,
-            State::Answered => Patience::Closing,
-        }
+        self.delivery.patience()
     }
 }
 
-/// The question that a whole environment asks.
+/// Makes the question of a complete block.
 fn question(lines: &[u8]) -> Result<Event<'_>, WireError> {
     let environment = read_environment(lines)?;
     let script = environment.script.ok_or(WireError::of(ErrorReason::MissingKey, Key::Organization))?;
@@ -198,10 +237,10 @@ fn question(lines: &[u8]) -> Result<Event<'_>, WireError> {
     let (Some(organization), Some(action), None) = (path.next(), path.next(), path.next()) else {
         return Err(WireError::new(ErrorReason::Malformed));
     };
-    let dialed = action == DIAL;
-    let mut fields = Fields::new(if dialed { Verb::Dial } else { Verb::Do });
+    let is_dialed = action == DIAL;
+    let mut fields = Fields::new(if is_dialed { Verb::Dial } else { Verb::Do });
     fields.set(Key::Organization, organization)?;
-    if !dialed {
+    if !is_dialed {
         fields.set(Key::Action, action)?;
     }
     match environment.account {
@@ -211,7 +250,7 @@ fn question(lines: &[u8]) -> Result<Event<'_>, WireError> {
     for (_, value) in lines_of(lines).filter(|line| line.starts_with(b"agi_arg_")).filter_map(split) {
         fields.set_pair(value, NEVER_ARGUMENTS)?;
     }
-    if dialed && !fields.has(Key::Digits) {
+    if is_dialed && !fields.has(Key::Digits) {
         let candidates = [environment.extension, environment.dialed];
         let digits = candidates.into_iter().flatten().find(|&value| Digits::parse(value).is_some());
         fields.set(Key::Digits, digits.ok_or(WireError::of(ErrorReason::MissingKey, Key::Digits))?)?;
@@ -219,9 +258,9 @@ fn question(lines: &[u8]) -> Result<Event<'_>, WireError> {
     fields.into_event()
 }
 
-/// Picks the lines that matter, none of which may stand twice: two would leave open which of them Asterisk meant.
-fn read_environment(lines: &[u8]) -> Result<Environment<'_>, WireError> {
-    let mut environment = Environment::default();
+/// Picks the values that make the question. A duplicate is an error, because it is unclear which one Asterisk meant.
+fn read_environment(lines: &[u8]) -> Result<AgiEnvironment<'_>, WireError> {
+    let mut environment = AgiEnvironment::default();
     for (name, value) in lines_of(lines).filter_map(split) {
         let (slot, key) = match name {
             b"agi_network_script" => (&mut environment.script, Key::Organization),
@@ -241,10 +280,8 @@ fn is_name(name: &[u8]) -> bool {
     !name.is_empty() && name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
 }
 
-fn set(output: &mut Vec<u8>, variable: &str, value: &str) {
-    for part in ["SET VARIABLE ", variable, " \"", value, "\"\n"] {
-        output.extend_from_slice(part.as_bytes());
-    }
+fn set_variable(output: &mut Vec<u8>, name: &str, value: &str) {
+    append_text(output, &["SET VARIABLE ", name, " \"", value, "\"\n"]);
 }
 
 #[cfg(test)]
@@ -278,7 +315,7 @@ mod tests {
         text.lines().next().unwrap().replace("SET VARIABLE QW_REASON ", "").replace('"', "")
     }
 
-    fn asked(input: &str, check: impl FnOnce(Event<'_>)) {
+    fn with_question(input: &str, check: impl FnOnce(Event<'_>)) {
         let mut output = vec![];
         match FastAgi::new().next(input.as_bytes(), &mut vec![], &mut output) {
             Step::Ask { event, consumed, .. } => {
@@ -291,7 +328,7 @@ mod tests {
 
     #[test]
     fn the_path_names_the_organization_and_the_action() {
-        asked(&environment("acme/queue.login", "1001", &["queue=600"]), |event| {
+        with_question(&environment("acme/queue.login", "1001", &["queue=600"]), |event| {
             assert_eq!(event.organization.as_str(), "acme");
             assert_eq!(event.actor.as_str(), "1001");
             assert_eq!(event.request, Request::Action(Token::parse("queue.login").unwrap()));
@@ -300,19 +337,19 @@ mod tests {
     }
 
     #[test]
-    fn digits_come_from_the_argument_else_the_extension_else_the_number_dialed() {
+    fn digits_come_from_the_argument_else_the_extension_else_the_dialed_number() {
         let digits = |event: Event<'_>| match event.request {
             Request::Dial(digits) => digits.as_str().to_owned(),
             Request::Action(_) => panic!("dialed"),
         };
-        asked(&environment("acme/dial", "1001", &["digits=*14"]), |event| assert_eq!(digits(event), "*14"));
-        asked(&environment("acme/dial", "1001", &[]), |event| assert_eq!(digits(event), "*13600"));
+        with_question(&environment("acme/dial", "1001", &["digits=*14"]), |event| assert_eq!(digits(event), "*14"));
+        with_question(&environment("acme/dial", "1001", &[]), |event| assert_eq!(digits(event), "*13600"));
         let at_the_code = environment("acme/dial", "1001", &[]).replace("agi_extension: s", "agi_extension: *15");
-        asked(&at_the_code, |event| assert_eq!(digits(event), "*15"));
+        with_question(&at_the_code, |event| assert_eq!(digits(event), "*15"));
     }
 
     #[test]
-    fn what_is_no_question_is_denied_with_its_reason() {
+    fn a_wrong_question_is_denied_with_an_error_reason() {
         let cases = [
             (environment("acme/dial", "1001", &["queue"]), "malformed"),
             (environment("acme/dial", "1001", &[""]), "malformed"),
@@ -354,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_are_read_and_refusals_among_them_counted() {
+    fn refused_commands_are_counted() {
         let mut agi = FastAgi::new();
         let mut output = vec![];
         agi.refuse(WireError::new(ErrorReason::Malformed), &mut output);

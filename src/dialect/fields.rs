@@ -1,54 +1,172 @@
-//! The keys of a question, whichever dialect spelled them: one place for their grammar, their duplicates and their
-//! gaps.
+//! The verbs and keys of a question, shared by every dialect.
+//!
+//! [`Fields`] collects the keys of one question and checks their values, their duplicates and their gaps. [`VERBS`] and
+//! [`REQUEST_KEYS`] describe the same grammar for help, documents and tests.
+//!
+//! A value is 1 to 128 bytes of `A-Z a-z 0-9 _ - . : @ + * #`; an id of a call or a tag may also hold `/ ~ % !`. A wrong
+//! value is refused and never repaired. A key that the verb does not have is an error, because a misspelled `queue` must
+//! not mean every queue.
 
 use crate::decision::{ErrorReason, WireError};
 use crate::event::{AttributeSet, Event, Intent, Key, KeySet, Request};
 use crate::limits::LEASE_SECONDS_MAX;
-use crate::telephony::{Alphabet, Digits, Token, Via};
+use crate::telephony::{Alphabet, Digits, Token, Via, closed_list};
 
-/// How a question is put.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verb {
-    /// By dialed digits, and it is done if it is allowed.
-    Dial,
-    /// By the name of an action, and it is done if it is allowed.
-    Do,
-    /// By the name of an action, only asking.
-    May,
+closed_list! {
+    /// The verbs that ask for a decision.
+    Verb {
+        /// A question by dialed digits; carried out if it is allowed.
+        Dial = "dial",
+        /// A question by the name of an action; carried out if it is allowed.
+        Do = "do",
+        /// A question by the name of an action; changes nothing.
+        May = "may",
+    }
 }
 
-/// What the PBX knows of a dialed call beside its digits. Nothing else may come with digits: a phone could dial it.
-const DIAL_KEYS: KeySet = KeySet::EMPTY
-    .with(Key::Organization)
-    .with(Key::Actor)
-    .with(Key::Digits)
-    .with(Key::Queue)
-    .with(Key::Call)
-    .with(Key::FromTag)
-    .with(Key::ToTag)
-    .with(Key::Via);
+/// Keys that the PBX itself knows of a dialed call. No other key may come with digits, because a phone could dial it.
+const DIAL_KEYS: KeySet = KeySet::of(&[
+    Key::Organization,
+    Key::Actor,
+    Key::Digits,
+    Key::Queue,
+    Key::Call,
+    Key::FromTag,
+    Key::ToTag,
+    Key::Via,
+]);
 
-const ACTION_KEYS: KeySet = KeySet::EMPTY
-    .with(Key::Organization)
-    .with(Key::Actor)
-    .with(Key::Action)
-    .with(Key::Call)
-    .with(Key::Conversation)
-    .with(Key::Field)
-    .with(Key::For)
-    .with(Key::From)
-    .with(Key::FromTag)
-    .with(Key::Group)
-    .with(Key::InUse)
-    .with(Key::Kind)
-    .with(Key::PauseReason)
-    .with(Key::Queue)
-    .with(Key::Role)
-    .with(Key::Section)
-    .with(Key::Target)
-    .with(Key::ToTag)
-    .with(Key::Verb)
-    .with(Key::Via);
+const ACTION_KEYS: KeySet = KeySet::of(&[
+    Key::Organization,
+    Key::Actor,
+    Key::Action,
+    Key::Call,
+    Key::Conversation,
+    Key::Field,
+    Key::For,
+    Key::From,
+    Key::FromTag,
+    Key::Group,
+    Key::InUse,
+    Key::Kind,
+    Key::PauseReason,
+    Key::Queue,
+    Key::Role,
+    Key::Section,
+    Key::Target,
+    Key::ToTag,
+    Key::Verb,
+    Key::Via,
+]);
+
+/// One verb of the line dialect and of JSON-RPC, with its keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VerbReference {
+    /// The word on the wire.
+    pub name: &'static str,
+    /// Keys that must be given, in the order in which a missing one is reported.
+    pub required: &'static [Key],
+    /// Every key that may be given, the required ones included.
+    pub admitted: KeySet,
+    /// What the verb does, in one sentence.
+    pub description: &'static str,
+}
+
+/// Every verb. `watch` is in the line dialect only.
+pub const VERBS: &[VerbReference] = &[
+    VerbReference {
+        name: "dial",
+        required: &[Key::Organization, Key::Actor, Key::Digits],
+        admitted: DIAL_KEYS,
+        description: "Looks the digits up in the organization's feature codes and carries out what they mean, if it is \
+                      allowed.",
+    },
+    VerbReference {
+        name: "do",
+        required: &[Key::Organization, Key::Actor, Key::Action],
+        admitted: ACTION_KEYS,
+        description: "Carries out a named action, if it is allowed.",
+    },
+    VerbReference {
+        name: "may",
+        required: &[Key::Organization, Key::Actor, Key::Action],
+        admitted: ACTION_KEYS,
+        description: "Answers as `do` would, and changes nothing.",
+    },
+    VerbReference {
+        name: "auth",
+        required: &[Key::Token],
+        admitted: KeySet::of(&[Key::Token]),
+        description: "Presents the secret of `[listen] line_token_file`; required where that key is set, refused where \
+                      it is not.",
+    },
+    VerbReference { name: "ping", required: &[], admitted: KeySet::EMPTY, description: "Is answered `pong`." },
+    VerbReference {
+        name: "watch",
+        required: &[Key::Organization],
+        admitted: KeySet::of(&[Key::Organization, Key::From]),
+        description: "Turns the connection into a list of the organization's changes.",
+    },
+];
+
+/// One key of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestKey {
+    /// The key.
+    pub key: Key,
+    /// What a value may be. Empty for a key with a closed list, whose values are in [`crate::event::ATTRIBUTE_VALUES`].
+    pub values: &'static str,
+    /// The meaning of the key, in one or two sentences.
+    pub description: &'static str,
+}
+
+/// Every key, in the order in which documents list them.
+pub const REQUEST_KEYS: &[RequestKey] = &[
+    request_key(Key::Organization, "a name", "The organization."),
+    request_key(Key::Actor, "an extension or a user id", "The user who asks."),
+    request_key(Key::Action, "a name", "The action to carry out."),
+    request_key(Key::Digits, "1 to 128 of `0-9 * #`", "The digits that the user dialed."),
+    request_key(Key::Queue, "a queue number or id", "The queue; for a supervision, the queue of the call."),
+    request_key(Key::Target, "an extension or a user id", "The user on whom the action is carried out."),
+    request_key(Key::Call, "an id", "The call that the question is about."),
+    request_key(Key::ToTag, "an id", "The SIP tag of the called side of the call. It does not affect the decision."),
+    request_key(
+        Key::FromTag,
+        "an id",
+        "The SIP tag of the caller's side of the call. It does not affect the decision.",
+    ),
+    request_key(Key::Via, "", "The channel that the request came by; `phone` unless given."),
+    request_key(Key::For, "1 to 2,678,400 seconds", "How long a login by a supervisor lasts."),
+    request_key(
+        Key::From,
+        "a queue number or id",
+        "The queue that the user is moved from; `queue` is where to. For `watch`: the last revision that was read.",
+    ),
+    request_key(
+        Key::PauseReason,
+        "1 to 128 bytes of the value grammar",
+        "Why the user pauses; `queuewarden sessions` shows it.",
+    ),
+    request_key(
+        Key::Conversation,
+        "",
+        "Whose conversation; `agent` unless given. `unassigned` and `bot` have no target.",
+    ),
+    request_key(Key::Group, "a group id", "A group of users."),
+    request_key(Key::Role, "a role of the model", "The role that is given."),
+    request_key(Key::Field, "", "The field of an object that is viewed or edited."),
+    request_key(Key::Section, "", "A section of the general settings."),
+    request_key(Key::Kind, "", "The kind of channel."),
+    request_key(Key::Verb, "", "What is done to the object."),
+    request_key(Key::InUse, "", "Whether the object is in use."),
+    request_key(Key::Token, "1 to 128 bytes of the value grammar", "The secret of `auth`."),
+];
+
+const _: () = assert!(LEASE_SECONDS_MAX == 2_678_400, "the values of `for`");
+
+const fn request_key(key: Key, values: &'static str, description: &'static str) -> RequestKey {
+    RequestKey { key, values, description }
+}
 
 /// The keys of one question, as far as they were read.
 #[derive(Clone, Copy, Debug)]
@@ -74,21 +192,8 @@ pub struct Fields<'buf> {
     attributes: AttributeSet,
 }
 
-impl Verb {
-    /// The verb of this name.
-    #[must_use]
-    pub fn named(name: &[u8]) -> Option<Self> {
-        match name {
-            b"dial" => Some(Self::Dial),
-            b"do" => Some(Self::Do),
-            b"may" => Some(Self::May),
-            _ => None,
-        }
-    }
-}
-
 impl<'buf> Fields<'buf> {
-    /// No key yet.
+    /// Without any key.
     #[must_use]
     pub const fn new(verb: Verb) -> Self {
         let admitted = match verb {
@@ -118,24 +223,40 @@ impl<'buf> Fields<'buf> {
         }
     }
 
-    /// Whether the key was read.
+    /// Makes an event of pairs of key and value; see [`Event`] for an example.
+    ///
+    /// # Errors
+    ///
+    /// As [`Fields::set`] and [`Fields::into_event`].
+    pub fn event_of<V: AsRef<[u8]> + ?Sized + 'buf>(
+        verb: Verb,
+        pairs: impl IntoIterator<Item = (Key, &'buf V)>,
+    ) -> Result<Event<'buf>, WireError> {
+        let mut fields = Self::new(verb);
+        for (key, value) in pairs {
+            fields.set(key, value)?;
+        }
+        fields.into_event()
+    }
+
+    /// Whether the key was given.
     #[must_use]
     pub const fn has(&self, key: Key) -> bool {
         self.given.has(key)
     }
 
-    /// Reads `key=value`. Keys in `barred` are treated as if the verb did not have them.
+    /// Reads `key=value`. Keys in `barred` are refused as if the verb did not have them.
     ///
     /// # Errors
     ///
-    /// As [`Fields::set`], or when the bytes are no such pair.
+    /// As [`Fields::set`], and when the bytes are not a pair.
     pub fn set_pair(&mut self, pair: &'buf [u8], barred: KeySet) -> Result<(), WireError> {
         let (key, value) = key_of(pair, barred)?;
         self.set(key, value)
     }
 
-    /// Reads the first of some words `key=value` that stand behind each other with one space between them. Returns what
-    /// stands behind it: a space, or nothing.
+    /// Reads the first `key=value` of `words`, which are separated by single spaces. Returns the rest: empty, or a space
+    /// and further words.
     ///
     /// # Errors
     ///
@@ -153,14 +274,14 @@ impl<'buf> Fields<'buf> {
     ///
     /// # Errors
     ///
-    /// When the verb has no such key, it was read before, or the value is not in its grammar.
+    /// When the verb has no such key, the key was given before, or the value is outside its grammar.
     pub fn set(&mut self, key: Key, value: &'buf (impl AsRef<[u8]> + ?Sized)) -> Result<(), WireError> {
         self.claim(key)?;
         let token = Token::parse_in(alphabet_of(key), value);
         token.and_then(|token| self.take(key, token)).ok_or(WireError::of(ErrorReason::Malformed, key))
     }
 
-    /// The verb has the key, and it comes once.
+    /// Notes that the key is given; refuses a key that the verb does not have or that was given before.
     const fn claim(&mut self, key: Key) -> Result<(), WireError> {
         if !self.admitted.has(key) {
             return Err(WireError::of(ErrorReason::UnknownKey, key));
@@ -172,7 +293,7 @@ impl<'buf> Fields<'buf> {
         Ok(())
     }
 
-    /// Keeps the value of a key; `None`: the key has no such value.
+    /// Stores the value of a key. `None`: the key has no such value.
     fn take(&mut self, key: Key, token: Token<'buf>) -> Option<()> {
         match key {
             Key::Organization => self.organization = Some(token),
@@ -198,11 +319,11 @@ impl<'buf> Fields<'buf> {
         Some(())
     }
 
-    /// The event that the keys make.
+    /// Makes the event of the keys.
     ///
     /// # Errors
     ///
-    /// When a key that the verb needs was not read.
+    /// When a key that the verb requires was not given.
     pub fn into_event(self) -> Result<Event<'buf>, WireError> {
         let missing = |key| WireError::of(ErrorReason::MissingKey, key);
         let organization = self.organization.ok_or(missing(Key::Organization))?;
@@ -233,7 +354,7 @@ impl<'buf> Fields<'buf> {
     }
 }
 
-/// The key that the bytes begin with, and what stands behind its `=`.
+/// Splits `key=value` at the first `=`, and returns the key and the bytes of the value.
 fn key_of(bytes: &[u8], barred: KeySet) -> Result<(Key, &[u8]), WireError> {
     let malformed = WireError::new(ErrorReason::Malformed);
     let end = bytes.iter().position(|&byte| byte == b'=').ok_or(malformed)?;
@@ -272,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn a_question_is_what_its_keys_say() {
+    fn an_event_holds_its_keys() {
         let event = read(
             Verb::May,
             &["org=acme", "actor=2001", "action=agent.login", "target=1001", "for=60", "via=dashboard"],
@@ -289,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_its_key() {
+    fn an_error_names_its_key() {
         use ErrorReason::{DuplicateKey, Malformed, MissingKey, UnknownKey};
         let cases: &[(Verb, &[&str], WireError)] = &[
             (Verb::Dial, &[], WireError::of(MissingKey, Key::Organization)),
@@ -315,6 +436,30 @@ mod tests {
         ];
         for (verb, pairs, error) in cases {
             assert_eq!(read(*verb, pairs), Err(*error), "{verb:?} {pairs:?}");
+        }
+    }
+
+    #[test]
+    fn every_verb_requires_and_admits_the_keys_of_its_reference() {
+        for verb in Verb::ALL {
+            let reference = VERBS.iter().find(|reference| reference.name == verb.name()).unwrap();
+            assert_eq!(Fields::new(*verb).admitted, reference.admitted, "{verb:?}");
+            let mut fields = Fields::new(*verb);
+            for &key in reference.required {
+                assert_eq!(fields.into_event(), Err(WireError::of(ErrorReason::MissingKey, key)), "{verb:?}");
+                fields.set(key, if key == Key::Digits { "*13" } else { "x" }).unwrap();
+            }
+            assert!(fields.into_event().is_ok(), "{verb:?}");
+        }
+    }
+
+    #[test]
+    fn every_key_is_described_and_has_values() {
+        assert_eq!(REQUEST_KEYS.len(), Key::ALL.len());
+        for row in REQUEST_KEYS {
+            assert_eq!(REQUEST_KEYS.iter().filter(|other| other.key == row.key).count(), 1, "{row:?}");
+            assert_eq!(row.values.is_empty(), AttributeSet::values_of(row.key).next().is_some(), "{row:?}");
+            assert!(row.description.ends_with('.'), "{row:?}");
         }
     }
 }

@@ -1,39 +1,95 @@
-//! FreeSWITCH's outbound socket: FreeSWITCH dials us, is told `connect`, describes its channel in a block of `Name:
-//! value` lines, and runs the commands it gets back.
+//! The outbound socket of FreeSWITCH: FreeSWITCH connects for one question, and runs the commands of the answer.
 //!
-//! The question stands in channel variables, `qw_org`, `qw_digits` and so on; the actor is the authenticated user,
-//! never the caller id, and never a variable of the question. Values are URL-encoded. The answer is one short write:
-//! one `multiset` of all variables, the verdict last, then `exit`, after which FreeSWITCH says goodbye and goes on in
-//! its dialplan. Short, because FreeSWITCH reads byte by byte; only fixed tokens and names from the tables, because it
-//! expands what it is told. Our side stays open until FreeSWITCH has ended its own.
+//! FreeSWITCH connects with the `socket` application: `<action application="socket" data="127.0.0.1:4574"/>`, never
+//! `async`, never `full`. queuewarden sends `connect`, reads the channel's block of `Name: value` lines, and answers with
+//! one `multiset` of all variables, the verdict last, and `exit`. It ends its side after FreeSWITCH has ended its own.
+//!
+//! - **The actor is `variable_user_name`, else `variable_sip_auth_username`**: the user whom FreeSWITCH authenticated.
+//!   Neither the caller id nor a variable of the question can name the actor.
+//! - The question is in channel variables: `qw_org`; `qw_verb`, which is `dial` unless given, else `do` or `may`; and
+//!   every other key of [`crate::dialect::fields::REQUEST_KEYS`] as `qw_` and its name. The key `verb` is
+//!   `qw_object_verb`. `dial` without `qw_digits` takes the destination number.
+//! - A variable that begins with `qw_` and is no key is `unknown_key`, except those of an answer. `qw_action` and
+//!   `qw_target` are both: unset them before the next question on the same channel.
+//! - The block has at most 64 KiB and must be complete within 2 s. Its values are URL-encoded.
+//! - Only fixed words and names from the configuration are sent, because FreeSWITCH expands the values that it sets. The
+//!   answer is short, because FreeSWITCH reads it byte by byte.
+//!
+//! The variables of an answer are [`ANSWER_VARIABLES`].
+//!
+//! ```text
+//! < connect
+//! <
+//! > Event-Name: CHANNEL_DATA
+//! > Caller-Caller-ID-Number: 5551234
+//! > Caller-Destination-Number: *2221001
+//! > variable_user_name: 2001
+//! > variable_qw_org: acme
+//! > variable_qw_queue: 600
+//! > variable_qw_verdict: deny
+//! > Content-Type: command/reply
+//! > Reply-Text: %2BOK%0A
+//! >
+//! < sendmsg
+//! < call-command: execute
+//! < execute-app-name: multiset
+//! < execute-app-arg: qw_reason=role_permits qw_action=call.whisper qw_queues=600 qw_target=1001 eavesdrop_enable_dtmf=false eavesdrop_whisper_bleg=true qw_verdict=allow
+//! <
+//! < exit
+//! <
+//! ```
 
 use percent_encoding::percent_decode;
 
-use crate::decision::{AnswerQueues, ErrorReason, Outcome, WireError};
-use crate::dialect::block::{lines_of, split};
+use crate::decision::{ErrorReason, Outcome, WireError};
+use crate::dialect::connection::VerdictDelivery;
 use crate::dialect::fields::{Fields, Verb};
-use crate::dialect::{After, Dialect, DialectLabel, Patience, Step, pins};
+use crate::dialect::header_lines::{lines_of, split};
+use crate::dialect::output::{append_queues, append_text};
+use crate::dialect::{After, AnswerField, Dialect, DialectLabel, Patience, Step, supervision_options};
 use crate::event::{Event, Key, KeySet};
 use crate::limits::{FREESWITCH_BLOCK_BYTES_MAX, FREESWITCH_REPLY_BYTES_MAX};
 
-/// What makes FreeSWITCH describe its channel.
+/// The channel variables of an answer, in the order in which they are set.
+pub const ANSWER_VARIABLES: &[AnswerField] = &[
+    variable("qw_reason", "every answer", "The reason code."),
+    variable("qw_action", "every answer", "The action that was decided; empty if none was found."),
+    variable("qw_queues", "every answer", "The numbers of the queues, separated by `,`."),
+    variable(
+        "qw_target",
+        "every answer",
+        "The extension of the supervised user; empty unless a supervision is allowed.",
+    ),
+    variable("eavesdrop_enable_dtmf", "allow of a supervision", "`false`: key presses cannot change the mode."),
+    variable("eavesdrop_whisper_aleg", "allow of a supervision", "`true` for `barge`."),
+    variable("eavesdrop_whisper_bleg", "allow of a supervision", "`true` for `whisper` and `barge`."),
+    variable("qw_verdict", "every answer", "`allow` or `deny`."),
+];
+
+const fn variable(name: &'static str, carried_by: &'static str, description: &'static str) -> AnswerField {
+    AnswerField { name, carried_by, description }
+}
+
+/// Makes FreeSWITCH send the block of its channel.
 const CONNECT: &[u8] = b"connect\n\n";
 
-/// Before the variables of the answer, and after them: one command that sets them, and the end of the conversation.
-const ANSWER: &[u8] = b"sendmsg\ncall-command: execute\nexecute-app-name: multiset\nexecute-app-arg: ";
-const EXIT: &[u8] = b"\n\nexit\n\n";
+/// The bytes before the variables of an answer: one command that sets them all.
+const ANSWER_START: &str = "sendmsg\ncall-command: execute\nexecute-app-name: multiset\nexecute-app-arg: ";
+/// The bytes after the variables of an answer: the end of that command, and the end of the connection.
+const ANSWER_END: &str = "\n\nexit\n\n";
 
-/// How the name of a variable of ours begins, among the names of a block.
-const OURS: &[u8] = b"variable_qw_";
+/// The start of the name of every queuewarden variable in a block.
+const VARIABLE_PREFIX: &[u8] = b"variable_qw_";
 
-/// Variables of ours that carry an answer: the dialplan sets some before it asks, and others are left from before.
-const ANSWERS: [&[u8]; 3] = [b"verdict", b"reason", b"queues"];
+/// Variables of an answer that are no keys. A block may hold them: the dialplan sets some before it asks, and others are
+/// left from an earlier answer.
+const ANSWER_ONLY: [&[u8]; 3] = [b"verdict", b"reason", b"queues"];
 
-/// The variable for the key `verb`, whose own name is taken by what the question is: `dial`, `do` or `may`.
+/// The variable for the key `verb`: `qw_verb` is the verb of the question.
 const OBJECT_VERB: &[u8] = b"object_verb";
 
-/// Keys that no variable may give: the actor is who FreeSWITCH authenticated.
-const NEVER_VARIABLES: KeySet = KeySet::EMPTY.with(Key::Actor).with(Key::Token).with(Key::Verb);
+/// Keys that no variable may give: the actor is the user whom FreeSWITCH authenticated.
+const NEVER_VARIABLES: KeySet = KeySet::of(&[Key::Actor, Key::Token, Key::Verb]);
 
 /// How FreeSWITCH writes an empty value.
 const UNDEFINED: &[u8] = b"_undef_";
@@ -41,40 +97,34 @@ const UNDEFINED: &[u8] = b"_undef_";
 /// One connection from FreeSWITCH.
 #[derive(Clone, Debug, Default)]
 pub struct FreeSwitch {
-    state: State,
+    delivery: VerdictDelivery,
+    /// Whether [`CONNECT`] was sent.
     greeted: bool,
-    /// How far the input was looked at.
+    /// Number of bytes of the block that were checked.
     scanned: usize,
-    /// Where the line begins that `scanned` is in.
+    /// Start of the line that holds `scanned`.
     line: usize,
-    /// The verdict went out, but FreeSWITCH did not confirm it.
-    unconfirmed: bool,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum State {
-    #[default]
-    Block,
-    Answered,
-}
-
-/// A decoded value: where it stands in the room.
+/// Where a decoded value is in the buffer of decoded values.
 #[derive(Clone, Copy, Debug)]
-struct Span {
+struct DecodedRange {
     start: usize,
     end: usize,
 }
 
-/// What a block says that a question is made of, in its order.
+/// The values of a block that make the question.
 #[derive(Debug, Default)]
-struct Block {
-    verb: Option<Span>,
-    /// The user that the directory has for the caller.
-    user: Option<Span>,
-    /// The name that the caller authenticated with.
-    login: Option<Span>,
-    destination: Option<Span>,
-    keys: [Option<(Key, Span)>; Key::ALL.len()],
+struct ChannelData {
+    verb: Option<DecodedRange>,
+    /// `variable_user_name`: the caller's user in the directory.
+    user: Option<DecodedRange>,
+    /// `variable_sip_auth_username`: the name with which the caller authenticated.
+    login: Option<DecodedRange>,
+    /// `Caller-Destination-Number`: the dialed number.
+    destination: Option<DecodedRange>,
+    /// The keys, in the order of the block.
+    keys: [Option<(Key, DecodedRange)>; Key::ALL.len()],
 }
 
 impl FreeSwitch {
@@ -112,28 +162,18 @@ impl FreeSwitch {
         }
     }
 
-    /// Sets the variables of an answer; the verdict goes last.
-    fn set(&mut self, variables: &[(&str, &str)], verdict: &str, output: &mut Vec<u8>) {
-        output.extend_from_slice(ANSWER);
-        for (name, value) in variables {
-            write(output, &["qw_", name, "=", value, " "]);
-        }
-        write(output, &["qw_verdict=", verdict]);
-        output.extend_from_slice(EXIT);
-        self.state = State::Answered;
-        self.unconfirmed = true;
-    }
-
+    /// Answers that the question could not be read.
     fn refuse(&mut self, error: WireError, output: &mut Vec<u8>) {
         if !self.greeted {
             self.greet(output);
         }
-        let nothing = [("reason", error.reason.code()), ("action", ""), ("queues", ""), ("target", "")];
-        self.set(&nothing, "deny", output);
+        append_text(output, &[ANSWER_START, "qw_reason=", error.reason.code()]);
+        append_text(output, &[" qw_action= qw_queues= qw_target= qw_verdict=deny", ANSWER_END]);
+        self.delivery = VerdictDelivery::Unconfirmed;
     }
 
-    /// What FreeSWITCH says to our commands, and its goodbye.
-    fn replies(&mut self, input: &[u8]) -> Step<'static> {
+    /// Reads one line of FreeSWITCH's replies to the commands of the answer.
+    fn read_reply(&mut self, input: &[u8]) -> Step<'static> {
         let done = |consumed, fault, after| Step::Done { consumed, fault, after };
         let Some(end) = memchr::memchr(b'\n', input) else {
             let too_long = input.len() > FREESWITCH_REPLY_BYTES_MAX;
@@ -141,9 +181,10 @@ impl FreeSwitch {
             return if too_long { done(input.len(), fault, After::Finish) } else { Step::More };
         };
         let line = input.get(..end).unwrap_or_default();
-        let refused = self.unconfirmed && line.starts_with(b"Reply-Text: -ERR");
+        let is_unconfirmed = self.delivery == VerdictDelivery::Unconfirmed;
+        let refused = is_unconfirmed && line.starts_with(b"Reply-Text: -ERR");
         if line.starts_with(b"Reply-Text: ") {
-            self.unconfirmed = false;
+            self.delivery = VerdictDelivery::Settled;
         }
         done(end.saturating_add(1), refused.then_some(ErrorReason::VerdictRefused), After::Continue)
     }
@@ -159,20 +200,20 @@ impl Dialect for FreeSwitch {
         self.greeted = true;
     }
 
-    fn next<'buf>(&mut self, input: &'buf [u8], room: &'buf mut Vec<u8>, output: &mut Vec<u8>) -> Step<'buf> {
-        if self.state == State::Answered {
-            return self.replies(input);
+    fn next<'buf>(&mut self, input: &'buf [u8], decoded: &'buf mut Vec<u8>, output: &mut Vec<u8>) -> Step<'buf> {
+        if !self.delivery.is_reading() {
+            return self.read_reply(input);
         }
-        let read = match self.find_end(input) {
+        let question = match self.find_end(input) {
             Ok(false) => return Step::More,
-            Ok(true) => question(input.get(..self.scanned).unwrap_or_default(), room),
+            Ok(true) => question(input.get(..self.scanned).unwrap_or_default(), decoded),
             Err(error) => {
-                // Whoever says this is not FreeSWITCH, and would not understand `exit` either.
+                // The peer is not FreeSWITCH and would not understand `exit`, so our side ends at once.
                 self.refuse(error, output);
                 return Step::Done { consumed: input.len(), fault: Some(error.reason), after: After::Finish };
             }
         };
-        match read {
+        match question {
             Ok(event) => Step::Ask { consumed: self.scanned, event, id: &[] },
             Err(error) => {
                 self.refuse(error, output);
@@ -189,102 +230,97 @@ impl Dialect for FreeSwitch {
                 return After::Continue;
             }
         };
-        let allowed = answer.reason.verdict() == "allow";
-        let target = answer.target.filter(|_| allowed);
-        output.extend_from_slice(ANSWER);
-        write(output, &["qw_reason=", answer.reason.code(), " qw_action=", answer.action.unwrap_or_default()]);
-        write_queues(answer.queues, output);
-        write(output, &[" qw_target=", target.unwrap_or_default()]);
-        // Without a target there is nothing to pin.
+        let verdict = answer.reason.verdict();
+        let target = answer.target.filter(|_| verdict == "allow");
+        append_text(output, &[ANSWER_START, "qw_reason=", answer.reason.code()]);
+        append_text(output, &[" qw_action=", answer.action.unwrap_or_default(), " qw_queues="]);
+        append_queues(output, "", answer.queues, ",");
+        append_text(output, &[" qw_target=", target.unwrap_or_default()]);
+        // Options without a target would let the supervisor listen to anybody.
         if let Some(mode) = answer.mode.filter(|_| target.is_some()) {
-            for (name, value) in pins::freeswitch(mode).split(',').filter_map(|pin| pin.split_once(':')) {
-                write(output, &[" ", name, "=", value]);
+            let options = supervision_options::freeswitch(mode).split(',');
+            for (name, value) in options.filter_map(|option| option.split_once(':')) {
+                append_text(output, &[" ", name, "=", value]);
             }
         }
-        write(output, &[" qw_verdict=", answer.reason.verdict()]);
-        output.extend_from_slice(EXIT);
-        self.state = State::Answered;
-        self.unconfirmed = true;
+        append_text(output, &[" qw_verdict=", verdict, ANSWER_END]);
+        self.delivery = VerdictDelivery::Unconfirmed;
         After::Continue
     }
 
     fn give_up(&mut self, reason: Option<ErrorReason>, _unread: &[u8], output: &mut Vec<u8>) -> Option<ErrorReason> {
-        match self.state {
-            State::Block => {
-                let reason = reason.unwrap_or(ErrorReason::Malformed);
-                self.refuse(WireError::new(reason), output);
-                Some(reason)
-            }
-            State::Answered => std::mem::take(&mut self.unconfirmed).then_some(ErrorReason::VerdictUnread),
+        if !self.delivery.is_reading() {
+            return self.delivery.take_unconfirmed();
         }
+        let reason = reason.unwrap_or(ErrorReason::Malformed);
+        self.refuse(WireError::new(reason), output);
+        Some(reason)
     }
 
     fn patience(&self, _has_unread: bool) -> Patience {
-        match self.state {
-            State::Block => Patience::Frame,
-            State::Answered => Patience::Closing,
-        }
+        self.delivery.patience()
     }
 }
 
-/// The question that a whole block asks. Its values are decoded into `room`.
-fn question<'buf>(lines: &[u8], room: &'buf mut Vec<u8>) -> Result<Event<'buf>, WireError> {
-    room.clear();
-    let block = read_block(lines, room)?;
-    let room: &'buf [u8] = room;
-    let value = |span: Span| room.get(span.start..span.end).unwrap_or_default();
-    let verb = block.verb.map_or(Some(Verb::Dial), |span| Verb::named(value(span)));
-    let mut fields = Fields::new(verb.ok_or(WireError::new(ErrorReason::UnknownVerb))?);
-    for (key, span) in block.keys.iter().flatten() {
-        fields.set(*key, value(*span))?;
+/// Makes the question of a complete block; its values are decoded into `decoded`.
+fn question<'buf>(lines: &[u8], decoded: &'buf mut Vec<u8>) -> Result<Event<'buf>, WireError> {
+    decoded.clear();
+    let channel = read_channel_data(lines, decoded)?;
+    let decoded: &'buf [u8] = decoded;
+    let value = |range: DecodedRange| decoded.get(range.start..range.end).unwrap_or_default();
+    let verb = channel.verb.map_or(Some(Verb::Dial), |range| Verb::named(value(range)));
+    let verb = verb.ok_or(WireError::new(ErrorReason::UnknownVerb))?;
+    let mut fields = Fields::new(verb);
+    for (key, range) in channel.keys.iter().flatten() {
+        fields.set(*key, value(*range))?;
     }
-    if let Some(actor) = [block.user, block.login].into_iter().flatten().map(value).find(|name| !name.is_empty()) {
+    if let Some(actor) = [channel.user, channel.login].into_iter().flatten().map(value).find(|name| !name.is_empty()) {
         fields.set(Key::Actor, actor)?;
     }
-    let dialed = block.destination.filter(|_| verb == Some(Verb::Dial) && !fields.has(Key::Digits));
-    if let Some(dialed) = dialed {
-        fields.set(Key::Digits, value(dialed))?;
+    if let Some(destination) = channel.destination.filter(|_| verb == Verb::Dial && !fields.has(Key::Digits)) {
+        fields.set(Key::Digits, value(destination))?;
     }
     fields.into_event()
 }
 
-/// Picks the lines that matter, none of which may stand twice: two would leave open which of them FreeSWITCH meant.
-fn read_block(lines: &[u8], room: &mut Vec<u8>) -> Result<Block, WireError> {
-    let mut block = Block::default();
+/// Picks and decodes the values that make the question. A duplicate is an error, because it is unclear which one
+/// FreeSWITCH meant.
+fn read_channel_data(lines: &[u8], decoded: &mut Vec<u8>) -> Result<ChannelData, WireError> {
+    let mut channel = ChannelData::default();
     let mut given = KeySet::EMPTY;
-    let mut free = block.keys.iter_mut();
+    let mut free = channel.keys.iter_mut();
     for (name, value) in lines_of(lines).filter_map(split).filter(|(name, _)| !name.is_empty()) {
         let (slot, key) = match name {
-            b"variable_qw_verb" => (&mut block.verb, None),
-            b"variable_user_name" => (&mut block.user, Some(Key::Actor)),
-            b"variable_sip_auth_username" => (&mut block.login, Some(Key::Actor)),
-            b"Caller-Destination-Number" => (&mut block.destination, Some(Key::Digits)),
+            b"variable_qw_verb" => (&mut channel.verb, None),
+            b"variable_user_name" => (&mut channel.user, Some(Key::Actor)),
+            b"variable_sip_auth_username" => (&mut channel.login, Some(Key::Actor)),
+            b"Caller-Destination-Number" => (&mut channel.destination, Some(Key::Digits)),
             name => {
-                let Some(key) = key_of_ours(name)? else { continue };
-                let span = decode(value, room).ok_or(WireError::of(ErrorReason::Malformed, key))?;
+                let Some(key) = key_of_variable(name)? else { continue };
+                let range = decode(value, decoded).ok_or(WireError::of(ErrorReason::Malformed, key))?;
                 if given.has(key) {
                     return Err(WireError::of(ErrorReason::DuplicateKey, key));
                 }
                 given = given.with(key);
                 if let Some(slot) = free.next() {
-                    *slot = Some((key, span));
+                    *slot = Some((key, range));
                 }
                 continue;
             }
         };
-        let span = decode(value, room).ok_or(WireError { reason: ErrorReason::Malformed, key })?;
-        if slot.replace(span).is_some() {
+        let range = decode(value, decoded).ok_or(WireError { reason: ErrorReason::Malformed, key })?;
+        if slot.replace(range).is_some() {
             return Err(WireError { reason: ErrorReason::DuplicateKey, key });
         }
     }
-    Ok(block)
+    Ok(channel)
 }
 
-/// The key that a variable of ours gives; `None` for variables of others and for those of an answer.
-fn key_of_ours(name: &[u8]) -> Result<Option<Key>, WireError> {
-    let (Some(prefix), Some(name)) = (name.get(..OURS.len()), name.get(OURS.len()..)) else { return Ok(None) };
-    // FreeSWITCH takes the names of variables in any case. A key that we missed would widen the question.
-    if !prefix.eq_ignore_ascii_case(OURS) || ANSWERS.contains(&name) {
+/// The key that a variable gives. `None`: it is no queuewarden variable, or one of an answer.
+fn key_of_variable(name: &[u8]) -> Result<Option<Key>, WireError> {
+    let Some((prefix, name)) = name.split_at_checked(VARIABLE_PREFIX.len()) else { return Ok(None) };
+    // FreeSWITCH ignores the case of variable names. A key that is not recognized would widen the question.
+    if !prefix.eq_ignore_ascii_case(VARIABLE_PREFIX) || ANSWER_ONLY.contains(&name) {
         return Ok(None);
     }
     if name == OBJECT_VERB {
@@ -294,34 +330,21 @@ fn key_of_ours(name: &[u8]) -> Result<Option<Key>, WireError> {
     key.map(Some).ok_or(WireError::new(ErrorReason::UnknownKey))
 }
 
-/// Decodes a value into the room; `None` when its escapes are broken.
-fn decode(value: &[u8], room: &mut Vec<u8>) -> Option<Span> {
-    let start = room.len();
+/// Decodes a value and appends it to `decoded`. `None`: a `%` is not followed by two hexadecimal digits.
+fn decode(value: &[u8], decoded: &mut Vec<u8>) -> Option<DecodedRange> {
+    let start = decoded.len();
     if value != UNDEFINED {
         let mut escapes = value.iter().enumerate().filter(|(_, byte)| **byte == b'%');
-        let is_whole = |(at, _): (usize, &u8)| {
+        let is_complete = |(at, _): (usize, &u8)| {
             let digits = value.get(at.saturating_add(1)..at.saturating_add(3));
             digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
         };
-        if !escapes.all(is_whole) {
+        if !escapes.all(is_complete) {
             return None;
         }
-        room.extend(percent_decode(value));
+        decoded.extend(percent_decode(value));
     }
-    Some(Span { start, end: room.len() })
-}
-
-fn write_queues(queues: AnswerQueues<'_>, output: &mut Vec<u8>) {
-    write(output, &[" qw_queues="]);
-    for (position, number) in queues.numbers().enumerate() {
-        write(output, &[if position == 0 { "" } else { "," }, number]);
-    }
-}
-
-fn write(output: &mut Vec<u8>, parts: &[&str]) {
-    for part in parts {
-        output.extend_from_slice(part.as_bytes());
-    }
+    Some(DecodedRange { start, end: decoded.len() })
 }
 
 #[cfg(test)]
@@ -344,8 +367,8 @@ mod tests {
     }
 
     fn refusal(input: &[u8]) -> String {
-        let (mut room, mut output) = (vec![], vec![]);
-        match FreeSwitch::new().next(input, &mut room, &mut output) {
+        let (mut decoded, mut output) = (vec![], vec![]);
+        match FreeSwitch::new().next(input, &mut decoded, &mut output) {
             Step::Done { fault: Some(_), .. } => {}
             other => panic!("{} is not refused: {other:?}", input.escape_ascii()),
         }
@@ -354,9 +377,9 @@ mod tests {
         text.split_once("qw_reason=").unwrap().1.split(' ').next().unwrap().to_owned()
     }
 
-    fn asked(input: &str, check: impl FnOnce(Event<'_>)) {
-        let (mut room, mut output) = (vec![], vec![]);
-        match FreeSwitch::new().next(input.as_bytes(), &mut room, &mut output) {
+    fn with_question(input: &str, check: impl FnOnce(Event<'_>)) {
+        let (mut decoded, mut output) = (vec![], vec![]);
+        match FreeSwitch::new().next(input.as_bytes(), &mut decoded, &mut output) {
             Step::Ask { event, consumed, .. } => {
                 assert_eq!(consumed, input.len());
                 check(event);
@@ -366,8 +389,8 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_is_the_authenticated_user_and_what_is_the_number_dialed() {
-        asked(&block(&[("qw_org", "acme"), ("user_name", "1001"), ("qw_verdict", "deny")]), |event| {
+    fn the_actor_is_the_authenticated_user_and_the_digits_are_the_dialed_number() {
+        with_question(&block(&[("qw_org", "acme"), ("user_name", "1001"), ("qw_verdict", "deny")]), |event| {
             assert_eq!((event.organization.as_str(), event.actor.as_str()), ("acme", "1001"));
             assert!(matches!(event.request, Request::Dial(digits) if digits.as_str() == "*13600"));
         });
@@ -376,7 +399,7 @@ mod tests {
             (&[("user_name", "1001"), ("sip_auth_username", "alias")], "1001"),
             (&[("user_name", "_undef_"), ("sip_auth_username", "1002")], "1002"),
         ] {
-            asked(&block(&[&[("qw_org", "acme")], variables].concat()), |event| {
+            with_question(&block(&[&[("qw_org", "acme")], variables].concat()), |event| {
                 assert_eq!(event.actor.as_str(), actor);
             });
         }
@@ -385,7 +408,7 @@ mod tests {
     #[test]
     fn values_are_decoded() {
         let variables = [("qw_org", "acme"), ("user_name", "1001"), ("qw_digits", "%2a13%23"), ("qw_call", "a%40b%25")];
-        asked(&block(&variables), |event| {
+        with_question(&block(&variables), |event| {
             assert!(matches!(event.request, Request::Dial(digits) if digits.as_str() == "*13#"));
             assert_eq!(event.call.map(Token::as_str), Some("a@b%"));
         });
@@ -403,7 +426,7 @@ mod tests {
             ("qw_via", "dashboard"),
             ("qw_object_verb", "edit"),
         ];
-        asked(&block(&variables), |event| {
+        with_question(&block(&variables), |event| {
             assert_eq!((event.intent, event.via), (Intent::May, Via::Dashboard));
             assert_eq!(event.target.map(Token::as_str), Some("1001"));
             assert!(event.keys().has(Key::Verb));
@@ -411,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_question_is_refused_with_its_reason() {
+    fn a_wrong_question_is_denied_with_an_error_reason() {
         let good = [("qw_org", "acme"), ("user_name", "1001")];
         let with = |more: &[(&str, &str)]| block(&[&good, more].concat());
         let cases = [
@@ -451,13 +474,13 @@ mod tests {
             let text = block(&[("qw_org", "acme"), ("user_name", "1001")]);
             format!("Padding: {}\n{text}", "x".repeat(length - text.len() - "Padding: \n".len()))
         };
-        asked(&longest(FREESWITCH_BLOCK_BYTES_MAX), |_| ());
+        with_question(&longest(FREESWITCH_BLOCK_BYTES_MAX), |_| ());
         assert_eq!(refusal(longest(FREESWITCH_BLOCK_BYTES_MAX + 1).as_bytes()), "too_long");
         assert_eq!(refusal(&vec![b'x'; FREESWITCH_BLOCK_BYTES_MAX]), "too_long");
     }
 
     #[test]
-    fn who_is_refused_without_a_greeting_hears_it_first() {
+    fn a_peer_that_is_refused_without_a_greeting_is_greeted_first() {
         let mut output = vec![];
         FreeSwitch::new().give_up(Some(ErrorReason::Overload), &[], &mut output);
         assert!(output.starts_with(b"connect\n\nsendmsg\n"));
@@ -468,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_verdict_and_an_unread_one_are_told_apart() {
+    fn a_refused_verdict_and_an_unread_one_are_different_faults() {
         let reply = |text: &str| {
             let mut freeswitch = FreeSwitch::new();
             let (mut input, mut faults) = (text.as_bytes(), vec![]);
@@ -480,7 +503,7 @@ mod tests {
             faults.extend(freeswitch.give_up(None, input, &mut vec![]));
             faults
         };
-        let bye = "Content-Type: command/reply\nReply-Text: +OK bye\n\nContent-Type: text/disconnect-change\n\n";
+        let bye = "Content-Type: command/reply\nReply-Text: +OK bye\n\nContent-Type: text/disconnect-notice\n\n";
         assert_eq!(reply(&format!("Content-Type: command/reply\nReply-Text: +OK\n\n{bye}")), []);
         assert_eq!(
             reply(&format!("Content-Type: command/reply\nReply-Text: -ERR invalid command\n\n{bye}")),

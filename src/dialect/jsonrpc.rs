@@ -1,69 +1,101 @@
 //! Kamailio's `janssonrpcc`: JSON-RPC 2.0 in netstrings, on a connection that Kamailio opens and keeps.
 //!
+//! Kamailio connects to TCP port 4575 and sends requests as netstrings, `LENGTH:JSON,`. The method is the verb (`dial`,
+//! `do`, `may`, `ping`, `auth`) and `params` an object with the keys of [`crate::dialect::fields::REQUEST_KEYS`]. Values
+//! are strings; `for` may be a number. Many requests may be under way, and replies may come in any order.
+//!
 //! ```text
-//! > 97:{"jsonrpc":"2.0","id":5,"method":"dial","params":{"org":"acme","actor":"1001","digits":"*13600"}},
-//! < 120:{"jsonrpc":"2.0","id":5,"result":{"verdict":"allow","reason":"assigned",…}},
+//! > {"jsonrpc":"2.0","id":5,"method":"dial","params":{"org":"acme","actor":"1001","digits":"*13600"}}
+//! < {"jsonrpc":"2.0","id":5,"result":{"verdict":"allow","reason":"assigned","action":"queue.login","queues":["600"],"policy":1}}
+//! > {"jsonrpc":"2.0","id":6,"method":"dial","params":{"org":"acme","actor":"1001","digts":"*13600"}}
+//! < {"jsonrpc":"2.0","id":6,"error":{"code":-32602,"message":"Invalid params","data":{"reason":"unknown_key"}}}
+//! > {"jsonrpc":"2.0","id":7,"method":"ping"}
+//! < {"jsonrpc":"2.0","id":7,"result":{"pong":true}}
 //! ```
 //!
-//! The method is the verb, `params` an object with the keys of a question. A request without an id wants no answer, so
-//! nothing is done for it. What is JSON and no question gets a JSON-RPC error, and the connection lives on; what is no
-//! netstring ends it, because where the next one begins can no longer be known.
+//! - The members of a result are [`RESULT_MEMBERS`].
+//! - Unknown members beside `params` are ignored. In `params` an unknown member is `unknown_key`, and a duplicate member
+//!   is `duplicate_key`.
+//! - A request that cannot be read gets a JSON-RPC error, and the connection goes on. `data.reason` is an error reason,
+//!   `data.key` the key that is wrong. A batch is refused.
+//! - A request without `id` is neither carried out nor answered.
+//! - An `id` is a string, a number or null, of at most [`JSONRPC_ID_BYTES_MAX`] (64) bytes.
+//! - A netstring has no leading zeros, no space, and at most 4,096 bytes of JSON. Any other frame ends the connection,
+//!   because it is unknown where the next one begins.
+//! - This listener has no token, so every `auth` is `unauthenticated`.
 
 use serde::Serialize;
 use serde::de::{IgnoredAny, MapAccess};
 use serde_json::value::RawValue;
 
-use crate::decision::{ErrorReason, Outcome, WireError};
-use crate::dialect::fields::Verb;
-use crate::dialect::json::{self, Decided, Failure, FailureKind, Members, Object, PONG, Scalar};
+use crate::decision::{ErrorReason, Outcome};
+use crate::dialect::connection::PersistentConnection;
+use crate::dialect::json::{
+    self, DecisionMembers, ErrorMember, FillObject, JsonQuestion, JsonScalar, ObjectReader, PONG, QuestionMembers,
+    RequestError, RequestErrorKind,
+};
 use crate::dialect::netstring::{self, Frame};
-use crate::dialect::{After, Dialect, DialectLabel, Patience, Step};
-use crate::event::Event;
+use crate::dialect::{After, AnswerField, Dialect, DialectLabel, Patience, Step};
 use crate::limits::JSONRPC_ID_BYTES_MAX;
 
-/// The id of an error whose request has none that could be read.
+/// The members of a result, in their order. evapi has the same.
+pub const RESULT_MEMBERS: &[AnswerField] = &[
+    result_member("verdict", "allow, deny", "`allow` or `deny`."),
+    result_member("reason", "allow, deny", "The reason code."),
+    result_member("action", "allow, deny", "The action that was decided. Missing if none was found."),
+    result_member("queues", "allow, deny", "An array of queue numbers; empty if the question is about no queue."),
+    result_member("policy", "allow, deny", "The revision of the policy that decided."),
+    result_member("mode", "allow of a supervision", "`listen`, `whisper` or `barge`."),
+    result_member("target", "allow of a supervision", "The extension of the supervised user."),
+    result_member("asterisk", "allow of a supervision", "The options for `ChanSpy`."),
+    result_member(
+        "freeswitch",
+        "allow of a supervision",
+        "The channel variables for `eavesdrop`, as `name:value`, separated by `,`.",
+    ),
+];
+
+const fn result_member(name: &'static str, carried_by: &'static str, description: &'static str) -> AnswerField {
+    AnswerField { name, carried_by, description }
+}
+
+/// The id of an error whose request has no readable id.
 const NO_ID: &[u8] = b"null";
 
 /// One connection from Kamailio.
 #[derive(Clone, Debug, Default)]
 pub struct JsonRpc {
-    finished: bool,
+    connection: PersistentConnection,
 }
 
-/// A request.
+/// One request, as far as it was read.
 #[derive(Debug)]
-struct Request<'buf> {
-    version: Option<Scalar<'buf>>,
+struct RpcRequest<'buf> {
+    version: Option<JsonScalar<'buf>>,
     id: Option<&'buf RawValue>,
-    method: Option<Scalar<'buf>>,
-    params: Members<'buf>,
+    method: Option<JsonScalar<'buf>>,
+    params: QuestionMembers<'buf>,
     has_params: bool,
-    /// A member of these stands twice.
-    twice: bool,
-    /// It is JSON, and no object.
-    is_other: bool,
+    /// One of the four members above occurs twice.
+    has_duplicate: bool,
+    /// The JSON is not an object.
+    is_no_object: bool,
 }
 
-/// What a request asks for.
-enum Asked<'buf> {
-    Decision(Event<'buf>),
-    Pong,
-}
-
-/// What is written: a response with a result.
+/// A response with a result, as it is written.
 #[derive(Serialize)]
-struct Answered<'a, T> {
+struct ResultResponse<'a, T> {
     jsonrpc: &'static str,
     id: &'a RawValue,
     result: T,
 }
 
-/// What is written: a response with an error.
+/// A response with an error, as it is written.
 #[derive(Serialize)]
-struct Failed<'a> {
+struct ErrorResponse<'a> {
     jsonrpc: &'static str,
     id: &'a RawValue,
-    error: Failure,
+    error: ErrorMember,
 }
 
 impl JsonRpc {
@@ -79,44 +111,42 @@ impl Dialect for JsonRpc {
         DialectLabel::JsonRpc
     }
 
-    fn next<'buf>(&mut self, input: &'buf [u8], room: &'buf mut Vec<u8>, output: &mut Vec<u8>) -> Step<'buf> {
-        if self.finished {
+    fn next<'buf>(&mut self, input: &'buf [u8], decoded: &'buf mut Vec<u8>, output: &mut Vec<u8>) -> Step<'buf> {
+        if self.connection.is_finished() {
             return Step::Done { consumed: input.len(), fault: None, after: After::Finish };
         }
         let (payload, consumed) = match netstring::read(input) {
             Frame::More => return Step::More,
             Frame::Whole { payload, consumed } => (payload, consumed),
             Frame::Broken(reason) => {
-                self.finished = true;
-                fail(NO_ID, FailureKind::Parse, WireError::new(reason), output);
+                self.connection.finish();
+                append_error(output, NO_ID, RequestError::new(RequestErrorKind::Parse, reason));
                 return Step::Done { consumed: input.len(), fault: Some(reason), after: After::Finish };
             }
         };
         let done = |fault| Step::Done { consumed, fault, after: After::Continue };
-        let request = match Request::read(payload, room) {
+        let request = match RpcRequest::read(payload, decoded) {
             Ok(request) => request,
             Err(kind) => {
-                fail(NO_ID, kind, WireError::new(ErrorReason::Malformed), output);
+                append_error(output, NO_ID, RequestError::new(kind, ErrorReason::Malformed));
                 return done(Some(ErrorReason::Malformed));
             }
         };
         let Some(id) = request.readable_id() else {
-            let error = WireError::new(ErrorReason::Malformed);
-            if request.is_notification() {
-                return done(Some(error.reason));
+            if !request.is_notification() {
+                append_error(output, NO_ID, RequestError::new(RequestErrorKind::Request, ErrorReason::Malformed));
             }
-            fail(NO_ID, FailureKind::Request, error, output);
-            return done(Some(error.reason));
+            return done(Some(ErrorReason::Malformed));
         };
-        match request.asked() {
-            Ok(Asked::Decision(event)) => Step::Ask { consumed, event, id },
-            Ok(Asked::Pong) => {
-                answer(id, PONG, output);
+        match request.into_question() {
+            Ok(JsonQuestion::Event(event, _)) => Step::Ask { consumed, event, id },
+            Ok(JsonQuestion::Ping) => {
+                append_result(output, id, PONG);
                 done(None)
             }
-            Err((kind, error)) => {
-                fail(id, kind, error, output);
-                done(Some(error.reason))
+            Err(error) => {
+                append_error(output, id, error);
+                done(Some(error.error.reason))
             }
         }
     }
@@ -127,121 +157,108 @@ impl Dialect for JsonRpc {
 
     fn answer(&mut self, id: &[u8], outcome: &Outcome<'_>, output: &mut Vec<u8>) -> After {
         match outcome {
-            Outcome::Decided(decided) => answer(id, Decided::of(decided), output),
-            Outcome::Faulty(error) => fail(id, FailureKind::Params, *error, output),
+            Outcome::Decided(answer) => append_result(output, id, DecisionMembers::of(answer)),
+            Outcome::Faulty(error) => {
+                append_error(output, id, RequestError { kind: RequestErrorKind::Params, error: *error });
+            }
         }
         After::Continue
     }
 
     fn give_up(&mut self, reason: Option<ErrorReason>, unread: &[u8], output: &mut Vec<u8>) -> Option<ErrorReason> {
-        if std::mem::replace(&mut self.finished, true) {
-            return None;
+        let fault = self.connection.give_up(reason, unread)?;
+        if reason.is_some() {
+            append_error(output, NO_ID, RequestError::new(RequestErrorKind::Server, fault));
         }
-        match reason {
-            Some(reason) => {
-                fail(NO_ID, FailureKind::Server, WireError::new(reason), output);
-                Some(reason)
-            }
-            // A frame without its end is no frame: the peer left in the middle of it.
-            None => (!unread.is_empty()).then_some(ErrorReason::Malformed),
-        }
+        Some(fault)
     }
 
     fn patience(&self, has_unread: bool) -> Patience {
-        match (self.finished, has_unread) {
-            (true, _) => Patience::Closing,
-            (false, true) => Patience::Frame,
-            (false, false) => Patience::Endless,
-        }
+        self.connection.patience(has_unread)
     }
 }
 
-impl<'buf> Object<'buf> for Request<'buf> {
+impl<'buf> ObjectReader<'buf> for RpcRequest<'buf> {
     fn member<A: MapAccess<'buf>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
         match name {
-            "jsonrpc" => self.twice |= self.version.replace(map.next_value()?).is_some(),
-            "id" => self.twice |= self.id.replace(map.next_value()?).is_some(),
-            "method" => self.twice |= self.method.replace(map.next_value()?).is_some(),
+            "jsonrpc" => self.has_duplicate |= self.version.replace(map.next_value()?).is_some(),
+            "id" => self.has_duplicate |= self.id.replace(map.next_value()?).is_some(),
+            "method" => self.has_duplicate |= self.method.replace(map.next_value()?).is_some(),
             "params" => {
-                map.next_value_seed(json::Into(&mut self.params))?;
-                self.twice |= std::mem::replace(&mut self.has_params, true);
+                map.next_value_seed(FillObject(&mut self.params))?;
+                self.has_duplicate |= std::mem::replace(&mut self.has_params, true);
             }
-            _ => drop(map.next_value::<IgnoredAny>()?),
+            _ => {
+                map.next_value::<IgnoredAny>()?;
+            }
         }
         Ok(())
     }
 
-    fn other(&mut self) {
-        self.is_other = true;
+    fn not_an_object(&mut self) {
+        self.is_no_object = true;
     }
 }
 
-impl<'buf> Request<'buf> {
-    fn read(payload: &'buf [u8], room: &'buf mut Vec<u8>) -> Result<Self, FailureKind> {
+impl<'buf> RpcRequest<'buf> {
+    fn read(payload: &'buf [u8], decoded: &'buf mut Vec<u8>) -> Result<Self, RequestErrorKind> {
         let mut request = Self {
             version: None,
             id: None,
             method: None,
-            params: Members::new(room),
+            params: QuestionMembers::new(decoded),
             has_params: false,
-            twice: false,
-            is_other: false,
+            has_duplicate: false,
+            is_no_object: false,
         };
         match json::read(payload, &mut request) {
-            Ok(()) if request.is_other => Err(FailureKind::Request),
+            Ok(()) if request.is_no_object => Err(RequestErrorKind::Request),
             Ok(()) => Ok(request),
-            Err(_) => Err(FailureKind::Parse),
+            Err(_) => Err(RequestErrorKind::Parse),
         }
     }
 
-    /// The id as it is written, to be written back: a string, a number or null, and not a long one. Who skips a value
-    /// does not see that a number is beyond all bounds, or that a string ends in half a character: it is read here, so
-    /// that nobody is answered with what nobody can read.
+    /// The id, as it is written in the request. `None`: it is missing, too long, or not a string, a number or null. It
+    /// is parsed because a raw value is only scanned: a number may be out of range and a string may end in half a
+    /// character, and the peer could not read such an id in the response.
     fn readable_id(&self) -> Option<&'buf [u8]> {
-        let id = self.id.filter(|id| !self.twice && id.get().len() <= JSONRPC_ID_BYTES_MAX)?.get();
+        let id = self.id.filter(|id| !self.has_duplicate && id.get().len() <= JSONRPC_ID_BYTES_MAX)?.get();
         let is_scalar = id == "null" || id.starts_with(|first: char| matches!(first, '"' | '-' | '0'..='9'));
-        (is_scalar && serde_json::from_str::<Scalar<'_>>(id).is_ok()).then_some(id.as_bytes())
+        (is_scalar && serde_json::from_str::<JsonScalar<'_>>(id).is_ok()).then_some(id.as_bytes())
     }
 
-    /// A request that wants no answer, not even to its mistakes.
+    /// Whether the request is a notification, which gets no response, not even an error.
     fn is_notification(&self) -> bool {
-        let is_request = self.has_version() && self.method().is_some();
-        is_request && self.id.is_none() && !self.twice
+        self.has_version() && self.method().is_some() && self.id.is_none() && !self.has_duplicate
     }
 
     fn has_version(&self) -> bool {
-        self.version.as_ref().and_then(Scalar::text) == Some("2.0")
+        self.version.as_ref().and_then(JsonScalar::text) == Some("2.0")
     }
 
     fn method(&self) -> Option<&str> {
-        self.method.as_ref().and_then(Scalar::text)
+        self.method.as_ref().and_then(JsonScalar::text)
     }
 
-    fn asked(self) -> Result<Asked<'buf>, (FailureKind, WireError)> {
-        let method = self.method().filter(|_| self.has_version());
-        let method = method.ok_or((FailureKind::Request, WireError::new(ErrorReason::Malformed)))?;
-        let asked = match (Verb::named(method.as_bytes()), method) {
-            (Some(verb), _) => self.params.into_event(verb, &[]).map(|(event, _)| Asked::Decision(event)),
-            (None, "ping") if self.params.is_empty() => Ok(Asked::Pong),
-            (None, "ping") => Err(WireError::new(ErrorReason::UnknownKey)),
-            // This listener has no token, and any is refused.
-            (None, "auth") => Err(WireError::new(ErrorReason::Unauthenticated)),
-            _ => return Err((FailureKind::Method, WireError::new(ErrorReason::UnknownVerb))),
-        };
-        asked.map_err(|error| (FailureKind::Params, error))
+    fn into_question(self) -> Result<JsonQuestion<'buf>, RequestError> {
+        let has_version = self.has_version();
+        match self.method.as_ref().and_then(JsonScalar::text) {
+            Some(method) if has_version => self.params.into_question(method, &[]),
+            _ => Err(RequestError::new(RequestErrorKind::Request, ErrorReason::Malformed)),
+        }
     }
 }
 
-fn answer<T: Serialize>(id: &[u8], result: T, output: &mut Vec<u8>) {
+fn append_result<T: Serialize>(output: &mut Vec<u8>, id: &[u8], result: T) {
     if let Ok(id) = serde_json::from_slice(id) {
-        netstring::wrap(output, |output| json::write(output, &Answered { jsonrpc: "2.0", id, result }));
+        netstring::wrap(output, |output| json::write(output, &ResultResponse { jsonrpc: "2.0", id, result }));
     }
 }
 
-fn fail(id: &[u8], kind: FailureKind, error: WireError, output: &mut Vec<u8>) {
+fn append_error(output: &mut Vec<u8>, id: &[u8], error: RequestError) {
     if let Ok(id) = serde_json::from_slice(id) {
-        let error = Failure::new(kind, error);
-        netstring::wrap(output, |output| json::write(output, &Failed { jsonrpc: "2.0", id, error }));
+        let error = ErrorMember::of(error);
+        netstring::wrap(output, |output| json::write(output, &ErrorResponse { jsonrpc: "2.0", id, error }));
     }
 }
 
@@ -253,11 +270,11 @@ mod tests {
         format!("{}:{payload},", payload.len())
     }
 
-    /// What is said to `payload`, and whether it is a question.
-    fn said(payload: &str) -> String {
+    /// The response to `payload`; of a question, `? ` and its id.
+    fn response_to(payload: &str) -> String {
         let (mut room, mut output, mut kamailio) = (vec![], vec![], JsonRpc::new());
         let frame = framed(payload);
-        let asked = match kamailio.next(frame.as_bytes(), &mut room, &mut output) {
+        let question = match kamailio.next(frame.as_bytes(), &mut room, &mut output) {
             Step::Ask { consumed, id, .. } => {
                 assert_eq!(consumed, frame.len());
                 format!("? {}", std::str::from_utf8(id).unwrap())
@@ -268,11 +285,11 @@ mod tests {
             }
             Step::More | Step::Watch { .. } => panic!("{payload} is a whole question"),
         };
-        let text = asked + std::str::from_utf8(&output).unwrap();
+        let text = question + std::str::from_utf8(&output).unwrap();
         text.trim_start_matches(|c: char| c.is_ascii_digit()).trim_start_matches(':').trim_end_matches(',').to_owned()
     }
 
-    fn failed(id: &str, code: i32, message: &str, data: &str) -> String {
+    fn error_response(id: &str, code: i32, message: &str, data: &str) -> String {
         format!(
             r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":{code},"message":"{message}","data":{{"reason":{data}}}}}}}"#
         )
@@ -287,16 +304,16 @@ mod tests {
             (format!(r#" {{"jsonrpc" : "2.0", "id":null, "method":"\u0064ial", "params":{params}}} "#), "null"),
             (format!(r#"{{"jsonrpc":"2.0","id":-1,"method":"dial","params":{params},"v":1,"v":{{}}}}"#), "-1"),
         ] {
-            assert_eq!(said(&request), format!("? {id}"), "{request}");
+            assert_eq!(response_to(&request), format!("? {id}"), "{request}");
         }
     }
 
     #[test]
-    fn what_is_no_question_gets_an_error() {
+    fn a_wrong_question_gets_an_error() {
         let request = |method: &str, params: &str| {
-            said(&format!(r#"{{"jsonrpc":"2.0","id":5,"method":"{method}","params":{params}}}"#))
+            response_to(&format!(r#"{{"jsonrpc":"2.0","id":5,"method":"{method}","params":{params}}}"#))
         };
-        let params = |data: &str| failed("5", -32_602, "Invalid params", data);
+        let params = |data: &str| error_response("5", -32_602, "Invalid params", data);
         let cases = [
             (r#"{"org":"acme"}"#, r#""missing_key","key":"actor""#),
             ("{}", r#""missing_key","key":"org""#),
@@ -316,15 +333,15 @@ mod tests {
         for (given, data) in cases {
             assert_eq!(request("dial", given), params(data), "{given}");
         }
-        assert_eq!(request("check", "{}"), failed("5", -32_601, "Method not found", r#""unknown_verb""#));
+        assert_eq!(request("check", "{}"), error_response("5", -32_601, "Method not found", r#""unknown_verb""#));
         assert_eq!(request("auth", r#"{"token":"x"}"#), params(r#""unauthenticated""#));
         assert_eq!(request("ping", r#"{"org":"x"}"#), params(r#""unknown_key""#));
         assert_eq!(request("ping", "{}"), r#"{"jsonrpc":"2.0","id":5,"result":{"pong":true}}"#);
     }
 
     #[test]
-    fn what_is_no_request_gets_an_error_without_an_id() {
-        let invalid = failed("null", -32_600, "Invalid Request", r#""malformed""#);
+    fn a_wrong_request_gets_an_error_without_an_id() {
+        let invalid = error_response("null", -32_600, "Invalid Request", r#""malformed""#);
         let long = "7".repeat(JSONRPC_ID_BYTES_MAX + 1);
         for payload in [
             "[]",
@@ -339,9 +356,9 @@ mod tests {
             r#"{"jsonrpc":"2.0","id":7e777,"method":"ping"}"#,
             r#"{"jsonrpc":"2.0","id":"\ud800","method":"ping"}"#,
         ] {
-            assert_eq!(said(payload), invalid, "{payload}");
+            assert_eq!(response_to(payload), invalid, "{payload}");
         }
-        let invalid = failed("5", -32_600, "Invalid Request", r#""malformed""#);
+        let invalid = error_response("5", -32_600, "Invalid Request", r#""malformed""#);
         for payload in [
             r#"{"id":5,"method":"ping"}"#,
             r#"{"jsonrpc":"1.0","id":5,"method":"ping"}"#,
@@ -349,17 +366,17 @@ mod tests {
             r#"{"jsonrpc":"2.0","id":5}"#,
             r#"{"jsonrpc":"2.0","id":5,"method":7}"#,
         ] {
-            assert_eq!(said(payload), invalid, "{payload}");
+            assert_eq!(response_to(payload), invalid, "{payload}");
         }
-        let parse = failed("null", -32_700, "Parse error", r#""malformed""#);
+        let parse = error_response("null", -32_700, "Parse error", r#""malformed""#);
         for payload in ["", "{", r#"{"jsonrpc":"2.0","id":5,"method":"ping"}x"#, "{'id':5}", "\u{0}"] {
-            assert_eq!(said(payload), parse, "{payload}");
+            assert_eq!(response_to(payload), parse, "{payload}");
         }
     }
 
     #[test]
-    fn all_of_a_frame_is_utf_8_also_where_nobody_looks() {
-        let parse = failed("null", -32_700, "Parse error", r#""malformed""#);
+    fn a_frame_must_be_utf_8_in_ignored_members_too() {
+        let parse = error_response("null", -32_700, "Parse error", r#""malformed""#);
         for (before, after) in [
             (&br#"{"jsonrpc":"2.0","method":"dial","params":{"org":"a","digit"#[..], &br#"s":"*13"}}"#[..]),
             (br#"{"jsonrpc":"2.0","id":5,"method":"ping","params":{"#, b"}}"),
@@ -375,24 +392,24 @@ mod tests {
     }
 
     #[test]
-    fn without_an_id_nothing_is_done_and_nothing_is_said() {
+    fn a_request_without_an_id_is_neither_carried_out_nor_answered() {
         for request in [
             r#"{"jsonrpc":"2.0","method":"dial","params":{"org":"acme","actor":"1001","digits":"*13600"}}"#,
             r#"{"jsonrpc":"2.0","method":"nonsense"}"#,
             r#"{"jsonrpc":"2.0","method":"ping"}"#,
         ] {
-            assert_eq!(said(request), "", "{request}");
+            assert_eq!(response_to(request), "", "{request}");
         }
     }
 
     #[test]
-    fn what_is_no_netstring_ends_the_connection() {
+    fn a_frame_that_is_no_netstring_ends_the_connection() {
         for (input, reason) in [(&b"hello"[..], "malformed"), (b"5000:", "too_long"), (b"1:x;", "malformed")] {
             let (mut kamailio, mut output) = (JsonRpc::new(), vec![]);
             let step = kamailio.next(input, &mut vec![], &mut output).after();
             assert_eq!(step, Some(After::Finish));
             let text = String::from_utf8(output).unwrap();
-            assert!(text.contains(&failed("null", -32_700, "Parse error", &format!("\"{reason}\""))), "{text}");
+            assert!(text.contains(&error_response("null", -32_700, "Parse error", &format!("\"{reason}\""))), "{text}");
             let mut more = vec![];
             assert_eq!(kamailio.next(b"2:{},", &mut vec![], &mut more).after(), Some(After::Finish));
             assert!(more.is_empty() && kamailio.give_up(None, b"", &mut more).is_none());
@@ -400,16 +417,16 @@ mod tests {
     }
 
     #[test]
-    fn seconds_may_be_a_number_and_nothing_else_may() {
+    fn only_seconds_may_be_a_number() {
         let ask = |seconds: &str| {
-            said(&format!(
+            response_to(&format!(
                 r#"{{"jsonrpc":"2.0","id":5,"method":"do","params":{{"org":"a","actor":"1","action":"x","for":{seconds}}}}}"#
             ))
         };
         for seconds in ["60", "\"60\""] {
             assert_eq!(ask(seconds), "? 5");
         }
-        let malformed = failed("5", -32_602, "Invalid params", r#""malformed","key":"for""#);
+        let malformed = error_response("5", -32_602, "Invalid params", r#""malformed","key":"for""#);
         for seconds in ["0", "-1", "1.5", "6e1", "[60]", "true", "\"060\"", "99999999999"] {
             assert_eq!(ask(seconds), malformed, "{seconds}");
         }

@@ -1,24 +1,107 @@
-//! The line dialect: one request a line, one reply a request, in order.
+//! The line dialect: one request per line, one reply per request, in order.
+//!
+//! ASCII text over TCP port 4571 or a Unix socket. Requests may be pipelined and may arrive in any segments.
 //!
 //! ```text
-//! request  = id SP verb *( SP key "=" value ) LF        id: 1 to 16 of A-Z a-z 0-9
-//! verb     = "dial" / "do" / "may" / "auth" / "ping" / "watch"
-//! reply    = id SP ("allow" / "deny" / "error" / "pong" / "event") *( SP key "=" value ) LF
+//! request = id SP verb *( SP key "=" value ) LF        id: 1 to 16 of A-Z a-z 0-9, chosen by the peer
+//! verb    = "dial" / "do" / "may" / "auth" / "ping" / "watch"
+//! reply   = id SP ( "allow" / "deny" / "error" / "pong" / "event" ) *( SP key "=" value ) LF
+//! value   = 1 to 128 of A-Z a-z 0-9 _ - . : @ + * #    call, to_tag and from_tag may also hold / ~ % !
 //! ```
 //!
-//! A CR before the LF is accepted. Whatever else is not in the grammar is refused and the connection lives on; a line
-//! over [`LINE_BYTES_MAX`] ends it, because where the next line begins can no longer be known.
+//! - A line has at most [`LINE_BYTES_MAX`] (1,024) bytes, its LF included. A CR before the LF is accepted.
+//! - Tokens are separated by exactly one space. A key occurs at most once. An unknown key is an error.
+//! - A line outside the grammar is answered with `error`, and the connection goes on. Nothing is trimmed or guessed.
+//! - A reply repeats the id of its request. It is `-` when the id cannot be read.
+//! - A line that is too long, or whose rest does not arrive within 2 s, ends the connection after the answer, because
+//!   it is unknown where the next line begins.
+//!
+//! The verbs with their keys are [`crate::dialect::fields::VERBS`], the keys [`crate::dialect::fields::REQUEST_KEYS`] and
+//! the keys of replies [`REPLY_KEYS`]; `queuewarden help line` prints them. Names in replies are those of the
+//! configuration, never the text of the request.
+//!
+//! # Questions
+//!
+//! Lines that begin with `>` are sent by the peer, lines with `<` by queuewarden:
+//!
+//! ```text
+//! > 7 dial org=acme actor=1001 digits=*13600
+//! < 7 allow action=queue.login queue=600 reason=assigned policy=1
+//! > 8 do org=acme actor=2001 action=call.whisper target=1001 queue=601 call=c-77
+//! < 8 deny action=call.whisper queue=601 reason=queue_out_of_scope policy=1
+//! > 9 dial org=acme
+//! < 9 error reason=missing_key key=actor
+//! ```
+//!
+//! A login code without a queue means every queue assigned to the actor, a logout code every queue to which the actor is
+//! logged in. All of them are allowed or none:
+//!
+//! ```text
+//! > a1 dial org=acme actor=1001 digits=*13
+//! < a1 allow action=queue.login queues=600,601 reason=assigned policy=1
+//! ```
+//!
+//! The answer to an allowed supervision carries the options that fix its mode and target at the PBX:
+//!
+//! ```text
+//! > b4 dial org=acme actor=2001 digits=*2211002 queue=600 call=c-78
+//! < b4 allow action=call.listen queue=600 reason=role_permits policy=1 mode=listen target=1002 asterisk=qbES freeswitch=eavesdrop_enable_dtmf:false
+//! ```
+//!
+//! An answer that changed a login session is sent after the change and its line in the audit log are on disk. The same
+//! holds for every answer to a supervisor who asks to supervise, denials included, and for every `reported`. Later
+//! answers on the connection wait for it; earlier ones, and those of other connections that change nothing, do not. If
+//! the disk does not take the change, the answer is `deny reason=state_unavailable` and nothing has changed.
+//!
+//!
+//! `watch` turns the connection into a list of changes: [`watch`](super::watch).
 
 use std::sync::Arc;
 
 use subtle::ConstantTimeEq;
 
 use crate::decision::{AnswerQueues, ErrorReason, Outcome, WireError};
+use crate::dialect::connection::PersistentConnection;
 use crate::dialect::fields::{Fields, Verb};
-use crate::dialect::{After, ChangeWords, Dialect, DialectLabel, Patience, Step, pins};
+use crate::dialect::output::{append, append_number, append_queues};
+use crate::dialect::watch::WatchRequest;
+use crate::dialect::{After, AnswerField, ChangeWords, Dialect, DialectLabel, Patience, Step, supervision_options};
 use crate::event::{Event, Key, KeySet};
 use crate::limits::{LINE_BYTES_MAX, REQUEST_ID_BYTES_MAX};
 use crate::telephony::Token;
+
+/// The keys of replies. A decision and an error carry theirs in this order.
+pub const REPLY_KEYS: &[AnswerField] = &[
+    reply_key(
+        "action",
+        "allow, deny",
+        "The action that was decided; for a toggle, the login or logout that it became. Missing if none was found.",
+    ),
+    reply_key("queue", "allow, deny, event", "The number of the queue that the question names."),
+    reply_key(
+        "queues",
+        "allow, deny",
+        "The numbers of all queues that a question without a queue is about, separated by `,`.",
+    ),
+    reply_key("reason", "allow, deny, error, event", "The reason code."),
+    reply_key("policy", "allow, deny", "The revision of the policy that decided."),
+    reply_key("mode", "allow and event of a supervision", "`listen`, `whisper` or `barge`."),
+    reply_key("target", "allow and event of a supervision", "The extension of the supervised user."),
+    reply_key("asterisk", "allow of a supervision", "The options for `ChanSpy`."),
+    reply_key(
+        "freeswitch",
+        "allow of a supervision",
+        "The channel variables for `eavesdrop`, as `name:value`, separated by `,`.",
+    ),
+    reply_key("key", "error", "The key that is wrong."),
+    reply_key("revision", "event", "The number of the event; the next event has the next number."),
+    reply_key("change", "event", "What began or ended."),
+    reply_key("user", "event", "The extension of the user who is logged in, or of the supervisor."),
+];
+
+const fn reply_key(name: &'static str, carried_by: &'static str, description: &'static str) -> AnswerField {
+    AnswerField { name, carried_by, description }
+}
 
 /// The id of a reply to a line whose own id cannot be read.
 const NO_ID: &[u8] = b"-";
@@ -26,67 +109,73 @@ const NO_ID: &[u8] = b"-";
 /// One connection of the line dialect.
 #[derive(Clone)]
 pub struct Line {
+    /// The secret that the peer must present before a question. `None`: no secret is needed, and any is refused.
     token: Option<Arc<[u8]>>,
     authenticated: bool,
-    finished: bool,
+    connection: PersistentConnection,
 }
 
-/// What one line asks for.
-enum Asked<'buf> {
-    /// A decision; these are the words with its keys, each behind a space.
-    Decision(Verb, &'buf [u8]),
-    Watch {
-        organization: Token<'buf>,
-        from: Option<u64>,
-    },
-    Pong,
+/// One readable line.
+enum LineRequest<'buf> {
+    /// A question: its verb, and the words with its keys, each behind a space.
+    Question(Verb, &'buf [u8]),
+    Watch(WatchRequest<'buf>),
+    Ping,
+    /// The right token was presented.
     Authenticated,
 }
 
 impl Line {
-    /// A new connection; with a `token`, it has to be presented before anything is decided.
+    /// A new connection. With a `token`, the peer must present it before questions are decided.
     #[must_use]
     pub const fn new(token: Option<Arc<[u8]>>) -> Self {
-        Self { authenticated: token.is_none(), token, finished: false }
+        Self { authenticated: token.is_none(), token, connection: PersistentConnection::new() }
     }
 
-    /// What the line asks for with what stands behind its id: nothing, or a space and more.
-    fn read<'buf>(&mut self, behind_id: &'buf [u8]) -> Result<Asked<'buf>, WireError> {
+    /// Reads a line without its id: a space, the verb and the keys.
+    fn read<'buf>(&mut self, after_id: &'buf [u8]) -> Result<LineRequest<'buf>, WireError> {
         let malformed = WireError::new(ErrorReason::Malformed);
-        let (_, behind_id) = behind_id.split_first().ok_or(malformed)?;
-        let verb_bytes = behind_id.iter().position(|&byte| byte == b' ').unwrap_or(behind_id.len());
-        let (word, words) = behind_id.split_at_checked(verb_bytes).ok_or(malformed)?;
-        let mut tokens = words.split(|&byte| byte == b' ').skip(1);
+        let (_, after_id) = after_id.split_first().ok_or(malformed)?;
+        let verb_bytes = after_id.iter().position(|&byte| byte == b' ').unwrap_or(after_id.len());
+        let (word, words) = after_id.split_at_checked(verb_bytes).ok_or(malformed)?;
+        let mut pairs = words.split(|&byte| byte == b' ').skip(1);
         let verb = match word {
             b"dial" => Verb::Dial,
             b"do" => Verb::Do,
             b"may" => Verb::May,
-            b"auth" => return self.authenticate(&mut tokens),
-            b"ping" => return nothing_more(&mut tokens).map(|()| Asked::Pong),
-            b"watch" => return self.watch(&mut tokens),
+            b"auth" => return self.authenticate(&mut pairs),
+            b"ping" => return no_more(&mut pairs).map(|()| LineRequest::Ping),
+            b"watch" => return self.watch(&mut pairs),
             word if !word.is_empty() && word.iter().all(u8::is_ascii_alphanumeric) => {
                 return Err(WireError::new(ErrorReason::UnknownVerb));
             }
             _ => return Err(malformed),
         };
         if self.authenticated {
-            Ok(Asked::Decision(verb, words))
+            Ok(LineRequest::Question(verb, words))
         } else {
             Err(WireError::new(ErrorReason::Unauthenticated))
         }
     }
 
-    fn watch<'buf>(&self, tokens: &mut impl Iterator<Item = &'buf [u8]>) -> Result<Asked<'buf>, WireError> {
-        if self.authenticated { watch(tokens) } else { Err(WireError::new(ErrorReason::Unauthenticated)) }
+    fn watch<'buf>(&self, pairs: &mut impl Iterator<Item = &'buf [u8]>) -> Result<LineRequest<'buf>, WireError> {
+        if self.authenticated {
+            WatchRequest::read(pairs).map(LineRequest::Watch)
+        } else {
+            Err(WireError::new(ErrorReason::Unauthenticated))
+        }
     }
 
-    fn authenticate<'buf>(&mut self, tokens: &mut impl Iterator<Item = &'buf [u8]>) -> Result<Asked<'buf>, WireError> {
-        let pair = tokens.next().ok_or(WireError::of(ErrorReason::MissingKey, Key::Token))?;
+    fn authenticate<'buf>(
+        &mut self,
+        pairs: &mut impl Iterator<Item = &'buf [u8]>,
+    ) -> Result<LineRequest<'buf>, WireError> {
+        let pair = pairs.next().ok_or(WireError::of(ErrorReason::MissingKey, Key::Token))?;
         let Some(presented) = pair.strip_prefix(b"token=") else { return Err(key_error(pair)) };
         if Token::parse(presented).is_none() {
             return Err(WireError::of(ErrorReason::Malformed, Key::Token));
         }
-        match tokens.next() {
+        match pairs.next() {
             None => {}
             Some(pair) if pair.starts_with(b"token=") => {
                 return Err(WireError::of(ErrorReason::DuplicateKey, Key::Token));
@@ -98,7 +187,7 @@ impl Line {
             return Err(WireError::new(ErrorReason::Unauthenticated));
         }
         self.authenticated = true;
-        Ok(Asked::Authenticated)
+        Ok(LineRequest::Authenticated)
     }
 }
 
@@ -113,8 +202,8 @@ impl Dialect for Line {
         DialectLabel::Line
     }
 
-    fn next<'buf>(&mut self, input: &'buf [u8], _room: &'buf mut Vec<u8>, output: &mut Vec<u8>) -> Step<'buf> {
-        if self.finished {
+    fn next<'buf>(&mut self, input: &'buf [u8], _decoded: &'buf mut Vec<u8>, output: &mut Vec<u8>) -> Step<'buf> {
+        if self.connection.is_finished() {
             return Step::Done { consumed: input.len(), fault: None, after: After::Finish };
         }
         let window = input.get(..LINE_BYTES_MAX).unwrap_or(input);
@@ -123,35 +212,37 @@ impl Dialect for Line {
                 return Step::More;
             }
             let error = WireError::new(ErrorReason::TooLong);
-            write_error(id_of(window).0, error, output);
-            self.finished = true;
+            append_error(output, split_id(window).0, error);
+            self.connection.finish();
             return Step::Done { consumed: input.len(), fault: Some(error.reason), after: After::Finish };
         };
         let consumed = end.saturating_add(1);
         let line = window.get(..end).unwrap_or_default();
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let (id, behind_id) = id_of(line);
-        let asked = match behind_id {
-            Some(behind_id) => self.read(behind_id),
+        let (id, after_id) = split_id(line);
+        let request = match after_id {
+            Some(after_id) => self.read(after_id),
             None => Err(WireError::new(ErrorReason::Malformed)),
         };
-        let error = match asked {
-            Ok(Asked::Decision(verb, words)) => match question(verb, words) {
+        let error = match request {
+            Ok(LineRequest::Question(verb, words)) => match question(verb, words) {
                 Ok(event) => return Step::Ask { consumed, event, id },
                 Err(error) => error,
             },
-            Ok(Asked::Watch { organization, from }) => return Step::Watch { consumed, organization, from, id },
-            Ok(Asked::Pong) => {
-                write(output, &[id, b" pong\n"]);
+            Ok(LineRequest::Watch(WatchRequest { organization, from })) => {
+                return Step::Watch { consumed, organization, from, id };
+            }
+            Ok(LineRequest::Ping) => {
+                append(output, &[id, b" pong\n"]);
                 return Step::Done { consumed, fault: None, after: After::Continue };
             }
-            Ok(Asked::Authenticated) => {
-                write(output, &[id, b" allow reason=authenticated\n"]);
+            Ok(LineRequest::Authenticated) => {
+                append(output, &[id, b" allow reason=authenticated\n"]);
                 return Step::Done { consumed, fault: None, after: After::Continue };
             }
             Err(error) => error,
         };
-        write_error(id, error, output);
+        append_error(output, id, error);
         Step::Done { consumed, fault: Some(error.reason), after: After::Continue }
     }
 
@@ -163,75 +254,63 @@ impl Dialect for Line {
         let answer = match outcome {
             Outcome::Decided(answer) => answer,
             Outcome::Faulty(error) => {
-                write_error(id, *error, output);
+                append_error(output, id, *error);
                 return After::Continue;
             }
         };
-        write(output, &[id, b" ", answer.reason.verdict().as_bytes()]);
+        append(output, &[id, b" ", answer.reason.verdict().as_bytes()]);
         if let Some(action) = answer.action {
-            write(output, &[b" action=", action.as_bytes()]);
+            append(output, &[b" action=", action.as_bytes()]);
         }
-        let key: &[u8] = if matches!(answer.queues, AnswerQueues::All(..)) { b" queues=" } else { b" queue=" };
-        for (position, number) in answer.queues.numbers().enumerate() {
-            write(output, &[if position == 0 { key } else { b"," }, number.as_bytes()]);
-        }
-        write(output, &[b" reason=", answer.reason.code().as_bytes(), b" policy="]);
-        write_number(output, answer.revision);
-        // Without a target there is nothing to pin.
+        let key = if matches!(answer.queues, AnswerQueues::All(..)) { " queues=" } else { " queue=" };
+        append_queues(output, key, answer.queues, ",");
+        append(output, &[b" reason=", answer.reason.code().as_bytes(), b" policy="]);
+        append_number(output, answer.revision);
+        // Options without a target would let the supervisor listen to anybody.
         if let (Some(mode), Some(target)) = (answer.mode, answer.target) {
-            write(output, &[b" mode=", mode.name().as_bytes(), b" target=", target.as_bytes()]);
-            write(output, &[b" asterisk=", pins::asterisk(mode).as_bytes()]);
-            write(output, &[b" freeswitch=", pins::freeswitch(mode).as_bytes()]);
+            append(output, &[b" mode=", mode.name().as_bytes(), b" target=", target.as_bytes()]);
+            append(output, &[b" asterisk=", supervision_options::asterisk(mode).as_bytes()]);
+            append(output, &[b" freeswitch=", supervision_options::freeswitch(mode).as_bytes()]);
         }
-        write(output, &[b"\n"]);
+        append(output, &[b"\n"]);
         After::Continue
     }
 
     fn change(&mut self, id: &[u8], revision: u64, change: &ChangeWords<'_>, output: &mut Vec<u8>) {
-        write(output, &[id, b" event revision="]);
-        write_number(output, revision);
-        write(output, &[b" change=", change.change.as_bytes(), b" user=", change.user.as_bytes()]);
+        append(output, &[id, b" event revision="]);
+        append_number(output, revision);
+        append(output, &[b" change=", change.change.as_bytes(), b" user=", change.user.as_bytes()]);
         let optional = [("target", change.target), ("mode", change.mode), ("queue", change.queue)];
         for (key, value) in optional {
             if let Some(value) = value {
-                write(output, &[b" ", key.as_bytes(), b"=", value.as_bytes()]);
+                append(output, &[b" ", key.as_bytes(), b"=", value.as_bytes()]);
             }
         }
-        write(output, &[b" reason=", change.reason.as_bytes(), b"\n"]);
+        append(output, &[b" reason=", change.reason.as_bytes(), b"\n"]);
     }
 
     fn give_up(&mut self, reason: Option<ErrorReason>, unread: &[u8], output: &mut Vec<u8>) -> Option<ErrorReason> {
-        if std::mem::replace(&mut self.finished, true) {
-            return None;
+        let fault = self.connection.give_up(reason, unread)?;
+        if reason.is_some() {
+            append_error(output, split_id(unread).0, WireError::new(fault));
         }
-        match reason {
-            Some(reason) => {
-                write_error(id_of(unread).0, WireError::new(reason), output);
-                Some(reason)
-            }
-            // A line without its end is no line: the peer left in the middle of it.
-            None => (!unread.is_empty()).then_some(ErrorReason::Malformed),
-        }
+        Some(fault)
     }
 
     fn patience(&self, has_unread: bool) -> Patience {
-        match (self.finished, has_unread) {
-            (true, _) => Patience::Closing,
-            (false, true) => Patience::Frame,
-            (false, false) => Patience::Endless,
-        }
+        self.connection.patience(has_unread)
     }
 }
 
-/// The id that a line begins with and what stands behind it, or [`NO_ID`] and nothing.
-fn id_of(line: &[u8]) -> (&[u8], Option<&[u8]>) {
+/// Splits a line into its id and the rest. If the id cannot be read, the result is [`NO_ID`] and `None`.
+fn split_id(line: &[u8]) -> (&[u8], Option<&[u8]>) {
     let bytes = line.iter().position(|byte| !byte.is_ascii_alphanumeric()).unwrap_or(line.len());
-    let (id, behind_id) = line.split_at_checked(bytes).unwrap_or_default();
-    let is_id = (1..=REQUEST_ID_BYTES_MAX).contains(&bytes) && behind_id.first().is_none_or(|&byte| byte == b' ');
-    if is_id { (id, Some(behind_id)) } else { (NO_ID, None) }
+    let (id, after_id) = line.split_at_checked(bytes).unwrap_or_default();
+    let is_id = (1..=REQUEST_ID_BYTES_MAX).contains(&bytes) && after_id.first().is_none_or(|&byte| byte == b' ');
+    if is_id { (id, Some(after_id)) } else { (NO_ID, None) }
 }
 
-/// The question whose keys stand in these words, each behind a space.
+/// Reads the keys of a question from words that each follow a space.
 fn question(verb: Verb, words: &[u8]) -> Result<Event<'_>, WireError> {
     let (mut fields, mut rest) = (Fields::new(verb), words);
     while let Some((_, words)) = rest.split_first() {
@@ -240,81 +319,46 @@ fn question(verb: Verb, words: &[u8]) -> Result<Event<'_>, WireError> {
     fields.into_event()
 }
 
-/// What `watch` has: an organization, and maybe the last revision that was seen.
-fn watch<'buf>(tokens: &mut impl Iterator<Item = &'buf [u8]>) -> Result<Asked<'buf>, WireError> {
-    let (mut organization, mut from) = (None, None);
-    for pair in tokens {
-        let of_key = |key: Key| pair.strip_prefix(key.name().as_bytes()).and_then(|rest| rest.strip_prefix(b"="));
-        let (key, value) = match (of_key(Key::Organization), of_key(Key::From)) {
-            (Some(value), _) => (Key::Organization, value),
-            (_, Some(value)) => (Key::From, value),
-            _ => return Err(key_error(pair)),
-        };
-        let read = match key {
-            Key::Organization if organization.is_some() => return Err(WireError::of(ErrorReason::DuplicateKey, key)),
-            Key::From if from.is_some() => return Err(WireError::of(ErrorReason::DuplicateKey, key)),
-            Key::Organization => Token::parse(value).map(|token| organization = Some(token)),
-            _ => revision(value).map(|revision| from = Some(revision)),
-        };
-        read.ok_or(WireError::of(ErrorReason::Malformed, key))?;
-    }
-    let organization = organization.ok_or(WireError::of(ErrorReason::MissingKey, Key::Organization))?;
-    Ok(Asked::Watch { organization, from })
+/// Refuses any further key.
+fn no_more<'buf>(pairs: &mut impl Iterator<Item = &'buf [u8]>) -> Result<(), WireError> {
+    pairs.next().map_or(Ok(()), |pair| Err(key_error(pair)))
 }
 
-/// A revision, in digits without a sign or a leading zero.
-fn revision(value: &[u8]) -> Option<u64> {
-    let text = std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
-    text.parse().ok().filter(|_| text == "0" || !text.starts_with('0'))
-}
-
-fn nothing_more<'buf>(tokens: &mut impl Iterator<Item = &'buf [u8]>) -> Result<(), WireError> {
-    tokens.next().map_or(Ok(()), |pair| Err(key_error(pair)))
-}
-
-/// What is wrong with a pair that the verb does not have.
-fn key_error(pair: &[u8]) -> WireError {
-    let mut no_keys = Fields::new(Verb::Do);
-    match no_keys.set_pair(pair, KeySet::EMPTY) {
+/// The error of a pair that the verb does not have: `malformed` if it is no pair at all, else `unknown_key`.
+pub(super) fn key_error(pair: &[u8]) -> WireError {
+    match Fields::new(Verb::Do).set_pair(pair, KeySet::EMPTY) {
         Err(error) if error.reason == ErrorReason::Malformed && error.key.is_none() => error,
         _ => WireError::new(ErrorReason::UnknownKey),
     }
 }
 
-fn write_error(id: &[u8], error: WireError, output: &mut Vec<u8>) {
-    write(output, &[id, b" error reason=", error.reason.code().as_bytes()]);
+fn append_error(output: &mut Vec<u8>, id: &[u8], error: WireError) {
+    append(output, &[id, b" error reason=", error.reason.code().as_bytes()]);
     if let Some(key) = error.key {
-        write(output, &[b" key=", key.name().as_bytes()]);
+        append(output, &[b" key=", key.name().as_bytes()]);
     }
-    write(output, &[b"\n"]);
-}
-
-fn write(output: &mut Vec<u8>, parts: &[&[u8]]) {
-    for part in parts {
-        output.extend_from_slice(part);
-    }
-}
-
-fn write_number(output: &mut Vec<u8>, number: u64) {
-    output.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    append(output, &[b"\n"]);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decision::{ActionLabel, AllowReason, Answer, Reason};
+    use crate::dialect::fields::VERBS;
+    use crate::telephony::SupervisionMode;
 
-    /// What the dialect says to `input` by itself; questions are left unanswered and shown as `?`.
-    fn talk(line: &mut Line, mut input: &[u8]) -> String {
+    /// What the dialect answers to `input` without a decision. A question is left unanswered and shown as `?`.
+    fn replies(line: &mut Line, mut input: &[u8]) -> String {
         let mut output = vec![];
         loop {
             match line.next(input, &mut vec![], &mut output) {
                 Step::More => return String::from_utf8(output).unwrap(),
                 Step::Ask { consumed, id, .. } => {
-                    write(&mut output, &[id, b" ?\n"]);
+                    append(&mut output, &[id, b" ?\n"]);
                     input = &input[consumed..];
                 }
                 Step::Watch { consumed, id, from, .. } => {
-                    write(&mut output, &[id, format!(" watches {from:?}\n").as_bytes()]);
+                    append(&mut output, &[id, format!(" watches {from:?}\n").as_bytes()]);
                     input = &input[consumed..];
                 }
                 Step::Done { consumed, after, .. } => {
@@ -369,8 +413,8 @@ mod tests {
             ("9 watch org=x from=99999999999999999999\n", "9 error reason=malformed key=from\n"),
             ("9 watch org=x actor=1\n", "9 error reason=unknown_key\n"),
         ];
-        for (said, heard) in cases {
-            assert_eq!(talk(&mut Line::new(None), said.as_bytes()), heard, "{said:?}");
+        for (request, reply) in cases {
+            assert_eq!(replies(&mut Line::new(None), request.as_bytes()), reply, "{request:?}");
         }
     }
 
@@ -378,24 +422,71 @@ mod tests {
     fn a_line_has_at_most_1024_bytes_with_its_end() {
         let longest = format!("7 dial org={}", "a".repeat(LINE_BYTES_MAX - 12));
         assert_eq!(longest.len(), LINE_BYTES_MAX - 1);
-        let heard = talk(&mut Line::new(None), format!("{longest}\n").as_bytes());
-        assert_eq!(heard, "7 error reason=malformed key=org\n", "a whole line, refused for its value");
-        let heard = talk(&mut Line::new(None), format!("{longest}a\n8 ping\n").as_bytes());
-        assert_eq!(heard, "7 error reason=too_long\n(finished)\n");
-        assert_eq!(talk(&mut Line::new(None), longest.as_bytes()), "", "one more byte may still be the end");
-        assert_eq!(talk(&mut Line::new(None), &[b'!'; 2_000]), "- error reason=too_long\n(finished)\n");
+        let reply = replies(&mut Line::new(None), format!("{longest}\n").as_bytes());
+        assert_eq!(reply, "7 error reason=malformed key=org\n", "a complete line, refused for its value");
+        let reply = replies(&mut Line::new(None), format!("{longest}a\n8 ping\n").as_bytes());
+        assert_eq!(reply, "7 error reason=too_long\n(finished)\n");
+        assert_eq!(replies(&mut Line::new(None), longest.as_bytes()), "", "one more byte may still be the end");
+        assert_eq!(replies(&mut Line::new(None), &[b'!'; 2_000]), "- error reason=too_long\n(finished)\n");
     }
 
     #[test]
-    fn with_a_token_nothing_is_decided_before_it_is_presented() {
+    fn no_question_is_decided_before_the_token_is_presented() {
         let mut line = Line::new(Some(Arc::from(&b"s3cret"[..])));
         let question = "1 dial org=acme actor=1001 digits=*13\n";
-        assert_eq!(talk(&mut line, question.as_bytes()), "1 error reason=unauthenticated\n");
-        assert_eq!(talk(&mut line, b"2 ping\n"), "2 pong\n");
-        assert_eq!(talk(&mut line, b"3 auth token=s3creT\n"), "3 error reason=unauthenticated\n");
-        assert_eq!(talk(&mut line, b"4 auth token=s3cret2\n"), "4 error reason=unauthenticated\n");
-        assert_eq!(talk(&mut line, question.as_bytes()), "1 error reason=unauthenticated\n");
-        assert_eq!(talk(&mut line, b"5 auth token=s3cret\n"), "5 allow reason=authenticated\n");
-        assert_eq!(talk(&mut line, question.as_bytes()), "1 ?\n");
+        assert_eq!(replies(&mut line, question.as_bytes()), "1 error reason=unauthenticated\n");
+        assert_eq!(replies(&mut line, b"2 ping\n"), "2 pong\n");
+        assert_eq!(replies(&mut line, b"3 auth token=s3creT\n"), "3 error reason=unauthenticated\n");
+        assert_eq!(replies(&mut line, b"4 auth token=s3cret2\n"), "4 error reason=unauthenticated\n");
+        assert_eq!(replies(&mut line, question.as_bytes()), "1 error reason=unauthenticated\n");
+        assert_eq!(replies(&mut line, b"5 auth token=s3cret\n"), "5 allow reason=authenticated\n");
+        assert_eq!(replies(&mut line, question.as_bytes()), "1 ?\n");
+    }
+
+    #[test]
+    fn every_verb_is_read_and_requires_the_keys_of_its_reference() {
+        for verb in VERBS {
+            let mut request = format!("7 {}", verb.name);
+            for key in verb.required {
+                let reply = replies(&mut Line::new(None), format!("{request}\n").as_bytes());
+                assert_eq!(reply, format!("7 error reason=missing_key key={}\n", key.name()), "{}", verb.name);
+                let value = if *key == Key::Digits { "*13" } else { "x" };
+                request.push_str(&format!(" {}={value}", key.name()));
+            }
+            let reply = replies(&mut Line::new(None), format!("{request}\n").as_bytes());
+            let accepted = ["7 ?\n", "7 pong\n", "7 watches None\n", "7 error reason=unauthenticated\n"];
+            assert!(accepted.contains(&&*reply), "{request}: {reply}");
+        }
+    }
+
+    #[test]
+    fn replies_carry_only_keys_of_the_reference_in_its_order() {
+        let answer = Answer {
+            reason: Reason::Allow(AllowReason::RolePermits),
+            action: Some("call.listen"),
+            label: ActionLabel::CallListen,
+            queues: AnswerQueues::One("600"),
+            target: Some("1001"),
+            mode: Some(SupervisionMode::Listen),
+            revision: 1,
+        };
+        let change = ChangeWords {
+            change: "supervision_began",
+            user: "2001",
+            queue: Some("600"),
+            target: Some("1001"),
+            mode: Some("listen"),
+            reason: "permission",
+        };
+        let (mut line, mut output) = (Line::new(None), vec![]);
+        line.answer(b"1", &Outcome::Decided(answer), &mut output);
+        line.answer(b"2", &Outcome::Faulty(WireError::of(ErrorReason::MissingKey, Key::Actor)), &mut output);
+        line.change(b"3", 7, &change, &mut output);
+        for reply in std::str::from_utf8(&output).unwrap().lines() {
+            let names = reply.split(' ').filter_map(|word| Some(word.split_once('=')?.0));
+            let positions: Vec<usize> =
+                names.map(|name| REPLY_KEYS.iter().position(|row| row.name == name).expect(reply)).collect();
+            assert!(reply.starts_with("3 event ") || positions.is_sorted(), "{reply}");
+        }
     }
 }

@@ -1,72 +1,125 @@
-//! Bytes to events and answers to bytes, one file a PBX, without sockets, clocks or rules.
+//! Dialects: the bytes of one PBX's protocol to an [`Event`], and an answer back to bytes.
 //!
-//! A [`Dialect`] sees the unread bytes of one connection and says what they are: a question, something that it answers
-//! by itself, or not enough yet. Whoever holds the socket asks it again with more. To add a dialect, write one file
-//! that implements the trait and name it in [`DialectLabel`], in the listeners' configuration and in README.
+//! One file per protocol. A dialect knows no socket, no clock and no rule: the server passes it the unread bytes of one
+//! connection, and it returns a [`Step`]. Each module's doc is the wire reference of its protocol.
+//!
+//! | Port                    | Dialect      | Who connects                                         |
+//! |-------------------------|--------------|------------------------------------------------------|
+//! | 4571, and a Unix socket | [`line`]     | any peer, one connection for many questions          |
+//! | 4573                    | [`fastagi`]  | Asterisk, one connection per question                |
+//! | 4574                    | [`freeswitch`] | FreeSWITCH, one connection per question            |
+//! | 4575                    | [`jsonrpc`]  | Kamailio, one connection for many questions          |
+//! | none                    | [`evapi`]    | queuewarden connects to Kamailio and keeps the connection |
+//!
+//! The keys of a question are the same in every dialect: [`fields`]. To add a dialect, implement [`Dialect`] in a new
+//! file and add it to [`DialectLabel`], to the listeners of the configuration and to the table above.
+//!
+//! # Example
+//!
+//! The server's loop, without a server: bytes in, a step out, the bytes of the answer.
+//!
+//! ```
+//! use queuewarden::decision::{ErrorReason, Outcome, WireError};
+//! use queuewarden::dialect::line::Line;
+//! use queuewarden::dialect::{After, Dialect, Step};
+//! use queuewarden::event::Key;
+//!
+//! let mut dialect = Line::new(None);
+//! let (mut decoded, mut output) = (vec![], vec![]);
+//!
+//! // Half a line: more bytes are needed.
+//! let step = dialect.next(b"7 dial org=acme act", &mut decoded, &mut output);
+//! assert!(matches!(step, Step::More));
+//!
+//! // A whole line: a question, for the gate to decide.
+//! let input = b"7 dial org=acme actor=1001 digits=*13600\n";
+//! let Step::Ask { consumed, event, id } = dialect.next(input, &mut decoded, &mut output) else { panic!("no question") };
+//! assert_eq!((consumed, event.actor.as_str(), id), (input.len(), "1001", &b"7"[..]));
+//!
+//! // What the gate decides becomes the answer; here the question turned out to be wrong.
+//! let outcome = Outcome::Faulty(WireError::of(ErrorReason::DuplicateKey, Key::Queue));
+//! assert_eq!(dialect.answer(id, &outcome, &mut output), After::Continue);
+//! assert_eq!(output, b"7 error reason=duplicate_key key=queue\n");
+//! ```
 
-#![deny(clippy::as_conversions, clippy::arithmetic_side_effects)]
+#![deny(clippy::arithmetic_side_effects, clippy::as_conversions, clippy::indexing_slicing)]
 
-mod block;
+mod connection;
 pub mod evapi;
 pub mod fastagi;
 pub mod fields;
 pub mod freeswitch;
+mod header_lines;
 mod json;
 pub mod jsonrpc;
 pub mod line;
 mod netstring;
-pub mod pins;
+mod output;
+pub mod supervision_options;
+pub mod watch;
 
 use crate::decision::{ErrorReason, Outcome};
 use crate::event::Event;
 use crate::telephony::{Token, closed_list};
 
 closed_list! {
-    /// The dialects, as metrics name them.
+    /// The dialects, by their names in metrics and in the log.
     DialectLabel {
         /// The line dialect.
         Line = "line",
-        /// Asterisk's FastAGI.
+        /// FastAGI of Asterisk.
         FastAgi = "fastagi",
-        /// FreeSWITCH's outbound socket.
+        /// The outbound socket of FreeSWITCH.
         FreeSwitch = "freeswitch",
-        /// Kamailio's `janssonrpcc`: JSON-RPC 2.0 in netstrings.
+        /// JSON-RPC 2.0 in netstrings, as Kamailio's `janssonrpcc` sends it.
         JsonRpc = "jsonrpc",
-        /// Kamailio's `evapi`, which we dial.
+        /// `evapi` of Kamailio, to which queuewarden connects.
         Evapi = "evapi",
     }
 }
 
-/// What the unread bytes of a connection are.
+/// One row of a reference table: a key, a member or a variable of an answer. Help and documents are rendered from lists
+/// of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnswerField {
+    /// The name on the wire.
+    pub name: &'static str,
+    /// The answers that carry it, such as `allow, deny`.
+    pub carried_by: &'static str,
+    /// The meaning of its value, in one sentence.
+    pub description: &'static str,
+}
+
+/// What [`Dialect::next`] found at the start of the unread bytes.
 #[derive(Debug)]
 pub enum Step<'buf> {
-    /// Not enough to say.
+    /// More bytes are needed.
     More,
-    /// A question; its answer is written with [`Dialect::answer`].
+    /// A question, to be answered with [`Dialect::answer`].
     Ask {
-        /// How many bytes it took.
+        /// Number of bytes that the question took.
         consumed: usize,
         /// The question.
         event: Event<'buf>,
-        /// What the answer has to repeat so that the peer knows which question it belongs to.
+        /// The id that the answer must carry. Empty in dialects with one question per connection.
         id: &'buf [u8],
     },
-    /// The peer wants to be told of what begins and ends from now on, and asks nothing more.
+    /// A subscription to the change feed of an organization. The peer asks nothing more on this connection.
     Watch {
-        /// How many bytes it took.
+        /// Number of bytes that the request took.
         consumed: usize,
         /// The organization.
         organization: Token<'buf>,
-        /// The last revision that the peer has seen; `None`: whatever comes.
+        /// The last revision that the peer has read. `None`: the peer wants only changes to come.
         from: Option<u64>,
-        /// What every change has to repeat.
+        /// The id that every change must carry.
         id: &'buf [u8],
     },
-    /// Something that needs no decision; what it is answered with stands in the output already.
+    /// Input that needs no decision. Its answer, if it has one, is in the output already.
     Done {
-        /// How many bytes it took.
+        /// Number of bytes that the input took.
         consumed: usize,
-        /// What was wrong with it.
+        /// The fault to count. `None`: the input was correct.
         fault: Option<ErrorReason>,
         /// What to do with the connection.
         after: After,
@@ -74,7 +127,7 @@ pub enum Step<'buf> {
 }
 
 impl<'buf> Step<'buf> {
-    /// The question, if it is one.
+    /// The question of [`Step::Ask`].
     #[must_use]
     pub const fn event(&self) -> Option<&Event<'buf>> {
         match self {
@@ -84,71 +137,71 @@ impl<'buf> Step<'buf> {
     }
 }
 
-/// Something that began or ended, in words.
+/// One change of login sessions or supervisions, with the names that a watching peer reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChangeWords<'a> {
-    /// What happened.
+    /// What began or ended, such as `session_ended`.
     pub change: &'static str,
-    /// The extension of the user or of the supervisor.
+    /// Extension of the user who is logged in, or of the supervisor.
     pub user: &'a str,
-    /// The number of the queue.
+    /// Number of the queue. `None`: a supervision whose queue is unknown.
     pub queue: Option<&'a str>,
-    /// The extension of the target of a supervision.
+    /// Extension of the supervised user. `None`: the change is about a login session.
     pub target: Option<&'a str>,
-    /// The mode of a supervision.
+    /// Mode of the supervision. `None`: the change is about a login session.
     pub mode: Option<&'static str>,
-    /// Why.
+    /// Cause of the change, such as `expiry`.
     pub reason: &'static str,
 }
 
-/// What to do with the connection once the output is written.
+/// What to do with the connection after the output was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum After {
     /// Go on reading.
     Continue,
-    /// End our side, read on until the peer ends its side or [`crate::limits::CLOSE_TIMEOUT`] is over.
+    /// End our side, then read until the peer ends its side, at most for [`crate::limits::CLOSE_TIMEOUT`].
     Finish,
 }
 
-/// How long the peer may be silent.
+/// How long the peer may stay silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
-    /// As long as it likes: it is between two questions.
+    /// Without limit: the peer is between two questions.
     Endless,
-    /// [`crate::limits::FRAME_TIMEOUT`]: it owes us the rest of a question.
+    /// For [`crate::limits::FRAME_TIMEOUT`]: the rest of a question is due.
     Frame,
-    /// [`crate::limits::CLOSE_TIMEOUT`]: it has its answer.
+    /// For [`crate::limits::CLOSE_TIMEOUT`]: the peer has its last answer.
     Closing,
 }
 
-/// The conversation of one connection.
+/// The protocol state of one connection. The server owns the socket and the buffers, and calls these methods.
 pub trait Dialect: Send {
-    /// Its label in metrics.
+    /// The dialect's name in metrics.
     fn label(&self) -> DialectLabel;
 
-    /// Appends what the peer has to hear before it says anything.
+    /// Appends what must be sent before the peer sends anything.
     fn greet(&mut self, _output: &mut Vec<u8>) {}
 
-    /// Says what `input` begins with; what it answers by itself is appended to `output`. `room` is for values that do
-    /// not stand in the input as they are meant: a dialect that has to decode them overwrites what is there.
-    fn next<'buf>(&mut self, input: &'buf [u8], room: &'buf mut Vec<u8>, output: &mut Vec<u8>) -> Step<'buf>;
+    /// Reads the request at the start of `input`. Appends to `output` what needs no decision. A dialect whose values are
+    /// encoded on the wire decodes them into `decoded`, whose content is overwritten.
+    fn next<'buf>(&mut self, input: &'buf [u8], decoded: &'buf mut Vec<u8>, output: &mut Vec<u8>) -> Step<'buf>;
 
-    /// Whether the next question can be read before this one is answered.
+    /// Whether the next question may be read before this one is answered.
     fn reads_ahead(&self) -> bool {
         false
     }
 
-    /// Appends the answer to a question. It may be asked for more than one answer to the same question, of which one is
-    /// sent, so it does nothing that the next answer would not undo.
+    /// Appends the answer to a question. May be called several times for one question; only the last output is sent.
+    /// Must be idempotent.
     fn answer(&mut self, id: &[u8], outcome: &Outcome<'_>, output: &mut Vec<u8>) -> After;
 
-    /// Appends a change for a peer that watches; only dialects that say [`Step::Watch`] are asked to.
-    fn change(&mut self, _id: &[u8], _revision: u64, _notice: &ChangeWords<'_>, _output: &mut Vec<u8>) {}
+    /// Appends a change for a peer that watches. Only dialects that return [`Step::Watch`] implement it.
+    fn change(&mut self, _id: &[u8], _revision: u64, _change: &ChangeWords<'_>, _output: &mut Vec<u8>) {}
 
-    /// Appends what the peer has to hear when its connection ends before its question was complete: it was silent for
-    /// too long, there is no room, or (`None`) it ended its side. Returns what was wrong, if anything was.
+    /// Ends the connection before `unread` became a question, and appends what the peer must be sent. `reason` is a
+    /// timeout or overload; `None`: the peer ended its side. Returns the fault to count, if there is one.
     fn give_up(&mut self, reason: Option<ErrorReason>, unread: &[u8], output: &mut Vec<u8>) -> Option<ErrorReason>;
 
-    /// How long the peer may be silent, with or without unread bytes.
+    /// How long the peer may stay silent; `has_unread`: unread bytes are waiting.
     fn patience(&self, has_unread: bool) -> Patience;
 }

@@ -1,35 +1,35 @@
-//! Netstrings, the frames of both Kamailio dialects: `LENGTH:PAYLOAD,`, read strictly.
+//! Netstrings (`LENGTH:PAYLOAD,`), the frames of both Kamailio dialects.
 //!
-//! No leading zeros, no space, no line end between two frames: where a length is wrong, nobody knows where the next
-//! frame begins, so the connection ends. A payload has at most [`NETSTRING_BYTES_MAX`] bytes.
+//! Reading is strict: no leading zero, no space, no line end between two frames. After a wrong length it is unknown
+//! where the next frame begins, so the connection must end. A payload has at most [`NETSTRING_BYTES_MAX`] bytes.
 
 use std::io::Write as _;
 
 use crate::decision::ErrorReason;
 use crate::limits::NETSTRING_BYTES_MAX;
 
-/// Digits of the longest length.
+/// Number of digits of the longest length.
 const LENGTH_DIGITS_MAX: usize = 4;
 
-const _: () = assert!(NETSTRING_BYTES_MAX < 10_000, "four digits say every length");
+const _: () = assert!(NETSTRING_BYTES_MAX < 10_000, "four digits hold every length");
 
 /// What the input begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Frame<'buf> {
-    /// A frame that is not complete yet.
+    /// An incomplete frame.
     More,
-    /// A whole frame.
+    /// A complete frame.
     Whole {
-        /// What is in it.
+        /// The bytes between `:` and `,`.
         payload: &'buf [u8],
-        /// How many bytes it took.
+        /// Length of the frame in bytes.
         consumed: usize,
     },
-    /// No frame, and no way to find the next one.
+    /// Not a frame; the connection must end, for this reason.
     Broken(ErrorReason),
 }
 
-/// Reads one frame.
+/// Reads the frame at the start of `input`.
 pub(super) fn read(input: &[u8]) -> Frame<'_> {
     let malformed = Frame::Broken(ErrorReason::Malformed);
     let digits = input.iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -60,8 +60,8 @@ pub(super) fn read(input: &[u8]) -> Frame<'_> {
     }
 }
 
-/// How many bytes the whole frames take that our own output begins with.
-pub(super) fn whole(output: &[u8]) -> usize {
+/// Length in bytes of the complete frames at the start of `output`, which is our own output.
+pub(super) fn complete_frames_length(output: &[u8]) -> usize {
     let mut taken = 0_usize;
     loop {
         let rest = output.get(taken..).unwrap_or_default();
@@ -76,13 +76,13 @@ pub(super) fn whole(output: &[u8]) -> usize {
     }
 }
 
-/// Appends what `write` appends, as one frame.
+/// Appends one frame, whose payload `write` appends. The length is rotated to the front, so nothing is copied twice.
 pub(super) fn wrap(output: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     let start = output.len();
     write(output);
     let payload_end = output.len();
     // Writing to a vector cannot fail.
-    drop(write!(output, "{}:", payload_end.saturating_sub(start)));
+    write!(output, "{}:", payload_end.saturating_sub(start)).ok();
     let prefix = output.len().saturating_sub(payload_end);
     if let Some(frame) = output.get_mut(start..) {
         frame.rotate_right(prefix);
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn only_whole_frames_are_counted() {
+    fn only_complete_frames_are_counted() {
         let cases: &[(&[u8], usize)] = &[
             (b"", 0),
             (b"1", 0),
@@ -143,12 +143,12 @@ mod tests {
             (b"0:,x", 3),
         ];
         for (output, length) in cases {
-            assert_eq!(whole(output), *length, "{}", output.escape_ascii());
+            assert_eq!(complete_frames_length(output), *length, "{}", output.escape_ascii());
         }
     }
 
     #[test]
-    fn what_is_wrapped_reads_back() {
+    fn a_written_frame_reads_back() {
         for length in [0, 1, 9, 10, 99, 100, NETSTRING_BYTES_MAX] {
             let payload = vec![b','; length];
             let mut output = b"1:x,".to_vec();

@@ -1,25 +1,25 @@
-//! What an operator writes: it loads or says where it is wrong, and whatever loads can answer.
+//! Fuzz target of the configuration: a file loads or its problems are reported, and a loaded policy can answer.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::config::Loaded;
+use crate::config::LoadedConfig;
 use crate::config::problem::Problems;
 use crate::dialect::line::Line;
-use crate::fuzzing::conversation::{Reply, Sidecar};
-use crate::fuzzing::folder::{Folder, GOTO, ORGANIZATION_FILE, VOXIMPLANT};
-use crate::fuzzing::wire::check_line_question;
+use crate::fuzzing::conversation::{GateUnderTest, LineReply};
+use crate::fuzzing::folder::{ConfigFolder, GOTO, ORGANIZATION_FILE, VOXIMPLANT};
+use crate::fuzzing::line::check_line_question;
 use crate::policy::decide::NoSessions;
 use crate::policy::directory::User;
 use crate::policy::explain::explain;
 use crate::policy::{Organization, Policy};
 
 thread_local! {
-    static FOLDERS: [Folder; 2] = [Folder::new(GOTO), Folder::new(VOXIMPLANT)];
+    static FOLDERS: [ConfigFolder; 2] = [ConfigFolder::new(GOTO), ConfigFolder::new(VOXIMPLANT)];
 }
 
-/// The configuration: the first line names a file of the folder, the rest is what stands in it. It loads or says where
-/// it is wrong, the same every time; and whatever loads can answer.
+/// The first line of the input names a file of the folder, the rest is its content. The folder loads or its problems are
+/// reported, the same every time; a loaded policy answers every action and every code.
 pub fn configuration(data: &[u8]) {
     let mut parts = data.splitn(2, |&byte| byte == b'\n');
     let (name, rest) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
@@ -30,7 +30,7 @@ pub fn configuration(data: &[u8]) {
         let fuzzed = (folder.path.join(file), content);
         match folder.load_twice(file, content) {
             [Err(first), Err(second)] => {
-                assert_eq!(first, second, "the second load says something else");
+                assert_eq!(first, second, "the second load reports other problems");
                 assert!(first.count() > 0, "refused without a problem");
                 check_places(&first, &fuzzed);
             }
@@ -39,18 +39,18 @@ pub fn configuration(data: &[u8]) {
                 check_reload(&first, &second);
                 interrogate(first.policy);
             }
-            [Err(problems), Ok(_)] => panic!("the second load finds nothing of {problems}"),
-            [Ok(_), Err(problems)] => panic!("the second load finds {problems}"),
+            [Err(problems), Ok(_)] => panic!("the second load does not report {problems}"),
+            [Ok(_), Err(problems)] => panic!("only the second load reports {problems}"),
         }
     });
 }
 
-/// Every problem stands at a place that its file has. `fuzzed` is the file that is no longer there, and what stood in
-/// it.
+/// Checks that the line and column of every problem exist. `fuzzed` is the path of the fuzzed file, which is restored by
+/// now, and its content at the load.
 fn check_places(problems: &Problems, fuzzed: &(PathBuf, &[u8])) {
     for problem in &problems.problems {
         let (Some(line), Some(column)) = (problem.line, problem.column) else {
-            assert_eq!((problem.line, problem.column), (None, None), "half a place: {problem}");
+            assert_eq!((problem.line, problem.column), (None, None), "only one of line and column: {problem}");
             continue;
         };
         let read = || fs::read(&problem.file).expect("a file with lines");
@@ -60,7 +60,7 @@ fn check_places(problems: &Problems, fuzzed: &(PathBuf, &[u8])) {
         let line = line.unwrap_or_else(|| panic!("the file has no such line: {problem}"));
         let width = line.chars().count();
         assert!((1..=width + 1).contains(&(column as usize)), "the line has {width} characters: {problem}");
-        // A row of a CSV file is one line, so what the problem quotes from it stands there.
+        // A row of a CSV file is one line, so the text that the problem quotes is on it.
         let mut quoted = problem.message.split('`').skip(1).step_by(2).peekable();
         let is_csv = Path::new(&problem.file).extension().is_some_and(|extension| extension == "csv");
         let quotes_row = is_csv && !text.contains('"') && quoted.peek().is_some();
@@ -68,16 +68,16 @@ fn check_places(problems: &Problems, fuzzed: &(PathBuf, &[u8])) {
     }
 }
 
-/// A second load of the same files, over the first, keeps every id and follows it by one revision.
-fn check_reload(first: &Loaded, second: &Loaded) {
-    assert_eq!(first.warnings, second.warnings, "the second load warns of something else");
+/// Checks that a second load of the same files keeps every id and increments the revision.
+fn check_reload(first: &LoadedConfig, second: &LoadedConfig) {
+    assert_eq!(first.warnings, second.warnings, "the second load has other warnings");
     assert_eq!(format!("{:?}", first.process), format!("{:?}", second.process));
     assert!(!first.process.needs_restart_for(&second.process), "the same file needs a restart");
     assert_eq!((first.policy.revision, second.policy.revision), (1, 2));
     assert_eq!(rows_of(&first.policy), rows_of(&second.policy), "the second load yields other tables");
 }
 
-/// Every row of a policy's tables, with its ids, in an order of its own.
+/// Every row of a policy's tables with its ids, sorted.
 fn rows_of(policy: &Policy) -> Vec<String> {
     let mut rows = vec![];
     for organization in policy.organizations() {
@@ -100,11 +100,11 @@ fn rows_of(policy: &Policy) -> Vec<String> {
     rows
 }
 
-/// Asks for every action and dials every code of every organization. The answers are in the grammar, and `explain`
-/// judges as the gate does.
+/// Asks for every action and dials every code of every organization. Checks that the answers are within the grammar, and
+/// that `explain` has the verdict and the reason of the gate.
 fn interrogate(policy: Policy) {
-    let sidecar = Sidecar::of(policy);
-    for organization in sidecar.policy.organizations() {
+    let gate = GateUnderTest::of(policy);
+    for organization in gate.policy.organizations() {
         let Organization { name, model, feature_codes, directory, .. } = organization;
         let users: Vec<&str> = directory.users().map(User::extension).collect();
         let queues: Vec<&str> = directory.queues().map(|(_, queue)| &*queue.number).collect();
@@ -118,27 +118,27 @@ fn interrogate(policy: Policy) {
         });
         let questions: String = questions.collect();
         let mut explained = vec![];
-        let talk = sidecar.talk(Line::new(None), questions.as_bytes(), &[questions.len()], |_, event| {
-            let explanation = explain(&sidecar.policy, event, None, |_| NoSessions);
+        let conversation = gate.converse(Line::new(None), questions.as_bytes(), &[questions.len()], |_, event| {
+            let explanation = explain(&gate.policy, event, None, |_| NoSessions);
             explained.push((explanation.verdict.into_owned(), explanation.reason.into_owned()));
         });
-        let judged = talk.heard().lines().map(|reply| {
-            sidecar.check_line_reply(reply);
+        let decided = conversation.text().lines().map(|reply| {
+            gate.check_line_reply(reply);
             let mut words = reply.split(' ').skip(1);
             let verdict = words.next().unwrap_or_default();
             let reason = words.find_map(|word| word.strip_prefix("reason=")).unwrap_or_default();
             (verdict.to_owned(), reason.to_owned())
         });
-        assert_eq!(judged.collect::<Vec<_>>(), explained, "explain judges otherwise: {questions}");
+        assert_eq!(decided.collect::<Vec<_>>(), explained, "explain decides otherwise: {questions}");
 
         let calls = feature_codes.codes().iter().enumerate().map(|(turn, code)| {
             let digits = code.pattern.to_string().replace("{queue}", queue(turn)).replace("{target}", user(turn / 2));
             format!("{turn} dial org={name} actor={} digits={digits}\n", user(turn))
         });
         let calls: String = calls.collect();
-        let talk = sidecar.talk(Line::new(None), calls.as_bytes(), &[calls.len()], check_line_question);
-        for reply in talk.heard().lines() {
-            assert_eq!(sidecar.check_line_reply(reply), Reply::Decision, "a code that loads means something: {calls}");
+        let conversation = gate.converse(Line::new(None), calls.as_bytes(), &[calls.len()], check_line_question);
+        for reply in conversation.text().lines() {
+            assert_eq!(gate.check_line_reply(reply), LineReply::Decision, "every loaded code has a meaning: {calls}");
         }
     }
 }

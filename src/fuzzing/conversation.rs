@@ -1,161 +1,160 @@
-//! A policy behind the door, and a peer that talks to it and takes no word that was not ours to say.
+//! A gate with a policy, the server's loop without a socket, and checks of every answer against its grammar.
 
 use std::sync::Arc;
 
 use crate::config;
 use crate::decision::{AllowReason, DenyReason, ErrorReason, Outcome, WireError};
 use crate::dialect::fields::{Fields, Verb};
-use crate::dialect::{Dialect, Step, pins};
+use crate::dialect::{Dialect, Step, supervision_options};
 use crate::event::{Event, Key};
-use crate::fuzzing::folder::{Folder, GOTO, VOXIMPLANT};
+use crate::fuzzing::folder::{ConfigFolder, GOTO, VOXIMPLANT};
 use crate::gate::{Counts, Gate};
 use crate::limits::{AGI_COMMAND_BYTES_MAX, REQUEST_ID_BYTES_MAX};
 use crate::policy::{Organization, Policy};
 use crate::telephony::{Moment, QueueSet, SupervisionMode, Token, UnixMillis};
 
-/// What a FastAGI peer hears whose caller hung up before the question was complete.
+/// The answer of FastAGI when the caller hung up before the question was complete.
 pub(super) const CALLER_GONE: &str = "failure the caller is gone\n";
 
-/// When every conversation begins.
+/// Time of the first question of every conversation.
 const START: Moment = Moment { wall: UnixMillis(1_800_000_000_000), uptime_ms: 1_000 };
 
-/// How long passes between two questions: long enough for the leases of a conversation to end in it.
-const SECONDS_A_QUESTION: u32 = 60;
+/// Seconds between two questions: enough for leases to end within a conversation.
+const SECONDS_PER_QUESTION: u32 = 60;
 
 thread_local! {
-    /// Both role models as they are shipped.
-    pub(super) static CONFIGURED_SIDECAR: Sidecar = {
-        let folder = Folder::new(VOXIMPLANT.iter().chain(GOTO));
+    /// A gate with both shipped role models.
+    pub(super) static SHIPPED_GATE: GateUnderTest = {
+        let folder = ConfigFolder::new(VOXIMPLANT.iter().chain(GOTO));
         let loaded = config::load(&folder.path, &Policy::default());
-        Sidecar::of(loaded.unwrap_or_else(|problems| panic!("the shipped configuration has problems: {problems}")).policy)
+        GateUnderTest::of(loaded.unwrap_or_else(|problems| panic!("the shipped configuration has problems: {problems}")).policy)
     };
 }
 
-/// A policy behind the door.
-pub(super) struct Sidecar {
+/// A gate and the policy that it decides by.
+pub(super) struct GateUnderTest {
     gate: Gate,
     pub(super) policy: Arc<Policy>,
 }
 
-/// What came of one conversation.
-pub(super) struct Talk<D> {
+/// The bytes and counts of one conversation.
+pub(super) struct Conversation<D> {
     pub(super) dialect: D,
+    /// All answers.
     pub(super) output: Vec<u8>,
+    /// Number of input bytes consumed.
     pub(super) consumed: usize,
+    /// Number of questions that the gate decided.
     pub(super) questions: u32,
+    /// The faults that the server would count.
     pub(super) faults: Vec<ErrorReason>,
 }
 
-impl<D> Talk<D> {
-    pub(super) fn heard(&self) -> &str {
+impl<D> Conversation<D> {
+    pub(super) fn text(&self) -> &str {
         text(&self.output)
     }
 }
 
-/// What a reply of the line dialect is.
+/// The kinds of reply of the line dialect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reply {
+pub(super) enum LineReply {
     Pong,
     Error,
     Authenticated,
     Decision,
 }
 
-impl Sidecar {
+impl GateUnderTest {
     pub(super) fn of(policy: Policy) -> Self {
         let gate = Gate::default();
-        drop(gate.publish(policy));
+        let _revocations = gate.publish(policy);
         Self { policy: gate.policy(), gate }
     }
 
-    /// The same conversation three times, each from an empty sidecar: in one segment, byte by byte, and cut in two.
-    pub(super) fn talk_in_segments<D: Dialect + Clone>(
+    /// Holds the same conversation three times, each without login sessions: in one segment, byte by byte, and cut in two.
+    pub(super) fn converse_in_segments<D: Dialect + Clone>(
         &self,
         dialect: &D,
         data: &[u8],
         check: fn(&[u8], &Event<'_>),
-    ) -> [Talk<D>; 3] {
+    ) -> [Conversation<D>; 3] {
         let ways: [Vec<usize>; 3] = [vec![data.len()], (1..=data.len()).collect(), vec![cut_of(data), data.len()]];
         ways.map(|ends| {
-            let talk = self.talk(dialect.clone(), data, &ends, check);
+            let conversation = self.converse(dialect.clone(), data, &ends, check);
             self.log_everybody_out();
-            talk
+            conversation
         })
     }
 
-    /// Feeds `data` up to each of `ends`, as a socket would that reads those segments, and answers every question.
-    /// `check` sees each question with its bytes.
-    pub(super) fn talk<D: Dialect>(
+    /// Feeds `data` in segments that end at `ends`, and answers every question. `check` gets each question and its bytes.
+    pub(super) fn converse<D: Dialect>(
         &self,
         dialect: D,
         data: &[u8],
         ends: &[usize],
         mut check: impl FnMut(&[u8], &Event<'_>),
-    ) -> Talk<D> {
-        let mut talk = Talk { dialect, output: vec![], consumed: 0, questions: 0, faults: vec![] };
-        let (mut scratch, mut room) = (QueueSet::new(), vec![]);
+    ) -> Conversation<D> {
+        let mut conversation = Conversation { dialect, output: vec![], consumed: 0, questions: 0, faults: vec![] };
+        let (mut queues, mut decoded) = (QueueSet::new(), vec![]);
         for &end in ends {
-            while talk.consumed < end {
-                let unread = &data[talk.consumed..end];
-                let written = talk.output.len();
-                let taken = match talk.dialect.next(unread, &mut room, &mut talk.output) {
+            while conversation.consumed < end {
+                let unread = &data[conversation.consumed..end];
+                let written = conversation.output.len();
+                let taken = match conversation.dialect.next(unread, &mut decoded, &mut conversation.output) {
                     Step::More => break,
                     Step::Done { consumed, fault, .. } => {
-                        talk.faults.extend(fault);
+                        conversation.faults.extend(fault);
                         consumed
                     }
-                    // The server would tell of changes from here on; every revision is gone, so that the talk goes on.
+                    // The server would send changes from here on. Here no revision is held, so that the conversation goes on.
                     Step::Watch { consumed, id, .. } => {
                         let gone = Outcome::Faulty(WireError::of(ErrorReason::RevisionGone, Key::From));
-                        talk.faults.push(ErrorReason::RevisionGone);
-                        talk.dialect.answer(id, &gone, &mut talk.output);
+                        conversation.faults.push(ErrorReason::RevisionGone);
+                        conversation.dialect.answer(id, &gone, &mut conversation.output);
                         consumed
                     }
                     Step::Ask { consumed, event, id } => {
-                        assert_eq!(talk.output.len(), written, "only the gate answers a question");
+                        assert_eq!(conversation.output.len(), written, "a dialect may not answer a question by itself");
                         check(&unread[..consumed], &event);
-                        let now = START.after(talk.questions * SECONDS_A_QUESTION);
-                        self.gate.ask(&event, now, &mut scratch, |outcome, _| {
+                        let now = START.after(conversation.questions * SECONDS_PER_QUESTION);
+                        self.gate.ask(&event, now, &mut queues, |outcome, _| {
                             if let Outcome::Faulty(error) = outcome {
-                                talk.faults.push(error.reason);
+                                conversation.faults.push(error.reason);
                             }
-                            talk.dialect.answer(id, &outcome, &mut talk.output);
+                            conversation.dialect.answer(id, &outcome, &mut conversation.output);
                         });
-                        talk.questions += 1;
+                        conversation.questions += 1;
                         consumed
                     }
                 };
                 assert!((1..=unread.len()).contains(&taken), "{taken} of {} bytes taken", unread.len());
-                talk.consumed += taken;
+                conversation.consumed += taken;
             }
         }
-        talk
+        conversation
     }
 
     pub(super) fn log_everybody_out(&self) {
         if self.gate.counts() == Counts::default() {
             return;
         }
-        let mut scratch = QueueSet::new();
+        let mut queues = QueueSet::new();
         for organization in self.policy.organizations() {
             for user in organization.directory.users() {
                 let id = user.configured_id();
                 for action in ["queue.logout", "supervision.end"] {
-                    let mut fields = Fields::new(Verb::Do);
                     let pairs = [(Key::Organization, &*organization.name), (Key::Actor, id), (Key::Action, action)];
-                    for (key, value) in pairs {
-                        fields.set(key, value.as_bytes()).expect("names of the tables can be asked for");
-                    }
-                    let event = fields.into_event().expect("the event is whole");
-                    self.gate.ask(&event, START, &mut scratch, |_, _| ());
+                    let event = Fields::event_of(Verb::Do, pairs).expect("names of the configuration are values");
+                    self.gate.ask(&event, START, &mut queues, |_, _| ());
                 }
             }
         }
         assert_eq!(self.gate.counts(), Counts::default(), "no logout is refused");
     }
 
-    /// Holds a reply against its grammar and against the words that the tables have; nothing else may be in it.
-    pub(super) fn check_line_reply(&self, reply: &str) -> Reply {
+    /// Checks a reply against its grammar and the names of the configuration.
+    pub(super) fn check_line_reply(&self, reply: &str) -> LineReply {
         const ORDER: [&str; 10] =
             ["action", "queue", "queues", "reason", "key", "policy", "mode", "target", "asterisk", "freeswitch"];
         let mut words = reply.split(' ');
@@ -172,7 +171,7 @@ impl Sidecar {
         match verdict {
             "pong" => {
                 assert!(pairs.is_empty(), "{reply:?}");
-                return Reply::Pong;
+                return LineReply::Pong;
             }
             "error" => {
                 assert!(ErrorReason::with_code(reason).is_some(), "{reply:?}");
@@ -180,17 +179,17 @@ impl Sidecar {
                     of(&["reason", "key"]) && value("key").is_none_or(|key| Key::named(key).is_some()),
                     "{reply:?}"
                 );
-                return Reply::Error;
+                return LineReply::Error;
             }
             "allow" if reason == "authenticated" => {
                 assert!(of(&["reason"]), "{reply:?}");
-                return Reply::Authenticated;
+                return LineReply::Authenticated;
             }
             "allow" => assert!(AllowReason::with_code(reason).is_some(), "{reply:?}"),
             "deny" => assert!(DenyReason::with_code(reason).is_some(), "{reply:?}"),
             _ => panic!("no verdict: {reply:?}"),
         }
-        assert_ne!(reason, DenyReason::Internal.code(), "nothing that a peer or an operator writes is our failure");
+        assert_ne!(reason, DenyReason::Internal.code(), "no input may cause an internal error");
         assert_eq!(value("policy"), Some(&*self.policy.revision.to_string()), "{reply:?}");
         assert!(value("key").is_none(), "{reply:?}");
         assert!(value("action").is_none_or(|action| self.has_action(action)), "{reply:?}");
@@ -200,14 +199,14 @@ impl Sidecar {
         let mode = value("mode").map(|mode| SupervisionMode::named(mode).expect(reply));
         assert!(mode.is_none() || verdict == "allow", "{reply:?}");
         assert!(value("target").is_none_or(|target| mode.is_some() && self.has_extension(target)), "{reply:?}");
-        // Without a target there is nothing to pin.
-        let pinned = mode.filter(|_| value("target").is_some());
-        assert_eq!(value("asterisk"), pinned.map(pins::asterisk), "{reply:?}");
-        assert_eq!(value("freeswitch"), pinned.map(pins::freeswitch), "{reply:?}");
-        Reply::Decision
+        // Only a supervision with a target carries options.
+        let supervised = mode.filter(|_| value("target").is_some());
+        assert_eq!(value("asterisk"), supervised.map(supervision_options::asterisk), "{reply:?}");
+        assert_eq!(value("freeswitch"), supervised.map(supervision_options::freeswitch), "{reply:?}");
+        LineReply::Decision
     }
 
-    /// Holds a whole FastAGI answer against the six commands and the words that may stand in them.
+    /// Checks a complete FastAGI answer against its six commands and the names of the configuration.
     pub(super) fn check_agi_answer(&self, answer: &str) {
         const NAMES: [&str; 6] = ["QW_REASON", "QW_ACTION", "QW_QUEUES", "QW_TARGET", "QW_SPY_OPTIONS", "QW_VERDICT"];
         if answer == CALLER_GONE {
@@ -230,12 +229,12 @@ impl Sidecar {
         assert!(allowed && reason != DenyReason::Internal.code(), "{answer:?}");
         assert!(action.is_empty() || self.has_action(action), "{answer:?}");
         assert!(queues.is_empty() || queues.split('&').all(|number| self.has_queue(number)), "{answer:?}");
-        // Without the dash, 1001 would also be 10011 to ChanSpy.
+        // Without the dash, ChanSpy would match 10011 with 1001.
         assert!(
             target.is_empty() || target.strip_suffix('-').is_some_and(|name| self.has_extension(name)),
             "{answer:?}"
         );
-        let spies = SupervisionMode::ALL.iter().any(|&mode| pins::asterisk(mode) == options);
+        let spies = SupervisionMode::ALL.iter().any(|&mode| supervision_options::asterisk(mode) == options);
         assert!(options.is_empty() || spies, "{answer:?}");
         assert!(options.is_empty() || (verdict == "ALLOW" && !target.is_empty()), "{answer:?}");
         assert!(target.is_empty() || verdict == "ALLOW", "{answer:?}");
@@ -258,10 +257,10 @@ impl Sidecar {
 }
 
 pub(super) fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).expect("everything that we say is ASCII")
+    std::str::from_utf8(bytes).expect("all our output is ASCII")
 }
 
-/// Where to cut `data` in two: anywhere, but always there.
+/// Where to cut `data` in two: a position that depends on the bytes only.
 pub(super) fn cut_of(data: &[u8]) -> usize {
     let sum = data.iter().fold(7_usize, |sum, &byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
     sum % (data.len() + 1)

@@ -1,4 +1,4 @@
-//! What is dialed: feature codes against a matcher and a linter that try everything.
+//! Fuzz target of feature codes: compares the table of codes with a matcher and a check of ambiguity that try everything.
 
 use std::borrow::Cow;
 
@@ -6,10 +6,11 @@ use crate::limits::{FEATURE_CODE_BYTES_MAX, NUMBER_DIGITS_MAX, VALUE_BYTES_MAX};
 use crate::policy::feature_codes::{Argument, FeatureCode, FeatureCodes, Pattern};
 use crate::telephony::Digits;
 
-/// Patterns of one table: few, because every pair is looked at in every way.
+/// Patterns of one table: few, because every pair is compared.
 const PATTERNS_MAX: usize = 8;
 
-/// Feature codes: digits and a table of patterns, one a line, against a matcher and a linter that try everything.
+/// The first line of the input is dialed digits, each further line a pattern. Translations and refused ambiguities must
+/// be those of the naive version.
 pub fn dialed_digits(data: &[u8]) {
     let mut lines = data.split(|&byte| byte == b'\n');
     let dialed = lines.next().unwrap_or_default();
@@ -19,9 +20,9 @@ pub fn dialed_digits(data: &[u8]) {
     assert_eq!(digits.map(|digits| digits.as_str().as_bytes()), dialable.then_some(dialed));
 
     let texts: Vec<Cow<'_, str>> = lines.take(PATTERNS_MAX).map(String::from_utf8_lossy).collect();
-    let mut patterns: Vec<(Naive<'_>, Pattern)> = vec![];
+    let mut patterns: Vec<(NaivePattern<'_>, Pattern)> = vec![];
     for text in &texts {
-        let (naive, parsed) = (Naive::parse(text), Pattern::parse(text));
+        let (naive, parsed) = (NaivePattern::parse(text), Pattern::parse(text));
         assert_eq!(naive.is_some(), parsed.is_ok(), "{text:?}: {parsed:?}");
         if let (Some(naive), Ok(pattern)) = (naive, parsed) {
             assert_eq!(pattern.to_string(), **text, "a pattern prints as it was written");
@@ -29,14 +30,14 @@ pub fn dialed_digits(data: &[u8]) {
             patterns.push((naive, pattern));
         }
     }
-    let table = |patterns: &[&(Naive<'_>, Pattern)]| {
+    let table = |patterns: &[&(NaivePattern<'_>, Pattern)]| {
         let codes =
             patterns.iter().zip(0..).map(|((_, pattern), action)| FeatureCode { pattern: pattern.clone(), action });
         FeatureCodes::new(codes.collect())
     };
 
-    // The linter refuses a pair exactly when one string matches both equally well.
-    let mut kept: Vec<&(Naive<'_>, Pattern)> = vec![];
+    // A pair is refused exactly when one string matches both patterns equally well.
+    let mut kept: Vec<&(NaivePattern<'_>, Pattern)> = vec![];
     let mut pairs_refused = 0;
     for (position, second) in patterns.iter().enumerate() {
         let mut clashes = false;
@@ -60,10 +61,10 @@ pub fn dialed_digits(data: &[u8]) {
         }
     }
     let refused = table(&patterns.iter().collect::<Vec<_>>()).err().map_or(0, |ambiguities| ambiguities.len());
-    assert_eq!(refused, pairs_refused, "a table is refused for its pairs");
+    assert_eq!(refused, pairs_refused, "a table is refused for its pairs only");
 
-    // What is left loads, and the match with the most literals wins.
-    let codes = table(&kept).expect("no two of them are ambiguous");
+    // The other patterns load together, and the match with the most literals wins.
+    let codes = table(&kept).expect("no two of the patterns are ambiguous");
     let examples = kept.iter().map(|(naive, _)| naive.example());
     for digits in digits.map(|digits| digits.as_str().to_owned()).into_iter().chain(examples) {
         let matches = kept.iter().zip(0_u16..).filter_map(|((naive, _), action)| {
@@ -77,14 +78,14 @@ pub fn dialed_digits(data: &[u8]) {
     }
 }
 
-/// A pattern, read and matched by trying everything.
-struct Naive<'t> {
+/// A pattern that is parsed and matched by trying everything.
+struct NaivePattern<'t> {
     prefix: &'t str,
     argument: Option<Argument>,
     suffix: &'t str,
 }
 
-impl<'t> Naive<'t> {
+impl<'t> NaivePattern<'t> {
     fn parse(text: &'t str) -> Option<Self> {
         let split = [("{queue}", Argument::Queue), ("{target}", Argument::Target)];
         let split = split.into_iter().find_map(|(name, argument)| Some((text.split_once(name)?, argument)));
@@ -114,9 +115,8 @@ impl<'t> Naive<'t> {
         format!("{}{}{}", self.prefix, self.argument.map_or("", |_| "600"), self.suffix)
     }
 
-    /// Strings that both patterns match; if there is any, there is one here. Such a string begins with the longer
-    /// prefix and ends with the longer suffix, which either overlap or have digits between them that neither pattern
-    /// spells out.
+    /// Strings that both patterns match; at least one if any exists. Such a string begins with the longer prefix and ends
+    /// with the longer suffix. Prefix and suffix either overlap, or have digits between them that neither pattern fixes.
     fn common_strings<'o>(&'o self, other: &'o Self) -> impl Iterator<Item = String> + 'o {
         let longer = |one: &'o str, other: &'o str| if one.len() >= other.len() { one } else { other };
         let (prefix, suffix) = (longer(self.prefix, other.prefix), longer(self.suffix, other.suffix));

@@ -1,21 +1,21 @@
-//! Configuration folders to load from: what is shipped, with one file replaced.
+//! A configuration folder to load: the shipped files, one of which a fuzz target replaces.
 
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::config::problem::Problems;
-use crate::config::{self, Loaded};
+use crate::config::{self, LoadedConfig};
 use crate::policy::Policy;
 
-/// A file of a configuration folder: its name and what stands in it.
-pub(super) type File = (&'static str, &'static str);
+/// A file of a configuration folder: its name and its content.
+pub(super) type ConfigFile = (&'static str, &'static str);
 
-/// The file that an input stands for when its first line names none.
+/// The file that an input replaces when its first line names no file.
 pub(super) const ORGANIZATION_FILE: &str = "organizations/acme.toml";
 
-/// What is shipped, and an organization whose users stand in a CSV file.
-pub(super) const GOTO: &[File] = &[
+/// The shipped files with the model `goto`, and an organization whose users are in a CSV file.
+pub(super) const GOTO: &[ConfigFile] = &[
     ("queuewarden.toml", include_str!("../../config/queuewarden.toml")),
     ("models/goto.toml", include_str!("../../config/models/goto.toml")),
     (ORGANIZATION_FILE, include_str!("../../config/organizations/acme.toml")),
@@ -30,8 +30,8 @@ pub(super) const GOTO: &[File] = &[
     ),
 ];
 
-/// The other role model, and an organization that has one user of every role.
-pub(super) const VOXIMPLANT: &[File] = &[
+/// The model `voximplant`, and an organization with one user of every role.
+pub(super) const VOXIMPLANT: &[ConfigFile] = &[
     ("queuewarden.toml", ""),
     ("models/voximplant.toml", include_str!("../../config/models/voximplant.toml")),
     (
@@ -89,14 +89,14 @@ outbound = true
     ),
 ];
 
-/// A configuration folder of this thread's own, removed with it. `TMPDIR` says where; memory is the best place.
-pub(super) struct Folder {
+/// A configuration folder of this thread, in `TMPDIR`; removed when it is dropped.
+pub(super) struct ConfigFolder {
     pub(super) path: PathBuf,
-    files: Vec<File>,
+    files: Vec<ConfigFile>,
 }
 
-impl Folder {
-    pub(super) fn new(files: impl IntoIterator<Item = &'static File>) -> Self {
+impl ConfigFolder {
+    pub(super) fn new(files: impl IntoIterator<Item = &'static ConfigFile>) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("queuewarden-fuzz-{}-{count}", std::process::id()));
@@ -116,8 +116,8 @@ impl Folder {
         fs::write(self.path.join(file), content).expect("the temporary folder is writable");
     }
 
-    /// Loads the folder with `content` in one of its files, and once more over what was loaded.
-    pub(super) fn load_twice(&self, file: &str, content: &[u8]) -> [Result<Loaded, Problems>; 2] {
+    /// Loads the folder with `content` in one of its files, then loads it again over the first result.
+    pub(super) fn load_twice(&self, file: &str, content: &[u8]) -> [Result<LoadedConfig, Problems>; 2] {
         self.write(file, content);
         let first = config::load(&self.path, &Policy::default());
         let second = config::load(&self.path, first.as_ref().map_or(&Policy::default(), |first| &first.policy));
@@ -127,9 +127,9 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for ConfigFolder {
     fn drop(&mut self) {
-        // What cannot be removed is left to whoever cleans the temporary folder.
-        drop(fs::remove_dir_all(&self.path));
+        // The system cleans the temporary folder, so a failure does no harm.
+        fs::remove_dir_all(&self.path).ok();
     }
 }

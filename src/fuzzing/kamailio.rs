@@ -1,7 +1,8 @@
-//! What Kamailio says, both ways, in any segments.
+//! Fuzz targets of both Kamailio dialects: the netstrings, and the JSON of one request.
 
 use std::collections::BTreeMap;
 
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -9,44 +10,49 @@ use crate::decision::{AllowReason, DenyReason, ErrorReason};
 use crate::dialect::Dialect;
 use crate::dialect::evapi::Evapi;
 use crate::dialect::jsonrpc::JsonRpc;
-use crate::event::{Event, Intent, Key, Request};
-use crate::fuzzing::conversation::{CONFIGURED_SIDECAR, Sidecar, text};
-use crate::fuzzing::wire::{pairs_of, sorted};
+use crate::event::{Event, Key};
+use crate::fuzzing::conversation::{GateUnderTest, SHIPPED_GATE, text};
+use crate::fuzzing::event_pairs::{pairs_of, sorted, verb_of};
 use crate::limits::NETSTRING_BYTES_MAX;
 
-/// Netstrings, in both Kamailio dialects: the same answers whatever the segments, and every one a whole netstring.
+/// Netstrings, in both dialects: the answers do not depend on segments, and each is one complete netstring.
 pub fn netstring_frames(data: &[u8]) {
-    CONFIGURED_SIDECAR.with(|sidecar| {
-        talk_in_segments(sidecar, &JsonRpc::new(), data, check_response);
-        talk_in_segments(sidecar, &Evapi::new(), data, check_answer);
+    SHIPPED_GATE.with(|gate| {
+        converse_in_segments(gate, &JsonRpc::new(), data, check_response);
+        converse_in_segments(gate, &Evapi::new(), data, check_answer);
         let (frames, rest) = frames_of(data);
         let mut waiting = vec![];
         JsonRpc::new().give_up(None, rest.unwrap_or_default(), &mut waiting);
-        assert!(waiting.is_empty(), "who has gone hears nothing");
-        let talk = sidecar.talk(JsonRpc::new(), data, &[data.len()], |_, _| ());
-        sidecar.log_everybody_out();
+        assert!(waiting.is_empty(), "nothing is sent to a peer that has left");
+        let conversation = gate.converse(JsonRpc::new(), data, &[data.len()], |_, _| ());
+        gate.log_everybody_out();
         let unread = rest.map_or(0, <[u8]>::len);
-        assert_eq!(talk.consumed, data.len() - unread, "whole frames are consumed, and nothing else");
+        assert_eq!(conversation.consumed, data.len() - unread, "exactly the complete frames are consumed");
         let answered = frames.iter().filter(|frame| !is_notification(frame)).count();
-        assert_eq!(payloads(&talk.output).len(), answered + usize::from(rest.is_none()), "one response a request");
+        assert_eq!(
+            payloads(&conversation.output).len(),
+            answered + usize::from(rest.is_none()),
+            "one response per request"
+        );
     });
 }
 
-/// The JSON of one request: at most one response, and a question that holds what it said.
+/// The JSON of one request: it gets at most one response, and its question holds its members.
 pub fn jsonrpc_body(data: &[u8]) {
     if data.len() > NETSTRING_BYTES_MAX {
         return;
     }
-    CONFIGURED_SIDECAR.with(|sidecar| {
+    SHIPPED_GATE.with(|gate| {
         let frame = [format!("{}:", data.len()).as_bytes(), data, b","].concat();
-        let talk = sidecar.talk(JsonRpc::new(), &frame, &[frame.len()], |_, event| check_question(data, event));
-        sidecar.log_everybody_out();
-        assert_eq!(talk.consumed, frame.len());
-        let heard = payloads(&talk.output);
-        assert_eq!(heard.len(), usize::from(!is_notification(data)), "{heard:?}");
-        for response in &heard {
-            check_response(sidecar, response);
-            if talk.questions > 0 {
+        let conversation =
+            gate.converse(JsonRpc::new(), &frame, &[frame.len()], |_, event| check_question(data, event));
+        gate.log_everybody_out();
+        assert_eq!(conversation.consumed, frame.len());
+        let responses = payloads(&conversation.output);
+        assert_eq!(responses.len(), usize::from(!is_notification(data)), "{responses:?}");
+        for response in &responses {
+            check_response(gate, response);
+            if conversation.questions > 0 {
                 let request = members_of(data).expect("a question is an object");
                 let id = value_of(&request, "id").expect("a question has an id");
                 assert_eq!(response["id"], id, "a response has the id of its request");
@@ -55,18 +61,27 @@ pub fn jsonrpc_body(data: &[u8]) {
     });
 }
 
-fn talk_in_segments<D: Dialect + Clone>(sidecar: &Sidecar, dialect: &D, data: &[u8], check: fn(&Sidecar, &Value)) {
-    let [whole, by_byte, cut] = sidecar.talk_in_segments(dialect, data, |_, _| ());
+fn converse_in_segments<D: Dialect + Clone>(
+    gate: &GateUnderTest,
+    dialect: &D,
+    data: &[u8],
+    check: fn(&GateUnderTest, &Value),
+) {
+    let [whole, by_byte, cut] = gate.converse_in_segments(dialect, data, |_, _| ());
     for other in [&by_byte, &cut] {
-        assert_eq!(whole.heard(), other.heard(), "segments change the answers");
-        assert_eq!((whole.consumed, &whole.faults), (other.consumed, &other.faults), "segments change the rest");
+        assert_eq!(whole.text(), other.text(), "segments change the answers");
+        assert_eq!(
+            (whole.consumed, &whole.faults),
+            (other.consumed, &other.faults),
+            "segments change what is consumed or counted"
+        );
     }
     for payload in payloads(&whole.output) {
-        check(sidecar, &payload);
+        check(gate, &payload);
     }
 }
 
-/// The payloads of our own output, which is whole netstrings.
+/// The payloads of our own output, which is complete netstrings.
 fn payloads(output: &[u8]) -> Vec<Value> {
     let (mut rest, mut payloads) = (text(output), vec![]);
     while let Some((length, behind)) = rest.split_once(':') {
@@ -78,7 +93,7 @@ fn payloads(output: &[u8]) -> Vec<Value> {
     payloads
 }
 
-/// The whole frames that the bytes begin with, and what is left that may become one; `None` if it never can.
+/// The complete frames at the start of the bytes, and the rest that may become a frame. `None`: it cannot become one.
 fn frames_of(mut data: &[u8]) -> (Vec<&[u8]>, Option<&[u8]>) {
     let mut frames = vec![];
     loop {
@@ -102,64 +117,54 @@ fn frames_of(mut data: &[u8]) -> (Vec<&[u8]>, Option<&[u8]>) {
     }
 }
 
-/// The members at the top, as they are written; of two of a name the last.
+/// The members of the top level, unparsed; of duplicates, the last.
 fn members_of(payload: &[u8]) -> Option<BTreeMap<String, Box<RawValue>>> {
     serde_json::from_slice(payload).ok()
 }
 
-/// A JSON value that is not nested deeply.
+/// The parsed value of a member. `None`: it is missing, or nested too deeply.
 fn value_of(members: &BTreeMap<String, Box<RawValue>>, name: &str) -> Option<Value> {
     members.get(name).and_then(|value| serde_json::from_str(value.get()).ok())
 }
 
-/// A request that wants no answer.
+/// Whether the payload is a notification, which gets no response.
 fn is_notification(payload: &[u8]) -> bool {
     let Some(members) = members_of(payload) else { return false };
     let is_version = value_of(&members, "jsonrpc").is_some_and(|version| version == "2.0");
     let has_method = value_of(&members, "method").is_some_and(|method| method.is_string());
-    let twice = ["jsonrpc", "method", "params", "id"].iter().any(|name| count_of(payload, name) > 1);
+    let has_duplicate = serde_json::from_slice::<KnownMembers>(payload).is_err();
     let is_read = members.get("params").is_none_or(|params| match params.get().as_bytes() {
         [b'{', ..] => {
             members_of(params.get().as_bytes()).is_some_and(|members| members.values().all(|it| can_be_read(it)))
         }
         _ => can_be_read(params),
     });
-    is_version && has_method && is_read && !members.contains_key("id") && !twice
+    is_version && has_method && is_read && !members.contains_key("id") && !has_duplicate
 }
 
-/// Not a number beyond all bounds, nor half a character: what `serde_json` reads where it does not only look.
+/// Whether a value can be parsed, and not only scanned: a number may be out of range, a string may end in half a
+/// character.
 fn can_be_read(value: &RawValue) -> bool {
     value.get().starts_with(['[', '{']) || serde_json::from_str::<Value>(value.get()).is_ok()
 }
 
-/// How often a member of this name stands at the top.
-fn count_of(payload: &[u8], name: &str) -> usize {
-    struct Names<'a>(&'a str, usize);
-    impl<'de> serde::de::Visitor<'de> for Names<'_> {
-        type Value = usize;
-        fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            formatter.write_str("an object")
-        }
-        fn visit_map<A: serde::de::MapAccess<'de>>(mut self, mut map: A) -> Result<usize, A::Error> {
-            while let Some((name, _)) = map.next_entry::<String, serde::de::IgnoredAny>()? {
-                self.1 += usize::from(name == self.0);
-            }
-            Ok(self.1)
-        }
-    }
-    let mut deserializer = serde_json::Deserializer::from_slice(payload);
-    serde::Deserializer::deserialize_map(&mut deserializer, Names(name, 0)).unwrap_or_default()
+/// The members that a request may have once; reading fails if one occurs twice.
+#[derive(serde::Deserialize)]
+struct KnownMembers {
+    #[serde(default, rename = "jsonrpc")]
+    _jsonrpc: IgnoredAny,
+    #[serde(default, rename = "method")]
+    _method: IgnoredAny,
+    #[serde(default, rename = "params")]
+    _params: IgnoredAny,
+    #[serde(default, rename = "id")]
+    _id: IgnoredAny,
 }
 
-/// A question holds what `params` said, all of it, and nothing else.
+/// Checks that a question holds exactly the members of `params`.
 fn check_question(payload: &[u8], event: &Event<'_>) {
     let request = members_of(payload).expect("a question is an object");
-    let meant = match (event.intent, event.request) {
-        (Intent::Do, Request::Dial(_)) => "dial",
-        (Intent::Do, Request::Action(_)) => "do",
-        (Intent::May, _) => "may",
-    };
-    assert_eq!(value_of(&request, "method"), Some(meant.into()));
+    assert_eq!(value_of(&request, "method"), Some(verb_of(event).into()));
     assert_eq!(value_of(&request, "jsonrpc"), Some("2.0".into()));
     let params = value_of(&request, "params").expect("a question has params");
     let params = params.as_object().expect("params are an object");
@@ -170,20 +175,20 @@ fn check_question(payload: &[u8], event: &Event<'_>) {
     assert_eq!(sorted(pairs), pairs_of(event));
 }
 
-/// Holds a JSON-RPC response against its grammar and our words.
-fn check_response(sidecar: &Sidecar, response: &Value) {
+/// Checks a JSON-RPC response against its grammar and the names of the configuration.
+fn check_response(gate: &GateUnderTest, response: &Value) {
     let members = response.as_object().expect("a response is an object");
     assert_eq!(members.len(), 3, "{response}");
     assert_eq!(response["jsonrpc"], "2.0");
     match (members.get("result"), members.get("error")) {
-        (Some(result), None) => check_result(sidecar, result),
+        (Some(result), None) => check_result(gate, result),
         (None, Some(error)) => check_error(error),
         _ => panic!("{response}"),
     }
 }
 
-/// Holds an answer of evapi against its grammar and our words.
-fn check_answer(sidecar: &Sidecar, answer: &Value) {
+/// Checks an answer of evapi against its grammar and the names of the configuration.
+fn check_answer(gate: &GateUnderTest, answer: &Value) {
     let mut members = answer.as_object().expect("an answer is an object").clone();
     for name in ["idx", "lbl"] {
         assert!(members.remove(name).is_some_and(|number| number.is_u64()), "{answer}");
@@ -193,7 +198,7 @@ fn check_answer(sidecar: &Sidecar, answer: &Value) {
             assert!(members.is_empty(), "{answer}");
             check_error(&error);
         }
-        None => check_result(sidecar, &Value::Object(members)),
+        None => check_result(gate, &Value::Object(members)),
     }
 }
 
@@ -208,7 +213,7 @@ fn check_error(error: &Value) {
     assert!(error.as_object().is_some_and(|members| members.len() == 3), "{error}");
 }
 
-fn check_result(sidecar: &Sidecar, result: &Value) {
+fn check_result(gate: &GateUnderTest, result: &Value) {
     const NAMES: [&str; 9] =
         ["verdict", "reason", "action", "queues", "policy", "mode", "target", "asterisk", "freeswitch"];
     if *result == serde_json::json!({"pong": true}) {
@@ -224,9 +229,9 @@ fn check_result(sidecar: &Sidecar, result: &Value) {
         _ => false,
     };
     assert!(known, "{result}");
-    assert!(word("action").is_none_or(|action| sidecar.has_action(action)), "{result}");
-    assert!(word("target").is_none_or(|target| sidecar.has_extension(target)), "{result}");
+    assert!(word("action").is_none_or(|action| gate.has_action(action)), "{result}");
+    assert!(word("target").is_none_or(|target| gate.has_extension(target)), "{result}");
     let queues = result["queues"].as_array().expect("a list of queues");
-    assert!(queues.iter().all(|queue| queue.as_str().is_some_and(|number| sidecar.has_queue(number))), "{result}");
+    assert!(queues.iter().all(|queue| queue.as_str().is_some_and(|number| gate.has_queue(number))), "{result}");
     assert_eq!(word("mode").is_some(), word("target").is_some(), "{result}");
 }

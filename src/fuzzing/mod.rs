@@ -1,14 +1,13 @@
-//! The bodies of the fuzz targets: any bytes go in, and a broken invariant comes out as a panic.
+//! The bodies of the fuzz targets: each takes any bytes and panics if an invariant is broken.
 //!
-//! They are here, and not in `fuzz/`, because two callers share them: `fuzz/` feeds them what libFuzzer invents, and
-//! `tests/corpus.rs` replays the corpus on stable. A body does not only wait for a crash. It feeds a conversation
-//! whole, byte by byte and cut in two, which must make no difference; it holds every answer against the closed list of
-//! words that may be said; and where the code is clever, it compares it with a naive twin written from the grammar.
+//! They are here, and not in `fuzz/`, because two callers share them: `fuzz/` runs them on the inputs of libFuzzer, and
+//! `tests/corpus/` replays the corpus on a stable compiler. A body checks more than the absence of a crash. It feeds
+//! the input whole, byte by byte and cut in two, which must make no difference; it checks every answer against its
+//! grammar and the names of the configuration; and it compares optimized code with a naive version.
 //!
-//! A body keeps no state between two inputs, so one input always does the same.
+//! A body keeps no state between two inputs, so one input always has the same result.
 
 #![expect(
-    clippy::arithmetic_side_effects,
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::missing_panics_doc,
@@ -20,18 +19,21 @@
 mod configuration;
 mod conversation;
 mod digits;
+mod event_pairs;
+mod fastagi;
 mod folder;
 mod freeswitch;
 mod kamailio;
-mod wire;
+mod line;
 
 pub use configuration::configuration;
 pub use digits::dialed_digits;
+pub use fastagi::fastagi_environment;
 pub use freeswitch::freeswitch_block;
 pub use kamailio::{jsonrpc_body, netstring_frames};
-pub use wire::{fastagi_environment, line_frame};
+pub use line::line_frame;
 
-/// A target: its name, which is also that of its file in `fuzz/` and of its corpus, and its body.
+/// A target: its name, which is also the name of its file in `fuzz/` and of its corpus, and its body.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.

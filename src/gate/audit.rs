@@ -1,203 +1,210 @@
-//! What the gate tells the audit log: who came how, what was decided, and by which rule.
+//! What the gate records in the audit log: who asked for what and from where, what was decided, and by which rule.
+//!
+//! The [`Auditor`] makes the records. A record that an answer has to wait for is packed and queued with its change; all
+//! others go into the audit buffer, which the writer empties.
 
 use crate::audit::buffer::AuditBuffer;
-use crate::audit::log::Log;
-use crate::audit::record::{About, AuditRecord, Words};
-use crate::audit::{AuditError, Keeping};
+use crate::audit::log::AuditLog;
+use crate::audit::record::{About, AuditRecord, DecisionId, GrantPosition, LogTime, SamplingRate, Words};
+use crate::audit::{AuditError, AuditLogOptions};
 use crate::decision::{Answer, AnswerQueues, DenyReason, Reason};
 use crate::event::{Event, Intent, Request};
+use crate::gate::answer::denied_early;
 use crate::gate::change_feed::{Change, Happening};
-use crate::gate::commit::queue::{DirtyUser, PendingChange, Undo};
-use crate::gate::{Gate, denied_early};
+use crate::gate::state::GateState;
+use crate::policy::decide::{Judgement, SessionView, deciding_grant};
 use crate::policy::model::{Action, Effect};
-use crate::policy::resolve::{Known, Question};
+use crate::policy::resolve::{PartlyResolved, Question};
 use crate::policy::{Organization, Policy};
-use crate::telephony::{OrganizationId, Token};
+use crate::telephony::{QueueSet, SupervisionMode, Token};
 
-/// Rules of one line, at most; no grant of a shipped model cites as many.
+/// Rules in one record, at most. No grant of a shipped model cites as many.
 const RULES_MAX: usize = 16;
 
-/// How a question came.
+/// Where a question comes from, for its audit record.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Origin<'a> {
-    /// The dialect; empty where the sidecar questions itself.
+pub struct QuestionOrigin<'a> {
+    /// The label of the dialect. Empty: the self test asks, and its questions are not recorded.
     pub dialect: &'a str,
-    /// Who is on the other side of the connection.
+    /// The peer on the other side of the connection.
     pub peer: &'a str,
-    /// When, in milliseconds since 1970.
+    /// When the question arrived, in milliseconds since 1970.
     pub unix_ms: u64,
 }
 
-impl Origin<'_> {
-    /// Nobody asked: the sidecar questions itself, to see that it decides.
-    const fn is_house(&self) -> bool {
+impl QuestionOrigin<'_> {
+    /// Whether the sidecar itself asks, to see that it decides.
+    const fn is_self_test(&self) -> bool {
         self.dialect.is_empty()
     }
 }
 
-/// A question with how it came, and the policy that judges it.
+/// A question with its origin, and the policy that judges it.
 #[derive(Clone, Copy)]
-pub(super) struct Asked<'a, 'e> {
+pub(super) struct AskedQuestion<'a, 'e> {
     pub(super) policy: &'a Policy,
     pub(super) event: &'a Event<'e>,
-    pub(super) origin: &'a Origin<'a>,
+    pub(super) origin: &'a QuestionOrigin<'a>,
 }
 
-/// What a decision rests on.
+/// What a decision is based on.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Basis<'a> {
+pub(super) struct DecisionBasis<'a> {
     pub(super) organization: Option<&'a Organization>,
     pub(super) action: Option<&'a Action>,
-    /// The grant, by its position in the model.
+    /// The grant that decided, by its position in the model. `None`: no grant decided.
     pub(super) grant: Option<u16>,
+    /// The seconds that a login by a supervisor lasts; 0: until logout.
     pub(super) lease_seconds: u32,
 }
 
-impl<'a> Basis<'a> {
-    pub(super) fn of(question: &Question<'a>, action: &'a Action, grant: Option<u16>) -> Self {
-        let lease_seconds = question.lease_seconds.unwrap_or_default();
+impl<'a> DecisionBasis<'a> {
+    pub(super) fn of_question(question: &Question<'a>, action: &'a Action, grant: Option<u16>) -> Self {
+        let lease_seconds = question.lease_seconds.unwrap_or(0);
         Self { organization: Some(question.organization), action: Some(action), grant, lease_seconds }
     }
 
-    pub(super) const fn known(known: &Known<'a>) -> Self {
+    pub(super) const fn of_known(known: &PartlyResolved<'a>) -> Self {
         Self { organization: known.organization, action: known.action, grant: None, lease_seconds: 0 }
     }
 }
 
-impl<'a> Asked<'a, '_> {
-    /// The line of a decision.
-    fn record(&self, answer: &Answer<'a>, basis: &Basis<'a>, id: u64) -> AuditRecord<'a> {
+impl<'a> AskedQuestion<'a, '_> {
+    /// The audit record of the decision with this number. Users and queues of the tables have the names of the tables;
+    /// unknown ones have the words of the peer.
+    fn record(&self, answer: &Answer<'a>, basis: &DecisionBasis<'a>, id: DecisionId) -> AuditRecord<'a> {
         let Self { policy, event, origin } = *self;
-        let tables = basis.organization.map(|organization| &organization.directory);
-        // What the tables know is called as they call it; of the rest, what the peer said is all there is.
-        let person = |token: Token<'a>| {
-            let known = tables.and_then(|tables| Some(tables.user_named(&token)?.extension()));
-            known.unwrap_or(token.as_str())
+        let directory = basis.organization.map(|organization| &organization.directory);
+        let user = |name: Token<'a>| {
+            let known = directory.and_then(|directory| Some(directory.user_named(&name)?.extension()));
+            known.unwrap_or(name.as_str())
         };
-        let queue = |token: Token<'a>| {
-            let known = tables.and_then(|tables| tables.queue(tables.queue_named(&token)?));
-            known.map_or(token.as_str(), |queue| &queue.number)
+        let queue = |name: Token<'a>| {
+            let known = directory.and_then(|directory| directory.queue(directory.queue_named(&name)?));
+            known.map_or(name.as_str(), |queue| &queue.number)
         };
         let model = basis.organization.map(|organization| &*organization.model);
         let grant = model.zip(basis.grant).and_then(|(model, position)| model.grants.get(usize::from(position)));
         let rules = grant.map(|grant| &grant.rules).or(basis.action.map(|action| &action.rules));
         let rules = rules.map_or(&[][..], |rules| rules.get(..RULES_MAX).unwrap_or(rules));
         let text = |token: Option<Token<'a>>| token.map(Token::as_str);
-        let named = |text: &'a str| Some(text).filter(|text| !text.is_empty());
         let (action, digits) = match event.request {
             Request::Action(name) => (Some(name.as_str()), None),
             Request::Dial(digits) => (None, Some(digits.as_str())),
         };
         let queues = match (answer.queues, event.queue) {
-            (AnswerQueues::None, Some(queue_given)) => Words::One(queue(queue_given)),
+            (AnswerQueues::None, Some(asked_queue)) => Words::One(queue(asked_queue)),
             (queues, _) => Words::Queues(queues),
         };
         AuditRecord {
-            unix_ms: origin.unix_ms,
+            time: LogTime(origin.unix_ms),
             id,
             organization: Some(event.organization.as_str()),
-            actor: Some(person(event.actor)),
+            actor: Some(user(event.actor)),
             action: answer.action.or(action),
             intent: Some(if event.intent == Intent::Do { "do" } else { "may" }),
             digits,
-            target: answer.target.or(event.target.map(person)),
+            target: answer.target.or(event.target.map(user)),
             queues,
             from: event.from.map(queue),
             group: text(event.group),
             role: text(event.role),
             lease_seconds: basis.lease_seconds,
             call: text(event.call),
-            mode: answer.mode.map(crate::telephony::SupervisionMode::name),
+            mode: answer.mode.map(SupervisionMode::name),
             via: Some(event.via.name()),
-            dialect: named(origin.dialect),
-            peer: named(origin.peer),
+            dialect: not_empty(origin.dialect),
+            peer: not_empty(origin.peer),
             verdict: Some(answer.reason.verdict()),
             reason: Some(answer.reason.code()),
             rules: Words::Rules(rules),
-            grant_file: grant.and(model).map(|model| &*model.file),
-            grant_line: grant.map_or(0, |grant| grant.line),
-            policy: policy.revision,
-            policy_hash: named(policy.hash.as_str()),
-            ..AuditRecord::about(About::Decision)
+            grant: model.zip(grant).map(|(model, grant)| GrantPosition { file: &model.file, line: grant.line }),
+            ..record_of_policy(About::Decision, policy)
         }
     }
 }
 
-/// Whether the decision has to be in the log before anybody hears of it, whatever it is.
-pub(super) fn is_grave(intent: Intent, action: Option<&Action>) -> bool {
+/// Whether the event asks to supervise. Its record has to be in the audit log before the answer leaves, whatever the
+/// decision is.
+pub(super) fn is_supervision(intent: Intent, action: Option<&Action>) -> bool {
     intent == Intent::Do && action.is_some_and(|action| matches!(action.effect, Effect::Supervise(_)))
 }
 
-impl Gate {
-    /// Keeps an audit log from now on, in this folder; of so many allowed questions that change nothing, one is
-    /// written.
-    ///
-    /// # Errors
-    ///
-    /// When the log cannot be written.
-    pub fn open_audit(&self, keeping: Keeping, now_ms: u64) -> Result<(), AuditError> {
-        let Some(recorder) = &self.shared.audit else { return Ok(()) };
-        let mut log = Log::open(keeping)?;
-        let policy = self.policy.load();
-        let details = format!("queuewarden {}, process {}", env!("CARGO_PKG_VERSION"), std::process::id());
-        let start = AuditRecord { details: Some(&details), ..of_policy(About::Start, &policy) };
-        recorder.wrote(log.write(&start.packed(), now_ms)?);
-        *self.log.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(log);
-        Ok(())
+/// Opens the audit log and writes its first record.
+///
+/// # Errors
+///
+/// When the log cannot be written.
+pub(super) fn open_log(
+    options: AuditLogOptions,
+    buffer: &AuditBuffer,
+    policy: &Policy,
+    now_ms: u64,
+) -> Result<AuditLog, AuditError> {
+    let mut log = AuditLog::open(options)?;
+    let details = format!("queuewarden {}, process {}", env!("CARGO_PKG_VERSION"), std::process::id());
+    let start = AuditRecord { details: Some(&details), ..record_of_policy(About::Start, policy) };
+    buffer.count_written(log.write(&start.packed(), now_ms)?);
+    Ok(log)
+}
+
+/// Makes the records of the audit log, if one is kept.
+#[derive(Clone, Copy)]
+pub(super) struct Auditor<'g> {
+    state: &'g GateState,
+}
+
+impl<'g> Auditor<'g> {
+    pub(super) const fn new(state: &'g GateState) -> Self {
+        Self { state }
     }
 
-    /// What takes the lines of the audit log; `None` without one.
-    #[must_use]
-    pub fn audit(&self) -> Option<&AuditBuffer> {
-        self.shared.audit.as_ref()
+    /// The grant that decided, for the record of the decision. `None`: no grant decided, or no log is kept.
+    pub(super) fn deciding_grant(
+        self,
+        question: &Question<'_>,
+        judgement: &Judgement<'_>,
+        sessions: &impl SessionView,
+        queues: &QueueSet,
+    ) -> Option<u16> {
+        self.state.audit.as_ref().and_then(|_| deciding_grant(question, judgement, sessions, queues))
     }
 
-    /// Notes that a load of the configuration failed, with so many problems.
-    pub fn note_reload_failed(&self, problems: u64) {
-        self.note(&AuditRecord { count: problems, ..of_policy(About::ReloadFailed, &self.policy.load()) });
+    /// The packed record of a decision whose answer has to wait for the log; empty without an audit log.
+    pub(super) fn packed_decision<'a>(
+        self,
+        asked: &AskedQuestion<'a, '_>,
+        answer: &Answer<'a>,
+        basis: &DecisionBasis<'a>,
+    ) -> Vec<u8> {
+        let Some(audit) = &self.state.audit else { return vec![] };
+        asked.record(answer, basis, audit.next_decision()).packed()
     }
 
-    pub(super) fn note_reload(&self, policy: &Policy) {
-        self.note(&of_policy(About::Reload, policy));
-    }
-
-    /// Notes that a question was denied without being judged.
-    pub fn note_denial(&self, event: &Event<'_>, origin: &Origin<'_>, reason: DenyReason) {
-        let policy = self.policy.load();
-        let organization = policy.organization(&event.organization);
-        let basis = Basis { organization, ..Basis::default() };
-        let answer = denied_early(&policy, reason, Known::default());
-        self.note_plain(&Asked { policy: &policy, event, origin }, &answer, &basis);
-    }
-
-    /// Notes that somebody wanted to watch an organization that is not there.
-    pub fn note_watch_denied(&self, organization: Token<'_>, origin: &Origin<'_>) {
-        let (policy, reason) = (self.policy.load(), Reason::Deny(DenyReason::UnknownOrganization));
-        let id = self.shared.audit.as_ref().map_or(0, AuditBuffer::next_decision);
-        self.note(&AuditRecord {
-            unix_ms: origin.unix_ms,
-            id,
-            organization: Some(organization.as_str()),
-            action: Some("watch"),
-            dialect: Some(origin.dialect),
-            peer: Some(origin.peer),
-            verdict: Some(reason.verdict()),
-            reason: Some(reason.code()),
-            ..of_policy(About::Decision, &policy)
-        });
-    }
-
-    fn note(&self, record: &AuditRecord<'_>) {
-        if self.shared.audit.as_ref().is_some_and(|audit| audit.note(record)) {
-            self.shared.commit_queue.wake();
+    /// The packed records of ends without a question; empty without an audit log. `operator` ended the sessions or
+    /// supervisions; `None`: nobody did.
+    pub(super) fn packed_endings(self, changes: &[Change], operator: Option<&str>) -> Vec<u8> {
+        let Some(audit) = &self.state.audit else { return vec![] };
+        let policy = self.state.policy.load();
+        let mut packed = vec![];
+        for change in changes {
+            // The end that an operator wants may be refused later, and the log has to say which one was.
+            let id = if operator.is_some() { audit.next_decision() } else { DecisionId::default() };
+            packed.extend(AuditRecord { id, ..record_of_ending(change, &policy, operator) }.packed());
         }
+        packed
     }
 
-    /// Notes a decision that no answer has to wait for.
-    pub(super) fn note_plain<'a>(&self, asked: &Asked<'a, '_>, answer: &Answer<'a>, basis: &Basis<'a>) {
-        let Some(audit) = self.shared.audit.as_ref().filter(|_| !asked.origin.is_house()) else { return };
+    /// Notes a decision whose answer does not wait. Of the allowed ones, only as many are noted as the settings say.
+    pub(super) fn note_decision<'a>(
+        self,
+        asked: &AskedQuestion<'a, '_>,
+        answer: &Answer<'a>,
+        basis: &DecisionBasis<'a>,
+    ) {
+        let Some(audit) = self.state.audit.as_ref().filter(|_| !asked.origin.is_self_test()) else { return };
         let one_in = match answer.reason {
-            Reason::Deny(_) => 1,
+            Reason::Deny(_) => SamplingRate::default(),
             Reason::Allow(_) => match audit.takes_plain_allow(asked.origin.unix_ms) {
                 Some(one_in) => one_in,
                 None => return,
@@ -206,39 +213,54 @@ impl Gate {
         self.note(&AuditRecord { one_in, ..asked.record(answer, basis, audit.next_decision()) });
     }
 
-    /// The line of a decision that the answer has to wait for; empty without an audit log.
-    pub(super) fn line<'a>(&self, asked: &Asked<'a, '_>, answer: &Answer<'a>, basis: &Basis<'a>) -> Vec<u8> {
-        let Some(audit) = &self.shared.audit else { return vec![] };
-        asked.record(answer, basis, audit.next_decision()).packed()
+    /// Notes that a question was denied without being judged.
+    pub(super) fn note_denial(self, event: &Event<'_>, origin: &QuestionOrigin<'_>, reason: DenyReason) {
+        let policy = self.state.policy.load();
+        let organization = policy.organization(&event.organization);
+        let basis = DecisionBasis { organization, ..DecisionBasis::default() };
+        let answer = denied_early(&policy, reason, PartlyResolved::default());
+        self.note_decision(&AskedQuestion { policy: &policy, event, origin }, &answer, &basis);
     }
 
-    /// The entry of what happened without a question; `by` is whoever made it happen, if that was an operator.
-    pub(super) fn unasked(
-        &self,
-        organization: OrganizationId,
-        stale: Option<DirtyUser>,
-        changes: Vec<Change>,
-        by: Option<&str>,
-    ) -> PendingChange {
-        let mut lines = vec![];
-        if self.shared.audit.is_some() {
-            let policy = self.policy.load();
-            for change in &changes {
-                // What an operator wants may be refused in the end, and the log has to say of what.
-                let id = by.and(self.shared.audit.as_ref()).map_or(0, AuditBuffer::next_decision);
-                lines.extend(AuditRecord { id, ..of_notice(change, &policy, by) }.packed());
-            }
+    /// Notes that a peer asked to watch an unknown organization.
+    pub(super) fn note_watch_denied(self, organization: Token<'_>, origin: &QuestionOrigin<'_>) {
+        let (policy, reason) = (self.state.policy.load(), Reason::Deny(DenyReason::UnknownOrganization));
+        let id = self.state.audit.as_ref().map_or_else(DecisionId::default, AuditBuffer::next_decision);
+        self.note(&AuditRecord {
+            time: LogTime(origin.unix_ms),
+            id,
+            organization: Some(organization.as_str()),
+            action: Some("watch"),
+            dialect: Some(origin.dialect),
+            peer: Some(origin.peer),
+            verdict: Some(reason.verdict()),
+            reason: Some(reason.code()),
+            ..record_of_policy(About::Decision, &policy)
+        });
+    }
+
+    /// Notes that a new policy judges from now on.
+    pub(super) fn note_reload(self, policy: &Policy) {
+        self.note(&record_of_policy(About::Reload, policy));
+    }
+
+    /// Notes that the configuration did not load; `problems` is the number of its problems.
+    pub(super) fn note_reload_failed(self, problems: u64) {
+        self.note(&AuditRecord { count: problems, ..record_of_policy(About::ReloadFailed, &self.state.policy.load()) });
+    }
+
+    fn note(self, record: &AuditRecord<'_>) {
+        if self.state.audit.as_ref().is_some_and(|audit| audit.note(record)) {
+            self.state.commit_queue.wake_writer();
         }
-        PendingChange { organization, stale, undo: Undo::Never, changes, lines }
     }
 }
 
-fn of_policy(about: About, policy: &Policy) -> AuditRecord<'_> {
-    let policy_hash = Some(policy.hash.as_str()).filter(|hash| !hash.is_empty());
-    AuditRecord { policy: policy.revision, policy_hash, ..AuditRecord::about(about) }
+fn record_of_policy(about: About, policy: &Policy) -> AuditRecord<'_> {
+    AuditRecord { policy: policy.revision, policy_hash: not_empty(policy.hash.as_str()), ..AuditRecord::about(about) }
 }
 
-fn of_notice<'a>(change: &'a Change, policy: &'a Policy, by: Option<&'a str>) -> AuditRecord<'a> {
+fn record_of_ending<'a>(change: &'a Change, policy: &'a Policy, operator: Option<&'a str>) -> AuditRecord<'a> {
     let about = match change.happening {
         Happening::SessionBegan | Happening::SessionEnded => About::SessionEnded,
         Happening::SupervisionBegan | Happening::SupervisionEnded => About::SupervisionEnded,
@@ -248,9 +270,13 @@ fn of_notice<'a>(change: &'a Change, policy: &'a Policy, by: Option<&'a str>) ->
         user: Some(&change.user),
         target: change.target.as_deref(),
         queues: change.queue.as_deref().map_or(Words::None, Words::One),
-        mode: change.mode.map(crate::telephony::SupervisionMode::name),
-        peer: by,
+        mode: change.mode.map(SupervisionMode::name),
+        peer: operator,
         reason: Some(change.cause.name()),
-        ..of_policy(about, policy)
+        ..record_of_policy(about, policy)
     }
+}
+
+fn not_empty(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
 }

@@ -1,109 +1,139 @@
-//! Questions that came together: one look at the policy serves them all.
+//! Questions that arrive together: one load of the policy snapshot serves all of them.
 
 use std::sync::Arc;
 
 use arc_swap::Guard;
-use arrayvec::ArrayVec;
 
-use super::audit::{Asked, Basis, Origin};
-use super::commit::queue::CommitGroup;
-use super::pbx_reports::Report;
-use super::{Gate, Settled, answer_of, denied_early};
-use crate::decision::{DenyReason, Outcome};
+use crate::decision::{Answer, DenyReason, Outcome, Reason};
 use crate::event::{Event, Request};
-use crate::limits::{FETCHED_TOGETHER_MAX, JUDGE_AGAIN_MAX};
+use crate::gate::answer;
+use crate::gate::apply::{AppliedJudgement, decide_and_apply};
+use crate::gate::audit::{AskedQuestion, DecisionBasis, QuestionOrigin, is_supervision};
+use crate::gate::commit::group::{PendingCommit, Undo};
+use crate::gate::commit::queue::Unavailable;
+use crate::gate::endings::Endings;
+use crate::gate::pbx_reports::{PbxReport, PbxReports};
+use crate::gate::state::GateState;
+use crate::limits::JUDGE_AGAIN_MAX;
+use crate::policy::Policy;
 use crate::policy::decide::{NoSessions, decide};
-use crate::policy::resolve::{Known, Unresolved, resolve};
-use crate::policy::{Policy, users};
+use crate::policy::prefetch::prefetch;
+use crate::policy::resolve::{PartlyResolved, Question, ResolveError, resolve};
 use crate::telephony::{Moment, QueueSet};
 
-/// The policy that was there when the questions began to be answered. It is let go with the last of them: whoever keeps
-/// a batch keeps a policy.
+/// The policy snapshot of the moment when the first question of the batch was asked. A batch that is kept keeps its
+/// snapshot in memory, so it lives for one turn of a connection.
 #[derive(Debug)]
 pub struct Batch<'g> {
-    gate: &'g Gate,
+    state: &'g GateState,
     policy: Guard<Arc<Policy>>,
 }
 
 impl<'g> Batch<'g> {
-    pub(super) fn of(gate: &'g Gate) -> Self {
-        Self { gate, policy: gate.policy.load() }
+    pub(super) fn new(state: &'g GateState) -> Self {
+        Self { state, policy: state.policy.load() }
     }
 
-    /// Brings what these events will be judged by into the processor's caches, for all of them at once. Nothing depends
-    /// on it but the time that they take.
+    /// Prefetches the users of these events into the processor's caches, all of them at once. Only the time of the
+    /// following [`Batch::ask`] depends on it, no answer.
     pub fn fetch<'e, 'buf: 'e>(&self, events: impl Iterator<Item = &'e Event<'buf>>) {
-        let mut wanted = ArrayVec::<_, FETCHED_TOGETHER_MAX>::new();
-        let (mut named, mut organization) = (None, None);
-        for event in events {
-            // Nearly always they are about one organization.
-            if named != Some(event.organization) {
-                named = Some(event.organization);
-                organization = self.policy.organization(&event.organization);
-            }
-            let Some(organization) = organization else { continue };
-            for name in [Some(event.actor), event.target].into_iter().flatten() {
-                let _full = wanted.try_push(organization.directory.wanted(&name));
-            }
-        }
-        users::fetch(&wanted);
+        prefetch(&self.policy, events);
     }
 
-    /// As [`Gate::ask`], for a question whose origin is known: the audit log tells of it even if it changed nothing.
+    /// Does as [`Gate::ask`](crate::gate::Gate::ask), for a question whose origin is known: the audit log records it
+    /// even if it changes nothing.
     pub fn ask<R>(
         &mut self,
-        origin: &Origin<'_>,
+        origin: &QuestionOrigin<'_>,
         event: &Event<'_>,
         now: Moment,
-        scratch: &mut QueueSet,
-        answer: impl FnOnce(Outcome<'_>, Option<Arc<CommitGroup>>) -> R,
+        queues: &mut QueueSet,
+        answer: impl FnOnce(Outcome<'_>, Option<Arc<PendingCommit>>) -> R,
     ) -> R {
-        let gate = self.gate;
+        let state = self.state;
         for _ in 0..JUDGE_AGAIN_MAX {
             let policy = &*self.policy;
-            let asked = Asked { policy, event, origin };
+            let asked = AskedQuestion { policy, event, origin };
             if let Request::Action(name) = event.request
-                && let Some(report) = Report::named(&name)
+                && let Some(report) = PbxReport::named(&name)
             {
-                let (decided, group) = gate.take_down(&asked, report, now);
-                return answer(Outcome::Decided(decided), group);
+                let (decided, commit) = PbxReports::new(state).accept(&asked, report, now);
+                return answer(Outcome::Decided(decided), commit);
             }
-            let resolved = resolve(policy, event, gate.call_of(policy, event, now));
+            let resolved = resolve(policy, event, state.reported_call(policy, event, now));
             let question = match &resolved {
                 Ok(question) => question,
-                Err(Unresolved::Denied { reason, known }) => {
-                    let (denied, group) = gate.deny_early(&asked, *reason, *known);
-                    return answer(Outcome::Decided(denied), group);
+                Err(ResolveError::Denied { reason, known }) => {
+                    let (denied, commit) = deny_early(state, &asked, *reason, *known);
+                    return answer(Outcome::Decided(denied), commit);
                 }
-                Err(Unresolved::Faulty(error)) => return answer(Outcome::Faulty(*error), None),
+                Err(ResolveError::Faulty(error)) => return answer(Outcome::Faulty(*error), None),
             };
-            let settled = match question.subject() {
+            let applied = match question.subject() {
                 None => {
-                    let judgement = decide(question, &NoSessions, scratch);
-                    Settled::plain(judgement, gate.grant_of(question, &judgement, &NoSessions, scratch))
+                    let judgement = decide(question, &NoSessions, queues);
+                    let grant = state.auditor().deciding_grant(question, &judgement, &NoSessions, queues);
+                    AppliedJudgement::unchanged(judgement, grant)
                 }
                 Some(subject) => {
-                    let Some(mut table) = gate.shared.tables.lock(question.organization.id) else { break };
-                    // A reload overtook this question between its policy and its lock: it is judged by the new one.
+                    let Some(mut table) = state.tables.lock(question.organization.id) else { break };
+                    // A reload was faster than this question: it is judged again, by the new policy.
                     if table.revision() > policy.revision {
                         drop(table);
-                        self.policy = gate.policy.load();
+                        self.policy = state.policy.load();
                         continue;
                     }
                     if table.revision() < policy.revision {
                         let organization = policy.shared(&*question.organization.name);
-                        gate.reconcile(&mut table, question.organization.id, organization.as_ref(), policy.revision);
+                        let id = question.organization.id;
+                        Endings::new(state).reconcile(&mut table, id, organization.as_ref(), policy.revision);
                     }
-                    gate.judge_and_apply(&asked, question, subject, &mut table, now, scratch)
+                    decide_and_apply(state, &asked, question, subject, &mut table, now, queues)
                 }
             };
-            let decided = answer_of(policy, question, &settled.judgement, scratch);
-            if !settled.in_ledger {
-                gate.note_plain(&asked, &decided, &Basis::of(question, settled.judgement.action, settled.grant));
-            }
-            return answer(Outcome::Decided(decided), settled.group);
+            let decided = record_and_answer(state, &asked, question, &applied, queues);
+            return answer(Outcome::Decided(decided), applied.commit);
         }
-        gate.note_denial(event, origin, DenyReason::Overload);
-        answer(Outcome::Decided(denied_early(&self.policy, DenyReason::Overload, Known::default())), None)
+        state.auditor().note_denial(event, origin, DenyReason::Overload);
+        let denied = answer::denied_early(&self.policy, DenyReason::Overload, PartlyResolved::default());
+        answer(Outcome::Decided(denied), None)
     }
+}
+
+/// The answer to a question that was judged. Its audit record is noted, unless it is queued with the change.
+fn record_and_answer<'a>(
+    state: &GateState,
+    asked: &AskedQuestion<'a, '_>,
+    question: &Question<'a>,
+    applied: &AppliedJudgement<'a>,
+    queues: &'a QueueSet,
+) -> Answer<'a> {
+    let decided = answer::judged(asked.policy, question, &applied.judgement, queues);
+    if !applied.is_audited {
+        let basis = DecisionBasis::of_question(question, applied.judgement.action, applied.grant);
+        state.auditor().note_decision(asked, &decided, &basis);
+    }
+    decided
+}
+
+/// Denies an event that names something that is not in the tables. If a supervision was asked for, the answer waits for
+/// the audit log.
+fn deny_early<'a>(
+    state: &GateState,
+    asked: &AskedQuestion<'a, '_>,
+    reason: DenyReason,
+    known: PartlyResolved<'a>,
+) -> (Answer<'a>, Option<Arc<PendingCommit>>) {
+    let basis = DecisionBasis::of_known(&known);
+    let mut denied = answer::denied_early(asked.policy, reason, known);
+    let organization = known.organization.filter(|_| is_supervision(asked.event.intent, known.action));
+    if let Some(organization) = organization.filter(|_| state.audit.is_some()) {
+        let audit = state.auditor().packed_decision(asked, &denied, &basis);
+        match state.queue_audited(organization, audit, Undo::Nothing, vec![]) {
+            Ok(commit) => return (denied, commit),
+            Err(Unavailable) => denied.reason = Reason::Deny(DenyReason::StateUnavailable),
+        }
+    }
+    state.auditor().note_decision(asked, &denied, &basis);
+    (denied, None)
 }

@@ -1,7 +1,8 @@
-//! What began and what ended, in order: the last changes of each organization, for whoever watches.
+//! The last changes of each organization, in order, for watchers.
 //!
-//! A change is written here once it is durable, so nobody is told of what a power loss could undo. A watcher reads at
-//! its own pace; one that falls behind what is held has lost changes and is told so.
+//! A change is published once it is durable, so that no watcher hears of a change that a power loss could undo. The
+//! feed is in memory and keeps the last [`CHANGE_FEED_CHANGES_MAX`] changes. A watcher reads at its own pace; one that
+//! falls further behind gets [`RevisionGone`].
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,66 +11,116 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio::sync::watch;
 
 use crate::limits::{CHANGE_FEED_CHANGES_MAX, ORGANIZATIONS_MAX};
+use crate::policy::Organization;
+use crate::sessions::supervisions::Supervision;
+use crate::sessions::table::AlteredSession;
 use crate::telephony::{OrganizationId, SupervisionMode, closed_list};
 
 closed_list! {
     /// What happened.
     Happening {
-        /// Somebody is logged in to a queue.
+        /// A login session began.
         SessionBegan = "session_began",
-        /// Somebody is logged in there no more.
+        /// A login session ended.
         SessionEnded = "session_ended",
-        /// Somebody may listen, whisper or barge in.
+        /// A supervisor may listen, whisper or barge in.
         SupervisionBegan = "supervision_began",
-        /// Somebody does so no more, or may do so no more.
+        /// A supervision ended, or is no longer permitted.
         SupervisionEnded = "supervision_ended",
     }
 }
 
 closed_list! {
-    /// Why it happened.
+    /// Why a login session or a supervision began or ended.
     Cause {
         /// The user logged in, or was logged in by a supervisor.
         Login = "login",
         /// The user logged out.
         Logout = "logout",
-        /// The time of a lease, or of a supervision that nobody reported ended, was over.
+        /// The lease of the session was over, or the end of the supervision was not reported for 4 hours.
         Expiry = "expiry",
         /// A supervisor or an operator ended it, or a reload no longer permits it.
         Revocation = "revocation",
         /// A reload removed the user, the queue or the organization.
         Removal = "removal",
-        /// A supervisor was allowed to.
+        /// A supervisor was allowed to supervise.
         Permission = "permission",
-        /// The PBX reported the end, of the supervision or of the call.
+        /// The PBX reported the end of the supervision or of its call.
         Report = "report",
-        /// The supervisor went on in another mode.
+        /// The supervisor changed to another mode.
         Replacement = "replacement",
     }
 }
 
-/// One change.
+/// The begin or end of a login session or a supervision, in the names of the organization.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// The organization, by name: another may get its place in the process, and its change_feed with it.
+    /// The name of the organization. Its id would not do: after a reload another organization may have the id, and the
+    /// feed with it.
     pub organization: Box<str>,
     /// What happened.
     pub happening: Happening,
-    /// The extension of the user whose session it is, or of the supervisor.
+    /// The extension of the user of the session, or of the supervisor.
     pub user: Box<str>,
-    /// The number of the queue.
+    /// The number of the queue. `None`: the supervision was asked for without a queue.
     pub queue: Option<Box<str>>,
-    /// The extension of the target of a supervision.
+    /// The extension of the target of a supervision. `None`: a session, or a conversation of no user.
     pub target: Option<Box<str>>,
-    /// The mode of a supervision.
+    /// The mode of a supervision. `None`: a session.
     pub mode: Option<SupervisionMode>,
-    /// Why.
+    /// Why it happened.
     pub cause: Cause,
 }
 
 impl Change {
-    /// Logs what nobody asked for; what somebody did is told with who did it.
-    fn tell(&self) {
+    /// The change of an altered session. `None`: the session neither began nor ended.
+    pub(super) fn of_session(organization: &Organization, altered: &AlteredSession, cause: Cause) -> Option<Self> {
+        let happening = match (altered.before, altered.after) {
+            (None, Some(_)) => Happening::SessionBegan,
+            (Some(_), None) => Happening::SessionEnded,
+            _ => return None,
+        };
+        let directory = &organization.directory;
+        Some(Self {
+            organization: organization.name.clone(),
+            happening,
+            user: directory.extension(altered.user).into(),
+            queue: directory.queue(altered.queue).map(|queue| queue.number.clone()),
+            target: None,
+            mode: None,
+            cause,
+        })
+    }
+
+    pub(super) fn supervision_began(organization: &Organization, supervision: &Supervision, cause: Cause) -> Self {
+        Self::of_supervision(organization, supervision, Happening::SupervisionBegan, cause)
+    }
+
+    pub(super) fn supervision_ended(organization: &Organization, supervision: &Supervision, cause: Cause) -> Self {
+        Self::of_supervision(organization, supervision, Happening::SupervisionEnded, cause)
+    }
+
+    fn of_supervision(
+        organization: &Organization,
+        supervision: &Supervision,
+        happening: Happening,
+        cause: Cause,
+    ) -> Self {
+        let directory = &organization.directory;
+        let queue = supervision.queue.and_then(|queue| directory.queue(queue));
+        Self {
+            organization: organization.name.clone(),
+            happening,
+            user: directory.extension(supervision.supervisor).into(),
+            queue: queue.map(|queue| queue.number.clone()),
+            target: supervision.target.map(|target| directory.extension(target).into()),
+            mode: Some(supervision.mode),
+            cause,
+        }
+    }
+
+    /// Logs a change that nobody asked for. Decisions and operators are logged elsewhere, with their actor.
+    fn log_if_unasked(&self) {
         let revoked = self.cause == Cause::Revocation && self.happening == Happening::SupervisionEnded;
         if revoked || matches!(self.cause, Cause::Expiry | Cause::Removal) {
             tracing::info!(
@@ -86,37 +137,39 @@ impl Change {
     }
 }
 
-/// A change that was written down.
+/// A change with its number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NumberedChange {
-    /// Its number; the next change of the organization has the next.
+    /// The number of the change: one more than that of the change before in this organization.
     pub revision: u64,
-    /// What it is.
+    /// The change.
     pub change: Change,
 }
 
-/// The change_feeds of all organizations.
+/// The change feeds of all organizations.
 #[derive(Debug)]
 pub struct ChangeFeeds {
+    /// The revision that a new feed continues from.
     begin_at: AtomicU64,
-    of_organization: Box<[OnceLock<Box<ChangeFeed>>]>,
+    /// By the id of the organization, made on first use.
+    feeds: Box<[OnceLock<Box<ChangeFeed>>]>,
 }
 
 impl Default for ChangeFeeds {
     fn default() -> Self {
-        Self { begin_at: AtomicU64::new(0), of_organization: (0..ORGANIZATIONS_MAX).map(|_| OnceLock::new()).collect() }
+        Self { begin_at: AtomicU64::new(0), feeds: (0..ORGANIZATIONS_MAX).map(|_| OnceLock::new()).collect() }
     }
 }
 
 impl ChangeFeeds {
-    /// The change_feed of an organization; `None` for an id that no organization can have.
+    /// The change feed of an organization. `None`: no organization can have this id.
     #[must_use]
     pub fn of(&self, organization: OrganizationId) -> Option<&ChangeFeed> {
-        let change_feed = self.of_organization.get(usize::from(organization.0))?;
-        Some(change_feed.get_or_init(|| Box::new(ChangeFeed::after_revision(self.begin_at.load(Ordering::Relaxed)))))
+        let feed = self.feeds.get(usize::from(organization.0))?;
+        Some(feed.get_or_init(|| Box::new(ChangeFeed::after_revision(self.begin_at.load(Ordering::Relaxed)))))
     }
 
-    /// Lets every change_feed go on from a revision that no earlier process has reached.
+    /// Lets every new feed continue from a revision that no earlier process has reached.
     pub(super) fn begin_at(&self, revision: u64) {
         self.begin_at.store(revision, Ordering::Relaxed);
     }
@@ -125,18 +178,19 @@ impl ChangeFeeds {
 /// The last changes of one organization.
 #[derive(Debug)]
 pub struct ChangeFeed {
-    held: Mutex<RetainedChanges>,
+    retained: Mutex<RetainedChanges>,
+    /// Wakes the watchers with the revision of the last change.
     latest: watch::Sender<u64>,
 }
 
 #[derive(Debug)]
 struct RetainedChanges {
-    /// The revision of the last change that was ever made.
+    /// The revision of the last change, whether it is retained or not.
     last: u64,
-    entries: VecDeque<Arc<NumberedChange>>,
+    changes: VecDeque<Arc<NumberedChange>>,
 }
 
-/// The revision that a watcher asked to resume from is no longer held, or was never reached.
+/// The changes after the revision that a watcher asked for are no longer retained, or the revision was never reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RevisionGone;
 
@@ -147,63 +201,65 @@ impl ChangeFeed {
         self.locked().last
     }
 
-    /// The revision before the oldest change that is held: what to look from to see all of them.
+    /// The revision before the oldest retained change: reading from it gives all of them.
     #[must_use]
     pub fn before_oldest(&self) -> u64 {
-        let held = self.locked();
-        held.last.saturating_sub(held.entries.len() as u64)
+        let retained = self.locked();
+        retained.last - retained.changes.len() as u64
     }
 
-    /// An empty change_feed that goes on from this revision.
+    /// An empty feed that continues from this revision.
     #[must_use]
     fn after_revision(last: u64) -> Self {
-        Self { held: Mutex::new(RetainedChanges { last, entries: VecDeque::new() }), latest: watch::Sender::new(last) }
+        let retained = Mutex::new(RetainedChanges { last, changes: VecDeque::new() });
+        Self { retained, latest: watch::Sender::new(last) }
     }
 
-    /// Writes changes down, and wakes whoever watches.
-    pub fn write(&self, changes: impl IntoIterator<Item = Change>) {
-        let mut held = self.locked();
-        let before = held.last;
+    /// Appends changes, and wakes the watchers.
+    pub fn publish(&self, changes: impl IntoIterator<Item = Change>) {
+        let mut retained = self.locked();
+        let before = retained.last;
         for change in changes {
-            change.tell();
-            held.last = held.last.saturating_add(1);
-            if held.entries.len() >= CHANGE_FEED_CHANGES_MAX {
-                held.entries.pop_front();
+            change.log_if_unasked();
+            retained.last += 1;
+            if retained.changes.len() >= CHANGE_FEED_CHANGES_MAX {
+                retained.changes.pop_front();
             }
-            let revision = held.last;
-            held.entries.push_back(Arc::new(NumberedChange { revision, change }));
+            let revision = retained.last;
+            retained.changes.push_back(Arc::new(NumberedChange { revision, change }));
         }
-        let last = held.last;
-        drop(held);
+        let last = retained.last;
+        drop(retained);
         if last != before {
             self.latest.send_replace(last);
         }
     }
 
-    /// The changes after a revision, at most so many.
+    /// The changes after a revision, at most `limit`.
     ///
     /// # Errors
     ///
-    /// When some of them are no longer held, or the revision was never reached.
-    pub fn after(&self, revision: u64, at_most: usize) -> Result<Vec<Arc<NumberedChange>>, RevisionGone> {
-        let held = self.locked();
-        let oldest = held.entries.front().map_or(held.last.saturating_add(1), |entry| entry.revision);
+    /// When some of them are no longer retained, or the revision was never reached.
+    pub fn after(&self, revision: u64, limit: usize) -> Result<Vec<Arc<NumberedChange>>, RevisionGone> {
+        let retained = self.locked();
+        let oldest = retained.changes.front().map_or(retained.last + 1, |oldest| oldest.revision);
+        // A peer may ask for any revision.
         let next = revision.saturating_add(1);
-        if revision > held.last || next < oldest {
+        if revision > retained.last || next < oldest {
             return Err(RevisionGone);
         }
-        let skipped = usize::try_from(next.saturating_sub(oldest)).unwrap_or(usize::MAX);
-        Ok(held.entries.iter().skip(skipped).take(at_most).map(Arc::clone).collect())
+        let skipped = usize::try_from(next - oldest).unwrap_or(usize::MAX);
+        Ok(retained.changes.iter().skip(skipped).take(limit).map(Arc::clone).collect())
     }
 
-    /// Something to wait on for the next change.
+    /// Receives the revision of each next change.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.latest.subscribe()
     }
 
     fn locked(&self) -> std::sync::MutexGuard<'_, RetainedChanges> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.retained.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -232,7 +288,7 @@ mod tests {
         let change_feed = ChangeFeed::after_revision(0);
         assert_eq!(revisions(&change_feed, 0), Ok(vec![]));
         assert_eq!(revisions(&change_feed, 1), Err(RevisionGone), "never reached");
-        change_feed.write([change(1), change(2), change(3)]);
+        change_feed.publish([change(1), change(2), change(3)]);
         assert_eq!(revisions(&change_feed, 0), Ok(vec![1, 2, 3]));
         assert_eq!(revisions(&change_feed, 2), Ok(vec![3]));
         assert_eq!(revisions(&change_feed, 3), Ok(vec![]));
@@ -241,16 +297,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_longer_held_is_gone() {
+    fn a_revision_that_is_no_longer_retained_is_gone() {
         let change_feed = ChangeFeed::after_revision(0);
         let all = CHANGE_FEED_CHANGES_MAX as u64 + 10;
-        change_feed.write((0..all).map(change));
+        change_feed.publish((0..all).map(change));
         assert_eq!(revisions(&change_feed, 9), Err(RevisionGone));
         assert_eq!(revisions(&change_feed, 10).unwrap().len(), CHANGE_FEED_CHANGES_MAX);
         assert_eq!(change_feed.before_oldest(), 10);
         let resumed = ChangeFeed::after_revision(41);
-        assert_eq!(revisions(&resumed, 40), Err(RevisionGone), "of an earlier process");
-        resumed.write([change(1)]);
+        assert_eq!(revisions(&resumed, 40), Err(RevisionGone), "a revision of an earlier process");
+        resumed.publish([change(1)]);
         assert_eq!(revisions(&resumed, 41), Ok(vec![42]));
     }
 }

@@ -1,106 +1,118 @@
-//! Why a question would have the answer that it would have, now: by the policy, the login sessions, the supervisions
-//! and the calls that there are. Nothing changes by it.
+//! Why a question would get its answer now: by the policy, the login sessions, the supervisions and the calls. Nothing
+//! changes.
 
 use std::sync::MutexGuard;
 
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, Intent, Request};
-use crate::gate::Gate;
-use crate::gate::pbx_reports::Report;
+use crate::gate::endings::Endings;
+use crate::gate::pbx_reports::{PbxReport, PbxReports};
+use crate::gate::state::GateState;
 use crate::policy::Policy;
-use crate::policy::decide::{NoSessions, SessionView, Supervisions};
+use crate::policy::decide::{NoSessions, SessionView, SupervisionCounts};
 use crate::policy::explain::{Explanation, explain};
 use crate::policy::feature_codes::Argument;
 use crate::sessions::table::SessionTable;
 use crate::telephony::{LoginSession, Moment, QueueId, UserId};
 
-/// An explanation, and what it is of.
+/// An explanation, with the policy and the meaning of the digits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explained {
     /// The revision of the policy that judged.
     pub policy: u64,
-    /// What the digits mean, if digits were dialed and mean something.
+    /// What the dialed digits mean. `None`: no digits were dialed, or they are no feature code.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub means: Option<Meaning>,
-    /// The judgement, spelled out.
+    pub means: Option<DialedMeaning>,
+    /// The decision with its rule, facts and smallest change.
     #[serde(flatten)]
     pub explanation: Explanation,
 }
 
 /// What dialed digits mean.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Meaning {
+pub struct DialedMeaning {
     /// The action.
     pub action: String,
-    /// The queue that is dialed in the code.
+    /// The number of the queue that is dialed in the code. `None`: the code has no queue.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue: Option<String>,
-    /// The target that is dialed in the code.
+    /// The extension of the target that is dialed in the code. `None`: the code has no target.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
 }
 
-impl Meaning {
+impl DialedMeaning {
     fn of(policy: &Policy, event: &Event<'_>) -> Option<Self> {
         let Request::Dial(digits) = event.request else { return None };
         let organization = policy.organization(&event.organization)?;
         let translation = organization.feature_codes.translate(digits.as_str())?;
         let action = organization.model.action(translation.action)?.name.to_string();
-        let dialed = |wanted| {
-            let argument = translation.argument.filter(|(argument, _)| *argument == wanted);
+        let dialed = |kind| {
+            let argument = translation.argument.filter(|(argument, _)| *argument == kind);
             argument.map(|(_, digits)| digits.to_owned())
         };
         Some(Self { action, queue: dialed(Argument::Queue), target: dialed(Argument::Target) })
     }
 }
 
-impl Gate {
-    /// Judges the event as [`Gate::ask`] would if it only asked, and says why.
-    #[must_use]
-    pub fn explain(&self, event: &Event<'_>, now: Moment) -> Explained {
+impl Explained {
+    pub(super) fn new(state: &GateState, event: &Event<'_>, now: Moment) -> Self {
         let event = &Event { intent: Intent::May, ..*event };
-        let policy = self.policy();
-        let means = Meaning::of(&policy, event);
-        if let Request::Action(name) = event.request
-            && let Some(report) = Report::named(&name)
-        {
-            let (reason, queues) = self.would_take_down(&policy, report, event, now);
-            let explanation = Explanation {
-                verdict: reason.verdict().into(),
-                reason: reason.code().into(),
-                sentence: reason.sentence().into(),
-                action: policy.organization(&event.organization).map(|_| report.name().to_owned()),
-                queues,
-                rule: None,
-                facts: vec![],
-                change: vec![],
-            };
-            return Explained { policy: policy.revision, means, explanation };
-        }
-        let call = self.call_of(&policy, event, now);
-        let explanation = explain(&policy, event, call, |subject| self.present(&policy, event, subject, now));
-        Explained { policy: policy.revision, means, explanation }
-    }
-
-    /// The sessions of now that the question depends on.
-    fn present(&self, policy: &Policy, event: &Event<'_>, subject: Option<UserId>, now: Moment) -> Present<'_> {
-        let organization = policy.organization(&event.organization);
-        let row = subject.zip(organization).and_then(|(subject, organization)| {
-            let mut table = self.shared.tables.lock(organization.id)?;
-            if table.has_overdue(subject, now) {
-                self.expire(&mut table, organization.id, now);
-            }
-            Some((table, subject))
-        });
-        Present(row)
+        let policy = state.policy.load_full();
+        let means = DialedMeaning::of(&policy, event);
+        let report = match event.request {
+            Request::Action(name) => PbxReport::named(&name),
+            Request::Dial(_) => None,
+        };
+        let explanation = if let Some(report) = report {
+            explain_report(state, &policy, event, report, now)
+        } else {
+            let call = state.reported_call(&policy, event, now);
+            explain(&policy, event, call, |subject| LockedSessions::new(state, &policy, event, subject, now))
+        };
+        Self { policy: policy.revision, means, explanation }
     }
 }
 
-/// The row of one user in the table of now, or nobody's.
-struct Present<'a>(Option<(MutexGuard<'a, SessionTable>, UserId)>);
+/// A report of the PBX depends on no rule and no fact, only on the tables.
+fn explain_report(
+    state: &GateState,
+    policy: &Policy,
+    event: &Event<'_>,
+    report: PbxReport,
+    now: Moment,
+) -> Explanation {
+    let (reason, queues) = PbxReports::new(state).would_accept(policy, report, event, now);
+    Explanation {
+        verdict: reason.verdict().into(),
+        reason: reason.code().into(),
+        sentence: reason.sentence().into(),
+        action: policy.organization(&event.organization).map(|_| report.name().to_owned()),
+        queues,
+        rule: None,
+        facts: vec![],
+        change: vec![],
+    }
+}
 
-impl SessionView for Present<'_> {
+/// The sessions of one user in the locked table of now. `None`: the question is about no user of the policy.
+struct LockedSessions<'a>(Option<(MutexGuard<'a, SessionTable>, UserId)>);
+
+impl<'a> LockedSessions<'a> {
+    fn new(state: &'a GateState, policy: &Policy, event: &Event<'_>, subject: Option<UserId>, now: Moment) -> Self {
+        let organization = policy.organization(&event.organization);
+        Self(subject.zip(organization).and_then(|(subject, organization)| {
+            let mut table = state.tables.lock(organization.id)?;
+            if table.has_overdue(subject, now) {
+                Endings::new(state).expire(&mut table, organization.id, now);
+            }
+            Some((table, subject))
+        }))
+    }
+}
+
+impl SessionView for LockedSessions<'_> {
     fn of_subject(&self) -> &[LoginSession] {
         self.0.as_ref().map_or(&[], |(table, subject)| table.sessions_of(*subject))
     }
@@ -113,7 +125,7 @@ impl SessionView for Present<'_> {
         self.0.as_ref().map_or(0, |(table, subject)| table.view(*subject).in_organization())
     }
 
-    fn supervisions(&self, supervisor: UserId, target: Option<UserId>) -> Supervisions {
+    fn supervisions(&self, supervisor: UserId, target: Option<UserId>) -> SupervisionCounts {
         let of_nobody = || NoSessions.supervisions(supervisor, target);
         self.0.as_ref().map_or_else(of_nobody, |(table, subject)| table.view(*subject).supervisions(supervisor, target))
     }

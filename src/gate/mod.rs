@@ -1,60 +1,124 @@
-//! The one door: every question of every dialect is answered here, and only here does anything change.
+//! The gate answers every question of every dialect, and is the only place that changes state.
 //!
-//! The gate asks [`crate::policy::decide`], makes an allowed change in the session table, enters it in the commit_queue, and
-//! hands the answer out, with the [`CommitGroup`] that it has to wait for. It opens no socket, reads no clock and writes no
-//! metric: those come in as arguments or happen to what it returns.
+//! [`Gate::ask`] asks [`crate::policy::decide`], makes an allowed change in the session table, queues it for the disk,
+//! and hands out the answer together with the [`PendingCommit`] that the answer has to wait for. The gate opens no
+//! socket, reads no clock and writes no metric: the time is an argument, and metrics are read from it.
+//!
+//! | File | What it owns |
+//! |---|---|
+//! | `batch` | one policy snapshot for the questions that arrive together: resolve, decide, apply, answer |
+//! | `apply` | decides under the lock of the table, makes the change, queues it |
+//! | `answer` | a judgement in the names of the policy |
+//! | [`pbx_reports`] | what the PBX reports: calls, and ends of supervisions |
+//! | `endings` | what ends without a question: leases, removed users, revoked supervisions |
+//! | [`operator`] | what an operator lists and ends |
+//! | `explain` | why a question would get its answer |
+//! | [`counts`] | sessions and supervisions, counted for the metrics |
+//! | `audit` | the records of the audit log |
+//! | `commit` | the queue, its groups and the writer: from memory to the disk |
+//! | [`change_feed`] | the last changes of each organization, for watchers |
+//! | `restore` | the start: reads the saved sessions |
 
+mod answer;
+mod apply;
 mod audit;
 mod batch;
 pub mod change_feed;
-mod changes;
 mod commit;
 pub mod counts;
+mod endings;
 mod explain;
 pub mod operator;
 pub mod pbx_reports;
 mod restore;
+mod state;
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-
-use arc_swap::ArcSwap;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::audit::buffer::AuditBuffer;
-use crate::audit::log::Log;
-use crate::decision::{ActionLabel, Answer, AnswerQueues, Decision, DenyReason, Outcome, Reason, Transition};
-use crate::event::{Event, Intent};
-use crate::limits::SUPERVISION_SECONDS_MAX;
-use crate::policy::decide::{Judgement, NoSessions, Scope, SessionView, decide, deciding_grant};
-use crate::policy::directory::User;
-use crate::policy::model::Effect;
-use crate::policy::resolve::{Known, KnownCall, Question};
-use crate::policy::{Organization, Policy};
-use crate::sessions::SessionTables;
-use crate::sessions::supervisions::Supervision;
-use crate::sessions::table::{Altered, Beginning, SessionTable};
-use crate::telephony::{Moment, OrganizationId, QueueSet, SupervisionMode, Token, UserId};
-pub use audit::Origin;
-use audit::{Asked, Basis};
+use crate::audit::log::AuditLog;
+use crate::audit::{AuditError, AuditLogOptions};
+use crate::decision::{DenyReason, Outcome};
+use crate::event::Event;
+use crate::policy::Policy;
+use crate::sessions::store::{Store, StoreError};
+use crate::telephony::{Moment, QueueSet, Token};
+pub use audit::QuestionOrigin;
 pub use batch::Batch;
-use change_feed::{Cause, ChangeFeed, ChangeFeeds};
-pub use commit::queue::CommitGroup;
-use commit::queue::{CommitQueue, DirtyUser, PendingChange, Undo};
+use change_feed::ChangeFeed;
+pub use commit::group::PendingCommit;
 pub use commit::writer::CommitObserver;
-use commit::writer::Shared;
+use commit::writer::write_all;
 pub use counts::Counts;
-pub use explain::{Explained, Meaning};
+use counts::{LeaseCounts, QueueCounts};
+use endings::Endings;
+pub use explain::{DialedMeaning, Explained};
+use operator::Operator;
 pub use restore::Restored;
+use state::GateState;
 
-/// The policy of now, and what is now.
+/// The policy, the session tables, and everything that reads or changes them.
+///
+/// # Examples
+///
+/// ```
+/// use std::fs;
+///
+/// use queuewarden::decision::{AllowReason, Outcome, Reason};
+/// use queuewarden::dialect::line::Line;
+/// use queuewarden::dialect::{Dialect, Step};
+/// use queuewarden::gate::Gate;
+/// use queuewarden::policy::Policy;
+/// use queuewarden::telephony::{Moment, QueueSet, UnixMillis};
+///
+/// let folder = tempfile::tempdir()?;
+/// for (file, text) in [
+///     ("queuewarden.toml", "[state]\nstore = \"memory\"\n"),
+///     ("models/goto.toml", include_str!("../../config/models/goto.toml")),
+///     ("organizations/acme.toml", r#"
+///         organization = "acme"
+///         model = "goto"
+///         [[queues]]
+///         id = "support"
+///         number = "600"
+///         kind = "call"
+///         [[users]]
+///         id = "alice"
+///         extension = "1001"
+///         roles = ["agent"]
+///         queues = ["support"]
+///     "#),
+/// ] {
+///     let path = folder.path().join(file);
+///     fs::create_dir_all(path.parent().expect("a file has a folder"))?;
+///     fs::write(path, text)?;
+/// }
+/// let gate = Gate::default();
+/// let _before = gate.publish(queuewarden::config::load(folder.path(), &Policy::default())?.policy);
+///
+/// let (mut values, mut output) = (vec![], vec![]);
+/// let question = b"1 do org=acme actor=1001 action=queue.login queue=600\n";
+/// let Step::Ask { event, .. } = Line::new(None).next(question, &mut values, &mut output) else { panic!() };
+/// let now = Moment { wall: UnixMillis(1_700_000_000_000), uptime_ms: 0 };
+/// let reason = gate.ask(&event, now, &mut QueueSet::new(), |outcome, commit| {
+///     assert!(commit.is_none(), "without a store no answer waits");
+///     match outcome {
+///         Outcome::Decided(answer) => answer.reason,
+///         Outcome::Faulty(error) => panic!("{error:?}"),
+///     }
+/// });
+/// assert_eq!(reason, Reason::Allow(AllowReason::Assigned));
+/// assert_eq!(gate.counts().assigned, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Gate {
-    policy: ArcSwap<Policy>,
-    shared: Arc<Shared>,
-    leases_expired: AtomicU64,
-    supervisions_revoked: AtomicU64,
-    /// The audit log, between its opening and the start of the writer.
-    log: Mutex<Option<Log>>,
+    state: Arc<GateState>,
+    /// The audit log, from [`Gate::open_audit`] until the writer's thread takes it.
+    log: Mutex<Option<AuditLog>>,
 }
 
 impl Default for Gate {
@@ -70,432 +134,205 @@ impl Gate {
         Self::audited(durable, None)
     }
 
-    /// The same, with an audit log: what it takes waits until [`Gate::open_audit`] and [`Gate::restore`].
+    /// The same with an audit log. Its records wait in the buffer until [`Gate::open_audit`] and [`Gate::restore`].
     #[must_use]
     pub fn audited(durable: bool, audit: Option<AuditBuffer>) -> Self {
-        let shared = Shared {
-            tables: SessionTables::default(),
-            change_feeds: ChangeFeeds::default(),
-            commit_queue: CommitQueue::new(durable, audit.is_some()),
-            audit,
-            commits: AtomicU64::new(0),
-        };
-        Self {
-            policy: ArcSwap::default(),
-            shared: Arc::new(shared),
-            leases_expired: AtomicU64::new(0),
-            supervisions_revoked: AtomicU64::new(0),
-            log: Mutex::default(),
-        }
+        Self { state: Arc::new(GateState::new(durable, audit)), log: Mutex::default() }
     }
 
-    /// The policy of now.
-    #[must_use]
-    pub fn policy(&self) -> Arc<Policy> {
-        self.policy.load_full()
-    }
-
-    /// What began and ended in an organization of the policy.
-    #[must_use]
-    pub fn change_feed(&self, organization: &str) -> Option<&ChangeFeed> {
-        self.shared.change_feeds.of(self.policy.load().organization(organization)?.id)
-    }
-
-    /// Whether changes are on disk before they are acknowledged.
-    #[must_use]
-    pub fn is_durable(&self) -> bool {
-        self.shared.commit_queue.is_durable()
-    }
-
-    /// Whether the store takes changes.
-    #[must_use]
-    pub fn store_is_healthy(&self) -> bool {
-        self.shared.commit_queue.is_healthy()
-    }
-
-    /// Makes `policy` the one that judges, and ends the sessions of users and queues that it no longer has, and the
-    /// supervisions that it does not permit. Returns the policy that judged before; questions under way may hold it for
-    /// some microseconds more.
-    #[must_use]
-    pub fn publish(&self, policy: Policy) -> Arc<Policy> {
-        let policy = Arc::new(policy);
-        let before = self.policy.swap(Arc::clone(&policy));
-        if before.revision > 0 {
-            self.note_reload(&policy);
-        }
-        let named: std::collections::HashMap<_, _> =
-            policy.organizations().map(|tenant| (tenant.id, &*tenant.name)).collect();
-        for id in self.shared.tables.in_use() {
-            if let Some(mut table) = self.shared.tables.lock(id).filter(|table| table.revision() < policy.revision) {
-                let organization = named.get(&id).and_then(|name| policy.shared(name));
-                self.reconcile(&mut table, id, organization.as_ref(), policy.revision);
-            }
-        }
-        before
-    }
-
-    /// Judges the event, makes the change if it is allowed and meant, and hands the outcome to `answer`, whose names
-    /// live as long as the policy that judged. If the outcome stands on a change that is not durable yet, it comes with
-    /// the group to wait for; if that fails, the answer is [`DenyReason::StateUnavailable`]. `scratch` saves an
-    /// allocation.
+    /// Judges the event, makes the change if it is allowed and meant, and hands the outcome to `answer`; its names live
+    /// as long as the policy snapshot that judged. An outcome that depends on a change that is not durable yet comes
+    /// with the commit to wait for; if that commit fails, the answer is [`DenyReason::StateUnavailable`]. `queues` is a
+    /// buffer of the caller, which saves an allocation for each question.
     pub fn ask<R>(
         &self,
         event: &Event<'_>,
         now: Moment,
-        scratch: &mut QueueSet,
-        answer: impl FnOnce(Outcome<'_>, Option<Arc<CommitGroup>>) -> R,
+        queues: &mut QueueSet,
+        answer: impl FnOnce(Outcome<'_>, Option<Arc<PendingCommit>>) -> R,
     ) -> R {
-        self.batch().ask(&Origin::default(), event, now, scratch, answer)
+        self.batch().ask(&QuestionOrigin::default(), event, now, queues, answer)
     }
 
-    /// One look at the policy, for questions that came together.
+    /// Loads the policy snapshot once, for questions that arrive together.
     #[must_use]
     pub fn batch(&self) -> Batch<'_> {
-        Batch::of(self)
+        Batch::new(&self.state)
     }
 
-    /// Denies a question that was not judged, for what it lacks.
-    fn deny_early<'a>(
-        &self,
-        asked: &Asked<'a, '_>,
-        reason: DenyReason,
-        known: Known<'a>,
-    ) -> (Answer<'a>, Option<Arc<CommitGroup>>) {
-        let basis = Basis::known(&known);
-        let mut denied = denied_early(asked.policy, reason, known);
-        let organization = known.organization.filter(|_| audit::is_grave(asked.event.intent, known.action));
-        if let Some(organization) = organization.filter(|_| self.shared.audit.is_some()) {
-            match self.enter_line(organization, self.line(asked, &denied, &basis), Undo::Nothing, vec![]) {
-                Ok(group) => return (denied, group),
-                Err(()) => denied.reason = Reason::Deny(DenyReason::StateUnavailable),
-            }
+    /// Judges the event as [`Gate::ask`] would if it were asked with `may`, and says why. Nothing changes.
+    #[must_use]
+    pub fn explain(&self, event: &Event<'_>, now: Moment) -> Explained {
+        Explained::new(&self.state, event, now)
+    }
+
+    /// What an operator may list and end.
+    #[must_use]
+    pub fn operator(&self) -> Operator<'_> {
+        Operator::new(&self.state)
+    }
+
+    /// The policy snapshot of now.
+    #[must_use]
+    pub fn policy(&self) -> Arc<Policy> {
+        self.state.policy.load_full()
+    }
+
+    /// Lets `policy` judge from now on. Ends the sessions of users and queues that are removed, and the supervisions
+    /// that are no longer permitted. Returns the policy before; questions in progress may hold it for some more
+    /// microseconds.
+    #[must_use]
+    pub fn publish(&self, policy: Policy) -> Arc<Policy> {
+        let policy = Arc::new(policy);
+        let before = self.state.policy.swap(Arc::clone(&policy));
+        if before.revision > 0 {
+            self.state.auditor().note_reload(&policy);
         }
-        self.note_plain(asked, &denied, &basis);
-        (denied, None)
-    }
-
-    /// The grant that the audit log names.
-    fn grant_of(
-        &self,
-        question: &Question<'_>,
-        judgement: &Judgement<'_>,
-        sessions: &impl SessionView,
-        all: &QueueSet,
-    ) -> Option<u16> {
-        self.shared.audit.as_ref().and_then(|_| deciding_grant(question, judgement, sessions, all))
-    }
-
-    /// The call that the event names, as the PBX reported it.
-    fn call_of(&self, policy: &Policy, event: &Event<'_>, now: Moment) -> Option<KnownCall> {
-        let call = event.call?;
-        let organization = policy.organization(&event.organization)?;
-        self.shared.tables.lock(organization.id)?.calls.get(call.as_str(), now)
-    }
-
-    fn judge_and_apply<'p>(
-        &self,
-        asked: &Asked<'p, '_>,
-        question: &Question<'p>,
-        subject: UserId,
-        table: &mut SessionTable,
-        now: Moment,
-        scratch: &mut QueueSet,
-    ) -> Settled<'p> {
-        if table.has_overdue(subject, now) {
-            self.expire(table, question.organization.id, now);
-        }
-        let sessions = table.view(subject);
-        let judgement = decide(question, &sessions, scratch);
-        let settled = Settled::plain(judgement, self.grant_of(question, &judgement, &sessions, scratch));
-        if question.intent == Intent::May {
-            return settled;
-        }
-        let line = || {
-            let decided = answer_of(asked.policy, question, &judgement, scratch);
-            self.line(asked, &decided, &Basis::of(question, judgement.action, settled.grant))
-        };
-        let change = match judgement.decision {
-            Decision::Allow { change, .. } => change,
-            Decision::Deny { .. } => Transition::Nothing,
-        };
-        let entered = match change {
-            Transition::Nothing if audit::is_grave(question.intent, Some(question.action)) => {
-                self.enter_line(question.organization, line(), Undo::Nothing, vec![])
-            }
-            Transition::Nothing => {
-                match table.unsettled(subject).and_then(|ticket| self.shared.commit_queue.group_of(ticket)) {
-                    None => return settled,
-                    group if self.shared.audit.is_none() => return Settled { group, ..settled },
-                    // It stands on what is not durable yet: its line goes the same way.
-                    Some(_) => self.enter_sessions(table, question.organization, subject, vec![], vec![], line()),
-                }
-            }
-            Transition::Supervise(mode) => {
-                self.supervise(question, asked, judgement.action.name.clone(), mode, table, now, line())
-            }
-            Transition::Begin(_) | Transition::End | Transition::Pause(_) | Transition::Renew => {
-                let beginning = Beginning {
-                    at: now,
-                    by: (subject != question.actor.id()).then_some(question.actor.id()),
-                    ends: question.lease_seconds.map(|seconds| now.after(seconds)),
-                };
-                let altered = match judgement.scope {
-                    Scope::Nothing => vec![],
-                    Scope::One(queue) => table.apply(subject, &[queue], change, beginning),
-                    Scope::All => table.apply(subject, scratch.as_slice(), change, beginning),
-                };
-                if change == Transition::Pause(true) {
-                    table.set_pause_reason(&altered, asked.event.pause_reason.map(Token::as_str));
-                }
-                if altered.is_empty() {
-                    return settled;
-                }
-                let cause = match change {
-                    Transition::End if subject == question.actor.id() => Cause::Logout,
-                    Transition::End => Cause::Revocation,
-                    _ => Cause::Login,
-                };
-                let told = |altered| changes::of_session(question.organization, altered, cause);
-                let changes = altered.iter().filter_map(told).collect();
-                self.enter_sessions(table, question.organization, subject, altered, changes, line())
-            }
-        };
-        if let Ok(group) = entered {
-            return Settled { group, in_ledger: self.shared.audit.is_some(), ..settled };
-        }
-        let decision = Decision::deny(DenyReason::StateUnavailable);
-        Settled { judgement: Judgement { decision, ..judgement }, ..settled }
-    }
-
-    /// Enters what was altered of a user's sessions, or takes it back.
-    fn enter_sessions(
-        &self,
-        table: &mut SessionTable,
-        organization: &Organization,
-        user: UserId,
-        altered: Vec<Altered>,
-        changes: Vec<change_feed::Change>,
-        lines: Vec<u8>,
-    ) -> Result<Option<Arc<CommitGroup>>, ()> {
-        let stale = Some(DirtyUser::of(organization, user));
-        let taken_back = altered.clone();
-        let entry =
-            PendingChange { organization: organization.id, stale, undo: Undo::Sessions(altered), changes, lines };
-        let Ok(receipt) = self.shared.enter(entry) else {
-            table.undo(&taken_back);
-            return Err(());
-        };
-        Ok(receipt.map(|receipt| {
-            table.set_unsettled(user, receipt.ticket, self.shared.commit_queue.settled());
-            receipt.group
-        }))
-    }
-
-    /// Enters what the session store has no part in.
-    fn enter_line(
-        &self,
-        organization: &Organization,
-        lines: Vec<u8>,
-        undo: Undo,
-        changes: Vec<change_feed::Change>,
-    ) -> Result<Option<Arc<CommitGroup>>, ()> {
-        let entry = PendingChange { organization: organization.id, stale: None, undo, changes, lines };
-        self.shared.enter(entry).map(|receipt| receipt.map(|receipt| receipt.group)).map_err(|_| ())
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "a supervision is made of many things")]
-    fn supervise(
-        &self,
-        question: &Question<'_>,
-        asked: &Asked<'_, '_>,
-        action: Box<str>,
-        mode: SupervisionMode,
-        table: &mut SessionTable,
-        now: Moment,
-        lines: Vec<u8>,
-    ) -> Result<Option<Arc<CommitGroup>>, ()> {
-        let supervision = Supervision {
-            supervisor: question.actor.id(),
-            target: question.target.map(User::id),
-            queue: question.queue,
-            call: asked.event.call.map(|call| call.as_str().into()),
-            mode,
-            since: now.wall.second(),
-            ends: now.after(SUPERVISION_SECONDS_MAX),
-            action,
-            attributes: question.attributes,
-        };
-        let began = changes::of_supervision(question.organization, &supervision, Cause::Permission, true);
-        let replaced = table.supervisions.begin(supervision.clone());
-        let ended = replaced.as_ref();
-        let ended = ended.map(|old| changes::of_supervision(question.organization, old, Cause::Replacement, false));
-        let changes = ended.into_iter().chain([began]).collect();
-        let ended: Vec<Supervision> = replaced.into_iter().collect();
-        let undo = Undo::Supervisions { began: Some(Box::new(supervision.clone())), ended: ended.clone() };
-        self.enter_line(question.organization, lines, undo, changes)
-            .inspect_err(|()| table.supervisions.undo(Some(&supervision), &ended, |_| true))
-    }
-
-    /// Tells of supervisions that ended without a question.
-    fn end_supervisions_unasked(&self, id: OrganizationId, changes: Vec<change_feed::Change>) {
-        if !changes.is_empty() {
-            let entry = self.unasked(id, None, changes, None);
-            drop(self.shared.enter_regardless(entry));
-        }
-    }
-
-    /// Takes up the organization of a new policy: ends what it no longer has, and judges the supervisions again.
-    fn reconcile(
-        &self,
-        table: &mut SessionTable,
-        id: OrganizationId,
-        organization: Option<&Arc<Organization>>,
-        revision: u64,
-    ) {
-        let Some(before) = table.organization().map(Arc::clone).or_else(|| organization.map(Arc::clone)) else {
-            return;
-        };
-        let now = organization.map(|organization| &**organization);
-        let is_gone = |user: UserId| now.is_none_or(|now| now.directory.user(user).is_none());
-        for altered in table.reconcile(organization.map(Arc::clone), revision) {
-            let changes = changes::of_session(&before, &altered, Cause::Removal).into_iter().collect();
-            let entry = self.unasked(id, Some(DirtyUser::of(&before, altered.user)), changes, None);
-            drop(self.shared.enter_regardless(entry));
-        }
-        let mut scratch = QueueSet::new();
-        let revoked = table
-            .supervisions
-            .revoke(|supervision| now.is_some_and(|now| is_permitted(now, supervision, &mut scratch)));
-        self.supervisions_revoked.fetch_add(revoked.len() as u64, Ordering::Relaxed);
-        let is_gone_with =
-            |supervision: &Supervision| is_gone(supervision.supervisor) || supervision.target.is_some_and(is_gone);
-        table.supervisions.forget_revoked(is_gone_with);
-        table.calls.retain(|call| {
-            let queue_is_gone = |queue| now.is_none_or(|now| now.directory.queue(queue).is_none());
-            !is_gone(call.agent) && !call.queue.is_some_and(queue_is_gone)
-        });
-        let told = |supervision: &Supervision| {
-            let cause = if is_gone_with(supervision) { Cause::Removal } else { Cause::Revocation };
-            changes::of_supervision(&before, supervision, cause, false)
-        };
-        self.end_supervisions_unasked(id, revoked.iter().map(told).collect());
+        Endings::new(&self.state).reconcile_all(&policy);
+        before
     }
 
     /// Ends every login session and every supervision whose time is over.
     pub fn end_what_is_over(&self, now: Moment) {
-        for id in self.shared.tables.in_use() {
-            if let Some(mut table) = self.shared.tables.lock(id) {
-                self.expire(&mut table, id, now);
-            }
-        }
+        Endings::new(&self.state).expire_all(now);
     }
 
-    fn expire(&self, table: &mut SessionTable, id: OrganizationId, now: Moment) {
-        let Some(organization) = table.organization().map(Arc::clone) else { return };
-        let over = table.expire(now);
-        self.leases_expired.fetch_add(over.len() as u64, Ordering::Relaxed);
-        for altered in over {
-            let changes = changes::of_session(&organization, &altered, Cause::Expiry).into_iter().collect();
-            let entry = self.unasked(id, Some(DirtyUser::of(&organization, altered.user)), changes, None);
-            if let Some(receipt) = self.shared.enter_regardless(entry) {
-                table.set_unsettled(altered.user, receipt.ticket, self.shared.commit_queue.settled());
-            }
-        }
-        let over = table.supervisions.end_all(|supervision| supervision.ends.has_come(now));
-        let told = |old| changes::of_supervision(&organization, old, Cause::Expiry, false);
-        self.end_supervisions_unasked(id, over.iter().map(told).collect());
+    /// The change feed of an organization. `None`: the policy has no organization of that name.
+    #[must_use]
+    pub fn change_feed(&self, organization: &str) -> Option<&ChangeFeed> {
+        self.state.change_feeds.of(self.state.policy.load().organization(organization)?.id)
     }
 
-    /// How many login sessions have ended by themselves since the start.
+    /// Counts the login sessions and the supervisions, by the policy of now.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        Counts::of(&self.policy(), &self.state.tables)
+    }
+
+    /// Counts the login sessions that end by themselves.
+    #[must_use]
+    pub fn lease_counts(&self, now: Moment) -> LeaseCounts {
+        LeaseCounts::of(&self.state.tables, now)
+    }
+
+    /// Counts the login sessions of each queue of the policy of now, for at most `queues_max` queues.
+    #[must_use]
+    pub fn queue_counts(&self, queues_max: usize) -> QueueCounts {
+        QueueCounts::of(&self.policy(), &self.state.tables, queues_max)
+    }
+
+    /// The number of login sessions that have ended by themselves since the start.
     #[must_use]
     pub fn leases_expired(&self) -> u64 {
-        self.leases_expired.load(Ordering::Relaxed)
+        self.state.leases_expired.load(Ordering::Relaxed)
     }
 
-    /// How many supervisions a reload has ended since the start.
+    /// The number of supervisions that a reload has ended since the start.
     #[must_use]
     pub fn supervisions_revoked(&self) -> u64 {
-        self.supervisions_revoked.load(Ordering::Relaxed)
+        self.state.supervisions_revoked.load(Ordering::Relaxed)
     }
-}
 
-/// What came of a question that was judged.
-struct Settled<'p> {
-    judgement: Judgement<'p>,
-    /// The grant that the audit log names.
-    grant: Option<u16>,
-    /// What the answer waits for.
-    group: Option<Arc<CommitGroup>>,
-    /// Its line is in the commit_queue.
-    in_ledger: bool,
-}
-
-impl<'p> Settled<'p> {
-    const fn plain(judgement: Judgement<'p>, grant: Option<u16>) -> Self {
-        Self { judgement, grant, group: None, in_ledger: false }
+    /// The buffer of the audit log, with its counters. `None`: no audit log is kept.
+    #[must_use]
+    pub fn audit(&self) -> Option<&AuditBuffer> {
+        self.state.audit.as_ref()
     }
-}
 
-/// Whether the supervision would be allowed today; how many there may be is not asked, it has its place already.
-fn is_permitted(organization: &Organization, supervision: &Supervision, scratch: &mut QueueSet) -> bool {
-    let directory = &organization.directory;
-    let Some(action) = organization.model.action_named(&*supervision.action) else { return false };
-    let Some(actor) = directory.user(supervision.supervisor) else { return false };
-    let target = supervision.target.and_then(|target| directory.user(target));
-    let names_are_there = target.is_some() == supervision.target.is_some()
-        && supervision.queue.is_none_or(|queue| directory.queue(queue).is_some());
-    let question = Question {
-        organization,
-        intent: Intent::May,
-        action,
-        actor,
-        queue: supervision.queue,
-        from: None,
-        target,
-        group: None,
-        role: None,
-        attributes: supervision.attributes,
-        lease_seconds: None,
-        renews: false,
-    };
-    names_are_there
-        && action.effect == Effect::Supervise(supervision.mode)
-        && decide(&question, &NoSessions, scratch).decision.is_allowed()
-}
-
-fn denied_early<'p>(policy: &Policy, reason: DenyReason, known: Known<'p>) -> Answer<'p> {
-    let number = known.organization.zip(known.queue).and_then(|(tenant, queue)| tenant.directory.queue(queue));
-    Answer {
-        reason: Reason::Deny(reason),
-        action: known.action.map(|action| &*action.name),
-        label: known.action.map_or(ActionLabel::Control, |action| action.label),
-        queues: number.map_or(AnswerQueues::None, |queue| AnswerQueues::One(&queue.number)),
-        target: None,
-        mode: None,
-        revision: policy.revision,
+    /// Notes in the audit log that the configuration did not load; `problems` is the number of its problems.
+    pub fn note_reload_failed(&self, problems: u64) {
+        self.state.auditor().note_reload_failed(problems);
     }
-}
 
-fn answer_of<'a>(policy: &Policy, question: &Question<'a>, judgement: &Judgement<'a>, all: &'a QueueSet) -> Answer<'a> {
-    let directory = &question.organization.directory;
-    let queues = match judgement.scope {
-        Scope::Nothing => AnswerQueues::None,
-        Scope::One(queue) => {
-            directory.queue(queue).map_or(AnswerQueues::None, |queue| AnswerQueues::One(&queue.number))
+    /// Notes in the audit log that a question was denied without being judged.
+    pub fn note_denial(&self, event: &Event<'_>, origin: &QuestionOrigin<'_>, reason: DenyReason) {
+        self.state.auditor().note_denial(event, origin, reason);
+    }
+
+    /// Notes in the audit log that a peer asked to watch an unknown organization.
+    pub fn note_watch_denied(&self, organization: Token<'_>, origin: &QuestionOrigin<'_>) {
+        self.state.auditor().note_watch_denied(organization, origin);
+    }
+
+    /// Opens the audit log in its folder, and writes its `start` record. Does nothing for a gate without an audit log.
+    ///
+    /// # Errors
+    ///
+    /// When the log cannot be written.
+    pub fn open_audit(&self, options: AuditLogOptions, now_ms: u64) -> Result<(), AuditError> {
+        let Some(buffer) = &self.state.audit else { return Ok(()) };
+        let log = audit::open_log(options, buffer, &self.state.policy.load(), now_ms)?;
+        *self.log.lock().unwrap_or_else(PoisonError::into_inner) = Some(log);
+        Ok(())
+    }
+
+    /// Opens the session store in this folder, restores its login sessions under the policy of now, and starts the
+    /// writer. For a gate that is not durable it starts only what the audit log needs.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be used, or its content is damaged.
+    pub fn restore(
+        &self,
+        folder: &Path,
+        now: Moment,
+        observer: Box<dyn CommitObserver + Send + Sync>,
+    ) -> Result<Restored, StoreError> {
+        let (store, restored) = if self.is_durable() {
+            let (store, restored) = restore::from_disk(&self.state, folder, now)?;
+            (Some(store), restored)
+        } else {
+            (restore::without_store(&self.state, now), Restored::default())
+        };
+        if let Some(store) = store {
+            self.write_to(store, observer).map_err(|error| StoreError::Unusable {
+                path: folder.display().to_string(),
+                why: format!("the thread that writes it cannot be started: {error}"),
+            })?;
         }
-        Scope::All => AnswerQueues::All(all.as_slice(), directory),
-    };
-    let mode = match judgement.action.effect {
-        Effect::Supervise(mode) if judgement.decision.is_allowed() => Some(mode),
-        _ => None,
-    };
-    Answer {
-        reason: judgement.decision.reason(),
-        action: Some(&judgement.action.name),
-        label: judgement.action.label,
-        queues,
-        target: question.target.map(User::extension),
-        mode,
-        revision: policy.revision,
+        Ok(restored)
+    }
+
+    /// Writes every change to this store from now on, in a thread of its own.
+    ///
+    /// # Errors
+    ///
+    /// When the thread cannot be started.
+    pub fn write_to(
+        &self,
+        store: Box<dyn Store>,
+        observer: Box<dyn CommitObserver + Send + Sync>,
+    ) -> std::io::Result<()> {
+        let state = Arc::clone(&self.state);
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = std::thread::Builder::new().name("store".to_owned());
+        // The thread is not joined: it reports its end through the commit queue.
+        thread.spawn(move || write_all(&state, store, log, &*observer))?;
+        Ok(())
+    }
+
+    /// Waits until the thread that writes the store and the audit log has panicked; for ever if it does not. Every
+    /// change is then refused and cannot be retried, so the process has to end.
+    pub async fn writer_panicked(&self) {
+        self.state.commit_queue.writer_panic().cancelled().await;
+    }
+
+    /// Lets the writer end once everything is written, and waits at most `timeout` for it. False: something is not
+    /// written.
+    #[must_use]
+    pub fn close_store(&self, timeout: Duration) -> bool {
+        self.state.commit_queue.stop(timeout)
+    }
+
+    /// Whether login sessions are kept over a restart.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        self.state.commit_queue.is_durable()
+    }
+
+    /// Whether the session store takes changes.
+    #[must_use]
+    pub fn store_is_healthy(&self) -> bool {
+        self.state.commit_queue.store_is_healthy()
     }
 }

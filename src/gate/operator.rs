@@ -1,4 +1,4 @@
-//! What an operator sees of what is now, and how an operator ends it.
+//! What an operator lists and ends: login sessions and supervisions.
 
 use std::sync::Arc;
 
@@ -6,24 +6,24 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::decision::Transition;
-use crate::gate::change_feed::Cause;
-use crate::gate::commit::queue::{PendingChange, Undo};
-use crate::gate::{CommitGroup, Gate, changes};
+use crate::gate::change_feed::{Cause, Change};
+use crate::gate::commit::group::{PendingCommit, Undo};
+use crate::gate::state::GateState;
 use crate::limits::SESSION_TABLE_PARTS;
 use crate::policy::decide::{SessionView, may_open};
 use crate::policy::directory::User;
 use crate::policy::{Organization, Policy};
 use crate::sessions::supervisions::Supervision;
-use crate::sessions::table::Beginning;
+use crate::sessions::table::{LoginTerms, SessionTable};
 use crate::telephony::{Ground, LoginSession, Moment, UserId};
 
-/// Which login sessions or supervisions. What is left out does not narrow.
+/// Selects login sessions or supervisions. A field that is `None` selects all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Wanted {
+pub struct OperatorFilter {
     /// The organization, by name.
     pub org: Option<String>,
-    /// The user whose session it is, or the supervisor: id or extension.
+    /// The user of the session, or the supervisor: id or extension.
     pub user: Option<String>,
     /// The target of a supervision: id or extension.
     pub target: Option<String>,
@@ -34,7 +34,7 @@ pub struct Wanted {
     pub kept: bool,
 }
 
-/// A login session, for people.
+/// A login session as an operator sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionRow {
     /// The organization.
@@ -43,25 +43,25 @@ pub struct SessionRow {
     pub user: String,
     /// The extension of the user.
     pub extension: String,
-    /// The number of the queue.
+    /// The number of the queue. Empty: a reload removes the queue at this moment.
     pub queue: String,
-    /// On what ground it began.
+    /// The ground on which the session began.
     pub ground: String,
-    /// Whether its user could not open it today.
+    /// Whether its user could not open the session today.
     pub kept: bool,
-    /// Whether it takes no calls.
+    /// Whether the session is paused: it takes no calls.
     pub paused: bool,
-    /// Why, if somebody said so.
+    /// The reason of the pause. `None`: not paused, or no reason was given.
     pub pause_reason: Option<String>,
-    /// When it began, in seconds since 1970.
+    /// When the session began, in seconds since 1970.
     pub since_unix_seconds: u64,
-    /// The id of the supervisor who opened it.
+    /// The id of the supervisor who opened the session. `None`: the user did.
     pub by: Option<String>,
-    /// In how many seconds it ends by itself.
+    /// Seconds until the session ends by itself, rounded up. `None`: at logout.
     pub ends_in_seconds: Option<u64>,
 }
 
-/// A supervision, for people.
+/// A supervision as an operator sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SupervisionRow {
     /// The organization.
@@ -70,85 +70,100 @@ pub struct SupervisionRow {
     pub user: String,
     /// The extension of the supervisor.
     pub extension: String,
-    /// The extension of the target.
+    /// The extension of the target. `None`: a conversation of no user.
     pub target: Option<String>,
-    /// The number of the queue.
+    /// The number of the queue. `None`: asked for without a queue.
     pub queue: Option<String>,
-    /// The call.
+    /// The id of the call. `None`: the PBX did not name it.
     pub call: Option<String>,
-    /// How.
+    /// The mode: listen, whisper or barge.
     pub mode: String,
-    /// When it was allowed, in seconds since 1970.
+    /// When the supervision was allowed, in seconds since 1970.
     pub since_unix_seconds: u64,
-    /// Whether a reload no longer permits it. The PBX may not have ended it.
+    /// Whether a reload ended the permission. The PBX may still carry the supervision.
     pub revoked: bool,
 }
 
-/// Some of the rows; `next` is where the following ones begin.
+/// One page of rows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page<R> {
     /// The rows.
     pub rows: Vec<R>,
-    /// Where the page after this one begins; `None` after the last.
+    /// The position of the first row of the next page. `None`: this is the last page.
     pub next: Option<u64>,
 }
 
-/// What a request names and the tables do not have.
+/// Why nothing is listed or ended.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum OperatorError {
-    /// The organization.
+    /// The policy has no such organization.
     #[error("there is no organization `{0}`")]
     Organization(String),
-    /// A user.
+    /// The organization has no such user.
     #[error("there is no user `{0}`")]
     User(String),
-    /// A queue.
+    /// The organization has no such queue.
     #[error("there is no queue `{0}`")]
     Queue(String),
-    /// Ending needs an organization and a user: nobody ends everything by leaving something out.
+    /// Ending needs an organization and a user, so that a missing parameter never ends everything.
     #[error("name the organization and the user")]
     TooWide,
-    /// The disk takes no changes.
+    /// The session store or the audit log takes no changes.
     #[error("the session store or the audit log cannot be written: nothing was ended")]
     Unavailable,
 }
 
-impl Gate {
-    /// Login sessions, sorted by organization, part and user.
+/// The view of an operator on the login sessions and supervisions of now.
+#[derive(Clone, Copy, Debug)]
+pub struct Operator<'g> {
+    state: &'g GateState,
+}
+
+/// What an operator ended, and the commit to wait for. `None`: nothing has to become durable.
+pub type Ended<R> = (Vec<R>, Option<Arc<PendingCommit>>);
+
+impl<'g> Operator<'g> {
+    pub(super) const fn new(state: &'g GateState) -> Self {
+        Self { state }
+    }
+
+    /// Login sessions, at most `limit` from the position `from` on, sorted by organization, part of the table, and
+    /// user.
     ///
     /// # Errors
     ///
-    /// When `wanted` names what is not there.
+    /// When `filter` names an unknown organization, user or queue.
     pub fn sessions(
-        &self,
-        wanted: &Wanted,
+        self,
+        filter: &OperatorFilter,
         now: Moment,
         from: u64,
         limit: usize,
     ) -> Result<Page<SessionRow>, OperatorError> {
-        let policy = self.policy();
+        let policy = self.state.policy.load();
         let mut pager = Pager::new(from, limit);
-        for organization in organizations(&policy, wanted)? {
+        for organization in organizations(&policy, filter)? {
             let directory = &organization.directory;
-            let user_named = |name: &str| directory.user_named(name).map(User::id);
-            let user = named(wanted.user.as_deref(), user_named, OperatorError::User)?;
-            let queue = named(wanted.queue.as_deref(), |name| directory.queue_named(name), OperatorError::Queue)?;
+            let find_user = |name: &str| directory.user_named(name).map(User::id);
+            let user = find(filter.user.as_deref(), find_user, OperatorError::User)?;
+            let queue = find(filter.queue.as_deref(), |name| directory.queue_named(name), OperatorError::Queue)?;
+            let selects = |owner: UserId, session: &LoginSession| {
+                user.is_none_or(|user| user == owner) && queue.is_none_or(|queue| queue == session.queue)
+            };
+            // One part of the table at a time, so that decisions are not delayed.
             for part in 0..SESSION_TABLE_PARTS {
-                let Some(table) = self.shared.tables.lock(organization.id) else { continue };
-                let is_wanted = |of: UserId, session: &LoginSession| {
-                    user.is_none_or(|user| user == of) && queue.is_none_or(|queue| queue == session.queue)
-                };
+                let Some(table) = self.state.tables.lock(organization.id) else { continue };
                 let mut found: Vec<(UserId, LoginSession, Option<String>)> = table
                     .part(part)
-                    .filter(|(of, session)| is_wanted(*of, session))
-                    .map(|(of, session)| (of, *session, table.pause_reason(of, session.queue).map(str::to_owned)))
+                    .filter(|(owner, session)| selects(*owner, session))
+                    .map(|(owner, session)| (owner, *session, pause_reason(&table, owner, session)))
                     .collect();
                 drop(table);
-                found.sort_unstable_by_key(|&(of, session, _)| (of, session.queue));
-                for (of, session, pause_reason) in found {
-                    let kept = session.ground != Ground::Supervisor && !may_open(organization, of, session.queue);
-                    if (kept || !wanted.kept) && pager.takes() {
-                        pager.push(session_row(organization, of, &session, pause_reason, kept, now));
+                found.sort_unstable_by_key(|&(owner, session, _)| (owner, session.queue));
+                for (owner, session, pause_reason) in found {
+                    let kept = is_kept(organization, owner, &session);
+                    if (kept || !filter.kept) && pager.takes_next() {
+                        pager.rows.push(session_row(organization, owner, &session, pause_reason, kept, now));
                     }
                 }
             }
@@ -156,153 +171,155 @@ impl Gate {
         Ok(pager.finish())
     }
 
-    /// Supervisions, those that run first, then those that a reload ended.
+    /// Supervisions, at most `limit` from the position `from` on: the running ones of each organization, then those
+    /// that a reload ended.
     ///
     /// # Errors
     ///
-    /// When `wanted` names what is not there.
+    /// When `filter` names an unknown organization, user or queue.
     pub fn supervisions(
-        &self,
-        wanted: &Wanted,
+        self,
+        filter: &OperatorFilter,
         from: u64,
         limit: usize,
     ) -> Result<Page<SupervisionRow>, OperatorError> {
-        let policy = self.policy();
+        let policy = self.state.policy.load();
         let mut pager = Pager::new(from, limit);
-        for organization in organizations(&policy, wanted)? {
-            let Some(table) = self.shared.tables.lock(organization.id) else { continue };
-            let is_wanted = supervision_filter(organization, wanted)?;
+        for organization in organizations(&policy, filter)? {
+            let Some(table) = self.state.tables.lock(organization.id) else { continue };
+            let selects = supervision_filter(organization, filter)?;
             let running = table.supervisions.running().map(|supervision| (supervision, false));
             let revoked = table.supervisions.revoked().map(|supervision| (supervision, true));
             for (supervision, revoked) in running.chain(revoked) {
-                if is_wanted(supervision) && pager.takes() {
-                    pager.push(supervision_row(organization, supervision, revoked));
+                if selects(supervision) && pager.takes_next() {
+                    pager.rows.push(supervision_row(organization, supervision, revoked));
                 }
             }
         }
         Ok(pager.finish())
     }
 
-    /// Ends the login sessions of a user, in one queue or in all, as a supervisor could; `by` says who wants it. Gives
-    /// back what ended and, if that has to become durable first, the group to wait for.
+    /// Ends the login sessions of a user, in one queue or in all, as a supervisor could. `by` names the operator in the
+    /// audit log. Returns the sessions that ended.
     ///
     /// # Errors
     ///
-    /// When `wanted` names what is not there or not enough, or the store takes no changes.
+    /// When `filter` names something unknown or no user, or the disk takes no changes.
     pub fn end_sessions(
-        &self,
-        wanted: &Wanted,
+        self,
+        filter: &OperatorFilter,
         by: &str,
         now: Moment,
-    ) -> Result<(Vec<SessionRow>, Option<Arc<CommitGroup>>), OperatorError> {
-        let policy = self.policy();
-        let organization = the_organization(&policy, wanted)?;
+    ) -> Result<Ended<SessionRow>, OperatorError> {
+        let policy = self.state.policy.load();
+        let organization = named_organization(&policy, filter)?;
         let directory = &organization.directory;
-        let user = wanted.user.as_deref().ok_or(OperatorError::TooWide)?;
+        let user = filter.user.as_deref().ok_or(OperatorError::TooWide)?;
         let user = directory.user_named(user).ok_or_else(|| OperatorError::User(user.to_owned()))?.id();
-        let queue = named(wanted.queue.as_deref(), |name| directory.queue_named(name), OperatorError::Queue)?;
-        let Some(mut table) = self.shared.tables.lock(organization.id) else { return Ok((vec![], None)) };
-        let sessions: Vec<LoginSession> = table
-            .sessions_of(user)
-            .iter()
-            .filter(|session| queue.is_none_or(|queue| queue == session.queue))
-            .copied()
-            .collect();
-        let rows = sessions
-            .iter()
-            .map(|session| {
-                let pause_reason = table.pause_reason(user, session.queue).map(str::to_owned);
-                let kept = session.ground != Ground::Supervisor && !may_open(organization, user, session.queue);
-                session_row(organization, user, session, pause_reason, kept, now)
-            })
-            .collect();
+        let queue = find(filter.queue.as_deref(), |name| directory.queue_named(name), OperatorError::Queue)?;
+        let Some(mut table) = self.state.tables.lock(organization.id) else { return Ok((vec![], None)) };
+        let selected =
+            table.sessions_of(user).iter().filter(|session| queue.is_none_or(|queue| queue == session.queue));
+        let sessions: Vec<LoginSession> = selected.copied().collect();
+        let row = |session| {
+            let kept = is_kept(organization, user, session);
+            session_row(organization, user, session, pause_reason(&table, user, session), kept, now)
+        };
+        let rows = sessions.iter().map(row).collect();
         let queues: Vec<_> = sessions.iter().map(|session| session.queue).collect();
-        let altered = table.apply(user, &queues, Transition::End, Beginning { at: now, by: None, ends: None });
+        let altered = table.apply(user, &queues, Transition::End, LoginTerms { at: now, by: None, ends: None });
         if altered.is_empty() {
             return Ok((rows, None));
         }
-        let told = |altered| changes::of_session(organization, altered, Cause::Revocation);
-        let changes: Vec<_> = altered.iter().filter_map(told).collect();
-        let entry = self.unasked(organization.id, None, changes, Some(by));
-        let group = self.enter_sessions(&mut table, organization, user, altered, entry.changes, entry.lines);
-        Ok((rows, group.map_err(|()| OperatorError::Unavailable)?))
+        let change = |altered| Change::of_session(organization, altered, Cause::Revocation);
+        let changes: Vec<_> = altered.iter().filter_map(change).collect();
+        let audit = self.state.auditor().packed_endings(&changes, Some(by));
+        let queued = self.state.queue_sessions(&mut table, organization, user, altered, changes, audit);
+        Ok((rows, queued.map_err(|_| OperatorError::Unavailable)?))
     }
 
-    /// Ends the supervisions by a user, of one target or of all; `by` says who wants it. The PBX is told by whoever
-    /// watches; what it does then is its own. Gives back what ended and, if that has to be in the audit log first, the
-    /// group to wait for.
+    /// Ends the supervisions by a user, or of a target, or both. `by` names the operator in the audit log. The PBX
+    /// learns of the end from the change feed, if it watches one. Returns the supervisions that ended.
     ///
     /// # Errors
     ///
-    /// When `wanted` names what is not there or not enough, or the audit log takes no lines.
-    pub fn end_supervisions(
-        &self,
-        wanted: &Wanted,
-        by: &str,
-    ) -> Result<(Vec<SupervisionRow>, Option<Arc<CommitGroup>>), OperatorError> {
-        let policy = self.policy();
-        let organization = the_organization(&policy, wanted)?;
-        if wanted.user.is_none() && wanted.target.is_none() {
+    /// When `filter` names something unknown or neither user nor target, or the audit log takes no records.
+    pub fn end_supervisions(self, filter: &OperatorFilter, by: &str) -> Result<Ended<SupervisionRow>, OperatorError> {
+        let policy = self.state.policy.load();
+        let organization = named_organization(&policy, filter)?;
+        if filter.user.is_none() && filter.target.is_none() {
             return Err(OperatorError::TooWide);
         }
-        let is_wanted = supervision_filter(organization, wanted)?;
-        let Some(mut table) = self.shared.tables.lock(organization.id) else { return Ok((vec![], None)) };
-        let ended = table.supervisions.end_all(is_wanted);
-        let told = |old| changes::of_supervision(organization, old, Cause::Revocation, false);
+        let selects = supervision_filter(organization, filter)?;
+        let Some(mut table) = self.state.tables.lock(organization.id) else { return Ok((vec![], None)) };
+        let ended = table.supervisions.end_all(selects);
         let rows = ended.iter().map(|supervision| supervision_row(organization, supervision, false)).collect();
-        let entry = self.unasked(organization.id, None, ended.iter().map(told).collect(), Some(by));
+        let change = |old| Change::supervision_ended(organization, old, Cause::Revocation);
+        let changes: Vec<_> = ended.iter().map(change).collect();
+        let audit = self.state.auditor().packed_endings(&changes, Some(by));
         let undo = Undo::Supervisions { began: None, ended: ended.clone() };
-        let Ok(receipt) = self.shared.enter(PendingChange { undo, ..entry }) else {
-            table.supervisions.undo(None, &ended, |_| true);
-            return Err(OperatorError::Unavailable);
-        };
-        Ok((rows, receipt.map(|receipt| receipt.group)))
+        let queued = self
+            .state
+            .queue_audited(organization, audit, undo, changes)
+            .inspect_err(|_| table.supervisions.undo(None, &ended, |_| true));
+        Ok((rows, queued.map_err(|_| OperatorError::Unavailable)?))
     }
 
-    /// Whether whoever has this id or extension has a login session in the queue of this id or number.
+    /// Whether the user with this id or extension has a login session in the queue with this id or number.
     #[must_use]
-    pub fn is_logged_in(&self, organization: &str, user: &str, queue: &str, now: Moment) -> bool {
-        let policy = self.policy.load();
+    pub fn is_logged_in(self, organization: &str, user: &str, queue: &str, now: Moment) -> bool {
+        let policy = self.state.policy.load();
         let Some(tenant) = policy.organization(organization) else { return false };
         let named = tenant.directory.user_named(user).map(User::id).zip(tenant.directory.queue_named(queue));
-        let (Some((user, queue)), Some(table)) = (named, self.shared.tables.lock(tenant.id)) else { return false };
+        let (Some((user, queue)), Some(table)) = (named, self.state.tables.lock(tenant.id)) else { return false };
         let session = table.view(user).in_this_queue(queue).copied();
         session.is_some_and(|session| !session.ends.is_some_and(|ends| ends.has_come(now)))
     }
 }
 
-/// The organizations that are wanted, by name.
-fn organizations<'p>(policy: &'p Policy, wanted: &Wanted) -> Result<Vec<&'p Organization>, OperatorError> {
-    if wanted.org.is_some() {
-        return the_organization(policy, wanted).map(|organization| vec![organization]);
+fn pause_reason(table: &SessionTable, user: UserId, session: &LoginSession) -> Option<String> {
+    table.pause_reason(user, session.queue).map(str::to_owned)
+}
+
+/// Whether the session is kept though its user could not open it today (RULES R31).
+fn is_kept(organization: &Organization, user: UserId, session: &LoginSession) -> bool {
+    session.ground != Ground::Supervisor && !may_open(organization, user, session.queue)
+}
+
+/// The organizations that the filter selects, sorted by name.
+fn organizations<'p>(policy: &'p Policy, filter: &OperatorFilter) -> Result<Vec<&'p Organization>, OperatorError> {
+    if filter.org.is_some() {
+        return named_organization(policy, filter).map(|organization| vec![organization]);
     }
     let mut all: Vec<&Organization> = policy.organizations().collect();
     all.sort_unstable_by(|one, other| one.name.cmp(&other.name));
     Ok(all)
 }
 
-fn the_organization<'p>(policy: &'p Policy, wanted: &Wanted) -> Result<&'p Organization, OperatorError> {
-    let name = wanted.org.as_deref().ok_or(OperatorError::TooWide)?;
+/// The organization that the filter names.
+fn named_organization<'p>(policy: &'p Policy, filter: &OperatorFilter) -> Result<&'p Organization, OperatorError> {
+    let name = filter.org.as_deref().ok_or(OperatorError::TooWide)?;
     policy.organization(name).ok_or_else(|| OperatorError::Organization(name.to_owned()))
 }
 
-fn named<T>(
+/// The entry of the tables that the filter names. `None`: the filter names none.
+fn find<T>(
     name: Option<&str>,
-    find: impl Fn(&str) -> Option<T>,
+    lookup: impl Fn(&str) -> Option<T>,
     unknown: fn(String) -> OperatorError,
 ) -> Result<Option<T>, OperatorError> {
-    name.map(|name| find(name).ok_or_else(|| unknown(name.to_owned()))).transpose()
+    name.map(|name| lookup(name).ok_or_else(|| unknown(name.to_owned()))).transpose()
 }
 
 fn supervision_filter(
     organization: &Organization,
-    wanted: &Wanted,
+    filter: &OperatorFilter,
 ) -> Result<impl Fn(&Supervision) -> bool + use<>, OperatorError> {
     let directory = &organization.directory;
-    let user_named = |name: &str| directory.user_named(name).map(User::id);
-    let user = named(wanted.user.as_deref(), user_named, OperatorError::User)?;
-    let target = named(wanted.target.as_deref(), user_named, OperatorError::User)?;
-    let queue = named(wanted.queue.as_deref(), |name| directory.queue_named(name), OperatorError::Queue)?;
+    let find_user = |name: &str| directory.user_named(name).map(User::id);
+    let user = find(filter.user.as_deref(), find_user, OperatorError::User)?;
+    let target = find(filter.target.as_deref(), find_user, OperatorError::User)?;
+    let queue = find(filter.queue.as_deref(), |name| directory.queue_named(name), OperatorError::Queue)?;
     Ok(move |supervision: &Supervision| {
         user.is_none_or(|user| user == supervision.supervisor)
             && target.is_none_or(|target| supervision.target == Some(target))
@@ -350,34 +367,33 @@ fn supervision_row(organization: &Organization, supervision: &Supervision, revok
     }
 }
 
-/// Takes the rows of one page out of all.
+/// Takes the rows of one page out of all rows.
 struct Pager<R> {
-    seen: u64,
+    /// The position of the next row among all rows.
+    position: u64,
+    /// The position of the first row of the page.
     from: u64,
     limit: usize,
     rows: Vec<R>,
-    more: bool,
+    /// Whether a row follows the page.
+    has_next: bool,
 }
 
 impl<R> Pager<R> {
     const fn new(from: u64, limit: usize) -> Self {
-        Self { seen: 0, from, limit, rows: vec![], more: false }
+        Self { position: 0, from, limit, rows: vec![], has_next: false }
     }
 
-    /// Whether the next row stands on this page.
-    const fn takes(&mut self) -> bool {
-        let position = self.seen;
-        self.seen = self.seen.saturating_add(1);
-        self.more |= self.rows.len() >= self.limit;
+    /// Whether the next row belongs to the page; the caller then pushes it.
+    const fn takes_next(&mut self) -> bool {
+        let position = self.position;
+        self.position += 1;
+        self.has_next |= self.rows.len() >= self.limit;
         position >= self.from && self.rows.len() < self.limit
     }
 
-    fn push(&mut self, row: R) {
-        self.rows.push(row);
-    }
-
     fn finish(self) -> Page<R> {
-        let next = self.more.then(|| self.from.saturating_add(self.rows.len() as u64));
+        let next = self.has_next.then(|| self.from.saturating_add(self.rows.len() as u64));
         Page { rows: self.rows, next }
     }
 }

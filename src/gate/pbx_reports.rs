@@ -1,40 +1,50 @@
-//! What a PBX reports, whatever the role model: a call that began or ended, a supervision that ended.
+//! What a PBX reports, whatever the role model says: a call that began or ended, a supervision that ended.
 //!
-//! A report is no question of rights. The PBX is trusted for what it says of its calls, as it is for who is asking.
+//! A report is not a question of rights. The PBX is trusted for its calls, as it is for the identity of the actor.
 
 use std::sync::Arc;
 
 use crate::decision::{ActionLabel, AllowReason, Answer, AnswerQueues, DenyReason, Reason};
 use crate::event::{Event, Intent};
-use crate::gate::audit::{Asked, Basis};
-use crate::gate::change_feed::Cause;
-use crate::gate::commit::queue::{CommitGroup, PendingChange, Undo};
-use crate::gate::{Gate, changes};
-use crate::policy::resolve::KnownCall;
+use crate::gate::audit::{AskedQuestion, DecisionBasis};
+use crate::gate::change_feed::{Cause, Change};
+use crate::gate::commit::group::{PendingChange, PendingCommit, Undo};
+use crate::gate::state::GateState;
+use crate::policy::resolve::ReportedCall;
 use crate::policy::{Organization, Policy};
 use crate::sessions::supervisions::Supervision;
+use crate::sessions::table::SessionTable;
 use crate::telephony::{Moment, QueueId, Token, UserId, closed_list};
 
 closed_list! {
     /// The reports, by the names of their actions.
-    Report {
-        /// The actor has a call, maybe from a queue.
+    PbxReport {
+        /// A call of the actor began, from a queue if one is given.
         CallBegin = "call.begin",
-        /// The call is over, and so are the supervisions of it.
+        /// The call ended, and with it the supervisions of the call.
         CallEnd = "call.end",
-        /// The actor supervises no more: the target, the call, or whatever they supervised.
+        /// The actor no longer supervises: this target, this call, or without either everything.
         SupervisionEnd = "supervision.end",
     }
 }
 
-impl Gate {
-    /// Takes a report down, or says what it lacks.
-    pub(super) fn take_down<'p>(
+/// Accepts the reports of the PBX.
+pub(super) struct PbxReports<'g> {
+    state: &'g GateState,
+}
+
+impl<'g> PbxReports<'g> {
+    pub(super) const fn new(state: &'g GateState) -> Self {
+        Self { state }
+    }
+
+    /// Accepts a report, or denies it with what it lacks. The answer waits for its audit record.
+    pub(super) fn accept<'p>(
         &self,
-        asked: &Asked<'p, '_>,
-        report: Report,
+        asked: &AskedQuestion<'p, '_>,
+        report: PbxReport,
         now: Moment,
-    ) -> (Answer<'p>, Option<Arc<CommitGroup>>) {
+    ) -> (Answer<'p>, Option<Arc<PendingCommit>>) {
         let (policy, event) = (asked.policy, asked.event);
         let mut answer = Answer {
             reason: Reason::Deny(DenyReason::UnknownOrganization),
@@ -46,125 +56,146 @@ impl Gate {
             revision: policy.revision,
         };
         let Some(organization) = policy.organization(&event.organization) else {
-            self.note_plain(asked, &answer, &Basis::default());
+            self.state.auditor().note_decision(asked, &answer, &DecisionBasis::default());
             return (answer, None);
         };
         answer.action = Some(report.name());
-        let read = Read::new(organization, report, event);
-        if let Ok(Read { queue: Some(queue), .. }) = &read {
+        let names = ReportedNames::find(organization, report, event);
+        if let Ok(ReportedNames { queue: Some(queue), .. }) = &names {
             let number = organization.directory.queue(*queue).map(|queue| &*queue.number);
             answer.queues = number.map_or(AnswerQueues::None, AnswerQueues::One);
         }
-        let basis = Basis { organization: Some(organization), ..Basis::default() };
-        let reported = Answer { reason: Reason::Allow(AllowReason::Reported), ..answer };
-        let line = || self.line(asked, &reported, &basis);
-        match read.and_then(|read| self.carry_out(organization, report, &read, event.intent, now, line)) {
-            // Its line is in the commit_queue.
-            Ok(group) if event.intent == Intent::Do && self.shared.audit.is_some() => return (reported, group),
-            Ok(_) => answer = reported,
+        let basis = DecisionBasis { organization: Some(organization), ..DecisionBasis::default() };
+        let accepted = Answer { reason: Reason::Allow(AllowReason::Reported), ..answer };
+        let audit = || self.state.auditor().packed_decision(asked, &accepted, &basis);
+        let applied = names.and_then(|names| self.apply(organization, report, &names, event.intent, now, audit));
+        match applied {
+            // The audit record is queued with the change.
+            Ok(commit) if event.intent == Intent::Do && self.state.audit.is_some() => return (accepted, commit),
+            Ok(_) => answer = accepted,
             Err(reason) => answer.reason = Reason::Deny(reason),
         }
-        self.note_plain(asked, &answer, &basis);
+        self.state.auditor().note_decision(asked, &answer, &basis);
         (answer, None)
     }
 
-    /// Whether a report would be taken down, and the numbers of its queues; nothing is noted.
-    pub(super) fn would_take_down(
+    /// The reason of the answer that a report would get, and the numbers of its queues. Nothing changes.
+    pub(super) fn would_accept(
         &self,
         policy: &Policy,
-        report: Report,
+        report: PbxReport,
         event: &Event<'_>,
         now: Moment,
     ) -> (Reason, Vec<String>) {
         let Some(organization) = policy.organization(&event.organization) else {
             return (Reason::Deny(DenyReason::UnknownOrganization), vec![]);
         };
-        let read = Read::new(organization, report, event);
-        let queue = read.as_ref().ok().and_then(|read| organization.directory.queue(read.queue?));
+        let names = ReportedNames::find(organization, report, event);
+        let queue = names.as_ref().ok().and_then(|names| organization.directory.queue(names.queue?));
         let queues = queue.map(|queue| queue.number.to_string()).into_iter().collect();
-        let taken = read.and_then(|read| self.carry_out(organization, report, &read, Intent::May, now, Vec::new));
-        (taken.map_or_else(Reason::Deny, |_| Reason::Allow(AllowReason::Reported)), queues)
+        let applied = names.and_then(|names| self.apply(organization, report, &names, Intent::May, now, Vec::new));
+        (applied.map_or_else(Reason::Deny, |_| Reason::Allow(AllowReason::Reported)), queues)
     }
 
-    /// Does what the report says; gives the group to wait for.
-    fn carry_out(
+    /// Checks the report and, with [`Intent::Do`], applies it to the tables. Returns the commit to wait for.
+    fn apply(
         &self,
         organization: &Organization,
-        report: Report,
-        read: &Read<'_>,
+        report: PbxReport,
+        names: &ReportedNames<'_>,
         intent: Intent,
         now: Moment,
-        line: impl FnOnce() -> Vec<u8>,
-    ) -> Result<Option<Arc<CommitGroup>>, DenyReason> {
-        // What the PBX says has happened; but without a line nobody is told that it was taken down.
-        if intent == Intent::Do && self.shared.audit.as_ref().is_some_and(|audit| !audit.is_healthy()) {
+        audit: impl FnOnce() -> Vec<u8>,
+    ) -> Result<Option<Arc<PendingCommit>>, DenyReason> {
+        // What the PBX reports has happened. But a report is accepted only if its audit record can be written.
+        if intent == Intent::Do && self.state.audit.as_ref().is_some_and(|audit| !audit.is_healthy()) {
             return Err(DenyReason::StateUnavailable);
         }
-        let Some(mut table) = self.shared.tables.lock(organization.id) else { return Err(DenyReason::Overload) };
-        let is_of_call = |supervision: &Supervision| supervision.call.as_deref() == read.call;
+        let Some(mut table) = self.state.tables.lock(organization.id) else { return Err(DenyReason::Overload) };
+        let is_of_call = |supervision: &Supervision| supervision.call.as_deref() == names.call;
         let is_of_actor = |supervision: &Supervision| {
-            supervision.supervisor == read.actor
-                && read.target.is_none_or(|target| supervision.target == Some(target))
-                && (read.call.is_none() || is_of_call(supervision))
+            supervision.supervisor == names.actor
+                && names.target.is_none_or(|target| supervision.target == Some(target))
+                && (names.call.is_none() || is_of_call(supervision))
         };
         let ends: &dyn Fn(&Supervision) -> bool = match report {
-            Report::SupervisionEnd => &is_of_actor,
-            Report::CallBegin | Report::CallEnd => &is_of_call,
+            PbxReport::SupervisionEnd => &is_of_actor,
+            PbxReport::CallBegin | PbxReport::CallEnd => &is_of_call,
         };
-        let runs = table.supervisions.running().chain(table.supervisions.revoked()).any(ends);
-        match (report, read.call) {
-            (Report::CallBegin, Some(call)) => {
-                let known = KnownCall { agent: read.actor, queue: read.queue };
-                if intent == Intent::Do && !table.calls.begin(call, known, now) {
-                    return Err(DenyReason::Overload);
-                }
-            }
-            (Report::CallEnd, Some(call)) => {
-                let known = table.calls.get(call, now).is_some();
-                if !known && !runs {
-                    return Err(DenyReason::UnknownCall);
-                }
-                if intent == Intent::Do {
-                    table.calls.end(call);
-                }
-            }
-            (Report::SupervisionEnd, _) if !runs => return Err(DenyReason::NotSupervising),
-            (Report::SupervisionEnd, _) => {}
-            (Report::CallBegin | Report::CallEnd, None) => return Err(DenyReason::MissingAttribute),
-        }
+        apply_to_calls(&mut table, report, names, ends, intent, now)?;
         if intent == Intent::May {
             return Ok(None);
         }
-        let ended = if report == Report::CallBegin { vec![] } else { table.supervisions.end_all(ends) };
-        let told = |old| changes::of_supervision(organization, old, Cause::Report, false);
-        let changes = ended.iter().map(told).collect();
-        let (undo, lines) = (Undo::Never, line());
-        let entry = PendingChange { organization: organization.id, stale: None, undo, changes, lines };
-        Ok(self.shared.enter_regardless(entry).map(|receipt| receipt.group))
+        let ended = if report == PbxReport::CallBegin { vec![] } else { table.supervisions.end_all(ends) };
+        let change = |old| Change::supervision_ended(organization, old, Cause::Report);
+        let change = PendingChange {
+            organization: organization.id,
+            dirty_user: None,
+            undo: Undo::Never,
+            changes: ended.iter().map(change).collect(),
+            audit: audit(),
+        };
+        Ok(self.state.queue_unconditionally(change).map(|receipt| receipt.commit))
     }
 }
 
+/// Checks that the reported call or supervision is known and, with [`Intent::Do`], begins or ends the call. `ends`
+/// selects the supervisions that the report is about.
+fn apply_to_calls(
+    table: &mut SessionTable,
+    report: PbxReport,
+    names: &ReportedNames<'_>,
+    ends: &dyn Fn(&Supervision) -> bool,
+    intent: Intent,
+    now: Moment,
+) -> Result<(), DenyReason> {
+    let is_supervised = table.supervisions.running().chain(table.supervisions.revoked()).any(ends);
+    match (report, names.call) {
+        (PbxReport::CallBegin, Some(call)) => {
+            let known = ReportedCall { agent: names.actor, queue: names.queue };
+            if intent == Intent::Do && !table.calls.begin(call, known, now) {
+                return Err(DenyReason::Overload);
+            }
+        }
+        (PbxReport::CallEnd, Some(call)) => {
+            if table.calls.get(call, now).is_none() && !is_supervised {
+                return Err(DenyReason::UnknownCall);
+            }
+            if intent == Intent::Do {
+                table.calls.end(call);
+            }
+        }
+        (PbxReport::SupervisionEnd, _) if !is_supervised => return Err(DenyReason::NotSupervising),
+        (PbxReport::SupervisionEnd, _) => {}
+        (PbxReport::CallBegin | PbxReport::CallEnd, None) => return Err(DenyReason::MissingAttribute),
+    }
+    Ok(())
+}
+
 /// The names of a report, found in the tables.
-struct Read<'e> {
+struct ReportedNames<'e> {
     actor: UserId,
+    /// The queue that the call came from. `None`: the report names none.
     queue: Option<QueueId>,
+    /// The target whose supervision ended. `None`: the report names none.
     target: Option<UserId>,
+    /// The id of the call. `None`: the report names none.
     call: Option<&'e str>,
 }
 
-impl<'e> Read<'e> {
-    fn new(organization: &Organization, report: Report, event: &Event<'e>) -> Result<Self, DenyReason> {
+impl<'e> ReportedNames<'e> {
+    fn find(organization: &Organization, report: PbxReport, event: &Event<'e>) -> Result<Self, DenyReason> {
         let directory = &organization.directory;
         let call = event.call.map(Token::as_str);
-        if call.is_none() && report != Report::SupervisionEnd {
+        if call.is_none() && report != PbxReport::SupervisionEnd {
             return Err(DenyReason::MissingAttribute);
         }
         let actor = directory.user_named(&event.actor).ok_or(DenyReason::UnknownUser)?.id();
-        let queue = match event.queue.filter(|_| report == Report::CallBegin) {
+        let queue = match event.queue.filter(|_| report == PbxReport::CallBegin) {
             Some(queue) => Some(directory.queue_named(queue.as_str()).ok_or(DenyReason::UnknownQueue)?),
             None => None,
         };
-        let target = match event.target.filter(|_| report == Report::SupervisionEnd) {
+        let target = match event.target.filter(|_| report == PbxReport::SupervisionEnd) {
             Some(target) => Some(directory.user_named(&target).ok_or(DenyReason::UnknownTarget)?.id()),
             None => None,
         };

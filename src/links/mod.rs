@@ -1,3 +1,5 @@
-//! Links to PBXs: what the PBX holds follows what was decided.
+//! Connections from queuewarden to PBXs, which make the PBX agree with the login sessions that queuewarden holds.
+//!
+//! Each protocol has a folder of its own. A link reads the [`crate::gate`] and never decides; the server starts it.
 
 pub mod ami;

@@ -1,12 +1,16 @@
-//! Load for a sidecar: questions drawn from its configuration, asked over real connections, each answer held against
-//! the verdict that the configuration promises.
+//! The load generator: asks a running sidecar as a PBX would, and compares each answer with the expected verdict.
 //!
-//! [`questions`] draws and judges them ahead, `wire` speaks the dialects from the PBX's side, `persistent` and
-//! `single` hold the connections, and [`results`] counts. A rate is kept by the clock: whoever is late is measured from
-//! when the question was due, so a sidecar that stalls cannot hide it by being asked less.
+//! [`questions`] draws the questions from a configuration and decides them before the run. `wire` writes and reads the
+//! dialects from the side of the PBX. `persistent` and `single` run the connections, `pace` says when a question is due,
+//! and [`results`] counts.
+//!
+//! With a rate, the clock asks: a latency counts from when the question was due, so a sidecar that stalls cannot improve
+//! its latencies by being asked less. Called by `queuewarden load`.
 
+mod error;
 mod pace;
 mod persistent;
+mod question;
 pub mod questions;
 pub mod results;
 mod single;
@@ -23,47 +27,48 @@ use tokio::time::{Instant, timeout};
 
 use crate::config::process::Secret;
 use crate::limits::{LOAD_ANSWER_TIMEOUT, LOAD_CONNECT_TIMEOUT};
+pub use error::LoadError;
 use pace::Pace;
 use questions::Questions;
 use results::Results;
-pub use wire::Spoken;
+pub use wire::LoadDialect;
 
 /// Where the sidecar listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// TCP.
-    Address(std::net::SocketAddr),
-    /// A Unix socket.
-    Socket(PathBuf),
+pub enum SidecarAddress {
+    /// A TCP address.
+    Tcp(std::net::SocketAddr),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
 }
 
-/// How to ask.
+/// What one run does.
 #[derive(Clone, Debug)]
-pub struct Plan {
-    /// The dialect.
-    pub spoken: Spoken,
-    /// Where to.
-    pub place: Place,
-    /// Connections at once.
+pub struct LoadPlan {
+    /// The dialect to ask in.
+    pub dialect: LoadDialect,
+    /// Where to connect.
+    pub address: SidecarAddress,
+    /// Number of connections at once.
     pub connections: usize,
-    /// Questions of a connection that wait for their answers at once.
+    /// Number of open questions per connection. Ignored with a rate.
     pub depth: usize,
-    /// Questions a second, of all connections together; `None`: as fast as they are answered.
+    /// Questions per second of all connections together. `None`: the next question is sent when one is answered.
     pub rate: Option<f64>,
     /// How long to ask.
     pub duration: Duration,
-    /// The secret of the line dialect.
+    /// The token of the line dialect. `None`: none is presented.
     pub token: Option<Secret>,
 }
 
-/// How far a run is, for whoever shows it.
+/// How far a run is; shared with the code that shows it.
 #[derive(Debug, Default)]
 pub struct Progress {
     answered: AtomicU64,
 }
 
 impl Progress {
-    /// Answers so far.
+    /// Number of answers so far.
     #[must_use]
     pub fn answered(&self) -> u64 {
         self.answered.load(Ordering::Relaxed)
@@ -74,45 +79,45 @@ impl Progress {
     }
 }
 
-/// What one connection works with.
+/// Everything that the task of one connection needs.
 #[derive(Clone, Debug)]
-struct Work {
-    plan: Arc<Plan>,
+struct ConnectionTask {
+    plan: Arc<LoadPlan>,
     questions: Arc<Questions>,
     progress: Arc<Progress>,
-    /// Which of the connections this is.
+    /// Number of this connection, from 0.
     number: usize,
     begin: Instant,
     end: Instant,
 }
 
-impl Work {
-    /// When this connection's questions are due.
+impl ConnectionTask {
+    /// When the questions of this connection are due. `None`: the plan has no rate.
     fn pace(&self) -> Option<Pace> {
         let rate = self.plan.rate?;
         Some(Pace::new(self.begin, self.end, rate, self.number, self.plan.connections))
     }
 
-    /// The first of this connection's questions; each has a stretch of its own.
+    /// Number of the first question of this connection; the connections begin evenly spread over all questions.
     fn first_question(&self) -> usize {
-        self.questions.len().saturating_mul(self.number).checked_div(self.plan.connections).unwrap_or(0)
+        self.questions.len() * self.number / self.plan.connections.max(1)
     }
 }
 
-/// Asks as the plan says; what came of it.
-pub async fn run(plan: Plan, questions: Questions, progress: Arc<Progress>) -> Results {
+/// Runs the plan; returns the results of all connections together.
+pub async fn run(plan: LoadPlan, questions: Questions, progress: Arc<Progress>) -> Results {
     let (plan, questions) = (Arc::new(plan), Arc::new(questions));
     let began = Instant::now();
     let mut connections = JoinSet::new();
     for number in 0..plan.connections {
         let (plan, questions, progress) = (Arc::clone(&plan), Arc::clone(&questions), Arc::clone(&progress));
-        let end = began.checked_add(plan.duration).unwrap_or(began);
-        let work = Work { plan, questions, progress, number, begin: began, end };
+        let end = began + plan.duration;
+        let task = ConnectionTask { plan, questions, progress, number, begin: began, end };
         connections.spawn(async move {
-            if work.plan.spoken.keeps_connection() {
-                persistent::converse(&work).await
+            if task.plan.dialect.keeps_connection() {
+                persistent::ask_over_one_connection(&task).await
             } else {
-                single::call_over_and_over(&work).await
+                single::ask_over_many_connections(&task).await
             }
         });
     }
@@ -120,7 +125,7 @@ pub async fn run(plan: Plan, questions: Questions, progress: Arc<Progress>) -> R
     while let Some(ended) = connections.join_next().await {
         match ended {
             Ok(results) => all.add(&results),
-            Err(error) => all.note_trouble(&format!("a connection of ours failed: {error}")),
+            Err(error) => all.note_lost(&format!("a task of the load generator failed: {error}")),
         }
     }
     all.took = began.elapsed();
@@ -129,35 +134,29 @@ pub async fn run(plan: Plan, questions: Questions, progress: Arc<Progress>) -> R
 
 /// A connection over either kind of socket.
 #[derive(Debug)]
-enum Stream {
+enum LoadStream {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
-/// Connects; why not, in words.
-async fn connect(place: &Place) -> Result<Stream, String> {
+async fn connect(address: &SidecarAddress) -> Result<LoadStream, LoadError> {
     let connecting = async {
-        match place {
-            Place::Address(address) => {
+        match address {
+            SidecarAddress::Tcp(address) => {
                 let stream = TcpStream::connect(address).await?;
                 stream.set_nodelay(true)?;
-                Ok(Stream::Tcp(stream))
+                Ok(LoadStream::Tcp(stream))
             }
-            Place::Socket(path) => UnixStream::connect(path).await.map(Stream::Unix),
+            SidecarAddress::Unix(path) => UnixStream::connect(path).await.map(LoadStream::Unix),
         }
     };
     match timeout(LOAD_CONNECT_TIMEOUT, connecting).await {
-        Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) => Err(format!("no connection: {}", error_words(&error))),
-        Err(_) => Err("no connection in time".to_owned()),
+        Ok(connected) => connected.map_err(LoadError::Connect),
+        Err(_) => Err(LoadError::ConnectTimeout),
     }
 }
 
-/// When an answer that was asked for at `asked` is lost.
-fn lost_at(asked: Instant) -> Instant {
-    asked.checked_add(LOAD_ANSWER_TIMEOUT).unwrap_or(asked)
-}
-
-fn error_words(error: &std::io::Error) -> String {
-    error.kind().to_string()
+/// When the answer to a question that was due at `due` counts as lost.
+fn lost_at(due: Instant) -> Instant {
+    due + LOAD_ANSWER_TIMEOUT
 }

@@ -1,4 +1,4 @@
-//! A connection that carries many questions: the line dialect, and JSON-RPC.
+//! Asks many questions over one connection: the line dialect and JSON-RPC.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -10,244 +10,244 @@ use tokio::time::{Instant, timeout_at};
 use crate::limits::{LOAD_ANSWER_BYTES_MAX, LOAD_BACKLOG_MAX, LOAD_READ_BYTES};
 use crate::load::pace::{Pace, wait_until};
 use crate::load::results::Results;
-use crate::load::wire::{self, Heard, Step, Verdict};
-use crate::load::{Stream, Work, connect, error_words, lost_at};
+use crate::load::wire::{self, LoadAnswer, ReadStep, Verdict};
+use crate::load::{ConnectionTask, LoadError, LoadStream, connect, lost_at};
 
-/// A question that waits for its answer.
+/// A question that was sent and not answered yet.
 #[derive(Clone, Copy, Debug)]
-struct Open {
+struct OpenQuestion {
     number: usize,
-    /// When it was due, or sent.
+    /// When the question was due; without a rate, when it was sent.
     since: Instant,
 }
 
-/// Asks over one connection until the time is over, and hears the answers out.
-pub(super) async fn converse(work: &Work) -> Results {
+/// Asks over one connection until the run ends, then waits for the last answers.
+pub(super) async fn ask_over_one_connection(task: &ConnectionTask) -> Results {
     let mut results = Results::default();
     let (reads, writes): (Box<dyn AsyncRead + Send + Unpin>, Box<dyn AsyncWrite + Send + Unpin>) =
-        match connect(&work.plan.place).await {
-            Ok(Stream::Tcp(stream)) => {
+        match connect(&task.plan.address).await {
+            Ok(LoadStream::Tcp(stream)) => {
                 let (reads, writes) = stream.into_split();
                 (Box::new(reads), Box::new(writes))
             }
-            Ok(Stream::Unix(stream)) => {
+            Ok(LoadStream::Unix(stream)) => {
                 let (reads, writes) = stream.into_split();
                 (Box::new(reads), Box::new(writes))
             }
-            Err(why) => {
-                results.note_trouble(&why);
+            Err(error) => {
+                results.note_lost(&error.to_string());
                 return results;
             }
         };
     let mut connection =
-        Connection { work, reads, unread: Vec::with_capacity(LOAD_READ_BYTES), next: work.first_question() };
-    if let Err(why) = connection.converse(writes, &mut results).await {
-        results.note_trouble(&why);
+        LoadConnection { task, reads, unread: Vec::with_capacity(LOAD_READ_BYTES), next: task.first_question() };
+    if let Err(error) = connection.ask(writes, &mut results).await {
+        results.note_lost(&error.to_string());
     }
     results
 }
 
-struct Connection<'w> {
-    work: &'w Work,
+struct LoadConnection<'t> {
+    task: &'t ConnectionTask,
     reads: Box<dyn AsyncRead + Send + Unpin>,
+    /// Bytes received and not yet read as answers.
     unread: Vec<u8>,
-    /// The question to ask next.
+    /// Number of the next question.
     next: usize,
 }
 
-impl Connection<'_> {
-    async fn converse(
+impl LoadConnection<'_> {
+    async fn ask(
         &mut self,
         mut writes: Box<dyn AsyncWrite + Send + Unpin>,
         results: &mut Results,
-    ) -> Result<(), String> {
-        if let Some(token) = &self.work.plan.token {
-            let secret = [b"0 auth token=", token.reveal(), b"\n"].concat();
-            writes.write_all(&secret).await.map_err(|error| error_words(&error))?;
-            let mut open = VecDeque::from([Open { number: 0, since: Instant::now() }]);
-            let mut greeting = Results::default();
-            self.hear(&mut open, &mut greeting).await?;
-            if greeting.allowed != 1 {
-                return Err("the sidecar does not take the token of `line_token_file`".to_owned());
+    ) -> Result<(), LoadError> {
+        if let Some(token) = &self.task.plan.token {
+            let request = [b"0 auth token=", token.reveal(), b"\n"].concat();
+            writes.write_all(&request).await?;
+            let mut open = VecDeque::from([OpenQuestion { number: 0, since: Instant::now() }]);
+            let mut authentication = Results::default();
+            self.wait_for_answers(&mut open, &mut authentication).await?;
+            if authentication.allowed != 1 {
+                return Err(LoadError::TokenRefused);
             }
         }
-        match self.work.pace() {
-            None => self.as_fast_as_answered(writes, results).await,
-            Some(pace) => self.as_due(pace, writes, results).await,
+        match self.task.pace() {
+            None => self.ask_as_answered(writes, results).await,
+            Some(pace) => self.ask_as_due(pace, writes, results).await,
         }
     }
 
     /// Keeps as many questions open as the plan says.
-    async fn as_fast_as_answered(
+    async fn ask_as_answered(
         &mut self,
         mut writes: impl AsyncWrite + Unpin,
         results: &mut Results,
-    ) -> Result<(), String> {
-        let (mut open, mut batch) = (VecDeque::with_capacity(self.work.plan.depth), vec![]);
+    ) -> Result<(), LoadError> {
+        let (mut open, mut batch) = (VecDeque::with_capacity(self.task.plan.depth), vec![]);
         loop {
             let now = Instant::now();
-            if now < self.work.end {
+            if now < self.task.end {
                 batch.clear();
-                while open.len() < self.work.plan.depth {
-                    batch.extend_from_slice(self.work.questions.bytes(self.next));
-                    open.push_back(Open { number: self.next, since: now });
-                    self.next = self.work.questions.after(self.next);
-                    results.asked = results.asked.saturating_add(1);
+                while open.len() < self.task.plan.depth {
+                    batch.extend_from_slice(self.task.questions.bytes(self.next));
+                    open.push_back(OpenQuestion { number: self.next, since: now });
+                    self.next = self.task.questions.after(self.next);
+                    results.asked += 1;
                 }
-                writes.write_all(&batch).await.map_err(|error| lost(&open, &error_words(&error), results))?;
+                if let Err(error) = writes.write_all(&batch).await {
+                    count_lost(&open, results);
+                    return Err(error.into());
+                }
             }
             if open.is_empty() {
                 return Ok(());
             }
-            self.hear(&mut open, results).await.map_err(|why| lost(&open, &why, results))?;
+            if let Err(error) = self.wait_for_answers(&mut open, results).await {
+                count_lost(&open, results);
+                return Err(error);
+            }
         }
     }
 
-    /// Asks at the instants that the pace says, whether the answers have come or not.
-    async fn as_due(
+    /// Asks when the pace says so, whether earlier answers have come or not.
+    async fn ask_as_due(
         &mut self,
         mut pace: Pace,
         mut writes: impl AsyncWrite + Unpin,
         results: &mut Results,
-    ) -> Result<(), String> {
+    ) -> Result<(), LoadError> {
         let open = Mutex::new(VecDeque::new());
-        let (work, mut next) = (self.work, self.next);
+        let (task, mut next) = (self.task, self.next);
         let mut asked = 0_u64;
         let asking = async {
             while let Some(due) = pace.due() {
                 wait_until(due).await;
                 let count = {
                     let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
-                    open.push_back(Open { number: next, since: due });
+                    open.push_back(OpenQuestion { number: next, since: due });
                     open.len()
                 };
                 if count > LOAD_BACKLOG_MAX {
-                    return Err(format!("{LOAD_BACKLOG_MAX} questions of one connection wait: the rate is too high"));
+                    return Err(LoadError::Backlog);
                 }
-                writes.write_all(work.questions.bytes(next)).await.map_err(|error| error_words(&error))?;
-                asked = asked.saturating_add(1);
-                next = work.questions.after(next);
-                pace.asked();
+                writes.write_all(task.questions.bytes(next)).await?;
+                asked += 1;
+                next = task.questions.after(next);
+                pace.note_sent();
             }
             Ok(())
         };
         let ended = {
             let (mut asking, mut is_asking) = (pin!(asking), true);
             loop {
-                let waiting = open.lock().unwrap_or_else(PoisonError::into_inner).front().copied();
-                if waiting.is_none() && !is_asking {
+                let oldest = open.lock().unwrap_or_else(PoisonError::into_inner).front().copied();
+                if oldest.is_none() && !is_asking {
                     break Ok(());
                 }
-                // Without an open question, the next is what there is to wait for.
-                let lost_at = lost_at(waiting.map_or_else(|| Instant::now().max(work.end), |open| open.since));
+                // Without an open question, the connection waits for the next one to be sent.
+                let lost_at = lost_at(oldest.map_or_else(|| Instant::now().max(task.end), |question| question.since));
                 tokio::select! {
                     biased;
                     read = timeout_at(lost_at, self.read()) => {
-                        let read = match read {
-                            Ok(read) => read,
-                            Err(_) => Err("no answer in time".to_owned()),
-                        };
-                        if let Err(why) = read {
-                            break Err(why);
+                        if let Err(error) = read.unwrap_or(Err(LoadError::AnswerTimeout)) {
+                            break Err(error);
                         }
                         let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
-                        if let Err(why) = self.take_answers(&mut open, results) {
-                            break Err(why);
+                        if let Err(error) = self.take_answers(&mut open, results) {
+                            break Err(error);
                         }
                     }
                     result = &mut asking, if is_asking => {
                         is_asking = false;
-                        if let Err(why) = result {
-                            break Err(why);
+                        if let Err(error) = result {
+                            break Err(error);
                         }
                     }
                 }
             }
         };
-        results.asked = results.asked.saturating_add(asked);
-        let open = open.into_inner().unwrap_or_else(PoisonError::into_inner);
-        ended.map_err(|why| lost(&open, &why, results))
+        results.asked += asked;
+        if ended.is_err() {
+            count_lost(&open.into_inner().unwrap_or_else(PoisonError::into_inner), results);
+        }
+        ended
     }
 
-    /// Waits for answers, at least one.
-    async fn hear(&mut self, open: &mut VecDeque<Open>, results: &mut Results) -> Result<(), String> {
+    /// Waits for at least one answer.
+    async fn wait_for_answers(
+        &mut self,
+        open: &mut VecDeque<OpenQuestion>,
+        results: &mut Results,
+    ) -> Result<(), LoadError> {
         let before = open.len();
         while open.len() == before {
-            let since = open.front().map_or_else(Instant::now, |open| open.since);
-            match timeout_at(lost_at(since), self.read()).await {
-                Ok(read) => read?,
-                Err(_) => return Err("no answer in time".to_owned()),
-            }
+            let since = open.front().map_or_else(Instant::now, |question| question.since);
+            timeout_at(lost_at(since), self.read()).await.unwrap_or(Err(LoadError::AnswerTimeout))?;
             self.take_answers(open, results)?;
         }
         Ok(())
     }
 
-    async fn read(&mut self) -> Result<(), String> {
-        match self.reads.read_buf(&mut self.unread).await {
-            Ok(0) => Err("the sidecar closed the connection".to_owned()),
-            Ok(_) => Ok(()),
-            Err(error) => Err(error_words(&error)),
+    async fn read(&mut self) -> Result<(), LoadError> {
+        match self.reads.read_buf(&mut self.unread).await? {
+            0 => Err(LoadError::Closed),
+            _ => Ok(()),
         }
     }
 
-    /// Takes every answer that is there.
-    fn take_answers(&mut self, open: &mut VecDeque<Open>, results: &mut Results) -> Result<(), String> {
+    /// Counts every complete answer of the unread bytes.
+    fn take_answers(&mut self, open: &mut VecDeque<OpenQuestion>, results: &mut Results) -> Result<(), LoadError> {
         let (now, mut consumed, mut answers) = (Instant::now(), 0_usize, 0_u64);
         loop {
             let rest = self.unread.get(consumed..).unwrap_or_default();
-            let (heard, length) = match wire::next(self.work.plan.spoken, rest) {
-                Step::More => break,
-                Step::Answer(heard, length) => (heard, length),
-                Step::Garbage => return Err("what came is no answer".to_owned()),
+            let (answer, length) = match wire::read_answer(self.task.plan.dialect, rest) {
+                ReadStep::More => break,
+                ReadStep::Answer(answer, length) => (answer, length),
+                ReadStep::Garbage => return Err(LoadError::NoAnswer),
             };
-            // In order, nearly always; a dialect may answer out of order.
-            let position = open.iter().position(|open| heard.number == Some(open.number));
-            let Some(asked) = position.and_then(|position| open.remove(position)) else {
-                return Err(format!(
-                    "an answer to a question that was not asked: {} {}",
-                    heard.verdict.word(),
-                    heard.reason
-                ));
+            // Answers nearly always come in order, so the search ends at the first question.
+            let position = open.iter().position(|question| answer.number == Some(question.number));
+            let Some(question) = position.and_then(|position| open.remove(position)) else {
+                let verdict = answer.verdict.word();
+                return Err(LoadError::UnexpectedAnswer { verdict, reason: answer.reason.to_owned() });
             };
-            results.record(now.saturating_duration_since(asked.since));
-            note(self.work, asked.number, &heard, results);
-            consumed = consumed.saturating_add(length);
-            answers = answers.saturating_add(1);
+            results.record(now.saturating_duration_since(question.since));
+            count_answer(self.task, question.number, &answer, results);
+            consumed += length;
+            answers += 1;
         }
         self.unread.drain(..consumed);
-        if self.unread.len() > LOAD_ANSWER_BYTES_MAX.saturating_add(LOAD_READ_BYTES) {
-            return Err("an answer without an end".to_owned());
+        if self.unread.len() > LOAD_ANSWER_BYTES_MAX + LOAD_READ_BYTES {
+            return Err(LoadError::EndlessAnswer);
         }
-        self.work.progress.add(answers);
+        self.task.progress.add(answers);
         Ok(())
     }
 }
 
-/// Counts one answer.
-pub(super) fn note(work: &Work, number: usize, heard: &Heard<'_>, results: &mut Results) {
-    let count = match heard.verdict {
-        Verdict::Allow => &mut results.allowed,
-        Verdict::Deny => &mut results.denied,
-        Verdict::Error => &mut results.errors,
-    };
-    *count = count.saturating_add(1);
-    let is_expected = match heard.verdict {
+/// Counts one answer, and keeps an example if it is not the expected one.
+pub(super) fn count_answer(task: &ConnectionTask, number: usize, answer: &LoadAnswer<'_>, results: &mut Results) {
+    let is_expected = match answer.verdict {
         Verdict::Error => false,
-        verdict => work.questions.is_expected(number, verdict == Verdict::Allow, heard.reason),
+        verdict => task.questions.is_expected(number, verdict == Verdict::Allow, answer.reason),
     };
+    match answer.verdict {
+        Verdict::Allow => results.allowed += 1,
+        Verdict::Deny => results.denied += 1,
+        Verdict::Error => results.errors += 1,
+    }
     if !is_expected {
-        if heard.verdict != Verdict::Error {
-            results.unexpected = results.unexpected.saturating_add(1);
+        if answer.verdict != Verdict::Error {
+            results.unexpected += 1;
         }
-        let question = String::from_utf8_lossy(work.questions.bytes(number));
-        results.example(&format!("{} {} to: {}", heard.verdict.word(), heard.reason, question.trim_end()));
+        let question = String::from_utf8_lossy(task.questions.bytes(number));
+        results.example(&format!("{} {} to: {}", answer.verdict.word(), answer.reason, question.trim_end()));
     }
 }
 
-/// All that waited is lost; [`Results::note_trouble`] counts one of them.
-fn lost(open: &VecDeque<Open>, why: &str, results: &mut Results) -> String {
-    let others = u64::try_from(open.len()).unwrap_or(u64::MAX).saturating_sub(1);
-    results.lost = results.lost.saturating_add(others);
-    why.to_owned()
+/// Counts all open questions as lost but one, which [`Results::note_lost`] counts with the error.
+fn count_lost(open: &VecDeque<OpenQuestion>, results: &mut Results) {
+    let others = open.len().saturating_sub(1);
+    results.lost += u64::try_from(others).unwrap_or(u64::MAX);
 }

@@ -1,120 +1,105 @@
-//! Questions drawn from a configuration, each with the verdict that the configuration promises.
+//! The questions of the load generator: drawn at random from a configuration, each with the expected verdict.
 //!
-//! Every question is drawn, judged and put into its dialect's bytes before the first is asked: a generator that thinks
-//! while it measures measures itself.
+//! Every question is drawn, decided and written in its dialect before the first one is sent. During the measurement the
+//! generator only copies bytes, so that it does not measure itself.
 
 use fastrand::Rng;
 
 use crate::decision::{AllowReason, DenyReason, Outcome, Reason};
-use crate::event::{AttributeSet, Event, Intent, Request};
+use crate::event::Intent;
 use crate::gate::Gate;
 use crate::limits::{LOAD_ACTORS_MAX, LOAD_QUESTIONS_MAX};
-use crate::load::wire::{self, Spoken};
+use crate::load::LoadError;
+use crate::load::question::{LoadQuestion, LoadRequest};
+use crate::load::wire::{self, LoadDialect};
 use crate::policy::directory::User;
 use crate::policy::feature_codes::Argument;
 use crate::policy::model::{Effect, Subject};
 use crate::policy::{Organization, Policy};
-use crate::telephony::{Digits, Moment, QueueId, QueueSet, Token, UnixMillis, UserId, Via, closed_list};
+use crate::telephony::{Moment, QueueId, QueueSet, UnixMillis, UserId, closed_list};
 
 closed_list! {
-    /// What a question is about.
-    Kind {
-        /// `queue.login`, of a queue that the actor serves three times out of four.
+    /// What a question asks for.
+    QuestionKind {
+        /// `queue.login`; in three of four questions the actor is assigned to the queue.
         Login = "queue.login",
         /// `queue.logout`.
         Logout = "queue.logout",
-        /// The digits of a login, as the organization's feature codes have them.
+        /// The digits of a login, by a feature code of the organization.
         Dial = "dial",
-        /// `call.listen`, by somebody who supervises a queue.
+        /// `call.listen`, by a supervisor.
         Listen = "call.listen",
         /// `call.whisper`.
         Whisper = "call.whisper",
         /// `call.barge`.
         Barge = "call.barge",
-        /// `agent.login`: a supervisor logs somebody else in.
+        /// `agent.login`: a supervisor logs an agent in.
         AgentLogin = "agent.login",
     }
 }
 
-/// How often each kind is drawn, in relation to the others.
+/// The kinds of question to draw, each with its weight.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mix(Vec<(Kind, u32)>);
+pub struct QuestionMix(Vec<(QuestionKind, u32)>);
 
-impl Mix {
-    /// Half of the questions are logins and a third is about supervision; nothing that needs `do`.
+impl QuestionMix {
+    /// The default: half of the questions are logins, three of ten supervisions, and none needs `do`.
     pub const DEFAULT: &'static str = "queue.login=5,call.listen=2,call.whisper=1,agent.login=2";
-    /// What changes something and can be repeated for ever.
+    /// The default with `--do`: changes that can be repeated without end.
     pub const DEFAULT_OF_CHANGES: &'static str = "dial=5,queue.login=1,queue.logout=4";
 
     /// Reads `KIND=WEIGHT,…`.
     ///
     /// # Errors
     ///
-    /// What is wrong with it, and what may stand there.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let kinds: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
-        let help = || format!("write KIND=WEIGHT,… with kinds out of {}", kinds.join(", "));
+    /// [`LoadError::Mix`] when the text has another form, an unknown kind or a weight of 0.
+    pub fn parse(text: &str) -> Result<Self, LoadError> {
         let part = |part: &str| {
             let (kind, weight) = part.split_once('=')?;
-            Some((Kind::named(kind)?, weight.parse().ok().filter(|&weight| weight > 0)?))
+            Some((QuestionKind::named(kind)?, weight.parse().ok().filter(|&weight| weight > 0)?))
         };
         let parts: Option<Vec<_>> = text.split(',').map(part).collect();
-        parts.map(Self).ok_or_else(|| format!("`{text}` is no mix: {}", help()))
+        parts.map(Self).ok_or_else(|| LoadError::Mix { text: text.to_owned() })
     }
 
-    /// Whether some of it can only be asked with `do`.
+    /// Whether one of the kinds can only be asked with `--do`.
     #[must_use]
     pub fn needs_do(&self) -> bool {
-        self.0.iter().any(|(kind, _)| *kind == Kind::Dial)
+        self.0.iter().any(|(kind, _)| *kind == QuestionKind::Dial)
     }
 
-    fn draw(&self, dice: &mut Rng) -> Kind {
-        let all = self.0.iter().fold(0_u32, |sum, (_, weight)| sum.saturating_add(*weight));
-        let mut left = dice.u32(0..all.max(1));
+    fn draw(&self, random: &mut Rng) -> QuestionKind {
+        // Weights come from the command line; a sum beyond u32 only distorts the mix.
+        let sum = self.0.iter().fold(0_u32, |sum, (_, weight)| sum.saturating_add(*weight));
+        let mut left = random.u32(0..sum.max(1));
         for &(kind, weight) in &self.0 {
             match left.checked_sub(weight) {
                 Some(rest) => left = rest,
                 None => return kind,
             }
         }
-        Kind::Login
+        QuestionKind::Login
     }
 }
 
-/// A question before it is bytes.
-#[derive(Clone, Debug)]
-pub(super) struct Draft {
-    pub(super) intent: Intent,
-    pub(super) organization: String,
-    /// An extension.
-    pub(super) actor: String,
-    pub(super) what: What,
-    pub(super) queue: Option<String>,
-    pub(super) target: Option<String>,
-}
-
-/// What is asked for.
-#[derive(Clone, Debug)]
-pub(super) enum What {
-    Action(&'static str),
-    Dial(String),
-}
-
-/// Many questions as bytes, and what each must be answered with.
+/// All questions of a run as bytes, and the expected verdict of each.
 #[derive(Debug, Default)]
 pub struct Questions {
+    /// The bytes of all questions, one after the other.
     bytes: Vec<u8>,
-    each: Vec<Drawn>,
+    expected: Vec<ExpectedAnswer>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Drawn {
+struct ExpectedAnswer {
+    /// End of the question in `bytes`.
     end: usize,
     allowed: bool,
 }
 
-/// Reasons that depend on what happened before, which the configuration does not know.
-const BY_STATE: &[Reason] = &[
+/// Reasons that depend on earlier questions. The expected verdict knows the configuration only, so an answer with one of
+/// these reasons is never unexpected.
+const REASONS_OF_STATE: &[Reason] = &[
     Reason::Allow(AllowReason::AlreadyLoggedIn),
     Reason::Allow(AllowReason::LoggedOut),
     Reason::Deny(DenyReason::NotLoggedIn),
@@ -127,94 +112,98 @@ const BY_STATE: &[Reason] = &[
 ];
 
 impl Questions {
-    /// Draws so many, at most [`LOAD_QUESTIONS_MAX`].
+    /// Draws `count` questions, at most [`LOAD_QUESTIONS_MAX`]. The same seed draws the same questions.
     ///
     /// # Errors
     ///
-    /// When the configuration has nobody to ask for.
+    /// [`LoadError::NothingToAsk`] when no organization has a user and a queue.
     pub fn draw(
         policy: Policy,
-        mix: &Mix,
+        mix: &QuestionMix,
         intent: Intent,
-        spoken: Spoken,
+        dialect: LoadDialect,
         count: usize,
         seed: u64,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, LoadError> {
         let gate = Gate::default();
-        let _nothing = gate.publish(policy);
+        let _revocations = gate.publish(policy);
         let policy = gate.policy();
-        let mut dice = Rng::with_seed(seed);
-        let mut places: Vec<Place<'_>> =
-            policy.organizations().filter_map(|organization| Place::of(organization, &mut dice)).collect();
-        places.sort_unstable_by_key(|place| &place.organization.name);
-        if places.is_empty() {
-            return Err("no organization of the configuration has a user and a queue to ask for".to_owned());
+        let mut random = Rng::with_seed(seed);
+        let mut tenants: Vec<Tenant<'_>> =
+            policy.organizations().filter_map(|organization| Tenant::new(organization, &mut random)).collect();
+        tenants.sort_unstable_by_key(|tenant| &tenant.organization.name);
+        if tenants.is_empty() {
+            return Err(LoadError::NothingToAsk);
         }
         let mut questions = Self::default();
-        let mut scratch = QueueSet::default();
+        let mut queues = QueueSet::default();
         for number in 0..count.clamp(1, LOAD_QUESTIONS_MAX) {
-            let place = places.get(dice.usize(0..places.len()));
-            let Some(draft) = place.map(|place| place.draft(mix.draw(&mut dice), intent, &mut dice)) else { continue };
-            let Some(event) = draft.event() else { continue };
+            let tenant = tenants.get(random.usize(0..tenants.len()));
+            let drawn = tenant.map(|tenant| tenant.draw(mix.draw(&mut random), intent, &mut random));
+            let Some(question) = drawn else { continue };
+            let Some(event) = question.event() else { continue };
             let now = Moment { wall: UnixMillis(0), uptime_ms: 0 };
-            let allowed = gate.ask(&event, now, &mut scratch, |outcome, _| match outcome {
+            let allowed = gate.ask(&event, now, &mut queues, |outcome, _| match outcome {
                 Outcome::Decided(answer) => matches!(answer.reason, Reason::Allow(_)),
                 Outcome::Faulty(_) => false,
             });
-            wire::write(spoken, &draft, number, &mut questions.bytes);
-            questions.each.push(Drawn { end: questions.bytes.len(), allowed });
+            wire::write(dialect, &question, number, &mut questions.bytes);
+            questions.expected.push(ExpectedAnswer { end: questions.bytes.len(), allowed });
         }
         Ok(questions)
     }
 
-    /// How many there are.
+    /// Number of questions.
     #[must_use]
     pub const fn len(&self) -> usize {
-        self.each.len()
+        self.expected.len()
     }
 
-    /// Whether there is none.
+    /// Whether there is no question.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.each.is_empty()
+        self.expected.is_empty()
     }
 
-    /// The bytes of one.
+    /// The bytes of one question.
     pub(super) fn bytes(&self, number: usize) -> &[u8] {
-        let before = number.checked_sub(1).and_then(|before| self.each.get(before));
-        let start = before.map_or(0, |drawn| drawn.end);
-        self.each.get(number).and_then(|drawn| self.bytes.get(start..drawn.end)).unwrap_or_default()
+        let before = number.checked_sub(1).and_then(|before| self.expected.get(before));
+        let start = before.map_or(0, |question| question.end);
+        self.expected.get(number).and_then(|question| self.bytes.get(start..question.end)).unwrap_or_default()
     }
 
-    /// Whether the answer to one is the verdict that the configuration promises, or depends on what happened before.
+    /// Whether an answer has the expected verdict, or a reason that depends on earlier questions.
     pub(super) fn is_expected(&self, number: usize, allowed: bool, reason: &str) -> bool {
-        self.each.get(number).is_some_and(|drawn| drawn.allowed == allowed)
-            || BY_STATE.iter().any(|by_state| by_state.code() == reason)
+        self.expected.get(number).is_some_and(|question| question.allowed == allowed)
+            || REASONS_OF_STATE.iter().any(|known| known.code() == reason)
     }
 
-    /// The question after this one.
+    /// The number of the next question; after the last one, 0.
     pub(super) const fn after(&self, number: usize) -> usize {
-        let next = number.saturating_add(1);
-        if next < self.each.len() { next } else { 0 }
+        let next = number + 1;
+        if next < self.expected.len() { next } else { 0 }
     }
 }
 
-/// One organization, and who of it asks.
-struct Place<'p> {
+/// One organization and the names that its questions are drawn from.
+struct Tenant<'p> {
     organization: &'p Organization,
+    /// At most [`LOAD_ACTORS_MAX`] users.
     users: Vec<UserId>,
+    /// At most [`LOAD_ACTORS_MAX`] users who supervise a queue.
     supervisors: Vec<UserId>,
     queues: Vec<QueueId>,
-    /// Feature codes that log in to a queue, as they are written.
+    /// Patterns of the feature codes that log in to a queue.
     codes: Vec<String>,
 }
 
-impl<'p> Place<'p> {
-    fn of(organization: &'p Organization, dice: &mut Rng) -> Option<Self> {
+impl<'p> Tenant<'p> {
+    /// `None`: the organization has no user or no queue.
+    fn new(organization: &'p Organization, random: &mut Rng) -> Option<Self> {
         let directory = &organization.directory;
         let queues: Vec<QueueId> = directory.queues().map(|(id, _)| id).collect();
         let mut users: Vec<UserId> = directory.users().map(User::id).collect();
-        dice.shuffle(&mut users);
+        random.shuffle(&mut users);
         let supervises =
             |&user: &UserId| directory.user(user).is_some_and(|user| !directory.supervised(user).is_empty());
         let supervisors = users.iter().copied().filter(supervises).take(LOAD_ACTORS_MAX).collect();
@@ -228,69 +217,72 @@ impl<'p> Place<'p> {
         (!users.is_empty() && !queues.is_empty()).then_some(Self { organization, users, supervisors, queues, codes })
     }
 
-    fn draft(&self, kind: Kind, intent: Intent, dice: &mut Rng) -> Draft {
+    fn draw(&self, kind: QuestionKind, intent: Intent, random: &mut Rng) -> LoadQuestion {
         match kind {
-            Kind::Login => self.own(What::Action("queue.login"), intent, dice),
-            Kind::Logout => self.own(What::Action("queue.logout"), intent, dice),
-            Kind::Dial => self.dialed(intent, dice),
-            Kind::Listen => self.of_somebody("call.listen", intent, dice),
-            Kind::Whisper => self.of_somebody("call.whisper", intent, dice),
-            Kind::Barge => self.of_somebody("call.barge", intent, dice),
-            Kind::AgentLogin => self.of_somebody("agent.login", intent, dice),
+            QuestionKind::Login => self.on_oneself(LoadRequest::Action("queue.login"), intent, random),
+            QuestionKind::Logout => self.on_oneself(LoadRequest::Action("queue.logout"), intent, random),
+            QuestionKind::Dial => self.dialed(intent, random),
+            QuestionKind::Listen => self.on_somebody_else("call.listen", intent, random),
+            QuestionKind::Whisper => self.on_somebody_else("call.whisper", intent, random),
+            QuestionKind::Barge => self.on_somebody_else("call.barge", intent, random),
+            QuestionKind::AgentLogin => self.on_somebody_else("agent.login", intent, random),
         }
     }
 
-    /// On oneself, in a queue that the actor serves or in any.
-    fn own(&self, what: What, intent: Intent, dice: &mut Rng) -> Draft {
-        let actor = any(&self.users, UserId(0), dice);
-        let queue = self.queue_of(actor, dice);
-        Draft {
+    /// An action of the actor on himself, in a queue to which the actor is assigned or in any queue.
+    fn on_oneself(&self, request: LoadRequest, intent: Intent, random: &mut Rng) -> LoadQuestion {
+        let actor = any(&self.users, UserId(0), random);
+        let queue = self.queue_of(actor, random);
+        LoadQuestion {
             intent,
             organization: self.organization.name.to_string(),
             actor: self.organization.directory.extension(actor).to_owned(),
-            what,
+            request,
             queue: Some(self.number(queue)),
             target: None,
         }
     }
 
-    fn dialed(&self, intent: Intent, dice: &mut Rng) -> Draft {
-        let draft = self.own(What::Action("queue.login"), intent, dice);
-        let code = (!self.codes.is_empty()).then(|| self.codes.get(dice.usize(0..self.codes.len()))).flatten();
-        match (code, draft.queue.clone()) {
+    /// A login by a feature code; by its name if the organization has no such code.
+    fn dialed(&self, intent: Intent, random: &mut Rng) -> LoadQuestion {
+        let named = self.on_oneself(LoadRequest::Action("queue.login"), intent, random);
+        let code = (!self.codes.is_empty()).then(|| self.codes.get(random.usize(0..self.codes.len()))).flatten();
+        match (code, named.queue.clone()) {
             (Some(code), Some(queue)) => {
-                Draft { what: What::Dial(code.replace("{queue}", &queue)), queue: None, ..draft }
+                let request = LoadRequest::Dial(code.replace("{queue}", &queue));
+                LoadQuestion { request, queue: None, ..named }
             }
-            _ => draft,
+            _ => named,
         }
     }
 
-    /// On somebody else, by a supervisor, in a queue of either.
-    fn of_somebody(&self, action: &'static str, intent: Intent, dice: &mut Rng) -> Draft {
+    /// An action of a supervisor on another user, in a queue of either.
+    fn on_somebody_else(&self, action: &'static str, intent: Intent, random: &mut Rng) -> LoadQuestion {
         let directory = &self.organization.directory;
-        let target = any(&self.users, UserId(0), dice);
-        let actor = any(if self.supervisors.is_empty() { &self.users } else { &self.supervisors }, target, dice);
+        let target = any(&self.users, UserId(0), random);
+        let actor = any(if self.supervisors.is_empty() { &self.users } else { &self.supervisors }, target, random);
         let supervised = directory.user(actor).map_or(&[][..], |actor| directory.supervised(actor));
-        let queue = match supervised.get(dice.usize(0..supervised.len().max(1))) {
-            Some(&(_, queue, _)) if dice.bool() => queue,
-            _ => self.queue_of(target, dice),
+        let queue = match supervised.get(random.usize(0..supervised.len().max(1))) {
+            Some(&(_, queue, _)) if random.bool() => queue,
+            _ => self.queue_of(target, random),
         };
-        Draft {
+        LoadQuestion {
             intent,
             organization: self.organization.name.to_string(),
             actor: directory.extension(actor).to_owned(),
-            what: What::Action(action),
+            request: LoadRequest::Action(action),
             queue: Some(self.number(queue)),
             target: Some(directory.extension(target).to_owned()),
         }
     }
 
-    fn queue_of(&self, user: UserId, dice: &mut Rng) -> QueueId {
+    /// A queue to which the user is assigned, in three of four cases; else any queue.
+    fn queue_of(&self, user: UserId, random: &mut Rng) -> QueueId {
         let served = self.organization.directory.user(user).map(User::served).unwrap_or_default();
-        let own = served.iter().nth(dice.usize(0..served.iter().len().max(1)));
+        let own = served.iter().nth(random.usize(0..served.iter().len().max(1)));
         match own {
-            Some(queue) if dice.u8(0..4) > 0 => queue,
-            _ => any(&self.queues, QueueId(0), dice),
+            Some(queue) if random.u8(0..4) > 0 => queue,
+            _ => any(&self.queues, QueueId(0), random),
         }
     }
 
@@ -299,40 +291,7 @@ impl<'p> Place<'p> {
     }
 }
 
-/// One of them, which are not none.
-fn any<T: Copy>(of: &[T], otherwise: T, dice: &mut Rng) -> T {
-    of.get(dice.usize(0..of.len().max(1))).copied().unwrap_or(otherwise)
-}
-
-impl Draft {
-    /// The question as an event that changes nothing; `None` if a name of the configuration cannot be asked for.
-    fn event(&self) -> Option<Event<'_>> {
-        let token = |text: &'_ str| Token::parse(text.as_bytes()).is_some();
-        let all_tokens = [Some(&self.organization), Some(&self.actor), self.queue.as_ref(), self.target.as_ref()];
-        if !all_tokens.into_iter().flatten().all(|text| token(text)) {
-            return None;
-        }
-        let request = match &self.what {
-            What::Action(action) => Request::Action(Token::parse(action.as_bytes())?),
-            What::Dial(digits) => Request::Dial(Digits::parse(digits.as_bytes())?),
-        };
-        Some(Event {
-            intent: Intent::May,
-            organization: Token::parse(self.organization.as_bytes())?,
-            actor: Token::parse(self.actor.as_bytes())?,
-            request,
-            via: Via::Phone,
-            queue: self.queue.as_ref().and_then(|queue| Token::parse(queue.as_bytes())),
-            target: self.target.as_ref().and_then(|target| Token::parse(target.as_bytes())),
-            from: None,
-            group: None,
-            role: None,
-            call: None,
-            to_tag: None,
-            from_tag: None,
-            lease_seconds: None,
-            pause_reason: None,
-            attributes: AttributeSet::EMPTY,
-        })
-    }
+/// One of the choices, or `otherwise` if there is none.
+fn any<T: Copy>(choices: &[T], otherwise: T, random: &mut Rng) -> T {
+    choices.get(random.usize(0..choices.len().max(1))).copied().unwrap_or(otherwise)
 }

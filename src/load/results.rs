@@ -1,4 +1,4 @@
-//! What came of a load, counted.
+//! The results of a run: answers by verdict, latencies, and examples of wrong answers.
 
 use std::time::Duration;
 
@@ -6,34 +6,34 @@ use hdrhistogram::Histogram;
 
 use crate::limits::{LOAD_EXAMPLES_MAX, LOAD_LATENCY_MAX};
 
-/// Significant digits of a latency.
+/// Significant decimal digits of a latency.
 const DIGITS: u8 = 3;
 
-/// Answers by verdict, latencies, and what went wrong.
+/// The counts of one connection, or of all connections together.
 #[derive(Debug)]
 pub struct Results {
-    /// Questions that were sent.
+    /// Number of questions sent.
     pub asked: u64,
-    /// Answers that allowed.
+    /// Number of answers with the verdict allow.
     pub allowed: u64,
-    /// Answers that denied.
+    /// Number of answers with the verdict deny.
     pub denied: u64,
-    /// Answers that were no decision.
+    /// Number of answers that were errors.
     pub errors: u64,
-    /// Decisions with another verdict than the configuration promises.
+    /// Number of decisions whose verdict is not the expected one.
     pub unexpected: u64,
-    /// Questions whose answer never came, and connections that could not be made.
+    /// Number of questions without an answer, and of connections that could not be opened.
     pub lost: u64,
-    /// From when a question was due, or sent, to its answer, in nanoseconds.
+    /// Nanoseconds from when a question was due (without a rate: sent) to its answer.
     pub latency: Histogram<u64>,
-    /// A few of what went wrong.
+    /// The first different errors and unexpected answers, at most [`LOAD_EXAMPLES_MAX`].
     pub examples: Vec<String>,
-    /// How long it all took.
+    /// Duration of the run.
     pub took: Duration,
 }
 
 impl Default for Results {
-    #[expect(clippy::expect_used, reason = "the library takes every bound above 2 and up to 5 digits")]
+    #[expect(clippy::expect_used, reason = "the library accepts every maximum from 2 and up to 5 digits")]
     fn default() -> Self {
         let bound = u64::try_from(LOAD_LATENCY_MAX.as_nanos()).unwrap_or(u64::MAX);
         let latency = Histogram::new_with_max(bound, DIGITS).expect("constant bounds");
@@ -52,9 +52,9 @@ impl Default for Results {
 }
 
 impl Results {
-    /// Adds what another connection counted.
+    /// Adds the results of another connection.
     pub fn add(&mut self, other: &Self) {
-        for (sum, more) in [
+        for (sum, counted) in [
             (&mut self.asked, other.asked),
             (&mut self.allowed, other.allowed),
             (&mut self.denied, other.denied),
@@ -62,53 +62,55 @@ impl Results {
             (&mut self.unexpected, other.unexpected),
             (&mut self.lost, other.lost),
         ] {
-            *sum = sum.saturating_add(more);
+            *sum += counted;
         }
-        let _same_bounds = self.latency.add(&other.latency);
+        // Both histograms have the same bounds, so adding cannot fail.
+        self.latency.add(&other.latency).ok();
         other.examples.iter().for_each(|example| self.example(example));
     }
 
-    /// Decisions, allowed or denied.
+    /// Number of decisions, allow or deny.
     #[must_use]
     pub const fn decided(&self) -> u64 {
-        self.allowed.saturating_add(self.denied)
+        self.allowed + self.denied
     }
 
-    /// Whether every question was answered as the configuration promises.
+    /// Whether questions were asked and every one got the expected answer.
     #[must_use]
     pub const fn is_clean(&self) -> bool {
         self.errors == 0 && self.unexpected == 0 && self.lost == 0 && self.asked > 0
     }
 
-    /// Decisions a second.
+    /// Decisions per second.
     #[must_use]
     pub fn per_second(&self) -> f64 {
         let seconds = self.took.as_secs_f64();
-        // Exact up to 2^53 decisions.
-        #[expect(clippy::cast_precision_loss, reason = "nobody asks that often")]
+        #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 decisions")]
         let decided = self.decided() as f64;
         if seconds > 0.0 { decided / seconds } else { 0.0 }
     }
 
-    /// The latency that this part of the answers, 0 to 1, did not exceed.
+    /// The latency that a fraction of the answers, 0 to 1, did not exceed.
     #[must_use]
-    pub fn quantile(&self, part: f64) -> Duration {
-        Duration::from_nanos(self.latency.value_at_quantile(part))
+    pub fn quantile(&self, fraction: f64) -> Duration {
+        Duration::from_nanos(self.latency.value_at_quantile(fraction))
     }
 
+    /// Records one latency; one above the maximum counts as the maximum.
     pub(super) fn record(&mut self, latency: Duration) {
         self.latency.saturating_record(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX));
     }
 
-    /// An answer is lost, or there was no connection to ask over.
-    pub(super) fn note_trouble(&mut self, what: &str) {
-        self.lost = self.lost.saturating_add(1);
-        self.example(what);
+    /// Counts one lost answer or one failed connection.
+    pub(super) fn note_lost(&mut self, error: &str) {
+        self.lost += 1;
+        self.example(error);
     }
 
-    pub(super) fn example(&mut self, what: &str) {
-        if self.examples.len() < LOAD_EXAMPLES_MAX && !self.examples.iter().any(|known| known == what) {
-            self.examples.push(what.to_owned());
+    /// Keeps an example, unless it is known or there are enough.
+    pub(super) fn example(&mut self, example: &str) {
+        if self.examples.len() < LOAD_EXAMPLES_MAX && !self.examples.iter().any(|known| known == example) {
+            self.examples.push(example.to_owned());
         }
     }
 }

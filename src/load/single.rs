@@ -1,83 +1,82 @@
-//! A connection a question: FastAGI and FreeSWITCH.
+//! Asks over one connection per question: FastAGI and FreeSWITCH.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout_at};
 
 use crate::limits::{LOAD_ANSWER_BYTES_MAX, LOAD_READ_BYTES};
 use crate::load::pace::wait_until;
-use crate::load::persistent::note;
+use crate::load::persistent::count_answer;
 use crate::load::results::Results;
-use crate::load::wire::{self, Spoken};
-use crate::load::{Stream, Work, connect, error_words, lost_at};
+use crate::load::wire::{self, LoadDialect};
+use crate::load::{ConnectionTask, LoadError, LoadStream, connect, lost_at};
 
-/// Connects, asks, hears and hangs up, until the time is over.
-pub(super) async fn call_over_and_over(work: &Work) -> Results {
-    let (mut results, mut number, mut pace) = (Results::default(), work.first_question(), work.pace());
-    let mut bytes = Vec::with_capacity(LOAD_READ_BYTES);
+/// Asks one question after the other, each over a connection of its own, until the run ends.
+pub(super) async fn ask_over_many_connections(task: &ConnectionTask) -> Results {
+    let (mut results, mut number, mut pace) = (Results::default(), task.first_question(), task.pace());
+    let mut answer_bytes = Vec::with_capacity(LOAD_READ_BYTES);
     loop {
         let since = match &mut pace {
             None => Instant::now(),
             Some(pace) => {
                 let Some(due) = pace.due() else { return results };
                 wait_until(due).await;
-                pace.asked();
+                pace.note_sent();
                 due
             }
         };
-        if since >= work.end {
+        if since >= task.end {
             return results;
         }
-        results.asked = results.asked.saturating_add(1);
-        bytes.clear();
-        let called = timeout_at(lost_at(since), call(work, number, &mut bytes)).await;
-        match called.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
-            Ok(answered) => match wire::whole_answer(work.plan.spoken, &bytes) {
-                Some(heard) => {
+        results.asked += 1;
+        answer_bytes.clear();
+        let asked = timeout_at(lost_at(since), ask(task, number, &mut answer_bytes)).await;
+        match asked.unwrap_or(Err(LoadError::AnswerTimeout)) {
+            Ok(answered) => match wire::read_only_answer(task.plan.dialect, &answer_bytes) {
+                Some(answer) => {
                     results.record(answered.saturating_duration_since(since));
-                    note(work, number, &heard, &mut results);
-                    work.progress.add(1);
+                    count_answer(task, number, &answer, &mut results);
+                    task.progress.add(1);
                 }
-                None => results.note_trouble("what came is no answer"),
+                None => results.note_lost(&LoadError::NoAnswer.to_string()),
             },
-            Err(why) => results.note_trouble(&why),
+            Err(error) => results.note_lost(&error.to_string()),
         }
-        number = work.questions.after(number);
+        number = task.questions.after(number);
     }
 }
 
-/// Asks one question; when its answer was whole.
-async fn call(work: &Work, number: usize, bytes: &mut Vec<u8>) -> Result<Instant, String> {
-    let stream = match connect(&work.plan.place).await? {
-        Stream::Tcp(stream) => stream,
-        Stream::Unix(_) => return Err("this dialect has no Unix socket".to_owned()),
+/// Asks one question and reads its answer into `answer_bytes`; returns when the answer was complete.
+async fn ask(task: &ConnectionTask, number: usize, answer_bytes: &mut Vec<u8>) -> Result<Instant, LoadError> {
+    let stream = match connect(&task.plan.address).await? {
+        LoadStream::Tcp(stream) => stream,
+        LoadStream::Unix(_) => return Err(LoadError::NoUnixSocket),
     };
     let (mut reads, mut writes) = stream.into_split();
-    let failed = |error: std::io::Error| error_words(&error);
-    let spoken = work.plan.spoken;
-    if spoken == Spoken::FreeSwitch {
+    let dialect = task.plan.dialect;
+    if dialect == LoadDialect::FreeSwitch {
         let mut greeting = [0; wire::CHANNEL_GREETING.len()];
-        reads.read_exact(&mut greeting).await.map_err(failed)?;
+        reads.read_exact(&mut greeting).await?;
         if greeting != wire::CHANNEL_GREETING {
-            return Err("what came is no greeting".to_owned());
+            return Err(LoadError::NoGreeting);
         }
     }
-    writes.write_all(work.questions.bytes(number)).await.map_err(failed)?;
+    writes.write_all(task.questions.bytes(number)).await?;
     loop {
-        let count = reads.read_buf(bytes).await.map_err(failed)?;
-        if wire::is_whole(spoken, bytes, count == 0) {
+        let count = reads.read_buf(answer_bytes).await?;
+        if wire::is_complete(dialect, answer_bytes, count == 0) {
             break;
         }
         if count == 0 {
-            return Err("the sidecar closed the connection".to_owned());
+            return Err(LoadError::Closed);
         }
-        if bytes.len() > LOAD_ANSWER_BYTES_MAX {
-            return Err("an answer without an end".to_owned());
+        if answer_bytes.len() > LOAD_ANSWER_BYTES_MAX {
+            return Err(LoadError::EndlessAnswer);
         }
     }
     let answered = Instant::now();
-    if spoken == Spoken::FreeSwitch {
-        // What it says when it goes; the sidecar keeps its side open until then.
-        writes.write_all(wire::CHANNEL_GOODBYE).await.map_err(failed)?;
+    if dialect == LoadDialect::FreeSwitch {
+        // The sidecar keeps its side open until FreeSWITCH has replied to the commands.
+        writes.write_all(wire::CHANNEL_GOODBYE).await?;
     }
     Ok(answered)
 }

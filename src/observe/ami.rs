@@ -1,4 +1,4 @@
-//! The metrics of the links to Asterisks.
+//! The metrics of the links to Asterisk.
 
 use metrics::{Counter, Gauge, counter, gauge};
 
@@ -6,26 +6,26 @@ use crate::observe::names;
 use crate::telephony::closed_list;
 
 closed_list! {
-    /// What became of a queue member whose login session ended.
+    /// The result for a queue member in Asterisk whose login session ended.
     RemovalOutcome {
         /// Asterisk removed it.
         Removed = "removed",
-        /// Asterisk had no such member: the phone had removed it, or nobody had added it.
+        /// Asterisk has no such member: the phone removed it, or it was never added.
         NotThere = "not_there",
-        /// The user had logged in again, so it stays.
+        /// The user logged in again before, so the member stays.
         LoggedInAgain = "logged_in_again",
-        /// The user logged in while the removal was under way, so it was added again.
+        /// The user logged in during the removal, so the member was added again.
         Restored = "restored",
-        /// Asterisk would not, however often it was asked.
+        /// Asterisk refused every attempt.
         Refused = "refused",
-        /// Asterisk was away for so long that it is better left alone.
+        /// Asterisk was not reachable for so long that its members may be others now.
         Outdated = "outdated",
-        /// Too many were waiting.
+        /// Too many removals were waiting.
         Overflowed = "overflowed",
     }
 }
 
-/// The handles, made once.
+/// The handles of these metrics, created once.
 #[derive(Clone)]
 pub struct AmiMetrics {
     up: Gauge,
@@ -43,23 +43,23 @@ impl AmiMetrics {
     /// All series, at zero, in the recorder of this thread.
     pub(super) fn new() -> Self {
         let removals = |outcome: &RemovalOutcome| counter!(names::AMI_REMOVALS.name, "outcome" => outcome.name());
-        let this = Self {
+        let metrics = Self {
             up: gauge!(names::AMI_LINKS_UP.name),
             configured: gauge!(names::AMI_LINKS.name),
             removals: RemovalOutcome::ALL.iter().map(removals).collect(),
         };
-        this.up.set(0.0);
-        this.configured.set(0.0);
-        this
+        metrics.up.set(0.0);
+        metrics.configured.set(0.0);
+        metrics
     }
 
-    /// Says how many links the configuration asks for.
+    /// Sets the number of configured links.
     #[expect(clippy::cast_precision_loss, reason = "there are few of them")]
     pub fn configured(&self, links: usize) {
         self.configured.set(links as f64);
     }
 
-    /// Counts what became of a removal.
+    /// Counts the result of one removal.
     pub fn count(&self, outcome: RemovalOutcome) {
         if let Some(counter) = self.removals.get(outcome as usize) {
             counter.increment(1);
@@ -68,22 +68,22 @@ impl AmiMetrics {
 
     /// Counts a link as up for as long as the returned value lives.
     #[must_use]
-    pub fn up(&self) -> Up<'_> {
+    pub fn up(&self) -> LinkUpGuard<'_> {
         self.up.increment(1.0);
-        Up(&self.up)
+        LinkUpGuard(&self.up)
     }
 }
 
-/// A link that is up.
-pub struct Up<'a>(&'a Gauge);
+/// Counts one link as up until it is dropped.
+pub struct LinkUpGuard<'a>(&'a Gauge);
 
-impl std::fmt::Debug for Up<'_> {
+impl std::fmt::Debug for LinkUpGuard<'_> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("Up")
+        formatter.write_str("LinkUpGuard")
     }
 }
 
-impl Drop for Up<'_> {
+impl Drop for LinkUpGuard<'_> {
     fn drop(&mut self) {
         self.0.decrement(1.0);
     }

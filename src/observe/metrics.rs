@@ -1,4 +1,7 @@
-//! Metric handles, made once; what counts a decision is an array read and an addition.
+//! The handles of all metrics, created once. Counting a decision is an array read and an addition.
+//!
+//! [`Metrics`] has the metrics of the process and one [`DialectMetrics`] for each dialect; [`ScrapeValues`] are read at
+//! each scrape. The recorder is our own, not the global one, so tests can have several.
 
 use std::fmt::Write as _;
 use std::sync::OnceLock;
@@ -18,7 +21,7 @@ use crate::observe::reachable::{Pair, pairs_of, pairs_of_any_policy};
 use crate::policy::Policy;
 use crate::telephony::{Ground, SupervisionMode};
 
-/// From half a microsecond, which a decision takes in a warm cache, to the second at which a caller hangs up.
+/// Upper bounds of the histograms, in seconds: from 0.5 µs, a decision from warm caches, to 1 s, when callers hang up.
 const DURATION_BUCKETS_SECONDS: &[f64] = &[
     0.000_000_5,
     0.000_001,
@@ -39,50 +42,51 @@ const DURATION_BUCKETS_SECONDS: &[f64] = &[
     1.0,
 ];
 
+/// Reasons of a decision, allow and deny.
 const REASONS: usize = AllowReason::ALL.len() + DenyReason::ALL.len();
 
-/// What is true at the moment of a scrape and kept elsewhere.
+/// The values that are kept elsewhere and read at each scrape.
 #[derive(Clone, Debug, Default)]
-pub struct Gauges {
+pub struct ScrapeValues {
     /// Revision of the policy that every connection uses.
     pub policy_revision: u64,
-    /// Whether the configuration on disk is not the one that was loaded.
+    /// Whether a file of the configuration has changed since it was loaded.
     pub policy_is_stale: bool,
     /// Connections that may be open at once.
     pub connections_limit: usize,
     /// Login sessions, by ground in the order of [`Ground::ALL`].
     pub sessions: [u64; Ground::ALL.len()],
-    /// Login sessions that their users could not open today.
+    /// Login sessions that their users could not open under the policy in force.
     pub sessions_kept: u64,
-    /// Login sessions of single queues, by organization and number; `None`: nobody wants to know.
+    /// Login sessions by queue. `None`: `sessions_by_queue_max` is 0.
     pub sessions_by_queue: Option<Vec<QueueSessions>>,
-    /// Queues that there was no room for among them.
+    /// Queues beyond `sessions_by_queue_max`, which have no series.
     pub sessions_by_queue_left_out: u64,
-    /// Login sessions that end by themselves.
+    /// Login sessions with a lease.
     pub leases: u64,
-    /// Those that do so soon.
+    /// Login sessions whose lease ends within 300 s.
     pub leases_ending_soon: u64,
-    /// Login sessions that have ended because their time was over.
+    /// Login sessions that ended with their lease, since the start.
     pub leases_expired: u64,
     /// Supervisions that run, by mode in the order of [`SupervisionMode::ALL`].
     pub supervisions: [u64; SupervisionMode::ALL.len()],
-    /// Supervisions that a reload no longer permitted.
+    /// Supervisions that a reload no longer permitted, since the start.
     pub supervisions_revoked: u64,
     /// Whether the session store takes changes.
     pub store_is_healthy: bool,
-    /// Whether the audit log can be written, or there is none.
+    /// Whether the audit log can be written, or is off.
     pub audit_is_healthy: bool,
-    /// Lines that were written to the audit log.
+    /// Lines that were written to the audit log, since the start.
     pub audit_records: u64,
-    /// Lines that were not taken because only one of so many is.
+    /// Lines that the sampling of `plain_allows_per_second` left out of the audit log, since the start.
     pub audit_sampled: u64,
-    /// Lines that found no room.
+    /// Lines that were left out of the audit log because its buffer was full, since the start.
     pub audit_dropped: u64,
-    /// Lines that are not in the log, by why in the order of [`LeftOut::ALL`].
+    /// Lines that were left out of the log, by cause in the order of [`LeftOut::ALL`].
     pub log_left_out: [u64; LeftOut::ALL.len()],
 }
 
-/// The login sessions of one queue: organization, number and count.
+/// The login sessions of one queue: organization, queue number and count.
 pub type QueueSessions = (String, String, u64);
 
 /// Every metric of the process.
@@ -105,7 +109,8 @@ pub struct Metrics {
 #[derive(Debug)]
 pub struct DialectMetrics {
     label: DialectLabel,
-    /// By action and reason; empty where the pair cannot be reached.
+    /// Counters by action and reason, at [`position`]. A counter exists from the first use, or from the load of a role
+    /// model in which the pair is reachable.
     decisions: Vec<OnceLock<Counter>>,
     request_duration: Histogram,
     connections: AtomicI64,
@@ -133,7 +138,7 @@ impl Metrics {
             PrometheusBuilder::new(),
             |builder, metric| {
                 let matcher = Matcher::Full(metric.name.to_owned());
-                // The only failure is an empty list of buckets, which this is not.
+                // Fails only for an empty list of buckets.
                 builder
                     .set_buckets_for_metric(matcher, DURATION_BUCKETS_SECONDS)
                     .unwrap_or_else(|_| PrometheusBuilder::new())
@@ -142,48 +147,37 @@ impl Metrics {
         let recorder = builder.build_recorder();
         let handle = recorder.handle();
         let process = Collector::default();
-        let (dialects, decision_duration, reloads, others) = metrics::with_local_recorder(&recorder, || {
+        registered(&recorder, || {
             process.describe();
             describe_all();
             gauge!(names::BUILD_INFO.name, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-            let dialects: Vec<DialectMetrics> =
-                DialectLabel::ALL.iter().map(|&label| DialectMetrics::new(label)).collect();
-            let reloads = |result| counter!(names::POLICY_RELOADS.name, "result" => result);
-            let reloads = (reloads("success"), reloads("failure"));
-            let counters = (
-                counter!(names::PANICS.name),
-                counter!(names::OVERLOAD_REJECTED.name),
-                counter!(names::WATCHERS_CUT_OFF.name),
-            );
-            let store = histogram!(names::STORE_COMMIT_DURATION.name);
-            (dialects, histogram!(names::DECISION_DURATION.name), reloads, (counters, store, AmiMetrics::new()))
         });
-        let (reloads_successful, reloads_failed) = reloads;
-        let ((panics, overload_rejected, watchers_cut_off), store_commit_duration, ami) = others;
-        let this = Self {
-            recorder,
+        let reloads = |result| registered(&recorder, || counter!(names::POLICY_RELOADS.name, "result" => result));
+        let dialect = |&label: &DialectLabel| registered(&recorder, || DialectMetrics::new(label));
+        let metrics = Self {
+            dialects: DialectLabel::ALL.iter().map(dialect).collect(),
+            decision_duration: registered(&recorder, || histogram!(names::DECISION_DURATION.name)),
+            reloads_successful: reloads("success"),
+            reloads_failed: reloads("failure"),
+            panics: registered(&recorder, || counter!(names::PANICS.name)),
+            overload_rejected: registered(&recorder, || counter!(names::OVERLOAD_REJECTED.name)),
+            watchers_cut_off: registered(&recorder, || counter!(names::WATCHERS_CUT_OFF.name)),
+            store_commit_duration: registered(&recorder, || histogram!(names::STORE_COMMIT_DURATION.name)),
+            ami: registered(&recorder, AmiMetrics::new),
             handle,
             process,
-            dialects,
-            decision_duration,
-            reloads_successful,
-            reloads_failed,
-            panics,
-            overload_rejected,
-            watchers_cut_off,
-            store_commit_duration,
-            ami,
+            recorder,
         };
-        this.open(&pairs_of_any_policy());
-        this
+        metrics.register(&pairs_of_any_policy());
+        metrics
     }
 
-    /// Puts every decision that the policy can bring about at zero, before it judges.
+    /// Registers every decision that the policy can make, at zero. Call it before the policy is published.
     pub fn prepare(&self, policy: &Policy) {
-        self.open(&pairs_of(policy));
+        self.register(&pairs_of(policy));
     }
 
-    fn open(&self, pairs: &[Pair]) {
+    fn register(&self, pairs: &[Pair]) {
         for (dialect, &(action, reason)) in self.dialects.iter().flat_map(|it| pairs.iter().map(move |pair| (it, pair)))
         {
             dialect.series(&self.recorder, action, reason);
@@ -192,7 +186,7 @@ impl Metrics {
 
     /// The metrics of one dialect.
     #[must_use]
-    pub fn of(&self, label: DialectLabel) -> Option<&DialectMetrics> {
+    pub fn dialect(&self, label: DialectLabel) -> Option<&DialectMetrics> {
         self.dialects.get(label as usize)
     }
 
@@ -204,7 +198,8 @@ impl Metrics {
 
     /// Counts a decision.
     pub fn decided(&self, dialect: DialectLabel, action: ActionLabel, reason: Reason) {
-        if let Some(counter) = self.of(dialect).and_then(|dialect| dialect.series(&self.recorder, action, reason)) {
+        if let Some(counter) = self.dialect(dialect).and_then(|dialect| dialect.series(&self.recorder, action, reason))
+        {
             counter.increment(1);
         }
         if reason == Reason::Deny(DenyReason::Overload) {
@@ -212,9 +207,9 @@ impl Metrics {
         }
     }
 
-    /// Counts a connection that found no room.
+    /// Counts a connection that was refused because `connections_max` are open.
     pub fn connection_rejected(&self, dialect: DialectLabel) {
-        if let Some(dialect) = self.of(dialect) {
+        if let Some(dialect) = self.dialect(dialect) {
             dialect.rejected.increment(1);
         }
         self.overload_rejected.increment(1);
@@ -225,22 +220,22 @@ impl Metrics {
         self.decision_duration.record(seconds);
     }
 
-    /// Counts a watcher that was cut off.
+    /// Counts a watcher that did not read in time or fell behind the change feed.
     pub fn watcher_cut_off(&self) {
         self.watchers_cut_off.increment(1);
     }
 
-    /// Records how long the session store took for a group of changes, in seconds.
+    /// Records how long the session store took for one commit group, in seconds.
     pub fn commit_took(&self, seconds: f64) {
         self.store_commit_duration.record(seconds);
     }
 
-    /// Counts a failure of our own.
+    /// Counts a panic.
     pub fn panicked(&self) {
         self.panics.increment(1);
     }
 
-    /// Counts a load of the configuration that succeeded at this time, in seconds since 1970.
+    /// Counts a successful load of the configuration that ended at this time, in seconds since 1970.
     #[expect(clippy::cast_precision_loss, reason = "a time in seconds is far below 2^52")]
     pub fn reload_succeeded(&self, at_unix_seconds: u64) {
         self.reloads_successful.increment(1);
@@ -256,38 +251,38 @@ impl Metrics {
         metrics::with_local_recorder(&self.recorder, || gauge!(names::POLICY_LAST_RELOAD_SUCCESSFUL.name).set(0.0));
     }
 
-    /// The text that Prometheus reads.
+    /// The answer to a scrape, in Prometheus' text format.
     #[must_use]
     #[expect(
         clippy::cast_precision_loss,
         clippy::as_conversions,
         reason = "gauges are floating-point; counts stay far below 2^52"
     )]
-    pub fn render(&self, gauges: &Gauges) -> String {
+    pub fn render(&self, values: &ScrapeValues) -> String {
         metrics::with_local_recorder(&self.recorder, || {
             self.process.collect();
-            gauge!(names::POLICY_REVISION.name).set(gauges.policy_revision as f64);
-            gauge!(names::POLICY_STALE.name).set(f64::from(u8::from(gauges.policy_is_stale)));
-            gauge!(names::LEASES.name).set(gauges.leases as f64);
-            gauge!(names::LEASES_ENDING_SOON.name).set(gauges.leases_ending_soon as f64);
-            gauge!(names::SESSIONS_BY_QUEUE_LEFT_OUT.name).set(gauges.sessions_by_queue_left_out as f64);
-            gauge!(names::CONNECTIONS_LIMIT.name).set(gauges.connections_limit as f64);
-            gauge!(names::SESSIONS_KEPT.name).set(gauges.sessions_kept as f64);
-            counter!(names::LEASES_EXPIRED.name).absolute(gauges.leases_expired);
-            counter!(names::SUPERVISIONS_REVOKED.name).absolute(gauges.supervisions_revoked);
-            gauge!(names::STORE_HEALTHY.name).set(f64::from(u8::from(gauges.store_is_healthy)));
-            gauge!(names::AUDIT_HEALTHY.name).set(f64::from(u8::from(gauges.audit_is_healthy)));
-            counter!(names::AUDIT_RECORDS.name).absolute(gauges.audit_records);
-            for (why, count) in Skipped::ALL.iter().zip([gauges.audit_sampled, gauges.audit_dropped]) {
+            gauge!(names::POLICY_REVISION.name).set(values.policy_revision as f64);
+            gauge!(names::POLICY_STALE.name).set(f64::from(u8::from(values.policy_is_stale)));
+            gauge!(names::LEASES.name).set(values.leases as f64);
+            gauge!(names::LEASES_ENDING_SOON.name).set(values.leases_ending_soon as f64);
+            gauge!(names::SESSIONS_BY_QUEUE_LEFT_OUT.name).set(values.sessions_by_queue_left_out as f64);
+            gauge!(names::CONNECTIONS_LIMIT.name).set(values.connections_limit as f64);
+            gauge!(names::SESSIONS_KEPT.name).set(values.sessions_kept as f64);
+            counter!(names::LEASES_EXPIRED.name).absolute(values.leases_expired);
+            counter!(names::SUPERVISIONS_REVOKED.name).absolute(values.supervisions_revoked);
+            gauge!(names::STORE_HEALTHY.name).set(f64::from(u8::from(values.store_is_healthy)));
+            gauge!(names::AUDIT_HEALTHY.name).set(f64::from(u8::from(values.audit_is_healthy)));
+            counter!(names::AUDIT_RECORDS.name).absolute(values.audit_records);
+            for (why, count) in Skipped::ALL.iter().zip([values.audit_sampled, values.audit_dropped]) {
                 counter!(names::AUDIT_SKIPPED.name, "cause" => why.name()).absolute(count);
             }
-            for (why, count) in LeftOut::ALL.iter().zip(gauges.log_left_out) {
+            for (why, count) in LeftOut::ALL.iter().zip(values.log_left_out) {
                 counter!(names::LOG_LINES_LEFT_OUT.name, "cause" => why.name()).absolute(count);
             }
-            for (mode, count) in SupervisionMode::ALL.iter().zip(gauges.supervisions) {
+            for (mode, count) in SupervisionMode::ALL.iter().zip(values.supervisions) {
                 gauge!(names::SUPERVISIONS.name, "mode" => mode.name()).set(count as f64);
             }
-            for (ground, count) in Ground::ALL.iter().zip(gauges.sessions) {
+            for (ground, count) in Ground::ALL.iter().zip(values.sessions) {
                 gauge!(names::SESSIONS.name, "ground" => ground.name()).set(count as f64);
             }
             for dialect in &self.dialects {
@@ -296,13 +291,14 @@ impl Metrics {
             }
         });
         let mut text = self.handle.render();
-        if let Some(queues) = &gauges.sessions_by_queue {
+        if let Some(queues) = &values.sessions_by_queue {
             render_by_queue(queues, &mut text);
         }
         text
     }
 
-    /// Folds recorded samples, so that memory does not grow between scrapes.
+    /// Folds the recorded samples into the histograms. Without it memory grows until the next scrape: call it every
+    /// second.
     pub fn upkeep(&self) {
         self.handle.run_upkeep();
     }
@@ -313,7 +309,7 @@ impl DialectMetrics {
         let of_reason = |name: &'static str, reason: ErrorReason| counter!(name, "dialect" => label.name(), "reason" => reason.code());
         Self {
             label,
-            decisions: vec![OnceLock::new(); ActionLabel::ALL.len().saturating_mul(REASONS)],
+            decisions: vec![OnceLock::new(); ActionLabel::ALL.len() * REASONS],
             request_duration: histogram!(names::REQUEST_DURATION.name, "dialect" => label.name()),
             connections: AtomicI64::new(0),
             rejected: of_reason(names::CONNECTIONS_REJECTED.name, ErrorReason::Overload),
@@ -330,29 +326,29 @@ impl DialectMetrics {
         self.label
     }
 
-    /// Counts what a peer did wrong.
+    /// Counts an error of a peer.
     pub fn protocol_error(&self, reason: ErrorReason) {
         if let Some(counter) = self.protocol_errors.get(reason as usize) {
             counter.increment(1);
         }
     }
 
-    /// Records how long one read took to be answered, in seconds.
+    /// Records the time from a read to the written answers, in seconds.
     pub fn request_took(&self, seconds: f64) {
         self.request_duration.record(seconds);
     }
 
-    /// The counter of a pair, which exists from then on.
+    /// The counter of a pair, which is registered at its first use.
     fn series(&self, recorder: &PrometheusRecorder, action: ActionLabel, reason: Reason) -> Option<&Counter> {
-        let made = || metrics::with_local_recorder(recorder, || decisions(self.label, action, reason));
-        Some(self.decisions.get(position(action, reason))?.get_or_init(made))
+        let register = || metrics::with_local_recorder(recorder, || decisions(self.label, action, reason));
+        Some(self.decisions.get(position(action, reason))?.get_or_init(register))
     }
 
     /// Counts a connection for as long as the returned value lives.
     #[must_use]
-    pub fn connected(&self) -> Connected<'_> {
+    pub fn count_connection(&self) -> OpenConnectionGuard<'_> {
         self.connections.fetch_add(1, Ordering::Relaxed);
-        Connected(self)
+        OpenConnectionGuard(self)
     }
 
     /// How many connections are open.
@@ -362,23 +358,29 @@ impl DialectMetrics {
     }
 }
 
-/// An open connection.
+/// Counts a connection as open for as long as this value lives.
 #[derive(Debug)]
-pub struct Connected<'a>(&'a DialectMetrics);
+pub struct OpenConnectionGuard<'a>(&'a DialectMetrics);
 
-impl Drop for Connected<'_> {
+impl Drop for OpenConnectionGuard<'_> {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// The one family whose series come and go with the policy: the recorder would keep those of queues that are gone.
+/// What `register` returns, with its series in our own recorder instead of the global one.
+fn registered<H>(recorder: &PrometheusRecorder, register: impl FnOnce() -> H) -> H {
+    metrics::with_local_recorder(recorder, register)
+}
+
+/// Writes `sessions_by_queue`, the only metric whose series disappear: the recorder would keep the series of queues
+/// that no longer exist.
 fn render_by_queue(queues: &[QueueSessions], text: &mut String) {
     let MetricName { name, help } = names::SESSIONS_BY_QUEUE;
     let mut write = || -> std::fmt::Result {
         writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge")?;
         for (organization, queue, sessions) in queues {
-            // Both are from the configuration, whose grammar knows nothing that would have to be escaped.
+            // The grammar of the configuration has no character that would need an escape here.
             writeln!(text, "{name}{{organization=\"{organization}\",queue=\"{queue}\"}} {sessions}")?;
         }
         writeln!(text)
@@ -397,13 +399,13 @@ fn decisions(dialect: DialectLabel, action: ActionLabel, reason: Reason) -> Coun
     )
 }
 
-/// Where the counter of a pair stands.
+/// The position of a pair in [`DialectMetrics::decisions`].
 const fn position(action: ActionLabel, reason: Reason) -> usize {
     let of_reason = match reason {
         Reason::Allow(reason) => reason as usize,
-        Reason::Deny(reason) => AllowReason::ALL.len().saturating_add(reason as usize),
+        Reason::Deny(reason) => AllowReason::ALL.len() + reason as usize,
     };
-    (action as usize).saturating_mul(REASONS).saturating_add(of_reason)
+    action as usize * REASONS + of_reason
 }
 
 fn describe_all() {
@@ -439,14 +441,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_metric_stands_in_the_first_scrape_with_its_help() {
+    fn every_metric_is_in_the_first_scrape_with_its_help() {
         let metrics = Metrics::new();
         metrics.reload_succeeded(1);
         metrics.decision_took(0.000_001);
         metrics.commit_took(0.001);
         metrics.dialects.iter().for_each(|dialect| dialect.request_took(0.000_01));
         let queue = ("acme".to_owned(), "600".to_owned(), 3);
-        let text = metrics.render(&Gauges { sessions_by_queue: Some(vec![queue]), ..Gauges::default() });
+        let text = metrics.render(&ScrapeValues { sessions_by_queue: Some(vec![queue]), ..ScrapeValues::default() });
         assert!(text.contains("\nqueuewarden_sessions_by_queue{organization=\"acme\",queue=\"600\"} 3\n"));
         for metric in names::ALL {
             assert!(text.contains(&format!("# HELP {} {}", metric.name, metric.help)), "{}", metric.name);
@@ -455,12 +457,12 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_that_is_not_listed_is_counted_all_the_same() {
+    fn a_pair_that_is_not_registered_is_counted_too() {
         let metrics = Metrics::new();
         let (action, reason) = (ActionLabel::Control, Reason::Deny(DenyReason::ObjectInUse));
         metrics.decided(DialectLabel::Line, action, reason);
         metrics.decided(DialectLabel::Line, action, reason);
-        let text = metrics.render(&Gauges::default());
+        let text = metrics.render(&ScrapeValues::default());
         let labels = r#"dialect="line",action="control",decision="deny",reason="object_in_use""#;
         assert!(text.contains(&format!("{}{{{labels}}} 2", names::DECISIONS.name)), "{text}");
     }

@@ -1,6 +1,6 @@
-//! Every metric that queuewarden exports, with its help text: the only place where a metric has a name.
+//! The name and the help text of every metric that queuewarden exports. No other file names a metric.
 
-/// A metric: its name and what it is about.
+/// The name and the help text of one metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MetricName {
     /// The name in Prometheus.
@@ -16,13 +16,13 @@ macro_rules! metric_names {
             pub const $constant: MetricName = MetricName { name: concat!("queuewarden_", $name), help: $help };
         )+
 
-        /// Every metric of ours; `process_*` comes from a library.
+        /// Every metric of ours; those named `process_*` come from a library.
         pub const ALL: &[MetricName] = &[$($constant,)+];
     };
 }
 
 metric_names! {
-    BUILD_INFO = "build_info": "Always 1; the version stands in a label.";
+    BUILD_INFO = "build_info": "Always 1; the label `version` has the version.";
     POLICY_REVISION = "policy_revision": "Revision of the policy that every connection uses.";
     POLICY_RELOADS = "policy_reloads_total": "Loads of the configuration, by result.";
     POLICY_LAST_RELOAD_SUCCESSFUL = "policy_last_reload_successful":
@@ -33,40 +33,40 @@ metric_names! {
         "1 if a TOML or CSV file of the configuration has changed since it was last loaded, else 0.";
     DECISIONS = "decisions_total": "Decisions, by dialect, action, decision and reason.";
     DECISION_DURATION = "decision_duration_seconds":
-        "Parsing a question to encoding its answer; the first questions of a read are timed together, of 64 reads of a connection and then of one in 16.";
+        "Time from parsing a question to its encoded answer: of the first questions of a read, in the first 64 reads of a connection and then in one of 16.";
     REQUEST_DURATION = "request_duration_seconds":
-        "Bytes read to bytes written, however many questions it held; 64 reads of a connection are timed and then one in 16.";
+        "Time from reading bytes to writing all their answers: of the first 64 reads of a connection and then of one in 16.";
     CONNECTIONS = "connections": "Open connections, by dialect.";
     CONNECTIONS_LIMIT = "connections_limit": "Connections that may be open at once.";
     CONNECTIONS_REJECTED = "connections_rejected_total": "Connections that were turned away, by dialect and reason.";
-    PROTOCOL_ERRORS = "protocol_errors_total": "What peers said that is not in the dialect, by reason.";
+    PROTOCOL_ERRORS = "protocol_errors_total": "Errors of peers against their dialect, by reason.";
     OVERLOAD_REJECTED = "overload_rejected_total":
         "Connections and questions that were refused because there was no room for them.";
-    PANICS = "panics_total": "Failures of queuewarden itself; each ends one question or one connection.";
+    PANICS = "panics_total": "Panics of queuewarden; each ends one question or one connection.";
     SESSIONS = "sessions": "Login sessions, by the ground on which they began.";
-    SESSIONS_KEPT = "sessions_kept": "Login sessions that their users could not open today.";
+    SESSIONS_KEPT = "sessions_kept": "Login sessions that their users could not open under the policy in force.";
     SUPERVISIONS = "supervisions": "Supervisions that run, by mode.";
     SUPERVISIONS_REVOKED = "supervisions_revoked_total": "Supervisions that a reload no longer permitted.";
     STORE_COMMIT_DURATION = "store_commit_duration_seconds":
-        "How long the session store took for a group of changes; always empty without a disk.";
+        "Time that the session store took for one commit group; no samples without a disk.";
     STORE_HEALTHY = "store_healthy": "1 if the session store takes changes, else 0.";
     AUDIT_RECORDS = "audit_records_total": "Lines that were written to the audit log.";
     AUDIT_SKIPPED = "audit_skipped_total":
-        "Lines of the audit log that were not written: sampled out as configured, or dropped for want of room.";
+        "Lines of the audit log that were not written: sampled out as configured, or dropped because the buffer was full.";
     AUDIT_HEALTHY = "audit_healthy": "1 if the audit log can be written, or is off, else 0.";
-    WATCHERS_CUT_OFF = "watchers_cut_off_total": "Watchers that did not read in time or fell behind what is held.";
+    WATCHERS_CUT_OFF = "watchers_cut_off_total": "Watchers that did not read in time or fell behind the change feed.";
     LOG_LINES_LEFT_OUT = "log_lines_left_out_total":
-        "Lines that are not in the log: unread in time, or errors and decisions beyond its bounds.";
-    AMI_LINKS = "ami_links": "Links to Asterisks that the configuration asks for.";
-    AMI_LINKS_UP = "ami_links_up": "Links to Asterisks that are logged in.";
-    AMI_REMOVALS = "ami_removals_total": "Queue members whose login session ended, by what became of them.";
+        "Lines that were left out of the log: stderr was not read in time, or the quota for errors or decisions was used up.";
+    AMI_LINKS = "ami_links": "Links to Asterisk that are configured.";
+    AMI_LINKS_UP = "ami_links_up": "Links to Asterisk that are logged in.";
+    AMI_REMOVALS = "ami_removals_total": "Queue members in Asterisk whose login session ended, by outcome.";
     SESSIONS_BY_QUEUE = "sessions_by_queue":
         "Login sessions of each queue, of `sessions_by_queue_max` queues at most; absent unless that is set.";
     SESSIONS_BY_QUEUE_LEFT_OUT = "sessions_by_queue_left_out":
         "Queues without a series of their own because there are more than `sessions_by_queue_max`.";
-    LEASES = "leases": "Login sessions that end by themselves.";
-    LEASES_ENDING_SOON = "leases_ending_soon": "Login sessions that end by themselves within 300 s.";
-    LEASES_EXPIRED = "leases_expired_total": "Login sessions that ended because their time was over.";
+    LEASES = "leases": "Login sessions with a lease, which end by themselves.";
+    LEASES_ENDING_SOON = "leases_ending_soon": "Login sessions whose lease ends within 300 s.";
+    LEASES_EXPIRED = "leases_expired_total": "Login sessions that ended with their lease.";
 }
 
 #[cfg(test)]

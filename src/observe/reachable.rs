@@ -6,7 +6,7 @@
 use crate::decision::{ActionLabel, AllowReason, DenyReason, Reason};
 use crate::event::{Key, KeySet};
 use crate::policy::Policy;
-use crate::policy::facts::{Fact, FactSet};
+use crate::policy::facts::Fact;
 use crate::policy::model::{Action, Effect, Grant, Model, Subject};
 
 /// An action's label and a reason that it can have.
@@ -90,10 +90,10 @@ fn short_of_grants(action: &Action, grants: &[&Grant]) -> Vec<DenyReason> {
         if !grant.on.is_empty() || !grant.off.is_empty() {
             denials.push(DenyReason::PermissionOff);
         }
-        let last_of_clauses = grant.any_of.iter().filter_map(|clause| clause.last());
-        let facts = last_of_clauses.fold(grant.facts, FactSet::with);
+        let last_of_clauses = grant.any_of.iter().filter_map(|clause| clause.iter().next_back());
+        let facts = last_of_clauses.fold(grant.facts, |facts, fact| facts | fact);
         let can_lack = |fact: &Fact| *fact != Fact::QueueGiven || !has_a_queue;
-        denials.extend(facts.iter().filter(can_lack).map(|fact| action.denial(fact.missing())));
+        denials.extend(facts.iter().filter(can_lack).map(|fact| action.denial(fact.denial())));
     }
     denials
 }

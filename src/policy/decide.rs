@@ -1,41 +1,90 @@
-//! The judgement: a pure, total function of a question, the login sessions of its subject, and nothing else.
+//! The decision: a pure, total function of one question and the login sessions of its subject.
 //!
-//! Default deny. A question is allowed by one grant of the role model whose every condition holds; otherwise the grant
-//! that got furthest in the order of checks (RULES section 7) names the reason. No clock, no lock, no I/O, no
-//! allocation.
+//! Default deny. A question is allowed when every condition of one grant of the role model holds. Otherwise the grant
+//! that got furthest in the order of checks (RULES section 7) names the reason of the denial. The function reads no
+//! clock, takes no lock, does no I/O and allocates nothing. [`crate::gate`] calls it for every question;
+//! [`super::explain`] and [`super::survey`] call it too and never decide by themselves.
+//!
+//! One allow and one deny, by a small role model and a small organization:
+//!
+//! ```
+//! use queuewarden::config;
+//! use queuewarden::decision::{AllowReason, DenyReason, Reason};
+//! use queuewarden::policy::decide::{NoSessions, decide};
+//! use queuewarden::policy::resolve::Question;
+//! use queuewarden::policy::Policy;
+//! use queuewarden::telephony::QueueSet;
+//!
+//! let folder = tempfile::tempdir()?;
+//! std::fs::create_dir(folder.path().join("models"))?;
+//! std::fs::create_dir(folder.path().join("organizations"))?;
+//! std::fs::write(folder.path().join("queuewarden.toml"), "[listen]\nline = \"127.0.0.1:0\"\n")?;
+//! let model = r#"
+//!     model = "small"
+//!     roles = [{ name = "agent", rules = ["R1"], serves = true }]
+//!     actions = [{ name = "queue.login", rules = ["R19"], does = "login", uses = ["queue"] }]
+//!
+//!     [[grants]]
+//!     rules = ["R19"]
+//!     actions = ["queue.login"]
+//!     roles = ["agent"]
+//!     where = ["queue.served"]
+//!     reason = "assigned"
+//! "#;
+//! std::fs::write(folder.path().join("models/small.toml"), model)?;
+//! let organization = r#"
+//!     organization = "acme"
+//!     model = "small"
+//!     queues = [{ id = "sales", number = "600" }, { id = "support", number = "601" }]
+//!     users = [{ id = "alice", extension = "1001", roles = ["agent"], queues = ["sales"] }]
+//! "#;
+//! std::fs::write(folder.path().join("organizations/acme.toml"), organization)?;
+//!
+//! let policy = config::load(folder.path(), &Policy::default())?.policy;
+//! let acme = policy.organization("acme").ok_or("no organization")?;
+//! let login = acme.model.action_named("queue.login").ok_or("no action")?;
+//! let alice = acme.directory.user_named("1001").ok_or("no user")?;
+//! let reason = |queue: &str| {
+//!     let question = Question { queue: acme.directory.queue_named(queue), ..Question::new(acme, login, alice) };
+//!     decide(&question, &NoSessions, &mut QueueSet::new()).decision.reason()
+//! };
+//! assert_eq!(reason("600"), Reason::Allow(AllowReason::Assigned));
+//! assert_eq!(reason("601"), Reason::Deny(DenyReason::QueueOutOfScope));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 #![deny(clippy::as_conversions, clippy::arithmetic_side_effects)]
 
 use crate::decision::{AllowReason, Decision, DenyReason, Transition};
-use crate::event::{AttributeSet, Intent, Key};
+use crate::event::{AttributeSet, Key};
 use crate::limits::SUPERVISIONS_PER_ORGANIZATION_MAX;
 use crate::policy::Organization;
 use crate::policy::directory::User;
 use crate::policy::facts::{Fact, FactSet};
-use crate::policy::model::{Action, Effect, Grant, RoleSet, Subject, ground_of};
+use crate::policy::model::{Action, Effect, Grant, Subject, ground_of};
 use crate::policy::resolve::Question;
-use crate::telephony::{Ground, GroupId, LoginSession, QueueId, QueueSet, UserId, Via};
+use crate::telephony::{Ground, GroupId, LoginSession, QueueId, QueueSet, UserId};
 
 /// The login sessions and supervisions that a question depends on.
 pub trait SessionView {
     /// The login sessions of the subject, sorted by queue.
     fn of_subject(&self) -> &[LoginSession];
-    /// How many there are in the queue.
+    /// Number of login sessions in the queue.
     fn in_queue(&self, queue: QueueId) -> usize;
-    /// How many there are in the organization.
+    /// Number of login sessions in the organization.
     fn in_organization(&self) -> usize;
-    /// The supervisions that one more of this target by this supervisor would stand beside; a running one of the same
-    /// two gives way to it and is not among them.
-    fn supervisions(&self, supervisor: UserId, target: Option<UserId>) -> Supervisions;
+    /// Number of supervisions beside a new one of this target by this supervisor. A running supervision of the same
+    /// target by the same supervisor does not count: the new one replaces it.
+    fn supervisions(&self, supervisor: UserId, target: Option<UserId>) -> SupervisionCounts;
 
-    /// The subject's session in the queue.
+    /// The subject's login session in the queue.
     fn in_this_queue(&self, queue: QueueId) -> Option<&LoginSession> {
         let sessions = self.of_subject();
         sessions.binary_search_by_key(&queue, |session| session.queue).ok().and_then(|position| sessions.get(position))
     }
 }
 
-/// Nobody is logged in anywhere.
+/// No login sessions and no supervisions.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoSessions;
 
@@ -52,66 +101,66 @@ impl SessionView for NoSessions {
         0
     }
 
-    fn supervisions(&self, _supervisor: UserId, _target: Option<UserId>) -> Supervisions {
-        Supervisions::default()
+    fn supervisions(&self, _supervisor: UserId, _target: Option<UserId>) -> SupervisionCounts {
+        SupervisionCounts::default()
     }
 }
 
-/// How many supervisions there are.
+/// Numbers of running supervisions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Supervisions {
-    /// Of the target.
+pub struct SupervisionCounts {
+    /// Supervisions of the target.
     pub of_target: usize,
-    /// By the supervisor.
+    /// Supervisions by the supervisor.
     pub by_supervisor: usize,
-    /// In the organization.
+    /// Supervisions in the organization.
     pub in_organization: usize,
 }
 
 /// The queues that a judgement is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// None.
+pub enum JudgedQueues {
+    /// No queue.
     Nothing,
-    /// The one that the question names.
+    /// The queue that the question names.
     One(QueueId),
-    /// Those in the [`QueueSet`] that [`decide`] filled: the question names none and means all.
+    /// The queues in the [`QueueSet`] that [`decide`] filled. The question names no queue and means all of them.
     All,
 }
 
-/// A decision and what it is about.
+/// A decision with the action and the queues that it is about.
 #[derive(Clone, Copy, Debug)]
 #[must_use]
 pub struct Judgement<'p> {
-    /// The action that was judged: a toggle has become what it toggles to.
+    /// The action that was judged. A toggle was replaced by the login or the logout that it became.
     pub action: &'p Action,
-    /// The queues.
-    pub scope: Scope,
-    /// The verdict.
+    /// The queues that were judged.
+    pub queues: JudgedQueues,
+    /// Allow or deny, with the reason.
     pub decision: Decision,
 }
 
-/// Judges the question. `all` is scratch space; it holds the queues of a judgement whose scope is [`Scope::All`].
+/// Judges the question. `all` is a reusable buffer: after a judgement about [`JudgedQueues::All`] it holds the queues.
 pub fn decide<'p>(question: &Question<'p>, sessions: &impl SessionView, all: &mut QueueSet) -> Judgement<'p> {
     all.clear();
-    let action = become_what_it_toggles_to(question, sessions);
+    let action = resolve_toggle(question, sessions);
     match (question.queue, action.effect) {
         (None, Effect::Login(Subject::Actor) | Effect::Logout(Subject::Actor) | Effect::Pause(Subject::Actor, _)) => {
             let decision = decide_all(question, action, sessions, all);
-            Judgement { action, scope: Scope::All, decision }
+            Judgement { action, queues: JudgedQueues::All, decision }
         }
         (queue, _) => {
             let decision = match judge(question, action, queue, sessions, 0) {
-                Ok(allowed) => allowed.into(),
-                Err(shortfall) => Decision::deny(shortfall.reason(action)),
+                Ok(permit) => permit.into(),
+                Err(failed) => Decision::deny(failed.reason(action)),
             };
-            Judgement { action, scope: queue.map_or(Scope::Nothing, Scope::One), decision }
+            Judgement { action, queues: queue.map_or(JudgedQueues::Nothing, JudgedQueues::One), decision }
         }
     }
 }
 
-/// A toggle depends on the session state, so the answer has to say which way it went.
-fn become_what_it_toggles_to<'p>(question: &Question<'p>, sessions: &impl SessionView) -> &'p Action {
+/// The action to judge. A toggle becomes a login or a logout, depending on the session state; the answer names it.
+fn resolve_toggle<'p>(question: &Question<'p>, sessions: &impl SessionView) -> &'p Action {
     let Effect::Toggle { login, logout } = question.action.effect else { return question.action };
     let logged_in = match question.queue {
         Some(queue) => sessions.in_this_queue(queue).is_some(),
@@ -120,51 +169,52 @@ fn become_what_it_toggles_to<'p>(question: &Question<'p>, sessions: &impl Sessio
     question.organization.model.action(if logged_in { logout } else { login }).unwrap_or(question.action)
 }
 
-/// Without a queue, `queue.login` means every queue that the actor serves, and the others every session of theirs. All
-/// are allowed or none is.
+/// Judges a question that names no queue. `queue.login` then means every queue that the actor serves; logout and pause
+/// mean every login session of the actor. Either all queues are allowed or none is.
 fn decide_all(question: &Question<'_>, action: &Action, sessions: &impl SessionView, all: &mut QueueSet) -> Decision {
     let served = question.actor.served();
-    let (queues_known, none) = match action.effect {
+    let (has_room, none) = match action.effect {
         Effect::Login(_) => (served.iter().all(|queue| all.push(queue)), DenyReason::NoAssignedQueue),
         _ => (sessions.of_subject().iter().all(|session| all.push(session.queue)), DenyReason::NotLoggedIn),
     };
-    if !queues_known {
+    if !has_room {
         return Decision::deny(DenyReason::Internal);
     }
-    if let Err(Short { shortfall: Shortfall::Role, .. }) = weigh(question, action, FactSet::EMPTY) {
+    if let Err(FurthestGrant { failed: FailedCheck::Role, .. }) = weigh(question, action, FactSet::empty()) {
         return Decision::deny(action.without_role);
     }
     let mut whole = Decision::deny(none);
-    let mut earliest: Option<Shortfall> = None;
+    let mut earliest: Option<FailedCheck> = None;
     let mut begun = 0_usize;
     for &queue in all.as_slice() {
-        let one = judge(question, action, Some(queue), sessions, begun);
-        // A session that would begin counts for the queues behind it, also where a limit stops it.
-        if matches!(one, Ok(Allowed { change: Transition::Begin(_), .. }) | Err(Shortfall::Limit(_))) {
+        let result = judge(question, action, Some(queue), sessions, begun);
+        // A session that would begin counts against the limits of the following queues, even if a limit stops it.
+        if matches!(result, Ok(Permit { change: Transition::Begin(_), .. }) | Err(FailedCheck::Limit(_))) {
             begun = begun.saturating_add(1);
         }
-        match one {
-            Err(shortfall) => earliest = Some(earliest.map_or(shortfall, |earlier| earlier.min(shortfall))),
-            // A queue in which nothing changes does not hide one in which something does.
-            Ok(allowed) if allowed.change == Transition::Nothing && whole.is_allowed() => {}
-            Ok(allowed) => whole = allowed.into(),
+        match result {
+            Err(failed) => earliest = Some(earliest.map_or(failed, |earlier| earlier.min(failed))),
+            // A queue where nothing changes does not hide the change of another.
+            Ok(permit) if permit.change == Transition::Nothing && whole.is_allowed() => {}
+            Ok(permit) => whole = permit.into(),
         }
     }
-    earliest.map_or(whole, |shortfall| Decision::deny(shortfall.reason(action)))
+    earliest.map_or(whole, |failed| Decision::deny(failed.reason(action)))
 }
 
-/// Judges the question for one queue, or for none, when `begun` sessions of the same answer have begun before.
+/// Judges the question for one queue, or for no queue. `begun` is the number of login sessions that the same decision
+/// begins in the queues before this one.
 fn judge(
     question: &Question<'_>,
     action: &Action,
     queue: Option<QueueId>,
     sessions: &impl SessionView,
     begun: usize,
-) -> Result<Allowed, Shortfall> {
+) -> Result<Permit, FailedCheck> {
     let (grant, reason) = weigh(question, action, gather(question, action, queue, sessions))
         .map(|(position, grant)| (position, grant.reason))
-        .map_err(|short| short.shortfall)?;
-    let allow = |reason, change| Ok(Allowed { reason, change, grant });
+        .map_err(|furthest| furthest.failed)?;
+    let allow = |reason, change| Ok(Permit { reason, change, grant });
     let session = queue.and_then(|queue| sessions.in_this_queue(queue));
     match (action.effect, session, queue) {
         (Effect::Login(_), Some(session), _) if question.renews && session.ground == Ground::Supervisor => {
@@ -173,45 +223,46 @@ fn judge(
         (Effect::Login(_), Some(_), _) => allow(AllowReason::AlreadyLoggedIn, Transition::Nothing),
         (Effect::Login(_), None, Some(queue)) => {
             match (login_limit(question, queue, sessions, begun), ground_of(reason)) {
-                (Some(limit), _) => Err(Shortfall::Limit(limit)),
+                (Some(limit), _) => Err(FailedCheck::Limit(limit)),
                 (None, Some(ground)) => allow(reason, Transition::Begin(ground)),
-                // INVARIANT: a model whose grant of a login gives a reason without a ground does not load.
-                (None, None) => Err(Shortfall::Invariant),
+                // INVARIANT: a model does not load if the reason of a login's grant has no ground.
+                (None, None) => Err(FailedCheck::Invariant),
             }
         }
-        (Effect::Login(_), None, None) => Err(Shortfall::Queue),
-        (Effect::Logout(_) | Effect::Pause(..), None, _) => Err(Shortfall::Session),
+        (Effect::Login(_), None, None) => Err(FailedCheck::Queue),
+        (Effect::Logout(_) | Effect::Pause(..), None, _) => Err(FailedCheck::Session),
         (Effect::Logout(_), Some(_), _) => allow(reason, Transition::End),
         (Effect::Pause(_, pause), Some(session), _) => {
             allow(reason, if session.paused == pause { Transition::Nothing } else { Transition::Pause(pause) })
         }
         (Effect::Nothing, _, _) => allow(reason, Transition::Nothing),
         (Effect::Supervise(mode), _, _) => match supervision_limit(question, sessions) {
-            Some(limit) => Err(Shortfall::Limit(limit)),
+            Some(limit) => Err(FailedCheck::Limit(limit)),
             None => allow(reason, Transition::Supervise(mode)),
         },
-        // INVARIANT: a toggle has become what it toggles to.
-        (Effect::Toggle { .. }, _, _) => Err(Shortfall::Invariant),
+        // INVARIANT: `resolve_toggle` has replaced a toggle.
+        (Effect::Toggle { .. }, _, _) => Err(FailedCheck::Invariant),
     }
 }
 
-/// What a grant allows for one queue, or for none.
+/// Permission by one grant, for one queue or for no queue.
 #[derive(Clone, Copy, Debug)]
-struct Allowed {
+struct Permit {
     reason: AllowReason,
     change: Transition,
+    /// The grant, by position in the model.
     grant: u16,
 }
 
-impl From<Allowed> for Decision {
-    fn from(Allowed { reason, change, grant }: Allowed) -> Self {
+impl From<Permit> for Decision {
+    fn from(Permit { reason, change, grant }: Permit) -> Self {
         Self::Allow { reason, change, grant: Some(grant) }
     }
 }
 
-/// A bound on login sessions or supervisions, in the order in which they are checked.
+/// A limit on login sessions or supervisions that is reached, in the order of checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Limit {
+pub(super) enum ReachedLimit {
     OneQueue,
     LoginsOfUser,
     LoginsInQueue,
@@ -221,8 +272,8 @@ pub(super) enum Limit {
     Supervisions,
 }
 
-impl Limit {
-    /// The reason of a denial by it.
+impl ReachedLimit {
+    /// The reason of the denial.
     pub(super) const fn reason(self) -> DenyReason {
         match self {
             Self::OneQueue => DenyReason::LoggedInElsewhere,
@@ -236,69 +287,69 @@ impl Limit {
     }
 }
 
-/// The bound that one more supervision would break.
-pub(super) fn supervision_limit(question: &Question<'_>, sessions: &impl SessionView) -> Option<Limit> {
+/// The limit that one more supervision would exceed. `None`: there is room.
+pub(super) fn supervision_limit(question: &Question<'_>, sessions: &impl SessionView) -> Option<ReachedLimit> {
     let limits = question.organization.limits;
-    let there = sessions.supervisions(question.actor.id(), question.target.map(User::id));
-    if there.of_target >= limits.supervisions_per_target {
-        Some(Limit::SupervisionsOfTarget)
-    } else if there.by_supervisor >= limits.supervisions_per_supervisor {
-        Some(Limit::SupervisionsBySupervisor)
-    } else if there.in_organization >= SUPERVISIONS_PER_ORGANIZATION_MAX {
-        Some(Limit::Supervisions)
+    let running = sessions.supervisions(question.actor.id(), question.target.map(User::id));
+    if running.of_target >= limits.supervisions_per_target {
+        Some(ReachedLimit::SupervisionsOfTarget)
+    } else if running.by_supervisor >= limits.supervisions_per_supervisor {
+        Some(ReachedLimit::SupervisionsBySupervisor)
+    } else if running.in_organization >= SUPERVISIONS_PER_ORGANIZATION_MAX {
+        Some(ReachedLimit::Supervisions)
     } else {
         None
     }
 }
 
-/// The bound that one more login would break.
+/// The limit that one more login session would exceed. `None`: there is room.
 pub(super) fn login_limit(
     question: &Question<'_>,
     queue: QueueId,
     sessions: &impl SessionView,
     begun: usize,
-) -> Option<Limit> {
+) -> Option<ReachedLimit> {
     let limits = question.organization.limits;
     let of_user = sessions.of_subject().len().saturating_add(begun);
     if limits.one_queue_at_a_time && of_user > 0 {
-        Some(Limit::OneQueue)
+        Some(ReachedLimit::OneQueue)
     } else if of_user >= limits.logins_per_user {
-        Some(Limit::LoginsOfUser)
+        Some(ReachedLimit::LoginsOfUser)
     } else if sessions.in_queue(queue) >= limits.logins_per_queue {
-        Some(Limit::LoginsInQueue)
+        Some(ReachedLimit::LoginsInQueue)
     } else if sessions.in_organization().saturating_add(begun) >= limits.logins {
-        Some(Limit::Logins)
+        Some(ReachedLimit::Logins)
     } else {
         None
     }
 }
 
-/// The check at which a question fails; later ones are greater, so the furthest is the greatest.
+/// The check at which a question fails. The order is the order of checks: a later check is greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Shortfall {
-    /// No role of the actor, or an attribute that the role's grant does not extend to.
+pub(super) enum FailedCheck {
+    /// No role of the actor has the grant, or the grant excludes an attribute value of the question.
     Role,
     /// A setting.
-    Switch,
+    Setting,
     /// A fact.
     Fact(Fact),
-    /// A queue to log in to.
+    /// There is no queue to log in to.
     Queue,
-    /// A session to end, to pause or to resume.
+    /// There is no login session to end, to pause or to resume.
     Session,
-    /// A bound on login sessions or supervisions.
-    Limit(Limit),
-    /// A promise that this code makes to itself.
+    /// A limit on login sessions or supervisions.
+    Limit(ReachedLimit),
+    /// An invariant of this module: a bug.
     Invariant,
 }
 
-impl Shortfall {
-    /// The reason of a denial that ends here.
+impl FailedCheck {
+    /// The reason of the denial.
     pub(super) const fn reason(self, action: &Action) -> DenyReason {
         match self {
             Self::Role => action.without_role,
-            Self::Switch => DenyReason::PermissionOff,
-            Self::Fact(fact) => action.denial(fact.missing()),
+            Self::Setting => DenyReason::PermissionOff,
+            Self::Fact(fact) => action.denial(fact.denial()),
             Self::Queue => DenyReason::NoQueueContext,
             Self::Session => DenyReason::NotLoggedIn,
             Self::Limit(limit) => limit.reason(),
@@ -307,16 +358,17 @@ impl Shortfall {
     }
 }
 
-/// How far the grants of an action got, and which of them got there first; none where no role was held.
+/// The furthest check that any grant of an action reached.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Short {
-    shortfall: Shortfall,
+pub(super) struct FurthestGrant {
+    failed: FailedCheck,
+    /// The first grant that reached the check, by position in the model. `None`: the actor holds no role of any grant.
     grant: Option<u16>,
 }
 
-/// The grant that a judgement rests on, by its position in the model: the one that allowed it or, of a denial, the one
-/// that named the reason. `None` where no grant came into it: for want of any role, say. `all` is what [`decide`]
-/// filled.
+/// The grant that a judgement rests on, by position in the model: the grant that allowed it or, for a denial, the grant
+/// that named the reason. `None`: no grant was involved, for example because the actor holds no role. `all` is the
+/// buffer that [`decide`] filled.
 #[must_use]
 pub fn deciding_grant(
     question: &Question<'_>,
@@ -329,81 +381,89 @@ pub fn deciding_grant(
     }
     let weigh_for =
         |queue: Option<QueueId>| weigh(question, judgement.action, gather(question, judgement.action, queue, sessions));
-    match judgement.scope {
-        Scope::Nothing => grant_in(weigh_for(None)),
-        Scope::One(queue) => grant_in(weigh_for(Some(queue))),
-        Scope::All => {
-            let mut short: Option<Short> = None;
+    match judgement.queues {
+        JudgedQueues::Nothing => grant_in(weigh_for(None)),
+        JudgedQueues::One(queue) => grant_in(weigh_for(Some(queue))),
+        JudgedQueues::All => {
+            let mut earliest: Option<FurthestGrant> = None;
             let mut held = None;
             for &queue in all.as_slice() {
                 match weigh_for(Some(queue)) {
                     Ok((grant, _)) => held = held.or(Some(grant)),
-                    Err(one) if short.is_none_or(|other| one.shortfall < other.shortfall) => short = Some(one),
+                    Err(here) if earliest.is_none_or(|other| here.failed < other.failed) => earliest = Some(here),
                     Err(_) => {}
                 }
             }
-            short.map_or(held, |short| short.grant)
+            earliest.map_or(held, |earliest| earliest.grant)
         }
     }
 }
 
-fn grant_in(weighed: Result<(u16, &Grant), Short>) -> Option<u16> {
-    weighed.map_or_else(|short| short.grant, |(grant, _)| Some(grant))
+fn grant_in(weighed: Result<(u16, &Grant), FurthestGrant>) -> Option<u16> {
+    weighed.map_or_else(|furthest| furthest.grant, |(grant, _)| Some(grant))
 }
 
-/// The first grant of the action whose every condition holds, or the furthest check that any of them reached.
-pub(super) fn weigh<'p>(question: &Question<'p>, action: &Action, facts: FactSet) -> Result<(u16, &'p Grant), Short> {
-    let mut furthest = Short { shortfall: Shortfall::Role, grant: None };
+/// The first grant of the action whose every condition holds, or the furthest check that any grant reached.
+pub(super) fn weigh<'p>(
+    question: &Question<'p>,
+    action: &Action,
+    facts: FactSet,
+) -> Result<(u16, &'p Grant), FurthestGrant> {
+    let mut furthest = FurthestGrant { failed: FailedCheck::Role, grant: None };
     for (position, grant) in question.organization.model.grants_of(action) {
-        match shortfall(question, grant, facts) {
+        match failed_check(question, grant, facts) {
             None => return Ok((position, grant)),
-            Some(shortfall) if shortfall > furthest.shortfall => furthest = Short { shortfall, grant: Some(position) },
+            Some(failed) if failed > furthest.failed => furthest = FurthestGrant { failed, grant: Some(position) },
             Some(_) => {}
         }
     }
     Err(furthest)
 }
 
-/// The first condition of the grant that does not hold.
-fn shortfall(question: &Question<'_>, grant: &Grant, facts: FactSet) -> Option<Shortfall> {
+/// The first condition of the grant that does not hold. `None`: all hold.
+fn failed_check(question: &Question<'_>, grant: &Grant, facts: FactSet) -> Option<FailedCheck> {
     let has_role = grant.roles.is_none_or(|roles| roles.meets(question.actor.roles()));
     if !has_role || !question.attributes.intersection(grant.attributes_barred).is_empty() {
-        return Some(Shortfall::Role);
+        return Some(FailedCheck::Role);
     }
     let settings = question.organization.settings;
-    if !grant.on.without(settings).is_empty() || !grant.off.intersection(settings).is_empty() {
-        return Some(Shortfall::Switch);
+    if !grant.on.without(settings).is_empty() || grant.off.meets(settings) {
+        return Some(FailedCheck::Setting);
     }
-    missing(question, grant, facts).map(Shortfall::Fact)
+    missing_fact(question, grant, facts).map(FailedCheck::Fact)
 }
 
-/// The fact of the grant that is checked first among those that do not hold.
-fn missing(question: &Question<'_>, grant: &Grant, facts: FactSet) -> Option<Fact> {
-    let facts = facts.with_if(Fact::TargetHoldsRole, roles_of_target(question).meets(grant.target_roles));
-    let first = grant.facts.without(facts).first();
+/// The first fact of the grant, in the order of checks, that does not hold. `None`: all hold.
+fn missing_fact(question: &Question<'_>, grant: &Grant, facts: FactSet) -> Option<Fact> {
+    let facts = with_target_role(question, grant, facts);
+    let first = grant.facts.difference(facts).iter().next();
     if grant.any_of.is_empty() {
         return first;
     }
-    let of_clauses = grant.any_of.iter().filter(|clause| !clause.meets(facts)).filter_map(|clause| clause.last());
-    first.into_iter().chain(of_clauses).min()
+    let unmet = grant.any_of.iter().filter(|clause| clause.is_disjoint(facts));
+    first.into_iter().chain(unmet.filter_map(|clause| clause.iter().next_back())).min()
 }
 
-/// The roles that the target holds; none without a target.
-pub(super) fn roles_of_target(question: &Question<'_>) -> RoleSet {
-    question.target.map(User::roles).unwrap_or_default()
+/// The facts of the question, with [`Fact::TargetHoldsRole`] if the target holds a role that this grant names.
+pub(super) fn with_target_role(question: &Question<'_>, grant: &Grant, mut facts: FactSet) -> FactSet {
+    if question.target.is_some_and(|target| target.roles().meets(grant.target_roles)) {
+        facts.insert(Fact::TargetHoldsRole);
+    }
+    facts
 }
 
-/// The facts of the question that some grant of the action asks for.
+/// The facts that hold for the question, of those that a grant of the action requires.
 pub(super) fn gather(
     question: &Question<'_>,
     action: &Action,
     queue: Option<QueueId>,
     sessions: &impl SessionView,
 ) -> FactSet {
-    action.facts.iter().fold(FactSet::EMPTY, |facts, fact| facts.with_if(fact, holds(fact, question, queue, sessions)))
+    action.facts.iter().filter(|&fact| holds(fact, question, queue, sessions)).collect()
 }
 
-/// Whether the fact holds; a fact about something that the event does not name holds not.
+/// Whether the fact holds. If the question names no queue, no fact about the queue holds except `queue.none`; the same
+/// goes for the target and the group.
 fn holds(fact: Fact, question: &Question<'_>, queue: Option<QueueId>, sessions: &impl SessionView) -> bool {
     let organization = question.organization;
     let (model, directory, actor) = (&*organization.model, &organization.directory, question.actor);
@@ -435,7 +495,7 @@ fn holds(fact: Fact, question: &Question<'_>, queue: Option<QueueId>, sessions: 
         Fact::TargetLed => target_that(&leads),
         Fact::TargetManaged => target_that(&|target| is_serving(target) && leads(target)),
         Fact::TargetLower => target_that(&|target| model.rank(target.roles()) < model.rank(actor.roles())),
-        // Which roles these are, only the grant knows.
+        // `with_target_role` adds it for each grant: the roles are the grant's.
         Fact::TargetHoldsRole => false,
         Fact::TargetServing => target_that(&is_serving),
         Fact::TargetServesQueue => target_that(&|target| queue_that(&|queue| target.serves(queue))),
@@ -461,26 +521,13 @@ fn holds(fact: Fact, question: &Question<'_>, queue: Option<QueueId>, sessions: 
     }
 }
 
-/// Whether the user could open a login session in the queue by the policy of today: if not, and no supervisor opened
-/// it, a session that is there is kept (RULES R31).
+/// Whether the user may open a login session in the queue by the current policy. If not, and if no supervisor opened
+/// it, an existing session is kept (RULES R31).
 #[must_use]
 pub fn may_open(organization: &Organization, user: UserId, queue: QueueId) -> bool {
-    let of_ones_own = |action: &&Action| action.effect == Effect::Login(Subject::Actor);
-    let Some(action) = organization.model.actions.iter().find(of_ones_own) else { return false };
+    let is_own_login = |action: &&Action| action.effect == Effect::Login(Subject::Actor);
+    let Some(action) = organization.model.actions.iter().find(is_own_login) else { return false };
     let Some(actor) = organization.directory.user(user) else { return false };
-    let question = Question {
-        organization,
-        intent: Intent::May,
-        action,
-        actor,
-        queue: Some(queue),
-        from: None,
-        target: None,
-        group: None,
-        role: None,
-        attributes: AttributeSet::via(Via::Phone),
-        lease_seconds: None,
-        renews: false,
-    };
+    let question = Question { queue: Some(queue), ..Question::new(organization, action, actor) };
     weigh(&question, action, gather(&question, action, Some(queue), &NoSessions)).is_ok()
 }

@@ -1,10 +1,10 @@
-//! Users, queues, groups and who is assigned where, of one organization.
+//! The directory of one organization: users, queues, groups and assignments.
 //!
-//! One process holds millions of users, so what is said of each stands in one record: two bytes an assignment, and
-//! every name once.
+//! One process holds millions of users, so each user is one record in an arena (`policy::users`): every name once, two
+//! bytes an assignment.
 //!
-//! Ids cross reloads: a user who is still there keeps the id, and the id of a user who left stays vacant until a later
-//! load, so that nobody inherits another's login sessions.
+//! Ids are stable across reloads: a user or queue that is still configured keeps its id. The id of a removed user stays
+//! vacant until a later load, so that no new user inherits login sessions. [`crate::config`] builds the directory.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
@@ -19,68 +19,69 @@ use crate::limits::{
 use crate::policy::index::NameIndex;
 use crate::policy::memberships::Memberships;
 use crate::policy::model::RoleSet;
-use crate::policy::users::{Entrant, PROTECTED, SUPERVISES, Users, Wanted};
-pub use crate::policy::users::{Served, User};
+use crate::policy::users::{NewRecord, PROTECTED, SUPERVISES, Users};
+pub use crate::policy::users::{ServedQueues, User};
 use crate::telephony::{GroupId, QueueId, QueueKind, UserId};
 
 /// A queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Queue {
-    /// Its id in the configuration.
+    /// The id in the configuration.
     pub id: Box<str>,
-    /// The number that is dialed for it.
+    /// The number that phones dial for the queue.
     pub number: Box<str>,
-    /// What it is.
+    /// The kind of queue.
     pub kind: QueueKind,
-    /// Seconds after a call before the next is offered; 0 for none.
+    /// Seconds after a call before the next call is offered. 0: no wrap-up.
     pub wrap_up_seconds: u32,
-    /// A Voximplant callback queue.
+    /// Whether the queue is a Voximplant callback queue.
     pub callback: bool,
 }
 
 /// Users with one or more leading supervisors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
-    /// Its id in the configuration.
+    /// The id in the configuration.
     pub id: Box<str>,
-    /// Whether its members may call out; `None`: the organization's setting decides (RULES R67).
+    /// Whether members may make outbound calls. `None`: the organization's setting decides (RULES R67).
     pub outbound: Option<bool>,
 }
 
-/// Why something cannot stand beside what is there already.
+/// An entry that cannot be added to the directory.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum DirectoryError {
-    /// Another user or queue has the name.
+    /// Another user, queue or group has the name.
     #[error("`{name}` is taken by {taken_by}")]
     NameTaken {
         /// The name.
         name: String,
-        /// Who has it.
+        /// The entry that has the name.
         taken_by: String,
     },
     /// A table is full.
     #[error("more than {max} {what}")]
     TooMany {
-        /// What there are too many of.
+        /// The entries of the table, in the plural.
         what: &'static str,
-        /// How many there may be.
+        /// The number of entries that fit.
         max: usize,
     },
 }
 
-/// The tables of one organization.
+/// The users, queues, groups and assignments of one organization.
 #[derive(Debug, Default)]
 pub struct Directory {
     users: Users,
-    /// Who supervises what, sorted; `true` with the editor flag.
+    /// The queues that each user supervises, sorted; `true` with the editor flag.
     supervised: Vec<(UserId, QueueId, bool)>,
+    /// The queue of each queue id. `None`: the id is vacant.
     queues: Vec<Option<Queue>>,
-    /// Each entry is the id twice, plus one where it stands for the number.
+    /// An entry is the queue id times two, plus 1 if the name is the number and not the id.
     queue_names: NameIndex,
     hasher: FixedState,
     groups: Vec<Group>,
     group_ids: HashMap<Box<[u8]>, GroupId, FixedState>,
-    /// Who leads which group, sorted.
+    /// The groups that each user leads, sorted.
     leaders: Vec<(UserId, GroupId)>,
     members: Memberships,
 }
@@ -92,25 +93,24 @@ impl Directory {
         self.users.named(name.as_ref())
     }
 
-    /// What [`super::users::fetch`] needs to know of a name.
-    #[must_use]
-    pub(crate) fn wanted(&self, name: &(impl AsRef<[u8]> + ?Sized)) -> Wanted<'_> {
-        self.users.wanted(name.as_ref())
+    /// The table of users, for [`super::prefetch`].
+    pub(super) const fn user_table(&self) -> &Users {
+        &self.users
     }
 
-    /// The user; `None` for an id that is vacant.
+    /// The user. `None`: the id is vacant.
     #[must_use]
     pub fn user(&self, user: UserId) -> Option<User<'_>> {
         self.users.user(user)
     }
 
-    /// The id of the user in the configuration, empty if there is none.
+    /// The id of the user in the configuration. Empty: the id is vacant.
     #[must_use]
     pub fn user_id(&self, user: UserId) -> &str {
         self.user(user).map_or("", User::configured_id)
     }
 
-    /// The extension of the user, empty if there is none.
+    /// The extension of the user. Empty: the id is vacant.
     #[must_use]
     pub fn extension(&self, user: UserId) -> &str {
         self.user(user).map_or("", User::extension)
@@ -141,7 +141,7 @@ impl Directory {
         queue.map_or(&[], |queue| if entry % 2 == 1 { queue.number.as_bytes() } else { queue.id.as_bytes() })
     }
 
-    /// The queue; `None` for an id that is vacant.
+    /// The queue. `None`: the id is vacant.
     #[must_use]
     pub fn queue(&self, queue: QueueId) -> Option<&Queue> {
         self.queues.get(usize::from(queue.0))?.as_ref()
@@ -153,7 +153,7 @@ impl Directory {
         self.group_ids.get(name.as_ref()).copied()
     }
 
-    /// The group.
+    /// The group. `None`: there is no such id.
     #[must_use]
     pub fn group(&self, group: GroupId) -> Option<&Group> {
         self.groups.get(usize::from(group.0))
@@ -183,8 +183,8 @@ impl Directory {
         self.groups_of(user).binary_search(&group).is_ok()
     }
 
-    /// What the user's groups say of calling out: one that says no wins, and `None` means that none says anything
-    /// (RULES R67 and section 7).
+    /// Whether the user's groups allow outbound calls: a group that forbids them wins. `None`: no group of the user
+    /// allows or forbids them (RULES R67 and section 7).
     #[must_use]
     pub fn outbound_by_groups(&self, user: UserId) -> Option<bool> {
         let groups = self.groups_of(user).iter().filter_map(|&group| self.group(group)?.outbound);
@@ -198,13 +198,12 @@ impl Directory {
 
     /// Every group, in the order of ids.
     pub fn groups(&self) -> impl Iterator<Item = GroupId> {
-        (0_u16..).zip(&self.groups).map(|(position, _)| GroupId(position))
+        self.groups.iter().zip(0_u16..).map(|(_, id)| GroupId(id))
     }
 
     /// Every queue, in the order of ids.
     pub fn queues(&self) -> impl Iterator<Item = (QueueId, &Queue)> {
-        let queues = self.queues.iter().enumerate().filter_map(|(position, queue)| Some((position, queue.as_ref()?)));
-        queues.filter_map(|(position, queue)| Some((QueueId(u16::try_from(position).ok()?), queue)))
+        self.queues.iter().zip(0_u16..).filter_map(|(queue, id)| Some((QueueId(id), queue.as_ref()?)))
     }
 }
 
@@ -214,24 +213,25 @@ impl QueueNumbers for Directory {
     }
 }
 
-/// The rows of one user in a relation that is sorted by user.
+/// The rows of one user in a list that is sorted by user.
 fn range_of<T>(rows: &[T], compare: impl Fn(&T) -> std::cmp::Ordering) -> &[T] {
     let start = rows.partition_point(|row| compare(row).is_lt());
+    // Both positions are from `partition_point`, so both slices exist.
     let rest = rows.get(start..).unwrap_or_default();
     let length = rest.partition_point(|row| compare(row).is_eq());
     rest.get(..length).unwrap_or_default()
 }
 
-/// A user as the configuration describes one.
+/// A user to add to a directory.
 #[derive(Clone, Copy, Debug)]
 pub struct NewUser<'a> {
-    /// The id.
+    /// The id in the configuration.
     pub id: &'a str,
     /// The extension.
     pub extension: &'a str,
-    /// The roles, by bit of the organization's model.
+    /// The roles: positions in the organization's model.
     pub roles: RoleSet,
-    /// Nobody may supervise this user.
+    /// Whether nobody may supervise the user.
     pub protected: bool,
     /// The queues that the user serves.
     pub served: &'a [QueueId],
@@ -239,19 +239,21 @@ pub struct NewUser<'a> {
     pub supervised: &'a [(QueueId, bool)],
 }
 
-/// Builds a [`Directory`], keeping the ids of the one that it follows.
+/// Builds a [`Directory`] that keeps the ids of the previous one.
 #[derive(Debug)]
 pub struct DirectoryBuilder<'a> {
     previous: Option<&'a Directory>,
     directory: Directory,
-    /// Who is in which group.
+    /// The groups of each user, in any order.
     members: Vec<(UserId, GroupId)>,
+    /// Ids that new users get, the last one first.
     vacant_users: Vec<UserId>,
-    vacant_queues: Vec<u16>,
+    /// Ids that new queues get, the last one first.
+    vacant_queues: Vec<QueueId>,
 }
 
 impl<'a> DirectoryBuilder<'a> {
-    /// Starts an empty directory that will follow `previous`.
+    /// Starts an empty directory that keeps the ids of `previous`.
     #[must_use]
     pub fn new(previous: Option<&'a Directory>) -> Self {
         let mut builder = Self {
@@ -266,21 +268,21 @@ impl<'a> DirectoryBuilder<'a> {
             directory.users = Users::following(&previous.users);
             directory.queues.resize(previous.queues.len(), None);
             builder.vacant_users = previous.users.vacant().collect();
-            let vacant = |position: usize, is_vacant: bool| is_vacant.then(|| u32::try_from(position).ok()).flatten();
-            let queues = previous.queues.iter().enumerate().rev();
-            let queues = queues.filter_map(|(position, queue)| vacant(position, queue.is_none()));
-            builder.vacant_queues = queues.filter_map(|position| u16::try_from(position).ok()).collect();
+            let queues = previous.queues.iter().zip(0_u16..);
+            let vacant = queues.filter(|(queue, _)| queue.is_none()).map(|(_, id)| QueueId(id));
+            builder.vacant_queues = vacant.collect();
+            builder.vacant_queues.reverse();
         }
         builder
     }
 
-    /// What has been built so far.
+    /// The directory as built so far.
     #[must_use]
     pub const fn directory(&self) -> &Directory {
         &self.directory
     }
 
-    /// Makes room for so many users; more may come.
+    /// Makes room for `users` users. More can be added.
     pub fn reserve_users(&mut self, users: usize) {
         self.directory.users.reserve(users.min(USERS_PER_ORGANIZATION_MAX));
     }
@@ -289,7 +291,7 @@ impl<'a> DirectoryBuilder<'a> {
     ///
     /// # Errors
     ///
-    /// When its id or number is another queue's id or number, or there is no room.
+    /// [`DirectoryError`]: its id or number is another queue's id or number, or the organization has too many queues.
     pub fn queue(&mut self, queue: Queue) -> Result<QueueId, DirectoryError> {
         for name in [&queue.id, &queue.number] {
             if let Some(other) = self.directory.queue_named(&**name) {
@@ -302,25 +304,26 @@ impl<'a> DirectoryBuilder<'a> {
             previous.queue(id).filter(|old| old.id == queue.id).map(|_| id)
         });
         let full = DirectoryError::TooMany { what: "queues in one organization", max: QUEUES_PER_ORGANIZATION_MAX };
-        let id = match kept.or_else(|| self.vacant_queues.pop().map(QueueId)) {
+        let id = match kept.or_else(|| self.vacant_queues.pop()) {
             Some(id) => id,
             None if self.directory.queues.len() >= QUEUES_PER_ORGANIZATION_MAX => return Err(full),
             None => {
+                let id = QueueId(u16::try_from(self.directory.queues.len()).map_err(|_| full)?);
                 self.directory.queues.push(None);
-                QueueId(u16::try_from(self.directory.queues.len().saturating_sub(1)).map_err(|_| full)?)
+                id
             }
         };
-        let names = if queue.id == queue.number { 1 } else { 2 };
+        let names: u32 = if queue.id == queue.number { 1 } else { 2 };
         if let Some(slot) = self.directory.queues.get_mut(usize::from(id.0)) {
             *slot = Some(queue);
         }
-        for which in 0..names {
-            self.name_queue(u32::from(id.0).saturating_mul(2).saturating_add(which));
+        for is_number in 0..names {
+            self.name_queue(u32::from(id.0) * 2 + is_number);
         }
         Ok(id)
     }
 
-    /// Lets a queue that is there be found by this entry.
+    /// Adds a name of a queue that is in the directory: see `queue_names`.
     fn name_queue(&mut self, entry: u32) {
         let mut names = std::mem::take(&mut self.directory.queue_names);
         let hash_of = |entry| self.directory.hasher.hash_one(self.directory.queue_name(entry));
@@ -332,7 +335,8 @@ impl<'a> DirectoryBuilder<'a> {
     ///
     /// # Errors
     ///
-    /// When the id or extension is another user's id or extension, or there is no room.
+    /// [`DirectoryError`]: the id or extension is another user's id or extension, the user serves too many queues, or
+    /// the organization has too many users.
     pub fn user(&mut self, user: &NewUser<'_>) -> Result<UserId, DirectoryError> {
         let directory = &mut self.directory;
         for name in [user.id, user.extension] {
@@ -351,8 +355,8 @@ impl<'a> DirectoryBuilder<'a> {
         let supervises = if user.supervised.is_empty() { 0 } else { SUPERVISES };
         let flags = supervises | if user.protected { PROTECTED } else { 0 };
         let NewUser { roles, served, .. } = *user;
-        let entrant = Entrant { user: id, roles, flags, id: user.id, extension: user.extension, served };
-        directory.users.add(&entrant).ok_or_else(full)?;
+        let record = NewRecord { user: id, roles, flags, id: user.id, extension: user.extension, served };
+        directory.users.add(&record).map_err(|_| full())?;
         directory.supervised.extend(user.supervised.iter().map(|&(queue, edits)| (id, queue, edits)));
         Ok(id)
     }
@@ -361,7 +365,7 @@ impl<'a> DirectoryBuilder<'a> {
     ///
     /// # Errors
     ///
-    /// When its id is another group's, or there is no room.
+    /// [`DirectoryError`]: its id is another group's id, or the organization has too many groups.
     pub fn group(&mut self, group: Group, leaders: &[UserId], members: &[UserId]) -> Result<GroupId, DirectoryError> {
         let directory = &mut self.directory;
         if directory.group_ids.contains_key(group.id.as_bytes()) {

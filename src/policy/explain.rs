@@ -1,97 +1,102 @@
-//! The judgement, spelled out: the rule, the facts it rests on, and the smallest change that would turn a denial.
+//! The explanation of a decision: the rule, the facts, and the smallest change that would turn a denial into an allow.
 //!
-//! This asks [`super::resolve`] and [`super::decide`] the very question that the server asks them and never judges by
-//! itself; it only reads off which conditions of which grant held.
+//! [`explain`] calls [`super::resolve`] and [`super::decide`] with the same question as the server and never decides by
+//! itself. It only reports which conditions of which grant hold. `queuewarden explain` and `/explain` of the admin
+//! listener call it.
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use crate::decision::{Decision, DenyReason, QueueNumbers, Reason};
+use crate::decision::{Decision, DenyReason, ErrorReason, QueueNumbers, Reason};
 use crate::event::{AttributeSet, Event, Key, Request};
 use crate::policy::Policy;
-use crate::policy::decide::{Judgement, Limit, Scope, SessionView, decide, gather, login_limit, roles_of_target};
+use crate::policy::decide::{
+    JudgedQueues, Judgement, ReachedLimit, SessionView, decide, gather, login_limit, with_target_role,
+};
 use crate::policy::directory::User;
 use crate::policy::facts::{Fact, FactSet};
 use crate::policy::feature_codes::Argument;
-use crate::policy::model::{Action, Effect, Grant, Model, RoleSet, Subject};
-use crate::policy::resolve::{Known, KnownCall, Question, Unresolved, resolve};
+use crate::policy::model::{Action, Effect, Grant, Model, RoleSet, SettingSet, Subject};
+use crate::policy::resolve::{PartlyResolved, Question, ReportedCall, ResolveError, resolve};
 use crate::telephony::{QueueId, QueueSet, Token, UserId};
 
-/// Why a question has the answer that it has.
+/// The explanation of one decision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
     /// `allow`, `deny` or `error`.
     pub verdict: Cow<'static, str>,
     /// The code of the reason.
     pub reason: Cow<'static, str>,
-    /// The reason for people.
+    /// The reason as a sentence.
     pub sentence: Cow<'static, str>,
-    /// The action that was judged.
+    /// The action that was judged. `None`: the action is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub action: Option<String>,
-    /// The numbers of the queues that it is about.
+    /// The numbers of the queues that were judged.
     pub queues: Vec<String>,
-    /// The grant that allowed it, or the one that came nearest.
+    /// The grant that allowed the question, or the grant that the fewest changes would satisfy. `None`: no grant was
+    /// reached.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub rule: Option<RuleCited>,
-    /// What was looked at.
-    pub facts: Vec<FactSeen>,
-    /// What to change so that it is allowed: all of these together. Empty when it is allowed, or cannot be.
+    pub rule: Option<CitedRule>,
+    /// The facts, settings and roles that the decision depends on.
+    pub facts: Vec<ShownFact>,
+    /// The changes that together turn a denial into an allow. Empty: it is allowed, or no configuration allows it.
     pub change: Vec<String>,
 }
 
-/// Where a rule stands.
+/// A grant in the file of a role model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RuleCited {
-    /// The model's file.
+pub struct CitedRule {
+    /// The file.
     pub file: String,
-    /// The line in it, from 1.
+    /// The line of the grant, from 1.
     pub line: u32,
-    /// The rules that the line cites.
+    /// The rules that the grant cites.
     pub rules: Vec<String>,
 }
 
-/// One fact of a question.
+/// A fact with its value, as text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FactSeen {
-    /// Its name.
+pub struct ShownFact {
+    /// The name of the fact.
     pub fact: String,
-    /// What it is.
+    /// The value.
     pub value: String,
 }
 
-/// Judges the event as the server would, and says why. `call` is the one that the event names, as far as it is known;
-/// `sessions_of` gives the login sessions of the user that the question depends on, if it does on any.
+/// Judges the event as the server would, and explains the decision. `call` is the reported call that the event names.
+/// `sessions_of` returns the login sessions of the user that the question depends on; it is called with `None` if the
+/// question depends on no user.
 pub fn explain<V: SessionView>(
     policy: &Policy,
     event: &Event<'_>,
-    call: Option<KnownCall>,
+    call: Option<ReportedCall>,
     sessions_of: impl FnOnce(Option<UserId>) -> V,
 ) -> Explanation {
     let question = match resolve(policy, event, call) {
         Ok(question) => question,
-        Err(Unresolved::Denied { reason, known }) => return unresolved(reason, known, event),
-        Err(Unresolved::Faulty(error)) => return faulty(error.reason.code(), error.reason.sentence()),
+        Err(ResolveError::Denied { reason, known }) => return unresolved(reason, known, event),
+        Err(ResolveError::Faulty(error)) => return faulty(error.reason),
     };
     let sessions = sessions_of(question.subject());
     let mut all = QueueSet::new();
     let judgement = decide(&question, &sessions, &mut all);
     let directory = &question.organization.directory;
     let number = |queue: QueueId| directory.queue_number(queue).to_owned();
-    let queues: Vec<QueueId> = match judgement.scope {
-        Scope::Nothing => vec![],
-        Scope::One(queue) => vec![queue],
-        Scope::All => all.as_slice().to_vec(),
+    let queues: Vec<QueueId> = match judgement.queues {
+        JudgedQueues::Nothing => vec![],
+        JudgedQueues::One(queue) => vec![queue],
+        JudgedQueues::All => all.as_slice().to_vec(),
     };
-    let case = Case { question, judgement, sessions: &sessions, queue: queues.first().copied() };
+    let judged = JudgedQuestion { question, judgement, sessions: &sessions, queue: queues.first().copied() };
     let reason = judgement.decision.reason();
     let (rule, change) = match judgement.decision {
         Decision::Allow { grant, .. } => {
-            let grant = grant.and_then(|position| case.model().grants.get(usize::from(position)));
-            (grant.map(|grant| cite(case.model(), grant)), vec![])
+            let grant = grant.and_then(|position| judged.model().grants.get(usize::from(position)));
+            (grant.map(|grant| cite(judged.model(), grant)), vec![])
         }
-        Decision::Deny { reason } => case.nearest(reason),
+        Decision::Deny { reason } => judged.nearest(reason),
     };
     Explanation {
         verdict: reason.verdict().into(),
@@ -100,21 +105,22 @@ pub fn explain<V: SessionView>(
         action: Some(judgement.action.name.to_string()),
         queues: queues.into_iter().map(number).collect(),
         rule,
-        facts: case.facts_seen(),
+        facts: judged.shown_facts(),
         change,
     }
 }
 
-/// A judged question with all that it was judged by.
-struct Case<'p, 's, V> {
+/// A question with its judgement and the sessions that it was judged by.
+struct JudgedQuestion<'p, 's, V> {
     question: Question<'p>,
     judgement: Judgement<'p>,
     sessions: &'s V,
-    /// The queue whose facts are shown: the one of the question, or the first of all that it means.
+    /// The queue whose facts are shown: the queue of the question, or the first queue that was judged. `None`: there is
+    /// none.
     queue: Option<QueueId>,
 }
 
-impl<'p, V: SessionView> Case<'p, '_, V> {
+impl<'p, V: SessionView> JudgedQuestion<'p, '_, V> {
     fn model(&self) -> &'p Model {
         &self.question.organization.model
     }
@@ -127,34 +133,33 @@ impl<'p, V: SessionView> Case<'p, '_, V> {
         gather(&self.question, self.action(), self.queue, self.sessions)
     }
 
-    fn facts_seen(&self) -> Vec<FactSeen> {
+    fn shown_facts(&self) -> Vec<ShownFact> {
         let roles_of = |user: User<'_>| {
             let names: Vec<&str> = self.role_names(user.roles()).collect();
             if names.is_empty() { "no role".to_owned() } else { names.join(", ") }
         };
-        let seen = |fact: &str, value: String| FactSeen { fact: fact.to_owned(), value };
+        let shown = |fact: &str, value: String| ShownFact { fact: fact.to_owned(), value };
         let person = |user: User<'_>| format!("{} ({})", user.extension(), user.configured_id());
         let mut lines =
-            vec![seen("actor", person(self.question.actor)), seen("actor.roles", roles_of(self.question.actor))];
+            vec![shown("actor", person(self.question.actor)), shown("actor.roles", roles_of(self.question.actor))];
         if let Some(target) = self.question.target {
-            lines.extend([seen("target", person(target)), seen("target.roles", roles_of(target))]);
+            lines.extend([shown("target", person(target)), shown("target.roles", roles_of(target))]);
         }
-        lines.extend(self.question.attributes.iter().map(|(key, value)| seen(key.name(), value.to_owned())));
+        lines.extend(self.question.attributes.iter().map(|(key, value)| shown(key.name(), value.to_owned())));
         let grants = || self.model().grants_of(self.action()).map(|(_, grant)| grant);
-        let settings = grants().map(|grant| grant.on.union(grant.off)).reduce(crate::policy::model::SettingSet::union);
-        for position in settings.unwrap_or_default().positions() {
+        let settings = grants().map(|grant| grant.on.union(grant.off)).fold(SettingSet::default(), SettingSet::union);
+        for position in settings.positions() {
             if let Some(setting) = self.model().settings.get(position) {
                 let on = self.question.organization.settings.has(position);
-                lines.push(seen(&format!("settings.{}", setting.name), on.to_string()));
+                lines.push(shown(&format!("settings.{}", setting.name), on.to_string()));
             }
         }
         let facts = self.facts();
-        let asked = self.action().facts.iter();
-        lines.extend(asked.map(|fact| seen(fact.name(), facts.has(fact).to_string())));
+        lines.extend(self.action().facts.iter().map(|fact| shown(fact.name(), facts.contains(fact).to_string())));
         if self.action().effect.subject().is_some() {
             let here = |queue| self.sessions.in_this_queue(queue).is_some();
             let logged_in = self.queue.map_or_else(|| !self.sessions.of_subject().is_empty(), here);
-            lines.push(seen("logged_in", logged_in.to_string()));
+            lines.push(shown("logged_in", logged_in.to_string()));
         }
         lines
     }
@@ -164,8 +169,8 @@ impl<'p, V: SessionView> Case<'p, '_, V> {
         named.filter(move |(position, _)| roles.has(*position)).map(|(_, role)| &*role.name)
     }
 
-    /// The grant that the fewest changes would satisfy, and those changes.
-    fn nearest(&self, reason: DenyReason) -> (Option<RuleCited>, Vec<String>) {
+    /// The grant that the fewest changes would satisfy, and the changes.
+    fn nearest(&self, reason: DenyReason) -> (Option<CitedRule>, Vec<String>) {
         if reason == DenyReason::NoAssignedQueue {
             return (None, self.remedy_behind_grants(reason));
         }
@@ -173,7 +178,7 @@ impl<'p, V: SessionView> Case<'p, '_, V> {
         let grants = self.model().grants_of(self.action());
         let reachable = grants.filter_map(|(_, grant)| Some((grant, self.changes_for(grant, facts)?)));
         match reachable.min_by_key(|(_, changes)| changes.len()) {
-            // The grant held; what denied it lies behind the grants: a session that is not there, or a bound.
+            // Every condition of the grant holds: a missing session or a limit denied the question.
             Some((grant, changes)) if changes.is_empty() => {
                 (Some(cite(self.model(), grant)), self.remedy_behind_grants(reason))
             }
@@ -186,7 +191,7 @@ impl<'p, V: SessionView> Case<'p, '_, V> {
         }
     }
 
-    /// What would have to change for the grant to hold; `None` when no operator could change it.
+    /// The changes after which the grant would allow the question. `None`: no change of the configuration is enough.
     fn changes_for(&self, grant: &Grant, facts: FactSet) -> Option<Vec<String>> {
         let mut changes = vec![];
         if let Some(roles) = grant.roles.filter(|roles| !roles.meets(self.question.actor.roles())) {
@@ -211,11 +216,11 @@ impl<'p, V: SessionView> Case<'p, '_, V> {
                 setting.name, self.question.organization.name
             ));
         }
-        let facts = facts.with_if(Fact::TargetHoldsRole, roles_of_target(&self.question).meets(grant.target_roles));
-        for fact in grant.facts.without(facts).iter() {
+        let facts = with_target_role(&self.question, grant, facts);
+        for fact in grant.facts.difference(facts) {
             changes.push(self.fill(fact.remedy()?));
         }
-        for clause in grant.any_of.iter().filter(|clause| !clause.meets(facts)) {
+        for clause in grant.any_of.iter().filter(|clause| clause.is_disjoint(facts)) {
             let mut remedies = clause.iter().filter_map(Fact::remedy).map(|remedy| self.fill(remedy));
             changes.push(remedies.next()?);
         }
@@ -226,6 +231,7 @@ impl<'p, V: SessionView> Case<'p, '_, V> {
         self.question.actor.configured_id().to_owned()
     }
 
+    /// The remedy with the names of this question in place of `{actor}`, `{target}` and `{queue}`.
     fn fill(&self, remedy: &str) -> String {
         let directory = &self.question.organization.directory;
         let target = self.question.target.map_or("the target", User::configured_id);
@@ -233,19 +239,20 @@ impl<'p, V: SessionView> Case<'p, '_, V> {
         remedy.replace("{actor}", &self.actor()).replace("{target}", target).replace("{queue}", queue)
     }
 
-    /// What would deny the question once a grant held.
+    /// The reason that would deny the question after a grant allowed it. `None`: none would.
     fn denial_behind_grants(&self) -> Option<DenyReason> {
         let session = self.queue.and_then(|queue| self.sessions.in_this_queue(queue));
         match (self.action().effect, self.queue) {
             (Effect::Logout(_) | Effect::Pause(..), _) if session.is_none() => Some(DenyReason::NotLoggedIn),
             (Effect::Login(Subject::Actor), None) => Some(DenyReason::NoAssignedQueue),
             (Effect::Login(_), Some(queue)) if session.is_none() => {
-                login_limit(&self.question, queue, self.sessions, 0).map(Limit::reason)
+                login_limit(&self.question, queue, self.sessions, 0).map(ReachedLimit::reason)
             }
             _ => None,
         }
     }
 
+    /// The change that removes a denial for which no grant is the cause.
     fn remedy_behind_grants(&self, reason: DenyReason) -> Vec<String> {
         let remedy = match reason {
             DenyReason::NotLoggedIn => "log the user in first: there is no login session to act on",
@@ -268,15 +275,16 @@ impl<'p, V: SessionView> Case<'p, '_, V> {
     }
 }
 
-fn cite(model: &Model, grant: &Grant) -> RuleCited {
-    RuleCited {
+fn cite(model: &Model, grant: &Grant) -> CitedRule {
+    CitedRule {
         file: model.file.to_string(),
         line: grant.line,
         rules: grant.rules.iter().map(ToString::to_string).collect(),
     }
 }
 
-fn unresolved(reason: DenyReason, known: Known<'_>, event: &Event<'_>) -> Explanation {
+/// The explanation of an event that was denied before it became a question.
+fn unresolved(reason: DenyReason, known: PartlyResolved<'_>, event: &Event<'_>) -> Explanation {
     let organization = known.organization.map_or(event.organization.as_str(), |organization| &organization.name);
     let model = known.organization.map_or("", |organization| &organization.model.file);
     let dialed = match event.request {
@@ -284,7 +292,7 @@ fn unresolved(reason: DenyReason, known: Known<'_>, event: &Event<'_>) -> Explan
         Request::Action(_) => None,
     };
     let named = |given: Option<Token<'_>>, argument: Argument| {
-        let dialed = dialed.and_then(|translation| translation.argument).filter(|(of, _)| *of == argument);
+        let dialed = dialed.and_then(|translation| translation.argument).filter(|(dialed, _)| *dialed == argument);
         given.map(|token| token.as_str().to_owned()).or(dialed.map(|(_, digits)| digits.to_owned())).unwrap_or_default()
     };
     let change = match reason {
@@ -297,6 +305,9 @@ fn unresolved(reason: DenyReason, known: Known<'_>, event: &Event<'_>) -> Explan
         }
         DenyReason::UnknownQueue => {
             let queue = named(event.queue, Argument::Queue);
+            let is_known = known.organization.is_some_and(|tenant| tenant.directory.queue_named(&queue).is_some());
+            let from = event.from.filter(|_| queue.is_empty() || is_known);
+            let queue = from.map_or(queue, |from| from.as_str().to_owned());
             format!("add the queue `{queue}` to organization `{organization}`, or correct its number")
         }
         DenyReason::UnknownGroup => format!("add the group to organization `{organization}`, or correct its id"),
@@ -322,11 +333,12 @@ fn unresolved(reason: DenyReason, known: Known<'_>, event: &Event<'_>) -> Explan
     }
 }
 
-const fn faulty(code: &'static str, sentence: &'static str) -> Explanation {
+/// The explanation of an event that contradicts itself.
+const fn faulty(reason: ErrorReason) -> Explanation {
     Explanation {
         verdict: Cow::Borrowed("error"),
-        reason: Cow::Borrowed(code),
-        sentence: Cow::Borrowed(sentence),
+        reason: Cow::Borrowed(reason.code()),
+        sentence: Cow::Borrowed(reason.sentence()),
         action: None,
         queues: vec![],
         rule: None,

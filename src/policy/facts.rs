@@ -1,206 +1,173 @@
 //! The facts that a grant may require, in the order in which they are checked.
 //!
-//! A grant of a role model is a list of facts; compiled, it is a set of bits. The order of the bits **is** the order of
-//! checks of RULES section 7, so the first bit that is missing names the reason of a denial, and the grant that got
-//! furthest names it for all. Adding a fact is adding a row here and a line in [`super::decide`] that finds it out.
+//! A grant of a role model lists facts; the compiled grant holds them as a [`FactSet`], one bit a fact. The order of
+//! declaration **is** the order of checks of RULES section 7: the first missing fact of a grant names the reason of a
+//! denial, and among several grants the one that got furthest names it. A new fact needs a row in [`Fact`], its reason
+//! in [`Fact::denial`], its advice in [`Fact::remedy`] and a line in [`super::decide`] that evaluates it.
+
+#![expect(
+    unnameable_types,
+    missing_debug_implementations,
+    reason = "the derive of `EnumSetType` generates public helper types"
+)]
+
+use enumset::{EnumSet, EnumSetType};
 
 use crate::decision::DenyReason;
+use crate::telephony::closed_list;
 
-macro_rules! facts {
-    ($($(#[$doc:meta])* $fact:ident = $name:literal, $missing:expr, $remedy:expr;)+) => {
-        /// Something that is true or false of one question.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-        #[repr(u8)]
-        pub enum Fact { $($(#[$doc])* $fact,)+ }
-
-        impl Fact {
-            /// Every fact, in the order of checks.
-            pub const ALL: &'static [Self] = &[$(Self::$fact,)+];
-
-            /// Its name in a role model.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self { $(Self::$fact => $name,)+ }
-            }
-
-            /// The fact with this name.
-            #[must_use]
-            pub fn named(name: &str) -> Option<Self> {
-                match name { $($name => Some(Self::$fact),)+ _ => None }
-            }
-
-            /// What a denial says when this is missing.
-            #[must_use]
-            pub const fn missing(self) -> Missing {
-                match self { $(Self::$fact => $missing,)+ }
-            }
-
-            /// What an operator can do to make it true; `None` when it is not an operator's to change.
-            #[must_use]
-            pub const fn remedy(self) -> Option<&'static str> {
-                match self { $(Self::$fact => $remedy,)+ }
-            }
-        }
-    };
+closed_list! {
+    /// A condition that is true or false for one question.
+    #[derive(EnumSetType)]
+    #[enumset(no_super_impls, repr = "u64")]
+    Fact {
+        /// The role in the question ranks strictly below the actor's highest role.
+        RoleLower = "role.lower",
+        /// A group of the actor allows outbound calls, and none of the actor's groups forbids them (RULES R67).
+        ActorOutboundByGroup = "actor.outbound_by_group",
+        /// No group of the actor allows or forbids outbound calls.
+        ActorOutboundUnset = "actor.outbound_unset",
+        /// The target is not the actor (RULES C14).
+        TargetOther = "target.other",
+        /// The event names no queue.
+        QueueNone = "queue.none",
+        /// The event names a queue.
+        QueueGiven = "queue.given",
+        /// The target serves at least one queue that the actor supervises (RULES C13).
+        TargetInSupervisedQueue = "target.in_supervised_queue",
+        /// The subject is logged in to the queue.
+        SessionOpen = "session.open",
+        /// The actor serves the queue.
+        QueueServed = "queue.served",
+        /// The actor supervises the queue.
+        QueueSupervised = "queue.supervised",
+        /// The queue is a callback queue.
+        QueueCallback = "queue.callback",
+        /// The event names no target.
+        TargetNone = "target.none",
+        /// The target is the actor.
+        TargetSelf = "target.self",
+        /// The target is in a group that the actor leads.
+        TargetLed = "target.led",
+        /// The target is in a group that the actor leads, and holds a role that serves.
+        TargetManaged = "target.managed",
+        /// The target's highest role ranks strictly below the actor's.
+        TargetLower = "target.lower",
+        /// The target holds one of the roles in the grant's `target_roles`.
+        TargetHoldsRole = "target.holds_role",
+        /// The target holds a role that serves.
+        TargetServing = "target.serving",
+        /// The target serves the queue.
+        TargetServesQueue = "target.serves_queue",
+        /// The target serves the queue that the event names as `from`.
+        TargetServesFrom = "target.serves_from",
+        /// The target is in a group of the actor, and holds a role that serves.
+        TargetInOwnGroup = "target.in_own_group",
+        /// The target serves a callback queue that the actor serves too.
+        TargetInServedCallbackQueue = "target.in_served_callback_queue",
+        /// The event names no group.
+        GroupNone = "group.none",
+        /// The actor leads the group.
+        GroupLed = "group.led",
+        /// The actor is in the group.
+        GroupOwn = "group.own",
+        /// The actor has the editor flag on the queue that the event names as `from`.
+        FromEdited = "from.edited",
+        /// The actor has the editor flag on the queue.
+        QueueEdited = "queue.edited",
+        /// The target is not marked as protected.
+        TargetUnprotected = "target.unprotected",
+        /// The target holds no role that supervises.
+        TargetNotPeer = "target.not_peer",
+        /// The queue has a wrap-up time.
+        QueueWrapUp = "queue.wrap_up",
+        /// The object is not in use.
+        ObjectFree = "object.free",
+    }
 }
 
-/// The reason that a missing fact gives.
+/// Facts that hold, or that a grant requires. Iteration is in the order of checks.
+pub type FactSet = EnumSet<Fact>;
+
+/// The reason of a denial for which a fact was missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Missing {
-    /// Always the same.
+pub enum FactDenial {
+    /// The same reason for every action.
     Reason(DenyReason),
-    /// The reason that the action names for a queue outside its scope.
+    /// The reason that the action gives for a queue outside its scope: [`super::model::Action::outside_queue`].
     OutsideQueue,
 }
 
-facts! {
-    /// The role that is given is strictly lower than the actor's highest.
-    RoleLower = "role.lower", Missing::Reason(DenyReason::RoleForbids), Some("name a role below that of {actor}");
-    /// A group of the actor lets its members call out, and none of them forbids it (RULES R67).
-    ActorOutboundByGroup = "actor.outbound_by_group", Missing::Reason(DenyReason::PermissionOff),
-        Some("set outbound = true for every group of {actor}");
-    /// No group of the actor says whether its members may call out.
-    ActorOutboundUnset = "actor.outbound_unset", Missing::Reason(DenyReason::PermissionOff),
-        Some("leave `outbound` out of every group of {actor}");
-    /// The target is somebody else (RULES C14).
-    TargetOther = "target.other", Missing::Reason(DenyReason::SelfTarget), None;
-    /// The event names no queue.
-    QueueNone = "queue.none", Missing::OutsideQueue, None;
-    /// The event names a queue.
-    QueueGiven = "queue.given", Missing::Reason(DenyReason::NoQueueContext), Some("name the queue in the event");
-    /// The target serves some queue that the actor supervises (RULES C13).
-    TargetInSupervisedQueue = "target.in_supervised_queue", Missing::Reason(DenyReason::NoQueueContext),
-        Some("assign {target} to a queue that {actor} supervises");
-    /// The subject is logged in to the queue.
-    SessionOpen = "session.open", Missing::OutsideQueue, None;
-    /// The actor serves the queue.
-    QueueServed = "queue.served", Missing::OutsideQueue, Some("add queue {queue} to the queues of {actor}");
-    /// The actor supervises the queue.
-    QueueSupervised = "queue.supervised", Missing::OutsideQueue, Some("add queue {queue} to what {actor} supervises");
-    /// The queue is a callback queue.
-    QueueCallback = "queue.callback", Missing::OutsideQueue, Some("set callback = true for queue {queue}");
-    /// The event names no target.
-    TargetNone = "target.none", Missing::Reason(DenyReason::TargetOutOfScope), None;
-    /// The target is the actor.
-    TargetSelf = "target.self", Missing::Reason(DenyReason::TargetOutOfScope), None;
-    /// The target is in a group that the actor leads.
-    TargetLed = "target.led", Missing::Reason(DenyReason::TargetOutOfScope),
-        Some("add {target} to a group that {actor} leads");
-    /// The target is in a group that the actor leads, and holds a role that serves.
-    TargetManaged = "target.managed", Missing::Reason(DenyReason::TargetOutOfScope),
-        Some("add {target}, as an agent, to a group that {actor} leads");
-    /// The target's highest role is strictly lower than the actor's.
-    TargetLower = "target.lower", Missing::Reason(DenyReason::TargetOutOfScope),
-        Some("give {target} a role below that of {actor}");
-    /// The target holds one of the roles that the grant names.
-    TargetHoldsRole = "target.holds_role", Missing::Reason(DenyReason::TargetOutOfScope),
-        Some("give {target} the role that the grant names");
-    /// The target holds a role that serves.
-    TargetServing = "target.serving", Missing::Reason(DenyReason::TargetOutOfScope),
-        Some("give {target} a role that serves");
-    /// The target serves the queue.
-    TargetServesQueue = "target.serves_queue", Missing::Reason(DenyReason::TargetOutOfScope),
-        Some("add queue {queue} to the queues of {target}");
-    /// The target serves the queue moved from.
-    TargetServesFrom = "target.serves_from", Missing::Reason(DenyReason::TargetOutOfScope),
-        Some("name a queue that {target} serves to move from");
-    /// The target is in a group of the actor's, and holds a role that serves.
-    TargetInOwnGroup = "target.in_own_group", Missing::Reason(DenyReason::TargetOutOfScope),
-        Some("put {target} and {actor} in one group");
-    /// The target serves a callback queue that the actor serves.
-    TargetInServedCallbackQueue = "target.in_served_callback_queue", Missing::Reason(DenyReason::TargetOutOfScope),
-        Some("assign {target} to a callback queue that {actor} serves");
-    /// The event names no group.
-    GroupNone = "group.none", Missing::Reason(DenyReason::TargetOutOfScope), None;
-    /// The actor leads the group.
-    GroupLed = "group.led", Missing::Reason(DenyReason::TargetOutOfScope),
-        Some("make {actor} a supervisor of the group");
-    /// The actor is in the group.
-    GroupOwn = "group.own", Missing::Reason(DenyReason::TargetOutOfScope), Some("make {actor} a member of the group");
-    /// The actor has the editor flag on the queue moved from.
-    FromEdited = "from.edited", Missing::Reason(DenyReason::EditorFlagMissing),
-        Some("add the queue moved from to what {actor} edits");
-    /// The actor has the editor flag on the queue.
-    QueueEdited = "queue.edited", Missing::Reason(DenyReason::EditorFlagMissing),
-        Some("add queue {queue} to what {actor} edits");
-    /// The target is not marked as protected.
-    TargetUnprotected = "target.unprotected", Missing::Reason(DenyReason::TargetProtected),
-        Some("set protected = false for {target}");
-    /// The target holds no role that supervises.
-    TargetNotPeer = "target.not_peer", Missing::Reason(DenyReason::TargetProtected),
-        Some("take the supervising role from {target}");
-    /// The queue has a wrap-up time.
-    QueueWrapUp = "queue.wrap_up", Missing::Reason(DenyReason::WrapupNotConfigured),
-        Some("set wrap_up_seconds for queue {queue}");
-    /// Nothing uses the object.
-    ObjectFree = "object.free", Missing::Reason(DenyReason::ObjectInUse), None;
-}
-
-const _: () = assert!(Fact::ALL.len() <= 64, "a set of facts is a u64");
-
-/// A set of [`Fact`]s.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FactSet(u64);
-
-impl FactSet {
-    /// No fact.
-    pub const EMPTY: Self = Self(0);
-
-    /// The set with `fact` in it.
+impl Fact {
+    /// The reason of a denial for which this fact was missing.
     #[must_use]
-    pub const fn with(self, fact: Fact) -> Self {
-        Self(self.0 | 1 << fact as u8)
+    pub const fn denial(self) -> FactDenial {
+        let reason = match self {
+            Self::QueueNone | Self::SessionOpen | Self::QueueServed | Self::QueueSupervised | Self::QueueCallback => {
+                return FactDenial::OutsideQueue;
+            }
+            Self::RoleLower => DenyReason::RoleForbids,
+            Self::ActorOutboundByGroup | Self::ActorOutboundUnset => DenyReason::PermissionOff,
+            Self::TargetOther => DenyReason::SelfTarget,
+            Self::QueueGiven | Self::TargetInSupervisedQueue => DenyReason::NoQueueContext,
+            Self::TargetNone
+            | Self::TargetSelf
+            | Self::TargetLed
+            | Self::TargetManaged
+            | Self::TargetLower
+            | Self::TargetHoldsRole
+            | Self::TargetServing
+            | Self::TargetServesQueue
+            | Self::TargetServesFrom
+            | Self::TargetInOwnGroup
+            | Self::TargetInServedCallbackQueue
+            | Self::GroupNone
+            | Self::GroupLed
+            | Self::GroupOwn => DenyReason::TargetOutOfScope,
+            Self::FromEdited | Self::QueueEdited => DenyReason::EditorFlagMissing,
+            Self::TargetUnprotected | Self::TargetNotPeer => DenyReason::TargetProtected,
+            Self::QueueWrapUp => DenyReason::WrapupNotConfigured,
+            Self::ObjectFree => DenyReason::ObjectInUse,
+        };
+        FactDenial::Reason(reason)
     }
 
-    /// The set with `fact` in it if `holds`.
+    /// What an operator can change to make the fact true, with the placeholders `{actor}`, `{target}` and `{queue}`.
+    /// `None`: the fact depends on the event alone.
     #[must_use]
-    pub const fn with_if(self, fact: Fact, holds: bool) -> Self {
-        Self(self.0 | (holds as u64) << fact as u8)
-    }
-
-    /// Whether `fact` is in the set.
-    #[must_use]
-    pub const fn has(self, fact: Fact) -> bool {
-        self.0 & 1 << fact as u8 != 0
-    }
-
-    /// Whether the sets share a fact.
-    #[must_use]
-    pub const fn meets(self, other: Self) -> bool {
-        self.0 & other.0 != 0
-    }
-
-    /// The facts of either set.
-    #[must_use]
-    pub const fn union(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-
-    /// The facts of this set that `other` lacks.
-    #[must_use]
-    pub const fn without(self, other: Self) -> Self {
-        Self(self.0 & !other.0)
-    }
-
-    /// The fact of this set that is checked first.
-    #[must_use]
-    pub fn first(self) -> Option<Fact> {
-        Fact::ALL.get(self.0.trailing_zeros() as usize).copied()
-    }
-
-    /// The fact of this set that is checked last.
-    #[must_use]
-    pub fn last(self) -> Option<Fact> {
-        Fact::ALL.get(self.0.checked_ilog2()? as usize).copied()
-    }
-
-    /// The facts, in the order of checks.
-    pub fn iter(self) -> impl Iterator<Item = Fact> {
-        let mut rest = self.0;
-        std::iter::from_fn(move || {
-            let fact = Self(rest).first()?;
-            rest &= rest.wrapping_sub(1);
-            Some(fact)
+    pub const fn remedy(self) -> Option<&'static str> {
+        Some(match self {
+            Self::TargetOther
+            | Self::QueueNone
+            | Self::SessionOpen
+            | Self::TargetNone
+            | Self::TargetSelf
+            | Self::GroupNone
+            | Self::ObjectFree => return None,
+            Self::RoleLower => "name a role below that of {actor}",
+            Self::ActorOutboundByGroup => "set outbound = true for every group of {actor}",
+            Self::ActorOutboundUnset => "leave `outbound` out of every group of {actor}",
+            Self::QueueGiven => "name the queue in the event",
+            Self::TargetInSupervisedQueue => "assign {target} to a queue that {actor} supervises",
+            Self::QueueServed => "add queue {queue} to the queues of {actor}",
+            Self::QueueSupervised => "add queue {queue} to what {actor} supervises",
+            Self::QueueCallback => "set callback = true for queue {queue}",
+            Self::TargetLed => "add {target} to a group that {actor} leads",
+            Self::TargetManaged => "add {target}, as an agent, to a group that {actor} leads",
+            Self::TargetLower => "give {target} a role below that of {actor}",
+            Self::TargetHoldsRole => "give {target} the role that the grant names",
+            Self::TargetServing => "give {target} a role that serves",
+            Self::TargetServesQueue => "add queue {queue} to the queues of {target}",
+            Self::TargetServesFrom => "name a queue that {target} serves to move from",
+            Self::TargetInOwnGroup => "put {target} and {actor} in one group",
+            Self::TargetInServedCallbackQueue => "assign {target} to a callback queue that {actor} serves",
+            Self::GroupLed => "make {actor} a supervisor of the group",
+            Self::GroupOwn => "make {actor} a member of the group",
+            Self::FromEdited => "add the queue moved from to what {actor} edits",
+            Self::QueueEdited => "add queue {queue} to what {actor} edits",
+            Self::TargetUnprotected => "set protected = false for {target}",
+            Self::TargetNotPeer => "take the supervising role from {target}",
+            Self::QueueWrapUp => "set wrap_up_seconds for queue {queue}",
         })
     }
 }
@@ -210,10 +177,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_fact_of_a_set_is_the_one_checked_first() {
-        let set = FactSet::EMPTY.with(Fact::TargetNotPeer).with(Fact::QueueServed);
-        assert_eq!((set.first(), set.last()), (Some(Fact::QueueServed), Some(Fact::TargetNotPeer)));
+    fn a_set_lists_its_facts_in_the_order_of_checks() {
+        let set = Fact::TargetNotPeer | Fact::QueueServed;
         assert!(set.iter().eq([Fact::QueueServed, Fact::TargetNotPeer]));
-        assert_eq!(FactSet::EMPTY.first(), None);
+        assert!(FactSet::all().iter().eq(Fact::ALL.iter().copied()));
     }
 }

@@ -1,8 +1,9 @@
-//! Feature codes: dialed digits to an action and its argument, per organization, and the linter that refuses overlaps.
+//! Feature codes: the translation of dialed digits to an action and its argument, per organization.
 //!
-//! No code means one thing everywhere, so codes are data. A pattern is literal digits, `*` and `#` around at most one
-//! argument, `{queue}` or `{target}`, of 1 to 16 digits. Of two patterns that match the same digits, the one with more
-//! literals wins; two with equally many that share a string are ambiguous, and such a table does not load.
+//! The same code means different things on different PBXs, so codes are data. A pattern is literal digits, `*` and `#`
+//! around at most one argument, `{queue}` or `{target}`, of 1 to 16 digits. If two patterns match the same digits, the
+//! pattern with more literals wins. Two patterns with equally many literals that match a common string are ambiguous: a
+//! table with such a pair does not load. [`crate::config`] builds the tables; [`super::resolve`] translates.
 
 use nom::branch::alt;
 use nom::bytes::complete::{tag, take_while};
@@ -14,16 +15,16 @@ use thiserror::Error;
 
 use crate::limits::{FEATURE_CODE_BYTES_MAX, NUMBER_DIGITS_MAX};
 
-/// What the digits inside a code name.
+/// The kind of argument in a feature code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Argument {
-    /// A queue.
+    /// The digits are the number of a queue.
     Queue,
-    /// The user that something is done to.
+    /// The digits are the extension of the target.
     Target,
 }
 
-/// A pattern of digits: literals around at most one argument.
+/// The pattern of a feature code: literals around at most one argument.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Pattern {
     prefix: Box<str>,
@@ -31,25 +32,25 @@ pub struct Pattern {
     suffix: Box<str>,
 }
 
-/// Why a text is no pattern.
+/// A text that is not a pattern.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum PatternError {
-    /// It is not in the grammar.
+    /// The text is not in the grammar.
     #[error("not a feature code: digits, `*`, `#` and at most one `{{queue}}` or `{{target}}`")]
     Malformed,
-    /// It is nothing but an argument.
+    /// The text has an argument only.
     #[error("a feature code needs at least one literal digit, `*` or `#`")]
     NoLiteral,
-    /// It asks for a PIN.
+    /// The text asks for a PIN.
     #[error("feature codes with a PIN are not supported")]
     Pin,
-    /// It is too long.
+    /// The text has more than [`FEATURE_CODE_BYTES_MAX`] bytes.
     #[error("a feature code has at most {FEATURE_CODE_BYTES_MAX} characters")]
     TooLong,
 }
 
 impl Pattern {
-    /// Reads a pattern.
+    /// Parses a pattern.
     ///
     /// ```
     /// use queuewarden::policy::feature_codes::Pattern;
@@ -60,12 +61,12 @@ impl Pattern {
     ///
     /// # Errors
     ///
-    /// When the text is not in the grammar, or asks for a PIN.
+    /// [`PatternError`]: the text is not in the grammar, is too long or asks for a PIN.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
         if text.len() > FEATURE_CODE_BYTES_MAX {
             return Err(PatternError::TooLong);
         }
-        let (_, (prefix, argument, suffix, pin)) = pattern(text).map_err(|_| PatternError::Malformed)?;
+        let (_, (prefix, argument, suffix, pin)) = pattern_parts(text).map_err(|_| PatternError::Malformed)?;
         if pin.is_some() {
             return Err(PatternError::Pin);
         }
@@ -75,19 +76,19 @@ impl Pattern {
         Ok(Self { prefix: prefix.into(), argument, suffix: suffix.into() })
     }
 
-    /// The pattern with `argument` behind its digits, if it has none yet.
+    /// The pattern with `argument` after the literals, if it has no argument.
     #[must_use]
     pub fn with_argument(&self, argument: Argument) -> Self {
         Self { argument: self.argument.or(Some(argument)), ..self.clone() }
     }
 
-    /// What the digits inside it name.
+    /// The kind of the argument. `None`: the pattern has none.
     #[must_use]
     pub const fn argument(&self) -> Option<Argument> {
         self.argument
     }
 
-    /// Whether both match the same strings: what an organization's code needs to override one of its preset.
+    /// Whether both patterns match the same strings. An organization's code then overrides the code of its preset.
     #[must_use]
     pub fn matches_the_same(&self, other: &Self) -> bool {
         self.prefix == other.prefix
@@ -95,11 +96,12 @@ impl Pattern {
             && self.argument.is_some() == other.argument.is_some()
     }
 
+    /// Number of literals.
     fn literals(&self) -> usize {
-        self.prefix.len().saturating_add(self.suffix.len())
+        self.prefix.len() + self.suffix.len()
     }
 
-    /// The argument within `digits`, if the pattern matches: empty for a pattern without one.
+    /// The argument in `digits`, empty for a pattern without an argument. `None`: the pattern does not match.
     fn matched<'d>(&self, digits: &'d str) -> Option<&'d str> {
         let argument = digits.strip_prefix(&*self.prefix)?.strip_suffix(&*self.suffix)?;
         let fits = match self.argument {
@@ -109,13 +111,13 @@ impl Pattern {
         fits.then_some(argument)
     }
 
-    /// A string that both patterns match, if there is one.
+    /// A string that both patterns match. `None`: there is none.
     fn common_string(&self, other: &Self) -> Option<String> {
         let shapes = self.shapes();
-        other.shapes().find_map(|theirs| shapes.clone().find_map(|ours| unify(&ours, &theirs)))
+        other.shapes().find_map(|second| shapes.clone().find_map(|first| unify(&first, &second)))
     }
 
-    /// The pattern at each length of its argument: a literal, or `None` for any digit, a place.
+    /// The pattern for each length of its argument, as a list of characters: `None` stands for any digit.
     fn shapes(&self) -> impl Iterator<Item = Vec<Option<char>>> + Clone {
         let lengths = if self.argument.is_some() { 1..=NUMBER_DIGITS_MAX } else { 0..=0 };
         lengths.map(|length| {
@@ -136,88 +138,88 @@ impl std::fmt::Display for Pattern {
     }
 }
 
-/// The parts of a pattern: literals, the argument, literals, and the digits of a PIN.
-type Parts<'a> = (&'a str, Option<Argument>, &'a str, Option<u8>);
+/// The parts of a pattern: literals, the argument, literals, and the number of digits of a PIN.
+type PatternParts<'a> = (&'a str, Option<Argument>, &'a str, Option<u8>);
 
-fn pattern(text: &str) -> IResult<&str, Parts<'_>> {
+fn pattern_parts(text: &str) -> IResult<&str, PatternParts<'_>> {
     let literals = || take_while(|character: char| character.is_ascii_digit() || matches!(character, '*' | '#'));
     let argument = alt((value(Argument::Queue, tag("{queue}")), value(Argument::Target, tag("{target}"))));
     let pin = delimited(tag("{pin:"), decimal, tag("}"));
     all_consuming((literals(), opt(argument), literals(), opt(pin))).parse(text)
 }
 
-/// A string that fits both shapes.
-fn unify(ours: &[Option<char>], theirs: &[Option<char>]) -> Option<String> {
-    if ours.len() != theirs.len() {
+/// A string that both shapes match. `None`: there is none.
+fn unify(first: &[Option<char>], second: &[Option<char>]) -> Option<String> {
+    if first.len() != second.len() {
         return None;
     }
-    let places = ours.iter().zip(theirs).map(|pair| match pair {
+    let characters = first.iter().zip(second).map(|pair| match pair {
         (Some(one), Some(other)) => (one == other).then_some(*one),
         (Some(literal), None) | (None, Some(literal)) => literal.is_ascii_digit().then_some(*literal),
         (None, None) => Some('1'),
     });
-    places.collect()
+    characters.collect()
 }
 
-/// A feature code: a pattern and the action that it means.
+/// A feature code: a pattern and its action.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FeatureCode {
-    /// The digits.
+    /// The pattern that dialed digits are compared with.
     pub pattern: Pattern,
     /// The action, by position in the organization's model.
     pub action: u16,
 }
 
-/// Two patterns that one string matches equally well.
+/// Two patterns that match a common string and have equally many literals.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("`{first}` and `{second}` are ambiguous: both match `{example}` with equally many literals")]
-pub struct Ambiguity {
-    /// One pattern.
+pub struct AmbiguityError {
+    /// The first pattern.
     pub first: Pattern,
-    /// The other.
+    /// The second pattern.
     pub second: Pattern,
-    /// A string that both match.
+    /// A string that both patterns match.
     pub example: String,
 }
 
 /// The feature codes of one organization.
 #[derive(Clone, Debug, Default)]
 pub struct FeatureCodes {
-    /// Those with the most literals first, so the first match is the best.
+    /// Sorted by falling number of literals, so that the first match wins.
     codes: Vec<FeatureCode>,
 }
 
-/// What dialed digits mean.
+/// The meaning of dialed digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Translation<'d> {
     /// The action, by position in the organization's model.
     pub action: u16,
-    /// What the digits inside the code name.
+    /// The argument, with its digits. `None`: the code has no argument.
     pub argument: Option<(Argument, &'d str)>,
 }
 
 impl FeatureCodes {
-    /// Orders the codes for matching.
+    /// A table of these codes.
     ///
     /// # Errors
     ///
-    /// Every pair of codes that is ambiguous.
-    pub fn new(mut codes: Vec<FeatureCode>) -> Result<Self, Vec<Ambiguity>> {
+    /// Every ambiguous pair of codes.
+    pub fn new(mut codes: Vec<FeatureCode>) -> Result<Self, Vec<AmbiguityError>> {
         codes.sort_by_key(|code| std::cmp::Reverse(code.pattern.literals()));
         let mut ambiguities = vec![];
         for (position, first) in codes.iter().enumerate() {
-            let rivals = codes.iter().skip(position.saturating_add(1));
+            let rivals = codes.iter().skip(position + 1);
             for second in rivals.take_while(|second| second.pattern.literals() == first.pattern.literals()) {
                 if let Some(example) = first.pattern.common_string(&second.pattern) {
                     let (first, second) = (first.pattern.clone(), second.pattern.clone());
-                    ambiguities.push(Ambiguity { first, second, example });
+                    ambiguities.push(AmbiguityError { first, second, example });
                 }
             }
         }
         if ambiguities.is_empty() { Ok(Self { codes }) } else { Err(ambiguities) }
     }
 
-    /// What the digits mean; `None` when they are no feature code here.
+    /// The meaning of the digits. `None`: they are no feature code of the organization.
     #[must_use]
     pub fn translate<'d>(&self, digits: &'d str) -> Option<Translation<'d>> {
         self.codes.iter().find_map(|code| {
@@ -226,7 +228,7 @@ impl FeatureCodes {
         })
     }
 
-    /// The codes, those with the most literals first.
+    /// The codes, by falling number of literals.
     #[must_use]
     pub fn codes(&self) -> &[FeatureCode] {
         &self.codes
@@ -237,7 +239,7 @@ impl FeatureCodes {
 mod tests {
     use super::*;
 
-    fn table(patterns: &[&str]) -> Result<FeatureCodes, Vec<Ambiguity>> {
+    fn table(patterns: &[&str]) -> Result<FeatureCodes, Vec<AmbiguityError>> {
         let codes = patterns.iter().enumerate().map(|(position, text)| FeatureCode {
             pattern: Pattern::parse(text).unwrap(),
             action: u16::try_from(position).unwrap(),

@@ -1,14 +1,16 @@
-//! A role model as the matrix that a person would read: a row an action, a column a role, a scope in each cell.
+//! A role model as a matrix for people: one row per action, one column per role, the scope in each cell.
+//!
+//! `queuewarden models` prints it.
 
 use serde::Serialize;
 
 use crate::policy::facts::Fact;
 use crate::policy::model::{Action, Effect, Grant, Model, RoleSet};
 
-/// The column of those who need no role.
+/// The column of grants that need no role.
 const EVERYONE: &str = "everyone";
 
-/// What a fact adds to a scope; facts that narrow no scope add nothing.
+/// The word in a cell for each fact that narrows a scope.
 const SCOPE_WORDS: &[(Fact, &str)] = &[
     (Fact::RoleLower, "lower"),
     (Fact::TargetInSupervisedQueue, "in supervised queues"),
@@ -26,26 +28,25 @@ const SCOPE_WORDS: &[(Fact, &str)] = &[
     (Fact::QueueEdited, "edited"),
 ];
 
-/// A role model as a table.
+/// A role model as a matrix.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Matrix {
     /// The name of the model.
     pub model: String,
-    /// The roles, each a column.
+    /// The columns: `everyone`, then the roles in the order of the model.
     pub roles: Vec<String>,
-    /// The actions, each a row; a toggle is the two actions that it becomes.
-    pub rows: Vec<Row>,
+    /// The rows: the actions in the order of the model, without toggles. A toggle is judged as login or logout.
+    pub rows: Vec<MatrixRow>,
 }
 
-/// What each role may do of one action.
+/// The scopes of every role for one action.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Row {
-    /// The action.
+pub struct MatrixRow {
+    /// The name of the action.
     pub action: String,
-    /// The rules that it cites.
+    /// The rules that the action cites.
     pub rules: Vec<String>,
-    /// A scope a role; empty where there is no grant. A `?` marks what depends on a setting or on the values of the
-    /// event.
+    /// One scope per column. Empty: no grant. A scope with `?` depends on a setting or on values in the event.
     pub cells: Vec<String>,
 }
 
@@ -62,7 +63,7 @@ impl Matrix {
                     .map(|(position, role)| (role.name.to_string(), Some(RoleSet::default().with(position)))),
             )
             .collect();
-        let row = |action: &Action| Row {
+        let row = |action: &Action| MatrixRow {
             action: action.name.to_string(),
             rules: action.rules.iter().map(ToString::to_string).collect(),
             cells: columns.iter().map(|(_, role)| cell(model, action, *role)).collect(),
@@ -88,7 +89,7 @@ impl std::fmt::Display for Matrix {
             std::iter::once(row.action.as_str()).chain(cells).collect()
         });
         let lines: Vec<Vec<&str>> = std::iter::once(heading).chain(rows).collect();
-        let columns = self.roles.len().saturating_add(1);
+        let columns = self.roles.len() + 1;
         let width_of = |column: usize| {
             let cells = lines.iter().filter_map(|line| line.get(column));
             cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
@@ -102,7 +103,7 @@ impl std::fmt::Display for Matrix {
     }
 }
 
-/// The scopes of one role for one action.
+/// The scopes of one column for one action. `role` is a set of one role, or `None` for the column of everyone.
 fn cell(model: &Model, action: &Action, role: Option<RoleSet>) -> String {
     let is_of_role = |grant: &&Grant| match (grant.roles, role) {
         (None, None) => true,
@@ -124,7 +125,7 @@ fn cell(model: &Model, action: &Action, role: Option<RoleSet>) -> String {
 
 /// The scope of one grant in words.
 fn scope(grant: &Grant) -> String {
-    let word = |fact: Fact| SCOPE_WORDS.iter().find(|(of, _)| *of == fact).map(|(_, word)| *word);
+    let word = |fact: Fact| SCOPE_WORDS.iter().find(|(narrowing, _)| *narrowing == fact).map(|(_, word)| *word);
     let all = grant.facts.iter().filter_map(word).map(str::to_owned);
     let any_of = grant.any_of.iter().map(|clause| clause.iter().filter_map(word).collect::<Vec<_>>().join("/"));
     let mut words: Vec<String> = all.chain(any_of).filter(|word| !word.is_empty()).collect();
@@ -140,6 +141,6 @@ fn scope(grant: &Grant) -> String {
     let conditional = !grant.on.is_empty()
         || !grant.off.is_empty()
         || !grant.attributes_barred.is_empty()
-        || narrowing.iter().any(|&fact| grant.facts.has(fact));
+        || narrowing.iter().any(|&fact| grant.facts.contains(fact));
     if conditional { format!("{scope}?") } else { scope }
 }

@@ -1,8 +1,13 @@
-//! What may be: one immutable snapshot of every organization's tables, and the pure function that judges by it.
+//! The policy snapshot: an immutable table of every organization, and the pure functions that decide by it.
 //!
-//! A [`Policy`] is built whole by [`crate::config`] and never changes; a reload builds the next one beside it. An event
-//! is judged in two steps, both pure: [`resolve`] turns the event's names into ids, [`decide`] turns a question of ids
-//! into a decision. Neither knows a clock, a lock or a socket.
+//! [`crate::config`] builds a whole [`Policy`]; a reload builds a new one beside the old. An event is judged in two
+//! steps, both without clock, lock or socket: [`resolve`] turns the event's names into ids, [`decide`] turns the
+//! question of ids into a decision.
+//!
+//! In reading order: [`model`] and [`facts`] (the role model), [`directory`] (users, queues, groups),
+//! [`feature_codes`], [`resolve`], [`decide`]; then [`explain`], [`survey`] and [`matrix`], which show what `decide`
+//! does; then `users`, `index`, `memberships` and [`prefetch`], which make it fast for organizations of a million
+//! users.
 
 pub mod decide;
 pub mod directory;
@@ -13,9 +18,10 @@ mod index;
 pub mod matrix;
 mod memberships;
 pub mod model;
+pub mod prefetch;
 pub mod resolve;
 pub mod survey;
-pub(crate) mod users;
+mod users;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,7 +35,7 @@ use directory::Directory;
 use feature_codes::FeatureCodes;
 use model::{Model, SettingSet};
 
-/// How many login sessions and supervisions there may be.
+/// Limits on the login sessions and supervisions of one organization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Login sessions of one user.
@@ -42,7 +48,7 @@ pub struct Limits {
     pub supervisions_per_target: usize,
     /// Supervisions by one supervisor.
     pub supervisions_per_supervisor: usize,
-    /// Whoever is in one queue is let into no other.
+    /// Whether a user who is logged in to one queue may not log in to another.
     pub one_queue_at_a_time: bool,
 }
 
@@ -59,51 +65,51 @@ impl Default for Limits {
     }
 }
 
-/// How long a supervisor's login of somebody else lasts.
+/// The duration of a login by which a supervisor logs somebody else in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseTerms {
-    /// Unless the event says otherwise; 0: until logout.
+    /// Seconds until the session ends if the event names no duration. 0: at logout.
     pub default_seconds: u32,
-    /// At most.
+    /// Seconds that an event may name, at most.
     pub max_seconds: u32,
 }
 
 impl Default for LeaseTerms {
     fn default() -> Self {
-        const HALF_A_DAY: u32 = 43_200;
-        const { assert!(HALF_A_DAY <= LEASE_SECONDS_MAX) };
-        Self { default_seconds: 0, max_seconds: HALF_A_DAY }
+        const HALF_A_DAY_SECONDS: u32 = 43_200;
+        const { assert!(HALF_A_DAY_SECONDS <= LEASE_SECONDS_MAX) };
+        Self { default_seconds: 0, max_seconds: HALF_A_DAY_SECONDS }
     }
 }
 
-/// The tables of one tenant.
+/// The tables of one organization.
 #[derive(Debug)]
 pub struct Organization {
-    /// Its name on the wire.
+    /// The name on the wire.
     pub name: Box<str>,
-    /// Its place in the process, stable across reloads.
+    /// The id in this process, stable across reloads.
     pub id: OrganizationId,
-    /// Its role model.
+    /// The role model.
     pub model: Arc<Model>,
-    /// Which of the model's settings are on.
+    /// The settings that are on.
     pub settings: SettingSet,
-    /// What its phones dial.
+    /// The feature codes.
     pub feature_codes: FeatureCodes,
-    /// Its people and queues.
+    /// Users, queues and groups.
     pub directory: Directory,
-    /// How many login sessions and supervisions it may have.
+    /// Limits on login sessions and supervisions.
     pub limits: Limits,
-    /// How long its leases last.
+    /// The duration of logins by a supervisor.
     pub leases: LeaseTerms,
 }
 
-/// A hash over the files of a configuration. Two policies that differ in it alone judge alike, so it is not shown with
-/// them.
+/// A hash over the files of a configuration. Its `Debug` output is constant: the output of two policies that decide
+/// alike is then equal.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct PolicyHash(Box<str>);
 
 impl PolicyHash {
-    /// In hexadecimal digits.
+    /// The hash in hexadecimal digits.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -119,15 +125,15 @@ impl std::fmt::Debug for PolicyHash {
 /// Every organization's tables, at one revision.
 #[derive(Debug, Default)]
 pub struct Policy {
-    /// 1 for the first policy of the process, and one more with every successful load.
+    /// The number of successful loads of the configuration, this one included.
     pub revision: u64,
-    /// What it was made of; empty for one that no files were read for.
+    /// The hash of the configuration files. Empty: the policy was not read from files.
     pub hash: PolicyHash,
     organizations: HashMap<Box<[u8]>, Arc<Organization>, foldhash::fast::FixedState>,
 }
 
 impl Policy {
-    /// A policy of these organizations; of two with one name the last stays.
+    /// A policy of these organizations. Of two organizations with the same name the last one is kept.
     #[must_use]
     pub fn new(revision: u64, organizations: impl IntoIterator<Item = Organization>) -> Self {
         let named =
@@ -135,7 +141,7 @@ impl Policy {
         Self { revision, hash: PolicyHash::default(), organizations: named.collect() }
     }
 
-    /// The same policy with the hash of what it was made of.
+    /// The same policy with the hash of the configuration files.
     #[must_use]
     pub fn made_of(self, hash: String) -> Self {
         Self { hash: PolicyHash(hash.into()), ..self }
@@ -147,7 +153,8 @@ impl Policy {
         self.organizations.get(name.as_ref()).map(Arc::as_ref)
     }
 
-    /// The tables of the organization, shared: they outlive the policy for whoever still has to name what is gone.
+    /// The organization with this name, shared: session tables keep it to name users and queues that a newer policy no
+    /// longer has.
     #[must_use]
     pub fn shared(&self, name: &(impl AsRef<[u8]> + ?Sized)) -> Option<Arc<Organization>> {
         self.organizations.get(name.as_ref()).map(Arc::clone)

@@ -1,136 +1,176 @@
-//! A role model, compiled: which role may do which action, under which facts and settings.
+//! A compiled role model: which role may do which action, under which facts and settings.
 //!
-//! A model is data (`config/models/*.toml`), read by [`crate::config`] and compiled here into rows of bits. No role and
-//! no action has a name in this code; what the code knows is what an action *does* ([`Effect`]) and what can be true of
-//! a question ([`super::facts`]).
+//! A model is data: `config/models/*.toml`, which [`crate::config`] reads and compiles into these rows. No role and no
+//! action has a name in this code. The code knows what an action does ([`Effect`]) and which facts can hold for a
+//! question ([`super::facts`]); [`super::decide`] compares the two.
+//!
+//! A model with one role and one action:
+//!
+//! ```
+//! use queuewarden::config;
+//! use queuewarden::policy::facts::Fact;
+//!
+//! let folder = tempfile::tempdir()?;
+//! std::fs::create_dir(folder.path().join("models"))?;
+//! let small = r#"
+//!     model = "small"
+//!
+//!     [[roles]]
+//!     name = "supervisor"
+//!     rules = ["R2"]
+//!     supervises = true
+//!
+//!     [[actions]]
+//!     name = "call.listen"
+//!     rules = ["R10"]
+//!     does = "listen"
+//!     needs = ["target"]
+//!     uses = ["queue"]
+//!
+//!     [[grants]]
+//!     rules = ["R10", "C14"]
+//!     actions = ["call.listen"]
+//!     roles = ["supervisor"]
+//!     where = ["queue.supervised", "target.other"]
+//! "#;
+//! std::fs::write(folder.path().join("models/small.toml"), small)?;
+//!
+//! let models = config::load_models(folder.path())?;
+//! let model = models.first().ok_or("no model")?;
+//! let listen = model.action_named("call.listen").ok_or("no action")?;
+//! let (_, grant) = model.grants_of(listen).next().ok_or("no grant")?;
+//! // The facts in the order of checks; a relation to a queue implies that the event names one.
+//! assert!(grant.facts.iter().eq([Fact::TargetOther, Fact::QueueGiven, Fact::QueueSupervised]));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use std::collections::HashMap;
+use std::ops::{BitAnd, BitOr, Not, Shl};
 
 use crate::decision::{ActionLabel, AllowReason, DenyReason};
 use crate::event::{AttributeSet, KeySet};
-use crate::policy::facts::{FactSet, Missing};
+use crate::policy::facts::{FactDenial, FactSet};
 use crate::telephony::{Ground, QueueKind, SupervisionMode};
 
-/// The roles that a user holds, or that a grant is for: a bit a role of the model.
+/// A set of positions in a list of the model: bit N of the integer is position N. The model decides how long the list
+/// is, up to the number of bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RoleSet(pub u16);
+pub struct PositionSet<Bits>(pub Bits);
 
-impl RoleSet {
-    /// Whether the sets share a role.
+/// Roles that a user holds, or that a grant is for: positions in [`Model::roles`].
+pub type RoleSet = PositionSet<u16>;
+
+/// Settings that are on, or that a grant depends on: positions in [`Model::settings`].
+pub type SettingSet = PositionSet<u64>;
+
+impl<Bits> PositionSet<Bits>
+where
+    Bits: Copy + Default + PartialEq + From<bool>,
+    Bits: BitAnd<Output = Bits> + BitOr<Output = Bits> + Not<Output = Bits> + Shl<usize, Output = Bits>,
+{
+    /// The set with `position` in it.
     #[must_use]
-    pub const fn meets(self, other: Self) -> bool {
-        self.0 & other.0 != 0
+    pub fn with(self, position: usize) -> Self {
+        self.switched(position, true)
     }
 
-    /// The set with the role at `position` in it.
+    /// The set with `position` in it if `on`, and without it otherwise.
     #[must_use]
-    pub const fn with(self, position: usize) -> Self {
-        Self(self.0 | 1 << position)
+    pub fn switched(self, position: usize, on: bool) -> Self {
+        Self(self.0 & !(Bits::from(true) << position) | Bits::from(on) << position)
     }
 
-    /// Whether the role at `position` is in the set.
+    /// Whether `position` is in the set.
     #[must_use]
-    pub const fn has(self, position: usize) -> bool {
-        self.0 & 1 << position != 0
+    pub fn has(self, position: usize) -> bool {
+        self.meets(Self::default().with(position))
     }
-}
 
-/// The settings that are on, or that a grant depends on: a bit a setting of the model.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SettingSet(pub u64);
-
-impl SettingSet {
-    /// The settings of this set that `other` lacks.
+    /// Whether the sets share a position.
     #[must_use]
-    pub const fn without(self, other: Self) -> Self {
+    pub fn meets(self, other: Self) -> bool {
+        self.0 & other.0 != Bits::default()
+    }
+
+    /// The positions of this set that `other` lacks.
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
 
-    /// The settings of both sets.
+    /// The positions of both sets.
     #[must_use]
-    pub const fn intersection(self, other: Self) -> Self {
+    pub fn intersection(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
 
-    /// The settings of either set.
+    /// The positions of either set.
     #[must_use]
-    pub const fn union(self, other: Self) -> Self {
+    pub fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
     /// Whether the set is empty.
     #[must_use]
-    pub const fn is_empty(self) -> bool {
-        self.0 == 0
+    pub fn is_empty(self) -> bool {
+        self.0 == Bits::default()
     }
 
-    /// The set with the setting at `position` on or off.
-    #[must_use]
-    pub const fn switched(self, position: usize, on: bool) -> Self {
-        Self(self.0 & !(1 << position) | (on as u64) << position)
-    }
-
-    /// Whether the setting at `position` is in the set.
-    #[must_use]
-    pub const fn has(self, position: usize) -> bool {
-        self.0 & 1 << position != 0
-    }
-
-    /// The positions of the settings in the set.
+    /// The positions in the set, from the lowest.
     pub fn positions(self) -> impl Iterator<Item = usize> {
-        (0..64).filter(move |&position| self.has(position))
+        (0..size_of::<Bits>() * 8).filter(move |&position| self.has(position))
     }
 }
 
 /// A role of a model.
 #[derive(Clone, Debug)]
 pub struct Role {
-    /// Its name.
+    /// The name in the model.
     pub name: Box<str>,
-    /// Who holds it may be made supervisor of queues, and is a peer of everybody else who does.
+    /// A user with this role may supervise queues, and is a peer of every other user with a role that supervises.
     pub supervises: bool,
-    /// Who holds it takes calls: what makes a member of a led group a managed agent.
+    /// A user with this role takes calls. In a group that a supervisor leads, the user is a managed agent.
     pub serves: bool,
-    /// Its place in the order of roles; a higher one outranks a lower one. 0 for models without an order.
+    /// The rank of the role: a higher rank outranks a lower one. 0 in models without an order of roles.
     pub rank: u8,
 }
 
 /// A switch that an organization can set.
 #[derive(Clone, Debug)]
 pub struct Setting {
-    /// Its name; `role.name` for a switch of one role.
+    /// The name: `role.name` for a setting of one role.
     pub name: Box<str>,
-    /// What it is unless the organization says otherwise.
+    /// The value if the organization sets none.
     pub default: bool,
     /// Whether an organization may not change it (RULES R42).
     pub locked: bool,
 }
 
-/// Whose login sessions an action is about.
+/// The user whose login sessions an action is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
-    /// The actor's own.
+    /// The actor.
     Actor,
-    /// The target's.
+    /// The target.
     Target,
 }
 
-/// What an allowed action does.
+/// The effect of an allowed action on login sessions and supervisions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Nothing that queuewarden keeps.
+    /// No effect on the state of queuewarden.
     Nothing,
     /// Begins a login session.
     Login(Subject),
     /// Ends a login session.
     Logout(Subject),
-    /// Stops (`true`) or starts (`false`) the calls of a login session.
+    /// Pauses (`true`) or resumes (`false`) a login session.
     Pause(Subject, bool),
-    /// Becomes one of two other actions, by whether there is a login session.
+    /// Is judged as one of two other actions, depending on the login session.
     Toggle {
-        /// The action that it becomes without a session, by position in the model.
+        /// The action without a login session, by position in [`Model::actions`].
         login: u16,
-        /// The action that it becomes with one.
+        /// The action with a login session, by position in [`Model::actions`].
         logout: u16,
     },
     /// Begins a supervision of the target.
@@ -138,7 +178,7 @@ pub enum Effect {
 }
 
 impl Effect {
-    /// Whose login sessions must be looked at to judge the action.
+    /// The user whose login sessions the judgement depends on. `None`: it depends on no login session.
     #[must_use]
     pub const fn subject(self) -> Option<Subject> {
         match self {
@@ -149,56 +189,56 @@ impl Effect {
     }
 }
 
-/// An entry of the catalogue of actions.
+/// An entry of the model's catalogue of actions.
 #[derive(Clone, Debug)]
 pub struct Action {
-    /// Its name.
+    /// The name, as events spell it.
     pub name: Box<str>,
-    /// Its label in metrics.
+    /// The label in metrics.
     pub label: ActionLabel,
-    /// What it does when it is allowed.
+    /// The effect when the action is allowed.
     pub effect: Effect,
-    /// The keys that an event must have.
+    /// Keys that the event must have.
     pub needs: KeySet,
-    /// Keys of which an event must have one; empty for none.
+    /// Keys of which the event must have at least one. Empty: no such requirement.
     pub needs_one_of: KeySet,
-    /// Keys that an event must have if it has one of these attribute values.
+    /// Keys that the event must have if it has one of the attribute values beside them.
     pub needs_with: Vec<(AttributeSet, KeySet)>,
-    /// The keys that it looks at: those it needs and those that are optional. Others are ignored.
+    /// Keys that the action reads: required and optional. Other keys of the event are ignored.
     pub uses: KeySet,
-    /// Every value of the keys with a closed list that it looks at; that of the channel is always among them.
+    /// Every value of the keys with a closed list that the action reads. The values of `via` are always among them.
     pub attributes_used: AttributeSet,
-    /// The attribute values that it knows nothing of.
+    /// Attribute values that the action does not have: an event with one of them is malformed.
     pub attributes_unknown: AttributeSet,
-    /// The attribute values with which there is no target, whatever the event says.
+    /// Attribute values with which there is no target, even if the event names one.
     pub targetless: AttributeSet,
-    /// The kinds of queue that it is for; empty for all.
+    /// The kinds of queue that the action is for. Empty: all kinds.
     pub kinds: Vec<QueueKind>,
-    /// The reason of a denial when no role of the actor has a grant.
+    /// The reason of a denial when the actor holds no role of any grant.
     pub without_role: DenyReason,
     /// The reason of a denial when the queue is outside every grant.
     pub outside_queue: DenyReason,
-    /// Every fact that some grant of it requires.
+    /// Every fact that at least one grant of the action requires.
     pub facts: FactSet,
-    /// Its grants: a range of [`Model::grants`].
+    /// The grants of the action: a range of positions in [`Model::grants`].
     pub grants: std::ops::Range<u16>,
-    /// The rules that it cites.
+    /// The rules that the entry cites.
     pub rules: Vec<Box<str>>,
 }
 
 impl Action {
-    /// Whether there is anything that an event must have.
+    /// Whether the action requires any key.
     #[must_use]
     pub fn needs_anything(&self) -> bool {
         self.needs != KeySet::EMPTY || self.needs_one_of != KeySet::EMPTY || !self.needs_with.is_empty()
     }
 
-    /// The reason that a missing fact gives for this action.
+    /// The reason of a denial of this action for a missing fact.
     #[must_use]
-    pub const fn denial(&self, missing: Missing) -> DenyReason {
-        match missing {
-            Missing::Reason(reason) => reason,
-            Missing::OutsideQueue => self.outside_queue,
+    pub const fn denial(&self, denial: FactDenial) -> DenyReason {
+        match denial {
+            FactDenial::Reason(reason) => reason,
+            FactDenial::OutsideQueue => self.outside_queue,
         }
     }
 }
@@ -206,11 +246,11 @@ impl Action {
 /// One way in which an action is allowed: every condition must hold.
 #[derive(Clone, Debug)]
 pub struct Grant {
-    /// The action, by position in the model.
+    /// The action, by position in [`Model::actions`].
     pub action: u16,
-    /// One of these roles is needed; `None`: every user has it.
+    /// The actor must hold one of these roles. `None`: every user qualifies.
     pub roles: Option<RoleSet>,
-    /// The attribute values that it does not extend to.
+    /// Attribute values that the grant does not cover.
     pub attributes_barred: AttributeSet,
     /// Settings that must be on.
     pub on: SettingSet,
@@ -218,19 +258,19 @@ pub struct Grant {
     pub off: SettingSet,
     /// Facts that must hold.
     pub facts: FactSet,
-    /// Sets of facts of each of which one must hold.
+    /// From each of these sets at least one fact must hold.
     pub any_of: Vec<FactSet>,
-    /// One of these roles must be the target's, for [`super::facts::Fact::TargetHoldsRole`].
+    /// For [`super::facts::Fact::TargetHoldsRole`]: the target must hold one of these roles.
     pub target_roles: RoleSet,
-    /// The reason that it gives.
+    /// The reason of the decision.
     pub reason: AllowReason,
-    /// The rules that it cites.
+    /// The rules that the entry cites.
     pub rules: Vec<Box<str>>,
-    /// Its line in the model's file, from 1.
+    /// The line in the model's file, from 1.
     pub line: u32,
 }
 
-/// The ground of a login session that began for this reason; `None` when none begins for it.
+/// The ground of a login session that begins for this reason. `None`: no login session begins for this reason.
 #[must_use]
 pub const fn ground_of(reason: AllowReason) -> Option<Ground> {
     match reason {
@@ -244,27 +284,27 @@ pub const fn ground_of(reason: AllowReason) -> Option<Ground> {
 /// A role model.
 #[derive(Debug)]
 pub struct Model {
-    /// Its name.
+    /// The name, as organizations spell it.
     pub name: Box<str>,
-    /// The file that it was read from, as the operator wrote it.
+    /// The file, with the path as the operator wrote it.
     pub file: Box<str>,
-    /// The roles; a user's [`RoleSet`] has a bit for each.
+    /// The roles. A [`RoleSet`] holds positions in this list.
     pub roles: Vec<Role>,
-    /// The roles that mark a peer of a supervisor: those that supervise.
+    /// The roles that supervise: their holders are peers of a supervisor.
     pub supervising: RoleSet,
-    /// The roles that mark an agent: those that serve.
+    /// The roles that serve: their holders are agents.
     pub serving: RoleSet,
-    /// How many roles one user may hold.
+    /// The number of roles that one user may hold.
     pub roles_per_user_max: usize,
     /// The roles that exactly one user of an organization holds.
     pub held_by_one: RoleSet,
-    /// The settings; an organization's [`SettingSet`] has a bit for each.
+    /// The settings. A [`SettingSet`] holds positions in this list.
     pub settings: Vec<Setting>,
     /// The catalogue of actions.
     pub actions: Vec<Action>,
-    /// Every grant, those of one action together and in the order of the file.
+    /// Every grant. The grants of one action are adjacent and in the order of the file.
     pub grants: Vec<Grant>,
-    /// Where an action is, by name.
+    /// The position of each action in `actions`, by name.
     pub action_positions: HashMap<Box<[u8]>, u16, foldhash::fast::FixedState>,
 }
 
@@ -281,20 +321,21 @@ impl Model {
         self.actions.get(usize::from(position))
     }
 
-    /// The grants of an action, with their positions.
+    /// The grants of an action, with their positions in [`Model::grants`].
     pub fn grants_of(&self, action: &Action) -> impl Iterator<Item = (u16, &Grant)> {
         let rows = self.grants.get(usize::from(action.grants.start)..usize::from(action.grants.end));
+        // INVARIANT: loading computes the range; a range outside the list would grant nothing.
         action.grants.clone().zip(rows.unwrap_or_default())
     }
 
-    /// The highest rank among the roles; `None` without a role.
+    /// The highest rank among the roles. `None`: the set is empty.
     #[must_use]
     pub fn rank(&self, roles: RoleSet) -> Option<u8> {
         let held = self.roles.iter().enumerate().filter(|(position, _)| roles.has(*position));
         held.map(|(_, role)| role.rank).max()
     }
 
-    /// The settings as they are unless an organization says otherwise.
+    /// The settings that are on by default.
     #[must_use]
     pub fn default_settings(&self) -> SettingSet {
         let settings = self.settings.iter().enumerate();

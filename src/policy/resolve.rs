@@ -1,7 +1,8 @@
-//! From an event's names to ids: everything that can be unknown, missing or contradictory is found here.
+//! Resolution: from the names in an event to ids. Unknown, missing and contradictory names are found here.
 //!
-//! The checks come in the order of RULES section 7: organization, action, attributes, actor, queue, target, group,
-//! kind. Whoever holds a [`Question`] holds ids that exist in the policy it was resolved against.
+//! The checks run in the order of RULES section 7: organization, action, attributes, actor, queue, target, group, kind.
+//! A [`Question`] therefore holds only ids that exist in the policy against which the event was resolved.
+//! [`crate::gate`] resolves every event before [`super::decide`] judges it.
 
 use crate::decision::{DenyReason, ErrorReason, WireError};
 use crate::event::{AttributeSet, Event, Intent, Key, KeySet, Request};
@@ -9,39 +10,58 @@ use crate::policy::directory::User;
 use crate::policy::feature_codes::Argument;
 use crate::policy::model::{Action, Effect, RoleSet, Subject};
 use crate::policy::{Organization, Policy};
-use crate::telephony::{GroupId, QueueId, Token, UserId};
+use crate::telephony::{GroupId, QueueId, Token, UserId, Via};
 
-/// An event whose names are known.
+/// An event whose names are resolved to ids: the input of [`super::decide::decide`].
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'p> {
-    /// The tenant, with its tables.
+    /// The organization, with its tables.
     pub organization: &'p Organization,
-    /// Whether an allowed question changes anything.
+    /// Whether an allowed question changes state.
     pub intent: Intent,
-    /// What is asked for.
+    /// The action.
     pub action: &'p Action,
-    /// Who asks.
+    /// The user who asks.
     pub actor: User<'p>,
-    /// The queue, if the action uses one and the event names one.
+    /// The queue. `None`: the action uses no queue, or the event names none.
     pub queue: Option<QueueId>,
-    /// The queue moved from.
+    /// The queue that the target is moved from. `None`: the event names none.
     pub from: Option<QueueId>,
-    /// The user that something is done to.
+    /// The user that the action is applied to. `None`: the action has no target, or the event names none.
     pub target: Option<User<'p>>,
-    /// The group.
+    /// The group. `None`: the event names none.
     pub group: Option<GroupId>,
-    /// The role that is given; one role, by bit.
+    /// The role that is assigned, as a set of one role. `None`: the event names none.
     pub role: Option<RoleSet>,
-    /// The values of the keys with a closed list that the action uses, the channel among them.
+    /// The values of the keys with a closed list that the action uses, including `via`.
     pub attributes: AttributeSet,
-    /// How long a login of somebody else lasts, in seconds; `None`: until logout.
+    /// Seconds until a supervisor's login of somebody else ends. `None`: at logout.
     pub lease_seconds: Option<u32>,
-    /// The event says itself how long: a login session that is there already gets a new end.
+    /// The event itself names `lease_seconds`: an existing login session gets a new end.
     pub renews: bool,
 }
 
-impl Question<'_> {
-    /// Whose login sessions or supervisions the answer depends on; `None`: nobody's.
+impl<'p> Question<'p> {
+    /// A question by phone that changes nothing and names nothing beside actor and action.
+    #[must_use]
+    pub const fn new(organization: &'p Organization, action: &'p Action, actor: User<'p>) -> Self {
+        Self {
+            organization,
+            intent: Intent::May,
+            action,
+            actor,
+            queue: None,
+            from: None,
+            target: None,
+            group: None,
+            role: None,
+            attributes: AttributeSet::via(Via::Phone),
+            lease_seconds: None,
+            renews: false,
+        }
+    }
+
+    /// The user whose login sessions or supervisions the decision depends on. `None`: it depends on none.
     #[must_use]
     pub fn subject(&self) -> Option<UserId> {
         if matches!(self.action.effect, Effect::Supervise(_)) {
@@ -54,47 +74,48 @@ impl Question<'_> {
     }
 }
 
-/// A call that the PBX reported, as the event may refer to it.
+/// A call that the PBX has reported, if the event refers to one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KnownCall {
-    /// Whose it is.
+pub struct ReportedCall {
+    /// The agent on the call.
     pub agent: UserId,
-    /// The queue that it came from.
+    /// The queue that the call came from. `None`: the call was not in a queue.
     pub queue: Option<QueueId>,
 }
 
-/// Why an event did not become a question.
+/// The reason why an event did not become a question.
 #[derive(Clone, Copy, Debug)]
-pub enum Unresolved<'p> {
-    /// It is denied.
+pub enum ResolveError<'p> {
+    /// The event is denied.
     Denied {
-        /// Why.
+        /// The reason of the denial.
         reason: DenyReason,
-        /// What was known by then.
-        known: Known<'p>,
+        /// The names that were resolved before the denial.
+        known: PartlyResolved<'p>,
     },
-    /// It contradicts itself.
+    /// The event contradicts itself: an error of the peer, not a decision.
     Faulty(WireError),
 }
 
-/// How far an event was resolved before it was denied; a denial names what was known.
+/// The part of an event that was resolved before it was denied. The answer and the audit log name it.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Known<'p> {
-    /// The tenant.
+pub struct PartlyResolved<'p> {
+    /// The organization. `None`: it is unknown.
     pub organization: Option<&'p Organization>,
-    /// The action.
+    /// The action. `None`: it is unknown, or the event was denied before.
     pub action: Option<&'p Action>,
-    /// The queue.
+    /// The queue. `None`: the event names none, it is unknown, or the event was denied before.
     pub queue: Option<QueueId>,
 }
 
-impl<'p> Known<'p> {
-    const fn denied(self, reason: DenyReason) -> Unresolved<'p> {
-        Unresolved::Denied { reason, known: self }
+impl<'p> PartlyResolved<'p> {
+    const fn denied(self, reason: DenyReason) -> ResolveError<'p> {
+        ResolveError::Denied { reason, known: self }
     }
 }
 
-/// Finds what the event names.
+/// Resolves the names in the event. `call` is the reported call that the event names; `None` if the event names no call
+/// or the PBX has not reported it.
 ///
 /// # Errors
 ///
@@ -102,24 +123,25 @@ impl<'p> Known<'p> {
 pub fn resolve<'p>(
     policy: &'p Policy,
     event: &Event<'_>,
-    call: Option<KnownCall>,
-) -> Result<Question<'p>, Unresolved<'p>> {
-    let mut known = Known::default();
+    call: Option<ReportedCall>,
+) -> Result<Question<'p>, ResolveError<'p>> {
+    let mut known = PartlyResolved::default();
     let Some(organization) = policy.organization(&event.organization) else {
         return Err(known.denied(DenyReason::UnknownOrganization));
     };
     known.organization = Some(organization);
 
-    let dialed = dialed_or_named(organization, event, known)?;
-    let action = dialed.action;
+    let requested = requested_action(organization, event, known)?;
+    let action = requested.action;
     known.action = Some(action);
 
     let attributes = attributes_used(action, event)?;
     let role = if action.uses.has(Key::Role) { role_given(organization, event)? } else { None };
     let targetless = !attributes.intersection(action.targetless).is_empty();
-    let only_a_call = matches!(action.effect, Effect::Supervise(_)) && dialed.target.is_none() && event.call.is_some();
-    let given_or_not_needed = || dialed.given(event).with_if(Key::Target, targetless || only_a_call);
-    if lacks_attribute(action, attributes, given_or_not_needed) {
+    let only_a_call =
+        matches!(action.effect, Effect::Supervise(_)) && requested.target.is_none() && event.call.is_some();
+    let keys_given = || requested.given(event).with_if(Key::Target, targetless || only_a_call);
+    if lacks_attribute(action, attributes, keys_given) {
         return Err(known.denied(DenyReason::MissingAttribute));
     }
     let lease_seconds = if action.uses.has(Key::For) { lease_seconds(organization, event)? } else { None };
@@ -132,11 +154,11 @@ pub fn resolve<'p>(
         None => Ok(None),
         Some(name) => directory.queue_named(name).map(Some).ok_or_else(|| known.denied(DenyReason::UnknownQueue)),
     };
-    let queue = queue_named(Key::Queue, dialed.queue)?;
+    let queue = queue_named(Key::Queue, requested.queue)?;
     let from = queue_named(Key::From, event.from.as_ref().map(Token::as_ref))?;
     known.queue = queue;
     let call = call.filter(|_| action.uses.has(Key::Call));
-    let target = match dialed.target.filter(|_| action.uses.has(Key::Target) && !targetless) {
+    let target = match requested.target.filter(|_| action.uses.has(Key::Target) && !targetless) {
         Some(name) => Some(directory.user_named(name).ok_or_else(|| known.denied(DenyReason::UnknownTarget))?),
         None if only_a_call && !targetless => {
             let of_call = call.and_then(|call| directory.user(call.agent));
@@ -152,7 +174,7 @@ pub fn resolve<'p>(
     {
         return Err(known.denied(DenyReason::CallMismatch));
     }
-    // Whoever names a call means the queue that it came from.
+    // An event that names a call means the queue of the call.
     let queue = queue.or(call.and_then(|call| call.queue).filter(|_| action.uses.has(Key::Queue)));
     known.queue = queue;
     let group = match event.group.filter(|_| action.uses.has(Key::Group)) {
@@ -178,23 +200,24 @@ pub fn resolve<'p>(
     })
 }
 
-/// The attribute values of the event that the action looks at, the defaults among them.
-fn attributes_used<'p>(action: &Action, event: &Event<'_>) -> Result<AttributeSet, Unresolved<'p>> {
+/// The attribute values of the event that the action uses, including defaults.
+fn attributes_used<'p>(action: &Action, event: &Event<'_>) -> Result<AttributeSet, ResolveError<'p>> {
     let used = action.attributes_used;
     let given = event.attributes.union(AttributeSet::via(event.via)).intersection(used);
     if let Some((key, _)) = given.intersection(action.attributes_unknown).iter().next() {
-        return Err(Unresolved::Faulty(WireError::of(ErrorReason::Malformed, key)));
+        return Err(ResolveError::Faulty(WireError::of(ErrorReason::Malformed, key)));
     }
     let of_conversation = AttributeSet::of(Key::Conversation).intersection(used);
     if of_conversation.is_empty() || !given.intersection(of_conversation).is_empty() {
         return Ok(given);
     }
-    // Unless it says whose, a conversation is an agent's.
-    Ok(given.union(AttributeSet::value(Key::Conversation, "agent").unwrap_or_default()))
+    // The default of `conversation` is `agent`. INVARIANT: the list of values has it; all values together would be
+    // denied by every grant that names some.
+    Ok(given.union(AttributeSet::value(Key::Conversation, "agent").unwrap_or(of_conversation)))
 }
 
-/// Whether a question made of ids is one that [`resolve`] could have made: it has what its action needs, nothing that a
-/// targetless one ignores, and a queue of the right kind.
+/// Whether [`resolve`] could have returned this question: it has every key that its action needs, no target if its
+/// attribute values exclude one, and a queue of the right kind. For questions that [`super::survey`] builds from ids.
 #[must_use]
 pub fn accepts(question: &Question<'_>) -> bool {
     let action = question.action;
@@ -213,13 +236,14 @@ pub fn accepts(question: &Question<'_>) -> bool {
         && is_of_right_kind(action, question.queue, question.organization)
 }
 
-/// Whether the action is for queues of this kind; without a queue, or a list of kinds, it is.
+/// Whether the action is for queues of this kind. True without a queue, and for an action that lists no kinds.
 fn is_of_right_kind(action: &Action, queue: Option<QueueId>, organization: &Organization) -> bool {
     let kind = queue.and_then(|queue| organization.directory.queue(queue)).map(|queue| queue.kind);
     kind.is_none_or(|kind| action.kinds.is_empty() || action.kinds.contains(&kind))
 }
 
-/// Most actions need nothing, and then nobody has to look what is given.
+/// Whether a key that the action needs is missing. `given` computes the keys of the event: a closure, because most
+/// actions need no key.
 fn lacks_attribute(action: &Action, attributes: AttributeSet, given: impl FnOnce() -> KeySet) -> bool {
     if !action.needs_anything() {
         return false;
@@ -231,38 +255,40 @@ fn lacks_attribute(action: &Action, attributes: AttributeSet, given: impl FnOnce
     needs.first_missing_in(given).is_some() || (one_of != KeySet::EMPTY && !one_of.meets(given))
 }
 
-/// The role that the event names, as a set of one.
-fn role_given<'p>(organization: &Organization, event: &Event<'_>) -> Result<Option<RoleSet>, Unresolved<'p>> {
+/// The role that the event names, as a set of one role.
+fn role_given<'p>(organization: &Organization, event: &Event<'_>) -> Result<Option<RoleSet>, ResolveError<'p>> {
     let Some(name) = event.role else { return Ok(None) };
     let position = organization.model.roles.iter().position(|role| &*role.name == name.as_str());
-    let unknown = Unresolved::Faulty(WireError::of(ErrorReason::Malformed, Key::Role));
+    let unknown = ResolveError::Faulty(WireError::of(ErrorReason::Malformed, Key::Role));
     position.map(|position| Some(RoleSet::default().with(position))).ok_or(unknown)
 }
 
-/// The action of an event, with the names that the digits gave or the keys gave.
+/// The action of an event, with the names of queue and target from the dialed digits or from the keys.
 #[derive(Clone, Copy)]
-struct Dialed<'p, 'e> {
+struct RequestedAction<'p, 'e> {
     action: &'p Action,
     queue: Option<&'e [u8]>,
     target: Option<&'e [u8]>,
 }
 
-impl Dialed<'_, '_> {
+impl RequestedAction<'_, '_> {
+    /// The keys of the event, including those that the digits carry.
     fn given(&self, event: &Event<'_>) -> KeySet {
         event.keys().with_if(Key::Queue, self.queue.is_some()).with_if(Key::Target, self.target.is_some())
     }
 }
 
-fn dialed_or_named<'p, 'e>(
+/// Finds the action by its name, or by the feature code that the digits match.
+fn requested_action<'p, 'e>(
     organization: &'p Organization,
     event: &'e Event<'_>,
-    known: Known<'p>,
-) -> Result<Dialed<'p, 'e>, Unresolved<'p>> {
+    known: PartlyResolved<'p>,
+) -> Result<RequestedAction<'p, 'e>, ResolveError<'p>> {
     let given_queue = event.queue.as_ref().map(Token::as_ref);
     let given_target = event.target.as_ref().map(Token::as_ref);
     match event.request {
         Request::Action(name) => match organization.model.action_named(&name) {
-            Some(action) => Ok(Dialed { action, queue: given_queue, target: given_target }),
+            Some(action) => Ok(RequestedAction { action, queue: given_queue, target: given_target }),
             None => Err(known.denied(DenyReason::UnknownAction)),
         },
         Request::Dial(digits) => {
@@ -271,27 +297,28 @@ fn dialed_or_named<'p, 'e>(
             let (Some(translation), Some(action)) = (translation, action) else {
                 return Err(known.denied(DenyReason::UnknownFeatureCode));
             };
-            let duplicate = |key| Err(Unresolved::Faulty(WireError::of(ErrorReason::DuplicateKey, key)));
+            let duplicate = |key| Err(ResolveError::Faulty(WireError::of(ErrorReason::DuplicateKey, key)));
             match translation.argument {
-                None => Ok(Dialed { action, queue: given_queue, target: given_target }),
+                None => Ok(RequestedAction { action, queue: given_queue, target: given_target }),
                 Some((Argument::Queue, _)) if given_queue.is_some() => duplicate(Key::Queue),
                 Some((Argument::Target, _)) if given_target.is_some() => duplicate(Key::Target),
                 Some((Argument::Queue, queue)) => {
-                    Ok(Dialed { action, queue: Some(queue.as_bytes()), target: given_target })
+                    Ok(RequestedAction { action, queue: Some(queue.as_bytes()), target: given_target })
                 }
                 Some((Argument::Target, target)) => {
-                    Ok(Dialed { action, queue: given_queue, target: Some(target.as_bytes()) })
+                    Ok(RequestedAction { action, queue: given_queue, target: Some(target.as_bytes()) })
                 }
             }
         }
     }
 }
 
-/// The lease that the event asks for, or the organization's own; a longer one than it allows is refused, not cut.
-fn lease_seconds<'p>(organization: &Organization, event: &Event<'_>) -> Result<Option<u32>, Unresolved<'p>> {
+/// Seconds of the lease that the event names, or the organization's default. A lease longer than the organization
+/// allows is an error; it is not shortened. `None`: until logout.
+fn lease_seconds<'p>(organization: &Organization, event: &Event<'_>) -> Result<Option<u32>, ResolveError<'p>> {
     match event.lease_seconds {
         Some(seconds) if seconds > organization.leases.max_seconds => {
-            Err(Unresolved::Faulty(WireError::of(ErrorReason::Malformed, Key::For)))
+            Err(ResolveError::Faulty(WireError::of(ErrorReason::Malformed, Key::For)))
         }
         Some(seconds) => Ok(Some(seconds)),
         None => Ok(Some(organization.leases.default_seconds).filter(|&seconds| seconds > 0)),

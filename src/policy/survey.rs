@@ -1,14 +1,15 @@
-//! Questions about sets: what one may do and where, who may do it to whom.
+//! Surveys: everything that an actor may do, and everybody who may do an action.
 //!
-//! A survey is a walk over questions, each judged by [`super::decide`] and nothing else. Its space is the product of
-//! everything that the asker left open, so it can be huge; it is walked in order, a bounded stretch at a time, and can
-//! be taken up again where it stopped.
+//! A survey lists every question that its filter leaves open and judges each with [`super::decide`]; it never decides
+//! by itself. The number of questions is a product (actions × actors × targets × queues × …) and can be huge. So a
+//! survey walks through numbered questions in a fixed order, one bounded page at a time, and the next page can start
+//! anywhere. `queuewarden what`, `queuewarden who`, `/what` and `/who` call it.
 
 use serde::Serialize;
 use thiserror::Error;
 
 use crate::decision::{DenyReason, Reason};
-use crate::event::{AttributeSet, Intent, Key};
+use crate::event::{AttributeSet, Key};
 use crate::policy::Organization;
 use crate::policy::decide::{NoSessions, decide};
 use crate::policy::directory::User;
@@ -16,56 +17,56 @@ use crate::policy::model::{Action, Effect, RoleSet};
 use crate::policy::resolve::{Question, accepts};
 use crate::telephony::{GroupId, QueueId, QueueSet, UserId, Via};
 
-/// What the asker said; the rest is left open.
+/// Restricts a survey. `None` stands for every value.
 #[derive(Clone, Copy, Debug)]
-pub struct Given<'p> {
-    /// Who asks.
+pub struct SurveyFilter<'p> {
+    /// Only questions of this actor.
     pub actor: Option<UserId>,
-    /// What is asked for.
+    /// Only questions about this action.
     pub action: Option<&'p Action>,
-    /// The queue.
+    /// Only questions about this queue.
     pub queue: Option<QueueId>,
-    /// The user that something is done to.
+    /// Only questions about this target.
     pub target: Option<UserId>,
-    /// The channel.
+    /// The channel by which every question is asked.
     pub via: Via,
 }
 
-/// What the asker said, by name.
+/// A [`SurveyFilter`] by names. `None` stands for every value.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Asked<'a> {
-    /// An extension or a user id.
+pub struct FilterNames<'a> {
+    /// The actor: an extension or a user id.
     pub actor: Option<&'a str>,
-    /// The name of an action.
+    /// The name of the action.
     pub action: Option<&'a str>,
-    /// A queue number or a queue id.
+    /// The queue: a number or an id.
     pub queue: Option<&'a str>,
-    /// An extension or a user id.
+    /// The target: an extension or a user id.
     pub target: Option<&'a str>,
-    /// The channel; the phone unless given.
+    /// The channel. `None`: the phone.
     pub via: Option<&'a str>,
 }
 
-/// A name that the organization or its model does not know.
+/// A name that the organization or its role model does not have.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("organization `{organization}` has no {what} `{name}`")]
-pub struct UnknownName {
+pub struct UnknownNameError {
     organization: String,
     what: &'static str,
     name: String,
 }
 
-impl<'p> Given<'p> {
-    /// Finds what the asker named.
+impl<'p> SurveyFilter<'p> {
+    /// Resolves the names.
     ///
     /// # Errors
     ///
-    /// The first name that is not known.
-    pub fn named(organization: &'p Organization, asked: &Asked<'_>) -> Result<Self, UnknownName> {
+    /// [`UnknownNameError`]: the first name that the organization or its role model does not have.
+    pub fn named(organization: &'p Organization, names: &FilterNames<'_>) -> Result<Self, UnknownNameError> {
         let directory = &organization.directory;
         let unknown = |what, name: &str| {
             let organization = organization.name.to_string();
-            UnknownName { organization, what, name: name.to_owned() }
+            UnknownNameError { organization, what, name: name.to_owned() }
         };
         let user = |what, name: Option<&str>| {
             name.map(|name| directory.user_named(name).map(User::id).ok_or_else(|| unknown(what, name))).transpose()
@@ -74,90 +75,90 @@ impl<'p> Given<'p> {
         let queue = |name: &str| directory.queue_named(name).ok_or_else(|| unknown("queue", name));
         let via = |name: &str| Via::named(name).ok_or_else(|| unknown("channel", name));
         Ok(Self {
-            actor: user("user", asked.actor)?,
-            action: asked.action.map(action).transpose()?,
-            queue: asked.queue.map(queue).transpose()?,
-            target: user("target", asked.target)?,
-            via: asked.via.map_or(Ok(Via::Phone), via)?,
+            actor: user("user", names.actor)?,
+            action: names.action.map(action).transpose()?,
+            queue: names.queue.map(queue).transpose()?,
+            target: user("target", names.target)?,
+            via: names.via.map_or(Ok(Via::Phone), via)?,
         })
     }
 }
 
-/// Something that is allowed.
+/// A question that is allowed, by names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Allowed {
-    /// The extension of who may do it.
+pub struct AllowedQuestion {
+    /// The extension of the actor.
     pub actor: String,
-    /// The action.
+    /// The name of the action.
     pub action: String,
-    /// The number of the queue, if the question has one.
+    /// The number of the queue. `None`: the question names none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue: Option<String>,
-    /// The number of the queue moved from.
+    /// The number of the queue that the target is moved from. `None`: the question names none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
-    /// The extension of the target.
+    /// The extension of the target. `None`: the question names none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
-    /// The group.
+    /// The id of the group. `None`: the question names none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub group: Option<String>,
-    /// The role that is given.
+    /// The role that is assigned. `None`: the question names none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<String>,
-    /// The attribute values, as `key=value`.
+    /// The attribute values, as `key=value`, without `via`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub attributes: Vec<String>,
-    /// Why; `not_logged_in` where a login session is all that is missing.
+    /// The code of the reason. `not_logged_in`: a grant allows it, only the login session is missing.
     pub reason: &'static str,
 }
 
-/// A stretch of a survey.
+/// One page of a survey.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Page {
-    /// What is allowed there.
-    pub allowed: Vec<Allowed>,
-    /// Where to go on; `None` at the end.
+pub struct SurveyPage {
+    /// The allowed questions of the page.
+    pub allowed: Vec<AllowedQuestion>,
+    /// The number of the question at which the next page starts. `None`: this is the last page.
     pub next: Option<u64>,
 }
 
-/// A walk over questions.
+/// Every question that a filter leaves open, numbered from 0.
 #[derive(Debug)]
 pub struct Survey<'p> {
     organization: &'p Organization,
-    given: Given<'p>,
+    filter: SurveyFilter<'p>,
     users: Vec<UserId>,
     queues: Vec<QueueId>,
-    /// One entry an action: what it leaves open, and how many questions that makes.
-    spaces: Vec<Space<'p>>,
+    /// The questions about each action, in the order of the model.
+    by_action: Vec<ActionQuestions<'p>>,
 }
 
-/// The questions about one action: a product of axes.
+/// The questions about one action: every combination of one choice from each list.
 #[derive(Debug)]
-struct Space<'p> {
+struct ActionQuestions<'p> {
     action: &'p Action,
     attributes: Vec<AttributeSet>,
     roles: Vec<Option<RoleSet>>,
     groups: Vec<Option<GroupId>>,
-    from: Axis<QueueId>,
-    queues: Axis<QueueId>,
-    targets: Axis<UserId>,
+    from: Choices<QueueId>,
+    queues: Choices<QueueId>,
+    targets: Choices<UserId>,
 }
 
-/// What can stand at one place of a question.
+/// The values of one field of a question.
 #[derive(Clone, Copy, Debug)]
-enum Axis<T> {
-    /// The same in every question.
+enum Choices<T> {
+    /// The same value in every question.
     Fixed(Option<T>),
-    /// Every one there is, and none at all if `or_none`.
+    /// Every value of the organization, preceded by no value if `or_none`.
     Every { or_none: bool },
 }
 
-impl<T: Copy> Axis<T> {
+impl<T: Copy> Choices<T> {
     fn length(self, every: &[T]) -> u64 {
         match self {
             Self::Fixed(_) => 1,
-            Self::Every { or_none } => (every.len() as u64).saturating_add(u64::from(or_none)),
+            Self::Every { or_none } => every.len() as u64 + u64::from(or_none),
         }
     }
 
@@ -172,26 +173,27 @@ impl<T: Copy> Axis<T> {
 }
 
 impl<'p> Survey<'p> {
-    /// A survey of everything that `given` leaves open.
+    /// A survey of every question that `filter` leaves open.
     #[must_use]
-    pub fn new(organization: &'p Organization, given: Given<'p>) -> Self {
+    pub fn new(organization: &'p Organization, filter: SurveyFilter<'p>) -> Self {
         let directory = &organization.directory;
-        let is_asked = |action: &&Action| given.action.is_none_or(|only| only.name == action.name);
-        let of_itself = |action: &&Action| !matches!(action.effect, Effect::Toggle { .. });
-        let actions = organization.model.actions.iter().filter(is_asked).filter(of_itself);
+        let is_selected = |action: &&Action| filter.action.is_none_or(|only| only.name == action.name);
+        let is_judged_itself = |action: &&Action| !matches!(action.effect, Effect::Toggle { .. });
+        let actions = organization.model.actions.iter().filter(is_selected).filter(is_judged_itself);
         Self {
             organization,
-            given,
+            filter,
             users: directory.users().map(User::id).collect(),
             queues: directory.queues().map(|(queue, _)| queue).collect(),
-            spaces: actions.map(|action| Space::new(organization, action, &given)).collect(),
+            by_action: actions.map(|action| ActionQuestions::new(organization, action, &filter)).collect(),
         }
     }
 
-    /// Walks on from `from`, for at most `questions_max` questions and `allowed_max` that are allowed.
+    /// Judges the questions from number `from` on, and stops after `questions_max` questions or after `allowed_max`
+    /// allowed ones. Nobody is logged in, so a denial for want of a login session counts as allowed.
     #[must_use]
-    pub fn page(&self, from: u64, allowed_max: usize, questions_max: u64) -> Page {
-        let mut page = Page::default();
+    pub fn page(&self, from: u64, allowed_max: usize, questions_max: u64) -> SurveyPage {
+        let mut page = SurveyPage::default();
         let end = self.length().min(from.saturating_add(questions_max));
         let mut all = QueueSet::new();
         for position in from..end {
@@ -209,28 +211,31 @@ impl<'p> Survey<'p> {
         page
     }
 
+    /// Number of questions, or `u64::MAX` if there are more.
     fn length(&self) -> u64 {
         let actors = self.actors();
-        self.spaces.iter().fold(0, |sum, space| sum.saturating_add(space.length(self).saturating_mul(actors)))
+        self.by_action
+            .iter()
+            .fold(0, |sum, questions| sum.saturating_add(questions.length(self).saturating_mul(actors)))
     }
 
     fn actors(&self) -> u64 {
-        if self.given.actor.is_some() { 1 } else { self.users.len() as u64 }
+        if self.filter.actor.is_some() { 1 } else { self.users.len() as u64 }
     }
 
-    /// The question at a position; `None` where the combination is no question.
+    /// The question with this number. `None`: the combination is not a question.
     fn question(&self, mut position: u64) -> Option<Question<'p>> {
-        for space in &self.spaces {
-            let length = space.length(self).saturating_mul(self.actors());
+        for questions in &self.by_action {
+            let length = questions.length(self).saturating_mul(self.actors());
             if position < length {
-                return space.question(self, position);
+                return questions.question(self, position);
             }
-            position = position.saturating_sub(length);
+            position -= length;
         }
         None
     }
 
-    fn describe(&self, question: &Question<'_>, reason: Reason) -> Allowed {
+    fn describe(&self, question: &Question<'_>, reason: Reason) -> AllowedQuestion {
         let directory = &self.organization.directory;
         let number = |queue: QueueId| directory.queue(queue).map(|queue| queue.number.to_string());
         let attributes = question.attributes.iter().filter(|(key, _)| *key != Key::Via);
@@ -238,7 +243,7 @@ impl<'p> Survey<'p> {
             let roles = self.organization.model.roles.iter().enumerate();
             roles.filter(|(position, _)| set.has(*position)).map(|(_, role)| role.name.to_string()).next()
         };
-        Allowed {
+        AllowedQuestion {
             actor: question.actor.extension().to_owned(),
             action: question.action.name.to_string(),
             queue: question.queue.and_then(number),
@@ -252,8 +257,8 @@ impl<'p> Survey<'p> {
     }
 }
 
-impl<'p> Space<'p> {
-    fn new(organization: &'p Organization, action: &'p Action, given: &Given<'_>) -> Self {
+impl<'p> ActionQuestions<'p> {
+    fn new(organization: &'p Organization, action: &'p Action, filter: &SurveyFilter<'_>) -> Self {
         let needs = |key| action.needs.has(key);
         let uses = |key| action.uses.has(key);
         let groups = organization.directory.groups().map(Some);
@@ -261,19 +266,19 @@ impl<'p> Space<'p> {
         let no_group = (!needs(Key::Group)).then_some(None);
         Self {
             action,
-            attributes: attribute_sets(action, given.via),
+            attributes: attribute_sets(action, filter.via),
             roles: if uses(Key::Role) { roles.collect() } else { vec![None] },
             groups: if uses(Key::Group) { no_group.into_iter().chain(groups).collect() } else { vec![None] },
-            from: if uses(Key::From) { Axis::Every { or_none: !needs(Key::From) } } else { Axis::Fixed(None) },
-            queues: match given.queue {
-                _ if !uses(Key::Queue) => Axis::Fixed(None),
-                None => Axis::Every { or_none: !needs(Key::Queue) },
-                queue => Axis::Fixed(queue),
+            from: if uses(Key::From) { Choices::Every { or_none: !needs(Key::From) } } else { Choices::Fixed(None) },
+            queues: match filter.queue {
+                _ if !uses(Key::Queue) => Choices::Fixed(None),
+                None => Choices::Every { or_none: !needs(Key::Queue) },
+                queue => Choices::Fixed(queue),
             },
-            targets: match given.target {
-                _ if !uses(Key::Target) => Axis::Fixed(None),
-                None => Axis::Every { or_none: !needs(Key::Target) || !action.targetless.is_empty() },
-                target => Axis::Fixed(target),
+            targets: match filter.target {
+                _ if !uses(Key::Target) => Choices::Fixed(None),
+                None => Choices::Every { or_none: !needs(Key::Target) || !action.targetless.is_empty() },
+                target => Choices::Fixed(target),
             },
         }
     }
@@ -304,7 +309,7 @@ impl<'p> Space<'p> {
         let group = *self.groups.get(index(digit(self.groups.len() as u64)))?;
         let role = *self.roles.get(index(digit(self.roles.len() as u64)))?;
         let attributes = *self.attributes.get(index(digit(self.attributes.len() as u64)))?;
-        let actor = match survey.given.actor {
+        let actor = match survey.filter.actor {
             Some(actor) => actor,
             None => *survey.users.get(index(rest))?,
         };
@@ -314,24 +319,19 @@ impl<'p> Space<'p> {
             None => None,
         };
         let question = Question {
-            organization: survey.organization,
-            intent: Intent::May,
-            action: self.action,
-            actor: directory.user(actor)?,
             queue,
             from,
             target,
             group,
             role,
             attributes,
-            lease_seconds: None,
-            renews: false,
+            ..Question::new(survey.organization, self.action, directory.user(actor)?)
         };
         accepts(&question).then_some(question)
     }
 }
 
-/// Every combination of values of the keys with a closed list that the action looks at.
+/// Every combination of values of the keys with a closed list that the action uses.
 fn attribute_sets(action: &Action, via: Via) -> Vec<AttributeSet> {
     const CLOSED: [Key; 6] = [Key::Conversation, Key::Field, Key::Section, Key::Kind, Key::Verb, Key::InUse];
     let mut sets = vec![AttributeSet::via(via)];

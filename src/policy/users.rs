@@ -1,63 +1,87 @@
-//! The people of one organization: everything that is said of one stands together, in one record of one arena.
+//! The users of one organization: one record each, all records in one arena.
 //!
-//! A decision about one of millions of users waits for memory, not for arithmetic. From a name to the queues that its
-//! user serves it waits twice: for a line of the table of names, and for the record.
+//! A decision about one of a million users waits for memory, not for arithmetic. From a name to the queues that its
+//! user serves two reads wait for each other: the bucket of the name ([`super::index`]) and the record. With a struct
+//! of boxed strings and vectors four or five reads do.
+//!
+//! The layout of a record, in bytes (numbers are little-endian):
+//!
+//! ```text
+//!  0       4       6       8       9      10      11      12
+//!  ├───────┼───────┼───────┼───────┼───────┼───────┼───────┼──────────────┬──────┬───────────┬─────────┐
+//!  │ user  │ roles │ queue │ flags │ id    │ exten-│ 0     │ queues       │ id   │ extension │ padding │
+//!  │ id    │ set   │ count │       │ bytes │ sion  │       │ u16 each,    │ text │ text      │ to a    │
+//!  │ u32   │ u16   │ u16   │ u8    │ u8    │ bytes │       │ ascending    │      │           │ multiple│
+//!  │       │       │       │       │       │ u8    │       │              │      │           │ of 4    │
+//!  └───────┴───────┴───────┴───────┴───────┴───────┴───────┴──────────────┴──────┴───────────┴─────────┘
+//!  └─────────────────── RecordHead ────────────────────────┘└──────────────── tail ────────────────────┘
+//! ```
+//!
+//! An extension that equals the id is not repeated: its length is 0. Flags: bit 0 [`PROTECTED`], bit 1 [`SUPERVISES`].
+//! Every access is bounds-checked: a damaged record would be read as a user without names or queues.
 
 use std::hash::BuildHasher;
 use std::hint::black_box;
 
-use arrayvec::ArrayVec;
 use foldhash::fast::FixedState;
+use thiserror::Error;
 
-use crate::limits::{FETCHED_TOGETHER_MAX, USERS_PER_ORGANIZATION_MAX};
+use crate::limits::USERS_PER_ORGANIZATION_MAX;
 use crate::policy::index::NameIndex;
-use crate::policy::model::RoleSet;
+use crate::policy::model::{PositionSet, RoleSet};
 use crate::telephony::{QueueId, UserId};
 
-/// Records begin at multiples of it, in bytes.
-const RECORD_ALIGNMENT: usize = 4;
-/// The place of the record of somebody who is not there.
+/// Every record starts at a multiple of this many bytes.
+const RECORD_ALIGNMENT_BYTES: usize = 4;
+/// The record position of an id that no user has.
 const VACANT: u32 = u32::MAX;
-/// A byte of a record that is fetched beside its head: few have more behind it, and the next lines come by themselves.
-const RECORD_BYTES_FETCHED: usize = 28;
+/// Offset in the tail of the byte that [`Users::touch_record`] reads beside the head, 40 bytes into the record. Few
+/// records reach further, and the processor loads the following lines by itself.
+const TAIL_BYTE_TOUCHED: usize = 28;
 
+/// Flag of a record: nobody may supervise the user.
 pub(super) const PROTECTED: u8 = 1;
+/// Flag of a record: the user supervises at least one queue.
 pub(super) const SUPERVISES: u8 = 1 << 1;
 
-/// The users, found by name and by id.
+/// The users of one organization, found by name and by id.
 ///
-/// A **place** is where a record begins, in units of [`RECORD_ALIGNMENT`]. An **entry** of the table of names is a
-/// place twice, plus one where it stands for the extension instead of the id.
+/// The **position** of a record is its offset in the arena, in units of [`RECORD_ALIGNMENT_BYTES`]. An **entry** of the
+/// name index is the position times two, plus 1 if the name is the extension and not the id.
 #[derive(Debug, Default)]
 pub(super) struct Users {
-    /// The place of each user's record.
-    places: Vec<u32>,
-    records: Records,
-    entries: NameIndex,
+    /// The record position of each user id; [`VACANT`] for an id that no user has.
+    positions: Vec<u32>,
+    arena: RecordArena,
+    names: NameIndex,
 }
 
-/// The arena, one record behind another.
+/// The records of all users, one after another.
 #[derive(Debug, Default)]
-struct Records {
+struct RecordArena {
     bytes: Vec<u8>,
     hasher: FixedState,
 }
 
-/// A user, with what is said of one: a view of the record.
+/// A user: a view of the user's record.
 #[derive(Clone, Copy)]
 pub struct User<'p> {
-    head: &'p Head,
-    /// The queues that the user serves, two bytes each and sorted; then the id; then the extension, if it differs.
-    rest: &'p [u8],
+    head: &'p RecordHead,
+    /// The arena from the end of the head on: first the queues, then the id, then the extension.
+    tail: &'p [u8],
 }
 
-/// Four bytes of the user's number, two of roles, two of how many queues, then one each: flags, the lengths of the id
-/// and of the extension (0: it is the id), and none.
-type Head = [u8; 12];
+/// The fixed part of a record.
+type RecordHead = [u8; 12];
 
-/// A user who is to have a record.
+/// A record that cannot be added: the arena is full, a field does not fit its width, or the user's id does not exist.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("no room for the record of another user")]
+pub(super) struct NoRoomError;
+
+/// The fields of a record that is to be written.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Entrant<'a> {
+pub(super) struct NewRecord<'a> {
     pub(super) user: UserId,
     pub(super) roles: RoleSet,
     pub(super) flags: u8,
@@ -68,15 +92,15 @@ pub(super) struct Entrant<'a> {
 
 /// The queues that a user serves, sorted by id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Served<'a>(&'a [[u8; 2]]);
+pub struct ServedQueues<'a>(&'a [[u8; 2]]);
 
-impl<'a> Served<'a> {
+impl<'a> ServedQueues<'a> {
     /// Every queue.
     pub fn iter(self) -> impl ExactSizeIterator<Item = QueueId> + 'a {
         self.0.iter().map(|&queue| QueueId(u16::from_le_bytes(queue)))
     }
 
-    /// Whether the queue is among them.
+    /// Whether the queue is in the list.
     #[must_use]
     pub fn contains(self, queue: QueueId) -> bool {
         self.0.binary_search_by_key(&queue.0, |&served| u16::from_le_bytes(served)).is_ok()
@@ -84,18 +108,18 @@ impl<'a> Served<'a> {
 }
 
 impl<'p> User<'p> {
-    /// Who it is.
+    /// The id of the user in this organization.
     #[must_use]
     pub const fn id(self) -> UserId {
         let [a, b, c, d, ..] = *self.head;
         UserId(u32::from_le_bytes([a, b, c, d]))
     }
 
-    /// The roles, by bit of the organization's model.
+    /// The roles of the user.
     #[must_use]
     pub const fn roles(self) -> RoleSet {
         let [_, _, _, _, a, b, ..] = *self.head;
-        RoleSet(u16::from_le_bytes([a, b]))
+        PositionSet(u16::from_le_bytes([a, b]))
     }
 
     /// Whether nobody may supervise the user.
@@ -104,7 +128,7 @@ impl<'p> User<'p> {
         self.has(PROTECTED)
     }
 
-    /// Whether the user supervises any queue.
+    /// Whether the user supervises at least one queue.
     #[must_use]
     pub(super) const fn supervises(self) -> bool {
         self.has(SUPERVISES)
@@ -112,8 +136,9 @@ impl<'p> User<'p> {
 
     /// The queues that the user serves.
     #[must_use]
-    pub fn served(self) -> Served<'p> {
-        Served(self.rest.get(..self.served_bytes()).unwrap_or_default().as_chunks().0)
+    pub fn served(self) -> ServedQueues<'p> {
+        // INVARIANT: `RecordArena::push` has written the queues; a damaged count would serve no queue.
+        ServedQueues(self.tail.get(..self.served_bytes()).unwrap_or_default().as_chunks().0)
     }
 
     /// Whether the user serves the queue.
@@ -122,16 +147,16 @@ impl<'p> User<'p> {
         self.served().contains(queue)
     }
 
-    /// The id that the configuration gives.
+    /// The id in the configuration.
     #[must_use]
     pub fn configured_id(self) -> &'p str {
-        std::str::from_utf8(self.name(false)).unwrap_or_default()
+        self.text(false)
     }
 
     /// The extension.
     #[must_use]
     pub fn extension(self) -> &'p str {
-        std::str::from_utf8(self.name(true)).unwrap_or_default()
+        self.text(true)
     }
 
     const fn has(self, flag: u8) -> bool {
@@ -141,36 +166,37 @@ impl<'p> User<'p> {
 
     fn served_bytes(self) -> usize {
         let [_, _, _, _, _, _, a, b, ..] = *self.head;
-        usize::from(u16::from_le_bytes([a, b])).saturating_mul(2)
+        usize::from(u16::from_le_bytes([a, b])) * 2
     }
 
-    /// The id, or the extension.
+    fn text(self, extension: bool) -> &'p str {
+        // INVARIANT: the record was written from a `str`, so its bytes are UTF-8.
+        std::str::from_utf8(self.name(extension)).unwrap_or_default()
+    }
+
+    /// The bytes of the extension or of the id.
     fn name(self, extension: bool) -> &'p [u8] {
         let [.., id_bytes, extension_bytes, _] = *self.head;
-        let id = self.served_bytes()..self.served_bytes().saturating_add(usize::from(id_bytes));
-        let name = if extension && extension_bytes > 0 {
-            id.end..id.end.saturating_add(usize::from(extension_bytes))
-        } else {
-            id
-        };
-        self.rest.get(name).unwrap_or_default()
+        let id = self.served_bytes()..self.served_bytes() + usize::from(id_bytes);
+        let name = if extension && extension_bytes > 0 { id.end..id.end + usize::from(extension_bytes) } else { id };
+        self.tail.get(name).unwrap_or_default()
     }
 }
 
 impl std::fmt::Debug for User<'_> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut told = formatter.debug_struct("User");
-        told.field("id", &self.id()).field("configured_id", &self.configured_id());
-        told.field("extension", &self.extension()).field("roles", &self.roles());
-        told.field("protected", &self.is_protected()).field("served", &self.served()).finish()
+        let mut fields = formatter.debug_struct("User");
+        fields.field("id", &self.id()).field("configured_id", &self.configured_id());
+        fields.field("extension", &self.extension()).field("roles", &self.roles());
+        fields.field("protected", &self.is_protected()).field("served", &self.served()).finish()
     }
 }
 
-impl Records {
-    fn at(&self, place: u32) -> Option<User<'_>> {
-        let start = (place as usize).saturating_mul(RECORD_ALIGNMENT);
-        let (head, rest) = self.bytes.get(start..)?.split_first_chunk()?;
-        Some(User { head, rest })
+impl RecordArena {
+    fn at(&self, position: u32) -> Option<User<'_>> {
+        let start = position as usize * RECORD_ALIGNMENT_BYTES;
+        let (head, tail) = self.bytes.get(start..)?.split_first_chunk()?;
+        Some(User { head, tail })
     }
 
     fn name(&self, entry: u32) -> &[u8] {
@@ -181,11 +207,12 @@ impl Records {
         self.hasher.hash_one(self.name(entry))
     }
 
-    /// Appends a record; returns its place, or `None` if there is no room.
-    fn push(&mut self, entrant: &Entrant<'_>) -> Option<u32> {
-        let Entrant { user, roles, flags, id, extension, served } = *entrant;
-        // Half of what 32 bits can say: an entry needs one for itself.
-        let place = u32::try_from(self.bytes.len() / RECORD_ALIGNMENT).ok().filter(|place| *place < VACANT / 2)?;
+    /// Appends a record and returns its position. `None`: the arena is full, or a field does not fit its width.
+    fn push(&mut self, record: &NewRecord<'_>) -> Option<u32> {
+        let NewRecord { user, roles, flags, id, extension, served } = *record;
+        let position = u32::try_from(self.bytes.len() / RECORD_ALIGNMENT_BYTES).ok();
+        // An entry of the name index is twice the position.
+        let position = position.filter(|&position| position < VACANT / 2)?;
         let count = u16::try_from(served.len()).ok()?;
         let [Ok(id_bytes), Ok(extension_bytes)] = [id, extension].map(|name| u8::try_from(name.len())) else {
             return None;
@@ -196,111 +223,105 @@ impl Records {
         self.bytes.extend([flags, id_bytes, extension_bytes, 0]);
         let first = self.bytes.len();
         self.bytes.extend(served.iter().flat_map(|queue| queue.0.to_le_bytes()));
-        let (queues, _) = self.bytes.get_mut(first..).unwrap_or_default().as_chunks_mut::<2>();
+        let (queues, _) = self.bytes.get_mut(first..)?.as_chunks_mut::<2>();
         queues.sort_unstable_by_key(|&queue| u16::from_le_bytes(queue));
         self.bytes.extend(id.as_bytes());
         self.bytes.extend(extension.as_bytes());
-        self.bytes.resize(self.bytes.len().next_multiple_of(RECORD_ALIGNMENT), 0);
-        Some(place)
+        self.bytes.resize(self.bytes.len().next_multiple_of(RECORD_ALIGNMENT_BYTES), 0);
+        Some(position)
     }
 }
 
 impl Users {
-    /// The user; `None` for an id that is vacant.
+    /// The user with this id. `None`: no user has the id.
     pub(super) fn user(&self, user: UserId) -> Option<User<'_>> {
-        self.records.at(*self.places.get(user.0 as usize)?)
+        let position = self.positions.get(user.0 as usize).filter(|&&position| position != VACANT)?;
+        self.arena.at(*position)
     }
 
-    /// The user with this id or extension.
+    /// The user with this configured id or extension.
     pub(super) fn named(&self, name: &[u8]) -> Option<User<'_>> {
-        let hash = self.records.hasher.hash_one(name);
-        let entry = self.entries.find(hash, |entry| self.records.name(entry) == name)?;
-        self.records.at(entry / 2)
-    }
-
-    /// What [`fetch`] needs to know of a name.
-    pub(super) fn wanted(&self, name: &[u8]) -> Wanted<'_> {
-        Wanted { users: self, hash: self.records.hasher.hash_one(name) }
+        let entry = self.names.find(self.hash(name), |entry| self.arena.name(entry) == name)?;
+        self.arena.at(entry / 2)
     }
 
     /// Every user, in the order of ids.
     pub(super) fn all(&self) -> impl Iterator<Item = User<'_>> {
-        self.places.iter().filter_map(|&place| self.records.at(place))
+        (0_u32..).zip(&self.positions).filter_map(|(id, _)| self.user(UserId(id)))
     }
 
-    /// The ids below the highest that nobody has, from the highest.
+    /// The ids that no user has, from the highest.
     pub(super) fn vacant(&self) -> impl Iterator<Item = UserId> {
-        let vacant = self.places.iter().enumerate().rev().filter(|(_, place)| **place == VACANT);
-        vacant.filter_map(|(position, _)| u32::try_from(position).ok().map(UserId))
+        let vacant = self.positions.iter().enumerate().rev().filter(|(_, position)| **position == VACANT);
+        vacant.filter_map(|(id, _)| u32::try_from(id).ok().map(UserId))
     }
 
-    /// No users, with the ids of others for those who come, and as much room.
+    /// No users, but the ids of `previous` are vacant and not new, and there is room for as many users.
     pub(super) fn following(previous: &Self) -> Self {
         let mut users = Self::default();
-        users.places.resize(previous.places.len(), VACANT);
-        users.records.bytes.reserve(previous.records.bytes.len());
-        users.entries.reserve(previous.entries.len(), |_| 0);
+        users.positions.resize(previous.positions.len(), VACANT);
+        users.arena.bytes.reserve(previous.arena.bytes.len());
+        users.names.reserve(previous.names.len(), |_| 0);
         users
     }
 
-    /// Makes room for so many in all.
+    /// Makes room for this many users in total.
     pub(super) fn reserve(&mut self, users: usize) {
-        let Self { places, records, entries } = self;
-        places.reserve(users.saturating_sub(places.len()));
-        // Each is found by an id and by an extension.
-        entries.reserve(users.saturating_mul(2), |entry| records.hash(entry));
+        let Self { positions, arena, names } = self;
+        positions.reserve(users.saturating_sub(positions.len()));
+        // Each user has two names: the id and the extension.
+        names.reserve(users * 2, |entry| arena.hash(entry));
     }
 
-    /// An id that nobody has had; `None` if there are as many as there may be.
+    /// An id that no user has had. `None`: the organization has [`USERS_PER_ORGANIZATION_MAX`] ids.
     pub(super) fn new_id(&mut self) -> Option<UserId> {
-        let has_room = self.places.len() < USERS_PER_ORGANIZATION_MAX;
-        let id = u32::try_from(self.places.len()).ok().filter(|_| has_room)?;
-        self.places.push(VACANT);
+        let has_room = self.positions.len() < USERS_PER_ORGANIZATION_MAX;
+        let id = u32::try_from(self.positions.len()).ok().filter(|_| has_room)?;
+        self.positions.push(VACANT);
         Some(UserId(id))
     }
 
-    /// Adds the record of a user whose names nobody has; `None`, and nothing is added, if there is no room.
-    pub(super) fn add(&mut self, entrant: &Entrant<'_>) -> Option<()> {
-        let Self { places, records, entries } = self;
-        let of_user = places.get_mut(entrant.user.0 as usize)?;
-        let own_extension = Some(entrant.extension).filter(|&extension| extension != entrant.id);
-        let place = records.push(&Entrant { extension: own_extension.unwrap_or_default(), ..*entrant })?;
-        *of_user = place;
-        for which in 0..=u32::from(own_extension.is_some()) {
-            let entry = place.saturating_mul(2).saturating_add(which);
-            entries.insert(records.hash(entry), entry, |entry| records.hash(entry));
+    /// Adds the record of a user whose names no other user has. On error nothing was added.
+    pub(super) fn add(&mut self, record: &NewRecord<'_>) -> Result<(), NoRoomError> {
+        let Self { positions, arena, names } = self;
+        let of_user = positions.get_mut(record.user.0 as usize).ok_or(NoRoomError)?;
+        let own_extension = Some(record.extension).filter(|&extension| extension != record.id);
+        let position =
+            arena.push(&NewRecord { extension: own_extension.unwrap_or_default(), ..*record }).ok_or(NoRoomError)?;
+        *of_user = position;
+        for is_extension in 0..=u32::from(own_extension.is_some()) {
+            let entry = position * 2 + is_extension;
+            names.insert(arena.hash(entry), entry, |entry| arena.hash(entry));
         }
-        Some(())
+        Ok(())
     }
 
-    /// Gives back the room that nobody came for.
+    /// Gives back reserved memory that is not used.
     pub(super) fn shrink_to_fit(&mut self) {
-        self.places.shrink_to_fit();
-        // A copy, taken in one piece: what has grown to its size is left out when glibc asks for large pages.
-        self.records.bytes = self.records.bytes.clone();
+        self.positions.shrink_to_fit();
+        // A copy in one piece: glibc backs a large new allocation with large pages, but not one that grew to its size.
+        self.arena.bytes = self.arena.bytes.clone();
     }
-}
 
-/// A user of whom something will be read.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Wanted<'p> {
-    users: &'p Users,
-    hash: u64,
-}
+    /// The hash of a name. This method and the next three are for [`super::prefetch`].
+    pub(super) fn hash(&self, name: &[u8]) -> u64 {
+        self.arena.hasher.hash_one(name)
+    }
 
-/// Reads a little of what [`Users::named`] will read of these users, step by step of the way to
-/// it: what is not in the processor's caches comes for all of them at the same time.
-pub(crate) fn fetch(wanted: &[Wanted<'_>]) {
-    for &Wanted { users, hash } in wanted {
-        users.entries.touch(hash);
+    /// Reads the bucket of the hash, so that the processor loads it.
+    pub(super) fn touch_bucket(&self, hash: u64) {
+        self.names.touch(hash);
     }
-    let mut found = ArrayVec::<_, FETCHED_TOGETHER_MAX>::new();
-    for &Wanted { users, hash } in wanted {
-        let _full = users.entries.likely(hash).map(|entry| found.try_push((users, entry / 2)));
+
+    /// The position of the record that a name with this hash nearly always belongs to. The name is not compared.
+    pub(super) fn likely_record(&self, hash: u64) -> Option<u32> {
+        self.names.likely(hash).map(|entry| entry / 2)
     }
-    for (users, place) in found {
-        // Half of the records lie across two lines.
-        black_box(users.records.at(place).map(|user| (user.id(), user.rest.get(RECORD_BYTES_FETCHED).copied())));
+
+    /// Reads the head and one byte of the tail, so that the processor loads the record: half of the records cross the
+    /// boundary of a cache line.
+    pub(super) fn touch_record(&self, position: u32) {
+        black_box(self.arena.at(position).map(|user| (user.id(), user.tail.get(TAIL_BYTE_TOUCHED).copied())));
     }
 }
 
@@ -315,27 +336,32 @@ mod tests {
     };
 
     #[test]
-    fn what_is_said_of_a_user_is_read_back() {
+    fn a_record_is_read_as_it_was_written() {
         let mut many: Vec<QueueId> = (0..).map(QueueId).take(QUEUES_PER_USER_MAX).collect();
         many.reverse();
-        let said: &[(&str, &str, u16, u8, &[QueueId])] = &[
+        let written: &[(&str, &str, u16, u8, &[QueueId])] = &[
             ("alice", "1001", 1, 0, &[QueueId(9), QueueId(0), QueueId(700)]),
             ("1002", "1002", 0, PROTECTED, &[]),
             ("a", LONGEST, u16::MAX, SUPERVISES, &many),
             (LONGEST.get(1..).unwrap(), "7", 4, PROTECTED | SUPERVISES, &[QueueId(u16::MAX)]),
         ];
         let mut users = Users::default();
-        for &(id, extension, roles, flags, served) in said {
+        for &(id, extension, roles, flags, served) in written {
             let user = users.new_id().unwrap();
-            let entrant = Entrant { user, roles: RoleSet(roles), flags, id, extension, served };
-            assert_eq!(users.add(&entrant), Some(()));
+            let record = NewRecord { user, roles: PositionSet(roles), flags, id, extension, served };
+            assert_eq!(users.add(&record), Ok(()));
         }
         users.shrink_to_fit();
-        for (user, &(id, extension, roles, flags, served)) in users.all().map(User::id).zip(said) {
+        for (user, &(id, extension, roles, flags, served)) in users.all().map(User::id).zip(written) {
             assert_eq!([id, extension].map(|name| users.named(name.as_bytes()).map(User::id)), [Some(user); 2], "{id}");
-            fetch(&[id, extension, "nobody"].map(|name| users.wanted(name.as_bytes())));
+            for name in [id, extension] {
+                let hash = users.hash(name.as_bytes());
+                users.touch_bucket(hash);
+                let record = users.likely_record(hash).and_then(|position| users.arena.at(position));
+                assert_eq!(record.map(User::id), Some(user), "{id}");
+            }
             let found = users.user(user).unwrap();
-            assert_eq!((found.configured_id(), found.extension(), found.roles()), (id, extension, RoleSet(roles)));
+            assert_eq!((found.configured_id(), found.extension(), found.roles()), (id, extension, PositionSet(roles)));
             assert_eq!([found.is_protected(), found.supervises()], [flags & 1 != 0, flags & 2 != 0], "{id}");
             let mut sorted = served.to_vec();
             sorted.sort_unstable();
@@ -344,13 +370,13 @@ mod tests {
                 assert_eq!(found.serves(queue), served.contains(&queue), "{id} {queue:?}");
             }
         }
-        assert_eq!((users.all().count(), users.named(b"nobody").map(User::id)), (said.len(), None));
+        assert_eq!((users.all().count(), users.named(b"nobody").map(User::id)), (written.len(), None));
     }
 
     #[test]
-    fn an_id_is_vacant_until_somebody_comes_for_it() {
+    fn an_id_of_the_previous_policy_is_vacant_until_its_user_is_added() {
         let add = |users: &mut Users, user, id| {
-            users.add(&Entrant { user, roles: RoleSet(0), flags: 0, id, extension: id, served: &[] })
+            users.add(&NewRecord { user, roles: PositionSet(0), flags: 0, id, extension: id, served: &[] })
         };
         let mut before = Users::default();
         for id in ["a", "b", "c"] {
@@ -361,7 +387,7 @@ mod tests {
         add(&mut after, UserId(1), "b").unwrap();
         assert!(after.vacant().eq([2, 0].map(UserId)), "from the highest");
         assert!(after.user(UserId(0)).is_none() && after.user(UserId(3)).is_none());
-        assert_eq!(add(&mut after, UserId(3), "d"), None, "nobody has been given that id");
+        assert_eq!(add(&mut after, UserId(3), "d"), Err(NoRoomError), "the id does not exist");
         assert_eq!(
             ["b", "a", "d"].map(|name| after.named(name.as_bytes()).map(User::id)),
             [Some(UserId(1)), None, None]

@@ -1,494 +1,287 @@
-//! One connection: read what there is, answer all of it, write once.
+//! One accepted connection, in five steps: greet, read, answer, reset the timeout, close.
 //!
-//! The loop knows no dialect and no rule. Its bounds are those of [`crate::limits`]: a question has to be complete in
-//! time, a peer has to read its answers, and a busy connection lets others run.
+//! The loop knows no dialect and no rule. Its bounds are in [`crate::limits`]: a question must be complete within
+//! [`FRAME_TIMEOUT`], a peer must read its answers within [`WRITE_TIMEOUT`], and after its last answer a peer must
+//! close within [`CLOSE_TIMEOUT`]. `accept` calls [`converse`] for every connection, and [`refuse`] beyond their limit.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::convert::Infallible;
 use std::pin::{Pin, pin};
+use std::task::Poll;
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
-use crate::decision::{ActionLabel, Answer, AnswerQueues, DenyReason, ErrorReason, Outcome, Reason};
-use crate::dialect::{After, Dialect, DialectLabel, Patience, Step};
-use crate::event::Event;
-use crate::gate::{Batch, Origin};
-use crate::limits::{
-    ANSWER_BUFFER_BYTES_MAX, BUFFER_KEPT_BYTES_MAX, CLOSE_TIMEOUT, FRAME_TIMEOUT, LARGE_BUFFER_KEPT_FOR,
-    QUESTIONS_PER_TURN_MAX, WRITE_TIMEOUT,
-};
-use crate::observe::metrics::DialectMetrics;
+use crate::decision::ErrorReason;
+use crate::dialect::{After, Dialect, Patience};
+use crate::limits::{CLOSE_TIMEOUT, FRAME_TIMEOUT, LARGE_BUFFER_IDLE_TIMEOUT, WRITE_TIMEOUT};
 use crate::peer::Peer;
-use crate::server::decision_log::{self, Told};
-use crate::server::input::{IDLE_BUFFER_BYTES, Input};
+use crate::server::buffers::{Buffers, IDLE_BUFFER_BYTES};
+use crate::server::decision_log::PeerContext;
 use crate::server::pending_answers::{self, PendingAnswer};
-use crate::server::prefetch::{Ahead, DecodeBuffers};
+use crate::server::turn::{Admission, Turn};
 use crate::server::watch::{self, Watch};
 use crate::sidecar::Sidecar;
-use crate::telephony::{Moment, QueueSet};
 
-/// So many reads of a connection are all timed, and then one of so many: looking at the clock is a good part of what a
-/// question costs.
+/// The first reads of a connection that are all timed.
 const READS_ALL_TIMED: u32 = 64;
+/// Of the later reads, one in this many is timed: reading the clock is a large share of a question's cost.
 const READS_TIMED_ONE_IN: u32 = 16;
 
-/// What answering needs of room; nothing in it means anything to the next question.
-#[derive(Default)]
-pub(super) struct Buffers {
-    queues: QueueSet,
-    decode_buffers: DecodeBuffers,
-    /// How many of the decode_buffers may hold memory: the others need not be looked at.
-    decode_buffers_used: usize,
-    /// What a dialect answers by itself, until the questions before are answered.
-    aside: Vec<u8>,
-}
-
-/// How many reads there were.
-#[derive(Default)]
-struct Reads(u32);
-
-impl Reads {
-    fn is_next_timed(&mut self) -> bool {
-        self.0 = self.0.saturating_add(1);
-        self.0 <= READS_ALL_TIMED || self.0.is_multiple_of(READS_TIMED_ONE_IN)
-    }
-}
-
-/// Who is talked to, and by whom.
-#[derive(Clone, Copy)]
-pub(super) struct PeerContext<'a> {
-    pub(super) sidecar: &'a Sidecar,
-    pub(super) metrics: &'a DialectMetrics,
-    pub(super) peer: Peer,
-    /// The peer in words, for the audit log.
-    pub(super) name: &'a str,
-}
-
-/// Talks to one peer until either side ends it, it is too slow, or the sidecar drains.
-pub(super) async fn converse<S, D>(
-    mut stream: S,
-    peer: Peer,
-    mut dialect: D,
-    sidecar: &Sidecar,
-    drain: &CancellationToken,
-) where
+/// Talks to one peer until either side ends the connection, the peer is too slow, or the sidecar drains.
+pub(super) async fn converse<S, D>(stream: S, peer: Peer, dialect: D, sidecar: &Sidecar, drain: &CancellationToken)
+where
     S: AsyncRead + AsyncWrite + Unpin,
     D: Dialect,
 {
-    let Some(metrics) = sidecar.metrics.of(dialect.label()) else { return };
-    let _connected = metrics.connected();
+    let Some(metrics) = sidecar.metrics.dialect(dialect.label()) else { return };
+    let _open = metrics.count_connection();
     let name = peer.to_string();
     let context = PeerContext { sidecar, metrics, peer, name: &name };
-    let mut input = Input::idle();
-    let (mut output, mut scratch) = (vec![], Buffers::default());
-    let mut patience = dialect.patience(false);
-    let mut waiting_since = Instant::now();
-    let (mut finished, mut reads) = (false, Reads::default());
-    // A token of this connection's own: waiting on the shared one would make all connections share its lock.
+    // A child token: waiting for the shared one would make all connections share its lock.
     let drain = drain.child_token();
-    let mut drained = pin!(drain.cancelled());
-    dialect.greet(&mut output);
-    match write(&mut stream, &output).await {
-        Written::Yes => output.clear(),
-        Written::Failed | Written::Late => return,
-    }
-    loop {
-        let is_large = are_large(&mut input, &mut output, &mut scratch);
-        match read_more(&mut stream, &mut input, patience, waiting_since, drained.as_mut(), is_large).await {
-            Read::Some => {}
-            Read::Idle => {
-                give_back(&mut input, &mut output, &mut scratch);
-                continue;
-            }
-            Read::Late => {
-                let blame = |fault| sidecar.peer_erred(metrics, peer, fault);
-                end(&mut stream, &mut dialect, Some(ErrorReason::TimedOut), &input.bytes, finished, blame).await;
-                return;
-            }
-            Read::End => {
-                let blame = |fault| sidecar.peer_erred(metrics, peer, fault);
-                end(&mut stream, &mut dialect, None, &input.bytes, finished, blame).await;
-                return;
-            }
-            Read::Drained => {
-                drop(timeout(CLOSE_TIMEOUT, say_goodbye(&mut stream, &mut input.bytes)).await);
-                return;
-            }
-            Read::Failed => return,
-        }
-        let leaving;
-        let read = reads.is_next_timed().then(Instant::now);
-        let mut timed = read;
-        // Everything that was read is answered, in turns that let other connections run in between.
-        loop {
-            let mut turn = answer_all(
-                &mut dialect,
-                &mut input.bytes,
-                &mut output,
-                context,
-                &mut scratch,
-                Admission::Admit,
-                timed.take(),
-            );
-            let held = std::mem::take(&mut turn.held);
-            match send(&mut stream, &mut output, held, dialect.label(), context).await {
-                Written::Yes => {}
-                Written::Failed => return,
-                Written::Late => return sidecar.peer_erred(metrics, peer, ErrorReason::TimedOut),
-            }
-            if let Some(watch) = turn.watch.take() {
-                return watch::tell(&mut stream, &mut dialect, watch, sidecar, (metrics, peer), drained).await;
-            }
-            // Whoever has the last answer has so much time in all, however much is still said.
-            if turn.progress && patience == Patience::Frame {
-                waiting_since = Instant::now();
-            }
-            if turn.after == After::Finish && !finished {
-                finished = true;
-                if stream.shutdown().await.is_err() {
-                    return;
-                }
-            }
-            if !turn.unfinished {
-                // A closing sidecar hears the rest of the question that it is in the middle of, and no more.
-                leaving = turn.progress && !finished && sidecar.is_draining() && drain.is_cancelled();
-                break;
-            }
-            tokio::task::yield_now().await;
-        }
-        if let Some(read) = read {
-            metrics.request_took(read.elapsed().as_secs_f64());
-        }
-        if leaving {
-            drop(timeout(CLOSE_TIMEOUT, say_goodbye(&mut stream, &mut input.bytes)).await);
-            return;
-        }
-        let now = dialect.patience(!input.bytes.is_empty());
-        if now != patience {
-            patience = now;
-            waiting_since = Instant::now();
-        }
-    }
+    let mut draining = pin!(drain.cancelled());
+    let mut conversation = Conversation::new(stream, dialect, context, &drain);
+    let Err(end) = conversation.run(draining.as_mut()).await;
+    conversation.close(end, draining).await;
 }
 
-/// Whether the buffers are larger than an idle connection's. What a flood has left of them is given back at once.
-fn are_large(input: &mut Input, output: &mut Vec<u8>, scratch: &mut Buffers) -> bool {
-    let decode_buffers = scratch.decode_buffers.iter().take(scratch.decode_buffers_used).map(Vec::capacity).sum();
-    let largest = input.capacity().max(output.capacity()).max(decode_buffers);
-    if largest > BUFFER_KEPT_BYTES_MAX && input.bytes.is_empty() {
-        give_back(input, output, scratch);
-        return false;
-    }
-    largest > IDLE_BUFFER_BYTES
-}
-
-fn give_back(input: &mut Input, output: &mut Vec<u8>, scratch: &mut Buffers) {
-    (*input, *output) = (Input::idle(), vec![]);
-    (scratch.decode_buffers, scratch.decode_buffers_used) = (DecodeBuffers::default(), 0);
-}
-
-enum Read {
-    Some,
-    /// Nothing came for so long that large buffers are wasted.
-    Idle,
-    End,
-    Late,
-    Failed,
-    Drained,
-}
-
-/// Waits for more bytes as long as the peer may take.
-async fn read_more<S: AsyncRead + Unpin>(
-    stream: &mut S,
-    input: &mut Input,
-    patience: Patience,
-    since: Instant,
-    drained: Pin<&mut WaitForCancellationFuture<'_>>,
-    is_large: bool,
-) -> Read {
-    let read = match patience {
-        Patience::Endless => {
-            // Between two questions a draining sidecar reads what has arrived already, and no more.
-            tokio::select! {
-                biased;
-                read = input.read(stream) => read,
-                () = drained => return Read::Drained,
-                () = async { tokio::time::sleep(LARGE_BUFFER_KEPT_FOR).await }, if is_large => return Read::Idle,
-            }
-        }
-        Patience::Frame | Patience::Closing => {
-            let limit = if patience == Patience::Frame { FRAME_TIMEOUT } else { CLOSE_TIMEOUT };
-            let deadline = since.checked_add(limit).unwrap_or(since);
-            match timeout_at(deadline, input.read(stream)).await {
-                Ok(read) => read,
-                Err(_) => return Read::Late,
-            }
-        }
-    };
-    match read {
-        Ok(0) => Read::End,
-        Ok(_) => Read::Some,
-        Err(_) => Read::Failed,
-    }
-}
-
-/// What became of one turn.
-pub(super) struct Turn {
-    /// Bytes were taken from the input.
-    pub(super) progress: bool,
-    /// The turn ended at a bound; there may be more to answer.
-    pub(super) unfinished: bool,
-    pub(super) after: After,
-    /// The answers that have to wait for the disk, in order.
-    pub(super) held: Vec<PendingAnswer>,
-    /// The peer asks nothing more, and wants to be told.
-    watch: Option<Watch>,
-}
-
-/// Whether questions are decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Admission {
-    /// They are.
-    Admit,
-    /// Too many answers wait for the peer already: it hears `overload`.
-    Refuse,
-}
-
-/// Answers what the input holds, up to the bounds of one turn; the first answers are `timed` from then, if they are.
-pub(super) fn answer_all<D: Dialect>(
-    dialect: &mut D,
-    input: &mut BytesMut,
-    output: &mut Vec<u8>,
-    context: PeerContext<'_>,
-    scratch: &mut Buffers,
-    admission: Admission,
-    mut timed: Option<Instant>,
-) -> Turn {
-    let PeerContext { sidecar, metrics, peer, name } = context;
-    let mut turn = Turn { progress: false, unfinished: false, after: After::Continue, held: vec![], watch: None };
-    let mut taken = 0_usize;
-    let now = sidecar.clock.now();
-    let origin = Origin { dialect: dialect.label().name(), peer: name, unix_ms: now.wall.0 };
-    let Buffers { queues, decode_buffers, decode_buffers_used, aside } = scratch;
-    let mut batch = sidecar.gate.batch();
-    let mut steps = 0;
-    while steps < QUESTIONS_PER_TURN_MAX {
-        let rest = input.get(taken..).unwrap_or_default();
-        let mut ahead = Ahead::nothing();
-        ahead.read(dialect, rest, decode_buffers, aside);
-        let Ahead { ref questions, last, consumed } = ahead;
-        // And one for what was read behind them.
-        *decode_buffers_used = questions.len().saturating_add(1).max(*decode_buffers_used);
-        taken = taken.saturating_add(consumed);
-        if admission == Admission::Admit && questions.len() > 1 {
-            batch.fetch(questions.iter().filter_map(Step::event));
-        }
-        for question in questions {
-            let Step::Ask { event, id, .. } = question else { continue };
-            if admission == Admission::Refuse {
-                sidecar.gate.note_denial(event, &origin, DenyReason::Overload);
-                turn.after = deny(dialect, DenyReason::Overload, (id, event), output, context);
-            } else {
-                let (after, held) = answer(dialect, (event, id), &origin, output, context, (&mut batch, now, queues));
-                turn.after = after;
-                turn.held.extend(held);
-            }
-        }
-        let together = u32::try_from(questions.len()).unwrap_or(u32::MAX);
-        if let Some(each) = timed.take().and_then(|read| read.elapsed().checked_div(together)) {
-            sidecar.metrics.decision_took(each.as_secs_f64());
-        }
-        output.append(aside);
-        steps = steps.saturating_add(questions.len()).saturating_add(usize::from(last.is_some()));
-        match last {
-            None if questions.is_empty() || taken == input.len() => break,
-            Some(Step::More) => break,
-            // The reader keeps those.
-            None | Some(Step::Ask { .. }) => {}
-            Some(Step::Done { consumed, fault, after }) => {
-                taken = taken.saturating_add(consumed);
-                turn.after = after;
-                if let Some(reason) = fault {
-                    sidecar.peer_erred(metrics, peer, reason);
-                }
-            }
-            Some(Step::Watch { consumed, organization, from, id }) => {
-                taken = taken.saturating_add(consumed);
-                match Watch::begin(sidecar, organization, from, id) {
-                    Ok(watch) => {
-                        turn.watch = Some(watch);
-                        break;
-                    }
-                    Err(outcome) => {
-                        if matches!(outcome, Outcome::Decided(_)) {
-                            sidecar.gate.note_watch_denied(organization, &origin);
-                        }
-                        count(&outcome, dialect, context);
-                        turn.after = dialect.answer(id, &outcome, output);
-                    }
-                }
-            }
-        }
-        turn.unfinished = steps >= QUESTIONS_PER_TURN_MAX;
-        if output.len() > ANSWER_BUFFER_BYTES_MAX / 2 {
-            turn.unfinished = true;
-            break;
-        }
-    }
-    turn.progress = taken > 0;
-    input.advance(taken.min(input.len()));
-    turn
-}
-
-/// Puts one question to the gate. If that fails, the peer hears a denial, and nothing of ours leaves half-written.
-fn answer<D: Dialect>(
-    dialect: &mut D,
-    (event, id): (&Event<'_>, &[u8]),
-    origin: &Origin<'_>,
-    output: &mut Vec<u8>,
-    context: PeerContext<'_>,
-    (batch, now, queues): (&mut Batch<'_>, Moment, &mut QueueSet),
-) -> (After, Option<PendingAnswer>) {
-    let written = output.len();
-    let asked = catch_unwind(AssertUnwindSafe(|| {
-        batch.ask(origin, event, now, queues, |outcome, group| {
-            let after = dialect.answer(id, &outcome, output);
-            let (Some(group), Outcome::Decided(answer)) = (group, &outcome) else {
-                count(&outcome, dialect, context);
-                if let Outcome::Decided(answer) = &outcome {
-                    decision_log::decided(dialect.label(), context.peer, event, answer, context.sidecar);
-                }
-                return (after, None);
-            };
-            let mut instead = vec![];
-            dialect.answer(id, &Outcome::Decided(answer.refused(DenyReason::StateUnavailable)), &mut instead);
-            let at = written..output.len();
-            let told = Told::of(dialect.label(), context.peer, event, answer);
-            (after, Some(PendingAnswer { at, instead, group, label: answer.label, reason: answer.reason, told }))
-        })
-    }));
-    asked.unwrap_or_else(|_| {
-        output.truncate(written);
-        context.sidecar.gate.note_denial(event, origin, DenyReason::Internal);
-        (deny(dialect, DenyReason::Internal, (id, event), output, context), None)
-    })
-}
-
-/// Sends the answers of one turn. What came before the first that has to wait for the disk does not wait with it.
-async fn send<S: AsyncWrite + Unpin>(
-    stream: &mut S,
-    output: &mut Vec<u8>,
-    held: Vec<PendingAnswer>,
-    label: DialectLabel,
-    PeerContext { sidecar, .. }: PeerContext<'_>,
-) -> Written {
-    if let Some(first) = held.first() {
-        let ready = first.at.start;
-        match write(stream, output.get(..ready).unwrap_or_default()).await {
-            Written::Yes => {}
-            failed @ (Written::Failed | Written::Late) => return failed,
-        }
-        let count = |held: &PendingAnswer, reason| {
-            sidecar.metrics.decided(label, held.label, reason);
-            held.told.tell(reason, sidecar);
-        };
-        *output = pending_answers::settle(held, output, ready, count).await;
-    }
-    let written = write(stream, output).await;
-    output.clear();
-    written
-}
-
-enum Written {
-    Yes,
-    Failed,
-    Late,
-}
-
-async fn write<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) -> Written {
-    if bytes.is_empty() {
-        return Written::Yes;
-    }
-    let mut writing = pin!(stream.write_all(bytes));
-    // Nearly always there is room, and nobody has to look at a clock.
-    let written = match futures_util::poll!(writing.as_mut()) {
-        std::task::Poll::Ready(written) => Ok(written),
-        std::task::Poll::Pending => timeout(WRITE_TIMEOUT, writing).await,
-    };
-    match written {
-        Ok(Ok(())) => Written::Yes,
-        Ok(Err(_)) => Written::Failed,
-        Err(_) => Written::Late,
-    }
-}
-
-/// Denies a question for a reason of our own.
-fn deny<D: Dialect>(
-    dialect: &mut D,
-    reason: DenyReason,
-    (id, event): (&[u8], &Event<'_>),
-    output: &mut Vec<u8>,
-    context: PeerContext<'_>,
-) -> After {
-    let answer = Answer {
-        reason: Reason::Deny(reason),
-        action: None,
-        label: ActionLabel::Control,
-        queues: AnswerQueues::None,
-        target: None,
-        mode: None,
-        revision: context.sidecar.gate.policy().revision,
-    };
-    let outcome = Outcome::Decided(answer);
-    count(&outcome, dialect, context);
-    decision_log::decided(dialect.label(), context.peer, event, &answer, context.sidecar);
-    dialect.answer(id, &outcome, output)
-}
-
-fn count<D: Dialect>(outcome: &Outcome<'_>, dialect: &D, PeerContext { sidecar, metrics, peer, .. }: PeerContext<'_>) {
-    match outcome {
-        Outcome::Decided(answer) => sidecar.metrics.decided(dialect.label(), answer.label, answer.reason),
-        Outcome::Faulty(error) => sidecar.peer_erred(metrics, peer, error.reason),
-    }
-}
-
-/// Ends a connection that will send no more, or not in time, with what the peer has to hear.
-async fn end<S, D>(
-    stream: &mut S,
-    dialect: &mut D,
-    reason: Option<ErrorReason>,
-    unread: &[u8],
-    finished: bool,
-    blame: impl FnOnce(ErrorReason),
-) where
+/// Ends a connection for which there is no room, in words of its dialect. That is no error of the peer, so none is
+/// counted.
+pub(super) async fn refuse<S, D>(mut stream: S, mut dialect: D)
+where
     S: AsyncRead + AsyncWrite + Unpin,
     D: Dialect,
 {
     let mut output = vec![];
-    if let Some(fault) = dialect.give_up(reason, unread, &mut output) {
-        blame(fault);
+    dialect.give_up(Some(ErrorReason::Overload), &[], &mut output);
+    write_last(&mut stream, &output).await;
+}
+
+/// The state of one connection.
+struct Conversation<'c, S, D> {
+    stream: S,
+    dialect: D,
+    context: PeerContext<'c>,
+    /// Cancelled when the sidecar drains.
+    drain: &'c CancellationToken,
+    buffers: Buffers,
+    /// How long the peer may be silent.
+    patience: Patience,
+    /// The moment from which the timeout of `patience` counts.
+    silent_since: Instant,
+    /// The last answer is written and our side is closed.
+    finished: bool,
+    /// Reads so far.
+    reads: u32,
+}
+
+/// Why a conversation ends.
+enum End {
+    /// The connection is broken: nothing more can be sent.
+    Broken,
+    /// The peer closed its side.
+    Closed,
+    /// The sidecar drains, and every question that was read is answered.
+    Drained,
+    /// The peer did not send the rest of a question, or did not close, in time.
+    ReadTimedOut,
+    /// The peer subscribed to the change feed.
+    Watch(Watch),
+    /// The peer did not read its answers in time.
+    WriteTimedOut,
+}
+
+impl<'c, S, D> Conversation<'c, S, D>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    D: Dialect,
+{
+    fn new(stream: S, dialect: D, context: PeerContext<'c>, drain: &'c CancellationToken) -> Self {
+        let patience = dialect.patience(false);
+        let silent_since = Instant::now();
+        let buffers = Buffers::new();
+        Self { stream, dialect, context, drain, buffers, patience, silent_since, finished: false, reads: 0 }
     }
-    if !finished && !output.is_empty() {
-        let goodbye = async {
-            stream.write_all(&output).await?;
-            stream.shutdown().await
-        };
-        drop(timeout(WRITE_TIMEOUT, goodbye).await);
-        let mut discarded = BytesMut::new();
-        drop(timeout(CLOSE_TIMEOUT, read_to_end(stream, &mut discarded)).await);
+
+    async fn run(&mut self, mut draining: Pin<&mut WaitForCancellationFuture<'_>>) -> Result<Infallible, End> {
+        self.greet().await?;
+        loop {
+            self.read(draining.as_mut()).await?;
+            self.answer().await?;
+            self.reset_timeout();
+        }
+    }
+
+    /// Writes what the dialect says first. A peer that does not take it is gone; that counts as no error.
+    async fn greet(&mut self) -> Result<(), End> {
+        self.dialect.greet(&mut self.buffers.output);
+        self.write_output().await.map_err(|_| End::Broken)
+    }
+
+    /// Waits for more bytes, for as long as the peer may be silent.
+    async fn read(&mut self, mut draining: Pin<&mut WaitForCancellationFuture<'_>>) -> Result<(), End> {
+        loop {
+            let are_large = self.buffers.are_large();
+            let read = self.buffers.input.read(&mut self.stream);
+            let read = match self.patience {
+                Patience::Endless => {
+                    // Bytes first: between two questions a draining sidecar still reads what has arrived.
+                    tokio::select! {
+                        biased;
+                        read = read => read,
+                        () = draining.as_mut() => return Err(End::Drained),
+                        // In a block, so that the clock is not read while the buffers are small.
+                        () = async { sleep(LARGE_BUFFER_IDLE_TIMEOUT).await }, if are_large => {
+                            self.buffers.release();
+                            continue;
+                        }
+                    }
+                }
+                Patience::Frame => read_until(self.silent_since + FRAME_TIMEOUT, read).await?,
+                Patience::Closing => read_until(self.silent_since + CLOSE_TIMEOUT, read).await?,
+            };
+            return match read {
+                Ok(0) => Err(End::Closed),
+                Ok(_) => Ok(()),
+                Err(_) => Err(End::Broken),
+            };
+        }
+    }
+
+    /// Answers everything that was read, in turns that let other connections run in between.
+    async fn answer(&mut self) -> Result<(), End> {
+        let read_at = self.is_next_read_timed().then(Instant::now);
+        let mut timed = read_at;
+        loop {
+            let Buffers { input, output, turn: buffers } = &mut self.buffers;
+            let turn = Turn::new(&mut self.dialect, output, self.context, Admission::Admit);
+            let turn = turn.answer_all(&mut input.bytes, buffers, timed.take());
+            self.send(turn.pending).await?;
+            if let Some(watch) = turn.watch {
+                return Err(End::Watch(watch));
+            }
+            // Only here: after its last answer a peer has a fixed time to close, which further input does not extend.
+            if turn.progress && self.patience == Patience::Frame {
+                self.silent_since = Instant::now();
+            }
+            if turn.after == After::Finish && !self.finished {
+                self.finished = true;
+                self.stream.shutdown().await.map_err(|_| End::Broken)?;
+            }
+            if !turn.unfinished {
+                if let Some(read_at) = read_at {
+                    self.context.metrics.request_took(read_at.elapsed().as_secs_f64());
+                }
+                // A draining sidecar waits for the rest of a question whose first bytes are there, and for no other.
+                let drained =
+                    turn.progress && !self.finished && self.context.sidecar.is_draining() && self.drain.is_cancelled();
+                return if drained { Err(End::Drained) } else { Ok(()) };
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Writes the answers of one turn. The answers before the first that waits for the disk do not wait with it.
+    async fn send(&mut self, pending: Vec<PendingAnswer>) -> Result<(), End> {
+        if let Some(first) = pending.first() {
+            let start = first.range.start;
+            write(&mut self.stream, self.buffers.output.get(..start).unwrap_or_default()).await?;
+            let note = |answer: &PendingAnswer, reason| self.context.note_settled(answer, reason);
+            self.buffers.output = pending_answers::settle(pending, &self.buffers.output, start, note).await;
+        }
+        self.write_output().await
+    }
+
+    async fn write_output(&mut self) -> Result<(), End> {
+        write(&mut self.stream, &self.buffers.output).await?;
+        self.buffers.output.clear();
+        Ok(())
+    }
+
+    /// Restarts the timeout when the peer may be silent for another time than before.
+    fn reset_timeout(&mut self) {
+        let patience = self.dialect.patience(!self.buffers.input.bytes.is_empty());
+        if patience != self.patience {
+            self.patience = patience;
+            self.silent_since = Instant::now();
+        }
+    }
+
+    async fn close(mut self, end: End, draining: Pin<&mut WaitForCancellationFuture<'_>>) {
+        match end {
+            End::Broken => {}
+            End::Closed => self.give_up(None).await,
+            End::Drained => {
+                let input = &mut self.buffers.input.bytes;
+                timeout(CLOSE_TIMEOUT, shut_down(&mut self.stream, input)).await.ok();
+            }
+            End::ReadTimedOut => self.give_up(Some(ErrorReason::TimedOut)).await,
+            End::Watch(watch) => {
+                watch::send_changes(&mut self.stream, &mut self.dialect, watch, self.context, draining).await;
+            }
+            End::WriteTimedOut => self.context.note_error(ErrorReason::TimedOut),
+        }
+    }
+
+    /// Ends a connection that sends no more, or did not send in time, with what its dialect says then.
+    async fn give_up(&mut self, reason: Option<ErrorReason>) {
+        let mut output = vec![];
+        if let Some(error) = self.dialect.give_up(reason, &self.buffers.input.bytes, &mut output) {
+            self.context.note_error(error);
+        }
+        if !self.finished {
+            write_last(&mut self.stream, &output).await;
+        }
+    }
+
+    const fn is_next_read_timed(&mut self) -> bool {
+        self.reads = self.reads.saturating_add(1);
+        self.reads <= READS_ALL_TIMED || self.reads.is_multiple_of(READS_TIMED_ONE_IN)
     }
 }
 
-/// Ends our side and waits for the peer to end its side: closing at once would throw away what it has not read yet.
-async fn say_goodbye<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, input: &mut BytesMut) -> std::io::Result<()> {
+async fn read_until<T>(deadline: Instant, read: impl Future<Output = T>) -> Result<T, End> {
+    timeout_at(deadline, read).await.map_err(|_| End::ReadTimedOut)
+}
+
+/// Writes all bytes within [`WRITE_TIMEOUT`].
+async fn write<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) -> Result<(), End> {
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    let mut writing = pin!(stream.write_all(bytes));
+    // Nearly always the socket has room: then the timeout need not be set, which would read the clock.
+    let written = match futures_util::poll!(writing.as_mut()) {
+        Poll::Ready(written) => written,
+        Poll::Pending => timeout(WRITE_TIMEOUT, writing).await.map_err(|_| End::WriteTimedOut)?,
+    };
+    written.map_err(|_| End::Broken)
+}
+
+/// Writes the last bytes of a connection, if there are any, and closes it.
+async fn write_last<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) {
+    if bytes.is_empty() {
+        return;
+    }
+    let writing = async {
+        stream.write_all(bytes).await?;
+        stream.shutdown().await
+    };
+    timeout(WRITE_TIMEOUT, writing).await.ok();
+    timeout(CLOSE_TIMEOUT, discard(stream, &mut BytesMut::new())).await.ok();
+}
+
+/// Closes our side and waits until the peer closes its side: closing both at once would discard what the peer has not
+/// read yet.
+async fn shut_down<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, buffer: &mut BytesMut) -> std::io::Result<()> {
     stream.shutdown().await?;
-    read_to_end(stream, input).await
+    discard(stream, buffer).await
 }
 
-/// Reads and forgets until the peer ends its side.
-async fn read_to_end<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut BytesMut) -> std::io::Result<()> {
+/// Reads and discards until the peer closes its side.
+async fn discard<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut BytesMut) -> std::io::Result<()> {
     loop {
         buffer.clear();
         buffer.reserve(IDLE_BUFFER_BYTES);
@@ -496,13 +289,4 @@ async fn read_to_end<S: AsyncRead + Unpin>(stream: &mut S, buffer: &mut BytesMut
             return Ok(());
         }
     }
-}
-
-/// Tells a peer that there is no room, in its dialect. That is not the peer's fault, so nothing is counted here.
-pub(super) async fn refuse<S, D>(mut stream: S, mut dialect: D)
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-    D: Dialect,
-{
-    end(&mut stream, &mut dialect, Some(ErrorReason::Overload), &[], false, |_| {}).await;
 }

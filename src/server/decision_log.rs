@@ -1,119 +1,25 @@
-//! What the log says of decisions and of peers that err: a denial and a change at `info`, any other decision at
-//! `debug`.
+//! Counts the decisions and the errors of one peer, and writes them to the log: denials and changes at `info`, other
+//! decisions at `debug`, errors of the peer at `warn`.
 //!
-//! It never says what a peer sent, only what the dialect has read as names, and never a secret.
+//! A line has only values that the dialect has parsed, never raw bytes of the peer and never a secret. The quota of
+//! [`crate::observe::log::quota`] bounds the lines.
 
-use crate::decision::{AllowReason, Answer, AnswerQueues, ErrorReason, Reason};
+use crate::decision::{AllowReason, Answer, AnswerQueues, ErrorReason, Outcome, Reason};
 use crate::dialect::DialectLabel;
 use crate::event::{Event, Intent, Request};
 use crate::observe::metrics::DialectMetrics;
 use crate::peer::Peer;
+use crate::server::pending_answers::PendingAnswer;
 use crate::sidecar::Sidecar;
 use crate::telephony::Token;
 
-/// Characters of dialed digits that mean nothing to us: enough to find the code, too few for a number that somebody
-/// typed into the wrong prompt.
+/// Characters of unknown dialed digits in a line: enough to recognize a code, too few for a phone number that a caller
+/// typed at the wrong prompt.
 const UNKNOWN_DIGITS_SHOWN: usize = 6;
-/// Queues of one decision that the log names.
+/// Queues of one decision in a line.
 const QUEUES_SHOWN: usize = 8;
 
-/// A decision in words of its own, so that it can be told later.
-#[derive(Debug)]
-pub(super) struct Told {
-    dialect: DialectLabel,
-    peer: Peer,
-    org: String,
-    actor: String,
-    action: Option<String>,
-    digits: Option<String>,
-    target: Option<String>,
-    queue: Option<String>,
-    call: Option<String>,
-    via: &'static str,
-    intent: Intent,
-    changes: bool,
-    policy: u64,
-}
-
-impl Told {
-    pub(super) fn of(dialect: DialectLabel, peer: Peer, event: &Event<'_>, answer: &Answer<'_>) -> Self {
-        let owned = |token: Option<Token<'_>>| token.map(|token| token.as_str().to_owned());
-        let (asked, digits) = match event.request {
-            Request::Action(name) => (Some(name.as_str()), None),
-            Request::Dial(digits) => (None, Some(digits.as_str())),
-        };
-        let shown = |digits: &str| {
-            let shown: String = digits.chars().take(UNKNOWN_DIGITS_SHOWN).collect();
-            if shown.len() < digits.len() { format!("{shown}… ({} in all)", digits.len()) } else { shown }
-        };
-        Self {
-            dialect,
-            peer,
-            org: event.organization.as_str().to_owned(),
-            actor: event.actor.as_str().to_owned(),
-            action: answer.action.or(asked).map(str::to_owned),
-            // What they came to mean stands in the action, the queue and the target.
-            digits: digits.filter(|_| answer.action.is_none()).map(shown),
-            target: answer.target.map(str::to_owned).or_else(|| owned(event.target)),
-            queue: queues(answer.queues).or_else(|| owned(event.queue)),
-            call: owned(event.call),
-            via: event.via.name(),
-            intent: event.intent,
-            changes: is_change(event, answer),
-            policy: answer.revision,
-        }
-    }
-
-    /// Writes a line, if there is room in the log.
-    pub(super) fn tell(&self, reason: Reason, sidecar: &Sidecar) {
-        let loud = matches!(reason, Reason::Deny(_)) || self.changes;
-        if is_admitted(loud, sidecar) {
-            self.write(loud, reason);
-        }
-    }
-
-    fn write(&self, loud: bool, reason: Reason) {
-        macro_rules! line {
-            ($level:ident) => {
-                tracing::$level!(
-                    decision = reason.verdict(),
-                    reason = reason.code(),
-                    org = self.org,
-                    actor = self.actor,
-                    action = self.action,
-                    digits = self.digits,
-                    // `target` is the log's own word for where a line comes from.
-                    whom = self.target,
-                    queue = self.queue,
-                    call = self.call,
-                    via = self.via,
-                    asked_only = (self.intent == Intent::May).then_some(true),
-                    dialect = self.dialect.name(),
-                    peer = %self.peer,
-                    policy = self.policy,
-                    "decision"
-                )
-            };
-        }
-        if loud { line!(info) } else { line!(debug) }
-    }
-}
-
-/// Tells a decision that leaves at once, and makes its words only if somebody reads them: in a flood of denials nearly
-/// none has room in the log.
-pub(super) fn decided(dialect: DialectLabel, peer: Peer, event: &Event<'_>, answer: &Answer<'_>, sidecar: &Sidecar) {
-    let loud = matches!(answer.reason, Reason::Deny(_)) || is_change(event, answer);
-    if is_admitted(loud, sidecar) {
-        Told::of(dialect, peer, event, answer).write(loud, answer.reason);
-    }
-}
-
-/// Whether the log takes a decision of this level, and has room for one more in this second.
-fn is_admitted(loud: bool, sidecar: &Sidecar) -> bool {
-    is_told(loud) && sidecar.log.quota.admits_decision(sidecar.clock.now().uptime_ms)
-}
-
-/// The reasons of what changes a login session.
+/// The reasons of answers that change a login session.
 const CHANGES: &[AllowReason] = &[
     AllowReason::Assigned,
     AllowReason::LoggedOut,
@@ -124,11 +30,149 @@ const CHANGES: &[AllowReason] = &[
     AllowReason::UnassignedAllowed,
 ];
 
-fn is_told(loud: bool) -> bool {
-    if loud { tracing::enabled!(tracing::Level::INFO) } else { tracing::enabled!(tracing::Level::DEBUG) }
+/// One connection as metrics, the log and the audit log name it.
+#[derive(Clone, Copy)]
+pub(super) struct PeerContext<'a> {
+    pub(super) sidecar: &'a Sidecar,
+    /// The metrics of the connection's dialect.
+    pub(super) metrics: &'a DialectMetrics,
+    pub(super) peer: Peer,
+    /// The peer as text, for the audit log.
+    pub(super) name: &'a str,
 }
 
-/// Whether what is now differs from what was before the answer.
+impl PeerContext<'_> {
+    /// Counts and logs an outcome whose answer is sent at once.
+    pub(super) fn note_outcome(&self, event: &Event<'_>, outcome: &Outcome<'_>) {
+        self.count_outcome(outcome);
+        let Outcome::Decided(answer) = outcome else { return };
+        // The line is built only if it is written: in a flood of denials the quota leaves out nearly all.
+        let is_important = is_important(answer.reason, is_change(event, answer));
+        if self.is_line_admitted(is_important) {
+            DecisionLine::new(self, event, answer).write(is_important, answer.reason);
+        }
+    }
+
+    /// Counts an outcome, and logs it if it is an error of the peer.
+    pub(super) fn count_outcome(&self, outcome: &Outcome<'_>) {
+        match outcome {
+            Outcome::Decided(answer) => {
+                self.sidecar.metrics.decided(self.metrics.label(), answer.label, answer.reason);
+            }
+            Outcome::Faulty(error) => self.note_error(error.reason),
+        }
+    }
+
+    /// Counts and logs an answer that waited for the disk, with the reason that the peer gets.
+    pub(super) fn note_settled(&self, answer: &PendingAnswer, reason: Reason) {
+        self.sidecar.metrics.decided(self.metrics.label(), answer.label, reason);
+        let is_important = is_important(reason, answer.line.is_change);
+        if self.is_line_admitted(is_important) {
+            answer.line.write(is_important, reason);
+        }
+    }
+
+    /// Counts and logs an error of the peer.
+    pub(super) fn note_error(&self, reason: ErrorReason) {
+        self.metrics.protocol_error(reason);
+        if !tracing::enabled!(tracing::Level::WARN) {
+            return;
+        }
+        let uptime_ms = self.sidecar.clock.now().uptime_ms;
+        if let Some(left_out) = self.sidecar.log.quota.admits_error(self.peer.origin(), uptime_ms) {
+            let dialect = self.metrics.label().name();
+            let left_out = (left_out > 0).then_some(left_out);
+            tracing::warn!(dialect, peer = %self.peer, reason = reason.code(), left_out, "a peer erred");
+        }
+    }
+
+    /// Whether the log takes a line of this importance and has room for it in this second.
+    fn is_line_admitted(&self, is_important: bool) -> bool {
+        let is_enabled = if is_important {
+            tracing::enabled!(tracing::Level::INFO)
+        } else {
+            tracing::enabled!(tracing::Level::DEBUG)
+        };
+        is_enabled && self.sidecar.log.quota.admits_decision(self.sidecar.clock.now().uptime_ms)
+    }
+}
+
+/// The values of one decision's line, owned, so that it can be written when a pending answer is settled.
+#[derive(Debug)]
+pub(super) struct DecisionLine {
+    dialect: DialectLabel,
+    peer: Peer,
+    organization: String,
+    actor: String,
+    action: Option<String>,
+    digits: Option<String>,
+    target: Option<String>,
+    queue: Option<String>,
+    call: Option<String>,
+    via: &'static str,
+    intent: Intent,
+    is_change: bool,
+    policy_revision: u64,
+}
+
+impl DecisionLine {
+    pub(super) fn new(context: &PeerContext<'_>, event: &Event<'_>, answer: &Answer<'_>) -> Self {
+        let owned = |token: Option<Token<'_>>| token.map(|token| token.as_str().to_owned());
+        let (action, digits) = match event.request {
+            Request::Action(name) => (Some(name.as_str()), None),
+            Request::Dial(digits) => (None, Some(digits.as_str())),
+        };
+        Self {
+            dialect: context.metrics.label(),
+            peer: context.peer,
+            organization: event.organization.as_str().to_owned(),
+            actor: event.actor.as_str().to_owned(),
+            action: answer.action.or(action).map(str::to_owned),
+            // Digits that resolved are in the action, the queue and the target.
+            digits: digits.filter(|_| answer.action.is_none()).map(shown_digits),
+            target: answer.target.map(str::to_owned).or_else(|| owned(event.target)),
+            queue: shown_queues(answer.queues).or_else(|| owned(event.queue)),
+            call: owned(event.call),
+            via: event.via.name(),
+            intent: event.intent,
+            is_change: is_change(event, answer),
+            policy_revision: answer.revision,
+        }
+    }
+
+    fn write(&self, is_important: bool, reason: Reason) {
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(
+                    decision = reason.verdict(),
+                    reason = reason.code(),
+                    org = self.organization,
+                    actor = self.actor,
+                    action = self.action,
+                    digits = self.digits,
+                    // `target` is the module in every line of the log, so the target of an action is `whom`.
+                    whom = self.target,
+                    queue = self.queue,
+                    call = self.call,
+                    via = self.via,
+                    asked_only = (self.intent == Intent::May).then_some(true),
+                    dialect = self.dialect.name(),
+                    peer = %self.peer,
+                    policy = self.policy_revision,
+                    "decision"
+                )
+            };
+        }
+        if is_important { line!(info) } else { line!(debug) }
+    }
+}
+
+/// Whether a decision is logged at `info`.
+const fn is_important(reason: Reason, is_change: bool) -> bool {
+    matches!(reason, Reason::Deny(_)) || is_change
+}
+
+/// Whether the answer changed a login session or a supervision.
 fn is_change(event: &Event<'_>, answer: &Answer<'_>) -> bool {
     event.intent == Intent::Do
         && match answer.reason {
@@ -137,42 +181,16 @@ fn is_change(event: &Event<'_>, answer: &Answer<'_>) -> bool {
         }
 }
 
-fn queues(queues: AnswerQueues<'_>) -> Option<String> {
-    let numbers: Vec<&str> = queues.numbers().take(QUEUES_SHOWN.saturating_add(1)).collect();
+fn shown_digits(digits: &str) -> String {
+    let shown: String = digits.chars().take(UNKNOWN_DIGITS_SHOWN).collect();
+    if shown.len() < digits.len() { format!("{shown}… ({} in all)", digits.len()) } else { shown }
+}
+
+fn shown_queues(queues: AnswerQueues<'_>) -> Option<String> {
+    let numbers: Vec<&str> = queues.numbers().take(QUEUES_SHOWN + 1).collect();
     if numbers.is_empty() {
         return None;
     }
     let shown = numbers.get(..QUEUES_SHOWN).unwrap_or(&numbers);
     Some(if numbers.len() > shown.len() { format!("{},…", shown.join(",")) } else { shown.join(",") })
-}
-
-impl Sidecar {
-    /// Counts what a peer did wrong, and tells it as long as it is news.
-    pub(super) fn peer_erred(&self, metrics: &DialectMetrics, peer: Peer, reason: ErrorReason) {
-        metrics.protocol_error(reason);
-        if !tracing::enabled!(tracing::Level::WARN) {
-            return;
-        }
-        if let Some(left_out) = self.log.quota.admits_error(peer.origin(), self.clock.now().uptime_ms) {
-            let dialect = metrics.label().name();
-            let left_out = (left_out > 0).then_some(left_out);
-            tracing::warn!(dialect, peer = %peer, reason = reason.code(), left_out, "a peer erred");
-        }
-    }
-
-    /// Says how much the log has left out since it was said last.
-    pub(super) fn tell_left_out(&self, before: &mut [u64; 3]) {
-        let now = self.log.left_out();
-        if now != *before {
-            let [unread, errors, decisions] = now;
-            let [unread_before, errors_before, decisions_before] = *before;
-            tracing::warn!(
-                unread = unread.saturating_sub(unread_before),
-                errors = errors.saturating_sub(errors_before),
-                decisions = decisions.saturating_sub(decisions_before),
-                "lines were left out of the log"
-            );
-            *before = now;
-        }
-    }
 }

@@ -1,314 +1,164 @@
-//! Listeners: which address speaks which dialect, how many peers are let in, and what the others hear.
-//!
-//! A new dialect is a line in [`Listeners::serve`].
+//! Opens the sockets of every key under `[listen]`: TCP and Unix, our own or passed by systemd.
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use crate::api;
-use crate::config::process::Listen;
-use crate::dialect::fastagi::FastAgi;
-use crate::dialect::freeswitch::FreeSwitch;
-use crate::dialect::jsonrpc::JsonRpc;
-use crate::dialect::line::Line;
-use crate::dialect::{Dialect, DialectLabel};
-use crate::limits::{ACCEPT_PAUSE, KEEPALIVE_IDLE, LISTEN_BACKLOG, REFUSALS_AT_ONCE_MAX};
-use crate::peer::Peer;
-use crate::server::conversation::{converse, refuse};
-use crate::server::evapi_client::keep_dialing;
+use crate::config::process::ListenSettings;
+use crate::dialect::DialectLabel;
+use crate::limits::{KEEPALIVE_IDLE, LISTEN_BACKLOG};
 use crate::server::socket_activation::PassedSockets;
-use crate::sidecar::{BoundListener, ListenAddress, Listening, Sidecar};
+use crate::sidecar::{BoundListener, ListenAddress};
 
-/// Why the sidecar cannot open.
+/// Permissions of our Unix sockets: read and write for the user and the group that queuewarden runs as.
+const SOCKET_MODE: u32 = 0o660;
+
+/// Why a listener cannot be opened.
 #[derive(Debug, Error)]
-pub enum ListenError {
-    /// An address cannot be listened on.
+pub(crate) enum ListenError {
+    /// A TCP address is taken, or this machine has no such address.
     #[error("`{name} = \"{address}\"` cannot be listened on: {source}")]
     Address {
         /// The key under `[listen]`.
         name: &'static str,
-        /// The address.
+        /// The address of the configuration.
         address: SocketAddr,
-        /// Why.
+        /// The error of the system.
         source: io::Error,
     },
-    /// systemd passes a socket that no key names.
+    /// systemd passes a socket that matches no key: its peers would connect and never get an answer.
     #[error(
-        "systemd passes a socket at {place}, which no key under [listen] names: peers would wait there for ever\n  help: add it to \
-         [listen], or take it out of the .socket unit"
+        "systemd passes a socket at {address}, which no key under [listen] names: peers would never get an answer there\n  help: add \
+         it to [listen], or remove it from the .socket unit"
     )]
-    Unwanted {
-        /// Where it listens.
-        place: String,
+    Unmatched {
+        /// The address or the path that the socket listens on.
+        address: String,
     },
-    /// systemd passes a socket for operators that others than this machine can reach.
+    /// systemd passes an `admin` socket that other machines can reach, and there is no token.
     #[error(
-        "systemd passes a socket for `admin` at {address}, where others than this machine may ask\n  help: name a file with a \
-         secret in `admin_token_file`, or listen on 127.0.0.1"
+        "systemd passes a socket for `admin` at {address}, which other machines can reach\n  help: name a file with a secret in \
+         `admin_token_file`, or listen on 127.0.0.1"
     )]
     Exposed {
-        /// The address.
+        /// The address that the socket listens on.
         address: SocketAddr,
     },
-    /// A Unix socket cannot be listened on.
+    /// A Unix socket cannot be opened.
     #[error("`{name}`: the socket {} cannot be listened on: {source}", path.display())]
     Socket {
         /// The key under `[listen]`.
         name: &'static str,
-        /// The socket.
+        /// The path of the configuration.
         path: PathBuf,
-        /// Why.
+        /// The error of the system.
         source: io::Error,
     },
 }
 
-/// Everything that is bound and not yet served.
-pub(super) struct Listeners {
-    dialects: Vec<(DialectLabel, TcpListener, BoundListener)>,
-    line_unix: Option<(UnixListener, BoundListener)>,
-    admin: Option<(TcpListener, BoundListener)>,
-    admin_unix: Option<(UnixListener, BoundListener)>,
+/// A socket that listens, with its key and its address.
+pub(super) struct OpenListener<L> {
+    pub(super) socket: L,
+    pub(super) bound: BoundListener,
 }
 
-pub(super) fn bind_all(listen: &Listen, mut passed: PassedSockets) -> Result<Listeners, ListenError> {
-    let mut dialects = vec![];
-    for &(label, name, address) in &listen.dialects {
-        dialects.extend(tcp(name, address, &mut passed)?.map(|(listener, bound)| (label, listener, bound)));
-    }
-    let admin = tcp("admin", listen.admin, &mut passed)?;
-    if let Some((_, BoundListener { address: ListenAddress::Tcp(address), .. })) = &admin
-        && !address.ip().is_loopback()
-        && listen.admin_token.is_none()
-    {
-        return Err(ListenError::Exposed { address: *address });
-    }
-    let line_unix = unix("line_unix", listen.line_unix.as_deref(), &mut passed)?;
-    let admin_unix = unix("admin_unix", listen.admin_unix.as_deref(), &mut passed);
-    let listeners = Listeners { dialects, line_unix, admin, admin_unix: None };
-    match admin_unix.and_then(|admin_unix| passed.finish().map(|()| admin_unix)) {
-        Ok(admin_unix) => Ok(Listeners { admin_unix, ..listeners }),
-        Err(error) => {
-            // Nobody will ever answer at the sockets that are bound already.
-            listeners.bound().iter().for_each(BoundListener::remove_socket_file);
-            Err(error)
-        }
-    }
-}
-
-/// The listener of a key: the one that was passed for it, or one of our own.
-fn tcp(
-    name: &'static str,
-    address: Option<SocketAddr>,
-    passed: &mut PassedSockets,
-) -> Result<Option<(TcpListener, BoundListener)>, ListenError> {
-    let Some(address) = address else { return Ok(None) };
-    let failed = |source| ListenError::Address { name, address, source };
-    let taken = passed.tcp(name, address);
-    let is_passed = taken.is_some();
-    let listener = taken.map_or_else(|| bind_tcp(address), TcpListener::from_std).map_err(failed)?;
-    // Linux gives every connection what its listener has: set once, instead of by two calls for each.
-    let socket = SockRef::from(&listener);
-    drop(socket.set_tcp_nodelay(true));
-    drop(socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_IDLE)));
-    let place = ListenAddress::Tcp(listener.local_addr().map_err(failed)?);
-    Ok(Some((listener, BoundListener { name, address: place, is_passed })))
-}
-
-fn unix(
-    name: &'static str,
-    path: Option<&Path>,
-    passed: &mut PassedSockets,
-) -> Result<Option<(UnixListener, BoundListener)>, ListenError> {
-    let Some(path) = path else { return Ok(None) };
-    let failed = |source| ListenError::Socket { name, path: path.to_owned(), source };
-    let (listener, place, is_passed) = match passed.unix(name, path) {
-        Some((listener, place)) => (UnixListener::from_std(listener), place, true),
-        None => (bind_unix(path), path.to_owned(), false),
-    };
-    Ok(Some((listener.map_err(failed)?, BoundListener { name, address: ListenAddress::Unix(place), is_passed })))
+/// Every open socket; nothing accepts yet.
+pub(crate) struct Listeners {
+    pub(super) dialects: Vec<(DialectLabel, OpenListener<TcpListener>)>,
+    pub(super) line_unix: Option<OpenListener<UnixListener>>,
+    pub(super) admin: Option<OpenListener<TcpListener>>,
+    pub(super) admin_unix: Option<OpenListener<UnixListener>>,
 }
 
 impl Listeners {
-    pub(super) fn bound(&self) -> Vec<BoundListener> {
-        let (line, others): (Vec<_>, Vec<_>) =
-            self.dialects.iter().partition(|(label, _, _)| *label == DialectLabel::Line);
-        let line = line.into_iter().map(|(_, _, bound)| bound);
-        let others = others.into_iter().map(|(_, _, bound)| bound);
-        let line = line.chain(self.line_unix.iter().map(|(_, bound)| bound));
-        let admin = self.admin.iter().map(|(_, bound)| bound);
-        line.chain(others).chain(admin).chain(self.admin_unix.iter().map(|(_, bound)| bound)).cloned().collect()
+    /// Opens every listener that systemd did not pass.
+    ///
+    /// # Errors
+    ///
+    /// When an address or a path is taken or may not be used, or when a passed socket matches no key. No socket file of
+    /// ours is left then.
+    pub(crate) fn bind(listen: &ListenSettings, mut passed: PassedSockets) -> Result<Self, ListenError> {
+        let mut dialects = vec![];
+        for &(label, name, address) in &listen.dialects {
+            dialects.extend(open_tcp(name, address, &mut passed)?.map(|listener| (label, listener)));
+        }
+        let admin = open_tcp("admin", listen.admin, &mut passed)?;
+        if let Some(OpenListener { bound: BoundListener { address: ListenAddress::Tcp(address), .. }, .. }) = &admin
+            && !address.ip().is_loopback()
+            && listen.admin_token.is_none()
+        {
+            return Err(ListenError::Exposed { address: *address });
+        }
+        let line_unix = open_unix("line_unix", listen.line_unix.as_deref(), &mut passed)?;
+        let admin_unix = open_unix("admin_unix", listen.admin_unix.as_deref(), &mut passed);
+        let mut listeners = Self { dialects, line_unix, admin, admin_unix: None };
+        let finished = admin_unix.and_then(|listener| {
+            listeners.admin_unix = listener;
+            passed.finish()
+        });
+        if let Err(error) = finished {
+            // No process will ever answer at the sockets that are bound already.
+            listeners.bound().iter().for_each(BoundListener::remove_socket_file);
+            return Err(error);
+        }
+        Ok(listeners)
     }
 
-    pub(super) fn serve(
-        self,
-        sidecar: &Arc<Sidecar>,
-        bound: Vec<BoundListener>,
-        drain: &CancellationToken,
-        connections: &TaskTracker,
-        admin_stop: &CancellationToken,
-        admin_tasks: &TaskTracker,
-    ) {
-        let limit = Arc::new(Semaphore::new(sidecar.settings.connections_max));
-        let refusals = Arc::new(Semaphore::new(REFUSALS_AT_ONCE_MAX));
-        let reception = Reception {
-            sidecar: Arc::clone(sidecar),
-            drain: drain.clone(),
-            connections: connections.clone(),
-            limit,
-            refusals,
+    /// All of them, in the order in which the start announces them: line, the other dialects, admin.
+    pub(crate) fn bound(&self) -> Vec<BoundListener> {
+        let is_line = |label: DialectLabel| label == DialectLabel::Line;
+        let dialects = |line: bool| {
+            self.dialects.iter().filter(move |(label, _)| is_line(*label) == line).map(|(_, listener)| &listener.bound)
         };
-        let line_sidecar = Arc::clone(sidecar);
-        let line = move || Line::new(line_sidecar.line_token());
-        sidecar.vitals.want_listeners(self.dialects.len().saturating_add(usize::from(self.line_unix.is_some())));
-        if let Some((listener, _)) = self.line_unix {
-            connections.spawn(reception.clone().receive(listener, line.clone()));
-        }
-        for (label, listener, _) in self.dialects {
-            let reception = reception.clone();
-            match label {
-                DialectLabel::Line => drop(connections.spawn(reception.receive(listener, line.clone()))),
-                DialectLabel::FastAgi => drop(connections.spawn(reception.receive(listener, FastAgi::new))),
-                DialectLabel::FreeSwitch => drop(connections.spawn(reception.receive(listener, FreeSwitch::new))),
-                DialectLabel::JsonRpc => drop(connections.spawn(reception.receive(listener, JsonRpc::new))),
-                // Nothing listens for it: we dial.
-                DialectLabel::Evapi => {}
-            }
-        }
-        for &address in &sidecar.settings.evapi {
-            connections.spawn(keep_dialing(address, Arc::clone(sidecar), drain.clone()));
-        }
-        let status = Arc::new(api::ApiState { sidecar: Arc::clone(sidecar), bound });
-        if let Some((listener, bound)) = self.admin {
-            let is_exposed = matches!(bound.address, ListenAddress::Tcp(address) if !address.ip().is_loopback());
-            admin_tasks.spawn(api::serve(listener, Arc::clone(&status), is_exposed, admin_stop.clone()));
-        }
-        if let Some((listener, _)) = self.admin_unix {
-            admin_tasks.spawn(api::serve(listener, status, false, admin_stop.clone()));
-        }
+        dialects(true)
+            .chain(self.line_unix.iter().map(|listener| &listener.bound))
+            .chain(dialects(false))
+            .chain(self.admin.iter().map(|listener| &listener.bound))
+            .chain(self.admin_unix.iter().map(|listener| &listener.bound))
+            .cloned()
+            .collect()
     }
 }
 
-/// Lets peers in, as many as may be at once.
-#[derive(Clone)]
-struct Reception {
-    sidecar: Arc<Sidecar>,
-    drain: CancellationToken,
-    connections: TaskTracker,
-    limit: Arc<Semaphore>,
-    refusals: Arc<Semaphore>,
+/// The TCP listener of a key: the one that systemd passed for it, or one of our own.
+fn open_tcp(
+    name: &'static str,
+    address: Option<SocketAddr>,
+    passed: &mut PassedSockets,
+) -> Result<Option<OpenListener<TcpListener>>, ListenError> {
+    let Some(address) = address else { return Ok(None) };
+    let failed = |source| ListenError::Address { name, address, source };
+    let from_systemd = passed.tcp(name, address);
+    let is_passed = from_systemd.is_some();
+    let listener = from_systemd.map_or_else(|| bind_tcp(address), TcpListener::from_std).map_err(failed)?;
+    // On Linux an accepted connection inherits these options: set once here, instead of twice for each connection.
+    let socket = SockRef::from(&listener);
+    socket.set_tcp_nodelay(true).ok();
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_IDLE)).ok();
+    // The address as bound: port 0 has become a real port.
+    let address = ListenAddress::Tcp(listener.local_addr().map_err(failed)?);
+    Ok(Some(OpenListener { socket: listener, bound: BoundListener { name, address, is_passed } }))
 }
 
-impl Reception {
-    fn receive<L: Accept, D: Dialect + 'static>(
-        self,
-        listener: L,
-        dialect: impl Fn() -> D + Send,
-    ) -> impl Future<Output = ()> + Send {
-        // From now on, not only from when it is polled first; and to its end, whatever ends it.
-        let listening = Listening::at(&self.sidecar);
-        async move {
-            self.let_in(listener, dialect).await;
-            drop(listening);
-        }
-    }
-
-    async fn let_in<L: Accept, D: Dialect + 'static>(self, listener: L, dialect: impl Fn() -> D + Send) {
-        loop {
-            let accepted = tokio::select! {
-                biased;
-                () = self.drain.cancelled() => return,
-                accepted = listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((stream, peer)) => self.admit(stream, peer, dialect()),
-                Err(error) => {
-                    // Out of descriptors, most likely: without a pause this loop would spin until one is free.
-                    tracing::warn!(%error, "a connection cannot be accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-    }
-
-    fn admit<S, D>(&self, stream: S, peer: Peer, dialect: D)
-    where
-        S: Stream,
-        D: Dialect + 'static,
-    {
-        let sidecar = Arc::clone(&self.sidecar);
-        if let Ok(place) = Arc::clone(&self.limit).try_acquire_owned() {
-            let drain = self.drain.clone();
-            self.connections.spawn(async move {
-                converse(stream, peer, dialect, &sidecar, &drain).await;
-                drop(place);
-            });
-            return;
-        }
-        sidecar.metrics.connection_rejected(dialect.label());
-        if let Ok(place) = Arc::clone(&self.refusals).try_acquire_owned() {
-            self.connections.spawn(async move {
-                refuse(stream, dialect).await;
-                drop(place);
-            });
-        } else {
-            // Nobody is left to say so: an end at once is better than a caller who waits.
-            stream.reset_when_dropped();
-        }
-    }
-}
-
-/// A connection of either family.
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
-    /// Makes the connection end with a reset, unless it is shut down before.
-    fn reset_when_dropped(&self);
-}
-
-impl Stream for tokio::net::TcpStream {
-    fn reset_when_dropped(&self) {
-        drop(SockRef::from(self).set_linger(Some(Duration::ZERO)));
-    }
-}
-
-impl Stream for tokio::net::UnixStream {
-    /// A Unix socket knows no reset.
-    fn reset_when_dropped(&self) {}
-}
-
-/// A listener of either family.
-trait Accept: Send + Sync {
-    type Stream: Stream;
-
-    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Peer)>> + Send;
-}
-
-impl Accept for TcpListener {
-    type Stream = tokio::net::TcpStream;
-
-    async fn accept(&self) -> io::Result<(Self::Stream, Peer)> {
-        Self::accept(self).await.map(|(stream, address)| (stream, Peer::Address(address)))
-    }
-}
-
-impl Accept for UnixListener {
-    type Stream = tokio::net::UnixStream;
-
-    async fn accept(&self) -> io::Result<(Self::Stream, Peer)> {
-        let (stream, _) = Self::accept(self).await?;
-        let peer = Peer::of_unix(&stream);
-        Ok((stream, peer))
-    }
+/// The Unix listener of a key: the one that systemd passed for it, or one of our own.
+fn open_unix(
+    name: &'static str,
+    path: Option<&Path>,
+    passed: &mut PassedSockets,
+) -> Result<Option<OpenListener<UnixListener>>, ListenError> {
+    let Some(path) = path else { return Ok(None) };
+    let failed = |source| ListenError::Socket { name, path: path.to_owned(), source };
+    let (listener, path, is_passed) = match passed.unix(name, path) {
+        Some((listener, path)) => (UnixListener::from_std(listener), path, true),
+        None => (bind_unix(path), path.to_owned(), false),
+    };
+    let socket = listener.map_err(failed)?;
+    Ok(Some(OpenListener { socket, bound: BoundListener { name, address: ListenAddress::Unix(path), is_passed } }))
 }
 
 fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
@@ -320,18 +170,15 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Permissions of our Unix sockets: the user and group that queuewarden runs as.
-const SOCKET_MODE: u32 = 0o660;
-
 fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }
     if let Ok(metadata) = std::fs::symlink_metadata(path) {
         if !metadata.file_type().is_socket() {
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "something else than a socket is there"));
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the path exists and is no socket"));
         }
-        // Nobody answers at a stale socket; one where somebody answers is not ours to take.
+        // A stale socket refuses connections; a socket that accepts belongs to another process.
         if std::os::unix::net::UnixStream::connect(path).is_ok() {
             return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process answers there"));
         }
@@ -339,7 +186,7 @@ fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     }
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&SockAddr::unix(path)?)?;
-    // Nobody can connect before we listen, so nobody ever meets other permissions.
+    // Before the socket listens, so that no peer can connect under other permissions.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE))?;
     socket.listen(i32::try_from(LISTEN_BACKLOG).unwrap_or(i32::MAX))?;
     socket.set_nonblocking(true)?;

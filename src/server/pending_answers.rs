@@ -1,4 +1,8 @@
-//! Answers that wait until what they acknowledge is on disk.
+//! Answers that wait until the change that they acknowledge is on disk.
+//!
+//! An accepted connection keeps its answers in order, so [`settle`] waits for all of a turn. An evapi connection sends
+//! answers in any order, so each waits alone as a [`QueuedAnswer`]. An answer that waits longer than [`COMMIT_TIMEOUT`]
+//! is replaced by a denial with `state_unavailable`.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -6,96 +10,104 @@ use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
 use crate::decision::{ActionLabel, DenyReason, Reason};
-use crate::gate::CommitGroup;
+use crate::gate::PendingCommit;
 use crate::limits::COMMIT_TIMEOUT;
-use crate::server::decision_log::Told;
+use crate::server::decision_log::DecisionLine;
 
-/// An encoded answer that must not leave yet.
+/// An encoded answer in the output that must not be sent yet.
 #[derive(Debug)]
 pub(super) struct PendingAnswer {
-    /// Where it stands in the output.
-    pub(super) at: Range<usize>,
-    /// What leaves in its place if the disk does not take the change.
-    pub(super) instead: Vec<u8>,
-    /// What it waits for.
-    pub(super) group: Arc<CommitGroup>,
-    /// What it is counted as.
+    /// Its bytes in the output.
+    pub(super) range: Range<usize>,
+    /// The encoded denial that replaces it if the change cannot be stored.
+    pub(super) refusal: Vec<u8>,
+    /// The commit group that has to be on disk first.
+    pub(super) group: Arc<PendingCommit>,
+    /// The action under which it is counted.
     pub(super) label: ActionLabel,
-    /// Why it was allowed.
+    /// The reason of the decision, if the change is stored.
     pub(super) reason: Reason,
-    /// What the log says of it.
-    pub(super) told: Told,
+    /// Its line in the log, written when the reason is final.
+    pub(super) line: DecisionLine,
 }
 
-/// An answer that waits by itself, for a peer that takes answers in any order.
+impl PendingAnswer {
+    /// The reason that the peer gets.
+    const fn final_reason(&self, is_durable: bool) -> Reason {
+        if is_durable { self.reason } else { Reason::Deny(DenyReason::StateUnavailable) }
+    }
+}
+
+/// Waits for all of them and returns the output from `from` on as it may be sent. `note` gets each answer with the
+/// reason that the peer gets.
+pub(super) async fn settle(
+    pending: Vec<PendingAnswer>,
+    output: &[u8],
+    from: usize,
+    mut note: impl FnMut(&PendingAnswer, Reason),
+) -> Vec<u8> {
+    let deadline = Instant::now() + COMMIT_TIMEOUT;
+    let mut settled = Vec::with_capacity(output.len().saturating_sub(from));
+    let mut copied = from;
+    for answer in pending {
+        debug_assert!(
+            copied <= answer.range.start && answer.range.end <= output.len(),
+            "ranges in order, in the output"
+        );
+        let is_durable = timeout_at(deadline, answer.group.is_durable()).await.unwrap_or(false);
+        settled.extend_from_slice(output.get(copied..answer.range.start).unwrap_or_default());
+        if is_durable {
+            settled.extend_from_slice(output.get(answer.range.clone()).unwrap_or_default());
+        } else {
+            settled.extend_from_slice(&answer.refusal);
+        }
+        note(&answer, answer.final_reason(is_durable));
+        copied = answer.range.end;
+    }
+    settled.extend_from_slice(output.get(copied..).unwrap_or_default());
+    settled
+}
+
+/// A pending answer that was taken out of the output, with its own bytes and deadline.
 #[derive(Debug)]
-pub(super) struct Waiting {
-    held: PendingAnswer,
-    answer: Vec<u8>,
+pub(super) struct QueuedAnswer {
+    pending: PendingAnswer,
+    bytes: Vec<u8>,
     deadline: Instant,
 }
 
-impl Waiting {
-    /// Takes the answers out of the output; what is left may leave.
-    pub(super) fn take_out(held: Vec<PendingAnswer>, output: &mut Vec<u8>) -> Vec<Self> {
-        let now = Instant::now();
-        let deadline = now.checked_add(COMMIT_TIMEOUT).unwrap_or(now);
-        let mut waiting: Vec<Self> = held
-            .into_iter()
-            .rev()
-            .map(|held| {
-                let answer = output.drain(held.at.clone()).collect();
-                Self { held, answer, deadline }
-            })
-            .collect();
-        waiting.reverse();
-        waiting
+impl QueuedAnswer {
+    /// Takes the pending answers out of the output; the rest of the output may be sent.
+    pub(super) fn take_out(pending: Vec<PendingAnswer>, output: &mut Vec<u8>) -> Vec<Self> {
+        if pending.is_empty() {
+            return vec![];
+        }
+        let deadline = Instant::now() + COMMIT_TIMEOUT;
+        // From the last to the first, so that the ranges of the earlier answers stay right.
+        let take = |pending: PendingAnswer| {
+            let bytes = output.drain(pending.range.clone()).collect();
+            Self { pending, bytes, deadline }
+        };
+        let mut queued: Vec<Self> = pending.into_iter().rev().map(take).collect();
+        queued.reverse();
+        queued
     }
 
-    /// How many bytes it will be, about.
+    /// Bytes of the answer; a refusal has a similar length.
     pub(super) const fn len(&self) -> usize {
-        self.answer.len()
+        self.bytes.len()
     }
 
-    /// Waits until it may leave.
-    pub(super) async fn settled(&self) -> bool {
-        timeout_at(self.deadline, self.held.group.is_durable()).await.unwrap_or(false)
+    /// Waits until the change is stored (`true`), or cannot be stored in time (`false`).
+    pub(super) async fn is_durable(&self) -> bool {
+        timeout_at(self.deadline, self.pending.group.is_durable()).await.unwrap_or(false)
     }
 
-    /// The answer that leaves, the reason that the peer hears, and what was held.
-    pub(super) fn into_answer(mut self, durable: bool) -> (Vec<u8>, Reason, PendingAnswer) {
-        if durable {
-            (self.answer, self.held.reason, self.held)
-        } else {
-            let instead = std::mem::take(&mut self.held.instead);
-            (instead, Reason::Deny(DenyReason::StateUnavailable), self.held)
-        }
+    /// The bytes to send, the reason that the peer gets, and the answer for counting and logging.
+    pub(super) fn into_parts(self, is_durable: bool) -> (Vec<u8>, Reason, PendingAnswer) {
+        let Self { mut pending, bytes, .. } = self;
+        let reason = pending.final_reason(is_durable);
+        let bytes = if is_durable { bytes } else { std::mem::take(&mut pending.refusal) };
+        (bytes, reason, pending)
     }
-}
-
-/// Waits for all of them, and gives the output from `from` on as it may leave. Each is told to `count` with the reason
-/// that the peer hears.
-pub(super) async fn settle(
-    held: Vec<PendingAnswer>,
-    output: &[u8],
-    from: usize,
-    mut count: impl FnMut(&PendingAnswer, Reason),
-) -> Vec<u8> {
-    let now = Instant::now();
-    let deadline = now.checked_add(COMMIT_TIMEOUT).unwrap_or(now);
-    let mut settled = Vec::with_capacity(output.len().saturating_sub(from));
-    let mut taken = from;
-    for held in held {
-        let durable = timeout_at(deadline, held.group.is_durable()).await.unwrap_or(false);
-        settled.extend_from_slice(output.get(taken..held.at.start).unwrap_or_default());
-        if durable {
-            settled.extend_from_slice(output.get(held.at.clone()).unwrap_or_default());
-        } else {
-            settled.extend_from_slice(&held.instead);
-        }
-        count(&held, if durable { held.reason } else { Reason::Deny(DenyReason::StateUnavailable) });
-        taken = held.at.end;
-    }
-    settled.extend_from_slice(output.get(taken..).unwrap_or_default());
-    settled
 }

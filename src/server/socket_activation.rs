@@ -1,8 +1,8 @@
-//! Sockets that systemd made and passes to us (`sd_listen_fds(3)`): it keeps them while we restart, so nobody who
-//! connects meanwhile is refused.
+//! Sockets that systemd opened and passes to us (`sd_listen_fds(3)`). systemd keeps them open while we restart, so no
+//! peer is refused in between.
 //!
-//! A socket is ours by its name (`FileDescriptorName=`), which is a key under `[listen]`, or else by its address. One
-//! that belongs to no key would let peers in whom nobody ever answers, so with such a one the sidecar does not open.
+//! A socket belongs to the key under `[listen]` that its name says (`FileDescriptorName=`), or else to the key with its
+//! address. A passed socket that matches no key is a startup error: its peers would never get an answer.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,113 +13,121 @@ use socket2::SockRef;
 
 use crate::server::listen::ListenError;
 
-/// The sockets that were passed and not yet taken.
+/// The passed sockets that no key has taken yet.
 #[derive(Debug, Default)]
-pub struct PassedSockets(Vec<Socket>);
+pub(crate) struct PassedSockets(Vec<PassedSocket>);
 
 #[derive(Debug)]
-struct Socket {
+struct PassedSocket {
+    /// The name of the unit file; `None` if systemd passes no names.
     name: Option<String>,
-    listener: Listener,
+    listener: PassedListener,
 }
 
 #[derive(Debug)]
-enum Listener {
+enum PassedListener {
     Tcp(std::net::TcpListener),
     Unix(std::os::unix::net::UnixListener),
 }
 
+impl PassedListener {
+    fn unix_path(&self) -> Option<PathBuf> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Unix(listener) => listener.local_addr().ok()?.as_pathname().map(Path::to_owned),
+        }
+    }
+
+    fn tcp_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().ok(),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
 impl PassedSockets {
-    /// Takes what the environment says was passed. To be called once, before anything else is opened.
+    /// Takes every socket that the environment names, and removes its variables. Call it once, before a second thread
+    /// exists and before anything else is opened.
     ///
     /// # Errors
     ///
-    /// When one of them is no socket that listens.
-    pub fn from_environment() -> io::Result<Self> {
+    /// When a descriptor is no listening socket.
+    pub(crate) fn from_environment() -> io::Result<Self> {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let names: Vec<&str> = names.split(':').collect();
-        let mut fds = ListenFd::from_env();
-        let has_names = names.len() == fds.len();
+        let mut descriptors = ListenFd::from_env();
+        let has_names = names.len() == descriptors.len();
         let mut sockets = vec![];
-        for position in 0..fds.len() {
-            let listener = match fds.take_unix_listener(position) {
-                Ok(Some(listener)) => Listener::Unix(listener),
+        for position in 0..descriptors.len() {
+            let listener = match descriptors.take_unix_listener(position) {
+                Ok(Some(listener)) => PassedListener::Unix(listener),
                 Ok(None) => continue,
-                Err(_) => match fds.take_tcp_listener(position)? {
-                    Some(listener) => Listener::Tcp(listener),
+                Err(_) => match descriptors.take_tcp_listener(position)? {
+                    Some(listener) => PassedListener::Tcp(listener),
                     None => continue,
                 },
             };
             let socket = match &listener {
-                Listener::Tcp(listener) => SockRef::from(listener),
-                Listener::Unix(listener) => SockRef::from(listener),
+                PassedListener::Tcp(listener) => SockRef::from(listener),
+                PassedListener::Unix(listener) => SockRef::from(listener),
             };
             if !socket.is_listener()? {
-                return Err(io::Error::other(format!("socket {position} does not listen: Accept=no, ListenStream=")));
+                return Err(io::Error::other(format!(
+                    "socket {position} does not listen: the .socket unit needs ListenStream= and Accept=no"
+                )));
             }
             socket.set_nonblocking(true)?;
             let name = names.get(position).filter(|_| has_names).map(|name| (*name).to_owned());
-            sockets.push(Socket { name, listener });
+            sockets.push(PassedSocket { name, listener });
         }
         Ok(Self(sockets))
     }
 
-    /// The TCP socket for this key and this address.
+    /// Takes the TCP socket with this name or, if there is none, with this address.
     pub(super) fn tcp(&mut self, name: &str, address: SocketAddr) -> Option<std::net::TcpListener> {
-        let is_tcp = |socket: &Socket| matches!(socket.listener, Listener::Tcp(_));
-        let position =
-            self.position(|socket| is_tcp(socket) && socket.name.as_deref() == Some(name)).or_else(|| {
-                self.position(|socket| match &socket.listener {
-                    Listener::Tcp(listener) => listener.local_addr().is_ok_and(|bound| bound == address),
-                    Listener::Unix(_) => false,
-                })
-            })?;
-        match self.0.swap_remove(position).listener {
-            Listener::Tcp(listener) => Some(listener),
-            Listener::Unix(_) => None,
-        }
-    }
-
-    /// The Unix socket for this key and this path, with the path at which it really is.
-    pub(super) fn unix(&mut self, name: &str, path: &Path) -> Option<(std::os::unix::net::UnixListener, PathBuf)> {
-        let place = |socket: &Socket| match &socket.listener {
-            Listener::Unix(listener) => listener.local_addr().ok()?.as_pathname().map(Path::to_owned),
-            Listener::Tcp(_) => None,
+        let by_name = |socket: &PassedSocket| {
+            matches!(socket.listener, PassedListener::Tcp(_)) && socket.name.as_deref() == Some(name)
         };
-        let is_unix = |socket: &Socket| matches!(socket.listener, Listener::Unix(_));
-        let wanted = real(path);
-        let position = self
-            .position(|socket| is_unix(socket) && socket.name.as_deref() == Some(name))
-            .or_else(|| self.position(|socket| place(socket).is_some_and(|bound| real(&bound) == wanted)))?;
-        let socket = self.0.swap_remove(position);
-        let bound = place(&socket).unwrap_or_else(|| path.to_owned());
-        match socket.listener {
-            Listener::Unix(listener) => Some((listener, bound)),
-            Listener::Tcp(_) => None,
+        let by_address = |socket: &PassedSocket| socket.listener.tcp_address() == Some(address);
+        let position = self.0.iter().position(by_name).or_else(|| self.0.iter().position(by_address))?;
+        match self.0.swap_remove(position).listener {
+            PassedListener::Tcp(listener) => Some(listener),
+            PassedListener::Unix(_) => None,
         }
     }
 
-    fn position(&self, is_it: impl Fn(&Socket) -> bool) -> Option<usize> {
-        self.0.iter().position(is_it)
+    /// Takes the Unix socket with this name or, if there is none, with this path; also returns the path that it is
+    /// bound to.
+    pub(super) fn unix(&mut self, name: &str, path: &Path) -> Option<(std::os::unix::net::UnixListener, PathBuf)> {
+        let by_name = |socket: &PassedSocket| {
+            matches!(socket.listener, PassedListener::Unix(_)) && socket.name.as_deref() == Some(name)
+        };
+        let wanted = resolved(path);
+        let by_path =
+            |socket: &PassedSocket| socket.listener.unix_path().is_some_and(|bound| resolved(&bound) == wanted);
+        let position = self.0.iter().position(by_name).or_else(|| self.0.iter().position(by_path))?;
+        let listener = self.0.swap_remove(position).listener;
+        let bound = listener.unix_path().unwrap_or_else(|| path.to_owned());
+        match listener {
+            PassedListener::Unix(listener) => Some((listener, bound)),
+            PassedListener::Tcp(_) => None,
+        }
     }
 
     /// # Errors
     ///
     /// When a socket is left that no key has taken.
     pub(super) fn finish(self) -> Result<(), ListenError> {
-        let Some(left) = self.0.first() else { return Ok(()) };
-        let place = match &left.listener {
-            Listener::Tcp(listener) => listener.local_addr().map(|address| address.to_string()).unwrap_or_default(),
-            Listener::Unix(listener) => {
-                let bound = listener.local_addr().ok();
-                bound.and_then(|bound| Some(bound.as_pathname()?.display().to_string())).unwrap_or_default()
-            }
-        };
-        Err(ListenError::Unwanted { place })
+        let Some(PassedSocket { listener, .. }) = self.0.first() else { return Ok(()) };
+        let tcp_address = listener.tcp_address().map(|address| address.to_string());
+        let unix_path = || listener.unix_path().map(|path| path.display().to_string());
+        let address = tcp_address.or_else(unix_path).unwrap_or_else(|| "an unknown address".to_owned());
+        Err(ListenError::Unmatched { address })
     }
 }
 
-/// The path without detours, as far as it is there.
-fn real(path: &Path) -> PathBuf {
+/// The path without symbolic links, as far as it exists.
+fn resolved(path: &Path) -> PathBuf {
     std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }

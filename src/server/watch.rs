@@ -1,4 +1,5 @@
-//! A peer that watches: it is told of what begins and ends, at its own pace, until it falls too far behind.
+//! A peer that watches an organization: it gets every change of its sessions and supervisions, at its own pace, until
+//! it falls behind the change feed.
 
 use std::pin::Pin;
 
@@ -7,29 +8,35 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_util::sync::WaitForCancellationFuture;
 
-use crate::decision::{ActionLabel, Answer, AnswerQueues, DenyReason, ErrorReason, Outcome, Reason, WireError};
+use crate::decision::{Answer, DenyReason, ErrorReason, Outcome, WireError};
 use crate::dialect::{ChangeWords, Dialect};
+use crate::event::Key;
 use crate::gate::change_feed::Change;
 use crate::limits::{REQUEST_ID_BYTES_MAX, WATCH_CHANGES_PER_WRITE_MAX, WRITE_TIMEOUT};
-use crate::observe::metrics::DialectMetrics;
-use crate::peer::Peer;
+use crate::server::decision_log::PeerContext;
 use crate::sidecar::Sidecar;
-use crate::telephony::Token;
+use crate::telephony::{SupervisionMode, Token};
 
-/// Bytes that a watcher may say at once; all of it is forgotten.
+/// Bytes of a watcher's input that are read at once; all of it is discarded.
 const DISCARDED_BYTES: usize = 256;
 
-/// What a peer watches.
+/// The subscription of one peer.
 #[derive(Debug)]
 pub(super) struct Watch {
     organization: Box<str>,
+    /// The id that every change repeats.
     id: Vec<u8>,
-    /// The last revision that the peer has been told.
-    seen: u64,
+    /// Revision of the last change that was sent.
+    sent: u64,
 }
 
 impl Watch {
-    /// Begins where the peer left off, or now.
+    /// Subscribes from the revision `from`, or from now on.
+    ///
+    /// # Errors
+    ///
+    /// The outcome for the peer: a denial with `unknown_organization`, or the error `revision_gone` if the change feed
+    /// no longer holds the changes after `from`.
     pub(super) fn begin(
         sidecar: &Sidecar,
         organization: Token<'_>,
@@ -37,62 +44,55 @@ impl Watch {
         id: &[u8],
     ) -> Result<Self, Outcome<'static>> {
         let Some(change_feed) = sidecar.gate.change_feed(organization.as_str()) else {
-            return Err(Outcome::Decided(Answer {
-                reason: Reason::Deny(DenyReason::UnknownOrganization),
-                action: None,
-                label: ActionLabel::Control,
-                queues: AnswerQueues::None,
-                target: None,
-                mode: None,
-                revision: sidecar.gate.policy().revision,
-            }));
+            let revision = sidecar.gate.policy().revision;
+            return Err(Outcome::Decided(Answer::denied(DenyReason::UnknownOrganization, revision)));
         };
-        let seen = from.unwrap_or_else(|| change_feed.last());
-        if change_feed.after(seen, 0).is_err() {
-            return Err(Outcome::Faulty(WireError::of(ErrorReason::RevisionGone, crate::event::Key::From)));
+        let sent = from.unwrap_or_else(|| change_feed.last());
+        if change_feed.after(sent, 0).is_err() {
+            return Err(Outcome::Faulty(WireError::of(ErrorReason::RevisionGone, Key::From)));
         }
         let id = id.get(..REQUEST_ID_BYTES_MAX).unwrap_or(id).to_vec();
-        Ok(Self { organization: organization.as_str().into(), id, seen })
+        Ok(Self { organization: organization.as_str().into(), id, sent })
     }
 }
 
-/// Tells the peer until it leaves, does not read, falls behind what is held, or the sidecar drains.
-pub(super) async fn tell<S, D>(
+/// Sends changes until the peer leaves, does not read in time, falls behind the change feed, or the sidecar drains.
+pub(super) async fn send_changes<S, D>(
     stream: &mut S,
     dialect: &mut D,
     mut watch: Watch,
-    sidecar: &Sidecar,
-    (metrics, peer): (&DialectMetrics, Peer),
-    mut drained: Pin<&mut WaitForCancellationFuture<'_>>,
+    context: PeerContext<'_>,
+    mut draining: Pin<&mut WaitForCancellationFuture<'_>>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
     D: Dialect,
 {
-    let Some(change_feed) = sidecar.gate.change_feed(&watch.organization) else { return };
+    let Some(change_feed) = context.sidecar.gate.change_feed(&watch.organization) else { return };
     let mut latest = change_feed.watch();
     let mut output = vec![];
     let mut discarded = BytesMut::with_capacity(DISCARDED_BYTES);
     loop {
         latest.mark_unchanged();
-        let Ok(entries) = change_feed.after(watch.seen, WATCH_CHANGES_PER_WRITE_MAX) else {
-            // It has missed something: it has to come back and look at everything anew.
-            sidecar.metrics.watcher_cut_off();
+        let Ok(changes) = change_feed.after(watch.sent, WATCH_CHANGES_PER_WRITE_MAX) else {
+            // The peer has missed a change: it must connect again and read the whole state.
+            context.sidecar.metrics.watcher_cut_off();
             dialect.answer(&watch.id, &Outcome::Faulty(WireError::new(ErrorReason::RevisionGone)), &mut output);
-            return drop(timeout(WRITE_TIMEOUT, stream.write_all(&output)).await);
+            timeout(WRITE_TIMEOUT, stream.write_all(&output)).await.ok();
+            return;
         };
-        for entry in &entries {
-            if entry.change.organization == watch.organization {
-                dialect.change(&watch.id, entry.revision, &words(&entry.change), &mut output);
+        for numbered in &changes {
+            if numbered.change.organization == watch.organization {
+                dialect.change(&watch.id, numbered.revision, &words(&numbered.change), &mut output);
             }
-            watch.seen = entry.revision;
+            watch.sent = numbered.revision;
         }
         if !output.is_empty() {
             match timeout(WRITE_TIMEOUT, stream.write_all(&output)).await {
                 Ok(Ok(())) => output.clear(),
                 Ok(Err(_)) => return,
                 Err(_) => {
-                    sidecar.metrics.watcher_cut_off();
-                    return sidecar.peer_erred(metrics, peer, ErrorReason::TimedOut);
+                    context.sidecar.metrics.watcher_cut_off();
+                    return context.note_error(ErrorReason::TimedOut);
                 }
             }
             continue;
@@ -102,7 +102,10 @@ pub(super) async fn tell<S, D>(
         tokio::select! {
             changed = latest.changed() => if changed.is_err() { return },
             read = stream.read_buf(&mut discarded) => if matches!(read, Ok(0) | Err(_)) { return },
-            () = drained.as_mut() => return drop(timeout(WRITE_TIMEOUT, stream.shutdown()).await),
+            () = draining.as_mut() => {
+                timeout(WRITE_TIMEOUT, stream.shutdown()).await.ok();
+                return;
+            }
         }
     }
 }
@@ -113,7 +116,7 @@ fn words(change: &Change) -> ChangeWords<'_> {
         user: &change.user,
         queue: change.queue.as_deref(),
         target: change.target.as_deref(),
-        mode: change.mode.map(crate::telephony::SupervisionMode::name),
+        mode: change.mode.map(SupervisionMode::name),
         reason: change.cause.name(),
     }
 }

@@ -1,7 +1,9 @@
-//! Login sessions in one file of the state folder: redb, one writer, a commit at a time.
+//! The session store on disk: one redb file in the state folder, one writer, one commit at a time.
 //!
-//! Beside the sessions the file holds how many records there are and the sum of their checksums. A record that got lost
-//! in a damaged tree of pages is noticed at the start, not when somebody is asked to log in again.
+//! Beside the records the file holds their number and the sum of their checksums. A record that is lost in a damaged
+//! tree of pages is found at the start, not when its user has to log in again.
+//!
+//! redb trusts its pages: damage may show as a panic. Every access catches panics and reports them as damage.
 
 use std::fs::{self, File};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,7 +15,7 @@ use redb::{
     Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction,
 };
 
-use crate::limits::BATCHES_AHEAD_MAX;
+use crate::limits::RECORD_CHUNKS_AHEAD_MAX;
 use crate::sessions::commit_count::CommitCount;
 use crate::sessions::record::{self, SavedUser};
 use crate::sessions::record_chunk::RecordChunk;
@@ -24,12 +26,12 @@ use crate::telephony::UnixMillis;
 pub const FILE_NAME: &str = "sessions.redb";
 const SESSIONS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("sessions");
 const FIGURES: TableDefinition<'_, &str, u64> = TableDefinition::new("figures");
-/// 1 counted seconds where this one counts milliseconds.
+/// The version of the format. Version 1 counted seconds; version 2 counts milliseconds.
 const FORMAT: u64 = 2;
-/// Bytes of pages that stay in memory; the sessions themselves are in the tables.
+/// Bytes of pages in memory. A small cache is enough: the sessions themselves are in the tables.
 const CACHE_BYTES: usize = 32 * 1024 * 1024;
 
-/// The keys of the figures.
+/// The keys of the table of figures.
 mod figure {
     pub(super) const FORMAT: &str = "format";
     pub(super) const RECORDS: &str = "records";
@@ -39,7 +41,25 @@ mod figure {
     pub(super) const COMMITS: &str = "commits";
 }
 
-/// The store in a file.
+/// What is reported when redb panics over a page.
+const UNREADABLE_PAGES: &str = "its pages cannot be read";
+
+/// Why an access to the open database failed.
+#[derive(Debug)]
+enum AccessError {
+    /// The library reports an error.
+    Database(redb::Error),
+    /// The content is not what was written.
+    Damaged(String),
+}
+
+impl<E: Into<redb::Error>> From<E> for AccessError {
+    fn from(error: E) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+/// The session store in a file.
 #[derive(Debug)]
 pub struct Disk {
     path: PathBuf,
@@ -47,145 +67,148 @@ pub struct Disk {
     database: Option<Database>,
 }
 
-/// What of a file is trusted when it is opened.
+/// Which pages are trusted when a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Trust {
-    /// Pages whose checksums match. With a damaged way to a record, whoever reads all of them finds it, and whoever
-    /// looks for it to replace it does not.
+enum PageTrust {
+    /// Only pages whose checksums match. Otherwise a damaged inner page may hide a record from a lookup, so that a
+    /// commit writes it twice.
     Verified,
-    /// Whatever is there: for whoever keeps what is whole.
-    Whatever,
+    /// All pages: to salvage the records that are whole.
+    Unchecked,
 }
 
-/// What stands in the file beside the records.
+/// What the file says about its earlier use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kept {
-    /// When the last commit was made.
+pub struct StoreHistory {
+    /// The time of the last commit.
     pub last_commit: UnixMillis,
-    /// How many processes have used the file before this one.
+    /// The number of processes that used the file before this one.
     pub starts: u64,
 }
 
 impl Disk {
-    /// Opens the file in this folder, or makes one. Nothing is written to one that is there, but what the library
-    /// repairs after a crash.
+    /// Opens the file in this folder, or creates it. An existing file is not written, except for redb's own repair
+    /// after a crash.
     ///
     /// # Errors
     ///
-    /// When the file cannot be used, or is not what was written.
-    pub fn open(folder: &Path) -> Result<(Self, Kept), StoreError> {
+    /// When the file cannot be used, or its content is damaged.
+    pub fn open(folder: &Path) -> Result<(Self, StoreHistory), StoreError> {
         let mut disk = Self::at(folder.join(FILE_NAME));
         if !disk.path.try_exists().map_err(|error| disk.unusable(error))? {
-            disk.commit_count.forget().map_err(|error| disk.unusable(error))?;
-            disk.make()?;
+            disk.commit_count.remove().map_err(|error| disk.unusable(error))?;
+            disk.create()?;
         }
         disk.reopen()?;
-        let kept = disk.kept()?;
-        Ok((disk, kept))
+        let history = disk.history()?;
+        Ok((disk, history))
     }
 
     fn at(path: PathBuf) -> Self {
-        Self { commit_count: CommitCount::of(&path), path, database: None }
+        Self { commit_count: CommitCount::beside(&path), path, database: None }
     }
 
-    /// Counts this process among those that have used the file, which also shows that it can be written. Of a file that
-    /// takes the place of another nobody knows how many used that one: surely not more than `at_least`.
+    /// Counts this process among those that used the file, which also shows that the file can be written. For a file
+    /// that replaces another, `at_least` is an upper bound of the processes that used that one.
     ///
     /// # Errors
     ///
-    /// When it cannot.
+    /// When the file cannot be written.
     pub fn count_start(&mut self, at_least: u64) -> Result<(), StoreError> {
         self.attempt(|database| {
             let transaction = database.begin_write()?;
             {
                 let mut figures = transaction.open_table(FIGURES)?;
                 let starts = figures.get(figure::STARTS)?.map_or(0, |value| value.value());
-                figures.insert(figure::STARTS, starts.saturating_add(1).max(at_least))?;
+                figures.insert(figure::STARTS, (starts + 1).max(at_least))?;
             }
-            commit_counted(transaction).map(Ok)
+            Ok(commit_counted(transaction)?)
         })
-        .map(|commits| self.commit_count.note(commits))
+        .map(|commits| self.commit_count.write(commits))
     }
 
-    /// Tells `each` what every record holds. Of a million records the reading takes about as long as what is then done
-    /// with them, so a thread of its own reads ahead.
+    /// Calls `each` with every record. For a million records, reading takes about as long as restoring, so a second
+    /// thread reads ahead.
     ///
     /// # Errors
     ///
-    /// When the file is not what was written.
+    /// When the content of the file is damaged.
     pub fn read(&self, mut each: impl FnMut(&SavedUser<'_>)) -> Result<(), StoreError> {
-        let (send, batches) = sync_channel(BATCHES_AHEAD_MAX);
+        let (send, chunks) = sync_channel(RECORD_CHUNKS_AHEAD_MAX);
         thread::scope(|scope| {
             let reader = thread::Builder::new().name("restore".to_owned()).spawn_scoped(scope, move || {
-                let mut batch = RecordChunk::default();
+                let mut chunk = RecordChunk::default();
                 let read = self.read_all(&mut |key, value| {
-                    if let Some(full) = batch.add(key, value) {
-                        // Whoever took them up is gone only if it panicked.
-                        drop(send.send(full));
+                    if let Some(full) = chunk.add(key, value) {
+                        // The receiver is gone only if it panicked.
+                        send.send(full).ok();
                     }
                 });
-                drop(send.send(batch));
+                send.send(chunk).ok();
                 read
             });
-            let reader = reader.map_err(|error| self.unusable(format!("no thread to read it: {error}")))?;
+            let reader = reader
+                .map_err(|error| self.unusable(format!("the thread that reads it cannot be started: {error}")))?;
             let (mut records, mut damage) = (0_u64, None);
-            for batch in batches {
-                for (key, value) in batch.records() {
-                    records = records.saturating_add(1);
+            for chunk in chunks {
+                for (key, value) in chunk.records() {
+                    records += 1;
                     match record::decode(key, value) {
                         Ok(user) => each(&user),
-                        Err(error) => drop(damage.get_or_insert((records, error))),
+                        Err(error) => damage = damage.or(Some((records, error))),
                     }
                 }
             }
             match (damage, reader.join()) {
                 (Some((record, error)), _) => Err(self.damaged(format!("record {record} is damaged: {error}"))),
                 (None, Ok(read)) => read,
-                (None, Err(_)) => Err(self.damaged("its pages make no sense")),
+                (None, Err(_)) => Err(self.damaged(UNREADABLE_PAGES)),
             }
         })
     }
 
-    /// Reads every record that can be read of a file that may be damaged.
+    /// Calls `each` with every whole record of a file that may be damaged.
     ///
     /// # Errors
     ///
-    /// When nothing can be read at all.
+    /// When the file cannot be opened at all.
     pub fn salvage(path: &Path, mut each: impl FnMut(&[u8], &[u8])) -> Result<Salvaged, StoreError> {
         let mut disk = Self::at(path.to_owned());
-        disk.database = Some(disk.open_existing(Trust::Whatever)?);
+        disk.database = Some(disk.open_existing(PageTrust::Unchecked)?);
         let mut salvaged = Salvaged::default();
         let read = disk.read_all(&mut |key, value| {
             if record::decode(key, value).is_ok() {
-                salvaged.records = salvaged.records.saturating_add(1);
+                salvaged.records += 1;
                 each(key, value);
             } else {
-                salvaged.damaged = salvaged.damaged.saturating_add(1);
+                salvaged.damaged += 1;
             }
         });
-        let read = read.and_then(|()| disk.compare_with_tally());
+        let read = read.and_then(|()| disk.check_commit_count());
         let damaged = (salvaged.damaged > 0).then(|| "records are damaged".to_owned());
         salvaged.complaint = read.err().map(|error| error.to_string()).or(damaged);
         Ok(salvaged)
     }
 
-    /// Lets a store that takes the place of this one begin a commit_count of its own.
+    /// Removes the commit counter, for a store that replaces this one and counts from 0.
     ///
     /// # Errors
     ///
-    /// When the commit_count cannot be removed.
-    pub fn forget_tally(path: &Path) -> std::io::Result<()> {
-        CommitCount::of(path).forget()
+    /// When its file cannot be removed.
+    pub fn remove_commit_count(path: &Path) -> std::io::Result<()> {
+        CommitCount::beside(path).remove()
     }
 
-    /// A commit that was acknowledged and is not there was lost.
-    fn compare_with_tally(&self) -> Result<(), StoreError> {
-        let there = self.attempt(|database| {
+    /// Checks that no acknowledged commit is lost.
+    fn check_commit_count(&self) -> Result<(), StoreError> {
+        let found = self.attempt(|database| {
             let figures = database.begin_read()?.open_table(FIGURES)?;
-            Ok(Ok(figures.get(figure::COMMITS)?.map_or(0, |value| value.value())))
+            Ok(figures.get(figure::COMMITS)?.map_or(0, |value| value.value()))
         })?;
-        match self.commit_count.commits() {
-            noted if there < noted => Err(self.damaged(format!("{noted} commits were durable, {there} are there"))),
+        match self.commit_count.read() {
+            counted if found < counted => {
+                Err(self.damaged(format!("{counted} commits were durable, {found} are there")))
+            }
             _ => Ok(()),
         }
     }
@@ -198,11 +221,13 @@ impl Disk {
         StoreError::Unusable { path: self.path.display().to_string(), why: why.to_string() }
     }
 
-    /// A new file gets its name only when it is whole, so a file of that name that is empty or half is a damaged one.
-    fn make(&self) -> Result<(), StoreError> {
+    /// Creates the file under another name and renames it when it is whole: an empty or partial file is then always a
+    /// damaged one.
+    fn create(&self) -> Result<(), StoreError> {
         let unfinished = self.path.with_extension("new");
-        drop(fs::remove_file(&unfinished));
-        let made = (|| -> Result<(), redb::Error> {
+        // Left by a crash, or not there.
+        fs::remove_file(&unfinished).ok();
+        let created = (|| -> Result<(), redb::Error> {
             let database = builder().create(&unfinished)?;
             let transaction = database.begin_write()?;
             {
@@ -212,19 +237,19 @@ impl Disk {
             transaction.commit()?;
             Ok(())
         })();
-        made.map_err(|error| self.unusable(error))?;
+        created.map_err(|error| self.unusable(error))?;
         let renamed = fs::rename(&unfinished, &self.path)
             .and_then(|()| File::open(self.path.parent().unwrap_or(Path::new(".")))?.sync_all());
         renamed.map_err(|error| self.unusable(error))
     }
 
-    fn open_existing(&self, trust: Trust) -> Result<Database, StoreError> {
+    fn open_existing(&self, trust: PageTrust) -> Result<Database, StoreError> {
         let length = fs::metadata(&self.path).map_err(|error| self.unusable(error))?.len();
         if length == 0 {
             return Err(self.damaged("the file is empty"));
         }
         let opened = catch_unwind(AssertUnwindSafe(|| {
-            builder().set_check_integrity_on_open(trust == Trust::Verified).open(&self.path)
+            builder().set_check_integrity_on_open(trust == PageTrust::Verified).open(&self.path)
         }));
         match opened {
             Ok(Ok(database)) => Ok(database),
@@ -237,43 +262,42 @@ impl Disk {
         }
     }
 
-    /// What stands beside the records.
-    fn kept(&self) -> Result<Kept, StoreError> {
+    fn history(&self) -> Result<StoreHistory, StoreError> {
         self.attempt(|database| {
             let transaction = database.begin_read()?;
             let figures = transaction.open_table(FIGURES)?;
             let figure = |name: &str| figures.get(name).map(|value| value.map_or(0, |value| value.value()));
             if figure(figure::FORMAT)? != FORMAT {
-                return Ok(Err("it is of another version of queuewarden".to_owned()));
+                return Err(AccessError::Damaged("it is of another version of queuewarden".to_owned()));
             }
-            Ok(Ok(Kept { last_commit: UnixMillis(figure(figure::WALL)?), starts: figure(figure::STARTS)? }))
+            Ok(StoreHistory { last_commit: UnixMillis(figure(figure::WALL)?), starts: figure(figure::STARTS)? })
         })
     }
 
-    /// Does something with the file. The library trusts its pages: damage may show as a panic as well as an error.
-    fn attempt<T>(
-        &self,
-        work: impl FnOnce(&Database) -> Result<Result<T, String>, redb::Error>,
-    ) -> Result<T, StoreError> {
+    /// Accesses the open database, and tells damage from a failing disk.
+    fn attempt<T>(&self, access: impl FnOnce(&Database) -> Result<T, AccessError>) -> Result<T, StoreError> {
         let Some(database) = &self.database else { return Err(self.unusable("it is not open")) };
-        match catch_unwind(AssertUnwindSafe(|| work(database))) {
-            Ok(Ok(Ok(done))) => Ok(done),
-            Ok(Ok(Err(what))) => Err(self.damaged(what)),
-            Ok(Err(redb::Error::Io(error))) if !is_damage(&error) => Err(self.unusable(error)),
-            Ok(Err(error @ redb::Error::PreviousIo)) => Err(self.unusable(error)),
-            Ok(Err(error)) => Err(self.damaged(error)),
-            Err(_) => Err(self.damaged("its pages make no sense")),
+        let error = match catch_unwind(AssertUnwindSafe(|| access(database))) {
+            Ok(Ok(result)) => return Ok(result),
+            Ok(Err(AccessError::Damaged(what))) => return Err(self.damaged(what)),
+            Ok(Err(AccessError::Database(error))) => error,
+            Err(_panic) => return Err(self.damaged(UNREADABLE_PAGES)),
+        };
+        match error {
+            redb::Error::Io(error) if !is_damage(&error) => Err(self.unusable(error)),
+            redb::Error::PreviousIo => Err(self.unusable(error)),
+            error => Err(self.damaged(error)),
         }
     }
 
-    /// Shows `each` every record, key and value.
+    /// Calls `each` with the key and the value of every record.
     fn read_all(&self, each: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), StoreError> {
         self.attempt(|database| {
             let transaction = database.begin_read()?;
             let (mut records, mut checksums) = (0_u64, 0_u64);
             for entry in transaction.open_table(SESSIONS)?.iter()? {
                 let (key, value) = entry?;
-                records = records.saturating_add(1);
+                records += 1;
                 checksums = checksums.wrapping_add(record::checksum_in(value.value()));
                 each(key.value(), value.value());
             }
@@ -281,39 +305,40 @@ impl Disk {
             let figure = |name: &str| figures.get(name).map(|value| value.map_or(0, |value| value.value()));
             let written = (figure(figure::RECORDS)?, figure(figure::CHECKSUMS)?);
             if (records, checksums) != written {
-                return Ok(Err(format!("{records} records are there, {} were written", written.0)));
+                let what = format!("{records} records are there, {} were written", written.0);
+                return Err(AccessError::Damaged(what));
             }
-            Ok(Ok(()))
+            Ok(())
         })
     }
 }
 
-/// What could be read of a damaged file.
+/// The result of salvaging a damaged file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Salvaged {
-    /// Records that are whole.
+    /// The number of records that are whole.
     pub records: u64,
-    /// Records that are there and damaged.
+    /// The number of records that are damaged.
     pub damaged: u64,
-    /// What the reader of a whole file would have complained of.
+    /// Why the file does not open as a whole one. `None`: the file is whole.
     pub complaint: Option<String>,
 }
 
 impl Store for Disk {
     fn commit(&mut self, commit: &Commit<'_>) -> Result<(), StoreError> {
-        self.attempt(|database| write(database, commit).map(Ok)).map(|commits| self.commit_count.note(commits))
+        self.attempt(|database| Ok(write(database, commit)?)).map(|commits| self.commit_count.write(commits))
     }
 
     fn reopen(&mut self) -> Result<(), StoreError> {
         let closed = self.database.take();
-        // Closing a damaged file may panic as well as opening one.
-        drop(catch_unwind(AssertUnwindSafe(|| drop(closed))));
-        self.database = Some(self.open_existing(Trust::Verified)?);
-        self.compare_with_tally()
+        // Closing a damaged file may panic; it is opened anew in any case.
+        catch_unwind(AssertUnwindSafe(|| drop(closed))).ok();
+        self.database = Some(self.open_existing(PageTrust::Verified)?);
+        self.check_commit_count()
     }
 }
 
-/// Whether the error says that the file is not as it was written, and not that the disk fails.
+/// Whether the error means a damaged file, not a failing disk.
 fn is_damage(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::InvalidData)
 }
@@ -324,7 +349,7 @@ fn builder() -> redb::Builder {
     builder
 }
 
-/// Makes the commit; how many there are with it.
+/// Writes the commit. Returns the number of commits.
 fn write(database: &Database, commit: &Commit<'_>) -> Result<u64, redb::Error> {
     let mut transaction = database.begin_write()?;
     transaction.set_durability(Durability::Immediate)?;
@@ -348,11 +373,11 @@ fn write(database: &Database, commit: &Commit<'_>) -> Result<u64, redb::Error> {
     commit_counted(transaction)
 }
 
-/// Counts a commit and makes it; how many there are with it.
+/// Counts the commit and commits. Returns the number of commits.
 fn commit_counted(transaction: WriteTransaction) -> Result<u64, redb::Error> {
     let commits = {
         let mut figures = transaction.open_table(FIGURES)?;
-        let commits = figures.get(figure::COMMITS)?.map_or(0, |value| value.value()).saturating_add(1);
+        let commits = figures.get(figure::COMMITS)?.map_or(0, |value| value.value()) + 1;
         figures.insert(figure::COMMITS, commits)?;
         commits
     };

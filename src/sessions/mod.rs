@@ -1,7 +1,8 @@
-//! What is now: who is logged in where, who supervises whom, which calls there are; one table an organization.
+//! The state of now: login sessions, supervisions and calls, in one table per organization; and the store that keeps
+//! login sessions over a restart.
 //!
-//! A table stands behind one lock, so what a decision sees and what it changes are one step, and of two events that
-//! race for the last place exactly one wins. The lock is held for the judgement of one question, never for I/O.
+//! A table has one lock. A decision and its change are one step under that lock: of two questions that compete for the
+//! last free login, exactly one is allowed. The lock is held for one question at a time, never for I/O.
 
 pub mod calls;
 mod commit_count;
@@ -18,10 +19,10 @@ use crate::limits::ORGANIZATIONS_MAX;
 use crate::telephony::OrganizationId;
 use table::SessionTable;
 
-/// The login sessions of every organization.
+/// The tables of all organizations.
 #[derive(Debug)]
 pub struct SessionTables {
-    /// Boxed one by one: most ids belong to nobody.
+    /// By the id of the organization, made on first use. Boxed one by one: most ids have no organization.
     tables: Box<[OnceLock<Box<Mutex<SessionTable>>>]>,
 }
 
@@ -32,16 +33,16 @@ impl Default for SessionTables {
 }
 
 impl SessionTables {
-    /// The table of an organization, locked; `None` for an id that no organization can have.
+    /// The table of an organization, locked. `None`: no organization can have this id.
     #[must_use]
     pub fn lock(&self, organization: OrganizationId) -> Option<MutexGuard<'_, SessionTable>> {
         let table = self.tables.get(usize::from(organization.0))?.get_or_init(Box::default);
-        // A panic while the table was locked was counted and answered; what it left behind is whole, because every
-        // change to a table is made after the last step that could fail.
+        // After a panic under the lock the table is still consistent: a change is made only after the last step that
+        // can fail. The panic was counted, and its question was denied.
         Some(table.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The organizations that have a table.
+    /// The ids of the organizations that have a table.
     pub fn in_use(&self) -> impl Iterator<Item = OrganizationId> {
         let tables = self.tables.iter().zip(0_u16..).filter(|(table, _)| table.get().is_some());
         tables.map(|(_, id)| OrganizationId(id))

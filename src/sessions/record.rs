@@ -1,7 +1,7 @@
-//! One user's login sessions as bytes, by names: ids mean nothing to the next process.
+//! The login sessions of one user as bytes. Users and queues are written by name: ids differ from process to process.
 //!
-//! A record carries a checksum of its own, over key and sessions. The store checks what it reads on its way through a
-//! tree of pages; this checks what comes out.
+//! A record has a checksum over key and sessions. The store checks its own pages; this checksum also finds a record
+//! that the store returns under another key.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -14,7 +14,7 @@ use crate::sessions::store::UserRecord;
 use crate::sessions::table::SessionTable;
 use crate::telephony::{Ground, LoginSession, Moment, UnixMillis, UnixSeconds, UserId};
 
-/// Between organization and user in a key; no name holds it.
+/// Separates organization and user in a key; no name contains it.
 const SEPARATOR: u8 = 0;
 const CHECKSUM_BYTES: usize = 8;
 
@@ -23,26 +23,26 @@ const CHECKSUM_BYTES: usize = 8;
 pub struct SavedSession<'a> {
     /// The id of its queue.
     pub queue: &'a str,
-    /// The ground, by name.
+    /// The name of the ground on which the session began.
     pub ground: &'a str,
-    /// Whether it takes no calls.
+    /// Whether the session is paused: it takes no calls.
     pub paused: bool,
-    /// Why.
+    /// The reason of the pause. `None`: not paused, or no reason was given.
     pub pause_reason: Option<&'a str>,
-    /// When it began, in seconds since 1970.
+    /// When the session began, in seconds since 1970.
     pub since: u64,
-    /// The id of the supervisor who opened it.
+    /// The id of the supervisor who opened the session. `None`: the user did.
     pub by: Option<&'a str>,
-    /// When it ends by itself, in milliseconds since 1970.
+    /// When the session ends by itself, in milliseconds since 1970. `None`: at logout.
     pub ends: Option<u64>,
 }
 
-/// The sessions of one user that were saved.
+/// The saved sessions of one user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SavedUser<'a> {
-    /// The organization, by name.
+    /// The name of the organization.
     pub organization: &'a str,
-    /// The user, by id.
+    /// The id of the user.
     pub user: &'a str,
     /// The sessions.
     pub sessions: Vec<SavedSession<'a>>,
@@ -51,21 +51,21 @@ pub struct SavedUser<'a> {
 /// What is wrong with a record.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum RecordError {
-    /// It is not what was written.
+    /// The checksum does not match.
     #[error("its checksum does not match")]
     Checksum,
-    /// The checksum matches, but it makes no sense.
+    /// The checksum matches, but the bytes are no record.
     #[error("it cannot be read")]
     Unreadable,
 }
 
-/// The key of a user.
+/// The key of the record of a user.
 #[must_use]
 pub fn key_of(organization: &str, user: &str) -> Vec<u8> {
     [organization.as_bytes(), &[SEPARATOR], user.as_bytes()].concat()
 }
 
-/// The sessions that the user has now, by the names of the table's organization; `None` without one.
+/// The record of the sessions that the user has now. `None`: the table belongs to no organization yet.
 #[must_use]
 pub fn record_of(table: &SessionTable, user: UserId) -> Option<UserRecord> {
     let organization = table.organization()?;
@@ -100,20 +100,23 @@ fn encode(key: &[u8], sessions: &[SavedSession<'_>]) -> Option<Vec<u8>> {
 ///
 /// # Errors
 ///
-/// When it is not one that was written.
+/// When the record is not as it was written.
 pub fn decode<'a>(key: &'a [u8], value: &'a [u8]) -> Result<SavedUser<'a>, RecordError> {
     let (payload, _) = value.split_last_chunk::<CHECKSUM_BYTES>().ok_or(RecordError::Checksum)?;
     if checksum(key, payload) != checksum_in(value) {
         return Err(RecordError::Checksum);
     }
     let separator = memchr::memchr(SEPARATOR, key).ok_or(RecordError::Unreadable)?;
-    let (organization, user) = key.split_at(separator);
-    let text = |bytes: &'a [u8]| std::str::from_utf8(bytes).map_err(|_| RecordError::Unreadable);
+    let (organization, user) = (key.get(..separator), key.get(separator + 1..));
+    let text = |bytes: Option<&'a [u8]>| {
+        bytes.and_then(|bytes| std::str::from_utf8(bytes).ok()).ok_or(RecordError::Unreadable)
+    };
     let sessions = postcard::from_bytes(payload).map_err(|_| RecordError::Unreadable)?;
-    Ok(SavedUser { organization: text(organization)?, user: text(user.get(1..).unwrap_or_default())?, sessions })
+    Ok(SavedUser { organization: text(organization)?, user: text(user)?, sessions })
 }
 
-/// The checksum that a value carries; sums of these tell whether a record is missing.
+/// The checksum in a value. The store keeps the sum of all checksums, to find a missing record. 0: the value is too
+/// short to have one, and [`decode`] refuses it.
 #[must_use]
 pub fn checksum_in(value: &[u8]) -> u64 {
     value.last_chunk::<CHECKSUM_BYTES>().map_or(0, |bytes| u64::from_le_bytes(*bytes))
@@ -121,15 +124,15 @@ pub fn checksum_in(value: &[u8]) -> u64 {
 
 fn checksum(key: &[u8], payload: &[u8]) -> u64 {
     let mut hasher = Xxh3::new();
-    hasher.update(&u64::try_from(key.len()).unwrap_or(u64::MAX).to_le_bytes());
+    hasher.update(&(key.len() as u64).to_le_bytes());
     hasher.update(key);
     hasher.update(payload);
     hasher.digest()
 }
 
 impl SavedSession<'_> {
-    /// The session in an organization of today; `None` if its queue is no longer there. `last_commit` is the time of
-    /// the last commit: a clock that was set back since must not prolong a lease.
+    /// The session in an organization of today. `None`: its queue is removed, or its ground is unknown. `last_commit`
+    /// is the time of the last commit: a clock that was set back since must not prolong a lease.
     #[must_use]
     pub fn restored(&self, organization: &Organization, now: Moment, last_commit: UnixMillis) -> Option<LoginSession> {
         let directory = &organization.directory;
@@ -168,7 +171,7 @@ mod tests {
     }];
 
     #[test]
-    fn what_was_written_is_read() {
+    fn a_record_is_read_as_it_was_written() {
         let key = key_of("acme", "alice");
         let value = encode(&key, SESSIONS).unwrap();
         let read = decode(&key, &value).unwrap();
@@ -176,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_bit_is_flipped_is_noticed() {
+    fn any_flipped_bit_is_found() {
         let key = key_of("acme", "alice");
         let value = encode(&key, SESSIONS).unwrap();
         for bit in 0..value.len() * 8 {

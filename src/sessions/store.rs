@@ -1,62 +1,62 @@
-//! What keeps login sessions over a restart. Behind a trait, so that a shared store can take the place of the file.
+//! The store that keeps login sessions over a restart: a trait, so that a shared store can replace the file.
 
 use thiserror::Error;
 
 use crate::telephony::UnixMillis;
 
-/// One user's sessions as they are saved: under a key, and under none any more when the last one has ended.
+/// The saved sessions of one user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserRecord {
-    /// Organization and user.
+    /// The names of organization and user; see [`crate::sessions::record::key_of`].
     pub key: Vec<u8>,
-    /// The sessions, with a checksum over key and sessions.
+    /// The sessions, with a checksum over key and sessions. `None`: the last session ended, and the key is deleted.
     pub value: Option<Vec<u8>>,
 }
 
-/// What is made durable together: all of it or nothing.
+/// Records that become durable together, or not at all.
 #[derive(Clone, Copy, Debug)]
 pub struct Commit<'a> {
     /// The users whose sessions changed.
     pub records: &'a [UserRecord],
-    /// Now: leases are measured from here after a restart, should the clock have been set back.
+    /// The time of the commit. After a restart leases are measured from here if the clock was set back.
     pub wall: UnixMillis,
 }
 
 /// Why the store cannot be used.
 #[derive(Debug, Error)]
 pub enum StoreError {
-    /// What is there is not what was written.
+    /// The content is not what was written.
     #[error("{path}: {what}")]
     Damaged {
         /// The file.
         path: String,
-        /// What is wrong with it.
+        /// What is wrong with the content.
         what: String,
     },
-    /// The disk is full, or does not do what it is told.
+    /// The file cannot be read or written: the disk is full or fails.
     #[error("{path}: {why}")]
     Unusable {
         /// The file.
         path: String,
-        /// Why.
+        /// The error of the operating system or the library.
         why: String,
     },
 }
 
-/// A place that keeps records.
+/// Keeps records over a restart.
 pub trait Store: Send {
-    /// Makes the commit durable; when this returns, a power loss does not undo it.
+    /// Makes the commit durable: after `Ok` a power loss does not undo it.
     ///
     /// # Errors
     ///
-    /// When it is not known to be durable. It may be there all the same: what changed has to be written again once the
-    /// store is back.
+    /// When the commit is not known to be durable. It may be durable all the same, so the records of its users have to
+    /// be written again once the store works.
     fn commit(&mut self, commit: &Commit<'_>) -> Result<(), StoreError>;
 
-    /// Tries to be usable again after an error.
+    /// Opens the store anew after an error.
     ///
     /// # Errors
     ///
-    /// When it is not.
+    /// When the store is still unusable.
     fn reopen(&mut self) -> Result<(), StoreError>;
 }

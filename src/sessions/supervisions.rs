@@ -1,4 +1,5 @@
-//! Who listens to whom, whispers or barges in, from the moment it was allowed until somebody says that it ended.
+//! The supervisions of one organization: who listens, whispers or barges in on whom, from the decision that allowed it
+//! until its end is reported, its time is over, or a reload revokes it.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -12,72 +13,77 @@ use crate::telephony::{Moment, QueueId, SupervisionMode, UnixSeconds, UserId};
 /// One supervisor on one target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Supervision {
-    /// Who.
+    /// The supervisor.
     pub supervisor: UserId,
-    /// Whom; `None` for a conversation that is nobody's.
+    /// The target. `None`: a conversation of no user.
     pub target: Option<UserId>,
-    /// The queue of the call.
+    /// The queue of the call. `None`: asked for without a queue.
     pub queue: Option<QueueId>,
-    /// The call, if the PBX named it.
+    /// The id of the call. `None`: the PBX did not name it.
     pub call: Option<Box<str>>,
-    /// How.
+    /// The mode.
     pub mode: SupervisionMode,
-    /// When it was allowed.
+    /// When the supervision was allowed.
     pub since: UnixSeconds,
-    /// When it is taken to have ended, if nobody reports it.
+    /// When the supervision is taken to have ended, if its end is not reported.
     pub ends: Moment,
-    /// The name of the action that was allowed, to judge it again by another policy.
+    /// The name of the action that was allowed. A reload judges it again by the new policy.
     pub action: Box<str>,
-    /// The attributes that it was allowed with.
+    /// The attributes of the question that was allowed.
     pub attributes: AttributeSet,
 }
 
-/// The supervisions of one organization. Of one supervisor and one target there is one: a new mode replaces the old.
+/// The supervisions of one organization. A supervisor has at most one supervision of a target: a new mode replaces the
+/// old one.
 #[derive(Debug, Default)]
 pub struct Supervisions {
+    /// By supervisor and target.
     running: BTreeMap<(UserId, Option<UserId>), Supervision>,
+    /// The number of running supervisions of each target; no entry at 0.
     of_target: HashMap<UserId, usize, FixedState>,
+    /// At most [`SUPERVISIONS_REVOKED_LISTED_MAX`].
     revoked: VecDeque<Supervision>,
 }
 
 impl Supervisions {
-    /// Those that run.
+    /// The running supervisions.
     pub fn running(&self) -> impl Iterator<Item = &Supervision> {
         self.running.values()
     }
 
-    /// Those that a reload ended and that the PBX may not have ended yet, the oldest first.
+    /// The supervisions that a reload revoked and that the PBX may still carry, the oldest first.
     pub fn revoked(&self) -> impl Iterator<Item = &Supervision> {
         self.revoked.iter()
     }
 
-    /// The supervisions that one more would stand beside.
+    /// The numbers of supervisions beside a new one of this supervisor and target. One that it would replace does not
+    /// count.
     #[must_use]
-    pub fn beside(&self, supervisor: UserId, target: Option<UserId>) -> decide::Supervisions {
+    pub fn beside(&self, supervisor: UserId, target: Option<UserId>) -> decide::SupervisionCounts {
         let replaced = usize::from(self.running.contains_key(&(supervisor, target)));
         let of_target = target.and_then(|target| self.of_target.get(&target)).copied().unwrap_or(0);
-        decide::Supervisions {
-            of_target: of_target.saturating_sub(replaced),
-            by_supervisor: self.by(supervisor).count().saturating_sub(replaced),
-            in_organization: self.running.len().saturating_sub(replaced),
+        decide::SupervisionCounts {
+            of_target: of_target - if target.is_some() { replaced } else { 0 },
+            by_supervisor: self.by(supervisor).count() - replaced,
+            in_organization: self.running.len() - replaced,
         }
     }
 
-    /// Begins a supervision; gives back the one that it replaces.
+    /// Begins a supervision. Returns the one that it replaces.
     pub fn begin(&mut self, supervision: Supervision) -> Option<Supervision> {
         let (supervisor, target) = (supervision.supervisor, supervision.target);
         let replaced = self.end(supervisor, target);
         if let Some(target) = target {
             let of_target = self.of_target.entry(target).or_default();
-            *of_target = of_target.saturating_add(1);
+            *of_target += 1;
         }
         self.revoked.retain(|revoked| (revoked.supervisor, revoked.target) != (supervisor, target));
         self.running.insert((supervisor, target), supervision);
         replaced
     }
 
-    /// Takes a change back: ends what began, if it still runs, and lets run what ended, if nothing took its place.
-    /// Whoever is not known any more gets nothing back.
+    /// Reverts a change: ends the supervision that began, if it still runs, and restores those that ended, if no other
+    /// took their place. A supervision of a user who is no longer known is not restored.
     pub fn undo(&mut self, began: Option<&Supervision>, ended: &[Supervision], is_known: impl Fn(UserId) -> bool) {
         if let Some(began) = began {
             let key = (began.supervisor, began.target);
@@ -94,7 +100,7 @@ impl Supervisions {
         }
     }
 
-    /// Ends those that `ends` holds for, the revoked ones too; gives back those that ran.
+    /// Ends the supervisions for which `ends` holds, and forgets the revoked ones. Returns those that ran.
     pub fn end_all(&mut self, ends: impl Fn(&Supervision) -> bool) -> Vec<Supervision> {
         self.revoked.retain(|supervision| !ends(supervision));
         let over: Vec<(UserId, Option<UserId>)> =
@@ -102,7 +108,7 @@ impl Supervisions {
         over.into_iter().filter_map(|(supervisor, target)| self.end(supervisor, target)).collect()
     }
 
-    /// Ends those that `stays` does not hold for, and lists them as revoked; gives them back.
+    /// Ends the supervisions for which `stays` does not hold, and lists them as revoked. Returns them.
     pub fn revoke(&mut self, mut stays: impl FnMut(&Supervision) -> bool) -> Vec<Supervision> {
         let gone: Vec<(UserId, Option<UserId>)> =
             self.running.iter().filter(|(_, supervision)| !stays(supervision)).map(|(&key, _)| key).collect();
@@ -117,7 +123,7 @@ impl Supervisions {
         gone
     }
 
-    /// Lists those no more of whom nobody is there to end them.
+    /// Forgets revoked supervisions that no PBX can end any more.
     pub fn forget_revoked(&mut self, forgets: impl Fn(&Supervision) -> bool) {
         self.revoked.retain(|supervision| !forgets(supervision));
     }
@@ -133,7 +139,7 @@ impl Supervisions {
         if let Some(target) = target
             && let Some(of_target) = self.of_target.get_mut(&target)
         {
-            *of_target = of_target.saturating_sub(1);
+            *of_target -= 1;
             if *of_target == 0 {
                 self.of_target.remove(&target);
             }
@@ -161,12 +167,12 @@ mod tests {
         }
     }
 
-    fn counts(of_target: usize, by_supervisor: usize, in_organization: usize) -> decide::Supervisions {
-        decide::Supervisions { of_target, by_supervisor, in_organization }
+    fn counts(of_target: usize, by_supervisor: usize, in_organization: usize) -> decide::SupervisionCounts {
+        decide::SupervisionCounts { of_target, by_supervisor, in_organization }
     }
 
     #[test]
-    fn a_new_mode_replaces_the_old_one_and_takes_no_place_beside_it() {
+    fn a_new_mode_replaces_the_old_one_and_counts_once() {
         let mut all = Supervisions::default();
         assert_eq!(all.begin(supervision(1, 7, SupervisionMode::Listen)), None);
         assert_eq!(all.beside(UserId(1), Some(UserId(7))), counts(0, 0, 0));
@@ -183,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_revoked_is_listed_until_it_is_reported_or_begins_anew() {
+    fn a_revoked_supervision_is_listed_until_its_end_is_reported_or_it_begins_again() {
         let mut all = Supervisions::default();
         all.begin(supervision(1, 7, SupervisionMode::Listen));
         all.begin(supervision(2, 7, SupervisionMode::Listen));

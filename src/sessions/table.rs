@@ -1,4 +1,7 @@
-//! The table of one organization: its login sessions, its supervisions, its calls.
+//! The table of one organization: login sessions, supervisions and calls.
+//!
+//! The gate changes a table under its lock; see [`crate::sessions::SessionTables`]. Every change returns the sessions
+//! that it altered, so that it can be saved, published and reverted.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -13,45 +16,47 @@ use crate::sessions::calls::Calls;
 use crate::sessions::supervisions::Supervisions;
 use crate::telephony::{LoginSession, Moment, QueueId, UserId};
 
-/// Users with an unsettled change at which the settled ones are swept out.
+/// Entries of [`SessionTable::unsettled`] at which those of settled changes are removed.
 const UNSETTLED_SWEEP_SIZE: usize = 1_024;
 
-/// What is now in one organization.
+/// The login sessions, supervisions and calls of one organization.
 #[derive(Debug)]
 pub struct SessionTable {
     /// The revision of the policy that the table was last reconciled with.
     revision: u64,
-    /// The organization of that policy: it still knows the names of what the next one no longer has.
+    /// The organization of that policy. It still has the names of users and queues that the next policy removes.
     organization: Option<Arc<Organization>>,
-    /// The supervisions that run.
+    /// The supervisions.
     pub supervisions: Supervisions,
     /// The calls that the PBX reported.
     pub calls: Calls,
-    /// Each user's sessions, sorted by queue; no entry without a session. In parts, so that whoever looks at all of
-    /// them can let decisions in between.
+    /// The sessions of each user, sorted by queue; no entry without a session. In parts, so that a reader of all
+    /// sessions can release the lock between two parts.
     parts: [HashMap<UserId, Vec<LoginSession>, FixedState>; SESSION_TABLE_PARTS],
+    /// The number of sessions in each queue.
     in_queue: HashMap<QueueId, usize, FixedState>,
+    /// The number of all sessions.
     count: usize,
-    /// Those that end by themselves.
+    /// The sessions that end by themselves.
     leased: HashSet<(UserId, QueueId), FixedState>,
-    /// Why a paused session is paused, where somebody said so.
+    /// The reason of the pause of a paused session, if one was given.
     pause_reasons: HashMap<(UserId, QueueId), Box<str>, FixedState>,
-    /// The users whose last change may not be on disk yet, each with the ticket of that change.
+    /// The ticket of the last change of each user whose change may not be durable yet.
     unsettled: HashMap<UserId, u64, FixedState>,
 }
 
-/// One session that a change begins, ends or alters.
+/// A login session before and after a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Altered {
-    /// Whose.
+pub struct AlteredSession {
+    /// The user of the session.
     pub user: UserId,
-    /// Where.
+    /// The queue of the session.
     pub queue: QueueId,
-    /// As it was.
+    /// The session before. `None`: it began.
     pub before: Option<LoginSession>,
-    /// Why it was paused, if it was and somebody said so.
+    /// The reason of its pause before. `None`: not paused, or no reason was given.
     pub pause_reason: Option<Box<str>>,
-    /// As it is.
+    /// The session after. `None`: it ended.
     pub after: Option<LoginSession>,
 }
 
@@ -72,14 +77,14 @@ impl Default for SessionTable {
     }
 }
 
-/// What begins, beside where and for whom.
+/// When and how long a login session runs, and who opens it.
 #[derive(Clone, Copy, Debug)]
-pub struct Beginning {
-    /// Now.
+pub struct LoginTerms {
+    /// The time of the change.
     pub at: Moment,
-    /// The supervisor who opens it.
+    /// The supervisor who opens the session. `None`: its user does.
     pub by: Option<UserId>,
-    /// When it ends by itself.
+    /// When the session ends by itself. `None`: at logout.
     pub ends: Option<Moment>,
 }
 
@@ -102,52 +107,53 @@ impl SessionTable {
         self.part_of(user).get(&user).map_or(&[], Vec::as_slice)
     }
 
-    /// Every session.
+    /// All sessions, each with its user.
     pub fn all(&self) -> impl Iterator<Item = (UserId, &LoginSession)> {
         (0..SESSION_TABLE_PARTS).flat_map(|part| self.part(part))
     }
 
-    /// The sessions of one of [`SESSION_TABLE_PARTS`] parts.
+    /// The sessions of one of the [`SESSION_TABLE_PARTS`] parts, each with its user.
     pub fn part(&self, part: usize) -> impl Iterator<Item = (UserId, &LoginSession)> {
         let users = self.parts.get(part).into_iter().flatten();
         users.flat_map(|(&user, sessions)| sessions.iter().map(move |session| (user, session)))
     }
 
-    /// How many sessions there are in the queue.
+    /// The number of sessions in the queue.
     #[must_use]
     pub fn sessions_in(&self, queue: QueueId) -> usize {
         self.in_queue.get(&queue).copied().unwrap_or(0)
     }
 
-    /// Whether some session ends by itself.
+    /// Whether any session ends by itself.
     #[must_use]
     pub fn has_leases(&self) -> bool {
         !self.leased.is_empty()
     }
 
-    /// The organization that the table was last reconciled with.
+    /// The organization that the table was last reconciled with. `None`: none yet, or it was removed.
     #[must_use]
     pub const fn organization(&self) -> Option<&Arc<Organization>> {
         self.organization.as_ref()
     }
 
-    /// Why the session is paused, if somebody said so.
+    /// The reason of the pause. `None`: not paused, or no reason was given.
     #[must_use]
     pub fn pause_reason(&self, user: UserId, queue: QueueId) -> Option<&str> {
         self.pause_reasons.get(&(user, queue)).map(|reason| &**reason)
     }
 
-    /// Notes why the sessions are paused; `None` forgets it.
-    pub fn set_pause_reason(&mut self, altered: &[Altered], reason: Option<&str>) {
-        for &Altered { user, queue, .. } in altered {
+    /// Sets the reason of the pause of these sessions. `None`: removes it.
+    pub fn set_pause_reason(&mut self, altered: &[AlteredSession], reason: Option<&str>) {
+        for &AlteredSession { user, queue, .. } in altered {
             match reason {
-                Some(reason) => drop(self.pause_reasons.insert((user, queue), reason.into())),
-                None => drop(self.pause_reasons.remove(&(user, queue))),
-            }
+                Some(reason) => self.pause_reasons.insert((user, queue), reason.into()),
+                None => self.pause_reasons.remove(&(user, queue)),
+            };
         }
     }
 
-    /// Notes that the user's sessions depend on what has this ticket.
+    /// Remembers that the sessions of the user depend on the change with this ticket. `settled`: every change up to
+    /// that ticket is durable or refused.
     pub fn set_unsettled(&mut self, user: UserId, ticket: u64, settled: u64) {
         if self.unsettled.len() >= UNSETTLED_SWEEP_SIZE {
             self.unsettled.retain(|_, &mut ticket| ticket > settled);
@@ -155,49 +161,49 @@ impl SessionTable {
         self.unsettled.insert(user, ticket);
     }
 
-    /// The ticket that the user's sessions depend on.
+    /// The ticket of the change that the sessions of the user depend on. `None`: they depend on none.
     #[must_use]
     pub fn unsettled(&self, user: UserId) -> Option<u64> {
         self.unsettled.get(&user).copied()
     }
 
-    /// Makes an allowed change to the sessions of `subject` in these queues; tells what it altered.
+    /// Makes an allowed change to the sessions of `subject` in these queues. Returns the sessions that it altered.
     pub fn apply(
         &mut self,
         subject: UserId,
         queues: &[QueueId],
         change: Transition,
-        beginning: Beginning,
-    ) -> Vec<Altered> {
+        terms: LoginTerms,
+    ) -> Vec<AlteredSession> {
         let mut altered = vec![];
         for &queue in queues {
             let before = self.session(subject, queue);
             let after = match (change, before) {
                 (Transition::Begin(ground), None) => {
-                    let Beginning { at, by, ends } = beginning;
+                    let LoginTerms { at, by, ends } = terms;
                     Some(LoginSession { queue, ground, paused: false, since: at.wall.second(), by, ends })
                 }
                 (Transition::End, Some(_)) => None,
                 (Transition::Pause(paused), Some(session)) => Some(LoginSession { paused, ..session }),
-                (Transition::Renew, Some(session)) => Some(LoginSession { ends: beginning.ends, ..session }),
+                (Transition::Renew, Some(session)) => Some(LoginSession { ends: terms.ends, ..session }),
                 _ => before,
             };
             if before != after {
                 let pause_reason = self.set(subject, queue, after);
-                altered.push(Altered { user: subject, queue, before, pause_reason, after });
+                altered.push(AlteredSession { user: subject, queue, before, pause_reason, after });
             }
         }
         altered
     }
 
-    /// Takes a change back, as far as nothing altered the same session since.
-    pub fn undo(&mut self, altered: &[Altered]) {
-        for Altered { user, queue, before, pause_reason, after } in altered.iter().rev() {
+    /// Reverts a change, except for sessions that were altered again since.
+    pub fn undo(&mut self, altered: &[AlteredSession]) {
+        for AlteredSession { user, queue, before, pause_reason, after } in altered.iter().rev() {
             let (user, queue) = (*user, *queue);
-            let known = |tables: &Arc<Organization>| {
-                tables.directory.user(user).is_some() && tables.directory.queue(queue).is_some()
+            let is_known = |organization: &Arc<Organization>| {
+                organization.directory.user(user).is_some() && organization.directory.queue(queue).is_some()
             };
-            if self.session(user, queue) == *after && self.organization.as_ref().is_none_or(known) {
+            if self.session(user, queue) == *after && self.organization.as_ref().is_none_or(is_known) {
                 self.set(user, queue, *before);
                 if let Some(reason) = pause_reason {
                     self.pause_reasons.insert((user, queue), reason.clone());
@@ -206,24 +212,26 @@ impl SessionTable {
         }
     }
 
-    /// Ends the sessions whose time is over.
-    pub fn expire(&mut self, now: Moment) -> Vec<Altered> {
+    /// Ends the sessions whose lease is over. Returns them.
+    pub fn expire(&mut self, now: Moment) -> Vec<AlteredSession> {
         let over: Vec<(UserId, QueueId)> =
             self.leased.iter().copied().filter(|&leased| self.is_over(leased, now)).collect();
         over.into_iter().filter_map(|(user, queue)| self.end(user, queue)).collect()
     }
 
-    /// Whether a session of the user has reached its end and waits to be swept away.
+    /// Whether the lease of a session of the user is over, though the session has not been ended yet.
     #[must_use]
     pub fn has_overdue(&self, user: UserId, now: Moment) -> bool {
         let is_overdue = |session: &LoginSession| session.ends.is_some_and(|ends| ends.has_come(now));
         !self.leased.is_empty() && self.sessions_of(user).iter().any(is_overdue)
     }
 
-    /// Takes up the organization of a new policy, and ends the sessions of users and queues that are no longer there;
-    /// tells what it altered.
-    /// Nothing else ends here: a policy that would no longer let somebody in keeps whoever is in (RULES R31).
-    pub fn reconcile(&mut self, organization: Option<Arc<Organization>>, revision: u64) -> Vec<Altered> {
+    /// Brings the table to the organization of a new policy, and ends the sessions of removed users and queues. Returns
+    /// the sessions that it altered.
+    ///
+    /// No other session ends: a user who is logged in stays logged in, even if the new policy would refuse the login
+    /// (RULES R31).
+    pub fn reconcile(&mut self, organization: Option<Arc<Organization>>, revision: u64) -> Vec<AlteredSession> {
         let gone = |user: UserId, queue: QueueId| {
             let directory = organization.as_deref().map(|organization| &organization.directory);
             directory.is_none_or(|tables| tables.user(user).is_none() || tables.queue(queue).is_none())
@@ -233,8 +241,9 @@ impl SessionTable {
             .map(|(user, session)| (user, session.queue))
             .filter(|&(user, queue)| gone(user, queue))
             .collect();
-        let mut altered: Vec<Altered> = lost.into_iter().filter_map(|(user, queue)| self.end(user, queue)).collect();
-        // Whoever opened a session may be gone; the id may be somebody else's after the next reload.
+        let mut altered: Vec<AlteredSession> =
+            lost.into_iter().filter_map(|(user, queue)| self.end(user, queue)).collect();
+        // The supervisor who opened a session may be removed, and the id may be given to another user later.
         let is_gone = |user: UserId| {
             organization.as_deref().is_none_or(|organization| organization.directory.user(user).is_none())
         };
@@ -246,14 +255,14 @@ impl SessionTable {
         for (user, before) in orphaned {
             let after = Some(LoginSession { by: None, ..before });
             let pause_reason = self.set(user, before.queue, after);
-            altered.push(Altered { user, queue: before.queue, before: Some(before), pause_reason, after });
+            altered.push(AlteredSession { user, queue: before.queue, before: Some(before), pause_reason, after });
         }
         self.organization = organization;
         self.revision = revision;
         altered
     }
 
-    /// Puts a session that was saved into a table that has none of that user in that queue.
+    /// Adds a saved session. The table has no session of that user in that queue.
     pub fn restore(&mut self, user: UserId, session: LoginSession, pause_reason: Option<&str>) {
         self.set(user, session.queue, Some(session));
         if let Some(reason) = pause_reason {
@@ -279,18 +288,19 @@ impl SessionTable {
         self.view(user).in_this_queue(queue).copied()
     }
 
-    fn end(&mut self, user: UserId, queue: QueueId) -> Option<Altered> {
+    fn end(&mut self, user: UserId, queue: QueueId) -> Option<AlteredSession> {
         let before = self.session(user, queue)?;
         let pause_reason = self.set(user, queue, None);
-        Some(Altered { user, queue, before: Some(before), pause_reason, after: None })
+        Some(AlteredSession { user, queue, before: Some(before), pause_reason, after: None })
     }
 
-    /// The one place where a session comes, goes or changes; gives back why it was paused, if it is no more.
+    /// Adds, replaces or removes a session: the only place that does. Returns the reason of the pause, if the session
+    /// is no longer paused.
     fn set(&mut self, user: UserId, queue: QueueId, session: Option<LoginSession>) -> Option<Box<str>> {
         let part = self.part_of_mut(user);
         let sessions = part.entry(user).or_default();
-        let there = sessions.binary_search_by_key(&queue, |session| session.queue);
-        let (came, went) = match (there, session) {
+        let position = sessions.binary_search_by_key(&queue, |session| session.queue);
+        let (added, removed) = match (position, session) {
             (Ok(position), Some(session)) => {
                 if let Some(slot) = sessions.get_mut(position) {
                     *slot = session;
@@ -298,7 +308,7 @@ impl SessionTable {
                 (0, 0)
             }
             (Err(position), Some(session)) => {
-                // Nearly everybody has one session or a few: room for just these halves what a million of them weigh.
+                // Most users have one or two sessions. Exact capacity halves the memory of a million users.
                 sessions.reserve_exact(1);
                 sessions.insert(position, session);
                 (1, 0)
@@ -313,8 +323,8 @@ impl SessionTable {
             part.remove(&user);
         }
         let in_queue = self.in_queue.entry(queue).or_default();
-        *in_queue = in_queue.saturating_add(came).saturating_sub(went);
-        self.count = self.count.saturating_add(came).saturating_sub(went);
+        *in_queue = *in_queue + added - removed;
+        self.count = self.count + added - removed;
         if session.is_some_and(|session| session.ends.is_some()) {
             self.leased.insert((user, queue));
         } else {
@@ -327,7 +337,7 @@ impl SessionTable {
     }
 }
 
-/// The login sessions of one user among those of the organization.
+/// The login sessions of one user, with the counts of the organization: what a decision sees.
 #[derive(Clone, Copy, Debug)]
 pub struct SubjectSessions<'a> {
     table: &'a SessionTable,
@@ -347,7 +357,7 @@ impl SessionView for SubjectSessions<'_> {
         self.table.count
     }
 
-    fn supervisions(&self, supervisor: UserId, target: Option<UserId>) -> decide::Supervisions {
+    fn supervisions(&self, supervisor: UserId, target: Option<UserId>) -> decide::SupervisionCounts {
         self.table.supervisions.beside(supervisor, target)
     }
 }

@@ -1,33 +1,34 @@
-//! A listener that is bound: its key under `[listen]` and its address.
+//! An open listener: its key under `[listen]` and its address.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// Something that is listened on.
+/// An open listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BoundListener {
     /// The key under `[listen]`.
     pub name: &'static str,
-    /// Where, as bound: port 0 has become a real one.
+    /// The address as bound: port 0 of the configuration is a real port here.
     pub address: ListenAddress,
-    /// systemd made it, and keeps it when we end.
+    /// systemd opened the socket and keeps it when the process ends.
     pub is_passed: bool,
 }
 
-/// Where something is listened on.
+/// The address of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListenAddress {
     /// A TCP address.
     Tcp(SocketAddr),
-    /// A Unix socket.
+    /// The path of a Unix socket.
     Unix(PathBuf),
 }
 
 impl BoundListener {
+    /// Removes the file of a Unix socket that we created.
     pub(crate) fn remove_socket_file(&self) {
         if let (ListenAddress::Unix(path), false) = (&self.address, self.is_passed) {
-            // Gone already is as good as removed; anything else the next start will say.
-            drop(std::fs::remove_file(path));
+            // The file may be gone already; the next start reports a file that cannot be removed.
+            std::fs::remove_file(path).ok();
         }
     }
 }

@@ -1,52 +1,54 @@
-//! The only reader of the clocks: everybody else is told the time.
+//! The only reader of the system's clocks; all other code gets the time as an argument.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::telephony::{Moment, UnixMillis};
 
-/// So long, in milliseconds, a look at the wall clock is good for: in between the other clock counts on from it.
-const WALL_CLOCK_GOOD_FOR_MS: u64 = 100;
+/// How long one reading of the wall clock is used, in milliseconds: in between, the monotonic clock continues it.
+const WALL_CLOCK_INTERVAL_MS: u64 = 100;
 
 /// The clocks of the process.
 ///
-/// Its wall clock may jump ahead, but never back: a lease on disk stands there by the wall clock alone, and would last
-/// longer after a restart by as much as the clock was set back while this process ran.
+/// Its wall clock may jump ahead but never back. A lease is stored by the wall clock alone: if the clock went back
+/// while the process runs, the lease would last longer after a restart, by as much.
 #[derive(Debug)]
 pub struct Clock {
     started: Instant,
-    /// When the process started, in milliseconds since 1970: the latest that the wall clock has made of it.
+    /// The start of the process by the wall clock, in milliseconds since 1970: the latest value of all readings.
     started_ms: AtomicU64,
-    /// When the wall clock has to be looked at again, in milliseconds since the process started.
-    look_again_ms: AtomicU64,
+    /// The uptime at which the wall clock is read again, in milliseconds.
+    next_reading_ms: AtomicU64,
 }
 
 impl Default for Clock {
     fn default() -> Self {
-        Self { started: Instant::now(), started_ms: AtomicU64::new(0), look_again_ms: AtomicU64::new(0) }
+        Self { started: Instant::now(), started_ms: AtomicU64::new(0), next_reading_ms: AtomicU64::new(0) }
     }
 }
 
 impl Clock {
-    /// Now.
+    /// The current time by both clocks.
     #[must_use]
     pub fn now(&self) -> Moment {
         let uptime_ms = in_ms(self.started.elapsed());
-        if uptime_ms < self.look_again_ms.load(Ordering::Acquire) {
-            let wall_ms = self.started_ms.load(Ordering::Relaxed).saturating_add(uptime_ms);
+        if uptime_ms < self.next_reading_ms.load(Ordering::Acquire) {
+            let wall_ms = self.started_ms.load(Ordering::Relaxed) + uptime_ms;
             return Moment { wall: UnixMillis(wall_ms), uptime_ms };
         }
-        // In this order: a pause between the two looks must not put the wall clock ahead, for it never goes back.
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        // The wall clock first: a pause between the two readings then makes it late, not early. It never goes back, so
+        // an early value would stay.
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let moment = self.at(in_ms(wall), in_ms(self.started.elapsed()));
-        self.look_again_ms.store(moment.uptime_ms.saturating_add(WALL_CLOCK_GOOD_FOR_MS), Ordering::Release);
+        self.next_reading_ms.store(moment.uptime_ms + WALL_CLOCK_INTERVAL_MS, Ordering::Release);
         moment
     }
 
+    /// The moment with this uptime, if the wall clock says `wall_ms` and has not gone back.
     fn at(&self, wall_ms: u64, uptime_ms: u64) -> Moment {
         let started_ms = wall_ms.saturating_sub(uptime_ms);
         let latest_ms = self.started_ms.fetch_max(started_ms, Ordering::Relaxed).max(started_ms);
-        Moment { wall: UnixMillis(latest_ms.saturating_add(uptime_ms)), uptime_ms }
+        Moment { wall: UnixMillis(latest_ms + uptime_ms), uptime_ms }
     }
 }
 
@@ -59,17 +61,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn between_two_looks_at_the_wall_clock_time_goes_on() {
+    fn between_two_readings_of_the_wall_clock_time_goes_on() {
         let clock = Clock::default();
         let first = clock.now();
-        while clock.started.elapsed() < Duration::from_millis(3 * WALL_CLOCK_GOOD_FOR_MS) {
+        while clock.started.elapsed() < Duration::from_millis(3 * WALL_CLOCK_INTERVAL_MS) {
             let now = clock.now();
             let [wall, uptime] = [now.wall.0 - first.wall.0, now.uptime_ms - first.uptime_ms];
             assert!(wall.abs_diff(uptime) <= 1, "{wall} ms by one clock, {uptime} ms by the other");
             let by_system = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
             assert!(in_ms(by_system).abs_diff(now.wall.0) < 5_000);
         }
-        assert!(clock.look_again_ms.load(Ordering::Acquire) > WALL_CLOCK_GOOD_FOR_MS, "it looked again");
+        assert!(
+            clock.next_reading_ms.load(Ordering::Acquire) > WALL_CLOCK_INTERVAL_MS,
+            "the wall clock was read again"
+        );
     }
 
     #[test]

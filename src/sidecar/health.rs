@@ -1,5 +1,6 @@
-//! Whether the sidecar is alive, and whether it is ready for questions. One more thing that has to hold is one more line
-//! in [`CHECKS`].
+//! Health: whether the sidecar decides (`/livez`) and whether it is ready for questions (`/readyz`).
+//!
+//! A further condition of readiness is one more entry in [`CHECKS`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -7,87 +8,103 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use super::Sidecar;
 use crate::limits::SELF_TEST_AGE_MAX;
 
-/// What has to hold, by name, and what is the matter if it does not.
-type Check = (&'static str, fn(&Sidecar) -> bool, &'static str);
+/// One condition of readiness.
+struct Check {
+    /// Its name in `/readyz?verbose`.
+    name: &'static str,
+    holds: fn(&Sidecar) -> bool,
+    /// The text of `/readyz` when the condition does not hold.
+    failure: &'static str,
+}
 
-/// All of it. The first that does not hold is what `/readyz` says.
+/// All conditions. `/readyz` answers with the first that does not hold.
 const CHECKS: &[Check] = &[
-    ("open", |sidecar| !sidecar.is_draining(), "draining"),
-    ("configuration", |sidecar| sidecar.settled_revision.load(Ordering::Relaxed) > 0, "no policy"),
-    ("store", |sidecar| sidecar.gate.store_is_healthy(), "the session store cannot be written"),
-    ("audit", Sidecar::audit_is_healthy, "the audit log cannot be written"),
-    (
-        "listeners",
-        |sidecar| sidecar.vitals.every_listener_is_open(),
-        "not everything that is configured is listened on",
-    ),
-    ("decisions", Sidecar::decides, "no decision was made for some seconds"),
+    Check { name: "open", holds: |sidecar| !sidecar.is_draining(), failure: "draining" },
+    Check {
+        name: "configuration",
+        holds: |sidecar| sidecar.settled_revision.load(Ordering::Relaxed) > 0,
+        failure: "no policy",
+    },
+    Check {
+        name: "store",
+        holds: |sidecar| sidecar.gate.store_is_healthy(),
+        failure: "the session store cannot be written",
+    },
+    Check { name: "audit", holds: Sidecar::audit_is_healthy, failure: "the audit log cannot be written" },
+    Check {
+        name: "listeners",
+        holds: |sidecar| sidecar.health.every_listener_is_open(),
+        failure: "a configured listener is not open",
+    },
+    Check { name: "decisions", holds: Sidecar::decides, failure: "no decision was made for some seconds" },
 ];
 
-/// Signs of life.
+/// The state that only health needs.
 #[derive(Debug, Default)]
-pub(crate) struct Vitals {
-    /// Uptime at the last proof that decisions are made, in milliseconds; 0: none yet.
-    judged_ms: AtomicU64,
-    listeners_wanted: AtomicUsize,
+pub(crate) struct Health {
+    /// Uptime at the last self test that succeeded, in milliseconds; 0 before the first.
+    self_tested_ms: AtomicU64,
+    listeners_expected: AtomicUsize,
     listeners_open: AtomicUsize,
 }
 
-/// A listener that is open as long as this lives.
-#[derive(Debug)]
-pub(crate) struct Listening(Arc<Sidecar>);
-
-impl Vitals {
-    pub(crate) fn judged(&self, uptime_ms: u64) {
-        self.judged_ms.store(uptime_ms.max(1), Ordering::Relaxed);
+impl Health {
+    /// Notes that a self test succeeded at this uptime, in milliseconds.
+    pub(crate) fn note_self_test(&self, uptime_ms: u64) {
+        self.self_tested_ms.store(uptime_ms.max(1), Ordering::Relaxed);
     }
 
-    pub(crate) fn want_listeners(&self, count: usize) {
-        self.listeners_wanted.store(count, Ordering::Relaxed);
+    /// Sets how many listeners of PBX dialects have to be open.
+    pub(crate) fn expect_listeners(&self, count: usize) {
+        self.listeners_expected.store(count, Ordering::Relaxed);
     }
 
     fn every_listener_is_open(&self) -> bool {
-        self.listeners_open.load(Ordering::Relaxed) >= self.listeners_wanted.load(Ordering::Relaxed)
+        self.listeners_open.load(Ordering::Relaxed) >= self.listeners_expected.load(Ordering::Relaxed)
     }
 }
 
-impl Listening {
-    pub(crate) fn at(sidecar: &Arc<Sidecar>) -> Self {
-        sidecar.vitals.listeners_open.fetch_add(1, Ordering::Relaxed);
+/// Counts a listener as open for as long as this value lives.
+#[derive(Debug)]
+pub(crate) struct OpenListenerGuard(Arc<Sidecar>);
+
+impl OpenListenerGuard {
+    pub(crate) fn new(sidecar: &Arc<Sidecar>) -> Self {
+        sidecar.health.listeners_open.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(sidecar))
     }
 }
 
-impl Drop for Listening {
+impl Drop for OpenListenerGuard {
     fn drop(&mut self) {
-        self.0.vitals.listeners_open.fetch_sub(1, Ordering::Relaxed);
+        self.0.health.listeners_open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Sidecar {
-    /// Whether the sidecar is ready for questions: it has a policy, decides, can keep what changes, and is not closing.
+    /// Whether the sidecar is ready for questions: it has a policy, decides, can store changes, and does not stop.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        CHECKS.iter().all(|(_, holds, _)| holds(self))
+        self.unready().is_none()
     }
 
-    /// Whether a decision was made lately.
+    /// Whether a self test succeeded within [`SELF_TEST_AGE_MAX`].
     #[must_use]
     pub fn decides(&self) -> bool {
-        let judged_ms = self.vitals.judged_ms.load(Ordering::Relaxed);
-        let age_ms = self.clock.now().uptime_ms.saturating_sub(judged_ms);
-        judged_ms > 0 && u128::from(age_ms) < SELF_TEST_AGE_MAX.as_millis()
+        let self_tested_ms = self.health.self_tested_ms.load(Ordering::Relaxed);
+        let age_ms = self.clock.now().uptime_ms.saturating_sub(self_tested_ms);
+        self_tested_ms > 0 && u128::from(age_ms) < SELF_TEST_AGE_MAX.as_millis()
     }
 
-    /// Why the sidecar is not ready, if it is not.
+    /// Why the sidecar is not ready; `None` if it is.
     pub(crate) fn unready(&self) -> Option<&'static str> {
-        CHECKS.iter().find(|(_, holds, _)| !holds(self)).map(|(_, _, matter)| *matter)
+        CHECKS.iter().find(|check| !(check.holds)(self)).map(|check| check.failure)
     }
 
-    /// Every check in a line of its own.
+    /// The result of every check, one a line.
     pub(crate) fn checks(&self) -> String {
-        let line = |(name, holds, matter): &Check| {
-            if holds(self) { format!("[+] {name} ok\n") } else { format!("[-] {name} failed: {matter}\n") }
+        let line = |Check { name, holds, failure }: &Check| {
+            if holds(self) { format!("[+] {name} ok\n") } else { format!("[-] {name} failed: {failure}\n") }
         };
         CHECKS.iter().map(line).collect()
     }

@@ -1,4 +1,6 @@
-//! What all connections of the process share: the gate, the metrics, the settings, the clocks and the state of health.
+//! The state that all connections of the process share: gate, metrics, settings, clock and health.
+//!
+//! `server` answers peers with it, `api` shows it to operators, `lifecycle` creates it and changes it at a reload.
 
 mod bound;
 mod clock;
@@ -12,134 +14,135 @@ use serde::Serialize;
 
 pub use bound::{BoundListener, ListenAddress};
 pub use clock::Clock;
-pub(crate) use health::{Listening, Vitals};
+pub(crate) use health::{Health, OpenListenerGuard};
 
 use crate::audit::buffer::AuditBuffer;
 use crate::config::files::Files;
 use crate::config::problem::Problems;
-use crate::config::process::{ProcessSettings, Secret, Store};
+use crate::config::process::{ProcessSettings, Secret, StoreKind};
 use crate::gate::Gate;
-use crate::links::ami::{Links, Member, Sessions};
+use crate::links::ami::{AmiLinks, LoginLookup, QueueMember};
 use crate::observe::log::Log;
 use crate::observe::metrics::Metrics;
 
-/// What every connection of the process shares.
+/// The shared state.
 #[derive(Debug)]
 pub struct Sidecar {
-    /// The one door.
+    /// Decides questions and applies changes.
     pub gate: Arc<Gate>,
-    /// The metrics.
+    /// All metrics of the process.
     pub metrics: Metrics,
-    /// The clocks.
+    /// The only clock of the process.
     pub clock: Clock,
-    /// What the process was started with.
+    /// `queuewarden.toml` as of the start; a reload does not change it.
     pub settings: ProcessSettings,
-    /// The log.
+    /// The log of the process.
     pub log: Log,
-    /// The links to Asterisks.
-    pub asterisks: Links,
-    /// Revision of the policy that every connection uses.
+    /// The links to Asterisk.
+    pub asterisks: Arc<AmiLinks>,
+    /// Revision of the newest policy that every connection uses. 0 before the first policy.
     pub settled_revision: AtomicU64,
-    pub(crate) vitals: Vitals,
+    pub(crate) health: Health,
     draining: AtomicBool,
     last_reload: Mutex<ReloadStatus>,
-    line_token: ArcSwapOption<Secret>,
+    /// The files of the policy in force.
     files: Mutex<Files>,
+    line_token: ArcSwapOption<Secret>,
     admin_token: ArcSwapOption<Secret>,
 }
 
-/// What came of the last load of the configuration.
+/// The result of the last load of the configuration.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct ReloadStatus {
-    /// Whether it was published.
+    /// Whether the configuration was put in force.
     pub successful: bool,
-    /// When, in seconds since 1970.
+    /// The end of the load, in seconds since 1970.
     pub at_unix_seconds: u64,
-    /// Why it was not.
+    /// Why the configuration does not load; empty if it was put in force.
     pub problems: Problems,
-    /// What is allowed but probably not meant.
+    /// Settings that are valid but probably not intended.
     pub warnings: Problems,
-    /// Whether `queuewarden.toml` asks for something that only a restart brings.
+    /// Whether `queuewarden.toml` has changes that take effect only after a restart.
     pub restart_needed: bool,
 }
 
 impl Sidecar {
-    /// A sidecar that has not opened yet.
+    /// A sidecar without a policy, a listener or a task.
     #[must_use]
     pub fn new(settings: ProcessSettings, log: Log) -> Self {
         let metrics = Metrics::new();
         Self {
             gate: Arc::new(Gate::audited(
-                settings.state.store == Store::Disk,
+                settings.state.store == StoreKind::Disk,
                 settings.audit.as_ref().map(|audit| AuditBuffer::new(audit.plain_allows)),
             )),
-            asterisks: Links::new(&settings.asterisk_ami, metrics.ami().clone()),
+            asterisks: Arc::new(AmiLinks::new(&settings.asterisk_ami, metrics.ami().clone())),
             metrics,
             clock: Clock::default(),
             settings,
             log,
             settled_revision: AtomicU64::new(0),
-            vitals: Vitals::default(),
+            health: Health::default(),
             draining: AtomicBool::new(false),
             last_reload: Mutex::default(),
-            line_token: ArcSwapOption::empty(),
             files: Mutex::default(),
+            line_token: ArcSwapOption::empty(),
             admin_token: ArcSwapOption::empty(),
         }
     }
 
-    /// What came of the last load of the configuration.
+    /// The result of the last load of the configuration.
     #[must_use]
     pub fn last_reload(&self) -> ReloadStatus {
         self.last_reload.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Notes that a load of the configuration succeeded.
+    /// Counts and keeps a successful load of the configuration.
     pub fn note_success(&self, status: ReloadStatus) {
         self.metrics.reload_succeeded(status.at_unix_seconds);
         *self.last_reload.lock().unwrap_or_else(PoisonError::into_inner) = status;
     }
 
-    /// Notes that a load of the configuration failed; what was in force stays.
+    /// Counts and keeps a failed load of the configuration.
     pub fn note_failure(&self, status: ReloadStatus) {
         self.metrics.reload_failed();
         *self.last_reload.lock().unwrap_or_else(PoisonError::into_inner) = status;
     }
 
-    /// Notes which files the policy was loaded from.
+    /// Sets the files that the policy was loaded from.
     pub fn set_files(&self, files: Files) {
         *self.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
     }
 
-    /// Whether one of those files has changed since. Looks at the disk.
+    /// Whether a file of the policy has changed on disk since it was loaded. Reads the file system.
     #[must_use]
     pub fn files_have_changed(&self) -> bool {
         let files = self.files.lock().unwrap_or_else(PoisonError::into_inner).clone();
         files.have_changed()
     }
 
-    /// Sets the secret that line peers have to present from now on; connections that presented one before stay.
+    /// Sets the token that new line connections must present. Connections that presented an earlier one stay open.
     pub fn set_line_token(&self, token: Option<Secret>) {
         self.line_token.store(token.map(Arc::new));
     }
 
-    /// The secret that a line peer has to present.
+    /// The token that a line connection must present; `None`: none is needed.
     pub(crate) fn line_token(&self) -> Option<Arc<[u8]>> {
         self.line_token.load().as_ref().map(|token| Arc::from(token.reveal()))
     }
 
-    /// Whether the audit log can be written, or there is none.
+    /// Whether the audit log can be written, or is off.
     #[must_use]
     pub fn audit_is_healthy(&self) -> bool {
         self.gate.audit().is_none_or(AuditBuffer::is_healthy)
     }
 
-    /// Sets the secret that a request over TCP has to present that changes something.
+    /// Sets the token of the admin listener.
     pub fn set_admin_token(&self, token: Option<Secret>) {
         self.admin_token.store(token.map(Arc::new));
     }
 
-    /// The secret that a request over TCP has to present that changes something.
+    /// The token that a request over TCP must present to change something; `None`: no such request is admitted.
     pub(crate) fn admin_token(&self) -> Option<Arc<Secret>> {
         self.admin_token.load_full()
     }
@@ -149,15 +152,15 @@ impl Sidecar {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the sidecar is closing.
+    /// Whether the sidecar is about to stop.
     #[must_use]
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
 }
 
-impl Sessions for Sidecar {
-    fn is_logged_in(&self, member: &Member) -> bool {
-        self.gate.is_logged_in(&member.organization, &member.extension, &member.queue, self.clock.now())
+impl LoginLookup for Sidecar {
+    fn is_logged_in(&self, member: &QueueMember) -> bool {
+        self.gate.operator().is_logged_in(&member.organization, &member.extension, &member.queue, self.clock.now())
     }
 }

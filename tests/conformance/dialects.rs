@@ -1,4 +1,4 @@
-//! The same question in the bytes of each dialect, without sockets, and what each of them answered.
+//! Puts a question in the bytes of each dialect, without sockets, and reads the answer.
 
 use queuewarden::dialect::evapi::Evapi;
 use queuewarden::dialect::fastagi::FastAgi;
@@ -9,15 +9,15 @@ use queuewarden::dialect::{Dialect, Step};
 use queuewarden::gate::Gate;
 use queuewarden::telephony::{Moment, QueueSet};
 
+use crate::conformance::table::{Answer, Question, Verdict};
 use crate::support::{agi_environment, channel_block, channel_variables, url_encoded, variables};
-use crate::table::{Answer, Question, Verdict};
 
-/// A way to put a question.
+/// A dialect of the tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tongue {
-    /// The line dialect; what it says with `do` it asks with `may` before, and both answers have to agree.
+pub enum TestDialect {
+    /// The line dialect. A question with `do` is asked with `may` first, and both answers must be equal.
     Line,
-    /// FastAGI, which knows no `may`.
+    /// FastAGI, which has no `may`.
     FastAgi,
     /// FreeSWITCH's outbound socket.
     FreeSwitch,
@@ -27,7 +27,7 @@ pub enum Tongue {
     Evapi,
 }
 
-impl Tongue {
+impl TestDialect {
     pub const ALL: [Self; 5] = [Self::Line, Self::FastAgi, Self::FreeSwitch, Self::JsonRpc, Self::Evapi];
 
     /// The answer, or `None` when the dialect cannot put the question.
@@ -47,8 +47,8 @@ impl Tongue {
         }
     }
 
-    /// What this dialect can say of an answer: FastAGI and FreeSWITCH have no third verdict.
-    pub fn in_its_words(self, expected: &Answer) -> Answer {
+    /// The answer as this dialect can express it: FastAGI and FreeSWITCH have no verdict `error`.
+    pub fn as_expressed(self, expected: &Answer) -> Answer {
         let verdict = match (self, expected.verdict) {
             (Self::FastAgi | Self::FreeSwitch, Verdict::Error) => Verdict::Deny,
             (_, verdict) => verdict,
@@ -57,7 +57,7 @@ impl Tongue {
     }
 }
 
-/// The whole text that a dialect answers one message with.
+/// The whole answer of a dialect to one message.
 fn converse(dialect: &mut impl Dialect, gate: &Gate, message: &str, now: Moment) -> String {
     let (mut room, mut output) = (vec![], vec![]);
     match dialect.next(message.as_bytes(), &mut room, &mut output) {
@@ -120,7 +120,7 @@ fn ask_freeswitch(gate: &Gate, question: &Question, now: Moment) -> Answer {
         question.keys.iter().map(|(key, value)| (named(key), url_encoded(value))).collect();
     keys.push(("qw_verb".to_owned(), question.verb.clone()));
     let keys: Vec<(&str, &str)> = keys.iter().map(|(key, value)| (&**key, &**value)).collect();
-    // What was dialed stands in a variable, where anything was.
+    // The dialed digits are in a variable, if there are any.
     let block = channel_block("", &keys).replace("Caller-Destination-Number: \n", "");
     let mut freeswitch = FreeSwitch::new();
     freeswitch.greet(&mut vec![]);
@@ -144,7 +144,7 @@ fn ask_freeswitch(gate: &Gate, question: &Question, now: Moment) -> Answer {
     }
 }
 
-/// The members of an object, in their order, also where a name stands twice.
+/// The members of an object in their order, repeated names included.
 fn members(keys: &[(String, String)], named: impl Fn(&str) -> &str) -> String {
     let member = |(key, value): &(String, String)| format!("{:?}:{}", named(key), serde_json::json!(value));
     keys.iter().map(member).collect::<Vec<_>>().join(",")
@@ -167,7 +167,7 @@ fn ask_evapi(gate: &Gate, question: &Question, now: Moment) -> Answer {
     in_members(&reply)
 }
 
-/// What is answered to a payload, without the netstrings around both.
+/// The answer to a payload, both without their netstrings.
 fn framed(dialect: &mut impl Dialect, gate: &Gate, payload: &str, now: Moment) -> serde_json::Value {
     let reply = converse(dialect, gate, &format!("{}:{payload},", payload.len()), now);
     let (length, payload) = reply.split_once(':').expect(&reply);
@@ -176,7 +176,7 @@ fn framed(dialect: &mut impl Dialect, gate: &Gate, payload: &str, now: Moment) -
     serde_json::from_str(payload).expect(payload)
 }
 
-/// The answer that the members of an object are.
+/// The answer in the members of an object.
 fn in_members(members: &serde_json::Value) -> Answer {
     let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
     let queues = members["queues"].as_array().map_or_else(Vec::new, |queues| queues.iter().filter_map(text).collect());
@@ -200,7 +200,7 @@ fn mode_of(options: &str) -> &'static str {
     }
 }
 
-/// An answer that is like no other, so that the row fails and says what `may` was answered.
+/// An answer that equals no other, so that the row fails and shows the answer to `may`.
 fn disagreement(asked: Answer) -> Answer {
     Answer { reason: format!("({} after `may`, but something else after `do`)", asked.reason), ..asked }
 }

@@ -29,7 +29,7 @@ pub struct Table {
     pub without_event: Vec<(String, usize)>,
 }
 
-/// One row: what is asked in which state of the world, and what has to be answered.
+/// One row: the state of the world, the event, and the expected answer.
 #[derive(Clone, Debug)]
 pub struct Row {
     pub file: String,
@@ -52,7 +52,7 @@ pub enum Step {
     Unsaved(Change),
     /// `CHANGE => refused TEXT`: the load of this change is refused with the text in its message; the file is put back.
     Refused(Change, String),
-    /// `EVENT => VERDICT REASON`: said and answered; the reason may be left out.
+    /// `EVENT => VERDICT REASON`: an event before, with its answer; the reason may be left out.
     Said(Question, Verdict, Option<String>),
     /// `N s later`.
     Later(u32),
@@ -65,13 +65,13 @@ pub enum Change {
     Setting { name: String, value: String },
     /// A key of one entry of `[[users]]`, `[[queues]]` or `[[groups]]`; the value is TOML.
     Entry { table: String, id: String, key: String, value: String },
-    /// The user is not there.
+    /// Without this user.
     Without { id: String },
-    /// Nobody but this user is there, and no group.
+    /// Without groups, and without every other user.
     Only { id: String },
 }
 
-/// What a row asks for.
+/// The event of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     Ask(Question),
@@ -92,7 +92,7 @@ pub struct Question {
 pub struct Answer {
     pub verdict: Verdict,
     pub reason: String,
-    /// `None` when the event never got as far as an action.
+    /// `None`: the event did not get as far as an action.
     pub action: Option<String>,
     pub queues: Vec<String>,
     /// How the call is supervised: listen, whisper or barge.
@@ -270,7 +270,7 @@ fn read_row(file: &str, line: usize, cells: &[String], numbers: &HashMap<String,
     })
 }
 
-/// How an allowed action supervises a call.
+/// The supervision mode of an allowed action.
 fn mode_of(event: &Event, action: Option<&str>) -> Option<String> {
     let Event::Ask(question) = event else { return None };
     let mode = match action?.strip_prefix("call.")? {

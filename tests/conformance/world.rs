@@ -1,16 +1,16 @@
-//! A world: one small organization as a file of its own, which the rows of a table change, load and ask.
+//! A world of the conformance tables: one small organization in a file, which the rows change, load and ask.
 
 use std::collections::HashMap;
 
 use queuewarden::config::problem::Problems;
-use queuewarden::config::{self, Loaded};
+use queuewarden::config::{self, LoadedConfig};
 use queuewarden::gate::{Counts, Gate};
 use queuewarden::telephony::{Moment, UnixMillis};
 
+use crate::conformance::table::Change;
 use crate::support::{Folder, project};
-use crate::table::Change;
 
-/// Where the tables and worlds are.
+/// The folder of the tables and worlds.
 const CONFORMANCE: &str = "tests/conformance";
 
 /// A configuration folder with one world in it, and the gate that judges by it.
@@ -19,9 +19,9 @@ pub struct World {
     /// Its file within the folder.
     file: String,
     text: WorldText,
-    /// Whether what judges is what the text says.
+    /// Whether the gate has loaded the current text.
     loaded: bool,
-    /// Whether it differs from the world as its file says.
+    /// Whether a row has changed it.
     changed: bool,
     pub gate: Gate,
     pub now: Moment,
@@ -37,11 +37,11 @@ pub struct WorldText {
 }
 
 impl World {
-    /// The world as its file says, not loaded yet.
+    /// The world of the file, not loaded yet.
     pub fn new(name: &str) -> Self {
         let text = WorldText::read(name);
         let folder = Folder::with(&format!("{name}.toml"), &text.to_toml());
-        // A row loads its world again and again; the other model would be read each time.
+        // Every load reads all models, so the other model is left out.
         for model in std::fs::read_dir(folder.path().join("models")).unwrap().map(|model| model.unwrap().path()) {
             if model.file_stem().is_some_and(|stem| stem != name) {
                 std::fs::remove_file(model).unwrap();
@@ -65,21 +65,21 @@ impl World {
         self.changed = true;
     }
 
-    /// Whether what judges is what was changed last.
+    /// Whether the gate has loaded the last change.
     pub fn is_loaded(&self) -> bool {
         self.loaded
     }
 
-    /// Writes the world to its file and loads it; what loads is what judges from then on.
+    /// Writes the world to its file and loads it into the gate.
     pub fn load(&mut self) -> Result<Problems, Problems> {
         self.write();
-        let Loaded { policy, warnings, .. } = config::load(self.folder.path(), &self.gate.policy())?;
+        let LoadedConfig { policy, warnings, .. } = config::load(self.folder.path(), &self.gate.policy())?;
         drop(self.gate.publish(policy));
         self.loaded = true;
         Ok(warnings)
     }
 
-    /// As [`World::load`], for a change that shall not load: the file is as it was before, whatever came of it.
+    /// As [`World::load`], for a change that must be refused; restores the file afterwards.
     pub fn load_with(&mut self, change: &Change) -> Result<Problems, Problems> {
         let before = self.text.clone();
         self.text.change(change);
@@ -95,7 +95,7 @@ impl World {
         self.changed = true;
     }
 
-    /// Whether the next row finds it as if no row had been there.
+    /// Whether no row has changed the world or its sessions.
     pub fn is_untouched(&self) -> bool {
         self.loaded && !self.changed && self.gate.counts() == Counts::default()
     }

@@ -1,5 +1,5 @@
-//! Given a session store that was cut or altered, when a sidecar starts on it, then it says so and does not start, or
-//! everything that was written is there; and what is whole of a damaged one can be kept.
+//! Given a session store that was cut or altered, when a sidecar starts on it, then it reports the damage and does not
+//! start, or every written change is there; and the readable part of a damaged store can be saved.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,35 +11,35 @@ use queuewarden::sessions::store::StoreError;
 use queuewarden::telephony::{Moment, UnixMillis};
 use serde_json::Value;
 
-use crate::client::{Counter, NOW, ask, is_durable, load, rows, without_time};
-use crate::load::office;
-use crate::random_source::RandomSource;
+use crate::crash::gate_client::{CommitCounter, NOW, ask, is_durable, load, rows, without_time};
+use crate::crash::load::organization;
+use crate::support::random_source::RandomSource;
 use crate::support::{Folder, Sidecar, run};
 
 const AGENTS: u16 = 100;
 const FILE: &str = "sessions.redb";
 const TALLY: &str = "sessions.tally";
-/// Bytes at the beginning that say where everything else is.
+/// The head of the file: bytes that locate everything else.
 const HEAD_BYTES: usize = 320;
-/// Starts on files that are altered elsewhere.
+/// Starts on files that are altered behind the head.
 const ALTERATIONS: usize = 300;
 const CUTS: usize = 60;
 
-/// What was written, as the file and as rows.
-struct Written {
+/// A written store: its bytes, and the sessions in it as rows.
+struct WrittenStore {
     folder: Folder,
     bytes: Vec<u8>,
-    /// The number of commits, beside it.
+    /// The file with the number of commits.
     tally: Vec<u8>,
     /// The file at an earlier time.
     earlier: Vec<u8>,
     rows: Vec<Value>,
 }
 
-impl Written {
-    /// Some hundred login sessions, in a file that was closed, or was left behind by a crash.
+impl WrittenStore {
+    /// Some hundred login sessions, in a file that was closed properly or left by a crash.
     fn new(crashed: bool) -> Self {
-        let folder = Folder::with("acme.toml", &office(AGENTS)).durable();
+        let folder = Folder::with("acme.toml", &organization(AGENTS)).durable();
         let sidecar = Sidecar::start(&folder);
         let mut line = sidecar.line();
         let ask_each = |line: &mut crate::support::LineClient<_>, question: &dyn Fn(u16) -> String| {
@@ -82,19 +82,19 @@ fn rows_of(sidecar: &Sidecar) -> Vec<Value> {
     rows
 }
 
-/// A gate on the store in this folder, as a sidecar begins.
+/// Opens a gate on the store in this folder, as a sidecar does at its start.
 fn start(folder: &Folder, state: &Path) -> Result<Gate, StoreError> {
     let gate = Gate::new(true);
     load(&gate, folder);
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() * 1_000;
     let now = Moment { wall: UnixMillis(wall), uptime_ms: NOW.uptime_ms };
-    gate.restore(state, now, Box::new(Counter::default()))?;
+    gate.restore(state, now, Box::new(CommitCounter::default()))?;
     Ok(gate)
 }
 
-/// Starts on these bytes. If that is refused, the message names the file; if not, everything is there, and so is what
-/// is changed from then on, after one more start. Whether it started.
-fn is_right_or_refused(written: &Written, bytes: &[u8], what: &str) -> bool {
+/// Starts on these bytes and returns whether it started. A refusal must name the file. After a start every session must
+/// be there, and a further change must still be there after one more start.
+fn is_right_or_refused(written: &WrittenStore, bytes: &[u8], what: &str) -> bool {
     let state = fast_folder();
     let file = state.path().join(FILE);
     fs::write(&file, bytes).unwrap();
@@ -119,7 +119,7 @@ fn is_right_or_refused(written: &Written, bytes: &[u8], what: &str) -> bool {
             }
             let expected = rows(&gate);
             let closed = gate.close_store(Duration::from_secs(5));
-            // A damage that shows when something is written is refused then.
+            // Damage that shows only at a write is refused at that write.
             acknowledged.then_some(expected).filter(|_| closed)
         }
     };
@@ -128,7 +128,7 @@ fn is_right_or_refused(written: &Written, bytes: &[u8], what: &str) -> bool {
             assert_same(&rows(&gate), &expected, &format!("{what}: after what was changed since"));
             assert!(gate.close_store(Duration::from_secs(5)), "{what}: closed");
         }
-        // Refused changes may be there all the same.
+        // A refused change may be on disk all the same.
         (Ok(gate), None) => assert!(gate.close_store(Duration::from_secs(5)), "{what}: closed"),
         (Err(error), _) => refused(error),
     }
@@ -147,7 +147,7 @@ fn assert_same(there: &[Value], expected: &[Value], what: &str) {
     );
 }
 
-/// The store panics over many a damage, and is caught: that fills no log.
+/// Keeps the panics of the store out of the output: it panics at some damage, and is caught.
 fn without_noise() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -157,7 +157,7 @@ fn without_noise() {
     }));
 }
 
-/// Where there is a file system in memory, there: what is tested is what is read, not how durable it is.
+/// A folder in memory where there is one: the test is about reading, not about durability.
 fn fast_folder() -> tempfile::TempDir {
     let in_memory = PathBuf::from("/dev/shm");
     if in_memory.is_dir() { tempfile::tempdir_in(in_memory) } else { tempfile::tempdir() }.unwrap()
@@ -175,12 +175,12 @@ fn an_altered_file_that_a_crash_left_behind_is_refused_or_right() {
 
 fn alter(crashed: bool) {
     without_noise();
-    let written = Written::new(crashed);
+    let written = WrittenStore::new(crashed);
     assert!(is_right_or_refused(&written, &written.bytes, "as it was written"));
     let mut random_source = RandomSource::new(u64::from(crashed));
     let in_use: Vec<usize> = (0..written.bytes.len()).filter(|&at| written.bytes[at] != 0).collect();
     let mut refusals = 0;
-    // The head of the file decides about everything else: each of its bytes, and each bit of the one with the flags.
+    // The head locates everything else: each of its bytes is altered, and each bit of the byte with the flags.
     let flags = (0..8).map(|bit| (9, bit));
     for (at, bit) in (0..HEAD_BYTES).map(|at| (at, random_source.below(8))).collect::<Vec<_>>().into_iter().chain(flags)
     {
@@ -223,7 +223,7 @@ fn alter(crashed: bool) {
 #[test]
 fn a_file_that_was_cut_is_refused_or_right() {
     without_noise();
-    let written = Written::new(false);
+    let written = WrittenStore::new(false);
     let length = written.bytes.len();
     let mut random_source = RandomSource::new(9);
     let some = (0..CUTS).map(|_| random_source.below(length));
@@ -235,11 +235,11 @@ fn a_file_that_was_cut_is_refused_or_right() {
     assert!(refusals.count() > CUTS / 2, "hardly any cut was noticed");
 }
 
-/// Given a store with a record that is damaged, when the sidecar is started, then it names the file and what to do; and
-/// when that is done, then everybody else is logged in as before, and the damaged file stands aside.
+/// Given a store with a damaged record, when the sidecar is started, then it names the file and the command that saves the
+/// rest; after that command every other user is logged in as before, and the damaged file is kept under another name.
 #[test]
-fn what_is_whole_can_be_kept() {
-    let written = Written::new(false);
+fn the_undamaged_users_of_a_store_can_be_saved() {
+    let written = WrittenStore::new(false);
     let path = written.folder.path().join("state").join(FILE);
     let folder = written.folder.path().to_str().unwrap();
     let salvage = || run(&["--config", folder, "sessions", "salvage"]);
@@ -261,14 +261,14 @@ fn what_is_whole_can_be_kept() {
     for part in [path.to_str().unwrap(), "damaged", "sessions salvage"] {
         assert!(said.contains(part), "{said} does not say {part}");
     }
-    // Without room for a new one the old one stays, and no empty one takes its place.
+    // Without room for a new file the old one stays.
     let script = "trap '' XFSZ; ulimit -f 8; exec \"$0\" --config \"$1\" sessions salvage";
     let starved = Command::new("sh").args(["-c", script, env!("CARGO_BIN_EXE_queuewarden"), folder]).output().unwrap();
     assert!(!starved.status.success(), "{starved:?}");
     let Err((status, said)) = Sidecar::try_start(written.folder.path()) else { panic!("started on a damaged file") };
     assert!(status.code() == Some(1) && said.contains("damaged"), "{said}");
     let (status, said) = salvage();
-    assert!(status.success() && said.contains("users are whole") && said.contains("damaged-"), "{said}");
+    assert!(status.success() && said.contains("users can be read") && said.contains("damaged-"), "{said}");
     let aside = fs::read_dir(path.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
     let aside: Vec<PathBuf> = aside.filter(|path| path.to_str().unwrap().contains("damaged-")).collect();
     assert_eq!(aside.len(), 1);

@@ -1,4 +1,5 @@
-//! What has to be there: every state that a user's logins may be in, given what was sent and what was acknowledged.
+//! The expected state: every state that a user's login sessions may be in, given the changes that were sent and the
+//! changes that were acknowledged.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -8,11 +9,10 @@ use serde_json::Value;
 
 /// The queue of leases that end while the test runs.
 pub const SHORT: u16 = 603;
-/// By no more than this an end that is told or comes differs from what was asked for: both ends of a lease are told in
-/// whole seconds of the wall clock.
+/// The end of a lease differs from the requested one by at most this: both ends are in whole seconds of the wall clock.
 const LATE: Duration = Duration::from_secs(2);
 
-/// What is asked for.
+/// A change that a worker asks for.
 #[derive(Clone, Copy, Debug)]
 pub enum Change {
     Login(u16),
@@ -21,18 +21,18 @@ pub enum Change {
     LogoutFromAll,
     Pause(Option<&'static str>),
     Resume,
-    /// A supervisor's login of somebody else: until logout, or for so many seconds.
+    /// A supervisor's login of another user to the queue. Seconds until it ends; `None`: at logout.
     Lend(u16, Option<u32>),
     TakeBack(u16),
-    /// An operator ends whatever there is.
+    /// An operator ends every session of the user.
     End,
 }
 
-/// A pause, and why.
+/// A pause with its reason, if one was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pause(pub Option<&'static str>);
 
-/// One login.
+/// A login session.
 #[derive(Clone, Debug)]
 pub struct Login {
     ground: &'static str,
@@ -40,8 +40,8 @@ pub struct Login {
     lease: Option<Arc<Lease>>,
 }
 
-/// A lease as somebody knows it who asked for it: it began between the question and the answer. On a busy machine
-/// these are seconds apart.
+/// A lease as its client knows it: it began between the question and the answer, which are seconds apart on a busy
+/// machine.
 #[derive(Debug)]
 struct Lease {
     asked: Instant,
@@ -55,20 +55,20 @@ impl Lease {
         Arc::new(Self { asked: Instant::now(), answered: OnceLock::new(), length })
     }
 
-    /// How old it is at most when what was seen was so.
-    fn age_max(&self, seen: Seen<'_>) -> Duration {
+    /// The greatest age that the lease may have had when the sessions were read.
+    fn age_max(&self, seen: ObservedLogins<'_>) -> Duration {
         seen.answered.duration_since(self.asked)
     }
 
-    /// How old it is at least.
-    fn age_min(&self, seen: Seen<'_>) -> Duration {
+    /// The least age that it had by then.
+    fn age_min(&self, seen: ObservedLogins<'_>) -> Duration {
         self.answered.get().map_or(Duration::ZERO, |&answered| seen.asked.duration_since(answered))
     }
 }
 
-/// The logins of a user as the sidecar tells them: they were so between the question and the answer.
+/// The login sessions of a user as the sidecar lists them, at a moment between the question and the answer.
 #[derive(Clone, Copy, Debug)]
-pub struct Seen<'a> {
+pub struct ObservedLogins<'a> {
     pub rows: &'a [&'a Value],
     pub asked: Instant,
     pub answered: Instant,
@@ -79,17 +79,17 @@ impl Login {
         Self { ground, pause: None, lease: None }
     }
 
-    /// Whether it may have ended by itself.
-    fn may_be_over(&self, seen: Seen<'_>) -> bool {
+    /// Whether the session may have ended at the end of its lease.
+    fn may_be_over(&self, seen: ObservedLogins<'_>) -> bool {
         self.lease.as_ref().is_some_and(|lease| lease.age_max(seen) + LATE > lease.length)
     }
 
-    /// Whether it has to have ended by itself.
-    fn has_to_be_over(&self, seen: Seen<'_>) -> bool {
+    /// Whether the session must have ended at the end of its lease.
+    fn has_to_be_over(&self, seen: ObservedLogins<'_>) -> bool {
         self.lease.as_ref().is_some_and(|lease| lease.age_min(seen) > lease.length + LATE)
     }
 
-    fn is(&self, row: &Value, seen: Seen<'_>) -> bool {
+    fn is(&self, row: &Value, seen: ObservedLogins<'_>) -> bool {
         let pause = row["paused"].as_bool().unwrap().then(|| row["pause_reason"].as_str());
         let expected = self.pause.map(|Pause(reason)| reason);
         let ends = match (&self.lease, row["ends_in_seconds"].as_u64()) {
@@ -104,13 +104,13 @@ impl Login {
     }
 }
 
-/// The logins of one user, by the numbers of the queues.
+/// The login sessions of one user, by the number of the queue.
 pub type Logins = BTreeMap<u16, Login>;
 
 /// The queues that the agents serve.
 pub const SERVED: [u16; 3] = [600, 601, 602];
 
-/// What the change makes of the logins, and the reason that is answered.
+/// The sessions after the change, and the reason in its answer.
 pub fn change(before: &Logins, change: Change) -> (Logins, &'static str) {
     let mut after = before.clone();
     let mut paused = |pause: Option<Pause>| {
@@ -172,42 +172,42 @@ pub fn change(before: &Logins, change: Change) -> (Logins, &'static str) {
     (after, reason)
 }
 
-/// One user, from one start of the sidecar to the next.
+/// The expected sessions of one user, from one start of the sidecar to the next.
 #[derive(Debug)]
-pub struct Page {
+pub struct ExpectedLogins {
     pub extension: String,
-    /// What the logins are after each change that was sent, what they were before the first one included.
+    /// The sessions before the first change, and after each change that was sent.
     states: Vec<Logins>,
     /// How many of the changes were acknowledged.
     acknowledged: usize,
 }
 
-impl Page {
+impl ExpectedLogins {
     pub fn new(extension: String) -> Self {
         Self { extension, states: vec![Logins::new()], acknowledged: 0 }
     }
 
-    /// Enters a change that is about to be sent; the reason that has to be answered.
+    /// Records a change that is about to be sent; returns the reason that its answer must have.
     pub fn send(&mut self, what: Change) -> &'static str {
         let (after, reason) = change(self.states.last().unwrap(), what);
         self.states.push(after);
         reason
     }
 
-    /// Enters that the next change that was sent is acknowledged.
+    /// Records that the oldest unacknowledged change is acknowledged.
     pub fn acknowledge(&mut self) {
         self.acknowledged += 1;
         self.all_answered();
     }
 
-    /// Enters that the leases of what is acknowledged have begun by now.
+    /// Records that the leases of the acknowledged changes have begun by now.
     fn all_answered(&self) {
         for lease in self.states[self.acknowledged].values().filter_map(|login| login.lease.as_ref()) {
             lease.answered.get_or_init(Instant::now);
         }
     }
 
-    /// Enters that the last change that was sent was not made.
+    /// Records that the last change was refused.
     pub fn take_back(&mut self) {
         self.states.pop();
     }
@@ -216,10 +216,9 @@ impl Page {
         !self.states.last().unwrap().is_empty()
     }
 
-    /// Compares what is there after the restart, and goes on from there. `told` is how often a watcher was told that a
-    /// login of this user in a queue began or ended: what it was told of is durable. Gives whether something is there
-    /// that was not acknowledged.
-    pub fn compare(&mut self, seen: Seen<'_>, told: &BTreeMap<(String, u16), usize>) -> bool {
+    /// Compares the sessions after a restart, and takes them as the new start. `told` counts the events of a watcher by
+    /// extension and queue: an event that was sent is durable. Returns whether an unacknowledged change is there.
+    pub fn compare(&mut self, seen: ObservedLogins<'_>, told: &BTreeMap<(String, u16), usize>) -> bool {
         let durable = |at: &usize| {
             SERVED.iter().all(|&queue| {
                 let told = told.get(&(self.extension.clone(), queue)).copied().unwrap_or(0);
@@ -238,7 +237,7 @@ impl Page {
         };
         let mut now = self.states[last].clone();
         now.retain(|&queue, _| seen.rows.iter().any(|row| is_in(row, queue)));
-        // Nobody can see which of two renewals shortly after each other was the last that is there.
+        // Of two renewals shortly after each other, either may be the one on disk.
         for (queue, login) in &mut now {
             let leases = possible.iter().filter_map(|&at| self.states[at].get(queue)?.lease.as_ref());
             let earliest = leases.map(|lease| lease.asked).min();
@@ -253,12 +252,12 @@ impl Page {
     }
 }
 
-/// How often the login of the user in the queue began or ended, by all that was acknowledged.
-pub fn changes_of(page: &Page, queue: u16) -> usize {
+/// How often the session of the user in the queue began or ended, by the acknowledged changes.
+pub fn changes_of(page: &ExpectedLogins, queue: u16) -> usize {
     changes(&page.states[..=page.acknowledged], queue)
 }
 
-/// How often the login in the queue began or ended.
+/// How often the session in the queue began or ended in this sequence of states.
 fn changes(states: &[Logins], queue: u16) -> usize {
     states.windows(2).filter(|two| two[0].contains_key(&queue) != two[1].contains_key(&queue)).count()
 }
@@ -267,7 +266,7 @@ fn is_in(row: &Value, queue: u16) -> bool {
     row["queue"].as_str().is_some_and(|number| number.parse() == Ok(queue))
 }
 
-fn is_there(logins: &Logins, seen: Seen<'_>) -> bool {
+fn is_there(logins: &Logins, seen: ObservedLogins<'_>) -> bool {
     let row_of = |queue: u16| seen.rows.iter().find(|row| is_in(row, queue));
     let expected = logins.iter().all(|(&queue, login)| match row_of(queue) {
         Some(row) => !login.has_to_be_over(seen) && login.is(row, seen),

@@ -1,4 +1,4 @@
-//! A store that fails when it is told to.
+//! A session store whose commits fail on request.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -8,54 +8,54 @@ use queuewarden::sessions::record::decode;
 use queuewarden::sessions::store::{Commit, Store, StoreError};
 use serde_json::{Value, json};
 
-use crate::client::rows;
+use crate::crash::gate_client::rows;
 use crate::support::PATIENCE;
 
-/// What becomes of a commit.
+/// How the store ends a commit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Fate {
-    /// It is durable.
+pub enum StoreBehavior {
+    /// The commit is durable.
     #[default]
     Works,
-    /// The disk is full: nothing of it is there.
+    /// The disk is full: nothing of the commit is written, and it fails.
     Loses,
-    /// Only the last sync failed: all of it is there, but nobody can know.
+    /// Only the last sync fails: the commit is written, but reported as failed.
     Keeps,
 }
 
-/// What is on the disk, and how the disk is.
+/// The records of the store, and its behavior.
 #[derive(Debug, Default)]
 struct State {
     records: BTreeMap<Vec<u8>, Vec<u8>>,
-    fate: Fate,
+    behavior: StoreBehavior,
     stuck: bool,
-    /// Commits that have begun.
+    /// The number of commits that have begun.
     begun: usize,
 }
 
-/// A disk that the test holds in its hands.
+/// A session store in memory whose behavior the test sets.
 #[derive(Clone, Debug, Default)]
 pub struct FaultyStore(Arc<(Mutex<State>, Condvar)>);
 
 impl FaultyStore {
-    /// From now on this becomes of every commit.
-    pub fn set(&self, fate: Fate) {
-        self.locked().fate = fate;
+    /// Sets the behavior for every commit from now on.
+    pub fn set(&self, behavior: StoreBehavior) {
+        self.locked().behavior = behavior;
     }
 
-    /// Lets no commit end until [`FaultyStore::free`].
+    /// Blocks every commit until [`FaultyStore::free`].
     pub fn stick(&self) {
         self.locked().stuck = true;
     }
 
-    /// Lets what is stuck end like this.
-    pub fn free(&self, fate: Fate) {
+    /// Ends the blocked commits with this behavior.
+    pub fn free(&self, behavior: StoreBehavior) {
         let mut state = self.locked();
-        (state.fate, state.stuck) = (fate, false);
+        (state.behavior, state.stuck) = (behavior, false);
         self.0.1.notify_all();
     }
 
-    /// Waits until a commit has begun that had not begun when `before` commits had.
+    /// Waits until more than `before` commits have begun.
     pub fn wait_for_commit_after(&self, before: usize) {
         let state = self.locked();
         let waited = self.0.1.wait_timeout_while(state, PATIENCE, |state| state.begun <= before).unwrap();
@@ -71,8 +71,8 @@ impl FaultyStore {
         self.locked().records.iter().any(|(key, value)| decode(key, value).unwrap().user == user)
     }
 
-    /// Compares the disk with what the gate says; numbers of queues are their ids without the `q`.
-    pub fn assert_is_what(&self, gate: &Gate) {
+    /// Compares the store with the gate. The number of a queue is its id without the `q`.
+    pub fn assert_equals(&self, gate: &Gate) {
         let mut on_disk = vec![];
         for (key, value) in &self.locked().records {
             let saved = decode(key, value).unwrap();
@@ -112,9 +112,9 @@ impl Store for FaultyStore {
         state.begun += 1;
         self.0.1.notify_all();
         let waited = self.0.1.wait_timeout_while(state, PATIENCE, |state| state.stuck).unwrap();
-        assert!(!waited.1.timed_out(), "stuck for ever");
+        assert!(!waited.1.timed_out(), "a blocked commit was never freed");
         state = waited.0;
-        if state.fate != Fate::Loses {
+        if state.behavior != StoreBehavior::Loses {
             for record in commit.records {
                 match &record.value {
                     Some(value) => drop(state.records.insert(record.key.clone(), value.clone())),
@@ -122,18 +122,18 @@ impl Store for FaultyStore {
                 }
             }
         }
-        verdict(state.fate)
+        verdict(state.behavior)
     }
 
     fn reopen(&mut self) -> Result<(), StoreError> {
-        verdict(self.locked().fate)
+        verdict(self.locked().behavior)
     }
 }
 
-fn verdict(fate: Fate) -> Result<(), StoreError> {
-    match fate {
-        Fate::Works => Ok(()),
-        Fate::Loses | Fate::Keeps => {
+fn verdict(behavior: StoreBehavior) -> Result<(), StoreError> {
+    match behavior {
+        StoreBehavior::Works => Ok(()),
+        StoreBehavior::Loses | StoreBehavior::Keeps => {
             Err(StoreError::Unusable { path: "faulty_store".to_owned(), why: "told to fail".to_owned() })
         }
     }

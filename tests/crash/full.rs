@@ -6,7 +6,7 @@ use std::process::Command;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::Value;
 
-use crate::load::office;
+use crate::crash::load::organization;
 use crate::support::{Folder, Sidecar, wait_until};
 
 const LOGIN: &str = "action=queue.login queue=600";
@@ -14,7 +14,7 @@ const REFUSED: &str = "deny action=queue.login queue=600 reason=state_unavailabl
 const ALLOWED: &str = "allow action=queue.login queue=600 reason=assigned policy=1";
 const HEALTHY: &str = "queuewarden_store_healthy";
 
-/// Lets files grow to so many bytes; the kernel answers what goes beyond that as it answers on a disk that is full.
+/// Limits the size of files in bytes: beyond it the kernel fails a write as on a full disk. `None`: no limit.
 fn leave_room(sidecar: &Sidecar, bytes: Option<u64>) {
     let limit = Rlimit { current: bytes, maximum: None };
     prlimit(Pid::from_raw(sidecar.id().try_into().unwrap()), Resource::Fsize, limit).unwrap();
@@ -25,18 +25,18 @@ fn is(sidecar: &Sidecar, series: &str, value: f64) -> bool {
 }
 
 fn start(folder: &Folder) -> Sidecar {
-    // The signal for a file that grows too large would end the process; a disk that is full sends none.
+    // The signal for a file beyond the limit would end the process; a full disk sends none.
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' XFSZ; exec \"$0\" --config \"$1\"", env!("CARGO_BIN_EXE_queuewarden")]);
     command.arg(folder.path());
     Sidecar::try_start_as(command).unwrap_or_else(|(status, text)| panic!("did not start: {status}: {text}"))
 }
 
-/// Given the same with an audit log, then what needs a line there is refused, supervisions too, and nothing is lost of
-/// what was acknowledged or refused.
+/// Given a full disk and an audit log, when a question needs a record, then it is refused, supervisions too; and no record
+/// of an acknowledged or refused question is lost.
 #[test]
-fn without_room_for_lines_changes_and_supervisions_are_refused_and_later_the_log_says_so() {
-    let folder = Folder::with("acme.toml", &office(8)).durable();
+fn without_room_for_audit_records_changes_and_supervisions_are_refused_and_recorded_later() {
+    let folder = Folder::with("acme.toml", &organization(8)).durable();
     let sidecar = start(&folder);
     let mut line = sidecar.line();
     let listen = "do org=acme actor=2001 action=call.listen target=10000 queue=600 call=c-1";
@@ -79,8 +79,8 @@ fn without_room_for_lines_changes_and_supervisions_are_refused_and_later_the_log
 
 #[test]
 fn without_room_changes_are_refused_and_with_room_everything_goes_on() {
-    // What the store does, by itself: the audit log would fail first.
-    let folder = Folder::with("acme.toml", &office(8)).durable();
+    // Without an audit log, which would fail before the store.
+    let folder = Folder::with("acme.toml", &organization(8)).durable();
     folder.replace("queuewarden.toml", "[state]", "[audit]\nenabled = false\n[state]");
     let sidecar = start(&folder);
     let mut line = sidecar.line();
@@ -94,7 +94,7 @@ fn without_room_changes_are_refused_and_with_room_everything_goes_on() {
 
     leave_room(&sidecar, Some(0));
     assert_eq!(line.ask(&format!("do org=acme actor=10001 {LOGIN}")), REFUSED);
-    // Refused at once from now on, and in every dialect.
+    // From now on refused at once, in every dialect.
     assert_eq!(line.ask(&format!("do org=acme actor=10002 {LOGIN}")), REFUSED);
     let agi = sidecar.agi("10003", "acme/queue.login", &["queue=600"]);
     assert_eq!((&*agi["QW_VERDICT"], &*agi["QW_REASON"]), ("DENY", "state_unavailable"));
@@ -126,11 +126,15 @@ fn without_room_changes_are_refused_and_with_room_everything_goes_on() {
     assert_eq!(line.ask(&format!("do org=acme actor=10001 {LOGIN}")), ALLOWED);
     let heard: Vec<String> = (0..3).map(|_| watcher.line()).collect();
     let mut changes: Vec<&str> = heard.iter().map(|event| event.split_once(" change=").unwrap().1).collect();
-    assert_eq!(changes.pop(), Some("session_began user=10001 queue=600 reason=login"), "nobody heard of a refused one");
+    assert_eq!(
+        changes.pop(),
+        Some("session_began user=10001 queue=600 reason=login"),
+        "no watcher is sent a refused change"
+    );
     changes.sort_unstable();
     assert_eq!(changes[0], "session_ended user=30000 queue=601 reason=expiry");
     assert!(changes[1].starts_with("supervision_began user=2001 "), "{heard:?}");
-    let log = sidecar.log();
+    let log = sidecar.log_until("the session store can be written again");
     for said in ["the session store cannot be written", "the session store can be written again"] {
         assert_eq!(log.iter().filter(|line| line.contains(said)).count(), 1, "{said}: {log:#?}");
     }

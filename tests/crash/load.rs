@@ -1,4 +1,5 @@
-//! The load: connections that log in and out, pause, lend and end as fast as they are answered, until they are cut off.
+//! The load of the crash tests: connections that log in and out, pause, lend and end sessions as fast as they are
+//! answered, until the sidecar is gone.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
@@ -7,16 +8,16 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use crate::expected_state::{Change, Page, SERVED, SHORT};
-use crate::random_source::RandomSource;
+use crate::crash::expected_state::{Change, ExpectedLogins, SERVED, SHORT};
+use crate::support::random_source::RandomSource;
 use crate::support::{PATIENCE, connect};
 
-/// Questions that a connection has open at once.
+/// The most questions of a connection that wait for an answer.
 const PIPELINED_MAX: usize = 4;
 const SUPERVISOR: u16 = 2001;
 
-/// The organization of so many connections.
-pub fn office(connections: u16) -> String {
+/// The organization for this number of connections.
+pub fn organization(connections: u16) -> String {
     let mut text = String::from("organization = \"acme\"\nmodel = \"goto\"\n");
     for queue in SERVED.iter().chain([&SHORT]) {
         write!(text, "[[queues]]\nid = \"q{queue}\"\nnumber = \"{queue}\"\n").unwrap();
@@ -44,18 +45,18 @@ const fn extensions(number: u16) -> (u16, u16) {
     (10_000 + number, 30_000 + number)
 }
 
-/// One connection and the users that nobody else changes.
+/// One connection, and its own two users.
 pub struct Worker {
-    pub agent: Page,
-    pub guest: Page,
+    pub agent: ExpectedLogins,
+    pub guest: ExpectedLogins,
     random_source: RandomSource,
     /// Changes that were acknowledged, over all rounds.
     pub acknowledged: usize,
 }
 
-/// Where the sidecar listens.
+/// The addresses of the sidecar.
 #[derive(Clone, Copy)]
-pub struct Places<'a> {
+pub struct Addresses<'a> {
     pub line: SocketAddr,
     pub admin: &'a Path,
 }
@@ -65,15 +66,15 @@ impl Worker {
         let (agent, guest) = extensions(number);
         let random_source = RandomSource::new(seed + u64::from(number));
         Self {
-            agent: Page::new(agent.to_string()),
-            guest: Page::new(guest.to_string()),
+            agent: ExpectedLogins::new(agent.to_string()),
+            guest: ExpectedLogins::new(guest.to_string()),
             random_source,
             acknowledged: 0,
         }
     }
 
     /// Works until the sidecar is gone.
-    pub fn work(&mut self, places: Places<'_>) {
+    pub fn work(&mut self, places: Addresses<'_>) {
         let stream = connect(places.line);
         let mut replies = BufReader::new(stream.try_clone().unwrap());
         loop {
@@ -88,7 +89,7 @@ impl Worker {
         }
     }
 
-    /// Sends some changes at once and hears what becomes of them; `None` when the sidecar is gone.
+    /// Sends some changes at once and reads their answers; `None` when the sidecar is gone.
     fn ask(&mut self, mut stream: &TcpStream, replies: &mut impl BufRead) -> Option<()> {
         let (mut questions, mut open) = (String::new(), VecDeque::new());
         for _ in 0..=self.random_source.below(PIPELINED_MAX) {
@@ -100,7 +101,7 @@ impl Worker {
             open.push_back((of_guest, reason));
         }
         let sent = stream.write_all(questions.as_bytes());
-        // What was answered before the end counts also where the end came while we were still sending.
+        // Answers from before the kill count even if the kill interrupted the write.
         while let Some((of_guest, reason)) = open.pop_front() {
             let mut reply = String::new();
             if !matches!(replies.read_line(&mut reply), Ok(count) if count > 0 && reply.ends_with('\n')) {
@@ -124,7 +125,7 @@ impl Worker {
         }
     }
 
-    /// An operator ends everything of the agent, over the socket that knows who it is.
+    /// Ends every session of the agent as an operator, over the Unix socket.
     fn operate(&mut self, socket: &Path) -> Option<()> {
         if !self.agent.has_login() {
             return Some(());
@@ -138,7 +139,7 @@ impl Worker {
         self.agent.send(Change::End);
         stream.write_all(request.as_bytes()).ok()?;
         let mut answer = vec![];
-        // A connection that was cut off may end with an error after what was said.
+        // After the last bytes a killed connection may end with an error.
         drop(stream.read_to_end(&mut answer));
         let answer = String::from_utf8(answer).unwrap();
         if answer.is_empty() {
@@ -151,7 +152,7 @@ impl Worker {
     }
 }
 
-/// Something that an agent does.
+/// A random change of an agent to the own sessions.
 pub fn of_agent(random_source: &mut RandomSource) -> Change {
     let queue = random_source.pick(&SERVED);
     match random_source.below(10) {
@@ -184,21 +185,21 @@ pub fn words(what: Change, extension: &str) -> String {
     }
 }
 
-/// What a watcher was told in one round.
+/// The changes that a watcher was sent in one round.
 #[derive(Default)]
-pub struct Told {
-    /// The first and the last revision.
+pub struct WatchedChanges {
+    /// The first and the last revision; `None`: no change was sent.
     pub revisions: Option<(u64, u64)>,
-    /// How often a login of an extension in a queue began or ended.
+    /// How often a session of an extension in a queue began or ended.
     pub changes: BTreeMap<(String, u16), usize>,
 }
 
 /// Watches until the sidecar is gone.
-pub fn watch(line: SocketAddr) -> Told {
+pub fn watch(line: SocketAddr) -> WatchedChanges {
     let mut stream = connect(line);
     stream.write_all(b"w watch org=acme\n").unwrap();
     let mut events = BufReader::new(stream);
-    let mut told = Told::default();
+    let mut told = WatchedChanges::default();
     let mut event = String::new();
     while matches!(events.read_line(&mut event), Ok(count) if count > 0 && event.ends_with('\n')) {
         let value = |key: &str| {
@@ -208,7 +209,7 @@ pub fn watch(line: SocketAddr) -> Told {
         assert!(event.starts_with("w event "), "{event}");
         let revision = value("revision").parse().unwrap();
         let (first, last) = told.revisions.unwrap_or((revision, revision - 1));
-        assert_eq!(revision, last + 1, "no change is left out, told twice or out of order");
+        assert_eq!(revision, last + 1, "every change is sent once, in order");
         told.revisions = Some((first, revision));
         let queue = value("queue").parse().unwrap();
         *told.changes.entry((value("user"), queue)).or_default() += 1;

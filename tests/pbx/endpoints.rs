@@ -1,8 +1,8 @@
 //! Given an agent with several telephones, when a supervisor dials the agent's extension, then the supervisor is put on
 //! the telephone that serves the queue, whatever its endpoint is called, and on nobody else's.
 
-use crate::lab::Lab;
-use crate::phone::{Phone, PhoneCall, add_staff};
+use crate::pbx::asterisk_lab::AsteriskLab;
+use crate::pbx::phone::{Phone, PhoneCall, add_staff};
 use crate::support::wait_until;
 
 const AGENT: u32 = 500;
@@ -29,7 +29,7 @@ fn whispers(supervisor: &Phone, agent: &PhoneCall, customer: &PhoneCall) {
 /// A softphone `901005` beside the desk phone `1005`.
 #[test]
 fn a_softphone_with_the_agents_accountcode_is_found() {
-    let lab = Lab::start();
+    let lab = AsteriskLab::start();
     add_staff(&lab);
     lab.set_global("QW_MEMBER", "PJSIP/90%");
     lab.set_global("QW_MEMBER_STATE", "PJSIP/90%");
@@ -44,7 +44,7 @@ fn a_softphone_with_the_agents_accountcode_is_found() {
 /// queue; the softphone has a call of its own. Asterisk gives both legs the customer's accountcode.
 #[test]
 fn of_two_devices_behind_a_local_member_the_one_in_the_queue_is_found() {
-    let lab = Lab::start();
+    let lab = AsteriskLab::start();
     add_staff(&lab);
     lab.set_global("QW_MEMBER", "Local/%@agents/n");
     lab.set_global("QW_MEMBER_STATE", "Custom:none");
@@ -68,7 +68,7 @@ fn of_two_devices_behind_a_local_member_the_one_in_the_queue_is_found() {
 /// A shared desk whose user changes: the global names today's.
 #[test]
 fn a_shared_desk_is_its_user_of_today() {
-    let lab = Lab::start();
+    let lab = AsteriskLab::start();
     add_staff(&lab);
     lab.set_global("QW_MEMBER", "PJSIP/desk7");
     lab.set_global("QW_MEMBER_STATE", "PJSIP/desk7");
@@ -87,7 +87,7 @@ fn a_shared_desk_is_its_user_of_today() {
 /// Who picks up a call of the queue is the one who is heard, and the one for whom it rang is idle.
 #[test]
 fn after_a_pickup_the_one_who_speaks_is_supervised() {
-    let lab = Lab::start();
+    let lab = AsteriskLab::start();
     add_staff(&lab);
     let (agent, colleague) = (Phone::ringing(&lab, "1005", OTHER).register(), Phone::new(&lab, "1006", AGENT));
     let (customer, supervisor) = (Phone::new(&lab, "3001", CUSTOMER), Phone::new(&lab, "2001", SUPERVISOR));
@@ -106,7 +106,7 @@ fn after_a_pickup_the_one_who_speaks_is_supervised() {
 /// A queue with a name in Asterisk and a number at the sidecar: login, supervision and logout.
 #[test]
 fn a_queue_may_have_another_name_in_asterisk() {
-    let lab = Lab::start();
+    let lab = AsteriskLab::start();
     add_staff(&lab);
     let (agent, customer) = (Phone::new(&lab, "1005", AGENT).register(), Phone::new(&lab, "3001", CUSTOMER));
     let supervisor = Phone::new(&lab, "2001", SUPERVISOR);
@@ -124,7 +124,7 @@ fn a_queue_may_have_another_name_in_asterisk() {
 /// A supervisor who lacks nothing but a call sees 480, everybody else 403.
 #[test]
 fn an_idle_target_is_not_there_rather_than_refused() {
-    let lab = Lab::start();
+    let lab = AsteriskLab::start();
     add_staff(&lab);
     assert_eq!(Phone::new(&lab, "2001", SUPERVISOR).dial("*2211005"), 480);
     assert_eq!(Phone::new(&lab, "1006", AGENT).dial("*2211005"), 403, "an agent is refused, and learns nothing");
@@ -134,7 +134,7 @@ fn an_idle_target_is_not_there_rather_than_refused() {
 /// Another organization on the same Asterisk has a 1005 too: each is heard by its own supervisors only.
 #[test]
 fn another_organizations_agent_with_the_same_extension_is_not_heard() {
-    let lab = Lab::start();
+    let lab = AsteriskLab::start();
     add_staff(&lab);
     let (foreign, customer) = (Phone::new(&lab, "other-1005", AGENT).register(), Phone::new(&lab, "3001", CUSTOMER));
     let supervisor = Phone::new(&lab, "2001", SUPERVISOR);

@@ -6,87 +6,87 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use crate::edge::{Edge, Way};
+use crate::support::kamailio_lab::{KamailioLab, Transport};
 use crate::support::{Sidecar, connect, wait_until};
 
-/// What the shipped configuration promises, with a tick of Kamailio's timer, and far from any other timer of SIP. The
-/// machine may be busy.
+/// The timeout of the shipped configuration and a tick of Kamailio's timer, with room for a busy machine; far below every
+/// timer of SIP.
 const REFUSED_WITHIN: Duration = Duration::from_secs(3);
 
 #[test]
 fn a_code_passes_if_its_caller_may() {
-    for way in Way::BOTH {
-        let edge = Edge::start(way);
-        assert_eq!(edge.phone("1001").dial("*13600"), 200, "{way:?}");
-        assert_eq!(edge.phone("1001").dial("%2A13%36%300"), 200, "escaped it is the same code");
-        assert_eq!(edge.phone("1001").dial("*13602"), 403);
-        assert_eq!(edge.phone("1001").dial("*99"), 403, "no code of the organization");
-        assert_eq!(edge.phone("1001").dial("1002"), 200, "a plain call is nobody's question");
+    for transport in Transport::BOTH {
+        let lab = KamailioLab::start(transport);
+        assert_eq!(lab.phone("1001").dial("*13600"), 200, "{transport:?}");
+        assert_eq!(lab.phone("1001").dial("%2A13%36%300"), 200, "escaped it is the same code");
+        assert_eq!(lab.phone("1001").dial("*13602"), 403);
+        assert_eq!(lab.phone("1001").dial("*99"), 403, "no code of the organization");
+        assert_eq!(lab.phone("1001").dial("1002"), 200, "a plain call is nobody's question");
         for (code, action) in [("*2211001", "call.listen"), ("*2221001", "call.whisper"), ("*2231001", "call.barge")] {
-            assert_eq!(edge.phone("2001").dial(code), 200, "{code}");
-            assert_eq!(edge.phone("1002").dial(code), 403, "{code}");
-            assert!((edge.decided(action, "allow", "role_permits") - 1.0).abs() < f64::EPSILON, "{code}");
-            assert!((edge.decided(action, "deny", "supervisor_role_required") - 1.0).abs() < f64::EPSILON, "{code}");
+            assert_eq!(lab.phone("2001").dial(code), 200, "{code}");
+            assert_eq!(lab.phone("1002").dial(code), 403, "{code}");
+            assert!((lab.decided(action, "allow", "role_permits") - 1.0).abs() < f64::EPSILON, "{code}");
+            assert!((lab.decided(action, "deny", "supervisor_role_required") - 1.0).abs() < f64::EPSILON, "{code}");
         }
-        let passed: Vec<String> = edge.pbx.heard("INVITE");
+        let passed: Vec<String> = lab.pbx.requests("INVITE");
         let passed: Vec<&str> = passed.iter().map(|request| request.split('@').next().unwrap()).collect();
         assert_eq!(passed.len(), 6, "{passed:?}");
-        assert!(edge.pbx.heard("INVITE")[0].contains("P-Asserted-Identity: <sip:1001@"), "the PBX knows who");
-        assert!(!edge.pbx.heard("INVITE")[0].contains("Proxy-Authorization"), "and not how he proved it");
+        assert!(lab.pbx.requests("INVITE")[0].contains("P-Asserted-Identity: <sip:1001@"), "the PBX knows who");
+        assert!(!lab.pbx.requests("INVITE")[0].contains("Proxy-Authorization"), "and not how he proved it");
     }
 }
 
-/// Who says it is nobody's word but digest's.
+/// The user of a call is the one of the digest authentication, whatever its headers say.
 #[test]
-fn nobody_is_somebody_without_a_password() {
-    let edge = Edge::start(Way::JsonRpc);
-    assert_eq!(edge.phone("1001").with_password("wrong").dial("*13600"), 407);
-    assert_eq!(edge.phone("1001").with_password("wrong").ask("SUBSCRIBE", "1002", &["Event: dialog"]), 407);
+fn a_caller_without_the_password_of_the_user_is_refused() {
+    let lab = KamailioLab::start(Transport::JsonRpc);
+    assert_eq!(lab.phone("1001").with_password("wrong").dial("*13600"), 407);
+    assert_eq!(lab.phone("1001").with_password("wrong").ask("SUBSCRIBE", "1002", &["Event: dialog"]), 407);
     let claims = ["P-Asserted-Identity: <sip:2001@lab.example>", "Remote-Party-ID: <sip:2001@lab.example>"];
-    assert_eq!(edge.phone("1002").ask("INVITE", "*2231001", &claims), 403);
-    assert_eq!(edge.phone("2001").ask("INVITE", "*2231001", &claims[..1]), 200);
-    let asserted = edge.pbx.heard("INVITE")[0].matches("P-Asserted-Identity").count();
+    assert_eq!(lab.phone("1002").ask("INVITE", "*2231001", &claims), 403);
+    assert_eq!(lab.phone("2001").ask("INVITE", "*2231001", &claims[..1]), 200);
+    let asserted = lab.pbx.requests("INVITE")[0].matches("P-Asserted-Identity").count();
     assert_eq!(asserted, 1, "what the phone claims is taken out");
-    let around = format!("Route: <sip:evil@{};lr>", edge.pbx.address);
-    assert_eq!(edge.phone("1001").ask("INVITE", "1002", &[&around]), 403, "no way around");
+    let around = format!("Route: <sip:evil@{};lr>", lab.pbx.address);
+    assert_eq!(lab.phone("1001").ask("INVITE", "1002", &[&around]), 403, "no way around");
 }
 
 #[test]
 fn join_and_replaces_are_asked_by_the_call_they_name() {
-    for way in Way::BOTH {
-        let edge = Edge::start(way);
-        let before = edge.pbx.heard("INVITE").len();
+    for transport in Transport::BOTH {
+        let lab = KamailioLab::start(transport);
+        let before = lab.pbx.requests("INVITE").len();
         for header in ["Join", "Replaces"] {
             let action = if header == "Join" { "call.join" } else { "call.replace" };
             let named = format!("{header}: 425928@bobster.example.org;to-tag=7743;from-tag=6472");
-            // Nobody has told the sidecar of that call.
-            assert_eq!(edge.phone("2001").ask("INVITE", "1001", &[&named]), 403, "{way:?} {header}");
-            assert!((edge.decided(action, "deny", "unknown_call") - 1.0).abs() < f64::EPSILON, "{header}");
+            // That call was not reported to the sidecar.
+            assert_eq!(lab.phone("2001").ask("INVITE", "1001", &[&named]), 403, "{transport:?} {header}");
+            assert!((lab.decided(action, "deny", "unknown_call") - 1.0).abs() < f64::EPSILON, "{header}");
             let within = {
-                let mut phone = edge.phone("2001");
+                let mut phone = lab.phone("2001");
                 phone.to_tag = Some("made-up");
-                phone.ask("INVITE", "1001", &[&named, &format!("Route: <sip:{};lr>", edge.sip())])
+                phone.ask("INVITE", "1001", &[&named, &format!("Route: <sip:{};lr>", lab.sip())])
             };
             assert_eq!(within, 403, "{header} within a dialog");
             let twice = [&*named, &named];
-            assert_eq!(edge.phone("2001").ask("INVITE", "1001", &twice), 400, "two of {header}");
+            assert_eq!(lab.phone("2001").ask("INVITE", "1001", &twice), 400, "two of {header}");
             for named in [format!("{header}: a b;to-tag=1;from-tag=2"), format!("{header}: \"}}{{;to-tag=1;from-tag=2")]
             {
-                assert_eq!(edge.phone("2001").ask("INVITE", "1001", &[&named]), 503, "{named}");
+                assert_eq!(lab.phone("2001").ask("INVITE", "1001", &[&named]), 503, "{named}");
             }
         }
         let both = ["Join: a@b;to-tag=1;from-tag=2", "Replaces: a@b;to-tag=1;from-tag=2"];
-        assert_eq!(edge.phone("2001").ask("INVITE", "1001", &both), 400);
-        assert_eq!(edge.pbx.heard("INVITE").len(), before, "none of them passed");
+        assert_eq!(lab.phone("2001").ask("INVITE", "1001", &both), 400);
+        assert_eq!(lab.pbx.requests("INVITE").len(), before, "none of them passed");
     }
 }
 
 #[test]
 fn a_refer_is_a_dial_of_the_code_inside() {
-    for way in Way::BOTH {
-        let edge = Edge::start(way);
-        let refer = |user: &'static str, to: &str| edge.phone(user).ask("REFER", "1002", &[&format!("Refer-To: {to}")]);
-        assert_eq!(refer("2001", "<sip:*2231001@lab.example;method=INVITE>"), 200, "{way:?}");
+    for transport in Transport::BOTH {
+        let lab = KamailioLab::start(transport);
+        let refer = |user: &'static str, to: &str| lab.phone(user).ask("REFER", "1002", &[&format!("Refer-To: {to}")]);
+        assert_eq!(refer("2001", "<sip:*2231001@lab.example;method=INVITE>"), 200, "{transport:?}");
         assert_eq!(refer("1002", "<sip:*2231001@lab.example;method=INVITE>"), 403);
         assert_eq!(refer("1002", "<sip:%2a2231001@lab.example>"), 403);
         assert_eq!(refer("1002", "<sip:1001@lab.example>"), 200, "a plain transfer");
@@ -95,79 +95,79 @@ fn a_refer_is_a_dial_of_the_code_inside() {
         {
             assert_eq!(refer("2001", &format!("<sip:1001@lab.example?{inside}>")), 403, "{inside}");
         }
-        assert!((edge.decided("call.replace", "deny", "unknown_call") - 2.0).abs() < f64::EPSILON);
+        assert!((lab.decided("call.replace", "deny", "unknown_call") - 2.0).abs() < f64::EPSILON);
         assert_eq!(refer("2001", "<sip:*2231001@lab.example?Replaces=a%3Bto-tag%3D1>"), 403, "both at once");
-        assert_eq!(edge.pbx.heard("REFER").len(), 2);
+        assert_eq!(lab.pbx.requests("REFER").len(), 2);
     }
 }
 
 #[test]
 fn watching_calls_is_asked_as_listening() {
-    for way in Way::BOTH {
-        let edge = Edge::start(way);
-        let watch = |user: &'static str, event: &str| edge.phone(user).ask("SUBSCRIBE", "1001", &[event]);
+    for transport in Transport::BOTH {
+        let lab = KamailioLab::start(transport);
+        let watch = |user: &'static str, event: &str| lab.phone(user).ask("SUBSCRIBE", "1001", &[event]);
         for event in ["Event: dialog", "event:  Dialog;shared", "o: dialog"] {
-            assert_eq!(watch("2001", event), 200, "{way:?} {event}");
+            assert_eq!(watch("2001", event), 200, "{transport:?} {event}");
             assert_eq!(watch("1002", event), 403, "{event}");
         }
         assert_eq!(watch("1002", "Event: message-summary"), 200, "one's own messages are nobody's calls");
-        assert!((edge.decided("call.watch", "allow", "role_permits") - 3.0).abs() < f64::EPSILON);
-        assert!((edge.decided("call.watch", "deny", "supervisor_role_required") - 3.0).abs() < f64::EPSILON);
+        assert!((lab.decided("call.watch", "allow", "role_permits") - 3.0).abs() < f64::EPSILON);
+        assert!((lab.decided("call.watch", "deny", "supervisor_role_required") - 3.0).abs() < f64::EPSILON);
     }
 }
 
-/// What a caller writes stays within its value.
+/// Whatever a caller puts into a header stays within the value of one member.
 #[test]
-fn what_a_caller_writes_is_no_member_of_the_question() {
-    for way in Way::BOTH {
-        let edge = Edge::start(way);
-        let mut phone = edge.phone("1002");
+fn a_caller_cannot_add_members_to_the_question() {
+    for transport in Transport::BOTH {
+        let lab = KamailioLab::start(transport);
+        let mut phone = lab.phone("1002");
         phone.call_id = Some(r#"x","actor":"2001","z":""#.to_owned());
-        assert_eq!(phone.dial("*2231001"), 403, "{way:?}");
+        assert_eq!(phone.dial("*2231001"), 403, "{transport:?}");
         let named = r#"Join: x","actor":"2001","target":"1001;to-tag=1;from-tag=2"#;
-        assert_eq!(edge.phone("1002").ask("INVITE", "1001", &[named]), 503);
+        assert_eq!(lab.phone("1002").ask("INVITE", "1001", &[named]), 503);
         for number in ["*13600%0d%0aX", "*13600%22,%22queue%22:%22602", "*13600%00", "*13600;x=y"] {
-            let status = edge.phone("1001").dial(number);
+            let status = lab.phone("1001").dial(number);
             assert!([400, 503].contains(&status), "{number}: {status}");
         }
         let refused = ["?Replaces=a%3Bto-tag%3D1", "?Join=a"];
         for headers in refused {
-            let status = edge.phone("2001").dial(&format!("1001@lab.example{headers}&x="));
+            let status = lab.phone("2001").dial(&format!("1001@lab.example{headers}&x="));
             assert!(status >= 400, "{headers}: {status}");
         }
-        assert!(edge.pbx.heard("INVITE").is_empty());
+        assert!(lab.pbx.requests("INVITE").is_empty());
     }
 }
 
-/// Stopped, frozen, and back again.
+/// With a sidecar that is stopped, frozen, and started again.
 #[test]
 fn without_a_verdict_in_time_nothing_passes() {
-    for way in Way::BOTH {
-        let mut edge = Edge::start(way);
-        let refused_soon = |edge: &Edge, what: &str| {
+    for transport in Transport::BOTH {
+        let mut lab = KamailioLab::start(transport);
+        let refused_soon = |lab: &KamailioLab, what: &str| {
             let began = Instant::now();
-            assert_eq!(edge.phone("1001").dial("*13600"), 503, "{way:?}: {what}");
-            assert!(began.elapsed() < REFUSED_WITHIN, "{way:?}: {what} took {:?}", began.elapsed());
+            assert_eq!(lab.phone("1001").dial("*13600"), 503, "{transport:?}: {what}");
+            assert!(began.elapsed() < REFUSED_WITHIN, "{transport:?}: {what} took {:?}", began.elapsed());
         };
-        edge.sidecar().signal("STOP");
-        refused_soon(&edge, "frozen");
-        assert_eq!(edge.phone("1001").dial("1002"), 200, "{way:?}: and calls that nobody asks about go on");
-        edge.sidecar().signal("CONT");
-        wait_until("the verdicts to be back", || edge.phone("1001").dial("*13600") == 200);
-        assert!(edge.sidecar.take().unwrap().terminate().success());
-        refused_soon(&edge, "stopped");
-        edge.sidecar = Some(Sidecar::start(&edge.folder));
-        edge.wait_for_sidecar();
-        assert_eq!(edge.phone("1001").dial("*13602"), 403, "{way:?}: it is back, and decides");
+        lab.sidecar().signal("STOP");
+        refused_soon(&lab, "frozen");
+        assert_eq!(lab.phone("1001").dial("1002"), 200, "{transport:?}: and calls that nobody asks about go on");
+        lab.sidecar().signal("CONT");
+        wait_until("the verdicts to be back", || lab.phone("1001").dial("*13600") == 200);
+        assert!(lab.sidecar.take().unwrap().terminate().success());
+        refused_soon(&lab, "stopped");
+        lab.sidecar = Some(Sidecar::start(&lab.folder));
+        lab.wait_for_sidecar();
+        assert_eq!(lab.phone("1001").dial("*13602"), 403, "{transport:?}: it is back, and decides");
     }
 }
 
-/// What may sit where the sidecar should, or what it could do wrong.
+/// Answers of another program in place of the sidecar, or of a faulty one.
 #[test]
-fn nothing_but_a_whole_allow_opens_a_door() {
-    for way in Way::BOTH {
-        let edge = Edge::without_sidecar(way);
-        let mut impostor = Impostor::sit(&edge);
+fn only_a_whole_allow_lets_a_call_pass() {
+    for transport in Transport::BOTH {
+        let lab = KamailioLab::without_sidecar(transport);
+        let mut impostor = FakeSidecar::sit(&lab);
         let answers: [(&str, Answer, u16); 6] = [
             ("garbage", |_| vec![b"\0\xffHELLO not a frame\r\n".to_vec()], 503),
             ("an error", |name| vec![frame(&format!(r#"{{{name},"error":{{"code":-32000,"message":"x"}}}}"#))], 503),
@@ -181,29 +181,32 @@ fn nothing_but_a_whole_allow_opens_a_door() {
             ("allow", |name| vec![frame(&allowed(name))], 200),
         ];
         for (what, answer, status) in answers {
-            let heard = impostor.answers(&edge, answer);
-            assert_eq!(heard, status, "{way:?}: {what}");
+            let heard = impostor.answers(&lab, answer);
+            assert_eq!(heard, status, "{transport:?}: {what}");
         }
-        assert_eq!(impostor.closes(&edge), 503, "{way:?}: closed in the middle of a request");
+        assert_eq!(impostor.closes(&lab), 503, "{transport:?}: closed in the middle of a request");
     }
 }
 
-/// Kamailio loses an evapi answer that is cut in the wrong place, and refuses then; it never takes one for another.
+/// Kamailio loses an evapi answer that is cut at some places, and then refuses; it never mistakes it for another answer.
 #[test]
 fn an_answer_that_is_cut_anywhere_allows_or_is_lost() {
-    for way in Way::BOTH {
-        let edge = Edge::without_sidecar(way);
-        let mut impostor = Impostor::sit(&edge);
-        let length = frame(&allowed(way.name())).len();
-        // Lengths of names differ by a digit or two; the ends of the frame are what matters.
+    for transport in Transport::BOTH {
+        let lab = KamailioLab::without_sidecar(transport);
+        let mut impostor = FakeSidecar::sit(&lab);
+        let length = frame(&allowed(transport.name())).len();
+        // The length of the id differs by a digit or two; the ends of the frame are covered.
         for cut in [1, 2, 3, 4, 5, length / 2, length - 2, length - 1] {
-            let status = impostor.answers_in_two(&edge, cut);
-            assert!(status == 200 || (way == Way::Evapi && status == 503), "{way:?} cut at {cut}: {status}");
+            let status = impostor.answers_in_two(&lab, cut);
+            assert!(
+                status == 200 || (transport == Transport::Evapi && status == 503),
+                "{transport:?} cut at {cut}: {status}"
+            );
         }
     }
 }
 
-impl Way {
+impl Transport {
     const fn name(self) -> &'static str {
         match self {
             Self::JsonRpc => r#""id":12"#,
@@ -212,24 +215,24 @@ impl Way {
     }
 }
 
-/// CANCEL while the sidecar thinks: the caller is out at once, and a late verdict opens nothing.
+/// A CANCEL while the question is open ends the call at once, and a late verdict does not revive it.
 #[test]
 fn a_cancel_ends_the_wait() {
-    for way in Way::BOTH {
-        let edge = Edge::start(way);
-        let phone = edge.phone("1001");
+    for transport in Transport::BOTH {
+        let lab = KamailioLab::start(transport);
+        let phone = lab.phone("1001");
         let credentials = phone.credentials("*13600");
-        edge.sidecar().signal("STOP");
+        lab.sidecar().signal("STOP");
         let status = phone.ask_and_cancel("*13600", &credentials);
-        edge.sidecar().signal("CONT");
-        assert_eq!(status, 487, "{way:?}");
-        assert!(edge.pbx.heard("INVITE").is_empty(), "{way:?}");
-        wait_until("the next verdict", || edge.phone("1001").dial("*13602") == 403);
-        assert!(edge.pbx.heard("INVITE").is_empty(), "{way:?}: the late verdict opened something");
+        lab.sidecar().signal("CONT");
+        assert_eq!(status, 487, "{transport:?}");
+        assert!(lab.pbx.requests("INVITE").is_empty(), "{transport:?}");
+        wait_until("the next verdict", || lab.phone("1001").dial("*13602") == 403);
+        assert!(lab.pbx.requests("INVITE").is_empty(), "{transport:?}: the late verdict opened something");
     }
 }
 
-/// The pieces of an answer to the question of this name.
+/// The pieces of an answer to the question with this id.
 type Answer = fn(&str) -> Vec<Vec<u8>>;
 
 fn frame(payload: &str) -> Vec<u8> {
@@ -240,26 +243,28 @@ fn allowed(name: &str) -> String {
     format!(r#"{{"jsonrpc":"2.0",{name},"verdict":"allow","result":{{"verdict":"allow","reason":"x"}}}}"#)
 }
 
-/// Somebody else where the sidecar should be.
-struct Impostor {
+/// A program in place of the sidecar, whose answers the test chooses.
+struct FakeSidecar {
     listener: Option<TcpListener>,
     stream: Option<TcpStream>,
 }
 
-impl Impostor {
-    fn sit(edge: &Edge) -> Self {
-        match edge.way {
-            Way::JsonRpc => Self { listener: Some(TcpListener::bind(edge.meeting).unwrap()), stream: None },
-            Way::Evapi => Self { listener: None, stream: None },
+impl FakeSidecar {
+    fn sit(lab: &KamailioLab) -> Self {
+        match lab.transport {
+            Transport::JsonRpc => {
+                Self { listener: Some(TcpListener::bind(lab.sidecar_address).unwrap()), stream: None }
+            }
+            Transport::Evapi => Self { listener: None, stream: None },
         }
     }
 
-    /// The connection to Kamailio, made anew when it has ended.
-    fn meet(&mut self, edge: &Edge) -> &mut TcpStream {
+    /// The connection to Kamailio; a new one after the last has ended.
+    fn meet(&mut self, lab: &KamailioLab) -> &mut TcpStream {
         if self.stream.is_none() {
             let stream = match &self.listener {
                 Some(listener) => listener.accept().unwrap().0,
-                None => connect(edge.meeting),
+                None => connect(lab.sidecar_address),
             };
             stream.set_nodelay(true).unwrap();
             stream.set_read_timeout(Some(crate::support::PATIENCE)).unwrap();
@@ -268,16 +273,16 @@ impl Impostor {
         self.stream.as_mut().unwrap()
     }
 
-    /// Has a phone ask, answers with `pieces` of what `answer` says, and gives what the phone hears.
-    fn play(&mut self, edge: &Edge, pieces: impl FnOnce(&str) -> Option<Vec<Vec<u8>>>) -> u16 {
-        let phone = edge.phone("1001");
-        self.meet(edge);
-        // Kamailio has to know of the connection before it is asked.
+    /// Lets a phone dial, sends the pieces as the answer, and returns the final status of the phone.
+    fn play(&mut self, lab: &KamailioLab, pieces: impl FnOnce(&str) -> Option<Vec<Vec<u8>>>) -> u16 {
+        let phone = lab.phone("1001");
+        self.meet(lab);
+        // Kamailio must have accepted the connection before the phone dials.
         std::thread::sleep(Duration::from_millis(50));
         let asking = std::thread::spawn(move || phone.dial("*13600"));
-        let stream = self.meet(edge);
+        let stream = self.meet(lab);
         let question = whole_frame(stream);
-        match pieces(&name_of(edge.way, &question)) {
+        match pieces(&name_of(lab.transport, &question)) {
             Some(pieces) => {
                 for piece in pieces {
                     stream.write_all(&piece).unwrap();
@@ -287,10 +292,10 @@ impl Impostor {
             None => self.stream = None,
         }
         let status = asking.join().unwrap();
-        // After garbage Kamailio dials anew.
+        // After garbage Kamailio connects again.
         if status == 503 {
             self.stream = None;
-            if edge.way == Way::JsonRpc {
+            if lab.transport == Transport::JsonRpc {
                 wait_until("Kamailio to dial again", || {
                     let listener = self.listener.as_ref().unwrap();
                     listener.set_nonblocking(true).unwrap();
@@ -308,20 +313,20 @@ impl Impostor {
         status
     }
 
-    fn answers(&mut self, edge: &Edge, answer: Answer) -> u16 {
-        self.play(edge, |name| Some(answer(name)))
+    fn answers(&mut self, lab: &KamailioLab, answer: Answer) -> u16 {
+        self.play(lab, |name| Some(answer(name)))
     }
 
-    fn answers_in_two(&mut self, edge: &Edge, cut: usize) -> u16 {
-        self.play(edge, |name| {
+    fn answers_in_two(&mut self, lab: &KamailioLab, cut: usize) -> u16 {
+        self.play(lab, |name| {
             let whole = frame(&allowed(name));
             let (first, second) = whole.split_at(cut.min(whole.len() - 1));
             Some(vec![first.to_vec(), second.to_vec()])
         })
     }
 
-    fn closes(&mut self, edge: &Edge) -> u16 {
-        self.play(edge, |_| None)
+    fn closes(&mut self, lab: &KamailioLab) -> u16 {
+        self.play(lab, |_| None)
     }
 }
 
@@ -338,10 +343,10 @@ fn whole_frame(stream: &mut TcpStream) -> String {
 }
 
 /// The members that an answer has to repeat.
-fn name_of(way: Way, question: &str) -> String {
+fn name_of(transport: Transport, question: &str) -> String {
     let question: serde_json::Value = serde_json::from_str(question.trim_end_matches(',')).unwrap();
-    match way {
-        Way::JsonRpc => format!("\"id\":{}", question["id"]),
-        Way::Evapi => format!("\"idx\":{},\"lbl\":{}", question["idx"], question["lbl"]),
+    match transport {
+        Transport::JsonRpc => format!("\"id\":{}", question["id"]),
+        Transport::Evapi => format!("\"idx\":{},\"lbl\":{}", question["idx"], question["lbl"]),
     }
 }

@@ -3,12 +3,12 @@
 
 use std::io::Write as _;
 
-use crate::lab::{Lab, said};
-use crate::phone::{Phone, add_staff};
+use crate::pbx::asterisk_lab::{AsteriskLab, read_until};
+use crate::pbx::phone::{Phone, add_staff};
 use crate::support::{PATIENCE, Sidecar};
 
 /// The lines of Asterisk's log about one user's code.
-fn log(lab: &Lab, user: &str, digits: &str) -> String {
+fn log(lab: &AsteriskLab, user: &str, digits: &str) -> String {
     let settings = lab.cli("core show settings");
     let folder = settings.lines().find_map(|line| line.trim().strip_prefix("Log directory:")).unwrap().trim();
     let text = std::fs::read_to_string(format!("{folder}/messages")).unwrap();
@@ -18,17 +18,17 @@ fn log(lab: &Lab, user: &str, digits: &str) -> String {
 }
 
 /// What a lamp shows: `Idle`, `InUse`, `Hold`.
-fn lamp(lab: &Lab, name: &str) -> String {
+fn lamp(lab: &AsteriskLab, name: &str) -> String {
     let mut ami = lab.admin();
     write!(ami, "Action: ExtensionState\r\nExten: {name}\r\nContext: phones\r\n\r\n").unwrap();
-    let answer = said(&mut ami, "\r\n\r\n");
+    let answer = read_until(&mut ami, "\r\n\r\n");
     answer.lines().find_map(|line| line.strip_prefix("StatusText: ")).unwrap_or(&answer).trim().to_owned()
 }
 
 /// On day one the members are there and the sessions are not.
 #[test]
 fn a_member_of_whom_the_sidecar_does_not_know_can_go_home() {
-    let lab = Lab::start();
+    let lab = AsteriskLab::start();
     let phone = Phone::new(&lab, "1001", 500);
     lab.cli("queue add member PJSIP/1001 to 600 penalty 0 as 1001");
     assert_eq!(phone.dial("*15600"), 200);
@@ -53,7 +53,7 @@ fn a_member_of_whom_the_sidecar_does_not_know_can_go_home() {
 /// Leaving and pausing give nobody a right, so they have a switch of their own.
 #[test]
 fn without_a_sidecar_agents_leave_and_pause_but_do_not_enter() {
-    let mut lab = Lab::start();
+    let mut lab = AsteriskLab::start();
     let phone = Phone::new(&lab, "1001", 500);
     assert_eq!(phone.dial("*13600"), 200);
     assert!(lab.sidecar.take().unwrap().terminate().success());
@@ -84,7 +84,7 @@ fn without_a_sidecar_agents_leave_and_pause_but_do_not_enter() {
 /// A member of queues.conf.
 #[test]
 fn a_static_member_pauses_without_a_session_and_is_told_that_it_cannot_leave() {
-    let lab = Lab::start();
+    let lab = AsteriskLab::start();
     add_staff(&lab);
     let phone = Phone::new(&lab, "1003", 500);
     assert_eq!(phone.dial("*15605"), 200);
@@ -105,7 +105,7 @@ fn a_static_member_pauses_without_a_session_and_is_told_that_it_cannot_leave() {
 /// A lamp for each user, and one for each user and queue.
 #[test]
 fn lamps_show_who_is_logged_in_and_paused() {
-    let lab = Lab::start();
+    let lab = AsteriskLab::start();
     let phone = Phone::new(&lab, "1001", 500);
     let shows = |any: &str, support: &str, sales: &str| {
         assert_eq!(
@@ -132,7 +132,7 @@ fn lamps_show_who_is_logged_in_and_paused() {
 /// An allowed login that Asterisk cannot carry out is no denial.
 #[test]
 fn what_asterisk_cannot_do_is_no_denial() {
-    let lab = Lab::start();
+    let lab = AsteriskLab::start();
     assert_eq!(Phone::new(&lab, "1002", 500).dial("*13603"), 500);
     assert!(log(&lab, "1002", "*13603").contains("not done: assigned but NOSUCHQUEUE"));
     assert_eq!(Phone::new(&lab, "4001", 500).dial("*13600"), 403, "a telephone without an accountcode");
@@ -142,7 +142,7 @@ fn what_asterisk_cannot_do_is_no_denial() {
 /// Whoever a caller speaks to cannot dial in the caller's name: a call that is transferred onto a code is refused.
 #[test]
 fn a_transfer_onto_a_code_changes_nothing() {
-    let lab = Lab::start();
+    let lab = AsteriskLab::start();
     add_staff(&lab);
     let (agent, colleague) = (Phone::new(&lab, "1005", 500), Phone::new(&lab, "1006", 900).register());
     assert_eq!(agent.dial("*13600"), 200);

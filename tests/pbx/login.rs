@@ -1,12 +1,12 @@
 //! Given an agent's phone, when it dials a feature code, then the queue has the agent, or the phone hears a refusal.
 
-use crate::lab::Lab;
-use crate::phone::Phone;
+use crate::pbx::asterisk_lab::AsteriskLab;
+use crate::pbx::phone::Phone;
 
-/// R24, R30, R25, L1, L3, L4: a phone logs in to an assigned queue and to no other, whoever it is.
+/// R24, R30, R25, L1, L3, L4: a phone logs in to an assigned queue and to no other.
 #[test]
 fn a_phone_logs_in_where_its_user_serves_and_hears_403_elsewhere() {
-    let lab = Lab::start();
+    let lab = AsteriskLab::start();
     assert!(lab.is_answered("1001", "*13600"));
     assert!(lab.is_member("600", "1001"));
     assert!(lab.is_refused("1001", "*13602"), "alice does not serve night");
@@ -15,7 +15,7 @@ fn a_phone_logs_in_where_its_user_serves_and_hears_403_elsewhere() {
     assert!(!lab.is_member("600", "3001"));
     assert!(lab.is_refused("1001", "*13999"), "there is no such queue");
 
-    // The line dialect knows of the same session, and Prometheus of the same decisions.
+    // The line dialect sees the same session, and `/metrics` the same decisions.
     let again = lab.sidecar().ask("may org=acme actor=1001 action=queue.login queue=600");
     assert!(again.contains("reason=already_logged_in"), "{again}");
     let counted = |verdict, reason| lab.decided("queue.login", verdict, reason);
@@ -27,8 +27,8 @@ fn a_phone_logs_in_where_its_user_serves_and_hears_403_elsewhere() {
 
 /// `*13` and `*14` without a queue; pause and resume.
 #[test]
-fn a_code_without_a_queue_means_all_of_ones_own() {
-    let lab = Lab::start();
+fn a_code_without_a_queue_applies_to_every_queue_of_the_caller() {
+    let lab = AsteriskLab::start();
     assert!(lab.is_answered("1001", "*13"));
     assert!(lab.is_member("600", "1001") && lab.is_member("601", "1001") && !lab.is_member("602", "1001"));
     assert!(lab.is_answered("1001", "*15600"));
@@ -40,10 +40,10 @@ fn a_code_without_a_queue_means_all_of_ones_own() {
     assert!(lab.is_refused("1001", "*14"), "there is nothing left to log out of");
 }
 
-/// The same by AMI's Originate of a Local channel, as click-to-dial programs do it.
+/// A call by AMI's Originate of a Local channel, as click-to-dial programs make it.
 #[test]
 fn an_originated_call_is_judged_by_the_account_it_is_made_for() {
-    let lab = Lab::start();
+    let lab = AsteriskLab::start();
     lab.originate("3001", "*13600");
     crate::support::wait_until("the refusal", || lab.decided("queue.login", "deny", "unassigned_barred") > 0.0);
     lab.originate("1001", "*13600");
@@ -51,20 +51,20 @@ fn an_originated_call_is_judged_by_the_account_it_is_made_for() {
     assert!(!lab.is_member("600", "3001"));
 }
 
-/// An allowed login that the PBX cannot carry out is taken back.
+/// An allowed login that the PBX cannot carry out leaves no session.
 #[test]
 fn a_login_that_asterisk_cannot_carry_out_leaves_no_session() {
-    let lab = Lab::start();
+    let lab = AsteriskLab::start();
     assert_eq!(Phone::new(&lab, "1002", 0).dial("*13603"), 500, "allowed, but Asterisk has no queue 603");
     assert!((lab.decided("queue.login", "allow", "assigned") - 1.0).abs() < f64::EPSILON);
     assert!((lab.decided("queue.logout", "allow", "logged_out") - 1.0).abs() < f64::EPSILON);
     assert!(lab.sidecar().ask("may org=acme actor=1002 action=queue.logout queue=603").contains("not_logged_in"));
 }
 
-/// The reload between two calls: the second is judged by the new policy, and who is in stays in (R31).
+/// The reload between two calls: the second is judged by the new policy, and login sessions last (R31).
 #[test]
-fn a_reload_between_two_calls_counts_for_the_second() {
-    let lab = Lab::start();
+fn a_reload_between_two_calls_applies_to_the_second() {
+    let lab = AsteriskLab::start();
     assert!(lab.is_refused("1001", "*13602"));
     lab.folder.replace(
         "organizations/acme.toml",

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use md5::{Digest as _, Md5};
 
-use crate::lab::Lab;
+use crate::pbx::asterisk_lab::AsteriskLab;
 use crate::support::{PATIENCE, wait_until};
 
 /// Samples a second, and in one packet of 20 ms.
@@ -87,16 +87,16 @@ pub struct PhoneCall {
 
 impl Phone {
     /// A telephone that speaks a tone of so many Hz and answers at once.
-    pub fn new(lab: &Lab, user: &str, tone_hz: u32) -> Self {
+    pub fn new(lab: &AsteriskLab, user: &str, tone_hz: u32) -> Self {
         Self::start(lab, user, tone_hz, true)
     }
 
     /// A telephone that lets incoming calls ring.
-    pub fn ringing(lab: &Lab, user: &str, tone_hz: u32) -> Self {
+    pub fn ringing(lab: &AsteriskLab, user: &str, tone_hz: u32) -> Self {
         Self::start(lab, user, tone_hz, false)
     }
 
-    fn start(lab: &Lab, user: &str, tone_hz: u32, answers: bool) -> Self {
+    fn start(lab: &AsteriskLab, user: &str, tone_hz: u32, answers: bool) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_read_timeout(Some(TICK)).unwrap();
         // Asterisk's SIP port is the one before its AMI port.
@@ -586,7 +586,7 @@ fn decode(byte: u8) -> i32 {
 
 /// Adds the users whose telephones are the test's own, and the queues that are unlike 600: `support-line`, which the
 /// sidecar calls 604, and 605, which has a member in queues.conf.
-pub fn add_staff(lab: &Lab) {
+pub fn add_staff(lab: &AsteriskLab) {
     let file = "organizations/acme.toml";
     let user = |id: &str, extension: &str, queues: &str| {
         format!("[[users]]\nid = \"{id}\"\nextension = \"{extension}\"\nroles = [\"agent\"]\nqueues = [{queues}]\n")

@@ -1,18 +1,18 @@
 //! Given a customer who talks to an agent through a queue, when a supervisor dials a supervision code, then the
-//! supervisor is put on exactly that call in exactly that mode, or hears a refusal.
+//! supervisor joins exactly that call in exactly that mode, or gets a refusal.
 
 use std::time::Duration;
 
-use crate::lab::Lab;
-use crate::phone::Phone;
+use crate::pbx::asterisk_lab::AsteriskLab;
+use crate::pbx::phone::Phone;
 use crate::support::wait_until;
 
 const STAY: Duration = Duration::from_secs(4);
 
-/// R10, R11, R12, R37, R48, V15: in one's queue all three modes, each pinned to the channel and the mode.
+/// R10, R11, R12, R37, R48, V15: all three modes in a supervised queue, each bound to the channel and the mode.
 #[test]
 fn a_supervisor_listens_whispers_and_barges_in_the_supervised_queue() {
-    let lab = Lab::start();
+    let lab = AsteriskLab::start();
     assert!(lab.is_answered("1001", "*13600"));
     let customer = lab.customer_reaches("600", "1001");
     for (code, action, options) in [
@@ -37,10 +37,10 @@ fn a_supervisor_listens_whispers_and_barges_in_the_supervised_queue() {
     drop(customer);
 }
 
-/// R37, V16, R18: in another queue no mode, and nobody without the role anywhere.
+/// R37, V16, R18: no mode in another queue, and no supervision without the role.
 #[test]
 fn a_call_of_another_queue_is_out_of_reach_and_an_agent_reaches_none() {
-    let lab = Lab::start();
+    let lab = AsteriskLab::start();
     assert!(lab.is_answered("1001", "*13601"));
     let customer = lab.customer_reaches("601", "1001");
     for code in ["*2211001", "*2221001", "*2231001"] {
@@ -53,10 +53,10 @@ fn a_call_of_another_queue_is_out_of_reach_and_an_agent_reaches_none() {
     drop(customer);
 }
 
-/// C13 and the prefix trap: 1001 is in no call, 10011 is, and nobody hears 10011 by dialing 1001.
+/// C13: 1001 is a prefix of 10011 and in no call; dialing 1001 does not reach the call of 10011.
 #[test]
 fn a_target_without_a_call_is_not_mistaken_for_one_with_a_longer_number() {
-    let lab = Lab::start();
+    let lab = AsteriskLab::start();
     assert!(lab.is_answered("10011", "*13600"));
     let customer = lab.customer_reaches("600", "10011");
     assert_eq!(Phone::new(&lab, "2001", 0).dial("*2211001"), 480);

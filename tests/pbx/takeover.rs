@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use crate::lab::Lab;
-use crate::phone::{Phone, PhoneCall, add_staff};
+use crate::pbx::asterisk_lab::AsteriskLab;
+use crate::pbx::phone::{Phone, PhoneCall, add_staff};
 use crate::support::{run, wait_until};
 
 const AGENT: u32 = 500;
@@ -31,7 +31,7 @@ struct Office {
 }
 
 impl Office {
-    fn open(lab: &Lab) -> Self {
+    fn open(lab: &AsteriskLab) -> Self {
         add_staff(lab);
         lab.set_global("QW_RECHECK_SECONDS", RECHECK_SECONDS);
         let agent_phone = Phone::new(lab, "1005", AGENT).register();
@@ -56,14 +56,14 @@ fn hears(call: &PhoneCall, tones: &[u32]) {
     wait_until(&format!("{tones:?} to be heard"), || call.hears(&ALL) == tones);
 }
 
-fn is_counted(lab: &Lab, mode: &str, count: f64) -> bool {
+fn is_counted(lab: &AsteriskLab, mode: &str, count: f64) -> bool {
     (lab.supervisions(mode) - count).abs() < f64::EPSILON
 }
 
 /// Each mode is heard by whom it is for, and goes on over several looks.
 #[test]
 fn each_mode_is_heard_by_whom_it_is_for_and_survives_the_looks() {
-    let lab = Lab::start();
+    let lab = AsteriskLab::start();
     let office = Office::open(&lab);
     for (code, mode) in MODES {
         let supervisor = office.supervisor.call(code);
@@ -88,7 +88,7 @@ fn each_mode_is_heard_by_whom_it_is_for_and_survives_the_looks() {
 /// An attended transfer, in either direction, and an INVITE with Replaces.
 #[test]
 fn who_takes_over_a_supervision_is_out_at_the_next_look() {
-    let lab = Lab::start();
+    let lab = AsteriskLab::start();
     let office = Office::open(&lab);
     for (code, mode) in MODES {
         for way in ["refer", "refer back", "replaces"] {
@@ -120,7 +120,7 @@ fn who_takes_over_a_supervision_is_out_at_the_next_look() {
 /// A reload that takes the queue away, and an operator who ends the supervision.
 #[test]
 fn who_may_no_longer_listen_is_out_at_the_next_look() {
-    let lab = Lab::start();
+    let lab = AsteriskLab::start();
     let office = Office::open(&lab);
     let supervisor = office.supervisor.call("*2211005");
     hears(&supervisor, &[AGENT, CUSTOMER]);
@@ -145,7 +145,7 @@ fn who_may_no_longer_listen_is_out_at_the_next_look() {
 /// A supervision that nobody can confirm ends, as one that nobody can allow does not begin.
 #[test]
 fn without_a_sidecar_a_supervision_ends_at_the_next_look() {
-    let mut lab = Lab::start();
+    let mut lab = AsteriskLab::start();
     let office = Office::open(&lab);
     let supervisor = office.supervisor.call("*2211005");
     hears(&supervisor, &[AGENT, CUSTOMER]);
@@ -156,7 +156,7 @@ fn without_a_sidecar_a_supervision_ends_at_the_next_look() {
 /// The customer transfers the agent to somebody else: the supervisor was let into another call.
 #[test]
 fn a_supervision_does_not_follow_the_agent_into_another_call() {
-    let lab = Lab::start();
+    let lab = AsteriskLab::start();
     let office = Office::open(&lab);
     let supervisor = office.supervisor.call("*2231005");
     hears(&supervisor, &[AGENT, CUSTOMER]);
@@ -172,7 +172,7 @@ fn a_supervision_does_not_follow_the_agent_into_another_call() {
 /// A caller who hangs up while the sidecar is asked again: the end is reported all the same.
 #[test]
 fn who_hangs_up_in_the_middle_of_a_look_leaves_no_supervision_behind() {
-    let lab = Lab::start();
+    let lab = AsteriskLab::start();
     let office = Office::open(&lab);
     let supervisor = office.supervisor.call("*2211005");
     hears(&supervisor, &[AGENT, CUSTOMER]);

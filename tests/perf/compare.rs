@@ -1,38 +1,11 @@
-//! The sidecar beside what else could stand there: an echo server, a server with a hash map ("floor"), redis, and
-//! FastAGI in tokio and in asyncio with uvloop. All answer the same questions in turns, each server on the first
-//! processor, the client on the second; what is printed are medians, and ratios of one run. `tests/perf/compare`
-//! installs what it needs and runs it.
+//! The sidecar compared with an echo server, a server with a hash map ("floor"), redis, and FastAGI in tokio and in
+//! asyncio with uvloop. All answer the same questions in turns, each server on the first processor, the client on the
+//! second. The output has medians, and ratios within one run. `tests/perf/compare` unpacks what this needs and runs
+//! it.
 //!
 //! ```text
 //! tests/perf/compare [SECONDS_OF_A_ROUND] [ROUNDS] [PART_OF_A_NAME]
 //! ```
-
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::cast_possible_truncation,
-    clippy::cast_precision_loss,
-    clippy::cast_sign_loss,
-    clippy::expect_used,
-    clippy::format_collect,
-    clippy::format_push_string,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::string_slice,
-    clippy::unchecked_time_subtraction,
-    clippy::unwrap_used,
-    clippy::zombie_processes,
-    dead_code,
-    let_underscore_drop,
-    unreachable_pub,
-    reason = "a benchmark that cannot go on fails, and prints what it found"
-)]
-
-mod peers;
-mod processor;
-#[path = "../support/mod.rs"]
-mod support;
-mod world;
 
 use std::collections::HashMap;
 use std::fs;
@@ -42,36 +15,36 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use peers::Peer;
-use support::{Folder, project};
+use super::peers::{self, Peer};
+use super::{million_users, processor, questions};
+use crate::support::{self, Folder, project};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Different questions; far more than a processor's caches hold rows of users for.
+/// Different questions: about far more users than fit into the processor's caches.
 const QUESTIONS: usize = 65_536;
-/// Users whose rows are always in the caches, if nobody else is asked about: what is left is not memory.
+/// Users of the table without cache misses: their rows always fit into the caches.
 const NEAR_USERS: usize = 1_000;
-/// asyncio knows one user in so many, to start in time; everybody is asked about these.
+/// asyncio loads one user in this many, to start in time; all servers are asked about these users only.
 const USERS_STEP: usize = 16;
-/// Users who are logged in over FastAGI before it is measured, and how long that takes at most.
+/// Users who are logged in over FastAGI before the measurement, and the time allowed for it.
 const CALLERS: usize = 2_048;
 const LOGGING_IN: Duration = Duration::from_secs(5);
 const CONNECTIONS: usize = 50;
 const DEEP: usize = 64;
 const IDLE_CONNECTIONS: usize = 9_500;
-/// The open loop: questions a second over so many connections.
+/// The open loop: questions a second, and its connections.
 const RATE: usize = 300;
 const RATE_CONNECTIONS: usize = 20;
-/// The same beside a reload, and how long that takes at most.
+/// The open loop beside a reload, and the longest time of a reload.
 const BUSY_RATE: usize = 10_000;
 const BUSY_CONNECTIONS: usize = 50;
 const RELOAD: Duration = Duration::from_secs(4);
-/// What the shipped unit sets.
+/// The environment variable of the shipped unit.
 const LARGE_PAGES: &str = "GLIBC_TUNABLES=glibc.malloc.hugetlb=1";
 
-fn main() {
-    let arguments: Vec<String> = std::env::args().collect();
-    if let [_, role, name, ..] = arguments.as_slice()
+pub fn run(arguments: &[String]) {
+    if let [role, name, ..] = arguments
         && role == "--peer"
     {
         let peer = Peer::ALL.into_iter().find(|peer| peer.name() == name).unwrap();
@@ -83,29 +56,29 @@ fn main() {
     pin(std::process::id(), "1");
     let folder = Folder::demo();
     fs::remove_file(folder.path().join("organizations/acme.toml")).unwrap();
-    world::write(folder.path());
-    let only = arguments.iter().skip(1).find(|argument| argument.starts_with(|first: char| first.is_alphabetic()));
-    Bench { seconds, rounds, only: only.cloned().unwrap_or_default() }.run(&folder);
+    million_users::write(folder.path());
+    let only = arguments.iter().find(|argument| argument.starts_with(|first: char| first.is_alphabetic()));
+    Comparison { seconds, rounds, only: only.cloned().unwrap_or_default() }.run(&folder);
 }
 
-struct Bench {
+struct Comparison {
     seconds: Duration,
     rounds: usize,
-    /// What the names of the tables that are measured have in them.
+    /// Only tables with this text in their name are measured; empty: all.
     only: String,
 }
 
-/// What one server did in one round.
+/// The result of one server in one round.
 #[derive(Clone, Copy, Debug, Default)]
 struct Round {
     per_second: f64,
-    /// Microseconds of the server's processor time an answer.
+    /// Microseconds of the server's processor time per answer.
     cpu: f64,
     p50: Duration,
     p99: Duration,
 }
 
-impl Bench {
+impl Comparison {
     fn run(&self, folder: &Folder) {
         let sidecar = Server::sidecar(folder, "0");
         self.lines(&sidecar);
@@ -113,7 +86,7 @@ impl Bench {
         idle(&sidecar);
         drop(sidecar);
         let (sidecar, echo) = (Server::sidecar(folder, "0,1"), Server::peer(Peer::Echo, "0,1"));
-        let lines = Questions::of(world::question, QUESTIONS);
+        let lines = Questions::of(questions::question, QUESTIONS);
         let both = [(&sidecar, &lines), (&echo, &lines)];
         self.table("both processors for server and client, unpipelined", &both, |asked| kept(asked, CONNECTIONS, 1));
         drop(echo);
@@ -122,13 +95,17 @@ impl Bench {
         self.loads(folder);
     }
 
-    /// How late answers are while the same million users are loaded again, and while they are not.
+    /// The latency of answers during a reload of the million users, and without one.
     fn reloads(&self, sidecar: &Server, questions: &Questions) {
         let name = format!("reload, beside {BUSY_RATE}/s over {BUSY_CONNECTIONS} connections, both processors");
         if !name.contains(&self.only) {
             return;
         }
-        let asked = Asked { address: sidecar.address, questions: questions.clone(), seconds: self.seconds.max(RELOAD) };
+        let asked = QuestionSource {
+            address: sidecar.address,
+            questions: questions.clone(),
+            seconds: self.seconds.max(RELOAD),
+        };
         let p99 = |reload: bool| {
             if reload {
                 sidecar.signal("HUP");
@@ -142,7 +119,7 @@ impl Bench {
         println!("{name}:\n  p99 {alone:.0} µs alone, {beside:.0} µs beside a reload, {:.2} ×", beside / alone);
     }
 
-    /// How long a start takes.
+    /// The time of a start.
     fn loads(&self, folder: &Folder) {
         if !"load".contains(&self.only) {
             return;
@@ -154,7 +131,7 @@ impl Bench {
         };
         println!(
             "load of {} users, process start included: {:.2} s",
-            world::USERS,
+            million_users::USERS,
             median((0..self.rounds).map(seconds).collect())
         );
     }
@@ -164,8 +141,8 @@ impl Bench {
         let redis = Server::redis();
         let megabytes = [sidecar, &floor, &redis].map(|server| format!("{} {} MB", server.name, server.megabytes()));
         println!("resident: {}", megabytes.join(", "));
-        let (lines, sets) = (Questions::of(world::question, QUESTIONS), Questions::of(redis_question, QUESTIONS));
-        let near = Questions::of(|user| world::question(user % NEAR_USERS), QUESTIONS);
+        let (lines, sets) = (Questions::of(questions::question, QUESTIONS), Questions::of(redis_question, QUESTIONS));
+        let near = Questions::of(|user| questions::question(user % NEAR_USERS), QUESTIONS);
         let (near_sidecar, near_floor) = (sidecar.alias("sidecar, near"), floor.alias("floor, near"));
         let all = [
             (sidecar, &lines),
@@ -188,24 +165,31 @@ impl Bench {
     fn calls(&self, sidecar: &Server) {
         let fastagi = sidecar.at(sidecar.listeners["fastagi"]);
         let (tokio, asyncio) = (Server::peer(Peer::FastAgi, "0"), Server::asyncio());
-        let environments = Questions::of(world::environment, CALLERS);
-        // Whoever is logged in already changes nothing more, and no answer waits for a disk.
-        let everybody = Asked { address: fastagi.address, questions: environments.clone(), seconds: LOGGING_IN };
+        let environments = Questions::of(questions::environment, CALLERS);
+        // Every user is logged in already, so nothing changes and no answer waits for a disk.
+        let everybody =
+            QuestionSource { address: fastagi.address, questions: environments.clone(), seconds: LOGGING_IN };
         assert!(called(&everybody, CONNECTIONS).0 > 2 * CALLERS, "everybody is logged in");
         let all = [(&fastagi, &environments), (&tokio, &environments), (&asyncio, &environments)];
         let name = format!("FastAGI, a connection a question, {CONNECTIONS} at once");
         self.table(&name, &all, |asked| called(asked, CONNECTIONS));
     }
 
-    /// Lets the servers take turns; prints their medians, and each in relation to the first.
-    fn table(&self, name: &str, servers: &[(&Server, &Questions)], ask: impl Fn(&Asked) -> (usize, Vec<Duration>)) {
+    /// Measures the servers in turns; prints their medians, and the ratio of each to the first.
+    fn table(
+        &self,
+        name: &str,
+        servers: &[(&Server, &Questions)],
+        ask: impl Fn(&QuestionSource) -> (usize, Vec<Duration>),
+    ) {
         if !name.contains(&self.only) {
             return;
         }
         let mut rounds: Vec<Vec<Round>> = vec![vec![]; servers.len()];
         for _ in 0..self.rounds {
             for ((server, questions), rounds) in servers.iter().zip(&mut rounds) {
-                let asked = Asked { address: server.address, questions: (*questions).clone(), seconds: self.seconds };
+                let asked =
+                    QuestionSource { address: server.address, questions: (*questions).clone(), seconds: self.seconds };
                 let (began, before) = (Instant::now(), server.processor_nanoseconds());
                 let (answers, mut latencies) = ask(&asked);
                 let seconds = began.elapsed().as_secs_f64();
@@ -236,7 +220,7 @@ impl Bench {
     }
 }
 
-/// What a connection weighs that has asked once and then waits.
+/// The memory of an idle connection that has asked once.
 fn idle(sidecar: &Server) {
     let before = sidecar.kilobytes();
     let connections: Vec<_> = (0..IDLE_CONNECTIONS).map(|_| support::connect(sidecar.address)).collect();
@@ -275,16 +259,16 @@ impl Questions {
     }
 
     fn of(text: impl Fn(usize) -> String, count: usize) -> Self {
-        let user = |number: usize| (number * 7_919 * USERS_STEP) % world::USERS;
+        let user = |number: usize| (number * 7_919 * USERS_STEP) % million_users::USERS;
         Self(Arc::new((0..count).map(|number| text(user(number)).into_bytes()).collect()))
     }
 }
 
 fn redis_question(user: usize) -> String {
-    format!("SISMEMBER u:{} {}\r\n", world::extension(user), world::served(user).next().unwrap())
+    format!("SISMEMBER u:{} {}\r\n", million_users::extension(user), million_users::served(user).next().unwrap())
 }
 
-struct Asked {
+struct QuestionSource {
     address: SocketAddr,
     questions: Questions,
     seconds: Duration,
@@ -294,8 +278,8 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// Over connections that stay, so many questions open in each; answers, and how long each batch took.
-fn kept(asked: &Asked, connections: usize, depth: usize) -> (usize, Vec<Duration>) {
+/// Asks over kept connections with `depth` open questions each; returns the answers and the time of each batch.
+fn kept(asked: &QuestionSource, connections: usize, depth: usize) -> (usize, Vec<Duration>) {
     runtime().block_on(async {
         let end = Instant::now() + asked.seconds;
         let tasks: Vec<_> = (0..connections)
@@ -332,8 +316,8 @@ fn kept(asked: &Asked, connections: usize, depth: usize) -> (usize, Vec<Duration
     })
 }
 
-/// A connection a question.
-fn called(asked: &Asked, at_once: usize) -> (usize, Vec<Duration>) {
+/// Asks with a new connection for each question.
+fn called(asked: &QuestionSource, at_once: usize) -> (usize, Vec<Duration>) {
     runtime().block_on(async {
         let end = Instant::now() + asked.seconds;
         let tasks: Vec<_> = (0..at_once)
@@ -359,8 +343,8 @@ fn called(asked: &Asked, at_once: usize) -> (usize, Vec<Duration>) {
     })
 }
 
-/// At instants that do not wait for answers; each latency from when its question was due.
-fn by_the_clock(asked: &Asked, rate: usize, connections: usize) -> (usize, Vec<Duration>) {
+/// Asks at fixed instants, whatever the answers do; a latency counts from the instant at which its question was due.
+fn by_the_clock(asked: &QuestionSource, rate: usize, connections: usize) -> (usize, Vec<Duration>) {
     runtime().block_on(async {
         let begin = Instant::now() + Duration::from_millis(10);
         let each = asked.seconds.as_secs() as usize * rate / connections;
@@ -374,7 +358,7 @@ fn by_the_clock(asked: &Asked, rate: usize, connections: usize) -> (usize, Vec<D
                     for question in 0..each {
                         let position = (question * connections + connection) as f64;
                         let due = begin + Duration::from_secs_f64(position / rate as f64);
-                        // The runtime wakes late by a millisecond or two; the rest is spent looking at the clock.
+                        // The runtime wakes a millisecond or two late, so the last part of the wait is a loop on the clock.
                         let early = due - Duration::from_millis(2);
                         if early > Instant::now() {
                             tokio::time::sleep_until(early.into()).await;
@@ -426,7 +410,8 @@ impl Drop for Server {
 }
 
 impl Server {
-    /// Starts it on these processors, and waits for the lines in which it says where it listens.
+    /// Starts the server on these processors, and waits for the lines with its addresses.
+    #[expect(clippy::zombie_processes, reason = "the server kills the process and waits for it when it is dropped")]
     fn start(name: &'static str, processors: &str, command: &[&str], last: &str) -> Self {
         let mut child = Command::new("taskset")
             .args(["-c", processors])
@@ -460,7 +445,7 @@ impl Server {
 
     fn peer(peer: Peer, processors: &str) -> Self {
         let own = std::env::current_exe().unwrap();
-        Self::start(peer.name(), processors, &[own.to_str().unwrap(), "--peer", peer.name()], "listening")
+        Self::start(peer.name(), processors, &[own.to_str().unwrap(), "compare", "--peer", peer.name()], "listening")
     }
 
     fn asyncio() -> Self {
@@ -468,7 +453,7 @@ impl Server {
         Self::start("asyncio-uvloop", "0", &["python3", script.to_str().unwrap()], "listening")
     }
 
-    /// With every user's queues in a set of his own.
+    /// A redis with a set of queues for each user.
     fn redis() -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let program = std::env::var("QUEUEWARDEN_REDIS").unwrap_or_else(|_| "redis-server".to_owned());
@@ -495,13 +480,13 @@ impl Server {
         support::wait_until("redis to listen", || std::net::TcpStream::connect(address).is_ok());
         let mut stream = support::connect(address);
         let mut heard = vec![0; 65_536];
-        for from in (0..world::USERS).step_by(512) {
-            let users = from..world::USERS.min(from + 512);
+        for from in (0..million_users::USERS).step_by(512) {
+            let users = from..million_users::USERS.min(from + 512);
             let commands: String = users
                 .clone()
                 .map(|user| {
-                    let queues: Vec<String> = world::served(user).map(|queue| queue.to_string()).collect();
-                    format!("SADD u:{} {}\r\n", world::extension(user), queues.join(" "))
+                    let queues: Vec<String> = million_users::served(user).map(|queue| queue.to_string()).collect();
+                    format!("SADD u:{} {}\r\n", million_users::extension(user), queues.join(" "))
                 })
                 .collect();
             stream.write_all(commands.as_bytes()).unwrap();
@@ -514,7 +499,7 @@ impl Server {
         server
     }
 
-    /// The same process at another of its addresses; it ends with the first.
+    /// The same process at another of its addresses.
     fn at(&self, address: SocketAddr) -> Self {
         let Self { name, id, .. } = *self;
         Self { name, address, listeners: HashMap::new(), id, child: None }

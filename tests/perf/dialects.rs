@@ -1,46 +1,27 @@
-//! What a decision costs the sidecar over each dialect that keeps its connection: processor time by the scheduler's own
-//! accounting, of the same questions, in turns, so that what else the machine does falls on all.
+//! What a decision costs in each dialect that keeps its connection: the processor time of the sidecar for the same
+//! questions. The dialects take turns, so that other work on the machine slows all of them alike.
 //!
 //! ```text
-//! cargo bench --bench dialects
+//! cargo bench --bench benchmarks -- dialects
 //! ```
-
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::cast_precision_loss,
-    clippy::expect_used,
-    clippy::format_push_string,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::string_slice,
-    clippy::unwrap_used,
-    dead_code,
-    let_underscore_drop,
-    unreachable_pub,
-    reason = "a benchmark that cannot go on fails, and prints what it found"
-)]
-
-mod processor;
-#[path = "../support/mod.rs"]
-mod support;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use support::{Folder, Sidecar, connect};
+use super::processor;
+use crate::support::{Folder, Sidecar, connect};
 
 const CONNECTIONS: usize = 16;
-/// Questions of one connection and round.
+/// Questions per connection and round.
 const QUESTIONS: usize = 2_048;
 const ROUNDS: usize = 31;
-/// Questions that a connection sends before it reads.
+/// Questions that a connection sends before it reads an answer.
 const DEPTHS: [usize; 3] = [1, 16, 64];
 
 const LINE: &str = "7 dial org=acme actor=1001 digits=*13600 call=c-77\n";
 const JSONRPC: &str = r#"{"jsonrpc":"2.0","id":7,"method":"dial","params":{"org":"acme","actor":"1001","digits":"*13600","call":"c-77"}}"#;
 
-fn main() {
+pub fn run(_arguments: &[String]) {
     let folder = Folder::demo();
     let sidecar = Sidecar::start(&folder);
     assert!(sidecar.ask("dial org=acme actor=1001 digits=*13600").starts_with("allow"));
@@ -63,7 +44,7 @@ fn main() {
     }
 }
 
-/// The same question, over and over.
+/// One question, repeated.
 struct Questions {
     streams: Vec<TcpStream>,
     batch: Vec<u8>,
@@ -89,7 +70,7 @@ impl Questions {
         }
     }
 
-    /// Asks in all connections; microseconds of the sidecar's processor time a question.
+    /// Asks on all connections; returns microseconds of the sidecar's processor time per question.
     fn ask(&self, sidecar: &Sidecar) -> f64 {
         let before = processor::nanoseconds(sidecar.id());
         std::thread::scope(|scope| {

@@ -1,33 +1,12 @@
-//! Durable logins: how long they take, how many there are a second, what they do to plain decisions, what a session
-//! costs in memory and on disk, and how long a start with a million of them takes.
+//! Durable logins: their latency, how many a second, their effect on plain decisions, the memory and disk of a
+//! session, and the time of a start with a million sessions.
 //!
-//! The real binary on loopback, with a store on the disk of the folder for temporary files; the client shares the
-//! processors with it.
+//! The real program on loopback, with a store on the disk of the folder for temporary files. The client shares the
+//! processors.
 //!
 //! ```text
-//! cargo bench --bench durable
+//! cargo bench --bench benchmarks -- durable
 //! ```
-
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::cast_possible_truncation,
-    clippy::cast_precision_loss,
-    clippy::cast_sign_loss,
-    clippy::expect_used,
-    clippy::format_push_string,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::single_match_else,
-    clippy::string_slice,
-    clippy::unwrap_used,
-    let_underscore_drop,
-    unreachable_pub,
-    reason = "a benchmark that cannot go on fails, and prints what it found"
-)]
-
-#[path = "../support/mod.rs"]
-mod support;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -36,24 +15,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use support::{Folder, LineClient, Sidecar, connect};
+use crate::support::{Folder, LineClient, Sidecar, connect};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
 /// Users, each of whom logs in to one queue.
 const USERS: usize = 1_000_000;
 const QUEUES: usize = 1_000;
-/// Questions that are open at once while the sessions are made.
+/// Open questions while the sessions are made.
 const PIPELINED: usize = 512;
 const CONNECTIONS: [usize; 3] = [1, 32, 512];
 const ROUND: Duration = Duration::from_secs(4);
 /// Rounds without and with load, in turn.
 const TURNS: usize = 4;
-/// Logins and logouts a second that the load is held at.
+/// Logins and logouts a second of the load.
 const RATE: usize = 5_000;
 const COMMITS: &str = "queuewarden_store_commit_duration_seconds_count";
 
-fn main() {
+pub fn run(_arguments: &[String]) {
     let folder = organization();
     let empty = Instant::now();
     let sidecar = Sidecar::start(&folder);
@@ -83,21 +62,21 @@ fn question(user: usize, action: &str) -> String {
     format!("1 do org=big actor={} action=queue.{action} queue={}\n", 2_000_000 + user, 5_000 + user % QUEUES)
 }
 
-/// What the connections of one round measured.
+/// The measurements of the connections in one round.
 #[derive(Default)]
 struct Measured {
     logins: Vec<Duration>,
     changes: usize,
 }
 
-/// What a load is made of.
+/// The questions of a load.
 #[derive(Clone, Copy)]
 enum Load {
     /// Logins and logouts, as fast as they are answered.
     Flood,
-    /// Logins and logouts, so many a second.
+    /// Logins and logouts at this rate a second.
     Durable(usize),
-    /// As many questions that change nothing.
+    /// Questions at the same rate that change nothing.
     Plain(usize),
 }
 
@@ -136,7 +115,7 @@ async fn one_connection(line: SocketAddr, user: usize, connections: usize, load:
         Load::Flood => None,
         Load::Durable(rate) | Load::Plain(rate) => Some(Duration::from_secs_f64(connections as f64 / rate as f64)),
     };
-    // Not all at once.
+    // The connections start spread over one period.
     tokio::time::sleep(period.unwrap_or_default().mul_f64(user as f64 / connections as f64)).await;
     let mut reply = String::new();
     while !over.load(Ordering::Relaxed) {
@@ -162,7 +141,7 @@ fn quantile(sorted: &[Duration], part: f64) -> Duration {
     sorted[((sorted.len() - 1) as f64 * part) as usize]
 }
 
-/// p50 and p99 of a login, and how many changes and commits there are a second.
+/// p50 and p99 of a login, and the changes and commits a second.
 fn logins(sidecar: &Sidecar, connections: usize) {
     let over = Arc::new(AtomicBool::new(false));
     let line = sidecar.address("line");
@@ -230,7 +209,7 @@ fn plain_decisions(sidecar: &Sidecar) -> Vec<Duration> {
     took
 }
 
-/// A million sessions: how fast they are made, what they weigh, and how long a start takes with them.
+/// A million sessions: the rate of their logins, their memory and disk, and the time of a start with them.
 fn sessions(folder: &Folder, sidecar: Sidecar) {
     let (before, began) = (resident_bytes(&sidecar), Instant::now());
     let mut line = LineClient::new(connect(sidecar.address("line")));
@@ -251,7 +230,7 @@ fn sessions(folder: &Folder, sidecar: Sidecar) {
     let file = fs::metadata(folder.path().join("state/sessions.redb")).unwrap().len();
     println!("{:<44} {:>10.0} bytes on disk", "", file as f64 / USERS as f64);
     let again = start(folder, "after a clean stop");
-    // Something has to be written for a crash to leave something behind.
+    // A write is needed for the crash to leave an unclean file.
     assert!(again.ask("do org=big actor=2000000 action=queue.logout").contains("logged_out"));
     again.crash();
     start(folder, "after SIGKILL").crash();

@@ -1,64 +1,40 @@
-//! A real Kamailio with the shipped configuration, 1,000 calls a second for ten seconds: does anybody have to ask twice
-//! because of the sidecar? And how long does a caller wait for a refusal while the sidecar is frozen?
+//! A real Kamailio with the shipped configuration, 1,000 calls a second for ten seconds: does a phone have to repeat
+//! itself because of the sidecar? And how long does a caller wait for a refusal while the sidecar is frozen?
 //!
-//! The same calls are made three times: to a plain number, which nobody asks the sidecar about, and to a code, over
-//! both ways of asking. A phone repeats itself after 500 ms without an answer; beside what it repeated stands the
-//! slowest answer of the sidecar and what the kernel dropped of the callers' packets, so that the cause is not guessed.
-//! `tests/run` installs Kamailio and sipp.
+//! The same calls are made three times: to a plain number, about which the sidecar is not asked, and to a code, over
+//! both transports. A phone repeats an INVITE after 500 ms without an answer. Beside the number of repeats the output
+//! has the slowest answer of the sidecar and the packets that the kernel dropped, which tell the cause. `tests/run`
+//! unpacks Kamailio.
 //!
 //! ```text
-//! cargo bench --bench kamailio
+//! cargo bench --bench benchmarks -- kamailio
 //! ```
-
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::cast_possible_truncation,
-    clippy::cast_precision_loss,
-    clippy::cast_sign_loss,
-    clippy::expect_used,
-    clippy::format_collect,
-    clippy::format_push_string,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::string_slice,
-    clippy::unwrap_used,
-    dead_code,
-    let_underscore_drop,
-    unreachable_pub,
-    reason = "a benchmark that cannot go on fails, and prints what it found"
-)]
-
-#[path = "../pbx/edge.rs"]
-mod edge;
-#[path = "../support/mod.rs"]
-mod support;
 
 use std::collections::HashMap;
 use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use edge::{Edge, Way};
-use support::project;
+use crate::support::kamailio_lab::{KamailioLab, Transport};
+use crate::support::project;
 
 const CALLS_A_SECOND: u32 = 1_000;
 const CALLS: u32 = 10_000;
-/// After this sipp is ended; it waits for answers that do not come.
+/// Seconds after which sipp is ended if an answer is missing.
 const ROUND_SECONDS_MAX: u32 = 60;
 /// Questions to a frozen sidecar.
 const REFUSALS: usize = 50;
 
-fn main() {
+pub fn run(_arguments: &[String]) {
     println!("{CALLS_A_SECOND} calls a second, {CALLS} in all:");
-    for (way, number, what) in [
-        (Way::JsonRpc, "1002", "a plain number, nobody is asked"),
-        (Way::JsonRpc, "*13600", "a code, over JSON-RPC"),
-        (Way::Evapi, "*13600", "a code, over evapi"),
+    for (transport, number, what) in [
+        (Transport::JsonRpc, "1002", "a plain number, nobody is asked"),
+        (Transport::JsonRpc, "*13600", "a code, over JSON-RPC"),
+        (Transport::Evapi, "*13600", "a code, over evapi"),
     ] {
-        let edge = Edge::start(way);
+        let lab = KamailioLab::start(transport);
         let (dropped, began) = (dropped_packets(), Instant::now());
-        let called = call(&edge, number);
+        let called = call(&lab, number);
         let seconds = began.elapsed().as_secs_f64();
         println!(
             "  {what:<34} answered {:>6}, failed {:>4}, repeated {:>4}, packets dropped {:>5}, slowest answer of the \
@@ -67,34 +43,34 @@ fn main() {
             called["FailedCall(C)"],
             called["Retransmissions(C)"],
             dropped_packets() - dropped,
-            slowest(&edge),
+            slowest(&lab),
         );
     }
     println!("a refusal while the sidecar is frozen, {REFUSALS} calls:");
-    for way in Way::BOTH {
-        let edge = Edge::start(way);
-        edge.sidecar().signal("STOP");
-        let mut waits: Vec<Duration> = (0..REFUSALS).map(|_| refusal(&edge)).collect();
-        edge.sidecar().signal("CONT");
+    for transport in Transport::BOTH {
+        let lab = KamailioLab::start(transport);
+        lab.sidecar().signal("STOP");
+        let mut waits: Vec<Duration> = (0..REFUSALS).map(|_| refusal(&lab)).collect();
+        lab.sidecar().signal("CONT");
         waits.sort_unstable();
         println!(
             "  {:<34} half within {:.0?}, all within {:.0?}",
-            way.dialect(),
+            transport.dialect(),
             waits[REFUSALS / 2],
             waits[REFUSALS - 1]
         );
     }
 }
 
-/// Calls the number that often; the last line of sipp's statistics, by column.
-fn call(edge: &Edge, number: &str) -> HashMap<String, u64> {
+/// Makes the calls to the number; returns the last line of sipp's statistics, by column.
+fn call(lab: &KamailioLab, number: &str) -> HashMap<String, u64> {
     let folder = tempfile::tempdir().unwrap();
     let status = Command::new("sipp")
         .args(["-sf", project().join("tests/perf/kamailio.xml").to_str().unwrap(), "-nostdin", "-i", "127.0.0.1"])
         .args(["-key", "user", "1001", "-au", "1001", "-ap", "pw1001", "-s", number])
         .args(["-r", &CALLS_A_SECOND.to_string(), "-m", &CALLS.to_string(), "-l", &CALLS.to_string()])
         .args(["-buff_size", "4194304", "-timeout", &format!("{ROUND_SECONDS_MAX}s")])
-        .args(["-trace_stat", "-stf", "statistics", "-fd", "1", &edge.sip().to_string()])
+        .args(["-trace_stat", "-stf", "statistics", "-fd", "1", &lab.sip().to_string()])
         .current_dir(folder.path())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -106,7 +82,7 @@ fn call(edge: &Edge, number: &str) -> HashMap<String, u64> {
     figures.map(|(name, figure)| (name.to_owned(), figure.parse().unwrap_or_default())).collect()
 }
 
-/// Packets that the kernel threw away because somebody did not read them in time, on the whole machine.
+/// Packets that the kernel dropped for full receive buffers, on the whole machine.
 fn dropped_packets() -> u64 {
     let table = fs::read_to_string("/proc/net/snmp").unwrap();
     let mut rows = table.lines().filter(|line| line.starts_with("Udp:"));
@@ -115,10 +91,10 @@ fn dropped_packets() -> u64 {
     figures.split(' ').nth(column).unwrap().parse().unwrap()
 }
 
-/// The bucket of the slowest answer, from bytes read to bytes written.
-fn slowest(edge: &Edge) -> String {
-    let metrics = edge.sidecar().get("/metrics");
-    let series = format!("queuewarden_request_duration_seconds_bucket{{dialect=\"{}\",le=\"", edge.way.dialect());
+/// The histogram bucket of the slowest answer, from bytes read to bytes written.
+fn slowest(lab: &KamailioLab) -> String {
+    let metrics = lab.sidecar().get("/metrics");
+    let series = format!("queuewarden_request_duration_seconds_bucket{{dialect=\"{}\",le=\"", lab.transport.dialect());
     let buckets: Vec<(&str, &str)> =
         metrics.lines().filter_map(|line| line.strip_prefix(&series)?.split_once("\"} ")).collect();
     let all = buckets.last().unwrap().1;
@@ -126,8 +102,8 @@ fn slowest(edge: &Edge) -> String {
     format!("{:.1?}", bound.parse().map_or(Duration::MAX, Duration::from_secs_f64))
 }
 
-fn refusal(edge: &Edge) -> Duration {
-    let phone = edge.phone("1001");
+fn refusal(lab: &KamailioLab) -> Duration {
+    let phone = lab.phone("1001");
     let credentials = phone.credentials("*13600");
     let began = Instant::now();
     let answer = phone.ask_once("INVITE", "*13600", &[], Some(&credentials)).expect("an answer");

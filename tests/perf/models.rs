@@ -1,50 +1,35 @@
-//! Both role models at 100,000 users: how many decisions a second each of them makes, and how the two compare.
+//! Both role models at 100,000 users: the decisions per second of each, and their ratio.
 //!
-//! The same people, queues, supervisors and groups are loaded twice, once under each model, and asked the same
-//! questions. The models take turns, so that what else the machine does falls on both; the ratio is that of one run.
+//! The same users, queues, supervisors and groups are loaded once under each model and asked the same questions. The
+//! models take turns, so that other work on the machine slows both; the ratio is within one run.
 //!
 //! ```text
-//! cargo bench --bench models
+//! cargo bench --bench benchmarks -- models
 //! ```
-
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::cast_possible_truncation,
-    clippy::cast_precision_loss,
-    clippy::format_push_string,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    clippy::unwrap_used,
-    dead_code,
-    reason = "a benchmark that cannot go on fails, and prints what it found"
-)]
-
-#[path = "../properties/random_source.rs"]
-mod random_source;
 
 use std::fs;
 use std::hint::black_box;
 use std::path::Path;
 use std::time::Instant;
 
+use crate::support::random_source::RandomSource;
 use queuewarden::config::load;
 use queuewarden::decision::{Outcome, Reason};
 use queuewarden::event::{AttributeSet, Event, Intent, Request};
 use queuewarden::gate::Gate;
 use queuewarden::policy::Policy;
 use queuewarden::telephony::{Moment, QueueSet, Token, UnixMillis, Via};
-use random_source::RandomSource;
 
 const MODELS: [&str; 2] = ["goto", "voximplant"];
 const USERS: usize = 100_000;
-/// Users of one group, of whom the first leads it.
+/// Users of one group; the first leads it.
 const TEAM: usize = 100;
 const QUEUES: usize = 1_000;
 /// Queues that a team serves between them; each of its agents serves half of them.
 const QUEUES_OF_A_TEAM: usize = 8;
-/// Each is a login, a logout and three more pairs: see [`AuditRecord::scene`].
+/// Scenes of questions; each is a login, a logout and three more pairs: see [`PlannedQuestion::scene`].
 const SCENES: usize = 4_096;
-/// Short rounds, many of them: whatever disturbs one model disturbs the other too.
+/// Many short rounds, so that other work on the machine disturbs both models.
 const ROUNDS: usize = 201;
 const SEED: u64 = 1;
 const NOW: Moment = Moment { wall: UnixMillis(1_000_000_000), uptime_ms: 1 };
@@ -65,7 +50,7 @@ fn served(user: usize) -> impl Iterator<Item = usize> {
     (0..QUEUES_OF_A_TEAM / 2).map(move |step| (user + 2 * step) % QUEUES_OF_A_TEAM)
 }
 
-/// The organization of one model; only Voximplant Kit has an owner, so there is one user more.
+/// The organization of one model. Voximplant Kit has one user more, because it needs an owner.
 fn write(folder: &Path, model: &str) {
     let queue = |number: usize| format!("[[queues]]\nid = \"queue-{number}\"\nnumber = \"{}\"\n", 5_000 + number);
     let user = |number: usize| format!("\"user-{number}\"");
@@ -114,7 +99,7 @@ fn gate(model: &str) -> Gate {
 // The questions -------------------------------------------------------------------------------------------------------
 
 /// A question before it is parsed, and whether it is allowed.
-struct AuditRecord {
+struct PlannedQuestion {
     actor: String,
     action: &'static str,
     queue: String,
@@ -122,8 +107,9 @@ struct AuditRecord {
     allowed: bool,
 }
 
-impl AuditRecord {
-    /// What an agent and a supervisor of one team do. Whatever begins here ends here, so every pass finds the same.
+impl PlannedQuestion {
+    /// The questions of an agent and a supervisor of one team. They end what they begin, so every pass starts from the same
+    /// state.
     fn scene(random_source: &mut RandomSource) -> Vec<Self> {
         let team = random_source.below(USERS / TEAM);
         let (agent, colleague) =
@@ -133,7 +119,7 @@ impl AuditRecord {
         let (queue, unassigned) = (queue_of(team, own), queue_of(team, own + 1));
         let elsewhere = queue_of(team + 1, own);
         let extension = |user: usize| (2_000_000 + user).to_string();
-        let record = |actor: usize, action, queue: usize, target: Option<usize>, allowed| Self {
+        let question = |actor: usize, action, queue: usize, target: Option<usize>, allowed| Self {
             actor: extension(actor),
             action,
             queue: (5_000 + queue).to_string(),
@@ -143,16 +129,16 @@ impl AuditRecord {
         let supervisor = leader_of(team);
         let theirs = queue_of(team, served(colleague).next().unwrap());
         vec![
-            record(agent, "queue.login", queue, None, true),
-            record(agent, "queue.login", unassigned, None, false),
-            record(supervisor, "call.listen", theirs, Some(colleague), true),
-            record(supervisor, "call.listen", elsewhere, Some(stranger), false),
-            record(supervisor, "call.barge", theirs, Some(colleague), true),
-            record(supervisor, "call.barge", elsewhere, Some(stranger), false),
-            record(agent, "queue.logout", queue, None, true),
-            record(supervisor, "agent.login", theirs, Some(colleague), true),
-            record(supervisor, "agent.login", elsewhere, Some(stranger), false),
-            record(supervisor, "agent.logout", theirs, Some(colleague), true),
+            question(agent, "queue.login", queue, None, true),
+            question(agent, "queue.login", unassigned, None, false),
+            question(supervisor, "call.listen", theirs, Some(colleague), true),
+            question(supervisor, "call.listen", elsewhere, Some(stranger), false),
+            question(supervisor, "call.barge", theirs, Some(colleague), true),
+            question(supervisor, "call.barge", elsewhere, Some(stranger), false),
+            question(agent, "queue.logout", queue, None, true),
+            question(supervisor, "agent.login", theirs, Some(colleague), true),
+            question(supervisor, "agent.login", elsewhere, Some(stranger), false),
+            question(supervisor, "agent.logout", theirs, Some(colleague), true),
         ]
     }
 
@@ -206,22 +192,23 @@ fn median(mut rates: Vec<f64>) -> f64 {
     rates[rates.len() / 2]
 }
 
-fn main() {
+pub fn run(_arguments: &[String]) {
     let gates = MODELS.map(gate);
     let mut random_source = RandomSource::new(SEED);
-    let records: Vec<AuditRecord> = (0..SCENES).flat_map(|_| AuditRecord::scene(&mut random_source)).collect();
-    let events: Vec<Event<'_>> = records.iter().map(AuditRecord::event).collect();
+    let questions: Vec<PlannedQuestion> =
+        (0..SCENES).flat_map(|_| PlannedQuestion::scene(&mut random_source)).collect();
+    let events: Vec<Event<'_>> = questions.iter().map(PlannedQuestion::event).collect();
     let mut scratch = QueueSet::new();
-    // Only what both models judge alike, and as meant, is compared.
+    // Only questions that both models answer alike are compared.
     for (gate, model) in gates.iter().zip(MODELS) {
-        for (record, event) in records.iter().zip(&events) {
+        for (question, event) in questions.iter().zip(&events) {
             let allowed = is_allowed(gate, event, &mut scratch);
-            assert_eq!(allowed, record.allowed, "{model}: {event:?}");
+            assert_eq!(allowed, question.allowed, "{model}: {event:?}");
         }
     }
     let mut rates = [vec![], vec![]];
     for number in 0..ROUNDS {
-        // Who goes first changes, too.
+        // The first model of a round changes.
         for model in [number % 2, 1 - number % 2] {
             rates[model].push(round(&gates[model], &events, &mut scratch));
         }

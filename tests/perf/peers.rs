@@ -1,4 +1,4 @@
-//! What the sidecar is measured beside: the least that a server of tokio can do for the same bytes.
+//! The servers that the sidecar is compared with: the least that a tokio server can do for the same bytes.
 
 use std::collections::HashMap;
 use std::io::Write as _;
@@ -8,14 +8,15 @@ use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::world::{self, REPLY};
+use super::million_users;
+use super::questions::{self, REPLY};
 
 /// A server of this process, started again as a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peer {
     /// Answers every line with the same bytes, as many as the sidecar's answer has.
     Echo,
-    /// Reads the line, looks whether the user serves the queue in a hash map, and says so.
+    /// Reads the line, looks the user up in a hash map, and answers whether the user serves the queue.
     Floor,
     /// Reads an environment of FastAGI to its end and answers with the same bytes.
     FastAgi,
@@ -33,7 +34,7 @@ impl Peer {
     }
 }
 
-/// Listens on a free port, says which on standard output, and serves until it is killed.
+/// Listens on a free port, prints its address, and serves until it is killed.
 pub fn serve(peer: Peer, workers: usize) {
     let table = Arc::new(if peer == Peer::Floor { table() } else { HashMap::new() });
     let mut builder = tokio::runtime::Builder::new_multi_thread();
@@ -58,9 +59,11 @@ pub fn serve(peer: Peer, workers: usize) {
     });
 }
 
-/// Who serves what, by extension.
+/// The queues of each user, by extension.
 fn table() -> HashMap<String, Vec<u16>> {
-    (0..world::USERS).map(|user| (world::extension(user), world::served(user).collect())).collect()
+    (0..million_users::USERS)
+        .map(|user| (million_users::extension(user), million_users::served(user).collect()))
+        .collect()
 }
 
 async fn lines(mut stream: TcpStream, mut answer: impl FnMut(&[u8], &mut Vec<u8>)) {
@@ -102,9 +105,9 @@ async fn environment(mut stream: TcpStream) {
     let mut input = Vec::with_capacity(4_096);
     while stream.read_buf(&mut input).await.is_ok_and(|count| count > 0) {
         if input.ends_with(b"\n\n") {
-            let _gone = stream.write_all(world::AGI_REPLY).await;
+            let _gone = stream.write_all(questions::AGI_REPLY).await;
             let _gone = stream.shutdown().await;
-            // As the sidecar does: until the other side has ended too.
+            // As the sidecar does: reads until the peer closes.
             while stream.read_buf(&mut input).await.is_ok_and(|count| count > 0) {}
             return;
         }

@@ -1,4 +1,4 @@
-//! Processor time by the scheduler's own accounting.
+//! The processor time of a process, by the scheduler's own accounting.
 
 use std::fs;
 use std::path::PathBuf;

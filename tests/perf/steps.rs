@@ -1,5 +1,5 @@
-//! The steps of a question, one by one, over the same bytes: what criterion times in `timings.rs` and callgrind counts
-//! in `instructions.rs`.
+//! The steps of a question, one by one, over the same bytes: criterion times them in `timings.rs`, and callgrind
+//! counts their instructions in `instructions.rs`.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -9,16 +9,16 @@ use queuewarden::dialect::fastagi::FastAgi;
 use queuewarden::dialect::freeswitch::FreeSwitch;
 use queuewarden::dialect::jsonrpc::JsonRpc;
 use queuewarden::dialect::line::Line;
-use queuewarden::dialect::{Dialect, Step as Heard};
+use queuewarden::dialect::{Dialect, Step as DialectStep};
 use queuewarden::gate::Gate;
 use queuewarden::policy::Policy;
 use queuewarden::telephony::{Moment, QueueSet, UnixMillis};
 
 const NOW: Moment = Moment { wall: UnixMillis(1_000_000_000), uptime_ms: 1 };
-/// Room that no buffer outgrows.
+/// Bytes of each buffer: more than any step needs.
 const BUFFER_BYTES: usize = 4_096;
 
-/// What is done over and over.
+/// The step that is repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
     /// Finding the end of a line, and that it is a ping.
@@ -43,23 +43,23 @@ impl Task {
         }
     }
 
-    /// How it is asked, where that makes a difference.
-    pub fn asked(self) -> &'static [Asked] {
-        const ALL: &[Asked] = &Asked::ALL;
+    /// The dialects that make a difference to this task.
+    pub fn dialects(self) -> &'static [QuestionDialect] {
+        const ALL: &[QuestionDialect] = &QuestionDialect::ALL;
         if self == Self::Frame { ALL.get(..1).unwrap_or_default() } else { ALL }
     }
 }
 
-/// The question of a login that is there already, as each PBX puts it.
+/// The dialects, each with its question about a login that already exists.
 #[derive(Clone, Debug)]
-pub enum Asked {
+pub enum QuestionDialect {
     Line,
     FastAgi,
     FreeSwitch,
     JsonRpc,
 }
 
-impl Asked {
+impl QuestionDialect {
     pub const ALL: [Self; 4] = [Self::Line, Self::FastAgi, Self::FreeSwitch, Self::JsonRpc];
 
     pub const fn name(&self) -> &'static str {
@@ -95,7 +95,7 @@ impl Asked {
     }
 }
 
-/// The shipped organization, with the one who asks logged in, and the buffers of one connection.
+/// The shipped organization with its actor logged in, and the buffers of one connection.
 #[derive(Debug)]
 pub struct Bench {
     gate: Gate,
@@ -110,22 +110,22 @@ impl Bench {
         let _nothing = gate.publish(config::load(config, &Policy::default()).unwrap().policy);
         let (room, output) = (Vec::with_capacity(BUFFER_BYTES), Vec::with_capacity(BUFFER_BYTES));
         let mut bench = Self { gate, room, output, scratch: QueueSet::new() };
-        for asked in Asked::ALL.iter().chain(&Asked::ALL) {
-            bench.run(Task::Encode, asked, 1);
+        for dialect in QuestionDialect::ALL.iter().chain(&QuestionDialect::ALL) {
+            bench.run(Task::Encode, dialect, 1);
         }
         let said = String::from_utf8_lossy(&bench.output);
         assert!(said.contains("already_logged_in"), "{said}");
         bench
     }
 
-    /// Does the task so many times.
-    pub fn run(&mut self, task: Task, asked: &Asked, times: usize) {
-        let bytes = asked.bytes();
-        match asked {
-            Asked::Line => self.run_as(|| Line::new(None), task, &bytes, times),
-            Asked::FastAgi => self.run_as(FastAgi::new, task, &bytes, times),
-            Asked::FreeSwitch => self.run_as(FreeSwitch::new, task, &bytes, times),
-            Asked::JsonRpc => self.run_as(JsonRpc::new, task, &bytes, times),
+    /// Does the task this number of times.
+    pub fn run(&mut self, task: Task, dialect: &QuestionDialect, times: usize) {
+        let bytes = dialect.bytes();
+        match dialect {
+            QuestionDialect::Line => self.run_as(|| Line::new(None), task, &bytes, times),
+            QuestionDialect::FastAgi => self.run_as(FastAgi::new, task, &bytes, times),
+            QuestionDialect::FreeSwitch => self.run_as(FreeSwitch::new, task, &bytes, times),
+            QuestionDialect::JsonRpc => self.run_as(JsonRpc::new, task, &bytes, times),
         }
     }
 
@@ -147,7 +147,9 @@ impl Bench {
             }
             Task::Decide | Task::Encode => {
                 let mut dialect = connection();
-                let Heard::Ask { event, id, .. } = dialect.next(bytes, room, output) else { panic!("no question") };
+                let DialectStep::Ask { event, id, .. } = dialect.next(bytes, room, output) else {
+                    panic!("no question")
+                };
                 let id = id.to_vec();
                 if task == Task::Decide {
                     for _ in 0..times {

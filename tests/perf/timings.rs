@@ -1,39 +1,24 @@
-//! How long each step of a question takes, in each dialect, and a decision about a random one of a million users.
+//! How long each step of a question takes in each dialect, and a decision about a random user of a million.
 //!
 //! ```text
 //! cargo bench --bench timings
 //! ```
 
-#![allow(
-    clippy::arithmetic_side_effects,
-    clippy::cast_possible_truncation,
-    clippy::cast_precision_loss,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::unwrap_used,
-    dead_code,
-    missing_docs,
-    unreachable_pub,
-    reason = "a benchmark that cannot go on fails, and prints what it found"
-)]
-
+mod million_users;
 mod steps;
-mod world;
 
 use std::fs;
 use std::hint::black_box;
 use std::path::Path;
 use std::time::Instant;
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::Criterion;
 use queuewarden::config;
 use queuewarden::decision::{ActionLabel, AllowReason, Reason};
 use queuewarden::dialect::DialectLabel;
 use queuewarden::dialect::fields::{Fields, Verb};
 use queuewarden::event::{Event, Key};
-use queuewarden::gate::{Gate, Origin};
+use queuewarden::gate::{Gate, QuestionOrigin};
 use queuewarden::limits::QUESTIONS_AHEAD_MAX;
 use queuewarden::observe::metrics::Metrics;
 use queuewarden::policy::Policy;
@@ -42,18 +27,26 @@ use steps::{Bench, Task};
 
 /// Decisions about random users.
 const COLD: usize = 1_000_000;
-/// Places of four bytes: together as large as what is known of a million users.
+/// Entries of four bytes: together as large as the tables of a million users.
 const PLACES: usize = 16 * 1_024 * 1_024;
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    steps_of_a_question(&mut criterion);
+    counting(&mut criterion);
+    decisions_about_a_million_users();
+    criterion.final_summary();
+}
 
 fn steps_of_a_question(criterion: &mut Criterion) {
     let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
     let mut bench = Bench::new(&config);
     for task in Task::ALL {
-        for asked in task.asked() {
-            criterion.bench_function(&format!("{}/{}", task.name(), asked.name()), |bencher| {
+        for dialect in task.dialects() {
+            criterion.bench_function(&format!("{}/{}", task.name(), dialect.name()), |bencher| {
                 bencher.iter_custom(|times| {
                     let began = Instant::now();
-                    bench.run(task, asked, usize::try_from(times).unwrap());
+                    bench.run(task, dialect, usize::try_from(times).unwrap());
                     began.elapsed()
                 });
             });
@@ -61,7 +54,7 @@ fn steps_of_a_question(criterion: &mut Criterion) {
     }
 }
 
-/// What the metrics take of a decision: there is no switch that turns them off.
+/// The time that the metrics add to a decision.
 fn counting(criterion: &mut Criterion) {
     let metrics = Metrics::new();
     let assigned = Reason::Allow(AllowReason::Assigned);
@@ -70,8 +63,8 @@ fn counting(criterion: &mut Criterion) {
     });
 }
 
-/// Their rows are in no cache: the mean over all, and how long the slowest in a hundred take, each timed by itself.
-fn decisions_about_a_million_users(_: &mut Criterion) {
+/// Decisions about users whose rows are in no cache: the mean, and p50 and p99 of single decisions.
+fn decisions_about_a_million_users() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir_all(folder.path().join("organizations")).unwrap();
     fs::create_dir_all(folder.path().join("models")).unwrap();
@@ -79,22 +72,25 @@ fn decisions_about_a_million_users(_: &mut Criterion) {
     for file in ["queuewarden.toml", "models/goto.toml"] {
         fs::copy(shipped.join(file), folder.path().join(file)).unwrap();
     }
-    world::write(folder.path());
+    million_users::write(folder.path());
     let began = Instant::now();
     let policy = config::load(folder.path(), &Policy::default()).unwrap().policy;
-    println!("{} users load in {:.2?}", world::USERS, began.elapsed());
+    println!("{} users load in {:.2?}", million_users::USERS, began.elapsed());
     let gate = Gate::default();
     let _nothing = gate.publish(policy);
     let questions: Vec<(String, String)> = (0..COLD)
         .map(|number| {
-            let user = (number * 611_953) % world::USERS;
-            (world::extension(user), world::served(user).nth(number % world::QUEUES_OF_A_USER).unwrap().to_string())
+            let user = (number * 611_953) % million_users::USERS;
+            (
+                million_users::extension(user),
+                million_users::served(user).nth(number % million_users::QUEUES_OF_A_USER).unwrap().to_string(),
+            )
         })
         .collect();
     let events: Vec<Event<'_>> = questions.iter().map(|(actor, queue)| event(actor, queue)).collect();
     let mut scratch = QueueSet::new();
     let now = Moment { wall: UnixMillis(1_000_000_000), uptime_ms: 1 };
-    let origin = Origin::default();
+    let origin = QuestionOrigin::default();
     let mut decide = |together: &[Event<'_>]| {
         let mut batch = gate.batch();
         if together.len() > 1 {
@@ -135,8 +131,8 @@ fn event<'a>(actor: &'a str, queue: &'a str) -> Event<'a> {
     fields.into_event().unwrap()
 }
 
-/// What no decision about somebody who is in no cache can do without, in nanoseconds: every place says which is next,
-/// and the way leads through all of them.
+/// The time of one memory access in nanoseconds, which every decision about an uncached user needs: each entry holds the
+/// index of the next, in one cycle through all of them.
 fn waiting_for_memory() -> u128 {
     let mut random_source = fastrand::Rng::with_seed(1);
     let mut next: Vec<u32> = (0..PLACES as u32).collect();
@@ -147,6 +143,3 @@ fn waiting_for_memory() -> u128 {
     black_box((0..COLD).fold(0, |place, _| next[place as usize]));
     began.elapsed().as_nanos() / COLD as u128
 }
-
-criterion_group!(all, steps_of_a_question, counting, decisions_about_a_million_users);
-criterion_main!(all);

@@ -1,4 +1,4 @@
-//! The shipped dashboard: what Grafana imports, and what a person can read.
+//! The shipped Grafana dashboard can be imported, and every panel has a title, a unit and a description.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -46,7 +46,7 @@ fn it_is_of_a_schema_that_grafana_9_to_11_import() {
 }
 
 #[test]
-fn every_panel_can_be_read_without_its_author() {
+fn every_panel_has_a_title_a_unit_and_a_description() {
     let panels = panels();
     assert!(panels.len() > 30);
     for panel in &panels {
@@ -68,7 +68,7 @@ fn every_panel_can_be_read_without_its_author() {
 }
 
 #[test]
-fn panels_stand_beside_each_other_and_have_numbers_of_their_own() {
+fn panels_do_not_overlap_and_have_unique_ids() {
     let dashboard = dashboard();
     let (mut ids, mut taken) = (BTreeSet::new(), BTreeSet::new());
     for panel in dashboard["panels"].as_array().unwrap() {

@@ -1,10 +1,10 @@
-//! The shipped rules: each is an expression, each alert has a chapter in README that says what to do, and a case in
-//! which it fires and one in which it does not.
+//! The shipped rules: each is an expression, and each alert has a runbook in `config/prometheus/README.md`, a case in
+//! which it fires, and a case in which it does not.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
-use crate::promtool;
+use crate::prometheus::promtool;
 use crate::support::project;
 
 const RECORDING: &str = "config/prometheus/recording.rules.yml";
@@ -39,7 +39,7 @@ pub fn text() -> String {
 }
 
 #[test]
-fn promtool_takes_the_rules_and_the_scrape_configuration() {
+fn promtool_accepts_the_rules_and_the_scrape_configuration() {
     for arguments in [
         &["check", "rules", RECORDING, ALERTS][..],
         &["check", "config", "config/prometheus/prometheus.yml"],
@@ -73,7 +73,7 @@ fn every_alert_fires_in_one_case_and_not_in_another() {
 
 /// promtool has to be able to fail: an alert that nobody expects is one.
 #[test]
-fn a_case_that_expects_something_else_does_not_pass() {
+fn a_wrong_expectation_fails_the_rule_tests() {
     let folder = tempfile::tempdir().unwrap();
     let rules = |name: &str| project().join("config/prometheus").join(name).display().to_string();
     let cases = read(CASES)
@@ -86,12 +86,16 @@ fn a_case_that_expects_something_else_does_not_pass() {
     assert!(!passed && said.contains("QueuewardenDown fires"), "{said}");
 }
 
+/// The prefix of every `runbook_url` as shipped; the page says how an operator sets another one.
+const PREFIX: &str = "https://example.org/queuewarden/README.md#";
+
 #[test]
-fn every_alert_says_how_bad_it_is_and_leads_to_its_runbook() {
+fn every_alert_has_a_severity_and_leads_to_its_runbook() {
     let rules = read(ALERTS);
-    let readme = read("README.md");
-    let chapters: Vec<(&str, &str)> =
-        readme.split("\n#### ").skip(1).map(|chapter| chapter.split_once('\n').unwrap()).collect();
+    let page = read("config/prometheus/README.md");
+    let runbooks = page.split("\n## ").find_map(|chapter| chapter.strip_prefix("Runbooks\n")).expect("the runbooks");
+    let runbooks: Vec<(&str, &str)> =
+        runbooks.split("\n### ").skip(1).map(|runbook| runbook.split_once('\n').unwrap()).collect();
     let rules: Vec<&str> = rules.split("      - alert: ").skip(1).collect();
     for rule in &rules {
         let alert = rule.lines().next().unwrap();
@@ -101,17 +105,17 @@ fn every_alert_says_how_bad_it_is_and_leads_to_its_runbook() {
             values[0].clone()
         };
         assert!(["critical", "warning", "info"].contains(&&*one("severity")), "{alert}");
-        assert!(one("summary").contains("{{ $labels.instance }}"), "{alert} does not say where");
+        assert!(one("summary").contains("{{ $labels.instance }}"), "{alert} does not name the instance");
         assert!(one("description").ends_with('.'), "{alert}");
-        assert_eq!(one("runbook"), format!("README.md#{}", alert.to_lowercase()), "{alert}");
-        let chapter = chapters.iter().find(|(heading, _)| *heading == alert);
-        let (_, chapter) = chapter.unwrap_or_else(|| panic!("README has no chapter `#### {alert}`"));
-        let chapter = chapter.split("\n#").next().unwrap();
+        // The anchor is the heading in small letters, which has no other marks.
+        assert_eq!(one("runbook_url"), format!("{PREFIX}{}", alert.to_lowercase()), "{alert}");
+        let runbook = runbooks.iter().find(|(heading, _)| *heading == alert);
+        let (_, runbook) = runbook.unwrap_or_else(|| panic!("there is no runbook `### {alert}`"));
         for part in ["**Means.** ", "**Look.** ", "**Do.** "] {
-            assert!(chapter.contains(part), "the runbook of {alert} lacks {part:?}");
+            assert!(runbook.contains(part), "the runbook of {alert} lacks {part:?}");
         }
     }
-    let described: Vec<&str> =
-        chapters.iter().map(|(heading, _)| *heading).filter(|heading| heading.starts_with("Queuewarden")).collect();
-    assert_eq!(described, alerts(), "the runbooks stand in the order of the alerts, and there are no others");
+    let described: Vec<&str> = runbooks.iter().map(|(heading, _)| *heading).collect();
+    assert_eq!(described, alerts(), "the runbooks are in the order of the alerts, and there are no others");
+    assert!(page.contains("s|https://example.org/queuewarden/|"), "the page says how to set the prefix");
 }

@@ -1,5 +1,5 @@
-//! Given a sidecar with real traffic, when a real Prometheus scrapes it by the shipped configuration, then every query
-//! of the dashboard and every recording rule has data, and every rule is healthy.
+//! Given a sidecar with traffic, when a real Prometheus scrapes it with the shipped configuration, then every query of
+//! the dashboard and every recording rule has data, and every rule is healthy.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::{Folder, Sidecar, connect, hear_out, project, wait_until};
-use crate::{dashboard, program, rules};
+use crate::prometheus::{dashboard, program, rules};
+use crate::support::{Folder, Sidecar, connect, project, read_to_end, wait_until};
 
 /// How long Prometheus has to have scraped, evaluated and answered everything.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -73,7 +73,7 @@ impl Prometheus {
     fn request(&self, path: &str) -> String {
         let mut stream = connect(self.address);
         write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
-        hear_out(&mut stream)
+        read_to_end(&mut stream)
     }
 
     /// `data` of what the API answers.

@@ -1,9 +1,9 @@
-//! What the rules and the dashboard ask for is exported, and what is exported is asked for.
+//! The rules and the dashboard use only exported series, and every exported series is used by a rule or a panel.
 
 use std::collections::BTreeSet;
 
+use crate::prometheus::{dashboard, rules};
 use crate::support::{Folder, Sidecar};
-use crate::{dashboard, rules};
 
 /// Exported, and on no panel and in no rule; each with the reason.
 const UNUSED: &[(&str, &str)] = &[
@@ -53,7 +53,7 @@ fn rules_and_dashboard_use_what_is_exported_and_nothing_else() {
 }
 
 #[test]
-fn recorded_names_are_used_by_their_names() {
+fn recorded_series_are_queried_by_their_names() {
     let recorded: BTreeSet<String> = rules::recorded().into_iter().collect();
     let text = rules::text();
     let of_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';

@@ -1,5 +1,5 @@
-//! Bytes: however a stream is cut, it says the same and hears the same; and whatever comes in, what goes out is in the
-//! grammar. The dialects are driven as a connection drives them, without sockets.
+//! Bytes: however a stream is cut, the same events are read and the same answers written; whatever comes in, the
+//! output is in the grammar. The dialects are driven as a connection drives them, without sockets.
 
 use std::fmt::Write;
 
@@ -16,7 +16,7 @@ use queuewarden::gate::{Counts, Gate};
 use queuewarden::policy::Policy;
 use queuewarden::telephony::{Moment, QueueSet, UnixMillis};
 
-use crate::grammar::{self, Reply};
+use crate::properties::grammar::{self, Reply};
 
 const ORGANIZATION: &str = r#"
     organization = "acme"
@@ -42,7 +42,7 @@ const ORGANIZATION: &str = r#"
 
 /// A gate with one small organization and nobody logged in.
 fn gate_of(organization: &str) -> Gate {
-    let folder = crate::folder_with_models();
+    let folder = crate::properties::folder_with_models();
     std::fs::write(folder.path().join("organizations/acme.toml"), organization).unwrap();
     let gate = Gate::default();
     drop(gate.publish(config::load(folder.path(), &Policy::default()).unwrap().policy));
@@ -51,35 +51,36 @@ fn gate_of(organization: &str) -> Gate {
 
 pub(crate) fn proptest_config(cases: u32) -> ProptestConfig {
     let seeds = FileFailurePersistence::Direct("tests/properties/proptest-seeds.txt");
+    let cases = cases * crate::properties::factor();
     ProptestConfig { cases, failure_persistence: Some(Box::new(seeds)), ..ProptestConfig::default() }
 }
 
-/// What was understood, and what went out.
+/// The steps that a dialect read from the bytes, and the bytes that it wrote.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Talk {
+struct Conversation {
     steps: Vec<String>,
     output: Vec<u8>,
 }
 
-/// Talks with the small organization, in which nobody is logged in.
-fn talk_with_acme(dialect: impl Dialect, chunks: &[&[u8]]) -> Talk {
+/// Runs the dialect on the bytes, with the small organization, in which nobody is logged in.
+fn converse_with_acme(dialect: impl Dialect, chunks: &[&[u8]]) -> Conversation {
     thread_local! {
         static GATE: Gate = gate_of(ORGANIZATION);
     }
     GATE.with(|gate| {
         for user in ["alice", "dana"] {
             for action in ["queue.logout", "supervision.end"] {
-                talk(Line::new(None), gate, &[format!("0 do org=acme actor={user} action={action}\n").as_bytes()]);
+                converse(Line::new(None), gate, &[format!("0 do org=acme actor={user} action={action}\n").as_bytes()]);
             }
         }
         assert_eq!(gate.counts(), Counts::default());
-        talk(dialect, gate, chunks)
+        converse(dialect, gate, chunks)
     })
 }
 
-/// Talks as the connection loop of the server does: everything that is there, chunk by chunk, then the peer's end.
-fn talk(mut dialect: impl Dialect, gate: &Gate, chunks: &[&[u8]]) -> Talk {
-    let mut talk = Talk::default();
+/// Drives the dialect as the connection loop of the server does: chunk by chunk, then the end of the stream.
+fn converse(mut dialect: impl Dialect, gate: &Gate, chunks: &[&[u8]]) -> Conversation {
+    let mut converse = Conversation::default();
     let mut input: Vec<u8> = vec![];
     let (mut scratch, mut room) = (QueueSet::new(), vec![]);
     let now = Moment { wall: UnixMillis(1_000_000), uptime_ms: 1 };
@@ -88,22 +89,23 @@ fn talk(mut dialect: impl Dialect, gate: &Gate, chunks: &[&[u8]]) -> Talk {
         input.extend_from_slice(chunk);
         let mut taken = 0;
         while taken < input.len() {
-            match dialect.next(&input[taken..], &mut room, &mut talk.output) {
+            match dialect.next(&input[taken..], &mut room, &mut converse.output) {
                 Step::More | Step::Watch { .. } => break,
                 Step::Ask { consumed, event, id } => {
                     assert!(consumed > 0 && consumed <= input.len() - taken);
-                    talk.steps.push(format!("{event:?} {:?}", String::from_utf8_lossy(id)));
-                    let after = gate
-                        .ask(&event, now, &mut scratch, |outcome, _| dialect.answer(id, &outcome, &mut talk.output));
+                    converse.steps.push(format!("{event:?} {:?}", String::from_utf8_lossy(id)));
+                    let after = gate.ask(&event, now, &mut scratch, |outcome, _| {
+                        dialect.answer(id, &outcome, &mut converse.output)
+                    });
                     taken += consumed;
                     finished |= after == After::Finish;
                 }
                 Step::Done { consumed, fault, after } => {
                     assert!(consumed > 0 && consumed <= input.len() - taken);
                     taken += consumed;
-                    // The rest of what was refused is thrown away, in any number of pieces.
+                    // The rest of a refused message is skipped, in any number of pieces.
                     if !refused {
-                        talk.steps.push(format!("{fault:?} {after:?}"));
+                        converse.steps.push(format!("{fault:?} {after:?}"));
                     }
                     refused |= after == After::Finish && !finished;
                     finished |= after == After::Finish;
@@ -112,14 +114,14 @@ fn talk(mut dialect: impl Dialect, gate: &Gate, chunks: &[&[u8]]) -> Talk {
         }
         input.drain(..taken);
     }
-    let fault = dialect.give_up(None, &input, &mut talk.output);
+    let fault = dialect.give_up(None, &input, &mut converse.output);
     if !refused {
-        talk.steps.push(format!("the end {fault:?}"));
+        converse.steps.push(format!("the end {fault:?}"));
     }
-    talk
+    converse
 }
 
-/// The pieces of `bytes` between these places.
+/// The pieces of `bytes`, cut at these offsets.
 fn cut<'a>(bytes: &'a [u8], at: &[Index]) -> Vec<&'a [u8]> {
     let mut places: Vec<usize> = at.iter().map(|at| at.index(bytes.len() + 1)).collect();
     places.sort_unstable();
@@ -134,7 +136,7 @@ fn cut<'a>(bytes: &'a [u8], at: &[Index]) -> Vec<&'a [u8]> {
     pieces
 }
 
-/// A `key=value` of the wire, right or wrong.
+/// A `key=value` of the wire, valid or not.
 fn pair() -> impl Strategy<Value = String> {
     let keys = select(vec![
         "org", "actor", "action", "digits", "queue", "target", "via", "for", "call", "from", "group", "role", "field",
@@ -182,7 +184,7 @@ fn request() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// Several lines, the last perhaps without its end.
+/// Several lines; the last may have no line end.
 fn requests() -> impl Strategy<Value = Vec<u8>> {
     let end = select(vec![&b"\n"[..], b"\n", b"\n", b"\r\n"]);
     (vec((request(), end), 0..12), any::<bool>()).prop_map(|(lines, complete)| {
@@ -194,7 +196,7 @@ fn requests() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// A FastAGI environment, right or wrong, and what Asterisk says after the verdict.
+/// A FastAGI environment, valid or not, and the replies of Asterisk after the verdict.
 fn environment() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
     let path =
         select(vec!["acme/dial", "acme/queue.login", "acme/call.listen", "acme/agent.login", "acme", "other/dial"]);
@@ -214,7 +216,7 @@ fn environment() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
             lines.push(format!("agi_extension: {extension}"));
             lines.extend(others);
             lines.extend(pairs.iter().enumerate().map(|(position, pair)| format!("agi_arg_{}: {pair}", position + 1)));
-            // An environment that never ends is broken off by its peer.
+            // The peer closes in the middle of an environment.
             let end = if whole > 0 { "\n\n" } else { "\n" };
             let replies: String = replies.iter().flat_map(|reply| [reply, "\n"]).collect();
             ((lines.join("\n") + end).into_bytes(), replies.into_bytes())
@@ -222,7 +224,7 @@ fn environment() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
     )
 }
 
-/// What the line dialect says to a stream: a reply for each line, in order, with its id, and each in the grammar.
+/// Checks the answers of the line dialect to a stream: one for each line, in order, with its id, in the grammar.
 fn replies_are_in_the_grammar(input: &[u8], output: &[u8]) -> Result<(), TestCaseError> {
     let text = String::from_utf8(output.to_vec()).unwrap();
     let replies: Option<Vec<Reply<'_>>> = text.split_inclusive('\n').map(Reply::parse).collect();
@@ -247,8 +249,8 @@ proptest! {
 
     #[test]
     fn a_line_stream_says_the_same_however_it_is_cut(bytes in requests(), at in vec(any::<Index>(), 0..10)) {
-        let whole = talk_with_acme(Line::new(None), &[&bytes]);
-        let in_pieces = talk_with_acme(Line::new(None), &cut(&bytes, &at));
+        let whole = converse_with_acme(Line::new(None), &[&bytes]);
+        let in_pieces = converse_with_acme(Line::new(None), &cut(&bytes, &at));
         prop_assert_eq!(&whole, &in_pieces);
         replies_are_in_the_grammar(&bytes, &whole.output)?;
     }
@@ -259,8 +261,8 @@ proptest! {
         at in vec(any::<Index>(), 0..10),
         replies_at in vec(any::<Index>(), 0..3),
     ) {
-        let whole = talk_with_acme(FastAgi::new(), &[&asked, &replies]);
-        let in_pieces = talk_with_acme(FastAgi::new(), &[cut(&asked, &at), cut(&replies, &replies_at)].concat());
+        let whole = converse_with_acme(FastAgi::new(), &[&asked, &replies]);
+        let in_pieces = converse_with_acme(FastAgi::new(), &[cut(&asked, &at), cut(&replies, &replies_at)].concat());
         prop_assert_eq!(&whole, &in_pieces);
         let text = String::from_utf8(whole.output).unwrap();
         prop_assert!(grammar::variables(&text).is_some(), "not six variables: {:?}", text);
@@ -268,14 +270,14 @@ proptest! {
 
     #[test]
     fn any_bytes_at_all_get_six_variables(bytes in vec(any::<u8>(), 0..600), at in vec(any::<Index>(), 0..4)) {
-        let said = talk_with_acme(FastAgi::new(), &cut(&bytes, &at));
+        let said = converse_with_acme(FastAgi::new(), &cut(&bytes, &at));
         let text = String::from_utf8(said.output).unwrap();
         prop_assert!(grammar::variables(&text).is_some(), "not six variables: {:?}", text);
     }
 
     #[test]
     fn any_bytes_at_all_get_replies_in_the_grammar(bytes in vec(select(b"abc 7=*#\n\n\r\0\xff".to_vec()), 0..400)) {
-        let said = talk_with_acme(Line::new(None), &[&bytes]);
+        let said = converse_with_acme(Line::new(None), &[&bytes]);
         replies_are_in_the_grammar(&bytes, &said.output)?;
     }
 
@@ -294,27 +296,27 @@ proptest! {
 }
 
 #[test]
-fn every_split_in_two_of_a_whole_conversation_says_the_same() {
+fn a_conversation_cut_in_two_anywhere_gives_the_same_answers() {
     let line = b"1 ping\n2 dial org=acme actor=1001 digits=*13\r\n3 do org=acme actor=dana action=call.barge \
         target=alice queue=600\n4 dial org=acme actor=1001 digits=*13600 queue=600\nbad\n\n5 dial org=acme\n";
     let agi =
         "agi_network: yes\nagi_network_script: acme/dial\nagi_extension: *13\nagi_accountcode: 1001\n\n200 result=1\n";
-    let whole_line = talk_with_acme(Line::new(None), &[line]);
-    let whole_agi = talk_with_acme(FastAgi::new(), &[agi.as_bytes()]);
+    let whole_line = converse_with_acme(Line::new(None), &[line]);
+    let whole_agi = converse_with_acme(FastAgi::new(), &[agi.as_bytes()]);
     for at in 0..line.len() {
-        assert_eq!(talk_with_acme(Line::new(None), &[&line[..at], &line[at..]]), whole_line, "cut at {at}");
+        assert_eq!(converse_with_acme(Line::new(None), &[&line[..at], &line[at..]]), whole_line, "cut at {at}");
     }
     for at in 0..agi.len() {
         let (before, after) = agi.as_bytes().split_at(at);
-        assert_eq!(talk_with_acme(FastAgi::new(), &[before, after]), whole_agi, "cut at {at}");
+        assert_eq!(converse_with_acme(FastAgi::new(), &[before, after]), whole_agi, "cut at {at}");
     }
     let by_byte: Vec<&[u8]> = line.chunks(1).collect();
-    assert_eq!(talk_with_acme(Line::new(None), &by_byte), whole_line);
+    assert_eq!(converse_with_acme(Line::new(None), &by_byte), whole_line);
 }
 
 #[test]
-fn the_longest_answer_is_six_variables_that_asterisk_takes() {
-    // As many queues as one user may serve, with the longest numbers there are.
+fn the_longest_answer_is_six_variables_that_asterisk_accepts() {
+    // As many queues as a user may serve, with the longest numbers.
     let mut text = String::from("organization = \"acme\"\nmodel = \"goto\"\nfeature_code_preset = \"asterisk\"\n");
     let numbers: Vec<String> =
         (0..256).map(|position| format!("{:016}", 9_000_000_000_000_000_u64 + position)).collect();
@@ -325,11 +327,11 @@ fn the_longest_answer_is_six_variables_that_asterisk_takes() {
     write!(text, "[[users]]\nid = \"a\"\nextension = \"1\"\nroles = [\"agent\"]\nqueues = {served:?}\n").unwrap();
     let gate = gate_of(&text);
     let agi = "agi_network_script: acme/dial\nagi_extension: *13\nagi_accountcode: 1\n\n";
-    let said = talk(FastAgi::new(), &gate, &[agi.as_bytes()]);
+    let said = converse(FastAgi::new(), &gate, &[agi.as_bytes()]);
     let said = String::from_utf8(said.output).unwrap();
     let set = grammar::variables(&said).expect("six variables");
     assert_eq!((set[0].1, set[2].1.split('&').count(), set[5].1), ("assigned", 256, "ALLOW"));
-    let said = talk(Line::new(None), &gate, &[b"7 dial org=acme actor=1 digits=*14\n"]);
+    let said = converse(Line::new(None), &gate, &[b"7 dial org=acme actor=1 digits=*14\n"]);
     let said = String::from_utf8(said.output).unwrap();
     let reply = grammar::said_by(&said, "7").expect("a reply");
     assert_eq!((reply.reason.as_str(), reply.queues.len()), ("logged_out", 256));

@@ -1,4 +1,4 @@
-//! The product against the reference, on random organizations, questions, reloads and moments.
+//! The product compared with the reference, on random organizations, questions, reloads and moments.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
@@ -12,29 +12,29 @@ use queuewarden::config::load_models;
 use queuewarden::decision::{ActionLabel, AllowReason, DenyReason, Reason};
 use queuewarden::observe::reachable::{pairs_of_any_policy, pairs_of_model};
 
-use crate::random_source::RandomSource;
-use crate::side_by_side::SideBySide;
+use crate::properties::side_by_side::SideBySide;
+use crate::support::random_source::RandomSource;
 
-/// Seeds that once made a difference, one a line, each with what it was.
+/// Seeds of past differences, one a line, each with its cause.
 const ONCE_DIFFERENT: &str = include_str!("seeds.txt");
-/// (organization, event) pairs that a run compares, at least.
+/// (organization, event) pairs that a run compares at least, times [`factor`](crate::properties::factor).
 const PAIRS_MIN: usize = 1_000_000;
-/// The first of the seeds that every run has.
+/// The first of the seeds of every run.
 const SEED_FIRST: u64 = 101;
 const ORGANIZATIONS: usize = 24;
 const RELOADS: usize = 5;
 const EVENTS_BETWEEN_RELOADS: usize = 200;
 const WORKERS: usize = 2;
 
-/// Pairs that are listed and that no question of this test can bring about, each with the reason.
+/// Pairs of the list that no question of this test can produce, each with the reason.
 const OUT_OF_REACH: &[(Option<ActionLabel>, Reason)] = &[
     // Needs a race with four reloads, or 65,536 supervisions.
     (None, Reason::Deny(DenyReason::Overload)),
-    // Needs a fault of our own.
+    // Needs a fault of the program.
     (None, Reason::Deny(DenyReason::Internal)),
-    // Needs a disk that fails.
+    // Needs a failing disk.
     (None, Reason::Deny(DenyReason::StateUnavailable)),
-    // Nobody reports a call here, and no organization has these limits: stories tell of both.
+    // No call is reported here, and no organization has these limits: stories test both.
     (None, Reason::Allow(AllowReason::Reported)),
     (None, Reason::Deny(DenyReason::CallMismatch)),
     (None, Reason::Deny(DenyReason::LoggedInElsewhere)),
@@ -42,12 +42,12 @@ const OUT_OF_REACH: &[(Option<ActionLabel>, Reason)] = &[
     (None, Reason::Deny(DenyReason::SupervisorSupervisionsAtLimit)),
     (None, Reason::Deny(DenyReason::TargetSupervisionsAtLimit)),
     (Some(ActionLabel::Control), Reason::Deny(DenyReason::UnknownCall)),
-    // The grant with the setting always comes with one that gets further; a model of one's own may have it alone.
+    // In the shipped models another grant always gets further than the one with the setting.
     (Some(ActionLabel::QueueLogin), Reason::Deny(DenyReason::PermissionOff)),
 ];
 
-/// The whole life of a few organizations.
-fn live(seed: u64) -> (SideBySide, Result<(), String>) {
+/// Asks and reloads a few organizations with the random numbers of one seed.
+fn run(seed: u64) -> (SideBySide, Result<(), String>) {
     let mut random_source = RandomSource::new(seed);
     let mut side_by_side = SideBySide::new(ORGANIZATIONS, &mut random_source).unwrap();
     for _ in 0..RELOADS {
@@ -69,7 +69,8 @@ fn product_and_reference_agree_on_a_million_questions() {
     let once = ONCE_DIFFERENT.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     let mut seeds: Vec<u64> = once.map(|line| line.split(' ').next().unwrap().parse().unwrap()).collect();
     seeds.push(fresh);
-    let fixed = PAIRS_MIN / (ORGANIZATIONS * RELOADS * EVENTS_BETWEEN_RELOADS) + 1;
+    let pairs_min = PAIRS_MIN * crate::properties::factor() as usize;
+    let fixed = pairs_min / (ORGANIZATIONS * RELOADS * EVENTS_BETWEEN_RELOADS) + 1;
     seeds.extend((0..fixed as u64).map(|position| SEED_FIRST + position));
 
     let next = AtomicUsize::new(0);
@@ -80,7 +81,7 @@ fn product_and_reference_agree_on_a_million_questions() {
         for _ in 0..WORKERS {
             scope.spawn(|| {
                 while let Some(&seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let outcome = catch_unwind(|| live(seed)).map_or_else(
+                    let outcome = catch_unwind(|| run(seed)).map_or_else(
                         |_| Err("PANICKED".to_owned()),
                         |(side_by_side, outcome)| {
                             compared.fetch_add(side_by_side.compared, Ordering::Relaxed);
@@ -104,11 +105,11 @@ fn product_and_reference_agree_on_a_million_questions() {
     }
     let titles: Vec<&String> = differences.keys().collect();
     assert!(titles.is_empty(), "add the seeds to tests/properties/seeds.txt: {titles:#?}");
-    assert!(compared >= PAIRS_MIN, "only {compared}");
+    assert!(compared >= pairs_min, "only {compared} pairs");
     reasons_are_those_that_are_listed(&seen.into_inner().unwrap());
 }
 
-/// `decisions_total` has a series from the start for whatever can happen, and for nothing else.
+/// `decisions_total` has a series from the start for every possible pair, and for no other.
 fn reasons_are_those_that_are_listed(seen: &BTreeSet<(ActionLabel, Reason)>) {
     let words = |(label, reason): &(ActionLabel, Reason)| format!("{} {}", label.name(), reason.code());
     let models = load_models(&Path::new(env!("CARGO_MANIFEST_DIR")).join("config")).unwrap();

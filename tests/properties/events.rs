@@ -1,52 +1,58 @@
-//! Random questions, in the shapes that the product, the reference and the wire know them by.
+//! Random questions, in the forms of the product, of the reference and of the wire.
 
 use std::fmt::Write;
 
 use queuewarden::event::{AttributeSet, Event, Intent, Key, Request};
 use queuewarden::telephony::{Digits, Token, Via};
 
-use crate::random_source::RandomSource;
+use crate::properties::worlds::{RandomOrganization, group_name};
 use crate::reference::Question;
-use crate::worlds::{Draft, group_name};
+use crate::support::random_source::RandomSource;
 
-/// One question.
+/// A random question.
 #[derive(Clone, Debug)]
-pub(crate) struct Asked {
+pub(crate) struct RandomQuestion {
     pub(crate) question: Question,
-    /// Only asked, not done.
+    /// Whether it is asked with `may`: nothing changes.
     pub(crate) may: bool,
-    /// The key `for`, which the reference does not know.
+    /// The key `for` in seconds, which the reference does not know. `None`: the key is absent.
     pub(crate) lease_seconds: Option<u32>,
 }
 
-impl Asked {
-    /// A question to `draft`; sometimes with names of `other`, another organization.
-    pub(crate) fn draw(draft: &Draft, other: &Draft, random_source: &mut RandomSource) -> Self {
-        let names = if random_source.one_in(24) { other } else { draft };
-        let mut question = Question { org: draft.name.clone(), ..Question::default() };
+impl RandomQuestion {
+    /// Draws a question to `organization`, sometimes with names of the organization `other`.
+    pub(crate) fn draw(
+        organization: &RandomOrganization,
+        other: &RandomOrganization,
+        random_source: &mut RandomSource,
+    ) -> Self {
+        let names = if random_source.one_in(24) { other } else { organization };
+        let mut question = Question { org: organization.name.clone(), ..Question::default() };
         if random_source.one_in(256) {
             "elsewhere".clone_into(&mut question.org);
         }
-        question.actor = draft.user_name(random_source).to_owned();
+        question.actor = organization.user_name(random_source).to_owned();
         if random_source.one_in(32) {
             question.actor = names.user_name(random_source).to_owned();
         }
         let dialed = random_source.one_in(4);
         if dialed {
-            question.digits = Some(draft.digits(random_source));
+            question.digits = Some(organization.digits(random_source));
         } else if random_source.one_in(64) {
             let unknown = ["queue.leave", "Queue.login", "call", "agent.login.", "user.invite", "conversation.view"];
-            let unknown: Vec<&str> = unknown.into_iter().filter(|name| !draft.model.actions.contains(name)).collect();
+            let unknown: Vec<&str> =
+                unknown.into_iter().filter(|name| !organization.model.actions.contains(name)).collect();
             question.action = Some(random_source.pick(&unknown).to_owned());
         } else {
-            // Half of them are about what a phone or a dashboard does: that is where state and most conditions are.
+            // Half of them are actions of a phone or dashboard, which have state and most of the conditions.
             let signaling = ["queue.login", "agent.", "queue.", "call.", "conversation.view", "disposition."];
             let prefix = random_source.pick(&signaling);
-            let some: Vec<&str> = draft.model.actions.iter().copied().filter(|name| name.starts_with(prefix)).collect();
-            let from = if some.is_empty() || random_source.one_in(2) { draft.model.actions } else { &some };
+            let some: Vec<&str> =
+                organization.model.actions.iter().copied().filter(|name| name.starts_with(prefix)).collect();
+            let from = if some.is_empty() || random_source.one_in(2) { organization.model.actions } else { &some };
             question.action = Some(random_source.pick(from).to_owned());
         }
-        // Dialed codes carry their queue or target; beside them stands what the PBX knows of the call, or too much.
+        // Dialed codes carry their queue or target. Other keys tell the call of the target, or are one too many.
         let often = if dialed { 3 } else { 1 };
         question.queue = random_source
             .one_in(often)
@@ -72,7 +78,7 @@ impl Asked {
         Self { question, may, lease_seconds }
     }
 
-    /// As the dialects hand it to the gate.
+    /// The event, as the dialects pass it to the gate.
     pub(crate) fn event(&self) -> Event<'_> {
         let question = &self.question;
         let request = match (&question.digits, &question.action) {
@@ -101,7 +107,7 @@ impl Asked {
         }
     }
 
-    /// The keys with a closed list, `via` excepted.
+    /// The keys with a closed list of values, except `via`.
     fn attributes(&self) -> [(Key, Option<&str>); 6] {
         let question = &self.question;
         [
@@ -114,7 +120,7 @@ impl Asked {
         ]
     }
 
-    /// `key=value` of everything that is given beside organization and actor, in the words of the wire.
+    /// The `key=value` of every given key but organization and actor, as on the wire.
     pub(crate) fn pairs(&self) -> Vec<String> {
         let question = &self.question;
         let lease = self.lease_seconds.map(|seconds| seconds.to_string());
@@ -132,13 +138,13 @@ impl Asked {
         given.filter_map(|(key, value)| Some(format!("{}={}", key.name(), value?))).collect()
     }
 
-    /// Whether the wire can say it: with digits come only `queue`, `call` and `via`.
+    /// Whether the wire can carry it: beside digits only `queue`, `call` and `via` are allowed.
     pub(crate) fn is_for_the_wire(&self) -> bool {
         let admitted = |pair: &String| ["queue=", "call=", "via="].iter().any(|key| pair.starts_with(key));
         self.question.digits.is_none() || self.pairs().iter().all(admitted)
     }
 
-    /// As a line of the line dialect, with its end.
+    /// The question as a line of the line dialect, with its line end.
     pub(crate) fn line(&self, id: &str) -> String {
         let Question { org, actor, digits, action, .. } = &self.question;
         let verb = match (digits, self.may) {
@@ -158,7 +164,7 @@ impl Asked {
         line + "\n"
     }
 
-    /// As a FastAGI environment: there, everything is done and nothing only asked.
+    /// The question as a FastAGI environment, which has no `may`.
     pub(crate) fn environment(&self) -> String {
         let Question { org, actor, digits, action, .. } = &self.question;
         let action = if digits.is_some() { "dial" } else { action.as_deref().unwrap() };
@@ -174,8 +180,8 @@ impl Asked {
     }
 }
 
-/// Keys that this action may need, may use, or must ignore.
-fn draw_attributes(question: &mut Question, names: &Draft, random_source: &mut RandomSource) {
+/// Draws the keys that this action needs, uses, or must ignore.
+fn draw_attributes(question: &mut Question, names: &RandomOrganization, random_source: &mut RandomSource) {
     let always = if question.digits.is_some() { 64 } else { 2 };
     let mut given = |values: &[&str]| {
         let is_given = random_source.one_in(always);

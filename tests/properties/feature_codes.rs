@@ -1,11 +1,12 @@
-//! Feature codes: what digits mean, against a matcher that tries every code, and the linter, against every string.
+//! Feature codes: the digits mean what a matcher says that tries every code, and the check for ambiguous codes agrees
+//! with a search through every string.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use queuewarden::policy::feature_codes::{Argument, FeatureCode, FeatureCodes, Pattern};
 
-/// A pattern as it is written: literals, `{queue}` or `{target}` or nothing, literals.
+/// A pattern: literals, then `{queue}`, `{target}` or nothing, then literals.
 type Written = (String, &'static str, String);
 
 fn literals(bytes: &'static str, max: usize) -> impl Strategy<Value = String> {
@@ -26,7 +27,7 @@ fn table(patterns: &[Written]) -> Result<FeatureCodes, ()> {
     FeatureCodes::new(codes.collect()).map_err(drop)
 }
 
-/// How many literals the pattern has and what stands in place of its argument, if it matches the digits.
+/// The number of literals and the argument, if the pattern matches the digits.
 fn matched<'d>((before, argument, after): &Written, digits: &'d str) -> Option<(usize, &'d str)> {
     let inside = digits.get(before.len()..digits.len().checked_sub(after.len())?)?;
     let is_number = (1..=16).contains(&inside.len()) && inside.bytes().all(|byte| byte.is_ascii_digit());
@@ -75,14 +76,14 @@ fn meaning<'d>(codes: &FeatureCodes, digits: &'d str) -> Option<(u16, &'static s
 const SHARED_LENGTH_MAX: usize = 3 + 1 + 3;
 
 proptest! {
-    #![proptest_config(crate::bytes::proptest_config(400))]
+    #![proptest_config(crate::properties::bytes::proptest_config(400))]
 
     #[test]
     fn digits_mean_what_the_best_match_says(
         patterns in vec(written("*#123", 3), 1..12),
         digits in vec("[*#123]{0,3}[0-9]{0,17}[*#123]{0,3}", 20),
     ) {
-        // What is ambiguous does not load, so the later of two such codes is left out.
+        // Ambiguous codes do not load, so the later of two such codes is left out.
         let mut loaded: Vec<Written> = vec![];
         for pattern in patterns {
             loaded.push(pattern);
@@ -101,7 +102,7 @@ proptest! {
     #[test]
     fn a_table_loads_unless_some_string_means_two_things(patterns in vec(written("*1", 3), 2..4)) {
         let ambiguous = all_strings("*12", SHARED_LENGTH_MAX).into_iter().find(|digits| best(&patterns, digits).len() > 1);
-        // Two codes that lose against a third one wherever they meet are refused all the same: the linter names pairs.
+        // Two codes are refused even if a third code wins wherever both match: the check compares pairs.
         let pairs: Vec<[Written; 2]> = patterns
             .iter()
             .enumerate()
@@ -117,7 +118,7 @@ proptest! {
 }
 
 #[test]
-fn every_pair_of_short_codes_loads_unless_some_string_means_two_things() {
+fn a_pair_of_short_codes_loads_unless_a_string_has_two_meanings() {
     let mut patterns: Vec<Written> = vec![];
     for before in all_strings("*1", 2) {
         for after in all_strings("*1", 2) {
@@ -129,7 +130,7 @@ fn every_pair_of_short_codes_loads_unless_some_string_means_two_things() {
         }
     }
     let strings = all_strings("*12", SHARED_LENGTH_MAX);
-    // The strings that each pattern matches, so that a pair is a look at two lists.
+    // The strings that each pattern matches: a pair is checked by comparing two lists.
     let of_pattern: Vec<Vec<bool>> =
         patterns.iter().map(|pattern| strings.iter().map(|text| matched(pattern, text).is_some()).collect()).collect();
     for (first, of_first) in patterns.iter().zip(&of_pattern) {

@@ -1,6 +1,6 @@
-//! The grammar of what the sidecar says, read again from DESIGN.md section 5 and not from `src`.
+//! The grammar of the answers, written from DESIGN.md section 5 and not from `src`.
 
-use crate::side_by_side::Said;
+use crate::properties::side_by_side::ComparableAnswer;
 
 fn is_value(text: &str) -> bool {
     let admitted = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.:@+*#".contains(&byte);
@@ -11,7 +11,7 @@ fn is_code(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
 }
 
-/// A reply line, taken apart.
+/// The parts of a reply line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Reply<'a> {
     pub(crate) id: &'a str,
@@ -56,15 +56,15 @@ impl<'a> Reply<'a> {
     }
 }
 
-/// What one reply line says, if it is one to the question with this id; it names a target only to pin it down.
-pub(crate) fn said_by(text: &str, id: &str) -> Option<Said> {
+/// The answer in a reply line, if its id is this one. Only an allowed supervision names a target.
+pub(crate) fn said_by(text: &str, id: &str) -> Option<ComparableAnswer> {
     let reply = Reply::parse(text).filter(|reply| reply.id == id)?;
     let verdict = ["allow", "deny", "error"].into_iter().find(|word| *word == reply.word)?;
     let queues = reply.value("queue").or(reply.value("queues"));
     let mut queues: Vec<String> = queues.iter().flat_map(|list| list.split(',')).map(str::to_owned).collect();
     queues.sort_unstable();
     let key = reply.value("key").and_then(queuewarden::event::Key::named);
-    Some(Said {
+    Some(ComparableAnswer {
         verdict,
         reason: reply.value("reason")?.to_owned(),
         key: key.map(queuewarden::event::Key::name),

@@ -1,5 +1,5 @@
 //! Histories: hundreds of thousands of steps of logins, leases, pauses, calls, supervisions, reloads, restarts and
-//! clocks that jump, beside the plainest account of them that there is.
+//! clocks that jump, compared with the naive model after each part.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -11,14 +11,16 @@ use std::time::Duration;
 use queuewarden::config;
 use queuewarden::dialect::line::Line;
 use queuewarden::dialect::{Dialect, Step};
-use queuewarden::gate::operator::Wanted;
+use queuewarden::gate::operator::OperatorFilter;
 use queuewarden::gate::{CommitObserver, Gate};
 use queuewarden::sessions::disk::Disk;
 use queuewarden::sessions::store::StoreError;
 use queuewarden::telephony::{Moment, QueueSet, UnixMillis};
 
-use crate::naive_model::{Ask, NaiveModel, Of, Pause, Roster, Time};
-use crate::random_source::RandomSource;
+use crate::properties::naive_model::{
+    ModelOrganization, ModelQuestion, ModelTime, NaiveModel, Pause, SupervisionTarget,
+};
+use crate::support::random_source::RandomSource;
 
 const AGENTS: [&str; 6] = ["a0", "a1", "a2", "a3", "a4", "a5"];
 const SUPERVISORS: [&str; 3] = ["s0", "s1", "s2"];
@@ -27,7 +29,7 @@ const CALLS: [&str; 5] = ["c0", "c1", "c2", "c3", "c4"];
 const MODES: [&str; 3] = ["listen", "whisper", "barge"];
 const REASONS: [Option<&str>; 3] = [None, Some("lunch"), Some("training")];
 
-/// Steps of all histories of one run.
+/// Steps of [`HISTORIES`] histories together.
 const STEPS: usize = 240_000;
 const HISTORIES: u64 = 8;
 const COMPARED_ONE_IN: usize = 20;
@@ -37,13 +39,18 @@ const RESTART_ONE_IN: usize = 1_000;
 const STORE_SECONDS_MAX: u64 = 20;
 
 #[test]
-fn the_first_half_of_the_histories_is_as_the_chronicle_has_it() {
-    live(0..HISTORIES / 2);
+fn the_first_half_of_the_histories_ends_in_the_state_of_the_naive_model() {
+    live(0..histories() / 2);
 }
 
 #[test]
-fn the_second_half_of_the_histories_is_as_the_chronicle_has_it() {
-    live(HISTORIES / 2..HISTORIES);
+fn the_second_half_of_the_histories_ends_in_the_state_of_the_naive_model() {
+    live(histories() / 2..histories());
+}
+
+/// The histories of this run; each has a seed of its own.
+fn histories() -> u64 {
+    HISTORIES * u64::from(crate::properties::factor())
 }
 
 fn live(seeds: std::ops::Range<u64>) {
@@ -57,11 +64,11 @@ fn live(seeds: std::ops::Range<u64>) {
     }
 }
 
-/// The wall clock as the store sees it.
+/// The wall clock of the store.
 #[derive(Clone, Default)]
-struct Wall(Arc<AtomicU64>);
+struct WallClock(Arc<AtomicU64>);
 
-impl CommitObserver for Wall {
+impl CommitObserver for WallClock {
     fn committed(&self, _took: Duration) {}
 
     fn failed(&self, error: &StoreError) {
@@ -75,7 +82,7 @@ impl CommitObserver for Wall {
     }
 }
 
-/// The product and the naive_model, step by step.
+/// The product and the naive model, which take the same steps.
 struct History {
     seed: u64,
     random_source: RandomSource,
@@ -83,9 +90,9 @@ struct History {
     state: tempfile::TempDir,
     gate: Gate,
     naive_model: NaiveModel,
-    wall: Wall,
-    now: Time,
-    /// The last steps, for whoever has to find out.
+    wall: WallClock,
+    now: ModelTime,
+    /// The last steps, for the message of a failure.
     steps: Vec<String>,
     leases_ended: u64,
     allowed: usize,
@@ -98,12 +105,12 @@ impl History {
         let mut history = Self {
             seed,
             random_source: RandomSource::new(seed),
-            folder: crate::folder_with_models(),
+            folder: crate::properties::folder_with_models(),
             state,
             gate: Gate::new(true),
             naive_model: NaiveModel::default(),
-            wall: Wall::default(),
-            now: Time { wall_ms: 1_800_000_000_000, uptime_ms: 0 },
+            wall: WallClock::default(),
+            now: ModelTime { wall_ms: 1_800_000_000_000, uptime_ms: 0 },
             steps: vec![],
             leases_ended: 0,
             allowed: 0,
@@ -175,15 +182,16 @@ impl History {
     fn operate(&mut self) {
         let user = self.random_source.pick(&AGENTS);
         self.note(format!("an operator ends {user}"));
-        let wanted = Wanted { org: Some("o".to_owned()), user: Some(user.to_owned()), ..Wanted::default() };
-        let ended = self.gate.end_sessions(&wanted, "uid 0", self.moment());
+        let wanted =
+            OperatorFilter { org: Some("o".to_owned()), user: Some(user.to_owned()), ..OperatorFilter::default() };
+        let ended = self.gate.operator().end_sessions(&wanted, "uid 0", self.moment());
         if self.naive_model.roster.has_user(user) != ended.is_ok() {
             self.fail("ended what is not there, or not what is");
         }
         self.naive_model.end_all_of(user);
     }
 
-    /// Seconds pass, sometimes hours; sometimes the wall clock is set, ahead or back.
+    /// Lets seconds pass, sometimes hours; sometimes sets the wall clock ahead or back.
     fn pass_time(&mut self) {
         let seconds = match self.random_source.below(40) {
             0 => 5 * 3_600,
@@ -209,7 +217,7 @@ impl History {
         self.leases_ended += self.gate.leases_expired();
         let (disk, kept) = Disk::open(self.state.path()).unwrap();
         drop(disk);
-        // Down for a while, with a clock that may be anything when it is up again.
+        // Stopped for a while; the wall clock may have any value at the next start.
         self.now.uptime_ms = self.random_source.below(2_000) as u64;
         self.now.wall_ms += self.random_source.below(20_000) as u64;
         match self.random_source.below(5) {
@@ -234,7 +242,7 @@ impl History {
         let (agents, supervisors) = (most(&AGENTS), most(&SUPERVISORS));
         let mut queues: std::collections::BTreeSet<&'static str> = most(&QUEUES);
         queues.insert(QUEUES[0]);
-        let roster = Roster {
+        let roster = ModelOrganization {
             agents,
             supervisors,
             protected: AGENTS.into_iter().filter(|_| random_source.one_in(5)).collect(),
@@ -258,9 +266,9 @@ impl History {
         drop(self.gate.publish(loaded.policy));
     }
 
-    /// Compares everything that there is.
+    /// Compares every login session, supervision and counter.
     fn compare(&self) {
-        let there = self.gate.sessions(&Wanted::default(), self.moment(), 0, usize::MAX).unwrap();
+        let there = self.gate.operator().sessions(&OperatorFilter::default(), self.moment(), 0, usize::MAX).unwrap();
         let mut there: Vec<String> = there
             .rows
             .iter()
@@ -284,11 +292,11 @@ impl History {
         if there != expected {
             self.fail(&format!("the sessions are {there:#?}\nand should be {expected:#?}"));
         }
-        let there = self.gate.supervisions(&Wanted::default(), 0, usize::MAX).unwrap();
+        let there = self.gate.operator().supervisions(&OperatorFilter::default(), 0, usize::MAX).unwrap();
         let mut there: Vec<String> = there
             .rows
             .iter()
-            // A queue that is no longer there has no number.
+            // A removed queue has no number.
             .map(|row| format!("{} {:?} {:?} {} {}", row.user, row.target, row.call, row.mode, row.revoked))
             .collect();
         let mut expected: Vec<String> = self
@@ -308,44 +316,46 @@ impl History {
     }
 }
 
-fn draw(random_source: &mut RandomSource) -> Ask {
+fn draw(random_source: &mut RandomSource) -> ModelQuestion {
     let user = random_source.pick(&AGENTS);
     let by = random_source.pick(&SUPERVISORS);
     let at = random_source.pick(&QUEUES);
     let queue = (!random_source.one_in(3)).then_some(at);
     let call = random_source.pick(&CALLS);
     match random_source.below(16) {
-        0..=2 => Ask::Login { user, queue },
-        3 => Ask::Logout { user, queue },
-        4 => Ask::Toggle { user, queue },
-        5 => Ask::Pause { user, queue, reason: random_source.pick(&REASONS) },
-        6 => Ask::Resume { user, queue },
+        0..=2 => ModelQuestion::Login { user, queue },
+        3 => ModelQuestion::Logout { user, queue },
+        4 => ModelQuestion::Toggle { user, queue },
+        5 => ModelQuestion::Pause { user, queue, reason: random_source.pick(&REASONS) },
+        6 => ModelQuestion::Resume { user, queue },
         7..=9 => {
             let seconds = random_source.one_in(2).then(|| 1 + random_source.below(120) as u64);
-            Ask::Lend { by, user, queue: at, seconds }
+            ModelQuestion::Lend { by, user, queue: at, seconds }
         }
-        10 => Ask::TakeBack { by, user, queue: at },
-        11 => Ask::CallBegin { agent: user, call, queue: at },
-        12 if random_source.one_in(2) => Ask::CallEnd { agent: user, call },
-        13 if random_source.one_in(2) => Ask::SupervisionEnd { by, target: random_source.one_in(2).then_some(user) },
+        10 => ModelQuestion::TakeBack { by, user, queue: at },
+        11 => ModelQuestion::CallBegin { agent: user, call, queue: at },
+        12 if random_source.one_in(2) => ModelQuestion::CallEnd { agent: user, call },
+        13 if random_source.one_in(2) => {
+            ModelQuestion::SupervisionEnd { by, target: random_source.one_in(2).then_some(user) }
+        }
         _ => {
             let of = match random_source.below(3) {
-                0 => Of::Call(call),
-                1 => Of::Target { target: user, queue: at, call: Some(call) },
-                _ => Of::Target { target: user, queue: at, call: None },
+                0 => SupervisionTarget::Call(call),
+                1 => SupervisionTarget::Target { target: user, queue: at, call: Some(call) },
+                _ => SupervisionTarget::Target { target: user, queue: at, call: None },
             };
-            Ask::Supervise { by, mode: random_source.pick(&MODES), of }
+            ModelQuestion::Supervise { by, mode: random_source.pick(&MODES), of }
         }
     }
 }
 
-/// The extension of a user, in the place of the letter.
+/// The extension of a user: a digit replaces the letter.
 fn extension(user: &str) -> String {
     user.replace('a', "10").replace('s', "20")
 }
 
-/// The question in the words of the line dialect; people by extension and queues by id.
-fn words(ask: Ask) -> String {
+/// The question in the line dialect, with users by extension and queues by id.
+fn words(ask: ModelQuestion) -> String {
     let mut line = String::new();
     let mut of_user = |user: &str, action: &str, queue: Option<&str>| {
         write!(line, "actor={} action={action}", extension(user)).unwrap();
@@ -355,43 +365,43 @@ fn words(ask: Ask) -> String {
     };
     let mut more: Vec<(&str, String)> = vec![];
     match ask {
-        Ask::Login { user, queue } => of_user(user, "queue.login", queue),
-        Ask::Logout { user, queue } => of_user(user, "queue.logout", queue),
-        Ask::Toggle { user, queue } => of_user(user, "queue.toggle", queue),
-        Ask::Pause { user, queue, reason } => {
+        ModelQuestion::Login { user, queue } => of_user(user, "queue.login", queue),
+        ModelQuestion::Logout { user, queue } => of_user(user, "queue.logout", queue),
+        ModelQuestion::Toggle { user, queue } => of_user(user, "queue.toggle", queue),
+        ModelQuestion::Pause { user, queue, reason } => {
             of_user(user, "queue.pause", queue);
             more.extend(reason.map(|reason| ("pause_reason", reason.to_owned())));
         }
-        Ask::Resume { user, queue } => of_user(user, "queue.resume", queue),
-        Ask::Lend { by, user, queue, seconds } => {
+        ModelQuestion::Resume { user, queue } => of_user(user, "queue.resume", queue),
+        ModelQuestion::Lend { by, user, queue, seconds } => {
             of_user(by, "agent.login", Some(queue));
             more.push(("target", extension(user)));
             more.extend(seconds.map(|seconds| ("for", seconds.to_string())));
         }
-        Ask::TakeBack { by, user, queue } => {
+        ModelQuestion::TakeBack { by, user, queue } => {
             of_user(by, "agent.logout", Some(queue));
             more.push(("target", extension(user)));
         }
-        Ask::CallBegin { agent, call, queue } => {
+        ModelQuestion::CallBegin { agent, call, queue } => {
             of_user(agent, "call.begin", Some(queue));
             more.push(("call", call.to_owned()));
         }
-        Ask::CallEnd { agent, call } => {
+        ModelQuestion::CallEnd { agent, call } => {
             of_user(agent, "call.end", None);
             more.push(("call", call.to_owned()));
         }
-        Ask::Supervise { by, mode, of } => match of {
-            Of::Call(call) => {
+        ModelQuestion::Supervise { by, mode, of } => match of {
+            SupervisionTarget::Call(call) => {
                 of_user(by, &format!("call.{mode}"), None);
                 more.push(("call", call.to_owned()));
             }
-            Of::Target { target, queue, call } => {
+            SupervisionTarget::Target { target, queue, call } => {
                 of_user(by, &format!("call.{mode}"), Some(queue));
                 more.push(("target", extension(target)));
                 more.extend(call.map(|call| ("call", call.to_owned())));
             }
         },
-        Ask::SupervisionEnd { by, target } => {
+        ModelQuestion::SupervisionEnd { by, target } => {
             of_user(by, "supervision.end", None);
             more.extend(target.map(|target| ("target", extension(target))));
         }
@@ -399,8 +409,8 @@ fn words(ask: Ask) -> String {
     more.into_iter().fold(line, |line, (key, value)| line + " " + key + "=" + &value)
 }
 
-/// The organization, as the product reads it: every agent serves every queue, and every supervisor supervises it.
-fn text_of(roster: &Roster) -> String {
+/// The organization file: every agent serves every queue, and every supervisor supervises every queue.
+fn text_of(roster: &ModelOrganization) -> String {
     let mut text = format!(
         "organization = \"o\"\nmodel = \"goto\"\n[leases]\ndefault_seconds = {}\n[limits]\none_queue_at_a_time = {}\n\
          logins_per_user_max = {}\nlogins_per_queue_max = {}\nlogins_max = {}\nsupervisions_per_target_max = {}\n\

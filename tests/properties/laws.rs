@@ -11,15 +11,15 @@ use queuewarden::policy::resolve::Question;
 use queuewarden::policy::{Organization, Policy};
 use queuewarden::telephony::{QueueSet, Token, UserId, Via};
 
-use crate::events::Asked;
-use crate::models::{GOTO, MODELS, VOXIMPLANT};
-use crate::random_source::RandomSource;
-use crate::side_by_side::Heard;
-use crate::small_worlds::{
+use crate::properties::events::RandomQuestion;
+use crate::properties::models::{GOTO, MODELS, VOXIMPLANT};
+use crate::properties::side_by_side::ProductAnswer;
+use crate::properties::small_worlds::{
     Allowed, GOTO_SETTINGS, NOW, Person, all_events, all_settings, allowed, goto_actors, goto_targets, judged,
     organization, resolved, session_states, settings, shipped, voximplant_people,
 };
-use crate::worlds::Draft;
+use crate::properties::worlds::RandomOrganization;
+use crate::support::random_source::RandomSource;
 
 #[test]
 fn fewer_rights_and_tighter_limits_never_allow_more() {
@@ -177,7 +177,7 @@ fn in_voximplant_fewer_rights_never_allow_more_either() {
 }
 
 #[test]
-fn the_same_role_and_assignments_get_the_same_answer_whoever_it_is() {
+fn users_with_the_same_role_and_assignments_get_the_same_answer() {
     for model in MODELS {
         let compiled = shipped(model.name);
         let (actors, targets) = if model.name == "goto" {
@@ -223,7 +223,7 @@ fn the_same_role_and_assignments_get_the_same_answer_whoever_it_is() {
     }
 }
 
-/// The same question, asked by the twin; what was done to oneself is done to the twin's self.
+/// The same question, asked by the twin; a question about oneself is about the twin.
 fn as_twin<'e>(event: &Event<'e>) -> Event<'e> {
     let twin = Token::parse("zoe");
     let oneself = event.target == Some(event.actor);
@@ -236,10 +236,10 @@ fn taking_a_grant_from_a_model_never_allows_more() {
     const EVENTS: usize = 80;
     let mut random_source = RandomSource::new(20);
     for model in MODELS {
-        let folder = crate::folder_with_models();
+        let folder = crate::properties::folder_with_models();
         let mut drafts = vec![];
         while drafts.len() < ORGANIZATIONS {
-            let draft = Draft::new(&format!("o{}", drafts.len()), &mut random_source);
+            let draft = RandomOrganization::new(&format!("o{}", drafts.len()), &mut random_source);
             if draft.model.name == model.name {
                 let file = folder.path().join(format!("organizations/{}.toml", draft.name));
                 std::fs::write(file, draft.for_the_product()).unwrap();
@@ -248,13 +248,18 @@ fn taking_a_grant_from_a_model_never_allows_more() {
         }
         let mut asked = vec![];
         for draft in &drafts {
-            asked.extend((0..EVENTS).map(|_| Asked { may: true, ..Asked::draw(draft, draft, &mut random_source) }));
+            asked.extend(
+                (0..EVENTS)
+                    .map(|_| RandomQuestion { may: true, ..RandomQuestion::draw(draft, draft, &mut random_source) }),
+            );
         }
-        let answers = || -> Vec<Heard> {
+        let answers = || -> Vec<ProductAnswer> {
             let gate = Gate::default();
             drop(gate.publish(config::load(folder.path(), &Policy::default()).unwrap().policy));
             let mut scratch = QueueSet::new();
-            let ask = |asked: &Asked| gate.ask(&asked.event(), NOW, &mut scratch, |outcome, _| Heard::of(&outcome));
+            let ask = |asked: &RandomQuestion| {
+                gate.ask(&asked.event(), NOW, &mut scratch, |outcome, _| ProductAnswer::of(&outcome))
+            };
             asked.iter().map(ask).collect()
         };
         let whole = answers();
@@ -301,7 +306,7 @@ fn barring_unassigned_logins_ends_no_session_and_opens_no_queue() {
     let gate = Gate::default();
     let mut scratch = QueueSet::new();
     let allow = settings(&model, &["allow_unassigned_login"]);
-    // Two people of every role and assignment, each pair an organization of its own.
+    // Two users of every role and assignment, each pair in an organization of its own.
     let everybody: Vec<Person> =
         (0..32).map(|bits: u8| Person { roles: u16::from(bits % 8), serves: bits / 8, ..Person::default() }).collect();
     let pairs: Vec<(String, [Person; 2])> = (0..everybody.len() * everybody.len())
@@ -343,7 +348,7 @@ fn barring_unassigned_logins_ends_no_session_and_opens_no_queue() {
     let mut logged_in: HashMap<(usize, &str, &str), bool> = HashMap::new();
     for (position, (name, _)) in pairs.iter().enumerate() {
         for (bit, (actor, queue)) in [("a", "q0"), ("a", "q1"), ("t", "q0"), ("t", "q1")].into_iter().enumerate() {
-            // Every choice of who is in which queue comes by, with one role and assignment or another.
+            // Every choice of queues that both are logged in to occurs with some role and assignment.
             let comes = position >> bit & 1 == 0 || position % 7 == bit;
             if comes {
                 let reason = ask(name, actor, "queue.login", queue, Intent::Do);
@@ -392,7 +397,7 @@ fn nothing_crosses_organizations() {
         for (round, &here) in some.iter().enumerate() {
             for &there in &some {
                 let ours = || organization(0, "o", &compiled, &[("a", "1001", here), ("t", "1002", here)]);
-                // The neighbour has people of the same names, and one whom only it has.
+                // The other organization has users of the same names, and one of its own.
                 let people = [("a", "1002", there), ("t", "1001", there), ("only", "1003", there)];
                 let neighbour = organization(1, "n", &compiled, &people);
                 let (alone, together) = (Gate::default(), Gate::default());
@@ -400,18 +405,19 @@ fn nothing_crosses_organizations() {
                 drop(together.publish(Policy::new(1, [ours(), neighbour])));
                 for event in &events {
                     let event = Event { intent: Intent::Do, ..*event };
-                    let expected = alone.ask(&event, NOW, &mut scratch, |outcome, _| Heard::of(&outcome).said);
+                    let expected = alone.ask(&event, NOW, &mut scratch, |outcome, _| ProductAnswer::of(&outcome).said);
                     let at_the_neighbour = Event { organization: Token::parse("n").unwrap(), ..event };
                     together.ask(&at_the_neighbour, NOW, &mut scratch, |_, _| ());
-                    let said = together.ask(&event, NOW, &mut scratch, |outcome, _| Heard::of(&outcome).said);
+                    let said = together.ask(&event, NOW, &mut scratch, |outcome, _| ProductAnswer::of(&outcome).said);
                     assert_eq!(said, expected, "{event:?} depends on the neighbour {there:?}");
                     let stranger = Event { actor: Token::parse("only").unwrap(), ..event };
-                    let verdict =
-                        together.ask(&stranger, NOW, &mut scratch, |outcome, _| Heard::of(&outcome).said.verdict);
+                    let verdict = together
+                        .ask(&stranger, NOW, &mut scratch, |outcome, _| ProductAnswer::of(&outcome).said.verdict);
                     assert_ne!(verdict, "allow", "{stranger:?} is of the neighbour");
                     if event.target.is_some() {
                         let stranger = Event { target: Token::parse("only"), ..event };
-                        let said = together.ask(&stranger, NOW, &mut scratch, |outcome, _| Heard::of(&outcome).said);
+                        let said =
+                            together.ask(&stranger, NOW, &mut scratch, |outcome, _| ProductAnswer::of(&outcome).said);
                         let targetless = said.target.is_none();
                         assert!(said.verdict != "allow" || targetless, "{stranger:?} is of the neighbour: {said:?}");
                     }

@@ -1,6 +1,6 @@
-//! What there is to draw from, per role model. A model or an action that is new to the product is a line here.
+//! What random organizations and questions are made of, per role model. A new model or action is a line here.
 
-/// A role model, as far as the random_source need to know it.
+/// The parts of a role model that random organizations and questions are made of.
 #[derive(Debug)]
 pub(crate) struct Model {
     pub(crate) name: &'static str,
@@ -11,11 +11,11 @@ pub(crate) struct Model {
     pub(crate) settings: &'static [&'static str],
     /// Every action that `config/models` has.
     pub(crate) actions: &'static [&'static str],
-    /// Feature codes of which any choice is unambiguous.
+    /// Feature codes; every subset of them is unambiguous.
     pub(crate) codes: &'static [(&'static str, &'static str)],
 }
 
-/// The models that the random_source draw.
+/// The models to draw from.
 pub(crate) const MODELS: &[&Model] = &[&GOTO, &VOXIMPLANT];
 
 pub(crate) const GOTO: Model = Model {

@@ -1,11 +1,12 @@
-//! What is now, as plainly as it can be kept: lists that are searched from the front. Rights are no matter here; the
-//! people of a [`Roster`] may do everything that their role is for, so that what is left is state, time and bounds.
+//! A naive model of the state: login sessions, supervisions and calls in lists that are searched from the front. It
+//! has no rights: everybody in a [`ModelOrganization`] may do what their role is for, so that only state, time and
+//! limits count.
 
 use std::collections::BTreeSet;
 
-/// The organization of now.
+/// The organization of the model: users by role, queues and limits.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Roster {
+pub(crate) struct ModelOrganization {
     pub(crate) agents: BTreeSet<&'static str>,
     pub(crate) supervisors: BTreeSet<&'static str>,
     pub(crate) protected: BTreeSet<&'static str>,
@@ -19,21 +20,21 @@ pub(crate) struct Roster {
     pub(crate) supervisions_per_supervisor: usize,
 }
 
-impl Roster {
+impl ModelOrganization {
     pub(crate) fn has_user(&self, name: &str) -> bool {
         self.agents.contains(name) || self.supervisors.contains(name)
     }
 }
 
-/// By the wall clock and by the one that only counts on.
+/// A moment by the wall clock, which may jump, and by the uptime clock, which only advances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Time {
+pub(crate) struct ModelTime {
     pub(crate) wall_ms: u64,
     pub(crate) uptime_ms: u64,
 }
 
-impl Time {
-    /// The end of something that lasts so long.
+impl ModelTime {
+    /// The moment this number of seconds later.
     const fn after(self, seconds: u64) -> Self {
         Self { wall_ms: self.wall_ms + seconds * 1_000, uptime_ms: self.uptime_ms + seconds * 1_000 }
     }
@@ -43,7 +44,7 @@ impl Time {
     }
 }
 
-/// A pause, and why.
+/// A pause with its reason, if one was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pause(pub(crate) Option<&'static str>);
 
@@ -54,7 +55,7 @@ pub(crate) struct Login {
     pub(crate) ground: &'static str,
     pub(crate) pause: Option<Pause>,
     pub(crate) by: Option<&'static str>,
-    pub(crate) ends: Option<Time>,
+    pub(crate) ends: Option<ModelTime>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +65,7 @@ pub(crate) struct Supervision {
     pub(crate) queue: &'static str,
     pub(crate) call: Option<&'static str>,
     pub(crate) mode: &'static str,
-    pub(crate) ends: Time,
+    pub(crate) ends: ModelTime,
     pub(crate) revoked: bool,
 }
 
@@ -73,12 +74,12 @@ struct Call {
     id: &'static str,
     agent: &'static str,
     queue: &'static str,
-    ends: Time,
+    ends: ModelTime,
 }
 
-/// What is asked for. Names may be of people and queues that are not there.
+/// A question. Its users and queues may be unknown.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Ask {
+pub(crate) enum ModelQuestion {
     Login { user: &'static str, queue: Option<&'static str> },
     Logout { user: &'static str, queue: Option<&'static str> },
     Toggle { user: &'static str, queue: Option<&'static str> },
@@ -88,34 +89,34 @@ pub(crate) enum Ask {
     TakeBack { by: &'static str, user: &'static str, queue: &'static str },
     CallBegin { agent: &'static str, call: &'static str, queue: &'static str },
     CallEnd { agent: &'static str, call: &'static str },
-    Supervise { by: &'static str, mode: &'static str, of: Of },
+    Supervise { by: &'static str, mode: &'static str, of: SupervisionTarget },
     SupervisionEnd { by: &'static str, target: Option<&'static str> },
 }
 
-/// What is supervised.
+/// The target of a supervision.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Of {
+pub(crate) enum SupervisionTarget {
     Target { target: &'static str, queue: &'static str, call: Option<&'static str> },
     Call(&'static str),
 }
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NaiveModel {
-    pub(crate) roster: Roster,
+    pub(crate) roster: ModelOrganization,
     pub(crate) logins: Vec<Login>,
     pub(crate) supervisions: Vec<Supervision>,
     calls: Vec<Call>,
 }
 
-/// Four hours, and a day.
+/// Four hours: the longest supervision. A day: the longest call.
 const SUPERVISION_SECONDS: u64 = 14_400;
 const CALL_SECONDS: u64 = 86_400;
-/// A lease lasts no longer, whatever a clock says.
+/// The longest lease.
 const LEASE_SECONDS_MAX: u64 = 31 * 86_400;
 
 impl NaiveModel {
-    /// Answers with a reason, and takes down what follows from it unless somebody only asks.
-    pub(crate) fn ask(&mut self, ask: Ask, only_asks: bool, now: Time) -> &'static str {
+    /// Returns the reason of the answer, and makes the change unless `only_asks`.
+    pub(crate) fn ask(&mut self, ask: ModelQuestion, only_asks: bool, now: ModelTime) -> &'static str {
         let before = only_asks.then(|| self.clone());
         let reason = match self.act(ask, now) {
             Ok(reason) | Err(reason) => reason,
@@ -126,44 +127,47 @@ impl NaiveModel {
         reason
     }
 
-    fn act(&mut self, ask: Ask, now: Time) -> Result<&'static str, &'static str> {
+    fn act(&mut self, ask: ModelQuestion, now: ModelTime) -> Result<&'static str, &'static str> {
         match ask {
-            Ask::Login { user, queue } => {
+            ModelQuestion::Login { user, queue } => {
                 self.known(user, queue)?;
                 self.login(user, queue)
             }
-            Ask::Logout { user, queue } => {
+            ModelQuestion::Logout { user, queue } => {
                 self.known(user, queue)?;
                 self.end(|login| login.user == user && queue.is_none_or(|queue| login.queue == queue), "logged_out")
             }
-            Ask::Toggle { user, queue } => {
+            ModelQuestion::Toggle { user, queue } => {
                 let is_in = |login: &&Login| login.user == user && queue.is_none_or(|queue| login.queue == queue);
                 let logout = self.logins.iter().find(is_in).is_some();
-                self.act(if logout { Ask::Logout { user, queue } } else { Ask::Login { user, queue } }, now)
+                self.act(
+                    if logout { ModelQuestion::Logout { user, queue } } else { ModelQuestion::Login { user, queue } },
+                    now,
+                )
             }
-            Ask::Pause { user, queue, reason } => {
+            ModelQuestion::Pause { user, queue, reason } => {
                 self.known(user, queue)?;
                 self.pause(user, queue, Some(Pause(reason)), "paused")
             }
-            Ask::Resume { user, queue } => {
+            ModelQuestion::Resume { user, queue } => {
                 self.known(user, queue)?;
                 self.pause(user, queue, None, "resumed")
             }
-            Ask::Lend { by, user, queue, seconds } => {
+            ModelQuestion::Lend { by, user, queue, seconds } => {
                 self.known_both(by, user, queue)?;
                 self.lend(by, user, queue, seconds, now)
             }
-            Ask::TakeBack { by, user, queue } => {
+            ModelQuestion::TakeBack { by, user, queue } => {
                 self.known_both(by, user, queue)?;
                 self.end(|login| login.user == user && login.queue == queue, "supervisor_logout")
             }
-            Ask::CallBegin { agent, call, queue } => {
+            ModelQuestion::CallBegin { agent, call, queue } => {
                 self.known(agent, Some(queue))?;
                 self.calls.retain(|known| known.id != call);
                 self.calls.push(Call { id: call, agent, queue, ends: now.after(CALL_SECONDS) });
                 Ok("reported")
             }
-            Ask::CallEnd { agent, call } => {
+            ModelQuestion::CallEnd { agent, call } => {
                 self.known(agent, None)?;
                 let was_known = self.call(call, now).is_some();
                 self.calls.retain(|known| known.id != call);
@@ -171,8 +175,8 @@ impl NaiveModel {
                 self.supervisions.retain(|supervision| supervision.call != Some(call));
                 if was_known || self.supervisions.len() < before { Ok("reported") } else { Err("unknown_call") }
             }
-            Ask::Supervise { by, mode, of } => self.supervise(by, mode, of, now),
-            Ask::SupervisionEnd { by, target } => {
+            ModelQuestion::Supervise { by, mode, of } => self.supervise(by, mode, of, now),
+            ModelQuestion::SupervisionEnd { by, target } => {
                 self.known(by, None)?;
                 if target.is_some_and(|target| !self.roster.has_user(target)) {
                     return Err("unknown_target");
@@ -196,7 +200,7 @@ impl NaiveModel {
         if self.roster.has_user(user) { Ok(()) } else { Err("unknown_target") }
     }
 
-    /// The bound that so many more logins of the user would break, in these queues.
+    /// The limit that logins of the user to these queues would exceed.
     fn bound(&self, user: &str, queues: &[&'static str]) -> Option<&'static str> {
         let of_user = self.logins.iter().filter(|login| login.user == user).count() + queues.len();
         let in_queue = |queue: &str| self.logins.iter().filter(|login| login.queue == queue).count();
@@ -236,10 +240,10 @@ impl NaiveModel {
         user: &'static str,
         queue: &'static str,
         seconds: Option<u64>,
-        now: Time,
+        now: ModelTime,
     ) -> Result<&'static str, &'static str> {
         if let Some(login) = self.logins.iter_mut().find(|login| login.user == user && login.queue == queue) {
-            // Only a supervisor's login has an end, and only a time that is named is a new one.
+            // Only a supervisor's login has an end, and only a given time changes it.
             return match seconds {
                 Some(seconds) if login.ground == "supervisor" => {
                     login.ends = Some(now.after(seconds));
@@ -274,7 +278,7 @@ impl NaiveModel {
         for login in &mut self.logins {
             if login.user == user && queue.is_none_or(|queue| login.queue == queue) {
                 is_in = true;
-                // Pausing who is paused changes nothing, and not why either.
+                // A pause of a paused session changes nothing, not even the reason.
                 if login.pause.is_some() != pause.is_some() {
                     login.pause = pause;
                 }
@@ -283,7 +287,7 @@ impl NaiveModel {
         if is_in { Ok(reason) } else { Err("not_logged_in") }
     }
 
-    fn call(&self, id: &str, now: Time) -> Option<&Call> {
+    fn call(&self, id: &str, now: ModelTime) -> Option<&Call> {
         self.calls.iter().find(|call| call.id == id && !call.ends.is_over(now))
     }
 
@@ -291,12 +295,12 @@ impl NaiveModel {
         &mut self,
         by: &'static str,
         mode: &'static str,
-        of: Of,
-        now: Time,
+        of: SupervisionTarget,
+        now: ModelTime,
     ) -> Result<&'static str, &'static str> {
         self.known(by, None)?;
         let (target, queue, call) = match of {
-            Of::Target { target, queue, call } => {
+            SupervisionTarget::Target { target, queue, call } => {
                 self.known_both(by, target, queue)?;
                 let reported = call.and_then(|call| self.call(call, now));
                 if reported.is_some_and(|reported| (reported.agent, reported.queue) != (target, queue)) {
@@ -304,7 +308,7 @@ impl NaiveModel {
                 }
                 (target, queue, call)
             }
-            Of::Call(id) => {
+            SupervisionTarget::Call(id) => {
                 let call = self.call(id, now).ok_or("unknown_call")?;
                 (call.agent, call.queue, Some(id))
             }
@@ -332,13 +336,13 @@ impl NaiveModel {
     }
 
     /// Time has passed.
-    pub(crate) fn pass(&mut self, now: Time) {
+    pub(crate) fn pass(&mut self, now: ModelTime) {
         self.logins.retain(|login| login.ends.is_none_or(|ends| !ends.is_over(now)));
         self.supervisions.retain(|at| !at.ends.is_over(now));
     }
 
-    /// Another organization of the same name: whoever is not in it any more is nowhere any more.
-    pub(crate) fn reload(&mut self, roster: Roster) {
+    /// Replaces the organization: removed users lose their sessions.
+    pub(crate) fn reload(&mut self, roster: ModelOrganization) {
         self.logins.retain(|login| roster.has_user(login.user) && roster.queues.contains(login.queue));
         for login in &mut self.logins {
             login.by = login.by.filter(|by| roster.has_user(by));
@@ -351,12 +355,12 @@ impl NaiveModel {
         self.roster = roster;
     }
 
-    /// Another process: logins are there again, with what is left of their time; nothing else is.
-    pub(crate) fn restart(&mut self, now: Time, last_commit: u64) {
+    /// Restarts the process: login sessions stay, with the rest of their time; supervisions and calls are gone.
+    pub(crate) fn restart(&mut self, now: ModelTime, last_commit: u64) {
         for login in &mut self.logins {
             login.ends = login.ends.map(|ends| {
                 let left = ends.wall_ms.saturating_sub(now.wall_ms.max(last_commit)).min(LEASE_SECONDS_MAX * 1_000);
-                Time { wall_ms: now.wall_ms + left, uptime_ms: now.uptime_ms + left }
+                ModelTime { wall_ms: now.wall_ms + left, uptime_ms: now.uptime_ms + left }
             });
         }
         self.supervisions.clear();

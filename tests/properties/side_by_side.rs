@@ -1,4 +1,4 @@
-//! The product and the reference, side by side: the same organizations, the same questions, the same moments.
+//! Runs the product and the reference side by side: the same organizations, questions and moments.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,52 +7,52 @@ use queuewarden::config;
 use queuewarden::decision::{ActionLabel, Decision, Outcome, Reason, Transition};
 use queuewarden::dialect::fastagi::FastAgi;
 use queuewarden::dialect::line::Line;
-use queuewarden::dialect::{Dialect, Step, pins};
+use queuewarden::dialect::{Dialect, Step, supervision_options};
 use queuewarden::event::{Event, Intent};
 use queuewarden::gate::{Counts, Gate};
-use queuewarden::policy::decide::{Scope, decide};
+use queuewarden::policy::decide::{JudgedQueues, decide};
 use queuewarden::policy::model::Subject;
 use queuewarden::policy::resolve::{Question as Resolved, resolve};
 use queuewarden::policy::{Organization, Policy};
-use queuewarden::sessions::table::{Beginning, SessionTable};
+use queuewarden::sessions::table::{LoginTerms, SessionTable};
 use queuewarden::telephony::{Moment, QueueSet, SupervisionMode, UnixMillis};
 
-use crate::events::Asked;
-use crate::grammar;
-use crate::random_source::RandomSource;
+use crate::properties::events::RandomQuestion;
+use crate::properties::grammar;
+use crate::properties::worlds::RandomOrganization;
 use crate::reference::{Question, Session, World, judge};
-use crate::worlds::Draft;
+use crate::support::random_source::RandomSource;
 
-/// What either says to a question, in the same words.
+/// The answer of either side, in the same words.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Said {
+pub(crate) struct ComparableAnswer {
     pub(crate) verdict: &'static str,
     pub(crate) reason: String,
     pub(crate) key: Option<&'static str>,
     pub(crate) action: Option<String>,
     pub(crate) queues: Vec<String>,
-    /// Of what is allowed.
+    /// Only of an allowed question.
     pub(crate) target: Option<String>,
 }
 
-/// What the product says, with what only it has.
+/// The answer of the product, with the parts that only the product has.
 #[derive(Clone, Debug)]
-pub(crate) struct Heard {
-    pub(crate) said: Said,
+pub(crate) struct ProductAnswer {
+    pub(crate) said: ComparableAnswer,
     pub(crate) pair: Option<(ActionLabel, Reason)>,
-    /// A supervision is allowed.
+    /// Whether the answer allows a supervision and names its mode.
     pins_down: bool,
     revision: u64,
 }
 
-impl Heard {
+impl ProductAnswer {
     pub(crate) fn of(outcome: &Outcome<'_>) -> Self {
         match outcome {
             Outcome::Decided(answer) => {
                 let mut queues: Vec<String> = answer.queues.numbers().map(str::to_owned).collect();
                 queues.sort_unstable();
                 let allowed = matches!(answer.reason, Reason::Allow(_));
-                let said = Said {
+                let said = ComparableAnswer {
                     verdict: answer.reason.verdict(),
                     reason: answer.reason.code().to_owned(),
                     key: None,
@@ -66,7 +66,7 @@ impl Heard {
                 Self { said, pair, pins_down: answer.mode.is_some(), revision: answer.revision }
             }
             Outcome::Faulty(error) => {
-                let said = Said {
+                let said = ComparableAnswer {
                     verdict: "error",
                     reason: error.reason.code().to_owned(),
                     key: error.key.map(queuewarden::event::Key::name),
@@ -80,23 +80,23 @@ impl Heard {
     }
 }
 
-/// How a question comes to the product: as an event, or as bytes of a dialect.
+/// The form in which the product gets a question: an event, or the bytes of a dialect.
 #[derive(Clone, Copy, Debug)]
-enum By {
+enum QuestionForm {
     Event,
     Line,
     FastAgi,
 }
 
-/// One organization as both see it.
-struct Tenant {
-    draft: Draft,
+/// One organization, for both sides.
+struct ComparedOrganization {
+    draft: RandomOrganization,
     world: World,
-    /// The logins, as the reference has them.
+    /// The login sessions of the reference.
     sessions: Vec<Session>,
-    /// When those that a supervisor opened for a time end, in seconds: the reference knows no leases.
+    /// The ends of the leases in seconds, by user and queue: the reference has no leases.
     ends: BTreeMap<(String, String), u64>,
-    /// The logins, as the product's table has them: the gate shows only how many there are.
+    /// The login sessions in a table of the product: the gate tells only their number.
     table: SessionTable,
 }
 
@@ -104,17 +104,17 @@ struct Tenant {
 pub(crate) struct SideBySide {
     folder: tempfile::TempDir,
     gate: Gate,
-    tenants: Vec<Tenant>,
+    tenants: Vec<ComparedOrganization>,
     now_seconds: u64,
     scratch: QueueSet,
-    /// What was seen of the product.
+    /// The pairs of action and reason in the answers of the product.
     pub(crate) pairs: BTreeSet<(ActionLabel, Reason)>,
     pub(crate) compared: usize,
 }
 
 impl SideBySide {
     pub(crate) fn new(organizations: usize, random_source: &mut RandomSource) -> Result<Self, String> {
-        let folder = crate::folder_with_models();
+        let folder = crate::properties::folder_with_models();
         let mut side_by_side = Self {
             folder,
             gate: Gate::default(),
@@ -125,10 +125,10 @@ impl SideBySide {
             compared: 0,
         };
         for position in 0..organizations {
-            let draft = Draft::new(&format!("o{position}"), random_source);
+            let draft = RandomOrganization::new(&format!("o{position}"), random_source);
             let world = World::from_toml(&draft.for_the_reference());
             let (sessions, ends, table) = (vec![], BTreeMap::new(), SessionTable::default());
-            side_by_side.tenants.push(Tenant { draft, world, sessions, ends, table });
+            side_by_side.tenants.push(ComparedOrganization { draft, world, sessions, ends, table });
         }
         side_by_side.load()?;
         Ok(side_by_side)
@@ -140,21 +140,21 @@ impl SideBySide {
             tenant.draft.edit(random_source);
             tenant.world = World::from_toml(&tenant.draft.for_the_reference());
             let (users, queues) = (&tenant.draft.users, &tenant.draft.queues);
-            // RULES R31, R32: a reload ends no login of anybody who is still there in a queue that is still there.
+            // RULES R31, R32: a reload ends no session of a remaining user in a remaining queue.
             tenant.sessions.retain(|session| {
                 users.iter().any(|user| user.id == session.user) && queues.iter().any(|queue| queue.id == session.queue)
             });
             let sessions = &tenant.sessions;
             tenant.ends.retain(|(user, queue), _| sessions.iter().any(|at| at.user == *user && at.queue == *queue));
         }
-        // An organization that leaves takes its logins with it; the next one in its place gets none of them.
+        // A removed organization loses its sessions; a new one of the same name gets none of them.
         if random_source.one_in(2) {
             let leaving = random_source.below(self.tenants.len());
             let name = format!("{}n", self.tenants[leaving].draft.name);
-            let draft = Draft::new(&name, random_source);
+            let draft = RandomOrganization::new(&name, random_source);
             let world = World::from_toml(&draft.for_the_reference());
             let (sessions, ends, table) = (vec![], BTreeMap::new(), SessionTable::default());
-            self.tenants[leaving] = Tenant { draft, world, sessions, ends, table };
+            self.tenants[leaving] = ComparedOrganization { draft, world, sessions, ends, table };
         }
         self.load()
     }
@@ -178,14 +178,14 @@ impl SideBySide {
         Moment { wall: UnixMillis(self.now_seconds * 1_000), uptime_ms: self.now_seconds * 1_000 }
     }
 
-    /// Lets time pass; what ends by itself ends.
+    /// Lets time pass; leases end.
     fn wait(&mut self, seconds: u64) {
         self.now_seconds += seconds;
         self.gate.end_what_is_over(self.now());
         let now = self.now();
         for tenant in &mut self.tenants {
             tenant.table.expire(now);
-            let Tenant { sessions, ends, .. } = tenant;
+            let ComparedOrganization { sessions, ends, .. } = tenant;
             ends.retain(|(user, queue), end| {
                 let is_over = *end <= self.now_seconds;
                 sessions.retain(|at| !(is_over && at.user == *user && at.queue == *queue));
@@ -194,8 +194,8 @@ impl SideBySide {
         }
     }
 
-    /// Compares how many logins are paused, which shows nowhere but in what the gate prints for debugging: slow, so it
-    /// is for the end of a life.
+    /// Compares the number of paused sessions, which only the debug output of the gate tells. It is slow, so it is done
+    /// once, at the end.
     pub(crate) fn compare_pauses(&self) -> Result<(), String> {
         let expected = self.tenants.iter().flat_map(|tenant| &tenant.sessions).filter(|at| at.paused).count();
         let counted = format!("{:?}", self.gate).matches("paused: true").count();
@@ -214,12 +214,16 @@ impl SideBySide {
                     self.wait(random_source.below(20) as u64);
                 }
                 let other = random_source.below(self.tenants.len());
-                let asked = Asked::draw(&self.tenants[position].draft, &self.tenants[other].draft, random_source);
-                let by = [By::Line, By::FastAgi].get(random_source.below(12)).copied().unwrap_or(By::Event);
+                let asked =
+                    RandomQuestion::draw(&self.tenants[position].draft, &self.tenants[other].draft, random_source);
+                let by = [QuestionForm::Line, QuestionForm::FastAgi]
+                    .get(random_source.below(12))
+                    .copied()
+                    .unwrap_or(QuestionForm::Event);
                 self.compare(position, &asked, by)?;
                 if asked.may || random_source.one_in(8) {
-                    // Asked again, for what only asks changes nothing, and what was done is answered for what is now.
-                    self.compare(position, &asked, By::Event)?;
+                    // The same question again: `may` changed nothing, and after `do` the answer is about the new state.
+                    self.compare(position, &asked, QuestionForm::Event)?;
                 }
             }
             self.compare_sessions_of(position)?;
@@ -228,16 +232,18 @@ impl SideBySide {
     }
 
     /// Puts one question to both.
-    fn compare(&mut self, position: usize, asked: &Asked, by: By) -> Result<(), String> {
+    fn compare(&mut self, position: usize, asked: &RandomQuestion, by: QuestionForm) -> Result<(), String> {
         let now = self.now();
         let policy = self.gate.policy();
         let event = asked.event();
         let heard = match by {
-            By::Line if asked.is_for_the_wire() => through_the_line(&self.gate, asked, now, &mut self.scratch)?,
-            By::FastAgi if asked.is_for_the_wire() && !asked.may => {
+            QuestionForm::Line if asked.is_for_the_wire() => {
+                through_the_line(&self.gate, asked, now, &mut self.scratch)?
+            }
+            QuestionForm::FastAgi if asked.is_for_the_wire() && !asked.may => {
                 through_fastagi(&self.gate, asked, now, &mut self.scratch)?
             }
-            _ => self.gate.ask(&event, now, &mut self.scratch, |outcome, _| Heard::of(&outcome)),
+            _ => self.gate.ask(&event, now, &mut self.scratch, |outcome, _| ProductAnswer::of(&outcome)),
         };
         self.compared += 1;
         self.pairs.extend(heard.pair);
@@ -287,7 +293,7 @@ impl SideBySide {
         Ok(())
     }
 
-    /// Asks the gate about every login that there could be.
+    /// Asks the gate about every possible login session.
     fn compare_sessions_of(&mut self, position: usize) -> Result<(), String> {
         let tenant = &self.tenants[position];
         for user in &tenant.draft.users {
@@ -300,9 +306,10 @@ impl SideBySide {
                     queue: Some(queue.number.to_owned()),
                     ..Question::default()
                 };
-                let asked = Asked { question, may: true, lease_seconds: None };
-                let heard =
-                    self.gate.ask(&asked.event(), self.now(), &mut self.scratch, |outcome, _| Heard::of(&outcome));
+                let asked = RandomQuestion { question, may: true, lease_seconds: None };
+                let heard = self
+                    .gate
+                    .ask(&asked.event(), self.now(), &mut self.scratch, |outcome, _| ProductAnswer::of(&outcome));
                 if logged_in != (heard.said.reason == "logged_out") {
                     return Err(format!(
                         "DIFFERENT LOGINS\n{} in {} of {}: the reference says {logged_in}, the gate {:?}",
@@ -314,7 +321,7 @@ impl SideBySide {
         Ok(())
     }
 
-    /// Compares every login that there is with those that there should be.
+    /// Compares every login session with the expected ones.
     fn compare_sessions(&mut self) -> Result<(), String> {
         let policy = self.gate.policy();
         let mut counts = Counts::default();
@@ -345,7 +352,7 @@ impl SideBySide {
     }
 }
 
-/// Whether somebody who is in a queue could not get in today.
+/// Whether a session is kept: its user could not log in to the queue today.
 fn is_kept(world: &World, organization: &str, session: &Session) -> bool {
     let question = Question {
         org: organization.to_owned(),
@@ -357,17 +364,17 @@ fn is_kept(world: &World, organization: &str, session: &Session) -> bool {
     judge(world, &[], &question).verdict != "allow"
 }
 
-/// What the reference expects.
+/// The expected answer and state, by the reference.
 struct Expected {
-    said: Said,
+    said: ComparableAnswer,
     sessions: Vec<Session>,
     ends: BTreeMap<(String, String), u64>,
 }
 
-/// Asks the reference, and adds the leases, which it leaves out.
-fn expectation(tenant: &Tenant, asked: &Asked, now_seconds: u64) -> Expected {
+/// Asks the reference, and adds the leases, which it does not have.
+fn expectation(tenant: &ComparedOrganization, asked: &RandomQuestion, now_seconds: u64) -> Expected {
     let answer = judge(&tenant.world, &tenant.sessions, &asked.question);
-    let mut said = Said {
+    let mut said = ComparableAnswer {
         verdict: answer.verdict,
         reason: answer.reason,
         key: answer.key,
@@ -383,8 +390,8 @@ fn expectation(tenant: &Tenant, asked: &Asked, now_seconds: u64) -> Expected {
         && !before_attributes.contains(&&*said.reason)
         && asked.lease_seconds.is_some_and(|seconds| seconds > tenant.draft.lease_max_seconds)
     {
-        // A value that the key cannot have here: found where attributes are.
-        said = Said {
+        // A value that the key cannot have here: it is found at the check of the attributes.
+        said = ComparableAnswer {
             verdict: "error",
             reason: "malformed".to_owned(),
             key: Some("for"),
@@ -394,7 +401,7 @@ fn expectation(tenant: &Tenant, asked: &Asked, now_seconds: u64) -> Expected {
         };
         sessions.clone_from(&tenant.sessions);
     }
-    // Only a lease that the event names gives a supervisor's login that is there a new end.
+    // Only a lease in the event gives an existing session of a supervisor's login a new end.
     if let (Some(seconds), Some(renewed), true) = (asked.lease_seconds, there(tenant, &said), is_leased)
         && said.reason == "already_logged_in"
         && renewed.ground == "supervisor"
@@ -417,15 +424,15 @@ fn expectation(tenant: &Tenant, asked: &Asked, now_seconds: u64) -> Expected {
     Expected { said, sessions, ends }
 }
 
-/// The login of the target in the queue that the answer names.
-fn there<'t>(tenant: &'t Tenant, said: &Said) -> Option<&'t Session> {
+/// The login session of the target in the queue of the answer.
+fn there<'t>(tenant: &'t ComparedOrganization, said: &ComparableAnswer) -> Option<&'t Session> {
     let (target, queue) = (said.target.as_deref()?, said.queues.first()?);
     let user = tenant.draft.users.iter().find(|user| user.extension == target)?;
     let queue = tenant.draft.queues.iter().find(|at| at.number == queue)?;
     tenant.sessions.iter().find(|session| session.user == user.id && session.queue == queue.id)
 }
 
-/// One login as both have it: user, queue, ground, paused.
+/// A login session of either side: user, queue, ground, paused.
 type Row = (String, String, &'static str, bool);
 
 fn in_order(sessions: &[Session]) -> Vec<Row> {
@@ -446,8 +453,8 @@ fn rows(table: &SessionTable, organization: Option<&Organization>) -> Vec<Row> {
     rows
 }
 
-/// Does to a table of our own what the gate does to its: the only way to see grounds and pauses one by one. Returns the
-/// reason that `decide` gave, if the event got that far.
+/// Applies the event to a second table, as the gate does to its own, because the gate shows no grounds and pauses. Returns
+/// the reason of `decide`, if the event got that far.
 fn follow(
     table: &mut SessionTable,
     policy: &Policy,
@@ -467,18 +474,23 @@ fn follow(
     {
         let ends = question.lease_seconds.map(|seconds| now.after(seconds));
         let by = Some(question.actor.id()).filter(|&by| by != subject);
-        let beginning = Beginning { at: now, by, ends };
-        let _altered = match judgement.scope {
-            Scope::Nothing => vec![],
-            Scope::One(queue) => table.apply(subject, &[queue], change, beginning),
-            Scope::All => table.apply(subject, scratch.as_slice(), change, beginning),
+        let terms = LoginTerms { at: now, by, ends };
+        let _altered = match judgement.queues {
+            JudgedQueues::Nothing => vec![],
+            JudgedQueues::One(queue) => table.apply(subject, &[queue], change, terms),
+            JudgedQueues::All => table.apply(subject, scratch.as_slice(), change, terms),
         };
     }
     Some(judgement.decision.reason())
 }
 
-/// Asks in the bytes of the line dialect, and reads the bytes that come back.
-fn through_the_line(gate: &Gate, asked: &Asked, now: Moment, scratch: &mut QueueSet) -> Result<Heard, String> {
+/// Asks in the line dialect, and reads the answer.
+fn through_the_line(
+    gate: &Gate,
+    asked: &RandomQuestion,
+    now: Moment,
+    scratch: &mut QueueSet,
+) -> Result<ProductAnswer, String> {
     let line = asked.line("Q7");
     let (mut room, mut output) = (vec![], vec![]);
     let mut dialect = Line::new(None);
@@ -490,19 +502,19 @@ fn through_the_line(gate: &Gate, asked: &Asked, now: Moment, scratch: &mut Queue
     }
     let heard = gate.ask(&event, now, scratch, |outcome, _| {
         dialect.answer(id, &outcome, &mut output);
-        Heard::of(&outcome)
+        ProductAnswer::of(&outcome)
     });
     let text = String::from_utf8(output).unwrap();
-    // A line names the target only where it pins a supervision down.
+    // Only an allowed supervision names its target.
     let target = heard.said.target.clone().filter(|_| heard.pins_down);
-    let written = Said { target, ..heard.said.clone() };
+    let written = ComparableAnswer { target, ..heard.said.clone() };
     match grammar::said_by(&text, "Q7") {
         Some(said) if said == written => Ok(heard),
         said => Err(format!("DIFFERENT BYTES\n{text:?} reads as {said:?}, and not as {written:?}")),
     }
 }
 
-/// How the action supervises a call.
+/// The supervision mode of an action.
 fn mode_of(action: &str) -> Option<SupervisionMode> {
     match action {
         "call.listen" | "call.watch" => Some(SupervisionMode::Listen),
@@ -512,8 +524,13 @@ fn mode_of(action: &str) -> Option<SupervisionMode> {
     }
 }
 
-/// Asks as Asterisk does, and reads the variables that come back.
-fn through_fastagi(gate: &Gate, asked: &Asked, now: Moment, scratch: &mut QueueSet) -> Result<Heard, String> {
+/// Asks over FastAGI, and reads the variables of the answer.
+fn through_fastagi(
+    gate: &Gate,
+    asked: &RandomQuestion,
+    now: Moment,
+    scratch: &mut QueueSet,
+) -> Result<ProductAnswer, String> {
     let environment = asked.environment();
     let (mut room, mut output) = (vec![], vec![]);
     let mut dialect = FastAgi::new();
@@ -525,15 +542,17 @@ fn through_fastagi(gate: &Gate, asked: &Asked, now: Moment, scratch: &mut QueueS
     }
     let heard = gate.ask(&event, now, scratch, |outcome, _| {
         dialect.answer(id, &outcome, &mut output);
-        Heard::of(&outcome)
+        ProductAnswer::of(&outcome)
     });
     let text = String::from_utf8(output).unwrap();
-    let Said { verdict, reason, action, queues, target, .. } = &heard.said;
+    let ComparableAnswer { verdict, reason, action, queues, target, .. } = &heard.said;
     let mut written = vec![reason.clone(), action.clone().unwrap_or_default(), queues.join("&")];
     written.push(target.as_ref().map(|target| format!("{target}-")).unwrap_or_default());
     let mode = action.as_deref().and_then(mode_of);
-    // Without a target there is nothing to pin down.
-    written.push(mode.filter(|_| heard.pins_down && target.is_some()).map_or("", pins::asterisk).to_owned());
+    // Without a target there are no options for the PBX.
+    written.push(
+        mode.filter(|_| heard.pins_down && target.is_some()).map_or("", supervision_options::asterisk).to_owned(),
+    );
     written.push(if *verdict == "allow" { "ALLOW" } else { "DENY" }.to_owned());
     let in_order = grammar::variables(&text).map(|set| {
         let mut queues: Vec<&str> = set[2].1.split('&').collect();

@@ -1,5 +1,5 @@
-//! Every small world: one who acts, one to whom it is done, two queues, two groups, and every role, assignment, flag
-//! and setting that matters, in every combination.
+//! Every small world: one actor, one target, two queues, two groups, and every role, assignment, flag and setting that
+//! matters, in every combination.
 
 use std::sync::Arc;
 
@@ -9,20 +9,20 @@ use queuewarden::event::{AttributeSet, Event, Intent, Key, KeySet, Request};
 use queuewarden::policy::decide::decide;
 use queuewarden::policy::directory::{DirectoryBuilder, Group, NewUser, Queue, User};
 use queuewarden::policy::feature_codes::FeatureCodes;
-use queuewarden::policy::model::{Model, RoleSet, SettingSet, Subject};
+use queuewarden::policy::model::{Model, PositionSet, SettingSet, Subject};
 use queuewarden::policy::resolve::{Question, resolve};
 use queuewarden::policy::{LeaseTerms, Limits, Organization, Policy};
-use queuewarden::sessions::table::{Beginning, SessionTable};
+use queuewarden::sessions::table::{LoginTerms, SessionTable};
 use queuewarden::telephony::{
     Ground, Moment, OrganizationId, QueueId, QueueKind, QueueSet, Token, UnixMillis, UserId, Via,
 };
 
-use crate::models;
-use crate::worlds::Draft;
+use crate::properties::models;
+use crate::properties::worlds::RandomOrganization;
 
 pub(crate) const NOW: Moment = Moment { wall: UnixMillis(1_000_000_000), uptime_ms: 1 };
 
-/// One person, in bits: which roles of the model, which of the two queues, which of the two groups.
+/// A user as bits: the roles of the model, the two queues, the two groups.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Person {
     pub(crate) roles: u16,
@@ -40,7 +40,7 @@ fn bits<T: Copy>(of: &[T], mask: u8) -> Vec<T> {
     of.iter().enumerate().filter(|(bit, _)| mask & 1 << bit != 0).map(|(_, &it)| it).collect()
 }
 
-/// An organization of these people, the only place that builds one by hand.
+/// Builds an organization of these users.
 pub(crate) fn organization(id: u16, name: &str, model: &Arc<Model>, people: &[(&str, &str, Person)]) -> Organization {
     let mut builder = DirectoryBuilder::new(None);
     for (id, number, kind, wrap_up_seconds, callback) in
@@ -57,7 +57,7 @@ pub(crate) fn organization(id: u16, name: &str, model: &Arc<Model>, people: &[(&
         let user = NewUser {
             id,
             extension,
-            roles: RoleSet(person.roles),
+            roles: PositionSet(person.roles),
             protected: person.protected,
             served: &bits(&QUEUES, person.serves),
             supervised: &supervised,
@@ -86,13 +86,13 @@ pub(crate) fn organization(id: u16, name: &str, model: &Arc<Model>, people: &[(&
 
 /// The shipped role model.
 pub(crate) fn shipped(name: &str) -> Arc<Model> {
-    let folder = crate::folder_with_models();
-    std::fs::write(folder.path().join("organizations/o.toml"), Draft::smallest(name)).unwrap();
+    let folder = crate::properties::folder_with_models();
+    std::fs::write(folder.path().join("organizations/o.toml"), RandomOrganization::smallest(name)).unwrap();
     let loaded = config::load(folder.path(), &Policy::default()).unwrap();
     Arc::clone(&loaded.policy.organization("o").unwrap().model)
 }
 
-/// Everything that `actor` can ask in organization `o`: each action with each choice of what it looks at.
+/// Every question of `actor` in organization `o`: each action with each choice of the keys that it reads.
 pub(crate) fn all_events(model: &models::Model, compiled: &Model, actor: &'static str) -> Vec<Event<'static>> {
     let token = |text: &'static str| Token::parse(text.as_bytes());
     let mut events = vec![];
@@ -155,7 +155,7 @@ pub(crate) fn all_events(model: &models::Model, compiled: &Model, actor: &'stati
     events
 }
 
-/// The events that get as far as a decision, resolved; they fit every organization of the same people.
+/// The resolved events, of those that get as far as a decision; they fit every organization of the same users.
 pub(crate) fn resolved<'p>(policy: &'p Policy, events: &[Event<'_>]) -> Vec<Question<'p>> {
     events.iter().filter_map(|event| resolve(policy, event, None).ok()).collect()
 }
@@ -170,7 +170,7 @@ impl Allowed {
         self
     }
 
-    /// The first that is allowed here and not there.
+    /// The first question that is allowed here and not there.
     pub(crate) fn first_beyond(&self, other: &Self) -> Option<usize> {
         let words = self.0.iter().zip(other.0).enumerate();
         let mut beyond = words.map(|(word, (here, there))| (word, here & !there)).filter(|(_, rest)| *rest != 0);
@@ -185,7 +185,7 @@ pub(crate) fn judged(
     scratch: &mut QueueSet,
 ) -> impl Iterator<Item = Reason> {
     questions.iter().map(move |question| {
-        // The same people, as this organization knows them.
+        // The ids of the same users in this organization.
         let here = |user: User<'_>| organization.directory.user(user.id()).unwrap();
         let (actor, target) = (here(question.actor), question.target.map(here));
         let question = Question { organization, actor, target, ..*question };
@@ -208,12 +208,12 @@ pub(crate) fn allowed(
     allowed.fold(Allowed::default(), |set, (position, _)| set.with(position))
 }
 
-/// Nobody is logged in; or everybody is in the first queue, as a plain login leaves them.
+/// Two states: nobody is logged in, and everybody is logged in to the first queue.
 pub(crate) fn session_states(people: &[UserId]) -> [SessionTable; 2] {
     let mut logged_in = SessionTable::default();
     for &user in people {
-        let beginning = Beginning { at: NOW, by: None, ends: None };
-        logged_in.apply(user, &QUEUES[..1], Transition::Begin(Ground::Assigned), beginning);
+        let terms = LoginTerms { at: NOW, by: None, ends: None };
+        logged_in.apply(user, &QUEUES[..1], Transition::Begin(Ground::Assigned), terms);
     }
     [SessionTable::default(), logged_in]
 }
@@ -244,7 +244,7 @@ pub(crate) const GOTO_SETTINGS: [&str; 5] = [
     "contact_admin.may_supervise",
 ];
 
-/// Those who act in GoTo: every set of roles, served and supervised queues; its position is `roles + 8 * serves + 32 *
+/// The actors in GoTo: every set of roles, served and supervised queues; its position is `roles + 8 * serves + 32 *
 /// supervises`.
 pub(crate) fn goto_actors() -> Vec<Person> {
     let person = |bits: u8| Person {
@@ -256,14 +256,14 @@ pub(crate) fn goto_actors() -> Vec<Person> {
     (0..128).map(person).collect()
 }
 
-/// Those to whom it is done, without what they serve.
+/// The targets, without the queues that they serve.
 pub(crate) fn goto_targets() -> Vec<Person> {
     let roles = [0b000, 0b001, 0b010, 0b100, 0b111];
     let person = |roles| [false, true].map(|protected| Person { roles, protected, ..Person::default() });
     roles.into_iter().flat_map(person).collect()
 }
 
-/// Those who act or are acted upon in Voximplant, with one queue and one group.
+/// The actors and targets in Voximplant, with one queue and one group.
 pub(crate) fn voximplant_people() -> Vec<Person> {
     let mut people = vec![];
     for roles in [0, 1, 2, 4, 8, 16] {

@@ -1,20 +1,20 @@
-//! Random organizations, small enough that everything in them meets everything, and what a reload makes of them.
+//! Random organizations, small enough that every part of them meets every other, and what a reload changes in them.
 
 use std::fmt::Write;
 
-use crate::models::{MODELS, Model};
-use crate::random_source::RandomSource;
+use crate::properties::models::{MODELS, Model};
+use crate::support::random_source::RandomSource;
 
-/// Who there may be: some ids look like extensions, and one is never anybody else's.
+/// The ids of users. One looks like an extension.
 const PEOPLE: &[&str] = &["ann", "bob", "cy.d", "Eve_1", "3001"];
 /// Extensions, among them prefixes of one another.
 const EXTENSIONS: &[&str] = &["10", "100", "1001", "1002", "0100", "2001"];
-/// Which queues there may be.
+/// The ids of queues.
 const QUEUES: &[&str] = &["sales", "help-desk", "night", "777"];
 const NUMBERS: &[&str] = &["6", "60", "600", "601", "0600", "1001"];
 const KINDS: &[&str] = &["call", "call", "ring_group", "inbox", "campaign"];
 const GROUPS: &[&str] = &["north", "south"];
-/// Names that nobody and nothing has.
+/// Names of no user and no queue.
 const STRANGERS: &[&str] = &["nobody", "9999", "ANN", "6001", "*13"];
 
 /// The codes of the preset `asterisk`, which is written out for the reference.
@@ -30,7 +30,7 @@ const ASTERISK: &[(&str, &str)] = &[
 
 /// A queue of an organization.
 #[derive(Clone, Debug)]
-pub(crate) struct DraftQueue {
+pub(crate) struct RandomQueue {
     pub(crate) id: &'static str,
     pub(crate) number: &'static str,
     kind: &'static str,
@@ -40,7 +40,7 @@ pub(crate) struct DraftQueue {
 
 /// A user of an organization.
 #[derive(Clone, Debug)]
-pub(crate) struct DraftUser {
+pub(crate) struct RandomUser {
     pub(crate) id: &'static str,
     pub(crate) extension: &'static str,
     roles: Vec<&'static str>,
@@ -51,16 +51,16 @@ pub(crate) struct DraftUser {
 }
 
 #[derive(Clone, Debug)]
-struct DraftGroup {
+struct RandomGroup {
     id: &'static str,
     supervisors: Vec<&'static str>,
     members: Vec<&'static str>,
     outbound: Option<bool>,
 }
 
-/// An organization before it is written down.
+/// A random organization, from which the files of both sides are written.
 #[derive(Clone, Debug)]
-pub(crate) struct Draft {
+pub(crate) struct RandomOrganization {
     pub(crate) name: String,
     pub(crate) model: &'static Model,
     settings: Vec<(&'static str, bool)>,
@@ -69,17 +69,17 @@ pub(crate) struct Draft {
     pub(crate) lease_default_seconds: u32,
     pub(crate) lease_max_seconds: u32,
     limits: [Option<usize>; 3],
-    pub(crate) queues: Vec<DraftQueue>,
-    pub(crate) users: Vec<DraftUser>,
-    groups: Vec<DraftGroup>,
+    pub(crate) queues: Vec<RandomQueue>,
+    pub(crate) users: Vec<RandomUser>,
+    groups: Vec<RandomGroup>,
 }
 
-/// A name for a group, of one that is there or not.
+/// The name of a group, known or not.
 pub(crate) fn group_name(random_source: &mut RandomSource) -> &'static str {
     if random_source.one_in(16) { random_source.pick(STRANGERS) } else { random_source.pick(GROUPS) }
 }
 
-impl Draft {
+impl RandomOrganization {
     /// A new organization with this name.
     pub(crate) fn new(name: &str, random_source: &mut RandomSource) -> Self {
         let mut draft = Self {
@@ -104,14 +104,14 @@ impl Draft {
         draft
     }
 
-    /// The file of an organization `o` of this model with next to nothing in it.
+    /// The smallest file of an organization `o` with this model.
     pub(crate) fn smallest(model: &str) -> String {
         let owner =
             if model == "voximplant" { "[[users]]\nid = \"x\"\nextension = \"1\"\nroles = [\"owner\"]\n" } else { "" };
         format!("organization = \"o\"\nmodel = \"{model}\"\n{owner}")
     }
 
-    /// What somebody makes of it before a reload: anything may change but its name and its model.
+    /// Edits it before a reload: anything may change but its name and its model.
     pub(crate) fn edit(&mut self, random_source: &mut RandomSource) {
         if random_source.one_in(2) {
             self.draw_settings(random_source);
@@ -125,7 +125,7 @@ impl Draft {
         if random_source.one_in(3) {
             self.draw_queues(random_source);
         }
-        // Queues may have gone, so those who serve them change in any case.
+        // Queues may be removed, so their agents change in any case.
         self.draw_users(random_source);
         self.draw_groups(random_source);
     }
@@ -153,9 +153,9 @@ impl Draft {
         let numbers = random_source.draw(NUMBERS, count);
         self.queues.clear();
         for (id, number) in ids.into_iter().zip(numbers) {
-            self.queues.push(DraftQueue {
+            self.queues.push(RandomQueue {
                 id,
-                // The id that is a number is nobody else's, so it may be the queue's own as well.
+                // The id that is a number is unique, so it may also be the number of the queue.
                 number: if id == "777" && random_source.one_in(2) { id } else { number },
                 kind: random_source.pick(KINDS),
                 wrap_up_seconds: if random_source.one_in(2) { 30 } else { 0 },
@@ -173,7 +173,7 @@ impl Draft {
         for (id, extension) in ids.into_iter().zip(extensions) {
             let roles = match (self.model.one_role_a_user, self.users.is_empty()) {
                 (true, true) => vec!["owner"],
-                // Agents and those who supervise them are what most rules are about; a plain user has no role at all.
+                // Most rules are about agents and supervisors; a plain user has no role.
                 (true, false) => match random_source.below(8) {
                     0 => vec![],
                     1..=4 => vec![random_source.pick(&["agent", "supervisor"])],
@@ -182,7 +182,7 @@ impl Draft {
                 (false, _) => random_source.some(self.model.roles),
             };
             let supervises = random_source.some(&queues);
-            self.users.push(DraftUser {
+            self.users.push(RandomUser {
                 id,
                 extension: if id == "3001" && random_source.one_in(2) { id } else { extension },
                 roles,
@@ -199,7 +199,7 @@ impl Draft {
         let groups = random_source.some(GROUPS);
         self.groups.clear();
         for id in groups {
-            self.groups.push(DraftGroup {
+            self.groups.push(RandomGroup {
                 id,
                 supervisors: random_source.some(&people),
                 members: random_source.some(&people),
@@ -208,7 +208,7 @@ impl Draft {
         }
     }
 
-    /// A name for a user: an id or an extension, of somebody who is there or not.
+    /// A name for a user: an id or an extension, known or not.
     pub(crate) fn user_name(&self, random_source: &mut RandomSource) -> &'static str {
         if random_source.one_in(16) {
             return random_source.pick(STRANGERS);
@@ -220,7 +220,7 @@ impl Draft {
         if random_source.one_in(2) { user.id } else { user.extension }
     }
 
-    /// A name for a queue: an id or a number, of one that is there or not.
+    /// A name for a queue: an id or a number, known or not.
     pub(crate) fn queue_name(&self, random_source: &mut RandomSource) -> &'static str {
         if random_source.one_in(16) {
             return random_source.pick(STRANGERS);
@@ -232,7 +232,7 @@ impl Draft {
         if random_source.one_in(2) { queue.id } else { queue.number }
     }
 
-    /// Digits that somebody dials: mostly a code of the organization with something of it inside.
+    /// Dialed digits: mostly a code of the organization with one of its numbers as the argument.
     pub(crate) fn digits(&self, random_source: &mut RandomSource) -> String {
         let codes = self.codes_written_out();
         if codes.is_empty() || random_source.one_in(16) {
@@ -259,21 +259,21 @@ impl Draft {
     /// Its own codes and those of its preset that it does not override.
     fn codes_written_out(&self) -> Vec<(&'static str, &'static str)> {
         let preset = if self.preset { ASTERISK } else { &[] };
-        // `*222{target}` and the preset's `*222` are one and the same code.
+        // `*222{target}` and `*222` of the preset are the same code.
         let same = |one: &str, other: &str| one.trim_end_matches("{target}") == other.trim_end_matches("{target}");
         let inherited = preset.iter().filter(|(code, _)| !self.codes.iter().any(|(own, _)| same(own, code)));
-        // A code of the preset for an action that the model lacks means nothing.
+        // The preset has codes for actions that the model lacks: they have no meaning.
         let inherited = inherited.filter(|(_, action)| self.model.actions.contains(action));
         inherited.chain(&self.codes).copied().collect()
     }
 
-    /// The organization's file, as the product reads it.
+    /// The organization file of the product.
     pub(crate) fn for_the_product(&self) -> String {
         let preset = if self.preset { "feature_code_preset = \"asterisk\"\n" } else { "" };
         self.file(preset, &self.codes)
     }
 
-    /// The same, as the reference reads it: it knows no presets.
+    /// The organization file of the reference, which has no presets.
     pub(crate) fn for_the_reference(&self) -> String {
         self.file("", &self.codes_written_out())
     }
@@ -295,16 +295,16 @@ impl Draft {
                 writeln!(text, "{key} = {limit}").unwrap();
             }
         }
-        for DraftQueue { id, number, kind, wrap_up_seconds, callback } in &self.queues {
+        for RandomQueue { id, number, kind, wrap_up_seconds, callback } in &self.queues {
             write!(text, "[[queues]]\nid = {id:?}\nnumber = {number:?}\nkind = {kind:?}\n").unwrap();
             write!(text, "wrap_up_seconds = {wrap_up_seconds}\ncallback = {callback}\n").unwrap();
         }
-        for DraftUser { id, extension, roles, queues, supervises, edits, protected } in &self.users {
+        for RandomUser { id, extension, roles, queues, supervises, edits, protected } in &self.users {
             write!(text, "[[users]]\nid = {id:?}\nextension = {extension:?}\nroles = {roles:?}\n").unwrap();
             write!(text, "queues = {queues:?}\nsupervises = {supervises:?}\nedits = {edits:?}\n").unwrap();
             writeln!(text, "protected = {protected}").unwrap();
         }
-        for DraftGroup { id, supervisors, members, outbound } in &self.groups {
+        for RandomGroup { id, supervisors, members, outbound } in &self.groups {
             write!(text, "[[groups]]\nid = {id:?}\nsupervisors = {supervisors:?}\nmembers = {members:?}\n").unwrap();
             if let Some(outbound) = outbound {
                 writeln!(text, "outbound = {outbound}").unwrap();

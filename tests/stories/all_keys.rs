@@ -1,5 +1,5 @@
-//! Given a configuration that sets every key that there is, when it is loaded, then every key is understood and every
-//! listener is there.
+//! Given a configuration that sets every key, when it is loaded, then every key is accepted and every listener
+//! listens.
 
 use crate::support::{Folder, Sidecar, run};
 
@@ -108,7 +108,7 @@ edits = ["support"]                  # the editor flag, a subset of supervises
 "#;
 
 #[test]
-fn every_key_is_understood() {
+fn every_key_is_accepted() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
     folder.write("queuewarden.toml", PROCESS);
     let path = folder.path().to_str().unwrap();
@@ -126,7 +126,7 @@ fn every_key_is_understood() {
 }
 
 #[test]
-fn an_absent_listener_is_off_except_the_three_that_are_always_wanted() {
+fn an_absent_listener_is_off_except_the_three_defaults() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
     folder.write("queuewarden.toml", "[listen]\nline = \"127.0.0.1:0\"\nfastagi = \"off\"\nadmin = \"127.0.0.1:0\"\n");
     let sidecar = Sidecar::start(&folder);

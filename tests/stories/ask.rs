@@ -1,21 +1,21 @@
-//! Given an operator who wants to know why 1001 was refused, when they ask the running sidecar by hand, then they hear
-//! what a phone would hear, and why, and nothing changes unless they say so.
+//! Given an operator who wonders about a denial, when they ask the running sidecar with `queuewarden ask`, then they
+//! see the answer of the phone and its explanation, and nothing changes unless they ask for it.
 
 use std::net::TcpListener;
 
 use serde_json::{Value, json};
 
-use crate::fixtures::OFFICE;
+use crate::stories::fixtures::ORGANIZATION;
 use crate::support::{Folder, Sidecar, run};
 
-struct Desk {
+struct AskCommand {
     folder: Folder,
     sidecar: Sidecar,
 }
 
-impl Desk {
+impl AskCommand {
     fn open() -> Self {
-        Self::with(Folder::with("acme.toml", OFFICE))
+        Self::with(Folder::with("acme.toml", ORGANIZATION))
     }
 
     fn with(folder: Folder) -> Self {
@@ -56,8 +56,8 @@ fn as_json(reply: &str) -> Value {
 }
 
 #[test]
-fn what_is_asked_about_is_what_a_phone_would_hear() {
-    let desk = Desk::open();
+fn ask_prints_the_answer_that_a_phone_gets() {
+    let desk = AskCommand::open();
     let dialed = [
         ("1001", "*13600"),
         ("1001", "*13601"),
@@ -88,8 +88,8 @@ fn what_is_asked_about_is_what_a_phone_would_hear() {
 }
 
 #[test]
-fn nothing_changes_unless_it_is_to_be_done() {
-    let desk = Desk::open();
+fn ask_changes_nothing_without_do() {
+    let desk = AskCommand::open();
     let sessions = || desk.sidecar.metric(r#"queuewarden_sessions{ground="assigned"}"#).to_string();
     for words in [
         &["dial", "*13600"][..],
@@ -117,7 +117,7 @@ fn nothing_changes_unless_it_is_to_be_done() {
 
 #[test]
 fn a_named_action_has_the_keys_of_the_line_dialect() {
-    let desk = Desk::open();
+    let desk = AskCommand::open();
     let words = ["do", "agent.login", "--target", "3001", "--queue", "600", "--for", "60", "--via", "dashboard"];
     let answer = desk.json("2001", &[&["--do"], &words[..]].concat());
     assert_eq!((&answer["reason"], &answer["done"]), (&json!("supervisor_login"), &json!(true)));
@@ -131,8 +131,8 @@ fn a_named_action_has_the_keys_of_the_line_dialect() {
 
 /// Offline nobody is logged in; here whoever is.
 #[test]
-fn the_whole_why_is_that_of_now() {
-    let desk = Desk::open();
+fn the_explanation_uses_the_current_sessions_and_calls() {
+    let desk = AskCommand::open();
     let of = |actor: &str, words: &[&str]| desk.json(actor, &[&["--explain"], words].concat())["explanation"].clone();
     let fact = |explanation: &Value, name: &str| {
         let facts = explanation["facts"].as_array().unwrap();
@@ -163,9 +163,9 @@ fn the_whole_why_is_that_of_now() {
 }
 
 #[test]
-fn a_limit_that_is_reached_now_is_explained() {
+fn a_reached_limit_is_explained() {
     let limits = "\n[limits]\nsupervisions_per_supervisor_max = 1\none_queue_at_a_time = true\n";
-    let desk = Desk::with(Folder::with("acme.toml", &(OFFICE.to_owned() + limits)));
+    let desk = AskCommand::with(Folder::with("acme.toml", &(ORGANIZATION.to_owned() + limits)));
     for (actor, first, second, reason, change) in [
         (
             "2001",
@@ -192,11 +192,11 @@ fn a_limit_that_is_reached_now_is_explained() {
 }
 
 #[test]
-fn the_token_is_presented_where_one_is_asked_for() {
-    let folder = Folder::with("acme.toml", OFFICE);
+fn ask_presents_the_token_of_the_configuration() {
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     folder.write("line.token", "a-secret\n");
     folder.replace("queuewarden.toml", "[listen]\n", "[listen]\nline_token_file = \"line.token\"\n");
-    let desk = Desk::with(folder);
+    let desk = AskCommand::with(folder);
     let (code, said) = desk.ask("1001", &["dial", "*13600"]);
     assert!(code == 0 && said.starts_with("allow assigned"), "{said}");
     desk.folder.write("line.token", "another\n");
@@ -208,19 +208,19 @@ fn the_token_is_presented_where_one_is_asked_for() {
 }
 
 #[test]
-fn addresses_serve_where_there_are_no_sockets() {
-    let folder = Folder::with("acme.toml", OFFICE);
+fn ask_uses_the_addresses_where_there_are_no_unix_sockets() {
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let (line, admin) = (free(), free());
     folder.write("queuewarden.toml", &format!("[listen]\nline = \"{line}\"\nadmin = \"{admin}\"\nfastagi = \"off\"\n"));
-    let desk = Desk::with(folder);
+    let desk = AskCommand::with(folder);
     let (code, said) = desk.ask("1001", &["--explain", "dial", "*13600"]);
     assert!(code == 0 && said.starts_with("allow assigned") && said.contains("  policy  1\n"), "{said}");
 }
 
 #[test]
-fn what_cannot_be_answered_is_said_with_help() {
-    let Desk { folder, sidecar } = Desk::open();
+fn an_unanswerable_question_is_an_error_with_help() {
+    let AskCommand { folder, sidecar } = AskCommand::open();
     for words in [
         &["dial", "*13 600"][..],
         &["dial", "*13600\n2 dial org=acme actor=1002 digits=*13600"],
@@ -256,7 +256,7 @@ fn what_cannot_be_answered_is_said_with_help() {
 /// `/explain` takes what the line dialect takes, and nothing else.
 #[test]
 fn the_admin_listener_explains_over_http() {
-    let desk = Desk::open();
+    let desk = AskCommand::open();
     let (status, body) = desk.sidecar.try_get("/explain?org=acme&actor=1001&digits=*13600");
     let told: Value = serde_json::from_str(&body).unwrap();
     assert_eq!((status, &told["verdict"], &told["policy"]), (200, &json!("allow"), &json!(1)));

@@ -1,7 +1,7 @@
-//! Given an Asterisk that the sidecar is linked to, when a login session ends without a call, then the queue member
-//! goes, and nobody who logged in again does; whatever that Asterisk says, the link comes back.
+//! Given a link to an Asterisk, when a login session ends without a call, then its queue member is removed, unless the
+//! user logged in again; whatever that Asterisk sends, the link is made again.
 //!
-//! The Asterisk is a script over a real socket. The real one is in `tests/pbx/link.rs`.
+//! Asterisk is a script over a real socket. The tests with a real one are in `tests/pbx/ami_link.rs`.
 
 use std::collections::HashSet;
 use std::io::{Read, Write};
@@ -9,11 +9,11 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use queuewarden::config::asterisk::{AmiSettings, Pattern};
+use queuewarden::config::asterisk::{AmiSettings, NamePattern};
 use queuewarden::config::process::Secret;
 use queuewarden::limits::{AMI_ATTEMPTS_MAX, AMI_LINE_BYTES_MAX, AMI_PING_INTERVAL, AMI_REMOVALS_WAITING_MAX};
-use queuewarden::links::ami::{Links, Member, Sessions};
-use queuewarden::observe::metrics::{Gauges, Metrics};
+use queuewarden::links::ami::{AmiLinks, LoginLookup, QueueMember};
+use queuewarden::observe::metrics::{Metrics, ScrapeValues};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -24,32 +24,32 @@ const BANNER: &str = "Asterisk Call Manager/11.0.0\r\n";
 
 /// Who is logged in, as the story has it.
 #[derive(Default)]
-struct Fixtures(Mutex<HashSet<String>>);
+struct FakeSessions(Mutex<HashSet<String>>);
 
-impl Fixtures {
+impl FakeSessions {
     fn log_in(&self, extension: &str) {
         self.0.lock().unwrap().insert(extension.to_owned());
     }
 }
 
-impl Sessions for Fixtures {
-    fn is_logged_in(&self, member: &Member) -> bool {
+impl LoginLookup for FakeSessions {
+    fn is_logged_in(&self, member: &QueueMember) -> bool {
         self.0.lock().unwrap().contains(&*member.extension)
     }
 }
 
 /// A link and the Asterisk at its other end.
-struct World {
+struct LinkedSidecar {
     listener: TcpListener,
-    fixtures: Arc<Fixtures>,
+    fixtures: Arc<FakeSessions>,
     metrics: Metrics,
-    links: Links,
+    links: AmiLinks,
     settings: AmiSettings,
     stop: CancellationToken,
     _runtime: Runtime,
 }
 
-impl World {
+impl LinkedSidecar {
     fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let settings = AmiSettings {
@@ -57,15 +57,15 @@ impl World {
             address: listener.local_addr().unwrap(),
             username: "queuewarden".into(),
             secret: Secret::new("s3cret".to_owned()),
-            interface: Pattern::parse("Local/%@agents/n").unwrap(),
-            state_interface: Pattern::parse("PJSIP/%").unwrap(),
-            queue: Pattern::parse("q-%").unwrap(),
+            interface: NamePattern::parse("Local/%@agents/n").unwrap(),
+            state_interface: NamePattern::parse("PJSIP/%").unwrap(),
+            queue: NamePattern::parse("q-%").unwrap(),
         };
-        let (metrics, fixtures) = (Metrics::new(), Arc::new(Fixtures::default()));
-        let links = Links::new(std::slice::from_ref(&settings), metrics.ami().clone());
+        let (metrics, fixtures) = (Metrics::new(), Arc::new(FakeSessions::default()));
+        let links = AmiLinks::new(std::slice::from_ref(&settings), metrics.ami().clone());
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let stop = CancellationToken::new();
-        let sessions: Arc<dyn Sessions> = Arc::<Fixtures>::clone(&fixtures);
+        let sessions: Arc<dyn LoginLookup> = Arc::<FakeSessions>::clone(&fixtures);
         {
             let _entered = runtime.enter();
             links.serve(&sessions, &TaskTracker::new(), &stop);
@@ -75,7 +75,7 @@ impl World {
 
     /// A session of this extension in queue 600 ends.
     fn remove(&self, extension: &str) {
-        self.links.remove(&Member::new("acme", extension, "600"));
+        self.links.remove(&QueueMember::new("acme", extension, "600"));
     }
 
     /// The next connection, with nothing said yet.
@@ -107,7 +107,7 @@ impl World {
     }
 
     fn metric(&self, series: &str) -> usize {
-        let text = self.metrics.render(&Gauges::default());
+        let text = self.metrics.render(&ScrapeValues::default());
         let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         value.unwrap_or_else(|| panic!("no {series}")).parse().unwrap()
     }
@@ -117,7 +117,7 @@ impl World {
     }
 }
 
-impl Drop for World {
+impl Drop for LinkedSidecar {
     fn drop(&mut self) {
         self.stop.cancel();
     }
@@ -210,7 +210,7 @@ impl Asterisk {
 
 #[test]
 fn a_member_is_removed_by_its_interface() {
-    let world = World::new();
+    let world = LinkedSidecar::new();
     assert_eq!((world.metric("queuewarden_ami_links"), world.metric("queuewarden_ami_links_up")), (1, 0));
     let mut asterisk = world.link();
     wait_until("the link", || world.metric("queuewarden_ami_links_up") == 1);
@@ -221,7 +221,7 @@ fn a_member_is_removed_by_its_interface() {
     asterisk.answer(&removal, "Success", "Removed interface from queue");
     world.wait_for("removed", 1);
     // Another organization's sessions are no business of this Asterisk.
-    world.links.remove(&Member::new("umbrella", "1001", "600"));
+    world.links.remove(&QueueMember::new("umbrella", "1001", "600"));
     world.remove("1002");
     let removal = asterisk.hear_removal_of("1002");
     asterisk.answer(&removal, "Error", "Unable to remove interface: Not there");
@@ -231,8 +231,8 @@ fn a_member_is_removed_by_its_interface() {
 }
 
 #[test]
-fn who_has_logged_in_again_is_not_removed() {
-    let world = World::new();
+fn a_user_who_has_logged_in_again_is_not_removed() {
+    let world = LinkedSidecar::new();
     world.remove("1001");
     world.remove("1002");
     world.fixtures.log_in("1001");
@@ -244,8 +244,8 @@ fn who_has_logged_in_again_is_not_removed() {
 }
 
 #[test]
-fn who_logs_in_while_the_removal_is_under_way_is_added_again() {
-    let world = World::new();
+fn a_user_who_logs_in_during_the_removal_is_added_again() {
+    let world = LinkedSidecar::new();
     let mut asterisk = world.link();
     for (extension, there, outcome) in [("1001", false, "restored"), ("1002", true, "logged_in_again")] {
         world.remove(extension);
@@ -276,7 +276,7 @@ fn who_logs_in_while_the_removal_is_under_way_is_added_again() {
 
 #[test]
 fn a_removal_outlives_the_connection() {
-    let world = World::new();
+    let world = LinkedSidecar::new();
     let mut asterisk = world.link();
     world.remove("1001");
     let removal = asterisk.hear_removal_of("1001");
@@ -300,8 +300,8 @@ fn a_removal_outlives_the_connection() {
 }
 
 #[test]
-fn what_asterisk_refuses_is_tried_so_often_and_holds_nobody_up() {
-    let world = World::new();
+fn a_refused_removal_is_tried_a_few_times_and_delays_no_other() {
+    let world = LinkedSidecar::new();
     let mut asterisk = world.link();
     world.remove("1001");
     let removal = asterisk.hear_removal_of("1001");
@@ -322,7 +322,7 @@ fn what_asterisk_refuses_is_tried_so_often_and_holds_nobody_up() {
 }
 
 #[test]
-fn whatever_it_says_the_link_leaves_it_and_comes_back() {
+fn after_any_unexpected_bytes_the_link_connects_again() {
     let challenged = format!("{BANNER}Response: Success\r\nActionID: 1\r\n");
     for wrong in [
         "HTTP/1.1 400 Bad Request\r\n\r\n",
@@ -335,7 +335,7 @@ fn whatever_it_says_the_link_leaves_it_and_comes_back() {
         &format!("{BANNER}\0\0\0\0\r\n"),
         &format!("{BANNER}Response: {}", "x".repeat(AMI_LINE_BYTES_MAX)),
     ] {
-        let world = World::new();
+        let world = LinkedSidecar::new();
         let mut asterisk = world.accept();
         asterisk.say(wrong);
         asterisk.hears_the_end();
@@ -343,7 +343,7 @@ fn whatever_it_says_the_link_leaves_it_and_comes_back() {
         drop(world.link());
     }
     // Closed without a word, a refused login, and then garbage where an answer should be.
-    let world = World::new();
+    let world = LinkedSidecar::new();
     world.remove("1001");
     drop(world.accept());
     let mut asterisk = world.accept();
@@ -361,8 +361,8 @@ fn whatever_it_says_the_link_leaves_it_and_comes_back() {
 }
 
 #[test]
-fn a_silent_asterisk_hears_the_end() {
-    let world = World::new();
+fn a_silent_asterisk_is_disconnected() {
+    let world = LinkedSidecar::new();
     // It greets and says no more; then it takes an action and says no more.
     let mut asterisk = world.accept();
     asterisk.say(BANNER);
@@ -378,8 +378,8 @@ fn a_silent_asterisk_hears_the_end() {
 }
 
 #[test]
-fn an_idle_link_looks_whether_asterisk_is_still_there() {
-    let world = World::new();
+fn an_idle_link_pings_asterisk() {
+    let world = LinkedSidecar::new();
     let mut asterisk = world.link();
     assert!(PATIENCE > AMI_PING_INTERVAL);
     let ping = asterisk.hear(&["Action: Ping"]);
@@ -391,8 +391,8 @@ fn an_idle_link_looks_whether_asterisk_is_still_there() {
 }
 
 #[test]
-fn more_than_the_bound_lets_the_oldest_go() {
-    let world = World::new();
+fn beyond_the_bound_the_oldest_removal_is_dropped() {
+    let world = LinkedSidecar::new();
     for extension in 0..=AMI_REMOVALS_WAITING_MAX {
         world.remove(&extension.to_string());
     }
@@ -404,8 +404,8 @@ fn more_than_the_bound_lets_the_oldest_go() {
 }
 
 #[test]
-fn a_new_secret_counts_from_the_next_login_on() {
-    let world = World::new();
+fn a_new_secret_is_used_from_the_next_login_on() {
+    let world = LinkedSidecar::new();
     let mut asterisk = world.accept();
     let refused = asterisk.greet_and_challenge();
     world.links.set_secrets(&[AmiSettings { secret: Secret::new("other".to_owned()), ..world.settings.clone() }]);
@@ -429,7 +429,7 @@ fn linked_to(address: SocketAddr) -> Folder {
 }
 
 #[test]
-fn the_sidecar_links_itself_and_takes_up_a_new_secret_without_a_restart() {
+fn the_sidecar_makes_the_link_and_uses_a_new_secret_without_a_restart() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let folder = linked_to(listener.local_addr().unwrap());
     let sidecar = Sidecar::start(&folder);
@@ -454,13 +454,12 @@ fn the_sidecar_links_itself_and_takes_up_a_new_secret_without_a_restart() {
 
     folder.replace("queuewarden.toml", "q-%", "%");
     assert_eq!(sidecar.reload()["restart_needed"], true);
-    let said = sidecar.log().join("\n");
-    assert!(!said.contains("s3cret"), "{said}");
-    assert!(sidecar.terminate().success());
+    let log = sidecar.log_at_end().join("\n");
+    assert!(!log.contains("s3cret"), "{log}");
 }
 
 #[test]
-fn an_organization_that_goes_takes_its_members_along() {
+fn a_removed_organization_loses_its_queue_members() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let folder = linked_to(listener.local_addr().unwrap());
     let process = folder.read("queuewarden.toml");
@@ -481,7 +480,7 @@ fn an_organization_that_goes_takes_its_members_along() {
 }
 
 #[test]
-fn an_asterisk_that_is_away_keeps_nobody_from_anything() {
+fn an_unreachable_asterisk_delays_no_decision() {
     // A port that was free a moment ago.
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let sidecar = Sidecar::start(&linked_to(address));
@@ -492,7 +491,7 @@ fn an_asterisk_that_is_away_keeps_nobody_from_anything() {
 }
 
 #[test]
-fn what_is_wrong_with_a_link_is_said_at_once() {
+fn a_wrong_link_configuration_is_refused_at_the_start() {
     let folder = linked_to("127.0.0.1:5038".parse().unwrap());
     folder.write("queuewarden.toml", &folder.read("queuewarden.toml").replace("\"acme\"", "\"acne\""));
     folder.replace("queuewarden.toml", "127.0.0.1:5038", "pbx:5038");
@@ -505,8 +504,8 @@ fn what_is_wrong_with_a_link_is_said_at_once() {
     for (text, message) in [
         ("\"acne\"", "there is no organization `acne`"),
         ("\"pbx:5038\"", "`address` must be an address and a port"),
-        ("\"queue warden\"", "`username` cannot be sent to Asterisk"),
-        ("\"ami.secret\"", "the secret file holds what is no secret of its kind"),
+        ("\"queue warden\"", "`username` cannot be an AMI user name"),
+        ("\"ami.secret\"", "the secret file does not contain a valid secret"),
         ("\"Local/@", "`interface` must hold one `%`"),
         ("\"%-%\"", "`queue` must hold one `%`"),
     ] {

@@ -1,16 +1,21 @@
-//! Given a sidecar that decides, when somebody asks later who was allowed what, and why, then the audit log says so,
-//! line by line; and whoever altered it is found out.
+//! Given a sidecar that decides, when an auditor asks later who was allowed what and why, then the audit log has a
+//! record of each decision, and `audit verify` finds every alteration.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::fixtures::{OFFICE, with_switched};
-use crate::support::{Folder, Sidecar, SwitchPeer, channel_block, connect, netstring, run, url_encoded, wait_until};
+use crate::stories::fixtures::{ORGANIZATION, with_switched};
+use crate::support::{
+    Folder, FreeSwitchPeer, PATIENCE, Sidecar, channel_block, connect, netstring, run, url_encoded, wait_until,
+};
 
 const RECORDS: &str = "queuewarden_audit_records_total";
 const HEALTHY: &str = "queuewarden_audit_healthy";
@@ -21,7 +26,7 @@ struct Fixtures(Folder);
 impl Fixtures {
     /// The fixtures, its audit log kept as these keys say.
     fn new(keys: &str) -> Self {
-        Self::of(OFFICE, keys)
+        Self::of(ORGANIZATION, keys)
     }
 
     fn of(text: &str, keys: &str) -> Self {
@@ -101,7 +106,7 @@ fn text<'v>(line: &'v Value, member: &str) -> &'v str {
 }
 
 #[test]
-fn a_line_says_who_asked_what_was_decided_and_why() {
+fn a_record_has_the_actor_the_decision_and_the_rule() {
     let fixtures = Fixtures::new("");
     let sidecar = fixtures.start();
     let mut line = sidecar.line();
@@ -170,7 +175,7 @@ fn a_line_says_who_asked_what_was_decided_and_why() {
 
 /// The hash of the policy is what `sha256sum` makes of its files.
 #[test]
-fn a_line_says_what_the_policy_was_made_of() {
+fn the_policy_record_has_the_hash_of_its_files() {
     let fixtures = Fixtures::new("");
     let sidecar = fixtures.start();
     sidecar.ask("may org=acme actor=1001 action=queue.login queue=600");
@@ -187,7 +192,7 @@ fn a_line_says_what_the_policy_was_made_of() {
 }
 
 #[test]
-fn what_happens_without_a_question_has_a_line_too() {
+fn changes_without_a_question_are_recorded() {
     let fixtures = Fixtures::new("");
     let sidecar = fixtures.start();
     let mut line = sidecar.line();
@@ -228,7 +233,7 @@ fn what_happens_without_a_question_has_a_line_too() {
 
 /// Every value of every dialect is put where it might break out of its line.
 #[test]
-fn nothing_from_the_wire_forges_a_line() {
+fn no_peer_can_forge_a_record() {
     const EVIL: &[&str] = &[
         "x\n{\"event\":\"decision\",\"verdict\":\"allow\"}",
         "x\u{1b}]0;owned\u{7}",
@@ -258,7 +263,7 @@ fn nothing_from_the_wire_forges_a_line() {
         let encoded = url_encoded(evil);
         for name in ["qw_org", "qw_queue", "qw_target", "qw_call", "user_name"] {
             let variables = [("qw_org", "acme"), ("user_name", "1001"), (name, &*encoded)];
-            SwitchPeer::ring(&sidecar).ask(&channel_block("*13600", &variables));
+            FreeSwitchPeer::ring(&sidecar).ask(&channel_block("*13600", &variables));
         }
         let mut stream = connect(sidecar.address("kamailio"));
         for key in ["org", "actor", "action", "queue", "target", "call"] {
@@ -286,7 +291,7 @@ fn nothing_from_the_wire_forges_a_line() {
 }
 
 #[test]
-fn what_was_answered_is_there_after_a_kill() {
+fn the_record_of_an_answer_survives_a_kill() {
     let fixtures = Fixtures::new("");
     for round in 1..=4 {
         let sidecar = fixtures.start();
@@ -333,7 +338,7 @@ fn what_was_answered_is_there_after_a_kill() {
 }
 
 #[test]
-fn whoever_alters_the_log_is_found_out() {
+fn verify_finds_every_alteration() {
     let fixtures = Fixtures::new("rotation_max_bytes = 4_096");
     let sidecar = fixtures.start();
     let mut line = sidecar.line();
@@ -377,7 +382,7 @@ fn whoever_alters_the_log_is_found_out() {
 }
 
 #[test]
-fn files_follow_each_other_and_the_old_ones_go() {
+fn full_segments_are_followed_by_new_ones_and_old_ones_are_deleted() {
     let fixtures = Fixtures::new("rotation_max_bytes = 4_096\nretention_max_bytes = 16_384");
     for _ in 0..2 {
         let sidecar = fixtures.start();
@@ -398,7 +403,7 @@ fn files_follow_each_other_and_the_old_ones_go() {
 }
 
 #[test]
-fn a_log_that_cannot_be_written_refuses_what_needs_a_line_and_recovers() {
+fn while_the_log_cannot_be_written_questions_that_need_a_record_are_refused() {
     let fixtures = Fixtures::new("");
     let sidecar = fixtures.start();
     let mut line = sidecar.line();
@@ -432,7 +437,7 @@ fn a_log_that_cannot_be_written_refuses_what_needs_a_line_and_recovers() {
     let refused = fixtures.about("decision").into_iter().find(|line| line["reason"] == "state_unavailable").unwrap();
     assert_eq!((text(&refused, "verdict"), text(&refused, "actor")), ("deny", "1001"));
     assert!(fixtures.about("decision").iter().any(|line| line["intent"] == "may"), "it had to wait, and was not lost");
-    let log = sidecar.log();
+    let log = sidecar.log_until("the audit log can be written again");
     for said in ["the audit log cannot be written", "the audit log can be written again"] {
         assert_eq!(log.iter().filter(|line| line.contains(said)).count(), 1, "{said}: {log:#?}");
     }
@@ -447,7 +452,7 @@ fn a_log_that_cannot_be_written_refuses_what_needs_a_line_and_recovers() {
 }
 
 #[test]
-fn a_log_that_cannot_be_opened_does_not_start() {
+fn a_start_needs_a_writable_audit_log() {
     let fixtures = Fixtures::new("");
     fs::create_dir_all(fixtures.0.path().join("state")).unwrap();
     fs::write(fixtures.log(), "a file").unwrap();
@@ -463,7 +468,7 @@ fn a_log_that_cannot_be_opened_does_not_start() {
 }
 
 #[test]
-fn without_a_log_everything_is_as_it_was() {
+fn without_an_audit_log_decisions_are_the_same() {
     let fixtures = Fixtures::new("enabled = false");
     let sidecar = fixtures.start();
     assert!(sidecar.ask("do org=acme actor=2001 action=call.listen target=1001 queue=600").starts_with("allow "));
@@ -474,7 +479,7 @@ fn without_a_log_everything_is_as_it_was() {
 }
 
 #[test]
-fn of_plain_allows_one_in_so_many_is_written_and_the_rest_is_counted() {
+fn one_plain_allow_in_n_is_recorded_and_the_rest_is_counted() {
     let fixtures = Fixtures::of(&with_switched(&[]), "plain_allows_one_in = 10");
     let sidecar = fixtures.start();
     for cause in ["sampled", "dropped"] {
@@ -495,7 +500,7 @@ fn of_plain_allows_one_in_so_many_is_written_and_the_rest_is_counted() {
 }
 
 #[test]
-fn of_a_flood_of_plain_allows_so_many_a_second_are_written_and_the_log_says_how_many_are_not() {
+fn plain_allows_beyond_the_rate_are_counted_and_not_recorded() {
     let fixtures = Fixtures::of(&with_switched(&[]), "plain_allows_per_second = 3");
     let sidecar = fixtures.start();
     let mut line = sidecar.line();
@@ -518,7 +523,7 @@ fn of_a_flood_of_plain_allows_so_many_a_second_are_written_and_the_log_says_how_
 }
 
 #[test]
-fn tail_and_export_show_what_is_asked_for() {
+fn tail_and_export_show_the_selected_records() {
     let fixtures = Fixtures::new("rotation_max_bytes = 4_096");
     let sidecar = fixtures.start();
     let mut line = sidecar.line();
@@ -580,9 +585,10 @@ fn tail_follows_over_files_that_begin_meanwhile() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut followed = BufReader::new(tail.stdout.take().unwrap()).lines();
-    // It may not look yet when the first is written, so one is asked for until it does.
-    let mut next = || serde_json::from_str::<Value>(&followed.next().unwrap().unwrap()).unwrap();
+    let followed = BufReader::new(tail.stdout.take().unwrap()).lines();
+    let (sender, receiver) = mpsc::channel();
+    let reading = thread::spawn(move || followed.map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    let record = |line: String| serde_json::from_str::<Value>(&line).unwrap();
     let mut asked = 0;
     let mut ask = |line: &mut crate::support::LineClient<std::net::TcpStream>, times: usize| {
         for _ in 0..times {
@@ -591,22 +597,29 @@ fn tail_follows_over_files_that_begin_meanwhile() {
             asked += 1;
         }
     };
-    wait_until("the follower", || fs::read_dir(format!("/proc/{}/fd", tail.id())).is_ok_and(|open| open.count() >= 3));
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    // The follower shows what is written after it has opened the log: one more record is written until it shows one.
+    let began = Instant::now();
+    let first = loop {
+        ask(&mut line, 1);
+        match receiver.recv_timeout(Duration::from_millis(50)) {
+            Ok(line) => break record(line),
+            Err(_) => assert!(began.elapsed() < PATIENCE, "the follower shows nothing"),
+        }
+    };
     ask(&mut line, 30);
-    let first = next();
-    let sequence = first["sequence"].as_u64().unwrap();
-    let mut last = sequence;
+    line.ask("do org=acme actor=2001 action=call.listen target=1001 queue=601 call=c-last");
+    let mut last = first["sequence"].as_u64().unwrap();
     loop {
-        let line = next();
+        let line = record(receiver.recv_timeout(PATIENCE).unwrap());
         assert_eq!(text(&line, "actor"), "2001");
         assert!(line["sequence"].as_u64().unwrap() > last, "each once, in order");
         last = line["sequence"].as_u64().unwrap();
-        if line["call"] == "c-29" {
+        if line["call"] == "c-last" {
             break;
         }
     }
     assert!(fixtures.files().len() > 2);
     tail.kill().unwrap();
     tail.wait().unwrap();
+    reading.join().unwrap().unwrap();
 }

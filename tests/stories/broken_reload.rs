@@ -1,19 +1,19 @@
-//! Given a running policy, when what is on disk is broken in any way that a disk, an editor or somebody malicious can
-//! break it, then a reload changes nothing, says why, and takes no more time and memory than it may.
+//! Given a running policy, when the files on disk are broken in any way that a disk, an editor or an attacker can
+//! break them, then a reload changes nothing, reports the reason, and stays within its bounds of time and memory.
 
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::time::{Duration, Instant};
 
-use crate::fixtures::OFFICE;
+use crate::stories::fixtures::ORGANIZATION;
 use crate::support::{Folder, Sidecar, run};
 
 const FILE: &str = "organizations/acme.toml";
 const LOGIN: &str = "may org=acme actor=1001 action=queue.login queue=q0";
 const ALLOWED: &str = "allow action=queue.login queue=600 reason=assigned policy=1";
 
-/// Breaks the folder, reloads, and mends it: nothing has changed, and the problem is told with this text.
+/// Breaks the folder, reloads, and repairs it: nothing has changed, and a problem with this text was reported.
 fn broken(sidecar: &Sidecar, what: &str, says: &str, break_it: impl FnOnce(), mend: impl FnOnce()) {
     break_it();
     let began = Instant::now();
@@ -30,10 +30,13 @@ fn broken(sidecar: &Sidecar, what: &str, says: &str, break_it: impl FnOnce(), me
 }
 
 #[test]
-fn whatever_stands_in_place_of_a_file_changes_nothing() {
-    let folder = Folder::with("acme.toml", OFFICE);
+fn a_reload_with_anything_in_place_of_a_file_changes_nothing() {
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     folder.write("users.csv", "id,extension,roles,queues,supervises,edits\nzoe,7001,,,,\n");
-    folder.write(FILE, &OFFICE.replacen("model = \"goto\"\n", "model = \"goto\"\nusers_csv = \"../users.csv\"\n", 1));
+    folder.write(
+        FILE,
+        &ORGANIZATION.replacen("model = \"goto\"\n", "model = \"goto\"\nusers_csv = \"../users.csv\"\n", 1),
+    );
     folder.write("line.token", "token\n");
     folder.replace("queuewarden.toml", "[listen]\n", "[listen]\nadmin_token_file = \"line.token\"\n");
     let sidecar = Sidecar::start(&folder);
@@ -76,7 +79,7 @@ fn whatever_stands_in_place_of_a_file_changes_nothing() {
             });
         }
     }
-    // A whole folder that is gone, or is no folder.
+    // A missing folder, or a file in its place.
     for part in ["organizations", "models"] {
         let (path, aside) = (folder.path().join(part), folder.path().join("aside"));
         let mend = || {
@@ -97,8 +100,8 @@ fn whatever_stands_in_place_of_a_file_changes_nothing() {
 
 /// Megabytes of garbage of several sorts; each is refused in bounded time, and the memory for it is given back.
 #[test]
-fn garbage_by_the_megabyte_changes_nothing() {
-    let folder = Folder::with("acme.toml", OFFICE);
+fn a_reload_of_megabytes_of_garbage_changes_nothing() {
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
     let sorts: [(&str, &[u8], usize, &str); 6] = [
         ("100 MB of zeros", b"\0", 100_000_000, "is larger than"),
@@ -116,7 +119,7 @@ fn garbage_by_the_megabyte_changes_nothing() {
                 file.write_all(&chunk).unwrap();
             }
         };
-        broken(&sidecar, what, says, write, || folder.write(FILE, OFFICE));
+        broken(&sidecar, what, says, write, || folder.write(FILE, ORGANIZATION));
     }
     let last = sidecar.status();
     assert!(last.to_string().len() < 1_000_000, "what was wrong is cited in bounds");
@@ -126,11 +129,11 @@ fn garbage_by_the_megabyte_changes_nothing() {
 
 /// Every byte of the organization's file flipped, taken out, or the last: each either loads whole or changes nothing.
 #[test]
-fn no_byte_can_break_what_runs() {
-    let folder = Folder::with("acme.toml", OFFICE);
+fn a_reload_with_any_byte_altered_loads_whole_or_changes_nothing() {
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let (mut loads, mut refusals) = (0, 0);
     let before = queuewarden::config::load(folder.path(), &queuewarden::policy::Policy::default()).unwrap().policy;
-    let bytes = OFFICE.as_bytes();
+    let bytes = ORGANIZATION.as_bytes();
     for at in 0..bytes.len() {
         let mut flipped = bytes.to_vec();
         flipped[at] ^= 1 << (at % 8);
@@ -155,10 +158,10 @@ fn no_byte_can_break_what_runs() {
     assert!(refusals > loads && loads > 0, "{refusals} refused, {loads} loaded");
 }
 
-/// Whoever may write the configuration may do everything; that everybody may is said at least.
+/// Who may write the configuration may change every right, so a world-writable file is warned about.
 #[test]
-fn a_configuration_that_everybody_may_write_is_told_of() {
-    let folder = Folder::with("acme.toml", OFFICE);
+fn a_world_writable_configuration_is_warned_about() {
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let at = folder.path().to_str().unwrap();
     for file in [FILE, "queuewarden.toml", "models/goto.toml", "models", "organizations"] {
         let path = folder.path().join(file);

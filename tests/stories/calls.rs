@@ -1,9 +1,9 @@
-//! Given calls that the PBX reports, when somebody supervises by the name of a call, then it is judged by what was
-//! reported; a supervision runs until somebody says that it ended, and a new mode takes the place of the old one.
+//! Given calls that the PBX reports, when somebody supervises by the id of a call, then the reported call is judged; a
+//! supervision runs until its end is reported, and a new mode replaces the old one.
 
 use std::net::TcpStream;
 
-use crate::fixtures::{OFFICE, with_switched};
+use crate::stories::fixtures::{ORGANIZATION, with_switched};
 use crate::support::{Folder, LineClient, Sidecar};
 
 fn open(fixtures: &str) -> (Sidecar, LineClient<TcpStream>) {
@@ -12,7 +12,7 @@ fn open(fixtures: &str) -> (Sidecar, LineClient<TcpStream>) {
     (sidecar, line)
 }
 
-/// Asks in turn; each answer has to begin with these words, and what pins a supervision down is left out.
+/// Asks in turn; each answer must begin with these words. The options of a supervision are left out.
 fn play(line: &mut LineClient<TcpStream>, steps: &[(&str, &str)]) {
     for (question, answer) in steps {
         let heard = line.ask(&format!("do org=acme {question}"));
@@ -26,8 +26,8 @@ fn running(sidecar: &Sidecar) -> [f64; 3] {
 }
 
 #[test]
-fn a_call_is_whose_it_was_reported_to_be() {
-    let (_sidecar, mut line) = open(OFFICE);
+fn a_call_belongs_to_the_agent_and_queue_that_were_reported() {
+    let (_sidecar, mut line) = open(ORGANIZATION);
     play(
         &mut line,
         &[
@@ -37,7 +37,7 @@ fn a_call_is_whose_it_was_reported_to_be() {
             ("actor=1001 action=call.begin call=c-1 queue=999", "deny action=call.begin reason=unknown_queue"),
             ("actor=1001 action=call.begin call=c-1 queue=600", "allow action=call.begin queue=600 reason=reported"),
             ("actor=2001 action=call.listen call=c-1", "allow action=call.listen queue=600 reason=role_permits"),
-            // The queue of the call is not one of hers.
+            // She does not supervise the queue of the call.
             ("actor=2002 action=call.listen call=c-1", "deny action=call.listen queue=600 reason=queue_out_of_scope"),
             (
                 "actor=2001 action=call.listen call=c-1 target=1001 queue=600",
@@ -48,14 +48,14 @@ fn a_call_is_whose_it_was_reported_to_be() {
                 "actor=2001 action=call.listen call=c-1 queue=601",
                 "deny action=call.listen queue=601 reason=call_mismatch",
             ),
-            // Somebody else took it.
+            // Another agent took the call.
             ("actor=1002 action=call.begin call=c-1 queue=600", "allow action=call.begin queue=600 reason=reported"),
             ("actor=2001 action=call.barge call=c-1 target=1001", "deny action=call.barge reason=call_mismatch"),
             ("actor=2001 action=call.barge call=c-1", "allow action=call.barge queue=600 reason=role_permits"),
             ("actor=1002 action=call.end call=c-1", "allow action=call.end reason=reported"),
             ("actor=1002 action=call.end call=c-1", "deny action=call.end reason=unknown_call"),
             ("actor=2001 action=call.listen call=c-1", "deny action=call.listen reason=unknown_call"),
-            // Of a call that nobody reported only its name is known; the PBX is trusted for the rest.
+            // Of an unreported call only the id is known; the PBX is trusted for the rest.
             (
                 "actor=2001 action=call.listen call=c-2 target=1001 queue=600",
                 "allow action=call.listen queue=600 reason=role_permits",
@@ -65,8 +65,8 @@ fn a_call_is_whose_it_was_reported_to_be() {
 }
 
 #[test]
-fn a_supervision_runs_until_somebody_says_that_it_ended() {
-    let (sidecar, mut line) = open(OFFICE);
+fn a_supervision_runs_until_its_end_is_reported() {
+    let (sidecar, mut line) = open(ORGANIZATION);
     play(
         &mut line,
         &[
@@ -82,7 +82,7 @@ fn a_supervision_runs_until_somebody_says_that_it_ended() {
         ],
     );
     assert_eq!(running(&sidecar).map(|number| number > 0.5), [true, true, false]);
-    // A new mode takes the place of the old one; one that is refused leaves it alone.
+    // A new mode replaces the old one; a refused one changes nothing.
     play(
         &mut line,
         &[
@@ -97,7 +97,7 @@ fn a_supervision_runs_until_somebody_says_that_it_ended() {
         ],
     );
     assert_eq!(running(&sidecar).map(|number| number > 0.5), [false, true, true]);
-    // Whoever only asks changes nothing.
+    // `may` changes nothing.
     assert!(line.ask("may org=acme actor=2001 action=supervision.end").contains("reason=reported"));
     assert!(line.ask("may org=acme actor=2001 action=call.listen target=1001 queue=600").starts_with("allow"));
     assert_eq!(running(&sidecar).map(|number| number > 0.5), [false, true, true]);
@@ -120,9 +120,9 @@ fn a_supervision_runs_until_somebody_says_that_it_ended() {
 }
 
 #[test]
-fn the_protected_peers_and_oneself_are_supervised_by_nobody() {
+fn protected_users_peers_and_oneself_cannot_be_supervised() {
     let limits = "[limits]\nsupervisions_per_target_max = 1\nsupervisions_per_supervisor_max = 2\n[leases]\n";
-    let (_sidecar, mut line) = open(&(OFFICE.to_owned() + limits));
+    let (_sidecar, mut line) = open(&(ORGANIZATION.to_owned() + limits));
     play(
         &mut line,
         &[
@@ -146,7 +146,7 @@ fn the_protected_peers_and_oneself_are_supervised_by_nobody() {
                 "actor=2006 action=call.listen target=1001 queue=600",
                 "deny action=call.listen queue=600 reason=target_supervisions_at_limit",
             ),
-            // Another mode needs no other place.
+            // A new mode needs no further place below the limit.
             (
                 "actor=2001 action=call.barge target=1001 queue=600",
                 "allow action=call.barge queue=600 reason=role_permits",

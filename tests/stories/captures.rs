@@ -1,14 +1,14 @@
-//! Given what a real Asterisk 22 sent in the lab (`captures/`, everything from Asterisk to us, one connection a file),
-//! when it is played to queuewarden, cut in two anywhere, then the framing holds: as recorded, with somebody else's
-//! keys, it is refused; with our keys put in it gets the decision that the line dialect gets.
+//! Given the bytes that a real Asterisk 22 sent (`captures/`: the bytes from Asterisk, a file a connection), when they
+//! are sent to the sidecar, cut in two anywhere, then they are read alike: as recorded, with foreign keys, they are
+//! refused; with queuewarden's keys they get the decision of the line dialect.
 
 use std::fs;
 use std::io::Write;
 
-use crate::fixtures::{OFFICE, by_line};
-use crate::support::{Folder, Sidecar, connect, end_our_side, hear_out, project, variables, wait_until};
+use crate::stories::fixtures::{ORGANIZATION, by_line};
+use crate::support::{Folder, Sidecar, close_our_side, connect, project, read_to_end, variables, wait_until};
 
-/// One connection of Asterisk's.
+/// One recorded connection of Asterisk.
 struct Recording {
     name: String,
     environment: String,
@@ -38,7 +38,7 @@ impl Recording {
         line.expect("every recording has an accountcode, if only an empty one")
     }
 
-    /// The same call to our URL with our arguments. What is asked changes nothing.
+    /// The same call with queuewarden's URL and arguments. The question changes nothing.
     fn with_our_keys(&self) -> String {
         let lines = self.environment.lines().filter(|line| !line.starts_with("agi_arg_") && !line.is_empty());
         let lines = lines
@@ -54,27 +54,27 @@ impl Recording {
     }
 }
 
-/// Plays a call, with the environment and the replies in these pieces; gives the verdict and the reason.
+/// Plays a call, with the environment and the replies in these pieces; returns the verdict and the reason.
 fn play(sidecar: &Sidecar, mut pause: impl FnMut(), environment: &[&str], replies: &[&str]) -> (String, String) {
     let mut stream = connect(sidecar.address("fastagi"));
     for piece in environment {
         stream.write_all(piece.as_bytes()).unwrap();
         pause();
     }
-    let heard = hear_out(&mut stream);
+    let heard = read_to_end(&mut stream);
     assert!(heard.lines().last().is_some_and(|line| line.starts_with("SET VARIABLE QW_VERDICT")), "{heard:?}");
     for piece in replies {
         stream.write_all(piece.as_bytes()).unwrap();
         pause();
     }
-    end_our_side(&stream);
+    close_our_side(&stream);
     let mut set = variables(&heard);
     (set.remove("QW_VERDICT").unwrap(), set.remove("QW_REASON").unwrap())
 }
 
 #[test]
-fn what_asterisk_really_sends_is_understood_wherever_it_is_cut() {
-    let sidecar = Sidecar::start(&Folder::with("acme.toml", OFFICE));
+fn recorded_asterisk_calls_are_understood_wherever_they_are_cut() {
+    let sidecar = Sidecar::start(&Folder::with("acme.toml", ORGANIZATION));
     let mut line = sidecar.line();
     let mut elsewhere = sidecar.line();
     let mut pause = || assert_eq!(elsewhere.ask("ping"), "pong");

@@ -1,26 +1,26 @@
-//! Given a configuration folder, when it is checked, then it loads, or every problem is told at once as
-//! `file:line:column: message`, and nothing that the contract refuses gets by.
+//! Given a configuration folder, when `queuewarden check` reads it, then it loads, or every problem is printed as
+//! `file:line:column: message`, and nothing that is not allowed passes.
 
 use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::fixtures::OFFICE;
+use crate::stories::fixtures::ORGANIZATION;
 use crate::support::{Folder, Sidecar, run};
 
 const PROCESS: &str = "queuewarden.toml";
-const ORGANIZATION: &str = "organizations/acme.toml";
+const ORGANIZATION_FILE: &str = "organizations/acme.toml";
 const MODEL: &str = "models/goto.toml";
 
 const LOADS: i32 = 0;
 const DOES_NOT_LOAD: i32 = 78;
 
-/// A group and a user with every sort of list, for what the fixtures lacks.
+/// A group and a user with every kind of list, which the organization lacks.
 const MORE: &str = "\n[[groups]]\nid = \"north\"\nsupervisors = [\"supervisor\"]\nmembers = [\"agent\"]\n\
                     \n[leases]\nmax_seconds = 600\n\n[limits]\nlogins_max = 5\n";
 
 fn fixtures() -> Folder {
-    let folder = Folder::with("acme.toml", &format!("{OFFICE}{MORE}"));
+    let folder = Folder::with("acme.toml", &format!("{ORGANIZATION}{MORE}"));
     folder.replace(PROCESS, "[state]\n", "[limits]\nconnections_max = 10\n[connect]\nevapi = []\n[state]\n");
     folder
 }
@@ -31,7 +31,7 @@ fn check(folder: &Folder) -> (i32, String) {
     (status.code().expect("it ends by itself"), text)
 }
 
-/// The problems that `check --json` tells, each as `file:line:column: message`.
+/// The problems of `check --json`, each as `file:line:column: message`.
 fn problems(folder: &Folder) -> Vec<String> {
     let (status, text) = run(&["check", "--json", "--config", folder.path().to_str().unwrap()]);
     let report: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
@@ -48,7 +48,7 @@ fn problems(folder: &Folder) -> Vec<String> {
 }
 
 #[test]
-fn a_folder_that_loads_is_said_to_load() {
+fn a_valid_folder_passes_the_check() {
     let folder = fixtures();
     let (status, text) = check(&folder);
     assert_eq!(status, LOADS, "{text}");
@@ -61,7 +61,7 @@ fn a_folder_that_loads_is_said_to_load() {
     let warnings = report["warnings"]["problems"].as_array().unwrap();
     assert_eq!(warnings.len(), 1, "{report}");
     assert!(warnings[0]["message"].as_str().unwrap().contains("`plain_over_queue`"), "{report}");
-    let place = folder.place(ORGANIZATION, "\"plain_over_queue\"");
+    let place = folder.place(ORGANIZATION_FILE, "\"plain_over_queue\"");
     assert!(check(&folder).1.contains(&format!("warning: {place}: ")), "{place}");
 }
 
@@ -85,21 +85,21 @@ const fn fault(
     Fault { file, from, to, marker, says }
 }
 
-/// A key that nobody knows, in every table that there is.
+/// An unknown key in every table.
 const UNKNOWN_KEYS: &[(&str, &str)] = &[
     (PROCESS, "[listen]\n"),
     (PROCESS, "[state]\n"),
     (PROCESS, "[limits]\n"),
     (PROCESS, "[connect]\n"),
-    (ORGANIZATION, "organization = \"acme\"\n"),
-    (ORGANIZATION, "[settings]\n"),
-    (ORGANIZATION, "[settings.supervisor]\n"),
-    (ORGANIZATION, "[settings.contact_admin]\n"),
-    (ORGANIZATION, "[leases]\n"),
-    (ORGANIZATION, "[limits]\n"),
-    (ORGANIZATION, "[[queues]]\n"),
-    (ORGANIZATION, "[[users]]\n"),
-    (ORGANIZATION, "[[groups]]\n"),
+    (ORGANIZATION_FILE, "organization = \"acme\"\n"),
+    (ORGANIZATION_FILE, "[settings]\n"),
+    (ORGANIZATION_FILE, "[settings.supervisor]\n"),
+    (ORGANIZATION_FILE, "[settings.contact_admin]\n"),
+    (ORGANIZATION_FILE, "[leases]\n"),
+    (ORGANIZATION_FILE, "[limits]\n"),
+    (ORGANIZATION_FILE, "[[queues]]\n"),
+    (ORGANIZATION_FILE, "[[users]]\n"),
+    (ORGANIZATION_FILE, "[[groups]]\n"),
     (MODEL, "model = \"goto\"\n"),
     (MODEL, "[[roles]]\n"),
     (MODEL, "[[settings]]\n"),
@@ -108,159 +108,183 @@ const UNKNOWN_KEYS: &[(&str, &str)] = &[
 ];
 
 const FAULTS: &[Fault] = &[
-    // What is not there.
-    fault(ORGANIZATION, "queues = [\"q0\"]", "queues = [\"q9\"]", "\"q9\"", &["`q9`"]),
-    fault(ORGANIZATION, "supervises = [\"q0\"]", "supervises = [\"q9\"]", "\"q9\"", &["`q9`"]),
+    // Missing names.
+    fault(ORGANIZATION_FILE, "queues = [\"q0\"]", "queues = [\"q9\"]", "\"q9\"", &["`q9`"]),
+    fault(ORGANIZATION_FILE, "supervises = [\"q0\"]", "supervises = [\"q9\"]", "\"q9\"", &["`q9`"]),
     fault(
-        ORGANIZATION,
+        ORGANIZATION_FILE,
         "supervises = [\"q0\"]",
         "supervises = [\"q0\"]\nedits = [\"q1\"]",
         "\"q1\"",
         &["`q1`", "supervises"],
     ),
-    fault(ORGANIZATION, "supervisors = [\"supervisor\"]", "supervisors = [\"nobody\"]", "\"nobody\"", &["`nobody`"]),
-    fault(ORGANIZATION, "members = [\"agent\"]", "members = [\"nobody\"]", "\"nobody\"", &["`nobody`"]),
-    fault(ORGANIZATION, "model = \"goto\"", "model = \"gone\"", "\"gone\"", &["`gone`"]),
-    fault(ORGANIZATION, "= \"asterisk\"", "= \"nortel\"", "\"nortel\"", &["`nortel`"]),
-    fault(ORGANIZATION, "roles = [\"agent\"]", "roles = [\"king\"]", "\"king\"", &["`king`"]),
-    fault(ORGANIZATION, "kind = \"ring_group\"", "kind = \"fax\"", "\"fax\"", &["`fax`"]),
-    fault(ORGANIZATION, "\"queue.toggle\"", "\"queue.dance\"", "\"queue.dance\"", &["`queue.dance`"]),
     fault(
-        ORGANIZATION,
+        ORGANIZATION_FILE,
+        "supervisors = [\"supervisor\"]",
+        "supervisors = [\"nobody\"]",
+        "\"nobody\"",
+        &["`nobody`"],
+    ),
+    fault(ORGANIZATION_FILE, "members = [\"agent\"]", "members = [\"nobody\"]", "\"nobody\"", &["`nobody`"]),
+    fault(ORGANIZATION_FILE, "model = \"goto\"", "model = \"gone\"", "\"gone\"", &["`gone`"]),
+    fault(ORGANIZATION_FILE, "= \"asterisk\"", "= \"nortel\"", "\"nortel\"", &["`nortel`"]),
+    fault(ORGANIZATION_FILE, "roles = [\"agent\"]", "roles = [\"king\"]", "\"king\"", &["`king`"]),
+    fault(ORGANIZATION_FILE, "kind = \"ring_group\"", "kind = \"fax\"", "\"fax\"", &["`fax`"]),
+    fault(ORGANIZATION_FILE, "\"queue.toggle\"", "\"queue.dance\"", "\"queue.dance\"", &["`queue.dance`"]),
+    fault(
+        ORGANIZATION_FILE,
         "[[queues]]\nid = \"q0\"\nnumber = \"600\"\n",
         "[[queues]]\nid = \"q0\"\n",
         "[[queues]]",
         &["`number`"],
     ),
     fault(
-        ORGANIZATION,
+        ORGANIZATION_FILE,
         "[[users]]\nid = \"plain\"\nextension = \"3001\"\n",
         "[[users]]\nid = \"plain\"\n",
         "[[users]]",
         &["`extension`"],
     ),
-    // What is there twice, under either of its names.
-    fault(ORGANIZATION, "id = \"q1\"", "id = \"q0\"", "\"q0\"\nnumber = \"601\"", &["`q0`"]),
-    fault(ORGANIZATION, "id = \"q1\"\nnumber = \"601\"", "id = \"q1\"\nnumber = \"600\"", "\"q1\"", &["`600`", "`q0`"]),
+    // Duplicates, by id or by number.
+    fault(ORGANIZATION_FILE, "id = \"q1\"", "id = \"q0\"", "\"q0\"\nnumber = \"601\"", &["`q0`"]),
     fault(
-        ORGANIZATION,
+        ORGANIZATION_FILE,
+        "id = \"q1\"\nnumber = \"601\"",
+        "id = \"q1\"\nnumber = \"600\"",
+        "\"q1\"",
+        &["`600`", "`q0`"],
+    ),
+    fault(
+        ORGANIZATION_FILE,
         "id = \"q1\"\nnumber = \"601\"",
         "id = \"600\"\nnumber = \"601\"",
         "\"600\"\nnumber = \"601\"",
         &["`600`"],
     ),
     fault(
-        ORGANIZATION,
+        ORGANIZATION_FILE,
         "id = \"agent_too\"",
         "id = \"agent\"",
         "\"agent\"\nextension = \"1002\"",
         &["`agent`", "1001"],
     ),
     fault(
-        ORGANIZATION,
+        ORGANIZATION_FILE,
         "id = \"agent_too\"\nextension = \"1002\"",
         "id = \"agent_too\"\nextension = \"1001\"",
         "\"agent_too\"",
         &["`1001`", "`agent`"],
     ),
     fault(
-        ORGANIZATION,
+        ORGANIZATION_FILE,
         "id = \"agent_too\"",
         "id = \"1001\"",
         "\"1001\"\nextension = \"1002\"",
         &["`1001`", "`agent`"],
     ),
-    fault(ORGANIZATION, "id = \"plain\"\n", "id = \"3002\"\n", "\"plain_in_queue\"", &["`3002`"]),
-    fault(ORGANIZATION, "queues = [\"q0\"]", "queues = [\"q0\", \"600\"]", "\"600\"]", &["twice"]),
-    fault(ORGANIZATION, "supervises = [\"q0\"]", "supervises = [\"q0\", \"q0\"]", "\"q0\"]", &["twice"]),
-    fault(ORGANIZATION, "members = [\"agent\"]", "members = [\"agent\", \"1001\"]", "\"1001\"]", &["twice"]),
+    fault(ORGANIZATION_FILE, "id = \"plain\"\n", "id = \"3002\"\n", "\"plain_in_queue\"", &["`3002`"]),
+    fault(ORGANIZATION_FILE, "queues = [\"q0\"]", "queues = [\"q0\", \"600\"]", "\"600\"]", &["twice"]),
+    fault(ORGANIZATION_FILE, "supervises = [\"q0\"]", "supervises = [\"q0\", \"q0\"]", "\"q0\"]", &["twice"]),
+    fault(ORGANIZATION_FILE, "members = [\"agent\"]", "members = [\"agent\", \"1001\"]", "\"1001\"]", &["twice"]),
     fault(
-        ORGANIZATION,
+        ORGANIZATION_FILE,
         "[[groups]]\n",
         "[[groups]]\nid = \"north\"\n[[groups]]\n",
         "\"north\"\nsupervisors",
         &["`north`"],
     ),
-    // What may not be so.
+    // Forbidden values.
     fault(
-        ORGANIZATION,
+        ORGANIZATION_FILE,
         "supervise_peers = false",
         "view_queue_settings = false",
         "view_queue_settings",
         &["`supervisor.view_queue_settings`", "locked"],
     ),
     fault(
-        ORGANIZATION,
+        ORGANIZATION_FILE,
         "supervise_peers = false",
         "supervise_peers = \"no\"",
         "supervise_peers",
         &["`supervisor.supervise_peers`"],
     ),
     fault(
-        ORGANIZATION,
+        ORGANIZATION_FILE,
         "allow_unassigned_login = false",
         "restrict_unassigned_login = true",
         "restrict_unassigned_login",
         &["`restrict_unassigned_login`"],
     ),
-    fault(ORGANIZATION, "\"acme\"", "\"ac me\"", "\"ac me\"", &["`ac me`"]),
-    fault(ORGANIZATION, "\"acme\"", "\"ac*me\"", "\"ac*me\"", &["`ac*me`"]),
-    fault(ORGANIZATION, "extension = \"3001\"", "extension = \"30a1\"", "\"30a1\"", &["`30a1`"]),
-    fault(ORGANIZATION, "extension = \"3001\"", "extension = \"\"", "\"\"", &["``"]),
-    fault(ORGANIZATION, "extension = \"3001\"", "extension = 3001", "3001", &["`extension`"]),
+    fault(ORGANIZATION_FILE, "\"acme\"", "\"ac me\"", "\"ac me\"", &["`ac me`"]),
+    fault(ORGANIZATION_FILE, "\"acme\"", "\"ac*me\"", "\"ac*me\"", &["`ac*me`"]),
+    fault(ORGANIZATION_FILE, "extension = \"3001\"", "extension = \"30a1\"", "\"30a1\"", &["`30a1`"]),
+    fault(ORGANIZATION_FILE, "extension = \"3001\"", "extension = \"\"", "\"\"", &["``"]),
+    fault(ORGANIZATION_FILE, "extension = \"3001\"", "extension = 3001", "3001", &["`extension`"]),
     fault(
-        ORGANIZATION,
+        ORGANIZATION_FILE,
         "number = \"602\"",
         "number = \"12345678901234567\"",
         "\"12345678901234567\"",
         &["`12345678901234567`"],
     ),
-    fault(ORGANIZATION, "number = \"602\"", "number = \"602\"\nwrap_up_seconds = -1", "-1", &["`wrap_up_seconds`"]),
-    fault(ORGANIZATION, "logins_max = 5", "logins_max = 0", "0\n", &["`logins_max`"]),
     fault(
-        ORGANIZATION,
+        ORGANIZATION_FILE,
+        "number = \"602\"",
+        "number = \"602\"\nwrap_up_seconds = -1",
+        "-1",
+        &["`wrap_up_seconds`"],
+    ),
+    fault(ORGANIZATION_FILE, "logins_max = 5", "logins_max = 0", "0\n", &["`logins_max`"]),
+    fault(
+        ORGANIZATION_FILE,
         "[leases]\nmax_seconds = 600",
         "[leases]\ndefault_seconds = 601\nmax_seconds = 600",
         "[leases]",
         &["`default_seconds`", "600"],
     ),
-    fault(ORGANIZATION, "protected = true", "protected = 1", "1\n", &["`protected`"]),
+    fault(ORGANIZATION_FILE, "protected = true", "protected = 1", "1\n", &["`protected`"]),
     // Feature codes: a PIN, no literal, no such shape, no such argument of the action, and pairs that one string
     // matches.
     fault(
-        ORGANIZATION,
+        ORGANIZATION_FILE,
         "\"*45\" =",
         "\"*45{queue}{pin:4}\" =",
         "\"*45{queue}{pin:4}\"",
         &["`*45{queue}{pin:4}`", "PIN"],
     ),
-    fault(ORGANIZATION, "\"*45\" =", "\"{queue}\" =", "\"{queue}\"", &["`{queue}`"]),
-    fault(ORGANIZATION, "\"*45\" =", "\"*45{queue}{target}\" =", "\"*45{queue}{target}\"", &["`*45{queue}{target}`"]),
-    fault(ORGANIZATION, "\"*45\" =", "\"*45a\" =", "\"*45a\"", &["`*45a`"]),
-    fault(ORGANIZATION, "\"*45\" =", "\"*45{target}\" =", "\"*45{target}\"", &["`*45{target}`", "`queue.toggle`"]),
+    fault(ORGANIZATION_FILE, "\"*45\" =", "\"{queue}\" =", "\"{queue}\"", &["`{queue}`"]),
     fault(
-        ORGANIZATION,
+        ORGANIZATION_FILE,
+        "\"*45\" =",
+        "\"*45{queue}{target}\" =",
+        "\"*45{queue}{target}\"",
+        &["`*45{queue}{target}`"],
+    ),
+    fault(ORGANIZATION_FILE, "\"*45\" =", "\"*45a\" =", "\"*45a\"", &["`*45a`"]),
+    fault(ORGANIZATION_FILE, "\"*45\" =", "\"*45{target}\" =", "\"*45{target}\"", &["`*45{target}`", "`queue.toggle`"]),
+    fault(
+        ORGANIZATION_FILE,
         "\"*45\" = \"queue.toggle\"",
         "\"*9{queue}\" = \"call.listen\"",
         "\"*9{queue}\"",
         &["`*9{queue}`", "`call.listen`"],
     ),
     fault(
-        ORGANIZATION,
+        ORGANIZATION_FILE,
         "\"*45\" = \"queue.toggle\"",
         "\"*9{target}\" = \"call.listen\"\n\"*{queue}9\" = \"queue.login\"",
         "\"*",
         &["`*9{target}`", "`*{queue}9`", "ambiguous"],
     ),
     fault(
-        ORGANIZATION,
+        ORGANIZATION_FILE,
         "\"*45\" = \"queue.toggle\"",
         "\"*1{queue}3\" = \"queue.login\"",
         "\"*1{queue}3\"",
         &["`*1{queue}3`", "`*13{queue}`", "ambiguous"],
     ),
     fault(
-        ORGANIZATION,
+        ORGANIZATION_FILE,
         "\"*45\" = \"queue.toggle\"",
         "\"*22{target}1\" = \"call.listen\"",
         "\"*22{target}1\"",
@@ -335,7 +359,7 @@ fn break_it(folder: &Folder, file: &str, from: &str, to: &str, marker: &str) -> 
 }
 
 #[test]
-fn each_fault_is_refused_at_its_place_in_words_that_name_it() {
+fn each_fault_is_reported_at_its_position_with_a_message_that_names_it() {
     let folder = fixtures();
     let unknown = UNKNOWN_KEYS.iter().map(|&(file, table)| {
         let to = format!("{table}colour = \"red\"\n");
@@ -343,7 +367,7 @@ fn each_fault_is_refused_at_its_place_in_words_that_name_it() {
     });
     let unknown_setting = [
         (
-            ORGANIZATION,
+            ORGANIZATION_FILE,
             "[settings.contact_admin]\n",
             "[settings.king]\nmay_rule = true\n[settings.contact_admin]\n".to_owned(),
             "may_rule",
@@ -365,26 +389,26 @@ fn each_fault_is_refused_at_its_place_in_words_that_name_it() {
     assert_eq!(check(&folder).0, LOADS, "each fault was mended again");
 }
 
-/// Given one thing that is wrong, when it is told, then it is told once: an operator who mends it is done.
+/// Given one fault, when the folder is checked, then it is one problem: an operator who corrects it is done.
 #[test]
 fn one_fault_is_one_problem() {
     let folder = fixtures();
-    for fault in FAULTS.iter().filter(|fault| fault.file == ORGANIZATION && !fault.says.contains(&"ambiguous")) {
-        let good = folder.read(ORGANIZATION);
-        break_it(&folder, ORGANIZATION, fault.from, fault.to, fault.marker);
+    for fault in FAULTS.iter().filter(|fault| fault.file == ORGANIZATION_FILE && !fault.says.contains(&"ambiguous")) {
+        let good = folder.read(ORGANIZATION_FILE);
+        break_it(&folder, ORGANIZATION_FILE, fault.from, fault.to, fault.marker);
         let mut told = problems(&folder);
         // A queue or user that is refused is missing where others name it.
         told.retain(|problem| !problem.contains("there is no queue `q") || fault.says.contains(&"`q9`"));
         told.retain(|problem| !problem.contains("there is no user `") || fault.says.contains(&"`nobody`"));
         assert_eq!(told.len(), 1, "{:?}: {told:#?}", fault.to);
-        folder.write(ORGANIZATION, &good);
+        folder.write(ORGANIZATION_FILE, &good);
     }
 }
 
-/// Given many faults in every file, when the folder is checked, then all of them are told at once, as text and as JSON
-/// alike, and a start tells the same and ends with the same status.
+/// Given many faults in every file, when the folder is checked, then all of them are reported at once, as text and as
+/// JSON, and a start reports the same and exits with the same code.
 #[test]
-fn all_problems_are_told_at_once() {
+fn all_problems_are_reported_at_once() {
     let folder = fixtures();
     let chosen: Vec<&Fault> = [
         "queues = [\"q9\"]",
@@ -425,11 +449,13 @@ fn all_problems_are_told_at_once() {
     assert!(told.iter().all(|problem| said.contains(problem.as_str())), "{said}");
 }
 
-/// Given more problems than anybody reads, when they are told, then the first hundred are, and all are counted.
+/// Given thousands of problems, when the folder is checked, then the first hundred are reported and all are counted.
 #[test]
-fn of_very_many_problems_a_hundred_are_told_and_all_are_counted() {
-    let folder =
-        Folder::with("acme.toml", &OFFICE.replace("model = \"goto\"", "model = \"goto\"\nusers_csv = \"people.csv\""));
+fn the_first_hundred_problems_are_reported_and_all_are_counted() {
+    let folder = Folder::with(
+        "acme.toml",
+        &ORGANIZATION.replace("model = \"goto\"", "model = \"goto\"\nusers_csv = \"people.csv\""),
+    );
     let rows: String = (0..250).map(|row| format!("x{row},{},king,,,\n", 5_000 + row)).collect();
     folder.write("organizations/people.csv", &format!("id,extension,roles,queues,supervises,edits\n{rows}"));
     let (status, text) = check(&folder);
@@ -457,8 +483,8 @@ fn two_organizations_of_one_name_do_not_load() {
 }
 
 #[test]
-fn what_is_not_toml_is_told_at_the_place_where_it_ceases_to_be() {
-    for file in [PROCESS, ORGANIZATION, MODEL] {
+fn a_syntax_error_is_reported_at_its_position() {
+    for file in [PROCESS, ORGANIZATION_FILE, MODEL] {
         for (broken, line) in
             [("ok = 1\n= 2\n", 2), ("ok = 1\n\nok = 2\n", 3), ("[open\n", 1), ("text = \"never ends\n", 1)]
         {
@@ -478,14 +504,14 @@ fn what_is_not_toml_is_told_at_the_place_where_it_ceases_to_be() {
 }
 
 #[test]
-fn a_file_that_is_missing_or_no_file_is_told() {
+fn a_missing_file_is_reported() {
     for (file, without) in [(PROCESS, "queuewarden.toml"), (MODEL, "`goto`")] {
         let folder = fixtures();
         folder.remove(file);
         let told = problems(&folder);
         assert!(told.iter().any(|problem| problem.contains(without)), "{told:?}");
     }
-    for file in [PROCESS, ORGANIZATION, MODEL] {
+    for file in [PROCESS, ORGANIZATION_FILE, MODEL] {
         let folder = fixtures();
         folder.remove(file);
         fs::create_dir(folder.path().join(file)).unwrap();
@@ -510,12 +536,14 @@ fn a_file_that_is_missing_or_no_file_is_told() {
     }
 }
 
-/// Given users in a CSV file, when rows of it are wrong, then each is told with its line, and those of the other files
-/// too.
+/// Given users in a CSV file, when rows of it are wrong, then each is reported with its line, and those of
+/// the other files too.
 #[test]
-fn problems_of_users_csv_are_told_with_their_lines() {
-    let folder =
-        Folder::with("acme.toml", &OFFICE.replace("model = \"goto\"", "model = \"goto\"\nusers_csv = \"people.csv\""));
+fn problems_of_users_csv_are_reported_with_their_lines() {
+    let folder = Folder::with(
+        "acme.toml",
+        &ORGANIZATION.replace("model = \"goto\"", "model = \"goto\"\nusers_csv = \"people.csv\""),
+    );
     let header = "id,extension,roles,queues,supervises,edits";
     folder.write(
         "organizations/people.csv",
@@ -553,7 +581,7 @@ fn problems_of_users_csv_are_told_with_their_lines() {
     ];
     let lines: Vec<&str> = rows.iter().map(|(row, _)| *row).collect();
     folder.write("organizations/people.csv", &format!("{header}\n{}\n", lines.join("\n")));
-    folder.replace(ORGANIZATION, "kind = \"inbox\"", "kind = \"fax\"");
+    folder.replace(ORGANIZATION_FILE, "kind = \"inbox\"", "kind = \"fax\"");
     let told = problems(&folder);
     for (number, (row, says)) in rows.iter().enumerate() {
         let start = format!("{}:{}:", folder.path().join("organizations/people.csv").display(), number + 2);
@@ -580,7 +608,7 @@ fn problems_of_users_csv_are_told_with_their_lines() {
 }
 
 #[test]
-fn wrong_arguments_are_a_matter_of_usage() {
+fn wrong_arguments_exit_with_the_usage_code() {
     for arguments in [
         &["check", "--colour"][..],
         &["dance"],

@@ -1,11 +1,11 @@
-//! Given the permissions page and the end of a call, when a supervisor or an agent reaches for them, then the hidden
-//! stays hidden and the switches decide (V21 to V24).
+//! Given the permissions page and the end of a call, when a supervisor or an agent asks for them, then hidden settings
+//! stay hidden and the switches decide (V21 to V24).
 
-use crate::fixtures::{OFFICE, play};
+use crate::stories::fixtures::{ORGANIZATION, play};
 
-/// The fixtures with the switches of the agents beside the others, and a queue that has wrap-up time.
+/// The organization with the settings of the agents too, and a queue with wrap-up time.
 fn with_dispositions(on: bool) -> String {
-    let fixtures = OFFICE.replace("number = \"602\"\n", "number = \"602\"\nwrap_up_seconds = 30\n");
+    let fixtures = ORGANIZATION.replace("number = \"602\"\n", "number = \"602\"\nwrap_up_seconds = 30\n");
     fixtures.replace(
         "[settings.contact_admin]\n",
         &format!("[settings.agent]\nenable_dispositions = {on}\n\n[settings.contact_admin]\n"),
@@ -16,8 +16,8 @@ fn with_dispositions(on: bool) -> String {
 /// same: R40, V21.
 #[test]
 fn a_supervisor_never_sees_the_permissions() {
-    let portal = OFFICE.replace("supervise_peers = false", "access_configuration_portal = true");
-    for fixtures in [OFFICE, &portal] {
+    let portal = ORGANIZATION.replace("supervise_peers = false", "access_configuration_portal = true");
+    for fixtures in [ORGANIZATION, &portal] {
         play(
             fixtures,
             &[
@@ -27,7 +27,7 @@ fn a_supervisor_never_sees_the_permissions() {
             ],
         );
     }
-    play(OFFICE, &[("2001 portal.open", "deny permission_off portal.open")]);
+    play(ORGANIZATION, &[("2001 portal.open", "deny permission_off portal.open")]);
     play(
         &portal,
         &[

@@ -1,6 +1,5 @@
-//! Given Kamailios that wait for us, when they come, go and come back, then each has a connection again within a
-//! second; and whatever a Kamailio does with its answers, its questions are read, because it would stand still
-//! otherwise.
+//! Given Kamailios that the sidecar connects to, when they stop and start, then each has a connection again within a
+//! second; and the sidecar reads the questions even of a Kamailio that does not read its answers.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -8,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::fixtures::OFFICE;
+use crate::stories::fixtures::ORGANIZATION;
 use crate::support::{Folder, PATIENCE, Sidecar, netstring, wait_until};
 
-/// Longer than the longest pause between two dials, on a busy machine.
+/// Longer than the longest pause between two connection attempts, on a busy machine.
 const DIALED_AGAIN: Duration = Duration::from_secs(5);
 
-/// A Kamailio whose evapi waits for us.
+/// A Kamailio whose evapi listens for the sidecar.
 struct Kamailio {
     listener: TcpListener,
 }
@@ -24,7 +23,7 @@ impl Kamailio {
         Self { listener: TcpListener::bind("127.0.0.1:0").unwrap() }
     }
 
-    /// At the same address as one before.
+    /// Listens at the address of an earlier one.
     fn restart(address: SocketAddr) -> Self {
         Self { listener: TcpListener::bind(address).unwrap() }
     }
@@ -45,7 +44,7 @@ impl Kamailio {
                     return stream;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    assert!(began.elapsed() < DIALED_AGAIN, "nobody dials");
+                    assert!(began.elapsed() < DIALED_AGAIN, "the sidecar does not connect");
                     std::thread::sleep(Duration::from_millis(5));
                 }
                 Err(error) => panic!("{error}"),
@@ -55,7 +54,7 @@ impl Kamailio {
 }
 
 fn fixtures(kamailios: &[&Kamailio]) -> Sidecar {
-    let folder = Folder::with("acme.toml", OFFICE);
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let addresses: Vec<String> = kamailios.iter().map(|kamailio| format!("\"{}\"", kamailio.address())).collect();
     let process = folder.read("queuewarden.toml");
     folder.write("queuewarden.toml", &format!("{process}[connect]\nevapi = [{}]\n", addresses.join(", ")));
@@ -91,7 +90,7 @@ fn connected(sidecar: &Sidecar) -> f64 {
 }
 
 #[test]
-fn every_kamailio_is_dialed_and_answered() {
+fn the_sidecar_connects_to_every_kamailio_and_answers_it() {
     let kamailios = [Kamailio::start(), Kamailio::start(), Kamailio::start()];
     let sidecar = fixtures(&kamailios.each_ref());
     let mut streams = kamailios.each_ref().map(Kamailio::accept);
@@ -108,7 +107,7 @@ fn every_kamailio_is_dialed_and_answered() {
 }
 
 #[test]
-fn a_conversation_is_the_same_wherever_it_is_cut() {
+fn a_conversation_has_the_same_answers_wherever_it_is_cut() {
     let kamailio = Kamailio::start();
     let sidecar = fixtures(&[&kamailio]);
     let mut elsewhere = sidecar.line();
@@ -125,14 +124,14 @@ fn a_conversation_is_the_same_wherever_it_is_cut() {
 }
 
 #[test]
-fn a_kamailio_that_goes_is_dialed_until_it_is_back() {
+fn the_sidecar_reconnects_to_a_kamailio_that_restarts() {
     let (kamailio, other) = (Kamailio::start(), Kamailio::start());
     let sidecar = fixtures(&[&kamailio, &other]);
     let mut stays = other.accept();
     let address = kamailio.address();
     let mut stream = kamailio.accept();
     ask(&mut stream, 1, 1);
-    // Everything of it goes, and for a while nobody is there.
+    // It stops, and for a while nothing listens.
     drop((stream, kamailio));
     wait_until("the end to be seen", || connected(&sidecar) < 2.0);
     ask(&mut stays, 2, 2);
@@ -148,9 +147,9 @@ fn a_kamailio_that_goes_is_dialed_until_it_is_back() {
     }
 }
 
-/// One that takes connections and drops them is not dialed without a pause.
+/// A Kamailio that accepts connections and closes them at once is not dialed without pauses.
 #[test]
-fn a_kamailio_that_hangs_up_at_once_is_dialed_with_pauses() {
+fn reconnects_to_a_kamailio_that_closes_at_once_have_pauses() {
     const FOR: Duration = Duration::from_secs(2);
     let kamailio = Kamailio::start();
     let _sidecar = fixtures(&[&kamailio]);
@@ -163,8 +162,8 @@ fn a_kamailio_that_hangs_up_at_once_is_dialed_with_pauses() {
     assert!((2..=12).contains(&dials), "{dials} dials in {FOR:?}");
 }
 
-/// What Kamailio writes is read, whether it reads its answers or not: it hears `overload`, or is cut off and dialed
-/// anew, but it is never kept waiting in its write.
+/// The sidecar reads from a Kamailio that does not read its answers: it answers `overload`, or closes and connects again,
+/// but it never blocks the write of Kamailio.
 #[test]
 fn kamailio_can_always_write() {
     const QUESTIONS: u32 = 100_000;
@@ -188,12 +187,12 @@ fn kamailio_can_always_write() {
     wait_until("what becomes of it", || {
         cut_off || overloaded() > 0.0 || connected(&sidecar) < 1.0 || { stream.write_all(batch.as_bytes()).is_err() }
     });
-    // It is as good as new afterwards, on this connection or the next.
+    // Afterwards questions are answered, on this connection or the next.
     drop(stream);
     ask(&mut kamailio.accept(), 7, 7);
 }
 
-/// A frame that arrives whole is written whole: what is read at once ends with the end of an answer.
+/// A whole frame is written at once: a read ends at the end of an answer.
 #[test]
 fn answers_come_in_whole_netstrings() {
     let kamailio = Kamailio::start();
@@ -211,9 +210,9 @@ fn answers_come_in_whole_netstrings() {
     }
 }
 
-/// A closing house says goodbye to its Kamailios, and does not dial them again.
+/// A stopping sidecar closes the connections to its Kamailios, and does not connect again.
 #[test]
-fn a_closing_house_hangs_up() {
+fn a_stop_closes_the_connections_to_kamailio() {
     let kamailio = Kamailio::start();
     let sidecar = fixtures(&[&kamailio]);
     let mut stream = kamailio.accept();

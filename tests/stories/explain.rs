@@ -1,18 +1,18 @@
-//! Given an answer that somebody wonders about, when the question is explained offline, then the verdict is the
-//! server's, the rule stands where it is said to stand, and the change that is named really turns a denial.
+//! Given a question and its answer, when the question is explained offline, then the verdict is the server's, the rule
+//! is at the line that is named, and the change that is proposed turns the denial.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use crate::fixtures::{OFFICE, by_line};
+use crate::stories::fixtures::{ORGANIZATION, by_line};
 use crate::support::{Folder, Sidecar, run};
 
 const FILE: &str = "organizations/acme.toml";
 
 /// An organization that changes can be made to.
 #[derive(Clone)]
-struct Book {
+struct PhoneBook {
     organization: String,
     settings: BTreeMap<String, bool>,
     limits: BTreeMap<String, usize>,
@@ -36,7 +36,7 @@ fn words(list: &str) -> Vec<String> {
     list.split_whitespace().map(str::to_owned).collect()
 }
 
-impl Book {
+impl PhoneBook {
     fn new() -> Self {
         let person = |id: &str, extension: &str, roles: &str, queues: &str, supervises: &str| Person {
             id: id.to_owned(),
@@ -177,7 +177,7 @@ fn changes(explanation: &Value) -> Vec<String> {
 }
 
 /// Carries a change out as an operator would who has nothing but the sentence.
-fn carry_out(change: &str, book: &mut Book, question: &mut Question) {
+fn carry_out(change: &str, book: &mut PhoneBook, question: &mut Question) {
     let quoted: Vec<&str> = change.split('`').skip(1).step_by(2).collect();
     let words: Vec<&str> = change.split(' ').collect();
     match words[..] {
@@ -239,8 +239,8 @@ fn carry_out(change: &str, book: &mut Book, question: &mut Question) {
 }
 
 /// Denials, with the organization and the assumed sessions that lead to them.
-fn denials() -> Vec<(&'static str, Book, &'static str, &'static str)> {
-    let book = Book::new;
+fn denials() -> Vec<(&'static str, PhoneBook, &'static str, &'static str)> {
+    let book = PhoneBook::new;
     vec![
         ("unassigned_barred", book(), "alice *13601", ""),
         ("unassigned_barred", book(), "3001 queue.login queue=602", ""),
@@ -295,7 +295,7 @@ fn denials() -> Vec<(&'static str, Book, &'static str, &'static str)> {
 /// Given a denial, when all that its explanation names is carried out, and nothing else, then the answer is allow; and
 /// every part of it was needed.
 #[test]
-fn the_change_that_is_named_turns_the_denial() {
+fn the_proposed_change_turns_the_denial() {
     for (reason, book, text, logged_in) in denials() {
         let question = Question { text: text.to_owned(), logged_in: words(logged_in) };
         let told = explain(&book.folder(), &question);
@@ -323,8 +323,8 @@ fn the_change_that_is_named_turns_the_denial() {
 /// Given somebody who serves no queue, in an organization that bars unassigned logins, when they log in to all of their
 /// queues, then the remedy is a queue: turning the setting on would leave them with none.
 #[test]
-fn the_remedy_for_having_no_queue_is_a_queue() {
-    let (mut book, mut question) = (Book::new(), Question { text: "paul *13".to_owned(), logged_in: vec![] });
+fn the_proposed_change_for_a_user_without_a_queue_is_a_queue() {
+    let (mut book, mut question) = (PhoneBook::new(), Question { text: "paul *13".to_owned(), logged_in: vec![] });
     let told = explain(&book.folder(), &question);
     assert_eq!(told["reason"], "no_assigned_queue");
     for change in changes(&told) {
@@ -336,14 +336,14 @@ fn the_remedy_for_having_no_queue_is_a_queue() {
 
 /// Given a denial with another one behind it, when it is explained, then what is named is enough to turn the answer.
 #[test]
-fn the_change_is_whole_also_where_one_denial_hides_another() {
+fn the_proposed_change_is_complete_when_one_denial_hides_another() {
     let mut not_enough = vec![];
     for text in [
         "dora agent.logout target=alice queue=600",
         "petra queue.pause queue=600 via=dashboard",
         "alice agent.pause target=petra queue=600",
     ] {
-        let (mut book, mut question) = (Book::new(), Question { text: text.to_owned(), logged_in: vec![] });
+        let (mut book, mut question) = (PhoneBook::new(), Question { text: text.to_owned(), logged_in: vec![] });
         let told = explain(&book.folder(), &question);
         assert_eq!(told["verdict"], "deny");
         for change in changes(&told) {
@@ -359,8 +359,8 @@ fn the_change_is_whole_also_where_one_denial_hides_another() {
 
 /// Given names that nobody knows, when they are explained, then the change says which name to add, as it was asked for.
 #[test]
-fn an_unknown_name_is_named() {
-    let folder = Book::new().folder();
+fn the_explanation_names_the_unknown_name() {
+    let folder = PhoneBook::new().folder();
     for (text, reason, name) in [
         ("nobody *13600", "unknown_user", "`nobody`"),
         ("dana agent.login target=ghost queue=600", "unknown_target", "`ghost`"),
@@ -381,7 +381,7 @@ fn an_unknown_name_is_named() {
 /// Given an explanation, when its rule is looked up, then there stands the grant: at that line of that file, with
 /// those rules, for that action.
 #[test]
-fn the_rule_stands_where_it_is_said_to_stand() {
+fn the_explanation_names_the_line_of_the_grant() {
     let allowed = [
         ("alice *13600", "", "assigned"),
         ("alice queue.login queue=600 via=dashboard", "", "assigned"),
@@ -394,7 +394,7 @@ fn the_rule_stands_where_it_is_said_to_stand() {
         ("alice call.outbound", "", "role_permits"),
         ("erin permissions.view", "", "role_permits"),
     ];
-    let allowed = allowed.map(|(text, logged_in, reason)| (reason, Book::new(), text, logged_in));
+    let allowed = allowed.map(|(text, logged_in, reason)| (reason, PhoneBook::new(), text, logged_in));
     let mut cited = 0;
     for (reason, book, text, logged_in) in allowed.into_iter().chain(denials()) {
         let folder = book.folder();
@@ -430,8 +430,8 @@ fn the_rule_stands_where_it_is_said_to_stand() {
 
 /// Given a question, when the server is asked and when it is explained, then both say the same of it.
 #[test]
-fn the_verdict_is_that_of_the_server() {
-    let folder = Folder::with("acme.toml", OFFICE);
+fn explain_and_the_server_give_the_same_verdict() {
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
     let mut line = sidecar.line();
     for text in [
@@ -467,8 +467,8 @@ fn the_verdict_is_that_of_the_server() {
 }
 
 #[test]
-fn the_text_tells_verdict_rule_facts_and_change() {
-    let folder = Book::new().folder();
+fn the_text_has_verdict_rule_facts_and_change() {
+    let folder = PhoneBook::new().folder();
     let question = |text: &str| Question { text: text.to_owned(), logged_in: vec![] };
     let (status, text) = explained(&folder, &question("dana call.whisper target=alice queue=601"), false);
     assert_eq!(status, Some(0), "a denial is an answer");
@@ -502,8 +502,8 @@ fn the_text_tells_verdict_rule_facts_and_change() {
 
 /// Given what cannot be explained, when it is asked, then the exit status says why, and JSON stays JSON.
 #[test]
-fn what_cannot_be_explained_is_said_by_the_exit_status() {
-    let folder = Book::new().folder();
+fn an_unexplainable_question_has_an_exit_code_of_its_own() {
+    let folder = PhoneBook::new().folder();
     let question = |text: &str, logged_in: &str| Question { text: text.to_owned(), logged_in: words(logged_in) };
     let cases = [
         (question("alice queue.login queue=6/0", ""), "malformed"),
@@ -524,8 +524,8 @@ fn what_cannot_be_explained_is_said_by_the_exit_status() {
 
 /// Given `--json`, when a question cannot be explained, then what is printed is JSON all the same: a script reads it.
 #[test]
-fn with_json_everything_that_is_printed_is_json() {
-    let folder = Book::new().folder();
+fn with_json_every_output_is_json() {
+    let folder = PhoneBook::new().folder();
     let question = |text: &str, logged_in: &str| Question { text: text.to_owned(), logged_in: words(logged_in) };
     let mut plain = vec![];
     let mut expect_json = |folder: &Folder, question: &Question, code: i32| {

@@ -1,5 +1,5 @@
-//! Given Asterisk at the FastAGI listener, however it sends its environment and whatever is in it, then it gets
-//! exactly one verdict, last of all, out of fixed words and names from the tables, and its replies to it are
+//! Given an Asterisk at the FastAGI listener, however it sends its environment and whatever is in it, then it gets
+//! exactly one verdict, as the last line, made of fixed words and names from the tables; and its replies are
 //! understood.
 
 use std::io::{Read, Write};
@@ -7,18 +7,18 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::fixtures::OFFICE;
-use crate::support::{Folder, Sidecar, agi_environment, connect, end_our_side, hear_out, variables, wait_until};
+use crate::stories::fixtures::ORGANIZATION;
+use crate::support::{Folder, Sidecar, agi_environment, close_our_side, connect, read_to_end, variables, wait_until};
 
 const ENVIRONMENT_BYTES_MAX: usize = 16 * 1024;
 const ENVIRONMENT_LINES_MAX: usize = 200;
 const FRAME_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a supervisor asks who may: an answer with something in every variable, that changes nothing.
+/// A question of a supervisor whose answer sets every variable and changes nothing.
 const WHISPER: (&str, &str, &[&str]) = ("2001", "acme/call.whisper", &["target=agent", "queue=q0", "call=c-77"]);
 
 fn fixtures() -> Sidecar {
-    Sidecar::start(&Folder::with("acme.toml", OFFICE))
+    Sidecar::start(&Folder::with("acme.toml", ORGANIZATION))
 }
 
 fn whisper() -> String {
@@ -80,7 +80,7 @@ fn however_the_environment_is_cut_the_answer_is_the_same_and_the_verdict_is_last
                 assert_eq!(elsewhere.ask("ping"), "pong");
             }
         }
-        assert_eq!(hear_out(&mut stream), allowed, "first piece {:?}", pieces[0].len());
+        assert_eq!(read_to_end(&mut stream), allowed, "first piece {:?}", pieces[0].len());
     };
     say(&[environment.as_bytes()]);
     for cut in 1..environment.len() {
@@ -93,8 +93,8 @@ fn however_the_environment_is_cut_the_answer_is_the_same_and_the_verdict_is_last
     }
 }
 
-/// Given an environment that breaks off anywhere, when Asterisk ends its side, then it hears a denial and no silence,
-/// which it would take for success.
+/// Given an environment that breaks off anywhere, when Asterisk closes its side, then it gets a denial: it would take a
+/// silent close for success.
 #[test]
 fn an_environment_that_breaks_off_is_denied() {
     let sidecar = fixtures();
@@ -102,26 +102,26 @@ fn an_environment_that_breaks_off_is_denied() {
     for cut in 0..environment.len() {
         let mut stream = connect(sidecar.address("fastagi"));
         stream.write_all(&environment.as_bytes()[..cut]).unwrap();
-        end_our_side(&stream);
-        assert_eq!(hear_out(&mut stream), refused("malformed"), "cut at {cut}");
+        close_our_side(&stream);
+        assert_eq!(read_to_end(&mut stream), refused("malformed"), "cut at {cut}");
     }
 }
 
 /// Given a verdict, when it is sent, then our side ends with it while Asterisk's goes on: it replies to every command
 /// and says HANGUP in the end, also of a healthy call.
 #[test]
-fn after_the_verdict_our_side_ends_and_replies_are_still_read() {
+fn after_the_verdict_our_side_closes_and_replies_are_still_read() {
     let sidecar = fixtures();
     let allowed = whisper_allowed(&sidecar);
     let converse = |replies: &[&str]| {
         let mut stream = connect(sidecar.address("fastagi"));
         stream.write_all(whisper().as_bytes()).unwrap();
-        assert_eq!(hear_out(&mut stream), allowed);
+        assert_eq!(read_to_end(&mut stream), allowed);
         for reply in replies {
             stream.write_all(reply.as_bytes()).unwrap();
         }
-        end_our_side(&stream);
-        let rest = hear_out(&mut stream);
+        close_our_side(&stream);
+        let rest = read_to_end(&mut stream);
         assert_eq!(rest, "", "nothing follows a verdict");
     };
     let confirmed = "200 result=1\n".repeat(6);
@@ -164,25 +164,25 @@ fn after_the_verdict_our_side_ends_and_replies_are_still_read() {
 
 /// Given a peer that has its verdict and neither replies nor leaves, when a second is over, then its connection ends.
 #[test]
-fn a_peer_that_stays_after_the_verdict_is_let_go() {
+fn a_peer_that_stays_after_the_verdict_is_disconnected() {
     let sidecar = fixtures();
     let allowed = whisper_allowed(&sidecar);
     let mut stays = connect(sidecar.address("fastagi"));
     stays.write_all(whisper().as_bytes()).unwrap();
-    assert_eq!(hear_out(&mut stays), allowed);
+    assert_eq!(read_to_end(&mut stays), allowed);
     let began = Instant::now();
     settle(&sidecar);
     assert!(began.elapsed() < Duration::from_secs(4));
 }
 
-/// Given a peer that has its verdict and goes on replying for ever, when a second is over, then its connection ends
-/// all the same: a place among the connections is nobody's for life.
+/// Given a peer that has its verdict and goes on replying, when a second is over, then its connection is closed all the
+/// same: no peer may occupy a connection for ever.
 #[test]
-fn a_peer_that_goes_on_replying_after_the_verdict_is_let_go() {
+fn a_peer_that_goes_on_replying_after_the_verdict_is_disconnected() {
     let sidecar = fixtures();
     let mut talks = connect(sidecar.address("fastagi"));
     talks.write_all(whisper().as_bytes()).unwrap();
-    hear_out(&mut talks);
+    read_to_end(&mut talks);
     let began = Instant::now();
     while sidecar.metric("queuewarden_connections{dialect=\"fastagi\"}") > 0.0 {
         drop(talks.write_all(b"200 result=1\n"));
@@ -238,8 +238,8 @@ fn an_environment_over_16_kib_or_200_lines_is_refused() {
     assert_counted(&sidecar, "too_long", 5);
     let mut flood = connect(sidecar.address("fastagi"));
     flood.write_all(format!("agi_x: {}", "x".repeat(1 << 20)).as_bytes()).unwrap();
-    end_our_side(&flood);
-    assert_eq!(hear_out(&mut flood), refused("too_long"));
+    close_our_side(&flood);
+    assert_eq!(read_to_end(&mut flood), refused("too_long"));
 }
 
 /// Given an environment that stays incomplete, when two seconds are over since the connection began, then it is denied
@@ -253,7 +253,7 @@ fn an_environment_that_is_not_complete_in_two_seconds_is_denied() {
         let address = sidecar.address("fastagi");
         let environment = &environment;
         let outcome = move |mut stream: TcpStream| {
-            assert_eq!(hear_out(&mut stream), refused("timed_out"));
+            assert_eq!(read_to_end(&mut stream), refused("timed_out"));
             let took = began.elapsed();
             assert!(took >= FRAME_TIMEOUT && took < 3 * FRAME_TIMEOUT, "{took:?}");
         };
@@ -282,10 +282,9 @@ fn an_environment_that_is_not_complete_in_two_seconds_is_denied() {
     assert_counted(&sidecar, "timed_out", 5);
 }
 
-/// Given a text of the peer's in any field, valid or not, when it is answered, then none of it comes back: Asterisk
-/// would run it.
+/// Given any text in any field, when the question is answered, then none of it is sent back: Asterisk would execute it.
 #[test]
-fn nothing_that_came_over_the_wire_is_ever_sent_back() {
+fn no_text_of_the_peer_is_sent_back() {
     const MARK: &str = "EVIL";
     let sidecar = fixtures();
     let fields = [
@@ -359,7 +358,7 @@ fn nothing_that_came_over_the_wire_is_ever_sent_back() {
 /// Given a caller who may set whatever a caller can, when they claim to be somebody else, then only the accountcode
 /// counts, which the endpoint's configuration sets.
 #[test]
-fn the_accountcode_alone_says_who_asks() {
+fn the_accountcode_alone_is_the_actor() {
     let sidecar = fixtures();
     let claims = agi_environment("1001", "acme/call.barge", &["target=1002", "queue=600"])
         .replace("agi_callerid: 5551234", "agi_callerid: 2001")
@@ -393,7 +392,7 @@ fn the_accountcode_alone_says_who_asks() {
 /// Given what stands in a URL and behind it, when it is not exactly a question, then it is denied with the reason that
 /// the line dialect has for it.
 #[test]
-fn what_is_no_question_is_denied_with_its_reason() {
+fn an_invalid_question_is_denied_with_its_reason() {
     let sidecar = fixtures();
     let cases: &[(&str, &[&str], &str)] = &[
         ("acme", &["digits=*13"], "malformed"),
@@ -489,7 +488,7 @@ fn digits_come_from_the_argument_else_the_extension_else_the_number_dialed() {
         let heard = sidecar.agi_bytes(environment(arguments, extension, dialed).as_bytes());
         assert_eq!(heard, refused(reason), "{arguments:?} {extension} {dialed}");
     }
-    // A named action never looks at them.
+    // A named action ignores them.
     let named = environment(&[], "*14600", "*14600").replace("acme/dial", "acme/queue.login");
     assert_eq!(variables(&sidecar.agi_bytes(named.as_bytes()))["QW_ACTION"], "queue.login");
 }
@@ -497,7 +496,7 @@ fn digits_come_from_the_argument_else_the_extension_else_the_number_dialed() {
 /// Given several queues in an answer, when they are told to Asterisk, then `&` stands between them, as
 /// `AddQueueMember`'s dialplan loop wants it.
 #[test]
-fn several_queues_are_told_with_ampersands() {
+fn several_queues_are_joined_by_ampersands() {
     let sidecar = fixtures();
     let answer = sidecar.agi("1003", "acme/dial", &["digits=*13"]);
     assert_eq!((&*answer["QW_VERDICT"], &*answer["QW_QUEUES"]), ("ALLOW", "600&601"));

@@ -1,19 +1,19 @@
-//! Given the phones of one PBX or another, when a code is dialed, then it means what that PBX's people mean by it; of
-//! two that match, the longer one wins.
+//! Given the feature codes of one PBX or another, when a code is dialed, then it has the meaning of that PBX; of two
+//! codes that match, the longer one counts.
 
-use crate::fixtures::{OFFICE, play};
+use crate::stories::fixtures::{ORGANIZATION, play};
 
-/// The fixtures with this preset and these codes of its own.
+/// The organization with this preset and these codes of its own.
 fn dialing(preset: Option<&str>, own: &str) -> String {
-    let fixtures = OFFICE.replace("\"*45\" = \"queue.toggle\"", own);
+    let fixtures = ORGANIZATION.replace("\"*45\" = \"queue.toggle\"", own);
     let line = "feature_code_preset = \"asterisk\"\n";
     fixtures.replace(line, &preset.map_or(String::new(), |preset| line.replace("asterisk", preset)))
 }
 
-/// Given a preset, when its codes are dialed, then they are what `FEATURE_CODES.md` says of that system; codes that
-/// mean nothing of ours, or are not documented, are no codes.
+/// Given a preset, when its codes are dialed, then they are what `FEATURE_CODES.md` says of that system; codes
+/// of other functions, or without documentation, are unknown.
 #[test]
-fn each_preset_is_what_its_system_dials() {
+fn each_preset_has_the_codes_of_its_system() {
     let login = "allow assigned queue.login 600";
     let logout = "allow logged_out queue.logout 600";
     let listen = "allow role_permits call.listen 600";

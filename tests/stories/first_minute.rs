@@ -1,4 +1,4 @@
-//! Given a fresh checkout, when somebody starts it and asks, then it answers.
+//! Given a fresh checkout, when the demo is started and asked, then it answers as README shows.
 
 use crate::support::{Folder, Sidecar};
 

@@ -1,14 +1,14 @@
-//! The organization that the rules are told about, and one way to put a question in every dialect.
+//! The organization of most stories, and one way to put a question in every dialect.
 //!
-//! A question is written `ACTOR WHAT [KEY=VALUE…]`, where WHAT is dialed digits or the name of an action, and an answer
-//! `VERDICT REASON [ACTION] [QUEUES]` or `error REASON [KEY]`, whichever dialect spoke.
+//! A question is written `ACTOR REQUEST [KEY=VALUE…]`, where REQUEST is dialed digits or the name of an action. An
+//! answer is written `VERDICT REASON [ACTION] [QUEUES]` or `error REASON [KEY]`, in every dialect.
 
 use std::net::TcpStream;
 
 use crate::support::{Folder, LineClient, Sidecar};
 
-/// Four queues of three kinds, and somebody of every sort. Each switch stands here once, at its default.
-pub const OFFICE: &str = r#"
+/// Four queues of three kinds, and a user of every sort. Each setting is here once, at its default.
+pub const ORGANIZATION: &str = r#"
 organization = "acme"
 model = "goto"
 feature_code_preset = "asterisk"
@@ -122,17 +122,17 @@ extension = "3003"
 supervises = ["q0"]
 "#;
 
-/// The fixtures with these switches turned over.
+/// The organization with these settings inverted.
 pub fn with_switched(switches: &[&str]) -> String {
-    switches.iter().fold(OFFICE.to_owned(), |text, switch| {
+    switches.iter().fold(ORGANIZATION.to_owned(), |text, switch| {
         let (on, off) = (format!("\n{switch} = true\n"), format!("\n{switch} = false\n"));
         assert!(text.contains(&on) || text.contains(&off), "the fixtures has no switch {switch}");
         if text.contains(&on) { text.replace(&on, &off) } else { text.replace(&off, &on) }
     })
 }
 
-/// Two offices side by side that differ in nothing but their name: one is asked in the line dialect, the other by
-/// FastAGI. Their login sessions are their own, so each has to come to the same answers by itself.
+/// Two organizations that differ only in their name: one is asked in the line dialect, the other over FastAGI. Each has
+/// login sessions of its own, so each must come to the same answers by itself.
 pub struct SideBySide {
     pub sidecar: Sidecar,
     line: LineClient<TcpStream>,
@@ -151,10 +151,10 @@ impl SideBySide {
         Self { sidecar, line }
     }
 
-    /// The answer to the question, which has to be the same in both dialects.
+    /// The answer to the question; panics if the dialects differ.
     pub fn ask(&mut self, question: &str) -> String {
         let heard = by_line(&mut self.line, BY_LINE, question);
-        // FastAGI has no word for an error: it denies, and has no place for the key.
+        // FastAGI has no errors: it denies, and names no key.
         let expected = match heard.strip_prefix("error ") {
             Some(error) => format!("deny {}", error.split(' ').next().unwrap()),
             None => heard.clone(),
@@ -174,7 +174,7 @@ pub fn play(fixtures: &str, steps: &[(&str, &str)]) {
 
 /// Puts the question to this organization in the line dialect.
 pub fn by_line(line: &mut LineClient<TcpStream>, organization: &str, question: &str) -> String {
-    let Asked { actor, what, more } = read(question);
+    let QuestionText { actor, what, more } = read(question);
     let key = if is_dialed(what) { "digits" } else { "action" };
     let verb = if is_dialed(what) { "dial" } else { "do" };
     let more: String = more.iter().map(|pair| format!(" {pair}")).collect();
@@ -187,9 +187,9 @@ pub fn by_line(line: &mut LineClient<TcpStream>, organization: &str, question: &
     in_short([verdict, value("reason"), value("action"), value("key"), queues])
 }
 
-/// Puts the question to this organization by FastAGI.
+/// Puts the question to this organization over FastAGI.
 pub fn by_fastagi(sidecar: &Sidecar, organization: &str, question: &str) -> String {
-    let Asked { actor, what, mut more } = read(question);
+    let QuestionText { actor, what, mut more } = read(question);
     let digits = format!("digits={what}");
     if is_dialed(what) {
         more.push(&digits);
@@ -201,15 +201,15 @@ pub fn by_fastagi(sidecar: &Sidecar, organization: &str, question: &str) -> Stri
     in_short([&verdict, &answer["QW_REASON"], &answer["QW_ACTION"], &queues, ""])
 }
 
-struct Asked<'a> {
+struct QuestionText<'a> {
     actor: &'a str,
     what: &'a str,
     more: Vec<&'a str>,
 }
 
-fn read(question: &str) -> Asked<'_> {
+fn read(question: &str) -> QuestionText<'_> {
     let mut words = question.split(' ');
-    Asked { actor: words.next().unwrap(), what: words.next().expect(question), more: words.collect() }
+    QuestionText { actor: words.next().unwrap(), what: words.next().expect(question), more: words.collect() }
 }
 
 fn is_dialed(what: &str) -> bool {

@@ -1,14 +1,17 @@
-//! Given FreeSWITCH at its listener, played by a script that does what a real 1.11.1 did in the lab (`captures/`,
-//! everything from FreeSWITCH to us, one connection a file), then it is told `connect`, gets one answer out of fixed
-//! words and names from the tables, and `exit`; and whatever else may sit there, nothing else is ever said.
+//! Given a FreeSWITCH that dials the outbound socket, when it sends a channel, then the sidecar sends `connect`, one
+//! answer made of fixed words and names from the tables, and `exit`; whatever else the peer sends, nothing else is
+//! ever sent.
+//!
+//! FreeSWITCH is a script that sends what a real 1.11.1 sent (`captures/`: the bytes from FreeSWITCH, a file a
+//! connection).
 
 use std::collections::HashMap;
 use std::fs;
 use std::io::Read;
 
-use crate::fixtures::{OFFICE, by_line};
+use crate::stories::fixtures::{ORGANIZATION, by_line};
 use crate::support::{
-    Folder, Sidecar, SwitchPeer, channel_block, channel_variables, connect, end_our_side, project, url_encoded,
+    Folder, FreeSwitchPeer, Sidecar, channel_block, channel_variables, close_our_side, connect, project, url_encoded,
     wait_until,
 };
 
@@ -18,7 +21,7 @@ const BLOCK_BYTES_MAX: usize = 64 * 1024;
 const STRIDE: usize = 61;
 
 fn fixtures() -> Sidecar {
-    Sidecar::start(&Folder::with("acme.toml", OFFICE))
+    Sidecar::start(&Folder::with("acme.toml", ORGANIZATION))
 }
 
 fn protocol_errors(sidecar: &Sidecar, reason: &str) -> f64 {
@@ -31,9 +34,9 @@ fn assert_counted(sidecar: &Sidecar, reason: &str, times: usize) {
     });
 }
 
-/// Asks for the user, and gives the verdict, the reason, the action, the queues and the target.
+/// Asks for the user, and returns the verdict, the reason, the action, the queues and the target.
 fn ask(sidecar: &Sidecar, destination: &str, variables: &[(&str, &str)]) -> String {
-    in_short(&SwitchPeer::ring(sidecar).ask(&channel_block(destination, variables)))
+    in_short(&FreeSwitchPeer::ring(sidecar).ask(&channel_block(destination, variables)))
 }
 
 fn in_short(set: &HashMap<String, String>) -> String {
@@ -70,13 +73,13 @@ fn the_authenticated_user_dials_and_is_answered() {
     assert_eq!(ask(&sidecar, "*13600", &named), "allow supervisor_login agent.login 600 1001");
 }
 
-/// An allowed supervision leaves the listener no key to press.
+/// The answer to an allowed supervision disables the keys of the listener.
 #[test]
-fn an_allowed_supervision_comes_with_what_pins_it_down() {
+fn an_allowed_supervision_leaves_the_listener_no_keys() {
     let sidecar = fixtures();
     let asked = |code: &str| {
         let variables = [("qw_org", "acme"), ("user_name", "2001"), ("qw_queue", "600")];
-        let mut set = SwitchPeer::ring(&sidecar).ask(&channel_block(code, &variables));
+        let mut set = FreeSwitchPeer::ring(&sidecar).ask(&channel_block(code, &variables));
         set.retain(|name, _| name.starts_with("eavesdrop_"));
         let mut pins: Vec<String> = set.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
         pins.sort_unstable();
@@ -91,9 +94,9 @@ fn an_allowed_supervision_comes_with_what_pins_it_down() {
     assert_eq!(asked("*2211004"), Vec::<String>::new(), "denied");
 }
 
-/// The caller id, the number dialed, headers of the caller's own: none of them says who asks.
+/// The actor is never taken from the caller id, the dialed number or headers of the caller.
 #[test]
-fn the_caller_id_never_says_who_asks() {
+fn the_caller_id_is_never_the_actor() {
     let sidecar = fixtures();
     let cases: &[(&[(&str, &str)], &str)] = &[
         (&[], "deny missing_key"),
@@ -111,7 +114,7 @@ fn the_caller_id_never_says_who_asks() {
     }
 }
 
-/// One connection of the real FreeSWITCH's.
+/// One recorded connection of a real FreeSWITCH.
 struct Exchange {
     name: String,
     block: String,
@@ -146,7 +149,7 @@ impl Exchange {
 }
 
 #[test]
-fn what_freeswitch_really_sends_is_understood_wherever_it_is_cut() {
+fn recorded_freeswitch_calls_are_understood_wherever_they_are_cut() {
     let sidecar = fixtures();
     let mut elsewhere = sidecar.line();
     let mut pause = || assert_eq!(elsewhere.ask("ping"), "pong");
@@ -157,7 +160,7 @@ fn what_freeswitch_really_sends_is_understood_wherever_it_is_cut() {
         let stride = if exchange.name == "login" { 1 } else { STRIDE };
         for (block, answer) in [(exchange.block.clone(), "deny malformed"), (exchange.with_our_variables(), &decided)] {
             for cut in (0..=block.len()).step_by(stride) {
-                let mut peer = SwitchPeer::ring(&sidecar);
+                let mut peer = FreeSwitchPeer::ring(&sidecar);
                 peer.say(&block.as_bytes()[..cut]);
                 pause();
                 peer.say(&block.as_bytes()[cut..]);
@@ -168,7 +171,7 @@ fn what_freeswitch_really_sends_is_understood_wherever_it_is_cut() {
             }
         }
         for cut in (0..=exchange.replies.len()).step_by(stride.min(7)) {
-            let mut peer = SwitchPeer::ring(&sidecar);
+            let mut peer = FreeSwitchPeer::ring(&sidecar);
             peer.say(exchange.with_our_variables().as_bytes());
             assert_eq!(in_short(&channel_variables(&peer.commands())), decided);
             let (first, second) = exchange.replies.as_bytes().split_at(cut);
@@ -185,20 +188,20 @@ fn what_freeswitch_really_sends_is_understood_wherever_it_is_cut() {
 
 /// Queuewarden waits for FreeSWITCH to end: `exit` is what ends the conversation, not our side.
 #[test]
-fn our_side_stays_open_until_freeswitch_has_said_goodbye() {
+fn our_side_stays_open_until_freeswitch_closes() {
     let sidecar = fixtures();
-    let mut peer = SwitchPeer::ring(&sidecar);
+    let mut peer = FreeSwitchPeer::ring(&sidecar);
     peer.say(channel_block("*13600", &[("qw_org", "acme"), ("user_name", "1001")]).as_bytes());
     assert!(peer.commands().ends_with("exit\n\n"));
     peer.0.set_nonblocking(true).unwrap();
     let nothing = peer.0.read(&mut [0]).unwrap_err();
     assert_eq!(nothing.kind(), std::io::ErrorKind::WouldBlock);
     peer.0.set_nonblocking(false).unwrap();
-    peer.say(SwitchPeer::GOODBYE.as_bytes());
-    end_our_side(&peer.0);
+    peer.say(FreeSwitchPeer::GOODBYE.as_bytes());
+    close_our_side(&peer.0);
     assert_eq!(peer.0.read(&mut [0]).unwrap(), 0);
-    // And one that never ends does not stay for ever.
-    let mut lingering = SwitchPeer::ring(&sidecar);
+    // A peer that never closes is disconnected.
+    let mut lingering = FreeSwitchPeer::ring(&sidecar);
     lingering.say(channel_block("*14600", &[("qw_org", "acme"), ("user_name", "1001")]).as_bytes());
     lingering.commands();
     assert_eq!(lingering.0.read(&mut [0]).unwrap(), 0);
@@ -209,25 +212,25 @@ fn our_side_stays_open_until_freeswitch_has_said_goodbye() {
 fn a_refused_command_and_a_caller_who_is_gone_are_counted() {
     let sidecar = fixtures();
     let block = channel_block("*2211001", &[("qw_org", "acme"), ("user_name", "2001"), ("qw_queue", "600")]);
-    let mut refuses = SwitchPeer::ring(&sidecar);
+    let mut refuses = FreeSwitchPeer::ring(&sidecar);
     refuses.say(block.as_bytes());
     refuses.commands();
-    refuses.say(SwitchPeer::GOODBYE.replace("+OK\n", "-ERR invalid session id\n").as_bytes());
+    refuses.say(FreeSwitchPeer::GOODBYE.replace("+OK\n", "-ERR invalid session id\n").as_bytes());
     drop(refuses);
     assert_counted(&sidecar, "verdict_refused", 1);
-    let mut goes = SwitchPeer::ring(&sidecar);
+    let mut goes = FreeSwitchPeer::ring(&sidecar);
     goes.say(block.as_bytes());
     goes.commands();
     drop(goes);
     assert_counted(&sidecar, "verdict_unread", 1);
 }
 
-/// The silent one, the NUL one, the one that closes early, and others who are not FreeSWITCH.
+/// Peers that are silent, send NUL bytes, close early, or are no FreeSWITCH.
 #[test]
-fn whoever_else_comes_gets_a_denial_and_no_place() {
+fn other_peers_get_a_denial_and_are_closed() {
     let sidecar = fixtures();
     let heard = |said: &[u8]| {
-        let mut peer = SwitchPeer::ring(&sidecar);
+        let mut peer = FreeSwitchPeer::ring(&sidecar);
         peer.say(said);
         in_short(&channel_variables(&peer.commands()))
     };
@@ -241,15 +244,15 @@ fn whoever_else_comes_gets_a_denial_and_no_place() {
     assert_eq!(heard(padded(BLOCK_BYTES_MAX).as_bytes()), "allow assigned queue.login 600");
     assert_eq!(heard(padded(BLOCK_BYTES_MAX + 1).as_bytes()), "deny too_long");
 
-    let mut silent = SwitchPeer::ring(&sidecar);
-    let mut stuck = SwitchPeer::ring(&sidecar);
+    let mut silent = FreeSwitchPeer::ring(&sidecar);
+    let mut stuck = FreeSwitchPeer::ring(&sidecar);
     stuck.say(&good.as_bytes()[..good.len() - 1]);
     for peer in [&mut silent, &mut stuck] {
         assert_eq!(in_short(&channel_variables(&peer.commands())), "deny timed_out");
     }
-    let mut early = SwitchPeer::ring(&sidecar);
+    let mut early = FreeSwitchPeer::ring(&sidecar);
     early.say(&good.as_bytes()[..40]);
-    end_our_side(&early.0);
+    close_our_side(&early.0);
     assert_eq!(in_short(&channel_variables(&early.commands())), "deny malformed");
     assert_counted(&sidecar, "timed_out", 2);
     assert_counted(&sidecar, "malformed", 5);
@@ -257,9 +260,9 @@ fn whoever_else_comes_gets_a_denial_and_no_place() {
     assert!(again.contains("already_logged_in"), "only the whole questions were carried out: {again}");
 }
 
-/// FreeSWITCH expands what it is told to set, so nothing of a caller's may be in it.
+/// FreeSWITCH expands the values that it sets, so no text of a caller may be in them.
 #[test]
-fn nothing_from_the_wire_is_ever_told_to_freeswitch() {
+fn no_text_of_the_caller_is_sent_to_freeswitch() {
     const MARK: &str = "EVIL";
     let sidecar = fixtures();
     let values = [MARK, "${system(EVIL)}", "EVIL\n\nsendmsg\n", "EVIL qw_verdict=allow", "EVIL\0"];
@@ -270,7 +273,7 @@ fn nothing_from_the_wire_is_ever_told_to_freeswitch() {
                 let mut variables = vec![("user_name", "2001"), (&*name, &*value)];
                 variables.extend([("qw_org", "acme"), ("qw_verb", verb)].iter().filter(|(other, _)| *other != name));
                 let block = channel_block("*2211001", &variables);
-                let mut peer = SwitchPeer::ring(&sidecar);
+                let mut peer = FreeSwitchPeer::ring(&sidecar);
                 peer.say(block.as_bytes());
                 let heard = peer.commands();
                 assert!(!heard.contains(MARK), "{block}\n{heard}");
@@ -278,22 +281,22 @@ fn nothing_from_the_wire_is_ever_told_to_freeswitch() {
                 for (name, value) in channel_variables(&heard) {
                     assert!(value.bytes().all(fixed), "{name}={value}");
                 }
-                peer.say(SwitchPeer::GOODBYE.as_bytes());
+                peer.say(FreeSwitchPeer::GOODBYE.as_bytes());
             }
         }
     }
     let heard =
-        in_short(&SwitchPeer::ring(&sidecar).ask(&channel_block(MARK, &[("qw_org", MARK), ("user_name", MARK)])));
+        in_short(&FreeSwitchPeer::ring(&sidecar).ask(&channel_block(MARK, &[("qw_org", MARK), ("user_name", MARK)])));
     assert_eq!(heard, "deny malformed");
 }
 
-/// A connection that finds no room hears `connect` and a denial in one breath.
+/// A connection beyond the limit is sent `connect` and a denial at once.
 #[test]
-fn without_room_freeswitch_is_told_to_deny() {
-    let folder = Folder::with("acme.toml", OFFICE);
+fn beyond_the_connection_limit_freeswitch_gets_a_denial() {
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     folder.write("queuewarden.toml", &(folder.read("queuewarden.toml") + "[limits]\nconnections_max = 1\n"));
     let sidecar = Sidecar::start(&folder);
-    let _first = SwitchPeer::ring(&sidecar);
+    let _first = FreeSwitchPeer::ring(&sidecar);
     let mut second = connect(sidecar.address("freeswitch"));
     let mut heard = String::new();
     second.read_to_string(&mut heard).unwrap();

@@ -1,11 +1,11 @@
-//! Given peers that send anything at all, when two thousand of them have come and gone, then every line was answered,
-//! every FastAGI connection got a verdict, and the sidecar is as it was.
+//! Given two thousand peers that send random bytes, when they have come and gone, then every line got an answer, every
+//! FastAGI connection got a verdict, and the sidecar works as before.
 
 use std::io::Write;
 use std::net::TcpStream;
 
-use crate::fixtures::OFFICE;
-use crate::support::{Folder, Sidecar, agi_environment, connect, end_our_side, hear_out, wait_until};
+use crate::stories::fixtures::ORGANIZATION;
+use crate::support::{Folder, Sidecar, agi_environment, close_our_side, connect, read_to_end, wait_until};
 
 const LINE_BYTES_MAX: usize = 1_024;
 
@@ -78,7 +78,7 @@ fn send(random: &mut Random, stream: &mut TcpStream, bytes: &[u8]) {
             return;
         }
     }
-    end_our_side(stream);
+    close_our_side(stream);
 }
 
 /// How many replies the line dialect owes to these bytes: one a line, up to one that is too long.
@@ -118,8 +118,8 @@ fn is_unharmed(sidecar: &Sidecar) {
 }
 
 #[test]
-fn whatever_a_line_client_sends_each_line_gets_one_reply() {
-    let sidecar = Sidecar::start(&Folder::with("acme.toml", OFFICE));
+fn every_line_of_garbage_gets_one_reply() {
+    let sidecar = Sidecar::start(&Folder::with("acme.toml", ORGANIZATION));
     let words: &[&[u8]] = &[
         b" ",
         b"\n",
@@ -155,7 +155,7 @@ fn whatever_a_line_client_sends_each_line_gets_one_reply() {
         let bytes = garbage(&mut random, words, good);
         let mut stream = connect(sidecar.address("line"));
         send(&mut random, &mut stream, &bytes);
-        let heard = hear_out(&mut stream);
+        let heard = read_to_end(&mut stream);
         assert_eq!(heard.lines().count(), replies_owed(&bytes), "seed {seed}: {:?}", String::from_utf8_lossy(&bytes));
         assert!(heard.lines().all(is_reply), "seed {seed}: {heard:?}");
     }
@@ -164,8 +164,8 @@ fn whatever_a_line_client_sends_each_line_gets_one_reply() {
 }
 
 #[test]
-fn whatever_asterisk_sends_every_connection_gets_a_verdict() {
-    let sidecar = Sidecar::start(&Folder::with("acme.toml", OFFICE));
+fn every_fastagi_connection_with_garbage_gets_a_verdict() {
+    let sidecar = Sidecar::start(&Folder::with("acme.toml", ORGANIZATION));
     let words: &[&[u8]] = &[
         b"\n",
         b"\n\n",
@@ -195,7 +195,7 @@ fn whatever_asterisk_sends_every_connection_gets_a_verdict() {
         let bytes = garbage(&mut random, words, good.as_bytes());
         let mut stream = connect(sidecar.address("fastagi"));
         send(&mut random, &mut stream, &bytes);
-        let heard = hear_out(&mut stream);
+        let heard = read_to_end(&mut stream);
         let last = heard.lines().last().unwrap_or_default();
         let verdicts = ["SET VARIABLE QW_VERDICT \"ALLOW\"", "SET VARIABLE QW_VERDICT \"DENY\""];
         assert!(

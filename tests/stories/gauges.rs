@@ -1,6 +1,6 @@
-//! Given what only an operator wants to know, when it is so, then a series says so at the next scrape.
+//! Given a state that only operators care about, when it begins, then a series shows it at the next scrape.
 
-use crate::fixtures::OFFICE;
+use crate::stories::fixtures::ORGANIZATION;
 use crate::support::{Folder, Sidecar};
 
 fn values(sidecar: &Sidecar, names: &[&str]) -> Vec<f64> {
@@ -13,8 +13,8 @@ fn are(sidecar: &Sidecar, names: &[&str], expected: &[f64]) {
 }
 
 #[test]
-fn an_edit_that_nobody_loaded_is_seen() {
-    let folder = Folder::with("acme.toml", &OFFICE.replacen('\n', "\nusers_csv = \"more.csv\"\n", 1));
+fn an_edit_that_is_not_loaded_shows_in_a_gauge() {
+    let folder = Folder::with("acme.toml", &ORGANIZATION.replacen('\n', "\nusers_csv = \"more.csv\"\n", 1));
     folder.write("organizations/more.csv", "id,extension,roles,queues,supervises,edits\n");
     let sidecar = Sidecar::start(&folder);
     let stale = |is: f64| are(&sidecar, &["policy_stale"], &[is]);
@@ -38,8 +38,8 @@ fn an_edit_that_nobody_loaded_is_seen() {
 }
 
 #[test]
-fn leases_are_counted_and_those_that_end_soon() {
-    let sidecar = Sidecar::start(&Folder::with("acme.toml", OFFICE));
+fn leases_and_those_that_end_soon_are_counted() {
+    let sidecar = Sidecar::start(&Folder::with("acme.toml", ORGANIZATION));
     let names = ["leases", "leases_ending_soon", "leases_expired_total"];
     are(&sidecar, &names, &[0.0, 0.0, 0.0]);
     let login = |target: &str, rest: &str| {
@@ -57,8 +57,8 @@ fn leases_are_counted_and_those_that_end_soon() {
 }
 
 #[test]
-fn what_found_no_room_is_counted() {
-    let folder = Folder::with("acme.toml", OFFICE);
+fn refusals_for_lack_of_room_are_counted() {
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     folder.replace("queuewarden.toml", "[state]\n", "[limits]\nconnections_max = 1\n[state]\n");
     let sidecar = Sidecar::start(&folder);
     are(&sidecar, &["overload_rejected_total"], &[0.0]);
@@ -71,8 +71,8 @@ fn what_found_no_room_is_counted() {
 }
 
 #[test]
-fn login_sessions_queue_by_queue_are_an_offer_with_a_bound() {
-    let folder = Folder::with("acme.toml", OFFICE);
+fn login_sessions_by_queue_are_exported_up_to_a_bound() {
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
     assert!(!sidecar.get("/metrics").contains("queuewarden_sessions_by_queue{"), "nobody asked");
     are(&sidecar, &["sessions_by_queue_left_out"], &[0.0]);

@@ -1,5 +1,5 @@
-//! Given an operator who installs queuewarden, when they ask for help, completion and manual pages, then they get them,
-//! whole, for every command.
+//! Given an operator who installs queuewarden, when they ask for help, shell completion and manual pages, then each is
+//! complete for every command.
 
 use std::collections::BTreeSet;
 use std::fs;

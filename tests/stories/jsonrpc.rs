@@ -1,6 +1,6 @@
-//! Given Kamailio at the JSON-RPC listener, on a connection that it keeps, then every request with an id gets one reply
-//! with that id, in a whole netstring, however its bytes come; what is no question gets an error, and what is no
-//! netstring ends the connection.
+//! Given a Kamailio at the JSON-RPC listener, on a connection that it keeps, then every request with an id gets one
+//! reply with that id in a whole netstring, however its bytes are cut; other JSON gets an error, and bytes that are no
+//! netstring end the connection.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -8,11 +8,11 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use crate::fixtures::OFFICE;
-use crate::support::{Folder, LineClient, Sidecar, connect, end_our_side, netstring, wait_until};
+use crate::stories::fixtures::ORGANIZATION;
+use crate::support::{Folder, LineClient, Sidecar, close_our_side, connect, netstring, wait_until};
 
 fn fixtures() -> Sidecar {
-    Sidecar::start(&Folder::with("acme.toml", OFFICE))
+    Sidecar::start(&Folder::with("acme.toml", ORGANIZATION))
 }
 
 fn frame(payload: &str) -> String {
@@ -41,7 +41,7 @@ fn protocol_errors(sidecar: &Sidecar, reason: &str) -> f64 {
 
 /// The requests of a real Kamailio had this order of members.
 #[test]
-fn a_conversation_is_the_same_wherever_it_is_cut() {
+fn a_conversation_has_the_same_answers_wherever_it_is_cut() {
     let sidecar = fixtures();
     let mut elsewhere = sidecar.line();
     let params = r#"{"org":"acme","actor":"2001","digits":"*2211001","queue":"600","call":"79cf6cd5@lab"}"#;
@@ -91,7 +91,7 @@ fn many_requests_under_way_get_a_reply_each() {
 }
 
 #[test]
-fn without_an_id_nothing_is_done() {
+fn a_request_without_an_id_changes_nothing() {
     let sidecar = fixtures();
     let mut stream = connect(sidecar.address("kamailio"));
     let silent = json!({"jsonrpc": "2.0", "method": "do", "params": login("600")}).to_string();
@@ -101,9 +101,9 @@ fn without_an_id_nothing_is_done() {
     wait_until("the count", || protocol_errors(&sidecar, "malformed") > 0.0);
 }
 
-/// A misspelled or a repeated member must not come to mean more than was meant.
+/// A misspelled or repeated member must not get another meaning.
 #[test]
-fn what_is_no_question_is_an_error_and_the_connection_lives_on() {
+fn an_invalid_question_is_an_error_and_the_connection_stays_open() {
     let sidecar = fixtures();
     let mut stream = connect(sidecar.address("kamailio"));
     let cases = [
@@ -151,7 +151,7 @@ fn what_is_no_question_is_an_error_and_the_connection_lives_on() {
 }
 
 #[test]
-fn what_is_no_netstring_ends_the_connection() {
+fn an_invalid_netstring_ends_the_connection() {
     let sidecar = fixtures();
     let ping = r#"{"id":1,"jsonrpc":"2.0","method":"ping"}"#;
     let longest = |length: usize| format!("{}{}", ping, " ".repeat(length - ping.len()));
@@ -170,7 +170,7 @@ fn what_is_no_netstring_ends_the_connection() {
         let reply = next(&mut stream);
         assert_eq!(reply["error"]["data"]["reason"], reason, "{said:?}");
         assert_eq!((&reply["id"], &reply["error"]["code"]), (&Value::Null, &json!(-32_700)));
-        end_our_side(&stream);
+        close_our_side(&stream);
         assert_eq!(stream.read_to_end(&mut vec![]).unwrap(), 0, "{said:?}");
     }
     let mut stream = connect(sidecar.address("kamailio"));
@@ -178,9 +178,9 @@ fn what_is_no_netstring_ends_the_connection() {
     assert_eq!(next(&mut stream)["result"]["pong"], true, "the longest frame");
 }
 
-/// Half a frame holds its place for two seconds, and an idle connection for ever.
+/// Half a frame keeps its connection for two seconds, and an idle connection stays open.
 #[test]
-fn half_a_frame_is_not_waited_for() {
+fn half_a_frame_times_out() {
     let sidecar = fixtures();
     let mut idle = connect(sidecar.address("kamailio"));
     let mut stream = connect(sidecar.address("kamailio"));
@@ -197,9 +197,9 @@ fn half_a_frame_is_not_waited_for() {
     wait_until("the count", || protocol_errors(&sidecar, "malformed") > 0.0);
 }
 
-/// Nothing that a peer writes comes back but its id.
+/// Of the text of a peer only the id is sent back.
 #[test]
-fn nothing_comes_back_but_the_id() {
+fn only_the_id_of_the_peer_is_sent_back() {
     const MARK: &str = "EVIL";
     let sidecar = fixtures();
     let mut stream = connect(sidecar.address("kamailio"));
@@ -218,9 +218,9 @@ fn nothing_comes_back_but_the_id() {
     }
 }
 
-/// A closing house answers what it has read.
+/// A stopping sidecar answers every question that it has read.
 #[test]
-fn a_closing_house_answers_what_it_has_read() {
+fn a_stop_answers_every_question_that_was_read() {
     let mut sidecar = fixtures();
     let mut stream = connect(sidecar.address("kamailio"));
     let question = request(1, "do", &login("600"));

@@ -1,8 +1,9 @@
-//! Given a supervisor who logs somebody in for some time, when that time is over, then the login has ended by itself.
+//! Given a supervisor who logs an agent in for a limited time, when that time is over, then the login session ends by
+//! itself.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::fixtures::{OFFICE, with_switched};
+use crate::stories::fixtures::{ORGANIZATION, with_switched};
 use crate::support::{Folder, Sidecar, wait_until};
 
 const EXPIRED: &str = "queuewarden_leases_expired_total";
@@ -14,7 +15,7 @@ fn is(sidecar: &Sidecar, series: &str, value: f64) -> bool {
 
 #[test]
 fn a_login_for_some_seconds_ends_by_itself_and_others_stay() {
-    let sidecar = Sidecar::start(&Folder::with("acme.toml", OFFICE));
+    let sidecar = Sidecar::start(&Folder::with("acme.toml", ORGANIZATION));
     let mut line = sidecar.line();
     let began = Instant::now();
     for target in ["3001", "3002"] {
@@ -74,7 +75,7 @@ fn the_organization_says_how_long_a_login_lasts_and_may_last() {
 /// a second is a second, not what is left of the current one.
 #[test]
 fn a_lease_is_not_cut_short_by_the_second_it_begins_in() {
-    let sidecar = Sidecar::start(&Folder::with("acme.toml", OFFICE));
+    let sidecar = Sidecar::start(&Folder::with("acme.toml", ORGANIZATION));
     let mut line = sidecar.line();
     wait_until("the end of a second", || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_millis() > 850);
     let began = Instant::now();
@@ -92,7 +93,7 @@ fn a_lease_is_not_cut_short_by_the_second_it_begins_in() {
 /// nobody renews what was no supervisor's.
 #[test]
 fn a_lease_is_renewed_and_revoked_by_supervisors_of_the_queue() {
-    let folder = Folder::with("acme.toml", OFFICE).durable();
+    let folder = Folder::with("acme.toml", ORGANIZATION).durable();
     let sidecar = Sidecar::start(&folder);
     let mut line = sidecar.line();
     let ends = |user: &str| {

@@ -1,10 +1,10 @@
-//! Given an organization that bounds its login sessions, when one more would break a bound, then it is refused with
-//! that bound's reason, and of many who race for the last place exactly one gets it.
+//! Given an organization with limits on its login sessions, when one more would exceed a limit, then it is denied with
+//! the reason of that limit, and of many who race for the last place exactly one gets it.
 
 use std::sync::Barrier;
 use std::thread;
 
-use crate::fixtures::{OFFICE, play, with_switched};
+use crate::stories::fixtures::{ORGANIZATION, play, with_switched};
 use crate::support::{Folder, Sidecar};
 
 fn bounded(bounds: &str) -> String {
@@ -12,7 +12,7 @@ fn bounded(bounds: &str) -> String {
 }
 
 #[test]
-fn one_login_too_many_is_refused_with_the_reason_of_its_bound() {
+fn a_login_beyond_a_limit_is_denied_with_the_reason_of_that_limit() {
     play(
         &bounded("logins_per_user_max = 2"),
         &[
@@ -81,7 +81,7 @@ fn a_login_to_every_queue_happens_whole_or_not_at_all() {
 
 #[test]
 fn of_many_who_race_for_the_last_place_exactly_one_gets_it() {
-    let fixtures = format!("{OFFICE}\n[limits]\nlogins_per_queue_max = 1\n");
+    let fixtures = format!("{ORGANIZATION}\n[limits]\nlogins_per_queue_max = 1\n");
     let sidecar = Sidecar::start(&Folder::with("acme.toml", &fixtures));
     let mut racers: Vec<_> =
         ["1001", "1002", "1003", "1004", "3002", "2004"].map(|racer| (racer, sidecar.line())).into_iter().collect();

@@ -1,6 +1,6 @@
-//! Given a client of the line dialect, on TCP or on the Unix socket, when it sends lines, in the grammar or not, cut
-//! in any way, then each gets one reply with its id, in order, and the connection lives on for as long as lines can be
-//! told apart.
+//! Given a client of the line dialect, on TCP or on the Unix socket, when it sends lines, valid or not, cut anywhere,
+//! then each line gets one reply with its id, in order, and the connection stays open as long as lines can be told
+//! apart.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -8,8 +8,8 @@ use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::fixtures::OFFICE;
-use crate::support::{Folder, Sidecar, connect, connect_unix, end_our_side, hear_out, wait_until};
+use crate::stories::fixtures::ORGANIZATION;
+use crate::support::{Folder, Sidecar, close_our_side, connect, connect_unix, read_to_end, wait_until};
 
 /// The bound of a line, its LF included.
 const LINE_BYTES_MAX: usize = 1_024;
@@ -20,29 +20,29 @@ const LARGE_BUFFERS_KEPT_FOR: Duration = Duration::from_secs(1);
 
 /// A connection of either family.
 trait Stream: Read + Write {
-    fn end_our_side(&self);
+    fn close_our_side(&self);
 }
 
 impl Stream for TcpStream {
-    fn end_our_side(&self) {
-        end_our_side(self);
+    fn close_our_side(&self) {
+        close_our_side(self);
     }
 }
 
 impl Stream for UnixStream {
-    fn end_our_side(&self) {
+    fn close_our_side(&self) {
         self.shutdown(Shutdown::Write).unwrap();
     }
 }
 
 impl<S: Stream + ?Sized> Stream for Box<S> {
-    fn end_our_side(&self) {
-        (**self).end_our_side();
+    fn close_our_side(&self) {
+        (**self).close_our_side();
     }
 }
 
 fn fixtures() -> Sidecar {
-    Sidecar::start(&Folder::with("acme.toml", OFFICE))
+    Sidecar::start(&Folder::with("acme.toml", ORGANIZATION))
 }
 
 /// One connection of each family.
@@ -53,8 +53,8 @@ fn both(sidecar: &Sidecar) -> [Box<dyn Stream>; 2] {
 /// What comes back for these bytes when our side ends after them.
 fn talk(mut stream: impl Stream, bytes: &[u8]) -> String {
     stream.write_all(bytes).unwrap();
-    stream.end_our_side();
-    hear_out(&mut stream)
+    stream.close_our_side();
+    read_to_end(&mut stream)
 }
 
 fn protocol_errors(sidecar: &Sidecar, reason: &str) -> f64 {
@@ -165,15 +165,15 @@ const FAULTS: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn what_is_not_in_the_grammar_is_an_error_with_its_reason_and_the_connection_lives_on() {
-    let folder = Folder::with("acme.toml", OFFICE);
+fn an_invalid_line_is_an_error_with_its_reason_and_the_connection_stays_open() {
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
     for mut stream in both(&sidecar) {
         let sent: String = FAULTS.iter().map(|(fault, _)| format!("{fault}\nok ping\n")).collect();
         let expected: String = FAULTS.iter().map(|(_, answer)| format!("{answer}\nok pong\n")).collect();
         stream.write_all(sent.as_bytes()).unwrap();
-        stream.end_our_side();
-        let heard = hear_out(&mut stream);
+        stream.close_our_side();
+        let heard = read_to_end(&mut stream);
         for (heard, expected) in heard.lines().zip(expected.lines()) {
             assert_eq!(heard, expected);
         }
@@ -195,7 +195,7 @@ fn what_is_not_in_the_grammar_is_an_error_with_its_reason_and_the_connection_liv
 }
 
 #[test]
-fn whatever_is_in_the_grammar_is_a_question() {
+fn every_valid_line_is_a_question() {
     let longest = "a".repeat(128);
     let letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-.:@+*#";
     let judged = "deny reason=unknown_organization policy=1";
@@ -234,7 +234,7 @@ fn a_line_may_end_in_cr_lf() {
 }
 
 #[test]
-fn to_ask_whether_one_may_changes_nothing() {
+fn may_changes_nothing() {
     let sidecar = fixtures();
     let mut line = sidecar.line();
     let allowed = "allow action=queue.login queue=600 reason=assigned policy=1";
@@ -267,7 +267,7 @@ fn login_of(bytes: usize, end: &str) -> String {
 
 #[test]
 fn a_line_over_1024_bytes_ends_the_connection_after_the_answer() {
-    let fixtures = OFFICE.replace("\"acme\"", &format!("\"{}\"", long("o")));
+    let fixtures = ORGANIZATION.replace("\"acme\"", &format!("\"{}\"", long("o")));
     let fixtures = fixtures.replace("id = \"agent\"", &format!("id = \"{}\"", long("u")));
     let folder = Folder::with("long.toml", &fixtures.replace("\"q0\"", &format!("\"{}\"", long("q"))));
     let sidecar = Sidecar::start(&folder);
@@ -289,7 +289,7 @@ fn a_line_over_1024_bytes_ends_the_connection_after_the_answer() {
         // Nobody has to send all of it to hear that it is too long, and one byte less may still become a line.
         let mut stream = fresh();
         stream.write_all(&b"x".repeat(LINE_BYTES_MAX)).unwrap();
-        assert_eq!(hear_out(&mut stream), "- error reason=too_long\n");
+        assert_eq!(read_to_end(&mut stream), "- error reason=too_long\n");
         let login = login_of(LINE_BYTES_MAX, "\n");
         let mut stream = fresh();
         stream.write_all(login.trim_end().as_bytes()).unwrap();
@@ -306,11 +306,11 @@ fn a_line_over_1024_bytes_ends_the_connection_after_the_answer() {
 /// Given a client that was told that its line is too long, when it goes on sending, then its connection ends all the
 /// same.
 #[test]
-fn a_client_that_goes_on_after_the_last_answer_is_let_go() {
+fn a_client_that_goes_on_after_the_last_answer_is_disconnected() {
     let sidecar = fixtures();
     let mut stream = connect(sidecar.address("line"));
     stream.write_all(&b"x".repeat(LINE_BYTES_MAX)).unwrap();
-    assert_eq!(hear_out(&mut stream), "- error reason=too_long\n");
+    assert_eq!(read_to_end(&mut stream), "- error reason=too_long\n");
     let began = Instant::now();
     while sidecar.metric("queuewarden_connections{dialect=\"line\"}") > 0.0 {
         drop(stream.write_all(b"x"));
@@ -382,7 +382,7 @@ const CONVERSATION: &[(&str, &str)] = &[
 
 #[test]
 fn however_the_bytes_are_cut_the_replies_are_the_same() {
-    let folder = Folder::with("acme.toml", OFFICE);
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
     let sent: Vec<u8> = CONVERSATION.iter().flat_map(|(line, _)| line.bytes()).collect();
     let expected = talk(connect(sidecar.address("line")), &sent);
@@ -418,13 +418,13 @@ fn however_the_bytes_are_cut_the_replies_are_the_same() {
             let chunks: Vec<&[u8]> = sent.chunks(length).collect();
             pieces(&chunks);
         }
-        stream.end_our_side();
-        assert_eq!(hear_out(&mut stream), "", "no reply too many");
+        stream.close_our_side();
+        assert_eq!(read_to_end(&mut stream), "", "no reply too many");
     }
 }
 
 #[test]
-fn whatever_stands_between_questions_that_came_together_is_answered_in_its_place() {
+fn other_lines_between_questions_of_one_read_are_answered_in_order() {
     let sidecar = fixtures();
     for stream in both(&sidecar) {
         // More questions than are read ahead, and what is none at every distance from the one before.
@@ -458,6 +458,7 @@ fn a_client_that_was_busy_and_then_silent_is_answered_as_before() {
             let mut said = vec![0; answer.len() * 500];
             stream.read_exact(&mut said).unwrap();
             assert_eq!(String::from_utf8(said).unwrap(), answer.repeat(500));
+            // The case is a silence of this length; there is nothing to wait for.
             thread::sleep(LARGE_BUFFERS_KEPT_FOR + Duration::from_millis(300));
         }
     }
@@ -465,7 +466,7 @@ fn a_client_that_was_busy_and_then_silent_is_answered_as_before() {
 
 /// Asked of the kernel: a timer of the sidecar's side of the connection runs while both are silent.
 #[test]
-fn a_peer_that_vanished_is_looked_for() {
+fn keepalive_probes_find_a_vanished_peer() {
     let sidecar = fixtures();
     let address = sidecar.address("line");
     let stream = connect(address);
@@ -482,7 +483,7 @@ fn a_peer_that_vanished_is_looked_for() {
 
 #[test]
 fn ten_thousand_questions_are_answered_to_a_client_that_reads_only_then() {
-    let folder = Folder::with("acme.toml", OFFICE);
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
     let mut stream = connect(sidecar.address("line"));
     let mut sent = String::new();
@@ -505,7 +506,7 @@ fn ten_thousand_questions_are_answered_to_a_client_that_reads_only_then() {
 /// s), and nobody else has waited for it.
 #[test]
 fn a_client_that_never_reads_is_cut_off_and_nobody_else_waits() {
-    let folder = Folder::with("acme.toml", OFFICE);
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
     let mut flood = connect_unix(&sidecar.socket("line_unix"));
     let mut other = sidecar.line();
@@ -533,8 +534,8 @@ fn a_client_that_never_reads_is_cut_off_and_nobody_else_waits() {
 }
 
 #[test]
-fn a_client_that_says_no_more_hears_every_answer() {
-    let folder = Folder::with("acme.toml", OFFICE);
+fn a_client_that_closes_its_side_gets_every_answer() {
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
     for stream in both(&sidecar) {
         assert_eq!(talk(stream, b"1 ping\n2 ping\n3 pi"), "1 pong\n2 pong\n", "a line without its end is no line");
@@ -552,7 +553,7 @@ fn a_client_that_says_no_more_hears_every_answer() {
 /// Given a token file, when a client has not presented the token, then it may ping and nothing else.
 #[test]
 fn with_a_token_nothing_is_decided_before_it_is_presented() {
-    let folder = Folder::with("acme.toml", OFFICE);
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     folder.replace("queuewarden.toml", "[listen]\n", "[listen]\nline_token_file = \"token\"\n");
     folder.write("token", "s3cret.T0ken\n");
     let sidecar = Sidecar::start(&folder);
@@ -584,15 +585,16 @@ fn with_a_token_nothing_is_decided_before_it_is_presented() {
     // It is each connection that has to present it, and Asterisk has no way to.
     assert_eq!(sidecar.ask(login), "error reason=unauthenticated");
     assert_eq!(sidecar.agi("1001", "acme/dial", &["digits=*13600"])["QW_VERDICT"], "ALLOW");
-    let said = [sidecar.banner.join("\n"), sidecar.log().join("\n"), sidecar.get("/status"), sidecar.get("/metrics")];
-    assert!(said.iter().all(|text| !text.contains("s3cret")), "a secret is never told");
+    let mut texts = vec![sidecar.banner.join("\n"), sidecar.get("/status"), sidecar.get("/metrics")];
+    texts.push(sidecar.log_at_end().join("\n"));
+    assert!(texts.iter().all(|text| !text.contains("s3cret")), "a secret is shown: {texts:#?}");
 }
 
 /// Given a line that stays unfinished, when two seconds are over, then its connection hears so and ends, however slowly
 /// bytes go on to trickle in; between two lines a client may be silent for as long as it likes.
 #[test]
 fn silence_in_the_middle_of_a_line_ends_the_connection_and_between_lines_it_does_not() {
-    let folder = Folder::with("acme.toml", OFFICE);
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
     let mut patient = sidecar.line();
     assert_eq!(patient.ask("ping"), "pong");
@@ -603,7 +605,7 @@ fn silence_in_the_middle_of_a_line_ends_the_connection_and_between_lines_it_does
         let socket = sidecar.socket("line_unix");
         let silent = |mut stream: Box<dyn Stream>, said: &str, answer: &str| {
             stream.write_all(said.as_bytes()).unwrap();
-            assert_eq!(hear_out(&mut stream), answer, "{said:?}");
+            assert_eq!(read_to_end(&mut stream), answer, "{said:?}");
             let took = began.elapsed();
             assert!(took >= FRAME_TIMEOUT && took < 3 * FRAME_TIMEOUT, "{said:?} took {took:?}");
         };

@@ -1,13 +1,13 @@
-//! Given a running sidecar, when its operator lets `queuewarden load` ask it in any dialect, then every answer is held
-//! against the configuration, what goes wrong is counted and shown, and a stall cannot hide.
+//! Given a running sidecar, when `queuewarden load` asks it in any dialect, then every answer is compared with the
+//! configuration, failures are counted and shown, and a stall shows in the latencies.
 
 use std::process::ExitStatus;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::fixtures::OFFICE;
-use crate::support::{Folder, Sidecar, run};
+use crate::stories::fixtures::ORGANIZATION;
+use crate::support::{Folder, Sidecar, run, wait_until};
 
 /// Runs `load` for a second against one listener of the sidecar.
 fn load(folder: &Folder, sidecar: &Sidecar, listener: &str, options: &[&str]) -> (ExitStatus, Value) {
@@ -24,8 +24,8 @@ fn figure(report: &Value, name: &str) -> u64 {
 }
 
 #[test]
-fn every_dialect_is_asked_and_every_verdict_is_as_promised() {
-    let folder = Folder::with("acme.toml", OFFICE);
+fn load_asks_in_every_dialect_and_every_verdict_is_as_configured() {
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
     for (listener, options) in [
         ("line", &["--dialect", "line"][..]),
@@ -54,17 +54,18 @@ fn every_dialect_is_asked_and_every_verdict_is_as_promised() {
 }
 
 #[test]
-fn a_verdict_that_the_configuration_does_not_promise_is_counted_and_shown() {
-    let folder = Folder::with("acme.toml", OFFICE);
+fn an_unexpected_verdict_is_counted_and_shown() {
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
-    let other = Folder::with("acme.toml", &OFFICE.replace("queues = [\"q0\"]", "queues = []"));
+    let other = Folder::with("acme.toml", &ORGANIZATION.replace("queues = [\"q0\"]", "queues = []"));
     let (status, report) = load(&other, &sidecar, "line", &["--mix", "queue.login=1"]);
     assert_eq!(status.code(), Some(1));
     assert!(figure(&report, "unexpected") > 0 && figure(&report, "lost") == 0, "{report}");
     let example = report["examples"][0].as_str().unwrap();
     assert!(example.contains(" may org=acme actor=") && example.contains("queue.login"), "{example}");
     // One that the sidecar does not know at all.
-    let stranger = Folder::with("acme.toml", &OFFICE.replace("organization = \"acme\"", "organization = \"nobody\""));
+    let stranger =
+        Folder::with("acme.toml", &ORGANIZATION.replace("organization = \"acme\"", "organization = \"nobody\""));
     let (status, report) = load(&stranger, &sidecar, "line", &["--mix", "queue.login=1"]);
     assert_eq!(status.code(), Some(1), "{report}");
     assert!(report["examples"][0].as_str().unwrap().starts_with("deny unknown_organization to:"), "{report}");
@@ -73,7 +74,7 @@ fn a_verdict_that_the_configuration_does_not_promise_is_counted_and_shown() {
 /// Who asks only after an answer does not see how many had to wait.
 #[test]
 fn a_stall_is_measured_from_when_the_questions_were_due() {
-    let folder = Folder::with("acme.toml", OFFICE);
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
     let (rate, seconds) = (200_u64, 2);
     let address = sidecar.address("line").to_string();
@@ -94,8 +95,9 @@ fn a_stall_is_measured_from_when_the_questions_were_due() {
                 &seconds.to_string(),
             ])
         });
-        std::thread::sleep(Duration::from_millis(500));
+        wait_until("the load", || sidecar.status()["connections"]["line"] == 4);
         sidecar.signal("STOP");
+        // The case is a stall of this length.
         std::thread::sleep(Duration::from_secs(1));
         sidecar.signal("CONT");
         loading.join().unwrap()
@@ -109,11 +111,11 @@ fn a_stall_is_measured_from_when_the_questions_were_due() {
 }
 
 #[test]
-fn what_cannot_be_asked_is_said_before_anything_is() {
-    let folder = Folder::with("acme.toml", OFFICE);
+fn load_refuses_impossible_options_before_it_asks() {
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let config = folder.path().to_str().unwrap();
     for (options, complaint) in [
-        (&["--address", "192.0.2.1:4571"][..], "not of this machine"),
+        (&["--address", "192.0.2.1:4571"][..], "on another machine"),
         (&["--dialect", "fastagi", "--address", "127.0.0.1:1"], "--do"),
         (&["--mix", "dial=1", "--address", "127.0.0.1:1"], "--do"),
         (&["--mix", "queue.login", "--address", "127.0.0.1:1"], "KIND=WEIGHT"),
@@ -137,7 +139,7 @@ fn what_cannot_be_asked_is_said_before_anything_is() {
 
 #[test]
 fn the_token_of_the_configuration_is_presented() {
-    let folder = Folder::with("acme.toml", OFFICE);
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     folder.replace("queuewarden.toml", "[listen]\n", "[listen]\nline_token_file = \"token\"\n");
     folder.write("token", "a-long-random-token-of-letters\n");
     let sidecar = Sidecar::start(&folder);

@@ -1,17 +1,17 @@
-//! Given the log, when somebody is refused or a peer errs, then it says so in one line that nobody can forge, never
-//! says a secret, and never fills up; and an operator changes at run time what it tells.
+//! Given the log, when a question is denied or a peer errs, then it gets one line that no peer can forge, no secret is
+//! logged and no peer can fill the log; an operator changes the filter at run time.
 
 use std::io::Write;
 
 use serde_json::Value;
 
-use crate::fixtures::OFFICE;
+use crate::stories::fixtures::ORGANIZATION;
 use crate::support::{
-    Folder, Sidecar, agi_environment, binary, channel_block, connect, end_our_side, hear_out, netstring, run,
+    Folder, Sidecar, agi_environment, binary, channel_block, close_our_side, connect, netstring, read_to_end, run,
 };
 
 fn started(format: &str, filter: &str) -> (Folder, Sidecar) {
-    let folder = Folder::with("acme.toml", OFFICE);
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let mut command = binary();
     command.arg("--config").arg(folder.path());
     command.env("QUEUEWARDEN_LOG_FORMAT", format).env("QUEUEWARDEN_LOG", filter);
@@ -24,9 +24,9 @@ fn decisions(log: &[String]) -> Vec<Value> {
     log.iter().map(read).filter(|line| line["message"] == "decision").collect()
 }
 
-/// Given somebody on call at night, when 1001 was refused, then the log says why, by whom and under which policy.
+/// Given a denial or a change, when an operator reads the log, then it has the reason, the actor and the policy.
 #[test]
-fn a_denial_and_a_change_are_told_and_a_question_is_not() {
+fn denials_and_changes_are_logged_and_other_answers_are_not() {
     let (_folder, sidecar) = started("json", "");
     sidecar.ask("may org=acme actor=1001 action=queue.login queue=q0");
     sidecar.ask("do org=acme actor=1001 action=queue.login queue=q1");
@@ -57,9 +57,9 @@ fn a_denial_and_a_change_are_told_and_a_question_is_not() {
     assert_eq!((&told[3]["dialect"], &told[3]["queue"]), (&"fastagi".into(), &"600".into()));
 }
 
-/// Given a lease that runs out and a user who is removed, when their sessions end, then the log says so as well.
+/// Given a lease that runs out and a user who is removed, when their sessions end, then the log has it too.
 #[test]
-fn what_ends_by_itself_is_told() {
+fn sessions_that_end_by_themselves_are_logged() {
     let (folder, sidecar) = started("json", "");
     sidecar.ask("do org=acme actor=2001 action=agent.login target=1003 queue=600 for=1");
     let ended = sidecar.log_until("session_ended").pop().unwrap();
@@ -72,17 +72,17 @@ fn what_ends_by_itself_is_told() {
     assert!(ended.contains("\"cause\":\"removal\"") && ended.contains("\"user\":\"1001\""), "{ended}");
 }
 
-/// What is to be logged is changed at run time, and it is told who changed it.
+/// The filter is changed at run time, and the log names who changed it.
 #[test]
 fn an_operator_changes_what_is_logged() {
     let (folder, sidecar) = started("json", "warn");
     let at = folder.path().to_str().unwrap();
     let log = |arguments: &[&str]| run(&[&["--config", at, "log"], arguments].concat());
     assert_eq!(log(&[]).1, "warn\n");
-    assert_eq!(log(&["debug"]).1, "debug (from the start: warn)\n");
+    assert_eq!(log(&["debug"]).1, "debug (at the start: warn)\n");
     sidecar.ask("may org=acme actor=1001 action=queue.login queue=q0");
     let lines = sidecar.log_until("\"reason\":\"assigned\"");
-    let changed = lines.iter().find(|line| line.contains("what is logged was changed")).expect("a line");
+    let changed = lines.iter().find(|line| line.contains("the filter of the log was changed")).expect("a line");
     let changed: Value = serde_json::from_str(changed).unwrap();
     assert_eq!((&changed["before"], &changed["filter"]), (&"warn".into(), &"debug".into()));
     assert!(changed["by"].as_str().unwrap().starts_with("uid "), "{changed}");
@@ -97,18 +97,19 @@ fn an_operator_changes_what_is_logged() {
     assert_eq!(log(&["--reset"]).1, "warn\n");
     assert_eq!(sidecar.status()["log"], serde_json::json!({"filter": "warn", "format": "json"}));
     sidecar.ask("may org=acme actor=1001 action=queue.login queue=q1");
-    assert!(decisions(&sidecar.log()).is_empty(), "a denial is no warning");
-    // It does not survive a restart.
     log(&["debug"]);
+    let lines = sidecar.log_until("\"filter\":\"debug\"");
+    assert!(decisions(&lines).is_empty(), "a denial is not logged at `warn`: {lines:#?}");
+    // It does not survive a restart.
     assert_eq!(sidecar.terminate().code(), Some(0));
     let again = Sidecar::start(&folder);
     assert_eq!(log(&[]).1, "info\n");
     drop(again);
-    assert_eq!(log(&[]).0.code(), Some(1), "nobody is there");
+    assert_eq!(log(&[]).0.code(), Some(1), "no sidecar runs");
 }
 
 #[test]
-fn an_environment_that_says_nonsense_is_a_usage_error() {
+fn an_invalid_environment_variable_is_a_usage_error() {
     for (name, value) in [("QUEUEWARDEN_LOG", "inof"), ("QUEUEWARDEN_LOG_FORMAT", "xml\u{1b}[31m")] {
         let output = binary().args(["--config", "nowhere"]).env(name, value).output().unwrap();
         let said = String::from_utf8(output.stdout).unwrap();
@@ -135,8 +136,8 @@ fn no_peer_can_forge_a_line() {
             for key in ["org", "actor", "action", "queue", "target", "call", "digits", "via", "for"] {
                 let mut line = connect(sidecar.address("line"));
                 line.write_all(format!("1 do {key}={text} org=acme\n{text} dial {key}=x\n").as_bytes()).unwrap();
-                end_our_side(&line);
-                hear_out(&mut line);
+                close_our_side(&line);
+                read_to_end(&mut line);
                 let payload = serde_json::json!({"jsonrpc": "2.0", "id": text, "method": text, "params": {key: text}});
                 let payload = payload.to_string();
                 let mut kamailio = connect(sidecar.address("kamailio"));
@@ -150,12 +151,12 @@ fn no_peer_can_forge_a_line() {
             }
             for variable in ["qw_org", "user_name", "qw_queue", "qw_call", "qw_action"] {
                 let encoded = crate::support::url_encoded(text);
-                let mut switch = crate::support::SwitchPeer::ring(&sidecar);
+                let mut switch = crate::support::FreeSwitchPeer::ring(&sidecar);
                 switch.say(
                     channel_block(&encoded, &[("qw_org", "acme"), ("user_name", "1001"), (variable, &encoded)])
                         .as_bytes(),
                 );
-                end_our_side(&switch.0);
+                close_our_side(&switch.0);
                 switch.commands();
             }
             let path = format!("/{}", crate::support::url_encoded(text));
@@ -163,7 +164,7 @@ fn no_peer_can_forge_a_line() {
                 crate::support::http(connect(sidecar.address("admin")), "DELETE", &path, "Host: localhost\r\n");
             assert_eq!(status, 403);
         }
-        let log = sidecar.log();
+        let log = sidecar.log_at_end();
         assert!(log.iter().any(|line| line.contains("a peer erred")), "{log:#?}");
         assert!(log.len() > 6, "{log:#?}");
         for line in &log {
@@ -180,28 +181,31 @@ fn no_peer_can_forge_a_line() {
     }
 }
 
-/// Given a peer that errs without end, when it has, then the log tells a few of it and how many it left out.
+/// Given a peer that errs thousands of times, then the log has a few of the errors and the number of those left out.
 #[test]
-fn errors_are_told_a_few_times_and_then_counted() {
+fn errors_of_a_peer_are_logged_a_few_times_and_then_counted() {
     let (_folder, sidecar) = started("json", "");
     let mut line = sidecar.line();
     for _ in 0..2_000 {
         line.ask("nonsense");
     }
-    let log = sidecar.log();
-    let told = log.iter().filter(|line| line.contains("a peer erred")).count();
-    assert!((1..=5).contains(&told), "{told}");
     let series = "queuewarden_log_lines_left_out_total{cause=\"errors\"}";
     assert!(sidecar.metric(series) >= 1_990.0);
-    let summary = sidecar.log_until("lines were left out of the log").pop().unwrap();
-    let summary: Value = serde_json::from_str(&summary).unwrap();
-    assert!(summary["errors"].as_u64().is_some_and(|count| count > 1_000), "{summary}");
+    // On a slow machine more than one summary counts them.
+    let (mut logged, mut left_out) = (0, 0);
+    while left_out < 1_990 {
+        let log = sidecar.log_until("lines were left out of the log");
+        logged += log.iter().filter(|line| line.contains("a peer erred")).count();
+        let summary: Value = serde_json::from_str(log.last().unwrap()).unwrap();
+        left_out += summary["errors"].as_u64().unwrap_or_else(|| panic!("{summary}"));
+    }
+    assert!((1..=10).contains(&logged), "{logged} lines");
 }
 
-/// Given a log that nobody reads, when there is much to log, then nobody waits for it.
+/// Given a log that nobody reads, when there is much to log, then no answer waits for it.
 #[test]
-fn nobody_waits_for_whoever_reads_the_log() {
-    let folder = Folder::with("acme.toml", OFFICE);
+fn a_log_that_nobody_reads_delays_no_answer() {
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let (reader, writer) = std::io::pipe().unwrap();
     // Through a shell, because the tests read stderr themselves.
     let mut wrapped = std::process::Command::new("bash");

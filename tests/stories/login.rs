@@ -1,14 +1,14 @@
-//! Given an organization that bars its people from queues they do not serve, or does not, when somebody logs in or out
-//! by phone or dashboard, then the table of RULES 1.5 (L1 to L9, L14, L15) decides, in every dialect alike.
+//! Given an organization that bars logins to unassigned queues, or does not, when a user logs in or out by phone or
+//! dashboard, then the table of RULES 1.5 (L1 to L9, L14, L15) decides, in every dialect alike.
 
-use crate::fixtures::{OFFICE, play, with_switched};
+use crate::stories::fixtures::{ORGANIZATION, play, with_switched};
 
 const OPEN: &str = "allow_unassigned_login";
 
 /// Given either setting, when somebody asks for a queue that they serve, then they are in: L1, L7, R15, R30, V4.
 #[test]
-fn a_queue_that_one_serves_is_open_whatever_the_setting_says() {
-    for fixtures in [OFFICE.to_owned(), with_switched(&[OPEN])] {
+fn a_user_may_log_in_to_an_assigned_queue_with_either_setting() {
+    for fixtures in [ORGANIZATION.to_owned(), with_switched(&[OPEN])] {
         play(
             &fixtures,
             &[
@@ -25,9 +25,9 @@ fn a_queue_that_one_serves_is_open_whatever_the_setting_says() {
 /// Given the setting is off, or not there at all, when somebody asks for a queue that they do not serve, then they are
 /// refused, agent or not, whatever way they ask: L3, L4, L9, R22, R24, R25, R26, V1, V3; supervisors too (C14).
 #[test]
-fn barred_nobody_lets_themselves_in_to_a_queue_that_they_do_not_serve() {
-    let silent = OFFICE.replace("allow_unassigned_login = false\n", "");
-    for fixtures in [OFFICE, &silent] {
+fn with_the_setting_off_nobody_logs_in_to_an_unassigned_queue() {
+    let silent = ORGANIZATION.replace("allow_unassigned_login = false\n", "");
+    for fixtures in [ORGANIZATION, &silent] {
         play(
             fixtures,
             &[
@@ -51,7 +51,7 @@ fn barred_nobody_lets_themselves_in_to_a_queue_that_they_do_not_serve() {
 /// Given the setting is on, when somebody asks for a queue that they do not serve, then they are in by phone, and by
 /// dashboard with the agent role: L2, L8, R22, R29, V2.
 #[test]
-fn not_barred_everybody_gets_in_by_phone_and_agents_by_dashboard() {
+fn with_the_setting_on_everybody_logs_in_by_phone_and_agents_by_dashboard() {
     play(
         &with_switched(&[OPEN]),
         &[
@@ -70,7 +70,7 @@ fn not_barred_everybody_gets_in_by_phone_and_agents_by_dashboard() {
 /// queue that they serve or are logged in to as well (L6, R28, V14); but a logout is never refused for lack of a role.
 #[test]
 fn the_dashboard_is_for_agents() {
-    for fixtures in [OFFICE.to_owned(), with_switched(&[OPEN])] {
+    for fixtures in [ORGANIZATION.to_owned(), with_switched(&[OPEN])] {
         play(
             &fixtures,
             &[
@@ -117,7 +117,7 @@ fn logging_in_again_changes_nothing() {
 #[test]
 fn a_logout_ends_the_session_of_that_queue_and_no_other() {
     play(
-        OFFICE,
+        ORGANIZATION,
         &[
             ("1003 *14600", "deny not_logged_in queue.logout 600"),
             ("1003 *13600", "allow assigned queue.login 600"),
@@ -137,7 +137,7 @@ fn a_logout_ends_the_session_of_that_queue_and_no_other() {
 #[test]
 fn a_toggle_is_answered_with_the_action_that_it_became() {
     play(
-        OFFICE,
+        ORGANIZATION,
         &[
             ("1001 *45600", "allow assigned queue.login 600"),
             ("1001 *45600", "allow logged_out queue.logout 600"),
@@ -155,9 +155,9 @@ fn a_toggle_is_answered_with_the_action_that_it_became() {
 /// Given login sessions, when their user pauses and resumes, by code or by name, then it is allowed wherever there is
 /// one and nowhere else (RULES section 7).
 #[test]
-fn whoever_is_logged_in_pauses_and_resumes() {
+fn a_logged_in_user_pauses_and_resumes() {
     play(
-        OFFICE,
+        ORGANIZATION,
         &[
             ("1003 *15600", "deny not_logged_in queue.pause 600"),
             ("1003 *16", "deny not_logged_in queue.resume"),
@@ -182,9 +182,9 @@ fn whoever_is_logged_in_pauses_and_resumes() {
 /// Given a code without a queue, when it is dialed, then it is one decision: a login about every queue that the actor
 /// serves, a logout about every session, listed in the order of the tables.
 #[test]
-fn without_a_queue_every_queue_is_meant() {
+fn a_code_without_a_queue_applies_to_every_queue() {
     play(
-        OFFICE,
+        ORGANIZATION,
         &[
             ("1003 *14", "deny not_logged_in queue.logout"),
             ("1003 *13", "allow assigned queue.login 600,601"),
@@ -216,9 +216,9 @@ fn without_a_queue_every_queue_is_meant() {
 /// Given an agent and somebody without the role, when they take or place a call of their own, then only the agent may:
 /// R16, R17.
 #[test]
-fn calls_of_ones_own_are_for_agents() {
+fn only_agents_take_and_place_calls() {
     play(
-        OFFICE,
+        ORGANIZATION,
         &[
             ("1001 call.outbound", "allow role_permits call.outbound"),
             ("1001 call.direct_in", "allow role_permits call.direct_in"),
@@ -232,7 +232,7 @@ fn calls_of_ones_own_are_for_agents() {
 
 /// Given two users of the same roles and assignments, when they ask the same, then they hear the same: R20.
 #[test]
-fn permissions_are_of_roles_and_assignments_and_never_of_persons() {
+fn permissions_depend_on_roles_and_assignments_only() {
     let questions = [
         "* *13600",
         "* *13601",
@@ -246,7 +246,7 @@ fn permissions_are_of_roles_and_assignments_and_never_of_persons() {
         "* call.listen target=1003 queue=600",
         "* call.outbound",
     ];
-    let mut side_by_side = crate::fixtures::SideBySide::open(OFFICE);
+    let mut side_by_side = crate::stories::fixtures::SideBySide::open(ORGANIZATION);
     for question in questions {
         let of = |extension: &str| question.replacen("* ", &format!("{extension} "), 1);
         assert_eq!(side_by_side.ask(&of("1001")), side_by_side.ask(&of("1002")), "{question}");

@@ -1,12 +1,12 @@
-//! Given an operator with Prometheus and a browser, when they look, then every series is there from the start, true at
-//! the moment of the scrape, and of a number that no peer can raise.
+//! Given an operator with Prometheus and a browser, when they scrape, then every series exists from the start, is true
+//! at the moment of the scrape, and no peer can raise the number of series.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use crate::fixtures::{OFFICE, by_fastagi, by_line};
-use crate::support::{Folder, LineClient, Sidecar, agi_environment, connect, connect_unix, hear_out, wait_until};
+use crate::stories::fixtures::{ORGANIZATION, by_fastagi, by_line};
+use crate::support::{Folder, LineClient, Sidecar, agi_environment, connect, connect_unix, read_to_end, wait_until};
 
 /// Every series, with its value as written.
 fn series(sidecar: &Sidecar) -> BTreeMap<String, String> {
@@ -26,12 +26,12 @@ fn decision(dialect: &str, action: &str, decision: &str, reason: &str) -> String
 fn request(mut stream: impl Read + Write, method: &str, path: &str) -> String {
     write!(stream, "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
         .unwrap();
-    hear_out(&mut stream)
+    read_to_end(&mut stream)
 }
 
 #[test]
-fn every_series_is_there_at_zero_from_the_start() {
-    let folder = Folder::with("acme.toml", OFFICE);
+fn every_series_exists_at_zero_from_the_start() {
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
     let first = series(&sidecar);
     let (mut names, mut values) = (BTreeSet::new(), vec![]);
@@ -134,7 +134,7 @@ fn every_series_is_there_at_zero_from_the_start() {
 
 #[test]
 fn the_exposition_is_prometheus_text_with_help_and_type() {
-    let sidecar = Sidecar::start(&Folder::with("acme.toml", OFFICE));
+    let sidecar = Sidecar::start(&Folder::with("acme.toml", ORGANIZATION));
     let response = request(connect(sidecar.address("admin")), "GET", "/metrics");
     let (head, _) = response.split_once("\r\n\r\n").unwrap();
     assert!(head.to_ascii_lowercase().contains("content-type: text/plain; version=0.0.4"), "{head}");
@@ -154,8 +154,8 @@ fn the_exposition_is_prometheus_text_with_help_and_type() {
 
 /// Given questions in both dialects, when they are scraped, then each is counted once, where it belongs, and no other.
 #[test]
-fn each_decision_is_counted_once_where_it_belongs() {
-    let sidecar = Sidecar::start(&Folder::with("acme.toml", OFFICE));
+fn each_decision_is_counted_once_in_its_series() {
+    let sidecar = Sidecar::start(&Folder::with("acme.toml", ORGANIZATION));
     let mut line = sidecar.line();
     let questions = [
         ("1001 *13600", "queue.login"),
@@ -204,7 +204,7 @@ fn each_decision_is_counted_once_where_it_belongs() {
 
 #[test]
 fn gauges_are_true_at_the_scrape() {
-    let folder = Folder::with("acme.toml", OFFICE);
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
     let is =
         |name: &str, value: usize| format!("{}", sidecar.metric(&format!("queuewarden_{name}"))) == format!("{value}");
@@ -237,7 +237,7 @@ fn gauges_are_true_at_the_scrape() {
     ask("may org=acme actor=1002 action=queue.login queue=600");
     ask("dial org=acme actor=1003 digits=*15");
     sessions(2, 0, 2);
-    folder.write("organizations/acme.toml", &crate::fixtures::with_switched(&["allow_unassigned_login"]));
+    folder.write("organizations/acme.toml", &crate::stories::fixtures::with_switched(&["allow_unassigned_login"]));
     sidecar.reload();
     ask("dial org=acme actor=3001 digits=*13602");
     sessions(2, 1, 2);
@@ -253,7 +253,7 @@ fn gauges_are_true_at_the_scrape() {
 /// not one series more.
 #[test]
 fn no_peer_can_make_a_series() {
-    let sidecar = Sidecar::start(&Folder::with("acme.toml", OFFICE));
+    let sidecar = Sidecar::start(&Folder::with("acme.toml", ORGANIZATION));
     let names = |sidecar: &Sidecar| series(sidecar).into_keys().collect::<BTreeSet<String>>();
     let before = names(&sidecar);
     let mut line = sidecar.line();
@@ -282,8 +282,8 @@ fn no_peer_can_make_a_series() {
 }
 
 #[test]
-fn the_admin_listener_says_how_it_goes_and_changes_nothing() {
-    let folder = Folder::with("acme.toml", OFFICE);
+fn get_requests_of_the_admin_listener_change_nothing() {
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
     let status_of =
         |response: &str| response.split(' ').nth(1).and_then(|status| status.parse::<u16>().ok()).expect("a status");
@@ -339,7 +339,7 @@ fn the_admin_listener_says_how_it_goes_and_changes_nothing() {
 /// whoever supervises the process would take silence for its death.
 #[test]
 fn silent_peers_do_not_lock_operators_out() {
-    let sidecar = Sidecar::start(&Folder::with("acme.toml", OFFICE));
+    let sidecar = Sidecar::start(&Folder::with("acme.toml", ORGANIZATION));
     let _silent: Vec<_> = (0..100).map(|_| connect(sidecar.address("admin"))).collect();
     let mut stream = connect(sidecar.address("admin"));
     stream.set_read_timeout(Some(Duration::from_secs(8))).unwrap();

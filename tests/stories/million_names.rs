@@ -1,5 +1,5 @@
-//! Given names that nobody has ever heard of, when a million of them were asked about in every place, then there is
-//! the very same set of series: no peer can fill a Prometheus.
+//! Given a million unknown names in every field of a question, when all of them were asked about, then `/metrics` has
+//! the same series as before: no peer can fill a Prometheus.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use crate::fixtures::OFFICE;
+use crate::stories::fixtures::ORGANIZATION;
 use crate::support::{Folder, Sidecar, connect};
 
 /// Lines that are sent.
@@ -43,7 +43,7 @@ fn question(number: u32, text: &mut String) {
 
 #[test]
 fn a_million_names_make_no_series() {
-    let folder = Folder::with("acme.toml", OFFICE);
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     folder.write("queuewarden.toml", &(folder.read("queuewarden.toml") + "[metrics]\nsessions_by_queue_max = 3\n"));
     let sidecar = Sidecar::start(&folder);
     let before = series(&sidecar);

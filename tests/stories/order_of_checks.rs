@@ -1,7 +1,7 @@
-//! Given an event with more than one fault, when it is judged, then the first check that fails names the reason (RULES
-//! section 7); names are found by id and by number, and answered as the tables have them.
+//! Given a question with more than one fault, when it is judged, then the first failing check gives the reason (RULES
+//! section 7); names are accepted as id and as number, and answers have them as the tables do.
 
-use crate::fixtures::{OFFICE, SideBySide, play, with_switched};
+use crate::stories::fixtures::{ORGANIZATION, SideBySide, play, with_switched};
 
 /// Given an event that is wrong in every way, when one fault after the other is mended, then each next check speaks up.
 #[test]
@@ -51,7 +51,7 @@ fn the_first_check_that_fails_names_the_reason() {
 #[test]
 fn each_unknown_name_has_its_own_reason() {
     play(
-        OFFICE,
+        ORGANIZATION,
         &[
             ("9999 *13600", "deny unknown_user queue.login"),
             ("nobody queue.login queue=600", "deny unknown_user queue.login"),
@@ -75,7 +75,7 @@ fn each_unknown_name_has_its_own_reason() {
             ("600 *13600", "deny unknown_user queue.login"),
         ],
     );
-    let side_by_side = SideBySide::open(OFFICE);
+    let side_by_side = SideBySide::open(ORGANIZATION);
     let heard = side_by_side.sidecar.ask("dial org=nowhere actor=9999 digits=*99");
     assert_eq!(heard, "deny reason=unknown_organization policy=1");
     let heard = side_by_side.sidecar.agi("9999", "nowhere/no.action", &["queue=999"]);
@@ -87,7 +87,7 @@ fn each_unknown_name_has_its_own_reason() {
 #[test]
 fn names_are_found_by_id_and_by_number_and_answered_by_number() {
     play(
-        OFFICE,
+        ORGANIZATION,
         &[
             ("agent queue.login queue=q0", "allow assigned queue.login 600"),
             ("1001 queue.login queue=600", "allow already_logged_in queue.login 600"),
@@ -105,7 +105,7 @@ fn names_are_found_by_id_and_by_number_and_answered_by_number() {
 #[test]
 fn known_keys_that_an_action_does_not_use_are_ignored() {
     play(
-        OFFICE,
+        ORGANIZATION,
         &[
             (
                 "1001 queue.login queue=600 target=9999 from=999 group=none role=king for=86400 call=a/b in_use=yes",
@@ -127,7 +127,7 @@ fn known_keys_that_an_action_does_not_use_are_ignored() {
 #[test]
 fn a_queue_both_dialed_and_given_is_a_duplicate() {
     play(
-        OFFICE,
+        ORGANIZATION,
         &[
             ("1001 *13600 queue=600", "error duplicate_key queue"),
             ("1001 *13600 queue=601", "error duplicate_key queue"),

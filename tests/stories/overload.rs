@@ -1,16 +1,16 @@
-//! Given a sidecar that takes three connections, when a fourth comes, then it hears so in its dialect and is closed;
-//! operators get in all the same, and there is room again as soon as somebody leaves.
+//! Given a sidecar with a limit of three connections, when a fourth arrives, then it gets an error in its dialect and
+//! is closed; operators still get in, and a place is free again as soon as a peer leaves.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use crate::fixtures::OFFICE;
+use crate::stories::fixtures::ORGANIZATION;
 use crate::support::{
-    Folder, LineClient, PATIENCE, Sidecar, agi_environment, connect, connect_unix, hear_out, variables, wait_until,
+    Folder, LineClient, PATIENCE, Sidecar, agi_environment, connect, connect_unix, read_to_end, variables, wait_until,
 };
 
 fn with_room_for(connections: usize) -> (Folder, Sidecar) {
-    let folder = Folder::with("acme.toml", OFFICE);
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     folder.replace("queuewarden.toml", "[state]\n", &format!("[limits]\nconnections_max = {connections}\n[state]\n"));
     let sidecar = Sidecar::start(&folder);
     (folder, sidecar)
@@ -21,7 +21,7 @@ fn is(sidecar: &Sidecar, series: &str, value: usize) -> bool {
 }
 
 #[test]
-fn one_connection_too_many_is_told_so_and_closed() {
+fn a_connection_beyond_the_limit_gets_an_error_and_is_closed() {
     let (_folder, sidecar) = with_room_for(3);
     let (mut first, mut second, mut third) = (sidecar.line(), sidecar.unix_line(), sidecar.line());
     assert_eq!([first.ask("ping"), second.ask("ping"), third.ask("ping")], ["pong"; 3]);
@@ -35,13 +35,13 @@ fn one_connection_too_many_is_told_so_and_closed() {
     assert!(rejected("line", 0) && rejected("fastagi", 0) && is(&sidecar, "queuewarden_connections_limit", 3));
     // Whether it has asked already or not, on either family.
     let mut silent = connect(sidecar.address("line"));
-    assert_eq!(hear_out(&mut silent), "- error reason=overload\n");
+    assert_eq!(read_to_end(&mut silent), "- error reason=overload\n");
     let mut eager = connect_unix(&sidecar.socket("line_unix"));
     eager.write_all(b"1 dial org=acme actor=1001 digits=*13600\n").unwrap();
-    assert_eq!(hear_out(&mut eager), "- error reason=overload\n");
+    assert_eq!(read_to_end(&mut eager), "- error reason=overload\n");
     let mut agi = connect(sidecar.address("fastagi"));
     agi.write_all(agi_environment("1001", "acme/dial", &["digits=*13600"]).as_bytes()).unwrap();
-    let heard = hear_out(&mut agi);
+    let heard = read_to_end(&mut agi);
     assert!(heard.ends_with("SET VARIABLE QW_VERDICT \"DENY\"\n"), "{heard}");
     assert_eq!(variables(&heard)["QW_REASON"], "overload");
     assert!(rejected("line", 2) && rejected("fastagi", 1));
@@ -73,7 +73,7 @@ fn one_connection_too_many_is_told_so_and_closed() {
 /// Given many more than there is room for at once, when each has asked, then each hears a denial: a FastAGI peer that
 /// heard nothing would take that for success (labs/asterisk/REPORT.md section 4: silent close and reset alike).
 #[test]
-fn of_a_hundred_asterisk_connections_too_many_each_hears_a_denial() {
+fn each_of_a_hundred_fastagi_connections_beyond_the_limit_gets_a_denial() {
     let (_folder, sidecar) = with_room_for(1);
     let mut only = sidecar.line();
     assert_eq!(only.ask("ping"), "pong");

@@ -1,4 +1,4 @@
-//! Given a last place, when many ask for it at once, then exactly one of them gets it, however often they try.
+//! Given one last place, when many connections ask for it at once, then exactly one gets it, in every round.
 
 use std::io::{BufRead, BufReader, Write};
 use std::thread;
@@ -132,7 +132,7 @@ fn one_gets_the_last_place_of_a_user() {
 }
 
 #[test]
-fn one_queue_at_a_time_is_one_also_for_many_at_once() {
+fn one_queue_at_a_time_holds_under_a_race() {
     let folder = fixtures("one_queue_at_a_time = true");
     let sidecar = Sidecar::start(&folder);
     let reasons = race(&sidecar, |round, connection| {
@@ -143,7 +143,7 @@ fn one_queue_at_a_time_is_one_also_for_many_at_once() {
 }
 
 #[test]
-fn so_many_supervise_a_target_and_no_more() {
+fn the_limit_of_supervisions_of_a_target_holds_under_a_race() {
     let folder = fixtures("supervisions_per_target_max = 2\nsupervisions_per_supervisor_max = 4");
     let sidecar = Sidecar::start(&folder);
     let reasons = race(&sidecar, |round, connection| {

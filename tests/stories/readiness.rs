@@ -1,15 +1,15 @@
-//! Given a sidecar, when whoever watches over it asks how it is, then it says what holds and what does not; and when it
-//! is stopped, it says so before it lets nobody in any more.
+//! Given a sidecar, when a monitor asks `/readyz` and `/livez`, then each named check says whether it holds; at a stop
+//! `/readyz` fails before the listeners close.
 
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use crate::fixtures::OFFICE;
+use crate::stories::fixtures::ORGANIZATION;
 use crate::support::{Folder, Sidecar, wait_until};
 
 #[test]
 fn ready_means_that_every_check_holds() {
-    let sidecar = Sidecar::start(&Folder::with("acme.toml", OFFICE));
+    let sidecar = Sidecar::start(&Folder::with("acme.toml", ORGANIZATION));
     assert_eq!(sidecar.get("/readyz"), "ok\n");
     assert_eq!(sidecar.get("/livez"), "ok\n");
     let checks = sidecar.get("/readyz?verbose");
@@ -26,8 +26,8 @@ fn ready_means_that_every_check_holds() {
 }
 
 #[test]
-fn a_stop_is_announced_before_anybody_is_turned_away() {
-    let folder = Folder::with("acme.toml", OFFICE);
+fn a_stop_is_announced_before_connections_are_refused() {
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     folder.replace("queuewarden.toml", "[state]\n", "[limits]\ndrain_delay_seconds = 4\n[state]\n");
     let mut sidecar = Sidecar::start(&folder);
     let (address, mut before) = (sidecar.address("line"), sidecar.line());
@@ -52,7 +52,7 @@ fn a_stop_is_announced_before_anybody_is_turned_away() {
 
 #[test]
 fn a_second_signal_does_not_wait_for_the_announcement() {
-    let folder = Folder::with("acme.toml", OFFICE);
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     folder.replace("queuewarden.toml", "[state]\n", "[limits]\ndrain_delay_seconds = 60\n[state]\n");
     let mut sidecar = Sidecar::start(&folder);
     sidecar.signal("TERM");

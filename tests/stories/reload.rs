@@ -1,5 +1,5 @@
-//! Given a running sidecar, when its configuration is loaded anew, then the new policy judges whole or the old one
-//! stays; nobody's connection and nobody's reply is lost, and every reply says which policy judged.
+//! Given a running sidecar, when its configuration is reloaded, then the whole new policy applies or the old one
+//! stays; no connection and no reply is lost, and every reply names the revision of the policy that judged.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::fixtures::{OFFICE, with_switched};
-use crate::support::{Folder, Sidecar, agi_environment, connect, end_our_side, hear_out, variables, wait_until};
+use crate::stories::fixtures::{ORGANIZATION, with_switched};
+use crate::support::{Folder, Sidecar, agi_environment, close_our_side, connect, read_to_end, variables, wait_until};
 
 const FILE: &str = "organizations/acme.toml";
 const REVISION: &str = "queuewarden_policy_revision";
@@ -19,11 +19,11 @@ fn is(sidecar: &Sidecar, series: &str, value: u32) -> bool {
     format!("{}", sidecar.metric(series)) == format!("{value}")
 }
 
-/// Given a broken configuration, when it is loaded, then all of its problems are told, with their places, in the log
-/// and in `/status`, and the old policy judges on; mended, it is taken up.
+/// Given a broken configuration, when it is loaded, then every problem and its position is in the log and in
+/// `/status`, and the old policy stays; after a correction the new one applies.
 #[test]
-fn a_configuration_that_does_not_load_leaves_the_running_policy_alone_and_says_everything() {
-    let folder = Folder::with("acme.toml", OFFICE);
+fn a_broken_configuration_leaves_the_running_policy_and_reports_every_problem() {
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
     let barred = "deny action=queue.login queue=601 reason=unassigned_barred policy=1";
     assert_eq!(sidecar.ask(LOGIN), barred);
@@ -53,10 +53,7 @@ fn a_configuration_that_does_not_load_leaves_the_running_policy_alone_and_says_e
         sorted.0.sort();
         sorted.1.sort();
         assert_eq!(sorted.0, sorted.1);
-        let log = sidecar.log();
-        for place in &places {
-            assert!(log.iter().any(|line| line.contains(&format!("{place}: "))), "{place} is not in the log: {log:#?}");
-        }
+        sidecar.log_until_all(&places.each_ref().map(|place| format!("{place}: ")));
         assert!(is(&sidecar, SUCCESSFUL, 0) && is(&sidecar, REVISION, 1));
         assert!(is(&sidecar, "queuewarden_policy_reloads_total{result=\"failure\"}", failures));
         assert_eq!(sidecar.metric(stamp).to_string(), loaded_at.to_string(), "that of the last success");
@@ -75,7 +72,7 @@ fn a_configuration_that_does_not_load_leaves_the_running_policy_alone_and_says_e
 /// `/status`.
 #[test]
 fn every_successful_load_raises_the_revision() {
-    let folder = Folder::with("acme.toml", OFFICE);
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
     let mut kept_open = sidecar.line();
     for revision in 1..=3 {
@@ -94,10 +91,10 @@ fn every_successful_load_raises_the_revision() {
     }
 }
 
-/// What the fixtures is in an odd and in an even revision: the setting and the number of the queue change together.
+/// The organization of odd and of even revisions: the setting and the number of the queue change together.
 fn office_at(revision: u64) -> String {
     if revision % 2 == 1 {
-        OFFICE.to_owned()
+        ORGANIZATION.to_owned()
     } else {
         with_switched(&["allow_unassigned_login"]).replace("\"601\"", "\"801\"")
     }
@@ -147,7 +144,7 @@ fn under_load_no_reply_is_lost_and_none_mixes_two_policies() {
             while !over.load(Ordering::Relaxed) {
                 let mut stream = connect(fastagi);
                 stream.write_all(environment.as_bytes()).unwrap();
-                let heard = variables(&hear_out(&mut stream));
+                let heard = variables(&read_to_end(&mut stream));
                 let answer = (&*heard["QW_VERDICT"], &*heard["QW_REASON"], &*heard["QW_QUEUES"]);
                 let of_one_policy = matches!(
                     answer,
@@ -180,8 +177,8 @@ fn under_load_no_reply_is_lost_and_none_mixes_two_policies() {
 /// Given a role model of the operator's own, when it is loaded, then it judges: roles and grants are data. Broken, it
 /// does not load, and the one that runs judges on.
 #[test]
-fn a_role_model_of_ones_own_is_configuration_like_any_other() {
-    let folder = Folder::with("acme.toml", OFFICE);
+fn a_custom_role_model_is_loaded_and_reloaded() {
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
     let question = "may org=acme actor=3001 action=call.outbound";
     assert_eq!(sidecar.ask(question), "deny action=call.outbound reason=agent_role_required policy=1");
@@ -199,11 +196,11 @@ fn a_role_model_of_ones_own_is_configuration_like_any_other() {
     assert_eq!(sidecar.ask(question), "allow action=call.outbound reason=role_permits policy=2");
 }
 
-/// Given more than a thousand signals over some seconds, when they are over, then the configuration was loaded about
-/// once a second, and the last change was taken up.
+/// Given more than a thousand signals over some seconds, when they are over, then the configuration was loaded about once
+/// a second, and the last change applies.
 #[test]
 fn a_thousand_signals_load_about_once_a_second() {
-    let folder = Folder::with("acme.toml", OFFICE);
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
     let began = Instant::now();
     let mut sent = 0;
@@ -215,17 +212,17 @@ fn a_thousand_signals_load_about_once_a_second() {
     sidecar.signal("HUP");
     let last = Instant::now();
     wait_until("the last change", || sidecar.ask(LOGIN).starts_with("allow"));
-    assert!(last.elapsed() < Duration::from_secs(5), "a signal is heard soon");
+    assert!(last.elapsed() < Duration::from_secs(5), "a signal is handled soon");
     let loads = sidecar.metric("queuewarden_policy_reloads_total{result=\"success\"}") - 1.0;
     let most = 2.0 + began.elapsed().as_secs_f64();
     assert!(loads >= 2.0 && loads <= most, "{loads} loads for {sent} signals in {:?}", began.elapsed());
 }
 
-/// Given a change that only a restart can bring, when the configuration is loaded, then the rest is taken up and the
-/// operator is told.
+/// Given a change that only a restart can bring, when the configuration is loaded, then the rest applies and the
+/// restart is reported as needed.
 #[test]
-fn what_only_a_restart_brings_is_said() {
-    let folder = Folder::with("acme.toml", OFFICE);
+fn a_change_that_needs_a_restart_is_reported() {
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     folder.replace("queuewarden.toml", "[listen]\n", "[listen]\nline_token_file = \"token\"\n");
     folder.write("token", "first\n");
     let sidecar = Sidecar::start(&folder);
@@ -233,7 +230,7 @@ fn what_only_a_restart_brings_is_said() {
     folder.replace("queuewarden.toml", "[state]\n", "[limits]\nconnections_max = 77\n[state]\n");
     let last = sidecar.reload();
     assert_eq!((&last["successful"], &last["restart_needed"]), (&true.into(), &true.into()), "{last}");
-    assert!(sidecar.log().iter().any(|line| line.contains("restart")), "the log says so");
+    sidecar.log_until("restart");
     assert!(is(&sidecar, "queuewarden_connections_limit", 10_000), "and nothing pretends that it has happened");
     folder.replace("queuewarden.toml", "[limits]\nconnections_max = 77\n", "");
     assert_eq!(sidecar.reload()["restart_needed"], false);
@@ -243,8 +240,8 @@ fn what_only_a_restart_brings_is_said() {
 /// operator is told that a restart is needed: a token that leaked must not be good for longer than its operator
 /// believes.
 #[test]
-fn a_changed_token_is_taken_up_or_a_restart_is_asked_for() {
-    let folder = Folder::with("acme.toml", OFFICE);
+fn a_changed_token_applies_or_a_restart_is_reported_as_needed() {
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     folder.replace("queuewarden.toml", "[listen]\n", "[listen]\nline_token_file = \"token\"\n");
     folder.write("token", "first\n");
     let sidecar = Sidecar::start(&folder);
@@ -264,7 +261,7 @@ fn a_changed_token_is_taken_up_or_a_restart_is_asked_for() {
 /// policy judges it.
 #[test]
 fn a_question_under_way_is_judged_by_the_policy_of_its_last_byte() {
-    let folder = Folder::with("acme.toml", OFFICE);
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
     folder.write(FILE, &with_switched(&["allow_unassigned_login"]));
     let mut line = connect(sidecar.address("line"));
@@ -277,8 +274,8 @@ fn a_question_under_way_is_judged_by_the_policy_of_its_last_byte() {
     agi.write_all(early.as_bytes()).unwrap();
     sidecar.reload();
     line.write_all(second.as_bytes()).unwrap();
-    end_our_side(&line);
-    assert_eq!(hear_out(&mut line), "7 allow action=queue.login queue=601 reason=unassigned_allowed policy=2\n");
+    close_our_side(&line);
+    assert_eq!(read_to_end(&mut line), "7 allow action=queue.login queue=601 reason=unassigned_allowed policy=2\n");
     agi.write_all(late.as_bytes()).unwrap();
-    assert_eq!(variables(&hear_out(&mut agi))["QW_REASON"], "unassigned_allowed");
+    assert_eq!(variables(&read_to_end(&mut agi))["QW_REASON"], "unassigned_allowed");
 }

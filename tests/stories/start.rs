@@ -1,5 +1,5 @@
-//! Given a fresh checkout, when somebody starts what is shipped, then it says where it listens, and the line that it
-//! prints to try works as it stands.
+//! Given a fresh checkout, when the shipped configuration is started, then the program prints its addresses, and the
+//! command that it prints to try works as it is.
 
 use std::process::Command;
 
@@ -21,7 +21,7 @@ fn the_shipped_configuration_loads_without_a_warning() {
 }
 
 #[test]
-fn the_line_to_try_works_as_it_is_printed() {
+fn the_printed_command_works() {
     let sidecar = Sidecar::start(&Folder::demo());
     let banner = sidecar.banner.join("\n");
     for listener in ["line", "line_unix", "fastagi", "admin", "admin_unix"] {

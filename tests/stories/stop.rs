@@ -1,5 +1,5 @@
-//! Given a sidecar at work, when it is told to stop, then it takes nobody new, answers what was read, and ends well;
-//! however it ended, the next start finds nothing in its way but another one that runs.
+//! Given a sidecar at work, when it is told to stop, then it accepts no new connection, answers every question that it
+//! has read, and exits with 0; however it ended, only another running sidecar keeps the next one from starting.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -9,15 +9,15 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::fixtures::OFFICE;
+use crate::stories::fixtures::ORGANIZATION;
 use crate::support::{
-    Folder, Sidecar, agi_environment, connect, connect_unix, end_our_side, hear_out, variables, wait_until,
+    Folder, Sidecar, agi_environment, close_our_side, connect, connect_unix, read_to_end, variables, wait_until,
 };
 
 const LOGIN: &str = "dial org=acme actor=1001 digits=*13600";
 
 fn fixtures() -> (Folder, Sidecar) {
-    let folder = Folder::with("acme.toml", OFFICE);
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
     (folder, sidecar)
 }
@@ -32,7 +32,7 @@ fn is_refused(address: SocketAddr) -> bool {
 /// Given questions that are half read, when the stop comes, then their rest is awaited and answered; new connections
 /// are refused meanwhile, `/readyz` says that it drains, and the exit status is 0.
 #[test]
-fn what_was_begun_is_answered_while_nobody_new_is_let_in() {
+fn a_stop_answers_begun_questions_and_refuses_new_connections() {
     for signal in ["TERM", "INT"] {
         let (folder, mut sidecar) = fixtures();
         let question = format!("7 {LOGIN}\n");
@@ -62,17 +62,17 @@ fn what_was_begun_is_answered_while_nobody_new_is_let_in() {
             is_refused(sidecar.address("line")) && is_refused(sidecar.address("fastagi"))
         });
         assert!(UnixStream::connect(sidecar.socket("line_unix")).is_err());
-        assert_eq!(hear_out(&mut idle), "", "whoever asks nothing is sent home");
+        assert_eq!(read_to_end(&mut idle), "", "whoever asks nothing is sent home");
         drop(idle);
         line.write_all(second.as_bytes()).unwrap();
-        assert_eq!(hear_out(&mut line), "1 pong\n7 allow action=queue.login queue=600 reason=assigned policy=1\n");
+        assert_eq!(read_to_end(&mut line), "1 pong\n7 allow action=queue.login queue=600 reason=assigned policy=1\n");
         unix.write_all(second.as_bytes()).unwrap();
         assert_eq!(
-            hear_out(&mut unix),
+            read_to_end(&mut unix),
             "1 pong\n7 allow action=queue.login queue=600 reason=already_logged_in policy=1\n"
         );
         agi.write_all(late.as_bytes()).unwrap();
-        let answer = variables(&hear_out(&mut agi));
+        let answer = variables(&read_to_end(&mut agi));
         assert_eq!((&*answer["QW_VERDICT"], &*answer["QW_QUEUES"]), ("ALLOW", "600&601"));
         drop((line, unix, agi));
         assert_eq!(sidecar.wait().code(), Some(0), "{signal}");
@@ -103,7 +103,7 @@ fn pipelined_questions_are_answered_up_to_the_last_that_was_read() {
         }
         // What is written at once and fits one read is read at once.
         assert!(heard == count || count > 8, "{heard} of {count} questions were answered");
-        end_our_side(&client.stream);
+        close_our_side(&client.stream);
         drop(client);
         let mut sidecar = sidecar;
         assert_eq!(sidecar.wait().code(), Some(0));
@@ -113,7 +113,7 @@ fn pipelined_questions_are_answered_up_to_the_last_that_was_read() {
 /// Given a peer that never finishes, when the stop comes, then it is given up after its two seconds, and a second
 /// signal does not wait for it.
 #[test]
-fn a_stop_waits_only_so_long_and_a_second_signal_not_at_all() {
+fn a_stop_waits_two_seconds_and_a_second_signal_ends_the_wait() {
     let half = agi_environment("1001", "acme/dial", &["digits=*13600"]);
     let half = &half.as_bytes()[..200];
     let (_folder, mut sidecar) = fixtures();
@@ -136,7 +136,7 @@ fn a_stop_waits_only_so_long_and_a_second_signal_not_at_all() {
     drop(abandoned.read_to_string(&mut heard));
     assert_eq!(heard, "", "nobody was waited for, so nobody was given up");
     assert_eq!(
-        variables(&hear_out(&mut waited_for))["QW_REASON"],
+        variables(&read_to_end(&mut waited_for))["QW_REASON"],
         "timed_out",
         "also a peer that is given up hears why"
     );
@@ -148,14 +148,14 @@ fn a_stop_waits_only_so_long_and_a_second_signal_not_at_all() {
 /// Given a sidecar that runs, when a second one is started on the same state folder, then the second ends, saying which
 /// process is in its way, and the first never notices.
 #[test]
-fn a_second_process_on_the_same_state_folder_ends_saying_so() {
+fn a_second_process_on_the_same_state_folder_ends_with_an_error() {
     let (folder, first) = fixtures();
     let Err((status, said)) = Sidecar::try_start(folder.path()) else { panic!("two on one state folder") };
     assert_eq!(status.code(), Some(1), "{said}");
     let state = folder.path().join("state");
     assert!(said.contains(&format!("process {}", first.id())) && said.contains(&state.display().to_string()), "{said}");
     // The folder is what counts, not the configuration that names it.
-    let other = Folder::with("acme.toml", OFFICE);
+    let other = Folder::with("acme.toml", ORGANIZATION);
     other.replace("queuewarden.toml", "[state]\n", &format!("[state]\nfolder = \"{}\"\n", state.display()));
     let Err((status, said)) = Sidecar::try_start(other.path()) else { panic!("two on one state folder") };
     assert_eq!(status.code(), Some(1), "{said}");
@@ -186,10 +186,10 @@ fn after_a_crash_it_starts_again() {
 /// Given a socket at which somebody answers, or a file that is none, when a sidecar is to listen there, then it does
 /// not take it.
 #[test]
-fn a_socket_that_is_in_use_or_no_socket_is_not_taken() {
+fn a_socket_in_use_or_another_file_is_not_replaced() {
     let (folder, first) = fixtures();
     let theirs = first.socket("line_unix");
-    let other = Folder::with("acme.toml", OFFICE);
+    let other = Folder::with("acme.toml", ORGANIZATION);
     let refused_at = |path: &str| {
         other.write(
             "queuewarden.toml",
@@ -226,7 +226,7 @@ fn a_socket_that_is_in_use_or_no_socket_is_not_taken() {
 /// not held up by them: what had arrived by then is answered, and no more. (Three at once, because how a flood falls is
 /// a matter of luck.)
 #[test]
-fn nobody_can_hold_a_stop_up() {
+fn no_client_can_delay_a_stop() {
     let questions = "1 may org=acme actor=1001 action=queue.login queue=600\n".repeat(100);
     let mut flooded = vec![];
     let mut flooding = vec![];
@@ -260,9 +260,9 @@ fn nobody_can_hold_a_stop_up() {
 
 /// Given a start that fails, when it has ended, then it has left no socket behind.
 #[test]
-fn a_start_that_fails_leaves_nothing_behind() {
+fn a_failed_start_leaves_no_socket() {
     let (_folder, first) = fixtures();
-    let other = Folder::with("acme.toml", OFFICE);
+    let other = Folder::with("acme.toml", ORGANIZATION);
     let taken = first.socket("admin_unix").display().to_string();
     other.replace("queuewarden.toml", "admin_unix = \"run/admin.sock\"", &format!("admin_unix = \"{taken}\""));
     let Err((status, said)) = Sidecar::try_start(other.path()) else { panic!("took {taken}") };

@@ -1,7 +1,7 @@
-//! Given calls in queues and outside of them, when somebody wants to listen, whisper or barge, then role, queue and
-//! target decide, and what is allowed is pinned down for the PBX.
+//! Given calls inside and outside of queues, when a user wants to listen, whisper or barge, then role, queue and
+//! target decide, and an allowed answer carries the options that hold the PBX to the mode and the target.
 
-use crate::fixtures::{OFFICE, SideBySide, play, with_switched};
+use crate::stories::fixtures::{ORGANIZATION, SideBySide, play, with_switched};
 
 const MODES: [&str; 3] = ["call.listen", "call.whisper", "call.barge"];
 
@@ -20,7 +20,7 @@ fn in_every_mode(fixtures: &str, steps: &[(&str, &str)]) {
 #[test]
 fn a_supervisor_supervises_the_calls_of_their_queues() {
     in_every_mode(
-        OFFICE,
+        ORGANIZATION,
         &[
             ("2001 * target=1001 queue=600", "allow role_permits * 600"),
             ("2001 * target=agent queue=q0 call=c-77", "allow role_permits * 600"),
@@ -36,7 +36,7 @@ fn a_supervisor_supervises_the_calls_of_their_queues() {
 #[test]
 fn the_codes_for_listen_whisper_and_barge_carry_the_target() {
     play(
-        OFFICE,
+        ORGANIZATION,
         &[
             ("2001 *2211001 queue=600", "allow role_permits call.listen 600"),
             ("2001 *2221001 queue=600 call=PJSIP/1001~1%2!", "allow role_permits call.whisper 600"),
@@ -68,7 +68,7 @@ fn without_the_limit_a_supervisor_supervises_everywhere() {
 #[test]
 fn without_the_supervisor_role_nobody_supervises() {
     in_every_mode(
-        OFFICE,
+        ORGANIZATION,
         &[
             ("1001 * target=1002 queue=600", "deny supervisor_role_required * 600"),
             ("1001 * target=1002", "deny supervisor_role_required *"),
@@ -96,7 +96,7 @@ fn without_the_supervisor_role_nobody_supervises() {
 #[test]
 fn a_call_outside_every_queue_needs_a_switch_and_an_agent_of_ones_own() {
     in_every_mode(
-        OFFICE,
+        ORGANIZATION,
         &[("2001 * target=1001", "deny no_queue_context *"), ("2001 * target=3001", "deny no_queue_context *")],
     );
     in_every_mode(
@@ -118,9 +118,9 @@ fn a_call_outside_every_queue_needs_a_switch_and_an_agent_of_ones_own() {
 /// Given supervisors among each other, when one would supervise another, then only if the setting says so, and never
 /// one who is protected: C14. The queue is judged before.
 #[test]
-fn peers_are_supervised_only_where_the_setting_says_so_and_the_protected_never() {
+fn supervisors_are_supervised_only_with_the_setting_and_protected_ones_never() {
     in_every_mode(
-        OFFICE,
+        ORGANIZATION,
         &[
             ("2001 * target=2002 queue=600", "deny target_protected * 600"),
             ("2001 * target=2004 queue=600", "deny target_protected * 600"),
@@ -159,7 +159,7 @@ fn peers_are_supervised_only_where_the_setting_says_so_and_the_protected_never()
 #[test]
 fn a_call_without_a_target_is_unknown() {
     in_every_mode(
-        OFFICE,
+        ORGANIZATION,
         &[
             ("2001 * call=c-77", "deny unknown_call *"),
             ("2001 * call=c-77 queue=600", "deny unknown_call * 600"),
@@ -172,8 +172,8 @@ fn a_call_without_a_target_is_unknown() {
 /// `QW_TARGET` ends in `-`, so that 1001 is not 10011 as well, and no option lets the listener change the mode or the
 /// channel.
 #[test]
-fn an_allowed_supervision_is_pinned_down() {
-    let mut side_by_side = SideBySide::open(OFFICE);
+fn an_allowed_supervision_fixes_mode_and_target() {
+    let mut side_by_side = SideBySide::open(ORGANIZATION);
     for (mode, letter) in [("listen", None), ("whisper", Some('w')), ("barge", Some('B'))] {
         let mut line = side_by_side.sidecar.line();
         let heard = line.ask(&format!("do org=by_line actor=2001 action=call.{mode} target=agent queue=q0 call=c-77"));

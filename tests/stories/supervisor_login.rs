@@ -1,16 +1,16 @@
-//! Given supervisors of some queues and not of others, when they log somebody else in or out, or pause them, then their
-//! queues bound them, as L10 to L12, L16 and the switches say.
+//! Given supervisors of some queues, when they log another user in or out or pause one, then L10 to L12, L16 and the
+//! settings restrict them to their queues.
 
-use crate::fixtures::{OFFICE, SideBySide, play, with_switched};
+use crate::stories::fixtures::{ORGANIZATION, SideBySide, play, with_switched};
 
 const UNLIMITED: &str = "limit_to_assigned_queues";
 
 /// Given logins to unassigned queues are barred, when a supervisor of the queue logs such a person in, then that
 /// person is in until logout, and barred again after it: L10, R27, R36, V10.
 #[test]
-fn a_supervisor_lets_somebody_in_for_once() {
+fn a_supervisor_logs_a_barred_user_in_until_logout() {
     play(
-        OFFICE,
+        ORGANIZATION,
         &[
             ("3001 *13601", "deny unassigned_barred queue.login 601"),
             ("2002 agent.login target=3001 queue=601", "allow supervisor_login agent.login 601"),
@@ -31,7 +31,7 @@ fn a_supervisor_lets_somebody_in_for_once() {
 #[test]
 fn the_limit_to_assigned_queues_bounds_whatever_a_supervisor_does_to_others() {
     let actions = ["agent.login", "agent.pause", "agent.resume", "agent.end_wrapup", "agent.logout"];
-    let mut limited = SideBySide::open(OFFICE);
+    let mut limited = SideBySide::open(ORGANIZATION);
     let mut unlimited = SideBySide::open(&with_switched(&[UNLIMITED]));
     for action in actions {
         let reason = match action {
@@ -62,7 +62,7 @@ fn the_limit_to_assigned_queues_bounds_whatever_a_supervisor_does_to_others() {
 #[test]
 fn without_the_supervisor_role_nobody_acts_on_others() {
     for action in ["agent.login", "agent.logout", "agent.pause", "agent.resume", "agent.end_wrapup"] {
-        let mut side_by_side = SideBySide::open(OFFICE);
+        let mut side_by_side = SideBySide::open(ORGANIZATION);
         for (actor, reason) in [
             ("1001", "supervisor_role_required"),
             ("3001", "supervisor_role_required"),
@@ -83,7 +83,7 @@ fn without_the_supervisor_role_nobody_acts_on_others() {
 #[test]
 fn a_supervisor_ends_and_pauses_what_is_there() {
     play(
-        OFFICE,
+        ORGANIZATION,
         &[
             ("2001 agent.logout target=1001 queue=600", "deny not_logged_in agent.logout 600"),
             ("2001 agent.pause target=1001 queue=600", "deny not_logged_in agent.pause 600"),
@@ -123,7 +123,7 @@ fn a_supervisor_logs_in_anybody_but_themselves() {
 #[test]
 fn what_somebody_may_do_in_a_queue_is_their_role_with_their_relation_to_it() {
     play(
-        OFFICE,
+        ORGANIZATION,
         &[
             ("2004 *13600", "allow assigned queue.login 600"),
             ("2004 *13601", "deny unassigned_barred queue.login 601"),
@@ -140,7 +140,7 @@ fn what_somebody_may_do_in_a_queue_is_their_role_with_their_relation_to_it() {
 #[test]
 fn a_contact_admin_does_what_supervisors_do_only_by_the_switch() {
     play(
-        OFFICE,
+        ORGANIZATION,
         &[
             ("2005 agent.login target=3001 queue=602", "deny permission_off agent.login 602"),
             ("2006 agent.login target=3001 queue=602", "deny queue_out_of_scope agent.login 602"),

@@ -1,5 +1,5 @@
-//! Given systemd, or a test in its place, when it starts, reloads and restarts the sidecar, then it is told what
-//! happens, its watchdog is fed by decisions, and the sockets that it keeps lose nobody.
+//! Given systemd, played by the test, when it starts, reloads and restarts the sidecar, then the sidecar reports its
+//! state, feeds the watchdog as long as it decides, and no connection to the sockets that systemd holds is lost.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::fixtures::OFFICE;
+use crate::stories::fixtures::ORGANIZATION;
 use crate::support::{Folder, PATIENCE, Sidecar, binary, wait_until};
 
 /// The socket of a service manager.
@@ -47,7 +47,7 @@ fn start(command: Command) -> Sidecar {
 
 #[test]
 fn the_service_manager_is_told_of_start_reload_and_stop() {
-    let folder = Folder::with("acme.toml", OFFICE);
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let manager = Manager::at(&folder.path().join("notify"));
     let mut command = binary();
     command.arg("--config").arg(folder.path()).env("NOTIFY_SOCKET", folder.path().join("notify"));
@@ -77,7 +77,7 @@ fn the_service_manager_is_told_of_start_reload_and_stop() {
 /// A process that cannot run feeds no watchdog, and neither does one that was asked for none.
 #[test]
 fn the_watchdog_is_fed_by_what_runs_and_only_if_there_is_one() {
-    let folder = Folder::with("acme.toml", OFFICE);
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let manager = Manager::at(&folder.path().join("notify"));
     let mut command = binary();
     command.arg("--config").arg(folder.path()).env("NOTIFY_SOCKET", folder.path().join("notify"));
@@ -126,7 +126,7 @@ fn tcp() -> (SocketAddr, OwnedFd) {
 /// then nobody is refused, and whoever comes in between is answered by the next process.
 #[test]
 fn a_restart_refuses_nobody() {
-    let folder = Folder::with("acme.toml", OFFICE);
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let ((line, line_fd), (admin, admin_fd)) = (tcp(), tcp());
     let unix = folder.path().join("line.sock");
     let unix_fd: OwnedFd = UnixListener::bind(&unix).unwrap().into();
@@ -200,7 +200,7 @@ fn start_after(sidecar: Sidecar, sockets: &Sockets, folder: &Folder) -> Sidecar 
 /// A socket that nobody serves would swallow whoever connects to it.
 #[test]
 fn a_socket_that_no_key_names_is_refused_and_so_is_an_open_door() {
-    let folder = Folder::with("acme.toml", OFFICE);
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let (address, fd) = tcp();
     let sockets = Sockets::new(vec![("queuewarden.socket", fd)]);
     let Err((status, said)) = Sidecar::try_start_as(sockets.command(&folder)) else { panic!("it swallowed {address}") };
@@ -225,7 +225,7 @@ fn a_socket_that_no_key_names_is_refused_and_so_is_an_open_door() {
 /// Given no service manager at all, when the sidecar runs, then it misses nothing.
 #[test]
 fn nothing_of_it_is_needed() {
-    let sidecar = Sidecar::start(&Folder::with("acme.toml", OFFICE));
+    let sidecar = Sidecar::start(&Folder::with("acme.toml", ORGANIZATION));
     wait_until("a proof", || sidecar.status()["decides"] == true);
     assert_eq!(sidecar.terminate().code(), Some(0));
 }

@@ -1,12 +1,11 @@
-//! Given two organizations with the same names and numbers, when somebody of the one asks, then nothing of the other
-//! counts.
+//! Given two organizations with the same names and numbers, when a user of one asks, then nothing of the other counts.
 
-use crate::fixtures::{OFFICE, by_fastagi, by_line, with_switched};
+use crate::stories::fixtures::{ORGANIZATION, by_fastagi, by_line, with_switched};
 use crate::support::{Folder, Sidecar};
 
 #[test]
 fn nothing_crosses_organizations() {
-    let folder = Folder::with("acme.toml", OFFICE);
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let other = with_switched(&["allow_unassigned_login", "limit_to_assigned_queues"])
         .replace("\"acme\"", "\"globex\"")
         .replace("\"asterisk\"", "\"freepbx\"")

@@ -1,5 +1,5 @@
-//! Given somebody on call at night, when they watch the running sidecar, then they see what it does, also where there
-//! is no terminal, also while it is down, and get their terminal back as it was.
+//! Given an operator at a terminal, or at none, when they run `queuewarden top`, then it shows what the sidecar does,
+//! also while the sidecar is down, and leaves the terminal as it was.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -14,7 +14,7 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 use serde_json::Value;
 
-use crate::fixtures::OFFICE;
+use crate::stories::fixtures::ORGANIZATION;
 use crate::support::{Folder, PATIENCE, Sidecar, run};
 
 fn top(folder: &Folder, words: &[&str]) -> Command {
@@ -24,12 +24,12 @@ fn top(folder: &Folder, words: &[&str]) -> Command {
 }
 
 /// A `top` that prints, killed when the test ends.
-struct Printing {
+struct TopProcess {
     child: Child,
     lines: Receiver<String>,
 }
 
-impl Printing {
+impl TopProcess {
     fn start(folder: &Folder, words: &[&str]) -> Self {
         let mut child = top(folder, words).stdout(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
         let (tell, lines) = mpsc::channel();
@@ -55,7 +55,7 @@ impl Printing {
     }
 }
 
-impl Drop for Printing {
+impl Drop for TopProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -64,9 +64,9 @@ impl Drop for Printing {
 
 #[test]
 fn rates_and_gauges_are_those_of_the_sidecar() {
-    let folder = Folder::with("acme.toml", OFFICE).durable();
+    let folder = Folder::with("acme.toml", ORGANIZATION).durable();
     let sidecar = Sidecar::start(&folder);
-    let printing = Printing::start(&folder, &["--json", "--interval", "0.2"]);
+    let printing = TopProcess::start(&folder, &["--json", "--interval", "0.2"]);
     let first = printing.json();
     assert_eq!((&first["up"], &first["decisions_per_second"]["all"]), (&true.into(), &0.0.into()));
     assert!(!first.to_string().contains("-0.0"), "nothing is not shown as minus nothing: {first}");
@@ -110,10 +110,10 @@ fn rates_and_gauges_are_those_of_the_sidecar() {
 
 #[test]
 fn a_sidecar_that_is_down_is_shown_and_looked_for_again() {
-    let folder = Folder::with("acme.toml", OFFICE);
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let (status, said) = run(&["--config", folder.path().to_str().unwrap(), "top", "--once"]);
     assert!(status.code() == Some(1) && said.contains("DOWN") && said.contains("help: "), "{said}");
-    let printing = Printing::start(&folder, &["--json", "--interval", "0.2"]);
+    let printing = TopProcess::start(&folder, &["--json", "--interval", "0.2"]);
     let down = printing.json();
     assert!(down["up"] == false && down["error"].as_str().unwrap().contains("cannot be reached"), "{down}");
     let sidecar = Sidecar::start(&folder);
@@ -129,7 +129,7 @@ fn a_sidecar_that_is_down_is_shown_and_looked_for_again() {
 
 #[test]
 fn without_a_terminal_it_is_plain_text() {
-    let folder = Folder::with("acme.toml", OFFICE);
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let (line, admin) = (free(), free());
     folder.write("queuewarden.toml", &format!("[listen]\nline = \"{line}\"\nadmin = \"{admin}\"\nfastagi = \"off\"\n"));
@@ -225,7 +225,7 @@ impl Drop for Terminal {
 
 #[test]
 fn in_a_terminal_it_is_a_screen_that_follows_its_size_and_is_given_back() {
-    let folder = Folder::with("acme.toml", OFFICE);
+    let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
     for (key, name) in [(&b"q"[..], "q"), (&[3], "Control-C"), (&[27], "Escape")] {
         let mut terminal = Terminal::start(&folder);

@@ -1,26 +1,27 @@
-//! Given somebody who watches, when logins and supervisions begin and end, then he is told of each of them, once, in
-//! order and when it is durable; if he does not keep up, he is cut off, and nobody waits for him.
+//! Given a watcher, when login sessions and supervisions begin and end, then it is sent each change once, in order,
+//! and only when the change is durable; a watcher that does not keep up is cut off, and nobody waits for it.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::Instant;
 
 use socket2::{Domain, Socket, Type};
 
-use crate::fixtures::OFFICE;
-use crate::support::{Folder, LineClient, PATIENCE, Sidecar, hear_out, wait_until};
+use crate::stories::fixtures::ORGANIZATION;
+use crate::support::{Folder, LineClient, PATIENCE, Sidecar, read_to_end, wait_until};
 
 const CUT_OFF: &str = "queuewarden_watchers_cut_off_total";
 
 fn durable() -> (Folder, Sidecar) {
-    let folder = Folder::with("acme.toml", OFFICE).durable();
+    let folder = Folder::with("acme.toml", ORGANIZATION).durable();
     let sidecar = Sidecar::start(&folder);
     (folder, sidecar)
 }
 
-/// What an event says behind its revision.
+/// The part of an event behind its revision.
 fn change_of(event: &str) -> &str {
     event.split_once(" change=").unwrap_or_else(|| panic!("{event}")).1
 }
@@ -35,19 +36,38 @@ fn do_(line: &mut LineClient<impl Read + Write>, question: &str) {
     assert!(answer.starts_with("allow "), "{question}: {answer}");
 }
 
-/// Whether nothing more is said for a moment.
-fn is_silent(watcher: &mut LineClient<TcpStream>) -> bool {
+/// Changes the session of 1001 until the watcher, which asked for changes from now on, is sent the first event.
+///
+/// A watch is not acknowledged, so the first change may come before it.
+fn first_event(watcher: &mut LineClient<TcpStream>, line: &mut LineClient<TcpStream>) -> String {
+    let began = Instant::now();
     watcher.stream.set_nonblocking(true).unwrap();
-    let silent = watcher.is_silent();
+    while watcher.stream.peek(&mut [0]).is_err() {
+        assert!(began.elapsed() < PATIENCE, "the watcher is sent nothing");
+        do_(line, "actor=1001 action=queue.login queue=600");
+        do_(line, "actor=1001 action=queue.logout queue=600");
+    }
     watcher.stream.set_nonblocking(false).unwrap();
-    silent
+    watcher.line()
+}
+
+/// The revision of the last change: that of a logout which is made now, and which the watcher is sent.
+fn last_revision(watcher: &mut LineClient<TcpStream>, line: &mut LineClient<TcpStream>) -> u64 {
+    do_(line, "actor=1002 action=queue.login queue=600");
+    do_(line, "actor=1002 action=queue.logout queue=600");
+    loop {
+        let event = watcher.line();
+        if event.contains("session_ended user=1002 ") {
+            return revision_of(&event);
+        }
+    }
 }
 
 #[test]
-fn a_watcher_is_told_of_everything_in_order_and_with_its_reason() {
+fn a_watcher_is_sent_every_change_in_order_with_its_reason() {
     let (folder, sidecar) = durable();
     let mut watcher = sidecar.line();
-    // What a watcher says is thrown away.
+    // The sidecar ignores further bytes of a watcher.
     watcher.send(b"w watch org=acme from=0\nx ping\n");
     let mut line = sidecar.line();
     do_(&mut line, "actor=1003 action=queue.login");
@@ -62,7 +82,7 @@ fn a_watcher_is_told_of_everything_in_order_and_with_its_reason() {
     do_(&mut line, "actor=2001 action=agent.logout target=1003 queue=600");
     do_(&mut line, "actor=1002 action=queue.login queue=600");
     do_(&mut line, "actor=2001 action=call.whisper target=1002 queue=600");
-    let text = OFFICE.replace("id = \"agent_too\"", "id = \"somebody_else\"");
+    let text = ORGANIZATION.replace("id = \"agent_too\"", "id = \"somebody_else\"");
     folder.write("organizations/acme.toml", &text);
     assert_eq!(sidecar.reload()["successful"], true);
     let expected = [
@@ -85,19 +105,21 @@ fn a_watcher_is_told_of_everything_in_order_and_with_its_reason() {
         assert_eq!(revision_of(event), position as u64 + 1);
     }
     let mut removed = heard.split_off(12);
-    // A session's end is told once it is on disk, a supervision's at once.
+    // The end of a session is sent when it is on disk, the end of a supervision at once.
     removed.sort_by_key(|event| change_of(event).to_owned());
     assert_eq!(change_of(&removed[0]), "session_ended user=1002 queue=600 reason=removal");
     assert_eq!(change_of(&removed[1]), "supervision_ended user=2001 target=1002 mode=whisper queue=600 reason=removal");
     let mut heard: Vec<&str> = heard.iter().map(|event| change_of(event)).collect();
-    // Whichever queue of one answer comes first.
+    // The order of the queues of one answer is free.
     heard[..2].sort_unstable_by(|one, other| other.cmp(one));
     assert_eq!(heard, expected);
-    assert!(is_silent(&mut watcher), "and of nothing else");
+    do_(&mut line, "actor=1001 action=queue.login queue=600");
+    let next = "w event revision=15 change=session_began user=1001 queue=600 reason=login";
+    assert_eq!(watcher.line(), next, "nothing else was sent before");
 }
 
 #[test]
-fn a_watcher_resumes_where_it_was_and_not_what_nobody_holds() {
+fn a_watcher_resumes_at_its_revision_while_the_feed_holds_it() {
     let (folder, sidecar) = durable();
     let mut line = sidecar.line();
     for _ in 0..3 {
@@ -112,11 +134,15 @@ fn a_watcher_resumes_where_it_was_and_not_what_nobody_holds() {
     let mut watcher = resumed(&sidecar, " from=4");
     assert_eq!(watcher.line(), "w event revision=5 change=session_began user=1001 queue=600 reason=login");
     assert_eq!(watcher.line(), "w event revision=6 change=session_ended user=1001 queue=600 reason=logout");
-    assert!(is_silent(&mut resumed(&sidecar, " from=6")));
-    assert!(is_silent(&mut resumed(&sidecar, "")), "from now on");
-    let mut unreached = resumed(&sidecar, " from=7");
+    let mut from_last = resumed(&sidecar, " from=6");
+    let mut from_now = resumed(&sidecar, "");
+    let first = first_event(&mut from_now, &mut line);
+    assert!(revision_of(&first) > 6, "from now on: {first}");
+    assert_eq!(revision_of(&from_last.line()), 7);
+    let mut last = last_revision(&mut from_now, &mut line);
+    let mut unreached = resumed(&sidecar, &format!(" from={}", last + 1));
     assert_eq!(unreached.line(), "w error reason=revision_gone key=from");
-    assert_eq!(unreached.ask("ping"), "pong", "it may ask for something else");
+    assert_eq!(unreached.ask("ping"), "pong", "the connection still answers questions");
     assert_eq!(resumed(&sidecar, " from=4711x").line(), "w error reason=malformed key=from");
     let mut nobodys = sidecar.line();
     nobodys.send(b"w watch org=nobody\n");
@@ -124,8 +150,8 @@ fn a_watcher_resumes_where_it_was_and_not_what_nobody_holds() {
 
     // However it ended, what comes after it has revisions of its own.
     drop(line);
+    drop(from_now);
     let mut sidecar = sidecar;
-    let mut last = 6;
     for crashes in [true, false, true] {
         if crashes {
             sidecar.crash();
@@ -137,22 +163,20 @@ fn a_watcher_resumes_where_it_was_and_not_what_nobody_holds() {
             assert_eq!(resumed(&sidecar, &format!(" from={gone}")).line(), "w error reason=revision_gone key=from");
         }
         let mut watcher = resumed(&sidecar, "");
-        assert!(is_silent(&mut watcher));
-        do_(&mut sidecar.line(), "actor=1001 action=queue.login queue=600");
-        do_(&mut sidecar.line(), "actor=1001 action=queue.logout queue=600");
-        let first = revision_of(&watcher.line());
+        let mut line = sidecar.line();
+        let first = revision_of(&first_event(&mut watcher, &mut line));
         assert!(first > last, "{first} was reached before");
-        last = revision_of(&watcher.line());
+        last = last_revision(&mut watcher, &mut line);
     }
 }
 
-/// Given a watcher that does not read, when more begins and ends than anybody holds for it, then every question is
-/// answered, who reads hears everything, and who does not is cut off and counted.
+/// Given a watcher that does not read, when more changes happen than the feed holds, then every question is answered, a
+/// reading watcher gets every event, and the other is cut off and counted.
 #[test]
-fn who_does_not_read_is_cut_off_and_nobody_waits_for_them() {
+fn a_watcher_that_does_not_read_is_cut_off_and_delays_nobody() {
     const CHANGES: usize = 40_000;
     const AT_ONCE: usize = 200;
-    /// Events that are held for whoever is behind.
+    /// Events that the change feed holds.
     const HELD: u64 = 16_384;
     let (_folder, sidecar) = durable();
     let silent = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -164,7 +188,7 @@ fn who_does_not_read_is_cut_off_and_nobody_waits_for_them() {
     let mut reader = sidecar.line();
     reader.send(b"r watch org=acme from=0\n");
     let mut line = sidecar.line();
-    // Nobody is told that a watch has begun; from the first event on it has.
+    // A watch is not acknowledged; the first event shows that it has begun.
     do_(&mut line, "actor=1003 action=queue.login queue=600");
     silent.read_exact(&mut [0; 1]).unwrap();
     assert_eq!(revision_of(&reader.line()), 1);
@@ -182,7 +206,7 @@ fn who_does_not_read_is_cut_off_and_nobody_waits_for_them() {
     };
     let both = "1 do org=acme actor=1001 action=queue.login queue=600\n1 do org=acme actor=1001 action=queue.logout\n";
     for round in 0..CHANGES / AT_ONCE {
-        // Whoever reads as well as they can must not fall behind what is held, on however busy a machine.
+        // The reader must not fall behind the change feed, on however busy a machine.
         wait_until("the reader", || heard.load(Ordering::Relaxed) + HELD / 2 > (round * AT_ONCE) as u64);
         line.send(both.repeat(AT_ONCE / 2).as_bytes());
         for _ in 0..AT_ONCE {
@@ -190,20 +214,20 @@ fn who_does_not_read_is_cut_off_and_nobody_waits_for_them() {
             assert!(answer.starts_with("1 allow "), "{answer}");
         }
     }
-    let mut reader = reading.join().expect("who reads hears everything");
+    let mut reader = reading.join().expect("the reader gets every event");
     wait_until("the silent one to be cut off", || sidecar.metric(CUT_OFF) > 0.0);
-    let heard = hear_out(&mut silent);
-    assert!(heard.lines().count() < CHANGES, "it was told a part");
+    let heard = read_to_end(&mut silent);
+    assert!(heard.lines().count() < CHANGES, "it was sent a part");
     assert!((sidecar.metric(CUT_OFF) - 1.0).abs() < f64::EPSILON, "and nobody else was cut off");
     do_(&mut line, "actor=1001 action=queue.login queue=600");
     assert_eq!(revision_of(&reader.line()), CHANGES as u64 + 2);
 }
 
-/// Given an organization that was removed, when another gets its place in the process, then neither hears of the other:
-/// not whoever still watches the first, and not whoever asks the second for everything.
+/// Given a removed organization, when another gets its place in the process, then neither the watchers of the first nor
+/// those of the second are sent changes of the other.
 #[test]
-fn nobody_hears_of_another_organization() {
-    let called = |name: &str| OFFICE.replace("organization = \"acme\"", &format!("organization = \"{name}\""));
+fn a_watcher_is_sent_no_change_of_another_organization() {
+    let called = |name: &str| ORGANIZATION.replace("organization = \"acme\"", &format!("organization = \"{name}\""));
     let (folder, sidecar) = durable();
     folder.write("organizations/first.toml", &called("first"));
     assert_eq!(sidecar.reload()["successful"], true);
@@ -221,5 +245,6 @@ fn nobody_hears_of_another_organization() {
     of_second.send(b"w watch org=second from=0\n");
     assert!(line.ask("do org=second actor=1002 action=queue.login queue=600").starts_with("allow"));
     assert_eq!(change_of(&of_second.line()), "session_began user=1002 queue=600 reason=login");
-    assert!(is_silent(&mut of_first) && is_silent(&mut of_second));
+    assert!(sidecar.terminate().success());
+    assert_eq!((of_first.try_line(), of_second.try_line()), (None, None), "nothing else was sent before the end");
 }

@@ -1,9 +1,11 @@
-//! What the tests share: a configuration folder of their own, the real binary started on free ports, and plain clients.
+//! What the test programs share: a configuration folder, the real program on free ports, and plain clients.
 //!
 //! A test ends only the processes that it started, and every wait has a bound.
 
 #![allow(dead_code, reason = "each test binary uses its part of this")]
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+pub mod kamailio_lab;
+pub mod random_source;
 
 use std::collections::HashMap;
 use std::fs;
@@ -15,7 +17,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
-/// How long a test waits for anything before it fails.
+/// The bound of every wait.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The folder of the project.
@@ -23,7 +25,7 @@ pub fn project() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A configuration folder of a test's own: the shipped role models, and one organization file that the test writes.
+/// A temporary configuration folder: the shipped role models, and the organization file of the test.
 pub struct Folder {
     folder: Arc<tempfile::TempDir>,
 }
@@ -35,7 +37,7 @@ impl Folder {
         Self::with("acme.toml", &organization)
     }
 
-    /// One organization of the test's own.
+    /// A folder with this organization file.
     pub fn with(file: &str, organization: &str) -> Self {
         let this = Self { folder: Arc::new(tempfile::tempdir().unwrap()) };
         fs::create_dir(this.path().join("organizations")).unwrap();
@@ -66,13 +68,13 @@ impl Folder {
         fs::read_to_string(self.path().join(file)).unwrap()
     }
 
-    /// Lets the sidecar keep its login sessions on disk.
+    /// Sets the session store to disk.
     pub fn durable(self) -> Self {
         self.replace("queuewarden.toml", "store = \"memory\"", "store = \"disk\"");
         self
     }
 
-    /// Replaces text in a file of the folder; the text has to be there.
+    /// Replaces text in a file of the folder and panics if it is not there.
     pub fn replace(&self, file: &str, from: &str, to: &str) {
         let text = self.read(file);
         assert!(text.contains(from), "{file} does not hold {from:?}");
@@ -80,13 +82,13 @@ impl Folder {
     }
 }
 
-/// The real binary with these arguments, run to its end.
+/// Runs the real program with these arguments to its end; returns its status and standard output.
 pub fn run(arguments: &[&str]) -> (ExitStatus, String) {
     let output = binary().args(arguments).output().unwrap();
     (output.status, String::from_utf8(output.stdout).unwrap())
 }
 
-/// The real binary.
+/// The real program.
 pub fn binary() -> Command {
     Command::new(env!("CARGO_BIN_EXE_queuewarden"))
 }
@@ -94,16 +96,16 @@ pub fn binary() -> Command {
 /// A running sidecar, killed when the test ends.
 pub struct Sidecar {
     child: Child,
-    /// What it said when it started.
+    /// The lines that the program printed at its start.
     pub banner: Vec<String>,
-    places: HashMap<String, String>,
+    addresses: HashMap<String, String>,
     log: mpsc::Receiver<String>,
-    /// It writes there as long as it runs.
+    /// Keeps the folder as long as the process uses it.
     folder: Option<Arc<tempfile::TempDir>>,
 }
 
 impl Sidecar {
-    /// Starts the binary on the folder and waits until it listens.
+    /// Starts the program on the folder and waits until it listens.
     pub fn start(folder: &Folder) -> Self {
         let started = Self::try_start(folder.path());
         let mut started = started.unwrap_or_else(|(status, text)| panic!("did not start: {status}: {text}"));
@@ -111,65 +113,69 @@ impl Sidecar {
         started
     }
 
-    /// Starts the binary; gives its exit status and output when it ends instead of listening.
+    /// Starts the program.
+    ///
+    /// # Errors
+    ///
+    /// The exit status and the output, if the program ends instead of listening.
     pub fn try_start(folder: &Path) -> Result<Self, (ExitStatus, String)> {
         let mut command = binary();
         command.arg("--config").arg(folder);
         Self::try_start_as(command)
     }
 
-    /// As [`Sidecar::try_start`], by a command that becomes the binary.
+    /// As [`Sidecar::try_start`], with a command that becomes the program.
     pub fn try_start_as(mut command: Command) -> Result<Self, (ExitStatus, String)> {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let log = lines_of(child.stderr.take().unwrap());
-        let said = lines_of(child.stdout.take().unwrap());
+        let output = lines_of(child.stdout.take().unwrap());
         let mut banner = vec![];
-        let mut places = HashMap::new();
-        while let Ok(line) = said.recv_timeout(PATIENCE) {
-            if let Some((name, place)) = line.strip_prefix("listening ").and_then(|rest| rest.split_once(' ')) {
-                places.insert(name.to_owned(), place.trim_start_matches("http://").to_owned());
+        let mut addresses = HashMap::new();
+        while let Ok(line) = output.recv_timeout(PATIENCE) {
+            if let Some((name, address)) = line.strip_prefix("listening ").and_then(|rest| rest.split_once(' ')) {
+                addresses.insert(name.to_owned(), address.trim_start_matches("http://").to_owned());
             }
             let last = line.starts_with("try it:");
             banner.push(line);
             if last {
-                return Ok(Self { child, banner, places, log, folder: None });
+                return Ok(Self { child, banner, addresses, log, folder: None });
             }
         }
         let _ = child.kill();
         Err((child.wait().unwrap(), banner.join("\n")))
     }
 
-    /// Where the listener of this name is.
+    /// The address of the listener of this name.
     pub fn address(&self, name: &str) -> SocketAddr {
-        self.places[name].parse().unwrap()
+        self.addresses[name].parse().unwrap()
     }
 
     pub fn socket(&self, name: &str) -> PathBuf {
-        PathBuf::from(&self.places[name])
+        PathBuf::from(&self.addresses[name])
     }
 
     pub fn line(&self) -> LineClient<TcpStream> {
         LineClient::new(connect(self.address("line")))
     }
 
-    /// Asks one question of the line dialect on a connection of its own; `question` has no id and no line end.
+    /// Asks one question of the line dialect on a new connection; `question` has no id and no line end.
     pub fn ask(&self, question: &str) -> String {
         self.line().ask(question)
     }
 
-    /// Talks FastAGI: sends the environment of this URL path with these arguments, as Asterisk does, and gives what
-    /// came back as variables.
+    /// Sends a FastAGI environment with this URL path and these arguments, as Asterisk does; returns the variables of the
+    /// answer.
     pub fn agi(&self, account: &str, path: &str, arguments: &[&str]) -> HashMap<String, String> {
         variables(&self.agi_bytes(agi_environment(account, path, arguments).as_bytes()))
     }
 
-    /// Sends raw bytes to the FastAGI listener, ends our side, and gives what came back.
+    /// Sends raw bytes to the FastAGI listener, closes our side, and returns the answer.
     pub fn agi_bytes(&self, bytes: &[u8]) -> String {
         let mut stream = connect(self.address("fastagi"));
         stream.write_all(bytes).unwrap();
-        let mut heard = vec![];
-        stream.read_to_end(&mut heard).unwrap();
-        String::from_utf8(heard).unwrap()
+        let mut answer = vec![];
+        stream.read_to_end(&mut answer).unwrap();
+        String::from_utf8(answer).unwrap()
     }
 
     /// The body of a successful GET on the admin listener.
@@ -210,7 +216,7 @@ impl Sidecar {
         assert!(status.success(), "kill -s {name}");
     }
 
-    /// Sends SIGHUP and waits until that load is over; gives `last_reload` of `/status`.
+    /// Sends SIGHUP and waits for the end of the reload; returns `last_reload` of `/status`.
     pub fn reload(&self) -> serde_json::Value {
         let count = || {
             let of = |result| self.metric(&format!("queuewarden_policy_reloads_total{{result=\"{result}\"}}"));
@@ -243,19 +249,37 @@ impl Sidecar {
         self.child.id()
     }
 
-    /// Log lines so far: a thread of its own writes them, so those under way are waited for.
-    pub fn log(&self) -> Vec<String> {
-        std::iter::from_fn(|| self.log.recv_timeout(Duration::from_millis(150)).ok()).collect()
+    /// Waits for a log line with this text; returns it last, after the lines before it that no earlier call returned.
+    pub fn log_until(&self, text: &str) -> Vec<String> {
+        self.log_until_all(&[text])
     }
 
-    /// Log lines up to the one that holds this text, and that one.
-    pub fn log_until(&self, text: &str) -> Vec<String> {
-        let mut lines = vec![];
-        while !lines.last().is_some_and(|line: &String| line.contains(text)) {
+    /// As [`Sidecar::log_until`], until each of the texts was in one of the lines.
+    pub fn log_until_all(&self, texts: &[impl AsRef<str>]) -> Vec<String> {
+        let mut lines: Vec<String> = vec![];
+        let mut missing: Vec<&str> = texts.iter().map(AsRef::as_ref).collect();
+        while !missing.is_empty() {
             let line = self.log.recv_timeout(PATIENCE);
-            lines.push(line.unwrap_or_else(|_| panic!("{text:?} is not in the log: {lines:#?}")));
+            let line = line.unwrap_or_else(|_| panic!("{missing:?} is not in the log: {lines:#?}"));
+            missing.retain(|text| !line.contains(text));
+            lines.push(line);
         }
         lines
+    }
+
+    /// Ends the sidecar by SIGTERM and returns the log lines that no earlier call returned: all of them, because the
+    /// process closes its log.
+    pub fn log_at_end(mut self) -> Vec<String> {
+        self.signal("TERM");
+        assert!(self.wait().success());
+        let mut lines = vec![];
+        loop {
+            match self.log.recv_timeout(PATIENCE) {
+                Ok(line) => lines.push(line),
+                Err(mpsc::RecvTimeoutError::Disconnected) => return lines,
+                Err(mpsc::RecvTimeoutError::Timeout) => panic!("the log does not end: {lines:#?}"),
+            }
+        }
     }
 }
 
@@ -278,7 +302,7 @@ impl<S: Read + Write> LineClient<S> {
         Self { stream, buffer: vec![], questions: 0 }
     }
 
-    /// Asks with an id of its own and gives the reply without it.
+    /// Asks with a new id and returns the reply without the id.
     pub fn ask(&mut self, question: &str) -> String {
         self.questions += 1;
         let id = format!("q{}", self.questions);
@@ -289,19 +313,6 @@ impl<S: Read + Write> LineClient<S> {
 
     pub fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
-    }
-
-    /// Whether nothing more is said for a moment: for what is not to come there is nothing to wait for.
-    pub fn is_silent(&mut self) -> bool {
-        let moment = Instant::now() + Duration::from_millis(300);
-        while self.buffer.is_empty() && Instant::now() < moment {
-            let mut chunk = [0; 4096];
-            match self.stream.read(&mut chunk) {
-                Ok(count) => self.buffer.extend_from_slice(&chunk[..count]),
-                Err(_) => std::thread::sleep(Duration::from_millis(10)),
-            }
-        }
-        self.buffer.is_empty()
     }
 
     /// The next line, without its end.
@@ -325,7 +336,7 @@ impl<S: Read + Write> LineClient<S> {
     }
 }
 
-/// A connection that fails a test instead of hanging it.
+/// A connection with timeouts, so that a test fails instead of hanging.
 pub fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -334,8 +345,8 @@ pub fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Ends our side of the connection.
-pub fn end_our_side(stream: &TcpStream) {
+/// Closes our side of the connection.
+pub fn close_our_side(stream: &TcpStream) {
     stream.shutdown(Shutdown::Write).unwrap();
 }
 
@@ -355,7 +366,7 @@ pub fn agi_environment(account: &str, path: &str, arguments: &[&str]) -> String 
     text + "\n"
 }
 
-/// A header block as FreeSWITCH sends it for a channel with these variables, their values as they stand on the wire.
+/// A header block as FreeSWITCH sends it for a channel with these variables, with the values as sent.
 pub fn channel_block(destination: &str, variables: &[(&str, &str)]) -> String {
     let mut text = format!(
         "Event-Name: CHANNEL_DATA\nCore-UUID: 94760da4-16f0-430b-a9da-50ccc80ff804\nFreeSWITCH-IPv6: fd00%3A%3A2\n\
@@ -376,7 +387,7 @@ pub fn url_encoded(value: &str) -> String {
     value.bytes().map(|byte| if safe(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
-/// The variables that the commands to FreeSWITCH set, all in one `multiset`; nothing else may be among them.
+/// The variables that the commands to FreeSWITCH set, all in one `multiset`, without any other command.
 pub fn channel_variables(commands: &str) -> HashMap<String, String> {
     let set = commands
         .strip_prefix("sendmsg\ncall-command: execute\nexecute-app-name: multiset\nexecute-app-arg: ")
@@ -395,11 +406,11 @@ pub fn variables(commands: &str) -> HashMap<String, String> {
     set.collect()
 }
 
-/// One connection as FreeSWITCH makes it: silent until it hears `connect`.
-pub struct SwitchPeer(pub TcpStream);
+/// A connection as FreeSWITCH makes it: silent until it receives `connect`.
+pub struct FreeSwitchPeer(pub TcpStream);
 
-impl SwitchPeer {
-    /// What FreeSWITCH says to one `sendmsg` and one `exit`.
+impl FreeSwitchPeer {
+    /// The replies of FreeSWITCH to one `sendmsg` and one `exit`.
     pub const GOODBYE: &'static str = "Content-Type: command/reply\nReply-Text: +OK\n\n\
          Content-Type: command/reply\nReply-Text: +OK bye\n\n\
          Content-Type: text/disconnect-notice\nContent-Disposition: disconnect\nContent-Length: 67\n\n\
@@ -429,7 +440,7 @@ impl SwitchPeer {
         String::from_utf8(heard).unwrap()
     }
 
-    /// Says the block, carries out what it is told, and says goodbye; gives what was set.
+    /// Sends the block, replies to the commands and closes; returns the variables that were set.
     pub fn ask(mut self, block: &str) -> HashMap<String, String> {
         self.say(block.as_bytes());
         let commands = self.commands();
@@ -454,7 +465,7 @@ pub fn netstring(stream: &mut impl Read) -> String {
     String::from_utf8(payload).unwrap()
 }
 
-/// Waits for something to become true.
+/// Waits until the condition is true; panics with `what` after [`PATIENCE`].
 pub fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_true() {
@@ -488,10 +499,10 @@ fn unchunk(mut body: &str) -> String {
     whole
 }
 
-// What single stories need beside it ----------------------------------------------------------------------------------
+// For single stories ---------------------------------------------------------------------------------------------------
 
 impl Folder {
-    /// Where the text first stands in a file of the folder, as problems cite it: `file:line:column`.
+    /// The position of the first occurrence of the text in a file of the folder, as problems name it: `file:line:column`.
     pub fn place(&self, file: &str, text: &str) -> String {
         self.place_from(file, 0, text)
     }
@@ -517,20 +528,20 @@ impl Sidecar {
         LineClient::new(connect_unix(&self.socket("line_unix")))
     }
 
-    /// Sends the signal this many times in a row, as fast as a shell can.
+    /// Sends the signal this many times, as fast as a shell can.
     pub fn signal_often(&self, name: &str, times: usize) {
         let script = format!("i=0; while [ $i -lt {times} ]; do kill -s {name} {}; i=$((i+1)); done", self.id());
         assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
     }
 
-    /// Ends the process as a crash does: nothing is drained, nothing is cleaned up.
+    /// Kills the process: nothing is drained, nothing is cleaned up.
     pub fn crash(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 }
 
-/// A connection to a Unix socket that fails a test instead of hanging it.
+/// A connection to a Unix socket with timeouts.
 pub fn connect_unix(path: &Path) -> UnixStream {
     let stream = UnixStream::connect(path).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -538,16 +549,16 @@ pub fn connect_unix(path: &Path) -> UnixStream {
     stream
 }
 
-/// Sends a request with these headers, each with its line end, and gives the whole response.
+/// Sends a request with these headers, each with its line end; returns the status and the body.
 pub fn http(mut stream: impl Read + Write, method: &str, path: &str, headers: &str) -> (u16, String) {
     write!(stream, "{method} {path} HTTP/1.1\r\n{headers}Connection: close\r\nContent-Length: 0\r\n\r\n").unwrap();
-    let heard = hear_out(&mut stream);
+    let heard = read_to_end(&mut stream);
     let status = heard.split(' ').nth(1).and_then(|status| status.parse().ok());
     (status.unwrap_or_else(|| panic!("no status: {heard:?}")), heard)
 }
 
-/// Everything that the peer says until it ends its side.
-pub fn hear_out(stream: &mut impl Read) -> String {
+/// Every byte that the peer sends until it closes its side.
+pub fn read_to_end(stream: &mut impl Read) -> String {
     let mut heard = vec![];
     stream.read_to_end(&mut heard).unwrap();
     String::from_utf8(heard).unwrap()

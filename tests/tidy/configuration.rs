@@ -1,5 +1,5 @@
-//! Every key that the code reads stands in README and, for the process, in the shipped file; what README says of it is
-//! true; and no table of a shipped file takes a key that nobody reads.
+//! The keys of the configuration: the manual has each of them with its true default, the shipped file of the process
+//! shows each of them, and no table of a shipped file accepts an unknown key.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,137 +7,160 @@ use std::path::Path;
 
 use queuewarden::config::load;
 use queuewarden::config::problem::Problem;
+use queuewarden::config::schema::keys::{KeyText, TABLES};
+use queuewarden::config::schema::{Kind, schema};
 use queuewarden::policy::Policy;
+use serde_json::Value;
 use toml::de::{DeTable, DeValue};
 
-use crate::markdown::{self, word, words};
-use crate::schema::{BOGUS, File, Table, Type, tables};
 use crate::support::project;
 
-/// What README says of one key.
-struct Documented {
-    kind: String,
-    default: String,
-    range: String,
+/// A file of this kind in a configuration folder.
+const fn example(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Process => "queuewarden.toml",
+        Kind::Organization => "organizations/probe.toml",
+        Kind::Model => "models/probe.toml",
+    }
 }
 
-/// The rows of README's table of this table; a row may stand for several keys.
-fn documented(table: &Table) -> BTreeMap<String, Documented> {
-    let found = markdown::table(&table.heading(), "Key");
-    assert_eq!(found.header, ["Key", "Type", "Default", "Range", "Meaning"], "{}", table.heading());
-    let mut rows = BTreeMap::new();
-    for row in found.rows {
-        for key in words(&row[0]) {
-            let said = Documented { kind: row[1].clone(), default: row[2].clone(), range: row[3].clone() };
-            assert!(rows.insert(key.clone(), said).is_none(), "{}: `{key}` stands twice", table.heading());
+/// A table of a configuration file whose keys are known, by its schema.
+struct Table {
+    kind: Kind,
+    /// The keys that lead to the table, each with whether there may be several tables (`[[key]]`).
+    path: Vec<(String, bool)>,
+    properties: BTreeMap<String, Value>,
+    required: BTreeSet<String>,
+}
+
+impl Table {
+    fn name(&self) -> String {
+        self.path.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>().join(".")
+    }
+
+    /// The headers that lead to the table, each on a line, with the table last.
+    fn headers(&self) -> String {
+        let lines = (1..=self.path.len()).map(|length| {
+            let name: Vec<&str> = self.path[..length].iter().map(|(key, _)| key.as_str()).collect();
+            let name = name.join(".");
+            if self.path[length - 1].1 { format!("[[{name}]]\n") } else { format!("[{name}]\n") }
+        });
+        lines.collect()
+    }
+
+    /// The texts of the manual about the keys of the table.
+    fn documented(&self) -> BTreeMap<String, KeyText> {
+        let text = TABLES.iter().find(|text| text.kind == self.kind && text.table == self.name());
+        let text = text.unwrap_or_else(|| panic!("the manual lacks [{}] of {:?}", self.name(), self.kind));
+        text.keys.iter().flat_map(|key| key.names.split(' ').map(|name| (name.to_owned(), *key))).collect()
+    }
+}
+
+/// Every table of every kind of file whose keys are known.
+fn tables() -> Vec<Table> {
+    let mut tables = vec![];
+    for &kind in Kind::ALL {
+        collect(kind, &schema(kind), &mut vec![], &mut tables);
+    }
+    assert!(tables.len() >= 20, "{} tables", tables.len());
+    tables
+}
+
+fn collect(kind: Kind, schema: &Value, path: &mut Vec<(String, bool)>, tables: &mut Vec<Table>) {
+    if schema["additionalProperties"] != false {
+        // The keys are the operator's own: feature codes, settings.
+        return;
+    }
+    let properties = schema["properties"].as_object().unwrap();
+    for (key, property) in properties {
+        let (inner, several) = if property["type"] == "array" { (&property["items"], true) } else { (property, false) };
+        if inner["type"] == "object" {
+            path.push((key.clone(), several));
+            collect(kind, inner, path, tables);
+            path.pop();
         }
     }
-    rows
-}
-
-/// The tables whose keys are known to the code.
-fn known_tables() -> Vec<(Table, BTreeMap<String, Type>)> {
-    let known = |mut table: Table| Some((table.keys.take()?, table)).map(|(keys, table)| (table, keys));
-    tables().into_iter().filter_map(known).collect()
-}
-
-#[test]
-fn the_tables_of_a_configuration_are_found() {
-    let all = tables();
-    for file in File::ALL {
-        assert!(all.iter().filter(|table| table.file == file).count() >= 4, "{}", file.name());
-    }
-    let own: Vec<String> = all.iter().filter(|table| table.keys.is_none()).map(Table::heading).collect();
-    assert_eq!(own, ["`organizations/*.toml`: `[feature_codes]`", "`organizations/*.toml`: `[settings]`"]);
+    let names = schema["required"].as_array().into_iter().flatten();
+    tables.push(Table {
+        kind,
+        path: path.clone(),
+        properties: properties.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+        required: names.map(|name| name.as_str().unwrap().to_owned()).collect(),
+    });
 }
 
 #[test]
-fn readme_lists_the_keys_that_the_code_reads_and_no_other() {
-    for (table, keys) in known_tables() {
-        let read: Vec<&String> = keys.keys().collect();
-        let said = documented(&table);
-        assert_eq!(said.keys().collect::<Vec<_>>(), read, "{}", table.heading());
-    }
-}
-
-#[test]
-fn readme_gives_every_key_its_type_and_its_range() {
-    for (table, keys) in known_tables() {
-        let said = documented(&table);
-        for (key, expected) in keys {
-            let (place, said) = (table.heading(), &said[&key]);
-            assert_eq!(said.kind, expected.name.strip_prefix("a ").unwrap_or(&expected.name), "{place}: `{key}`");
-            if let Some((least, greatest)) = expected.range {
-                let range = said.range.replace(',', "");
-                assert_eq!(range, format!("{least} to {greatest}"), "{place}: `{key}`");
-            }
+fn the_manual_lists_the_keys_that_the_readers_read_and_no_other() {
+    let tables = tables();
+    for table in &tables {
+        let documented = table.documented();
+        assert!(documented.keys().eq(table.properties.keys()), "[{}]: {:?}", table.name(), documented.keys());
+        for (key, text) in documented {
+            assert_eq!(table.properties[&key]["description"], text.meaning, "[{}] {key}", table.name());
+            assert_eq!(text.default == "required", table.required.contains(&key), "[{}] {key}", table.name());
         }
     }
+    assert_eq!(TABLES.len(), tables.len(), "the manual has a table that no file has");
 }
 
 #[test]
-fn a_key_that_says_its_default_changes_nothing() {
-    for (table, keys) in known_tables() {
+fn a_key_that_is_set_to_its_default_changes_nothing() {
+    for table in tables() {
         let without = loaded(&table, "");
-        for (key, said) in documented(&table) {
-            let Some(default) = said.default.strip_prefix('`').and_then(|rest| rest.strip_suffix('`')) else {
-                let words = ["required", "none", "by what the action does"];
-                assert!(words.contains(&said.default.as_str()), "{}: `{key}`: {}", table.heading(), said.default);
+        for (key, text) in table.documented() {
+            let Some(default) = text.default.strip_prefix('`').and_then(|rest| rest.strip_suffix('`')) else {
+                let words = ["required", "none", "by the effect of the action"];
+                assert!(words.contains(&text.default), "[{}] `{key}`: {}", table.name(), text.default);
                 continue;
             };
             let with = loaded(&table, &format!("{key} = {default}\n"));
-            assert_eq!(with, without, "{}: `{key} = {default}` is not the default", table.heading());
-            // The comparison must be able to fail: the number beside it loads differently.
-            if let Some((_, greatest)) = keys[&key].range {
+            assert_eq!(with, without, "[{}]: `{key} = {default}` is not the default", table.name());
+            // The comparison must be able to fail: the number beside the default loads differently.
+            if let Some(greatest) = table.properties[&key]["maximum"].as_u64() {
                 let default: u64 = default.replace('_', "").parse().unwrap();
                 let beside = if default < greatest { default + 1 } else { default - 1 };
                 let other = loaded(&table, &format!("{key} = {beside}\n"));
-                assert_ne!(other, without, "{}: `{key}` has no effect", table.heading());
+                assert_ne!(other, without, "[{}]: `{key}` has no effect", table.name());
             }
         }
     }
 }
 
 #[test]
-fn readme_says_which_keys_are_required() {
-    for (table, _) in known_tables() {
+fn a_required_key_is_required() {
+    for table in tables() {
         let base = document(&table, "");
-        for (key, said) in documented(&table) {
+        for key in &table.required {
             // In the last table, the one in question: `name = "name"`, say.
-            let line = format!("\n{key} = ");
-            let start = base.rfind(&line);
-            let Some(start) = start.filter(|_| said.default == "required") else {
-                assert_ne!(said.default, "required", "{}: an example lacks `{key}`", table.heading());
-                continue;
-            };
+            let start = base.rfind(&format!("\n{key} = ")).unwrap_or_else(|| panic!("an example lacks `{key}`"));
             let end = start + 1 + base[start + 1..].find('\n').unwrap();
-            let problems = load_document(table.file, &format!("{}{}", &base[..start], &base[end..]));
-            assert!(problems.is_err(), "{}: loads without `{key}`", table.heading());
+            let problems = load_document(table.kind, &format!("{}{}", &base[..start], &base[end..]));
+            assert!(problems.is_err(), "[{}]: loads without `{key}`", table.name());
         }
     }
 }
 
-/// A file that has nothing optional in it, with this table at its end and `line` in that.
+/// A file without any optional key, with this table at its end and `line` in that table.
 fn document(table: &Table, line: &str) -> String {
-    let top = match table.file {
-        File::Process => "",
-        File::Organization => "\norganization = \"probe\"\nmodel = \"probe\"\n",
-        File::Model => "\nmodel = \"probe\"\n",
+    let top = match table.kind {
+        Kind::Process => "",
+        Kind::Organization => "\norganization = \"probe\"\nmodel = \"probe\"\n",
+        Kind::Model => "\nmodel = \"probe\"\n",
     };
     if table.path.is_empty() {
         return format!("{top}{line}");
     }
     let headers = table.headers();
-    let required = |last: &str| match (table.file, last) {
-        (File::Process, "[[connect.asterisk_ami]]") => {
+    let required = |last: &str| match (table.kind, last) {
+        (Kind::Process, "[[connect.asterisk_ami]]") => {
             "organization = \"probe\"\naddress = \"127.0.0.1:1\"\nusername = \"u\"\nsecret_file = \"probe.secret\"\n"
         }
-        (File::Organization, "[[queues]]") => "id = \"q\"\nnumber = \"600\"\n",
-        (File::Organization, "[[users]]") => "id = \"u\"\nextension = \"1001\"\n",
-        (File::Organization, "[[groups]]") => "id = \"g\"\n",
-        (File::Model, "[[roles]]" | "[[settings]]") => "name = \"n\"\nrules = [\"r\"]\n",
-        (File::Model, "[[actions]]") => "name = \"a.b\"\nrules = [\"r\"]\n",
-        (File::Model, "[[grants]]") => "rules = [\"r\"]\nactions = [\"x.y\"]\nroles = [\"everyone\"]\n",
+        (Kind::Organization, "[[queues]]") => "id = \"q\"\nnumber = \"600\"\n",
+        (Kind::Organization, "[[users]]") => "id = \"u\"\nextension = \"1001\"\n",
+        (Kind::Organization, "[[groups]]") => "id = \"g\"\n",
+        (Kind::Model, "[[roles]]" | "[[settings]]") => "name = \"n\"\nrules = [\"r\"]\n",
+        (Kind::Model, "[[actions]]") => "name = \"a.b\"\nrules = [\"r\"]\n",
+        (Kind::Model, "[[grants]]") => "rules = [\"r\"]\nactions = [\"x.y\"]\nroles = [\"everyone\"]\n",
         _ => "",
     };
     let tables: String = headers.lines().map(|header| format!("{header}\n{}", required(header))).collect();
@@ -146,16 +169,16 @@ fn document(table: &Table, line: &str) -> String {
     format!("{top}{catalogue}{tables}{line}")
 }
 
-/// What the configuration comes to with this line in the table; places in the file are left out.
+/// The loaded configuration with this line in the table, as text without line numbers.
 fn loaded(table: &Table, line: &str) -> String {
     let text = document(table, line);
-    let whole = load_document(table.file, &text).unwrap_or_else(|problem| panic!("{problem}\n{text}"));
+    let whole = load_document(table.kind, &text).unwrap_or_else(|problem| panic!("{problem}\n{text}"));
     let mut parts = whole.split("line: ");
     let first = parts.next().unwrap().to_owned();
     parts.fold(first, |kept, part| kept + part.trim_start_matches(|digit: char| digit.is_ascii_digit()))
 }
 
-fn load_document(file: File, text: &str) -> Result<String, String> {
+fn load_document(kind: Kind, text: &str) -> Result<String, String> {
     const MODEL: &str = "model = \"probe\"\n[[actions]]\nname = \"x.y\"\nrules = [\"r\"]\n";
     const ORGANIZATION: &str = "organization = \"probe\"\nmodel = \"probe\"\n";
     let folder = tempfile::tempdir().unwrap();
@@ -164,10 +187,10 @@ fn load_document(file: File, text: &str) -> Result<String, String> {
         fs::create_dir(folder.path().join(part)).unwrap();
     }
     write("probe.secret", "secret\n");
-    write(File::Process.example(), "");
-    write(File::Model.example(), MODEL);
-    write(File::Organization.example(), ORGANIZATION);
-    write(file.example(), text);
+    write(example(Kind::Process), "");
+    write(example(Kind::Model), MODEL);
+    write(example(Kind::Organization), ORGANIZATION);
+    write(example(kind), text);
     let loaded = load(folder.path(), &Policy::default()).map_err(|problems| problems.to_string())?;
     let text = format!("{:?} {:?}", loaded.process, loaded.policy);
     Ok(text.replace(folder.path().to_str().unwrap(), ""))
@@ -181,13 +204,13 @@ fn the_shipped_file_of_the_process_shows_every_key() {
         .filter_map(|line| line.trim_start_matches(['#', ' ']).split_once('='))
         .map(|(key, _)| key.trim())
         .collect();
-    for (table, keys) in known_tables() {
-        let values = keys.iter().filter(|(_, value)| !value.name.contains("table"));
-        for (key, _) in values.filter(|_| table.file == File::Process) {
-            let place = table.heading();
+    for table in tables().iter().filter(|table| table.kind == Kind::Process) {
+        let is_value = |property: &Value| property["type"] != "object" && property["items"]["type"] != "object";
+        for (key, _) in table.properties.iter().filter(|(_, property)| is_value(property)) {
             assert!(
                 shown.contains(key.as_str()),
-                "{place}: config/queuewarden.toml shows no `{key} = …`, not even in a comment"
+                "[{}]: config/queuewarden.toml shows no `{key} = …`, not even in a comment",
+                table.name()
             );
         }
     }
@@ -306,15 +329,4 @@ fn problem_with(file: &str, text: &str, line: &str) -> Problem {
     let about = |problem: &&Problem| ["bogus", "`*987`"].iter().any(|word| problem.message.contains(word));
     let found = problems.problems.iter().find(about);
     found.unwrap_or_else(|| panic!("{file}: nothing is said about {line}: {problems}")).clone()
-}
-
-#[test]
-fn a_bogus_key_is_one() {
-    assert!(tables().iter().flat_map(|table| table.keys.iter().flatten()).all(|(key, _)| key != BOGUS));
-}
-
-#[test]
-fn one_word_is_one_word() {
-    assert_eq!(word("`a`"), "a");
-    assert_eq!(words("`a` `b`"), ["a", "b"]);
 }

@@ -1,4 +1,10 @@
-//! The examples of README are run: what stands there is what comes out.
+//! Every example of every page is executed: the output of a command, the answers of a conversation, the files that
+//! load.
+//!
+//! A block in `console` is commands behind `$ ` with their output, in a checkout of the page's own. The command
+//! `cargo run --release` starts a sidecar there, and so does the comment `<!-- with a running sidecar -->` above a
+//! block. A block in `text` or `json` that begins with `> ` or `< ` is a conversation. A block in `toml` is a file that
+//! loads. A block that cannot be executed has the comment `<!-- not executed: REASON -->`.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -9,14 +15,13 @@ use std::process::Command;
 use queuewarden::config::load;
 use queuewarden::policy::Policy;
 
-use crate::markdown::{Block, blocks};
-use crate::support::{Folder, Sidecar, SwitchPeer, connect, netstring, project};
+use super::markdown::{Block, Page, pages};
+use crate::support::{Folder, FreeSwitchPeer, Sidecar, connect, netstring, project};
 
-/// The ports that the shipped configuration listens on; a test takes free ones in their place.
+/// The ports that the shipped configuration listens on; a test takes free ports instead.
 const PORTS: [(&str, &str); 3] = [("line", "4571"), ("fastagi", "4573"), ("admin", "9471")];
 
-/// A folder like that of the project, with the shipped configuration and whatever else the examples of README put in
-/// it.
+/// A copy of the shipped configuration, in a folder like that of the project.
 struct Checkout {
     folder: tempfile::TempDir,
 }
@@ -28,7 +33,7 @@ impl Checkout {
         Self { folder }
     }
 
-    /// The sidecar on the shipped configuration, on free ports.
+    /// The sidecar on the configuration of the checkout, on free ports.
     fn start(&self) -> Sidecar {
         let file = self.folder.path().join("config/queuewarden.toml");
         let mut text = fs::read_to_string(&file).unwrap();
@@ -41,12 +46,11 @@ impl Checkout {
             .unwrap_or_else(|(status, text)| panic!("did not start: {status}: {text}"))
     }
 
-    /// Writes the files that README shows in full, and lets the shipped ones be.
-    fn add_example_files(&self) {
-        for block in example_files() {
-            let path = if block.text.starts_with("model = ") { "models" } else { "organizations" };
-            let name = block.text.lines().next().unwrap().split('"').nth(1).unwrap();
-            let path = self.folder.path().join("config").join(path).join(format!("{name}.toml"));
+    /// Writes the models and organizations that the page shows, unless a shipped file has the name.
+    fn add_example_files(&self, page: &Page) {
+        for block in page.blocks().iter().filter(|block| block.language == "toml") {
+            let Some(path) = path_of(block) else { continue };
+            let path = self.folder.path().join("config").join(path);
             if !path.exists() {
                 fs::write(path, &block.text).unwrap();
             }
@@ -69,21 +73,86 @@ fn copy(from: &Path, to: &Path) {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap();
         match path.is_dir() {
-            // What a running sidecar keeps there is its own.
+            // The sockets and the state of a sidecar that runs in the project.
             true if ["run", "state"].iter().any(|own| name == *own) => {}
             true => copy(&path, &to.join(name)),
-            false => drop(fs::copy(&path, to.join(name)).unwrap()),
+            false => {
+                fs::copy(&path, to.join(name)).unwrap();
+            }
         }
     }
 }
 
-/// The blocks that are whole files: a role model, or an organization.
-fn example_files() -> Vec<Block> {
-    let whole = |block: &Block| block.language == "toml";
-    blocks().into_iter().filter(whole).collect()
+/// The file of the configuration that a block in TOML is; `None` for the file of the process.
+fn path_of(block: &Block) -> Option<String> {
+    let first = block.text.lines().next().unwrap();
+    let folder = match first.split(' ').next().unwrap() {
+        "model" => "models",
+        "organization" => "organizations",
+        _ => return None,
+    };
+    Some(format!("{folder}/{}.toml", first.split('"').nth(1).unwrap()))
 }
 
-/// The commands of a block, each with what it prints.
+// Every block is one of these -----------------------------------------------------------------------------------------
+
+#[derive(Debug, PartialEq, Eq)]
+enum Example {
+    Commands,
+    Line,
+    FastAgi,
+    FreeSwitch,
+    JsonRpc,
+    Evapi,
+    File,
+    Csv,
+    /// A grammar, a picture, a line of a log, or a file of another program.
+    Illustration,
+}
+
+fn kind(block: &Block) -> Example {
+    let starts = |start: &str| block.text.starts_with(start);
+    match block.language.as_str() {
+        "console" => Example::Commands,
+        "toml" => Example::File,
+        "csv" => Example::Csv,
+        "json" if starts("> {\"jsonrpc\"") => Example::JsonRpc,
+        "json" if starts("> ") => Example::Evapi,
+        "text" if starts("< connect\n") => Example::FreeSwitch,
+        "text" if starts("> agi_") => Example::FastAgi,
+        "text" if starts("> ") => Example::Line,
+        "text" | "json" | "xml" | "ini" | "cfg" => Example::Illustration,
+        other => panic!("{}: nothing executes a block in {other:?} under {:?}", block.page, block.heading),
+    }
+}
+
+/// The blocks of this kind that are executed.
+fn executed(page: &Page, wanted: &Example) -> Vec<Block> {
+    let blocks = page.blocks().into_iter().filter(|block| block.not_executed().is_none());
+    blocks.filter(|block| kind(block) == *wanted).collect()
+}
+
+#[test]
+fn a_block_that_is_not_executed_says_why() {
+    let mut excused = 0;
+    for block in pages().iter().flat_map(Page::blocks) {
+        match block.not_executed() {
+            Some(reason) => {
+                assert!(reason.len() > 20, "{}: {reason:?} is no reason", block.page);
+                excused += 1;
+            }
+            // Fails for a language that nothing executes.
+            None => {
+                let _kind = kind(&block);
+            }
+        }
+    }
+    assert!(excused <= 8, "{excused} blocks are not executed");
+}
+
+// Commands ------------------------------------------------------------------------------------------------------------
+
+/// The commands of a block, each with the output that the page shows.
 fn commands(block: &Block) -> Vec<(String, String)> {
     let mut commands: Vec<(String, String)> = vec![];
     for line in block.text.lines() {
@@ -95,13 +164,24 @@ fn commands(block: &Block) -> Vec<(String, String)> {
     commands
 }
 
-#[test]
-fn commands_print_what_readme_shows() {
+/// A command of a page.
+struct Executed {
+    block: Block,
+    command: String,
+    shown: String,
+    printed: String,
+}
+
+/// Executes the commands of a page, in its order.
+fn execute(page: &Page) -> Vec<Executed> {
     let checkout = Checkout::new();
     let mut sidecar: Option<Sidecar> = None;
-    let mut seen = 0;
-    for block in blocks().iter().filter(|block| block.language == "console") {
-        for (command, shown) in commands(block) {
+    let mut done = vec![];
+    for block in executed(page, &Example::Commands) {
+        if block.comment.as_deref() == Some("with a running sidecar") && sidecar.is_none() {
+            sidecar = Some(checkout.start());
+        }
+        for (command, shown) in commands(&block) {
             let printed = if command == "cargo run --release" {
                 let started = sidecar.insert(checkout.start());
                 let banner = started.banner.join("\n") + "\n";
@@ -112,26 +192,41 @@ fn commands_print_what_readme_shows() {
                 checkout.shell(&command)
             };
             let printed = printed.replace(&format!("{}/", checkout.folder.path().display()), "");
-            assert_eq!(printed, shown, "$ {command}");
-            seen += 1;
+            done.push(Executed { block: block.clone(), command, shown, printed });
         }
     }
-    assert!(seen >= 5, "README shows only {seen} commands");
+    done
+}
+
+/// The page with the output that its commands print now, for `tests/run --write-docs`.
+pub fn with_outputs(page: Page) -> String {
+    let lines = |block: &Block, text: &str| -> String {
+        let start = " ".repeat(block.indent);
+        text.lines().map(|line| format!("{start}{line}").trim_end().to_owned() + "\n").collect()
+    };
+    execute(&page).into_iter().fold(page.text, |text, one| {
+        let found = lines(&one.block, &format!("$ {}\n{}", one.command, one.shown));
+        text.replacen(&found, &lines(&one.block, &format!("$ {}\n{}", one.command, one.printed)), 1)
+    })
 }
 
 #[test]
-fn readme_shows_the_matrices_of_all_shipped_models() {
-    let shown: Vec<(String, String)> =
-        blocks().iter().filter(|block| block.language == "console").flat_map(commands).collect();
-    let (_, printed) = shown.iter().find(|(command, _)| command == "queuewarden models").expect("the matrices");
-    for entry in fs::read_dir(project().join("config/models")).unwrap() {
-        let model = entry.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned();
-        let of_model = |line: &str| line.split(' ').next() == Some(&model) && line.contains("everyone");
-        assert!(printed.lines().any(of_model), "README lacks the matrix of {model}");
+fn commands_print_what_the_pages_show() {
+    if super::documents::writes() {
+        // The other test writes the outputs.
+        return;
     }
+    let mut count = 0;
+    for page in pages() {
+        for one in execute(&page) {
+            assert_eq!(one.printed, one.shown, "{}: $ {} (or `tests/run --write-docs`)", page.path, one.command);
+            count += 1;
+        }
+    }
+    assert!(count >= 20, "the pages show only {count} commands");
 }
 
-/// The text with the shipped ports instead of those that the sidecar has.
+/// The text with the shipped ports instead of the ports of the sidecar.
 fn as_shipped(sidecar: &Sidecar, text: &str) -> String {
     PORTS.iter().fold(text.to_owned(), |text, (name, shipped)| {
         let port = sidecar.address(name).port().to_string();
@@ -140,54 +235,73 @@ fn as_shipped(sidecar: &Sidecar, text: &str) -> String {
     })
 }
 
-/// The command with the ports that the sidecar has instead of the shipped ones.
+/// The command with the ports of the sidecar instead of the shipped ports.
 fn as_bound(sidecar: &Sidecar, command: &str) -> String {
     PORTS.iter().fold(command.to_owned(), |command, (name, shipped)| {
         command.replace(shipped, &sidecar.address(name).port().to_string())
     })
 }
 
+// Conversations -------------------------------------------------------------------------------------------------------
+
 #[test]
-fn conversations_go_as_readme_shows_them() {
-    let checkout = Checkout::new();
-    checkout.add_example_files();
-    let sidecar = checkout.start();
-    let mut seen = 0;
-    for block in blocks().iter().filter(|block| block.text.starts_with("> ")) {
-        assert!(block.text.lines().all(|line| line == ">" || line.starts_with("> ") || line.starts_with("< ")));
-        if block.text.starts_with("> agi_") {
-            one_question(&sidecar, block);
-        } else if block.text.starts_with("> {\"jsonrpc\"") {
-            frame_by_frame(connect(Sidecar::start(&Folder::demo()).address("kamailio")), block);
-        } else if block.text.starts_with("> {\"verb\"") {
-            let (_sidecar, stream) = dialed();
-            frame_by_frame(stream, block);
-        } else {
+fn conversations_go_as_the_pages_show_them() {
+    let mut count = 0;
+    for page in pages() {
+        let conversations = executed(&page, &Example::Line);
+        if conversations.is_empty() {
+            continue;
+        }
+        let checkout = Checkout::new();
+        checkout.add_example_files(&page);
+        let sidecar = checkout.start();
+        for block in &conversations {
             line_by_line(&sidecar, block);
+            count += 1;
         }
-        seen += 1;
     }
-    assert!(seen >= 4, "README shows only {seen} conversations");
+    assert!(count >= 7, "the pages show only {count} conversations");
 }
 
-/// Sends each line and waits for the reply that follows it.
+/// Sends each line and waits for the reply that follows it. Lines with `>>` and `<<` are of a second connection.
 fn line_by_line(sidecar: &Sidecar, block: &Block) {
-    let mut client = sidecar.line();
-    let mut heard = String::new();
+    let (mut first, mut second) = (sidecar.line(), sidecar.line());
+    let mut seen = String::new();
     for line in block.text.lines() {
-        match line.strip_prefix("> ") {
-            Some(said) => {
-                client.send(format!("{said}\n").as_bytes());
-                heard += &format!("> {said}\n");
-            }
-            None => heard += &format!("< {}\n", client.line()),
+        if let Some(request) = line.strip_prefix("> ") {
+            first.send(format!("{request}\n").as_bytes());
+            seen += &format!("{line}\n");
+        } else if let Some(request) = line.strip_prefix(">> ") {
+            second.send(format!("{request}\n").as_bytes());
+            seen += &format!("{line}\n");
+        } else if line.starts_with("<< ") {
+            seen += &format!("<< {}\n", second.line());
+        } else {
+            seen += &format!("< {}\n", first.line());
         }
     }
-    assert_eq!(heard, block.text, "under {:?}", block.heading);
+    assert_eq!(seen, block.text, "{}, under {:?}", block.page, block.heading);
 }
 
-/// A sidecar that dials us, and the connection.
-fn dialed() -> (Sidecar, TcpStream) {
+#[test]
+fn json_is_answered_as_the_pages_show_it() {
+    let mut count = 0;
+    for page in pages() {
+        for block in executed(&page, &Example::JsonRpc) {
+            frame_by_frame(connect(Sidecar::start(&Folder::demo()).address("kamailio")), &block);
+            count += 1;
+        }
+        for block in executed(&page, &Example::Evapi) {
+            let (_sidecar, stream) = evapi_connection();
+            frame_by_frame(stream, &block);
+            count += 1;
+        }
+    }
+    assert_eq!(count, 2, "one example of JSON-RPC and one of evapi");
+}
+
+/// A sidecar that connects to a listener of the test, and the connection.
+fn evapi_connection() -> (Sidecar, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let folder = Folder::demo();
     let process = folder.read("queuewarden.toml");
@@ -197,75 +311,124 @@ fn dialed() -> (Sidecar, TcpStream) {
     (sidecar, listener.accept().unwrap().0)
 }
 
-/// Sends each line in a netstring and waits for the one that follows it.
+/// Sends each line in a netstring and waits for the netstring that follows it.
 fn frame_by_frame(mut stream: TcpStream, block: &Block) {
-    let mut heard = String::new();
+    let mut seen = String::new();
     for line in block.text.lines() {
         match line.strip_prefix("> ") {
-            Some(said) => {
-                write!(stream, "{}:{said},", said.len()).unwrap();
-                heard += &format!("> {said}\n");
+            Some(request) => {
+                write!(stream, "{}:{request},", request.len()).unwrap();
+                seen += &format!("> {request}\n");
             }
-            None => heard += &format!("< {}\n", netstring(&mut stream)),
+            None => seen += &format!("< {}\n", netstring(&mut stream)),
         }
     }
-    assert_eq!(heard, block.text, "under {:?}", block.heading);
+    assert_eq!(seen, block.text, "{}, under {:?}", block.page, block.heading);
 }
 
 #[test]
-fn freeswitch_is_answered_as_readme_shows_it() {
+fn asterisk_and_freeswitch_are_answered_as_the_pages_show_it() {
     let sidecar = Sidecar::start(&Folder::demo());
-    let blocks = blocks();
-    let block = blocks.iter().find(|block| block.text.starts_with("< connect\n")).expect("a block");
-    let (mut peer, mut heard) = (SwitchPeer::ring(&sidecar), "< connect\n<\n".to_owned());
-    let said = block.text.lines().filter_map(|line| line.strip_prefix('>'));
-    for line in said {
+    let pages = pages();
+    let found = |wanted: &Example| pages.iter().flat_map(|page| executed(page, wanted)).collect::<Vec<_>>();
+    let (fastagi, freeswitch) = (found(&Example::FastAgi), found(&Example::FreeSwitch));
+    assert_eq!((fastagi.len(), freeswitch.len()), (1, 1));
+    one_question(&sidecar, &fastagi[0]);
+    let block = &freeswitch[0];
+    let (mut peer, mut seen) = (FreeSwitchPeer::ring(&sidecar), "< connect\n<\n".to_owned());
+    for line in block.text.lines().filter_map(|line| line.strip_prefix('>')) {
         peer.say(format!("{}\n", line.trim_start()).as_bytes());
-        heard += &format!(">{line}\n");
+        seen += &format!(">{line}\n");
     }
-    heard += &peer.commands().lines().map(|line| format!("< {line}").trim_end().to_owned() + "\n").collect::<String>();
-    assert_eq!(heard, block.text);
+    seen += &peer.commands().lines().map(|line| format!("< {line}").trim_end().to_owned() + "\n").collect::<String>();
+    assert_eq!(seen, block.text, "{}", block.page);
 }
 
-/// Sends all lines and hears everything until the sidecar ends its side.
+/// Sends all lines and reads until the sidecar closes its side.
 fn one_question(sidecar: &Sidecar, block: &Block) {
-    let sides = |side: char| -> String {
-        let lines = block.text.lines().filter_map(|line| line.strip_prefix(side));
+    let side = |start: char| -> String {
+        let lines = block.text.lines().filter_map(|line| line.strip_prefix(start));
         lines.map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line))).collect()
     };
     let mut stream = connect(sidecar.address("fastagi"));
-    stream.write_all(sides('>').as_bytes()).unwrap();
-    let mut heard = String::new();
-    stream.read_to_string(&mut heard).unwrap();
-    assert_eq!(heard, sides('<'), "under {:?}", block.heading);
+    stream.write_all(side('>').as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, side('<'), "{}, under {:?}", block.page, block.heading);
 }
 
+/// The tables of the variables stand beside the examples, and hold the same names.
 #[test]
-fn files_that_readme_shows_load_without_a_warning() {
-    let files = example_files();
-    assert!(files.len() >= 3, "README shows only {} files", files.len());
-    for block in files.iter().filter(|block| block.text.starts_with("organization = ")) {
-        let checkout = Checkout::new();
-        checkout.add_example_files();
-        let organizations = checkout.folder.path().join("config/organizations");
-        fs::remove_dir_all(&organizations).unwrap();
-        fs::create_dir(&organizations).unwrap();
-        fs::write(organizations.join("example.toml"), &block.text).unwrap();
-        let loaded = load(&checkout.folder.path().join("config"), &Policy::default());
-        let loaded = loaded.unwrap_or_else(|problems| panic!("under {:?}: {problems}", block.heading));
-        assert!(loaded.warnings.is_empty(), "under {:?}: {}", block.heading, loaded.warnings);
+fn the_pages_list_the_variables_of_the_answers() {
+    let pages = pages();
+    let found = |wanted: &Example| pages.iter().find(|page| !executed(page, wanted).is_empty()).unwrap();
+    let sidecar = Sidecar::start(&Folder::demo());
+    let answer = sidecar.agi_bytes(crate::support::agi_environment("1001", "acme/dial", &["digits=*13600"]).as_bytes());
+    let set = answer.lines().map(|line| line.split(' ').nth(2).unwrap().to_owned());
+    let set: Vec<String> = set.collect();
+    let documented: Vec<String> = first_column(found(&Example::FastAgi), "QW_")
+        .into_iter()
+        .filter(|name| {
+            ["QW_REASON", "QW_ACTION", "QW_QUEUES", "QW_TARGET", "QW_SPY_OPTIONS", "QW_VERDICT"].contains(&&**name)
+        })
+        .collect();
+    assert_eq!(documented, set, "in the order of the answer");
+    let variables = [("qw_org", "acme"), ("user_name", "2001"), ("qw_queue", "600")];
+    let block = crate::support::channel_block("*2231001", &variables);
+    let page = found(&Example::FreeSwitch);
+    let documented = [first_column(page, "qw_"), first_column(page, "eavesdrop_")].concat();
+    for name in FreeSwitchPeer::ring(&sidecar).ask(&block).into_keys() {
+        assert!(documented.contains(&name), "{}: no row of `{name}`", page.path);
     }
 }
 
+/// The names in the first cells of the tables that begin so.
+fn first_column(page: &Page, start: &str) -> Vec<String> {
+    let cells = page.prose().into_iter().filter_map(|line| line.strip_prefix("| ")?.split(" |").next());
+    let names = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>());
+    names.filter(|name| name.starts_with(start)).collect()
+}
+
+// Files ---------------------------------------------------------------------------------------------------------------
+
 #[test]
-fn the_header_of_users_csv_is_the_one_that_loads() {
-    let block = blocks().into_iter().find(|block| block.heading == "users_csv").unwrap();
-    let folder = Checkout::new();
-    let organizations = folder.folder.path().join("config/organizations");
-    fs::write(organizations.join("users.csv"), &block.text).unwrap();
+fn the_files_that_the_pages_show_load_without_a_warning() {
+    let mut count = 0;
+    for page in pages() {
+        for block in executed(&page, &Example::File) {
+            let checkout = Checkout::new();
+            let config = checkout.folder.path().join("config");
+            match path_of(&block) {
+                // An organization takes the place of the shipped one; a model comes beside the shipped ones.
+                Some(path) => {
+                    checkout.add_example_files(&page);
+                    fs::write(config.join(path), &block.text).unwrap();
+                }
+                None => {
+                    fs::write(config.join("queuewarden.toml"), &block.text).unwrap();
+                    fs::write(config.join("ami.secret"), "secret\n").unwrap();
+                }
+            }
+            let loaded = load(&config, &Policy::default());
+            let loaded = loaded.unwrap_or_else(|problems| panic!("{}: {problems}", page.path));
+            assert!(loaded.warnings.is_empty(), "{}: {}", page.path, loaded.warnings);
+            count += 1;
+        }
+    }
+    assert!(count >= 5, "the pages show only {count} files");
+}
+
+#[test]
+fn the_csv_file_that_a_page_shows_loads() {
+    let pages = pages();
+    let blocks: Vec<Block> = pages.iter().flat_map(|page| executed(page, &Example::Csv)).collect();
+    assert_eq!(blocks.len(), 1);
+    let checkout = Checkout::new();
+    let organizations = checkout.folder.path().join("config/organizations");
+    fs::write(organizations.join("users.csv"), &blocks[0].text).unwrap();
     let text = "organization = \"csv\"\nmodel = \"goto\"\nusers_csv = \"users.csv\"\n\
                 [[queues]]\nid = \"support\"\nnumber = \"600\"\n[[queues]]\nid = \"sales\"\nnumber = \"601\"\n";
     fs::write(organizations.join("csv.toml"), text).unwrap();
-    let policy = load(&folder.folder.path().join("config"), &Policy::default()).unwrap().policy;
-    assert_eq!(policy.organization("csv").unwrap().directory.users().count(), block.text.lines().count() - 1);
+    let policy = load(&checkout.folder.path().join("config"), &Policy::default()).unwrap().policy;
+    assert_eq!(policy.organization("csv").unwrap().directory.users().count(), blocks[0].text.lines().count() - 1);
 }

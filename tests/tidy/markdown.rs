@@ -1,118 +1,138 @@
-//! README, read as far as the tests need it: headings, tables and fenced blocks.
+//! The pages of the manual as the tests read them: headings, prose, fenced blocks, generated blocks.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use crate::support::project;
 
-/// A table: the heading that it stands under, the cells of its first row, and the others.
-pub struct Table {
-    pub heading: String,
-    pub header: Vec<String>,
-    pub rows: Vec<Vec<String>>,
-}
-
-/// A fenced block: the heading that it stands under, its language, and its text.
-pub struct Block {
-    pub heading: String,
-    pub language: String,
+/// A page of the manual.
+pub struct Page {
+    /// Its path below the project.
+    pub path: String,
     pub text: String,
 }
 
-pub fn readme() -> String {
-    fs::read_to_string(project().join("README.md")).unwrap()
+/// A fenced block.
+#[derive(Clone)]
+pub struct Block {
+    pub page: String,
+    /// The heading above the block.
+    pub heading: String,
+    pub language: String,
+    pub text: String,
+    /// The spaces in front of every line, for a block inside a list.
+    pub indent: usize,
+    /// The comment in the line above the block: `<!-- not executed: REASON -->`, for example.
+    pub comment: Option<String>,
 }
 
-/// Every table of README.
-pub fn tables() -> Vec<Table> {
-    let mut tables: Vec<Table> = vec![];
-    let mut in_table = false;
-    for (heading, line) in prose() {
-        let Some(cells) = line.strip_prefix("| ").and_then(|rest| rest.strip_suffix('|')) else {
-            in_table &= line.starts_with("|-");
-            continue;
+impl Block {
+    /// The reason why the block is not executed, if the page gives one.
+    pub fn not_executed(&self) -> Option<&str> {
+        self.comment.as_deref()?.strip_prefix("not executed: ")
+    }
+}
+
+/// Every page of the manual: README, `config/**/*.md`, and the page about speed.
+pub fn pages() -> Vec<Page> {
+    let mut paths = vec![project().join("README.md"), project().join("tests/perf/README.md")];
+    collect(&project().join("config"), &mut paths);
+    paths.sort();
+    let page = |path: PathBuf| {
+        let text = fs::read_to_string(&path).unwrap();
+        Page { path: path.strip_prefix(project()).unwrap().to_str().unwrap().to_owned(), text }
+    };
+    let pages: Vec<Page> = paths.into_iter().map(page).collect();
+    assert!(pages.len() >= 10, "this is not the whole manual");
+    pages
+}
+
+fn collect(folder: &Path, paths: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(&path, paths);
+        } else if path.extension().is_some_and(|extension| extension == "md") {
+            paths.push(path);
+        }
+    }
+}
+
+impl Page {
+    /// Every fenced block. A block inside a list may be indented.
+    pub fn blocks(&self) -> Vec<Block> {
+        let mut blocks = vec![];
+        let mut open: Option<Block> = None;
+        let (mut heading, mut comment) = (String::new(), None);
+        for line in self.text.lines() {
+            let bare = line.trim_start();
+            match (bare.strip_prefix("```"), open.take()) {
+                (Some(_), Some(block)) => blocks.push(block),
+                (Some(language), None) => {
+                    let block = Block {
+                        page: self.path.clone(),
+                        heading: heading.clone(),
+                        language: language.to_owned(),
+                        text: String::new(),
+                        indent: line.len() - bare.len(),
+                        comment: comment.take(),
+                    };
+                    open = Some(block);
+                }
+                (None, Some(mut block)) => {
+                    block.text += &format!("{}\n", line.get(block.indent..).unwrap_or_default());
+                    open = Some(block);
+                }
+                (None, None) => {
+                    if line.starts_with('#') {
+                        line.trim_start_matches('#').trim().clone_into(&mut heading);
+                    }
+                    let inside = bare.strip_prefix("<!-- ").and_then(|rest| rest.strip_suffix(" -->"));
+                    comment = inside.map(str::to_owned);
+                }
+            }
+        }
+        assert!(open.is_none(), "{}: a fenced block under {heading:?} does not end", self.path);
+        blocks
+    }
+
+    /// Every line outside of fenced blocks.
+    pub fn prose(&self) -> Vec<&str> {
+        let mut fenced = false;
+        let outside = |line: &&str| {
+            let fence = line.trim_start().starts_with("```");
+            fenced ^= fence;
+            !fenced && !fence
         };
-        let cells: Vec<String> =
-            cells.replace("\\|", "\u{0}").split('|').map(|cell| cell.trim().replace('\u{0}', "|")).collect();
-        if in_table {
-            tables.last_mut().unwrap().rows.push(cells);
-        } else {
-            tables.push(Table { heading, header: cells, rows: vec![] });
-            in_table = true;
-        }
+        self.text.lines().filter(outside).collect()
     }
-    for table in &tables {
-        for row in &table.rows {
-            assert_eq!(row.len(), table.header.len(), "a row of another length under {:?}: {row:?}", table.heading);
-        }
-    }
-    tables
-}
 
-/// The one table that begins with this cell, under this heading if one is given.
-pub fn table(heading: &str, first: &str) -> Table {
-    let fits = |table: &Table| table.header[0] == first && (heading.is_empty() || table.heading == heading);
-    let mut found: Vec<Table> = tables().into_iter().filter(fits).collect();
-    assert_eq!(found.len(), 1, "README needs one table of {first:?} under {heading:?}");
-    found.remove(0)
-}
-
-impl Table {
-    /// The cells of one column, as they stand.
-    pub fn column(&self, name: &str) -> usize {
-        let position = self.header.iter().position(|cell| cell == name);
-        position.unwrap_or_else(|| panic!("the table under {:?} has no column {name:?}", self.heading))
+    /// The anchors of the headings, as Git servers make them.
+    pub fn anchors(&self) -> Vec<String> {
+        let headings = self.prose().into_iter().filter(|line| line.starts_with('#'));
+        headings.map(|line| anchor(line.trim_start_matches('#').trim())).collect()
     }
 }
 
-/// Every fenced block of README.
-pub fn blocks() -> Vec<Block> {
-    let mut blocks = vec![];
-    let mut open: Option<Block> = None;
-    let mut heading = String::new();
-    for line in readme().lines() {
-        match (line.strip_prefix("```"), open.take()) {
-            (Some(_), Some(block)) => blocks.push(block),
-            (Some(language), None) => {
-                open = Some(Block { heading: heading.clone(), language: language.to_owned(), text: String::new() });
-            }
-            (None, Some(mut block)) => {
-                block.text += &format!("{line}\n");
-                open = Some(block);
-            }
-            (None, None) if line.starts_with('#') => line.trim_start_matches('#').trim().clone_into(&mut heading),
-            (None, None) => {}
-        }
-    }
-    assert!(open.is_none(), "a fenced block under {heading:?} does not end");
-    blocks
+/// The anchor of a heading: in small letters, spaces as `-`, other marks left out.
+fn anchor(heading: &str) -> String {
+    let kept = heading.to_lowercase();
+    kept.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c)).collect::<String>().replace(' ', "-")
 }
 
-/// What stands between backticks, once or more often, and nothing else but spaces: `a` `b`.
+/// The words in backticks of a cell that holds nothing else but spaces and commas.
 pub fn words(cell: &str) -> Vec<String> {
     let outside: String = cell.split('`').step_by(2).collect();
-    assert!(outside.trim().is_empty(), "{cell:?} should hold nothing but words in backticks");
+    assert!(outside.trim_matches([' ', ',']).is_empty(), "{cell:?} should hold nothing but words in backticks");
     cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-/// The one word between backticks that the cell is.
-pub fn word(cell: &str) -> String {
-    let mut words = words(cell);
-    assert_eq!(words.len(), 1, "{cell:?} should be one word in backticks");
-    words.remove(0)
-}
-
-/// Every line outside of fenced blocks, with the heading that it stands under.
-pub fn prose() -> Vec<(String, String)> {
-    let (mut heading, mut fenced, mut lines) = (String::new(), false, vec![]);
-    for line in readme().lines() {
-        if line.starts_with("```") {
-            fenced = !fenced;
-        } else if !fenced {
-            if line.starts_with('#') {
-                line.trim_start_matches('#').trim().clone_into(&mut heading);
-            }
-            lines.push((heading.clone(), line.to_owned()));
-        }
-    }
-    lines
+#[test]
+fn blocks_are_found_with_their_comments() {
+    let text = "# A\n<!-- not executed: why -->\n```sh\nls\n```\n- b\n\n  ```console\n  $ x\n    y\n  ```\n";
+    let blocks = Page { path: "p".to_owned(), text: text.to_owned() }.blocks();
+    assert_eq!((blocks[0].not_executed(), &*blocks[0].text, &*blocks[0].heading), (Some("why"), "ls\n", "A"));
+    assert_eq!((blocks[1].not_executed(), &*blocks[1].text), (None, "$ x\n  y\n"));
+    assert_eq!(anchor("`[[queues]]` At 3 a.m."), "queues-at-3-am");
+    assert_eq!(words("`a` `b`, `c`"), ["a", "b", "c"]);
 }

@@ -1,19 +1,34 @@
-//! Rust source, read as far as the tests need it: without comments, strings and tests.
+//! The source as a parser reads it: the paths and the macros that each file of `src/` names, without its unit tests.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use proc_macro2::{TokenStream, TokenTree};
+use syn::visit::{self, Visit};
+use syn::{Attribute, ItemFn, ItemMod, ItemUse, Macro, UseTree};
 
 use crate::support::project;
 
 /// A file of `src/`.
 pub struct Source {
-    /// Below `src/`.
+    /// The path below `src/`.
     pub path: String,
-    /// The path of the module that it is: `["policy", "decide"]`; empty for the crate's root.
+    /// The module of the file: `["policy", "decide"]`; empty for the root of the crate.
     pub module: Vec<String>,
     pub text: String,
-    /// The text without comments, strings and the module of its tests.
-    pub code: String,
+    pub names: Names,
+}
+
+/// What a file names. Paths that begin with `super` or `self` are written out from the root of the crate.
+#[derive(Default)]
+pub struct Names {
+    /// Paths, as `crate::gate::Gate` or `std::time::Instant`.
+    pub paths: BTreeSet<String>,
+    /// The names of the macros that are called.
+    pub macros: BTreeSet<String>,
+    /// The module in which the visitor is.
+    module: Vec<String>,
 }
 
 /// Every file of `src/`.
@@ -31,7 +46,7 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
         let path = entry.unwrap().path();
         if path.is_dir() {
             collect(&path, files);
-        } else {
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
             files.push(path);
         }
     }
@@ -41,88 +56,139 @@ fn source(file: &Path, below: &Path) -> Source {
     let text = fs::read_to_string(file).unwrap();
     let path = below.to_str().unwrap().to_owned();
     let module = path.trim_end_matches(".rs").trim_end_matches("/mod").split('/').map(str::to_owned).collect();
-    let module = if path == "lib.rs" { vec![] } else { module };
-    let code = without_tests(&bare(&text));
-    Source { path, module, text, code }
+    let module: Vec<String> = if path == "lib.rs" { vec![] } else { module };
+    let names = names(&text, &module);
+    Source { path, module, text, names }
 }
 
-/// The code without comments and without what stands in strings.
-pub fn bare(text: &str) -> String {
-    let mut code = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(first) = rest.chars().next() {
-        let raw = raw_string(rest);
-        let (kept, length) = if rest.starts_with("//") {
-            ("", rest.find('\n').unwrap_or(rest.len()))
-        } else if let Some(length) = raw {
-            ("\"\"", length)
-        } else if first == '"' {
-            ("\"\"", string_length(rest))
-        } else if let Some(length) = character_length(rest) {
-            ("' '", length)
-        } else {
-            (&rest[..first.len_utf8()], first.len_utf8())
-        };
-        code += kept;
-        rest = &rest[length..];
+/// What a text of this module names.
+fn names(text: &str, module: &[String]) -> Names {
+    let mut names = Names { module: module.to_vec(), ..Names::default() };
+    names.visit_file(&syn::parse_file(text).unwrap());
+    names
+}
+
+impl Names {
+    /// Adds a path, from the root of the crate where it begins with `self` or `super`.
+    fn add(&mut self, segments: &[String]) {
+        let mut module = self.module.clone();
+        let mut rest = segments;
+        let mut is_relative = false;
+        while let Some(first) = rest.first() {
+            match first.as_str() {
+                "self" => {}
+                "super" => {
+                    module.pop();
+                }
+                _ => break,
+            }
+            is_relative = true;
+            rest = &rest[1..];
+        }
+        let start = if is_relative { [vec!["crate".to_owned()], module].concat() } else { vec![] };
+        self.paths.insert([&start, rest].concat().join("::"));
     }
-    code
-}
 
-/// The length of a string that begins here.
-fn string_length(text: &str) -> usize {
-    let mut escaped = false;
-    for (position, character) in text.char_indices().skip(1) {
-        match character {
-            '"' if !escaped => return position + 1,
-            '\\' => escaped = !escaped,
-            _ => escaped = false,
+    fn add_tree(&mut self, start: &[String], tree: &UseTree) {
+        let longer = |name: &dyn ToString| [start, &[name.to_string()]].concat();
+        match tree {
+            UseTree::Path(path) => self.add_tree(&longer(&path.ident), &path.tree),
+            UseTree::Name(name) => self.add(&longer(&name.ident)),
+            UseTree::Rename(rename) => self.add(&longer(&rename.ident)),
+            UseTree::Glob(_) => self.add(start),
+            UseTree::Group(group) => group.items.iter().for_each(|tree| self.add_tree(start, tree)),
         }
     }
-    panic!("a string does not end: {text:.40}")
-}
 
-/// The length of a raw string that begins here, if one does.
-fn raw_string(text: &str) -> Option<usize> {
-    let hashes = text.strip_prefix('r')?.chars().take_while(|&character| character == '#').count();
-    text[1 + hashes..].strip_prefix('"')?;
-    let end = format!("\"{}", "#".repeat(hashes));
-    let start = hashes + 2;
-    Some(start + text[start..].find(&end).unwrap() + end.len())
-}
-
-/// The length of a character literal that begins here, if one does; a lifetime is none.
-fn character_length(text: &str) -> Option<usize> {
-    let inside = text.strip_prefix('\'')?;
-    let mut characters = inside.char_indices();
-    let (_, first) = characters.next()?;
-    if first == '\\' {
-        let (_, escaped) = characters.next()?;
-        let from = 1 + escaped.len_utf8();
-        return Some(1 + from + inside[from..].find('\'')? + 1);
+    /// The paths and macros in the tokens of a macro, which have no other syntax.
+    fn add_tokens(&mut self, tokens: TokenStream) {
+        let mut path: Vec<String> = vec![];
+        let mut colons = 0;
+        for token in tokens {
+            match token {
+                TokenTree::Ident(name) if colons == 2 => {
+                    path.push(name.to_string());
+                    colons = 0;
+                }
+                TokenTree::Ident(name) => {
+                    self.add(&std::mem::replace(&mut path, vec![name.to_string()]));
+                    colons = 0;
+                }
+                TokenTree::Punct(mark) if mark.as_char() == ':' => colons += 1,
+                TokenTree::Punct(mark) => {
+                    if let ('!', Some(name)) = (mark.as_char(), path.last()) {
+                        self.macros.insert(name.clone());
+                    }
+                    self.add(&std::mem::take(&mut path));
+                    colons = 0;
+                }
+                TokenTree::Group(group) => {
+                    self.add(&std::mem::take(&mut path));
+                    colons = 0;
+                    self.add_tokens(group.stream());
+                }
+                TokenTree::Literal(_) => {}
+            }
+        }
+        self.add(&path);
     }
-    let (end, quote) = characters.next()?;
-    (quote == '\'').then_some(1 + end + 1)
 }
 
-/// The code without its modules of tests.
-fn without_tests(code: &str) -> String {
-    let mut kept = code.to_owned();
-    while let Some(start) = kept.find("#[cfg(test)]\nmod tests {") {
-        let mut depth = 0_usize;
-        let end = kept[start..].char_indices().find_map(|(position, character)| {
-            depth += usize::from(character == '{');
-            let closes = character == '}';
-            depth -= usize::from(closes);
-            (closes && depth == 0).then_some(start + position + 1)
-        });
-        kept.replace_range(start..end.unwrap(), "");
+fn is_test(attributes: &[Attribute]) -> bool {
+    let is_of_test = |attribute: &Attribute| {
+        attribute.path().is_ident("test")
+            || attribute.path().is_ident("cfg")
+                && attribute.parse_args::<syn::Path>().is_ok_and(|condition| condition.is_ident("test"))
+    };
+    attributes.iter().any(is_of_test)
+}
+
+impl<'ast> Visit<'ast> for Names {
+    fn visit_item_mod(&mut self, module: &'ast ItemMod) {
+        if !is_test(&module.attrs) {
+            self.module.push(module.ident.to_string());
+            visit::visit_item_mod(self, module);
+            self.module.pop();
+        }
     }
-    kept
+
+    fn visit_item_fn(&mut self, function: &'ast ItemFn) {
+        if !is_test(&function.attrs) {
+            visit::visit_item_fn(self, function);
+        }
+    }
+
+    fn visit_item_use(&mut self, item: &'ast ItemUse) {
+        if !is_test(&item.attrs) {
+            self.add_tree(&[], &item.tree);
+        }
+    }
+
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        self.add(&path.segments.iter().map(|segment| segment.ident.to_string()).collect::<Vec<_>>());
+        visit::visit_path(self, path);
+    }
+
+    fn visit_macro(&mut self, call: &'ast Macro) {
+        if let Some(name) = call.path.segments.last() {
+            self.macros.insert(name.ident.to_string());
+        }
+        self.add_tokens(call.tokens.clone());
+        visit::visit_macro(self, call);
+    }
+
+    // A link in a comment is no use of what it names.
+    fn visit_attribute(&mut self, _: &'ast Attribute) {}
 }
 
 #[test]
-fn source_is_read_without_comments_strings_and_tests() {
-    let text = "a // crate::b\n\"crate::c \\\" \" r#\"crate::d\"# '\"' '\\'' &'x b\n#[cfg(test)]\nmod tests {\n{ crate::e }\n}\nf";
-    assert_eq!(without_tests(&bare(text)), "a \n\"\" \"\" ' ' ' ' &'x b\n\nf");
+fn paths_and_macros_are_found_and_tests_are_not() {
+    let text = "use crate::{a::b, c}; use super::d::E; /// [`crate::f`]\nfn g() { x!(crate::h::i(), y!(1)); std::j::k(); }\n\
+                #[cfg(test)] mod tests { use crate::l; }\n#[cfg(test)] use crate::m;";
+    let found = names(text, &["n".to_owned(), "o".to_owned()]);
+    for path in ["crate::a::b", "crate::c", "crate::n::d::E", "crate::h::i", "std::j::k"] {
+        assert!(found.paths.contains(path), "{path}: {:?}", found.paths);
+    }
+    assert!(!found.paths.iter().any(|path| path.ends_with("::l") || path.ends_with("::m") || path.ends_with("::f")));
+    assert!(found.macros.contains("x") && found.macros.contains("y"), "{:?}", found.macros);
 }

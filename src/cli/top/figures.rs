@@ -1,42 +1,43 @@
-//! What two looks at the sidecar come to: rates, percentiles, and what is now.
+//! The figures that `top` shows, computed from two samples: rates, percentiles and current values.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::cli::top::sample::{Bucket, Sample};
+use crate::cli::top::sample::{HistogramBucket, MetricsSample};
 use crate::observe::names::{self, MetricName};
 
-/// What is shown, and printed as JSON.
+/// The figures of one interval. `--json` prints this object.
 #[derive(Clone, Debug, Serialize)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a member of the JSON object")]
 pub(super) struct Figures {
-    /// The sidecar answered.
+    /// Always `true`: the sidecar answered.
     pub(super) up: bool,
     pub(super) at_unix_seconds: u64,
-    /// Where it answered.
-    pub(super) place: String,
+    /// The address at which the sidecar answered.
+    #[serde(rename = "place")]
+    pub(super) address: String,
     pub(super) version: String,
     pub(super) uptime_seconds: u64,
     pub(super) ready: bool,
     pub(super) draining: bool,
-    /// Between the two looks.
+    /// Seconds between the two samples.
     pub(super) interval_seconds: f64,
     pub(super) policy: PolicyFigures,
-    pub(super) decisions_per_second: Decisions,
+    pub(super) decisions_per_second: DecisionRates,
     pub(super) decision_seconds: Percentiles,
     pub(super) request_seconds: Percentiles,
     pub(super) commit_seconds: Percentiles,
-    pub(super) sessions: Sessions,
+    pub(super) sessions: SessionFigures,
     pub(super) supervisions: BTreeMap<String, f64>,
     pub(super) connections: BTreeMap<String, f64>,
     pub(super) connections_limit: f64,
-    /// Connections and questions that found no room.
+    /// Connections and questions refused because a limit was reached.
     pub(super) overload_rejected_per_second: f64,
     pub(super) protocol_errors_per_second: f64,
     pub(super) panics: f64,
     pub(super) store_healthy: bool,
-    /// `null`: a sidecar of a version without an audit log.
+    /// `null`: the version of the sidecar has no audit log.
     pub(super) audit_healthy: Option<bool>,
 }
 
@@ -48,23 +49,24 @@ pub(super) struct PolicyFigures {
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Decisions {
+pub(super) struct DecisionRates {
     pub(super) all: f64,
     pub(super) allow: f64,
     pub(super) deny: f64,
     pub(super) by_dialect: BTreeMap<String, f64>,
-    /// Those that there were, the most frequent first.
-    pub(super) by_reason: Vec<OfReason>,
+    /// The reasons that occurred, the most frequent first.
+    pub(super) by_reason: Vec<ReasonRate>,
 }
 
+/// Decisions a second with one reason.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct OfReason {
+pub(super) struct ReasonRate {
     pub(super) decision: String,
     pub(super) reason: String,
     pub(super) per_second: f64,
 }
 
-/// `null` where nothing was timed between the looks.
+/// Durations in seconds. `null`: nothing was timed between the samples.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(super) struct Percentiles {
     pub(super) p50: Option<f64>,
@@ -73,7 +75,7 @@ pub(super) struct Percentiles {
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct Sessions {
+pub(super) struct SessionFigures {
     pub(super) all: f64,
     pub(super) by_ground: BTreeMap<String, f64>,
     pub(super) kept: f64,
@@ -82,20 +84,25 @@ pub(super) struct Sessions {
 }
 
 impl Figures {
-    /// What came between `before` and `now`; `None` where they are looks at two processes.
-    pub(super) fn between(before: &Sample, now: &Sample, place: String, at_unix_seconds: u64) -> Option<Self> {
+    /// The figures of the interval from `before` to `now`. `None`: the samples are of two processes.
+    pub(super) fn between(
+        before: &MetricsSample,
+        now: &MetricsSample,
+        address: String,
+        at_unix_seconds: u64,
+    ) -> Option<Self> {
         let interval_seconds = now.at_seconds - before.at_seconds;
         if before.status.pid != now.status.pid || interval_seconds <= 0.0 {
             return None;
         }
-        let span = Span { before, now, seconds: interval_seconds };
+        let interval = SampleInterval { before, now, seconds: interval_seconds };
         let sum = |metric| now.sum(metric);
         let is = |metric| now.sum(metric) > 0.0;
         let by_ground = now.by(names::SESSIONS, "ground");
         Some(Self {
             up: true,
             at_unix_seconds,
-            place,
+            address,
             version: now.status.version.clone(),
             uptime_seconds: now.status.uptime_seconds,
             ready: now.status.ready,
@@ -106,11 +113,11 @@ impl Figures {
                 stale: is(names::POLICY_STALE),
                 last_load_successful: is(names::POLICY_LAST_RELOAD_SUCCESSFUL),
             },
-            decisions_per_second: span.decisions(),
-            decision_seconds: span.percentiles(names::DECISION_DURATION),
-            request_seconds: span.percentiles(names::REQUEST_DURATION),
-            commit_seconds: span.percentiles(names::STORE_COMMIT_DURATION),
-            sessions: Sessions {
+            decisions_per_second: interval.decisions(),
+            decision_seconds: interval.percentiles(names::DECISION_DURATION),
+            request_seconds: interval.percentiles(names::REQUEST_DURATION),
+            commit_seconds: interval.percentiles(names::STORE_COMMIT_DURATION),
+            sessions: SessionFigures {
                 all: by_ground.values().fold(0.0, |sum, count| sum + count),
                 by_ground,
                 kept: sum(names::SESSIONS_KEPT),
@@ -120,38 +127,39 @@ impl Figures {
             supervisions: now.by(names::SUPERVISIONS, "mode"),
             connections: now.by(names::CONNECTIONS, "dialect"),
             connections_limit: sum(names::CONNECTIONS_LIMIT),
-            overload_rejected_per_second: span.rate(names::OVERLOAD_REJECTED),
-            protocol_errors_per_second: span.rate(names::PROTOCOL_ERRORS),
+            overload_rejected_per_second: interval.rate(names::OVERLOAD_REJECTED),
+            protocol_errors_per_second: interval.rate(names::PROTOCOL_ERRORS),
             panics: sum(names::PANICS),
             store_healthy: is(names::STORE_HEALTHY),
-            audit_healthy: now.sum_if_there(names::AUDIT_HEALTHY).map(|healthy| healthy > 0.0),
+            audit_healthy: now.sum_if_present(names::AUDIT_HEALTHY).map(|healthy| healthy > 0.0),
         })
     }
 }
 
-/// Two looks at one process, and the time between them.
-struct Span<'a> {
-    before: &'a Sample,
-    now: &'a Sample,
+/// Two samples of one process, and the seconds between them.
+struct SampleInterval<'a> {
+    before: &'a MetricsSample,
+    now: &'a MetricsSample,
     seconds: f64,
 }
 
-impl Span<'_> {
+impl SampleInterval<'_> {
     fn rate(&self, metric: MetricName) -> f64 {
         (self.now.sum(metric) - self.before.sum(metric)).max(0.0) / self.seconds
     }
 
-    fn decisions(&self) -> Decisions {
+    fn decisions(&self) -> DecisionRates {
         let before = self.before.decisions();
-        let rates = self.now.decisions().into_iter().map(|(of, count)| {
-            let rate = (count - before.get(&of).copied().unwrap_or(0.0)).max(0.0) / self.seconds;
-            OfReason { decision: of.0, reason: of.1, per_second: rate }
+        let rates = self.now.decisions().into_iter().map(|(key, count)| {
+            let per_second = (count - before.get(&key).copied().unwrap_or(0.0)).max(0.0) / self.seconds;
+            let (decision, reason) = key;
+            ReasonRate { decision, reason, per_second }
         });
-        let mut by_reason: Vec<OfReason> = rates.filter(|of| of.per_second > 0.0).collect();
+        let mut by_reason: Vec<ReasonRate> = rates.filter(|rate| rate.per_second > 0.0).collect();
         by_reason.sort_by(|one, other| other.per_second.total_cmp(&one.per_second));
-        // `sum` of nothing is minus nothing, and would be shown so.
-        let of = |decision: &str| {
-            let rates = by_reason.iter().filter(|of| of.decision == decision).map(|of| of.per_second);
+        // `sum` of no numbers is -0, which would be printed with its sign.
+        let sum_of = |decision: &str| {
+            let rates = by_reason.iter().filter(|rate| rate.decision == decision).map(|rate| rate.per_second);
             rates.fold(0.0, |sum, rate| sum + rate)
         };
         let dialects = self.before.by(names::DECISIONS, "dialect");
@@ -159,24 +167,25 @@ impl Span<'_> {
             let rate = (count - dialects.get(&dialect).copied().unwrap_or(0.0)).max(0.0) / self.seconds;
             (dialect, rate)
         });
-        let (allow, deny) = (of("allow"), of("deny"));
-        Decisions { all: allow + deny, allow, deny, by_dialect: by_dialect.collect(), by_reason }
+        let (allow, deny) = (sum_of("allow"), sum_of("deny"));
+        DecisionRates { all: allow + deny, allow, deny, by_dialect: by_dialect.collect(), by_reason }
     }
 
     fn percentiles(&self, metric: MetricName) -> Percentiles {
         let before = self.before.buckets(metric);
         let counted = self.now.buckets(metric).iter().zip(0..).map(|(bucket, position)| {
-            let earlier = before.get(position).map_or(0.0, |bucket: &Bucket| bucket.count);
-            Bucket { at_most: bucket.at_most, count: (bucket.count - earlier).max(0.0) }
+            let earlier = before.get(position).map_or(0.0, |bucket: &HistogramBucket| bucket.count);
+            HistogramBucket { at_most: bucket.at_most, count: (bucket.count - earlier).max(0.0) }
         });
-        let counted: Vec<Bucket> = counted.collect();
+        let counted: Vec<HistogramBucket> = counted.collect();
         let at = |share| percentile(&counted, share);
         Percentiles { p50: at(0.5), p90: at(0.9), p99: at(0.99) }
     }
 }
 
-/// The duration that this share of all took at most, as Prometheus estimates it: evenly spread within a bucket.
-fn percentile(buckets: &[Bucket], share: f64) -> Option<f64> {
+/// The duration in seconds that this share of all observations did not exceed. As in Prometheus, the observations of a
+/// bucket count as evenly spread over it.
+fn percentile(buckets: &[HistogramBucket], share: f64) -> Option<f64> {
     let all = buckets.last()?.count;
     if all <= 0.0 {
         return None;
@@ -186,7 +195,7 @@ fn percentile(buckets: &[Bucket], share: f64) -> Option<f64> {
     for bucket in buckets {
         if bucket.count >= wanted {
             let within = bucket.count - shorter;
-            // Of the last bucket only the beginning is known.
+            // The last bucket has no upper bound: its lower bound is the estimate.
             let is_known = bucket.at_most.is_finite() && within > 0.0;
             let above = if is_known { (bucket.at_most - below) * (wanted - shorter) / within } else { 0.0 };
             return Some(below + above);
@@ -200,16 +209,16 @@ fn percentile(buckets: &[Bucket], share: f64) -> Option<f64> {
 mod tests {
     use super::*;
 
-    /// Bounds with their counts, a share, and the percentile.
-    type Case<'a> = (&'a [(f64, f64)], f64, Option<f64>);
+    /// Bounds with their counts, a share, and the expected percentile.
+    type PercentileCase<'a> = (&'a [(f64, f64)], f64, Option<f64>);
 
-    fn buckets(of: &[(f64, f64)]) -> Vec<Bucket> {
-        of.iter().map(|&(at_most, count)| Bucket { at_most, count }).collect()
+    fn buckets(bounds: &[(f64, f64)]) -> Vec<HistogramBucket> {
+        bounds.iter().map(|&(at_most, count)| HistogramBucket { at_most, count }).collect()
     }
 
     #[test]
     fn percentiles_are_those_of_prometheus() {
-        let cases: &[Case<'_>] = &[
+        let cases: &[PercentileCase<'_>] = &[
             (&[], 0.5, None),
             (&[(1.0, 0.0), (f64::INFINITY, 0.0)], 0.5, None),
             (&[(1.0, 10.0), (2.0, 10.0), (f64::INFINITY, 10.0)], 0.5, Some(0.5)),
@@ -217,14 +226,15 @@ mod tests {
             (&[(1.0, 5.0), (2.0, 10.0), (f64::INFINITY, 10.0)], 0.5, Some(1.0)),
             (&[(1.0, 5.0), (2.0, 5.0), (f64::INFINITY, 10.0)], 0.99, Some(2.0)),
         ];
-        for (of, share, expected) in cases {
-            assert_eq!(percentile(&buckets(of), *share), *expected, "{of:?} {share}");
+        for (bounds, share, expected) in cases {
+            assert_eq!(percentile(&buckets(bounds), *share), *expected, "{bounds:?} {share}");
         }
     }
 
     #[test]
-    fn a_rate_is_what_came_between_two_looks_at_one_process() {
-        let status = |pid| super::super::sample::Status { pid, ..super::super::sample::Status::default() };
+    fn a_rate_is_the_increase_between_two_samples_of_one_process() {
+        let status =
+            |pid| super::super::sample::SidecarStatus { pid, ..super::super::sample::SidecarStatus::default() };
         let text = |allowed, denied| {
             format!(
                 "# TYPE queuewarden_decisions_total counter\n\
@@ -232,15 +242,15 @@ mod tests {
                  queuewarden_decisions_total{{dialect=\"fastagi\",action=\"a\",decision=\"deny\",reason=\"internal\"}} {denied}\n"
             )
         };
-        let look = |pid, at, allowed, denied| Sample::read(&text(allowed, denied), status(pid), at).unwrap();
-        let (one, two) = (look(7, 10.0, 100, 3), look(7, 12.0, 140, 3));
+        let sample = |pid, at, allowed, denied| MetricsSample::read(&text(allowed, denied), status(pid), at).unwrap();
+        let (one, two) = (sample(7, 10.0, 100, 3), sample(7, 12.0, 140, 3));
         let figures = Figures::between(&one, &two, String::new(), 0).unwrap();
         let rates = figures.decisions_per_second;
         assert_eq!((rates.all, rates.allow, rates.deny), (20.0, 20.0, 0.0));
-        assert_eq!(rates.by_reason.iter().map(|of| &*of.reason).collect::<Vec<_>>(), ["assigned"]);
+        assert_eq!(rates.by_reason.iter().map(|rate| &*rate.reason).collect::<Vec<_>>(), ["assigned"]);
         assert_eq!(rates.by_dialect.into_iter().collect::<Vec<_>>(), [("fastagi".into(), 0.0), ("line".into(), 20.0)]);
         assert_eq!(figures.decision_seconds, Percentiles { p50: None, p90: None, p99: None });
-        assert!(Figures::between(&two, &look(8, 14.0, 1, 0), String::new(), 0).is_none(), "another process");
-        assert!(Sample::read("up 1\n", status(1), 0.0).is_err(), "something else");
+        assert!(Figures::between(&two, &sample(8, 14.0, 1, 0), String::new(), 0).is_none(), "another process");
+        assert!(MetricsSample::read("up 1\n", status(1), 0.0).is_err(), "something else");
     }
 }

@@ -1,26 +1,29 @@
-//! One look at the sidecar: the part of its metrics and of its status that `top` shows.
+//! One sample of a running sidecar: the part of `/metrics` and `/status` that `top` shows.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use prometheus_parse::{Scrape, Value};
 use serde::Deserialize;
+use thiserror::Error;
 
+use crate::cli::admin_client::AdminClientError;
 use crate::observe::names::{self, MetricName};
 
-/// What a look found.
+/// Metrics and status at one moment.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Sample {
-    /// When, in seconds since some moment.
+pub(super) struct MetricsSample {
+    /// The time of the sample, in seconds since `top` started.
     pub(super) at_seconds: f64,
-    /// What `/status` says.
-    pub(super) status: Status,
+    /// The answer of `/status`.
+    pub(super) status: SidecarStatus,
     series: BTreeMap<String, Vec<Series>>,
-    histograms: BTreeMap<String, Vec<Bucket>>,
+    histograms: BTreeMap<String, Vec<HistogramBucket>>,
 }
 
 /// The part of `/status` that is shown.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub(super) struct Status {
+pub(super) struct SidecarStatus {
     pub(super) version: String,
     pub(super) pid: u64,
     pub(super) uptime_seconds: u64,
@@ -35,18 +38,32 @@ struct Series {
     value: f64,
 }
 
-/// So many took at most so long.
+/// A bucket of a histogram: `count` observations took at most `at_most` seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Bucket {
+pub(super) struct HistogramBucket {
     pub(super) at_most: f64,
     pub(super) count: f64,
 }
 
-impl Sample {
+/// Why there is no sample.
+#[derive(Debug, Error)]
+pub(super) enum SampleError {
+    /// The admin listener did not answer.
+    #[error(transparent)]
+    Client(#[from] AdminClientError),
+    /// The answer of `/metrics` is not in the format of Prometheus.
+    #[error("its metrics cannot be read: {0}")]
+    Metrics(#[source] io::Error),
+    /// Another program listens at the address.
+    #[error("the program that listens there is not queuewarden")]
+    NotQueuewarden,
+}
+
+impl MetricsSample {
     /// Reads the text of `/metrics`.
-    pub(super) fn read(metrics: &str, status: Status, at_seconds: f64) -> Result<Self, String> {
+    pub(super) fn read(metrics: &str, status: SidecarStatus, at_seconds: f64) -> Result<Self, SampleError> {
         let lines = metrics.lines().map(|line| Ok(line.to_owned()));
-        let scrape = Scrape::parse(lines).map_err(|error| format!("its metrics cannot be read: {error}"))?;
+        let scrape = Scrape::parse(lines).map_err(SampleError::Metrics)?;
         let mut sample = Self { at_seconds, status, ..Self::default() };
         for found in scrape.samples {
             match found.value {
@@ -57,31 +74,30 @@ impl Sample {
                 Value::Histogram(counts) => {
                     let buckets = sample.histograms.entry(found.metric).or_default();
                     for count in counts {
-                        add(buckets, Bucket { at_most: count.less_than, count: count.count });
+                        add(buckets, HistogramBucket { at_most: count.less_than, count: count.count });
                     }
                 }
                 Value::Summary(_) => {}
             }
         }
-        // Something else listens there.
-        let is_ours = sample.series.contains_key(names::DECISIONS.name);
-        is_ours.then_some(sample).ok_or_else(|| "what answers there has no metrics of queuewarden".to_owned())
+        let is_queuewarden = sample.series.contains_key(names::DECISIONS.name);
+        is_queuewarden.then_some(sample).ok_or(SampleError::NotQueuewarden)
     }
 
-    /// The sum of all series of a metric; 0 where there is none.
+    /// The sum of all series of a metric; 0 if it has none.
     pub(super) fn sum(&self, metric: MetricName) -> f64 {
-        self.of(metric).map(|series| series.value).fold(0.0, |sum, value| sum + value)
+        self.series_of(metric).map(|series| series.value).fold(0.0, |sum, value| sum + value)
     }
 
-    /// A metric that a sidecar of another version may lack.
-    pub(super) fn sum_if_there(&self, metric: MetricName) -> Option<f64> {
+    /// The sum of all series of a metric. `None`: the version of the sidecar does not have the metric.
+    pub(super) fn sum_if_present(&self, metric: MetricName) -> Option<f64> {
         self.series.get(metric.name).map(|series| series.iter().map(|series| series.value).sum())
     }
 
     /// The sums of a metric by the values of a label.
     pub(super) fn by(&self, metric: MetricName, label: &str) -> BTreeMap<String, f64> {
         let mut sums = BTreeMap::new();
-        for series in self.of(metric) {
+        for series in self.series_of(metric) {
             if let Some(value) = series.labels.get(label) {
                 *sums.entry(value.clone()).or_insert(0.0) += series.value;
             }
@@ -92,7 +108,7 @@ impl Sample {
     /// The sums of the decisions by verdict and reason.
     pub(super) fn decisions(&self) -> BTreeMap<(String, String), f64> {
         let mut sums = BTreeMap::new();
-        for series in self.of(names::DECISIONS) {
+        for series in self.series_of(names::DECISIONS) {
             if let (Some(verdict), Some(reason)) = (series.labels.get("decision"), series.labels.get("reason")) {
                 *sums.entry((verdict.clone(), reason.clone())).or_insert(0.0) += series.value;
             }
@@ -100,21 +116,21 @@ impl Sample {
         sums
     }
 
-    /// The buckets of a histogram, whatever its labels, the shortest first.
-    pub(super) fn buckets(&self, metric: MetricName) -> &[Bucket] {
+    /// The buckets of a histogram, summed over all labels, the shortest first.
+    pub(super) fn buckets(&self, metric: MetricName) -> &[HistogramBucket] {
         self.histograms.get(metric.name).map_or(&[], Vec::as_slice)
     }
 
-    fn of(&self, metric: MetricName) -> impl Iterator<Item = &Series> {
+    fn series_of(&self, metric: MetricName) -> impl Iterator<Item = &Series> {
         self.series.get(metric.name).into_iter().flatten()
     }
 }
 
-fn add(buckets: &mut Vec<Bucket>, bucket: Bucket) {
+fn add(buckets: &mut Vec<HistogramBucket>, bucket: HistogramBucket) {
     match buckets.binary_search_by(|other| other.at_most.total_cmp(&bucket.at_most)) {
         Ok(position) => {
-            if let Some(there) = buckets.get_mut(position) {
-                there.count += bucket.count;
+            if let Some(same) = buckets.get_mut(position) {
+                same.count += bucket.count;
             }
         }
         Err(position) => buckets.insert(position, bucket),

@@ -1,4 +1,4 @@
-//! The terminal while `top` has it: a screen of its own, given back whatever happens.
+//! The terminal in full-screen mode. Its former state is restored when `top` ends, also after an error.
 
 use std::io::{self, Write};
 
@@ -9,25 +9,25 @@ use crossterm::terminal::{
 };
 use crossterm::{cursor, execute, queue, terminal};
 
-use crate::cli::top::text::{Line, Tone};
+use crate::cli::top::text::{Tone, TonedLine};
 
-/// A terminal that is ours until this is dropped.
+/// A terminal in raw mode with the alternate screen, until this is dropped.
 pub(super) struct Screen<'a, W: Write> {
     out: &'a mut W,
 }
 
 impl<'a, W: Write> Screen<'a, W> {
-    /// Takes the terminal.
+    /// Switches the terminal to full-screen mode.
     pub(super) fn take(out: &'a mut W) -> io::Result<Self> {
         enable_raw_mode()?;
-        // From here on it is given back, also if the next step fails.
+        // From here on `drop` restores the terminal, also if the next step fails.
         let screen = Self { out };
         execute!(screen.out, EnterAlternateScreen, DisableLineWrap, cursor::Hide)?;
         Ok(screen)
     }
 
-    /// Shows the lines, as many and as much of each as there is room for.
-    pub(super) fn show(&mut self, lines: &[Line]) -> io::Result<()> {
+    /// Shows the lines, cut to the size of the terminal.
+    pub(super) fn show(&mut self, lines: &[TonedLine]) -> io::Result<()> {
         let (columns, rows) = terminal::size()?;
         let room = usize::from(rows).saturating_sub(1);
         for (row, (tone, text)) in (0_u16..).zip(lines.iter().take(room)) {
@@ -51,8 +51,8 @@ impl<'a, W: Write> Screen<'a, W> {
 
 impl<W: Write> Drop for Screen<'_, W> {
     fn drop(&mut self) {
-        // There is nobody left to tell of a terminal that is gone.
-        drop(execute!(self.out, cursor::Show, EnableLineWrap, LeaveAlternateScreen));
-        drop(disable_raw_mode());
+        // If the terminal is gone, there is nothing to restore.
+        execute!(self.out, cursor::Show, EnableLineWrap, LeaveAlternateScreen).ok();
+        disable_raw_mode().ok();
     }
 }

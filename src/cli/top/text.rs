@@ -1,15 +1,15 @@
-//! The figures in lines of text, for a terminal and for a pipe.
+//! The figures as lines of text, for a terminal and for a pipe.
 
 use std::collections::BTreeMap;
 
 use crate::cli::top::figures::{Figures, Percentiles};
 
-/// Reasons that are listed.
+/// Greatest number of reasons that are listed.
 const REASONS_SHOWN_MAX: usize = 12;
-/// Columns of the longest bar.
+/// Width of the longest bar, in columns.
 const BAR_COLUMNS: f64 = 24.0;
 
-/// How a line is meant.
+/// The tone of a line, which becomes its color.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tone {
     Heading,
@@ -18,18 +18,18 @@ pub(super) enum Tone {
     Bad,
 }
 
-/// A line with its tone.
-pub(super) type Line = (Tone, String);
+/// A line of text with its tone.
+pub(super) type TonedLine = (Tone, String);
 
-/// What is shown while the sidecar does not answer.
-pub(super) fn down(error: &str) -> Vec<Line> {
+/// The lines while the sidecar does not answer.
+pub(super) fn down(error: &str) -> Vec<TonedLine> {
     let mut lines = vec![(Tone::Bad, "DOWN: the sidecar does not answer; trying again".to_owned())];
     lines.extend(error.lines().map(|line| (Tone::Plain, line.to_owned())));
     lines
 }
 
-/// What is shown of the figures. `history` holds the decisions a second of the looks before, the last one last.
-pub(super) fn up(figures: &Figures, history: &[f64]) -> Vec<Line> {
+/// The lines for the figures. `history` has the decisions a second of the last intervals, the newest last.
+pub(super) fn up(figures: &Figures, history: &[f64]) -> Vec<TonedLine> {
     let plain = |text: String| (Tone::Plain, text);
     let rates = &figures.decisions_per_second;
     let mut lines = vec![
@@ -38,7 +38,7 @@ pub(super) fn up(figures: &Figures, history: &[f64]) -> Vec<Line> {
             format!(
                 "queuewarden {} at {}   up {}   policy {}",
                 figures.version,
-                figures.place,
+                figures.address,
                 duration(figures.uptime_seconds),
                 figures.policy.revision
             ),
@@ -54,11 +54,11 @@ pub(super) fn up(figures: &Figures, history: &[f64]) -> Vec<Line> {
         )),
         plain(format!("  by dialect  {}", pairs(&rates.by_dialect, 1))),
     ];
-    let most = rates.by_reason.first().map_or(1.0, |of| of.per_second);
-    for of in rates.by_reason.iter().take(REASONS_SHOWN_MAX) {
-        let tone = if of.decision == "deny" { Tone::Bad } else { Tone::Good };
-        let bar = bar(of.per_second / most * BAR_COLUMNS);
-        lines.push((tone, format!("  {:<6}{:<32}{:>9.1}  {bar}", of.decision, of.reason, of.per_second)));
+    let most = rates.by_reason.first().map_or(1.0, |rate| rate.per_second);
+    for rate in rates.by_reason.iter().take(REASONS_SHOWN_MAX) {
+        let tone = if rate.decision == "deny" { Tone::Bad } else { Tone::Good };
+        let bar = bar(rate.per_second / most * BAR_COLUMNS);
+        lines.push((tone, format!("  {:<6}{:<32}{:>9.1}  {bar}", rate.decision, rate.reason, rate.per_second)));
     }
     let hidden = rates.by_reason.len().saturating_sub(REASONS_SHOWN_MAX);
     if hidden > 0 {
@@ -83,29 +83,29 @@ pub(super) fn up(figures: &Figures, history: &[f64]) -> Vec<Line> {
     lines
 }
 
-fn health(figures: &Figures) -> Line {
-    let mut ills = vec![];
-    let mut when = |ill: bool, what: &'static str| ills.extend(ill.then_some(what));
+fn health(figures: &Figures) -> TonedLine {
+    let mut faults = vec![];
+    let mut when = |is_faulty: bool, fault: &'static str| faults.extend(is_faulty.then_some(fault));
     when(!figures.store_healthy, "STORE CANNOT BE WRITTEN");
     when(figures.audit_healthy == Some(false), "AUDIT LOG CANNOT BE WRITTEN");
     when(figures.draining, "DRAINING");
     when(!figures.ready && !figures.draining, "NOT READY");
     when(!figures.policy.last_load_successful, "LAST LOAD FAILED");
     when(figures.policy.stale, "CONFIGURATION EDITED AND NOT LOADED");
-    if ills.is_empty() {
+    if faults.is_empty() {
         return (Tone::Good, "store well, policy loaded, ready".to_owned());
     }
-    (Tone::Bad, ills.join(", "))
+    (Tone::Bad, faults.join(", "))
 }
 
-fn pairs(of: &BTreeMap<String, f64>, decimals: usize) -> String {
-    let pairs: Vec<String> = of.iter().map(|(name, value)| format!("{name} {value:.decimals$}")).collect();
+fn pairs(values: &BTreeMap<String, f64>, decimals: usize) -> String {
+    let pairs: Vec<String> = values.iter().map(|(name, value)| format!("{name} {value:.decimals$}")).collect();
     pairs.join("   ")
 }
 
-fn percentiles(of: Percentiles) -> String {
+fn percentiles(percentiles: Percentiles) -> String {
     let text = |seconds: Option<f64>| seconds.map_or("-".to_owned(), short);
-    format!("median {:<10} 90 % {:<10} 99 % {}", text(of.p50), text(of.p90), text(of.p99))
+    format!("median {:<10} 90 % {:<10} 99 % {}", text(percentiles.p50), text(percentiles.p90), text(percentiles.p99))
 }
 
 /// A short duration in the unit that fits.
@@ -134,13 +134,13 @@ fn duration(seconds: u64) -> String {
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     clippy::as_conversions,
-    reason = "a bar has some columns"
+    reason = "a bar has at most BAR_COLUMNS columns"
 )]
 fn bar(columns: f64) -> String {
     "█".repeat(columns.clamp(0.0, BAR_COLUMNS).ceil() as usize)
 }
 
-/// The history as a line of eight heights.
+/// The history as one line of bars with eight heights.
 fn sparks(history: &[f64]) -> String {
     const HEIGHTS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let most = history.iter().copied().fold(0.0_f64, f64::max);

@@ -1,9 +1,10 @@
-//! JSON Schemas of the configuration files, for editors: what the readers themselves read, asked of them.
+//! JSON Schemas of the configuration files, for editors, made out of the readers themselves.
 //!
-//! A reader that meets a table reads all of its keys. So it is given a file without anything, then one with the tables
-//! that it asked for, and so on, until it asks for nothing new. A file that a schema admits may still not load, because
-//! names refer to each other; one that it refuses does not.
+//! A reader reads every key of each table that it finds. It first reads an empty file, then a file with the empty
+//! tables that it asked for, and so on, until it asks for no new table. A file that its schema refuses does not load. A
+//! file that its schema admits may still not load: a schema does not check that the names in it exist.
 
+pub mod keys;
 pub(super) mod trace;
 
 use std::cell::RefCell;
@@ -13,14 +14,14 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::config::fingerprint::Fingerprint;
-use crate::config::organization::Surroundings;
+use crate::config::organization::OrganizationContext;
 use crate::config::reader::Source;
-use crate::config::schema::trace::{Open, Seen, Shape, Step, Table, Trace};
+use crate::config::schema::trace::{FreeKeyValues, SchemaTrace, TableStep, TracedKey, TracedTable, ValueShape};
 use crate::config::{model, organization, process};
 use crate::policy::Policy;
 use crate::telephony::{OrganizationId, closed_list};
 
-/// The dialect of the schemas: the one that editors of TOML know.
+/// The dialect of the schemas, which editors of TOML support.
 const DIALECT: &str = "http://json-schema.org/draft-07/schema#";
 
 closed_list! {
@@ -46,12 +47,13 @@ pub fn schema(kind: Kind) -> Value {
     let mut schema = table(&traced(kind), &[]);
     schema.insert("$schema".to_owned(), DIALECT.into());
     schema.insert("title".to_owned(), title.into());
+    keys::describe(kind, &mut schema, "");
     Value::Object(schema)
 }
 
-/// All that a reader of this kind of file asks for.
-fn traced(kind: Kind) -> Trace {
-    let mut known = Trace::default();
+/// The record of every key that the reader of this kind of file asks for.
+fn traced(kind: Kind) -> SchemaTrace {
+    let mut known = SchemaTrace::default();
     loop {
         let source = Source { file: String::new(), text: headers(&known), trace: Some(RefCell::default()) };
         read(kind, &source);
@@ -63,40 +65,41 @@ fn traced(kind: Kind) -> Trace {
     }
 }
 
-/// A file with every table that the trace has asked for, and nothing in them.
-fn headers(trace: &Trace) -> String {
-    let asked = trace.0.iter().flat_map(|(path, table)| {
-        table.keys.iter().filter_map(move |(&key, seen)| {
-            let several = match seen.shape? {
-                Shape::Table => false,
-                Shape::Tables => true,
+/// A file with every table of the trace, each empty.
+fn headers(trace: &SchemaTrace) -> String {
+    let tables = trace.0.iter().flat_map(|(path, table)| {
+        table.keys.iter().filter_map(move |(&key, traced)| {
+            let is_list = match traced.shape? {
+                ValueShape::SubTable => false,
+                ValueShape::SubTables => true,
                 _ => return None,
             };
-            Some(path.iter().copied().chain([Step { key, several }]).collect::<Vec<_>>())
+            Some(path.iter().copied().chain([TableStep { key, is_list }]).collect::<Vec<_>>())
         })
     });
-    // A table comes before those in it.
-    let mut paths: Vec<Vec<Step>> = asked.collect();
+    // A table precedes the tables inside it.
+    let mut paths: Vec<Vec<TableStep>> = tables.collect();
     paths.sort_unstable();
-    let header = |path: &Vec<Step>| {
+    let header = |path: &Vec<TableStep>| {
         let name = path.iter().map(|step| step.key).collect::<Vec<_>>().join(".");
-        if path.last().is_some_and(|step| step.several) { format!("[[{name}]]\n") } else { format!("[{name}]\n") }
+        if path.last().is_some_and(|step| step.is_list) { format!("[[{name}]]\n") } else { format!("[{name}]\n") }
     };
     paths.iter().map(header).collect()
 }
 
-/// What is wrong with such a file does not matter.
+/// Runs the reader. The problems of a file that is almost empty are ignored.
 fn read(kind: Kind, source: &Source) {
-    let (problems, nowhere) = (RefCell::default(), Path::new(""));
+    let (problems, folder) = (RefCell::default(), Path::new(""));
     match kind {
         Kind::Process => {
-            let _read = process::read_from(source, nowhere, &problems, &mut crate::config::Problems::default());
+            let _read = process::read_from(source, folder, &problems, &mut crate::config::Problems::default());
         }
         Kind::Organization => {
             let (models, previous) = (HashMap::default(), Policy::default());
             let (next_id, fingerprint) = (OrganizationId(0), Fingerprint::default());
-            let around = Surroundings { models: &models, previous: &previous, next_id, fingerprint: &fingerprint };
-            let _read = organization::read_from(source, nowhere, &around, &problems, &RefCell::default());
+            let context =
+                OrganizationContext { models: &models, previous: &previous, next_id, fingerprint: &fingerprint };
+            let _read = organization::read_from(source, folder, &context, &problems, &RefCell::default());
         }
         Kind::Model => {
             let _read = model::read_from(source, "", &problems);
@@ -104,16 +107,16 @@ fn read(kind: Kind, source: &Source) {
     }
 }
 
-fn table(trace: &Trace, path: &[Step]) -> Map<String, Value> {
-    let unknown = Table::default();
+fn table(trace: &SchemaTrace, path: &[TableStep]) -> Map<String, Value> {
+    let unknown = TracedTable::default();
     let table = trace.0.get(path).unwrap_or(&unknown);
     let properties: Map<String, Value> =
-        table.keys.iter().map(|(&key, seen)| (key.to_owned(), value(trace, path, key, seen))).collect();
-    let required: Vec<&str> = table.keys.iter().filter(|(_, seen)| seen.required).map(|(&key, _)| key).collect();
-    let others = match table.open {
+        table.keys.iter().map(|(&key, traced)| (key.to_owned(), value(trace, path, key, traced))).collect();
+    let required: Vec<&str> = table.keys.iter().filter(|(_, traced)| traced.required).map(|(&key, _)| key).collect();
+    let additional = match table.free_keys {
         None => json!(false),
-        Some(Open::Texts) => json!({ "type": "string" }),
-        Some(Open::Flags) => {
+        Some(FreeKeyValues::Texts) => json!({ "type": "string" }),
+        Some(FreeKeyValues::Flags) => {
             json!({ "anyOf": [
                 { "type": "boolean" },
                 { "type": "object", "additionalProperties": { "type": "boolean" } },
@@ -123,31 +126,31 @@ fn table(trace: &Trace, path: &[Step]) -> Map<String, Value> {
     let mut schema = Map::new();
     schema.insert("type".to_owned(), "object".into());
     schema.insert("properties".to_owned(), Value::Object(properties));
-    schema.insert("additionalProperties".to_owned(), others);
+    schema.insert("additionalProperties".to_owned(), additional);
     if !required.is_empty() {
         schema.insert("required".to_owned(), required.into());
     }
     schema
 }
 
-fn value(trace: &Trace, path: &[Step], key: &'static str, seen: &Seen) -> Value {
-    let inside = |several| {
-        let path: Vec<Step> = path.iter().copied().chain([Step { key, several }]).collect();
+fn value(trace: &SchemaTrace, path: &[TableStep], key: &'static str, traced: &TracedKey) -> Value {
+    let inside = |is_list| {
+        let path: Vec<TableStep> = path.iter().copied().chain([TableStep { key, is_list }]).collect();
         Value::Object(table(trace, &path))
     };
     let mut text = json!({ "type": "string" });
-    if let (Some(text), false) = (text.as_object_mut(), seen.values.is_empty()) {
-        text.insert("enum".to_owned(), seen.values.clone().into());
+    if let (Some(text), false) = (text.as_object_mut(), traced.values.is_empty()) {
+        text.insert("enum".to_owned(), traced.values.clone().into());
     }
-    match seen.shape {
-        // Nobody reads a key only to say something of it.
+    match traced.shape {
+        // The readers read every key that they name.
         None => json!(false),
-        Some(Shape::Text) => text,
-        Some(Shape::Flag) => json!({ "type": "boolean" }),
-        Some(Shape::Whole(least, greatest)) => json!({ "type": "integer", "minimum": least, "maximum": greatest }),
-        Some(Shape::Texts) if seen.required => json!({ "type": "array", "items": text, "minItems": 1 }),
-        Some(Shape::Texts) => json!({ "type": "array", "items": text }),
-        Some(Shape::Table) => inside(false),
-        Some(Shape::Tables) => json!({ "type": "array", "items": inside(true) }),
+        Some(ValueShape::Text) => text,
+        Some(ValueShape::Flag) => json!({ "type": "boolean" }),
+        Some(ValueShape::Whole(least, greatest)) => json!({ "type": "integer", "minimum": least, "maximum": greatest }),
+        Some(ValueShape::Texts) if traced.required => json!({ "type": "array", "items": text, "minItems": 1 }),
+        Some(ValueShape::Texts) => json!({ "type": "array", "items": text }),
+        Some(ValueShape::SubTable) => inside(false),
+        Some(ValueShape::SubTables) => json!({ "type": "array", "items": inside(true) }),
     }
 }

@@ -1,76 +1,83 @@
-//! What the readers read, written down while they do: the keys of every table, and what their values may be.
+//! A record of the keys that the readers ask for: of every table, its keys and the values that they may have.
 //!
-//! There is no second list of keys that could differ from what is really read: [`crate::config::schema`] has the
-//! readers read, and looks here.
+//! The record replaces a second list of keys, which could differ from what is read. [`crate::config::schema`] runs the
+//! readers and makes a schema out of their record.
 
 use std::collections::BTreeMap;
 
-/// A step of the way to a table.
+/// One step of the path from the root of a file to a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Step {
+pub(crate) struct TableStep {
     pub(crate) key: &'static str,
-    /// `[[key]]`.
-    pub(crate) several: bool,
+    /// Whether the key has a list of tables, written `[[key]]`.
+    pub(crate) is_list: bool,
 }
 
-/// What a value has to be.
+/// The type of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Shape {
+pub(crate) enum ValueShape {
     Text,
     Flag,
-    /// From the first to the second.
+    /// A whole number, from the least to the greatest.
     Whole(u64, u64),
     Texts,
-    Table,
-    Tables,
+    SubTable,
+    SubTables,
 }
 
-/// What the values are in a table whose keys are the operator's own.
+/// The values of a table whose keys the operator chooses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Open {
+pub(crate) enum FreeKeyValues {
     Texts,
     /// `true`, `false`, or a table of these.
     Flags,
 }
 
-/// A key of a table.
+/// One key of a table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Seen {
-    pub(crate) shape: Option<Shape>,
+pub(crate) struct TracedKey {
+    /// `None`: the key was named but not read.
+    pub(crate) shape: Option<ValueShape>,
     pub(crate) required: bool,
-    /// The only values that there are; empty: any.
+    /// The values that the key may have. Empty: any.
     pub(crate) values: Vec<String>,
 }
 
-/// A table.
+/// One table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Table {
-    pub(crate) keys: BTreeMap<&'static str, Seen>,
-    pub(crate) open: Option<Open>,
+pub(crate) struct TracedTable {
+    pub(crate) keys: BTreeMap<&'static str, TracedKey>,
+    /// `None`: the table has no keys but those in `keys`.
+    pub(crate) free_keys: Option<FreeKeyValues>,
 }
 
-/// Every table that was read, by the way to it.
+/// Every table that was read, by its path from the root of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Trace(pub(crate) BTreeMap<Vec<Step>, Table>);
+pub(crate) struct SchemaTrace(pub(crate) BTreeMap<Vec<TableStep>, TracedTable>);
 
-impl Trace {
-    fn key(&mut self, path: &[Step], key: &'static str) -> &mut Seen {
+impl SchemaTrace {
+    fn key(&mut self, path: &[TableStep], key: &'static str) -> &mut TracedKey {
         self.0.entry(path.to_vec()).or_default().keys.entry(key).or_default()
     }
 
-    pub(crate) fn note(&mut self, path: &[Step], key: &'static str, shape: Shape) {
+    pub(crate) fn record(&mut self, path: &[TableStep], key: &'static str, shape: ValueShape) {
         self.key(path, key).shape = Some(shape);
     }
 
-    pub(crate) fn must(&mut self, path: &[Step], key: &'static str) {
+    pub(crate) fn require(&mut self, path: &[TableStep], key: &'static str) {
         self.key(path, key).required = true;
     }
 
-    pub(crate) fn one_of<'v>(&mut self, path: &[Step], key: &'static str, values: impl IntoIterator<Item = &'v str>) {
+    pub(crate) fn one_of<'v>(
+        &mut self,
+        path: &[TableStep],
+        key: &'static str,
+        values: impl IntoIterator<Item = &'v str>,
+    ) {
         self.key(path, key).values = values.into_iter().map(str::to_owned).collect();
     }
 
-    pub(crate) fn open(&mut self, path: &[Step], open: Open) {
-        self.0.entry(path.to_vec()).or_default().open = Some(open);
+    pub(crate) fn free_keys(&mut self, path: &[TableStep], values: FreeKeyValues) {
+        self.0.entry(path.to_vec()).or_default().free_keys = Some(values);
     }
 }

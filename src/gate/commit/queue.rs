@@ -1,383 +1,336 @@
-//! Changes on their way to the disk, in groups: what was changed while one group is written is the next group.
+//! The queue of changes on their way to the disk: bounded, written in commit groups.
 //!
-//! A change is made in memory, entered here under the same lock, and acknowledged when its group is durable: its lines
-//! in the audit log, and then the change itself in the session store. A decision that changes no login session but has
-//! to be in the audit log before anybody hears of it waits for the first of the two only. If the group cannot be
-//! written, the change is taken back and refused; see [`crate::gate::commit::writer`].
+//! A change is made in memory and queued here under the same lock of the session table. Its answer is sent when the
+//! group is durable: audit records first, then the records of the session store. A decision that changes no login
+//! session, but has to be in the audit log before the answer leaves, waits for the audit log only. If the group cannot
+//! be written, the change is reverted in memory and refused; see [`crate::gate::commit::take_back`].
+//!
+//! The gate calls [`CommitQueue::push`]; the writer's thread calls [`CommitQueue::next`] and reports the result of each
+//! group. At most [`PENDING_CHANGES_MAX`] changes wait; further ones are refused.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
-use crate::gate::change_feed::Change;
+use crate::gate::commit::group::{CommitGroup, DirtyUser, PendingChange, PendingCommit, PendingCommits};
 use crate::limits::PENDING_CHANGES_MAX;
-use crate::policy::Organization;
-use crate::sessions::record::key_of;
-use crate::sessions::supervisions::Supervision;
-use crate::sessions::table::Altered;
-use crate::telephony::{OrganizationId, UserId};
 
-/// A change that waits for the disk.
-#[derive(Debug)]
-pub(crate) struct PendingChange {
-    /// Where it happened.
-    pub(crate) organization: OrganizationId,
-    /// What the session store has to write; `None`: nothing.
-    pub(crate) stale: Option<DirtyUser>,
-    /// How to take it back.
-    pub(crate) undo: Undo,
-    /// What to tell whoever watches.
-    pub(crate) changes: Vec<Change>,
-    /// What the audit log has to write, packed; empty without one.
-    pub(crate) lines: Vec<u8>,
-}
-
-/// How to take a change back.
-#[derive(Debug)]
-pub(crate) enum Undo {
-    /// Not at all: it happens whether the disk works or not.
-    Never,
-    /// There is nothing to take back but the answer.
-    Nothing,
-    /// What it altered.
-    Sessions(Vec<Altered>),
-    /// What began, and what ended.
-    Supervisions { began: Option<Box<Supervision>>, ended: Vec<Supervision> },
-}
-
-/// The record on disk of a user, which is not what memory says.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct DirtyUser {
-    pub(crate) organization: OrganizationId,
-    pub(crate) user: UserId,
-    /// Its key: a reload may remove the user while the change waits, and give the id to somebody else.
-    pub(crate) key: Vec<u8>,
-}
-
-impl DirtyUser {
-    pub(crate) fn of(organization: &Organization, user: UserId) -> Self {
-        let key = key_of(&organization.name, organization.directory.user_id(user));
-        Self { organization: organization.id, user, key }
-    }
-}
-
-/// The group of changes that a change belongs to.
-#[derive(Debug, Default)]
-pub struct CommitGroup {
-    durable: OnceLock<bool>,
-    settled: Notify,
-}
-
-impl CommitGroup {
-    /// Waits until the group is durable, or is known not to be.
-    pub async fn is_durable(&self) -> bool {
-        loop {
-            let settled = self.settled.notified();
-            if let Some(&durable) = self.durable.get() {
-                return durable;
-            }
-            settled.await;
-        }
-    }
-
-    pub(crate) fn settle(&self, durable: bool) {
-        // A group is settled once.
-        let _ = self.durable.set(durable);
-        self.settled.notify_waiters();
-    }
-}
-
-/// The entry of one change.
+/// A change was queued.
 #[derive(Clone, Debug)]
 pub(crate) struct Receipt {
-    /// Rises with every change.
+    /// The number of the change in the queue, rising.
     pub(crate) ticket: u64,
-    /// The group that it is written with.
-    pub(crate) group: Arc<CommitGroup>,
+    /// What the answer waits for.
+    pub(crate) commit: Arc<PendingCommit>,
 }
 
-/// The disk does not take changes now.
+/// The disk takes no changes at present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Unavailable;
 
 /// The changes that are not durable yet.
 #[derive(Debug)]
 pub(crate) struct CommitQueue {
-    /// Whether login sessions are kept by a store.
-    durable: bool,
+    /// Whether a store keeps login sessions over a restart.
+    is_durable: bool,
     /// Whether there is an audit log.
-    audited: bool,
-    open: Mutex<Open>,
+    is_audited: bool,
+    state: Mutex<QueueState>,
+    /// Wakes the writer.
     work: Condvar,
-    done: Condvar,
-    /// Every change up to this ticket is settled.
+    /// Wakes [`CommitQueue::stop`].
+    ended: Condvar,
+    /// Every change up to this ticket is durable or refused.
     settled: AtomicU64,
-    healthy: AtomicBool,
+    store_is_healthy: AtomicBool,
+    /// Cancelled when the writer's thread panics.
+    writer_panicked: CancellationToken,
 }
 
-/// The groups of those entries that are written together.
 #[derive(Debug, Default)]
-struct CommitGroups {
-    /// Those that the session store has to write.
-    stored: Arc<CommitGroup>,
-    /// Those that only the audit log has to write.
-    audited: Arc<CommitGroup>,
-}
-
-/// What the writer works on next.
-#[derive(Debug, Default)]
-struct Open {
-    entries: Vec<PendingChange>,
-    /// Users whose record on disk is not what memory says, since a write failed.
-    stale: BTreeSet<DirtyUser>,
-    groups: CommitGroups,
-    /// The groups that are being written.
-    writing: Option<(u64, CommitGroups)>,
+struct QueueState {
+    /// The group that new changes join.
+    filling: CommitGroup,
+    /// What the answers of that group wait for.
+    commits: PendingCommits,
+    /// The group that the writer works on: the ticket of its last change, and what its answers wait for.
+    writing: Option<(u64, PendingCommits)>,
+    /// Users whose stored record is out of date since a write failed.
+    dirty_users: BTreeSet<DirtyUser>,
+    /// The ticket of the last change that was queued.
     ticket: u64,
-    /// The session store takes nothing.
-    failing: bool,
-    /// The audit log takes nothing.
-    audit_failing: bool,
-    course: Course,
+    /// Whether the last write of the session store failed.
+    store_fails: bool,
+    /// Whether the last write of the audit log failed.
+    audit_fails: bool,
+    writer: WriterState,
 }
 
-/// Whether the writer goes on.
+/// Whether the writer's thread goes on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Course {
+enum WriterState {
     #[default]
     Running,
-    /// It ends once it has written what there is.
+    /// It ends once the queue is empty.
     Stopping,
     /// It has ended.
     Stopped,
 }
 
-/// What the writer is to do.
+/// What the writer does next.
 #[derive(Debug)]
 pub(crate) enum Work {
-    /// Write these.
-    CommitGroup { entries: Vec<PendingChange>, stale: Vec<DirtyUser> },
-    /// Nothing came for as long as it may.
+    /// Write this group.
+    Commit(CommitGroup),
+    /// Nothing was queued during the interval.
     Idle,
-    /// Everything is written and nothing will come.
+    /// The queue is empty and takes no more changes: end.
     Stop,
 }
 
 impl CommitQueue {
-    pub(crate) fn new(durable: bool, audited: bool) -> Self {
+    pub(crate) fn new(is_durable: bool, is_audited: bool) -> Self {
         Self {
-            durable,
-            audited,
-            open: Mutex::default(),
+            is_durable,
+            is_audited,
+            state: Mutex::default(),
             work: Condvar::new(),
-            done: Condvar::new(),
+            ended: Condvar::new(),
             settled: AtomicU64::new(0),
-            healthy: AtomicBool::new(true),
+            store_is_healthy: AtomicBool::new(true),
+            writer_panicked: CancellationToken::new(),
         }
     }
 
+    /// Whether a store keeps login sessions over a restart.
     pub(crate) const fn is_durable(&self) -> bool {
-        self.durable
+        self.is_durable
     }
 
-    /// Whether anything ever waits for the writer.
-    pub(crate) const fn waits(&self) -> bool {
-        self.durable || self.audited
+    /// Whether there is a writer at all.
+    const fn has_writer(&self) -> bool {
+        self.is_durable || self.is_audited
     }
 
-    /// Whether the store takes changes.
-    pub(crate) fn is_healthy(&self) -> bool {
-        self.healthy.load(Ordering::Relaxed)
+    /// Whether the session store takes changes.
+    pub(crate) fn store_is_healthy(&self) -> bool {
+        self.store_is_healthy.load(Ordering::Relaxed)
     }
 
-    /// Whether the session store has to write this.
-    pub(crate) const fn is_stored(&self, entry: &PendingChange) -> bool {
-        self.durable && entry.stale.is_some()
+    /// Whether the session store has to write the change.
+    const fn is_stored(&self, change: &PendingChange) -> bool {
+        self.is_durable && change.dirty_user.is_some()
     }
 
-    /// Whether there is anything to wait for.
-    pub(crate) const fn waits_for(&self, entry: &PendingChange) -> bool {
-        self.is_stored(entry) || !entry.lines.is_empty()
+    /// Whether anything has to be written for the change.
+    pub(crate) const fn has_to_write(&self, change: &PendingChange) -> bool {
+        self.is_stored(change) || !change.audit.is_empty()
     }
 
-    /// Enters a change that was asked for.
-    pub(crate) fn enter(&self, entry: PendingChange) -> Result<Receipt, PendingChange> {
-        let mut open = self.locked();
-        if self.is_stuck(&open, &entry) || open.course != Course::Running || open.entries.len() >= PENDING_CHANGES_MAX {
-            return Err(entry);
+    /// Queues a change that somebody asked for.
+    ///
+    /// # Errors
+    ///
+    /// When the disk takes no changes, the queue is full, or the writer ends. The caller reverts the change.
+    pub(crate) fn push(&self, change: PendingChange) -> Result<Receipt, Unavailable> {
+        let mut state = self.locked();
+        let is_full = state.filling.changes.len() >= PENDING_CHANGES_MAX;
+        if is_full || state.writer != WriterState::Running || self.is_blocked(&state, &change) {
+            return Err(Unavailable);
         }
-        Ok(self.push(&mut open, entry))
+        Ok(self.join(&mut state, change))
     }
 
-    /// Enters a change that happens whether the disk works or not: a time that is over, a user who was removed. If it
-    /// does not, what the session store lacks is noted, and the rest is handed back.
-    pub(crate) fn enter_regardless(&self, entry: PendingChange) -> Result<Receipt, PendingChange> {
-        let mut open = self.locked();
-        if self.is_stuck(&open, &entry) {
-            open.stale.extend(entry.stale.clone().filter(|_| self.durable));
-            return Err(entry);
+    /// Queues a change that happens whether the disk works or not, for example the end of a lease. While the disk
+    /// fails, the user is remembered as dirty and the change is handed back, to be published without being written.
+    pub(crate) fn push_unconditionally(&self, change: PendingChange) -> Result<Receipt, PendingChange> {
+        let mut state = self.locked();
+        if self.is_blocked(&state, &change) {
+            state.dirty_users.extend(change.dirty_user.clone().filter(|_| self.is_durable));
+            return Err(change);
         }
-        Ok(self.push(&mut open, entry))
+        Ok(self.join(&mut state, change))
     }
 
-    /// Whether what would have to write the entry takes nothing.
-    fn is_stuck(&self, open: &Open, entry: &PendingChange) -> bool {
-        (open.failing && self.is_stored(entry)) || (open.audit_failing && !entry.lines.is_empty())
+    /// Whether the store or the log that has to write the change fails at present.
+    fn is_blocked(&self, state: &QueueState, change: &PendingChange) -> bool {
+        (state.store_fails && self.is_stored(change)) || (state.audit_fails && !change.audit.is_empty())
     }
 
-    fn push(&self, open: &mut Open, entry: PendingChange) -> Receipt {
-        open.ticket = open.ticket.saturating_add(1);
-        let group = if self.is_stored(&entry) { &open.groups.stored } else { &open.groups.audited };
-        let group = Arc::clone(group);
-        open.entries.push(entry);
+    fn join(&self, state: &mut QueueState, change: PendingChange) -> Receipt {
+        state.ticket += 1;
+        let is_stored = self.is_stored(&change);
+        let commit = if is_stored { &state.commits.stored } else { &state.commits.audited };
+        let commit = Arc::clone(commit);
+        state.filling.push(change, is_stored);
         self.work.notify_one();
-        Receipt { ticket: open.ticket, group }
+        Receipt { ticket: state.ticket, commit }
     }
 
-    /// Lets the writer come now.
-    pub(crate) fn wake(&self) {
+    /// Wakes the writer before its interval is over.
+    pub(crate) fn wake_writer(&self) {
         self.work.notify_one();
     }
 
-    /// The group that the ticket waits for, unless it is settled.
-    pub(crate) fn group_of(&self, ticket: u64) -> Option<Arc<CommitGroup>> {
+    /// The commit that the change with this ticket waits for. `None`: the change is durable or refused.
+    pub(crate) fn commit_of(&self, ticket: u64) -> Option<Arc<PendingCommit>> {
         if ticket <= self.settled() {
             return None;
         }
-        let of = |groups: &CommitGroups| Arc::clone(if self.durable { &groups.stored } else { &groups.audited });
-        let open = self.locked();
-        match &open.writing {
-            Some((last, groups)) if ticket <= *last => Some(of(groups)),
-            _ => (ticket > self.settled()).then(|| of(&open.groups)),
+        let commit =
+            |commits: &PendingCommits| Arc::clone(if self.is_durable { &commits.stored } else { &commits.audited });
+        let state = self.locked();
+        match &state.writing {
+            Some((last, commits)) if ticket <= *last => Some(commit(commits)),
+            _ => (ticket > self.settled()).then(|| commit(&state.commits)),
         }
     }
 
+    /// Every change up to this ticket is durable or refused.
     pub(crate) fn settled(&self) -> u64 {
         self.settled.load(Ordering::Acquire)
     }
 
-    /// Waits for work, at most so long.
-    pub(crate) fn next(&self, at_most: Duration) -> Work {
-        let mut open = self.locked();
-        if open.entries.is_empty() && open.course == Course::Running {
-            open = self.work.wait_timeout(open, at_most).unwrap_or_else(PoisonError::into_inner).0;
+    /// Waits for the next group, at most for `interval`. While the disk fails, a group may be empty: it is a retry.
+    pub(crate) fn next(&self, interval: Duration) -> Work {
+        let mut state = self.locked();
+        if state.filling.changes.is_empty() && state.writer == WriterState::Running {
+            state = self.work.wait_timeout(state, interval).unwrap_or_else(PoisonError::into_inner).0;
         }
-        let fails = open.failing || open.audit_failing;
-        let is_running = open.course == Course::Running;
-        if open.entries.is_empty() && (!fails || !is_running) {
+        let fails = state.store_fails || state.audit_fails;
+        let is_running = state.writer == WriterState::Running;
+        if state.filling.changes.is_empty() && (!fails || !is_running) {
             return if is_running { Work::Idle } else { Work::Stop };
         }
-        let groups = std::mem::take(&mut open.groups);
-        open.writing = Some((open.ticket, groups));
-        let stale = open.stale.iter().cloned().collect();
-        Work::CommitGroup { entries: std::mem::take(&mut open.entries), stale }
+        let commits = std::mem::take(&mut state.commits);
+        state.writing = Some((state.ticket, commits));
+        let mut group = std::mem::take(&mut state.filling);
+        group.retries = state.dirty_users.iter().cloned().collect();
+        Work::Commit(group)
     }
 
-    /// The lines of what is being written are in the audit log.
+    /// The audit log has written the group: wakes the answers that wait for the log only.
     pub(crate) fn audited(&self) {
-        let mut open = self.locked();
-        open.audit_failing = false;
-        let group = open.writing.as_ref().map(|(_, groups)| Arc::clone(&groups.audited));
-        drop(open);
-        if let Some(group) = group {
-            group.settle(true);
+        let mut state = self.locked();
+        state.audit_fails = false;
+        let commit = state.writing.as_ref().map(|(_, commits)| Arc::clone(&commits.audited));
+        drop(state);
+        if let Some(commit) = commit {
+            commit.settle(true);
         }
     }
 
-    /// All of what was being written is durable, or did not concern the session store.
-    pub(crate) fn succeeded(&self, written: &[DirtyUser]) {
-        let mut open = self.locked();
-        let Some((last, groups)) = open.writing.take() else { return };
-        for stale in written {
-            open.stale.remove(stale);
+    /// The session store has written the group, `retries` among it, or had nothing to write: wakes the answers.
+    pub(crate) fn succeeded(&self, retries: &[DirtyUser]) {
+        let mut state = self.locked();
+        let Some((last, commits)) = state.writing.take() else { return };
+        for written in retries {
+            state.dirty_users.remove(written);
         }
-        open.failing = !open.stale.is_empty();
-        self.healthy.store(!open.failing, Ordering::Relaxed);
+        state.store_fails = !state.dirty_users.is_empty();
+        self.store_is_healthy.store(!state.store_fails, Ordering::Relaxed);
         self.settled.store(last, Ordering::Release);
-        drop(open);
-        groups.stored.settle(true);
+        drop(state);
+        commits.stored.settle(true);
     }
 
-    /// What was being written was left as it was: it is too early to try again.
+    /// The store still fails and its retry interval is not over: nothing was written.
     pub(crate) fn deferred(&self) {
-        let mut open = self.locked();
-        let writing = open.writing.take();
-        drop(open);
-        // Nothing is entered for what fails, so nobody waits.
-        if let Some((_, groups)) = writing {
-            groups.stored.settle(false);
-            groups.audited.settle(false);
+        let mut state = self.locked();
+        let writing = state.writing.take();
+        drop(state);
+        // While the store fails no change is queued for it, so no answer waits.
+        if let Some((_, commits)) = writing {
+            commits.stored.settle(false);
+            commits.audited.settle(false);
         }
     }
 
-    /// What the session store was to write is not durable, and from now on nothing is entered for it. What came in
-    /// meanwhile is handed back, to be taken back with it before [`CommitQueue::refused`].
-    pub(crate) fn store_failed(&self, entries: &[PendingChange]) -> Vec<PendingChange> {
-        let mut open = self.locked();
-        open.failing = true;
-        self.healthy.store(false, Ordering::Relaxed);
-        let came_in = std::mem::take(&mut open.entries);
-        let (stored, others) = came_in.into_iter().partition::<Vec<_>, _>(|entry| self.is_stored(entry));
-        open.entries = others;
-        open.stale.extend(entries.iter().chain(&stored).filter_map(|entry| entry.stale.clone()));
-        stored
+    /// The session store could not write `group`; from now on no change is queued for the store. Hands back the changes
+    /// for the store that were queued meanwhile. The caller reverts both and then calls [`CommitQueue::refused`].
+    pub(crate) fn store_failed(&self, group: &CommitGroup) -> CommitGroup {
+        let mut state = self.locked();
+        state.store_fails = true;
+        self.store_is_healthy.store(false, Ordering::Relaxed);
+        let later = state.filling.split_off_stored();
+        state.dirty_users.extend(group.dirty_users().into_iter().chain(later.dirty_users()).cloned());
+        later
     }
 
-    /// The same of the audit log: all of what was to be written is handed back.
-    pub(crate) fn audit_failed(&self, entries: Vec<PendingChange>) -> Vec<PendingChange> {
-        let mut open = self.locked();
-        open.audit_failing = true;
-        let mut all = entries;
-        all.append(&mut open.entries);
-        if self.durable {
-            open.stale.extend(all.iter().filter_map(|entry| entry.stale.clone()));
-        }
-        all
+    /// The audit log could not write `group`; from now on nothing is queued that has an audit record. Hands back all
+    /// changes that were queued meanwhile. The caller reverts both and then calls [`CommitQueue::refused`].
+    pub(crate) fn audit_failed(&self, group: &CommitGroup) -> CommitGroup {
+        let mut state = self.locked();
+        state.audit_fails = true;
+        let later = std::mem::take(&mut state.filling);
+        state.dirty_users.extend(group.dirty_users().into_iter().chain(later.dirty_users()).cloned());
+        later
     }
 
-    /// Everything that waited for what failed was taken back.
+    /// Every change that waited for what failed is reverted: wakes its answers, which become denials.
     pub(crate) fn refused(&self) {
-        let mut open = self.locked();
-        let mut refused = vec![std::mem::take(&mut open.groups.stored)];
-        if open.audit_failing {
-            refused.push(std::mem::take(&mut open.groups.audited));
+        let mut state = self.locked();
+        let mut refused = vec![std::mem::take(&mut state.commits.stored)];
+        if state.audit_fails {
+            refused.push(std::mem::take(&mut state.commits.audited));
         }
-        refused.extend(open.writing.take().into_iter().flat_map(|(_, groups)| [groups.stored, groups.audited]));
-        self.settled.store(open.ticket, Ordering::Release);
-        drop(open);
-        for group in refused {
-            group.settle(false);
+        refused.extend(state.writing.take().into_iter().flat_map(|(_, commits)| [commits.stored, commits.audited]));
+        self.settled.store(state.ticket, Ordering::Release);
+        drop(state);
+        for commit in refused {
+            commit.settle(false);
         }
     }
 
-    /// Lets the writer end once it has written what there is; whether it did in time.
-    pub(crate) fn stop(&self, at_most: Duration) -> bool {
-        let mut open = self.locked();
-        if open.course == Course::Running {
-            open.course = Course::Stopping;
+    /// Lets the writer end once the queue is empty, and waits at most `timeout` for it. False: something is not
+    /// written.
+    pub(crate) fn stop(&self, timeout: Duration) -> bool {
+        if !self.has_writer() {
+            return true;
+        }
+        let mut state = self.locked();
+        if state.writer == WriterState::Running {
+            state.writer = WriterState::Stopping;
         }
         self.work.notify_all();
-        if self.waits() {
-            let stopped = self.done.wait_timeout_while(open, at_most, |open| open.course != Course::Stopped);
-            open = stopped.unwrap_or_else(PoisonError::into_inner).0;
-        }
-        !self.waits() || (open.course == Course::Stopped && !open.failing && !open.audit_failing)
+        let waited = self.ended.wait_timeout_while(state, timeout, |state| state.writer != WriterState::Stopped);
+        let state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        state.writer == WriterState::Stopped && !state.store_fails && !state.audit_fails
     }
 
-    /// The writer has ended.
-    pub(crate) fn stopped(&self) {
-        self.locked().course = Course::Stopped;
-        self.done.notify_all();
+    /// The writer has ended as it was asked to.
+    pub(crate) fn writer_ended(&self) {
+        self.locked().writer = WriterState::Stopped;
+        self.ended.notify_all();
+    }
+
+    /// The writer's thread has panicked: refuses every change that waits and every further one, so that no answer says
+    /// what the disk may not have. The process has to end; see [`CommitQueue::writer_panic`].
+    pub(crate) fn writer_panicked(&self) {
+        let mut state = self.locked();
+        state.writer = WriterState::Stopped;
+        (state.store_fails, state.audit_fails) = (true, true);
+        self.store_is_healthy.store(false, Ordering::Relaxed);
+        state.filling = CommitGroup::default();
+        drop(state);
+        self.refused();
+        self.ended.notify_all();
+        self.writer_panicked.cancel();
+    }
+
+    /// Cancelled when the writer's thread panics.
+    pub(crate) const fn writer_panic(&self) -> &CancellationToken {
+        &self.writer_panicked
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
-        self.locked().course != Course::Running
+        self.locked().writer != WriterState::Running
     }
 
-    fn locked(&self) -> MutexGuard<'_, Open> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    fn locked(&self) -> MutexGuard<'_, QueueState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,192 +1,165 @@
-//! The one writer: takes the groups of the [`CommitQueue`] to the audit log and to the session store, in a thread of its
-//! own.
+//! Writes the groups of the [`CommitQueue`], in a thread of its own.
 //!
-//! First the lines, then the sessions: whatever is durable has its line. A group that cannot be written is taken back
-//! in memory, the last change first, and refused; from then on every change is refused at once, and what changes
-//! nothing goes on. The writer tries again until the store takes what memory says of every user whose record may be
-//! wrong, and the log takes lines. What became of the refused is in the log then, too.
+//! A group goes one way: audit log, session store, change feed, waiting answers. The audit log is first, so that every
+//! durable change has its record. A group that cannot be written is reverted and refused
+//! ([`take_back`](crate::gate::commit::take_back)). From then on every change is refused at once, while questions that
+//! change nothing are answered as usual. The writer retries every [`STORE_RETRY_INTERVAL`] until the store takes the
+//! records of all dirty users and the log takes records.
+//!
+//! Between the groups the writer empties the audit buffer: records that no answer waits for. A panic of the thread
+//! refuses everything and ends the process; see [`CommitQueue::writer_panicked`].
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::audit::AuditError;
 use crate::audit::buffer::AuditBuffer;
-use crate::audit::log::Log;
+use crate::audit::log::AuditLog;
 use crate::audit::record::{About, AuditRecord};
-use crate::decision::{DenyReason, Reason};
-use crate::gate::change_feed::ChangeFeeds;
-use crate::gate::commit::queue::{CommitQueue, DirtyUser, PendingChange, Receipt, Unavailable, Undo, Work};
+use crate::gate::commit::group::{CommitGroup, DirtyUser, GroupedChange};
+use crate::gate::commit::queue::{CommitQueue, Work};
+use crate::gate::commit::take_back;
+use crate::gate::state::GateState;
 use crate::limits::{AUDIT_BUFFER_BYTES_MAX, AUDIT_FLUSH_INTERVAL, AUDIT_MAINTENANCE_INTERVAL, STORE_RETRY_INTERVAL};
-use crate::sessions::SessionTables;
 use crate::sessions::record::record_of;
 use crate::sessions::store::{Commit, Store, StoreError, UserRecord};
 use crate::telephony::UnixMillis;
 
-/// What the writer shares with the gate.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) tables: SessionTables,
-    pub(crate) change_feeds: ChangeFeeds,
-    pub(crate) commit_queue: CommitQueue,
-    /// Takes the lines of the audit log; `None` without one.
-    pub(crate) audit: Option<AuditBuffer>,
-    /// CommitGroups that were made durable.
-    pub(crate) commits: AtomicU64,
-}
-
-impl Shared {
-    /// Enters a change that was asked for. Where there is nothing to wait for, there is no receipt.
-    pub(crate) fn enter(&self, entry: PendingChange) -> Result<Option<Receipt>, Unavailable> {
-        if !self.commit_queue.waits_for(&entry) {
-            self.tell(&entry);
-            return Ok(None);
-        }
-        self.commit_queue.enter(entry).map(Some).map_err(|_| Unavailable)
-    }
-
-    /// Enters a change that happens whether the disk works or not.
-    pub(crate) fn enter_regardless(&self, entry: PendingChange) -> Option<Receipt> {
-        if !self.commit_queue.waits_for(&entry) {
-            self.tell(&entry);
-            return None;
-        }
-        self.commit_queue.enter_regardless(entry).map_err(|entry| self.happened(&entry)).ok()
-    }
-
-    /// Tells of what happened though the disk does not work; the log hears of it when it can.
-    fn happened(&self, entry: &PendingChange) {
-        self.note(&entry.lines);
-        self.tell(entry);
-    }
-
-    fn note(&self, lines: &[u8]) {
-        if let Some(audit) = &self.audit {
-            audit.note_packed(lines);
-        }
-    }
-
-    /// Tells whoever watches what became of a change.
-    fn tell(&self, entry: &PendingChange) {
-        if let Some(change_feed) = self.change_feeds.of(entry.organization) {
-            change_feed.write(entry.changes.iter().cloned());
-        }
-    }
-}
-
-/// What the writer tells of its work.
+/// What the writer reports of its work, for metrics and the log.
 pub trait CommitObserver: Send {
-    /// A commit took so long.
+    /// The session store made a group durable; the commit took this long.
     fn committed(&self, took: Duration);
-    /// The store does not take changes any more.
+    /// The session store takes no changes from now on.
     fn failed(&self, error: &StoreError);
-    /// It does again.
+    /// The session store takes changes again.
     fn recovered(&self);
-    /// The audit log does not take lines any more.
+    /// The audit log takes no records from now on.
     fn audit_failed(&self, _error: &AuditError) {}
-    /// It does again.
+    /// The audit log takes records again.
     fn audit_recovered(&self) {}
-    /// Now, by the wall clock.
+    /// The time of the wall clock.
     fn wall(&self) -> UnixMillis;
 }
 
-/// Writes until the commit_queue is stopped and empty.
-pub(crate) fn write_all(shared: &Arc<Shared>, store: Box<dyn Store>, log: Option<Log>, observer: &dyn CommitObserver) {
-    let interval = if log.is_some() { AUDIT_FLUSH_INTERVAL } else { STORE_RETRY_INTERVAL };
-    let waiting = if log.is_some() { Vec::with_capacity(AUDIT_BUFFER_BYTES_MAX) } else { vec![] };
-    let now = Instant::now();
-    let mut writer = Writer {
-        shared,
-        store,
-        log,
-        observer,
-        store_fails: false,
-        audit_fails: false,
-        retry_at: now,
-        waiting,
-        visited: now,
-        maintained: now,
-    };
-    loop {
-        match shared.commit_queue.next(interval) {
-            Work::CommitGroup { entries, stale } => {
-                writer.write(entries, &stale);
-                let fails = writer.store_fails || writer.audit_fails;
-                if fails && shared.commit_queue.is_stopping() {
-                    break;
-                }
-                let is_pressed = shared.audit.as_ref().is_some_and(AuditBuffer::is_pressed);
-                if is_pressed || writer.visited.elapsed() >= AUDIT_FLUSH_INTERVAL {
-                    writer.visit_recorder();
-                }
-            }
-            Work::Idle => writer.visit_recorder(),
-            Work::Stop => break,
+/// Writes until the commit queue is stopped and empty.
+pub(crate) fn write_all(
+    state: &Arc<GateState>,
+    store: Box<dyn Store>,
+    log: Option<AuditLog>,
+    observer: &dyn CommitObserver,
+) {
+    // Dropped after the writer, when the log and the store are closed: a process that ended earlier would leave a file
+    // to repair.
+    let _on_end = OnEnd(&state.commit_queue);
+    Writer::new(state, store, log, observer).run();
+}
+
+/// Tells the commit queue that the writer has ended, also by a panic.
+struct OnEnd<'q>(&'q CommitQueue);
+
+impl Drop for OnEnd<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.writer_panicked();
+        } else {
+            self.0.writer_ended();
         }
     }
-    writer.end();
-    // Closed before anybody hears that this is over: a process that ended in between would leave a file to repair.
-    drop(writer);
-    shared.commit_queue.stopped();
 }
 
 struct Writer<'w> {
-    shared: &'w Shared,
+    state: &'w GateState,
     store: Box<dyn Store>,
-    log: Option<Log>,
+    log: Option<AuditLog>,
     observer: &'w dyn CommitObserver,
     store_fails: bool,
     audit_fails: bool,
-    /// Before this, what fails is not tried again.
+    /// The time of the next attempt to write what fails.
     retry_at: Instant,
-    /// Lines of the recorder that are not in the log yet.
-    waiting: Vec<u8>,
-    visited: Instant,
+    /// Records of the audit buffer that are not in the log yet.
+    buffered: Vec<u8>,
+    /// When the audit buffer was last emptied.
+    flushed: Instant,
+    /// When the files of the audit log were last looked at.
     maintained: Instant,
 }
 
-impl Writer<'_> {
-    /// Writes a group, or takes it back.
-    fn write(&mut self, entries: Vec<PendingChange>, stale: &[DirtyUser]) {
-        let is_early = Instant::now() < self.retry_at;
-        // While the log fails nothing with a line is entered; what has none goes on.
-        if !(self.audit_fails && is_early) {
-            if let Err(error) = self.write_lines(&entries) {
-                return self.fail_audit(entries, &error);
+impl<'w> Writer<'w> {
+    fn new(
+        state: &'w GateState,
+        store: Box<dyn Store>,
+        log: Option<AuditLog>,
+        observer: &'w dyn CommitObserver,
+    ) -> Self {
+        let buffered = Vec::with_capacity(if log.is_some() { AUDIT_BUFFER_BYTES_MAX } else { 0 });
+        let now = Instant::now();
+        Self {
+            state,
+            store,
+            log,
+            observer,
+            store_fails: false,
+            audit_fails: false,
+            retry_at: now,
+            buffered,
+            flushed: now,
+            maintained: now,
+        }
+    }
+
+    fn run(mut self) {
+        let interval = if self.log.is_some() { AUDIT_FLUSH_INTERVAL } else { STORE_RETRY_INTERVAL };
+        loop {
+            match self.state.commit_queue.next(interval) {
+                Work::Commit(group) => {
+                    self.write(&group);
+                    if (self.store_fails || self.audit_fails) && self.state.commit_queue.is_stopping() {
+                        break;
+                    }
+                    let buffer_is_half_full = self.state.audit.as_ref().is_some_and(AuditBuffer::is_half_full);
+                    if buffer_is_half_full || self.flushed.elapsed() >= AUDIT_FLUSH_INTERVAL {
+                        self.flush_audit_buffer();
+                    }
+                }
+                Work::Idle => self.flush_audit_buffer(),
+                Work::Stop => break,
             }
-            self.shared.commit_queue.audited();
         }
-        let (entries, audited): (Vec<PendingChange>, Vec<PendingChange>) =
-            entries.into_iter().partition(|entry| self.shared.commit_queue.is_stored(entry));
-        for entry in &audited {
-            self.shared.tell(entry);
+        self.finish();
+    }
+
+    /// Writes a group to the audit log, to the session store and to the change feed, and wakes its answers; or reverts
+    /// and refuses the group.
+    fn write(&mut self, group: &CommitGroup) {
+        let is_early = Instant::now() < self.retry_at;
+        // While the log fails, only changes without an audit record are queued: they go on.
+        if !(self.audit_fails && is_early) {
+            if let Err(error) = self.write_audit(&group.audit) {
+                return self.fail_audit(group, &error);
+            }
+            self.state.commit_queue.audited();
         }
+        self.publish(group, |grouped| !grouped.is_stored);
         if self.store_fails && is_early {
-            return self.shared.commit_queue.deferred();
+            return self.state.commit_queue.deferred();
         }
-        if entries.is_empty() && stale.is_empty() && !self.store_fails {
-            return self.shared.commit_queue.succeeded(stale);
+        let dirty_users = group.dirty_users();
+        if dirty_users.is_empty() && !self.store_fails {
+            return self.state.commit_queue.succeeded(&group.retries);
         }
         let started = Instant::now();
-        let written = if self.store_fails { self.store.reopen() } else { Ok(()) };
-        let wall = self.observer.wall();
-        match written.and_then(|()| write_group(self.shared, self.store.as_mut(), &entries, stale, wall)) {
+        match self.write_store(dirty_users) {
             Ok(()) => {
-                self.shared.commits.fetch_add(1, Ordering::Relaxed);
-                for entry in &entries {
-                    self.shared.tell(entry);
-                }
-                self.shared.commit_queue.succeeded(stale);
+                self.publish(group, |grouped| grouped.is_stored);
+                self.state.commit_queue.succeeded(&group.retries);
                 self.observer.committed(started.elapsed());
                 if std::mem::replace(&mut self.store_fails, false) {
                     self.observer.recovered();
                 }
             }
             Err(error) => {
-                let came_in = self.shared.commit_queue.store_failed(&entries);
-                take_back(self.shared, &entries, &came_in);
-                self.retry_at = after_pause();
+                take_back::after_store_failure(self.state, group);
+                self.retry_at = next_retry();
                 if !std::mem::replace(&mut self.store_fails, true) {
                     self.observer.failed(&error);
                 }
@@ -194,20 +167,21 @@ impl Writer<'_> {
         }
     }
 
-    /// Writes the lines of a group. After a failure there is one more, which shows that lines can be written again.
-    fn write_lines(&mut self, entries: &[PendingChange]) -> Result<(), AuditError> {
+    /// Appends packed records to the audit log. After a failure one more record says that the log can be written again.
+    fn write_audit(&mut self, records: &[u8]) -> Result<(), AuditError> {
         let Some(log) = &mut self.log else { return Ok(()) };
-        let mut lines = if self.audit_fails { AuditRecord::about(About::Resumed).packed() } else { vec![] };
-        for entry in entries {
-            lines.extend_from_slice(&entry.lines);
-        }
-        if lines.is_empty() {
+        let now_ms = self.observer.wall().0;
+        let written = if self.audit_fails {
+            let resumed = AuditRecord::about(About::Resumed).packed();
+            log.write(&[&resumed, records].concat(), now_ms)?
+        } else if records.is_empty() {
             return Ok(());
-        }
-        let written = log.write(&lines, self.observer.wall().0)?;
-        self.count(written);
+        } else {
+            log.write(records, now_ms)?
+        };
+        self.count_written(written);
         if std::mem::replace(&mut self.audit_fails, false) {
-            if let Some(audit) = &self.shared.audit {
+            if let Some(audit) = &self.state.audit {
                 audit.set_healthy(true);
             }
             self.observer.audit_recovered();
@@ -215,161 +189,114 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn count(&self, lines: u64) {
-        if let Some(audit) = &self.shared.audit {
-            audit.wrote(lines);
+    /// Makes the records of these users durable, as memory has them now. That may include changes of a later group:
+    /// they are written earlier than they need to be.
+    fn write_store<'u>(&mut self, users: impl IntoIterator<Item = &'u DirtyUser>) -> Result<(), StoreError> {
+        if self.store_fails {
+            self.store.reopen()?;
+        }
+        let mut records: Vec<UserRecord> = users.into_iter().map(|user| current_record(self.state, user)).collect();
+        // Deletions first: the key of a deleted record may be that of another user now.
+        records.sort_by_key(|record| record.value.is_some());
+        self.store.commit(&Commit { records: &records, wall: self.observer.wall() })
+    }
+
+    fn publish(&self, group: &CommitGroup, filter: impl Fn(&GroupedChange) -> bool) {
+        for grouped in group.changes.iter().filter(|grouped| filter(grouped)) {
+            self.state.publish(&grouped.change);
         }
     }
 
-    fn fail_audit(&mut self, entries: Vec<PendingChange>, error: &AuditError) {
-        if let Some(audit) = &self.shared.audit {
+    fn count_written(&self, records: u64) {
+        if let Some(audit) = &self.state.audit {
+            audit.count_written(records);
+        }
+    }
+
+    fn fail_audit(&mut self, group: &CommitGroup, error: &AuditError) {
+        if let Some(audit) = &self.state.audit {
             audit.set_healthy(false);
         }
-        take_back(self.shared, &[], &self.shared.commit_queue.audit_failed(entries));
-        self.retry_at = after_pause();
+        take_back::after_audit_failure(self.state, group);
+        self.retry_at = next_retry();
         if !std::mem::replace(&mut self.audit_fails, true) {
             self.observer.audit_failed(error);
         }
     }
 
-    /// Writes the lines that no answer waits for, and removes files whose time is over.
-    fn visit_recorder(&mut self) {
-        self.visited = Instant::now();
-        let (Some(log), Some(audit)) = (&mut self.log, &self.shared.audit) else { return };
+    /// Writes the records that no answer waits for, and removes files of the log that are too old.
+    fn flush_audit_buffer(&mut self) {
+        self.flushed = Instant::now();
         if self.audit_fails {
             return;
         }
-        if self.waiting.is_empty() {
-            audit.take(&mut self.waiting);
+        if let Err(error) = self.write_buffered() {
+            self.fail_audit(&CommitGroup::default(), &error);
         }
-        let mut rest = self.waiting.as_slice();
+    }
+
+    fn write_buffered(&mut self) -> Result<(), AuditError> {
+        let (Some(log), Some(audit)) = (&mut self.log, &self.state.audit) else { return Ok(()) };
+        if self.buffered.is_empty() {
+            audit.take(&mut self.buffered);
+        }
+        let mut rest = self.buffered.as_slice();
         let mut failed = None;
         while !rest.is_empty() && failed.is_none() {
-            let chunk = chunk_of(rest, log.chunk_bytes());
+            let chunk = first_records(rest, log.chunk_bytes());
             match log.write(chunk, self.observer.wall().0) {
-                Ok(lines) => {
-                    audit.wrote(lines);
+                Ok(written) => {
+                    audit.count_written(written);
                     rest = rest.get(chunk.len()..).unwrap_or_default();
                 }
                 Err(error) => failed = Some(error),
             }
         }
-        let left = rest.len();
-        let done = self.waiting.len().saturating_sub(left);
-        self.waiting.drain(..done);
-        if failed.is_none() && self.maintained.elapsed() >= AUDIT_MAINTENANCE_INTERVAL {
-            self.maintained = Instant::now();
-            match log.maintain(self.observer.wall().0) {
-                Ok(lines) => audit.wrote(lines),
-                Err(error) => failed = Some(error),
-            }
-        }
+        let written_bytes = self.buffered.len() - rest.len();
+        self.buffered.drain(..written_bytes);
         if let Some(error) = failed {
-            self.fail_audit(vec![], &error);
+            return Err(error);
         }
+        if self.maintained.elapsed() >= AUDIT_MAINTENANCE_INTERVAL {
+            self.maintained = Instant::now();
+            audit.count_written(log.maintain(self.observer.wall().0)?);
+        }
+        Ok(())
     }
 
-    /// Writes what is left.
-    fn end(&mut self) {
-        if self.audit_fails && self.write_lines(&[]).is_ok() {
-            self.shared.commit_queue.audited();
+    /// Writes what is left before the writer ends.
+    fn finish(&mut self) {
+        if self.audit_fails && self.write_audit(&[]).is_ok() {
+            self.state.commit_queue.audited();
         }
-        self.visit_recorder();
-        // What came while the first was written.
-        self.visit_recorder();
+        self.flush_audit_buffer();
+        // Again, for the records that were buffered meanwhile.
+        self.flush_audit_buffer();
         if let Some(log) = self.log.as_mut().filter(|_| !self.audit_fails)
-            && let Ok(lines) = log.write(&AuditRecord::about(About::Stop).packed(), self.observer.wall().0)
+            && let Ok(written) = log.write(&AuditRecord::about(About::Stop).packed(), self.observer.wall().0)
         {
-            self.count(lines);
+            self.count_written(written);
         }
     }
 }
 
-fn after_pause() -> Instant {
+fn next_retry() -> Instant {
     let now = Instant::now();
     now.checked_add(STORE_RETRY_INTERVAL).unwrap_or(now)
 }
 
-/// The first of the packed records, of so many bytes together or one.
-fn chunk_of(packed: &[u8], bytes: usize) -> &[u8] {
+/// The first of the packed records: as many as `bytes_max` takes, at least one.
+fn first_records(packed: &[u8], bytes_max: usize) -> &[u8] {
     let mut rest = packed;
-    while AuditRecord::unpack(&mut rest).is_some() && packed.len().saturating_sub(rest.len()) < bytes {}
-    packed.get(..packed.len().saturating_sub(rest.len())).filter(|chunk| !chunk.is_empty()).unwrap_or(packed)
+    while AuditRecord::unpack(&mut rest).is_some() && packed.len() - rest.len() < bytes_max {}
+    // Records that cannot be read go to the log as they are, which skips them: otherwise they would stay for ever.
+    packed.get(..packed.len() - rest.len()).filter(|chunk| !chunk.is_empty()).unwrap_or(packed)
 }
 
-fn write_group(
-    shared: &Shared,
-    store: &mut dyn Store,
-    entries: &[PendingChange],
-    stale: &[DirtyUser],
-    wall: UnixMillis,
-) -> Result<(), StoreError> {
-    let stale: BTreeSet<&DirtyUser> = entries.iter().filter_map(|entry| entry.stale.as_ref()).chain(stale).collect();
-    // What memory says now, which may be more than these entries: what came after them is only written earlier.
-    let record = |stale: &DirtyUser| {
-        let now = shared.tables.lock(stale.organization).and_then(|table| record_of(&table, stale.user));
-        // Whom a reload removed has no record any more; the id may be somebody else's.
-        let own = now.filter(|record| record.key == stale.key);
-        own.unwrap_or_else(|| UserRecord { key: stale.key.clone(), value: None })
-    };
-    let mut records: Vec<UserRecord> = stale.into_iter().map(record).collect();
-    // What is gone is written before what has its name now.
-    records.sort_by_key(|record| record.value.is_some());
-    store.commit(&Commit { records: &records, wall })
-}
-
-/// Takes back what was not written, the last change first: what is in the log already, and what came after it. The log
-/// will say what was heard instead.
-fn take_back(shared: &Shared, logged: &[PendingChange], unlogged: &[PendingChange]) {
-    logged.iter().chain(unlogged).rev().for_each(|entry| undo(shared, entry));
-    for entry in logged {
-        match entry.undo {
-            Undo::Never => shared.tell(entry),
-            _ => each_line(entry, |line| {
-                let reason = Some(DenyReason::StateUnavailable.code());
-                shared.note(&AuditRecord { of: line.id, reason, ..AuditRecord::about(About::Refused) }.packed());
-            }),
-        }
-    }
-    for entry in unlogged {
-        match entry.undo {
-            Undo::Never => shared.happened(entry),
-            _ => each_line(entry, |line| {
-                let reason = Reason::Deny(DenyReason::StateUnavailable);
-                let (verdict, reason) = (Some(reason.verdict()), Some(reason.code()));
-                if line.event == About::Decision.name() {
-                    shared.note(&AuditRecord { verdict, reason, mode: None, ..line }.packed());
-                }
-            }),
-        }
-    }
-    shared.commit_queue.refused();
-}
-
-fn undo(shared: &Shared, entry: &PendingChange) {
-    let Some(mut table) = shared.tables.lock(entry.organization) else { return };
-    match &entry.undo {
-        Undo::Never | Undo::Nothing => {}
-        // Whom a reload removed meanwhile gets nothing back, and neither does who has the id now.
-        Undo::Sessions(altered) => {
-            let is_theirs = entry.stale.as_ref().is_some_and(|stale| {
-                table.organization().is_none_or(|organization| DirtyUser::of(organization, stale.user) == *stale)
-            });
-            if is_theirs {
-                table.undo(altered);
-            }
-        }
-        Undo::Supervisions { began, ended } => {
-            let known = table.organization().map(Arc::clone);
-            let is_known = |user| known.as_ref().is_none_or(|known| known.directory.user(user).is_some());
-            table.supervisions.undo(began.as_deref(), ended, is_known);
-        }
-    }
-}
-
-fn each_line(entry: &PendingChange, mut tell: impl FnMut(AuditRecord<'_>)) {
-    let mut lines = entry.lines.as_slice();
-    while let Some(line) = AuditRecord::unpack(&mut lines) {
-        tell(line);
-    }
+/// The record of a user as memory has it now.
+fn current_record(state: &GateState, user: &DirtyUser) -> UserRecord {
+    let record = state.tables.lock(user.organization).and_then(|table| record_of(&table, user.user));
+    // A user whom a reload removed has no record any more. The id may be that of another user; the key is not.
+    let own_record = record.filter(|record| record.key == user.key);
+    own_record.unwrap_or_else(|| UserRecord { key: user.key.clone(), value: None })
 }

@@ -1,116 +1,122 @@
-//! Our side of a conversation with AMI, without a socket: greet, prove who we are, then one question at a time.
+//! The client side of one AMI connection, without a socket: it logs in, then has one action under way at a time.
 //!
-//! The secret itself never goes over the wire: Asterisk sends a challenge, and the digest of both goes back. MD5 is
-//! what AMI knows; it keeps the secret from whoever listens, not the connection, so the link belongs on loopback.
+//! The secret is never sent. Asterisk sends a challenge, and the client answers with the MD5 digest of challenge and
+//! secret, the only digest that AMI knows. It hides the secret but does not protect the connection; therefore a link
+//! should stay on loopback.
 
 use md5::{Digest, Md5};
 
 use crate::config::process::Secret;
 use crate::limits::AMI_VALUE_BYTES_MAX;
-use crate::links::ami::wire::{Message, Unwritable, WireError, banner, message, write_action};
+use crate::links::ami::protocol::{AmiMessage, AmiProtocolError, UnwritableValue, banner, message, write_action};
 
-/// Who we are to Asterisk.
+/// The user of `manager.conf` as which queuewarden logs in.
 #[derive(Clone, Copy, Debug)]
 pub struct Credentials<'a> {
-    /// The section of `manager.conf`.
+    /// The name of its section in `manager.conf`.
     pub username: &'a str,
-    /// Its secret.
+    /// The `secret` of that section.
     pub secret: &'a Secret,
 }
 
-/// What one step of the conversation came to.
+/// What [`AmiClient::read`] found in the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
-    /// An event, or a step of the login.
-    Nothing,
-    /// We are logged in from here on.
+pub enum ClientEvent {
+    /// An event of Asterisk, or an intermediate step of the login: nothing to do but to write the output.
+    Ignored,
+    /// The login succeeded.
     LoggedIn,
-    /// The login was refused; Asterisk closes.
+    /// Asterisk refused the login and closes the connection.
     LoginRefused,
-    /// The answer to the question that was asked.
-    Answered(Answer),
+    /// The result of the action that was sent last.
+    ActionDone(ActionResult),
 }
 
-/// How Asterisk answered an action.
+/// The result of an action on a queue member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// It is done.
+pub enum ActionResult {
+    /// Asterisk carried the action out.
     Done,
-    /// It was so already: no such member to remove, or one there to add.
-    AlreadySo,
+    /// Nothing to do: the member to remove is absent, or the member to add is present.
+    Unchanged,
     /// Asterisk has no such queue.
     NoSuchQueue,
-    /// The member stands in `queues.conf`; only a pause works on it.
-    Static,
-    /// Anything else.
+    /// The member is defined in `queues.conf`, so Asterisk neither adds nor removes it.
+    StaticMember,
+    /// Asterisk refused for another reason.
     Refused,
 }
 
+/// What the client waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum ClientState {
+    /// The first line of Asterisk.
     Banner,
+    /// The response to `Challenge`.
     Challenge,
+    /// The response to `Login`.
     Login,
-    Ready { asked: bool },
+    /// Logged in; `action_sent`: the response to an action is due.
+    Ready { action_sent: bool },
 }
 
-/// The state of one conversation.
+/// The state of one AMI connection.
 #[derive(Debug)]
-pub struct Client {
-    stage: Stage,
-    /// The id of the last action that was sent; the next has the next.
+pub struct AmiClient {
+    state: ClientState,
+    /// `ActionID` of the last action; 0 before the first one.
     last_id: u64,
 }
 
-impl Default for Client {
+impl Default for AmiClient {
     fn default() -> Self {
-        Self { stage: Stage::Banner, last_id: 0 }
+        Self { state: ClientState::Banner, last_id: 0 }
     }
 }
 
-impl Client {
-    /// Takes one step: reads what begins `input`, and writes to `output` what is to be sent next. Gives how many bytes
-    /// were read, or `None` when more are needed.
+impl AmiClient {
+    /// Reads the banner or the message at the start of `input` and appends to `output` what must be sent next. Returns the
+    /// number of bytes read and the event. `None`: the message is incomplete.
     ///
     /// # Errors
     ///
-    /// When what was heard is not AMI: the conversation is over.
-    pub fn hear(
+    /// When the peer does not speak AMI; the connection must end.
+    pub fn read(
         &mut self,
         input: &[u8],
         credentials: Credentials<'_>,
         output: &mut Vec<u8>,
-    ) -> Result<Option<(usize, Heard)>, WireError> {
-        if self.stage == Stage::Banner {
+    ) -> Result<Option<(usize, ClientEvent)>, AmiProtocolError> {
+        if self.state == ClientState::Banner {
             let Some(taken) = banner(input)? else { return Ok(None) };
-            // Nothing of these headers comes from outside, so they can be written.
-            self.send(output, "Challenge", &[("AuthType", "MD5")]).map_err(|_| WireError::Astray)?;
-            self.stage = Stage::Challenge;
-            return Ok(Some((taken, Heard::Nothing)));
+            // The values are constants, so they can always be written.
+            self.send(output, "Challenge", &[("AuthType", "MD5")]).map_err(|_| AmiProtocolError::UnexpectedResponse)?;
+            self.state = ClientState::Challenge;
+            return Ok(Some((taken, ClientEvent::Ignored)));
         }
         let Some((message, taken)) = message(input)? else { return Ok(None) };
-        let heard = match message.value("Response")? {
-            Some(response) => self.answered(message, response == b"Success", credentials, output)?,
-            // Events were not asked for; what is neither is no message.
-            None if message.value("Event")?.is_some() => Heard::Nothing,
-            None => return Err(WireError::Malformed),
+        let event = match message.value("Response")? {
+            Some(response) => self.read_response(message, response == b"Success", credentials, output)?,
+            // Every message is a response or an event.
+            None if message.value("Event")?.is_some() => ClientEvent::Ignored,
+            None => return Err(AmiProtocolError::Malformed),
         };
-        Ok(Some((taken, heard)))
+        Ok(Some((taken, event)))
     }
 
-    /// Writes an action; its answer is the next that [`Client::hear`] gives.
+    /// Appends an action to `output`; [`AmiClient::read`] returns its result. No other action may be under way.
     ///
     /// # Errors
     ///
-    /// When a value cannot be written; nothing is written then.
-    pub fn ask(
+    /// When a value cannot be sent; nothing is appended then.
+    pub fn act(
         &mut self,
         output: &mut Vec<u8>,
         name: &'static str,
         headers: &[(&'static str, &str)],
-    ) -> Result<(), Unwritable> {
+    ) -> Result<(), UnwritableValue> {
         self.send(output, name, headers)?;
-        self.stage = Stage::Ready { asked: true };
+        self.state = ClientState::Ready { action_sent: true };
         Ok(())
     }
 
@@ -119,60 +125,67 @@ impl Client {
         output: &mut Vec<u8>,
         name: &'static str,
         headers: &[(&'static str, &str)],
-    ) -> Result<(), Unwritable> {
+    ) -> Result<(), UnwritableValue> {
         let id = self.last_id.wrapping_add(1);
         write_action(output, name, id, headers)?;
         self.last_id = id;
         Ok(())
     }
 
-    fn answered(
+    fn read_response(
         &mut self,
-        message: Message<'_>,
+        message: AmiMessage<'_>,
         success: bool,
         credentials: Credentials<'_>,
         output: &mut Vec<u8>,
-    ) -> Result<Heard, WireError> {
+    ) -> Result<ClientEvent, AmiProtocolError> {
         if message.value("ActionID")? != Some(self.last_id.to_string().as_bytes()) {
-            return Err(WireError::Astray);
+            return Err(AmiProtocolError::UnexpectedResponse);
         }
-        match self.stage {
-            Stage::Challenge | Stage::Login if !success => Ok(Heard::LoginRefused),
-            Stage::Challenge => {
+        match self.state {
+            ClientState::Challenge | ClientState::Login if !success => Ok(ClientEvent::LoginRefused),
+            ClientState::Challenge => {
                 let challenge = message.value("Challenge")?.filter(|challenge| is_challenge(challenge));
-                let key = key(challenge.ok_or(WireError::Astray)?, credentials.secret);
+                let key = key(challenge.ok_or(AmiProtocolError::UnexpectedResponse)?, credentials.secret);
                 let headers =
                     [("AuthType", "MD5"), ("Username", credentials.username), ("Key", &key), ("Events", "off")];
-                // The configuration admits no user name that cannot be written.
-                self.send(output, "Login", &headers).map_err(|_| WireError::Astray)?;
-                self.stage = Stage::Login;
-                Ok(Heard::Nothing)
+                // The configuration refuses a user name that cannot be sent.
+                self.send(output, "Login", &headers).map_err(|_| AmiProtocolError::UnexpectedResponse)?;
+                self.state = ClientState::Login;
+                Ok(ClientEvent::Ignored)
             }
-            Stage::Login => {
-                self.stage = Stage::Ready { asked: false };
-                Ok(Heard::LoggedIn)
+            ClientState::Login => {
+                self.state = ClientState::Ready { action_sent: false };
+                Ok(ClientEvent::LoggedIn)
             }
-            Stage::Ready { asked: true } => {
-                self.stage = Stage::Ready { asked: false };
-                Ok(Heard::Answered(if success { Answer::Done } else { complaint(message.value("Message")?) }))
+            ClientState::Ready { action_sent: true } => {
+                self.state = ClientState::Ready { action_sent: false };
+                Ok(ClientEvent::ActionDone(if success {
+                    ActionResult::Done
+                } else {
+                    failure(message.value("Message")?)
+                }))
             }
-            Stage::Banner | Stage::Ready { asked: false } => Err(WireError::Astray),
+            ClientState::Banner | ClientState::Ready { action_sent: false } => {
+                Err(AmiProtocolError::UnexpectedResponse)
+            }
         }
     }
 }
 
-/// Why an action failed: Asterisk has no codes for it, only sentences, the same since version 1.8.
-fn complaint(sentence: Option<&[u8]>) -> Answer {
+/// Tells from the sentence in `Message` why an action failed. AMI has no codes for failures; the sentences are the same
+/// since Asterisk 1.8.
+fn failure(sentence: Option<&[u8]>) -> ActionResult {
     let sentence = sentence.unwrap_or_default();
-    let ends = |with: &str| sentence.ends_with(with.as_bytes());
+    let ends = |end: &str| sentence.ends_with(end.as_bytes());
     if ends(": Not there") || ends(": Already there") {
-        Answer::AlreadySo
+        ActionResult::Unchanged
     } else if ends(": No such queue") {
-        Answer::NoSuchQueue
+        ActionResult::NoSuchQueue
     } else if ends("Member not dynamic") {
-        Answer::Static
+        ActionResult::StaticMember
     } else {
-        Answer::Refused
+        ActionResult::Refused
     }
 }
 
@@ -180,7 +193,7 @@ fn is_challenge(challenge: &[u8]) -> bool {
     !challenge.is_empty() && challenge.len() <= AMI_VALUE_BYTES_MAX && challenge.iter().all(u8::is_ascii_graphic)
 }
 
-/// What answers a challenge: the MD5 of it and the secret, in hexadecimal.
+/// The answer to a challenge: the MD5 digest of challenge and secret, in hexadecimal.
 fn key(challenge: &[u8], secret: &Secret) -> String {
     let digest = Md5::new().chain_update(challenge).chain_update(secret.reveal()).finalize();
     format!("{:032x}", u128::from_be_bytes(digest.into()))
@@ -190,112 +203,126 @@ fn key(challenge: &[u8], secret: &Secret) -> String {
 mod tests {
     use super::*;
 
-    /// What Asterisk 22 says, up to the login.
-    const SAID: &[u8] = b"Asterisk Call Manager/11.0.0\r\n\
+    /// What Asterisk 22 sends, up to the end of the login.
+    const RECEIVED: &[u8] = b"Asterisk Call Manager/11.0.0\r\n\
         Response: Success\r\nActionID: 1\r\nChallenge: 141967229\r\n\r\n\
         Response: Success\r\nActionID: 2\r\nMessage: Authentication accepted\r\n\r\n\
         Event: FullyBooted\r\nPrivilege: system,all\r\nStatus: Fully Booted\r\n\r\n";
 
-    /// The other side of [`SAID`]; the key is what `printf 141967229s3cret | md5sum` prints.
+    /// What the client sends when it receives [`RECEIVED`]; the key is the output of `printf 141967229s3cret | md5sum`.
     const SENT: &[u8] = b"Action: Challenge\r\nActionID: 1\r\nAuthType: MD5\r\n\r\n\
         Action: Login\r\nActionID: 2\r\nAuthType: MD5\r\nUsername: queuewarden\r\n\
         Key: 54237bcfb0332a8d5c4d9fd0ac0f894b\r\nEvents: off\r\n\r\n";
 
-    struct Talk {
-        client: Client,
+    /// A client with the bytes that it received and sent.
+    struct TestConnection {
+        client: AmiClient,
         secret: Secret,
         input: Vec<u8>,
         output: Vec<u8>,
     }
 
-    impl Talk {
+    impl TestConnection {
         fn new() -> Self {
             let secret = Secret::new("s3cret".to_owned());
-            Self { client: Client::default(), secret, input: vec![], output: vec![] }
+            Self { client: AmiClient::default(), secret, input: vec![], output: vec![] }
         }
 
-        fn hear(&mut self, bytes: &[u8]) -> Result<Vec<Heard>, WireError> {
+        fn receive(&mut self, bytes: &[u8]) -> Result<Vec<ClientEvent>, AmiProtocolError> {
             self.input.extend_from_slice(bytes);
-            let mut all = vec![];
+            let mut events = vec![];
             let credentials = Credentials { username: "queuewarden", secret: &self.secret };
-            while let Some((taken, heard)) = self.client.hear(&self.input, credentials, &mut self.output)? {
+            while let Some((taken, event)) = self.client.read(&self.input, credentials, &mut self.output)? {
                 self.input.drain(..taken);
-                all.push(heard);
+                events.push(event);
             }
-            Ok(all)
+            Ok(events)
         }
 
         fn ready() -> Self {
-            let mut talk = Self::new();
-            assert!(talk.hear(SAID).unwrap().contains(&Heard::LoggedIn));
-            talk.output.clear();
-            talk
+            let mut connection = Self::new();
+            assert!(connection.receive(RECEIVED).unwrap().contains(&ClientEvent::LoggedIn));
+            connection.output.clear();
+            connection
         }
 
-        fn ask(&mut self) {
-            self.client.ask(&mut self.output, "QueueRemove", &[("Queue", "600"), ("Interface", "PJSIP/1001")]).unwrap();
-        }
-    }
-
-    #[test]
-    fn a_login_goes_the_same_way_however_its_bytes_arrive() {
-        for split in 0..=SAID.len() {
-            let mut talk = Talk::new();
-            let mut heard = talk.hear(&SAID[..split]).unwrap();
-            heard.extend(talk.hear(&SAID[split..]).unwrap());
-            assert_eq!(heard, [Heard::Nothing, Heard::Nothing, Heard::LoggedIn, Heard::Nothing], "{split}");
-            assert_eq!(String::from_utf8_lossy(&talk.output), String::from_utf8_lossy(SENT), "{split}");
+        fn act(&mut self) {
+            self.client.act(&mut self.output, "QueueRemove", &[("Queue", "600"), ("Interface", "PJSIP/1001")]).unwrap();
         }
     }
 
     #[test]
-    fn a_refusal_is_told_from_what_is_not_ami() {
-        let mut talk = Talk::new();
-        drop(talk.hear(b"Asterisk Call Manager/5.0.4\r\n"));
+    fn a_login_does_not_depend_on_how_its_bytes_are_segmented() {
+        for split in 0..=RECEIVED.len() {
+            let mut connection = TestConnection::new();
+            let mut events = connection.receive(&RECEIVED[..split]).unwrap();
+            events.extend(connection.receive(&RECEIVED[split..]).unwrap());
+            assert_eq!(
+                events,
+                [ClientEvent::Ignored, ClientEvent::Ignored, ClientEvent::LoggedIn, ClientEvent::Ignored],
+                "{split}"
+            );
+            assert_eq!(String::from_utf8_lossy(&connection.output), String::from_utf8_lossy(SENT), "{split}");
+        }
+    }
+
+    #[test]
+    fn a_refused_login_is_not_a_protocol_error() {
+        let mut connection = TestConnection::new();
+        connection.receive(b"Asterisk Call Manager/5.0.4\r\n").unwrap();
         let refused = b"Response: Error\r\nActionID: 1\r\nMessage: Must specify AuthType\r\n\r\n";
-        assert_eq!(talk.hear(refused), Ok(vec![Heard::LoginRefused]));
-        let mut talk = Talk::new();
-        drop(talk.hear(b"Asterisk Call Manager/5.0.4\r\nResponse: Success\r\nActionID: 1\r\nChallenge: 1\r\n\r\n"));
+        assert_eq!(connection.receive(refused), Ok(vec![ClientEvent::LoginRefused]));
+        let mut connection = TestConnection::new();
+        connection
+            .receive(b"Asterisk Call Manager/5.0.4\r\nResponse: Success\r\nActionID: 1\r\nChallenge: 1\r\n\r\n")
+            .unwrap();
         let refused = b"Response: Error\r\nActionID: 2\r\nMessage: Authentication failed\r\n\r\n";
-        assert_eq!(talk.hear(refused), Ok(vec![Heard::LoginRefused]));
+        assert_eq!(connection.receive(refused), Ok(vec![ClientEvent::LoginRefused]));
         for challenge in ["Challenge: \r\n", "Challenge: 1 2\r\n", "", "Challenge: 1\r\nChallenge: 1\r\n"] {
-            let mut talk = Talk::new();
-            drop(talk.hear(b"Asterisk Call Manager/5.0.4\r\n"));
-            let said = format!("Response: Success\r\nActionID: 1\r\n{challenge}\r\n");
-            assert!(talk.hear(said.as_bytes()).is_err(), "{challenge:?}");
+            let mut connection = TestConnection::new();
+            connection.receive(b"Asterisk Call Manager/5.0.4\r\n").unwrap();
+            let received = format!("Response: Success\r\nActionID: 1\r\n{challenge}\r\n");
+            assert!(connection.receive(received.as_bytes()).is_err(), "{challenge:?}");
         }
     }
 
     #[test]
-    fn answers_mean_what_asterisk_says_with_them() {
-        for (said, answer) in [
-            ("Success\r\nMessage: Removed interface from queue", Answer::Done),
-            ("Error\r\nMessage: Unable to remove interface: Not there", Answer::AlreadySo),
-            ("Error\r\nMessage: Unable to add interface: Already there", Answer::AlreadySo),
-            ("Error\r\nMessage: Unable to remove interface from queue: No such queue", Answer::NoSuchQueue),
-            ("Error\r\nMessage: Member not dynamic", Answer::Static),
-            ("Error\r\nMessage: Permission denied", Answer::Refused),
-            ("Error\r\nMessage: ", Answer::Refused),
-            ("Error", Answer::Refused),
+    fn the_result_of_an_action_is_read_from_the_sentence() {
+        for (sentence, result) in [
+            ("Success\r\nMessage: Removed interface from queue", ActionResult::Done),
+            ("Error\r\nMessage: Unable to remove interface: Not there", ActionResult::Unchanged),
+            ("Error\r\nMessage: Unable to add interface: Already there", ActionResult::Unchanged),
+            ("Error\r\nMessage: Unable to remove interface from queue: No such queue", ActionResult::NoSuchQueue),
+            ("Error\r\nMessage: Member not dynamic", ActionResult::StaticMember),
+            ("Error\r\nMessage: Permission denied", ActionResult::Refused),
+            ("Error\r\nMessage: ", ActionResult::Refused),
+            ("Error", ActionResult::Refused),
         ] {
-            let mut talk = Talk::ready();
-            talk.ask();
-            let said = format!("Event: X\r\n\r\nResponse: {said}\r\nActionID: 3\r\n\r\n");
-            assert_eq!(talk.hear(said.as_bytes()), Ok(vec![Heard::Nothing, Heard::Answered(answer)]), "{said:?}");
+            let mut connection = TestConnection::ready();
+            connection.act();
+            let received = format!("Event: X\r\n\r\nResponse: {sentence}\r\nActionID: 3\r\n\r\n");
+            assert_eq!(
+                connection.receive(received.as_bytes()),
+                Ok(vec![ClientEvent::Ignored, ClientEvent::ActionDone(result)]),
+                "{sentence:?}"
+            );
         }
     }
 
     #[test]
-    fn an_answer_to_what_was_not_asked_ends_the_conversation() {
-        let mut talk = Talk::ready();
-        assert_eq!(talk.hear(b"Response: Success\r\nActionID: 2\r\n\r\n"), Err(WireError::Astray));
-        for astray in ["ActionID: 2", "ActionID: 4", "Message: no id"] {
-            let mut talk = Talk::ready();
-            talk.ask();
-            let said = format!("Response: Success\r\n{astray}\r\n\r\n");
-            assert_eq!(talk.hear(said.as_bytes()), Err(WireError::Astray), "{astray}");
+    fn a_response_without_an_action_is_a_protocol_error() {
+        let mut connection = TestConnection::ready();
+        assert_eq!(
+            connection.receive(b"Response: Success\r\nActionID: 2\r\n\r\n"),
+            Err(AmiProtocolError::UnexpectedResponse)
+        );
+        for wrong in ["ActionID: 2", "ActionID: 4", "Message: no id"] {
+            let mut connection = TestConnection::ready();
+            connection.act();
+            let received = format!("Response: Success\r\n{wrong}\r\n\r\n");
+            assert_eq!(connection.receive(received.as_bytes()), Err(AmiProtocolError::UnexpectedResponse), "{wrong}");
         }
-        let mut talk = Talk::ready();
-        assert_eq!(talk.hear(b"Neither: x\r\n\r\n"), Err(WireError::Malformed));
+        let mut connection = TestConnection::ready();
+        assert_eq!(connection.receive(b"Neither: x\r\n\r\n"), Err(AmiProtocolError::Malformed));
     }
 }

@@ -1,9 +1,7 @@
-//! One link: connect, log in, remove whoever has to be removed, and start over when it breaks.
+//! The task of one link: connect, log in, remove queued members, and reconnect when the connection breaks.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use thiserror::Error;
@@ -12,104 +10,105 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::backoff::Backoff;
 use crate::config::asterisk::AmiSettings;
 use crate::limits::{
     AMI_ANSWER_TIMEOUT, AMI_ATTEMPT_PAUSE, AMI_ATTEMPTS_MAX, AMI_LOGIN_TIMEOUT, AMI_PING_INTERVAL,
     AMI_RECONNECT_PAUSE_MAX, AMI_RECONNECT_PAUSE_MIN,
 };
-use crate::links::ami::client::{Answer, Client, Credentials, Heard};
-use crate::links::ami::outbox::{Next, Removal};
-use crate::links::ami::wire::{Unwritable, WireError};
-use crate::links::ami::{Member, Sessions, Shared};
+use crate::links::ami::client::{ActionResult, AmiClient, ClientEvent, Credentials};
+use crate::links::ami::protocol::{AmiProtocolError, UnwritableValue};
+use crate::links::ami::removals::{NextRemoval, Removal};
+use crate::links::ami::{LinkInput, LoginLookup, QueueMember};
 use crate::observe::ami::{AmiMetrics, RemovalOutcome};
 
-/// Why a connection ended, or never was.
+/// Why a connection to Asterisk failed or ended.
 #[derive(Debug, Error)]
 enum LinkError {
-    /// It could not be had, or broke.
+    /// The connection could not be opened, or broke.
     #[error("{0}")]
     Connection(#[from] io::Error),
-    /// Asterisk closed it.
-    #[error("it ended the connection")]
-    Ended,
-    /// The login was refused.
+    /// Asterisk closed the connection.
+    #[error("it closed the connection")]
+    Closed,
+    /// Asterisk refused the login.
     #[error("it refused the login: check `username`, the secret, and class `agent` in manager.conf")]
     LoginRefused,
-    /// No answer came in time.
-    #[error("it is silent")]
-    Silent,
-    /// What it said is not AMI.
+    /// Asterisk did not answer within [`AMI_LOGIN_TIMEOUT`] or [`AMI_ANSWER_TIMEOUT`].
+    #[error("it does not answer")]
+    NoAnswer,
+    /// The peer does not speak AMI.
     #[error(transparent)]
-    Wire(#[from] WireError),
-    /// A name of the tables cannot be written.
+    Protocol(#[from] AmiProtocolError),
+    /// A name of the configuration cannot be sent.
     #[error(transparent)]
-    Unwritable(#[from] Unwritable),
+    Unwritable(#[from] UnwritableValue),
 }
 
-/// What became of one removal for now.
-enum Settled {
-    /// It is through.
-    As(RemovalOutcome),
-    /// Asterisk refused for a reason that may pass.
-    Later,
+/// Where the removal of one member got to.
+enum RemovalProgress {
+    /// The removal is finished, with this outcome.
+    Finished(RemovalOutcome),
+    /// Asterisk refused for a reason that may pass: try again later.
+    RetryLater,
 }
 
-/// One link.
-pub(super) struct Link {
+/// One link: its settings and everything that its task shares with others.
+pub(super) struct AmiLink {
     settings: AmiSettings,
-    shared: Arc<Shared>,
-    sessions: Arc<dyn Sessions>,
+    input: Arc<LinkInput>,
+    logins: Arc<dyn LoginLookup>,
     metrics: AmiMetrics,
 }
 
-impl Link {
+impl AmiLink {
     pub(super) fn new(
         settings: AmiSettings,
-        shared: Arc<Shared>,
-        sessions: Arc<dyn Sessions>,
+        input: Arc<LinkInput>,
+        logins: Arc<dyn LoginLookup>,
         metrics: AmiMetrics,
     ) -> Self {
-        Self { settings, shared, sessions, metrics }
+        Self { settings, input, logins, metrics }
     }
 
     /// Keeps the link open until `stop`.
     pub(super) async fn serve(self, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => {}
-            () = self.connect_again_and_again() => {}
+            () = self.reconnect_forever() => {}
         }
     }
 
-    async fn connect_again_and_again(&self) {
-        let mut pause = Pause::default();
-        let mut said = String::new();
+    async fn reconnect_forever(&self) {
+        let mut backoff = Backoff::new(AMI_RECONNECT_PAUSE_MIN, AMI_RECONNECT_PAUSE_MAX);
+        let mut logged_reason = String::new();
         loop {
             let began = Instant::now();
-            let error = self.hold().await;
+            let error = self.run_connection().await;
             if began.elapsed() > AMI_RECONNECT_PAUSE_MAX {
-                pause = Pause::default();
-                said.clear();
+                backoff.reset();
+                logged_reason.clear();
             }
-            // An Asterisk that is away for a night says so once, not at every attempt.
+            // Warn once per reason: an Asterisk that is down for hours must not fill the log.
             let reason = error.to_string();
-            if reason == said {
+            if reason == logged_reason {
                 tracing::debug!(asterisk = %self.settings.address, reason, "no link to Asterisk");
             } else {
                 tracing::warn!(asterisk = %self.settings.address, reason, "no link to Asterisk");
-                said = reason;
+                logged_reason = reason;
             }
-            sleep(pause.next()).await;
+            sleep(backoff.next()).await;
         }
     }
 
-    /// Holds one connection for as long as it lasts.
-    async fn hold(&self) -> LinkError {
+    /// Opens one connection and works on it until it breaks; returns why it broke.
+    async fn run_connection(&self) -> LinkError {
         let mut connection = match timeout(AMI_LOGIN_TIMEOUT, self.log_in()).await {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => return error,
-            Err(_) => return LinkError::Silent,
+            Err(_) => return LinkError::NoAnswer,
         };
-        let _up = self.metrics.up();
+        let _counted_as_up = self.metrics.up();
         tracing::info!(asterisk = %self.settings.address, "linked to Asterisk");
         match self.work(&mut connection).await {
             Ok(never) => match never {},
@@ -120,69 +119,71 @@ impl Link {
     async fn log_in(&self) -> Result<Connection, LinkError> {
         let stream = TcpStream::connect(self.settings.address).await?;
         stream.set_nodelay(true)?;
-        let mut connection = Connection { stream, client: Client::default(), input: BytesMut::new(), output: vec![] };
+        let client = AmiClient::default();
+        let mut connection = Connection { stream, client, input: BytesMut::new(), output: vec![] };
         loop {
-            match self.hear(&mut connection).await? {
-                Heard::Nothing => connection.flush().await?,
-                Heard::LoggedIn => return Ok(connection),
-                Heard::LoginRefused => return Err(LinkError::LoginRefused),
-                Heard::Answered(_) => return Err(WireError::Astray.into()),
+            match self.read_event(&mut connection).await? {
+                ClientEvent::Ignored => connection.flush().await?,
+                ClientEvent::LoggedIn => return Ok(connection),
+                ClientEvent::LoginRefused => return Err(LinkError::LoginRefused),
+                ClientEvent::ActionDone(_) => return Err(AmiProtocolError::UnexpectedResponse.into()),
             }
         }
     }
 
-    /// Removes whoever has to be, and sees in between that Asterisk is still there.
+    /// Carries out removals as they become due, and sends a ping every [`AMI_PING_INTERVAL`].
     async fn work(&self, connection: &mut Connection) -> Result<std::convert::Infallible, LinkError> {
-        let mut ping_at = after(AMI_PING_INTERVAL);
+        let mut ping_at = Instant::now() + AMI_PING_INTERVAL;
         loop {
-            let wake_at = match self.shared.outbox.next(Instant::now()) {
-                Next::Now(removal) => {
-                    self.settle(connection, removal).await?;
+            let wake_at = match self.input.removals.next(Instant::now()) {
+                NextRemoval::Due(removal) => {
+                    self.carry_out(connection, removal).await?;
                     continue;
                 }
-                Next::At(at) => at.min(ping_at),
-                Next::Nothing => ping_at,
+                NextRemoval::NotBefore(at) => at.min(ping_at),
+                NextRemoval::Empty => ping_at,
             };
             tokio::select! {
-                () = self.shared.outbox.changed() => {}
-                // An event, or the end of the connection.
-                heard = self.hear(connection) => drop(heard?),
+                () = self.input.removals.changed() => {}
+                // Reading notices an event, which is ignored, and the end of the connection.
+                event = self.read_event(connection) => { event?; }
                 () = sleep_until(wake_at) => {}
             }
             if Instant::now() >= ping_at {
-                self.ask(connection, "Ping", &[]).await?;
-                ping_at = after(AMI_PING_INTERVAL);
+                self.act(connection, "Ping", &[]).await?;
+                ping_at = Instant::now() + AMI_PING_INTERVAL;
             }
         }
     }
 
-    /// Settles one removal, counts what became of it, or puts it back for another attempt.
-    async fn settle(&self, connection: &mut Connection, mut removal: Removal) -> Result<(), LinkError> {
-        let (outcome, connected) = match self.converge(connection, &mut removal).await {
-            Ok(Settled::As(outcome)) => (Some(outcome), Ok(())),
-            Ok(Settled::Later) => (None, Ok(())),
+    /// Carries out one removal and counts its outcome, or queues it for another attempt.
+    async fn carry_out(&self, connection: &mut Connection, mut removal: Removal) -> Result<(), LinkError> {
+        let (outcome, connected) = match self.reconcile(connection, &mut removal).await {
+            Ok(RemovalProgress::Finished(outcome)) => (Some(outcome), Ok(())),
+            Ok(RemovalProgress::RetryLater) => (None, Ok(())),
             Err(LinkError::Unwritable(_)) => (Some(RemovalOutcome::Refused), Ok(())),
             Err(error) => (None, Err(error)),
         };
         let given_up = (removal.attempts >= AMI_ATTEMPTS_MAX).then_some(RemovalOutcome::Refused);
         if let Some(outcome) = outcome.or(given_up) {
-            self.settled(&removal.member, outcome);
+            self.count(&removal.member, outcome);
         } else {
             if connected.is_ok() {
-                removal.not_before = after(AMI_ATTEMPT_PAUSE);
+                removal.not_before = Instant::now() + AMI_ATTEMPT_PAUSE;
             }
-            if let Some(oldest) = self.shared.outbox.push(removal) {
-                self.settled(&oldest.member, RemovalOutcome::Overflowed);
+            if let Some(oldest) = self.input.removals.push(removal) {
+                self.count(&oldest.member, RemovalOutcome::Overflowed);
             }
         }
         connected
     }
 
-    fn settled(&self, member: &Member, outcome: RemovalOutcome) {
+    /// Counts and logs the outcome of one removal. Outcomes that an operator must look at are warnings.
+    fn count(&self, member: &QueueMember, outcome: RemovalOutcome) {
         use RemovalOutcome::{LoggedInAgain, NotThere, Outdated, Overflowed, Refused, Removed, Restored};
         self.metrics.count(outcome);
         let asterisk = self.settings.address;
-        let Member { organization, extension, queue } = member;
+        let QueueMember { organization, extension, queue } = member;
         let outcome_name = outcome.name();
         match outcome {
             LoggedInAgain | NotThere | Removed => {
@@ -194,47 +195,55 @@ impl Link {
         }
     }
 
-    /// Makes the queue agree with the sessions, and looks until both say the same: see the module's "race".
-    async fn converge(&self, connection: &mut Connection, removal: &mut Removal) -> Result<Settled, LinkError> {
+    /// Adds or removes the member until Asterisk agrees with the login sessions: see "The race" in the module's doc.
+    async fn reconcile(
+        &self,
+        connection: &mut Connection,
+        removal: &mut Removal,
+    ) -> Result<RemovalProgress, LinkError> {
         while removal.attempts < AMI_ATTEMPTS_MAX {
-            let logged_in = self.sessions.is_logged_in(&removal.member);
-            // Once Asterisk was asked to remove, whoever has logged in since may have been removed by that.
+            let logged_in = self.logins.is_logged_in(&removal.member);
+            // After the first action, a user who is logged in now may have lost the member to that action.
             let may_have_removed = removal.attempts > 0;
             if logged_in && !may_have_removed {
-                return Ok(Settled::As(RemovalOutcome::LoggedInAgain));
+                return Ok(RemovalProgress::Finished(RemovalOutcome::LoggedInAgain));
             }
             if !logged_in && removal.is_outdated(Instant::now()) {
-                return Ok(Settled::As(RemovalOutcome::Outdated));
+                return Ok(RemovalProgress::Finished(RemovalOutcome::Outdated));
             }
-            removal.attempts = removal.attempts.saturating_add(1);
-            let answer = if logged_in {
+            removal.attempts += 1;
+            let result = if logged_in {
                 self.add(connection, &removal.member).await?
             } else {
                 self.remove(connection, &removal.member).await?
             };
-            if self.sessions.is_logged_in(&removal.member) != logged_in {
+            if self.logins.is_logged_in(&removal.member) != logged_in {
                 continue;
             }
-            return Ok(match (answer, logged_in) {
-                (Answer::Done, false) => Settled::As(RemovalOutcome::Removed),
-                (Answer::Done, true) => Settled::As(RemovalOutcome::Restored),
-                (Answer::AlreadySo | Answer::NoSuchQueue, false) => Settled::As(RemovalOutcome::NotThere),
-                (Answer::AlreadySo, true) => Settled::As(RemovalOutcome::LoggedInAgain),
-                (Answer::Static, _) | (Answer::NoSuchQueue, true) => Settled::As(RemovalOutcome::Refused),
-                (Answer::Refused, _) => Settled::Later,
+            return Ok(match (result, logged_in) {
+                (ActionResult::Done, false) => RemovalProgress::Finished(RemovalOutcome::Removed),
+                (ActionResult::Done, true) => RemovalProgress::Finished(RemovalOutcome::Restored),
+                (ActionResult::Unchanged | ActionResult::NoSuchQueue, false) => {
+                    RemovalProgress::Finished(RemovalOutcome::NotThere)
+                }
+                (ActionResult::Unchanged, true) => RemovalProgress::Finished(RemovalOutcome::LoggedInAgain),
+                (ActionResult::StaticMember, _) | (ActionResult::NoSuchQueue, true) => {
+                    RemovalProgress::Finished(RemovalOutcome::Refused)
+                }
+                (ActionResult::Refused, _) => RemovalProgress::RetryLater,
             });
         }
-        Ok(Settled::Later)
+        Ok(RemovalProgress::RetryLater)
     }
 
-    async fn remove(&self, connection: &mut Connection, member: &Member) -> Result<Answer, LinkError> {
+    async fn remove(&self, connection: &mut Connection, member: &QueueMember) -> Result<ActionResult, LinkError> {
         let queue = self.settings.queue.of(&member.queue);
         let interface = self.settings.interface.of(&member.extension);
-        self.ask(connection, "QueueRemove", &[("Queue", &queue), ("Interface", &interface)]).await
+        self.act(connection, "QueueRemove", &[("Queue", &queue), ("Interface", &interface)]).await
     }
 
-    /// Adds the member as the shipped dialplan does.
-    async fn add(&self, connection: &mut Connection, member: &Member) -> Result<Answer, LinkError> {
+    /// Adds the member with the same values as the shipped dialplan.
+    async fn add(&self, connection: &mut Connection, member: &QueueMember) -> Result<ActionResult, LinkError> {
         let queue = self.settings.queue.of(&member.queue);
         let interface = self.settings.interface.of(&member.extension);
         let state_interface = self.settings.state_interface.of(&member.extension);
@@ -245,51 +254,56 @@ impl Link {
             ("StateInterface", &*state_interface),
             ("Penalty", "0"),
         ];
-        self.ask(connection, "QueueAdd", &headers).await
+        self.act(connection, "QueueAdd", &headers).await
     }
 
-    async fn ask(
+    /// Sends one action and waits for its result, at most [`AMI_ANSWER_TIMEOUT`].
+    async fn act(
         &self,
         connection: &mut Connection,
         name: &'static str,
         headers: &[(&'static str, &str)],
-    ) -> Result<Answer, LinkError> {
-        connection.client.ask(&mut connection.output, name, headers)?;
-        let answer = async {
+    ) -> Result<ActionResult, LinkError> {
+        connection.client.act(&mut connection.output, name, headers)?;
+        let result = async {
             connection.flush().await?;
             loop {
-                match self.hear(connection).await? {
-                    Heard::Answered(answer) => return Ok(answer),
-                    Heard::Nothing => {}
-                    Heard::LoggedIn | Heard::LoginRefused => return Err(WireError::Astray.into()),
+                match self.read_event(connection).await? {
+                    ClientEvent::ActionDone(result) => return Ok(result),
+                    ClientEvent::Ignored => {}
+                    ClientEvent::LoggedIn | ClientEvent::LoginRefused => {
+                        return Err(AmiProtocolError::UnexpectedResponse.into());
+                    }
                 }
             }
         };
-        timeout(AMI_ANSWER_TIMEOUT, answer).await.unwrap_or(Err(LinkError::Silent))
+        timeout(AMI_ANSWER_TIMEOUT, result).await.unwrap_or(Err(LinkError::NoAnswer))
     }
 
-    /// The next thing that Asterisk says. May be dropped at any time: what was read stays.
-    async fn hear(&self, connection: &mut Connection) -> Result<Heard, LinkError> {
-        let secret = self.shared.secret.load_full();
+    /// Reads until the next event of the client. Cancel-safe: bytes already read stay in the connection's buffer.
+    async fn read_event(&self, connection: &mut Connection) -> Result<ClientEvent, LinkError> {
+        let secret = self.input.secret.load_full();
         let credentials = Credentials { username: &self.settings.username, secret: &secret };
         let Connection { stream, client, input, output } = connection;
         loop {
-            if let Some((taken, heard)) = client.hear(input, credentials, output)? {
+            if let Some((taken, event)) = client.read(input, credentials, output)? {
                 input.advance(taken);
-                return Ok(heard);
+                return Ok(event);
             }
             if stream.read_buf(input).await? == 0 {
-                return Err(LinkError::Ended);
+                return Err(LinkError::Closed);
             }
         }
     }
 }
 
-/// A connection and what is under way on it.
+/// One connection to Asterisk with its buffers.
 struct Connection {
     stream: TcpStream,
-    client: Client,
+    client: AmiClient,
+    /// Bytes received and not yet read.
     input: BytesMut,
+    /// Bytes to send.
     output: Vec<u8>,
 }
 
@@ -298,57 +312,5 @@ impl Connection {
         self.stream.write_all(&self.output).await?;
         self.output.clear();
         Ok(())
-    }
-}
-
-fn after(pause: Duration) -> Instant {
-    let now = Instant::now();
-    now.checked_add(pause).unwrap_or(now)
-}
-
-/// The pauses between two attempts to connect: each twice the one before, up to a bound, and a part of it by chance, so
-/// that many sidecars do not come back to one Asterisk in step.
-struct Pause {
-    longest: Duration,
-    chance: RandomState,
-}
-
-impl Default for Pause {
-    fn default() -> Self {
-        Self { longest: AMI_RECONNECT_PAUSE_MIN, chance: RandomState::new() }
-    }
-}
-
-impl Pause {
-    /// Between half of the pause whose turn it is and all of it.
-    fn next(&mut self) -> Duration {
-        let longest = self.longest;
-        self.longest = longest.saturating_mul(2).min(AMI_RECONNECT_PAUSE_MAX);
-        let mut hasher = self.chance.build_hasher();
-        hasher.write_u128(longest.as_nanos());
-        // A chance of 24 bits is exact in any floating-point number.
-        let chance = f64::from(u32::try_from(hasher.finish() >> 40).unwrap_or_default()) / f64::from(1_u32 << 24);
-        longest.mul_f64(0.5 + chance / 2.0)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_to_a_bound_and_differ() {
-        let pauses = || {
-            let mut pause = Pause::default();
-            (0..16).map(move |_| pause.next()).collect::<Vec<_>>()
-        };
-        let (one, other) = (pauses(), pauses());
-        assert_ne!(one, other, "two links in step");
-        let mut longest = AMI_RECONNECT_PAUSE_MIN;
-        for pause in one {
-            assert!(pause >= longest / 2 && pause <= longest, "{pause:?}");
-            longest = (longest * 2).min(AMI_RECONNECT_PAUSE_MAX);
-        }
-        assert_eq!(longest, AMI_RECONNECT_PAUSE_MAX);
     }
 }

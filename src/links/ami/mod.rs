@@ -1,25 +1,27 @@
-//! The links to Asterisks: a login session that ends without a call leaves a queue member behind, and these remove it.
+//! The links to Asterisk over AMI (Asterisk Manager Interface): they remove the queue member that a login session leaves
+//! behind when it ends without a call.
 //!
 //! A phone that logs out removes its member itself, through the dialplan. Nobody dials when a lease runs out, when a
-//! supervisor or an operator ends a session, or when a user is removed. So queuewarden holds a connection to AMI, the
-//! Asterisk Manager Interface, as a user of class `agent`, and removes the member by its interface.
+//! supervisor or an operator ends a session, or when a reload removes a user. Therefore queuewarden keeps one AMI
+//! connection per Asterisk, as a user of class `agent`, and removes the member by its interface.
 //!
-//! **The race.** Between the end of a session and its removal the agent may log in again, and be made a member by the
-//! dialplan. A removal must not undo that. So a link never asks what ended: it looks who is logged in *now*, right
-//! before it writes. That leaves the time in which the action is on its way. Therefore the link looks again after the
-//! answer, and if the agent has logged in meanwhile it adds the member back, and looks again: it is through when what
-//! it did is what is true. The same holds when the connection broke and nobody knows whether Asterisk heard.
+//! **The race.** Between the end of a session and the removal of its member, the agent may log in again, and the
+//! dialplan then adds the member again. The removal must not undo that login. Therefore the link looks up who is logged
+//! in right before it writes, and once more after the answer. If the agent logged in meanwhile, the link adds the member
+//! back and looks again. It is finished when the member in Asterisk agrees with the login session. The link does the
+//! same after a lost connection, when it is unknown whether Asterisk received the action.
 //!
-//! A link outlives its Asterisk: it connects again with a growing pause, and what came meanwhile waits, within bounds.
-//! Reconciling whole queues, and undoing what bypassed the check, will be further things to ask over the same link.
+//! **When Asterisk is away** the link reconnects with a growing pause. Removals wait, at most
+//! [`crate::limits::AMI_REMOVALS_WAITING_MAX`] of them, and expire after [`crate::limits::AMI_REMOVAL_AGE_MAX`].
 //!
-//! [`wire`] is bytes, [`client`] the conversation, both without a socket; `outbox` is what waits, `link` the task.
+//! [`protocol`] reads and writes the bytes and [`client`] holds the login state, both without a socket. `removals` is
+//! the queue of members to remove, `link` the task of one connection, and [`follow`] passes ended sessions to the links.
 
 pub mod client;
 pub mod follow;
 mod link;
-mod outbox;
-pub mod wire;
+pub mod protocol;
+mod removals;
 
 use std::sync::Arc;
 
@@ -31,13 +33,13 @@ use tokio_util::task::TaskTracker;
 use crate::config::asterisk::AmiSettings;
 use crate::config::process::Secret;
 use crate::observe::ami::{AmiMetrics, RemovalOutcome};
-use link::Link;
-use outbox::{Outbox, Removal};
+use link::AmiLink;
+use removals::{Removal, RemovalQueue};
 
-/// A user's place in a queue, as the tables name them.
+/// One user as a member of one queue, by the names of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
-    /// The tenant.
+pub struct QueueMember {
+    /// The organization's name.
     pub organization: Box<str>,
     /// The user's extension.
     pub extension: Box<str>,
@@ -45,71 +47,74 @@ pub struct Member {
     pub queue: Box<str>,
 }
 
-impl Member {
-    /// A member of these names.
+impl QueueMember {
+    /// Copies the three names.
     #[must_use]
     pub fn new(organization: &str, extension: &str, queue: &str) -> Self {
         Self { organization: organization.into(), extension: extension.into(), queue: queue.into() }
     }
 }
 
-/// Who knows what is true now.
-pub trait Sessions: Send + Sync {
-    /// Whether whoever has this extension now has a login session in this queue now.
-    fn is_logged_in(&self, member: &Member) -> bool;
+/// Tells a link which login sessions exist at this moment. The sidecar implements it; tests have their own.
+pub trait LoginLookup: Send + Sync {
+    /// Whether the user who has this extension now has a login session in this queue now.
+    fn is_logged_in(&self, member: &QueueMember) -> bool;
 }
 
-/// The links of the process, one an Asterisk.
+/// All AMI links of the process, one per configured Asterisk.
 #[derive(Debug)]
-pub struct Links {
-    links: Vec<(AmiSettings, Arc<Shared>)>,
+pub struct AmiLinks {
+    links: Vec<(AmiSettings, Arc<LinkInput>)>,
     metrics: AmiMetrics,
 }
 
-/// What a link shares with those who speak to it.
+/// What other tasks hand to the task of one link.
 #[derive(Debug)]
-struct Shared {
-    outbox: Outbox,
+struct LinkInput {
+    /// Members that wait to be removed.
+    removals: RemovalQueue,
+    /// The AMI secret; a reload may replace it, and the next login uses the new one.
     secret: ArcSwap<Secret>,
 }
 
-impl Links {
-    /// The links that the configuration asks for; none is opened yet.
+impl AmiLinks {
+    /// Prepares one link per entry of the configuration; [`AmiLinks::serve`] opens them.
     #[must_use]
     pub fn new(settings: &[AmiSettings], metrics: AmiMetrics) -> Self {
-        let shared = |settings: &AmiSettings| {
+        let prepared = |settings: &AmiSettings| {
             let secret = ArcSwap::from_pointee(settings.secret.clone());
-            (settings.clone(), Arc::new(Shared { outbox: Outbox::default(), secret }))
+            (settings.clone(), Arc::new(LinkInput { removals: RemovalQueue::default(), secret }))
         };
         metrics.configured(settings.len());
-        Self { links: settings.iter().map(shared).collect(), metrics }
+        Self { links: settings.iter().map(prepared).collect(), metrics }
     }
 
-    /// Opens every link and keeps it open until `stop`.
-    pub fn serve(&self, sessions: &Arc<dyn Sessions>, tasks: &TaskTracker, stop: &CancellationToken) {
-        for (settings, shared) in &self.links {
-            let link = Link::new(settings.clone(), Arc::clone(shared), Arc::clone(sessions), self.metrics.clone());
+    /// Starts a task for every link, which keeps its connection open until `stop`.
+    pub fn serve(&self, logins: &Arc<dyn LoginLookup>, tasks: &TaskTracker, stop: &CancellationToken) {
+        for (settings, input) in &self.links {
+            let link = AmiLink::new(settings.clone(), Arc::clone(input), Arc::clone(logins), self.metrics.clone());
             tasks.spawn(link.serve(stop.clone()));
         }
     }
 
-    /// Has the member removed from the queue of every Asterisk of its organization, unless somebody is logged in there
-    /// by then. Never waits.
-    pub fn remove(&self, member: &Member) {
-        for (_, shared) in self.links.iter().filter(|(settings, _)| *settings.organization == *member.organization) {
-            if let Some(Removal { member, .. }) = shared.outbox.push(Removal::new(member.clone(), Instant::now())) {
+    /// Queues the member for removal at every Asterisk of its organization. A link drops the removal if the user is
+    /// logged in to the queue by then. Never waits; when a link's queue is full, its oldest removal is dropped and
+    /// counted as `overflowed`.
+    pub fn remove(&self, member: &QueueMember) {
+        for (_, input) in self.links.iter().filter(|(settings, _)| *settings.organization == *member.organization) {
+            if let Some(Removal { member, .. }) = input.removals.push(Removal::new(member.clone(), Instant::now())) {
                 self.metrics.count(RemovalOutcome::Overflowed);
-                let Member { organization, extension, queue } = &member;
-                tracing::warn!(%organization, %extension, %queue, "not removed: too many wait for Asterisk");
+                let QueueMember { organization, extension, queue } = &member;
+                tracing::warn!(%organization, %extension, %queue, "queue member not removed: too many removals wait for Asterisk");
             }
         }
     }
 
-    /// Takes up the secrets of a configuration that was loaded again; each counts from the next login on.
+    /// Takes over the AMI secrets of a reloaded configuration. Each applies from the next login to AMI on.
     pub fn set_secrets(&self, settings: &[AmiSettings]) {
-        for (known, shared) in &self.links {
+        for (known, input) in &self.links {
             if let Some(new) = settings.iter().find(|new| new.is_same_link(known)) {
-                shared.secret.store(Arc::new(new.secret.clone()));
+                input.secret.store(Arc::new(new.secret.clone()));
             }
         }
     }

@@ -1,5 +1,5 @@
-//! A line of the log. Its names are ours; its values may be anybody's, so whatever could begin a line, end a string or
-//! speak to a terminal is written as an escape.
+//! The format of a line of the log. The names are ours; the values may come from a peer. Every character that could
+//! begin a line, end a string or control a terminal is escaped.
 
 use std::fmt::{self, Debug, Write};
 
@@ -13,10 +13,10 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::limits::LOG_VALUE_BYTES_MAX;
 use crate::observe::log::Format;
 
-/// The names that every line has; a field of the same name gets a `_` behind it.
-const OWN_NAMES: &[&str] = &["timestamp", "level", "target", "message"];
+/// The names that every line has. A field with the same name gets a trailing `_`.
+const RESERVED_NAMES: &[&str] = &["timestamp", "level", "target", "message"];
 
-/// Writes events as lines.
+/// Writes each event as one line.
 pub(super) struct Lines(pub(super) Format);
 
 impl<S, N> FormatEvent<S, N> for Lines
@@ -44,7 +44,7 @@ where
     }
 }
 
-/// The values of one event, escaped as they come.
+/// The values of one event, escaped as they are recorded.
 struct Values {
     format: Format,
     message: String,
@@ -54,7 +54,7 @@ struct Values {
 impl Values {
     fn name(&mut self, field: &Field) {
         let name = field.name();
-        let mark = if OWN_NAMES.contains(&name) { "_" } else { "" };
+        let mark = if RESERVED_NAMES.contains(&name) { "_" } else { "" };
         // Writing to a string cannot fail.
         let _written = match self.format {
             Format::Json => write!(self.fields, ",\"{name}{mark}\":"),
@@ -99,13 +99,13 @@ impl Visit for Values {
 
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         let mut text = Bounded(String::new());
-        // It fails when there is more of it than is kept.
+        // Fails at the bound of a value: the rest is cut.
         let _cut = write!(text, "{value:?}");
         self.text(field, &text.0);
     }
 }
 
-/// Text up to a bound: a value that writes itself does not fill the memory first.
+/// A string that refuses text beyond [`LOG_VALUE_BYTES_MAX`], so that a large value never fills the memory.
 struct Bounded(String);
 
 impl Write for Bounded {
@@ -115,25 +115,24 @@ impl Write for Bounded {
     }
 }
 
-/// As much of a text as one value may have, and a character more to show that there was more.
+/// At most [`LOG_VALUE_BYTES_MAX`] bytes of the text, and one character more if it is longer.
 fn shortened(text: &str) -> &str {
-    let end = (LOG_VALUE_BYTES_MAX.saturating_add(1)..text.len()).find(|&end| text.is_char_boundary(end));
+    let end = (LOG_VALUE_BYTES_MAX + 1..text.len()).find(|&end| text.is_char_boundary(end));
     end.and_then(|end| text.get(..end)).unwrap_or(text)
 }
 
-/// A string of JSON.
+/// Appends the text as a JSON string.
 fn quote(text: &str, out: &mut String) {
     out.push('"');
     escape(text, out);
     out.push('"');
 }
 
-/// Nothing of a text remains that could end a string, begin a line or speak to a terminal: control characters of ASCII
-/// and of Latin-1, line separators, and what turns the direction of writing.
+/// Appends the text with escapes for `"`, `\` and every character of [`is_dangerous`]; a longer text ends with `…`.
 fn escape(text: &str, out: &mut String) {
-    let kept = shortened(text);
+    let shortened = shortened(text);
     let mut room = LOG_VALUE_BYTES_MAX;
-    for character in kept.chars() {
+    for character in shortened.chars() {
         let Some(left) = room.checked_sub(character.len_utf8()) else { break };
         room = left;
         match character {
@@ -150,11 +149,13 @@ fn escape(text: &str, out: &mut String) {
             _ => out.push(character),
         }
     }
-    if kept.len() > LOG_VALUE_BYTES_MAX {
+    if shortened.len() > LOG_VALUE_BYTES_MAX {
         out.push('…');
     }
 }
 
+/// Whether a character could begin a line or control a terminal: control characters of ASCII and Latin-1, line
+/// separators, invisible characters, and marks that change the direction of writing.
 fn is_dangerous(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
@@ -171,9 +172,9 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Default)]
-    struct Kept(Arc<Mutex<Vec<u8>>>);
+    struct CapturedLog(Arc<Mutex<Vec<u8>>>);
 
-    impl io::Write for Kept {
+    impl io::Write for CapturedLog {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().extend_from_slice(bytes);
             Ok(bytes.len())
@@ -184,18 +185,18 @@ mod tests {
         }
     }
 
-    /// What is written in this format by what is logged meanwhile.
+    /// The lines that `log` writes in this format.
     fn logged(format: Format, log: impl FnOnce()) -> String {
-        let kept = Kept::default();
-        let writer = kept.clone();
+        let captured = CapturedLog::default();
+        let writer = captured.clone();
         let lines = tracing_subscriber::fmt::layer().event_format(Lines(format)).with_writer(move || writer.clone());
         tracing::subscriber::with_default(tracing_subscriber::registry().with(lines), log);
-        let bytes = kept.0.lock().unwrap().clone();
+        let bytes = captured.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
     }
 
     #[test]
-    fn no_value_begins_a_line_or_speaks_to_a_terminal() {
+    fn no_value_begins_a_line_or_controls_a_terminal() {
         let all: String = (0..=0x11_ffff).step_by(7).chain(0..=0x2100).filter_map(char::from_u32).collect();
         let forged = "x\u{1b}]0;x\u{7}\n{\"decision\":\"allow\"}\r\n\u{9b}31m\u{85}\u{2028}\"\\\u{202e}";
         for format in [Format::Json, Format::Text] {
@@ -208,7 +209,7 @@ mod tests {
                 assert!(!body.chars().any(is_dangerous), "{line:?}");
                 if format == Format::Json {
                     let read: serde_json::Value = serde_json::from_str(body).expect(body);
-                    assert_eq!(read["value"], text, "what came is still there to be read");
+                    assert_eq!(read["value"], text, "the escaped value reads as the original");
                     assert_eq!(read["message"], text);
                     assert!(read.get("decision").is_none());
                 }
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_takes_no_name_that_the_line_has() {
+    fn a_field_with_a_reserved_name_is_renamed() {
         let line =
             logged(Format::Json, || tracing::info!(target = "x", level = 3, ok = true, none = None::<&str>, "said"));
         let read: serde_json::Value = serde_json::from_str(&line).expect(&line);

@@ -1,30 +1,23 @@
-//! How much of the log one peer, and all of them together, may fill. What is left out is counted, and the log says so.
+//! The quota of the log: how many lines about errors one peer may cause, all peers together, and how many decisions are
+//! logged in a second. Lines beyond it are counted, and the log reports the number.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::limits::{
     LOG_DECISIONS_PER_SECOND_MAX, LOG_ERRORS_MAX, LOG_ERRORS_PER_PEER_MAX, LOG_PEER_INTERVAL, LOG_PEERS_MAX,
 };
+use crate::peer::PeerOrigin;
 
-/// Whose errors are counted apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Origin {
-    /// A machine: a peer that connects again has another port.
-    Address(IpAddr),
-    /// A user of this machine.
-    User(u32),
-    /// Whoever found no room.
-    Others,
-}
+/// The low half of [`Quota::decisions`]: the number of decisions.
+const DECISIONS_MASK: u64 = 0xffff_ffff;
 
-/// What the log has room for.
+/// The state of the quota.
 #[derive(Debug, Default)]
 pub struct Quota {
     errors: Mutex<Errors>,
-    /// The second, from the start of the process, and in its low half the decisions that were told in it.
+    /// High half: a second of uptime. Low half: the decisions that were logged in it.
     decisions: AtomicU64,
     errors_left_out: AtomicU64,
     decisions_left_out: AtomicU64,
@@ -32,61 +25,66 @@ pub struct Quota {
 
 #[derive(Debug, Default)]
 struct Errors {
-    of_origin: HashMap<Origin, Spell>,
-    of_all: Spell,
+    by_origin: HashMap<PeerOrigin, ErrorWindow>,
+    of_all: ErrorWindow,
 }
 
-/// What happened since this time.
+/// The errors of one origin since the start of a window of [`LOG_PEER_INTERVAL`].
 #[derive(Clone, Copy, Debug, Default)]
-struct Spell {
+struct ErrorWindow {
+    /// The start of the window: uptime in milliseconds.
     since_ms: u64,
-    told: u32,
+    /// Errors that were logged in the window.
+    logged: u32,
+    /// Errors that were left out since the last that was logged, in this window or an earlier one.
     left_out: u64,
 }
 
-impl Spell {
-    /// Begins anew when its time is over.
-    fn at(&mut self, now_ms: u64) -> &mut Self {
-        if self.is_over(now_ms) {
-            (self.since_ms, self.told) = (now_ms, 0);
+impl ErrorWindow {
+    /// The window at this time: a new one, if the interval is over.
+    fn at(&mut self, uptime_ms: u64) -> &mut Self {
+        if self.is_over(uptime_ms) {
+            (self.since_ms, self.logged) = (uptime_ms, 0);
         }
         self
     }
 
-    fn is_over(&self, now_ms: u64) -> bool {
-        u128::from(now_ms.saturating_sub(self.since_ms)) >= LOG_PEER_INTERVAL.as_millis()
+    fn is_over(&self, uptime_ms: u64) -> bool {
+        u128::from(uptime_ms.saturating_sub(self.since_ms)) >= LOG_PEER_INTERVAL.as_millis()
     }
 }
 
 impl Quota {
-    /// Whether the log tells an error of this peer, by milliseconds of uptime; then with how many of the same peer it
-    /// has left out since the last.
-    pub fn admits_error(&self, origin: Origin, now_ms: u64) -> Option<u64> {
+    /// Whether an error of this origin is logged now, at this uptime in milliseconds. `None`: no. `Some`: yes, with the
+    /// number of errors of the same origin that were left out since the last that was logged.
+    pub fn admits_error(&self, origin: PeerOrigin, uptime_ms: u64) -> Option<u64> {
         let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
-        let Errors { of_origin, of_all } = &mut *errors;
-        if of_origin.len() >= LOG_PEERS_MAX && !of_origin.contains_key(&origin) {
-            of_origin.retain(|_, spell| !spell.is_over(now_ms));
+        let Errors { by_origin, of_all } = &mut *errors;
+        if by_origin.len() >= LOG_PEERS_MAX && !by_origin.contains_key(&origin) {
+            by_origin.retain(|_, window| !window.is_over(uptime_ms));
         }
-        let has_room = of_origin.len() < LOG_PEERS_MAX || of_origin.contains_key(&origin);
-        let fresh = Spell { since_ms: now_ms, ..Spell::default() };
-        let spell = of_origin.entry(if has_room { origin } else { Origin::Others }).or_insert(fresh).at(now_ms);
-        let of_all = of_all.at(now_ms);
-        if spell.told >= LOG_ERRORS_PER_PEER_MAX || of_all.told >= LOG_ERRORS_MAX {
-            spell.left_out = spell.left_out.saturating_add(1);
+        let has_room = by_origin.len() < LOG_PEERS_MAX || by_origin.contains_key(&origin);
+        let origin = if has_room { origin } else { PeerOrigin::Others };
+        let new = ErrorWindow { since_ms: uptime_ms, ..ErrorWindow::default() };
+        let window = by_origin.entry(origin).or_insert(new).at(uptime_ms);
+        let of_all = of_all.at(uptime_ms);
+        if window.logged >= LOG_ERRORS_PER_PEER_MAX || of_all.logged >= LOG_ERRORS_MAX {
+            window.left_out += 1;
             self.errors_left_out.fetch_add(1, Ordering::Relaxed);
             return None;
         }
-        spell.told = spell.told.saturating_add(1);
-        of_all.told = of_all.told.saturating_add(1);
-        Some(std::mem::take(&mut spell.left_out))
+        window.logged += 1;
+        of_all.logged += 1;
+        Some(std::mem::take(&mut window.left_out))
     }
 
-    /// Whether the log tells a decision, by milliseconds of uptime.
-    pub fn admits_decision(&self, now_ms: u64) -> bool {
-        let second = (now_ms / 1_000) << 32;
-        let admitted = self.decisions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |told| {
-            if told & !u64::from(u32::MAX) == second {
-                (told & u64::from(u32::MAX) < u64::from(LOG_DECISIONS_PER_SECOND_MAX)).then(|| told.saturating_add(1))
+    /// Whether a decision is logged now, at this uptime in milliseconds.
+    pub fn admits_decision(&self, uptime_ms: u64) -> bool {
+        let second = (uptime_ms / 1_000) << 32;
+        let admitted = self.decisions.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |decisions| {
+            if decisions & !DECISIONS_MASK == second {
+                let has_room = decisions & DECISIONS_MASK < u64::from(LOG_DECISIONS_PER_SECOND_MAX);
+                has_room.then_some(decisions + 1)
             } else {
                 Some(second | 1)
             }
@@ -97,13 +95,13 @@ impl Quota {
         admitted.is_ok()
     }
 
-    /// Errors of peers that the log did not tell, since the start.
+    /// Errors of peers that were left out of the log since the start.
     #[must_use]
     pub fn errors_left_out(&self) -> u64 {
         self.errors_left_out.load(Ordering::Relaxed)
     }
 
-    /// Decisions that the log did not tell, since the start.
+    /// Decisions that were left out of the log since the start.
     #[must_use]
     pub fn decisions_left_out(&self) -> u64 {
         self.decisions_left_out.load(Ordering::Relaxed)
@@ -112,18 +110,20 @@ impl Quota {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
-    fn address(number: u32) -> Origin {
-        Origin::Address(IpAddr::from(number.to_be_bytes()))
+    fn address(number: u32) -> PeerOrigin {
+        PeerOrigin::Address(IpAddr::from(number.to_be_bytes()))
     }
 
     #[test]
-    fn one_peer_is_told_a_few_times_and_the_rest_is_counted() {
+    fn a_few_errors_of_one_peer_are_logged_and_the_rest_is_counted() {
         let quota = Quota::default();
-        let told = (0..1_000).filter(|&at| quota.admits_error(address(1), at).is_some()).count();
-        assert_eq!(told, LOG_ERRORS_PER_PEER_MAX as usize);
-        assert_eq!(quota.admits_error(address(2), 0), Some(0), "another peer has its own");
+        let logged = (0..1_000).filter(|&at| quota.admits_error(address(1), at).is_some()).count();
+        assert_eq!(logged, LOG_ERRORS_PER_PEER_MAX as usize);
+        assert_eq!(quota.admits_error(address(2), 0), Some(0), "another peer has its own quota");
         let later = u64::try_from(LOG_PEER_INTERVAL.as_millis()).unwrap() + 1_000;
         assert_eq!(quota.admits_error(address(1), later), Some(995));
         assert_eq!(quota.admits_error(address(1), later), Some(0));
@@ -131,21 +131,21 @@ mod tests {
     }
 
     #[test]
-    fn many_peers_take_no_more_than_their_bound_of_lines_and_memory() {
+    fn errors_of_many_peers_keep_within_the_bounds_of_lines_and_memory() {
         let quota = Quota::default();
-        let told = (0..1_000_000).filter(|&number| quota.admits_error(address(number), 5).is_some()).count();
-        assert_eq!(told, LOG_ERRORS_MAX as usize);
-        let held = quota.errors.lock().unwrap().of_origin.len();
-        assert!(held <= LOG_PEERS_MAX + 1, "{held}");
+        let logged = (0..1_000_000).filter(|&number| quota.admits_error(address(number), 5).is_some()).count();
+        assert_eq!(logged, LOG_ERRORS_MAX as usize);
+        let origins = quota.errors.lock().unwrap().by_origin.len();
+        assert!(origins <= LOG_PEERS_MAX + 1, "{origins}");
         assert_eq!(quota.errors_left_out(), 1_000_000 - u64::from(LOG_ERRORS_MAX));
     }
 
     #[test]
-    fn so_many_decisions_are_told_in_a_second() {
+    fn decisions_of_one_second_are_logged_up_to_their_maximum() {
         let quota = Quota::default();
-        let told = |at: u64| (0..5_000).filter(|_| quota.admits_decision(at)).count();
-        let most = LOG_DECISIONS_PER_SECOND_MAX as usize;
-        assert_eq!((told(0), told(999), told(1_000), told(86_400_000)), (most, 0, most, most));
+        let logged = |at: u64| (0..5_000).filter(|_| quota.admits_decision(at)).count();
+        let max = LOG_DECISIONS_PER_SECOND_MAX as usize;
+        assert_eq!((logged(0), logged(999), logged(1_000), logged(86_400_000)), (max, 0, max, max));
         assert_eq!(quota.decisions_left_out(), 4 * 5_000 - 3 * u64::from(LOG_DECISIONS_PER_SECOND_MAX));
     }
 }

@@ -1,0 +1,86 @@
+//! The members and the events of the audit log.
+
+use crate::cli::topics::{Table, code};
+
+/// Every member of a line, in the order of the line. A test compares them with `queuewarden audit export`.
+const MEMBERS: &[(&str, &str)] = &[
+    ("sequence", "The number of the line, from 1, counted over all files and restarts."),
+    (
+        "time",
+        "The time of the decision in UTC (RFC 3339). Lines are in the order of writing, so times may go back by some milliseconds.",
+    ),
+    ("event", "The kind of line: see the events."),
+    ("id", "The id of the decision: the sequence of the `start` line before it, and its number since then."),
+    ("organization", "The organization."),
+    ("actor", "The extension of the actor. For an unknown actor: the word that the peer sent."),
+    ("user", "The extension of the user whose login session or supervision ended without a question."),
+    ("action", "The action that was judged."),
+    ("intent", "`do`, or `may` for a question that changes nothing."),
+    ("digits", "The dialed digits."),
+    ("target", "The extension of the target."),
+    ("queues", "The numbers of the queues."),
+    ("from", "The queue that the target was moved from."),
+    ("group", "The group."),
+    ("role", "The role that was given."),
+    ("lease_seconds", "Seconds until a login by a supervisor ends. Absent: at logout."),
+    ("call", "The id of the call."),
+    ("mode", "The mode of a supervision."),
+    ("via", "The channel of the request: `phone` or `dashboard`."),
+    ("dialect", "The dialect of the peer."),
+    ("peer", "The peer: its address and port, or its user id and process id on a Unix socket."),
+    ("verdict", "`allow` or `deny`, as the peer received it."),
+    ("reason", "The reason. For an end without a question: the reason that `watch` gives."),
+    (
+        "rules",
+        "The rules of the grant that allowed the action, or that named the reason of the denial. Without a grant: the rules of the action.",
+    ),
+    ("grant", "The place of that grant: `file:line`."),
+    ("policy", "The revision of the policy that judged."),
+    (
+        "policy_hash",
+        "The hash of the configuration files, equal to the output of `sha256sum models/*.toml organizations/*.[ct]* queuewarden.toml | sha256sum` in the configuration folder. A CSV file counts only if an organization names it; secrets never count.",
+    ),
+    ("one_in", "The line represents this number of allowed questions that change nothing."),
+    ("count", "The number of things that the event is about."),
+    ("of", "The id of the decision that was refused afterwards."),
+    ("through", "The sequence of the last line that was removed."),
+    ("details", "Further details as text."),
+    ("prev", "The hash of the line before; zeros in the first line."),
+    ("hash", "SHA-256 of the line up to `,\"hash\":`, without these bytes."),
+];
+
+/// Every event. A test compares them with the code.
+const EVENTS: &[(&str, &str)] = &[
+    ("decision", "A question was answered."),
+    (
+        "refused",
+        "The session store could not write the change of an earlier decision: the peer received `state_unavailable`.",
+    ),
+    ("session_ended", "A login session ended without a question: by a lease, an operator or a reload."),
+    ("supervision_ended", "A supervision ended without a question."),
+    ("start", "A process began to write the log."),
+    ("stop", "The process stopped in order. A `start` without a `stop` before it means a crash."),
+    ("reload", "A new policy is in force."),
+    ("reload_failed", "The configuration did not load; `count` is the number of problems."),
+    (
+        "sampled",
+        "`count` allowed questions that change nothing were over `plain_allows_per_second` since the last such line.",
+    ),
+    ("dropped", "`count` lines found no room in memory because the disk was slower than the questions."),
+    ("resumed", "The log can be written again after a failure."),
+    ("cut", "A crash tore the last line: `count` bytes behind the last whole line were removed at the start."),
+    ("retention", "`count` files were removed because of their age or the total size."),
+];
+
+fn table(title: &str, head: &'static str, rows: &[(&str, &str)]) -> Table {
+    let rows = rows.iter().map(|(name, meaning)| vec![code(name), (*meaning).to_owned()]);
+    Table::new(title, &[head, "Meaning"], rows)
+}
+
+pub(super) fn members() -> Table {
+    table("Members of a line of the audit log", "Member", MEMBERS)
+}
+
+pub(super) fn events() -> Table {
+    table("Events of the audit log", "Event", EVENTS)
+}

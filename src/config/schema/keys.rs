@@ -1,0 +1,465 @@
+//! The meaning, the default and the range of every configuration key.
+//!
+//! The descriptions in the JSON Schemas, the tables in `config/*/README.md` and `queuewarden help KEY` are rendered
+//! from this list. The types, the required keys and the ranges of whole numbers come from the readers themselves; a test
+//! compares the keys, and loads every default to see that it changes nothing.
+
+use serde_json::{Map, Value};
+
+use super::Kind;
+
+/// The text about one key, or about several keys that mean the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyText {
+    /// The keys, separated by spaces.
+    pub names: &'static str,
+    /// The default as Markdown: a value in backticks, `required`, `none`, or words.
+    pub default: &'static str,
+    /// The admitted values as Markdown. Empty for a whole number, whose range the reader knows, and for any value.
+    pub range: &'static str,
+    /// What the key does.
+    pub meaning: &'static str,
+}
+
+/// The texts about the keys of one table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableText {
+    /// The kind of file.
+    pub kind: Kind,
+    /// The header of the table without brackets; empty for the top level.
+    pub table: &'static str,
+    /// The keys, in the order of the manual.
+    pub keys: &'static [KeyText],
+}
+
+const fn key(names: &'static str, default: &'static str, range: &'static str, meaning: &'static str) -> KeyText {
+    KeyText { names, default, range, meaning }
+}
+
+/// The keys of actions and grants that restrict a request key to some of its values.
+const ATTRIBUTES: &str = "via conversation field section kind verb in_use";
+
+const fn table(kind: Kind, table: &'static str, keys: &'static [KeyText]) -> TableText {
+    TableText { kind, table, keys }
+}
+
+/// Every table of every kind of file.
+pub const TABLES: &[TableText] = &[
+    table(Kind::Process, "", PROCESS),
+    table(Kind::Process, "listen", LISTEN),
+    table(Kind::Process, "state", STATE),
+    table(Kind::Process, "audit", AUDIT),
+    table(Kind::Process, "limits", PROCESS_LIMITS),
+    table(Kind::Process, "metrics", METRICS),
+    table(Kind::Process, "connect", CONNECT),
+    table(Kind::Process, "connect.asterisk_ami", ASTERISK_AMI),
+    table(Kind::Organization, "", ORGANIZATION),
+    table(Kind::Organization, "leases", LEASES),
+    table(Kind::Organization, "limits", ORGANIZATION_LIMITS),
+    table(Kind::Organization, "queues", QUEUES),
+    table(Kind::Organization, "users", USERS),
+    table(Kind::Organization, "groups", GROUPS),
+    table(Kind::Model, "", MODEL),
+    table(Kind::Model, "roles", ROLES),
+    table(Kind::Model, "settings", SETTINGS),
+    table(Kind::Model, "actions", ACTIONS),
+    table(Kind::Model, "actions.needs_with", NEEDS_WITH),
+    table(Kind::Model, "actions.targetless", TARGETLESS),
+    table(Kind::Model, "grants", GRANTS),
+];
+
+/// Adds the meaning of every key to the schema of a table, and of the tables inside it, as `description`.
+pub(super) fn describe(kind: Kind, schema: &mut Map<String, Value>, path: &str) {
+    let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) else { return };
+    for (key, property) in properties {
+        let inner = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        if let Some(table) = property.as_object_mut() {
+            describe(kind, table, &inner);
+            if let Some(table) = table.get_mut("items").and_then(Value::as_object_mut) {
+                describe(kind, table, &inner);
+            }
+            if let Some(meaning) = meaning(kind, path, key) {
+                table.insert("description".to_owned(), meaning.into());
+            }
+        }
+    }
+}
+
+/// The meaning of a key of this table; `None` if the table or the key is not in the list.
+fn meaning(kind: Kind, path: &str, name: &str) -> Option<&'static str> {
+    let found = TABLES.iter().find(|text| text.kind == kind && text.table == path)?;
+    found.keys.iter().find(|text| text.names.split(' ').any(|one| one == name)).map(|text| text.meaning)
+}
+
+const PROCESS: &[KeyText] = &[
+    key("listen", "none", "", "The listeners: where PBXs and operators connect."),
+    key("state", "none", "", "Where login sessions are stored."),
+    key("audit", "none", "", "How the audit log is written, rotated and removed."),
+    key("limits", "none", "", "Bounds of the process."),
+    key("metrics", "none", "", "Optional metrics."),
+    key("connect", "none", "", "The servers that queuewarden connects to."),
+];
+
+const LISTEN: &[KeyText] = &[
+    key("line", "`\"127.0.0.1:4571\"`", "address:port, or `off`", "The line dialect over TCP."),
+    key("line_unix", "none", "a path", "The line dialect on a Unix socket."),
+    key(
+        "line_token_file",
+        "none",
+        "a path; 1 to 128 bytes, and a newline",
+        "A file with the secret that a peer of the line dialect must present with `auth` before its first question.",
+    ),
+    key("fastagi", "`\"127.0.0.1:4573\"`", "address:port, or `off`", "FastAGI, for Asterisk."),
+    key("freeswitch", "`\"off\"`", "address:port, or `off`", "The outbound socket of FreeSWITCH."),
+    key("kamailio", "`\"off\"`", "address:port, or `off`", "JSON-RPC in netstrings, for Kamailio."),
+    key(
+        "admin",
+        "`\"127.0.0.1:9471\"`",
+        "address:port, or `off`",
+        "Metrics, health and status over HTTP. An address other than loopback requires `admin_token_file`.",
+    ),
+    key("admin_unix", "none", "a path", "The admin listener on a Unix socket, where requests may also change state."),
+    key(
+        "admin_token_file",
+        "none",
+        "a path; 1 to 128 bytes, and a newline",
+        "A file with the secret that a request over TCP must present to change state.",
+    ),
+    key(
+        "admin_hosts",
+        "`[]`",
+        "names, at most 64",
+        "Host names that a request over TCP may use, in addition to IP addresses and `localhost`.",
+    ),
+];
+
+const STATE: &[KeyText] = &[
+    key(
+        "store",
+        "`\"disk\"`",
+        "`disk`, `memory`",
+        "Where login sessions are stored. `disk`: in a file of the state folder; acknowledged changes survive a restart, `kill -9` and power loss. `memory`: sessions end with the process, and the log warns of it.",
+    ),
+    key("folder", "`\"state\"`", "a path", "The state folder. The process locks it, so only one process can use it."),
+];
+
+const AUDIT: &[KeyText] = &[
+    key("enabled", "`true`", "", "Whether an audit log is written."),
+    key(
+        "folder",
+        "`\"state/audit\"`",
+        "a path",
+        "The folder of the audit log; by default `audit` in the state folder. Only one process can write it.",
+    ),
+    key("rotation_max_bytes", "`67_108_864`", "", "Size of a file in bytes after which the next file begins."),
+    key("rotation_max_seconds", "`86_400`", "", "Age of a file in seconds after which the next file begins."),
+    key(
+        "retention_max_seconds",
+        "`7_776_000`",
+        "",
+        "Age in seconds of the last line of a file after which the file is removed.",
+    ),
+    key(
+        "retention_max_bytes",
+        "`10_737_418_240`",
+        "",
+        "Total size in bytes above which the oldest files are removed; 0: files are never removed for their size.",
+    ),
+    key("plain_allows_one_in", "`1`", "", "Of N allowed questions that change nothing, one is written. This is N."),
+    key(
+        "plain_allows_per_second",
+        "`1_000`",
+        "",
+        "The most allowed questions that change nothing which are written in one second. Further ones are counted in a `sampled` line.",
+    ),
+];
+
+const PROCESS_LIMITS: &[KeyText] = &[
+    key("connections_max", "`10_000`", "", "The most connections that all dialects may have open together."),
+    key(
+        "drain_delay_seconds",
+        "`0`",
+        "",
+        "Seconds between the moment when `/readyz` reports a stop and the moment when the listeners close.",
+    ),
+];
+
+const METRICS: &[KeyText] = &[key(
+    "sessions_by_queue_max",
+    "`0`",
+    "",
+    "The most queues that get a series of their own in `queuewarden_sessions_by_queue`, in the order of organization and number; 0: none.",
+)];
+
+const CONNECT: &[KeyText] = &[
+    key("evapi", "`[]`", "address:port, each", "The Kamailios that queuewarden connects to over evapi, at most 64."),
+    key(
+        "asterisk_ami",
+        "none",
+        "at most 64",
+        "The Asterisks that queuewarden connects to over AMI, one table for each.",
+    ),
+];
+
+const ASTERISK_AMI: &[KeyText] = &[
+    key(
+        "organization",
+        "required",
+        "an organization",
+        "The organization whose agents are members of this Asterisk's queues.",
+    ),
+    key(
+        "address",
+        "required",
+        "address:port",
+        "The address of AMI. AMI is not encrypted: an address other than loopback causes a warning.",
+    ),
+    key(
+        "username",
+        "required",
+        "1 to 64 bytes",
+        "A section of `manager.conf` with `write = agent` and no other class.",
+    ),
+    key(
+        "secret_file",
+        "required",
+        "a path; 1 to 128 bytes, and a newline",
+        "The file with the secret of that section. The secret is never sent: the login uses an MD5 challenge.",
+    ),
+    key(
+        "interface",
+        "`\"PJSIP/%\"`",
+        "one `%`",
+        "The interface of a member, equal to `QW_MEMBER` of the dialplan; `%` is the extension.",
+    ),
+    key(
+        "state_interface",
+        "`\"PJSIP/%\"`",
+        "one `%`",
+        "The device whose state makes a member busy, equal to `QW_MEMBER_STATE` of the dialplan; `%` is the extension.",
+    ),
+    key("queue", "`\"%\"`", "one `%`", "The name of a queue in `queues.conf`; `%` is its number."),
+];
+
+const ORGANIZATION: &[KeyText] = &[
+    key("organization", "required", "an id", "The name of the organization on the wire."),
+    key("model", "required", "a file of `models/` without `.toml`", "The role model of the organization."),
+    key("feature_code_preset", "none", "a preset", "The table of feature codes that the phones dial."),
+    key(
+        "feature_codes",
+        "none",
+        "at most 256, preset included",
+        "Feature codes that are added to the preset or override it.",
+    ),
+    key("settings", "none", "settings of the model", "Switches of the role model."),
+    key("leases", "none", "", "How long a supervisor's login of another user lasts."),
+    key("limits", "none", "", "Bounds of login sessions and supervisions."),
+    key("queues", "none", "at most 65,535", "The queues."),
+    key("users", "none", "at most 8,000,000 with those of `users_csv`", "The users."),
+    key("users_csv", "none", "a path that starts at this file's folder", "A CSV file with further users."),
+    key("groups", "none", "at most 65,535", "The groups of users."),
+];
+
+const LEASES: &[KeyText] = &[
+    key("default_seconds", "`0`", "", "Seconds until a lease ends if the event has no `for`; 0: at logout."),
+    key(
+        "max_seconds",
+        "`43_200`",
+        "",
+        "The longest lease in seconds that an event may ask for; a longer one is `malformed`.",
+    ),
+];
+
+const ORGANIZATION_LIMITS: &[KeyText] = &[
+    key("logins_per_user_max", "`256`", "", "The most login sessions of one user."),
+    key("logins_per_queue_max", "`8_000_000`", "", "The most login sessions in one queue."),
+    key("logins_max", "`16_000_000`", "", "The most login sessions in the organization."),
+    key("supervisions_per_target_max", "`65_536`", "", "The most supervisions of one target at once."),
+    key("supervisions_per_supervisor_max", "`65_536`", "", "The most supervisions by one supervisor at once."),
+    key(
+        "one_queue_at_a_time",
+        "`false`",
+        "",
+        "Whether a user who is logged in to one queue is refused in every other queue.",
+    ),
+];
+
+const QUEUES: &[KeyText] = &[
+    key("id", "required", "an id", "The name of the queue in the configuration."),
+    key("number", "required", "a number", "The number that phones dial and that answers name."),
+    key(
+        "kind",
+        "`\"call\"`",
+        "`call`, `ring_group`, `inbox`, `campaign`",
+        "The kind of queue. An action may be limited to some kinds.",
+    ),
+    key("wrap_up_seconds", "`0`", "", "Seconds after a call before the next call is offered; 0: no wrap-up."),
+    key("callback", "`false`", "", "Whether the queue is a callback queue (Voximplant)."),
+];
+
+const USERS: &[KeyText] = &[
+    key("id", "required", "an id", "The name of the user in the configuration."),
+    key("extension", "required", "a number", "The number of the user's phone."),
+    key(
+        "roles",
+        "`[]`",
+        "roles of the model",
+        "The roles. Without a role: a plain PBX user. Several roles allow what any of them allows.",
+    ),
+    key("queues", "`[]`", "queue ids or numbers, at most 256", "The queues that the user serves."),
+    key(
+        "supervises",
+        "`[]`",
+        "queue ids or numbers",
+        "The queues that the user supervises. Has no effect without a role that supervises; `check` warns of it.",
+    ),
+    key("edits", "`[]`", "some of `supervises`", "The supervised queues on which the user has the editor flag."),
+    key("protected", "`false`", "", "Whether nobody may supervise this user."),
+];
+
+const GROUPS: &[KeyText] = &[
+    key("id", "required", "an id", "The name of the group in the configuration and on the wire."),
+    key("supervisors", "`[]`", "user ids or extensions", "The users who lead the group."),
+    key("members", "`[]`", "user ids or extensions", "The users in the group."),
+    key(
+        "outbound",
+        "none",
+        "",
+        "Whether members may call out. Unset: the setting of the organization decides. Of several groups, `false` wins.",
+    ),
+];
+
+const MODEL: &[KeyText] = &[
+    key("model", "required", "the name of the file without `.toml`", "The name of the model."),
+    key("roles_per_user_max", "`16`", "", "The most roles that one user may hold."),
+    key("held_by_one", "`[]`", "roles of the model", "Roles that exactly one user of an organization must hold."),
+    key("roles", "none", "at most 16", "The roles."),
+    key("settings", "none", "at most 64", "The switches that an organization can set."),
+    key("actions", "none", "at most 256", "The catalogue of actions."),
+    key(
+        "grants",
+        "none",
+        "at most 4,096, counted per action",
+        "The grants: which role may do which action, and under which conditions.",
+    ),
+];
+
+const RULES: KeyText = key(
+    "rules",
+    "required",
+    "at least one",
+    "The numbered rules that the entry implements, or words of your own. `explain` and the audit log show them.",
+);
+
+const ROLES: &[KeyText] = &[
+    key(
+        "name",
+        "required",
+        "1 to 64 of `a-z 0-9 _ .`",
+        "The name of the role. `everyone` is reserved: it means every user.",
+    ),
+    RULES,
+    key(
+        "supervises",
+        "`false`",
+        "",
+        "Whether a holder of the role supervises queues. Such users are peers of each other.",
+    ),
+    key(
+        "serves",
+        "`false`",
+        "",
+        "Whether a holder of the role takes calls. Only such members of a led group count as managed agents.",
+    ),
+    key(
+        "rank",
+        "none",
+        "",
+        "The rank; a higher rank outranks a lower one. A model without ranks has no order of roles.",
+    ),
+];
+
+const SETTINGS: &[KeyText] = &[
+    key(
+        "name",
+        "required",
+        "1 to 64 of `a-z 0-9 _ .`",
+        "The name. An organization sets `ROLE.x` as `x` in its table `[settings.ROLE]`.",
+    ),
+    RULES,
+    key("default", "`false`", "", "The value of the setting in an organization that does not set it."),
+    key("locked", "`false`", "", "Whether an organization that changes the setting is refused."),
+];
+
+const ACTIONS: &[KeyText] = &[
+    key("name", "required", "1 to 64 of `a-z 0-9 _ .`", "The name on the wire, `noun.verb`."),
+    RULES,
+    key("does", "none", "an effect", "The effect of the allowed action. Without this key the action changes nothing."),
+    key("whose", "`\"actor\"`", "`actor`, `target`", "The user whose login sessions the action changes."),
+    key(
+        "logged_out",
+        "none",
+        "a login of one's own",
+        "Only with `does = \"toggle\"`: the action that the toggle becomes without a login session.",
+    ),
+    key(
+        "logged_in",
+        "none",
+        "a logout of one's own",
+        "Only with `does = \"toggle\"`: the action that the toggle becomes with a login session.",
+    ),
+    key("needs", "`[]`", "request keys", "Keys that an event must have; else `missing_attribute`."),
+    key("needs_one_of", "`[]`", "request keys", "Keys of which an event must have at least one."),
+    key("needs_with", "none", "", "Keys that an event must have if another key has a certain value."),
+    key("uses", "`[]`", "request keys", "Further keys that the action reads. All other keys are ignored."),
+    key("targetless", "none", "", "Values with which the event has no target, even if it names one."),
+    key(
+        "kinds",
+        "`[]`",
+        "`call`, `ring_group`, `inbox`, `campaign`",
+        "The kinds of queue that the action is for; else `wrong_kind`. Empty: all kinds.",
+    ),
+    key("without_role", "`\"role_forbids\"`", "a deny reason", "The reason when no role of the actor has a grant."),
+    key(
+        "outside_queue",
+        "`\"queue_out_of_scope\"`",
+        "a deny reason",
+        "The reason when the queue is outside every grant.",
+    ),
+    key(
+        ATTRIBUTES,
+        "`[]`",
+        "values of that request key",
+        "The values that the action accepts; any other value is `malformed`. Empty: all values.",
+    ),
+];
+
+const NEEDS_WITH: &[KeyText] = &[
+    key("needs", "`[]`", "request keys", "The keys that are then needed."),
+    key(ATTRIBUTES, "`[]`", "values of that request key", "The values with which those keys are needed."),
+];
+
+const TARGETLESS: &[KeyText] =
+    &[key(ATTRIBUTES, "`[]`", "values of that request key", "The values with which there is no target.")];
+
+const GRANTS: &[KeyText] = &[
+    RULES,
+    key("actions", "required", "actions of the model", "The actions that the grant allows."),
+    key("roles", "required", "roles of the model, or `everyone`", "The actor must hold one of these roles."),
+    key("on", "`[]`", "settings of the model", "Settings that must be on."),
+    key("off", "`[]`", "settings of the model", "Settings that must be off."),
+    key("where", "`[]`", "facts", "Facts that must all hold. `\"a | b\"` requires one of the two."),
+    key(
+        "target_roles",
+        "`[]`",
+        "roles of the model",
+        "The target must hold one of these roles. The fact `target.holds_role` reads this key.",
+    ),
+    key(
+        "reason",
+        "by the effect of the action",
+        "an allow reason",
+        "The reason of the answer. A login needs `assigned`, `unassigned_allowed`, `supervisor_login` or, where `session.open` must hold, `already_logged_in`.",
+    ),
+    key(ATTRIBUTES, "`[]`", "values of that request key", "The values that the grant covers. Empty: all values."),
+];

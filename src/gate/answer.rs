@@ -1,0 +1,53 @@
+//! The answer to a question, in the names of the policy that judged.
+
+use crate::decision::{ActionLabel, Answer, AnswerQueues, DenyReason, Reason};
+use crate::policy::Policy;
+use crate::policy::decide::{JudgedQueues, Judgement};
+use crate::policy::directory::User;
+use crate::policy::model::Effect;
+use crate::policy::resolve::{PartlyResolved, Question};
+use crate::telephony::QueueSet;
+
+/// The answer to a question that [`crate::policy::decide`] judged. `queues` holds the queues of [`JudgedQueues::All`].
+pub(super) fn judged<'a>(
+    policy: &Policy,
+    question: &Question<'a>,
+    judgement: &Judgement<'a>,
+    queues: &'a QueueSet,
+) -> Answer<'a> {
+    let directory = &question.organization.directory;
+    let queues = match judgement.queues {
+        JudgedQueues::Nothing => AnswerQueues::None,
+        JudgedQueues::One(queue) => {
+            directory.queue(queue).map_or(AnswerQueues::None, |queue| AnswerQueues::One(&queue.number))
+        }
+        JudgedQueues::All => AnswerQueues::All(queues.as_slice(), directory),
+    };
+    let mode = match judgement.action.effect {
+        Effect::Supervise(mode) if judgement.decision.is_allowed() => Some(mode),
+        _ => None,
+    };
+    Answer {
+        reason: judgement.decision.reason(),
+        action: Some(&judgement.action.name),
+        label: judgement.action.label,
+        queues,
+        target: question.target.map(User::extension),
+        mode,
+        revision: policy.revision,
+    }
+}
+
+/// The denial of an event that did not become a question, with the names that were found before.
+pub(super) fn denied_early<'p>(policy: &Policy, reason: DenyReason, known: PartlyResolved<'p>) -> Answer<'p> {
+    let queue = known.organization.zip(known.queue).and_then(|(tenant, queue)| tenant.directory.queue(queue));
+    Answer {
+        reason: Reason::Deny(reason),
+        action: known.action.map(|action| &*action.name),
+        label: known.action.map_or(ActionLabel::Control, |action| action.label),
+        queues: queue.map_or(AnswerQueues::None, |queue| AnswerQueues::One(&queue.number)),
+        target: None,
+        mode: None,
+        revision: policy.revision,
+    }
+}

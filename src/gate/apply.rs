@@ -1,0 +1,195 @@
+//! Decides a question about somebody's login sessions or supervisions, makes the allowed change in the session table,
+//! and queues it for the disk: one step under the lock of the table.
+//!
+//! If the disk takes no changes, the change is reverted before the lock is released and the decision becomes a denial
+//! with [`DenyReason::StateUnavailable`].
+
+use std::sync::Arc;
+
+use crate::decision::{Decision, DenyReason, Transition};
+use crate::event::Intent;
+use crate::gate::answer;
+use crate::gate::audit::{AskedQuestion, DecisionBasis, is_supervision};
+use crate::gate::change_feed::{Cause, Change};
+use crate::gate::commit::group::{PendingCommit, Undo};
+use crate::gate::commit::queue::Unavailable;
+use crate::gate::endings::Endings;
+use crate::gate::state::GateState;
+use crate::limits::SUPERVISION_SECONDS_MAX;
+use crate::policy::decide::{JudgedQueues, Judgement, decide};
+use crate::policy::directory::User;
+use crate::policy::resolve::Question;
+use crate::sessions::supervisions::Supervision;
+use crate::sessions::table::{LoginTerms, SessionTable};
+use crate::telephony::{Moment, QueueSet, SupervisionMode, Token, UserId};
+
+/// A judgement after its change was made.
+pub(super) struct AppliedJudgement<'p> {
+    pub(super) judgement: Judgement<'p>,
+    /// The grant that the audit log names, by its position in the model. `None`: no grant decided, or no log is kept.
+    pub(super) grant: Option<u16>,
+    /// What the answer waits for. `None`: nothing.
+    pub(super) commit: Option<Arc<PendingCommit>>,
+    /// Whether the audit record of the decision is queued with the change.
+    pub(super) is_audited: bool,
+}
+
+impl<'p> AppliedJudgement<'p> {
+    /// A judgement that changes nothing.
+    pub(super) const fn unchanged(judgement: Judgement<'p>, grant: Option<u16>) -> Self {
+        Self { judgement, grant, commit: None, is_audited: false }
+    }
+}
+
+/// What [`Application::apply`] did.
+enum Applied {
+    /// Nothing: neither the tables nor the audit log wait for the disk.
+    Nothing,
+    /// A change or an audit record was queued; the answer waits for this commit, if there is one.
+    Queued(Option<Arc<PendingCommit>>),
+}
+
+/// Decides the question, and makes the change if it is allowed and meant. `subject` is the user whose sessions the
+/// question is about; `queues` receives the queues of [`JudgedQueues::All`].
+pub(super) fn decide_and_apply<'p>(
+    state: &GateState,
+    asked: &AskedQuestion<'p, '_>,
+    question: &Question<'p>,
+    subject: UserId,
+    table: &mut SessionTable,
+    now: Moment,
+    queues: &mut QueueSet,
+) -> AppliedJudgement<'p> {
+    if table.has_overdue(subject, now) {
+        Endings::new(state).expire(table, question.organization.id, now);
+    }
+    let sessions = table.view(subject);
+    let judgement = decide(question, &sessions, queues);
+    let grant = state.auditor().deciding_grant(question, &judgement, &sessions, queues);
+    if question.intent == Intent::May {
+        return AppliedJudgement::unchanged(judgement, grant);
+    }
+    match (Application { state, asked, question, judgement, grant, subject, queues, now }).apply(table) {
+        Ok(Applied::Nothing) => AppliedJudgement::unchanged(judgement, grant),
+        Ok(Applied::Queued(commit)) => AppliedJudgement { judgement, grant, commit, is_audited: state.audit.is_some() },
+        Err(Unavailable) => {
+            let decision = Decision::deny(DenyReason::StateUnavailable);
+            AppliedJudgement::unchanged(Judgement { decision, ..judgement }, grant)
+        }
+    }
+}
+
+/// One judgement on its way into the session table.
+struct Application<'a, 'p, 'e> {
+    state: &'a GateState,
+    asked: &'a AskedQuestion<'p, 'e>,
+    question: &'a Question<'p>,
+    judgement: Judgement<'p>,
+    grant: Option<u16>,
+    subject: UserId,
+    queues: &'a QueueSet,
+    now: Moment,
+}
+
+impl Application<'_, '_, '_> {
+    fn apply(&self, table: &mut SessionTable) -> Result<Applied, Unavailable> {
+        let transition = match self.judgement.decision {
+            Decision::Allow { change, .. } => change,
+            Decision::Deny { .. } => Transition::Nothing,
+        };
+        match transition {
+            Transition::Nothing => self.change_nothing(table),
+            Transition::Supervise(mode) => self.supervise(table, mode).map(Applied::Queued),
+            Transition::Begin(_) | Transition::End | Transition::Pause(_) | Transition::Renew => {
+                self.change_sessions(table, transition)
+            }
+        }
+    }
+
+    /// Queues the audit record of a decision that changes nothing, if its answer has to wait.
+    fn change_nothing(&self, table: &mut SessionTable) -> Result<Applied, Unavailable> {
+        let Self { state, question, subject, .. } = *self;
+        if is_supervision(question.intent, Some(question.action)) {
+            let queued = state.queue_audited(question.organization, self.audit_record(), Undo::Nothing, vec![])?;
+            return Ok(Applied::Queued(queued));
+        }
+        let unsettled = table.unsettled(subject).and_then(|ticket| state.commit_queue.commit_of(ticket));
+        match unsettled {
+            None => Ok(Applied::Nothing),
+            // The decision depends on a change that is not durable yet: its answer waits for that change.
+            commit if state.audit.is_none() => Ok(Applied::Queued(commit)),
+            // Its audit record is then queued behind the record of that change.
+            Some(_) => {
+                let audit = self.audit_record();
+                state.queue_sessions(table, question.organization, subject, vec![], vec![], audit).map(Applied::Queued)
+            }
+        }
+    }
+
+    fn change_sessions(&self, table: &mut SessionTable, transition: Transition) -> Result<Applied, Unavailable> {
+        let Self { state, question, subject, now, .. } = *self;
+        let actor = question.actor.id();
+        let terms = LoginTerms {
+            at: now,
+            by: (subject != actor).then_some(actor),
+            ends: question.lease_seconds.map(|seconds| now.after(seconds)),
+        };
+        let altered = match self.judgement.queues {
+            JudgedQueues::Nothing => vec![],
+            JudgedQueues::One(queue) => table.apply(subject, &[queue], transition, terms),
+            JudgedQueues::All => table.apply(subject, self.queues.as_slice(), transition, terms),
+        };
+        if transition == Transition::Pause(true) {
+            table.set_pause_reason(&altered, self.asked.event.pause_reason.map(Token::as_str));
+        }
+        if altered.is_empty() {
+            return Ok(Applied::Nothing);
+        }
+        let cause = match transition {
+            Transition::End if subject == actor => Cause::Logout,
+            Transition::End => Cause::Revocation,
+            _ => Cause::Login,
+        };
+        let change = |altered| Change::of_session(question.organization, altered, cause);
+        let changes = altered.iter().filter_map(change).collect();
+        let audit = self.audit_record();
+        state.queue_sessions(table, question.organization, subject, altered, changes, audit).map(Applied::Queued)
+    }
+
+    /// Starts a supervision, in place of a running one of the same target by the same supervisor.
+    fn supervise(
+        &self,
+        table: &mut SessionTable,
+        mode: SupervisionMode,
+    ) -> Result<Option<Arc<PendingCommit>>, Unavailable> {
+        let Self { state, question, now, .. } = *self;
+        let organization = question.organization;
+        let supervision = Supervision {
+            supervisor: question.actor.id(),
+            target: question.target.map(User::id),
+            queue: question.queue,
+            call: self.asked.event.call.map(|call| call.as_str().into()),
+            mode,
+            since: now.wall.second(),
+            ends: now.after(SUPERVISION_SECONDS_MAX),
+            action: self.judgement.action.name.clone(),
+            attributes: question.attributes,
+        };
+        let began = Change::supervision_began(organization, &supervision, Cause::Permission);
+        let replaced = table.supervisions.begin(supervision.clone());
+        let ended = replaced.as_ref().map(|old| Change::supervision_ended(organization, old, Cause::Replacement));
+        let changes = ended.into_iter().chain([began]).collect();
+        let ended: Vec<Supervision> = replaced.into_iter().collect();
+        let undo = Undo::Supervisions { began: Some(Box::new(supervision.clone())), ended: ended.clone() };
+        state
+            .queue_audited(organization, self.audit_record(), undo, changes)
+            .inspect_err(|_| table.supervisions.undo(Some(&supervision), &ended, |_| true))
+    }
+
+    /// The packed audit record of the decision; empty without an audit log.
+    fn audit_record(&self) -> Vec<u8> {
+        let answer = answer::judged(self.asked.policy, self.question, &self.judgement, self.queues);
+        let basis = DecisionBasis::of_question(self.question, self.judgement.action, self.grant);
+        self.state.auditor().packed_decision(self.asked, &answer, &basis)
+    }
+}

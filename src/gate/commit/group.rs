@@ -1,0 +1,159 @@
+//! A change that waits for the disk, the commit group that it is written with, and the handle that its answer waits
+//! for.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::Notify;
+
+use crate::audit::record::AuditRecord;
+use crate::gate::change_feed::Change;
+use crate::policy::Organization;
+use crate::sessions::record::key_of;
+use crate::sessions::supervisions::Supervision;
+use crate::sessions::table::AlteredSession;
+use crate::telephony::{OrganizationId, UserId};
+
+/// A change that was made in memory and waits for the disk.
+#[derive(Debug)]
+pub(crate) struct PendingChange {
+    /// The organization whose tables the change altered.
+    pub(crate) organization: OrganizationId,
+    /// The user whose stored record the change made out of date. `None`: the change concerns no login session.
+    pub(crate) dirty_user: Option<DirtyUser>,
+    /// How to revert the change in memory.
+    pub(crate) undo: Undo,
+    /// What the change feed publishes once the change is durable.
+    pub(crate) changes: Vec<Change>,
+    /// Packed audit records; empty without an audit log.
+    pub(crate) audit: Vec<u8>,
+}
+
+/// How to revert a change in memory.
+#[derive(Debug)]
+pub(crate) enum Undo {
+    /// Not at all: the change happens whether the disk works or not.
+    Never,
+    /// There is nothing to revert; only the answer becomes a denial.
+    Nothing,
+    /// Restore these login sessions.
+    Sessions(Vec<AlteredSession>),
+    /// End the supervision that began, and start those that ended.
+    Supervisions { began: Option<Box<Supervision>>, ended: Vec<Supervision> },
+}
+
+/// A user whose stored record is out of date.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct DirtyUser {
+    pub(crate) organization: OrganizationId,
+    pub(crate) user: UserId,
+    /// The key of the record. A reload may remove the user while the change waits, and give the id to another user; the
+    /// key still names the record.
+    pub(crate) key: Vec<u8>,
+}
+
+impl DirtyUser {
+    pub(crate) fn new(organization: &Organization, user: UserId) -> Self {
+        let key = key_of(&organization.name, organization.directory.user_id(user));
+        Self { organization: organization.id, user, key }
+    }
+}
+
+/// The changes that are written together.
+#[derive(Debug, Default)]
+pub(crate) struct CommitGroup {
+    /// Users whose records an earlier group could not write: written again with this group.
+    pub(crate) retries: Vec<DirtyUser>,
+    /// The audit records of all changes, packed, in the order of the changes.
+    pub(crate) audit: Vec<u8>,
+    /// The changes, in the order in which they were made.
+    pub(crate) changes: Vec<GroupedChange>,
+}
+
+/// A change in a commit group.
+#[derive(Debug)]
+pub(crate) struct GroupedChange {
+    /// The change. Its audit records have moved to [`CommitGroup::audit`].
+    pub(crate) change: PendingChange,
+    /// Whether the session store has to write the change; otherwise only the audit log has to.
+    pub(crate) is_stored: bool,
+    /// The position of its records in [`CommitGroup::audit`].
+    audit: Range<usize>,
+}
+
+impl CommitGroup {
+    pub(crate) fn push(&mut self, mut change: PendingChange, is_stored: bool) {
+        let start = self.audit.len();
+        if self.audit.is_empty() {
+            self.audit = std::mem::take(&mut change.audit);
+        } else {
+            self.audit.extend_from_slice(&std::mem::take(&mut change.audit));
+        }
+        self.changes.push(GroupedChange { change, is_stored, audit: start..self.audit.len() });
+    }
+
+    /// The users whose records the session store has to write, each once.
+    pub(crate) fn dirty_users(&self) -> BTreeSet<&DirtyUser> {
+        let of_changes = self.changes.iter().filter(|grouped| grouped.is_stored);
+        of_changes.filter_map(|grouped| grouped.change.dirty_user.as_ref()).chain(&self.retries).collect()
+    }
+
+    /// Takes the changes that the session store has to write out of the group, with their audit records.
+    pub(crate) fn split_off_stored(&mut self) -> Self {
+        let whole = std::mem::take(self);
+        let mut stored = Self::default();
+        self.retries = whole.retries;
+        for GroupedChange { mut change, is_stored, audit } in whole.changes {
+            change.audit = whole.audit.get(audit).unwrap_or_default().to_vec();
+            if is_stored { stored.push(change, true) } else { self.push(change, false) }
+        }
+        stored
+    }
+
+    /// The audit records of one change of the group.
+    pub(crate) fn records_of(&self, grouped: &GroupedChange) -> impl Iterator<Item = AuditRecord<'_>> {
+        let mut packed = self.packed_records_of(grouped);
+        std::iter::from_fn(move || AuditRecord::unpack(&mut packed))
+    }
+
+    /// The packed audit records of one change of the group.
+    pub(crate) fn packed_records_of(&self, grouped: &GroupedChange) -> &[u8] {
+        self.audit.get(grouped.audit.clone()).unwrap_or_default()
+    }
+}
+
+/// What an answer waits for: the commit of the group that its change belongs to.
+#[derive(Debug, Default)]
+pub struct PendingCommit {
+    durable: OnceLock<bool>,
+    settled: Notify,
+}
+
+impl PendingCommit {
+    /// Waits until the group is durable, or is known not to be: true or false.
+    pub async fn is_durable(&self) -> bool {
+        loop {
+            let settled = self.settled.notified();
+            if let Some(&durable) = self.durable.get() {
+                return durable;
+            }
+            settled.await;
+        }
+    }
+
+    pub(crate) fn settle(&self, durable: bool) {
+        // Only the first result counts.
+        self.durable.set(durable).ok();
+        self.settled.notify_waiters();
+    }
+}
+
+/// The two commits that answers of one group wait for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PendingCommits {
+    /// Done when the audit log and the session store have written the group.
+    pub(crate) stored: Arc<PendingCommit>,
+    /// Done when the audit log has written the group.
+    pub(crate) audited: Arc<PendingCommit>,
+}

@@ -1,0 +1,152 @@
+//! Login sessions and supervisions that end without a question: their time is over, or a reload removed their user,
+//! queue or permission.
+//!
+//! Such an end happens whether the disk works or not. It is queued like any other change, but is never reverted.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::event::Intent;
+use crate::gate::change_feed::{Cause, Change};
+use crate::gate::commit::group::{DirtyUser, PendingChange, Undo};
+use crate::gate::commit::queue::Receipt;
+use crate::gate::state::GateState;
+use crate::policy::decide::{NoSessions, decide};
+use crate::policy::model::Effect;
+use crate::policy::resolve::Question;
+use crate::policy::{Organization, Policy};
+use crate::sessions::supervisions::Supervision;
+use crate::sessions::table::SessionTable;
+use crate::telephony::{Moment, OrganizationId, QueueSet, UserId};
+
+/// Ends what is over.
+pub(super) struct Endings<'g> {
+    state: &'g GateState,
+}
+
+impl<'g> Endings<'g> {
+    pub(super) const fn new(state: &'g GateState) -> Self {
+        Self { state }
+    }
+
+    /// Ends every login session and every supervision whose time is over, in all organizations.
+    pub(super) fn expire_all(&self, now: Moment) {
+        for id in self.state.tables.in_use() {
+            if let Some(mut table) = self.state.tables.lock(id) {
+                self.expire(&mut table, id, now);
+            }
+        }
+    }
+
+    /// Ends the login sessions and supervisions of one organization whose time is over.
+    pub(super) fn expire(&self, table: &mut SessionTable, id: OrganizationId, now: Moment) {
+        let Some(organization) = table.organization().map(Arc::clone) else { return };
+        let over = table.expire(now);
+        self.state.leases_expired.fetch_add(over.len() as u64, Ordering::Relaxed);
+        for altered in over {
+            let changes = Change::of_session(&organization, &altered, Cause::Expiry).into_iter().collect();
+            let dirty_user = DirtyUser::new(&organization, altered.user);
+            if let Some(receipt) = self.queue(id, Some(dirty_user), changes) {
+                table.set_unsettled(altered.user, receipt.ticket, self.state.commit_queue.settled());
+            }
+        }
+        let over = table.supervisions.end_all(|supervision| supervision.ends.has_come(now));
+        let change = |old| Change::supervision_ended(&organization, old, Cause::Expiry);
+        self.queue_supervisions(id, over.iter().map(change).collect());
+    }
+
+    /// Brings the tables of all organizations to a new policy.
+    pub(super) fn reconcile_all(&self, policy: &Policy) {
+        let names: HashMap<_, _> = policy.organizations().map(|tenant| (tenant.id, &*tenant.name)).collect();
+        for id in self.state.tables.in_use() {
+            if let Some(mut table) = self.state.tables.lock(id).filter(|table| table.revision() < policy.revision) {
+                let organization = names.get(&id).and_then(|name| policy.shared(name));
+                self.reconcile(&mut table, id, organization.as_ref(), policy.revision);
+            }
+        }
+    }
+
+    /// Brings the table of one organization to a new policy: ends the login sessions of users and queues that are
+    /// removed, and the supervisions that are no longer permitted. `None`: the organization itself is removed.
+    pub(super) fn reconcile(
+        &self,
+        table: &mut SessionTable,
+        id: OrganizationId,
+        organization: Option<&Arc<Organization>>,
+        revision: u64,
+    ) {
+        // The names of what is removed are only in the organization of the policy before.
+        let Some(before) = table.organization().map(Arc::clone).or_else(|| organization.map(Arc::clone)) else {
+            return;
+        };
+        let now = organization.map(|organization| &**organization);
+        let is_removed = |user: UserId| now.is_none_or(|now| now.directory.user(user).is_none());
+        for altered in table.reconcile(organization.map(Arc::clone), revision) {
+            let changes = Change::of_session(&before, &altered, Cause::Removal).into_iter().collect();
+            self.queue(id, Some(DirtyUser::new(&before, altered.user)), changes);
+        }
+        let mut queues = QueueSet::new();
+        let revoked = table
+            .supervisions
+            .revoke(|supervision| now.is_some_and(|now| is_still_permitted(now, supervision, &mut queues)));
+        self.state.supervisions_revoked.fetch_add(revoked.len() as u64, Ordering::Relaxed);
+        let has_removed_user = |supervision: &Supervision| {
+            is_removed(supervision.supervisor) || supervision.target.is_some_and(is_removed)
+        };
+        table.supervisions.forget_revoked(has_removed_user);
+        table.calls.retain(|call| {
+            let queue_is_removed = |queue| now.is_none_or(|now| now.directory.queue(queue).is_none());
+            !is_removed(call.agent) && !call.queue.is_some_and(queue_is_removed)
+        });
+        let change = |supervision: &Supervision| {
+            let cause = if has_removed_user(supervision) { Cause::Removal } else { Cause::Revocation };
+            Change::supervision_ended(&before, supervision, cause)
+        };
+        self.queue_supervisions(id, revoked.iter().map(change).collect());
+    }
+
+    fn queue_supervisions(&self, id: OrganizationId, changes: Vec<Change>) {
+        if !changes.is_empty() {
+            self.queue(id, None, changes);
+        }
+    }
+
+    fn queue(
+        &self,
+        organization: OrganizationId,
+        dirty_user: Option<DirtyUser>,
+        changes: Vec<Change>,
+    ) -> Option<Receipt> {
+        let audit = self.state.auditor().packed_endings(&changes, None);
+        let change = PendingChange { organization, dirty_user, undo: Undo::Never, changes, audit };
+        self.state.queue_unconditionally(change)
+    }
+}
+
+/// Whether the policy of today permits the supervision. Its limits are not asked: the supervision counts already.
+fn is_still_permitted(organization: &Organization, supervision: &Supervision, queues: &mut QueueSet) -> bool {
+    let directory = &organization.directory;
+    let Some(action) = organization.model.action_named(&*supervision.action) else { return false };
+    let Some(actor) = directory.user(supervision.supervisor) else { return false };
+    let target = supervision.target.and_then(|target| directory.user(target));
+    let names_are_there = target.is_some() == supervision.target.is_some()
+        && supervision.queue.is_none_or(|queue| directory.queue(queue).is_some());
+    let question = Question {
+        organization,
+        intent: Intent::May,
+        action,
+        actor,
+        queue: supervision.queue,
+        from: None,
+        target,
+        group: None,
+        role: None,
+        attributes: supervision.attributes,
+        lease_seconds: None,
+        renews: false,
+    };
+    names_are_there
+        && action.effect == Effect::Supervise(supervision.mode)
+        && decide(&question, &NoSessions, queues).decision.is_allowed()
+}

@@ -1,0 +1,203 @@
+//! One turn of a connection: answers what was read, up to [`QUESTIONS_PER_TURN_MAX`] questions or half of
+//! [`ANSWER_BUFFER_BYTES_MAX`] bytes of answers, so that a busy connection lets others run in between.
+//!
+//! A turn reads questions ahead, decides all of them by one policy snapshot, and encodes the answers. It writes nothing
+//! to a socket: `conversation` and `evapi_client` do.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use bytes::{Buf, BytesMut};
+use tokio::time::Instant;
+
+use crate::decision::{Answer, DenyReason, Outcome};
+use crate::dialect::{After, Dialect, Step};
+use crate::event::Event;
+use crate::gate::{Batch, QuestionOrigin};
+use crate::limits::{ANSWER_BUFFER_BYTES_MAX, QUESTIONS_PER_TURN_MAX};
+use crate::server::buffers::TurnBuffers;
+use crate::server::decision_log::{DecisionLine, PeerContext};
+use crate::server::pending_answers::PendingAnswer;
+use crate::server::prefetch::ReadAhead;
+use crate::server::watch::Watch;
+use crate::telephony::{Moment, QueueSet};
+
+/// Whether the questions of a turn are decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// They are decided.
+    Admit,
+    /// They are denied with `overload`, because too many answers wait for the peer.
+    Refuse,
+}
+
+/// What a turn leaves to its connection.
+pub(super) struct TurnResult {
+    /// Bytes were taken from the input.
+    pub(super) progress: bool,
+    /// The turn ended at one of its bounds: the input may hold more questions.
+    pub(super) unfinished: bool,
+    /// What to do with the connection after the output is written.
+    pub(super) after: After,
+    /// The answers in the output that wait for the disk, in order.
+    pub(super) pending: Vec<PendingAnswer>,
+    /// The peer subscribed to the change feed and asks no more questions.
+    pub(super) watch: Option<Watch>,
+}
+
+/// A turn under way.
+pub(super) struct Turn<'t, D> {
+    dialect: &'t mut D,
+    output: &'t mut Vec<u8>,
+    context: PeerContext<'t>,
+    admission: Admission,
+    /// When the turn began: the time of all its decisions.
+    now: Moment,
+    origin: QuestionOrigin<'t>,
+    batch: Batch<'t>,
+    result: TurnResult,
+}
+
+impl<'t, D: Dialect> Turn<'t, D> {
+    pub(super) fn new(
+        dialect: &'t mut D,
+        output: &'t mut Vec<u8>,
+        context: PeerContext<'t>,
+        admission: Admission,
+    ) -> Self {
+        let now = context.sidecar.clock.now();
+        let origin = QuestionOrigin { dialect: dialect.label().name(), peer: context.name, unix_ms: now.wall.0 };
+        let batch = context.sidecar.gate.batch();
+        let result =
+            TurnResult { progress: false, unfinished: false, after: After::Continue, pending: vec![], watch: None };
+        Self { dialect, output, context, admission, now, origin, batch, result }
+    }
+
+    /// Answers what the input holds and removes the answered bytes. With `timed`, the moment of the read, the first
+    /// questions are timed from then on.
+    pub(super) fn answer_all(
+        mut self,
+        input: &mut BytesMut,
+        buffers: &mut TurnBuffers,
+        mut timed: Option<Instant>,
+    ) -> TurnResult {
+        let (mut taken, mut steps) = (0, 0);
+        while steps < QUESTIONS_PER_TURN_MAX {
+            let rest = input.get(taken..).unwrap_or_default();
+            let mut ahead = ReadAhead::new();
+            ahead.read(self.dialect, rest, &mut buffers.decoded, &mut buffers.aside);
+            let ReadAhead { questions, other, consumed } = &ahead;
+            // One more than the questions: the step after them may have used a buffer too.
+            buffers.decoded_used = buffers.decoded_used.max(questions.len() + 1);
+            taken += consumed;
+            self.answer_questions(questions, &mut buffers.queues);
+            if let Some(read_at) = timed.take() {
+                self.time_decisions(read_at, questions.len());
+            }
+            self.output.append(&mut buffers.aside);
+            steps += questions.len() + usize::from(other.is_some());
+            match other {
+                None if questions.is_empty() || taken == input.len() => break,
+                Some(Step::More) => break,
+                None => {}
+                Some(step) => taken += self.take_other(step),
+            }
+            if self.result.watch.is_some() {
+                break;
+            }
+            self.result.unfinished = steps >= QUESTIONS_PER_TURN_MAX;
+            if self.output.len() > ANSWER_BUFFER_BYTES_MAX / 2 {
+                self.result.unfinished = true;
+                break;
+            }
+        }
+        self.result.progress = taken > 0;
+        input.advance(taken.min(input.len()));
+        self.result
+    }
+
+    fn answer_questions(&mut self, questions: &[Step<'_>], queues: &mut QueueSet) {
+        if self.admission == Admission::Admit && questions.len() > 1 {
+            self.batch.fetch(questions.iter().filter_map(Step::event));
+        }
+        for question in questions {
+            let Step::Ask { event, id, .. } = question else { continue };
+            match self.admission {
+                Admission::Admit => self.answer(event, id, queues),
+                Admission::Refuse => self.deny(event, id, DenyReason::Overload),
+            }
+        }
+    }
+
+    /// Decides one question and encodes its answer. If that panics, the half-encoded answer is replaced by a denial
+    /// with `internal`.
+    fn answer(&mut self, event: &Event<'_>, id: &[u8], queues: &mut QueueSet) {
+        let Self { dialect, output, context, batch, origin, now, .. } = self;
+        let start = output.len();
+        let answered = catch_unwind(AssertUnwindSafe(|| {
+            batch.ask(origin, event, *now, queues, |outcome, group| {
+                let after = dialect.answer(id, &outcome, output);
+                let (Some(group), Outcome::Decided(answer)) = (group, &outcome) else {
+                    context.note_outcome(event, &outcome);
+                    return (after, None);
+                };
+                let mut refusal = vec![];
+                dialect.answer(id, &Outcome::Decided(answer.refused(DenyReason::StateUnavailable)), &mut refusal);
+                let line = DecisionLine::new(context, event, answer);
+                let range = start..output.len();
+                (after, Some(PendingAnswer { range, refusal, group, label: answer.label, reason: answer.reason, line }))
+            })
+        }));
+        if let Ok((after, pending)) = answered {
+            self.result.after = after;
+            self.result.pending.extend(pending);
+        } else {
+            self.output.truncate(start);
+            self.deny(event, id, DenyReason::Internal);
+        }
+    }
+
+    /// Denies a question without a decision, for a reason of our own.
+    fn deny(&mut self, event: &Event<'_>, id: &[u8], reason: DenyReason) {
+        let gate = &self.context.sidecar.gate;
+        gate.note_denial(event, &self.origin, reason);
+        let outcome = Outcome::Decided(Answer::denied(reason, gate.policy().revision));
+        self.context.note_outcome(event, &outcome);
+        self.result.after = self.dialect.answer(id, &outcome, self.output);
+    }
+
+    /// Takes a step that is no question; returns the number of its bytes.
+    fn take_other(&mut self, step: &Step<'_>) -> usize {
+        match *step {
+            Step::Done { consumed, fault, after } => {
+                self.result.after = after;
+                if let Some(reason) = fault {
+                    self.context.note_error(reason);
+                }
+                consumed
+            }
+            Step::Watch { consumed, organization, from, id } => {
+                match Watch::begin(self.context.sidecar, organization, from, id) {
+                    Ok(watch) => self.result.watch = Some(watch),
+                    Err(outcome) => {
+                        if matches!(outcome, Outcome::Decided(_)) {
+                            self.context.sidecar.gate.note_watch_denied(organization, &self.origin);
+                        }
+                        self.context.count_outcome(&outcome);
+                        self.result.after = self.dialect.answer(id, &outcome, self.output);
+                    }
+                }
+                consumed
+            }
+            // `ReadAhead` keeps questions, and `answer_all` ends at `More`.
+            Step::Ask { .. } | Step::More => 0,
+        }
+    }
+
+    /// Records the time of one decision: that of all questions read together, divided by their number.
+    fn time_decisions(&self, read_at: Instant, questions: usize) {
+        let questions = u32::try_from(questions).unwrap_or(u32::MAX);
+        if let Some(each) = read_at.elapsed().checked_div(questions) {
+            self.context.sidecar.metrics.decision_took(each.as_secs_f64());
+        }
+    }
+}

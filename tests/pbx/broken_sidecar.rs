@@ -1,0 +1,81 @@
+//! Given a sidecar that is down, frozen or sends garbage, when a phone dials a code, then supervision is refused and
+//! login follows the operator's switch `QW_LOGIN_FAIL`.
+
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use crate::pbx::asterisk_lab::AsteriskLab;
+use crate::pbx::phone::Phone;
+use crate::support::Sidecar;
+
+/// Longer than the dialplan's timeout takes on a busy machine, and far below the wait without a timeout.
+const TIMEOUT_MAX: Duration = Duration::from_secs(15);
+
+#[test]
+fn without_a_sidecar_login_follows_the_switch_and_supervision_is_refused() {
+    let mut lab = AsteriskLab::start();
+    assert!(lab.sidecar.take().unwrap().terminate().success());
+    let (agent, supervisor) = (Phone::new(&lab, "1001", 0), Phone::new(&lab, "2001", 0));
+    assert_eq!(agent.dial("*13600"), 503, "the switch is shipped as deny");
+    assert!(!lab.is_member("600", "1001"));
+    lab.set_global("QW_LOGIN_FAIL", "allow");
+    assert!(lab.is_answered("1001", "*13600"));
+    assert!(lab.is_member("600", "1001"));
+    assert_eq!(supervisor.dial("*2211001"), 503, "supervision fails closed whatever the switch says");
+    lab.sidecar = Some(Sidecar::start(&lab.folder));
+    assert!(lab.is_refused("3001", "*13600"), "the sidecar is back, and decides");
+}
+
+#[test]
+fn a_frozen_sidecar_delays_a_call_and_allows_nothing() {
+    let lab = AsteriskLab::start();
+    lab.set_global("QW_WAIT_SECONDS", "0.5");
+    lab.sidecar().signal("STOP");
+    let (agent, supervisor) = (Phone::new(&lab, "1001", 0), Phone::new(&lab, "2001", 0));
+    let began = Instant::now();
+    assert_eq!(agent.dial("*13600"), 503);
+    assert_eq!(supervisor.dial("*2211001"), 503);
+    assert!(began.elapsed() < TIMEOUT_MAX, "took {:?}", began.elapsed());
+    lab.sidecar().signal("CONT");
+    lab.set_global("QW_WAIT_SECONDS", "5");
+    assert!(lab.is_answered("1001", "*13600"));
+    assert!(lab.is_member("600", "1001"));
+}
+
+/// Another program on the sidecar's port: none of these answers is a verdict.
+#[test]
+fn garbage_is_not_taken_for_a_verdict() {
+    let mut lab = AsteriskLab::start();
+    assert!(lab.sidecar.take().unwrap().terminate().success());
+    let listener = TcpListener::bind(lab.fastagi()).unwrap();
+    let garbage: [&[u8]; 6] = [
+        b"",
+        b"\0\x01\x02\xff\xfe\n",
+        b"HTTP/1.1 400 Bad Request\r\nContent-Length: 3\r\n\r\nabc",
+        b"SET VARIABLE QW_VERDICT \"allow\"\n",
+        b"SET VARIABLE QW_VERDICT \"ALLOW\"\r\n",
+        b"SET VARIABLE QW_VERDICT \"ALLOWED\"\n",
+    ];
+    let answering = std::thread::spawn(move || {
+        for answer in garbage.iter().flat_map(|answer| [answer, answer]) {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut environment = vec![];
+            let mut chunk = [0; 4096];
+            while !environment.ends_with(b"\n\n") {
+                match stream.read(&mut chunk).unwrap() {
+                    0 => break,
+                    count => environment.extend_from_slice(&chunk[..count]),
+                }
+            }
+            stream.write_all(answer).unwrap();
+        }
+    });
+    let (agent, supervisor) = (Phone::new(&lab, "1001", 0), Phone::new(&lab, "2001", 0));
+    for _ in garbage {
+        assert_eq!(agent.dial("*13600"), 503);
+        assert_eq!(supervisor.dial("*2211001"), 503);
+    }
+    answering.join().unwrap();
+    assert!(!lab.is_member("600", "1001"));
+}

@@ -1,0 +1,16 @@
+//! Stories with a real Asterisk and a real Kamailio: a phone dials, the shipped configuration asks, the sidecar
+//! decides, and the PBX shows the effect.
+//!
+//! Each test starts a PBX and a sidecar of its own on free ports of 127.0.0.1. The phones are sipp, or sockets of the
+//! test. `tests/run` unpacks both PBXs.
+
+mod ami_link;
+mod asterisk_lab;
+mod broken_sidecar;
+mod endpoints;
+mod kamailio;
+mod leaving;
+mod login;
+mod phone;
+mod supervision;
+mod takeover;

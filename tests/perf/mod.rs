@@ -1,0 +1,23 @@
+//! The benchmarks of `tests/benchmarks.rs`. `timings` and `instructions` are programs of their own.
+
+mod compare;
+mod dialects;
+mod durable;
+mod kamailio;
+mod million_users;
+mod models;
+mod peers;
+mod processor;
+mod questions;
+
+/// Runs one benchmark with its arguments.
+pub type Benchmark = fn(&[String]);
+
+/// Every benchmark with its name.
+pub const BENCHMARKS: [(&str, Benchmark); 5] = [
+    ("compare", compare::run),
+    ("dialects", dialects::run),
+    ("durable", durable::run),
+    ("kamailio", kamailio::run),
+    ("models", models::run),
+];

@@ -1,0 +1,139 @@
+//! Given the admin listener, when a request exceeds the rights of its origin, or names a foreign host, then it is
+//! refused, and no answer ever contains a secret.
+
+use crate::stories::fixtures::ORGANIZATION;
+use crate::support::{Folder, Sidecar, connect, connect_unix, http, run, wait_until};
+
+const TOKEN: &str = "s3cr3t-of-the-operators";
+const LOCAL: &str = "Host: localhost\r\n";
+
+/// A folder that listens for operators at this address, with or without a token.
+fn folder(admin: &str, token: bool) -> Folder {
+    let folder = Folder::with("acme.toml", ORGANIZATION);
+    folder.write("admin.token", &format!("{TOKEN}\n"));
+    let key = if token { "admin_token_file = \"admin.token\"\n" } else { "" };
+    folder.replace("queuewarden.toml", "admin = \"127.0.0.1:0\"\n", &format!("admin = \"{admin}\"\n{key}"));
+    folder
+}
+
+fn bearer(token: &str) -> String {
+    format!("{LOCAL}Authorization: Bearer {token}\r\n")
+}
+
+#[test]
+fn on_an_address_that_others_reach_a_start_needs_a_token() {
+    for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:9471"] {
+        let (status, said) = run(&["check", "--config", folder(address, false).path().to_str().unwrap()]);
+        assert_eq!(status.code(), Some(78), "{said}");
+        assert!(said.contains("`admin` listens on") && said.contains("admin_token_file"), "{said}");
+        let (status, said) = run(&["check", "--config", folder(address, true).path().to_str().unwrap()]);
+        assert_eq!(status.code(), Some(0), "{said}");
+    }
+}
+
+#[test]
+fn on_an_address_that_others_reach_every_route_but_health_needs_the_token() {
+    let folder = folder("0.0.0.0:0", true);
+    let sidecar = Sidecar::start(&folder);
+    let port = sidecar.address("admin").port();
+    let ask =
+        |method: &str, path: &str, headers: &str| http(connect(([127, 0, 0, 1], port).into()), method, path, headers).0;
+    for path in ["/livez", "/readyz"] {
+        assert_eq!(ask("GET", path, LOCAL), 200, "{path}");
+    }
+    for path in ["/metrics", "/status", "/sessions", "/log"] {
+        assert_eq!(ask("GET", path, LOCAL), 401, "{path}");
+        assert_eq!(ask("GET", path, &bearer(TOKEN)), 200, "{path}");
+        for wrong in ["", "x", &TOKEN[1..], &format!("{TOKEN}x"), &TOKEN.to_uppercase()] {
+            assert_eq!(ask("GET", path, &bearer(wrong)), 401, "{path} with {wrong:?}");
+        }
+        let twice = format!("{}Authorization: Bearer {TOKEN}\r\n", bearer(TOKEN));
+        assert_eq!(ask("GET", path, &twice), 401, "{path}: two are none");
+        assert_eq!(ask("GET", path, &format!("{LOCAL}Authorization: Basic {TOKEN}\r\n")), 401, "{path}");
+    }
+    // A token that is changed is good from the next reload on, and the one before no more.
+    folder.write("admin.token", "another\n");
+    sidecar.signal("HUP");
+    wait_until("the new token", || ask("GET", "/status", &bearer("another")) == 200);
+    assert_eq!(ask("GET", "/status", &bearer(TOKEN)), 401);
+}
+
+#[test]
+fn a_change_needs_the_unix_socket_or_the_token() {
+    let folders = [folder("127.0.0.1:0", false), folder("127.0.0.1:0", true)];
+    let [plain, guarded] = folders.each_ref().map(Sidecar::start);
+    let end = "/sessions?org=acme&user=1001";
+    for (method, path) in
+        [("DELETE", end), ("DELETE", "/supervisions?org=acme&user=2001"), ("PUT", "/log?filter=debug")]
+    {
+        let by_tcp = |sidecar: &Sidecar, headers: &str| http(connect(sidecar.address("admin")), method, path, headers);
+        let (status, said) = by_tcp(&plain, LOCAL);
+        assert!(status == 403 && said.contains("admin_unix"), "{said}");
+        let (status, said) = by_tcp(&guarded, LOCAL);
+        assert!(status == 401 && said.to_lowercase().contains("www-authenticate: bearer"), "{said}");
+        assert_eq!(by_tcp(&plain, &bearer(TOKEN)).0, 401, "a token where there is none");
+        assert_eq!(by_tcp(&guarded, &bearer("guess")).0, 401);
+        assert_eq!(by_tcp(&guarded, &bearer(TOKEN)).0, 200, "{method} {path}");
+        assert_eq!(http(connect_unix(&plain.socket("admin_unix")), method, path, LOCAL).0, 200, "{method} {path}");
+    }
+    assert!(plain.get("/sessions").contains("\"rows\":[]"), "reading takes nothing");
+}
+
+/// A web page whose name was made to lead to 127.0.0.1 sends its own name as the host.
+#[test]
+fn a_foreign_host_name_is_refused() {
+    let folder = folder("127.0.0.1:0", true);
+    folder.replace("queuewarden.toml", "admin_unix = ", "admin_hosts = [\"warden.example.org\"]\nadmin_unix = ");
+    let sidecar = Sidecar::start(&folder);
+    let ask = |headers: &str| http(connect(sidecar.address("admin")), "GET", "/status", headers).0;
+    for host in ["localhost", "LOCALHOST:9471", "127.0.0.1", "127.0.0.1:9471", "[::1]:1", "warden.example.org:80"] {
+        assert_eq!(ask(&format!("Host: {host}\r\n")), 200, "{host}");
+    }
+    for host in
+        ["evil.example.org", "localhost.evil.example.org", "127.0.0.1.example.org", "x", "evil.example.org:9471"]
+    {
+        assert_eq!(ask(&format!("Host: {host}\r\n")), 421, "{host}");
+        let with_token = format!("Host: {host}\r\nAuthorization: Bearer {TOKEN}\r\n");
+        assert_eq!(ask(&with_token), 421, "{host}: a token does not help");
+    }
+    assert_eq!(ask(""), 400, "no host");
+    assert_eq!(ask("Host: localhost\r\nHost: evil.example.org\r\n"), 400, "two hosts");
+    let absolute = http(connect(sidecar.address("admin")), "GET", "http://host/status", LOCAL).0;
+    assert_eq!(absolute, 421);
+    let by_unix = http(connect_unix(&sidecar.socket("admin_unix")), "GET", "/status", "Host: anything\r\n").0;
+    assert_eq!(by_unix, 200, "a web page cannot open a Unix socket");
+}
+
+#[test]
+fn no_answer_and_no_line_of_the_log_holds_a_secret() {
+    let folder = folder("127.0.0.1:0", true);
+    folder.write("line.token", "line-s3cr3t\n");
+    folder.write("ami.secret", "ami-s3cr3t\n");
+    folder.replace("queuewarden.toml", "[listen]\n", "[listen]\nline_token_file = \"line.token\"\n");
+    folder.replace(
+        "queuewarden.toml",
+        "[state]\n",
+        "[[connect.asterisk_ami]]\norganization = \"acme\"\naddress = \"127.0.0.1:1\"\nusername = \"u\"\n\
+         secret_file = \"ami.secret\"\n[state]\n",
+    );
+    let mut command = crate::support::binary();
+    command.arg("--config").arg(folder.path()).env("QUEUEWARDEN_LOG", "trace");
+    let sidecar = Sidecar::try_start_as(command).unwrap_or_else(|(_, said)| panic!("{said}"));
+    let mut answers = vec![];
+    for path in ["/status", "/metrics", "/readyz?verbose", "/log", "/sessions", "/supervisions"] {
+        answers.push(http(connect(sidecar.address("admin")), "GET", path, &bearer(TOKEN)).1);
+    }
+    assert_eq!(sidecar.ask("auth token=line-s3cr3t"), "allow reason=authenticated");
+    assert_eq!(sidecar.ask("auth token=line-s3cr3x"), "error reason=unauthenticated");
+    assert!(sidecar.ask("dial org=acme actor=1001 digits=*13 token=line-s3cr3t").starts_with("error "));
+    http(connect(sidecar.address("admin")), "GET", "/log", &bearer("admin-s3cr3x"));
+    folder.write("line.token", "two s3cr3ts\n");
+    folder.write("ami.secret", "two s3cr3ts\n");
+    sidecar.reload();
+    answers.push(sidecar.get("/status"));
+    let log = sidecar.log_at_end();
+    assert!(log.iter().any(|line| line.contains("token file")), "the broken secret files are logged: {log:#?}");
+    for text in answers.iter().chain(&log) {
+        assert!(!text.contains("s3cr3"), "{text}");
+    }
+}
