@@ -1,8 +1,8 @@
-//! Given an agent with several telephones, when a supervisor dials the agent's extension, then the supervisor is put on
-//! the telephone that serves the queue, whatever its endpoint is called, and on nobody else's.
+//! Given an agent with several phones, when a supervisor dials the agent's extension, then the supervisor hears the
+//! phone that serves the queue, whatever the name of its endpoint, and no phone of another user.
 
 use crate::pbx::asterisk_lab::AsteriskLab;
-use crate::pbx::phone::{Phone, PhoneCall, add_staff};
+use crate::pbx::phone::{Phone, SipCall, add_staff};
 use crate::support::wait_until;
 
 const AGENT: u32 = 500;
@@ -11,12 +11,12 @@ const SUPERVISOR: u32 = 1_300;
 const OTHER: u32 = 1_700;
 const ALL: [u32; 4] = [AGENT, CUSTOMER, SUPERVISOR, OTHER];
 
-fn hears(call: &PhoneCall, tones: &[u32]) {
+fn hears(call: &SipCall, tones: &[u32]) {
     wait_until(&format!("{tones:?} to be heard"), || call.hears(&ALL) == tones);
 }
 
 /// The supervisor whispers to 1005: the agent hears it, the customer does not.
-fn whispers(supervisor: &Phone, agent: &PhoneCall, customer: &PhoneCall) {
+fn whispers(supervisor: &Phone, agent: &SipCall, customer: &SipCall) {
     let call = supervisor.call("*2221005");
     assert_eq!(call.status(), 200);
     hears(&call, &[AGENT, CUSTOMER]);
@@ -40,8 +40,8 @@ fn a_softphone_with_the_agents_accountcode_is_found() {
     whispers(&supervisor, &softphone.incoming(), &call);
 }
 
-/// A member as a Local channel that rings every telephone of the agent. The desk that answers serves the
-/// queue; the softphone has a call of its own. Asterisk gives both legs the customer's accountcode.
+/// A member as a Local channel that rings every phone of the agent. The desk phone answers and serves the queue; the
+/// softphone has a direct call. Asterisk gives both legs the customer's accountcode.
 #[test]
 fn of_two_devices_behind_a_local_member_the_one_in_the_queue_is_found() {
     let lab = AsteriskLab::start();
@@ -60,12 +60,12 @@ fn of_two_devices_behind_a_local_member_the_one_in_the_queue_is_found() {
     assert_eq!(
         supervisor.dial("*2213001"),
         403,
-        "the customer is not the agent whose channel carries that accountcode"
+        "the agent's channel carries the customer's accountcode, and is not the customer's"
     );
     assert!(!private.is_ended());
 }
 
-/// A shared desk whose user changes: the global names today's.
+/// A shared desk: the global names today's user.
 #[test]
 fn a_shared_desk_is_its_user_of_today() {
     let lab = AsteriskLab::start();
@@ -84,9 +84,9 @@ fn a_shared_desk_is_its_user_of_today() {
     drop(call);
 }
 
-/// Who picks up a call of the queue is the one who is heard, and the one for whom it rang is idle.
+/// After a pickup the user who picked up is supervised, and the user whose phone rang is idle.
 #[test]
-fn after_a_pickup_the_one_who_speaks_is_supervised() {
+fn after_a_pickup_the_user_who_speaks_is_supervised() {
     let lab = AsteriskLab::start();
     add_staff(&lab);
     let (agent, colleague) = (Phone::ringing(&lab, "1005", OTHER).register(), Phone::new(&lab, "1006", AGENT));
@@ -114,31 +114,35 @@ fn a_queue_may_have_another_name_in_asterisk() {
     assert!(lab.is_member("support-line", "1005"));
     let call = customer.call("604");
     whispers(&supervisor, &agent.incoming(), &call);
-    // Entries that contradict each other: the call is of no queue, and fails closed.
+    // Entries that contradict each other: the call counts as a call in no queue.
     lab.set_global("QW_NUMBER_support-line", "600");
     assert_eq!(supervisor.dial("*2211005"), 403);
     assert_eq!(agent.dial("*14604"), 200);
     assert!(!lab.is_member("support-line", "1005"));
 }
 
-/// A supervisor who lacks nothing but a call sees 480, everybody else 403.
+/// A supervisor of the target gets 480 if only the call is missing; every other caller gets 403.
 #[test]
-fn an_idle_target_is_not_there_rather_than_refused() {
+fn an_idle_target_is_480_for_its_supervisor_only() {
     let lab = AsteriskLab::start();
     add_staff(&lab);
     assert_eq!(Phone::new(&lab, "2001", SUPERVISOR).dial("*2211005"), 480);
-    assert_eq!(Phone::new(&lab, "1006", AGENT).dial("*2211005"), 403, "an agent is refused, and learns nothing");
+    assert_eq!(
+        Phone::new(&lab, "1006", AGENT).dial("*2211005"),
+        403,
+        "an agent does not learn whether the target is idle"
+    );
     assert_eq!(Phone::new(&lab, "2001", SUPERVISOR).dial("*2219999"), 403, "there is no such target");
 }
 
-/// Another organization on the same Asterisk has a 1005 too: each is heard by its own supervisors only.
+/// Two organizations on one Asterisk have a user 1005 each: a supervisor hears the user of the own organization only.
 #[test]
 fn another_organizations_agent_with_the_same_extension_is_not_heard() {
     let lab = AsteriskLab::start();
     add_staff(&lab);
     let (foreign, customer) = (Phone::new(&lab, "other-1005", AGENT).register(), Phone::new(&lab, "3001", CUSTOMER));
     let supervisor = Phone::new(&lab, "2001", SUPERVISOR);
-    // The other organization's member answers a queue of which this organization's supervisor may hear every call.
+    // The other organization's member answers a call of a queue that this organization's supervisor supervises.
     lab.cli("queue add member PJSIP/other-1005 to 600");
     let call = customer.call("600");
     hears(&foreign.incoming(), &[CUSTOMER]);

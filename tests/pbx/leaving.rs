@@ -1,5 +1,5 @@
-//! Given a member of a queue, when its telephone dials logout or pause, then the member leaves or pauses, whatever the
-//! sidecar knows and whether it runs; login and resume stay refused, and each refusal names its cause.
+//! Given a member of a queue, when its phone dials logout or pause, then the member leaves or pauses, even if the
+//! sidecar has no login session or does not run; login and resume stay refused, and the log names each cause.
 
 use std::io::Write as _;
 
@@ -7,7 +7,7 @@ use crate::pbx::asterisk_lab::{AsteriskLab, read_until};
 use crate::pbx::phone::{Phone, add_staff};
 use crate::support::{PATIENCE, Sidecar};
 
-/// The lines of Asterisk's log about one user's code.
+/// The lines of Asterisk's log about a code that a user dialed.
 fn log(lab: &AsteriskLab, user: &str, digits: &str) -> String {
     let settings = lab.cli("core show settings");
     let folder = settings.lines().find_map(|line| line.trim().strip_prefix("Log directory:")).unwrap().trim();
@@ -17,7 +17,7 @@ fn log(lab: &AsteriskLab, user: &str, digits: &str) -> String {
     lines.join("\n")
 }
 
-/// What a lamp shows: `Idle`, `InUse`, `Hold`.
+/// The state of a lamp: `Idle`, `InUse` or `Hold`.
 fn lamp(lab: &AsteriskLab, name: &str) -> String {
     let mut ami = lab.admin();
     write!(ami, "Action: ExtensionState\r\nExten: {name}\r\nContext: phones\r\n\r\n").unwrap();
@@ -25,34 +25,34 @@ fn lamp(lab: &AsteriskLab, name: &str) -> String {
     answer.lines().find_map(|line| line.strip_prefix("StatusText: ")).unwrap_or(&answer).trim().to_owned()
 }
 
-/// On day one the members are there and the sessions are not.
+/// On the first day the queue has members, and the sidecar has no login sessions.
 #[test]
-fn a_member_of_whom_the_sidecar_does_not_know_can_go_home() {
+fn a_member_without_a_session_can_log_out_and_pause() {
     let lab = AsteriskLab::start();
     let phone = Phone::new(&lab, "1001", 500);
     lab.cli("queue add member PJSIP/1001 to 600 penalty 0 as 1001");
     assert_eq!(phone.dial("*15600"), 200);
     assert!(lab.is_paused("600", "1001"));
-    assert_eq!(phone.dial("*16600"), 403, "nobody resumes without a session");
+    assert_eq!(phone.dial("*16600"), 403, "a resume needs a session");
     assert!(lab.is_paused("600", "1001"));
     assert_eq!(phone.dial("*14600"), 200);
     assert!(!lab.is_member("600", "1001"));
-    assert_eq!(phone.dial("*14600"), 403, "there is nothing left to leave");
-    // The verdict was a denial all the time.
+    assert_eq!(phone.dial("*14600"), 403, "there is no member any more");
+    // Each of these verdicts was a denial.
     let counted = |action, verdict, count: f64| {
         assert!((lab.decided(action, verdict, "not_logged_in") - count).abs() < f64::EPSILON, "{action} {verdict}");
     };
     counted("queue.logout", "deny", 2.0);
     counted("queue.pause", "deny", 1.0);
-    // Only one's own member, and only on that reason.
+    // Another user's code does not remove the member.
     lab.cli("queue add member PJSIP/1001 to 600 penalty 0 as 1001");
     assert_eq!(Phone::new(&lab, "3001", 500).dial("*14600"), 403);
     assert!(lab.is_member("600", "1001"));
 }
 
-/// Leaving and pausing give nobody a right, so they have a switch of their own.
+/// Logout and pause give no right, so they have a switch of their own.
 #[test]
-fn without_a_sidecar_agents_leave_and_pause_but_do_not_enter() {
+fn without_a_sidecar_agents_log_out_and_pause_but_do_not_log_in() {
     let mut lab = AsteriskLab::start();
     let phone = Phone::new(&lab, "1001", 500);
     assert_eq!(phone.dial("*13600"), 200);
@@ -64,7 +64,7 @@ fn without_a_sidecar_agents_leave_and_pause_but_do_not_enter() {
     assert_eq!(phone.dial("*14600"), 200);
     assert!(!lab.is_member("600", "1001"));
     assert_eq!(phone.dial("*13600"), 503);
-    assert_eq!(phone.dial("*14"), 503, "only the sidecar knows all queues");
+    assert_eq!(phone.dial("*14"), 503, "only the sidecar knows the queues of the user");
     lab.set_global("QW_LEAVE_FAIL", "deny");
     lab.cli("queue add member PJSIP/1001 to 600 penalty 0 as 1001");
     assert_eq!(phone.dial("*14600"), 503);
@@ -81,9 +81,9 @@ fn without_a_sidecar_agents_leave_and_pause_but_do_not_enter() {
     assert_eq!(line.lines().count(), 1, "one line for a refusal");
 }
 
-/// A member of queues.conf.
+/// A member of `queues.conf`.
 #[test]
-fn a_static_member_pauses_without_a_session_and_is_told_that_it_cannot_leave() {
+fn a_static_member_pauses_without_a_session_and_cannot_log_out() {
     let lab = AsteriskLab::start();
     add_staff(&lab);
     let phone = Phone::new(&lab, "1003", 500);
@@ -95,7 +95,7 @@ fn a_static_member_pauses_without_a_session_and_is_told_that_it_cannot_leave() {
     assert!(!lab.is_paused("605", "1003"), "a new session takes calls");
     assert_eq!(phone.dial("*15605"), 200);
     assert_eq!(phone.dial("*13605"), 200);
-    assert!(lab.is_paused("605", "1003"), "an old session is as it was");
+    assert!(lab.is_paused("605", "1003"), "`already_logged_in` leaves the pause as it is");
     assert_eq!(phone.dial("*14605"), 500, "Asterisk cannot remove it");
     assert!(lab.is_member("605", "1003"));
     assert!(log(&lab, "1003", "*14605").contains("not done: logged_out but NOTDYNAMIC"));
@@ -131,15 +131,15 @@ fn lamps_show_who_is_logged_in_and_paused() {
 
 /// An allowed login that Asterisk cannot carry out is no denial.
 #[test]
-fn what_asterisk_cannot_do_is_no_denial() {
+fn a_login_that_asterisk_cannot_carry_out_is_500() {
     let lab = AsteriskLab::start();
     assert_eq!(Phone::new(&lab, "1002", 500).dial("*13603"), 500);
     assert!(log(&lab, "1002", "*13603").contains("not done: assigned but NOSUCHQUEUE"));
-    assert_eq!(Phone::new(&lab, "4001", 500).dial("*13600"), 403, "a telephone without an accountcode");
+    assert_eq!(Phone::new(&lab, "4001", 500).dial("*13600"), 403, "a phone without an accountcode");
     assert!(log(&lab, "4001", "*13600").contains("refused: no accountcode"));
 }
 
-/// Whoever a caller speaks to cannot dial in the caller's name: a call that is transferred onto a code is refused.
+/// A caller who is transferred onto a code has not dialed it: the code is refused.
 #[test]
 fn a_transfer_onto_a_code_changes_nothing() {
     let lab = AsteriskLab::start();

@@ -1,5 +1,5 @@
-//! A SIP telephone in the test's own hands: it registers, calls, answers, transfers, speaks a tone of its own and tells
-//! which tones it hears.
+//! A SIP phone in the process of the test: it registers, calls, answers and transfers, sends a tone, and measures which
+//! tones it receives.
 
 #![expect(
     clippy::cast_possible_truncation,
@@ -25,20 +25,21 @@ use crate::support::{PATIENCE, wait_until};
 /// Samples a second, and in one packet of 20 ms.
 const RATE: usize = 8_000;
 const PACKET: usize = 160;
-/// How many of the latest samples are listened to: 0.4 s.
+/// The number of latest samples in which tones are measured: 0.4 s.
 const WINDOW: usize = 3_200;
-/// A tone is spoken with this amplitude, and is heard from this one on.
-const SPOKEN: f64 = 6_000.0;
-const HEARD: f64 = 300.0;
-/// How often the threads of a telephone look whether the test is over.
+/// The amplitude of a sent tone.
+const SENT_AMPLITUDE: f64 = 6_000.0;
+/// The lowest amplitude at which a received tone counts as heard.
+const HEARD_AMPLITUDE_MIN: f64 = 300.0;
+/// The time between two checks of a phone's threads whether the test is over.
 const TICK: Duration = Duration::from_millis(5);
 
 static NEXT_TAG: AtomicU32 = AtomicU32::new(1);
 
-/// A telephone of one endpoint; its password is `pw` and the endpoint's name.
-pub struct Phone(Arc<Line>);
+/// A phone of one endpoint; its password is `pw` and the endpoint's name.
+pub struct Phone(Arc<PhoneState>);
 
-struct Line {
+struct PhoneState {
     user: String,
     pbx: SocketAddr,
     socket: UdpSocket,
@@ -50,11 +51,11 @@ struct Line {
     is_over: AtomicBool,
 }
 
-/// One call of a telephone.
+/// One call of a phone.
 struct Dialog {
     local: String,
     remote: String,
-    /// Where a request inside the call goes.
+    /// The URI to which a request inside the call is sent.
     target: String,
     sequence: u32,
     is_incoming: bool,
@@ -64,9 +65,9 @@ struct Dialog {
     refer_status: u16,
     is_ended: bool,
     is_authorized: bool,
-    /// The INVITE that came, or the additional header lines of the one that was sent.
+    /// The received INVITE, or the additional header lines of the sent INVITE.
     invite: String,
-    /// The request that goes out again with a digest.
+    /// Method and header lines of the last request, which is sent again with a digest after a 401.
     last: (String, String),
     media: Arc<Media>,
 }
@@ -79,19 +80,19 @@ struct Media {
     is_over: AtomicBool,
 }
 
-/// A call as the test sees it.
-pub struct PhoneCall {
-    line: Arc<Line>,
+/// The handle with which a test controls one call of a phone.
+pub struct SipCall {
+    state: Arc<PhoneState>,
     id: String,
 }
 
 impl Phone {
-    /// A telephone that speaks a tone of so many Hz and answers at once.
+    /// A phone that sends a tone of `tone_hz` and answers incoming calls at once.
     pub fn new(lab: &AsteriskLab, user: &str, tone_hz: u32) -> Self {
         Self::start(lab, user, tone_hz, true)
     }
 
-    /// A telephone that lets incoming calls ring.
+    /// A phone that sends a tone of `tone_hz` and lets incoming calls ring.
     pub fn ringing(lab: &AsteriskLab, user: &str, tone_hz: u32) -> Self {
         Self::start(lab, user, tone_hz, false)
     }
@@ -101,7 +102,7 @@ impl Phone {
         socket.set_read_timeout(Some(TICK)).unwrap();
         // Asterisk's SIP port is the one before its AMI port.
         let pbx = SocketAddr::from(([127, 0, 0, 1], lab.ami().port() - 1));
-        let line = Arc::new(Line {
+        let state = Arc::new(PhoneState {
             user: user.to_owned(),
             pbx,
             socket,
@@ -111,9 +112,9 @@ impl Phone {
             registered: Mutex::default(),
             is_over: AtomicBool::new(false),
         });
-        let receiving = Arc::clone(&line);
+        let receiving = Arc::clone(&state);
         std::thread::spawn(move || receiving.receive());
-        Self(line)
+        Self(state)
     }
 
     /// Registers, so that calls of the endpoint ring here.
@@ -124,17 +125,17 @@ impl Phone {
     }
 
     /// Dials and waits for the final answer.
-    pub fn call(&self, number: &str) -> PhoneCall {
+    pub fn call(&self, number: &str) -> SipCall {
         self.call_with(number, "")
     }
 
     /// As [`Phone::call`], with additional header lines.
-    pub fn call_with(&self, number: &str, headers: &str) -> PhoneCall {
-        let line = &self.0;
-        let uri = format!("sip:{number}@{}", line.pbx);
+    pub fn call_with(&self, number: &str, headers: &str) -> SipCall {
+        let state = &self.0;
+        let uri = format!("sip:{number}@{}", state.pbx);
         let id = format!("call{}", tag());
         let dialog = Dialog {
-            local: format!("<sip:{}@127.0.0.1>;tag={}", line.user, tag()),
+            local: format!("<sip:{}@127.0.0.1>;tag={}", state.user, tag()),
             remote: format!("<{uri}>"),
             target: uri,
             sequence: 1,
@@ -145,18 +146,18 @@ impl Phone {
             is_authorized: false,
             invite: headers.to_owned(),
             last: ("INVITE".to_owned(), String::new()),
-            media: Media::start(line.tone_hz),
+            media: Media::start(state.tone_hz),
         };
-        let mut calls = line.calls.lock().unwrap();
-        line.send_again(&id, &dialog, "");
+        let mut calls = state.calls.lock().unwrap();
+        state.send_again(&id, &dialog, "");
         calls.insert(id.clone(), dialog);
         drop(calls);
-        let call = PhoneCall { line: Arc::clone(line), id };
+        let call = SipCall { state: Arc::clone(state), id };
         wait_until("a final answer", || call.status() != 0);
         call
     }
 
-    /// Dials a feature code and gives the final SIP status; an answered call is waited for to its end.
+    /// Dials a feature code and returns the final SIP status. An answered call must end by itself.
     pub fn dial(&self, code: &str) -> u16 {
         let call = self.call(code);
         if call.status() == 200 {
@@ -166,13 +167,13 @@ impl Phone {
     }
 
     /// The call that came in and has not ended.
-    pub fn incoming(&self) -> PhoneCall {
+    pub fn incoming(&self) -> SipCall {
         let find = || {
             let calls = self.0.calls.lock().unwrap();
             calls.iter().find(|(_, call)| call.is_incoming && !call.is_ended).map(|(id, _)| id.clone())
         };
         wait_until("an incoming call", || find().is_some());
-        PhoneCall { line: Arc::clone(&self.0), id: find().unwrap() }
+        SipCall { state: Arc::clone(&self.0), id: find().unwrap() }
     }
 }
 
@@ -180,15 +181,15 @@ impl Drop for Phone {
     fn drop(&mut self) {
         let ids: Vec<String> = self.0.calls.lock().unwrap().keys().cloned().collect();
         for id in ids {
-            PhoneCall { line: Arc::clone(&self.0), id }.hang_up();
+            SipCall { state: Arc::clone(&self.0), id }.hang_up();
         }
         self.0.is_over.store(true, Ordering::Relaxed);
     }
 }
 
-impl PhoneCall {
+impl SipCall {
     fn with<T>(&self, look: impl FnOnce(&mut Dialog) -> T) -> T {
-        look(self.line.calls.lock().unwrap().get_mut(&self.id).unwrap())
+        look(self.state.calls.lock().unwrap().get_mut(&self.id).unwrap())
     }
 
     /// The final status; 0 while there is none.
@@ -200,7 +201,7 @@ impl PhoneCall {
         self.with(|call| call.is_ended)
     }
 
-    /// How long the call went on from now; `None` if longer than `limit`.
+    /// The time from now to the end of the call; `None` if the call is not over after `limit`.
     pub fn ends_within(&self, limit: Duration) -> Option<Duration> {
         let began = Instant::now();
         while began.elapsed() < limit {
@@ -212,13 +213,13 @@ impl PhoneCall {
         None
     }
 
-    /// Which of these tones, in Hz, were heard in the last 0.4 s.
+    /// The tones of `tones`, in Hz, that were received in the last 0.4 s.
     pub fn hears(&self, tones: &[u32]) -> Vec<u32> {
         let media = self.with(|call| Arc::clone(&call.media));
         let heard = media.heard.lock().unwrap();
         let samples: Vec<i32> = heard.iter().copied().collect();
         drop(heard);
-        tones.iter().copied().filter(|&tone| amplitude(&samples, f64::from(tone)) > HEARD).collect()
+        tones.iter().copied().filter(|&tone| amplitude(&samples, f64::from(tone)) > HEARD_AMPLITUDE_MIN).collect()
     }
 
     pub fn hang_up(&self) {
@@ -232,7 +233,7 @@ impl PhoneCall {
         self.with(Dialog::end);
     }
 
-    /// Attended transfer: whom this call is with speaks to whom the other call is with; gives the status of the REFER.
+    /// Attended transfer: connects the peer of this call with the peer of `other`. Returns the status of the REFER.
     pub fn transfer_to(&self, other: &Self) -> u16 {
         let (uri, replaces) = other.with(|call| {
             let uri = call.remote.split(['<', '>']).nth(1).unwrap().to_owned();
@@ -241,9 +242,9 @@ impl PhoneCall {
         self.refer(&format!("{uri}?Replaces={replaces}"))
     }
 
-    /// Blind transfer: whom this call is with dials this number; gives the status of the REFER.
+    /// Blind transfer: the peer of this call dials `number`. Returns the status of the REFER.
     pub fn transfer_to_number(&self, number: &str) -> u16 {
-        self.refer(&format!("sip:{number}@{}", self.line.pbx))
+        self.refer(&format!("sip:{number}@{}", self.state.pbx))
     }
 
     fn refer(&self, to: &str) -> u16 {
@@ -253,7 +254,7 @@ impl PhoneCall {
         self.with(|call| call.refer_status)
     }
 
-    /// The header lines with which another telephone's INVITE takes this call over.
+    /// The header lines with which the INVITE of another phone takes over this call.
     pub fn takeover(&self) -> String {
         format!("Require: replaces\r\nReplaces: {}\r\n", self.with(|call| self.replaces(call)))
     }
@@ -263,11 +264,11 @@ impl PhoneCall {
     }
 
     fn request(&self, method: &str, headers: &str) {
-        let mut calls = self.line.calls.lock().unwrap();
+        let mut calls = self.state.calls.lock().unwrap();
         let call = calls.get_mut(&self.id).unwrap();
         call.sequence += 1;
         call.last = (method.to_owned(), headers.to_owned());
-        self.line.send_again(&self.id, call, "");
+        self.state.send_again(&self.id, call, "");
     }
 }
 
@@ -278,16 +279,16 @@ impl Dialog {
     }
 }
 
-impl Line {
+impl PhoneState {
     fn receive(self: Arc<Self>) {
         let mut bytes = vec![0; 65_536];
         while !self.is_over.load(Ordering::Relaxed) {
             let Ok((length, _)) = self.socket.recv_from(&mut bytes) else { continue };
             let message = String::from_utf8_lossy(&bytes[..length]).into_owned();
             if message.starts_with("SIP/2.0 ") {
-                self.answered(&message);
+                self.handle_response(&message);
             } else {
-                self.asked(&message);
+                self.handle_request(&message);
             }
         }
     }
@@ -364,8 +365,8 @@ impl Line {
         )
     }
 
-    /// A response came.
-    fn answered(&self, message: &str) {
+    /// Handles a response.
+    fn handle_response(&self, message: &str) {
         let status: u16 = message[8..11].parse().unwrap();
         let sequence = header(message, "CSeq");
         let (number, method) = sequence.split_once(' ').unwrap();
@@ -402,7 +403,7 @@ impl Line {
                 if status == 200 && is_first {
                     header(message, "To").clone_into(&mut call.remote);
                     header(message, "Contact").split(['<', '>']).nth(1).unwrap().clone_into(&mut call.target);
-                    call.media.follow(message);
+                    call.media.set_peer(message);
                 }
                 self.acknowledge(message, call);
                 if status != 200 {
@@ -415,8 +416,8 @@ impl Line {
         }
     }
 
-    /// A request came.
-    fn asked(&self, message: &str) {
+    /// Handles a request.
+    fn handle_request(&self, message: &str) {
         let method = message.split(' ').next().unwrap();
         let id = header(message, "Call-ID").to_owned();
         let mut calls = self.calls.lock().unwrap();
@@ -424,7 +425,7 @@ impl Line {
             "ACK" => {}
             "INVITE" if calls.contains_key(&id) => {
                 let call = &calls[&id];
-                call.media.follow(message);
+                call.media.set_peer(message);
                 self.reply(message, "200 OK", call);
             }
             "INVITE" => {
@@ -442,7 +443,7 @@ impl Line {
                     last: Default::default(),
                     media: Media::start(self.tone_hz),
                 };
-                call.media.follow(message);
+                call.media.set_peer(message);
                 self.reply(message, if self.answers { "200 OK" } else { "180 Ringing" }, &call);
                 calls.insert(id, call);
             }
@@ -502,8 +503,8 @@ impl Media {
         )
     }
 
-    /// Speaks to where the other side's description says.
-    fn follow(&self, message: &str) {
+    /// Sends the tone to the port of the peer's session description from now on.
+    fn set_peer(&self, message: &str) {
         if let Some(port) = message.split("m=audio ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok()) {
             *self.peer.lock().unwrap() = Some(SocketAddr::from(([127, 0, 0, 1], port)));
         }
@@ -521,7 +522,7 @@ impl Media {
                     packet.extend(7_u32.to_be_bytes());
                     packet.extend((0..PACKET).map(|at| {
                         let time = (sent as usize * PACKET + at) as f64 / RATE as f64;
-                        encode((SPOKEN * (TAU * tone_hz * time).sin()) as i32)
+                        encode((SENT_AMPLITUDE * (TAU * tone_hz * time).sin()) as i32)
                     }));
                     let _ = self.socket.send_to(&packet, peer);
                 }
@@ -539,7 +540,7 @@ impl Media {
     }
 }
 
-/// A word that no other call, tag or branch of this process has.
+/// A word that is unique in this process, for a call id, a tag or a branch.
 fn tag() -> String {
     format!("q{}x{}", std::process::id(), NEXT_TAG.fetch_add(1, Ordering::Relaxed))
 }
@@ -548,7 +549,7 @@ fn tag_of(party: &str) -> &str {
     party.split(";tag=").nth(1).unwrap_or_default()
 }
 
-/// The first header of this name; empty where there is none.
+/// The first header of this name; empty if there is none.
 fn header<'m>(message: &'m str, name: &str) -> &'m str {
     let head = message.split("\r\n\r\n").next().unwrap();
     head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).unwrap_or_default()
@@ -577,15 +578,15 @@ fn encode(sample: i32) -> u8 {
     !(sign | (exponent << 4) as u8 | ((biased >> (exponent + 3)) & 0x0f) as u8)
 }
 
-/// The sample that a byte of µ-law stands for.
+/// The sample of a µ-law byte.
 fn decode(byte: u8) -> i32 {
     let byte = !byte;
     let magnitude = ((i32::from(byte & 0x0f) << 3) + 0x84) << ((byte & 0x70) >> 4);
     if byte & 0x80 == 0 { magnitude - 0x84 } else { 0x84 - magnitude }
 }
 
-/// Adds the users whose telephones are the test's own, and the queues that are unlike 600: `support-line`, which the
-/// sidecar calls 604, and 605, which has a member in queues.conf.
+/// Adds the users of these phones and two queues: `support-line`, which has the number 604 at the sidecar, and 605,
+/// which has a member in `queues.conf`.
 pub fn add_staff(lab: &AsteriskLab) {
     let file = "organizations/acme.toml";
     let user = |id: &str, extension: &str, queues: &str| {

@@ -1,12 +1,13 @@
-//! Given a supervisor who listens, whispers or barges, when the supervisor's channel changes hands or the permission
-//! ends, then the listener is out at the next look, and the sidecar counts no supervision any more.
+//! Given a supervisor who listens, whispers or barges, when another phone takes over the supervisor's call or the
+//! permission ends, then the supervision ends at the next check of the dialplan, and the sidecar counts it no more.
 //!
-//! Who hears whom is read from tones, because signalling alone does not show it.
+//! Each phone sends a tone of its own, and the tests measure the received tones: signalling does not show which phone
+//! hears which.
 
 use std::time::Duration;
 
 use crate::pbx::asterisk_lab::AsteriskLab;
-use crate::pbx::phone::{Phone, PhoneCall, add_staff};
+use crate::pbx::phone::{Phone, SipCall, add_staff};
 use crate::support::{run, wait_until};
 
 const AGENT: u32 = 500;
@@ -15,17 +16,18 @@ const SUPERVISOR: u32 = 1_300;
 const OUTSIDER: u32 = 1_700;
 const ALL: [u32; 4] = [AGENT, CUSTOMER, SUPERVISOR, OUTSIDER];
 
-/// The tests look every 2 s; a machine that is busy may take several times as long.
+/// Seconds between two checks in these tests.
 const RECHECK_SECONDS: &str = "2";
+/// The longest time until a supervision must be over: a check, on a busy machine.
 const OUT: Duration = Duration::from_secs(8);
 const MODES: [(&str, &str); 3] = [("*2211005", "listen"), ("*2221005", "whisper"), ("*2231005", "barge")];
 
-/// A customer and an agent in a call of queue 600, and the telephones of a supervisor and of an outsider.
+/// A customer and an agent in a call of queue 600, and the phones of a supervisor and of an outsider.
 struct Office {
     supervisor: Phone,
     outsider: Phone,
-    customer: PhoneCall,
-    agent: PhoneCall,
+    customer: SipCall,
+    agent: SipCall,
     customer_phone: Phone,
     _agent_phone: Phone,
 }
@@ -52,7 +54,7 @@ impl Office {
 }
 
 /// Waits until the call hears exactly these tones.
-fn hears(call: &PhoneCall, tones: &[u32]) {
+fn hears(call: &SipCall, tones: &[u32]) {
     wait_until(&format!("{tones:?} to be heard"), || call.hears(&ALL) == tones);
 }
 
@@ -60,9 +62,9 @@ fn is_counted(lab: &AsteriskLab, mode: &str, count: f64) -> bool {
     (lab.supervisions(mode) - count).abs() < f64::EPSILON
 }
 
-/// Each mode is heard by whom it is for, and goes on over several looks.
+/// Each mode is heard by exactly the right parties, and goes on over several checks.
 #[test]
-fn each_mode_is_heard_by_whom_it_is_for_and_survives_the_looks() {
+fn each_mode_is_heard_by_the_right_parties_and_survives_the_checks() {
     let lab = AsteriskLab::start();
     let office = Office::open(&lab);
     for (code, mode) in MODES {
@@ -87,7 +89,7 @@ fn each_mode_is_heard_by_whom_it_is_for_and_survives_the_looks() {
 
 /// An attended transfer, in either direction, and an INVITE with Replaces.
 #[test]
-fn who_takes_over_a_supervision_is_out_at_the_next_look() {
+fn a_phone_that_takes_over_a_supervision_is_hung_up_at_the_next_check() {
     let lab = AsteriskLab::start();
     let office = Office::open(&lab);
     for (code, mode) in MODES {
@@ -119,14 +121,14 @@ fn who_takes_over_a_supervision_is_out_at_the_next_look() {
 
 /// A reload that takes the queue away, and an operator who ends the supervision.
 #[test]
-fn who_may_no_longer_listen_is_out_at_the_next_look() {
+fn a_supervision_that_is_no_longer_allowed_ends_at_the_next_check() {
     let lab = AsteriskLab::start();
     let office = Office::open(&lab);
     let supervisor = office.supervisor.call("*2211005");
     hears(&supervisor, &[AGENT, CUSTOMER]);
     lab.folder.replace("organizations/acme.toml", "supervises = [\"support\", \"line\"]", "supervises = [\"line\"]");
     assert_eq!(lab.sidecar().reload()["successful"], true);
-    assert!(supervisor.ends_within(OUT).is_some(), "the queue is not dana's any more");
+    assert!(supervisor.ends_within(OUT).is_some(), "dana no longer supervises the queue");
     assert_eq!(office.supervisor.dial("*2211005"), 403);
 
     lab.folder.replace("organizations/acme.toml", "supervises = [\"line\"]", "supervises = [\"support\", \"line\"]");
@@ -138,13 +140,13 @@ fn who_may_no_longer_listen_is_out_at_the_next_look() {
         let end = ["supervisions", "end", "--config", folder, "--org", "acme", "--user", "dana"];
         assert!(run(&end).0.success());
         assert!(supervisor.ends_within(OUT).is_some(), "{mode} was ended by an operator");
-        assert!(is_counted(&lab, mode, 0.0), "{mode} did not begin anew");
+        assert!(is_counted(&lab, mode, 0.0), "{mode} was not started again");
     }
 }
 
-/// A supervision that nobody can confirm ends, as one that nobody can allow does not begin.
+/// Without a verdict a supervision ends, as it would not begin.
 #[test]
-fn without_a_sidecar_a_supervision_ends_at_the_next_look() {
+fn without_a_sidecar_a_supervision_ends_at_the_next_check() {
     let mut lab = AsteriskLab::start();
     let office = Office::open(&lab);
     let supervisor = office.supervisor.call("*2211005");
@@ -153,7 +155,7 @@ fn without_a_sidecar_a_supervision_ends_at_the_next_look() {
     assert!(supervisor.ends_within(OUT).is_some());
 }
 
-/// The customer transfers the agent to somebody else: the supervisor was let into another call.
+/// The customer transfers the agent to another phone: the supervision was allowed for the call before.
 #[test]
 fn a_supervision_does_not_follow_the_agent_into_another_call() {
     let lab = AsteriskLab::start();
@@ -169,15 +171,15 @@ fn a_supervision_does_not_follow_the_agent_into_another_call() {
     assert!(is_counted(&lab, "barge", 0.0));
 }
 
-/// A caller who hangs up while the sidecar is asked again: the end is reported all the same.
+/// A supervisor who hangs up while the sidecar is asked again: the end is reported all the same.
 #[test]
-fn who_hangs_up_in_the_middle_of_a_look_leaves_no_supervision_behind() {
+fn a_supervisor_who_hangs_up_during_a_check_leaves_no_supervision() {
     let lab = AsteriskLab::start();
     let office = Office::open(&lab);
     let supervisor = office.supervisor.call("*2211005");
     hears(&supervisor, &[AGENT, CUSTOMER]);
     lab.sidecar().signal("STOP");
-    // The sidecar is asked in the context [qw-ask], and answers nothing for 5 s.
+    // The frozen sidecar is asked in the context [qw-ask], which waits up to 5 s.
     wait_until("the listener to be in the question", || lab.channels().contains("!AGI!"));
     supervisor.hang_up();
     lab.sidecar().signal("CONT");
