@@ -93,7 +93,7 @@ enum PlanError {
     NoUnixSocket,
     #[error("`[listen] {0}` is off: turn it on, or give an --address")]
     NotListening(&'static str),
-    #[error("{0} is not of this machine: add --allow-remote if its owner agrees")]
+    #[error("{0} is on another machine: add --allow-remote if its owner agrees")]
     RemoteAddress(SocketAddr),
 }
 

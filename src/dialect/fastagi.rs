@@ -2,19 +2,19 @@
 //!
 //! Asterisk asks with `AGI(agi://HOST:4573/ORG/ACTION,key=value,…)` and sends the question as a block of
 //! `agi_key: value` lines. ACTION is `dial` or the name of an action. The arguments are the keys of
-//! [`crate::dialect::fields::REQUEST_KEYS`] without `org`, `actor` and `action`, with the same values and the same error
-//! for a duplicate.
+//! [`crate::dialect::fields::REQUEST_KEYS`] without `org`, `actor` and `action`, with the same values and the same
+//! error for a duplicate.
 //!
-//! - **The actor is `agi_accountcode`**, which the endpoint's configuration sets, and no text that a caller can write: a
-//!   dialed `*13600,actor=2001` would arrive as an argument.
+//! - **The actor is `agi_accountcode`**, which the endpoint's configuration sets, and no text that a caller can write:
+//!   a dialed `*13600,actor=2001` would arrive as an argument.
 //! - `ORG/dial` without the argument `digits` takes them from `agi_extension`, else from `agi_dnid`.
 //! - The block has at most 16 KiB and 200 lines and must be complete within 2 s.
 //! - The answer is one write of `SET VARIABLE` commands, the verdict last; [`ANSWER_VARIABLES`] lists them. Then
 //!   queuewarden ends its side of the connection: Asterisk then runs all commands, where on an open connection it would
 //!   run the first one and wait.
-//! - There is always a verdict, because Asterisk reports a connection closed without one as success. `DENY` with an error
-//!   reason means that the question could not be read. A caller who hung up before the verdict gets `failure`, and
-//!   nothing changes.
+//! - There is always a verdict, because Asterisk reports a closed connection without a verdict as success. `DENY` with
+//!   an error reason means that the question could not be read. A caller who hung up before the verdict gets `failure`,
+//!   and nothing changes.
 //! - Only fixed words and names from the configuration are sent.
 //!
 //! ```text

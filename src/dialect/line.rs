@@ -342,6 +342,8 @@ fn append_error(output: &mut Vec<u8>, id: &[u8], error: WireError) {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::*;
     use crate::decision::{ActionLabel, AllowReason, Answer, Reason};
     use crate::dialect::fields::VERBS;
@@ -451,7 +453,7 @@ mod tests {
                 let reply = replies(&mut Line::new(None), format!("{request}\n").as_bytes());
                 assert_eq!(reply, format!("7 error reason=missing_key key={}\n", key.name()), "{}", verb.name);
                 let value = if *key == Key::Digits { "*13" } else { "x" };
-                request.push_str(&format!(" {}={value}", key.name()));
+                write!(request, " {}={value}", key.name()).unwrap();
             }
             let reply = replies(&mut Line::new(None), format!("{request}\n").as_bytes());
             let accepted = ["7 ?\n", "7 pong\n", "7 watches None\n", "7 error reason=unauthenticated\n"];

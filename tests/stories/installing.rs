@@ -13,7 +13,9 @@ use crate::support::run;
 fn commands() -> Vec<String> {
     let help = run(&["help"]).1;
     let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
-    let named = listed.map(|line| line.split_whitespace().next().unwrap().to_owned());
+    // A description that is wrapped goes on in the next line, which is indented further.
+    let first_lines = listed.filter(|line| !line.starts_with("   "));
+    let named = first_lines.map(|line| line.split_whitespace().next().unwrap().to_owned());
     let named: Vec<String> = named.filter(|name| name != "help").collect();
     assert!(named.len() >= 11, "{help}");
     named

@@ -62,11 +62,11 @@ const EVENTS: &[(&str, &str)] = &[
     ("stop", "The process stopped in order. A `start` without a `stop` before it means a crash."),
     ("reload", "A new policy is in force."),
     ("reload_failed", "The configuration did not load; `count` is the number of problems."),
+    ("dropped", "`count` lines found no room in memory because the disk was slower than the questions."),
     (
         "sampled",
         "`count` allowed questions that change nothing were over `plain_allows_per_second` since the last such line.",
     ),
-    ("dropped", "`count` lines found no room in memory because the disk was slower than the questions."),
     ("resumed", "The log can be written again after a failure."),
     ("cut", "A crash tore the last line: `count` bytes behind the last whole line were removed at the start."),
     ("retention", "`count` files were removed because of their age or the total size."),

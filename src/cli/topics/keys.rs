@@ -20,9 +20,14 @@ pub(super) fn tables() -> Vec<(String, Table)> {
 /// The schema of a table.
 fn at<'a>(schema: &'a Value, path: &str) -> &'a Value {
     path.split('.').filter(|key| !key.is_empty()).fold(schema, |at, key| {
-        let property = &at["properties"][key];
-        if property["type"] == "array" { &property["items"] } else { property }
+        let property = member(member(at, "properties"), key);
+        if member(property, "type") == "array" { member(property, "items") } else { property }
     })
+}
+
+/// The member of an object; `null` if there is none.
+fn member<'a>(object: &'a Value, name: &str) -> &'a Value {
+    object.get(name).unwrap_or(&Value::Null)
 }
 
 fn table(text: &TableText, schema: &Value) -> Table {
@@ -34,26 +39,27 @@ fn table(text: &TableText, schema: &Value) -> Table {
     let place = if text.table.is_empty() { "top level".to_owned() } else { format!("[{}]", text.table) };
     let rows = text.keys.iter().map(|key| {
         let names = key.names.split(' ').map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" ");
-        let property = &schema["properties"][key.names.split(' ').next().unwrap_or_default()];
+        let first = key.names.split(' ').next().unwrap_or_default();
+        let property = member(member(schema, "properties"), first);
         vec![names, kind_of(property).to_owned(), key.default.to_owned(), range(key, property), key.meaning.to_owned()]
     });
     Table::new(format!("{file}, {place}"), &["Key", "Type", "Default", "Range", "Meaning"], rows)
 }
 
 fn kind_of(property: &Value) -> &'static str {
-    match property["type"].as_str() {
+    match member(property, "type").as_str() {
         Some("string") => "string",
         Some("boolean") => "true or false",
         Some("integer") => "whole number",
         Some("object") => "table",
-        Some("array") if property["items"]["type"] == "object" => "list of tables",
+        Some("array") if member(member(property, "items"), "type") == "object" => "list of tables",
         Some("array") => "list of strings",
         _ => "",
     }
 }
 
 fn range(key: &KeyText, property: &Value) -> String {
-    match (property["minimum"].as_u64(), property["maximum"].as_u64()) {
+    match (member(property, "minimum").as_u64(), member(property, "maximum").as_u64()) {
         (Some(least), Some(greatest)) => format!("{} to {}", grouped(least), grouped(greatest)),
         _ => key.range.to_owned(),
     }

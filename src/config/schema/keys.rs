@@ -1,8 +1,8 @@
 //! The meaning, the default and the range of every configuration key.
 //!
 //! The descriptions in the JSON Schemas, the tables in `config/*/README.md` and `queuewarden help KEY` are rendered
-//! from this list. The types, the required keys and the ranges of whole numbers come from the readers themselves; a test
-//! compares the keys, and loads every default to see that it changes nothing.
+//! from this list. The types, the required keys and the ranges of whole numbers come from the readers themselves; a
+//! test compares the keys, and loads every default to see that it changes nothing.
 
 use serde_json::{Map, Value};
 
