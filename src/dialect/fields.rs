@@ -3,9 +3,9 @@
 //! [`Fields`] collects the keys of one question and checks their values, their duplicates and their gaps. [`VERBS`] and
 //! [`REQUEST_KEYS`] describe the same grammar for help, documents and tests.
 //!
-//! A value is 1 to 128 bytes of `A-Z a-z 0-9 _ - . : @ + * #`; an id of a call or a tag may also hold `/ ~ % !`. A wrong
-//! value is refused and never repaired. A key that the verb does not have is an error, because a misspelled `queue` must
-//! not mean every queue.
+//! A value is 1 to 128 bytes of `A-Z a-z 0-9 _ - . : @ + * #`; an id of a call or a tag may also hold `/ ~ % !`. A
+//! wrong value is refused and never repaired. A key that the verb does not have is an error, because a misspelled
+//! `queue` must not mean every queue.
 
 use crate::decision::{ErrorReason, WireError};
 use crate::event::{AttributeSet, Event, Intent, Key, KeySet, Request};
@@ -255,8 +255,8 @@ impl<'buf> Fields<'buf> {
         self.set(key, value)
     }
 
-    /// Reads the first `key=value` of `words`, which are separated by single spaces. Returns the rest: empty, or a space
-    /// and further words.
+    /// Reads the first `key=value` of `words`, which are separated by single spaces. Returns the rest: empty, or a
+    /// space and further words.
     ///
     /// # Errors
     ///

@@ -1,8 +1,9 @@
 //! The outbound socket of FreeSWITCH: FreeSWITCH connects for one question, and runs the commands of the answer.
 //!
 //! FreeSWITCH connects with the `socket` application: `<action application="socket" data="127.0.0.1:4574"/>`, never
-//! `async`, never `full`. queuewarden sends `connect`, reads the channel's block of `Name: value` lines, and answers with
-//! one `multiset` of all variables, the verdict last, and `exit`. It ends its side after FreeSWITCH has ended its own.
+//! `async`, never `full`. queuewarden sends `connect`, reads the channel's block of `Name: value` lines, and answers
+//! with one `multiset` of all variables, the verdict last, and `exit`. It ends its side after FreeSWITCH has ended its
+//! own.
 //!
 //! - **The actor is `variable_user_name`, else `variable_sip_auth_username`**: the user whom FreeSWITCH authenticated.
 //!   Neither the caller id nor a variable of the question can name the actor.
@@ -12,8 +13,8 @@
 //! - A variable that begins with `qw_` and is no key is `unknown_key`, except those of an answer. `qw_action` and
 //!   `qw_target` are both: unset them before the next question on the same channel.
 //! - The block has at most 64 KiB and must be complete within 2 s. Its values are URL-encoded.
-//! - Only fixed words and names from the configuration are sent, because FreeSWITCH expands the values that it sets. The
-//!   answer is short, because FreeSWITCH reads it byte by byte.
+//! - Only fixed words and names from the configuration are sent, because FreeSWITCH expands the values that it sets.
+//!   The answer is short, because FreeSWITCH reads it byte by byte.
 //!
 //! The variables of an answer are [`ANSWER_VARIABLES`].
 //!
@@ -81,8 +82,8 @@ const ANSWER_END: &str = "\n\nexit\n\n";
 /// The start of the name of every queuewarden variable in a block.
 const VARIABLE_PREFIX: &[u8] = b"variable_qw_";
 
-/// Variables of an answer that are no keys. A block may hold them: the dialplan sets some before it asks, and others are
-/// left from an earlier answer.
+/// Variables of an answer that are no keys. A block may hold them: the dialplan sets some before it asks, and others
+/// are left from an earlier answer.
 const ANSWER_ONLY: [&[u8]; 3] = [b"verdict", b"reason", b"queues"];
 
 /// The variable for the key `verb`: `qw_verb` is the verb of the question.

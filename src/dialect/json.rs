@@ -1,4 +1,5 @@
-//! What both Kamailio dialects share: the keys of a question as members of a JSON object, and an answer as such members.
+//! What both Kamailio dialects share: the keys of a question as members of a JSON object, and an answer as such
+//! members.
 //!
 //! A member that is no key is an error, and so is a duplicate: a misspelled `queue` must not mean every queue.
 //! `serde_json` reads and writes. No text of the peer is written back except an id.
@@ -259,8 +260,8 @@ impl<'buf> QuestionMembers<'buf> {
         }
     }
 
-    /// Makes the question of `verb` and these keys. `id` is copied behind the decoded values, so that a dialect whose id
-    /// is not one slice of the input has one slice to return.
+    /// Makes the question of `verb` and these keys. `id` is copied behind the decoded values, so that a dialect whose
+    /// id is not one slice of the input has one slice to return.
     ///
     /// # Errors
     ///

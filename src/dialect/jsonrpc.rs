@@ -1,8 +1,8 @@
 //! Kamailio's `janssonrpcc`: JSON-RPC 2.0 in netstrings, on a connection that Kamailio opens and keeps.
 //!
 //! Kamailio connects to TCP port 4575 and sends requests as netstrings, `LENGTH:JSON,`. The method is the verb (`dial`,
-//! `do`, `may`, `ping`, `auth`) and `params` an object with the keys of [`crate::dialect::fields::REQUEST_KEYS`]. Values
-//! are strings; `for` may be a number. Many requests may be under way, and replies may come in any order.
+//! `do`, `may`, `ping`, `auth`) and `params` an object with the keys of [`crate::dialect::fields::REQUEST_KEYS`].
+//! Values are strings; `for` may be a number. Many requests may be under way, and replies may come in any order.
 //!
 //! ```text
 //! > {"jsonrpc":"2.0","id":5,"method":"dial","params":{"org":"acme","actor":"1001","digits":"*13600"}}
@@ -14,8 +14,8 @@
 //! ```
 //!
 //! - The members of a result are [`RESULT_MEMBERS`].
-//! - Unknown members beside `params` are ignored. In `params` an unknown member is `unknown_key`, and a duplicate member
-//!   is `duplicate_key`.
+//! - Unknown members beside `params` are ignored. In `params` an unknown member is `unknown_key`, and a duplicate
+//!   member is `duplicate_key`.
 //! - A request that cannot be read gets a JSON-RPC error, and the connection goes on. `data.reason` is an error reason,
 //!   `data.key` the key that is wrong. A batch is refused.
 //! - A request without `id` is neither carried out nor answered.

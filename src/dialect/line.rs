@@ -16,8 +16,8 @@
 //! - A line that is too long, or whose rest does not arrive within 2 s, ends the connection after the answer, because
 //!   it is unknown where the next line begins.
 //!
-//! The verbs with their keys are [`crate::dialect::fields::VERBS`], the keys [`crate::dialect::fields::REQUEST_KEYS`] and
-//! the keys of replies [`REPLY_KEYS`]; `queuewarden help line` prints them. Names in replies are those of the
+//! The verbs with their keys are [`crate::dialect::fields::VERBS`], the keys [`crate::dialect::fields::REQUEST_KEYS`]
+//! and the keys of replies [`REPLY_KEYS`]; `queuewarden help line` prints them. Names in replies are those of the
 //! configuration, never the text of the request.
 //!
 //! # Questions
@@ -33,8 +33,8 @@
 //! < 9 error reason=missing_key key=actor
 //! ```
 //!
-//! A login code without a queue means every queue assigned to the actor, a logout code every queue to which the actor is
-//! logged in. All of them are allowed or none:
+//! A login code without a queue means every queue assigned to the actor, a logout code every queue to which the actor
+//! is logged in. All of them are allowed or none:
 //!
 //! ```text
 //! > a1 dial org=acme actor=1001 digits=*13

@@ -182,8 +182,8 @@ pub trait Dialect: Send {
     /// Appends what must be sent before the peer sends anything.
     fn greet(&mut self, _output: &mut Vec<u8>) {}
 
-    /// Reads the request at the start of `input`. Appends to `output` what needs no decision. A dialect whose values are
-    /// encoded on the wire decodes them into `decoded`, whose content is overwritten.
+    /// Reads the request at the start of `input`. Appends to `output` what needs no decision. A dialect whose values
+    /// are encoded on the wire decodes them into `decoded`, whose content is overwritten.
     fn next<'buf>(&mut self, input: &'buf [u8], decoded: &'buf mut Vec<u8>, output: &mut Vec<u8>) -> Step<'buf>;
 
     /// Whether the next question may be read before this one is answered.

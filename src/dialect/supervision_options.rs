@@ -2,8 +2,8 @@
 //! change either by a key press.
 //!
 //! - Asterisk (`ChanSpy`): `q` no beep to the target, `b` only bridged calls, `E` and `S` end with the spied channel
-//!   instead of moving on to the next match, `w` whisper, `B` barge. Never `d`: with it, keys 4, 5 and 6 change the mode
-//!   without a question to queuewarden.
+//!   instead of moving on to the next match, `w` whisper, `B` barge. Never `d`: with it, keys 4, 5 and 6 change the
+//!   mode without a question to queuewarden.
 //! - FreeSWITCH (`eavesdrop`): key presses are off, and two variables set the mode.
 
 use crate::telephony::SupervisionMode;

@@ -14,12 +14,17 @@
 //! (`queuewarden sessions ls`), then watch. A watcher that does not read for 5 s, or that falls behind the held events,
 //! is disconnected and counted. Input of a watcher is discarded.
 //!
-//! | `change`            | `reason`                                                                              |
-//! |---------------------|---------------------------------------------------------------------------------------|
-//! | `session_began`     | `login`                                                                               |
-//! | `session_ended`     | `logout`, `expiry`, `revocation` by a supervisor or an operator, `removal` of the user or the queue by a reload |
-//! | `supervision_began` | `permission`                                                                          |
-//! | `supervision_ended` | `report` by the PBX, `replacement` by another mode, `expiry` after 4 hours, `revocation` by a reload or an operator, `removal` by a reload |
+//! | `change`            | `reason`                                                           |
+//! |---------------------|--------------------------------------------------------------------|
+//! | `session_began`     | `login`                                                            |
+//! | `session_ended`     | `logout`, `expiry`, `revocation`, `removal`                        |
+//! | `supervision_began` | `permission`                                                       |
+//! | `supervision_ended` | `report`, `replacement`, `expiry`, `revocation`, `removal`         |
+//!
+//! `expiry`: the lease is over, or 4 hours of a supervision. `revocation`: a supervisor, an operator or a reload ended
+//! it.
+//! `removal`: a reload removed the user, the queue or the organization. `report`: the PBX reported the end.
+//! `replacement`: the supervisor went on in another mode.
 
 use crate::decision::{ErrorReason, WireError};
 use crate::dialect::line::key_error;

@@ -18,8 +18,8 @@ thread_local! {
     static FOLDERS: [ConfigFolder; 2] = [ConfigFolder::new(GOTO), ConfigFolder::new(VOXIMPLANT)];
 }
 
-/// The first line of the input names a file of the folder, the rest is its content. The folder loads or its problems are
-/// reported, the same every time; a loaded policy answers every action and every code.
+/// The first line of the input names a file of the folder, the rest is its content. The folder loads or its problems
+/// are reported, the same every time; a loaded policy answers every action and every code.
 pub fn configuration(data: &[u8]) {
     let mut parts = data.splitn(2, |&byte| byte == b'\n');
     let (name, rest) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
@@ -45,8 +45,8 @@ pub fn configuration(data: &[u8]) {
     });
 }
 
-/// Checks that the line and column of every problem exist. `fuzzed` is the path of the fuzzed file, which is restored by
-/// now, and its content at the load.
+/// Checks that the line and column of every problem exist. `fuzzed` is the path of the fuzzed file, which is restored
+/// by now, and its content at the load.
 fn check_places(problems: &Problems, fuzzed: &(PathBuf, &[u8])) {
     for problem in &problems.problems {
         let (Some(line), Some(column)) = (problem.line, problem.column) else {
@@ -100,8 +100,8 @@ fn rows_of(policy: &Policy) -> Vec<String> {
     rows
 }
 
-/// Asks for every action and dials every code of every organization. Checks that the answers are within the grammar, and
-/// that `explain` has the verdict and the reason of the gate.
+/// Asks for every action and dials every code of every organization. Checks that the answers are within the grammar,
+/// and that `explain` has the verdict and the reason of the gate.
 fn interrogate(policy: Policy) {
     let gate = GateUnderTest::of(policy);
     for organization in gate.policy.organizations() {

@@ -72,7 +72,8 @@ impl GateUnderTest {
         Self { policy: gate.policy(), gate }
     }
 
-    /// Holds the same conversation three times, each without login sessions: in one segment, byte by byte, and cut in two.
+    /// Holds the same conversation three times, each without login sessions: in one segment, byte by byte, and cut in
+    /// two.
     pub(super) fn converse_in_segments<D: Dialect + Clone>(
         &self,
         dialect: &D,
@@ -87,7 +88,8 @@ impl GateUnderTest {
         })
     }
 
-    /// Feeds `data` in segments that end at `ends`, and answers every question. `check` gets each question and its bytes.
+    /// Feeds `data` in segments that end at `ends`, and answers every question. `check` gets each question and its
+    /// bytes.
     pub(super) fn converse<D: Dialect>(
         &self,
         dialect: D,
@@ -107,7 +109,8 @@ impl GateUnderTest {
                         conversation.faults.extend(fault);
                         consumed
                     }
-                    // The server would send changes from here on. Here no revision is held, so that the conversation goes on.
+                    // The server would send changes from here on. Here no revision is held, so that the conversation
+                    // goes on.
                     Step::Watch { consumed, id, .. } => {
                         let gone = Outcome::Faulty(WireError::of(ErrorReason::RevisionGone, Key::From));
                         conversation.faults.push(ErrorReason::RevisionGone);

@@ -1,4 +1,5 @@
-//! Fuzz target of feature codes: compares the table of codes with a matcher and a check of ambiguity that try everything.
+//! Fuzz target of feature codes: compares the table of codes with a matcher and a check of ambiguity that try
+//! everything.
 
 use std::borrow::Cow;
 
@@ -115,8 +116,9 @@ impl<'t> NaivePattern<'t> {
         format!("{}{}{}", self.prefix, self.argument.map_or("", |_| "600"), self.suffix)
     }
 
-    /// Strings that both patterns match; at least one if any exists. Such a string begins with the longer prefix and ends
-    /// with the longer suffix. Prefix and suffix either overlap, or have digits between them that neither pattern fixes.
+    /// Strings that both patterns match; at least one if any exists. Such a string begins with the longer prefix and
+    /// ends with the longer suffix. Prefix and suffix either overlap, or have digits between them that neither pattern
+    /// fixes.
     fn common_strings<'o>(&'o self, other: &'o Self) -> impl Iterator<Item = String> + 'o {
         let longer = |one: &'o str, other: &'o str| if one.len() >= other.len() { one } else { other };
         let (prefix, suffix) = (longer(self.prefix, other.prefix), longer(self.suffix, other.suffix));

@@ -12,8 +12,8 @@ use crate::telephony::Digits;
 pub fn fastagi_environment(data: &[u8]) {
     SHIPPED_GATE.with(|gate| {
         let [whole, by_byte, cut] = gate.converse_in_segments(&FastAgi::new(), data, check_agi_question);
-        // If HANGUP comes in the segment that completes the question, the caller is gone. If it comes in a later segment,
-        // the question was answered before. Nothing else may depend on segments.
+        // If HANGUP comes in the segment that completes the question, the caller is gone. If it comes in a later
+        // segment, the question was answered before. Nothing else may depend on segments.
         let end = environment_end(data);
         let hung_up = end.is_some_and(|end| data[end..].starts_with(b"HANGUP\n"));
         let cut_at = cut_of(data);

@@ -30,7 +30,8 @@ pub fn freeswitch_block(data: &[u8]) {
     });
 }
 
-/// Checks that a question holds the values of its block: the actor of the authenticated user, the rest of our variables.
+/// Checks that a question holds the values of its block: the actor of the authenticated user, the rest of our
+/// variables.
 fn check_question(frame: &[u8], event: &Event<'_>) {
     let decoded = |value: &[u8]| match value {
         b"_undef_" => String::new(),

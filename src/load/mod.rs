@@ -1,11 +1,11 @@
 //! The load generator: asks a running sidecar as a PBX would, and compares each answer with the expected verdict.
 //!
 //! [`questions`] draws the questions from a configuration and decides them before the run. `wire` writes and reads the
-//! dialects from the side of the PBX. `persistent` and `single` run the connections, `pace` says when a question is due,
-//! and [`results`] counts.
+//! dialects from the side of the PBX. `persistent` and `single` run the connections, `pace` says when a question is
+//! due, and [`results`] counts.
 //!
-//! With a rate, the clock asks: a latency counts from when the question was due, so a sidecar that stalls cannot improve
-//! its latencies by being asked less. Called by `queuewarden load`.
+//! With a rate, the clock asks: a latency counts from when the question was due, so a sidecar that stalls cannot
+//! improve its latencies by being asked less. Called by `queuewarden load`.
 
 mod error;
 mod pace;

@@ -97,8 +97,8 @@ struct ExpectedAnswer {
     allowed: bool,
 }
 
-/// Reasons that depend on earlier questions. The expected verdict knows the configuration only, so an answer with one of
-/// these reasons is never unexpected.
+/// Reasons that depend on earlier questions. The expected verdict knows the configuration only, so an answer with one
+/// of these reasons is never unexpected.
 const REASONS_OF_STATE: &[Reason] = &[
     Reason::Allow(AllowReason::AlreadyLoggedIn),
     Reason::Allow(AllowReason::LoggedOut),

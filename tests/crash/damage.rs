@@ -235,8 +235,9 @@ fn a_file_that_was_cut_is_refused_or_right() {
     assert!(refusals.count() > CUTS / 2, "hardly any cut was noticed");
 }
 
-/// Given a store with a damaged record, when the sidecar is started, then it names the file and the command that saves the
-/// rest; after that command every other user is logged in as before, and the damaged file is kept under another name.
+/// Given a store with a damaged record, when the sidecar is started, then it names the file and the command that saves
+/// the rest; after that command every other user is logged in as before, and the damaged file is kept under another
+/// name.
 #[test]
 fn the_undamaged_users_of_a_store_can_be_saved() {
     let written = WrittenStore::new(false);

@@ -32,8 +32,8 @@ fn start(folder: &Folder) -> Sidecar {
     Sidecar::try_start_as(command).unwrap_or_else(|(status, text)| panic!("did not start: {status}: {text}"))
 }
 
-/// Given a full disk and an audit log, when a question needs a record, then it is refused, supervisions too; and no record
-/// of an acknowledged or refused question is lost.
+/// Given a full disk and an audit log, when a question needs a record, then it is refused, supervisions too; and no
+/// record of an acknowledged or refused question is lost.
 #[test]
 fn without_room_for_audit_records_changes_and_supervisions_are_refused_and_recorded_later() {
     let folder = Folder::with("acme.toml", &organization(8)).durable();

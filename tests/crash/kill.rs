@@ -41,8 +41,8 @@ fn acknowledged_changes_survive_a_kill_at_any_moment_and_no_ended_session_comes_
     assert!(told > KILLS, "{told} changes sent to watchers");
 }
 
-/// Kills one sidecar again and again. Returns the number of acknowledged changes, of unacknowledged changes that were on
-/// disk, and of changes that a watcher was sent.
+/// Kills one sidecar again and again. Returns the number of acknowledged changes, of unacknowledged changes that were
+/// on disk, and of changes that a watcher was sent.
 fn kill_repeatedly(seed: u64) -> [usize; 3] {
     let folder = Folder::with("acme.toml", &organization(CONNECTIONS)).durable();
     let mut random_source = RandomSource::new(seed);

@@ -111,8 +111,8 @@ fn a_user_who_logged_in_again_stays_a_member_even_after_asterisk_restarted() {
     assert!(!lab.is_member("600", "1001"));
 }
 
-/// A login adds the member while the removal is under way: in whichever order Asterisk executes them, the member is there
-/// in the end.
+/// A login adds the member while the removal is under way: in whichever order Asterisk executes them, the member is
+/// there in the end.
 #[test]
 fn a_login_that_races_with_a_removal_wins() {
     let lab = AsteriskLab::start();

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use crate::support::kamailio_lab::{KamailioLab, Transport};
 use crate::support::{Sidecar, connect, wait_until};
 
-/// The timeout of the shipped configuration and a tick of Kamailio's timer, with room for a busy machine; far below every
-/// timer of SIP.
+/// The timeout of the shipped configuration and a tick of Kamailio's timer, with room for a busy machine; far below
+/// every timer of SIP.
 const REFUSED_WITHIN: Duration = Duration::from_secs(3);
 
 #[test]
@@ -188,7 +188,8 @@ fn only_a_whole_allow_lets_a_call_pass() {
     }
 }
 
-/// Kamailio loses an evapi answer that is cut at some places, and then refuses; it never mistakes it for another answer.
+/// Kamailio loses an evapi answer that is cut at some places, and then refuses; it never mistakes it for another
+/// answer.
 #[test]
 fn an_answer_that_is_cut_anywhere_allows_or_is_lost() {
     for transport in Transport::BOTH {

@@ -358,7 +358,8 @@ fn by_the_clock(asked: &QuestionSource, rate: usize, connections: usize) -> (usi
                     for question in 0..each {
                         let position = (question * connections + connection) as f64;
                         let due = begin + Duration::from_secs_f64(position / rate as f64);
-                        // The runtime wakes a millisecond or two late, so the last part of the wait is a loop on the clock.
+                        // The runtime wakes a millisecond or two late, so the last part of the wait is a loop on the
+                        // clock.
                         let early = due - Duration::from_millis(2);
                         if early > Instant::now() {
                             tokio::time::sleep_until(early.into()).await;

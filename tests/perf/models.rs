@@ -108,8 +108,8 @@ struct PlannedQuestion {
 }
 
 impl PlannedQuestion {
-    /// The questions of an agent and a supervisor of one team. They end what they begin, so every pass starts from the same
-    /// state.
+    /// The questions of an agent and a supervisor of one team. They end what they begin, so every pass starts from the
+    /// same state.
     fn scene(random_source: &mut RandomSource) -> Vec<Self> {
         let team = random_source.below(USERS / TEAM);
         let (agent, colleague) =

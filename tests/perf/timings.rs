@@ -131,8 +131,8 @@ fn event<'a>(actor: &'a str, queue: &'a str) -> Event<'a> {
     fields.into_event().unwrap()
 }
 
-/// The time of one memory access in nanoseconds, which every decision about an uncached user needs: each entry holds the
-/// index of the next, in one cycle through all of them.
+/// The time of one memory access in nanoseconds, which every decision about an uncached user needs: each entry holds
+/// the index of the next, in one cycle through all of them.
 fn waiting_for_memory() -> u128 {
     let mut random_source = fastrand::Rng::with_seed(1);
     let mut next: Vec<u32> = (0..PLACES as u32).collect();

@@ -453,8 +453,8 @@ fn rows(table: &SessionTable, organization: Option<&Organization>) -> Vec<Row> {
     rows
 }
 
-/// Applies the event to a second table, as the gate does to its own, because the gate shows no grounds and pauses. Returns
-/// the reason of `decide`, if the event got that far.
+/// Applies the event to a second table, as the gate does to its own, because the gate shows no grounds and pauses.
+/// Returns the reason of `decide`, if the event got that far.
 fn follow(
     table: &mut SessionTable,
     policy: &Policy,

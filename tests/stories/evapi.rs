@@ -162,8 +162,8 @@ fn reconnects_to_a_kamailio_that_closes_at_once_have_pauses() {
     assert!((2..=12).contains(&dials), "{dials} dials in {FOR:?}");
 }
 
-/// The sidecar reads from a Kamailio that does not read its answers: it answers `overload`, or closes and connects again,
-/// but it never blocks the write of Kamailio.
+/// The sidecar reads from a Kamailio that does not read its answers: it answers `overload`, or closes and connects
+/// again, but it never blocks the write of Kamailio.
 #[test]
 fn kamailio_can_always_write() {
     const QUESTIONS: u32 = 100_000;

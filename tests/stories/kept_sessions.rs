@@ -163,8 +163,8 @@ fn a_configuration_that_does_not_load_keeps_and_ends_nothing() {
     ]);
 }
 
-/// Given removed users, when they or others are added, in that reload or a later one, under the same extension or another,
-/// then nobody is logged in by a session of a removed user.
+/// Given removed users, when they or others are added, in that reload or a later one, under the same extension or
+/// another, then nobody is logged in by a session of a removed user.
 #[test]
 fn a_removed_user_loses_the_sessions_and_nobody_inherits_them() {
     let fixtures = Fixtures::open_to_all();
@@ -264,8 +264,8 @@ fn a_removed_organization_loses_its_sessions() {
     assert_eq!(by_line(&mut line, "other", "1001 *14"), "allow logged_out queue.logout 600");
 }
 
-/// Given a user with a new extension and a queue with a new number, when they are loaded, then the sessions stay, because
-/// the ids are the same.
+/// Given a user with a new extension and a queue with a new number, when they are loaded, then the sessions stay,
+/// because the ids are the same.
 #[test]
 fn a_user_or_queue_with_a_new_number_keeps_its_sessions() {
     let fixtures = Fixtures::open(ORGANIZATION);

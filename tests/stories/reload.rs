@@ -196,8 +196,8 @@ fn a_custom_role_model_is_loaded_and_reloaded() {
     assert_eq!(sidecar.ask(question), "allow action=call.outbound reason=role_permits policy=2");
 }
 
-/// Given more than a thousand signals over some seconds, when they are over, then the configuration was loaded about once
-/// a second, and the last change applies.
+/// Given more than a thousand signals over some seconds, when they are over, then the configuration was loaded about
+/// once a second, and the last change applies.
 #[test]
 fn a_thousand_signals_load_about_once_a_second() {
     let folder = Folder::with("acme.toml", ORGANIZATION);

@@ -63,6 +63,23 @@ fn last_revision(watcher: &mut LineClient<TcpStream>, line: &mut LineClient<TcpS
     }
 }
 
+/// Begins and ends of supervisions wait for the audit log only: their answers must not be faster than the change feed.
+#[test]
+fn a_change_is_in_the_feed_before_its_answer() {
+    const CHANGES: u64 = 300;
+    // The first process on a store counts its changes from 1.
+    let (_folder, sidecar) = durable();
+    let mut line = sidecar.line();
+    let (begin, end) = ("action=call.listen target=1001 queue=600", "action=supervision.end target=1001");
+    for revision in (1..=CHANGES).step_by(2) {
+        do_(&mut line, &format!("actor=2001 {begin}"));
+        let mut watcher = sidecar.line();
+        watcher.send(format!("w watch org=acme from={revision}\n").as_bytes());
+        do_(&mut line, &format!("actor=2001 {end}"));
+        assert_eq!(revision_of(&watcher.line()), revision + 1, "the answer was faster than the feed");
+    }
+}
+
 #[test]
 fn a_watcher_is_sent_every_change_in_order_with_its_reason() {
     let (folder, sidecar) = durable();

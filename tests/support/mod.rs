@@ -163,8 +163,8 @@ impl Sidecar {
         self.line().ask(question)
     }
 
-    /// Sends a FastAGI environment with this URL path and these arguments, as Asterisk does; returns the variables of the
-    /// answer.
+    /// Sends a FastAGI environment with this URL path and these arguments, as Asterisk does; returns the variables of
+    /// the answer.
     pub fn agi(&self, account: &str, path: &str, arguments: &[&str]) -> HashMap<String, String> {
         variables(&self.agi_bytes(agi_environment(account, path, arguments).as_bytes()))
     }
@@ -499,10 +499,12 @@ fn unchunk(mut body: &str) -> String {
     whole
 }
 
-// For single stories ---------------------------------------------------------------------------------------------------
+// For single stories
+// ---------------------------------------------------------------------------------------------------
 
 impl Folder {
-    /// The position of the first occurrence of the text in a file of the folder, as problems name it: `file:line:column`.
+    /// The position of the first occurrence of the text in a file of the folder, as problems name it:
+    /// `file:line:column`.
     pub fn place(&self, file: &str, text: &str) -> String {
         self.place_from(file, 0, text)
     }

@@ -268,6 +268,8 @@ fn line_by_line(sidecar: &Sidecar, block: &Block) {
     let (mut first, mut second) = (sidecar.line(), sidecar.line());
     let mut seen = String::new();
     for line in block.text.lines() {
+        // Shown if the test fails: a reply that never comes ends the test without a comparison.
+        println!("{}, under {:?}: {line}", block.page, block.heading);
         if let Some(request) = line.strip_prefix("> ") {
             first.send(format!("{request}\n").as_bytes());
             seen += &format!("{line}\n");

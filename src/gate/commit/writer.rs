@@ -133,13 +133,15 @@ impl<'w> Writer<'w> {
     fn write(&mut self, group: &CommitGroup) {
         let is_early = Instant::now() < self.retry_at;
         // While the log fails, only changes without an audit record are queued: they go on.
-        if !(self.audit_fails && is_early) {
-            if let Err(error) = self.write_audit(&group.audit) {
-                return self.fail_audit(group, &error);
-            }
+        let writes_audit = !(self.audit_fails && is_early);
+        if writes_audit && let Err(error) = self.write_audit(&group.audit) {
+            return self.fail_audit(group, &error);
+        }
+        // Published first: a peer that has its answer may watch from the revision of its change.
+        self.publish(group, |grouped| !grouped.is_stored);
+        if writes_audit {
             self.state.commit_queue.audited();
         }
-        self.publish(group, |grouped| !grouped.is_stored);
         if self.store_fails && is_early {
             return self.state.commit_queue.deferred();
         }

@@ -75,8 +75,8 @@ impl Default for AmiClient {
 }
 
 impl AmiClient {
-    /// Reads the banner or the message at the start of `input` and appends to `output` what must be sent next. Returns the
-    /// number of bytes read and the event. `None`: the message is incomplete.
+    /// Reads the banner or the message at the start of `input` and appends to `output` what must be sent next. Returns
+    /// the number of bytes read and the event. `None`: the message is incomplete.
     ///
     /// # Errors
     ///

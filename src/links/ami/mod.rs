@@ -1,5 +1,5 @@
-//! The links to Asterisk over AMI (Asterisk Manager Interface): they remove the queue member that a login session leaves
-//! behind when it ends without a call.
+//! The links to Asterisk over AMI (Asterisk Manager Interface): they remove the queue member that a login session
+//! leaves behind when it ends without a call.
 //!
 //! A phone that logs out removes its member itself, through the dialplan. Nobody dials when a lease runs out, when a
 //! supervisor or an operator ends a session, or when a reload removes a user. Therefore queuewarden keeps one AMI
@@ -7,15 +7,16 @@
 //!
 //! **The race.** Between the end of a session and the removal of its member, the agent may log in again, and the
 //! dialplan then adds the member again. The removal must not undo that login. Therefore the link looks up who is logged
-//! in right before it writes, and once more after the answer. If the agent logged in meanwhile, the link adds the member
-//! back and looks again. It is finished when the member in Asterisk agrees with the login session. The link does the
-//! same after a lost connection, when it is unknown whether Asterisk received the action.
+//! in right before it writes, and once more after the answer. If the agent logged in meanwhile, the link adds the
+//! member back and looks again. It is finished when the member in Asterisk agrees with the login session. The link does
+//! the same after a lost connection, when it is unknown whether Asterisk received the action.
 //!
 //! **When Asterisk is away** the link reconnects with a growing pause. Removals wait, at most
 //! [`crate::limits::AMI_REMOVALS_WAITING_MAX`] of them, and expire after [`crate::limits::AMI_REMOVAL_AGE_MAX`].
 //!
 //! [`protocol`] reads and writes the bytes and [`client`] holds the login state, both without a socket. `removals` is
-//! the queue of members to remove, `link` the task of one connection, and [`follow`] passes ended sessions to the links.
+//! the queue of members to remove, `link` the task of one connection, and [`follow`] passes ended sessions to the
+//! links.
 
 pub mod client;
 pub mod follow;

@@ -116,7 +116,8 @@ impl<'buf> AmiMessage<'buf> {
     ///
     /// # Errors
     ///
-    /// [`AmiProtocolError::Malformed`] when the message has the key twice, because it is then unclear which value counts.
+    /// [`AmiProtocolError::Malformed`] when the message has the key twice, because it is then unclear which value
+    /// counts.
     pub fn value(self, key: &str) -> Result<Option<&'buf [u8]>, AmiProtocolError> {
         let mut values = self.pairs().filter(|(name, _)| *name == key.as_bytes()).map(|(_, value)| value);
         match (values.next(), values.next()) {

@@ -27,8 +27,8 @@ impl Removal {
         Self { member, since: now, not_before: now, attempts: 0 }
     }
 
-    /// Whether the removal is older than [`AMI_REMOVAL_AGE_MAX`]. Operators may have changed the queue by hand since, so
-    /// it is no longer carried out.
+    /// Whether the removal is older than [`AMI_REMOVAL_AGE_MAX`]. Operators may have changed the queue by hand since,
+    /// so it is no longer carried out.
     pub(super) fn is_outdated(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.since) > AMI_REMOVAL_AGE_MAX
     }
