@@ -214,6 +214,8 @@ impl std::fmt::Display for WireError {
     }
 }
 
+impl std::error::Error for WireError {}
+
 /// The effect of an allowed event on the login sessions of its subject, or on supervisions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transition {
@@ -351,6 +353,9 @@ impl Answer<'_> {
 }
 
 /// The result for one event: an answer, or an error of the peer.
+///
+/// Not a `Result`: a dialect encodes both for the peer and propagates neither, and functions that fail with an outcome
+/// (as a `watch` that is refused) would return a nested `Result`.
 #[derive(Clone, Copy, Debug)]
 pub enum Outcome<'a> {
     /// A decision was made.

@@ -43,13 +43,13 @@ closed_list! {
         Role = "role",
         /// A section of the general settings.
         Section = "section",
-        /// The user on whom the action is carried out.
+        /// The user that the action is carried out on.
         Target = "target",
         /// The tag of the called side of the call (SIP, RFC 3891 and 3911).
         ToTag = "to_tag",
         /// The secret of `auth` in the line dialect.
         Token = "token",
-        /// What is done to the object.
+        /// The operation on the object.
         Verb = "verb",
         /// The channel that the request came by.
         Via = "via",
@@ -118,8 +118,8 @@ impl KeySet {
     }
 }
 
-/// The values of every key with a closed list (RULES section 7, "Values"). The position of a value is its bit in an
-/// [`AttributeSet`].
+/// The values of every key with a closed list (tests/conformance/voximplant.md, section 6). The position of a value is
+/// its bit in an [`AttributeSet`].
 pub const ATTRIBUTE_VALUES: &[(Key, &str)] = &[
     (Key::Via, Via::Phone.name()),
     (Key::Via, Via::Dashboard.name()),
@@ -303,7 +303,7 @@ pub struct Event<'buf> {
     pub via: Via,
     /// A queue number or a queue id. `None`: the peer named no queue.
     pub queue: Option<Token<'buf>>,
-    /// The user on whom the action is carried out: an extension or a user id. `None`: the actor, or nobody.
+    /// The user that the action is carried out on: an extension or a user id. `None`: the actor, or nobody.
     pub target: Option<Token<'buf>>,
     /// The number or id of the queue that the target is moved from. `None`: not given.
     pub from: Option<Token<'buf>>,

@@ -28,7 +28,7 @@
 //! | [`decision`] | Decision, reason, answer: the closed list of results. |
 //! | [`policy`] | Who may do what, as tables. [`policy::decide`] is the pure function at the center. |
 //! | [`dialect`] | The bytes of one PBX to events, and answers to bytes; no sockets, no rules. |
-//! | [`audit`] | The log of every decision, its lines linked by hashes. |
+//! | [`audit`] | The log of decisions and ends, its lines linked by hashes: all changes and supervisions; of allowed questions that change nothing, a part. |
 //! | [`sessions`] | Login sessions, supervisions and calls of now, and the store of login sessions. |
 //! | [`config`] | TOML and CSV files to settings and policy, with every problem at once. |
 //! | [`peer`] | The other side of a connection. |
@@ -58,10 +58,15 @@
 //! - **decision**: allow or deny, with a reason. **Answer**: the decision with the names of the organization,
 //!   for the peer.
 //! - **grant**: the right of a role to do an action, in the role model.
+//! - **rule R19, C14, …**: a rule that one of the two contact centers documents, by its number:
+//!   `config/models/README.md`, "Rule numbers".
+//! - **subject**: the user whose login sessions or supervisions a decision depends on: the actor or the target.
 //! - **policy snapshot**: the tables of one load of the configuration; a reload publishes a new one as a whole.
 //! - **turn**: the answers to what one connection has read, before other connections run. **Prefetch**: reading several
 //!   questions of a turn before the first is decided.
-//! - **commit queue**, **commit group**: changes that wait for the disk; those that one write makes durable together.
+//! - **commit queue**, **commit group**: changes that wait for the disk; changes that one write makes durable together.
+//! - **settled**: said of a change in the commit queue: it is durable or refused. **Dirty user**: a user whose stored
+//!   record is out of date.
 //! - **change feed**: the recent changes of an organization in memory, numbered, for watchers.
 //! - **gate**: the only code that changes sessions, between policy, sessions and store.
 

@@ -1,6 +1,6 @@
 //! Why queuewarden is as it is: the design decisions, with the alternative that each of them excludes.
 //!
-//! This module holds no code. What the parts do is in their own modules; how to operate them is in `config/README.md`.
+//! This module holds no code. Each module describes its own part; how to operate them is in `config/README.md`.
 //!
 //! # Why a sidecar?
 //!
@@ -26,7 +26,7 @@
 //!
 //! # Why one lock for each organization?
 //!
-//! What a login reads and what it changes must be one step: of two logins that race for the last place exactly one
+//! A login must read and change the counts in one step: of two logins that race for the last place exactly one
 //! wins. One lock gives that without a protocol. The lock is held for one decision, 0.2 µs, and never during I/O. Every
 //! processor runs connections of its own; this lock is the only thing that all questions of an organization share.
 //!
@@ -38,7 +38,7 @@
 //!
 //! # Why does only a logout end a session that the policy would refuse today?
 //!
-//! Because the rule says so (RULES R22, R29): a user who was let in stays until logout. Whether a login session is such
+//! Because rules R22 and R29 say so: a user who was let in stays until logout. Whether a login session is such
 //! a kept one is derived from today's policy and never stored, so the mark cannot be out of date.
 //!
 //! # Why does FastAGI answer `DENY` to nonsense?
@@ -48,7 +48,7 @@
 //!
 //! # Why one port for each dialect?
 //!
-//! Peers cannot be told apart by their first bytes: a FreeSWITCH peer sends nothing until queuewarden has sent
+//! The first bytes of a peer do not show its dialect: a FreeSWITCH peer sends nothing until queuewarden has sent
 //! `connect`, and a FastAGI environment is a legal start of garbage in the line dialect.
 //!
 //! # Why are there no labels for users, and few for queues?

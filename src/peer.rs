@@ -14,14 +14,14 @@ pub(super) enum Peer {
     Unknown,
 }
 
-/// The origin of a peer's errors, which the quota of the log counts together.
+/// The key under which the quota of the log counts a peer's errors: peers with the same key share one quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PeerOrigin {
+pub enum QuotaKey {
     /// A machine: every connection has another port.
     Address(IpAddr),
     /// A user of this machine.
     User(u32),
-    /// All origins for which the quota has no room.
+    /// All keys for which the quota has no room.
     Others,
 }
 
@@ -35,12 +35,12 @@ impl Peer {
         credentials.map_or(Self::Unknown, |peer| Self::Process { user: peer.uid(), process: peer.pid() })
     }
 
-    /// The origin under which the quota of the log counts the peer's errors.
-    pub(super) const fn origin(self) -> PeerOrigin {
+    /// The key under which the quota of the log counts the peer's errors.
+    pub(super) const fn quota_key(self) -> QuotaKey {
         match self {
-            Self::Address(address) => PeerOrigin::Address(address.ip()),
-            Self::Process { user, .. } => PeerOrigin::User(user),
-            Self::Unknown => PeerOrigin::Others,
+            Self::Address(address) => QuotaKey::Address(address.ip()),
+            Self::Process { user, .. } => QuotaKey::User(user),
+            Self::Unknown => QuotaKey::Others,
         }
     }
 }

@@ -77,7 +77,7 @@ macro_rules! closed_list {
 pub(crate) use closed_list;
 
 closed_list! {
-    /// The channel by which a request came (RULES R26, R28).
+    /// The channel by which a request came (rules R26, R28).
     Via {
         /// A phone, or another client that the PBX authenticated as the extension.
         Phone = "phone",
@@ -87,7 +87,7 @@ closed_list! {
 }
 
 closed_list! {
-    /// The kind of a queue. The queue limit binds every kind alike (RULES section 7).
+    /// The kind of a queue. The queue limit binds every kind alike (tests/conformance/goto.md, section 7).
     QueueKind {
         /// A call queue.
         Call = "call",
@@ -101,9 +101,9 @@ closed_list! {
 }
 
 closed_list! {
-    /// The mode of a supervision (RULES R10 to R12).
+    /// The mode of a supervision (rules R10 to R12).
     SupervisionMode {
-        /// The supervisor hears both parties and is not heard.
+        /// The supervisor hears both parties; neither hears the supervisor.
         Listen = "listen",
         /// As listen, and the agent alone hears the supervisor.
         Whisper = "whisper",
@@ -117,9 +117,9 @@ closed_list! {
     Ground {
         /// The user serves the queue.
         Assigned = "assigned",
-        /// The organization allows logins to queues that the user does not serve (RULES R22, R29).
+        /// The organization allows logins to queues that the user does not serve (rules R22, R29).
         Unassigned = "unassigned",
-        /// A supervisor logged the user in (RULES R27).
+        /// A supervisor logged the user in (rule R27).
         Supervisor = "supervisor",
     }
 }

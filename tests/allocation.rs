@@ -1,6 +1,6 @@
-//! A question takes no memory from the heap on its way from bytes to bytes, once the buffers have their size.
+//! A question is answered without heap allocations, from bytes to bytes, once the buffers have grown.
 //!
-//! A new login session needs memory, so a question that begins one is counted apart.
+//! A new login session needs memory, so questions that begin a session are counted separately.
 
 mod support;
 
@@ -28,7 +28,7 @@ thread_local! {
 struct Counting;
 
 fn count() {
-    // At the end of a thread its counter is gone already.
+    // At the end of a thread its counter has been dropped.
     let _ = ALLOCATIONS.try_with(|taken| taken.set(taken.get().saturating_add(1)));
 }
 
@@ -99,7 +99,7 @@ impl Connection {
         }
     }
 
-    fn said(&self) -> &str {
+    fn output_text(&self) -> &str {
         std::str::from_utf8(&self.output).unwrap()
     }
 }
@@ -142,9 +142,9 @@ fn a_line_is_answered_without_heap_memory() {
     let mut line = Line::new(None);
     connection.answer(&mut line, b"1 dial org=acme actor=1001 digits=*13600\n");
     for round in 0..3 {
-        for &(question, heard) in LINES {
+        for &(question, expected) in LINES {
             let taken = allocations_of(|| connection.answer(&mut line, question.as_bytes()));
-            assert!(connection.said().contains(heard), "{question}{}", connection.said());
+            assert!(connection.output_text().contains(expected), "{question}{}", connection.output_text());
             // The first round grows the buffers.
             assert!(taken == 0 || round == 0, "{taken} allocations: {question}");
         }
@@ -159,10 +159,6 @@ impl CommitObserver for Silent {
     fn failed(&self, _error: &StoreError) {}
 
     fn recovered(&self) {}
-
-    fn wall(&self) -> UnixMillis {
-        NOW.wall
-    }
 }
 
 #[test]
@@ -178,17 +174,17 @@ fn audit_records_of_answers_without_a_change_take_no_heap() {
         retention_max_bytes: 0,
     };
     connection.gate.open_audit(options, 1_000_000_000).unwrap();
-    connection.gate.restore(folder.path(), NOW, Box::new(Silent)).unwrap();
+    connection.gate.restore(folder.path(), NOW, Box::new(Silent), Box::new(|| NOW.wall)).unwrap();
     let mut line = Line::new(None);
     connection.answer(&mut line, b"1 dial org=acme actor=1001 digits=*13600\n");
     support::wait_until("the login to be on disk", || connection.gate.audit().unwrap().written() == 2);
-    // Answers that wait may take memory: supervisions, and answers that depend on a pending change.
+    // Answers that wait for a commit may allocate: supervisions, and answers that depend on a pending change.
     let plain = LINES.iter().filter(|(question, _)| !question.contains(" do ") || !question.contains("action=call."));
     let decided = |question: &str| !["ping", "nonsense", "10 01"].iter().any(|no| question.contains(no));
     for round in 0..3 {
-        for &(question, heard) in plain.clone().filter(|(question, _)| decided(question)) {
+        for &(question, expected) in plain.clone().filter(|(question, _)| decided(question)) {
             let taken = allocations_of(|| connection.answer(&mut line, question.as_bytes()));
-            assert!(connection.said().contains(heard), "{question}{}", connection.said());
+            assert!(connection.output_text().contains(expected), "{question}{}", connection.output_text());
             assert!(taken == 0 || round == 0, "{taken} allocations: {question}");
         }
     }
@@ -214,10 +210,10 @@ fn a_fastagi_environment_is_answered_without_heap_memory() {
         ("1001", "nowhere/queue.login", &["queue=600"], "unknown_organization"),
     ];
     for round in 0..3 {
-        for &(account, path, arguments, heard) in questions {
+        for &(account, path, arguments, expected) in questions {
             let environment = agi_environment(account, path, arguments);
             let taken = allocations_of(|| connection.answer(&mut FastAgi::new(), environment.as_bytes()));
-            assert!(connection.said().contains(heard), "{environment}{}", connection.said());
+            assert!(connection.output_text().contains(expected), "{environment}{}", connection.output_text());
             assert!(taken == 0 || round == 0, "{taken} allocations: {environment}");
         }
     }
@@ -242,9 +238,9 @@ fn a_change_of_state_takes_a_bounded_number_of_small_pieces() {
     ];
     let mut most = 0;
     for round in 0..100 {
-        for (question, heard) in changes {
+        for (question, expected) in changes {
             let taken = allocations_of(|| connection.answer(&mut line, question.as_bytes()));
-            assert!(connection.said().contains(heard), "{question}{}", connection.said());
+            assert!(connection.output_text().contains(expected), "{question}{}", connection.output_text());
             // The tables grow in the first rounds.
             if round > 0 {
                 most = most.max(taken);

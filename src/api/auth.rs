@@ -153,7 +153,7 @@ impl AccessControl {
 
     fn log_refusal(&self, peer: Peer, path: &str, (_, text): Refusal) {
         let uptime_ms = self.sidecar.clock.now().uptime_ms;
-        let Some(left_out) = self.sidecar.log.quota.admits_error(peer.origin(), uptime_ms) else { return };
+        let Some(left_out) = self.sidecar.log.quota.admits_error(peer.quota_key(), uptime_ms) else { return };
         let left_out = (left_out > 0).then_some(left_out);
         tracing::warn!(peer = %peer, path, left_out, "a request was refused: {}", text.trim());
     }

@@ -16,7 +16,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use crate::limits::{ADMIN_IDLE_TIMEOUT, ADMIN_REQUESTS_MAX};
 use crate::peer::Peer;
 
-/// A listener that serves a bounded number of connections at once; further ones wait in the backlog.
+/// A listener that serves a bounded number of connections at once; further connections wait in the backlog.
 pub(crate) struct LimitedListener<L> {
     listener: L,
     permits: Arc<Semaphore>,

@@ -33,7 +33,7 @@ fn scrape_values(sidecar: &Sidecar) -> ScrapeValues {
     let by_queue = (queues_max > 0).then(|| sidecar.gate.queue_counts(queues_max));
     let audit = sidecar.gate.audit();
     ScrapeValues {
-        policy_revision: sidecar.settled_revision.load(Ordering::Relaxed),
+        policy_revision: sidecar.adopted_revision.load(Ordering::Relaxed),
         policy_is_stale: sidecar.files_have_changed(),
         connections_limit: sidecar.settings.connections_max,
         sessions: [counts.assigned, counts.unassigned, counts.supervisor],

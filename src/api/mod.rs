@@ -31,7 +31,7 @@ pub struct Route {
     pub path: &'static str,
     /// The HTTP method; a `GET` route answers `HEAD` too.
     pub method: &'static str,
-    /// The answer, in words.
+    /// The answer and the parameters, in one or two sentences.
     pub answers: &'static str,
     handler: fn() -> MethodRouter<Arc<ApiState>>,
 }
@@ -51,18 +51,30 @@ macro_rules! routes {
 
 routes! {
     get "/metrics" => metrics::metrics: "All metrics, in Prometheus' text format.";
-    get "/livez" => status::live: "200 if a self test succeeded within 5 s; else 503, and the process should be restarted.";
-    get "/readyz" => status::ready: "200 if the sidecar is ready for questions; else 503 and why. `?verbose` lists every check.";
-    get "/status" => status::status: "Policy, last reload, listeners, connections, session store and audit log.";
-    get "/explain" => explain::explain: "The decision about one question, and why. Changes nothing.";
-    get "/what" => explain::survey: "What an actor may do, and where, in pages.";
-    get "/who" => explain::survey: "Who may do an action, and where, in pages.";
-    get "/sessions" => operate::list_sessions: "The login sessions, in pages.";
-    delete "/sessions" => operate::end_sessions: "Ends login sessions; answers with their list when that is on disk.";
-    get "/supervisions" => operate::list_supervisions: "The supervisions, in pages.";
-    delete "/supervisions" => operate::end_supervisions: "Ends supervisions; answers with their list when that is on disk.";
+    get "/livez" => status::live: "200 if a self test succeeded within 5 s; else 503: restart the process.";
+    get "/readyz" => status::ready:
+        "200 if every check of readiness holds; else 503 and the failed checks. `?verbose` lists every check.";
+    get "/status" => status::status:
+        "Version, policy, last reload with its problems and warnings, listeners, connections, session store, audit log.";
+    get "/explain" => explain::explain:
+        "The decision about one question, and why, as `/explain?org=acme&actor=1001&digits=*13600`, or with `action` \
+         and other keys of a request. Changes nothing.";
+    get "/what" => explain::survey:
+        "The actions that an actor may do, as `/what?org=acme&actor=1001`; narrowed by `action`, `queue`, `target` and \
+         `via`. `next` is the `from` of the next page.";
+    get "/who" => explain::survey:
+        "The actors who may do an action, as `/who?org=acme&action=call.barge&target=1001`; paged like `/what`.";
+    get "/sessions" => operate::list_sessions:
+        "The login sessions, narrowed by `org`, `user`, `queue` and `kept=true`; paged by `from`.";
+    delete "/sessions" => operate::end_sessions:
+        "Ends the login sessions of `org` and `user`, in one `queue` if it is given; answers with their list when their \
+         end is on disk.";
+    get "/supervisions" => operate::list_supervisions:
+        "The supervisions, narrowed by `org`, `user`, `target` and `queue`; paged by `from`.";
+    delete "/supervisions" => operate::end_supervisions:
+        "Ends the supervisions of `org` and `user` or `target`; answers with their list when their end is on disk.";
     get "/log" => log::show_filter: "The filter of the log, now and at the start, and its format.";
-    put "/log" => log::set_filter: "Changes the filter of the log; without `filter`, back to that of the start.";
+    put "/log" => log::set_filter: "Changes the filter of the log; without `filter`, back to the filter of the start.";
 }
 
 /// What the handlers share.

@@ -100,9 +100,9 @@ pub(super) async fn end_supervisions(
 async fn when_durable<R>(
     ended: Result<(Vec<R>, Option<Arc<PendingCommit>>), OperatorError>,
 ) -> Result<Vec<R>, OperatorError> {
-    let (rows, group) = ended?;
-    match group {
-        Some(group) if !timeout(COMMIT_TIMEOUT, group.is_durable()).await.unwrap_or(false) => {
+    let (rows, commit) = ended?;
+    match commit {
+        Some(commit) if !timeout(COMMIT_TIMEOUT, commit.wait_until_settled()).await.unwrap_or(false) => {
             Err(OperatorError::Unavailable)
         }
         _ => Ok(rows),

@@ -55,7 +55,7 @@ pub(super) async fn status(State(api): State<Arc<ApiState>>) -> Json<Value> {
         "decides": sidecar.decides(),
         "log": { "filter": sidecar.log.filter(), "format": sidecar.log.format().name() },
         "policy": {
-            "revision": sidecar.settled_revision.load(Ordering::Relaxed),
+            "revision": sidecar.adopted_revision.load(Ordering::Relaxed),
             "organizations": policy.organizations().count(),
             "queues": sum(|organization| organization.directory.queues().count()),
             "users": sum(|organization| organization.directory.users().count()),
@@ -64,7 +64,7 @@ pub(super) async fn status(State(api): State<Arc<ApiState>>) -> Json<Value> {
         "listeners": listeners,
         "connections": connections,
         "connections_limit": sidecar.settings.connections_max,
-        "state": { "store": store, "folder": sidecar.settings.state.folder, "durable": sidecar.gate.is_durable(),
+        "state": { "store": store, "folder": sidecar.settings.state.folder, "durable": sidecar.gate.has_store(),
             "healthy": sidecar.gate.store_is_healthy() },
         "audit": { "folder": sidecar.settings.audit.as_ref().map(|audit| &audit.log.folder),
             "healthy": sidecar.audit_is_healthy() },

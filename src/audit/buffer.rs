@@ -1,7 +1,15 @@
 //! The buffer of the records that no answer waits for, until the writer's thread takes them.
 //!
-//! The buffer holds at most [`AUDIT_BUFFER_BYTES_MAX`] bytes. A record that does not fit is dropped and counted, and
-//! the log records the number of dropped ones: a slow disk never delays a decision that changes nothing.
+//! Not every record gets to the log:
+//!
+//! | Left out | Because | Counted as | The log records |
+//! |---|---|---|---|
+//! | by rate | only one of [`PlainAllows::one_in`] is recorded | `sampled` | `one_in` in the recorded line |
+//! | over the bound | a second has at most [`PlainAllows::per_second_max`] | `sampled` | their number: event `sampled` |
+//! | dropped | the buffer holds [`AUDIT_BUFFER_BYTES_MAX`] bytes | `dropped` | their number: event `dropped` |
+//!
+//! The first two concern only plain allows: allowed questions that change nothing. So a slow disk or a flood never
+//! delays a decision that changes nothing.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,7 +21,7 @@ use crate::telephony::closed_list;
 closed_list! {
     /// Why a record is not in the log.
     Skipped {
-        /// Only some of the allowed questions that change nothing are written.
+        /// Only some of the allowed questions that change nothing are written: by rate, or up to a bound a second.
         Sampled = "sampled",
         /// The buffer was full.
         Dropped = "dropped",
@@ -23,7 +31,7 @@ closed_list! {
 /// How many of the allowed questions that change nothing are recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlainAllows {
-    /// One of this many is recorded; at least 1.
+    /// Of this many allowed questions that change nothing, one is recorded; at least 1.
     pub one_in: u64,
     /// Records in one second of the clock, at most: a flood of questions costs no more than that.
     pub per_second_max: u64,
@@ -35,18 +43,19 @@ pub struct AuditBuffer {
     /// Packed records.
     waiting: Mutex<Vec<u8>>,
     recorded_plain_allows: PlainAllows,
-    /// Allowed questions that changed nothing.
+    /// Plain allows that were asked.
     plain_allows: AtomicU64,
-    /// The second of the last recorded one of them, since 1970.
+    /// Plain allows that were left out by [`PlainAllows::one_in`].
+    left_out_by_rate: AtomicU64,
+    /// The second, since 1970, of the last recorded plain allow.
     second: AtomicU64,
-    /// How many of them were recorded in that second.
+    /// Plain allows that were recorded in that second.
     taken_in_second: AtomicU64,
-    /// How many of them were left out because their second was full.
-    left_out: ReportedCounter,
+    /// Plain allows that were left out because their second had [`PlainAllows::per_second_max`] records.
+    over_second_bound: ReportedCounter,
     /// The number of the last decision.
     decisions: AtomicU64,
-    /// Allowed questions left out by [`PlainAllows::one_in`].
-    sampled: AtomicU64,
+    /// Records that found no room in the buffer.
     dropped: ReportedCounter,
     written: AtomicU64,
     healthy: AtomicBool,
@@ -80,11 +89,11 @@ impl AuditBuffer {
             waiting: Mutex::new(Vec::with_capacity(AUDIT_BUFFER_BYTES_MAX)),
             recorded_plain_allows,
             plain_allows: AtomicU64::new(0),
+            left_out_by_rate: AtomicU64::new(0),
             second: AtomicU64::new(0),
             taken_in_second: AtomicU64::new(0),
-            left_out: ReportedCounter::default(),
+            over_second_bound: ReportedCounter::default(),
             decisions: AtomicU64::new(0),
-            sampled: AtomicU64::new(0),
             dropped: ReportedCounter::default(),
             written: AtomicU64::new(0),
             healthy: AtomicBool::new(true),
@@ -100,7 +109,7 @@ impl AuditBuffer {
     pub fn takes_plain_allow(&self, unix_ms: u64) -> Option<SamplingRate> {
         let PlainAllows { one_in, per_second_max } = self.recorded_plain_allows;
         if one_in > 1 && !self.plain_allows.fetch_add(1, Ordering::Relaxed).is_multiple_of(one_in) {
-            self.sampled.fetch_add(1, Ordering::Relaxed);
+            self.left_out_by_rate.fetch_add(1, Ordering::Relaxed);
             return None;
         }
         let second = unix_ms / 1_000;
@@ -111,7 +120,7 @@ impl AuditBuffer {
         // Read before adding: in a flood, few questions write to memory that all processors share.
         let is_full = self.taken_in_second.load(Ordering::Relaxed) >= per_second_max;
         if is_full || self.taken_in_second.fetch_add(1, Ordering::Relaxed) >= per_second_max {
-            self.left_out.add_one();
+            self.over_second_bound.add_one();
             return None;
         }
         Some(SamplingRate(u32::try_from(one_in).unwrap_or(u32::MAX)))
@@ -149,11 +158,12 @@ impl AuditBuffer {
         self.dropped.add_one();
     }
 
-    /// Swaps the buffer for `empty`, and appends records about what was left out and dropped since the last time.
+    /// Swaps the buffer for `empty`, and appends the numbers of the records that were over the bound of a second,
+    /// and of those that were dropped, since the last time.
     pub fn take(&self, empty: &mut Vec<u8>) {
         empty.clear();
         std::mem::swap(&mut *self.locked(), empty);
-        for (about, counter) in [(About::Sampled, &self.left_out), (About::Dropped, &self.dropped)] {
+        for (about, counter) in [(About::Sampled, &self.over_second_bound), (About::Dropped, &self.dropped)] {
             if let Some(count) = counter.report() {
                 // Beyond the bound of the buffer, by one record.
                 let _fits = AuditRecord { count, ..AuditRecord::about(about) }.pack(empty, usize::MAX);
@@ -183,10 +193,10 @@ impl AuditBuffer {
         self.written.load(Ordering::Relaxed)
     }
 
-    /// Records left out because only some of their kind are recorded.
+    /// Plain allows that are not recorded: by rate, or over the bound of their second.
     #[must_use]
     pub fn sampled(&self) -> u64 {
-        self.sampled.load(Ordering::Relaxed) + self.left_out.count.load(Ordering::Relaxed)
+        self.left_out_by_rate.load(Ordering::Relaxed) + self.over_second_bound.count.load(Ordering::Relaxed)
     }
 
     /// Records dropped because the buffer was full.

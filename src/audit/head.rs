@@ -2,7 +2,7 @@
 //! that lines were cut off the end of the log, unless the head file was altered too.
 //!
 //! The file is written after the lines are synced, and is not synced itself: a power loss may leave it behind the log,
-//! but nothing leaves it ahead. The process that holds its lock is the one that writes the log.
+//! but nothing leaves it ahead. Only the process that holds its lock writes the log.
 
 use std::fs::{File, TryLockError};
 use std::io;

@@ -87,13 +87,13 @@ pub struct ReadLine {
     pub prev: String,
 }
 
-/// What is wrong with a line.
+/// A line that is not as it was written.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum LineError {
     /// The line does not have the form of a line of the log.
     #[error("the line was altered: it is no line of this log")]
     Form,
-    /// The line differs from the one that its hash was made of.
+    /// The line differs from the line that its hash was made of.
     #[error("the line was altered: its hash is another")]
     Hash,
 }

@@ -1,10 +1,10 @@
-//! The audit log: who asked for what, what was decided, by which rule and which policy. One line a decision; each line
+//! The audit log: who asked what, the decision, its rule and its policy. One line a decision; each line
 //! carries the hash of the line before, so that a missing or altered line is found.
 //!
 //! The gate makes an [`record::AuditRecord`] at the moment of a decision and packs it. A record that an answer waits
 //! for travels with its change through the commit queue; the others wait in the [`buffer::AuditBuffer`]. The writer's
-//! thread turns records into [lines](line) and appends them to the [`log::AuditLog`], which rotates its files, removes
-//! old ones and writes the [`head`] file. [`verify`] reads all files again and trusts none of them.
+//! thread turns records into [lines](mod@line) and appends them to the [`log::AuditLog`], which rotates its files,
+//! removes old ones and writes the [`head`] file. [`verify`] reads all files again and trusts none of them.
 
 pub mod buffer;
 pub mod head;
@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-/// Permissions of the files: only their owner may read who listened to whom.
+/// Permissions of the files: only their owner may read which supervisor listened to which user.
 const FILE_MODE: u32 = 0o600;
 /// Permissions of a folder that the log creates.
 const FOLDER_MODE: u32 = 0o700;
@@ -89,8 +89,8 @@ impl AuditError {
     }
 }
 
-/// Whether the path still leads to the open file. After the file was moved away or replaced, nobody would find what is
-/// written to it.
+/// Whether the path still leads to the open file. After the file was moved away or replaced, nobody would find
+/// the lines that are written to it.
 fn is_same_file(path: &Path, file: &File) -> bool {
     let at_path = std::fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino())).ok();
     let open = file.metadata().map(|metadata| (metadata.dev(), metadata.ino())).ok();

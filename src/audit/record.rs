@@ -18,7 +18,7 @@ use crate::limits::AUDIT_RECORD_BYTES_MAX;
 use crate::telephony::closed_list;
 
 closed_list! {
-    /// What a line of the log is about.
+    /// The subject of a line of the log.
     About {
         /// A question was answered.
         Decision = "decision",
@@ -131,7 +131,7 @@ audit_record! {
     policy: u64,
     /// The hash of the configuration that the policy was made of.
     policy_hash: Option<&'a str>,
-    /// The number of allowed questions that the line stands for.
+    /// The number of allowed questions of which this line is the sample.
     one_in: SamplingRate,
     /// The number of lines, files, bytes or problems that the event is about.
     count: u64,
@@ -185,7 +185,7 @@ impl<'a> AuditRecord<'a> {
         packed
     }
 
-    /// Takes the first record off packed ones. `None`: there is none left.
+    /// Takes the first record off packed records. `None`: no record is left.
     pub fn unpack(packed: &mut &'a [u8]) -> Option<Self> {
         let (length, rest) = packed.split_first_chunk::<LENGTH_BYTES>()?;
         let (mut record, rest) = rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)?;

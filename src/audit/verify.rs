@@ -1,7 +1,7 @@
 //! Reads the whole log and trusts none of it: every line has to match its hash, to follow the line before it, and to
 //! exist.
 //!
-//! What is found: an altered, missing, repeated, exchanged or reordered line, and an end that was cut off (by the
+//! It finds an altered, missing, repeated, exchanged or reordered line, and an end that was cut off (by the
 //! [`head`] file). A log that was written anew as a whole is found only with an anchor: a hash that was stored
 //! elsewhere.
 
@@ -37,7 +37,7 @@ pub struct VerifyReport {
     /// The first problem. `None`: the log is whole.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<LogProblem>,
-    /// What is not a problem, but should be known.
+    /// Findings that are no problem, for people.
     pub notes: Vec<LogProblem>,
 }
 

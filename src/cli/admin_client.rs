@@ -71,12 +71,6 @@ pub(super) enum RequestError {
     /// The body of the answer broke off or is too long.
     #[error(transparent)]
     Body(Box<dyn std::error::Error + Send + Sync>),
-    /// The answer is not the expected JSON.
-    #[error("its answer cannot be read: {0}")]
-    Json(#[from] serde_json::Error),
-    /// The answer is not text.
-    #[error("its answer is not UTF-8")]
-    NotUtf8(#[from] std::string::FromUtf8Error),
     /// There was no answer in time.
     #[error("no answer within {} s", ADMIN_CLIENT_TIMEOUT.as_secs())]
     TimedOut,
@@ -91,6 +85,12 @@ pub(super) enum AdminClientError {
     /// The listener with this key is off.
     #[error("`{0}` is off: this command needs it\n  help: set `{0}` in `[listen]` of queuewarden.toml")]
     ListenerOff(&'static str),
+    /// Neither listener has an address that a client can use.
+    #[error(
+        "`admin_unix` and `admin` are off, or `admin` has port 0: this command needs one of them\n  \
+         help: set `admin_unix` in `[listen]` of queuewarden.toml"
+    )]
+    NoListener,
     /// The sidecar did not answer.
     #[error("the sidecar cannot be reached at {address}: {source}\n  help: is it running, and may you use the socket?")]
     Unreachable {
@@ -98,6 +98,24 @@ pub(super) enum AdminClientError {
         address: SidecarAddress,
         /// The reason.
         source: RequestError,
+    },
+    /// The sidecar answered, but not with the expected JSON.
+    #[error(
+        "the sidecar at {address} answered, but not as this queuewarden expects: {source}\n  help: is it of another version?"
+    )]
+    UnexpectedJson {
+        /// The address of the sidecar.
+        address: SidecarAddress,
+        /// The first difference.
+        source: serde_json::Error,
+    },
+    /// The sidecar answered, but not with text.
+    #[error("the sidecar at {address} answered, but its answer is not UTF-8")]
+    NotUtf8 {
+        /// The address of the sidecar.
+        address: SidecarAddress,
+        /// The first byte that is not text.
+        source: std::string::FromUtf8Error,
     },
     /// The sidecar refused the request, with this text.
     #[error("{0}")]
@@ -131,18 +149,18 @@ pub(super) struct AdminClient {
 impl AdminClient {
     /// A client over the Unix socket that the configuration names. There the sidecar knows the user who asks, and
     /// permits changes.
-    pub(super) fn of(folder: &Path) -> Result<Self, AdminClientError> {
+    pub(super) fn to_change(folder: &Path) -> Result<Self, AdminClientError> {
         let settings = config::load_process(folder).map_err(AdminClientError::Configuration)?;
         let path = settings.listen.admin_unix.ok_or(AdminClientError::ListenerOff("admin_unix"))?;
         Ok(Self { address: SidecarAddress::Unix(path) })
     }
 
     /// A client over the Unix socket or, if that is off, over TCP. It is for requests that change nothing.
-    pub(super) fn to_look(folder: &Path) -> Result<Self, AdminClientError> {
+    pub(super) fn to_read(folder: &Path) -> Result<Self, AdminClientError> {
         let listen = config::load_process(folder).map_err(AdminClientError::Configuration)?.listen;
         let tcp = || listen.admin.and_then(SidecarAddress::of_listener);
         let address = listen.admin_unix.clone().map(SidecarAddress::Unix).or_else(tcp);
-        Ok(Self { address: address.ok_or(AdminClientError::ListenerOff("admin_unix"))? })
+        Ok(Self { address: address.ok_or(AdminClientError::NoListener)? })
     }
 
     /// The address of the listener.
@@ -182,7 +200,8 @@ impl AdminClient {
     /// The text at this path.
     pub(super) async fn text(&self, path: &str) -> Result<String, AdminClientError> {
         let body = self.exchange(&Method::GET, format!("/{path}")).await?;
-        String::from_utf8(body.into()).map_err(|error| self.unreachable(error))
+        String::from_utf8(body.into())
+            .map_err(|source| AdminClientError::NotUtf8 { address: self.address.clone(), source })
     }
 
     /// Sends one request and waits for its JSON answer.
@@ -196,7 +215,8 @@ impl AdminClient {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| self.unreachable(error))?;
         let body = runtime.block_on(self.exchange(method, format!("/{path}?{query}")))?;
-        serde_json::from_slice(&body).map_err(|error| self.unreachable(error))
+        serde_json::from_slice(&body)
+            .map_err(|source| AdminClientError::UnexpectedJson { address: self.address.clone(), source })
     }
 
     fn unreachable(&self, source: impl Into<RequestError>) -> AdminClientError {

@@ -18,7 +18,7 @@ use crate::cli::question::{QuestionArguments, QuestionPairs};
 use crate::cli::{EXIT_FAILED, explain, print_problems};
 use crate::config;
 use crate::config::process::ProcessSettings;
-use crate::decision::{AllowReason, DenyReason, ErrorReason};
+use crate::decision::{AllowReason, DenyReason, ErrorReason, WireError};
 use crate::event::Key;
 use crate::gate::{DialedMeaning, Explained};
 use crate::policy::explain::Explanation;
@@ -34,7 +34,7 @@ pub(super) struct Arguments {
     /// Does it, if it is allowed. Without this nothing changes.
     #[arg(long = "do", global = true)]
     does: bool,
-    /// Says why: the rule, what was looked at, and the smallest change that would turn a denial.
+    /// Says why: the rule, the facts, and the smallest change that would turn a denial into an allow.
     #[arg(long, global = true)]
     explain: bool,
     /// Prints JSON instead of text.
@@ -51,10 +51,22 @@ enum AskError {
     LineClient(#[from] LineClientError),
     /// The line dialect has no such question.
     #[error("this is no question: {0}")]
-    NoQuestion(String),
-    /// The sidecar answered with an error.
-    #[error("{0}")]
-    NoDecision(String),
+    NoQuestion(#[source] WireError),
+    /// The sidecar cannot read the question that it is asked to explain.
+    #[error("this is no question: {reason}: {sentence}")]
+    NotExplained { reason: String, sentence: String },
+    /// The sidecar refused the token of `line_token_file`.
+    #[error(
+        "the sidecar does not take the token of `line_token_file`\n  help: was the file changed and not loaded? Send \
+         SIGHUP"
+    )]
+    TokenRefused,
+    /// The answer of the sidecar lacks this key.
+    #[error("the answer of the sidecar has no `{0}`")]
+    MissingReplyKey(&'static str),
+    /// The sidecar answered with an error. `key` names the wrong key, or is empty.
+    #[error("the sidecar made no decision: {reason}{key}: {sentence}{help}")]
+    NoDecision { reason: String, key: String, sentence: &'static str, help: &'static str },
 }
 
 /// The answer, as it is printed.
@@ -113,20 +125,23 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
 
 fn ask(folder: &Path, settings: &ProcessSettings, options: &Arguments) -> Result<Answer, AskError> {
     let pairs = options.question.pairs();
-    pairs.event().map_err(|error| AskError::NoQuestion(error.to_string()))?;
+    pairs.event().map_err(AskError::NoQuestion)?;
     let needs_meaning = options.question.is_dialed() && !options.does;
     let mut answer = Answer::default();
     for _ in 0..ASK_AGAIN_MAX {
         let explained: Option<Explained> = if options.explain || needs_meaning {
             let query: Vec<(&str, &str)> = pairs.iter().collect();
-            Some(AdminClient::to_look(folder)?.get("explain", &query)?)
+            Some(AdminClient::to_read(folder)?.get("explain", &query)?)
         } else {
             None
         };
         answer = match &explained {
             Some(Explained { policy, means: None, explanation }) if needs_meaning => {
                 if explanation.verdict == "error" {
-                    return Err(AskError::NoQuestion(format!("{}: {}", explanation.reason, explanation.sentence)));
+                    return Err(AskError::NotExplained {
+                        reason: explanation.reason.to_string(),
+                        sentence: explanation.sentence.to_string(),
+                    });
                 }
                 // Digits that are no feature code have no action to ask about: the explanation is the answer.
                 Answer::explained(*policy, explanation)
@@ -178,11 +193,7 @@ fn present_token(peer: &mut LineClient, settings: &ProcessSettings) -> Result<()
     let reply = peer.ask(&format!("auth token={}", String::from_utf8_lossy(token.reveal())))?;
     match reply.verdict.as_str() {
         "allow" => Ok(()),
-        _ => Err(AskError::NoDecision(
-            "the sidecar does not take the token of `line_token_file`\n  help: was the file changed and not loaded? \
-             Send SIGHUP"
-                .to_owned(),
-        )),
+        _ => Err(AskError::TokenRefused),
     }
 }
 
@@ -190,8 +201,7 @@ impl Answer {
     /// The answer that the line listener gave.
     fn replied(reply: &LineReply, does: bool) -> Result<Self, AskError> {
         let value = |key: &str| reply.value(key).map(str::to_owned);
-        let broken = |key: &str| AskError::NoDecision(format!("the answer of the sidecar has no `{key}`"));
-        let reason = value("reason").ok_or_else(|| broken("reason"))?;
+        let reason = value("reason").ok_or(AskError::MissingReplyKey("reason"))?;
         if reply.verdict == "error" {
             let sentence = ErrorReason::with_code(&reason).map_or("", ErrorReason::sentence);
             let key = value("key").map_or(String::new(), |key| format!(" (key `{key}`)"));
@@ -200,7 +210,7 @@ impl Answer {
                 Some(ErrorReason::Overload) => "\n  help: see `queuewarden top`",
                 _ => "",
             };
-            return Err(AskError::NoDecision(format!("the sidecar made no decision: {reason}{key}: {sentence}{help}")));
+            return Err(AskError::NoDecision { reason, key, sentence, help });
         }
         let sentence = match reply.verdict.as_str() {
             "allow" => AllowReason::with_code(&reason).map(AllowReason::sentence),

@@ -22,8 +22,8 @@ use crate::telephony::{Ground, LoginSession, Moment, QueueId, UnixMillis, UserId
 pub(super) struct Arguments {
     #[command(flatten)]
     question: QuestionArguments,
-    /// Assumes a login session of the one that the question is about; may be given several times. Nobody is logged in
-    /// otherwise.
+    /// Assumes that the user of the question is logged in to this queue; may be given several times. Without it nobody
+    /// is logged in.
     #[arg(long, value_name = "QUEUE")]
     logged_in: Vec<String>,
     /// Prints JSON instead of text.
@@ -118,9 +118,9 @@ pub(super) fn print(explanation: &Explanation, out: &mut impl Write) -> io::Resu
         let queues = if queues.is_empty() { String::new() } else { format!(" (queue {queues})") };
         writeln!(out, "  action  {action}{queues}")?;
     }
-    if let Some(rule) = &explanation.rule {
+    if let Some(grant) = &explanation.grant {
         let heading = if explanation.verdict == "allow" { "rule" } else { "nearest" };
-        writeln!(out, "  {heading:<7} {}:{} ({})", rule.file, rule.line, rule.rules.join(", "))?;
+        writeln!(out, "  {heading:<7} {}:{} ({})", grant.file, grant.line, grant.rules.join(", "))?;
     }
     for (position, fact) in explanation.facts.iter().enumerate() {
         let heading = if position == 0 { "facts" } else { "" };

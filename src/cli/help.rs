@@ -75,12 +75,12 @@ Topics:
   reasons    every reason of an answer, and what to do about a denial
   metrics    every metric
   alerts     every alert: its meaning, where to look, what to do
-  3am        a phone is refused at night: five commands
+  3am        a phone is refused at night: six questions, and the command for each
   queues     how to add a queue
   keys       every key of every configuration file
   settings   every setting of the shipped role models
   facts      every fact that a grant may require
-  limits     every bound that a peer or an operator can meet
+  limits     every bound of the process
   audit-log  every member and every event of the audit log
   line       the line dialect: grammar, verbs, keys, replies
 
@@ -117,6 +117,7 @@ Examples:
   queuewarden check --json";
 
 /// Below the options of `ask`.
+#[cfg(feature = "cli")]
 pub(super) const ASK: &str = "\
 Exit codes:
   0   the question was judged: allowed or denied
@@ -129,6 +130,7 @@ Examples:
   queuewarden ask --org acme --actor 2001 --do do agent.logout --target 1001 --queue 600";
 
 /// Below the options of `load`.
+#[cfg(feature = "cli")]
 pub(super) const LOAD: &str = "\
 Exit codes:
   0   every answer had the verdict that the configuration implies
@@ -141,6 +143,7 @@ Examples:
   queuewarden load --dialect jsonrpc --mix queue.login=3,call.listen=1";
 
 /// Below the options of `top`.
+#[cfg(feature = "cli")]
 pub(super) const TOP: &str = "\
 Keys:
   q, Esc, Control-C  quit
@@ -192,6 +195,7 @@ Examples:
   queuewarden models goto --json";
 
 /// Below the options of `sessions`.
+#[cfg(feature = "cli")]
 pub(super) const SESSIONS: &str = "\
 The command talks to the running sidecar over the Unix socket `admin_unix`; every user who may open
 that socket may use it. The log records the user id of the caller.
@@ -203,6 +207,7 @@ Examples:
   queuewarden sessions salvage        only while no sidecar runs";
 
 /// Below the options of `supervisions`.
+#[cfg(feature = "cli")]
 pub(super) const SUPERVISIONS: &str = "\
 The command talks to the running sidecar over the Unix socket `admin_unix`; every user who may open
 that socket may use it. The log records the user id of the caller.
@@ -212,6 +217,7 @@ Examples:
   queuewarden supervisions end --org acme --user 2001";
 
 /// Below the options of `log`.
+#[cfg(feature = "cli")]
 pub(super) const LOG: &str = "\
 The command talks to the running sidecar over the Unix socket `admin_unix`; every user who may open
 that socket may use it. The log records the user id of the caller. A restart resets the filter to
@@ -224,6 +230,7 @@ Examples:
   queuewarden log --reset";
 
 /// Below the options of `schema`.
+#[cfg(feature = "cli")]
 pub(super) const SCHEMA: &str = "\
 The shipped files name their schema in the first line, `#:schema ../schemas/organization.json`: an
 editor with taplo completes keys, shows their meaning and marks values that do not load.
@@ -232,6 +239,7 @@ Examples:
   queuewarden schema organization > /etc/queuewarden/schemas/organization.json";
 
 /// Below the options of `completions`.
+#[cfg(feature = "cli")]
 pub(super) const COMPLETIONS: &str = "\
 Examples:
   queuewarden completions bash > /etc/bash_completion.d/queuewarden
@@ -239,6 +247,7 @@ Examples:
   queuewarden completions fish > /etc/fish/completions/queuewarden.fish";
 
 /// Below the options of `man`.
+#[cfg(feature = "cli")]
 pub(super) const MAN: &str = "\
 Examples:
   queuewarden man --into /usr/local/share/man/man1";

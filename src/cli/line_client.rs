@@ -20,9 +20,9 @@ pub(super) enum LineClientError {
          of 0 does not tell the real port"
     )]
     ListenerOff,
-    /// No listener accepted a connection; the text has each address with its error.
-    #[error("the sidecar cannot be reached: {0}\n  help: is it running, and may you use the socket?")]
-    Unreachable(String),
+    /// No listener accepted a connection: each address with its error.
+    #[error("the sidecar cannot be reached: {}\n  help: is it running, and may you use the socket?", listed(.0))]
+    Unreachable(Vec<(SidecarAddress, io::Error)>),
     /// The connection broke, or the received line is not an answer.
     #[error("the sidecar at {address} did not answer: {source}")]
     Broken {
@@ -34,6 +34,10 @@ pub(super) enum LineClientError {
     /// The question is longer than a line of the dialect.
     #[error("the question is longer than the line dialect allows")]
     TooLong,
+}
+
+fn listed(failures: &[(SidecarAddress, io::Error)]) -> String {
+    failures.iter().map(|(address, error)| format!("{address}: {error}")).collect::<Vec<_>>().join("; ")
 }
 
 /// One answer of the sidecar: its verdict, and its pairs of key and value in order.
@@ -88,13 +92,13 @@ impl LineClient {
         for address in addresses {
             match connect(&address) {
                 Ok(stream) => return Ok(Self { stream: BufReader::new(stream), address, questions: 0 }),
-                Err(error) => failures.push(format!("{address}: {error}")),
+                Err(error) => failures.push((address, error)),
             }
         }
         Err(if failures.is_empty() {
             LineClientError::ListenerOff
         } else {
-            LineClientError::Unreachable(failures.join("; "))
+            LineClientError::Unreachable(failures)
         })
     }
 

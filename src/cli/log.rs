@@ -42,7 +42,7 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
     let method = if options.reset || options.filter.is_some() { Method::PUT } else { Method::GET };
     let query = FilterQuery { filter: options.filter.as_deref() };
     let state: Result<LogState, AdminClientError> =
-        AdminClient::of(folder).and_then(|client| client.request(&method, "log", &query));
+        AdminClient::to_change(folder).and_then(|client| client.request(&method, "log", &query));
     match state {
         Err(error) => error.print(false, out),
         Ok(state) if options.json => {

@@ -5,35 +5,35 @@
 //!
 //! Without the feature `cli` only the commands that a sidecar alone needs are built.
 
-#[cfg(feature = "cli")]
-mod admin_client;
-#[cfg(feature = "cli")]
-mod ask;
 mod audit;
 mod check;
 mod exit;
 mod explain;
-#[cfg(feature = "cli")]
-mod generate;
-#[cfg_attr(not(feature = "cli"), allow(dead_code, reason = "it has the texts of the commands that are not built"))]
 mod help;
-#[cfg(feature = "cli")]
-mod line_client;
-#[cfg(feature = "cli")]
-mod load;
-#[cfg(feature = "cli")]
-mod log;
 mod models;
 mod question;
-#[cfg(feature = "cli")]
-mod salvage;
 mod serve;
-#[cfg(feature = "cli")]
-mod sessions;
-#[cfg(feature = "cli")]
-mod top;
 pub mod topics;
 mod what_who;
+
+/// Declares the modules that only the commands of the feature `cli` need.
+macro_rules! with_feature_cli {
+    ($(mod $module:ident;)+) => {
+        $(#[cfg(feature = "cli")] mod $module;)+
+    };
+}
+
+with_feature_cli! {
+    mod admin_client;
+    mod ask;
+    mod generate;
+    mod line_client;
+    mod load;
+    mod log;
+    mod salvage;
+    mod sessions;
+    mod top;
+}
 
 use std::io::{self, Write};
 use std::path::PathBuf;

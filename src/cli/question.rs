@@ -50,7 +50,7 @@ enum RequestArguments {
     },
 }
 
-/// What a PBX knows about the call of a question.
+/// The keys that a PBX knows of the call of a question.
 #[derive(Debug, Args)]
 struct CallArguments {
     /// The queue: a number or an id.
@@ -73,6 +73,7 @@ pub(super) struct QuestionPairs {
 
 impl QuestionArguments {
     /// Whether the question is about dialed digits and not about a named action.
+    #[cfg(feature = "cli")]
     pub(super) const fn is_dialed(&self) -> bool {
         matches!(self.request, RequestArguments::Dial { .. })
     }
@@ -110,6 +111,7 @@ impl QuestionPairs {
     }
 
     /// Every key with its value. A word without `=` is a key with an empty value.
+    #[cfg(feature = "cli")]
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.pairs.iter().map(|pair| pair.split_once('=').unwrap_or((pair, "")))
     }

@@ -29,7 +29,7 @@ pub(super) fn run(folder: &Path, out: &mut impl Write) -> io::Result<u8> {
 
 fn salvage(folder: &Path, out: &mut impl Write) -> Result<(), StoreError> {
     let path = folder.join(FILE_NAME);
-    let unusable = |why: io::Error| StoreError::Unusable { path: path.display().to_string(), why: why.to_string() };
+    let unusable = |error: io::Error| StoreError::Unusable { path: path.clone(), source: error.into() };
     let mut records = vec![];
     let keep = |key: &[u8], value: &[u8]| records.push(UserRecord { key: key.to_vec(), value: Some(value.to_vec()) });
     let summary = match Disk::salvage(&path, keep) {
@@ -42,8 +42,8 @@ fn salvage(folder: &Path, out: &mut impl Write) -> Result<(), StoreError> {
                 format!("{complaint}\n{} users can be read, {} are damaged", salvaged.records, salvaged.damaged)
             }
         },
-        Err(StoreError::Unusable { path, why }) => return Err(StoreError::Unusable { path, why }),
-        Err(error) => format!("{error}\nno user can be read"),
+        Err(error @ StoreError::Damaged { .. }) => format!("{error}\nno user can be read"),
+        Err(error) => return Err(error),
     };
     let wall = Clock::default().now().wall;
     let aside = folder.join(format!("{FILE_NAME}.damaged-{}", wall.second().0));

@@ -115,7 +115,7 @@ impl StopSignals {
     }
 }
 
-/// Prints what was loaded, every listener, and a command that asks a first question.
+/// Prints the loaded configuration, every listener, and a command that asks a first question.
 fn announce(running: &Running, out: &mut impl Write) -> io::Result<()> {
     let sidecar: &Sidecar = running.sidecar();
     let policy = sidecar.gate.policy();

@@ -169,7 +169,7 @@ fn run<R: DeserializeOwned + serde::Serialize>(
     out: &mut impl Write,
 ) -> io::Result<u8> {
     let noun = table.noun;
-    let rows = AdminClient::of(folder)
+    let rows = AdminClient::to_change(folder)
         .and_then(|client| if ends { client.end::<R>(noun, filter) } else { client.list::<R>(noun, filter) });
     let rows = match rows {
         Ok(rows) => rows,

@@ -24,11 +24,11 @@ pub struct AmiSettings {
     pub username: Box<str>,
     /// The secret of that section.
     pub secret: Secret,
-    /// The interface of a member; `%` stands for the extension.
+    /// The interface of a member; `%` is replaced by the extension.
     pub interface: NamePattern,
-    /// The interface whose device state shows whether a member is busy; `%` stands for the extension.
+    /// The interface whose device state shows whether a member is busy; `%` is replaced by the extension.
     pub state_interface: NamePattern,
-    /// The name of a queue; `%` stands for the number.
+    /// The name of a queue; `%` is replaced by the number.
     pub queue: NamePattern,
 }
 
@@ -41,7 +41,7 @@ impl AmiSettings {
     }
 }
 
-/// A text with one `%`, which stands for an extension or a number.
+/// A text with one `%`, which is replaced by an extension or a number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamePattern {
     before: Box<str>,

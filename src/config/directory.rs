@@ -55,7 +55,7 @@ fn required_number<'a>(section: &mut Section<'a>, key: &'static str) -> Option<S
     Some(number)
 }
 
-/// Reads queues, then users, then groups: each may name the ones before it.
+/// Reads queues, then users, then groups: each may name entries of the kinds before it.
 pub(super) struct DirectoryReader<'a> {
     pub(super) model: &'a Model,
     /// Whether the organization names a model that loaded. Without one, no role is known, and none is reported.
@@ -68,7 +68,7 @@ pub(super) struct DirectoryReader<'a> {
 impl DirectoryReader<'_> {
     pub(super) fn queue(&mut self, mut section: Section<'_>) {
         let (id, number) = (required_id(&mut section, "id"), required_number(&mut section, "number"));
-        section.one_of("kind", QueueKind::ALL.iter().map(|kind| kind.name()));
+        section.document_values("kind", QueueKind::ALL.iter().map(|kind| kind.name()));
         let kind = section.string("kind").and_then(|kind| {
             let found = QueueKind::named(kind.value);
             if found.is_none() {
@@ -197,7 +197,7 @@ impl DirectoryReader<'_> {
         (count > max).then(|| format!("a user of the model `{}` has at most {max} role, not {count}", self.model.name))
     }
 
-    /// Reports each role that exactly one user must hold and that none or several hold (RULES R109).
+    /// Reports each role that exactly one user must hold and that none or several hold (rule R109).
     pub(super) fn check_sole_holders(&self, root: &Section<'_>, model_name: &SpannedStr<'_>) {
         let directory = self.builder.directory();
         let sole = self.model.roles.iter().enumerate().filter(|(position, _)| self.model.held_by_one.has(*position));
@@ -211,7 +211,8 @@ impl DirectoryReader<'_> {
         }
     }
 
-    /// A warning for a user who supervises queues and has no role that supervises (RULES section 7, configuration).
+    /// A warning for a user who supervises queues and has no role that supervises (tests/conformance/goto.md, section
+    /// 7).
     pub(super) fn idle_supervision(&self, user: &NewUser<'_>) -> Option<String> {
         let idle = self.model_is_known && !user.supervised.is_empty() && !user.roles.meets(self.model.supervising);
         idle.then(|| format!("`{}` supervises queues without a role that supervises: it has no effect", user.id))

@@ -53,7 +53,7 @@ impl FeatureCodeReader<'_> {
         })
     }
 
-    /// Reports two codes that match the same digits, at the one that the table contains.
+    /// Reports two codes that match the same digits, at the code that the table contains.
     fn report_ambiguity(&self, ambiguity: &AmbiguityError, section: Option<&Section<'_>>) {
         let own = section.into_iter().flat_map(Section::entries).find(|(key, _)| {
             let Ok(pattern) = Pattern::parse(key.value) else { return false };

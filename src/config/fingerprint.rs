@@ -43,7 +43,7 @@ impl Fingerprint {
     pub(super) fn finish(&self) -> String {
         let list = self.files.borrow().iter().fold(String::new(), |mut list, (name, hash)| {
             // Writing to a string does not fail.
-            let _ = writeln!(list, "{hash}  {name}");
+            writeln!(list, "{hash}  {name}").ok();
             list
         });
         crate::audit::line::hex(&Sha256::digest(list.as_bytes()).into())

@@ -62,7 +62,7 @@ pub(super) fn read_from(source: &Source, name: &str, problems: &RefCell<Problems
     root.sections("settings").into_iter().for_each(|section| reader.setting(section));
     root.sections("actions").into_iter().for_each(|section| reader.action(section));
     reader.resolve_toggles();
-    root.sections("grants").into_iter().for_each(|section| reader.grants(section));
+    root.sections("grants").into_iter().for_each(|section| reader.grant_table(section));
     root.finish();
     let model = reader.finish();
     (problems.borrow().count() == before).then_some(model)
@@ -162,7 +162,7 @@ impl<'a> ModelReader<'a> {
         let effect = self.effect(&mut section);
         let needs = key_set(&mut section, "needs");
         let needs_one_of = key_set(&mut section, "needs_one_of");
-        let (attributes_known, attributes_unknown) = narrowed(&mut section);
+        let (admitted, refused) = narrowed(&mut section);
         let targetless = section.section("targetless").map_or(AttributeSet::EMPTY, |mut section| {
             let (values, _) = narrowed(&mut section);
             section.finish();
@@ -170,15 +170,15 @@ impl<'a> ModelReader<'a> {
         });
         let needs_with: Vec<(AttributeSet, KeySet)> =
             section.sections("needs_with").into_iter().map(needed_with).collect();
-        let uses = [needs, needs_one_of, keys_of(attributes_known), keys_of(targetless)];
+        let uses = [needs, needs_one_of, keys_of(admitted), keys_of(targetless)];
         let uses = uses
             .into_iter()
             .chain(needs_with.iter().map(|(_, keys)| *keys))
             .fold(key_set(&mut section, "uses"), KeySet::union);
-        section.one_of("kinds", QueueKind::ALL.iter().map(|kind| kind.name()));
+        section.document_values("kinds", QueueKind::ALL.iter().map(|kind| kind.name()));
         let kinds = named_list(&mut section, "kinds", QueueKind::named);
         let mut deny_reason = |key| {
-            section.one_of(key, DenyReason::ALL.iter().map(|reason| reason.code()));
+            section.document_values(key, DenyReason::ALL.iter().map(|reason| reason.code()));
             let code = section.string(key)?;
             let reason = DenyReason::with_code(code.value);
             if reason.is_none() {
@@ -205,7 +205,7 @@ impl<'a> ModelReader<'a> {
                     needs_with,
                     uses,
                     attributes_used: AttributeSet::all_of(uses.with(Key::Via)),
-                    attributes_unknown,
+                    attributes_refused: refused,
                     targetless,
                     kinds,
                     without_role,
@@ -222,7 +222,7 @@ impl<'a> ModelReader<'a> {
     }
 
     fn effect(&mut self, section: &mut Section<'a>) -> Effect {
-        section.one_of("whose", ["actor", "target"]);
+        section.document_values("whose", ["actor", "target"]);
         let subject = section.string("whose").map(|whose| match whose.value {
             "actor" => Subject::Actor,
             "target" => Subject::Target,
@@ -232,9 +232,9 @@ impl<'a> ModelReader<'a> {
             }
         });
         let subject = subject.unwrap_or(Subject::Actor);
-        let (to, from) = (section.string("logged_out"), section.string("logged_in"));
+        let (when_logged_out, when_logged_in) = (section.string("logged_out"), section.string("logged_in"));
         let Some(does) = section.string("does") else { return Effect::Nothing };
-        match (does.value, to, from) {
+        match (does.value, when_logged_out, when_logged_in) {
             ("login", None, None) => Effect::Login(subject),
             ("logout", None, None) => Effect::Logout(subject),
             ("pause", None, None) => Effect::Pause(subject, true),
@@ -282,7 +282,7 @@ impl<'a> ModelReader<'a> {
         }
     }
 
-    fn grants(&mut self, mut section: Section<'a>) {
+    fn grant_table(&mut self, mut section: Section<'a>) {
         let rules = cited_rules(&mut section);
         let line = self.source.line(&section.span);
         let actions = section.strings("actions");
@@ -295,8 +295,8 @@ impl<'a> ModelReader<'a> {
         if !target_roles.is_empty() {
             facts.insert(Fact::TargetHoldsRole);
         }
-        section.require("actions");
-        section.one_of("reason", AllowReason::ALL.iter().map(|reason| reason.code()));
+        section.document_required("actions");
+        section.document_values("reason", AllowReason::ALL.iter().map(|reason| reason.code()));
         let reason = section.string("reason").and_then(|code| {
             let reason = AllowReason::with_code(code.value);
             if reason.is_none() {
@@ -348,7 +348,7 @@ impl<'a> ModelReader<'a> {
 
     fn roles(&self, section: &mut Section<'a>) -> Option<RoleSet> {
         let names = section.strings("roles");
-        section.require("roles");
+        section.document_required("roles");
         if names.is_empty() {
             let help = format!("roles = [\"{EVERYONE}\"] is for every user of the organization");
             section.report_with_help(&section.span, "the grant has no role: set `roles`", help);
@@ -414,7 +414,7 @@ impl<'a> ModelReader<'a> {
 
 /// Adds [`Fact::QueueGiven`] to facts that need a queue: a question without a queue is then denied with the reason for
 /// that.
-fn with_implied(facts: FactSet) -> FactSet {
+fn with_queue_given(facts: FactSet) -> FactSet {
     let needs_queue = Fact::QueueServed | Fact::QueueSupervised | Fact::SessionOpen;
     if facts.is_disjoint(needs_queue) { facts } else { facts | Fact::QueueGiven }
 }
@@ -444,7 +444,7 @@ fn required_word<'a>(section: &mut Section<'a>) -> Option<SpannedStr<'a>> {
 /// Reads the rules that an entry implements; every entry names at least one.
 fn cited_rules(section: &mut Section<'_>) -> Vec<Box<str>> {
     let rules = section.strings("rules");
-    section.require("rules");
+    section.document_required("rules");
     if rules.is_empty() {
         section.report_with_help(
             &section.span,
@@ -477,7 +477,7 @@ fn conditions(section: &mut Section<'_>) -> (FactSet, Vec<FactSet>) {
             all = all.union(clause);
         }
     }
-    (with_implied(all), any_of)
+    (with_queue_given(all), any_of)
 }
 
 /// Reads the attribute values that a table admits; second, the values that it bars. A key that it does not name bars
@@ -485,8 +485,10 @@ fn conditions(section: &mut Section<'_>) -> (FactSet, Vec<FactSet>) {
 fn narrowed(section: &mut Section<'_>) -> (AttributeSet, AttributeSet) {
     let (mut admitted, mut barred) = (AttributeSet::EMPTY, AttributeSet::EMPTY);
     for &(key, name) in NARROWING_KEYS {
-        section
-            .one_of(name, ATTRIBUTE_VALUES.iter().filter(|(attribute, _)| *attribute == key).map(|(_, value)| *value));
+        section.document_values(
+            name,
+            ATTRIBUTE_VALUES.iter().filter(|(attribute, _)| *attribute == key).map(|(_, value)| *value),
+        );
         let values = section.strings(name);
         let found = values.iter().filter_map(|value| {
             let set = AttributeSet::value(key, value.value);
@@ -517,7 +519,7 @@ fn keys_of(values: AttributeSet) -> KeySet {
 }
 
 fn key_set(section: &mut Section<'_>, key: &'static str) -> KeySet {
-    section.one_of(key, Key::ALL.iter().map(|key| key.name()));
+    section.document_values(key, Key::ALL.iter().map(|key| key.name()));
     named_list(section, key, Key::named).into_iter().fold(KeySet::EMPTY, KeySet::with)
 }
 

@@ -80,7 +80,7 @@ pub(super) fn read_from(
     let (model, model_is_known) = (known_model.as_deref().unwrap_or(&no_model), known_model.is_some());
     let settings = SettingReader { model, model_is_known }.read(root.section("settings"));
     let preset = root.string("feature_code_preset");
-    root.one_of("feature_code_preset", PRESETS.iter().map(|(name, _)| *name));
+    root.document_values("feature_code_preset", PRESETS.iter().map(|(name, _)| *name));
     let own_codes = root.section("feature_codes");
     if let Some(section) = &own_codes {
         section.free_keys(FreeKeyValues::Texts);

@@ -57,7 +57,7 @@ impl fmt::Display for Problem {
 pub struct Problems {
     /// The listed problems, in the order in which they were found.
     pub problems: Vec<Problem>,
-    /// Number of problems beyond the listed ones.
+    /// Number of problems that are not listed.
     pub more: usize,
 }
 

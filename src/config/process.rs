@@ -246,7 +246,7 @@ fn read_token(section: &mut Section<'_>, key: &'static str, folder: &Path) -> Op
 fn read_state(section: Option<Section<'_>>, folder: &Path) -> StateSettings {
     let mut state = StateSettings { store: StoreKind::Disk, folder: folder.join("state") };
     let Some(mut section) = section else { return state };
-    section.one_of("store", StoreKind::ALL.iter().map(|store| store.name()));
+    section.document_values("store", StoreKind::ALL.iter().map(|store| store.name()));
     if let Some(store) = section.string("store") {
         if let Some(named) = StoreKind::named(store.value) {
             state.store = named;

@@ -150,17 +150,18 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Records that the key is required and not empty. The caller reports a missing key.
-    pub(super) fn require(&self, key: &'static str) {
+    /// Documents in the JSON schema that the key is required and not empty. Checks nothing: the caller reports a
+    /// missing key.
+    pub(super) fn document_required(&self, key: &'static str) {
         if let Some(trace) = &self.source.trace {
-            trace.borrow_mut().require(&self.path, key);
+            trace.borrow_mut().document_required(&self.path, key);
         }
     }
 
-    /// Records which values the key may have. The caller reports other values.
-    pub(super) fn one_of<'v>(&self, key: &'static str, values: impl IntoIterator<Item = &'v str>) {
+    /// Documents in the JSON schema which values the key may have. Checks nothing: the caller reports other values.
+    pub(super) fn document_values<'v>(&self, key: &'static str, values: impl IntoIterator<Item = &'v str>) {
         if let Some(trace) = &self.source.trace {
-            trace.borrow_mut().one_of(&self.path, key, values);
+            trace.borrow_mut().document_values(&self.path, key, values);
         }
     }
 
@@ -205,7 +206,7 @@ impl<'a> Section<'a> {
     /// A string; the key is required.
     pub(super) fn required_string(&mut self, key: &'static str) -> Option<SpannedStr<'a>> {
         self.record(key, ValueShape::Text);
-        self.require(key);
+        self.document_required(key);
         if self.table.get(key).is_none() {
             self.known.push(key);
             self.report(&self.span, format!("the key `{key}` is missing"));

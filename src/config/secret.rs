@@ -28,13 +28,13 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// What a file that contains one secret looks like.
+/// The form of a file that contains one secret.
 pub(super) struct SecretFile<'a> {
     /// The name of the file in a problem, like "the token file".
     pub(super) kind: &'static str,
     /// The greatest length of the secret, without the newline behind it.
     pub(super) bytes_max: usize,
-    /// What the file has to contain.
+    /// The help of its problems: the content that the file must have.
     pub(super) help: &'a str,
 }
 

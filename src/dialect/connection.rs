@@ -52,7 +52,7 @@ pub(super) enum VerdictDelivery {
     /// The verdict was written, and the PBX has confirmed none of its commands.
     Unconfirmed,
     /// The PBX confirmed the verdict, or there is nobody left to confirm it.
-    Settled,
+    Concluded,
 }
 
 impl VerdictDelivery {
@@ -67,6 +67,6 @@ impl VerdictDelivery {
 
     /// The fault of a connection that ends after its answer: a verdict that was never confirmed. Reports it once.
     pub(super) fn take_unconfirmed(&mut self) -> Option<ErrorReason> {
-        (std::mem::replace(self, Self::Settled) == Self::Unconfirmed).then_some(ErrorReason::VerdictUnread)
+        (std::mem::replace(self, Self::Concluded) == Self::Unconfirmed).then_some(ErrorReason::VerdictUnread)
     }
 }

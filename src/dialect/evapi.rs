@@ -50,7 +50,7 @@ struct EvapiMessage<'buf> {
     idx: Option<JsonScalar<'buf>>,
     lbl: Option<JsonScalar<'buf>>,
     members: QuestionMembers<'buf>,
-    /// One of the first three members occurs twice.
+    /// A member of the first three occurs twice.
     has_duplicate: bool,
 }
 

@@ -148,7 +148,7 @@ impl FastAgi {
         let line = input.get(..end).unwrap_or_default();
         let refused = [&b"510 "[..], b"511 ", b"520-"].iter().any(|code| line.starts_with(code));
         if line.starts_with(b"200 ") {
-            self.delivery = VerdictDelivery::Settled;
+            self.delivery = VerdictDelivery::Concluded;
         }
         done(end.saturating_add(1), refused.then_some(ErrorReason::VerdictRefused))
     }
@@ -169,7 +169,7 @@ impl Dialect for FastAgi {
                 // The caller hung up before the verdict, and the dialplan has ended: nothing may change.
                 if input.get(self.scanned..).unwrap_or_default().starts_with(b"HANGUP\n") {
                     output.extend_from_slice(b"failure the caller is gone\n");
-                    self.delivery = VerdictDelivery::Settled;
+                    self.delivery = VerdictDelivery::Concluded;
                     let fault = Some(ErrorReason::VerdictUnread);
                     return Step::Done { consumed: self.scanned, fault, after: After::Finish };
                 }

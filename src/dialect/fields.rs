@@ -114,7 +114,8 @@ pub const VERBS: &[VerbReference] = &[
 pub struct RequestKey {
     /// The key.
     pub key: Key,
-    /// What a value may be. Empty for a key with a closed list, whose values are in [`crate::event::ATTRIBUTE_VALUES`].
+    /// The values of the key. Empty for a key with a closed list, whose values are in
+    /// [`crate::event::ATTRIBUTE_VALUES`].
     pub values: &'static str,
     /// The meaning of the key, in one or two sentences.
     pub description: &'static str,
@@ -127,7 +128,7 @@ pub const REQUEST_KEYS: &[RequestKey] = &[
     request_key(Key::Action, "a name", "The action to carry out."),
     request_key(Key::Digits, "1 to 128 of `0-9 * #`", "The digits that the user dialed."),
     request_key(Key::Queue, "a queue number or id", "The queue; for a supervision, the queue of the call."),
-    request_key(Key::Target, "an extension or a user id", "The user on whom the action is carried out."),
+    request_key(Key::Target, "an extension or a user id", "The user that the action is carried out on."),
     request_key(Key::Call, "an id", "The call that the question is about."),
     request_key(Key::ToTag, "an id", "The SIP tag of the called side of the call. It does not affect the decision."),
     request_key(
@@ -157,7 +158,7 @@ pub const REQUEST_KEYS: &[RequestKey] = &[
     request_key(Key::Field, "", "The field of an object that is viewed or edited."),
     request_key(Key::Section, "", "A section of the general settings."),
     request_key(Key::Kind, "", "The kind of channel."),
-    request_key(Key::Verb, "", "What is done to the object."),
+    request_key(Key::Verb, "", "The operation on the object."),
     request_key(Key::InUse, "", "Whether the object is in use."),
     request_key(Key::Token, "1 to 128 bytes of the value grammar", "The secret of `auth`."),
 ];

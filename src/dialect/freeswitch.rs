@@ -5,7 +5,7 @@
 //! with one `multiset` of all variables, the verdict last, and `exit`. It ends its side after FreeSWITCH has ended its
 //! own.
 //!
-//! - **The actor is `variable_user_name`, else `variable_sip_auth_username`**: the user whom FreeSWITCH authenticated.
+//! - **The actor is `variable_user_name`, else `variable_sip_auth_username`**: the user that FreeSWITCH authenticated.
 //!   Neither the caller id nor a variable of the question can name the actor.
 //! - The question is in channel variables: `qw_org`; `qw_verb`, which is `dial` unless given, else `do` or `may`; and
 //!   every other key of [`crate::dialect::fields::REQUEST_KEYS`] as `qw_` and its name. The key `verb` is
@@ -89,7 +89,7 @@ const ANSWER_ONLY: [&[u8]; 3] = [b"verdict", b"reason", b"queues"];
 /// The variable for the key `verb`: `qw_verb` is the verb of the question.
 const OBJECT_VERB: &[u8] = b"object_verb";
 
-/// Keys that no variable may give: the actor is the user whom FreeSWITCH authenticated.
+/// Keys that no variable may give: the actor is the user that FreeSWITCH authenticated.
 const NEVER_VARIABLES: KeySet = KeySet::of(&[Key::Actor, Key::Token, Key::Verb]);
 
 /// How FreeSWITCH writes an empty value.
@@ -185,7 +185,7 @@ impl FreeSwitch {
         let is_unconfirmed = self.delivery == VerdictDelivery::Unconfirmed;
         let refused = is_unconfirmed && line.starts_with(b"Reply-Text: -ERR");
         if line.starts_with(b"Reply-Text: ") {
-            self.delivery = VerdictDelivery::Settled;
+            self.delivery = VerdictDelivery::Concluded;
         }
         done(end.saturating_add(1), refused.then_some(ErrorReason::VerdictRefused), After::Continue)
     }

@@ -76,7 +76,7 @@ struct RpcRequest<'buf> {
     method: Option<JsonScalar<'buf>>,
     params: QuestionMembers<'buf>,
     has_params: bool,
-    /// One of the four members above occurs twice.
+    /// A member of the four above occurs twice.
     has_duplicate: bool,
     /// The JSON is not an object.
     is_no_object: bool,

@@ -349,7 +349,7 @@ mod tests {
     use crate::dialect::fields::VERBS;
     use crate::telephony::SupervisionMode;
 
-    /// What the dialect answers to `input` without a decision. A question is left unanswered and shown as `?`.
+    /// The answers of the dialect to `input` without a decision. A question is left unanswered and shown as `?`.
     fn replies(line: &mut Line, mut input: &[u8]) -> String {
         let mut output = vec![];
         loop {

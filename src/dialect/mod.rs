@@ -5,14 +5,14 @@
 //!
 //! | Port                    | Dialect      | Who connects                                         |
 //! |-------------------------|--------------|------------------------------------------------------|
-//! | 4571, and a Unix socket | [`line`]     | any peer, one connection for many questions          |
+//! | 4571, and a Unix socket | [`line`](mod@line) | any peer, one connection for many questions          |
 //! | 4573                    | [`fastagi`]  | Asterisk, one connection per question                |
 //! | 4574                    | [`freeswitch`] | FreeSWITCH, one connection per question            |
 //! | 4575                    | [`jsonrpc`]  | Kamailio, one connection for many questions          |
 //! | none                    | [`evapi`]    | queuewarden connects to Kamailio and keeps the connection |
 //!
-//! The keys of a question are the same in every dialect: [`fields`]. To add a dialect, implement [`Dialect`] in a new
-//! file and add it to [`DialectLabel`], to the listeners of the configuration and to the table above.
+//! The keys of a question are the same in every dialect: [`fields`]. `tests/README.md`, "How to add", lists every step of
+//! a new dialect.
 //!
 //! # Example
 //!
@@ -36,7 +36,7 @@
 //! let Step::Ask { consumed, event, id } = dialect.next(input, &mut decoded, &mut output) else { panic!("no question") };
 //! assert_eq!((consumed, event.actor.as_str(), id), (input.len(), "1001", &b"7"[..]));
 //!
-//! // What the gate decides becomes the answer; here the question turned out to be wrong.
+//! // The decision of the gate becomes the answer; here the question turned out to be wrong.
 //! let outcome = Outcome::Faulty(WireError::of(ErrorReason::DuplicateKey, Key::Queue));
 //! assert_eq!(dialect.answer(id, &outcome, &mut output), After::Continue);
 //! assert_eq!(output, b"7 error reason=duplicate_key key=queue\n");
@@ -198,7 +198,7 @@ pub trait Dialect: Send {
     /// Appends a change for a peer that watches. Only dialects that return [`Step::Watch`] implement it.
     fn change(&mut self, _id: &[u8], _revision: u64, _change: &ChangeWords<'_>, _output: &mut Vec<u8>) {}
 
-    /// Ends the connection before `unread` became a question, and appends what the peer must be sent. `reason` is a
+    /// Ends the connection before `unread` became a question, and appends the last bytes for the peer. `reason` is a
     /// timeout or overload; `None`: the peer ended its side. Returns the fault to count, if there is one.
     fn give_up(&mut self, reason: Option<ErrorReason>, unread: &[u8], output: &mut Vec<u8>) -> Option<ErrorReason>;
 

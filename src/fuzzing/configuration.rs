@@ -1,4 +1,4 @@
-//! Fuzz target of the configuration: a file loads or its problems are reported, and a loaded policy can answer.
+//! Fuzz target of the configuration: a file loads, or its problems are reported; a loaded policy answers questions.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,8 +18,8 @@ thread_local! {
     static FOLDERS: [ConfigFolder; 2] = [ConfigFolder::new(GOTO), ConfigFolder::new(VOXIMPLANT)];
 }
 
-/// The first line of the input names a file of the folder, the rest is its content. The folder loads or its problems
-/// are reported, the same every time; a loaded policy answers every action and every code.
+/// The first line of the input names a file of the folder, the rest is its content. Checks that two loads give the same
+/// policy or the same problems, and that a loaded policy answers every action and every feature code.
 pub fn configuration(data: &[u8]) {
     let mut parts = data.splitn(2, |&byte| byte == b'\n');
     let (name, rest) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
@@ -45,8 +45,8 @@ pub fn configuration(data: &[u8]) {
     });
 }
 
-/// Checks that the line and column of every problem exist. `fuzzed` is the path of the fuzzed file, which is restored
-/// by now, and its content at the load.
+/// Checks that the line and column of every problem exist. `fuzzed` is the path of the fuzzed file, whose
+/// content is the shipped one again, and its content at the load.
 fn check_places(problems: &Problems, fuzzed: &(PathBuf, &[u8])) {
     for problem in &problems.problems {
         let (Some(line), Some(column)) = (problem.line, problem.column) else {

@@ -68,7 +68,7 @@ pub(super) enum LineReply {
 impl GateUnderTest {
     pub(super) fn of(policy: Policy) -> Self {
         let gate = Gate::default();
-        let _revocations = gate.publish(policy);
+        let _previous = gate.publish(policy);
         Self { policy: gate.policy(), gate }
     }
 
@@ -245,11 +245,13 @@ impl GateUnderTest {
 
     pub(super) fn has_action(&self, name: &str) -> bool {
         let is_word = Token::parse(name.as_bytes()).is_some();
-        is_word && self.policy.organizations().any(|tenant| tenant.model.action_named(name).is_some())
+        is_word && self.policy.organizations().any(|organization| organization.model.action_named(name).is_some())
     }
 
     pub(super) fn has_queue(&self, number: &str) -> bool {
-        self.policy.organizations().any(|tenant| tenant.directory.queues().any(|(_, queue)| &*queue.number == number))
+        self.policy
+            .organizations()
+            .any(|organization| organization.directory.queues().any(|(_, queue)| &*queue.number == number))
     }
 
     pub(super) fn has_extension(&self, extension: &str) -> bool {

@@ -1,5 +1,5 @@
-//! Fuzz target of feature codes: compares the table of codes with a matcher and a check of ambiguity that try
-//! everything.
+//! Fuzz target of feature codes: compares the table of codes with a naive matcher, which tries every pattern, and with
+//! a naive check of ambiguity, which tries every pair of patterns.
 
 use std::borrow::Cow;
 
@@ -10,8 +10,8 @@ use crate::telephony::Digits;
 /// Patterns of one table: few, because every pair is compared.
 const PATTERNS_MAX: usize = 8;
 
-/// The first line of the input is dialed digits, each further line a pattern. Translations and refused ambiguities must
-/// be those of the naive version.
+/// The first line of the input is the dialed digits, each further line a pattern. Checks that the table translates the
+/// digits as the naive matcher does, and refuses the ambiguous patterns that the naive check finds.
 pub fn dialed_digits(data: &[u8]) {
     let mut lines = data.split(|&byte| byte == b'\n');
     let dialed = lines.next().unwrap_or_default();
@@ -79,7 +79,7 @@ pub fn dialed_digits(data: &[u8]) {
     }
 }
 
-/// A pattern that is parsed and matched by trying everything.
+/// A pattern of the naive matcher: the literal digits before and after its argument.
 struct NaivePattern<'t> {
     prefix: &'t str,
     argument: Option<Argument>,

@@ -1,4 +1,4 @@
-//! Fuzz target of FastAGI.
+//! Fuzz target of FastAGI: the input is what Asterisk sends on one connection.
 
 use crate::decision::ErrorReason;
 use crate::dialect::Dialect;
@@ -8,7 +8,8 @@ use crate::fuzzing::conversation::{CALLER_GONE, SHIPPED_GATE, cut_of, text};
 use crate::fuzzing::event_pairs::{pairs_of, sorted};
 use crate::telephony::Digits;
 
-/// Every input gets exactly one complete answer within its grammar, and the actor is the account code.
+/// Checks that every input gets exactly one complete answer within its grammar, and that the actor of a question is the
+/// account code.
 pub fn fastagi_environment(data: &[u8]) {
     SHIPPED_GATE.with(|gate| {
         let [whole, by_byte, cut] = gate.converse_in_segments(&FastAgi::new(), data, check_agi_question);

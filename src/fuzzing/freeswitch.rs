@@ -1,4 +1,4 @@
-//! Fuzz target of FreeSWITCH's outbound socket.
+//! Fuzz target of FreeSWITCH's outbound socket: the input is what FreeSWITCH sends on one connection.
 
 use percent_encoding::percent_decode;
 
@@ -9,7 +9,8 @@ use crate::event::Event;
 use crate::fuzzing::conversation::{GateUnderTest, SHIPPED_GATE, text};
 use crate::fuzzing::event_pairs::{pairs_of, sorted, verb_of};
 
-/// Every input gets one answer within its grammar, whatever the segments, and the actor is the authenticated user.
+/// Checks that every input gets one answer within its grammar, that the answer does not depend on how the input is cut
+/// into segments, and that the actor of a question is the authenticated user.
 pub fn freeswitch_block(data: &[u8]) {
     SHIPPED_GATE.with(|gate| {
         let mut freeswitch = FreeSwitch::new();

@@ -15,7 +15,8 @@ use crate::fuzzing::conversation::{GateUnderTest, SHIPPED_GATE, text};
 use crate::fuzzing::event_pairs::{pairs_of, sorted, verb_of};
 use crate::limits::NETSTRING_BYTES_MAX;
 
-/// Netstrings, in both dialects: the answers do not depend on segments, and each is one complete netstring.
+/// Checks, in both dialects, that the answers do not depend on how the netstrings of the input are cut into segments,
+/// and that each answer is one complete netstring.
 pub fn netstring_frames(data: &[u8]) {
     SHIPPED_GATE.with(|gate| {
         converse_in_segments(gate, &JsonRpc::new(), data, check_response);
@@ -37,7 +38,7 @@ pub fn netstring_frames(data: &[u8]) {
     });
 }
 
-/// The JSON of one request: it gets at most one response, and its question holds its members.
+/// Checks that the JSON of one request gets at most one response, and that the question holds the members of the JSON.
 pub fn jsonrpc_body(data: &[u8]) {
     if data.len() > NETSTRING_BYTES_MAX {
         return;
@@ -117,7 +118,7 @@ fn frames_of(mut data: &[u8]) -> (Vec<&[u8]>, Option<&[u8]>) {
     }
 }
 
-/// The members of the top level, unparsed; of duplicates, the last.
+/// The members of the top level, unparsed. Of several members with the same name: the last.
 fn members_of(payload: &[u8]) -> Option<BTreeMap<String, Box<RawValue>>> {
     serde_json::from_slice(payload).ok()
 }

@@ -1,4 +1,4 @@
-//! Fuzz target of the line dialect.
+//! Fuzz target of the line dialect: the input is what a peer sends on one connection.
 
 use std::sync::Arc;
 
@@ -13,7 +13,8 @@ use crate::limits::{LINE_BYTES_MAX, REQUEST_ID_BYTES_MAX};
 /// The token of the line dialect, in the runs with a token.
 const TOKEN: &[u8] = b"s3cret";
 
-/// Every line gets one reply within its grammar, whatever the segments; with and without a token.
+/// Checks that every line gets one reply within its grammar, that the replies do not depend on how the input is cut
+/// into segments, and both with a token and without a token.
 pub fn line_frame(data: &[u8]) {
     SHIPPED_GATE.with(|gate| {
         for token in [None, Some(TOKEN)] {

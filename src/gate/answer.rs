@@ -1,6 +1,6 @@
 //! The answer to a question, in the names of the policy that judged.
 
-use crate::decision::{ActionLabel, Answer, AnswerQueues, DenyReason, Reason};
+use crate::decision::{Answer, AnswerQueues, DenyReason};
 use crate::policy::Policy;
 use crate::policy::decide::{JudgedQueues, Judgement};
 use crate::policy::directory::User;
@@ -40,14 +40,13 @@ pub(super) fn judged<'a>(
 
 /// The denial of an event that did not become a question, with the names that were found before.
 pub(super) fn denied_early<'p>(policy: &Policy, reason: DenyReason, known: PartlyResolved<'p>) -> Answer<'p> {
-    let queue = known.organization.zip(known.queue).and_then(|(tenant, queue)| tenant.directory.queue(queue));
+    let queue =
+        known.organization.zip(known.queue).and_then(|(organization, queue)| organization.directory.queue(queue));
+    let denied = Answer::denied(reason, policy.revision);
     Answer {
-        reason: Reason::Deny(reason),
         action: known.action.map(|action| &*action.name),
-        label: known.action.map_or(ActionLabel::Control, |action| action.label),
+        label: known.action.map_or(denied.label, |action| action.label),
         queues: queue.map_or(AnswerQueues::None, |queue| AnswerQueues::One(&queue.number)),
-        target: None,
-        mode: None,
-        revision: policy.revision,
+        ..denied
     }
 }

@@ -1,5 +1,5 @@
 //! Decides a question about somebody's login sessions or supervisions, makes the allowed change in the session table,
-//! and queues it for the disk: one step under the lock of the table.
+//! and enqueues it for the disk: one step under the lock of the table.
 //!
 //! If the disk takes no changes, the change is reverted before the lock is released and the decision becomes a denial
 //! with [`DenyReason::StateUnavailable`].
@@ -14,7 +14,7 @@ use crate::gate::change_feed::{Cause, Change};
 use crate::gate::commit::group::{PendingCommit, Undo};
 use crate::gate::commit::queue::Unavailable;
 use crate::gate::endings::Endings;
-use crate::gate::state::GateState;
+use crate::gate::state::{Enqueued, GateState};
 use crate::limits::SUPERVISION_SECONDS_MAX;
 use crate::policy::decide::{JudgedQueues, Judgement, decide};
 use crate::policy::directory::User;
@@ -23,34 +23,42 @@ use crate::sessions::supervisions::Supervision;
 use crate::sessions::table::{LoginTerms, SessionTable};
 use crate::telephony::{Moment, QueueSet, SupervisionMode, Token, UserId};
 
-/// A judgement after its change was made.
-pub(super) struct AppliedJudgement<'p> {
+/// A judgement after its change was made or refused: what the answer and the audit log say.
+pub(super) struct FinalJudgement<'p> {
     pub(super) judgement: Judgement<'p>,
     /// The grant that the audit log names, by its position in the model. `None`: no grant decided, or no log is kept.
     pub(super) grant: Option<u16>,
-    /// What the answer waits for. `None`: nothing.
+    /// The commit that the answer waits for. `None`: the answer is sent at once.
     pub(super) commit: Option<Arc<PendingCommit>>,
-    /// Whether the audit record of the decision is queued with the change.
+    /// Whether the audit record of the decision is in the commit queue, with the change.
     pub(super) is_audited: bool,
 }
 
-impl<'p> AppliedJudgement<'p> {
+impl<'p> FinalJudgement<'p> {
     /// A judgement that changes nothing.
     pub(super) const fn unchanged(judgement: Judgement<'p>, grant: Option<u16>) -> Self {
         Self { judgement, grant, commit: None, is_audited: false }
     }
 }
 
-/// What [`Application::apply`] did.
-enum Applied {
-    /// Nothing: neither the tables nor the audit log wait for the disk.
+/// The result of [`ChangeMaker::make`].
+enum Made {
+    /// Nothing was changed and nothing was enqueued. The audit record of the decision is not written yet.
     Nothing,
-    /// A change or an audit record was queued; the answer waits for this commit, if there is one.
-    Queued(Option<Arc<PendingCommit>>),
+    /// The change was made and published already: nothing has to be written for it.
+    Published,
+    /// A change or an audit record was enqueued, or the decision depends on one: the answer waits for this commit.
+    WaitsForCommit(Arc<PendingCommit>),
 }
 
-/// Decides the question, and makes the change if it is allowed and meant. `subject` is the user whose sessions the
-/// question is about; `queues` receives the queues of [`JudgedQueues::All`].
+impl From<Enqueued> for Made {
+    fn from(enqueued: Enqueued) -> Self {
+        enqueued.commit().map_or(Self::Published, Self::WaitsForCommit)
+    }
+}
+
+/// Decides the question, and makes the change if the decision is allow and the event asks for it ([`Intent::Do`]).
+/// `subject` is the user whose sessions the decision depends on; `queues` receives the queues of [`JudgedQueues::All`].
 pub(super) fn decide_and_apply<'p>(
     state: &GateState,
     asked: &AskedQuestion<'p, '_>,
@@ -59,7 +67,7 @@ pub(super) fn decide_and_apply<'p>(
     table: &mut SessionTable,
     now: Moment,
     queues: &mut QueueSet,
-) -> AppliedJudgement<'p> {
+) -> FinalJudgement<'p> {
     if table.has_overdue(subject, now) {
         Endings::new(state).expire(table, question.organization.id, now);
     }
@@ -67,20 +75,22 @@ pub(super) fn decide_and_apply<'p>(
     let judgement = decide(question, &sessions, queues);
     let grant = state.auditor().deciding_grant(question, &judgement, &sessions, queues);
     if question.intent == Intent::May {
-        return AppliedJudgement::unchanged(judgement, grant);
+        return FinalJudgement::unchanged(judgement, grant);
     }
-    match (Application { state, asked, question, judgement, grant, subject, queues, now }).apply(table) {
-        Ok(Applied::Nothing) => AppliedJudgement::unchanged(judgement, grant),
-        Ok(Applied::Queued(commit)) => AppliedJudgement { judgement, grant, commit, is_audited: state.audit.is_some() },
+    let is_audited = state.audit.is_some();
+    match (ChangeMaker { state, asked, question, judgement, grant, subject, queues, now }).make(table) {
+        Ok(Made::Nothing) => FinalJudgement::unchanged(judgement, grant),
+        Ok(Made::Published) => FinalJudgement { judgement, grant, commit: None, is_audited },
+        Ok(Made::WaitsForCommit(commit)) => FinalJudgement { judgement, grant, commit: Some(commit), is_audited },
         Err(Unavailable) => {
             let decision = Decision::deny(DenyReason::StateUnavailable);
-            AppliedJudgement::unchanged(Judgement { decision, ..judgement }, grant)
+            FinalJudgement::unchanged(Judgement { decision, ..judgement }, grant)
         }
     }
 }
 
-/// One judgement on its way into the session table.
-struct Application<'a, 'p, 'e> {
+/// Makes the change of one judgement in the session table, and enqueues it.
+struct ChangeMaker<'a, 'p, 'e> {
     state: &'a GateState,
     asked: &'a AskedQuestion<'p, 'e>,
     question: &'a Question<'p>,
@@ -91,42 +101,42 @@ struct Application<'a, 'p, 'e> {
     now: Moment,
 }
 
-impl Application<'_, '_, '_> {
-    fn apply(&self, table: &mut SessionTable) -> Result<Applied, Unavailable> {
+impl ChangeMaker<'_, '_, '_> {
+    fn make(&self, table: &mut SessionTable) -> Result<Made, Unavailable> {
         let transition = match self.judgement.decision {
             Decision::Allow { change, .. } => change,
             Decision::Deny { .. } => Transition::Nothing,
         };
         match transition {
             Transition::Nothing => self.change_nothing(table),
-            Transition::Supervise(mode) => self.supervise(table, mode).map(Applied::Queued),
+            Transition::Supervise(mode) => self.supervise(table, mode).map(Made::from),
             Transition::Begin(_) | Transition::End | Transition::Pause(_) | Transition::Renew => {
                 self.change_sessions(table, transition)
             }
         }
     }
 
-    /// Queues the audit record of a decision that changes nothing, if its answer has to wait.
-    fn change_nothing(&self, table: &mut SessionTable) -> Result<Applied, Unavailable> {
+    /// Enqueues the audit record of a decision that changes nothing, if its answer has to wait for the disk.
+    fn change_nothing(&self, table: &mut SessionTable) -> Result<Made, Unavailable> {
         let Self { state, question, subject, .. } = *self;
         if is_supervision(question.intent, Some(question.action)) {
-            let queued = state.queue_audited(question.organization, self.audit_record(), Undo::Nothing, vec![])?;
-            return Ok(Applied::Queued(queued));
+            let audit = self.audit_record();
+            return state.enqueue_audited(question.organization, audit, Undo::AnswerOnly, vec![]).map(Made::from);
         }
-        let unsettled = table.unsettled(subject).and_then(|ticket| state.commit_queue.commit_of(ticket));
-        match unsettled {
-            None => Ok(Applied::Nothing),
-            // The decision depends on a change that is not durable yet: its answer waits for that change.
-            commit if state.audit.is_none() => Ok(Applied::Queued(commit)),
-            // Its audit record is then queued behind the record of that change.
-            Some(_) => {
-                let audit = self.audit_record();
-                state.queue_sessions(table, question.organization, subject, vec![], vec![], audit).map(Applied::Queued)
-            }
+        let ticket = table.unsettled_ticket(subject);
+        let Some(commit) = ticket.and_then(|ticket| state.commit_queue.commit_of(ticket)) else {
+            return Ok(Made::Nothing);
+        };
+        // The decision depends on a change that is not durable yet: its answer waits for that change, and its audit
+        // record is enqueued behind the record of that change.
+        if state.audit.is_none() {
+            return Ok(Made::WaitsForCommit(commit));
         }
+        let audit = self.audit_record();
+        state.enqueue_sessions(table, question.organization, subject, vec![], vec![], audit).map(Made::from)
     }
 
-    fn change_sessions(&self, table: &mut SessionTable, transition: Transition) -> Result<Applied, Unavailable> {
+    fn change_sessions(&self, table: &mut SessionTable, transition: Transition) -> Result<Made, Unavailable> {
         let Self { state, question, subject, now, .. } = *self;
         let actor = question.actor.id();
         let terms = LoginTerms {
@@ -143,7 +153,7 @@ impl Application<'_, '_, '_> {
             table.set_pause_reason(&altered, self.asked.event.pause_reason.map(Token::as_str));
         }
         if altered.is_empty() {
-            return Ok(Applied::Nothing);
+            return Ok(Made::Nothing);
         }
         let cause = match transition {
             Transition::End if subject == actor => Cause::Logout,
@@ -153,15 +163,11 @@ impl Application<'_, '_, '_> {
         let change = |altered| Change::of_session(question.organization, altered, cause);
         let changes = altered.iter().filter_map(change).collect();
         let audit = self.audit_record();
-        state.queue_sessions(table, question.organization, subject, altered, changes, audit).map(Applied::Queued)
+        state.enqueue_sessions(table, question.organization, subject, altered, changes, audit).map(Made::from)
     }
 
     /// Starts a supervision, in place of a running one of the same target by the same supervisor.
-    fn supervise(
-        &self,
-        table: &mut SessionTable,
-        mode: SupervisionMode,
-    ) -> Result<Option<Arc<PendingCommit>>, Unavailable> {
+    fn supervise(&self, table: &mut SessionTable, mode: SupervisionMode) -> Result<Enqueued, Unavailable> {
         let Self { state, question, now, .. } = *self;
         let organization = question.organization;
         let supervision = Supervision {
@@ -182,7 +188,7 @@ impl Application<'_, '_, '_> {
         let ended: Vec<Supervision> = replaced.into_iter().collect();
         let undo = Undo::Supervisions { began: Some(Box::new(supervision.clone())), ended: ended.clone() };
         state
-            .queue_audited(organization, self.audit_record(), undo, changes)
+            .enqueue_audited(organization, self.audit_record(), undo, changes)
             .inspect_err(|_| table.supervisions.undo(Some(&supervision), &ended, |_| true))
     }
 

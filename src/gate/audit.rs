@@ -1,4 +1,4 @@
-//! What the gate records in the audit log: who asked for what and from where, what was decided, and by which rule.
+//! The records of the gate in the audit log: who asked what and from where, the decision, and its rule.
 //!
 //! The [`Auditor`] makes the records. A record that an answer has to wait for is packed and queued with its change; all
 //! others go into the audit buffer, which the writer empties.
@@ -47,7 +47,7 @@ pub(super) struct AskedQuestion<'a, 'e> {
     pub(super) origin: &'a QuestionOrigin<'a>,
 }
 
-/// What a decision is based on.
+/// The organization, the names and the grant that a decision is based on.
 #[derive(Clone, Copy, Default)]
 pub(super) struct DecisionBasis<'a> {
     pub(super) organization: Option<&'a Organization>,
@@ -195,7 +195,8 @@ impl<'g> Auditor<'g> {
         packed
     }
 
-    /// Notes a decision whose answer does not wait. Of the allowed ones, only as many are noted as the settings say.
+    /// Notes a decision whose answer does not wait. Of the allowed decisions, only as many are noted as the settings
+    /// say.
     pub(super) fn note_decision<'a>(
         self,
         asked: &AskedQuestion<'a, '_>,

@@ -7,7 +7,7 @@ use arc_swap::Guard;
 use crate::decision::{Answer, DenyReason, Outcome, Reason};
 use crate::event::{Event, Request};
 use crate::gate::answer;
-use crate::gate::apply::{AppliedJudgement, decide_and_apply};
+use crate::gate::apply::{FinalJudgement, decide_and_apply};
 use crate::gate::audit::{AskedQuestion, DecisionBasis, QuestionOrigin, is_supervision};
 use crate::gate::commit::group::{PendingCommit, Undo};
 use crate::gate::commit::queue::Unavailable;
@@ -69,11 +69,11 @@ impl<'g> Batch<'g> {
                 }
                 Err(ResolveError::Faulty(error)) => return answer(Outcome::Faulty(*error), None),
             };
-            let applied = match question.subject() {
+            let judged = match question.subject() {
                 None => {
                     let judgement = decide(question, &NoSessions, queues);
                     let grant = state.auditor().deciding_grant(question, &judgement, &NoSessions, queues);
-                    AppliedJudgement::unchanged(judgement, grant)
+                    FinalJudgement::unchanged(judgement, grant)
                 }
                 Some(subject) => {
                     let Some(mut table) = state.tables.lock(question.organization.id) else { break };
@@ -91,8 +91,8 @@ impl<'g> Batch<'g> {
                     decide_and_apply(state, &asked, question, subject, &mut table, now, queues)
                 }
             };
-            let decided = record_and_answer(state, &asked, question, &applied, queues);
-            return answer(Outcome::Decided(decided), applied.commit);
+            let decided = record_and_answer(state, &asked, question, &judged, queues);
+            return answer(Outcome::Decided(decided), judged.commit);
         }
         state.auditor().note_denial(event, origin, DenyReason::Overload);
         let denied = answer::denied_early(&self.policy, DenyReason::Overload, PartlyResolved::default());
@@ -100,17 +100,18 @@ impl<'g> Batch<'g> {
     }
 }
 
-/// The answer to a question that was judged. Its audit record is noted, unless it is queued with the change.
+/// The answer to a question that was judged. Its audit record is noted, unless it is in the commit queue with the
+/// change.
 fn record_and_answer<'a>(
     state: &GateState,
     asked: &AskedQuestion<'a, '_>,
     question: &Question<'a>,
-    applied: &AppliedJudgement<'a>,
+    judged: &FinalJudgement<'a>,
     queues: &'a QueueSet,
 ) -> Answer<'a> {
-    let decided = answer::judged(asked.policy, question, &applied.judgement, queues);
-    if !applied.is_audited {
-        let basis = DecisionBasis::of_question(question, applied.judgement.action, applied.grant);
+    let decided = answer::judged(asked.policy, question, &judged.judgement, queues);
+    if !judged.is_audited {
+        let basis = DecisionBasis::of_question(question, judged.judgement.action, judged.grant);
         state.auditor().note_decision(asked, &decided, &basis);
     }
     decided
@@ -129,8 +130,8 @@ fn deny_early<'a>(
     let organization = known.organization.filter(|_| is_supervision(asked.event.intent, known.action));
     if let Some(organization) = organization.filter(|_| state.audit.is_some()) {
         let audit = state.auditor().packed_decision(asked, &denied, &basis);
-        match state.queue_audited(organization, audit, Undo::Nothing, vec![]) {
-            Ok(commit) => return (denied, commit),
+        match state.enqueue_audited(organization, audit, Undo::AnswerOnly, vec![]) {
+            Ok(enqueued) => return (denied, enqueued.commit()),
             Err(Unavailable) => denied.reason = Reason::Deny(DenyReason::StateUnavailable),
         }
     }

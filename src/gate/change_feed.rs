@@ -1,8 +1,8 @@
 //! The last changes of each organization, in order, for watchers.
 //!
-//! A change is published once it is durable, so that no watcher hears of a change that a power loss could undo. The
-//! feed is in memory and keeps the last [`CHANGE_FEED_CHANGES_MAX`] changes. A watcher reads at its own pace; one that
-//! falls further behind gets [`RevisionGone`].
+//! A change is published once it is durable, so that no watcher receives a change that a power loss could undo.
+//! The feed is in memory and keeps the last [`CHANGE_FEED_CHANGES_MAX`] changes. A watcher reads at its own pace; a
+//! watcher that falls further behind gets [`RevisionGone`].
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -17,7 +17,7 @@ pub struct Counts {
     pub unassigned: u64,
     /// Sessions opened by a supervisor.
     pub supervisor: u64,
-    /// Sessions that their user could not open today (RULES R31). They are counted by their ground too.
+    /// Sessions that their user could not open today (rule R31). They are counted by their ground too.
     pub kept: u64,
     /// Running supervisions, by mode in the order of [`SupervisionMode::ALL`].
     pub supervisions: [u64; SupervisionMode::ALL.len()],
@@ -27,17 +27,17 @@ impl Counts {
     /// Counts the sessions and supervisions of the organizations of the policy.
     pub(super) fn of(policy: &Policy, tables: &SessionTables) -> Self {
         let mut counts = Self::default();
-        for tenant in policy.organizations() {
+        for organization in policy.organizations() {
             for part in 0..SESSION_TABLE_PARTS {
-                let Some(table) = tables.lock(tenant.id) else { continue };
+                let Some(table) = tables.lock(organization.id) else { continue };
                 let sessions: Vec<(UserId, LoginSession)> =
                     table.part(part).map(|(user, session)| (user, *session)).collect();
                 drop(table);
                 for (user, session) in sessions {
-                    counts.add(&session, || may_open(tenant, user, session.queue));
+                    counts.add(&session, || may_open(organization, user, session.queue));
                 }
             }
-            if let Some(table) = tables.lock(tenant.id) {
+            if let Some(table) = tables.lock(organization.id) {
                 for supervision in table.supervisions.running() {
                     if let Some(of_mode) = counts.supervisions.get_mut(supervision.mode as usize) {
                         *of_mode += 1;

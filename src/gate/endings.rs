@@ -1,7 +1,7 @@
 //! Login sessions and supervisions that end without a question: their time is over, or a reload removed their user,
 //! queue or permission.
 //!
-//! Such an end happens whether the disk works or not. It is queued like any other change, but is never reverted.
+//! Such an end happens whether the disk works or not. It is enqueued like any other change, but is never reverted.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,8 +10,7 @@ use std::sync::atomic::Ordering;
 use crate::event::Intent;
 use crate::gate::change_feed::{Cause, Change};
 use crate::gate::commit::group::{DirtyUser, PendingChange, Undo};
-use crate::gate::commit::queue::Receipt;
-use crate::gate::state::GateState;
+use crate::gate::state::{Enqueued, GateState};
 use crate::policy::decide::{NoSessions, decide};
 use crate::policy::model::Effect;
 use crate::policy::resolve::Question;
@@ -20,7 +19,7 @@ use crate::sessions::supervisions::Supervision;
 use crate::sessions::table::SessionTable;
 use crate::telephony::{Moment, OrganizationId, QueueSet, UserId};
 
-/// Ends what is over.
+/// Ends leases, sessions of removed users and queues, and revoked supervisions.
 pub(super) struct Endings<'g> {
     state: &'g GateState,
 }
@@ -47,18 +46,18 @@ impl<'g> Endings<'g> {
         for altered in over {
             let changes = Change::of_session(&organization, &altered, Cause::Expiry).into_iter().collect();
             let dirty_user = DirtyUser::new(&organization, altered.user);
-            if let Some(receipt) = self.queue(id, Some(dirty_user), changes) {
-                table.set_unsettled(altered.user, receipt.ticket, self.state.commit_queue.settled());
-            }
+            let enqueued = self.enqueue(id, Some(dirty_user), changes);
+            self.state.note_ticket(table, altered.user, &enqueued);
         }
         let over = table.supervisions.end_all(|supervision| supervision.ends.has_come(now));
         let change = |old| Change::supervision_ended(&organization, old, Cause::Expiry);
-        self.queue_supervisions(id, over.iter().map(change).collect());
+        self.enqueue_supervisions(id, over.iter().map(change).collect());
     }
 
     /// Brings the tables of all organizations to a new policy.
     pub(super) fn reconcile_all(&self, policy: &Policy) {
-        let names: HashMap<_, _> = policy.organizations().map(|tenant| (tenant.id, &*tenant.name)).collect();
+        let names: HashMap<_, _> =
+            policy.organizations().map(|organization| (organization.id, &*organization.name)).collect();
         for id in self.state.tables.in_use() {
             if let Some(mut table) = self.state.tables.lock(id).filter(|table| table.revision() < policy.revision) {
                 let organization = names.get(&id).and_then(|name| policy.shared(name));
@@ -76,7 +75,7 @@ impl<'g> Endings<'g> {
         organization: Option<&Arc<Organization>>,
         revision: u64,
     ) {
-        // The names of what is removed are only in the organization of the policy before.
+        // Only the organization of the policy before has the names of removed users and queues.
         let Some(before) = table.organization().map(Arc::clone).or_else(|| organization.map(Arc::clone)) else {
             return;
         };
@@ -84,7 +83,7 @@ impl<'g> Endings<'g> {
         let is_removed = |user: UserId| now.is_none_or(|now| now.directory.user(user).is_none());
         for altered in table.reconcile(organization.map(Arc::clone), revision) {
             let changes = Change::of_session(&before, &altered, Cause::Removal).into_iter().collect();
-            self.queue(id, Some(DirtyUser::new(&before, altered.user)), changes);
+            self.enqueue(id, Some(DirtyUser::new(&before, altered.user)), changes);
         }
         let mut queues = QueueSet::new();
         let revoked = table
@@ -103,24 +102,19 @@ impl<'g> Endings<'g> {
             let cause = if has_removed_user(supervision) { Cause::Removal } else { Cause::Revocation };
             Change::supervision_ended(&before, supervision, cause)
         };
-        self.queue_supervisions(id, revoked.iter().map(change).collect());
+        self.enqueue_supervisions(id, revoked.iter().map(change).collect());
     }
 
-    fn queue_supervisions(&self, id: OrganizationId, changes: Vec<Change>) {
+    fn enqueue_supervisions(&self, id: OrganizationId, changes: Vec<Change>) {
         if !changes.is_empty() {
-            self.queue(id, None, changes);
+            self.enqueue(id, None, changes);
         }
     }
 
-    fn queue(
-        &self,
-        organization: OrganizationId,
-        dirty_user: Option<DirtyUser>,
-        changes: Vec<Change>,
-    ) -> Option<Receipt> {
+    fn enqueue(&self, organization: OrganizationId, dirty_user: Option<DirtyUser>, changes: Vec<Change>) -> Enqueued {
         let audit = self.state.auditor().packed_endings(&changes, None);
-        let change = PendingChange { organization, dirty_user, undo: Undo::Never, changes, audit };
-        self.state.queue_unconditionally(change)
+        let change = PendingChange { organization, dirty_user, undo: Undo::Irrevocable, changes, audit };
+        self.state.enqueue_unconditionally(change)
     }
 }
 

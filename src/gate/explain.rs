@@ -90,7 +90,7 @@ fn explain_report(
         sentence: reason.sentence().into(),
         action: policy.organization(&event.organization).map(|_| report.name().to_owned()),
         queues,
-        rule: None,
+        grant: None,
         facts: vec![],
         change: vec![],
     }

@@ -1,23 +1,24 @@
 //! The gate answers every question of every dialect, and is the only place that changes state.
 //!
-//! [`Gate::ask`] asks [`crate::policy::decide`], makes an allowed change in the session table, queues it for the disk,
-//! and hands out the answer together with the [`PendingCommit`] that the answer has to wait for. The gate opens no
-//! socket, reads no clock and writes no metric: the time is an argument, and metrics are read from it.
+//! [`Gate::ask`] asks [`crate::policy::decide`], makes an allowed change in the session table, enqueues it for the
+//! disk, and hands out the answer together with the [`PendingCommit`] that the answer has to wait for. The gate opens
+//! no socket, reads no clock and writes no metric: the time is an argument, and metrics are read from it.
 //!
 //! | File | What it owns |
 //! |---|---|
 //! | `batch` | one policy snapshot for the questions that arrive together: resolve, decide, apply, answer |
-//! | `apply` | decides under the lock of the table, makes the change, queues it |
+//! | `apply` | decides under the lock of the table, makes the change, enqueues it |
 //! | `answer` | a judgement in the names of the policy |
-//! | [`pbx_reports`] | what the PBX reports: calls, and ends of supervisions |
-//! | `endings` | what ends without a question: leases, removed users, revoked supervisions |
-//! | [`operator`] | what an operator lists and ends |
+//! | [`pbx_reports`] | reports of the PBX: calls, and ends of supervisions |
+//! | `endings` | sessions and supervisions that end without a question: leases, removed users, revocations |
+//! | [`operator`] | lists and ends sessions and supervisions for an operator |
 //! | `explain` | why a question would get its answer |
 //! | [`counts`] | sessions and supervisions, counted for the metrics |
 //! | `audit` | the records of the audit log |
 //! | `commit` | the queue, its groups and the writer: from memory to the disk |
 //! | [`change_feed`] | the last changes of each organization, for watchers |
 //! | `restore` | the start: reads the saved sessions |
+//! | `state` | the policy, the tables and the queue, shared with the writer; how a change is enqueued |
 
 mod answer;
 mod apply;
@@ -50,8 +51,8 @@ pub use audit::QuestionOrigin;
 pub use batch::Batch;
 use change_feed::ChangeFeed;
 pub use commit::group::PendingCommit;
-pub use commit::writer::CommitObserver;
 use commit::writer::write_all;
+pub use commit::writer::{CommitObserver, WallClock};
 pub use counts::Counts;
 use counts::{LeaseCounts, QueueCounts};
 use endings::Endings;
@@ -59,6 +60,9 @@ pub use explain::{DialedMeaning, Explained};
 use operator::Operator;
 pub use restore::Restored;
 use state::GateState;
+
+/// The name of the thread that writes the session store and the audit log.
+const WRITER_THREAD: &str = "store";
 
 /// The policy, the session tables, and everything that reads or changes them.
 ///
@@ -128,16 +132,16 @@ impl Default for Gate {
 }
 
 impl Gate {
-    /// A gate without a policy. If `durable`, changes wait for the store that [`Gate::restore`] opens.
+    /// A gate without a policy. If `has_store`, changes wait for the store that [`Gate::restore`] opens.
     #[must_use]
-    pub fn new(durable: bool) -> Self {
-        Self::audited(durable, None)
+    pub fn new(has_store: bool) -> Self {
+        Self::audited(has_store, None)
     }
 
     /// The same with an audit log. Its records wait in the buffer until [`Gate::open_audit`] and [`Gate::restore`].
     #[must_use]
-    pub fn audited(durable: bool, audit: Option<AuditBuffer>) -> Self {
-        Self { state: Arc::new(GateState::new(durable, audit)), log: Mutex::default() }
+    pub fn audited(has_store: bool, audit: Option<AuditBuffer>) -> Self {
+        Self { state: Arc::new(GateState::new(has_store, audit)), log: Mutex::default() }
     }
 
     /// Judges the event, makes the change if it is allowed and meant, and hands the outcome to `answer`; its names live
@@ -166,7 +170,7 @@ impl Gate {
         Explained::new(&self.state, event, now)
     }
 
-    /// What an operator may list and end.
+    /// Lists and ends sessions and supervisions for an operator.
     #[must_use]
     pub fn operator(&self) -> Operator<'_> {
         Operator::new(&self.state)
@@ -267,7 +271,8 @@ impl Gate {
     }
 
     /// Opens the session store in this folder, restores its login sessions under the policy of now, and starts the
-    /// writer. For a gate that is not durable it starts only what the audit log needs.
+    /// writer; `clock` gives the time of what the writer writes. For a gate without a store it starts only what the
+    /// audit log needs.
     ///
     /// # Errors
     ///
@@ -277,23 +282,25 @@ impl Gate {
         folder: &Path,
         now: Moment,
         observer: Box<dyn CommitObserver + Send + Sync>,
+        clock: WallClock,
     ) -> Result<Restored, StoreError> {
-        let (store, restored) = if self.is_durable() {
+        let (store, restored) = if self.has_store() {
             let (store, restored) = restore::from_disk(&self.state, folder, now)?;
             (Some(store), restored)
         } else {
             (restore::without_store(&self.state, now), Restored::default())
         };
         if let Some(store) = store {
-            self.write_to(store, observer).map_err(|error| StoreError::Unusable {
-                path: folder.display().to_string(),
-                why: format!("the thread that writes it cannot be started: {error}"),
+            self.write_to(store, observer, clock).map_err(|source| StoreError::Thread {
+                path: folder.to_owned(),
+                thread: WRITER_THREAD,
+                source,
             })?;
         }
         Ok(restored)
     }
 
-    /// Writes every change to this store from now on, in a thread of its own.
+    /// Writes every change to this store from now on, in a thread of its own. `clock` gives the time of its records.
     ///
     /// # Errors
     ///
@@ -302,12 +309,13 @@ impl Gate {
         &self,
         store: Box<dyn Store>,
         observer: Box<dyn CommitObserver + Send + Sync>,
+        clock: WallClock,
     ) -> std::io::Result<()> {
         let state = Arc::clone(&self.state);
         let log = self.log.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let thread = std::thread::Builder::new().name("store".to_owned());
+        let thread = std::thread::Builder::new().name(WRITER_THREAD.to_owned());
         // The thread is not joined: it reports its end through the commit queue.
-        thread.spawn(move || write_all(&state, store, log, &*observer))?;
+        thread.spawn(move || write_all(&state, store, log, &*observer, &*clock))?;
         Ok(())
     }
 
@@ -326,8 +334,8 @@ impl Gate {
 
     /// Whether login sessions are kept over a restart.
     #[must_use]
-    pub fn is_durable(&self) -> bool {
-        self.state.commit_queue.is_durable()
+    pub fn has_store(&self) -> bool {
+        self.state.commit_queue.has_store()
     }
 
     /// Whether the session store takes changes.

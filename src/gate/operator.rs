@@ -1,4 +1,4 @@
-//! What an operator lists and ends: login sessions and supervisions.
+//! Lists and ends login sessions and supervisions for an operator.
 
 use std::sync::Arc;
 
@@ -119,7 +119,7 @@ pub struct Operator<'g> {
     state: &'g GateState,
 }
 
-/// What an operator ended, and the commit to wait for. `None`: nothing has to become durable.
+/// The rows that an operator ended, and the commit to wait for. `None`: nothing has to become durable.
 pub type Ended<R> = (Vec<R>, Option<Arc<PendingCommit>>);
 
 impl<'g> Operator<'g> {
@@ -234,8 +234,8 @@ impl<'g> Operator<'g> {
         let change = |altered| Change::of_session(organization, altered, Cause::Revocation);
         let changes: Vec<_> = altered.iter().filter_map(change).collect();
         let audit = self.state.auditor().packed_endings(&changes, Some(by));
-        let queued = self.state.queue_sessions(&mut table, organization, user, altered, changes, audit);
-        Ok((rows, queued.map_err(|_| OperatorError::Unavailable)?))
+        let enqueued = self.state.enqueue_sessions(&mut table, organization, user, altered, changes, audit);
+        Ok((rows, enqueued.map_err(|_| OperatorError::Unavailable)?.commit()))
     }
 
     /// Ends the supervisions by a user, or of a target, or both. `by` names the operator in the audit log. The PBX
@@ -258,20 +258,21 @@ impl<'g> Operator<'g> {
         let changes: Vec<_> = ended.iter().map(change).collect();
         let audit = self.state.auditor().packed_endings(&changes, Some(by));
         let undo = Undo::Supervisions { began: None, ended: ended.clone() };
-        let queued = self
+        let enqueued = self
             .state
-            .queue_audited(organization, audit, undo, changes)
+            .enqueue_audited(organization, audit, undo, changes)
             .inspect_err(|_| table.supervisions.undo(None, &ended, |_| true));
-        Ok((rows, queued.map_err(|_| OperatorError::Unavailable)?))
+        Ok((rows, enqueued.map_err(|_| OperatorError::Unavailable)?.commit()))
     }
 
     /// Whether the user with this id or extension has a login session in the queue with this id or number.
     #[must_use]
     pub fn is_logged_in(self, organization: &str, user: &str, queue: &str, now: Moment) -> bool {
         let policy = self.state.policy.load();
-        let Some(tenant) = policy.organization(organization) else { return false };
-        let named = tenant.directory.user_named(user).map(User::id).zip(tenant.directory.queue_named(queue));
-        let (Some((user, queue)), Some(table)) = (named, self.state.tables.lock(tenant.id)) else { return false };
+        let Some(organization) = policy.organization(organization) else { return false };
+        let named =
+            organization.directory.user_named(user).map(User::id).zip(organization.directory.queue_named(queue));
+        let (Some((user, queue)), Some(table)) = (named, self.state.tables.lock(organization.id)) else { return false };
         let session = table.view(user).in_this_queue(queue).copied();
         session.is_some_and(|session| !session.ends.is_some_and(|ends| ends.has_come(now)))
     }
@@ -281,7 +282,7 @@ fn pause_reason(table: &SessionTable, user: UserId, session: &LoginSession) -> O
     table.pause_reason(user, session.queue).map(str::to_owned)
 }
 
-/// Whether the session is kept though its user could not open it today (RULES R31).
+/// Whether the session is kept though its user could not open it today (rule R31).
 fn is_kept(organization: &Organization, user: UserId, session: &LoginSession) -> bool {
     session.ground != Ground::Supervisor && !may_open(organization, user, session.queue)
 }

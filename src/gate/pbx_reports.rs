@@ -1,10 +1,10 @@
-//! What a PBX reports, whatever the role model says: a call that began or ended, a supervision that ended.
+//! The reports of a PBX, the same under every role model: a call began or ended, a supervision ended.
 //!
 //! A report is not a question of rights. The PBX is trusted for its calls, as it is for the identity of the actor.
 
 use std::sync::Arc;
 
-use crate::decision::{ActionLabel, AllowReason, Answer, AnswerQueues, DenyReason, Reason};
+use crate::decision::{AllowReason, Answer, AnswerQueues, DenyReason, Reason};
 use crate::event::{Event, Intent};
 use crate::gate::audit::{AskedQuestion, DecisionBasis};
 use crate::gate::change_feed::{Cause, Change};
@@ -46,15 +46,7 @@ impl<'g> PbxReports<'g> {
         now: Moment,
     ) -> (Answer<'p>, Option<Arc<PendingCommit>>) {
         let (policy, event) = (asked.policy, asked.event);
-        let mut answer = Answer {
-            reason: Reason::Deny(DenyReason::UnknownOrganization),
-            action: None,
-            label: ActionLabel::Control,
-            queues: AnswerQueues::None,
-            target: None,
-            mode: None,
-            revision: policy.revision,
-        };
+        let mut answer: Answer<'p> = Answer::denied(DenyReason::UnknownOrganization, policy.revision);
         let Some(organization) = policy.organization(&event.organization) else {
             self.state.auditor().note_decision(asked, &answer, &DecisionBasis::default());
             return (answer, None);
@@ -70,7 +62,7 @@ impl<'g> PbxReports<'g> {
         let audit = || self.state.auditor().packed_decision(asked, &accepted, &basis);
         let applied = names.and_then(|names| self.apply(organization, report, &names, event.intent, now, audit));
         match applied {
-            // The audit record is queued with the change.
+            // The audit record is in the commit queue, with the change.
             Ok(commit) if event.intent == Intent::Do && self.state.audit.is_some() => return (accepted, commit),
             Ok(_) => answer = accepted,
             Err(reason) => answer.reason = Reason::Deny(reason),
@@ -131,11 +123,11 @@ impl<'g> PbxReports<'g> {
         let change = PendingChange {
             organization: organization.id,
             dirty_user: None,
-            undo: Undo::Never,
+            undo: Undo::Irrevocable,
             changes: ended.iter().map(change).collect(),
             audit: audit(),
         };
-        Ok(self.state.queue_unconditionally(change).map(|receipt| receipt.commit))
+        Ok(self.state.enqueue_unconditionally(change).commit())
     }
 }
 

@@ -17,6 +17,26 @@ use crate::sessions::SessionTables;
 use crate::sessions::table::{AlteredSession, SessionTable};
 use crate::telephony::{Moment, UserId};
 
+/// The way of a change after it was made in memory.
+#[derive(Debug)]
+pub(super) enum Enqueued {
+    /// Nothing has to be written for the change, or nothing can be written at present and the change happens
+    /// nevertheless: it is published already, and its answer is sent at once.
+    Published,
+    /// The change is in the commit queue. It is published, and its answer is sent, after the commit of this receipt.
+    WaitsForCommit(Receipt),
+}
+
+impl Enqueued {
+    /// The commit that the answer waits for. `None`: the answer is sent at once.
+    pub(super) fn commit(self) -> Option<Arc<PendingCommit>> {
+        match self {
+            Self::Published => None,
+            Self::WaitsForCommit(receipt) => Some(receipt.commit),
+        }
+    }
+}
+
 /// The policy, the session tables, and the queue of changes on their way to the disk.
 #[derive(Debug)]
 pub(crate) struct GateState {
@@ -33,12 +53,12 @@ pub(crate) struct GateState {
 }
 
 impl GateState {
-    pub(super) fn new(is_durable: bool, audit: Option<AuditBuffer>) -> Self {
+    pub(super) fn new(has_store: bool, audit: Option<AuditBuffer>) -> Self {
         Self {
             policy: ArcSwap::default(),
             tables: SessionTables::default(),
             change_feeds: ChangeFeeds::default(),
-            commit_queue: CommitQueue::new(is_durable, audit.is_some()),
+            commit_queue: CommitQueue::new(has_store, audit.is_some()),
             audit,
             leases_expired: AtomicU64::new(0),
             supervisions_revoked: AtomicU64::new(0),
@@ -57,43 +77,42 @@ impl GateState {
         self.tables.lock(organization.id)?.calls.get(call.as_str(), now)
     }
 
-    /// Queues a change that somebody asked for. `None`: nothing has to be written, and the change is published already.
+    /// Enqueues a change that a peer or an operator asked for.
     ///
     /// # Errors
     ///
     /// When the disk takes no changes. The caller reverts the change.
-    pub(super) fn queue(&self, change: PendingChange) -> Result<Option<Receipt>, Unavailable> {
+    fn enqueue(&self, change: PendingChange) -> Result<Enqueued, Unavailable> {
         if !self.commit_queue.has_to_write(&change) {
             self.publish(&change);
-            return Ok(None);
+            return Ok(Enqueued::Published);
         }
-        self.commit_queue.push(change).map(Some)
+        self.commit_queue.push(change).map(Enqueued::WaitsForCommit)
     }
 
-    /// Queues a change that happens whether the disk works or not. `None`: nothing is written now, and the change is
-    /// published already.
-    pub(super) fn queue_unconditionally(&self, change: PendingChange) -> Option<Receipt> {
+    /// Enqueues a change that happens whether the disk works or not.
+    pub(super) fn enqueue_unconditionally(&self, change: PendingChange) -> Enqueued {
         if !self.commit_queue.has_to_write(&change) {
             self.publish(&change);
-            return None;
+            return Enqueued::Published;
         }
         match self.commit_queue.push_unconditionally(change) {
-            Ok(receipt) => Some(receipt),
+            Ok(receipt) => Enqueued::WaitsForCommit(receipt),
             Err(change) => {
                 // The audit log gets the records once it can be written.
                 self.note_packed(&change.audit);
                 self.publish(&change);
-                None
+                Enqueued::Published
             }
         }
     }
 
-    /// Queues what was altered of a user's login sessions, or reverts it.
+    /// Enqueues what was altered of a user's login sessions, or reverts it.
     ///
     /// # Errors
     ///
     /// When the disk takes no changes. The sessions are then as they were before.
-    pub(super) fn queue_sessions(
+    pub(super) fn enqueue_sessions(
         &self,
         table: &mut SessionTable,
         organization: &Organization,
@@ -101,36 +120,41 @@ impl GateState {
         altered: Vec<AlteredSession>,
         changes: Vec<Change>,
         audit: Vec<u8>,
-    ) -> Result<Option<Arc<PendingCommit>>, Unavailable> {
+    ) -> Result<Enqueued, Unavailable> {
         let to_revert = altered.clone();
-        let queued = self.queue(PendingChange {
+        let enqueued = self.enqueue(PendingChange {
             organization: organization.id,
             dirty_user: Some(DirtyUser::new(organization, user)),
             undo: Undo::Sessions(altered),
             changes,
             audit,
         });
-        let receipt = queued.inspect_err(|_| table.undo(&to_revert))?;
-        Ok(receipt.map(|receipt| {
-            table.set_unsettled(user, receipt.ticket, self.commit_queue.settled());
-            receipt.commit
-        }))
+        let enqueued = enqueued.inspect_err(|_| table.undo(&to_revert))?;
+        self.note_ticket(table, user, &enqueued);
+        Ok(enqueued)
     }
 
-    /// Queues a change that the session store has no part in: an audit record, a supervision.
+    /// Remembers in the table which commit later decisions about the user have to wait for.
+    pub(super) fn note_ticket(&self, table: &mut SessionTable, user: UserId, enqueued: &Enqueued) {
+        if let Enqueued::WaitsForCommit(receipt) = enqueued {
+            table.set_unsettled_ticket(user, receipt.ticket, self.commit_queue.settled_ticket());
+        }
+    }
+
+    /// Enqueues a change that the session store has no part in: an audit record, a supervision.
     ///
     /// # Errors
     ///
     /// When the audit log takes no records. The caller reverts the change.
-    pub(super) fn queue_audited(
+    pub(super) fn enqueue_audited(
         &self,
         organization: &Organization,
         audit: Vec<u8>,
         undo: Undo,
         changes: Vec<Change>,
-    ) -> Result<Option<Arc<PendingCommit>>, Unavailable> {
+    ) -> Result<Enqueued, Unavailable> {
         let change = PendingChange { organization: organization.id, dirty_user: None, undo, changes, audit };
-        Ok(self.queue(change)?.map(|receipt| receipt.commit))
+        self.enqueue(change)
     }
 
     /// Publishes the change in the feed of its organization.

@@ -31,12 +31,12 @@ pub(super) fn spawn(sidecar: &Arc<Sidecar>, background: &TaskGroup) -> watch::Re
     self_test::run_once(sidecar, 0);
     let (succeeded, self_tested) = watch::channel(0);
     tasks.spawn(self_test::run(Arc::clone(sidecar), succeeded, stop.clone()));
-    tasks.spawn(housekeeping(Arc::clone(sidecar), stop.clone()));
+    tasks.spawn(maintain(Arc::clone(sidecar), stop.clone()));
     self_tested
 }
 
 /// Ends login sessions whose lease is over, folds metric samples, and logs how many lines the quota left out.
-async fn housekeeping(sidecar: Arc<Sidecar>, stop: CancellationToken) {
+async fn maintain(sidecar: Arc<Sidecar>, stop: CancellationToken) {
     let mut upkeep = interval(METRICS_UPKEEP_INTERVAL);
     let mut sweep = interval(LEASE_SWEEP_INTERVAL);
     let mut summary = interval(LOG_PEER_INTERVAL);

@@ -7,8 +7,8 @@
 mod background;
 mod process;
 pub(crate) mod state_folder;
-mod store_observer;
 mod systemd;
+mod writer_observer;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ use crate::config::problem::{Problem, Problems};
 use crate::config::{self, LoadedConfig};
 use crate::gate::Gate;
 use crate::lifecycle::state_folder::StateFolderError;
-use crate::lifecycle::store_observer::StoreObserver;
+use crate::lifecycle::writer_observer::WriterObserver;
 use crate::limits::{COMMIT_TIMEOUT, PUBLISH_TIMEOUT, RELOAD_NICENESS};
 use crate::observe::log::Log;
 use crate::policy::Policy;
@@ -135,10 +135,13 @@ async fn open_audit(sidecar: &Arc<Sidecar>) -> Result<(), StartError> {
 /// Restores the login sessions that an earlier process stored.
 async fn restore_sessions(sidecar: &Arc<Sidecar>) -> Result<(), StartError> {
     let (folder, now) = (sidecar.settings.state.folder.clone(), sidecar.clock.now());
-    let observer = Box::new(StoreObserver(Arc::clone(sidecar)));
+    let observer = Box::new(WriterObserver(Arc::clone(sidecar)));
+    let clock = Arc::clone(sidecar);
+    let clock = Box::new(move || clock.clock.now().wall);
     let gate = Arc::clone(&sidecar.gate);
-    let restored = spawn_blocking(move || gate.restore(&folder, now, observer)).await?.map_err(StartError::Store)?;
-    if sidecar.gate.is_durable() {
+    let restored =
+        spawn_blocking(move || gate.restore(&folder, now, observer, clock)).await?.map_err(StartError::Store)?;
+    if sidecar.gate.has_store() {
         tracing::info!(sessions = restored.sessions, gone = restored.gone, "login sessions restored");
     } else {
         tracing::warn!("store = \"memory\": login sessions end with this process");
@@ -167,7 +170,7 @@ impl Running {
 /// The status that `systemctl status` shows.
 fn status_line(sidecar: &Sidecar) -> String {
     let last = sidecar.last_reload();
-    let revision = sidecar.settled_revision.load(Ordering::Relaxed);
+    let revision = sidecar.adopted_revision.load(Ordering::Relaxed);
     if last.successful {
         format!("policy {revision}, organizations {}", sidecar.gate.policy().organizations().count())
     } else {
@@ -224,7 +227,7 @@ async fn apply(loaded: LoadedConfig, sidecar: &Sidecar) {
     sidecar.metrics.prepare(&loaded.policy);
     sidecar.set_admin_token(loaded.process.listen.admin_token);
     let revision = publish(loaded.policy, &sidecar.gate).await;
-    sidecar.settled_revision.store(revision, Ordering::Relaxed);
+    sidecar.adopted_revision.store(revision, Ordering::Relaxed);
     tracing::info!(revision, "policy loaded");
     for warning in &warnings.problems {
         tracing::warn!(%warning, "configuration");
@@ -273,8 +276,8 @@ impl Running {
         self.sidecar.gate.writer_panicked().await;
     }
 
-    /// Drains connections, closes the listeners, and writes what is left to the store and the audit log. `at_once` ends
-    /// the draining early.
+    /// Drains connections, closes the listeners, and writes the remaining changes to the store and the audit log.
+    /// `at_once` ends the draining early.
     pub(crate) async fn stop(self, at_once: impl Future<Output = ()>) {
         systemd::stopping("draining");
         tracing::info!("draining");

@@ -19,7 +19,7 @@ use crate::policy::{Organization, Policy};
 use crate::telephony::{Moment, QueueId, QueueSet, UnixMillis, UserId, closed_list};
 
 closed_list! {
-    /// What a question asks for.
+    /// The kind of a question.
     QuestionKind {
         /// `queue.login`; in three of four questions the actor is assigned to the queue.
         Login = "queue.login",
@@ -126,7 +126,7 @@ impl Questions {
         seed: u64,
     ) -> Result<Self, LoadError> {
         let gate = Gate::default();
-        let _revocations = gate.publish(policy);
+        let _previous = gate.publish(policy);
         let policy = gate.policy();
         let mut random = Rng::with_seed(seed);
         let mut tenants: Vec<Tenant<'_>> =
@@ -291,7 +291,7 @@ impl<'p> Tenant<'p> {
     }
 }
 
-/// One of the choices, or `otherwise` if there is none.
+/// A random choice, or `otherwise` if there is none.
 fn any<T: Copy>(choices: &[T], otherwise: T, random: &mut Rng) -> T {
     choices.get(random.usize(0..choices.len().max(1))).copied().unwrap_or(otherwise)
 }

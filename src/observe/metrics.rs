@@ -386,7 +386,7 @@ fn render_by_queue(queues: &[QueueSessions], text: &mut String) {
         writeln!(text)
     };
     // Writing to a string cannot fail.
-    let _unfailing = write();
+    write().ok();
 }
 
 fn decisions(dialect: DialectLabel, action: ActionLabel, reason: Reason) -> Counter {

@@ -48,7 +48,7 @@ pub fn pairs_of_model(model: &Model) -> Vec<Pair> {
 
 fn reasons_of(model: &Model, action: &Action) -> Vec<Reason> {
     let mut denials = before_grants(action);
-    // A toggle is judged, and counted, as what it becomes.
+    // A toggle is judged, and counted, as the login or logout that it becomes.
     if matches!(action.effect, Effect::Toggle { .. }) {
         return denials.into_iter().map(Reason::Deny).collect();
     }
@@ -77,7 +77,7 @@ fn before_grants(action: &Action) -> Vec<DenyReason> {
     denials
 }
 
-/// What the grants of an action can lack.
+/// The reasons for which the grants of an action can fail.
 fn short_of_grants(action: &Action, grants: &[&Grant]) -> Vec<DenyReason> {
     let mut denials = vec![];
     let of_ones_own = matches!(action.effect.subject(), Some(Subject::Actor));

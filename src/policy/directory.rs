@@ -43,7 +43,7 @@ pub struct Queue {
 pub struct Group {
     /// The id in the configuration.
     pub id: Box<str>,
-    /// Whether members may make outbound calls. `None`: the organization's setting decides (RULES R67).
+    /// Whether members may make outbound calls. `None`: the organization's setting decides (rule R67).
     pub outbound: Option<bool>,
 }
 
@@ -184,7 +184,7 @@ impl Directory {
     }
 
     /// Whether the user's groups allow outbound calls: a group that forbids them wins. `None`: no group of the user
-    /// allows or forbids them (RULES R67 and section 7).
+    /// allows or forbids them (rule R67; tests/conformance/voximplant.md, section 7).
     #[must_use]
     pub fn outbound_by_groups(&self, user: UserId) -> Option<bool> {
         let groups = self.groups_of(user).iter().filter_map(|&group| self.group(group)?.outbound);

@@ -37,8 +37,8 @@ pub struct Explanation {
     pub queues: Vec<String>,
     /// The grant that allowed the question, or the grant that the fewest changes would satisfy. `None`: no grant was
     /// reached.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rule: Option<CitedRule>,
+    #[serde(rename = "rule", skip_serializing_if = "Option::is_none")]
+    pub grant: Option<CitedGrant>,
     /// The facts, settings and roles that the decision depends on.
     pub facts: Vec<ShownFact>,
     /// The changes that together turn a denial into an allow. Empty: it is allowed, or no configuration allows it.
@@ -47,7 +47,7 @@ pub struct Explanation {
 
 /// A grant in the file of a role model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CitedRule {
+pub struct CitedGrant {
     /// The file.
     pub file: String,
     /// The line of the grant, from 1.
@@ -91,7 +91,7 @@ pub fn explain<V: SessionView>(
     };
     let judged = JudgedQuestion { question, judgement, sessions: &sessions, queue: queues.first().copied() };
     let reason = judgement.decision.reason();
-    let (rule, change) = match judgement.decision {
+    let (cited, change) = match judgement.decision {
         Decision::Allow { grant, .. } => {
             let grant = grant.and_then(|position| judged.model().grants.get(usize::from(position)));
             (grant.map(|grant| cite(judged.model(), grant)), vec![])
@@ -104,7 +104,7 @@ pub fn explain<V: SessionView>(
         sentence: reason.sentence().into(),
         action: Some(judgement.action.name.to_string()),
         queues: queues.into_iter().map(number).collect(),
-        rule,
+        grant: cited,
         facts: judged.shown_facts(),
         change,
     }
@@ -170,7 +170,7 @@ impl<'p, V: SessionView> JudgedQuestion<'p, '_, V> {
     }
 
     /// The grant that the fewest changes would satisfy, and the changes.
-    fn nearest(&self, reason: DenyReason) -> (Option<CitedRule>, Vec<String>) {
+    fn nearest(&self, reason: DenyReason) -> (Option<CitedGrant>, Vec<String>) {
         if reason == DenyReason::NoAssignedQueue {
             return (None, self.remedy_behind_grants(reason));
         }
@@ -275,8 +275,8 @@ impl<'p, V: SessionView> JudgedQuestion<'p, '_, V> {
     }
 }
 
-fn cite(model: &Model, grant: &Grant) -> CitedRule {
-    CitedRule {
+fn cite(model: &Model, grant: &Grant) -> CitedGrant {
+    CitedGrant {
         file: model.file.to_string(),
         line: grant.line,
         rules: grant.rules.iter().map(ToString::to_string).collect(),
@@ -288,7 +288,9 @@ fn unresolved(reason: DenyReason, known: PartlyResolved<'_>, event: &Event<'_>) 
     let organization = known.organization.map_or(event.organization.as_str(), |organization| &organization.name);
     let model = known.organization.map_or("", |organization| &organization.model.file);
     let dialed = match event.request {
-        Request::Dial(digits) => known.organization.and_then(|tenant| tenant.feature_codes.translate(digits.as_str())),
+        Request::Dial(digits) => {
+            known.organization.and_then(|organization| organization.feature_codes.translate(digits.as_str()))
+        }
         Request::Action(_) => None,
     };
     let named = |given: Option<Token<'_>>, argument: Argument| {
@@ -305,7 +307,8 @@ fn unresolved(reason: DenyReason, known: PartlyResolved<'_>, event: &Event<'_>) 
         }
         DenyReason::UnknownQueue => {
             let queue = named(event.queue, Argument::Queue);
-            let is_known = known.organization.is_some_and(|tenant| tenant.directory.queue_named(&queue).is_some());
+            let is_known =
+                known.organization.is_some_and(|organization| organization.directory.queue_named(&queue).is_some());
             let from = event.from.filter(|_| queue.is_empty() || is_known);
             let queue = from.map_or(queue, |from| from.as_str().to_owned());
             format!("add the queue `{queue}` to organization `{organization}`, or correct its number")
@@ -327,7 +330,7 @@ fn unresolved(reason: DenyReason, known: PartlyResolved<'_>, event: &Event<'_>) 
         sentence: reason.sentence().into(),
         action: known.action.map(|action| action.name.to_string()),
         queues: known.queue.and_then(number).into_iter().collect(),
-        rule: None,
+        grant: None,
         facts: vec![],
         change: Some(change).filter(|change| !change.is_empty()).into_iter().collect(),
     }
@@ -341,7 +344,7 @@ const fn faulty(reason: ErrorReason) -> Explanation {
         sentence: Cow::Borrowed(reason.sentence()),
         action: None,
         queues: vec![],
-        rule: None,
+        grant: None,
         facts: vec![],
         change: vec![],
     }

@@ -1,9 +1,10 @@
 //! The facts that a grant may require, in the order in which they are checked.
 //!
 //! A grant of a role model lists facts; the compiled grant holds them as a [`FactSet`], one bit a fact. The order of
-//! declaration **is** the order of checks of RULES section 7: the first missing fact of a grant names the reason of a
-//! denial, and among several grants the one that got furthest names it. A new fact needs a row in [`Fact`], its reason
-//! in [`Fact::denial`], its advice in [`Fact::remedy`] and a line in [`super::decide`] that evaluates it.
+//! declaration **is** the order of checks in `config/models/README.md`, "How a question is judged": the first missing
+//! fact of a grant names the reason of a denial, and among several grants the one that got furthest names it. A new
+//! fact needs a row in [`Fact`], its reason in [`Fact::denial`], its advice in [`Fact::remedy`] and a line in
+//! [`super::decide`] that evaluates it.
 
 #![expect(
     unnameable_types,
@@ -23,17 +24,17 @@ closed_list! {
     Fact {
         /// The role in the question ranks strictly below the actor's highest role.
         RoleLower = "role.lower",
-        /// A group of the actor allows outbound calls, and none of the actor's groups forbids them (RULES R67).
+        /// A group of the actor allows outbound calls, and none of the actor's groups forbids them (rule R67).
         ActorOutboundByGroup = "actor.outbound_by_group",
         /// No group of the actor allows or forbids outbound calls.
         ActorOutboundUnset = "actor.outbound_unset",
-        /// The target is not the actor (RULES C14).
+        /// The target is not the actor (rule C14).
         TargetOther = "target.other",
         /// The event names no queue.
         QueueNone = "queue.none",
         /// The event names a queue.
         QueueGiven = "queue.given",
-        /// The target serves at least one queue that the actor supervises (RULES C13).
+        /// The target serves at least one queue that the actor supervises (rule C13).
         TargetInSupervisedQueue = "target.in_supervised_queue",
         /// The subject is logged in to the queue.
         SessionOpen = "session.open",
@@ -132,7 +133,7 @@ impl Fact {
         FactDenial::Reason(reason)
     }
 
-    /// What an operator can change to make the fact true, with the placeholders `{actor}`, `{target}` and `{queue}`.
+    /// The change by an operator that makes the fact true, with the placeholders `{actor}`, `{target}` and `{queue}`.
     /// `None`: the fact depends on the event alone.
     #[must_use]
     pub const fn remedy(self) -> Option<&'static str> {

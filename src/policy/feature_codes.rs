@@ -117,7 +117,7 @@ impl Pattern {
         other.shapes().find_map(|second| shapes.clone().find_map(|first| unify(&first, &second)))
     }
 
-    /// The pattern for each length of its argument, as a list of characters: `None` stands for any digit.
+    /// The pattern for each length of its argument, as a list of characters: `None` is any digit.
     fn shapes(&self) -> impl Iterator<Item = Vec<Option<char>>> + Clone {
         let lengths = if self.argument.is_some() { 1..=NUMBER_DIGITS_MAX } else { 0..=0 };
         lengths.map(|length| {

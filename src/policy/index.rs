@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! bytes  0..32   tags     8 × u32   upper half of the hash of each name; 0 where the entry is vacant
-//! bytes 32..64   entries  8 × u32   what the name belongs to; u32::MAX where vacant, and then in all later places too
+//! bytes 32..64   entries  8 × u32   the user of each name; u32::MAX where vacant, and then in all later places too
 //! ```
 //!
 //! The lower half of the hash selects the bucket; a full bucket overflows into the next one. The table of a library

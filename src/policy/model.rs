@@ -142,7 +142,7 @@ pub struct Setting {
     pub name: Box<str>,
     /// The value if the organization sets none.
     pub default: bool,
-    /// Whether an organization may not change it (RULES R42).
+    /// Whether an organization may not change it (rule R42).
     pub locked: bool,
 }
 
@@ -208,8 +208,8 @@ pub struct Action {
     pub uses: KeySet,
     /// Every value of the keys with a closed list that the action reads. The values of `via` are always among them.
     pub attributes_used: AttributeSet,
-    /// Attribute values that the action does not have: an event with one of them is malformed.
-    pub attributes_unknown: AttributeSet,
+    /// Attribute values that the action refuses: an event with one of them is malformed.
+    pub attributes_refused: AttributeSet,
     /// Attribute values with which there is no target, even if the event names one.
     pub targetless: AttributeSet,
     /// The kinds of queue that the action is for. Empty: all kinds.

@@ -1,12 +1,13 @@
 //! Resolution: from the names in an event to ids. Unknown, missing and contradictory names are found here.
 //!
-//! The checks run in the order of RULES section 7: organization, action, attributes, actor, queue, target, group, kind.
-//! A [`Question`] therefore holds only ids that exist in the policy against which the event was resolved.
-//! [`crate::gate`] resolves every event before [`super::decide`] judges it.
+//! The checks run in the order of `config/models/README.md`, "How a question is judged": organization, action,
+//! attribute values and missing keys, actor, queue, target, call, group, kind of queue. A [`Question`] therefore holds
+//! only ids that exist in the policy against which the event was resolved. [`crate::gate`] resolves every event before
+//! [`super::decide`] judges it.
 
 use crate::decision::{DenyReason, ErrorReason, WireError};
 use crate::event::{AttributeSet, Event, Intent, Key, KeySet, Request};
-use crate::policy::directory::User;
+use crate::policy::directory::{Directory, User};
 use crate::policy::feature_codes::Argument;
 use crate::policy::model::{Action, Effect, RoleSet, Subject};
 use crate::policy::{Organization, Policy};
@@ -83,6 +84,14 @@ pub struct ReportedCall {
     pub queue: Option<QueueId>,
 }
 
+impl ReportedCall {
+    /// Whether the event names another target, or another queue, than those of the call.
+    fn contradicts(self, named_queue: Option<QueueId>, target: Option<User<'_>>) -> bool {
+        target.is_some_and(|target| target.id() != self.agent)
+            || named_queue.zip(self.queue).is_some_and(|(named, of_call)| named != of_call)
+    }
+}
+
 /// The reason why an event did not become a question.
 #[derive(Clone, Copy, Debug)]
 pub enum ResolveError<'p> {
@@ -119,7 +128,7 @@ impl<'p> PartlyResolved<'p> {
 ///
 /// # Errors
 ///
-/// The first check that fails, in the order of RULES section 7.
+/// The first check that fails, in the order of the module doc.
 pub fn resolve<'p>(
     policy: &'p Policy,
     event: &Event<'_>,
@@ -132,79 +141,161 @@ pub fn resolve<'p>(
     known.organization = Some(organization);
 
     let requested = requested_action(organization, event, known)?;
-    let action = requested.action;
-    known.action = Some(action);
+    known.action = Some(requested.action);
+    let values = RequestValues::read(organization, &requested, event, known)?;
 
-    let attributes = attributes_used(action, event)?;
-    let role = if action.uses.has(Key::Role) { role_given(organization, event)? } else { None };
-    let targetless = !attributes.intersection(action.targetless).is_empty();
-    let only_a_call =
-        matches!(action.effect, Effect::Supervise(_)) && requested.target.is_none() && event.call.is_some();
-    let keys_given = || requested.given(event).with_if(Key::Target, targetless || only_a_call);
-    if lacks_attribute(action, attributes, keys_given) {
-        return Err(known.denied(DenyReason::MissingAttribute));
-    }
-    let lease_seconds = if action.uses.has(Key::For) { lease_seconds(organization, event)? } else { None };
-
-    let directory = &organization.directory;
-    let Some(actor) = directory.user_named(&event.actor) else {
+    let Some(actor) = organization.directory.user_named(&event.actor) else {
         return Err(known.denied(DenyReason::UnknownUser));
     };
-    let queue_named = |key: Key, name: Option<&[u8]>| match name.filter(|_| action.uses.has(key)) {
-        None => Ok(None),
-        Some(name) => directory.queue_named(name).map(Some).ok_or_else(|| known.denied(DenyReason::UnknownQueue)),
-    };
-    let queue = queue_named(Key::Queue, requested.queue)?;
-    let from = queue_named(Key::From, event.from.as_ref().map(Token::as_ref))?;
-    known.queue = queue;
-    let call = call.filter(|_| action.uses.has(Key::Call));
-    let target = match requested.target.filter(|_| action.uses.has(Key::Target) && !targetless) {
-        Some(name) => Some(directory.user_named(name).ok_or_else(|| known.denied(DenyReason::UnknownTarget))?),
-        None if only_a_call && !targetless => {
-            let of_call = call.and_then(|call| directory.user(call.agent));
-            Some(of_call.ok_or_else(|| known.denied(DenyReason::UnknownCall))?)
-        }
-        None => None,
-    };
-    let contradicted = |given: Option<QueueId>, of_call: Option<QueueId>| {
-        given.zip(of_call).is_some_and(|(given, of_call)| given != of_call)
-    };
-    if call
-        .is_some_and(|call| target.is_some_and(|target| target.id() != call.agent) || contradicted(queue, call.queue))
-    {
-        return Err(known.denied(DenyReason::CallMismatch));
-    }
-    // An event that names a call means the queue of the call.
-    let queue = queue.or(call.and_then(|call| call.queue).filter(|_| action.uses.has(Key::Queue)));
-    known.queue = queue;
-    let group = match event.group.filter(|_| action.uses.has(Key::Group)) {
-        None => None,
-        Some(name) => Some(directory.group_named(&name).ok_or_else(|| known.denied(DenyReason::UnknownGroup))?),
-    };
-    if !is_of_right_kind(action, queue, organization) {
-        return Err(known.denied(DenyReason::WrongKind));
-    }
+    let named = NamedEntries::find(organization, &requested, values.target_source, event, call, known)?;
     Ok(Question {
         organization,
         intent: event.intent,
-        action,
+        action: requested.action,
         actor,
-        queue,
-        from,
-        target,
-        group,
-        role,
-        attributes,
-        lease_seconds,
-        renews: lease_seconds.is_some() && event.lease_seconds.is_some(),
+        queue: named.queue,
+        from: named.from,
+        target: named.target,
+        group: named.group,
+        role: values.role,
+        attributes: values.attributes,
+        lease_seconds: values.lease_seconds,
+        renews: values.lease_seconds.is_some() && event.lease_seconds.is_some(),
     })
+}
+
+/// The values of an event that are not names in the directory, after the check that no key is missing.
+struct RequestValues<'e> {
+    attributes: AttributeSet,
+    role: Option<RoleSet>,
+    lease_seconds: Option<u32>,
+    target_source: TargetSource<'e>,
+}
+
+impl<'e> RequestValues<'e> {
+    fn read<'p>(
+        organization: &Organization,
+        requested: &RequestedAction<'p, 'e>,
+        event: &Event<'_>,
+        known: PartlyResolved<'p>,
+    ) -> Result<Self, ResolveError<'p>> {
+        let action = requested.action;
+        let attributes = attributes_used(action, event)?;
+        let role = if action.uses.has(Key::Role) { role_given(organization, event)? } else { None };
+        let target_source = TargetSource::of(requested, event, attributes);
+        let keys_given = || requested.given(event).with_if(Key::Target, target_source.needs_no_key());
+        if lacks_attribute(action, attributes, keys_given) {
+            return Err(known.denied(DenyReason::MissingAttribute));
+        }
+        let lease_seconds = if action.uses.has(Key::For) { lease_seconds(organization, event)? } else { None };
+        Ok(Self { attributes, role, lease_seconds, target_source })
+    }
+}
+
+/// Where the target of a question comes from.
+#[derive(Clone, Copy)]
+enum TargetSource<'e> {
+    /// An attribute value of the event excludes a target: [`Action::targetless`].
+    Excluded,
+    /// The name of a user.
+    Name(&'e [u8]),
+    /// The agent on the reported call: a supervision that names a call and no target.
+    Call,
+    /// There is no target: the event names none, or the action uses none.
+    Nowhere,
+}
+
+impl<'e> TargetSource<'e> {
+    fn of(requested: &RequestedAction<'_, 'e>, event: &Event<'_>, attributes: AttributeSet) -> Self {
+        let action = requested.action;
+        if is_targetless(action, attributes) {
+            return Self::Excluded;
+        }
+        match requested.target {
+            Some(name) if action.uses.has(Key::Target) => Self::Name(name),
+            None if event.call.is_some() && matches!(action.effect, Effect::Supervise(_)) => Self::Call,
+            _ => Self::Nowhere,
+        }
+    }
+
+    /// Whether an action that needs the key `target` is satisfied without it.
+    const fn needs_no_key(self) -> bool {
+        matches!(self, Self::Excluded | Self::Call)
+    }
+
+    fn find<'p>(
+        self,
+        directory: &'p Directory,
+        call: Option<ReportedCall>,
+        known: PartlyResolved<'p>,
+    ) -> Result<Option<User<'p>>, ResolveError<'p>> {
+        let (found, otherwise) = match self {
+            Self::Excluded | Self::Nowhere => return Ok(None),
+            Self::Name(name) => (directory.user_named(name), DenyReason::UnknownTarget),
+            Self::Call => (call.and_then(|call| directory.user(call.agent)), DenyReason::UnknownCall),
+        };
+        found.map(Some).ok_or_else(|| known.denied(otherwise))
+    }
+}
+
+/// The entries of the directory that a question names beside its actor.
+struct NamedEntries<'p> {
+    queue: Option<QueueId>,
+    from: Option<QueueId>,
+    target: Option<User<'p>>,
+    group: Option<GroupId>,
+}
+
+impl<'p> NamedEntries<'p> {
+    /// Finds the queues, the target and the group, in this order; compares them with the call, and checks the kind of
+    /// the queue.
+    fn find(
+        organization: &'p Organization,
+        requested: &RequestedAction<'p, '_>,
+        target_source: TargetSource<'_>,
+        event: &Event<'_>,
+        call: Option<ReportedCall>,
+        mut known: PartlyResolved<'p>,
+    ) -> Result<Self, ResolveError<'p>> {
+        let (action, directory) = (requested.action, &organization.directory);
+        let queue_named = |key: Key, name: Option<&[u8]>| match name.filter(|_| action.uses.has(key)) {
+            None => Ok(None),
+            Some(name) => directory.queue_named(name).map(Some).ok_or_else(|| known.denied(DenyReason::UnknownQueue)),
+        };
+        let named_queue = queue_named(Key::Queue, requested.queue)?;
+        let from = queue_named(Key::From, event.from.as_ref().map(Token::as_ref))?;
+        known.queue = named_queue;
+
+        let call = call.filter(|_| action.uses.has(Key::Call));
+        let target = target_source.find(directory, call, known)?;
+        if call.is_some_and(|call| call.contradicts(named_queue, target)) {
+            return Err(known.denied(DenyReason::CallMismatch));
+        }
+        // An event that names a call means the queue of the call.
+        let queue = named_queue.or(call.and_then(|call| call.queue).filter(|_| action.uses.has(Key::Queue)));
+        known.queue = queue;
+
+        let group = match event.group.filter(|_| action.uses.has(Key::Group)) {
+            None => None,
+            Some(name) => Some(directory.group_named(&name).ok_or_else(|| known.denied(DenyReason::UnknownGroup))?),
+        };
+        if !is_of_right_kind(action, queue, organization) {
+            return Err(known.denied(DenyReason::WrongKind));
+        }
+        Ok(Self { queue, from, target, group })
+    }
+}
+
+/// Whether an attribute value of the event excludes a target.
+fn is_targetless(action: &Action, attributes: AttributeSet) -> bool {
+    !attributes.intersection(action.targetless).is_empty()
 }
 
 /// The attribute values of the event that the action uses, including defaults.
 fn attributes_used<'p>(action: &Action, event: &Event<'_>) -> Result<AttributeSet, ResolveError<'p>> {
     let used = action.attributes_used;
     let given = event.attributes.union(AttributeSet::via(event.via)).intersection(used);
-    if let Some((key, _)) = given.intersection(action.attributes_unknown).iter().next() {
+    if let Some((key, _)) = given.intersection(action.attributes_refused).iter().next() {
         return Err(ResolveError::Faulty(WireError::of(ErrorReason::Malformed, key)));
     }
     let of_conversation = AttributeSet::of(Key::Conversation).intersection(used);
@@ -228,11 +319,11 @@ pub fn accepts(question: &Question<'_>) -> bool {
         .with_if(Key::Group, question.group.is_some())
         .with_if(Key::Role, question.role.is_some());
     let given = question.attributes.iter().map(|(key, _)| key).fold(named, KeySet::with);
-    let targetless = !question.attributes.intersection(action.targetless).is_empty();
-    let needed = if targetless { given.with(Key::Target) } else { given };
+    let targetless = is_targetless(action, question.attributes);
+    let given = given.with_if(Key::Target, targetless);
     let ignored_target = targetless && question.target.is_some();
     !ignored_target
-        && !lacks_attribute(action, question.attributes, || needed)
+        && !lacks_attribute(action, question.attributes, || given)
         && is_of_right_kind(action, question.queue, question.organization)
 }
 

@@ -17,7 +17,7 @@ use crate::policy::model::{Action, Effect, RoleSet};
 use crate::policy::resolve::{Question, accepts};
 use crate::telephony::{GroupId, QueueId, QueueSet, UserId, Via};
 
-/// Restricts a survey. `None` stands for every value.
+/// Restricts a survey. `None` means every value.
 #[derive(Clone, Copy, Debug)]
 pub struct SurveyFilter<'p> {
     /// Only questions of this actor.
@@ -32,7 +32,7 @@ pub struct SurveyFilter<'p> {
     pub via: Via,
 }
 
-/// A [`SurveyFilter`] by names. `None` stands for every value.
+/// A [`SurveyFilter`] by names. `None` means every value.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FilterNames<'a> {
     /// The actor: an extension or a user id.
@@ -337,7 +337,7 @@ fn attribute_sets(action: &Action, via: Via) -> Vec<AttributeSet> {
     let mut sets = vec![AttributeSet::via(via)];
     for key in CLOSED.into_iter().filter(|&key| action.uses.has(key)) {
         let values =
-            AttributeSet::values_of(key).filter(|value| value.intersection(action.attributes_unknown).is_empty());
+            AttributeSet::values_of(key).filter(|value| value.intersection(action.attributes_refused).is_empty());
         let values: Vec<AttributeSet> = values.collect();
         let optional = (!action.needs.has(key) && key != Key::Conversation).then_some(AttributeSet::EMPTY);
         sets = sets

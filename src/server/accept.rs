@@ -1,7 +1,8 @@
 //! Accepts connections: which listener speaks which dialect, and how many connections may be open.
 //!
 //! Beyond `connections_max` a peer gets the dialect's overload error; beyond [`REFUSALS_AT_ONCE_MAX`] of these its
-//! connection is reset. A new dialect is one line in [`Listeners::serve`].
+//! connection is reset. A new dialect needs its line in [`Listeners::serve`]; `tests/README.md`, "How to add", has the
+//! other steps.
 
 use std::io;
 use std::sync::Arc;

@@ -114,7 +114,7 @@ where
         }
     }
 
-    /// Writes what the dialect says first. A peer that does not take it is gone; that counts as no error.
+    /// Writes the greeting of the dialect. A peer that does not read it is gone, which is not counted as an error.
     async fn greet(&mut self) -> Result<(), End> {
         self.dialect.greet(&mut self.buffers.output);
         self.write_output().await.map_err(|_| End::Broken)
@@ -188,8 +188,8 @@ where
         if let Some(first) = pending.first() {
             let start = first.range.start;
             write(&mut self.stream, self.buffers.output.get(..start).unwrap_or_default()).await?;
-            let note = |answer: &PendingAnswer, reason| self.context.note_settled(answer, reason);
-            self.buffers.output = pending_answers::settle(pending, &self.buffers.output, start, note).await;
+            let note = |answer: &PendingAnswer, reason| self.context.note_final(answer, reason);
+            self.buffers.output = pending_answers::await_commits(pending, &self.buffers.output, start, note).await;
         }
         self.write_output().await
     }
@@ -273,8 +273,8 @@ async fn write_last<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, bytes: &[
     timeout(CLOSE_TIMEOUT, discard(stream, &mut BytesMut::new())).await.ok();
 }
 
-/// Closes our side and waits until the peer closes its side: closing both at once would discard what the peer has not
-/// read yet.
+/// Closes our side and waits until the peer closes its side: closing both at once would discard bytes that the peer has
+/// not read yet.
 async fn shut_down<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, buffer: &mut BytesMut) -> std::io::Result<()> {
     stream.shutdown().await?;
     discard(stream, buffer).await

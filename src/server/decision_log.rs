@@ -64,7 +64,7 @@ impl PeerContext<'_> {
     }
 
     /// Counts and logs an answer that waited for the disk, with the reason that the peer gets.
-    pub(super) fn note_settled(&self, answer: &PendingAnswer, reason: Reason) {
+    pub(super) fn note_final(&self, answer: &PendingAnswer, reason: Reason) {
         self.sidecar.metrics.decided(self.metrics.label(), answer.label, reason);
         let is_important = is_important(reason, answer.line.is_change);
         if self.is_line_admitted(is_important) {
@@ -79,7 +79,7 @@ impl PeerContext<'_> {
             return;
         }
         let uptime_ms = self.sidecar.clock.now().uptime_ms;
-        if let Some(left_out) = self.sidecar.log.quota.admits_error(self.peer.origin(), uptime_ms) {
+        if let Some(left_out) = self.sidecar.log.quota.admits_error(self.peer.quota_key(), uptime_ms) {
             let dialect = self.metrics.label().name();
             let left_out = (left_out > 0).then_some(left_out);
             tracing::warn!(dialect, peer = %self.peer, reason = reason.code(), left_out, "a peer erred");
@@ -97,7 +97,7 @@ impl PeerContext<'_> {
     }
 }
 
-/// The values of one decision's line, owned, so that it can be written when a pending answer is settled.
+/// The values of one decision's line, owned, so that it can be written when the reason of a pending answer is final.
 #[derive(Debug)]
 pub(super) struct DecisionLine {
     dialect: DialectLabel,

@@ -178,9 +178,9 @@ impl EvapiConnection<'_> {
                     *unwritten_since = Instant::now();
                 }
             },
-            is_durable = Outbox::first_is_settled(&outbox.uncommitted) => {
+            is_durable = Outbox::wait_for_first(&outbox.uncommitted) => {
                 if let Some((reason, answer)) = outbox.release(is_durable) {
-                    context.note_settled(&answer, reason);
+                    context.note_final(&answer, reason);
                 }
             }
             () = reached(read_deadline), if reading => {
@@ -235,10 +235,11 @@ impl Outbox {
         self.uncommitted.extend(QueuedAnswer::take_out(pending, &mut self.answers));
     }
 
-    /// Waits until the oldest answer that waits for the disk is settled; for ever, if none waits.
-    async fn first_is_settled(uncommitted: &VecDeque<QueuedAnswer>) -> bool {
+    /// Waits for the commit of the oldest answer that waits for the disk; for ever, if no answer waits. True: the
+    /// change is durable.
+    async fn wait_for_first(uncommitted: &VecDeque<QueuedAnswer>) -> bool {
         match uncommitted.front() {
-            Some(first) => first.is_durable().await,
+            Some(first) => first.wait_until_settled().await,
             None => pending().await,
         }
     }

@@ -125,7 +125,7 @@ impl Listeners {
     }
 }
 
-/// The TCP listener of a key: the one that systemd passed for it, or one of our own.
+/// The TCP listener of a key: the socket that systemd passed for it, or a socket of our own.
 fn open_tcp(
     name: &'static str,
     address: Option<SocketAddr>,
@@ -145,7 +145,7 @@ fn open_tcp(
     Ok(Some(OpenListener { socket: listener, bound: BoundListener { name, address, is_passed } }))
 }
 
-/// The Unix listener of a key: the one that systemd passed for it, or one of our own.
+/// The Unix listener of a key: the socket that systemd passed for it, or a socket of our own.
 fn open_unix(
     name: &'static str,
     path: Option<&Path>,

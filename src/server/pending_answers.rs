@@ -1,8 +1,8 @@
 //! Answers that wait until the change that they acknowledge is on disk.
 //!
-//! An accepted connection keeps its answers in order, so [`settle`] waits for all of a turn. An evapi connection sends
-//! answers in any order, so each waits alone as a [`QueuedAnswer`]. An answer that waits longer than [`COMMIT_TIMEOUT`]
-//! is replaced by a denial with `state_unavailable`.
+//! An accepted connection keeps its answers in order, so [`await_commits`] waits for all of a turn. An evapi connection
+//! sends answers in any order, so each waits alone as a [`QueuedAnswer`]. An answer that waits longer than
+//! [`COMMIT_TIMEOUT`] is replaced by a denial with `state_unavailable`.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,8 +21,8 @@ pub(super) struct PendingAnswer {
     pub(super) range: Range<usize>,
     /// The encoded denial that replaces it if the change cannot be stored.
     pub(super) refusal: Vec<u8>,
-    /// The commit group that has to be on disk first.
-    pub(super) group: Arc<PendingCommit>,
+    /// The commit that has to be on disk before the answer is sent.
+    pub(super) commit: Arc<PendingCommit>,
     /// The action under which it is counted.
     pub(super) label: ActionLabel,
     /// The reason of the decision, if the change is stored.
@@ -38,34 +38,34 @@ impl PendingAnswer {
     }
 }
 
-/// Waits for all of them and returns the output from `from` on as it may be sent. `note` gets each answer with the
-/// reason that the peer gets.
-pub(super) async fn settle(
+/// Waits for the commits of all pending answers, and returns the output from `from` on as it may be sent: an answer
+/// whose commit failed is replaced by its refusal. `note` gets each answer with the reason that the peer gets.
+pub(super) async fn await_commits(
     pending: Vec<PendingAnswer>,
     output: &[u8],
     from: usize,
     mut note: impl FnMut(&PendingAnswer, Reason),
 ) -> Vec<u8> {
     let deadline = Instant::now() + COMMIT_TIMEOUT;
-    let mut settled = Vec::with_capacity(output.len().saturating_sub(from));
+    let mut sendable = Vec::with_capacity(output.len().saturating_sub(from));
     let mut copied = from;
     for answer in pending {
         debug_assert!(
             copied <= answer.range.start && answer.range.end <= output.len(),
             "ranges in order, in the output"
         );
-        let is_durable = timeout_at(deadline, answer.group.is_durable()).await.unwrap_or(false);
-        settled.extend_from_slice(output.get(copied..answer.range.start).unwrap_or_default());
+        let is_durable = timeout_at(deadline, answer.commit.wait_until_settled()).await.unwrap_or(false);
+        sendable.extend_from_slice(output.get(copied..answer.range.start).unwrap_or_default());
         if is_durable {
-            settled.extend_from_slice(output.get(answer.range.clone()).unwrap_or_default());
+            sendable.extend_from_slice(output.get(answer.range.clone()).unwrap_or_default());
         } else {
-            settled.extend_from_slice(&answer.refusal);
+            sendable.extend_from_slice(&answer.refusal);
         }
         note(&answer, answer.final_reason(is_durable));
         copied = answer.range.end;
     }
-    settled.extend_from_slice(output.get(copied..).unwrap_or_default());
-    settled
+    sendable.extend_from_slice(output.get(copied..).unwrap_or_default());
+    sendable
 }
 
 /// A pending answer that was taken out of the output, with its own bytes and deadline.
@@ -99,8 +99,8 @@ impl QueuedAnswer {
     }
 
     /// Waits until the change is stored (`true`), or cannot be stored in time (`false`).
-    pub(super) async fn is_durable(&self) -> bool {
-        timeout_at(self.deadline, self.pending.group.is_durable()).await.unwrap_or(false)
+    pub(super) async fn wait_until_settled(&self) -> bool {
+        timeout_at(self.deadline, self.pending.commit.wait_until_settled()).await.unwrap_or(false)
     }
 
     /// The bytes to send, the reason that the peer gets, and the answer for counting and logging.

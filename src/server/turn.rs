@@ -30,7 +30,7 @@ pub(super) enum Admission {
     Refuse,
 }
 
-/// What a turn leaves to its connection.
+/// The result of a turn, for its connection.
 pub(super) struct TurnResult {
     /// Bytes were taken from the input.
     pub(super) progress: bool,
@@ -72,8 +72,8 @@ impl<'t, D: Dialect> Turn<'t, D> {
         Self { dialect, output, context, admission, now, origin, batch, result }
     }
 
-    /// Answers what the input holds and removes the answered bytes. With `timed`, the moment of the read, the first
-    /// questions are timed from then on.
+    /// Answers the questions in the input and removes the answered bytes. With `timed`, the moment of the read, the
+    /// first questions are timed from then on.
     pub(super) fn answer_all(
         mut self,
         input: &mut BytesMut,
@@ -134,9 +134,9 @@ impl<'t, D: Dialect> Turn<'t, D> {
         let Self { dialect, output, context, batch, origin, now, .. } = self;
         let start = output.len();
         let answered = catch_unwind(AssertUnwindSafe(|| {
-            batch.ask(origin, event, *now, queues, |outcome, group| {
+            batch.ask(origin, event, *now, queues, |outcome, commit| {
                 let after = dialect.answer(id, &outcome, output);
-                let (Some(group), Outcome::Decided(answer)) = (group, &outcome) else {
+                let (Some(commit), Outcome::Decided(answer)) = (commit, &outcome) else {
                     context.note_outcome(event, &outcome);
                     return (after, None);
                 };
@@ -144,7 +144,10 @@ impl<'t, D: Dialect> Turn<'t, D> {
                 dialect.answer(id, &Outcome::Decided(answer.refused(DenyReason::StateUnavailable)), &mut refusal);
                 let line = DecisionLine::new(context, event, answer);
                 let range = start..output.len();
-                (after, Some(PendingAnswer { range, refusal, group, label: answer.label, reason: answer.reason, line }))
+                (
+                    after,
+                    Some(PendingAnswer { range, refusal, commit, label: answer.label, reason: answer.reason, line }),
+                )
             })
         }));
         if let Ok((after, pending)) = answered {

@@ -1,5 +1,8 @@
-//! A peer that watches an organization: it gets every change of its sessions and supervisions, at its own pace, until
-//! it falls behind the change feed.
+//! The subscription of a peer to the change feed of an organization.
+//!
+//! The peer gets every change of the organization's login sessions and supervisions, as fast as the peer reads. The
+//! change feed keeps a bounded number of changes; a peer that falls behind it gets the error `revision_gone` and is
+//! disconnected. What the peer sends is discarded.
 
 use std::pin::Pin;
 
@@ -24,14 +27,14 @@ const DISCARDED_BYTES: usize = 256;
 #[derive(Debug)]
 pub(super) struct Watch {
     organization: Box<str>,
-    /// The id that every change repeats.
+    /// The id of the subscription, which every change carries.
     id: Vec<u8>,
     /// Revision of the last change that was sent.
     sent: u64,
 }
 
 impl Watch {
-    /// Subscribes from the revision `from`, or from now on.
+    /// Subscribes to the changes after the revision `from`. `None`: to the changes from now on.
     ///
     /// # Errors
     ///
@@ -56,7 +59,8 @@ impl Watch {
     }
 }
 
-/// Sends changes until the peer leaves, does not read in time, falls behind the change feed, or the sidecar drains.
+/// Sends changes until the peer leaves, does not read for [`WRITE_TIMEOUT`], or falls behind the change feed, or until
+/// the sidecar drains.
 pub(super) async fn send_changes<S, D>(
     stream: &mut S,
     dialect: &mut D,
@@ -74,7 +78,7 @@ pub(super) async fn send_changes<S, D>(
     loop {
         latest.mark_unchanged();
         let Ok(changes) = change_feed.after(watch.sent, WATCH_CHANGES_PER_WRITE_MAX) else {
-            // The peer has missed a change: it must connect again and read the whole state.
+            // The change feed no longer has the next change: the peer must connect again and list all sessions.
             context.sidecar.metrics.watcher_cut_off();
             dialect.answer(&watch.id, &Outcome::Faulty(WireError::new(ErrorReason::RevisionGone)), &mut output);
             timeout(WRITE_TIMEOUT, stream.write_all(&output)).await.ok();

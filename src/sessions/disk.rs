@@ -14,12 +14,13 @@ use std::thread;
 use redb::{
     Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, WriteTransaction,
 };
+use thiserror::Error;
 
 use crate::limits::RECORD_CHUNKS_AHEAD_MAX;
 use crate::sessions::commit_count::CommitCount;
-use crate::sessions::record::{self, SavedUser};
+use crate::sessions::record::{self, RecordError, SavedUser};
 use crate::sessions::record_chunk::RecordChunk;
-use crate::sessions::store::{Commit, Store, StoreError};
+use crate::sessions::store::{Commit, Store, StoreError, StoreErrorSource};
 use crate::telephony::UnixMillis;
 
 /// The file in the state folder.
@@ -41,7 +42,10 @@ mod figure {
     pub(super) const COMMITS: &str = "commits";
 }
 
-/// What is reported when redb panics over a page.
+/// The name of the thread that reads the records at the start.
+const READER_THREAD: &str = "restore";
+
+/// The cause of the error that is returned when redb panics over a page.
 const UNREADABLE_PAGES: &str = "its pages cannot be read";
 
 /// Why an access to the open database failed.
@@ -50,7 +54,16 @@ enum AccessError {
     /// The library reports an error.
     Database(redb::Error),
     /// The content is not what was written.
-    Damaged(String),
+    Damaged(StoreErrorSource),
+}
+
+/// A record whose checksum does not match, or that cannot be read.
+#[derive(Debug, Error)]
+#[error("record {number} is damaged: {source}")]
+struct DamagedRecordError {
+    /// The position of the record in the file, from 1.
+    number: u64,
+    source: RecordError,
 }
 
 impl<E: Into<redb::Error>> From<E> for AccessError {
@@ -77,7 +90,7 @@ enum PageTrust {
     Unchecked,
 }
 
-/// What the file says about its earlier use.
+/// The earlier use of the file, as the file records it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreHistory {
     /// The time of the last commit.
@@ -136,7 +149,7 @@ impl Disk {
     pub fn read(&self, mut each: impl FnMut(&SavedUser<'_>)) -> Result<(), StoreError> {
         let (send, chunks) = sync_channel(RECORD_CHUNKS_AHEAD_MAX);
         thread::scope(|scope| {
-            let reader = thread::Builder::new().name("restore".to_owned()).spawn_scoped(scope, move || {
+            let reader = thread::Builder::new().name(READER_THREAD.to_owned()).spawn_scoped(scope, move || {
                 let mut chunk = RecordChunk::default();
                 let read = self.read_all(&mut |key, value| {
                     if let Some(full) = chunk.add(key, value) {
@@ -147,20 +160,23 @@ impl Disk {
                 send.send(chunk).ok();
                 read
             });
-            let reader = reader
-                .map_err(|error| self.unusable(format!("the thread that reads it cannot be started: {error}")))?;
+            let reader = reader.map_err(|source| StoreError::Thread {
+                path: self.path.clone(),
+                thread: READER_THREAD,
+                source,
+            })?;
             let (mut records, mut damage) = (0_u64, None);
             for chunk in chunks {
                 for (key, value) in chunk.records() {
                     records += 1;
                     match record::decode(key, value) {
                         Ok(user) => each(&user),
-                        Err(error) => damage = damage.or(Some((records, error))),
+                        Err(source) => damage = damage.or(Some(DamagedRecordError { number: records, source })),
                     }
                 }
             }
             match (damage, reader.join()) {
-                (Some((record, error)), _) => Err(self.damaged(format!("record {record} is damaged: {error}"))),
+                (Some(damage), _) => Err(self.damaged(damage)),
                 (None, Ok(read)) => read,
                 (None, Err(_)) => Err(self.damaged(UNREADABLE_PAGES)),
             }
@@ -213,12 +229,12 @@ impl Disk {
         }
     }
 
-    fn damaged(&self, what: impl std::fmt::Display) -> StoreError {
-        StoreError::Damaged { path: self.path.display().to_string(), what: what.to_string() }
+    fn damaged(&self, source: impl Into<StoreErrorSource>) -> StoreError {
+        StoreError::Damaged { path: self.path.clone(), source: source.into() }
     }
 
-    fn unusable(&self, why: impl std::fmt::Display) -> StoreError {
-        StoreError::Unusable { path: self.path.display().to_string(), why: why.to_string() }
+    fn unusable(&self, source: impl Into<StoreErrorSource>) -> StoreError {
+        StoreError::Unusable { path: self.path.clone(), source: source.into() }
     }
 
     /// Creates the file under another name and renames it when it is whole: an empty or partial file is then always a
@@ -268,7 +284,7 @@ impl Disk {
             let figures = transaction.open_table(FIGURES)?;
             let figure = |name: &str| figures.get(name).map(|value| value.map_or(0, |value| value.value()));
             if figure(figure::FORMAT)? != FORMAT {
-                return Err(AccessError::Damaged("it is of another version of queuewarden".to_owned()));
+                return Err(AccessError::Damaged("it is of another version of queuewarden".into()));
             }
             Ok(StoreHistory { last_commit: UnixMillis(figure(figure::WALL)?), starts: figure(figure::STARTS)? })
         })
@@ -279,7 +295,7 @@ impl Disk {
         let Some(database) = &self.database else { return Err(self.unusable("it is not open")) };
         let error = match catch_unwind(AssertUnwindSafe(|| access(database))) {
             Ok(Ok(result)) => return Ok(result),
-            Ok(Err(AccessError::Damaged(what))) => return Err(self.damaged(what)),
+            Ok(Err(AccessError::Damaged(source))) => return Err(self.damaged(source)),
             Ok(Err(AccessError::Database(error))) => error,
             Err(_panic) => return Err(self.damaged(UNREADABLE_PAGES)),
         };
@@ -305,8 +321,8 @@ impl Disk {
             let figure = |name: &str| figures.get(name).map(|value| value.map_or(0, |value| value.value()));
             let written = (figure(figure::RECORDS)?, figure(figure::CHECKSUMS)?);
             if (records, checksums) != written {
-                let what = format!("{records} records are there, {} were written", written.0);
-                return Err(AccessError::Damaged(what));
+                let difference = format!("{records} records are there, {} were written", written.0);
+                return Err(AccessError::Damaged(difference.into()));
             }
             Ok(())
         })

@@ -48,7 +48,7 @@ pub struct SavedUser<'a> {
     pub sessions: Vec<SavedSession<'a>>,
 }
 
-/// What is wrong with a record.
+/// A record that is not as it was written.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum RecordError {
     /// The checksum does not match.

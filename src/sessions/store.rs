@@ -1,5 +1,9 @@
 //! The store that keeps login sessions over a restart: a trait, so that a shared store can replace the file.
 
+use std::error::Error as StdError;
+use std::io;
+use std::path::PathBuf;
+
 use thiserror::Error;
 
 use crate::telephony::UnixMillis;
@@ -26,22 +30,35 @@ pub struct Commit<'a> {
 #[derive(Debug, Error)]
 pub enum StoreError {
     /// The content is not what was written.
-    #[error("{path}: {what}")]
+    #[error("{}: {source}", path.display())]
     Damaged {
         /// The file.
-        path: String,
-        /// What is wrong with the content.
-        what: String,
+        path: PathBuf,
+        /// The fault in the content.
+        source: StoreErrorSource,
     },
     /// The file cannot be read or written: the disk is full or fails.
-    #[error("{path}: {why}")]
+    #[error("{}: {source}", path.display())]
     Unusable {
         /// The file.
-        path: String,
+        path: PathBuf,
         /// The error of the operating system or the library.
-        why: String,
+        source: StoreErrorSource,
+    },
+    /// The operating system starts no thread that reads or writes the file.
+    #[error("{}: the thread `{thread}` cannot be started: {source}", path.display())]
+    Thread {
+        /// The file, or its folder.
+        path: PathBuf,
+        /// The name of the thread.
+        thread: &'static str,
+        /// The error of the operating system.
+        source: io::Error,
     },
 }
+
+/// The cause of a [`StoreError`]. Boxed, because each kind of store has error types of its own.
+pub type StoreErrorSource = Box<dyn StdError + Send + Sync>;
 
 /// Keeps records over a restart.
 pub trait Store: Send {

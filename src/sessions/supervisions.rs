@@ -1,4 +1,4 @@
-//! The supervisions of one organization: who listens, whispers or barges in on whom, from the decision that allowed it
+//! The supervisions of one organization: who supervises which user, in which mode, from the decision that allowed it
 //! until its end is reported, its time is over, or a reload revokes it.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -56,8 +56,8 @@ impl Supervisions {
         self.revoked.iter()
     }
 
-    /// The numbers of supervisions beside a new one of this supervisor and target. One that it would replace does not
-    /// count.
+    /// The numbers of supervisions beside a new one of this supervisor and target. A supervision that the new
+    /// one would replace does not count.
     #[must_use]
     pub fn beside(&self, supervisor: UserId, target: Option<UserId>) -> decide::SupervisionCounts {
         let replaced = usize::from(self.running.contains_key(&(supervisor, target)));
@@ -69,7 +69,7 @@ impl Supervisions {
         }
     }
 
-    /// Begins a supervision. Returns the one that it replaces.
+    /// Begins a supervision. Returns the supervision that it replaces.
     pub fn begin(&mut self, supervision: Supervision) -> Option<Supervision> {
         let (supervisor, target) = (supervision.supervisor, supervision.target);
         let replaced = self.end(supervisor, target);
@@ -100,7 +100,8 @@ impl Supervisions {
         }
     }
 
-    /// Ends the supervisions for which `ends` holds, and forgets the revoked ones. Returns those that ran.
+    /// Ends the supervisions for which `ends` holds, and forgets the revoked supervisions. Returns the supervisions
+    /// that ran.
     pub fn end_all(&mut self, ends: impl Fn(&Supervision) -> bool) -> Vec<Supervision> {
         self.revoked.retain(|supervision| !ends(supervision));
         let over: Vec<(UserId, Option<UserId>)> =

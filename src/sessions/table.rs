@@ -16,7 +16,7 @@ use crate::sessions::calls::Calls;
 use crate::sessions::supervisions::Supervisions;
 use crate::telephony::{LoginSession, Moment, QueueId, UserId};
 
-/// Entries of [`SessionTable::unsettled`] at which those of settled changes are removed.
+/// Entries of [`SessionTable::unsettled_tickets`] at which the entries of settled changes are removed.
 const UNSETTLED_SWEEP_SIZE: usize = 1_024;
 
 /// The login sessions, supervisions and calls of one organization.
@@ -41,8 +41,9 @@ pub struct SessionTable {
     leased: HashSet<(UserId, QueueId), FixedState>,
     /// The reason of the pause of a paused session, if one was given.
     pause_reasons: HashMap<(UserId, QueueId), Box<str>, FixedState>,
-    /// The ticket of the last change of each user whose change may not be durable yet.
-    unsettled: HashMap<UserId, u64, FixedState>,
+    /// The ticket in the commit queue of the last change of each user, while that change may be unsettled: neither
+    /// durable nor refused.
+    unsettled_tickets: HashMap<UserId, u64, FixedState>,
 }
 
 /// A login session before and after a change.
@@ -68,7 +69,7 @@ impl Default for SessionTable {
             supervisions: Supervisions::default(),
             calls: Calls::default(),
             pause_reasons: HashMap::default(),
-            unsettled: HashMap::default(),
+            unsettled_tickets: HashMap::default(),
             parts: std::array::from_fn(|_| HashMap::default()),
             in_queue: HashMap::default(),
             count: 0,
@@ -152,19 +153,19 @@ impl SessionTable {
         }
     }
 
-    /// Remembers that the sessions of the user depend on the change with this ticket. `settled`: every change up to
-    /// that ticket is durable or refused.
-    pub fn set_unsettled(&mut self, user: UserId, ticket: u64, settled: u64) {
-        if self.unsettled.len() >= UNSETTLED_SWEEP_SIZE {
-            self.unsettled.retain(|_, &mut ticket| ticket > settled);
+    /// Remembers that the sessions of the user depend on the change with this ticket. Every
+    /// change up to `settled_ticket` is durable or refused.
+    pub fn set_unsettled_ticket(&mut self, user: UserId, ticket: u64, settled_ticket: u64) {
+        if self.unsettled_tickets.len() >= UNSETTLED_SWEEP_SIZE {
+            self.unsettled_tickets.retain(|_, &mut ticket| ticket > settled_ticket);
         }
-        self.unsettled.insert(user, ticket);
+        self.unsettled_tickets.insert(user, ticket);
     }
 
     /// The ticket of the change that the sessions of the user depend on. `None`: they depend on none.
     #[must_use]
-    pub fn unsettled(&self, user: UserId) -> Option<u64> {
-        self.unsettled.get(&user).copied()
+    pub fn unsettled_ticket(&self, user: UserId) -> Option<u64> {
+        self.unsettled_tickets.get(&user).copied()
     }
 
     /// Makes an allowed change to the sessions of `subject` in these queues. Returns the sessions that it altered.
@@ -230,7 +231,7 @@ impl SessionTable {
     /// the sessions that it altered.
     ///
     /// No other session ends: a user who is logged in stays logged in, even if the new policy would refuse the login
-    /// (RULES R31).
+    /// (rule R31).
     pub fn reconcile(&mut self, organization: Option<Arc<Organization>>, revision: u64) -> Vec<AlteredSession> {
         let gone = |user: UserId, queue: QueueId| {
             let directory = organization.as_deref().map(|organization| &organization.directory);
@@ -337,7 +338,7 @@ impl SessionTable {
     }
 }
 
-/// The login sessions of one user, with the counts of the organization: what a decision sees.
+/// The login sessions of one user, with the counts of the organization: the sessions on which a decision depends.
 #[derive(Clone, Copy, Debug)]
 pub struct SubjectSessions<'a> {
     table: &'a SessionTable,

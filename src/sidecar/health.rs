@@ -22,7 +22,7 @@ const CHECKS: &[Check] = &[
     Check { name: "open", holds: |sidecar| !sidecar.is_draining(), failure: "draining" },
     Check {
         name: "configuration",
-        holds: |sidecar| sidecar.settled_revision.load(Ordering::Relaxed) > 0,
+        holds: |sidecar| sidecar.adopted_revision.load(Ordering::Relaxed) > 0,
         failure: "no policy",
     },
     Check {

@@ -41,7 +41,7 @@ pub struct Sidecar {
     /// The links to Asterisk.
     pub asterisks: Arc<AmiLinks>,
     /// Revision of the newest policy that every connection uses. 0 before the first policy.
-    pub settled_revision: AtomicU64,
+    pub adopted_revision: AtomicU64,
     pub(crate) health: Health,
     draining: AtomicBool,
     last_reload: Mutex<ReloadStatus>,
@@ -81,7 +81,7 @@ impl Sidecar {
             clock: Clock::default(),
             settings,
             log,
-            settled_revision: AtomicU64::new(0),
+            adopted_revision: AtomicU64::new(0),
             health: Health::default(),
             draining: AtomicBool::new(false),
             last_reload: Mutex::default(),

@@ -39,9 +39,9 @@ impl TestDialect {
             Self::JsonRpc => Some(ask_jsonrpc(gate, question, now)),
             Self::Evapi => Some(ask_evapi(gate, question, now)),
             Self::Line if question.verb == "do" => {
-                let asked = ask_line(gate, &Question { verb: "may".to_owned(), ..question.clone() }, now);
+                let may_answer = ask_line(gate, &Question { verb: "may".to_owned(), ..question.clone() }, now);
                 let done = ask_line(gate, question, now);
-                Some(if asked == done { done } else { disagreement(asked) })
+                Some(if may_answer == done { done } else { disagreement(may_answer) })
             }
             Self::Line => Some(ask_line(gate, question, now)),
         }
@@ -99,10 +99,10 @@ fn ask_fastagi(gate: &Gate, question: &Question, now: Moment) -> Answer {
     let arguments: Vec<String> = arguments.map(|(key, value)| format!("{key}={value}")).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let environment = agi_environment(value("actor"), &format!("{}/{action}", value("org")), &arguments);
-    let said = variables(&converse(&mut FastAgi::new(), gate, &environment, now));
-    let some = |name: &str| said.get(name).filter(|value| !value.is_empty()).cloned();
+    let set = variables(&converse(&mut FastAgi::new(), gate, &environment, now));
+    let some = |name: &str| set.get(name).filter(|value| !value.is_empty()).cloned();
     Answer {
-        verdict: if said["QW_VERDICT"] == "ALLOW" { Verdict::Allow } else { Verdict::Deny },
+        verdict: if set["QW_VERDICT"] == "ALLOW" { Verdict::Allow } else { Verdict::Deny },
         reason: some("QW_REASON").unwrap_or_default(),
         action: some("QW_ACTION"),
         queues: some("QW_QUEUES").map_or_else(Vec::new, |queues| queues.split('&').map(str::to_owned).collect()),
@@ -124,9 +124,9 @@ fn ask_freeswitch(gate: &Gate, question: &Question, now: Moment) -> Answer {
     let block = channel_block("", &keys).replace("Caller-Destination-Number: \n", "");
     let mut freeswitch = FreeSwitch::new();
     freeswitch.greet(&mut vec![]);
-    let said = channel_variables(&converse(&mut freeswitch, gate, &block, now));
-    let some = |name: &str| said.get(name).filter(|value| !value.is_empty()).cloned();
-    let is_on = |name: &str| said.get(name).is_some_and(|value| value == "true");
+    let set = channel_variables(&converse(&mut freeswitch, gate, &block, now));
+    let some = |name: &str| set.get(name).filter(|value| !value.is_empty()).cloned();
+    let is_on = |name: &str| set.get(name).is_some_and(|value| value == "true");
     let mode = some("eavesdrop_enable_dtmf").map(|_| {
         match (is_on("eavesdrop_whisper_aleg"), is_on("eavesdrop_whisper_bleg")) {
             (false, false) => "listen",
@@ -136,7 +136,7 @@ fn ask_freeswitch(gate: &Gate, question: &Question, now: Moment) -> Answer {
         }
     });
     Answer {
-        verdict: if said["qw_verdict"] == "allow" { Verdict::Allow } else { Verdict::Deny },
+        verdict: if set["qw_verdict"] == "allow" { Verdict::Allow } else { Verdict::Deny },
         reason: some("qw_reason").unwrap_or_default(),
         action: some("qw_action"),
         queues: some("qw_queues").map_or_else(Vec::new, |queues| queues.split(',').map(str::to_owned).collect()),
@@ -201,6 +201,6 @@ fn mode_of(options: &str) -> &'static str {
 }
 
 /// An answer that equals no other, so that the row fails and shows the answer to `may`.
-fn disagreement(asked: Answer) -> Answer {
-    Answer { reason: format!("({} after `may`, but something else after `do`)", asked.reason), ..asked }
+fn disagreement(may_answer: Answer) -> Answer {
+    Answer { reason: format!("({} after `may`, but something else after `do`)", may_answer.reason), ..may_answer }
 }

@@ -1,4 +1,4 @@
-//! Conformance: every numbered rule of the two contact centers, as rows that a person can read beside RULES.md.
+//! Conformance: every numbered rule of the two contact centers, as rows that a person can read.
 //!
 //! `goto.md` and `voximplant.md` are the tables, `worlds/` has their organizations, and `rules.txt` the numbers that
 //! need a row. The expected answers come from the documents, never from a run of the code.
@@ -45,7 +45,9 @@ fn every_rule_has_a_row_or_says_why_not() {
         let decided = plane.contains(['C', 'D']);
         match (decided, shown.contains(rule), excused.contains(rule)) {
             (true, false, _) => wrong.push(format!("rules.txt: {rule} is of plane {plane} and has no row")),
-            (true, true, true) => wrong.push(format!("rules.txt: {rule} has a row, and is said to have no event")),
+            (true, true, true) => {
+                wrong.push(format!("rules.txt: {rule} has a row, and is also listed as a rule without an event"))
+            }
             (false, _, false) => wrong.push(format!("rules.txt: {rule} is of plane {plane}; no table says why")),
             _ => {}
         }
@@ -82,7 +84,7 @@ fn every_action_of_the_models_has_a_row() {
         world.load().unwrap_or_else(|problems| panic!("{problems}"));
         let policy = world.gate.policy();
         let model = &policy.organizations().next().unwrap().model;
-        let asked: BTreeSet<&str> = table
+        let row_actions: BTreeSet<&str> = table
             .rows
             .iter()
             .filter_map(|row| match &row.event {
@@ -91,7 +93,7 @@ fn every_action_of_the_models_has_a_row() {
             })
             .collect();
         let actions = model.actions.iter().map(|action| &*action.name);
-        let missing: Vec<&str> = actions.filter(|action| !asked.contains(action)).collect();
+        let missing: Vec<&str> = actions.filter(|action| !row_actions.contains(action)).collect();
         assert!(missing.is_empty(), "{name}.md has no row for {}", missing.join(", "));
     }
 }
@@ -159,13 +161,13 @@ fn play(world: &mut World, row: &Row, dialect: TestDialect) -> Result<(), String
     };
     match &row.event {
         Event::Load => {
-            let (verdict, said) = match world.load() {
+            let (verdict, message) = match world.load() {
                 Ok(warnings) if warnings.is_empty() => (Verdict::Loads, String::new()),
                 Ok(warnings) => (Verdict::Warns, warnings.to_string()),
                 Err(problems) => (Verdict::Refused, problems.to_string()),
             };
-            let fits = verdict == row.expected.verdict && said.contains(&row.expected.reason);
-            if fits { Ok(()) } else { Err(format!("expected {}, got {} {said}", row.expected, verdict.word())) }
+            let fits = verdict == row.expected.verdict && message.contains(&row.expected.reason);
+            if fits { Ok(()) } else { Err(format!("expected {}, got {} {message}", row.expected, verdict.word())) }
         }
         Event::Sessions => {
             load_changes(world)?;
@@ -194,7 +196,7 @@ fn take(world: &mut World, step: &Step, dialect: TestDialect) -> Result<(), Stri
             Err(problems) if problems.to_string().contains(text) => {}
             Err(problems) => return Err(format!("expected a refusal that says {text}, got {problems}")),
         },
-        Step::Said(question, verdict, reason) => {
+        Step::Ask(question, verdict, reason) => {
             let Some(got) = dialect.ask(&world.gate, question, world.now) else { return Ok(()) };
             let reason = reason.as_ref().unwrap_or(&got.reason).clone();
             let expected = dialect.as_expressed(&Answer { verdict: *verdict, reason, ..got.clone() });

@@ -1,31 +1,32 @@
-//! The conformance tables: Markdown that a person reads beside RULES.md, and the plain rows that a test makes of it.
+//! The conformance tables: Markdown that a person reads, and the plain rows that a test makes of it.
 //!
 //! A table has the columns `rules | given | event | verdict | reason | about | note`:
 //!
 //! - **rules**: the numbers that the row shows, separated by `, `.
-//! - **given**: what is changed in the world and said before, in this order, separated by `; ` (see [`Step`]).
+//! - **given**: changes of the world and earlier events, in this order, separated by `; ` (see [`Step`]).
 //! - **event**: a request of the line dialect without its id, as an operator can paste it; or `load`, which loads the
 //!   world as `given` left it; or `sessions`, which counts the login sessions.
 //! - **verdict**: `allow`, `deny` or `error`; of a load `loads`, `warns` or `refused`; of a count `counts`.
-//! - **reason**: the code. Of a load: what the message says, in part. Of a count: the numbers that it gives.
-//! - **about**: the action and the queue numbers that the answer names, where they are not those of the event; `-` for
-//!   no queue. A dialed event names no action, so its row always says what it became. An allowed listen, whisper or
-//!   barge is about that mode too, unless the conversation is nobody's and there is no target to pin it to.
-//! - **note**: anything; it begins with `open` where the documents leave the answer open and the row is a choice.
+//! - **reason**: the code. Of a load: a part of the message. Of a count: the numbers.
+//! - **about**: the action and the queue numbers of the answer, where they differ from the event; `-` for no queue. A
+//!   dialed event has no action, so its row always has the action of the answer. The answer to an allowed listen,
+//!   whisper or barge must also have that mode, unless the conversation has no agent and so no target.
+//! - **note**: any text. It begins with `open` where the documents leave the answer open and the row is a choice.
 //!
-//! Rules that no event can show stand in tables with the columns `rules | why there is no event`. A cell may stand in
-//! one pair of backticks. Nothing here knows a dialect or the product: whoever runs the rows brings both.
+//! Rules that no event can test are in tables with the columns `rules | why there is no event`. A cell may have one
+//! pair of backticks around it. This module depends neither on a dialect nor on the product; `conformance/mod.rs` runs
+//! the rows with both.
 
 use std::collections::HashMap;
 
 const ROWS: &[&str] = &["rules", "given", "event", "verdict", "reason", "about", "note"];
 const WITHOUT_EVENT: &[&str] = &["rules", "why there is no event"];
 
-/// A table file, read.
+/// The rows of a table file.
 #[derive(Debug, Default)]
 pub struct Table {
     pub rows: Vec<Row>,
-    /// The rules that have no event, each with the line that says so.
+    /// The rules without an event, each with the number of its line.
     pub without_event: Vec<(String, usize)>,
 }
 
@@ -33,7 +34,7 @@ pub struct Table {
 #[derive(Clone, Debug)]
 pub struct Row {
     pub file: String,
-    /// From 1.
+    /// The number of the line in the file, from 1.
     pub line: usize,
     pub rules: Vec<String>,
     pub given: Vec<Step>,
@@ -42,8 +43,8 @@ pub struct Row {
     pub note: String,
 }
 
-/// What happens before the event of a row. Changes of the world wait for the next event that is said, or for the end of
-/// the steps: then the world is loaded as a whole.
+/// A step before the event of a row. Changes of the world wait for the next earlier event, or for the end of the steps:
+/// then the world is loaded as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// `NAME=VALUE`, `limits.NAME=VALUE`, `user ID: KEY=VALUE` (also `queue`, `group`), `no user ID`, `only user ID`.
@@ -52,8 +53,8 @@ pub enum Step {
     Unsaved(Change),
     /// `CHANGE => refused TEXT`: the load of this change is refused with the text in its message; the file is put back.
     Refused(Change, String),
-    /// `EVENT => VERDICT REASON`: an event before, with its answer; the reason may be left out.
-    Said(Question, Verdict, Option<String>),
+    /// `EVENT => VERDICT REASON`: an earlier event with its answer. The reason may be left out.
+    Ask(Question, Verdict, Option<String>),
     /// `N s later`.
     Later(u32),
 }
@@ -83,19 +84,19 @@ pub enum Event {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
     pub verb: String,
-    /// In the order in which they stand there.
+    /// The keys and values in the order of the request.
     pub keys: Vec<(String, String)>,
 }
 
-/// An answer, in the words that all dialects share.
+/// An answer in a form that all dialects share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     pub verdict: Verdict,
     pub reason: String,
-    /// `None`: the event did not get as far as an action.
+    /// The action. `None`: the event was refused before the action was known.
     pub action: Option<String>,
     pub queues: Vec<String>,
-    /// How the call is supervised: listen, whisper or barge.
+    /// The mode of an allowed supervision: listen, whisper or barge.
     pub mode: Option<String>,
 }
 
@@ -126,7 +127,7 @@ impl Question {
         let mut words = text.split(' ');
         let verb = words.next().unwrap_or_default();
         if !["dial", "do", "may"].contains(&verb) {
-            return Err(format!("`{text}` is no event: it begins with dial, do or may"));
+            return Err(format!("`{text}` is not an event: it must begin with dial, do or may"));
         }
         let pair = |word: &str| {
             let (key, value) = word.split_once('=').ok_or_else(|| format!("`{word}` is no key=value"))?;
@@ -275,7 +276,7 @@ fn mode_of(event: &Event, action: Option<&str>) -> Option<String> {
     let Event::Ask(question) = event else { return None };
     let mode = match action?.strip_prefix("call.")? {
         mode @ ("listen" | "whisper" | "barge") => mode,
-        // Asked for by SIP, they are judged as these two.
+        // The actions of SIP requests are decided as these modes.
         "watch" => "listen",
         "join" | "replace" => "barge",
         _ => return None,
@@ -284,7 +285,7 @@ fn mode_of(event: &Event, action: Option<&str>) -> Option<String> {
     has_target.then(|| mode.to_owned())
 }
 
-/// The action and the queues that the answer names: those of the event, unless the cell says otherwise.
+/// The action and the queues of the answer: the cell, or else the action and the queue of the event.
 fn read_about(
     cell: &str,
     event: &Event,
@@ -324,7 +325,7 @@ fn step(clause: &str) -> Result<Step, String> {
         return match (verdict, rest) {
             (Verdict::Refused, Some(text)) => Ok(Step::Refused(change(what)?, text.to_owned())),
             (Verdict::Allow | Verdict::Deny | Verdict::Error, reason) => {
-                Ok(Step::Said(Question::parse(what)?, verdict, reason.map(str::to_owned)))
+                Ok(Step::Ask(Question::parse(what)?, verdict, reason.map(str::to_owned)))
             }
             _ => Err(format!("`{clause}` expects no answer of an event")),
         };

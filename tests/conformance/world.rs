@@ -13,26 +13,26 @@ use crate::support::{Folder, project};
 /// The folder of the tables and worlds.
 const CONFORMANCE: &str = "tests/conformance";
 
-/// A configuration folder with one world in it, and the gate that judges by it.
+/// A configuration folder with one world, and a gate that decides by it.
 pub struct World {
     folder: Folder,
-    /// Its file within the folder.
+    /// The path of the organization file in the folder.
     file: String,
     text: WorldText,
     /// Whether the gate has loaded the current text.
     loaded: bool,
-    /// Whether a row has changed it.
+    /// Whether a row has changed the world.
     changed: bool,
     pub gate: Gate,
     pub now: Moment,
 }
 
-/// The text of a world, taken apart as far as rows change it.
+/// The text of a world, divided into the parts that rows change.
 #[derive(Clone)]
 pub struct WorldText {
     /// The head, then one block for each entry of `[[queues]]`, `[[users]]` and `[[groups]]`.
     blocks: Vec<String>,
-    /// Lines of the tables that the world leaves out: settings, limits, leases.
+    /// Lines of tables that the world does not have: settings, limits, leases.
     switched: Vec<(String, String)>,
 }
 

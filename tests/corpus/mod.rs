@@ -1,7 +1,7 @@
-//! Replays the fuzz corpus on the stable compiler: every kept input, and a fixed run of mutations of them.
+//! Replays the fuzz corpus on the stable compiler: every input, and a fixed sequence of mutations.
 //!
-//! `fuzz/run` looks for new inputs. This test keeps what was found from coming back, wherever the ordinary tests run.
-//! A panic names the input.
+//! `fuzz/run` looks for new inputs. This test runs with the ordinary tests and finds old faults that come back. A panic
+//! message has the input.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 
 use queuewarden::fuzzing::{TARGETS, Target};
 
-/// Mutated inputs of all targets together: a few seconds.
+/// Number of mutated inputs of all targets; they take a few seconds.
 const MUTATIONS: usize = 20_000;
 
 /// One mutation in this many goes to the target that works on files, which is slower by this factor.
 const SLOW_SHARE: usize = 40;
 
-/// Bytes of a mutated input at most.
+/// Greatest length of a mutated input in bytes.
 const INPUT_BYTES_MAX: usize = 32_768;
 
 #[test]
@@ -74,7 +74,7 @@ fn mutations_of_the_corpus_break_nothing() {
     }
 }
 
-/// Runs a target; a panic names the input in a form that can be saved.
+/// Runs a target. The panic message has the input in a form that can be saved.
 fn run((name, body): &Target, input: &[u8], what: &str) {
     let unbroken = catch_unwind(|| body(input)).is_ok();
     assert!(unbroken, "{name} breaks on {what}, which is b\"{}\"", input.escape_ascii());

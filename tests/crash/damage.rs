@@ -1,5 +1,5 @@
-//! Given a session store that was cut or altered, when a sidecar starts on it, then it reports the damage and does not
-//! start, or every written change is there; and the readable part of a damaged store can be saved.
+//! Given a session store that was cut or altered, when a sidecar starts on it, then the sidecar reports the damage and
+//! does not start, or every written change is there. `sessions salvage` saves the readable part of a damaged store.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,9 +19,9 @@ use crate::support::{Folder, Sidecar, run};
 const AGENTS: u16 = 100;
 const FILE: &str = "sessions.redb";
 const TALLY: &str = "sessions.tally";
-/// The head of the file: bytes that locate everything else.
+/// Bytes of the head of the file, which locates everything else.
 const HEAD_BYTES: usize = 320;
-/// Starts on files that are altered behind the head.
+/// Starts on files that are altered after the head.
 const ALTERATIONS: usize = 300;
 const CUTS: usize = 60;
 
@@ -29,9 +29,9 @@ const CUTS: usize = 60;
 struct WrittenStore {
     folder: Folder,
     bytes: Vec<u8>,
-    /// The file with the number of commits.
-    tally: Vec<u8>,
-    /// The file at an earlier time.
+    /// The bytes of the file with the number of commits.
+    commit_count: Vec<u8>,
+    /// The bytes of the store at an earlier time.
     earlier: Vec<u8>,
     rows: Vec<Value>,
 }
@@ -65,8 +65,8 @@ impl WrittenStore {
             assert!(sidecar.terminate().success());
         }
         let bytes = fs::read(folder.path().join("state").join(FILE)).unwrap();
-        let tally = fs::read(folder.path().join("state").join(TALLY)).unwrap();
-        Self { folder, bytes, tally, earlier, rows }
+        let commit_count = fs::read(folder.path().join("state").join(TALLY)).unwrap();
+        Self { folder, bytes, commit_count, earlier, rows }
     }
 }
 
@@ -74,9 +74,9 @@ fn rows_of(sidecar: &Sidecar) -> Vec<Value> {
     let mut rows = vec![];
     let mut from = Some(0);
     while let Some(next) = from {
-        let page: Value = serde_json::from_str(&sidecar.get(&format!("/sessions?from={next}"))).unwrap();
-        rows.extend(page["rows"].as_array().unwrap().iter().cloned().map(without_time));
-        from = page["next"].as_u64();
+        let listing: Value = serde_json::from_str(&sidecar.get(&format!("/sessions?from={next}"))).unwrap();
+        rows.extend(listing["rows"].as_array().unwrap().iter().cloned().map(without_time));
+        from = listing["next"].as_u64();
     }
     rows.sort_by_key(ToString::to_string);
     rows
@@ -88,20 +88,20 @@ fn start(folder: &Folder, state: &Path) -> Result<Gate, StoreError> {
     load(&gate, folder);
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() * 1_000;
     let now = Moment { wall: UnixMillis(wall), uptime_ms: NOW.uptime_ms };
-    gate.restore(state, now, Box::new(CommitCounter::default()))?;
+    gate.restore(state, now, Box::new(CommitCounter::default()), Box::new(|| NOW.wall))?;
     Ok(gate)
 }
 
-/// Starts on these bytes and returns whether it started. A refusal must name the file. After a start every session must
-/// be there, and a further change must still be there after one more start.
-fn is_right_or_refused(written: &WrittenStore, bytes: &[u8], what: &str) -> bool {
+/// Starts on these bytes and returns whether the gate started. An error must name the file. After a start every session
+/// must be there, and a further change must be there after one more start.
+fn is_right_or_refused(written: &WrittenStore, bytes: &[u8], case: &str) -> bool {
     let state = fast_folder();
     let file = state.path().join(FILE);
     fs::write(&file, bytes).unwrap();
-    fs::write(state.path().join(TALLY), &written.tally).unwrap();
+    fs::write(state.path().join(TALLY), &written.commit_count).unwrap();
     let refused = |error: StoreError| {
         let message = error.to_string();
-        assert!(message.starts_with(&format!("{}: ", file.display())), "{what}: {message}");
+        assert!(message.starts_with(&format!("{}: ", file.display())), "{case}: {message}");
     };
     let mut expected = match start(&written.folder, state.path()) {
         Err(error) => {
@@ -109,7 +109,7 @@ fn is_right_or_refused(written: &WrittenStore, bytes: &[u8], what: &str) -> bool
             return false;
         }
         Ok(gate) => {
-            assert_same(&rows(&gate), &written.rows, what);
+            assert_same(&rows(&gate), &written.rows, case);
             let mut acknowledged = true;
             for number in (0..AGENTS).step_by(3) {
                 let question = format!("do org=acme actor={} action=queue.logout queue=601", 10_000 + number);
@@ -125,39 +125,39 @@ fn is_right_or_refused(written: &WrittenStore, bytes: &[u8], what: &str) -> bool
     };
     match (start(&written.folder, state.path()), expected.take()) {
         (Ok(gate), Some(expected)) => {
-            assert_same(&rows(&gate), &expected, &format!("{what}: after what was changed since"));
-            assert!(gate.close_store(Duration::from_secs(5)), "{what}: closed");
+            assert_same(&rows(&gate), &expected, &format!("{case}: after further changes"));
+            assert!(gate.close_store(Duration::from_secs(5)), "{case}: the store does not close");
         }
-        // A refused change may be on disk all the same.
-        (Ok(gate), None) => assert!(gate.close_store(Duration::from_secs(5)), "{what}: closed"),
+        // A refused change may be on disk.
+        (Ok(gate), None) => assert!(gate.close_store(Duration::from_secs(5)), "{case}: the store does not close"),
         (Err(error), _) => refused(error),
     }
     true
 }
 
-fn assert_same(there: &[Value], expected: &[Value], what: &str) {
-    let differing = |of: &[Value], others: &[Value]| -> Vec<String> {
-        of.iter().filter(|row| !others.contains(row)).map(ToString::to_string).collect()
+fn assert_same(found: &[Value], expected: &[Value], case: &str) {
+    let differing = |rows: &[Value], others: &[Value]| -> Vec<String> {
+        rows.iter().filter(|row| !others.contains(row)).map(ToString::to_string).collect()
     };
     assert!(
-        there == expected,
-        "{what}: it started, and not all is right: there are {:#?}\nand should be {:#?}",
-        differing(there, expected),
-        differing(expected, there)
+        found == expected,
+        "{case}: started with wrong sessions: unexpected {:#?}\nmissing {:#?}",
+        differing(found, expected),
+        differing(expected, found)
     );
 }
 
-/// Keeps the panics of the store out of the output: it panics at some damage, and is caught.
-fn without_noise() {
-    let usual = std::panic::take_hook();
+/// Prints no panics of the store library: it panics at some damage, and the gate catches the panic.
+fn hide_store_panics() {
+    let default_hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         if !panic.location().is_some_and(|location| location.file().contains("redb")) {
-            usual(panic);
+            default_hook(panic);
         }
     }));
 }
 
-/// A folder in memory where there is one: the test is about reading, not about durability.
+/// A folder in memory, if the machine has one: the tests read files and do not need durability.
 fn fast_folder() -> tempfile::TempDir {
     let in_memory = PathBuf::from("/dev/shm");
     if in_memory.is_dir() { tempfile::tempdir_in(in_memory) } else { tempfile::tempdir() }.unwrap()
@@ -174,20 +174,20 @@ fn an_altered_file_that_a_crash_left_behind_is_refused_or_right() {
 }
 
 fn alter(crashed: bool) {
-    without_noise();
+    hide_store_panics();
     let written = WrittenStore::new(crashed);
-    assert!(is_right_or_refused(&written, &written.bytes, "as it was written"));
+    assert!(is_right_or_refused(&written, &written.bytes, "unaltered"));
     let mut random_source = RandomSource::new(u64::from(crashed));
     let in_use: Vec<usize> = (0..written.bytes.len()).filter(|&at| written.bytes[at] != 0).collect();
     let mut refusals = 0;
-    // The head locates everything else: each of its bytes is altered, and each bit of the byte with the flags.
+    // Each byte of the head is altered, and each bit of the byte with the flags.
     let flags = (0..8).map(|bit| (9, bit));
     for (at, bit) in (0..HEAD_BYTES).map(|at| (at, random_source.below(8))).collect::<Vec<_>>().into_iter().chain(flags)
     {
         let mut bytes = written.bytes.clone();
         bytes[at] ^= 1 << bit;
-        let what = format!("crashed {crashed}: byte {at} with bit {bit} flipped");
-        refusals += usize::from(!is_right_or_refused(&written, &bytes, &what));
+        let case = format!("crashed {crashed}: byte {at} with bit {bit} flipped");
+        refusals += usize::from(!is_right_or_refused(&written, &bytes, &case));
     }
     for number in 0..ALTERATIONS / 2 {
         let mut bytes = written.bytes.clone();
@@ -196,7 +196,7 @@ fn alter(crashed: bool) {
             _ => random_source.pick(&in_use),
         };
         let page = at / 4_096 * 4_096..(at / 4_096 * 4_096 + 4_096).min(bytes.len());
-        let what = match random_source.below(6) {
+        let case = match random_source.below(6) {
             0..=2 => {
                 bytes[at] ^= 1 << random_source.below(8);
                 format!("byte {at} with a bit flipped")
@@ -215,14 +215,14 @@ fn alter(crashed: bool) {
             }
             _ => continue,
         };
-        refusals += usize::from(!is_right_or_refused(&written, &bytes, &format!("crashed {crashed}: {what}")));
+        refusals += usize::from(!is_right_or_refused(&written, &bytes, &format!("crashed {crashed}: {case}")));
     }
-    assert!(refusals > ALTERATIONS / 20, "{refusals} refusals: hardly anything that counts was altered");
+    assert!(refusals > ALTERATIONS / 20, "{refusals} refusals: the alterations hardly hit data in use");
 }
 
 #[test]
 fn a_file_that_was_cut_is_refused_or_right() {
-    without_noise();
+    hide_store_panics();
     let written = WrittenStore::new(false);
     let length = written.bytes.len();
     let mut random_source = RandomSource::new(9);
@@ -232,20 +232,19 @@ fn a_file_that_was_cut_is_refused_or_right() {
     let refusals = lengths
         .iter()
         .filter(|&&length| !is_right_or_refused(&written, &written.bytes[..length], &format!("cut to {length} bytes")));
-    assert!(refusals.count() > CUTS / 2, "hardly any cut was noticed");
+    assert!(refusals.count() > CUTS / 2, "hardly any cut was refused");
 }
 
-/// Given a store with a damaged record, when the sidecar is started, then it names the file and the command that saves
-/// the rest; after that command every other user is logged in as before, and the damaged file is kept under another
-/// name.
+/// Given a store with a damaged record, when the sidecar is started, then the error has the file and the command that
+/// saves the rest. After that command every other user is logged in as before, and the damaged file has another name.
 #[test]
 fn the_undamaged_users_of_a_store_can_be_saved() {
     let written = WrittenStore::new(false);
     let path = written.folder.path().join("state").join(FILE);
     let folder = written.folder.path().to_str().unwrap();
     let salvage = || run(&["--config", folder, "sessions", "salvage"]);
-    let (status, said) = salvage();
-    assert!(status.success() && said.contains("200 users, nothing is damaged"), "{said}");
+    let (status, output) = salvage();
+    assert!(status.success() && output.contains("200 users, nothing is damaged"), "{output}");
 
     let mut bytes = written.bytes.clone();
     let mut damaged = 0;
@@ -255,29 +254,36 @@ fn the_undamaged_users_of_a_store_can_be_saved() {
             damaged += 1;
         }
     }
-    assert!(damaged > 0, "the name of a user stands in the file");
+    assert!(damaged > 0, "the names of the users are in the file");
     fs::write(&path, &bytes).unwrap();
-    let Err((status, said)) = Sidecar::try_start(written.folder.path()) else { panic!("started on a damaged file") };
-    assert_eq!(status.code(), Some(1), "{said}");
+    let Err((status, output)) = Sidecar::try_start(written.folder.path()) else {
+        panic!("the sidecar started on a damaged file")
+    };
+    assert_eq!(status.code(), Some(1), "{output}");
     for part in [path.to_str().unwrap(), "damaged", "sessions salvage"] {
-        assert!(said.contains(part), "{said} does not say {part}");
+        assert!(output.contains(part), "{part:?} is not in {output}");
     }
-    // Without room for a new file the old one stays.
+    // Without room for a new file the old file stays.
     let script = "trap '' XFSZ; ulimit -f 8; exec \"$0\" --config \"$1\" sessions salvage";
     let starved = Command::new("sh").args(["-c", script, env!("CARGO_BIN_EXE_queuewarden"), folder]).output().unwrap();
     assert!(!starved.status.success(), "{starved:?}");
-    let Err((status, said)) = Sidecar::try_start(written.folder.path()) else { panic!("started on a damaged file") };
-    assert!(status.code() == Some(1) && said.contains("damaged"), "{said}");
-    let (status, said) = salvage();
-    assert!(status.success() && said.contains("users can be read") && said.contains("damaged-"), "{said}");
+    let Err((status, output)) = Sidecar::try_start(written.folder.path()) else {
+        panic!("the sidecar started on a damaged file")
+    };
+    assert!(status.code() == Some(1) && output.contains("damaged"), "{output}");
+    let (status, output) = salvage();
+    assert!(status.success() && output.contains("users can be read") && output.contains("damaged-"), "{output}");
     let aside = fs::read_dir(path.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
     let aside: Vec<PathBuf> = aside.filter(|path| path.to_str().unwrap().contains("damaged-")).collect();
     assert_eq!(aside.len(), 1);
     let sidecar = Sidecar::start(&written.folder);
-    let there = rows_of(&sidecar);
+    let found = rows_of(&sidecar);
     let is_whole = |row: &&Value| row["user"] != "agent23" && row["user"] != "guest45";
     let others: Vec<Value> = written.rows.iter().filter(is_whole).cloned().collect();
-    assert_same(&there, &others, "all but the damaged ones");
-    let (status, said) = salvage();
-    assert!(!status.success() && said.contains("another queuewarden"), "not under a running sidecar: {said}");
+    assert_same(&found, &others, "all users but the damaged");
+    let (status, output) = salvage();
+    assert!(
+        !status.success() && output.contains("another queuewarden"),
+        "the store of a running sidecar is refused: {output}"
+    );
 }

@@ -1,5 +1,4 @@
-//! The expected state: every state that a user's login sessions may be in, given the changes that were sent and the
-//! changes that were acknowledged.
+//! The expected state: the possible states of a user's login sessions, given the sent and the acknowledged changes.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -9,7 +8,7 @@ use serde_json::Value;
 
 /// The queue of leases that end while the test runs.
 pub const SHORT: u16 = 603;
-/// The end of a lease differs from the requested one by at most this: both ends are in whole seconds of the wall clock.
+/// Greatest difference between the end of a lease and the requested end: both are whole seconds of the wall clock.
 const LATE: Duration = Duration::from_secs(2);
 
 /// A change that a worker asks for.
@@ -22,8 +21,8 @@ pub enum Change {
     Pause(Option<&'static str>),
     Resume,
     /// A supervisor's login of another user to the queue. Seconds until it ends; `None`: at logout.
-    Lend(u16, Option<u32>),
-    TakeBack(u16),
+    SupervisorLogin(u16, Option<u32>),
+    SupervisorLogout(u16),
     /// An operator ends every session of the user.
     End,
 }
@@ -40,11 +39,11 @@ pub struct Login {
     lease: Option<Arc<Lease>>,
 }
 
-/// A lease as its client knows it: it began between the question and the answer, which are seconds apart on a busy
+/// A lease as its client knows it. The lease began between question and answer, which may be seconds apart on a busy
 /// machine.
 #[derive(Debug)]
 struct Lease {
-    asked: Instant,
+    sent: Instant,
     answered: OnceLock<Instant>,
     length: Duration,
 }
@@ -52,17 +51,17 @@ struct Lease {
 impl Lease {
     fn asked_for(seconds: u32) -> Arc<Self> {
         let length = Duration::from_secs(seconds.into());
-        Arc::new(Self { asked: Instant::now(), answered: OnceLock::new(), length })
+        Arc::new(Self { sent: Instant::now(), answered: OnceLock::new(), length })
     }
 
-    /// The greatest age that the lease may have had when the sessions were read.
-    fn age_max(&self, seen: ObservedLogins<'_>) -> Duration {
-        seen.answered.duration_since(self.asked)
+    /// The greatest possible age of the lease when the sessions were read.
+    fn age_max(&self, observed: ObservedLogins<'_>) -> Duration {
+        observed.answered.duration_since(self.sent)
     }
 
-    /// The least age that it had by then.
-    fn age_min(&self, seen: ObservedLogins<'_>) -> Duration {
-        self.answered.get().map_or(Duration::ZERO, |&answered| seen.asked.duration_since(answered))
+    /// The least possible age of the lease when the sessions were read.
+    fn age_min(&self, observed: ObservedLogins<'_>) -> Duration {
+        self.answered.get().map_or(Duration::ZERO, |&answered| observed.sent.duration_since(answered))
     }
 }
 
@@ -70,7 +69,7 @@ impl Lease {
 #[derive(Clone, Copy, Debug)]
 pub struct ObservedLogins<'a> {
     pub rows: &'a [&'a Value],
-    pub asked: Instant,
+    pub sent: Instant,
     pub answered: Instant,
 }
 
@@ -79,24 +78,26 @@ impl Login {
         Self { ground, pause: None, lease: None }
     }
 
-    /// Whether the session may have ended at the end of its lease.
-    fn may_be_over(&self, seen: ObservedLogins<'_>) -> bool {
-        self.lease.as_ref().is_some_and(|lease| lease.age_max(seen) + LATE > lease.length)
+    /// Whether the lease of the session may have expired.
+    fn may_be_over(&self, observed: ObservedLogins<'_>) -> bool {
+        self.lease.as_ref().is_some_and(|lease| lease.age_max(observed) + LATE > lease.length)
     }
 
-    /// Whether the session must have ended at the end of its lease.
-    fn has_to_be_over(&self, seen: ObservedLogins<'_>) -> bool {
-        self.lease.as_ref().is_some_and(|lease| lease.age_min(seen) > lease.length + LATE)
+    /// Whether the lease of the session must have expired.
+    fn has_to_be_over(&self, observed: ObservedLogins<'_>) -> bool {
+        self.lease.as_ref().is_some_and(|lease| lease.age_min(observed) > lease.length + LATE)
     }
 
-    fn is(&self, row: &Value, seen: ObservedLogins<'_>) -> bool {
+    /// Whether the row can be this session.
+    fn is(&self, row: &Value, observed: ObservedLogins<'_>) -> bool {
         let pause = row["paused"].as_bool().unwrap().then(|| row["pause_reason"].as_str());
         let expected = self.pause.map(|Pause(reason)| reason);
         let ends = match (&self.lease, row["ends_in_seconds"].as_u64()) {
             (None, None) => true,
             (Some(lease), Some(left)) => {
                 let left = Duration::from_secs(left);
-                left + lease.age_min(seen) <= lease.length + LATE && left + lease.age_max(seen) + LATE >= lease.length
+                left + lease.age_min(observed) <= lease.length + LATE
+                    && left + lease.age_max(observed) + LATE >= lease.length
             }
             _ => false,
         };
@@ -151,13 +152,13 @@ pub fn change(before: &Logins, change: Change) -> (Logins, &'static str) {
             paused(None);
             "resumed"
         }
-        Change::Lend(queue, None) if before.contains_key(&queue) => "already_logged_in",
-        Change::Lend(queue, seconds) => {
+        Change::SupervisorLogin(queue, None) if before.contains_key(&queue) => "already_logged_in",
+        Change::SupervisorLogin(queue, seconds) => {
             let login = after.entry(queue).or_insert_with(|| Login::new("supervisor"));
             login.lease = seconds.map(Lease::asked_for);
             "supervisor_login"
         }
-        Change::TakeBack(queue) => {
+        Change::SupervisorLogout(queue) => {
             if after.remove(&queue).is_some() {
                 "supervisor_logout"
             } else {
@@ -176,9 +177,9 @@ pub fn change(before: &Logins, change: Change) -> (Logins, &'static str) {
 #[derive(Debug)]
 pub struct ExpectedLogins {
     pub extension: String,
-    /// The sessions before the first change, and after each change that was sent.
+    /// The sessions before the first change, and after each sent change.
     states: Vec<Logins>,
-    /// How many of the changes were acknowledged.
+    /// The number of acknowledged changes.
     acknowledged: usize,
 }
 
@@ -187,9 +188,9 @@ impl ExpectedLogins {
         Self { extension, states: vec![Logins::new()], acknowledged: 0 }
     }
 
-    /// Records a change that is about to be sent; returns the reason that its answer must have.
-    pub fn send(&mut self, what: Change) -> &'static str {
-        let (after, reason) = change(self.states.last().unwrap(), what);
+    /// Records a change that will be sent. Returns the reason that its answer must have.
+    pub fn send(&mut self, requested: Change) -> &'static str {
+        let (after, reason) = change(self.states.last().unwrap(), requested);
         self.states.push(after);
         reason
     }
@@ -197,11 +198,11 @@ impl ExpectedLogins {
     /// Records that the oldest unacknowledged change is acknowledged.
     pub fn acknowledge(&mut self) {
         self.acknowledged += 1;
-        self.all_answered();
+        self.record_answers();
     }
 
-    /// Records that the leases of the acknowledged changes have begun by now.
-    fn all_answered(&self) {
+    /// Records that every lease of the acknowledged changes has begun by now.
+    fn record_answers(&self) {
         for lease in self.states[self.acknowledged].values().filter_map(|login| login.lease.as_ref()) {
             lease.answered.get_or_init(Instant::now);
         }
@@ -216,48 +217,49 @@ impl ExpectedLogins {
         !self.states.last().unwrap().is_empty()
     }
 
-    /// Compares the sessions after a restart, and takes them as the new start. `told` counts the events of a watcher by
-    /// extension and queue: an event that was sent is durable. Returns whether an unacknowledged change is there.
-    pub fn compare(&mut self, seen: ObservedLogins<'_>, told: &BTreeMap<(String, u16), usize>) -> bool {
+    /// Compares the sessions after a restart with the possible states, and takes them as the new start. `watched`
+    /// counts the events of a watcher by extension and queue: the change of a sent event is durable. Returns whether a
+    /// change without an acknowledgement is durable.
+    pub fn compare(&mut self, observed: ObservedLogins<'_>, watched: &BTreeMap<(String, u16), usize>) -> bool {
         let durable = |at: &usize| {
             SERVED.iter().all(|&queue| {
-                let told = told.get(&(self.extension.clone(), queue)).copied().unwrap_or(0);
-                changes(&self.states[..=*at], queue) >= told
+                let watched = watched.get(&(self.extension.clone(), queue)).copied().unwrap_or(0);
+                changes(&self.states[..=*at], queue) >= watched
             })
         };
-        let like = |at: &usize| is_there(&self.states[*at], seen);
-        let possible: Vec<usize> = (self.acknowledged..self.states.len()).filter(durable).filter(like).collect();
+        let agreeing = |at: &usize| agrees(&self.states[*at], observed);
+        let possible: Vec<usize> = (self.acknowledged..self.states.len()).filter(durable).filter(agreeing).collect();
         let (Some(&first), Some(&last)) = (possible.first(), possible.last()) else {
             panic!(
-                "{} after the restart: {seen:#?}\nacknowledged: {:#?}\nsent after it: {:#?}\ntold: {told:?}",
+                "{} after the restart: {observed:#?}\nacknowledged: {:#?}\nsent after it: {:#?}\nwatched: {watched:?}",
                 self.extension,
                 self.states[self.acknowledged],
                 &self.states[self.acknowledged + 1..],
             )
         };
         let mut now = self.states[last].clone();
-        now.retain(|&queue, _| seen.rows.iter().any(|row| is_in(row, queue)));
-        // Of two renewals shortly after each other, either may be the one on disk.
+        now.retain(|&queue, _| observed.rows.iter().any(|row| is_in(row, queue)));
+        // Two renewals within a second cannot be distinguished, so either may be the durable one.
         for (queue, login) in &mut now {
             let leases = possible.iter().filter_map(|&at| self.states[at].get(queue)?.lease.as_ref());
-            let earliest = leases.map(|lease| lease.asked).min();
-            if let (Some(lease), Some(asked)) = (&mut login.lease, earliest) {
-                *lease = Arc::new(Lease { asked, answered: lease.answered.clone(), length: lease.length });
+            let earliest = leases.map(|lease| lease.sent).min();
+            if let (Some(lease), Some(sent)) = (&mut login.lease, earliest) {
+                *lease = Arc::new(Lease { sent, answered: lease.answered.clone(), length: lease.length });
             }
         }
         let more = first > self.acknowledged;
         (self.states, self.acknowledged) = (vec![now], 0);
-        self.all_answered();
+        self.record_answers();
         more
     }
 }
 
-/// How often the session of the user in the queue began or ended, by the acknowledged changes.
-pub fn changes_of(page: &ExpectedLogins, queue: u16) -> usize {
-    changes(&page.states[..=page.acknowledged], queue)
+/// The number of begins and ends of the user's session in the queue, by the acknowledged changes.
+pub fn changes_of(logins: &ExpectedLogins, queue: u16) -> usize {
+    changes(&logins.states[..=logins.acknowledged], queue)
 }
 
-/// How often the session in the queue began or ended in this sequence of states.
+/// The number of begins and ends of the session in the queue in this sequence of states.
 fn changes(states: &[Logins], queue: u16) -> usize {
     states.windows(2).filter(|two| two[0].contains_key(&queue) != two[1].contains_key(&queue)).count()
 }
@@ -266,11 +268,11 @@ fn is_in(row: &Value, queue: u16) -> bool {
     row["queue"].as_str().is_some_and(|number| number.parse() == Ok(queue))
 }
 
-fn is_there(logins: &Logins, seen: ObservedLogins<'_>) -> bool {
-    let row_of = |queue: u16| seen.rows.iter().find(|row| is_in(row, queue));
+fn agrees(logins: &Logins, observed: ObservedLogins<'_>) -> bool {
+    let row_of = |queue: u16| observed.rows.iter().find(|row| is_in(row, queue));
     let expected = logins.iter().all(|(&queue, login)| match row_of(queue) {
-        Some(row) => !login.has_to_be_over(seen) && login.is(row, seen),
-        None => login.may_be_over(seen),
+        Some(row) => !login.has_to_be_over(observed) && login.is(row, observed),
+        None => login.may_be_over(observed),
     });
-    expected && seen.rows.iter().all(|row| logins.keys().any(|&queue| is_in(row, queue)))
+    expected && observed.rows.iter().all(|row| logins.keys().any(|&queue| is_in(row, queue)))
 }

@@ -1,6 +1,6 @@
-//! Given a store whose writes fail, whether or not the data reached it, when changes are asked for, then they are
-//! refused and undone, no watcher is sent them, questions that change nothing are answered, and once the store works
-//! again it equals the memory.
+//! Given a store whose commits fail, with or without the data on disk, when changes are asked for, then they are
+//! refused and undone, and no watcher gets them. Questions that change nothing are answered. Once the store works again
+//! it has the sessions of the gate.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::crash::expected_state::{Change, ExpectedLogins, ObservedLogins, SERVED, changes_of};
 use crate::crash::faulty_store::{FaultyStore, StoreBehavior};
 use crate::crash::gate_client::{CommitCounter, NOW, ask, is_durable, later, load, rows};
-use crate::crash::load::{of_agent, organization, words};
+use crate::crash::load::{agent_change, organization, question_text};
 use crate::support::random_source::RandomSource;
 use crate::support::{Folder, PATIENCE, wait_until};
 
@@ -25,7 +25,7 @@ fn open(agents: u16) -> (Folder, Gate, FaultyStore) {
     let folder = Folder::with("acme.toml", &organization(agents));
     let (gate, faulty_store) = (Gate::new(true), FaultyStore::default());
     load(&gate, &folder);
-    gate.write_to(Box::new(faulty_store.clone()), Box::new(CommitCounter::default())).unwrap();
+    gate.write_to(Box::new(faulty_store.clone()), Box::new(CommitCounter::default()), Box::new(|| NOW.wall)).unwrap();
     (folder, gate, faulty_store)
 }
 
@@ -33,7 +33,7 @@ fn open(agents: u16) -> (Folder, Gate, FaultyStore) {
 fn change(gate: &Gate, question: &str) {
     let (answer, group) = ask(gate, question, NOW);
     assert!(answer.starts_with("allow "), "{question}: {answer}");
-    assert!(is_durable(&group.expect("a change waits")), "{question}");
+    assert!(is_durable(&group.expect("a change waits for its commit")), "{question}");
 }
 
 /// The number of changes in the feed, and the cause of the last.
@@ -85,18 +85,18 @@ fn a_commit_group_that_cannot_be_written_is_refused_and_undone() {
         assert!(answer.starts_with("deny ") && answer.contains("reason=not_logged_in"), "{answer}");
         groups.push((answer, group));
         let (answer, group) = ask(&gate, &question(10_004, "login queue=600"), NOW);
-        assert!(answer.contains("already_logged_in") && group.is_none(), "depends on no pending change");
+        assert!(answer.contains("already_logged_in") && group.is_none(), "the answer depends on no pending change");
         let (answer, group) = ask(&gate, "may org=acme actor=10000 action=queue.login queue=602", NOW);
         assert!(answer.starts_with("allow ") && group.is_none(), "`may` waits for nothing");
         faulty_store.free(behavior);
         for (answer, group) in groups {
             assert!(!is_durable(&group.expect(&answer)), "{behavior:?}: {answer}");
         }
-        assert_eq!(rows(&gate), before, "{behavior:?}: all of it is undone");
-        assert_eq!(feed_state(&gate), feed_before, "{behavior:?}: no watcher is sent it");
+        assert_eq!(rows(&gate), before, "{behavior:?}: every change is undone");
+        assert_eq!(feed_state(&gate), feed_before, "{behavior:?}: no watcher gets the changes");
         assert!(!gate.store_is_healthy());
 
-        // While the store fails.
+        // While the store fails:
         let (answer, group) = ask(&gate, &question(10_000, "logout"), NOW);
         assert!(answer.contains(REFUSED) && group.is_none(), "{answer}");
         let (answer, group) = ask(&gate, "do org=acme actor=10000 action=queue.login queue=600", NOW);
@@ -108,9 +108,9 @@ fn a_commit_group_that_cannot_be_written_is_refused_and_undone() {
         assert_eq!((gate.leases_expired(), feed_state(&gate)), (1, (feed_before + 1, Some(Cause::Expiry))));
         assert_eq!(rows(&gate).len(), before.len() - 1);
 
-        // And after it works again.
+        // After the store works again:
         faulty_store.set(StoreBehavior::Works);
-        wait_until("the store to be back", || gate.store_is_healthy());
+        wait_until("the store to work again", || gate.store_is_healthy());
         faulty_store.assert_equals(&gate);
         assert_eq!(feed_state(&gate).0, feed_before + 1);
         change(&gate, &question(10_000, "logout"));
@@ -119,8 +119,8 @@ fn a_commit_group_that_cannot_be_written_is_refused_and_undone() {
     }
 }
 
-/// Given a logout that waits for its commit, when a reload removes its user, then the record is deleted all the same: a
-/// later user of that name is not logged in.
+/// Given a logout that waits for its commit, when a reload removes its user, then the record is still deleted: a later
+/// user of that name is not logged in.
 #[test]
 fn a_record_is_deleted_even_if_its_user_is_removed_first() {
     let (folder, gate, faulty_store) = open(3);
@@ -155,7 +155,7 @@ fn a_record_is_deleted_even_if_its_user_is_removed_first() {
     without(&["agent0", "agent1", "agent2", "guest1"]);
     assert!(faulty_store.has("agent2") && faulty_store.has("guest1"), "the records are still on disk");
     faulty_store.set(StoreBehavior::Works);
-    wait_until("the store to be back", || gate.store_is_healthy());
+    wait_until("the store to work again", || gate.store_is_healthy());
     assert!(!faulty_store.has("agent2") && !faulty_store.has("guest1"));
     faulty_store.assert_equals(&gate);
     without(&[]);
@@ -163,12 +163,12 @@ fn a_record_is_deleted_even_if_its_user_is_removed_first() {
     assert!(gate.close_store(Duration::from_secs(5)));
 }
 
-/// A store that panics, as a library may over a damaged page that it trusts.
+/// A store that panics, as a library may on a damaged page.
 struct PanickingStore;
 
 impl Store for PanickingStore {
     fn commit(&mut self, _commit: &Commit<'_>) -> Result<(), StoreError> {
-        panic!("told to panic");
+        panic!("set to panic");
     }
 
     fn reopen(&mut self) -> Result<(), StoreError> {
@@ -176,14 +176,14 @@ impl Store for PanickingStore {
     }
 }
 
-/// Given a store that panics, when a change is asked for, then the change is refused, so is every further one, and the
-/// gate reports that its writer panicked, which ends the process.
+/// Given a store that panics, when a change is asked for, then this change and every later change are refused. The gate
+/// reports the panic of its writer, which ends the process.
 #[test]
 fn a_panic_of_the_writer_refuses_every_change_and_is_reported() {
     let folder = Folder::with("acme.toml", &organization(2));
     let gate = Gate::new(true);
     load(&gate, &folder);
-    gate.write_to(Box::new(PanickingStore), Box::new(CommitCounter::default())).unwrap();
+    gate.write_to(Box::new(PanickingStore), Box::new(CommitCounter::default()), Box::new(|| NOW.wall)).unwrap();
     let (answer, commit) = ask(&gate, &question(10_000, "login"), NOW);
     assert!(!is_durable(&commit.expect(&answer)), "{answer}");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
@@ -194,7 +194,7 @@ fn a_panic_of_the_writer_refuses_every_change_and_is_reported() {
     assert!(!gate.store_is_healthy() && !gate.close_store(Duration::from_secs(5)));
 }
 
-/// How often the store fails while the workers go on.
+/// The number of times that the store fails while the workers go on.
 const EPISODES: usize = 8;
 const WORKERS: u16 = 4;
 
@@ -204,19 +204,19 @@ const WORKERS: u16 = 4;
 fn every_acknowledged_change_is_kept_and_no_other_however_often_the_store_fails() {
     let (_folder, gate, faulty_store) = open(WORKERS);
     let over = AtomicBool::new(false);
-    let mut books = vec![];
+    let mut results = vec![];
     thread::scope(|scope| {
         let (gate, over) = (&gate, &over);
         let working: Vec<_> = (0..WORKERS)
             .map(|number| {
                 scope.spawn(move || {
-                    let mut page = ExpectedLogins::new((10_000 + number).to_string());
+                    let mut logins = ExpectedLogins::new((10_000 + number).to_string());
                     let mut random_source = RandomSource::new(u64::from(number));
                     let mut refused = 0;
                     while !over.load(Ordering::Relaxed) {
-                        refused += usize::from(!work(gate, &mut page, of_agent(&mut random_source)));
+                        refused += usize::from(!work(gate, &mut logins, agent_change(&mut random_source)));
                     }
-                    (page, refused)
+                    (logins, refused)
                 })
             })
             .collect();
@@ -227,50 +227,51 @@ fn every_acknowledged_change_is_kept_and_no_other_however_often_the_store_fails(
             wait_until("the store to fail", || !gate.store_is_healthy());
             thread::sleep(Duration::from_millis(random_source.below(20) as u64));
             faulty_store.set(StoreBehavior::Works);
-            wait_until("the store to be back", || gate.store_is_healthy());
+            wait_until("the store to work again", || gate.store_is_healthy());
         }
         over.store(true, Ordering::Relaxed);
-        books.extend(working.into_iter().map(|working| working.join().expect("see above")));
+        results
+            .extend(working.into_iter().map(|working| working.join().expect("the thread fails with its own message")));
     });
     assert!(gate.close_store(Duration::from_secs(5)));
     faulty_store.assert_equals(&gate);
     let entries = gate.change_feed("acme").unwrap().after(0, usize::MAX);
-    let mut told: BTreeMap<(String, u16), usize> = BTreeMap::new();
-    // A change feed that has dropped its first changes does not tell their number.
+    let mut watched: BTreeMap<(String, u16), usize> = BTreeMap::new();
+    // A change feed that has dropped its first changes cannot be counted.
     for entry in entries.iter().flatten() {
         let queue = entry.change.queue.as_deref().unwrap().parse().unwrap();
-        *told.entry((entry.change.user.to_string(), queue)).or_default() += 1;
+        *watched.entry((entry.change.user.to_string(), queue)).or_default() += 1;
     }
-    let asked = Instant::now();
+    let sent = Instant::now();
     let rows = rows(&gate);
     let answered = Instant::now();
     let mut refusals = 0;
-    for (mut page, refused) in books {
+    for (mut logins, refused) in results {
         refusals += refused;
         if entries.is_ok() {
             for queue in SERVED {
-                let number = told.get(&(page.extension.clone(), queue)).copied().unwrap_or(0);
-                assert_eq!(number, changes_of(&page, queue), "what {} was told of {queue}", page.extension);
+                let number = watched.get(&(logins.extension.clone(), queue)).copied().unwrap_or(0);
+                assert_eq!(number, changes_of(&logins, queue), "events of {} in queue {queue}", logins.extension);
             }
         }
-        let of_user: Vec<&Value> = rows.iter().filter(|row| row["extension"] == page.extension).collect();
-        page.compare(ObservedLogins { rows: &of_user, asked, answered }, &told);
+        let user_rows: Vec<&Value> = rows.iter().filter(|row| row["extension"] == logins.extension).collect();
+        logins.compare(ObservedLogins { rows: &user_rows, sent, answered }, &watched);
     }
     assert!(refusals >= EPISODES, "{refusals} changes were refused");
 }
 
-/// Asks for one change and records the result; returns whether the change was made.
-fn work(gate: &Gate, page: &mut ExpectedLogins, what: Change) -> bool {
-    let reason = page.send(what);
-    let (answer, group) = ask(gate, &format!("do org=acme {}", words(what, &page.extension)), NOW);
+/// Asks for one change and records the result. Returns whether the change was made.
+fn work(gate: &Gate, logins: &mut ExpectedLogins, requested: Change) -> bool {
+    let reason = logins.send(requested);
+    let (answer, group) = ask(gate, &format!("do org=acme {}", question_text(requested, &logins.extension)), NOW);
     let durable = group.is_none_or(|group| is_durable(&group));
     if answer.contains(REFUSED) || !durable {
-        page.take_back();
-        // The store stays broken for a while; refused questions without a pause would only use up the processor.
+        logins.take_back();
+        // A pause, because the store fails for a while and further questions would only use the processor.
         thread::sleep(Duration::from_millis(1));
         return false;
     }
     assert!(answer.contains(&format!("reason={reason} ")), "{answer}: expected {reason}");
-    page.acknowledge();
+    logins.acknowledge();
     true
 }

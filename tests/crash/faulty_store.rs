@@ -92,13 +92,13 @@ impl FaultyStore {
         }
         let mut in_memory: Vec<Value> = rows(gate);
         for row in &mut in_memory {
-            for only_shown in ["extension", "kept"] {
-                row.as_object_mut().unwrap().remove(only_shown);
+            for not_stored in ["extension", "kept"] {
+                row.as_object_mut().unwrap().remove(not_stored);
             }
         }
         on_disk.sort_by_key(ToString::to_string);
         in_memory.sort_by_key(ToString::to_string);
-        assert_eq!(on_disk, in_memory, "the disk, and memory");
+        assert_eq!(on_disk, in_memory, "the store differs from the gate");
     }
 
     fn locked(&self) -> MutexGuard<'_, State> {
@@ -122,19 +122,19 @@ impl Store for FaultyStore {
                 }
             }
         }
-        verdict(state.behavior)
+        result(state.behavior)
     }
 
     fn reopen(&mut self) -> Result<(), StoreError> {
-        verdict(self.locked().behavior)
+        result(self.locked().behavior)
     }
 }
 
-fn verdict(behavior: StoreBehavior) -> Result<(), StoreError> {
+fn result(behavior: StoreBehavior) -> Result<(), StoreError> {
     match behavior {
         StoreBehavior::Works => Ok(()),
         StoreBehavior::Loses | StoreBehavior::Keeps => {
-            Err(StoreError::Unusable { path: "faulty_store".to_owned(), why: "told to fail".to_owned() })
+            Err(StoreError::Unusable { path: "faulty_store".into(), source: "set to fail".into() })
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Given a disk without room, when somebody logs in, then that is refused and readiness says so; what changes nothing
-//! goes on, a lease ends all the same, and once there is room everything goes on without a restart.
+//! Given a full disk, when a user logs in, then the answer is deny and `/readyz` fails. Questions that change nothing
+//! are answered, and a lease still ends. Once there is room, everything goes on without a restart.
 
 use std::process::Command;
 
@@ -20,20 +20,20 @@ fn leave_room(sidecar: &Sidecar, bytes: Option<u64>) {
     prlimit(Pid::from_raw(sidecar.id().try_into().unwrap()), Resource::Fsize, limit).unwrap();
 }
 
-fn is(sidecar: &Sidecar, series: &str, value: f64) -> bool {
+fn metric_is(sidecar: &Sidecar, series: &str, value: f64) -> bool {
     (sidecar.metric(series) - value).abs() < f64::EPSILON
 }
 
 fn start(folder: &Folder) -> Sidecar {
-    // The signal for a file beyond the limit would end the process; a full disk sends none.
+    // The signal for a file beyond the limit is ignored: a full disk sends no signal.
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' XFSZ; exec \"$0\" --config \"$1\"", env!("CARGO_BIN_EXE_queuewarden")]);
     command.arg(folder.path());
     Sidecar::try_start_as(command).unwrap_or_else(|(status, text)| panic!("did not start: {status}: {text}"))
 }
 
-/// Given a full disk and an audit log, when a question needs a record, then it is refused, supervisions too; and no
-/// record of an acknowledged or refused question is lost.
+/// Given a full disk and an audit log, when a question needs a record, then the answer is deny, also for a supervision.
+/// No record of an acknowledged or refused question is lost.
 #[test]
 fn without_room_for_audit_records_changes_and_supervisions_are_refused_and_recorded_later() {
     let folder = Folder::with("acme.toml", &organization(8)).durable();
@@ -41,20 +41,20 @@ fn without_room_for_audit_records_changes_and_supervisions_are_refused_and_recor
     let mut line = sidecar.line();
     let listen = "do org=acme actor=2001 action=call.listen target=10000 queue=600 call=c-1";
     assert_eq!(line.ask(&format!("do org=acme actor=10000 {LOGIN}")), ALLOWED);
-    let lent = line.ask("do org=acme actor=2001 action=agent.login target=30000 queue=601 for=1");
-    assert!(lent.starts_with("allow"), "{lent}");
+    let answer = line.ask("do org=acme actor=2001 action=agent.login target=30000 queue=601 for=1");
+    assert!(answer.starts_with("allow"), "{answer}");
 
     leave_room(&sidecar, Some(0));
     assert_eq!(line.ask(&format!("do org=acme actor=10001 {LOGIN}")), REFUSED);
     assert!(line.ask(listen).starts_with("deny action=call.listen queue=600 reason=state_unavailable "));
     assert_eq!(line.ask(&format!("may org=acme actor=10001 {LOGIN}")), ALLOWED);
     assert_eq!(sidecar.try_get("/readyz"), (503, "the audit log cannot be written\n".to_owned()));
-    assert!(is(&sidecar, "queuewarden_audit_healthy", 0.0));
-    assert!(is(&sidecar, "queuewarden_supervisions{mode=\"listen\"}", 0.0));
-    wait_until("the lease to end", || is(&sidecar, "queuewarden_leases_expired_total", 1.0));
+    assert!(metric_is(&sidecar, "queuewarden_audit_healthy", 0.0));
+    assert!(metric_is(&sidecar, "queuewarden_supervisions{mode=\"listen\"}", 0.0));
+    wait_until("the lease to end", || metric_is(&sidecar, "queuewarden_leases_expired_total", 1.0));
 
     leave_room(&sidecar, None);
-    wait_until("the log to be back", || sidecar.try_get("/readyz").0 == 200);
+    wait_until("the log to be writable", || sidecar.try_get("/readyz").0 == 200);
     assert_eq!(line.ask(&format!("do org=acme actor=10001 {LOGIN}")), ALLOWED);
     assert!(line.ask(listen).starts_with("allow "));
     let lines = || {
@@ -64,17 +64,17 @@ fn without_room_for_audit_records_changes_and_supervisions_are_refused_and_recor
         texts.lines().map(|line| serde_json::from_str(line).expect(line)).collect::<Vec<Value>>()
     };
     let refused = |line: &&Value| line["reason"] == "state_unavailable";
-    wait_until("what waited", || {
+    wait_until("the delayed records", || {
         let lines = lines();
         lines.iter().filter(refused).count() == 2 && lines.iter().any(|line| line["reason"] == "expiry")
     });
     assert!(lines().iter().filter(refused).all(|line| line["verdict"] == "deny"));
     sidecar.crash();
-    let (status, said) = crate::support::run(&["--config", folder.path().to_str().unwrap(), "audit", "verify"]);
-    assert!(status.success(), "{said}");
+    let (status, output) = crate::support::run(&["--config", folder.path().to_str().unwrap(), "audit", "verify"]);
+    assert!(status.success(), "{output}");
     let again = Sidecar::start(&folder);
-    let page: Value = serde_json::from_str(&again.get("/sessions")).unwrap();
-    assert_eq!(page["rows"].as_array().unwrap().len(), 2, "{page}");
+    let listing: Value = serde_json::from_str(&again.get("/sessions")).unwrap();
+    assert_eq!(listing["rows"].as_array().unwrap().len(), 2, "{listing}");
 }
 
 #[test]
@@ -85,8 +85,8 @@ fn without_room_changes_are_refused_and_with_room_everything_goes_on() {
     let sidecar = start(&folder);
     let mut line = sidecar.line();
     assert_eq!(line.ask(&format!("do org=acme actor=10000 {LOGIN}")), ALLOWED);
-    let lent = line.ask("do org=acme actor=2001 action=agent.login target=30000 queue=601 for=1");
-    assert!(lent.starts_with("allow"), "{lent}");
+    let answer = line.ask("do org=acme actor=2001 action=agent.login target=30000 queue=601 for=1");
+    assert!(answer.starts_with("allow"), "{answer}");
     let mut watcher = sidecar.line();
     watcher.send(b"w watch org=acme from=0\n");
     assert_eq!(watcher.line(), "w event revision=1 change=session_began user=10000 queue=600 reason=login");
@@ -94,13 +94,13 @@ fn without_room_changes_are_refused_and_with_room_everything_goes_on() {
 
     leave_room(&sidecar, Some(0));
     assert_eq!(line.ask(&format!("do org=acme actor=10001 {LOGIN}")), REFUSED);
-    // From now on refused at once, in every dialect.
+    // Further changes are refused without a commit, in every dialect.
     assert_eq!(line.ask(&format!("do org=acme actor=10002 {LOGIN}")), REFUSED);
     let agi = sidecar.agi("10003", "acme/queue.login", &["queue=600"]);
     assert_eq!((&*agi["QW_VERDICT"], &*agi["QW_REASON"]), ("DENY", "state_unavailable"));
     assert_eq!(sidecar.try_get("/readyz"), (503, "the session store cannot be written\n".to_owned()));
-    assert_eq!(sidecar.try_get("/livez").0, 200, "a restart would help nobody");
-    assert!(is(&sidecar, HEALTHY, 0.0));
+    assert_eq!(sidecar.try_get("/livez").0, 200, "a restart would not help");
+    assert!(metric_is(&sidecar, HEALTHY, 0.0));
     let state = &sidecar.status()["state"];
     assert_eq!((&state["durable"], &state["healthy"]), (&true.into(), &false.into()));
     for (question, answer) in [
@@ -118,30 +118,30 @@ fn without_room_changes_are_refused_and_with_room_everything_goes_on() {
     }
     let listen = line.ask("do org=acme actor=2001 action=call.listen target=10000 queue=600 call=c-1");
     assert!(listen.starts_with("allow action=call.listen "), "{listen}");
-    wait_until("the lease to end", || is(&sidecar, "queuewarden_leases_expired_total", 1.0));
+    wait_until("the lease to end", || metric_is(&sidecar, "queuewarden_leases_expired_total", 1.0));
 
     leave_room(&sidecar, None);
-    wait_until("the store to be back", || sidecar.try_get("/readyz").0 == 200);
-    assert!(is(&sidecar, HEALTHY, 1.0));
+    wait_until("the store to be writable", || sidecar.try_get("/readyz").0 == 200);
+    assert!(metric_is(&sidecar, HEALTHY, 1.0));
     assert_eq!(line.ask(&format!("do org=acme actor=10001 {LOGIN}")), ALLOWED);
-    let heard: Vec<String> = (0..3).map(|_| watcher.line()).collect();
-    let mut changes: Vec<&str> = heard.iter().map(|event| event.split_once(" change=").unwrap().1).collect();
+    let events: Vec<String> = (0..3).map(|_| watcher.line()).collect();
+    let mut changes: Vec<&str> = events.iter().map(|event| event.split_once(" change=").unwrap().1).collect();
     assert_eq!(
         changes.pop(),
         Some("session_began user=10001 queue=600 reason=login"),
-        "no watcher is sent a refused change"
+        "no watcher gets a refused change"
     );
     changes.sort_unstable();
     assert_eq!(changes[0], "session_ended user=30000 queue=601 reason=expiry");
-    assert!(changes[1].starts_with("supervision_began user=2001 "), "{heard:?}");
+    assert!(changes[1].starts_with("supervision_began user=2001 "), "{events:?}");
     let log = sidecar.log_until("the session store can be written again");
-    for said in ["the session store cannot be written", "the session store can be written again"] {
-        assert_eq!(log.iter().filter(|line| line.contains(said)).count(), 1, "{said}: {log:#?}");
+    for message in ["the session store cannot be written", "the session store can be written again"] {
+        assert_eq!(log.iter().filter(|line| line.contains(message)).count(), 1, "{message}: {log:#?}");
     }
     sidecar.crash();
     let again = Sidecar::start(&folder);
-    let page: Value = serde_json::from_str(&again.get("/sessions")).unwrap();
-    let there: Vec<&str> =
-        page["rows"].as_array().unwrap().iter().map(|row| row["extension"].as_str().unwrap()).collect();
-    assert_eq!(there, ["10000", "10001"]);
+    let listing: Value = serde_json::from_str(&again.get("/sessions")).unwrap();
+    let extensions: Vec<&str> =
+        listing["rows"].as_array().unwrap().iter().map(|row| row["extension"].as_str().unwrap()).collect();
+    assert_eq!(extensions, ["10000", "10001"]);
 }

@@ -1,4 +1,4 @@
-//! A gate in the process of the test, asked in the line dialect.
+//! Questions in the line dialect to a gate in the process of the test.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,7 +29,8 @@ pub fn load(gate: &Gate, folder: &Folder) {
     drop(gate.publish(loaded.policy));
 }
 
-/// The answer of the gate without its id, and the commit group that the answer waits for.
+/// The answer of the gate without its id, and the commit group that the answer waits for. `None`: it waits for no
+/// commit.
 pub fn ask(gate: &Gate, question: &str, now: Moment) -> (String, Option<Arc<PendingCommit>>) {
     let (mut room, mut output) = (vec![], vec![]);
     let mut dialect = Line::new(None);
@@ -43,16 +44,17 @@ pub fn ask(gate: &Gate, question: &str, now: Moment) -> (String, Option<Arc<Pend
 }
 
 /// Waits for the group; returns whether it became durable.
-pub fn is_durable(group: &PendingCommit) -> bool {
+pub fn is_durable(commit: &PendingCommit) -> bool {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let waited = runtime.block_on(async { tokio::time::timeout(PATIENCE, group.is_durable()).await });
+    let waited = runtime.block_on(async { tokio::time::timeout(PATIENCE, commit.wait_until_settled()).await });
     waited.expect("a group is settled in time")
 }
 
 /// Every login session, without the members that change with time.
 pub fn rows(gate: &Gate) -> Vec<Value> {
-    let page = gate.operator().sessions(&OperatorFilter::default(), NOW, 0, usize::MAX).unwrap();
-    let mut rows: Vec<Value> = page.rows.iter().map(|row| without_time(serde_json::to_value(row).unwrap())).collect();
+    let listing = gate.operator().sessions(&OperatorFilter::default(), NOW, 0, usize::MAX).unwrap();
+    let mut rows: Vec<Value> =
+        listing.rows.iter().map(|row| without_time(serde_json::to_value(row).unwrap())).collect();
     rows.sort_by_key(ToString::to_string);
     rows
 }
@@ -80,9 +82,5 @@ impl CommitObserver for CommitCounter {
 
     fn recovered(&self) {
         self.recovered.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn wall(&self) -> UnixMillis {
-        NOW.wall
     }
 }

@@ -1,5 +1,5 @@
-//! The load of the crash tests: connections that log in and out, pause, lend and end sessions as fast as they are
-//! answered, until the sidecar is gone.
+//! The load of the crash tests: connections that begin, pause and end login sessions as fast as they get answers, until
+//! the sidecar has been killed.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
@@ -12,7 +12,7 @@ use crate::crash::expected_state::{Change, ExpectedLogins, SERVED, SHORT};
 use crate::support::random_source::RandomSource;
 use crate::support::{PATIENCE, connect};
 
-/// The most questions of a connection that wait for an answer.
+/// Greatest number of questions of a connection that wait for an answer.
 const PIPELINED_MAX: usize = 4;
 const SUPERVISOR: u16 = 2001;
 
@@ -45,12 +45,12 @@ const fn extensions(number: u16) -> (u16, u16) {
     (10_000 + number, 30_000 + number)
 }
 
-/// One connection, and its own two users.
+/// One connection and its two users, which no other connection changes.
 pub struct Worker {
     pub agent: ExpectedLogins,
     pub guest: ExpectedLogins,
     random_source: RandomSource,
-    /// Changes that were acknowledged, over all rounds.
+    /// The number of acknowledged changes in all rounds.
     pub acknowledged: usize,
 }
 
@@ -73,59 +73,60 @@ impl Worker {
         }
     }
 
-    /// Works until the sidecar is gone.
-    pub fn work(&mut self, places: Addresses<'_>) {
-        let stream = connect(places.line);
+    /// Asks for changes until the sidecar has been killed.
+    pub fn work(&mut self, addresses: Addresses<'_>) {
+        let stream = connect(addresses.line);
         let mut replies = BufReader::new(stream.try_clone().unwrap());
         loop {
-            let went_on = if self.random_source.one_in(12) {
-                self.operate(places.admin)
+            let outcome = if self.random_source.one_in(12) {
+                self.operate(addresses.admin)
             } else {
                 self.ask(&stream, &mut replies)
             };
-            if went_on.is_none() {
+            if outcome.is_none() {
                 return;
             }
         }
     }
 
-    /// Sends some changes at once and reads their answers; `None` when the sidecar is gone.
+    /// Sends some changes at once and reads their answers. `None`: the sidecar was killed.
     fn ask(&mut self, mut stream: &TcpStream, replies: &mut impl BufRead) -> Option<()> {
-        let (mut questions, mut open) = (String::new(), VecDeque::new());
+        let (mut questions, mut unanswered) = (String::new(), VecDeque::new());
         for _ in 0..=self.random_source.below(PIPELINED_MAX) {
-            let of_guest = self.random_source.one_in(3);
-            let what = if of_guest { self.of_guest() } else { of_agent(&mut self.random_source) };
-            let page = if of_guest { &mut self.guest } else { &mut self.agent };
-            let reason = page.send(what);
-            writeln!(questions, "1 do org=acme {}", words(what, &page.extension)).unwrap();
-            open.push_back((of_guest, reason));
+            let is_guest = self.random_source.one_in(3);
+            let change = if is_guest { self.guest_change() } else { agent_change(&mut self.random_source) };
+            let logins = if is_guest { &mut self.guest } else { &mut self.agent };
+            let reason = logins.send(change);
+            writeln!(questions, "1 do org=acme {}", question_text(change, &logins.extension)).unwrap();
+            unanswered.push_back((is_guest, reason));
         }
         let sent = stream.write_all(questions.as_bytes());
         // Answers from before the kill count even if the kill interrupted the write.
-        while let Some((of_guest, reason)) = open.pop_front() {
+        while let Some((is_guest, reason)) = unanswered.pop_front() {
             let mut reply = String::new();
             if !matches!(replies.read_line(&mut reply), Ok(count) if count > 0 && reply.ends_with('\n')) {
                 return None;
             }
             assert!(reply.contains(&format!(" reason={reason} ")), "{questions}: {reply}: expected {reason}");
-            let page = if of_guest { &mut self.guest } else { &mut self.agent };
-            page.acknowledge();
+            let logins = if is_guest { &mut self.guest } else { &mut self.agent };
+            logins.acknowledge();
             self.acknowledged += 1;
         }
         sent.ok()
     }
 
-    fn of_guest(&mut self) -> Change {
+    /// A random supervisor login or logout of the guest.
+    fn guest_change(&mut self) -> Change {
         let queue = self.random_source.pick(&SERVED);
         match self.random_source.below(8) {
-            0 => Change::Lend(queue, None),
-            1..=3 => Change::Lend(queue, Some(3_600 * (1 + u32::from(self.random_source.one_in(2))))),
-            4 => Change::Lend(SHORT, Some(2)),
-            _ => Change::TakeBack(queue),
+            0 => Change::SupervisorLogin(queue, None),
+            1..=3 => Change::SupervisorLogin(queue, Some(3_600 * (1 + u32::from(self.random_source.one_in(2))))),
+            4 => Change::SupervisorLogin(SHORT, Some(2)),
+            _ => Change::SupervisorLogout(queue),
         }
     }
 
-    /// Ends every session of the agent as an operator, over the Unix socket.
+    /// Ends every session of the agent as an operator, over the Unix socket. `None`: the sidecar was killed.
     fn operate(&mut self, socket: &Path) -> Option<()> {
         if !self.agent.has_login() {
             return Some(());
@@ -139,7 +140,7 @@ impl Worker {
         self.agent.send(Change::End);
         stream.write_all(request.as_bytes()).ok()?;
         let mut answer = vec![];
-        // After the last bytes a killed connection may end with an error.
+        // A kill may end the connection with an error after the last bytes.
         drop(stream.read_to_end(&mut answer));
         let answer = String::from_utf8(answer).unwrap();
         if answer.is_empty() {
@@ -152,8 +153,8 @@ impl Worker {
     }
 }
 
-/// A random change of an agent to the own sessions.
-pub fn of_agent(random_source: &mut RandomSource) -> Change {
+/// A random change of an agent to their own sessions.
+pub fn agent_change(random_source: &mut RandomSource) -> Change {
     let queue = random_source.pick(&SERVED);
     match random_source.below(10) {
         0..=3 => Change::Login(queue),
@@ -166,11 +167,11 @@ pub fn of_agent(random_source: &mut RandomSource) -> Change {
 }
 
 /// The change as a question of the line dialect.
-pub fn words(what: Change, extension: &str) -> String {
+pub fn question_text(change: Change, extension: &str) -> String {
     let by_supervisor = |action: &str, queue: u16, more: &str| {
         format!("actor={SUPERVISOR} action=agent.{action} target={extension} queue={queue}{more}")
     };
-    match what {
+    match change {
         Change::Login(queue) => format!("actor={extension} action=queue.login queue={queue}"),
         Change::LoginToAll => format!("actor={extension} action=queue.login"),
         Change::Logout(queue) => format!("actor={extension} action=queue.logout queue={queue}"),
@@ -178,28 +179,28 @@ pub fn words(what: Change, extension: &str) -> String {
         Change::Pause(None) => format!("actor={extension} action=queue.pause"),
         Change::Pause(Some(reason)) => format!("actor={extension} action=queue.pause pause_reason={reason}"),
         Change::Resume => format!("actor={extension} action=queue.resume"),
-        Change::Lend(queue, None) => by_supervisor("login", queue, ""),
-        Change::Lend(queue, Some(seconds)) => by_supervisor("login", queue, &format!(" for={seconds}")),
-        Change::TakeBack(queue) => by_supervisor("logout", queue, ""),
-        Change::End => panic!("an operator does not speak the line dialect"),
+        Change::SupervisorLogin(queue, None) => by_supervisor("login", queue, ""),
+        Change::SupervisorLogin(queue, Some(seconds)) => by_supervisor("login", queue, &format!(" for={seconds}")),
+        Change::SupervisorLogout(queue) => by_supervisor("logout", queue, ""),
+        Change::End => panic!("an operator ends sessions over HTTP"),
     }
 }
 
-/// The changes that a watcher was sent in one round.
+/// The changes that a watcher got in one round.
 #[derive(Default)]
 pub struct WatchedChanges {
     /// The first and the last revision; `None`: no change was sent.
     pub revisions: Option<(u64, u64)>,
-    /// How often a session of an extension in a queue began or ended.
+    /// The number of begins and ends of the session of an extension in a queue.
     pub changes: BTreeMap<(String, u16), usize>,
 }
 
-/// Watches until the sidecar is gone.
+/// Watches until the sidecar has been killed.
 pub fn watch(line: SocketAddr) -> WatchedChanges {
     let mut stream = connect(line);
     stream.write_all(b"w watch org=acme\n").unwrap();
     let mut events = BufReader::new(stream);
-    let mut told = WatchedChanges::default();
+    let mut watched = WatchedChanges::default();
     let mut event = String::new();
     while matches!(events.read_line(&mut event), Ok(count) if count > 0 && event.ends_with('\n')) {
         let value = |key: &str| {
@@ -208,12 +209,12 @@ pub fn watch(line: SocketAddr) -> WatchedChanges {
         };
         assert!(event.starts_with("w event "), "{event}");
         let revision = value("revision").parse().unwrap();
-        let (first, last) = told.revisions.unwrap_or((revision, revision - 1));
+        let (first, last) = watched.revisions.unwrap_or((revision, revision - 1));
         assert_eq!(revision, last + 1, "every change is sent once, in order");
-        told.revisions = Some((first, revision));
+        watched.revisions = Some((first, revision));
         let queue = value("queue").parse().unwrap();
-        *told.changes.entry((value("user"), queue)).or_default() += 1;
+        *watched.changes.entry((value("user"), queue)).or_default() += 1;
         event.clear();
     }
-    told
+    watched
 }

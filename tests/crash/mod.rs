@@ -1,5 +1,5 @@
-//! What is left after a kill, on a damaged store and on a full disk: no acknowledged change is lost, no ended session
-//! comes back, and a store that cannot be trusted is refused.
+//! After a kill, on a damaged store and on a full disk: no acknowledged change is lost, no ended session comes back,
+//! and a damaged store is refused.
 //!
 //! `kill` kills the real program at random moments under the load of `load`, whose connections own their users;
 //! `expected_state` knows which states each user may be in. `damage` flips and cuts bytes, `full` fills the disk, and

@@ -1,5 +1,5 @@
-//! Given a real Asterisk with a link, when a login session ends without a call, then its queue member is removed, and
-//! a user who logs in at that moment is a member in the end.
+//! Given a real Asterisk with a link, when a login session ends, then the link removes its queue member. A user who
+//! logs in at the same moment is a member in the end.
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -73,7 +73,7 @@ impl LinkUnderTest {
     }
 }
 
-/// R27, R36: a lease that ran out leaves no member behind.
+/// R27, R36: an expired lease leaves no queue member behind.
 #[test]
 fn the_member_of_an_ended_session_is_removed_within_a_second() {
     let lab = AsteriskLab::start();
@@ -85,7 +85,7 @@ fn the_member_of_an_ended_session_is_removed_within_a_second() {
     link.wait_for("removed", 1);
     assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     assert!(!lab.is_member("600", "1001"));
-    assert!(lab.is_member("601", "1001"), "only the queue that was named");
+    assert!(lab.is_member("601", "1001"), "the member of another queue stays");
     // A second removal, and one from a queue that Asterisk does not have, do nothing.
     link.remove("1001", "600");
     link.remove("1001", "603");
@@ -102,7 +102,7 @@ fn a_user_who_logged_in_again_stays_a_member_even_after_asterisk_restarted() {
     link.wait_for("logged_in_again", 1);
     assert!(lab.is_member("600", "1001"));
 
-    // Asterisk restarts with its old members, and the session has ended meanwhile.
+    // The session ends while Asterisk is down; Asterisk restarts with its old members.
     lab.stop_asterisk();
     link.sessions.0.lock().unwrap().clear();
     link.remove("1001", "600");
@@ -128,7 +128,7 @@ fn a_login_that_races_with_a_removal_wins() {
         link.sessions.0.lock().unwrap().clear();
         add();
         link.remove("1001", "600");
-        // The removal takes some hundred microseconds; the login comes at a different moment of it in each round.
+        // A removal takes some hundred microseconds; the login falls into a different moment of it in each round.
         std::thread::sleep(Duration::from_micros(round % 50 * 20));
         link.sessions.0.lock().unwrap().insert("1001".into());
         add();
@@ -145,26 +145,26 @@ fn a_session_that_ends_without_a_call_removes_its_member() {
     let sidecar = lab.sidecar.as_ref().unwrap();
     let gone = |extension: &str| wait_until("the member to be gone", || !lab.is_member("600", extension));
 
-    // A lease: bob may log in for some seconds because the supervisor says so.
+    // A lease: a supervisor logs bob in for 6 s, so bob's own login is allowed for that time.
     assert!(lab.is_refused("1002", "*13600"));
     let lease = "do org=acme actor=2001 action=agent.login target=1002 queue=600 for=6";
     assert!(sidecar.ask(lease).contains("reason=supervisor_login"));
     assert!(lab.is_answered("1002", "*13600"));
     assert!(lab.is_member("600", "1002"));
     gone("1002");
-    assert!(lab.is_refused("1002", "*13600"), "as if he had logged out");
+    assert!(lab.is_refused("1002", "*13600"), "the same answer as after a logout");
 
-    // A supervisor, and an operator.
+    // A supervisor and an operator end sessions.
     assert!(lab.is_answered("1001", "*13") && lab.is_answered("10011", "*13"));
     assert!(lab.is_member("600", "1001") && lab.is_member("601", "1001") && lab.is_member("600", "10011"));
     assert!(
         sidecar.ask("do org=acme actor=2001 action=agent.logout target=1001 queue=600").contains("supervisor_logout")
     );
     gone("1001");
-    assert!(lab.is_member("601", "1001"), "only the queue that was named");
+    assert!(lab.is_member("601", "1001"), "the member of another queue stays");
     let folder = lab.folder.path().to_str().unwrap();
-    let (status, said) = run(&["--config", folder, "sessions", "end", "--org", "acme", "--user", "alice"]);
-    assert!(status.success(), "{said}");
+    let (status, output) = run(&["--config", folder, "sessions", "end", "--org", "acme", "--user", "alice"]);
+    assert!(status.success(), "{output}");
     wait_until("the other member to be gone", || !lab.is_member("601", "1001"));
 
     // A reload that removes a user.

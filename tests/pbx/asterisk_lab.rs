@@ -82,12 +82,12 @@ pub struct AsteriskLab {
 }
 
 impl AsteriskLab {
-    /// Starts both; nobody is logged in.
+    /// Starts Asterisk and the sidecar, without login sessions.
     pub fn start() -> Self {
         Self::start_with(|_, _| ())
     }
 
-    /// As [`AsteriskLab::start`]; the sidecar is linked to the Asterisk, and keeps its login sessions on disk.
+    /// As [`AsteriskLab::start`], with a link to Asterisk and a session store on disk.
     pub fn start_linked() -> Self {
         Self::start_with(|folder, base| {
             let link = format!(
@@ -112,19 +112,19 @@ impl AsteriskLab {
             &format!("fastagi = \"127.0.0.1:{}\"", base + FASTAGI),
         );
         let keep = std::env::var_os("QUEUEWARDEN_KEEP_LAB").is_some(); // for reading Asterisk's log afterwards
-        // Short, because it holds a Unix socket.
+        // A short path, because the path of a Unix socket is limited.
         let run = tempfile::Builder::new().prefix("qw").disable_cleanup(keep).tempdir_in("/tmp").unwrap();
         let lab = Self { base, sidecar: Some(Sidecar::start(&folder)), folder, run, phones: AtomicU16::new(0) };
         lab.start_asterisk();
-        // The machine may be busy: only the tests of a slow sidecar use the shipped half second.
+        // On a busy machine half a second is too short; only the tests of a slow sidecar use the shipped value.
         lab.set_global("QW_WAIT_SECONDS", "5");
         lab
     }
 
     pub fn start_asterisk(&self) {
         let output = self.script().arg("start").output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "Asterisk did not start (tests/run installs it): {said}");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "Asterisk did not start (tests/run installs it): {text}");
     }
 
     pub fn stop_asterisk(&self) {
@@ -279,7 +279,7 @@ impl Drop for AsteriskLab {
 pub struct PhoneCall(Child);
 
 impl PhoneCall {
-    /// Waits for the end of the call; returns whether it went as its scenario says.
+    /// Waits for the end of the call. Returns whether the call followed its scenario.
     pub fn wait(mut self) -> bool {
         let deadline = Instant::now() + 2 * PATIENCE;
         loop {

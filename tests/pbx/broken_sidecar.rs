@@ -1,5 +1,5 @@
-//! Given a sidecar that is down, frozen or sends garbage, when a phone dials a code, then supervision is refused and
-//! login follows the operator's switch `QW_LOGIN_FAIL`.
+//! Given a sidecar that is down, frozen or sends garbage, when a phone dials a code, then supervision is refused, and
+//! a login follows the dialplan variable `QW_LOGIN_FAIL` of the operator.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -17,14 +17,14 @@ fn without_a_sidecar_login_follows_the_switch_and_supervision_is_refused() {
     let mut lab = AsteriskLab::start();
     assert!(lab.sidecar.take().unwrap().terminate().success());
     let (agent, supervisor) = (Phone::new(&lab, "1001", 0), Phone::new(&lab, "2001", 0));
-    assert_eq!(agent.dial("*13600"), 503, "the switch is shipped as deny");
+    assert_eq!(agent.dial("*13600"), 503, "`QW_LOGIN_FAIL` is shipped as deny");
     assert!(!lab.is_member("600", "1001"));
     lab.set_global("QW_LOGIN_FAIL", "allow");
     assert!(lab.is_answered("1001", "*13600"));
     assert!(lab.is_member("600", "1001"));
-    assert_eq!(supervisor.dial("*2211001"), 503, "supervision fails closed whatever the switch says");
+    assert_eq!(supervisor.dial("*2211001"), 503, "supervision is refused for every value of `QW_LOGIN_FAIL`");
     lab.sidecar = Some(Sidecar::start(&lab.folder));
-    assert!(lab.is_refused("3001", "*13600"), "the sidecar is back, and decides");
+    assert!(lab.is_refused("3001", "*13600"), "the restarted sidecar decides");
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn a_frozen_sidecar_delays_a_call_and_allows_nothing() {
     assert!(lab.is_member("600", "1001"));
 }
 
-/// Another program on the sidecar's port: none of these answers is a verdict.
+/// Answers of another program on the sidecar's port: none of them is a verdict.
 #[test]
 fn garbage_is_not_taken_for_a_verdict() {
     let mut lab = AsteriskLab::start();

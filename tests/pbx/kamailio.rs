@@ -1,6 +1,6 @@
-//! Given a real Kamailio with the shipped configuration, when somebody comes to a door, a code, `Join`, `Replaces`, a
-//! REFER, a SUBSCRIBE, then the sidecar is asked as it stands there, both ways of asking say the same, and nothing
-//! passes without a verdict.
+//! Given a real Kamailio with the shipped configuration, when a phone sends a feature code, `Join`, `Replaces`, a REFER
+//! or a SUBSCRIBE, then Kamailio asks the sidecar for the action that the configuration documents. Both transports give
+//! the same answer, and no request passes without a verdict.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use crate::support::kamailio_lab::{KamailioLab, Transport};
 use crate::support::{Sidecar, connect, wait_until};
 
-/// The timeout of the shipped configuration and a tick of Kamailio's timer, with room for a busy machine; far below
-/// every timer of SIP.
+/// Longest time until a refusal: the timeout of the shipped configuration and a tick of Kamailio's timer, with a
+/// reserve for a busy machine. It is far below the timers of SIP.
 const REFUSED_WITHIN: Duration = Duration::from_secs(3);
 
 #[test]
@@ -18,10 +18,10 @@ fn a_code_passes_if_its_caller_may() {
     for transport in Transport::BOTH {
         let lab = KamailioLab::start(transport);
         assert_eq!(lab.phone("1001").dial("*13600"), 200, "{transport:?}");
-        assert_eq!(lab.phone("1001").dial("%2A13%36%300"), 200, "escaped it is the same code");
+        assert_eq!(lab.phone("1001").dial("%2A13%36%300"), 200, "an escaped code is the same code");
         assert_eq!(lab.phone("1001").dial("*13602"), 403);
-        assert_eq!(lab.phone("1001").dial("*99"), 403, "no code of the organization");
-        assert_eq!(lab.phone("1001").dial("1002"), 200, "a plain call is nobody's question");
+        assert_eq!(lab.phone("1001").dial("*99"), 403, "not a feature code of the organization");
+        assert_eq!(lab.phone("1001").dial("1002"), 200, "a plain call is not asked about");
         for (code, action) in [("*2211001", "call.listen"), ("*2221001", "call.whisper"), ("*2231001", "call.barge")] {
             assert_eq!(lab.phone("2001").dial(code), 200, "{code}");
             assert_eq!(lab.phone("1002").dial(code), 403, "{code}");
@@ -31,12 +31,12 @@ fn a_code_passes_if_its_caller_may() {
         let passed: Vec<String> = lab.pbx.requests("INVITE");
         let passed: Vec<&str> = passed.iter().map(|request| request.split('@').next().unwrap()).collect();
         assert_eq!(passed.len(), 6, "{passed:?}");
-        assert!(lab.pbx.requests("INVITE")[0].contains("P-Asserted-Identity: <sip:1001@"), "the PBX knows who");
-        assert!(!lab.pbx.requests("INVITE")[0].contains("Proxy-Authorization"), "and not how he proved it");
+        assert!(lab.pbx.requests("INVITE")[0].contains("P-Asserted-Identity: <sip:1001@"), "the PBX gets the user");
+        assert!(!lab.pbx.requests("INVITE")[0].contains("Proxy-Authorization"), "the PBX does not get the credentials");
     }
 }
 
-/// The user of a call is the one of the digest authentication, whatever its headers say.
+/// The actor is the user of the digest authentication. Other headers do not count.
 #[test]
 fn a_caller_without_the_password_of_the_user_is_refused() {
     let lab = KamailioLab::start(Transport::JsonRpc);
@@ -46,9 +46,9 @@ fn a_caller_without_the_password_of_the_user_is_refused() {
     assert_eq!(lab.phone("1002").ask("INVITE", "*2231001", &claims), 403);
     assert_eq!(lab.phone("2001").ask("INVITE", "*2231001", &claims[..1]), 200);
     let asserted = lab.pbx.requests("INVITE")[0].matches("P-Asserted-Identity").count();
-    assert_eq!(asserted, 1, "what the phone claims is taken out");
+    assert_eq!(asserted, 1, "the header of the phone is removed");
     let around = format!("Route: <sip:evil@{};lr>", lab.pbx.address);
-    assert_eq!(lab.phone("1001").ask("INVITE", "1002", &[&around]), 403, "no way around");
+    assert_eq!(lab.phone("1001").ask("INVITE", "1002", &[&around]), 403, "a `Route` of the phone is refused");
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn join_and_replaces_are_asked_by_the_call_they_name() {
         for header in ["Join", "Replaces"] {
             let action = if header == "Join" { "call.join" } else { "call.replace" };
             let named = format!("{header}: 425928@bobster.example.org;to-tag=7743;from-tag=6472");
-            // That call was not reported to the sidecar.
+            // No PBX has reported this call to the sidecar.
             assert_eq!(lab.phone("2001").ask("INVITE", "1001", &[&named]), 403, "{transport:?} {header}");
             assert!((lab.decided(action, "deny", "unknown_call") - 1.0).abs() < f64::EPSILON, "{header}");
             let within = {
@@ -77,7 +77,7 @@ fn join_and_replaces_are_asked_by_the_call_they_name() {
         }
         let both = ["Join: a@b;to-tag=1;from-tag=2", "Replaces: a@b;to-tag=1;from-tag=2"];
         assert_eq!(lab.phone("2001").ask("INVITE", "1001", &both), 400);
-        assert_eq!(lab.pbx.requests("INVITE").len(), before, "none of them passed");
+        assert_eq!(lab.pbx.requests("INVITE").len(), before, "no INVITE passed");
     }
 }
 
@@ -96,7 +96,7 @@ fn a_refer_is_a_dial_of_the_code_inside() {
             assert_eq!(refer("2001", &format!("<sip:1001@lab.example?{inside}>")), 403, "{inside}");
         }
         assert!((lab.decided("call.replace", "deny", "unknown_call") - 2.0).abs() < f64::EPSILON);
-        assert_eq!(refer("2001", "<sip:*2231001@lab.example?Replaces=a%3Bto-tag%3D1>"), 403, "both at once");
+        assert_eq!(refer("2001", "<sip:*2231001@lab.example?Replaces=a%3Bto-tag%3D1>"), 403, "a code with `Replaces`");
         assert_eq!(lab.pbx.requests("REFER").len(), 2);
     }
 }
@@ -110,13 +110,13 @@ fn watching_calls_is_asked_as_listening() {
             assert_eq!(watch("2001", event), 200, "{transport:?} {event}");
             assert_eq!(watch("1002", event), 403, "{event}");
         }
-        assert_eq!(watch("1002", "Event: message-summary"), 200, "one's own messages are nobody's calls");
+        assert_eq!(watch("1002", "Event: message-summary"), 200, "an event package without calls is not asked about");
         assert!((lab.decided("call.watch", "allow", "role_permits") - 3.0).abs() < f64::EPSILON);
         assert!((lab.decided("call.watch", "deny", "supervisor_role_required") - 3.0).abs() < f64::EPSILON);
     }
 }
 
-/// Whatever a caller puts into a header stays within the value of one member.
+/// The text of a header stays within the value of one member of the question.
 #[test]
 fn a_caller_cannot_add_members_to_the_question() {
     for transport in Transport::BOTH {
@@ -139,35 +139,35 @@ fn a_caller_cannot_add_members_to_the_question() {
     }
 }
 
-/// With a sidecar that is stopped, frozen, and started again.
+/// A frozen sidecar and a stopped sidecar; afterwards a restarted sidecar.
 #[test]
 fn without_a_verdict_in_time_nothing_passes() {
     for transport in Transport::BOTH {
         let mut lab = KamailioLab::start(transport);
-        let refused_soon = |lab: &KamailioLab, what: &str| {
+        let refused_soon = |lab: &KamailioLab, case: &str| {
             let began = Instant::now();
-            assert_eq!(lab.phone("1001").dial("*13600"), 503, "{transport:?}: {what}");
-            assert!(began.elapsed() < REFUSED_WITHIN, "{transport:?}: {what} took {:?}", began.elapsed());
+            assert_eq!(lab.phone("1001").dial("*13600"), 503, "{transport:?}: {case}");
+            assert!(began.elapsed() < REFUSED_WITHIN, "{transport:?}: {case} took {:?}", began.elapsed());
         };
         lab.sidecar().signal("STOP");
         refused_soon(&lab, "frozen");
-        assert_eq!(lab.phone("1001").dial("1002"), 200, "{transport:?}: and calls that nobody asks about go on");
+        assert_eq!(lab.phone("1001").dial("1002"), 200, "{transport:?}: a plain call passes");
         lab.sidecar().signal("CONT");
-        wait_until("the verdicts to be back", || lab.phone("1001").dial("*13600") == 200);
+        wait_until("verdicts", || lab.phone("1001").dial("*13600") == 200);
         assert!(lab.sidecar.take().unwrap().terminate().success());
         refused_soon(&lab, "stopped");
         lab.sidecar = Some(Sidecar::start(&lab.folder));
         lab.wait_for_sidecar();
-        assert_eq!(lab.phone("1001").dial("*13602"), 403, "{transport:?}: it is back, and decides");
+        assert_eq!(lab.phone("1001").dial("*13602"), 403, "{transport:?}: the restarted sidecar decides");
     }
 }
 
-/// Answers of another program in place of the sidecar, or of a faulty one.
+/// Answers of another program in place of the sidecar, or of a faulty sidecar.
 #[test]
 fn only_a_whole_allow_lets_a_call_pass() {
     for transport in Transport::BOTH {
         let lab = KamailioLab::without_sidecar(transport);
-        let mut impostor = FakeSidecar::sit(&lab);
+        let mut impostor = FakeSidecar::start(&lab);
         let answers: [(&str, Answer, u16); 6] = [
             ("garbage", |_| vec![b"\0\xffHELLO not a frame\r\n".to_vec()], 503),
             ("an error", |name| vec![frame(&format!(r#"{{{name},"error":{{"code":-32000,"message":"x"}}}}"#))], 503),
@@ -180,23 +180,22 @@ fn only_a_whole_allow_lets_a_call_pass() {
             ("silence", |_| vec![], 503),
             ("allow", |name| vec![frame(&allowed(name))], 200),
         ];
-        for (what, answer, status) in answers {
-            let heard = impostor.answers(&lab, answer);
-            assert_eq!(heard, status, "{transport:?}: {what}");
+        for (case, answer, status) in answers {
+            let received = impostor.answers(&lab, answer);
+            assert_eq!(received, status, "{transport:?}: {case}");
         }
         assert_eq!(impostor.closes(&lab), 503, "{transport:?}: closed in the middle of a request");
     }
 }
 
-/// Kamailio loses an evapi answer that is cut at some places, and then refuses; it never mistakes it for another
-/// answer.
+/// Kamailio may lose an evapi answer that arrives in pieces, and then refuses the call. It never reads another answer.
 #[test]
 fn an_answer_that_is_cut_anywhere_allows_or_is_lost() {
     for transport in Transport::BOTH {
         let lab = KamailioLab::without_sidecar(transport);
-        let mut impostor = FakeSidecar::sit(&lab);
+        let mut impostor = FakeSidecar::start(&lab);
         let length = frame(&allowed(transport.name())).len();
-        // The length of the id differs by a digit or two; the ends of the frame are covered.
+        // The real frame may be a digit or two longer, because the id differs; the cuts cover both ends.
         for cut in [1, 2, 3, 4, 5, length / 2, length - 2, length - 1] {
             let status = impostor.answers_in_two(&lab, cut);
             assert!(
@@ -229,7 +228,7 @@ fn a_cancel_ends_the_wait() {
         assert_eq!(status, 487, "{transport:?}");
         assert!(lab.pbx.requests("INVITE").is_empty(), "{transport:?}");
         wait_until("the next verdict", || lab.phone("1001").dial("*13602") == 403);
-        assert!(lab.pbx.requests("INVITE").is_empty(), "{transport:?}: the late verdict opened something");
+        assert!(lab.pbx.requests("INVITE").is_empty(), "{transport:?}: the late verdict let an INVITE pass");
     }
 }
 
@@ -251,7 +250,7 @@ struct FakeSidecar {
 }
 
 impl FakeSidecar {
-    fn sit(lab: &KamailioLab) -> Self {
+    fn start(lab: &KamailioLab) -> Self {
         match lab.transport {
             Transport::JsonRpc => {
                 Self { listener: Some(TcpListener::bind(lab.sidecar_address).unwrap()), stream: None }
@@ -260,8 +259,8 @@ impl FakeSidecar {
         }
     }
 
-    /// The connection to Kamailio; a new one after the last has ended.
-    fn meet(&mut self, lab: &KamailioLab) -> &mut TcpStream {
+    /// The connection to Kamailio. Connects again after the last connection has ended.
+    fn connection(&mut self, lab: &KamailioLab) -> &mut TcpStream {
         if self.stream.is_none() {
             let stream = match &self.listener {
                 Some(listener) => listener.accept().unwrap().0,
@@ -277,11 +276,11 @@ impl FakeSidecar {
     /// Lets a phone dial, sends the pieces as the answer, and returns the final status of the phone.
     fn play(&mut self, lab: &KamailioLab, pieces: impl FnOnce(&str) -> Option<Vec<Vec<u8>>>) -> u16 {
         let phone = lab.phone("1001");
-        self.meet(lab);
+        self.connection(lab);
         // Kamailio must have accepted the connection before the phone dials.
         std::thread::sleep(Duration::from_millis(50));
         let asking = std::thread::spawn(move || phone.dial("*13600"));
-        let stream = self.meet(lab);
+        let stream = self.connection(lab);
         let question = whole_frame(stream);
         match pieces(&name_of(lab.transport, &question)) {
             Some(pieces) => {
@@ -297,7 +296,7 @@ impl FakeSidecar {
         if status == 503 {
             self.stream = None;
             if lab.transport == Transport::JsonRpc {
-                wait_until("Kamailio to dial again", || {
+                wait_until("Kamailio to connect again", || {
                     let listener = self.listener.as_ref().unwrap();
                     listener.set_nonblocking(true).unwrap();
                     let again = listener.accept();
@@ -332,18 +331,18 @@ impl FakeSidecar {
 }
 
 fn whole_frame(stream: &mut TcpStream) -> String {
-    let (mut heard, mut byte) = (vec![], [0]);
-    while !heard.ends_with(b":") {
+    let (mut received, mut byte) = (vec![], [0]);
+    while !received.ends_with(b":") {
         stream.read_exact(&mut byte).unwrap();
-        heard.push(byte[0]);
+        received.push(byte[0]);
     }
-    let length: usize = String::from_utf8(heard).unwrap().trim_end_matches(':').parse().unwrap();
+    let length: usize = String::from_utf8(received).unwrap().trim_end_matches(':').parse().unwrap();
     let mut payload = vec![0; length + 1];
     stream.read_exact(&mut payload).unwrap();
     String::from_utf8(payload).unwrap()
 }
 
-/// The members that an answer has to repeat.
+/// The members of the question that an answer must repeat.
 fn name_of(transport: Transport, question: &str) -> String {
     let question: serde_json::Value = serde_json::from_str(question.trim_end_matches(',')).unwrap();
     match transport {

@@ -1,4 +1,4 @@
-//! Given an agent's phone, when it dials a feature code, then the queue has the agent, or the phone hears a refusal.
+//! Given an agent's phone, when it dials a feature code, then the phone is a member of the queue, or is refused.
 
 use crate::pbx::asterisk_lab::AsteriskLab;
 use crate::pbx::phone::Phone;
@@ -11,9 +11,9 @@ fn a_phone_logs_in_where_its_user_serves_and_hears_403_elsewhere() {
     assert!(lab.is_member("600", "1001"));
     assert!(lab.is_refused("1001", "*13602"), "alice does not serve night");
     assert!(!lab.is_member("602", "1001"));
-    assert!(lab.is_refused("3001", "*13600"), "paul serves nothing");
+    assert!(lab.is_refused("3001", "*13600"), "paul serves no queue");
     assert!(!lab.is_member("600", "3001"));
-    assert!(lab.is_refused("1001", "*13999"), "there is no such queue");
+    assert!(lab.is_refused("1001", "*13999"), "there is no queue 999");
 
     // The line dialect sees the same session, and `/metrics` the same decisions.
     let again = lab.sidecar().ask("may org=acme actor=1001 action=queue.login queue=600");
@@ -37,7 +37,7 @@ fn a_code_without_a_queue_applies_to_every_queue_of_the_caller() {
     assert!(!lab.is_paused("600", "1001"));
     assert!(lab.is_answered("1001", "*14"));
     assert!(!lab.is_member("600", "1001") && !lab.is_member("601", "1001"));
-    assert!(lab.is_refused("1001", "*14"), "there is nothing left to log out of");
+    assert!(lab.is_refused("1001", "*14"), "no login session is left");
 }
 
 /// A call by AMI's Originate of a Local channel, as click-to-dial programs make it.
@@ -61,7 +61,7 @@ fn a_login_that_asterisk_cannot_carry_out_leaves_no_session() {
     assert!(lab.sidecar().ask("may org=acme actor=1002 action=queue.logout queue=603").contains("not_logged_in"));
 }
 
-/// The reload between two calls: the second is judged by the new policy, and login sessions last (R31).
+/// A reload between two calls: the new policy decides on the second call, and login sessions go on (R31).
 #[test]
 fn a_reload_between_two_calls_applies_to_the_second() {
     let lab = AsteriskLab::start();

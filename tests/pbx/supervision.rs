@@ -1,5 +1,5 @@
 //! Given a customer who talks to an agent through a queue, when a supervisor dials a supervision code, then the
-//! supervisor joins exactly that call in exactly that mode, or gets a refusal.
+//! supervisor joins that call and no other, in that mode and no other, or is refused.
 
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ fn a_call_of_another_queue_is_out_of_reach_and_an_agent_reaches_none() {
     drop(customer);
 }
 
-/// C13: 1001 is a prefix of 10011 and in no call; dialing 1001 does not reach the call of 10011.
+/// C13: 1001 has no call and is a prefix of 10011, who has one: a code with 1001 does not reach the call of 10011.
 #[test]
 fn a_target_without_a_call_is_not_mistaken_for_one_with_a_longer_number() {
     let lab = AsteriskLab::start();

@@ -88,7 +88,7 @@ impl Comparison {
         let (sidecar, echo) = (Server::sidecar(folder, "0,1"), Server::peer(Peer::Echo, "0,1"));
         let lines = Questions::of(questions::question, QUESTIONS);
         let both = [(&sidecar, &lines), (&echo, &lines)];
-        self.table("both processors for server and client, unpipelined", &both, |asked| kept(asked, CONNECTIONS, 1));
+        self.table("both processors for server and client, unpipelined", &both, |source| kept(source, CONNECTIONS, 1));
         drop(echo);
         self.reloads(&sidecar, &lines);
         drop(sidecar);
@@ -101,7 +101,7 @@ impl Comparison {
         if !name.contains(&self.only) {
             return;
         }
-        let asked = QuestionSource {
+        let source = QuestionSource {
             address: sidecar.address,
             questions: questions.clone(),
             seconds: self.seconds.max(RELOAD),
@@ -110,7 +110,7 @@ impl Comparison {
             if reload {
                 sidecar.signal("HUP");
             }
-            let (_, mut latencies) = by_the_clock(&asked, BUSY_RATE, BUSY_CONNECTIONS);
+            let (_, mut latencies) = by_the_clock(&source, BUSY_RATE, BUSY_CONNECTIONS);
             latencies.sort_unstable();
             latencies[latencies.len() * 99 / 100].as_secs_f64() * 1e6
         };
@@ -152,13 +152,15 @@ impl Comparison {
             (&near_sidecar, &near),
             (&near_floor, &near),
         ];
-        self.table(&format!("line, {CONNECTIONS} connections, unpipelined"), &all, |asked| kept(asked, CONNECTIONS, 1));
-        self.table(&format!("line, {CONNECTIONS} connections, {DEEP} deep"), &all, |asked| {
-            kept(asked, CONNECTIONS, DEEP)
+        self.table(&format!("line, {CONNECTIONS} connections, unpipelined"), &all, |source| {
+            kept(source, CONNECTIONS, 1)
         });
-        self.table("line, one connection", &all[..3], |asked| kept(asked, 1, 1));
-        self.table(&format!("open loop, {RATE}/s over {RATE_CONNECTIONS} connections"), &all[..2], |asked| {
-            by_the_clock(asked, RATE, RATE_CONNECTIONS)
+        self.table(&format!("line, {CONNECTIONS} connections, {DEEP} deep"), &all, |source| {
+            kept(source, CONNECTIONS, DEEP)
+        });
+        self.table("line, one connection", &all[..3], |source| kept(source, 1, 1));
+        self.table(&format!("open loop, {RATE}/s over {RATE_CONNECTIONS} connections"), &all[..2], |source| {
+            by_the_clock(source, RATE, RATE_CONNECTIONS)
         });
     }
 
@@ -172,7 +174,7 @@ impl Comparison {
         assert!(called(&everybody, CONNECTIONS).0 > 2 * CALLERS, "everybody is logged in");
         let all = [(&fastagi, &environments), (&tokio, &environments), (&asyncio, &environments)];
         let name = format!("FastAGI, a connection a question, {CONNECTIONS} at once");
-        self.table(&name, &all, |asked| called(asked, CONNECTIONS));
+        self.table(&name, &all, |source| called(source, CONNECTIONS));
     }
 
     /// Measures the servers in turns; prints their medians, and the ratio of each to the first.
@@ -188,10 +190,10 @@ impl Comparison {
         let mut rounds: Vec<Vec<Round>> = vec![vec![]; servers.len()];
         for _ in 0..self.rounds {
             for ((server, questions), rounds) in servers.iter().zip(&mut rounds) {
-                let asked =
+                let source =
                     QuestionSource { address: server.address, questions: (*questions).clone(), seconds: self.seconds };
                 let (began, before) = (Instant::now(), server.processor_nanoseconds());
-                let (answers, mut latencies) = ask(&asked);
+                let (answers, mut latencies) = ask(&source);
                 let seconds = began.elapsed().as_secs_f64();
                 let cpu = (server.processor_nanoseconds() - before) as f64 / 1e3 / answers as f64;
                 latencies.sort_unstable();
@@ -279,18 +281,18 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 /// Asks over kept connections with `depth` open questions each; returns the answers and the time of each batch.
-fn kept(asked: &QuestionSource, connections: usize, depth: usize) -> (usize, Vec<Duration>) {
+fn kept(source: &QuestionSource, connections: usize, depth: usize) -> (usize, Vec<Duration>) {
     runtime().block_on(async {
-        let end = Instant::now() + asked.seconds;
+        let end = Instant::now() + source.seconds;
         let tasks: Vec<_> = (0..connections)
             .map(|connection| {
-                let (address, questions) = (asked.address, asked.questions.clone());
+                let (address, questions) = (source.address, source.questions.clone());
                 tokio::spawn(async move {
                     let mut stream = TcpStream::connect(address).await.unwrap();
                     stream.set_nodelay(true).unwrap();
                     let (mut next, mut answers, mut latencies) =
                         (connection * questions.0.len() / connections, 0, vec![]);
-                    let (mut batch, mut heard) = (vec![], vec![0; 65_536]);
+                    let (mut batch, mut received) = (vec![], vec![0; 65_536]);
                     while Instant::now() < end {
                         batch.clear();
                         for _ in 0..depth {
@@ -301,9 +303,9 @@ fn kept(asked: &QuestionSource, connections: usize, depth: usize) -> (usize, Vec
                         stream.write_all(&batch).await.unwrap();
                         let mut open = depth;
                         while open > 0 {
-                            let count = stream.read(&mut heard).await.unwrap();
+                            let count = stream.read(&mut received).await.unwrap();
                             assert!(count > 0, "the server hung up");
-                            open -= memchr::memchr_iter(b'\n', &heard[..count]).count();
+                            open -= memchr::memchr_iter(b'\n', &received[..count]).count();
                         }
                         latencies.push(began.elapsed());
                         answers += depth;
@@ -317,21 +319,22 @@ fn kept(asked: &QuestionSource, connections: usize, depth: usize) -> (usize, Vec
 }
 
 /// Asks with a new connection for each question.
-fn called(asked: &QuestionSource, at_once: usize) -> (usize, Vec<Duration>) {
+fn called(source: &QuestionSource, at_once: usize) -> (usize, Vec<Duration>) {
     runtime().block_on(async {
-        let end = Instant::now() + asked.seconds;
+        let end = Instant::now() + source.seconds;
         let tasks: Vec<_> = (0..at_once)
             .map(|caller| {
-                let (address, questions) = (asked.address, asked.questions.clone());
+                let (address, questions) = (source.address, source.questions.clone());
                 tokio::spawn(async move {
-                    let (mut next, mut latencies, mut heard) = (caller * questions.0.len() / at_once, vec![], vec![]);
+                    let (mut next, mut latencies, mut received) =
+                        (caller * questions.0.len() / at_once, vec![], vec![]);
                     while Instant::now() < end {
                         let began = Instant::now();
                         let mut stream = TcpStream::connect(address).await.unwrap();
                         stream.write_all(questions.at(next)).await.unwrap();
-                        heard.clear();
-                        stream.read_to_end(&mut heard).await.unwrap();
-                        assert!(heard.ends_with(b"\"ALLOW\"\n"), "{}", String::from_utf8_lossy(&heard));
+                        received.clear();
+                        stream.read_to_end(&mut received).await.unwrap();
+                        assert!(received.ends_with(b"\"ALLOW\"\n"), "{}", String::from_utf8_lossy(&received));
                         latencies.push(began.elapsed());
                         next += 1;
                     }
@@ -344,17 +347,17 @@ fn called(asked: &QuestionSource, at_once: usize) -> (usize, Vec<Duration>) {
 }
 
 /// Asks at fixed instants, whatever the answers do; a latency counts from the instant at which its question was due.
-fn by_the_clock(asked: &QuestionSource, rate: usize, connections: usize) -> (usize, Vec<Duration>) {
+fn by_the_clock(source: &QuestionSource, rate: usize, connections: usize) -> (usize, Vec<Duration>) {
     runtime().block_on(async {
         let begin = Instant::now() + Duration::from_millis(10);
-        let each = asked.seconds.as_secs() as usize * rate / connections;
+        let each = source.seconds.as_secs() as usize * rate / connections;
         let tasks: Vec<_> = (0..connections)
             .map(|connection| {
-                let (address, questions) = (asked.address, asked.questions.clone());
+                let (address, questions) = (source.address, source.questions.clone());
                 tokio::spawn(async move {
                     let mut stream = TcpStream::connect(address).await.unwrap();
                     stream.set_nodelay(true).unwrap();
-                    let (mut latencies, mut heard) = (vec![], vec![0; 4_096]);
+                    let (mut latencies, mut received) = (vec![], vec![0; 4_096]);
                     for question in 0..each {
                         let position = (question * connections + connection) as f64;
                         let due = begin + Duration::from_secs_f64(position / rate as f64);
@@ -369,8 +372,8 @@ fn by_the_clock(asked: &QuestionSource, rate: usize, connections: usize) -> (usi
                         }
                         let number = connection * QUESTIONS / connections + question;
                         stream.write_all(questions.at(number)).await.unwrap();
-                        let count = stream.read(&mut heard).await.unwrap();
-                        assert!(heard[..count].ends_with(b"\n"));
+                        let count = stream.read(&mut received).await.unwrap();
+                        assert!(received[..count].ends_with(b"\n"));
                         latencies.push(due.elapsed());
                     }
                     (latencies.len(), latencies)
@@ -480,7 +483,7 @@ impl Server {
         let server = Self { name: "redis", address, listeners: HashMap::new(), id: child.id(), child: Some(child) };
         support::wait_until("redis to listen", || std::net::TcpStream::connect(address).is_ok());
         let mut stream = support::connect(address);
-        let mut heard = vec![0; 65_536];
+        let mut received = vec![0; 65_536];
         for from in (0..million_users::USERS).step_by(512) {
             let users = from..million_users::USERS.min(from + 512);
             let commands: String = users
@@ -493,8 +496,8 @@ impl Server {
             stream.write_all(commands.as_bytes()).unwrap();
             let mut open = users.len();
             while open > 0 {
-                let count = stream.read(&mut heard).unwrap();
-                open -= memchr::memchr_iter(b'\n', &heard[..count]).count();
+                let count = stream.read(&mut received).unwrap();
+                open -= memchr::memchr_iter(b'\n', &received[..count]).count();
             }
         }
         server

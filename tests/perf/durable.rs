@@ -80,7 +80,7 @@ enum Load {
     Plain(usize),
 }
 
-/// Logs one user of each connection in and out, or asks whether it could, over and over, until `over`.
+/// Logs one user of each connection in and out, or asks with `may` only, repeatedly, until `over`.
 fn load(line: SocketAddr, connections: usize, load: Load, over: &Arc<AtomicBool>) -> Measured {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -120,17 +120,17 @@ async fn one_connection(line: SocketAddr, user: usize, connections: usize, load:
     let mut reply = String::new();
     while !over.load(Ordering::Relaxed) {
         for (position, (question, reason)) in asks.iter().enumerate() {
-            let asked = Instant::now();
+            let sent = Instant::now();
             stream.write_all(question.as_bytes()).await.unwrap();
             reply.clear();
             stream.read_line(&mut reply).await.unwrap();
             assert!(reply.contains(reason), "{reply}");
             if position == 0 {
-                measured.logins.push(asked.elapsed());
+                measured.logins.push(sent.elapsed());
             }
             measured.changes += 1;
             if let Some(period) = period {
-                tokio::time::sleep(period.saturating_sub(asked.elapsed())).await;
+                tokio::time::sleep(period.saturating_sub(sent.elapsed())).await;
             }
         }
     }
@@ -166,8 +166,8 @@ fn logins(sidecar: &Sidecar, connections: usize) {
     );
 }
 
-/// p50 of a question that changes nothing: beside nothing, beside as many that change nothing, and beside durable ones.
-/// The first is that of a machine that has to wake up for each question; the ratio is of the other two.
+/// p50 of a question that changes nothing: alone, beside a load of such questions, and beside a load of durable logins.
+/// Alone, the processor has to wake up for each question, so the ratio compares the other two.
 fn plain_decisions_beside(sidecar: &Sidecar) {
     let connections = *CONNECTIONS.last().unwrap();
     let line = sidecar.address("line");
@@ -201,9 +201,9 @@ fn plain_decisions(sidecar: &Sidecar) -> Vec<Duration> {
     let mut took = vec![];
     let began = Instant::now();
     while began.elapsed() < ROUND / 2 {
-        let asked = Instant::now();
+        let sent = Instant::now();
         let reply = line.ask("may org=big actor=2999999 action=queue.login queue=5999");
-        took.push(asked.elapsed());
+        took.push(sent.elapsed());
         assert!(reply.contains("reason=assigned"), "{reply}");
     }
     took

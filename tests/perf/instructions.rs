@@ -14,7 +14,7 @@ use steps::{Bench, QuestionDialect, Task};
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [task, dialect, times, ..] = arguments.as_slice() else {
-        // What there is to count, for whoever counts all.
+        // Without a task it lists the tasks and their dialects, for the script that counts all of them.
         for task in Task::ALL {
             for dialect in task.dialects() {
                 println!("{} {}", task.name(), dialect.name());

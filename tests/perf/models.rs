@@ -15,10 +15,10 @@ use std::time::Instant;
 use crate::support::random_source::RandomSource;
 use queuewarden::config::load;
 use queuewarden::decision::{Outcome, Reason};
-use queuewarden::event::{AttributeSet, Event, Intent, Request};
+use queuewarden::event::{Event, Intent, Request};
 use queuewarden::gate::Gate;
 use queuewarden::policy::Policy;
-use queuewarden::telephony::{Moment, QueueSet, Token, UnixMillis, Via};
+use queuewarden::telephony::{Moment, QueueSet, Token, UnixMillis};
 
 const MODELS: [&str; 2] = ["goto", "voximplant"];
 const USERS: usize = 100_000;
@@ -146,29 +146,17 @@ impl PlannedQuestion {
         fn token(text: &str) -> Token<'_> {
             Token::parse(text.as_bytes()).unwrap()
         }
+        let request = Request::Action(token(self.action));
         Event {
-            intent: Intent::Do,
-            organization: token("big"),
-            actor: token(&self.actor),
-            request: Request::Action(token(self.action)),
-            via: Via::Phone,
             queue: Some(token(&self.queue)),
             target: self.target.as_deref().map(token),
-            from: None,
-            group: None,
-            role: None,
-            call: None,
-            lease_seconds: None,
-            pause_reason: None,
-            to_tag: None,
-            from_tag: None,
-            attributes: AttributeSet::EMPTY,
+            ..Event::new(Intent::Do, token("big"), token(&self.actor), request)
         }
     }
 }
 
-fn is_allowed(gate: &Gate, event: &Event<'_>, scratch: &mut QueueSet) -> bool {
-    gate.ask(event, NOW, scratch, |outcome, _| match outcome {
+fn is_allowed(gate: &Gate, event: &Event<'_>, queue_buffer: &mut QueueSet) -> bool {
+    gate.ask(event, NOW, queue_buffer, |outcome, _| match outcome {
         Outcome::Decided(answer) => matches!(answer.reason, Reason::Allow(_)),
         Outcome::Faulty(_) => false,
     })
@@ -177,11 +165,11 @@ fn is_allowed(gate: &Gate, event: &Event<'_>, scratch: &mut QueueSet) -> bool {
 // The measurement -----------------------------------------------------------------------------------------------------
 
 /// Decisions per second of one round.
-fn round(gate: &Gate, events: &[Event<'_>], scratch: &mut QueueSet) -> f64 {
+fn round(gate: &Gate, events: &[Event<'_>], queue_buffer: &mut QueueSet) -> f64 {
     let started = Instant::now();
     let mut allowed = 0_usize;
     for event in events {
-        allowed += usize::from(is_allowed(black_box(gate), black_box(event), scratch));
+        allowed += usize::from(is_allowed(black_box(gate), black_box(event), queue_buffer));
     }
     black_box(allowed);
     events.len() as f64 / started.elapsed().as_secs_f64()
@@ -198,11 +186,11 @@ pub fn run(_arguments: &[String]) {
     let questions: Vec<PlannedQuestion> =
         (0..SCENES).flat_map(|_| PlannedQuestion::scene(&mut random_source)).collect();
     let events: Vec<Event<'_>> = questions.iter().map(PlannedQuestion::event).collect();
-    let mut scratch = QueueSet::new();
+    let mut queue_buffer = QueueSet::new();
     // Only questions that both models answer alike are compared.
     for (gate, model) in gates.iter().zip(MODELS) {
         for (question, event) in questions.iter().zip(&events) {
-            let allowed = is_allowed(gate, event, &mut scratch);
+            let allowed = is_allowed(gate, event, &mut queue_buffer);
             assert_eq!(allowed, question.allowed, "{model}: {event:?}");
         }
     }
@@ -210,7 +198,7 @@ pub fn run(_arguments: &[String]) {
     for number in 0..ROUNDS {
         // The first model of a round changes.
         for model in [number % 2, 1 - number % 2] {
-            rates[model].push(round(&gates[model], &events, &mut scratch));
+            rates[model].push(round(&gates[model], &events, &mut queue_buffer));
         }
     }
     let [goto, voximplant] = rates.map(median);

@@ -113,8 +113,8 @@ impl Bench {
         for dialect in QuestionDialect::ALL.iter().chain(&QuestionDialect::ALL) {
             bench.run(Task::Encode, dialect, 1);
         }
-        let said = String::from_utf8_lossy(&bench.output);
-        assert!(said.contains("already_logged_in"), "{said}");
+        let output_text = String::from_utf8_lossy(&bench.output);
+        assert!(output_text.contains("already_logged_in"), "{output_text}");
         bench
     }
 

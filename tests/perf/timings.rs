@@ -121,7 +121,7 @@ fn decisions_about_a_million_users() {
             "decide about random users, {together} read together: {mean} ns in the mean, p50 {p50} ns, p99 {p99} ns"
         );
     }
-    println!("read a random place of as much memory, when the read before has said where: {} ns", waiting_for_memory());
+    println!("one dependent read of random memory of the same size: {} ns", waiting_for_memory());
 }
 
 fn event<'a>(actor: &'a str, queue: &'a str) -> Event<'a> {

@@ -12,14 +12,14 @@ fn dashboard() -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
-/// The panels, rows left out.
+/// The panels, without rows.
 pub fn panels() -> Vec<Value> {
     let dashboard = dashboard();
     let panels = dashboard["panels"].as_array().unwrap();
     panels.iter().filter(|panel| panel["type"] != "row").cloned().collect()
 }
 
-/// Every query with the title of its panel; the annotation's and the variable's among them.
+/// Every query with the title of its panel, and the queries of the annotations.
 pub fn queries() -> Vec<(String, String)> {
     let mut queries = vec![];
     for panel in panels() {
@@ -34,7 +34,7 @@ pub fn queries() -> Vec<(String, String)> {
 }
 
 #[test]
-fn it_is_of_a_schema_that_grafana_9_to_11_import() {
+fn grafana_9_to_11_can_import_the_schema() {
     let dashboard = dashboard();
     assert!((36..=39).contains(&dashboard["schemaVersion"].as_u64().unwrap()));
     assert_eq!((&dashboard["id"], &dashboard["uid"]), (&Value::Null, &"queuewarden".into()));
@@ -61,7 +61,7 @@ fn every_panel_has_a_title_a_unit_and_a_description() {
             assert!(target["legendFormat"].as_str().is_some_and(|legend| !legend.is_empty()), "{title} has no legend");
             assert!(
                 target["expr"].as_str().unwrap().contains("instance=~\"$instance\""),
-                "{title} is of all instances"
+                "{title} does not select the instance"
             );
         }
     }
@@ -73,11 +73,11 @@ fn panels_do_not_overlap_and_have_unique_ids() {
     let (mut ids, mut taken) = (BTreeSet::new(), BTreeSet::new());
     for panel in dashboard["panels"].as_array().unwrap() {
         let title = panel["title"].as_str().unwrap();
-        assert!(ids.insert(panel["id"].as_u64().unwrap()), "{title} has the number of another");
+        assert!(ids.insert(panel["id"].as_u64().unwrap()), "{title} has the id of another panel");
         let at = |key: &str| panel["gridPos"][key].as_u64().unwrap();
-        assert!(at("x") + at("w") <= 24, "{title} is wider than the page");
+        assert!(at("x") + at("w") <= 24, "{title} ends right of the 24 columns");
         for cell in (at("x")..at("x") + at("w")).flat_map(|x| (at("y")..at("y") + at("h")).map(move |y| (x, y))) {
-            assert!(taken.insert(cell), "{title} covers another");
+            assert!(taken.insert(cell), "{title} covers another panel");
         }
     }
 }

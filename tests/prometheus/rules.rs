@@ -1,5 +1,5 @@
-//! The shipped rules: each is an expression, and each alert has a runbook in `config/prometheus/README.md`, a case in
-//! which it fires, and a case in which it does not.
+//! The shipped rules are valid. Each alert has a runbook in `config/prometheus/README.md`, a test case in which it
+//! fires, and a test case in which it does not.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,14 +15,14 @@ fn read(file: &str) -> String {
     fs::read_to_string(project().join(file)).unwrap()
 }
 
-/// The values of this key, wherever it stands at the beginning of a line of YAML.
+/// The values of this key in every line of the YAML text that begins with the key.
 fn values_of(text: &str, key: &str) -> Vec<String> {
     let start = format!("{key}: ");
     let lines = text.lines().map(|line| line.trim_start().trim_start_matches("- "));
     lines.filter_map(|line| Some(line.strip_prefix(&start)?.trim_matches('\'').to_owned())).collect()
 }
 
-/// The names that the recording rules make.
+/// The names of the recorded series.
 pub fn recorded() -> Vec<String> {
     values_of(&read(RECORDING), "record")
 }
@@ -32,7 +32,7 @@ pub fn alerts() -> Vec<String> {
     values_of(&read(ALERTS), "alert")
 }
 
-/// Everything that a rule says, comments left out.
+/// The text of both rule files without comments.
 pub fn text() -> String {
     let both = read(RECORDING) + &read(ALERTS);
     both.lines().filter(|line| !line.trim_start().starts_with('#')).map(|line| line.to_owned() + "\n").collect()
@@ -45,12 +45,12 @@ fn promtool_accepts_the_rules_and_the_scrape_configuration() {
         &["check", "config", "config/prometheus/prometheus.yml"],
         &["test", "rules", CASES],
     ] {
-        let Some((passed, said)) = promtool(arguments, "") else { return };
-        assert!(passed, "promtool {}: {said}", arguments.join(" "));
+        let Some((passed, output)) = promtool(arguments, "") else { return };
+        assert!(passed, "promtool {}: {output}", arguments.join(" "));
     }
 }
 
-/// promtool passes over what is not there, so each alert has to be looked for.
+/// promtool does not report an alert without a test case, so this test looks for the cases of each alert.
 #[test]
 fn every_alert_fires_in_one_case_and_not_in_another() {
     let cases = read(CASES);
@@ -58,8 +58,8 @@ fn every_alert_fires_in_one_case_and_not_in_another() {
         cases.split("  - name: ").skip(1).map(|case| case.split_once('\n').unwrap()).collect();
     let mut expected = BTreeSet::new();
     for alert in alerts() {
-        for (what, fires) in [("fires", true), ("is silent", false)] {
-            let name = format!("{alert} {what}");
+        for (outcome, fires) in [("fires", true), ("is silent", false)] {
+            let name = format!("{alert} {outcome}");
             let case = cases.get(&*name).unwrap_or_else(|| panic!("{CASES} has no case `{name}`"));
             assert_eq!(values_of(case, "alertname"), [&*alert], "{name}");
             assert_eq!(case.contains("exp_alerts: []"), !fires, "{name}");
@@ -68,10 +68,10 @@ fn every_alert_fires_in_one_case_and_not_in_another() {
             expected.insert(name);
         }
     }
-    assert!(expected.len() >= 22 && cases.len() == expected.len(), "a case of an alert that is not there");
+    assert!(expected.len() >= 22 && cases.len() == expected.len(), "a case of an unknown alert");
 }
 
-/// promtool has to be able to fail: an alert that nobody expects is one.
+/// An unexpected alert fails the rule tests of promtool.
 #[test]
 fn a_wrong_expectation_fails_the_rule_tests() {
     let folder = tempfile::tempdir().unwrap();
@@ -82,33 +82,33 @@ fn a_wrong_expectation_fails_the_rule_tests() {
         .replace("values: '0x10'", "values: '1x10'");
     let file = folder.path().join("cases.yml");
     fs::write(&file, cases).unwrap();
-    let Some((passed, said)) = promtool(&["test", "rules", file.to_str().unwrap()], "") else { return };
-    assert!(!passed && said.contains("QueuewardenDown fires"), "{said}");
+    let Some((passed, output)) = promtool(&["test", "rules", file.to_str().unwrap()], "") else { return };
+    assert!(!passed && output.contains("QueuewardenDown fires"), "{output}");
 }
 
-/// The prefix of every `runbook_url` as shipped; the page says how an operator sets another one.
+/// The shipped prefix of every `runbook_url`; README describes how an operator sets another prefix.
 const PREFIX: &str = "https://example.org/queuewarden/README.md#";
 
 #[test]
 fn every_alert_has_a_severity_and_leads_to_its_runbook() {
     let rules = read(ALERTS);
-    let page = read("config/prometheus/README.md");
-    let runbooks = page.split("\n## ").find_map(|chapter| chapter.strip_prefix("Runbooks\n")).expect("the runbooks");
+    let readme = read("config/prometheus/README.md");
+    let runbooks = readme.split("\n## ").find_map(|chapter| chapter.strip_prefix("Runbooks\n")).expect("the runbooks");
     let runbooks: Vec<(&str, &str)> =
         runbooks.split("\n### ").skip(1).map(|runbook| runbook.split_once('\n').unwrap()).collect();
     let rules: Vec<&str> = rules.split("      - alert: ").skip(1).collect();
     for rule in &rules {
         let alert = rule.lines().next().unwrap();
-        let one = |key: &str| {
+        let single = |key: &str| {
             let values = values_of(rule, key);
             assert_eq!(values.len(), 1, "{alert}: {key}");
             values[0].clone()
         };
-        assert!(["critical", "warning", "info"].contains(&&*one("severity")), "{alert}");
-        assert!(one("summary").contains("{{ $labels.instance }}"), "{alert} does not name the instance");
-        assert!(one("description").ends_with('.'), "{alert}");
+        assert!(["critical", "warning", "info"].contains(&&*single("severity")), "{alert}");
+        assert!(single("summary").contains("{{ $labels.instance }}"), "{alert} does not name the instance");
+        assert!(single("description").ends_with('.'), "{alert}");
         // The anchor is the heading in small letters, which has no other marks.
-        assert_eq!(one("runbook_url"), format!("{PREFIX}{}", alert.to_lowercase()), "{alert}");
+        assert_eq!(single("runbook_url"), format!("{PREFIX}{}", alert.to_lowercase()), "{alert}");
         let runbook = runbooks.iter().find(|(heading, _)| *heading == alert);
         let (_, runbook) = runbook.unwrap_or_else(|| panic!("there is no runbook `### {alert}`"));
         for part in ["**Means.** ", "**Look.** ", "**Do.** "] {
@@ -116,6 +116,6 @@ fn every_alert_has_a_severity_and_leads_to_its_runbook() {
         }
     }
     let described: Vec<&str> = runbooks.iter().map(|(heading, _)| *heading).collect();
-    assert_eq!(described, alerts(), "the runbooks are in the order of the alerts, and there are no others");
-    assert!(page.contains("s|https://example.org/queuewarden/|"), "the page says how to set the prefix");
+    assert_eq!(described, alerts(), "one runbook for each alert, in the order of the alerts");
+    assert!(readme.contains("s|https://example.org/queuewarden/|"), "README describes how to set the prefix");
 }

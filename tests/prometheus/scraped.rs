@@ -13,12 +13,12 @@ use serde_json::Value;
 use crate::prometheus::{dashboard, program, rules};
 use crate::support::{Folder, Sidecar, connect, project, read_to_end, wait_until};
 
-/// How long Prometheus has to have scraped, evaluated and answered everything.
+/// Longest time until Prometheus has scraped, evaluated and answered everything.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// What stands for a window that Grafana would choose: some scrapes.
+/// The value of `$__rate_interval`, which Grafana would choose: a few scrapes.
 const WINDOW: &str = "10s";
 
-/// A Prometheus of our own, ended with the test.
+/// A Prometheus process that ends with the test.
 struct Prometheus {
     child: Child,
     address: SocketAddr,
@@ -26,7 +26,8 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts it on the shipped configuration, with another port and a shorter breath.
+    /// Starts Prometheus on the shipped configuration, with another target and shorter intervals. `None`: Prometheus is
+    /// not installed.
     fn start(target: SocketAddr) -> Option<Self> {
         let program = program("QUEUEWARDEN_PROMETHEUS", "prometheus")?;
         let folder = tempfile::tempdir().unwrap();
@@ -51,17 +52,17 @@ impl Prometheus {
         command.args(["--web.listen-address=127.0.0.1:0", "--log.format=json"]);
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let log = BufReader::new(child.stderr.take().unwrap());
-        let (told, heard) = std::sync::mpsc::channel();
-        // Its log is read to the end, or it would stop when the pipe is full.
+        let (sender, receiver) = std::sync::mpsc::channel();
+        // The log is read to its end: Prometheus would block on a full pipe.
         std::thread::spawn(move || {
             for line in log.lines().map_while(Result::ok) {
                 let event: Value = serde_json::from_str(&line).unwrap_or_default();
                 if event["msg"] == "Listening on" {
-                    let _ = told.send(event["address"].as_str().unwrap().parse::<SocketAddr>().unwrap());
+                    let _ = sender.send(event["address"].as_str().unwrap().parse::<SocketAddr>().unwrap());
                 }
             }
         });
-        let Ok(address) = heard.recv_timeout(PATIENCE) else {
+        let Ok(address) = receiver.recv_timeout(PATIENCE) else {
             drop(child.kill());
             panic!("Prometheus does not listen");
         };
@@ -76,7 +77,7 @@ impl Prometheus {
         read_to_end(&mut stream)
     }
 
-    /// `data` of what the API answers.
+    /// The member `data` of the API's answer.
     fn get(&self, path: &str) -> Value {
         let text = self.request(&["", "api", "v1", path].join("/"));
         let (_, body) = text.split_once("\r\n\r\n").unwrap();
@@ -85,12 +86,12 @@ impl Prometheus {
         answer["data"].clone()
     }
 
-    /// The values of an expression, now.
+    /// The current values of an expression.
     fn values(&self, expression: &str) -> Vec<f64> {
         let query = serde_urlencoded::to_string([("query", expression)]).unwrap();
         let data = self.get(&format!("query?{query}"));
-        let of = |sample: &Value| sample["value"][1].as_str().unwrap().parse().unwrap();
-        data["result"].as_array().unwrap().iter().map(of).collect()
+        let value = |sample: &Value| sample["value"][1].as_str().unwrap().parse().unwrap();
+        data["result"].as_array().unwrap().iter().map(value).collect()
     }
 
     fn has_data(&self, expression: &str) -> bool {
@@ -106,7 +107,7 @@ impl Drop for Prometheus {
     }
 }
 
-/// A little of everything that is counted.
+/// Asks questions that change every counter of the dashboard.
 fn make_traffic(sidecar: &Sidecar) {
     let mut line = sidecar.line();
     for question in [
@@ -132,7 +133,7 @@ fn every_panel_and_every_rule_has_data() {
     folder.write("queuewarden.toml", &(folder.read("queuewarden.toml") + "[metrics]\nsessions_by_queue_max = 5\n"));
     let sidecar = Sidecar::start(&folder);
     let Some(prometheus) = Prometheus::start(sidecar.address("admin")) else { return };
-    // Before the first question everything stands at zero, and Prometheus has to have seen that.
+    // Prometheus must scrape the zeros before the first question, or no rate would be above 0.
     wait_until("the first scrape", || prometheus.has_data("queuewarden_decisions_total"));
 
     let instance = sidecar.address("admin").to_string();
@@ -148,18 +149,18 @@ fn every_panel_and_every_rule_has_data() {
         without.retain(|(_, query)| !prometheus.has_data(query));
     }
 
-    // What Prometheus counted is what happened: one instance, and the sessions that there are.
+    // Prometheus has the values of the sidecar: one instance and one lease.
     assert_eq!(prometheus.values("count(up == 1)"), [1.0]);
     let is_there = || prometheus.values("sum(queuewarden_leases)") == [1.0];
     wait_until("the lease", is_there);
     let groups = prometheus.get("rules");
-    let of_groups = groups["groups"].as_array().unwrap().iter().flat_map(|group| group["rules"].as_array().unwrap());
-    let rules: Vec<&Value> = of_groups.collect();
+    let all_rules = groups["groups"].as_array().unwrap().iter().flat_map(|group| group["rules"].as_array().unwrap());
+    let rules: Vec<&Value> = all_rules.collect();
     assert_eq!(rules.len(), rules::recorded().len() + rules::alerts().len());
     for rule in rules {
         assert_eq!(rule["health"], "ok", "{rule}");
     }
-    // And an alert of ours goes all the way: the lease ends within five minutes.
+    // A real alert fires: the lease ends within five minutes.
     wait_until("the alert", || {
         let alerts = prometheus.get("alerts");
         let is_ours =

@@ -1,17 +1,17 @@
-//! The rules and the dashboard use only exported series, and every exported series is used by a rule or a panel.
+//! The rules and the dashboard use exported series only, and a rule or a panel uses every exported series.
 
 use std::collections::BTreeSet;
 
 use crate::prometheus::{dashboard, rules};
 use crate::support::{Folder, Sidecar};
 
-/// Exported, and on no panel and in no rule; each with the reason.
+/// Exported series that no panel and no rule uses, each with the reason.
 const UNUSED: &[(&str, &str)] = &[
-    ("process_virtual_memory_bytes", "address space that nobody backs says nothing; resident memory is shown"),
-    ("process_virtual_memory_max_bytes", "the bound of the former"),
+    ("process_virtual_memory_bytes", "reserved address space means nothing; resident memory is shown"),
+    ("process_virtual_memory_max_bytes", "the limit of the address space"),
 ];
 
-/// Families that a scrape exports.
+/// The metric families of a scrape.
 fn exported() -> BTreeSet<String> {
     let folder = Folder::demo();
     folder.write("queuewarden.toml", &(folder.read("queuewarden.toml") + "[metrics]\nsessions_by_queue_max = 2\n"));
@@ -20,11 +20,11 @@ fn exported() -> BTreeSet<String> {
     names.map(|(name, _)| name.to_owned()).collect()
 }
 
-/// The metrics of ours and of the process that a text of `PromQL` names.
-fn named(text: &str) -> BTreeSet<String> {
-    let of_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
-    let words = text.split(|c: char| !of_name(c));
-    // A recorded name has colons in it, and an alert begins with a capital letter.
+/// The metric families of queuewarden and of the process that this PromQL text names.
+fn metrics_in(text: &str) -> BTreeSet<String> {
+    let is_name_character = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+    let words = text.split(|c: char| !is_name_character(c));
+    // The name of a recorded series contains colons, and the name of an alert begins with a capital letter.
     let ours = words.filter(|word| !word.contains(':'));
     let ours = ours.filter(|word| word.starts_with("queuewarden_") || word.starts_with("process_"));
     let family = |word: &str| {
@@ -41,14 +41,14 @@ fn rules_and_dashboard_use_what_is_exported_and_nothing_else() {
     for (_, query) in dashboard::queries() {
         text += &(query + "\n");
     }
-    let used = named(&text);
+    let used = metrics_in(&text);
     let unknown: Vec<&String> = used.difference(&exported).collect();
-    assert!(unknown.is_empty(), "asked for and not exported: {unknown:#?}");
+    assert!(unknown.is_empty(), "used and not exported: {unknown:#?}");
     let reasoned: BTreeSet<String> = UNUSED.iter().map(|(name, _)| (*name).to_owned()).collect();
     let unused: Vec<&String> = exported.difference(&used).filter(|name| !reasoned.contains(*name)).collect();
-    assert!(unused.is_empty(), "exported and asked for by nobody: {unused:#?}");
-    let listed_in_vain: Vec<&String> = reasoned.iter().filter(|name| used.contains(*name)).collect();
-    assert!(listed_in_vain.is_empty(), "used after all: {listed_in_vain:#?}");
+    assert!(unused.is_empty(), "exported and not used: {unused:#?}");
+    let used_after_all: Vec<&String> = reasoned.iter().filter(|name| used.contains(*name)).collect();
+    assert!(used_after_all.is_empty(), "listed as unused, but used: {used_after_all:#?}");
     assert!(reasoned.is_subset(&exported), "{reasoned:?}");
 }
 
@@ -56,8 +56,8 @@ fn rules_and_dashboard_use_what_is_exported_and_nothing_else() {
 fn recorded_series_are_queried_by_their_names() {
     let recorded: BTreeSet<String> = rules::recorded().into_iter().collect();
     let text = rules::text();
-    let of_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
-    let used = text.split(|c: char| !of_name(c)).filter(|word| word.contains(':') && !word.ends_with(':'));
+    let is_name_character = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+    let used = text.split(|c: char| !is_name_character(c)).filter(|word| word.contains(':') && !word.ends_with(':'));
     for word in used.filter(|word| word.starts_with("instance")) {
         assert!(recorded.contains(word), "a rule asks for {word}, which no rule records");
     }

@@ -1,5 +1,5 @@
-//! Bytes: however a stream is cut, the same events are read and the same answers written; whatever comes in, the
-//! output is in the grammar. The dialects are driven as a connection drives them, without sockets.
+//! Bytes: the events that a dialect reads and the answers that it writes do not depend on the division of the stream,
+//! and for any input the output is in the grammar. The tests drive the dialects as a connection does, without sockets.
 
 use std::fmt::Write;
 
@@ -40,7 +40,7 @@ const ORGANIZATION: &str = r#"
     supervises = ["support"]
 "#;
 
-/// A gate with one small organization and nobody logged in.
+/// A gate with one small organization and no login session.
 fn gate_of(organization: &str) -> Gate {
     let folder = crate::properties::folder_with_models();
     std::fs::write(folder.path().join("organizations/acme.toml"), organization).unwrap();
@@ -62,7 +62,7 @@ struct Conversation {
     output: Vec<u8>,
 }
 
-/// Runs the dialect on the bytes, with the small organization, in which nobody is logged in.
+/// Runs the dialect on the bytes, with a gate of [`ORGANIZATION`] without a login session.
 fn converse_with_acme(dialect: impl Dialect, chunks: &[&[u8]]) -> Conversation {
     thread_local! {
         static GATE: Gate = gate_of(ORGANIZATION);
@@ -78,24 +78,24 @@ fn converse_with_acme(dialect: impl Dialect, chunks: &[&[u8]]) -> Conversation {
     })
 }
 
-/// Drives the dialect as the connection loop of the server does: chunk by chunk, then the end of the stream.
+/// Drives the dialect as the connection loop of the server does: one chunk after the other, then the end of the stream.
 fn converse(mut dialect: impl Dialect, gate: &Gate, chunks: &[&[u8]]) -> Conversation {
-    let mut converse = Conversation::default();
+    let mut conversation = Conversation::default();
     let mut input: Vec<u8> = vec![];
-    let (mut scratch, mut room) = (QueueSet::new(), vec![]);
+    let (mut queue_buffer, mut room) = (QueueSet::new(), vec![]);
     let now = Moment { wall: UnixMillis(1_000_000), uptime_ms: 1 };
     let (mut finished, mut refused) = (false, false);
     for chunk in chunks {
         input.extend_from_slice(chunk);
         let mut taken = 0;
         while taken < input.len() {
-            match dialect.next(&input[taken..], &mut room, &mut converse.output) {
+            match dialect.next(&input[taken..], &mut room, &mut conversation.output) {
                 Step::More | Step::Watch { .. } => break,
                 Step::Ask { consumed, event, id } => {
                     assert!(consumed > 0 && consumed <= input.len() - taken);
-                    converse.steps.push(format!("{event:?} {:?}", String::from_utf8_lossy(id)));
-                    let after = gate.ask(&event, now, &mut scratch, |outcome, _| {
-                        dialect.answer(id, &outcome, &mut converse.output)
+                    conversation.steps.push(format!("{event:?} {:?}", String::from_utf8_lossy(id)));
+                    let after = gate.ask(&event, now, &mut queue_buffer, |outcome, _| {
+                        dialect.answer(id, &outcome, &mut conversation.output)
                     });
                     taken += consumed;
                     finished |= after == After::Finish;
@@ -105,7 +105,7 @@ fn converse(mut dialect: impl Dialect, gate: &Gate, chunks: &[&[u8]]) -> Convers
                     taken += consumed;
                     // The rest of a refused message is skipped, in any number of pieces.
                     if !refused {
-                        converse.steps.push(format!("{fault:?} {after:?}"));
+                        conversation.steps.push(format!("{fault:?} {after:?}"));
                     }
                     refused |= after == After::Finish && !finished;
                     finished |= after == After::Finish;
@@ -114,21 +114,21 @@ fn converse(mut dialect: impl Dialect, gate: &Gate, chunks: &[&[u8]]) -> Convers
         }
         input.drain(..taken);
     }
-    let fault = dialect.give_up(None, &input, &mut converse.output);
+    let fault = dialect.give_up(None, &input, &mut conversation.output);
     if !refused {
-        converse.steps.push(format!("the end {fault:?}"));
+        conversation.steps.push(format!("the end {fault:?}"));
     }
-    converse
+    conversation
 }
 
 /// The pieces of `bytes`, cut at these offsets.
 fn cut<'a>(bytes: &'a [u8], at: &[Index]) -> Vec<&'a [u8]> {
-    let mut places: Vec<usize> = at.iter().map(|at| at.index(bytes.len() + 1)).collect();
-    places.sort_unstable();
+    let mut offsets: Vec<usize> = at.iter().map(|at| at.index(bytes.len() + 1)).collect();
+    offsets.sort_unstable();
     let mut rest = bytes;
     let mut pieces = vec![];
-    for place in places {
-        let (piece, after) = rest.split_at(place - (bytes.len() - rest.len()));
+    for offset in offsets {
+        let (piece, after) = rest.split_at(offset - (bytes.len() - rest.len()));
         pieces.push(piece);
         rest = after;
     }
@@ -184,7 +184,7 @@ fn request() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// Several lines; the last may have no line end.
+/// Several lines. The last may have no line end.
 fn requests() -> impl Strategy<Value = Vec<u8>> {
     let end = select(vec![&b"\n"[..], b"\n", b"\n", b"\r\n"]);
     (vec((request(), end), 0..12), any::<bool>()).prop_map(|(lines, complete)| {
@@ -216,7 +216,7 @@ fn environment() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
             lines.push(format!("agi_extension: {extension}"));
             lines.extend(others);
             lines.extend(pairs.iter().enumerate().map(|(position, pair)| format!("agi_arg_{}: {pair}", position + 1)));
-            // The peer closes in the middle of an environment.
+            // Sometimes the environment is incomplete when the peer closes.
             let end = if whole > 0 { "\n\n" } else { "\n" };
             let replies: String = replies.iter().flat_map(|reply| [reply, "\n"]).collect();
             ((lines.join("\n") + end).into_bytes(), replies.into_bytes())
@@ -224,7 +224,7 @@ fn environment() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
     )
 }
 
-/// Checks the answers of the line dialect to a stream: one for each line, in order, with its id, in the grammar.
+/// Checks that the line dialect sent one reply for each line, in order, with its id, in the grammar.
 fn replies_are_in_the_grammar(input: &[u8], output: &[u8]) -> Result<(), TestCaseError> {
     let text = String::from_utf8(output.to_vec()).unwrap();
     let replies: Option<Vec<Reply<'_>>> = text.split_inclusive('\n').map(Reply::parse).collect();
@@ -238,7 +238,7 @@ fn replies_are_in_the_grammar(input: &[u8], output: &[u8]) -> Result<(), TestCas
         let id = line.split(|byte| b" \r".contains(byte)).next().unwrap_or_default();
         let readable = (1..=16).contains(&id.len()) && id.iter().all(u8::is_ascii_alphanumeric);
         let expected = if readable { std::str::from_utf8(id).unwrap() } else { "-" };
-        // `7\rx ping` has no readable id: the carriage return is in it.
+        // `7\rx ping` has no valid id, because the id would contain the carriage return.
         prop_assert!(reply.id == expected || reply.id == "-" && line.contains(&b'\r'), "{reply:?} to {line:?}");
     }
     Ok(())
@@ -257,12 +257,13 @@ proptest! {
 
     #[test]
     fn a_fastagi_environment_says_the_same_however_it_is_cut(
-        (asked, replies) in environment(),
+        (question_bytes, replies) in environment(),
         at in vec(any::<Index>(), 0..10),
         replies_at in vec(any::<Index>(), 0..3),
     ) {
-        let whole = converse_with_acme(FastAgi::new(), &[&asked, &replies]);
-        let in_pieces = converse_with_acme(FastAgi::new(), &[cut(&asked, &at), cut(&replies, &replies_at)].concat());
+        let whole = converse_with_acme(FastAgi::new(), &[&question_bytes, &replies]);
+        let pieces = [cut(&question_bytes, &at), cut(&replies, &replies_at)].concat();
+        let in_pieces = converse_with_acme(FastAgi::new(), &pieces);
         prop_assert_eq!(&whole, &in_pieces);
         let text = String::from_utf8(whole.output).unwrap();
         prop_assert!(grammar::variables(&text).is_some(), "not six variables: {:?}", text);
@@ -270,19 +271,21 @@ proptest! {
 
     #[test]
     fn any_bytes_at_all_get_six_variables(bytes in vec(any::<u8>(), 0..600), at in vec(any::<Index>(), 0..4)) {
-        let said = converse_with_acme(FastAgi::new(), &cut(&bytes, &at));
-        let text = String::from_utf8(said.output).unwrap();
+        let conversation = converse_with_acme(FastAgi::new(), &cut(&bytes, &at));
+        let text = String::from_utf8(conversation.output).unwrap();
         prop_assert!(grammar::variables(&text).is_some(), "not six variables: {:?}", text);
     }
 
     #[test]
     fn any_bytes_at_all_get_replies_in_the_grammar(bytes in vec(select(b"abc 7=*#\n\n\r\0\xff".to_vec()), 0..400)) {
-        let said = converse_with_acme(Line::new(None), &[&bytes]);
-        replies_are_in_the_grammar(&bytes, &said.output)?;
+        let conversation = converse_with_acme(Line::new(None), &[&bytes]);
+        replies_are_in_the_grammar(&bytes, &conversation.output)?;
     }
 
     #[test]
-    fn whoever_is_given_up_hears_why((bytes, _) in environment(), end in any::<Index>(), late in any::<bool>()) {
+    fn a_peer_that_is_given_up_gets_the_reason(
+        (bytes, _) in environment(), end in any::<Index>(), late in any::<bool>(),
+    ) {
         let begun = &bytes[..end.index(bytes.len())];
         let (mut dialect, mut output) = (FastAgi::new(), vec![]);
         if let Step::More = dialect.next(begun, &mut vec![], &mut output) {
@@ -316,7 +319,7 @@ fn a_conversation_cut_in_two_anywhere_gives_the_same_answers() {
 
 #[test]
 fn the_longest_answer_is_six_variables_that_asterisk_accepts() {
-    // As many queues as a user may serve, with the longest numbers.
+    // The greatest number of queues that a user may serve, with the longest numbers.
     let mut text = String::from("organization = \"acme\"\nmodel = \"goto\"\nfeature_code_preset = \"asterisk\"\n");
     let numbers: Vec<String> =
         (0..256).map(|position| format!("{:016}", 9_000_000_000_000_000_u64 + position)).collect();
@@ -327,12 +330,12 @@ fn the_longest_answer_is_six_variables_that_asterisk_accepts() {
     write!(text, "[[users]]\nid = \"a\"\nextension = \"1\"\nroles = [\"agent\"]\nqueues = {served:?}\n").unwrap();
     let gate = gate_of(&text);
     let agi = "agi_network_script: acme/dial\nagi_extension: *13\nagi_accountcode: 1\n\n";
-    let said = converse(FastAgi::new(), &gate, &[agi.as_bytes()]);
-    let said = String::from_utf8(said.output).unwrap();
-    let set = grammar::variables(&said).expect("six variables");
+    let conversation = converse(FastAgi::new(), &gate, &[agi.as_bytes()]);
+    let text = String::from_utf8(conversation.output).unwrap();
+    let set = grammar::variables(&text).expect("six variables");
     assert_eq!((set[0].1, set[2].1.split('&').count(), set[5].1), ("assigned", 256, "ALLOW"));
-    let said = converse(Line::new(None), &gate, &[b"7 dial org=acme actor=1 digits=*14\n"]);
-    let said = String::from_utf8(said.output).unwrap();
-    let reply = grammar::said_by(&said, "7").expect("a reply");
+    let conversation = converse(Line::new(None), &gate, &[b"7 dial org=acme actor=1 digits=*14\n"]);
+    let text = String::from_utf8(conversation.output).unwrap();
+    let reply = grammar::parse_reply(&text, "7").expect("a reply");
     assert_eq!((reply.reason.as_str(), reply.queues.len()), ("logged_out", 256));
 }

@@ -17,16 +17,17 @@ use crate::support::random_source::RandomSource;
 
 /// Seeds of past differences, one a line, each with its cause.
 const ONCE_DIFFERENT: &str = include_str!("seeds.txt");
-/// (organization, event) pairs that a run compares at least, times [`factor`](crate::properties::factor).
+/// Least number of questions that a run compares, to be multiplied by [`factor`](crate::properties::factor).
 const PAIRS_MIN: usize = 1_000_000;
-/// The first of the seeds of every run.
+/// The first of the fixed seeds.
 const SEED_FIRST: u64 = 101;
 const ORGANIZATIONS: usize = 24;
 const RELOADS: usize = 5;
 const EVENTS_BETWEEN_RELOADS: usize = 200;
 const WORKERS: usize = 2;
 
-/// Pairs of the list that no question of this test can produce, each with the reason.
+/// Listed pairs of action and reason that no question of this test can produce, each with the cause. `None`: of every
+/// action.
 const OUT_OF_REACH: &[(Option<ActionLabel>, Reason)] = &[
     // Needs a race with four reloads, or 65,536 supervisions.
     (None, Reason::Deny(DenyReason::Overload)),
@@ -34,7 +35,7 @@ const OUT_OF_REACH: &[(Option<ActionLabel>, Reason)] = &[
     (None, Reason::Deny(DenyReason::Internal)),
     // Needs a failing disk.
     (None, Reason::Deny(DenyReason::StateUnavailable)),
-    // No call is reported here, and no organization has these limits: stories test both.
+    // No call is reported here, and no organization has these limits. The stories test both.
     (None, Reason::Allow(AllowReason::Reported)),
     (None, Reason::Deny(DenyReason::CallMismatch)),
     (None, Reason::Deny(DenyReason::LoggedInElsewhere)),
@@ -42,7 +43,7 @@ const OUT_OF_REACH: &[(Option<ActionLabel>, Reason)] = &[
     (None, Reason::Deny(DenyReason::SupervisorSupervisionsAtLimit)),
     (None, Reason::Deny(DenyReason::TargetSupervisionsAtLimit)),
     (Some(ActionLabel::Control), Reason::Deny(DenyReason::UnknownCall)),
-    // In the shipped models another grant always gets further than the one with the setting.
+    // In the shipped models another grant always fails at a later check than the grant with the setting.
     (Some(ActionLabel::QueueLogin), Reason::Deny(DenyReason::PermissionOff)),
 ];
 
@@ -65,17 +66,17 @@ fn run(seed: u64) -> (SideBySide, Result<(), String>) {
 #[test]
 fn product_and_reference_agree_on_a_million_questions() {
     let started = Instant::now();
-    let fresh = RandomState::new().hash_one("a fresh seed");
-    let once = ONCE_DIFFERENT.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let mut seeds: Vec<u64> = once.map(|line| line.split(' ').next().unwrap().parse().unwrap()).collect();
-    seeds.push(fresh);
+    let fresh_seed = RandomState::new().hash_one("a fresh seed");
+    let past = ONCE_DIFFERENT.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let mut seeds: Vec<u64> = past.map(|line| line.split(' ').next().unwrap().parse().unwrap()).collect();
+    seeds.push(fresh_seed);
     let pairs_min = PAIRS_MIN * crate::properties::factor() as usize;
     let fixed = pairs_min / (ORGANIZATIONS * RELOADS * EVENTS_BETWEEN_RELOADS) + 1;
     seeds.extend((0..fixed as u64).map(|position| SEED_FIRST + position));
 
     let next = AtomicUsize::new(0);
     let compared = AtomicUsize::new(0);
-    let seen: Mutex<BTreeSet<(ActionLabel, Reason)>> = Mutex::default();
+    let produced: Mutex<BTreeSet<(ActionLabel, Reason)>> = Mutex::default();
     let differences: Mutex<BTreeMap<String, String>> = Mutex::default();
     std::thread::scope(|scope| {
         for _ in 0..WORKERS {
@@ -85,7 +86,7 @@ fn product_and_reference_agree_on_a_million_questions() {
                         |_| Err("PANICKED".to_owned()),
                         |(side_by_side, outcome)| {
                             compared.fetch_add(side_by_side.compared, Ordering::Relaxed);
-                            seen.lock().unwrap().extend(side_by_side.pairs);
+                            produced.lock().unwrap().extend(side_by_side.pairs);
                             outcome
                         },
                     );
@@ -99,29 +100,32 @@ fn product_and_reference_agree_on_a_million_questions() {
         }
     });
     let (compared, differences) = (compared.into_inner(), differences.into_inner().unwrap());
-    println!("{compared} pairs, {} seeds (fresh: {fresh}), {:?}", seeds.len(), started.elapsed());
+    println!("{compared} pairs, {} seeds (fresh: {fresh_seed}), {:?}", seeds.len(), started.elapsed());
     for text in differences.values() {
         println!("\n{text}");
     }
     let titles: Vec<&String> = differences.keys().collect();
     assert!(titles.is_empty(), "add the seeds to tests/properties/seeds.txt: {titles:#?}");
     assert!(compared >= pairs_min, "only {compared} pairs");
-    reasons_are_those_that_are_listed(&seen.into_inner().unwrap());
+    compare_with_listed_pairs(&produced.into_inner().unwrap());
 }
 
-/// `decisions_total` has a series from the start for every possible pair, and for no other.
-fn reasons_are_those_that_are_listed(seen: &BTreeSet<(ActionLabel, Reason)>) {
-    let words = |(label, reason): &(ActionLabel, Reason)| format!("{} {}", label.name(), reason.code());
+/// `decisions_total` has a series from the start for every possible pair of action and reason, and for no other.
+fn compare_with_listed_pairs(produced: &BTreeSet<(ActionLabel, Reason)>) {
+    let pair_text = |(label, reason): &(ActionLabel, Reason)| format!("{} {}", label.name(), reason.code());
     let models = load_models(&Path::new(env!("CARGO_MANIFEST_DIR")).join("config")).unwrap();
-    let of_models = models.iter().flat_map(|model| pairs_of_model(model));
-    let listed: BTreeSet<(ActionLabel, Reason)> = of_models.chain(pairs_of_any_policy()).collect();
+    let model_pairs = models.iter().flat_map(|model| pairs_of_model(model));
+    let listed: BTreeSet<(ActionLabel, Reason)> = model_pairs.chain(pairs_of_any_policy()).collect();
     let out_of_reach = |(label, reason): &(ActionLabel, Reason)| {
-        OUT_OF_REACH.iter().any(|(of, other)| of.is_none_or(|of| of == *label) && other == reason)
+        OUT_OF_REACH.iter().any(|(label_or_any, other)| {
+            label_or_any.is_none_or(|label_or_any| label_or_any == *label) && other == reason
+        })
     };
-    let unlisted: Vec<String> = seen.difference(&listed).map(words).collect();
-    let never: Vec<String> = listed.difference(seen).filter(|pair| !out_of_reach(pair)).map(words).collect();
+    let unlisted: Vec<String> = produced.difference(&listed).map(pair_text).collect();
+    let not_produced: Vec<String> =
+        listed.difference(produced).filter(|pair| !out_of_reach(pair)).map(pair_text).collect();
     assert!(
-        unlisted.is_empty() && never.is_empty(),
-        "observe::reachable: seen but not listed: {unlisted:#?}; listed but never seen: {never:#?}"
+        unlisted.is_empty() && not_produced.is_empty(),
+        "observe::reachable: produced but not listed: {unlisted:#?}; listed but not produced: {not_produced:#?}"
     );
 }

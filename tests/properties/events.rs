@@ -13,7 +13,7 @@ use crate::support::random_source::RandomSource;
 #[derive(Clone, Debug)]
 pub(crate) struct RandomQuestion {
     pub(crate) question: Question,
-    /// Whether it is asked with `may`: nothing changes.
+    /// Whether the question is a `may`, which changes nothing.
     pub(crate) may: bool,
     /// The key `for` in seconds, which the reference does not know. `None`: the key is absent.
     pub(crate) lease_seconds: Option<u32>,
@@ -44,23 +44,27 @@ impl RandomQuestion {
                 unknown.into_iter().filter(|name| !organization.model.actions.contains(name)).collect();
             question.action = Some(random_source.pick(&unknown).to_owned());
         } else {
-            // Half of them are actions of a phone or dashboard, which have state and most of the conditions.
+            // Half of the questions have an action of a phone or dashboard: these have state and most conditions.
             let signaling = ["queue.login", "agent.", "queue.", "call.", "conversation.view", "disposition."];
             let prefix = random_source.pick(&signaling);
-            let some: Vec<&str> =
+            let with_prefix: Vec<&str> =
                 organization.model.actions.iter().copied().filter(|name| name.starts_with(prefix)).collect();
-            let from = if some.is_empty() || random_source.one_in(2) { organization.model.actions } else { &some };
+            let from = if with_prefix.is_empty() || random_source.one_in(2) {
+                organization.model.actions
+            } else {
+                &with_prefix
+            };
             question.action = Some(random_source.pick(from).to_owned());
         }
-        // Dialed codes carry their queue or target. Other keys tell the call of the target, or are one too many.
-        let often = if dialed { 3 } else { 1 };
+        // Dialed codes carry their queue or target, so these keys are rarer: they describe the call, or are duplicates.
+        let odds = if dialed { 3 } else { 1 };
         question.queue = random_source
-            .one_in(often)
+            .one_in(odds)
             .then(|| names.queue_name(random_source).to_owned())
             .filter(|_| !random_source.one_in(4));
-        let often = if dialed { 16 } else { 1 };
+        let odds = if dialed { 16 } else { 1 };
         question.target = random_source
-            .one_in(often)
+            .one_in(odds)
             .then(|| names.user_name(random_source).to_owned())
             .filter(|_| !random_source.one_in(8));
         question.via = match random_source.below(4) {
@@ -86,11 +90,10 @@ impl RandomQuestion {
             (None, action) => Request::Action(Token::parse(action.as_ref().unwrap().as_bytes()).unwrap()),
         };
         let attributes = self.attributes().into_iter().filter_map(|(key, value)| Some((key, value?)));
+        let intent = if self.may { Intent::May } else { Intent::Do };
+        let organization = Token::parse(question.org.as_bytes()).unwrap();
+        let actor = Token::parse(question.actor.as_bytes()).unwrap();
         Event {
-            intent: if self.may { Intent::May } else { Intent::Do },
-            organization: Token::parse(question.org.as_bytes()).unwrap(),
-            actor: Token::parse(question.actor.as_bytes()).unwrap(),
-            request,
             via: question.via.as_deref().map_or(Via::Phone, |via| Via::named(via).unwrap()),
             queue: question.queue.as_ref().map(|text| Token::parse(text.as_bytes()).unwrap()),
             target: question.target.as_ref().map(|text| Token::parse(text.as_bytes()).unwrap()),
@@ -98,12 +101,10 @@ impl RandomQuestion {
             group: question.group.as_ref().map(|text| Token::parse(text.as_bytes()).unwrap()),
             role: question.role.as_ref().map(|text| Token::parse(text.as_bytes()).unwrap()),
             call: question.call.as_ref().map(|text| Token::parse_call(text.as_bytes()).unwrap()),
-            to_tag: None,
-            from_tag: None,
             lease_seconds: self.lease_seconds,
-            pause_reason: None,
             attributes: attributes
                 .fold(AttributeSet::EMPTY, |set, (key, value)| set.union(AttributeSet::value(key, value).unwrap())),
+            ..Event::new(intent, organization, actor, request)
         }
     }
 
@@ -120,11 +121,11 @@ impl RandomQuestion {
         ]
     }
 
-    /// The `key=value` of every given key but organization and actor, as on the wire.
+    /// The `key=value` of every given key except organization and actor, as on the wire.
     pub(crate) fn pairs(&self) -> Vec<String> {
         let question = &self.question;
         let lease = self.lease_seconds.map(|seconds| seconds.to_string());
-        let given = [
+        let present = [
             (Key::Queue, question.queue.as_deref()),
             (Key::Target, question.target.as_deref()),
             (Key::From, question.from.as_deref()),
@@ -134,11 +135,11 @@ impl RandomQuestion {
             (Key::Call, question.call.as_deref()),
             (Key::For, lease.as_deref()),
         ];
-        let given = given.into_iter().chain(self.attributes());
-        given.filter_map(|(key, value)| Some(format!("{}={}", key.name(), value?))).collect()
+        let present = present.into_iter().chain(self.attributes());
+        present.filter_map(|(key, value)| Some(format!("{}={}", key.name(), value?))).collect()
     }
 
-    /// Whether the wire can carry it: beside digits only `queue`, `call` and `via` are allowed.
+    /// Whether the dialects accept the question: beside digits only `queue`, `call` and `via` are allowed.
     pub(crate) fn is_for_the_wire(&self) -> bool {
         let admitted = |pair: &String| ["queue=", "call=", "via="].iter().any(|key| pair.starts_with(key));
         self.question.digits.is_none() || self.pairs().iter().all(admitted)
@@ -180,22 +181,22 @@ impl RandomQuestion {
     }
 }
 
-/// Draws the keys that this action needs, uses, or must ignore.
+/// Draws keys, among them those that the action needs, uses, or must ignore.
 fn draw_attributes(question: &mut Question, names: &RandomOrganization, random_source: &mut RandomSource) {
     let always = if question.digits.is_some() { 64 } else { 2 };
-    let mut given = |values: &[&str]| {
+    let mut draw_value = |values: &[&str]| {
         let is_given = random_source.one_in(always);
         let value = random_source.pick(values);
         is_given.then(|| value.to_owned())
     };
     question.field =
-        given(&["avatar", "email", "role", "skills", "max_chats", "records", "recording", "billing", "details"]);
-    question.section = given(&["call_permissions", "statuses", "other"]);
-    question.kind = given(&["sms", "function", "api_token", "other"]);
-    question.verb = given(&["view", "create", "edit", "delete"]);
-    question.in_use = given(&["yes", "no"]);
-    question.conversation = given(&["agent", "unassigned", "bot"]);
-    question.role = given(&["agent", "supervisor", "manager", "administrator", "owner", "janitor"]);
+        draw_value(&["avatar", "email", "role", "skills", "max_chats", "records", "recording", "billing", "details"]);
+    question.section = draw_value(&["call_permissions", "statuses", "other"]);
+    question.kind = draw_value(&["sms", "function", "api_token", "other"]);
+    question.verb = draw_value(&["view", "create", "edit", "delete"]);
+    question.in_use = draw_value(&["yes", "no"]);
+    question.conversation = draw_value(&["agent", "unassigned", "bot"]);
+    question.role = draw_value(&["agent", "supervisor", "manager", "administrator", "owner", "janitor"]);
     if random_source.one_in(always) {
         question.from = Some(names.queue_name(random_source).to_owned());
     }

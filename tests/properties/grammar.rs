@@ -20,7 +20,7 @@ pub(crate) struct Reply<'a> {
 }
 
 impl<'a> Reply<'a> {
-    /// `reply = id SP word *( SP key "=" value ) LF`, and for each word the keys that it has.
+    /// `reply = id SP word *( SP key "=" value ) LF`, and for each word its keys.
     pub(crate) fn parse(line: &'a str) -> Option<Self> {
         let line = line.strip_suffix('\n')?;
         let mut tokens = line.split(' ');
@@ -56,8 +56,9 @@ impl<'a> Reply<'a> {
     }
 }
 
-/// The answer in a reply line, if its id is this one. Only an allowed supervision names a target.
-pub(crate) fn said_by(text: &str, id: &str) -> Option<ComparableAnswer> {
+/// The answer in a reply line. `None`: the line is not in the grammar or has another id. Only the reply to an allowed
+/// supervision has a target.
+pub(crate) fn parse_reply(text: &str, id: &str) -> Option<ComparableAnswer> {
     let reply = Reply::parse(text).filter(|reply| reply.id == id)?;
     let verdict = ["allow", "deny", "error"].into_iter().find(|word| *word == reply.word)?;
     let queues = reply.value("queue").or(reply.value("queues"));
@@ -74,7 +75,7 @@ pub(crate) fn said_by(text: &str, id: &str) -> Option<ComparableAnswer> {
     })
 }
 
-/// The variables that six FastAGI commands set, in their order; `None` when the text is anything else.
+/// The variables that six FastAGI commands set, in order. `None`: the text is not six such commands.
 pub(crate) fn variables(text: &str) -> Option<Vec<(&str, &str)>> {
     let body = text.strip_suffix('\n')?;
     let mut set = vec![];

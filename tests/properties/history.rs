@@ -1,5 +1,5 @@
-//! Histories: hundreds of thousands of steps of logins, leases, pauses, calls, supervisions, reloads, restarts and
-//! clocks that jump, compared with the naive model after each part.
+//! Histories: hundreds of thousands of logins, leases, pauses, calls, supervisions, reloads, restarts and jumps of the
+//! clock, compared with the naive model after every few steps.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -29,7 +29,7 @@ const CALLS: [&str; 5] = ["c0", "c1", "c2", "c3", "c4"];
 const MODES: [&str; 3] = ["listen", "whisper", "barge"];
 const REASONS: [Option<&str>; 3] = [None, Some("lunch"), Some("training")];
 
-/// Steps of [`HISTORIES`] histories together.
+/// Number of steps of all [`HISTORIES`] histories.
 const STEPS: usize = 240_000;
 const HISTORIES: u64 = 8;
 const COMPARED_ONE_IN: usize = 20;
@@ -40,35 +40,37 @@ const STORE_SECONDS_MAX: u64 = 20;
 
 #[test]
 fn the_first_half_of_the_histories_ends_in_the_state_of_the_naive_model() {
-    live(0..histories() / 2);
+    run_histories(0..histories() / 2);
 }
 
 #[test]
 fn the_second_half_of_the_histories_ends_in_the_state_of_the_naive_model() {
-    live(histories() / 2..histories());
+    run_histories(histories() / 2..histories());
 }
 
-/// The histories of this run; each has a seed of its own.
+/// The number of histories of this run. The seeds count from 0.
 fn histories() -> u64 {
     HISTORIES * u64::from(crate::properties::factor())
 }
 
-fn live(seeds: std::ops::Range<u64>) {
+fn run_histories(seeds: std::ops::Range<u64>) {
     for seed in seeds {
         let mut history = History::begin(seed);
         for _ in 0..STEPS / usize::try_from(HISTORIES).unwrap() {
             history.step();
         }
         history.restart();
-        assert!(history.leases_ended > 20 && history.allowed > STEPS / 40, "seed {seed}: hardly anything happened");
+        assert!(
+            history.leases_ended > 20 && history.allowed > STEPS / 40,
+            "seed {seed}: too few leases ended or changes were allowed"
+        );
     }
 }
 
-/// The wall clock of the store.
-#[derive(Clone, Default)]
-struct WallClock(Arc<AtomicU64>);
+/// An observer for which every failure of the store is a failure of the test.
+struct FailsOnError;
 
-impl CommitObserver for WallClock {
+impl CommitObserver for FailsOnError {
     fn committed(&self, _took: Duration) {}
 
     fn failed(&self, error: &StoreError) {
@@ -76,10 +78,6 @@ impl CommitObserver for WallClock {
     }
 
     fn recovered(&self) {}
-
-    fn wall(&self) -> UnixMillis {
-        UnixMillis(self.0.load(Ordering::Relaxed))
-    }
 }
 
 /// The product and the naive model, which take the same steps.
@@ -90,7 +88,8 @@ struct History {
     state: tempfile::TempDir,
     gate: Gate,
     naive_model: NaiveModel,
-    wall: WallClock,
+    /// The wall clock of the store, in milliseconds since 1970.
+    wall_ms: Arc<AtomicU64>,
     now: ModelTime,
     /// The last steps, for the message of a failure.
     steps: Vec<String>,
@@ -109,7 +108,7 @@ impl History {
             state,
             gate: Gate::new(true),
             naive_model: NaiveModel::default(),
-            wall: WallClock::default(),
+            wall_ms: Arc::default(),
             now: ModelTime { wall_ms: 1_800_000_000_000, uptime_ms: 0 },
             steps: vec![],
             leases_ended: 0,
@@ -125,8 +124,10 @@ impl History {
     }
 
     fn open(&mut self) {
-        self.wall.0.store(self.now.wall_ms, Ordering::Relaxed);
-        self.gate.restore(self.state.path(), self.moment(), Box::new(self.wall.clone())).unwrap();
+        self.wall_ms.store(self.now.wall_ms, Ordering::Relaxed);
+        let wall_ms = Arc::clone(&self.wall_ms);
+        let clock = Box::new(move || UnixMillis(wall_ms.load(Ordering::Relaxed)));
+        self.gate.restore(self.state.path(), self.moment(), Box::new(FailsOnError), clock).unwrap();
     }
 
     fn step(&mut self) {
@@ -147,7 +148,7 @@ impl History {
         }
     }
 
-    fn note(&mut self, step: String) {
+    fn record_step(&mut self, step: String) {
         if self.steps.len() == 40 {
             self.steps.remove(0);
         }
@@ -160,9 +161,9 @@ impl History {
 
     fn ask(&mut self) {
         let ask = draw(&mut self.random_source);
-        let only_asks = self.random_source.one_in(8);
-        let line = format!("1 {} org=o {}\n", if only_asks { "may" } else { "do" }, words(ask));
-        let expected = self.naive_model.ask(ask, only_asks, self.now);
+        let is_may = self.random_source.one_in(8);
+        let line = format!("1 {} org=o {}\n", if is_may { "may" } else { "do" }, question_text(ask));
+        let expected = self.naive_model.ask(ask, is_may, self.now);
         let (mut room, mut output) = (vec![], vec![]);
         let mut dialect = Line::new(None);
         let Step::Ask { event, id, .. } = dialect.next(line.as_bytes(), &mut room, &mut output) else {
@@ -171,27 +172,27 @@ impl History {
         self.gate.ask(&event, self.moment(), &mut QueueSet::new(), |outcome, _| {
             dialect.answer(id, &outcome, &mut output);
         });
-        let said = String::from_utf8(output).unwrap();
-        self.allowed += usize::from(said.starts_with("1 allow ") && !only_asks);
-        self.note(format!("{line}{said}"));
-        if !said.contains(&format!(" reason={expected} ")) {
+        let reply = String::from_utf8(output).unwrap();
+        self.allowed += usize::from(reply.starts_with("1 allow ") && !is_may);
+        self.record_step(format!("{line}{reply}"));
+        if !reply.contains(&format!(" reason={expected} ")) {
             self.fail(&format!("expected {expected}"));
         }
     }
 
     fn operate(&mut self) {
         let user = self.random_source.pick(&AGENTS);
-        self.note(format!("an operator ends {user}"));
-        let wanted =
+        self.record_step(format!("an operator ends {user}"));
+        let filter =
             OperatorFilter { org: Some("o".to_owned()), user: Some(user.to_owned()), ..OperatorFilter::default() };
-        let ended = self.gate.operator().end_sessions(&wanted, "uid 0", self.moment());
-        if self.naive_model.roster.has_user(user) != ended.is_ok() {
-            self.fail("ended what is not there, or not what is");
+        let ended = self.gate.operator().end_sessions(&filter, "uid 0", self.moment());
+        if self.naive_model.organization.has_user(user) != ended.is_ok() {
+            self.fail("the operator and the naive model disagree whether the user exists");
         }
         self.naive_model.end_all_of(user);
     }
 
-    /// Lets seconds pass, sometimes hours; sometimes sets the wall clock ahead or back.
+    /// Advances both clocks by seconds, sometimes by hours. Sometimes also sets the wall clock ahead or back.
     fn pass_time(&mut self) {
         let seconds = match self.random_source.below(40) {
             0 => 5 * 3_600,
@@ -206,18 +207,18 @@ impl History {
             1 => self.now.wall_ms -= self.random_source.below(5_000_000) as u64,
             _ => {}
         }
-        self.wall.0.store(self.now.wall_ms, Ordering::Relaxed);
-        self.note(format!("{:?}", self.now));
+        self.wall_ms.store(self.now.wall_ms, Ordering::Relaxed);
+        self.record_step(format!("{:?}", self.now));
         self.gate.end_what_is_over(self.moment());
         self.naive_model.pass(self.now);
     }
 
     fn restart(&mut self) {
-        assert!(self.gate.close_store(Duration::from_secs(STORE_SECONDS_MAX)), "closed");
+        assert!(self.gate.close_store(Duration::from_secs(STORE_SECONDS_MAX)), "the store does not close");
         self.leases_ended += self.gate.leases_expired();
         let (disk, kept) = Disk::open(self.state.path()).unwrap();
         drop(disk);
-        // Stopped for a while; the wall clock may have any value at the next start.
+        // The process was stopped for a while, and the wall clock may have been set in between.
         self.now.uptime_ms = self.random_source.below(2_000) as u64;
         self.now.wall_ms += self.random_source.below(20_000) as u64;
         match self.random_source.below(5) {
@@ -225,7 +226,7 @@ impl History {
             1 => self.now.wall_ms += self.random_source.below(600_000) as u64,
             _ => {}
         }
-        self.note(format!("restart at {:?}, last commit {:?}", self.now, kept.last_commit));
+        self.record_step(format!("restart at {:?}, last commit {:?}", self.now, kept.last_commit));
         let gate = Gate::new(true);
         self.gate = gate;
         self.load();
@@ -242,7 +243,7 @@ impl History {
         let (agents, supervisors) = (most(&AGENTS), most(&SUPERVISORS));
         let mut queues: std::collections::BTreeSet<&'static str> = most(&QUEUES);
         queues.insert(QUEUES[0]);
-        let roster = ModelOrganization {
+        let organization = ModelOrganization {
             agents,
             supervisors,
             protected: AGENTS.into_iter().filter(|_| random_source.one_in(5)).collect(),
@@ -255,10 +256,10 @@ impl History {
             supervisions_per_target: 1 + random_source.below(3),
             supervisions_per_supervisor: 1 + random_source.below(4),
         };
-        fs::write(self.folder.path().join("organizations/o.toml"), text_of(&roster)).unwrap();
-        self.note(format!("reload: {roster:?}"));
+        fs::write(self.folder.path().join("organizations/o.toml"), organization_file(&organization)).unwrap();
+        self.record_step(format!("reload: {organization:?}"));
         self.load();
-        self.naive_model.reload(roster);
+        self.naive_model.reload(organization);
     }
 
     fn load(&self) {
@@ -268,8 +269,8 @@ impl History {
 
     /// Compares every login session, supervision and counter.
     fn compare(&self) {
-        let there = self.gate.operator().sessions(&OperatorFilter::default(), self.moment(), 0, usize::MAX).unwrap();
-        let mut there: Vec<String> = there
+        let actual = self.gate.operator().sessions(&OperatorFilter::default(), self.moment(), 0, usize::MAX).unwrap();
+        let mut actual: Vec<String> = actual
             .rows
             .iter()
             .map(|row| {
@@ -287,13 +288,13 @@ impl History {
                 format!("{} {} {} {pause:?} {:?} {left:?}", login.user, login.queue, login.ground, login.by)
             })
             .collect();
-        there.sort();
+        actual.sort();
         expected.sort();
-        if there != expected {
-            self.fail(&format!("the sessions are {there:#?}\nand should be {expected:#?}"));
+        if actual != expected {
+            self.fail(&format!("the sessions are {actual:#?}\nand should be {expected:#?}"));
         }
-        let there = self.gate.operator().supervisions(&OperatorFilter::default(), 0, usize::MAX).unwrap();
-        let mut there: Vec<String> = there
+        let actual = self.gate.operator().supervisions(&OperatorFilter::default(), 0, usize::MAX).unwrap();
+        let mut actual: Vec<String> = actual
             .rows
             .iter()
             // A removed queue has no number.
@@ -308,10 +309,10 @@ impl History {
                 format!("{} {target:?} {:?} {} {}", at.supervisor, at.call, at.mode, at.revoked)
             })
             .collect();
-        there.sort();
+        actual.sort();
         expected.sort();
-        if there != expected {
-            self.fail(&format!("the supervisions are {there:#?}\nand should be {expected:#?}"));
+        if actual != expected {
+            self.fail(&format!("the supervisions are {actual:#?}\nand should be {expected:#?}"));
         }
     }
 }
@@ -330,21 +331,21 @@ fn draw(random_source: &mut RandomSource) -> ModelQuestion {
         6 => ModelQuestion::Resume { user, queue },
         7..=9 => {
             let seconds = random_source.one_in(2).then(|| 1 + random_source.below(120) as u64);
-            ModelQuestion::Lend { by, user, queue: at, seconds }
+            ModelQuestion::SupervisorLogin { by, user, queue: at, seconds }
         }
-        10 => ModelQuestion::TakeBack { by, user, queue: at },
+        10 => ModelQuestion::SupervisorLogout { by, user, queue: at },
         11 => ModelQuestion::CallBegin { agent: user, call, queue: at },
         12 if random_source.one_in(2) => ModelQuestion::CallEnd { agent: user, call },
         13 if random_source.one_in(2) => {
             ModelQuestion::SupervisionEnd { by, target: random_source.one_in(2).then_some(user) }
         }
         _ => {
-            let of = match random_source.below(3) {
+            let target = match random_source.below(3) {
                 0 => SupervisionTarget::Call(call),
                 1 => SupervisionTarget::Target { target: user, queue: at, call: Some(call) },
                 _ => SupervisionTarget::Target { target: user, queue: at, call: None },
             };
-            ModelQuestion::Supervise { by, mode: random_source.pick(&MODES), of }
+            ModelQuestion::Supervise { by, mode: random_source.pick(&MODES), target }
         }
     }
 }
@@ -355,9 +356,9 @@ fn extension(user: &str) -> String {
 }
 
 /// The question in the line dialect, with users by extension and queues by id.
-fn words(ask: ModelQuestion) -> String {
+fn question_text(ask: ModelQuestion) -> String {
     let mut line = String::new();
-    let mut of_user = |user: &str, action: &str, queue: Option<&str>| {
+    let mut write_action = |user: &str, action: &str, queue: Option<&str>| {
         write!(line, "actor={} action={action}", extension(user)).unwrap();
         if let Some(queue) = queue {
             write!(line, " queue={queue}").unwrap();
@@ -365,44 +366,44 @@ fn words(ask: ModelQuestion) -> String {
     };
     let mut more: Vec<(&str, String)> = vec![];
     match ask {
-        ModelQuestion::Login { user, queue } => of_user(user, "queue.login", queue),
-        ModelQuestion::Logout { user, queue } => of_user(user, "queue.logout", queue),
-        ModelQuestion::Toggle { user, queue } => of_user(user, "queue.toggle", queue),
+        ModelQuestion::Login { user, queue } => write_action(user, "queue.login", queue),
+        ModelQuestion::Logout { user, queue } => write_action(user, "queue.logout", queue),
+        ModelQuestion::Toggle { user, queue } => write_action(user, "queue.toggle", queue),
         ModelQuestion::Pause { user, queue, reason } => {
-            of_user(user, "queue.pause", queue);
+            write_action(user, "queue.pause", queue);
             more.extend(reason.map(|reason| ("pause_reason", reason.to_owned())));
         }
-        ModelQuestion::Resume { user, queue } => of_user(user, "queue.resume", queue),
-        ModelQuestion::Lend { by, user, queue, seconds } => {
-            of_user(by, "agent.login", Some(queue));
+        ModelQuestion::Resume { user, queue } => write_action(user, "queue.resume", queue),
+        ModelQuestion::SupervisorLogin { by, user, queue, seconds } => {
+            write_action(by, "agent.login", Some(queue));
             more.push(("target", extension(user)));
             more.extend(seconds.map(|seconds| ("for", seconds.to_string())));
         }
-        ModelQuestion::TakeBack { by, user, queue } => {
-            of_user(by, "agent.logout", Some(queue));
+        ModelQuestion::SupervisorLogout { by, user, queue } => {
+            write_action(by, "agent.logout", Some(queue));
             more.push(("target", extension(user)));
         }
         ModelQuestion::CallBegin { agent, call, queue } => {
-            of_user(agent, "call.begin", Some(queue));
+            write_action(agent, "call.begin", Some(queue));
             more.push(("call", call.to_owned()));
         }
         ModelQuestion::CallEnd { agent, call } => {
-            of_user(agent, "call.end", None);
+            write_action(agent, "call.end", None);
             more.push(("call", call.to_owned()));
         }
-        ModelQuestion::Supervise { by, mode, of } => match of {
+        ModelQuestion::Supervise { by, mode, target } => match target {
             SupervisionTarget::Call(call) => {
-                of_user(by, &format!("call.{mode}"), None);
+                write_action(by, &format!("call.{mode}"), None);
                 more.push(("call", call.to_owned()));
             }
             SupervisionTarget::Target { target, queue, call } => {
-                of_user(by, &format!("call.{mode}"), Some(queue));
+                write_action(by, &format!("call.{mode}"), Some(queue));
                 more.push(("target", extension(target)));
                 more.extend(call.map(|call| ("call", call.to_owned())));
             }
         },
         ModelQuestion::SupervisionEnd { by, target } => {
-            of_user(by, "supervision.end", None);
+            write_action(by, "supervision.end", None);
             more.extend(target.map(|target| ("target", extension(target))));
         }
     }
@@ -410,25 +411,26 @@ fn words(ask: ModelQuestion) -> String {
 }
 
 /// The organization file: every agent serves every queue, and every supervisor supervises every queue.
-fn text_of(roster: &ModelOrganization) -> String {
+fn organization_file(organization: &ModelOrganization) -> String {
     let mut text = format!(
         "organization = \"o\"\nmodel = \"goto\"\n[leases]\ndefault_seconds = {}\n[limits]\none_queue_at_a_time = {}\n\
          logins_per_user_max = {}\nlogins_per_queue_max = {}\nlogins_max = {}\nsupervisions_per_target_max = {}\n\
          supervisions_per_supervisor_max = {}\n",
-        roster.lease_default_seconds,
-        roster.one_queue_at_a_time,
-        roster.logins_per_user,
-        roster.logins_per_queue,
-        roster.logins,
-        roster.supervisions_per_target,
-        roster.supervisions_per_supervisor,
+        organization.lease_default_seconds,
+        organization.one_queue_at_a_time,
+        organization.logins_per_user,
+        organization.logins_per_queue,
+        organization.logins,
+        organization.supervisions_per_target,
+        organization.supervisions_per_supervisor,
     );
-    for queue in &roster.queues {
+    for queue in &organization.queues {
         write!(text, "[[queues]]\nid = \"{queue}\"\nnumber = \"{}\"\n", queue.trim_start_matches('q')).unwrap();
     }
-    let queues: Vec<String> = roster.queues.iter().map(|queue| format!("\"{queue}\"")).collect();
+    let queues: Vec<String> = organization.queues.iter().map(|queue| format!("\"{queue}\"")).collect();
     let queues = queues.join(", ");
-    for (users, role, over) in [(&roster.agents, "agent", "queues"), (&roster.supervisors, "supervisor", "supervises")]
+    for (users, role, over) in
+        [(&organization.agents, "agent", "queues"), (&organization.supervisors, "supervisor", "supervises")]
     {
         for user in users {
             write!(
@@ -436,7 +438,7 @@ fn text_of(roster: &ModelOrganization) -> String {
                 "[[users]]\nid = \"{user}\"\nextension = \"{}\"\nroles = [\"{role}\"]\n{over} = [{queues}]\n\
                  protected = {}\n",
                 extension(user),
-                roster.protected.contains(user)
+                organization.protected.contains(user)
             )
             .unwrap();
         }

@@ -1,22 +1,22 @@
-//! Laws that hold in every small world, tried in all of them.
+//! Laws that hold in every small world, tested in all of them.
 
 use std::collections::HashMap;
 
 use queuewarden::config;
 use queuewarden::decision::Outcome;
-use queuewarden::event::{AttributeSet, Event, Intent, Request};
+use queuewarden::event::{Event, Intent, Request};
 use queuewarden::gate::{Counts, Gate};
 use queuewarden::policy::model::SettingSet;
 use queuewarden::policy::resolve::Question;
 use queuewarden::policy::{Organization, Policy};
-use queuewarden::telephony::{QueueSet, Token, UserId, Via};
+use queuewarden::telephony::{QueueSet, Token, UserId};
 
 use crate::properties::events::RandomQuestion;
 use crate::properties::models::{GOTO, MODELS, VOXIMPLANT};
 use crate::properties::side_by_side::ProductAnswer;
 use crate::properties::small_worlds::{
-    Allowed, GOTO_SETTINGS, NOW, Person, all_events, all_settings, allowed, goto_actors, goto_targets, judged,
-    organization, resolved, session_states, settings, shipped, voximplant_people,
+    Allowed, GOTO_SETTINGS, NOW, Person, all_events, all_settings, allowed, decide_all, goto_actors, goto_targets,
+    organization, resolve_all, session_states, settings, shipped, voximplant_people,
 };
 use crate::properties::worlds::RandomOrganization;
 use crate::support::random_source::RandomSource;
@@ -27,7 +27,7 @@ fn fewer_rights_and_tighter_limits_never_allow_more() {
     let people = |actor: Person, target: Person| [("a", "1001", actor), ("t", "1002", target)];
     let template = organization(0, "o", &model, &people(Person::default(), Person::default()));
     let policy = Policy::new(1, [template]);
-    let questions = resolved(&policy, &all_events(&GOTO, &model, "a"));
+    let questions = resolve_all(&policy, &all_events(&GOTO, &model, "a"));
     let words = |position: usize| {
         let Question { action, queue, target, attributes, .. } = questions[position];
         format!("{} queue={queue:?} target={target:?} {:?}", action.name, attributes.iter().collect::<Vec<_>>())
@@ -41,30 +41,31 @@ fn fewer_rights_and_tighter_limits_never_allow_more() {
             || question.action.name.starts_with("agent.")
     });
     let supervision = supervision.fold(Allowed::default(), |set, (position, _)| set.with(position));
-    let mut scratch = QueueSet::new();
+    let mut queue_buffer = QueueSet::new();
     let mut decisions = 0;
     let actors = goto_actors();
     for target in goto_targets() {
-        // By what the target serves, who acts, which settings, and which sessions.
+        // Indexed by the queues that the target serves, the actor, the settings and the sessions.
         let mut table: Vec<Vec<Vec<[Allowed; 2]>>> = vec![];
         for serves in 0..4 {
-            let of_actor = actors.iter().map(|&actor| {
+            let by_actor = actors.iter().map(|&actor| {
                 let mut organization = organization(0, "o", &model, &people(actor, Person { serves, ..target }));
-                let of_settings = combinations.iter().map(|&settings| {
+                let by_settings = combinations.iter().map(|&settings| {
                     organization.settings = settings;
                     decisions += 2 * questions.len();
-                    states.each_ref().map(|state| allowed(&organization, &questions, state, &mut scratch))
+                    states.each_ref().map(|state| allowed(&organization, &questions, state, &mut queue_buffer))
                 });
-                of_settings.collect()
+                by_settings.collect()
             });
-            table.push(of_actor.collect());
+            table.push(by_actor.collect());
         }
         let check = |what: &str, less: (usize, usize, usize), more: (usize, usize, usize)| {
-            let [less_allowed, more_allowed] = [less, more].map(|(serves, actor, of)| &table[serves][actor][of]);
+            let [less_allowed, more_allowed] =
+                [less, more].map(|(serves, actor, combination)| &table[serves][actor][combination]);
             for (state, (less_allowed, more_allowed)) in less_allowed.iter().zip(more_allowed).enumerate() {
                 if let Some(beyond) = less_allowed.first_beyond(more_allowed) {
                     panic!(
-                        "{what} allows {}: actor {:?}, target {target:?}, what it serves: {}, settings {:?}, state {state}",
+                        "{what} allows {}: actor {:?}, target {target:?} serving {}, settings {:?}, state {state}",
                         words(beyond),
                         actors[less.1],
                         less.0,
@@ -73,28 +74,28 @@ fn fewer_rights_and_tighter_limits_never_allow_more() {
                 }
             }
         };
-        for (serves, of_actor) in table.iter().enumerate() {
-            for (actor, of_settings) in of_actor.iter().enumerate() {
-                for (combination, of_state) in of_settings.iter().enumerate() {
+        for (serves, by_actor) in table.iter().enumerate() {
+            for (actor, by_settings) in by_actor.iter().enumerate() {
+                for (combination, by_state) in by_settings.iter().enumerate() {
                     if combination & 1 == 0 {
                         check("the queue limit (V39)", (serves, actor, combination + 1), (serves, actor, combination));
                     }
                     for bit in 0..7 {
                         if actor & 1 << bit != 0 {
                             let less = (serves, actor & !(1 << bit), combination);
-                            check("taking a role or an assignment", less, (serves, actor, combination));
+                            check("the removal of a role or an assignment", less, (serves, actor, combination));
                         }
                     }
                     for bit in 0..2 {
                         if serves & 1 << bit != 0 {
                             let less = (serves & !(1 << bit), actor, combination);
-                            check("taking an assignment of the target", less, (serves, actor, combination));
+                            check("the removal of an assignment of the target", less, (serves, actor, combination));
                         }
                     }
                     let roles = actors[actor].roles;
                     let may_supervise = combination & 1 << 4 != 0;
                     if roles & 0b010 == 0 && !(roles & 0b100 != 0 && may_supervise) {
-                        for allowed in of_state {
+                        for allowed in by_state {
                             let none = Allowed::default();
                             let mut supervised = *allowed;
                             supervised.0.iter_mut().zip(supervision.0).for_each(|(word, mask)| *word &= mask);
@@ -116,10 +117,10 @@ fn in_voximplant_fewer_rights_never_allow_more_either() {
     let people = |actor: Person, target: Person| [("a", "1001", actor), ("t", "1002", target)];
     let template = organization(0, "o", &compiled, &people(Person::default(), Person::default()));
     let policy = Policy::new(1, [template]);
-    let questions = resolved(&policy, &all_events(model, &compiled, "a"));
+    let questions = resolve_all(&policy, &all_events(model, &compiled, "a"));
     let combinations = all_settings(&compiled, model.settings, &[]);
     let [state, _] = session_states(&[]);
-    let mut scratch = QueueSet::new();
+    let mut queue_buffer = QueueSet::new();
     let actors: Vec<Person> = voximplant_people().into_iter().filter(|person| !person.protected).collect();
     let targets: Vec<Person> =
         voximplant_people().into_iter().filter(|person| person.supervises == 0 && person.leads == 0).collect();
@@ -146,7 +147,7 @@ fn in_voximplant_fewer_rights_never_allow_more_either() {
                     let mut organization = organization(0, "o", &compiled, &people(actor, target));
                     organization.settings = settings;
                     decisions += questions.len();
-                    allowed(&organization, &questions, &state, &mut scratch)
+                    allowed(&organization, &questions, &state, &mut queue_buffer)
                 })
                 .collect();
             for (actor, fewer) in less.iter().enumerate() {
@@ -158,8 +159,11 @@ fn in_voximplant_fewer_rights_never_allow_more_either() {
                 }
                 let supervises = |position: &usize| {
                     let name = &questions[*position].action.name;
-                    let of_others = ["agent.", "conversation.view", "call.listen", "call.barge", "call.join"];
-                    of_others.iter().chain(&["call.replace", "call.watch"]).any(|of| name.starts_with(of))
+                    let prefixes = ["agent.", "conversation.view", "call.listen", "call.barge", "call.join"];
+                    prefixes
+                        .iter()
+                        .chain(&["call.replace", "call.watch"])
+                        .any(|combination| name.starts_with(combination))
                 };
                 if actors[actor].roles <= 1 {
                     let mut supervised = Allowed::default();
@@ -187,22 +191,23 @@ fn users_with_the_same_role_and_assignments_get_the_same_answer() {
             let targets = people.iter().copied().filter(|person| person.supervises == 0 && person.leads == 0);
             (people.iter().copied().step_by(3).collect(), targets.step_by(5).collect())
         };
-        // The twin has another row, another id, another extension, and is protected.
+        // The twin has the roles and assignments of the actor, another id and extension, and is protected.
         let people = |actor: Person, target: Person| {
             let twin = Person { protected: true, ..actor };
             [("a", "1001", actor), ("t", "1002", target), ("zoe", "77", twin)]
         };
         let template = organization(0, "o", &compiled, &people(Person::default(), Person::default()));
         let policy = Policy::new(1, [template]);
-        let of_one = all_events(model, &compiled, "a");
-        let of_twin: Vec<Event<'_>> = of_one.iter().map(|event| as_twin(event)).collect();
-        let (of_one, of_twin) = (resolved(&policy, &of_one), resolved(&policy, &of_twin));
-        assert_eq!(of_one.len(), of_twin.len());
+        let actor_questions = all_events(model, &compiled, "a");
+        let twin_questions: Vec<Event<'_>> = actor_questions.iter().map(|event| as_twin(event)).collect();
+        let (actor_questions, twin_questions) =
+            (resolve_all(&policy, &actor_questions), resolve_all(&policy, &twin_questions));
+        assert_eq!(actor_questions.len(), twin_questions.len());
         let states = session_states(&[UserId(0), UserId(1), UserId(2)]);
         let on: Vec<&str> = model.settings.to_vec();
         let without_limit: Vec<&str> = on.iter().copied().filter(|name| !name.contains("limit")).collect();
         let combinations = [compiled.default_settings(), settings(&compiled, &on), settings(&compiled, &without_limit)];
-        let mut scratch = QueueSet::new();
+        let mut queue_buffer = QueueSet::new();
         let mut other = QueueSet::new();
         for &actor in &actors {
             for &target in &targets {
@@ -210,10 +215,10 @@ fn users_with_the_same_role_and_assignments_get_the_same_answer() {
                 for settings in combinations {
                     organization.settings = settings;
                     for state in &states {
-                        let one = judged(&organization, &of_one, state, &mut scratch);
-                        let twin = judged(&organization, &of_twin, state, &mut other);
+                        let one = decide_all(&organization, &actor_questions, state, &mut queue_buffer);
+                        let twin = decide_all(&organization, &twin_questions, state, &mut other);
                         for (position, (one, twin)) in one.zip(twin).enumerate() {
-                            let action = &of_one[position].action.name;
+                            let action = &actor_questions[position].action.name;
                             assert_eq!(one, twin, "R20: {action}, actor {actor:?}, target {target:?}");
                         }
                     }
@@ -223,11 +228,15 @@ fn users_with_the_same_role_and_assignments_get_the_same_answer() {
     }
 }
 
-/// The same question, asked by the twin; a question about oneself is about the twin.
+fn token(text: &str) -> Token<'_> {
+    Token::parse(text.as_bytes()).unwrap()
+}
+
+/// The same question with the twin as actor. If the actor was the target, the twin is the target.
 fn as_twin<'e>(event: &Event<'e>) -> Event<'e> {
     let twin = Token::parse("zoe");
-    let oneself = event.target == Some(event.actor);
-    Event { actor: twin.unwrap(), target: if oneself { twin } else { event.target }, ..*event }
+    let is_self_target = event.target == Some(event.actor);
+    Event { actor: twin.unwrap(), target: if is_self_target { twin } else { event.target }, ..*event }
 }
 
 #[test]
@@ -237,30 +246,30 @@ fn taking_a_grant_from_a_model_never_allows_more() {
     let mut random_source = RandomSource::new(20);
     for model in MODELS {
         let folder = crate::properties::folder_with_models();
-        let mut drafts = vec![];
-        while drafts.len() < ORGANIZATIONS {
-            let draft = RandomOrganization::new(&format!("o{}", drafts.len()), &mut random_source);
-            if draft.model.name == model.name {
-                let file = folder.path().join(format!("organizations/{}.toml", draft.name));
-                std::fs::write(file, draft.for_the_product()).unwrap();
-                drafts.push(draft);
+        let mut organizations = vec![];
+        while organizations.len() < ORGANIZATIONS {
+            let organization = RandomOrganization::new(&format!("o{}", organizations.len()), &mut random_source);
+            if organization.model.name == model.name {
+                let file = folder.path().join(format!("organizations/{}.toml", organization.name));
+                std::fs::write(file, organization.for_the_product()).unwrap();
+                organizations.push(organization);
             }
         }
-        let mut asked = vec![];
-        for draft in &drafts {
-            asked.extend(
-                (0..EVENTS)
-                    .map(|_| RandomQuestion { may: true, ..RandomQuestion::draw(draft, draft, &mut random_source) }),
-            );
+        let mut questions = vec![];
+        for organization in &organizations {
+            questions.extend((0..EVENTS).map(|_| RandomQuestion {
+                may: true,
+                ..RandomQuestion::draw(organization, organization, &mut random_source)
+            }));
         }
         let answers = || -> Vec<ProductAnswer> {
             let gate = Gate::default();
             drop(gate.publish(config::load(folder.path(), &Policy::default()).unwrap().policy));
-            let mut scratch = QueueSet::new();
-            let ask = |asked: &RandomQuestion| {
-                gate.ask(&asked.event(), NOW, &mut scratch, |outcome, _| ProductAnswer::of(&outcome))
+            let mut queue_buffer = QueueSet::new();
+            let ask = |question: &RandomQuestion| {
+                gate.ask(&question.event(), NOW, &mut queue_buffer, |outcome, _| ProductAnswer::of(&outcome))
             };
-            asked.iter().map(ask).collect()
+            questions.iter().map(ask).collect()
         };
         let whole = answers();
         let file = folder.path().join(format!("models/{}.toml", model.name));
@@ -269,10 +278,10 @@ fn taking_a_grant_from_a_model_never_allows_more() {
         for less in without_each_grant(&text) {
             std::fs::write(&file, &less).unwrap();
             let mut differs = false;
-            for ((asked, before), after) in asked.iter().zip(&whole).zip(answers()) {
-                differs |= before.said.verdict != after.said.verdict;
-                let more = before.said.verdict != "allow" && after.said.verdict == "allow";
-                assert!(!more, "{}{:?} became {:?}", asked.line("7"), before.said, after.said);
+            for ((question, before), after) in questions.iter().zip(&whole).zip(answers()) {
+                differs |= before.comparable.verdict != after.comparable.verdict;
+                let more = before.comparable.verdict != "allow" && after.comparable.verdict == "allow";
+                assert!(!more, "{}{:?} became {:?}", question.line("7"), before.comparable, after.comparable);
             }
             mattered += usize::from(differs);
         }
@@ -282,7 +291,7 @@ fn taking_a_grant_from_a_model_never_allows_more() {
     }
 }
 
-/// The text of a model without its first grant, without its second, and so on.
+/// The texts of a model with one grant left out: without the first, without the second, and so on.
 fn without_each_grant(text: &str) -> impl Iterator<Item = String> {
     let mut blocks: Vec<String> = vec![String::new()];
     for line in text.lines() {
@@ -304,9 +313,9 @@ fn without_each_grant(text: &str) -> impl Iterator<Item = String> {
 fn barring_unassigned_logins_ends_no_session_and_opens_no_queue() {
     let model = shipped("goto");
     let gate = Gate::default();
-    let mut scratch = QueueSet::new();
+    let mut queue_buffer = QueueSet::new();
     let allow = settings(&model, &["allow_unassigned_login"]);
-    // Two users of every role and assignment, each pair in an organization of its own.
+    // Every pair of users with every role and assignment, each pair in its own organization.
     let everybody: Vec<Person> =
         (0..32).map(|bits: u8| Person { roles: u16::from(bits % 8), serves: bits / 8, ..Person::default() }).collect();
     let pairs: Vec<(String, [Person; 2])> = (0..everybody.len() * everybody.len())
@@ -321,25 +330,12 @@ fn barring_unassigned_logins_ends_no_session_and_opens_no_queue() {
         drop(gate.publish(Policy::new(revision, organizations)));
     };
     let mut ask = |organization: &str, actor: &str, action: &str, queue: &str, intent: Intent| -> &'static str {
+        let request = Request::Action(token(action));
         let event = Event {
-            intent,
-            organization: Token::parse(organization.as_bytes()).unwrap(),
-            actor: Token::parse(actor.as_bytes()).unwrap(),
-            request: Request::Action(Token::parse(action.as_bytes()).unwrap()),
-            via: Via::Phone,
             queue: Token::parse(queue.as_bytes()),
-            target: None,
-            from: None,
-            group: None,
-            role: None,
-            call: None,
-            pause_reason: None,
-            to_tag: None,
-            from_tag: None,
-            lease_seconds: None,
-            attributes: AttributeSet::EMPTY,
+            ..Event::new(intent, token(organization), token(actor), request)
         };
-        gate.ask(&event, NOW, &mut scratch, |outcome, _| match outcome {
+        gate.ask(&event, NOW, &mut queue_buffer, |outcome, _| match outcome {
             Outcome::Decided(answer) => answer.reason.code(),
             Outcome::Faulty(error) => error.reason.code(),
         })
@@ -348,32 +344,32 @@ fn barring_unassigned_logins_ends_no_session_and_opens_no_queue() {
     let mut logged_in: HashMap<(usize, &str, &str), bool> = HashMap::new();
     for (position, (name, _)) in pairs.iter().enumerate() {
         for (bit, (actor, queue)) in [("a", "q0"), ("a", "q1"), ("t", "q0"), ("t", "q1")].into_iter().enumerate() {
-            // Every choice of queues that both are logged in to occurs with some role and assignment.
-            let comes = position >> bit & 1 == 0 || position % 7 == bit;
-            if comes {
+            // Every combination of login sessions of both users occurs with some roles and assignments.
+            let logs_in = position >> bit & 1 == 0 || position % 7 == bit;
+            if logs_in {
                 let reason = ask(name, actor, "queue.login", queue, Intent::Do);
                 assert!(["assigned", "unassigned_allowed"].contains(&reason), "{reason}");
             }
-            logged_in.insert((position, actor, queue), comes);
+            logged_in.insert((position, actor, queue), logs_in);
         }
     }
     let before = gate.counts();
     publish(2, settings(&model, &[]));
     let after = gate.counts();
     assert_eq!((before.assigned, before.unassigned), (after.assigned, after.unassigned), "V40");
-    assert_eq!((before.kept, after.kept), (0, after.unassigned), "every login to an unassigned queue is kept");
+    assert_eq!((before.kept, after.kept), (0, after.unassigned), "every session in an unassigned queue is kept");
     for (position, (name, people)) in pairs.iter().enumerate() {
         for (actor, person) in ["a", "t"].into_iter().zip(people) {
             for (bit, queue) in ["q0", "q1"].into_iter().enumerate() {
-                let is_in = logged_in[&(position, actor, queue)];
+                let is_logged_in = logged_in[&(position, actor, queue)];
                 let serves = person.serves & 1 << bit != 0;
-                let again = match (is_in, serves) {
+                let again = match (is_logged_in, serves) {
                     (true, _) => "already_logged_in",
                     (false, true) => "assigned",
                     (false, false) => "unassigned_barred",
                 };
                 assert_eq!(ask(name, actor, "queue.login", queue, Intent::May), again, "R31, R34");
-                let logout = if is_in { "logged_out" } else { "not_logged_in" };
+                let logout = if is_logged_in { "logged_out" } else { "not_logged_in" };
                 assert_eq!(ask(name, actor, "queue.logout", queue, Intent::Do), logout, "V40, R32");
                 let back = if serves { "assigned" } else { "unassigned_barred" };
                 assert_eq!(ask(name, actor, "queue.login", queue, Intent::May), back, "R33");
@@ -388,38 +384,45 @@ fn nothing_crosses_organizations() {
     for model in MODELS {
         let compiled = shipped(model.name);
         let events = all_events(model, &compiled, "a");
-        let some: Vec<Person> = if model.name == "goto" {
+        let people: Vec<Person> = if model.name == "goto" {
             goto_actors().into_iter().step_by(9).collect()
         } else {
             voximplant_people().into_iter().step_by(29).collect()
         };
-        let mut scratch = QueueSet::new();
-        for (round, &here) in some.iter().enumerate() {
-            for &there in &some {
+        let mut queue_buffer = QueueSet::new();
+        for (round, &here) in people.iter().enumerate() {
+            for &there in &people {
                 let ours = || organization(0, "o", &compiled, &[("a", "1001", here), ("t", "1002", here)]);
-                // The other organization has users of the same names, and one of its own.
-                let people = [("a", "1002", there), ("t", "1001", there), ("only", "1003", there)];
-                let neighbour = organization(1, "n", &compiled, &people);
+                // The other organization has users of the same names, and a user that only it has.
+                let others = [("a", "1002", there), ("t", "1001", there), ("only", "1003", there)];
+                let neighbour = organization(1, "n", &compiled, &others);
                 let (alone, together) = (Gate::default(), Gate::default());
                 drop(alone.publish(Policy::new(1, [ours()])));
                 drop(together.publish(Policy::new(1, [ours(), neighbour])));
                 for event in &events {
                     let event = Event { intent: Intent::Do, ..*event };
-                    let expected = alone.ask(&event, NOW, &mut scratch, |outcome, _| ProductAnswer::of(&outcome).said);
-                    let at_the_neighbour = Event { organization: Token::parse("n").unwrap(), ..event };
-                    together.ask(&at_the_neighbour, NOW, &mut scratch, |_, _| ());
-                    let said = together.ask(&event, NOW, &mut scratch, |outcome, _| ProductAnswer::of(&outcome).said);
-                    assert_eq!(said, expected, "{event:?} depends on the neighbour {there:?}");
+                    let expected =
+                        alone.ask(&event, NOW, &mut queue_buffer, |outcome, _| ProductAnswer::of(&outcome).comparable);
+                    let to_neighbour = Event { organization: Token::parse("n").unwrap(), ..event };
+                    together.ask(&to_neighbour, NOW, &mut queue_buffer, |_, _| ());
+                    let comparable = together
+                        .ask(&event, NOW, &mut queue_buffer, |outcome, _| ProductAnswer::of(&outcome).comparable);
+                    assert_eq!(comparable, expected, "{event:?} depends on the neighbour {there:?}");
                     let stranger = Event { actor: Token::parse("only").unwrap(), ..event };
-                    let verdict = together
-                        .ask(&stranger, NOW, &mut scratch, |outcome, _| ProductAnswer::of(&outcome).said.verdict);
-                    assert_ne!(verdict, "allow", "{stranger:?} is of the neighbour");
+                    let verdict = together.ask(&stranger, NOW, &mut queue_buffer, |outcome, _| {
+                        ProductAnswer::of(&outcome).comparable.verdict
+                    });
+                    assert_ne!(verdict, "allow", "{stranger:?}: the actor is a user of the neighbour");
                     if event.target.is_some() {
                         let stranger = Event { target: Token::parse("only"), ..event };
-                        let said =
-                            together.ask(&stranger, NOW, &mut scratch, |outcome, _| ProductAnswer::of(&outcome).said);
-                        let targetless = said.target.is_none();
-                        assert!(said.verdict != "allow" || targetless, "{stranger:?} is of the neighbour: {said:?}");
+                        let comparable = together.ask(&stranger, NOW, &mut queue_buffer, |outcome, _| {
+                            ProductAnswer::of(&outcome).comparable
+                        });
+                        let targetless = comparable.target.is_none();
+                        assert!(
+                            comparable.verdict != "allow" || targetless,
+                            "{stranger:?}: the target is a user of the neighbour: {comparable:?}"
+                        );
                     }
                 }
                 if round % 4 != 0 {

@@ -1,5 +1,5 @@
-//! Properties: what holds for every organization, every question and every cut of the bytes, tried on millions of
-//! random ones.
+//! Properties: conditions that hold for every organization, every question and every division of a stream, tested on
+//! millions of random cases.
 //!
 //! `support::random_source` draws numbers, `models` lists what can be drawn, `worlds` draws organizations and `events`
 //! questions. `side_by_side` compares the product with the reference; `small_worlds` enumerates the cases of `laws`;
@@ -19,15 +19,15 @@ mod side_by_side;
 mod small_worlds;
 mod worlds;
 
-/// How many times as many seeds and cases as usual are tried: 1, or what `QUEUEWARDEN_PROPERTY_FACTOR` says.
+/// The factor for the number of seeds and cases: the value of `QUEUEWARDEN_PROPERTY_FACTOR`, or 1.
 ///
-/// `tests/run --long` sets it to 10.
+/// `tests/run --long` sets the variable to 10.
 fn factor() -> u32 {
     let given = std::env::var("QUEUEWARDEN_PROPERTY_FACTOR");
     given.map_or(1, |factor| factor.parse().expect("QUEUEWARDEN_PROPERTY_FACTOR is a whole number"))
 }
 
-/// A configuration folder with the shipped role models and no organization yet.
+/// A configuration folder with the shipped role models and without an organization.
 fn folder_with_models() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("organizations")).unwrap();

@@ -1,17 +1,17 @@
-//! What random organizations and questions are made of, per role model. A new model or action is a line here.
+//! The parts of random organizations and questions, per role model. A new model or action is a line here.
 
 /// The parts of a role model that random organizations and questions are made of.
 #[derive(Debug)]
 pub(crate) struct Model {
     pub(crate) name: &'static str,
     pub(crate) roles: &'static [&'static str],
-    /// A user holds one role at most, and exactly one user is the owner (RULES R59, R109).
+    /// Whether a user holds one role at most and exactly one user is the owner (rules R59, R109).
     pub(crate) one_role_a_user: bool,
     /// Every setting that an organization may change.
     pub(crate) settings: &'static [&'static str],
-    /// Every action that `config/models` has.
+    /// Every action of the model in `config/models`.
     pub(crate) actions: &'static [&'static str],
-    /// Feature codes; every subset of them is unambiguous.
+    /// Feature codes with their actions. Every subset is unambiguous.
     pub(crate) codes: &'static [(&'static str, &'static str)],
 }
 

@@ -1,6 +1,5 @@
-//! A naive model of the state: login sessions, supervisions and calls in lists that are searched from the front. It
-//! has no rights: everybody in a [`ModelOrganization`] may do what their role is for, so that only state, time and
-//! limits count.
+//! A naive model of the state: login sessions, supervisions and calls in lists with linear search. It has no grants:
+//! every user of a [`ModelOrganization`] may do the actions of their role, so only state, time and limits decide.
 
 use std::collections::BTreeSet;
 
@@ -85,11 +84,11 @@ pub(crate) enum ModelQuestion {
     Toggle { user: &'static str, queue: Option<&'static str> },
     Pause { user: &'static str, queue: Option<&'static str>, reason: Option<&'static str> },
     Resume { user: &'static str, queue: Option<&'static str> },
-    Lend { by: &'static str, user: &'static str, queue: &'static str, seconds: Option<u64> },
-    TakeBack { by: &'static str, user: &'static str, queue: &'static str },
+    SupervisorLogin { by: &'static str, user: &'static str, queue: &'static str, seconds: Option<u64> },
+    SupervisorLogout { by: &'static str, user: &'static str, queue: &'static str },
     CallBegin { agent: &'static str, call: &'static str, queue: &'static str },
     CallEnd { agent: &'static str, call: &'static str },
-    Supervise { by: &'static str, mode: &'static str, of: SupervisionTarget },
+    Supervise { by: &'static str, mode: &'static str, target: SupervisionTarget },
     SupervisionEnd { by: &'static str, target: Option<&'static str> },
 }
 
@@ -102,22 +101,23 @@ pub(crate) enum SupervisionTarget {
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NaiveModel {
-    pub(crate) roster: ModelOrganization,
+    pub(crate) organization: ModelOrganization,
     pub(crate) logins: Vec<Login>,
     pub(crate) supervisions: Vec<Supervision>,
     calls: Vec<Call>,
 }
 
-/// Four hours: the longest supervision. A day: the longest call.
+/// Longest supervision: four hours.
 const SUPERVISION_SECONDS: u64 = 14_400;
+/// Longest call: a day.
 const CALL_SECONDS: u64 = 86_400;
-/// The longest lease.
+/// Longest lease: 31 days.
 const LEASE_SECONDS_MAX: u64 = 31 * 86_400;
 
 impl NaiveModel {
-    /// Returns the reason of the answer, and makes the change unless `only_asks`.
-    pub(crate) fn ask(&mut self, ask: ModelQuestion, only_asks: bool, now: ModelTime) -> &'static str {
-        let before = only_asks.then(|| self.clone());
+    /// Returns the reason of the answer. Makes the change unless `is_may`.
+    pub(crate) fn ask(&mut self, ask: ModelQuestion, is_may: bool, now: ModelTime) -> &'static str {
+        let before = is_may.then(|| self.clone());
         let reason = match self.act(ask, now) {
             Ok(reason) | Err(reason) => reason,
         };
@@ -130,55 +130,56 @@ impl NaiveModel {
     fn act(&mut self, ask: ModelQuestion, now: ModelTime) -> Result<&'static str, &'static str> {
         match ask {
             ModelQuestion::Login { user, queue } => {
-                self.known(user, queue)?;
+                self.check_names(user, queue)?;
                 self.login(user, queue)
             }
             ModelQuestion::Logout { user, queue } => {
-                self.known(user, queue)?;
+                self.check_names(user, queue)?;
                 self.end(|login| login.user == user && queue.is_none_or(|queue| login.queue == queue), "logged_out")
             }
             ModelQuestion::Toggle { user, queue } => {
-                let is_in = |login: &&Login| login.user == user && queue.is_none_or(|queue| login.queue == queue);
-                let logout = self.logins.iter().find(is_in).is_some();
+                let is_logged_in =
+                    |login: &&Login| login.user == user && queue.is_none_or(|queue| login.queue == queue);
+                let logout = self.logins.iter().find(is_logged_in).is_some();
                 self.act(
                     if logout { ModelQuestion::Logout { user, queue } } else { ModelQuestion::Login { user, queue } },
                     now,
                 )
             }
             ModelQuestion::Pause { user, queue, reason } => {
-                self.known(user, queue)?;
+                self.check_names(user, queue)?;
                 self.pause(user, queue, Some(Pause(reason)), "paused")
             }
             ModelQuestion::Resume { user, queue } => {
-                self.known(user, queue)?;
+                self.check_names(user, queue)?;
                 self.pause(user, queue, None, "resumed")
             }
-            ModelQuestion::Lend { by, user, queue, seconds } => {
-                self.known_both(by, user, queue)?;
-                self.lend(by, user, queue, seconds, now)
+            ModelQuestion::SupervisorLogin { by, user, queue, seconds } => {
+                self.check_names_with_target(by, user, queue)?;
+                self.supervisor_login(by, user, queue, seconds, now)
             }
-            ModelQuestion::TakeBack { by, user, queue } => {
-                self.known_both(by, user, queue)?;
+            ModelQuestion::SupervisorLogout { by, user, queue } => {
+                self.check_names_with_target(by, user, queue)?;
                 self.end(|login| login.user == user && login.queue == queue, "supervisor_logout")
             }
             ModelQuestion::CallBegin { agent, call, queue } => {
-                self.known(agent, Some(queue))?;
+                self.check_names(agent, Some(queue))?;
                 self.calls.retain(|known| known.id != call);
                 self.calls.push(Call { id: call, agent, queue, ends: now.after(CALL_SECONDS) });
                 Ok("reported")
             }
             ModelQuestion::CallEnd { agent, call } => {
-                self.known(agent, None)?;
+                self.check_names(agent, None)?;
                 let was_known = self.call(call, now).is_some();
                 self.calls.retain(|known| known.id != call);
                 let before = self.supervisions.len();
                 self.supervisions.retain(|supervision| supervision.call != Some(call));
                 if was_known || self.supervisions.len() < before { Ok("reported") } else { Err("unknown_call") }
             }
-            ModelQuestion::Supervise { by, mode, of } => self.supervise(by, mode, of, now),
+            ModelQuestion::Supervise { by, mode, target } => self.supervise(by, mode, target, now),
             ModelQuestion::SupervisionEnd { by, target } => {
-                self.known(by, None)?;
-                if target.is_some_and(|target| !self.roster.has_user(target)) {
+                self.check_names(by, None)?;
+                if target.is_some_and(|target| !self.organization.has_user(target)) {
                     return Err("unknown_target");
                 }
                 let before = self.supervisions.len();
@@ -188,29 +189,29 @@ impl NaiveModel {
         }
     }
 
-    fn known(&self, user: &str, queue: Option<&str>) -> Result<(), &'static str> {
-        if !self.roster.has_user(user) {
+    fn check_names(&self, user: &str, queue: Option<&str>) -> Result<(), &'static str> {
+        if !self.organization.has_user(user) {
             return Err("unknown_user");
         }
-        if queue.is_some_and(|queue| !self.roster.queues.contains(queue)) { Err("unknown_queue") } else { Ok(()) }
+        if queue.is_some_and(|queue| !self.organization.queues.contains(queue)) { Err("unknown_queue") } else { Ok(()) }
     }
 
-    fn known_both(&self, by: &str, user: &str, queue: &str) -> Result<(), &'static str> {
-        self.known(by, Some(queue))?;
-        if self.roster.has_user(user) { Ok(()) } else { Err("unknown_target") }
+    fn check_names_with_target(&self, by: &str, user: &str, queue: &str) -> Result<(), &'static str> {
+        self.check_names(by, Some(queue))?;
+        if self.organization.has_user(user) { Ok(()) } else { Err("unknown_target") }
     }
 
     /// The limit that logins of the user to these queues would exceed.
-    fn bound(&self, user: &str, queues: &[&'static str]) -> Option<&'static str> {
-        let of_user = self.logins.iter().filter(|login| login.user == user).count() + queues.len();
+    fn exceeded_limit(&self, user: &str, queues: &[&'static str]) -> Option<&'static str> {
+        let user_logins = self.logins.iter().filter(|login| login.user == user).count() + queues.len();
         let in_queue = |queue: &str| self.logins.iter().filter(|login| login.queue == queue).count();
-        if self.roster.one_queue_at_a_time && of_user > 1 {
+        if self.organization.one_queue_at_a_time && user_logins > 1 {
             Some("logged_in_elsewhere")
-        } else if of_user > self.roster.logins_per_user {
+        } else if user_logins > self.organization.logins_per_user {
             Some("user_logins_at_limit")
-        } else if queues.iter().any(|queue| in_queue(queue) >= self.roster.logins_per_queue) {
+        } else if queues.iter().any(|queue| in_queue(queue) >= self.organization.logins_per_queue) {
             Some("queue_logins_at_limit")
-        } else if self.logins.len() + queues.len() > self.roster.logins {
+        } else if self.logins.len() + queues.len() > self.organization.logins {
             Some("organization_logins_at_limit")
         } else {
             None
@@ -218,15 +219,15 @@ impl NaiveModel {
     }
 
     fn login(&mut self, user: &'static str, queue: Option<&'static str>) -> Result<&'static str, &'static str> {
-        let wanted: Vec<&'static str> =
-            self.roster.queues.iter().copied().filter(|&at| queue.is_none_or(|queue| at == queue)).collect();
-        let is_in = |queue: &&str| self.logins.iter().any(|login| login.user == user && login.queue == *queue);
-        let missing: Vec<&'static str> = wanted.into_iter().filter(|queue| !is_in(queue)).collect();
+        let requested: Vec<&'static str> =
+            self.organization.queues.iter().copied().filter(|&at| queue.is_none_or(|queue| at == queue)).collect();
+        let is_logged_in = |queue: &&str| self.logins.iter().any(|login| login.user == user && login.queue == *queue);
+        let missing: Vec<&'static str> = requested.into_iter().filter(|queue| !is_logged_in(queue)).collect();
         if missing.is_empty() {
             return Ok("already_logged_in");
         }
-        if let Some(bound) = self.bound(user, &missing) {
-            return Err(bound);
+        if let Some(exceeded_limit) = self.exceeded_limit(user, &missing) {
+            return Err(exceeded_limit);
         }
         for queue in missing {
             self.logins.push(Login { user, queue, ground: "assigned", pause: None, by: None, ends: None });
@@ -234,7 +235,7 @@ impl NaiveModel {
         Ok("assigned")
     }
 
-    fn lend(
+    fn supervisor_login(
         &mut self,
         by: &'static str,
         user: &'static str,
@@ -243,7 +244,7 @@ impl NaiveModel {
         now: ModelTime,
     ) -> Result<&'static str, &'static str> {
         if let Some(login) = self.logins.iter_mut().find(|login| login.user == user && login.queue == queue) {
-            // Only a supervisor's login has an end, and only a given time changes it.
+            // Only a session that a supervisor began has an end, and only a login with a time changes the end.
             return match seconds {
                 Some(seconds) if login.ground == "supervisor" => {
                     login.ends = Some(now.after(seconds));
@@ -252,10 +253,10 @@ impl NaiveModel {
                 _ => Ok("already_logged_in"),
             };
         }
-        if let Some(bound) = self.bound(user, &[queue]) {
-            return Err(bound);
+        if let Some(exceeded_limit) = self.exceeded_limit(user, &[queue]) {
+            return Err(exceeded_limit);
         }
-        let seconds = seconds.or(Some(self.roster.lease_default_seconds).filter(|&seconds| seconds > 0));
+        let seconds = seconds.or(Some(self.organization.lease_default_seconds).filter(|&seconds| seconds > 0));
         let ends = seconds.map(|seconds| now.after(seconds));
         self.logins.push(Login { user, queue, ground: "supervisor", pause: None, by: Some(by), ends });
         Ok("supervisor_login")
@@ -274,17 +275,17 @@ impl NaiveModel {
         pause: Option<Pause>,
         reason: &'static str,
     ) -> Result<&'static str, &'static str> {
-        let mut is_in = false;
+        let mut is_logged_in = false;
         for login in &mut self.logins {
             if login.user == user && queue.is_none_or(|queue| login.queue == queue) {
-                is_in = true;
-                // A pause of a paused session changes nothing, not even the reason.
+                is_logged_in = true;
+                // A pause of a paused session keeps the first reason.
                 if login.pause.is_some() != pause.is_some() {
                     login.pause = pause;
                 }
             }
         }
-        if is_in { Ok(reason) } else { Err("not_logged_in") }
+        if is_logged_in { Ok(reason) } else { Err("not_logged_in") }
     }
 
     fn call(&self, id: &str, now: ModelTime) -> Option<&Call> {
@@ -295,13 +296,13 @@ impl NaiveModel {
         &mut self,
         by: &'static str,
         mode: &'static str,
-        of: SupervisionTarget,
+        target: SupervisionTarget,
         now: ModelTime,
     ) -> Result<&'static str, &'static str> {
-        self.known(by, None)?;
-        let (target, queue, call) = match of {
+        self.check_names(by, None)?;
+        let (target, queue, call) = match target {
             SupervisionTarget::Target { target, queue, call } => {
-                self.known_both(by, target, queue)?;
+                self.check_names_with_target(by, target, queue)?;
                 let reported = call.and_then(|call| self.call(call, now));
                 if reported.is_some_and(|reported| (reported.agent, reported.queue) != (target, queue)) {
                     return Err("call_mismatch");
@@ -313,15 +314,15 @@ impl NaiveModel {
                 (call.agent, call.queue, Some(id))
             }
         };
-        if self.roster.protected.contains(target) {
+        if self.organization.protected.contains(target) {
             return Err("target_protected");
         }
         let others: Vec<&Supervision> =
             self.supervisions.iter().filter(|at| !at.revoked && (at.supervisor, at.target) != (by, target)).collect();
-        if others.iter().filter(|at| at.target == target).count() >= self.roster.supervisions_per_target {
+        if others.iter().filter(|at| at.target == target).count() >= self.organization.supervisions_per_target {
             return Err("target_supervisions_at_limit");
         }
-        if others.iter().filter(|at| at.supervisor == by).count() >= self.roster.supervisions_per_supervisor {
+        if others.iter().filter(|at| at.supervisor == by).count() >= self.organization.supervisions_per_supervisor {
             return Err("supervisor_supervisions_at_limit");
         }
         self.supervisions.retain(|at| (at.supervisor, at.target) != (by, target));
@@ -330,32 +331,32 @@ impl NaiveModel {
         Ok("role_permits")
     }
 
-    /// An operator ends every login of a user.
+    /// Ends every login session of a user, as an operator does.
     pub(crate) fn end_all_of(&mut self, user: &str) {
         self.logins.retain(|login| login.user != user);
     }
 
-    /// Time has passed.
+    /// Ends the sessions and supervisions that are over at this moment.
     pub(crate) fn pass(&mut self, now: ModelTime) {
         self.logins.retain(|login| login.ends.is_none_or(|ends| !ends.is_over(now)));
         self.supervisions.retain(|at| !at.ends.is_over(now));
     }
 
-    /// Replaces the organization: removed users lose their sessions.
-    pub(crate) fn reload(&mut self, roster: ModelOrganization) {
-        self.logins.retain(|login| roster.has_user(login.user) && roster.queues.contains(login.queue));
+    /// Replaces the organization. Removed users and queues lose their sessions.
+    pub(crate) fn reload(&mut self, organization: ModelOrganization) {
+        self.logins.retain(|login| organization.has_user(login.user) && organization.queues.contains(login.queue));
         for login in &mut self.logins {
-            login.by = login.by.filter(|by| roster.has_user(by));
+            login.by = login.by.filter(|by| organization.has_user(by));
         }
-        self.calls.retain(|call| roster.has_user(call.agent) && roster.queues.contains(call.queue));
-        self.supervisions.retain(|at| roster.has_user(at.supervisor) && roster.has_user(at.target));
+        self.calls.retain(|call| organization.has_user(call.agent) && organization.queues.contains(call.queue));
+        self.supervisions.retain(|at| organization.has_user(at.supervisor) && organization.has_user(at.target));
         for at in &mut self.supervisions {
-            at.revoked |= !roster.queues.contains(at.queue) || roster.protected.contains(at.target);
+            at.revoked |= !organization.queues.contains(at.queue) || organization.protected.contains(at.target);
         }
-        self.roster = roster;
+        self.organization = organization;
     }
 
-    /// Restarts the process: login sessions stay, with the rest of their time; supervisions and calls are gone.
+    /// Restarts the process. Login sessions go on, leases with the rest of their time; supervisions and calls are lost.
     pub(crate) fn restart(&mut self, now: ModelTime, last_commit: u64) {
         for login in &mut self.logins {
             login.ends = login.ends.map(|ends| {

@@ -23,7 +23,7 @@ use crate::properties::worlds::RandomOrganization;
 use crate::reference::{Question, Session, World, judge};
 use crate::support::random_source::RandomSource;
 
-/// The answer of either side, in the same words.
+/// An answer of the product or of the reference, in a common form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ComparableAnswer {
     pub(crate) verdict: &'static str,
@@ -31,17 +31,18 @@ pub(crate) struct ComparableAnswer {
     pub(crate) key: Option<&'static str>,
     pub(crate) action: Option<String>,
     pub(crate) queues: Vec<String>,
-    /// Only of an allowed question.
+    /// The extension of the target. `None`: the answer is not an allow, or has no target.
     pub(crate) target: Option<String>,
 }
 
 /// The answer of the product, with the parts that only the product has.
 #[derive(Clone, Debug)]
 pub(crate) struct ProductAnswer {
-    pub(crate) said: ComparableAnswer,
+    pub(crate) comparable: ComparableAnswer,
+    /// The action and the reason. `None`: the question was an error.
     pub(crate) pair: Option<(ActionLabel, Reason)>,
-    /// Whether the answer allows a supervision and names its mode.
-    pins_down: bool,
+    /// Whether the answer allows a supervision and has its mode.
+    has_mode: bool,
     revision: u64,
 }
 
@@ -52,7 +53,7 @@ impl ProductAnswer {
                 let mut queues: Vec<String> = answer.queues.numbers().map(str::to_owned).collect();
                 queues.sort_unstable();
                 let allowed = matches!(answer.reason, Reason::Allow(_));
-                let said = ComparableAnswer {
+                let comparable = ComparableAnswer {
                     verdict: answer.reason.verdict(),
                     reason: answer.reason.code().to_owned(),
                     key: None,
@@ -63,10 +64,10 @@ impl ProductAnswer {
                 let supervises = allowed && answer.action.is_some_and(|action| action.starts_with("call."));
                 assert_eq!(answer.mode, answer.action.filter(|_| supervises).and_then(mode_of));
                 let pair = Some((answer.label, answer.reason));
-                Self { said, pair, pins_down: answer.mode.is_some(), revision: answer.revision }
+                Self { comparable, pair, has_mode: answer.mode.is_some(), revision: answer.revision }
             }
             Outcome::Faulty(error) => {
-                let said = ComparableAnswer {
+                let comparable = ComparableAnswer {
                     verdict: "error",
                     reason: error.reason.code().to_owned(),
                     key: error.key.map(queuewarden::event::Key::name),
@@ -74,7 +75,7 @@ impl ProductAnswer {
                     queues: vec![],
                     target: None,
                 };
-                Self { said, pair: None, pins_down: false, revision: 0 }
+                Self { comparable, pair: None, has_mode: false, revision: 0 }
             }
         }
     }
@@ -88,15 +89,15 @@ enum QuestionForm {
     FastAgi,
 }
 
-/// One organization, for both sides.
+/// One organization in the product and in the reference.
 struct ComparedOrganization {
-    draft: RandomOrganization,
+    organization: RandomOrganization,
     world: World,
     /// The login sessions of the reference.
     sessions: Vec<Session>,
     /// The ends of the leases in seconds, by user and queue: the reference has no leases.
     ends: BTreeMap<(String, String), u64>,
-    /// The login sessions in a table of the product: the gate tells only their number.
+    /// The login sessions in a session table of the product, because the gate exposes only their number.
     table: SessionTable,
 }
 
@@ -106,7 +107,7 @@ pub(crate) struct SideBySide {
     gate: Gate,
     tenants: Vec<ComparedOrganization>,
     now_seconds: u64,
-    scratch: QueueSet,
+    queue_buffer: QueueSet,
     /// The pairs of action and reason in the answers of the product.
     pub(crate) pairs: BTreeSet<(ActionLabel, Reason)>,
     pub(crate) compared: usize,
@@ -120,41 +121,41 @@ impl SideBySide {
             gate: Gate::default(),
             tenants: vec![],
             now_seconds: 1_000_000,
-            scratch: QueueSet::new(),
+            queue_buffer: QueueSet::new(),
             pairs: BTreeSet::new(),
             compared: 0,
         };
         for position in 0..organizations {
-            let draft = RandomOrganization::new(&format!("o{position}"), random_source);
-            let world = World::from_toml(&draft.for_the_reference());
+            let organization = RandomOrganization::new(&format!("o{position}"), random_source);
+            let world = World::from_toml(&organization.for_the_reference());
             let (sessions, ends, table) = (vec![], BTreeMap::new(), SessionTable::default());
-            side_by_side.tenants.push(ComparedOrganization { draft, world, sessions, ends, table });
+            side_by_side.tenants.push(ComparedOrganization { organization, world, sessions, ends, table });
         }
         side_by_side.load()?;
         Ok(side_by_side)
     }
 
-    /// Edits every organization, drops one or brings it back, and loads the folder again.
+    /// Edits every organization, sometimes replaces one by a new organization, and loads the folder again.
     pub(crate) fn reload(&mut self, random_source: &mut RandomSource) -> Result<(), String> {
         for tenant in &mut self.tenants {
-            tenant.draft.edit(random_source);
-            tenant.world = World::from_toml(&tenant.draft.for_the_reference());
-            let (users, queues) = (&tenant.draft.users, &tenant.draft.queues);
-            // RULES R31, R32: a reload ends no session of a remaining user in a remaining queue.
+            tenant.organization.edit(random_source);
+            tenant.world = World::from_toml(&tenant.organization.for_the_reference());
+            let (users, queues) = (&tenant.organization.users, &tenant.organization.queues);
+            // rules R31, R32: a reload ends no session of a remaining user in a remaining queue.
             tenant.sessions.retain(|session| {
                 users.iter().any(|user| user.id == session.user) && queues.iter().any(|queue| queue.id == session.queue)
             });
             let sessions = &tenant.sessions;
             tenant.ends.retain(|(user, queue), _| sessions.iter().any(|at| at.user == *user && at.queue == *queue));
         }
-        // A removed organization loses its sessions; a new one of the same name gets none of them.
+        // A removed organization loses its sessions, and the new organization gets none of them.
         if random_source.one_in(2) {
-            let leaving = random_source.below(self.tenants.len());
-            let name = format!("{}n", self.tenants[leaving].draft.name);
-            let draft = RandomOrganization::new(&name, random_source);
-            let world = World::from_toml(&draft.for_the_reference());
+            let removed = random_source.below(self.tenants.len());
+            let name = format!("{}n", self.tenants[removed].organization.name);
+            let organization = RandomOrganization::new(&name, random_source);
+            let world = World::from_toml(&organization.for_the_reference());
             let (sessions, ends, table) = (vec![], BTreeMap::new(), SessionTable::default());
-            self.tenants[leaving] = ComparedOrganization { draft, world, sessions, ends, table };
+            self.tenants[removed] = ComparedOrganization { organization, world, sessions, ends, table };
         }
         self.load()
     }
@@ -162,14 +163,14 @@ impl SideBySide {
     fn load(&mut self) -> Result<(), String> {
         let folder = self.folder.path().join("organizations");
         for (position, tenant) in self.tenants.iter().enumerate() {
-            fs::write(folder.join(format!("{position}.toml")), tenant.draft.for_the_product()).unwrap();
+            fs::write(folder.join(format!("{position}.toml")), tenant.organization.for_the_product()).unwrap();
         }
         let loaded = config::load(self.folder.path(), &self.gate.policy());
-        let loaded = loaded.map_err(|problems| format!("a good folder does not load: {problems}"))?;
+        let loaded = loaded.map_err(|problems| format!("a valid folder does not load: {problems}"))?;
         drop(self.gate.publish(loaded.policy));
         let policy = self.gate.policy();
         for tenant in &mut self.tenants {
-            let _ended = tenant.table.reconcile(policy.shared(&tenant.draft.name), policy.revision);
+            let _ended = tenant.table.reconcile(policy.shared(&tenant.organization.name), policy.revision);
         }
         self.compare_sessions()
     }
@@ -178,7 +179,7 @@ impl SideBySide {
         Moment { wall: UnixMillis(self.now_seconds * 1_000), uptime_ms: self.now_seconds * 1_000 }
     }
 
-    /// Lets time pass; leases end.
+    /// Advances the clocks, and ends the leases that are over.
     fn wait(&mut self, seconds: u64) {
         self.now_seconds += seconds;
         self.gate.end_what_is_over(self.now());
@@ -194,8 +195,8 @@ impl SideBySide {
         }
     }
 
-    /// Compares the number of paused sessions, which only the debug output of the gate tells. It is slow, so it is done
-    /// once, at the end.
+    /// Compares the number of paused sessions, which only the debug output of the gate has. Runs once, at the end,
+    /// because it is slow.
     pub(crate) fn compare_pauses(&self) -> Result<(), String> {
         let expected = self.tenants.iter().flat_map(|tenant| &tenant.sessions).filter(|at| at.paused).count();
         let counted = format!("{:?}", self.gate).matches("paused: true").count();
@@ -206,7 +207,7 @@ impl SideBySide {
         }
     }
 
-    /// Puts `count` questions to every organization, one after another.
+    /// Asks `count` questions in every organization, one organization after the other.
     pub(crate) fn ask(&mut self, count: usize, random_source: &mut RandomSource) -> Result<(), String> {
         for position in 0..self.tenants.len() {
             for _ in 0..count {
@@ -214,16 +215,19 @@ impl SideBySide {
                     self.wait(random_source.below(20) as u64);
                 }
                 let other = random_source.below(self.tenants.len());
-                let asked =
-                    RandomQuestion::draw(&self.tenants[position].draft, &self.tenants[other].draft, random_source);
-                let by = [QuestionForm::Line, QuestionForm::FastAgi]
+                let random_question = RandomQuestion::draw(
+                    &self.tenants[position].organization,
+                    &self.tenants[other].organization,
+                    random_source,
+                );
+                let form = [QuestionForm::Line, QuestionForm::FastAgi]
                     .get(random_source.below(12))
                     .copied()
                     .unwrap_or(QuestionForm::Event);
-                self.compare(position, &asked, by)?;
-                if asked.may || random_source.one_in(8) {
-                    // The same question again: `may` changed nothing, and after `do` the answer is about the new state.
-                    self.compare(position, &asked, QuestionForm::Event)?;
+                self.compare(position, &random_question, form)?;
+                if random_question.may || random_source.one_in(8) {
+                    // Asks again: after `may` the answer is the same, and after `do` it depends on the new state.
+                    self.compare(position, &random_question, QuestionForm::Event)?;
                 }
             }
             self.compare_sessions_of(position)?;
@@ -231,61 +235,61 @@ impl SideBySide {
         self.compare_sessions()
     }
 
-    /// Puts one question to both.
-    fn compare(&mut self, position: usize, asked: &RandomQuestion, by: QuestionForm) -> Result<(), String> {
+    /// Asks the product and the reference one question and compares answers and sessions.
+    fn compare(&mut self, position: usize, random_question: &RandomQuestion, form: QuestionForm) -> Result<(), String> {
         let now = self.now();
         let policy = self.gate.policy();
-        let event = asked.event();
-        let heard = match by {
-            QuestionForm::Line if asked.is_for_the_wire() => {
-                through_the_line(&self.gate, asked, now, &mut self.scratch)?
+        let event = random_question.event();
+        let answer = match form {
+            QuestionForm::Line if random_question.is_for_the_wire() => {
+                ask_by_line(&self.gate, random_question, now, &mut self.queue_buffer)?
             }
-            QuestionForm::FastAgi if asked.is_for_the_wire() && !asked.may => {
-                through_fastagi(&self.gate, asked, now, &mut self.scratch)?
+            QuestionForm::FastAgi if random_question.is_for_the_wire() && !random_question.may => {
+                ask_by_fastagi(&self.gate, random_question, now, &mut self.queue_buffer)?
             }
-            _ => self.gate.ask(&event, now, &mut self.scratch, |outcome, _| ProductAnswer::of(&outcome)),
+            _ => self.gate.ask(&event, now, &mut self.queue_buffer, |outcome, _| ProductAnswer::of(&outcome)),
         };
         self.compared += 1;
-        self.pairs.extend(heard.pair);
+        self.pairs.extend(answer.pair);
         let tenant = &mut self.tenants[position];
-        let expected = expectation(tenant, asked, self.now_seconds);
-        let in_table = follow(&mut tenant.table, &policy, &event, now, &mut self.scratch);
+        let expected = expectation(tenant, random_question, self.now_seconds);
+        let table_reason = apply_to_table(&mut tenant.table, &policy, &event, now, &mut self.queue_buffer);
         let describe = |what: &str| {
             format!(
                 "{what}\n{}\nthe reference says {:?}\nthe product says   {:?}\nlogins before: {:?}\n{}",
-                asked.line("7").trim_end(),
-                expected.said,
-                heard.said,
+                random_question.line("7").trim_end(),
+                expected.comparable,
+                answer.comparable,
                 tenant.sessions,
-                tenant.draft.for_the_product(),
+                tenant.organization.for_the_product(),
             )
         };
-        if heard.said != expected.said {
-            let (ours, theirs) = (&heard.said, &expected.said);
-            let what = if (ours.verdict, &ours.reason) == (theirs.verdict, &theirs.reason) {
-                format!("DIFFERENT DETAILS of {} {:?}", ours.reason, ours.action)
+        if answer.comparable != expected.comparable {
+            let (product, reference) = (&answer.comparable, &expected.comparable);
+            let what = if (product.verdict, &product.reason) == (reference.verdict, &reference.reason) {
+                format!("DIFFERENT DETAILS of {} {:?}", product.reason, product.action)
             } else {
                 format!(
                     "DIFFERENT: {:?}: reference {} {}, product {} {}",
-                    ours.action, theirs.verdict, theirs.reason, ours.verdict, ours.reason
+                    product.action, reference.verdict, reference.reason, product.verdict, product.reason
                 )
             };
             return Err(describe(&what));
         }
-        if heard.pair.is_some() && heard.revision != policy.revision {
-            return Err(describe("DIFFERENT: another revision judged"));
+        if answer.pair.is_some() && answer.revision != policy.revision {
+            return Err(describe("DIFFERENT: another policy revision decided"));
         }
-        if in_table.is_some_and(|reason| Some(reason) != heard.pair.map(|(_, reason)| reason)) {
-            return Err(describe("DIFFERENT: the gate is of another opinion than decide"));
+        if table_reason.is_some_and(|reason| Some(reason) != answer.pair.map(|(_, reason)| reason)) {
+            return Err(describe("DIFFERENT: the gate and `decide` have different reasons"));
         }
         tenant.ends = expected.ends;
         let after = expected.sessions;
         if after != tenant.sessions {
             let before = std::mem::replace(&mut tenant.sessions, after);
-            if in_order(&tenant.sessions) != rows(&tenant.table, policy.organization(&tenant.draft.name)) {
+            if in_order(&tenant.sessions) != rows(&tenant.table, policy.organization(&tenant.organization.name)) {
                 return Err(format!(
                     "DIFFERENT LOGINS\nafter {}before {before:?}\nafter {:?}",
-                    asked.line("7"),
+                    random_question.line("7"),
                     tenant.sessions
                 ));
             }
@@ -296,24 +300,25 @@ impl SideBySide {
     /// Asks the gate about every possible login session.
     fn compare_sessions_of(&mut self, position: usize) -> Result<(), String> {
         let tenant = &self.tenants[position];
-        for user in &tenant.draft.users {
-            for queue in &tenant.draft.queues {
+        for user in &tenant.organization.users {
+            for queue in &tenant.organization.queues {
                 let logged_in = tenant.sessions.iter().any(|at| at.user == user.id && at.queue == queue.id);
                 let question = Question {
-                    org: tenant.draft.name.clone(),
+                    org: tenant.organization.name.clone(),
                     actor: user.extension.to_owned(),
                     action: Some("queue.logout".to_owned()),
                     queue: Some(queue.number.to_owned()),
                     ..Question::default()
                 };
-                let asked = RandomQuestion { question, may: true, lease_seconds: None };
-                let heard = self
-                    .gate
-                    .ask(&asked.event(), self.now(), &mut self.scratch, |outcome, _| ProductAnswer::of(&outcome));
-                if logged_in != (heard.said.reason == "logged_out") {
+                let random_question = RandomQuestion { question, may: true, lease_seconds: None };
+                let answer =
+                    self.gate.ask(&random_question.event(), self.now(), &mut self.queue_buffer, |outcome, _| {
+                        ProductAnswer::of(&outcome)
+                    });
+                if logged_in != (answer.comparable.reason == "logged_out") {
                     return Err(format!(
                         "DIFFERENT LOGINS\n{} in {} of {}: the reference says {logged_in}, the gate {:?}",
-                        user.id, queue.id, tenant.draft.name, heard.said
+                        user.id, queue.id, tenant.organization.name, answer.comparable
                     ));
                 }
             }
@@ -321,14 +326,17 @@ impl SideBySide {
         Ok(())
     }
 
-    /// Compares every login session with the expected ones.
+    /// Compares every login session with the expected sessions.
     fn compare_sessions(&mut self) -> Result<(), String> {
         let policy = self.gate.policy();
         let mut counts = Counts::default();
         for tenant in &self.tenants {
-            let theirs = rows(&tenant.table, policy.organization(&tenant.draft.name));
-            if in_order(&tenant.sessions) != theirs {
-                return Err(format!("DIFFERENT LOGINS\nof {}: {:?}, {theirs:?}", tenant.draft.name, tenant.sessions));
+            let table_rows = rows(&tenant.table, policy.organization(&tenant.organization.name));
+            if in_order(&tenant.sessions) != table_rows {
+                return Err(format!(
+                    "DIFFERENT LOGINS\nof {}: {:?}, {table_rows:?}",
+                    tenant.organization.name, tenant.sessions
+                ));
             }
             for session in &tenant.sessions {
                 match session.ground {
@@ -336,7 +344,7 @@ impl SideBySide {
                     "unassigned" => counts.unassigned += 1,
                     _ => counts.supervisor += 1,
                 }
-                if session.ground != "supervisor" && is_kept(&tenant.world, &tenant.draft.name, session) {
+                if session.ground != "supervisor" && is_kept(&tenant.world, &tenant.organization.name, session) {
                     counts.kept += 1;
                 }
             }
@@ -352,7 +360,7 @@ impl SideBySide {
     }
 }
 
-/// Whether a session is kept: its user could not log in to the queue today.
+/// Whether a session is kept: its user could not begin it under the current policy.
 fn is_kept(world: &World, organization: &str, session: &Session) -> bool {
     let question = Question {
         org: organization.to_owned(),
@@ -364,17 +372,17 @@ fn is_kept(world: &World, organization: &str, session: &Session) -> bool {
     judge(world, &[], &question).verdict != "allow"
 }
 
-/// The expected answer and state, by the reference.
+/// The expected answer and state, according to the reference.
 struct Expected {
-    said: ComparableAnswer,
+    comparable: ComparableAnswer,
     sessions: Vec<Session>,
     ends: BTreeMap<(String, String), u64>,
 }
 
-/// Asks the reference, and adds the leases, which it does not have.
-fn expectation(tenant: &ComparedOrganization, asked: &RandomQuestion, now_seconds: u64) -> Expected {
-    let answer = judge(&tenant.world, &tenant.sessions, &asked.question);
-    let mut said = ComparableAnswer {
+/// Asks the reference and adds the leases, which the reference does not have.
+fn expectation(tenant: &ComparedOrganization, random_question: &RandomQuestion, now_seconds: u64) -> Expected {
+    let answer = judge(&tenant.world, &tenant.sessions, &random_question.question);
+    let mut comparable = ComparableAnswer {
         verdict: answer.verdict,
         reason: answer.reason,
         key: answer.key,
@@ -384,14 +392,14 @@ fn expectation(tenant: &ComparedOrganization, asked: &RandomQuestion, now_second
     };
     let (mut sessions, mut ends) = (answer.sessions_after, tenant.ends.clone());
     let before_attributes = ["unknown_organization", "unknown_action", "unknown_feature_code", "missing_attribute"];
-    let is_leased = said.action.as_deref() == Some("agent.login");
+    let is_leased = comparable.action.as_deref() == Some("agent.login");
     if is_leased
-        && said.verdict != "error"
-        && !before_attributes.contains(&&*said.reason)
-        && asked.lease_seconds.is_some_and(|seconds| seconds > tenant.draft.lease_max_seconds)
+        && comparable.verdict != "error"
+        && !before_attributes.contains(&&*comparable.reason)
+        && random_question.lease_seconds.is_some_and(|seconds| seconds > tenant.organization.lease_max_seconds)
     {
-        // A value that the key cannot have here: it is found at the check of the attributes.
-        said = ComparableAnswer {
+        // The value exceeds the longest lease of the organization, which the check of the attributes finds.
+        comparable = ComparableAnswer {
             verdict: "error",
             reason: "malformed".to_owned(),
             key: Some("for"),
@@ -401,38 +409,41 @@ fn expectation(tenant: &ComparedOrganization, asked: &RandomQuestion, now_second
         };
         sessions.clone_from(&tenant.sessions);
     }
-    // Only a lease in the event gives an existing session of a supervisor's login a new end.
-    if let (Some(seconds), Some(renewed), true) = (asked.lease_seconds, there(tenant, &said), is_leased)
-        && said.reason == "already_logged_in"
+    // A repeated supervisor login changes the end of the session only if the question has a lease.
+    if let (Some(seconds), Some(renewed), true) =
+        (random_question.lease_seconds, target_session(tenant, &comparable), is_leased)
+        && comparable.reason == "already_logged_in"
         && renewed.ground == "supervisor"
     {
-        "supervisor_login".clone_into(&mut said.reason);
-        if !asked.may {
+        "supervisor_login".clone_into(&mut comparable.reason);
+        if !random_question.may {
             ends.insert((renewed.user.clone(), renewed.queue.clone()), now_seconds + u64::from(seconds));
         }
     }
-    if asked.may || said.verdict != "allow" {
+    if random_question.may || comparable.verdict != "allow" {
         sessions.clone_from(&tenant.sessions);
     }
     if sessions != tenant.sessions {
         ends.retain(|(user, queue), _| sessions.iter().any(|at| at.user == *user && at.queue == *queue));
-        let default = Some(tenant.draft.lease_default_seconds).filter(|&seconds| seconds > 0);
-        if let (Some(begun), Some(seconds), true) = (sessions.last(), asked.lease_seconds.or(default), is_leased) {
+        let default = Some(tenant.organization.lease_default_seconds).filter(|&seconds| seconds > 0);
+        if let (Some(begun), Some(seconds), true) =
+            (sessions.last(), random_question.lease_seconds.or(default), is_leased)
+        {
             ends.insert((begun.user.clone(), begun.queue.clone()), now_seconds + u64::from(seconds));
         }
     }
-    Expected { said, sessions, ends }
+    Expected { comparable, sessions, ends }
 }
 
 /// The login session of the target in the queue of the answer.
-fn there<'t>(tenant: &'t ComparedOrganization, said: &ComparableAnswer) -> Option<&'t Session> {
-    let (target, queue) = (said.target.as_deref()?, said.queues.first()?);
-    let user = tenant.draft.users.iter().find(|user| user.extension == target)?;
-    let queue = tenant.draft.queues.iter().find(|at| at.number == queue)?;
+fn target_session<'t>(tenant: &'t ComparedOrganization, comparable: &ComparableAnswer) -> Option<&'t Session> {
+    let (target, queue) = (comparable.target.as_deref()?, comparable.queues.first()?);
+    let user = tenant.organization.users.iter().find(|user| user.extension == target)?;
+    let queue = tenant.organization.queues.iter().find(|at| at.number == queue)?;
     tenant.sessions.iter().find(|session| session.user == user.id && session.queue == queue.id)
 }
 
-/// A login session of either side: user, queue, ground, paused.
+/// A login session in a common form: user, queue, ground, paused.
 type Row = (String, String, &'static str, bool);
 
 fn in_order(sessions: &[Session]) -> Vec<Row> {
@@ -453,64 +464,64 @@ fn rows(table: &SessionTable, organization: Option<&Organization>) -> Vec<Row> {
     rows
 }
 
-/// Applies the event to a second table, as the gate does to its own, because the gate shows no grounds and pauses.
-/// Returns the reason of `decide`, if the event got that far.
-fn follow(
+/// Applies the event to a second table, as the gate does to its own, because the gate does not expose grounds and
+/// pauses. Returns the reason of `decide`. `None`: the event could not be resolved.
+fn apply_to_table(
     table: &mut SessionTable,
     policy: &Policy,
     event: &Event<'_>,
     now: Moment,
-    scratch: &mut QueueSet,
+    queue_buffer: &mut QueueSet,
 ) -> Option<Reason> {
     let question: Resolved<'_> = resolve(policy, event, None).ok()?;
     let subject = match question.action.effect.subject() {
         Some(Subject::Target) => question.target?.id(),
         _ => question.actor.id(),
     };
-    let judgement = decide(&question, &table.view(subject), scratch);
-    if let Decision::Allow { change, .. } = judgement.decision
+    let decided = decide(&question, &table.view(subject), queue_buffer);
+    if let Decision::Allow { change, .. } = decided.decision
         && question.intent == Intent::Do
         && change != Transition::Nothing
     {
         let ends = question.lease_seconds.map(|seconds| now.after(seconds));
         let by = Some(question.actor.id()).filter(|&by| by != subject);
         let terms = LoginTerms { at: now, by, ends };
-        let _altered = match judgement.queues {
+        let _altered = match decided.queues {
             JudgedQueues::Nothing => vec![],
             JudgedQueues::One(queue) => table.apply(subject, &[queue], change, terms),
-            JudgedQueues::All => table.apply(subject, scratch.as_slice(), change, terms),
+            JudgedQueues::All => table.apply(subject, queue_buffer.as_slice(), change, terms),
         };
     }
-    Some(judgement.decision.reason())
+    Some(decided.decision.reason())
 }
 
-/// Asks in the line dialect, and reads the answer.
-fn through_the_line(
+/// Asks in the line dialect and parses the reply.
+fn ask_by_line(
     gate: &Gate,
-    asked: &RandomQuestion,
+    random_question: &RandomQuestion,
     now: Moment,
-    scratch: &mut QueueSet,
+    queue_buffer: &mut QueueSet,
 ) -> Result<ProductAnswer, String> {
-    let line = asked.line("Q7");
+    let line = random_question.line("Q7");
     let (mut room, mut output) = (vec![], vec![]);
     let mut dialect = Line::new(None);
     let Step::Ask { consumed, event, id } = dialect.next(line.as_bytes(), &mut room, &mut output) else {
-        return Err(format!("DIFFERENT BYTES\n{line:?} is no question"));
+        return Err(format!("DIFFERENT BYTES\n{line:?} is not a question"));
     };
-    if consumed != line.len() || event != asked.event() {
+    if consumed != line.len() || event != random_question.event() {
         return Err(format!("DIFFERENT BYTES\n{line:?} is read as {event:?}"));
     }
-    let heard = gate.ask(&event, now, scratch, |outcome, _| {
+    let answer = gate.ask(&event, now, queue_buffer, |outcome, _| {
         dialect.answer(id, &outcome, &mut output);
         ProductAnswer::of(&outcome)
     });
     let text = String::from_utf8(output).unwrap();
-    // Only an allowed supervision names its target.
-    let target = heard.said.target.clone().filter(|_| heard.pins_down);
-    let written = ComparableAnswer { target, ..heard.said.clone() };
-    match grammar::said_by(&text, "Q7") {
-        Some(said) if said == written => Ok(heard),
-        said => Err(format!("DIFFERENT BYTES\n{text:?} reads as {said:?}, and not as {written:?}")),
+    // Only the reply to an allowed supervision has the target.
+    let target = answer.comparable.target.clone().filter(|_| answer.has_mode);
+    let written = ComparableAnswer { target, ..answer.comparable.clone() };
+    match grammar::parse_reply(&text, "Q7") {
+        Some(parsed) if parsed == written => Ok(answer),
+        parsed => Err(format!("DIFFERENT BYTES\n{text:?} is parsed as {parsed:?}, and not as {written:?}")),
     }
 }
 
@@ -524,45 +535,45 @@ fn mode_of(action: &str) -> Option<SupervisionMode> {
     }
 }
 
-/// Asks over FastAGI, and reads the variables of the answer.
-fn through_fastagi(
+/// Asks over FastAGI and parses the variables of the answer.
+fn ask_by_fastagi(
     gate: &Gate,
-    asked: &RandomQuestion,
+    random_question: &RandomQuestion,
     now: Moment,
-    scratch: &mut QueueSet,
+    queue_buffer: &mut QueueSet,
 ) -> Result<ProductAnswer, String> {
-    let environment = asked.environment();
+    let environment = random_question.environment();
     let (mut room, mut output) = (vec![], vec![]);
     let mut dialect = FastAgi::new();
     let Step::Ask { consumed, event, id } = dialect.next(environment.as_bytes(), &mut room, &mut output) else {
-        return Err(format!("DIFFERENT BYTES\n{environment:?} is no question"));
+        return Err(format!("DIFFERENT BYTES\n{environment:?} is not a question"));
     };
-    if consumed != environment.len() || event != asked.event() {
+    if consumed != environment.len() || event != random_question.event() {
         return Err(format!("DIFFERENT BYTES\n{environment:?} is read as {event:?}"));
     }
-    let heard = gate.ask(&event, now, scratch, |outcome, _| {
+    let answer = gate.ask(&event, now, queue_buffer, |outcome, _| {
         dialect.answer(id, &outcome, &mut output);
         ProductAnswer::of(&outcome)
     });
     let text = String::from_utf8(output).unwrap();
-    let ComparableAnswer { verdict, reason, action, queues, target, .. } = &heard.said;
+    let ComparableAnswer { verdict, reason, action, queues, target, .. } = &answer.comparable;
     let mut written = vec![reason.clone(), action.clone().unwrap_or_default(), queues.join("&")];
     written.push(target.as_ref().map(|target| format!("{target}-")).unwrap_or_default());
     let mode = action.as_deref().and_then(mode_of);
-    // Without a target there are no options for the PBX.
+    // Only an answer with a target has options for the PBX.
     written.push(
-        mode.filter(|_| heard.pins_down && target.is_some()).map_or("", supervision_options::asterisk).to_owned(),
+        mode.filter(|_| answer.has_mode && target.is_some()).map_or("", supervision_options::asterisk).to_owned(),
     );
     written.push(if *verdict == "allow" { "ALLOW" } else { "DENY" }.to_owned());
-    let in_order = grammar::variables(&text).map(|set| {
+    let values = grammar::variables(&text).map(|set| {
         let mut queues: Vec<&str> = set[2].1.split('&').collect();
         queues.sort_unstable();
         let mut values: Vec<String> = set.into_iter().map(|(_, value)| value.to_owned()).collect();
         values[2] = queues.join("&");
         values
     });
-    if in_order.as_ref() == Some(&written) {
-        Ok(heard)
+    if values.as_ref() == Some(&written) {
+        Ok(answer)
     } else {
         Err(format!("DIFFERENT BYTES\n{text:?} is not {written:?}"))
     }

@@ -1,5 +1,5 @@
-//! Every small world: one actor, one target, two queues, two groups, and every role, assignment, flag and setting that
-//! matters, in every combination.
+//! Every small world: one actor, one target, two queues, two groups, and every combination of roles, assignments, flags
+//! and settings that can change an answer.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::properties::worlds::RandomOrganization;
 
 pub(crate) const NOW: Moment = Moment { wall: UnixMillis(1_000_000_000), uptime_ms: 1 };
 
-/// A user as bits: the roles of the model, the two queues, the two groups.
+/// A user. The fields are bit sets of the roles of the model, of the two queues, and of the two groups.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Person {
     pub(crate) roles: u16,
@@ -36,8 +36,9 @@ pub(crate) struct Person {
 
 pub(crate) const QUEUES: [QueueId; 2] = [QueueId(0), QueueId(1)];
 
-fn bits<T: Copy>(of: &[T], mask: u8) -> Vec<T> {
-    of.iter().enumerate().filter(|(bit, _)| mask & 1 << bit != 0).map(|(_, &it)| it).collect()
+/// The items whose bit in `mask` is set.
+fn selected<T: Copy>(items: &[T], mask: u8) -> Vec<T> {
+    items.iter().enumerate().filter(|(bit, _)| mask & 1 << bit != 0).map(|(_, &it)| it).collect()
 }
 
 /// Builds an organization of these users.
@@ -50,7 +51,7 @@ pub(crate) fn organization(id: u16, name: &str, model: &Arc<Model>, people: &[(&
     }
     let mut ids = vec![];
     for &(id, extension, person) in people {
-        let supervised: Vec<(QueueId, bool)> = bits(&QUEUES, person.supervises)
+        let supervised: Vec<(QueueId, bool)> = selected(&QUEUES, person.supervises)
             .into_iter()
             .map(|queue| (queue, person.edits & 1 << queue.0 != 0))
             .collect();
@@ -59,18 +60,18 @@ pub(crate) fn organization(id: u16, name: &str, model: &Arc<Model>, people: &[(&
             extension,
             roles: PositionSet(person.roles),
             protected: person.protected,
-            served: &bits(&QUEUES, person.serves),
+            served: &selected(&QUEUES, person.serves),
             supervised: &supervised,
         };
         ids.push(builder.user(&user).unwrap());
     }
     for (bit, id) in ["g0", "g1"].into_iter().enumerate() {
-        let those = |of: fn(&Person) -> u8| -> Vec<UserId> {
-            let people = people.iter().zip(&ids).filter(|((_, _, person), _)| of(person) & 1 << bit != 0);
+        let users_with = |groups: fn(&Person) -> u8| -> Vec<UserId> {
+            let people = people.iter().zip(&ids).filter(|((_, _, person), _)| groups(person) & 1 << bit != 0);
             people.map(|(_, &id)| id).collect()
         };
         let group = Group { id: id.into(), outbound: [None, Some(false)][bit] };
-        builder.group(group, &those(|person| person.leads), &those(|person| person.member)).unwrap();
+        builder.group(group, &users_with(|person| person.leads), &users_with(|person| person.member)).unwrap();
     }
     Organization {
         name: name.into(),
@@ -98,27 +99,11 @@ pub(crate) fn all_events(model: &models::Model, compiled: &Model, actor: &'stati
     let mut events = vec![];
     for &name in model.actions {
         let uses = compiled.action_named(name).unwrap().uses;
-        let mut of_action = vec![Event {
-            intent: Intent::May,
-            organization: token("o").unwrap(),
-            actor: token(actor).unwrap(),
-            request: Request::Action(token(name).unwrap()),
-            via: Via::Phone,
-            queue: None,
-            target: None,
-            from: None,
-            group: None,
-            role: None,
-            call: None,
-            pause_reason: None,
-            to_tag: None,
-            from_tag: None,
-            lease_seconds: None,
-            attributes: AttributeSet::EMPTY,
-        }];
+        let request = Request::Action(token(name).unwrap());
+        let mut variants = vec![Event::new(Intent::May, token("o").unwrap(), token(actor).unwrap(), request)];
         let mut vary = |key: Key, choices: &[&'static str], set: fn(&mut Event<'static>, &'static str)| {
             if uses.has(key) {
-                let varied = of_action.iter().flat_map(|event| {
+                let varied = variants.iter().flat_map(|event| {
                     choices.iter().map(move |choice| {
                         let mut event = *event;
                         set(&mut event, choice);
@@ -126,7 +111,7 @@ pub(crate) fn all_events(model: &models::Model, compiled: &Model, actor: &'stati
                     })
                 });
                 let varied: Vec<_> = varied.collect();
-                of_action.extend(varied);
+                variants.extend(varied);
             }
         };
         vary(Key::Queue, &["q0", "q1"], |event, text| event.queue = Token::parse(text.as_bytes()));
@@ -137,30 +122,30 @@ pub(crate) fn all_events(model: &models::Model, compiled: &Model, actor: &'stati
         let keys = [Key::Conversation, Key::Field, Key::Section, Key::Kind, Key::Verb, Key::InUse];
         for key in keys.into_iter().filter(|&key| uses.has(key)) {
             let values = AttributeSet::all_of(KeySet::EMPTY.with(key));
-            let given = of_action.iter().flat_map(|event| {
+            let given = variants.iter().flat_map(|event| {
                 values.iter().map(move |(key, text)| {
                     let attributes = event.attributes.union(AttributeSet::value(key, text).unwrap());
                     Event { attributes, ..*event }
                 })
             });
             let given: Vec<_> = given.collect();
-            of_action.extend(given);
+            variants.extend(given);
         }
         if name.starts_with("queue.") {
-            let dashboard: Vec<_> = of_action.iter().map(|event| Event { via: Via::Dashboard, ..*event }).collect();
-            of_action.extend(dashboard);
+            let dashboard: Vec<_> = variants.iter().map(|event| Event { via: Via::Dashboard, ..*event }).collect();
+            variants.extend(dashboard);
         }
-        events.extend(of_action);
+        events.extend(variants);
     }
     events
 }
 
-/// The resolved events, of those that get as far as a decision; they fit every organization of the same users.
-pub(crate) fn resolved<'p>(policy: &'p Policy, events: &[Event<'_>]) -> Vec<Question<'p>> {
+/// The questions of the events that can be resolved. They are valid in every organization of the same users.
+pub(crate) fn resolve_all<'p>(policy: &'p Policy, events: &[Event<'_>]) -> Vec<Question<'p>> {
     events.iter().filter_map(|event| resolve(policy, event, None).ok()).collect()
 }
 
-/// Which questions are allowed, a bit a question.
+/// The set of allowed questions, one bit a question.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Allowed(pub(crate) [u64; 16]);
 
@@ -170,45 +155,47 @@ impl Allowed {
         self
     }
 
-    /// The first question that is allowed here and not there.
+    /// The first question that is allowed in this set and not in `other`.
     pub(crate) fn first_beyond(&self, other: &Self) -> Option<usize> {
         let words = self.0.iter().zip(other.0).enumerate();
-        let mut beyond = words.map(|(word, (here, there))| (word, here & !there)).filter(|(_, rest)| *rest != 0);
+        let mut beyond = words.map(|(word, (this, other))| (word, this & !other)).filter(|(_, rest)| *rest != 0);
         beyond.next().map(|(word, rest)| word * 64 + rest.trailing_zeros() as usize)
     }
 }
 
-pub(crate) fn judged(
+/// The reasons of the decisions on these questions.
+pub(crate) fn decide_all(
     organization: &Organization,
     questions: &[Question<'_>],
     sessions: &SessionTable,
-    scratch: &mut QueueSet,
+    queue_buffer: &mut QueueSet,
 ) -> impl Iterator<Item = Reason> {
     questions.iter().map(move |question| {
-        // The ids of the same users in this organization.
-        let here = |user: User<'_>| organization.directory.user(user.id()).unwrap();
-        let (actor, target) = (here(question.actor), question.target.map(here));
+        // The users with the same ids in this organization.
+        let user_here = |user: User<'_>| organization.directory.user(user.id()).unwrap();
+        let (actor, target) = (user_here(question.actor), question.target.map(user_here));
         let question = Question { organization, actor, target, ..*question };
         let subject = match question.action.effect.subject() {
             Some(Subject::Target) => target.unwrap(),
             _ => actor,
         };
-        decide(&question, &sessions.view(subject.id()), scratch).decision.reason()
+        decide(&question, &sessions.view(subject.id()), queue_buffer).decision.reason()
     })
 }
 
+/// The set of allowed questions.
 pub(crate) fn allowed(
     organization: &Organization,
     questions: &[Question<'_>],
     sessions: &SessionTable,
-    scratch: &mut QueueSet,
+    queue_buffer: &mut QueueSet,
 ) -> Allowed {
-    let reasons = judged(organization, questions, sessions, scratch).enumerate();
+    let reasons = decide_all(organization, questions, sessions, queue_buffer).enumerate();
     let allowed = reasons.filter(|(_, reason)| matches!(reason, Reason::Allow(_)));
     allowed.fold(Allowed::default(), |set, (position, _)| set.with(position))
 }
 
-/// Two states: nobody is logged in, and everybody is logged in to the first queue.
+/// Two states: no login sessions, and a session of each user in the first queue.
 pub(crate) fn session_states(people: &[UserId]) -> [SessionTable; 2] {
     let mut logged_in = SessionTable::default();
     for &user in people {
@@ -226,7 +213,8 @@ pub(crate) fn settings(model: &Model, on: &[&str]) -> SettingSet {
     })
 }
 
-/// Every subset of `names`; bit `n` of its position is whether the `n`th is on.
+/// The settings for every subset of `names`, with `beside` always on. Bit `n` of a position says whether name `n` is
+/// on.
 pub(crate) fn all_settings(model: &Model, names: &[&'static str], beside: &[&'static str]) -> Vec<SettingSet> {
     let subset = |mask: usize| {
         let on = names.iter().enumerate().filter(|(bit, _)| mask & 1 << bit != 0).map(|(_, &name)| name);
@@ -235,7 +223,7 @@ pub(crate) fn all_settings(model: &Model, names: &[&'static str], beside: &[&'st
     (0..1 << names.len()).map(subset).collect()
 }
 
-/// Settings of which every combination is tried; the first is the queue limit.
+/// The settings that are tried in every combination. The first is the queue limit.
 pub(crate) const GOTO_SETTINGS: [&str; 5] = [
     "supervisor.limit_to_assigned_queues",
     "allow_unassigned_login",
@@ -244,8 +232,8 @@ pub(crate) const GOTO_SETTINGS: [&str; 5] = [
     "contact_admin.may_supervise",
 ];
 
-/// The actors in GoTo: every set of roles, served and supervised queues; its position is `roles + 8 * serves + 32 *
-/// supervises`.
+/// The actors in GoTo: every set of roles, served queues and supervised queues, at the position `roles + 8 * serves +
+/// 32 * supervises`.
 pub(crate) fn goto_actors() -> Vec<Person> {
     let person = |bits: u8| Person {
         roles: u16::from(bits % 8),

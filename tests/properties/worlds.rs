@@ -1,11 +1,12 @@
-//! Random organizations, small enough that every part of them meets every other, and what a reload changes in them.
+//! Random organizations, and random edits of them before a reload. They are so small that all their parts occur
+//! together.
 
 use std::fmt::Write;
 
 use crate::properties::models::{MODELS, Model};
 use crate::support::random_source::RandomSource;
 
-/// The ids of users. One looks like an extension.
+/// The ids of users. One is also a valid extension.
 const PEOPLE: &[&str] = &["ann", "bob", "cy.d", "Eve_1", "3001"];
 /// Extensions, among them prefixes of one another.
 const EXTENSIONS: &[&str] = &["10", "100", "1001", "1002", "0100", "2001"];
@@ -14,10 +15,10 @@ const QUEUES: &[&str] = &["sales", "help-desk", "night", "777"];
 const NUMBERS: &[&str] = &["6", "60", "600", "601", "0600", "1001"];
 const KINDS: &[&str] = &["call", "call", "ring_group", "inbox", "campaign"];
 const GROUPS: &[&str] = &["north", "south"];
-/// Names of no user and no queue.
+/// Names that no user and no queue has.
 const STRANGERS: &[&str] = &["nobody", "9999", "ANN", "6001", "*13"];
 
-/// The codes of the preset `asterisk`, which is written out for the reference.
+/// The feature codes of the preset `asterisk`. The reference gets them as own codes, because it has no presets.
 const ASTERISK: &[(&str, &str)] = &[
     ("*13", "queue.login"),
     ("*14", "queue.logout"),
@@ -58,7 +59,7 @@ struct RandomGroup {
     outbound: Option<bool>,
 }
 
-/// A random organization, from which the files of both sides are written.
+/// A random organization, which is written as the organization file of the product and of the reference.
 #[derive(Clone, Debug)]
 pub(crate) struct RandomOrganization {
     pub(crate) name: String,
@@ -82,7 +83,7 @@ pub(crate) fn group_name(random_source: &mut RandomSource) -> &'static str {
 impl RandomOrganization {
     /// A new organization with this name.
     pub(crate) fn new(name: &str, random_source: &mut RandomSource) -> Self {
-        let mut draft = Self {
+        let mut organization = Self {
             name: name.to_owned(),
             model: random_source.pick(MODELS),
             settings: vec![],
@@ -95,13 +96,13 @@ impl RandomOrganization {
             users: vec![],
             groups: vec![],
         };
-        draft.draw_settings(random_source);
-        draft.draw_codes(random_source);
-        draft.draw_bounds(random_source);
-        draft.draw_queues(random_source);
-        draft.draw_users(random_source);
-        draft.draw_groups(random_source);
-        draft
+        organization.draw_settings(random_source);
+        organization.draw_codes(random_source);
+        organization.draw_bounds(random_source);
+        organization.draw_queues(random_source);
+        organization.draw_users(random_source);
+        organization.draw_groups(random_source);
+        organization
     }
 
     /// The smallest file of an organization `o` with this model.
@@ -111,7 +112,7 @@ impl RandomOrganization {
         format!("organization = \"o\"\nmodel = \"{model}\"\n{owner}")
     }
 
-    /// Edits it before a reload: anything may change but its name and its model.
+    /// Edits the organization before a reload: everything may change except the name and the model.
     pub(crate) fn edit(&mut self, random_source: &mut RandomSource) {
         if random_source.one_in(2) {
             self.draw_settings(random_source);
@@ -125,7 +126,7 @@ impl RandomOrganization {
         if random_source.one_in(3) {
             self.draw_queues(random_source);
         }
-        // Queues may be removed, so their agents change in any case.
+        // Queues may be removed, so the assignments must be drawn again.
         self.draw_users(random_source);
         self.draw_groups(random_source);
     }
@@ -155,7 +156,7 @@ impl RandomOrganization {
         for (id, number) in ids.into_iter().zip(numbers) {
             self.queues.push(RandomQueue {
                 id,
-                // The id that is a number is unique, so it may also be the number of the queue.
+                // No other queue has the number 777, so it can be both id and number.
                 number: if id == "777" && random_source.one_in(2) { id } else { number },
                 kind: random_source.pick(KINDS),
                 wrap_up_seconds: if random_source.one_in(2) { 30 } else { 0 },
@@ -173,7 +174,7 @@ impl RandomOrganization {
         for (id, extension) in ids.into_iter().zip(extensions) {
             let roles = match (self.model.one_role_a_user, self.users.is_empty()) {
                 (true, true) => vec!["owner"],
-                // Most rules are about agents and supervisors; a plain user has no role.
+                // Agents and supervisors are drawn more often, because most rules concern them.
                 (true, false) => match random_source.below(8) {
                     0 => vec![],
                     1..=4 => vec![random_source.pick(&["agent", "supervisor"])],
@@ -232,9 +233,9 @@ impl RandomOrganization {
         if random_source.one_in(2) { queue.id } else { queue.number }
     }
 
-    /// Dialed digits: mostly a code of the organization with one of its numbers as the argument.
+    /// Dialed digits: mostly a feature code of the organization with one of its numbers as the argument.
     pub(crate) fn digits(&self, random_source: &mut RandomSource) -> String {
-        let codes = self.codes_written_out();
+        let codes = self.all_codes();
         if codes.is_empty() || random_source.one_in(16) {
             return random_source.pick(&["*13", "*99", "600", "**", "*13#", "*2211001", "0600**", "#9"]).to_owned();
         }
@@ -256,13 +257,13 @@ impl RandomOrganization {
         }
     }
 
-    /// Its own codes and those of its preset that it does not override.
-    fn codes_written_out(&self) -> Vec<(&'static str, &'static str)> {
+    /// The own feature codes, and the codes of the preset that are not overridden.
+    fn all_codes(&self) -> Vec<(&'static str, &'static str)> {
         let preset = if self.preset { ASTERISK } else { &[] };
         // `*222{target}` and `*222` of the preset are the same code.
         let same = |one: &str, other: &str| one.trim_end_matches("{target}") == other.trim_end_matches("{target}");
         let inherited = preset.iter().filter(|(code, _)| !self.codes.iter().any(|(own, _)| same(own, code)));
-        // The preset has codes for actions that the model lacks: they have no meaning.
+        // Codes of the preset for an action that the model does not have are ignored.
         let inherited = inherited.filter(|(_, action)| self.model.actions.contains(action));
         inherited.chain(&self.codes).copied().collect()
     }
@@ -275,7 +276,7 @@ impl RandomOrganization {
 
     /// The organization file of the reference, which has no presets.
     pub(crate) fn for_the_reference(&self) -> String {
-        self.file("", &self.codes_written_out())
+        self.file("", &self.all_codes())
     }
 
     fn file(&self, preset: &str, codes: &[(&str, &str)]) -> String {

@@ -1,9 +1,9 @@
-//! Dialed digits: which action they mean, and the queue or target they carry.
+//! Dialed digits: their action, and the queue or target in them.
 
 use super::Keys;
 
-/// The patterns that one entry of `[feature_codes]` stands for.
-pub(super) fn spelled_out(code: &str, keys: &Keys) -> Vec<String> {
+/// The patterns of one entry of `[feature_codes]`, with placeholders.
+pub(super) fn expanded(code: &str, keys: &Keys) -> Vec<String> {
     if code.contains('{') {
         return vec![code.to_owned()];
     }
@@ -16,13 +16,12 @@ pub(super) fn spelled_out(code: &str, keys: &Keys) -> Vec<String> {
     }
 }
 
-/// The action of the matching pattern with the most literals, and what it carries: `("queue",
-/// "600")`.
+/// The action of the matching pattern with the most literals, and its argument: `("queue", "600")`.
 pub(super) fn look_up(codes: &[(String, String)], digits: &str) -> Option<(String, Option<(&'static str, String)>)> {
     let mut most_literals = 0;
     let mut found = None;
     for (pattern, action) in codes {
-        let Some((literals, argument)) = matched(pattern, digits) else {
+        let Some((literals, argument)) = match_pattern(pattern, digits) else {
             continue;
         };
         if found.is_none() || literals > most_literals {
@@ -33,8 +32,9 @@ pub(super) fn look_up(codes: &[(String, String)], digits: &str) -> Option<(Strin
     found
 }
 
-/// How many literals the pattern has, and what the digits carry, if they match it.
-fn matched(pattern: &str, digits: &str) -> Option<(usize, Option<(&'static str, String)>)> {
+/// The number of literals of the pattern, and the argument in the digits. `None`: the digits do not
+/// match.
+fn match_pattern(pattern: &str, digits: &str) -> Option<(usize, Option<(&'static str, String)>)> {
     let Some((before, rest)) = pattern.split_once('{') else {
         return (pattern == digits).then_some((pattern.len(), None));
     };

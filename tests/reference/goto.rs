@@ -1,13 +1,13 @@
-//! The model `goto`: RULES R1-R58, L1-L18, C1-C15.
+//! The model `goto`: rules R1-R58, L1-L18, C1-C15.
 
 use super::{Case, Keys, Route, Stage, Verdict, best, keys, sessions};
 
 const NONE: &[&str] = &[];
 
-/// Every action of the model and the keys it takes (RULES section 6).
+/// Every action of the model and the keys it takes (conformance/goto.md, section 6).
 ///
-/// OPEN: a key is needed where a rule depends on it; what an action merely names is looked up if it
-/// is there.
+/// OPEN: a key is needed where a rule depends on it. Other keys of an action are looked up if the
+/// question has them.
 pub(super) const KEYS: &[Keys] = &[
     keys("queue.login", NONE, &["queue", "via"]),
     keys("queue.logout", NONE, &["queue"]),
@@ -25,7 +25,7 @@ pub(super) const KEYS: &[Keys] = &[
     keys("call.join", &["target|call"], &["queue"]),
     keys("call.replace", &["target|call"], &["queue"]),
     keys("call.watch", &["target|call"], &["queue"]),
-    // A direct call has no queue, and that has a reason of its own (R56).
+    // The queue is optional: a direct call has none, with its own reason (R56).
     keys("disposition.set", NONE, &["queue"]),
     keys("call.outbound", NONE, NONE),
     keys("call.direct_in", NONE, NONE),
@@ -71,7 +71,7 @@ pub(super) fn decide(case: &Case<'_>) -> Verdict {
             supervise(case)?;
             sessions::pause_other(case)
         }
-        // OPEN: whether the target is logged in, or in wrap-up, is not asked.
+        // OPEN: the target need not be logged in or in wrap-up.
         "agent.end_wrapup" | "call.listen" | "call.whisper" | "call.barge" | "call.join" | "call.replace"
         | "call.watch" => {
             supervise(case)?;
@@ -91,7 +91,7 @@ pub(super) fn decide(case: &Case<'_>) -> Verdict {
     }
 }
 
-/// R28: the dashboard is for agents, also for somebody who is already logged in.
+/// R28: the dashboard is for agents, also for a user who is already logged in.
 fn dashboard_needs_an_agent(case: &Case<'_>) -> Result<(), &'static str> {
     if case.is_dashboard() && !case.actor.is("agent") {
         return Err("agent_role_required");
@@ -99,8 +99,8 @@ fn dashboard_needs_an_agent(case: &Case<'_>) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// `agent.*` and `call.*`: a supervisor's, or a contact admin's whose organization says so (R8-R12,
-/// R18, R19).
+/// `agent.*` and `call.*`: for supervisors, and for contact admins with the setting `may_supervise`
+/// (R8-R12, R18, R19).
 fn supervise(case: &Case<'_>) -> Result<(), &'static str> {
     let is_call = case.action.starts_with("call.");
     let mut routes = Vec::new();
@@ -121,7 +121,8 @@ fn supervise(case: &Case<'_>) -> Result<(), &'static str> {
     best(&routes, "supervisor_role_required")
 }
 
-/// A protected user, and a fellow supervisor unless the organization says so (C14).
+/// Whether the target is a protected user, or another supervisor without the setting
+/// `supervise_peers` (C14).
 fn is_protected(case: &Case<'_>) -> bool {
     let Some(target) = case.target else {
         return false;
@@ -140,7 +141,7 @@ fn within_queue_limit(case: &Case<'_>, route: Route) -> Route {
     }
 }
 
-/// OPEN: only for `call.*`; a report or a state without a queue is no supervision.
+/// OPEN: only for `call.*`; a report or a state without a queue is not a supervision.
 fn is_allowed_outside_queues(case: &Case<'_>) -> bool {
     if !case.action.starts_with("call.") || !case.world.setting("supervisor.supervise_outside_queues") {
         return false;
@@ -151,7 +152,7 @@ fn is_allowed_outside_queues(case: &Case<'_>) -> bool {
     case.world.queues.iter().any(|queue| target.serves(queue) && case.actor.supervises(queue))
 }
 
-/// What the agent role grants (R16, R17, R51-R57).
+/// The routes of the agent role (R16, R17, R51-R57).
 fn agents(case: &Case<'_>) -> Vec<Route> {
     if !case.actor.is("agent") {
         return Vec::new();
@@ -162,8 +163,8 @@ fn agents(case: &Case<'_>) -> Vec<Route> {
         "message.audio.edit" => vec![switch("agent.manage_prerecorded_messages")],
         "message.text.edit" => vec![switch("agent.manage_public_prewritten_messages")],
         "tag.create" => vec![switch("agent.create_custom_tags")],
-        // OPEN: the agent need neither serve the queue nor be logged in to it; the PBX knows whose
-        // call it was.
+        // OPEN: the agent need neither serve the queue nor be logged in to it; the PBX knows which
+        // agent had the call.
         "disposition.set" => {
             let has_wrap_up = case.queue.is_some_and(|queue| queue.wrap_up_seconds > 0);
             vec![
@@ -176,7 +177,7 @@ fn agents(case: &Case<'_>) -> Vec<Route> {
     }
 }
 
-/// What the supervisor role grants on the control plane (R9, R13, R14, R39-R49).
+/// The routes of the supervisor role on the control plane (R9, R13, R14, R39-R49).
 fn supervisors(case: &Case<'_>) -> Vec<Route> {
     if !case.actor.is("supervisor") {
         return Vec::new();
@@ -185,7 +186,8 @@ fn supervisors(case: &Case<'_>) -> Vec<Route> {
     let switch = |is_met| Route::open().need(Stage::Switch, is_met, "permission_off");
     let has_portal = is_on("access_configuration_portal");
     match case.action.as_str() {
-        // OPEN: the analytics as a whole are no queue's; those of one queue are bound by the limit.
+        // OPEN: the limit to assigned queues applies to the analytics of one queue, not to those of
+        // the organization.
         "analytics.view" if case.queue.is_none() => vec![Route::open()],
         "analytics.view" | "report.view" | "state.view" => {
             vec![within_queue_limit(case, Route::open())]
@@ -204,7 +206,7 @@ fn supervisors(case: &Case<'_>) -> Vec<Route> {
     }
 }
 
-/// What the contact admin role grants on the control plane, bound by no queue limit (R1-R6, section
+/// The routes of the contact admin role on the control plane, without a queue limit (R1-R6, section
 /// 7).
 fn contact_admins(case: &Case<'_>) -> Vec<Route> {
     if !case.actor.is("contact_admin") {
@@ -223,8 +225,7 @@ fn contact_admins(case: &Case<'_>) -> Vec<Route> {
         | "pause_reason.edit"
         | "skill.view"
         | "skill.edit" => vec![Route::open()],
-        // OPEN: what only a supervisor may is, without `may_supervise`, a switch that is off, here
-        // as for `call.*`.
+        // OPEN: without `may_supervise` the reason is `permission_off`, as for `call.*`.
         "report.view" | "state.view" => {
             let may_supervise = case.world.setting("contact_admin.may_supervise");
             vec![Route::open().need(Stage::Switch, may_supervise, "permission_off")]
@@ -236,10 +237,10 @@ fn contact_admins(case: &Case<'_>) -> Vec<Route> {
 #[cfg(test)]
 mod tests {
     use super::super::World;
-    use super::super::tests::{ask, check, says, session};
+    use super::super::tests::{answer_text, ask, check, session};
 
     /// a1, a2, a3 and vip are agents, u1 and u2 plain users, s1 and s2 supervisors of q1 and q2;
-    /// both is an agent of q1 and supervises q2; fake supervises q1 without the role.
+    /// both is an agent of q1 and supervises q2; fake supervises q1 without the supervisor role.
     fn world(settings: &str) -> World {
         World::from_toml(&format!(
             r#"
@@ -382,10 +383,10 @@ mod tests {
              s7: actor=s1 agent.end_wrapup target=a1 queue=q1 => allow role_permits
              s7: actor=s1 agent.end_wrapup target=a1 queue=q2 => deny queue_out_of_scope",
         );
-        let there = [session("a1", "q1", "assigned"), session("u2", "q1", "supervisor")];
+        let logged_in = [session("a1", "q1", "assigned"), session("u2", "q1", "supervisor")];
         check(
             &barred(),
-            &there,
+            &logged_in,
             "L10: actor=s1 agent.login target=a1 queue=q1 => allow already_logged_in
              L14: actor=a1 queue.logout queue=q1 => allow logged_out
              L14: actor=u2 queue.logout queue=q1 via=dashboard => allow logged_out
@@ -407,7 +408,7 @@ mod tests {
              V4: actor=a1 queue.login queue=q1 => allow assigned",
         );
         check(&open(), &[], "V2: actor=a1 queue.login queue=q2 => allow unassigned_allowed");
-        // V5, L17, L18, V40: the sessions are an argument, so another policy does not touch them.
+        // V5, L17, L18, V40: the sessions are an argument, so another policy does not change them.
         let kept = ask(&open(), &[], "actor=a1 queue.login queue=q2").sessions_after;
         assert_eq!(kept, [session("a1", "q2", "unassigned")]);
         check(
@@ -613,7 +614,7 @@ mod tests {
         let paused = ask(&barred(), &all, "actor=a2 queue.pause queue=q3").sessions_after;
         assert_eq!(paused.iter().map(|session| session.paused).collect::<Vec<_>>(), [false, true]);
         assert_eq!(ask(&barred(), &all, "actor=a2 queue.logout").queues, ["601", "603"]);
-        // Only the missing ones are added.
+        // Only the missing sessions are added.
         let half = ask(&barred(), &all[1..], "actor=a2 queue.login");
         assert_eq!((half.reason.as_str(), half.sessions_after.len()), ("assigned", 2));
     }
@@ -672,15 +673,15 @@ mod tests {
                     for queue in ["", " queue=q1", " queue=q2"] {
                         let line = format!("actor={actor} {} target={target}{queue}", action.action);
                         let is_allowed = ask(&on, &[], &line).verdict == "allow";
-                        let would_be = ask(&off, &[], &line).verdict == "allow";
-                        assert!(!is_allowed || would_be, "V39: {line}");
+                        let is_allowed_unlimited = ask(&off, &[], &line).verdict == "allow";
+                        assert!(!is_allowed || is_allowed_unlimited, "V39: {line}");
                     }
                 }
             }
-            // V38: a1 and vip differ only in their names, and in who may supervise them.
+            // V38: a1 and vip differ only in their names and in the protection of vip.
             let line = format!("{} target=a2 queue=q1", action.action);
             let (one, other) = (format!("actor=a1 {line}"), format!("actor=vip {line}"));
-            assert_eq!(says(&on, &[], &one), says(&on, &[], &other), "V38: {line}");
+            assert_eq!(answer_text(&on, &[], &one), answer_text(&on, &[], &other), "V38: {line}");
         }
     }
 }

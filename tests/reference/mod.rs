@@ -1,13 +1,13 @@
-//! A second, naive reading of the two rule books, to test the first one against.
+//! The reference: a second, naive implementation of the two rule documents, to test the product against.
 //!
-//! It was written from the rule documents alone, by somebody who had not seen `src/`: a mistake in
-//! the one is unlikely to be a mistake in the other. It is plain loops over what the organization's
-//! file says, strings everywhere, nothing compiled and nothing cached, so that one can check it by
-//! reading. Where the documents leave something open, the choice made here is marked `OPEN:`.
+//! It was written from the rule documents alone, without knowledge of `src/`, so that both are
+//! unlikely to have the same mistake. It consists of plain loops over the organization file and of
+//! strings, with nothing compiled or cached, so that a reader can check it against the documents.
+//! Where the documents leave a question open, the choice made here is marked `OPEN:`.
 //!
 //! Reading order: this file (the world, the question, the order of the checks), `codes.rs` (dialed
-//! digits), `goto.rs` and `voximplant.rs` (who may do what), `sessions.rs` (what an allowed action
-//! does to the logins).
+//! digits), `goto.rs` and `voximplant.rs` (which role may do which action), `sessions.rs` (how an
+//! allowed action changes the login sessions).
 //!
 //! LIMIT: no presets of feature codes, no `users_csv`, no leases, no running supervisions and no
 //! calls.
@@ -18,7 +18,7 @@
     clippy::panic,
     clippy::too_many_lines,
     unreachable_pub,
-    reason = "a reference reads like its documents, and stops the test where it understands nothing"
+    reason = "the reference reads like its documents, and panics on input that it does not understand"
 )]
 
 mod codes;
@@ -31,9 +31,9 @@ mod voximplant;
 pub struct World {
     organization: String,
     model: String,
-    /// Patterns with their shorthand spelled out, each with its action.
+    /// Feature code patterns with expanded placeholders, each with its action.
     codes: Vec<(String, String)>,
-    /// Only what the file sets; those of a role with its name before them:
+    /// The settings of the file. A setting of a role has the role before its name:
     /// `supervisor.manage_skills`.
     settings: Vec<(String, bool)>,
     logins_per_user_max: Option<usize>,
@@ -53,35 +53,35 @@ pub struct Session {
     pub queue: String,
     /// `assigned`, `unassigned` or `supervisor`.
     pub ground: &'static str,
-    /// Whether the user takes no calls from this queue for now.
+    /// Whether the session is paused: the user takes no calls from this queue.
     pub paused: bool,
 }
 
-/// One question of a peer, as its keys and values: `digits` makes it a `dial`, `action` a `do` or
-/// `may`.
+/// One question of a peer, as keys and values. A question with `digits` is a `dial`, a question with
+/// `action` a `do` or `may`.
 #[derive(Debug, Clone, Default)]
 pub struct Question {
     /// The organization's name.
     pub org: String,
-    /// Who asks: an id or an extension.
+    /// The user who asks: an id or an extension.
     pub actor: String,
-    /// What was dialed; beats `action`.
+    /// The dialed digits, which take precedence over `action`.
     pub digits: Option<String>,
     /// The named action.
     pub action: Option<String>,
-    /// On whom: an id or an extension.
+    /// The user on whom the action acts: an id or an extension.
     pub target: Option<String>,
-    /// The queue it is about, or the one to move to: an id or a number.
+    /// The queue of the action, or the queue to move to: an id or a number.
     pub queue: Option<String>,
     /// The queue to move from: an id or a number.
     pub from: Option<String>,
     /// A group's id.
     pub group: Option<String>,
-    /// Which part of a profile, history or callback.
+    /// The part of a profile, history or callback.
     pub field: Option<String>,
     /// The role to give.
     pub role: Option<String>,
-    /// Which part of the general settings.
+    /// The part of the general settings.
     pub section: Option<String>,
     /// The kind of a channel.
     pub kind: Option<String>,
@@ -97,27 +97,27 @@ pub struct Question {
     pub call: Option<String>,
 }
 
-/// What the reference says to a question.
+/// The answer of the reference to a question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// `allow`, `deny` or `error`.
     pub verdict: &'static str,
     /// The reason's code.
     pub reason: String,
-    /// The key an error is about.
+    /// The key of an error. `None`: no error.
     pub key: Option<&'static str>,
-    /// What was judged; of a toggle, what it became; none if it was never known, and none of an
-    /// error.
+    /// The decided action; of a toggle, the login or logout that it became. `None`: an error, or the
+    /// action is unknown.
     pub action: Option<String>,
-    /// The numbers of the queues it is about, ascending as strings.
+    /// The numbers of the queues of the decision, ascending as strings.
     pub queues: Vec<String>,
-    /// The target's extension, if the action has a target and it is known.
+    /// The extension of the target. `None`: the action has no target, or the target is unknown.
     pub target: Option<String>,
-    /// All login sessions after a `do`; after a denial or an error they are what they were.
+    /// All login sessions after a `do`; unchanged after a denial or an error.
     pub sessions_after: Vec<Session>,
 }
 
-/// Judges one question; as `do`, so `sessions_after` may differ from `sessions`.
+/// Decides one question as `do`, so `sessions_after` may differ from `sessions`.
 pub fn judge(world: &World, sessions: &[Session], question: &Question) -> Answer {
     let mut answer = Answer {
         verdict: "deny",
@@ -128,7 +128,7 @@ pub fn judge(world: &World, sessions: &[Session], question: &Question) -> Answer
         target: None,
         sessions_after: sessions.to_vec(),
     };
-    match walk(world, sessions, question, &mut answer) {
+    match run_checks(world, sessions, question, &mut answer) {
         Ok(granted) => {
             answer.verdict = "allow";
             answer.reason = granted.reason.to_owned();
@@ -136,7 +136,7 @@ pub fn judge(world: &World, sessions: &[Session], question: &Question) -> Answer
         }
         Err(Refused::Deny(reason)) => answer.reason = reason.to_owned(),
         Err(Refused::Error(reason, key)) => {
-            // OPEN: an error carries nothing but its reason and its key, for no decision was made.
+            // OPEN: an error has only a reason and a key, because nothing was decided.
             answer.verdict = "error";
             answer.reason = reason.to_owned();
             answer.key = Some(key);
@@ -150,15 +150,20 @@ pub fn judge(world: &World, sessions: &[Session], question: &Question) -> Answer
     answer
 }
 
-/// The checks of RULES section 7, in its order. What has become known on the way is left in
-/// `answer`.
-fn walk(world: &World, sessions: &[Session], question: &Question, answer: &mut Answer) -> Result<Granted, Refused> {
+/// The checks, in the order of config/models/README.md, "How a question is judged". Writes action, queues and target to
+/// `answer` as soon as they are known.
+fn run_checks(
+    world: &World,
+    sessions: &[Session],
+    question: &Question,
+    answer: &mut Answer,
+) -> Result<Granted, Refused> {
     // Organization.
     if question.org != world.organization {
         return Err(Refused::Deny("unknown_organization"));
     }
 
-    // Action. From here on the dialed queue or target is as if it had been given.
+    // Action. From here on a dialed queue or target counts as a given one.
     let mut question = question.clone();
     if let Some(digits) = question.digits.clone() {
         let Some((action, argument)) = codes::look_up(&world.codes, &digits) else {
@@ -183,7 +188,7 @@ fn walk(world: &World, sessions: &[Session], question: &Question, answer: &mut A
         }
     }
     let Some(action) = question.action.clone() else {
-        // OPEN: neither digits nor action; the dialects refuse this before it is a question.
+        // OPEN: neither digits nor action; the dialects refuse such a question before the gate.
         return Err(Refused::Error("missing_key", "action"));
     };
     let Some(keys) = keys_of(&world.model, &action) else {
@@ -191,9 +196,9 @@ fn walk(world: &World, sessions: &[Session], question: &Question, answer: &mut A
     };
     answer.action = Some(action.clone());
 
-    // Attributes: first those that are there but wrong, then those that are not there.
-    // OPEN: a value outside its list is an error only where the action uses the key, and comes
-    // before anything missing.
+    // Attributes: first wrong values, then missing keys.
+    // OPEN: a value outside its list is an error only where the action uses the key, and is reported
+    // before a missing key.
     for key in keys.all() {
         let (Some(value), Some(list)) = (question.value(key), values_of(&action, key)) else {
             continue;
@@ -220,7 +225,8 @@ fn walk(world: &World, sessions: &[Session], question: &Question, answer: &mut A
             return Err(Refused::Deny("unknown_queue"));
         }
     }
-    // OPEN: a move is answered with the queue that it leads to, and with none if either is unknown.
+    // OPEN: the answer to a move has the queue that the user moves to, and no queue if either queue
+    // is unknown.
     let mut from = None;
     if let (true, Some(name)) = (keys.has("from"), &question.from) {
         from = world.queue(name);
@@ -230,7 +236,7 @@ fn walk(world: &World, sessions: &[Session], question: &Question, answer: &mut A
     }
     answer.queues.extend(queue.map(|queue| queue.number.clone()));
     let mut target = None;
-    if keys.has("target") && question.talks_of_an_agent(keys) {
+    if keys.has("target") && question.is_about_an_agent(keys) {
         match (&question.target, &question.call) {
             (Some(name), _) => {
                 target = world.user(name);
@@ -239,7 +245,7 @@ fn walk(world: &World, sessions: &[Session], question: &Question, answer: &mut A
                 };
                 answer.target = Some(target.extension.clone());
             }
-            // OPEN: a call stands for the target, so it is looked up when the target would be.
+            // OPEN: a call identifies the target, so it is looked up when the target would be.
             (None, Some(_)) if keys.has("call") => return Err(Refused::Deny("unknown_call")),
             (None, _) => {}
         }
@@ -254,8 +260,7 @@ fn walk(world: &World, sessions: &[Session], question: &Question, answer: &mut A
 
     // Kind.
     if let Some(queue) = queue {
-        // OPEN: the actions on a campaign are the only other ones that mind what kind of queue they
-        // are given.
+        // OPEN: of all other actions, only those on a campaign check the kind of their queue.
         let is_wrong = match action.as_str() {
             "disposition.set" => queue.kind != "call",
             "campaign.manage" | "campaign.edit" => queue.kind != "campaign",
@@ -266,15 +271,15 @@ fn walk(world: &World, sessions: &[Session], question: &Question, answer: &mut A
         }
     }
 
-    // A toggle is judged wholly as what it becomes, which the actor's sessions say.
-    // OPEN: a toggle that was refused before this point is answered as `queue.toggle`.
+    // A toggle is decided as a login or a logout, depending on the actor's sessions.
+    // OPEN: the answer to a toggle that was refused before this point has the action `queue.toggle`.
     let mut case = Case { world, sessions, question: &question, action, actor, queue, from, target, group };
     if case.action == "queue.toggle" {
         case.action = sessions::toggled(&case).to_owned();
         answer.action = Some(case.action.clone());
     }
     if queue.is_none() {
-        answer.queues.extend(sessions::queues_of_all(&case));
+        answer.queues.extend(sessions::concerned_queues(&case));
     }
 
     // Role and everything after it.
@@ -285,17 +290,17 @@ fn walk(world: &World, sessions: &[Session], question: &Question, answer: &mut A
     granted.map_err(Refused::Deny)
 }
 
-/// Which keys an action takes, apart from `org`, `actor`, `digits` and `action`. All others are
-/// ignored.
+/// The keys of an action, apart from `org`, `actor`, `digits` and `action`. Other keys are ignored.
 struct Keys {
     action: &'static str,
-    /// Without one of these it is `missing_attribute`; `a|b` is satisfied by either.
+    /// Required keys: without one of them the reason is `missing_attribute`. For `a|b` either key is
+    /// enough.
     needed: &'static [&'static str],
-    /// Used, and looked up, if they are there.
+    /// Keys that are used, and looked up, if the question has them.
     optional: &'static [&'static str],
 }
 
-/// One row of a model's table: the action, what it needs, what it may also have.
+/// One row of a model's table: the action, its required keys and its optional keys.
 const fn keys(action: &'static str, needed: &'static [&'static str], optional: &'static [&'static str]) -> Keys {
     Keys { action, needed, optional }
 }
@@ -314,7 +319,7 @@ impl Keys {
     }
 }
 
-/// Nothing if the model does not know the action.
+/// The keys of an action. `None`: the model does not have the action.
 fn keys_of(model: &str, action: &str) -> Option<&'static Keys> {
     let table = match model {
         "goto" => goto::KEYS,
@@ -323,7 +328,7 @@ fn keys_of(model: &str, action: &str) -> Option<&'static Keys> {
     table.iter().find(|keys| keys.action == action)
 }
 
-/// What a key may say; nothing if it is free text.
+/// The valid values of a key. `None`: any text.
 fn values_of(action: &str, key: &str) -> Option<&'static [&'static str]> {
     match key {
         "field" if action == "history.view" || action == "callbacks.view" => {
@@ -352,12 +357,12 @@ fn values_of(action: &str, key: &str) -> Option<&'static [&'static str]> {
     }
 }
 
-/// Two keys are needed only beside a certain value of another one.
+/// Whether the question needs the key: two keys are needed only with certain values of another key.
 fn is_needed(question: &Question, keys: &Keys, key: &str) -> bool {
     match key {
-        // OPEN: only what is deleted can be in somebody's way, so only then must `in_use` be known.
+        // OPEN: `in_use` decides only about a deletion, so only then is it needed.
         "in_use" => question.value("verb") == Some("delete"),
-        "target" | "target|call" => question.talks_of_an_agent(keys),
+        "target" | "target|call" => question.is_about_an_agent(keys),
         _ => true,
     }
 }
@@ -383,13 +388,14 @@ impl Question {
         value.as_deref()
     }
 
-    /// Unassigned conversations and those of bots have no target, even if one is given.
-    fn talks_of_an_agent(&self, keys: &Keys) -> bool {
+    /// Whether the question has a target: conversations that are unassigned or of a bot have none,
+    /// even if the key is given.
+    fn is_about_an_agent(&self, keys: &Keys) -> bool {
         !keys.has("conversation") || !matches!(self.value("conversation"), Some("unassigned" | "bot"))
     }
 }
 
-/// A question of which every name is known.
+/// A question with every name looked up.
 struct Case<'a> {
     world: &'a World,
     sessions: &'a [Session],
@@ -417,7 +423,7 @@ struct Granted {
     sessions: Vec<Session>,
 }
 
-/// What a rule says: granted, or the reason of the denial.
+/// The result of a rule: granted, or the reason of the denial.
 type Verdict = Result<Granted, &'static str>;
 
 enum Refused {
@@ -425,7 +431,7 @@ enum Refused {
     Error(&'static str, &'static str),
 }
 
-/// The checks after the names are known, in the order of RULES section 7.
+/// The checks after the names have been looked up, in the order of config/models/README.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
     Role,
@@ -438,7 +444,8 @@ enum Stage {
     Condition,
 }
 
-/// One way in which one role may grant the action, and the first check that it fails, if any.
+/// One way in which a role may grant the action, with the first failed check. `None`: no check has
+/// failed.
 #[derive(Debug, Clone, Copy)]
 struct Route {
     failed: Option<(Stage, &'static str)>,
@@ -449,7 +456,7 @@ impl Route {
         Route { failed: None }
     }
 
-    /// The same route with one more check; they may be added in any order.
+    /// The same route with a further check. The checks may be added in any order.
     fn need(mut self, stage: Stage, is_met: bool, reason: &'static str) -> Route {
         if !is_met && self.failed.is_none_or(|(earlier, _)| stage < earlier) {
             self.failed = Some((stage, reason));
@@ -458,8 +465,8 @@ impl Route {
     }
 }
 
-/// One open route is enough; else the reason of the one that got furthest; `without` if there is
-/// none at all.
+/// Allowed if no check of some route has failed. Otherwise the reason of the route that failed at the
+/// latest stage, or `without` if there is no route.
 fn best(routes: &[Route], without: &'static str) -> Result<(), &'static str> {
     let mut furthest = (Stage::Role, without);
     for route in routes {
@@ -541,11 +548,11 @@ const SETTINGS: &[(&str, bool, &str)] = &[
 ];
 
 impl World {
-    /// Reads one organization's file; panics on what it does not understand.
+    /// Reads an organization file. Panics if the file has anything that the reference does not know.
     pub fn from_toml(text: &str) -> World {
-        let file: toml::Table = text.parse().expect("the organization's file is TOML");
+        let file: toml::Table = text.parse().expect("the organization file is TOML");
         for key in file.keys() {
-            // `[leases]` is read by nobody here: nothing expires in the reference.
+            // `[leases]` is ignored: nothing expires in the reference.
             let known =
                 ["organization", "model", "feature_codes", "settings", "leases", "limits", "queues", "groups", "users"];
             assert!(known.contains(&key.as_str()), "the reference does not know the key {key}");
@@ -578,13 +585,13 @@ impl World {
             for (code, action) in table.as_table().expect("feature_codes is a table") {
                 let action = action.as_str().expect("a feature code names an action");
                 let keys = keys_of(&world.model, action).expect("the model knows the action of a feature code");
-                for pattern in codes::spelled_out(code, keys) {
+                for pattern in codes::expanded(code, keys) {
                     world.codes.push((pattern, action.to_owned()));
                 }
             }
         }
         for table in tables_of(&file, "queues") {
-            only(table, &["id", "number", "kind", "wrap_up_seconds", "callback"]);
+            assert_keys(table, &["id", "number", "kind", "wrap_up_seconds", "callback"]);
             let wrap_up_seconds = table.get("wrap_up_seconds").map(|value| value.as_integer().expect("seconds"));
             world.queues.push(Queue {
                 id: text_of(table, "id"),
@@ -595,7 +602,7 @@ impl World {
             });
         }
         for table in tables_of(&file, "groups") {
-            only(table, &["id", "supervisors", "members", "outbound"]);
+            assert_keys(table, &["id", "supervisors", "members", "outbound"]);
             world.groups.push(Group {
                 id: text_of(table, "id"),
                 supervisors: list_of(table, "supervisors"),
@@ -604,7 +611,7 @@ impl World {
             });
         }
         for table in tables_of(&file, "users") {
-            only(table, &["id", "extension", "roles", "queues", "supervises", "edits", "protected"]);
+            assert_keys(table, &["id", "extension", "roles", "queues", "supervises", "edits", "protected"]);
             world.users.push(User {
                 id: text_of(table, "id"),
                 extension: text_of(table, "extension"),
@@ -627,7 +634,7 @@ impl World {
                 toml::Value::Boolean(value) => {
                     let is_known = SETTINGS.iter().any(|(model, _, known)| *model == self.model && *known == name);
                     assert!(is_known, "the reference does not know the setting {name}");
-                    // RULES R42, V20: what cannot be removed must not be set to false.
+                    // rules R42, V20: a grant that cannot be removed must not be set to false.
                     assert!(*value || name != "supervisor.view_queue_settings", "{name} is locked");
                     self.settings.push((name, *value));
                 }
@@ -636,7 +643,7 @@ impl World {
         }
     }
 
-    /// What a valid file never breaks, and what the rules here rely on.
+    /// Panics if the file breaks a condition that the rules here rely on.
     fn check(&self) {
         let roles: &[&str] = match self.model.as_str() {
             "goto" => &["agent", "supervisor", "contact_admin"],
@@ -655,9 +662,9 @@ impl World {
                 assert!(self.users.iter().any(|user| user.id == *id), "no user: {id}");
             }
         }
-        // RULES R109, V36.
+        // Rules R109 and V36.
         let owners = self.users.iter().filter(|user| user.is("owner")).count();
-        assert!(self.model == "goto" || owners == 1, "{owners} owners, and there must be one");
+        assert!(self.model == "goto" || owners == 1, "{owners} owners: there must be one");
     }
 
     fn setting(&self, name: &str) -> bool {
@@ -681,14 +688,14 @@ impl World {
     }
 }
 
-fn only(table: &toml::Table, known: &[&str]) {
+fn assert_keys(table: &toml::Table, known: &[&str]) {
     for key in table.keys() {
         assert!(known.contains(&key.as_str()), "the reference does not know the key {key}");
     }
 }
 
 fn text_of(table: &toml::Table, key: &str) -> String {
-    let value = table.get(key).unwrap_or_else(|| panic!("there is no {key}"));
+    let value = table.get(key).unwrap_or_else(|| panic!("the key {key} is missing"));
     value.as_str().expect("text").to_owned()
 }
 
@@ -725,8 +732,8 @@ fn tables_of<'a>(file: &'a toml::Table, key: &str) -> Vec<&'a toml::Table> {
 pub(crate) mod tests {
     use super::{Answer, Question, Session, World, judge};
 
-    /// A question in the words of the line dialect, without its id: `do org=o actor=a1
-    /// action=queue.login`.
+    /// A question from `ACTION` and `KEY=VALUE` words: `actor=a1 queue.login queue=q1`. The
+    /// organization is `o` unless given.
     pub(crate) fn question(line: &str) -> Question {
         let mut question = Question { org: "o".to_owned(), ..Question::default() };
         for token in line.split_whitespace() {
@@ -766,22 +773,23 @@ pub(crate) mod tests {
         judge(world, sessions, &question(line))
     }
 
-    /// `allow assigned`, `deny unknown_user`, `error malformed field`.
-    pub(crate) fn says(world: &World, sessions: &[Session], line: &str) -> String {
+    /// The answer as text: `allow assigned`, `deny unknown_user`, `error malformed field`.
+    pub(crate) fn answer_text(world: &World, sessions: &[Session], line: &str) -> String {
         let answer = ask(world, sessions, line);
-        let mut said = format!("{} {}", answer.verdict, answer.reason);
+        let mut text = format!("{} {}", answer.verdict, answer.reason);
         if let Some(key) = answer.key {
-            said = format!("{said} {key}");
+            text = format!("{text} {key}");
         }
-        said
+        text
     }
 
-    /// One question a line: `L1: actor=a1 queue.login queue=q1 => allow assigned`.
+    /// Compares the answers to a script with one question a line: `L1: actor=a1 queue.login queue=q1
+    /// => allow assigned`.
     pub(crate) fn check(world: &World, sessions: &[Session], script: &str) {
         for line in script.lines() {
-            let (asked, expected) = line.split_once(" => ").expect("a question and an answer");
-            let (_, asked) = asked.split_once(": ").unwrap_or(("", asked));
-            assert_eq!(says(world, sessions, asked), expected, "{line}");
+            let (question_text, expected) = line.split_once(" => ").expect("a question and an answer");
+            let (_, question_text) = question_text.split_once(": ").unwrap_or(("", question_text));
+            assert_eq!(answer_text(world, sessions, question_text), expected, "{line}");
         }
     }
 
@@ -845,7 +853,7 @@ pub(crate) mod tests {
     #[test]
     fn dialed_digits_become_an_action() {
         let world = World::from_toml(SMALL);
-        // The third is no login to 600: the pattern with the most literals wins.
+        // `*13600` is not a login to 600: the pattern with the most literals counts.
         check(
             &world,
             &[],

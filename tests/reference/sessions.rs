@@ -1,9 +1,9 @@
-//! Login sessions: what logging in, logging out and pausing do to them, in both models, once the
-//! role may do it.
+//! Login sessions: how login, logout and pause change them in both models, after the role has been
+//! checked.
 
 use super::{Case, Granted, Queue, Session, User, Verdict};
 
-/// What a toggle becomes: a logout if there is something to log out of, else a login.
+/// The action of a toggle: a logout if there is a session to end, else a login.
 pub(super) fn toggled(case: &Case<'_>) -> &'static str {
     let is_logged_in = match case.queue {
         Some(queue) => has_session(case, case.actor, queue),
@@ -12,11 +12,11 @@ pub(super) fn toggled(case: &Case<'_>) -> &'static str {
     if is_logged_in { "queue.logout" } else { "queue.login" }
 }
 
-/// The numbers of the queues that a session action without a queue is about.
+/// The numbers of the queues of a session action without a queue.
 ///
-/// OPEN: a login names every queue that the actor serves, also those where he already is, and also
-/// if it is denied.
-pub(super) fn queues_of_all(case: &Case<'_>) -> Vec<String> {
+/// OPEN: a login has every queue that the actor serves, also queues with a session, and also if it is
+/// denied.
+pub(super) fn concerned_queues(case: &Case<'_>) -> Vec<String> {
     let mut numbers = Vec::new();
     for queue in &case.world.queues {
         let is_concerned = match case.action.as_str() {
@@ -31,7 +31,7 @@ pub(super) fn queues_of_all(case: &Case<'_>) -> Vec<String> {
     numbers
 }
 
-/// `queue.login` of whoever may log in at all: to one queue, or to all that he serves.
+/// `queue.login`: to one queue, or to every queue that the actor serves.
 pub(super) fn login(case: &Case<'_>, is_unassigned_allowed: bool) -> Verdict {
     let Some(queue) = case.queue else {
         return login_to_all(case);
@@ -68,9 +68,9 @@ fn login_to_all(case: &Case<'_>) -> Verdict {
     begin(case, case.actor, &missing, "assigned", "assigned")
 }
 
-/// `agent.login` by whoever may.
+/// `agent.login`.
 pub(super) fn login_other(case: &Case<'_>) -> Verdict {
-    let (queue, target) = others(case);
+    let (queue, target) = queue_and_target(case);
     if has_session(case, target, queue) {
         return Ok(unchanged(case, "already_logged_in"));
     }
@@ -82,9 +82,9 @@ pub(super) fn logout(case: &Case<'_>) -> Verdict {
     end(case, case.actor, case.queue, "logged_out")
 }
 
-/// `agent.logout` by whoever may.
+/// `agent.logout`.
 pub(super) fn logout_other(case: &Case<'_>) -> Verdict {
-    let (queue, target) = others(case);
+    let (queue, target) = queue_and_target(case);
     end(case, target, Some(queue), "supervisor_logout")
 }
 
@@ -93,18 +93,18 @@ pub(super) fn pause(case: &Case<'_>) -> Verdict {
     set_paused(case, case.actor, case.queue)
 }
 
-/// `agent.pause` and `agent.resume` by whoever may.
+/// `agent.pause` and `agent.resume`.
 pub(super) fn pause_other(case: &Case<'_>) -> Verdict {
-    let (queue, target) = others(case);
+    let (queue, target) = queue_and_target(case);
     set_paused(case, target, Some(queue))
 }
 
-/// An allowed action that leaves the sessions alone.
+/// An allowed action that changes no session.
 pub(super) fn unchanged(case: &Case<'_>, reason: &'static str) -> Granted {
     Granted { reason, sessions: case.sessions.to_vec() }
 }
 
-fn others<'a>(case: &Case<'a>) -> (&'a Queue, &'a User) {
+fn queue_and_target<'a>(case: &Case<'a>) -> (&'a Queue, &'a User) {
     (case.queue.expect("the action needs a queue"), case.target.expect("the action needs a target"))
 }
 
@@ -112,25 +112,25 @@ fn has_session(case: &Case<'_>, user: &User, queue: &Queue) -> bool {
     case.sessions.iter().any(|session| session.user == user.id && session.queue == queue.id)
 }
 
-/// Logs in to every one of `queues`, or, where a bound forbids one of them, to none.
+/// Begins a session in each of `queues`, or in none if a limit forbids one of them.
 fn begin(case: &Case<'_>, user: &User, queues: &[&Queue], ground: &'static str, reason: &'static str) -> Verdict {
-    let mut of_user = queues.len();
+    let mut logins_of_user = queues.len();
     for session in case.sessions {
         if session.user == user.id {
-            of_user += 1;
+            logins_of_user += 1;
         }
     }
-    if case.world.logins_per_user_max.is_some_and(|max| of_user > max) {
+    if case.world.logins_per_user_max.is_some_and(|max| logins_of_user > max) {
         return Err("user_logins_at_limit");
     }
     for queue in queues {
-        let mut of_queue = 1;
+        let mut logins_of_queue = 1;
         for session in case.sessions {
             if session.queue == queue.id {
-                of_queue += 1;
+                logins_of_queue += 1;
             }
         }
-        if case.world.logins_per_queue_max.is_some_and(|max| of_queue > max) {
+        if case.world.logins_per_queue_max.is_some_and(|max| logins_of_queue > max) {
             return Err("queue_logins_at_limit");
         }
     }
@@ -157,7 +157,8 @@ fn end(case: &Case<'_>, user: &User, queue: Option<&Queue>, reason: &'static str
     Ok(Granted { reason, sessions })
 }
 
-/// Pausing who is paused, or resuming who is not, is allowed and changes nothing.
+/// Pauses or resumes. To pause a paused session, or to resume one that is not paused, is allowed and
+/// changes nothing.
 fn set_paused(case: &Case<'_>, user: &User, queue: Option<&Queue>) -> Verdict {
     let paused = case.action == "queue.pause" || case.action == "agent.pause";
     let mut sessions = case.sessions.to_vec();

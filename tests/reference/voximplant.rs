@@ -1,4 +1,4 @@
-//! The model `voximplant`: RULES R59-R110, T1-T47, VC1-VC16.
+//! The model `voximplant`: rules R59-R110, T1-T47, VC1-VC16.
 
 use super::{Case, Keys, Route, Stage, User, Verdict, best, keys, sessions};
 
@@ -6,14 +6,14 @@ pub(super) const ROLES_FROM_THE_LOWEST: &[&str] = &["agent", "supervisor", "mana
 
 const NONE: &[&str] = &[];
 
-/// Every action of the model and the keys it takes (RULES sections 6 and 7).
+/// Every action of the model and the keys it takes (conformance/voximplant.md, sections 6 and 7).
 ///
-/// OPEN: a key is needed where a rule of any role depends on it; what an action merely names is
-/// looked up if it is there. In T9 and T10 the queue decides nothing, but the PBX may tell it. T21
-/// and T22 are about a user, a queue or a group; where several are given, each must be in scope. T22
-/// has no `field=` in section 6, so the field is one that it may have.
+/// OPEN: a key is needed where a rule of any role depends on it. Other keys of an action are looked
+/// up if the question has them. In T9 and T10 the queue decides nothing, but the PBX may send it. T21
+/// and T22 have a user, a queue or a group; each that is given must be in scope. T22 has no `field=`
+/// in section 6, so the field is optional.
 pub(super) const KEYS: &[Keys] = &[
-    // OPEN: a login here is for all five roles, so it does not ask how one came.
+    // OPEN: a login is for all five roles, so it does not depend on `via`.
     keys("queue.login", NONE, &["queue"]),
     keys("queue.logout", NONE, &["queue"]),
     keys("queue.toggle", NONE, &["queue"]),
@@ -82,13 +82,13 @@ pub(super) fn decide(case: &Case<'_>) -> Verdict {
             if case.actor.roles.is_empty() {
                 return Err("role_forbids");
             }
-            // OPEN: a queue that is not one's own is `unassigned_barred`, as in GoTo, not
-            // `queue_out_of_scope`.
+            // OPEN: for a queue that the actor does not serve the reason is `unassigned_barred`, as
+            // in GoTo, and not `queue_out_of_scope`.
             sessions::login(case, false)
         }
         "queue.logout" => sessions::logout(case),
         "queue.pause" | "queue.resume" => {
-            // OPEN: section 7 says "as in GoTo", and there the dashboard is for agents.
+            // OPEN: section 7 has "as in GoTo", where the dashboard is for agents.
             if case.is_dashboard() && !case.actor.is("agent") {
                 return Err("role_forbids");
             }
@@ -110,7 +110,7 @@ pub(super) fn decide(case: &Case<'_>) -> Verdict {
     }
 }
 
-/// The ways in which one role may grant the action: its cell in the matrix of RULES section 2.2.
+/// The routes of one role to the action: its cell in the matrix of conformance/voximplant.md, section 2.2.
 fn routes_of(case: &Case<'_>, role: &str) -> Vec<Route> {
     let is_agent = role == "agent";
     let is_supervisor = role == "supervisor";
@@ -134,17 +134,19 @@ fn routes_of(case: &Case<'_>, role: &str) -> Vec<Route> {
     let unused = all.need(Stage::Condition, !(verb == "delete" && in_use), "object_in_use");
 
     match case.action.as_str() {
-        // Section 7: where `agent.move` would be allowed, an `agent.login` of somebody else is.
-        "agent.login" | "agent.logout" | "agent.pause" | "agent.resume" if is_manager_or_more => not_oneself(case, all),
+        // Section 7: `agent.login` of another user is allowed where `agent.move` would be.
+        "agent.login" | "agent.logout" | "agent.pause" | "agent.resume" if is_manager_or_more => not_self(case, all),
         "agent.login" | "agent.logout" | "agent.pause" | "agent.resume" if is_supervisor => {
-            not_oneself(case, with_editor_flag(case, managed))
+            not_self(case, with_editor_flag(case, managed))
         }
-        // T1. OPEN: the table gives supervisors their managed agents, and only agents themselves.
+        // T1. OPEN: by the table supervisors view their managed agents and not themselves; agents
+        // view themselves.
         "user.view" if is_manager_or_more => vec![all],
         "user.view" if is_supervisor => vec![managed],
         "user.view" if is_agent => vec![own],
         "profile.edit" => profile(role, field, own, lower),
-        // T3. OPEN: a role that one may not give is the role's fault, not the target's.
+        // T3. OPEN: for a role that the actor may not give the reason is `role_forbids`, and not a
+        // reason of the target.
         "user.invite" if is_manager_or_more && rank(given_role) < rank(role) => vec![all],
         "user.block" if is_manager_or_more => vec![lower],
         "user.role.edit" if is_manager_or_more && rank(given_role) < rank(role) => vec![lower],
@@ -162,7 +164,8 @@ fn routes_of(case: &Case<'_>, role: &str) -> Vec<Route> {
         {
             monitor(case, &[all])
         }
-        // VC1: join only what you may monitor, unless the organization reads it literally.
+        // VC1: supervisors join only conversations that they may monitor, unless the setting
+        // `join_any_conversation` is on.
         "conversation.view" if is_supervisor => monitor(case, &[monitored(case, managed)]),
         "call.listen" | "call.barge" | "call.join" | "call.replace" | "call.watch" if is_supervisor => {
             let any = all.need(Stage::Switch, case.world.setting("join_any_conversation"), "permission_off");
@@ -172,7 +175,7 @@ fn routes_of(case: &Case<'_>, role: &str) -> Vec<Route> {
         "metrics.queue.view" | "report.queue.view" if is_supervisor => vec![supervised],
         "metrics.agent.view" if is_manager_or_more => vec![all],
         "metrics.agent.view" if is_supervisor => match (case.queue, case.target) {
-            // R78, R81: within a queue, one's managed agents who serve it.
+            // R78, R81: within a supervised queue, the managed agents who serve it.
             (Some(queue), Some(target)) => {
                 let supervised = case.actor.supervises(queue);
                 vec![managed.need(Stage::QueueScope, supervised, "queue_out_of_scope").need(
@@ -183,9 +186,9 @@ fn routes_of(case: &Case<'_>, role: &str) -> Vec<Route> {
             }
             _ => vec![managed],
         },
-        "agent.move" if is_manager_or_more => not_oneself(case, serves_from(case, all)),
-        // OPEN: the flag alone decides; whether the queue is also supervised is not asked.
-        "agent.move" if is_supervisor => not_oneself(case, serves_from(case, with_editor_flag(case, managed))),
+        "agent.move" if is_manager_or_more => not_self(case, serves_from(case, all)),
+        // OPEN: only the editor flag decides; the queue need not be supervised.
+        "agent.move" if is_supervisor => not_self(case, serves_from(case, with_editor_flag(case, managed))),
         "report.agent.view" | "status_log.view" if is_manager_or_more => vec![all],
         "report.agent.view" | "status_log.view" if is_supervisor => vec![managed],
         "history.view" if is_manager_or_more => vec![all],
@@ -194,7 +197,8 @@ fn routes_of(case: &Case<'_>, role: &str) -> Vec<Route> {
         }
         "missed_calls.view" | "callbacks.view" if is_manager_or_more => vec![all],
         "missed_calls.view" | "callbacks.view" => missed(case, role, field),
-        // VC7: an assigned skill stays, whoever asks. VC4 and T31, T32: a manager's deletion only.
+        // VC7: no role deletes an assigned skill. VC4, T31, T32: a manager does not delete a used
+        // tag or topic set; higher roles do.
         "skill.edit" if is_manager_or_more => vec![unused],
         "tag.edit" | "topic_set.edit" if is_administrator => vec![all],
         "tag.edit" | "topic_set.edit" if is_manager_or_more => vec![unused],
@@ -204,8 +208,8 @@ fn routes_of(case: &Case<'_>, role: &str) -> Vec<Route> {
             if may { vec![all] } else { Vec::new() }
         }
         "channel.edit" if is_administrator => vec![all],
-        // T28. OPEN: a manager neither views nor edits channels: the table says create SMS, and
-        // delete.
+        // T28. OPEN: a manager neither views nor edits channels: the table has only "create SMS" and
+        // "delete".
         "channel.edit" if is_manager_or_more => {
             let may_create = verb == "create" && kind == "sms";
             let may_delete = verb == "delete" && kind != "function" && kind != "api_token";
@@ -233,7 +237,7 @@ fn routes_of(case: &Case<'_>, role: &str) -> Vec<Route> {
             vec![all]
         }
         "billing.open" if role == "owner" => vec![all],
-        // T45. OPEN: somebody who is not an Administrator is outside the scope of a transfer.
+        // T45. OPEN: a target who is not an Administrator is out of scope.
         "ownership.transfer" if role == "owner" => {
             vec![target_is(case.target.is_some_and(|target| target.is("administrator")))]
         }
@@ -249,12 +253,12 @@ fn target_is(in_scope: bool) -> Route {
     Route::open().need(Stage::TargetScope, in_scope, "target_out_of_scope")
 }
 
-/// `agent.*` is on somebody else.
-fn not_oneself(case: &Case<'_>, route: Route) -> Vec<Route> {
+/// `agent.*` needs another user as target.
+fn not_self(case: &Case<'_>, route: Route) -> Vec<Route> {
     vec![route.need(Stage::SelfTarget, !case.is_self_target(), "self_target")]
 }
 
-/// T9, T10. OPEN: viewing one's own conversation is `self_target`, as joining it is.
+/// T9, T10. OPEN: to view the own conversation is `self_target`, as to join it.
 fn monitor(case: &Case<'_>, routes: &[Route]) -> Vec<Route> {
     let is_protected = case.target.is_some_and(|target| target.protected);
     let mut monitored = Vec::new();
@@ -268,12 +272,12 @@ fn monitor(case: &Case<'_>, routes: &[Route]) -> Vec<Route> {
     monitored
 }
 
-/// R71: unassigned conversations and those of bots are every supervisor's.
+/// R71: every supervisor may monitor conversations that are unassigned or of a bot.
 fn monitored(case: &Case<'_>, managed: Route) -> Route {
     if case.target.is_none() { Route::open() } else { managed }
 }
 
-/// T14, VC2: on the queue, and on the one moved from.
+/// T14, VC2: the actor needs the editor flag on both queues of a move.
 fn with_editor_flag(case: &Case<'_>, route: Route) -> Route {
     let mut has_flags = true;
     for queue in [case.queue, case.from].into_iter().flatten() {
@@ -282,7 +286,7 @@ fn with_editor_flag(case: &Case<'_>, route: Route) -> Route {
     route.need(Stage::EditorFlag, has_flags, "editor_flag_missing")
 }
 
-/// Section 7: nobody can be moved from where he is not.
+/// Section 7: the target of a move must serve the queue that it leaves.
 fn serves_from(case: &Case<'_>, route: Route) -> Route {
     let (Some(from), Some(target)) = (case.from, case.target) else {
         return route;
@@ -295,15 +299,16 @@ fn profile(role: &str, field: &str, own: Route, lower: Route) -> Vec<Route> {
     let mut routes = Vec::new();
     let is_personal = ["avatar", "language", "timezone", "email", "password"].contains(&field);
     if is_personal {
-        // VC11: an agent's password, but not the email.
+        // VC11: agents edit their own password, but not their email.
         if role != "agent" || field != "email" {
             routes.push(own);
         }
     } else if role != "agent" && role != "supervisor" {
-        // Account details: of lower roles, and one's own but the role.
-        // OPEN: the number of chats and the notifications are account details, as conversation
+        // Account details: those of lower roles, and the own details except the role.
+        // OPEN: the number of chats and the notifications are account details, as the conversation
         // settings are.
-        // OPEN: not even the Owner changes the own role: there would be no Owner left (R109).
+        // OPEN: nobody changes the own role: without an Owner the organization would be invalid
+        // (R109).
         routes.push(lower);
         if field != "role" {
             routes.push(own);
@@ -312,7 +317,7 @@ fn profile(role: &str, field: &str, own: Route, lower: Route) -> Vec<Route> {
     routes
 }
 
-/// T21, T22, of a supervisor or an agent.
+/// T21 and T22 for supervisors and agents.
 fn missed(case: &Case<'_>, role: &str, field: &str) -> Vec<Route> {
     let actor = case.actor;
     let is_callbacks = case.action == "callbacks.view";
@@ -331,13 +336,13 @@ fn missed(case: &Case<'_>, role: &str, field: &str) -> Vec<Route> {
         for queue in &case.world.queues {
             in_target = in_target || (is_agent && serves(target, &queue.id) && actor.supervises(queue));
         }
-        return vec![each(case, in_queue, in_group, in_target)];
+        return vec![all_in_scope(case, in_queue, in_group, in_target)];
     }
 
     if let Some(queue) = case.queue {
         in_queue = actor.serves(queue) && queue.callback;
     }
-    let of_oneself = each(case, in_queue, false, in_target);
+    let own_only = all_in_scope(case, in_queue, false, in_target);
     if let Some(group) = case.group {
         in_group = group.members.contains(&actor.id);
     }
@@ -350,18 +355,18 @@ fn missed(case: &Case<'_>, role: &str, field: &str) -> Vec<Route> {
             let both = queue.callback && actor.serves(queue) && serves(target, &queue.id);
             in_target = in_target || (is_agent && both);
         }
-        return vec![each(case, in_queue, in_group, in_target)];
+        return vec![all_in_scope(case, in_queue, in_group, in_target)];
     }
-    // T22: of the other members of the group no recordings.
-    let mut routes = vec![of_oneself];
+    // T22: agents get no recordings of other members of the group.
+    let mut routes = vec![own_only];
     if field != "recording" {
-        routes.push(each(case, in_queue, in_group, in_target));
+        routes.push(all_in_scope(case, in_queue, in_group, in_target));
     }
     routes
 }
 
-/// Of the queue, the group and the target, those that were given must be in scope.
-fn each(case: &Case<'_>, in_queue: bool, in_group: bool, in_target: bool) -> Route {
+/// Each of queue, group and target that the question has must be in scope.
+fn all_in_scope(case: &Case<'_>, in_queue: bool, in_group: bool, in_target: bool) -> Route {
     Route::open()
         .need(Stage::QueueScope, case.queue.is_none() || in_queue, "queue_out_of_scope")
         .need(Stage::TargetScope, case.group.is_none() || in_group, "target_out_of_scope")
@@ -372,7 +377,7 @@ fn serves(user: Option<&User>, queue: &str) -> bool {
     user.is_some_and(|user| user.queues.iter().any(|id| id == queue))
 }
 
-/// R66, R67: the groups of the actor, one that says off first; where none says anything, the
+/// R66, R67: off if a group of the actor is off, else on if a group is on, else the setting of the
 /// organization.
 fn is_outbound_on(case: &Case<'_>) -> bool {
     let mut by_group = None;
@@ -403,13 +408,13 @@ fn is_member_of_led_group(case: &Case<'_>) -> bool {
         .any(|group| group.supervisors.contains(&case.actor.id) && group.members.contains(&target.id))
 }
 
-/// R60: 1 is the lowest.
+/// R60: the rank of a role, from 1 for the lowest.
 fn rank(role: &str) -> usize {
-    let place = ROLES_FROM_THE_LOWEST.iter().position(|known| *known == role);
-    place.expect("one of the five roles") + 1
+    let position = ROLES_FROM_THE_LOWEST.iter().position(|known| *known == role);
+    position.expect("one of the five roles") + 1
 }
 
-/// The highest role counts. OPEN: somebody without a role is lower than everybody who has one.
+/// The rank of the highest role. OPEN: a user without a role ranks below every role.
 fn rank_of_user(user: &User) -> usize {
     let mut highest = 0;
     for role in &user.roles {
@@ -421,11 +426,11 @@ fn rank_of_user(user: &User) -> usize {
 #[cfg(test)]
 mod tests {
     use super::super::World;
-    use super::super::tests::{ask, check, says, session};
+    use super::super::tests::{answer_text, ask, check, session};
 
     /// One user of each role, and: x, an agent of g1 who serves q1; y, an agent of g2 who serves
-    /// q2; boss, a manager in g1; ad2, another administrator; plain, without a role. sup leads g1,
-    /// supervises q1 and q2, edits q1.
+    /// q2; boss, a manager in g1; ad2, another administrator; plain, a user without a role. sup
+    /// leads g1, supervises q1 and q2, and edits q1.
     fn world(settings: &str, groups: &str, sup: &str) -> World {
         World::from_toml(&format!(
             r#"
@@ -519,12 +524,12 @@ mod tests {
 
     const SUP: &str = "supervises = [\"q1\", \"q2\"]\nedits = [\"q1\"]";
 
-    fn usual() -> World {
+    fn default_world() -> World {
         world("", "", SUP)
     }
 
-    /// Row, action with its keys, and what own, adm, man, sup and age hear: a letter each, see
-    /// `heard`.
+    /// Row, action with its keys, and the answers to own, adm, man, sup and age: a letter each, see
+    /// `answer_of`.
     const MATRIX: &[(&str, &str, &str)] = &[
         ("T1", "user.view target=x", "++++t"),
         ("T1", "user.view target=y", "+++tt"),
@@ -633,7 +638,8 @@ mod tests {
         ("T47", "call.outbound", "++ooo"),
     ];
 
-    fn heard(letter: char) -> &'static str {
+    /// The answer that a letter of [`MATRIX`] means.
+    fn answer_of(letter: char) -> &'static str {
         match letter {
             '+' => "allow role_permits",
             'r' => "deny role_forbids",
@@ -650,12 +656,12 @@ mod tests {
 
     #[test]
     fn t1_to_t47_the_matrix() {
-        let world = usual();
+        let world = default_world();
         for (row, line, expected) in MATRIX {
             assert_eq!(expected.len(), 5, "{row}: {line}");
             for (actor, letter) in ["own", "adm", "man", "sup", "age"].iter().zip(expected.chars()) {
                 let line = format!("actor={actor} {line}");
-                assert_eq!(says(&world, &[], &line), heard(letter), "{row}: {line}");
+                assert_eq!(answer_text(&world, &[], &line), answer_of(letter), "{row}: {line}");
             }
         }
         for row in 1..=47 {
@@ -666,8 +672,8 @@ mod tests {
 
     #[test]
     fn r63_to_r110_ones_own_profile() {
-        let world = usual();
-        // Field, and what own, adm, man, sup and age hear of their own profile.
+        let world = default_world();
+        // Field, and whether own, adm, man, sup and age may edit it in their own profile.
         for (field, expected) in [
             ("avatar", "+++++"),
             ("password", "+++++"),
@@ -678,18 +684,21 @@ mod tests {
             for (actor, expected) in ["own", "adm", "man", "sup", "age"].into_iter().zip(expected.chars()) {
                 let expected = if expected == '+' { "allow role_permits" } else { "deny role_forbids" };
                 let line = format!("actor={actor} profile.edit target={actor} field={field}");
-                assert_eq!(says(&world, &[], &line), expected, "{line}");
+                assert_eq!(answer_text(&world, &[], &line), expected, "{line}");
             }
         }
-        assert_eq!(says(&world, &[], "actor=man profile.edit target=man field=role"), "deny target_out_of_scope");
-        assert_eq!(says(&world, &[], "actor=age user.view target=age"), "allow role_permits");
-        assert_eq!(says(&world, &[], "actor=man profile.edit target=x field=billing"), "error malformed field");
+        assert_eq!(
+            answer_text(&world, &[], "actor=man profile.edit target=man field=role"),
+            "deny target_out_of_scope"
+        );
+        assert_eq!(answer_text(&world, &[], "actor=age user.view target=age"), "allow role_permits");
+        assert_eq!(answer_text(&world, &[], "actor=man profile.edit target=x field=billing"), "error malformed field");
     }
 
     #[test]
     fn v25_to_v35_and_v37() {
         check(
-            &usual(),
+            &default_world(),
             &[],
             "V25: actor=sup call.listen target=x => allow role_permits
              V26: actor=sup call.listen target=y => deny target_out_of_scope
@@ -707,7 +716,7 @@ mod tests {
              T14: actor=man agent.move target=man from=q2 queue=q1 => deny self_target
              T47: actor=plain call.outbound => deny role_forbids",
         );
-        let answer = ask(&usual(), &[], "actor=man agent.move target=y from=q2 queue=q1");
+        let answer = ask(&default_world(), &[], "actor=man agent.move target=y from=q2 queue=q1");
         assert_eq!(answer.queues, ["601"]);
         check(
             &world("", "", ""),
@@ -726,7 +735,7 @@ mod tests {
             ("V33", on, "", "allow role_permits"),
         ] {
             let world = world(settings, group, SUP);
-            assert_eq!(says(&world, &[], "actor=age call.outbound"), expected, "{row}");
+            assert_eq!(answer_text(&world, &[], "actor=age call.outbound"), expected, "{row}");
         }
         check(
             &world("[settings]\njoin_any_conversation = true", "", SUP),
@@ -739,7 +748,7 @@ mod tests {
     #[test]
     fn section_7_sessions_and_attributes() {
         check(
-            &usual(),
+            &default_world(),
             &[],
             "actor=own queue.login queue=q1 => allow assigned
              actor=own queue.login queue=q2 => deny unassigned_barred
@@ -763,7 +772,7 @@ mod tests {
              actor=man agent.move target=x from=nothing queue=q1 => deny unknown_queue",
         );
         check(
-            &usual(),
+            &default_world(),
             &[session("x", "q1", "assigned"), session("own", "q1", "assigned")],
             "actor=own queue.pause => allow paused
              actor=own queue.pause via=dashboard => deny role_forbids

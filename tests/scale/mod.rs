@@ -1,8 +1,8 @@
 //! A million users in one process: the folder loads, the process stays within its bound of memory, the answers are
-//! right, and a reload of all users keeps answering.
+//! right, and during a reload of all users questions are answered.
 //!
-//! The printed numbers are of the test profile. Those of a release: `cargo test --release --test heavy scale --
-//! --nocapture`.
+//! The printed numbers are of the test profile. For those of a release build: `cargo test --release --test heavy scale
+//! -- --nocapture`.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
@@ -15,9 +15,9 @@ use crate::support::{Folder, Sidecar};
 const USERS: usize = 1_000_000;
 const QUEUES: usize = 1_000;
 const QUEUES_OF_A_USER: usize = 8;
-/// What the process may take of memory with all of them loaded, twice over while it reloads.
+/// Greatest memory of the process. During a reload it has all users twice.
 const RESIDENT_BYTES_MAX: usize = 400_000_000;
-/// A load that takes longer than this hangs: an unoptimized binary builds the tables, on a machine with other work.
+/// Longest time of a load, with an unoptimized binary on a busy machine.
 const LOAD_MAX: Duration = Duration::from_secs(120);
 
 /// The queues that a user serves.
@@ -44,8 +44,8 @@ fn write_users(path: &Path) {
     file.flush().unwrap();
 }
 
-/// A figure of the process from `/proc`, in bytes.
-fn of_process(sidecar: &Sidecar, name: &str) -> usize {
+/// A number of `/proc/PID/status`, in bytes.
+fn process_bytes(sidecar: &Sidecar, name: &str) -> usize {
     let status = fs::read_to_string(format!("/proc/{}/status", sidecar.id())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("no {name}"));
     let kilobytes: usize = line.trim_matches([':', '\t', ' ', 'k', 'B']).parse().unwrap();
@@ -53,7 +53,7 @@ fn of_process(sidecar: &Sidecar, name: &str) -> usize {
 }
 
 /// Asks about the first, a middle and the last user, by id and by extension.
-fn answers_are_right(sidecar: &Sidecar) {
+fn assert_answers(sidecar: &Sidecar) {
     let mut line = sidecar.line();
     for user in [0, 1, USERS / 2, USERS - 1] {
         let queues: Vec<usize> = served(user).collect();
@@ -97,42 +97,42 @@ fn a_million_users_load_and_are_answered() {
     let started = Instant::now();
     let sidecar = Sidecar::start(&folder);
     let loaded = started.elapsed();
-    let (steady, peak) = (of_process(&sidecar, "VmRSS"), of_process(&sidecar, "VmHWM"));
+    let (steady, peak) = (process_bytes(&sidecar, "VmRSS"), process_bytes(&sidecar, "VmHWM"));
     println!("{USERS} users load in {loaded:.2?}: {} MB resident, {} MB at most", steady / 1_000_000, peak / 1_000_000);
     assert!(loaded < LOAD_MAX);
     assert!(peak < RESIDENT_BYTES_MAX, "{peak} bytes");
-    answers_are_right(&sidecar);
+    assert_answers(&sidecar);
     let login = "do org=big actor=user-999999 action=queue.login queue=queue-";
     let queue = served(USERS - 1).next().unwrap();
     assert!(sidecar.ask(&format!("{login}{queue}")).contains("reason=assigned"));
 
-    // The same again, with questions all the while.
+    // Reloads the same users while a client asks without a pause.
     let reloading = Instant::now();
     sidecar.signal("HUP");
-    let (mut asked, mut slowest) = (0, Duration::ZERO);
+    let (mut questions, mut slowest) = (0, Duration::ZERO);
     let mut line = sidecar.line();
     loop {
         let question = Instant::now();
         let reply = line.ask(&format!("{login}{queue}"));
         slowest = slowest.max(question.elapsed());
-        asked += 1;
+        questions += 1;
         assert!(reply.contains("reason=already_logged_in"), "{reply}");
         if reply.ends_with("policy=2") {
             break;
         }
-        assert!(reloading.elapsed() < LOAD_MAX, "the reload does not come to an end");
-        // The reload needs a core of its own, and so does the test beside this one.
+        assert!(reloading.elapsed() < LOAD_MAX, "the reload does not end");
+        // A pause, so that the reload and a parallel test get the processors.
         std::thread::sleep(Duration::from_millis(1));
     }
     let reloaded = reloading.elapsed();
-    let (steady, peak) = (of_process(&sidecar, "VmRSS"), of_process(&sidecar, "VmHWM"));
+    let (steady, peak) = (process_bytes(&sidecar, "VmRSS"), process_bytes(&sidecar, "VmHWM"));
     println!(
-        "reload in {reloaded:.2?}, {asked} questions meanwhile, the slowest {slowest:.2?}: {} MB resident, {} MB at most",
+        "reload in {reloaded:.2?}, {questions} questions meanwhile, the slowest {slowest:.2?}: {} MB resident, {} MB at most",
         steady / 1_000_000,
         peak / 1_000_000
     );
     assert!(peak < RESIDENT_BYTES_MAX, "{peak} bytes");
     assert!(sidecar.ask("do org=big actor=user-999999 action=queue.logout").contains("reason=logged_out"));
-    answers_are_right(&sidecar);
+    assert_answers(&sidecar);
     assert!(sidecar.terminate().success());
 }

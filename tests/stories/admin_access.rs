@@ -1,5 +1,5 @@
-//! Given the admin listener, when a request exceeds the rights of its origin, or names a foreign host, then it is
-//! refused, and no answer ever contains a secret.
+//! Given the admin listener, when a request exceeds the rights of its origin or names a foreign host, then the request
+//! is refused, and no response contains a secret.
 
 use crate::stories::fixtures::ORGANIZATION;
 use crate::support::{Folder, Sidecar, connect, connect_unix, http, run, wait_until};
@@ -7,7 +7,7 @@ use crate::support::{Folder, Sidecar, connect, connect_unix, http, run, wait_unt
 const TOKEN: &str = "s3cr3t-of-the-operators";
 const LOCAL: &str = "Host: localhost\r\n";
 
-/// A folder that listens for operators at this address, with or without a token.
+/// A configuration folder whose `admin` listener has this address, with or without an admin token.
 fn folder(admin: &str, token: bool) -> Folder {
     let folder = Folder::with("acme.toml", ORGANIZATION);
     folder.write("admin.token", &format!("{TOKEN}\n"));
@@ -23,11 +23,11 @@ fn bearer(token: &str) -> String {
 #[test]
 fn on_an_address_that_others_reach_a_start_needs_a_token() {
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:9471"] {
-        let (status, said) = run(&["check", "--config", folder(address, false).path().to_str().unwrap()]);
-        assert_eq!(status.code(), Some(78), "{said}");
-        assert!(said.contains("`admin` listens on") && said.contains("admin_token_file"), "{said}");
-        let (status, said) = run(&["check", "--config", folder(address, true).path().to_str().unwrap()]);
-        assert_eq!(status.code(), Some(0), "{said}");
+        let (status, output) = run(&["check", "--config", folder(address, false).path().to_str().unwrap()]);
+        assert_eq!(status.code(), Some(78), "{output}");
+        assert!(output.contains("`admin` listens on") && output.contains("admin_token_file"), "{output}");
+        let (status, output) = run(&["check", "--config", folder(address, true).path().to_str().unwrap()]);
+        assert_eq!(status.code(), Some(0), "{output}");
     }
 }
 
@@ -48,10 +48,10 @@ fn on_an_address_that_others_reach_every_route_but_health_needs_the_token() {
             assert_eq!(ask("GET", path, &bearer(wrong)), 401, "{path} with {wrong:?}");
         }
         let twice = format!("{}Authorization: Bearer {TOKEN}\r\n", bearer(TOKEN));
-        assert_eq!(ask("GET", path, &twice), 401, "{path}: two are none");
+        assert_eq!(ask("GET", path, &twice), 401, "{path}: two tokens are refused");
         assert_eq!(ask("GET", path, &format!("{LOCAL}Authorization: Basic {TOKEN}\r\n")), 401, "{path}");
     }
-    // A token that is changed is good from the next reload on, and the one before no more.
+    // A changed token is accepted from the next reload on; the old token is refused from then on.
     folder.write("admin.token", "another\n");
     sidecar.signal("HUP");
     wait_until("the new token", || ask("GET", "/status", &bearer("another")) == 200);
@@ -67,19 +67,19 @@ fn a_change_needs_the_unix_socket_or_the_token() {
         [("DELETE", end), ("DELETE", "/supervisions?org=acme&user=2001"), ("PUT", "/log?filter=debug")]
     {
         let by_tcp = |sidecar: &Sidecar, headers: &str| http(connect(sidecar.address("admin")), method, path, headers);
-        let (status, said) = by_tcp(&plain, LOCAL);
-        assert!(status == 403 && said.contains("admin_unix"), "{said}");
-        let (status, said) = by_tcp(&guarded, LOCAL);
-        assert!(status == 401 && said.to_lowercase().contains("www-authenticate: bearer"), "{said}");
-        assert_eq!(by_tcp(&plain, &bearer(TOKEN)).0, 401, "a token where there is none");
+        let (status, response) = by_tcp(&plain, LOCAL);
+        assert!(status == 403 && response.contains("admin_unix"), "{response}");
+        let (status, response) = by_tcp(&guarded, LOCAL);
+        assert!(status == 401 && response.to_lowercase().contains("www-authenticate: bearer"), "{response}");
+        assert_eq!(by_tcp(&plain, &bearer(TOKEN)).0, 401, "no token is configured");
         assert_eq!(by_tcp(&guarded, &bearer("guess")).0, 401);
         assert_eq!(by_tcp(&guarded, &bearer(TOKEN)).0, 200, "{method} {path}");
         assert_eq!(http(connect_unix(&plain.socket("admin_unix")), method, path, LOCAL).0, 200, "{method} {path}");
     }
-    assert!(plain.get("/sessions").contains("\"rows\":[]"), "reading takes nothing");
+    assert!(plain.get("/sessions").contains("\"rows\":[]"), "reading needs no token");
 }
 
-/// A web page whose name was made to lead to 127.0.0.1 sends its own name as the host.
+/// DNS rebinding: a web page whose host name resolves to 127.0.0.1 sends its own name in `Host`.
 #[test]
 fn a_foreign_host_name_is_refused() {
     let folder = folder("127.0.0.1:0", true);
@@ -94,7 +94,7 @@ fn a_foreign_host_name_is_refused() {
     {
         assert_eq!(ask(&format!("Host: {host}\r\n")), 421, "{host}");
         let with_token = format!("Host: {host}\r\nAuthorization: Bearer {TOKEN}\r\n");
-        assert_eq!(ask(&with_token), 421, "{host}: a token does not help");
+        assert_eq!(ask(&with_token), 421, "{host}: refused also with a token");
     }
     assert_eq!(ask(""), 400, "no host");
     assert_eq!(ask("Host: localhost\r\nHost: evil.example.org\r\n"), 400, "two hosts");
@@ -118,7 +118,7 @@ fn no_answer_and_no_line_of_the_log_holds_a_secret() {
     );
     let mut command = crate::support::binary();
     command.arg("--config").arg(folder.path()).env("QUEUEWARDEN_LOG", "trace");
-    let sidecar = Sidecar::try_start_as(command).unwrap_or_else(|(_, said)| panic!("{said}"));
+    let sidecar = Sidecar::try_start_as(command).unwrap_or_else(|(_, output)| panic!("{output}"));
     let mut answers = vec![];
     for path in ["/status", "/metrics", "/readyz?verbose", "/log", "/sessions", "/supervisions"] {
         answers.push(http(connect(sidecar.address("admin")), "GET", path, &bearer(TOKEN)).1);

@@ -3,7 +3,7 @@
 
 use crate::support::{Folder, Sidecar, run};
 
-/// The examples of DESIGN.md section 6, with free ports where something listens already.
+/// The examples of DESIGN.md section 6, with free ports.
 const PROCESS: &str = r#"
 [listen]
 line = "127.0.0.1:0"

@@ -1,7 +1,7 @@
-//! Given a link to an Asterisk, when a login session ends without a call, then its queue member is removed, unless the
-//! user logged in again; whatever that Asterisk sends, the link is made again.
+//! Given a link to an Asterisk, when a login session ends, then the link removes its queue member, unless the user
+//! logged in again. Whatever bytes Asterisk sends, the link connects again.
 //!
-//! Asterisk is a script over a real socket. The tests with a real one are in `tests/pbx/ami_link.rs`.
+//! Here Asterisk is a script over a real socket. The tests with a real Asterisk are in `tests/pbx/ami_link.rs`.
 
 use std::collections::HashSet;
 use std::io::{Read, Write};
@@ -22,7 +22,7 @@ use crate::support::{Folder, PATIENCE, Sidecar, run, wait_until};
 
 const BANNER: &str = "Asterisk Call Manager/11.0.0\r\n";
 
-/// Who is logged in, as the story has it.
+/// The extensions that the test declares logged in.
 #[derive(Default)]
 struct FakeSessions(Mutex<HashSet<String>>);
 
@@ -38,10 +38,10 @@ impl LoginLookup for FakeSessions {
     }
 }
 
-/// A link and the Asterisk at its other end.
+/// The sidecar's end of a link, and the listener of the scripted Asterisk.
 struct LinkedSidecar {
     listener: TcpListener,
-    fixtures: Arc<FakeSessions>,
+    fake_sessions: Arc<FakeSessions>,
     metrics: Metrics,
     links: AmiLinks,
     settings: AmiSettings,
@@ -61,16 +61,16 @@ impl LinkedSidecar {
             state_interface: NamePattern::parse("PJSIP/%").unwrap(),
             queue: NamePattern::parse("q-%").unwrap(),
         };
-        let (metrics, fixtures) = (Metrics::new(), Arc::new(FakeSessions::default()));
+        let (metrics, fake_sessions) = (Metrics::new(), Arc::new(FakeSessions::default()));
         let links = AmiLinks::new(std::slice::from_ref(&settings), metrics.ami().clone());
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let stop = CancellationToken::new();
-        let sessions: Arc<dyn LoginLookup> = Arc::<FakeSessions>::clone(&fixtures);
+        let sessions: Arc<dyn LoginLookup> = Arc::<FakeSessions>::clone(&fake_sessions);
         {
             let _entered = runtime.enter();
             links.serve(&sessions, &TaskTracker::new(), &stop);
         }
-        Self { listener, fixtures, metrics, links, settings, stop, _runtime: runtime }
+        Self { listener, fake_sessions, metrics, links, settings, stop, _runtime: runtime }
     }
 
     /// A session of this extension in queue 600 ends.
@@ -78,7 +78,7 @@ impl LinkedSidecar {
         self.links.remove(&QueueMember::new("acme", extension, "600"));
     }
 
-    /// The next connection, with nothing said yet.
+    /// Accepts the next connection. Neither end has sent anything.
     fn accept(&self) -> Asterisk {
         let deadline = Instant::now() + PATIENCE;
         self.listener.set_nonblocking(true).unwrap();
@@ -87,15 +87,15 @@ impl LinkedSidecar {
                 Ok((stream, _)) => {
                     stream.set_nonblocking(false).unwrap();
                     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-                    return Asterisk { stream, heard: vec![] };
+                    return Asterisk { stream, received: vec![] };
                 }
-                Err(_) => assert!(Instant::now() < deadline, "nobody connects"),
+                Err(_) => assert!(Instant::now() < deadline, "the link does not connect"),
             }
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 
-    /// The next connection, logged in.
+    /// Accepts the next connection and its login.
     fn link(&self) -> Asterisk {
         let mut asterisk = self.accept();
         asterisk.welcome();
@@ -126,35 +126,35 @@ impl Drop for LinkedSidecar {
 /// Asterisk's end of a connection.
 struct Asterisk {
     stream: TcpStream,
-    heard: Vec<u8>,
+    received: Vec<u8>,
 }
 
 /// An action as Asterisk reads it.
 struct Action {
     id: String,
-    /// Its lines but the one with the id.
+    /// The lines except `ActionID`.
     lines: Vec<String>,
 }
 
 impl Asterisk {
-    fn say(&mut self, text: &str) {
+    fn send(&mut self, text: &str) {
         self.stream.write_all(text.as_bytes()).unwrap();
     }
 
     /// The next action, or `None` when the link ended the connection.
-    fn try_hear(&mut self) -> Option<Action> {
+    fn try_receive(&mut self) -> Option<Action> {
         let end = loop {
-            if let Some(end) = self.heard.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+            if let Some(end) = self.received.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
                 break end;
             }
             let mut chunk = [0; 1024];
             match self.stream.read(&mut chunk) {
                 Ok(0) => return None,
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
-                read => self.heard.extend_from_slice(&chunk[..read.unwrap()]),
+                read => self.received.extend_from_slice(&chunk[..read.unwrap()]),
             }
         };
-        let text: Vec<u8> = self.heard.drain(..end + 4).collect();
+        let text: Vec<u8> = self.received.drain(..end + 4).collect();
         let text = String::from_utf8(text[..end].to_vec()).unwrap();
         let (ids, lines): (Vec<&str>, Vec<&str>) = text.split("\r\n").partition(|line| line.starts_with("ActionID: "));
         assert_eq!(ids.len(), 1, "{text}");
@@ -162,18 +162,18 @@ impl Asterisk {
         Some(Action { id, lines: lines.into_iter().map(str::to_owned).collect() })
     }
 
-    fn hear(&mut self, expected: &[&str]) -> Action {
-        let action = self.try_hear().expect("an action");
+    fn receive(&mut self, expected: &[&str]) -> Action {
+        let action = self.try_receive().expect("an action");
         assert_eq!(action.lines, expected);
         action
     }
 
-    fn hear_removal_of(&mut self, extension: &str) -> Action {
-        self.hear(&["Action: QueueRemove", "Queue: q-600", &format!("Interface: Local/{extension}@agents/n")])
+    fn receive_removal_of(&mut self, extension: &str) -> Action {
+        self.receive(&["Action: QueueRemove", "Queue: q-600", &format!("Interface: Local/{extension}@agents/n")])
     }
 
-    fn hear_addition_of(&mut self, extension: &str) -> Action {
-        self.hear(&[
+    fn receive_addition_of(&mut self, extension: &str) -> Action {
+        self.receive(&[
             "Action: QueueAdd",
             "Queue: q-600",
             &format!("Interface: Local/{extension}@agents/n"),
@@ -184,14 +184,14 @@ impl Asterisk {
     }
 
     fn answer(&mut self, action: &Action, response: &str, message: &str) {
-        self.say(&format!("Response: {response}\r\nActionID: {}\r\nMessage: {message}\r\n\r\n", action.id));
+        self.send(&format!("Response: {response}\r\nActionID: {}\r\nMessage: {message}\r\n\r\n", action.id));
     }
 
     fn greet_and_challenge(&mut self) -> Action {
-        self.say(BANNER);
-        let asked = self.hear(&["Action: Challenge", "AuthType: MD5"]);
-        self.say(&format!("Response: Success\r\nActionID: {}\r\nChallenge: 141967229\r\n\r\n", asked.id));
-        self.try_hear().expect("a login")
+        self.send(BANNER);
+        let challenge = self.receive(&["Action: Challenge", "AuthType: MD5"]);
+        self.send(&format!("Response: Success\r\nActionID: {}\r\nChallenge: 141967229\r\n\r\n", challenge.id));
+        self.try_receive().expect("a login")
     }
 
     fn welcome(&mut self) {
@@ -203,8 +203,8 @@ impl Asterisk {
     }
 
     /// Waits until the link has ended the connection.
-    fn hears_the_end(mut self) {
-        while self.try_hear().is_some() {}
+    fn wait_for_end(mut self) {
+        while self.try_receive().is_some() {}
     }
 }
 
@@ -215,15 +215,15 @@ fn a_member_is_removed_by_its_interface() {
     let mut asterisk = world.link();
     wait_until("the link", || world.metric("queuewarden_ami_links_up") == 1);
     world.remove("1001");
-    let removal = asterisk.hear_removal_of("1001");
-    // An event in between is none of the answer.
-    asterisk.say("Event: QueueMemberRemoved\r\nQueue: q-600\r\nMemberName: 1001\r\n\r\n");
+    let removal = asterisk.receive_removal_of("1001");
+    // An event before the response is not the response.
+    asterisk.send("Event: QueueMemberRemoved\r\nQueue: q-600\r\nMemberName: 1001\r\n\r\n");
     asterisk.answer(&removal, "Success", "Removed interface from queue");
     world.wait_for("removed", 1);
-    // Another organization's sessions are no business of this Asterisk.
+    // A session of another organization sends nothing to this Asterisk.
     world.links.remove(&QueueMember::new("umbrella", "1001", "600"));
     world.remove("1002");
-    let removal = asterisk.hear_removal_of("1002");
+    let removal = asterisk.receive_removal_of("1002");
     asterisk.answer(&removal, "Error", "Unable to remove interface: Not there");
     world.wait_for("not_there", 1);
     drop(asterisk);
@@ -235,9 +235,9 @@ fn a_user_who_has_logged_in_again_is_not_removed() {
     let world = LinkedSidecar::new();
     world.remove("1001");
     world.remove("1002");
-    world.fixtures.log_in("1001");
+    world.fake_sessions.log_in("1001");
     let mut asterisk = world.link();
-    let removal = asterisk.hear_removal_of("1002");
+    let removal = asterisk.receive_removal_of("1002");
     asterisk.answer(&removal, "Success", "Removed interface from queue");
     world.wait_for("removed", 1);
     assert_eq!(world.counted("logged_in_again"), 1);
@@ -249,10 +249,10 @@ fn a_user_who_logs_in_during_the_removal_is_added_again() {
     let mut asterisk = world.link();
     for (extension, there, outcome) in [("1001", false, "restored"), ("1002", true, "logged_in_again")] {
         world.remove(extension);
-        let removal = asterisk.hear_removal_of(extension);
-        world.fixtures.log_in(extension);
+        let removal = asterisk.receive_removal_of(extension);
+        world.fake_sessions.log_in(extension);
         asterisk.answer(&removal, "Success", "Removed interface from queue");
-        let addition = asterisk.hear_addition_of(extension);
+        let addition = asterisk.receive_addition_of(extension);
         if there {
             // The dialplan was faster.
             asterisk.answer(&addition, "Error", "Unable to add interface: Already there");
@@ -261,15 +261,15 @@ fn a_user_who_logs_in_during_the_removal_is_added_again() {
         }
         world.wait_for(outcome, 1);
     }
-    // And who is out again by then is removed after all.
+    // A user who has logged out again by the time of the addition is removed.
     world.remove("1003");
-    let removal = asterisk.hear_removal_of("1003");
-    world.fixtures.log_in("1003");
+    let removal = asterisk.receive_removal_of("1003");
+    world.fake_sessions.log_in("1003");
     asterisk.answer(&removal, "Success", "Removed interface from queue");
-    let addition = asterisk.hear_addition_of("1003");
-    world.fixtures.0.lock().unwrap().clear();
+    let addition = asterisk.receive_addition_of("1003");
+    world.fake_sessions.0.lock().unwrap().clear();
     asterisk.answer(&addition, "Success", "Added interface to queue");
-    let removal = asterisk.hear_removal_of("1003");
+    let removal = asterisk.receive_removal_of("1003");
     asterisk.answer(&removal, "Success", "Removed interface from queue");
     world.wait_for("removed", 1);
 }
@@ -279,22 +279,22 @@ fn a_removal_outlives_the_connection() {
     let world = LinkedSidecar::new();
     let mut asterisk = world.link();
     world.remove("1001");
-    let removal = asterisk.hear_removal_of("1001");
-    // In the middle of the answer.
-    asterisk.say(&format!("Response: Success\r\nActionID: {}\r\nMess", removal.id));
+    let removal = asterisk.receive_removal_of("1001");
+    // The connection ends in the middle of the response.
+    asterisk.send(&format!("Response: Success\r\nActionID: {}\r\nMess", removal.id));
     drop(asterisk);
     let mut asterisk = world.link();
-    let removal = asterisk.hear_removal_of("1001");
+    let removal = asterisk.receive_removal_of("1001");
     asterisk.answer(&removal, "Error", "Unable to remove interface: Not there");
     world.wait_for("not_there", 1);
 
-    // Nobody knows whether the next one was heard; by the time of the new connection its user is logged in.
+    // The connection ends before the response to the next removal, and its user logs in before the link is back.
     world.remove("1002");
-    asterisk.hear_removal_of("1002");
-    world.fixtures.log_in("1002");
+    asterisk.receive_removal_of("1002");
+    world.fake_sessions.log_in("1002");
     drop(asterisk);
     let mut asterisk = world.link();
-    let addition = asterisk.hear_addition_of("1002");
+    let addition = asterisk.receive_addition_of("1002");
     asterisk.answer(&addition, "Success", "Added interface to queue");
     world.wait_for("restored", 1);
 }
@@ -304,18 +304,18 @@ fn a_refused_removal_is_tried_a_few_times_and_delays_no_other() {
     let world = LinkedSidecar::new();
     let mut asterisk = world.link();
     world.remove("1001");
-    let removal = asterisk.hear_removal_of("1001");
+    let removal = asterisk.receive_removal_of("1001");
     asterisk.answer(&removal, "Error", "Permission denied");
     world.remove("1002");
-    let removal = asterisk.hear_removal_of("1002");
+    let removal = asterisk.receive_removal_of("1002");
     asterisk.answer(&removal, "Error", "Member not dynamic");
     world.wait_for("refused", 1);
     world.remove("1003");
-    let removal = asterisk.hear_removal_of("1003");
+    let removal = asterisk.receive_removal_of("1003");
     asterisk.answer(&removal, "Error", "Unable to remove interface from queue: No such queue");
     world.wait_for("not_there", 1);
     for _ in 1..AMI_ATTEMPTS_MAX {
-        let removal = asterisk.hear_removal_of("1001");
+        let removal = asterisk.receive_removal_of("1001");
         asterisk.answer(&removal, "Error", "Permission denied");
     }
     world.wait_for("refused", 2);
@@ -337,25 +337,25 @@ fn after_any_unexpected_bytes_the_link_connects_again() {
     ] {
         let world = LinkedSidecar::new();
         let mut asterisk = world.accept();
-        asterisk.say(wrong);
-        asterisk.hears_the_end();
+        asterisk.send(wrong);
+        asterisk.wait_for_end();
         assert_eq!(world.metric("queuewarden_ami_links_up"), 0, "{wrong:?}");
         drop(world.link());
     }
-    // Closed without a word, a refused login, and then garbage where an answer should be.
+    // Asterisk closes at once, then refuses the login, then sends a response to no action.
     let world = LinkedSidecar::new();
     world.remove("1001");
     drop(world.accept());
     let mut asterisk = world.accept();
     let login = asterisk.greet_and_challenge();
     asterisk.answer(&login, "Error", "Authentication failed");
-    asterisk.hears_the_end();
+    asterisk.wait_for_end();
     let mut asterisk = world.link();
-    asterisk.hear_removal_of("1001");
-    asterisk.say("Response: Success\r\nActionID: 1\r\n\r\n");
-    asterisk.hears_the_end();
+    asterisk.receive_removal_of("1001");
+    asterisk.send("Response: Success\r\nActionID: 1\r\n\r\n");
+    asterisk.wait_for_end();
     let mut asterisk = world.link();
-    let removal = asterisk.hear_removal_of("1001");
+    let removal = asterisk.receive_removal_of("1001");
     asterisk.answer(&removal, "Success", "Removed interface from queue");
     world.wait_for("removed", 1);
 }
@@ -363,16 +363,16 @@ fn after_any_unexpected_bytes_the_link_connects_again() {
 #[test]
 fn a_silent_asterisk_is_disconnected() {
     let world = LinkedSidecar::new();
-    // It greets and says no more; then it takes an action and says no more.
+    // Asterisk sends only its banner; on the next connection it accepts an action and sends no response.
     let mut asterisk = world.accept();
-    asterisk.say(BANNER);
-    asterisk.hears_the_end();
+    asterisk.send(BANNER);
+    asterisk.wait_for_end();
     let mut asterisk = world.link();
     world.remove("1001");
-    asterisk.hear_removal_of("1001");
-    asterisk.hears_the_end();
+    asterisk.receive_removal_of("1001");
+    asterisk.wait_for_end();
     let mut asterisk = world.link();
-    let removal = asterisk.hear_removal_of("1001");
+    let removal = asterisk.receive_removal_of("1001");
     asterisk.answer(&removal, "Success", "Removed interface from queue");
     world.wait_for("removed", 1);
 }
@@ -382,10 +382,10 @@ fn an_idle_link_pings_asterisk() {
     let world = LinkedSidecar::new();
     let mut asterisk = world.link();
     assert!(PATIENCE > AMI_PING_INTERVAL);
-    let ping = asterisk.hear(&["Action: Ping"]);
-    asterisk.say(&format!("Response: Success\r\nActionID: {}\r\nPing: Pong\r\nTimestamp: 1.5\r\n\r\n", ping.id));
+    let ping = asterisk.receive(&["Action: Ping"]);
+    asterisk.send(&format!("Response: Success\r\nActionID: {}\r\nPing: Pong\r\nTimestamp: 1.5\r\n\r\n", ping.id));
     world.remove("1001");
-    let removal = asterisk.hear_removal_of("1001");
+    let removal = asterisk.receive_removal_of("1001");
     asterisk.answer(&removal, "Success", "Removed interface from queue");
     world.wait_for("removed", 1);
 }
@@ -398,7 +398,7 @@ fn beyond_the_bound_the_oldest_removal_is_dropped() {
     }
     assert_eq!(world.counted("overflowed"), 1);
     let mut asterisk = world.link();
-    let removal = asterisk.hear_removal_of("1");
+    let removal = asterisk.receive_removal_of("1");
     asterisk.answer(&removal, "Success", "Removed interface from queue");
     world.wait_for("removed", 1);
 }
@@ -410,7 +410,7 @@ fn a_new_secret_is_used_from_the_next_login_on() {
     let refused = asterisk.greet_and_challenge();
     world.links.set_secrets(&[AmiSettings { secret: Secret::new("other".to_owned()), ..world.settings.clone() }]);
     asterisk.answer(&refused, "Error", "Authentication failed");
-    asterisk.hears_the_end();
+    asterisk.wait_for_end();
     let login = world.accept().greet_and_challenge();
     assert_ne!(login.lines, refused.lines);
 }
@@ -437,7 +437,7 @@ fn the_sidecar_makes_the_link_and_uses_a_new_secret_without_a_restart() {
     let accept = || {
         let (stream, _) = listener.accept().unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Asterisk { stream, heard: vec![] }
+        Asterisk { stream, received: vec![] }
     };
     let mut asterisk = accept();
     asterisk.welcome();
@@ -466,22 +466,22 @@ fn a_removed_organization_loses_its_queue_members() {
     let sidecar = Sidecar::start(&folder);
     let (stream, _) = listener.accept().unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut asterisk = Asterisk { stream, heard: vec![] };
+    let mut asterisk = Asterisk { stream, received: vec![] };
     asterisk.welcome();
     assert!(sidecar.ask("do org=acme actor=1001 action=queue.login queue=600").contains("reason=assigned"));
-    // Whoever lets an organization go lets its link go in the same reload, or that would name nobody.
+    // The link must be removed in the same reload as its organization: it would name an unknown organization.
     folder.remove("organizations/acme.toml");
     folder.write("queuewarden.toml", process.split("[[connect.asterisk_ami]]").next().unwrap());
     let reload = sidecar.reload();
     assert_eq!((&reload["successful"], &reload["restart_needed"]), (&true.into(), &true.into()));
-    let removal = asterisk.hear_removal_of("1001");
+    let removal = asterisk.receive_removal_of("1001");
     asterisk.answer(&removal, "Success", "Removed interface from queue");
     wait_until("the removal", || sidecar.metric("queuewarden_ami_removals_total{outcome=\"removed\"}") > 0.0);
 }
 
 #[test]
 fn an_unreachable_asterisk_delays_no_decision() {
-    // A port that was free a moment ago.
+    // Nothing listens on this port any more.
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let sidecar = Sidecar::start(&linked_to(address));
     assert!(sidecar.ask("do org=acme actor=1001 action=queue.login queue=600").contains("reason=assigned"));
@@ -499,7 +499,7 @@ fn a_wrong_link_configuration_is_refused_at_the_start() {
     folder.replace("queuewarden.toml", "q-%", "%-%");
     folder.replace("queuewarden.toml", "\"Local/%@agents/n\"", "\"Local/@agents\\r\\nAction: Command\"");
     folder.write("ami.secret", "two\nlines\n");
-    let (status, said) = run(&["--config", folder.path().to_str().unwrap(), "check"]);
+    let (status, output) = run(&["--config", folder.path().to_str().unwrap(), "check"]);
     assert_eq!(status.code(), Some(78));
     for (text, message) in [
         ("\"acne\"", "there is no organization `acne`"),
@@ -510,11 +510,11 @@ fn a_wrong_link_configuration_is_refused_at_the_start() {
         ("\"%-%\"", "`queue` must hold one `%`"),
     ] {
         let problem = format!("{}: {message}", folder.place("queuewarden.toml", text));
-        assert!(said.contains(&problem), "{problem} is not in\n{said}");
+        assert!(output.contains(&problem), "{problem} is not in\n{output}");
     }
     folder.write("queuewarden.toml", "[[connect.asterisk_ami]]\n");
-    let (_, said) = run(&["--config", folder.path().to_str().unwrap(), "check"]);
+    let (_, output) = run(&["--config", folder.path().to_str().unwrap(), "check"]);
     for key in ["organization", "address", "username", "secret_file"] {
-        assert!(said.contains(&format!("the key `{key}` is missing")), "{said}");
+        assert!(output.contains(&format!("the key `{key}` is missing")), "{output}");
     }
 }

@@ -1,5 +1,5 @@
-//! Given a sidecar that decides, when an auditor asks later who was allowed what and why, then the audit log has a
-//! record of each decision, and `audit verify` finds every alteration.
+//! Given a sidecar with an audit log, when an auditor reads the log, then each decision has a record with actor,
+//! verdict and rule, and `audit verify` finds every alteration.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -24,12 +24,12 @@ const HEALTHY: &str = "queuewarden_audit_healthy";
 struct Fixtures(Folder);
 
 impl Fixtures {
-    /// The fixtures, its audit log kept as these keys say.
+    /// The usual organization, with these keys in the section `[audit]`.
     fn new(keys: &str) -> Self {
-        Self::of(ORGANIZATION, keys)
+        Self::with_verdict(ORGANIZATION, keys)
     }
 
-    fn of(text: &str, keys: &str) -> Self {
+    fn with_verdict(text: &str, keys: &str) -> Self {
         let folder = Folder::with("acme.toml", text).durable();
         let process = folder.read("queuewarden.toml");
         folder.write("queuewarden.toml", &format!("{process}\n[audit]\n{keys}\n"));
@@ -56,17 +56,17 @@ impl Fixtures {
         self.files().iter().map(|file| fs::read_to_string(file).unwrap()).collect()
     }
 
-    /// Every line. That each of them is JSON by itself is half of what there is to show.
+    /// Every record. Panics if a line of the log is not JSON.
     fn lines(&self) -> Vec<Value> {
         self.text().lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect()
     }
 
-    /// The lines that are about this.
+    /// The records with this value of `event`.
     fn about(&self, event: &str) -> Vec<Value> {
         self.lines().into_iter().filter(|line| line["event"] == event).collect()
     }
 
-    /// Waits for so many decisions.
+    /// Waits until the log has `count` decisions, and returns them.
     fn decisions(&self, count: usize) -> Vec<Value> {
         wait_until(&format!("{count} decisions"), || self.about("decision").len() >= count);
         let decisions = self.about("decision");
@@ -76,27 +76,27 @@ impl Fixtures {
 
     fn audit(&self, arguments: &[&str]) -> (i32, String) {
         let folder = self.0.path().to_str().unwrap();
-        let (status, said) = run(&[&["--config", folder, "audit"], arguments].concat());
-        (status.code().unwrap(), said)
+        let (status, output) = run(&[&["--config", folder, "audit"], arguments].concat());
+        (status.code().unwrap(), output)
     }
 
     fn assert_whole(&self) {
-        let (code, said) = self.audit(&["verify"]);
-        assert_eq!(code, 0, "{said}");
+        let (code, output) = self.audit(&["verify"]);
+        assert_eq!(code, 0, "{output}");
     }
 
-    /// What `verify` finds first: `FILE:LINE` with the name of the file alone, and what it is.
+    /// The first problem that `verify` finds: `FILE:LINE`, without the folder, and the message.
     fn problem(&self) -> (String, String) {
-        let (code, said) = self.audit(&["verify", "--json"]);
-        assert_eq!(code, 1, "{said}");
-        let problem = serde_json::from_str::<Value>(&said).unwrap()["problem"].clone();
+        let (code, output) = self.audit(&["verify", "--json"]);
+        assert_eq!(code, 1, "{output}");
+        let problem = serde_json::from_str::<Value>(&output).unwrap()["problem"].clone();
         let file = PathBuf::from(problem["file"].as_str().unwrap());
-        let place = format!("{}:{}", file.file_name().unwrap().to_str().unwrap(), problem["line"]);
-        (place, problem["message"].as_str().unwrap().to_owned())
+        let location = format!("{}:{}", file.file_name().unwrap().to_str().unwrap(), problem["line"]);
+        (location, problem["message"].as_str().unwrap().to_owned())
     }
 }
 
-fn is(sidecar: &Sidecar, series: &str, value: f64) -> bool {
+fn metric_is(sidecar: &Sidecar, series: &str, value: f64) -> bool {
     (sidecar.metric(series) - value).abs() < f64::EPSILON
 }
 
@@ -142,7 +142,7 @@ fn a_record_has_the_actor_the_decision_and_the_rule() {
     assert!(denied["rules"].as_array().unwrap().contains(&json!("R37")), "{denied}");
     assert_eq!(denied["policy"], 1);
     assert!(denied["mode"].is_null() && denied["user"].is_null());
-    // The grant that is named stands where the line says.
+    // The named line of the model begins the grant.
     let (file, number) = text(denied, "grant").rsplit_once(':').unwrap();
     let model = fs::read_to_string(file).unwrap();
     let grant: Vec<&str> = model.lines().skip(number.parse::<usize>().unwrap() - 1).take(8).collect();
@@ -168,26 +168,26 @@ fn a_record_has_the_actor_the_decision_and_the_rule() {
     let mut ids: Vec<&str> = decisions.iter().map(|line| text(line, "id")).collect();
     ids.sort_unstable();
     ids.dedup();
-    assert_eq!(ids.len(), 6, "an id is one decision's");
-    assert!(is(&sidecar, RECORDS, 7.0), "and the start");
+    assert_eq!(ids.len(), 6, "ids are unique");
+    assert!(metric_is(&sidecar, RECORDS, 7.0), "six decisions and the record of the start");
     fixtures.assert_whole();
 }
 
-/// The hash of the policy is what `sha256sum` makes of its files.
+/// The recorded hash of the policy is the one that `sha256sum` computes from its files.
 #[test]
 fn the_policy_record_has_the_hash_of_its_files() {
     let fixtures = Fixtures::new("");
     let sidecar = fixtures.start();
     sidecar.ask("may org=acme actor=1001 action=queue.login queue=600");
-    let said = text(&fixtures.decisions(1)[0], "policy_hash").to_owned();
+    let recorded_hash = text(&fixtures.decisions(1)[0], "policy_hash").to_owned();
     let sums = "sha256sum models/*.toml organizations/* queuewarden.toml | sha256sum";
     let output = Command::new("sh").args(["-c", sums]).current_dir(fixtures.0.path()).output().unwrap();
-    assert_eq!(String::from_utf8(output.stdout).unwrap().split(' ').next(), Some(&*said));
+    assert_eq!(String::from_utf8(output.stdout).unwrap().split(' ').next(), Some(&*recorded_hash));
     fixtures.0.replace("organizations/acme.toml", "organization = \"acme\"", "organization = \"acme\" # changed");
     sidecar.reload();
     sidecar.ask("may org=acme actor=1001 action=queue.login queue=600");
     let lines = fixtures.decisions(2);
-    assert_ne!(lines[1]["policy_hash"], said.as_str());
+    assert_ne!(lines[1]["policy_hash"], recorded_hash.as_str());
     assert_eq!(lines[1]["policy"], 2);
 }
 
@@ -205,13 +205,13 @@ fn changes_without_a_question_are_recorded() {
     assert_eq!(expired["queues"], json!(["600"]));
 
     let folder = fixtures.0.path().to_str().unwrap();
-    let (status, said) = run(&["--config", folder, "sessions", "end", "--org", "acme", "--user", "1001"]);
-    assert!(status.success(), "{said}");
+    let (status, output) = run(&["--config", folder, "sessions", "end", "--org", "acme", "--user", "1001"]);
+    assert!(status.success(), "{output}");
     let ended = fixtures.about("session_ended")[1].clone();
     assert_eq!((text(&ended, "user"), text(&ended, "reason")), ("1001", "revocation"));
     assert!(text(&ended, "peer").starts_with("uid "), "an operator: {ended}");
 
-    // A reload that takes the right away ends what runs.
+    // A reload that removes the grant ends the running supervision.
     let organization = fixtures.0.read("organizations/acme.toml");
     fixtures.0.write("organizations/acme.toml", &organization.replace("supervises = [", "supervises = [] # ["));
     let loaded = sidecar.reload();
@@ -231,7 +231,7 @@ fn changes_without_a_question_are_recorded() {
     fixtures.assert_whole();
 }
 
-/// Every value of every dialect is put where it might break out of its line.
+/// Every dialect sends, in every value, bytes that could break out of a record's line.
 #[test]
 fn no_peer_can_forge_a_record() {
     const EVIL: &[&str] = &[
@@ -274,19 +274,19 @@ fn no_peer_can_forge_a_record() {
             netstring(&mut stream);
         }
     }
-    // What the grammar admits is written as it came, and no more of it.
+    // A value that the grammar admits is recorded unchanged.
     let call = "c~%0a!/x";
     sidecar.ask(&format!("do org=acme actor=1001 action=queue.fly call={call}"));
     wait_until("the last line", || fixtures.about("decision").iter().any(|line| line["call"] == call));
     let log = fixtures.text();
-    assert!(!log.bytes().any(|byte| byte < 0x20 && byte != b'\n' || byte == 0x7f), "no control character stands there");
+    assert!(!log.bytes().any(|byte| byte < 0x20 && byte != b'\n' || byte == 0x7f), "the log has no control character");
     for line in fixtures.lines() {
         assert!(["start", "decision"].contains(&text(&line, "event")), "{line}");
         for value in line.as_object().unwrap().values().filter_map(Value::as_str) {
             assert!(!value.contains(['\n', '\u{1b}', '"', '\u{2028}']), "{line}");
         }
     }
-    assert!(!log.contains("owned"), "what is no value is no part of a line");
+    assert!(!log.contains("owned"), "rejected bytes are not recorded");
     fixtures.assert_whole();
 }
 
@@ -315,26 +315,26 @@ fn the_record_of_an_answer_survives_a_kill() {
             let answer = line.ask(&question);
             assert!(answer.contains(reason), "{question}: {answer}");
             let call = question.rsplit('=').next().unwrap();
-            // At once, without waiting: the answer came after the line.
+            // The record is there at once, without a wait: the answer is sent after the record is written.
             let written = fixtures.lines().into_iter().find(|line| line["call"] == call);
             assert_eq!(written.map(|line| text(&line, "reason").to_owned()).as_deref(), Some(reason), "{question}");
         }
         sidecar.crash();
         fixtures.assert_whole();
     }
-    // As a power loss leaves it.
+    // A power loss leaves an unfinished last line.
     let last = fixtures.files().pop().unwrap();
     let mut file = fs::File::options().append(true).open(&last).unwrap();
     file.write_all(b"{\"sequence\":99,\"time\":\"20").unwrap();
     let lines_before = fixtures.text().lines().count() - 1;
-    let (code, said) = fixtures.audit(&["verify"]);
-    assert!(code == 0 && said.contains("unfinished"), "{said}");
+    let (code, output) = fixtures.audit(&["verify"]);
+    assert!(code == 0 && output.contains("unfinished"), "{output}");
     fixtures.start().crash();
     let lines = fixtures.lines();
     assert_eq!(lines.len(), lines_before + 2);
     assert_eq!((text(&lines[lines_before], "event"), &lines[lines_before]["count"]), ("cut", &json!(25)));
-    let (code, said) = fixtures.audit(&["verify"]);
-    assert!(code == 0 && said.contains("note: ") && said.contains("25 bytes"), "{said}");
+    let (code, output) = fixtures.audit(&["verify"]);
+    assert!(code == 0 && output.contains("note: ") && output.contains("25 bytes"), "{output}");
 }
 
 #[test]
@@ -358,27 +358,27 @@ fn verify_finds_every_alteration() {
         fs::write(&files[1], &middle).unwrap();
         problem
     };
-    let (place, message) = with(&middle.replacen("queue_out_of_scope", "role_permits", 1));
+    let (location, message) = with(&middle.replacen("queue_out_of_scope", "role_permits", 1));
     let altered = lines.iter().position(|line| line.contains("queue_out_of_scope")).unwrap() + 1;
-    assert_eq!((place, message.contains("altered")), (format!("{}:{altered}", name(1)), true));
-    let (place, message) = with(&[&lines[..2], &lines[3..]].concat().concat());
-    assert_eq!((place, message.contains("missing")), (format!("{}:3", name(1)), true));
-    let (place, _) = with(&[&lines[..2], &[lines[3], lines[2]], &lines[4..]].concat().concat());
-    assert_eq!(place, format!("{}:3", name(1)));
-    // A file in the middle, the oldest, and the end.
-    for (gone, place) in [(1, format!("{}:1", name(2))), (0, format!("{}:1", name(1)))] {
+    assert_eq!((location, message.contains("altered")), (format!("{}:{altered}", name(1)), true));
+    let (location, message) = with(&[&lines[..2], &lines[3..]].concat().concat());
+    assert_eq!((location, message.contains("missing")), (format!("{}:3", name(1)), true));
+    let (location, _) = with(&[&lines[..2], &[lines[3], lines[2]], &lines[4..]].concat().concat());
+    assert_eq!(location, format!("{}:3", name(1)));
+    // A removed file: one in the middle, the oldest, and then the last record.
+    for (gone, location) in [(1, format!("{}:1", name(2))), (0, format!("{}:1", name(1)))] {
         let bytes = fs::read(&files[gone]).unwrap();
         fs::remove_file(&files[gone]).unwrap();
         let (found, message) = fixtures.problem();
-        assert_eq!((found, message.contains("missing")), (place, true), "{message}");
+        assert_eq!((found, message.contains("missing")), (location, true), "{message}");
         fs::write(&files[gone], bytes).unwrap();
     }
     let last = fs::read_to_string(&files[files.len() - 1]).unwrap();
     fs::write(&files[files.len() - 1], &last[..last.trim_end().rfind('\n').map_or(0, |end| end + 1)]).unwrap();
     let (_, message) = fixtures.problem();
     assert!(message.contains("missing"), "{message}");
-    let (code, said) = fixtures.audit(&["verify"]);
-    assert!(code == 1 && said.contains(": ") && said.ends_with("is not whole\n"), "{said}");
+    let (code, output) = fixtures.audit(&["verify"]);
+    assert!(code == 1 && output.contains(": ") && output.ends_with("is not whole\n"), "{output}");
 }
 
 #[test]
@@ -410,39 +410,39 @@ fn while_the_log_cannot_be_written_questions_that_need_a_record_are_refused() {
     let login = "do org=acme actor=1001 action=queue.login queue=600";
     let listen = "do org=acme actor=2001 action=call.listen target=1001 queue=600";
     assert!(line.ask(listen).starts_with("allow "));
-    assert!(is(&sidecar, HEALTHY, 1.0));
+    assert!(metric_is(&sidecar, HEALTHY, 1.0));
     let set_mode = |mode| fs::set_permissions(fixtures.log(), fs::Permissions::from_mode(mode)).unwrap();
     set_mode(0o500);
     assert_eq!(line.ask(login), "deny action=queue.login queue=600 reason=state_unavailable policy=1");
     assert_eq!(line.ask(listen), "deny action=call.listen queue=600 reason=state_unavailable policy=1");
     let barge = "do org=acme actor=2001 action=call.barge target=1001 queue=601";
-    assert!(line.ask(barge).contains("reason=state_unavailable"), "a denial would have needed a line as well");
+    assert!(line.ask(barge).contains("reason=state_unavailable"), "a denial needs a record too");
     assert!(line.ask("do org=acme actor=1001 action=call.begin call=c-9").contains("reason=state_unavailable"));
     assert_eq!(sidecar.try_get("/readyz"), (503, "the audit log cannot be written\n".to_owned()));
     assert_eq!(sidecar.try_get("/livez").0, 200);
-    assert!(is(&sidecar, HEALTHY, 0.0) && is(&sidecar, "queuewarden_store_healthy", 1.0));
+    assert!(metric_is(&sidecar, HEALTHY, 0.0) && metric_is(&sidecar, "queuewarden_store_healthy", 1.0));
     assert_eq!(sidecar.status()["audit"]["healthy"], false);
     let may = line.ask("may org=acme actor=1001 action=queue.login queue=600");
     assert_eq!(may, "allow action=queue.login queue=600 reason=assigned policy=1", "nobody was logged in");
-    assert!(is(&sidecar, r#"queuewarden_supervisions{mode="listen"}"#, 1.0), "the one of before");
+    assert!(metric_is(&sidecar, r#"queuewarden_supervisions{mode="listen"}"#, 1.0), "the supervision from before");
 
     set_mode(0o700);
-    wait_until("the log to be back", || sidecar.try_get("/readyz").0 == 200);
-    assert!(is(&sidecar, HEALTHY, 1.0));
+    wait_until("the log to be writable", || sidecar.try_get("/readyz").0 == 200);
+    assert!(metric_is(&sidecar, HEALTHY, 1.0));
     assert_eq!(line.ask(login), "allow action=queue.login queue=600 reason=assigned policy=1");
-    wait_until("the refused", || {
+    wait_until("the records of the refused questions", || {
         fixtures.about("decision").iter().filter(|line| line["reason"] == "state_unavailable").count() == 4
     });
     assert_eq!(fixtures.about("resumed").len(), 1);
     let refused = fixtures.about("decision").into_iter().find(|line| line["reason"] == "state_unavailable").unwrap();
     assert_eq!((text(&refused, "verdict"), text(&refused, "actor")), ("deny", "1001"));
-    assert!(fixtures.about("decision").iter().any(|line| line["intent"] == "may"), "it had to wait, and was not lost");
+    assert!(fixtures.about("decision").iter().any(|line| line["intent"] == "may"), "the delayed record is written");
     let log = sidecar.log_until("the audit log can be written again");
-    for said in ["the audit log cannot be written", "the audit log can be written again"] {
-        assert_eq!(log.iter().filter(|line| line.contains(said)).count(), 1, "{said}: {log:#?}");
+    for message in ["the audit log cannot be written", "the audit log can be written again"] {
+        assert_eq!(log.iter().filter(|line| line.contains(message)).count(), 1, "{message}: {log:#?}");
     }
 
-    // Moved away under the running sidecar: what is written there is found by nobody.
+    // The folder of the log is renamed while the sidecar runs: the sidecar must not go on writing there.
     fs::rename(fixtures.log(), fixtures.0.path().join("state/stolen")).unwrap();
     assert!(line.ask(listen).contains("reason=state_unavailable"));
     wait_until("a new log", || sidecar.try_get("/readyz").0 == 200);
@@ -456,15 +456,17 @@ fn a_start_needs_a_writable_audit_log() {
     let fixtures = Fixtures::new("");
     fs::create_dir_all(fixtures.0.path().join("state")).unwrap();
     fs::write(fixtures.log(), "a file").unwrap();
-    let Err((status, said)) = Sidecar::try_start(fixtures.0.path()) else { panic!("it started") };
+    let Err((status, output)) = Sidecar::try_start(fixtures.0.path()) else { panic!("the sidecar started") };
     assert_eq!(status.code(), Some(1));
-    assert!(said.contains("the audit log cannot be written") && said.contains("help: "), "{said}");
-    // Two processes never write one log, even if their states are apart.
+    assert!(output.contains("the audit log cannot be written") && output.contains("help: "), "{output}");
+    // Two processes never write one log, even if their state folders differ.
     let shared = tempfile::tempdir().unwrap();
     let keys = format!("folder = {:?}", shared.path());
     let _first = Fixtures::new(&keys).start();
-    let Err((status, said)) = Sidecar::try_start(Fixtures::new(&keys).0.path()) else { panic!("it started") };
-    assert!(status.code() == Some(1) && said.contains("another process writes this audit log"), "{said}");
+    let Err((status, output)) = Sidecar::try_start(Fixtures::new(&keys).0.path()) else {
+        panic!("the sidecar started")
+    };
+    assert!(status.code() == Some(1) && output.contains("another process writes this audit log"), "{output}");
 }
 
 #[test]
@@ -473,17 +475,17 @@ fn without_an_audit_log_decisions_are_the_same() {
     let sidecar = fixtures.start();
     assert!(sidecar.ask("do org=acme actor=2001 action=call.listen target=1001 queue=600").starts_with("allow "));
     assert!(!fixtures.log().exists());
-    assert!(is(&sidecar, HEALTHY, 1.0) && is(&sidecar, RECORDS, 0.0));
-    let (code, said) = fixtures.audit(&["verify"]);
-    assert!(code == 1 && said.contains("--folder"), "{said}");
+    assert!(metric_is(&sidecar, HEALTHY, 1.0) && metric_is(&sidecar, RECORDS, 0.0));
+    let (code, output) = fixtures.audit(&["verify"]);
+    assert!(code == 1 && output.contains("--folder"), "{output}");
 }
 
 #[test]
 fn one_plain_allow_in_n_is_recorded_and_the_rest_is_counted() {
-    let fixtures = Fixtures::of(&with_switched(&[]), "plain_allows_one_in = 10");
+    let fixtures = Fixtures::with_verdict(&with_switched(&[]), "plain_allows_one_in = 10");
     let sidecar = fixtures.start();
     for cause in ["sampled", "dropped"] {
-        assert!(is(&sidecar, &format!("queuewarden_audit_skipped_total{{cause=\"{cause}\"}}"), 0.0));
+        assert!(metric_is(&sidecar, &format!("queuewarden_audit_skipped_total{{cause=\"{cause}\"}}"), 0.0));
     }
     let mut line = sidecar.line();
     for _ in 0..30 {
@@ -492,16 +494,16 @@ fn one_plain_allow_in_n_is_recorded_and_the_rest_is_counted() {
     }
     line.ask("do org=acme actor=1001 action=queue.login queue=600");
     let decisions = fixtures.decisions(34);
-    let of = |verdict: &str| decisions.iter().filter(|line| line["verdict"] == verdict).collect::<Vec<_>>();
-    assert_eq!((of("allow").len(), of("deny").len()), (4, 30), "every denial and every change");
-    assert_eq!(of("allow").iter().filter(|line| line["one_in"] == 10).count(), 3);
-    assert!(of("deny").iter().all(|line| line["one_in"].is_null()));
-    assert!(is(&sidecar, r#"queuewarden_audit_skipped_total{cause="sampled"}"#, 27.0));
+    let with_verdict = |verdict: &str| decisions.iter().filter(|line| line["verdict"] == verdict).collect::<Vec<_>>();
+    assert_eq!((with_verdict("allow").len(), with_verdict("deny").len()), (4, 30), "every denial and every change");
+    assert_eq!(with_verdict("allow").iter().filter(|line| line["one_in"] == 10).count(), 3);
+    assert!(with_verdict("deny").iter().all(|line| line["one_in"].is_null()));
+    assert!(metric_is(&sidecar, r#"queuewarden_audit_skipped_total{cause="sampled"}"#, 27.0));
 }
 
 #[test]
 fn plain_allows_beyond_the_rate_are_counted_and_not_recorded() {
-    let fixtures = Fixtures::of(&with_switched(&[]), "plain_allows_per_second = 3");
+    let fixtures = Fixtures::with_verdict(&with_switched(&[]), "plain_allows_per_second = 3");
     let sidecar = fixtures.start();
     let mut line = sidecar.line();
     for _ in 0..200 {
@@ -511,15 +513,15 @@ fn plain_allows_beyond_the_rate_are_counted_and_not_recorded() {
     line.ask("do org=acme actor=1001 action=queue.login queue=600");
     let left_out = r#"queuewarden_audit_skipped_total{cause="sampled"}"#;
     let count = |lines: &[Value]| lines.iter().filter_map(|line| line["count"].as_u64()).sum::<u64>();
-    wait_until("the log to tell of all", || {
+    wait_until("the records of all left-out decisions", || {
         let sampled = fixtures.about("sampled");
         !sampled.is_empty() && format!("{}", sidecar.metric(left_out)) == count(&sampled).to_string()
     });
     let (decisions, sampled) = (fixtures.about("decision"), fixtures.about("sampled"));
-    let asked_only = decisions.iter().filter(|line| line["verdict"] == "allow" && line["intent"] == "may").count();
-    assert!((3..=60).contains(&asked_only), "{asked_only} lines");
-    assert_eq!(asked_only as u64 + count(&sampled), 200, "each is written or counted");
-    assert_eq!(decisions.len(), asked_only + 2, "every denial and every change is written");
+    let plain_allows = decisions.iter().filter(|line| line["verdict"] == "allow" && line["intent"] == "may").count();
+    assert!((3..=60).contains(&plain_allows), "{plain_allows} records");
+    assert_eq!(plain_allows as u64 + count(&sampled), 200, "each is recorded or counted");
+    assert_eq!(decisions.len(), plain_allows + 2, "every denial and every change is recorded");
 }
 
 #[test]
@@ -532,9 +534,9 @@ fn tail_and_export_show_the_selected_records() {
     }
     line.ask("do org=acme actor=1001 action=queue.login queue=600");
     let json = |arguments: &[&str]| -> Vec<Value> {
-        let (code, said) = fixtures.audit(arguments);
-        assert_eq!(code, 0, "{said}");
-        said.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect()
+        let (code, output) = fixtures.audit(arguments);
+        assert_eq!(code, 0, "{output}");
+        output.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect()
     };
     let last = json(&["tail", "--json", "-n", "3", "--actor", "2001"]);
     let calls: Vec<&str> = last.iter().map(|line| text(line, "call")).collect();
@@ -553,8 +555,8 @@ fn tail_and_export_show_the_selected_records() {
     assert!(code == 0 && rows.len() == 2 && rows[0].starts_with("sequence,time,event,id,organization,actor,"), "{csv}");
     assert!(rows[1].contains(",acme,1001,") && rows[1].contains(",queue.login,"), "{csv}");
     assert_eq!(rows[0].split(',').count(), rows[1].split(',').count());
-    let (_, said) = fixtures.audit(&["tail", "-n", "1"]);
-    assert!(said.contains(" decision organization=acme actor=1001 verdict=allow action=queue.login "), "{said}");
+    let (_, output) = fixtures.audit(&["tail", "-n", "1"]);
+    assert!(output.contains(" decision organization=acme actor=1001 verdict=allow action=queue.login "), "{output}");
 
     for (arguments, code) in [
         (&["export", "--from", "yesterday"][..], 2),
@@ -563,15 +565,15 @@ fn tail_and_export_show_the_selected_records() {
         (&["verify", "--folder", "nowhere/at/all"], 1),
         (&["tail", "--folder", "nowhere/at/all"], 1),
     ] {
-        let (got, said) = fixtures.audit(arguments);
-        assert_eq!(got, code, "{arguments:?}: {said}");
+        let (got, output) = fixtures.audit(arguments);
+        assert_eq!(got, code, "{arguments:?}: {output}");
     }
     let hash = text(&all[3], "hash");
     assert_eq!(fixtures.audit(&["verify", "--anchor", hash]).0, 0);
     assert_eq!(fixtures.audit(&["verify", "--anchor", &"0".repeat(64)]).0, 1);
     fixtures.0.write("queuewarden.toml", "[audit\n");
-    let (code, said) = fixtures.audit(&["verify"]);
-    assert!(code == 78 && said.contains("queuewarden.toml:1:"), "{said}");
+    let (code, output) = fixtures.audit(&["verify"]);
+    assert!(code == 78 && output.contains("queuewarden.toml:1:"), "{output}");
 }
 
 #[test]
@@ -589,21 +591,21 @@ fn tail_follows_over_files_that_begin_meanwhile() {
     let (sender, receiver) = mpsc::channel();
     let reading = thread::spawn(move || followed.map_while(Result::ok).try_for_each(|line| sender.send(line)));
     let record = |line: String| serde_json::from_str::<Value>(&line).unwrap();
-    let mut asked = 0;
+    let mut calls = 0;
     let mut ask = |line: &mut crate::support::LineClient<std::net::TcpStream>, times: usize| {
         for _ in 0..times {
-            line.ask(&format!("do org=acme actor=2001 action=call.listen target=1001 queue=601 call=c-{asked}"));
+            line.ask(&format!("do org=acme actor=2001 action=call.listen target=1001 queue=601 call=c-{calls}"));
             line.ask("do org=acme actor=1001 action=queue.fly");
-            asked += 1;
+            calls += 1;
         }
     };
-    // The follower shows what is written after it has opened the log: one more record is written until it shows one.
+    // `tail --follow` shows the records written after it opened the log. Records are written until it shows the first.
     let began = Instant::now();
     let first = loop {
         ask(&mut line, 1);
         match receiver.recv_timeout(Duration::from_millis(50)) {
             Ok(line) => break record(line),
-            Err(_) => assert!(began.elapsed() < PATIENCE, "the follower shows nothing"),
+            Err(_) => assert!(began.elapsed() < PATIENCE, "`tail --follow` shows nothing"),
         }
     };
     ask(&mut line, 30);
@@ -612,7 +614,7 @@ fn tail_follows_over_files_that_begin_meanwhile() {
     loop {
         let line = record(receiver.recv_timeout(PATIENCE).unwrap());
         assert_eq!(text(&line, "actor"), "2001");
-        assert!(line["sequence"].as_u64().unwrap() > last, "each once, in order");
+        assert!(line["sequence"].as_u64().unwrap() > last, "each record once, in order");
         last = line["sequence"].as_u64().unwrap();
         if line["call"] == "c-last" {
             break;

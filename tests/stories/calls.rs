@@ -1,23 +1,23 @@
-//! Given calls that the PBX reports, when somebody supervises by the id of a call, then the reported call is judged; a
-//! supervision runs until its end is reported, and a new mode replaces the old one.
+//! Given calls that the PBX reports, when a user supervises by the id of a call, then the decision uses the reported
+//! agent and queue. A supervision runs until the PBX reports its end, and a new mode replaces the old mode.
 
 use std::net::TcpStream;
 
 use crate::stories::fixtures::{ORGANIZATION, with_switched};
 use crate::support::{Folder, LineClient, Sidecar};
 
-fn open(fixtures: &str) -> (Sidecar, LineClient<TcpStream>) {
-    let sidecar = Sidecar::start(&Folder::with("acme.toml", fixtures));
+fn open(organization: &str) -> (Sidecar, LineClient<TcpStream>) {
+    let sidecar = Sidecar::start(&Folder::with("acme.toml", organization));
     let line = sidecar.line();
     (sidecar, line)
 }
 
-/// Asks in turn; each answer must begin with these words. The options of a supervision are left out.
+/// Asks each question in turn and compares the answer, without the options of a supervision and the policy revision.
 fn play(line: &mut LineClient<TcpStream>, steps: &[(&str, &str)]) {
     for (question, answer) in steps {
-        let heard = line.ask(&format!("do org=acme {question}"));
-        let heard = heard.split(" mode=").next().unwrap();
-        assert_eq!(heard.trim_end_matches(" policy=1"), *answer, "{question}");
+        let reply = line.ask(&format!("do org=acme {question}"));
+        let reply = reply.split(" mode=").next().unwrap();
+        assert_eq!(reply.trim_end_matches(" policy=1"), *answer, "{question}");
     }
 }
 
@@ -37,7 +37,7 @@ fn a_call_belongs_to_the_agent_and_queue_that_were_reported() {
             ("actor=1001 action=call.begin call=c-1 queue=999", "deny action=call.begin reason=unknown_queue"),
             ("actor=1001 action=call.begin call=c-1 queue=600", "allow action=call.begin queue=600 reason=reported"),
             ("actor=2001 action=call.listen call=c-1", "allow action=call.listen queue=600 reason=role_permits"),
-            // She does not supervise the queue of the call.
+            // The supervisor 2002 does not supervise the queue of the call.
             ("actor=2002 action=call.listen call=c-1", "deny action=call.listen queue=600 reason=queue_out_of_scope"),
             (
                 "actor=2001 action=call.listen call=c-1 target=1001 queue=600",
@@ -55,7 +55,7 @@ fn a_call_belongs_to_the_agent_and_queue_that_were_reported() {
             ("actor=1002 action=call.end call=c-1", "allow action=call.end reason=reported"),
             ("actor=1002 action=call.end call=c-1", "deny action=call.end reason=unknown_call"),
             ("actor=2001 action=call.listen call=c-1", "deny action=call.listen reason=unknown_call"),
-            // Of an unreported call only the id is known; the PBX is trusted for the rest.
+            // For an unreported call, target and queue of the question are used.
             (
                 "actor=2001 action=call.listen call=c-2 target=1001 queue=600",
                 "allow action=call.listen queue=600 reason=role_permits",
@@ -82,7 +82,7 @@ fn a_supervision_runs_until_its_end_is_reported() {
         ],
     );
     assert_eq!(running(&sidecar).map(|number| number > 0.5), [true, true, false]);
-    // A new mode replaces the old one; a refused one changes nothing.
+    // A new mode replaces the old mode; a denied mode changes nothing.
     play(
         &mut line,
         &[
@@ -111,7 +111,7 @@ fn a_supervision_runs_until_its_end_is_reported() {
                 "deny action=supervision.end reason=not_supervising",
             ),
             ("actor=2001 action=supervision.end target=1001", "allow action=supervision.end reason=reported"),
-            // The end of the call is the end of whoever listens, also where nobody had reported its beginning.
+            // The end of a call ends its supervisions, also if the PBX has not reported the beginning of the call.
             ("actor=1002 action=call.end call=c-2", "allow action=call.end reason=reported"),
             ("actor=2001 action=supervision.end", "deny action=supervision.end reason=not_supervising"),
         ],
@@ -146,7 +146,7 @@ fn protected_users_peers_and_oneself_cannot_be_supervised() {
                 "actor=2006 action=call.listen target=1001 queue=600",
                 "deny action=call.listen queue=600 reason=target_supervisions_at_limit",
             ),
-            // A new mode needs no further place below the limit.
+            // A change of mode does not count against the limit.
             (
                 "actor=2001 action=call.barge target=1001 queue=600",
                 "allow action=call.barge queue=600 reason=role_permits",

@@ -1,6 +1,6 @@
-//! Given the bytes that a real Asterisk 22 sent (`captures/`: the bytes from Asterisk, a file a connection), when they
-//! are sent to the sidecar, cut in two anywhere, then they are read alike: as recorded, with foreign keys, they are
-//! refused; with queuewarden's keys they get the decision of the line dialect.
+//! Given the bytes that a real Asterisk 22 sent (`captures/`, one file a connection), when a peer sends them to the
+//! sidecar, cut in two at any byte, then the answer does not depend on the cut. As recorded, with keys that queuewarden
+//! does not know, they are refused; with queuewarden's keys they get the decision of the line dialect.
 
 use std::fs;
 use std::io::Write;
@@ -21,21 +21,21 @@ fn recordings() -> Vec<Recording> {
         .map(|file| {
             let path = file.unwrap().path();
             let text = fs::read_to_string(&path).unwrap();
-            let end = text.find("\n\n").expect("an environment ends in an empty line") + 2;
+            let end = text.find("\n\n").expect("an environment ends with an empty line") + 2;
             let (environment, replies) = text.split_at(end);
             let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
             Recording { name, environment: environment.to_owned(), replies: replies.to_owned() }
         })
         .collect();
     recordings.sort_by(|one, other| one.name.cmp(&other.name));
-    assert!(recordings.len() >= 17, "the recordings are there");
+    assert!(recordings.len() >= 17, "recordings are missing");
     recordings
 }
 
 impl Recording {
     fn account(&self) -> &str {
         let line = self.environment.lines().find_map(|line| line.strip_prefix("agi_accountcode: "));
-        line.expect("every recording has an accountcode, if only an empty one")
+        line.expect("every recording has an accountcode, which may be empty")
     }
 
     /// The same call with queuewarden's URL and arguments. The question changes nothing.
@@ -47,28 +47,28 @@ impl Recording {
         kept + "agi_arg_1: digits=*2211001\nagi_arg_2: queue=600\n\n"
     }
 
-    /// How many of the replies refuse a command.
+    /// The number of replies that refuse a command.
     fn refusals(&self) -> usize {
         let refuses = |line: &&str| ["510 ", "511 ", "520-"].iter().any(|code| line.starts_with(code));
         self.replies.lines().filter(refuses).count()
     }
 }
 
-/// Plays a call, with the environment and the replies in these pieces; returns the verdict and the reason.
+/// Plays a call: sends environment and replies in these pieces. Returns the verdict and the reason.
 fn play(sidecar: &Sidecar, mut pause: impl FnMut(), environment: &[&str], replies: &[&str]) -> (String, String) {
     let mut stream = connect(sidecar.address("fastagi"));
     for piece in environment {
         stream.write_all(piece.as_bytes()).unwrap();
         pause();
     }
-    let heard = read_to_end(&mut stream);
-    assert!(heard.lines().last().is_some_and(|line| line.starts_with("SET VARIABLE QW_VERDICT")), "{heard:?}");
+    let received = read_to_end(&mut stream);
+    assert!(received.lines().last().is_some_and(|line| line.starts_with("SET VARIABLE QW_VERDICT")), "{received:?}");
     for piece in replies {
         stream.write_all(piece.as_bytes()).unwrap();
         pause();
     }
     close_our_side(&stream);
-    let mut set = variables(&heard);
+    let mut set = variables(&received);
     (set.remove("QW_VERDICT").unwrap(), set.remove("QW_REASON").unwrap())
 }
 
@@ -83,8 +83,8 @@ fn recorded_asterisk_calls_are_understood_wherever_they_are_cut() {
         let decided = match recording.account() {
             "" => ("DENY".to_owned(), "missing_key".to_owned()),
             account => {
-                let heard = by_line(&mut line, "acme", &format!("{account} *2211001 queue=600"));
-                let mut words = heard.split(' ').map(str::to_owned);
+                let answer = by_line(&mut line, "acme", &format!("{account} *2211001 queue=600"));
+                let mut words = answer.split(' ').map(str::to_owned);
                 (words.next().unwrap().to_ascii_uppercase(), words.next().unwrap())
             }
         };
@@ -94,13 +94,13 @@ fn recorded_asterisk_calls_are_understood_wherever_they_are_cut() {
             let name = &recording.name;
             for cut in 0..environment.len() {
                 let (first, second) = environment.split_at(cut);
-                let heard = play(&sidecar, &mut pause, &[first, second], &[]);
-                assert_eq!(heard, expected, "{name} cut at {cut}");
+                let answer = play(&sidecar, &mut pause, &[first, second], &[]);
+                assert_eq!(answer, expected, "{name} cut at {cut}");
             }
             for cut in 0..=recording.replies.len() {
                 let (first, second) = recording.replies.split_at(cut);
-                let heard = play(&sidecar, &mut pause, &[&environment], &[first, second]);
-                assert_eq!(heard, expected, "{name}, replies cut at {cut}");
+                let answer = play(&sidecar, &mut pause, &[&environment], &[first, second]);
+                assert_eq!(answer, expected, "{name}, replies cut at {cut}");
                 refusals += recording.refusals();
             }
         }

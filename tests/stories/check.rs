@@ -1,5 +1,5 @@
-//! Given a configuration folder, when `queuewarden check` reads it, then it loads, or every problem is printed as
-//! `file:line:column: message`, and nothing that is not allowed passes.
+//! Given a configuration folder, when `queuewarden check` reads it, then it loads, or `check` prints every problem as
+//! `file:line:column: message`. No invalid value passes.
 
 use std::fs;
 
@@ -15,17 +15,17 @@ const MODEL: &str = "models/goto.toml";
 const LOADS: i32 = 0;
 const DOES_NOT_LOAD: i32 = 78;
 
-/// A group and a user with every kind of list, which the organization lacks.
+/// A group and a user with every kind of list, in addition to those of the organization.
 const MORE: &str = "\n[[groups]]\nid = \"north\"\nsupervisors = [\"supervisor\"]\nmembers = [\"agent\"]\n\
                     \n[leases]\nmax_seconds = 600\n\n[limits]\nlogins_max = 5\n";
 
-fn fixtures() -> Folder {
+fn start_folder() -> Folder {
     let folder = Folder::with("acme.toml", &format!("{ORGANIZATION}{MORE}"));
     folder.replace(PROCESS, "[state]\n", "[limits]\nconnections_max = 10\n[connect]\nevapi = []\n[state]\n");
     folder
 }
 
-/// The exit status of `check` on the folder, and what it printed.
+/// The exit code of `check` on the folder, and its output.
 fn check(folder: &Folder) -> (i32, String) {
     let (status, text) = run(&["check", "--config", folder.path().to_str().unwrap()]);
     (status.code().expect("it ends by itself"), text)
@@ -49,7 +49,7 @@ fn problems(folder: &Folder) -> Vec<String> {
 
 #[test]
 fn a_valid_folder_passes_the_check() {
-    let folder = fixtures();
+    let folder = start_folder();
     let (status, text) = check(&folder);
     assert_eq!(status, LOADS, "{text}");
     assert!(text.contains("organizations 1, queues 4, users 13"), "{text}");
@@ -57,7 +57,7 @@ fn a_valid_folder_passes_the_check() {
     let report: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(status.code(), Some(LOADS));
     assert_eq!([&report["loads"], &report["queues"], &report["users"]], [&json!(true), &json!(4), &json!(13)]);
-    // Somebody supervises without the role: that loads, and is warned about (RULES section 7).
+    // `supervises` without the supervisor role loads with a warning (conformance/goto.md, section 7).
     let warnings = report["warnings"]["problems"].as_array().unwrap();
     assert_eq!(warnings.len(), 1, "{report}");
     assert!(warnings[0]["message"].as_str().unwrap().contains("`plain_over_queue`"), "{report}");
@@ -65,14 +65,14 @@ fn a_valid_folder_passes_the_check() {
     assert!(check(&folder).1.contains(&format!("warning: {place}: ")), "{place}");
 }
 
-/// One thing wrong: in this file the first of this text is replaced, the problem is told at the first of the marker
-/// after that place, and its message holds these words.
+/// A fault in the configuration. The first `from` in the file is replaced by `to`. The problem is reported at the first
+/// `marker` from there on, and its message contains the words of `message`.
 struct Fault {
     file: &'static str,
     from: &'static str,
     to: &'static str,
     marker: &'static str,
-    says: &'static [&'static str],
+    message: &'static [&'static str],
 }
 
 const fn fault(
@@ -80,9 +80,9 @@ const fn fault(
     from: &'static str,
     to: &'static str,
     marker: &'static str,
-    says: &'static [&'static str],
+    message: &'static [&'static str],
 ) -> Fault {
-    Fault { file, from, to, marker, says }
+    Fault { file, from, to, marker, message }
 }
 
 /// An unknown key in every table.
@@ -243,8 +243,8 @@ const FAULTS: &[Fault] = &[
         &["`default_seconds`", "600"],
     ),
     fault(ORGANIZATION_FILE, "protected = true", "protected = 1", "1\n", &["`protected`"]),
-    // Feature codes: a PIN, no literal, no such shape, no such argument of the action, and pairs that one string
-    // matches.
+    // Feature codes: a PIN, a code without literal digits, an unknown placeholder, a placeholder that the action does
+    // not take, and two codes that match the same digits.
     fault(
         ORGANIZATION_FILE,
         "\"*45\" =",
@@ -350,17 +350,17 @@ const FAULTS: &[Fault] = &[
     fault(MODEL, "model = \"goto\"", "model = \"gone\"", "\"gone\"", &["`gone`"]),
 ];
 
-/// Replaces the first `from` in a file of the folder; gives where the marker stands from there on.
-fn break_it(folder: &Folder, file: &str, from: &str, to: &str, marker: &str) -> String {
+/// Replaces the first `from` in a file of the folder. Returns the position of the first `marker` from there on.
+fn inject(folder: &Folder, file: &str, from: &str, to: &str, marker: &str) -> String {
     let good = folder.read(file);
-    let start = good.find(from).unwrap_or_else(|| panic!("{from:?} is not there"));
+    let start = good.find(from).unwrap_or_else(|| panic!("{from:?} is not in {file}"));
     folder.write(file, &good.replacen(from, to, 1));
     folder.place_from(file, start, marker)
 }
 
 #[test]
 fn each_fault_is_reported_at_its_position_with_a_message_that_names_it() {
-    let folder = fixtures();
+    let folder = start_folder();
     let unknown = UNKNOWN_KEYS.iter().map(|&(file, table)| {
         let to = format!("{table}colour = \"red\"\n");
         (file, table, to, "colour", &["colour`"][..])
@@ -375,41 +375,42 @@ fn each_fault_is_reported_at_its_position_with_a_message_that_names_it() {
         ),
         (PROCESS, "[listen]\n", "[colours]\n[listen]\n".to_owned(), "colours", &["`colours`"][..]),
     ];
-    let faults = FAULTS.iter().map(|fault| (fault.file, fault.from, fault.to.to_owned(), fault.marker, fault.says));
-    for (file, from, to, marker, says) in unknown.chain(unknown_setting).chain(faults) {
+    let faults = FAULTS.iter().map(|fault| (fault.file, fault.from, fault.to.to_owned(), fault.marker, fault.message));
+    for (file, from, to, marker, message) in unknown.chain(unknown_setting).chain(faults) {
         let good = folder.read(file);
-        let place = break_it(&folder, file, from, &to, marker);
+        let place = inject(&folder, file, from, &to, marker);
         let (status, text) = check(&folder);
         assert_eq!(status, DOES_NOT_LOAD, "{file}: {to:?} loads: {text}");
-        let told = text.lines().find(|line| line.starts_with(&format!("{place}: ")));
-        let told = told.unwrap_or_else(|| panic!("{file}: {to:?} is not told at {place}: {text}"));
-        assert!(says.iter().all(|word| told.contains(word)), "{told} does not say {says:?}");
+        let reported = text.lines().find(|line| line.starts_with(&format!("{place}: ")));
+        let reported = reported.unwrap_or_else(|| panic!("{file}: {to:?} is not reported at {place}: {text}"));
+        assert!(message.iter().all(|word| reported.contains(word)), "{message:?} is not in {reported}");
         folder.write(file, &good);
     }
-    assert_eq!(check(&folder).0, LOADS, "each fault was mended again");
+    assert_eq!(check(&folder).0, LOADS, "the folder is repaired after each fault");
 }
 
-/// Given one fault, when the folder is checked, then it is one problem: an operator who corrects it is done.
+/// Given one fault, when the folder is checked, then one problem is reported: correcting it is enough.
 #[test]
 fn one_fault_is_one_problem() {
-    let folder = fixtures();
-    for fault in FAULTS.iter().filter(|fault| fault.file == ORGANIZATION_FILE && !fault.says.contains(&"ambiguous")) {
+    let folder = start_folder();
+    for fault in FAULTS.iter().filter(|fault| fault.file == ORGANIZATION_FILE && !fault.message.contains(&"ambiguous"))
+    {
         let good = folder.read(ORGANIZATION_FILE);
-        break_it(&folder, ORGANIZATION_FILE, fault.from, fault.to, fault.marker);
-        let mut told = problems(&folder);
-        // A queue or user that is refused is missing where others name it.
-        told.retain(|problem| !problem.contains("there is no queue `q") || fault.says.contains(&"`q9`"));
-        told.retain(|problem| !problem.contains("there is no user `") || fault.says.contains(&"`nobody`"));
-        assert_eq!(told.len(), 1, "{:?}: {told:#?}", fault.to);
+        inject(&folder, ORGANIZATION_FILE, fault.from, fault.to, fault.marker);
+        let mut reported = problems(&folder);
+        // A refused queue or user is also missing where others name it.
+        reported.retain(|problem| !problem.contains("there is no queue `q") || fault.message.contains(&"`q9`"));
+        reported.retain(|problem| !problem.contains("there is no user `") || fault.message.contains(&"`nobody`"));
+        assert_eq!(reported.len(), 1, "{:?}: {reported:#?}", fault.to);
         folder.write(ORGANIZATION_FILE, &good);
     }
 }
 
-/// Given many faults in every file, when the folder is checked, then all of them are reported at once, as text and as
-/// JSON, and a start reports the same and exits with the same code.
+/// Given many faults in every file, when the folder is checked, then all are reported, as text and as JSON. A start
+/// reports the same problems and exits with the same code.
 #[test]
 fn all_problems_are_reported_at_once() {
-    let folder = fixtures();
+    let folder = start_folder();
     let chosen: Vec<&Fault> = [
         "queues = [\"q9\"]",
         "members = [\"nobody\"]",
@@ -425,31 +426,31 @@ fn all_problems_are_reported_at_once() {
     .map(|to| FAULTS.iter().find(|fault| fault.to == *to).expect(to))
     .collect();
     for fault in &chosen {
-        break_it(&folder, fault.file, fault.from, fault.to, fault.marker);
+        inject(&folder, fault.file, fault.from, fault.to, fault.marker);
     }
-    // In a file of its own: another organization of the same name.
+    // A second file with an organization of the same name.
     folder.write("organizations/again.toml", "organization = \"acme\"\nmodel = \"goto\"\n");
     folder.write("organizations/broken.toml", "organization = \"broken\nmodel = \"goto\"\n");
-    // The places as they are now that everything is broken: these markers stand nowhere else.
+    // Each marker occurs once in its file, and the positions are those in the changed files.
     let places = chosen.iter().map(|fault| folder.place(fault.file, fault.marker));
     let (status, text) = check(&folder);
-    let told = problems(&folder);
+    let reported = problems(&folder);
     assert_eq!(status, DOES_NOT_LOAD);
     for place in places {
         assert_eq!(
-            told.iter().filter(|problem| problem.starts_with(&format!("{place}: "))).count(),
+            reported.iter().filter(|problem| problem.starts_with(&format!("{place}: "))).count(),
             1,
-            "{place}: {told:#?}"
+            "{place}: {reported:#?}"
         );
     }
-    assert!(told.iter().any(|problem| problem.contains("broken.toml:1:")), "{told:#?}");
-    assert!(told.iter().all(|problem| text.contains(problem.as_str())), "{text}\n{told:#?}");
-    let Err((status, said)) = Sidecar::try_start(folder.path()) else { panic!("it started") };
+    assert!(reported.iter().any(|problem| problem.contains("broken.toml:1:")), "{reported:#?}");
+    assert!(reported.iter().all(|problem| text.contains(problem.as_str())), "{text}\n{reported:#?}");
+    let Err((status, output)) = Sidecar::try_start(folder.path()) else { panic!("the sidecar started") };
     assert_eq!(status.code(), Some(DOES_NOT_LOAD));
-    assert!(told.iter().all(|problem| said.contains(problem.as_str())), "{said}");
+    assert!(reported.iter().all(|problem| output.contains(problem.as_str())), "{output}");
 }
 
-/// Given thousands of problems, when the folder is checked, then the first hundred are reported and all are counted.
+/// Given thousands of problems, when the folder is checked, then the first hundred are reported and the others counted.
 #[test]
 fn the_first_hundred_problems_are_reported_and_all_are_counted() {
     let folder = Folder::with(
@@ -472,13 +473,13 @@ fn the_first_hundred_problems_are_reported_and_all_are_counted() {
 
 #[test]
 fn two_organizations_of_one_name_do_not_load() {
-    let folder = fixtures();
+    let folder = start_folder();
     folder.write("organizations/zebra.toml", "organization = \"acme\"\nmodel = \"goto\"\n");
     let place = folder.place("organizations/zebra.toml", "\"acme\"");
-    let told = problems(&folder);
+    let reported = problems(&folder);
     assert!(
-        matches!(&told[..], [only] if only.starts_with(&format!("{place}: ")) && only.contains("`acme`")),
-        "{told:?}"
+        matches!(&reported[..], [only] if only.starts_with(&format!("{place}: ")) && only.contains("`acme`")),
+        "{reported:?}"
     );
 }
 
@@ -488,43 +489,46 @@ fn a_syntax_error_is_reported_at_its_position() {
         for (broken, line) in
             [("ok = 1\n= 2\n", 2), ("ok = 1\n\nok = 2\n", 3), ("[open\n", 1), ("text = \"never ends\n", 1)]
         {
-            let folder = fixtures();
+            let folder = start_folder();
             folder.write(file, broken);
-            let told = problems(&folder);
+            let reported = problems(&folder);
             let start = format!("{}:{line}:", folder.path().join(file).display());
-            assert!(told.iter().any(|problem| problem.starts_with(&start)), "{broken:?}: {told:?}");
+            assert!(reported.iter().any(|problem| problem.starts_with(&start)), "{broken:?}: {reported:?}");
         }
-        // Not even text: the place is the first byte that is none.
-        let folder = fixtures();
+        // A file that is not UTF-8: the position is that of the first invalid byte.
+        let folder = start_folder();
         fs::write(folder.path().join(file), b"# a comment\n# and \xff").unwrap();
-        let told = problems(&folder);
+        let reported = problems(&folder);
         let start = format!("{}:2:7: ", folder.path().join(file).display());
-        assert!(told.iter().any(|problem| problem.starts_with(&start) && problem.contains("UTF-8")), "{told:?}");
+        assert!(
+            reported.iter().any(|problem| problem.starts_with(&start) && problem.contains("UTF-8")),
+            "{reported:?}"
+        );
     }
 }
 
 #[test]
 fn a_missing_file_is_reported() {
     for (file, without) in [(PROCESS, "queuewarden.toml"), (MODEL, "`goto`")] {
-        let folder = fixtures();
+        let folder = start_folder();
         folder.remove(file);
-        let told = problems(&folder);
-        assert!(told.iter().any(|problem| problem.contains(without)), "{told:?}");
+        let reported = problems(&folder);
+        assert!(reported.iter().any(|problem| problem.contains(without)), "{reported:?}");
     }
     for file in [PROCESS, ORGANIZATION_FILE, MODEL] {
-        let folder = fixtures();
+        let folder = start_folder();
         folder.remove(file);
         fs::create_dir(folder.path().join(file)).unwrap();
-        let told = problems(&folder);
+        let reported = problems(&folder);
         let path = folder.path().join(file).display().to_string();
-        assert!(told.iter().any(|problem| problem.starts_with(&path)), "{told:?}");
+        assert!(reported.iter().any(|problem| problem.starts_with(&path)), "{reported:?}");
     }
     for missing in ["organizations", "models"] {
-        let folder = fixtures();
+        let folder = start_folder();
         fs::remove_dir_all(folder.path().join(missing)).unwrap();
-        let told = problems(&folder);
+        let reported = problems(&folder);
         let path = folder.path().join(missing).display().to_string();
-        assert!(told.iter().any(|problem| problem.starts_with(&path)), "{told:?}");
+        assert!(reported.iter().any(|problem| problem.starts_with(&path)), "{reported:?}");
     }
     let empty = tempfile::tempdir().unwrap();
     for folder in [empty.path().to_owned(), empty.path().join("nowhere")] {
@@ -536,8 +540,8 @@ fn a_missing_file_is_reported() {
     }
 }
 
-/// Given users in a CSV file, when rows of it are wrong, then each is reported with its line, and those of
-/// the other files too.
+/// Given a CSV file of users, when some of its rows are wrong, then each is reported with its line, and so are the
+/// problems of the other files.
 #[test]
 fn problems_of_users_csv_are_reported_with_their_lines() {
     let folder = Folder::with(
@@ -556,8 +560,8 @@ fn problems_of_users_csv_are_reported_with_their_lines() {
         sidecar.ask("dial org=acme actor=5001 digits=*13"),
         "allow action=queue.login queues=600,601 reason=assigned policy=1"
     );
-    let heard = sidecar.ask("do org=acme actor=zoe action=agent.login target=yan queue=601");
-    assert_eq!(heard, "allow action=agent.login queue=601 reason=supervisor_login policy=1");
+    let answer = sidecar.ask("do org=acme actor=zoe action=agent.login target=yan queue=601");
+    assert_eq!(answer, "allow action=agent.login queue=601 reason=supervisor_login policy=1");
     drop(sidecar);
 
     let rows = [
@@ -582,26 +586,29 @@ fn problems_of_users_csv_are_reported_with_their_lines() {
     let lines: Vec<&str> = rows.iter().map(|(row, _)| *row).collect();
     folder.write("organizations/people.csv", &format!("{header}\n{}\n", lines.join("\n")));
     folder.replace(ORGANIZATION_FILE, "kind = \"inbox\"", "kind = \"fax\"");
-    let told = problems(&folder);
-    for (number, (row, says)) in rows.iter().enumerate() {
+    let reported = problems(&folder);
+    for (number, (row, message)) in rows.iter().enumerate() {
         let start = format!("{}:{}:", folder.path().join("organizations/people.csv").display(), number + 2);
-        let of_row: Vec<&String> = told.iter().filter(|problem| problem.starts_with(&start)).collect();
-        match says {
-            None => assert!(of_row.is_empty(), "{row}: {of_row:?}"),
-            Some(says) => {
-                assert!(matches!(of_row[..], [only] if only.contains(says)), "{row}: {of_row:?} of {told:#?}");
+        let row_problems: Vec<&String> = reported.iter().filter(|problem| problem.starts_with(&start)).collect();
+        match message {
+            None => assert!(row_problems.is_empty(), "{row}: {row_problems:?}"),
+            Some(message) => {
+                assert!(
+                    matches!(row_problems[..], [only] if only.contains(message)),
+                    "{row}: {row_problems:?} of {reported:#?}"
+                );
             }
         }
     }
-    assert!(told.iter().any(|problem| problem.contains("`fax`")), "{told:#?}");
+    assert!(reported.iter().any(|problem| problem.contains("`fax`")), "{reported:#?}");
 
-    for (text, says) in [
+    for (text, message) in [
         ("id,extension\nzoe,5001\n".to_owned(), "people.csv:1:1: "),
         (String::new(), "people.csv:1:1: "),
         (format!("{header}\n").to_uppercase(), "people.csv:1:1: "),
     ] {
         folder.write("organizations/people.csv", &text);
-        assert!(problems(&folder).iter().any(|problem| problem.contains(says)), "{text:?}");
+        assert!(problems(&folder).iter().any(|problem| problem.contains(message)), "{text:?}");
     }
     folder.remove("organizations/people.csv");
     assert!(problems(&folder).iter().any(|problem| problem.contains("people.csv: ")));

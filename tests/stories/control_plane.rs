@@ -1,25 +1,24 @@
-//! Given the permissions page and the end of a call, when a supervisor or an agent asks for them, then hidden settings
-//! stay hidden and the switches decide (V21 to V24).
+//! Given the permissions page and the dispositions of calls, when a supervisor or an agent asks for them, then hidden
+//! settings stay hidden and the settings decide (V21 to V24).
 
 use crate::stories::fixtures::{ORGANIZATION, play};
 
-/// The organization with the settings of the agents too, and a queue with wrap-up time.
+/// [`ORGANIZATION`] with the setting `enable_dispositions` of agents, and with a queue that has wrap-up time.
 fn with_dispositions(on: bool) -> String {
-    let fixtures = ORGANIZATION.replace("number = \"602\"\n", "number = \"602\"\nwrap_up_seconds = 30\n");
-    fixtures.replace(
+    let organization = ORGANIZATION.replace("number = \"602\"\n", "number = \"602\"\nwrap_up_seconds = 30\n");
+    organization.replace(
         "[settings.contact_admin]\n",
         &format!("[settings.agent]\nenable_dispositions = {on}\n\n[settings.contact_admin]\n"),
     )
 }
 
-/// Given the portal is open to supervisors, when one looks for the permissions there, then they are hidden all the
-/// same: R40, V21.
+/// Given supervisors may open the portal, when a supervisor views the permissions, then the answer is deny: R40, V21.
 #[test]
 fn a_supervisor_never_sees_the_permissions() {
     let portal = ORGANIZATION.replace("supervise_peers = false", "access_configuration_portal = true");
-    for fixtures in [ORGANIZATION, &portal] {
+    for organization in [ORGANIZATION, &portal] {
         play(
-            fixtures,
+            organization,
             &[
                 ("2001 permissions.view", "deny role_forbids permissions.view"),
                 ("2001 permissions.edit", "deny role_forbids permissions.edit"),
@@ -37,8 +36,8 @@ fn a_supervisor_never_sees_the_permissions() {
     );
 }
 
-/// Given a call that ends, when its agent sets a disposition, then only with the switch on, and in a call queue that
-/// has wrap-up time: R54 to R56, V22, V23, V24.
+/// Given an ended call, when its agent sets a disposition, then the answer is allow only with the setting on, and in a
+/// call queue that has wrap-up time: R54 to R56, V22, V23, V24.
 #[test]
 fn a_disposition_needs_the_switch_and_a_queue_with_wrap_up() {
     play(

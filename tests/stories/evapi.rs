@@ -1,5 +1,5 @@
-//! Given Kamailios that the sidecar connects to, when they stop and start, then each has a connection again within a
-//! second; and the sidecar reads the questions even of a Kamailio that does not read its answers.
+//! Given Kamailios that the sidecar connects to, when they stop and start, then the sidecar connects to each again
+//! within 1 s. The sidecar goes on reading questions from a Kamailio that does not read its answers.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use crate::stories::fixtures::ORGANIZATION;
 use crate::support::{Folder, PATIENCE, Sidecar, netstring, wait_until};
 
-/// Longer than the longest pause between two connection attempts, on a busy machine.
-const DIALED_AGAIN: Duration = Duration::from_secs(5);
+/// Longest wait for a connection: the longest pause between two attempts is 1 s, and the machine may be busy.
+const RECONNECT_WITHIN: Duration = Duration::from_secs(5);
 
 /// A Kamailio whose evapi listens for the sidecar.
 struct Kamailio {
@@ -23,7 +23,7 @@ impl Kamailio {
         Self { listener: TcpListener::bind("127.0.0.1:0").unwrap() }
     }
 
-    /// Listens at the address of an earlier one.
+    /// Listens at the address of a Kamailio that has stopped.
     fn restart(address: SocketAddr) -> Self {
         Self { listener: TcpListener::bind(address).unwrap() }
     }
@@ -44,7 +44,7 @@ impl Kamailio {
                     return stream;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    assert!(began.elapsed() < DIALED_AGAIN, "the sidecar does not connect");
+                    assert!(began.elapsed() < RECONNECT_WITHIN, "the sidecar does not connect");
                     std::thread::sleep(Duration::from_millis(5));
                 }
                 Err(error) => panic!("{error}"),
@@ -53,7 +53,7 @@ impl Kamailio {
     }
 }
 
-fn fixtures(kamailios: &[&Kamailio]) -> Sidecar {
+fn start(kamailios: &[&Kamailio]) -> Sidecar {
     let folder = Folder::with("acme.toml", ORGANIZATION);
     let addresses: Vec<String> = kamailios.iter().map(|kamailio| format!("\"{}\"", kamailio.address())).collect();
     let process = folder.read("queuewarden.toml");
@@ -92,7 +92,7 @@ fn connected(sidecar: &Sidecar) -> f64 {
 #[test]
 fn the_sidecar_connects_to_every_kamailio_and_answers_it() {
     let kamailios = [Kamailio::start(), Kamailio::start(), Kamailio::start()];
-    let sidecar = fixtures(&kamailios.each_ref());
+    let sidecar = start(&kamailios.each_ref());
     let mut streams = kamailios.each_ref().map(Kamailio::accept);
     for (number, stream) in (1..).zip(&mut streams) {
         ask(stream, number, 2_076_268_761);
@@ -109,13 +109,13 @@ fn the_sidecar_connects_to_every_kamailio_and_answers_it() {
 #[test]
 fn a_conversation_has_the_same_answers_wherever_it_is_cut() {
     let kamailio = Kamailio::start();
-    let sidecar = fixtures(&[&kamailio]);
+    let sidecar = start(&[&kamailio]);
     let mut elsewhere = sidecar.line();
     let mut stream = kamailio.accept();
     stream.set_nodelay(true).unwrap();
-    let said = question(1, 1) + &question(2, 2);
-    for cut in 0..=said.len() {
-        let (before, after) = said.split_at(cut);
+    let questions = question(1, 1) + &question(2, 2);
+    for cut in 0..=questions.len() {
+        let (before, after) = questions.split_at(cut);
         stream.write_all(before.as_bytes()).unwrap();
         assert_eq!(elsewhere.ask("ping"), "pong");
         stream.write_all(after.as_bytes()).unwrap();
@@ -126,19 +126,19 @@ fn a_conversation_has_the_same_answers_wherever_it_is_cut() {
 #[test]
 fn the_sidecar_reconnects_to_a_kamailio_that_restarts() {
     let (kamailio, other) = (Kamailio::start(), Kamailio::start());
-    let sidecar = fixtures(&[&kamailio, &other]);
+    let sidecar = start(&[&kamailio, &other]);
     let mut stays = other.accept();
     let address = kamailio.address();
     let mut stream = kamailio.accept();
     ask(&mut stream, 1, 1);
-    // It stops, and for a while nothing listens.
+    // Kamailio stops, and nothing listens for a while.
     drop((stream, kamailio));
-    wait_until("the end to be seen", || connected(&sidecar) < 2.0);
+    wait_until("the end of the connection", || connected(&sidecar) < 2.0);
     ask(&mut stays, 2, 2);
     let kamailio = Kamailio::restart(address);
     let mut stream = kamailio.accept();
     ask(&mut stream, 3, 3);
-    // And again, from garbage, from half a frame, and from ends in the middle of it.
+    // The sidecar also reconnects after garbage and after a connection that ends within a frame.
     for garbage in [&b"\0\xffnot a frame"[..], b"5:{}", b"99999:", b"12:{\"verb\":"] {
         stream.write_all(garbage).unwrap();
         stream.shutdown(std::net::Shutdown::Write).unwrap();
@@ -147,19 +147,19 @@ fn the_sidecar_reconnects_to_a_kamailio_that_restarts() {
     }
 }
 
-/// A Kamailio that accepts connections and closes them at once is not dialed without pauses.
+/// The sidecar pauses between connections to a Kamailio that closes each at once.
 #[test]
 fn reconnects_to_a_kamailio_that_closes_at_once_have_pauses() {
     const FOR: Duration = Duration::from_secs(2);
     let kamailio = Kamailio::start();
-    let _sidecar = fixtures(&[&kamailio]);
-    let (began, mut dials) = (Instant::now(), 0);
+    let _sidecar = start(&[&kamailio]);
+    let (began, mut connections) = (Instant::now(), 0);
     while began.elapsed() < FOR {
         drop(kamailio.accept());
-        dials += 1;
+        connections += 1;
     }
-    // 50 ms, doubled up to 1 s, and half of each at least: 25 + 50 + 100 + 200 + 400 + 500 + 500 + …
-    assert!((2..=12).contains(&dials), "{dials} dials in {FOR:?}");
+    // The pause doubles from 50 ms up to 1 s, and jitter may halve it: at least 25 + 50 + 100 + 200 + 400 + 500 ms + …
+    assert!((2..=12).contains(&connections), "{connections} connections in {FOR:?}");
 }
 
 /// The sidecar reads from a Kamailio that does not read its answers: it answers `overload`, or closes and connects
@@ -168,14 +168,14 @@ fn reconnects_to_a_kamailio_that_closes_at_once_have_pauses() {
 fn kamailio_can_always_write() {
     const QUESTIONS: u32 = 100_000;
     let kamailio = Kamailio::start();
-    let sidecar = fixtures(&[&kamailio]);
+    let sidecar = start(&[&kamailio]);
     let mut stream = kamailio.accept();
     let batch: String = (0..100).map(|label| question(1, label)).collect();
     let mut cut_off = false;
     for _ in 0..QUESTIONS / 100 {
-        // A write that waits fails the test by its timeout.
+        // A write that blocks fails the test: the socket has a write timeout.
         if let Err(error) = stream.write_all(batch.as_bytes()) {
-            assert!(!matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "kept waiting: {error}");
+            assert!(!matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "the write blocks: {error}");
             cut_off = true;
             break;
         }
@@ -184,28 +184,28 @@ fn kamailio_can_always_write() {
         let counted = r#"dialect="evapi",action="control",decision="deny",reason="overload""#;
         sidecar.metric(&format!("queuewarden_decisions_total{{{counted}}}"))
     };
-    wait_until("what becomes of it", || {
+    wait_until("`overload` or a closed connection", || {
         cut_off || overloaded() > 0.0 || connected(&sidecar) < 1.0 || { stream.write_all(batch.as_bytes()).is_err() }
     });
-    // Afterwards questions are answered, on this connection or the next.
+    // Afterwards the sidecar answers on a new connection.
     drop(stream);
     ask(&mut kamailio.accept(), 7, 7);
 }
 
-/// A whole frame is written at once: a read ends at the end of an answer.
+/// The sidecar writes whole frames: every read ends at the end of an answer.
 #[test]
 fn answers_come_in_whole_netstrings() {
     let kamailio = Kamailio::start();
-    let _sidecar = fixtures(&[&kamailio]);
+    let _sidecar = start(&[&kamailio]);
     let mut stream = kamailio.accept();
     for round in 0..50 {
-        let said: String = (0..50).map(|label| question(round, label)).collect();
-        stream.write_all(said.as_bytes()).unwrap();
-        let (mut heard, mut chunk) = (vec![], vec![0; 32_768]);
-        while String::from_utf8_lossy(&heard).matches('{').count() < 50 {
+        let questions: String = (0..50).map(|label| question(round, label)).collect();
+        stream.write_all(questions.as_bytes()).unwrap();
+        let (mut received, mut chunk) = (vec![], vec![0; 32_768]);
+        while String::from_utf8_lossy(&received).matches('{').count() < 50 {
             let count = stream.read(&mut chunk).unwrap();
-            heard.extend_from_slice(&chunk[..count]);
-            assert_eq!(heard.last(), Some(&b','), "a read ends within an answer");
+            received.extend_from_slice(&chunk[..count]);
+            assert_eq!(received.last(), Some(&b','), "a read ends within an answer");
         }
     }
 }
@@ -214,7 +214,7 @@ fn answers_come_in_whole_netstrings() {
 #[test]
 fn a_stop_closes_the_connections_to_kamailio() {
     let kamailio = Kamailio::start();
-    let sidecar = fixtures(&[&kamailio]);
+    let sidecar = start(&[&kamailio]);
     let mut stream = kamailio.accept();
     ask(&mut stream, 1, 1);
     assert!(sidecar.terminate().success());

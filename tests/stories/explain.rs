@@ -1,5 +1,5 @@
-//! Given a question and its answer, when the question is explained offline, then the verdict is the server's, the rule
-//! is at the line that is named, and the change that is proposed turns the denial.
+//! Given a question, when `queuewarden explain` explains it without a sidecar, then the verdict is that of a sidecar,
+//! the rule is in the file at the named line, and the proposed changes turn a denial into an allow.
 
 use std::collections::BTreeMap;
 
@@ -10,9 +10,9 @@ use crate::support::{Folder, Sidecar, run};
 
 const FILE: &str = "organizations/acme.toml";
 
-/// An organization that changes can be made to.
+/// An organization that a test can edit and write as an organization file.
 #[derive(Clone)]
-struct PhoneBook {
+struct EditableOrganization {
     organization: String,
     settings: BTreeMap<String, bool>,
     limits: BTreeMap<String, usize>,
@@ -36,7 +36,7 @@ fn words(list: &str) -> Vec<String> {
     list.split_whitespace().map(str::to_owned).collect()
 }
 
-impl PhoneBook {
+impl EditableOrganization {
     fn new() -> Self {
         let person = |id: &str, extension: &str, roles: &str, queues: &str, supervises: &str| Person {
             id: id.to_owned(),
@@ -127,7 +127,7 @@ impl PhoneBook {
     }
 }
 
-/// A question, as `ACTOR WHAT [KEY=VALUE…]`, and where its subject is assumed to be logged in.
+/// A question, as `ACTOR REQUEST [KEY=VALUE…]`, and the queues where its subject is assumed to be logged in.
 #[derive(Clone)]
 struct Question {
     text: String,
@@ -148,7 +148,7 @@ impl Question {
     }
 }
 
-/// What `explain` prints for the question, with its exit status.
+/// The exit code of `explain` for the question, and its output.
 fn explained(folder: &Folder, question: &Question, as_json: bool) -> (Option<i32>, String) {
     let words: Vec<&str> = question.text.split(' ').collect();
     let is_dialed = words[1].bytes().all(|byte| byte.is_ascii_digit() || byte == b'*');
@@ -176,34 +176,38 @@ fn changes(explanation: &Value) -> Vec<String> {
     explanation["change"].as_array().unwrap().iter().map(|change| change.as_str().unwrap().to_owned()).collect()
 }
 
-/// Carries a change out as an operator would who has nothing but the sentence.
-fn carry_out(change: &str, book: &mut PhoneBook, question: &mut Question) {
+/// Carries out a proposed change. Uses nothing but its sentence, as an operator would.
+fn carry_out(change: &str, organization: &mut EditableOrganization, question: &mut Question) {
     let quoted: Vec<&str> = change.split('`').skip(1).step_by(2).collect();
     let words: Vec<&str> = change.split(' ').collect();
     match words[..] {
-        ["give", user, "the", "role", ..] => book.person(user).roles.push(quoted[0].to_owned()),
+        ["give", user, "the", "role", ..] => organization.person(user).roles.push(quoted[0].to_owned()),
         ["take", "the", "supervising", "role", "from", user] => {
-            book.person(user).roles.retain(|role| role != "supervisor");
+            organization.person(user).roles.retain(|role| role != "supervisor");
         }
         ["ask", "by", "phone"] => question.text = question.without("via"),
         ["set", _, "=", _, "in", "the", "settings", "of", "organization", _] => {
             let (setting, on) = quoted[0].split_once(" = ").unwrap();
-            book.settings.insert(setting.to_owned(), on == "true");
+            organization.settings.insert(setting.to_owned(), on == "true");
         }
-        ["set", "protected", "=", "false", "for", user] => book.person(user).protected = false,
-        ["set", "wrap_up_seconds", "for", "queue", queue] => drop(book.wrap_up_seconds.insert(queue.to_owned(), 30)),
+        ["set", "protected", "=", "false", "for", user] => organization.person(user).protected = false,
+        ["set", "wrap_up_seconds", "for", "queue", queue] => {
+            organization.wrap_up_seconds.insert(queue.to_owned(), 30);
+        }
         ["add", "queue", queue, "to", "the", "queues", "of", user] => {
             assert!(QUEUES.iter().any(|(number, _)| *number == queue), "{change:?} names no queue");
-            book.person(user).queues.push(queue.to_owned());
+            organization.person(user).queues.push(queue.to_owned());
         }
         ["add", "queue", queue, "to", "what", user, "supervises"] => {
             assert!(QUEUES.iter().any(|(number, _)| *number == queue), "{change:?} names no queue");
-            book.person(user).supervises.push(queue.to_owned());
+            organization.person(user).supervises.push(queue.to_owned());
         }
-        ["add", "a", "queue", "to", "the", "queues", "of", user] => book.person(user).queues.push("602".to_owned()),
+        ["add", "a", "queue", "to", "the", "queues", "of", user] => {
+            organization.person(user).queues.push("602".to_owned())
+        }
         ["assign", target, "to", "a", "queue", "that", actor, "supervises"] => {
-            let queue = book.person(actor).supervises[0].clone();
-            book.person(target).queues.push(queue);
+            let queue = organization.person(actor).supervises[0].clone();
+            organization.person(target).queues.push(queue);
         }
         ["name", "the", "queue", ..] | ["ask", "about", "a", "queue", "of", "another", "kind"] => {
             question.set("queue", "600");
@@ -221,11 +225,11 @@ fn carry_out(change: &str, book: &mut PhoneBook, question: &mut Question) {
             let queue = question.keys().find(|(key, _)| *key == "queue").map_or("600", |(_, queue)| queue).to_owned();
             question.logged_in.push(queue);
         }
-        ["raise", ..] => *book.limits.get_mut(quoted[0]).unwrap() += 1,
+        ["raise", ..] => *organization.limits.get_mut(quoted[0]).unwrap() += 1,
         ["add", "the", "user", _, "to", "organization", "`acme`"] => {
             let extension = if quoted[0].parse::<u32>().is_ok() { quoted[0] } else { "9998" };
             let id = if extension == quoted[0] { "newcomer" } else { quoted[0] };
-            book.people.push(Person {
+            organization.people.push(Person {
                 id: id.to_owned(),
                 extension: extension.to_owned(),
                 roles: vec![],
@@ -234,80 +238,84 @@ fn carry_out(change: &str, book: &mut PhoneBook, question: &mut Question) {
                 protected: false,
             });
         }
-        _ => panic!("nobody could carry out {change:?}"),
+        _ => panic!("{change:?} is not a change that can be carried out"),
     }
 }
 
-/// Denials, with the organization and the assumed sessions that lead to them.
-fn denials() -> Vec<(&'static str, PhoneBook, &'static str, &'static str)> {
-    let book = PhoneBook::new;
+/// Denials: reason, organization, question, and the queues of the assumed login sessions.
+fn denials() -> Vec<(&'static str, EditableOrganization, &'static str, &'static str)> {
+    let organization = EditableOrganization::new;
     vec![
-        ("unassigned_barred", book(), "alice *13601", ""),
-        ("unassigned_barred", book(), "3001 queue.login queue=602", ""),
-        ("agent_role_required", book(), "petra queue.login queue=600 via=dashboard", ""),
-        ("agent_role_required", book(), "paul queue.login queue=601 via=dashboard", ""),
-        ("agent_role_required", book(), "petra queue.pause queue=600 via=dashboard", "600"),
-        ("agent_role_required", book(), "paul call.outbound", ""),
-        ("supervisor_role_required", book(), "alice agent.login target=paul queue=602", ""),
-        ("supervisor_role_required", book(), "alice *2213001 queue=601", ""),
-        ("permission_off", book(), "erin agent.login target=paul queue=600", ""),
-        ("permission_off", book(), "erin call.barge target=alice queue=600", ""),
-        ("permission_off", book(), "dana portal.open", ""),
-        ("permission_off", book(), "dana queue.settings.edit queue=601", ""),
-        ("permission_off", book(), "alice disposition.set queue=600", ""),
+        ("unassigned_barred", organization(), "alice *13601", ""),
+        ("unassigned_barred", organization(), "3001 queue.login queue=602", ""),
+        ("agent_role_required", organization(), "petra queue.login queue=600 via=dashboard", ""),
+        ("agent_role_required", organization(), "paul queue.login queue=601 via=dashboard", ""),
+        ("agent_role_required", organization(), "petra queue.pause queue=600 via=dashboard", "600"),
+        ("agent_role_required", organization(), "paul call.outbound", ""),
+        ("supervisor_role_required", organization(), "alice agent.login target=paul queue=602", ""),
+        ("supervisor_role_required", organization(), "alice *2213001 queue=601", ""),
+        ("permission_off", organization(), "erin agent.login target=paul queue=600", ""),
+        ("permission_off", organization(), "erin call.barge target=alice queue=600", ""),
+        ("permission_off", organization(), "dana portal.open", ""),
+        ("permission_off", organization(), "dana queue.settings.edit queue=601", ""),
+        ("permission_off", organization(), "alice disposition.set queue=600", ""),
         (
             "wrapup_not_configured",
-            book().with_setting("agent.enable_dispositions", true),
+            organization().with_setting("agent.enable_dispositions", true),
             "alice disposition.set queue=600",
             "",
         ),
         (
             "wrong_kind",
-            book().with_setting("agent.enable_dispositions", true).with_wrap_up("600"),
+            organization().with_setting("agent.enable_dispositions", true).with_wrap_up("600"),
             "alice disposition.set queue=601",
             "",
         ),
-        ("role_forbids", book(), "dana permissions.edit", ""),
-        ("role_forbids", book(), "alice report.view queue=600", ""),
-        ("queue_out_of_scope", book(), "dana agent.login target=paul queue=601", ""),
-        ("queue_out_of_scope", book(), "dora call.whisper target=alice queue=600", ""),
-        ("queue_out_of_scope", book(), "dora agent.logout target=alice queue=600", "600"),
-        ("no_queue_context", book(), "dana call.listen target=alice", ""),
+        ("role_forbids", organization(), "dana permissions.edit", ""),
+        ("role_forbids", organization(), "alice report.view queue=600", ""),
+        ("queue_out_of_scope", organization(), "dana agent.login target=paul queue=601", ""),
+        ("queue_out_of_scope", organization(), "dora call.whisper target=alice queue=600", ""),
+        ("queue_out_of_scope", organization(), "dora agent.logout target=alice queue=600", "600"),
+        ("no_queue_context", organization(), "dana call.listen target=alice", ""),
         (
             "no_queue_context",
-            book().with_setting("supervisor.supervise_outside_queues", true),
+            organization().with_setting("supervisor.supervise_outside_queues", true),
             "dana call.listen target=paul",
             "",
         ),
-        ("target_protected", book(), "dana call.barge target=guarded queue=600", ""),
-        ("target_protected", book(), "dana call.barge target=dora queue=600", ""),
-        ("not_logged_in", book(), "alice *14600", ""),
-        ("not_logged_in", book(), "alice *14", ""),
-        ("not_logged_in", book(), "dana agent.pause target=alice queue=600", ""),
-        ("user_logins_at_limit", book().with_limit("logins_per_user_max", 1), "alice *13600", "601"),
-        ("organization_logins_at_limit", book().with_limit("logins_max", 1), "petra *13600", "601"),
-        ("missing_attribute", book(), "dana agent.login", ""),
-        ("unknown_call", book(), "dana call.listen call=c-7 queue=600", ""),
-        ("no_assigned_queue", book().with_setting("allow_unassigned_login", true), "paul *13", ""),
+        ("target_protected", organization(), "dana call.barge target=guarded queue=600", ""),
+        ("target_protected", organization(), "dana call.barge target=dora queue=600", ""),
+        ("not_logged_in", organization(), "alice *14600", ""),
+        ("not_logged_in", organization(), "alice *14", ""),
+        ("not_logged_in", organization(), "dana agent.pause target=alice queue=600", ""),
+        ("user_logins_at_limit", organization().with_limit("logins_per_user_max", 1), "alice *13600", "601"),
+        ("organization_logins_at_limit", organization().with_limit("logins_max", 1), "petra *13600", "601"),
+        ("missing_attribute", organization(), "dana agent.login", ""),
+        ("unknown_call", organization(), "dana call.listen call=c-7 queue=600", ""),
+        ("no_assigned_queue", organization().with_setting("allow_unassigned_login", true), "paul *13", ""),
     ]
 }
 
-/// Given a denial, when all that its explanation names is carried out, and nothing else, then the answer is allow; and
-/// every part of it was needed.
+/// Given a denial, when every change that its explanation proposes is carried out, then the answer is allow; if one of
+/// the changes is left out, the answer is still deny.
 #[test]
 fn the_proposed_change_turns_the_denial() {
-    for (reason, book, text, logged_in) in denials() {
+    for (reason, organization, text, logged_in) in denials() {
         let question = Question { text: text.to_owned(), logged_in: words(logged_in) };
-        let told = explain(&book.folder(), &question);
-        assert_eq!((&told["verdict"], &told["reason"]), (&json!("deny"), &json!(reason)), "{text}: {told}");
-        let changes = changes(&told);
-        assert!(!changes.is_empty(), "{text}: {told}");
+        let explanation = explain(&organization.folder(), &question);
+        assert_eq!(
+            (&explanation["verdict"], &explanation["reason"]),
+            (&json!("deny"), &json!(reason)),
+            "{text}: {explanation}"
+        );
+        let changes = changes(&explanation);
+        assert!(!changes.is_empty(), "{text}: {explanation}");
         let after = |carried_out: &[String]| {
-            let (mut book, mut question) = (book.clone(), question.clone());
+            let (mut organization, mut question) = (organization.clone(), question.clone());
             for change in carried_out {
-                carry_out(change, &mut book, &mut question);
+                carry_out(change, &mut organization, &mut question);
             }
-            explain(&book.folder(), &question)
+            explain(&organization.folder(), &question)
         };
         let turned = after(&changes);
         assert_eq!(turned["verdict"], "allow", "{text}: {changes:?} gives {turned}");
@@ -320,21 +328,22 @@ fn the_proposed_change_turns_the_denial() {
     }
 }
 
-/// Given somebody who serves no queue, in an organization that bars unassigned logins, when they log in to all of their
-/// queues, then the remedy is a queue: turning the setting on would leave them with none.
+/// Given a user without a queue, in an organization that bars unassigned logins, when the user dials the login code
+/// without a queue, then the proposed change is to assign a queue: the setting `allow_unassigned_login` would not help.
 #[test]
 fn the_proposed_change_for_a_user_without_a_queue_is_a_queue() {
-    let (mut book, mut question) = (PhoneBook::new(), Question { text: "paul *13".to_owned(), logged_in: vec![] });
-    let told = explain(&book.folder(), &question);
-    assert_eq!(told["reason"], "no_assigned_queue");
-    for change in changes(&told) {
-        carry_out(&change, &mut book, &mut question);
+    let (mut organization, mut question) =
+        (EditableOrganization::new(), Question { text: "paul *13".to_owned(), logged_in: vec![] });
+    let explanation = explain(&organization.folder(), &question);
+    assert_eq!(explanation["reason"], "no_assigned_queue");
+    for change in changes(&explanation) {
+        carry_out(&change, &mut organization, &mut question);
     }
-    let turned = explain(&book.folder(), &question);
-    assert_eq!(turned["verdict"], "allow", "{} gives {turned}", told["change"]);
+    let turned = explain(&organization.folder(), &question);
+    assert_eq!(turned["verdict"], "allow", "{} gives {turned}", explanation["change"]);
 }
 
-/// Given a denial with another one behind it, when it is explained, then what is named is enough to turn the answer.
+/// Given a denial that hides a second denial, when it is explained, then the proposed changes turn both.
 #[test]
 fn the_proposed_change_is_complete_when_one_denial_hides_another() {
     let mut not_enough = vec![];
@@ -343,24 +352,25 @@ fn the_proposed_change_is_complete_when_one_denial_hides_another() {
         "petra queue.pause queue=600 via=dashboard",
         "alice agent.pause target=petra queue=600",
     ] {
-        let (mut book, mut question) = (PhoneBook::new(), Question { text: text.to_owned(), logged_in: vec![] });
-        let told = explain(&book.folder(), &question);
-        assert_eq!(told["verdict"], "deny");
-        for change in changes(&told) {
-            carry_out(&change, &mut book, &mut question);
+        let (mut organization, mut question) =
+            (EditableOrganization::new(), Question { text: text.to_owned(), logged_in: vec![] });
+        let explanation = explain(&organization.folder(), &question);
+        assert_eq!(explanation["verdict"], "deny");
+        for change in changes(&explanation) {
+            carry_out(&change, &mut organization, &mut question);
         }
-        let turned = explain(&book.folder(), &question);
+        let turned = explain(&organization.folder(), &question);
         if turned["verdict"] != "allow" {
-            not_enough.push(format!("{text}: {} gives {}", told["change"], turned["reason"]));
+            not_enough.push(format!("{text}: {} gives {}", explanation["change"], turned["reason"]));
         }
     }
     assert!(not_enough.is_empty(), "{not_enough:#?}");
 }
 
-/// Given names that nobody knows, when they are explained, then the change says which name to add, as it was asked for.
+/// Given an unknown name in a question, when it is explained, then the change has the name as the question spells it.
 #[test]
 fn the_explanation_names_the_unknown_name() {
-    let folder = PhoneBook::new().folder();
+    let folder = EditableOrganization::new().folder();
     for (text, reason, name) in [
         ("nobody *13600", "unknown_user", "`nobody`"),
         ("dana agent.login target=ghost queue=600", "unknown_target", "`ghost`"),
@@ -368,18 +378,18 @@ fn the_explanation_names_the_unknown_name() {
         ("alice queue.dance", "unknown_action", "goto.toml"),
         ("alice *99", "unknown_feature_code", "`acme`"),
     ] {
-        let told = explain(&folder, &Question { text: text.to_owned(), logged_in: vec![] });
-        assert_eq!(told["reason"], reason, "{text}");
-        assert!(matches!(&changes(&told)[..], [only] if only.contains(name)), "{text}: {told}");
+        let explanation = explain(&folder, &Question { text: text.to_owned(), logged_in: vec![] });
+        assert_eq!(explanation["reason"], reason, "{text}");
+        assert!(matches!(&changes(&explanation)[..], [only] if only.contains(name)), "{text}: {explanation}");
     }
-    // What no operator can change is not pretended to be changeable.
-    let told =
+    // No change of the configuration allows an actor to be their own target, so no change is proposed.
+    let explanation =
         explain(&folder, &Question { text: "dana agent.login target=dana queue=600".to_owned(), logged_in: vec![] });
-    assert_eq!((&told["reason"], &told["change"]), (&json!("self_target"), &json!([])));
+    assert_eq!((&explanation["reason"], &explanation["change"]), (&json!("self_target"), &json!([])));
 }
 
-/// Given an explanation, when its rule is looked up, then there stands the grant: at that line of that file, with
-/// those rules, for that action.
+/// Given an explanation with a rule, when that line of that file is read, then the line begins the grant, which has the
+/// same rules and the same action.
 #[test]
 fn the_explanation_names_the_line_of_the_grant() {
     let allowed = [
@@ -394,14 +404,14 @@ fn the_explanation_names_the_line_of_the_grant() {
         ("alice call.outbound", "", "role_permits"),
         ("erin permissions.view", "", "role_permits"),
     ];
-    let allowed = allowed.map(|(text, logged_in, reason)| (reason, PhoneBook::new(), text, logged_in));
+    let allowed = allowed.map(|(text, logged_in, reason)| (reason, EditableOrganization::new(), text, logged_in));
     let mut cited = 0;
-    for (reason, book, text, logged_in) in allowed.into_iter().chain(denials()) {
-        let folder = book.folder();
-        let told = explain(&folder, &Question { text: text.to_owned(), logged_in: words(logged_in) });
-        assert_eq!(told["reason"], reason, "{text}: {told}");
-        let Value::Object(rule) = &told["rule"] else {
-            assert_eq!(told["verdict"], "deny", "{text}: what is allowed is allowed by a rule");
+    for (reason, organization, text, logged_in) in allowed.into_iter().chain(denials()) {
+        let folder = organization.folder();
+        let explanation = explain(&folder, &Question { text: text.to_owned(), logged_in: words(logged_in) });
+        assert_eq!(explanation["reason"], reason, "{text}: {explanation}");
+        let Value::Object(rule) = &explanation["rule"] else {
+            assert_eq!(explanation["verdict"], "deny", "{text}: an allow has a rule");
             continue;
         };
         assert_eq!(rule["file"], folder.path().join("models/goto.toml").to_str().unwrap());
@@ -418,9 +428,10 @@ fn the_explanation_names_the_line_of_the_grant() {
         let rules: Vec<String> = rule["rules"].as_array().unwrap().iter().map(Value::to_string).collect();
         let block = block.join("\n");
         assert!(block.contains(&format!("rules = [{}]", rules.join(", "))), "{text}: {rules:?} is not in {block}");
-        let action = told["action"].as_str().unwrap();
+        let action = explanation["action"].as_str().unwrap();
         assert!(block.contains(&format!("\"{action}\"")), "{text}: {action} is not in {block}");
-        if told["verdict"] == "allow" && ["assigned", "supervisor_login", "supervisor_logout"].contains(&reason) {
+        if explanation["verdict"] == "allow" && ["assigned", "supervisor_login", "supervisor_logout"].contains(&reason)
+        {
             assert!(block.contains(&format!("reason = \"{reason}\"")), "{text}: {block}");
         }
         cited += 1;
@@ -428,7 +439,7 @@ fn the_explanation_names_the_line_of_the_grant() {
     assert!(cited > 30, "{cited}");
 }
 
-/// Given a question, when the server is asked and when it is explained, then both say the same of it.
+/// Given a question, when a sidecar answers and `explain` explains it, then verdict, reason, action and queues agree.
 #[test]
 fn explain_and_the_server_give_the_same_verdict() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
@@ -452,38 +463,38 @@ fn explain_and_the_server_give_the_same_verdict() {
         "1001 *13600 queue=600",
         "1003 *13",
     ] {
-        let told = explain(&folder, &Question { text: text.to_owned(), logged_in: vec![] });
+        let explanation = explain(&folder, &Question { text: text.to_owned(), logged_in: vec![] });
         let queues: Vec<&str> =
-            told["queues"].as_array().unwrap().iter().map(|queue| queue.as_str().unwrap()).collect();
-        let words = [told["verdict"].as_str(), told["reason"].as_str(), told["action"].as_str()];
-        let mut said: Vec<&str> = words.into_iter().flatten().collect();
+            explanation["queues"].as_array().unwrap().iter().map(|queue| queue.as_str().unwrap()).collect();
+        let words = [explanation["verdict"].as_str(), explanation["reason"].as_str(), explanation["action"].as_str()];
+        let mut explained: Vec<&str> = words.into_iter().flatten().collect();
         let queues = queues.join(",");
         if !queues.is_empty() {
-            said.push(&queues);
+            explained.push(&queues);
         }
-        let heard = by_line(&mut line, "acme", text);
-        assert_eq!(said.join(" "), heard.replace("duplicate_key queue", "duplicate_key"), "{text}");
+        let answer = by_line(&mut line, "acme", text);
+        assert_eq!(explained.join(" "), answer.replace("duplicate_key queue", "duplicate_key"), "{text}");
     }
 }
 
 #[test]
 fn the_text_has_verdict_rule_facts_and_change() {
-    let folder = PhoneBook::new().folder();
+    let folder = EditableOrganization::new().folder();
     let question = |text: &str| Question { text: text.to_owned(), logged_in: vec![] };
     let (status, text) = explained(&folder, &question("dana call.whisper target=alice queue=601"), false);
-    assert_eq!(status, Some(0), "a denial is an answer");
-    let told = explain(&folder, &question("dana call.whisper target=alice queue=601"));
-    let rule = format!("{}:{}", told["rule"]["file"].as_str().unwrap(), told["rule"]["line"]);
+    assert_eq!(status, Some(0), "a denial exits with 0");
+    let explanation = explain(&folder, &question("dana call.whisper target=alice queue=601"));
+    let rule = format!("{}:{}", explanation["rule"]["file"].as_str().unwrap(), explanation["rule"]["line"]);
     for part in
         ["deny queue_out_of_scope: ", "call.whisper", "601", &rule, "R37", "add queue 601 to what dana supervises"]
     {
         assert!(text.contains(part), "{part}: {text}");
     }
-    let facts: BTreeMap<&str, &str> = told["facts"]
+    let facts: BTreeMap<&str, &str> = explanation["facts"]
         .as_array()
         .unwrap()
         .iter()
-        .map(|seen| (seen["fact"].as_str().unwrap(), seen["value"].as_str().unwrap()))
+        .map(|entry| (entry["fact"].as_str().unwrap(), entry["value"].as_str().unwrap()))
         .collect();
     for (fact, value) in [
         ("actor", "2001 (dana)"),
@@ -493,17 +504,17 @@ fn the_text_has_verdict_rule_facts_and_change() {
         ("queue.supervised", "false"),
         ("settings.supervisor.limit_to_assigned_queues", "true"),
     ] {
-        assert_eq!(facts.get(fact), Some(&value), "{fact}: {told}");
+        assert_eq!(facts.get(fact), Some(&value), "{fact}: {explanation}");
         assert!(text.lines().any(|line| line.contains(&format!("{fact} = {value}"))), "{fact}: {text}");
     }
     let (_, text) = explained(&folder, &question("alice *13600"), false);
     assert!(text.starts_with("allow assigned: ") && text.contains("rule") && !text.contains("change"), "{text}");
 }
 
-/// Given what cannot be explained, when it is asked, then the exit status says why, and JSON stays JSON.
+/// Given a malformed question, when it is explained, then the exit code is 1; with a broken configuration it is 78.
 #[test]
 fn an_unexplainable_question_has_an_exit_code_of_its_own() {
-    let folder = PhoneBook::new().folder();
+    let folder = EditableOrganization::new().folder();
     let question = |text: &str, logged_in: &str| Question { text: text.to_owned(), logged_in: words(logged_in) };
     let cases = [
         (question("alice queue.login queue=6/0", ""), "malformed"),
@@ -511,9 +522,9 @@ fn an_unexplainable_question_has_an_exit_code_of_its_own() {
         (question("alice queue.login queue=600 queue=601", ""), "duplicate_key"),
         (question("alice *13600", "999"), "999"),
     ];
-    for (question, says) in &cases {
+    for (question, message) in &cases {
         let (status, text) = explained(&folder, question, false);
-        assert!(status == Some(1) && text.contains(says), "{}: {status:?} {text}", question.text);
+        assert!(status == Some(1) && text.contains(message), "{}: {status:?} {text}", question.text);
     }
     let good = question("alice *13600", "");
     folder.replace(FILE, "kind = \"ring_group\"", "kind = \"fax\"");
@@ -522,17 +533,17 @@ fn an_unexplainable_question_has_an_exit_code_of_its_own() {
     assert!(status == Some(78) && text.contains(&place), "{status:?} {text}");
 }
 
-/// Given `--json`, when a question cannot be explained, then what is printed is JSON all the same: a script reads it.
+/// Given `--json`, when a question cannot be explained, then the output is JSON too: scripts parse it.
 #[test]
 fn with_json_every_output_is_json() {
-    let folder = PhoneBook::new().folder();
+    let folder = EditableOrganization::new().folder();
     let question = |text: &str, logged_in: &str| Question { text: text.to_owned(), logged_in: words(logged_in) };
-    let mut plain = vec![];
+    let mut not_json = vec![];
     let mut expect_json = |folder: &Folder, question: &Question, code: i32| {
         let (status, text) = explained(folder, question, true);
         assert_eq!(status, Some(code), "{text}");
         if serde_json::from_str::<Value>(&text).is_err() {
-            plain.push(text);
+            not_json.push(text);
         }
     };
     expect_json(&folder, &question("alice *13600", ""), 0);
@@ -540,5 +551,5 @@ fn with_json_every_output_is_json() {
     expect_json(&folder, &question("alice *13600", "999"), 1);
     folder.replace(FILE, "kind = \"ring_group\"", "kind = \"fax\"");
     expect_json(&folder, &question("alice *13600", ""), 78);
-    assert!(plain.is_empty(), "{plain:#?}");
+    assert!(not_json.is_empty(), "{not_json:#?}");
 }

@@ -1,6 +1,5 @@
-//! Given an Asterisk at the FastAGI listener, however it sends its environment and whatever is in it, then it gets
-//! exactly one verdict, as the last line, made of fixed words and names from the tables; and its replies are
-//! understood.
+//! Given an Asterisk at the FastAGI listener, when it sends an environment, whole or in pieces, valid or not, then it
+//! gets one verdict, in the last line, made of fixed words and configured names. The sidecar reads Asterisk's replies.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -14,10 +13,10 @@ const ENVIRONMENT_BYTES_MAX: usize = 16 * 1024;
 const ENVIRONMENT_LINES_MAX: usize = 200;
 const FRAME_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A question of a supervisor whose answer sets every variable and changes nothing.
+/// A question of a supervisor that changes no session; its answer sets every variable.
 const WHISPER: (&str, &str, &[&str]) = ("2001", "acme/call.whisper", &["target=agent", "queue=q0", "call=c-77"]);
 
-fn fixtures() -> Sidecar {
+fn start() -> Sidecar {
     Sidecar::start(&Folder::with("acme.toml", ORGANIZATION))
 }
 
@@ -25,10 +24,10 @@ fn whisper() -> String {
     agi_environment(WHISPER.0, WHISPER.1, WHISPER.2)
 }
 
-/// The answer to it. Which options pin the listener down is `supervision`'s story; the line dialect has the same.
+/// The answer to [`whisper`], with the options of the line dialect; `supervision.rs` tests the options.
 fn whisper_allowed(sidecar: &Sidecar) -> String {
-    let heard = sidecar.ask("may org=acme actor=2001 action=call.whisper target=1001 queue=600");
-    let options = heard.split(' ').find_map(|pair| pair.strip_prefix("asterisk=")).expect(&heard);
+    let reply = sidecar.ask("may org=acme actor=2001 action=call.whisper target=1001 queue=600");
+    let options = reply.split(' ').find_map(|pair| pair.strip_prefix("asterisk=")).expect(&reply);
     format!(
         "SET VARIABLE QW_REASON \"role_permits\"\n\
          SET VARIABLE QW_ACTION \"call.whisper\"\n\
@@ -39,7 +38,7 @@ fn whisper_allowed(sidecar: &Sidecar) -> String {
     )
 }
 
-/// The answer to a question that could not be read.
+/// The answer to an invalid question.
 fn refused(reason: &str) -> String {
     let empty: String = ["ACTION", "QUEUES", "TARGET", "SPY_OPTIONS"]
         .iter()
@@ -52,52 +51,52 @@ fn protocol_errors(sidecar: &Sidecar, reason: &str) -> f64 {
     sidecar.metric(&format!("queuewarden_protocol_errors_total{{dialect=\"fastagi\",reason=\"{reason}\"}}"))
 }
 
-/// Waits until every FastAGI conversation is over: what it counts is counted then.
-fn settle(sidecar: &Sidecar) {
+/// Waits until every FastAGI connection has ended: its counters are final then.
+fn wait_for_end(sidecar: &Sidecar) {
     wait_until("the connections to end", || sidecar.metric("queuewarden_connections{dialect=\"fastagi\"}") < 1.0);
 }
 
 fn assert_counted(sidecar: &Sidecar, reason: &str, times: usize) {
-    settle(sidecar);
+    wait_for_end(sidecar);
     assert_eq!(format!("{}", protocol_errors(sidecar, reason)), format!("{times}"), "{reason}");
 }
 
-/// Given an environment cut in two anywhere, or sent byte by byte, when it is complete, then the answer is the same:
-/// six commands in one order, the verdict last.
+/// Given an environment cut in two at any byte, or sent byte by byte, when it is complete, then the answer is the same:
+/// six commands in a fixed order, the verdict last.
 #[test]
 fn however_the_environment_is_cut_the_answer_is_the_same_and_the_verdict_is_last() {
-    let sidecar = fixtures();
+    let sidecar = start();
     let allowed = whisper_allowed(&sidecar);
     let mut elsewhere = sidecar.line();
     let environment = whisper();
-    let mut say = |pieces: &[&[u8]]| {
+    let mut converse = |pieces: &[&[u8]]| {
         let mut stream = connect(sidecar.address("fastagi"));
         for (number, piece) in pieces.iter().enumerate() {
             stream.write_all(piece).unwrap();
-            // Whoever answers here had occasion to read what was written there: the pieces come one by one. All of them
-            // have to come in time, though, on a machine that is busy with other tests.
+            // The answer to this ping proves that the sidecar had time to read the piece: pieces arrive one by one.
+            // With many pieces only some are followed by a ping, because the environment must be complete within 2 s.
             if pieces.len() < 64 || number % 32 == 0 {
                 assert_eq!(elsewhere.ask("ping"), "pong");
             }
         }
         assert_eq!(read_to_end(&mut stream), allowed, "first piece {:?}", pieces[0].len());
     };
-    say(&[environment.as_bytes()]);
+    converse(&[environment.as_bytes()]);
     for cut in 1..environment.len() {
         let (first, second) = environment.as_bytes().split_at(cut);
-        say(&[first, second]);
+        converse(&[first, second]);
     }
     for length in [1, 2, 19, 413] {
         let pieces: Vec<&[u8]> = environment.as_bytes().chunks(length).collect();
-        say(&pieces);
+        converse(&pieces);
     }
 }
 
-/// Given an environment that breaks off anywhere, when Asterisk closes its side, then it gets a denial: it would take a
-/// silent close for success.
+/// Given an environment that ends at any byte, when Asterisk closes its side, then it gets a denial: Asterisk takes a
+/// connection that ends without an answer for success.
 #[test]
 fn an_environment_that_breaks_off_is_denied() {
-    let sidecar = fixtures();
+    let sidecar = start();
     let environment = whisper();
     for cut in 0..environment.len() {
         let mut stream = connect(sidecar.address("fastagi"));
@@ -107,11 +106,11 @@ fn an_environment_that_breaks_off_is_denied() {
     }
 }
 
-/// Given a verdict, when it is sent, then our side ends with it while Asterisk's goes on: it replies to every command
-/// and says HANGUP in the end, also of a healthy call.
+/// Given a verdict, when it is sent, then the sidecar closes its side and goes on reading: Asterisk replies to every
+/// command and sends HANGUP at the end, also of a healthy call.
 #[test]
 fn after_the_verdict_our_side_closes_and_replies_are_still_read() {
-    let sidecar = fixtures();
+    let sidecar = start();
     let allowed = whisper_allowed(&sidecar);
     let converse = |replies: &[&str]| {
         let mut stream = connect(sidecar.address("fastagi"));
@@ -122,7 +121,7 @@ fn after_the_verdict_our_side_closes_and_replies_are_still_read() {
         }
         close_our_side(&stream);
         let rest = read_to_end(&mut stream);
-        assert_eq!(rest, "", "nothing follows a verdict");
+        assert_eq!(rest, "", "the sidecar sends nothing after the verdict");
     };
     let confirmed = "200 result=1\n".repeat(6);
     converse(&[&format!("{confirmed}HANGUP\n")]);
@@ -130,7 +129,7 @@ fn after_the_verdict_our_side_closes_and_replies_are_still_read() {
     let bytes: Vec<String> = format!("{confirmed}HANGUP\n").chars().map(String::from).collect();
     converse(&bytes.iter().map(String::as_str).collect::<Vec<_>>());
     converse(&["HANGUP\n", &confirmed]);
-    settle(&sidecar);
+    wait_for_end(&sidecar);
     let exposition = sidecar.get("/metrics");
     let errors = exposition.lines().filter(|line| line.starts_with("queuewarden_protocol_errors_total"));
     assert!(
@@ -139,8 +138,7 @@ fn after_the_verdict_our_side_closes_and_replies_are_still_read() {
         errors.collect::<Vec<_>>()
     );
 
-    // What Asterisk refused is counted: unknown command, dead channel, bad syntax, whose usage is three lines and one
-    // refusal.
+    // Each refused command counts once: unknown command, dead channel, bad syntax (a reply of three lines).
     converse(&["510 Invalid or unknown command\n", "200 result=1\n"]);
     assert_counted(&sidecar, "verdict_refused", 1);
     converse(&["200 result=1\n511 Command Not Permitted on a dead channel or intercept routine\n"]);
@@ -152,7 +150,7 @@ fn after_the_verdict_our_side_closes_and_replies_are_still_read() {
     ]);
     assert_counted(&sidecar, "verdict_refused", 3);
     assert_counted(&sidecar, "verdict_unread", 0);
-    // Not one command was confirmed: the caller was gone.
+    // No command was confirmed: the caller hung up.
     converse(&["HANGUP\n"]);
     assert_counted(&sidecar, "verdict_unread", 1);
     converse(&[]);
@@ -162,41 +160,41 @@ fn after_the_verdict_our_side_closes_and_replies_are_still_read() {
     assert_counted(&sidecar, "verdict_refused", 3);
 }
 
-/// Given a peer that has its verdict and neither replies nor leaves, when a second is over, then its connection ends.
+/// Given a peer that neither replies to the verdict nor disconnects, when 1 s is over, then the sidecar disconnects it.
 #[test]
 fn a_peer_that_stays_after_the_verdict_is_disconnected() {
-    let sidecar = fixtures();
+    let sidecar = start();
     let allowed = whisper_allowed(&sidecar);
     let mut stays = connect(sidecar.address("fastagi"));
     stays.write_all(whisper().as_bytes()).unwrap();
     assert_eq!(read_to_end(&mut stays), allowed);
     let began = Instant::now();
-    settle(&sidecar);
+    wait_for_end(&sidecar);
     assert!(began.elapsed() < Duration::from_secs(4));
 }
 
-/// Given a peer that has its verdict and goes on replying, when a second is over, then its connection is closed all the
-/// same: no peer may occupy a connection for ever.
+/// Given a peer that goes on sending after the verdict, when 1 s is over, then the sidecar disconnects it: no peer may
+/// occupy a connection without limit.
 #[test]
 fn a_peer_that_goes_on_replying_after_the_verdict_is_disconnected() {
-    let sidecar = fixtures();
+    let sidecar = start();
     let mut talks = connect(sidecar.address("fastagi"));
     talks.write_all(whisper().as_bytes()).unwrap();
     read_to_end(&mut talks);
     let began = Instant::now();
     while sidecar.metric("queuewarden_connections{dialect=\"fastagi\"}") > 0.0 {
         drop(talks.write_all(b"200 result=1\n"));
-        assert!(began.elapsed() < Duration::from_secs(4), "it is listened to for as long as it talks");
+        assert!(began.elapsed() < Duration::from_secs(4), "further bytes keep the connection open");
     }
 }
 
-/// Given a caller who hangs up before the verdict, when the question is read, then nothing comes of it.
+/// Given a caller who hangs up before the verdict, when the sidecar reads the question, then no session begins.
 #[test]
 fn a_hangup_before_the_verdict_changes_nothing() {
-    let sidecar = fixtures();
+    let sidecar = start();
     let login = agi_environment("1001", "acme/dial", &["digits=*13600"]);
-    let heard = sidecar.agi_bytes(format!("{login}HANGUP\n").as_bytes());
-    assert!(heard.starts_with("failure") && heard.lines().count() == 1, "{heard:?}");
+    let commands = sidecar.agi_bytes(format!("{login}HANGUP\n").as_bytes());
+    assert!(commands.starts_with("failure") && commands.lines().count() == 1, "{commands:?}");
     let mid_way = login.replace("agi_callingpres", "HANGUP\nagi_callingpres");
     assert_eq!(sidecar.agi_bytes(mid_way.as_bytes()), refused("malformed"));
     assert_eq!(
@@ -205,11 +203,11 @@ fn a_hangup_before_the_verdict_changes_nothing() {
     );
 }
 
-/// Given an environment at the bounds, when it is one byte or one line over them, then it is refused, however it goes
-/// on.
+/// Given an environment one byte or one line over the bounds, when the sidecar reads it, then it is refused; an
+/// environment at the bounds is accepted.
 #[test]
 fn an_environment_over_16_kib_or_200_lines_is_refused() {
-    let sidecar = fixtures();
+    let sidecar = start();
     let allowed = whisper_allowed(&sidecar);
     let padded = |bytes: usize| {
         let body = whisper();
@@ -226,7 +224,7 @@ fn an_environment_over_16_kib_or_200_lines_is_refused() {
     assert_eq!(lined(ENVIRONMENT_LINES_MAX).lines().count(), ENVIRONMENT_LINES_MAX);
     assert_eq!(sidecar.agi_bytes(lined(ENVIRONMENT_LINES_MAX).as_bytes()), allowed);
     assert_eq!(sidecar.agi_bytes(lined(ENVIRONMENT_LINES_MAX + 2).as_bytes()), refused("too_long"));
-    // It need not be complete, nor have lines at all, and what follows the answer is of no interest.
+    // An incomplete environment over a bound is refused too, also one without a line end.
     let endless = [
         format!("agi_x: {}", "x".repeat(ENVIRONMENT_BYTES_MAX)),
         "agi_x: y\n".repeat(ENVIRONMENT_LINES_MAX + 1),
@@ -242,11 +240,11 @@ fn an_environment_over_16_kib_or_200_lines_is_refused() {
     assert_eq!(read_to_end(&mut flood), refused("too_long"));
 }
 
-/// Given an environment that stays incomplete, when two seconds are over since the connection began, then it is denied
-/// with `timed_out`, however slowly bytes go on to trickle in.
+/// Given an incomplete environment, when 2 s are over since the connection began, then the answer is deny with
+/// `timed_out`, also if single bytes go on arriving.
 #[test]
 fn an_environment_that_is_not_complete_in_two_seconds_is_denied() {
-    let sidecar = fixtures();
+    let sidecar = start();
     let environment = whisper();
     let began = Instant::now();
     thread::scope(|scope| {
@@ -257,21 +255,21 @@ fn an_environment_that_is_not_complete_in_two_seconds_is_denied() {
             let took = began.elapsed();
             assert!(took >= FRAME_TIMEOUT && took < 3 * FRAME_TIMEOUT, "{took:?}");
         };
-        for said in [0, 1, environment.len() / 2, environment.len() - 1] {
+        for length in [0, 1, environment.len() / 2, environment.len() - 1] {
             scope.spawn(move || {
                 let mut stream = connect(address);
-                stream.write_all(&environment.as_bytes()[..said]).unwrap();
+                stream.write_all(&environment.as_bytes()[..length]).unwrap();
                 outcome(stream);
             });
         }
         scope.spawn(move || {
             let mut stream = connect(address);
             stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-            let mut heard = [0; 16];
+            let mut chunk = [0; 16];
             for byte in environment.as_bytes().chunks(1) {
                 stream.write_all(byte).unwrap();
-                if let Ok(count) = stream.read(&mut heard) {
-                    assert_eq!(String::from_utf8_lossy(&heard[..count]), refused("timed_out")[..count]);
+                if let Ok(count) = stream.read(&mut chunk) {
+                    assert_eq!(String::from_utf8_lossy(&chunk[..count]), refused("timed_out")[..count]);
                     break;
                 }
             }
@@ -282,11 +280,12 @@ fn an_environment_that_is_not_complete_in_two_seconds_is_denied() {
     assert_counted(&sidecar, "timed_out", 5);
 }
 
-/// Given any text in any field, when the question is answered, then none of it is sent back: Asterisk would execute it.
+/// Given any text in any field, when the question is answered, then the answer does not contain the text: Asterisk
+/// would execute it.
 #[test]
 fn no_text_of_the_peer_is_sent_back() {
     const MARK: &str = "EVIL";
-    let sidecar = fixtures();
+    let sidecar = start();
     let fields = [
         "agi_network",
         "agi_network_script",
@@ -316,50 +315,54 @@ fn no_text_of_the_peer_is_sent_back() {
         format!("acme/dial/{MARK}"),
         format!("${{{MARK}}}"),
     ];
-    let mut said = vec![];
+    let mut environments = vec![];
     for field in fields {
         let environment = whisper();
         let line = environment.lines().find(|line| line.starts_with(&format!("{field}: "))).expect(field);
         for value in &values {
-            said.push(environment.replace(&format!("{line}\n"), &format!("{field}: {value}\n")));
-            said.push(environment.replace(&format!("{line}\n"), &format!("{line}\n{field}: {value}\n")));
+            environments.push(environment.replace(&format!("{line}\n"), &format!("{field}: {value}\n")));
+            environments.push(environment.replace(&format!("{line}\n"), &format!("{line}\n{field}: {value}\n")));
         }
     }
     for key in
         ["org", "actor", "action", "queue", "target", "from", "group", "role", "call", "via", "for", "field", MARK]
     {
         for value in [MARK.to_owned(), format!("{MARK}\""), format!("{MARK}&600")] {
-            said.push(agi_environment("2001", "acme/call.whisper", &[&format!("{key}={value}"), "target=1001"]));
-            said.push(agi_environment("2001", "acme/dial", &["digits=*2211001", &format!("{key}={value}")]));
+            environments.push(agi_environment(
+                "2001",
+                "acme/call.whisper",
+                &[&format!("{key}={value}"), "target=1001"],
+            ));
+            environments.push(agi_environment("2001", "acme/dial", &["digits=*2211001", &format!("{key}={value}")]));
         }
     }
     for (account, path) in
         [(MARK, "acme/dial"), ("1001", "EVIL/dial"), ("1001", "acme/EVIL"), ("1001", "acme/EVIL.login")]
     {
-        said.push(agi_environment(account, path, &["digits=*13600"]));
-        said.push(agi_environment(account, path, &["queue=600"]));
+        environments.push(agi_environment(account, path, &["digits=*13600"]));
+        environments.push(agi_environment(account, path, &["queue=600"]));
     }
-    said.push(format!("{MARK}\n"));
-    said.push(format!("{MARK}: {MARK}\n\n"));
-    said.push(whisper() + &format!("{MARK}\n200 result=1 ({MARK})\n"));
-    for environment in said {
-        let heard = sidecar.agi_bytes(environment.as_bytes());
-        assert!(!heard.contains(MARK), "{environment}\n{heard}");
-        let names: Vec<&str> = heard.lines().filter_map(|line| line.split(' ').nth(2)).collect();
+    environments.push(format!("{MARK}\n"));
+    environments.push(format!("{MARK}: {MARK}\n\n"));
+    environments.push(whisper() + &format!("{MARK}\n200 result=1 ({MARK})\n"));
+    for environment in environments {
+        let commands = sidecar.agi_bytes(environment.as_bytes());
+        assert!(!commands.contains(MARK), "{environment}\n{commands}");
+        let names: Vec<&str> = commands.lines().filter_map(|line| line.split(' ').nth(2)).collect();
         assert_eq!(names, ["QW_REASON", "QW_ACTION", "QW_QUEUES", "QW_TARGET", "QW_SPY_OPTIONS", "QW_VERDICT"]);
         let fixed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_.&-".contains(&byte);
-        for (name, value) in variables(&heard) {
+        for (name, value) in variables(&commands) {
             let is_fixed = value.bytes().all(fixed) || ["QW_VERDICT", "QW_SPY_OPTIONS"].contains(&name.as_str());
             assert!(is_fixed, "{name}: {value}");
         }
     }
 }
 
-/// Given a caller who may set whatever a caller can, when they claim to be somebody else, then only the accountcode
-/// counts, which the endpoint's configuration sets.
+/// Given a caller who sets every field that a caller controls to another extension, when the question is read, then the
+/// actor is the accountcode, which only the configuration of the endpoint sets.
 #[test]
 fn the_accountcode_alone_is_the_actor() {
-    let sidecar = fixtures();
+    let sidecar = start();
     let claims = agi_environment("1001", "acme/call.barge", &["target=1002", "queue=600"])
         .replace("agi_callerid: 5551234", "agi_callerid: 2001")
         .replace("agi_calleridname: Ev: il, \"x\"", "agi_calleridname: 2001")
@@ -389,11 +392,11 @@ fn the_accountcode_alone_is_the_actor() {
     }
 }
 
-/// Given what stands in a URL and behind it, when it is not exactly a question, then it is denied with the reason that
-/// the line dialect has for it.
+/// Given a URL and arguments that are not a valid question, when they are read, then the answer is deny with the reason
+/// of the line dialect.
 #[test]
 fn an_invalid_question_is_denied_with_its_reason() {
-    let sidecar = fixtures();
+    let sidecar = start();
     let cases: &[(&str, &[&str], &str)] = &[
         ("acme", &["digits=*13"], "malformed"),
         ("", &["digits=*13"], "malformed"),
@@ -422,8 +425,8 @@ fn an_invalid_question_is_denied_with_its_reason() {
         ("acme/dial", &["digits=*13600", "queue=600"], "duplicate_key"),
     ];
     for (path, arguments, reason) in cases {
-        let heard = sidecar.agi_bytes(agi_environment("1001", path, arguments).as_bytes());
-        assert_eq!(heard, refused(reason), "{path} {arguments:?}");
+        let commands = sidecar.agi_bytes(agi_environment("1001", path, arguments).as_bytes());
+        assert_eq!(commands, refused(reason), "{path} {arguments:?}");
     }
     let good = agi_environment("1001", "acme/dial", &["digits=*13600"]);
     let raw: &[(String, &str)] = &[
@@ -454,11 +457,11 @@ fn an_invalid_question_is_denied_with_its_reason() {
     );
 }
 
-/// Given `/ORG/dial` without `digits`, when every argument is valid, then the digits are those of the extension, else
-/// of the number dialed, and of nothing else.
+/// Given `/ORG/dial` without `digits`, when every argument is valid, then the digits are taken from `agi_extension`, or
+/// else from `agi_dnid`.
 #[test]
 fn digits_come_from_the_argument_else_the_extension_else_the_number_dialed() {
-    let sidecar = fixtures();
+    let sidecar = start();
     let cases: &[(&[&str], &str, &str, &str)] = &[
         (&["digits=*15600"], "*13600", "*14600", "queue.pause"),
         (&[], "*13600", "*14600", "queue.login"),
@@ -472,8 +475,8 @@ fn digits_come_from_the_argument_else_the_extension_else_the_number_dialed() {
             .replace("agi_dnid: unknown\n", &format!("agi_dnid: {dialed}\n"))
     };
     for (arguments, extension, dialed, action) in cases {
-        let heard = sidecar.agi_bytes(environment(arguments, extension, dialed).as_bytes());
-        assert_eq!(variables(&heard)["QW_ACTION"], *action, "{arguments:?} {extension} {dialed}");
+        let commands = sidecar.agi_bytes(environment(arguments, extension, dialed).as_bytes());
+        assert_eq!(variables(&commands)["QW_ACTION"], *action, "{arguments:?} {extension} {dialed}");
     }
     for (arguments, extension, dialed, reason) in [
         (&[][..], "s", "unknown", "missing_key"),
@@ -485,19 +488,19 @@ fn digits_come_from_the_argument_else_the_extension_else_the_number_dialed() {
         (&["actor=2001"], "*13600", "*13600", "unknown_key"),
         (&["queue=600"], "*13600", "unknown", "duplicate_key"),
     ] {
-        let heard = sidecar.agi_bytes(environment(arguments, extension, dialed).as_bytes());
-        assert_eq!(heard, refused(reason), "{arguments:?} {extension} {dialed}");
+        let commands = sidecar.agi_bytes(environment(arguments, extension, dialed).as_bytes());
+        assert_eq!(commands, refused(reason), "{arguments:?} {extension} {dialed}");
     }
-    // A named action ignores them.
+    // A named action ignores both.
     let named = environment(&[], "*14600", "*14600").replace("acme/dial", "acme/queue.login");
     assert_eq!(variables(&sidecar.agi_bytes(named.as_bytes()))["QW_ACTION"], "queue.login");
 }
 
-/// Given several queues in an answer, when they are told to Asterisk, then `&` stands between them, as
-/// `AddQueueMember`'s dialplan loop wants it.
+/// Given an answer with several queues, when it is sent to Asterisk, then `&` separates the queues: the dialplan loop
+/// over `AddQueueMember` splits at `&`.
 #[test]
 fn several_queues_are_joined_by_ampersands() {
-    let sidecar = fixtures();
+    let sidecar = start();
     let answer = sidecar.agi("1003", "acme/dial", &["digits=*13"]);
     assert_eq!((&*answer["QW_VERDICT"], &*answer["QW_QUEUES"]), ("ALLOW", "600&601"));
 }

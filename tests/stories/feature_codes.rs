@@ -1,17 +1,17 @@
-//! Given the feature codes of one PBX or another, when a code is dialed, then it has the meaning of that PBX; of two
-//! codes that match, the longer one counts.
+//! Given the preset of a PBX, when a feature code is dialed, then it has the meaning of that PBX. Of two codes that
+//! match, the one with more literal digits counts.
 
 use crate::stories::fixtures::{ORGANIZATION, play};
 
-/// The organization with this preset and these codes of its own.
+/// [`ORGANIZATION`] with this preset and these own feature codes.
 fn dialing(preset: Option<&str>, own: &str) -> String {
-    let fixtures = ORGANIZATION.replace("\"*45\" = \"queue.toggle\"", own);
+    let organization = ORGANIZATION.replace("\"*45\" = \"queue.toggle\"", own);
     let line = "feature_code_preset = \"asterisk\"\n";
-    fixtures.replace(line, &preset.map_or(String::new(), |preset| line.replace("asterisk", preset)))
+    organization.replace(line, &preset.map_or(String::new(), |preset| line.replace("asterisk", preset)))
 }
 
-/// Given a preset, when its codes are dialed, then they are what `FEATURE_CODES.md` says of that system; codes
-/// of other functions, or without documentation, are unknown.
+/// Given a preset, when its codes are dialed, then they have the actions of that system in `FEATURE_CODES.md`. Codes of
+/// other functions, and undocumented codes, are unknown.
 #[test]
 fn each_preset_has_the_codes_of_its_system() {
     let login = "allow assigned queue.login 600";
@@ -110,8 +110,8 @@ fn each_preset_has_the_codes_of_its_system() {
     play(&dialing(None, ""), &[("1001 *13600", nothing), ("1001 *13", nothing), ("2001 *2211001 queue=600", nothing)]);
 }
 
-/// Given codes of every shape, when digits are dialed that more than one of them matches, then the one with the most
-/// literal digits wins.
+/// Given codes with and without placeholders, when several match the dialed digits, then the code with the most literal
+/// digits counts.
 #[test]
 fn the_longest_match_wins_whatever_its_shape() {
     let own = r#"
@@ -148,8 +148,8 @@ fn the_longest_match_wins_whatever_its_shape() {
     );
 }
 
-/// Given a preset and codes of one's own, when a code is in both, then one's own is meant, and the rest of the preset
-/// stays.
+/// Given a preset and own codes of the organization, when a code is in both, then the own code counts, and the other
+/// codes of the preset stay.
 #[test]
 fn an_organization_adds_to_its_preset_and_overrides_it() {
     play(
@@ -163,7 +163,7 @@ fn an_organization_adds_to_its_preset_and_overrides_it() {
             ("2001 *171001 queue=600", "allow role_permits call.listen 600"),
         ],
     );
-    // Only the form with a queue is one's own here.
+    // Only the code with a queue is overridden.
     play(
         &dialing(Some("goto"), "\"*13{queue}\" = \"queue.logout\""),
         &[("1001 *13", "allow assigned queue.login 600"), ("1001 *13600", "allow logged_out queue.logout 600")],

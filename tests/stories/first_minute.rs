@@ -1,4 +1,4 @@
-//! Given a fresh checkout, when the demo is started and asked, then it answers as README shows.
+//! Given a fresh checkout, when the demo is started and asked, then the answers are those of README.
 
 use crate::support::{Folder, Sidecar};
 

@@ -122,17 +122,17 @@ extension = "3003"
 supervises = ["q0"]
 "#;
 
-/// The organization with these settings inverted.
+/// [`ORGANIZATION`] with these settings inverted.
 pub fn with_switched(switches: &[&str]) -> String {
     switches.iter().fold(ORGANIZATION.to_owned(), |text, switch| {
         let (on, off) = (format!("\n{switch} = true\n"), format!("\n{switch} = false\n"));
-        assert!(text.contains(&on) || text.contains(&off), "the fixtures has no switch {switch}");
+        assert!(text.contains(&on) || text.contains(&off), "the organization has no setting `{switch}`");
         if text.contains(&on) { text.replace(&on, &off) } else { text.replace(&off, &on) }
     })
 }
 
-/// Two organizations that differ only in their name: one is asked in the line dialect, the other over FastAGI. Each has
-/// login sessions of its own, so each must come to the same answers by itself.
+/// One sidecar with two organizations that differ only in their name. Every question goes to the first in the line
+/// dialect and to the second over FastAGI. The organizations share no login session, so the answers must be equal.
 pub struct SideBySide {
     pub sidecar: Sidecar,
     line: LineClient<TcpStream>,
@@ -142,10 +142,10 @@ const BY_LINE: &str = "by_line";
 const BY_FASTAGI: &str = "by_fastagi";
 
 impl SideBySide {
-    pub fn open(fixtures: &str) -> Self {
-        let called = |name| fixtures.replace("organization = \"acme\"", &format!("organization = \"{name}\""));
-        let folder = Folder::with("line.toml", &called(BY_LINE));
-        folder.write("organizations/fastagi.toml", &called(BY_FASTAGI));
+    pub fn open(text: &str) -> Self {
+        let named = |name| text.replace("organization = \"acme\"", &format!("organization = \"{name}\""));
+        let folder = Folder::with("line.toml", &named(BY_LINE));
+        folder.write("organizations/fastagi.toml", &named(BY_FASTAGI));
         let sidecar = Sidecar::start(&folder);
         let line = sidecar.line();
         Self { sidecar, line }
@@ -153,20 +153,24 @@ impl SideBySide {
 
     /// The answer to the question; panics if the dialects differ.
     pub fn ask(&mut self, question: &str) -> String {
-        let heard = by_line(&mut self.line, BY_LINE, question);
+        let answer = by_line(&mut self.line, BY_LINE, question);
         // FastAGI has no errors: it denies, and names no key.
-        let expected = match heard.strip_prefix("error ") {
+        let expected = match answer.strip_prefix("error ") {
             Some(error) => format!("deny {}", error.split(' ').next().unwrap()),
-            None => heard.clone(),
+            None => answer.clone(),
         };
-        assert_eq!(by_fastagi(&self.sidecar, BY_FASTAGI, question), expected, "{question}: not what the line heard");
-        heard
+        assert_eq!(
+            by_fastagi(&self.sidecar, BY_FASTAGI, question),
+            expected,
+            "{question}: differs from the line dialect"
+        );
+        answer
     }
 }
 
 /// Asks each question in turn, in both dialects, and compares the answer.
-pub fn play(fixtures: &str, steps: &[(&str, &str)]) {
-    let mut side_by_side = SideBySide::open(fixtures);
+pub fn play(text: &str, steps: &[(&str, &str)]) {
+    let mut side_by_side = SideBySide::open(text);
     for (position, (question, answer)) in steps.iter().enumerate() {
         assert_eq!(side_by_side.ask(question), *answer, "step {position}: {question}");
     }
@@ -174,11 +178,11 @@ pub fn play(fixtures: &str, steps: &[(&str, &str)]) {
 
 /// Puts the question to this organization in the line dialect.
 pub fn by_line(line: &mut LineClient<TcpStream>, organization: &str, question: &str) -> String {
-    let QuestionText { actor, what, more } = read(question);
-    let key = if is_dialed(what) { "digits" } else { "action" };
-    let verb = if is_dialed(what) { "dial" } else { "do" };
+    let QuestionText { actor, request, more } = read(question);
+    let key = if is_dialed(request) { "digits" } else { "action" };
+    let verb = if is_dialed(request) { "dial" } else { "do" };
     let more: String = more.iter().map(|pair| format!(" {pair}")).collect();
-    let reply = line.ask(&format!("{verb} org={organization} actor={actor} {key}={what}{more}"));
+    let reply = line.ask(&format!("{verb} org={organization} actor={actor} {key}={request}{more}"));
     let mut words = reply.split(' ');
     let verdict = words.next().unwrap();
     let pairs: Vec<(&str, &str)> = words.map(|pair| pair.split_once('=').expect(&reply)).collect();
@@ -189,12 +193,12 @@ pub fn by_line(line: &mut LineClient<TcpStream>, organization: &str, question: &
 
 /// Puts the question to this organization over FastAGI.
 pub fn by_fastagi(sidecar: &Sidecar, organization: &str, question: &str) -> String {
-    let QuestionText { actor, what, mut more } = read(question);
-    let digits = format!("digits={what}");
-    if is_dialed(what) {
+    let QuestionText { actor, request, mut more } = read(question);
+    let digits = format!("digits={request}");
+    if is_dialed(request) {
         more.push(&digits);
     }
-    let action = if is_dialed(what) { "dial" } else { what };
+    let action = if is_dialed(request) { "dial" } else { request };
     let answer = sidecar.agi(actor, &format!("{organization}/{action}"), &more);
     let verdict = answer["QW_VERDICT"].to_ascii_lowercase();
     let queues = answer["QW_QUEUES"].replace('&', ",");
@@ -203,17 +207,17 @@ pub fn by_fastagi(sidecar: &Sidecar, organization: &str, question: &str) -> Stri
 
 struct QuestionText<'a> {
     actor: &'a str,
-    what: &'a str,
+    request: &'a str,
     more: Vec<&'a str>,
 }
 
 fn read(question: &str) -> QuestionText<'_> {
     let mut words = question.split(' ');
-    QuestionText { actor: words.next().unwrap(), what: words.next().expect(question), more: words.collect() }
+    QuestionText { actor: words.next().unwrap(), request: words.next().expect(question), more: words.collect() }
 }
 
-fn is_dialed(what: &str) -> bool {
-    what.bytes().all(|byte| byte.is_ascii_digit() || byte == b'*' || byte == b'#')
+fn is_dialed(request: &str) -> bool {
+    request.bytes().all(|byte| byte.is_ascii_digit() || byte == b'*' || byte == b'#')
 }
 
 fn in_short(words: [&str; 5]) -> String {

@@ -1,8 +1,8 @@
-//! Given a FreeSWITCH that dials the outbound socket, when it sends a channel, then the sidecar sends `connect`, one
-//! answer made of fixed words and names from the tables, and `exit`; whatever else the peer sends, nothing else is
-//! ever sent.
+//! Given a FreeSWITCH that connects to the outbound socket, when it sends a channel, then the sidecar sends `connect`,
+//! one answer made of fixed words and configured names, and `exit`. The sidecar sends nothing else, whatever the peer
+//! sends.
 //!
-//! FreeSWITCH is a script that sends what a real 1.11.1 sent (`captures/`: the bytes from FreeSWITCH, a file a
+//! Here FreeSWITCH is a script that sends the bytes that a real FreeSWITCH 1.11.1 sent (`captures/`, one file a
 //! connection).
 
 use std::collections::HashMap;
@@ -17,10 +17,10 @@ use crate::support::{
 
 const BLOCK_BYTES_MAX: usize = 64 * 1024;
 
-/// Between two places where a long exchange is cut; an odd number, so that the cuts fall on all sorts of bytes.
+/// Distance in bytes between two cuts of a long exchange; odd, so that the cuts fall on different bytes of a line.
 const STRIDE: usize = 61;
 
-fn fixtures() -> Sidecar {
+fn start() -> Sidecar {
     Sidecar::start(&Folder::with("acme.toml", ORGANIZATION))
 }
 
@@ -34,7 +34,7 @@ fn assert_counted(sidecar: &Sidecar, reason: &str, times: usize) {
     });
 }
 
-/// Asks for the user, and returns the verdict, the reason, the action, the queues and the target.
+/// Sends a channel with these variables. Returns verdict, reason, action, queues and target.
 fn ask(sidecar: &Sidecar, destination: &str, variables: &[(&str, &str)]) -> String {
     in_short(&FreeSwitchPeer::ring(sidecar).ask(&channel_block(destination, variables)))
 }
@@ -47,7 +47,7 @@ fn in_short(set: &HashMap<String, String>) -> String {
 
 #[test]
 fn the_authenticated_user_dials_and_is_answered() {
-    let sidecar = fixtures();
+    let sidecar = start();
     let agent = [("qw_org", "acme"), ("user_name", "1001")];
     let supervisor = [("qw_org", "acme"), ("sip_auth_username", "2001"), ("qw_queue", "q0")];
     assert_eq!(ask(&sidecar, "*13600", &agent), "allow assigned queue.login 600");
@@ -73,31 +73,31 @@ fn the_authenticated_user_dials_and_is_answered() {
     assert_eq!(ask(&sidecar, "*13600", &named), "allow supervisor_login agent.login 600 1001");
 }
 
-/// The answer to an allowed supervision disables the keys of the listener.
+/// The answer to an allowed supervision disables the keypad of the listener.
 #[test]
 fn an_allowed_supervision_leaves_the_listener_no_keys() {
-    let sidecar = fixtures();
-    let asked = |code: &str| {
+    let sidecar = start();
+    let options_of = |code: &str| {
         let variables = [("qw_org", "acme"), ("user_name", "2001"), ("qw_queue", "600")];
         let mut set = FreeSwitchPeer::ring(&sidecar).ask(&channel_block(code, &variables));
         set.retain(|name, _| name.starts_with("eavesdrop_"));
-        let mut pins: Vec<String> = set.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
-        pins.sort_unstable();
-        pins
+        let mut options: Vec<String> = set.into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+        options.sort_unstable();
+        options
     };
-    assert_eq!(asked("*2211001"), ["eavesdrop_enable_dtmf=false"]);
-    assert_eq!(asked("*2221001"), ["eavesdrop_enable_dtmf=false", "eavesdrop_whisper_bleg=true"]);
+    assert_eq!(options_of("*2211001"), ["eavesdrop_enable_dtmf=false"]);
+    assert_eq!(options_of("*2221001"), ["eavesdrop_enable_dtmf=false", "eavesdrop_whisper_bleg=true"]);
     assert_eq!(
-        asked("*2231001"),
+        options_of("*2231001"),
         ["eavesdrop_enable_dtmf=false", "eavesdrop_whisper_aleg=true", "eavesdrop_whisper_bleg=true"]
     );
-    assert_eq!(asked("*2211004"), Vec::<String>::new(), "denied");
+    assert_eq!(options_of("*2211004"), Vec::<String>::new(), "denied");
 }
 
 /// The actor is never taken from the caller id, the dialed number or headers of the caller.
 #[test]
 fn the_caller_id_is_never_the_actor() {
-    let sidecar = fixtures();
+    let sidecar = start();
     let cases: &[(&[(&str, &str)], &str)] = &[
         (&[], "deny missing_key"),
         (&[("user_name", "_undef_")], "deny missing_key"),
@@ -135,11 +135,11 @@ impl Exchange {
             })
             .collect();
         exchanges.sort_by(|one, other| one.name.cmp(&other.name));
-        assert!(exchanges.len() >= 5, "the exchanges are there");
+        assert!(exchanges.len() >= 5, "exchanges are missing");
         exchanges
     }
 
-    /// The same call of an authenticated user with our variables. What is asked changes nothing.
+    /// The same call of an authenticated user, with queuewarden's variables. The question changes no session.
     fn with_our_variables(&self) -> String {
         let ours = [("user_name", "2001"), ("qw_org", "acme"), ("qw_digits", "*2211001"), ("qw_call", "a%40b")];
         let ours: String = ours.iter().map(|(name, value)| format!("variable_{name}: {value}\n")).collect();
@@ -150,11 +150,11 @@ impl Exchange {
 
 #[test]
 fn recorded_freeswitch_calls_are_understood_wherever_they_are_cut() {
-    let sidecar = fixtures();
+    let sidecar = start();
     let mut elsewhere = sidecar.line();
     let mut pause = || assert_eq!(elsewhere.ask("ping"), "pong");
-    let mut asked = sidecar.line();
-    let decided = by_line(&mut asked, "acme", "2001 *2211001 queue=600 call=a@b") + " 1001";
+    let mut line = sidecar.line();
+    let decided = by_line(&mut line, "acme", "2001 *2211001 queue=600 call=a@b") + " 1001";
     let mut refused = 0;
     for exchange in Exchange::all() {
         let stride = if exchange.name == "login" { 1 } else { STRIDE };
@@ -164,9 +164,9 @@ fn recorded_freeswitch_calls_are_understood_wherever_they_are_cut() {
                 peer.say(&block.as_bytes()[..cut]);
                 pause();
                 peer.say(&block.as_bytes()[cut..]);
-                let heard = in_short(&channel_variables(&peer.commands()));
-                assert_eq!(heard, answer, "{} cut at {cut}", exchange.name);
-                refused += usize::from(heard == "deny malformed");
+                let result = in_short(&channel_variables(&peer.commands()));
+                assert_eq!(result, answer, "{} cut at {cut}", exchange.name);
+                refused += usize::from(result == "deny malformed");
                 peer.say(exchange.replies.as_bytes());
             }
         }
@@ -186,10 +186,10 @@ fn recorded_freeswitch_calls_are_understood_wherever_they_are_cut() {
     }
 }
 
-/// Queuewarden waits for FreeSWITCH to end: `exit` is what ends the conversation, not our side.
+/// After `exit` the sidecar waits until FreeSWITCH closes the connection, and does not close its own side first.
 #[test]
 fn our_side_stays_open_until_freeswitch_closes() {
-    let sidecar = fixtures();
+    let sidecar = start();
     let mut peer = FreeSwitchPeer::ring(&sidecar);
     peer.say(channel_block("*13600", &[("qw_org", "acme"), ("user_name", "1001")]).as_bytes());
     assert!(peer.commands().ends_with("exit\n\n"));
@@ -210,7 +210,7 @@ fn our_side_stays_open_until_freeswitch_closes() {
 
 #[test]
 fn a_refused_command_and_a_caller_who_is_gone_are_counted() {
-    let sidecar = fixtures();
+    let sidecar = start();
     let block = channel_block("*2211001", &[("qw_org", "acme"), ("user_name", "2001"), ("qw_queue", "600")]);
     let mut refuses = FreeSwitchPeer::ring(&sidecar);
     refuses.say(block.as_bytes());
@@ -225,24 +225,24 @@ fn a_refused_command_and_a_caller_who_is_gone_are_counted() {
     assert_counted(&sidecar, "verdict_unread", 1);
 }
 
-/// Peers that are silent, send NUL bytes, close early, or are no FreeSWITCH.
+/// Peers that are silent, send NUL bytes, close early, or are not a FreeSWITCH.
 #[test]
 fn other_peers_get_a_denial_and_are_closed() {
-    let sidecar = fixtures();
-    let heard = |said: &[u8]| {
+    let sidecar = start();
+    let answer_to = |bytes: &[u8]| {
         let mut peer = FreeSwitchPeer::ring(&sidecar);
-        peer.say(said);
+        peer.say(bytes);
         in_short(&channel_variables(&peer.commands()))
     };
-    for said in [&b"\0\x01\x02\xff"[..], b"HTTP/1.1 400 Bad Request\r\n\r\n", b"hello there\n\n", b"x: y\nno\n"] {
-        assert_eq!(heard(said), "deny malformed", "{}", said.escape_ascii());
+    for bytes in [&b"\0\x01\x02\xff"[..], b"HTTP/1.1 400 Bad Request\r\n\r\n", b"hello there\n\n", b"x: y\nno\n"] {
+        assert_eq!(answer_to(bytes), "deny malformed", "{}", bytes.escape_ascii());
     }
     assert_counted(&sidecar, "malformed", 4);
-    assert_eq!(heard(&vec![b'x'; BLOCK_BYTES_MAX]), "deny too_long");
+    assert_eq!(answer_to(&vec![b'x'; BLOCK_BYTES_MAX]), "deny too_long");
     let good = channel_block("*13600", &[("qw_org", "acme"), ("user_name", "1001")]);
     let padded = |length: usize| format!("Padding: {}\n{good}", "x".repeat(length - good.len() - 10));
-    assert_eq!(heard(padded(BLOCK_BYTES_MAX).as_bytes()), "allow assigned queue.login 600");
-    assert_eq!(heard(padded(BLOCK_BYTES_MAX + 1).as_bytes()), "deny too_long");
+    assert_eq!(answer_to(padded(BLOCK_BYTES_MAX).as_bytes()), "allow assigned queue.login 600");
+    assert_eq!(answer_to(padded(BLOCK_BYTES_MAX + 1).as_bytes()), "deny too_long");
 
     let mut silent = FreeSwitchPeer::ring(&sidecar);
     let mut stuck = FreeSwitchPeer::ring(&sidecar);
@@ -257,14 +257,14 @@ fn other_peers_get_a_denial_and_are_closed() {
     assert_counted(&sidecar, "timed_out", 2);
     assert_counted(&sidecar, "malformed", 5);
     let again = sidecar.ask("may org=acme actor=1001 action=queue.login queue=600");
-    assert!(again.contains("already_logged_in"), "only the whole questions were carried out: {again}");
+    assert!(again.contains("already_logged_in"), "only complete questions change the sessions: {again}");
 }
 
-/// FreeSWITCH expands the values that it sets, so no text of a caller may be in them.
+/// FreeSWITCH expands the values that it sets, so the sidecar must not send text of a caller.
 #[test]
 fn no_text_of_the_caller_is_sent_to_freeswitch() {
     const MARK: &str = "EVIL";
-    let sidecar = fixtures();
+    let sidecar = start();
     let values = [MARK, "${system(EVIL)}", "EVIL\n\nsendmsg\n", "EVIL qw_verdict=allow", "EVIL\0"];
     let names = ["org", "verb", "digits", "action", "target", "queue", "call", "via", "to_tag", MARK];
     for value in values.map(url_encoded) {
@@ -275,19 +275,19 @@ fn no_text_of_the_caller_is_sent_to_freeswitch() {
                 let block = channel_block("*2211001", &variables);
                 let mut peer = FreeSwitchPeer::ring(&sidecar);
                 peer.say(block.as_bytes());
-                let heard = peer.commands();
-                assert!(!heard.contains(MARK), "{block}\n{heard}");
+                let received = peer.commands();
+                assert!(!received.contains(MARK), "{block}\n{received}");
                 let fixed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_.,-".contains(&byte);
-                for (name, value) in channel_variables(&heard) {
+                for (name, value) in channel_variables(&received) {
                     assert!(value.bytes().all(fixed), "{name}={value}");
                 }
                 peer.say(FreeSwitchPeer::GOODBYE.as_bytes());
             }
         }
     }
-    let heard =
+    let answer =
         in_short(&FreeSwitchPeer::ring(&sidecar).ask(&channel_block(MARK, &[("qw_org", MARK), ("user_name", MARK)])));
-    assert_eq!(heard, "deny malformed");
+    assert_eq!(answer, "deny malformed");
 }
 
 /// A connection beyond the limit is sent `connect` and a denial at once.
@@ -298,8 +298,8 @@ fn beyond_the_connection_limit_freeswitch_gets_a_denial() {
     let sidecar = Sidecar::start(&folder);
     let _first = FreeSwitchPeer::ring(&sidecar);
     let mut second = connect(sidecar.address("freeswitch"));
-    let mut heard = String::new();
-    second.read_to_string(&mut heard).unwrap();
-    let commands = heard.strip_prefix("connect\n\n").expect(&heard);
+    let mut received = String::new();
+    second.read_to_string(&mut received).unwrap();
+    let commands = received.strip_prefix("connect\n\n").expect(&received);
     assert_eq!(in_short(&channel_variables(commands)), "deny overload");
 }

@@ -1,4 +1,4 @@
-//! Given two thousand peers that send random bytes, when they have come and gone, then every line got an answer, every
+//! Given two thousand peers that send random bytes, when they have disconnected, then every line got an answer, every
 //! FastAGI connection got a verdict, and the sidecar works as before.
 
 use std::io::Write;
@@ -9,7 +9,7 @@ use crate::support::{Folder, Sidecar, agi_environment, close_our_side, connect, 
 
 const LINE_BYTES_MAX: usize = 1_024;
 
-/// A small generator with a seed of its own: the same garbage in every run.
+/// A pseudo-random generator with a seed: the bytes are the same in every run.
 struct Random(u64);
 
 impl Random {
@@ -38,8 +38,7 @@ impl Random {
     }
 }
 
-/// Bytes of one of several sorts: anything, pieces of the grammar in any order, or a good message with some of it
-/// changed.
+/// Random bytes, or words of the grammar in random order, or a valid message with random changes.
 fn garbage(random: &mut Random, words: &[&[u8]], good: &[u8]) -> Vec<u8> {
     match random.below(4) {
         0 => {
@@ -69,11 +68,11 @@ fn garbage(random: &mut Random, words: &[&[u8]], good: &[u8]) -> Vec<u8> {
     }
 }
 
-/// Sends the bytes in a few pieces and ends our side.
+/// Sends the bytes in a few pieces and closes the sending side.
 fn send(random: &mut Random, stream: &mut TcpStream, bytes: &[u8]) {
     let piece = 1 + random.below(bytes.len().max(1));
     for piece in bytes.chunks(piece) {
-        // The peer may have ended the conversation already, and with it the need to say more.
+        // The sidecar may have closed the connection after an error; the rest is not needed then.
         if stream.write_all(piece).is_err() {
             return;
         }
@@ -81,15 +80,15 @@ fn send(random: &mut Random, stream: &mut TcpStream, bytes: &[u8]) {
     close_our_side(stream);
 }
 
-/// How many replies the line dialect owes to these bytes: one a line, up to one that is too long.
-fn replies_owed(mut bytes: &[u8]) -> usize {
-    let mut owed = 0;
+/// The number of replies that the line dialect must send to these bytes: one a line, up to the first too long line.
+fn expected_replies(mut bytes: &[u8]) -> usize {
+    let mut count = 0;
     loop {
         match bytes.iter().take(LINE_BYTES_MAX).position(|&byte| byte == b'\n') {
             Some(end) => bytes = &bytes[end + 1..],
-            None => return owed + usize::from(bytes.len() >= LINE_BYTES_MAX),
+            None => return count + usize::from(bytes.len() >= LINE_BYTES_MAX),
         }
-        owed += 1;
+        count += 1;
     }
 }
 
@@ -104,7 +103,7 @@ fn is_reply(line: &str) -> bool {
         && words.all(|pair| pair.split_once('=').is_some_and(|(key, value)| is_value(key) && is_value(value)))
 }
 
-fn is_unharmed(sidecar: &Sidecar) {
+fn assert_unharmed(sidecar: &Sidecar) {
     wait_until("the connections to end", || {
         let status = sidecar.status();
         status["connections"]["line"] == 0 && status["connections"]["fastagi"] == 0
@@ -155,12 +154,17 @@ fn every_line_of_garbage_gets_one_reply() {
         let bytes = garbage(&mut random, words, good);
         let mut stream = connect(sidecar.address("line"));
         send(&mut random, &mut stream, &bytes);
-        let heard = read_to_end(&mut stream);
-        assert_eq!(heard.lines().count(), replies_owed(&bytes), "seed {seed}: {:?}", String::from_utf8_lossy(&bytes));
-        assert!(heard.lines().all(is_reply), "seed {seed}: {heard:?}");
+        let replies = read_to_end(&mut stream);
+        assert_eq!(
+            replies.lines().count(),
+            expected_replies(&bytes),
+            "seed {seed}: {:?}",
+            String::from_utf8_lossy(&bytes)
+        );
+        assert!(replies.lines().all(is_reply), "seed {seed}: {replies:?}");
     }
-    // Some of it may have been a login, which is nobody's harm.
-    is_unharmed(&sidecar);
+    // Random bytes may be a valid login, so the sessions are not compared.
+    assert_unharmed(&sidecar);
 }
 
 #[test]
@@ -195,16 +199,16 @@ fn every_fastagi_connection_with_garbage_gets_a_verdict() {
         let bytes = garbage(&mut random, words, good.as_bytes());
         let mut stream = connect(sidecar.address("fastagi"));
         send(&mut random, &mut stream, &bytes);
-        let heard = read_to_end(&mut stream);
-        let last = heard.lines().last().unwrap_or_default();
+        let replies = read_to_end(&mut stream);
+        let last = replies.lines().last().unwrap_or_default();
         let verdicts = ["SET VARIABLE QW_VERDICT \"ALLOW\"", "SET VARIABLE QW_VERDICT \"DENY\""];
         assert!(
-            verdicts.contains(&last) && heard.lines().count() == 6
-                || last.starts_with("failure") && heard.lines().count() == 1,
-            "seed {seed}: {heard:?} to {:?}",
+            verdicts.contains(&last) && replies.lines().count() == 6
+                || last.starts_with("failure") && replies.lines().count() == 1,
+            "seed {seed}: {replies:?} to {:?}",
             String::from_utf8_lossy(&bytes)
         );
-        assert!(heard.ends_with('\n'), "Asterisk runs an unfinished line too");
+        assert!(replies.ends_with('\n'), "the last command has a line end");
     }
-    is_unharmed(&sidecar);
+    assert_unharmed(&sidecar);
 }

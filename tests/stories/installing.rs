@@ -1,5 +1,5 @@
-//! Given an operator who installs queuewarden, when they ask for help, shell completion and manual pages, then each is
-//! complete for every command.
+//! Given an installed queuewarden, when an operator prints help, shell completions and manual pages, then each covers
+//! every command.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -32,13 +32,13 @@ fn help_says_more_than_the_options() {
         let (status, help) = run(&[&command, "--help"]);
         assert!(status.success() && help.contains("Examples:"), "{command}: {help}");
         assert!(help.lines().all(|line| line.chars().count() <= 140), "{command}: {help}");
-        // Every example is a command line that is understood.
+        // Every example is a valid command line.
         let examples = help.lines().skip_while(|line| *line != "Examples:").skip(1);
         for example in examples.filter_map(|line| line.trim().strip_prefix("queuewarden ")) {
             let line = example.split(" > ").next().unwrap().split(" && ").next().unwrap();
             let line = line.split("        ").next().unwrap();
             let words: Vec<String> = line.split_whitespace().map(|word| word.trim_matches('\'').to_owned()).collect();
-            // It is read and not run: some of them would not end by themselves.
+            // The example is only parsed: some commands do not end by themselves.
             let read = Arguments::try_parse_from(std::iter::once("queuewarden".to_owned()).chain(words));
             assert!(read.is_ok(), "{example}: {}", read.unwrap_err());
         }
@@ -56,7 +56,7 @@ fn completion_knows_every_command() {
         assert!(script.contains("--config") || script.contains("-l config"), "{shell}");
     }
     assert_eq!(run(&["completions", "cmd"]).0.code(), Some(2));
-    // What bash completes after `queuewarden sess`, by bash itself.
+    // bash completes `queuewarden sess` with the script.
     let script = "source /dev/stdin; COMP_WORDS=(queuewarden sess); COMP_CWORD=1; \
                   _queuewarden queuewarden sess queuewarden; echo \"${COMPREPLY[@]}\"";
     let folder = tempfile::tempdir().unwrap();
@@ -80,6 +80,6 @@ fn there_is_a_manual_page_for_every_command() {
         assert!(names.contains(&format!("queuewarden-{command}.1")), "{command}: {names:?}");
     }
     assert!(names.contains("queuewarden.1") && names.contains("queuewarden-sessions-ls.1"), "{names:?}");
-    let (status, said) = run(&["man", "--into", &format!("{into}/nowhere")]);
-    assert_eq!(status.code(), Some(1), "{said}");
+    let (status, output) = run(&["man", "--into", &format!("{into}/nowhere")]);
+    assert_eq!(status.code(), Some(1), "{output}");
 }

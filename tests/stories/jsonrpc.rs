@@ -1,6 +1,6 @@
-//! Given a Kamailio at the JSON-RPC listener, on a connection that it keeps, then every request with an id gets one
-//! reply with that id in a whole netstring, however its bytes are cut; other JSON gets an error, and bytes that are no
-//! netstring end the connection.
+//! Given a Kamailio with a persistent connection to the JSON-RPC listener, when it sends requests, in pieces of any
+//! length, then every request with an id gets one reply with that id in a whole netstring. Other JSON gets an error,
+//! and bytes that are not a netstring end the connection.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::stories::fixtures::ORGANIZATION;
 use crate::support::{Folder, LineClient, Sidecar, close_our_side, connect, netstring, wait_until};
 
-fn fixtures() -> Sidecar {
+fn start() -> Sidecar {
     Sidecar::start(&Folder::with("acme.toml", ORGANIZATION))
 }
 
@@ -39,10 +39,10 @@ fn protocol_errors(sidecar: &Sidecar, reason: &str) -> f64 {
     sidecar.metric(&format!("queuewarden_protocol_errors_total{{dialect=\"jsonrpc\",reason=\"{reason}\"}}"))
 }
 
-/// The requests of a real Kamailio had this order of members.
+/// The requests have the members in the order of a real Kamailio.
 #[test]
 fn a_conversation_has_the_same_answers_wherever_it_is_cut() {
-    let sidecar = fixtures();
+    let sidecar = start();
     let mut elsewhere = sidecar.line();
     let params = r#"{"org":"acme","actor":"2001","digits":"*2211001","queue":"600","call":"79cf6cd5@lab"}"#;
     let first = frame(&format!(r#"{{"id":5,"jsonrpc":"2.0","method":"dial","params":{params}}}"#));
@@ -54,7 +54,7 @@ fn a_conversation_has_the_same_answers_wherever_it_is_cut() {
         stream.write_all(before.as_bytes()).unwrap();
         assert_eq!(elsewhere.ask("ping"), "pong");
         stream.write_all(after.as_bytes()).unwrap();
-        let heard = [next(&mut stream), next(&mut stream)];
+        let replies = [next(&mut stream), next(&mut stream)];
         let listen = json!({
             "verdict": "allow", "reason": "role_permits", "action": "call.listen", "queues": ["600"], "policy": 1,
             "mode": "listen", "target": "1001", "asterisk": "qbES", "freeswitch": "eavesdrop_enable_dtmf:false",
@@ -62,15 +62,15 @@ fn a_conversation_has_the_same_answers_wherever_it_is_cut() {
         let barred = json!({
             "verdict": "deny", "reason": "unassigned_barred", "action": "queue.login", "queues": ["601"], "policy": 1,
         });
-        assert_eq!(heard[0], json!({"jsonrpc": "2.0", "id": 5, "result": listen}), "cut at {cut}");
-        assert_eq!(heard[1], json!({"jsonrpc": "2.0", "id": 6, "result": barred}), "cut at {cut}");
+        assert_eq!(replies[0], json!({"jsonrpc": "2.0", "id": 5, "result": listen}), "cut at {cut}");
+        assert_eq!(replies[1], json!({"jsonrpc": "2.0", "id": 6, "result": barred}), "cut at {cut}");
     }
 }
 
 #[test]
 fn many_requests_under_way_get_a_reply_each() {
     const REQUESTS: u32 = 5_000;
-    let sidecar = fixtures();
+    let sidecar = start();
     let mut stream = connect(sidecar.address("kamailio"));
     let mut writer = stream.try_clone().unwrap();
     let asking = std::thread::spawn(move || {
@@ -87,24 +87,28 @@ fn many_requests_under_way_get_a_reply_each() {
         .collect();
     asking.join().unwrap();
     ids.sort_unstable();
-    assert!(ids.into_iter().eq(0..u64::from(REQUESTS)), "each once");
+    assert!(ids.into_iter().eq(0..u64::from(REQUESTS)), "one reply for each id");
 }
 
 #[test]
 fn a_request_without_an_id_changes_nothing() {
-    let sidecar = fixtures();
+    let sidecar = start();
     let mut stream = connect(sidecar.address("kamailio"));
     let silent = json!({"jsonrpc": "2.0", "method": "do", "params": login("600")}).to_string();
     stream.write_all((frame(&silent) + &request(1, "ping", &json!({}))).as_bytes()).unwrap();
-    assert_eq!(next(&mut stream), json!({"jsonrpc": "2.0", "id": 1, "result": {"pong": true}}), "and nothing before");
-    assert!(may(&mut sidecar.line(), "600").contains("reason=assigned"), "not logged in");
+    assert_eq!(
+        next(&mut stream),
+        json!({"jsonrpc": "2.0", "id": 1, "result": {"pong": true}}),
+        "no reply to the request without an id"
+    );
+    assert!(may(&mut sidecar.line(), "600").contains("reason=assigned"), "the request without an id logs nobody in");
     wait_until("the count", || protocol_errors(&sidecar, "malformed") > 0.0);
 }
 
-/// A misspelled or repeated member must not get another meaning.
+/// A misspelled or repeated member is an error and never ignored.
 #[test]
 fn an_invalid_question_is_an_error_and_the_connection_stays_open() {
-    let sidecar = fixtures();
+    let sidecar = start();
     let mut stream = connect(sidecar.address("kamailio"));
     let cases = [
         (
@@ -147,15 +151,15 @@ fn an_invalid_question_is_an_error_and_the_connection_stays_open() {
     }
     stream.write_all(request(2, "ping", &json!({})).as_bytes()).unwrap();
     assert_eq!(next(&mut stream)["id"], 2);
-    assert!(may(&mut sidecar.line(), "600").contains("reason=assigned"), "none of them did anything");
+    assert!(may(&mut sidecar.line(), "600").contains("reason=assigned"), "an invalid question changes no session");
 }
 
 #[test]
 fn an_invalid_netstring_ends_the_connection() {
-    let sidecar = fixtures();
+    let sidecar = start();
     let ping = r#"{"id":1,"jsonrpc":"2.0","method":"ping"}"#;
     let longest = |length: usize| format!("{}{}", ping, " ".repeat(length - ping.len()));
-    for (said, reason) in [
+    for (bytes, reason) in [
         (format!("0{}", frame(ping)), "malformed"),
         (format!(" {}", frame(ping)), "malformed"),
         (frame(ping).replace(':', ";"), "malformed"),
@@ -166,22 +170,22 @@ fn an_invalid_netstring_ends_the_connection() {
         ("99999999999999999999:".to_owned(), "too_long"),
     ] {
         let mut stream = connect(sidecar.address("kamailio"));
-        stream.write_all(said.as_bytes()).unwrap();
+        stream.write_all(bytes.as_bytes()).unwrap();
         let reply = next(&mut stream);
-        assert_eq!(reply["error"]["data"]["reason"], reason, "{said:?}");
+        assert_eq!(reply["error"]["data"]["reason"], reason, "{bytes:?}");
         assert_eq!((&reply["id"], &reply["error"]["code"]), (&Value::Null, &json!(-32_700)));
         close_our_side(&stream);
-        assert_eq!(stream.read_to_end(&mut vec![]).unwrap(), 0, "{said:?}");
+        assert_eq!(stream.read_to_end(&mut vec![]).unwrap(), 0, "{bytes:?}");
     }
     let mut stream = connect(sidecar.address("kamailio"));
     stream.write_all(frame(&longest(4_096)).as_bytes()).unwrap();
     assert_eq!(next(&mut stream)["result"]["pong"], true, "the longest frame");
 }
 
-/// Half a frame keeps its connection for two seconds, and an idle connection stays open.
+/// A connection with half a frame ends after 2 s; an idle connection stays open.
 #[test]
 fn half_a_frame_times_out() {
-    let sidecar = fixtures();
+    let sidecar = start();
     let mut idle = connect(sidecar.address("kamailio"));
     let mut stream = connect(sidecar.address("kamailio"));
     let began = Instant::now();
@@ -197,11 +201,11 @@ fn half_a_frame_times_out() {
     wait_until("the count", || protocol_errors(&sidecar, "malformed") > 0.0);
 }
 
-/// Of the text of a peer only the id is sent back.
+/// A reply contains no text of the peer except the id.
 #[test]
 fn only_the_id_of_the_peer_is_sent_back() {
     const MARK: &str = "EVIL";
-    let sidecar = fixtures();
+    let sidecar = start();
     let mut stream = connect(sidecar.address("kamailio"));
     for key in ["org", "actor", "action", "digits", "queue", "target", "call", "via", "for", "field", MARK] {
         for method in ["dial", "do", "may", MARK] {
@@ -221,7 +225,7 @@ fn only_the_id_of_the_peer_is_sent_back() {
 /// A stopping sidecar answers every question that it has read.
 #[test]
 fn a_stop_answers_every_question_that_was_read() {
-    let mut sidecar = fixtures();
+    let mut sidecar = start();
     let mut stream = connect(sidecar.address("kamailio"));
     let question = request(1, "do", &login("600"));
     stream.write_all(question.as_bytes()).unwrap();

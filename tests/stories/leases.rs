@@ -1,5 +1,5 @@
-//! Given a supervisor who logs an agent in for a limited time, when that time is over, then the login session ends by
-//! itself.
+//! Given a supervisor who logs an agent in for a limited time (a lease), when that time is over, then the sidecar ends
+//! the login session.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -9,7 +9,7 @@ use crate::support::{Folder, Sidecar, wait_until};
 const EXPIRED: &str = "queuewarden_leases_expired_total";
 const BY_SUPERVISOR: &str = r#"queuewarden_sessions{ground="supervisor"}"#;
 
-fn is(sidecar: &Sidecar, series: &str, value: f64) -> bool {
+fn metric_is(sidecar: &Sidecar, series: &str, value: f64) -> bool {
     (sidecar.metric(series) - value).abs() < f64::EPSILON
 }
 
@@ -19,21 +19,21 @@ fn a_login_for_some_seconds_ends_by_itself_and_others_stay() {
     let mut line = sidecar.line();
     let began = Instant::now();
     for target in ["3001", "3002"] {
-        let heard = line.ask(&format!("do org=acme actor=2001 action=agent.login target={target} queue=600 for=3"));
-        assert_eq!(heard, "allow action=agent.login queue=600 reason=supervisor_login policy=1");
+        let answer = line.ask(&format!("do org=acme actor=2001 action=agent.login target={target} queue=600 for=3"));
+        assert_eq!(answer, "allow action=agent.login queue=600 reason=supervisor_login policy=1");
     }
-    // Until logout; and one's own login, to which `for` means nothing.
+    // A supervisor login without `for` lasts until logout; so does a user's own login, which ignores `for`.
     line.ask("do org=acme actor=2002 action=agent.login target=3001 queue=601");
     line.ask("do org=acme actor=1001 action=queue.login queue=600 for=3");
-    // Asking again without a time prolongs nothing.
+    // A repeated login without `for` does not prolong the lease.
     let again = line.ask("do org=acme actor=2001 action=agent.login target=3001 queue=600");
     assert_eq!(again, "allow action=agent.login queue=600 reason=already_logged_in policy=1");
-    assert!(is(&sidecar, BY_SUPERVISOR, 3.0));
-    // One of the two leaves early: that is no lease that ran out.
+    assert!(metric_is(&sidecar, BY_SUPERVISOR, 3.0));
+    // A logout before the end of a lease does not count as an expired lease.
     assert!(line.ask("dial org=acme actor=3002 digits=*14").starts_with("allow"));
-    wait_until("the lease to end", || is(&sidecar, EXPIRED, 1.0));
-    assert!(began.elapsed() < Duration::from_secs(8), "a second is a second");
-    assert!(is(&sidecar, BY_SUPERVISOR, 1.0));
+    wait_until("the lease to end", || metric_is(&sidecar, EXPIRED, 1.0));
+    assert!(began.elapsed() < Duration::from_secs(8), "a lease of 3 s lasts 3 s");
+    assert!(metric_is(&sidecar, BY_SUPERVISOR, 1.0));
     assert_eq!(
         line.ask("do org=acme actor=3001 action=queue.logout queue=600"),
         "deny action=queue.logout queue=600 reason=not_logged_in policy=1"
@@ -46,13 +46,14 @@ fn a_login_for_some_seconds_ends_by_itself_and_others_stay() {
         line.ask("dial org=acme actor=1001 digits=*14"),
         "allow action=queue.logout queues=600 reason=logged_out policy=1"
     );
-    assert!(is(&sidecar, EXPIRED, 1.0));
+    assert!(metric_is(&sidecar, EXPIRED, 1.0));
 }
 
 #[test]
 fn the_organization_says_how_long_a_login_lasts_and_may_last() {
-    let fixtures = with_switched(&["allow_unassigned_login"]) + "\n[leases]\ndefault_seconds = 1\nmax_seconds = 60\n";
-    let sidecar = Sidecar::start(&Folder::with("acme.toml", &fixtures));
+    let organization =
+        with_switched(&["allow_unassigned_login"]) + "\n[leases]\ndefault_seconds = 1\nmax_seconds = 60\n";
+    let sidecar = Sidecar::start(&Folder::with("acme.toml", &organization));
     let mut line = sidecar.line();
     let login = "do org=acme actor=2001 action=agent.login target=1001 queue=600";
     for (seconds, answer) in [
@@ -62,17 +63,17 @@ fn the_organization_says_how_long_a_login_lasts_and_may_last() {
     ] {
         assert_eq!(line.ask(&format!("{login} for={seconds}")), answer, "{seconds}");
     }
-    // Without `for` the default: the session in the other queue is the one that ends.
+    // Without `for` the default of 1 s applies: the session in queue 601 ends.
     line.ask("do org=acme actor=2002 action=agent.login target=1001 queue=601");
-    wait_until("the lease to end", || is(&sidecar, EXPIRED, 1.0));
+    wait_until("the lease to end", || metric_is(&sidecar, EXPIRED, 1.0));
     assert_eq!(
         line.ask("dial org=acme actor=1001 digits=*14"),
         "allow action=queue.logout queues=600 reason=logged_out policy=1"
     );
 }
 
-/// Given a lease that begins shortly before the clock's next second, when half of it is over, then it is still there:
-/// a second is a second, not what is left of the current one.
+/// Given a lease of 1 s that begins shortly before the clock's next second, when half a second is over, then the lease
+/// has not ended: it lasts a whole second, not until the next tick of the clock.
 #[test]
 fn a_lease_is_not_cut_short_by_the_second_it_begins_in() {
     let sidecar = Sidecar::start(&Folder::with("acme.toml", ORGANIZATION));
@@ -80,59 +81,65 @@ fn a_lease_is_not_cut_short_by_the_second_it_begins_in() {
     wait_until("the end of a second", || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_millis() > 850);
     let began = Instant::now();
     assert!(line.ask("do org=acme actor=2001 action=agent.login target=3001 queue=600 for=1").starts_with("allow"));
-    let mut heard = String::new();
-    wait_until("half of it", || {
-        heard = line.ask("may org=acme actor=3001 action=queue.logout queue=600");
-        began.elapsed() > Duration::from_millis(500) || heard.starts_with("deny")
+    let mut answer = String::new();
+    wait_until("half of the lease", || {
+        answer = line.ask("may org=acme actor=3001 action=queue.logout queue=600");
+        began.elapsed() > Duration::from_millis(500) || answer.starts_with("deny")
     });
     let lasted = began.elapsed();
-    assert!(heard.starts_with("allow") || lasted >= Duration::from_secs(1), "a lease of 1 s was over after {lasted:?}");
+    assert!(
+        answer.starts_with("allow") || lasted >= Duration::from_secs(1),
+        "a lease of 1 s was over after {lasted:?}"
+    );
 }
 
-/// Given a lease, when its supervisor names another time, then it ends then; without a time it stays as it is, and
-/// nobody renews what was no supervisor's.
+/// Given a lease, when a supervisor of the queue logs the agent in again with `for`, then the lease ends at the new
+/// time; without `for` its end does not change. A login session that the user began is not changed.
 #[test]
 fn a_lease_is_renewed_and_revoked_by_supervisors_of_the_queue() {
     let folder = Folder::with("acme.toml", ORGANIZATION).durable();
     let sidecar = Sidecar::start(&folder);
     let mut line = sidecar.line();
     let ends = |user: &str| {
-        let page: serde_json::Value =
+        let listing: serde_json::Value =
             serde_json::from_str(&sidecar.get(&format!("/sessions?org=acme&user={user}"))).unwrap();
-        page["rows"][0]["ends_in_seconds"].as_u64()
+        listing["rows"][0]["ends_in_seconds"].as_u64()
     };
-    let lend = |actor: &str, target: &str, more: &str| {
+    let login = |actor: &str, target: &str, more: &str| {
         format!("do org=acme actor={actor} action=agent.login target={target} queue=600{more}")
     };
     let renewed = "allow action=agent.login queue=600 reason=supervisor_login policy=1";
     let unchanged = "allow action=agent.login queue=600 reason=already_logged_in policy=1";
-    assert_eq!(line.ask(&lend("2001", "3001", " for=60")), renewed);
+    assert_eq!(line.ask(&login("2001", "3001", " for=60")), renewed);
     assert!(ends("3001").is_some_and(|seconds| seconds <= 60));
-    assert_eq!(line.ask(&lend("2001", "3001", " for=600")), renewed);
+    assert_eq!(line.ask(&login("2001", "3001", " for=600")), renewed);
     assert!(ends("3001").is_some_and(|seconds| (590..=600).contains(&seconds)));
-    assert_eq!(line.ask(&lend("2001", "3001", "")), unchanged);
+    assert_eq!(line.ask(&login("2001", "3001", "")), unchanged);
     assert!(ends("3001").is_some_and(|seconds| (580..=600).contains(&seconds)));
-    // Whoever supervises the queue may; whoever does not may not.
-    let refused = line.ask(&lend("2002", "3001", " for=60"));
+    // Every supervisor of the queue may renew the lease, and no other supervisor.
+    let refused = line.ask(&login("2002", "3001", " for=60"));
     assert_eq!(refused, "deny action=agent.login queue=600 reason=queue_out_of_scope policy=1");
-    assert_eq!(line.ask(&lend("2003", "3001", " for=1200")), renewed);
+    assert_eq!(line.ask(&login("2003", "3001", " for=1200")), renewed);
     assert!(ends("3001").is_some_and(|seconds| seconds > 1_100));
-    // One's own login has no end, and gets none from somebody else.
+    // A login session that the user began has no end, and a supervisor cannot set one.
     assert!(line.ask("do org=acme actor=1001 action=queue.login queue=600").starts_with("allow"));
-    assert_eq!(line.ask(&lend("2001", "1001", " for=60")), unchanged);
+    assert_eq!(line.ask(&login("2001", "1001", " for=60")), unchanged);
     assert_eq!(ends("1001"), None);
-    // Nobody lends to himself.
-    let to_himself = line.ask(&lend("2001", "2001", " for=60"));
-    assert_eq!(to_himself, "deny action=agent.login queue=600 reason=self_target policy=1");
-    // A shorter time counts as well, also over a crash.
-    assert_eq!(line.ask(&lend("2001", "3001", " for=2")), renewed);
+    // A supervisor cannot log themselves in.
+    let self_login = line.ask(&login("2001", "2001", " for=60"));
+    assert_eq!(self_login, "deny action=agent.login queue=600 reason=self_target policy=1");
+    // A shorter time applies too, also after a crash.
+    assert_eq!(line.ask(&login("2001", "3001", " for=2")), renewed);
     let began = Instant::now();
     drop(line);
     sidecar.crash();
     let sidecar = Sidecar::start(&folder);
-    wait_until("the lease to end", || is(&sidecar, BY_SUPERVISOR, 0.0));
+    wait_until("the lease to end", || metric_is(&sidecar, BY_SUPERVISOR, 0.0));
     assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
-    let taken_back = sidecar.ask("do org=acme actor=2001 action=agent.logout target=3001 queue=600");
-    assert_eq!(taken_back, "deny action=agent.logout queue=600 reason=not_logged_in policy=1");
-    assert!(sidecar.ask("dial org=acme actor=3001 digits=*13600").starts_with("deny"), "as if he had logged out");
+    let logout = sidecar.ask("do org=acme actor=2001 action=agent.logout target=3001 queue=600");
+    assert_eq!(logout, "deny action=agent.logout queue=600 reason=not_logged_in policy=1");
+    assert!(
+        sidecar.ask("dial org=acme actor=3001 digits=*13600").starts_with("deny"),
+        "the same answer as after a logout"
+    );
 }

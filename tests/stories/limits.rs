@@ -1,5 +1,5 @@
-//! Given an organization with limits on its login sessions, when one more would exceed a limit, then it is denied with
-//! the reason of that limit, and of many who race for the last place exactly one gets it.
+//! Given an organization with limits on its login sessions, when a login would exceed a limit, then the answer is deny
+//! with the reason of that limit. Of many users who ask for the last place at once, one is allowed.
 
 use std::sync::Barrier;
 use std::thread;
@@ -51,8 +51,8 @@ fn a_login_beyond_a_limit_is_denied_with_the_reason_of_that_limit() {
     );
 }
 
-/// Given room for one login where a code without a queue asks for two, when it is dialed, then all of it is refused and
-/// nothing of it happened.
+/// Given room for one login session, when a code without a queue would begin two, then the answer is deny and no
+/// session begins.
 #[test]
 fn a_login_to_every_queue_happens_whole_or_not_at_all() {
     for (bounds, reason) in
@@ -81,13 +81,13 @@ fn a_login_to_every_queue_happens_whole_or_not_at_all() {
 
 #[test]
 fn of_many_who_race_for_the_last_place_exactly_one_gets_it() {
-    let fixtures = format!("{ORGANIZATION}\n[limits]\nlogins_per_queue_max = 1\n");
-    let sidecar = Sidecar::start(&Folder::with("acme.toml", &fixtures));
+    let organization = format!("{ORGANIZATION}\n[limits]\nlogins_per_queue_max = 1\n");
+    let sidecar = Sidecar::start(&Folder::with("acme.toml", &organization));
     let mut racers: Vec<_> =
         ["1001", "1002", "1003", "1004", "3002", "2004"].map(|racer| (racer, sidecar.line())).into_iter().collect();
     let start = Barrier::new(racers.len());
     for _ in 0..50 {
-        let heard: Vec<(&str, String)> = thread::scope(|scope| {
+        let answer: Vec<(&str, String)> = thread::scope(|scope| {
             let start = &start;
             let racing: Vec<_> = racers
                 .iter_mut()
@@ -100,9 +100,9 @@ fn of_many_who_race_for_the_last_place_exactly_one_gets_it() {
                 .collect();
             racing.into_iter().map(|racer| racer.join().unwrap()).collect()
         });
-        let (won, lost): (Vec<_>, Vec<_>) = heard.iter().partition(|(_, heard)| heard.starts_with("allow"));
-        assert_eq!(won.len(), 1, "{heard:?}");
-        assert!(lost.iter().all(|(_, heard)| heard.contains("reason=queue_logins_at_limit")), "{heard:?}");
+        let (won, lost): (Vec<_>, Vec<_>) = answer.iter().partition(|(_, answer)| answer.starts_with("allow"));
+        assert_eq!(won.len(), 1, "{answer:?}");
+        assert!(lost.iter().all(|(_, answer)| answer.contains("reason=queue_logins_at_limit")), "{answer:?}");
         let left = sidecar.ask(&format!("dial org=acme actor={} digits=*14", won[0].0));
         assert_eq!(left, "allow action=queue.logout queues=600 reason=logged_out policy=1");
     }

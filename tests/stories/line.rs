@@ -1,6 +1,6 @@
-//! Given a client of the line dialect, on TCP or on the Unix socket, when it sends lines, valid or not, cut anywhere,
-//! then each line gets one reply with its id, in order, and the connection stays open as long as lines can be told
-//! apart.
+//! Given a client of the line dialect, over TCP or the Unix socket, when it sends lines, valid or not, in pieces of any
+//! length, then each line gets one reply with its id, in order. The connection stays open unless a line is too long or
+//! is not completed in 2 s.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 use crate::stories::fixtures::ORGANIZATION;
 use crate::support::{Folder, Sidecar, close_our_side, connect, connect_unix, read_to_end, wait_until};
 
-/// The bound of a line, its LF included.
+/// Longest line in bytes, with its LF.
 const LINE_BYTES_MAX: usize = 1_024;
-/// How long a peer may take from the first byte of a line to its last.
+/// Longest time from the first byte of a line to its last.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a connection keeps what a busy one has of buffers.
+/// Time for which an idle connection keeps the large buffers of a busy connection.
 const LARGE_BUFFERS_KEPT_FOR: Duration = Duration::from_secs(1);
 
-/// A connection of either family.
+/// A connection over TCP or a Unix socket.
 trait Stream: Read + Write {
     fn close_our_side(&self);
 }
@@ -41,17 +41,17 @@ impl<S: Stream + ?Sized> Stream for Box<S> {
     }
 }
 
-fn fixtures() -> Sidecar {
+fn start() -> Sidecar {
     Sidecar::start(&Folder::with("acme.toml", ORGANIZATION))
 }
 
-/// One connection of each family.
+/// One connection over TCP and one over the Unix socket.
 fn both(sidecar: &Sidecar) -> [Box<dyn Stream>; 2] {
     [Box::new(connect(sidecar.address("line"))), Box::new(connect_unix(&sidecar.socket("line_unix")))]
 }
 
-/// What comes back for these bytes when our side ends after them.
-fn talk(mut stream: impl Stream, bytes: &[u8]) -> String {
+/// Sends the bytes, closes the sending side, and returns every byte that the sidecar sends.
+fn exchange(mut stream: impl Stream, bytes: &[u8]) -> String {
     stream.write_all(bytes).unwrap();
     stream.close_our_side();
     read_to_end(&mut stream)
@@ -61,13 +61,13 @@ fn protocol_errors(sidecar: &Sidecar, reason: &str) -> f64 {
     sidecar.metric(&format!("queuewarden_protocol_errors_total{{dialect=\"line\",reason=\"{reason}\"}}"))
 }
 
-fn assert_is(found: f64, expected: usize, what: &str) {
-    assert_eq!(format!("{found}"), format!("{expected}"), "{what}");
+fn assert_is(found: f64, expected: usize, series: &str) {
+    assert_eq!(format!("{found}"), format!("{expected}"), "{series}");
 }
 
-/// What is wrong, each reason with its key where the grammar knows the key.
+/// Faulty lines with their replies. The reply has the key of the fault where the grammar knows it.
 const FAULTS: &[(&str, &str)] = &[
-    // No line at all.
+    // Lines without a verb.
     ("", "- error reason=malformed"),
     (" ", "- error reason=malformed"),
     (" ping", "- error reason=malformed"),
@@ -96,7 +96,7 @@ const FAULTS: &[(&str, &str)] = &[
     ("7 watch org=acme from=x", "7 error reason=malformed key=from"),
     ("7 watch org=acme actor=1001", "7 error reason=unknown_key"),
     ("7 watch org=acme from=9999999999999999999", "7 error reason=revision_gone key=from"),
-    // Keys that the verb has not.
+    // Keys that the verb does not have.
     ("7 ping org=acme", "7 error reason=unknown_key"),
     ("7 do org=acme colour=red", "7 error reason=unknown_key"),
     ("7 do org=acme queues=600", "7 error reason=unknown_key"),
@@ -108,7 +108,7 @@ const FAULTS: &[(&str, &str)] = &[
     ("7 dial org=acme from=600", "7 error reason=unknown_key key=from"),
     ("7 dial org=acme group=north", "7 error reason=unknown_key key=group"),
     ("7 auth org=acme", "7 error reason=unknown_key"),
-    // Keys that are missing.
+    // Missing keys.
     ("7 dial", "7 error reason=missing_key key=org"),
     ("7 dial org=acme", "7 error reason=missing_key key=actor"),
     ("7 dial org=acme actor=1001", "7 error reason=missing_key key=digits"),
@@ -116,7 +116,7 @@ const FAULTS: &[(&str, &str)] = &[
     ("7 do org=acme action=queue.login", "7 error reason=missing_key key=actor"),
     ("7 may org=acme actor=1001", "7 error reason=missing_key key=action"),
     ("7 auth", "7 error reason=missing_key key=token"),
-    // Keys that stand twice, also with the same value.
+    // Repeated keys, also with the same value.
     ("7 do org=acme org=acme", "7 error reason=duplicate_key key=org"),
     ("7 do actor=1001 org=acme actor=2001", "7 error reason=duplicate_key key=actor"),
     ("7 do action=queue.login action=queue.login", "7 error reason=duplicate_key key=action"),
@@ -129,7 +129,7 @@ const FAULTS: &[(&str, &str)] = &[
     ("7 dial digits=*13 digits=*14", "7 error reason=duplicate_key key=digits"),
     ("7 auth token=x token=x", "7 error reason=duplicate_key key=token"),
     ("7 dial org=acme actor=1001 digits=*13600 queue=600", "7 error reason=duplicate_key key=queue"),
-    // Values that are not in the key's grammar.
+    // Values outside the grammar of their key.
     ("7 do org=", "7 error reason=malformed key=org"),
     ("7 do org=a=b", "7 error reason=malformed key=org"),
     ("7 do org=ac\tme", "7 error reason=malformed key=org"),
@@ -160,7 +160,7 @@ const FAULTS: &[(&str, &str)] = &[
     ("7 do verb=burn", "7 error reason=malformed key=verb"),
     ("7 auth token=", "7 error reason=malformed key=token"),
     ("7 auth token=a/b", "7 error reason=malformed key=token"),
-    // No token is configured, so any is refused.
+    // No token is configured, so every token is refused.
     ("7 auth token=x", "7 error reason=unauthenticated"),
 ];
 
@@ -173,19 +173,19 @@ fn an_invalid_line_is_an_error_with_its_reason_and_the_connection_stays_open() {
         let expected: String = FAULTS.iter().map(|(_, answer)| format!("{answer}\nok pong\n")).collect();
         stream.write_all(sent.as_bytes()).unwrap();
         stream.close_our_side();
-        let heard = read_to_end(&mut stream);
-        for (heard, expected) in heard.lines().zip(expected.lines()) {
-            assert_eq!(heard, expected);
+        let received = read_to_end(&mut stream);
+        for (received, expected) in received.lines().zip(expected.lines()) {
+            assert_eq!(received, expected);
         }
-        assert_eq!(heard.len(), expected.len());
+        assert_eq!(received.len(), expected.len());
     }
-    // Bytes that are no text at all.
+    // Bytes that are not UTF-8.
     for byte in [0x80_u8, 0xc3, 0xff] {
         let line = [b"7 do org=a", &[byte][..], b"\n8 ping\n"].concat();
-        let heard = talk(connect(sidecar.address("line")), &line);
-        assert_eq!(heard, "7 error reason=malformed key=org\n8 pong\n", "{byte:#x}");
-        let heard = talk(connect(sidecar.address("line")), &[&[byte][..], b" ping\n8 ping\n"].concat());
-        assert_eq!(heard, "- error reason=malformed\n8 pong\n", "{byte:#x}");
+        let received = exchange(connect(sidecar.address("line")), &line);
+        assert_eq!(received, "7 error reason=malformed key=org\n8 pong\n", "{byte:#x}");
+        let received = exchange(connect(sidecar.address("line")), &[&[byte][..], b" ping\n8 ping\n"].concat());
+        assert_eq!(received, "- error reason=malformed\n8 pong\n", "{byte:#x}");
     }
     for reason in ["malformed", "unknown_verb", "unknown_key", "missing_key", "duplicate_key", "unauthenticated"] {
         let once = FAULTS.iter().filter(|(_, answer)| answer.contains(&format!("reason={reason}"))).count();
@@ -212,7 +212,7 @@ fn every_valid_line_is_a_question() {
         ("do for=2678401 org=x action=z actor=y".to_owned(), "error reason=malformed key=for"),
         ("ping".to_owned(), "pong"),
     ];
-    let sidecar = fixtures();
+    let sidecar = start();
     let mut line = sidecar.line();
     for (question, answer) in &cases {
         assert_eq!(line.ask(question), *answer, "{question}");
@@ -225,22 +225,22 @@ fn every_valid_line_is_a_question() {
 
 #[test]
 fn a_line_may_end_in_cr_lf() {
-    let sidecar = fixtures();
+    let sidecar = start();
     let sent = "1 ping\r\n2 may org=acme actor=1001 action=queue.login queue=600\r\n3 ping\n\r\n4 ping\r\n";
-    let heard = talk(connect(sidecar.address("line")), sent.as_bytes());
+    let received = exchange(connect(sidecar.address("line")), sent.as_bytes());
     let expected = "1 pong\n2 allow action=queue.login queue=600 reason=assigned policy=1\n3 pong\n\
                     - error reason=malformed\n4 pong\n";
-    assert_eq!(heard, expected, "a reply ends in LF alone");
+    assert_eq!(received, expected, "a reply ends in LF alone");
 }
 
 #[test]
 fn may_changes_nothing() {
-    let sidecar = fixtures();
+    let sidecar = start();
     let mut line = sidecar.line();
     let allowed = "allow action=queue.login queue=600 reason=assigned policy=1";
     for question in ["may", "may", "do"] {
-        let heard = line.ask(&format!("{question} org=acme actor=1001 action=queue.login queue=600"));
-        assert_eq!(heard, allowed, "{question}");
+        let received = line.ask(&format!("{question} org=acme actor=1001 action=queue.login queue=600"));
+        assert_eq!(received, allowed, "{question}");
     }
     let leaving = "org=acme actor=1001 action=queue.logout queue=600";
     assert_eq!(line.ask(&format!("may {leaving}")), "allow action=queue.logout queue=600 reason=logged_out policy=1");
@@ -248,12 +248,12 @@ fn may_changes_nothing() {
     assert_eq!(line.ask(&format!("may {leaving}")), "deny action=queue.logout queue=600 reason=not_logged_in policy=1");
 }
 
-/// Names as long as names may be, so that a line of a thousand bytes can be a question.
+/// A name of the greatest length, so that a line of a thousand bytes can be a question.
 fn long(name: &str) -> String {
     name.repeat(64)
 }
 
-/// A login in exactly this many bytes, the line's end included.
+/// A login line of `bytes` bytes, with its line end.
 fn login_of(bytes: usize, end: &str) -> String {
     let (organization, user, queue, ignored) = (long("o"), long("u"), long("q"), "x".repeat(128));
     let line = format!(
@@ -267,9 +267,9 @@ fn login_of(bytes: usize, end: &str) -> String {
 
 #[test]
 fn a_line_over_1024_bytes_ends_the_connection_after_the_answer() {
-    let fixtures = ORGANIZATION.replace("\"acme\"", &format!("\"{}\"", long("o")));
-    let fixtures = fixtures.replace("id = \"agent\"", &format!("id = \"{}\"", long("u")));
-    let folder = Folder::with("long.toml", &fixtures.replace("\"q0\"", &format!("\"{}\"", long("q"))));
+    let start = ORGANIZATION.replace("\"acme\"", &format!("\"{}\"", long("o")));
+    let start = start.replace("id = \"agent\"", &format!("id = \"{}\"", long("u")));
+    let folder = Folder::with("long.toml", &start.replace("\"q0\"", &format!("\"{}\"", long("q"))));
     let sidecar = Sidecar::start(&folder);
     let logged_in = "7 allow action=queue.login queue=600 reason=assigned policy=1\n";
     let logout = format!("8 dial org={} actor=1001 digits=*14\n", long("o"));
@@ -280,46 +280,49 @@ fn a_line_over_1024_bytes_ends_the_connection_after_the_answer() {
         for end in ["\n", "\r\n"] {
             for bytes in [LINE_BYTES_MAX - 1, LINE_BYTES_MAX] {
                 let sent = login_of(bytes, end) + &logout;
-                assert_eq!(talk(fresh(), sent.as_bytes()), format!("{logged_in}{logged_out}"), "{bytes} {end:?}");
+                assert_eq!(exchange(fresh(), sent.as_bytes()), format!("{logged_in}{logged_out}"), "{bytes} {end:?}");
             }
             let sent = login_of(LINE_BYTES_MAX + 1, end) + &logout;
-            assert_eq!(talk(fresh(), sent.as_bytes()), "7 error reason=too_long\n", "nothing after it is read");
+            assert_eq!(
+                exchange(fresh(), sent.as_bytes()),
+                "7 error reason=too_long\n",
+                "nothing after the long line is read"
+            );
             too_long += 1;
         }
-        // Nobody has to send all of it to hear that it is too long, and one byte less may still become a line.
+        // A line is too long as soon as 1,024 bytes without LF have arrived; 1,023 bytes may still become a line.
         let mut stream = fresh();
         stream.write_all(&b"x".repeat(LINE_BYTES_MAX)).unwrap();
         assert_eq!(read_to_end(&mut stream), "- error reason=too_long\n");
         let login = login_of(LINE_BYTES_MAX, "\n");
         let mut stream = fresh();
         stream.write_all(login.trim_end().as_bytes()).unwrap();
-        assert_eq!(talk(stream, format!("\n{logout}").as_bytes()), format!("{logged_in}{logged_out}"));
-        // Far more than any buffer holds is still one answer.
-        assert_eq!(talk(fresh(), &b"z".repeat(1 << 20)), "- error reason=too_long\n");
+        assert_eq!(exchange(stream, format!("\n{logout}").as_bytes()), format!("{logged_in}{logged_out}"));
+        // A line of 1 MiB gets one answer too.
+        assert_eq!(exchange(fresh(), &b"z".repeat(1 << 20)), "- error reason=too_long\n");
         too_long += 2;
     }
     let left = sidecar.ask(logout.trim_start_matches("8 ").trim_end());
-    assert_eq!(left, "deny action=queue.logout reason=not_logged_in policy=1", "no login was in what was refused");
+    assert_eq!(left, "deny action=queue.logout reason=not_logged_in policy=1", "a refused line logs nobody in");
     assert_is(protocol_errors(&sidecar, "too_long"), too_long, "too_long");
 }
 
-/// Given a client that was told that its line is too long, when it goes on sending, then its connection ends all the
-/// same.
+/// Given a client that got `too_long`, when it goes on sending, then its connection ends within 4 s.
 #[test]
 fn a_client_that_goes_on_after_the_last_answer_is_disconnected() {
-    let sidecar = fixtures();
+    let sidecar = start();
     let mut stream = connect(sidecar.address("line"));
     stream.write_all(&b"x".repeat(LINE_BYTES_MAX)).unwrap();
     assert_eq!(read_to_end(&mut stream), "- error reason=too_long\n");
     let began = Instant::now();
     while sidecar.metric("queuewarden_connections{dialect=\"line\"}") > 0.0 {
         drop(stream.write_all(b"x"));
-        assert!(began.elapsed() < Duration::from_secs(4), "it is listened to for as long as it talks");
+        assert!(began.elapsed() < Duration::from_secs(4), "further bytes keep the connection open");
     }
 }
 
-/// A conversation that leaves everything as it was, so that it can be repeated: questions of every verb, answers of
-/// every sort, errors, line ends of both kinds.
+/// A conversation that leaves the state unchanged, so that it can be repeated: questions of every verb, every kind of
+/// answer, errors, and both line ends.
 const CONVERSATION: &[(&str, &str)] = &[
     ("1 ping\n", "1 pong"),
     ("2 dial org=acme actor=1003 digits=*13\n", "2 allow action=queue.login queues=600,601 reason=assigned policy=1"),
@@ -385,11 +388,11 @@ fn however_the_bytes_are_cut_the_replies_are_the_same() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
     let sent: Vec<u8> = CONVERSATION.iter().flat_map(|(line, _)| line.bytes()).collect();
-    let expected = talk(connect(sidecar.address("line")), &sent);
-    for (heard, (line, reply)) in expected.lines().zip(CONVERSATION) {
-        // What pins a supervision down follows its target; that is another story.
-        let pins = heard.strip_prefix(reply).unwrap_or_else(|| panic!("{heard:?} to {line:?}"));
-        assert!(pins.is_empty() || reply.contains(" mode="), "{heard:?} to {line:?}");
+    let expected = exchange(connect(sidecar.address("line")), &sent);
+    for (received, (line, reply)) in expected.lines().zip(CONVERSATION) {
+        // After the reply only the options of a supervision may follow, which `supervision.rs` tests.
+        let options = received.strip_prefix(reply).unwrap_or_else(|| panic!("{received:?} to {line:?}"));
+        assert!(options.is_empty() || reply.contains(" mode="), "{received:?} to {line:?}");
     }
     assert_eq!(expected.lines().count(), CONVERSATION.len());
     let mut elsewhere = sidecar.line();
@@ -397,14 +400,14 @@ fn however_the_bytes_are_cut_the_replies_are_the_same() {
         let mut pieces = |pieces: &[&[u8]]| {
             for piece in pieces {
                 stream.write_all(piece).unwrap();
-                // Whoever answers here had occasion to read what was written there: the pieces come one by one.
+                // The answer to this ping proves that the sidecar had time to read the piece: pieces arrive one by one.
                 assert_eq!(elsewhere.ask("ping"), "pong");
             }
-            let mut heard = vec![0; expected.len()];
-            stream.read_exact(&mut heard).unwrap();
-            let heard = String::from_utf8(heard).unwrap();
-            for (number, (heard, reply)) in heard.lines().zip(expected.lines()).enumerate() {
-                assert_eq!(heard, reply, "line {number}, first piece {:?}", pieces[0].len());
+            let mut received = vec![0; expected.len()];
+            stream.read_exact(&mut received).unwrap();
+            let received = String::from_utf8(received).unwrap();
+            for (number, (received, reply)) in received.lines().zip(expected.lines()).enumerate() {
+                assert_eq!(received, reply, "line {number}, first piece {:?}", pieces[0].len());
             }
         };
         pieces(&[&sent]);
@@ -419,15 +422,15 @@ fn however_the_bytes_are_cut_the_replies_are_the_same() {
             pieces(&chunks);
         }
         stream.close_our_side();
-        assert_eq!(read_to_end(&mut stream), "", "no reply too many");
+        assert_eq!(read_to_end(&mut stream), "", "no further reply");
     }
 }
 
 #[test]
 fn other_lines_between_questions_of_one_read_are_answered_in_order() {
-    let sidecar = fixtures();
+    let sidecar = start();
     for stream in both(&sidecar) {
-        // More questions than are read ahead, and what is none at every distance from the one before.
+        // More questions than the sidecar reads ahead, with other lines after every number of questions from 0 to 20.
         let kinds: Vec<usize> = (0..=20).flat_map(|questions| [vec![0; questions], vec![1, 2, 3]].concat()).collect();
         let lines = kinds.iter().enumerate().map(|(number, kind)| match kind {
             0 => format!("{number} may org=acme actor=1001 action=queue.login queue=600\n"),
@@ -436,38 +439,38 @@ fn other_lines_between_questions_of_one_read_are_answered_in_order() {
             _ => format!("{number} watch org=nobody\n"),
         });
         let lines: String = lines.collect();
-        let said = talk(stream, lines.as_bytes());
+        let received = exchange(stream, lines.as_bytes());
         let expected = kinds.iter().enumerate().map(|(number, kind)| match kind {
             0 => format!("{number} allow action=queue.login queue=600 reason=assigned policy=1\n"),
             1 => format!("{number} pong\n"),
             2 => format!("{number} error reason=unknown_verb\n"),
             _ => format!("{number} deny reason=unknown_organization policy=1\n"),
         });
-        assert_eq!(said, expected.collect::<String>());
+        assert_eq!(received, expected.collect::<String>());
     }
 }
 
 #[test]
 fn a_client_that_was_busy_and_then_silent_is_answered_as_before() {
-    let sidecar = fixtures();
+    let sidecar = start();
     for mut stream in both(&sidecar) {
         let question = "7 may org=acme actor=1001 action=queue.login queue=600\n";
         let answer = "7 allow action=queue.login queue=600 reason=assigned policy=1\n";
         for _ in 0..2 {
             stream.write_all(question.repeat(500).as_bytes()).unwrap();
-            let mut said = vec![0; answer.len() * 500];
-            stream.read_exact(&mut said).unwrap();
-            assert_eq!(String::from_utf8(said).unwrap(), answer.repeat(500));
-            // The case is a silence of this length; there is nothing to wait for.
+            let mut received = vec![0; answer.len() * 500];
+            stream.read_exact(&mut received).unwrap();
+            assert_eq!(String::from_utf8(received).unwrap(), answer.repeat(500));
+            // The test needs a silence of this length; no condition can replace the sleep.
             thread::sleep(LARGE_BUFFERS_KEPT_FOR + Duration::from_millis(300));
         }
     }
 }
 
-/// Asked of the kernel: a timer of the sidecar's side of the connection runs while both are silent.
+/// The kernel reports a running keepalive timer on the sidecar's side of an idle connection.
 #[test]
 fn keepalive_probes_find_a_vanished_peer() {
-    let sidecar = fixtures();
+    let sidecar = start();
     let address = sidecar.address("line");
     let stream = connect(address);
     let ports = [address.port(), stream.local_addr().unwrap().port()].map(|port| format!(":{port:04X}"));
@@ -495,15 +498,15 @@ fn ten_thousand_questions_are_answered_to_a_client_that_reads_only_then() {
         expected += &format!("{number} allow action={action} queue=600 reason={reason} policy=1\n");
     }
     stream.write_all(sent.as_bytes()).unwrap();
-    assert!(talk(stream, b"") == expected, "all of them, in order, each once");
-    // A Unix socket holds less, but as many.
+    assert!(exchange(stream, b"") == expected, "every answer once, in order");
+    // Shorter lines, because the buffers of a Unix socket are smaller.
     let (sent, expected): (String, String) =
         (0..10_000).map(|number| (format!("{number} ping\n"), format!("{number} pong\n"))).unzip();
-    assert!(talk(connect_unix(&sidecar.socket("line_unix")), sent.as_bytes()) == expected);
+    assert!(exchange(connect_unix(&sidecar.socket("line_unix")), sent.as_bytes()) == expected);
 }
 
-/// Given a client that asks and asks and never reads, when its answers fill every buffer, then it is cut off (after 5
-/// s), and nobody else has waited for it.
+/// Given a client that sends questions and never reads, when its answers fill every buffer, then it is disconnected
+/// after 5 s, and no other client waits for it.
 #[test]
 fn a_client_that_never_reads_is_cut_off_and_nobody_else_waits() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
@@ -516,7 +519,7 @@ fn a_client_that_never_reads_is_cut_off_and_nobody_else_waits() {
         let began = Instant::now();
         let cut_off = loop {
             match flood.write_all(questions.as_bytes()) {
-                Ok(()) => assert!(began.elapsed() < Duration::from_secs(15), "it is let in without end"),
+                Ok(()) => assert!(began.elapsed() < Duration::from_secs(15), "the client is never disconnected"),
                 Err(error) => break error.kind(),
             }
         };
@@ -524,9 +527,9 @@ fn a_client_that_never_reads_is_cut_off_and_nobody_else_waits() {
     });
     let mut slowest = Duration::ZERO;
     while !flooding.is_finished() {
-        let asked = Instant::now();
+        let began = Instant::now();
         assert_eq!(other.ask("ping"), "pong");
-        slowest = slowest.max(asked.elapsed());
+        slowest = slowest.max(began.elapsed());
     }
     flooding.join().unwrap();
     assert!(slowest < Duration::from_secs(2), "another client waited {slowest:?}");
@@ -538,19 +541,19 @@ fn a_client_that_closes_its_side_gets_every_answer() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
     for stream in both(&sidecar) {
-        assert_eq!(talk(stream, b"1 ping\n2 ping\n3 pi"), "1 pong\n2 pong\n", "a line without its end is no line");
+        assert_eq!(exchange(stream, b"1 ping\n2 ping\n3 pi"), "1 pong\n2 pong\n", "a line without LF gets no reply");
     }
     for stream in both(&sidecar) {
-        assert_eq!(talk(stream, b""), "");
+        assert_eq!(exchange(stream, b""), "");
     }
     wait_until("the connections to end", || {
         sidecar.metric("queuewarden_connections{dialect=\"line\"}") < 1.0
             && protocol_errors(&sidecar, "malformed") > 1.0
     });
-    assert_is(protocol_errors(&sidecar, "malformed"), 2, "a line was begun and left");
+    assert_is(protocol_errors(&sidecar, "malformed"), 2, "unfinished lines");
 }
 
-/// Given a token file, when a client has not presented the token, then it may ping and nothing else.
+/// Given a token file, when a client has not presented the token, then it can only ping.
 #[test]
 fn with_a_token_nothing_is_decided_before_it_is_presented() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
@@ -577,21 +580,21 @@ fn with_a_token_nothing_is_decided_before_it_is_presented() {
         for (number, (question, answer)) in conversation.iter().enumerate() {
             stream.write_all(format!("{number} {question}\n").as_bytes()).unwrap();
             let expected = format!("{number} {}\n", answer.replace("assigned", login_answer));
-            let mut heard = vec![0; expected.len()];
-            stream.read_exact(&mut heard).unwrap();
-            assert_eq!(String::from_utf8(heard).unwrap(), expected, "{question}");
+            let mut received = vec![0; expected.len()];
+            stream.read_exact(&mut received).unwrap();
+            assert_eq!(String::from_utf8(received).unwrap(), expected, "{question}");
         }
     }
-    // It is each connection that has to present it, and Asterisk has no way to.
+    // Every connection must present the token, except FastAGI connections, which cannot.
     assert_eq!(sidecar.ask(login), "error reason=unauthenticated");
     assert_eq!(sidecar.agi("1001", "acme/dial", &["digits=*13600"])["QW_VERDICT"], "ALLOW");
     let mut texts = vec![sidecar.banner.join("\n"), sidecar.get("/status"), sidecar.get("/metrics")];
     texts.push(sidecar.log_at_end().join("\n"));
-    assert!(texts.iter().all(|text| !text.contains("s3cret")), "a secret is shown: {texts:#?}");
+    assert!(texts.iter().all(|text| !text.contains("s3cret")), "a secret is visible: {texts:#?}");
 }
 
-/// Given a line that stays unfinished, when two seconds are over, then its connection hears so and ends, however slowly
-/// bytes go on to trickle in; between two lines a client may be silent for as long as it likes.
+/// Given an unfinished line, when 2 s are over since its first byte, then the client gets `timed_out` and is
+/// disconnected, also if single bytes go on arriving. Between two lines a client may be silent without limit.
 #[test]
 fn silence_in_the_middle_of_a_line_ends_the_connection_and_between_lines_it_does_not() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
@@ -603,37 +606,37 @@ fn silence_in_the_middle_of_a_line_ends_the_connection_and_between_lines_it_does
     thread::scope(|scope| {
         let [tcp, unix] = [sidecar.address("line"), sidecar.address("line")];
         let socket = sidecar.socket("line_unix");
-        let silent = |mut stream: Box<dyn Stream>, said: &str, answer: &str| {
-            stream.write_all(said.as_bytes()).unwrap();
-            assert_eq!(read_to_end(&mut stream), answer, "{said:?}");
+        let silent = |mut stream: Box<dyn Stream>, bytes: &str, answer: &str| {
+            stream.write_all(bytes.as_bytes()).unwrap();
+            assert_eq!(read_to_end(&mut stream), answer, "{bytes:?}");
             let took = began.elapsed();
-            assert!(took >= FRAME_TIMEOUT && took < 3 * FRAME_TIMEOUT, "{said:?} took {took:?}");
+            assert!(took >= FRAME_TIMEOUT && took < 3 * FRAME_TIMEOUT, "{bytes:?} took {took:?}");
         };
         scope.spawn(move || silent(Box::new(connect(tcp)), "9 dial org=acme actor=", "9 error reason=timed_out\n"));
         scope.spawn(move || silent(Box::new(connect(unix)), "1 ping\n2", "1 pong\n2 error reason=timed_out\n"));
         scope.spawn(move || silent(Box::new(connect_unix(&socket)), " ", "- error reason=timed_out\n"));
         scope.spawn(move || {
-            // A byte every now and then, each time the sidecar had nothing to say for a while.
+            // Sends one byte each time the sidecar has sent nothing for 150 ms.
             let mut stream = connect(tcp);
             stream.set_read_timeout(Some(Duration::from_millis(150))).unwrap();
-            let mut heard = vec![];
+            let mut received = vec![];
             let mut chunk = [0; 64];
             loop {
                 match stream.read(&mut chunk) {
                     Ok(0) => break,
-                    Ok(count) => heard.extend_from_slice(&chunk[..count]),
+                    Ok(count) => received.extend_from_slice(&chunk[..count]),
                     Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                         stream.write_all(b"!").unwrap();
                     }
                     Err(error) => panic!("{error}"),
                 }
-                assert!(began.elapsed() < 3 * FRAME_TIMEOUT, "a trickle keeps the connection open");
+                assert!(began.elapsed() < 3 * FRAME_TIMEOUT, "single bytes keep the connection open");
             }
-            assert_eq!(String::from_utf8(heard).unwrap(), "- error reason=timed_out\n");
+            assert_eq!(String::from_utf8(received).unwrap(), "- error reason=timed_out\n");
         });
     });
     assert!(began.elapsed() >= FRAME_TIMEOUT);
-    assert_eq!(patient.ask("ping"), "pong", "silent for longer than a line may take, but between two lines");
-    assert_eq!(talk(untouched, b"1 ping\n"), "1 pong\n", "silent from the start");
+    assert_eq!(patient.ask("ping"), "pong", "a silence of more than 2 s between two lines");
+    assert_eq!(exchange(untouched, b"1 ping\n"), "1 pong\n", "silent from the start");
     assert_is(protocol_errors(&sidecar, "timed_out"), 4, "timed_out");
 }

@@ -1,5 +1,5 @@
-//! Given a running sidecar, when `queuewarden load` asks it in any dialect, then every answer is compared with the
-//! configuration, failures are counted and shown, and a stall shows in the latencies.
+//! Given a running sidecar, when `queuewarden load` asks it in any dialect, then `load` compares every answer with the
+//! configuration, counts and prints failures, and shows a stall in the latencies.
 
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::stories::fixtures::ORGANIZATION;
 use crate::support::{Folder, Sidecar, run, wait_until};
 
-/// Runs `load` for a second against one listener of the sidecar.
+/// Runs `load` against one listener of the sidecar. Returns the exit status and the report.
 fn load(folder: &Folder, sidecar: &Sidecar, listener: &str, options: &[&str]) -> (ExitStatus, Value) {
     let address = sidecar.address(listener).to_string();
     let config = folder.path().to_str().unwrap();
@@ -44,8 +44,8 @@ fn load_asks_in_every_dialect_and_every_verdict_is_as_configured() {
     }
     let series = |dialect: &str| {
         let metrics = sidecar.get("/metrics");
-        let of = format!("queuewarden_decisions_total{{dialect=\"{dialect}\",");
-        let counts = metrics.lines().filter(|line| line.starts_with(&of));
+        let prefix = format!("queuewarden_decisions_total{{dialect=\"{dialect}\",");
+        let counts = metrics.lines().filter(|line| line.starts_with(&prefix));
         counts.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum::<f64>()
     };
     for dialect in ["line", "jsonrpc", "freeswitch", "fastagi"] {
@@ -63,7 +63,7 @@ fn an_unexpected_verdict_is_counted_and_shown() {
     assert!(figure(&report, "unexpected") > 0 && figure(&report, "lost") == 0, "{report}");
     let example = report["examples"][0].as_str().unwrap();
     assert!(example.contains(" may org=acme actor=") && example.contains("queue.login"), "{example}");
-    // One that the sidecar does not know at all.
+    // An organization that the sidecar does not have.
     let stranger =
         Folder::with("acme.toml", &ORGANIZATION.replace("organization = \"acme\"", "organization = \"nobody\""));
     let (status, report) = load(&stranger, &sidecar, "line", &["--mix", "queue.login=1"]);
@@ -71,7 +71,7 @@ fn an_unexpected_verdict_is_counted_and_shown() {
     assert!(report["examples"][0].as_str().unwrap().starts_with("deny unknown_organization to:"), "{report}");
 }
 
-/// Who asks only after an answer does not see how many had to wait.
+/// A client that asks only after the last answer would hide the wait of the later questions.
 #[test]
 fn a_stall_is_measured_from_when_the_questions_were_due() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
@@ -97,7 +97,7 @@ fn a_stall_is_measured_from_when_the_questions_were_due() {
         });
         wait_until("the load", || sidecar.status()["connections"]["line"] == 4);
         sidecar.signal("STOP");
-        // The case is a stall of this length.
+        // The test needs a stall of this length.
         std::thread::sleep(Duration::from_secs(1));
         sidecar.signal("CONT");
         loading.join().unwrap()
@@ -105,7 +105,7 @@ fn a_stall_is_measured_from_when_the_questions_were_due() {
     let report: Value = serde_json::from_str(&report.1).unwrap();
     assert_eq!(figure(&report, "asked"), rate * seconds, "{report}");
     assert_eq!(figure(&report, "lost"), 0, "{report}");
-    // Half of the time it stood still, so at least a quarter of the questions waited half of that.
+    // The sidecar stalled for 1 s of 2 s, so at least a quarter of the questions waited for 0.5 s.
     assert!(report["latency_seconds"]["p90"].as_f64().unwrap() > 0.3, "{report}");
     assert!(report["latency_seconds"]["max"].as_f64().unwrap() > 0.8, "{report}");
 }
@@ -131,7 +131,7 @@ fn load_refuses_impossible_options_before_it_asks() {
     {
         assert_eq!(run(&[&["load", "--config", config], options].concat()).0.code(), Some(2), "{options:?}");
     }
-    // Nobody listens there.
+    // Nothing listens at this address.
     let (status, text) = run(&["load", "--config", config, "--address", "127.0.0.1:1", "--seconds", "1"]);
     assert_eq!(status.code(), Some(1));
     assert!(text.contains("no connection: connection refused"), "{text}");

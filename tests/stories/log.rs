@@ -1,5 +1,5 @@
-//! Given the log, when a question is denied or a peer errs, then it gets one line that no peer can forge, no secret is
-//! logged and no peer can fill the log; an operator changes the filter at run time.
+//! Given the log, when a question is denied or a peer sends an invalid question, then one line is logged, which no peer
+//! can forge. The log has no secret, no peer can fill it, and an operator can change its filter at run time.
 
 use std::io::Write;
 
@@ -10,12 +10,12 @@ use crate::support::{
     Folder, Sidecar, agi_environment, binary, channel_block, close_our_side, connect, netstring, read_to_end, run,
 };
 
-fn started(format: &str, filter: &str) -> (Folder, Sidecar) {
+fn start(format: &str, filter: &str) -> (Folder, Sidecar) {
     let folder = Folder::with("acme.toml", ORGANIZATION);
     let mut command = binary();
     command.arg("--config").arg(folder.path());
     command.env("QUEUEWARDEN_LOG_FORMAT", format).env("QUEUEWARDEN_LOG", filter);
-    let sidecar = Sidecar::try_start_as(command).unwrap_or_else(|(_, said)| panic!("{said}"));
+    let sidecar = Sidecar::try_start_as(command).unwrap_or_else(|(_, output)| panic!("{output}"));
     (folder, sidecar)
 }
 
@@ -27,17 +27,17 @@ fn decisions(log: &[String]) -> Vec<Value> {
 /// Given a denial or a change, when an operator reads the log, then it has the reason, the actor and the policy.
 #[test]
 fn denials_and_changes_are_logged_and_other_answers_are_not() {
-    let (_folder, sidecar) = started("json", "");
+    let (_folder, sidecar) = start("json", "");
     sidecar.ask("may org=acme actor=1001 action=queue.login queue=q0");
     sidecar.ask("do org=acme actor=1001 action=queue.login queue=q1");
     sidecar.ask("do org=acme actor=1001 action=queue.login queue=q0");
     sidecar.ask("do org=acme actor=1001 action=queue.login queue=q0");
     sidecar.ask("dial org=acme actor=1001 digits=*99887766554433");
     sidecar.agi("1001", "acme/dial", &["digits=*14600"]);
-    let told = decisions(&sidecar.log_until("logged_out"));
-    let reasons: Vec<&str> = told.iter().map(|line| line["reason"].as_str().unwrap()).collect();
+    let logged = decisions(&sidecar.log_until("logged_out"));
+    let reasons: Vec<&str> = logged.iter().map(|line| line["reason"].as_str().unwrap()).collect();
     assert_eq!(reasons, ["unassigned_barred", "assigned", "unknown_feature_code", "logged_out"]);
-    let denied = &told[0];
+    let denied = &logged[0];
     let expected = [
         ("level", "INFO"),
         ("decision", "deny"),
@@ -53,14 +53,14 @@ fn denials_and_changes_are_logged_and_other_answers_are_not() {
     }
     assert_eq!(denied["policy"], 1);
     assert!(denied["peer"].as_str().unwrap().starts_with("127.0.0.1:"), "{denied}");
-    assert_eq!(told[2]["digits"], "*99887… (15 in all)", "what was typed into the wrong prompt is nobody's business");
-    assert_eq!((&told[3]["dialect"], &told[3]["queue"]), (&"fastagi".into(), &"600".into()));
+    assert_eq!(logged[2]["digits"], "*99887… (15 in all)", "dialed digits are cut: they may be a secret");
+    assert_eq!((&logged[3]["dialect"], &logged[3]["queue"]), (&"fastagi".into(), &"600".into()));
 }
 
-/// Given a lease that runs out and a user who is removed, when their sessions end, then the log has it too.
+/// Given an expired lease and a removed user, when their sessions end, then the log has a line for each.
 #[test]
 fn sessions_that_end_by_themselves_are_logged() {
-    let (folder, sidecar) = started("json", "");
+    let (folder, sidecar) = start("json", "");
     sidecar.ask("do org=acme actor=2001 action=agent.login target=1003 queue=600 for=1");
     let ended = sidecar.log_until("session_ended").pop().unwrap();
     let ended: Value = serde_json::from_str(&ended).unwrap();
@@ -72,12 +72,12 @@ fn sessions_that_end_by_themselves_are_logged() {
     assert!(ended.contains("\"cause\":\"removal\"") && ended.contains("\"user\":\"1001\""), "{ended}");
 }
 
-/// The filter is changed at run time, and the log names who changed it.
+/// An operator changes the filter at run time, and the log has the operator's uid.
 #[test]
 fn an_operator_changes_what_is_logged() {
-    let (folder, sidecar) = started("json", "warn");
-    let at = folder.path().to_str().unwrap();
-    let log = |arguments: &[&str]| run(&[&["--config", at, "log"], arguments].concat());
+    let (folder, sidecar) = start("json", "warn");
+    let folder_path = folder.path().to_str().unwrap();
+    let log = |arguments: &[&str]| run(&[&["--config", folder_path, "log"], arguments].concat());
     assert_eq!(log(&[]).1, "warn\n");
     assert_eq!(log(&["debug"]).1, "debug (at the start: warn)\n");
     sidecar.ask("may org=acme actor=1001 action=queue.login queue=q0");
@@ -89,9 +89,9 @@ fn an_operator_changes_what_is_logged() {
     let shown: Value = serde_json::from_str(&log(&["--json"]).1).unwrap();
     assert_eq!(shown, serde_json::json!({"filter": "debug", "started_with": "warn", "format": "json"}));
     for wrong in ["inof", "debug,", "a=b=c", "info\n{}", &"x".repeat(300)] {
-        let (status, said) = log(&[wrong]);
+        let (status, output) = log(&[wrong]);
         assert_eq!(status.code(), Some(1), "{wrong}");
-        assert!(said.contains("is no filter of the log"), "{said}");
+        assert!(output.contains("is no filter of the log"), "{output}");
     }
     assert_eq!(log(&["debug", "--reset"]).0.code(), Some(2));
     assert_eq!(log(&["--reset"]).1, "warn\n");
@@ -100,7 +100,7 @@ fn an_operator_changes_what_is_logged() {
     log(&["debug"]);
     let lines = sidecar.log_until("\"filter\":\"debug\"");
     assert!(decisions(&lines).is_empty(), "a denial is not logged at `warn`: {lines:#?}");
-    // It does not survive a restart.
+    // A restart resets the filter.
     assert_eq!(sidecar.terminate().code(), Some(0));
     let again = Sidecar::start(&folder);
     assert_eq!(log(&[]).1, "info\n");
@@ -112,14 +112,14 @@ fn an_operator_changes_what_is_logged() {
 fn an_invalid_environment_variable_is_a_usage_error() {
     for (name, value) in [("QUEUEWARDEN_LOG", "inof"), ("QUEUEWARDEN_LOG_FORMAT", "xml\u{1b}[31m")] {
         let output = binary().args(["--config", "nowhere"]).env(name, value).output().unwrap();
-        let said = String::from_utf8(output.stdout).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{said}");
-        assert!(said.contains(name) && !said.contains('\u{1b}'), "{said}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains(name) && !text.contains('\u{1b}'), "{text}");
     }
 }
 
-/// Given peers of every dialect that put control bytes, line ends and whole lines of a log into every field, when they
-/// are logged as loudly as can be, then each line of the log is one line of ours.
+/// Given peers of every dialect that send control bytes, line ends and whole log lines in every field, when the filter
+/// is `trace`, then each line of the log was written by the sidecar.
 #[test]
 fn no_peer_can_forge_a_line() {
     let forged = [
@@ -131,7 +131,7 @@ fn no_peer_can_forge_a_line() {
         "a\\nb\"c\\\"d",
     ];
     for format in ["json", "text"] {
-        let (_folder, sidecar) = started(format, "trace");
+        let (_folder, sidecar) = start(format, "trace");
         for text in forged {
             for key in ["org", "actor", "action", "queue", "target", "call", "digits", "via", "for"] {
                 let mut line = connect(sidecar.address("line"));
@@ -181,17 +181,18 @@ fn no_peer_can_forge_a_line() {
     }
 }
 
-/// Given a peer that errs thousands of times, then the log has a few of the errors and the number of those left out.
+/// Given a peer with 2,000 invalid questions, when they are logged, then the log has at most 10 of them and the number
+/// of lines left out.
 #[test]
 fn errors_of_a_peer_are_logged_a_few_times_and_then_counted() {
-    let (_folder, sidecar) = started("json", "");
+    let (_folder, sidecar) = start("json", "");
     let mut line = sidecar.line();
     for _ in 0..2_000 {
         line.ask("nonsense");
     }
     let series = "queuewarden_log_lines_left_out_total{cause=\"errors\"}";
     assert!(sidecar.metric(series) >= 1_990.0);
-    // On a slow machine more than one summary counts them.
+    // On a slow machine there are several summaries.
     let (mut logged, mut left_out) = (0, 0);
     while left_out < 1_990 {
         let log = sidecar.log_until("lines were left out of the log");
@@ -202,16 +203,16 @@ fn errors_of_a_peer_are_logged_a_few_times_and_then_counted() {
     assert!((1..=10).contains(&logged), "{logged} lines");
 }
 
-/// Given a log that nobody reads, when there is much to log, then no answer waits for it.
+/// Given a log that nobody reads, when thousands of lines are to be logged, then no answer waits for the log.
 #[test]
 fn a_log_that_nobody_reads_delays_no_answer() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
     let (reader, writer) = std::io::pipe().unwrap();
-    // Through a shell, because the tests read stderr themselves.
+    // Started by a shell, because `Sidecar` reads stderr.
     let mut wrapped = std::process::Command::new("bash");
     wrapped.arg("-c").arg("exec \"$0\" \"$@\" 2<&0").arg(env!("CARGO_BIN_EXE_queuewarden"));
     wrapped.arg("--config").arg(folder.path()).env("QUEUEWARDEN_LOG", "trace").stdin(writer);
-    let sidecar = Sidecar::try_start_as(wrapped).unwrap_or_else(|(_, said)| panic!("{said}"));
+    let sidecar = Sidecar::try_start_as(wrapped).unwrap_or_else(|(_, output)| panic!("{output}"));
     let mut line = sidecar.line();
     let second = "may org=acme actor=1001 action=queue.login queue=q1";
     for _ in 0..200 {

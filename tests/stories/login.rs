@@ -1,16 +1,16 @@
-//! Given an organization that bars logins to unassigned queues, or does not, when a user logs in or out by phone or
-//! dashboard, then the table of RULES 1.5 (L1 to L9, L14, L15) decides, in every dialect alike.
+//! Given an organization that bars or allows logins to unassigned queues, when a user logs in or out by phone or
+//! dashboard, then the rules L1 to L9, L14 and L15 decide, with the same answer in every dialect.
 
 use crate::stories::fixtures::{ORGANIZATION, play, with_switched};
 
 const OPEN: &str = "allow_unassigned_login";
 
-/// Given either setting, when somebody asks for a queue that they serve, then they are in: L1, L7, R15, R30, V4.
+/// Given either setting, when users log in to a queue that they serve, then the answer is allow: L1, L7, R15, R30, V4.
 #[test]
 fn a_user_may_log_in_to_an_assigned_queue_with_either_setting() {
-    for fixtures in [ORGANIZATION.to_owned(), with_switched(&[OPEN])] {
+    for organization in [ORGANIZATION.to_owned(), with_switched(&[OPEN])] {
         play(
-            &fixtures,
+            &organization,
             &[
                 ("1001 *13600", "allow assigned queue.login 600"),
                 ("1002 queue.login queue=600 via=dashboard", "allow assigned queue.login 600"),
@@ -22,14 +22,14 @@ fn a_user_may_log_in_to_an_assigned_queue_with_either_setting() {
     }
 }
 
-/// Given the setting is off, or not there at all, when somebody asks for a queue that they do not serve, then they are
-/// refused, agent or not, whatever way they ask: L3, L4, L9, R22, R24, R25, R26, V1, V3; supervisors too (C14).
+/// Given the setting is off or absent, when users log in to a queue that they do not serve, then the answer is deny,
+/// for every role and over every way: L3, L4, L9, R22, R24, R25, R26, V1, V3; for supervisors too (C14).
 #[test]
 fn with_the_setting_off_nobody_logs_in_to_an_unassigned_queue() {
     let silent = ORGANIZATION.replace("allow_unassigned_login = false\n", "");
-    for fixtures in [ORGANIZATION, &silent] {
+    for organization in [ORGANIZATION, &silent] {
         play(
-            fixtures,
+            organization,
             &[
                 ("1001 *13601", "deny unassigned_barred queue.login 601"),
                 ("1001 queue.login queue=601 via=dashboard", "deny unassigned_barred queue.login 601"),
@@ -40,7 +40,7 @@ fn with_the_setting_off_nobody_logs_in_to_an_unassigned_queue() {
                 ("2004 *13601", "deny unassigned_barred queue.login 601"),
                 ("2005 *13600", "deny unassigned_barred queue.login 600"),
                 ("3003 *13600", "deny unassigned_barred queue.login 600"),
-                // Nothing of this left a session behind.
+                // None of the denials began a session.
                 ("1001 *14", "deny not_logged_in queue.logout"),
                 ("2001 *14", "deny not_logged_in queue.logout"),
             ],
@@ -48,8 +48,8 @@ fn with_the_setting_off_nobody_logs_in_to_an_unassigned_queue() {
     }
 }
 
-/// Given the setting is on, when somebody asks for a queue that they do not serve, then they are in by phone, and by
-/// dashboard with the agent role: L2, L8, R22, R29, V2.
+/// Given the setting is on, when users log in to a queue that they do not serve, then the answer is allow by phone, and
+/// by dashboard for agents: L2, L8, R22, R29, V2.
 #[test]
 fn with_the_setting_on_everybody_logs_in_by_phone_and_agents_by_dashboard() {
     play(
@@ -66,13 +66,13 @@ fn with_the_setting_on_everybody_logs_in_by_phone_and_agents_by_dashboard() {
     );
 }
 
-/// Given either setting, when somebody without the agent role comes by dashboard, then they are refused for that, in a
-/// queue that they serve or are logged in to as well (L6, R28, V14); but a logout is never refused for lack of a role.
+/// Given either setting, when a user without the agent role logs in by dashboard, then the answer is deny, also in a
+/// queue that the user serves or is logged in to (L6, R28, V14). A logout needs no role.
 #[test]
 fn the_dashboard_is_for_agents() {
-    for fixtures in [ORGANIZATION.to_owned(), with_switched(&[OPEN])] {
+    for organization in [ORGANIZATION.to_owned(), with_switched(&[OPEN])] {
         play(
-            &fixtures,
+            &organization,
             &[
                 ("3002 queue.login queue=600 via=dashboard", "deny agent_role_required queue.login 600"),
                 ("3001 queue.login queue=600 via=dashboard", "deny agent_role_required queue.login 600"),
@@ -95,7 +95,7 @@ fn the_dashboard_is_for_agents() {
     }
 }
 
-/// Given a login session, when its user logs in again, then nothing changes and the answer says so (L5).
+/// Given a login session, when its user logs in again, then the reason is `already_logged_in` and nothing changes (L5).
 #[test]
 fn logging_in_again_changes_nothing() {
     play(
@@ -113,7 +113,7 @@ fn logging_in_again_changes_nothing() {
     );
 }
 
-/// Given a login session or none, when its user logs out, then it ends, once (L14, L15).
+/// Given a login session, when its user logs out, then the session ends; a second logout is denied (L14, L15).
 #[test]
 fn a_logout_ends_the_session_of_that_queue_and_no_other() {
     play(
@@ -133,7 +133,8 @@ fn a_logout_ends_the_session_of_that_queue_and_no_other() {
     );
 }
 
-/// Given a code that toggles, when it is dialed, then the answer is that of what it became.
+/// Given the code for `queue.toggle`, when it is dialed, then the answer has the action `queue.login` or
+/// `queue.logout`.
 #[test]
 fn a_toggle_is_answered_with_the_action_that_it_became() {
     play(
@@ -152,8 +153,8 @@ fn a_toggle_is_answered_with_the_action_that_it_became() {
     );
 }
 
-/// Given login sessions, when their user pauses and resumes, by code or by name, then it is allowed wherever there is
-/// one and nowhere else (RULES section 7).
+/// Given login sessions, when their user pauses and resumes, by code or by name, then the answer is allow in every
+/// queue with a login session, and deny in the others (conformance/goto.md, section 7).
 #[test]
 fn a_logged_in_user_pauses_and_resumes() {
     play(
@@ -179,8 +180,8 @@ fn a_logged_in_user_pauses_and_resumes() {
     );
 }
 
-/// Given a code without a queue, when it is dialed, then it is one decision: a login about every queue that the actor
-/// serves, a logout about every session, listed in the order of the tables.
+/// Given a code without a queue, when it is dialed, then one decision covers all queues: a login every queue that the
+/// actor serves, a logout every session. The answer lists the queues in the order of the organization file.
 #[test]
 fn a_code_without_a_queue_applies_to_every_queue() {
     play(
@@ -213,8 +214,8 @@ fn a_code_without_a_queue_applies_to_every_queue() {
     );
 }
 
-/// Given an agent and somebody without the role, when they take or place a call of their own, then only the agent may:
-/// R16, R17.
+/// Given an agent and a user without the agent role, when each takes or places a direct call, then only the agent is
+/// allowed: R16, R17.
 #[test]
 fn only_agents_take_and_place_calls() {
     play(
@@ -230,7 +231,8 @@ fn only_agents_take_and_place_calls() {
     );
 }
 
-/// Given two users of the same roles and assignments, when they ask the same, then they hear the same: R20.
+/// Given two users with the same roles and assignments, when both ask the same question, then the answers are equal:
+/// R20.
 #[test]
 fn permissions_depend_on_roles_and_assignments_only() {
     let questions = [
@@ -248,7 +250,7 @@ fn permissions_depend_on_roles_and_assignments_only() {
     ];
     let mut side_by_side = crate::stories::fixtures::SideBySide::open(ORGANIZATION);
     for question in questions {
-        let of = |extension: &str| question.replacen("* ", &format!("{extension} "), 1);
-        assert_eq!(side_by_side.ask(&of("1001")), side_by_side.ask(&of("1002")), "{question}");
+        let question_of = |extension: &str| question.replacen("* ", &format!("{extension} "), 1);
+        assert_eq!(side_by_side.ask(&question_of("1001")), side_by_side.ask(&question_of("1002")), "{question}");
     }
 }

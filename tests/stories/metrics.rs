@@ -1,5 +1,5 @@
-//! Given an operator with Prometheus and a browser, when they scrape, then every series exists from the start, is true
-//! at the moment of the scrape, and no peer can raise the number of series.
+//! Given a sidecar, when Prometheus scrapes it, then every series exists from the start and has the value of the moment
+//! of the scrape. No peer can add a series.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::stories::fixtures::{ORGANIZATION, by_fastagi, by_line};
 use crate::support::{Folder, LineClient, Sidecar, agi_environment, connect, connect_unix, read_to_end, wait_until};
 
-/// Every series, with its value as written.
+/// Every series with its value as text.
 fn series(sidecar: &Sidecar) -> BTreeMap<String, String> {
     let text = sidecar.get("/metrics");
     let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
@@ -41,7 +41,7 @@ fn every_series_exists_at_zero_from_the_start() {
             "queuewarden_policy_reloads_total{result=\"success\"}"
             | "queuewarden_store_healthy"
             | "queuewarden_audit_healthy"
-            // The line that says that it started.
+            // The record of the start.
             | "queuewarden_audit_records_total"
             | "queuewarden_policy_revision"
             | "queuewarden_policy_last_reload_successful" => "1",
@@ -86,7 +86,7 @@ fn every_series_exists_at_zero_from_the_start() {
         "sessions_by_queue_left_out",
         "sessions_kept",
     ] {
-        assert!(names.contains(format!("queuewarden_{name}").as_str()), "{name} is not there");
+        assert!(names.contains(format!("queuewarden_{name}").as_str()), "{name} is missing");
     }
     for dialect in ["line", "fastagi"] {
         for (action, verdict, reason) in [
@@ -111,7 +111,7 @@ fn every_series_exists_at_zero_from_the_start() {
             ("call.barge", "deny", "call_mismatch"),
         ] {
             let name = decision(dialect, action, verdict, reason);
-            assert!(first.contains_key(&name), "{name} is not there");
+            assert!(first.contains_key(&name), "{name} is missing");
         }
         for other in [
             format!("queuewarden_connections{{dialect=\"{dialect}\"}}"),
@@ -120,15 +120,15 @@ fn every_series_exists_at_zero_from_the_start() {
             format!("queuewarden_protocol_errors_total{{dialect=\"{dialect}\",reason=\"timed_out\"}}"),
             format!("queuewarden_request_duration_seconds_count{{dialect=\"{dialect}\"}}"),
         ] {
-            assert!(first.contains_key(&other), "{other} is not there");
+            assert!(first.contains_key(&other), "{other} is missing");
         }
     }
     for name in
         ["process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds", "process_start_time_seconds"]
     {
-        assert!(first.contains_key(name), "{name} is not there");
+        assert!(first.contains_key(name), "{name} is missing");
     }
-    // Nothing that cannot happen: listening is not for queues to be logged in to.
+    // A reason that cannot occur with an action has no series.
     assert!(!first.contains_key(&decision("line", "call.listen", "allow", "assigned")));
 }
 
@@ -152,7 +152,8 @@ fn the_exposition_is_prometheus_text_with_help_and_type() {
     assert!(text.contains("# TYPE queuewarden_decision_duration_seconds histogram\n"));
 }
 
-/// Given questions in both dialects, when they are scraped, then each is counted once, where it belongs, and no other.
+/// Given questions in two dialects, when the sidecar is scraped, then each decision has counted once, in its own
+/// series.
 #[test]
 fn each_decision_is_counted_once_in_its_series() {
     let sidecar = Sidecar::start(&Folder::with("acme.toml", ORGANIZATION));
@@ -174,16 +175,16 @@ fn each_decision_is_counted_once_in_its_series() {
     let mut expected: BTreeMap<String, u64> = BTreeMap::new();
     for dialect in ["line", "fastagi"] {
         for (question, action) in questions {
-            let heard = match dialect {
+            let answer = match dialect {
                 "line" => by_line(&mut line, "acme", question),
                 _ => by_fastagi(&sidecar, "acme", question),
             };
-            let mut words = heard.split(' ');
+            let mut words = answer.split(' ');
             let (verdict, reason) = (words.next().unwrap(), words.next().unwrap());
             *expected.entry(decision(dialect, action, verdict, reason)).or_default() += 1;
         }
     }
-    // `may` is a decision as well; what was not even a question is none.
+    // `may` counts as a decision; an invalid question and `ping` do not.
     line.ask("may org=acme actor=1001 action=queue.logout queue=600");
     *expected.entry(decision("line", "queue.logout", "deny", "not_logged_in")).or_default() += 1;
     line.ask("dial org=acme actor=1001 digits=*13600 queue=600");
@@ -195,7 +196,7 @@ fn each_decision_is_counted_once_in_its_series() {
         .map(|(name, value)| (name.clone(), value.parse().unwrap()))
         .collect();
     assert_eq!(counted, expected);
-    assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>(), "no series came or went");
+    assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>(), "no series was added or removed");
     let times = |name: &str| after[name].parse::<u64>().unwrap();
     assert!((1..=24).contains(&times("queuewarden_decision_duration_seconds_count")));
     assert!(times("queuewarden_request_duration_seconds_count{dialect=\"line\"}") >= 14);
@@ -208,18 +209,20 @@ fn gauges_are_true_at_the_scrape() {
     let sidecar = Sidecar::start(&folder);
     let is =
         |name: &str, value: usize| format!("{}", sidecar.metric(&format!("queuewarden_{name}"))) == format!("{value}");
-    // Connections, of both families and dialects, as they come and go.
+    // Connections over TCP and Unix sockets, in two dialects.
     let mut clients: Vec<_> = (0..5).map(|_| sidecar.line()).collect();
     assert!(clients.iter_mut().all(|client| client.ask("ping") == "pong"));
     let mut unix = sidecar.unix_line();
     assert_eq!(unix.ask("ping"), "pong");
     let agi = connect(sidecar.address("fastagi"));
-    wait_until("all of them", || is("connections{dialect=\"line\"}", 6) && is("connections{dialect=\"fastagi\"}", 1));
+    wait_until("all connections", || {
+        is("connections{dialect=\"line\"}", 6) && is("connections{dialect=\"fastagi\"}", 1)
+    });
     drop((clients, agi));
-    wait_until("most to be gone", || {
+    wait_until("the connections to end", || {
         is("connections{dialect=\"line\"}", 1) && is("connections{dialect=\"fastagi\"}", 0)
     });
-    // Sessions, by the ground on which they began.
+    // Login sessions by ground.
     let mut ask = |question: &str| assert!(unix.ask(question).starts_with("allow"), "{question}");
     let sessions = |assigned: usize, unassigned: usize, supervisor: usize| {
         assert!(is("sessions{ground=\"assigned\"}", assigned), "assigned {assigned}");
@@ -249,8 +252,7 @@ fn gauges_are_true_at_the_scrape() {
     sessions(0, 0, 0);
 }
 
-/// Given names that nobody has ever heard of, when a thousand of them were asked about in every place, then there is
-/// not one series more.
+/// Given a thousand unknown names, when questions have them in every field, then no series is added.
 #[test]
 fn no_peer_can_make_a_series() {
     let sidecar = Sidecar::start(&Folder::with("acme.toml", ORGANIZATION));
@@ -269,8 +271,8 @@ fn no_peer_can_make_a_series() {
             format!("{name} org=acme"),
             format!("do {name}=1"),
         ] {
-            let heard = line.ask(&question);
-            assert!(!heard.starts_with("allow") && !heard.contains(&name), "{question}: {heard}");
+            let answer = line.ask(&question);
+            assert!(!answer.starts_with("allow") && !answer.contains(&name), "{question}: {answer}");
         }
         if number % 5 == 0 {
             let environment = agi_environment(&name, &format!("{name}/{name}"), &[&format!("queue={name}")]);
@@ -308,7 +310,7 @@ fn get_requests_of_the_admin_listener_change_nothing() {
         let by_address = if matches!(method, "GET" | "HEAD") { status } else { 403 };
         assert_eq!((status_of(&by_tcp), status_of(&by_unix)), (by_address, status), "{method} {path}");
     }
-    // What is no HTTP at all is not the end of it.
+    // Bytes that are not HTTP do not stop the listener.
     let mut noise = connect(sidecar.address("admin"));
     noise.write_all(b"1 dial org=acme actor=1001 digits=*13600\n\n").unwrap();
     drop(noise);
@@ -316,15 +318,15 @@ fn get_requests_of_the_admin_listener_change_nothing() {
 
     let status = sidecar.status();
     let listeners = status["listeners"].as_array().unwrap();
-    let told: BTreeSet<String> = listeners
+    let reported: BTreeSet<String> = listeners
         .iter()
         .map(|listener| format!("{} {}", listener["name"].as_str().unwrap(), listener["address"].as_str().unwrap()))
         .collect();
     let printed = sidecar.banner.iter().filter_map(|line| line.strip_prefix("listening "));
-    let printed: BTreeSet<String> = printed.map(|place| place.replace("http://", "")).collect();
-    assert_eq!(told, printed, "the ports that were bound, in both places");
-    assert_eq!(told.len(), 7);
-    assert!(!told.iter().any(|place| place.ends_with(":0")), "{told:?}");
+    let printed: BTreeSet<String> = printed.map(|address| address.replace("http://", "")).collect();
+    assert_eq!(reported, printed, "the banner and `/status` have the same addresses");
+    assert_eq!(reported.len(), 7);
+    assert!(!reported.iter().any(|address| address.ends_with(":0")), "{reported:?}");
     assert_eq!(status["policy"], serde_json::json!({"revision": 1, "organizations": 1, "queues": 4, "users": 13}));
     assert_eq!(status["pid"], sidecar.id());
     assert_eq!((&status["ready"], &status["draining"]), (&true.into(), &false.into()));
@@ -335,8 +337,8 @@ fn get_requests_of_the_admin_listener_change_nothing() {
     assert_eq!(sidecar.status()["connections"], connections);
 }
 
-/// Given peers of the admin listener that connect and say nothing, when an operator asks, then the answer comes:
-/// whoever supervises the process would take silence for its death.
+/// Given 100 silent connections to the admin listener, when a monitor requests `/livez`, then it gets a response within
+/// 8 s: a supervisor of the process would take a timeout for a dead process.
 #[test]
 fn silent_peers_do_not_lock_operators_out() {
     let sidecar = Sidecar::start(&Folder::with("acme.toml", ORGANIZATION));
@@ -344,7 +346,7 @@ fn silent_peers_do_not_lock_operators_out() {
     let mut stream = connect(sidecar.address("admin"));
     stream.set_read_timeout(Some(Duration::from_secs(8))).unwrap();
     write!(stream, "GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
-    let mut heard = String::new();
-    let answered = stream.read_to_string(&mut heard);
-    assert!(answered.is_ok() && heard.starts_with("HTTP/1.1 200 "), "{answered:?} {heard}");
+    let mut answer = String::new();
+    let answered = stream.read_to_string(&mut answer);
+    assert!(answered.is_ok() && answer.starts_with("HTTP/1.1 200 "), "{answered:?} {answer}");
 }

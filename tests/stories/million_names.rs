@@ -1,5 +1,5 @@
-//! Given a million unknown names in every field of a question, when all of them were asked about, then `/metrics` has
-//! the same series as before: no peer can fill a Prometheus.
+//! Given a million unknown names, when questions have them in every field, then `/metrics` has the same series as
+//! before: no peer can fill a Prometheus.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -10,21 +10,21 @@ use std::time::Duration;
 use crate::stories::fixtures::ORGANIZATION;
 use crate::support::{Folder, Sidecar, connect};
 
-/// Lines that are sent.
+/// Lines sent in all.
 const NAMES: u32 = 1_000_000;
-/// Lines of one write.
+/// Lines sent in one write.
 const BATCH: u32 = 1_000;
-/// How long all of it may take: some twenty times what it does.
+/// Longest time for all answers, some twenty times the usual time.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Every series of a scrape, without its value.
+/// Every series of a scrape, without the value.
 fn series(sidecar: &Sidecar) -> BTreeSet<String> {
     let text = sidecar.get("/metrics");
     let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
     lines.map(|line| line.rsplit_once(' ').expect(line).0.to_owned()).collect()
 }
 
-/// One line with a name of its own: a user, a queue, a target, a call, an organization, an action, a code, a verb.
+/// Appends a line with a new name: of a user, queue, target, call, organization, action, feature code or verb.
 fn question(number: u32, text: &mut String) {
     let name = number.wrapping_mul(2_654_435_761);
     let written = match number % 9 {
@@ -49,7 +49,7 @@ fn a_million_names_make_no_series() {
     let before = series(&sidecar);
     let mut reading = connect(sidecar.address("line"));
     let mut writing = reading.try_clone().unwrap();
-    let (told, heard) = mpsc::channel();
+    let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
         for batch in 0..NAMES / BATCH {
             let mut text = String::new();
@@ -64,12 +64,12 @@ fn a_million_names_make_no_series() {
             assert_ne!(count, 0, "the sidecar ended the connection after {lines} answers");
             lines += memchr::memchr_iter(b'\n', &chunk[..count]).count();
         }
-        told.send(lines).unwrap();
+        sender.send(lines).unwrap();
     });
-    assert_eq!(heard.recv_timeout(PATIENCE), Ok(NAMES as usize), "one answer a line");
+    assert_eq!(receiver.recv_timeout(PATIENCE), Ok(NAMES as usize), "one answer a line");
     let after = series(&sidecar);
     let text = |difference: Vec<&String>| format!("{difference:#?}");
-    assert_eq!(before, after, "came: {}", text(after.difference(&before).collect()));
+    assert_eq!(before, after, "added: {}", text(after.difference(&before).collect()));
     assert!(before.len() > 1_000, "{} series", before.len());
     let counted: f64 = ["unknown_user", "unknown_queue", "unknown_target", "unknown_call"]
         .iter()
@@ -79,5 +79,5 @@ fn a_million_names_make_no_series() {
             sidecar.metric(&format!("queuewarden_decisions_total{{{labels}}}"))
         })
         .sum();
-    assert!(counted > f64::from(NAMES) / 9.0 * 3.9, "they were judged: {counted}");
+    assert!(counted > f64::from(NAMES) / 9.0 * 3.9, "the questions were decided: {counted}");
 }

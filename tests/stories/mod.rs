@@ -1,6 +1,6 @@
 //! Stories: what a user does, with the real program over real sockets. One file a story.
 
-/// The organization that the rules are told about.
+/// The organization of most stories, and questions in every dialect.
 mod fixtures;
 
 mod admin_access;

@@ -1,5 +1,5 @@
 //! Given login sessions and supervisions, when an operator lists, shows or ends them from the command line, then the
-//! list is complete, the log names the operator's uid, and a TCP connection may not do it.
+//! list is complete and the log has the operator's uid. Over TCP an operator cannot end them.
 
 use std::io::{Read, Write};
 
@@ -29,22 +29,22 @@ impl Fixtures {
         assert!(answer.starts_with("allow "), "{question}: {answer}");
     }
 
-    /// The exit code of a command and what it prints.
+    /// The exit code and the output of a command.
     fn run(&self, arguments: &str) -> (i32, String) {
         let folder = self.folder.path().to_str().unwrap();
         let arguments: Vec<&str> = ["--config", folder].into_iter().chain(arguments.split(' ')).collect();
-        let (status, said) = run(&arguments);
-        (status.code().unwrap(), said)
+        let (status, output) = run(&arguments);
+        (status.code().unwrap(), output)
     }
 
-    /// What a command prints, a JSON value a line.
+    /// The output of a command with `--json`: one value a line.
     fn json(&self, arguments: &str) -> Vec<Value> {
-        let (code, said) = self.run(&format!("{arguments} --json"));
-        assert_eq!(code, 0, "{arguments}: {said}");
-        said.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect()
+        let (code, output) = self.run(&format!("{arguments} --json"));
+        assert_eq!(code, 0, "{arguments}: {output}");
+        output.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect()
     }
 
-    /// `EXTENSION QUEUE` of each session that a command prints.
+    /// `EXTENSION QUEUE` of each session in the output of a command.
     fn sessions(&self, arguments: &str) -> Vec<String> {
         let text = |row: &Value, key: &str| row[key].as_str().unwrap().to_owned();
         let mut sessions: Vec<String> = self
@@ -82,15 +82,15 @@ fn login_sessions_are_listed_with_all_that_is_known_of_them() {
     assert_eq!((&rows[0]["paused"], &rows[0]["pause_reason"]), (&true.into(), &"lunch".into()));
     let (_, table) = fixtures.run("sessions ls");
     for part in ["org ", "agent_of_two", "paused: lunch", "by supervisor", "4 sessions\n"] {
-        assert!(table.contains(part), "{table} does not say {part}");
+        assert!(table.contains(part), "{part:?} is not in {table}");
     }
-    // A pause that is over has no reason any more, and the next one has its own.
+    // The reason of a pause ends with the pause; the next pause has its own reason or none.
     fixtures.allow("actor=1003 action=queue.resume queue=600");
     fixtures.allow("actor=1003 action=queue.pause");
     let reasons: Vec<Value> =
         fixtures.json("sessions show --org acme 1003").iter().map(|row| row["pause_reason"].clone()).collect();
     assert_eq!(reasons, [Value::Null, Value::Null]);
-    // What today's policy would not let begin is kept, and can be asked for.
+    // A session that the current policy would not allow goes on; `--kept` lists such sessions.
     fixtures.folder.replace(
         "organizations/acme.toml",
         "allow_unassigned_login = true",
@@ -106,13 +106,13 @@ fn an_operator_ends_login_sessions_and_the_log_names_the_uid() {
     fixtures.allow("actor=1003 action=queue.login");
     fixtures.allow("actor=1001 action=queue.login queue=600");
     let mut watcher = fixtures.sidecar.line();
-    // Three login sessions have begun.
+    // The watch begins after the first three events: the login sessions that began.
     watcher.send(b"w watch org=acme from=3\n");
     assert_eq!(fixtures.sessions("sessions end --org acme --user agent_of_two --queue 601"), ["1003 601"]);
     let event = watcher.line();
     assert!(event.ends_with(" change=session_ended user=1003 queue=601 reason=revocation"), "{event}");
     assert_eq!(fixtures.sessions("sessions end --org acme --user 1003"), ["1003 600"]);
-    assert_eq!(fixtures.sessions("sessions end --org acme --user 1003"), [""; 0], "there is none any more");
+    assert_eq!(fixtures.sessions("sessions end --org acme --user 1003"), [""; 0], "no session is left");
     assert_eq!(fixtures.sessions("sessions ls"), ["1001 600"]);
     assert!(fixtures.ask("actor=1003 action=queue.logout").contains("not_logged_in"));
     let uid = rustix::process::getuid().as_raw();
@@ -123,7 +123,7 @@ fn an_operator_ends_login_sessions_and_the_log_names_the_uid() {
         assert!(line["by_pid"].as_u64().is_some_and(|pid| pid > 0), "{line}");
         assert_eq!(line["user"], "agent_of_two");
     }
-    // It is as durable as a logout.
+    // The end by an operator is durable, as a logout is.
     let Fixtures { folder, sidecar } = fixtures;
     sidecar.crash();
     let sidecar = Sidecar::start(&folder);
@@ -133,35 +133,36 @@ fn an_operator_ends_login_sessions_and_the_log_names_the_uid() {
 #[test]
 fn what_is_not_there_and_what_is_too_much_is_refused() {
     let fixtures = Fixtures::open(ORGANIZATION);
-    for (arguments, says) in [
+    for (arguments, message) in [
         ("sessions ls --org nobody", "there is no organization `nobody`"),
         ("sessions ls --org acme --user 9999", "there is no user `9999`"),
         ("sessions end --org acme --user 1001 --queue 999", "there is no queue `999`"),
         ("supervisions ls --org acme --target nobody", "there is no user `nobody`"),
         ("supervisions end --org acme", "name the organization and the user"),
     ] {
-        let (code, said) = fixtures.run(arguments);
-        assert_eq!(code, 1, "{arguments}: {said}");
-        assert!(said.contains(says), "{arguments}: {said}");
+        let (code, output) = fixtures.run(arguments);
+        assert_eq!(code, 1, "{arguments}: {output}");
+        assert!(output.contains(message), "{arguments}: {output}");
     }
-    assert_eq!(fixtures.run("sessions end --org acme").0, 2, "a user has to be named");
+    assert_eq!(fixtures.run("sessions end --org acme").0, 2, "`--user` is required");
     let Fixtures { folder, sidecar } = fixtures;
     assert!(sidecar.terminate().success());
     let folder_path = folder.path().to_str().unwrap();
-    let (status, said) = run(&["--config", folder_path, "sessions", "ls"]);
+    let (status, output) = run(&["--config", folder_path, "sessions", "ls"]);
     assert_eq!(status.code(), Some(1));
-    assert!(said.contains("cannot be reached") && said.contains("run/admin.sock"), "{said}");
+    assert!(output.contains("cannot be reached") && output.contains("run/admin.sock"), "{output}");
 }
 
-/// Given the admin listener's address, when somebody ends a session there, then he is refused: nobody knows who he is.
+/// Given the TCP listener for operators, when a request would end a session, then the answer is 403: a TCP connection
+/// does not prove a uid.
 #[test]
 fn nobody_ends_anything_over_an_address() {
     let fixtures = Fixtures::open(ORGANIZATION);
     fixtures.allow("actor=1001 action=queue.login queue=600");
     fixtures.allow("actor=2001 action=call.listen target=1001 queue=600");
-    for what in ["sessions?org=acme&user=1001", "supervisions?org=acme&user=2001"] {
+    for path in ["sessions?org=acme&user=1001", "supervisions?org=acme&user=2001"] {
         let mut stream = connect(fixtures.sidecar.address("admin"));
-        write!(stream, "DELETE /{what} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        write!(stream, "DELETE /{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("admin_unix"), "{answer}");
@@ -186,7 +187,7 @@ fn supervisions_are_listed_and_ended_also_those_that_a_reload_revoked() {
     let (_, table) = fixtures.run("supervisions ls");
     assert!(table.contains("whisper") && table.ends_with("2 supervisions\n"), "{table}");
 
-    // Nobody may supervise this one any more, so whoever does is revoked; the other goes on.
+    // The target 1001 becomes protected, so its supervision is revoked; the other supervision goes on.
     let text = ORGANIZATION.replacen("extension = \"1001\"\n", "extension = \"1001\"\nprotected = true\n", 1);
     fixtures.folder.write("organizations/acme.toml", &text);
     assert_eq!(fixtures.sidecar.reload()["successful"], true);
@@ -198,7 +199,7 @@ fn supervisions_are_listed_and_ended_also_those_that_a_reload_revoked() {
     let metric = |series: &str| fixtures.sidecar.metric(series);
     assert!((metric("queuewarden_supervisions_revoked_total") - 1.0).abs() < f64::EPSILON);
     assert!(metric("queuewarden_supervisions{mode=\"listen\"}").abs() < f64::EPSILON);
-    // The PBX reports it ended, and it is listed no more.
+    // After the PBX has reported the end of the revoked supervision, the list does not have it.
     assert!(fixtures.ask("actor=2001 action=supervision.end target=1001").contains("reason=reported"));
     assert_eq!(revoked(&fixtures), [("1003".to_owned(), false)]);
     let ended = fixtures.json("supervisions end --org acme --target 1003");

@@ -1,17 +1,19 @@
-//! Given a question with more than one fault, when it is judged, then the first failing check gives the reason (RULES
-//! section 7); names are accepted as id and as number, and answers have them as the tables do.
+//! Given a question with several faults, when it is decided, then the first failing check gives the reason
+//! (config/models/README.md, "How a question is judged"). Questions name users and queues by id or by number; answers
+//! always have the number.
 
 use crate::stories::fixtures::{ORGANIZATION, SideBySide, play, with_switched};
 
-/// Given an event that is wrong in every way, when one fault after the other is mended, then each next check speaks up.
+/// Given a question with every fault, when its faults are corrected one by one, then each answer has the reason of the
+/// next check.
 #[test]
 fn the_first_check_that_fails_names_the_reason() {
-    let fixtures = with_switched(&["supervise_outside_queues"]) + "[limits]\nlogins_per_queue_max = 1\n";
+    let organization = with_switched(&["supervise_outside_queues"]) + "[limits]\nlogins_per_queue_max = 1\n";
     play(
-        &fixtures,
+        &organization,
         &[
             ("3002 *13600", "allow assigned queue.login 600"),
-            // Somebody else's login.
+            // Login of another user.
             ("9999 no.action queue=999 target=8888", "deny unknown_action"),
             ("9999 agent.login queue=999", "deny missing_attribute agent.login"),
             ("9999 agent.login target=8888", "deny missing_attribute agent.login"),
@@ -36,7 +38,7 @@ fn the_first_check_that_fails_names_the_reason() {
             ("2001 call.barge queue=601 target=2003", "deny queue_out_of_scope call.barge 601"),
             ("2002 call.barge target=2003", "deny no_queue_context call.barge"),
             ("2001 call.barge queue=600 target=2003", "deny target_protected call.barge 600"),
-            // One's own login.
+            // The actor's own login.
             ("9999 *99999", "deny unknown_feature_code"),
             ("9999 *13999", "deny unknown_user queue.login"),
             ("3001 queue.login queue=999 via=dashboard", "deny unknown_queue queue.login"),
@@ -47,7 +49,8 @@ fn the_first_check_that_fails_names_the_reason() {
     );
 }
 
-/// Given names that no table has, when they are asked about, then each has its own reason: L13.
+/// Given a name that the organization does not have, when a question has it, then each kind of name has its own reason:
+/// L13.
 #[test]
 fn each_unknown_name_has_its_own_reason() {
     play(
@@ -66,24 +69,24 @@ fn each_unknown_name_has_its_own_reason() {
             ("1001 *221", "deny unknown_feature_code"),
             ("1001 queue.dance queue=600", "deny unknown_action"),
             ("1001 Queue.Login queue=600", "deny unknown_action"),
-            // Names are what they are: nothing is trimmed, folded or guessed.
+            // Names are compared byte by byte: no trimming, no case folding, no leading zeros.
             ("Agent *13600", "deny unknown_user queue.login"),
             ("01001 *13600", "deny unknown_user queue.login"),
             ("1001 queue.login queue=0600", "deny unknown_queue queue.login"),
-            // A user is no queue, a queue no user.
+            // The extension of a user is not found as a queue, nor the number of a queue as a user.
             ("1001 *131001", "deny unknown_queue queue.login"),
             ("600 *13600", "deny unknown_user queue.login"),
         ],
     );
     let side_by_side = SideBySide::open(ORGANIZATION);
-    let heard = side_by_side.sidecar.ask("dial org=nowhere actor=9999 digits=*99");
-    assert_eq!(heard, "deny reason=unknown_organization policy=1");
-    let heard = side_by_side.sidecar.agi("9999", "nowhere/no.action", &["queue=999"]);
-    assert_eq!((&*heard["QW_VERDICT"], &*heard["QW_REASON"]), ("DENY", "unknown_organization"));
+    let answer = side_by_side.sidecar.ask("dial org=nowhere actor=9999 digits=*99");
+    assert_eq!(answer, "deny reason=unknown_organization policy=1");
+    let answer = side_by_side.sidecar.agi("9999", "nowhere/no.action", &["queue=999"]);
+    assert_eq!((&*answer["QW_VERDICT"], &*answer["QW_REASON"]), ("DENY", "unknown_organization"));
 }
 
-/// Given a user or a queue, when it is named by id or by number, then it is the same one, and the answer has the
-/// number.
+/// Given a user or a queue, when a question names it by id or by number, then both mean the same, and the answer has
+/// the number.
 #[test]
 fn names_are_found_by_id_and_by_number_and_answered_by_number() {
     play(
@@ -100,8 +103,8 @@ fn names_are_found_by_id_and_by_number_and_answered_by_number() {
     );
 }
 
-/// Given keys that are known but mean nothing to the action, when they come along, then they are ignored; only their
-/// values have to be in their lists.
+/// Given a known key that the action does not use, when a question has it, then the key is ignored, but a malformed
+/// value is still an error.
 #[test]
 fn known_keys_that_an_action_does_not_use_are_ignored() {
     play(
@@ -122,8 +125,8 @@ fn known_keys_that_an_action_does_not_use_are_ignored() {
     );
 }
 
-/// Given a queue both dialed and given, when it is read, then that is the peer's mistake and nothing is judged,
-/// whoever asks.
+/// Given a question with a queue in the dialed digits and another in the key `queue`, when it is read, then the answer
+/// is an error and nothing is decided, also for an unknown actor.
 #[test]
 fn a_queue_both_dialed_and_given_is_a_duplicate() {
     play(

@@ -1,4 +1,4 @@
-//! Given one last place, when many connections ask for it at once, then exactly one gets it, in every round.
+//! Given one last place below a limit, when 32 connections ask for it at once, then one gets it, in every round.
 
 use std::io::{BufRead, BufReader, Write};
 use std::thread;
@@ -6,10 +6,10 @@ use std::thread;
 use crate::support::{Folder, Sidecar, connect};
 
 const CONNECTIONS: usize = 32;
-/// Races for a last place, each begun when the one before is over.
+/// Races in a test, one after the other.
 const ROUNDS: usize = 12;
 
-/// 32 agents who serve 40 queues, 32 supervisors of them, and these limits.
+/// A folder with 40 queues, 32 agents and 32 supervisors of all queues, and these limits.
 fn fixtures(limits: &str) -> Folder {
     let mut text = format!("organization = \"acme\"\nmodel = \"goto\"\n[limits]\n{limits}\n");
     let queues: Vec<String> = (0..40).map(|queue| format!("\"q{queue}\"")).collect();
@@ -28,12 +28,12 @@ fn fixtures(limits: &str) -> Folder {
     Folder::with("acme.toml", &text).durable()
 }
 
-/// Every connection asks its own question of this round at the same time; the reasons of the answers.
+/// In every round all connections ask at the same time, each its own question. Returns the reasons by round.
 fn race(sidecar: &Sidecar, question: impl Fn(usize, usize) -> String + Sync) -> Vec<Vec<String>> {
     let barrier = std::sync::Barrier::new(CONNECTIONS);
     let (question, barrier) = (&question, &barrier);
     let line = sidecar.address("line");
-    let of_connections: Vec<Vec<String>> = thread::scope(|scope| {
+    let reasons_by_connection: Vec<Vec<String>> = thread::scope(|scope| {
         let racing: Vec<_> = (0..CONNECTIONS)
             .map(|connection| {
                 scope.spawn(move || {
@@ -57,10 +57,10 @@ fn race(sidecar: &Sidecar, question: impl Fn(usize, usize) -> String + Sync) -> 
             .collect();
         racing.into_iter().map(|racing| racing.join().expect("see above")).collect()
     });
-    (0..ROUNDS).map(|round| of_connections.iter().map(|reasons| reasons[round].clone()).collect()).collect()
+    (0..ROUNDS).map(|round| reasons_by_connection.iter().map(|reasons| reasons[round].clone()).collect()).collect()
 }
 
-/// In every round `places` questions were answered `granted`, and all others `refused`.
+/// Panics unless in every round `places` answers have the reason `granted`, and all others `refused`.
 fn assert_won_by(places: usize, reasons: &[Vec<String>], granted: &str, refused: &str) {
     for (round, reasons) in reasons.iter().enumerate() {
         assert_eq!(reasons.iter().filter(|reason| *reason == granted).count(), places, "round {round}: {reasons:?}");
@@ -68,11 +68,11 @@ fn assert_won_by(places: usize, reasons: &[Vec<String>], granted: &str, refused:
     }
 }
 
-/// How many sessions there are after the process was killed and started again: what was promised to a winner is kept.
+/// The number of sessions after a kill and a restart of the process: an allowed login must survive.
 fn sessions_after_a_crash(folder: &Folder, sidecar: Sidecar) -> usize {
     sidecar.crash();
-    let page: serde_json::Value = serde_json::from_str(&Sidecar::start(folder).get("/sessions")).unwrap();
-    page["rows"].as_array().unwrap().len()
+    let sessions: serde_json::Value = serde_json::from_str(&Sidecar::start(folder).get("/sessions")).unwrap();
+    sessions["rows"].as_array().unwrap().len()
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn one_gets_the_last_place_of_a_queue() {
 fn one_gets_the_last_place_of_an_organization() {
     let folder = fixtures(&format!("logins_max = {ROUNDS}"));
     let sidecar = Sidecar::start(&folder);
-    // All places but one are taken before each race: those of the rounds before, and some that somebody gives back.
+    // Before each race of logins all places but one are taken: each odd round logs out the winner of the even round.
     let mut line = sidecar.line();
     for queue in 0..ROUNDS - 1 {
         assert!(
@@ -116,7 +116,7 @@ fn one_gets_the_last_place_of_a_user() {
         let taken = format!("do org=acme actor={} action=queue.login queue=639", 1_000 + user);
         assert!(sidecar.ask(&taken).starts_with("allow"));
     }
-    // The user, from one phone, and supervisors who want him elsewhere.
+    // The user logs in to one queue while supervisors log the user in to others.
     let reasons = race(&sidecar, |round, connection| {
         let (user, queue) = (1_000 + round, 600 + connection);
         match connection % 2 {
@@ -150,7 +150,7 @@ fn the_limit_of_supervisions_of_a_target_holds_under_a_race() {
         let mode = ["listen", "whisper", "barge"][connection % 3];
         format!("actor={} action=call.{mode} target={} queue=600", 2_000 + connection, 1_000 + round)
     });
-    // Whoever wins often reaches their own limit, and is asked for that one after that of the target.
+    // A supervisor may reach their own limit; that of the target is checked first.
     for (round, reasons) in reasons.iter().enumerate() {
         assert_eq!(reasons.iter().filter(|reason| *reason == "role_permits").count(), 2, "round {round}: {reasons:?}");
     }

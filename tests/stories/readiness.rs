@@ -1,5 +1,5 @@
-//! Given a sidecar, when a monitor asks `/readyz` and `/livez`, then each named check says whether it holds; at a stop
-//! `/readyz` fails before the listeners close.
+//! Given a sidecar, when a monitor requests `/readyz` and `/livez`, then the response has the result of each check. At
+//! a stop `/readyz` fails before the listeners close.
 
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -18,11 +18,11 @@ fn ready_means_that_every_check_holds() {
     }
     assert!(!checks.contains("[-]"), "{checks}");
     assert_eq!(sidecar.status()["decides"], true);
-    // What proves that decisions are made is no decision of anybody's.
+    // The self test, which proves that the sidecar decides, is not counted as a decision.
     let counted = sidecar.get("/metrics");
-    let asked =
+    let decisions =
         counted.lines().filter(|line| line.starts_with("queuewarden_decisions_total{") && !line.ends_with(" 0"));
-    assert_eq!(asked.count(), 0);
+    assert_eq!(decisions.count(), 0);
 }
 
 #[test]
@@ -39,12 +39,12 @@ fn a_stop_is_announced_before_connections_are_refused() {
     assert_eq!(status, 503);
     assert!(checks.contains("[-] open failed: draining\n") && checks.contains("[+] decisions ok\n"), "{checks}");
     assert_eq!(sidecar.try_get("/readyz").1, "draining\n");
-    assert_eq!(sidecar.get("/livez"), "ok\n", "it is not to be killed");
-    // Whoever has not heard of it yet is answered as ever, on old connections and on new ones.
+    assert_eq!(sidecar.get("/livez"), "ok\n", "a draining process is alive");
+    // Until the listeners close, questions on old and new connections are answered.
     assert_eq!(sidecar.ask("ping"), "pong");
     assert_eq!(before.ask("may org=acme actor=1001 action=queue.login queue=600").split(' ').next(), Some("allow"));
-    wait_until("nobody to be let in", || TcpStream::connect(address).is_err());
-    assert!(stopped.elapsed() >= Duration::from_secs(4), "not before its time");
+    wait_until("the listener to close", || TcpStream::connect(address).is_err());
+    assert!(stopped.elapsed() >= Duration::from_secs(4), "the listener closes after `drain_delay_seconds`");
     assert_eq!(before.try_line(), None, "the connection has ended");
     drop(before);
     assert_eq!(sidecar.wait().code(), Some(0));

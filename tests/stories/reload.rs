@@ -1,5 +1,5 @@
-//! Given a running sidecar, when its configuration is reloaded, then the whole new policy applies or the old one
-//! stays; no connection and no reply is lost, and every reply names the revision of the policy that judged.
+//! Given a running sidecar, when its configuration is reloaded, then the whole new policy applies, or the old policy
+//! stays. No connection and no reply is lost, and every reply has the revision of the policy that decided.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -15,19 +15,19 @@ const REVISION: &str = "queuewarden_policy_revision";
 const SUCCESSFUL: &str = "queuewarden_policy_last_reload_successful";
 const LOGIN: &str = "may org=acme actor=1001 action=queue.login queue=q1";
 
-fn is(sidecar: &Sidecar, series: &str, value: u32) -> bool {
+fn metric_is(sidecar: &Sidecar, series: &str, value: u32) -> bool {
     format!("{}", sidecar.metric(series)) == format!("{value}")
 }
 
-/// Given a broken configuration, when it is loaded, then every problem and its position is in the log and in
-/// `/status`, and the old policy stays; after a correction the new one applies.
+/// Given a broken configuration, when it is loaded, then the log and `/status` have every problem with its position,
+/// and the old policy stays. After a correction the new policy applies.
 #[test]
 fn a_broken_configuration_leaves_the_running_policy_and_reports_every_problem() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
     let barred = "deny action=queue.login queue=601 reason=unassigned_barred policy=1";
     assert_eq!(sidecar.ask(LOGIN), barred);
-    assert!(is(&sidecar, SUCCESSFUL, 1) && is(&sidecar, REVISION, 1));
+    assert!(metric_is(&sidecar, SUCCESSFUL, 1) && metric_is(&sidecar, REVISION, 1));
     let stamp = "queuewarden_policy_last_reload_success_timestamp_seconds";
     let loaded_at = sidecar.metric(stamp);
 
@@ -45,31 +45,30 @@ fn a_broken_configuration_leaves_the_running_policy_and_reports_every_problem() 
         let last = sidecar.reload();
         assert_eq!((&last["successful"], &last["problems"]["more"]), (&false.into(), &0.into()), "{last}");
         let problems = last["problems"]["problems"].as_array().unwrap();
-        let told: Vec<String> = problems
+        let reported: Vec<String> = problems
             .iter()
             .map(|problem| format!("{}:{}:{}", problem["file"].as_str().unwrap(), problem["line"], problem["column"]))
             .collect();
-        let mut sorted = (told.clone(), places.to_vec());
+        let mut sorted = (reported.clone(), places.to_vec());
         sorted.0.sort();
         sorted.1.sort();
         assert_eq!(sorted.0, sorted.1);
         sidecar.log_until_all(&places.each_ref().map(|place| format!("{place}: ")));
-        assert!(is(&sidecar, SUCCESSFUL, 0) && is(&sidecar, REVISION, 1));
-        assert!(is(&sidecar, "queuewarden_policy_reloads_total{result=\"failure\"}", failures));
-        assert_eq!(sidecar.metric(stamp).to_string(), loaded_at.to_string(), "that of the last success");
-        assert_eq!(sidecar.ask(LOGIN), barred, "the old policy, and its number");
+        assert!(metric_is(&sidecar, SUCCESSFUL, 0) && metric_is(&sidecar, REVISION, 1));
+        assert!(metric_is(&sidecar, "queuewarden_policy_reloads_total{result=\"failure\"}", failures));
+        assert_eq!(sidecar.metric(stamp).to_string(), loaded_at.to_string(), "the time of the last success");
+        assert_eq!(sidecar.ask(LOGIN), barred, "the old policy and its revision");
         assert_eq!(sidecar.try_get("/readyz").0, 200);
     }
     folder.write(FILE, &with_switched(&["allow_unassigned_login"]));
     folder.replace("queuewarden.toml", "speed = \"high\"\n", "");
     let last = sidecar.reload();
     assert_eq!((&last["successful"], &last["problems"]["problems"]), (&true.into(), &serde_json::json!([])), "{last}");
-    assert!(is(&sidecar, SUCCESSFUL, 1) && is(&sidecar, REVISION, 2));
+    assert!(metric_is(&sidecar, SUCCESSFUL, 1) && metric_is(&sidecar, REVISION, 2));
     assert_eq!(sidecar.ask(LOGIN), "allow action=queue.login queue=601 reason=unassigned_allowed policy=2");
 }
 
-/// Given unchanged files, when they are loaded, then the revision rises all the same, in replies, in the gauge and in
-/// `/status`.
+/// Given unchanged files, when they are reloaded, then the revision rises in replies, in the gauge and in `/status`.
 #[test]
 fn every_successful_load_raises_the_revision() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
@@ -79,20 +78,21 @@ fn every_successful_load_raises_the_revision() {
         if revision > 1 {
             sidecar.reload();
         }
-        let heard = format!("deny action=queue.login queue=601 reason=unassigned_barred policy={revision}");
-        assert_eq!(kept_open.ask(LOGIN), heard, "on a connection that was there before");
-        assert_eq!(sidecar.ask(LOGIN), heard, "on a new one");
-        assert!(is(&sidecar, REVISION, revision));
+        let reply = format!("deny action=queue.login queue=601 reason=unassigned_barred policy={revision}");
+        assert_eq!(kept_open.ask(LOGIN), reply, "on a connection from before the reload");
+        assert_eq!(sidecar.ask(LOGIN), reply, "on a new connection");
+        assert!(metric_is(&sidecar, REVISION, revision));
         assert_eq!(sidecar.status()["policy"]["revision"], revision);
         assert!(
-            is(&sidecar, "queuewarden_policy_reloads_total{result=\"success\"}", revision),
-            "the first load is one"
+            metric_is(&sidecar, "queuewarden_policy_reloads_total{result=\"success\"}", revision),
+            "the first load counts"
         );
     }
 }
 
-/// The organization of odd and of even revisions: the setting and the number of the queue change together.
-fn office_at(revision: u64) -> String {
+/// The organization file of this revision. Between odd and even revisions a setting and the number of a queue change
+/// together, so an answer of a mixed policy would show.
+fn organization_at(revision: u64) -> String {
     if revision % 2 == 1 {
         ORGANIZATION.to_owned()
     } else {
@@ -100,12 +100,11 @@ fn office_at(revision: u64) -> String {
     }
 }
 
-/// Given clients of both dialects who ask without a pause, when the policy changes under them again and again, then no
-/// reply is lost or out of order, each is judged by one policy from end to end, and none by an older one than the
-/// reply before.
+/// Given clients of two dialects that ask without a pause, when the policy changes repeatedly, then no reply is lost or
+/// out of order, one policy decides each question, and the revision never falls on a connection.
 #[test]
 fn under_load_no_reply_is_lost_and_none_mixes_two_policies() {
-    let folder = Folder::with("acme.toml", &office_at(1));
+    let folder = Folder::with("acme.toml", &organization_at(1));
     let sidecar = Sidecar::start(&folder);
     let over = Arc::new(AtomicBool::new(false));
     let (address, fastagi) = (sidecar.address("line"), sidecar.address("fastagi"));
@@ -113,91 +112,91 @@ fn under_load_no_reply_is_lost_and_none_mixes_two_policies() {
         let over = Arc::clone(&over);
         thread::spawn(move || {
             let mut line = crate::support::LineClient::new(connect(address));
-            let (mut asked, mut latest) = (0_u64, 1);
+            let (mut questions, mut latest) = (0_u64, 1);
             while !over.load(Ordering::Relaxed) {
-                let batch: String = (asked..asked + 64).map(|id| format!("{id} {LOGIN}\n")).collect();
+                let batch: String = (questions..questions + 64).map(|id| format!("{id} {LOGIN}\n")).collect();
                 line.send(batch.as_bytes());
-                for id in asked..asked + 64 {
-                    let heard = line.line();
-                    let (answer, revision) = heard.rsplit_once(" policy=").expect(&heard);
+                for id in questions..questions + 64 {
+                    let reply = line.line();
+                    let (answer, revision) = reply.rsplit_once(" policy=").expect(&reply);
                     let revision: u64 = revision.parse().unwrap();
                     let expected = if revision % 2 == 1 {
                         format!("{id} deny action=queue.login queue=601 reason=unassigned_barred")
                     } else {
                         format!("{id} allow action=queue.login queue=801 reason=unassigned_allowed")
                     };
-                    assert_eq!(answer, expected, "judged by {revision}");
+                    assert_eq!(answer, expected, "decided by revision {revision}");
                     assert!(revision >= latest, "{revision} after {latest}");
                     latest = revision;
                 }
-                asked += 64;
+                questions += 64;
             }
-            (asked, latest)
+            (questions, latest)
         })
     };
     let by_fastagi = {
         let over = Arc::clone(&over);
         thread::spawn(move || {
-            // Logging in and out needs the session table as well, and is one decision with it.
+            // A toggle reads the policy and the sessions, and must use one policy for both.
             let environment = agi_environment("1002", "acme/queue.toggle", &["queue=q1"]);
-            let mut asked = 0;
+            let mut questions = 0;
             while !over.load(Ordering::Relaxed) {
                 let mut stream = connect(fastagi);
                 stream.write_all(environment.as_bytes()).unwrap();
-                let heard = variables(&read_to_end(&mut stream));
-                let answer = (&*heard["QW_VERDICT"], &*heard["QW_REASON"], &*heard["QW_QUEUES"]);
-                let of_one_policy = matches!(
+                let reply = variables(&read_to_end(&mut stream));
+                let answer = (&*reply["QW_VERDICT"], &*reply["QW_REASON"], &*reply["QW_QUEUES"]);
+                let is_consistent = matches!(
                     answer,
                     ("DENY", "unassigned_barred", "601")
                         | ("ALLOW", "logged_out", "601" | "801")
                         | ("ALLOW", "unassigned_allowed", "801")
                 );
-                assert!(of_one_policy, "{answer:?}");
-                asked += 1;
+                assert!(is_consistent, "{answer:?}");
+                questions += 1;
             }
-            asked
+            questions
         })
     };
     for revision in 2..=5 {
-        folder.write(FILE, &office_at(revision));
+        folder.write(FILE, &organization_at(revision));
         sidecar.reload();
-        // The gauge follows when every connection uses the policy: whoever asks after it hears that revision.
-        wait_until("the revision to be settled", || sidecar.status()["policy"]["revision"] == revision);
-        let heard = sidecar.ask(LOGIN);
-        assert!(heard.ends_with(&format!("policy={revision}")), "{heard}");
+        // `/status` shows the revision once every connection uses the policy.
+        wait_until("the new revision", || sidecar.status()["policy"]["revision"] == revision);
+        let reply = sidecar.ask(LOGIN);
+        assert!(reply.ends_with(&format!("policy={revision}")), "{reply}");
     }
     over.store(true, Ordering::Relaxed);
-    let (asked, latest) = by_line.join().unwrap();
-    let asked_by_fastagi = by_fastagi.join().unwrap();
-    assert!(asked > 1_000 && asked_by_fastagi > 100, "{asked} and {asked_by_fastagi}");
-    assert!(latest >= 4, "the connection that was there from the start heard of the reloads");
-    assert!(is(&sidecar, "queuewarden_panics_total", 0));
+    let (questions, latest) = by_line.join().unwrap();
+    let fastagi_questions = by_fastagi.join().unwrap();
+    assert!(questions > 1_000 && fastagi_questions > 100, "{questions} and {fastagi_questions}");
+    assert!(latest >= 4, "an old connection uses the new policies");
+    assert!(metric_is(&sidecar, "queuewarden_panics_total", 0));
 }
 
-/// Given a role model of the operator's own, when it is loaded, then it judges: roles and grants are data. Broken, it
-/// does not load, and the one that runs judges on.
+/// Given a role model that the operator wrote, when it is loaded, then its roles and grants decide. A broken model does
+/// not load, and the running model goes on deciding.
 #[test]
 fn a_custom_role_model_is_loaded_and_reloaded() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
     let sidecar = Sidecar::start(&folder);
     let question = "may org=acme actor=3001 action=call.outbound";
     assert_eq!(sidecar.ask(question), "deny action=call.outbound reason=agent_role_required policy=1");
-    let of_goto = "actions = [\"call.outbound\", \"call.direct_in\"]\nroles = [\"agent\"]";
+    let goto_grant = "actions = [\"call.outbound\", \"call.direct_in\"]\nroles = [\"agent\"]";
     let mine = folder.read("models/goto.toml").replace("model = \"goto\"", "model = \"mine\"");
-    assert!(mine.contains(of_goto));
-    folder.write("models/mine.toml", &mine.replace(of_goto, &of_goto.replace("\"agent\"]", "\"everyone\"]")));
+    assert!(mine.contains(goto_grant));
+    folder.write("models/mine.toml", &mine.replace(goto_grant, &goto_grant.replace("\"agent\"]", "\"everyone\"]")));
     folder.replace(FILE, "model = \"goto\"", "model = \"mine\"");
     assert_eq!(sidecar.reload()["successful"], true);
     assert_eq!(sidecar.ask(question), "allow action=call.outbound reason=role_permits policy=2");
-    folder.write("models/mine.toml", &mine.replace(of_goto, &of_goto.replace("\"agent\"]", "\"nobody\"]")));
+    folder.write("models/mine.toml", &mine.replace(goto_grant, &goto_grant.replace("\"agent\"]", "\"nobody\"]")));
     let last = sidecar.reload();
     assert_eq!(last["successful"], false);
     assert!(last["problems"].to_string().contains("`nobody`"), "{last}");
     assert_eq!(sidecar.ask(question), "allow action=call.outbound reason=role_permits policy=2");
 }
 
-/// Given more than a thousand signals over some seconds, when they are over, then the configuration was loaded about
-/// once a second, and the last change applies.
+/// Given more than a thousand signals within some seconds, when the last has arrived, then the configuration was loaded
+/// about once a second, and the last change applies.
 #[test]
 fn a_thousand_signals_load_about_once_a_second() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
@@ -212,14 +211,14 @@ fn a_thousand_signals_load_about_once_a_second() {
     sidecar.signal("HUP");
     let last = Instant::now();
     wait_until("the last change", || sidecar.ask(LOGIN).starts_with("allow"));
-    assert!(last.elapsed() < Duration::from_secs(5), "a signal is handled soon");
+    assert!(last.elapsed() < Duration::from_secs(5), "a signal is handled within 5 s");
     let loads = sidecar.metric("queuewarden_policy_reloads_total{result=\"success\"}") - 1.0;
     let most = 2.0 + began.elapsed().as_secs_f64();
     assert!(loads >= 2.0 && loads <= most, "{loads} loads for {sent} signals in {:?}", began.elapsed());
 }
 
-/// Given a change that only a restart can bring, when the configuration is loaded, then the rest applies and the
-/// restart is reported as needed.
+/// Given a change that needs a restart, when the configuration is loaded, then the other changes apply, and the sidecar
+/// reports that a restart is needed.
 #[test]
 fn a_change_that_needs_a_restart_is_reported() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
@@ -231,14 +230,13 @@ fn a_change_that_needs_a_restart_is_reported() {
     let last = sidecar.reload();
     assert_eq!((&last["successful"], &last["restart_needed"]), (&true.into(), &true.into()), "{last}");
     sidecar.log_until("restart");
-    assert!(is(&sidecar, "queuewarden_connections_limit", 10_000), "and nothing pretends that it has happened");
+    assert!(metric_is(&sidecar, "queuewarden_connections_limit", 10_000), "the gauge shows the limit in use");
     folder.replace("queuewarden.toml", "[limits]\nconnections_max = 77\n", "");
     assert_eq!(sidecar.reload()["restart_needed"], false);
 }
 
-/// Given a token that is changed, when the configuration is loaded, then it is the new one that counts, or the
-/// operator is told that a restart is needed: a token that leaked must not be good for longer than its operator
-/// believes.
+/// Given a changed token, when the configuration is loaded, then the new token counts, or the sidecar reports that a
+/// restart is needed: a leaked token must not stay valid while the operator believes that it is not.
 #[test]
 fn a_changed_token_applies_or_a_restart_is_reported_as_needed() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
@@ -253,12 +251,12 @@ fn a_changed_token_applies_or_a_restart_is_reported_as_needed() {
         && sidecar.ask("auth token=first") == "error reason=unauthenticated";
     assert!(
         is_new || last["restart_needed"] == true,
-        "the old token is good, the new one is not, and nobody says so: {last}"
+        "the old token is still valid, and no restart is reported: {last}"
     );
 }
 
-/// Given connections that are in the middle of a question when the policy changes, when the rest comes, then the new
-/// policy judges it.
+/// Given connections with half a question, when the policy changes before the other half arrives, then the new policy
+/// decides.
 #[test]
 fn a_question_under_way_is_judged_by_the_policy_of_its_last_byte() {
     let folder = Folder::with("acme.toml", ORGANIZATION);

@@ -1,5 +1,5 @@
 //! Given a fresh checkout, when the shipped configuration is started, then the program prints its addresses, and the
-//! command that it prints to try works as it is.
+//! printed example command works unchanged.
 
 use std::process::Command;
 
@@ -29,6 +29,6 @@ fn the_printed_command_works() {
     }
     let line = sidecar.banner.last().unwrap().strip_prefix("try it:").expect("the last line").trim();
     let output = Command::new("bash").args(["-c", line]).output().unwrap();
-    let heard = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success() && heard.starts_with("1 allow "), "{line}\n{heard}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && text.starts_with("1 allow "), "{line}\n{text}");
 }

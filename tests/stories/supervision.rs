@@ -1,13 +1,13 @@
-//! Given calls inside and outside of queues, when a user wants to listen, whisper or barge, then role, queue and
-//! target decide, and an allowed answer carries the options that hold the PBX to the mode and the target.
+//! Given calls inside and outside of queues, when a user asks to listen, whisper or barge, then role, queue and target
+//! decide. An allow carries the options that restrict the PBX to the mode and the target.
 
 use crate::stories::fixtures::{ORGANIZATION, SideBySide, play, with_switched};
 
 const MODES: [&str; 3] = ["call.listen", "call.whisper", "call.barge"];
 
-/// Asks the same for each way of supervising; `*` in the answer stands for the action.
-fn in_every_mode(fixtures: &str, steps: &[(&str, &str)]) {
-    let mut side_by_side = SideBySide::open(fixtures);
+/// Asks each question in every mode; `*` in a question and in an answer stands for the action.
+fn in_every_mode(organization: &str, steps: &[(&str, &str)]) {
+    let mut side_by_side = SideBySide::open(organization);
     for mode in MODES {
         for (question, answer) in steps {
             assert_eq!(side_by_side.ask(&question.replacen('*', mode, 1)), answer.replacen('*', mode, 1), "{question}");
@@ -15,8 +15,8 @@ fn in_every_mode(fixtures: &str, steps: &[(&str, &str)]) {
     }
 }
 
-/// Given the limit to assigned queues, when a supervisor supervises a call of their queue, then they may, and elsewhere
-/// they may not: R10, R11, R12, R37, R48, V15, V16. Serving the queue matters for nothing here.
+/// Given the limit to assigned queues, when a supervisor supervises a call, then the answer is allow in a queue that
+/// they supervise and deny in others: R10, R11, R12, R37, R48, V15, V16. Queues that they serve do not count.
 #[test]
 fn a_supervisor_supervises_the_calls_of_their_queues() {
     in_every_mode(
@@ -32,7 +32,8 @@ fn a_supervisor_supervises_the_calls_of_their_queues() {
     );
 }
 
-/// Given the codes of the shipped dialplan, when they are dialed with the queue of the call, then each is its mode.
+/// Given the feature codes of the shipped dialplan, when each is dialed with the queue of the call, then the action is
+/// its mode, with the dialed target.
 #[test]
 fn the_codes_for_listen_whisper_and_barge_carry_the_target() {
     play(
@@ -49,7 +50,8 @@ fn the_codes_for_listen_whisper_and_barge_carry_the_target() {
     );
 }
 
-/// Given the limit is lifted, when a supervisor supervises any call, in a queue or not, then they may: R38, V17.
+/// Given the limit is off, when a supervisor supervises any call, in a queue or not, then the answer is allow: R38,
+/// V17.
 #[test]
 fn without_the_limit_a_supervisor_supervises_everywhere() {
     in_every_mode(
@@ -63,8 +65,8 @@ fn without_the_limit_a_supervisor_supervises_everywhere() {
     );
 }
 
-/// Given somebody without the supervisor role, when they would supervise, then no: R18, V18. A contact admin is not
-/// listed either, and the switch that lets them is off (R19, V19).
+/// Given a user without the supervisor role, when they supervise a call, then the answer is deny: R18, V18. For a
+/// contact admin too, unless the setting `may_supervise` is on (R19, V19).
 #[test]
 fn without_the_supervisor_role_nobody_supervises() {
     in_every_mode(
@@ -91,8 +93,8 @@ fn without_the_supervisor_role_nobody_supervises() {
     );
 }
 
-/// Given a call that is in no queue, when a limited supervisor would supervise it, then they may only if the setting
-/// says so and the target serves a queue of theirs: C13.
+/// Given a call outside every queue, when a limited supervisor supervises it, then the answer is allow only with the
+/// setting `supervise_outside_queues`, and for a target who serves a queue of the supervisor: C13.
 #[test]
 fn a_call_outside_every_queue_needs_a_switch_and_an_agent_of_ones_own() {
     in_every_mode(
@@ -115,8 +117,8 @@ fn a_call_outside_every_queue_needs_a_switch_and_an_agent_of_ones_own() {
     );
 }
 
-/// Given supervisors among each other, when one would supervise another, then only if the setting says so, and never
-/// one who is protected: C14. The queue is judged before.
+/// Given two supervisors, when one supervises the other, then the answer is allow only with the setting
+/// `supervise_peers`, and never for a protected target: C14. The queue is checked first.
 #[test]
 fn supervisors_are_supervised_only_with_the_setting_and_protected_ones_never() {
     in_every_mode(
@@ -154,8 +156,8 @@ fn supervisors_are_supervised_only_with_the_setting_and_protected_ones_never() {
     );
 }
 
-/// Given only the id of a call, when it is to be supervised, then no call is known that it could be: the target has to
-/// be named.
+/// Given the id of a call that no PBX has reported, when a question has it without a target, then the reason is
+/// `unknown_call`.
 #[test]
 fn a_call_without_a_target_is_unknown() {
     in_every_mode(
@@ -168,17 +170,16 @@ fn a_call_without_a_target_is_unknown() {
     );
 }
 
-/// Given an allowed supervision, when it is answered, then the answer pins mode and target down for the PBX:
-/// `QW_TARGET` ends in `-`, so that 1001 is not 10011 as well, and no option lets the listener change the mode or the
-/// channel.
+/// Given an allowed supervision, when it is answered, then the answer fixes mode and target for the PBX: `QW_TARGET`
+/// ends in `-`, so that 1001 does not match 10011, and no option lets the listener change the mode or the channel.
 #[test]
 fn an_allowed_supervision_fixes_mode_and_target() {
     let mut side_by_side = SideBySide::open(ORGANIZATION);
     for (mode, letter) in [("listen", None), ("whisper", Some('w')), ("barge", Some('B'))] {
         let mut line = side_by_side.sidecar.line();
-        let heard = line.ask(&format!("do org=by_line actor=2001 action=call.{mode} target=agent queue=q0 call=c-77"));
+        let reply = line.ask(&format!("do org=by_line actor=2001 action=call.{mode} target=agent queue=q0 call=c-77"));
         let start = format!("allow action=call.{mode} queue=600 reason=role_permits policy=1 mode={mode} target=1001 ");
-        assert!(heard.starts_with(&start), "{heard}");
+        assert!(reply.starts_with(&start), "{reply}");
         let answer = side_by_side.sidecar.agi(
             "2001",
             &format!("by_fastagi/call.{mode}"),
@@ -186,18 +187,18 @@ fn an_allowed_supervision_fixes_mode_and_target() {
         );
         assert_eq!(answer["QW_TARGET"], "1001-");
         let options = &answer["QW_SPY_OPTIONS"];
-        assert!(heard.contains(&format!(" asterisk={options} ")), "one table of options for both: {heard}");
-        assert!(heard.contains(" freeswitch=eavesdrop_enable_dtmf:false"), "{heard}");
-        // E and S: it ends with the channel instead of moving on to another one. d would let keys change the mode, x,
-        // X and c let them leave, and others take arguments: what may be there at all is what the shipped dialplan
-        // lets through.
+        assert!(reply.contains(&format!(" asterisk={options} ")), "both dialects have the same options: {reply}");
+        assert!(reply.contains(" freeswitch=eavesdrop_enable_dtmf:false"), "{reply}");
+        // `E` and `S`: ChanSpy ends with the channel instead of moving on to another. `d` would let keys change the
+        // mode, `x`, `X` and `c` would let keys leave, and others take arguments. The shipped dialplan accepts only the
+        // options of this list.
         assert!(
             options.contains('E') && options.contains('S') && options.chars().all(|option| "bBEqSw".contains(option))
         );
         let modes: Vec<char> = options.chars().filter(|option| "wB".contains(*option)).collect();
         assert_eq!(modes, letter.into_iter().collect::<Vec<_>>(), "{mode}: {options}");
     }
-    // What is refused, or is no supervision, carries nothing that could be spied with.
+    // A denial, and an allow of another action, has no options.
     for (account, path, arguments, target) in [
         ("2001", "by_fastagi/call.barge", &["target=1001", "queue=601"][..], ""),
         ("1001", "by_fastagi/call.barge", &["target=1002", "queue=600"], ""),

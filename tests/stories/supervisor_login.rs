@@ -1,12 +1,12 @@
-//! Given supervisors of some queues, when they log another user in or out or pause one, then L10 to L12, L16 and the
-//! settings restrict them to their queues.
+//! Given supervisors of some queues, when they log another user in or out, or pause another user, then L10 to L12, L16
+//! and the settings restrict them to their queues.
 
 use crate::stories::fixtures::{ORGANIZATION, SideBySide, play, with_switched};
 
 const UNLIMITED: &str = "limit_to_assigned_queues";
 
-/// Given logins to unassigned queues are barred, when a supervisor of the queue logs such a person in, then that
-/// person is in until logout, and barred again after it: L10, R27, R36, V10.
+/// Given logins to unassigned queues are barred, when a supervisor of the queue logs an unassigned user in, then the
+/// session lasts until logout, and the user's own login is barred again: L10, R27, R36, V10.
 #[test]
 fn a_supervisor_logs_a_barred_user_in_until_logout() {
     play(
@@ -26,8 +26,8 @@ fn a_supervisor_logs_a_barred_user_in_until_logout() {
     );
 }
 
-/// Given the limit to assigned queues, when a supervisor reaches for another queue, then that is refused for the queue;
-/// without the limit it is not: L10, L11, L16, R35, R37, R38, R48, V11, V12.
+/// Given the limit to assigned queues, when a supervisor acts in another queue, then the reason is
+/// `queue_out_of_scope`; without the limit the answer is allow: L10, L11, L16, R35, R37, R38, R48, V11, V12.
 #[test]
 fn the_limit_to_assigned_queues_bounds_whatever_a_supervisor_does_to_others() {
     let actions = ["agent.login", "agent.pause", "agent.resume", "agent.end_wrapup", "agent.logout"];
@@ -49,16 +49,12 @@ fn the_limit_to_assigned_queues_bounds_whatever_a_supervisor_does_to_others() {
             assert_eq!(unlimited.ask(&ask(other)), format!("allow {reason} {action} {queue}"));
         }
         let ask = format!("2001 {action} target=3001 queue=603");
-        assert_eq!(
-            limited.ask(&ask),
-            format!("deny queue_out_of_scope {action} 603"),
-            "an inbox queue is no exception"
-        );
+        assert_eq!(limited.ask(&ask), format!("deny queue_out_of_scope {action} 603"), "the same for an inbox queue");
     }
 }
 
-/// Given somebody without the supervisor role, when they act on others, then that is another reason than a queue out of
-/// reach, because the remedy is another: L12, R50, V13. A contact admin lacks a switch, not a role (R19).
+/// Given a user without the supervisor role, when they act on others, then the reason is the missing role and not the
+/// queue, because the remedy differs: L12, R50, V13. A contact admin lacks a setting, not a role (R19).
 #[test]
 fn without_the_supervisor_role_nobody_acts_on_others() {
     for action in ["agent.login", "agent.logout", "agent.pause", "agent.resume", "agent.end_wrapup"] {
@@ -67,19 +63,19 @@ fn without_the_supervisor_role_nobody_acts_on_others() {
             ("1001", "supervisor_role_required"),
             ("3001", "supervisor_role_required"),
             ("3002", "supervisor_role_required"),
-            // Being listed as somebody who supervises is not the role.
+            // `supervises` without the supervisor role is not enough.
             ("3003", "supervisor_role_required"),
             ("2005", "permission_off"),
             ("2002", "queue_out_of_scope"),
         ] {
-            let heard = side_by_side.ask(&format!("{actor} {action} target=1003 queue=600"));
-            assert_eq!(heard, format!("deny {reason} {action} 600"), "{actor}");
+            let answer = side_by_side.ask(&format!("{actor} {action} target=1003 queue=600"));
+            assert_eq!(answer, format!("deny {reason} {action} 600"), "{actor}");
         }
     }
 }
 
-/// Given a session of somebody else, when a supervisor of that queue ends it, then it is over; there has to be one:
-/// L16, R32, R35.
+/// Given a login session of another user, when a supervisor of that queue ends it, then the session ends; without a
+/// session the answer is deny: L16, R32, R35.
 #[test]
 fn a_supervisor_ends_and_pauses_what_is_there() {
     play(
@@ -100,8 +96,8 @@ fn a_supervisor_ends_and_pauses_what_is_there() {
     );
 }
 
-/// Given a supervisor, when they act on themselves as if on somebody else, then that is refused: their own logins go
-/// the way of everybody's (C14). Other supervisors and the protected may be logged in and out.
+/// Given a supervisor, when they are the target of their own `agent.login`, then the answer is deny: their own logins
+/// are `queue.login` (C14). They may log in and out other supervisors and protected users.
 #[test]
 fn a_supervisor_logs_in_anybody_but_themselves() {
     play(
@@ -118,8 +114,8 @@ fn a_supervisor_logs_in_anybody_but_themselves() {
     );
 }
 
-/// Given somebody who serves one queue and supervises another, when they act, then they are an agent in the first and a
-/// supervisor in the second: R2, R4, DESIGN section 3.
+/// Given a user who serves one queue and supervises another, when they act, then they have the rights of an agent in
+/// the first and of a supervisor in the second: R2, R4, DESIGN section 3.
 #[test]
 fn what_somebody_may_do_in_a_queue_is_their_role_with_their_relation_to_it() {
     play(
@@ -135,8 +131,8 @@ fn what_somebody_may_do_in_a_queue_is_their_role_with_their_relation_to_it() {
     );
 }
 
-/// Given the switch of the contact admins, when it is on, then they do what a supervisor may, over every queue; off,
-/// nothing of it, unless they hold the supervisor role as well: R19, RULES section 7.
+/// Given the setting `may_supervise` of contact admins, when it is on, then they have the rights of a supervisor in
+/// every queue. When it is off they have none of them, unless they are supervisors too: rule R19.
 #[test]
 fn a_contact_admin_does_what_supervisors_do_only_by_the_switch() {
     play(
@@ -156,7 +152,7 @@ fn a_contact_admin_does_what_supervisors_do_only_by_the_switch() {
             ("2005 agent.end_wrapup target=3001 queue=601", "allow role_permits agent.end_wrapup 601"),
             ("2005 agent.login target=2005 queue=602", "deny self_target agent.login 602"),
             ("2006 agent.login target=3001 queue=602", "allow supervisor_login agent.login 602"),
-            // The switch is of the admins alone.
+            // The setting applies to contact admins only.
             ("2001 agent.login target=3001 queue=602", "deny queue_out_of_scope agent.login 602"),
             ("2005 *13600", "deny unassigned_barred queue.login 600"),
         ],

@@ -1,5 +1,5 @@
-//! Given systemd, played by the test, when it starts, reloads and restarts the sidecar, then the sidecar reports its
-//! state, feeds the watchdog as long as it decides, and no connection to the sockets that systemd holds is lost.
+//! Given a service manager, played by the test, when it starts, reloads and restarts the sidecar, then the sidecar
+//! reports its state, notifies the watchdog as long as it decides, and no connection to a passed socket is lost.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -16,7 +16,7 @@ use std::time::Duration;
 use crate::stories::fixtures::ORGANIZATION;
 use crate::support::{Folder, PATIENCE, Sidecar, binary, wait_until};
 
-/// The socket of a service manager.
+/// The notification socket of a service manager.
 struct Manager(UnixDatagram);
 
 impl Manager {
@@ -26,8 +26,8 @@ impl Manager {
         Self(socket)
     }
 
-    /// The next datagram that holds this line; those before it are watchdogs.
-    fn hear(&self, wanted: &str) -> Vec<String> {
+    /// The next datagram with this line. The datagrams before must be watchdog notifications.
+    fn receive(&self, wanted: &str) -> Vec<String> {
         let mut buffer = [0; 4096];
         loop {
             let length = self.0.recv(&mut buffer).unwrap_or_else(|error| panic!("{wanted}: {error}"));
@@ -42,7 +42,7 @@ impl Manager {
 }
 
 fn start(command: Command) -> Sidecar {
-    Sidecar::try_start_as(command).unwrap_or_else(|(status, said)| panic!("{status}: {said}"))
+    Sidecar::try_start_as(command).unwrap_or_else(|(status, output)| panic!("{status}: {output}"))
 }
 
 #[test]
@@ -53,28 +53,28 @@ fn the_service_manager_is_told_of_start_reload_and_stop() {
     command.arg("--config").arg(folder.path()).env("NOTIFY_SOCKET", folder.path().join("notify"));
     command.env("WATCHDOG_USEC", "10000000");
     let sidecar = start(command);
-    assert_eq!(manager.hear("READY=1"), ["READY=1", "STATUS=policy 1, organizations 1"]);
+    assert_eq!(manager.receive("READY=1"), ["READY=1", "STATUS=policy 1, organizations 1"]);
     for _ in 0..3 {
-        manager.hear("WATCHDOG=1");
+        manager.receive("WATCHDOG=1");
     }
     sidecar.signal("HUP");
-    let reloading = manager.hear("RELOADING=1");
+    let reloading = manager.receive("RELOADING=1");
     let since = reloading.iter().find_map(|line| line.strip_prefix("MONOTONIC_USEC=")).expect("in the same datagram");
     assert!(since.parse::<u64>().unwrap() > 0);
-    assert_eq!(manager.hear("READY=1"), ["READY=1", "STATUS=policy 2, organizations 1"]);
-    // A reload that fails is over as well: what runs is what ran.
+    assert_eq!(manager.receive("READY=1"), ["READY=1", "STATUS=policy 2, organizations 1"]);
+    // A failed reload ends with READY too: the old policy runs.
     folder.write("organizations/acme.toml", "organization = \"acme\"\n");
     sidecar.signal("HUP");
-    manager.hear("RELOADING=1");
+    manager.receive("RELOADING=1");
     let status = "STATUS=policy 2; the configuration on disk does not load: problems 1";
-    assert_eq!(manager.hear("READY=1"), ["READY=1", status]);
+    assert_eq!(manager.receive("READY=1"), ["READY=1", status]);
     sidecar.signal("TERM");
-    assert_eq!(manager.hear("STOPPING=1"), ["STOPPING=1", "STATUS=draining"]);
+    assert_eq!(manager.receive("STOPPING=1"), ["STOPPING=1", "STATUS=draining"]);
     let mut sidecar = sidecar;
     assert_eq!(sidecar.wait().code(), Some(0));
 }
 
-/// A process that cannot run feeds no watchdog, and neither does one that was asked for none.
+/// The sidecar does not notify a watchdog that is set for another process.
 #[test]
 fn the_watchdog_is_fed_by_what_runs_and_only_if_there_is_one() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
@@ -83,13 +83,13 @@ fn the_watchdog_is_fed_by_what_runs_and_only_if_there_is_one() {
     command.arg("--config").arg(folder.path()).env("NOTIFY_SOCKET", folder.path().join("notify"));
     command.env("WATCHDOG_USEC", "10000000").env("WATCHDOG_PID", "1");
     let sidecar = start(command);
-    manager.hear("READY=1");
+    manager.receive("READY=1");
     manager.0.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-    assert!(manager.0.recv(&mut [0; 64]).is_err(), "the watchdog is another process'");
+    assert!(manager.0.recv(&mut [0; 64]).is_err(), "the watchdog of another process is notified");
     drop(sidecar);
 }
 
-/// Sockets as systemd would pass them: from descriptor 3 on, in this order.
+/// Sockets that are passed as systemd passes them: from descriptor 3 on, in this order.
 struct Sockets {
     fds: Vec<OwnedFd>,
     names: String,
@@ -98,12 +98,12 @@ struct Sockets {
 impl Sockets {
     fn new(sockets: Vec<(&str, OwnedFd)>) -> Self {
         let names = sockets.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(":");
-        // Far from where they will be, so that none stands in another's place.
+        // Descriptors above 100, so that none is overwritten when the shell moves them to 3 and up.
         let above = |fd: OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd.as_fd(), 100).unwrap();
         Self { fds: sockets.into_iter().map(|(_, fd)| above(fd)).collect(), names }
     }
 
-    /// The binary with these sockets.
+    /// A command that starts the sidecar with these sockets.
     fn command(&self, folder: &Folder) -> Command {
         let mut script = String::from("export LISTEN_PID=$$; exec \"$0\" \"$@\"");
         for (position, fd) in self.fds.iter().enumerate() {
@@ -122,8 +122,8 @@ fn tcp() -> (SocketAddr, OwnedFd) {
     (listener.local_addr().unwrap(), listener.into())
 }
 
-/// Given sockets that outlive the process, when it is stopped and started under clients that connect without a pause,
-/// then nobody is refused, and whoever comes in between is answered by the next process.
+/// Given passed sockets, which outlive the process, when it is stopped and started while clients connect without a
+/// pause, then no connection is refused, and the next process answers a client that connected in between.
 #[test]
 fn a_restart_refuses_nobody() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
@@ -137,12 +137,12 @@ fn a_restart_refuses_nobody() {
              [state]\nstore = \"memory\"\n"
         ),
     );
-    // By its address, by its name, by its path; a name that is no key is the name of a unit.
+    // The sidecar matches a socket by address, by name, or by path. A name that is not a key is that of a unit.
     let unit = "queuewarden.socket";
     let sockets = Sockets::new(vec![(unit, line_fd), ("admin", admin_fd), (unit, unix_fd)]);
     let mut sidecar = start(sockets.command(&folder));
     assert_eq!(sidecar.address("line"), line);
-    assert_eq!(sidecar.address("admin"), admin, "the socket that was passed, not the key");
+    assert_eq!(sidecar.address("admin"), admin, "the passed socket, not the address of the key");
     assert_eq!(sidecar.unix_line().ask("ping"), "pong");
 
     let over = Arc::new(AtomicBool::new(false));
@@ -152,13 +152,13 @@ fn a_restart_refuses_nobody() {
             thread::spawn(move || {
                 let (mut answered, mut unanswered) = (0_u32, 0_u32);
                 while !over.load(Ordering::Relaxed) {
-                    let mut stream = TcpStream::connect(line).expect("nobody is refused");
+                    let mut stream = TcpStream::connect(line).expect("no connection is refused");
                     stream.set_read_timeout(Some(PATIENCE)).unwrap();
                     let mut reply = String::new();
-                    // Who was let in at the last moment may find the end instead of an answer, and comes again.
-                    let asked =
+                    // A connection accepted just before the stop may end without an answer; the client connects again.
+                    let exchanged =
                         stream.write_all(b"1 ping\n").and_then(|()| BufReader::new(&stream).read_line(&mut reply));
-                    match asked {
+                    match exchanged {
                         Ok(_) if reply == "1 pong\n" => answered += 1,
                         _ => unanswered += 1,
                     }
@@ -180,52 +180,57 @@ fn a_restart_refuses_nobody() {
     }
     assert!(all.0 > 100 && all.1 <= 5 * 4 * 2, "{all:?}");
     assert_eq!(sidecar.terminate().code(), Some(0));
-    assert!(unix.exists(), "the socket is systemd's to remove");
+    assert!(unix.exists(), "the sidecar does not remove a passed socket");
 }
 
-/// Stops the process and, when it has ended, starts the next; somebody connects while there is none.
+/// Stops the process, connects a client, and starts the next process, which must answer the client.
 fn start_after(sidecar: Sidecar, sockets: &Sockets, folder: &Folder) -> Sidecar {
     let address = sidecar.address("line");
     assert_eq!(sidecar.terminate().code(), Some(0));
-    let waiting = TcpStream::connect(address).expect("nobody is refused while there is no process");
+    let waiting = TcpStream::connect(address).expect("a connection is accepted while no process runs");
     let next = start(sockets.command(folder));
     (&waiting).write_all(b"1 ping\n").unwrap();
     waiting.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut reply = String::new();
     BufReader::new(&waiting).read_line(&mut reply).unwrap();
-    assert_eq!(reply, "1 pong\n", "who came in between is answered");
+    assert_eq!(reply, "1 pong\n", "the next process answers");
     next
 }
 
-/// A socket that nobody serves would swallow whoever connects to it.
+/// A passed socket that matches no key is a startup error: clients would connect to it and never get an answer. A
+/// passed admin socket on all interfaces needs a token, as a configured address does.
 #[test]
 fn a_socket_that_no_key_names_is_refused_and_so_is_an_open_door() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
     let (address, fd) = tcp();
     let sockets = Sockets::new(vec![("queuewarden.socket", fd)]);
-    let Err((status, said)) = Sidecar::try_start_as(sockets.command(&folder)) else { panic!("it swallowed {address}") };
-    assert_eq!(status.code(), Some(1), "{said}");
-    assert!(said.contains(&address.to_string()) && said.contains(".socket"), "{said}");
+    let Err((status, output)) = Sidecar::try_start_as(sockets.command(&folder)) else {
+        panic!("the sidecar started with {address}")
+    };
+    assert_eq!(status.code(), Some(1), "{output}");
+    assert!(output.contains(&address.to_string()) && output.contains(".socket"), "{output}");
     assert!(!folder.path().join("run/line.sock").exists(), "nothing is left behind");
-    // The configuration has no token for operators, so a passed socket must not open that door either.
+    // The configuration has no admin token.
     let everywhere = TcpListener::bind("0.0.0.0:0").unwrap();
     let sockets = Sockets::new(vec![("admin", everywhere.into())]);
-    let Err((status, said)) = Sidecar::try_start_as(sockets.command(&folder)) else { panic!("it opened the door") };
-    assert_eq!(status.code(), Some(1), "{said}");
-    assert!(said.contains("admin_token_file"), "{said}");
-    // And what is no socket at all is said to be none.
-    let file: OwnedFd = fs::File::open(folder.path().join("queuewarden.toml")).unwrap().into();
-    let Err((status, said)) = Sidecar::try_start_as(Sockets::new(vec![("line", file)]).command(&folder)) else {
-        panic!("it took a file")
+    let Err((status, output)) = Sidecar::try_start_as(sockets.command(&folder)) else {
+        panic!("the sidecar started without an admin token")
     };
-    assert_eq!(status.code(), Some(1), "{said}");
-    assert!(said.contains("systemd"), "{said}");
+    assert_eq!(status.code(), Some(1), "{output}");
+    assert!(output.contains("admin_token_file"), "{output}");
+    // A passed file that is not a socket is an error too.
+    let file: OwnedFd = fs::File::open(folder.path().join("queuewarden.toml")).unwrap().into();
+    let Err((status, output)) = Sidecar::try_start_as(Sockets::new(vec![("line", file)]).command(&folder)) else {
+        panic!("the sidecar started with a file")
+    };
+    assert_eq!(status.code(), Some(1), "{output}");
+    assert!(output.contains("systemd"), "{output}");
 }
 
-/// Given no service manager at all, when the sidecar runs, then it misses nothing.
+/// Given no service manager, when the sidecar is started, then it runs and stops as usual.
 #[test]
 fn nothing_of_it_is_needed() {
     let sidecar = Sidecar::start(&Folder::with("acme.toml", ORGANIZATION));
-    wait_until("a proof", || sidecar.status()["decides"] == true);
+    wait_until("the self test", || sidecar.status()["decides"] == true);
     assert_eq!(sidecar.terminate().code(), Some(0));
 }

@@ -1,4 +1,4 @@
-//! Given two organizations with the same names and numbers, when a user of one asks, then nothing of the other counts.
+//! Given two organizations with the same names and numbers, when a user of one asks, then the other has no effect.
 
 use crate::stories::fixtures::{ORGANIZATION, by_fastagi, by_line, with_switched};
 use crate::support::{Folder, Sidecar};
@@ -14,22 +14,22 @@ fn nothing_crosses_organizations() {
     let sidecar = Sidecar::start(&folder);
     let mut line = sidecar.line();
     let mut ask = |organization: &str, question: &str| {
-        let heard = by_line(&mut line, organization, question);
-        // Repeating a question of these changes no answer but that of a login or logout.
-        if heard.starts_with("deny") {
-            assert_eq!(by_fastagi(&sidecar, organization, question), heard, "{question}");
+        let answer = by_line(&mut line, organization, question);
+        // A denied question changes nothing, so it can be asked again over FastAGI.
+        if answer.starts_with("deny") {
+            assert_eq!(by_fastagi(&sidecar, organization, question), answer, "{question}");
         }
-        heard
+        answer
     };
     for (organization, question, answer) in [
         ("acme", "1001 *13600", "allow assigned queue.login 600"),
-        // Another organization's session is none here, and its logout ends none there.
+        // A session in one organization does not count in the other, and a logout does not end it.
         ("globex", "1001 *45600", "allow assigned queue.login 600"),
         ("globex", "1001 *45600", "allow logged_out queue.logout 600"),
         ("acme", "1001 *13600", "allow already_logged_in queue.login 600"),
         ("globex", "1001 queue.logout queue=600", "deny not_logged_in queue.logout 600"),
         ("globex", "2001 agent.logout target=1001 queue=600", "deny not_logged_in agent.logout 600"),
-        // Settings, codes and names are each organization's own.
+        // Each organization has its own settings, feature codes and names.
         ("acme", "1001 *13601", "deny unassigned_barred queue.login 601"),
         ("globex", "1001 601*", "allow unassigned_allowed queue.login 601"),
         ("globex", "1001 *13601", "deny unknown_feature_code"),

@@ -1,5 +1,5 @@
-//! Given an operator at a terminal, or at none, when they run `queuewarden top`, then it shows what the sidecar does,
-//! also while the sidecar is down, and leaves the terminal as it was.
+//! Given an operator, with or without a terminal, when they run `queuewarden top`, then it shows rates and gauges of
+//! the sidecar, also while the sidecar is down, and restores the terminal at its end.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -23,7 +23,7 @@ fn top(folder: &Folder, words: &[&str]) -> Command {
     command
 }
 
-/// A `top` that prints, killed when the test ends.
+/// A `top` that prints lines, killed when the test ends.
 struct TopProcess {
     child: Child,
     lines: Receiver<String>,
@@ -32,9 +32,9 @@ struct TopProcess {
 impl TopProcess {
     fn start(folder: &Folder, words: &[&str]) -> Self {
         let mut child = top(folder, words).stdout(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
-        let (tell, lines) = mpsc::channel();
+        let (sender, lines) = mpsc::channel();
         let out = BufReader::new(child.stdout.take().unwrap());
-        std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| tell.send(line)));
+        std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
         Self { child, lines }
     }
 
@@ -42,15 +42,15 @@ impl TopProcess {
         serde_json::from_str(&self.lines.recv_timeout(PATIENCE).expect("an object")).unwrap()
     }
 
-    /// The first object that is like this.
-    fn json_with(&self, is_it: impl Fn(&Value) -> bool) -> Value {
+    /// The next object that fulfills the condition.
+    fn json_with(&self, fulfills: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let object = self.json();
-            if is_it(&object) {
+            if fulfills(&object) {
                 return object;
             }
-            assert!(Instant::now() < deadline, "in vain; the last was {object}");
+            assert!(Instant::now() < deadline, "no object fulfills the condition; the last is {object}");
         }
     }
 }
@@ -69,7 +69,7 @@ fn rates_and_gauges_are_those_of_the_sidecar() {
     let printing = TopProcess::start(&folder, &["--json", "--interval", "0.2"]);
     let first = printing.json();
     assert_eq!((&first["up"], &first["decisions_per_second"]["all"]), (&true.into(), &0.0.into()));
-    assert!(!first.to_string().contains("-0.0"), "nothing is not shown as minus nothing: {first}");
+    assert!(!first.to_string().contains("-0.0"), "zero is never printed as -0.0: {first}");
     assert_eq!(first["decision_seconds"]["p99"], Value::Null, "nothing was timed");
     let mut line = sidecar.line();
     for question in [
@@ -80,7 +80,7 @@ fn rates_and_gauges_are_those_of_the_sidecar() {
     ] {
         line.ask(question);
     }
-    // All four may not come between the same two looks: what the looks saw, summed up, is what there was.
+    // The four questions may fall into different intervals, so the test adds the counts of all intervals.
     let (mut counted, mut reasons) = (0.0, vec![]);
     let mut last = Value::Null;
     while counted < 3.5 {
@@ -88,7 +88,7 @@ fn rates_and_gauges_are_those_of_the_sidecar() {
         let seconds = last["interval_seconds"].as_f64().unwrap();
         counted += last["decisions_per_second"]["all"].as_f64().unwrap() * seconds;
         let by_reason = last["decisions_per_second"]["by_reason"].as_array().unwrap();
-        reasons.extend(by_reason.iter().map(|of| of["reason"].as_str().unwrap().to_owned()));
+        reasons.extend(by_reason.iter().map(|entry| entry["reason"].as_str().unwrap().to_owned()));
     }
     reasons.sort();
     assert_eq!(reasons, ["assigned", "role_permits", "supervisor_login", "unassigned_barred"]);
@@ -111,8 +111,8 @@ fn rates_and_gauges_are_those_of_the_sidecar() {
 #[test]
 fn a_sidecar_that_is_down_is_shown_and_looked_for_again() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
-    let (status, said) = run(&["--config", folder.path().to_str().unwrap(), "top", "--once"]);
-    assert!(status.code() == Some(1) && said.contains("DOWN") && said.contains("help: "), "{said}");
+    let (status, output) = run(&["--config", folder.path().to_str().unwrap(), "top", "--once"]);
+    assert!(status.code() == Some(1) && output.contains("DOWN") && output.contains("help: "), "{output}");
     let printing = TopProcess::start(&folder, &["--json", "--interval", "0.2"]);
     let down = printing.json();
     assert!(down["up"] == false && down["error"].as_str().unwrap().contains("cannot be reached"), "{down}");
@@ -122,7 +122,7 @@ fn a_sidecar_that_is_down_is_shown_and_looked_for_again() {
     printing.json_with(|now| now["up"] == false);
     let sidecar = Sidecar::start(&folder);
     sidecar.ask("dial org=acme actor=1001 digits=*13600");
-    // Another process: its counters are not compared with those of the one before.
+    // The counters of a new process are not compared with those of the old one.
     let up = printing.json_with(|now| now["up"] == true);
     assert!(up["decisions_per_second"]["all"].as_f64().unwrap() >= 0.0, "{up}");
 }
@@ -134,28 +134,28 @@ fn without_a_terminal_it_is_plain_text() {
     let (line, admin) = (free(), free());
     folder.write("queuewarden.toml", &format!("[listen]\nline = \"{line}\"\nadmin = \"{admin}\"\nfastagi = \"off\"\n"));
     let _sidecar = Sidecar::start(&folder);
-    let (status, said) = run(&["--config", folder.path().to_str().unwrap(), "top", "--once", "--interval", "0.1"]);
-    assert_eq!(status.code(), Some(0), "{said}");
-    assert!(said.starts_with(&format!("queuewarden {} at {admin}   up ", env!("CARGO_PKG_VERSION"))), "{said}");
+    let (status, output) = run(&["--config", folder.path().to_str().unwrap(), "top", "--once", "--interval", "0.1"]);
+    assert_eq!(status.code(), Some(0), "{output}");
+    assert!(output.starts_with(&format!("queuewarden {} at {admin}   up ", env!("CARGO_PKG_VERSION"))), "{output}");
     for part in
         ["store well, policy loaded, ready\n", "\ndecisions  ", "\nlatency  ", "\nsessions  ", "\nsupervisions  "]
     {
-        assert!(said.contains(part), "{part:?}: {said}");
+        assert!(output.contains(part), "{part:?}: {output}");
     }
-    assert!(!said.contains('\u{1b}'), "{said:?}");
+    assert!(!output.contains('\u{1b}'), "{output:?}");
     for words in [&["--interval", "0"][..], &["--interval", "soon"], &["--interval", "99999"]] {
         let arguments = [&["--config", folder.path().to_str().unwrap(), "top"], words].concat();
         assert_eq!(run(&arguments).0.code(), Some(2), "{words:?}");
     }
 }
 
-/// `top` in a pseudo-terminal of its own.
+/// A `top` in its own pseudo-terminal.
 struct Terminal {
     child: Child,
     ours: File,
     theirs: OwnedFd,
     written: Receiver<Vec<u8>>,
-    /// What was written and not waited for yet.
+    /// Output that no `wait_for` has consumed.
     unread: Vec<u8>,
 }
 
@@ -170,16 +170,16 @@ impl Terminal {
         tcsetwinsize(&ours, size).unwrap();
         let end = || Stdio::from(theirs.try_clone().unwrap());
         let called = top(folder, &["--interval", "0.2"]);
-        // A session of its own with this terminal, so that a new size is told to it.
+        // A new session with this controlling terminal, so that `top` receives SIGWINCH.
         let mut command = Command::new("setsid");
         command.args(["--ctty", "--wait"]).arg(called.get_program()).args(called.get_args());
         let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
-        let (tell, written) = mpsc::channel();
+        let (sender, written) = mpsc::channel();
         let mut reading = File::from(ours.try_clone().unwrap());
         std::thread::spawn(move || {
             let mut chunk = [0; 4096];
             while let Ok(count @ 1..) = reading.read(&mut chunk) {
-                if tell.send(chunk[..count].to_vec()).is_err() {
+                if sender.send(chunk[..count].to_vec()).is_err() {
                     return;
                 }
             }
@@ -187,7 +187,7 @@ impl Terminal {
         Self { child, ours: File::from(ours), theirs, written, unread: vec![] }
     }
 
-    /// Waits until this has been written, behind what was waited for before.
+    /// Waits until `top` has written this text, after the text of the last call.
     fn wait_for(&mut self, text: &str) {
         loop {
             if let Some(start) = self.unread.windows(text.len()).position(|window| window == text.as_bytes()) {
@@ -195,7 +195,7 @@ impl Terminal {
                 return;
             }
             let Ok(more) = self.written.recv_timeout(PATIENCE) else {
-                panic!("{text:?} does not come: {:?}", String::from_utf8_lossy(&self.unread))
+                panic!("{text:?} is not written: {:?}", String::from_utf8_lossy(&self.unread))
             };
             self.unread.extend(more);
         }
@@ -206,7 +206,7 @@ impl Terminal {
         !modes.contains(LocalModes::ICANON) && !modes.contains(LocalModes::ECHO)
     }
 
-    /// Waits for the end and for the terminal as it was: the usual screen, the cursor, lines that are edited and shown.
+    /// Waits for the end of `top`, and checks that it restored the main screen, the cursor, line editing and echo.
     fn ends_cleanly(mut self) {
         self.wait_for("\u{1b}[?25h");
         self.wait_for("\u{1b}[?1049l");
@@ -237,7 +237,7 @@ fn in_a_terminal_it_is_a_screen_that_follows_its_size_and_is_given_back() {
     }
     let mut terminal = Terminal::start(&folder);
     terminal.wait_for("unassigned");
-    // Eight rows: the hint stands in the eighth, and what has no room is not shown.
+    // With eight rows the hint is in row 8, and rows without room are left out.
     tcsetwinsize(&terminal.ours, Winsize { ws_row: 8, ws_col: 30, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
     terminal.wait_for("\u{1b}[8;1Hq: quit");
     sidecar.crash();
@@ -245,8 +245,7 @@ fn in_a_terminal_it_is_a_screen_that_follows_its_size_and_is_given_back() {
     let sidecar = Sidecar::start(&folder);
     terminal.wait_for("queuewarden ");
     assert!(sidecar.status()["ready"] == true);
-    // As a session that ends does.
-    // Nothing lies between: whoever is the first of no group becomes the first of a session without a fork.
+    // SIGTERM, as at the end of a login session. `setsid` does not fork here, so the id is that of `top`.
     let id = terminal.child.id().to_string();
     assert!(Command::new("kill").args(["-s", "TERM", &id]).status().unwrap().success());
     terminal.ends_cleanly();

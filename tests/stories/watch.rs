@@ -1,5 +1,5 @@
-//! Given a watcher, when login sessions and supervisions begin and end, then it is sent each change once, in order,
-//! and only when the change is durable; a watcher that does not keep up is cut off, and nobody waits for it.
+//! Given a watcher, when login sessions and supervisions begin and end, then it gets each change once, in order, and
+//! only when the change is durable. A watcher that does not keep up is disconnected, and no client waits for it.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -21,7 +21,7 @@ fn durable() -> (Folder, Sidecar) {
     (folder, sidecar)
 }
 
-/// The part of an event behind its revision.
+/// The part of an event after its revision.
 fn change_of(event: &str) -> &str {
     event.split_once(" change=").unwrap_or_else(|| panic!("{event}")).1
 }
@@ -36,14 +36,14 @@ fn do_(line: &mut LineClient<impl Read + Write>, question: &str) {
     assert!(answer.starts_with("allow "), "{question}: {answer}");
 }
 
-/// Changes the session of 1001 until the watcher, which asked for changes from now on, is sent the first event.
+/// Changes the session of 1001 until the watcher, which watches from now on, gets the first event.
 ///
-/// A watch is not acknowledged, so the first change may come before it.
+/// A watch is not acknowledged, so it may begin after the first change.
 fn first_event(watcher: &mut LineClient<TcpStream>, line: &mut LineClient<TcpStream>) -> String {
     let began = Instant::now();
     watcher.stream.set_nonblocking(true).unwrap();
     while watcher.stream.peek(&mut [0]).is_err() {
-        assert!(began.elapsed() < PATIENCE, "the watcher is sent nothing");
+        assert!(began.elapsed() < PATIENCE, "the watcher gets no event");
         do_(line, "actor=1001 action=queue.login queue=600");
         do_(line, "actor=1001 action=queue.logout queue=600");
     }
@@ -51,7 +51,7 @@ fn first_event(watcher: &mut LineClient<TcpStream>, line: &mut LineClient<TcpStr
     watcher.line()
 }
 
-/// The revision of the last change: that of a logout which is made now, and which the watcher is sent.
+/// Logs 1002 in and out, and returns the revision of the logout, which the watcher gets.
 fn last_revision(watcher: &mut LineClient<TcpStream>, line: &mut LineClient<TcpStream>) -> u64 {
     do_(line, "actor=1002 action=queue.login queue=600");
     do_(line, "actor=1002 action=queue.logout queue=600");
@@ -84,7 +84,7 @@ fn a_change_is_in_the_feed_before_its_answer() {
 fn a_watcher_is_sent_every_change_in_order_with_its_reason() {
     let (folder, sidecar) = durable();
     let mut watcher = sidecar.line();
-    // The sidecar ignores further bytes of a watcher.
+    // The sidecar ignores further lines of a watcher.
     watcher.send(b"w watch org=acme from=0\nx ping\n");
     let mut line = sidecar.line();
     do_(&mut line, "actor=1003 action=queue.login");
@@ -116,23 +116,23 @@ fn a_watcher_is_sent_every_change_in_order_with_its_reason() {
         "session_began user=1002 queue=600 reason=login",
         "supervision_began user=2001 target=1002 mode=whisper queue=600 reason=permission",
     ];
-    let mut heard: Vec<String> = (0..14).map(|_| watcher.line()).collect();
-    for (position, event) in heard.iter().enumerate() {
+    let mut events: Vec<String> = (0..14).map(|_| watcher.line()).collect();
+    for (position, event) in events.iter().enumerate() {
         assert!(event.starts_with("w event revision="), "{event}");
         assert_eq!(revision_of(event), position as u64 + 1);
     }
-    let mut removed = heard.split_off(12);
-    // The end of a session is sent when it is on disk, the end of a supervision at once.
+    let mut removed = events.split_off(12);
+    // The order is free: the end of a session is sent when it is durable, the end of a supervision at once.
     removed.sort_by_key(|event| change_of(event).to_owned());
     assert_eq!(change_of(&removed[0]), "session_ended user=1002 queue=600 reason=removal");
     assert_eq!(change_of(&removed[1]), "supervision_ended user=2001 target=1002 mode=whisper queue=600 reason=removal");
-    let mut heard: Vec<&str> = heard.iter().map(|event| change_of(event)).collect();
-    // The order of the queues of one answer is free.
-    heard[..2].sort_unstable_by(|one, other| other.cmp(one));
-    assert_eq!(heard, expected);
+    let mut events: Vec<&str> = events.iter().map(|event| change_of(event)).collect();
+    // The order of the two queues of one login is free.
+    events[..2].sort_unstable_by(|one, other| other.cmp(one));
+    assert_eq!(events, expected);
     do_(&mut line, "actor=1001 action=queue.login queue=600");
     let next = "w event revision=15 change=session_began user=1001 queue=600 reason=login";
-    assert_eq!(watcher.line(), next, "nothing else was sent before");
+    assert_eq!(watcher.line(), next, "no other event before");
 }
 
 #[test]
@@ -161,11 +161,11 @@ fn a_watcher_resumes_at_its_revision_while_the_feed_holds_it() {
     assert_eq!(unreached.line(), "w error reason=revision_gone key=from");
     assert_eq!(unreached.ask("ping"), "pong", "the connection still answers questions");
     assert_eq!(resumed(&sidecar, " from=4711x").line(), "w error reason=malformed key=from");
-    let mut nobodys = sidecar.line();
-    nobodys.send(b"w watch org=nobody\n");
-    assert_eq!(nobodys.line(), "w deny reason=unknown_organization policy=1");
+    let mut unknown = sidecar.line();
+    unknown.send(b"w watch org=nobody\n");
+    assert_eq!(unknown.line(), "w deny reason=unknown_organization policy=1");
 
-    // However it ended, what comes after it has revisions of its own.
+    // After a restart, also after a crash, revisions of the process before cannot be resumed.
     drop(line);
     drop(from_now);
     let mut sidecar = sidecar;
@@ -182,18 +182,18 @@ fn a_watcher_resumes_at_its_revision_while_the_feed_holds_it() {
         let mut watcher = resumed(&sidecar, "");
         let mut line = sidecar.line();
         let first = revision_of(&first_event(&mut watcher, &mut line));
-        assert!(first > last, "{first} was reached before");
+        assert!(first > last, "revision {first} was used before the restart");
         last = last_revision(&mut watcher, &mut line);
     }
 }
 
 /// Given a watcher that does not read, when more changes happen than the feed holds, then every question is answered, a
-/// reading watcher gets every event, and the other is cut off and counted.
+/// reading watcher gets every event, and the silent watcher is disconnected and counted.
 #[test]
 fn a_watcher_that_does_not_read_is_cut_off_and_delays_nobody() {
     const CHANGES: usize = 40_000;
     const AT_ONCE: usize = 200;
-    /// Events that the change feed holds.
+    /// Capacity of the change feed in events.
     const HELD: u64 = 16_384;
     let (_folder, sidecar) = durable();
     let silent = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -205,26 +205,26 @@ fn a_watcher_that_does_not_read_is_cut_off_and_delays_nobody() {
     let mut reader = sidecar.line();
     reader.send(b"r watch org=acme from=0\n");
     let mut line = sidecar.line();
-    // A watch is not acknowledged; the first event shows that it has begun.
+    // A watch is not acknowledged; its first event proves that it has begun.
     do_(&mut line, "actor=1003 action=queue.login queue=600");
     silent.read_exact(&mut [0; 1]).unwrap();
     assert_eq!(revision_of(&reader.line()), 1);
-    let heard = Arc::new(AtomicU64::new(1));
+    let received = Arc::new(AtomicU64::new(1));
     let reading = {
-        let heard = Arc::clone(&heard);
+        let received = Arc::clone(&received);
         thread::spawn(move || {
             for revision in 2..=CHANGES as u64 + 1 {
                 let event = reader.line();
                 assert_eq!(revision_of(&event), revision, "{event}");
-                heard.store(revision, Ordering::Relaxed);
+                received.store(revision, Ordering::Relaxed);
             }
             reader
         })
     };
     let both = "1 do org=acme actor=1001 action=queue.login queue=600\n1 do org=acme actor=1001 action=queue.logout\n";
     for round in 0..CHANGES / AT_ONCE {
-        // The reader must not fall behind the change feed, on however busy a machine.
-        wait_until("the reader", || heard.load(Ordering::Relaxed) + HELD / 2 > (round * AT_ONCE) as u64);
+        // On a busy machine the reader must not fall behind the change feed.
+        wait_until("the reader", || received.load(Ordering::Relaxed) + HELD / 2 > (round * AT_ONCE) as u64);
         line.send(both.repeat(AT_ONCE / 2).as_bytes());
         for _ in 0..AT_ONCE {
             let answer = line.line();
@@ -232,36 +232,36 @@ fn a_watcher_that_does_not_read_is_cut_off_and_delays_nobody() {
         }
     }
     let mut reader = reading.join().expect("the reader gets every event");
-    wait_until("the silent one to be cut off", || sidecar.metric(CUT_OFF) > 0.0);
-    let heard = read_to_end(&mut silent);
-    assert!(heard.lines().count() < CHANGES, "it was sent a part");
-    assert!((sidecar.metric(CUT_OFF) - 1.0).abs() < f64::EPSILON, "and nobody else was cut off");
+    wait_until("the silent watcher to be disconnected", || sidecar.metric(CUT_OFF) > 0.0);
+    let events = read_to_end(&mut silent);
+    assert!(events.lines().count() < CHANGES, "the silent watcher got a part of the events");
+    assert!((sidecar.metric(CUT_OFF) - 1.0).abs() < f64::EPSILON, "no other watcher was disconnected");
     do_(&mut line, "actor=1001 action=queue.login queue=600");
     assert_eq!(revision_of(&reader.line()), CHANGES as u64 + 2);
 }
 
-/// Given a removed organization, when another gets its place in the process, then neither the watchers of the first nor
-/// those of the second are sent changes of the other.
+/// Given a removed organization, when the process reuses its index for another, then the watchers of neither get
+/// changes of the other.
 #[test]
 fn a_watcher_is_sent_no_change_of_another_organization() {
-    let called = |name: &str| ORGANIZATION.replace("organization = \"acme\"", &format!("organization = \"{name}\""));
+    let named = |name: &str| ORGANIZATION.replace("organization = \"acme\"", &format!("organization = \"{name}\""));
     let (folder, sidecar) = durable();
-    folder.write("organizations/first.toml", &called("first"));
+    folder.write("organizations/first.toml", &named("first"));
     assert_eq!(sidecar.reload()["successful"], true);
-    let mut of_first = sidecar.line();
-    of_first.send(b"w watch org=first from=0\n");
+    let mut first_watcher = sidecar.line();
+    first_watcher.send(b"w watch org=first from=0\n");
     let mut line = sidecar.line();
     assert!(line.ask("do org=first actor=1001 action=queue.login queue=600").starts_with("allow"));
-    assert_eq!(change_of(&of_first.line()), "session_began user=1001 queue=600 reason=login");
+    assert_eq!(change_of(&first_watcher.line()), "session_began user=1001 queue=600 reason=login");
     folder.remove("organizations/first.toml");
     assert_eq!(sidecar.reload()["successful"], true);
-    assert_eq!(change_of(&of_first.line()), "session_ended user=1001 queue=600 reason=removal");
-    folder.write("organizations/second.toml", &called("second"));
+    assert_eq!(change_of(&first_watcher.line()), "session_ended user=1001 queue=600 reason=removal");
+    folder.write("organizations/second.toml", &named("second"));
     assert_eq!(sidecar.reload()["successful"], true);
-    let mut of_second = sidecar.line();
-    of_second.send(b"w watch org=second from=0\n");
+    let mut second_watcher = sidecar.line();
+    second_watcher.send(b"w watch org=second from=0\n");
     assert!(line.ask("do org=second actor=1002 action=queue.login queue=600").starts_with("allow"));
-    assert_eq!(change_of(&of_second.line()), "session_began user=1002 queue=600 reason=login");
+    assert_eq!(change_of(&second_watcher.line()), "session_began user=1002 queue=600 reason=login");
     assert!(sidecar.terminate().success());
-    assert_eq!((of_first.try_line(), of_second.try_line()), (None, None), "nothing else was sent before the end");
+    assert_eq!((first_watcher.try_line(), second_watcher.try_line()), (None, None), "no other event before the end");
 }

@@ -1,4 +1,4 @@
-//! What the test programs share: a configuration folder, the real program on free ports, and plain clients.
+//! Parts of several test programs: a configuration folder, the real program on free ports, and plain clients.
 //!
 //! A test ends only the processes that it started, and every wait has a bound.
 
@@ -74,10 +74,10 @@ impl Folder {
         self
     }
 
-    /// Replaces text in a file of the folder and panics if it is not there.
+    /// Replaces text in a file of the folder. Panics if the file does not contain the text.
     pub fn replace(&self, file: &str, from: &str, to: &str) {
         let text = self.read(file);
-        assert!(text.contains(from), "{file} does not hold {from:?}");
+        assert!(text.contains(from), "{from:?} is not in {file}");
         self.write(file, &text.replace(from, to));
     }
 }
@@ -219,8 +219,8 @@ impl Sidecar {
     /// Sends SIGHUP and waits for the end of the reload; returns `last_reload` of `/status`.
     pub fn reload(&self) -> serde_json::Value {
         let count = || {
-            let of = |result| self.metric(&format!("queuewarden_policy_reloads_total{{result=\"{result}\"}}"));
-            of("success") + of("failure")
+            let count_of = |result| self.metric(&format!("queuewarden_policy_reloads_total{{result=\"{result}\"}}"));
+            count_of("success") + count_of("failure")
         };
         let before = count();
         self.signal("HUP");
@@ -430,14 +430,14 @@ impl FreeSwitchPeer {
 
     /// Everything up to `exit`, or to the end of the connection.
     pub fn commands(&mut self) -> String {
-        let (mut heard, mut chunk) = (vec![], [0; 4096]);
-        while !heard.ends_with(b"exit\n\n") {
+        let (mut received, mut chunk) = (vec![], [0; 4096]);
+        while !received.ends_with(b"exit\n\n") {
             match self.0.read(&mut chunk).unwrap() {
                 0 => break,
-                count => heard.extend_from_slice(&chunk[..count]),
+                count => received.extend_from_slice(&chunk[..count]),
             }
         }
-        String::from_utf8(heard).unwrap()
+        String::from_utf8(received).unwrap()
     }
 
     /// Sends the block, replies to the commands and closes; returns the variables that were set.
@@ -469,7 +469,7 @@ pub fn netstring(stream: &mut impl Read) -> String {
 pub fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_true() {
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        assert!(Instant::now() < deadline, "timed out waiting for {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -499,8 +499,7 @@ fn unchunk(mut body: &str) -> String {
     whole
 }
 
-// For single stories
-// ---------------------------------------------------------------------------------------------------
+// For single stories --------------------------------------------------------------------------------------------------
 
 impl Folder {
     /// The position of the first occurrence of the text in a file of the folder, as problems name it:
@@ -512,7 +511,7 @@ impl Folder {
     /// As [`Folder::place`], from this byte of the file on.
     pub fn place_from(&self, file: &str, start: usize, text: &str) -> String {
         let content = self.read(file);
-        let found = content.get(start..).unwrap().find(text).unwrap_or_else(|| panic!("{file} does not hold {text:?}"));
+        let found = content.get(start..).unwrap().find(text).unwrap_or_else(|| panic!("{text:?} is not in {file}"));
         let before = content.get(..start + found).unwrap();
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().unwrap().chars().count() + 1;
@@ -536,7 +535,7 @@ impl Sidecar {
         assert!(Command::new("sh").args(["-c", &script]).status().unwrap().success());
     }
 
-    /// Kills the process: nothing is drained, nothing is cleaned up.
+    /// Kills the process with SIGKILL, without a drain.
     pub fn crash(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -554,14 +553,14 @@ pub fn connect_unix(path: &Path) -> UnixStream {
 /// Sends a request with these headers, each with its line end; returns the status and the body.
 pub fn http(mut stream: impl Read + Write, method: &str, path: &str, headers: &str) -> (u16, String) {
     write!(stream, "{method} {path} HTTP/1.1\r\n{headers}Connection: close\r\nContent-Length: 0\r\n\r\n").unwrap();
-    let heard = read_to_end(&mut stream);
-    let status = heard.split(' ').nth(1).and_then(|status| status.parse().ok());
-    (status.unwrap_or_else(|| panic!("no status: {heard:?}")), heard)
+    let received = read_to_end(&mut stream);
+    let status = received.split(' ').nth(1).and_then(|status| status.parse().ok());
+    (status.unwrap_or_else(|| panic!("no status: {received:?}")), received)
 }
 
 /// Every byte that the peer sends until it closes its side.
 pub fn read_to_end(stream: &mut impl Read) -> String {
-    let mut heard = vec![];
-    stream.read_to_end(&mut heard).unwrap();
-    String::from_utf8(heard).unwrap()
+    let mut received = vec![];
+    stream.read_to_end(&mut received).unwrap();
+    String::from_utf8(received).unwrap()
 }

@@ -1,5 +1,5 @@
-//! The keys of the configuration: the manual has each of them with its true default, the shipped file of the process
-//! shows each of them, and no table of a shipped file accepts an unknown key.
+//! The keys of the configuration: the manual has each key with its default, the shipped `queuewarden.toml` has each
+//! key, and no table of a shipped file accepts an unknown key.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -301,7 +301,7 @@ fn places_of_tables(text: &str) -> Vec<Place> {
     places
 }
 
-/// How many tables a file holds, by a parser that knows.
+/// The number of tables of a file, counted with a TOML parser.
 fn count_tables(text: &str) -> usize {
     fn of_value(value: &DeValue<'_>) -> usize {
         match value {
@@ -316,7 +316,7 @@ fn count_tables(text: &str) -> usize {
     of_table(DeTable::parse(text).unwrap().get_ref())
 }
 
-/// What is wrong with the inserted line in the shipped configuration.
+/// The problem that the inserted line causes in the shipped configuration.
 fn problem_with(file: &str, text: &str, line: &str) -> Problem {
     let folder = tempfile::tempdir().unwrap();
     for other in shipped_files() {
@@ -328,5 +328,5 @@ fn problem_with(file: &str, text: &str, line: &str) -> Problem {
     let problems = load(folder.path(), &Policy::default()).expect_err(file);
     let about = |problem: &&Problem| ["bogus", "`*987`"].iter().any(|word| problem.message.contains(word));
     let found = problems.problems.iter().find(about);
-    found.unwrap_or_else(|| panic!("{file}: nothing is said about {line}: {problems}")).clone()
+    found.unwrap_or_else(|| panic!("{file}: no problem is reported for {line}: {problems}")).clone()
 }

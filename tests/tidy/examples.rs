@@ -138,7 +138,7 @@ fn a_block_that_is_not_executed_says_why() {
     for block in pages().iter().flat_map(Page::blocks) {
         match block.not_executed() {
             Some(reason) => {
-                assert!(reason.len() > 20, "{}: {reason:?} is no reason", block.page);
+                assert!(reason.len() > 20, "{}: {reason:?} is too short for a reason", block.page);
                 excused += 1;
             }
             // Fails for a language that nothing executes.

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::support::project;
 
-/// What a validator says of a text against the schema of its kind.
+/// The result of the validation of a text against the schema of its kind.
 fn validated(kind: Kind, text: &str) -> Result<(), String> {
     let (mut schemas, mut compiler) = (Schemas::new(), Compiler::new());
     let place = "http://localhost/schema.json";
@@ -108,7 +108,7 @@ fn what_does_not_load_is_refused() {
         ),
     ];
     for (kind, text) in cases {
-        assert!(toml::from_str::<Value>(text).is_ok(), "this is no TOML: {text:.60}");
+        assert!(toml::from_str::<Value>(text).is_ok(), "not TOML: {text:.60}");
         assert!(validated(*kind, text).is_err(), "{}: {}", kind.name(), text.lines().last().unwrap());
     }
     assert!(validated(Kind::Model, &model).is_ok() && validated(Kind::Organization, ORGANIZATION).is_ok());

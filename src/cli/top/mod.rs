@@ -61,7 +61,7 @@ fn seconds(text: &str) -> Result<Duration, IntervalError> {
 }
 
 pub(super) fn run(folder: &Path, options: &Arguments, out: &mut (impl Write + Send)) -> io::Result<u8> {
-    let client = match AdminClient::to_look(folder) {
+    let client = match AdminClient::to_read(folder) {
         Ok(client) => client,
         Err(error @ AdminClientError::Configuration(_)) => return error.print(options.json, out),
         Err(error) => return error.print(false, out),

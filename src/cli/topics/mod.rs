@@ -75,7 +75,7 @@ impl Table {
         let is_named = |row: &&Vec<String>| {
             row.first().is_some_and(|cell| {
                 let mut names = cell.split('`').skip(1).step_by(2);
-                names.any(|one| one == name || one.strip_prefix("queuewarden_") == Some(name))
+                names.any(|named| named == name || named.strip_prefix("queuewarden_") == Some(name))
             })
         };
         let rows: String = self.rows.iter().filter(is_named).map(|row| self.row_text(row)).collect();
@@ -136,6 +136,8 @@ pub fn tables() -> Vec<(String, Table)> {
         named("verbs", wire::verbs()),
         named("request keys", wire::request_keys()),
         named("reply keys", wire::reply_keys()),
+        named("fastagi variables", wire::fastagi_variables()),
+        named("freeswitch variables", wire::freeswitch_variables()),
         named("reports", wire::reports()),
         named("changes", wire::changes()),
         named("routes", wire::routes()),
@@ -175,12 +177,16 @@ pub const TOPICS: &[Topic] = &[
         "every alert: its meaning, where to look, what to do",
         Body::Section(pages::PROMETHEUS, "Runbooks"),
     ),
-    topic("3am", "a phone is refused at night: five commands", Body::Section(pages::README, "At 3 a.m.")),
+    topic(
+        "3am",
+        "a phone is refused at night: six questions, and the command for each",
+        Body::Section(pages::README, "At 3 a.m."),
+    ),
     topic("queues", "how to add a queue", Body::Section(pages::ORGANIZATIONS, "Add a queue")),
     topic("keys", "every key of every configuration file", Body::Tables(&["keys "])),
     topic("settings", "every setting of the shipped role models", Body::Tables(&["settings "])),
     topic("facts", "every fact that a grant may require", Body::Tables(&["facts"])),
-    topic("limits", "every bound that a peer or an operator can meet", Body::Tables(&["limits"])),
+    topic("limits", "every bound of the process", Body::Tables(&["limits"])),
     topic("audit-log", "every member and every event of the audit log", Body::Tables(&["audit "])),
     topic("line", "the line dialect: grammar, verbs, keys, replies", Body::Line),
 ];

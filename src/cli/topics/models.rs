@@ -1,4 +1,4 @@
-//! What a role model may name: facts, effects, and the settings of the shipped models.
+//! The names that a role model may use: facts, effects, and the settings of the shipped models.
 
 use crate::cli::topics::{Table, code};
 use crate::policy::facts::{Fact, FactDenial};
@@ -126,7 +126,7 @@ fn setting_meaning(model: &str, name: &str) -> &'static str {
         ("goto", "contact_admin.may_supervise") => "Contact admins may do in every queue what supervisors may do.",
         ("voximplant", "outbound_calls") => "Users in no group that sets `outbound` may call out.",
         ("voximplant", "join_any_conversation") => {
-            "Supervisors may join a conversation of any agent. Off: of the agents whom they manage."
+            "Supervisors may join a conversation of any agent. Off: of the agents that they manage."
         }
         _ => "",
     }

@@ -1,4 +1,4 @@
-//! Sections of the pages of the manual, so that a terminal shows what the page says.
+//! Sections of the pages of the manual, so that a terminal shows the same text as the page.
 
 /// `README.md`.
 pub(super) const README: &str = include_str!("../../../README.md");

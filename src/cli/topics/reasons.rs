@@ -18,7 +18,7 @@ pub(super) fn error() -> Table {
     Table::new("Reasons of errors: no decision was made", &["Reason", "Meaning"], rows)
 }
 
-/// What an operator changes, so that the same question is allowed.
+/// The change by an operator after which the same question is allowed.
 const fn remedy(reason: DenyReason) -> &'static str {
     match reason {
         DenyReason::AgentRoleRequired => "Give the user the role `agent`, or let the user ask by phone.",
@@ -35,7 +35,10 @@ const fn remedy(reason: DenyReason) -> &'static str {
         DenyReason::NotSupervising => "Nothing: the supervision has already ended.",
         DenyReason::ObjectInUse => "Take the object out of use first.",
         DenyReason::OrganizationLoginsAtLimit => "Raise `logins_max`, or log a user out.",
-        DenyReason::Overload => "Ask again: the policy was reloaded several times while the question was judged.",
+        DenyReason::Overload => {
+            "Ask again later. See `queuewarden top` and the log: a Kamailio that reads its answers too slowly, 4 reloads \
+             during one question, a full table of reported calls, or too many supervisions in the organization."
+        }
         DenyReason::PermissionOff => "Turn on the setting that `queuewarden explain` names.",
         DenyReason::QueueLoginsAtLimit => "Raise `logins_per_queue_max`, or log a user out of the queue.",
         DenyReason::QueueOutOfScope => {
@@ -44,7 +47,7 @@ const fn remedy(reason: DenyReason) -> &'static str {
         DenyReason::RoleForbids => "Give the actor a role that `queuewarden explain` names.",
         DenyReason::SelfTarget => "Nothing: a user cannot do this to themselves.",
         DenyReason::StateUnavailable => {
-            "Free or repair the disk of the state folder. queuewarden tries again every half second."
+            "Free or repair the disk of the state folder or, if set, of `[audit] folder`. queuewarden tries again every half second."
         }
         DenyReason::SupervisorRoleRequired => "Give the actor the role `supervisor`.",
         DenyReason::SupervisorSupervisionsAtLimit => "End a supervision, or raise `supervisions_per_supervisor_max`.",

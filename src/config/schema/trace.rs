@@ -1,7 +1,7 @@
 //! A record of the keys that the readers ask for: of every table, its keys and the values that they may have.
 //!
-//! The record replaces a second list of keys, which could differ from what is read. [`crate::config::schema`] runs the
-//! readers and makes a schema out of their record.
+//! The record replaces a second list of keys, which could differ from the keys that are read.
+//! [`crate::config::schema`] runs the readers and makes a schema out of their record.
 
 use std::collections::BTreeMap;
 
@@ -64,11 +64,11 @@ impl SchemaTrace {
         self.key(path, key).shape = Some(shape);
     }
 
-    pub(crate) fn require(&mut self, path: &[TableStep], key: &'static str) {
+    pub(crate) fn document_required(&mut self, path: &[TableStep], key: &'static str) {
         self.key(path, key).required = true;
     }
 
-    pub(crate) fn one_of<'v>(
+    pub(crate) fn document_values<'v>(
         &mut self,
         path: &[TableStep],
         key: &'static str,

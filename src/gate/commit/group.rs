@@ -33,17 +33,17 @@ pub(crate) struct PendingChange {
 /// How to revert a change in memory.
 #[derive(Debug)]
 pub(crate) enum Undo {
-    /// Not at all: the change happens whether the disk works or not.
-    Never,
-    /// There is nothing to revert; only the answer becomes a denial.
-    Nothing,
+    /// Never: the change happens whether the disk works or not.
+    Irrevocable,
+    /// The tables are as before; only the answer becomes a denial.
+    AnswerOnly,
     /// Restore these login sessions.
     Sessions(Vec<AlteredSession>),
-    /// End the supervision that began, and start those that ended.
+    /// End the supervision that began, and start the supervisions that it ended.
     Supervisions { began: Option<Box<Supervision>>, ended: Vec<Supervision> },
 }
 
-/// A user whose stored record is out of date.
+/// A user whose stored record is out of date: memory has login sessions that the store does not have yet.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct DirtyUser {
     pub(crate) organization: OrganizationId,
@@ -77,25 +77,25 @@ pub(crate) struct GroupedChange {
     /// The change. Its audit records have moved to [`CommitGroup::audit`].
     pub(crate) change: PendingChange,
     /// Whether the session store has to write the change; otherwise only the audit log has to.
-    pub(crate) is_stored: bool,
+    pub(crate) is_for_store: bool,
     /// The position of its records in [`CommitGroup::audit`].
     audit: Range<usize>,
 }
 
 impl CommitGroup {
-    pub(crate) fn push(&mut self, mut change: PendingChange, is_stored: bool) {
+    pub(crate) fn push(&mut self, mut change: PendingChange, is_for_store: bool) {
         let start = self.audit.len();
         if self.audit.is_empty() {
             self.audit = std::mem::take(&mut change.audit);
         } else {
             self.audit.extend_from_slice(&std::mem::take(&mut change.audit));
         }
-        self.changes.push(GroupedChange { change, is_stored, audit: start..self.audit.len() });
+        self.changes.push(GroupedChange { change, is_for_store, audit: start..self.audit.len() });
     }
 
     /// The users whose records the session store has to write, each once.
     pub(crate) fn dirty_users(&self) -> BTreeSet<&DirtyUser> {
-        let of_changes = self.changes.iter().filter(|grouped| grouped.is_stored);
+        let of_changes = self.changes.iter().filter(|grouped| grouped.is_for_store);
         of_changes.filter_map(|grouped| grouped.change.dirty_user.as_ref()).chain(&self.retries).collect()
     }
 
@@ -104,9 +104,9 @@ impl CommitGroup {
         let whole = std::mem::take(self);
         let mut stored = Self::default();
         self.retries = whole.retries;
-        for GroupedChange { mut change, is_stored, audit } in whole.changes {
+        for GroupedChange { mut change, is_for_store, audit } in whole.changes {
             change.audit = whole.audit.get(audit).unwrap_or_default().to_vec();
-            if is_stored { stored.push(change, true) } else { self.push(change, false) }
+            if is_for_store { stored.push(change, true) } else { self.push(change, false) }
         }
         stored
     }
@@ -123,37 +123,40 @@ impl CommitGroup {
     }
 }
 
-/// What an answer waits for: the commit of the group that its change belongs to.
+/// The commit that an answer waits for: of the group that its change belongs to.
 #[derive(Debug, Default)]
 pub struct PendingCommit {
+    /// Whether the group is durable. Empty: it is being written, or waits to be.
     durable: OnceLock<bool>,
-    settled: Notify,
+    /// Wakes the tasks that wait for the result.
+    wakeup: Notify,
 }
 
 impl PendingCommit {
-    /// Waits until the group is durable, or is known not to be: true or false.
-    pub async fn is_durable(&self) -> bool {
+    /// Waits until the group is settled. True: it is durable. False: it cannot be written, and its changes are refused.
+    pub async fn wait_until_settled(&self) -> bool {
         loop {
-            let settled = self.settled.notified();
+            let woken = self.wakeup.notified();
             if let Some(&durable) = self.durable.get() {
                 return durable;
             }
-            settled.await;
+            woken.await;
         }
     }
 
     pub(crate) fn settle(&self, durable: bool) {
         // Only the first result counts.
         self.durable.set(durable).ok();
-        self.settled.notify_waiters();
+        self.wakeup.notify_waiters();
     }
 }
 
 /// The two commits that answers of one group wait for.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PendingCommits {
-    /// Done when the audit log and the session store have written the group.
+    /// Settled when the audit log and then the session store have written the group. A change of login sessions waits
+    /// for it. Settled true also for a group that has nothing for the store, once the log has written it.
     pub(crate) stored: Arc<PendingCommit>,
-    /// Done when the audit log has written the group.
+    /// Settled when the audit log has written the group. A supervision, or a denial of one, waits for it.
     pub(crate) audited: Arc<PendingCommit>,
 }

@@ -6,7 +6,7 @@
 //! be written, the change is reverted in memory and refused; see [`crate::gate::commit::take_back`].
 //!
 //! The gate calls [`CommitQueue::push`]; the writer's thread calls [`CommitQueue::next`] and reports the result of each
-//! group. At most [`PENDING_CHANGES_MAX`] changes wait; further ones are refused.
+//! group. At most [`PENDING_CHANGES_MAX`] changes wait; further changes are refused.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -35,7 +35,7 @@ pub(crate) struct Unavailable;
 #[derive(Debug)]
 pub(crate) struct CommitQueue {
     /// Whether a store keeps login sessions over a restart.
-    is_durable: bool,
+    has_store: bool,
     /// Whether there is an audit log.
     is_audited: bool,
     state: Mutex<QueueState>,
@@ -43,8 +43,8 @@ pub(crate) struct CommitQueue {
     work: Condvar,
     /// Wakes [`CommitQueue::stop`].
     ended: Condvar,
-    /// Every change up to this ticket is durable or refused.
-    settled: AtomicU64,
+    /// Every change of login sessions up to this ticket is settled: durable or refused.
+    settled_ticket: AtomicU64,
     store_is_healthy: AtomicBool,
     /// Cancelled when the writer's thread panics.
     writer_panicked: CancellationToken,
@@ -62,9 +62,10 @@ struct QueueState {
     dirty_users: BTreeSet<DirtyUser>,
     /// The ticket of the last change that was queued.
     ticket: u64,
-    /// Whether the last write of the session store failed.
+    /// Whether changes for the session store are refused: from a failed write until the store has the records of all
+    /// dirty users.
     store_fails: bool,
-    /// Whether the last write of the audit log failed.
+    /// Whether changes with an audit record are refused: from a failed write until the log takes records.
     audit_fails: bool,
     writer: WriterState,
 }
@@ -92,27 +93,27 @@ pub(crate) enum Work {
 }
 
 impl CommitQueue {
-    pub(crate) fn new(is_durable: bool, is_audited: bool) -> Self {
+    pub(crate) fn new(has_store: bool, is_audited: bool) -> Self {
         Self {
-            is_durable,
+            has_store,
             is_audited,
             state: Mutex::default(),
             work: Condvar::new(),
             ended: Condvar::new(),
-            settled: AtomicU64::new(0),
+            settled_ticket: AtomicU64::new(0),
             store_is_healthy: AtomicBool::new(true),
             writer_panicked: CancellationToken::new(),
         }
     }
 
     /// Whether a store keeps login sessions over a restart.
-    pub(crate) const fn is_durable(&self) -> bool {
-        self.is_durable
+    pub(crate) const fn has_store(&self) -> bool {
+        self.has_store
     }
 
     /// Whether there is a writer at all.
     const fn has_writer(&self) -> bool {
-        self.is_durable || self.is_audited
+        self.has_store || self.is_audited
     }
 
     /// Whether the session store takes changes.
@@ -121,16 +122,16 @@ impl CommitQueue {
     }
 
     /// Whether the session store has to write the change.
-    const fn is_stored(&self, change: &PendingChange) -> bool {
-        self.is_durable && change.dirty_user.is_some()
+    const fn is_for_store(&self, change: &PendingChange) -> bool {
+        self.has_store && change.dirty_user.is_some()
     }
 
     /// Whether anything has to be written for the change.
     pub(crate) const fn has_to_write(&self, change: &PendingChange) -> bool {
-        self.is_stored(change) || !change.audit.is_empty()
+        self.is_for_store(change) || !change.audit.is_empty()
     }
 
-    /// Queues a change that somebody asked for.
+    /// Takes a change that a peer or an operator asked for.
     ///
     /// # Errors
     ///
@@ -144,12 +145,12 @@ impl CommitQueue {
         Ok(self.join(&mut state, change))
     }
 
-    /// Queues a change that happens whether the disk works or not, for example the end of a lease. While the disk
+    /// Takes a change that happens whether the disk works or not, for example the end of a lease. While the disk
     /// fails, the user is remembered as dirty and the change is handed back, to be published without being written.
     pub(crate) fn push_unconditionally(&self, change: PendingChange) -> Result<Receipt, PendingChange> {
         let mut state = self.locked();
         if self.is_blocked(&state, &change) {
-            state.dirty_users.extend(change.dirty_user.clone().filter(|_| self.is_durable));
+            state.dirty_users.extend(change.dirty_user.clone().filter(|_| self.has_store));
             return Err(change);
         }
         Ok(self.join(&mut state, change))
@@ -157,15 +158,15 @@ impl CommitQueue {
 
     /// Whether the store or the log that has to write the change fails at present.
     fn is_blocked(&self, state: &QueueState, change: &PendingChange) -> bool {
-        (state.store_fails && self.is_stored(change)) || (state.audit_fails && !change.audit.is_empty())
+        (state.store_fails && self.is_for_store(change)) || (state.audit_fails && !change.audit.is_empty())
     }
 
     fn join(&self, state: &mut QueueState, change: PendingChange) -> Receipt {
         state.ticket += 1;
-        let is_stored = self.is_stored(&change);
-        let commit = if is_stored { &state.commits.stored } else { &state.commits.audited };
+        let is_for_store = self.is_for_store(&change);
+        let commit = if is_for_store { &state.commits.stored } else { &state.commits.audited };
         let commit = Arc::clone(commit);
-        state.filling.push(change, is_stored);
+        state.filling.push(change, is_for_store);
         self.work.notify_one();
         Receipt { ticket: state.ticket, commit }
     }
@@ -177,21 +178,21 @@ impl CommitQueue {
 
     /// The commit that the change with this ticket waits for. `None`: the change is durable or refused.
     pub(crate) fn commit_of(&self, ticket: u64) -> Option<Arc<PendingCommit>> {
-        if ticket <= self.settled() {
+        if ticket <= self.settled_ticket() {
             return None;
         }
         let commit =
-            |commits: &PendingCommits| Arc::clone(if self.is_durable { &commits.stored } else { &commits.audited });
+            |commits: &PendingCommits| Arc::clone(if self.has_store { &commits.stored } else { &commits.audited });
         let state = self.locked();
         match &state.writing {
             Some((last, commits)) if ticket <= *last => Some(commit(commits)),
-            _ => (ticket > self.settled()).then(|| commit(&state.commits)),
+            _ => (ticket > self.settled_ticket()).then(|| commit(&state.commits)),
         }
     }
 
-    /// Every change up to this ticket is durable or refused.
-    pub(crate) fn settled(&self) -> u64 {
-        self.settled.load(Ordering::Acquire)
+    /// Every change of login sessions up to this ticket is settled: durable or refused.
+    pub(crate) fn settled_ticket(&self) -> u64 {
+        self.settled_ticket.load(Ordering::Acquire)
     }
 
     /// Waits for the next group, at most for `interval`. While the disk fails, a group may be empty: it is a retry.
@@ -232,7 +233,7 @@ impl CommitQueue {
         }
         state.store_fails = !state.dirty_users.is_empty();
         self.store_is_healthy.store(!state.store_fails, Ordering::Relaxed);
-        self.settled.store(last, Ordering::Release);
+        self.settled_ticket.store(last, Ordering::Release);
         drop(state);
         commits.stored.settle(true);
     }
@@ -278,7 +279,7 @@ impl CommitQueue {
             refused.push(std::mem::take(&mut state.commits.audited));
         }
         refused.extend(state.writing.take().into_iter().flat_map(|(_, commits)| [commits.stored, commits.audited]));
-        self.settled.store(state.ticket, Ordering::Release);
+        self.settled_ticket.store(state.ticket, Ordering::Release);
         drop(state);
         for commit in refused {
             commit.settle(false);
@@ -307,8 +308,8 @@ impl CommitQueue {
         self.ended.notify_all();
     }
 
-    /// The writer's thread has panicked: refuses every change that waits and every further one, so that no answer says
-    /// what the disk may not have. The process has to end; see [`CommitQueue::writer_panic`].
+    /// The writer's thread has panicked: refuses every change that waits and every further one, so that no answer
+    /// confirms a change that the disk may not have. The process has to end; see [`CommitQueue::writer_panic`].
     pub(crate) fn writer_panicked(&self) {
         let mut state = self.locked();
         state.writer = WriterState::Stopped;

@@ -16,11 +16,11 @@ use crate::gate::state::GateState;
 /// for the store that were queued after it.
 pub(super) fn after_store_failure(state: &GateState, group: &CommitGroup) {
     let later = state.commit_queue.store_failed(group);
-    let stored = || group.changes.iter().filter(|grouped| grouped.is_stored);
+    let stored = || group.changes.iter().filter(|grouped| grouped.is_for_store);
     revert(state, stored().chain(&later.changes));
     for grouped in stored() {
         match grouped.change.undo {
-            Undo::Never => state.publish(&grouped.change),
+            Undo::Irrevocable => state.publish(&grouped.change),
             _ => group.records_of(grouped).for_each(|record| note_refused(state, record.id)),
         }
     }
@@ -50,7 +50,7 @@ fn note_refused(state: &GateState, decision: DecisionId) {
 
 /// Records the denial in place of the decision of a change whose records are not in the log.
 fn refuse_unlogged(state: &GateState, group: &CommitGroup, grouped: &GroupedChange) {
-    if matches!(grouped.change.undo, Undo::Never) {
+    if matches!(grouped.change.undo, Undo::Irrevocable) {
         state.note_packed(group.packed_records_of(grouped));
         return state.publish(&grouped.change);
     }
@@ -64,7 +64,7 @@ fn refuse_unlogged(state: &GateState, group: &CommitGroup, grouped: &GroupedChan
 fn undo(state: &GateState, change: &PendingChange) {
     let Some(mut table) = state.tables.lock(change.organization) else { return };
     match &change.undo {
-        Undo::Never | Undo::Nothing => {}
+        Undo::Irrevocable | Undo::AnswerOnly => {}
         Undo::Sessions(altered) => {
             // A reload may have removed the user meanwhile, and given the id to another user.
             let is_same_user = change.dirty_user.as_ref().is_some_and(|dirty| {

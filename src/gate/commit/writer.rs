@@ -37,9 +37,10 @@ pub trait CommitObserver: Send {
     fn audit_failed(&self, _error: &AuditError) {}
     /// The audit log takes records again.
     fn audit_recovered(&self) {}
-    /// The time of the wall clock.
-    fn wall(&self) -> UnixMillis;
 }
+
+/// The wall clock, for the times in the audit log and in the session store.
+pub type WallClock = Box<dyn Fn() -> UnixMillis + Send + Sync>;
 
 /// Writes until the commit queue is stopped and empty.
 pub(crate) fn write_all(
@@ -47,11 +48,12 @@ pub(crate) fn write_all(
     store: Box<dyn Store>,
     log: Option<AuditLog>,
     observer: &dyn CommitObserver,
+    clock: &dyn Fn() -> UnixMillis,
 ) {
     // Dropped after the writer, when the log and the store are closed: a process that ended earlier would leave a file
     // to repair.
     let _on_end = OnEnd(&state.commit_queue);
-    Writer::new(state, store, log, observer).run();
+    Writer::new(state, store, log, observer, clock).run();
 }
 
 /// Tells the commit queue that the writer has ended, also by a panic.
@@ -72,7 +74,13 @@ struct Writer<'w> {
     store: Box<dyn Store>,
     log: Option<AuditLog>,
     observer: &'w dyn CommitObserver,
+    clock: &'w dyn Fn() -> UnixMillis,
+    /// Whether the last write of the session store failed. INVARIANT: while it is true, so is the flag of the same name
+    /// in the commit queue, which refuses changes. The queue's flag may stay true for longer: until the store has the
+    /// records of all dirty users.
     store_fails: bool,
+    /// Whether the last write of the audit log failed. INVARIANT: as for `store_fails`. [`AuditBuffer::is_healthy`] is
+    /// the copy for metrics and for reports of the PBX.
     audit_fails: bool,
     /// The time of the next attempt to write what fails.
     retry_at: Instant,
@@ -90,6 +98,7 @@ impl<'w> Writer<'w> {
         store: Box<dyn Store>,
         log: Option<AuditLog>,
         observer: &'w dyn CommitObserver,
+        clock: &'w dyn Fn() -> UnixMillis,
     ) -> Self {
         let buffered = Vec::with_capacity(if log.is_some() { AUDIT_BUFFER_BYTES_MAX } else { 0 });
         let now = Instant::now();
@@ -98,6 +107,7 @@ impl<'w> Writer<'w> {
             store,
             log,
             observer,
+            clock,
             store_fails: false,
             audit_fails: false,
             retry_at: now,
@@ -138,7 +148,7 @@ impl<'w> Writer<'w> {
             return self.fail_audit(group, &error);
         }
         // Published first: a peer that has its answer may watch from the revision of its change.
-        self.publish(group, |grouped| !grouped.is_stored);
+        self.publish(group, |grouped| !grouped.is_for_store);
         if writes_audit {
             self.state.commit_queue.audited();
         }
@@ -152,7 +162,7 @@ impl<'w> Writer<'w> {
         let started = Instant::now();
         match self.write_store(dirty_users) {
             Ok(()) => {
-                self.publish(group, |grouped| grouped.is_stored);
+                self.publish(group, |grouped| grouped.is_for_store);
                 self.state.commit_queue.succeeded(&group.retries);
                 self.observer.committed(started.elapsed());
                 if std::mem::replace(&mut self.store_fails, false) {
@@ -172,7 +182,7 @@ impl<'w> Writer<'w> {
     /// Appends packed records to the audit log. After a failure one more record says that the log can be written again.
     fn write_audit(&mut self, records: &[u8]) -> Result<(), AuditError> {
         let Some(log) = &mut self.log else { return Ok(()) };
-        let now_ms = self.observer.wall().0;
+        let now_ms = (self.clock)().0;
         let written = if self.audit_fails {
             let resumed = AuditRecord::about(About::Resumed).packed();
             log.write(&[&resumed, records].concat(), now_ms)?
@@ -200,7 +210,7 @@ impl<'w> Writer<'w> {
         let mut records: Vec<UserRecord> = users.into_iter().map(|user| current_record(self.state, user)).collect();
         // Deletions first: the key of a deleted record may be that of another user now.
         records.sort_by_key(|record| record.value.is_some());
-        self.store.commit(&Commit { records: &records, wall: self.observer.wall() })
+        self.store.commit(&Commit { records: &records, wall: (self.clock)() })
     }
 
     fn publish(&self, group: &CommitGroup, filter: impl Fn(&GroupedChange) -> bool) {
@@ -246,7 +256,7 @@ impl<'w> Writer<'w> {
         let mut failed = None;
         while !rest.is_empty() && failed.is_none() {
             let chunk = first_records(rest, log.chunk_bytes());
-            match log.write(chunk, self.observer.wall().0) {
+            match log.write(chunk, (self.clock)().0) {
                 Ok(written) => {
                     audit.count_written(written);
                     rest = rest.get(chunk.len()..).unwrap_or_default();
@@ -261,7 +271,7 @@ impl<'w> Writer<'w> {
         }
         if self.maintained.elapsed() >= AUDIT_MAINTENANCE_INTERVAL {
             self.maintained = Instant::now();
-            audit.count_written(log.maintain(self.observer.wall().0)?);
+            audit.count_written(log.maintain((self.clock)().0)?);
         }
         Ok(())
     }
@@ -275,7 +285,7 @@ impl<'w> Writer<'w> {
         // Again, for the records that were buffered meanwhile.
         self.flush_audit_buffer();
         if let Some(log) = self.log.as_mut().filter(|_| !self.audit_fails)
-            && let Ok(written) = log.write(&AuditRecord::about(About::Stop).packed(), self.observer.wall().0)
+            && let Ok(written) = log.write(&AuditRecord::about(About::Stop).packed(), (self.clock)().0)
         {
             self.count_written(written);
         }
@@ -298,7 +308,7 @@ fn first_records(packed: &[u8], bytes_max: usize) -> &[u8] {
 /// The record of a user as memory has it now.
 fn current_record(state: &GateState, user: &DirtyUser) -> UserRecord {
     let record = state.tables.lock(user.organization).and_then(|table| record_of(&table, user.user));
-    // A user whom a reload removed has no record any more. The id may be that of another user; the key is not.
+    // A user that a reload removed has no record any more. The id may belong to another user by now; the key does not.
     let own_record = record.filter(|record| record.key == user.key);
     own_record.unwrap_or_else(|| UserRecord { key: user.key.clone(), value: None })
 }

@@ -209,7 +209,8 @@ mod tests {
         Response: Success\r\nActionID: 2\r\nMessage: Authentication accepted\r\n\r\n\
         Event: FullyBooted\r\nPrivilege: system,all\r\nStatus: Fully Booted\r\n\r\n";
 
-    /// What the client sends when it receives [`RECEIVED`]; the key is the output of `printf 141967229s3cret | md5sum`.
+    /// The bytes that the client sends when it receives [`RECEIVED`]. The key is the output of
+    /// `printf 141967229s3cret | md5sum`.
     const SENT: &[u8] = b"Action: Challenge\r\nActionID: 1\r\nAuthType: MD5\r\n\r\n\
         Action: Login\r\nActionID: 2\r\nAuthType: MD5\r\nUsername: queuewarden\r\n\
         Key: 54237bcfb0332a8d5c4d9fd0ac0f894b\r\nEvents: off\r\n\r\n";

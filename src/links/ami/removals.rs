@@ -1,5 +1,5 @@
-//! The bounded queue of members to remove from one Asterisk. Whoever ends a session only appends to it, and never waits
-//! for Asterisk.
+//! The bounded queue of members to remove from one Asterisk. Code that ends a session only appends to the queue, and
+//! never waits for Asterisk.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};

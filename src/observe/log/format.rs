@@ -56,10 +56,11 @@ impl Values {
         let name = field.name();
         let mark = if RESERVED_NAMES.contains(&name) { "_" } else { "" };
         // Writing to a string cannot fail.
-        let _written = match self.format {
+        match self.format {
             Format::Json => write!(self.fields, ",\"{name}{mark}\":"),
             Format::Text => write!(self.fields, " {name}{mark}="),
-        };
+        }
+        .ok();
     }
 
     fn text(&mut self, field: &Field, text: &str) {
@@ -100,7 +101,7 @@ impl Visit for Values {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         let mut text = Bounded(String::new());
         // Fails at the bound of a value: the rest is cut.
-        let _cut = write!(text, "{value:?}");
+        write!(text, "{value:?}").ok();
         self.text(field, &text.0);
     }
 }
@@ -143,7 +144,7 @@ fn escape(text: &str, out: &mut String) {
             '\t' => out.push_str("\\t"),
             _ if is_dangerous(character) => {
                 for unit in character.encode_utf16(&mut [0; 2]) {
-                    let _written = write!(out, "\\u{unit:04x}");
+                    write!(out, "\\u{unit:04x}").ok();
                 }
             }
             _ => out.push(character),

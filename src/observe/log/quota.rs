@@ -1,5 +1,8 @@
-//! The quota of the log: how many lines about errors one peer may cause, all peers together, and how many decisions are
-//! logged in a second. Lines beyond it are counted, and the log reports the number.
+//! The quota of the log, so that a peer cannot flood it.
+//!
+//! One peer may cause [`LOG_ERRORS_PER_PEER_MAX`] lines about errors in each [`LOG_PEER_INTERVAL`], all peers together
+//! [`LOG_ERRORS_MAX`]. [`LOG_DECISIONS_PER_SECOND_MAX`] decisions are logged in a second. Lines over the quota are
+//! counted, and the log reports their number.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::limits::{
     LOG_DECISIONS_PER_SECOND_MAX, LOG_ERRORS_MAX, LOG_ERRORS_PER_PEER_MAX, LOG_PEER_INTERVAL, LOG_PEERS_MAX,
 };
-use crate::peer::PeerOrigin;
+use crate::peer::QuotaKey;
 
 /// The low half of [`Quota::decisions`]: the number of decisions.
 const DECISIONS_MASK: u64 = 0xffff_ffff;
@@ -25,11 +28,11 @@ pub struct Quota {
 
 #[derive(Debug, Default)]
 struct Errors {
-    by_origin: HashMap<PeerOrigin, ErrorWindow>,
-    of_all: ErrorWindow,
+    by_key: HashMap<QuotaKey, ErrorWindow>,
+    of_all_peers: ErrorWindow,
 }
 
-/// The errors of one origin since the start of a window of [`LOG_PEER_INTERVAL`].
+/// The errors of one key since the start of a window of [`LOG_PEER_INTERVAL`].
 #[derive(Clone, Copy, Debug, Default)]
 struct ErrorWindow {
     /// The start of the window: uptime in milliseconds.
@@ -41,8 +44,8 @@ struct ErrorWindow {
 }
 
 impl ErrorWindow {
-    /// The window at this time: a new one, if the interval is over.
-    fn at(&mut self, uptime_ms: u64) -> &mut Self {
+    /// The window in which this uptime is: the same, or a new one if the interval is over.
+    fn rolled_to(&mut self, uptime_ms: u64) -> &mut Self {
         if self.is_over(uptime_ms) {
             (self.since_ms, self.logged) = (uptime_ms, 0);
         }
@@ -55,26 +58,26 @@ impl ErrorWindow {
 }
 
 impl Quota {
-    /// Whether an error of this origin is logged now, at this uptime in milliseconds. `None`: no. `Some`: yes, with the
-    /// number of errors of the same origin that were left out since the last that was logged.
-    pub fn admits_error(&self, origin: PeerOrigin, uptime_ms: u64) -> Option<u64> {
+    /// Whether an error of this key is logged now, at this uptime in milliseconds. `None`: no. `Some`: yes, with the
+    /// number of errors of the same key that were left out since the last that was logged.
+    pub fn admits_error(&self, key: QuotaKey, uptime_ms: u64) -> Option<u64> {
         let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
-        let Errors { by_origin, of_all } = &mut *errors;
-        if by_origin.len() >= LOG_PEERS_MAX && !by_origin.contains_key(&origin) {
-            by_origin.retain(|_, window| !window.is_over(uptime_ms));
+        let Errors { by_key, of_all_peers } = &mut *errors;
+        if by_key.len() >= LOG_PEERS_MAX && !by_key.contains_key(&key) {
+            by_key.retain(|_, window| !window.is_over(uptime_ms));
         }
-        let has_room = by_origin.len() < LOG_PEERS_MAX || by_origin.contains_key(&origin);
-        let origin = if has_room { origin } else { PeerOrigin::Others };
+        let has_room = by_key.len() < LOG_PEERS_MAX || by_key.contains_key(&key);
+        let key = if has_room { key } else { QuotaKey::Others };
         let new = ErrorWindow { since_ms: uptime_ms, ..ErrorWindow::default() };
-        let window = by_origin.entry(origin).or_insert(new).at(uptime_ms);
-        let of_all = of_all.at(uptime_ms);
-        if window.logged >= LOG_ERRORS_PER_PEER_MAX || of_all.logged >= LOG_ERRORS_MAX {
+        let window = by_key.entry(key).or_insert(new).rolled_to(uptime_ms);
+        let of_all_peers = of_all_peers.rolled_to(uptime_ms);
+        if window.logged >= LOG_ERRORS_PER_PEER_MAX || of_all_peers.logged >= LOG_ERRORS_MAX {
             window.left_out += 1;
             self.errors_left_out.fetch_add(1, Ordering::Relaxed);
             return None;
         }
         window.logged += 1;
-        of_all.logged += 1;
+        of_all_peers.logged += 1;
         Some(std::mem::take(&mut window.left_out))
     }
 
@@ -114,8 +117,8 @@ mod tests {
 
     use super::*;
 
-    fn address(number: u32) -> PeerOrigin {
-        PeerOrigin::Address(IpAddr::from(number.to_be_bytes()))
+    fn address(number: u32) -> QuotaKey {
+        QuotaKey::Address(IpAddr::from(number.to_be_bytes()))
     }
 
     #[test]
@@ -135,7 +138,7 @@ mod tests {
         let quota = Quota::default();
         let logged = (0..1_000_000).filter(|&number| quota.admits_error(address(number), 5).is_some()).count();
         assert_eq!(logged, LOG_ERRORS_MAX as usize);
-        let origins = quota.errors.lock().unwrap().by_origin.len();
+        let origins = quota.errors.lock().unwrap().by_key.len();
         assert!(origins <= LOG_PEERS_MAX + 1, "{origins}");
         assert_eq!(quota.errors_left_out(), 1_000_000 - u64::from(LOG_ERRORS_MAX));
     }

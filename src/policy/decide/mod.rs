@@ -1,9 +1,12 @@
 //! The decision: a pure, total function of one question and the login sessions of its subject.
 //!
 //! Default deny. A question is allowed when every condition of one grant of the role model holds. Otherwise the grant
-//! that got furthest in the order of checks (RULES section 7) names the reason of the denial. The function reads no
-//! clock, takes no lock, does no I/O and allocates nothing. [`crate::gate`] calls it for every question;
+//! that got furthest in the order of checks (`config/models/README.md`) names the reason of the denial. The function
+//! reads no clock, takes no lock, does no I/O and allocates nothing. [`crate::gate`] calls it for every question;
 //! [`super::explain`] and [`super::survey`] call it too and never decide by themselves.
+//!
+//! This file weighs the grants; `facts` finds the facts that hold, and `limits` checks the limits on login sessions and
+//! supervisions.
 //!
 //! One allow and one deny, by a small role model and a small organization:
 //!
@@ -55,15 +58,18 @@
 
 #![deny(clippy::as_conversions, clippy::arithmetic_side_effects)]
 
+mod facts;
+mod limits;
+
+pub(super) use facts::{gather, with_target_role};
+pub(super) use limits::{ReachedLimit, login_limit, supervision_limit};
+
 use crate::decision::{AllowReason, Decision, DenyReason, Transition};
-use crate::event::{AttributeSet, Key};
-use crate::limits::SUPERVISIONS_PER_ORGANIZATION_MAX;
 use crate::policy::Organization;
-use crate::policy::directory::User;
 use crate::policy::facts::{Fact, FactSet};
 use crate::policy::model::{Action, Effect, Grant, Subject, ground_of};
 use crate::policy::resolve::Question;
-use crate::telephony::{Ground, GroupId, LoginSession, QueueId, QueueSet, UserId};
+use crate::telephony::{Ground, LoginSession, QueueId, QueueSet, UserId};
 
 /// The login sessions and supervisions that a question depends on.
 pub trait SessionView {
@@ -260,70 +266,6 @@ impl From<Permit> for Decision {
     }
 }
 
-/// A limit on login sessions or supervisions that is reached, in the order of checks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum ReachedLimit {
-    OneQueue,
-    LoginsOfUser,
-    LoginsInQueue,
-    Logins,
-    SupervisionsOfTarget,
-    SupervisionsBySupervisor,
-    Supervisions,
-}
-
-impl ReachedLimit {
-    /// The reason of the denial.
-    pub(super) const fn reason(self) -> DenyReason {
-        match self {
-            Self::OneQueue => DenyReason::LoggedInElsewhere,
-            Self::LoginsOfUser => DenyReason::UserLoginsAtLimit,
-            Self::LoginsInQueue => DenyReason::QueueLoginsAtLimit,
-            Self::Logins => DenyReason::OrganizationLoginsAtLimit,
-            Self::SupervisionsOfTarget => DenyReason::TargetSupervisionsAtLimit,
-            Self::SupervisionsBySupervisor => DenyReason::SupervisorSupervisionsAtLimit,
-            Self::Supervisions => DenyReason::Overload,
-        }
-    }
-}
-
-/// The limit that one more supervision would exceed. `None`: there is room.
-pub(super) fn supervision_limit(question: &Question<'_>, sessions: &impl SessionView) -> Option<ReachedLimit> {
-    let limits = question.organization.limits;
-    let running = sessions.supervisions(question.actor.id(), question.target.map(User::id));
-    if running.of_target >= limits.supervisions_per_target {
-        Some(ReachedLimit::SupervisionsOfTarget)
-    } else if running.by_supervisor >= limits.supervisions_per_supervisor {
-        Some(ReachedLimit::SupervisionsBySupervisor)
-    } else if running.in_organization >= SUPERVISIONS_PER_ORGANIZATION_MAX {
-        Some(ReachedLimit::Supervisions)
-    } else {
-        None
-    }
-}
-
-/// The limit that one more login session would exceed. `None`: there is room.
-pub(super) fn login_limit(
-    question: &Question<'_>,
-    queue: QueueId,
-    sessions: &impl SessionView,
-    begun: usize,
-) -> Option<ReachedLimit> {
-    let limits = question.organization.limits;
-    let of_user = sessions.of_subject().len().saturating_add(begun);
-    if limits.one_queue_at_a_time && of_user > 0 {
-        Some(ReachedLimit::OneQueue)
-    } else if of_user >= limits.logins_per_user {
-        Some(ReachedLimit::LoginsOfUser)
-    } else if sessions.in_queue(queue) >= limits.logins_per_queue {
-        Some(ReachedLimit::LoginsInQueue)
-    } else if sessions.in_organization().saturating_add(begun) >= limits.logins {
-        Some(ReachedLimit::Logins)
-    } else {
-        None
-    }
-}
-
 /// The check at which a question fails. The order is the order of checks: a later check is greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum FailedCheck {
@@ -444,85 +386,8 @@ fn missing_fact(question: &Question<'_>, grant: &Grant, facts: FactSet) -> Optio
     first.into_iter().chain(unmet.filter_map(|clause| clause.iter().next_back())).min()
 }
 
-/// The facts of the question, with [`Fact::TargetHoldsRole`] if the target holds a role that this grant names.
-pub(super) fn with_target_role(question: &Question<'_>, grant: &Grant, mut facts: FactSet) -> FactSet {
-    if question.target.is_some_and(|target| target.roles().meets(grant.target_roles)) {
-        facts.insert(Fact::TargetHoldsRole);
-    }
-    facts
-}
-
-/// The facts that hold for the question, of those that a grant of the action requires.
-pub(super) fn gather(
-    question: &Question<'_>,
-    action: &Action,
-    queue: Option<QueueId>,
-    sessions: &impl SessionView,
-) -> FactSet {
-    action.facts.iter().filter(|&fact| holds(fact, question, queue, sessions)).collect()
-}
-
-/// Whether the fact holds. If the question names no queue, no fact about the queue holds except `queue.none`; the same
-/// goes for the target and the group.
-fn holds(fact: Fact, question: &Question<'_>, queue: Option<QueueId>, sessions: &impl SessionView) -> bool {
-    let organization = question.organization;
-    let (model, directory, actor) = (&*organization.model, &organization.directory, question.actor);
-    let queue_that = |is: &dyn Fn(QueueId) -> bool| queue.is_some_and(is);
-    let target_that = |is: &dyn Fn(User<'_>) -> bool| question.target.is_some_and(is);
-    let group_that = |is: &dyn Fn(GroupId) -> bool| question.group.is_some_and(is);
-    let callback = |queue: QueueId| directory.queue(queue).is_some_and(|queue| queue.callback);
-    let leads = |target: User<'_>| {
-        let led = directory.led_groups(actor.id());
-        led.iter().any(|&(_, group)| directory.is_member(target.id(), group))
-    };
-    let is_serving = |target: User<'_>| target.roles().meets(model.serving);
-    match fact {
-        Fact::RoleLower => question.role.is_some_and(|role| model.rank(role) < model.rank(actor.roles())),
-        Fact::ActorOutboundByGroup => directory.outbound_by_groups(actor.id()) == Some(true),
-        Fact::ActorOutboundUnset => directory.outbound_by_groups(actor.id()).is_none(),
-        Fact::TargetOther => target_that(&|target| target.id() != actor.id()),
-        Fact::QueueNone => queue.is_none(),
-        Fact::QueueGiven => queue.is_some(),
-        Fact::TargetInSupervisedQueue => {
-            target_that(&|target| directory.supervised(actor).iter().any(|&(_, queue, _)| target.serves(queue)))
-        }
-        Fact::SessionOpen => queue_that(&|queue| sessions.in_this_queue(queue).is_some()),
-        Fact::QueueServed => queue_that(&|queue| actor.serves(queue)),
-        Fact::QueueSupervised => queue_that(&|queue| directory.supervises(actor, queue)),
-        Fact::QueueCallback => queue_that(&callback),
-        Fact::TargetNone => question.target.is_none(),
-        Fact::TargetSelf => target_that(&|target| target.id() == actor.id()),
-        Fact::TargetLed => target_that(&leads),
-        Fact::TargetManaged => target_that(&|target| is_serving(target) && leads(target)),
-        Fact::TargetLower => target_that(&|target| model.rank(target.roles()) < model.rank(actor.roles())),
-        // `with_target_role` adds it for each grant: the roles are the grant's.
-        Fact::TargetHoldsRole => false,
-        Fact::TargetServing => target_that(&is_serving),
-        Fact::TargetServesQueue => target_that(&|target| queue_that(&|queue| target.serves(queue))),
-        Fact::TargetServesFrom => target_that(&|target| question.from.is_some_and(|from| target.serves(from))),
-        Fact::TargetInOwnGroup => target_that(&|target| {
-            is_serving(target)
-                && directory.groups_of(actor.id()).iter().any(|&group| directory.is_member(target.id(), group))
-        }),
-        Fact::TargetInServedCallbackQueue => {
-            target_that(&|target| actor.served().iter().any(|queue| callback(queue) && target.serves(queue)))
-        }
-        Fact::GroupNone => question.group.is_none(),
-        Fact::GroupLed => group_that(&|group| directory.led_groups(actor.id()).iter().any(|&(_, led)| led == group)),
-        Fact::GroupOwn => group_that(&|group| directory.is_member(actor.id(), group)),
-        Fact::FromEdited => question.from.is_some_and(|from| directory.edits(actor, from)),
-        Fact::QueueEdited => queue_that(&|queue| directory.edits(actor, queue)),
-        Fact::TargetUnprotected => target_that(&|target| !target.is_protected()),
-        Fact::TargetNotPeer => target_that(&|target| !target.roles().meets(model.supervising)),
-        Fact::QueueWrapUp => queue_that(&|queue| directory.queue(queue).is_some_and(|queue| queue.wrap_up_seconds > 0)),
-        Fact::ObjectFree => {
-            AttributeSet::value(Key::InUse, "no").is_some_and(|free| !question.attributes.intersection(free).is_empty())
-        }
-    }
-}
-
 /// Whether the user may open a login session in the queue by the current policy. If not, and if no supervisor opened
-/// it, an existing session is kept (RULES R31).
+/// it, an existing session is kept (rule R31).
 #[must_use]
 pub fn may_open(organization: &Organization, user: UserId, queue: QueueId) -> bool {
     let is_own_login = |action: &&Action| action.effect == Effect::Login(Subject::Actor);

@@ -1,56 +1,16 @@
 //! Every hard limit of the sidecar, with its unit in its name.
 //!
-//! An operator can lower some of these limits in the configuration; raising one needs a change of this file. Relations
-//! between limits are asserted at compile time, so a limit that breaks another does not compile. [`LIMITS`] lists all
-//! of them with their documentation, for the help and the manual.
+//! An operator can lower some of these limits in the configuration; raising one needs a change of this file.
+//! `relations` asserts at compile time which limit has to fit in which other. [`LIMITS`] lists all of them with their
+//! documentation, for the help and the manual.
+
+mod limit;
+mod relations;
 
 use std::time::Duration;
 
-/// A limit, with its documentation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limit {
-    /// The name, in capitals.
-    pub name: &'static str,
-    /// The value, in the unit that [`Limit::unit`] returns.
-    pub value: u64,
-    is_duration: bool,
-    documentation: &'static str,
-}
-
-impl Limit {
-    /// The unit of the value: `ms`, `s`, `bytes`, `digits` or, for a number of things, empty.
-    #[must_use]
-    pub fn unit(&self) -> &'static str {
-        let units = [("_BYTES", "bytes"), ("_SECONDS", "s"), ("_DIGITS", "digits")];
-        let named = units.into_iter().find(|(part, _)| self.name.contains(part));
-        if self.is_duration { "ms" } else { named.map_or("", |(_, unit)| unit) }
-    }
-
-    /// The limit in one sentence.
-    #[must_use]
-    pub fn sentence(&self) -> &'static str {
-        self.documentation.trim_start()
-    }
-}
-
-/// Defines each limit as a constant, and [`LIMITS`] from the constants and their documentation.
-macro_rules! limits {
-    (@is_duration Duration) => { true };
-    (@is_duration $kind:ident) => { false };
-    (@number Duration $name:ident) => { $name.as_secs() * 1_000 + $name.subsec_millis() as u64 };
-    (@number $kind:ident $name:ident) => { $name as u64 };
-    ($($(#[doc = $text:literal])+ $name:ident: $kind:ident = $value:expr;)+) => {
-        $($(#[doc = $text])+ pub const $name: $kind = $value;)+
-
-        /// Every limit, in the order of this file.
-        pub const LIMITS: &[Limit] = &[$(Limit {
-            name: stringify!($name),
-            value: limits!(@number $kind $name),
-            is_duration: limits!(@is_duration $kind),
-            documentation: concat!($($text),+),
-        },)+];
-    };
-}
+pub use limit::Limit;
+use limit::limits;
 
 /// The `nice` value of the thread that loads a configuration, so that decisions have precedence. Not a limit.
 pub const RELOAD_NICENESS: i32 = 5;
@@ -348,7 +308,7 @@ limits! {
     LOAD_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
     /// Time after which the load generator counts an answer as lost.
     LOAD_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-    /// Longest latency that the load generator records; longer ones count as this.
+    /// Longest latency that the load generator records; a longer latency counts as this.
     LOAD_LATENCY_MAX: Duration = Duration::from_secs(60);
     /// Bytes that the load generator reads at once.
     LOAD_READ_BYTES: usize = 64 * 1024;
@@ -357,50 +317,6 @@ limits! {
     /// Wrong or missing answers that the load generator prints as examples.
     LOAD_EXAMPLES_MAX: usize = 5;
 }
-
-const _: () = {
-    assert!(QUEUES_PER_ORGANIZATION_MAX <= u16::MAX as usize, "a queue id is a u16");
-    assert!(GROUPS_PER_ORGANIZATION_MAX <= u16::MAX as usize, "a group id is a u16");
-    assert!(ORGANIZATIONS_MAX <= u16::MAX as usize, "an organization id is a u16");
-    assert!(USERS_PER_ORGANIZATION_MAX < (u32::MAX / 2) as usize, "a user id is a u32 with one bit to spare");
-    assert!(ROLES_PER_MODEL_MAX <= 16 && SETTINGS_PER_MODEL_MAX <= 64, "sets of roles and settings are u16 and u64");
-    assert!(QUEUES_PER_USER_MAX * (NUMBER_DIGITS_MAX + 1) + 64 < AGI_COMMAND_BYTES_MAX, "QW_QUEUES fits one command");
-    assert!(
-        (QUEUES_PER_USER_MAX * (NUMBER_DIGITS_MAX + 1) + LINE_BYTES_MAX) as u64 <= LINE_ANSWER_BYTES_MAX,
-        "the client can read every answer"
-    );
-    assert!(
-        QUESTIONS_AHEAD_MAX * (QUEUES_PER_USER_MAX * (NUMBER_DIGITS_MAX + 3) + 512) < ANSWER_BUFFER_BYTES_MAX / 2,
-        "the answers to all questions read ahead fit the answer buffer"
-    );
-    assert!(QUESTIONS_PER_TURN_MAX.is_multiple_of(QUESTIONS_AHEAD_MAX), "a turn is a whole number of read-aheads");
-    assert!(LINE_BYTES_MAX < READ_BUFFER_BYTES_MAX, "a whole line fits the read buffer");
-    assert!(AGI_ENVIRONMENT_BYTES_MAX < READ_BUFFER_BYTES_MAX, "a whole environment fits the read buffer");
-    assert!(NETSTRING_BYTES_MAX < READ_BUFFER_BYTES_MAX, "a whole netstring fits the read buffer");
-    assert!(EVAPI_WRITE_BYTES_MAX < 32_768, "Kamailio reads a whole write at once");
-    assert!(EVAPI_BUSY_BYTES < ANSWER_BUFFER_BYTES_MAX, "a busy Kamailio gets `overload` before it is disconnected");
-    assert!(QUEUES_PER_USER_MAX * (NUMBER_DIGITS_MAX + 3) + 512 < EVAPI_WRITE_BYTES_MAX, "an answer fits one write");
-    assert!(
-        FREESWITCH_BLOCK_BYTES_MAX < ANSWER_BUFFER_BYTES_MAX,
-        "the input of a peer takes less memory than its answers"
-    );
-    assert!(ID_BYTES_MAX <= VALUE_BYTES_MAX, "every id fits a value");
-    assert!(AMI_PATTERN_BYTES_MAX + NUMBER_DIGITS_MAX <= AMI_VALUE_BYTES_MAX, "every interface fits a value of AMI");
-    assert!(AMI_USERNAME_BYTES_MAX <= AMI_VALUE_BYTES_MAX, "every user name fits a value of AMI");
-    assert!(AMI_LINE_BYTES_MAX < AMI_MESSAGE_BYTES_MAX, "a whole line fits a message");
-    assert!(AMI_RECONNECT_PAUSE_MIN.as_nanos() < AMI_RECONNECT_PAUSE_MAX.as_nanos(), "pauses grow");
-    assert!(
-        QUEUES_PER_USER_MAX * (NUMBER_DIGITS_MAX + 2) + 24 * VALUE_BYTES_MAX < AUDIT_RECORD_BYTES_MAX,
-        "every decision fits an audit record"
-    );
-    assert!(AUDIT_RECORD_BYTES_MAX < AUDIT_BUFFER_BYTES_MAX, "a whole record fits the buffer");
-    assert!(
-        SELF_TEST_INTERVAL.as_millis() * 4 < SELF_TEST_AGE_MAX.as_millis(),
-        "three late self tests do not make the sidecar unhealthy"
-    );
-    assert!(LOG_ERRORS_PER_PEER_MAX < LOG_ERRORS_MAX, "the errors of one peer do not use up the log");
-    assert!(REFUSALS_AT_ONCE_MAX < CONNECTIONS_DEFAULT, "refusing connections takes less memory than serving them");
-};
 
 #[cfg(test)]
 mod tests {

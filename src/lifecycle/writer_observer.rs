@@ -1,4 +1,4 @@
-//! Passes the state of the session store and of the audit log to the metrics and the log.
+//! Reports the work of the gate's writer, on the session store and on the audit log, to the metrics and the log.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,12 +7,11 @@ use crate::audit::AuditError;
 use crate::gate::CommitObserver;
 use crate::sessions::store::StoreError;
 use crate::sidecar::Sidecar;
-use crate::telephony::UnixMillis;
 
 /// Called by the writer's thread of the gate.
-pub(super) struct StoreObserver(pub(super) Arc<Sidecar>);
+pub(super) struct WriterObserver(pub(super) Arc<Sidecar>);
 
-impl CommitObserver for StoreObserver {
+impl CommitObserver for WriterObserver {
     fn committed(&self, took: Duration) {
         self.0.metrics.commit_took(took.as_secs_f64());
     }
@@ -31,9 +30,5 @@ impl CommitObserver for StoreObserver {
 
     fn audit_recovered(&self) {
         tracing::info!("the audit log can be written again");
-    }
-
-    fn wall(&self) -> UnixMillis {
-        self.0.clock.now().wall
     }
 }
