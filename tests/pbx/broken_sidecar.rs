@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use crate::pbx::asterisk_lab::AsteriskLab;
+use crate::pbx::phone::Phone;
 use crate::support::Sidecar;
 
 /// Longer than the dialplan's timeout takes on a busy machine, and far below the wait without a timeout.
@@ -15,12 +16,13 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(15);
 fn without_a_sidecar_login_follows_the_switch_and_supervision_is_refused() {
     let mut lab = AsteriskLab::start();
     assert!(lab.sidecar.take().unwrap().terminate().success());
-    assert!(lab.is_refused("1001", "*13600"), "`QW_LOGIN_FAIL` is shipped as deny");
+    let (agent, supervisor) = (Phone::new(&lab, "1001", 0), Phone::new(&lab, "2001", 0));
+    assert_eq!(agent.dial("*13600"), 503, "`QW_LOGIN_FAIL` is shipped as deny");
     assert!(!lab.is_member("600", "1001"));
     lab.set_global("QW_LOGIN_FAIL", "allow");
     assert!(lab.is_answered("1001", "*13600"));
     assert!(lab.is_member("600", "1001"));
-    assert!(lab.is_refused("2001", "*2211001"), "supervision is refused for every value of `QW_LOGIN_FAIL`");
+    assert_eq!(supervisor.dial("*2211001"), 503, "supervision is refused for every value of `QW_LOGIN_FAIL`");
     lab.sidecar = Some(Sidecar::start(&lab.folder));
     assert!(lab.is_refused("3001", "*13600"), "the restarted sidecar decides");
 }
@@ -30,9 +32,10 @@ fn a_frozen_sidecar_delays_a_call_and_allows_nothing() {
     let lab = AsteriskLab::start();
     lab.set_global("QW_WAIT_SECONDS", "0.5");
     lab.sidecar().signal("STOP");
+    let (agent, supervisor) = (Phone::new(&lab, "1001", 0), Phone::new(&lab, "2001", 0));
     let began = Instant::now();
-    assert!(lab.is_refused("1001", "*13600"));
-    assert!(lab.is_refused("2001", "*2211001"));
+    assert_eq!(agent.dial("*13600"), 503);
+    assert_eq!(supervisor.dial("*2211001"), 503);
     assert!(began.elapsed() < TIMEOUT_MAX, "took {:?}", began.elapsed());
     lab.sidecar().signal("CONT");
     lab.set_global("QW_WAIT_SECONDS", "5");
@@ -68,9 +71,10 @@ fn garbage_is_not_taken_for_a_verdict() {
             stream.write_all(answer).unwrap();
         }
     });
+    let (agent, supervisor) = (Phone::new(&lab, "1001", 0), Phone::new(&lab, "2001", 0));
     for _ in garbage {
-        assert!(lab.is_refused("1001", "*13600"));
-        assert!(lab.is_refused("2001", "*2211001"));
+        assert_eq!(agent.dial("*13600"), 503);
+        assert_eq!(supervisor.dial("*2211001"), 503);
     }
     answering.join().unwrap();
     assert!(!lab.is_member("600", "1001"));

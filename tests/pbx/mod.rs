@@ -7,6 +7,10 @@
 mod ami_link;
 mod asterisk_lab;
 mod broken_sidecar;
+mod endpoints;
 mod kamailio;
+mod leaving;
 mod login;
+mod phone;
 mod supervision;
+mod takeover;

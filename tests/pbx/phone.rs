@@ -1,0 +1,605 @@
+//! A SIP phone in the process of the test: it registers, calls, answers and transfers, sends a tone, and measures which
+//! tones it receives.
+
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "samples have 14 bits, and a test sends a few thousand packets"
+)]
+
+use std::collections::{HashMap, VecDeque};
+use std::f64::consts::TAU;
+use std::fmt::Write as _;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use md5::{Digest as _, Md5};
+
+use crate::pbx::asterisk_lab::AsteriskLab;
+use crate::support::{PATIENCE, wait_until};
+
+/// Samples a second, and in one packet of 20 ms.
+const RATE: usize = 8_000;
+const PACKET: usize = 160;
+/// The number of latest samples in which tones are measured: 0.4 s.
+const WINDOW: usize = 3_200;
+/// The amplitude of a sent tone.
+const SENT_AMPLITUDE: f64 = 6_000.0;
+/// The lowest amplitude at which a received tone counts as heard.
+const HEARD_AMPLITUDE_MIN: f64 = 300.0;
+/// The time between two checks of a phone's threads whether the test is over.
+const TICK: Duration = Duration::from_millis(5);
+
+static NEXT_TAG: AtomicU32 = AtomicU32::new(1);
+
+/// A phone of one endpoint; its password is `pw` and the endpoint's name.
+pub struct Phone(Arc<PhoneState>);
+
+struct PhoneState {
+    user: String,
+    pbx: SocketAddr,
+    socket: UdpSocket,
+    tone_hz: f64,
+    /// Whether an incoming call is answered at once.
+    answers: bool,
+    calls: Mutex<HashMap<String, Dialog>>,
+    registered: Mutex<u16>,
+    is_over: AtomicBool,
+}
+
+/// One call of a phone.
+struct Dialog {
+    local: String,
+    remote: String,
+    /// The URI to which a request inside the call is sent.
+    target: String,
+    sequence: u32,
+    is_incoming: bool,
+    /// The final status of the call; 0 before it.
+    status: u16,
+    /// The final status of the last REFER; 0 before it.
+    refer_status: u16,
+    is_ended: bool,
+    is_authorized: bool,
+    /// The received INVITE, or the additional header lines of the sent INVITE.
+    invite: String,
+    /// Method and header lines of the last request, which is sent again with a digest after a 401.
+    last: (String, String),
+    media: Arc<Media>,
+}
+
+/// The sound of one call.
+struct Media {
+    socket: UdpSocket,
+    peer: Mutex<Option<SocketAddr>>,
+    heard: Mutex<VecDeque<i32>>,
+    is_over: AtomicBool,
+}
+
+/// The handle with which a test controls one call of a phone.
+pub struct SipCall {
+    state: Arc<PhoneState>,
+    id: String,
+}
+
+impl Phone {
+    /// A phone that sends a tone of `tone_hz` and answers incoming calls at once.
+    pub fn new(lab: &AsteriskLab, user: &str, tone_hz: u32) -> Self {
+        Self::start(lab, user, tone_hz, true)
+    }
+
+    /// A phone that sends a tone of `tone_hz` and lets incoming calls ring.
+    pub fn ringing(lab: &AsteriskLab, user: &str, tone_hz: u32) -> Self {
+        Self::start(lab, user, tone_hz, false)
+    }
+
+    fn start(lab: &AsteriskLab, user: &str, tone_hz: u32, answers: bool) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(TICK)).unwrap();
+        // Asterisk's SIP port is the one before its AMI port.
+        let pbx = SocketAddr::from(([127, 0, 0, 1], lab.ami().port() - 1));
+        let state = Arc::new(PhoneState {
+            user: user.to_owned(),
+            pbx,
+            socket,
+            tone_hz: f64::from(tone_hz),
+            answers,
+            calls: Mutex::default(),
+            registered: Mutex::default(),
+            is_over: AtomicBool::new(false),
+        });
+        let receiving = Arc::clone(&state);
+        std::thread::spawn(move || receiving.receive());
+        Self(state)
+    }
+
+    /// Registers, so that calls of the endpoint ring here.
+    pub fn register(self) -> Self {
+        self.0.register(1, "");
+        wait_until("the registration", || *self.0.registered.lock().unwrap() == 200);
+        self
+    }
+
+    /// Dials and waits for the final answer.
+    pub fn call(&self, number: &str) -> SipCall {
+        self.call_with(number, "")
+    }
+
+    /// As [`Phone::call`], with additional header lines.
+    pub fn call_with(&self, number: &str, headers: &str) -> SipCall {
+        let state = &self.0;
+        let uri = format!("sip:{number}@{}", state.pbx);
+        let id = format!("call{}", tag());
+        let dialog = Dialog {
+            local: format!("<sip:{}@127.0.0.1>;tag={}", state.user, tag()),
+            remote: format!("<{uri}>"),
+            target: uri,
+            sequence: 1,
+            is_incoming: false,
+            status: 0,
+            refer_status: 0,
+            is_ended: false,
+            is_authorized: false,
+            invite: headers.to_owned(),
+            last: ("INVITE".to_owned(), String::new()),
+            media: Media::start(state.tone_hz),
+        };
+        let mut calls = state.calls.lock().unwrap();
+        state.send_again(&id, &dialog, "");
+        calls.insert(id.clone(), dialog);
+        drop(calls);
+        let call = SipCall { state: Arc::clone(state), id };
+        wait_until("a final answer", || call.status() != 0);
+        call
+    }
+
+    /// Dials a feature code and returns the final SIP status. An answered call must end by itself.
+    pub fn dial(&self, code: &str) -> u16 {
+        let call = self.call(code);
+        if call.status() == 200 {
+            assert!(call.ends_within(PATIENCE).is_some(), "{code} does not end");
+        }
+        call.status()
+    }
+
+    /// The call that came in and has not ended.
+    pub fn incoming(&self) -> SipCall {
+        let find = || {
+            let calls = self.0.calls.lock().unwrap();
+            calls.iter().find(|(_, call)| call.is_incoming && !call.is_ended).map(|(id, _)| id.clone())
+        };
+        wait_until("an incoming call", || find().is_some());
+        SipCall { state: Arc::clone(&self.0), id: find().unwrap() }
+    }
+}
+
+impl Drop for Phone {
+    fn drop(&mut self) {
+        let ids: Vec<String> = self.0.calls.lock().unwrap().keys().cloned().collect();
+        for id in ids {
+            SipCall { state: Arc::clone(&self.0), id }.hang_up();
+        }
+        self.0.is_over.store(true, Ordering::Relaxed);
+    }
+}
+
+impl SipCall {
+    fn with<T>(&self, look: impl FnOnce(&mut Dialog) -> T) -> T {
+        look(self.state.calls.lock().unwrap().get_mut(&self.id).unwrap())
+    }
+
+    /// The final status; 0 while there is none.
+    pub fn status(&self) -> u16 {
+        self.with(|call| call.status)
+    }
+
+    pub fn is_ended(&self) -> bool {
+        self.with(|call| call.is_ended)
+    }
+
+    /// The time from now to the end of the call; `None` if the call is not over after `limit`.
+    pub fn ends_within(&self, limit: Duration) -> Option<Duration> {
+        let began = Instant::now();
+        while began.elapsed() < limit {
+            if self.is_ended() {
+                return Some(began.elapsed());
+            }
+            std::thread::sleep(TICK);
+        }
+        None
+    }
+
+    /// The tones of `tones`, in Hz, that were received in the last 0.4 s.
+    pub fn hears(&self, tones: &[u32]) -> Vec<u32> {
+        let media = self.with(|call| Arc::clone(&call.media));
+        let heard = media.heard.lock().unwrap();
+        let samples: Vec<i32> = heard.iter().copied().collect();
+        drop(heard);
+        tones.iter().copied().filter(|&tone| amplitude(&samples, f64::from(tone)) > HEARD_AMPLITUDE_MIN).collect()
+    }
+
+    pub fn hang_up(&self) {
+        if self.with(|call| call.status == 200 && !call.is_ended) {
+            self.request("BYE", "");
+            let began = Instant::now();
+            while !self.is_ended() && began.elapsed() < Duration::from_secs(3) {
+                std::thread::sleep(TICK);
+            }
+        }
+        self.with(Dialog::end);
+    }
+
+    /// Attended transfer: connects the peer of this call with the peer of `other`. Returns the status of the REFER.
+    pub fn transfer_to(&self, other: &Self) -> u16 {
+        let (uri, replaces) = other.with(|call| {
+            let uri = call.remote.split(['<', '>']).nth(1).unwrap().to_owned();
+            (uri, other.replaces(call).replace(';', "%3B").replace('=', "%3D"))
+        });
+        self.refer(&format!("{uri}?Replaces={replaces}"))
+    }
+
+    /// Blind transfer: the peer of this call dials `number`. Returns the status of the REFER.
+    pub fn transfer_to_number(&self, number: &str) -> u16 {
+        self.refer(&format!("sip:{number}@{}", self.state.pbx))
+    }
+
+    fn refer(&self, to: &str) -> u16 {
+        self.with(|call| call.refer_status = 0);
+        self.request("REFER", &format!("Refer-To: <{to}>\r\n"));
+        wait_until("an answer to REFER", || self.with(|call| call.refer_status) != 0);
+        self.with(|call| call.refer_status)
+    }
+
+    /// The header lines with which the INVITE of another phone takes over this call.
+    pub fn takeover(&self) -> String {
+        format!("Require: replaces\r\nReplaces: {}\r\n", self.with(|call| self.replaces(call)))
+    }
+
+    fn replaces(&self, call: &Dialog) -> String {
+        format!("{};to-tag={};from-tag={}", self.id, tag_of(&call.remote), tag_of(&call.local))
+    }
+
+    fn request(&self, method: &str, headers: &str) {
+        let mut calls = self.state.calls.lock().unwrap();
+        let call = calls.get_mut(&self.id).unwrap();
+        call.sequence += 1;
+        call.last = (method.to_owned(), headers.to_owned());
+        self.state.send_again(&self.id, call, "");
+    }
+}
+
+impl Dialog {
+    fn end(&mut self) {
+        self.is_ended = true;
+        self.media.is_over.store(true, Ordering::Relaxed);
+    }
+}
+
+impl PhoneState {
+    fn receive(self: Arc<Self>) {
+        let mut bytes = vec![0; 65_536];
+        while !self.is_over.load(Ordering::Relaxed) {
+            let Ok((length, _)) = self.socket.recv_from(&mut bytes) else { continue };
+            let message = String::from_utf8_lossy(&bytes[..length]).into_owned();
+            if message.starts_with("SIP/2.0 ") {
+                self.handle_response(&message);
+            } else {
+                self.handle_request(&message);
+            }
+        }
+    }
+
+    fn send(&self, text: &str) {
+        self.socket.send_to(text.as_bytes(), self.pbx).unwrap();
+    }
+
+    fn contact(&self) -> String {
+        format!("Contact: <sip:{}@{}>\r\n", self.user, self.socket.local_addr().unwrap())
+    }
+
+    fn via(&self) -> String {
+        format!("Via: SIP/2.0/UDP {};branch=z9hG4bK{};rport\r\n", self.socket.local_addr().unwrap(), tag())
+    }
+
+    fn register(&self, sequence: u32, authorization: &str) {
+        let (user, pbx) = (&self.user, self.pbx);
+        self.send(&format!(
+            "REGISTER sip:{pbx} SIP/2.0\r\n{}From: <sip:{user}@127.0.0.1>;tag=r\r\nTo: <sip:{user}@127.0.0.1>\r\n\
+             Call-ID: register{user}\r\nCSeq: {sequence} REGISTER\r\n{}Expires: 300\r\nMax-Forwards: 70\r\n\
+             {authorization}Content-Length: 0\r\n\r\n",
+            self.via(),
+            self.contact()
+        ));
+    }
+
+    /// Sends the last request of a call.
+    fn send_again(&self, id: &str, call: &Dialog, authorization: &str) {
+        let (method, headers) = &call.last;
+        let (headers, body) = match method.as_str() {
+            "INVITE" => (format!("{}Content-Type: application/sdp\r\n", call.invite), call.media.description()),
+            _ => (headers.clone(), String::new()),
+        };
+        self.send(&format!(
+            "{method} {} SIP/2.0\r\n{}From: {}\r\nTo: {}\r\nCall-ID: {id}\r\nCSeq: {} {method}\r\n{}Max-Forwards: 70\r\n\
+             Supported: replaces\r\n{headers}{authorization}Content-Length: {}\r\n\r\n{body}",
+            call.target,
+            self.via(),
+            call.local,
+            call.remote,
+            call.sequence,
+            self.contact(),
+            body.len()
+        ));
+    }
+
+    fn acknowledge(&self, message: &str, call: &Dialog) {
+        self.send(&format!(
+            "ACK {} SIP/2.0\r\n{}From: {}\r\nTo: {}\r\nCall-ID: {}\r\nCSeq: {} ACK\r\nMax-Forwards: 70\r\n\
+             Content-Length: 0\r\n\r\n",
+            call.target,
+            if call.status == 200 { self.via() } else { format!("Via: {}\r\n", header(message, "Via")) },
+            header(message, "From"),
+            header(message, "To"),
+            header(message, "Call-ID"),
+            header(message, "CSeq").split(' ').next().unwrap()
+        ));
+    }
+
+    fn digest(&self, message: &str, method: &str, uri: &str) -> String {
+        let challenge = header(message, "WWW-Authenticate");
+        let field = |name: &str| {
+            let rest = challenge.split_once(&format!("{name}=\"")).unwrap().1;
+            rest.split('"').next().unwrap().to_owned()
+        };
+        let (realm, nonce, opaque) = (field("realm"), field("nonce"), field("opaque"));
+        let secret = md5(&format!("{0}:{realm}:pw{0}", self.user));
+        let response = md5(&format!("{secret}:{nonce}:00000001:c:auth:{}", md5(&format!("{method}:{uri}"))));
+        format!(
+            "Authorization: Digest username=\"{}\",realm=\"{realm}\",nonce=\"{nonce}\",uri=\"{uri}\",algorithm=MD5,\
+             response=\"{response}\",opaque=\"{opaque}\",qop=auth,nc=00000001,cnonce=\"c\"\r\n",
+            self.user
+        )
+    }
+
+    /// Handles a response.
+    fn handle_response(&self, message: &str) {
+        let status: u16 = message[8..11].parse().unwrap();
+        let sequence = header(message, "CSeq");
+        let (number, method) = sequence.split_once(' ').unwrap();
+        if status < 200 {
+            return;
+        }
+        if method == "REGISTER" {
+            if status == 401 && number == "1" {
+                self.register(2, &self.digest(message, method, &format!("sip:{}", self.pbx)));
+            } else {
+                *self.registered.lock().unwrap() = status;
+            }
+            return;
+        }
+        let id = header(message, "Call-ID").to_owned();
+        let mut calls = self.calls.lock().unwrap();
+        let Some(call) = calls.get_mut(&id) else { return };
+        if status == 401 {
+            if method == "INVITE" {
+                self.acknowledge(message, call);
+            }
+            if method == "INVITE" && std::mem::replace(&mut call.is_authorized, true) {
+                call.status = status;
+                return call.end();
+            }
+            call.sequence += 1;
+            let authorization = self.digest(message, method, &call.target);
+            return self.send_again(&id, call, &authorization);
+        }
+        match method {
+            "INVITE" => {
+                let is_first = call.status == 0;
+                call.status = status;
+                if status == 200 && is_first {
+                    header(message, "To").clone_into(&mut call.remote);
+                    header(message, "Contact").split(['<', '>']).nth(1).unwrap().clone_into(&mut call.target);
+                    call.media.set_peer(message);
+                }
+                self.acknowledge(message, call);
+                if status != 200 {
+                    call.end();
+                }
+            }
+            "REFER" => call.refer_status = status,
+            "BYE" => call.end(),
+            _ => {}
+        }
+    }
+
+    /// Handles a request.
+    fn handle_request(&self, message: &str) {
+        let method = message.split(' ').next().unwrap();
+        let id = header(message, "Call-ID").to_owned();
+        let mut calls = self.calls.lock().unwrap();
+        match method {
+            "ACK" => {}
+            "INVITE" if calls.contains_key(&id) => {
+                let call = &calls[&id];
+                call.media.set_peer(message);
+                self.reply(message, "200 OK", call);
+            }
+            "INVITE" => {
+                let call = Dialog {
+                    local: format!("{};tag={}", header(message, "To"), tag()),
+                    remote: header(message, "From").to_owned(),
+                    target: header(message, "Contact").split(['<', '>']).nth(1).unwrap().to_owned(),
+                    sequence: 1,
+                    is_incoming: true,
+                    status: if self.answers { 200 } else { 0 },
+                    refer_status: 0,
+                    is_ended: false,
+                    is_authorized: true,
+                    invite: message.to_owned(),
+                    last: Default::default(),
+                    media: Media::start(self.tone_hz),
+                };
+                call.media.set_peer(message);
+                self.reply(message, if self.answers { "200 OK" } else { "180 Ringing" }, &call);
+                calls.insert(id, call);
+            }
+            _ => {
+                let Some(call) = calls.get_mut(&id) else { return };
+                self.reply(message, "200 OK", call);
+                if method == "CANCEL" {
+                    self.reply(&call.invite, "487 Request Terminated", call);
+                }
+                if method == "BYE" || method == "CANCEL" {
+                    call.end();
+                }
+            }
+        }
+    }
+
+    fn reply(&self, request: &str, status: &str, call: &Dialog) {
+        let describes = request.starts_with("INVITE") && status == "200 OK";
+        let body = if describes { call.media.description() } else { String::new() };
+        let mut text = format!("SIP/2.0 {status}\r\n");
+        for via in request.lines().filter(|line| line.starts_with("Via: ")) {
+            writeln!(text, "{via}\r").unwrap();
+        }
+        let to = header(request, "To");
+        let to = if to.contains(";tag=") { to } else { &call.local };
+        write!(
+            text,
+            "From: {}\r\nTo: {to}\r\nCall-ID: {}\r\nCSeq: {}\r\n{}Content-Type: application/sdp\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            header(request, "From"),
+            header(request, "Call-ID"),
+            header(request, "CSeq"),
+            self.contact(),
+            body.len()
+        )
+        .unwrap();
+        self.send(&text);
+    }
+}
+
+impl Media {
+    fn start(tone_hz: f64) -> Arc<Self> {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(TICK)).unwrap();
+        let media =
+            Arc::new(Self { socket, peer: Mutex::default(), heard: Mutex::default(), is_over: AtomicBool::new(false) });
+        let running = Arc::clone(&media);
+        std::thread::spawn(move || running.run(tone_hz));
+        media
+    }
+
+    fn description(&self) -> String {
+        let port = self.socket.local_addr().unwrap().port();
+        format!(
+            "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio {port} RTP/AVP 0\r\n\
+             a=rtpmap:0 PCMU/8000\r\n"
+        )
+    }
+
+    /// Sends the tone to the port of the peer's session description from now on.
+    fn set_peer(&self, message: &str) {
+        if let Some(port) = message.split("m=audio ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok()) {
+            *self.peer.lock().unwrap() = Some(SocketAddr::from(([127, 0, 0, 1], port)));
+        }
+    }
+
+    fn run(&self, tone_hz: f64) {
+        let (mut sent, began) = (0_u32, Instant::now());
+        let mut bytes = [0; 2_048];
+        while !self.is_over.load(Ordering::Relaxed) {
+            if began.elapsed() >= Duration::from_millis(20) * sent {
+                if let Some(peer) = *self.peer.lock().unwrap() {
+                    let mut packet = vec![0x80, 0];
+                    packet.extend((sent as u16).to_be_bytes());
+                    packet.extend((sent * PACKET as u32).to_be_bytes());
+                    packet.extend(7_u32.to_be_bytes());
+                    packet.extend((0..PACKET).map(|at| {
+                        let time = (sent as usize * PACKET + at) as f64 / RATE as f64;
+                        encode((SENT_AMPLITUDE * (TAU * tone_hz * time).sin()) as i32)
+                    }));
+                    let _ = self.socket.send_to(&packet, peer);
+                }
+                sent += 1;
+            }
+            if let Ok((length @ 13.., _)) = self.socket.recv_from(&mut bytes)
+                && bytes[1] % 0x80 == 0
+            {
+                let mut heard = self.heard.lock().unwrap();
+                heard.extend(bytes[12..length].iter().map(|&byte| decode(byte)));
+                let surplus = heard.len().saturating_sub(WINDOW);
+                heard.drain(..surplus);
+            }
+        }
+    }
+}
+
+/// A word that is unique in this process, for a call id, a tag or a branch.
+fn tag() -> String {
+    format!("q{}x{}", std::process::id(), NEXT_TAG.fetch_add(1, Ordering::Relaxed))
+}
+
+fn tag_of(party: &str) -> &str {
+    party.split(";tag=").nth(1).unwrap_or_default()
+}
+
+/// The first header of this name; empty if there is none.
+fn header<'m>(message: &'m str, name: &str) -> &'m str {
+    let head = message.split("\r\n\r\n").next().unwrap();
+    head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).unwrap_or_default()
+}
+
+fn md5(text: &str) -> String {
+    Md5::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The amplitude of a tone (Goertzel).
+fn amplitude(samples: &[i32], tone_hz: f64) -> f64 {
+    let factor = 2.0 * (TAU * tone_hz / RATE as f64).cos();
+    let (mut one, mut two) = (0.0, 0.0);
+    for &sample in samples {
+        (one, two) = (f64::from(sample) + factor * one - two, one);
+    }
+    let power = one * one + two * two - factor * one * two;
+    power.max(0.0).sqrt() * 2.0 / samples.len().max(1) as f64
+}
+
+/// A sample as µ-law.
+fn encode(sample: i32) -> u8 {
+    let sign = if sample < 0 { 0x80 } else { 0 };
+    let biased = sample.abs().min(32_635) + 0x84;
+    let exponent = (biased >> 7).ilog2() as i32;
+    !(sign | (exponent << 4) as u8 | ((biased >> (exponent + 3)) & 0x0f) as u8)
+}
+
+/// The sample of a µ-law byte.
+fn decode(byte: u8) -> i32 {
+    let byte = !byte;
+    let magnitude = ((i32::from(byte & 0x0f) << 3) + 0x84) << ((byte & 0x70) >> 4);
+    if byte & 0x80 == 0 { magnitude - 0x84 } else { 0x84 - magnitude }
+}
+
+/// Adds the users of these phones and two queues: `support-line`, which has the number 604 at the sidecar, and 605,
+/// which has a member in `queues.conf`.
+pub fn add_staff(lab: &AsteriskLab) {
+    let file = "organizations/acme.toml";
+    let user = |id: &str, extension: &str, queues: &str| {
+        format!("[[users]]\nid = \"{id}\"\nextension = \"{extension}\"\nroles = [\"agent\"]\nqueues = [{queues}]\n")
+    };
+    let staff = [
+        user("erin", "1005", "\"support\", \"line\""),
+        user("fred", "1003", "\"fixed\""),
+        user("gina", "1006", "\"support\""),
+        "[[users]]\nid = \"olga\"\nextension = \"2002\"\n".to_owned(),
+        "[[queues]]\nid = \"line\"\nnumber = \"604\"\n[[queues]]\nid = \"fixed\"\nnumber = \"605\"\n".to_owned(),
+    ];
+    lab.folder.write(file, &(lab.folder.read(file) + &staff.concat()));
+    lab.folder.replace(file, "supervises = [\"support\"]", "supervises = [\"support\", \"line\"]");
+    assert_eq!(lab.sidecar().reload()["successful"], true);
+}

@@ -1,0 +1,187 @@
+//! Given a supervisor who listens, whispers or barges, when another phone takes over the supervisor's call or the
+//! permission ends, then the supervision ends at the next check of the dialplan, and the sidecar counts it no more.
+//!
+//! Each phone sends a tone of its own, and the tests measure the received tones: signalling does not show which phone
+//! hears which.
+
+use std::time::Duration;
+
+use crate::pbx::asterisk_lab::AsteriskLab;
+use crate::pbx::phone::{Phone, SipCall, add_staff};
+use crate::support::{run, wait_until};
+
+const AGENT: u32 = 500;
+const CUSTOMER: u32 = 900;
+const SUPERVISOR: u32 = 1_300;
+const OUTSIDER: u32 = 1_700;
+const ALL: [u32; 4] = [AGENT, CUSTOMER, SUPERVISOR, OUTSIDER];
+
+/// Seconds between two checks in these tests.
+const RECHECK_SECONDS: &str = "2";
+/// The longest time until a supervision must be over: a check, on a busy machine.
+const OUT: Duration = Duration::from_secs(8);
+const MODES: [(&str, &str); 3] = [("*2211005", "listen"), ("*2221005", "whisper"), ("*2231005", "barge")];
+
+/// A customer and an agent in a call of queue 600, and the phones of a supervisor and of an outsider.
+struct Office {
+    supervisor: Phone,
+    outsider: Phone,
+    customer: SipCall,
+    agent: SipCall,
+    customer_phone: Phone,
+    _agent_phone: Phone,
+}
+
+impl Office {
+    fn open(lab: &AsteriskLab) -> Self {
+        add_staff(lab);
+        lab.set_global("QW_RECHECK_SECONDS", RECHECK_SECONDS);
+        let agent_phone = Phone::new(lab, "1005", AGENT).register();
+        let customer_phone = Phone::new(lab, "3001", CUSTOMER);
+        assert_eq!(agent_phone.dial("*13600"), 200);
+        let customer = customer_phone.call("600");
+        let agent = agent_phone.incoming();
+        hears(&agent, &[CUSTOMER]);
+        Self {
+            supervisor: Phone::new(lab, "2001", SUPERVISOR),
+            outsider: Phone::new(lab, "2002", OUTSIDER).register(),
+            customer,
+            agent,
+            customer_phone,
+            _agent_phone: agent_phone,
+        }
+    }
+}
+
+/// Waits until the call hears exactly these tones.
+fn hears(call: &SipCall, tones: &[u32]) {
+    wait_until(&format!("{tones:?} to be heard"), || call.hears(&ALL) == tones);
+}
+
+fn is_counted(lab: &AsteriskLab, mode: &str, count: f64) -> bool {
+    (lab.supervisions(mode) - count).abs() < f64::EPSILON
+}
+
+/// Each mode is heard by exactly the right parties, and goes on over several checks.
+#[test]
+fn each_mode_is_heard_by_the_right_parties_and_survives_the_checks() {
+    let lab = AsteriskLab::start();
+    let office = Office::open(&lab);
+    for (code, mode) in MODES {
+        let supervisor = office.supervisor.call(code);
+        assert_eq!(supervisor.status(), 200, "{mode}");
+        let (agent, customer): (&[u32], &[u32]) = match mode {
+            "listen" => (&[CUSTOMER], &[AGENT]),
+            "whisper" => (&[CUSTOMER, SUPERVISOR], &[AGENT]),
+            _ => (&[CUSTOMER, SUPERVISOR], &[AGENT, SUPERVISOR]),
+        };
+        for _ in 0..2 {
+            hears(&supervisor, &[AGENT, CUSTOMER]);
+            hears(&office.agent, agent);
+            hears(&office.customer, customer);
+            assert_eq!(supervisor.ends_within(Duration::from_secs(5)), None, "{mode} is allowed all the time");
+            assert!(is_counted(&lab, mode, 1.0), "{mode}: asking again makes no second supervision");
+        }
+        supervisor.hang_up();
+        wait_until("the end of the supervision", || is_counted(&lab, mode, 0.0));
+    }
+}
+
+/// An attended transfer, in either direction, and an INVITE with Replaces.
+#[test]
+fn a_phone_that_takes_over_a_supervision_is_hung_up_at_the_next_check() {
+    let lab = AsteriskLab::start();
+    let office = Office::open(&lab);
+    for (code, mode) in MODES {
+        for way in ["refer", "refer back", "replaces"] {
+            let supervisor = office.supervisor.call(code);
+            hears(&supervisor, &[AGENT, CUSTOMER]);
+            let inherited = if way == "replaces" {
+                let call = office.outsider.call_with("2001", &supervisor.takeover());
+                assert_eq!(call.status(), 200);
+                call
+            } else {
+                let consultation = office.supervisor.call("2002");
+                let outsider = office.outsider.incoming();
+                let (from, to) =
+                    if way == "refer" { (&supervisor, &consultation) } else { (&consultation, &supervisor) };
+                assert_eq!(from.transfer_to(to), 202);
+                outsider
+            };
+            let stayed = inherited.ends_within(OUT);
+            assert!(stayed.is_some(), "{mode} by {way}: the outsider stays");
+            wait_until("the outsider's voice to be gone", || {
+                !office.agent.hears(&ALL).contains(&OUTSIDER) && !office.customer.hears(&ALL).contains(&OUTSIDER)
+            });
+            wait_until("the end of the supervision", || is_counted(&lab, mode, 0.0));
+        }
+    }
+    hears(&office.customer, &[AGENT]);
+}
+
+/// A reload that takes the queue away, and an operator who ends the supervision.
+#[test]
+fn a_supervision_that_is_no_longer_allowed_ends_at_the_next_check() {
+    let lab = AsteriskLab::start();
+    let office = Office::open(&lab);
+    let supervisor = office.supervisor.call("*2211005");
+    hears(&supervisor, &[AGENT, CUSTOMER]);
+    lab.folder.replace("organizations/acme.toml", "supervises = [\"support\", \"line\"]", "supervises = [\"line\"]");
+    assert_eq!(lab.sidecar().reload()["successful"], true);
+    assert!(supervisor.ends_within(OUT).is_some(), "dana no longer supervises the queue");
+    assert_eq!(office.supervisor.dial("*2211005"), 403);
+
+    lab.folder.replace("organizations/acme.toml", "supervises = [\"line\"]", "supervises = [\"support\", \"line\"]");
+    assert_eq!(lab.sidecar().reload()["successful"], true);
+    for (code, mode) in MODES {
+        let supervisor = office.supervisor.call(code);
+        hears(&supervisor, &[AGENT, CUSTOMER]);
+        let folder = lab.folder.path().to_str().unwrap();
+        let end = ["supervisions", "end", "--config", folder, "--org", "acme", "--user", "dana"];
+        assert!(run(&end).0.success());
+        assert!(supervisor.ends_within(OUT).is_some(), "{mode} was ended by an operator");
+        assert!(is_counted(&lab, mode, 0.0), "{mode} was not started again");
+    }
+}
+
+/// Without a verdict a supervision ends, as it would not begin.
+#[test]
+fn without_a_sidecar_a_supervision_ends_at_the_next_check() {
+    let mut lab = AsteriskLab::start();
+    let office = Office::open(&lab);
+    let supervisor = office.supervisor.call("*2211005");
+    hears(&supervisor, &[AGENT, CUSTOMER]);
+    assert!(lab.sidecar.take().unwrap().terminate().success());
+    assert!(supervisor.ends_within(OUT).is_some());
+}
+
+/// The customer transfers the agent to another phone: the supervision was allowed for the call before.
+#[test]
+fn a_supervision_does_not_follow_the_agent_into_another_call() {
+    let lab = AsteriskLab::start();
+    let office = Office::open(&lab);
+    let supervisor = office.supervisor.call("*2231005");
+    hears(&supervisor, &[AGENT, CUSTOMER]);
+    let consultation = office.customer_phone.call("2002");
+    let outsider = office.outsider.incoming();
+    assert_eq!(office.customer.transfer_to(&consultation), 202);
+    assert!(supervisor.ends_within(OUT).is_some());
+    hears(&outsider, &[AGENT]);
+    hears(&office.agent, &[OUTSIDER]);
+    assert!(is_counted(&lab, "barge", 0.0));
+}
+
+/// A supervisor who hangs up while the sidecar is asked again: the end is reported all the same.
+#[test]
+fn a_supervisor_who_hangs_up_during_a_check_leaves_no_supervision() {
+    let lab = AsteriskLab::start();
+    let office = Office::open(&lab);
+    let supervisor = office.supervisor.call("*2211005");
+    hears(&supervisor, &[AGENT, CUSTOMER]);
+    lab.sidecar().signal("STOP");
+    // The frozen sidecar is asked in the context [qw-ask], which waits up to 5 s.
+    wait_until("the listener to be in the question", || lab.channels().contains("!AGI!"));
+    supervisor.hang_up();
+    lab.sidecar().signal("CONT");
+    wait_until("the end of the supervision", || is_counted(&lab, "listen", 0.0));
+}
