@@ -1,5 +1,6 @@
 //! An Asterisk with the shipped dialplan, a sidecar beside it, and phones.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
@@ -75,6 +76,8 @@ const BRIDGE_FIELD: usize = 12;
 /// A running Asterisk, the sidecar beside it, and phones.
 pub struct AsteriskLab {
     base: u16,
+    /// Reserves the ports until the lab ends.
+    _reservation: File,
     run: tempfile::TempDir,
     pub folder: Folder,
     pub sidecar: Option<Sidecar>,
@@ -103,7 +106,7 @@ impl AsteriskLab {
     }
 
     fn start_with(prepare: impl FnOnce(&Folder, u16)) -> Self {
-        let base = free_ports();
+        let (base, reservation) = free_ports();
         let folder = Folder::with("acme.toml", ORGANIZATION);
         prepare(&folder, base);
         folder.replace(
@@ -114,7 +117,8 @@ impl AsteriskLab {
         let keep = std::env::var_os("QUEUEWARDEN_KEEP_LAB").is_some(); // for reading Asterisk's log afterwards
         // A short path, because the path of a Unix socket is limited.
         let run = tempfile::Builder::new().prefix("qw").disable_cleanup(keep).tempdir_in("/tmp").unwrap();
-        let lab = Self { base, sidecar: Some(Sidecar::start(&folder)), folder, run, phones: AtomicU16::new(0) };
+        let sidecar = Some(Sidecar::start(&folder));
+        let lab = Self { base, _reservation: reservation, sidecar, folder, run, phones: AtomicU16::new(0) };
         lab.start_asterisk();
         // On a busy machine half a second is too short; only the tests of a slow sidecar use the shipped value.
         lab.set_global("QW_WAIT_SECONDS", "5");
@@ -316,18 +320,23 @@ pub fn read_until(ami: &mut TcpStream, end: &str) -> String {
     text
 }
 
-/// The first port of a block that is free now.
-fn free_ports() -> u16 {
+/// The first port of a free block, and a locked file that keeps other labs from the block: each server of the lab binds
+/// its ports only later.
+fn free_ports() -> (u16, File) {
     let mut seed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos() ^ std::process::id();
     for _ in 0..1_000 {
         seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         let base = 20_000 + u16::try_from((seed >> 8) % 120).unwrap() * PORTS_PER_LAB;
+        let reservation = File::create(std::env::temp_dir().join(format!("queuewarden-lab-ports-{base}"))).unwrap();
+        if reservation.try_lock().is_err() {
+            continue;
+        }
         let sockets: Result<Vec<_>, _> =
             (0..PORTS_PER_LAB).map(|port| UdpSocket::bind(("127.0.0.1", base + port))).collect();
         let listeners: Result<Vec<_>, _> =
             [AMI, FASTAGI].map(|port| TcpListener::bind(("127.0.0.1", base + port))).into_iter().collect();
         if sockets.is_ok() && listeners.is_ok() {
-            return base;
+            return (base, reservation);
         }
     }
     panic!("no free ports");
