@@ -58,7 +58,7 @@ closed_list! {
         TargetProtected = "target_protected": "The target is protected from supervision.",
         TargetSupervisionsAtLimit = "target_supervisions_at_limit":
             "The target is under as many supervisions as allowed.",
-        UnassignedBarred = "unassigned_barred": "The user does not serve that queue, and only its agents may log in.",
+        UnassignedBarred = "unassigned_barred": "The user does not serve that queue, and only users who serve it may log in.",
         UnknownAction = "unknown_action": "The organization's role model has no such action.",
         UnknownCall = "unknown_call": "The PBX has reported no such call.",
         UnknownFeatureCode = "unknown_feature_code": "The digits are no feature code of the organization.",

@@ -11,7 +11,7 @@
 //!            (parse)            │ ▲ │            (encode)
 //!                      decide() │ │ │ change
 //!                               ▼ │ ▼
-//!                            policy  commit queue ──► session store and audit log ──► change feed
+//!                            policy  commit queue ──► audit log, then session store ──► change feed
 //!
 //! An answer to a change is sent when the change is on disk.
 //! ```
@@ -52,7 +52,8 @@
 //! - **queue**, **member**: a waiting line; an agent's membership in one queue.
 //! - **login session**: one user logged in to one queue, until logout.
 //! - **lease**: the end time of a login session that ends by itself.
-//! - **kept session**: a login session whose user could not open it under the policy of today.
+//! - **kept session**: a login session, not opened by a supervisor, whose user could not open it under the policy of
+//!   today.
 //! - **supervision**: a supervisor listens to, whispers into or barges in on a call of the **target**.
 //! - **feature code**: dialed digits that mean an action, as `*13600`.
 //! - **decision**: allow or deny, with a reason. **Answer**: the decision with the names of the organization,

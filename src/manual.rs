@@ -27,8 +27,9 @@
 //! # Why one lock for each organization?
 //!
 //! A login must read and change the counts in one step: of two logins that race for the last place exactly one
-//! wins. One lock gives that without a protocol. The lock is held for one decision, 0.2 µs, and never during I/O. Every
-//! processor runs connections of its own; this lock is the only thing that all questions of an organization share.
+//! wins. One lock gives that without a protocol. The lock is held for one decision, 0.2 µs, by a reload once
+//! for the whole organization, and never during I/O. Every processor runs connections of its own; this lock is the only
+//! thing that all questions of an organization share.
 //!
 //! # Why does an answer wait for the disk?
 //!

@@ -76,6 +76,7 @@ impl<'g> Batch<'g> {
                     FinalJudgement::unchanged(judgement, grant)
                 }
                 Some(subject) => {
+                    // Only an id that no organization can have has no table: the question is denied below.
                     let Some(mut table) = state.tables.lock(question.organization.id) else { break };
                     // A reload was faster than this question: it is judged again, by the new policy.
                     if table.revision() > policy.revision {

@@ -62,7 +62,7 @@ pub use restore::Restored;
 use state::GateState;
 
 /// The name of the thread that writes the session store and the audit log.
-const WRITER_THREAD: &str = "store";
+const WRITER_THREAD: &str = "writer";
 
 /// The policy, the session tables, and everything that reads or changes them.
 ///

@@ -128,7 +128,7 @@ limits! {
     PREFETCHED_USERS_MAX: usize = 2 * QUESTIONS_AHEAD_MAX;
     /// Questions of one connection that are answered before other connections get their turn.
     QUESTIONS_PER_TURN_MAX: usize = 256;
-    /// Times that one question is judged again because a reload or another change overtook it.
+    /// Times that one question is judged while reloads overtake it.
     JUDGE_AGAIN_MAX: usize = 4;
     /// Kamailio servers to which the sidecar connects.
     EVAPI_PEERS_MAX: usize = 64;
@@ -140,7 +140,8 @@ limits! {
     FRAME_TIMEOUT: Duration = Duration::from_secs(2);
     /// Time from the last answer to the peer's end of the connection, for dialects with one question per connection.
     CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-    /// Time without progress after which a peer that does not read its answers is disconnected.
+    /// Time for a peer to read one write of answers; for evapi, the time without progress. Then the peer is
+    /// disconnected.
     WRITE_TIMEOUT: Duration = Duration::from_secs(5);
     /// Time without input after which a connection is probed by TCP keepalive.
     KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
@@ -283,7 +284,7 @@ limits! {
     RELOAD_INTERVAL_MIN: Duration = Duration::from_secs(1);
     /// Time for every connection to switch to a new policy.
     PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
-    /// Time from SIGTERM to the end of the last connection.
+    /// Time from the end of `drain_delay_seconds` to the end of the last connection.
     DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
     /// Largest setting for the seconds during which `/readyz` announces a stop before it begins.
     DRAIN_DELAY_SECONDS_MAX: u64 = 60;

@@ -2,7 +2,8 @@
 //! login sessions over a restart.
 //!
 //! A table has one lock. A decision and its change are one step under that lock: of two questions that compete for the
-//! last free login, exactly one is allowed. The lock is held for one question at a time, never for I/O.
+//! last free login, exactly one is allowed. The lock is held for one question at a time, by a reload
+//! once for the whole organization, and never for I/O.
 
 pub mod calls;
 mod commit_count;
