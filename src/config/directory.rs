@@ -211,7 +211,8 @@ impl DirectoryReader<'_> {
         }
     }
 
-    /// A warning for a user who supervises queues and has no role that supervises (tests/conformance/goto.md, section 7).
+    /// A warning for a user who supervises queues and has no role that supervises (tests/conformance/goto.md, section
+    /// 7).
     pub(super) fn idle_supervision(&self, user: &NewUser<'_>) -> Option<String> {
         let idle = self.model_is_known && !user.supervised.is_empty() && !user.roles.meets(self.model.supervising);
         idle.then(|| format!("`{}` supervises queues without a role that supervises: it has no effect", user.id))

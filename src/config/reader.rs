@@ -150,8 +150,8 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Documents in the JSON schema that the key is required and not empty. Checks nothing: the caller reports a missing
-    /// key.
+    /// Documents in the JSON schema that the key is required and not empty. Checks nothing: the caller reports a
+    /// missing key.
     pub(super) fn document_required(&self, key: &'static str) {
         if let Some(trace) = &self.source.trace {
             trace.borrow_mut().document_required(&self.path, key);

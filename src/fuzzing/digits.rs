@@ -1,5 +1,5 @@
-//! Fuzz target of feature codes: compares the table of codes with a naive matcher, which tries every pattern, and with a
-//! naive check of ambiguity, which tries every pair of patterns.
+//! Fuzz target of feature codes: compares the table of codes with a naive matcher, which tries every pattern, and with
+//! a naive check of ambiguity, which tries every pair of patterns.
 
 use std::borrow::Cow;
 

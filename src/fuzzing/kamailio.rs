@@ -15,8 +15,8 @@ use crate::fuzzing::conversation::{GateUnderTest, SHIPPED_GATE, text};
 use crate::fuzzing::event_pairs::{pairs_of, sorted, verb_of};
 use crate::limits::NETSTRING_BYTES_MAX;
 
-/// Checks, in both dialects, that the answers do not depend on how the netstrings of the input are cut into segments, and
-/// that each answer is one complete netstring.
+/// Checks, in both dialects, that the answers do not depend on how the netstrings of the input are cut into segments,
+/// and that each answer is one complete netstring.
 pub fn netstring_frames(data: &[u8]) {
     SHIPPED_GATE.with(|gate| {
         converse_in_segments(gate, &JsonRpc::new(), data, check_response);

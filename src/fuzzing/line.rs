@@ -13,8 +13,8 @@ use crate::limits::{LINE_BYTES_MAX, REQUEST_ID_BYTES_MAX};
 /// The token of the line dialect, in the runs with a token.
 const TOKEN: &[u8] = b"s3cret";
 
-/// Checks that every line gets one reply within its grammar, that the replies do not depend on how the input is cut into
-/// segments, and both with a token and without a token.
+/// Checks that every line gets one reply within its grammar, that the replies do not depend on how the input is cut
+/// into segments, and both with a token and without a token.
 pub fn line_frame(data: &[u8]) {
     SHIPPED_GATE.with(|gate| {
         for token in [None, Some(TOKEN)] {

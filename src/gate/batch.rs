@@ -100,7 +100,8 @@ impl<'g> Batch<'g> {
     }
 }
 
-/// The answer to a question that was judged. Its audit record is noted, unless it is in the commit queue with the change.
+/// The answer to a question that was judged. Its audit record is noted, unless it is in the commit queue with the
+/// change.
 fn record_and_answer<'a>(
     state: &GateState,
     asked: &AskedQuestion<'a, '_>,

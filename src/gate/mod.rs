@@ -1,8 +1,8 @@
 //! The gate answers every question of every dialect, and is the only place that changes state.
 //!
-//! [`Gate::ask`] asks [`crate::policy::decide`], makes an allowed change in the session table, enqueues it for the disk,
-//! and hands out the answer together with the [`PendingCommit`] that the answer has to wait for. The gate opens no
-//! socket, reads no clock and writes no metric: the time is an argument, and metrics are read from it.
+//! [`Gate::ask`] asks [`crate::policy::decide`], makes an allowed change in the session table, enqueues it for the
+//! disk, and hands out the answer together with the [`PendingCommit`] that the answer has to wait for. The gate opens
+//! no socket, reads no clock and writes no metric: the time is an argument, and metrics are read from it.
 //!
 //! | File | What it owns |
 //! |---|---|
@@ -268,8 +268,8 @@ impl Gate {
     }
 
     /// Opens the session store in this folder, restores its login sessions under the policy of now, and starts the
-    /// writer; `clock` gives the time of what the writer writes. For a gate without a store it starts only what the audit
-    /// log needs.
+    /// writer; `clock` gives the time of what the writer writes. For a gate without a store it starts only what the
+    /// audit log needs.
     ///
     /// # Errors
     ///

@@ -2,7 +2,8 @@
 //!
 //! The checks run in the order of `config/models/README.md`, "How a question is judged": organization, action,
 //! attribute values and missing keys, actor, queue, target, call, group, kind of queue. A [`Question`] therefore holds
-//! only ids that exist in the policy against which the event was resolved. [`crate::gate`] resolves every event before [`super::decide`] judges it.
+//! only ids that exist in the policy against which the event was resolved. [`crate::gate`] resolves every event before
+//! [`super::decide`] judges it.
 
 use crate::decision::{DenyReason, ErrorReason, WireError};
 use crate::event::{AttributeSet, Event, Intent, Key, KeySet, Request};

@@ -235,8 +235,8 @@ impl Outbox {
         self.uncommitted.extend(QueuedAnswer::take_out(pending, &mut self.answers));
     }
 
-    /// Waits for the commit of the oldest answer that waits for the disk; for ever, if no answer waits. True: the change
-    /// is durable.
+    /// Waits for the commit of the oldest answer that waits for the disk; for ever, if no answer waits. True: the
+    /// change is durable.
     async fn wait_for_first(uncommitted: &VecDeque<QueuedAnswer>) -> bool {
         match uncommitted.front() {
             Some(first) => first.wait_until_settled().await,

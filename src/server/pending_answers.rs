@@ -1,8 +1,8 @@
 //! Answers that wait until the change that they acknowledge is on disk.
 //!
-//! An accepted connection keeps its answers in order, so [`await_commits`] waits for all of a turn. An evapi connection sends
-//! answers in any order, so each waits alone as a [`QueuedAnswer`]. An answer that waits longer than [`COMMIT_TIMEOUT`]
-//! is replaced by a denial with `state_unavailable`.
+//! An accepted connection keeps its answers in order, so [`await_commits`] waits for all of a turn. An evapi connection
+//! sends answers in any order, so each waits alone as a [`QueuedAnswer`]. An answer that waits longer than
+//! [`COMMIT_TIMEOUT`] is replaced by a denial with `state_unavailable`.
 
 use std::ops::Range;
 use std::sync::Arc;

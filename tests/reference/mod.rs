@@ -150,8 +150,8 @@ pub fn judge(world: &World, sessions: &[Session], question: &Question) -> Answer
     answer
 }
 
-/// The checks, in the order of config/models/README.md, "How a question is judged". What has become known on the way is left in
-/// `answer`.
+/// The checks, in the order of config/models/README.md, "How a question is judged". What has become known on the way is
+/// left in `answer`.
 fn walk(world: &World, sessions: &[Session], question: &Question, answer: &mut Answer) -> Result<Granted, Refused> {
     // Organization.
     if question.org != world.organization {

@@ -1,5 +1,6 @@
 //! Given a question with more than one fault, when it is judged, then the first failing check gives the reason
-//! (config/models/README.md, "How a question is judged"); names are accepted as id and as number, and answers have them as the tables do.
+//! (config/models/README.md, "How a question is judged"); names are accepted as id and as number, and answers have them
+//! as the tables do.
 
 use crate::stories::fixtures::{ORGANIZATION, SideBySide, play, with_switched};
 

@@ -17,22 +17,31 @@
 //!
 //! # What happens when a write fails
 //!
-//! | Fails | In the group being written, and queued behind it | From then on, until the retry succeeds |
-//! |---|---|---|
-//! | session store | `Sessions` are reverted and answered `state_unavailable`; where the decision is in the log, a record `refused` follows, otherwise a denial is recorded. `Irrevocable` ends are published, and their users become dirty. What only the log has to write goes on. | New `Sessions` are refused at once. `Irrevocable` ends are published unwritten, their users become dirty. |
-//! | audit log | `Sessions` and `Supervisions` are reverted; all but `Irrevocable` changes are answered `state_unavailable`, and a denial is recorded in the buffer. `Irrevocable` changes are published, their records go to the buffer, and their users become dirty. | New changes with an audit record are refused at once. `Irrevocable` changes are published, their records go to the buffer. |
-//! | both | as for the audit log, which is written first | as for both |
-//! | the writer's thread panics | every waiting answer becomes `state_unavailable`; the process ends with 1 | every change that has to be written is refused |
+//! *Now* is for the group that is being written and for the changes queued behind it; *then* is until a retry succeeds.
+//! A *dirty* user is one whose record is written again with the next group.
+//!
+//! | Fails | `Sessions` | `Supervisions`, `AnswerOnly` | `Irrevocable` |
+//! |---|---|---|---|
+//! | store, now | reverted, answer `state_unavailable` | go on | published, user dirty |
+//! | store, then | refused at once | go on | published unwritten, user dirty |
+//! | audit log, now | reverted, answer `state_unavailable` | the same | published, record to the buffer, user dirty |
+//! | audit log, then | refused at once | refused at once | published, record to the buffer, user dirty |
+//!
+//! The log is written first, so if both fail, the rows of the audit log hold. Where the decision is in the log already,
+//! a record `refused` follows; otherwise a denial is recorded through the audit buffer. If the writer's thread panics,
+//! every waiting answer becomes `state_unavailable`, every change that has to be written is refused, and the process
+//! ends with 1.
 //!
 //! # Invariants
 //!
-//! - A change is made in memory and pushed under one lock of its session table, so changes of one user are queued in the
-//!   order in which they were made, and are reverted in the opposite order.
+//! - A change is made in memory and pushed under one lock of its session table, so changes of one user are queued in
+//!   the order in which they were made, and are reverted in the opposite order.
 //! - A durable change has its audit record on disk: the log is written before the store.
 //! - Tickets rise. Every change of login sessions up to [`queue::CommitQueue::settled_ticket`] is settled: durable or
 //!   refused.
-//! - A user whose stored record differs from memory has a change in the queue or in the group being written, or is in the
-//!   queue's set of dirty users. The writer writes the records of dirty users again with each group until it succeeds.
+//! - A user whose stored record differs from memory has a change in the queue or in the group being written, or is in
+//!   the queue's set of dirty users. The writer writes the records of dirty users again with each group until it
+//!   succeeds.
 //! - While the store or the log fails, nothing is queued that needs it; so no answer waits for a retry.
 
 pub(crate) mod group;
