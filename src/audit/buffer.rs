@@ -2,10 +2,10 @@
 //!
 //! Not every record gets to the log:
 //!
-//! | Left out | Because | Counted as | The log records |
+//! | Left out | Cause | Counted as | The log records |
 //! |---|---|---|---|
 //! | by rate | only one of [`PlainAllows::one_in`] is recorded | `sampled` | `one_in` in the recorded line |
-//! | over the bound | a second has at most [`PlainAllows::per_second_max`] | `sampled` | their number: event `sampled` |
+//! | over the bound | [`PlainAllows::per_second_max`] were recorded | `sampled` | their number: event `sampled` |
 //! | dropped | the buffer holds [`AUDIT_BUFFER_BYTES_MAX`] bytes | `dropped` | their number: event `dropped` |
 //!
 //! The first two concern only plain allows: allowed questions that change nothing. So a slow disk or a flood never

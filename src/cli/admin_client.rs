@@ -101,7 +101,8 @@ pub(super) enum AdminClientError {
     },
     /// The sidecar answered, but not with the expected JSON.
     #[error(
-        "the sidecar at {address} answered, but not as this queuewarden expects: {source}\n  help: is it of another version?"
+        "the sidecar at {address} answered, but not as this queuewarden expects: {source}\n  \
+         help: is it of another version?"
     )]
     UnexpectedJson {
         /// The address of the sidecar.

@@ -11,8 +11,8 @@
 //! | 4575                    | [`jsonrpc`]  | Kamailio, one connection for many questions          |
 //! | none                    | [`evapi`]    | queuewarden connects to Kamailio and keeps the connection |
 //!
-//! The keys of a question are the same in every dialect: [`fields`]. `tests/README.md`, "How to add", lists every step of
-//! a new dialect.
+//! The keys of a question are the same in every dialect: [`fields`]. `tests/README.md`, "How to add", lists every step
+//! of a new dialect.
 //!
 //! # Example
 //!

@@ -36,8 +36,8 @@ const fn remedy(reason: DenyReason) -> &'static str {
         DenyReason::ObjectInUse => "Take the object out of use first.",
         DenyReason::OrganizationLoginsAtLimit => "Raise `logins_max`, or log a user out.",
         DenyReason::Overload => {
-            "Ask again later. See `queuewarden top` and the log: a Kamailio that reads its answers too slowly, 4 reloads \
-             during one question, a full table of reported calls, or too many supervisions in the organization."
+            "Ask again later. See `queuewarden top` and the log: a Kamailio that reads its answers too slowly, 4 \
+             reloads during one question, a full table of reported calls, or too many supervisions in the organization."
         }
         DenyReason::PermissionOff => "Turn on the setting that `queuewarden explain` names.",
         DenyReason::QueueLoginsAtLimit => "Raise `logins_per_queue_max`, or log a user out of the queue.",
@@ -47,7 +47,8 @@ const fn remedy(reason: DenyReason) -> &'static str {
         DenyReason::RoleForbids => "Give the actor a role that `queuewarden explain` names.",
         DenyReason::SelfTarget => "Nothing: a user cannot do this to themselves.",
         DenyReason::StateUnavailable => {
-            "Free or repair the disk of the state folder or, if set, of `[audit] folder`. queuewarden tries again every half second."
+            "Free or repair the disk of the state folder or, if set, of `[audit] folder`. queuewarden tries again \
+             every half second."
         }
         DenyReason::SupervisorRoleRequired => "Give the actor the role `supervisor`.",
         DenyReason::SupervisorSupervisionsAtLimit => "End a supervision, or raise `supervisions_per_supervisor_max`.",

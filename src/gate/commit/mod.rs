@@ -17,18 +17,20 @@
 //!
 //! # What happens when a write fails
 //!
-//! - **The session store fails.** Every `Sessions` change of the group, and of the queue behind it, is reverted and
-//!   answered `state_unavailable`. If its decision is in the log already, a record `refused` follows; otherwise a
-//!   denial is recorded. `Irrevocable` ends are published, and their users become dirty. Changes for the log only go
-//!   on. Until the retry succeeds, a new `Sessions` change is refused at once, and an `Irrevocable` end is published
-//!   unwritten.
-//! - **The audit log fails.** Every `Sessions` and `Supervisions` change of the group, and of the queue behind it, is
-//!   reverted. All changes but `Irrevocable` ones are answered `state_unavailable`, and a denial is recorded in the
-//!   audit buffer. `Irrevocable` changes are published, their records go to the buffer, and their users become dirty.
-//!   Until the retry succeeds, a new change with an audit record is refused at once, unless it is `Irrevocable`.
-//! - **Both fail**: as for the audit log, which is written first.
-//! - **The writer's thread panics**: every waiting answer becomes `state_unavailable`, every further change that has to
-//!   be written is refused, and the process ends with exit code 1.
+//! *Now* is for the group that is being written and for the changes queued behind it; *then* is until a retry succeeds.
+//! A *dirty* user is one whose record is written again with the next group.
+//!
+//! | Fails | `Sessions` | `Supervisions`, `AnswerOnly` | `Irrevocable` |
+//! |---|---|---|---|
+//! | store, now | reverted, answer `state_unavailable` | go on | published, user dirty |
+//! | store, then | refused at once | go on | published unwritten, user dirty |
+//! | audit log, now | reverted, answer `state_unavailable` | the same | published, record to the buffer, user dirty |
+//! | audit log, then | refused at once | refused at once | published, record to the buffer, user dirty |
+//!
+//! The log is written first, so if both fail, the rows of the audit log hold. Where the decision is in the log already,
+//! a record `refused` follows; otherwise a denial is recorded through the audit buffer. If the writer's thread panics,
+//! every waiting answer becomes `state_unavailable`, every change that has to be written is refused, and the process
+//! ends with 1.
 //!
 //! # Invariants
 //!
