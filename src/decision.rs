@@ -43,7 +43,7 @@ closed_list! {
         ObjectInUse = "object_in_use": "The object is in use.",
         OrganizationLoginsAtLimit = "organization_logins_at_limit":
             "The organization has as many login sessions as allowed.",
-        Overload = "overload": "queuewarden is overloaded: more questions wait than it may hold.",
+        Overload = "overload": "A bound of queuewarden is reached: waiting questions, calls, supervisions, or reloads in a row.",
         PermissionOff = "permission_off": "A setting that the action depends on is off.",
         QueueLoginsAtLimit = "queue_logins_at_limit": "The queue has as many login sessions as allowed.",
         QueueOutOfScope = "queue_out_of_scope": "The queue is outside the actor's scope.",

@@ -128,7 +128,7 @@ limits! {
     PREFETCHED_USERS_MAX: usize = 2 * QUESTIONS_AHEAD_MAX;
     /// Questions of one connection that are answered before other connections get their turn.
     QUESTIONS_PER_TURN_MAX: usize = 256;
-    /// Times that one question is judged while reloads overtake it.
+    /// Times that one question is judged while reloads overtake it; then it is denied with `overload`.
     JUDGE_AGAIN_MAX: usize = 4;
     /// Kamailio servers to which the sidecar connects.
     EVAPI_PEERS_MAX: usize = 64;
@@ -160,13 +160,13 @@ limits! {
     LOGINS_PER_USER_MAX: usize = QUEUES_PER_USER_MAX;
     /// Login sessions of one organization.
     LOGINS_PER_ORGANIZATION_MAX: usize = 16_000_000;
-    /// Running supervisions of one organization.
+    /// Running supervisions of one organization; a further one is denied with `overload`.
     SUPERVISIONS_PER_ORGANIZATION_MAX: usize = 65_536;
     /// Supervisions of one organization that a reload ended and that are still listed; the oldest are dropped first.
     SUPERVISIONS_REVOKED_LISTED_MAX: usize = 256;
     /// Seconds after which a supervision counts as ended if the PBX did not report its end: 4 hours.
     SUPERVISION_SECONDS_MAX: u32 = 4 * 3_600;
-    /// Known calls of one organization.
+    /// Known calls of one organization; the report of a further one is denied with `overload`.
     CALLS_PER_ORGANIZATION_MAX: usize = 131_072;
     /// Seconds after which a call counts as ended if the PBX did not report its end: one day.
     CALL_SECONDS_MAX: u32 = 24 * 3_600;
@@ -178,7 +178,7 @@ limits! {
     PENDING_CHANGES_MAX: usize = 65_536;
     /// Time after which an answer is refused because the store has not committed its change.
     COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
-    /// Pause between two attempts to use a session store that failed.
+    /// Pause between two attempts to write to a session store or an audit log that failed.
     STORE_RETRY_INTERVAL: Duration = Duration::from_millis(500);
     /// Records of the session store that the start passes between threads at once.
     RECORDS_PER_CHUNK: usize = 1_024;
