@@ -17,6 +17,8 @@ fn hears(call: &SipCall, tones: &[u32]) {
 
 /// The supervisor whispers to 1005: the agent hears it, the customer does not.
 fn whispers(supervisor: &Phone, agent: &SipCall, customer: &SipCall) {
+    // The phone has answered some milliseconds before Asterisk connects it with the customer; until then it is idle.
+    hears(agent, &[CUSTOMER]);
     let call = supervisor.call("*2221005");
     assert_eq!(call.status(), 200);
     hears(&call, &[AGENT, CUSTOMER]);

@@ -5,7 +5,7 @@ use std::io::Write as _;
 
 use crate::pbx::asterisk_lab::{AsteriskLab, read_until};
 use crate::pbx::phone::{Phone, add_staff};
-use crate::support::{PATIENCE, Sidecar};
+use crate::support::{PATIENCE, Sidecar, wait_until};
 
 /// The lines of Asterisk's log about a code that a user dialed.
 fn log(lab: &AsteriskLab, user: &str, digits: &str) -> String {
@@ -149,6 +149,7 @@ fn a_transfer_onto_a_code_changes_nothing() {
     for code in ["*14600", "*15600", "*13604", "*2211006"] {
         let call = agent.call("1006");
         let transferring = colleague.incoming();
+        wait_until("both phones to be connected", || transferring.hears(&[500, 900]) == [500]);
         assert_eq!(transferring.transfer_to_number(code), 202);
         assert!(call.ends_within(PATIENCE).is_some(), "{code}");
         transferring.hang_up();
