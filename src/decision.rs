@@ -102,6 +102,8 @@ closed_list! {
         /// `queue.toggle`, if it was denied before it became a login or a logout.
         QueueToggle = "queue.toggle",
         /// `queue.pause`
+        /// `queue.toggle_pause`, if it was denied before it became a pause or a resume.
+        QueueTogglePause = "queue.toggle_pause",
         QueuePause = "queue.pause",
         /// `queue.resume`
         QueueResume = "queue.resume",

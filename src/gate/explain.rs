@@ -12,7 +12,6 @@ use crate::gate::state::GateState;
 use crate::policy::Policy;
 use crate::policy::decide::{NoSessions, SessionView, SupervisionCounts};
 use crate::policy::explain::{Explanation, explain};
-use crate::policy::feature_codes::Argument;
 use crate::sessions::table::SessionTable;
 use crate::telephony::{LoginSession, Moment, QueueId, UserId};
 
@@ -48,11 +47,8 @@ impl DialedMeaning {
         let organization = policy.organization(&event.organization)?;
         let translation = organization.feature_codes.translate(digits.as_str())?;
         let action = organization.model.action(translation.action)?.name.to_string();
-        let dialed = |kind| {
-            let argument = translation.argument.filter(|(argument, _)| *argument == kind);
-            argument.map(|(_, digits)| digits.to_owned())
-        };
-        Some(Self { action, queue: dialed(Argument::Queue), target: dialed(Argument::Target) })
+        let dialed = translation.arguments;
+        Some(Self { action, queue: dialed.queue.map(str::to_owned), target: dialed.target.map(str::to_owned) })
     }
 }
 

@@ -16,7 +16,6 @@ use crate::policy::decide::{
 };
 use crate::policy::directory::User;
 use crate::policy::facts::{Fact, FactSet};
-use crate::policy::feature_codes::Argument;
 use crate::policy::model::{Action, Effect, Grant, Model, RoleSet, SettingSet, Subject};
 use crate::policy::resolve::{PartlyResolved, Question, ReportedCall, ResolveError, resolve};
 use crate::telephony::{QueueId, QueueSet, Token, UserId};
@@ -293,9 +292,9 @@ fn unresolved(reason: DenyReason, known: PartlyResolved<'_>, event: &Event<'_>) 
         }
         Request::Action(_) => None,
     };
-    let named = |given: Option<Token<'_>>, argument: Argument| {
-        let dialed = dialed.and_then(|translation| translation.argument).filter(|(dialed, _)| *dialed == argument);
-        given.map(|token| token.as_str().to_owned()).or(dialed.map(|(_, digits)| digits.to_owned())).unwrap_or_default()
+    let dialed = dialed.map(|translation| translation.arguments).unwrap_or_default();
+    let named = |given: Option<Token<'_>>, dialed: Option<&str>| {
+        given.map(|token| token.as_str().to_owned()).or(dialed.map(str::to_owned)).unwrap_or_default()
     };
     let change = match reason {
         DenyReason::UnknownOrganization => format!("add an organization named `{organization}`"),
@@ -303,10 +302,10 @@ fn unresolved(reason: DenyReason, known: PartlyResolved<'_>, event: &Event<'_>) 
         DenyReason::UnknownFeatureCode => format!("add the code to the feature codes of organization `{organization}`"),
         DenyReason::UnknownUser => format!("add the user `{}` to organization `{organization}`", event.actor.as_str()),
         DenyReason::UnknownTarget => {
-            format!("add the user `{}` to organization `{organization}`", named(event.target, Argument::Target))
+            format!("add the user `{}` to organization `{organization}`", named(event.target, dialed.target))
         }
         DenyReason::UnknownQueue => {
-            let queue = named(event.queue, Argument::Queue);
+            let queue = named(event.queue, dialed.queue);
             let is_known =
                 known.organization.is_some_and(|organization| organization.directory.queue_named(&queue).is_some());
             let from = event.from.filter(|_| queue.is_empty() || is_known);
@@ -332,6 +331,9 @@ fn unresolved(reason: DenyReason, known: PartlyResolved<'_>, event: &Event<'_>) 
         queues: known.queue.and_then(number).into_iter().collect(),
         grant: None,
         facts: vec![],
+        DenyReason::TargetOutOfScope => {
+            format!("dial the extension of `{}` in the code: the action is about the actor alone", event.actor.as_str())
+        }
         change: Some(change).filter(|change| !change.is_empty()).into_iter().collect(),
     }
 }

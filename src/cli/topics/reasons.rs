@@ -52,7 +52,10 @@ const fn remedy(reason: DenyReason) -> &'static str {
         }
         DenyReason::SupervisorRoleRequired => "Give the actor the role `supervisor`.",
         DenyReason::SupervisorSupervisionsAtLimit => "End a supervision, or raise `supervisions_per_supervisor_max`.",
-        DenyReason::TargetOutOfScope => "Add the target to a group that the actor leads, or do as `explain` says.",
+        DenyReason::TargetOutOfScope => {
+            "Add the target to a group that the actor leads, or do as `explain` says. A code with `{target}` for an \
+             action on oneself: dial one's own extension."
+        }
         DenyReason::TargetProtected => "Set `protected = false` for the target, or turn on `supervise_peers`.",
         DenyReason::TargetSupervisionsAtLimit => "End a supervision, or raise `supervisions_per_target_max`.",
         DenyReason::UnassignedBarred => {

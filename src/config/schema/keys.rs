@@ -438,6 +438,18 @@ const NEEDS_WITH: &[KeyText] = &[
     key("needs", "`[]`", "request keys", "The keys that are then needed."),
     key(ATTRIBUTES, "`[]`", "values of that request key", "The values with which those keys are needed."),
 ];
+    key(
+        "unpaused",
+        "none",
+        "a pause of one's own",
+        "Only with `does = \"toggle_pause\"`: the action that the toggle becomes for a login session that takes calls.",
+    ),
+    key(
+        "paused",
+        "none",
+        "a resume of one's own",
+        "Only with `does = \"toggle_pause\"`: the action that the toggle becomes if every login session is paused.",
+    ),
 
 const TARGETLESS: &[KeyText] =
     &[key(ATTRIBUTES, "`[]`", "values of that request key", "The values with which there is no target.")];
