@@ -65,7 +65,9 @@ impl Explained {
             explain_report(state, &policy, event, report, now)
         } else {
             let call = state.reported_call(&policy, event, now);
-            explain(&policy, event, call, |subject| LockedSessions::new(state, &policy, event, subject, now))
+            explain(&policy, event, call, Some(now.wall), |subject| {
+                LockedSessions::new(state, &policy, event, subject, now)
+            })
         };
         Self { policy: policy.revision, means, explanation }
     }
@@ -103,6 +105,7 @@ impl<'a> LockedSessions<'a> {
             if table.has_overdue(subject, now) {
                 Endings::new(state).expire(&mut table, organization.id, now);
             }
+            Endings::new(state).end_bounded_of(&mut table, organization.id, subject, now);
             Some((table, subject))
         }))
     }

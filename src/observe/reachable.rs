@@ -104,13 +104,14 @@ fn short_of_grants(action: &Action, grants: &[&Grant]) -> Vec<DenyReason> {
 /// What can deny an action that a grant allows.
 fn behind_grants(action: &Action) -> Vec<DenyReason> {
     use DenyReason::{
-        LoggedInElsewhere, NoAssignedQueue, NotLoggedIn, OrganizationLoginsAtLimit, Overload, QueueLoginsAtLimit,
-        StateUnavailable, SupervisorSupervisionsAtLimit, TargetSupervisionsAtLimit, UserLoginsAtLimit,
+        LoggedInElsewhere, NoAssignedQueue, NotLoggedIn, OrganizationLoginsAtLimit, OutsideShift, Overload,
+        QueueLoginsAtLimit, StateUnavailable, SupervisorSupervisionsAtLimit, TargetSupervisionsAtLimit,
+        UserLoginsAtLimit,
     };
     let of_login =
         [LoggedInElsewhere, OrganizationLoginsAtLimit, QueueLoginsAtLimit, StateUnavailable, UserLoginsAtLimit];
     match action.effect {
-        Effect::Login(Subject::Actor) => of_login.into_iter().chain([NoAssignedQueue]).collect(),
+        Effect::Login(Subject::Actor) => of_login.into_iter().chain([NoAssignedQueue, OutsideShift]).collect(),
         Effect::Login(Subject::Target) => of_login.into(),
         Effect::Logout(_) | Effect::Pause(..) => vec![NotLoggedIn, StateUnavailable],
         Effect::Supervise(_) => {

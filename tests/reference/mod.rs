@@ -9,7 +9,7 @@
 //! digits), `goto.rs` and `voximplant.rs` (which role may do which action), `sessions.rs` (how an
 //! allowed action changes the login sessions).
 //!
-//! LIMIT: no presets of feature codes, no `users_csv`, no leases, no running supervisions and no
+//! LIMIT: no presets of feature codes, no `users_csv`, no leases, no shifts, no running supervisions and no
 //! calls.
 
 #![expect(

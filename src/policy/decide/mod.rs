@@ -195,7 +195,12 @@ fn resolve_toggle<'p>(question: &Question<'p>, sessions: &impl SessionView) -> &
 fn decide_all(question: &Question<'_>, action: &Action, sessions: &impl SessionView, all: &mut QueueSet) -> Decision {
     let served = question.actor.served();
     let (has_room, none) = match action.effect {
-        Effect::Login(_) => (served.iter().all(|queue| all.push(queue)), DenyReason::NoAssignedQueue),
+        // A queue whose shift does not run is left out; the queues whose shift runs are still meant.
+        Effect::Login(_) => {
+            let is_meant = |queue: &QueueId| sessions.in_this_queue(*queue).is_some() || question.is_open(*queue);
+            let none = if served.iter().len() == 0 { DenyReason::NoAssignedQueue } else { DenyReason::OutsideShift };
+            (served.iter().filter(is_meant).all(|queue| all.push(queue)), none)
+        }
         _ => (sessions.of_subject().iter().all(|session| all.push(session.queue)), DenyReason::NotLoggedIn),
     };
     if !has_room {
@@ -242,6 +247,7 @@ fn judge(
             allow(reason, Transition::Renew)
         }
         (Effect::Login(_), Some(_), _) => allow(AllowReason::AlreadyLoggedIn, Transition::Nothing),
+        (Effect::Login(Subject::Actor), None, Some(queue)) if !question.is_open(queue) => Err(FailedCheck::Shift),
         (Effect::Login(_), None, Some(queue)) => {
             match (login_limit(question, queue, sessions, begun), ground_of(reason)) {
                 (Some(limit), _) => Err(FailedCheck::Limit(limit)),
@@ -294,6 +300,8 @@ pub(super) enum FailedCheck {
     Queue,
     /// There is no login session to end, to pause or to resume.
     Session,
+    /// No shift of the queue runs.
+    Shift,
     /// A limit on login sessions or supervisions.
     Limit(ReachedLimit),
     /// An invariant of this module: a bug.
@@ -309,6 +317,7 @@ impl FailedCheck {
             Self::Fact(fact) => action.denial(fact.denial()),
             Self::Queue => DenyReason::NoQueueContext,
             Self::Session => DenyReason::NotLoggedIn,
+            Self::Shift => DenyReason::OutsideShift,
             Self::Limit(limit) => limit.reason(),
             Self::Invariant => DenyReason::Internal,
         }
