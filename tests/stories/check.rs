@@ -315,7 +315,7 @@ const FAULTS: &[Fault] = &[
         "[[queues]]",
         "[[shifts]]\nqueue = \"600\"\ndays = [\"mon\"]\nfrom = \"08:00\"\nto = \"08:00\"\ntime_zone = \"Europe/Berlin\"\n[[queues]]",
         "\"08:00\"\ntime_zone",
-        &["the shift is empty", "24:00"],
+        &["the shift is empty"],
     ),
     fault(
         ORGANIZATION_FILE,
@@ -343,7 +343,7 @@ const FAULTS: &[Fault] = &[
         "[[queues]]",
         "[[shifts]]\nqueue = \"600\"\ndays = [\"mon\"]\nfrom = \"08:00\"\nto = \"18:00\"\ntime_zone = \"Europe/Bärlin\"\n[[queues]]",
         "\"Europe/Bärlin",
-        &["no time zone `Europe/Bärlin`", "IANA"],
+        &["no time zone `Europe/Bärlin`"],
     ),
     fault(
         ORGANIZATION_FILE,
@@ -357,7 +357,7 @@ const FAULTS: &[Fault] = &[
         "[[queues]]",
         "[[shifts]]\nqueue = \"600\"\ndays = [\"monday\"]\nfrom = \"08:00\"\nto = \"18:00\"\ntime_zone = \"Europe/Berlin\"\n[[queues]]",
         "\"monday\"",
-        &["`monday` is no day", "mon"],
+        &["`monday` is no day"],
     ),
     fault(
         ORGANIZATION_FILE,
