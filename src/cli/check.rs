@@ -35,8 +35,8 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
                     "loads": true, "organizations": organizations, "users": users, "queues": queues,
                     "warnings": loaded.warnings,
                 });
-                if let Some(advice) = port_is_taken {
-                    report["advice"] = advice.into();
+                if let (Some(advice), Some(report)) = (port_is_taken, report.as_object_mut()) {
+                    report.insert("advice".to_owned(), advice.into());
                 }
                 writeln!(out, "{report}")?;
             } else {

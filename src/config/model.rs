@@ -366,8 +366,11 @@ const fn default_reason(effect: Effect) -> AllowReason {
         Effect::Logout(_) => AllowReason::LoggedOut,
         Effect::Pause(_, true) => AllowReason::Paused,
         Effect::Pause(_, false) => AllowReason::Resumed,
-        Effect::Nothing | Effect::Login(_) | Effect::Supervise(_) => AllowReason::RolePermits,
-        Effect::Toggle { .. } | Effect::TogglePause { .. } => AllowReason::RolePermits,
+        Effect::Nothing
+        | Effect::Login(_)
+        | Effect::Toggle { .. }
+        | Effect::TogglePause { .. }
+        | Effect::Supervise(_) => AllowReason::RolePermits,
     }
 }
 

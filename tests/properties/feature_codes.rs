@@ -24,7 +24,7 @@ fn written(bytes: &'static str, max: usize) -> impl Strategy<Value = WrittenPatt
     ]);
     (placeholders, vec(literals(bytes, max), 3))
         .prop_map(|(placeholders, literals)| pattern_of(&placeholders, &literals))
-        .prop_filter("a pattern of the grammar", |pattern| is_pattern(pattern))
+        .prop_filter("a pattern of the grammar", is_pattern)
 }
 
 /// Literals, then each placeholder with literals behind it.
