@@ -43,6 +43,7 @@ closed_list! {
         ObjectInUse = "object_in_use": "The object is in use.",
         OrganizationLoginsAtLimit = "organization_logins_at_limit":
             "The organization has as many login sessions as allowed.",
+        OutsideShift = "outside_shift": "No shift of the queue runs, so nobody logs in to it.",
         Overload = "overload": "A bound of queuewarden is reached: waiting questions, calls, supervisions, or reloads in a row.",
         PermissionOff = "permission_off": "A setting that the action depends on is off.",
         QueueLoginsAtLimit = "queue_logins_at_limit": "The queue has as many login sessions as allowed.",
@@ -101,6 +102,8 @@ closed_list! {
         QueueLogout = "queue.logout",
         /// `queue.toggle`, if it was denied before it became a login or a logout.
         QueueToggle = "queue.toggle",
+        /// `queue.toggle_pause`, if it was denied before it became a pause or a resume.
+        QueueTogglePause = "queue.toggle_pause",
         /// `queue.pause`
         QueuePause = "queue.pause",
         /// `queue.resume`

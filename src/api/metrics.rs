@@ -11,6 +11,7 @@ use crate::api::ApiState;
 use crate::audit::buffer::AuditBuffer;
 use crate::gate::counts::QueueCount;
 use crate::observe::metrics::ScrapeValues;
+use crate::sessions::activity::BoundReached;
 use crate::sidecar::Sidecar;
 
 /// The media type of Prometheus' text format.
@@ -43,6 +44,8 @@ fn scrape_values(sidecar: &Sidecar) -> ScrapeValues {
         leases: leases.all,
         leases_ending_soon: leases.ending_soon,
         leases_expired: sidecar.gate.leases_expired(),
+        sessions_ended_idle: sidecar.gate.sessions_ended(BoundReached::Idle),
+        sessions_ended_shift: sidecar.gate.sessions_ended(BoundReached::Shift),
         supervisions: counts.supervisions,
         supervisions_revoked: sidecar.gate.supervisions_revoked(),
         store_is_healthy: sidecar.gate.store_is_healthy(),

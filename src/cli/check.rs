@@ -7,7 +7,12 @@ use serde_json::json;
 
 use crate::cli::print_problems;
 use crate::config;
+use crate::config::process::{FREEPBX_FASTAGI_PORT, ProcessSettings};
+use crate::dialect::DialectLabel;
 use crate::policy::{Organization, Policy};
+
+/// The file that every FreePBX has.
+const FREEPBX_CONF: &str = "/etc/freepbx.conf";
 
 /// Options of `check`.
 #[derive(Debug, clap::Args)]
@@ -24,15 +29,22 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
             let organizations = loaded.policy.organizations().count();
             let users = sum(|organization| organization.directory.users().count());
             let queues = sum(|organization| organization.directory.queues().count());
+            let port_is_taken = port_of_freepbx(&loaded.process, Path::new(FREEPBX_CONF));
             if options.json {
-                let report = json!({
+                let mut report = json!({
                     "loads": true, "organizations": organizations, "users": users, "queues": queues,
                     "warnings": loaded.warnings,
                 });
+                if let (Some(advice), Some(report)) = (port_is_taken, report.as_object_mut()) {
+                    report.insert("advice".to_owned(), advice.into());
+                }
                 writeln!(out, "{report}")?;
             } else {
                 for warning in &loaded.warnings.problems {
                     writeln!(out, "warning: {warning}")?;
+                }
+                if let Some(advice) = port_is_taken {
+                    writeln!(out, "warning: {advice}")?;
                 }
                 writeln!(
                     out,
@@ -55,5 +67,45 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
             }
             Ok(code)
         }
+    }
+}
+
+/// The advice for a host with a FreePBX, whose own FastAGI server has the port of `fastagi`. `None`: no FreePBX is
+/// here, or `fastagi` has another port.
+fn port_of_freepbx(process: &ProcessSettings, freepbx_conf: &Path) -> Option<String> {
+    let is_taken = process.listen.dialects.iter().any(|(label, _, address)| {
+        *label == DialectLabel::FastAgi && address.is_some_and(|address| address.port() == FREEPBX_FASTAGI_PORT)
+    });
+    (is_taken && freepbx_conf.exists()).then(|| {
+        format!(
+            "`fastagi` has port {FREEPBX_FASTAGI_PORT}, which belongs to FreePBX's own FastAGI server on this host: set \
+             `fastagi = \"127.0.0.1:4583\"`, and QW_SIDECAR in the dialplan to the same address"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// FIELD C5: on a FreePBX the default port is taken.
+    #[test]
+    fn the_port_of_freepbx_is_named_only_beside_a_freepbx() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("organizations")).unwrap();
+        std::fs::create_dir(folder.path().join("models")).unwrap();
+        let advice = |fastagi: &str, freepbx_conf: &Path| {
+            std::fs::write(folder.path().join("queuewarden.toml"), format!("[listen]\n{fastagi}\n")).unwrap();
+            let model = include_str!("../../config/models/goto.toml");
+            std::fs::write(folder.path().join("models/goto.toml"), model).unwrap();
+            let organization = "organization = \"acme\"\nmodel = \"goto\"\n";
+            std::fs::write(folder.path().join("organizations/acme.toml"), organization).unwrap();
+            port_of_freepbx(&config::load(folder.path(), &Policy::default()).unwrap().process, freepbx_conf)
+        };
+        let (here, absent) = (folder.path().join("queuewarden.toml"), folder.path().join("none"));
+        assert!(advice("", &here).is_some_and(|advice| advice.contains("4583")));
+        assert_eq!(advice("", &absent), None);
+        assert_eq!(advice("fastagi = \"127.0.0.1:4583\"", &here), None);
+        assert_eq!(advice("fastagi = \"off\"", &here), None);
     }
 }

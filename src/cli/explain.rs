@@ -15,6 +15,7 @@ use crate::policy::decide::{SessionView, SupervisionCounts};
 use crate::policy::explain::{Explanation, explain};
 use crate::policy::{Organization, Policy};
 use crate::sessions::table::{LoginTerms, SessionTable};
+use crate::sidecar::Clock;
 use crate::telephony::{Ground, LoginSession, Moment, QueueId, UnixMillis, UserId};
 
 /// Options of `explain`.
@@ -48,8 +49,9 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
         let message = format!("--logged-in {unknown}: organization `{}` has no such queue", options.question.org);
         return fail(options, &message, out);
     }
-    let explanation =
-        explain(&policy, &event, None, |subject| AssumedSessions::new(organization, subject, &options.logged_in));
+    let explanation = explain(&policy, &event, None, Some(Clock::default().now().wall), |subject| {
+        AssumedSessions::new(organization, subject, &options.logged_in)
+    });
     if options.json {
         writeln!(out, "{}", serde_json::to_string(&explanation).map_err(io::Error::other)?)?;
     } else {

@@ -9,7 +9,7 @@ use crate::config::reader::{Section, SpannedStr};
 use crate::event::Key;
 use crate::limits::FEATURE_CODES_PER_ORGANIZATION_MAX;
 use crate::policy::feature_codes::{AmbiguityError, Argument, FeatureCode, FeatureCodes, Pattern};
-use crate::policy::model::{Action, Model};
+use crate::policy::model::{Action, Model, Subject};
 
 /// Why a pattern cannot mean an action.
 #[derive(Clone, Copy, Debug, Error)]
@@ -57,8 +57,9 @@ impl FeatureCodeReader<'_> {
     fn report_ambiguity(&self, ambiguity: &AmbiguityError, section: Option<&Section<'_>>) {
         let own = section.into_iter().flat_map(Section::entries).find(|(key, _)| {
             let Ok(pattern) = Pattern::parse(key.value) else { return false };
-            let is_short_for =
-                |full: &Pattern| full.argument().is_some_and(|argument| pattern.with_argument(argument) == *full);
+            let is_short_for = |full: &Pattern| {
+                full.arguments().next().is_some_and(|argument| pattern.with_argument(argument) == *full)
+            };
             [&ambiguity.first, &ambiguity.second].into_iter().any(|full| pattern == *full || is_short_for(full))
         });
         let whole = section.map_or(&self.root.span, |section| &section.span);
@@ -116,12 +117,20 @@ impl FeatureCodeReader<'_> {
 /// The patterns that a pattern without an argument is short for; a pattern with an argument is only itself.
 fn patterns_for(pattern: &Pattern, action: &Action) -> Result<Vec<Pattern>, MeaningError> {
     let needs_target = action.needs.has(Key::Target);
-    match pattern.argument() {
-        None if needs_target => Ok(vec![pattern.with_argument(Argument::Target)]),
-        None if action.uses.has(Key::Queue) => Ok(vec![pattern.clone(), pattern.with_argument(Argument::Queue)]),
-        Some(Argument::Queue) if needs_target => Err(MeaningError::NeedsTarget),
-        Some(Argument::Queue) if !action.uses.has(Key::Queue) => Err(MeaningError::NoQueue),
-        Some(Argument::Target) if !action.uses.has(Key::Target) => Err(MeaningError::NoTarget),
-        None | Some(_) => Ok(vec![pattern.clone()]),
+    let is_short = pattern.arguments().next().is_none();
+    // A target that the action does not use must be the actor: only a key for one's own login sessions has it.
+    let takes_target = action.uses.has(Key::Target) || action.effect.subject() == Some(Subject::Actor);
+    if is_short && needs_target {
+        Ok(vec![pattern.with_argument(Argument::Target)])
+    } else if is_short && action.uses.has(Key::Queue) {
+        Ok(vec![pattern.clone(), pattern.with_argument(Argument::Queue)])
+    } else if !is_short && needs_target && !pattern.has(Argument::Target) {
+        Err(MeaningError::NeedsTarget)
+    } else if pattern.has(Argument::Queue) && !action.uses.has(Key::Queue) {
+        Err(MeaningError::NoQueue)
+    } else if pattern.has(Argument::Target) && !takes_target {
+        Err(MeaningError::NoTarget)
+    } else {
+        Ok(vec![pattern.clone()])
     }
 }

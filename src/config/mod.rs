@@ -14,6 +14,7 @@ mod directory;
 mod feature_codes;
 pub mod files;
 mod fingerprint;
+mod login_bounds;
 mod model;
 mod organization;
 mod permissions;

@@ -1,5 +1,7 @@
 //! `models/*.toml`: a role model, compiled into the dense tables of [`crate::policy::model`].
 
+mod effects;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::Path;
@@ -14,8 +16,8 @@ use crate::limits::{
     TOML_FILE_BYTES_MAX,
 };
 use crate::policy::facts::{Fact, FactSet};
-use crate::policy::model::{Action, Effect, Grant, Model, Role, RoleSet, Setting, SettingSet, Subject, ground_of};
-use crate::telephony::{QueueKind, SupervisionMode};
+use crate::policy::model::{Action, Effect, Grant, Model, Role, RoleSet, Setting, SettingSet, ground_of};
+use crate::telephony::QueueKind;
 
 /// The name for all users, whatever roles they hold.
 const EVERYONE: &str = "everyone";
@@ -221,67 +223,6 @@ impl<'a> ModelReader<'a> {
         section.finish();
     }
 
-    fn effect(&mut self, section: &mut Section<'a>) -> Effect {
-        section.document_values("whose", ["actor", "target"]);
-        let subject = section.string("whose").map(|whose| match whose.value {
-            "actor" => Subject::Actor,
-            "target" => Subject::Target,
-            _ => {
-                section.report(&whose.span, "`whose` must be \"actor\" or \"target\"");
-                Subject::Actor
-            }
-        });
-        let subject = subject.unwrap_or(Subject::Actor);
-        let (when_logged_out, when_logged_in) = (section.string("logged_out"), section.string("logged_in"));
-        let Some(does) = section.string("does") else { return Effect::Nothing };
-        match (does.value, when_logged_out, when_logged_in) {
-            ("login", None, None) => Effect::Login(subject),
-            ("logout", None, None) => Effect::Logout(subject),
-            ("pause", None, None) => Effect::Pause(subject, true),
-            ("resume", None, None) => Effect::Pause(subject, false),
-            ("toggle", Some(logged_out), Some(logged_in)) => {
-                self.pending_toggles.push((self.model.actions.len(), logged_out, logged_in));
-                Effect::Toggle { login: 0, logout: 0 }
-            }
-            ("toggle", _, _) => {
-                let help = "logged_out = \"queue.login\", logged_in = \"queue.logout\"";
-                section.report_with_help(&does.span, "a toggle must name the action it becomes in either state", help);
-                Effect::Nothing
-            }
-            (mode, None, None) if SupervisionMode::named(mode).is_some() => {
-                Effect::Supervise(SupervisionMode::named(mode).unwrap_or(SupervisionMode::Listen))
-            }
-            _ => {
-                let help = "login, logout, pause, resume, toggle, listen, whisper or barge; an action without `does` \
-                            changes nothing";
-                section.report_with_help(&does.span, format!("an action cannot do `{}`", does.value), help);
-                Effect::Nothing
-            }
-        }
-    }
-
-    fn resolve_toggles(&mut self) {
-        for (toggle, logged_out, logged_in) in std::mem::take(&mut self.pending_toggles) {
-            let find = |name: &SpannedStr<'_>, fits: fn(Effect) -> bool| {
-                let position = self.model.action_positions.get(name.value.as_bytes()).copied();
-                let position =
-                    position.filter(|&position| self.model.action(position).is_some_and(|action| fits(action.effect)));
-                if position.is_none() {
-                    self.report_at(
-                        name,
-                        format!("`{}` does not log the actor in or out, as a toggle needs", name.value),
-                    );
-                }
-                position
-            };
-            let login = find(&logged_out, |effect| matches!(effect, Effect::Login(Subject::Actor)));
-            let logout = find(&logged_in, |effect| matches!(effect, Effect::Logout(Subject::Actor)));
-            if let (Some(login), Some(logout), Some(action)) = (login, logout, self.model.actions.get_mut(toggle)) {
-                action.effect = Effect::Toggle { login, logout };
-            }
-        }
-    }
-
     fn grant_table(&mut self, mut section: Section<'a>) {
         let rules = cited_rules(&mut section);
         let line = self.source.line(&section.span);
@@ -323,7 +264,7 @@ impl<'a> ModelReader<'a> {
                 let fact = Fact::SessionOpen.name();
                 self.report_at(name, format!("`{}` needs `where = [\"{fact}\"]`", reason.code()));
             }
-            if matches!(effect, Effect::Toggle { .. }) {
+            if effect.is_toggle() {
                 self.report_at(name, "a toggle has no grants: the action that it becomes is judged");
             }
             self.model.grants.push(Grant {
@@ -425,7 +366,11 @@ const fn default_reason(effect: Effect) -> AllowReason {
         Effect::Logout(_) => AllowReason::LoggedOut,
         Effect::Pause(_, true) => AllowReason::Paused,
         Effect::Pause(_, false) => AllowReason::Resumed,
-        Effect::Nothing | Effect::Login(_) | Effect::Toggle { .. } | Effect::Supervise(_) => AllowReason::RolePermits,
+        Effect::Nothing
+        | Effect::Login(_)
+        | Effect::Toggle { .. }
+        | Effect::TogglePause { .. }
+        | Effect::Supervise(_) => AllowReason::RolePermits,
     }
 }
 

@@ -13,7 +13,7 @@ use crate::config::presets::PRESETS;
 use crate::config::problem::{Problem, Problems};
 use crate::config::reader::{Section, Source, SpannedStr};
 use crate::config::schema::trace::FreeKeyValues;
-use crate::config::{model, users_csv};
+use crate::config::{login_bounds, model, users_csv};
 use crate::limits::{LEASE_SECONDS_MAX, TOML_FILE_BYTES_MAX};
 use crate::policy::directory::DirectoryBuilder;
 use crate::policy::model::{Model, SettingSet};
@@ -93,6 +93,8 @@ pub(super) fn read_from(
     let builder = DirectoryBuilder::new(previous.map(|previous| &previous.directory));
     let mut reader = DirectoryReader { model, model_is_known, problems, warnings, builder };
     root.sections("queues").into_iter().for_each(|section| reader.queue(section));
+    let (logins, shifts) = (root.section("logins"), root.sections("shifts"));
+    let login_bounds = login_bounds::read(logins, shifts, |name| reader.builder.directory().queue_named(name));
     root.sections("users").into_iter().for_each(|section| reader.user(section));
     let users_csv = root.string("users_csv").map(|csv| folder.join(csv.value));
     let users_csv = users_csv.map(|path| (path.clone(), FileStamp::of(&path)));
@@ -116,6 +118,7 @@ pub(super) fn read_from(
         directory,
         limits,
         leases,
+        login_bounds,
     };
     Some(OrganizationFile { at_name: source.problem(name.span, ""), organization, users_csv })
 }

@@ -27,6 +27,8 @@ const ASTERISK: Preset = &[
     ("*15{queue}", "queue.pause"),
     ("*16", "queue.resume"),
     ("*16{queue}", "queue.resume"),
+    ("*17{target}*{queue}", "agent.login"),
+    ("*18{target}*{queue}", "agent.logout"),
     ("*221{target}", "call.listen"),
     ("*222{target}", "call.whisper"),
     ("*223{target}", "call.barge"),
@@ -35,11 +37,17 @@ const ASTERISK: Preset = &[
 /// GoTo Connect. Whisper and barge are keys pressed during the call, not codes.
 const GOTO: Preset = &[("*13", "queue.login"), ("*13{queue}", "queue.login"), ("*17{target}", "call.listen")];
 
-/// FreePBX: the toggle, and the login and logout of older releases. Its pause code toggles, and there is no such
-/// action.
+/// FreePBX: the toggles, those of its BLF keys with the extension of the key's user, and the login and logout of older
+/// releases.
 const FREEPBX: Preset = &[
     ("*45", "queue.toggle"),
     ("*45{queue}", "queue.toggle"),
+    ("*45*{target}", "queue.toggle"),
+    ("*45{target}*{queue}", "queue.toggle"),
+    ("*46", "queue.toggle_pause"),
+    ("*46{queue}", "queue.toggle_pause"),
+    ("*46*{target}", "queue.toggle_pause"),
+    ("*46*{target}*{queue}", "queue.toggle_pause"),
     ("{queue}*", "queue.login"),
     ("{queue}**", "queue.logout"),
 ];

@@ -87,10 +87,13 @@ closed_list! {
 
 const OFF: &str = "off";
 
+/// The port of FastAGI, which FreePBX's own FastAGI server has on 127.0.0.1.
+pub const FREEPBX_FASTAGI_PORT: u16 = 4573;
+
 /// The dialects over TCP: the key of each, and its default port. `None`: off by default.
 const DIALECTS: &[(DialectLabel, &str, Option<u16>)] = &[
     (DialectLabel::Line, "line", Some(4571)),
-    (DialectLabel::FastAgi, "fastagi", Some(4573)),
+    (DialectLabel::FastAgi, "fastagi", Some(FREEPBX_FASTAGI_PORT)),
     (DialectLabel::FreeSwitch, "freeswitch", None),
     (DialectLabel::JsonRpc, "kamailio", None),
 ];

@@ -17,11 +17,12 @@
 //! | `change`            | `reason`                                                           |
 //! |---------------------|--------------------------------------------------------------------|
 //! | `session_began`     | `login`                                                            |
-//! | `session_ended`     | `logout`, `expiry`, `revocation`, `removal`                        |
+//! | `session_ended`     | `logout`, `expiry`, `idle`, `shift`, `revocation`, `removal`       |
 //! | `supervision_began` | `permission`                                                       |
 //! | `supervision_ended` | `report`, `replacement`, `expiry`, `revocation`, `removal`         |
 //!
-//! `expiry`: the lease is over, or 4 hours of a supervision. `revocation`: a supervisor, an operator or a reload ended
+//! `expiry`: the lease is over, or 4 hours of a supervision. `idle`: the user asked nothing and had no call for
+//! `idle_max_seconds`. `shift`: the shift of the queue ended. `revocation`: a supervisor, an operator or a reload ended
 //! it.
 //! `removal`: a reload removed the user, the queue or the organization. `report`: the PBX reported the end.
 //! `replacement`: the supervisor went on in another mode.

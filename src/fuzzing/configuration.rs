@@ -81,8 +81,12 @@ fn check_reload(first: &LoadedConfig, second: &LoadedConfig) {
 fn rows_of(policy: &Policy) -> Vec<String> {
     let mut rows = vec![];
     for organization in policy.organizations() {
-        let Organization { name, id, model, settings, feature_codes, directory, limits, leases } = organization;
-        rows.push(format!("{name} {id:?} {settings:?} {:?} {limits:?} {leases:?}", feature_codes.codes()));
+        let Organization { name, id, model, settings, feature_codes, directory, limits, leases, login_bounds } =
+            organization;
+        rows.push(format!(
+            "{name} {id:?} {settings:?} {:?} {limits:?} {leases:?} {login_bounds:?}",
+            feature_codes.codes()
+        ));
         rows.push(format!("{name} {} {:?} {:?}", model.name, model.roles, model.settings));
         rows.extend(model.actions.iter().map(|action| format!("{name} {action:?}")));
         rows.extend(model.grants.iter().map(|grant| format!("{name} {grant:?}")));
@@ -119,7 +123,7 @@ fn interrogate(policy: Policy) {
         let questions: String = questions.collect();
         let mut explained = vec![];
         let conversation = gate.converse(Line::new(None), questions.as_bytes(), &[questions.len()], |_, event| {
-            let explanation = explain(&gate.policy, event, None, |_| NoSessions);
+            let explanation = explain(&gate.policy, event, None, None, |_| NoSessions);
             explained.push((explanation.verdict.into_owned(), explanation.reason.into_owned()));
         });
         let decided = conversation.text().lines().map(|reply| {

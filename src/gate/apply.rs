@@ -71,6 +71,7 @@ pub(super) fn decide_and_apply<'p>(
     if table.has_overdue(subject, now) {
         Endings::new(state).expire(table, question.organization.id, now);
     }
+    Endings::new(state).end_bounded_of(table, question.organization.id, subject, now);
     let sessions = table.view(subject);
     let judgement = decide(question, &sessions, queues);
     let grant = state.auditor().deciding_grant(question, &judgement, &sessions, queues);
@@ -78,7 +79,10 @@ pub(super) fn decide_and_apply<'p>(
         return FinalJudgement::unchanged(judgement, grant);
     }
     let is_audited = state.audit.is_some();
-    match (ChangeMaker { state, asked, question, judgement, grant, subject, queues, now }).make(table) {
+    let made = ChangeMaker { state, asked, question, judgement, grant, subject, queues, now }.make(table);
+    // A first login session begins with the question that opened it.
+    table.note_activity(question.actor.id(), now);
+    match made {
         Ok(Made::Nothing) => FinalJudgement::unchanged(judgement, grant),
         Ok(Made::Published) => FinalJudgement { judgement, grant, commit: None, is_audited },
         Ok(Made::WaitsForCommit(commit)) => FinalJudgement { judgement, grant, commit: Some(commit), is_audited },

@@ -50,6 +50,19 @@ impl<'g> Batch<'g> {
         queues: &mut QueueSet,
         answer: impl FnOnce(Outcome<'_>, Option<Arc<PendingCommit>>) -> R,
     ) -> R {
+        note_activity(self.state, &self.policy, event, now);
+        self.probe(origin, event, now, queues, answer)
+    }
+
+    /// Does as [`Batch::ask`], for a question that its actor did not ask: it does not count as the actor's activity.
+    pub fn probe<R>(
+        &mut self,
+        origin: &QuestionOrigin<'_>,
+        event: &Event<'_>,
+        now: Moment,
+        queues: &mut QueueSet,
+        answer: impl FnOnce(Outcome<'_>, Option<Arc<PendingCommit>>) -> R,
+    ) -> R {
         let state = self.state;
         for _ in 0..JUDGE_AGAIN_MAX {
             let policy = &*self.policy;
@@ -60,7 +73,8 @@ impl<'g> Batch<'g> {
                 let (decided, commit) = PbxReports::new(state).accept(&asked, report, now);
                 return answer(Outcome::Decided(decided), commit);
             }
-            let resolved = resolve(policy, event, state.reported_call(policy, event, now));
+            let resolved = resolve(policy, event, state.reported_call(policy, event, now))
+                .map(|question| Question { at: Some(now.wall), ..question });
             let question = match &resolved {
                 Ok(question) => question,
                 Err(ResolveError::Denied { reason, known }) => {
@@ -98,6 +112,24 @@ impl<'g> Batch<'g> {
         state.auditor().note_denial(event, origin, DenyReason::Overload);
         let denied = answer::denied_early(&self.policy, DenyReason::Overload, PartlyResolved::default());
         answer(Outcome::Decided(denied), None)
+    }
+}
+
+/// Notes that the actor did something, after the end of the actor's login sessions that are idle for too long.
+fn note_activity(state: &GateState, policy: &Policy, event: &Event<'_>, now: Moment) {
+    if !policy.ends_idle() {
+        return;
+    }
+    let organization = policy.organization(&event.organization);
+    let Some(organization) = organization.filter(|organization| organization.login_bounds.idle_max_seconds.is_some())
+    else {
+        return;
+    };
+    let Some(actor) = organization.directory.user_named(&event.actor) else { return };
+    let Some(mut table) = state.tables.lock(organization.id) else { return };
+    if table.revision() == policy.revision {
+        Endings::new(state).end_bounded_of(&mut table, organization.id, actor.id(), now);
+        table.note_activity(actor.id(), now);
     }
 }
 

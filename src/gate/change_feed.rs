@@ -39,6 +39,10 @@ closed_list! {
         Logout = "logout",
         /// The lease of the session was over, or the end of the supervision was not reported for 4 hours.
         Expiry = "expiry",
+        /// The user asked nothing and had no call for `idle_max_seconds`.
+        Idle = "idle",
+        /// The shift of the queue ended.
+        Shift = "shift",
         /// A supervisor or an operator ended it, or a reload no longer permits it.
         Revocation = "revocation",
         /// A reload removed the user, the queue or the organization.
@@ -122,7 +126,7 @@ impl Change {
     /// Logs a change that nobody asked for. Decisions and operators are logged elsewhere, with their actor.
     fn log_if_unasked(&self) {
         let revoked = self.cause == Cause::Revocation && self.happening == Happening::SupervisionEnded;
-        if revoked || matches!(self.cause, Cause::Expiry | Cause::Removal) {
+        if revoked || matches!(self.cause, Cause::Expiry | Cause::Removal | Cause::Idle | Cause::Shift) {
             tracing::info!(
                 org = &*self.organization,
                 user = &*self.user,

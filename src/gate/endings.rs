@@ -1,5 +1,5 @@
-//! Login sessions and supervisions that end without a question: their time is over, or a reload removed their user,
-//! queue or permission.
+//! Login sessions and supervisions that end without a question: their time is over, their user is idle, the shift of
+//! their queue ended, or a reload removed their user, queue or permission.
 //!
 //! Such an end happens whether the disk works or not. It is enqueued like any other change, but is never reverted.
 
@@ -15,8 +15,9 @@ use crate::policy::decide::{NoSessions, decide};
 use crate::policy::model::Effect;
 use crate::policy::resolve::Question;
 use crate::policy::{Organization, Policy};
+use crate::sessions::activity::BoundReached;
 use crate::sessions::supervisions::Supervision;
-use crate::sessions::table::SessionTable;
+use crate::sessions::table::{AlteredSession, SessionTable};
 use crate::telephony::{Moment, OrganizationId, QueueSet, UserId};
 
 /// Ends leases, sessions of removed users and queues, and revoked supervisions.
@@ -49,9 +50,37 @@ impl<'g> Endings<'g> {
             let enqueued = self.enqueue(id, Some(dirty_user), changes);
             self.state.note_ticket(table, altered.user, &enqueued);
         }
+        let ended = table.end_bounded(now);
+        self.enqueue_bounded(table, id, &organization, ended);
         let over = table.supervisions.end_all(|supervision| supervision.ends.has_come(now));
         let change = |old| Change::supervision_ended(&organization, old, Cause::Expiry);
         self.enqueue_supervisions(id, over.iter().map(change).collect());
+    }
+
+    /// Ends those login sessions of one user that reached a bound: the longest idle time, or a shift.
+    pub(super) fn end_bounded_of(&self, table: &mut SessionTable, id: OrganizationId, user: UserId, now: Moment) {
+        let Some(organization) = table.organization().map(Arc::clone) else { return };
+        let ended = table.end_bounded_of(user, now);
+        self.enqueue_bounded(table, id, &organization, ended);
+    }
+
+    fn enqueue_bounded(
+        &self,
+        table: &mut SessionTable,
+        id: OrganizationId,
+        organization: &Organization,
+        ended: Vec<(AlteredSession, BoundReached)>,
+    ) {
+        for (altered, bound) in ended {
+            let (count, cause) = match bound {
+                BoundReached::Idle => (&self.state.ended_idle, Cause::Idle),
+                BoundReached::Shift => (&self.state.ended_with_shift, Cause::Shift),
+            };
+            count.fetch_add(1, Ordering::Relaxed);
+            let changes = Change::of_session(organization, &altered, cause).into_iter().collect();
+            let enqueued = self.enqueue(id, Some(DirtyUser::new(organization, altered.user)), changes);
+            self.state.note_ticket(table, altered.user, &enqueued);
+        }
     }
 
     /// Brings the tables of all organizations to a new policy.
@@ -139,6 +168,7 @@ fn is_still_permitted(organization: &Organization, supervision: &Supervision, qu
         attributes: supervision.attributes,
         lease_seconds: None,
         renews: false,
+        at: None,
     };
     names_are_there
         && action.effect == Effect::Supervise(supervision.mode)

@@ -12,7 +12,6 @@ use crate::gate::state::GateState;
 use crate::policy::Policy;
 use crate::policy::decide::{NoSessions, SessionView, SupervisionCounts};
 use crate::policy::explain::{Explanation, explain};
-use crate::policy::feature_codes::Argument;
 use crate::sessions::table::SessionTable;
 use crate::telephony::{LoginSession, Moment, QueueId, UserId};
 
@@ -48,11 +47,8 @@ impl DialedMeaning {
         let organization = policy.organization(&event.organization)?;
         let translation = organization.feature_codes.translate(digits.as_str())?;
         let action = organization.model.action(translation.action)?.name.to_string();
-        let dialed = |kind| {
-            let argument = translation.argument.filter(|(argument, _)| *argument == kind);
-            argument.map(|(_, digits)| digits.to_owned())
-        };
-        Some(Self { action, queue: dialed(Argument::Queue), target: dialed(Argument::Target) })
+        let dialed = translation.arguments;
+        Some(Self { action, queue: dialed.queue.map(str::to_owned), target: dialed.target.map(str::to_owned) })
     }
 }
 
@@ -69,7 +65,9 @@ impl Explained {
             explain_report(state, &policy, event, report, now)
         } else {
             let call = state.reported_call(&policy, event, now);
-            explain(&policy, event, call, |subject| LockedSessions::new(state, &policy, event, subject, now))
+            explain(&policy, event, call, Some(now.wall), |subject| {
+                LockedSessions::new(state, &policy, event, subject, now)
+            })
         };
         Self { policy: policy.revision, means, explanation }
     }
@@ -107,6 +105,7 @@ impl<'a> LockedSessions<'a> {
             if table.has_overdue(subject, now) {
                 Endings::new(state).expire(&mut table, organization.id, now);
             }
+            Endings::new(state).end_bounded_of(&mut table, organization.id, subject, now);
             Some((table, subject))
         }))
     }

@@ -45,6 +45,7 @@ use crate::audit::{AuditError, AuditLogOptions};
 use crate::decision::{DenyReason, Outcome};
 use crate::event::Event;
 use crate::policy::Policy;
+use crate::sessions::activity::BoundReached;
 use crate::sessions::store::{Store, StoreError};
 use crate::telephony::{Moment, QueueSet, Token};
 pub use audit::QuestionOrigin;
@@ -225,7 +226,17 @@ impl Gate {
         QueueCounts::of(&self.policy(), &self.state.tables, queues_max)
     }
 
-    /// The number of login sessions that have ended by themselves since the start.
+    /// Login sessions that this bound ended, since the start.
+    #[must_use]
+    pub fn sessions_ended(&self, bound: BoundReached) -> u64 {
+        let count = match bound {
+            BoundReached::Idle => &self.state.ended_idle,
+            BoundReached::Shift => &self.state.ended_with_shift,
+        };
+        count.load(Ordering::Relaxed)
+    }
+
+    /// Login sessions that ended with their lease, since the start.
     #[must_use]
     pub fn leases_expired(&self) -> u64 {
         self.state.leases_expired.load(Ordering::Relaxed)

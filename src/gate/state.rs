@@ -46,8 +46,12 @@ pub(crate) struct GateState {
     pub(crate) commit_queue: CommitQueue,
     /// Takes the records of the audit log. `None`: no audit log is kept.
     pub(crate) audit: Option<AuditBuffer>,
-    /// Login sessions that ended by themselves since the start.
+    /// Login sessions that ended with their lease since the start.
     pub(crate) leases_expired: AtomicU64,
+    /// Login sessions that ended because their users were idle, since the start.
+    pub(crate) ended_idle: AtomicU64,
+    /// Login sessions that ended with the shift of their queue since the start.
+    pub(crate) ended_with_shift: AtomicU64,
     /// Supervisions that a reload ended since the start.
     pub(crate) supervisions_revoked: AtomicU64,
 }
@@ -61,6 +65,8 @@ impl GateState {
             commit_queue: CommitQueue::new(has_store, audit.is_some()),
             audit,
             leases_expired: AtomicU64::new(0),
+            ended_idle: AtomicU64::new(0),
+            ended_with_shift: AtomicU64::new(0),
             supervisions_revoked: AtomicU64::new(0),
         }
     }

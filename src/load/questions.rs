@@ -212,7 +212,7 @@ impl<'p> Tenant<'p> {
             organization.model.action(position).is_some_and(|action| action.effect == Effect::Login(Subject::Actor))
         };
         let codes = organization.feature_codes.codes().iter();
-        let codes = codes.filter(|code| code.pattern.argument() == Some(Argument::Queue) && logs_in(code.action));
+        let codes = codes.filter(|code| code.pattern.arguments().eq([Argument::Queue]) && logs_in(code.action));
         let codes = codes.map(|code| code.pattern.to_string()).collect();
         (!users.is_empty() && !queues.is_empty()).then_some(Self { organization, users, supervisors, queues, codes })
     }

@@ -68,6 +68,10 @@ pub struct ScrapeValues {
     pub leases_ending_soon: u64,
     /// Login sessions that ended with their lease, since the start.
     pub leases_expired: u64,
+    /// Login sessions that ended because their users were idle, since the start.
+    pub sessions_ended_idle: u64,
+    /// Login sessions that ended with the shift of their queue, since the start.
+    pub sessions_ended_shift: u64,
     /// Supervisions that run, by mode in the order of [`SupervisionMode::ALL`].
     pub supervisions: [u64; SupervisionMode::ALL.len()],
     /// Supervisions that a reload no longer permitted, since the start.
@@ -269,6 +273,8 @@ impl Metrics {
             gauge!(names::CONNECTIONS_LIMIT.name).set(values.connections_limit as f64);
             gauge!(names::SESSIONS_KEPT.name).set(values.sessions_kept as f64);
             counter!(names::LEASES_EXPIRED.name).absolute(values.leases_expired);
+            counter!(names::SESSIONS_ENDED_IDLE.name).absolute(values.sessions_ended_idle);
+            counter!(names::SESSIONS_ENDED_SHIFT.name).absolute(values.sessions_ended_shift);
             counter!(names::SUPERVISIONS_REVOKED.name).absolute(values.supervisions_revoked);
             gauge!(names::STORE_HEALTHY.name).set(f64::from(u8::from(values.store_is_healthy)));
             gauge!(names::AUDIT_HEALTHY.name).set(f64::from(u8::from(values.audit_is_healthy)));
@@ -417,6 +423,8 @@ fn describe_all() {
         names::OVERLOAD_REJECTED,
         names::PANICS,
         names::LEASES_EXPIRED,
+        names::SESSIONS_ENDED_IDLE,
+        names::SESSIONS_ENDED_SHIFT,
         names::SUPERVISIONS_REVOKED,
         names::WATCHERS_CUT_OFF,
         names::LOG_LINES_LEFT_OUT,

@@ -66,6 +66,8 @@ metric_names! {
         "Queues without a series of their own because there are more than `sessions_by_queue_max`.";
     LEASES = "leases": "Login sessions with a lease, which end by themselves.";
     LEASES_ENDING_SOON = "leases_ending_soon": "Login sessions whose lease ends within 300 s.";
+    SESSIONS_ENDED_IDLE = "sessions_ended_idle_total": "Login sessions that ended because their users were idle.";
+    SESSIONS_ENDED_SHIFT = "sessions_ended_shift_total": "Login sessions that ended with the shift of their queue.";
     LEASES_EXPIRED = "leases_expired_total": "Login sessions that ended with their lease.";
 }
 

@@ -48,8 +48,8 @@ pub fn pairs_of_model(model: &Model) -> Vec<Pair> {
 
 fn reasons_of(model: &Model, action: &Action) -> Vec<Reason> {
     let mut denials = before_grants(action);
-    // A toggle is judged, and counted, as the login or logout that it becomes.
-    if matches!(action.effect, Effect::Toggle { .. }) {
+    // A toggle is judged, and counted, as the action that it becomes.
+    if action.effect.is_toggle() {
         return denials.into_iter().map(Reason::Deny).collect();
     }
     let grants: Vec<&Grant> = model.grants_of(action).map(|(_, grant)| grant).collect();
@@ -69,7 +69,10 @@ fn before_grants(action: &Action) -> Vec<DenyReason> {
     let needs = action.needs != KeySet::EMPTY || action.needs_one_of != KeySet::EMPTY || !action.needs_with.is_empty();
     when(needs, DenyReason::MissingAttribute);
     when(uses(Key::Queue) || uses(Key::From), DenyReason::UnknownQueue);
-    when(uses(Key::Target), DenyReason::UnknownTarget);
+    // An action on the actor's own login sessions has a target only if a feature code has `{target}`: the actor.
+    let own = action.effect.subject() == Some(Subject::Actor);
+    when(uses(Key::Target) || own, DenyReason::UnknownTarget);
+    when(own, DenyReason::TargetOutOfScope);
     when(uses(Key::Group), DenyReason::UnknownGroup);
     when(supervises, DenyReason::UnknownCall);
     when(uses(Key::Call), DenyReason::CallMismatch);
@@ -101,18 +104,19 @@ fn short_of_grants(action: &Action, grants: &[&Grant]) -> Vec<DenyReason> {
 /// What can deny an action that a grant allows.
 fn behind_grants(action: &Action) -> Vec<DenyReason> {
     use DenyReason::{
-        LoggedInElsewhere, NoAssignedQueue, NotLoggedIn, OrganizationLoginsAtLimit, Overload, QueueLoginsAtLimit,
-        StateUnavailable, SupervisorSupervisionsAtLimit, TargetSupervisionsAtLimit, UserLoginsAtLimit,
+        LoggedInElsewhere, NoAssignedQueue, NotLoggedIn, OrganizationLoginsAtLimit, OutsideShift, Overload,
+        QueueLoginsAtLimit, StateUnavailable, SupervisorSupervisionsAtLimit, TargetSupervisionsAtLimit,
+        UserLoginsAtLimit,
     };
     let of_login =
         [LoggedInElsewhere, OrganizationLoginsAtLimit, QueueLoginsAtLimit, StateUnavailable, UserLoginsAtLimit];
     match action.effect {
-        Effect::Login(Subject::Actor) => of_login.into_iter().chain([NoAssignedQueue]).collect(),
+        Effect::Login(Subject::Actor) => of_login.into_iter().chain([NoAssignedQueue, OutsideShift]).collect(),
         Effect::Login(Subject::Target) => of_login.into(),
         Effect::Logout(_) | Effect::Pause(..) => vec![NotLoggedIn, StateUnavailable],
         Effect::Supervise(_) => {
             vec![Overload, StateUnavailable, SupervisorSupervisionsAtLimit, TargetSupervisionsAtLimit]
         }
-        Effect::Nothing | Effect::Toggle { .. } => vec![],
+        Effect::Nothing | Effect::Toggle { .. } | Effect::TogglePause { .. } => vec![],
     }
 }

@@ -16,10 +16,9 @@ use crate::policy::decide::{
 };
 use crate::policy::directory::User;
 use crate::policy::facts::{Fact, FactSet};
-use crate::policy::feature_codes::Argument;
 use crate::policy::model::{Action, Effect, Grant, Model, RoleSet, SettingSet, Subject};
 use crate::policy::resolve::{PartlyResolved, Question, ReportedCall, ResolveError, resolve};
-use crate::telephony::{QueueId, QueueSet, Token, UserId};
+use crate::telephony::{QueueId, QueueSet, Token, UnixMillis, UserId};
 
 /// The explanation of one decision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,15 +66,16 @@ pub struct ShownFact {
 
 /// Judges the event as the server would, and explains the decision. `call` is the reported call that the event names.
 /// `sessions_of` returns the login sessions of the user that the question depends on; it is called with `None` if the
-/// question depends on no user.
+/// question depends on no user. `now` is the time for the shifts of queues; with `None` no shift refuses the question.
 pub fn explain<V: SessionView>(
     policy: &Policy,
     event: &Event<'_>,
     call: Option<ReportedCall>,
+    now: Option<UnixMillis>,
     sessions_of: impl FnOnce(Option<UserId>) -> V,
 ) -> Explanation {
     let question = match resolve(policy, event, call) {
-        Ok(question) => question,
+        Ok(question) => Question { at: now, ..question },
         Err(ResolveError::Denied { reason, known }) => return unresolved(reason, known, event),
         Err(ResolveError::Faulty(error)) => return faulty(error.reason),
     };
@@ -171,7 +171,7 @@ impl<'p, V: SessionView> JudgedQuestion<'p, '_, V> {
 
     /// The grant that the fewest changes would satisfy, and the changes.
     fn nearest(&self, reason: DenyReason) -> (Option<CitedGrant>, Vec<String>) {
-        if reason == DenyReason::NoAssignedQueue {
+        if reason == DenyReason::NoAssignedQueue || (reason == DenyReason::OutsideShift && self.queue.is_none()) {
             return (None, self.remedy_behind_grants(reason));
         }
         let facts = self.facts();
@@ -245,6 +245,9 @@ impl<'p, V: SessionView> JudgedQuestion<'p, '_, V> {
         match (self.action().effect, self.queue) {
             (Effect::Logout(_) | Effect::Pause(..), _) if session.is_none() => Some(DenyReason::NotLoggedIn),
             (Effect::Login(Subject::Actor), None) => Some(DenyReason::NoAssignedQueue),
+            (Effect::Login(Subject::Actor), Some(queue)) if session.is_none() && !self.question.is_open(queue) => {
+                Some(DenyReason::OutsideShift)
+            }
             (Effect::Login(_), Some(queue)) if session.is_none() => {
                 login_limit(&self.question, queue, self.sessions, 0).map(ReachedLimit::reason)
             }
@@ -252,9 +255,23 @@ impl<'p, V: SessionView> JudgedQuestion<'p, '_, V> {
         }
     }
 
+    /// When the actor can log in: the next shift of the queue, or of any queue that the actor serves.
+    fn next_shift(&self) -> Option<String> {
+        let organization = self.question.organization;
+        let shifts = &organization.login_bounds.shifts;
+        let at = self.question.at?;
+        let served = self.question.actor.served();
+        let queues = self.queue.map_or_else(|| served.iter().collect(), |queue| vec![queue]);
+        let begins = queues.into_iter().filter_map(|queue| Some((shifts.next_begin(queue, at)?, queue)));
+        let (begin, queue) = begins.min_by_key(|(begin, _)| begin.timestamp())?;
+        let number = organization.directory.queue_number(queue);
+        Some(format!("log in from {begin} on, when the next shift of queue {number} begins; or change its [[shifts]]"))
+    }
+
     /// The change that removes a denial for which no grant is the cause.
     fn remedy_behind_grants(&self, reason: DenyReason) -> Vec<String> {
         let remedy = match reason {
+            DenyReason::OutsideShift => return self.next_shift().into_iter().collect(),
             DenyReason::NotLoggedIn => "log the user in first: there is no login session to act on",
             DenyReason::NoAssignedQueue => "add a queue to the queues of {actor}",
             DenyReason::UserLoginsAtLimit => "raise `logins_per_user_max`, or end another login session of the user",
@@ -293,9 +310,9 @@ fn unresolved(reason: DenyReason, known: PartlyResolved<'_>, event: &Event<'_>) 
         }
         Request::Action(_) => None,
     };
-    let named = |given: Option<Token<'_>>, argument: Argument| {
-        let dialed = dialed.and_then(|translation| translation.argument).filter(|(dialed, _)| *dialed == argument);
-        given.map(|token| token.as_str().to_owned()).or(dialed.map(|(_, digits)| digits.to_owned())).unwrap_or_default()
+    let dialed = dialed.map(|translation| translation.arguments).unwrap_or_default();
+    let named = |given: Option<Token<'_>>, dialed: Option<&str>| {
+        given.map(|token| token.as_str().to_owned()).or(dialed.map(str::to_owned)).unwrap_or_default()
     };
     let change = match reason {
         DenyReason::UnknownOrganization => format!("add an organization named `{organization}`"),
@@ -303,10 +320,10 @@ fn unresolved(reason: DenyReason, known: PartlyResolved<'_>, event: &Event<'_>) 
         DenyReason::UnknownFeatureCode => format!("add the code to the feature codes of organization `{organization}`"),
         DenyReason::UnknownUser => format!("add the user `{}` to organization `{organization}`", event.actor.as_str()),
         DenyReason::UnknownTarget => {
-            format!("add the user `{}` to organization `{organization}`", named(event.target, Argument::Target))
+            format!("add the user `{}` to organization `{organization}`", named(event.target, dialed.target))
         }
         DenyReason::UnknownQueue => {
-            let queue = named(event.queue, Argument::Queue);
+            let queue = named(event.queue, dialed.queue);
             let is_known =
                 known.organization.is_some_and(|organization| organization.directory.queue_named(&queue).is_some());
             let from = event.from.filter(|_| queue.is_empty() || is_known);
@@ -314,6 +331,9 @@ fn unresolved(reason: DenyReason, known: PartlyResolved<'_>, event: &Event<'_>) 
             format!("add the queue `{queue}` to organization `{organization}`, or correct its number")
         }
         DenyReason::UnknownGroup => format!("add the group to organization `{organization}`, or correct its id"),
+        DenyReason::TargetOutOfScope => {
+            format!("dial the extension of `{}` in the code: the action is about the actor alone", event.actor.as_str())
+        }
         DenyReason::UnknownCall => "name the target beside the call".to_owned(),
         DenyReason::WrongKind => "ask about a queue of another kind".to_owned(),
         DenyReason::MissingAttribute => {

@@ -5,7 +5,7 @@
 use serde::Serialize;
 
 use crate::policy::facts::Fact;
-use crate::policy::model::{Action, Effect, Grant, Model, RoleSet};
+use crate::policy::model::{Action, Grant, Model, RoleSet};
 
 /// The column of grants that need no role.
 const EVERYONE: &str = "everyone";
@@ -70,12 +70,7 @@ impl Matrix {
         };
         Self {
             model: model.name.to_string(),
-            rows: model
-                .actions
-                .iter()
-                .filter(|action| !matches!(action.effect, Effect::Toggle { .. }))
-                .map(row)
-                .collect(),
+            rows: model.actions.iter().filter(|action| !action.effect.is_toggle()).map(row).collect(),
             roles: columns.into_iter().map(|(name, _)| name).collect(),
         }
     }

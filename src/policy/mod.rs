@@ -5,9 +5,9 @@
 //! question of ids into a decision.
 //!
 //! In reading order: [`model`] and [`facts`] (the role model), [`directory`] (users, queues, groups),
-//! [`feature_codes`], [`resolve`], [`decide`]; then [`explain`], [`survey`] and [`matrix`], which show what `decide`
-//! does; then `users`, `index`, `memberships` and [`prefetch`], which make it fast for organizations of a million
-//! users.
+//! [`feature_codes`], [`shifts`], [`resolve`], [`decide`]; then [`explain`], [`survey`] and [`matrix`], which show what
+//! `decide` does; then `users`, `index`, `memberships` and [`prefetch`], which make it fast for organizations of a
+//! million users.
 
 pub mod decide;
 pub mod directory;
@@ -20,6 +20,7 @@ mod memberships;
 pub mod model;
 pub mod prefetch;
 pub mod resolve;
+pub mod shifts;
 pub mod survey;
 mod users;
 
@@ -34,6 +35,7 @@ use crate::telephony::OrganizationId;
 use directory::Directory;
 use feature_codes::FeatureCodes;
 use model::{Model, SettingSet};
+use shifts::LoginBounds;
 
 /// Limits on the login sessions and supervisions of one organization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +103,8 @@ pub struct Organization {
     pub limits: Limits,
     /// The duration of logins by a supervisor.
     pub leases: LeaseTerms,
+    /// What bounds the login sessions that users open themselves.
+    pub login_bounds: LoginBounds,
 }
 
 /// A hash over the files of a configuration. Its `Debug` output is constant: the output of two policies that decide
@@ -130,6 +134,8 @@ pub struct Policy {
     /// The hash of the configuration files. Empty: the policy was not read from files.
     pub hash: PolicyHash,
     organizations: HashMap<Box<[u8]>, Arc<Organization>, foldhash::fast::FixedState>,
+    /// Whether any organization ends the login sessions of idle users, so that the time of a question matters.
+    ends_idle: bool,
 }
 
 impl Policy {
@@ -138,7 +144,9 @@ impl Policy {
     pub fn new(revision: u64, organizations: impl IntoIterator<Item = Organization>) -> Self {
         let named =
             organizations.into_iter().map(|organization| (organization.name.as_bytes().into(), Arc::new(organization)));
-        Self { revision, hash: PolicyHash::default(), organizations: named.collect() }
+        let organizations: HashMap<_, Arc<Organization>, _> = named.collect();
+        let ends_idle = organizations.values().any(|organization| organization.login_bounds.idle_max_seconds.is_some());
+        Self { revision, hash: PolicyHash::default(), organizations, ends_idle }
     }
 
     /// The same policy with the hash of the configuration files.
@@ -151,6 +159,12 @@ impl Policy {
     #[must_use]
     pub fn organization(&self, name: &(impl AsRef<[u8]> + ?Sized)) -> Option<&Organization> {
         self.organizations.get(name.as_ref()).map(Arc::as_ref)
+    }
+
+    /// Whether any organization ends the login sessions of idle users.
+    #[must_use]
+    pub const fn ends_idle(&self) -> bool {
+        self.ends_idle
     }
 
     /// The organization with this name, shared: session tables keep it to name users and queues that a newer policy no

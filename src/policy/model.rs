@@ -173,6 +173,13 @@ pub enum Effect {
         /// The action with a login session, by position in [`Model::actions`].
         logout: u16,
     },
+    /// Is judged as one of two other actions, depending on the pause of the login session.
+    TogglePause {
+        /// The action of a login session that takes calls, by position in [`Model::actions`].
+        pause: u16,
+        /// The action of a paused login session, by position in [`Model::actions`].
+        resume: u16,
+    },
     /// Begins a supervision of the target.
     Supervise(SupervisionMode),
 }
@@ -184,8 +191,14 @@ impl Effect {
         match self {
             Self::Nothing | Self::Supervise(_) => None,
             Self::Login(subject) | Self::Logout(subject) | Self::Pause(subject, _) => Some(subject),
-            Self::Toggle { .. } => Some(Subject::Actor),
+            Self::Toggle { .. } | Self::TogglePause { .. } => Some(Subject::Actor),
         }
+    }
+
+    /// Whether another action is judged in place of this one.
+    #[must_use]
+    pub const fn is_toggle(self) -> bool {
+        matches!(self, Self::Toggle { .. } | Self::TogglePause { .. })
     }
 }
 

@@ -8,10 +8,9 @@
 use crate::decision::{DenyReason, ErrorReason, WireError};
 use crate::event::{AttributeSet, Event, Intent, Key, KeySet, Request};
 use crate::policy::directory::{Directory, User};
-use crate::policy::feature_codes::Argument;
 use crate::policy::model::{Action, Effect, RoleSet, Subject};
 use crate::policy::{Organization, Policy};
-use crate::telephony::{GroupId, QueueId, Token, UserId, Via};
+use crate::telephony::{GroupId, QueueId, Token, UnixMillis, UserId, Via};
 
 /// An event whose names are resolved to ids: the input of [`super::decide::decide`].
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +39,8 @@ pub struct Question<'p> {
     pub lease_seconds: Option<u32>,
     /// The event itself names `lease_seconds`: an existing login session gets a new end.
     pub renews: bool,
+    /// The time of the question, for the shifts of queues. `None`: at any time; no shift refuses the question.
+    pub at: Option<UnixMillis>,
 }
 
 impl<'p> Question<'p> {
@@ -59,7 +60,14 @@ impl<'p> Question<'p> {
             attributes: AttributeSet::via(Via::Phone),
             lease_seconds: None,
             renews: false,
+            at: None,
         }
+    }
+
+    /// Whether a shift of the queue runs, or the queue has none.
+    #[must_use]
+    pub fn is_open(&self, queue: QueueId) -> bool {
+        self.at.is_none_or(|at| self.organization.login_bounds.shifts.is_open(queue, at))
     }
 
     /// The user whose login sessions or supervisions the decision depends on. `None`: it depends on none.
@@ -148,6 +156,7 @@ pub fn resolve<'p>(
         return Err(known.denied(DenyReason::UnknownUser));
     };
     let named = NamedEntries::find(organization, &requested, values.target_source, event, call, known)?;
+    requested.check_dialed_user(&organization.directory, actor, PartlyResolved { queue: named.queue, ..known })?;
     Ok(Question {
         organization,
         intent: event.intent,
@@ -161,6 +170,7 @@ pub fn resolve<'p>(
         attributes: values.attributes,
         lease_seconds: values.lease_seconds,
         renews: values.lease_seconds.is_some() && event.lease_seconds.is_some(),
+        at: None,
     })
 }
 
@@ -360,12 +370,26 @@ struct RequestedAction<'p, 'e> {
     action: &'p Action,
     queue: Option<&'e [u8]>,
     target: Option<&'e [u8]>,
+    /// The dialed extension, if the code has a `{target}` that the action does not use: it must be the actor's.
+    dialed_user: Option<&'e [u8]>,
 }
 
-impl RequestedAction<'_, '_> {
+impl<'p> RequestedAction<'p, '_> {
     /// The keys of the event, including those that the digits carry.
     fn given(&self, event: &Event<'_>) -> KeySet {
         event.keys().with_if(Key::Queue, self.queue.is_some()).with_if(Key::Target, self.target.is_some())
+    }
+
+    /// Denies a code that names somebody else for an action on the actor's own login sessions: a key of another phone.
+    fn check_dialed_user(
+        &self,
+        directory: &Directory,
+        actor: User<'p>,
+        known: PartlyResolved<'p>,
+    ) -> Result<(), ResolveError<'p>> {
+        let Some(dialed) = self.dialed_user else { return Ok(()) };
+        let dialed = directory.user_named(dialed).ok_or_else(|| known.denied(DenyReason::UnknownTarget))?;
+        if dialed.id() == actor.id() { Ok(()) } else { Err(known.denied(DenyReason::TargetOutOfScope)) }
     }
 }
 
@@ -379,7 +403,7 @@ fn requested_action<'p, 'e>(
     let given_target = event.target.as_ref().map(Token::as_ref);
     match event.request {
         Request::Action(name) => match organization.model.action_named(&name) {
-            Some(action) => Ok(RequestedAction { action, queue: given_queue, target: given_target }),
+            Some(action) => Ok(RequestedAction { action, queue: given_queue, target: given_target, dialed_user: None }),
             None => Err(known.denied(DenyReason::UnknownAction)),
         },
         Request::Dial(digits) => {
@@ -388,18 +412,20 @@ fn requested_action<'p, 'e>(
             let (Some(translation), Some(action)) = (translation, action) else {
                 return Err(known.denied(DenyReason::UnknownFeatureCode));
             };
+            let dialed = translation.arguments;
             let duplicate = |key| Err(ResolveError::Faulty(WireError::of(ErrorReason::DuplicateKey, key)));
-            match translation.argument {
-                None => Ok(RequestedAction { action, queue: given_queue, target: given_target }),
-                Some((Argument::Queue, _)) if given_queue.is_some() => duplicate(Key::Queue),
-                Some((Argument::Target, _)) if given_target.is_some() => duplicate(Key::Target),
-                Some((Argument::Queue, queue)) => {
-                    Ok(RequestedAction { action, queue: Some(queue.as_bytes()), target: given_target })
-                }
-                Some((Argument::Target, target)) => {
-                    Ok(RequestedAction { action, queue: given_queue, target: Some(target.as_bytes()) })
-                }
+            if dialed.queue.is_some() && given_queue.is_some() {
+                return duplicate(Key::Queue);
             }
+            if dialed.target.is_some() && given_target.is_some() {
+                return duplicate(Key::Target);
+            }
+            Ok(RequestedAction {
+                action,
+                queue: dialed.queue.map(str::as_bytes).or(given_queue),
+                target: dialed.target.map(str::as_bytes).or(given_target),
+                dialed_user: dialed.target.map(str::as_bytes).filter(|_| !action.uses.has(Key::Target)),
+            })
         }
     }
 }

@@ -9,7 +9,7 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener};
 
-use crate::config::process::ListenSettings;
+use crate::config::process::{FREEPBX_FASTAGI_PORT, ListenSettings};
 use crate::dialect::DialectLabel;
 use crate::limits::{KEEPALIVE_IDLE, LISTEN_BACKLOG};
 use crate::server::socket_activation::PassedSockets;
@@ -22,7 +22,7 @@ const SOCKET_MODE: u32 = 0o660;
 #[derive(Debug, Error)]
 pub(crate) enum ListenError {
     /// A TCP address is taken, or this machine has no such address.
-    #[error("`{name} = \"{address}\"` cannot be listened on: {source}")]
+    #[error("`{name} = \"{address}\"` cannot be listened on: {source}{}", likely_culprit(name, *address, source))]
     Address {
         /// The key under `[listen]`.
         name: &'static str,
@@ -59,6 +59,19 @@ pub(crate) enum ListenError {
         /// The error of the system.
         source: io::Error,
     },
+}
+
+/// The help for an address that is taken: the program that has this port on many PBXs. Empty: none is known.
+fn likely_culprit(name: &str, address: SocketAddr, source: &io::Error) -> &'static str {
+    let is_freepbx = name == "fastagi" && address.port() == FREEPBX_FASTAGI_PORT;
+    if source.kind() != io::ErrorKind::AddrInUse {
+        ""
+    } else if is_freepbx {
+        "\n  help: another queuewarden, or FreePBX's own FastAGI server (core-fastagi), has this port; on a FreePBX set \
+         `fastagi = \"127.0.0.1:4583\"`, and QW_SIDECAR in the dialplan to the same address: config/freepbx/README.md"
+    } else {
+        "\n  help: another queuewarden may be running: `ss -ltnp` names the process that has the port"
+    }
 }
 
 /// A socket that listens, with its key and its address.

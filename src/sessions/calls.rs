@@ -10,7 +10,7 @@ use foldhash::fast::FixedState;
 
 use crate::limits::{CALL_SECONDS_MAX, CALLS_PER_ORGANIZATION_MAX};
 use crate::policy::resolve::ReportedCall;
-use crate::telephony::Moment;
+use crate::telephony::{Moment, UserId};
 
 /// The calls of one organization.
 #[derive(Debug, Default)]
@@ -27,6 +27,11 @@ impl Calls {
     #[must_use]
     pub fn get(&self, id: &str, now: Moment) -> Option<ReportedCall> {
         self.known.get(id).filter(|(_, ends)| !ends.has_come(now)).map(|&(call, _)| call)
+    }
+
+    /// The agents of the running calls; an agent with several calls several times.
+    pub fn agents(&self, now: Moment) -> impl Iterator<Item = UserId> {
+        self.known.values().filter(move |(_, ends)| !ends.has_come(now)).map(|(call, _)| call.agent)
     }
 
     /// The number of calls, with those that are over but not removed yet.
@@ -87,7 +92,7 @@ const OUTDATED_ENTRIES_MAX: usize = 64;
 #[expect(clippy::arithmetic_side_effects, reason = "a test that overflows fails")]
 mod tests {
     use super::*;
-    use crate::telephony::{UnixMillis, UserId};
+    use crate::telephony::UnixMillis;
 
     fn at(seconds: u64) -> Moment {
         Moment { wall: UnixMillis(seconds * 1_000), uptime_ms: seconds * 1_000 }

@@ -5,6 +5,7 @@
 //! last free login, exactly one is allowed. The lock is held for one question at a time, by a reload
 //! once for the whole organization, and never for I/O.
 
+pub mod activity;
 pub mod calls;
 mod commit_count;
 pub mod disk;

@@ -12,6 +12,7 @@ use crate::decision::Transition;
 use crate::limits::SESSION_TABLE_PARTS;
 use crate::policy::Organization;
 use crate::policy::decide::{self, SessionView};
+use crate::sessions::activity::Activity;
 use crate::sessions::calls::Calls;
 use crate::sessions::supervisions::Supervisions;
 use crate::telephony::{LoginSession, Moment, QueueId, UserId};
@@ -41,6 +42,8 @@ pub struct SessionTable {
     leased: HashSet<(UserId, QueueId), FixedState>,
     /// The reason of the pause of a paused session, if one was given.
     pause_reasons: HashMap<(UserId, QueueId), Box<str>, FixedState>,
+    /// When the users last did something.
+    activity: Activity,
     /// The ticket in the commit queue of the last change of each user, while that change may be unsettled: neither
     /// durable nor refused.
     unsettled_tickets: HashMap<UserId, u64, FixedState>,
@@ -68,6 +71,7 @@ impl Default for SessionTable {
             organization: None,
             supervisions: Supervisions::default(),
             calls: Calls::default(),
+            activity: Activity::default(),
             pause_reasons: HashMap::default(),
             unsettled_tickets: HashMap::default(),
             parts: std::array::from_fn(|_| HashMap::default()),
@@ -260,6 +264,7 @@ impl SessionTable {
         }
         self.organization = organization;
         self.revision = revision;
+        self.activity.check_soon();
         altered
     }
 
@@ -289,7 +294,15 @@ impl SessionTable {
         self.view(user).in_this_queue(queue).copied()
     }
 
-    fn end(&mut self, user: UserId, queue: QueueId) -> Option<AlteredSession> {
+    pub(super) const fn activity(&self) -> &Activity {
+        &self.activity
+    }
+
+    pub(super) const fn activity_mut(&mut self) -> &mut Activity {
+        &mut self.activity
+    }
+
+    pub(super) fn end(&mut self, user: UserId, queue: QueueId) -> Option<AlteredSession> {
         let before = self.session(user, queue)?;
         let pause_reason = self.set(user, queue, None);
         Some(AlteredSession { user, queue, before: Some(before), pause_reason, after: None })
@@ -320,8 +333,10 @@ impl SessionTable {
             }
             (Err(_), None) => (0, 0),
         };
-        if sessions.is_empty() {
+        let is_last = sessions.is_empty();
+        if is_last {
             part.remove(&user);
+            self.activity.forget(user);
         }
         let in_queue = self.in_queue.entry(queue).or_default();
         *in_queue = *in_queue + added - removed;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -18,7 +18,6 @@ model = "goto"
 feature_code_preset = "asterisk"
 
 [feature_codes]
-"*17{target}" = "agent.login"
 
 [[queues]]
 id = "support"
@@ -82,17 +81,24 @@ pub struct AsteriskLab {
     pub folder: Folder,
     pub sidecar: Option<Sidecar>,
     phones: AtomicU16,
+    /// The folder of Asterisk's configuration files. `None`: that of the lab.
+    conf: Option<PathBuf>,
 }
 
 impl AsteriskLab {
     /// Starts Asterisk and the sidecar, without login sessions.
     pub fn start() -> Self {
-        Self::start_with(|_, _| ())
+        Self::start_with(None, |_, _| ())
+    }
+
+    /// Starts an Asterisk with these configuration files, and the sidecar.
+    pub fn start_unprepared(conf: &Path) -> Self {
+        Self::start_with(Some(conf), |_, _| ())
     }
 
     /// As [`AsteriskLab::start`], with a link to Asterisk and a session store on disk.
     pub fn start_linked() -> Self {
-        Self::start_with(|folder, base| {
+        Self::start_with(None, |folder, base| {
             let link = format!(
                 "[[connect.asterisk_ami]]\norganization = \"acme\"\naddress = \"127.0.0.1:{}\"\n\
                  username = \"queuewarden\"\nsecret_file = \"ami.secret\"\n[state]\nstore = \"disk\"\n",
@@ -105,7 +111,7 @@ impl AsteriskLab {
         })
     }
 
-    fn start_with(prepare: impl FnOnce(&Folder, u16)) -> Self {
+    fn start_with(conf: Option<&Path>, prepare: impl FnOnce(&Folder, u16)) -> Self {
         let (base, reservation) = free_ports();
         let folder = Folder::with("acme.toml", ORGANIZATION);
         prepare(&folder, base);
@@ -118,7 +124,15 @@ impl AsteriskLab {
         // A short path, because the path of a Unix socket is limited.
         let run = tempfile::Builder::new().prefix("qw").disable_cleanup(keep).tempdir_in("/tmp").unwrap();
         let sidecar = Some(Sidecar::start(&folder));
-        let lab = Self { base, _reservation: reservation, sidecar, folder, run, phones: AtomicU16::new(0) };
+        let lab = Self {
+            base,
+            _reservation: reservation,
+            sidecar,
+            folder,
+            run,
+            phones: AtomicU16::new(0),
+            conf: conf.map(Path::to_owned),
+        };
         lab.start_asterisk();
         // On a busy machine half a second is too short; only the tests of a slow sidecar use the shipped value.
         lab.set_global("QW_WAIT_SECONDS", "5");
@@ -158,7 +172,18 @@ impl AsteriskLab {
         command.env("AMI_PORT", (self.base + AMI).to_string()).env("SIDECAR", self.fastagi().to_string());
         command.env("RTP_START", (self.base + MEDIA_OF_ASTERISK).to_string());
         command.env("RTP_END", (self.base + PORTS_PER_LAB - 1).to_string());
+        command.envs(self.conf.as_ref().map(|conf| ("CONF", conf)));
         command
+    }
+
+    /// The folder of the running Asterisk's configuration files.
+    pub fn etc(&self) -> PathBuf {
+        self.run.path().join("etc")
+    }
+
+    /// Asterisk's log.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.run.path().join("log/messages")).unwrap_or_default()
     }
 
     /// The output of a console command of Asterisk.

@@ -8,6 +8,7 @@ mod ami_link;
 mod asterisk_lab;
 mod broken_sidecar;
 mod endpoints;
+mod five_minutes;
 mod kamailio;
 mod leaving;
 mod login;

@@ -40,6 +40,8 @@ const OUT_OF_REACH: &[(Option<ActionLabel>, Reason)] = &[
     (None, Reason::Deny(DenyReason::CallMismatch)),
     (None, Reason::Deny(DenyReason::LoggedInElsewhere)),
     (None, Reason::Deny(DenyReason::NotSupervising)),
+    // No organization here has shifts. The stories have.
+    (None, Reason::Deny(DenyReason::OutsideShift)),
     (None, Reason::Deny(DenyReason::SupervisorSupervisionsAtLimit)),
     (None, Reason::Deny(DenyReason::TargetSupervisionsAtLimit)),
     (Some(ActionLabel::Control), Reason::Deny(DenyReason::UnknownCall)),

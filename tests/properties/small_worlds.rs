@@ -11,6 +11,7 @@ use queuewarden::policy::directory::{DirectoryBuilder, Group, NewUser, Queue, Us
 use queuewarden::policy::feature_codes::FeatureCodes;
 use queuewarden::policy::model::{Model, PositionSet, SettingSet, Subject};
 use queuewarden::policy::resolve::{Question, resolve};
+use queuewarden::policy::shifts::LoginBounds;
 use queuewarden::policy::{LeaseTerms, Limits, Organization, Policy};
 use queuewarden::sessions::table::{LoginTerms, SessionTable};
 use queuewarden::telephony::{
@@ -82,6 +83,7 @@ pub(crate) fn organization(id: u16, name: &str, model: &Arc<Model>, people: &[(&
         directory: builder.finish(),
         limits: Limits::default(),
         leases: LeaseTerms::default(),
+        login_bounds: LoginBounds::default(),
     }
 }
 

@@ -27,6 +27,8 @@ const ASTERISK: &[(&str, &str)] = &[
     ("*221", "call.listen"),
     ("*222", "call.whisper"),
     ("*223", "call.barge"),
+    ("*17{target}*{queue}", "agent.login"),
+    ("*18{target}*{queue}", "agent.logout"),
 ];
 
 /// A queue of an organization.
@@ -250,6 +252,16 @@ impl RandomOrganization {
         } else {
             number
         };
+        let two = code.contains("{queue}") && code.contains("{target}");
+        let mut other = |numbers: [&str; 2]| {
+            if random_source.one_in(8) { "9999".to_owned() } else { numbers[random_source.below(2)].to_owned() }
+        };
+        if two {
+            let queues = [0, 1].map(|queue| self.queues.get(queue).map_or("600", |queue| queue.number));
+            let users = [0, 1].map(|user| self.users.get(user).map_or("1001", |user| user.extension));
+            let queue = other(queues);
+            return code.replace("{queue}", &queue).replace("{target}", &other(users));
+        }
         match code.split_once('{') {
             Some((before, rest)) => format!("{before}{number}{}", rest.split_once('}').unwrap().1),
             None if random_source.one_in(4) => code.to_owned(),

@@ -1,4 +1,4 @@
-//! Dialed digits: their action, and the queue or target in them.
+//! Dialed digits: their action, and the queue and the target in them.
 
 use super::Keys;
 
@@ -16,39 +16,49 @@ pub(super) fn expanded(code: &str, keys: &Keys) -> Vec<String> {
     }
 }
 
-/// The action of the matching pattern with the most literals, and its argument: `("queue", "600")`.
-pub(super) fn look_up(codes: &[(String, String)], digits: &str) -> Option<(String, Option<(&'static str, String)>)> {
+/// The action of the matching pattern with the most literals, and its arguments: `("queue", "600")`.
+pub(super) fn look_up(codes: &[(String, String)], digits: &str) -> Option<(String, Vec<Dialed>)> {
     let mut most_literals = 0;
     let mut found = None;
     for (pattern, action) in codes {
-        let Some((literals, argument)) = match_pattern(pattern, digits) else {
+        let Some((literals, arguments)) = match_pattern(pattern, digits) else {
             continue;
         };
         if found.is_none() || literals > most_literals {
             most_literals = literals;
-            found = Some((action.clone(), argument));
+            found = Some((action.clone(), arguments));
         }
     }
     found
 }
 
-/// The number of literals of the pattern, and the argument in the digits. `None`: the digits do not
-/// match.
-fn match_pattern(pattern: &str, digits: &str) -> Option<(usize, Option<(&'static str, String)>)> {
+/// The key of a placeholder and the digits dialed in its place.
+pub(super) type Dialed = (&'static str, String);
+
+/// The number of literals of the pattern, and the arguments in the digits. `None`: the digits do not
+/// match. Every length of each argument is tried.
+fn match_pattern(pattern: &str, digits: &str) -> Option<(usize, Vec<Dialed>)> {
     let Some((before, rest)) = pattern.split_once('{') else {
-        return (pattern == digits).then_some((pattern.len(), None));
+        return (pattern == digits).then_some((pattern.len(), Vec::new()));
     };
     let (name, after) = rest.split_once('}').expect("a placeholder ends with a brace");
-    assert!(!after.contains('{'), "one placeholder, and no PIN: {pattern}");
     let key = match name {
         "queue" => "queue",
         "target" => "target",
         _ => panic!("the reference does not know {{{name}}}"),
     };
-    let argument = digits.strip_prefix(before)?.strip_suffix(after)?;
-    let is_number = argument.chars().all(|digit| digit.is_ascii_digit());
-    if !is_number || argument.is_empty() || argument.len() > 16 {
-        return None;
+    let digits = digits.strip_prefix(before)?;
+    for length in 1..=16 {
+        let (Some(argument), Some(rest)) = (digits.get(..length), digits.get(length..)) else {
+            break;
+        };
+        if !argument.chars().all(|digit| digit.is_ascii_digit()) {
+            break;
+        }
+        if let Some((literals, mut arguments)) = match_pattern(after, rest) {
+            arguments.insert(0, (key, argument.to_owned()));
+            return Some((before.len() + literals, arguments));
+        }
     }
-    Some((before.len() + after.len(), Some((key, argument.to_owned()))))
+    None
 }

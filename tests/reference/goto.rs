@@ -12,6 +12,7 @@ pub(super) const KEYS: &[Keys] = &[
     keys("queue.login", NONE, &["queue", "via"]),
     keys("queue.logout", NONE, &["queue"]),
     keys("queue.toggle", NONE, &["queue", "via"]),
+    keys("queue.toggle_pause", NONE, &["queue", "via"]),
     keys("queue.pause", NONE, &["queue", "via"]),
     keys("queue.resume", NONE, &["queue", "via"]),
     keys("agent.login", &["target", "queue"], NONE),

@@ -9,7 +9,7 @@
 //! digits), `goto.rs` and `voximplant.rs` (which role may do which action), `sessions.rs` (how an
 //! allowed action changes the login sessions).
 //!
-//! LIMIT: no presets of feature codes, no `users_csv`, no leases, no running supervisions and no
+//! LIMIT: no presets of feature codes, no `users_csv`, no leases, no shifts, no running supervisions and no
 //! calls.
 
 #![expect(
@@ -165,26 +165,27 @@ fn run_checks(
 
     // Action. From here on a dialed queue or target counts as a given one.
     let mut question = question.clone();
+    let mut dialed_target = None;
     if let Some(digits) = question.digits.clone() {
-        let Some((action, argument)) = codes::look_up(&world.codes, &digits) else {
+        let Some((action, arguments)) = codes::look_up(&world.codes, &digits) else {
             return Err(Refused::Deny("unknown_feature_code"));
         };
         question.action = Some(action);
-        match argument {
-            Some(("queue", dialed)) => {
-                if question.queue.is_some() {
-                    return Err(Refused::Error("duplicate_key", "queue"));
-                }
-                question.queue = Some(dialed);
+        // OPEN: a target both dialed and given is treated as a queue both dialed and given. If both are, the error
+        // names the queue, whatever the order in the code.
+        let dialed = |key: &str| arguments.iter().find(|(name, _)| *name == key).map(|(_, digits)| digits.clone());
+        if let Some(queue) = dialed("queue") {
+            if question.queue.is_some() {
+                return Err(Refused::Error("duplicate_key", "queue"));
             }
-            Some((_, dialed)) => {
-                // OPEN: a target both dialed and given is treated as a queue both dialed and given.
-                if question.target.is_some() {
-                    return Err(Refused::Error("duplicate_key", "target"));
-                }
-                question.target = Some(dialed);
+            question.queue = Some(queue);
+        }
+        if let Some(target) = dialed("target") {
+            if question.target.is_some() {
+                return Err(Refused::Error("duplicate_key", "target"));
             }
-            None => {}
+            question.target = Some(target.clone());
+            dialed_target = Some(target);
         }
     }
     let Some(action) = question.action.clone() else {
@@ -271,10 +272,20 @@ fn run_checks(
         }
     }
 
-    // A toggle is decided as a login or a logout, depending on the actor's sessions.
-    // OPEN: the answer to a toggle that was refused before this point has the action `queue.toggle`.
+    // FIELD C5: a dialed target that the action does not use must be the actor.
+    if let Some(dialed) = dialed_target.filter(|_| !keys.has("target")) {
+        match world.user(&dialed) {
+            None => return Err(Refused::Deny("unknown_target")),
+            Some(user) if user.id != actor.id => return Err(Refused::Deny("target_out_of_scope")),
+            Some(_) => {}
+        }
+    }
+
+    // A toggle is decided as a login or a logout, depending on the actor's sessions; a toggle of the pause as a pause
+    // or a resume.
+    // OPEN: the answer to a toggle that was refused before this point has the action of the toggle.
     let mut case = Case { world, sessions, question: &question, action, actor, queue, from, target, group };
-    if case.action == "queue.toggle" {
+    if case.action == "queue.toggle" || case.action == "queue.toggle_pause" {
         case.action = sessions::toggled(&case).to_owned();
         answer.action = Some(case.action.clone());
     }

@@ -3,8 +3,17 @@
 
 use super::{Case, Granted, Queue, Session, User, Verdict};
 
-/// The action of a toggle: a logout if there is a session to end, else a login.
+/// The action of a toggle: a logout if there is a session to end, else a login. Of a toggle of the pause: a resume if
+/// there is a session and all are paused, else a pause.
 pub(super) fn toggled(case: &Case<'_>) -> &'static str {
+    if case.action == "queue.toggle_pause" {
+        let is_concerned = |session: &&Session| {
+            session.user == case.actor.id && case.queue.is_none_or(|queue| session.queue == queue.id)
+        };
+        let concerned: Vec<&Session> = case.sessions.iter().filter(is_concerned).collect();
+        let is_paused = !concerned.is_empty() && concerned.iter().all(|session| session.paused);
+        return if is_paused { "queue.resume" } else { "queue.pause" };
+    }
     let is_logged_in = match case.queue {
         Some(queue) => has_session(case, case.actor, queue),
         None => case.sessions.iter().any(|session| session.user == case.actor.id),

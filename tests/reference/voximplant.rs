@@ -17,6 +17,7 @@ pub(super) const KEYS: &[Keys] = &[
     keys("queue.login", NONE, &["queue"]),
     keys("queue.logout", NONE, &["queue"]),
     keys("queue.toggle", NONE, &["queue"]),
+    keys("queue.toggle_pause", NONE, &["queue"]),
     keys("queue.pause", NONE, &["queue", "via"]),
     keys("queue.resume", NONE, &["queue", "via"]),
     keys("agent.login", &["target", "queue"], NONE),

@@ -72,6 +72,9 @@ may_supervise = true
 default_seconds = 0                  # 0: until logout
 max_seconds = 43_200
 
+[logins]                             # of one's own
+idle_max_seconds = 36_000
+
 [limits]                             # absent: only the hard maximum of limits.rs
 logins_per_user_max = 20
 logins_per_queue_max = 100
@@ -85,6 +88,14 @@ number = "600"
 kind = "call"                        # call | ring_group | inbox | campaign
 wrap_up_seconds = 30
 callback = false                     # a Voximplant callback queue
+
+[[shifts]]                           # a queue without one is always open
+queue = "support"
+days = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+from = "00:00"
+to = "24:00"
+time_zone = "Europe/Berlin"
+applies = "session"                  # login | session
 
 [[groups]]
 id = "north"

@@ -39,7 +39,23 @@ fn each_preset_has_the_codes_of_its_system() {
                 ("1001 *45", login),
                 ("1001 600**", logout),
                 ("1001 600*", login),
-                ("1001 *46600", nothing),
+                ("1001 *46600", "allow paused queue.pause 600"),
+                ("1001 *46600", "allow resumed queue.resume 600"),
+                ("1001 *46", "allow paused queue.pause 600"),
+                ("1001 *46*1001*600", "allow resumed queue.resume 600"),
+                ("1001 *46*1001", "allow paused queue.pause 600"),
+                ("1001 *46", "allow resumed queue.resume 600"),
+                ("1001 *451001*600", logout),
+                ("1001 *46600", "deny not_logged_in queue.pause 600"),
+                ("1001 *46", "deny not_logged_in queue.pause"),
+                ("1001 *45*1001", login),
+                ("1001 *451002*600", "deny target_out_of_scope queue.toggle 600"),
+                ("1001 *45*1002", "deny target_out_of_scope queue.toggle"),
+                ("2001 *46*1001*600", "deny target_out_of_scope queue.toggle_pause 600"),
+                ("1001 *459999*600", "deny unknown_target queue.toggle 600"),
+                ("1001 *451001*999", "deny unknown_queue queue.toggle"),
+                ("1001 *45**600", nothing),
+                ("1001 *451001*", nothing),
                 ("1001 *47", nothing),
                 ("1001 *11", nothing),
                 ("2001 5551001 queue=600", nothing),
@@ -101,6 +117,14 @@ fn each_preset_has_the_codes_of_its_system() {
                 ("2001 *2221001 queue=600", whisper),
                 ("2001 *2231001 queue=600", barge),
                 ("2001 *2241001 queue=600", nothing),
+                ("2001 *171001*600", "allow supervisor_login agent.login 600"),
+                ("2001 *181001*600", "allow supervisor_logout agent.logout 600"),
+                ("2001 *171001*601", "deny queue_out_of_scope agent.login 601"),
+                ("1001 *171002*600", "deny supervisor_role_required agent.login 600"),
+                ("2001 *17600*1001", "deny unknown_queue agent.login"),
+                ("2001 *17*600", nothing),
+                ("2001 *171001*", nothing),
+                ("2001 *171001", nothing),
             ],
         ),
     ];
@@ -167,5 +191,30 @@ fn an_organization_adds_to_its_preset_and_overrides_it() {
     play(
         &dialing(Some("goto"), "\"*13{queue}\" = \"queue.logout\""),
         &[("1001 *13", "allow assigned queue.login 600"), ("1001 *13600", "allow logged_out queue.logout 600")],
+    );
+}
+
+/// FIELD C10: a code has a queue and a target, in either order, and each is cut as it was dialed.
+#[test]
+fn a_code_names_a_queue_and_a_target() {
+    let own = "\"*17{target}*{queue}\" = \"agent.login\"\n\"*18{queue}#{target}\" = \"agent.logout\"\n\
+               \"*9{target}*{queue}\" = \"call.listen\"\n\"*451{queue}*{target}\" = \"queue.login\"";
+    let long = "6".repeat(108);
+    play(
+        &dialing(None, own),
+        &[
+            ("2001 *171001*600", "allow supervisor_login agent.login 600"),
+            ("2001 *18600#1001", "allow supervisor_logout agent.logout 600"),
+            ("2001 *181001#600", "deny unknown_queue agent.logout"),
+            ("2001 *91001*600", "allow role_permits call.listen 600"),
+            ("1001 *451600*1001", "allow assigned queue.login 600"),
+            ("1001 *451600*1002", "deny target_out_of_scope queue.login 600"),
+            ("2001 *18#1001", "deny unknown_feature_code"),
+            ("2001 *18600#", "deny unknown_feature_code"),
+            ("2001 *171001*600 queue=600", "error duplicate_key queue"),
+            ("2001 *171001*600 target=1001", "error unknown_key target"),
+            (&format!("2001 *17{long}*600"), "deny unknown_feature_code"),
+            (&format!("2001 *171001*{long}"), "deny unknown_feature_code"),
+        ],
     );
 }

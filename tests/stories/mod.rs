@@ -30,6 +30,7 @@ mod line;
 mod load;
 mod log;
 mod login;
+mod login_bounds;
 mod metrics;
 mod million_names;
 mod operator;

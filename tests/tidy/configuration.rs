@@ -158,6 +158,9 @@ fn document(table: &Table, line: &str) -> String {
         (Kind::Organization, "[[queues]]") => "id = \"q\"\nnumber = \"600\"\n",
         (Kind::Organization, "[[users]]") => "id = \"u\"\nextension = \"1001\"\n",
         (Kind::Organization, "[[groups]]") => "id = \"g\"\n",
+        (Kind::Organization, "[[shifts]]") => {
+            "queue = \"q\"\ndays = [\"mon\"]\nfrom = \"08:00\"\nto = \"18:00\"\ntime_zone = \"UTC\"\n"
+        }
         (Kind::Model, "[[roles]]" | "[[settings]]") => "name = \"n\"\nrules = [\"r\"]\n",
         (Kind::Model, "[[actions]]") => "name = \"a.b\"\nrules = [\"r\"]\n",
         (Kind::Model, "[[grants]]") => "rules = [\"r\"]\nactions = [\"x.y\"]\nroles = [\"everyone\"]\n",
@@ -165,7 +168,12 @@ fn document(table: &Table, line: &str) -> String {
     };
     let tables: String = headers.lines().map(|header| format!("{header}\n{}", required(header))).collect();
     let catalogue = "[[actions]]\nname = \"x.y\"\nrules = [\"r\"]\n";
-    let catalogue = if headers.starts_with("[[grants]]") { catalogue } else { "" };
+    let queue = "[[queues]]\nid = \"q\"\nnumber = \"600\"\n";
+    let catalogue = match headers.trim_end() {
+        "[[grants]]" => catalogue,
+        "[[shifts]]" => queue,
+        _ => "",
+    };
     format!("{top}{catalogue}{tables}{line}")
 }
 

@@ -156,6 +156,7 @@ fn meaning(action: ActionLabel) -> &'static str {
         ActionLabel::QueueLogin => "Logs the actor in.",
         ActionLabel::QueueLogout => "Logs the actor out.",
         ActionLabel::QueueToggle => "Logs the actor in, or out if the actor is logged in.",
+        ActionLabel::QueueTogglePause => "Pauses the actor, or ends the pause if every login session is paused.",
         ActionLabel::QueuePause => "Keeps calls from the actor, who stays logged in.",
         ActionLabel::QueueResume => "Ends the pause of the actor.",
         ActionLabel::AgentLogin => "A supervisor logs the target in.",

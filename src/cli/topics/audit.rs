@@ -56,7 +56,10 @@ const EVENTS: &[(&str, &str)] = &[
         "refused",
         "The session store could not write the change of an earlier decision: the peer received `state_unavailable`.",
     ),
-    ("session_ended", "A login session ended without a question: by a lease, an operator or a reload."),
+    (
+        "session_ended",
+        "A login session ended without a question: by a lease, idle time, a shift, an operator or a reload.",
+    ),
     ("supervision_ended", "A supervision ended without a question."),
     ("start", "A process began to write the log."),
     ("stop", "The process stopped in order. A `start` without a `stop` before it means a crash."),

@@ -65,6 +65,7 @@ const EFFECTS: &[(&str, &str)] = &[
     ("pause", "A login session takes no calls."),
     ("resume", "A login session takes calls again."),
     ("toggle", "The action becomes the action of `logged_out` or of `logged_in`, and is judged as that action."),
+    ("toggle_pause", "The action becomes the action of `unpaused` or of `paused`, and is judged as that action."),
     ("listen", "A supervision begins: the supervisor hears both parties. The answer pins the mode."),
     ("whisper", "A supervision begins: as listen, and the target hears the supervisor."),
     ("barge", "A supervision begins: all three hear each other."),

@@ -35,6 +35,9 @@ const fn remedy(reason: DenyReason) -> &'static str {
         DenyReason::NotSupervising => "Nothing: the supervision has already ended.",
         DenyReason::ObjectInUse => "Take the object out of use first.",
         DenyReason::OrganizationLoginsAtLimit => "Raise `logins_max`, or log a user out.",
+        DenyReason::OutsideShift => {
+            "Log in when the next shift begins, which `queuewarden explain` names, or change the `[[shifts]]` of the queue."
+        }
         DenyReason::Overload => {
             "Ask again later. See `queuewarden top` and the log: a Kamailio that reads its answers too slowly, 4 \
              reloads during one question, a full table of reported calls, or too many supervisions in the organization."
@@ -52,7 +55,10 @@ const fn remedy(reason: DenyReason) -> &'static str {
         }
         DenyReason::SupervisorRoleRequired => "Give the actor the role `supervisor`.",
         DenyReason::SupervisorSupervisionsAtLimit => "End a supervision, or raise `supervisions_per_supervisor_max`.",
-        DenyReason::TargetOutOfScope => "Add the target to a group that the actor leads, or do as `explain` says.",
+        DenyReason::TargetOutOfScope => {
+            "Add the target to a group that the actor leads, or do as `explain` says. A code with `{target}` for an \
+             action on oneself: dial one's own extension."
+        }
         DenyReason::TargetProtected => "Set `protected = false` for the target, or turn on `supervise_peers`.",
         DenyReason::TargetSupervisionsAtLimit => "End a supervision, or raise `supervisions_per_target_max`.",
         DenyReason::UnassignedBarred => {

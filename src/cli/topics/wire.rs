@@ -27,7 +27,7 @@ const CHANGES: &[(&str, &str)] = &[
     ("session_began", "`login`"),
     (
         "session_ended",
-        "`logout`; `expiry` of a lease; `revocation` by a supervisor or an operator; `removal` of the user or the queue by a reload",
+        "`logout`; `expiry` of a lease; `idle` for `idle_max_seconds`; `shift` of the queue over; `revocation` by a supervisor or an operator; `removal` of the user or the queue by a reload",
     ),
     ("supervision_began", "`permission`"),
     (

@@ -56,6 +56,8 @@ pub const TABLES: &[TableText] = &[
     table(Kind::Organization, "", ORGANIZATION),
     table(Kind::Organization, "leases", LEASES),
     table(Kind::Organization, "limits", ORGANIZATION_LIMITS),
+    table(Kind::Organization, "logins", LOGINS),
+    table(Kind::Organization, "shifts", SHIFTS),
     table(Kind::Organization, "queues", QUEUES),
     table(Kind::Organization, "users", USERS),
     table(Kind::Organization, "groups", GROUPS),
@@ -254,6 +256,8 @@ const ORGANIZATION: &[KeyText] = &[
     key("settings", "none", "settings of the model", "Switches of the role model."),
     key("leases", "none", "", "How long a supervisor's login of another user lasts."),
     key("limits", "none", "", "Bounds of login sessions and supervisions."),
+    key("logins", "none", "", "When the login sessions that users open themselves end."),
+    key("shifts", "none", "at most 4,096", "When users may log in to a queue."),
     key("queues", "none", "at most 65,535", "The queues."),
     key("users", "none", "at most 8,000,000 with those of `users_csv`", "The users."),
     key("users_csv", "none", "a path that starts at this file's folder", "A CSV file with further users."),
@@ -267,6 +271,32 @@ const LEASES: &[KeyText] = &[
         "`43_200`",
         "",
         "The longest lease in seconds that an event may ask for; a longer one is `malformed`.",
+    ),
+];
+
+const LOGINS: &[KeyText] = &[key(
+    "idle_max_seconds",
+    "none",
+    "",
+    "Seconds after a user's last question or call until the login sessions that the user opened end. Unset: they do not.",
+)];
+
+const SHIFTS: &[KeyText] = &[
+    key("queue", "required", "a queue id or number", "The queue. A queue without a shift is always open."),
+    key("days", "required", "`mon` `tue` `wed` `thu` `fri` `sat` `sun`", "The days on which the shift begins."),
+    key("from", "required", "`\"00:00\"` to `\"23:59\"`", "When the shift begins, in local time."),
+    key(
+        "to",
+        "required",
+        "`\"00:00\"` to `\"24:00\"`",
+        "When the shift ends, in local time. Earlier than `from`: on the following day.",
+    ),
+    key("time_zone", "required", "an IANA name", "The time zone, as `\"Europe/Berlin\"`."),
+    key(
+        "applies",
+        "`\"login\"`",
+        "`login`, `session`",
+        "`login`: outside the shift nobody logs in. `session`: the end of the shift also ends login sessions.",
     ),
 ];
 
@@ -407,6 +437,18 @@ const ACTIONS: &[KeyText] = &[
         "none",
         "a logout of one's own",
         "Only with `does = \"toggle\"`: the action that the toggle becomes with a login session.",
+    ),
+    key(
+        "unpaused",
+        "none",
+        "a pause of one's own",
+        "Only with `does = \"toggle_pause\"`: the action that the toggle becomes for a login session that takes calls.",
+    ),
+    key(
+        "paused",
+        "none",
+        "a resume of one's own",
+        "Only with `does = \"toggle_pause\"`: the action that the toggle becomes if every login session is paused.",
     ),
     key("needs", "`[]`", "request keys", "Keys that an event must have; else `missing_attribute`."),
     key("needs_one_of", "`[]`", "request keys", "Keys of which an event must have at least one."),

@@ -1,8 +1,8 @@
 //! Reads the change feed of one organization and queues the members that its ended login sessions leave behind.
 //!
-//! Only the end by expiry, revocation or removal leaves a member behind; a phone that logs out removes its own. A link
-//! looks up the login sessions before it acts, so a change that is read twice or late does no harm. A change that is
-//! never read leaves a member in the queue; it is logged as an error.
+//! Only the end by expiry, idle time, shift, revocation or removal leaves a member behind; a phone that logs out removes
+//! its own. A link looks up the login sessions before it acts, so a change that is read twice or late does no harm. A
+//! change that is never read leaves a member in the queue; it is logged as an error.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,7 +64,8 @@ pub(crate) async fn follow(gate: Arc<Gate>, links: Arc<AmiLinks>, organization: 
 /// The member that the change leaves behind in Asterisk. `None`: the change leaves none.
 fn member_left_behind(organization: &str, numbered: &NumberedChange) -> Option<QueueMember> {
     let change = &numbered.change;
-    let without_a_phone = matches!(change.cause, Cause::Expiry | Cause::Revocation | Cause::Removal);
+    let without_a_phone =
+        matches!(change.cause, Cause::Expiry | Cause::Idle | Cause::Shift | Cause::Revocation | Cause::Removal);
     let queue = change.queue.as_deref()?;
     (*change.organization == *organization && change.happening == Happening::SessionEnded && without_a_phone)
         .then(|| QueueMember::new(organization, &change.user, queue))

@@ -138,7 +138,7 @@ pub enum JudgedQueues {
 #[derive(Clone, Copy, Debug)]
 #[must_use]
 pub struct Judgement<'p> {
-    /// The action that was judged. A toggle was replaced by the login or the logout that it became.
+    /// The action that was judged. A toggle was replaced by the action that it became.
     pub action: &'p Action,
     /// The queues that were judged.
     pub queues: JudgedQueues,
@@ -165,14 +165,29 @@ pub fn decide<'p>(question: &Question<'p>, sessions: &impl SessionView, all: &mu
     }
 }
 
-/// The action to judge. A toggle becomes a login or a logout, depending on the session state; the answer names it.
+/// The action to judge. A toggle becomes a login or a logout, a toggle of the pause becomes a pause or a resume,
+/// depending on the session state; the answer names it. A toggle of the pause that names no queue resumes only if every
+/// login session is paused.
 fn resolve_toggle<'p>(question: &Question<'p>, sessions: &impl SessionView) -> &'p Action {
-    let Effect::Toggle { login, logout } = question.action.effect else { return question.action };
-    let logged_in = match question.queue {
-        Some(queue) => sessions.in_this_queue(queue).is_some(),
-        None => !sessions.of_subject().is_empty(),
+    let concerned = match question.queue {
+        Some(queue) => sessions.in_this_queue(queue).map(std::slice::from_ref).unwrap_or_default(),
+        None => sessions.of_subject(),
     };
-    question.organization.model.action(if logged_in { logout } else { login }).unwrap_or(question.action)
+    let position = match question.action.effect {
+        Effect::Toggle { login, logout } => {
+            if concerned.is_empty() {
+                login
+            } else {
+                logout
+            }
+        }
+        Effect::TogglePause { pause, resume } => {
+            let all_paused = !concerned.is_empty() && concerned.iter().all(|session| session.paused);
+            if all_paused { resume } else { pause }
+        }
+        _ => return question.action,
+    };
+    question.organization.model.action(position).unwrap_or(question.action)
 }
 
 /// Judges a question that names no queue. `queue.login` then means every queue that the actor serves; logout and pause
@@ -180,7 +195,12 @@ fn resolve_toggle<'p>(question: &Question<'p>, sessions: &impl SessionView) -> &
 fn decide_all(question: &Question<'_>, action: &Action, sessions: &impl SessionView, all: &mut QueueSet) -> Decision {
     let served = question.actor.served();
     let (has_room, none) = match action.effect {
-        Effect::Login(_) => (served.iter().all(|queue| all.push(queue)), DenyReason::NoAssignedQueue),
+        // A queue whose shift does not run is left out; the queues whose shift runs are still meant.
+        Effect::Login(_) => {
+            let is_meant = |queue: &QueueId| sessions.in_this_queue(*queue).is_some() || question.is_open(*queue);
+            let none = if served.iter().len() == 0 { DenyReason::NoAssignedQueue } else { DenyReason::OutsideShift };
+            (served.iter().filter(is_meant).all(|queue| all.push(queue)), none)
+        }
         _ => (sessions.of_subject().iter().all(|session| all.push(session.queue)), DenyReason::NotLoggedIn),
     };
     if !has_room {
@@ -227,6 +247,7 @@ fn judge(
             allow(reason, Transition::Renew)
         }
         (Effect::Login(_), Some(_), _) => allow(AllowReason::AlreadyLoggedIn, Transition::Nothing),
+        (Effect::Login(Subject::Actor), None, Some(queue)) if !question.is_open(queue) => Err(FailedCheck::Shift),
         (Effect::Login(_), None, Some(queue)) => {
             match (login_limit(question, queue, sessions, begun), ground_of(reason)) {
                 (Some(limit), _) => Err(FailedCheck::Limit(limit)),
@@ -247,7 +268,7 @@ fn judge(
             None => allow(reason, Transition::Supervise(mode)),
         },
         // INVARIANT: `resolve_toggle` has replaced a toggle.
-        (Effect::Toggle { .. }, _, _) => Err(FailedCheck::Invariant),
+        (Effect::Toggle { .. } | Effect::TogglePause { .. }, _, _) => Err(FailedCheck::Invariant),
     }
 }
 
@@ -279,6 +300,8 @@ pub(super) enum FailedCheck {
     Queue,
     /// There is no login session to end, to pause or to resume.
     Session,
+    /// No shift of the queue runs.
+    Shift,
     /// A limit on login sessions or supervisions.
     Limit(ReachedLimit),
     /// An invariant of this module: a bug.
@@ -294,6 +317,7 @@ impl FailedCheck {
             Self::Fact(fact) => action.denial(fact.denial()),
             Self::Queue => DenyReason::NoQueueContext,
             Self::Session => DenyReason::NotLoggedIn,
+            Self::Shift => DenyReason::OutsideShift,
             Self::Limit(limit) => limit.reason(),
             Self::Invariant => DenyReason::Internal,
         }
