@@ -9,6 +9,7 @@ mod asterisk_lab;
 mod broken_sidecar;
 mod endpoints;
 mod kamailio;
+mod kamailio_calls;
 mod leaving;
 mod login;
 mod phone;
