@@ -139,8 +139,11 @@ fn an_agent_transfers_a_call_of_his_own() {
 #[test]
 fn colleagues_watch_each_other_where_the_organization_says_so() {
     for transport in Transport::BOTH {
-        let lab =
-            KamailioLab::with_organization(transport, "[[queues]]", "settings.watch_colleagues = true\n[[queues]]");
+        let lab = KamailioLab::with_organization(
+            transport,
+            "settings.supervisor.",
+            "settings.watch_colleagues = true\nsettings.supervisor.",
+        );
         assert_eq!(lab.phone("1002").ask("SUBSCRIBE", "1001", &["Event: dialog"]), 200, "{transport:?}");
         assert_eq!(lab.phone("1002").dial("*2211001"), 403, "{transport:?}");
     }

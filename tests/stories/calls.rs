@@ -182,8 +182,8 @@ fn protected_users_peers_and_oneself_cannot_be_supervised() {
     );
 }
 
-/// TRUTH 3: the user whose call it is may transfer it, and the one whom it is offered to may replace it, once and within
-/// 30 s. Nobody else may because of it.
+/// TRUTH 3: the user whose call it is may transfer it. The user whom it is offered to may replace it, once and within
+/// 30 s; nobody else may because of it.
 #[test]
 fn an_offered_call_is_replaced_once_by_the_user_whom_it_is_offered_to() {
     let (sidecar, mut line) = open(ORGANIZATION);
