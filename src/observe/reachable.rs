@@ -89,7 +89,7 @@ fn short_of_grants(action: &Action, grants: &[&Grant]) -> Vec<DenyReason> {
         let unconditional = grant.attributes_barred.is_empty() && grant.on.is_empty() && grant.off.is_empty();
         grant.roles.is_none() && unconditional
     };
-    if !grants.iter().any(|grant| for_everyone(grant)) {
+    if !grants.iter().any(for_everyone) {
         denials.push(action.without_role);
     }
     for grant in grants {
