@@ -23,6 +23,7 @@ closed_list! {
         RolePermits = "role_permits": "A role of the actor permits it.",
         SupervisorLogin = "supervisor_login": "A supervisor logged the user in, until logout.",
         SupervisorLogout = "supervisor_logout": "A supervisor ended the user's login session.",
+        TransferOffered = "transfer_offered": "The user whose call it is transfers the call, or offered it to the actor.",
         UnassignedAllowed = "unassigned_allowed": "The organization lets users in to queues that they do not serve.",
     }
 }

@@ -12,6 +12,7 @@ use crate::gate::audit::{AskedQuestion, DecisionBasis, QuestionOrigin, is_superv
 use crate::gate::commit::group::{PendingCommit, Undo};
 use crate::gate::commit::queue::Unavailable;
 use crate::gate::endings::Endings;
+use crate::gate::offers;
 use crate::gate::pbx_reports::{PbxReport, PbxReports};
 use crate::gate::state::GateState;
 use crate::limits::JUDGE_AGAIN_MAX;
@@ -71,6 +72,9 @@ impl<'g> Batch<'g> {
                 && let Some(report) = PbxReport::named(&name)
             {
                 let (decided, commit) = PbxReports::new(state).accept(&asked, report, now);
+                return answer(Outcome::Decided(decided), commit);
+            }
+            if let Some((decided, commit)) = offers::take(state, &asked, now) {
                 return answer(Outcome::Decided(decided), commit);
             }
             let resolved = resolve(policy, event, state.reported_call(policy, event, now))

@@ -13,7 +13,7 @@ use crate::gate::commit::group::{DirtyUser, PendingChange, Undo};
 use crate::gate::state::{Enqueued, GateState};
 use crate::policy::decide::{NoSessions, decide};
 use crate::policy::model::Effect;
-use crate::policy::resolve::Question;
+use crate::policy::resolve::{Question, ReportedCall};
 use crate::policy::{Organization, Policy};
 use crate::sessions::activity::BoundReached;
 use crate::sessions::supervisions::Supervision;
@@ -123,10 +123,9 @@ impl<'g> Endings<'g> {
             is_removed(supervision.supervisor) || supervision.target.is_some_and(is_removed)
         };
         table.supervisions.forget_revoked(has_removed_user);
-        table.calls.retain(|call| {
-            let queue_is_removed = |queue| now.is_none_or(|now| now.directory.queue(queue).is_none());
-            !is_removed(call.agent) && !call.queue.is_some_and(queue_is_removed)
-        });
+        let queue_is_removed = |queue| now.is_none_or(|now| now.directory.queue(queue).is_none());
+        let stays = |call: &ReportedCall| !is_removed(call.agent) && !call.queue.is_some_and(queue_is_removed);
+        table.calls.retain(stays, is_removed);
         let change = |supervision: &Supervision| {
             let cause = if has_removed_user(supervision) { Cause::Removal } else { Cause::Revocation };
             Change::supervision_ended(&before, supervision, cause)

@@ -5,8 +5,10 @@ use std::sync::MutexGuard;
 
 use serde::{Deserialize, Serialize};
 
+use crate::decision::{ActionLabel, AllowReason, Reason};
 use crate::event::{Event, Intent, Request};
 use crate::gate::endings::Endings;
+use crate::gate::offers;
 use crate::gate::pbx_reports::{PbxReport, PbxReports};
 use crate::gate::state::GateState;
 use crate::policy::Policy;
@@ -62,7 +64,11 @@ impl Explained {
             Request::Dial(_) => None,
         };
         let explanation = if let Some(report) = report {
-            explain_report(state, &policy, event, report, now)
+            let (reason, queues) = PbxReports::new(state).would_accept(&policy, report, event, now);
+            without_rules(&policy, event, report.name(), reason, queues)
+        } else if let Some(queues) = offers::would_take(state, &policy, event, now) {
+            let reason = Reason::Allow(AllowReason::TransferOffered);
+            without_rules(&policy, event, ActionLabel::CallReplace.name(), reason, queues)
         } else {
             let call = state.reported_call(&policy, event, now);
             explain(&policy, event, call, Some(now.wall), |subject| {
@@ -73,20 +79,13 @@ impl Explained {
     }
 }
 
-/// A report of the PBX depends on no rule and no fact, only on the tables.
-fn explain_report(
-    state: &GateState,
-    policy: &Policy,
-    event: &Event<'_>,
-    report: PbxReport,
-    now: Moment,
-) -> Explanation {
-    let (reason, queues) = PbxReports::new(state).would_accept(policy, report, event, now);
+/// A report of the PBX, or a call that was offered, depends on no rule and no fact, only on the tables.
+fn without_rules(policy: &Policy, event: &Event<'_>, action: &str, reason: Reason, queues: Vec<String>) -> Explanation {
     Explanation {
         verdict: reason.verdict().into(),
         reason: reason.code().into(),
         sentence: reason.sentence().into(),
-        action: policy.organization(&event.organization).map(|_| report.name().to_owned()),
+        action: policy.organization(&event.organization).map(|_| action.to_owned()),
         queues,
         grant: None,
         facts: vec![],

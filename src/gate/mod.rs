@@ -10,6 +10,7 @@
 //! | `apply` | decides under the lock of the table, makes the change, enqueues it |
 //! | `answer` | a judgement in the names of the policy |
 //! | [`pbx_reports`] | reports of the PBX: calls, and ends of supervisions |
+//! | `offers` | calls that were offered by a transfer, and their replacement |
 //! | `endings` | sessions and supervisions that end without a question: leases, removed users, revocations |
 //! | [`operator`] | lists and ends sessions and supervisions for an operator |
 //! | `explain` | why a question would get its answer |
@@ -29,6 +30,7 @@ mod commit;
 pub mod counts;
 mod endings;
 mod explain;
+mod offers;
 pub mod operator;
 pub mod pbx_reports;
 mod restore;

@@ -1,6 +1,7 @@
-//! The reports of a PBX, the same under every role model: a call began or ended, a supervision ended.
+//! The reports of a PBX, the same under every role model: a call began or ended or is transferred, a supervision ended.
 //!
-//! A report is not a question of rights. The PBX is trusted for its calls, as it is for the identity of the actor.
+//! A report is not a question of rights. The PBX is trusted for its calls, as it is for the identity of the actor. A
+//! transfer may offer the call to another user: `offers` lets that user replace the call.
 
 use std::sync::Arc;
 
@@ -23,6 +24,8 @@ closed_list! {
         CallBegin = "call.begin",
         /// The call ended, and with it the supervisions of the call.
         CallEnd = "call.end",
+        /// The actor, whose call it is, transfers the call; to the target if one is given, who may then replace it.
+        CallTransfer = "call.transfer",
         /// The actor no longer supervises: this target, this call, or without either everything.
         SupervisionEnd = "supervision.end",
     }
@@ -58,12 +61,12 @@ impl<'g> PbxReports<'g> {
             answer.queues = number.map_or(AnswerQueues::None, AnswerQueues::One);
         }
         let basis = DecisionBasis { organization: Some(organization), ..DecisionBasis::default() };
-        let accepted = Answer { reason: Reason::Allow(AllowReason::Reported), ..answer };
+        let accepted = Answer { reason: Reason::Allow(report.reason()), ..answer };
         let audit = || self.state.auditor().packed_decision(asked, &accepted, &basis);
         let applied = names.and_then(|names| self.apply(organization, report, &names, event.intent, now, audit));
         match applied {
             // The audit record is in the commit queue, with the change.
-            Ok(commit) if event.intent == Intent::Do && self.state.audit.is_some() => return (accepted, commit),
+            Ok(Applied::Enqueued(commit)) if self.state.audit.is_some() => return (accepted, commit),
             Ok(_) => answer = accepted,
             Err(reason) => answer.reason = Reason::Deny(reason),
         }
@@ -86,10 +89,10 @@ impl<'g> PbxReports<'g> {
         let queue = names.as_ref().ok().and_then(|names| organization.directory.queue(names.queue?));
         let queues = queue.map(|queue| queue.number.to_string()).into_iter().collect();
         let applied = names.and_then(|names| self.apply(organization, report, &names, Intent::May, now, Vec::new));
-        (applied.map_or_else(Reason::Deny, |_| Reason::Allow(AllowReason::Reported)), queues)
+        (applied.map_or_else(Reason::Deny, |_| Reason::Allow(report.reason())), queues)
     }
 
-    /// Checks the report and, with [`Intent::Do`], applies it to the tables. Returns the commit to wait for.
+    /// Checks the report and, with [`Intent::Do`], applies it to the tables.
     fn apply(
         &self,
         organization: &Organization,
@@ -98,7 +101,7 @@ impl<'g> PbxReports<'g> {
         intent: Intent,
         now: Moment,
         audit: impl FnOnce() -> Vec<u8>,
-    ) -> Result<Option<Arc<PendingCommit>>, DenyReason> {
+    ) -> Result<Applied, DenyReason> {
         // What the PBX reports has happened. But a report is accepted only if its audit record can be written.
         if intent == Intent::Do && self.state.audit.as_ref().is_some_and(|audit| !audit.is_healthy()) {
             return Err(DenyReason::StateUnavailable);
@@ -112,13 +115,15 @@ impl<'g> PbxReports<'g> {
         };
         let ends: &dyn Fn(&Supervision) -> bool = match report {
             PbxReport::SupervisionEnd => &is_of_actor,
-            PbxReport::CallBegin | PbxReport::CallEnd => &is_of_call,
+            PbxReport::CallBegin | PbxReport::CallEnd | PbxReport::CallTransfer => &is_of_call,
         };
+        let is_repeat = report == PbxReport::CallBegin && names.is_known_call(&table, now);
         apply_to_calls(&mut table, report, names, ends, intent, now)?;
-        if intent == Intent::May {
-            return Ok(None);
+        // A PBX repeats its running calls every some seconds.
+        if intent == Intent::May || is_repeat {
+            return Ok(Applied::Unchanged);
         }
-        let ended = if report == PbxReport::CallBegin { vec![] } else { table.supervisions.end_all(ends) };
+        let ended = if report.ends_supervisions() { table.supervisions.end_all(ends) } else { vec![] };
         let change = |old| Change::supervision_ended(organization, old, Cause::Report);
         let change = PendingChange {
             organization: organization.id,
@@ -127,7 +132,29 @@ impl<'g> PbxReports<'g> {
             changes: ended.iter().map(change).collect(),
             audit: audit(),
         };
-        Ok(self.state.enqueue_unconditionally(change).commit())
+        Ok(Applied::Enqueued(self.state.enqueue_unconditionally(change).commit()))
+    }
+}
+
+/// The result of a report that is accepted.
+enum Applied {
+    /// Nothing changed: the audit log takes some of these answers only.
+    Unchanged,
+    /// The report is enqueued, with its audit record: the answer waits for the commit, if there is one.
+    Enqueued(Option<Arc<PendingCommit>>),
+}
+
+impl PbxReport {
+    /// The reason of the answer to a report that is accepted.
+    const fn reason(self) -> AllowReason {
+        match self {
+            Self::CallTransfer => AllowReason::TransferOffered,
+            Self::CallBegin | Self::CallEnd | Self::SupervisionEnd => AllowReason::Reported,
+        }
+    }
+
+    const fn ends_supervisions(self) -> bool {
+        matches!(self, Self::CallEnd | Self::SupervisionEnd)
     }
 }
 
@@ -144,8 +171,7 @@ fn apply_to_calls(
     let is_supervised = table.supervisions.running().chain(table.supervisions.revoked()).any(ends);
     match (report, names.call) {
         (PbxReport::CallBegin, Some(call)) => {
-            let known = ReportedCall { agent: names.actor, queue: names.queue };
-            if intent == Intent::Do && !table.calls.begin(call, known, now) {
+            if intent == Intent::Do && !table.calls.begin(call, names.reported_call(), now) {
                 return Err(DenyReason::Overload);
             }
         }
@@ -157,9 +183,20 @@ fn apply_to_calls(
                 table.calls.end(call);
             }
         }
+        (PbxReport::CallTransfer, Some(call)) => {
+            let known = table.calls.get(call, now).ok_or(DenyReason::UnknownCall)?;
+            if known.agent != names.actor {
+                return Err(DenyReason::CallMismatch);
+            }
+            if let Some(target) = names.target.filter(|_| intent == Intent::Do) {
+                table.calls.offer(call, target, now);
+            }
+        }
         (PbxReport::SupervisionEnd, _) if !is_supervised => return Err(DenyReason::NotSupervising),
         (PbxReport::SupervisionEnd, _) => {}
-        (PbxReport::CallBegin | PbxReport::CallEnd, None) => return Err(DenyReason::MissingAttribute),
+        (PbxReport::CallBegin | PbxReport::CallEnd | PbxReport::CallTransfer, None) => {
+            return Err(DenyReason::MissingAttribute);
+        }
     }
     Ok(())
 }
@@ -169,13 +206,22 @@ struct ReportedNames<'e> {
     actor: UserId,
     /// The queue that the call came from. `None`: the report names none.
     queue: Option<QueueId>,
-    /// The target whose supervision ended. `None`: the report names none.
+    /// The target whose supervision ended, or to whom the call is offered. `None`: the report names none.
     target: Option<UserId>,
     /// The id of the call. `None`: the report names none.
     call: Option<&'e str>,
 }
 
 impl<'e> ReportedNames<'e> {
+    const fn reported_call(&self) -> ReportedCall {
+        ReportedCall { agent: self.actor, queue: self.queue }
+    }
+
+    /// Whether the call of the report is known with the same agent and the same queue.
+    fn is_known_call(&self, table: &SessionTable, now: Moment) -> bool {
+        self.call.is_some_and(|call| table.calls.get(call, now) == Some(self.reported_call()))
+    }
+
     fn find(organization: &Organization, report: PbxReport, event: &Event<'e>) -> Result<Self, DenyReason> {
         let directory = &organization.directory;
         let call = event.call.map(Token::as_str);
@@ -187,7 +233,8 @@ impl<'e> ReportedNames<'e> {
             Some(queue) => Some(directory.queue_named(queue.as_str()).ok_or(DenyReason::UnknownQueue)?),
             None => None,
         };
-        let target = match event.target.filter(|_| report == PbxReport::SupervisionEnd) {
+        let names_target = matches!(report, PbxReport::SupervisionEnd | PbxReport::CallTransfer);
+        let target = match event.target.filter(|_| names_target) {
             Some(target) => Some(directory.user_named(&target).ok_or(DenyReason::UnknownTarget)?.id()),
             None => None,
         };

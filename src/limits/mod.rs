@@ -172,6 +172,8 @@ limits! {
     CALLS_PER_ORGANIZATION_MAX: usize = 131_072;
     /// Seconds after which a call counts as ended if the PBX did not report its end: one day.
     CALL_SECONDS_MAX: u32 = 24 * 3_600;
+    /// Seconds for which a call that is transferred may be replaced by the user whom it was offered to.
+    TRANSFER_OFFER_SECONDS: u32 = 30;
     /// Seconds before its end from which on a lease counts as ending soon: 5 minutes.
     LEASE_ENDS_SOON_SECONDS: u32 = 5 * 60;
     /// Partitions of the session table of one organization: listing all sessions locks one partition at a time.

@@ -16,6 +16,7 @@ pub type Pair = (ActionLabel, Reason);
 #[must_use]
 pub fn pairs_of_any_policy() -> Vec<Pair> {
     let denials = [
+        DenyReason::CallMismatch,
         DenyReason::Internal,
         DenyReason::MissingAttribute,
         DenyReason::NotSupervising,
@@ -29,8 +30,10 @@ pub fn pairs_of_any_policy() -> Vec<Pair> {
         DenyReason::UnknownTarget,
         DenyReason::UnknownUser,
     ];
-    let reasons = denials.into_iter().map(Reason::Deny).chain([Reason::Allow(AllowReason::Reported)]);
-    reasons.map(|reason| (ActionLabel::Control, reason)).collect()
+    let allowed = [AllowReason::Reported, AllowReason::TransferOffered].map(Reason::Allow);
+    let reasons = denials.into_iter().map(Reason::Deny).chain(allowed);
+    let taken = (ActionLabel::CallReplace, Reason::Allow(AllowReason::TransferOffered));
+    reasons.map(|reason| (ActionLabel::Control, reason)).chain([taken]).collect()
 }
 
 /// What can happen by the role models of the policy; a pair may stand there several times.
@@ -85,8 +88,11 @@ fn short_of_grants(action: &Action, grants: &[&Grant]) -> Vec<DenyReason> {
     let mut denials = vec![];
     let of_ones_own = matches!(action.effect.subject(), Some(Subject::Actor));
     let has_a_queue = of_ones_own || action.needs.has(Key::Queue);
-    let for_everyone = |grant: &&&Grant| grant.roles.is_none() && grant.attributes_barred.is_empty();
-    if grants.iter().find(for_everyone).is_none() {
+    let for_everyone = |grant: &&Grant| {
+        let unconditional = grant.attributes_barred.is_empty() && grant.on.is_empty() && grant.off.is_empty();
+        grant.roles.is_none() && unconditional
+    };
+    if !grants.iter().any(for_everyone) {
         denials.push(action.without_role);
     }
     for grant in grants {

@@ -1,32 +1,71 @@
 //! The calls that a PBX reported: the agent of each call, and the queue that the call came from.
 //!
 //! Requests to join, to replace or to supervise may name a call instead of a person. This table tells whose call it is.
-//! A call whose end is not reported is forgotten after [`CALL_SECONDS_MAX`] seconds.
+//! A call whose end is not reported is forgotten after [`CALL_SECONDS_MAX`] seconds. The user whose call it is may offer
+//! the call to another user, who may then replace it once within [`TRANSFER_OFFER_SECONDS`] seconds.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
-use crate::limits::{CALL_SECONDS_MAX, CALLS_PER_ORGANIZATION_MAX};
+use crate::limits::{CALL_SECONDS_MAX, CALLS_PER_ORGANIZATION_MAX, TRANSFER_OFFER_SECONDS};
 use crate::policy::resolve::ReportedCall;
 use crate::telephony::{Moment, UserId};
 
 /// The calls of one organization.
 #[derive(Debug, Default)]
 pub struct Calls {
-    /// Each call with the time when it is forgotten.
-    known: HashMap<Arc<str>, (ReportedCall, Moment), FixedState>,
+    /// The calls, by their ids.
+    known: HashMap<Arc<str>, KnownCall, FixedState>,
     /// The calls in the order in which they are forgotten. A call that was reported again, or has ended, leaves an
     /// outdated entry.
     expiring: VecDeque<(Moment, Arc<str>)>,
+}
+
+/// A call that was reported.
+#[derive(Clone, Copy, Debug)]
+struct KnownCall {
+    call: ReportedCall,
+    /// The time when the call is forgotten.
+    ends: Moment,
+    /// `None`: the call is offered to nobody.
+    offer: Option<TransferOffer>,
+}
+
+/// The offer of a call to another user.
+#[derive(Clone, Copy, Debug)]
+struct TransferOffer {
+    to: UserId,
+    /// The time when the offer is over.
+    ends: Moment,
 }
 
 impl Calls {
     /// The call with this id. `None`: no call of this id was reported, or the call is over.
     #[must_use]
     pub fn get(&self, id: &str, now: Moment) -> Option<ReportedCall> {
-        self.known.get(id).filter(|(_, ends)| !ends.has_come(now)).map(|&(call, _)| call)
+        self.known.get(id).filter(|known| !known.ends.has_come(now)).map(|known| known.call)
+    }
+
+    /// Offers the call to a user, in place of an earlier offer. False: the call is not known.
+    pub fn offer(&mut self, id: &str, to: UserId, now: Moment) -> bool {
+        let offer = TransferOffer { to, ends: now.after(TRANSFER_OFFER_SECONDS) };
+        self.known.get_mut(id).map(|known| known.offer = Some(offer)).is_some()
+    }
+
+    /// The call, if it is offered to this user.
+    #[must_use]
+    pub fn offered_to(&self, id: &str, user: UserId, now: Moment) -> Option<ReportedCall> {
+        let offer = self.known.get(id)?.offer?;
+        self.get(id, now).filter(|_| offer.to == user && !offer.ends.has_come(now))
+    }
+
+    /// Ends the offer of a call: the user has replaced the call.
+    pub fn end_offer(&mut self, id: &str) {
+        if let Some(known) = self.known.get_mut(id) {
+            known.offer = None;
+        }
     }
 
     /// The agents of the running calls; an agent with several calls several times.
@@ -40,14 +79,16 @@ impl Calls {
         self.known.len()
     }
 
-    /// Adds a call, or replaces the one with the same id. False: the table is full.
+    /// Adds a call, or replaces the one with the same id, whose offer stays if the call is the same. False: the table is
+    /// full.
     pub fn begin(&mut self, id: &str, call: ReportedCall, now: Moment) -> bool {
         self.forget_expired(now);
         if self.known.len() >= CALLS_PER_ORGANIZATION_MAX && !self.known.contains_key(id) {
             return false;
         }
         let (id, ends): (Arc<str>, Moment) = (Arc::from(id), now.after(CALL_SECONDS_MAX));
-        self.known.insert(Arc::clone(&id), (call, ends));
+        let offer = self.known.get(&id).filter(|known| known.call == call).and_then(|known| known.offer);
+        self.known.insert(Arc::clone(&id), KnownCall { call, ends, offer });
         self.expiring.push_back((ends, id));
         true
     }
@@ -59,24 +100,27 @@ impl Calls {
         known
     }
 
-    /// Keeps the calls for which `stays` holds. A reload removes the calls of removed users, because another user may
-    /// get the id.
-    pub fn retain(&mut self, stays: impl Fn(&ReportedCall) -> bool) {
-        self.known.retain(|_, (call, _)| stays(call));
+    /// Keeps the calls for which `stays` holds, and the offers to users who are not removed. A reload removes the calls
+    /// of removed users and the offers to them, because another user may get the id.
+    pub fn retain(&mut self, stays: impl Fn(&ReportedCall) -> bool, is_removed: impl Fn(UserId) -> bool) {
+        self.known.retain(|_, known| stays(&known.call));
+        for known in self.known.values_mut() {
+            known.offer = known.offer.filter(|offer| !is_removed(offer.to));
+        }
     }
 
     /// Removes the outdated entries, when there are more of them than calls.
     fn sweep(&mut self) {
         if self.expiring.len() > 2 * self.known.len() + OUTDATED_ENTRIES_MAX {
             let known = &self.known;
-            self.expiring.retain(|(ends, id)| known.get(id).is_some_and(|(_, of_call)| of_call == ends));
+            self.expiring.retain(|(ends, id)| known.get(id).is_some_and(|of_call| of_call.ends == *ends));
         }
     }
 
     fn forget_expired(&mut self, now: Moment) {
         while self.expiring.front().is_some_and(|(ends, _)| ends.has_come(now)) {
             if let Some((ends, id)) = self.expiring.pop_front()
-                && self.known.get(&id).is_some_and(|&(_, of_call)| of_call == ends)
+                && self.known.get(&id).is_some_and(|of_call| of_call.ends == ends)
             {
                 self.known.remove(&id);
             }
@@ -116,6 +160,31 @@ mod tests {
         assert_eq!(calls.get("a", at(day + 25)), None);
         assert!(calls.begin("d", call_of(4), at(day + 25)));
         assert_eq!(calls.count(), 2);
+    }
+
+    /// TRUTH 3.
+    #[test]
+    fn an_offer_is_for_one_user_and_for_some_seconds() {
+        let (mut calls, offered) = (Calls::default(), at(u64::from(TRANSFER_OFFER_SECONDS)));
+        assert!(!calls.offer("a", UserId(2), at(0)), "an unknown call");
+        assert!(calls.begin("a", call_of(1), at(0)) && calls.offer("a", UserId(2), at(0)));
+        assert_eq!(calls.offered_to("a", UserId(2), at(29)), Some(call_of(1)));
+        assert_eq!(calls.offered_to("a", UserId(3), at(1)), None, "another user");
+        assert_eq!(calls.offered_to("b", UserId(2), at(1)), None, "another call");
+        assert_eq!(calls.offered_to("a", UserId(2), offered), None, "too late");
+        assert!(calls.begin("a", call_of(1), at(1)), "reported again");
+        assert_eq!(calls.offered_to("a", UserId(2), at(29)), Some(call_of(1)));
+        assert!(calls.offer("a", UserId(3), at(2)), "the later offer counts");
+        assert_eq!(calls.offered_to("a", UserId(2), at(3)), None);
+        calls.retain(|_| true, |user| user == UserId(3));
+        assert_eq!(calls.offered_to("a", UserId(3), at(3)), None, "the user was removed");
+        assert!(calls.offer("a", UserId(2), at(4)) && calls.begin("a", call_of(4), at(5)));
+        assert_eq!(calls.offered_to("a", UserId(2), at(6)), None, "the call of another user now");
+        assert!(calls.offer("a", UserId(2), at(7)));
+        calls.end_offer("a");
+        assert_eq!(calls.offered_to("a", UserId(2), at(8)), None, "replaced once");
+        assert!(calls.offer("a", UserId(2), at(9)) && calls.end("a"));
+        assert_eq!(calls.offered_to("a", UserId(2), at(10)), None, "the call is over");
     }
 
     #[test]

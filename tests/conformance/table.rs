@@ -259,7 +259,8 @@ fn read_row(file: &str, line: usize, cells: &[String], numbers: &HashMap<String,
         return Err("there is no reason".to_owned());
     }
     let (action, queues) = read_about(about, &event, verdict, numbers)?;
-    let mode = if verdict == Verdict::Allow { mode_of(&event, action.as_deref()) } else { None };
+    let is_supervision = verdict == Verdict::Allow && reason != "transfer_offered";
+    let mode = if is_supervision { mode_of(&event, action.as_deref()) } else { None };
     Ok(Row {
         file: file.to_owned(),
         line,

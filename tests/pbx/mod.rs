@@ -10,6 +10,7 @@ mod broken_sidecar;
 mod endpoints;
 mod five_minutes;
 mod kamailio;
+mod kamailio_calls;
 mod leaving;
 mod login;
 mod phone;

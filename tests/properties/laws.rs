@@ -36,11 +36,20 @@ fn fewer_rights_and_tighter_limits_never_allow_more() {
     let others: Vec<&str> = GOTO.settings.iter().copied().filter(|name| !GOTO_SETTINGS.contains(name)).collect();
     let mut combinations = all_settings(&model, &GOTO_SETTINGS, &[]);
     combinations.extend(all_settings(&model, &GOTO_SETTINGS, &others));
-    let supervision = questions.iter().enumerate().filter(|(_, question)| {
-        question.action.name.starts_with("call.") && !question.action.grants.is_empty() && question.target.is_some()
-            || question.action.name.starts_with("agent.")
-    });
-    let supervision = supervision.fold(Allowed::default(), |set, (position, _)| set.with(position));
+    let supervision = |watches: bool| {
+        let supervision = questions.iter().enumerate().filter(move |(_, question)| {
+            let name = &question.action.name;
+            name.starts_with("call.")
+                && !question.action.grants.is_empty()
+                && question.target.is_some()
+                && (watches || **name != *"call.watch")
+                || name.starts_with("agent.")
+        });
+        supervision.fold(Allowed::default(), |set, (position, _)| set.with(position))
+    };
+    // With `watch_colleagues` everybody may watch.
+    let colleagues = settings(&model, &["watch_colleagues"]);
+    let (supervision, without_watching) = (supervision(true), supervision(false));
     let mut queue_buffer = QueueSet::new();
     let mut decisions = 0;
     let actors = goto_actors();
@@ -98,7 +107,12 @@ fn fewer_rights_and_tighter_limits_never_allow_more() {
                         for allowed in by_state {
                             let none = Allowed::default();
                             let mut supervised = *allowed;
-                            supervised.0.iter_mut().zip(supervision.0).for_each(|(word, mask)| *word &= mask);
+                            let mask = if combinations[combination].meets(colleagues) {
+                                without_watching
+                            } else {
+                                supervision
+                            };
+                            supervised.0.iter_mut().zip(mask.0).for_each(|(word, mask)| *word &= mask);
                             let first = supervised.first_beyond(&none).map(words);
                             assert_eq!(first, None, "{:?} supervises", actors[actor]);
                         }

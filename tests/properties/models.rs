@@ -24,6 +24,7 @@ pub(crate) const GOTO: Model = Model {
     one_role_a_user: false,
     settings: &[
         "allow_unassigned_login",
+        "watch_colleagues",
         "supervisor.access_configuration_portal",
         "supervisor.limit_to_assigned_queues",
         "supervisor.manage_queue_settings",

@@ -73,6 +73,16 @@ pub(super) fn decide(case: &Case<'_>) -> Verdict {
             sessions::pause_other(case)
         }
         // OPEN: the target need not be logged in or in wrap-up.
+        "call.watch" if is_lamp_of_colleague(case) => {
+            let protected = case.target.is_some_and(|target| target.protected);
+            let route = Route::open().need(Stage::SelfTarget, !case.is_self_target(), "self_target").need(
+                Stage::Protection,
+                !protected,
+                "target_protected",
+            );
+            best(&[route], "supervisor_role_required")?;
+            Ok(sessions::unchanged(case, "role_permits"))
+        }
         "agent.end_wrapup" | "call.listen" | "call.whisper" | "call.barge" | "call.join" | "call.replace"
         | "call.watch" => {
             supervise(case)?;
@@ -129,6 +139,12 @@ fn is_protected(case: &Case<'_>) -> bool {
         return false;
     };
     target.protected || (target.is("supervisor") && !case.world.setting("supervisor.supervise_peers"))
+}
+
+/// TRUTH 3: with the setting, whoever they are, colleagues watch each other's calls; what a role allows beside that is
+/// never more.
+fn is_lamp_of_colleague(case: &Case<'_>) -> bool {
+    case.world.setting("watch_colleagues")
 }
 
 /// R37, R38 and C13: the limit to assigned queues.

@@ -539,6 +539,7 @@ struct Group {
 /// Every setting of both models, its default first.
 const SETTINGS: &[(&str, bool, &str)] = &[
     ("goto", false, "allow_unassigned_login"),
+    ("goto", false, "watch_colleagues"),
     ("goto", false, "supervisor.access_configuration_portal"),
     ("goto", true, "supervisor.limit_to_assigned_queues"),
     ("goto", true, "supervisor.view_queue_settings"),

@@ -181,3 +181,69 @@ fn protected_users_peers_and_oneself_cannot_be_supervised() {
         ],
     );
 }
+
+/// TRUTH 3: the user whose call it is may transfer it. The user whom it is offered to may replace it, once and within
+/// 30 s; nobody else may because of it.
+#[test]
+fn an_offered_call_is_replaced_once_by_the_user_whom_it_is_offered_to() {
+    let (sidecar, mut line) = open(ORGANIZATION);
+    let replace = |by: &str, verdict: &str, reason: &str| {
+        (
+            format!("actor={by} action=call.replace call=c-1"),
+            format!("{verdict} action=call.replace queue=600 reason={reason}"),
+        )
+    };
+    let refused = replace("1002", "deny", "supervisor_role_required");
+    let taken = replace("1002", "allow", "transfer_offered");
+    let other = replace("1003", "deny", "supervisor_role_required");
+    play(
+        &mut line,
+        &[
+            ("actor=1001 action=call.transfer", "deny action=call.transfer reason=missing_attribute"),
+            ("actor=1001 action=call.transfer call=c-1", "deny action=call.transfer reason=unknown_call"),
+            ("actor=1001 action=call.begin call=c-1 queue=600", "allow action=call.begin queue=600 reason=reported"),
+            ("actor=9999 action=call.transfer call=c-1", "deny action=call.transfer reason=unknown_user"),
+            ("actor=1002 action=call.transfer call=c-1", "deny action=call.transfer reason=call_mismatch"),
+            ("actor=2001 action=call.transfer call=c-1 target=1002", "deny action=call.transfer reason=call_mismatch"),
+            ("actor=1001 action=call.transfer call=c-1 target=9999", "deny action=call.transfer reason=unknown_target"),
+            (&refused.0, &refused.1),
+            // Without a target nobody may replace the call.
+            ("actor=1001 action=call.transfer call=c-1", "allow action=call.transfer reason=transfer_offered"),
+            (&refused.0, &refused.1),
+            (
+                "actor=1001 action=call.transfer call=c-1 target=1002",
+                "allow action=call.transfer reason=transfer_offered",
+            ),
+            (&other.0, &other.1),
+            ("actor=1002 action=call.join call=c-1", "deny action=call.join queue=600 reason=supervisor_role_required"),
+            // Reported again, as after a restart: it is the same call.
+            ("actor=1001 action=call.begin call=c-1 queue=600", "allow action=call.begin queue=600 reason=reported"),
+            ("actor=1002 action=call.replace call=c-1 target=1003", "deny action=call.replace reason=call_mismatch"),
+            (&taken.0, &taken.1),
+            (&refused.0, &refused.1),
+        ],
+    );
+    assert!(line.ask("may org=acme actor=1001 action=call.transfer call=c-1 target=1002").contains("transfer_offered"));
+    play(&mut line, &[(&refused.0, &refused.1)]);
+    play(
+        &mut line,
+        &[(
+            "actor=1001 action=call.transfer call=c-1 target=1002",
+            "allow action=call.transfer reason=transfer_offered",
+        )],
+    );
+    assert!(line.ask("may org=acme actor=1002 action=call.replace call=c-1").contains("allow"), "and the offer stays");
+    play(
+        &mut line,
+        &[
+            (&taken.0, &taken.1),
+            (
+                "actor=1001 action=call.transfer call=c-1 target=1002",
+                "allow action=call.transfer reason=transfer_offered",
+            ),
+            ("actor=1001 action=call.end call=c-1", "allow action=call.end reason=reported"),
+            ("actor=1002 action=call.replace call=c-1", "deny action=call.replace reason=unknown_call"),
+        ],
+    );
+    assert_eq!(running(&sidecar), [0.0; 3], "a call that changes hands is no supervision");
+}

@@ -102,6 +102,9 @@ fn setting_meaning(model: &str, name: &str) -> &'static str {
         ("goto", "allow_unassigned_login") => {
             "Users may log in to queues that they do not serve. After it turns false, such users stay logged in until they log out."
         }
+        ("goto", "watch_colleagues") => {
+            "Users may watch the calls of everybody who is not protected (`call.watch`): the lamps (BLF) of their phones."
+        }
         ("goto", "supervisor.access_configuration_portal") => "Supervisors may open the configuration portal.",
         ("goto", "supervisor.limit_to_assigned_queues") => {
             "Supervisors reach only the queues that they supervise. Off: every queue."

@@ -42,9 +42,15 @@ const REPORTS: &[(&str, &str, &str, &str)] = &[
         "call.begin",
         "`call`",
         "`queue`",
-        "The actor has this call, from that queue. Reported again: the call now belongs to this actor.",
+        "The actor has this call, from that queue. Reported again: the call now belongs to this actor; if nothing changed, the audit log takes it as any question that changes nothing.",
     ),
     ("call.end", "`call`", "", "The call is over, and with it every supervision of the call."),
+    (
+        "call.transfer",
+        "`call`",
+        "`target`",
+        "The actor, whose call it is, transfers it. With `target`, that user may replace the call once within 30 s, and nobody else.",
+    ),
     (
         "supervision.end",
         "",

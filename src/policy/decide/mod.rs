@@ -377,7 +377,7 @@ pub(super) fn weigh<'p>(
 ) -> Result<(u16, &'p Grant), FurthestGrant> {
     let mut furthest = FurthestGrant { failed: FailedCheck::Role, grant: None };
     for (position, grant) in question.organization.model.grants_of(action) {
-        match failed_check(question, grant, facts) {
+        match failed_check(question, action, grant, facts) {
             None => return Ok((position, grant)),
             Some(failed) if failed > furthest.failed => furthest = FurthestGrant { failed, grant: Some(position) },
             Some(_) => {}
@@ -387,14 +387,18 @@ pub(super) fn weigh<'p>(
 }
 
 /// The first condition of the grant that does not hold. `None`: all hold.
-fn failed_check(question: &Question<'_>, grant: &Grant, facts: FactSet) -> Option<FailedCheck> {
+fn failed_check(question: &Question<'_>, action: &Action, grant: &Grant, facts: FactSet) -> Option<FailedCheck> {
     let has_role = grant.roles.is_none_or(|roles| roles.meets(question.actor.roles()));
     if !has_role || !question.attributes.intersection(grant.attributes_barred).is_empty() {
         return Some(FailedCheck::Role);
     }
     let settings = question.organization.settings;
     if !grant.on.without(settings).is_empty() || grant.off.meets(settings) {
-        return Some(FailedCheck::Setting);
+        // A grant for everyone says nothing about the actor. Where other grants name roles, its setting is no reason to
+        // tell a user without such a role that a setting is off.
+        let names_roles = |(_, other): (u16, &Grant)| other.roles.is_some();
+        let concerns_actor = grant.roles.is_some() || !question.organization.model.grants_of(action).any(names_roles);
+        return Some(if concerns_actor { FailedCheck::Setting } else { FailedCheck::Role });
     }
     missing_fact(question, grant, facts).map(FailedCheck::Fact)
 }
