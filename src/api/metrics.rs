@@ -44,6 +44,7 @@ fn scrape_values(sidecar: &Sidecar) -> ScrapeValues {
         leases_ending_soon: leases.ending_soon,
         leases_expired: sidecar.gate.leases_expired(),
         supervisions: counts.supervisions,
+        changes_undone: sidecar.gate.changes_undone(),
         supervisions_revoked: sidecar.gate.supervisions_revoked(),
         store_is_healthy: sidecar.gate.store_is_healthy(),
         audit_is_healthy: sidecar.audit_is_healthy(),

@@ -126,6 +126,7 @@ impl<'g> PbxReports<'g> {
             undo: Undo::Irrevocable,
             changes: ended.iter().map(change).collect(),
             audit: audit(),
+            timed: None,
         };
         Ok(self.state.enqueue_unconditionally(change).commit())
     }
