@@ -19,6 +19,7 @@ feature_code_preset = "asterisk"
 
 [feature_codes]
 "*17{target}" = "agent.login"
+"*45" = "queue.toggle"
 
 [[queues]]
 id = "support"
