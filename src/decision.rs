@@ -60,6 +60,8 @@ closed_list! {
         TargetProtected = "target_protected": "The target is protected from supervision.",
         TargetSupervisionsAtLimit = "target_supervisions_at_limit":
             "The target is under as many supervisions as allowed.",
+        TooLate = "too_late":
+            "The answer could not be given before `until`, when the asker stops waiting; nothing was changed.",
         UnassignedBarred = "unassigned_barred": "The user does not serve that queue, and only users who serve it may log in.",
         UnknownAction = "unknown_action": "The organization's role model has no such action.",
         UnknownCall = "unknown_call": "The PBX has reported no such call.",
@@ -79,6 +81,7 @@ closed_list! {
     /// The reason why no decision was made: an error of the peer, or a connection that ended.
     ErrorReason {
         DuplicateKey = "duplicate_key": "A key is given twice, or a queue is both dialed and given.",
+        DuplicateOnce = "duplicate_once": "Another question was asked under this `once` within the last 60 s.",
         Malformed = "malformed": "The bytes are not in the grammar.",
         MissingKey = "missing_key": "A key that the verb needs is missing.",
         Overload = "overload": "queuewarden has as many connections as allowed; this one is closed.",

@@ -4,7 +4,7 @@
 //! known of them: its names may be unknown and its action may not exist. A dialect builds it and [`crate::policy`]
 //! resolves it.
 
-use crate::telephony::{Digits, Token, Via, closed_list};
+use crate::telephony::{Digits, Token, UnixMillis, Via, closed_list};
 
 closed_list! {
     /// The keys of a question, by their names on the wire.
@@ -33,6 +33,8 @@ closed_list! {
         InUse = "in_use",
         /// The kind of channel.
         Kind = "kind",
+        /// The name of the question in its call: a repeat gets the first answer.
+        Once = "once",
         /// The organization.
         Organization = "org",
         /// Why the user pauses.
@@ -49,6 +51,8 @@ closed_list! {
         ToTag = "to_tag",
         /// The secret of `auth` in the line dialect.
         Token = "token",
+        /// When the asker stops waiting for the answer.
+        Until = "until",
         /// The operation on the object.
         Verb = "verb",
         /// The channel that the request came by.
@@ -323,6 +327,14 @@ pub struct Event<'buf> {
     pub pause_reason: Option<Token<'buf>>,
     /// The values of the keys with a closed list, without `via`.
     pub attributes: AttributeSet,
+    /// When the asker stops waiting for the answer: the answer to a question with [`Intent::Do`] is later
+    /// [`TooLate`](crate::decision::DenyReason::TooLate), and nothing changes. `None`: the asker waits.
+    pub until: Option<UnixMillis>,
+    /// The name of the question: the same question under the same name gets the first answer again. `None`: every
+    /// question is a new one.
+    pub once: Option<Token<'buf>>,
+    /// The time by the clock of the peer when it asked. `None`: the dialect does not carry it.
+    pub asked_at: Option<UnixMillis>,
 }
 
 impl<'buf> Event<'buf> {
@@ -346,6 +358,9 @@ impl<'buf> Event<'buf> {
             lease_seconds: None,
             pause_reason: None,
             attributes: AttributeSet::EMPTY,
+            until: None,
+            once: None,
+            asked_at: None,
         }
     }
 

@@ -47,6 +47,7 @@ fn scrape_values(sidecar: &Sidecar) -> ScrapeValues {
         sessions_ended_idle: sidecar.gate.sessions_ended(BoundReached::Idle),
         sessions_ended_shift: sidecar.gate.sessions_ended(BoundReached::Shift),
         supervisions: counts.supervisions,
+        changes_undone: sidecar.gate.changes_undone(),
         supervisions_revoked: sidecar.gate.supervisions_revoked(),
         store_is_healthy: sidecar.gate.store_is_healthy(),
         audit_is_healthy: sidecar.audit_is_healthy(),

@@ -24,6 +24,9 @@ closed_list! {
         Decision = "decision",
         /// The session store could not write the change of an earlier decision: the peer got `state_unavailable`.
         Refused = "refused",
+        /// The change of an earlier decision was durable, or its answer due, too late: it was undone, and the peer got
+        /// `too_late`.
+        Undone = "undone",
         /// A login session ended without a question.
         SessionEnded = "session_ended",
         /// A supervision ended without a question.
@@ -113,6 +116,10 @@ audit_record! {
     call: Option<&'a str>,
     /// The mode of a supervision.
     mode: Option<&'a str>,
+    /// When the asker stops waiting, in milliseconds since 1970.
+    until: u64,
+    /// The name of the question.
+    once: Option<&'a str>,
     /// The channel of the question: phone or dashboard.
     via: Option<&'a str>,
     /// The dialect of the peer.
@@ -135,7 +142,7 @@ audit_record! {
     one_in: SamplingRate,
     /// The number of lines, files, bytes or problems that the event is about.
     count: u64,
-    /// The decision that was refused in the end.
+    /// The decision that was refused or undone in the end.
     of: DecisionId,
     /// The sequence of the last line that was removed.
     through: u64,

@@ -42,6 +42,8 @@ const COLUMNS: &[&str] = &[
     "lease_seconds",
     "call",
     "mode",
+    "until",
+    "once",
     "via",
     "dialect",
     "peer",

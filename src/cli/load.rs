@@ -21,6 +21,7 @@ use crate::limits::{
 };
 use crate::load::questions::{QuestionMix, Questions};
 use crate::load::results::Results;
+use crate::load::terms::QuestionTerms;
 use crate::load::{LoadDialect, LoadError, LoadPlan, Progress, SidecarAddress, run as run_load};
 use crate::policy::Policy;
 
@@ -61,6 +62,12 @@ pub(super) struct Arguments {
     /// Asks with `do` and `dial` instead of `may`, which logs users in and out. Not for a sidecar in service.
     #[arg(long = "do")]
     changes: bool,
+    /// Gives every question an `until` this many milliseconds after it is sent; a later answer is `too_late`.
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..=60_000), requires = "changes")]
+    within_ms: Option<u32>,
+    /// Gives every question a `once` of its own, so that the sidecar keeps every answer for 60 s.
+    #[arg(long, requires = "changes")]
+    once: bool,
     /// Number of different questions, which are repeated until the end.
     #[arg(long, default_value_t = 65_536, value_name = "N", value_parser = at_most(LOAD_QUESTIONS_MAX))]
     questions: usize,
@@ -154,7 +161,10 @@ fn prepare(loaded: LoadedConfig, options: &Arguments) -> Result<(LoadPlan, Quest
         return Err(PlanError::MixNeedsDo);
     }
     let address = sidecar_address(dialect, &loaded.process, options)?;
-    let questions = Questions::draw(loaded.policy, &mix, intent, dialect, options.questions, options.seed)?;
+    let questions = {
+        let terms = QuestionTerms { within_ms: options.within_ms, once: options.once };
+        Questions::draw(loaded.policy, &mix, intent, dialect, options.questions, options.seed, terms)?
+    };
     let plan = LoadPlan {
         dialect,
         address,

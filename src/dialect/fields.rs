@@ -9,8 +9,11 @@
 
 use crate::decision::{ErrorReason, WireError};
 use crate::event::{AttributeSet, Event, Intent, Key, KeySet, Request};
-use crate::limits::LEASE_SECONDS_MAX;
-use crate::telephony::{Alphabet, Digits, Token, Via, closed_list};
+use crate::limits::{LEASE_SECONDS_MAX, ONCE_BYTES_MAX};
+use crate::telephony::{Alphabet, Digits, Token, UnixMillis, Via, closed_list};
+
+/// Digits of a Unix time in milliseconds.
+const UNTIL_DIGITS: usize = 13;
 
 closed_list! {
     /// The verbs that ask for a decision.
@@ -34,6 +37,8 @@ const DIAL_KEYS: KeySet = KeySet::of(&[
     Key::FromTag,
     Key::ToTag,
     Key::Via,
+    Key::Until,
+    Key::Once,
 ]);
 
 const ACTION_KEYS: KeySet = KeySet::of(&[
@@ -57,6 +62,8 @@ const ACTION_KEYS: KeySet = KeySet::of(&[
     Key::ToTag,
     Key::Verb,
     Key::Via,
+    Key::Until,
+    Key::Once,
 ]);
 
 /// One verb of the line dialect and of JSON-RPC, with its keys.
@@ -160,6 +167,18 @@ pub const REQUEST_KEYS: &[RequestKey] = &[
     request_key(Key::Kind, "", "The kind of channel."),
     request_key(Key::Verb, "", "The operation on the object."),
     request_key(Key::InUse, "", "Whether the object is in use."),
+    request_key(
+        Key::Until,
+        "Unix time in milliseconds, 13 digits, at most 60 s ahead",
+        "When the asker stops waiting. A `do` or `dial` that is read, durable or answered later is `deny \
+         reason=too_late` and changes nothing; `may` ignores it.",
+    ),
+    request_key(
+        Key::Once,
+        "1 to 64 bytes of the value grammar",
+        "The name of the question. The same question of the same actor under the same name within 60 s gets the first \
+         answer again and changes nothing; another question under it is `error reason=duplicate_once`. `may` ignores it.",
+    ),
     request_key(Key::Token, "1 to 128 bytes of the value grammar", "The secret of `auth`."),
 ];
 
@@ -191,6 +210,8 @@ pub struct Fields<'buf> {
     via: Via,
     lease_seconds: Option<u32>,
     attributes: AttributeSet,
+    until: Option<UnixMillis>,
+    once: Option<Token<'buf>>,
 }
 
 impl<'buf> Fields<'buf> {
@@ -221,6 +242,8 @@ impl<'buf> Fields<'buf> {
             via: Via::Phone,
             lease_seconds: None,
             attributes: AttributeSet::EMPTY,
+            until: None,
+            once: None,
         }
     }
 
@@ -315,6 +338,9 @@ impl<'buf> Fields<'buf> {
             Key::Conversation | Key::Field | Key::InUse | Key::Kind | Key::Section | Key::Verb => {
                 self.attributes = self.attributes.union(AttributeSet::value(key, token.as_str())?);
             }
+            Key::Until => self.until = Some(unix_ms(token.as_str())?),
+            Key::Once if token.as_ref().len() > ONCE_BYTES_MAX => return None,
+            Key::Once => self.once = Some(token),
             Key::Token => return None,
         }
         Some(())
@@ -351,6 +377,9 @@ impl<'buf> Fields<'buf> {
             from_tag: self.from_tag,
             lease_seconds: self.lease_seconds,
             attributes: self.attributes,
+            until: self.until,
+            once: self.once,
+            asked_at: None,
         })
     }
 }
@@ -379,6 +408,13 @@ fn seconds(text: &str) -> Option<u32> {
     let is_plain = crate::telephony::is_number(text) && !text.starts_with('0');
     let seconds = text.parse().ok().filter(|_| is_plain)?;
     (seconds <= LEASE_SECONDS_MAX).then_some(seconds)
+}
+
+/// A Unix time in milliseconds, in exactly [`UNTIL_DIGITS`] digits without a leading zero: from the year 2001 to 2286.
+/// A time in seconds or in nanoseconds has another length.
+pub(super) fn unix_ms(text: &str) -> Option<UnixMillis> {
+    let is_plain = crate::telephony::is_number(text) && text.len() == UNTIL_DIGITS && !text.starts_with('0');
+    text.parse().ok().filter(|_| is_plain).map(UnixMillis)
 }
 
 #[cfg(test)]
@@ -410,6 +446,23 @@ mod tests {
         assert_eq!(read(Verb::Dial, &["org=a", "actor=1", "digits=*13"]).unwrap().via, Via::Phone);
     }
 
+    /// TRUTH 1: 1 to 64 bytes.
+    #[test]
+    fn once_has_at_most_64_bytes() {
+        let event = |once: &str| {
+            let pairs = [(Key::Organization, "a"), (Key::Actor, "1"), (Key::Digits, "*13"), (Key::Once, once)];
+            Fields::event_of(Verb::Dial, pairs).map(|event| event.once.is_some())
+        };
+        assert_eq!(event(&"x".repeat(64)), Ok(true));
+        assert_eq!(event(&"x".repeat(65)), Err(WireError::of(ErrorReason::Malformed, Key::Once)));
+    }
+
+    #[test]
+    fn until_is_the_first_and_the_last_time_of_13_digits() {
+        assert_eq!(unix_ms("1000000000000"), Some(UnixMillis(1_000_000_000_000)));
+        assert_eq!(unix_ms("9999999999999"), Some(UnixMillis(9_999_999_999_999)));
+    }
+
     #[test]
     fn an_error_names_its_key() {
         use ErrorReason::{DuplicateKey, Malformed, MissingKey, UnknownKey};
@@ -434,6 +487,18 @@ mod tests {
             (Verb::Do, &["for=99999999999"], WireError::of(Malformed, Key::For)),
             (Verb::Do, &["in_use=maybe"], WireError::of(Malformed, Key::InUse)),
             (Verb::Dial, &["digits=13a"], WireError::of(Malformed, Key::Digits)),
+            // TRUTH 1: a time that is no 13 digits is refused, under `may` as well.
+            (Verb::Do, &["until=0"], WireError::of(Malformed, Key::Until)),
+            (Verb::Do, &["until=1764288000"], WireError::of(Malformed, Key::Until)),
+            (Verb::Dial, &["until=17642880000000000000"], WireError::of(Malformed, Key::Until)),
+            (Verb::May, &["until=0764288000000"], WireError::of(Malformed, Key::Until)),
+            (Verb::Do, &["until=+764288000000"], WireError::of(Malformed, Key::Until)),
+            (Verb::Do, &["until=-764288000000"], WireError::of(Malformed, Key::Until)),
+            (Verb::Do, &["until=1764288000.00"], WireError::of(Malformed, Key::Until)),
+            (Verb::Do, &["until=1764288000000", "until=1764288000000"], WireError::of(DuplicateKey, Key::Until)),
+            (Verb::Do, &["once="], WireError::of(Malformed, Key::Once)),
+            (Verb::Do, &["once=a/b"], WireError::of(Malformed, Key::Once)),
+            (Verb::Do, &["once=a", "once=a"], WireError::of(DuplicateKey, Key::Once)),
         ];
         for (verb, pairs, error) in cases {
             assert_eq!(read(*verb, pairs), Err(*error), "{verb:?} {pairs:?}");

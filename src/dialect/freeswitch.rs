@@ -10,6 +10,8 @@
 //! - The question is in channel variables: `qw_org`; `qw_verb`, which is `dial` unless given, else `do` or `may`; and
 //!   every other key of [`crate::dialect::fields::REQUEST_KEYS`] as `qw_` and its name. The key `verb` is
 //!   `qw_object_verb`. `dial` without `qw_digits` takes the destination number.
+//! - `qw_within` gives `until` as milliseconds from the block's own `Event-Date-Timestamp`, for a dialplan that has no
+//!   clock of its own; `qw_until` and `qw_within` together are `duplicate_key`.
 //! - A variable that begins with `qw_` and is no key is `unknown_key`, except those of an answer. `qw_action` and
 //!   `qw_target` are both: unset them before the next question on the same channel.
 //! - The block has at most 64 KiB and must be complete within 2 s. Its values are URL-encoded.
@@ -40,9 +42,8 @@
 //! <
 //! ```
 
-use percent_encoding::percent_decode;
-
 use crate::decision::{ErrorReason, Outcome, WireError};
+use crate::dialect::channel_values::{DecodedRange, decode, set_times};
 use crate::dialect::connection::VerdictDelivery;
 use crate::dialect::fields::{Fields, Verb};
 use crate::dialect::header_lines::{lines_of, split};
@@ -92,8 +93,11 @@ const OBJECT_VERB: &[u8] = b"object_verb";
 /// Keys that no variable may give: the actor is the user that FreeSWITCH authenticated.
 const NEVER_VARIABLES: KeySet = KeySet::of(&[Key::Actor, Key::Token, Key::Verb]);
 
-/// How FreeSWITCH writes an empty value.
-const UNDEFINED: &[u8] = b"_undef_";
+/// The variable for the key `until` as milliseconds from [`TIMESTAMP`].
+const WITHIN: &[u8] = b"within";
+
+/// The header with the time of the block by FreeSWITCH's clock, in microseconds since 1970.
+const TIMESTAMP: &[u8] = b"Event-Date-Timestamp";
 
 /// One connection from FreeSWITCH.
 #[derive(Clone, Debug, Default)]
@@ -107,13 +111,6 @@ pub struct FreeSwitch {
     line: usize,
 }
 
-/// Where a decoded value is in the buffer of decoded values.
-#[derive(Clone, Copy, Debug)]
-struct DecodedRange {
-    start: usize,
-    end: usize,
-}
-
 /// The values of a block that make the question.
 #[derive(Debug, Default)]
 struct ChannelData {
@@ -124,6 +121,10 @@ struct ChannelData {
     login: Option<DecodedRange>,
     /// `Caller-Destination-Number`: the dialed number.
     destination: Option<DecodedRange>,
+    /// `variable_qw_within`: how long FreeSWITCH waits, in milliseconds.
+    within: Option<DecodedRange>,
+    /// `Event-Date-Timestamp`: when FreeSWITCH sent the block, in microseconds since 1970.
+    sent_at: Option<DecodedRange>,
     /// The keys, in the order of the block.
     keys: [Option<(Key, DecodedRange)>; Key::ALL.len()],
 }
@@ -281,7 +282,9 @@ fn question<'buf>(lines: &[u8], decoded: &'buf mut Vec<u8>) -> Result<Event<'buf
     if let Some(destination) = channel.destination.filter(|_| verb == Verb::Dial && !fields.has(Key::Digits)) {
         fields.set(Key::Digits, value(destination))?;
     }
-    fields.into_event()
+    let mut event = fields.into_event()?;
+    set_times(&mut event, channel.sent_at.map(value), channel.within.map(value))?;
+    Ok(event)
 }
 
 /// Picks and decodes the values that make the question. A duplicate is an error, because it is unclear which one
@@ -296,6 +299,8 @@ fn read_channel_data(lines: &[u8], decoded: &mut Vec<u8>) -> Result<ChannelData,
             b"variable_user_name" => (&mut channel.user, Some(Key::Actor)),
             b"variable_sip_auth_username" => (&mut channel.login, Some(Key::Actor)),
             b"Caller-Destination-Number" => (&mut channel.destination, Some(Key::Digits)),
+            TIMESTAMP => (&mut channel.sent_at, Some(Key::Until)),
+            name if key_name(name) == Some(WITHIN) => (&mut channel.within, Some(Key::Until)),
             name => {
                 let Some(key) = key_of_variable(name)? else { continue };
                 let range = decode(value, decoded).ok_or(WireError::of(ErrorReason::Malformed, key))?;
@@ -317,35 +322,21 @@ fn read_channel_data(lines: &[u8], decoded: &mut Vec<u8>) -> Result<ChannelData,
     Ok(channel)
 }
 
+/// The name of a queuewarden variable without its prefix. FreeSWITCH ignores the case of variable names, and a key that
+/// is not recognized would widen the question.
+fn key_name(name: &[u8]) -> Option<&[u8]> {
+    let (prefix, name) = name.split_at_checked(VARIABLE_PREFIX.len())?;
+    prefix.eq_ignore_ascii_case(VARIABLE_PREFIX).then_some(name)
+}
+
 /// The key that a variable gives. `None`: it is no queuewarden variable, or one of an answer.
 fn key_of_variable(name: &[u8]) -> Result<Option<Key>, WireError> {
-    let Some((prefix, name)) = name.split_at_checked(VARIABLE_PREFIX.len()) else { return Ok(None) };
-    // FreeSWITCH ignores the case of variable names. A key that is not recognized would widen the question.
-    if !prefix.eq_ignore_ascii_case(VARIABLE_PREFIX) || ANSWER_ONLY.contains(&name) {
-        return Ok(None);
-    }
+    let Some(name) = key_name(name).filter(|name| !ANSWER_ONLY.contains(name)) else { return Ok(None) };
     if name == OBJECT_VERB {
         return Ok(Some(Key::Verb));
     }
     let key = Key::named(name).filter(|&key| !NEVER_VARIABLES.has(key));
     key.map(Some).ok_or(WireError::new(ErrorReason::UnknownKey))
-}
-
-/// Decodes a value and appends it to `decoded`. `None`: a `%` is not followed by two hexadecimal digits.
-fn decode(value: &[u8], decoded: &mut Vec<u8>) -> Option<DecodedRange> {
-    let start = decoded.len();
-    if value != UNDEFINED {
-        let mut escapes = value.iter().enumerate().filter(|(_, byte)| **byte == b'%');
-        let is_complete = |(at, _): (usize, &u8)| {
-            let digits = value.get(at.saturating_add(1)..at.saturating_add(3));
-            digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
-        };
-        if !escapes.all(is_complete) {
-            return None;
-        }
-        decoded.extend(percent_decode(value));
-    }
-    Some(DecodedRange { start, end: decoded.len() })
 }
 
 #[cfg(test)]

@@ -191,6 +191,9 @@ pub(super) fn read<'de>(json: &'de [u8], object: &mut impl ObjectReader<'de>) ->
     deserializer.end()
 }
 
+/// The keys whose value may be a whole number instead of a string.
+const NUMBERS: KeySet = KeySet::of(&[Key::For, Key::Until, Key::Once]);
+
 /// Where the bytes of a value are.
 #[derive(Clone, Copy, Debug)]
 enum ValueLocation<'buf> {
@@ -225,7 +228,8 @@ impl<'buf> QuestionMembers<'buf> {
         Self { values: [None; Key::ALL.len()], count: 0, given: KeySet::EMPTY, error: None, decoded }
     }
 
-    /// Adds one member. `key` is `None` for a name that is no key. A value must be a string; seconds may be a number.
+    /// Adds one member. `key` is `None` for a name that is no key. A value must be a string; those of
+    /// [`NUMBERS`] may be a number.
     pub(super) fn add(&mut self, key: Option<Key>, value: JsonScalar<'buf>) {
         if self.error.is_some() {
             return;
@@ -241,7 +245,7 @@ impl<'buf> QuestionMembers<'buf> {
                 self.decoded.extend_from_slice(text.as_bytes());
                 Some(ValueLocation::Decoded { start, end: self.decoded.len() })
             }
-            JsonScalar::Number(number) if key == Key::For => {
+            JsonScalar::Number(number) if NUMBERS.has(key) => {
                 // Writing to a vector cannot fail.
                 write!(self.decoded, "{number}").ok();
                 Some(ValueLocation::Decoded { start, end: self.decoded.len() })

@@ -2,7 +2,8 @@
 //!
 //! Kamailio connects to TCP port 4575 and sends requests as netstrings, `LENGTH:JSON,`. The method is the verb (`dial`,
 //! `do`, `may`, `ping`, `auth`) and `params` an object with the keys of [`crate::dialect::fields::REQUEST_KEYS`].
-//! Values are strings; `for` may be a number. Many requests may be under way, and replies may come in any order.
+//! Values are strings; `for`, `until` and `once` may be numbers. Many requests may be under way, and replies may come
+//! in any order.
 //!
 //! ```text
 //! > {"jsonrpc":"2.0","id":5,"method":"dial","params":{"org":"acme","actor":"1001","digits":"*13600"}}

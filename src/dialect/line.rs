@@ -53,6 +53,27 @@
 //! answers on the connection wait for it; earlier ones, and those of other connections that change nothing, do not. If
 //! the disk does not take the change, the answer is `deny reason=state_unavailable` and nothing has changed.
 //!
+//! # Questions with an end, and repeats
+//!
+//! `until` says when the peer stops waiting. The system's clock is read when the question is read, when its change is
+//! durable and before its answer is written; a `do` or `dial` that is too late by then is denied, and its change is
+//! undone by a second one. A report of the PBX is checked when it is read only: what it reports has happened.
+//!
+//! ```text
+//! > c5 dial org=acme actor=1001 digits=*13600 until=1000000000000
+//! < c5 deny reason=too_late policy=1
+//! ```
+//!
+//! `once` names a question: within 60 s the same question of the same actor under the same name gets the first answer
+//! again, whatever id, `until` and dialect it has, and nothing happens twice. A repeat waits for a first that waits for
+//! the disk. `too_late`, `overload` and `state_unavailable` are not kept.
+//!
+//! ```text
+//! > d7 dial org=acme actor=1002 digits=*13601 once=call-9.1
+//! < d7 allow action=queue.login queue=601 reason=assigned policy=1
+//! > d8 dial org=acme actor=1002 digits=*13601 once=call-9.1
+//! < d8 allow action=queue.login queue=601 reason=assigned policy=1
+//! ```
 //!
 //! `watch` turns the connection into a list of changes: [`watch`](super::watch).
 

@@ -6,30 +6,33 @@
 
 use std::sync::Arc;
 
-use crate::decision::{Decision, DenyReason, Transition};
+use crate::decision::{Decision, DenyReason, Reason, Transition};
 use crate::event::Intent;
 use crate::gate::answer;
 use crate::gate::audit::{AskedQuestion, DecisionBasis, is_supervision};
 use crate::gate::change_feed::{Cause, Change};
-use crate::gate::commit::group::{PendingCommit, Undo};
+use crate::gate::commit::group::{DirtyUser, PendingChange, Undo};
 use crate::gate::commit::queue::Unavailable;
 use crate::gate::endings::Endings;
 use crate::gate::state::{Enqueued, GateState};
+use crate::gate::timed_change::{Awaited, TimedChange, TimedEffect};
 use crate::limits::SUPERVISION_SECONDS_MAX;
 use crate::policy::decide::{JudgedQueues, Judgement, decide};
 use crate::policy::directory::User;
+use crate::policy::model::Effect;
 use crate::policy::resolve::Question;
+use crate::sessions::open_changes::ChangeFate;
 use crate::sessions::supervisions::Supervision;
-use crate::sessions::table::{LoginTerms, SessionTable};
-use crate::telephony::{Moment, QueueSet, SupervisionMode, Token, UserId};
+use crate::sessions::table::{AlteredSession, LoginTerms, SessionTable};
+use crate::telephony::{Ground, Moment, QueueSet, SupervisionMode, Token, UserId};
 
 /// A judgement after its change was made or refused: what the answer and the audit log say.
 pub(super) struct FinalJudgement<'p> {
     pub(super) judgement: Judgement<'p>,
     /// The grant that the audit log names, by its position in the model. `None`: no grant decided, or no log is kept.
     pub(super) grant: Option<u16>,
-    /// The commit that the answer waits for. `None`: the answer is sent at once.
-    pub(super) commit: Option<Arc<PendingCommit>>,
+    /// What the answer waits for. `None`: the answer is sent at once.
+    pub(super) awaited: Option<Awaited>,
     /// Whether the audit record of the decision is in the commit queue, with the change.
     pub(super) is_audited: bool,
 }
@@ -37,23 +40,30 @@ pub(super) struct FinalJudgement<'p> {
 impl<'p> FinalJudgement<'p> {
     /// A judgement that changes nothing.
     pub(super) const fn unchanged(judgement: Judgement<'p>, grant: Option<u16>) -> Self {
-        Self { judgement, grant, commit: None, is_audited: false }
+        Self { judgement, grant, awaited: None, is_audited: false }
     }
 }
 
 /// The result of [`ChangeMaker::make`].
 enum Made {
-    /// Nothing was changed and nothing was enqueued. The audit record of the decision is not written yet.
-    Nothing,
-    /// The change was made and published already: nothing has to be written for it.
-    Published,
-    /// A change or an audit record was enqueued, or the decision depends on one: the answer waits for this commit.
-    WaitsForCommit(Arc<PendingCommit>),
+    /// Nothing was changed and nothing was enqueued. The audit record of the decision is not written yet. The answer
+    /// waits for this: `None`, or a question that confirmed a change and may be too late.
+    Nothing(Option<Awaited>),
+    /// A change or an audit record was published or enqueued, or the decision depends on one: the answer waits for
+    /// this. `None`: nothing has to be written.
+    Done(Option<Awaited>),
 }
 
 impl From<Enqueued> for Made {
     fn from(enqueued: Enqueued) -> Self {
-        enqueued.commit().map_or(Self::Published, Self::WaitsForCommit)
+        Self::Done(Awaited::new(enqueued.commit(), None))
+    }
+}
+
+impl Made {
+    /// A change that is undone if its answer comes too late.
+    fn timed(enqueued: Enqueued, timed: Option<Arc<TimedChange>>) -> Self {
+        Self::Done(Awaited::new(enqueued.commit(), timed))
     }
 }
 
@@ -83,9 +93,8 @@ pub(super) fn decide_and_apply<'p>(
     // A first login session begins with the question that opened it.
     table.note_activity(question.actor.id(), now);
     match made {
-        Ok(Made::Nothing) => FinalJudgement::unchanged(judgement, grant),
-        Ok(Made::Published) => FinalJudgement { judgement, grant, commit: None, is_audited },
-        Ok(Made::WaitsForCommit(commit)) => FinalJudgement { judgement, grant, commit: Some(commit), is_audited },
+        Ok(Made::Nothing(awaited)) => FinalJudgement { awaited, ..FinalJudgement::unchanged(judgement, grant) },
+        Ok(Made::Done(awaited)) => FinalJudgement { judgement, grant, awaited, is_audited },
         Err(Unavailable) => {
             let decision = Decision::deny(DenyReason::StateUnavailable);
             FinalJudgement::unchanged(Judgement { decision, ..judgement }, grant)
@@ -113,7 +122,7 @@ impl ChangeMaker<'_, '_, '_> {
         };
         match transition {
             Transition::Nothing => self.change_nothing(table),
-            Transition::Supervise(mode) => self.supervise(table, mode).map(Made::from),
+            Transition::Supervise(mode) => self.supervise(table, mode),
             Transition::Begin(_) | Transition::End | Transition::Pause(_) | Transition::Renew => {
                 self.change_sessions(table, transition)
             }
@@ -125,24 +134,68 @@ impl ChangeMaker<'_, '_, '_> {
         let Self { state, question, subject, .. } = *self;
         if is_supervision(question.intent, Some(question.action)) {
             let audit = self.audit_record();
-            return state.enqueue_audited(question.organization, audit, Undo::AnswerOnly, vec![]).map(Made::from);
+            let enqueued = state.enqueue_audited(question.organization, audit, Undo::AnswerOnly, vec![], None);
+            return enqueued.map(Made::from);
         }
+        let timed = self.confirm(table);
         let ticket = table.unsettled_ticket(subject);
         let Some(commit) = ticket.and_then(|ticket| state.commit_queue.commit_of(ticket)) else {
-            return Ok(Made::Nothing);
+            return Ok(Made::Nothing(Awaited::new(None, timed)));
         };
         // The decision depends on a change that is not durable yet: its answer waits for that change, and its audit
         // record is enqueued behind the record of that change.
         if state.audit.is_none() {
-            return Ok(Made::WaitsForCommit(commit));
+            return Ok(Made::Done(Awaited::new(Some(commit), timed)));
         }
         let audit = self.audit_record();
-        state.enqueue_sessions(table, question.organization, subject, vec![], vec![], audit).map(Made::from)
+        let enqueued = state.enqueue_sessions(table, question.organization, subject, vec![], vec![], audit)?;
+        Ok(Made::timed(enqueued, timed))
+    }
+
+    /// Notes that what the question wants is there already: it stands even if the question that made it is undone,
+    /// unless this one is too late as well.
+    fn confirm(&self, table: &mut SessionTable) -> Option<Arc<TimedChange>> {
+        if !table.has_open_change(self.subject) {
+            return None;
+        }
+        let reason = self.judgement.decision.reason();
+        let change = match (self.judgement.action.effect, reason) {
+            (Effect::Login(_), Reason::Allow(_)) => Transition::Begin(Ground::Assigned),
+            (Effect::Logout(_), Reason::Deny(DenyReason::NotLoggedIn)) => Transition::End,
+            (Effect::Pause(_, paused), Reason::Allow(_)) => Transition::Pause(paused),
+            _ => return None,
+        };
+        match self.judgement.queues {
+            JudgedQueues::Nothing => return None,
+            JudgedQueues::One(queue) => table.confirm(self.subject, &[queue], change, None),
+            JudgedQueues::All => table.confirm(self.subject, self.queues.as_slice(), change, None),
+        }
+        self.asked.event.until?;
+        let fate = Arc::default();
+        table.set_fate(self.subject, &fate);
+        self.timed_sessions(fate, vec![], Cause::Login, &[])
+    }
+
+    /// A change of login sessions that is undone if its answer comes too late. `None`: the question has no `until`.
+    fn timed_sessions(
+        &self,
+        fate: Arc<ChangeFate>,
+        altered: Vec<AlteredSession>,
+        cause: Cause,
+        audit: &[u8],
+    ) -> Option<Arc<TimedChange>> {
+        let (until, organization) = (self.asked.event.until?, self.question.organization);
+        let effect = TimedEffect::Sessions { user: DirtyUser::new(organization, self.subject), altered, cause };
+        Some(TimedChange::new(until, organization.id, audit, fate, effect))
     }
 
     fn change_sessions(&self, table: &mut SessionTable, transition: Transition) -> Result<Made, Unavailable> {
         let Self { state, question, subject, now, .. } = *self;
         let actor = question.actor.id();
+        let until = self.asked.event.until;
+        if until.is_some() {
+            table.track(subject);
+        }
         let terms = LoginTerms {
             at: now,
             by: (subject != actor).then_some(actor),
@@ -153,11 +206,15 @@ impl ChangeMaker<'_, '_, '_> {
             JudgedQueues::One(queue) => table.apply(subject, &[queue], transition, terms),
             JudgedQueues::All => table.apply(subject, self.queues.as_slice(), transition, terms),
         };
+        let fate = Arc::default();
+        if until.is_some() {
+            table.set_fate(subject, &fate);
+        }
         if transition == Transition::Pause(true) {
             table.set_pause_reason(&altered, self.asked.event.pause_reason.map(Token::as_str));
         }
         if altered.is_empty() {
-            return Ok(Made::Nothing);
+            return Ok(Made::Nothing(Awaited::new(None, self.timed_sessions(fate, vec![], Cause::Login, &[]))));
         }
         let cause = match transition {
             Transition::End if subject == actor => Cause::Logout,
@@ -167,11 +224,24 @@ impl ChangeMaker<'_, '_, '_> {
         let change = |altered| Change::of_session(question.organization, altered, cause);
         let changes = altered.iter().filter_map(change).collect();
         let audit = self.audit_record();
-        state.enqueue_sessions(table, question.organization, subject, altered, changes, audit).map(Made::from)
+        let organization = question.organization;
+        let dirty_user = DirtyUser::new(organization, subject);
+        let timed = self.timed_sessions(fate, if until.is_some() { altered.clone() } else { vec![] }, cause, &audit);
+        let to_revert = altered.clone();
+        let change = PendingChange {
+            organization: organization.id,
+            dirty_user: Some(dirty_user),
+            undo: Undo::Sessions(altered),
+            changes,
+            audit,
+            timed: timed.clone(),
+        };
+        let enqueued = state.enqueue_timed_sessions(table, subject, change, &to_revert)?;
+        Ok(Made::timed(enqueued, timed))
     }
 
     /// Starts a supervision, in place of a running one of the same target by the same supervisor.
-    fn supervise(&self, table: &mut SessionTable, mode: SupervisionMode) -> Result<Enqueued, Unavailable> {
+    fn supervise(&self, table: &mut SessionTable, mode: SupervisionMode) -> Result<Made, Unavailable> {
         let Self { state, question, now, .. } = *self;
         let organization = question.organization;
         let supervision = Supervision {
@@ -184,16 +254,24 @@ impl ChangeMaker<'_, '_, '_> {
             ends: now.after(SUPERVISION_SECONDS_MAX),
             action: self.judgement.action.name.clone(),
             attributes: question.attributes,
+            number: table.supervisions.next_number(),
         };
         let began = Change::supervision_began(organization, &supervision, Cause::Permission);
         let replaced = table.supervisions.begin(supervision.clone());
         let ended = replaced.as_ref().map(|old| Change::supervision_ended(organization, old, Cause::Replacement));
         let changes = ended.into_iter().chain([began]).collect();
+        let audit = self.audit_record();
+        let timed = self.asked.event.until.map(|until| {
+            let (began, replaced) = (Box::new(supervision.clone()), replaced.clone().map(Box::new));
+            let effect = TimedEffect::Supervision { began, replaced };
+            TimedChange::new(until, organization.id, &audit, Arc::default(), effect)
+        });
         let ended: Vec<Supervision> = replaced.into_iter().collect();
         let undo = Undo::Supervisions { began: Some(Box::new(supervision.clone())), ended: ended.clone() };
-        state
-            .enqueue_audited(organization, self.audit_record(), undo, changes)
-            .inspect_err(|_| table.supervisions.undo(Some(&supervision), &ended, |_| true))
+        let enqueued = state
+            .enqueue_audited(organization, audit, undo, changes, timed.clone())
+            .inspect_err(|_| table.supervisions.undo(Some(&supervision), &ended, |_| true))?;
+        Ok(Made::timed(enqueued, timed))
     }
 
     /// The packed audit record of the decision; empty without an audit log.

@@ -112,6 +112,8 @@ impl<'a> AskedQuestion<'a, '_> {
             lease_seconds: basis.lease_seconds,
             call: text(event.call),
             mode: answer.mode.map(SupervisionMode::name),
+            until: event.until.map_or(0, |until| until.0),
+            once: text(event.once),
             via: Some(event.via.name()),
             dialect: not_empty(origin.dialect),
             peer: not_empty(origin.peer),
@@ -214,6 +216,15 @@ impl<'g> Auditor<'g> {
         self.note(&AuditRecord { one_in, ..asked.record(answer, basis, audit.next_decision()) });
     }
 
+    /// Notes the answer to a repeated question, which is the first answer again.
+    pub(super) fn note_repeat(self, asked: &AskedQuestion<'_, '_>, answer: &Answer<'_>) {
+        let Some(audit) = &self.state.audit else { return };
+        let organization = asked.policy.organization(&asked.event.organization);
+        let basis = DecisionBasis { organization, ..DecisionBasis::default() };
+        let details = Some("a repeat: the answer of the first question with this `once`");
+        self.note(&AuditRecord { details, ..asked.record(answer, &basis, audit.next_decision()) });
+    }
+
     /// Notes that a question was denied without being judged.
     pub(super) fn note_denial(self, event: &Event<'_>, origin: &QuestionOrigin<'_>, reason: DenyReason) {
         let policy = self.state.policy.load();
@@ -221,6 +232,30 @@ impl<'g> Auditor<'g> {
         let basis = DecisionBasis { organization, ..DecisionBasis::default() };
         let answer = denied_early(&policy, reason, PartlyResolved::default());
         self.note_decision(&AskedQuestion { policy: &policy, event, origin }, &answer, &basis);
+    }
+
+    /// Notes that the answer to a question that changed nothing came too late: the peer got `too_late`.
+    pub(super) fn note_late_answer(
+        self,
+        organization: &str,
+        actor: &str,
+        action: Option<&str>,
+        origin: &QuestionOrigin<'_>,
+    ) {
+        let (policy, reason) = (self.state.policy.load(), Reason::Deny(DenyReason::TooLate));
+        let id = self.state.audit.as_ref().map_or_else(DecisionId::default, AuditBuffer::next_decision);
+        self.note(&AuditRecord {
+            time: LogTime(origin.unix_ms),
+            id,
+            organization: Some(organization),
+            actor: Some(actor),
+            action,
+            dialect: Some(origin.dialect),
+            peer: Some(origin.peer),
+            verdict: Some(reason.verdict()),
+            reason: Some(reason.code()),
+            ..record_of_policy(About::Decision, &policy)
+        });
     }
 
     /// Notes that a peer asked to watch an unknown organization.

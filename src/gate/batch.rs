@@ -1,11 +1,11 @@
 //! Questions that arrive together: one load of the policy snapshot serves all of them.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use arc_swap::Guard;
 
 use crate::decision::{Answer, DenyReason, Outcome, Reason};
-use crate::event::{Event, Request};
+use crate::event::{Event, Intent, Request};
 use crate::gate::answer;
 use crate::gate::apply::{FinalJudgement, decide_and_apply};
 use crate::gate::audit::{AskedQuestion, DecisionBasis, QuestionOrigin, is_supervision};
@@ -13,14 +13,16 @@ use crate::gate::commit::group::{PendingCommit, Undo};
 use crate::gate::commit::queue::Unavailable;
 use crate::gate::endings::Endings;
 use crate::gate::offers;
+use crate::gate::once::{DUPLICATE_ONCE, KeptOutcome, Known};
 use crate::gate::pbx_reports::{PbxReport, PbxReports};
 use crate::gate::state::GateState;
+use crate::gate::timed_change::Awaited;
 use crate::limits::JUDGE_AGAIN_MAX;
 use crate::policy::Policy;
 use crate::policy::decide::{NoSessions, decide};
 use crate::policy::prefetch::prefetch;
 use crate::policy::resolve::{PartlyResolved, Question, ResolveError, resolve};
-use crate::telephony::{Moment, QueueSet};
+use crate::telephony::{Moment, QueueSet, Token};
 
 /// The policy snapshot of the moment when the first question of the batch was asked. A batch that is kept keeps its
 /// snapshot in memory, so it lives for one turn of a connection.
@@ -49,7 +51,59 @@ impl<'g> Batch<'g> {
         event: &Event<'_>,
         now: Moment,
         queues: &mut QueueSet,
-        answer: impl FnOnce(Outcome<'_>, Option<Arc<PendingCommit>>) -> R,
+        answer: impl FnOnce(Outcome<'_>, Option<Awaited>) -> R,
+    ) -> R {
+        match event.once.filter(|_| event.intent == Intent::Do) {
+            Some(once) => self.ask_once(origin, event, once, now, queues, answer),
+            None => self.ask_anew(origin, event, now, queues, answer),
+        }
+    }
+
+    /// Answers a question that has a name: as before, if it was asked under that name.
+    fn ask_once<R>(
+        &mut self,
+        origin: &QuestionOrigin<'_>,
+        event: &Event<'_>,
+        once: Token<'_>,
+        now: Moment,
+        queues: &mut QueueSet,
+        answer: impl FnOnce(Outcome<'_>, Option<Awaited>) -> R,
+    ) -> R {
+        let state = self.state;
+        let Some(organization) = self.policy.organization(&event.organization) else {
+            return self.ask_anew(origin, event, now, queues, answer);
+        };
+        let table = state.once.of(&organization.name);
+        let digest = state.once.digest(&self.policy, event, once);
+        // Held until the first answer is kept: a repeat on another connection waits here for it.
+        let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
+        match table.look_up(digest, now.uptime_ms, event.until) {
+            Known::Nothing => {}
+            Known::Another => return answer(Outcome::Faulty(DUPLICATE_ONCE), None),
+            Known::Same(kept, awaited) => {
+                let outcome = kept.outcome();
+                if let Outcome::Decided(repeated) = &outcome {
+                    state.auditor().note_repeat(&AskedQuestion { policy: &self.policy, event, origin }, repeated);
+                }
+                return answer(outcome, awaited);
+            }
+        }
+        self.ask_anew(origin, event, now, queues, |outcome, awaited| {
+            if let Some(kept) = KeptOutcome::of(&outcome) {
+                table.keep(digest, kept, awaited.as_ref(), now.uptime_ms);
+            }
+            drop(table);
+            answer(outcome, awaited)
+        })
+    }
+
+    fn ask_anew<R>(
+        &mut self,
+        origin: &QuestionOrigin<'_>,
+        event: &Event<'_>,
+        now: Moment,
+        queues: &mut QueueSet,
+        answer: impl FnOnce(Outcome<'_>, Option<Awaited>) -> R,
     ) -> R {
         note_activity(self.state, &self.policy, event, now);
         self.probe(origin, event, now, queues, answer)
@@ -62,7 +116,7 @@ impl<'g> Batch<'g> {
         event: &Event<'_>,
         now: Moment,
         queues: &mut QueueSet,
-        answer: impl FnOnce(Outcome<'_>, Option<Arc<PendingCommit>>) -> R,
+        answer: impl FnOnce(Outcome<'_>, Option<Awaited>) -> R,
     ) -> R {
         let state = self.state;
         for _ in 0..JUDGE_AGAIN_MAX {
@@ -72,10 +126,10 @@ impl<'g> Batch<'g> {
                 && let Some(report) = PbxReport::named(&name)
             {
                 let (decided, commit) = PbxReports::new(state).accept(&asked, report, now);
-                return answer(Outcome::Decided(decided), commit);
+                return answer(Outcome::Decided(decided), Awaited::new(commit, None));
             }
             if let Some((decided, commit)) = offers::take(state, &asked, now) {
-                return answer(Outcome::Decided(decided), commit);
+                return answer(Outcome::Decided(decided), Awaited::new(commit, None));
             }
             let resolved = resolve(policy, event, state.reported_call(policy, event, now))
                 .map(|question| Question { at: Some(now.wall), ..question });
@@ -83,7 +137,7 @@ impl<'g> Batch<'g> {
                 Ok(question) => question,
                 Err(ResolveError::Denied { reason, known }) => {
                     let (denied, commit) = deny_early(state, &asked, *reason, *known);
-                    return answer(Outcome::Decided(denied), commit);
+                    return answer(Outcome::Decided(denied), Awaited::new(commit, None));
                 }
                 Err(ResolveError::Faulty(error)) => return answer(Outcome::Faulty(*error), None),
             };
@@ -111,7 +165,7 @@ impl<'g> Batch<'g> {
                 }
             };
             let decided = record_and_answer(state, &asked, question, &judged, queues);
-            return answer(Outcome::Decided(decided), judged.commit);
+            return answer(Outcome::Decided(decided), judged.awaited);
         }
         state.auditor().note_denial(event, origin, DenyReason::Overload);
         let denied = answer::denied_early(&self.policy, DenyReason::Overload, PartlyResolved::default());
@@ -167,7 +221,7 @@ fn deny_early<'a>(
     let organization = known.organization.filter(|_| is_supervision(asked.event.intent, known.action));
     if let Some(organization) = organization.filter(|_| state.audit.is_some()) {
         let audit = state.auditor().packed_decision(asked, &denied, &basis);
-        match state.enqueue_audited(organization, audit, Undo::AnswerOnly, vec![]) {
+        match state.enqueue_audited(organization, audit, Undo::AnswerOnly, vec![], None) {
             Ok(enqueued) => return (denied, enqueued.commit()),
             Err(Unavailable) => denied.reason = Reason::Deny(DenyReason::StateUnavailable),
         }

@@ -141,7 +141,7 @@ impl<'g> Endings<'g> {
 
     fn enqueue(&self, organization: OrganizationId, dirty_user: Option<DirtyUser>, changes: Vec<Change>) -> Enqueued {
         let audit = self.state.auditor().packed_endings(&changes, None);
-        let change = PendingChange { organization, dirty_user, undo: Undo::Irrevocable, changes, audit };
+        let change = PendingChange { organization, dirty_user, undo: Undo::Irrevocable, changes, audit, timed: None };
         self.state.enqueue_unconditionally(change)
     }
 }

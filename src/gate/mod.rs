@@ -9,6 +9,8 @@
 //! | `batch` | one policy snapshot for the questions that arrive together: resolve, decide, apply, answer |
 //! | `apply` | decides under the lock of the table, makes the change, enqueues it |
 //! | `answer` | a judgement in the names of the policy |
+//! | `timed_change` | `until`: changes that are undone if their answer comes too late |
+//! | `once` | the first answers to questions with a name, for their repeats |
 //! | [`pbx_reports`] | reports of the PBX: calls, and ends of supervisions |
 //! | `offers` | calls that were offered by a transfer, and their replacement |
 //! | `endings` | sessions and supervisions that end without a question: leases, removed users, revocations |
@@ -31,10 +33,12 @@ pub mod counts;
 mod endings;
 mod explain;
 mod offers;
+mod once;
 pub mod operator;
 pub mod pbx_reports;
 mod restore;
 mod state;
+mod timed_change;
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -49,7 +53,7 @@ use crate::event::Event;
 use crate::policy::Policy;
 use crate::sessions::activity::BoundReached;
 use crate::sessions::store::{Store, StoreError};
-use crate::telephony::{Moment, QueueSet, Token};
+use crate::telephony::{Moment, QueueSet, Token, UnixMillis};
 pub use audit::QuestionOrigin;
 pub use batch::Batch;
 use change_feed::ChangeFeed;
@@ -63,6 +67,7 @@ pub use explain::{DialedMeaning, Explained};
 use operator::Operator;
 pub use restore::Restored;
 use state::GateState;
+pub use timed_change::{Awaited, Untimely, check as check_until};
 
 /// The name of the thread that writes the session store and the audit log.
 const WRITER_THREAD: &str = "writer";
@@ -156,9 +161,31 @@ impl Gate {
         event: &Event<'_>,
         now: Moment,
         queues: &mut QueueSet,
-        answer: impl FnOnce(Outcome<'_>, Option<Arc<PendingCommit>>) -> R,
+        answer: impl FnOnce(Outcome<'_>, Option<Awaited>) -> R,
     ) -> R {
         self.batch().ask(&QuestionOrigin::default(), event, now, queues, answer)
+    }
+
+    /// Whether the answer to a question with this `until` may be sent at `now`, by the system clock. False: it is
+    /// [`DenyReason::TooLate`], and what it changed is undone, unless a repeat of the question is still waited for.
+    #[must_use]
+    pub fn may_be_told(&self, until: Option<UnixMillis>, awaited: Option<&Awaited>, now: UnixMillis) -> bool {
+        let change = awaited.and_then(|awaited| awaited.change.as_deref());
+        timed_change::conclude(&self.state, until, change, now)
+    }
+
+    /// Undoes what the answer confirms, if it has an `until`: the answer becomes
+    /// [`DenyReason::StateUnavailable`] because its commit takes too long.
+    pub fn abandon(&self, awaited: &Awaited) {
+        if let Some(change) = &awaited.change {
+            timed_change::abandon(&self.state, change);
+        }
+    }
+
+    /// The number of changes that were undone because their answer came too late, since the start.
+    #[must_use]
+    pub fn changes_undone(&self) -> u64 {
+        self.state.changes_undone.load(Ordering::Relaxed)
     }
 
     /// Loads the policy snapshot once, for questions that arrive together.
@@ -196,6 +223,7 @@ impl Gate {
             self.state.auditor().note_reload(&policy);
         }
         Endings::new(&self.state).reconcile_all(&policy);
+        self.state.once.keep_only(&policy);
         before
     }
 
@@ -264,6 +292,11 @@ impl Gate {
     /// Notes in the audit log that a question was denied without being judged.
     pub fn note_denial(&self, event: &Event<'_>, origin: &QuestionOrigin<'_>, reason: DenyReason) {
         self.state.auditor().note_denial(event, origin, reason);
+    }
+
+    /// Notes in the audit log that the answer to a question that changed nothing came too late.
+    pub fn note_late_answer(&self, organization: &str, actor: &str, action: Option<&str>, origin: &QuestionOrigin<'_>) {
+        self.state.auditor().note_late_answer(organization, actor, action, origin);
     }
 
     /// Notes in the audit log that a peer asked to watch an unknown organization.

@@ -95,6 +95,7 @@ pub(super) fn take<'p>(
         undo: Undo::Irrevocable,
         changes: vec![],
         audit: state.auditor().packed_decision(asked, &answer, &basis),
+        timed: None,
     };
     Some((answer, state.enqueue_unconditionally(change).commit()))
 }

@@ -260,7 +260,7 @@ impl<'g> Operator<'g> {
         let undo = Undo::Supervisions { began: None, ended: ended.clone() };
         let enqueued = self
             .state
-            .enqueue_audited(organization, audit, undo, changes)
+            .enqueue_audited(organization, audit, undo, changes, None)
             .inspect_err(|_| table.supervisions.undo(None, &ended, |_| true));
         Ok((rows, enqueued.map_err(|_| OperatorError::Unavailable)?.commit()))
     }

@@ -131,6 +131,7 @@ impl<'g> PbxReports<'g> {
             undo: Undo::Irrevocable,
             changes: ended.iter().map(change).collect(),
             audit: audit(),
+            timed: None,
         };
         Ok(Applied::Enqueued(self.state.enqueue_unconditionally(change).commit()))
     }

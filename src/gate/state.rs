@@ -11,6 +11,8 @@ use crate::gate::audit::Auditor;
 use crate::gate::change_feed::{Change, ChangeFeeds};
 use crate::gate::commit::group::{DirtyUser, PendingChange, PendingCommit, Undo};
 use crate::gate::commit::queue::{CommitQueue, Receipt, Unavailable};
+use crate::gate::once::OnceTables;
+use crate::gate::timed_change::TimedChange;
 use crate::policy::resolve::ReportedCall;
 use crate::policy::{Organization, Policy};
 use crate::sessions::SessionTables;
@@ -52,6 +54,10 @@ pub(crate) struct GateState {
     pub(crate) ended_idle: AtomicU64,
     /// Login sessions that ended with the shift of their queue since the start.
     pub(crate) ended_with_shift: AtomicU64,
+    /// Changes that were undone because their answer came too late, since the start.
+    pub(crate) changes_undone: AtomicU64,
+    /// The questions that have a name of their own.
+    pub(super) once: OnceTables,
     /// Supervisions that a reload ended since the start.
     pub(crate) supervisions_revoked: AtomicU64,
 }
@@ -67,6 +73,8 @@ impl GateState {
             leases_expired: AtomicU64::new(0),
             ended_idle: AtomicU64::new(0),
             ended_with_shift: AtomicU64::new(0),
+            changes_undone: AtomicU64::new(0),
+            once: OnceTables::default(),
             supervisions_revoked: AtomicU64::new(0),
         }
     }
@@ -128,14 +136,31 @@ impl GateState {
         audit: Vec<u8>,
     ) -> Result<Enqueued, Unavailable> {
         let to_revert = altered.clone();
-        let enqueued = self.enqueue(PendingChange {
+        let change = PendingChange {
             organization: organization.id,
             dirty_user: Some(DirtyUser::new(organization, user)),
             undo: Undo::Sessions(altered),
             changes,
             audit,
-        });
-        let enqueued = enqueued.inspect_err(|_| table.undo(&to_revert))?;
+            timed: None,
+        };
+        self.enqueue_timed_sessions(table, user, change, &to_revert)
+    }
+
+    /// As [`GateState::enqueue_sessions`], for a change that is made already. `to_revert` is what it altered.
+    ///
+    /// # Errors
+    ///
+    /// When the disk takes no changes. The sessions are then as they were before.
+    pub(super) fn enqueue_timed_sessions(
+        &self,
+        table: &mut SessionTable,
+        user: UserId,
+        change: PendingChange,
+        to_revert: &[AlteredSession],
+    ) -> Result<Enqueued, Unavailable> {
+        let enqueued = self.enqueue(change);
+        let enqueued = enqueued.inspect_err(|_| table.undo(to_revert))?;
         self.note_ticket(table, user, &enqueued);
         Ok(enqueued)
     }
@@ -158,13 +183,17 @@ impl GateState {
         audit: Vec<u8>,
         undo: Undo,
         changes: Vec<Change>,
+        timed: Option<Arc<TimedChange>>,
     ) -> Result<Enqueued, Unavailable> {
-        let change = PendingChange { organization: organization.id, dirty_user: None, undo, changes, audit };
+        let change = PendingChange { organization: organization.id, dirty_user: None, undo, changes, audit, timed };
         self.enqueue(change)
     }
 
-    /// Publishes the change in the feed of its organization.
+    /// Publishes the change in the feed of its organization, unless it is undone.
     pub(super) fn publish(&self, change: &PendingChange) {
+        if change.timed.as_ref().is_some_and(|timed| !timed.fate.publish()) {
+            return;
+        }
         if let Some(change_feed) = self.change_feeds.of(change.organization) {
             change_feed.publish(change.changes.iter().cloned());
         }

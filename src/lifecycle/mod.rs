@@ -34,7 +34,7 @@ use crate::observe::log::Log;
 use crate::policy::Policy;
 use crate::server::{ListenError, Listeners, PassedSockets, TaskGroup};
 use crate::sessions::store::StoreError;
-use crate::sidecar::{BoundListener, ReloadStatus, Sidecar};
+use crate::sidecar::{BoundListener, Clock, ReloadStatus, Sidecar};
 
 /// Pause between two checks whether the previous policy is still in use.
 const PREVIOUS_POLICY_CHECK_INTERVAL: Duration = Duration::from_millis(1);
@@ -136,8 +136,7 @@ async fn open_audit(sidecar: &Arc<Sidecar>) -> Result<(), StartError> {
 async fn restore_sessions(sidecar: &Arc<Sidecar>) -> Result<(), StartError> {
     let (folder, now) = (sidecar.settings.state.folder.clone(), sidecar.clock.now());
     let observer = Box::new(WriterObserver(Arc::clone(sidecar)));
-    let clock = Arc::clone(sidecar);
-    let clock = Box::new(move || clock.clock.now().wall);
+    let clock = Box::new(Clock::system);
     let gate = Arc::clone(&sidecar.gate);
     let restored =
         spawn_blocking(move || gate.restore(&folder, now, observer, clock)).await?.map_err(StartError::Store)?;

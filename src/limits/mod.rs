@@ -124,6 +124,16 @@ limits! {
     BUFFER_KEPT_BYTES_MAX: usize = 16 * 1024;
     /// Time without input after which a connection gives back its large buffers.
     LARGE_BUFFER_IDLE_TIMEOUT: Duration = Duration::from_secs(1);
+    /// Bytes of `once`, the name of a question.
+    ONCE_BYTES_MAX: usize = 64;
+    /// Time for which a question's `once` and its first answer are kept.
+    ONCE_AGE_MAX: Duration = Duration::from_secs(60);
+    /// Questions of one organization whose `once` is kept; the oldest are forgotten first.
+    ONCE_PER_ORGANIZATION_MAX: usize = 65_536;
+    /// Time by which `until` may be ahead of the sidecar's clock.
+    UNTIL_AHEAD_MAX: Duration = Duration::from_secs(60);
+    /// Time by which the clock of a peer may differ from the sidecar's before that is counted and logged.
+    PEER_CLOCK_OFFSET_MAX: Duration = Duration::from_secs(2);
     /// Questions of one connection that are read before the first of them is answered.
     QUESTIONS_AHEAD_MAX: usize = 16;
     /// Users whose records are prefetched together: an actor and a target for each question that is read ahead.

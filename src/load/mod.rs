@@ -14,6 +14,7 @@ mod question;
 pub mod questions;
 pub mod results;
 mod single;
+pub mod terms;
 mod wire;
 
 use std::path::PathBuf;
@@ -27,6 +28,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::config::process::Secret;
 use crate::limits::{LOAD_ANSWER_TIMEOUT, LOAD_CONNECT_TIMEOUT};
+use crate::sidecar::Clock;
 pub use error::LoadError;
 use pace::Pace;
 use questions::Questions;
@@ -87,6 +89,8 @@ struct ConnectionTask {
     progress: Arc<Progress>,
     /// Number of this connection, from 0.
     number: usize,
+    /// Tells the questions of this run from those of another: when it began, in nanoseconds since 1970.
+    run: u64,
     begin: Instant,
     end: Instant,
 }
@@ -96,6 +100,11 @@ impl ConnectionTask {
     fn pace(&self) -> Option<Pace> {
         let rate = self.plan.rate?;
         Some(Pace::new(self.begin, self.end, rate, self.number, self.plan.connections))
+    }
+
+    /// Tells a question of this connection from every other question of the run; `asked` is the number of those before.
+    fn serial(&self, asked: u64) -> u64 {
+        self.run.wrapping_add((self.number as u64) << 40 | asked)
     }
 
     /// Number of the first question of this connection; the connections begin evenly spread over all questions.
@@ -109,10 +118,11 @@ pub async fn run(plan: LoadPlan, questions: Questions, progress: Arc<Progress>) 
     let (plan, questions) = (Arc::new(plan), Arc::new(questions));
     let began = Instant::now();
     let mut connections = JoinSet::new();
+    let run = Clock::system().0.wrapping_mul(1_000_000);
     for number in 0..plan.connections {
         let (plan, questions, progress) = (Arc::clone(&plan), Arc::clone(&questions), Arc::clone(&progress));
         let end = began + plan.duration;
-        let task = ConnectionTask { plan, questions, progress, number, begin: began, end };
+        let task = ConnectionTask { plan, questions, progress, number, run, begin: began, end };
         connections.spawn(async move {
             if task.plan.dialect.keeps_connection() {
                 persistent::ask_over_one_connection(&task).await

@@ -90,7 +90,7 @@ impl LoadConnection<'_> {
             if now < self.task.end {
                 batch.clear();
                 while open.len() < self.task.plan.depth {
-                    batch.extend_from_slice(self.task.questions.bytes(self.next));
+                    self.task.questions.append(self.next, self.task.serial(results.asked), &mut batch);
                     open.push_back(OpenQuestion { number: self.next, since: now });
                     self.next = self.task.questions.after(self.next);
                     results.asked += 1;
@@ -119,7 +119,7 @@ impl LoadConnection<'_> {
     ) -> Result<(), LoadError> {
         let open = Mutex::new(VecDeque::new());
         let (task, mut next) = (self.task, self.next);
-        let mut asked = 0_u64;
+        let (mut asked, mut question) = (0_u64, vec![]);
         let asking = async {
             while let Some(due) = pace.due() {
                 wait_until(due).await;
@@ -131,7 +131,9 @@ impl LoadConnection<'_> {
                 if count > LOAD_BACKLOG_MAX {
                     return Err(LoadError::Backlog);
                 }
-                writes.write_all(task.questions.bytes(next)).await?;
+                question.clear();
+                task.questions.append(next, task.serial(asked), &mut question);
+                writes.write_all(&question).await?;
                 asked += 1;
                 next = task.questions.after(next);
                 pace.note_sent();

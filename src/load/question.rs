@@ -2,6 +2,7 @@
 
 use crate::dialect::fields::{Fields, Verb};
 use crate::event::{Event, Intent, Key};
+use crate::load::terms::{ONCE_MARK, QuestionTerms, UNTIL_MARK};
 
 /// One question: who asks for what in which organization.
 #[derive(Clone, Debug)]
@@ -17,6 +18,8 @@ pub(super) struct LoadQuestion {
     pub(super) queue: Option<String>,
     /// The target's extension. `None`: no target is given.
     pub(super) target: Option<String>,
+    /// The keys that are new each time the question is sent.
+    pub(super) terms: QuestionTerms,
 }
 
 /// The action of a question.
@@ -44,7 +47,12 @@ impl LoadQuestion {
             LoadRequest::Dial(digits) => (Key::Digits, digits.as_str()),
             LoadRequest::Action(action) => (Key::Action, *action),
         };
-        let optional = [(Key::Queue, self.queue.as_deref()), (Key::Target, self.target.as_deref())];
+        let optional = [
+            (Key::Queue, self.queue.as_deref()),
+            (Key::Target, self.target.as_deref()),
+            (Key::Until, self.terms.within_ms.map(|_| UNTIL_MARK)),
+            (Key::Once, self.terms.once.then_some(ONCE_MARK)),
+        ];
         std::iter::once(request).chain(optional.into_iter().filter_map(|(key, value)| Some((key, value?))))
     }
 

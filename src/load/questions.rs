@@ -11,6 +11,7 @@ use crate::gate::Gate;
 use crate::limits::{LOAD_ACTORS_MAX, LOAD_QUESTIONS_MAX};
 use crate::load::LoadError;
 use crate::load::question::{LoadQuestion, LoadRequest};
+use crate::load::terms::QuestionTerms;
 use crate::load::wire::{self, LoadDialect};
 use crate::policy::directory::User;
 use crate::policy::feature_codes::Argument;
@@ -88,6 +89,8 @@ pub struct Questions {
     /// The bytes of all questions, one after the other.
     bytes: Vec<u8>,
     expected: Vec<ExpectedAnswer>,
+    /// The keys that are new each time a question is sent.
+    terms: QuestionTerms,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -103,6 +106,7 @@ const REASONS_OF_STATE: &[Reason] = &[
     Reason::Allow(AllowReason::AlreadyLoggedIn),
     Reason::Allow(AllowReason::LoggedOut),
     Reason::Deny(DenyReason::NotLoggedIn),
+    Reason::Deny(DenyReason::TooLate),
     Reason::Deny(DenyReason::LoggedInElsewhere),
     Reason::Deny(DenyReason::UserLoginsAtLimit),
     Reason::Deny(DenyReason::QueueLoginsAtLimit),
@@ -124,6 +128,7 @@ impl Questions {
         dialect: LoadDialect,
         count: usize,
         seed: u64,
+        terms: QuestionTerms,
     ) -> Result<Self, LoadError> {
         let gate = Gate::default();
         let _previous = gate.publish(policy);
@@ -135,12 +140,12 @@ impl Questions {
         if tenants.is_empty() {
             return Err(LoadError::NothingToAsk);
         }
-        let mut questions = Self::default();
+        let mut questions = Self { terms, ..Self::default() };
         let mut queues = QueueSet::default();
         for number in 0..count.clamp(1, LOAD_QUESTIONS_MAX) {
             let tenant = tenants.get(random.usize(0..tenants.len()));
             let drawn = tenant.map(|tenant| tenant.draw(mix.draw(&mut random), intent, &mut random));
-            let Some(question) = drawn else { continue };
+            let Some(question) = drawn.map(|drawn| LoadQuestion { terms, ..drawn }) else { continue };
             let Some(event) = question.event() else { continue };
             let now = Moment { wall: UnixMillis(0), uptime_ms: 0 };
             let allowed = gate.ask(&event, now, &mut queues, |outcome, _| match outcome {
@@ -163,6 +168,13 @@ impl Questions {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.expected.is_empty()
+    }
+
+    /// Appends one question as it is sent now. `serial` tells it from every other question of the run.
+    pub(super) fn append(&self, number: usize, serial: u64, into: &mut Vec<u8>) {
+        let start = into.len();
+        into.extend_from_slice(self.bytes(number));
+        self.terms.fill(into.get_mut(start..).unwrap_or_default(), serial);
     }
 
     /// The bytes of one question.
@@ -240,6 +252,7 @@ impl<'p> Tenant<'p> {
             request,
             queue: Some(self.number(queue)),
             target: None,
+            terms: QuestionTerms::default(),
         }
     }
 
@@ -273,6 +286,7 @@ impl<'p> Tenant<'p> {
             request: LoadRequest::Action(action),
             queue: Some(self.number(queue)),
             target: Some(directory.extension(target).to_owned()),
+            terms: QuestionTerms::default(),
         }
     }
 

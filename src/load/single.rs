@@ -29,7 +29,9 @@ pub(super) async fn ask_over_many_connections(task: &ConnectionTask) -> Results 
         }
         results.asked += 1;
         answer_bytes.clear();
-        let asked = timeout_at(lost_at(since), ask(task, number, &mut answer_bytes)).await;
+        let mut question = vec![];
+        task.questions.append(number, task.serial(results.asked), &mut question);
+        let asked = timeout_at(lost_at(since), ask(task, &question, &mut answer_bytes)).await;
         match asked.unwrap_or(Err(LoadError::AnswerTimeout)) {
             Ok(answered) => match wire::read_only_answer(task.plan.dialect, &answer_bytes) {
                 Some(answer) => {
@@ -46,7 +48,7 @@ pub(super) async fn ask_over_many_connections(task: &ConnectionTask) -> Results 
 }
 
 /// Asks one question and reads its answer into `answer_bytes`; returns when the answer was complete.
-async fn ask(task: &ConnectionTask, number: usize, answer_bytes: &mut Vec<u8>) -> Result<Instant, LoadError> {
+async fn ask(task: &ConnectionTask, question: &[u8], answer_bytes: &mut Vec<u8>) -> Result<Instant, LoadError> {
     let stream = match connect(&task.plan.address).await? {
         LoadStream::Tcp(stream) => stream,
         LoadStream::Unix(_) => return Err(LoadError::NoUnixSocket),
@@ -60,7 +62,7 @@ async fn ask(task: &ConnectionTask, number: usize, answer_bytes: &mut Vec<u8>) -
             return Err(LoadError::NoGreeting);
         }
     }
-    writes.write_all(task.questions.bytes(number)).await?;
+    writes.write_all(question).await?;
     loop {
         let count = reads.read_buf(answer_bytes).await?;
         if wire::is_complete(dialect, answer_bytes, count == 0) {

@@ -76,6 +76,8 @@ pub struct ScrapeValues {
     pub supervisions: [u64; SupervisionMode::ALL.len()],
     /// Supervisions that a reload no longer permitted, since the start.
     pub supervisions_revoked: u64,
+    /// Changes that were undone because their answer came too late, since the start.
+    pub changes_undone: u64,
     /// Whether the session store takes changes.
     pub store_is_healthy: bool,
     /// Whether the audit log can be written, or is off.
@@ -120,6 +122,7 @@ pub struct DialectMetrics {
     connections: AtomicI64,
     rejected: Counter,
     protocol_errors: Vec<Counter>,
+    clock_offsets: Counter,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -276,6 +279,7 @@ impl Metrics {
             counter!(names::SESSIONS_ENDED_IDLE.name).absolute(values.sessions_ended_idle);
             counter!(names::SESSIONS_ENDED_SHIFT.name).absolute(values.sessions_ended_shift);
             counter!(names::SUPERVISIONS_REVOKED.name).absolute(values.supervisions_revoked);
+            counter!(names::CHANGES_UNDONE.name).absolute(values.changes_undone);
             gauge!(names::STORE_HEALTHY.name).set(f64::from(u8::from(values.store_is_healthy)));
             gauge!(names::AUDIT_HEALTHY.name).set(f64::from(u8::from(values.audit_is_healthy)));
             counter!(names::AUDIT_RECORDS.name).absolute(values.audit_records);
@@ -319,6 +323,7 @@ impl DialectMetrics {
             request_duration: histogram!(names::REQUEST_DURATION.name, "dialect" => label.name()),
             connections: AtomicI64::new(0),
             rejected: of_reason(names::CONNECTIONS_REJECTED.name, ErrorReason::Overload),
+            clock_offsets: counter!(names::PEER_CLOCK_OFFSETS.name, "dialect" => label.name()),
             protocol_errors: ErrorReason::ALL
                 .iter()
                 .map(|&reason| of_reason(names::PROTOCOL_ERRORS.name, reason))
@@ -330,6 +335,11 @@ impl DialectMetrics {
     #[must_use]
     pub const fn label(&self) -> DialectLabel {
         self.label
+    }
+
+    /// Counts a question whose `until` shows that the clock of the peer is off.
+    pub fn clock_is_off(&self) {
+        self.clock_offsets.increment(1);
     }
 
     /// Counts an error of a peer.
@@ -420,6 +430,8 @@ fn describe_all() {
         names::DECISIONS,
         names::CONNECTIONS_REJECTED,
         names::PROTOCOL_ERRORS,
+        names::PEER_CLOCK_OFFSETS,
+        names::CHANGES_UNDONE,
         names::OVERLOAD_REJECTED,
         names::PANICS,
         names::LEASES_EXPIRED,

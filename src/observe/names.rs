@@ -40,6 +40,10 @@ metric_names! {
     CONNECTIONS_LIMIT = "connections_limit": "Connections that may be open at once.";
     CONNECTIONS_REJECTED = "connections_rejected_total": "Connections that were turned away, by dialect and reason.";
     PROTOCOL_ERRORS = "protocol_errors_total": "Errors of peers against their dialect, by reason.";
+    PEER_CLOCK_OFFSETS = "peer_clock_offsets_total":
+        "Questions whose `until` shows a clock of the peer more than 2 s from the sidecar's, or that waited that long, by dialect.";
+    CHANGES_UNDONE = "changes_undone_total":
+        "Changes that were undone because they were durable, or their answer due, after their `until`.";
     OVERLOAD_REJECTED = "overload_rejected_total":
         "Connections and questions that were refused because there was no room for them.";
     PANICS = "panics_total": "Panics of queuewarden; each ends one question or one connection.";

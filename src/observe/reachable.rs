@@ -22,6 +22,7 @@ pub fn pairs_of_any_policy() -> Vec<Pair> {
         DenyReason::NotSupervising,
         DenyReason::Overload,
         DenyReason::StateUnavailable,
+        DenyReason::TooLate,
         DenyReason::UnknownAction,
         DenyReason::UnknownCall,
         DenyReason::UnknownFeatureCode,
@@ -111,18 +112,24 @@ fn short_of_grants(action: &Action, grants: &[&Grant]) -> Vec<DenyReason> {
 fn behind_grants(action: &Action) -> Vec<DenyReason> {
     use DenyReason::{
         LoggedInElsewhere, NoAssignedQueue, NotLoggedIn, OrganizationLoginsAtLimit, OutsideShift, Overload,
-        QueueLoginsAtLimit, StateUnavailable, SupervisorSupervisionsAtLimit, TargetSupervisionsAtLimit,
+        QueueLoginsAtLimit, StateUnavailable, SupervisorSupervisionsAtLimit, TargetSupervisionsAtLimit, TooLate,
         UserLoginsAtLimit,
     };
-    let of_login =
-        [LoggedInElsewhere, OrganizationLoginsAtLimit, QueueLoginsAtLimit, StateUnavailable, UserLoginsAtLimit];
+    let of_login = [
+        LoggedInElsewhere,
+        OrganizationLoginsAtLimit,
+        QueueLoginsAtLimit,
+        StateUnavailable,
+        TooLate,
+        UserLoginsAtLimit,
+    ];
     match action.effect {
         Effect::Login(Subject::Actor) => of_login.into_iter().chain([NoAssignedQueue, OutsideShift]).collect(),
         Effect::Login(Subject::Target) => of_login.into(),
-        Effect::Logout(_) | Effect::Pause(..) => vec![NotLoggedIn, StateUnavailable],
+        Effect::Logout(_) | Effect::Pause(..) => vec![NotLoggedIn, StateUnavailable, TooLate],
         Effect::Supervise(_) => {
-            vec![Overload, StateUnavailable, SupervisorSupervisionsAtLimit, TargetSupervisionsAtLimit]
+            vec![Overload, StateUnavailable, SupervisorSupervisionsAtLimit, TargetSupervisionsAtLimit, TooLate]
         }
-        Effect::Nothing | Effect::Toggle { .. } | Effect::TogglePause { .. } => vec![],
+        Effect::Nothing | Effect::Toggle { .. } | Effect::TogglePause { .. } => vec![TooLate],
     }
 }

@@ -183,13 +183,16 @@ where
         }
     }
 
-    /// Writes the answers of one turn. The answers before the first that waits for the disk do not wait with it.
+    /// Writes the answers of one turn. The answers before the first that waits for the disk, or that has an end
+    /// (`until`), do not wait with it.
     async fn send(&mut self, pending: Vec<PendingAnswer>) -> Result<(), End> {
         if let Some(first) = pending.first() {
             let start = first.range.start;
             write(&mut self.stream, self.buffers.output.get(..start).unwrap_or_default()).await?;
             let note = |answer: &PendingAnswer, reason| self.context.note_final(answer, reason);
-            self.buffers.output = pending_answers::await_commits(pending, &self.buffers.output, start, note).await;
+            let gate = &self.context.sidecar.gate;
+            self.buffers.output =
+                pending_answers::await_commits(pending, &self.buffers.output, start, gate, note).await;
         }
         self.write_output().await
     }

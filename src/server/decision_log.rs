@@ -4,14 +4,18 @@
 //! A line has only values that the dialect has parsed, never raw bytes of the peer and never a secret. The quota of
 //! [`crate::observe::log::quota`] bounds the lines.
 
-use crate::decision::{AllowReason, Answer, AnswerQueues, ErrorReason, Outcome, Reason};
+use std::time::Duration;
+
+use crate::decision::{AllowReason, Answer, AnswerQueues, DenyReason, ErrorReason, Outcome, Reason};
 use crate::dialect::DialectLabel;
 use crate::event::{Event, Intent, Request};
+use crate::gate::{Awaited, QuestionOrigin};
+use crate::limits::{PEER_CLOCK_OFFSET_MAX, UNTIL_AHEAD_MAX};
 use crate::observe::metrics::DialectMetrics;
 use crate::peer::Peer;
 use crate::server::pending_answers::PendingAnswer;
 use crate::sidecar::Sidecar;
-use crate::telephony::Token;
+use crate::telephony::{Token, UnixMillis};
 
 /// Characters of unknown dialed digits in a line: enough to recognize a code, too few for a phone number that a caller
 /// typed at the wrong prompt.
@@ -66,10 +70,46 @@ impl PeerContext<'_> {
     /// Counts and logs an answer that waited for the disk, with the reason that the peer gets.
     pub(super) fn note_final(&self, answer: &PendingAnswer, reason: Reason) {
         self.sidecar.metrics.decided(self.metrics.label(), answer.label, reason);
+        if reason == Reason::Deny(DenyReason::TooLate) && !answer.awaited.as_ref().is_some_and(Awaited::has_change) {
+            // The log has the decision; the record `undone` of a change says that its answer was too late.
+            let DecisionLine { organization, actor, action, .. } = &answer.line;
+            self.sidecar.gate.note_late_answer(organization, actor, action.as_deref(), &self.origin());
+        }
         let is_important = is_important(reason, answer.line.is_change);
         if self.is_line_admitted(is_important) {
             answer.line.write(is_important, reason);
         }
+    }
+
+    /// Counts and names a clock that differs from ours by more than [`PEER_CLOCK_OFFSET_MAX`]: the time at which the
+    /// peer says it asked, else an `until` that is past or further ahead than anybody waits. A question that waited for
+    /// a stopped sidecar looks the same; it does so once, a wrong clock always.
+    pub(super) fn note_clock(&self, event: &Event<'_>, now: UnixMillis) {
+        let Some(offset_ms) = clock_offset_ms(event, now) else { return };
+        self.metrics.clock_is_off();
+        if !tracing::enabled!(tracing::Level::WARN) {
+            return;
+        }
+        let uptime_ms = self.sidecar.clock.now().uptime_ms;
+        if let Some(left_out) = self.sidecar.log.quota.admits_error(self.peer.quota_key(), uptime_ms) {
+            let dialect = self.metrics.label().name();
+            let left_out = (left_out > 0).then_some(left_out);
+            tracing::warn!(
+                dialect,
+                peer = %self.peer,
+                org = event.organization.as_str(),
+                actor = event.actor.as_str(),
+                offset_ms,
+                left_out,
+                "the clock of a peer differs from the sidecar's, or its question waited"
+            );
+        }
+    }
+
+    /// The origin of a record that is made now.
+    fn origin(&self) -> QuestionOrigin<'_> {
+        let unix_ms = self.sidecar.clock.now().wall.0;
+        QuestionOrigin { dialect: self.metrics.label().name(), peer: self.name, unix_ms }
     }
 
     /// Counts and logs an error of the peer.
@@ -165,6 +205,21 @@ impl DecisionLine {
         }
         if is_important { line!(info) } else { line!(debug) }
     }
+}
+
+/// By how many milliseconds the clock of the peer is ahead, at least; negative: behind. `None`: by so little that it
+/// may be right.
+fn clock_offset_ms(event: &Event<'_>, now: UnixMillis) -> Option<i64> {
+    let until = event.until?;
+    let signed = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+    let ahead_ms = |time: UnixMillis| signed(time.0).saturating_sub(signed(now.0));
+    let limit_ms = |limit: Duration| i64::try_from(limit.as_millis()).unwrap_or(i64::MAX);
+    let offset_ms = match event.asked_at {
+        Some(asked_at) => ahead_ms(asked_at),
+        None if ahead_ms(until) > 0 => (ahead_ms(until) - limit_ms(UNTIL_AHEAD_MAX)).max(0),
+        None => ahead_ms(until),
+    };
+    (offset_ms.saturating_abs() > limit_ms(PEER_CLOCK_OFFSET_MAX)).then_some(offset_ms)
 }
 
 /// Whether a decision is logged at `info`.

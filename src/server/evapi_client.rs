@@ -23,6 +23,7 @@ use crate::backoff::Backoff;
 use crate::decision::{ErrorReason, Reason};
 use crate::dialect::evapi::Evapi;
 use crate::dialect::{After, Dialect};
+use crate::gate::Gate;
 use crate::limits::{
     ANSWER_BUFFER_BYTES_MAX, DIAL_TIMEOUT, EVAPI_BUSY_BYTES, FRAME_TIMEOUT, KEEPALIVE_IDLE, READ_BUFFER_BYTES_MAX,
     REDIAL_PAUSE_MAX, REDIAL_PAUSE_MIN, WRITE_TIMEOUT,
@@ -30,7 +31,7 @@ use crate::limits::{
 use crate::peer::Peer;
 use crate::server::buffers::TurnBuffers;
 use crate::server::decision_log::PeerContext;
-use crate::server::pending_answers::{PendingAnswer, QueuedAnswer};
+use crate::server::pending_answers::{PendingAnswer, QueuedAnswer, Settled};
 use crate::server::turn::{Admission, Turn, TurnResult};
 use crate::sidecar::Sidecar;
 
@@ -120,7 +121,9 @@ impl EvapiConnection<'_> {
     /// Answers what was read, then waits until something can be read, written or released.
     async fn step(&mut self, reader: &mut ReadHalf<'_>, writer: &mut WriteHalf<'_>) -> ControlFlow<()> {
         let TurnResult { progress, unfinished, after, pending, .. } = self.answer();
-        self.outbox.hold(pending);
+        for (reason, answer) in self.outbox.hold(pending, self.context.sidecar) {
+            self.context.note_final(&answer, reason);
+        }
         let (reading, writing) = (!unfinished, self.outbox.sendable() > 0);
         if after == After::Finish || self.outbox.owed() > ANSWER_BUFFER_BYTES_MAX {
             return ControlFlow::Break(());
@@ -178,8 +181,8 @@ impl EvapiConnection<'_> {
                     *unwritten_since = Instant::now();
                 }
             },
-            is_durable = Outbox::wait_for_first(&outbox.uncommitted) => {
-                if let Some((reason, answer)) = outbox.release(is_durable) {
+            settled = Outbox::wait_for_first(&outbox.uncommitted) => {
+                if let Some((reason, answer)) = outbox.release(settled, &context.sidecar.gate) {
                     context.note_final(&answer, reason);
                 }
             }
@@ -230,14 +233,24 @@ impl Outbox {
         self.uncommitted.iter().map(QueuedAnswer::len).sum::<usize>() + self.sendable()
     }
 
-    /// Takes the answers that wait for the disk out of the bytes that can be written.
-    fn hold(&mut self, pending: Vec<PendingAnswer>) {
-        self.uncommitted.extend(QueuedAnswer::take_out(pending, &mut self.answers));
+    /// Takes the answers that wait for the disk out of the bytes that can be written. An answer with an end (`until`)
+    /// that waits for nothing is checked at once; returns these, each with the reason that the peer gets.
+    fn hold(&mut self, pending: Vec<PendingAnswer>, sidecar: &Sidecar) -> Vec<(Reason, PendingAnswer)> {
+        let mut concluded = vec![];
+        for queued in QueuedAnswer::take_out(pending, &mut self.answers) {
+            if queued.waits() {
+                self.uncommitted.push_back(queued);
+            } else {
+                let (bytes, reason, answer) = queued.into_parts(Settled::Durable, &sidecar.gate);
+                self.answers.extend_from_slice(&bytes);
+                concluded.push((reason, answer));
+            }
+        }
+        concluded
     }
 
-    /// Waits for the commit of the oldest answer that waits for the disk; for ever, if no answer waits. True: the
-    /// change is durable.
-    async fn wait_for_first(uncommitted: &VecDeque<QueuedAnswer>) -> bool {
+    /// Waits for the commit of the oldest answer that waits for the disk; for ever, if no answer waits.
+    async fn wait_for_first(uncommitted: &VecDeque<QueuedAnswer>) -> Settled {
         match uncommitted.front() {
             Some(first) => first.wait_until_settled().await,
             None => pending().await,
@@ -246,8 +259,8 @@ impl Outbox {
 
     /// Appends the oldest answer that waited for the disk to the bytes that can be written; returns it with the reason
     /// that the peer gets.
-    fn release(&mut self, is_durable: bool) -> Option<(Reason, PendingAnswer)> {
-        let (bytes, reason, answer) = self.uncommitted.pop_front()?.into_parts(is_durable);
+    fn release(&mut self, settled: Settled, gate: &Gate) -> Option<(Reason, PendingAnswer)> {
+        let (bytes, reason, answer) = self.uncommitted.pop_front()?.into_parts(settled, gate);
         self.answers.extend_from_slice(&bytes);
         Some((reason, answer))
     }

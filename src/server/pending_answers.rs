@@ -1,67 +1,131 @@
-//! Answers that wait until the change that they acknowledge is on disk.
+//! Answers that are checked before they are sent: until the change that they acknowledge is on disk, and whether the
+//! asker still waits.
 //!
 //! An accepted connection keeps its answers in order, so [`await_commits`] waits for all of a turn. An evapi connection
 //! sends answers in any order, so each waits alone as a [`QueuedAnswer`]. An answer that waits longer than
-//! [`COMMIT_TIMEOUT`] is replaced by a denial with `state_unavailable`.
+//! [`COMMIT_TIMEOUT`] is replaced by a denial with `state_unavailable`; one whose `until` is over when it is about to
+//! be written by a denial with `too_late`, and its change is undone.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
 use crate::decision::{ActionLabel, DenyReason, Reason};
-use crate::gate::PendingCommit;
+use crate::gate::{Awaited, Gate};
 use crate::limits::COMMIT_TIMEOUT;
 use crate::server::decision_log::DecisionLine;
+use crate::sidecar::Clock;
+use crate::telephony::UnixMillis;
 
 /// An encoded answer in the output that must not be sent yet.
 #[derive(Debug)]
 pub(super) struct PendingAnswer {
     /// Its bytes in the output.
     pub(super) range: Range<usize>,
-    /// The encoded denial that replaces it if the change cannot be stored.
+    /// The encoded denial that replaces it if the change cannot be stored. Empty: the answer waits for no commit.
     pub(super) refusal: Vec<u8>,
-    /// The commit that has to be on disk before the answer is sent.
-    pub(super) commit: Arc<PendingCommit>,
+    /// The encoded denial that replaces it if the asker has stopped waiting. Empty: the question has no `until`.
+    pub(super) late: Vec<u8>,
+    /// What has to be on disk before the answer is sent. `None`: nothing.
+    pub(super) awaited: Option<Awaited>,
+    /// When the asker stops waiting. `None`: the asker waits.
+    pub(super) until: Option<UnixMillis>,
     /// The action under which it is counted.
     pub(super) label: ActionLabel,
-    /// The reason of the decision, if the change is stored.
+    /// The reason of the decision, if the answer is sent.
     pub(super) reason: Reason,
     /// Its line in the log, written when the reason is final.
     pub(super) line: DecisionLine,
 }
 
+/// What became of the commit of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Settled {
+    /// It is durable, or there is none.
+    Durable,
+    /// It was refused.
+    Refused,
+    /// It is not settled, and [`COMMIT_TIMEOUT`] or the question's `until` is over.
+    TimedOut,
+}
+
 impl PendingAnswer {
-    /// The reason that the peer gets.
-    const fn final_reason(&self, is_durable: bool) -> Reason {
-        if is_durable { self.reason } else { Reason::Deny(DenyReason::StateUnavailable) }
+    /// Waits until the commit is settled, at most until `deadline` or until the asker stops waiting.
+    async fn wait_until_settled(&self, deadline: Instant) -> Settled {
+        let Some(awaited) = &self.awaited else { return Settled::Durable };
+        loop {
+            let now = Clock::system();
+            // One millisecond more: at `until` itself the answer may still be sent.
+            let left = self.until.map(|until| Duration::from_millis(until.0.saturating_sub(now.0) + 1));
+            let until = left.map_or(deadline, |left| deadline.min(Instant::now() + left));
+            match timeout_at(until, awaited.wait_until_settled()).await {
+                Ok(true) => return Settled::Durable,
+                Ok(false) => return Settled::Refused,
+                Err(_) if Instant::now() >= deadline => return Settled::TimedOut,
+                Err(_) if self.until.is_some_and(|until| Clock::system() > until) => return Settled::TimedOut,
+                // The clock was set back meanwhile: the asker waits longer.
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// The reason that the peer gets at `now`, which is about to be written. Undoes the change if it is too late.
+    fn conclude(&self, settled: Settled, gate: &Gate, now: UnixMillis) -> Reason {
+        match settled {
+            Settled::Refused => Reason::Deny(DenyReason::StateUnavailable),
+            Settled::Durable if gate.may_be_told(self.until, self.awaited.as_ref(), now) => self.reason,
+            Settled::Durable => Reason::Deny(DenyReason::TooLate),
+            Settled::TimedOut if self.until.is_some_and(|until| now > until) => {
+                let _late = gate.may_be_told(self.until, self.awaited.as_ref(), now);
+                Reason::Deny(DenyReason::TooLate)
+            }
+            Settled::TimedOut => {
+                self.awaited.iter().for_each(|awaited| gate.abandon(awaited));
+                Reason::Deny(DenyReason::StateUnavailable)
+            }
+        }
+    }
+
+    /// The bytes to send for this reason; `answer` are those of the answer that was decided.
+    fn bytes_for<'a>(&'a self, reason: Reason, answer: &'a [u8]) -> &'a [u8] {
+        match reason {
+            Reason::Deny(DenyReason::TooLate) => &self.late,
+            Reason::Deny(DenyReason::StateUnavailable) => &self.refusal,
+            _ => answer,
+        }
     }
 }
 
-/// Waits for the commits of all pending answers, and returns the output from `from` on as it may be sent: an answer
-/// whose commit failed is replaced by its refusal. `note` gets each answer with the reason that the peer gets.
+/// Waits for the commits of all pending answers, and returns the output from `from` on as it may be sent now: an answer
+/// whose commit failed or whose asker has stopped waiting is replaced. `note` gets each answer with the reason that the
+/// peer gets.
 pub(super) async fn await_commits(
     pending: Vec<PendingAnswer>,
     output: &[u8],
     from: usize,
+    gate: &Gate,
     mut note: impl FnMut(&PendingAnswer, Reason),
 ) -> Vec<u8> {
     let deadline = Instant::now() + COMMIT_TIMEOUT;
+    let mut settled = Vec::with_capacity(pending.len());
+    for answer in &pending {
+        settled.push(answer.wait_until_settled(deadline).await);
+    }
+    // Only now: all answers are written together, and each must be in time when it is.
+    let now = Clock::system();
     let mut sendable = Vec::with_capacity(output.len().saturating_sub(from));
     let mut copied = from;
-    for answer in pending {
+    for (answer, settled) in pending.iter().zip(settled) {
         debug_assert!(
             copied <= answer.range.start && answer.range.end <= output.len(),
             "ranges in order, in the output"
         );
-        let is_durable = timeout_at(deadline, answer.commit.wait_until_settled()).await.unwrap_or(false);
+        let reason = answer.conclude(settled, gate, now);
         sendable.extend_from_slice(output.get(copied..answer.range.start).unwrap_or_default());
-        if is_durable {
-            sendable.extend_from_slice(output.get(answer.range.clone()).unwrap_or_default());
-        } else {
-            sendable.extend_from_slice(&answer.refusal);
-        }
-        note(&answer, answer.final_reason(is_durable));
+        let decided = output.get(answer.range.clone()).unwrap_or_default();
+        sendable.extend_from_slice(answer.bytes_for(reason, decided));
+        note(answer, reason);
         copied = answer.range.end;
     }
     sendable.extend_from_slice(output.get(copied..).unwrap_or_default());
@@ -98,16 +162,21 @@ impl QueuedAnswer {
         self.bytes.len()
     }
 
-    /// Waits until the change is stored (`true`), or cannot be stored in time (`false`).
-    pub(super) async fn wait_until_settled(&self) -> bool {
-        timeout_at(self.deadline, self.pending.commit.wait_until_settled()).await.unwrap_or(false)
+    /// Whether the answer waits for the disk.
+    pub(super) fn waits(&self) -> bool {
+        self.pending.awaited.as_ref().is_some_and(Awaited::has_commit)
     }
 
-    /// The bytes to send, the reason that the peer gets, and the answer for counting and logging.
-    pub(super) fn into_parts(self, is_durable: bool) -> (Vec<u8>, Reason, PendingAnswer) {
-        let Self { mut pending, bytes, .. } = self;
-        let reason = pending.final_reason(is_durable);
-        let bytes = if is_durable { bytes } else { std::mem::take(&mut pending.refusal) };
+    /// Waits until the change is stored, or cannot be stored in time.
+    pub(super) async fn wait_until_settled(&self) -> Settled {
+        self.pending.wait_until_settled(self.deadline).await
+    }
+
+    /// The bytes to send now, the reason that the peer gets, and the answer for counting and logging.
+    pub(super) fn into_parts(self, settled: Settled, gate: &Gate) -> (Vec<u8>, Reason, PendingAnswer) {
+        let Self { pending, bytes, .. } = self;
+        let reason = pending.conclude(settled, gate, Clock::system());
+        let bytes = pending.bytes_for(reason, &bytes).to_vec();
         (bytes, reason, pending)
     }
 }

@@ -9,17 +9,25 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use bytes::{Buf, BytesMut};
 use tokio::time::Instant;
 
-use crate::decision::{Answer, DenyReason, Outcome};
+use crate::decision::{AllowReason, Answer, DenyReason, Outcome, Reason};
 use crate::dialect::{After, Dialect, Step};
-use crate::event::Event;
-use crate::gate::{Batch, QuestionOrigin};
+use crate::event::{Event, Intent};
+use crate::gate::{Awaited, Batch, QuestionOrigin, Untimely, check_until};
 use crate::limits::{ANSWER_BUFFER_BYTES_MAX, QUESTIONS_PER_TURN_MAX};
 use crate::server::buffers::TurnBuffers;
 use crate::server::decision_log::{DecisionLine, PeerContext};
 use crate::server::pending_answers::PendingAnswer;
 use crate::server::prefetch::ReadAhead;
 use crate::server::watch::Watch;
-use crate::telephony::{Moment, QueueSet};
+use crate::sidecar::Clock;
+use crate::telephony::{Moment, QueueSet, UnixMillis};
+
+/// When the asker stops waiting for this answer. `None`: never, or what the PBX reported has happened, however late the
+/// answer is.
+fn end_of(event: &Event<'_>, answer: &Answer<'_>) -> Option<UnixMillis> {
+    let is_reported = answer.reason == Reason::Allow(AllowReason::Reported);
+    event.until.filter(|_| event.intent == Intent::Do && !is_reported)
+}
 
 /// Whether the questions of a turn are decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +130,10 @@ impl<'t, D: Dialect> Turn<'t, D> {
         for question in questions {
             let Step::Ask { event, id, .. } = question else { continue };
             match self.admission {
-                Admission::Admit => self.answer(event, id, queues),
+                Admission::Admit => match self.check_until(event) {
+                    Ok(()) => self.answer(event, id, queues),
+                    Err(untimely) => self.refuse(event, id, untimely),
+                },
                 Admission::Refuse => self.deny(event, id, DenyReason::Overload),
             }
         }
@@ -134,20 +145,36 @@ impl<'t, D: Dialect> Turn<'t, D> {
         let Self { dialect, output, context, batch, origin, now, .. } = self;
         let start = output.len();
         let answered = catch_unwind(AssertUnwindSafe(|| {
-            batch.ask(origin, event, *now, queues, |outcome, commit| {
+            batch.ask(origin, event, *now, queues, |outcome, awaited| {
                 let after = dialect.answer(id, &outcome, output);
-                let (Some(commit), Outcome::Decided(answer)) = (commit, &outcome) else {
+                let Outcome::Decided(answer) = &outcome else {
                     context.note_outcome(event, &outcome);
                     return (after, None);
                 };
-                let mut refusal = vec![];
-                dialect.answer(id, &Outcome::Decided(answer.refused(DenyReason::StateUnavailable)), &mut refusal);
-                let line = DecisionLine::new(context, event, answer);
-                let range = start..output.len();
-                (
-                    after,
-                    Some(PendingAnswer { range, refusal, commit, label: answer.label, reason: answer.reason, line }),
-                )
+                let until = end_of(event, answer);
+                if awaited.is_none() && until.is_none() {
+                    context.note_outcome(event, &outcome);
+                    return (after, None);
+                }
+                let is_undoable = awaited.as_ref().is_some_and(Awaited::has_change);
+                let mut encoded = |is_needed: bool, reason| {
+                    let mut denial = vec![];
+                    if is_needed {
+                        dialect.answer(id, &Outcome::Decided(answer.refused(reason)), &mut denial);
+                    }
+                    denial
+                };
+                let pending = PendingAnswer {
+                    range: start..output.len(),
+                    refusal: encoded(awaited.is_some(), DenyReason::StateUnavailable),
+                    late: encoded(until.is_some() || is_undoable, DenyReason::TooLate),
+                    awaited,
+                    until,
+                    label: answer.label,
+                    reason: answer.reason,
+                    line: DecisionLine::new(context, event, answer),
+                };
+                (after, Some(pending))
             })
         }));
         if let Ok((after, pending)) = answered {
@@ -156,6 +183,28 @@ impl<'t, D: Dialect> Turn<'t, D> {
         } else {
             self.output.truncate(start);
             self.deny(event, id, DenyReason::Internal);
+        }
+    }
+
+    /// Checks whether the asker still waits, and whether its clock is right, by the system clock of now.
+    fn check_until(&self, event: &Event<'_>) -> Result<(), Untimely> {
+        if event.until.is_none() {
+            return Ok(());
+        }
+        let now = Clock::system();
+        self.context.note_clock(event, now);
+        check_until(event, now)
+    }
+
+    /// Answers a question that must not be judged because of its `until`.
+    fn refuse(&mut self, event: &Event<'_>, id: &[u8], untimely: Untimely) {
+        match untimely.error() {
+            None => self.deny(event, id, DenyReason::TooLate),
+            Some(error) => {
+                let outcome = Outcome::Faulty(error);
+                self.context.note_outcome(event, &outcome);
+                self.result.after = self.dialect.answer(id, &outcome, self.output);
+            }
         }
     }
 

@@ -70,7 +70,7 @@ impl Calls {
 
     /// The agents of the running calls; an agent with several calls several times.
     pub fn agents(&self, now: Moment) -> impl Iterator<Item = UserId> {
-        self.known.values().filter(move |(_, ends)| !ends.has_come(now)).map(|(call, _)| call.agent)
+        self.known.values().filter(move |known| !known.ends.has_come(now)).map(|known| known.call.agent)
     }
 
     /// The number of calls, with those that are over but not removed yet.

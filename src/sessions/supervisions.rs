@@ -31,6 +31,8 @@ pub struct Supervision {
     pub action: Box<str>,
     /// The attributes of the question that was allowed.
     pub attributes: AttributeSet,
+    /// The number of the supervision in its organization, which tells two alike apart.
+    pub number: u64,
 }
 
 /// The supervisions of one organization. A supervisor has at most one supervision of a target: a new mode replaces the
@@ -43,7 +45,14 @@ pub struct Supervisions {
     of_target: HashMap<UserId, usize, FixedState>,
     /// At most [`SUPERVISIONS_REVOKED_LISTED_MAX`].
     revoked: VecDeque<Supervision>,
+    /// The number of the last supervision.
+    last_number: u64,
+    /// The numbers of supervisions whose answer came too late, the last of them: at most [`LATE_REMEMBERED_MAX`].
+    late: VecDeque<u64>,
 }
+
+/// Late supervisions that are remembered, so that another late one does not bring them back.
+const LATE_REMEMBERED_MAX: usize = 1_024;
 
 impl Supervisions {
     /// The running supervisions.
@@ -98,6 +107,40 @@ impl Supervisions {
                 self.begin(supervision.clone());
             }
         }
+    }
+
+    /// The number of the next supervision.
+    pub const fn next_number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    /// Undoes a supervision whose answer came too late, and starts the one that it replaced again, unless that was late
+    /// too. Returns the supervision that ended and the one that started again.
+    pub fn undo_late(
+        &mut self,
+        began: &Supervision,
+        replaced: Option<&Supervision>,
+        is_known: impl Fn(UserId) -> bool,
+    ) -> (Option<Supervision>, Option<Supervision>) {
+        if self.late.len() >= LATE_REMEMBERED_MAX {
+            self.late.pop_front();
+        }
+        self.late.push_back(began.number);
+        let key = (began.supervisor, began.target);
+        if self.running.get(&key).is_none_or(|running| running.number != began.number) {
+            return (None, None);
+        }
+        let ended = self.end(began.supervisor, began.target);
+        let restored = replaced.filter(|replaced| {
+            !self.late.contains(&replaced.number)
+                && is_known(replaced.supervisor)
+                && replaced.target.is_none_or(&is_known)
+        });
+        if let Some(restored) = restored {
+            self.begin(restored.clone());
+        }
+        (ended, restored.cloned())
     }
 
     /// Ends the supervisions for which `ends` holds, and forgets the revoked supervisions. Returns the supervisions
@@ -165,6 +208,7 @@ mod tests {
             ends: Moment { wall: UnixMillis(9_000), uptime_ms: 9_000 },
             action: "call.listen".into(),
             attributes: AttributeSet::EMPTY,
+            number: 0,
         }
     }
 
@@ -187,6 +231,29 @@ mod tests {
         assert_eq!(all.beside(UserId(3), Some(UserId(7))), counts(2, 0, 3));
         assert_eq!(all.end_all(|supervision| supervision.call.as_deref() == Some("c-7")).len(), 2);
         assert_eq!(all.beside(UserId(3), Some(UserId(7))), counts(0, 0, 1));
+    }
+
+    /// TRUTH 1: a supervision whose answer came too late leaves what would be without it.
+    #[test]
+    fn a_late_supervision_leaves_what_would_run_without_it() {
+        let numbered = |number, mode| Supervision { number, ..supervision(1, 7, mode) };
+        let (first, second, third) = (
+            numbered(1, SupervisionMode::Listen),
+            numbered(2, SupervisionMode::Listen),
+            numbered(3, SupervisionMode::Barge),
+        );
+        let mut all = Supervisions::default();
+        for supervision in [&first, &second, &third] {
+            all.begin(supervision.clone());
+        }
+        assert_eq!(all.undo_late(&second, Some(&first), |_| true), (None, None), "a later one runs");
+        assert_eq!(all.undo_late(&third, Some(&second), |_| true), (Some(third), None), "both were late");
+        all.begin(first.clone());
+        all.begin(second.clone());
+        let second = Supervision { number: 4, ..second };
+        all.begin(second.clone());
+        assert_eq!(all.undo_late(&second, Some(&first), |_| true), (Some(second), Some(first.clone())));
+        assert_eq!(all.running().collect::<Vec<_>>(), [&first]);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::policy::Organization;
 use crate::policy::decide::{self, SessionView};
 use crate::sessions::activity::Activity;
 use crate::sessions::calls::Calls;
+use crate::sessions::open_changes::{ChangeFate, OpenChanges, Step};
 use crate::sessions::supervisions::Supervisions;
 use crate::telephony::{LoginSession, Moment, QueueId, UserId};
 
@@ -47,6 +48,8 @@ pub struct SessionTable {
     /// The ticket in the commit queue of the last change of each user, while that change may be unsettled: neither
     /// durable nor refused.
     unsettled_tickets: HashMap<UserId, u64, FixedState>,
+    /// The changes that may still be undone because their answer may come too late.
+    open: OpenChanges,
 }
 
 /// A login session before and after a change.
@@ -74,6 +77,7 @@ impl Default for SessionTable {
             activity: Activity::default(),
             pause_reasons: HashMap::default(),
             unsettled_tickets: HashMap::default(),
+            open: OpenChanges::default(),
             parts: std::array::from_fn(|_| HashMap::default()),
             in_queue: HashMap::default(),
             count: 0,
@@ -150,6 +154,7 @@ impl SessionTable {
     /// Sets the reason of the pause of these sessions. `None`: removes it.
     pub fn set_pause_reason(&mut self, altered: &[AlteredSession], reason: Option<&str>) {
         for &AlteredSession { user, queue, .. } in altered {
+            self.open.set_reason(user, reason);
             match reason {
                 Some(reason) => self.pause_reasons.insert((user, queue), reason.into()),
                 None => self.pause_reasons.remove(&(user, queue)),
@@ -198,6 +203,81 @@ impl SessionTable {
                 altered.push(AlteredSession { user: subject, queue, before, pause_reason, after });
             }
         }
+        self.confirm(subject, queues, change, terms.ends);
+        altered
+    }
+
+    /// Notes that a question wanted this change of the sessions of `subject`, which are now as it wants them: it stands
+    /// even if an earlier question that made it is undone.
+    pub fn confirm(&mut self, subject: UserId, queues: &[QueueId], change: Transition, ends: Option<Moment>) {
+        if !self.open.has(subject) {
+            return;
+        }
+        let step = match change {
+            Transition::Begin(_) => {
+                // Unpaused, as a login begins: if the pause of today is undone, the session is not paused.
+                let began = queues.iter().filter_map(|&queue| self.session(subject, queue));
+                Step::Begin(began.map(|session| LoginSession { paused: false, ..session }).collect())
+            }
+            Transition::End => Step::End(queues.to_vec()),
+            Transition::Pause(paused) => {
+                let reason = queues.first().and_then(|&queue| self.pause_reason(subject, queue)).map(Into::into);
+                Step::Pause(queues.to_vec(), paused, reason)
+            }
+            Transition::Renew => Step::Renew(queues.to_vec(), ends),
+            Transition::Nothing | Transition::Supervise(_) => return,
+        };
+        self.open.record(subject, step);
+    }
+
+    /// Whether a change of the sessions of the user may still be undone by [`SessionTable::undo_late`].
+    pub fn has_open_change(&mut self, user: UserId) -> bool {
+        self.open.has(user)
+    }
+
+    /// Prepares for a change of the sessions of the user that may be undone; [`SessionTable::set_fate`] follows it.
+    pub fn track(&mut self, user: UserId) {
+        let Self { open, parts, pause_reasons, .. } = self;
+        let part = parts.get(user.0 as usize % SESSION_TABLE_PARTS);
+        open.start(user, || {
+            let sessions = part.and_then(|part| part.get(&user)).map_or(&[][..], Vec::as_slice);
+            let reason = |session: &LoginSession| pause_reasons.get(&(user, session.queue)).cloned();
+            sessions.iter().map(|session| (*session, reason(session))).collect()
+        });
+    }
+
+    /// Sets by what the last change of the user's sessions is undone.
+    pub fn set_fate(&mut self, user: UserId, fate: &Arc<ChangeFate>) {
+        self.open.set_fate(user, fate);
+    }
+
+    /// Undoes the change with this fate: the sessions of the user become what the other changes made them. Returns the
+    /// sessions that it altered. A session of a user or queue that a reload removed does not come back.
+    pub fn undo_late(&mut self, user: UserId, fate: &Arc<ChangeFate>) -> Vec<AlteredSession> {
+        let Some(wanted) = self.open.remove(user, fate) else { return vec![] };
+        let is_known = |queue: QueueId| {
+            self.organization.as_ref().is_none_or(|organization| {
+                organization.directory.user(user).is_some() && organization.directory.queue(queue).is_some()
+            })
+        };
+        let known = wanted.iter().filter(|(session, _)| is_known(session.queue));
+        let mut after: Vec<(QueueId, Option<LoginSession>, Option<Box<str>>)> =
+            known.map(|(session, reason)| (session.queue, Some(*session), reason.clone())).collect();
+        let is_wanted = |queue| wanted.iter().any(|(session, _)| session.queue == queue);
+        let gone = self.sessions_of(user).iter().filter(|session| !is_wanted(session.queue));
+        after.extend(gone.map(|session| (session.queue, None, None)));
+        let mut altered = vec![];
+        for (queue, after, reason) in after {
+            let before = self.session(user, queue);
+            if before != after {
+                let pause_reason = self.set(user, queue, after);
+                altered.push(AlteredSession { user, queue, before, pause_reason, after });
+            }
+            match reason {
+                Some(reason) => self.pause_reasons.insert((user, queue), reason),
+                None => self.pause_reasons.remove(&(user, queue)),
+            };
+        }
         altered
     }
 
@@ -205,6 +285,7 @@ impl SessionTable {
     pub fn undo(&mut self, altered: &[AlteredSession]) {
         for AlteredSession { user, queue, before, pause_reason, after } in altered.iter().rev() {
             let (user, queue) = (*user, *queue);
+            self.open.forget(user);
             let is_known = |organization: &Arc<Organization>| {
                 organization.directory.user(user).is_some() && organization.directory.queue(queue).is_some()
             };
@@ -257,6 +338,7 @@ impl SessionTable {
             .filter(|(_, session)| session.by.is_some_and(is_gone))
             .map(|(user, session)| (user, *session))
             .collect();
+        self.open.for_each_session(|session| session.by = session.by.filter(|&by| !is_gone(by)));
         for (user, before) in orphaned {
             let after = Some(LoginSession { by: None, ..before });
             let pause_reason = self.set(user, before.queue, after);
@@ -305,6 +387,7 @@ impl SessionTable {
     pub(super) fn end(&mut self, user: UserId, queue: QueueId) -> Option<AlteredSession> {
         let before = self.session(user, queue)?;
         let pause_reason = self.set(user, queue, None);
+        self.confirm(user, &[queue], Transition::End, None);
         Some(AlteredSession { user, queue, before: Some(before), pause_reason, after: None })
     }
 

@@ -10,12 +10,14 @@ const WALL_CLOCK_INTERVAL_MS: u64 = 100;
 
 /// The clocks of the process.
 ///
-/// Its wall clock may jump ahead but never back. A lease is stored by the wall clock alone: if the clock went back
-/// while the process runs, the lease would last longer after a restart, by as much.
+/// Its wall clock follows the system's in both directions, within [`WALL_CLOCK_INTERVAL_MS`]: a clock that was set
+/// ahead for a second does not stay ahead. A lease that runs is measured by both clocks and ends by the first that says
+/// so ([`Moment::has_come`]); the writer of the session store never stores an earlier time than it stored before, so
+/// that a clock that is set back lengthens no lease over a restart.
 #[derive(Debug)]
 pub struct Clock {
     started: Instant,
-    /// The start of the process by the wall clock, in milliseconds since 1970: the latest value of all readings.
+    /// The start of the process by the wall clock, in milliseconds since 1970, as of the last reading.
     started_ms: AtomicU64,
     /// The uptime at which the wall clock is read again, in milliseconds.
     next_reading_ms: AtomicU64,
@@ -36,19 +38,23 @@ impl Clock {
             let wall_ms = self.started_ms.load(Ordering::Relaxed) + uptime_ms;
             return Moment { wall: UnixMillis(wall_ms), uptime_ms };
         }
-        // The wall clock first: a pause between the two readings then makes it late, not early. It never goes back, so
-        // an early value would stay.
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        let moment = self.at(in_ms(wall), in_ms(self.started.elapsed()));
+        let wall = Self::system();
+        let moment = self.at(wall.0, in_ms(self.started.elapsed()));
         self.next_reading_ms.store(moment.uptime_ms + WALL_CLOCK_INTERVAL_MS, Ordering::Release);
         moment
     }
 
-    /// The moment with this uptime, if the wall clock says `wall_ms` and has not gone back.
+    /// The system's wall clock, read now and not continued from an earlier reading: what `until` is compared with.
+    #[must_use]
+    pub fn system() -> UnixMillis {
+        UnixMillis(in_ms(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO)))
+    }
+
+    /// The moment with this uptime, if the wall clock says `wall_ms`.
     fn at(&self, wall_ms: u64, uptime_ms: u64) -> Moment {
         let started_ms = wall_ms.saturating_sub(uptime_ms);
-        let latest_ms = self.started_ms.fetch_max(started_ms, Ordering::Relaxed).max(started_ms);
-        Moment { wall: UnixMillis(latest_ms + uptime_ms), uptime_ms }
+        self.started_ms.store(started_ms, Ordering::Relaxed);
+        Moment { wall: UnixMillis(started_ms + uptime_ms), uptime_ms }
     }
 }
 
@@ -77,14 +83,15 @@ mod tests {
         );
     }
 
+    /// DOOR E1: the process clock comes back.
     #[test]
-    fn the_wall_clock_jumps_ahead_but_never_back() {
+    fn the_wall_clock_follows_the_system_ahead_and_back() {
         let clock = Clock::default();
         let wall = |wall_ms, uptime_ms| clock.at(wall_ms, uptime_ms).wall.0;
         assert_eq!(wall(1_000_000, 0), 1_000_000);
         assert_eq!(wall(1_005_000, 5_000), 1_005_000);
-        assert_eq!(wall(500_000, 6_000), 1_006_000, "set back: it goes on");
-        assert_eq!(wall(2_000_000, 7_000), 2_000_000, "set ahead");
-        assert_eq!(wall(1_008_000, 8_000), 2_001_000, "and back again");
+        assert_eq!(wall(500_000, 6_000), 500_000, "set back");
+        assert_eq!(wall(8_640_000_000, 7_000), 8_640_000_000, "100 days ahead for a second");
+        assert_eq!(wall(1_008_000, 8_000), 1_008_000, "and back again");
     }
 }

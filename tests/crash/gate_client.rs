@@ -8,7 +8,7 @@ use queuewarden::config;
 use queuewarden::dialect::line::Line;
 use queuewarden::dialect::{Dialect, Step};
 use queuewarden::gate::operator::OperatorFilter;
-use queuewarden::gate::{CommitObserver, Gate, PendingCommit};
+use queuewarden::gate::{Awaited, CommitObserver, Gate, PendingCommit};
 use queuewarden::sessions::store::StoreError;
 use queuewarden::telephony::{Moment, QueueSet, UnixMillis};
 use serde_json::Value;
@@ -38,7 +38,7 @@ pub fn ask(gate: &Gate, question: &str, now: Moment) -> (String, Option<Arc<Pend
     let Step::Ask { event, id, .. } = dialect.next(line.as_bytes(), &mut room, &mut output) else { panic!("{line}") };
     let group = gate.ask(&event, now, &mut QueueSet::new(), |outcome, group| {
         dialect.answer(id, &outcome, &mut output);
-        group
+        group.and_then(Awaited::into_commit)
     });
     (String::from_utf8(output).unwrap().trim_end().trim_start_matches("1 ").to_owned(), group)
 }

@@ -18,6 +18,8 @@ model = "goto"
 feature_code_preset = "asterisk"
 
 [feature_codes]
+"*17{target}" = "agent.login"
+"*45" = "queue.toggle"
 
 [[queues]]
 id = "support"

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::pbx::asterisk_lab::AsteriskLab;
 use crate::pbx::phone::Phone;
-use crate::support::Sidecar;
+use crate::support::{Sidecar, wait_until};
 
 /// Longer than the dialplan's timeout takes on a busy machine, and far below the wait without a timeout.
 const TIMEOUT_MAX: Duration = Duration::from_secs(15);
@@ -41,6 +41,37 @@ fn a_frozen_sidecar_delays_a_call_and_allows_nothing() {
     lab.set_global("QW_WAIT_SECONDS", "5");
     assert!(lab.is_answered("1001", "*13600"));
     assert!(lab.is_member("600", "1001"));
+}
+
+/// TRUTH 1, FIELD B1 to B3: what a phone was refused while the sidecar was stopped does not happen when it goes on, and
+/// a toggle that is dialed again toggles once.
+#[test]
+fn a_stopped_sidecar_that_goes_on_does_nothing_later() {
+    let lab = AsteriskLab::start();
+    let (agent, supervisor) = (Phone::new(&lab, "1001", 0), Phone::new(&lab, "2001", 0));
+    // Asterisk may have ended the call already: then the question is not even judged.
+    let gone = "queuewarden_protocol_errors_total{dialect=\"fastagi\",reason=\"verdict_unread\"}";
+    let too_late = || lab.decided("control", "deny", "too_late") + lab.sidecar().metric(gone);
+    let stopped = |phone: &Phone, code: &str| {
+        let before = too_late();
+        lab.set_global("QW_WAIT_SECONDS", "0.5");
+        lab.sidecar().signal("STOP");
+        assert_eq!(phone.dial(code), 503, "{code}");
+        lab.sidecar().signal("CONT");
+        wait_until("the answer that nobody waits for", || too_late() > before);
+        lab.set_global("QW_WAIT_SECONDS", "5");
+        assert_eq!(lab.sidecar().get("/sessions").matches("\"queue\":").count(), 0, "{code}");
+        assert!(!lab.is_member("600", "1001"), "{code}");
+    };
+    stopped(&agent, "*13600");
+    stopped(&agent, "*45600");
+    stopped(&supervisor, "*2211001");
+    assert_eq!(lab.sidecar().get("/supervisions").matches("\"mode\":").count(), 0, "no ghost blocks the next");
+    assert!(lab.is_answered("1001", "*45600"), "toggled once: in");
+    assert!(lab.is_member("600", "1001"));
+    assert_eq!(lab.sidecar().get("/sessions").matches("\"queue\":").count(), 1);
+    assert!(lab.is_answered("1001", "*45600"), "another call is another question: out");
+    assert!(!lab.is_member("600", "1001"));
 }
 
 /// Answers of another program on the sidecar's port: none of them is a verdict.

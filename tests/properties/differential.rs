@@ -35,6 +35,8 @@ const OUT_OF_REACH: &[(Option<ActionLabel>, Reason)] = &[
     (None, Reason::Deny(DenyReason::Internal)),
     // Needs a failing disk.
     (None, Reason::Deny(DenyReason::StateUnavailable)),
+    // Needs a question with `until` and a clock: properties/stops.rs.
+    (None, Reason::Deny(DenyReason::TooLate)),
     // No call is reported here, and no organization has these limits. The stories test both.
     (None, Reason::Allow(AllowReason::Reported)),
     (None, Reason::Deny(DenyReason::CallMismatch)),

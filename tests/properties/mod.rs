@@ -3,8 +3,8 @@
 //!
 //! `support::random_source` draws numbers, `models` lists what can be drawn, `worlds` draws organizations and `events`
 //! questions. `side_by_side` compares the product with the reference; `small_worlds` enumerates the cases of `laws`;
-//! `naive_model` keeps the state in plain lists. The tests are in `differential`, `laws`, `bytes`, `feature_codes` and
-//! `history`.
+//! `naive_model` keeps the state in plain lists. The tests are in `differential`, `laws`, `bytes`, `feature_codes`,
+//! `history` and `stops`.
 
 mod bytes;
 mod differential;
@@ -17,6 +17,7 @@ mod models;
 mod naive_model;
 mod side_by_side;
 mod small_worlds;
+mod stops;
 mod worlds;
 
 /// The factor for the number of seeds and cases: the value of `QUEUEWARDEN_PROPERTY_FACTOR`, or 1.

@@ -35,6 +35,10 @@ fn load_asks_in_every_dialect_and_every_verdict_is_as_configured() {
         ("freeswitch", &["--dialect", "freeswitch", "--connections", "4"]),
         ("fastagi", &["--dialect", "fastagi", "--connections", "4", "--do"]),
         ("line", &["--dialect", "line", "--do", "--mix", "dial=1"]),
+        ("line", &["--dialect", "line", "--do", "--depth", "8", "--within-ms", "5000", "--once"]),
+        ("kamailio", &["--dialect", "jsonrpc", "--do", "--within-ms", "5000", "--once"]),
+        ("freeswitch", &["--dialect", "freeswitch", "--do", "--within-ms", "5000", "--once"]),
+        ("fastagi", &["--dialect", "fastagi", "--do", "--within-ms", "5000", "--once"]),
     ] {
         let (status, report) = load(&folder, &sidecar, listener, options);
         assert!(status.success(), "{options:?}: {report}");

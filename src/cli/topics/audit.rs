@@ -25,6 +25,8 @@ const MEMBERS: &[(&str, &str)] = &[
     ("lease_seconds", "Seconds until a login by a supervisor ends. Absent: at logout."),
     ("call", "The id of the call."),
     ("mode", "The mode of a supervision."),
+    ("until", "When the asker stops waiting, in milliseconds since 1970."),
+    ("once", "The name of the question, by which a repeat is known."),
     ("via", "The channel of the request: `phone` or `dashboard`."),
     ("dialect", "The dialect of the peer."),
     ("peer", "The peer: its address and port, or its user id and process id on a Unix socket."),
@@ -42,7 +44,7 @@ const MEMBERS: &[(&str, &str)] = &[
     ),
     ("one_in", "The line represents this number of allowed questions that change nothing."),
     ("count", "The number of things that the event is about."),
-    ("of", "The id of the decision that was refused afterwards."),
+    ("of", "The id of the decision that was refused or undone afterwards."),
     ("through", "The sequence of the last line that was removed."),
     ("details", "Further details as text."),
     ("prev", "The hash of the line before; zeros in the first line."),
@@ -55,6 +57,10 @@ const EVENTS: &[(&str, &str)] = &[
     (
         "refused",
         "The session store could not write the change of an earlier decision: the peer received `state_unavailable`.",
+    ),
+    (
+        "undone",
+        "The change of an earlier decision was durable, or its answer due, after its `until`: it was undone, and the peer received `too_late`.",
     ),
     (
         "session_ended",

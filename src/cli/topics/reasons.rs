@@ -61,6 +61,10 @@ const fn remedy(reason: DenyReason) -> &'static str {
         }
         DenyReason::TargetProtected => "Set `protected = false` for the target, or turn on `supervise_peers`.",
         DenyReason::TargetSupervisionsAtLimit => "End a supervision, or raise `supervisions_per_target_max`.",
+        DenyReason::TooLate => {
+            "Compare the clocks of the PBX and of the sidecar; see `queuewarden_peer_clock_offsets_total`, and whether \
+             the disk or the machine was slow."
+        }
         DenyReason::UnassignedBarred => {
             "Add the queue to the user's `queues`, or let a supervisor log the user in (`agent.login`)."
         }

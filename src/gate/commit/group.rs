@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use crate::audit::record::AuditRecord;
 use crate::gate::change_feed::Change;
+use crate::gate::timed_change::TimedChange;
 use crate::policy::Organization;
 use crate::sessions::record::key_of;
 use crate::sessions::supervisions::Supervision;
@@ -28,6 +29,8 @@ pub(crate) struct PendingChange {
     pub(crate) changes: Vec<Change>,
     /// Packed audit records; empty without an audit log.
     pub(crate) audit: Vec<u8>,
+    /// How the change is undone if it is durable, or its answer due, too late. `None`: its question has no `until`.
+    pub(crate) timed: Option<Arc<TimedChange>>,
 }
 
 /// How to revert a change in memory.
@@ -142,6 +145,11 @@ impl PendingCommit {
             }
             woken.await;
         }
+    }
+
+    /// Whether the group is durable. `None`: it is not settled yet.
+    pub(crate) fn is_durable(&self) -> Option<bool> {
+        self.durable.get().copied()
     }
 
     pub(crate) fn settle(&self, durable: bool) {

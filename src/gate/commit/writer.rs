@@ -20,6 +20,7 @@ use crate::gate::commit::group::{CommitGroup, DirtyUser, GroupedChange};
 use crate::gate::commit::queue::{CommitQueue, Work};
 use crate::gate::commit::take_back;
 use crate::gate::state::GateState;
+use crate::gate::timed_change;
 use crate::limits::{AUDIT_BUFFER_BYTES_MAX, AUDIT_FLUSH_INTERVAL, AUDIT_MAINTENANCE_INTERVAL, STORE_RETRY_INTERVAL};
 use crate::sessions::record::record_of;
 use crate::sessions::store::{Commit, Store, StoreError, UserRecord};
@@ -75,6 +76,8 @@ struct Writer<'w> {
     log: Option<AuditLog>,
     observer: &'w dyn CommitObserver,
     clock: &'w dyn Fn() -> UnixMillis,
+    /// The latest time that was stored.
+    latest: UnixMillis,
     /// Whether the last write of the session store failed. INVARIANT: while it is true, so is the flag of the same name
     /// in the commit queue, which refuses changes. The queue's flag may stay true for longer: until the store has the
     /// records of all dirty users.
@@ -108,6 +111,7 @@ impl<'w> Writer<'w> {
             log,
             observer,
             clock,
+            latest: UnixMillis(0),
             store_fails: false,
             audit_fails: false,
             retry_at: now,
@@ -148,7 +152,7 @@ impl<'w> Writer<'w> {
             return self.fail_audit(group, &error);
         }
         // Published first: a peer that has its answer may watch from the revision of its change.
-        self.publish(group, |grouped| !grouped.is_for_store);
+        self.conclude(group, |grouped| !grouped.is_for_store);
         if writes_audit {
             self.state.commit_queue.audited();
         }
@@ -162,7 +166,7 @@ impl<'w> Writer<'w> {
         let started = Instant::now();
         match self.write_store(dirty_users) {
             Ok(()) => {
-                self.publish(group, |grouped| grouped.is_for_store);
+                self.conclude(group, |grouped| grouped.is_for_store);
                 self.state.commit_queue.succeeded(&group.retries);
                 self.observer.committed(started.elapsed());
                 if std::mem::replace(&mut self.store_fails, false) {
@@ -210,12 +214,21 @@ impl<'w> Writer<'w> {
         let mut records: Vec<UserRecord> = users.into_iter().map(|user| current_record(self.state, user)).collect();
         // Deletions first: the key of a deleted record may be that of another user now.
         records.sort_by_key(|record| record.value.is_some());
-        self.store.commit(&Commit { records: &records, wall: (self.clock)() })
+        // Never an earlier time than before: a clock that is set back lengthens no lease over a restart.
+        self.latest = self.latest.max((self.clock)());
+        self.store.commit(&Commit { records: &records, wall: self.latest })
     }
 
-    fn publish(&self, group: &CommitGroup, filter: impl Fn(&GroupedChange) -> bool) {
-        for grouped in group.changes.iter().filter(|grouped| filter(grouped)) {
-            self.state.publish(&grouped.change);
+    /// Publishes changes that are durable. A change that is durable after its `until` is undone instead: its answer
+    /// would come too late.
+    fn conclude(&self, group: &CommitGroup, filter: impl Fn(&GroupedChange) -> bool) {
+        let is_timed = group.changes.iter().any(|grouped| grouped.change.timed.is_some());
+        let now = if is_timed { (self.clock)() } else { UnixMillis(0) };
+        for GroupedChange { change, .. } in group.changes.iter().filter(|grouped| filter(grouped)) {
+            match change.timed.as_ref().filter(|timed| timed.must_be_undone(now)) {
+                Some(late) => timed_change::undo(self.state, late),
+                None => self.state.publish(change),
+            }
         }
     }
 
