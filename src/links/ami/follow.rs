@@ -1,6 +1,6 @@
 //! Reads the change feed of one organization and queues the members that its ended login sessions leave behind.
 //!
-//! Only the end by expiry, idle time, shift, revocation or removal leaves a member behind; a phone that logs out removes
+//! Only an end by expiry, idle time, shift, revocation or removal leaves a member behind; a phone that logs out removes
 //! its own. A link looks up the login sessions before it acts, so a change that is read twice or late does no harm. A
 //! change that is never read leaves a member in the queue; it is logged as an error.
 
