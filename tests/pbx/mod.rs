@@ -11,6 +11,7 @@ mod endpoints;
 mod five_minutes;
 mod kamailio;
 mod kamailio_calls;
+mod kamailio_frozen;
 mod leaving;
 mod login;
 mod phone;

@@ -48,6 +48,9 @@ supervises = ["support"]
 
 const USERS: [&str; 5] = ["1001", "1002", "1003", "2001", "9999"];
 
+/// How long Kamailio waits for a verdict.
+pub const WAIT: Duration = Duration::from_secs(1);
+
 /// How Kamailio and the sidecar are connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
@@ -132,7 +135,9 @@ impl KamailioLab {
             + &define("QW_SIDECAR_PORT", sidecar_address.port().to_string())
             + &define("QW_EVAPI", sidecar_address.to_string())
             + &define("QW_STATE", run.path().join("state").display().to_string())
-            + &define("QW_REPORT_SECONDS", "2".to_owned());
+            + &define("QW_REPORT_SECONDS", "2".to_owned())
+            // On a busy machine the shipped value is too short.
+            + &define("QW_WAIT_MS", WAIT.as_millis().to_string());
         if transport == Transport::Evapi {
             settings += "#!define WITH_EVAPI\n";
         }
