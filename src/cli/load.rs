@@ -32,6 +32,7 @@ const QUANTILES: [(&str, f64); 5] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), 
 
 /// Options of `load`.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
 pub(super) struct Arguments {
     /// Dialect to ask in: fastagi and freeswitch use one connection per question, line and jsonrpc keep connections.
     #[arg(long, default_value = "line", value_parser = PossibleValuesParser::new(LoadDialect::ALL.iter().map(|dialect| dialect.name())))]

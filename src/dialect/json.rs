@@ -215,6 +215,7 @@ pub(super) struct QuestionMembers<'buf> {
 }
 
 /// What the verb and the keys of a request ask for.
+#[expect(clippy::large_enum_variant, reason = "it lives for one question, and a box would be an allocation")]
 pub(super) enum JsonQuestion<'buf> {
     /// A decision, and a copy of the id that [`QuestionMembers::into_question`] was given.
     Event(Event<'buf>, &'buf [u8]),

@@ -275,7 +275,8 @@ mod tests {
     fn the_sessions_are_what_the_questions_in_time_made_them() {
         let paused = |table: &SessionTable| table.sessions_of(USER).first().map(|session| session.paused);
         // Each change: whether it is late.
-        let cases: [(&[(Transition, bool)], Option<bool>); 9] = [
+        type Case = (&'static [(Transition, bool)], Option<bool>);
+        let cases: [Case; 9] = [
             (&[(LOGIN, true)], None),
             (&[(LOGIN, true), (LOGIN, false)], Some(false)),
             (&[(LOGIN, true), (Transition::Pause(true), false)], None),

@@ -147,6 +147,7 @@ impl CommitQueue {
 
     /// Takes a change that happens whether the disk works or not, for example the end of a lease. While the disk
     /// fails, the user is remembered as dirty and the change is handed back, to be published without being written.
+    #[expect(clippy::result_large_err, reason = "a change that is handed back while the disk fails")]
     pub(crate) fn push_unconditionally(&self, change: PendingChange) -> Result<Receipt, PendingChange> {
         let mut state = self.locked();
         if self.is_blocked(&state, &change) {
