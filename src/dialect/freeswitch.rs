@@ -7,7 +7,9 @@
 //!
 //! - **The actor is `variable_user_name`, else `variable_sip_auth_username`**: the user that FreeSWITCH authenticated.
 //!   Neither the caller id nor a variable of the question can name the actor.
-//! - The question is in channel variables: `qw_org`; `qw_verb`, which is `dial` unless given, else `do` or `may`; and
+//! - The organization is `qw_org`, its name, or `qw_domain`, a SIP domain of its key `domains`; never both. A domain of
+//!   no organization is `unknown_organization`.
+//! - The question is in channel variables: `qw_verb`, which is `dial` unless given, else `do` or `may`; and
 //!   every other key of [`crate::dialect::fields::REQUEST_KEYS`] as `qw_` and its name. The key `verb` is
 //!   `qw_object_verb`. `dial` without `qw_digits` takes the destination number.
 //! - A variable that begins with `qw_` and is no key is `unknown_key`, except those of an answer. `qw_action` and
@@ -89,6 +91,9 @@ const ANSWER_ONLY: [&[u8]; 3] = [b"verdict", b"reason", b"queues"];
 /// The variable for the key `verb`: `qw_verb` is the verb of the question.
 const OBJECT_VERB: &[u8] = b"object_verb";
 
+/// Variables of the shipped dialplan for keys that this dialect does not have yet. They are not read.
+const LATER: [&[u8]; 3] = [b"until", b"once", b"within"];
+
 /// Keys that no variable may give: the actor is the user that FreeSWITCH authenticated.
 const NEVER_VARIABLES: KeySet = KeySet::of(&[Key::Actor, Key::Token, Key::Verb]);
 
@@ -118,6 +123,8 @@ struct DecodedRange {
 #[derive(Debug, Default)]
 struct ChannelData {
     verb: Option<DecodedRange>,
+    /// `variable_qw_domain`: a SIP domain of the organization.
+    domain: Option<DecodedRange>,
     /// `variable_user_name`: the caller's user in the directory.
     user: Option<DecodedRange>,
     /// `variable_sip_auth_username`: the name with which the caller authenticated.
@@ -275,6 +282,9 @@ fn question<'buf>(lines: &[u8], decoded: &'buf mut Vec<u8>) -> Result<Event<'buf
     for (key, range) in channel.keys.iter().flatten() {
         fields.set(*key, value(*range))?;
     }
+    if let Some(domain) = channel.domain {
+        fields.set_domain(value(domain))?;
+    }
     if let Some(actor) = [channel.user, channel.login].into_iter().flatten().map(value).find(|name| !name.is_empty()) {
         fields.set(Key::Actor, actor)?;
     }
@@ -293,6 +303,7 @@ fn read_channel_data(lines: &[u8], decoded: &mut Vec<u8>) -> Result<ChannelData,
     for (name, value) in lines_of(lines).filter_map(split).filter(|(name, _)| !name.is_empty()) {
         let (slot, key) = match name {
             b"variable_qw_verb" => (&mut channel.verb, None),
+            b"variable_qw_domain" => (&mut channel.domain, Some(Key::Organization)),
             b"variable_user_name" => (&mut channel.user, Some(Key::Actor)),
             b"variable_sip_auth_username" => (&mut channel.login, Some(Key::Actor)),
             b"Caller-Destination-Number" => (&mut channel.destination, Some(Key::Digits)),
@@ -321,7 +332,7 @@ fn read_channel_data(lines: &[u8], decoded: &mut Vec<u8>) -> Result<ChannelData,
 fn key_of_variable(name: &[u8]) -> Result<Option<Key>, WireError> {
     let Some((prefix, name)) = name.split_at_checked(VARIABLE_PREFIX.len()) else { return Ok(None) };
     // FreeSWITCH ignores the case of variable names. A key that is not recognized would widen the question.
-    if !prefix.eq_ignore_ascii_case(VARIABLE_PREFIX) || ANSWER_ONLY.contains(&name) {
+    if !prefix.eq_ignore_ascii_case(VARIABLE_PREFIX) || ANSWER_ONLY.contains(&name) || LATER.contains(&name) {
         return Ok(None);
     }
     if name == OBJECT_VERB {

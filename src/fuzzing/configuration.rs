@@ -81,8 +81,9 @@ fn check_reload(first: &LoadedConfig, second: &LoadedConfig) {
 fn rows_of(policy: &Policy) -> Vec<String> {
     let mut rows = vec![];
     for organization in policy.organizations() {
-        let Organization { name, id, model, settings, feature_codes, directory, limits, leases } = organization;
-        rows.push(format!("{name} {id:?} {settings:?} {:?} {limits:?} {leases:?}", feature_codes.codes()));
+        let Organization { name, domains, id, model, settings, feature_codes, directory, limits, leases } =
+            organization;
+        rows.push(format!("{name} {domains:?} {id:?} {settings:?} {:?} {limits:?} {leases:?}", feature_codes.codes()));
         rows.push(format!("{name} {} {:?} {:?}", model.name, model.roles, model.settings));
         rows.extend(model.actions.iter().map(|action| format!("{name} {action:?}")));
         rows.extend(model.grants.iter().map(|grant| format!("{name} {grant:?}")));

@@ -99,7 +99,9 @@ impl<'a> AskedQuestion<'a, '_> {
         AuditRecord {
             time: LogTime(origin.unix_ms),
             id,
-            organization: Some(event.organization.as_str()),
+            organization: Some(
+                basis.organization.map_or(event.organization.as_str(), |organization| &organization.name),
+            ),
             actor: Some(user(event.actor)),
             action: answer.action.or(action),
             intent: Some(if event.intent == Intent::Do { "do" } else { "may" }),
@@ -217,7 +219,7 @@ impl<'g> Auditor<'g> {
     /// Notes that a question was denied without being judged.
     pub(super) fn note_denial(self, event: &Event<'_>, origin: &QuestionOrigin<'_>, reason: DenyReason) {
         let policy = self.state.policy.load();
-        let organization = policy.organization(&event.organization);
+        let organization = policy.organization_of(event);
         let basis = DecisionBasis { organization, ..DecisionBasis::default() };
         let answer = denied_early(&policy, reason, PartlyResolved::default());
         self.note_decision(&AskedQuestion { policy: &policy, event, origin }, &answer, &basis);

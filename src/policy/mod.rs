@@ -26,9 +26,12 @@ mod users;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
+
+use crate::event::Event;
 use crate::limits::{
     LEASE_SECONDS_MAX, LOGINS_PER_ORGANIZATION_MAX, LOGINS_PER_USER_MAX, SUPERVISIONS_PER_ORGANIZATION_MAX,
-    USERS_PER_ORGANIZATION_MAX,
+    USERS_PER_ORGANIZATION_MAX, VALUE_BYTES_MAX,
 };
 use crate::telephony::OrganizationId;
 use directory::Directory;
@@ -87,6 +90,8 @@ impl Default for LeaseTerms {
 pub struct Organization {
     /// The name on the wire.
     pub name: Box<str>,
+    /// The SIP domains of its users, in lower case.
+    pub domains: Vec<Box<str>>,
     /// The id in this process, stable across reloads.
     pub id: OrganizationId,
     /// The role model.
@@ -130,15 +135,24 @@ pub struct Policy {
     /// The hash of the configuration files. Empty: the policy was not read from files.
     pub hash: PolicyHash,
     organizations: HashMap<Box<[u8]>, Arc<Organization>, foldhash::fast::FixedState>,
+    /// The organizations by their domains in lower case.
+    domains: HashMap<Box<[u8]>, Arc<Organization>, foldhash::fast::FixedState>,
 }
 
 impl Policy {
-    /// A policy of these organizations. Of two organizations with the same name the last one is kept.
+    /// A policy of these organizations. Of two organizations with the same name, or with the same domain, the last one
+    /// is kept.
     #[must_use]
     pub fn new(revision: u64, organizations: impl IntoIterator<Item = Organization>) -> Self {
         let named =
             organizations.into_iter().map(|organization| (organization.name.as_bytes().into(), Arc::new(organization)));
-        Self { revision, hash: PolicyHash::default(), organizations: named.collect() }
+        let organizations: HashMap<Box<[u8]>, Arc<Organization>, _> = named.collect();
+        let domains_of = |organization: &Arc<Organization>| -> Vec<_> {
+            let of = |domain: &Box<str>| (domain.as_bytes().into(), Arc::clone(organization));
+            organization.domains.iter().map(of).collect()
+        };
+        let domains = organizations.values().flat_map(domains_of).collect();
+        Self { revision, hash: PolicyHash::default(), organizations, domains }
     }
 
     /// The same policy with the hash of the configuration files.
@@ -151,6 +165,18 @@ impl Policy {
     #[must_use]
     pub fn organization(&self, name: &(impl AsRef<[u8]> + ?Sized)) -> Option<&Organization> {
         self.organizations.get(name.as_ref()).map(Arc::as_ref)
+    }
+
+    /// The organization that the event names, by its name or by a domain. Domains match without regard to case.
+    #[must_use]
+    pub fn organization_of(&self, event: &Event<'_>) -> Option<&Organization> {
+        if !event.is_by_domain {
+            return self.organization(&event.organization);
+        }
+        let mut domain: ArrayVec<u8, VALUE_BYTES_MAX> =
+            event.organization.as_ref().iter().copied().take(VALUE_BYTES_MAX).collect();
+        domain.make_ascii_lowercase();
+        self.domains.get(domain.as_slice()).map(Arc::as_ref)
     }
 
     /// The organization with this name, shared: session tables keep it to name users and queues that a newer policy no

@@ -13,6 +13,7 @@ mod calls;
 mod captures;
 mod check;
 mod control_plane;
+mod domains;
 mod evapi;
 mod explain;
 mod fastagi;
