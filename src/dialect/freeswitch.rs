@@ -332,7 +332,7 @@ fn read_channel_data(lines: &[u8], decoded: &mut Vec<u8>) -> Result<ChannelData,
 fn key_of_variable(name: &[u8]) -> Result<Option<Key>, WireError> {
     let Some((prefix, name)) = name.split_at_checked(VARIABLE_PREFIX.len()) else { return Ok(None) };
     // FreeSWITCH ignores the case of variable names. A key that is not recognized would widen the question.
-    if !prefix.eq_ignore_ascii_case(VARIABLE_PREFIX) || ANSWER_ONLY.contains(&name) || LATER.contains(&name) {
+    if !prefix.eq_ignore_ascii_case(VARIABLE_PREFIX) || ANSWER_ONLY.contains(&name) || is_later(name) {
         return Ok(None);
     }
     if name == OBJECT_VERB {
@@ -340,6 +340,11 @@ fn key_of_variable(name: &[u8]) -> Result<Option<Key>, WireError> {
     }
     let key = Key::named(name).filter(|&key| !NEVER_VARIABLES.has(key));
     key.map(Some).ok_or(WireError::new(ErrorReason::UnknownKey))
+}
+
+/// Whether the variable is one of [`LATER`] and no key.
+fn is_later(name: &[u8]) -> bool {
+    LATER.contains(&name) && Key::named(name).is_none()
 }
 
 /// Decodes a value and appends it to `decoded`. `None`: a `%` is not followed by two hexadecimal digits.
