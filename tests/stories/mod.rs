@@ -20,6 +20,7 @@ mod fastagi;
 mod feature_codes;
 mod first_minute;
 mod freeswitch;
+mod freeswitch_dialplan;
 mod garbage;
 mod gauges;
 mod installing;
