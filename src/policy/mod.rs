@@ -148,8 +148,8 @@ impl Policy {
             organizations.into_iter().map(|organization| (organization.name.as_bytes().into(), Arc::new(organization)));
         let organizations: HashMap<Box<[u8]>, Arc<Organization>, _> = named.collect();
         let domains_of = |organization: &Arc<Organization>| -> Vec<_> {
-            let of = |domain: &Box<str>| (domain.as_bytes().into(), Arc::clone(organization));
-            organization.domains.iter().map(of).collect()
+            let names = organization.domains.iter().map(|domain| domain.as_bytes().into());
+            names.map(|name| (name, Arc::clone(organization))).collect()
         };
         let domains = organizations.values().flat_map(domains_of).collect();
         Self { revision, hash: PolicyHash::default(), organizations, domains }

@@ -24,6 +24,7 @@ fn documents() -> Vec<(String, String)> {
 
 /// Panics unless the text is a sequence of whole XML elements, comments and words.
 fn assert_well_formed(name: &str, text: &str) {
+    let attributes = Regex::new(r#"^[A-Za-z-]+(\s+[a-z-]+="[^"<&]*")*\s*/?$"#).unwrap();
     let mut open: Vec<&str> = vec![];
     let mut rest = text;
     while let Some(start) = rest.find('<') {
@@ -41,7 +42,6 @@ fn assert_well_formed(name: &str, text: &str) {
             assert_eq!(open.pop(), Some(closed), "{name}: </{closed}>");
             continue;
         }
-        let attributes = Regex::new(r#"^[A-Za-z-]+(\s+[a-z-]+="[^"<&]*")*\s*/?$"#).unwrap();
         assert!(attributes.is_match(tag), "{name}: <{tag}>");
         if !tag.ends_with('/') {
             open.push(tag.split_whitespace().next().unwrap());
