@@ -297,8 +297,10 @@ pub enum Request<'buf> {
 pub struct Event<'buf> {
     /// Whether an allowed action is carried out.
     pub intent: Intent,
-    /// The organization's name.
+    /// The organization's name, or one of its SIP domains.
     pub organization: Token<'buf>,
+    /// Whether [`Event::organization`] is a SIP domain. A name and a domain that look alike are different things.
+    pub is_by_domain: bool,
     /// The user who asks: an extension or a user id.
     pub actor: Token<'buf>,
     /// The action that is asked for.
@@ -344,6 +346,7 @@ impl<'buf> Event<'buf> {
         Self {
             intent,
             organization,
+            is_by_domain: false,
             actor,
             request,
             via: Via::Phone,

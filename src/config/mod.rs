@@ -133,6 +133,7 @@ fn read_organizations(
     files: &mut Files,
 ) -> (Vec<Organization>, bool) {
     let mut organizations: Vec<Organization> = vec![];
+    let mut domain_owners: HashMap<Box<str>, Box<str>> = HashMap::new();
     let mut ids = FreeOrganizationIds::after(context.previous);
     let mut all_read = true;
     for path in toml_files(&folder.join("organizations"), problems) {
@@ -147,7 +148,7 @@ fn read_organizations(
             all_read = false;
             continue;
         };
-        let OrganizationFile { at_name, organization, users_csv } = file;
+        let OrganizationFile { at_name, organization, at_domains, users_csv } = file;
         if let Some(users_csv) = users_csv {
             files.add(users_csv);
         }
@@ -157,6 +158,14 @@ fn read_organizations(
         if organizations.iter().any(|other| other.name == organization.name) {
             let message = format!("another file has the organization `{}` already", organization.name);
             problems.borrow_mut().add(Problem { message, ..at_name });
+        }
+        for (domain, at_domain) in organization.domains.iter().zip(at_domains) {
+            if let Some(owner) = domain_owners.get(domain) {
+                let message = format!("the domain `{domain}` belongs to the organization `{owner}` already");
+                problems.borrow_mut().add(Problem { message, ..at_domain });
+            } else {
+                domain_owners.insert(domain.clone(), organization.name.clone());
+            }
         }
         organizations.push(organization);
     }

@@ -195,6 +195,7 @@ pub struct Fields<'buf> {
     admitted: KeySet,
     given: KeySet,
     organization: Option<Token<'buf>>,
+    is_by_domain: bool,
     actor: Option<Token<'buf>>,
     action: Option<Token<'buf>>,
     digits: Option<Digits<'buf>>,
@@ -227,6 +228,7 @@ impl<'buf> Fields<'buf> {
             admitted,
             given: KeySet::EMPTY,
             organization: None,
+            is_by_domain: false,
             actor: None,
             action: None,
             digits: None,
@@ -305,6 +307,16 @@ impl<'buf> Fields<'buf> {
         token.and_then(|token| self.take(key, token)).ok_or(WireError::of(ErrorReason::Malformed, key))
     }
 
+    /// Reads the SIP domain of the organization, in place of its name.
+    ///
+    /// # Errors
+    ///
+    /// As [`Fields::set`] for the key `org`.
+    pub fn set_domain(&mut self, value: &'buf (impl AsRef<[u8]> + ?Sized)) -> Result<(), WireError> {
+        self.is_by_domain = true;
+        self.set(Key::Organization, value)
+    }
+
     /// Notes that the key is given; refuses a key that the verb does not have or that was given before.
     const fn claim(&mut self, key: Key) -> Result<(), WireError> {
         if !self.admitted.has(key) {
@@ -363,6 +375,7 @@ impl<'buf> Fields<'buf> {
         Ok(Event {
             intent,
             organization,
+            is_by_domain: self.is_by_domain,
             actor,
             request,
             via: self.via,

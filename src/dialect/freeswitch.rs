@@ -7,7 +7,9 @@
 //!
 //! - **The actor is `variable_user_name`, else `variable_sip_auth_username`**: the user that FreeSWITCH authenticated.
 //!   Neither the caller id nor a variable of the question can name the actor.
-//! - The question is in channel variables: `qw_org`; `qw_verb`, which is `dial` unless given, else `do` or `may`; and
+//! - The organization is `qw_org`, its name, or `qw_domain`, a SIP domain of its key `domains`; never both. A domain of
+//!   no organization is `unknown_organization`.
+//! - The question is in channel variables: `qw_verb`, which is `dial` unless given, else `do` or `may`; and
 //!   every other key of [`crate::dialect::fields::REQUEST_KEYS`] as `qw_` and its name. The key `verb` is
 //!   `qw_object_verb`. `dial` without `qw_digits` takes the destination number.
 //! - `qw_within` gives `until` as milliseconds from the block's own `Event-Date-Timestamp`, for a dialplan that has no
@@ -115,6 +117,8 @@ pub struct FreeSwitch {
 #[derive(Debug, Default)]
 struct ChannelData {
     verb: Option<DecodedRange>,
+    /// `variable_qw_domain`: a SIP domain of the organization.
+    domain: Option<DecodedRange>,
     /// `variable_user_name`: the caller's user in the directory.
     user: Option<DecodedRange>,
     /// `variable_sip_auth_username`: the name with which the caller authenticated.
@@ -276,6 +280,9 @@ fn question<'buf>(lines: &[u8], decoded: &'buf mut Vec<u8>) -> Result<Event<'buf
     for (key, range) in channel.keys.iter().flatten() {
         fields.set(*key, value(*range))?;
     }
+    if let Some(domain) = channel.domain {
+        fields.set_domain(value(domain))?;
+    }
     if let Some(actor) = [channel.user, channel.login].into_iter().flatten().map(value).find(|name| !name.is_empty()) {
         fields.set(Key::Actor, actor)?;
     }
@@ -296,6 +303,7 @@ fn read_channel_data(lines: &[u8], decoded: &mut Vec<u8>) -> Result<ChannelData,
     for (name, value) in lines_of(lines).filter_map(split).filter(|(name, _)| !name.is_empty()) {
         let (slot, key) = match name {
             b"variable_qw_verb" => (&mut channel.verb, None),
+            b"variable_qw_domain" => (&mut channel.domain, Some(Key::Organization)),
             b"variable_user_name" => (&mut channel.user, Some(Key::Actor)),
             b"variable_sip_auth_username" => (&mut channel.login, Some(Key::Actor)),
             b"Caller-Destination-Number" => (&mut channel.destination, Some(Key::Digits)),

@@ -81,10 +81,20 @@ fn check_reload(first: &LoadedConfig, second: &LoadedConfig) {
 fn rows_of(policy: &Policy) -> Vec<String> {
     let mut rows = vec![];
     for organization in policy.organizations() {
-        let Organization { name, id, model, settings, feature_codes, directory, limits, leases, login_bounds } =
-            organization;
+        let Organization {
+            name,
+            domains,
+            id,
+            model,
+            settings,
+            feature_codes,
+            directory,
+            limits,
+            leases,
+            login_bounds,
+        } = organization;
         rows.push(format!(
-            "{name} {id:?} {settings:?} {:?} {limits:?} {leases:?} {login_bounds:?}",
+            "{name} {domains:?} {id:?} {settings:?} {:?} {limits:?} {leases:?} {login_bounds:?}",
             feature_codes.codes()
         ));
         rows.push(format!("{name} {} {:?} {:?}", model.name, model.roles, model.settings));

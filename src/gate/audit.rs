@@ -99,7 +99,9 @@ impl<'a> AskedQuestion<'a, '_> {
         AuditRecord {
             time: LogTime(origin.unix_ms),
             id,
-            organization: Some(event.organization.as_str()),
+            organization: Some(
+                basis.organization.map_or(event.organization.as_str(), |organization| &organization.name),
+            ),
             actor: Some(user(event.actor)),
             action: answer.action.or(action),
             intent: Some(if event.intent == Intent::Do { "do" } else { "may" }),
@@ -219,7 +221,7 @@ impl<'g> Auditor<'g> {
     /// Notes the answer to a repeated question, which is the first answer again.
     pub(super) fn note_repeat(self, asked: &AskedQuestion<'_, '_>, answer: &Answer<'_>) {
         let Some(audit) = &self.state.audit else { return };
-        let organization = asked.policy.organization(&asked.event.organization);
+        let organization = asked.policy.organization_of(asked.event);
         let basis = DecisionBasis { organization, ..DecisionBasis::default() };
         let details = Some("a repeat: the answer of the first question with this `once`");
         self.note(&AuditRecord { details, ..asked.record(answer, &basis, audit.next_decision()) });
@@ -228,7 +230,7 @@ impl<'g> Auditor<'g> {
     /// Notes that a question was denied without being judged.
     pub(super) fn note_denial(self, event: &Event<'_>, origin: &QuestionOrigin<'_>, reason: DenyReason) {
         let policy = self.state.policy.load();
-        let organization = policy.organization(&event.organization);
+        let organization = policy.organization_of(event);
         let basis = DecisionBasis { organization, ..DecisionBasis::default() };
         let answer = denied_early(&policy, reason, PartlyResolved::default());
         self.note_decision(&AskedQuestion { policy: &policy, event, origin }, &answer, &basis);

@@ -70,7 +70,7 @@ impl<'g> Batch<'g> {
         answer: impl FnOnce(Outcome<'_>, Option<Awaited>) -> R,
     ) -> R {
         let state = self.state;
-        let Some(organization) = self.policy.organization(&event.organization) else {
+        let Some(organization) = self.policy.organization_of(event) else {
             return self.ask_anew(origin, event, now, queues, answer);
         };
         let table = state.once.of(&organization.name);
@@ -178,7 +178,7 @@ fn note_activity(state: &GateState, policy: &Policy, event: &Event<'_>, now: Mom
     if !policy.ends_idle() {
         return;
     }
-    let organization = policy.organization(&event.organization);
+    let organization = policy.organization_of(event);
     let Some(organization) = organization.filter(|organization| organization.login_bounds.idle_max_seconds.is_some())
     else {
         return;

@@ -46,7 +46,7 @@ pub struct DialedMeaning {
 impl DialedMeaning {
     fn of(policy: &Policy, event: &Event<'_>) -> Option<Self> {
         let Request::Dial(digits) = event.request else { return None };
-        let organization = policy.organization(&event.organization)?;
+        let organization = policy.organization_of(event)?;
         let translation = organization.feature_codes.translate(digits.as_str())?;
         let action = organization.model.action(translation.action)?.name.to_string();
         let dialed = translation.arguments;
@@ -85,7 +85,7 @@ fn without_rules(policy: &Policy, event: &Event<'_>, action: &str, reason: Reaso
         verdict: reason.verdict().into(),
         reason: reason.code().into(),
         sentence: reason.sentence().into(),
-        action: policy.organization(&event.organization).map(|_| action.to_owned()),
+        action: policy.organization_of(event).map(|_| action.to_owned()),
         queues,
         grant: None,
         facts: vec![],
@@ -98,7 +98,7 @@ struct LockedSessions<'a>(Option<(MutexGuard<'a, SessionTable>, UserId)>);
 
 impl<'a> LockedSessions<'a> {
     fn new(state: &'a GateState, policy: &Policy, event: &Event<'_>, subject: Option<UserId>, now: Moment) -> Self {
-        let organization = policy.organization(&event.organization);
+        let organization = policy.organization_of(event);
         Self(subject.zip(organization).and_then(|(subject, organization)| {
             let mut table = state.tables.lock(organization.id)?;
             if table.has_overdue(subject, now) {

@@ -35,7 +35,7 @@ impl<'p, 'e> Replacement<'p, 'e> {
             Request::Action(name) if name.as_str() == REPLACE => {}
             Request::Action(_) | Request::Dial(_) => return None,
         }
-        let organization = policy.organization(&event.organization)?;
+        let organization = policy.organization_of(event)?;
         // A role model without the action denies it.
         organization.model.action_named(REPLACE)?;
         let directory = &organization.directory;

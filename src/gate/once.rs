@@ -48,7 +48,7 @@ impl OnceTables {
 
     /// The hashes of the name and of the question. An extension and the id of the same user are the same actor.
     pub(super) fn digest(&self, policy: &Policy, event: &Event<'_>, once: Token<'_>) -> OnceDigest {
-        let directory = policy.organization(&event.organization).map(|organization| &organization.directory);
+        let directory = policy.organization_of(event).map(|organization| &organization.directory);
         let actor = directory.and_then(|tables| Some(tables.user_id(tables.user_named(&event.actor)?.id())));
         let actor = actor.unwrap_or(event.actor.as_str());
         OnceDigest {
@@ -100,6 +100,7 @@ fn hash_question(event: &Event<'_>, hasher: &mut DefaultHasher) {
         until: _,
         once: _,
         asked_at: _,
+        is_by_domain: _,
     } = *event;
     let request = match request {
         Request::Action(action) => (0_u8, action.as_str()),

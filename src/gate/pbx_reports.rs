@@ -50,7 +50,7 @@ impl<'g> PbxReports<'g> {
     ) -> (Answer<'p>, Option<Arc<PendingCommit>>) {
         let (policy, event) = (asked.policy, asked.event);
         let mut answer: Answer<'p> = Answer::denied(DenyReason::UnknownOrganization, policy.revision);
-        let Some(organization) = policy.organization(&event.organization) else {
+        let Some(organization) = policy.organization_of(event) else {
             self.state.auditor().note_decision(asked, &answer, &DecisionBasis::default());
             return (answer, None);
         };
@@ -82,7 +82,7 @@ impl<'g> PbxReports<'g> {
         event: &Event<'_>,
         now: Moment,
     ) -> (Reason, Vec<String>) {
-        let Some(organization) = policy.organization(&event.organization) else {
+        let Some(organization) = policy.organization_of(event) else {
             return (Reason::Deny(DenyReason::UnknownOrganization), vec![]);
         };
         let names = ReportedNames::find(organization, report, event);

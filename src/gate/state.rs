@@ -87,7 +87,7 @@ impl GateState {
     /// The call that the event names, as the PBX reported it.
     pub(super) fn reported_call(&self, policy: &Policy, event: &Event<'_>, now: Moment) -> Option<ReportedCall> {
         let call = event.call?;
-        let organization = policy.organization(&event.organization)?;
+        let organization = policy.organization_of(event)?;
         self.tables.lock(organization.id)?.calls.get(call.as_str(), now)
     }
 

@@ -28,6 +28,8 @@ limits! {
     GROUPS_PER_ORGANIZATION_MAX: usize = 65_535;
     /// Queues that one user may serve, and therefore queues that one decision can be about.
     QUEUES_PER_USER_MAX: usize = 256;
+    /// SIP domains of one organization.
+    DOMAINS_PER_ORGANIZATION_MAX: usize = 256;
     /// Feature codes of one organization, including those of its preset.
     FEATURE_CODES_PER_ORGANIZATION_MAX: usize = 256;
     /// Roles of one role model: a set of roles has 16 bits.

@@ -27,9 +27,12 @@ mod users;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
+
+use crate::event::Event;
 use crate::limits::{
     LEASE_SECONDS_MAX, LOGINS_PER_ORGANIZATION_MAX, LOGINS_PER_USER_MAX, SUPERVISIONS_PER_ORGANIZATION_MAX,
-    USERS_PER_ORGANIZATION_MAX,
+    USERS_PER_ORGANIZATION_MAX, VALUE_BYTES_MAX,
 };
 use crate::telephony::OrganizationId;
 use directory::Directory;
@@ -89,6 +92,8 @@ impl Default for LeaseTerms {
 pub struct Organization {
     /// The name on the wire.
     pub name: Box<str>,
+    /// The SIP domains of its users, in lower case.
+    pub domains: Vec<Box<str>>,
     /// The id in this process, stable across reloads.
     pub id: OrganizationId,
     /// The role model.
@@ -136,17 +141,25 @@ pub struct Policy {
     organizations: HashMap<Box<[u8]>, Arc<Organization>, foldhash::fast::FixedState>,
     /// Whether any organization ends the login sessions of idle users, so that the time of a question matters.
     ends_idle: bool,
+    /// The organizations by their domains in lower case.
+    domains: HashMap<Box<[u8]>, Arc<Organization>, foldhash::fast::FixedState>,
 }
 
 impl Policy {
-    /// A policy of these organizations. Of two organizations with the same name the last one is kept.
+    /// A policy of these organizations. Of two organizations with the same name, or with the same domain, the last one
+    /// is kept.
     #[must_use]
     pub fn new(revision: u64, organizations: impl IntoIterator<Item = Organization>) -> Self {
         let named =
             organizations.into_iter().map(|organization| (organization.name.as_bytes().into(), Arc::new(organization)));
-        let organizations: HashMap<_, Arc<Organization>, _> = named.collect();
+        let organizations: HashMap<Box<[u8]>, Arc<Organization>, _> = named.collect();
         let ends_idle = organizations.values().any(|organization| organization.login_bounds.idle_max_seconds.is_some());
-        Self { revision, hash: PolicyHash::default(), organizations, ends_idle }
+        let domains_of = |organization: &Arc<Organization>| -> Vec<_> {
+            let names = organization.domains.iter().map(|domain| domain.as_bytes().into());
+            names.map(|name| (name, Arc::clone(organization))).collect()
+        };
+        let domains = organizations.values().flat_map(domains_of).collect();
+        Self { revision, hash: PolicyHash::default(), organizations, ends_idle, domains }
     }
 
     /// The same policy with the hash of the configuration files.
@@ -165,6 +178,18 @@ impl Policy {
     #[must_use]
     pub const fn ends_idle(&self) -> bool {
         self.ends_idle
+    }
+
+    /// The organization that the event names, by its name or by a domain. Domains match without regard to case.
+    #[must_use]
+    pub fn organization_of(&self, event: &Event<'_>) -> Option<&Organization> {
+        if !event.is_by_domain {
+            return self.organization(&event.organization);
+        }
+        let mut domain: ArrayVec<u8, VALUE_BYTES_MAX> =
+            event.organization.as_ref().iter().copied().take(VALUE_BYTES_MAX).collect();
+        domain.make_ascii_lowercase();
+        self.domains.get(domain.as_slice()).map(Arc::as_ref)
     }
 
     /// The organization with this name, shared: session tables keep it to name users and queues that a newer policy no

@@ -37,9 +37,9 @@ fn lookups<'p, 'e, 'buf: 'e>(
     let (mut name, mut users) = (None, None);
     for event in events {
         // Nearly all events of a batch name the same organization.
-        if name != Some(event.organization) {
-            name = Some(event.organization);
-            users = policy.organization(&event.organization).map(|organization| organization.directory.user_table());
+        if name != Some((event.organization, event.is_by_domain)) {
+            name = Some((event.organization, event.is_by_domain));
+            users = policy.organization_of(event).map(|organization| organization.directory.user_table());
         }
         let Some(users) = users else { continue };
         for user in [Some(event.actor), event.target].into_iter().flatten() {

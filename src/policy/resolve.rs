@@ -143,7 +143,7 @@ pub fn resolve<'p>(
     call: Option<ReportedCall>,
 ) -> Result<Question<'p>, ResolveError<'p>> {
     let mut known = PartlyResolved::default();
-    let Some(organization) = policy.organization(&event.organization) else {
+    let Some(organization) = policy.organization_of(event) else {
         return Err(known.denied(DenyReason::UnknownOrganization));
     };
     known.organization = Some(organization);

@@ -155,6 +155,13 @@ pub(super) struct DecisionLine {
     policy_revision: u64,
 }
 
+/// The name of the organization; the word of the peer if there is no such organization.
+fn organization_name(context: &PeerContext<'_>, event: &Event<'_>) -> String {
+    let policy = context.sidecar.gate.policy();
+    let organization = policy.organization_of(event);
+    organization.map_or(event.organization.as_str(), |organization| &organization.name).to_owned()
+}
+
 impl DecisionLine {
     pub(super) fn new(context: &PeerContext<'_>, event: &Event<'_>, answer: &Answer<'_>) -> Self {
         let owned = |token: Option<Token<'_>>| token.map(|token| token.as_str().to_owned());
@@ -165,7 +172,7 @@ impl DecisionLine {
         Self {
             dialect: context.metrics.label(),
             peer: context.peer,
-            organization: event.organization.as_str().to_owned(),
+            organization: organization_name(context, event),
             actor: event.actor.as_str().to_owned(),
             action: answer.action.or(action).map(str::to_owned),
             // Digits that resolved are in the action, the queue and the target.

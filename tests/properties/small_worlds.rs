@@ -76,6 +76,7 @@ pub(crate) fn organization(id: u16, name: &str, model: &Arc<Model>, people: &[(&
     }
     Organization {
         name: name.into(),
+        domains: vec![],
         id: OrganizationId(id),
         model: Arc::clone(model),
         settings: model.default_settings(),

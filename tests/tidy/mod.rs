@@ -8,5 +8,6 @@ mod configuration;
 mod documents;
 mod examples;
 mod files;
+mod freeswitch_dialplan;
 mod json_schema;
 mod layers;

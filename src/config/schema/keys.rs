@@ -246,6 +246,12 @@ const ASTERISK_AMI: &[KeyText] = &[
 const ORGANIZATION: &[KeyText] = &[
     key("organization", "required", "an id", "The name of the organization on the wire."),
     key("model", "required", "a file of `models/` without `.toml`", "The role model of the organization."),
+    key(
+        "domains",
+        "`[]`",
+        "host names or IPv4 addresses, at most 256",
+        "The SIP domains of the organization's users. A PBX that authenticates users of several domains names the domain instead of the organization (FreeSWITCH: `qw_domain`). Each domain belongs to one organization.",
+    ),
     key("feature_code_preset", "none", "a preset", "The table of feature codes that the phones dial."),
     key(
         "feature_codes",
