@@ -93,6 +93,7 @@ fn explain_report(
         grant: None,
         facts: vec![],
         change: vec![],
+        no_change: None,
     }
 }
 

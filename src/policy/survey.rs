@@ -13,7 +13,7 @@ use crate::event::{AttributeSet, Key};
 use crate::policy::Organization;
 use crate::policy::decide::{NoSessions, decide};
 use crate::policy::directory::User;
-use crate::policy::model::{Action, Effect, RoleSet};
+use crate::policy::model::{Action, RoleSet};
 use crate::policy::resolve::{Question, accepts};
 use crate::telephony::{GroupId, QueueId, QueueSet, UserId, Via};
 
@@ -85,7 +85,7 @@ impl<'p> SurveyFilter<'p> {
 }
 
 /// A question that is allowed, by names.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct AllowedQuestion {
     /// The extension of the actor.
     pub actor: String,
@@ -178,8 +178,7 @@ impl<'p> Survey<'p> {
     pub fn new(organization: &'p Organization, filter: SurveyFilter<'p>) -> Self {
         let directory = &organization.directory;
         let is_selected = |action: &&Action| filter.action.is_none_or(|only| only.name == action.name);
-        let is_judged_itself = |action: &&Action| !matches!(action.effect, Effect::Toggle { .. });
-        let actions = organization.model.actions.iter().filter(is_selected).filter(is_judged_itself);
+        let actions = organization.model.actions.iter().filter(is_selected);
         Self {
             organization,
             filter,
