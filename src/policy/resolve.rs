@@ -345,10 +345,16 @@ fn lacks_attribute(action: &Action, attributes: AttributeSet, given: impl FnOnce
         return false;
     }
     let given = given();
-    let with = action.needs_with.iter().filter(|(values, _)| !attributes.intersection(*values).is_empty());
-    let needs = with.fold(action.needs, |needs, (_, keys)| needs.union(*keys));
     let one_of = action.needs_one_of;
-    needs.first_missing_in(given).is_some() || (one_of != KeySet::EMPTY && !one_of.meets(given))
+    needed_keys(action, attributes).first_missing_in(given).is_some()
+        || (one_of != KeySet::EMPTY && !one_of.meets(given))
+}
+
+/// The keys that the action needs beside these attribute values.
+#[must_use]
+pub(super) fn needed_keys(action: &Action, attributes: AttributeSet) -> KeySet {
+    let with = action.needs_with.iter().filter(|(values, _)| !attributes.intersection(*values).is_empty());
+    with.fold(action.needs, |needs, (_, keys)| needs.union(*keys))
 }
 
 /// The keys that the event lacks and its action needs. Of keys of which one is enough, the first.
@@ -358,8 +364,7 @@ pub(super) fn missing_keys(organization: &Organization, event: &Event<'_>) -> Ke
     let action = requested.action;
     let Ok(attributes) = attributes_used(action, event) else { return KeySet::EMPTY };
     let given = requested.given(event).with_if(Key::Target, is_targetless(action, attributes));
-    let with = action.needs_with.iter().filter(|(values, _)| !attributes.intersection(*values).is_empty());
-    let needs = with.fold(action.needs, |needs, (_, keys)| needs.union(*keys));
+    let needs = needed_keys(action, attributes);
     let one_of = action.needs_one_of.keys().next().filter(|_| !action.needs_one_of.meets(given));
     let needed = needs.keys().chain(one_of).filter(|&key| !given.has(key));
     needed.fold(KeySet::EMPTY, KeySet::with)

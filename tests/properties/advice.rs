@@ -4,7 +4,7 @@
 use std::fs;
 
 use queuewarden::config;
-use queuewarden::event::{Event, Key};
+use queuewarden::event::{AttributeSet, Event, Key, KeySet};
 use queuewarden::policy::Policy;
 use queuewarden::policy::decide::{SessionView, SupervisionCounts};
 use queuewarden::policy::explain::{Explanation, explain};
@@ -138,16 +138,21 @@ fn as_listed(policy: &Policy, event: &Event<'_>) -> Option<AllowedQuestion> {
     let question = resolve(policy, event, None).ok()?;
     let directory = &question.organization.directory;
     let number = |queue| directory.queue(queue).map(|queue| queue.number.to_string());
+    let action = question.action;
+    let asks_for_a_role = |(values, keys): &(AttributeSet, KeySet)| {
+        keys.has(Key::Role) && !question.attributes.intersection(*values).is_empty()
+    };
+    let is_role_needed = action.needs.has(Key::Role) || action.needs_with.iter().any(asks_for_a_role);
     let role = |roles: RoleSet| question.organization.model.roles.get(roles.positions().next()?);
     let attributes = question.attributes.iter().filter(|(key, _)| *key != Key::Via);
     Some(AllowedQuestion {
         actor: question.actor.extension().to_owned(),
-        action: question.action.name.to_string(),
+        action: action.name.to_string(),
         queue: question.queue.and_then(number),
         from: question.from.and_then(number),
         target: question.target.map(|target| target.extension().to_owned()),
         group: question.group.and_then(|group| directory.group(group)).map(|group| group.id.to_string()),
-        role: question.role.and_then(role).map(|role| role.name.to_string()),
+        role: question.role.filter(|_| is_role_needed).and_then(role).map(|role| role.name.to_string()),
         attributes: attributes.map(|(key, value)| format!("{}={value}", key.name())).collect(),
         reason: "",
     })
