@@ -132,5 +132,8 @@ pub(super) fn print(explanation: &Explanation, out: &mut impl Write) -> io::Resu
         let heading = if position == 0 { "change" } else { "and" };
         writeln!(out, "  {heading:<7} {change}")?;
     }
+    if let Some(why) = &explanation.no_change {
+        writeln!(out, "  change  none: {why}")?;
+    }
     Ok(())
 }

@@ -81,18 +81,8 @@ fn check_reload(first: &LoadedConfig, second: &LoadedConfig) {
 fn rows_of(policy: &Policy) -> Vec<String> {
     let mut rows = vec![];
     for organization in policy.organizations() {
-        let Organization {
-            name,
-            domains,
-            id,
-            model,
-            settings,
-            feature_codes,
-            directory,
-            limits,
-            leases,
-            login_bounds,
-        } = organization;
+        let Organization { name, domains, id, model, settings, feature_codes, directory, limits, leases, login_bounds } =
+            organization;
         rows.push(format!(
             "{name} {domains:?} {id:?} {settings:?} {:?} {limits:?} {leases:?} {login_bounds:?}",
             feature_codes.codes()

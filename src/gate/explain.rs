@@ -90,6 +90,7 @@ fn without_rules(policy: &Policy, event: &Event<'_>, action: &str, reason: Reaso
         grant: None,
         facts: vec![],
         change: vec![],
+        no_change: None,
     }
 }
 

@@ -9,16 +9,17 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use crate::decision::{Decision, DenyReason, ErrorReason, QueueNumbers, Reason};
-use crate::event::{AttributeSet, Event, Key, Request};
+use crate::event::Event;
 use crate::policy::Policy;
+use crate::policy::advice::{Advice, advise};
 use crate::policy::decide::{
-    JudgedQueues, Judgement, ReachedLimit, SessionView, decide, gather, login_limit, with_target_role,
+    JudgedQueues, Judgement, NoSessions, SessionView, SupervisionCounts, decide, deciding_grant, gather,
 };
 use crate::policy::directory::User;
-use crate::policy::facts::{Fact, FactSet};
+use crate::policy::facts::FactSet;
 use crate::policy::model::{Action, Effect, Grant, Model, RoleSet, SettingSet, Subject};
 use crate::policy::resolve::{PartlyResolved, Question, ReportedCall, ResolveError, resolve};
-use crate::telephony::{QueueId, QueueSet, Token, UnixMillis, UserId};
+use crate::telephony::{QueueId, QueueSet, UnixMillis, UserId};
 
 /// The explanation of one decision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,14 +35,18 @@ pub struct Explanation {
     pub action: Option<String>,
     /// The numbers of the queues that were judged.
     pub queues: Vec<String>,
-    /// The grant that allowed the question, or the grant that the fewest changes would satisfy. `None`: no grant was
-    /// reached.
+    /// The grant that allowed the question, or would allow it after `change`. Without a change, the grant that named
+    /// the reason. `None`: no grant was reached.
     #[serde(rename = "rule", skip_serializing_if = "Option::is_none")]
     pub grant: Option<CitedGrant>,
     /// The facts, settings and roles that the decision depends on.
     pub facts: Vec<ShownFact>,
-    /// The changes that together turn a denial into an allow. Empty: it is allowed, or no configuration allows it.
+    /// The changes that together turn a denial into an allow: of all that do, those that give the fewest other rights.
+    /// Empty: it is allowed, or no change turns it.
     pub change: Vec<String>,
+    /// Why no change turns the denial. `None`: it is allowed, or `change` turns it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_change: Option<String>,
 }
 
 /// A grant in the file of a role model.
@@ -76,7 +81,7 @@ pub fn explain<V: SessionView>(
 ) -> Explanation {
     let question = match resolve(policy, event, call) {
         Ok(question) => Question { at: now, ..question },
-        Err(ResolveError::Denied { reason, known }) => return unresolved(reason, known, event),
+        Err(ResolveError::Denied { reason, known }) => return unresolved(reason, known, event, call),
         Err(ResolveError::Faulty(error)) => return faulty(error.reason),
     };
     let sessions = sessions_of(question.subject());
@@ -91,22 +96,36 @@ pub fn explain<V: SessionView>(
     };
     let judged = JudgedQuestion { question, judgement, sessions: &sessions, queue: queues.first().copied() };
     let reason = judgement.decision.reason();
-    let (cited, change) = match judgement.decision {
-        Decision::Allow { grant, .. } => {
-            let grant = grant.and_then(|position| judged.model().grants.get(usize::from(position)));
-            (grant.map(|grant| cite(judged.model(), grant)), vec![])
+    let (grant, advice) = match judgement.decision {
+        Decision::Allow { grant, .. } => (grant, Advice::default()),
+        // A queue opens by itself.
+        Decision::Deny { reason: DenyReason::OutsideShift } => {
+            let steps = judged.next_shift().into_iter().collect();
+            (deciding_grant(&question, &judgement, &sessions, &all), Advice { steps, ..Advice::default() })
         }
-        Decision::Deny { reason } => judged.nearest(reason),
+        Decision::Deny { .. } => {
+            let supervisions = sessions.supervisions(question.actor.id(), question.target.map(User::id));
+            let mut advice = advise(question.organization, event, call, &sessions, supervisions, judged.subject_name());
+            let is_own_login = judgement.action.effect == Effect::Login(Subject::Actor);
+            let is_closed = judged.queue.is_some_and(|queue| !question.is_open(queue));
+            if is_own_login && is_closed && !advice.steps.is_empty() {
+                advice.steps.extend(judged.next_shift());
+            }
+            let furthest = || deciding_grant(&question, &judgement, &sessions, &all);
+            (advice.grant.or_else(furthest), advice)
+        }
     };
+    let cited = grant.and_then(|position| judged.model().grants.get(usize::from(position)));
     Explanation {
         verdict: reason.verdict().into(),
         reason: reason.code().into(),
         sentence: reason.sentence().into(),
         action: Some(judgement.action.name.to_string()),
         queues: queues.into_iter().map(number).collect(),
-        grant: cited,
+        grant: cited.map(|grant| cite(judged.model(), grant)),
         facts: judged.shown_facts(),
-        change,
+        change: advice.steps,
+        no_change: advice.why_none,
     }
 }
 
@@ -127,6 +146,14 @@ impl<'p, V: SessionView> JudgedQuestion<'p, '_, V> {
 
     fn action(&self) -> &'p Action {
         self.judgement.action
+    }
+
+    /// The id of the user whose login sessions the question is about.
+    fn subject_name(&self) -> &'p str {
+        match self.action().effect.subject() {
+            Some(Subject::Target) => self.question.target.map_or("", User::configured_id),
+            _ => self.question.actor.configured_id(),
+        }
     }
 
     fn facts(&self) -> FactSet {
@@ -169,92 +196,6 @@ impl<'p, V: SessionView> JudgedQuestion<'p, '_, V> {
         named.filter(move |(position, _)| roles.has(*position)).map(|(_, role)| &*role.name)
     }
 
-    /// The grant that the fewest changes would satisfy, and the changes.
-    fn nearest(&self, reason: DenyReason) -> (Option<CitedGrant>, Vec<String>) {
-        if reason == DenyReason::NoAssignedQueue || (reason == DenyReason::OutsideShift && self.queue.is_none()) {
-            return (None, self.remedy_behind_grants(reason));
-        }
-        let facts = self.facts();
-        let grants = self.model().grants_of(self.action());
-        let reachable = grants.filter_map(|(_, grant)| Some((grant, self.changes_for(grant, facts)?)));
-        match reachable.min_by_key(|(_, changes)| changes.len()) {
-            // Every condition of the grant holds: a missing session or a limit denied the question.
-            Some((grant, changes)) if changes.is_empty() => {
-                (Some(cite(self.model(), grant)), self.remedy_behind_grants(reason))
-            }
-            Some((grant, mut changes)) => {
-                let hidden = self.denial_behind_grants();
-                changes.extend(hidden.into_iter().flat_map(|reason| self.remedy_behind_grants(reason)));
-                (Some(cite(self.model(), grant)), changes)
-            }
-            None => (None, self.remedy_behind_grants(reason)),
-        }
-    }
-
-    /// The changes after which the grant would allow the question. `None`: no change of the configuration is enough.
-    fn changes_for(&self, grant: &Grant, facts: FactSet) -> Option<Vec<String>> {
-        let mut changes = vec![];
-        if let Some(roles) = grant.roles.filter(|roles| !roles.meets(self.question.actor.roles())) {
-            let names: Vec<String> = self.role_names(roles).map(|name| format!("`{name}`")).collect();
-            changes.push(format!("give {} the role {}", self.actor(), names.join(" or ")));
-        }
-        let barred = self.question.attributes.intersection(grant.attributes_barred);
-        if !barred.is_empty() {
-            if barred != AttributeSet::of(Key::Via).intersection(barred) {
-                return None;
-            }
-            changes.push("ask by phone".to_owned());
-        }
-        let settings = self.question.organization.settings;
-        let switches = grant.on.without(settings).positions().map(|position| (position, true));
-        for (position, on) in
-            switches.chain(grant.off.intersection(settings).positions().map(|position| (position, false)))
-        {
-            let setting = self.model().settings.get(position).filter(|setting| !setting.locked)?;
-            changes.push(format!(
-                "set `{} = {on}` in the settings of organization `{}`",
-                setting.name, self.question.organization.name
-            ));
-        }
-        let facts = with_target_role(&self.question, grant, facts);
-        for fact in grant.facts.difference(facts) {
-            changes.push(self.fill(fact.remedy()?));
-        }
-        for clause in grant.any_of.iter().filter(|clause| clause.is_disjoint(facts)) {
-            let mut remedies = clause.iter().filter_map(Fact::remedy).map(|remedy| self.fill(remedy));
-            changes.push(remedies.next()?);
-        }
-        Some(changes)
-    }
-
-    fn actor(&self) -> String {
-        self.question.actor.configured_id().to_owned()
-    }
-
-    /// The remedy with the names of this question in place of `{actor}`, `{target}` and `{queue}`.
-    fn fill(&self, remedy: &str) -> String {
-        let directory = &self.question.organization.directory;
-        let target = self.question.target.map_or("the target", User::configured_id);
-        let queue = self.queue.map_or("", |queue| directory.queue_number(queue));
-        remedy.replace("{actor}", &self.actor()).replace("{target}", target).replace("{queue}", queue)
-    }
-
-    /// The reason that would deny the question after a grant allowed it. `None`: none would.
-    fn denial_behind_grants(&self) -> Option<DenyReason> {
-        let session = self.queue.and_then(|queue| self.sessions.in_this_queue(queue));
-        match (self.action().effect, self.queue) {
-            (Effect::Logout(_) | Effect::Pause(..), _) if session.is_none() => Some(DenyReason::NotLoggedIn),
-            (Effect::Login(Subject::Actor), None) => Some(DenyReason::NoAssignedQueue),
-            (Effect::Login(Subject::Actor), Some(queue)) if session.is_none() && !self.question.is_open(queue) => {
-                Some(DenyReason::OutsideShift)
-            }
-            (Effect::Login(_), Some(queue)) if session.is_none() => {
-                login_limit(&self.question, queue, self.sessions, 0).map(ReachedLimit::reason)
-            }
-            _ => None,
-        }
-    }
-
     /// When the actor can log in: the next shift of the queue, or of any queue that the actor serves.
     fn next_shift(&self) -> Option<String> {
         let organization = self.question.organization;
@@ -267,29 +208,6 @@ impl<'p, V: SessionView> JudgedQuestion<'p, '_, V> {
         let number = organization.directory.queue_number(queue);
         Some(format!("log in from {begin} on, when the next shift of queue {number} begins; or change its [[shifts]]"))
     }
-
-    /// The change that removes a denial for which no grant is the cause.
-    fn remedy_behind_grants(&self, reason: DenyReason) -> Vec<String> {
-        let remedy = match reason {
-            DenyReason::OutsideShift => return self.next_shift().into_iter().collect(),
-            DenyReason::NotLoggedIn => "log the user in first: there is no login session to act on",
-            DenyReason::NoAssignedQueue => "add a queue to the queues of {actor}",
-            DenyReason::UserLoginsAtLimit => "raise `logins_per_user_max`, or end another login session of the user",
-            DenyReason::QueueLoginsAtLimit => "raise `logins_per_queue_max`, or end another login session in the queue",
-            DenyReason::LoggedInElsewhere => {
-                "set `one_queue_at_a_time = false`, or log the user out of the other queue"
-            }
-            DenyReason::SupervisorSupervisionsAtLimit => {
-                "raise `supervisions_per_supervisor_max`, or end another supervision by {actor}"
-            }
-            DenyReason::TargetSupervisionsAtLimit => {
-                "raise `supervisions_per_target_max`, or end another supervision of {target}"
-            }
-            DenyReason::OrganizationLoginsAtLimit => "raise `logins_max`, or end another login session",
-            _ => return vec![],
-        };
-        vec![self.fill(remedy)]
-    }
 }
 
 fn cite(model: &Model, grant: &Grant) -> CitedGrant {
@@ -301,47 +219,24 @@ fn cite(model: &Model, grant: &Grant) -> CitedGrant {
 }
 
 /// The explanation of an event that was denied before it became a question.
-fn unresolved(reason: DenyReason, known: PartlyResolved<'_>, event: &Event<'_>) -> Explanation {
-    let organization = known.organization.map_or(event.organization.as_str(), |organization| &organization.name);
-    let model = known.organization.map_or("", |organization| &organization.model.file);
-    let dialed = match event.request {
-        Request::Dial(digits) => {
-            known.organization.and_then(|organization| organization.feature_codes.translate(digits.as_str()))
+fn unresolved(
+    reason: DenyReason,
+    known: PartlyResolved<'_>,
+    event: &Event<'_>,
+    call: Option<ReportedCall>,
+) -> Explanation {
+    let (change, no_change) = match known.organization {
+        None => {
+            let name = event.organization.as_str();
+            (vec![], Some(format!("there is no organization `{name}`: correct the name, or add its file")))
         }
-        Request::Action(_) => None,
-    };
-    let dialed = dialed.map(|translation| translation.arguments).unwrap_or_default();
-    let named = |given: Option<Token<'_>>, dialed: Option<&str>| {
-        given.map(|token| token.as_str().to_owned()).or(dialed.map(str::to_owned)).unwrap_or_default()
-    };
-    let change = match reason {
-        DenyReason::UnknownOrganization => format!("add an organization named `{organization}`"),
-        DenyReason::UnknownAction => format!("add the action to {model}, or correct its name"),
-        DenyReason::UnknownFeatureCode => format!("add the code to the feature codes of organization `{organization}`"),
-        DenyReason::UnknownUser => format!("add the user `{}` to organization `{organization}`", event.actor.as_str()),
-        DenyReason::UnknownTarget => {
-            format!("add the user `{}` to organization `{organization}`", named(event.target, dialed.target))
+        Some(organization) => {
+            let of_target = known.action.is_some_and(|action| action.effect.subject() == Some(Subject::Target));
+            let subject = event.target.filter(|_| of_target).unwrap_or(event.actor);
+            let unused = SupervisionCounts::default();
+            let advice = advise(organization, event, call, &NoSessions, unused, subject.as_str());
+            (advice.steps, advice.why_none)
         }
-        DenyReason::UnknownQueue => {
-            let queue = named(event.queue, dialed.queue);
-            let is_known =
-                known.organization.is_some_and(|organization| organization.directory.queue_named(&queue).is_some());
-            let from = event.from.filter(|_| queue.is_empty() || is_known);
-            let queue = from.map_or(queue, |from| from.as_str().to_owned());
-            format!("add the queue `{queue}` to organization `{organization}`, or correct its number")
-        }
-        DenyReason::UnknownGroup => format!("add the group to organization `{organization}`, or correct its id"),
-        DenyReason::TargetOutOfScope => {
-            format!("dial the extension of `{}` in the code: the action is about the actor alone", event.actor.as_str())
-        }
-        DenyReason::UnknownCall => "name the target beside the call".to_owned(),
-        DenyReason::WrongKind => "ask about a queue of another kind".to_owned(),
-        DenyReason::MissingAttribute => {
-            let needs = known.action.map_or(crate::event::KeySet::EMPTY, |action| action.needs);
-            let names: Vec<&str> = Key::ALL.iter().filter(|&&key| needs.has(key)).map(|key| key.name()).collect();
-            format!("name all that the action needs: {}", names.join(", "))
-        }
-        _ => String::new(),
     };
     let number = |queue| known.organization.map(|organization| organization.directory.queue_number(queue).to_owned());
     Explanation {
@@ -352,7 +247,8 @@ fn unresolved(reason: DenyReason, known: PartlyResolved<'_>, event: &Event<'_>) 
         queues: known.queue.and_then(number).into_iter().collect(),
         grant: None,
         facts: vec![],
-        change: Some(change).filter(|change| !change.is_empty()).into_iter().collect(),
+        change,
+        no_change,
     }
 }
 
@@ -367,5 +263,6 @@ const fn faulty(reason: ErrorReason) -> Explanation {
         grant: None,
         facts: vec![],
         change: vec![],
+        no_change: None,
     }
 }

@@ -3,7 +3,7 @@
 //! A grant of a role model lists facts; the compiled grant holds them as a [`FactSet`], one bit a fact. The order of
 //! declaration **is** the order of checks in `config/models/README.md`, "How a question is judged": the first missing
 //! fact of a grant names the reason of a denial, and among several grants the one that got furthest names it. A new
-//! fact needs a row in [`Fact`], its reason in [`Fact::denial`], its advice in [`Fact::remedy`] and a line in
+//! fact needs a row in [`Fact`], its reason in [`Fact::denial`], its remedies in [`super::advice`] and a line in
 //! [`super::decide`] that evaluates it.
 
 #![expect(
@@ -24,6 +24,8 @@ closed_list! {
     Fact {
         /// The role in the question ranks strictly below the actor's highest role.
         RoleLower = "role.lower",
+        /// A holder of the role in the question serves or supervises queues (rule R4).
+        RoleAtQueue = "role.at_queue",
         /// A group of the actor allows outbound calls, and none of the actor's groups forbids them (rule R67).
         ActorOutboundByGroup = "actor.outbound_by_group",
         /// No group of the actor allows or forbids outbound calls.
@@ -107,7 +109,7 @@ impl Fact {
             Self::QueueNone | Self::SessionOpen | Self::QueueServed | Self::QueueSupervised | Self::QueueCallback => {
                 return FactDenial::OutsideQueue;
             }
-            Self::RoleLower => DenyReason::RoleForbids,
+            Self::RoleLower | Self::RoleAtQueue => DenyReason::RoleForbids,
             Self::ActorOutboundByGroup | Self::ActorOutboundUnset => DenyReason::PermissionOff,
             Self::TargetOther => DenyReason::SelfTarget,
             Self::QueueGiven | Self::TargetInSupervisedQueue => DenyReason::NoQueueContext,
@@ -131,45 +133,6 @@ impl Fact {
             Self::ObjectFree => DenyReason::ObjectInUse,
         };
         FactDenial::Reason(reason)
-    }
-
-    /// The change by an operator that makes the fact true, with the placeholders `{actor}`, `{target}` and `{queue}`.
-    /// `None`: the fact depends on the event alone.
-    #[must_use]
-    pub const fn remedy(self) -> Option<&'static str> {
-        Some(match self {
-            Self::TargetOther
-            | Self::QueueNone
-            | Self::SessionOpen
-            | Self::TargetNone
-            | Self::TargetSelf
-            | Self::GroupNone
-            | Self::ObjectFree => return None,
-            Self::RoleLower => "name a role below that of {actor}",
-            Self::ActorOutboundByGroup => "set outbound = true for every group of {actor}",
-            Self::ActorOutboundUnset => "leave `outbound` out of every group of {actor}",
-            Self::QueueGiven => "name the queue in the event",
-            Self::TargetInSupervisedQueue => "assign {target} to a queue that {actor} supervises",
-            Self::QueueServed => "add queue {queue} to the queues of {actor}",
-            Self::QueueSupervised => "add queue {queue} to what {actor} supervises",
-            Self::QueueCallback => "set callback = true for queue {queue}",
-            Self::TargetLed => "add {target} to a group that {actor} leads",
-            Self::TargetManaged => "add {target}, as an agent, to a group that {actor} leads",
-            Self::TargetLower => "give {target} a role below that of {actor}",
-            Self::TargetHoldsRole => "give {target} the role that the grant names",
-            Self::TargetServing => "give {target} a role that serves",
-            Self::TargetServesQueue => "add queue {queue} to the queues of {target}",
-            Self::TargetServesFrom => "name a queue that {target} serves to move from",
-            Self::TargetInOwnGroup => "put {target} and {actor} in one group",
-            Self::TargetInServedCallbackQueue => "assign {target} to a callback queue that {actor} serves",
-            Self::GroupLed => "make {actor} a supervisor of the group",
-            Self::GroupOwn => "make {actor} a member of the group",
-            Self::FromEdited => "add the queue moved from to what {actor} edits",
-            Self::QueueEdited => "add queue {queue} to what {actor} edits",
-            Self::TargetUnprotected => "set protected = false for {target}",
-            Self::TargetNotPeer => "take the supervising role from {target}",
-            Self::QueueWrapUp => "set wrap_up_seconds for queue {queue}",
-        })
     }
 }
 

@@ -127,6 +127,7 @@ fn scope(grant: &Grant) -> String {
     words.dedup();
     let scope = if words.is_empty() { "any".to_owned() } else { words.join(" + ") };
     let narrowing = [
+        Fact::RoleAtQueue,
         Fact::ActorOutboundByGroup,
         Fact::ActorOutboundUnset,
         Fact::QueueWrapUp,

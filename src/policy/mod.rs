@@ -5,10 +5,11 @@
 //! question of ids into a decision.
 //!
 //! In reading order: [`model`] and [`facts`] (the role model), [`directory`] (users, queues, groups),
-//! [`feature_codes`], [`shifts`], [`resolve`], [`decide`]; then [`explain`], [`survey`] and [`matrix`], which show what
+//! [`feature_codes`], [`shifts`], [`resolve`], [`decide`]; then [`explain`], `advice`, [`survey`] and [`matrix`], which show what
 //! `decide` does; then `users`, `index`, `memberships` and [`prefetch`], which make it fast for organizations of a
 //! million users.
 
+mod advice;
 pub mod decide;
 pub mod directory;
 pub mod explain;

@@ -8,6 +8,7 @@
 use crate::decision::{DenyReason, ErrorReason, WireError};
 use crate::event::{AttributeSet, Event, Intent, Key, KeySet, Request};
 use crate::policy::directory::{Directory, User};
+use crate::policy::facts::Fact;
 use crate::policy::model::{Action, Effect, RoleSet, Subject};
 use crate::policy::{Organization, Policy};
 use crate::telephony::{GroupId, QueueId, Token, UnixMillis, UserId, Via};
@@ -76,9 +77,11 @@ impl<'p> Question<'p> {
         if matches!(self.action.effect, Effect::Supervise(_)) {
             return Some(self.actor.id());
         }
-        match self.action.effect.subject()? {
-            Subject::Actor => Some(self.actor.id()),
-            Subject::Target => self.target.map(User::id),
+        match self.action.effect.subject() {
+            Some(Subject::Target) => self.target.map(User::id),
+            Some(Subject::Actor) => Some(self.actor.id()),
+            // A grant may depend on the actor's login session though the action does not change it (rule R54).
+            None => self.action.facts.contains(Fact::SessionOpen).then(|| self.actor.id()),
         }
     }
 }
@@ -289,7 +292,7 @@ impl<'p> NamedEntries<'p> {
             None => None,
             Some(name) => Some(directory.group_named(&name).ok_or_else(|| known.denied(DenyReason::UnknownGroup))?),
         };
-        if !is_of_right_kind(action, queue, organization) {
+        if ![queue, from].into_iter().all(|queue| is_of_right_kind(action, queue, organization)) {
             return Err(known.denied(DenyReason::WrongKind));
         }
         Ok(Self { queue, from, target, group })
@@ -334,7 +337,9 @@ pub fn accepts(question: &Question<'_>) -> bool {
     let ignored_target = targetless && question.target.is_some();
     !ignored_target
         && !lacks_attribute(action, question.attributes, || given)
-        && is_of_right_kind(action, question.queue, question.organization)
+        && [question.queue, question.from]
+            .into_iter()
+            .all(|queue| is_of_right_kind(action, queue, question.organization))
 }
 
 /// Whether the action is for queues of this kind. True without a queue, and for an action that lists no kinds.
@@ -350,10 +355,29 @@ fn lacks_attribute(action: &Action, attributes: AttributeSet, given: impl FnOnce
         return false;
     }
     let given = given();
-    let with = action.needs_with.iter().filter(|(values, _)| !attributes.intersection(*values).is_empty());
-    let needs = with.fold(action.needs, |needs, (_, keys)| needs.union(*keys));
     let one_of = action.needs_one_of;
-    needs.first_missing_in(given).is_some() || (one_of != KeySet::EMPTY && !one_of.meets(given))
+    needed_keys(action, attributes).first_missing_in(given).is_some()
+        || (one_of != KeySet::EMPTY && !one_of.meets(given))
+}
+
+/// The keys that the action needs beside these attribute values.
+#[must_use]
+pub(super) fn needed_keys(action: &Action, attributes: AttributeSet) -> KeySet {
+    let with = action.needs_with.iter().filter(|(values, _)| !attributes.intersection(*values).is_empty());
+    with.fold(action.needs, |needs, (_, keys)| needs.union(*keys))
+}
+
+/// The keys that the event lacks and its action needs. Of keys of which one is enough, the first.
+#[must_use]
+pub(super) fn missing_keys(organization: &Organization, event: &Event<'_>) -> KeySet {
+    let Ok(requested) = requested_action(organization, event, PartlyResolved::default()) else { return KeySet::EMPTY };
+    let action = requested.action;
+    let Ok(attributes) = attributes_used(action, event) else { return KeySet::EMPTY };
+    let given = requested.given(event).with_if(Key::Target, is_targetless(action, attributes));
+    let needs = needed_keys(action, attributes);
+    let one_of = action.needs_one_of.keys().next().filter(|_| !action.needs_one_of.meets(given));
+    let needed = needs.keys().chain(one_of).filter(|&key| !given.has(key));
+    needed.fold(KeySet::EMPTY, KeySet::with)
 }
 
 /// The role that the event names, as a set of one role.

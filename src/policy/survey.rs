@@ -14,7 +14,7 @@ use crate::policy::Organization;
 use crate::policy::decide::{NoSessions, decide};
 use crate::policy::directory::User;
 use crate::policy::model::{Action, RoleSet};
-use crate::policy::resolve::{Question, accepts};
+use crate::policy::resolve::{Question, accepts, needed_keys};
 use crate::telephony::{GroupId, QueueId, QueueSet, UserId, Via};
 
 /// Restricts a survey. `None` means every value.
@@ -85,7 +85,7 @@ impl<'p> SurveyFilter<'p> {
 }
 
 /// A question that is allowed, by names.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct AllowedQuestion {
     /// The extension of the actor.
     pub actor: String,
@@ -178,8 +178,7 @@ impl<'p> Survey<'p> {
     pub fn new(organization: &'p Organization, filter: SurveyFilter<'p>) -> Self {
         let directory = &organization.directory;
         let is_selected = |action: &&Action| filter.action.is_none_or(|only| only.name == action.name);
-        let is_judged_itself = |action: &&Action| !action.effect.is_toggle();
-        let actions = organization.model.actions.iter().filter(is_selected).filter(is_judged_itself);
+        let actions = organization.model.actions.iter().filter(is_selected);
         Self {
             organization,
             filter,
@@ -263,11 +262,12 @@ impl<'p> ActionQuestions<'p> {
         let uses = |key| action.uses.has(key);
         let groups = organization.directory.groups().map(Some);
         let roles = (0..organization.model.roles.len()).map(|position| Some(RoleSet::default().with(position)));
+        let no_role = (!needs(Key::Role)).then_some(None);
         let no_group = (!needs(Key::Group)).then_some(None);
         Self {
             action,
             attributes: attribute_sets(action, filter.via),
-            roles: if uses(Key::Role) { roles.collect() } else { vec![None] },
+            roles: if uses(Key::Role) { no_role.into_iter().chain(roles).collect() } else { vec![None] },
             groups: if uses(Key::Group) { no_group.into_iter().chain(groups).collect() } else { vec![None] },
             from: if uses(Key::From) { Choices::Every { or_none: !needs(Key::From) } } else { Choices::Fixed(None) },
             queues: match filter.queue {
@@ -309,6 +309,10 @@ impl<'p> ActionQuestions<'p> {
         let group = *self.groups.get(index(digit(self.groups.len() as u64)))?;
         let role = *self.roles.get(index(digit(self.roles.len() as u64)))?;
         let attributes = *self.attributes.get(index(digit(self.attributes.len() as u64)))?;
+        // A role that the attribute values do not ask for changes no answer.
+        if role.is_some() && !needed_keys(self.action, attributes).has(Key::Role) {
+            return None;
+        }
         let actor = match survey.filter.actor {
             Some(actor) => actor,
             None => *survey.users.get(index(rest))?,

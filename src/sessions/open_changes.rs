@@ -273,9 +273,9 @@ mod tests {
     /// TRUTH 1: a change that became durable too late is undone, and what came in time stands.
     #[test]
     fn the_sessions_are_what_the_questions_in_time_made_them() {
-        let paused = |table: &SessionTable| table.sessions_of(USER).first().map(|session| session.paused);
-        // Each change: whether it is late.
+        /// The changes, each with whether it is late; then whether the user is logged in and paused.
         type Case = (&'static [(Transition, bool)], Option<bool>);
+        let paused = |table: &SessionTable| table.sessions_of(USER).first().map(|session| session.paused);
         let cases: [Case; 9] = [
             (&[(LOGIN, true)], None),
             (&[(LOGIN, true), (LOGIN, false)], Some(false)),

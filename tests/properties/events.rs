@@ -108,6 +108,26 @@ impl RandomQuestion {
         }
     }
 
+    /// Names another value for the key.
+    pub(crate) fn set(&mut self, key: &str, value: &str) {
+        let question = &mut self.question;
+        let field = match key {
+            "queue" => &mut question.queue,
+            "target" => &mut question.target,
+            "from" => &mut question.from,
+            "group" => &mut question.group,
+            "role" => &mut question.role,
+            "conversation" => &mut question.conversation,
+            "field" => &mut question.field,
+            "section" => &mut question.section,
+            "kind" => &mut question.kind,
+            "verb" => &mut question.verb,
+            "in_use" => &mut question.in_use,
+            _ => panic!("no proposal names {key}"),
+        };
+        *field = Some(value.to_owned());
+    }
+
     /// The keys with a closed list of values, except `via`.
     fn attributes(&self) -> [(Key, Option<&str>); 6] {
         let question = &self.question;

@@ -3,9 +3,10 @@
 //!
 //! `support::random_source` draws numbers, `models` lists what can be drawn, `worlds` draws organizations and `events`
 //! questions. `side_by_side` compares the product with the reference; `small_worlds` enumerates the cases of `laws`;
-//! `naive_model` keeps the state in plain lists. The tests are in `differential`, `laws`, `bytes`, `feature_codes`,
-//! `history` and `stops`.
+//! `naive_model` keeps the state in plain lists. The tests are in `differential`, `laws`, `advice`, `bytes`,
+//! `feature_codes`, `history` and `stops`.
 
+mod advice;
 mod bytes;
 mod differential;
 mod events;

@@ -280,6 +280,97 @@ impl RandomOrganization {
         inherited.chain(&self.codes).copied().collect()
     }
 
+    /// Carries out a proposed change of the organization's file. Uses nothing but its sentence, as an operator would.
+    /// False: the sentence is about the question or about who is logged in.
+    pub(crate) fn carry_out(&mut self, change: &str) -> bool {
+        let quoted: Vec<&str> = change.split('`').skip(1).step_by(2).collect();
+        let words: Vec<&str> = change.split(' ').collect();
+        let leaked = |text: &str| -> &'static str { Box::leak(text.to_owned().into_boxed_str()) };
+        let replaces = self.model.name == "voximplant";
+        match words[..] {
+            ["give", user, "the", "role", ..] => {
+                let roles = &mut self.user(user).roles;
+                roles.retain(|_| !replaces);
+                roles.push(leaked(quoted[0]));
+            }
+            ["take", "the", "role", _, "from", user] => self.user(user).roles.retain(|role| *role != quoted[0]),
+            ["set", _, "=", _, "in", "the", "settings", ..] => {
+                let (setting, on) = quoted[0].split_once(" = ").unwrap();
+                self.settings.retain(|(known, _)| *known != setting);
+                self.settings.push((leaked(setting), on == "true"));
+            }
+            ["set", "protected", "=", "false", "for", user] => self.user(user).protected = false,
+            ["set", "`wrap_up_seconds", ..] => self.queue(words[words.len() - 1]).wrap_up_seconds = 30,
+            ["set", "`callback", ..] => self.queue(words[words.len() - 1]).callback = true,
+            ["set", "`outbound", ..] => self.group(quoted[1]).outbound = Some(quoted[0] == "outbound = true"),
+            ["remove", "`outbound`", ..] => self.group(quoted[1]).outbound = None,
+            ["add", "queue", queue, "to", "the", "queues", "of", user] => {
+                let id = self.queue(queue).id;
+                self.user(user).queues.push(id);
+            }
+            ["add", "queue", queue, "to", "what", user, relation] => {
+                let id = self.queue(queue).id;
+                let user = self.user(user);
+                if relation == "edits" { user.edits.push(id) } else { user.supervises.push(id) }
+            }
+            ["add", "the", "user", ..] => self.add_user(leaked(quoted[0])),
+            ["add", "the", "queue", ..] => self.add_queue(leaked(quoted[0])),
+            ["add", "the", "group", ..] => {
+                let id = leaked(quoted[0]);
+                self.groups.push(RandomGroup { id, supervisors: vec![], members: vec![], outbound: None });
+            }
+            ["add", user, "to", "group", _] => {
+                let id = self.user(user).id;
+                self.group(quoted[0]).members.push(id);
+            }
+            ["make", user, "a", "supervisor", ..] => {
+                let id = self.user(user).id;
+                self.group(quoted[0]).supervisors.push(id);
+            }
+            ["raise", _, "to", most] => {
+                let keys = ["logins_per_user_max", "logins_per_queue_max", "logins_max"];
+                let position = keys.iter().position(|key| *key == quoted[0]).unwrap();
+                self.limits[position] = Some(most.parse().unwrap());
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn user(&mut self, id: &str) -> &mut RandomUser {
+        self.users.iter_mut().find(|user| user.id == id).unwrap_or_else(|| panic!("no user {id}"))
+    }
+
+    fn queue(&mut self, number: &str) -> &mut RandomQueue {
+        self.queues.iter_mut().find(|queue| queue.number == number).unwrap_or_else(|| panic!("no queue {number}"))
+    }
+
+    fn group(&mut self, id: &str) -> &mut RandomGroup {
+        self.groups.iter_mut().find(|group| group.id == id).unwrap_or_else(|| panic!("no group {id}"))
+    }
+
+    fn add_user(&mut self, name: &'static str) {
+        let is_extension = name.bytes().all(|byte| byte.is_ascii_digit());
+        let new_id: &'static str = Box::leak(format!("new-{name}").into_boxed_str());
+        let (id, extension) = if is_extension { (new_id, name) } else { (name, "0") };
+        self.users.push(RandomUser {
+            id,
+            extension,
+            roles: vec![],
+            queues: vec![],
+            supervises: vec![],
+            edits: vec![],
+            protected: false,
+        });
+    }
+
+    fn add_queue(&mut self, name: &'static str) {
+        let is_number = name.bytes().all(|byte| byte.is_ascii_digit());
+        let new_id: &'static str = Box::leak(format!("new-{name}").into_boxed_str());
+        let (id, number) = if is_number { (new_id, name) } else { (name, "0") };
+        self.queues.push(RandomQueue { id, number, kind: "call", wrap_up_seconds: 0, callback: false });
+    }
+
     /// The organization file of the product.
     pub(crate) fn for_the_product(&self) -> String {
         let preset = if self.preset { "feature_code_preset = \"asterisk\"\n" } else { "" };

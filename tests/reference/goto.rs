@@ -33,7 +33,7 @@ pub(super) const KEYS: &[Keys] = &[
     keys("permissions.view", NONE, NONE),
     keys("permissions.edit", NONE, NONE),
     keys("license.assign", NONE, &["target"]),
-    keys("queue.assign", NONE, &["target", "queue"]),
+    keys("queue.assign", &["target", "queue", "role"], NONE),
     keys("analytics.view", NONE, &["queue"]),
     keys("report.view", NONE, &["target", "queue"]),
     keys("state.view", NONE, &["target", "queue"]),
@@ -180,15 +180,17 @@ fn agents(case: &Case<'_>) -> Vec<Route> {
         "message.audio.edit" => vec![switch("agent.manage_prerecorded_messages")],
         "message.text.edit" => vec![switch("agent.manage_public_prewritten_messages")],
         "tag.create" => vec![switch("agent.create_custom_tags")],
-        // OPEN: the agent need neither serve the queue nor be logged in to it; the PBX knows which
-        // agent had the call.
+        // R54: the agent's own calls, which are those of a queue that the agent serves or is logged in to.
         "disposition.set" => {
             let has_wrap_up = case.queue.is_some_and(|queue| queue.wrap_up_seconds > 0);
-            vec![
-                switch("agent.enable_dispositions")
-                    .need(Stage::QueueScope, case.queue.is_some(), "no_queue_context")
-                    .need(Stage::Condition, has_wrap_up, "wrapup_not_configured"),
-            ]
+            let is_own = case
+                .queue
+                .is_none_or(|queue| case.actor.serves(queue) || sessions::has_session(case, case.actor, queue));
+            vec![switch("agent.enable_dispositions").need(Stage::QueueScope, is_own, "queue_out_of_scope").need(
+                Stage::Condition,
+                has_wrap_up,
+                "wrapup_not_configured",
+            )]
         }
         _ => Vec::new(),
     }
@@ -233,7 +235,6 @@ fn contact_admins(case: &Case<'_>) -> Vec<Route> {
         "permissions.view"
         | "permissions.edit"
         | "license.assign"
-        | "queue.assign"
         | "analytics.view"
         | "portal.open"
         | "queue.settings.view"
@@ -242,6 +243,8 @@ fn contact_admins(case: &Case<'_>) -> Vec<Route> {
         | "pause_reason.edit"
         | "skill.view"
         | "skill.edit" => vec![Route::open()],
+        // R4: as an agent or as a supervisor.
+        "queue.assign" if matches!(case.question.value("role"), Some("agent" | "supervisor")) => vec![Route::open()],
         // OPEN: without `may_supervise` the reason is `permission_off`, as for `call.*`.
         "report.view" | "state.view" => {
             let may_supervise = case.world.setting("contact_admin.may_supervise");
@@ -521,12 +524,13 @@ mod tests {
     fn v22_to_v24_dispositions() {
         check(
             &world("[settings.agent]\nenable_dispositions = true"),
-            &[],
+            &[session("a1", "q2", "supervisor")],
             "V22: actor=a1 disposition.set queue=q2 => deny wrapup_not_configured
              V23: actor=a1 disposition.set queue=q1 => allow role_permits
              R54: actor=s1 disposition.set queue=q1 => deny agent_role_required
              R55: actor=u1 disposition.set queue=q3 => deny wrong_kind
-             R56: actor=a1 disposition.set => deny no_queue_context",
+             R54: actor=a2 disposition.set queue=q2 => deny queue_out_of_scope
+             R56: actor=a1 disposition.set => deny wrapup_not_configured",
         );
         check(&barred(), &[], "V24: actor=a1 disposition.set queue=q1 => deny permission_off");
     }
@@ -540,8 +544,12 @@ mod tests {
              R1: actor=a1 permissions.edit => deny role_forbids
              R3: actor=adm license.assign target=u1 => allow role_permits
              R3: actor=adm license.assign target=nobody => deny unknown_target
-             R4: actor=adm queue.assign target=u1 queue=q1 => allow role_permits
-             R4: actor=s1 queue.assign target=u1 queue=q1 => deny role_forbids
+             R4: actor=adm queue.assign target=u1 queue=q1 role=agent => allow role_permits
+             R4: actor=adm queue.assign target=u1 queue=q1 role=supervisor => allow role_permits
+             R4: actor=adm queue.assign target=u1 queue=q1 role=contact_admin => deny role_forbids
+             R4: actor=adm queue.assign target=u1 queue=q1 role=owner => error malformed role
+             R4: actor=adm queue.assign target=u1 queue=q1 => deny missing_attribute
+             R4: actor=s1 queue.assign target=u1 queue=q1 role=agent => deny role_forbids
              R5: actor=adm analytics.view queue=q3 => allow role_permits
              R6: actor=adm queue.settings.edit queue=q3 => allow role_permits
              R9: actor=s1 state.view queue=q1 => allow role_permits

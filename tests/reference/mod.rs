@@ -260,11 +260,11 @@ fn run_checks(
     }
 
     // Kind.
-    if let Some(queue) = queue {
-        // OPEN: of all other actions, only those on a campaign check the kind of their queue.
+    for queue in queue.into_iter().chain(from) {
         let is_wrong = match action.as_str() {
             "disposition.set" => queue.kind != "call",
             "campaign.manage" | "campaign.edit" => queue.kind != "campaign",
+            "queue.edit" | "queue.member.edit" => queue.kind == "campaign",
             _ => false,
         };
         if is_wrong {
@@ -357,6 +357,7 @@ fn values_of(action: &str, key: &str) -> Option<&'static [&'static str]> {
             "max_chats",
             "notify",
         ]),
+        "role" if action == "queue.assign" => Some(&["agent", "supervisor", "contact_admin"]),
         "role" => Some(&["agent", "supervisor", "manager", "administrator", "owner"]),
         "section" => Some(&["call_permissions", "contact_details", "dialing", "statuses", "other"]),
         "kind" => Some(&["sms", "function", "api_token", "other"]),
@@ -373,6 +374,7 @@ fn is_needed(question: &Question, keys: &Keys, key: &str) -> bool {
     match key {
         // OPEN: `in_use` decides only about a deletion, so only then is it needed.
         "in_use" => question.value("verb") == Some("delete"),
+        "role" if keys.has("field") => question.value("field") == Some("role"),
         "target" | "target|call" => question.is_about_an_agent(keys),
         _ => true,
     }

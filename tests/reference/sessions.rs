@@ -117,7 +117,7 @@ fn queue_and_target<'a>(case: &Case<'a>) -> (&'a Queue, &'a User) {
     (case.queue.expect("the action needs a queue"), case.target.expect("the action needs a target"))
 }
 
-fn has_session(case: &Case<'_>, user: &User, queue: &Queue) -> bool {
+pub(super) fn has_session(case: &Case<'_>, user: &User, queue: &Queue) -> bool {
     case.sessions.iter().any(|session| session.user == user.id && session.queue == queue.id)
 }
 

@@ -25,11 +25,11 @@ pub(super) const KEYS: &[Keys] = &[
     keys("agent.pause", &["target", "queue"], NONE),
     keys("agent.resume", &["target", "queue"], NONE),
     /* T1 */ keys("user.view", &["target"], NONE),
-    /* T2 */ keys("profile.edit", &["target", "field"], NONE),
+    /* T2 */ keys("profile.edit", &["target", "field", "role"], NONE),
     /* T3 */ keys("user.invite", &["role"], NONE),
     /* T4 */ keys("user.block", &["target"], NONE),
     /* T5 */ keys("user.role.edit", &["target", "role"], NONE),
-    /* T6 */ keys("user.bulk_edit", &["target", "field"], NONE),
+    /* T6 */ keys("user.bulk_edit", &["target", "field", "role"], NONE),
     /* T7 */ keys("group.view", &["group"], NONE),
     /* T8 */ keys("group.edit", NONE, &["group"]),
     /* T9 */ keys("conversation.view", &["target"], &["conversation", "queue"]),
@@ -89,8 +89,8 @@ pub(super) fn decide(case: &Case<'_>) -> Verdict {
         }
         "queue.logout" => sessions::logout(case),
         "queue.pause" | "queue.resume" => {
-            // OPEN: section 7 has "as in GoTo", where the dashboard is for agents.
-            if case.is_dashboard() && !case.actor.is("agent") {
+            // The dashboard needs one of the five roles; the phone needs none.
+            if case.is_dashboard() && case.actor.roles.is_empty() {
                 return Err("role_forbids");
             }
             sessions::pause(case)
@@ -140,18 +140,27 @@ fn routes_of(case: &Case<'_>, role: &str) -> Vec<Route> {
         "agent.login" | "agent.logout" | "agent.pause" | "agent.resume" if is_supervisor => {
             not_self(case, with_editor_flag(case, managed))
         }
-        // T1. OPEN: by the table supervisors view their managed agents and not themselves; agents
-        // view themselves.
+        // T1: everybody views the own profile.
         "user.view" if is_manager_or_more => vec![all],
-        "user.view" if is_supervisor => vec![managed],
+        "user.view" if is_supervisor => vec![managed, own],
         "user.view" if is_agent => vec![own],
+        // T5 holds for a role, whichever action changes it.
+        "profile.edit" | "user.bulk_edit" if field == "role" => {
+            if is_manager_or_more && rank(given_role) < rank(role) {
+                vec![lower]
+            } else {
+                Vec::new()
+            }
+        }
         "profile.edit" => profile(role, field, own, lower),
+        // R110: nobody edits the personal settings of others, in bulk neither.
+        "user.bulk_edit" if is_personal(field) => Vec::new(),
         // T3. OPEN: for a role that the actor may not give the reason is `role_forbids`, and not a
         // reason of the target.
         "user.invite" if is_manager_or_more && rank(given_role) < rank(role) => vec![all],
         "user.block" if is_manager_or_more => vec![lower],
         "user.role.edit" if is_manager_or_more && rank(given_role) < rank(role) => vec![lower],
-        // T6: all options and all users, or three options and every member of a led group.
+        // T6: all other options and all users, or three options and every member of a led group.
         "user.bulk_edit" if is_manager_or_more => vec![all],
         "user.bulk_edit" if is_supervisor && ["skills", "max_chats", "notify"].contains(&field) => {
             vec![target_is(is_member_of_led_group(case))]
@@ -295,11 +304,15 @@ fn serves_from(case: &Case<'_>, route: Route) -> Route {
     route.need(Stage::TargetScope, target.serves(from), "target_out_of_scope")
 }
 
+/// R110: the fields that only the user edits.
+fn is_personal(field: &str) -> bool {
+    ["avatar", "language", "timezone", "email", "password"].contains(&field)
+}
+
 /// T2, VC5, R63-R65, R88, R89, R92, R104, R110.
 fn profile(role: &str, field: &str, own: Route, lower: Route) -> Vec<Route> {
     let mut routes = Vec::new();
-    let is_personal = ["avatar", "language", "timezone", "email", "password"].contains(&field);
-    if is_personal {
+    if is_personal(field) {
         // VC11: agents edit their own password, but not their email.
         if role != "agent" || field != "email" {
             routes.push(own);
@@ -308,12 +321,8 @@ fn profile(role: &str, field: &str, own: Route, lower: Route) -> Vec<Route> {
         // Account details: those of lower roles, and the own details except the role.
         // OPEN: the number of chats and the notifications are account details, as the conversation
         // settings are.
-        // OPEN: nobody changes the own role: without an Owner the organization would be invalid
-        // (R109).
         routes.push(lower);
-        if field != "role" {
-            routes.push(own);
-        }
+        routes.push(own);
     }
     routes
 }
@@ -536,9 +545,10 @@ mod tests {
         ("T1", "user.view target=y", "+++tt"),
         ("T1", "user.view target=boss", "+++tt"),
         ("T2", "profile.edit target=x field=avatar", "ttttt"),
-        ("T2", "profile.edit target=x field=role", "+++rr"),
+        ("T2", "profile.edit target=x field=role role=supervisor", "+++rr"),
         ("T2", "profile.edit target=man field=skills", "+++rr"),
-        ("T2", "profile.edit target=man field=role", "++trr"),
+        ("T2", "profile.edit target=man field=role role=agent", "++trr"),
+        ("T2", "profile.edit target=x field=role role=manager", "++rrr"),
         ("T3", "user.invite role=agent", "+++rr"),
         ("T3", "user.invite role=manager", "++rrr"),
         ("T3", "user.invite role=administrator", "+rrrr"),
@@ -549,9 +559,12 @@ mod tests {
         ("T5", "user.role.edit target=x role=manager", "++rrr"),
         ("T5", "user.role.edit target=boss role=agent", "++trr"),
         ("T6", "user.bulk_edit target=boss field=skills", "++++r"),
-        ("T6", "user.bulk_edit target=x field=role", "+++rr"),
+        ("T6", "user.bulk_edit target=x field=role role=supervisor", "+++rr"),
+        ("T6", "user.bulk_edit target=x field=role role=manager", "++rrr"),
+        ("T6", "user.bulk_edit target=ad2 field=role role=agent", "+ttrr"),
         ("T6", "user.bulk_edit target=y field=notify", "+++tr"),
-        ("T6", "user.bulk_edit target=own field=email", "+++rr"),
+        ("T6", "user.bulk_edit target=own field=email", "rrrrr"),
+        ("T6", "user.bulk_edit target=x field=password", "rrrrr"),
         ("T7", "group.view group=g1", "++++r"),
         ("T7", "group.view group=g2", "+++tr"),
         ("T8", "group.edit", "+++rr"),
@@ -602,7 +615,9 @@ mod tests {
         ("T22", "callbacks.view target=z field=records", "+++tt"),
         ("T23", "records.export", "+++rr"),
         ("T24", "queue.edit queue=q1", "+++rr"),
+        ("T24", "queue.edit queue=pds", "kkkkk"),
         ("T25", "queue.member.edit target=x queue=q2", "+++rr"),
+        ("T25", "queue.member.edit target=x from=pds queue=q2", "kkkkk"),
         ("T26", "conversation.process", "+++++"),
         ("T27", "settings.edit section=dialing", "+++rr"),
         ("T27", "settings.edit section=statuses", "++rrr"),
@@ -689,10 +704,14 @@ mod tests {
             }
         }
         assert_eq!(
-            answer_text(&world, &[], "actor=man profile.edit target=man field=role"),
+            answer_text(&world, &[], "actor=man profile.edit target=man field=role role=agent"),
             "deny target_out_of_scope"
         );
-        assert_eq!(answer_text(&world, &[], "actor=age user.view target=age"), "allow role_permits");
+        assert_eq!(answer_text(&world, &[], "actor=man profile.edit target=x field=role"), "deny missing_attribute");
+        for actor in ["own", "adm", "man", "sup", "age"] {
+            let line = format!("actor={actor} user.view target={actor}");
+            assert_eq!(answer_text(&world, &[], &line), "allow role_permits", "T1: {line}");
+        }
         assert_eq!(answer_text(&world, &[], "actor=man profile.edit target=x field=billing"), "error malformed field");
     }
 
@@ -776,7 +795,7 @@ mod tests {
             &default_world(),
             &[session("x", "q1", "assigned"), session("own", "q1", "assigned")],
             "actor=own queue.pause => allow paused
-             actor=own queue.pause via=dashboard => deny role_forbids
+             actor=own queue.pause via=dashboard => allow paused
              actor=own queue.login queue=q1 via=dashboard => allow already_logged_in
              actor=x queue.pause via=dashboard => allow paused
              actor=x queue.login queue=q1 => allow already_logged_in

@@ -6,6 +6,7 @@ use crate::stories::fixtures::{ORGANIZATION, play};
 /// [`ORGANIZATION`] with the setting `enable_dispositions` of agents, and with a queue that has wrap-up time.
 fn with_dispositions(on: bool) -> String {
     let organization = ORGANIZATION.replace("number = \"602\"\n", "number = \"602\"\nwrap_up_seconds = 30\n");
+    let organization = organization.replacen("queues = [\"q0\"]", "queues = [\"q0\", \"q2\"]", 1);
     organization.replace(
         "[settings.contact_admin]\n",
         &format!("[settings.agent]\nenable_dispositions = {on}\n\n[settings.contact_admin]\n"),
@@ -46,6 +47,8 @@ fn a_disposition_needs_the_switch_and_a_queue_with_wrap_up() {
             ("1001 disposition.set queue=600", "deny wrapup_not_configured disposition.set 600"),
             ("1001 disposition.set queue=602", "allow role_permits disposition.set 602"),
             ("1001 disposition.set queue=601", "deny wrong_kind disposition.set 601"),
+            ("1002 disposition.set queue=602", "deny queue_out_of_scope disposition.set 602"),
+            ("1001 disposition.set", "deny wrapup_not_configured disposition.set"),
             ("3002 disposition.set queue=602", "deny agent_role_required disposition.set 602"),
             ("2001 disposition.set queue=602", "deny agent_role_required disposition.set 602"),
         ],

@@ -75,11 +75,6 @@ impl EditableOrganization {
         self
     }
 
-    fn with_wrap_up(mut self, queue: &str) -> Self {
-        self.wrap_up_seconds.insert(queue.to_owned(), 30);
-        self
-    }
-
     fn person(&mut self, id: &str) -> &mut Person {
         self.people
             .iter_mut()
@@ -135,10 +130,6 @@ struct Question {
 }
 
 impl Question {
-    fn keys(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.text.split(' ').skip(2).map(|pair| pair.split_once('=').expect("a pair"))
-    }
-
     fn without(&self, key: &str) -> String {
         self.text.split(' ').filter(|word| !word.starts_with(&format!("{key}="))).collect::<Vec<_>>().join(" ")
     }
@@ -182,8 +173,8 @@ fn carry_out(change: &str, organization: &mut EditableOrganization, question: &m
     let words: Vec<&str> = change.split(' ').collect();
     match words[..] {
         ["give", user, "the", "role", ..] => organization.person(user).roles.push(quoted[0].to_owned()),
-        ["take", "the", "supervising", "role", "from", user] => {
-            organization.person(user).roles.retain(|role| role != "supervisor");
+        ["take", "the", "role", _, "from", user] => {
+            organization.person(user).roles.retain(|role| role != quoted[0]);
         }
         ["ask", "by", "phone"] => question.text = question.without("via"),
         ["set", _, "=", _, "in", "the", "settings", "of", "organization", _] => {
@@ -191,7 +182,7 @@ fn carry_out(change: &str, organization: &mut EditableOrganization, question: &m
             organization.settings.insert(setting.to_owned(), on == "true");
         }
         ["set", "protected", "=", "false", "for", user] => organization.person(user).protected = false,
-        ["set", "wrap_up_seconds", "for", "queue", queue] => {
+        ["set", "`wrap_up_seconds", "=", _, "for", "queue", queue] => {
             organization.wrap_up_seconds.insert(queue.to_owned(), 30);
         }
         ["add", "queue", queue, "to", "the", "queues", "of", user] => {
@@ -202,35 +193,20 @@ fn carry_out(change: &str, organization: &mut EditableOrganization, question: &m
             assert!(QUEUES.iter().any(|(number, _)| *number == queue), "{change:?} names no queue");
             organization.person(user).supervises.push(queue.to_owned());
         }
-        ["add", "a", "queue", "to", "the", "queues", "of", user] => {
-            organization.person(user).queues.push("602".to_owned())
+        ["name", _, "in", "the", "event"] => {
+            let (key, value) = quoted[0].split_once('=').unwrap();
+            question.set(key, value);
         }
-        ["assign", target, "to", "a", "queue", "that", actor, "supervises"] => {
-            let queue = organization.person(actor).supervises[0].clone();
-            organization.person(target).queues.push(queue);
+        ["log", _, "in", "to", "queue", queue, "first"] => question.logged_in.push(queue.to_owned()),
+        ["raise", _, "to", most] => {
+            let old = organization.limits.insert(quoted[0].to_owned(), most.parse().unwrap());
+            assert!(old.is_some_and(|old| old < most.parse().unwrap()), "{change:?}");
         }
-        ["name", "the", "queue", ..] | ["ask", "about", "a", "queue", "of", "another", "kind"] => {
-            question.set("queue", "600");
-        }
-        ["name", "the", "target", ..] => question.set("target", "alice"),
-        ["name", "all", "that", "the", "action", "needs:", ..] => {
-            for key in change.split(": ").nth(1).unwrap().split(", ") {
-                let is_given = question.keys().any(|(given, _)| given == key);
-                if !is_given {
-                    question.set(key, if key == "target" { "alice" } else { "600" });
-                }
-            }
-        }
-        ["log", "the", "user", "in", "first:", ..] => {
-            let queue = question.keys().find(|(key, _)| *key == "queue").map_or("600", |(_, queue)| queue).to_owned();
-            question.logged_in.push(queue);
-        }
-        ["raise", ..] => *organization.limits.get_mut(quoted[0]).unwrap() += 1,
         ["add", "the", "user", _, "to", "organization", "`acme`"] => {
             let extension = if quoted[0].parse::<u32>().is_ok() { quoted[0] } else { "9998" };
-            let id = if extension == quoted[0] { "newcomer" } else { quoted[0] };
+            let id = if extension == quoted[0] { format!("new-{extension}") } else { quoted[0].to_owned() };
             organization.people.push(Person {
-                id: id.to_owned(),
+                id,
                 extension: extension.to_owned(),
                 roles: vec![],
                 queues: vec![],
@@ -263,12 +239,6 @@ fn denials() -> Vec<(&'static str, EditableOrganization, &'static str, &'static 
             "wrapup_not_configured",
             organization().with_setting("agent.enable_dispositions", true),
             "alice disposition.set queue=600",
-            "",
-        ),
-        (
-            "wrong_kind",
-            organization().with_setting("agent.enable_dispositions", true).with_wrap_up("600"),
-            "alice disposition.set queue=601",
             "",
         ),
         ("role_forbids", organization(), "dana permissions.edit", ""),
@@ -319,7 +289,7 @@ fn the_proposed_change_turns_the_denial() {
         };
         let turned = after(&changes);
         assert_eq!(turned["verdict"], "allow", "{text}: {changes:?} gives {turned}");
-        assert_eq!(turned["change"], json!([]));
+        assert_eq!((&turned["change"], &turned["no_change"]), (&json!([]), &Value::Null));
         for left_out in 0..changes.len() {
             let mut fewer = changes.clone();
             fewer.remove(left_out);
@@ -367,7 +337,8 @@ fn the_proposed_change_is_complete_when_one_denial_hides_another() {
     assert!(not_enough.is_empty(), "{not_enough:#?}");
 }
 
-/// Given an unknown name in a question, when it is explained, then the change has the name as the question spells it.
+/// Given an unknown name in a question, when it is explained, then the first change, or the reason why there is none,
+/// has the name as the question spells it.
 #[test]
 fn the_explanation_names_the_unknown_name() {
     let folder = EditableOrganization::new().folder();
@@ -380,12 +351,43 @@ fn the_explanation_names_the_unknown_name() {
     ] {
         let explanation = explain(&folder, &Question { text: text.to_owned(), logged_in: vec![] });
         assert_eq!(explanation["reason"], reason, "{text}");
-        assert!(matches!(&changes(&explanation)[..], [only] if only.contains(name)), "{text}: {explanation}");
+        let first = changes(&explanation).into_iter().next();
+        let first = first.or(explanation["no_change"].as_str().map(str::to_owned)).unwrap();
+        assert!(first.contains(name), "{text}: {explanation}");
     }
-    // No change of the configuration allows an actor to be their own target, so no change is proposed.
-    let explanation =
-        explain(&folder, &Question { text: "dana agent.login target=dana queue=600".to_owned(), logged_in: vec![] });
-    assert_eq!((&explanation["reason"], &explanation["change"]), (&json!("self_target"), &json!([])));
+}
+
+/// FIELD E20: given a denial that no change of the configuration turns, when it is explained, then no change is
+/// proposed and the explanation says why.
+#[test]
+fn an_explanation_without_a_change_says_why() {
+    let folder = EditableOrganization::new().with_setting("agent.enable_dispositions", true).folder();
+    for (text, reason, why) in [
+        ("dana agent.login target=dana queue=600", "self_target", "dana is the target too"),
+        ("alice disposition.set queue=601", "wrong_kind", "queues of kind call only"),
+        ("alice *99", "unknown_feature_code", "no feature code"),
+        ("alice queue.dance", "unknown_action", "has no such action"),
+    ] {
+        let explanation = explain(&folder, &Question { text: text.to_owned(), logged_in: vec![] });
+        assert_eq!((&explanation["reason"], &explanation["change"]), (&json!(reason), &json!([])), "{text}");
+        assert!(explanation["no_change"].as_str().unwrap().contains(why), "{text}: {explanation}");
+    }
+}
+
+/// FIELD E19: of several changes that turn a denial, the one that gives the fewest other rights is proposed.
+#[test]
+fn the_smallest_change_gives_the_fewest_other_rights() {
+    let folder = EditableOrganization::new().folder();
+    for (text, expected) in [
+        // A role that supervises, or the setting that opens every queue, would give far more.
+        ("dana agent.login target=paul queue=601", "add queue 601 to what dana supervises"),
+        ("dora call.whisper target=alice queue=600", "add queue 600 to what dora supervises"),
+        // The organization's setting would open every queue to everybody.
+        ("alice *13601", "add queue 601 to the queues of alice"),
+    ] {
+        let explanation = explain(&folder, &Question { text: text.to_owned(), logged_in: vec![] });
+        assert_eq!(changes(&explanation), [expected], "{text}");
+    }
 }
 
 /// Given an explanation with a rule, when that line of that file is read, then the line begins the grant, which has the

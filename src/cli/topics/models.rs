@@ -23,6 +23,7 @@ pub(super) fn facts() -> Table {
 const fn meaning(fact: Fact) -> &'static str {
     match fact {
         Fact::RoleLower => "The role that is given is strictly lower than the actor's highest role.",
+        Fact::RoleAtQueue => "The role in the question serves or supervises queues.",
         Fact::ActorOutboundByGroup => {
             "A group of the actor has `outbound = true`, and no group has `outbound = false`."
         }

@@ -42,6 +42,7 @@ fn holds(fact: Fact, question: &Question<'_>, queue: Option<QueueId>, sessions: 
     let is_serving = |target: User<'_>| target.roles().meets(model.serving);
     match fact {
         Fact::RoleLower => question.role.is_some_and(|role| model.rank(role) < model.rank(actor.roles())),
+        Fact::RoleAtQueue => question.role.is_some_and(|role| role.meets(model.serving.union(model.supervising))),
         Fact::ActorOutboundByGroup => directory.outbound_by_groups(actor.id()) == Some(true),
         Fact::ActorOutboundUnset => directory.outbound_by_groups(actor.id()).is_none(),
         Fact::TargetOther => target_that(&|target| target.id() != actor.id()),
