@@ -81,12 +81,10 @@ fn check_reload(first: &LoadedConfig, second: &LoadedConfig) {
 fn rows_of(policy: &Policy) -> Vec<String> {
     let mut rows = vec![];
     for organization in policy.organizations() {
-        let Organization { name, domains, id, model, settings, feature_codes, directory, limits, leases, login_bounds } =
+        let Organization { name, domains, id, model, settings, directory, limits, leases, login_bounds, .. } =
             organization;
-        rows.push(format!(
-            "{name} {domains:?} {id:?} {settings:?} {:?} {limits:?} {leases:?} {login_bounds:?}",
-            feature_codes.codes()
-        ));
+        let codes = organization.feature_codes.codes();
+        rows.push(format!("{name} {domains:?} {id:?} {settings:?} {codes:?} {limits:?} {leases:?} {login_bounds:?}"));
         rows.push(format!("{name} {} {:?} {:?}", model.name, model.roles, model.settings));
         rows.extend(model.actions.iter().map(|action| format!("{name} {action:?}")));
         rows.extend(model.grants.iter().map(|grant| format!("{name} {grant:?}")));

@@ -5,9 +5,9 @@
 //! question of ids into a decision.
 //!
 //! In reading order: [`model`] and [`facts`] (the role model), [`directory`] (users, queues, groups),
-//! [`feature_codes`], [`shifts`], [`resolve`], [`decide`]; then [`explain`], `advice`, [`survey`] and [`matrix`], which show what
-//! `decide` does; then `users`, `index`, `memberships` and [`prefetch`], which make it fast for organizations of a
-//! million users.
+//! [`feature_codes`], [`shifts`], [`resolve`], [`decide`]; then [`explain`], `advice`, [`survey`] and [`matrix`], which
+//! show what `decide` does; then `users`, `index`, `memberships` and [`prefetch`], which make it fast for
+//! organizations of a million users.
 
 mod advice;
 pub mod decide;

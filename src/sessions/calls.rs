@@ -1,8 +1,8 @@
 //! The calls that a PBX reported: the agent of each call, and the queue that the call came from.
 //!
 //! Requests to join, to replace or to supervise may name a call instead of a person. This table tells whose call it is.
-//! A call whose end is not reported is forgotten after [`CALL_SECONDS_MAX`] seconds. The user whose call it is may offer
-//! the call to another user, who may then replace it once within [`TRANSFER_OFFER_SECONDS`] seconds.
+//! A call whose end is not reported is forgotten after [`CALL_SECONDS_MAX`] seconds. The user whose call it is may
+//! offer the call to another user, who may then replace it once within [`TRANSFER_OFFER_SECONDS`] seconds.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -79,8 +79,8 @@ impl Calls {
         self.known.len()
     }
 
-    /// Adds a call, or replaces the one with the same id, whose offer stays if the call is the same. False: the table is
-    /// full.
+    /// Adds a call, or replaces the one with the same id, whose offer stays if the call is the same. False: the table
+    /// is full.
     pub fn begin(&mut self, id: &str, call: ReportedCall, now: Moment) -> bool {
         self.forget_expired(now);
         if self.known.len() >= CALLS_PER_ORGANIZATION_MAX && !self.known.contains_key(id) {

@@ -94,7 +94,8 @@ fn rows<'t>(text: &'t str, header: &str) -> Vec<Vec<&'t str>> {
 /// The codes of every preset, with the action of each, from the generated table: `(preset, action, code)`.
 fn preset_codes() -> Vec<(String, String, String)> {
     let text = fs::read_to_string(project().join("config/organizations/README.md")).unwrap();
-    let table = rows(&text, "| Action         |");
+    let (_, text) = text.split_once("<!-- generated: presets -->").unwrap();
+    let table = rows(text, "| Action ");
     let mut codes = vec![];
     for row in &table[2..] {
         for (column, cell) in row.iter().enumerate().skip(1) {
@@ -124,7 +125,7 @@ fn the_expressions_match_every_code_of_their_preset() {
     let fusionpbx = fs::read_to_string(project().join("config/fusionpbx/README.md")).unwrap();
     assert_eq!(expressions(&fusionpbx), shipped(), "the page of FusionPBX has the same");
 
-    let more = ["*45", "*45{queue}", "*45{target}*{queue}", "*46", "*46{queue}", "*17{target}", "*17{target}*{queue}"];
+    let more = ["*45", "*45{queue}", "*45{target}*{queue}", "*46", "*46*{target}*{queue}", "*17{target}", "*18{target}*{queue}"];
     let more = more.map(|code| ("asterisk".to_owned(), "queue.toggle".to_owned(), code.to_owned()));
     for (preset, action, code) in preset_codes().into_iter().chain(more) {
         let digits = code.replace("{queue}", "600").replace("{target}", "1001");
