@@ -435,7 +435,7 @@ mod tests {
             (["*17{target}*{queue}", "*17{queue}*{target}"], "*171*1"),
             (["*17{target}*{queue}", "*1{target}*{queue}7"], "*171*17"),
             (["*17{target}*{queue}", "*17{target}*1"], ""),
-            (["*17{queue}#1{target}", "*17{queue}1#{target}"], ""),
+            (["*17{queue}#1{target}", "*17{queue}1#{target}"], "*1711#11"),
             (["{queue}*{target}5", "3{queue}*{target}"], "31*15"),
             (["{queue}*{target}*", "{queue}**1"], ""),
         ] {

@@ -39,6 +39,7 @@ const OUT_OF_REACH: &[(Option<ActionLabel>, Reason)] = &[
     (None, Reason::Deny(DenyReason::TooLate)),
     // No call is reported here, and no organization has these limits. The stories test both.
     (None, Reason::Allow(AllowReason::Reported)),
+    (None, Reason::Allow(AllowReason::TransferOffered)),
     (None, Reason::Deny(DenyReason::CallMismatch)),
     (None, Reason::Deny(DenyReason::LoggedInElsewhere)),
     (None, Reason::Deny(DenyReason::NotSupervising)),

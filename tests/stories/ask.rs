@@ -144,7 +144,7 @@ fn the_explanation_uses_the_current_sessions_and_calls() {
     };
     let before = explain("1001", &["dial", "*14"]);
     assert_eq!((&before["reason"], fact(&before, "logged_in")), (&json!("not_logged_in"), Some("false".to_owned())));
-    assert!(before["change"][0].as_str().unwrap().contains("log the user in first"), "{before}");
+    assert!(before["change"][0].as_str().unwrap().contains("log agent in to queue 600 first"), "{before}");
     command.sidecar.ask("dial org=acme actor=1001 digits=*13600");
     let after = explain("1001", &["dial", "*14"]);
     assert_eq!((&after["reason"], fact(&after, "logged_in")), (&json!("logged_out"), Some("true".to_owned())));

@@ -2,9 +2,10 @@
 //! agent takes a call, then the sidecar understands every question of the dialplan (FIELD A3, A4, B7, B11, C4).
 //!
 //! The bytes are those of the real server (`freeswitch/dialplan/captures/`, one file a connection, in the order of the
-//! calls). Only `qw_until` is moved to now.
+//! calls). Only `qw_until` is moved to now, and `qw_once` gets a number.
 
 use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::support::{Folder, FreeSwitchPeer, Sidecar, channel_variables, project};
@@ -49,7 +50,10 @@ id = "eve"
 extension = "3001"
 "#;
 
-/// The block of a capture, with a deadline of now and 900 ms, and the replies to the answer.
+/// The number of the replay, so that no replay repeats the question of another one.
+static REPLAYS: AtomicUsize = AtomicUsize::new(0);
+
+/// The block of a capture, with a deadline of now and 900 ms and a `once` of its own, and the replies to the answer.
 fn capture(name: &str) -> (String, String) {
     let folder = project().join("tests/stories/freeswitch/dialplan/captures");
     let text = fs::read_to_string(folder.join(format!("{name}.esl"))).unwrap();
@@ -57,6 +61,9 @@ fn capture(name: &str) -> (String, String) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
     let line = |line: &str| match line.split_once(": ") {
         Some(("variable_qw_until", _)) => format!("variable_qw_until: {}\n", now + 900),
+        Some(("variable_qw_once", once)) => {
+            format!("variable_qw_once: {once}-{}\n", REPLAYS.fetch_add(1, Ordering::Relaxed))
+        }
         _ => format!("{line}\n"),
     };
     (text[..end].lines().map(line).collect(), text[end..].to_owned())

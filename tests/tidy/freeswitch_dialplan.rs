@@ -125,7 +125,15 @@ fn the_expressions_match_every_code_of_their_preset() {
     let fusionpbx = fs::read_to_string(project().join("config/fusionpbx/README.md")).unwrap();
     assert_eq!(expressions(&fusionpbx), shipped(), "the page of FusionPBX has the same");
 
-    let more = ["*45", "*45{queue}", "*45{target}*{queue}", "*46", "*46*{target}*{queue}", "*17{target}", "*18{target}*{queue}"];
+    let more = [
+        "*45",
+        "*45{queue}",
+        "*45{target}*{queue}",
+        "*46",
+        "*46*{target}*{queue}",
+        "*17{target}",
+        "*18{target}*{queue}",
+    ];
     let more = more.map(|code| ("asterisk".to_owned(), "queue.toggle".to_owned(), code.to_owned()));
     for (preset, action, code) in preset_codes().into_iter().chain(more) {
         let digits = code.replace("{queue}", "600").replace("{target}", "1001");

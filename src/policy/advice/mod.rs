@@ -217,7 +217,10 @@ impl Trials<'_> {
                     let kinds: Vec<&str> = kinds.unwrap_or_default();
                     format!("the action is for queues of kind {} only", kinds.join(", "))
                 }
-                DenyReason::UnknownUser | DenyReason::UnknownTarget | DenyReason::UnknownQueue => {
+                DenyReason::UnknownUser
+                | DenyReason::UnknownTarget
+                | DenyReason::UnknownQueue
+                | DenyReason::UnknownGroup => {
                     format!("organization `{name}` has no such name and cannot have it: correct the name")
                 }
                 DenyReason::TargetOutOfScope => {

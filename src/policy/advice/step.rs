@@ -116,12 +116,12 @@ impl Step {
                 draft.queues.push(new_queue(draft, name));
                 true
             }
-            Self::AddUser { .. } | Self::AddQueue { .. } => false,
-            Self::AddGroup { ref name } => {
+            Self::AddGroup { ref name } if is_id(name) => {
                 let group = Group { id: name.clone(), outbound: None };
                 draft.groups.push(DraftGroup { group, leaders: vec![], members: vec![] });
                 true
             }
+            Self::AddUser { .. } | Self::AddQueue { .. } | Self::AddGroup { .. } => false,
             Self::Name { key, ref value } => {
                 let is_new = !draft.named.iter().any(|(known, _)| *known == key);
                 draft.named.push((key, value.clone()));
