@@ -10,7 +10,7 @@ const WALL_CLOCK_INTERVAL_MS: u64 = 100;
 
 /// The clocks of the process.
 ///
-/// Its wall clock follows the system's in both directions, within [`WALL_CLOCK_INTERVAL_MS`]: a clock that was set
+/// Its wall clock follows the system's in both directions, within `WALL_CLOCK_INTERVAL_MS`: a clock that was set
 /// ahead for a second does not stay ahead. A lease that runs is measured by both clocks and ends by the first that says
 /// so ([`Moment::has_come`]); the writer of the session store never stores an earlier time than it stored before, so
 /// that a clock that is set back lengthens no lease over a restart.
