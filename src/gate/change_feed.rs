@@ -53,6 +53,12 @@ closed_list! {
         Report = "report",
         /// The supervisor changed to another mode.
         Replacement = "replacement",
+        /// The PBX never had the member of the session.
+        Unconfirmed = "unconfirmed",
+        /// The PBX no longer has the member of the session.
+        Pbx = "pbx",
+        /// The PBX had the member before the session.
+        Adopted = "adopted",
     }
 }
 

@@ -233,6 +233,12 @@ limits! {
 
     // Links to Asterisk -----------------------------------------------------------------------------------------------
 
+    /// Time from the beginning of a login session by phone until its member must have been seen.
+    MEMBER_UNCONFIRMED_MAX: Duration = Duration::from_secs(10);
+    /// Age of a change of a user's login sessions up to which links leave that user's members alone.
+    MEMBER_CHANGE_PENDING_MAX: Duration = Duration::from_secs(1);
+    /// Steps in one queue that no share bounds.
+    UNDO_STEPS_UNSHARED_MAX: u64 = 3;
     /// Links to Asterisk servers.
     AMI_LINKS_MAX: usize = 64;
     /// Queue members that wait for one link to remove them; beyond this the oldest is dropped.

@@ -22,6 +22,7 @@ pub mod client;
 pub mod follow;
 mod link;
 pub mod protocol;
+pub mod truth;
 mod removals;
 
 use std::sync::Arc;

@@ -1,0 +1,90 @@
+//! The bounds on what a link takes away that the sidecar did not end itself (TRUTH 2): a rate, which delays, and a share
+//! of a queue, which stops until an operator says `links resume`.
+
+use std::collections::VecDeque;
+
+use crate::limits::UNDO_STEPS_UNSHARED_MAX;
+use crate::telephony::UnixMillis;
+
+/// The configured bounds of one link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UndoBounds {
+    /// Bounded steps in a minute; further ones wait.
+    pub per_minute_max: u32,
+    /// Bounded steps in one queue from one poll to the next, in percent of the larger of its members and sessions.
+    pub percent_max: u32,
+}
+
+/// Milliseconds over which the rate is measured.
+const MINUTE_MS: u64 = 60_000;
+
+/// The bounded steps of the last minute.
+#[derive(Clone, Debug, Default)]
+pub struct UndoRate {
+    /// The times of the steps, the oldest first; at most as many as a minute may have.
+    carried_out: VecDeque<UnixMillis>,
+}
+
+impl UndoRate {
+    /// Whether one more bounded step may be carried out at `now`; if so it is counted. A clock that was set back counts
+    /// the steps before as steps of now.
+    pub fn take(&mut self, bounds: UndoBounds, now: UnixMillis) -> bool {
+        while self.carried_out.front().is_some_and(|at| now.0.saturating_sub(at.0) >= MINUTE_MS) {
+            self.carried_out.pop_front();
+        }
+        if self.carried_out.len() as u64 >= u64::from(bounds.per_minute_max) {
+            return false;
+        }
+        self.carried_out.push_back(now);
+        true
+    }
+}
+
+/// The bounded steps of one queue since its last complete poll.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UndoShare {
+    /// Steps that were carried out since the poll began.
+    pub carried_out: usize,
+}
+
+impl UndoShare {
+    /// Whether `planned` further steps stay within the share of a queue with so many members and sessions.
+    #[must_use]
+    pub fn admits(self, bounds: UndoBounds, planned: usize, members: usize, sessions: usize) -> bool {
+        let steps = self.carried_out.saturating_add(planned) as u64;
+        // What was taken away already is counted in the size as well: the bound does not tighten step by step.
+        let size = (members.max(sessions) as u64).saturating_add(self.carried_out as u64);
+        steps <= UNDO_STEPS_UNSHARED_MAX || steps.saturating_mul(100) <= u64::from(bounds.percent_max).saturating_mul(size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: UndoBounds = UndoBounds { per_minute_max: 2, percent_max: 20 };
+
+    #[test]
+    fn the_rate_delays_and_lets_go_on_after_a_minute() {
+        let mut rate = UndoRate::default();
+        let at = |ms| UnixMillis(1_000_000 + ms);
+        assert!(rate.take(BOUNDS, at(0)));
+        assert!(rate.take(BOUNDS, at(10)));
+        assert!(!rate.take(BOUNDS, at(59_999)));
+        assert!(rate.take(BOUNDS, at(60_000)));
+        assert!(!rate.take(BOUNDS, at(60_009)));
+        assert!(!rate.take(BOUNDS, at(0)), "the clock was set back");
+    }
+
+    #[test]
+    fn the_share_admits_three_steps_of_any_queue_and_a_fifth_of_a_large_one() {
+        let none = UndoShare::default();
+        for (planned, members, sessions, admitted) in
+            [(3, 3, 0, true), (4, 4, 0, false), (4, 20, 0, true), (5, 20, 24, false), (5, 20, 25, true), (500, 0, 500, false)]
+        {
+            assert_eq!(none.admits(BOUNDS, planned, members, sessions), admitted, "{planned} {members} {sessions}");
+        }
+        let after = UndoShare { carried_out: 4 };
+        assert!(!after.admits(BOUNDS, 1, 16, 0), "the fifth of 20");
+    }
+}

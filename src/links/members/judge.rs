@@ -1,0 +1,235 @@
+//! One member: the difference between the PBX and the login sessions, and the step that ends the difference (TRUTH 2).
+
+use super::{Belief, BelievedSession, Confirmation, Member, Membership, Origin, PbxStart};
+use crate::gate::change_feed::Cause;
+use crate::limits::MEMBER_UNCONFIRMED_MAX;
+use crate::telephony::{UnixMillis, closed_list};
+
+closed_list! {
+    /// How far a link changes members and login sessions.
+    MembersMode {
+        /// The link neither polls nor judges; it carries out endings.
+        Off = "off",
+        /// The link counts and lists differences; it carries out endings.
+        Observe = "observe",
+        /// The link also adds, pauses, and ends what is over.
+        Repair = "repair",
+        /// The link also removes members without a login session.
+        Enforce = "enforce",
+    }
+}
+
+closed_list! {
+    /// How the PBX and the login sessions differ about one member.
+    MemberState {
+        /// Session and member are there.
+        Confirmed = "confirmed",
+        /// A session by phone whose member was never seen.
+        Unconfirmed = "unconfirmed",
+        /// A session that no phone made, without its member.
+        Missing = "missing",
+        /// The member was seen, and is gone since the PBX started again.
+        Lost = "lost",
+        /// The member was seen, and is gone.
+        Left = "left",
+        /// The session ended, and the member is still there.
+        Leaving = "leaving",
+        /// A member without a session.
+        Foreign = "foreign",
+    }
+}
+
+/// What the judgement of one member depends on, beside the member and the belief.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances<'a> {
+    /// The name of the link that judges.
+    pub link: &'a str,
+    /// The start of the PBX. `None`: the link has no right to ask for it.
+    pub start: Option<&'a PbxStart>,
+    /// How far the link goes.
+    pub mode: MembersMode,
+    /// Whether a foreign member becomes a login session if its user may log in.
+    pub adopts: bool,
+    /// Whether the user of the member may log in to the queue now.
+    pub may_log_in: bool,
+    /// Whether a change of the user's sessions is less than [`crate::limits::MEMBER_CHANGE_PENDING_MAX`] old.
+    pub is_changing: bool,
+    /// Whether this link adds the members of sessions that no phone made: it is the first of the organization that has
+    /// the queue.
+    pub adds: bool,
+    /// Whether every other link of the organization has seen that the member is not there.
+    pub is_absent_elsewhere: bool,
+    /// The time.
+    pub now: UnixMillis,
+}
+
+/// A step that makes the PBX and the login sessions the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Note in the session that this link has seen its member.
+    Confirm(Confirmation),
+    /// Note in the session that its member was seen with the pause of the session, and with this penalty.
+    NoteSeen {
+        /// The penalty of the member.
+        penalty: u32,
+    },
+    /// Note that this link has seen that the member of an ended session is gone.
+    NoteGone,
+    /// Remove the member from the queue.
+    Remove,
+    /// Pause the member, which cannot be removed, in the name of the link.
+    PauseFixed,
+    /// Add the member to the queue.
+    Add {
+        /// The penalty of the new member.
+        penalty: u32,
+        /// Whether the new member takes no calls.
+        paused: bool,
+    },
+    /// Pause the member, or let it take calls.
+    SetPause(bool),
+    /// Pause the session, or let it take calls, as the member does.
+    BelievePause(bool),
+    /// End the session.
+    End(Cause),
+    /// Begin a session for the member.
+    Adopt,
+}
+
+impl Step {
+    /// Whether the step takes something away that the sidecar did not end itself: such steps have bounds.
+    #[must_use]
+    pub fn is_bounded(&self, state: MemberState) -> bool {
+        matches!(self, Self::End(_)) || (state == MemberState::Foreign && matches!(self, Self::Remove | Self::PauseFixed))
+    }
+}
+
+/// The judgement of one member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberJudgement {
+    /// The state of the member. `None`: neither member nor session is there, or it is too early to judge.
+    pub state: Option<MemberState>,
+    /// What to do. `None`: nothing, in this mode.
+    pub step: Option<Step>,
+}
+
+impl MemberJudgement {
+    const NOTHING: Self = Self { state: None, step: None };
+
+    const fn of(state: MemberState, step: Option<Step>) -> Self {
+        Self { state: Some(state), step }
+    }
+}
+
+/// Compares the PBX with the login sessions. `member`: `None` if the PBX has no such member.
+#[must_use]
+pub fn judge(member: Option<&Member>, belief: &Belief, at: &Circumstances<'_>) -> MemberJudgement {
+    match (belief, member) {
+        (Belief::Session(session), Some(member)) => of_both(session, member, at),
+        (Belief::Session(session), None) => of_session(session, at),
+        (Belief::Leaving, Some(member)) => of_leaving(member),
+        (Belief::Leaving, None) => MemberJudgement { state: None, step: Some(Step::NoteGone) },
+        (Belief::Nothing, Some(member)) => of_member(member, at),
+        (Belief::Nothing, None) => MemberJudgement::NOTHING,
+    }
+}
+
+/// A session and its member are there: only the pause may differ.
+fn of_both(session: &BelievedSession, member: &Member, at: &Circumstances<'_>) -> MemberJudgement {
+    let step = if !is_own(session, at) && session.confirmed.is_some() {
+        // A member at two PBXs: the link that saw it first judges it.
+        None
+    } else if session.confirmed.as_ref().is_none_or(|confirmed| confirmed.start.as_ref() != at.start) {
+        Some(Step::Confirm(Confirmation { link: at.link.into(), start: at.start.cloned() }))
+    } else {
+        pause_step(session, member, at)
+    };
+    MemberJudgement::of(MemberState::Confirmed, step)
+}
+
+/// The pause follows whoever changed it last: the sidecar until the PBX has it, then the PBX.
+fn pause_step(session: &BelievedSession, member: &Member, at: &Circumstances<'_>) -> Option<Step> {
+    let is_equal = session.paused == member.paused;
+    if is_equal && session.is_pause_seen && session.penalty == member.penalty {
+        None
+    } else if is_equal {
+        Some(Step::NoteSeen { penalty: member.penalty })
+    } else if !session.is_pause_seen || member.paused_by_link {
+        Some(Step::SetPause(session.paused))
+    } else if at.is_changing {
+        None
+    } else {
+        at.repairs().then_some(Step::BelievePause(member.paused))
+    }
+}
+
+/// A session without its member.
+fn of_session(session: &BelievedSession, at: &Circumstances<'_>) -> MemberJudgement {
+    let confirmation = session.confirmed.as_ref().filter(|_| is_own(session, at));
+    let (state, step) = match (&session.confirmed, confirmation) {
+        (_, Some(confirmation)) => {
+            let has_restarted =
+                confirmation.start.as_ref().zip(at.start).is_some_and(|(before, now)| before != now);
+            if has_restarted {
+                (MemberState::Lost, Step::Add { penalty: session.penalty, paused: session.paused })
+            } else {
+                (MemberState::Left, Step::End(Cause::Pbx))
+            }
+        }
+        // Another link has seen the member.
+        (Some(_), None) => return MemberJudgement::NOTHING,
+        (None, None) if session.origin == Origin::Phone => {
+            let age_ms = at.now.0.saturating_sub(session.since.0);
+            if u128::from(age_ms) < MEMBER_UNCONFIRMED_MAX.as_millis() || !at.is_absent_elsewhere {
+                return MemberJudgement::NOTHING;
+            }
+            (MemberState::Unconfirmed, Step::End(Cause::Unconfirmed))
+        }
+        (None, None) if at.adds && at.is_absent_elsewhere => {
+            (MemberState::Missing, Step::Add { penalty: session.penalty, paused: session.paused })
+        }
+        (None, None) => return MemberJudgement::NOTHING,
+    };
+    MemberJudgement::of(state, Some(step).filter(|_| at.repairs() && !at.is_changing))
+}
+
+/// A member whose session ended: it goes in every mode.
+fn of_leaving(member: &Member) -> MemberJudgement {
+    match removal(member) {
+        Some(step) => MemberJudgement::of(MemberState::Leaving, Some(step)),
+        // Paused is all that this member can be.
+        None => MemberJudgement { state: None, step: Some(Step::NoteGone) },
+    }
+}
+
+/// A member without a session.
+fn of_member(member: &Member, at: &Circumstances<'_>) -> MemberJudgement {
+    let step = match removal(member) {
+        _ if at.mode != MembersMode::Enforce || at.is_changing => None,
+        _ if at.adopts && at.may_log_in => Some(Step::Adopt),
+        step => step,
+    };
+    // A member that is paused for good is not counted again and again.
+    let is_settled = member.membership == Membership::Fixed && member.paused_by_link;
+    MemberJudgement { state: (!is_settled || step.is_some()).then_some(MemberState::Foreign), step }
+}
+
+/// How the member is kept from taking calls. `None`: it already is.
+const fn removal(member: &Member) -> Option<Step> {
+    match member.membership {
+        Membership::Dynamic => Some(Step::Remove),
+        Membership::Fixed if member.paused && member.paused_by_link => None,
+        Membership::Fixed => Some(Step::PauseFixed),
+    }
+}
+
+/// Whether this link has seen the member of the session.
+fn is_own(session: &BelievedSession, at: &Circumstances<'_>) -> bool {
+    session.confirmed.as_ref().is_some_and(|confirmed| *confirmed.link == *at.link)
+}
+
+impl Circumstances<'_> {
+    fn repairs(&self) -> bool {
+        matches!(self.mode, MembersMode::Repair | MembersMode::Enforce)
+    }
+}
