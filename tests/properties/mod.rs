@@ -14,6 +14,7 @@ mod feature_codes;
 mod grammar;
 mod history;
 mod laws;
+mod members;
 mod models;
 mod naive_model;
 mod side_by_side;
