@@ -260,6 +260,15 @@ limits! {
     /// Longest pause before a link reconnects.
     AMI_RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(10);
 
+    // Links to FreeSWITCH ---------------------------------------------------------------------------------------------
+
+    /// Bytes of the lines of one message of the event socket, without its body.
+    ESL_HEAD_BYTES_MAX: usize = 64 * 1024;
+    /// Bytes of the body of one message of the event socket: the tiers of 1,000 queues with 100 members each.
+    ESL_BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
+    /// Bytes of one command to the event socket.
+    ESL_COMMAND_BYTES_MAX: usize = 512;
+
     // Operation: admin listener, log, metrics, reload, stop -----------------------------------------------------------
 
     /// Requests that the admin listener serves at once.

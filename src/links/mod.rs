@@ -3,4 +3,5 @@
 //! Each protocol has a folder of its own. A link reads the [`crate::gate`] and never decides; the server starts it.
 
 pub mod ami;
+pub mod esl;
 pub mod members;

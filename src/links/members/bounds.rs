@@ -67,7 +67,7 @@ mod tests {
     #[test]
     fn the_rate_delays_and_lets_go_on_after_a_minute() {
         let mut rate = UndoRate::default();
-        let at = |ms| UnixMillis(1_000_000 + ms);
+        let at = |ms: u64| UnixMillis(1_000_000 + ms);
         assert!(rate.take(BOUNDS, at(0)));
         assert!(rate.take(BOUNDS, at(10)));
         assert!(!rate.take(BOUNDS, at(59_999)));
