@@ -239,6 +239,10 @@ limits! {
     MEMBER_CHANGE_PENDING_MAX: Duration = Duration::from_secs(1);
     /// Steps in one queue that no share bounds.
     UNDO_STEPS_UNSHARED_MAX: u64 = 3;
+    /// Time after which a channel that stopped to listen has ended its supervision.
+    SUPERVISION_STOP_GRACE: Duration = Duration::from_secs(2);
+    /// Time from the answer to the listening of a supervision whose dialect names no channel.
+    SUPERVISION_CLAIM_MAX: Duration = Duration::from_secs(30);
     /// Links to Asterisk servers.
     AMI_LINKS_MAX: usize = 64;
     /// Queue members that wait for one link to remove them; beyond this the oldest is dropped.

@@ -5,3 +5,4 @@
 pub mod ami;
 pub mod esl;
 pub mod members;
+pub mod supervisions;
