@@ -17,19 +17,25 @@ pub struct Credentials<'a> {
     pub username: &'a str,
     /// The `secret` of that section.
     pub secret: &'a Secret,
+    /// Whether Asterisk sends events.
+    pub events: bool,
 }
 
 /// What [`AmiClient::read`] found in the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientEvent {
-    /// An event of Asterisk, or an intermediate step of the login: nothing to do but to write the output.
+pub enum AmiInput<'buf> {
+    /// An intermediate step of the login: nothing to do but to write the output.
     Ignored,
     /// The login succeeded.
     LoggedIn,
     /// Asterisk refused the login and closes the connection.
     LoginRefused,
-    /// The result of the action that was sent last.
-    ActionDone(ActionResult),
+    /// An event that belongs to no action.
+    Event(AmiMessage<'buf>),
+    /// An element of the list that the action that was sent last asked for.
+    ListItem(AmiMessage<'buf>),
+    /// The answer to the action that was sent last; of a list its end.
+    Answer(ActionResult, AmiMessage<'buf>),
 }
 
 /// The result of an action on a queue member.
@@ -43,6 +49,10 @@ pub enum ActionResult {
     NoSuchQueue,
     /// The member is defined in `queues.conf`, so Asterisk neither adds nor removes it.
     StaticMember,
+    /// The user lacks the class that the action needs.
+    NotPermitted,
+    /// Asterisk does not know the action: its module is not loaded yet.
+    UnknownAction,
     /// Asterisk refused for another reason.
     Refused,
 }
@@ -56,8 +66,12 @@ enum ClientState {
     Challenge,
     /// The response to `Login`.
     Login,
-    /// Logged in; `action_sent`: the response to an action is due.
-    Ready { action_sent: bool },
+    /// Logged in; no action is under way.
+    Ready,
+    /// The response to an action. `list_end`: the event that ends the list behind it; `None`: no list follows.
+    Response { list_end: Option<&'static str> },
+    /// The rest of a list, up to this event.
+    List { list_end: &'static str },
 }
 
 /// The state of one AMI connection.
@@ -76,35 +90,35 @@ impl Default for AmiClient {
 
 impl AmiClient {
     /// Reads the banner or the message at the start of `input` and appends to `output` what must be sent next. Returns
-    /// the number of bytes read and the event. `None`: the message is incomplete.
+    /// the number of bytes read and what was read. `None`: the message is incomplete.
     ///
     /// # Errors
     ///
     /// When the peer does not speak AMI; the connection must end.
-    pub fn read(
+    pub fn read<'buf>(
         &mut self,
-        input: &[u8],
+        input: &'buf [u8],
         credentials: Credentials<'_>,
         output: &mut Vec<u8>,
-    ) -> Result<Option<(usize, ClientEvent)>, AmiProtocolError> {
+    ) -> Result<Option<(usize, AmiInput<'buf>)>, AmiProtocolError> {
         if self.state == ClientState::Banner {
             let Some(taken) = banner(input)? else { return Ok(None) };
             // The values are constants, so they can always be written.
             self.send(output, "Challenge", &[("AuthType", "MD5")]).map_err(|_| AmiProtocolError::UnexpectedResponse)?;
             self.state = ClientState::Challenge;
-            return Ok(Some((taken, ClientEvent::Ignored)));
+            return Ok(Some((taken, AmiInput::Ignored)));
         }
         let Some((message, taken)) = message(input)? else { return Ok(None) };
-        let event = match message.value("Response")? {
-            Some(response) => self.read_response(message, response == b"Success", credentials, output)?,
-            // Every message is a response or an event.
-            None if message.value("Event")?.is_some() => ClientEvent::Ignored,
-            None => return Err(AmiProtocolError::Malformed),
+        // A dialplan can put any key into an event, but not before the name of the event.
+        let read = match message.first_key() {
+            b"Response" => self.read_response(message, credentials, output)?,
+            b"Event" => self.read_event(message)?,
+            _ => return Err(AmiProtocolError::Malformed),
         };
-        Ok(Some((taken, event)))
+        Ok(Some((taken, read)))
     }
 
-    /// Appends an action to `output`; [`AmiClient::read`] returns its result. No other action may be under way.
+    /// Appends an action to `output`; [`AmiClient::read`] returns its answer. No other action may be under way.
     ///
     /// # Errors
     ///
@@ -116,7 +130,24 @@ impl AmiClient {
         headers: &[(&'static str, &str)],
     ) -> Result<(), UnwritableValue> {
         self.send(output, name, headers)?;
-        self.state = ClientState::Ready { action_sent: true };
+        self.state = ClientState::Response { list_end: None };
+        Ok(())
+    }
+
+    /// The same for an action that is answered by a list, whose last element is the event `list_end`.
+    ///
+    /// # Errors
+    ///
+    /// As [`AmiClient::act`].
+    pub fn act_for_list(
+        &mut self,
+        output: &mut Vec<u8>,
+        name: &'static str,
+        headers: &[(&'static str, &str)],
+        list_end: &'static str,
+    ) -> Result<(), UnwritableValue> {
+        self.send(output, name, headers)?;
+        self.state = ClientState::Response { list_end: Some(list_end) };
         Ok(())
     }
 
@@ -132,41 +163,55 @@ impl AmiClient {
         Ok(())
     }
 
-    fn read_response(
+    fn read_event<'buf>(&mut self, message: AmiMessage<'buf>) -> Result<AmiInput<'buf>, AmiProtocolError> {
+        let ClientState::List { list_end } = self.state else { return Ok(AmiInput::Event(message)) };
+        if message.value("ActionID")? != Some(self.last_id.to_string().as_bytes()) {
+            return Ok(AmiInput::Event(message));
+        }
+        if message.value("Event")? == Some(list_end.as_bytes()) {
+            self.state = ClientState::Ready;
+            return Ok(AmiInput::Answer(ActionResult::Done, message));
+        }
+        Ok(AmiInput::ListItem(message))
+    }
+
+    fn read_response<'buf>(
         &mut self,
-        message: AmiMessage<'_>,
-        success: bool,
+        message: AmiMessage<'buf>,
         credentials: Credentials<'_>,
         output: &mut Vec<u8>,
-    ) -> Result<ClientEvent, AmiProtocolError> {
+    ) -> Result<AmiInput<'buf>, AmiProtocolError> {
         if message.value("ActionID")? != Some(self.last_id.to_string().as_bytes()) {
             return Err(AmiProtocolError::UnexpectedResponse);
         }
+        let is_success = message.value("Response")? == Some(b"Success");
         match self.state {
-            ClientState::Challenge | ClientState::Login if !success => Ok(ClientEvent::LoginRefused),
+            ClientState::Challenge | ClientState::Login if !is_success => Ok(AmiInput::LoginRefused),
             ClientState::Challenge => {
                 let challenge = message.value("Challenge")?.filter(|challenge| is_challenge(challenge));
                 let key = key(challenge.ok_or(AmiProtocolError::UnexpectedResponse)?, credentials.secret);
+                let events = if credentials.events { "on" } else { "off" };
                 let headers =
-                    [("AuthType", "MD5"), ("Username", credentials.username), ("Key", &key), ("Events", "off")];
+                    [("AuthType", "MD5"), ("Username", credentials.username), ("Key", &key), ("Events", events)];
                 // The configuration refuses a user name that cannot be sent.
                 self.send(output, "Login", &headers).map_err(|_| AmiProtocolError::UnexpectedResponse)?;
                 self.state = ClientState::Login;
-                Ok(ClientEvent::Ignored)
+                Ok(AmiInput::Ignored)
             }
             ClientState::Login => {
-                self.state = ClientState::Ready { action_sent: false };
-                Ok(ClientEvent::LoggedIn)
+                self.state = ClientState::Ready;
+                Ok(AmiInput::LoggedIn)
             }
-            ClientState::Ready { action_sent: true } => {
-                self.state = ClientState::Ready { action_sent: false };
-                Ok(ClientEvent::ActionDone(if success {
-                    ActionResult::Done
-                } else {
-                    failure(message.value("Message")?)
-                }))
+            ClientState::Response { list_end: Some(list_end) } if is_success => {
+                self.state = ClientState::List { list_end };
+                Ok(AmiInput::Ignored)
             }
-            ClientState::Banner | ClientState::Ready { action_sent: false } => {
+            ClientState::Response { .. } => {
+                self.state = ClientState::Ready;
+                let result = if is_success { ActionResult::Done } else { failure(message.value("Message")?) };
+                Ok(AmiInput::Answer(result, message))
+            }
+            ClientState::Banner | ClientState::Ready | ClientState::List { .. } => {
                 Err(AmiProtocolError::UnexpectedResponse)
             }
         }
@@ -184,6 +229,10 @@ fn failure(sentence: Option<&[u8]>) -> ActionResult {
         ActionResult::NoSuchQueue
     } else if ends("Member not dynamic") {
         ActionResult::StaticMember
+    } else if sentence == b"Permission denied" {
+        ActionResult::NotPermitted
+    } else if sentence.starts_with(b"Invalid/unknown command") {
+        ActionResult::UnknownAction
     } else {
         ActionResult::Refused
     }
@@ -215,6 +264,17 @@ mod tests {
         Action: Login\r\nActionID: 2\r\nAuthType: MD5\r\nUsername: queuewarden\r\n\
         Key: 54237bcfb0332a8d5c4d9fd0ac0f894b\r\nEvents: off\r\n\r\n";
 
+    /// An input without the bytes that it borrows.
+    #[derive(Debug, PartialEq, Eq)]
+    enum Received {
+        Ignored,
+        LoggedIn,
+        LoginRefused,
+        Event,
+        ListItem,
+        Answer(ActionResult),
+    }
+
     /// A client with the bytes that it received and sent.
     struct TestConnection {
         client: AmiClient,
@@ -229,20 +289,27 @@ mod tests {
             Self { client: AmiClient::default(), secret, input: vec![], output: vec![] }
         }
 
-        fn receive(&mut self, bytes: &[u8]) -> Result<Vec<ClientEvent>, AmiProtocolError> {
+        fn receive(&mut self, bytes: &[u8]) -> Result<Vec<Received>, AmiProtocolError> {
             self.input.extend_from_slice(bytes);
-            let mut events = vec![];
-            let credentials = Credentials { username: "queuewarden", secret: &self.secret };
-            while let Some((taken, event)) = self.client.read(&self.input, credentials, &mut self.output)? {
+            let mut inputs = vec![];
+            let credentials = Credentials { username: "queuewarden", secret: &self.secret, events: false };
+            while let Some((taken, input)) = self.client.read(&self.input, credentials, &mut self.output)? {
+                inputs.push(match input {
+                    AmiInput::Ignored => Received::Ignored,
+                    AmiInput::LoggedIn => Received::LoggedIn,
+                    AmiInput::LoginRefused => Received::LoginRefused,
+                    AmiInput::Event(_) => Received::Event,
+                    AmiInput::ListItem(_) => Received::ListItem,
+                    AmiInput::Answer(result, _) => Received::Answer(result),
+                });
                 self.input.drain(..taken);
-                events.push(event);
             }
-            Ok(events)
+            Ok(inputs)
         }
 
         fn ready() -> Self {
             let mut connection = Self::new();
-            assert!(connection.receive(RECEIVED).unwrap().contains(&ClientEvent::LoggedIn));
+            assert!(connection.receive(RECEIVED).unwrap().contains(&Received::LoggedIn));
             connection.output.clear();
             connection
         }
@@ -260,7 +327,7 @@ mod tests {
             events.extend(connection.receive(&RECEIVED[split..]).unwrap());
             assert_eq!(
                 events,
-                [ClientEvent::Ignored, ClientEvent::Ignored, ClientEvent::LoggedIn, ClientEvent::Ignored],
+                [Received::Ignored, Received::Ignored, Received::LoggedIn, Received::Event],
                 "{split}"
             );
             assert_eq!(String::from_utf8_lossy(&connection.output), String::from_utf8_lossy(SENT), "{split}");
@@ -272,13 +339,13 @@ mod tests {
         let mut connection = TestConnection::new();
         connection.receive(b"Asterisk Call Manager/5.0.4\r\n").unwrap();
         let refused = b"Response: Error\r\nActionID: 1\r\nMessage: Must specify AuthType\r\n\r\n";
-        assert_eq!(connection.receive(refused), Ok(vec![ClientEvent::LoginRefused]));
+        assert_eq!(connection.receive(refused), Ok(vec![Received::LoginRefused]));
         let mut connection = TestConnection::new();
         connection
             .receive(b"Asterisk Call Manager/5.0.4\r\nResponse: Success\r\nActionID: 1\r\nChallenge: 1\r\n\r\n")
             .unwrap();
         let refused = b"Response: Error\r\nActionID: 2\r\nMessage: Authentication failed\r\n\r\n";
-        assert_eq!(connection.receive(refused), Ok(vec![ClientEvent::LoginRefused]));
+        assert_eq!(connection.receive(refused), Ok(vec![Received::LoginRefused]));
         for challenge in ["Challenge: \r\n", "Challenge: 1 2\r\n", "", "Challenge: 1\r\nChallenge: 1\r\n"] {
             let mut connection = TestConnection::new();
             connection.receive(b"Asterisk Call Manager/5.0.4\r\n").unwrap();
@@ -295,7 +362,8 @@ mod tests {
             ("Error\r\nMessage: Unable to add interface: Already there", ActionResult::Unchanged),
             ("Error\r\nMessage: Unable to remove interface from queue: No such queue", ActionResult::NoSuchQueue),
             ("Error\r\nMessage: Member not dynamic", ActionResult::StaticMember),
-            ("Error\r\nMessage: Permission denied", ActionResult::Refused),
+            ("Error\r\nMessage: Permission denied", ActionResult::NotPermitted),
+            ("Error\r\nMessage: Invalid/unknown command: QueueStatus. Use Action: ListCommands", ActionResult::UnknownAction),
             ("Error\r\nMessage: ", ActionResult::Refused),
             ("Error", ActionResult::Refused),
         ] {
@@ -304,7 +372,7 @@ mod tests {
             let received = format!("Event: X\r\n\r\nResponse: {sentence}\r\nActionID: 3\r\n\r\n");
             assert_eq!(
                 connection.receive(received.as_bytes()),
-                Ok(vec![ClientEvent::Ignored, ClientEvent::ActionDone(result)]),
+                Ok(vec![Received::Event, Received::Answer(result)]),
                 "{sentence:?}"
             );
         }
@@ -325,5 +393,33 @@ mod tests {
         }
         let mut connection = TestConnection::ready();
         assert_eq!(connection.receive(b"Neither: x\r\n\r\n"), Err(AmiProtocolError::Malformed));
+    }
+
+    #[test]
+    fn a_list_is_read_to_its_end_whatever_stands_between() {
+        let list = b"Response: Success\r\nActionID: 3\r\nEventList: start\r\n\r\n\
+            Event: QueueMember\r\nActionID: 3\r\n\r\nEvent: ChanSpyStart\r\nSpyerChannel: x\r\n\r\n\
+            Event: UserEvent\r\nActionID: 3\r\nEventList: Complete\r\nResponse: Success\r\n\r\n\
+            Event: QueueStatusComplete\r\nActionID: 2\r\n\r\n\
+            Event: QueueStatusComplete\r\nActionID: 3\r\nListItems: 1\r\n\r\n";
+        for split in 0..=list.len() {
+            let mut connection = TestConnection::ready();
+            connection.client.act_for_list(&mut vec![], "QueueStatus", &[("Queue", "600")], "QueueStatusComplete").unwrap();
+            let mut inputs = connection.receive(&list[..split]).unwrap();
+            inputs.extend(connection.receive(&list[split..]).unwrap());
+            let expected = [
+                Received::Ignored,
+                Received::ListItem,
+                Received::Event,
+                Received::ListItem,
+                Received::Event,
+                Received::Answer(ActionResult::Done),
+            ];
+            assert_eq!(inputs, expected, "{split}");
+        }
+        let mut connection = TestConnection::ready();
+        connection.client.act_for_list(&mut vec![], "CoreShowChannels", &[], "CoreShowChannelsComplete").unwrap();
+        let refused = b"Response: Error\r\nActionID: 3\r\nMessage: Permission denied\r\n\r\n";
+        assert_eq!(connection.receive(refused), Ok(vec![Received::Answer(ActionResult::NotPermitted)]));
     }
 }

@@ -16,7 +16,7 @@ use crate::limits::{
     AMI_ANSWER_TIMEOUT, AMI_ATTEMPT_PAUSE, AMI_ATTEMPTS_MAX, AMI_LOGIN_TIMEOUT, AMI_PING_INTERVAL,
     AMI_RECONNECT_PAUSE_MAX, AMI_RECONNECT_PAUSE_MIN,
 };
-use crate::links::ami::client::{ActionResult, AmiClient, ClientEvent, Credentials};
+use crate::links::ami::client::{ActionResult, AmiClient, AmiInput, Credentials};
 use crate::links::ami::protocol::{AmiProtocolError, UnwritableValue};
 use crate::links::ami::removals::{NextRemoval, Removal};
 use crate::links::ami::{LinkInput, LoginLookup, QueueMember};
@@ -43,6 +43,15 @@ enum LinkError {
     /// A name of the configuration cannot be sent.
     #[error(transparent)]
     Unwritable(#[from] UnwritableValue),
+}
+
+/// What a link without events reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ClientEvent {
+    Ignored,
+    LoggedIn,
+    LoginRefused,
+    ActionDone(ActionResult),
 }
 
 /// Where the removal of one member got to.
@@ -230,7 +239,9 @@ impl AmiLink {
                 (ActionResult::StaticMember, _) | (ActionResult::NoSuchQueue, true) => {
                     RemovalProgress::Finished(RemovalOutcome::Refused)
                 }
-                (ActionResult::Refused, _) => RemovalProgress::RetryLater,
+                (ActionResult::Refused | ActionResult::NotPermitted | ActionResult::UnknownAction, _) => {
+                    RemovalProgress::RetryLater
+                },
             });
         }
         Ok(RemovalProgress::RetryLater)
@@ -283,10 +294,16 @@ impl AmiLink {
     /// Reads until the next event of the client. Cancel-safe: bytes already read stay in the connection's buffer.
     async fn read_event(&self, connection: &mut Connection) -> Result<ClientEvent, LinkError> {
         let secret = self.input.secret.load_full();
-        let credentials = Credentials { username: &self.settings.username, secret: &secret };
+        let credentials = Credentials { username: &self.settings.username, secret: &secret, events: false };
         let Connection { stream, client, input, output } = connection;
         loop {
-            if let Some((taken, event)) = client.read(input, credentials, output)? {
+            if let Some((taken, read)) = client.read(input, credentials, output)? {
+                let event = match read {
+                    AmiInput::Ignored | AmiInput::Event(_) | AmiInput::ListItem(_) => ClientEvent::Ignored,
+                    AmiInput::LoggedIn => ClientEvent::LoggedIn,
+                    AmiInput::LoginRefused => ClientEvent::LoginRefused,
+                    AmiInput::Answer(result, _) => ClientEvent::ActionDone(result),
+                };
                 input.advance(taken);
                 return Ok(event);
             }

@@ -112,6 +112,12 @@ fn split(line: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 impl<'buf> AmiMessage<'buf> {
+    /// The key of the first line.
+    #[must_use]
+    pub fn first_key(self) -> &'buf [u8] {
+        self.pairs().next().map_or(&[], |(key, _)| key)
+    }
+
     /// The value of `key`. `None`: the message has no such key.
     ///
     /// # Errors
