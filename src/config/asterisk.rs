@@ -6,7 +6,9 @@ use std::path::Path;
 use crate::config::problem::{Problem, Problems};
 use crate::config::reader::Section;
 use crate::config::secret::{Secret, SecretFile};
-use crate::limits::{AMI_LINKS_MAX, AMI_PATTERN_BYTES_MAX, AMI_SECRET_BYTES_MAX, AMI_USERNAME_BYTES_MAX};
+use crate::limits::{
+    AMI_LINKS_MAX, AMI_PATTERN_BYTES_MAX, AMI_SECRET_BYTES_MAX, AMI_USERNAME_BYTES_MAX, NUMBER_DIGITS_MAX,
+};
 
 /// The interface of a member in the shipped dialplan.
 const INTERFACE_DEFAULT: &str = "PJSIP/%";
@@ -55,6 +57,14 @@ impl NamePattern {
         let (before, after) = text.split_once('%')?;
         let admitted = is_word(text, AMI_PATTERN_BYTES_MAX) && !after.contains('%');
         admitted.then(|| Self { before: before.into(), after: after.into() })
+    }
+
+    /// The number in the place of the `%`. `None`: the text does not follow the pattern.
+    #[must_use]
+    pub fn number_in<'t>(&self, text: &'t str) -> Option<&'t str> {
+        let number = text.strip_prefix(&*self.before)?.strip_suffix(&*self.after)?;
+        let is_number = (1..=NUMBER_DIGITS_MAX).contains(&number.len()) && number.bytes().all(|byte| byte.is_ascii_digit());
+        is_number.then_some(number)
     }
 
     /// The text with `name` in place of the `%`.

@@ -243,6 +243,16 @@ limits! {
     SUPERVISION_STOP_GRACE: Duration = Duration::from_secs(2);
     /// Time from the answer to the listening of a supervision whose dialect names no channel.
     SUPERVISION_CLAIM_MAX: Duration = Duration::from_secs(30);
+    /// Steps that a link takes at one member before it looks at others.
+    MEMBER_STEPS_MAX: usize = 4;
+    /// Pause between the queries for two queues: at most 50 in a second.
+    LINK_QUERY_PAUSE: Duration = Duration::from_millis(20);
+    /// Hints of a PBX that wait for one link; beyond this the link polls everything.
+    LINK_HINTS_WAITING_MAX: usize = 4_096;
+    /// Elements of one list of a PBX.
+    LINK_LIST_ITEMS_MAX: usize = 262_144;
+    /// Interval at which an idle link asks whether its PBX is there.
+    LINK_PING_INTERVAL: Duration = Duration::from_secs(10);
     /// Links to Asterisk servers.
     AMI_LINKS_MAX: usize = 64;
     /// Queue members that wait for one link to remove them; beyond this the oldest is dropped.

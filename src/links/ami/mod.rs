@@ -19,6 +19,7 @@
 //! links.
 
 pub mod client;
+pub mod connection;
 pub mod follow;
 mod link;
 pub mod protocol;

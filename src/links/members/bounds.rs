@@ -26,6 +26,12 @@ pub struct UndoRate {
 }
 
 impl UndoRate {
+    /// No step in the last minute.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { carried_out: VecDeque::new() }
+    }
+
     /// Whether one more bounded step may be carried out at `now`; if so it is counted. A clock that was set back counts
     /// the steps before as steps of now.
     pub fn take(&mut self, bounds: UndoBounds, now: UnixMillis) -> bool {

@@ -1,0 +1,353 @@
+//! One connection to Asterisk over AMI, as a link uses it.
+
+use std::collections::VecDeque;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
+
+use crate::limits::{AMI_ANSWER_TIMEOUT, LINK_HINTS_WAITING_MAX, LINK_LIST_ITEMS_MAX};
+use crate::links::ami::client::{ActionResult, AmiClient, AmiInput, Credentials};
+use crate::links::ami::protocol::{AmiMessage, AmiProtocolError};
+use crate::links::ami::truth::{self, AmiEvent, NamedMember, PAUSE_REASON, Spy};
+use crate::links::connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection};
+use crate::links::members::pass::PolledQueue;
+use crate::links::members::{Member, MemberKey, PbxStart};
+use crate::links::names::Names;
+use crate::links::supervisions::Listener;
+
+/// The names of an organization at one Asterisk.
+#[derive(Clone, Debug)]
+pub struct AsteriskNames {
+    /// The interfaces of members, by extension.
+    pub interfaces: Names,
+    /// The interfaces whose device state shows whether a member is busy, by extension.
+    pub state_interfaces: Names,
+    /// The queues, by number.
+    pub queues: Names,
+}
+
+/// A connection that is logged in.
+#[derive(Debug)]
+pub struct AmiConnection<'a, S> {
+    stream: S,
+    client: AmiClient,
+    names: &'a AsteriskNames,
+    /// Bytes received and not yet read.
+    input: BytesMut,
+    /// Bytes to send.
+    output: Vec<u8>,
+    /// Hints that came while an action was under way; at most [`LINK_HINTS_WAITING_MAX`].
+    hints: VecDeque<Hint>,
+    /// The credentials of the login, which the client asks for with every message.
+    credentials: Credentials<'a>,
+}
+
+/// The answer to one action.
+struct Answered<T> {
+    result: ActionResult,
+    /// What the elements of a list, or the answer itself, say.
+    items: Vec<T>,
+}
+
+impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> AmiConnection<'a, S> {
+    /// Logs in over this stream. The caller bounds the time.
+    ///
+    /// # Errors
+    ///
+    /// When Asterisk refuses, or the peer is no Asterisk.
+    pub async fn log_in(
+        stream: S,
+        names: &'a AsteriskNames,
+        credentials: Credentials<'a>,
+    ) -> Result<Self, LinkError> {
+        let (client, hints) = (AmiClient::default(), VecDeque::new());
+        let (input, output) = (BytesMut::new(), vec![]);
+        let mut connection = Self { stream, client, names, input, output, hints, credentials };
+        loop {
+            match connection.read(|input| Ok(LoginStep::of(&input))).await? {
+                LoginStep::Next => connection.flush().await?,
+                LoginStep::Done => return Ok(connection),
+                LoginStep::Refused => {
+                    return Err(LinkError::LoginRefused("check `username`, the secret, and its section in manager.conf"));
+                }
+            }
+        }
+    }
+
+    /// Reads one message and lets `read` take from it. Cancel-safe: a message is taken when it is whole.
+    async fn read<R>(&mut self, read: impl FnOnce(AmiInput<'_>) -> Result<R, AmiProtocolError>) -> Result<R, LinkError> {
+        loop {
+            let Self { client, input, output, credentials, .. } = self;
+            if let Some((taken, message)) = client.read(input, *credentials, output).map_err(protocol)? {
+                let result = read(message).map_err(protocol);
+                input.advance(taken);
+                return result;
+            }
+            if self.stream.read_buf(&mut self.input).await? == 0 {
+                return Err(LinkError::Closed);
+            }
+        }
+    }
+
+    async fn flush(&mut self) -> Result<(), LinkError> {
+        self.stream.write_all(&self.output).await?;
+        self.output.clear();
+        Ok(())
+    }
+
+    /// Sends the action that `write` appends and waits for the end of its answer. `take` reads the elements of a list,
+    /// and the answer.
+    async fn ask<T>(
+        &mut self,
+        name: &'static str,
+        headers: &[(&'static str, &str)],
+        list_end: Option<&'static str>,
+        take: impl Fn(AmiMessage<'_>) -> Result<Option<T>, AmiProtocolError>,
+    ) -> Result<Answered<T>, LinkError> {
+        let written = match list_end {
+            Some(list_end) => self.client.act_for_list(&mut self.output, name, headers, list_end),
+            None => self.client.act(&mut self.output, name, headers),
+        };
+        written.map_err(|error| LinkError::Unwritable(error.to_string()))?;
+        self.flush().await?;
+        let mut items = vec![];
+        loop {
+            let next = timeout(AMI_ANSWER_TIMEOUT, self.read_answer(&take)).await.map_err(|_| LinkError::NoAnswer)??;
+            match next {
+                AnswerPart::Hint(hint) => self.keep(hint),
+                AnswerPart::Item(item) => items.extend(item),
+                AnswerPart::End(result, item) => {
+                    items.extend(item);
+                    return Ok(Answered { result, items });
+                }
+            }
+            if items.len() > LINK_LIST_ITEMS_MAX {
+                return Err(LinkError::Protocol(format!("its list has more than {LINK_LIST_ITEMS_MAX} elements")));
+            }
+        }
+    }
+
+    async fn read_answer<T>(
+        &mut self,
+        take: impl Fn(AmiMessage<'_>) -> Result<Option<T>, AmiProtocolError>,
+    ) -> Result<AnswerPart<T>, LinkError> {
+        let names = self.names;
+        self.read(|input| {
+            Ok(match input {
+                AmiInput::Ignored => AnswerPart::Item(None),
+                AmiInput::Event(message) => AnswerPart::Hint(hint_of(names, truth::event(message)?)),
+                AmiInput::ListItem(message) => AnswerPart::Item(take(message)?),
+                AmiInput::Answer(result, message) => AnswerPart::End(result, take(message)?),
+                AmiInput::LoggedIn | AmiInput::LoginRefused => return Err(AmiProtocolError::UnexpectedResponse),
+            })
+        })
+        .await
+    }
+
+    /// Keeps a hint until it is asked for. Of too many hints only the fact remains that any member may have changed.
+    fn keep(&mut self, hint: Option<Hint>) {
+        let Some(hint) = hint else { return };
+        if self.hints.len() >= LINK_HINTS_WAITING_MAX {
+            self.hints.retain(|hint| matches!(hint, Hint::TakenOver(_)));
+            self.hints.truncate(LINK_HINTS_WAITING_MAX / 2);
+            self.hints.extend([Hint::Members, Hint::Listeners]);
+        }
+        self.hints.push_back(hint);
+    }
+
+    fn queue_status_headers(&self, key: &MemberKey) -> (String, String) {
+        (self.names.queues.name_of(&key.queue), self.names.interfaces.name_of(&key.extension))
+    }
+}
+
+/// A step of the login.
+enum LoginStep {
+    Next,
+    Done,
+    Refused,
+}
+
+impl LoginStep {
+    const fn of(input: &AmiInput<'_>) -> Self {
+        match input {
+            AmiInput::LoggedIn => Self::Done,
+            AmiInput::LoginRefused => Self::Refused,
+            _ => Self::Next,
+        }
+    }
+}
+
+/// A part of the answer to an action.
+enum AnswerPart<T> {
+    /// An event that came between.
+    Hint(Option<Hint>),
+    /// An element of the list. `None`: it says nothing that was asked for.
+    Item(Option<T>),
+    /// The end of the answer.
+    End(ActionResult, Option<T>),
+}
+
+fn protocol(error: AmiProtocolError) -> LinkError {
+    LinkError::Protocol(error.to_string())
+}
+
+/// The hint of an event. `None`: the event concerns nothing that the link knows.
+fn hint_of(names: &AsteriskNames, event: AmiEvent) -> Option<Hint> {
+    match event {
+        AmiEvent::MemberChanged { queue, interface } => {
+            let (queue, interface) = (std::str::from_utf8(&queue).ok()?, std::str::from_utf8(&interface).ok()?);
+            let (queue, extension) = (names.queues.number_of(queue)?, names.interfaces.number_of(interface)?);
+            Some(Hint::Member(MemberKey { queue: queue.into(), extension: extension.into() }))
+        }
+        AmiEvent::SpyStarted(_) | AmiEvent::SpyStopped(_) => Some(Hint::Listeners),
+        AmiEvent::SpyTransferred(channel) => std::str::from_utf8(&channel).ok().map(|name| Hint::TakenOver(name.into())),
+        AmiEvent::Booted => Some(Hint::Restarted),
+        AmiEvent::Other => None,
+    }
+}
+
+/// What an element of `QueueStatus` says.
+enum QueueItem {
+    /// The queue is there.
+    Queue,
+    /// One of its members.
+    Member(NamedMember),
+}
+
+fn queue_item(message: AmiMessage<'_>) -> Result<Option<QueueItem>, AmiProtocolError> {
+    if truth::queue_name(message)?.is_some() {
+        return Ok(Some(QueueItem::Queue));
+    }
+    Ok(truth::queue_member(message)?.map(QueueItem::Member))
+}
+
+const fn outcome(result: ActionResult) -> ActionOutcome {
+    match result {
+        ActionResult::Done => ActionOutcome::Done,
+        ActionResult::Unchanged => ActionOutcome::Unchanged,
+        ActionResult::NoSuchQueue => ActionOutcome::NotThere,
+        ActionResult::NotPermitted => ActionOutcome::NotPermitted,
+        ActionResult::StaticMember | ActionResult::UnknownAction | ActionResult::Refused => ActionOutcome::Refused,
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for AmiConnection<'_, S> {
+    async fn start(&mut self) -> Result<Option<PbxStart>, LinkError> {
+        let answered = self.ask("CoreStatus", &[], None, truth::start).await?;
+        Ok(answered.items.into_iter().next().filter(|_| answered.result == ActionResult::Done))
+    }
+
+    async fn queue(&mut self, queue: &str) -> Result<Option<PolledQueue>, LinkError> {
+        let name = self.names.queues.name_of(queue);
+        let answered = self.ask("QueueStatus", &[("Queue", &name)], Some("QueueStatusComplete"), queue_item).await?;
+        let mut polled = PolledQueue::default();
+        let mut is_there = false;
+        for item in answered.items {
+            match item {
+                QueueItem::Queue => is_there = true,
+                QueueItem::Member(NamedMember { interface, member, .. }) => {
+                    let interface = String::from_utf8_lossy(&interface);
+                    match self.names.interfaces.number_of(&interface) {
+                        Some(extension) => { polled.members.insert(extension.into(), member); }
+                        None => { polled.unparsed.insert((*interface).into()); }
+                    }
+                }
+            }
+        }
+        Ok(is_there.then_some(polled))
+    }
+
+    async fn member(&mut self, key: &MemberKey) -> Result<Option<Member>, LinkError> {
+        let (queue, interface) = self.queue_status_headers(key);
+        let headers = [("Queue", &*queue), ("Member", &*interface)];
+        let answered = self.ask("QueueStatus", &headers, Some("QueueStatusComplete"), queue_item).await?;
+        Ok(answered.items.into_iter().find_map(|item| match item {
+            QueueItem::Member(named) if *named.interface == *interface.as_bytes() => Some(named.member),
+            _ => None,
+        }))
+    }
+
+    async fn change(&mut self, key: &MemberKey, action: MemberAction) -> Result<ActionOutcome, LinkError> {
+        let (queue, interface) = self.queue_status_headers(key);
+        let nothing = |_: AmiMessage<'_>| Ok(None::<()>);
+        let member = [("Queue", &*queue), ("Interface", &*interface)];
+        let result = match action {
+            MemberAction::Remove => self.ask("QueueRemove", &member, None, nothing).await?.result,
+            MemberAction::PauseFixed => {
+                let headers = [member[0], member[1], ("Paused", "true"), ("Reason", PAUSE_REASON)];
+                self.ask("QueuePause", &headers, None, nothing).await?.result
+            }
+            MemberAction::SetPause(paused) => {
+                let headers = [member[0], member[1], ("Paused", if paused { "true" } else { "false" })];
+                self.ask("QueuePause", &headers, None, nothing).await?.result
+            }
+            MemberAction::Add { penalty, paused } => {
+                let state_interface = self.names.state_interfaces.name_of(&key.extension);
+                let penalty = penalty.to_string();
+                let headers = [
+                    member[0],
+                    member[1],
+                    ("MemberName", &*key.extension),
+                    ("StateInterface", &*state_interface),
+                    ("Penalty", &*penalty),
+                    ("Paused", if paused { "true" } else { "false" }),
+                ];
+                self.ask("QueueAdd", &headers, None, nothing).await?.result
+            }
+        };
+        Ok(outcome(result))
+    }
+
+    async fn listeners(&mut self) -> Result<Option<Vec<Listener>>, LinkError> {
+        let list_end = Some("CoreShowChannelsComplete");
+        let answered = self.ask("CoreShowChannels", &[], list_end, truth::spying_channel).await?;
+        if answered.result != ActionResult::Done {
+            return Ok(None);
+        }
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned().into_boxed_str();
+        let listener = |spy: Spy| Listener {
+            channel: text(&spy.unique_id),
+            supervisor: Some(text(&spy.account_code)).filter(|code| !code.is_empty()),
+            target: spy.target_channel.as_deref().and_then(|channel| self.target_of(channel)),
+        };
+        Ok(Some(answered.items.into_iter().map(listener).collect()))
+    }
+
+    async fn hang_up(&mut self, channel: &str) -> Result<ActionOutcome, LinkError> {
+        // Cause 21 is "call rejected".
+        let headers = [("Channel", channel), ("Cause", "21")];
+        Ok(outcome(self.ask("Hangup", &headers, None, |_| Ok(None::<()>)).await?.result))
+    }
+
+    async fn hint(&mut self) -> Result<Hint, LinkError> {
+        let names = self.names;
+        loop {
+            if let Some(hint) = self.hints.pop_front() {
+                return Ok(hint);
+            }
+            let hint = self
+                .read(|input| match input {
+                    AmiInput::Event(message) => Ok(hint_of(names, truth::event(message)?)),
+                    _ => Err(AmiProtocolError::UnexpectedResponse),
+                })
+                .await?;
+            if let Some(hint) = hint {
+                return Ok(hint);
+            }
+        }
+    }
+
+    async fn ping(&mut self) -> Result<(), LinkError> {
+        self.ask("Ping", &[], None, |_| Ok(None::<()>)).await.map(|_| ())
+    }
+}
+
+impl<S> AmiConnection<'_, S> {
+    /// The extension of the user of a channel, `PJSIP/1001-00000141`. `None`: its name follows no interface.
+    fn target_of(&self, channel: &[u8]) -> Option<Box<str>> {
+        let channel = std::str::from_utf8(channel).ok()?;
+        let interface = channel.rsplit_once('-').map_or(channel, |(interface, _)| interface);
+        self.names.interfaces.number_of(interface).map(Into::into)
+    }
+}

@@ -1,0 +1,111 @@
+//! What a link needs of a connection to a PBX, whatever its protocol.
+
+use std::io;
+
+use thiserror::Error;
+
+use crate::links::members::pass::PolledQueue;
+use crate::links::members::{Member, MemberKey, PbxStart};
+use crate::links::supervisions::Listener;
+
+/// Why a connection to a PBX failed or ended.
+#[derive(Debug, Error)]
+pub enum LinkError {
+    /// The connection could not be opened, or broke.
+    #[error("{0}")]
+    Connection(#[from] io::Error),
+    /// The PBX closed the connection.
+    #[error("it closed the connection")]
+    Closed,
+    /// The PBX refused the login. The text says what to check.
+    #[error("it refused the login: {0}")]
+    LoginRefused(&'static str),
+    /// The PBX did not answer in time.
+    #[error("it does not answer")]
+    NoAnswer,
+    /// The peer does not speak the protocol. The text says how.
+    #[error("{0}")]
+    Protocol(String),
+    /// A name of the configuration cannot be sent. The text says which.
+    #[error("{0}")]
+    Unwritable(String),
+}
+
+/// A change of one member that a link asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemberAction {
+    /// Remove the member.
+    Remove,
+    /// Pause the member, which cannot be removed, in the name of the link.
+    PauseFixed,
+    /// Add the member.
+    Add {
+        /// The penalty of the member.
+        penalty: u32,
+        /// Whether the member takes no calls.
+        paused: bool,
+    },
+    /// Pause the member, or let it take calls.
+    SetPause(bool),
+}
+
+/// The answer of a PBX to an action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ActionOutcome {
+    /// The PBX carried the action out.
+    Done,
+    /// Nothing to do: the member to remove is absent, or the member to add is present.
+    Unchanged,
+    /// The PBX has no such queue, agent or channel.
+    NotThere,
+    /// The account of the link may not do that.
+    NotPermitted,
+    /// The PBX refused for another reason.
+    Refused,
+}
+
+/// What the PBX says may have changed. It only says where to look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hint {
+    /// This member.
+    Member(MemberKey),
+    /// Any member.
+    Members,
+    /// Who listens to whom.
+    Listeners,
+    /// This channel took over a supervision of another: it is hung up without a look.
+    TakenOver(Box<str>),
+    /// The PBX started again.
+    Restarted,
+}
+
+/// An open connection that is logged in. After an error it is dropped.
+pub trait PbxConnection: Send {
+    /// When the PBX started. `None`: the account may not ask.
+    fn start(&mut self) -> impl Future<Output = Result<Option<PbxStart>, LinkError>> + Send;
+
+    /// The members of a queue. `None`: the PBX has no such queue.
+    fn queue(&mut self, queue: &str) -> impl Future<Output = Result<Option<PolledQueue>, LinkError>> + Send;
+
+    /// One member. `None`: it is not there.
+    fn member(&mut self, key: &MemberKey) -> impl Future<Output = Result<Option<Member>, LinkError>> + Send;
+
+    /// Changes one member.
+    fn change(
+        &mut self,
+        key: &MemberKey,
+        action: MemberAction,
+    ) -> impl Future<Output = Result<ActionOutcome, LinkError>> + Send;
+
+    /// The channels that listen to others. `None`: the account may not ask.
+    fn listeners(&mut self) -> impl Future<Output = Result<Option<Vec<Listener>>, LinkError>> + Send;
+
+    /// Hangs up a channel.
+    fn hang_up(&mut self, channel: &str) -> impl Future<Output = Result<ActionOutcome, LinkError>> + Send;
+
+    /// Waits for the next hint. Cancel-safe: a hint is lost only with the connection.
+    fn hint(&mut self) -> impl Future<Output = Result<Hint, LinkError>> + Send;
+
+    /// Asks for any answer, which shows that the PBX is there.
+    fn ping(&mut self) -> impl Future<Output = Result<(), LinkError>> + Send;
+}
