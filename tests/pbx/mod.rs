@@ -13,6 +13,7 @@ mod kamailio;
 mod kamailio_calls;
 mod kamailio_frozen;
 mod leaving;
+mod link_connection;
 mod login;
 mod phone;
 mod supervision;
