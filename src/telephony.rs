@@ -165,6 +165,16 @@ impl Moment {
     }
 }
 
+closed_list! {
+    /// Who makes the queue member of a login session.
+    Origin {
+        /// The PBX asked, and adds the member itself.
+        Phone = "phone",
+        /// A dashboard, a supervisor, an operator or another sidecar: a link adds the member.
+        Elsewhere = "elsewhere",
+    }
+}
+
 /// One user logged in to one queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoginSession {
@@ -180,6 +190,8 @@ pub struct LoginSession {
     pub by: Option<UserId>,
     /// The time at which the session ends by itself. `None`: it ends at logout.
     pub ends: Option<Moment>,
+    /// Who makes its queue member.
+    pub origin: Origin,
 }
 
 /// The queues of one decision, at most [`crate::limits::QUEUES_PER_USER_MAX`], without an allocation.

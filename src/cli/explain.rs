@@ -16,7 +16,7 @@ use crate::policy::explain::{Explanation, explain};
 use crate::policy::{Organization, Policy};
 use crate::sessions::table::{LoginTerms, SessionTable};
 use crate::sidecar::Clock;
-use crate::telephony::{Ground, LoginSession, Moment, QueueId, UnixMillis, UserId};
+use crate::telephony::{Ground, LoginSession, Moment, Origin, QueueId, UnixMillis, UserId};
 
 /// Options of `explain`.
 #[derive(Debug, Args)]
@@ -87,7 +87,7 @@ impl AssumedSessions {
         let mut table = SessionTable::default();
         let queues = queues.iter().filter_map(|name| queue_named(organization, name));
         for (subject, queue) in queues.filter_map(|queue| Some((subject?, queue))) {
-            let terms = LoginTerms { at, by: None, ends: None };
+            let terms = LoginTerms { at, by: None, ends: None, origin: Origin::Phone };
             let _begun = table.apply(subject, &[queue], Transition::Begin(Ground::Unassigned), terms);
         }
         Self { table, subject }

@@ -63,7 +63,8 @@ impl NamePattern {
     #[must_use]
     pub fn number_in<'t>(&self, text: &'t str) -> Option<&'t str> {
         let number = text.strip_prefix(&*self.before)?.strip_suffix(&*self.after)?;
-        let is_number = (1..=NUMBER_DIGITS_MAX).contains(&number.len()) && number.bytes().all(|byte| byte.is_ascii_digit());
+        let is_number =
+            (1..=NUMBER_DIGITS_MAX).contains(&number.len()) && number.bytes().all(|byte| byte.is_ascii_digit());
         is_number.then_some(number)
     }
 

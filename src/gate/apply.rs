@@ -24,7 +24,7 @@ use crate::policy::resolve::Question;
 use crate::sessions::open_changes::ChangeFate;
 use crate::sessions::supervisions::Supervision;
 use crate::sessions::table::{AlteredSession, LoginTerms, SessionTable};
-use crate::telephony::{Ground, Moment, QueueSet, SupervisionMode, Token, UserId};
+use crate::telephony::{Ground, Moment, Origin, QueueSet, SupervisionMode, Token, UserId, Via};
 
 /// A judgement after its change was made or refused: what the answer and the audit log say.
 pub(super) struct FinalJudgement<'p> {
@@ -200,6 +200,11 @@ impl ChangeMaker<'_, '_, '_> {
             at: now,
             by: (subject != actor).then_some(actor),
             ends: question.lease_seconds.map(|seconds| now.after(seconds)),
+            origin: if self.asked.event.via == Via::Phone && subject == actor {
+                Origin::Phone
+            } else {
+                Origin::Elsewhere
+            },
         };
         let altered = match self.judgement.queues {
             JudgedQueues::Nothing => vec![],

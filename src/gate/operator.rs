@@ -15,7 +15,7 @@ use crate::policy::directory::User;
 use crate::policy::{Organization, Policy};
 use crate::sessions::supervisions::Supervision;
 use crate::sessions::table::{LoginTerms, SessionTable};
-use crate::telephony::{Ground, LoginSession, Moment, UserId};
+use crate::telephony::{Ground, LoginSession, Moment, Origin, UserId};
 
 /// Selects login sessions or supervisions. A field that is `None` selects all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -227,7 +227,12 @@ impl<'g> Operator<'g> {
         };
         let rows = sessions.iter().map(row).collect();
         let queues: Vec<_> = sessions.iter().map(|session| session.queue).collect();
-        let altered = table.apply(user, &queues, Transition::End, LoginTerms { at: now, by: None, ends: None });
+        let altered = table.apply(
+            user,
+            &queues,
+            Transition::End,
+            LoginTerms { at: now, by: None, ends: None, origin: Origin::Elsewhere },
+        );
         if altered.is_empty() {
             return Ok((rows, None));
         }

@@ -107,6 +107,7 @@ impl Restorer<'_> {
             match session.restored(&organization, self.now, self.last_commit) {
                 Some(restored) => {
                     table.restore(user, restored, session.pause_reason);
+                    table.linked_mut().restore_note(user, restored.queue, session.note.clone());
                     self.restored.sessions += 1;
                 }
                 None => self.restored.gone += 1,

@@ -247,6 +247,8 @@ limits! {
     MEMBER_STEPS_MAX: usize = 4;
     /// Pause between the queries for two queues: at most 50 in a second.
     LINK_QUERY_PAUSE: Duration = Duration::from_millis(20);
+    /// Members that ended sessions of one user left behind; beyond this the oldest is forgotten.
+    LEAVING_PER_USER_MAX: usize = QUEUES_PER_USER_MAX;
     /// Hints of a PBX that wait for one link; beyond this the link polls everything.
     LINK_HINTS_WAITING_MAX: usize = 4_096;
     /// Elements of one list of a PBX.

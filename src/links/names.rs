@@ -51,7 +51,9 @@ mod tests {
         for (number, name) in [("1001", "7c0e"), ("1002", "agent two"), ("1003", "Local/1003@agents/n")] {
             assert_eq!((&*names.name_of(number), names.number_of(name)), (name, Some(number)));
         }
-        for foreign in ["Local/1001@agents/n", "Local/@agents/n", "Local/1003@agents", "PJSIP/1003", "", "Local/a@agents/n"] {
+        for foreign in
+            ["Local/1001@agents/n", "Local/@agents/n", "Local/1003@agents", "PJSIP/1003", "", "Local/a@agents/n"]
+        {
             assert_eq!(names.number_of(foreign), None, "{foreign}");
         }
     }

@@ -77,7 +77,8 @@ impl Listeners {
             }
         }
         let supervision = allowed.iter().find(|allowed| is_of(&listener, allowed, now)).map(|allowed| allowed.number);
-        let finding = supervision.map_or_else(|| ListenerFinding::Violation(listener.clone()), ListenerFinding::Allowed);
+        let finding =
+            supervision.map_or_else(|| ListenerFinding::Violation(listener.clone()), ListenerFinding::Allowed);
         self.followed.insert(listener.channel.clone(), Followed { listener, supervision, stopped: None });
         Some(finding)
     }
@@ -107,9 +108,12 @@ impl Listeners {
     /// The supervisions that are over: their channels stopped to listen [`SUPERVISION_STOP_GRACE`] ago.
     pub fn ended(&mut self, now: UnixMillis) -> Vec<u64> {
         let is_over = |followed: &Followed| {
-            followed.stopped.is_some_and(|at| u128::from(now.0.saturating_sub(at.0)) >= SUPERVISION_STOP_GRACE.as_millis())
+            followed
+                .stopped
+                .is_some_and(|at| u128::from(now.0.saturating_sub(at.0)) >= SUPERVISION_STOP_GRACE.as_millis())
         };
-        let ended = self.followed.values().filter(|followed| is_over(followed)).filter_map(|followed| followed.supervision);
+        let ended =
+            self.followed.values().filter(|followed| is_over(followed)).filter_map(|followed| followed.supervision);
         let ended = ended.collect();
         self.followed.retain(|_, followed| !is_over(followed));
         ended
@@ -127,7 +131,9 @@ impl Listeners {
         let is_allowed = |number: u64| allowed.iter().any(|allowed| allowed.number == number);
         self.followed
             .values()
-            .filter(move |followed| followed.stopped.is_none() && followed.supervision.is_some_and(|it| !is_allowed(it)))
+            .filter(move |followed| {
+                followed.stopped.is_none() && followed.supervision.is_some_and(|it| !is_allowed(it))
+            })
             .map(|followed| &followed.listener)
     }
 }

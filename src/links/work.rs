@@ -256,7 +256,11 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             Step::PauseFixed => MemberAction::PauseFixed,
             Step::Add { penalty, paused } => MemberAction::Add { penalty: *penalty, paused: *paused },
             Step::SetPause(paused) => MemberAction::SetPause(*paused),
-            Step::Confirm(_) | Step::NoteSeen { .. } | Step::NoteGone | Step::BelievePause(_) | Step::End(_)
+            Step::Confirm(_)
+            | Step::NoteSeen { .. }
+            | Step::NoteGone
+            | Step::BelievePause(_)
+            | Step::End(_)
             | Step::Adopt => {
                 self.beliefs.note(key, step);
                 return Ok(true);

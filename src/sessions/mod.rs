@@ -9,6 +9,7 @@ pub mod activity;
 pub mod calls;
 mod commit_count;
 pub mod disk;
+pub mod linked_members;
 pub mod open_changes;
 pub mod record;
 mod record_chunk;

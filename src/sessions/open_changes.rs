@@ -247,13 +247,13 @@ mod tests {
     use super::*;
     use crate::decision::Transition;
     use crate::sessions::table::{LoginTerms, SessionTable};
-    use crate::telephony::{Ground, UnixMillis};
+    use crate::telephony::{Ground, Origin, UnixMillis};
 
     const USER: UserId = UserId(7);
     const QUEUE: QueueId = QueueId(1);
 
     fn terms() -> LoginTerms {
-        LoginTerms { at: Moment { wall: UnixMillis(1_000), uptime_ms: 0 }, by: None, ends: None }
+        LoginTerms { at: Moment { wall: UnixMillis(1_000), uptime_ms: 0 }, by: None, ends: None, origin: Origin::Phone }
     }
 
     fn late(table: &mut SessionTable, change: Transition) -> Arc<ChangeFate> {

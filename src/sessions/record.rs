@@ -10,13 +10,17 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::limits::LEASE_SECONDS_MAX;
 use crate::policy::Organization;
 use crate::policy::directory::User;
+use crate::sessions::linked_members::{LeavingMember, MemberNote};
 use crate::sessions::store::UserRecord;
 use crate::sessions::table::SessionTable;
-use crate::telephony::{Ground, LoginSession, Moment, UnixMillis, UnixSeconds, UserId};
+use crate::telephony::{Ground, LoginSession, Moment, Origin, UnixMillis, UnixSeconds, UserId};
 
 /// Separates organization and user in a key; no name contains it.
 const SEPARATOR: u8 = 0;
 const CHECKSUM_BYTES: usize = 8;
+/// The first byte of a record since version 3. A record of version 2 begins with the number of its sessions, which is
+/// never 0.
+const VERSION_3: u8 = 0;
 
 /// A login session that was saved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +39,38 @@ pub struct SavedSession<'a> {
     pub by: Option<&'a str>,
     /// When the session ends by itself, in milliseconds since 1970. `None`: at logout.
     pub ends: Option<u64>,
+    /// The name of who makes its queue member.
+    pub origin: &'a str,
+    /// What is known of its queue member.
+    pub note: MemberNote,
+}
+
+/// A login session as version 2 of the format saved it, before there were links.
+#[derive(Deserialize)]
+struct SavedSessionBeforeLinks<'a> {
+    queue: &'a str,
+    ground: &'a str,
+    paused: bool,
+    pause_reason: Option<&'a str>,
+    since: u64,
+    by: Option<&'a str>,
+    ends: Option<u64>,
+}
+
+impl<'a> From<SavedSessionBeforeLinks<'a>> for SavedSession<'a> {
+    fn from(saved: SavedSessionBeforeLinks<'a>) -> Self {
+        let SavedSessionBeforeLinks { queue, ground, paused, pause_reason, since, by, ends } = saved;
+        let (origin, note) = (Origin::Phone.name(), MemberNote::default());
+        Self { queue, ground, paused, pause_reason, since, by, ends, origin, note }
+    }
+}
+
+/// What a record holds, behind [`VERSION_3`].
+#[derive(Serialize, Deserialize)]
+struct SavedRecord<'a> {
+    #[serde(borrow)]
+    sessions: Vec<SavedSession<'a>>,
+    leaving: Vec<LeavingMember>,
 }
 
 /// The saved sessions of one user.
@@ -46,6 +82,8 @@ pub struct SavedUser<'a> {
     pub user: &'a str,
     /// The sessions.
     pub sessions: Vec<SavedSession<'a>>,
+    /// The members that ended sessions left behind.
+    pub leaving: Vec<LeavingMember>,
 }
 
 /// A record that is not as it was written.
@@ -82,18 +120,36 @@ pub fn record_of(table: &SessionTable, user: UserId) -> Option<UserRecord> {
                 since: session.since.0,
                 by: session.by.map(|by| directory.user_id(by)).filter(|by| !by.is_empty()),
                 ends: session.ends.map(|ends| ends.wall.0),
+                origin: session.origin.name(),
+                note: table.linked().note(user, session.queue).cloned().unwrap_or_default(),
             })
         })
         .collect();
-    let key = key_of(&organization.name, directory.user_id(user));
-    let value = if sessions.is_empty() { None } else { Some(encode(&key, &sessions)?) };
+    let id = directory.user_id(user);
+    let key = key_of(&organization.name, id);
+    let value = encode(&key, sessions, table.linked().leaving_of(id))?;
     Some(UserRecord { key, value })
 }
 
-fn encode(key: &[u8], sessions: &[SavedSession<'_>]) -> Option<Vec<u8>> {
-    let mut value = postcard::to_allocvec(sessions).ok()?;
+/// The record of a user who has no login session, under a key of [`key_of`].
+#[must_use]
+pub fn record_without_sessions(table: &SessionTable, key: &[u8]) -> Option<UserRecord> {
+    let separator = memchr::memchr(SEPARATOR, key)?;
+    let user = std::str::from_utf8(key.get(separator + 1..)?).ok()?;
+    let value = encode(key, vec![], table.linked().leaving_of(user))?;
+    Some(UserRecord { key: key.to_vec(), value })
+}
+
+/// The value of a record. The inner `None`: there is nothing to save, and the key is deleted.
+#[expect(clippy::option_option, reason = "the outer one is a failure of the library")]
+fn encode(key: &[u8], sessions: Vec<SavedSession<'_>>, leaving: &[LeavingMember]) -> Option<Option<Vec<u8>>> {
+    if sessions.is_empty() && leaving.is_empty() {
+        return Some(None);
+    }
+    let record = SavedRecord { sessions, leaving: leaving.to_vec() };
+    let mut value = postcard::to_extend(&record, vec![VERSION_3]).ok()?;
     value.extend_from_slice(&checksum(key, &value).to_le_bytes());
-    Some(value)
+    Some(Some(value))
 }
 
 /// Reads a record.
@@ -111,8 +167,18 @@ pub fn decode<'a>(key: &'a [u8], value: &'a [u8]) -> Result<SavedUser<'a>, Recor
     let text = |bytes: Option<&'a [u8]>| {
         bytes.and_then(|bytes| std::str::from_utf8(bytes).ok()).ok_or(RecordError::Unreadable)
     };
-    let sessions = postcard::from_bytes(payload).map_err(|_| RecordError::Unreadable)?;
-    Ok(SavedUser { organization: text(organization)?, user: text(user)?, sessions })
+    let SavedRecord { sessions, leaving } = payload_of(payload).map_err(|_| RecordError::Unreadable)?;
+    Ok(SavedUser { organization: text(organization)?, user: text(user)?, sessions, leaving })
+}
+
+fn payload_of(payload: &[u8]) -> Result<SavedRecord<'_>, postcard::Error> {
+    match payload.split_first() {
+        Some((&VERSION_3, record)) => postcard::from_bytes(record),
+        _ => {
+            let before: Vec<SavedSessionBeforeLinks<'_>> = postcard::from_bytes(payload)?;
+            Ok(SavedRecord { sessions: before.into_iter().map(Into::into).collect(), leaving: vec![] })
+        }
+    }
 }
 
 /// The checksum in a value. The store keeps the sum of all checksums, to find a missing record. 0: the value is too
@@ -152,6 +218,7 @@ impl SavedSession<'_> {
             since: UnixSeconds(self.since),
             by: self.by.and_then(|by| directory.user_named(by)).map(User::id),
             ends: self.ends.map(left),
+            origin: Origin::named(self.origin)?,
         })
     }
 }
@@ -159,29 +226,58 @@ impl SavedSession<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sessions::linked_members::MemberConfirmation;
 
-    const SESSIONS: &[SavedSession<'_>] = &[SavedSession {
-        queue: "support",
-        ground: "supervisor",
-        paused: true,
-        pause_reason: Some("lunch"),
-        since: 1_700_000_000,
-        by: Some("dana"),
-        ends: Some(1_700_003_600_000),
-    }];
+    fn sessions() -> Vec<SavedSession<'static>> {
+        let confirmed = Some(MemberConfirmation { link: "pbx-1".into(), start: Some("2026-11-28 04:40:00".into()) });
+        vec![SavedSession {
+            queue: "support",
+            ground: "supervisor",
+            paused: true,
+            pause_reason: Some("lunch"),
+            since: 1_700_000_000,
+            by: Some("dana"),
+            ends: Some(1_700_003_600_000),
+            origin: "elsewhere",
+            note: MemberNote { confirmed, is_pause_seen: true, penalty: 3 },
+        }]
+    }
+
+    fn leaving() -> Vec<LeavingMember> {
+        vec![LeavingMember { queue: "601".into(), extension: "1001".into(), waits_for: vec!["pbx-1".into()] }]
+    }
+
+    fn encoded(key: &[u8]) -> Vec<u8> {
+        encode(key, sessions(), &leaving()).unwrap().unwrap()
+    }
 
     #[test]
     fn a_record_is_read_as_it_was_written() {
         let key = key_of("acme", "alice");
-        let value = encode(&key, SESSIONS).unwrap();
+        let value = encoded(&key);
+        let (sessions, leaving) = (sessions(), leaving());
+        let expected = SavedUser { organization: "acme", user: "alice", sessions, leaving };
+        assert_eq!(decode(&key, &value), Ok(expected));
+        assert_eq!(encode(&key, vec![], &[]), Some(None), "nothing to save");
+    }
+
+    /// TRUTH 5: version 2 of today is read. The bytes are those that version 2 wrote.
+    #[test]
+    fn a_record_of_version_2_is_read() {
+        let key = key_of("acme", "alice");
+        let mut value = b"\x01\x07support\x08assigned\x00\x00\x80\xe2\xcf\xaa\x06\x00\x00".to_vec();
+        value.extend_from_slice(&checksum(&key, &value).to_le_bytes());
         let read = decode(&key, &value).unwrap();
-        assert_eq!(read, SavedUser { organization: "acme", user: "alice", sessions: SESSIONS.to_vec() });
+        let session = &read.sessions[0];
+        assert_eq!((session.queue, session.ground, session.since), ("support", "assigned", 1_700_000_000));
+        assert_eq!((session.origin, &session.note), ("phone", &MemberNote::default()));
+        assert!(read.leaving.is_empty());
     }
 
     #[test]
     fn any_flipped_bit_is_found() {
         let key = key_of("acme", "alice");
-        let value = encode(&key, SESSIONS).unwrap();
+        let value = encoded(&key);
         for bit in 0..value.len() * 8 {
             let mut flipped = value.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);

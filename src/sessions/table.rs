@@ -14,9 +14,10 @@ use crate::policy::Organization;
 use crate::policy::decide::{self, SessionView};
 use crate::sessions::activity::Activity;
 use crate::sessions::calls::Calls;
+use crate::sessions::linked_members::LinkedMembers;
 use crate::sessions::open_changes::{ChangeFate, OpenChanges, Step};
 use crate::sessions::supervisions::Supervisions;
-use crate::telephony::{LoginSession, Moment, QueueId, UserId};
+use crate::telephony::{LoginSession, Moment, Origin, QueueId, UserId};
 
 /// Entries of [`SessionTable::unsettled_tickets`] at which the entries of settled changes are removed.
 const UNSETTLED_SWEEP_SIZE: usize = 1_024;
@@ -43,6 +44,8 @@ pub struct SessionTable {
     leased: HashSet<(UserId, QueueId), FixedState>,
     /// The reason of the pause of a paused session, if one was given.
     pause_reasons: HashMap<(UserId, QueueId), Box<str>, FixedState>,
+    /// What the links know of the members of the sessions.
+    linked: LinkedMembers,
     /// When the users last did something.
     activity: Activity,
     /// The ticket in the commit queue of the last change of each user, while that change may be unsettled: neither
@@ -75,6 +78,7 @@ impl Default for SessionTable {
             supervisions: Supervisions::default(),
             calls: Calls::default(),
             activity: Activity::default(),
+            linked: LinkedMembers::default(),
             pause_reasons: HashMap::default(),
             unsettled_tickets: HashMap::default(),
             open: OpenChanges::default(),
@@ -95,6 +99,8 @@ pub struct LoginTerms {
     pub by: Option<UserId>,
     /// When the session ends by itself. `None`: at logout.
     pub ends: Option<Moment>,
+    /// Who makes the queue member of the session.
+    pub origin: Origin,
 }
 
 impl SessionTable {
@@ -190,8 +196,8 @@ impl SessionTable {
             let before = self.session(subject, queue);
             let after = match (change, before) {
                 (Transition::Begin(ground), None) => {
-                    let LoginTerms { at, by, ends } = terms;
-                    Some(LoginSession { queue, ground, paused: false, since: at.wall.second(), by, ends })
+                    let LoginTerms { at, by, ends, origin } = terms;
+                    Some(LoginSession { queue, ground, paused: false, since: at.wall.second(), by, ends, origin })
                 }
                 (Transition::End, Some(_)) => None,
                 (Transition::Pause(paused), Some(session)) => Some(LoginSession { paused, ..session }),
@@ -376,6 +382,32 @@ impl SessionTable {
         self.view(user).in_this_queue(queue).copied()
     }
 
+    /// What the links know of the members of the sessions.
+    #[must_use]
+    pub const fn linked(&self) -> &LinkedMembers {
+        &self.linked
+    }
+
+    /// The same, to be changed.
+    pub const fn linked_mut(&mut self) -> &mut LinkedMembers {
+        &mut self.linked
+    }
+
+    /// Notes what the change of a session means for its member.
+    fn note_member(&mut self, user: UserId, queue: QueueId, before: Option<LoginSession>, after: Option<LoginSession>) {
+        let (true, Some(organization)) = (self.linked.is_linked(), &self.organization) else { return };
+        let directory = &organization.directory;
+        let Some(number) = directory.queue(queue).map(|queue| &*queue.number) else { return };
+        match (before, after) {
+            (None, Some(_)) => self.linked.begin(directory.user_id(user), number),
+            (Some(_), None) => {
+                self.linked.end((user, directory.user_id(user)), (queue, number), directory.extension(user));
+            }
+            (Some(before), Some(after)) if before.paused != after.paused => self.linked.pause_changed(user, queue),
+            _ => {}
+        }
+    }
+
     pub(super) const fn activity(&self) -> &Activity {
         &self.activity
     }
@@ -394,6 +426,10 @@ impl SessionTable {
     /// Adds, replaces or removes a session: the only place that does. Returns the reason of the pause, if the session
     /// is no longer paused.
     fn set(&mut self, user: UserId, queue: QueueId, session: Option<LoginSession>) -> Option<Box<str>> {
+        if self.linked.is_linked() {
+            let before = self.session(user, queue);
+            self.note_member(user, queue, before, session);
+        }
         let part = self.part_of_mut(user);
         let sessions = part.entry(user).or_default();
         let position = sessions.binary_search_by_key(&queue, |session| session.queue);

@@ -11,7 +11,7 @@ use queuewarden::policy::explain::{Explanation, explain};
 use queuewarden::policy::model::RoleSet;
 use queuewarden::policy::resolve::resolve;
 use queuewarden::policy::survey::{AllowedQuestion, FilterNames, Survey, SurveyFilter};
-use queuewarden::telephony::{Ground, LoginSession, QueueId, UnixSeconds, UserId};
+use queuewarden::telephony::{Ground, LoginSession, Origin, QueueId, UnixSeconds, UserId};
 
 use crate::properties::events::RandomQuestion;
 use crate::properties::folder_with_models;
@@ -40,6 +40,7 @@ impl LoggedIn {
             since: UnixSeconds(0),
             by: None,
             ends: None,
+            origin: Origin::Phone,
         };
         Self(queues.into_iter().map(session).collect())
     }

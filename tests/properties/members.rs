@@ -180,7 +180,8 @@ impl World {
     }
 
     fn carry_out(&mut self, extension: &'static str, at: usize, step: &Step) {
-        let dynamic = |paused, penalty| Member { paused, paused_by_link: false, penalty, membership: Membership::Dynamic };
+        let dynamic =
+            |paused, penalty| Member { paused, paused_by_link: false, penalty, membership: Membership::Dynamic };
         let member = self.pbxs[at].members.get(extension).cloned();
         let session = self.sidecar.sessions.get_mut(extension);
         match step {

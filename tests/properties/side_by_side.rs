@@ -15,7 +15,7 @@ use queuewarden::policy::model::Subject;
 use queuewarden::policy::resolve::{Question as Resolved, resolve};
 use queuewarden::policy::{Organization, Policy};
 use queuewarden::sessions::table::{LoginTerms, SessionTable};
-use queuewarden::telephony::{Moment, QueueSet, SupervisionMode, UnixMillis};
+use queuewarden::telephony::{Moment, Origin, QueueSet, SupervisionMode, UnixMillis};
 
 use crate::properties::events::RandomQuestion;
 use crate::properties::grammar;
@@ -485,7 +485,7 @@ fn apply_to_table(
     {
         let ends = question.lease_seconds.map(|seconds| now.after(seconds));
         let by = Some(question.actor.id()).filter(|&by| by != subject);
-        let terms = LoginTerms { at: now, by, ends };
+        let terms = LoginTerms { at: now, by, ends, origin: Origin::Phone };
         let _altered = match decided.queues {
             JudgedQueues::Nothing => vec![],
             JudgedQueues::One(queue) => table.apply(subject, &[queue], change, terms),

@@ -15,7 +15,7 @@ use queuewarden::policy::shifts::LoginBounds;
 use queuewarden::policy::{LeaseTerms, Limits, Organization, Policy};
 use queuewarden::sessions::table::{LoginTerms, SessionTable};
 use queuewarden::telephony::{
-    Ground, Moment, OrganizationId, QueueId, QueueKind, QueueSet, Token, UnixMillis, UserId, Via,
+    Ground, Moment, OrganizationId, Origin, QueueId, QueueKind, QueueSet, Token, UnixMillis, UserId, Via,
 };
 
 use crate::properties::models;
@@ -202,7 +202,7 @@ pub(crate) fn allowed(
 pub(crate) fn session_states(people: &[UserId]) -> [SessionTable; 2] {
     let mut logged_in = SessionTable::default();
     for &user in people {
-        let terms = LoginTerms { at: NOW, by: None, ends: None };
+        let terms = LoginTerms { at: NOW, by: None, ends: None, origin: Origin::Phone };
         logged_in.apply(user, &QUEUES[..1], Transition::Begin(Ground::Assigned), terms);
     }
     [SessionTable::default(), logged_in]

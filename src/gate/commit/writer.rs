@@ -22,7 +22,7 @@ use crate::gate::commit::take_back;
 use crate::gate::state::GateState;
 use crate::gate::timed_change;
 use crate::limits::{AUDIT_BUFFER_BYTES_MAX, AUDIT_FLUSH_INTERVAL, AUDIT_MAINTENANCE_INTERVAL, STORE_RETRY_INTERVAL};
-use crate::sessions::record::record_of;
+use crate::sessions::record::{record_of, record_without_sessions};
 use crate::sessions::store::{Commit, Store, StoreError, UserRecord};
 use crate::telephony::UnixMillis;
 
@@ -320,8 +320,11 @@ fn first_records(packed: &[u8], bytes_max: usize) -> &[u8] {
 
 /// The record of a user as memory has it now.
 fn current_record(state: &GateState, user: &DirtyUser) -> UserRecord {
-    let record = state.tables.lock(user.organization).and_then(|table| record_of(&table, user.user));
-    // A user that a reload removed has no record any more. The id may belong to another user by now; the key does not.
-    let own_record = record.filter(|record| record.key == user.key);
-    own_record.unwrap_or_else(|| UserRecord { key: user.key.clone(), value: None })
+    let record = state.tables.lock(user.organization).and_then(|table| {
+        // A user that a reload removed has no session any more. The id may belong to another user by now; the key does
+        // not.
+        let own_record = record_of(&table, user.user).filter(|record| record.key == user.key);
+        own_record.or_else(|| record_without_sessions(&table, &user.key))
+    });
+    record.unwrap_or_else(|| UserRecord { key: user.key.clone(), value: None })
 }

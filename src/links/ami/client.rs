@@ -325,11 +325,7 @@ mod tests {
             let mut connection = TestConnection::new();
             let mut events = connection.receive(&RECEIVED[..split]).unwrap();
             events.extend(connection.receive(&RECEIVED[split..]).unwrap());
-            assert_eq!(
-                events,
-                [Received::Ignored, Received::Ignored, Received::LoggedIn, Received::Event],
-                "{split}"
-            );
+            assert_eq!(events, [Received::Ignored, Received::Ignored, Received::LoggedIn, Received::Event], "{split}");
             assert_eq!(String::from_utf8_lossy(&connection.output), String::from_utf8_lossy(SENT), "{split}");
         }
     }
@@ -363,7 +359,10 @@ mod tests {
             ("Error\r\nMessage: Unable to remove interface from queue: No such queue", ActionResult::NoSuchQueue),
             ("Error\r\nMessage: Member not dynamic", ActionResult::StaticMember),
             ("Error\r\nMessage: Permission denied", ActionResult::NotPermitted),
-            ("Error\r\nMessage: Invalid/unknown command: QueueStatus. Use Action: ListCommands", ActionResult::UnknownAction),
+            (
+                "Error\r\nMessage: Invalid/unknown command: QueueStatus. Use Action: ListCommands",
+                ActionResult::UnknownAction,
+            ),
             ("Error\r\nMessage: ", ActionResult::Refused),
             ("Error", ActionResult::Refused),
         ] {
@@ -404,7 +403,10 @@ mod tests {
             Event: QueueStatusComplete\r\nActionID: 3\r\nListItems: 1\r\n\r\n";
         for split in 0..=list.len() {
             let mut connection = TestConnection::ready();
-            connection.client.act_for_list(&mut vec![], "QueueStatus", &[("Queue", "600")], "QueueStatusComplete").unwrap();
+            connection
+                .client
+                .act_for_list(&mut vec![], "QueueStatus", &[("Queue", "600")], "QueueStatusComplete")
+                .unwrap();
             let mut inputs = connection.receive(&list[..split]).unwrap();
             inputs.extend(connection.receive(&list[split..]).unwrap());
             let expected = [

@@ -56,11 +56,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> AmiConnection<'a, S> {
     /// # Errors
     ///
     /// When Asterisk refuses, or the peer is no Asterisk.
-    pub async fn log_in(
-        stream: S,
-        names: &'a AsteriskNames,
-        credentials: Credentials<'a>,
-    ) -> Result<Self, LinkError> {
+    pub async fn log_in(stream: S, names: &'a AsteriskNames, credentials: Credentials<'a>) -> Result<Self, LinkError> {
         let (client, hints) = (AmiClient::default(), VecDeque::new());
         let (input, output) = (BytesMut::new(), vec![]);
         let mut connection = Self { stream, client, names, input, output, hints, credentials };
@@ -69,14 +65,19 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> AmiConnection<'a, S> {
                 LoginStep::Next => connection.flush().await?,
                 LoginStep::Done => return Ok(connection),
                 LoginStep::Refused => {
-                    return Err(LinkError::LoginRefused("check `username`, the secret, and its section in manager.conf"));
+                    return Err(LinkError::LoginRefused(
+                        "check `username`, the secret, and its section in manager.conf",
+                    ));
                 }
             }
         }
     }
 
     /// Reads one message and lets `read` take from it. Cancel-safe: a message is taken when it is whole.
-    async fn read<R>(&mut self, read: impl FnOnce(AmiInput<'_>) -> Result<R, AmiProtocolError>) -> Result<R, LinkError> {
+    async fn read<R>(
+        &mut self,
+        read: impl FnOnce(AmiInput<'_>) -> Result<R, AmiProtocolError>,
+    ) -> Result<R, LinkError> {
         loop {
             let Self { client, input, output, credentials, .. } = self;
             if let Some((taken, message)) = client.read(input, *credentials, output).map_err(protocol)? {
@@ -113,7 +114,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> AmiConnection<'a, S> {
         self.flush().await?;
         let mut items = vec![];
         loop {
-            let next = timeout(AMI_ANSWER_TIMEOUT, self.read_answer(&take)).await.map_err(|_| LinkError::NoAnswer)??;
+            let next =
+                timeout(AMI_ANSWER_TIMEOUT, self.read_answer(&take)).await.map_err(|_| LinkError::NoAnswer)??;
             match next {
                 AnswerPart::Hint(hint) => self.keep(hint),
                 AnswerPart::Item(item) => items.extend(item),
@@ -201,7 +203,9 @@ fn hint_of(names: &AsteriskNames, event: AmiEvent) -> Option<Hint> {
             Some(Hint::Member(MemberKey { queue: queue.into(), extension: extension.into() }))
         }
         AmiEvent::SpyStarted(_) | AmiEvent::SpyStopped(_) => Some(Hint::Listeners),
-        AmiEvent::SpyTransferred(channel) => std::str::from_utf8(&channel).ok().map(|name| Hint::TakenOver(name.into())),
+        AmiEvent::SpyTransferred(channel) => {
+            std::str::from_utf8(&channel).ok().map(|name| Hint::TakenOver(name.into()))
+        }
         AmiEvent::Booted => Some(Hint::Restarted),
         AmiEvent::Other => None,
     }
@@ -249,8 +253,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for AmiConnection<'
                 QueueItem::Member(NamedMember { interface, member, .. }) => {
                     let interface = String::from_utf8_lossy(&interface);
                     match self.names.interfaces.number_of(&interface) {
-                        Some(extension) => { polled.members.insert(extension.into(), member); }
-                        None => { polled.unparsed.insert((*interface).into()); }
+                        Some(extension) => {
+                            polled.members.insert(extension.into(), member);
+                        }
+                        None => {
+                            polled.unparsed.insert((*interface).into());
+                        }
                     }
                 }
             }

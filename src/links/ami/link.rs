@@ -241,7 +241,7 @@ impl AmiLink {
                 }
                 (ActionResult::Refused | ActionResult::NotPermitted | ActionResult::UnknownAction, _) => {
                     RemovalProgress::RetryLater
-                },
+                }
             });
         }
         Ok(RemovalProgress::RetryLater)

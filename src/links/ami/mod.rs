@@ -23,8 +23,8 @@ pub mod connection;
 pub mod follow;
 mod link;
 pub mod protocol;
-pub mod truth;
 mod removals;
+pub mod truth;
 
 use std::sync::Arc;
 

@@ -67,18 +67,21 @@ pub fn event(message: AmiMessage<'_>) -> Result<AmiEvent, AmiProtocolError> {
     let boxed = |key: &str| message.value(key).map(|value| value.map(Box::<[u8]>::from));
     let filled = |key: &str| boxed(key).map(|value| value.filter(|value| !value.is_empty()));
     let event = match message.value("Event")?.unwrap_or_default() {
-        b"QueueMemberAdded" | b"QueueMemberRemoved" | b"QueueMemberPause" | b"QueueMemberPenalty" => {
-            filled("Queue")?.zip(filled("Interface")?).map(|(queue, interface)| AmiEvent::MemberChanged { queue, interface })
-        }
-        b"ChanSpyStart" => filled("SpyerChannel")?.zip(filled("SpyerUniqueid")?).map(|(channel, unique_id)| {
-            Ok(AmiEvent::SpyStarted(Spy {
-                channel,
-                unique_id,
-                account_code: boxed("SpyerAccountCode")?.unwrap_or_default(),
-                target_channel: filled("SpyeeChannel")?,
-                target_account_code: boxed("SpyeeAccountCode")?.unwrap_or_default(),
-            }))
-        }).transpose()?,
+        b"QueueMemberAdded" | b"QueueMemberRemoved" | b"QueueMemberPause" | b"QueueMemberPenalty" => filled("Queue")?
+            .zip(filled("Interface")?)
+            .map(|(queue, interface)| AmiEvent::MemberChanged { queue, interface }),
+        b"ChanSpyStart" => filled("SpyerChannel")?
+            .zip(filled("SpyerUniqueid")?)
+            .map(|(channel, unique_id)| {
+                Ok(AmiEvent::SpyStarted(Spy {
+                    channel,
+                    unique_id,
+                    account_code: boxed("SpyerAccountCode")?.unwrap_or_default(),
+                    target_channel: filled("SpyeeChannel")?,
+                    target_account_code: boxed("SpyeeAccountCode")?.unwrap_or_default(),
+                }))
+            })
+            .transpose()?,
         b"ChanSpyStop" => filled("SpyerUniqueid")?.map(AmiEvent::SpyStopped),
         b"AttendedTransfer" if message.value("DestApp")? == Some(b"ChanSpy") => {
             filled("TransfereeChannel")?.map(AmiEvent::SpyTransferred)
@@ -98,9 +101,7 @@ pub fn queue_member(message: AmiMessage<'_>) -> Result<Option<NamedMember>, AmiP
     if message.value("Event")? != Some(b"QueueMember") {
         return Ok(None);
     }
-    let required = |key: &str| {
-        message.value(key)?.filter(|value| !value.is_empty()).ok_or(AmiProtocolError::Malformed)
-    };
+    let required = |key: &str| message.value(key)?.filter(|value| !value.is_empty()).ok_or(AmiProtocolError::Malformed);
     let paused = match required("Paused")? {
         b"0" => false,
         b"1" => true,
@@ -217,13 +218,15 @@ mod tests {
 
     #[test]
     fn an_event_says_where_to_look() {
-        let added = ["Event: QueueMemberAdded", "Queue: 600", "MemberName: Event: ChanSpyStart", "Interface: PJSIP/1002"];
+        let added =
+            ["Event: QueueMemberAdded", "Queue: 600", "MemberName: Event: ChanSpyStart", "Interface: PJSIP/1002"];
         let changed = AmiEvent::MemberChanged { queue: (*b"600").into(), interface: (*b"PJSIP/1002").into() };
         assert_eq!(with_message(&added, event), Ok(changed));
         // A stop may come without the channel that was listened to.
         let stop = ["Event: ChanSpyStop", "SpyerChannel: PJSIP/2001-1", "SpyerUniqueid: 17.1"];
         assert_eq!(with_message(&stop, event), Ok(AmiEvent::SpyStopped((*b"17.1").into())));
-        let transfer = ["Event: AttendedTransfer", "DestType: App", "DestApp: ChanSpy", "TransfereeChannel: PJSIP/3001-2"];
+        let transfer =
+            ["Event: AttendedTransfer", "DestType: App", "DestApp: ChanSpy", "TransfereeChannel: PJSIP/3001-2"];
         assert_eq!(with_message(&transfer, event), Ok(AmiEvent::SpyTransferred((*b"PJSIP/3001-2").into())));
         for other in [&["Event: Hangup"][..], &["Event: ChanSpyStop"], &["Event: QueueMemberAdded", "Queue: 600"]] {
             assert_eq!(with_message(other, event), Ok(AmiEvent::Other), "{other:?}");

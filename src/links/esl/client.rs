@@ -147,7 +147,11 @@ mod tests {
         Answer(Vec<u8>),
     }
 
-    fn receive(client: &mut EslClient, bytes: &[u8], username: Option<&str>) -> Result<(Vec<Owned>, Vec<u8>), EslProtocolError> {
+    fn receive(
+        client: &mut EslClient,
+        bytes: &[u8],
+        username: Option<&str>,
+    ) -> Result<(Vec<Owned>, Vec<u8>), EslProtocolError> {
         let secret = Secret::new("pw".to_owned());
         let (mut rest, mut output, mut inputs) = (bytes, vec![], vec![]);
         while let Some((taken, input)) = client.read(rest, EslCredentials { username, secret: &secret }, &mut output)? {
@@ -190,7 +194,8 @@ mod tests {
         let mut client = EslClient::default();
         let _login = receive(&mut client, LOGIN, None).unwrap();
         client.send(&mut vec![], &["api callcenter_config tier list"]).unwrap();
-        let bytes = b"Content-Length: 13\nContent-Type: text/event-plain\n\nEvent-Name: X\nContent-Type: api/response\n\
+        let bytes =
+            b"Content-Length: 13\nContent-Type: text/event-plain\n\nEvent-Name: X\nContent-Type: api/response\n\
             Content-Length: 4\n\n+OK\n";
         let (inputs, _) = receive(&mut client, bytes, None).unwrap();
         assert_eq!(inputs, [Owned::Event(b"Event-Name: X".to_vec()), Owned::Answer(b"+OK\n".to_vec())]);

@@ -182,7 +182,9 @@ pub fn event(headers: EslHeaders<'_>) -> Result<EslEvent, EslProtocolError> {
     let name = headers.decoded("Event-Name")?;
     let boxed = |key: &str| headers.decoded(key).map(|value| value.filter(|value| !value.is_empty()).map(Box::from));
     let event = match name.as_deref().unwrap_or_default() {
-        "API" if headers.decoded("API-Command")?.as_deref() == Some("callcenter_config") => Some(EslEvent::MembersChanged),
+        "API" if headers.decoded("API-Command")?.as_deref() == Some("callcenter_config") => {
+            Some(EslEvent::MembersChanged)
+        }
         "CUSTOM" if headers.decoded("Event-Subclass")?.as_deref() == Some("callcenter::info") => {
             match headers.decoded("CC-Action")?.as_deref().unwrap_or_default() {
                 "agent-status-change" | "agent-add" | "agent-contact-change" => Some(EslEvent::MembersChanged),
@@ -208,7 +210,8 @@ mod tests {
 
     #[test]
     fn tiers_are_read_and_no_tiers_are_no_fault() {
-        let answer = b"queue|agent|state|level|position\n600@pbx.test|1001|Ready|1|1\n601@pbx.test|1002|Standby|2|1\n+OK\n";
+        let answer =
+            b"queue|agent|state|level|position\n600@pbx.test|1001|Ready|1|1\n601@pbx.test|1002|Standby|2|1\n+OK\n";
         let read = tiers(answer).unwrap();
         assert_eq!(read[1], Tier { queue: "601@pbx.test", agent: "1002", level: 2 });
         assert_eq!(tiers(b"+OK\n"), Ok(vec![]));

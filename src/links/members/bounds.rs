@@ -60,7 +60,8 @@ impl UndoShare {
         let steps = self.carried_out.saturating_add(planned) as u64;
         // What was taken away already is counted in the size as well: the bound does not tighten step by step.
         let size = (members.max(sessions) as u64).saturating_add(self.carried_out as u64);
-        steps <= UNDO_STEPS_UNSHARED_MAX || steps.saturating_mul(100) <= u64::from(bounds.percent_max).saturating_mul(size)
+        steps <= UNDO_STEPS_UNSHARED_MAX
+            || steps.saturating_mul(100) <= u64::from(bounds.percent_max).saturating_mul(size)
     }
 }
 
@@ -85,9 +86,14 @@ mod tests {
     #[test]
     fn the_share_admits_three_steps_of_any_queue_and_a_fifth_of_a_large_one() {
         let none = UndoShare::default();
-        for (planned, members, sessions, admitted) in
-            [(3, 3, 0, true), (4, 4, 0, false), (4, 20, 0, true), (5, 20, 24, false), (5, 20, 25, true), (500, 0, 500, false)]
-        {
+        for (planned, members, sessions, admitted) in [
+            (3, 3, 0, true),
+            (4, 4, 0, false),
+            (4, 20, 0, true),
+            (5, 20, 24, false),
+            (5, 20, 25, true),
+            (500, 0, 500, false),
+        ] {
             assert_eq!(none.admits(BOUNDS, planned, members, sessions), admitted, "{planned} {members} {sessions}");
         }
         let after = UndoShare { carried_out: 4 };

@@ -100,7 +100,8 @@ impl Step {
     /// Whether the step takes something away that the sidecar did not end itself: such steps have bounds.
     #[must_use]
     pub fn is_bounded(&self, state: MemberState) -> bool {
-        matches!(self, Self::End(_)) || (state == MemberState::Foreign && matches!(self, Self::Remove | Self::PauseFixed))
+        matches!(self, Self::End(_))
+            || (state == MemberState::Foreign && matches!(self, Self::Remove | Self::PauseFixed))
     }
 }
 
@@ -168,8 +169,7 @@ fn of_session(session: &BelievedSession, at: &Circumstances<'_>) -> MemberJudgem
     let confirmation = session.confirmed.as_ref().filter(|_| is_own(session, at));
     let (state, step) = match (&session.confirmed, confirmation) {
         (_, Some(confirmation)) => {
-            let has_restarted =
-                confirmation.start.as_ref().zip(at.start).is_some_and(|(before, now)| before != now);
+            let has_restarted = confirmation.start.as_ref().zip(at.start).is_some_and(|(before, now)| before != now);
             if has_restarted {
                 (MemberState::Lost, Step::Add { penalty: session.penalty, paused: session.paused })
             } else {

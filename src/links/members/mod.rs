@@ -7,6 +7,7 @@ pub mod bounds;
 pub mod judge;
 pub mod pass;
 
+pub use crate::telephony::Origin;
 use crate::telephony::UnixMillis;
 
 /// One user as a member of one queue, by the names of the organization.
@@ -43,15 +44,6 @@ pub enum Membership {
     Dynamic,
     /// The member is in the configuration or the database of the PBX: it can only be paused.
     Fixed,
-}
-
-/// Who makes the member of a login session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// The PBX asked, and adds the member itself.
-    Phone,
-    /// A dashboard, a supervisor, an operator or another sidecar: the link adds the member.
-    Elsewhere,
 }
 
 /// The link that has seen the member of a login session.

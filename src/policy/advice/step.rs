@@ -7,7 +7,7 @@ use crate::policy::Limits;
 use crate::policy::advice::draft::{Draft, DraftGroup, DraftUser, queue_id};
 use crate::policy::directory::{Group, Queue};
 use crate::policy::model::RoleSet;
-use crate::telephony::{Ground, LoginSession, QueueKind, UnixSeconds, is_number};
+use crate::telephony::{Ground, LoginSession, Origin, QueueKind, UnixSeconds, is_number};
 
 /// Seconds of wrap-up that a proposal sets.
 const PROPOSED_WRAP_UP_SECONDS: u32 = 30;
@@ -136,6 +136,7 @@ impl Step {
                     since: UnixSeconds(0),
                     by: None,
                     ends: None,
+                    origin: Origin::Phone,
                 });
                 true
             }
