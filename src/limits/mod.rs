@@ -253,6 +253,8 @@ limits! {
     LINK_HINTS_WAITING_MAX: usize = 4_096;
     /// Elements of one list of a PBX.
     LINK_LIST_ITEMS_MAX: usize = 262_144;
+    /// Time from a command of a link to its answer.
+    LINK_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
     /// Interval at which an idle link asks whether its PBX is there.
     LINK_PING_INTERVAL: Duration = Duration::from_secs(10);
     /// Links to Asterisk servers.

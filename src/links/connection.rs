@@ -73,6 +73,15 @@ pub enum Hint {
     Members,
     /// Who listens to whom.
     Listeners,
+    /// An agent took a call of a queue on this channel.
+    CallBegan {
+        /// The queue and the agent.
+        key: MemberKey,
+        /// The channel of the agent.
+        channel: Box<str>,
+    },
+    /// The call of this channel ended.
+    CallEnded(Box<str>),
     /// This channel took over a supervision of another: it is hung up without a look.
     TakenOver(Box<str>),
     /// The PBX started again.
@@ -83,6 +92,11 @@ pub enum Hint {
 pub trait PbxConnection: Send {
     /// When the PBX started. `None`: the account may not ask.
     fn start(&mut self) -> impl Future<Output = Result<Option<PbxStart>, LinkError>> + Send;
+
+    /// Prepares a poll of all queues, where the PBX lists them at once.
+    fn begin_poll(&mut self) -> impl Future<Output = Result<(), LinkError>> + Send {
+        async { Ok(()) }
+    }
 
     /// The members of a queue. `None`: the PBX has no such queue.
     fn queue(&mut self, queue: &str) -> impl Future<Output = Result<Option<PolledQueue>, LinkError>> + Send;

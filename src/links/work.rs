@@ -137,7 +137,7 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
                     Hint::Member(key) => self.look_at(key, Duration::ZERO),
                     Hint::Members | Hint::Restarted => poll_at = Instant::now(),
                     Hint::TakenOver(channel) => { self.connection.hang_up(&channel).await?; }
-                    Hint::Listeners => {}
+                    Hint::Listeners | Hint::CallBegan { .. } | Hint::CallEnded(_) => {}
                 },
                 changed = self.beliefs.changed() => match changed {
                     Some(key) => self.look_at(key, Duration::ZERO),
@@ -158,6 +158,7 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
     /// Asks for every queue, judges all members, and carries the steps out.
     async fn poll(&mut self) -> Result<(), LinkError> {
         self.start = self.connection.start().await?;
+        self.connection.begin_poll().await?;
         let mut report = PollReport::default();
         let mut steps = vec![];
         for queue in self.beliefs.queues() {

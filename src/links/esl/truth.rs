@@ -72,6 +72,18 @@ pub fn tiers(answer: &[u8]) -> Result<Vec<Tier<'_>>, TableError> {
         .collect()
 }
 
+/// Reads the answer to `callcenter_config queue list`: the names of all queues.
+///
+/// # Errors
+///
+/// When the answer is a refusal or another table.
+pub fn queues(answer: &[u8]) -> Result<Vec<&str>, TableError> {
+    let rows = rows(answer, &["name"])?;
+    rows.into_iter()
+        .map(|row| row.split('|').next().filter(|name| !name.is_empty()).ok_or(TableError::Unreadable))
+        .collect()
+}
+
 /// The first columns of `callcenter_config agent list`, up to the one that an agent's contact is in.
 const AGENT_COLUMNS: [&str; 5] = ["name", "instance_id", "uuid", "type", "contact"];
 /// The columns after the contact, up to the status. A contact may hold `|`, so the status is counted from the right.
