@@ -125,11 +125,11 @@ impl<'g> Batch<'g> {
             if let Request::Action(name) = event.request
                 && let Some(report) = PbxReport::named(&name)
             {
-                let (decided, commit) = PbxReports::new(state).accept(&asked, report, now);
-                return answer(Outcome::Decided(decided), Awaited::new(commit, None));
+                let (decided, awaited) = PbxReports::new(state).accept(&asked, report, now);
+                return answer(Outcome::Decided(decided), awaited);
             }
-            if let Some((decided, commit)) = offers::take(state, &asked, now) {
-                return answer(Outcome::Decided(decided), Awaited::new(commit, None));
+            if let Some((decided, awaited)) = offers::take(state, &asked, now) {
+                return answer(Outcome::Decided(decided), awaited);
             }
             let resolved = resolve(policy, event, state.reported_call(policy, event, now))
                 .map(|question| Question { at: Some(now.wall), ..question });

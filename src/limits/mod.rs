@@ -186,6 +186,9 @@ limits! {
     CALL_SECONDS_MAX: u32 = 24 * 3_600;
     /// Seconds for which a call that is transferred may be replaced by the user whom it was offered to.
     TRANSFER_OFFER_SECONDS: u32 = 30;
+    /// Transfers and replacements of one call whose answers are not sent yet, and one more; a further one is denied with
+    /// `overload`.
+    OPEN_TRANSFERS_PER_CALL_MAX: usize = 16;
     /// Seconds before its end from which on a lease counts as ending soon: 5 minutes.
     LEASE_ENDS_SOON_SECONDS: u32 = 5 * 60;
     /// Partitions of the session table of one organization: listing all sessions locks one partition at a time.
