@@ -6,9 +6,10 @@
 //! too late is undone by a second change, which has an audit record `undone` and the cause of the first. Watchers see
 //! what became of both together, unless they were told of the first before its answer was due.
 //!
-//! A report of the PBX that is read past its `until` is `too_late` and changes nothing either: `until` means the same in
-//! every question. One that was taken in time is `reported` however late its answer is, because the call began or ended
-//! whether the PBX waits or not, and gives nobody a right by itself. A transfer does: it counts once the PBX is told.
+//! A report of the PBX that is read past its `until` is `too_late` and changes nothing either: `until` means the same
+//! in every question. One that was taken in time is `reported` however late its answer is, because the call began or
+//! ended whether the PBX waits or not, and gives nobody a right by itself. A transfer does: it counts once the PBX is
+//! told.
 //!
 //! A repeat of the question (`once`) moves the end of the change to its own `until`.
 

@@ -30,6 +30,8 @@ limits! {
     QUEUES_PER_USER_MAX: usize = 256;
     /// SIP domains of one organization.
     DOMAINS_PER_ORGANIZATION_MAX: usize = 256;
+    /// Bytes of one part of a SIP domain, between dots (RFC 1123).
+    DOMAIN_LABEL_BYTES_MAX: usize = 63;
     /// Feature codes of one organization, including those of its preset.
     FEATURE_CODES_PER_ORGANIZATION_MAX: usize = 256;
     /// Roles of one role model: a set of roles has 16 bits.
@@ -186,8 +188,8 @@ limits! {
     CALL_SECONDS_MAX: u32 = 24 * 3_600;
     /// Seconds for which a call that is transferred may be replaced by the user whom it was offered to.
     TRANSFER_OFFER_SECONDS: u32 = 30;
-    /// Transfers and replacements of one call whose answers are not sent yet, and one more; a further one is denied with
-    /// `overload`.
+    /// Transfers and replacements of one call whose answers are not sent yet, and one more; a further one is denied
+    /// with `overload`.
     OPEN_TRANSFERS_PER_CALL_MAX: usize = 16;
     /// Seconds before its end from which on a lease counts as ending soon: 5 minutes.
     LEASE_ENDS_SOON_SECONDS: u32 = 5 * 60;

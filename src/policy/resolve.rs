@@ -404,8 +404,8 @@ impl<'p> RequestedAction<'p, '_> {
         event.keys().with_if(Key::Queue, self.queue.is_some()).with_if(Key::Target, self.target.is_some())
     }
 
-    /// Denies a code that names somebody else for an action on the actor's own login sessions: a key of another phone. An
-    /// extension that nobody has is somebody else too, so that the answer does not tell which extensions exist.
+    /// Denies a code that names somebody else for an action on the actor's own login sessions: a key of another phone.
+    /// An extension that nobody has is somebody else too, so that the answer does not tell which extensions exist.
     fn check_dialed_user(
         &self,
         directory: &Directory,

@@ -1,6 +1,6 @@
-//! Property (TRUTH 1): however long the process is stopped between a transfer, its replacement and their answers, a user
-//! replaces a call only if the PBX was told before that the call is offered to this user, and each offer is taken once.
-//! What is answered `too_late` gave nobody a right and took nobody's.
+//! Property (TRUTH 1): however long the process is stopped between a transfer, its replacement and their answers, a
+//! user replaces a call only if the PBX was told before that the call is offered to this user, and each offer is taken
+//! once. What is answered `too_late` gave nobody a right and took nobody's.
 //!
 //! A stop is simulated: the clock of the test jumps between any two steps.
 

@@ -169,8 +169,8 @@ fn a_stop_at_any_moment_leaves_what_the_answers_say() {
     assert!(late > 0, "no round was late");
 }
 
-/// The right to replace a call is there if the PBX was told of the transfer, and gone if it was told of the replacement,
-/// whatever happened between the change and its answer.
+/// The right to replace a call is there if the PBX was told of the transfer, and gone if it was told of the
+/// replacement, whatever happened between the change and its answer.
 #[test]
 fn a_stop_at_any_moment_gives_and_takes_no_right_to_replace_a_call() {
     let sidecar = start();
