@@ -194,8 +194,13 @@ fn apply_to_calls(
         }
         (PbxReport::CallTransfer, Some(call)) => {
             let known = table.calls.get(call, now).ok_or(DenyReason::UnknownCall)?;
-            if known.agent != names.actor {
+            let is_other_queue = names.queue.zip(known.queue).is_some_and(|(named, of_call)| named != of_call);
+            if known.agent != names.actor || is_other_queue {
                 return Err(DenyReason::CallMismatch);
+            }
+            // The actor has the call already.
+            if names.target == Some(names.actor) {
+                return Err(DenyReason::SelfTarget);
             }
         }
         (PbxReport::SupervisionEnd, _) if !is_supervised => return Err(DenyReason::NotSupervising),
@@ -210,7 +215,7 @@ fn apply_to_calls(
 /// The names of a report, found in the tables.
 struct ReportedNames<'e> {
     actor: UserId,
-    /// The queue that the call came from. `None`: the report names none.
+    /// The queue that the call came from; a transfer must name no other one. `None`: the report names none.
     queue: Option<QueueId>,
     /// The target whose supervision ended, or to whom the call is offered. `None`: the report names none.
     target: Option<UserId>,
@@ -235,7 +240,8 @@ impl<'e> ReportedNames<'e> {
             return Err(DenyReason::MissingAttribute);
         }
         let actor = directory.user_named(&event.actor).ok_or(DenyReason::UnknownUser)?.id();
-        let queue = match event.queue.filter(|_| report == PbxReport::CallBegin) {
+        let names_queue = matches!(report, PbxReport::CallBegin | PbxReport::CallTransfer);
+        let queue = match event.queue.filter(|_| names_queue) {
             Some(queue) => Some(directory.queue_named(queue.as_str()).ok_or(DenyReason::UnknownQueue)?),
             None => None,
         };

@@ -55,7 +55,6 @@ fn each_preset_has_the_codes_of_its_system() {
                 // No answer tells whether anybody has the extension.
                 ("1001 *459999*600", "deny target_out_of_scope queue.toggle 600"),
                 ("1001 *45*9999", "deny target_out_of_scope queue.toggle"),
-                ("1001 *469999*600", "deny target_out_of_scope queue.toggle_pause 600"),
                 ("1001 *46*9999*600", "deny target_out_of_scope queue.toggle_pause 600"),
                 ("1001 *459999*999", "deny unknown_queue queue.toggle"),
                 ("1001 *451002*999", "deny unknown_queue queue.toggle"),
