@@ -70,6 +70,8 @@ limits! {
     PROBLEM_BYTES_MAX: usize = 1_024;
     /// Seconds of a lease: 31 days.
     LEASE_SECONDS_MAX: u32 = 31 * 24 * 3_600;
+    /// Shifts of one queue.
+    SHIFTS_PER_QUEUE_MAX: usize = 64;
     /// Shifts of one organization.
     SHIFTS_PER_ORGANIZATION_MAX: usize = 4_096;
     /// Host names under which the admin listener answers.
