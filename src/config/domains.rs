@@ -54,7 +54,8 @@ fn fault(domain: &str) -> Option<String> {
     let is_named = domain.split('.').all(is_label);
     let ends_with_number = domain.rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit()));
     if is_named && ends_with_number && domain.parse::<Ipv4Addr>().is_err() {
-        let help = "a name that ends with a number is an IPv4 address: four numbers from 0 to 255 without leading zeros";
+        let help =
+            "a name that ends with a number is an IPv4 address: four numbers from 0 to 255 without leading zeros";
         return Some(help.to_owned());
     }
     (!is_named).then(|| {
@@ -100,10 +101,45 @@ mod tests {
             assert_eq!(fault(domain), None, "{domain}");
         }
         for domain in [
-            "", ".", "..", "acme.example.", "acme.example..", ".acme.example", "a..b", "-a.b", "a-.b", "a.-b", "a.b-",
-            "-", "a_b.test", "a b", "a@b", "*", "*.test", "a/b", "münchen.example", "1.2.3.400", "1.2.3", "1.2.3.4.5",
-            "01.2.3.4", "1.2.3.04", "1.2.3.4.", "600", "acme.7", "[2001:db8::1]", "2001:db8:0::1", "2001:db8::1:5060x",
-            "192.0.2.10:5060", "::1.", ":", "acme:5060", "a\n.b", "a\0", &too_long, &format!("{too_long}.test"), &excess,
+            "",
+            ".",
+            "..",
+            "acme.example.",
+            "acme.example..",
+            ".acme.example",
+            "a..b",
+            "-a.b",
+            "a-.b",
+            "a.-b",
+            "a.b-",
+            "-",
+            "a_b.test",
+            "a b",
+            "a@b",
+            "*",
+            "*.test",
+            "a/b",
+            "münchen.example",
+            "1.2.3.400",
+            "1.2.3",
+            "1.2.3.4.5",
+            "01.2.3.4",
+            "1.2.3.04",
+            "1.2.3.4.",
+            "600",
+            "acme.7",
+            "[2001:db8::1]",
+            "2001:db8:0::1",
+            "2001:db8::1:5060x",
+            "192.0.2.10:5060",
+            "::1.",
+            ":",
+            "acme:5060",
+            "a\n.b",
+            "a\0",
+            &too_long,
+            &format!("{too_long}.test"),
+            &excess,
         ] {
             assert!(fault(domain).is_some(), "{domain}");
         }

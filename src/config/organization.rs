@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::directory::{DirectoryReader, required_id};
+use crate::config::directory::{BrokenEntries, DirectoryReader, required_id};
 use crate::config::feature_codes::FeatureCodeReader;
 use crate::config::files::FileStamp;
 use crate::config::fingerprint::Fingerprint;
@@ -94,10 +94,12 @@ pub(super) fn read_from(
     let limits = read_limits(root.section("limits"));
 
     let builder = DirectoryBuilder::new(previous.map(|previous| &previous.directory));
-    let mut reader = DirectoryReader { model, model_is_known, problems, warnings, builder };
+    let (broken_queues, broken_users) = <(BrokenEntries, BrokenEntries)>::default();
+    let mut reader =
+        DirectoryReader { model, model_is_known, problems, warnings, builder, broken_queues, broken_users };
     root.sections("queues").into_iter().for_each(|section| reader.queue(section));
     let (logins, shifts) = (root.section("logins"), root.sections("shifts"));
-    let login_bounds = login_bounds::read(logins, shifts, |name| reader.builder.directory().queue_named(name));
+    let login_bounds = login_bounds::read(logins, shifts, &reader);
     root.sections("users").into_iter().for_each(|section| reader.user(section));
     let users_csv = root.string("users_csv").map(|csv| folder.join(csv.value));
     let users_csv = users_csv.map(|path| (path.clone(), FileStamp::of(&path)));

@@ -11,7 +11,8 @@ fn organization(name: &str, domains: &str) -> String {
 }
 
 fn two_tenants() -> Folder {
-    let folder = Folder::with("acme.toml", &organization("acme", "[\"Acme.Example\", \"192.0.2.10\", \"2001:DB8::1\"]"));
+    let folder =
+        Folder::with("acme.toml", &organization("acme", "[\"Acme.Example\", \"192.0.2.10\", \"2001:DB8::1\"]"));
     folder.write("organizations/other.toml", &organization("other", "[\"other.test\"]"));
     folder
 }
