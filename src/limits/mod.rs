@@ -68,6 +68,8 @@ limits! {
     AMI_PATTERN_BYTES_MAX: usize = 64;
     /// Bytes of one problem of the configuration; the rest of a longer message is cut off.
     PROBLEM_BYTES_MAX: usize = 1_024;
+    /// Bytes of one value in a problem of the configuration; the rest of a longer value is cut off.
+    PROBLEM_VALUE_BYTES_MAX: usize = 128;
     /// Seconds of a lease: 31 days.
     LEASE_SECONDS_MAX: u32 = 31 * 24 * 3_600;
     /// Shifts of one queue.

@@ -778,3 +778,33 @@ fn one_mistake_is_one_problem() {
     let found = problems(&Folder::with("acme.toml", &crowded));
     assert!(found.len() == 1 && found[0].contains("more than 64 shifts"), "{found:#?}");
 }
+
+/// No value of a file controls the terminal of whoever reads a problem, begins a line or fills a page: `check`, `explain`,
+/// `ask`, the reload and the log.
+#[test]
+fn a_problem_escapes_the_values_that_it_shows() {
+    let folder = Folder::with("acme.toml", ORGANIZATION);
+    let sidecar = Sidecar::start(&folder);
+    let long = "y".repeat(3_000);
+    let hostile = ["\\u001b[2J\\u001b]0;x\\u0007", "a\\nacme.toml:1:1: forged", "\\u202e\\u009b31m", &long];
+    let unknown: Vec<String> = hostile.iter().map(|value| format!("\"{value}\"")).collect();
+    let text = ORGANIZATION.replace("queues = [\"q0\"]", &format!("queues = [{}]", unknown.join(", ")));
+    let keyed = format!("\"k\\u001b[1m\" = 1\nmodel = \"g\\u0007\"\n{}", text.replace("model = \"goto\"\n", ""));
+    for broken in [text, keyed] {
+        folder.write(ORGANIZATION_FILE, &broken);
+        let reload = sidecar.reload();
+        assert_eq!(reload["successful"], false);
+        let path = folder.path().to_str().unwrap();
+        let question = ["--org", "acme", "--actor", "1001", "do", "queue.login"];
+        let mut shown = vec![check(&folder).1, run(&["--config", path, "log"]).1];
+        shown.push(run(&[&["--config", path, "explain"][..], &question].concat()).1);
+        shown.extend(sidecar.log_until("configuration").into_iter().map(|line| line + "\n"));
+        for text in &shown {
+            let is_tame = |character: char| character == '\n' || !(character.is_control() || character == '\u{202e}');
+            assert!(text.chars().all(is_tame), "{text:?}");
+            assert!(!text.lines().any(|line| line.starts_with("acme.toml:1:1: forged")), "{text}");
+            assert!(!text.contains(&long[..200]), "a value is cut: {text}");
+        }
+        assert!(shown[0].contains("problem") || shown[0].contains("there is no"), "{}", shown[0]);
+    }
+}
