@@ -228,6 +228,9 @@ fn ask_and_explain_take_the_keys() {
     };
     let (late, far) = (format!("until={}", in_ms(-10)), format!("until={}", in_ms(70_000)));
     assert!(ask("ask", &["--do", &late]).starts_with("deny too_late"), "{}", ask("ask", &["--do", &late]));
+    let late_explained = ask("ask", &["--do", "--explain", &late]);
+    assert!(late_explained.starts_with("deny too_late"), "{late_explained}");
+    assert!(late_explained.contains("because `until` was over") && !late_explained.contains("something changed"));
     assert!(ask("ask", &["--do", &far]).contains("malformed (key `until`)"));
     assert!(ask("ask", &[&late, "once=a"]).starts_with("allow assigned"), "nothing is done without --do");
     assert!(ask("explain", &[&late, "once=a"]).starts_with("allow assigned"));
