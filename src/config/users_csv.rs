@@ -121,7 +121,7 @@ impl UserTable<'_, '_> {
         }
         self.served.clear();
         for name in words(queues) {
-            let Some(queue) = self.queue(row, 3, name) else { return None };
+            let queue = self.queue(row, 3, name)?;
             if self.served.contains(&queue) {
                 return self.refuse(row, 3, format!("the queue `{name}` is listed twice"));
             }
@@ -129,14 +129,14 @@ impl UserTable<'_, '_> {
         }
         self.supervised.clear();
         for name in words(supervises) {
-            let Some(queue) = self.queue(row, 4, name) else { return None };
+            let queue = self.queue(row, 4, name)?;
             if self.supervised.iter().any(|(known, _)| *known == queue) {
                 return self.refuse(row, 4, format!("the queue `{name}` is listed twice"));
             }
             self.supervised.push((queue, false));
         }
         for name in words(edits) {
-            let Some(queue) = self.queue(row, 5, name) else { return None };
+            let queue = self.queue(row, 5, name)?;
             match self.supervised.iter_mut().find(|(supervised, _)| *supervised == queue) {
                 Some((_, edits)) => *edits = true,
                 None => return self.refuse(row, 5, format!("`{name}` is in `edits` but not in `supervises`")),

@@ -10,7 +10,6 @@ use crate::decision::{ActionLabel, AllowReason, Answer, AnswerQueues, DenyReason
 use crate::event::{Event, Intent, Request};
 use crate::gate::audit::{AskedQuestion, DecisionBasis};
 use crate::gate::commit::group::Undo;
-use crate::gate::commit::queue::Unavailable;
 use crate::gate::state::GateState;
 use crate::gate::timed_change::{Awaited, TimedChange, TimedEffect};
 use crate::policy::resolve::ReportedCall;
@@ -107,13 +106,11 @@ impl OfferChange<'_> {
         let effect = TimedEffect::Transfer { user, target: offered_to };
         let timed = is_undoable.then(|| TimedChange::new(until, organization.id, &audit, Arc::clone(&fate), effect));
         let undo = Undo::Offer(Arc::clone(&fate));
-        match state.enqueue_audited(organization, audit, undo, vec![], timed.clone()) {
-            Ok(enqueued) => Ok(Awaited::new(enqueued.commit(), timed)),
-            Err(Unavailable) => {
-                let _claimed = fate.claim_late();
-                Err(DenyReason::StateUnavailable)
-            }
-        }
+        let Ok(enqueued) = state.enqueue_audited(organization, audit, undo, vec![], timed.clone()) else {
+            let _claimed = fate.claim_late();
+            return Err(DenyReason::StateUnavailable);
+        };
+        Ok(Awaited::new(enqueued.commit(), timed))
     }
 }
 

@@ -779,8 +779,8 @@ fn one_mistake_is_one_problem() {
     assert!(found.len() == 1 && found[0].contains("more than 64 shifts"), "{found:#?}");
 }
 
-/// No value of a file controls the terminal of whoever reads a problem, begins a line or fills a page: `check`, `explain`,
-/// `ask`, the reload and the log.
+/// No value of a file controls the terminal of whoever reads a problem, begins a line or fills a page: `check`,
+/// `explain`, the reload and the log.
 #[test]
 fn a_problem_escapes_the_values_that_it_shows() {
     let folder = Folder::with("acme.toml", ORGANIZATION);
