@@ -276,7 +276,14 @@ fn print(answer: &Answer, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "  done")?;
     }
     if let (Some(explanation), None) = (&answer.explanation, fitting) {
-        writeln!(out, "something changed while it was asked; a moment before or after, it was:")?;
+        let heading = match DenyReason::with_code(&answer.reason) {
+            Some(DenyReason::TooLate) => "nothing was done, because `until` was over; in time it would be:",
+            Some(DenyReason::Overload | DenyReason::StateUnavailable | DenyReason::Internal) => {
+                "nothing was done, because the sidecar could not; otherwise it would be:"
+            }
+            _ => "something changed while it was asked; a moment before or after, it was:",
+        };
+        writeln!(out, "{heading}")?;
         explain::print(explanation, out)?;
     }
     Ok(())

@@ -3,6 +3,7 @@
 //! [`crate::config::users_csv`] reads the users of a large organization from CSV through the same [`DirectoryReader`].
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 
 use thiserror::Error;
 
@@ -55,6 +56,41 @@ fn required_number<'a>(section: &mut Section<'a>, key: &'static str) -> Option<S
     Some(number)
 }
 
+/// Names of entries that have a problem of their own: that another entry names one of them is no further problem.
+#[derive(Debug, Default)]
+pub(super) struct BrokenEntries {
+    names: HashSet<Box<str>>,
+    /// An entry has no readable id, or [`BROKEN_NAMES_MAX`] is reached.
+    has_unknown_id: bool,
+    /// An entry has no readable number, or [`BROKEN_NAMES_MAX`] is reached.
+    has_unknown_number: bool,
+}
+
+/// Names of broken entries that are kept. Beyond it every unknown name counts as one of theirs.
+const BROKEN_NAMES_MAX: usize = 4_096;
+
+impl BrokenEntries {
+    /// Adds an entry with what is readable of it.
+    pub(super) fn add(&mut self, id: Option<&str>, number: Option<&str>) {
+        let is_full = self.names.len() >= BROKEN_NAMES_MAX;
+        self.has_unknown_id |= id.is_none() || is_full;
+        self.has_unknown_number |= number.is_none() || is_full;
+        if !is_full {
+            self.names.extend(id.into_iter().chain(number).map(Box::from));
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        !self.has_unknown_id && !self.has_unknown_number && self.names.is_empty()
+    }
+
+    /// Whether the name may be that of a broken entry.
+    fn may_have(&self, name: &str) -> bool {
+        let is_hidden = if is_number(name) { self.has_unknown_number } else { self.has_unknown_id };
+        is_hidden || self.names.contains(name)
+    }
+}
+
 /// Reads queues, then users, then groups: each may name entries of the kinds before it.
 pub(super) struct DirectoryReader<'a> {
     pub(super) model: &'a Model,
@@ -63,6 +99,8 @@ pub(super) struct DirectoryReader<'a> {
     pub(super) problems: &'a RefCell<Problems>,
     pub(super) warnings: &'a RefCell<Problems>,
     pub(super) builder: DirectoryBuilder<'a>,
+    pub(super) broken_queues: BrokenEntries,
+    pub(super) broken_users: BrokenEntries,
 }
 
 impl DirectoryReader<'_> {
@@ -80,12 +118,15 @@ impl DirectoryReader<'_> {
         });
         let wrap_up_seconds = section.integer("wrap_up_seconds", 0..=LEASE_SECONDS_MAX).unwrap_or(0);
         let callback = section.boolean("callback").unwrap_or(false);
-        if let (Some(id), Some(number)) = (id, number) {
+        if let (Some(id), Some(number)) = (&id, &number) {
             let kind = kind.unwrap_or(QueueKind::Call);
             let queue = Queue { id: id.value.into(), number: number.value.into(), kind, wrap_up_seconds, callback };
             if let Err(error) = self.builder.queue(queue) {
                 section.report(&id.span, format!("the queue `{}` cannot be added: {error}", id.value));
+                self.broken_queues.add(Some(id.value), Some(number.value));
             }
+        } else {
+            self.broken_queues.add(id.map(|id| id.value), number.map(|number| number.value));
         }
         section.finish();
     }
@@ -109,7 +150,7 @@ impl DirectoryReader<'_> {
                 section.report(&name.span, format!("`{}` is in `edits` but not in `supervises`", name.value));
             }
         }
-        if let (Some(id), Some(extension)) = (id, extension) {
+        if let (Some(id), Some(extension)) = (&id, &extension) {
             let served: Vec<QueueId> = served.iter().map(|(queue, _)| *queue).collect();
             let edits = |queue| edited.iter().any(|(edited, _)| *edited == queue);
             let supervised: Vec<(QueueId, bool)> =
@@ -124,10 +165,13 @@ impl DirectoryReader<'_> {
             };
             if let Err(error) = self.builder.user(&user) {
                 section.report(&id.span, format!("the user `{}` cannot be added: {error}", id.value));
+                self.broken_users.add(Some(id.value), Some(extension.value));
             }
             if let Some(message) = self.idle_supervision(&user) {
-                self.warnings.borrow_mut().add(section.source.problem(id.span, message));
+                self.warnings.borrow_mut().add(section.source.problem(id.span.clone(), message));
             }
+        } else {
+            self.broken_users.add(id.map(|id| id.value), extension.map(|extension| extension.value));
         }
         section.finish();
     }
@@ -150,8 +194,8 @@ impl DirectoryReader<'_> {
     fn queue_list<'a>(&self, section: &mut Section<'a>, key: &'static str) -> Vec<(QueueId, SpannedStr<'a>)> {
         let mut queues: Vec<(QueueId, SpannedStr<'_>)> = vec![];
         for name in section.strings(key) {
-            match self.builder.directory().queue_named(name.value) {
-                None => section.report(&name.span, format!("there is no queue `{}`", name.value)),
+            match self.queue_named(section, &name) {
+                None => {}
                 Some(queue) if queues.iter().any(|(known, _)| *known == queue) => {
                     section.report(&name.span, format!("the queue `{}` is listed twice", name.value));
                 }
@@ -161,10 +205,25 @@ impl DirectoryReader<'_> {
         queues
     }
 
+    /// The queue with this id or number. Reports a name that no queue has, unless a queue with a problem may have it.
+    pub(super) fn queue_named(&self, section: &Section<'_>, name: &SpannedStr<'_>) -> Option<QueueId> {
+        let queue = self.builder.directory().queue_named(name.value);
+        if let Some(message) = self.unknown_queue(name.value).filter(|_| queue.is_none()) {
+            section.report(&name.span, message);
+        }
+        queue
+    }
+
+    /// The problem of a name that no queue has. `None`: a queue with a problem of its own may have it.
+    pub(super) fn unknown_queue(&self, name: &str) -> Option<String> {
+        (!self.broken_queues.may_have(name)).then(|| format!("there is no queue `{name}`"))
+    }
+
     fn user_list(&self, section: &mut Section<'_>, key: &'static str) -> Vec<UserId> {
         let mut users = vec![];
         for name in section.strings(key) {
             match self.builder.directory().user_named(name.value).map(User::id) {
+                None if self.broken_users.may_have(name.value) => {}
                 None => section.report(&name.span, format!("there is no user `{}`", name.value)),
                 Some(user) if users.contains(&user) => {
                     section.report(&name.span, format!("the user `{}` is listed twice", name.value));
@@ -203,7 +262,8 @@ impl DirectoryReader<'_> {
         let sole = self.model.roles.iter().enumerate().filter(|(position, _)| self.model.held_by_one.has(*position));
         for (position, role) in sole {
             let count = directory.users().filter(|user| user.roles().has(position)).count();
-            if count != 1 {
+            // A user with a problem may hold it.
+            if count > 1 || (count == 0 && self.broken_users.is_empty()) {
                 let message = format!("{count} users hold the role `{}`", role.name);
                 let help = format!("in the model `{}` exactly one user must hold it", self.model.name);
                 root.report_with_help(&model_name.span, message, help);

@@ -1,17 +1,20 @@
 //! `[logins]` and `[[shifts]]`: the bounds on the login sessions that users open themselves.
 
+use std::collections::HashSet;
+
 use jiff::tz::TimeZone;
 
+use crate::config::directory::DirectoryReader;
 use crate::config::reader::{Section, SpannedStr};
-use crate::limits::{LEASE_SECONDS_MAX, SHIFTS_PER_ORGANIZATION_MAX};
+use crate::limits::{LEASE_SECONDS_MAX, SHIFTS_PER_ORGANIZATION_MAX, SHIFTS_PER_QUEUE_MAX};
 use crate::policy::shifts::{Day, LoginBounds, MINUTES_PER_DAY, Shift, ShiftScope};
 use crate::telephony::QueueId;
 
-/// Reads both tables. `queue_named` finds a queue of the organization by id or number.
+/// Reads both tables. The queues of the organization are read before.
 pub(super) fn read(
     logins: Option<Section<'_>>,
     shifts: Vec<Section<'_>>,
-    queue_named: impl Fn(&str) -> Option<QueueId>,
+    directory: &DirectoryReader<'_>,
 ) -> LoginBounds {
     let mut bounds = LoginBounds::default();
     if let Some(mut section) = logins {
@@ -22,15 +25,21 @@ pub(super) fn read(
         beyond.report(&beyond.span, format!("there are more than {SHIFTS_PER_ORGANIZATION_MAX} shifts"));
         return bounds;
     }
+    let mut crowded = HashSet::new();
     for section in shifts {
-        if let Some((queue, shift)) = read_shift(section, &queue_named) {
+        let (source, span) = (section.source, section.span.clone());
+        let Some((queue, shift)) = read_shift(section, directory) else { continue };
+        if bounds.shifts.count_of(queue) < SHIFTS_PER_QUEUE_MAX {
             bounds.shifts.add(queue, shift);
+        } else if crowded.insert(queue) {
+            let message = format!("a queue has more than {SHIFTS_PER_QUEUE_MAX} shifts");
+            directory.report(source.problem(span, message));
         }
     }
     bounds
 }
 
-fn read_shift(mut section: Section<'_>, queue_named: impl Fn(&str) -> Option<QueueId>) -> Option<(QueueId, Shift)> {
+fn read_shift(mut section: Section<'_>, directory: &DirectoryReader<'_>) -> Option<(QueueId, Shift)> {
     let queue = section.required_string("queue");
     section.document_required("days");
     let days = section.strings("days");
@@ -39,13 +48,7 @@ fn read_shift(mut section: Section<'_>, queue_named: impl Fn(&str) -> Option<Que
     section.document_values("applies", ShiftScope::ALL.iter().map(|scope| scope.name()));
     let applies = section.string("applies");
 
-    let found = queue.and_then(|queue| {
-        let found = queue_named(queue.value);
-        if found.is_none() {
-            section.report(&queue.span, format!("there is no queue `{}`", queue.value));
-        }
-        found
-    });
+    let found = queue.and_then(|queue| directory.queue_named(&section, &queue));
     let days = read_days(&section, &days);
     let begin = from.as_ref().and_then(|time| minutes(&section, "from", time, MINUTES_PER_DAY - 1));
     let end = to.as_ref().and_then(|time| minutes(&section, "to", time, MINUTES_PER_DAY));

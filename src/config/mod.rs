@@ -11,6 +11,7 @@
 pub mod asterisk;
 pub mod audit;
 mod directory;
+mod domains;
 mod feature_codes;
 pub mod files;
 mod fingerprint;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::directory::{DirectoryReader, required_id};
+use crate::config::directory::{BrokenEntries, DirectoryReader, required_id};
 use crate::config::feature_codes::FeatureCodeReader;
 use crate::config::files::FileStamp;
 use crate::config::fingerprint::Fingerprint;
@@ -13,8 +13,8 @@ use crate::config::presets::PRESETS;
 use crate::config::problem::{Problem, Problems};
 use crate::config::reader::{Section, Source, SpannedStr};
 use crate::config::schema::trace::FreeKeyValues;
-use crate::config::{login_bounds, model, users_csv};
-use crate::limits::{DOMAINS_PER_ORGANIZATION_MAX, LEASE_SECONDS_MAX, TOML_FILE_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::config::{domains, login_bounds, model, users_csv};
+use crate::limits::{LEASE_SECONDS_MAX, TOML_FILE_BYTES_MAX};
 use crate::policy::directory::DirectoryBuilder;
 use crate::policy::model::{Model, SettingSet};
 use crate::policy::{LeaseTerms, Limits, Organization, Policy};
@@ -73,7 +73,7 @@ pub(super) fn read_from(
     let table = source.parse(&mut problems.borrow_mut())?;
     let mut root = Section::root(source, &table, problems);
     let name = required_id(&mut root, "organization");
-    let domains = read_domains(&mut root);
+    let domains = domains::read(&mut root);
     let model_name = root.required_string("model");
     let known_model = model_name.as_ref().and_then(|name| model_named(&root, name, context.models));
     let previous = name.as_ref().and_then(|name| context.previous.organization(name.value));
@@ -94,10 +94,12 @@ pub(super) fn read_from(
     let limits = read_limits(root.section("limits"));
 
     let builder = DirectoryBuilder::new(previous.map(|previous| &previous.directory));
-    let mut reader = DirectoryReader { model, model_is_known, problems, warnings, builder };
+    let (broken_queues, broken_users) = <(BrokenEntries, BrokenEntries)>::default();
+    let mut reader =
+        DirectoryReader { model, model_is_known, problems, warnings, builder, broken_queues, broken_users };
     root.sections("queues").into_iter().for_each(|section| reader.queue(section));
     let (logins, shifts) = (root.section("logins"), root.sections("shifts"));
-    let login_bounds = login_bounds::read(logins, shifts, |name| reader.builder.directory().queue_named(name));
+    let login_bounds = login_bounds::read(logins, shifts, &reader);
     root.sections("users").into_iter().for_each(|section| reader.user(section));
     let users_csv = root.string("users_csv").map(|csv| folder.join(csv.value));
     let users_csv = users_csv.map(|path| (path.clone(), FileStamp::of(&path)));
@@ -126,28 +128,6 @@ pub(super) fn read_from(
     };
     let at_domains = domains.into_iter().map(|domain| source.problem(domain.span, "")).collect();
     Some(OrganizationFile { at_name: source.problem(name.span, ""), organization, at_domains, users_csv })
-}
-
-/// Reads the SIP domains of the organization: each at most once, whatever its case.
-fn read_domains<'a>(root: &mut Section<'a>) -> Vec<SpannedStr<'a>> {
-    let mut domains: Vec<SpannedStr<'a>> = vec![];
-    for domain in root.strings("domains") {
-        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        if !(1..=VALUE_BYTES_MAX).contains(&domain.value.len()) || !domain.value.bytes().all(is_name) {
-            let message = format!("`{}` cannot be a domain", domain.value);
-            let help =
-                format!("a domain is a host name or an IPv4 address: 1 to {VALUE_BYTES_MAX} of A-Z a-z 0-9 . _ -");
-            root.report_with_help(&domain.span, message, help);
-        } else if domains.iter().any(|other| other.value.eq_ignore_ascii_case(domain.value)) {
-            root.report(&domain.span, format!("`domains` has `{}` twice", domain.value));
-        } else {
-            domains.push(domain);
-        }
-    }
-    if let Some(excess) = domains.get(DOMAINS_PER_ORGANIZATION_MAX) {
-        root.report(&excess.span, format!("there are more than {DOMAINS_PER_ORGANIZATION_MAX} domains"));
-    }
-    domains
 }
 
 fn model_named(

@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::limits::{PROBLEM_BYTES_MAX, PROBLEMS_REPORTED_MAX};
+use crate::limits::{PROBLEM_BYTES_MAX, PROBLEM_VALUE_BYTES_MAX, PROBLEMS_REPORTED_MAX};
+use crate::telephony::escaped;
 
 /// One problem, with its position.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -40,7 +41,7 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.file)?;
+        formatter.write_str(&escaped(&self.file))?;
         if let (Some(line), Some(column)) = (self.line, self.column) {
             write!(formatter, ":{line}:{column}")?;
         }
@@ -65,9 +66,8 @@ impl Problems {
     /// Adds a problem.
     pub fn add(&mut self, mut problem: Problem) {
         if self.problems.len() < PROBLEMS_REPORTED_MAX {
-            // A message may quote a value, which may be as long as the file.
-            shorten(&mut problem.message);
-            problem.help.as_mut().into_iter().for_each(shorten);
+            tame(&mut problem.message);
+            problem.help.as_mut().into_iter().for_each(tame);
             self.problems.push(problem);
         } else {
             self.more += 1;
@@ -97,9 +97,25 @@ impl Problems {
     }
 }
 
-fn shorten(text: &mut String) {
-    if text.len() > PROBLEM_BYTES_MAX {
-        let end = (0..=PROBLEM_BYTES_MAX).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+/// Makes a text fit for a terminal and a page: a message may quote a value, which may hold anything and be as long as
+/// the file. Values are between backticks.
+fn tame(text: &mut String) {
+    let is_value = |position: usize| position % 2 == 1;
+    let parts = text.split('`').enumerate();
+    let parts = parts.map(|(position, part)| {
+        let mut part = escaped(part).into_owned();
+        if is_value(position) {
+            shorten(&mut part, PROBLEM_VALUE_BYTES_MAX);
+        }
+        part
+    });
+    *text = parts.collect::<Vec<_>>().join("`");
+    shorten(text, PROBLEM_BYTES_MAX);
+}
+
+fn shorten(text: &mut String, bytes_max: usize) {
+    if text.len() > bytes_max {
+        let end = (0..=bytes_max).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
         text.truncate(end);
         text.shrink_to_fit();
         text.push('…');
@@ -122,3 +138,29 @@ impl fmt::Display for Problems {
 }
 
 impl std::error::Error for Problems {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_controls_no_terminal_and_fits_on_a_page() {
+        let mut problems = Problems::default();
+        let long = "x".repeat(5_000);
+        for value in ["a\n2:1: forged", "\u{1b}[2J", "\u{202e}evil", "\u{9b}0m", "\r", "a`b\u{7}", &long] {
+            let message = format!("there is no queue `{value}`");
+            problems.add(Problem::of_file("a\n.toml", message).help(format!("write `{value}`")));
+        }
+        for problem in &problems.problems {
+            let shown = problem.to_string();
+            assert_eq!(shown.lines().count(), 2, "{shown:?}");
+            assert!(!shown.chars().any(|character| character != '\n' && character.is_control()), "{shown:?}");
+            assert!(shown.len() < 400, "{shown}");
+        }
+        let shown: Vec<&str> = problems.problems.iter().map(|problem| &*problem.message).collect();
+        assert_eq!(shown[0], "there is no queue `a\\n2:1: forged`");
+        assert_eq!(shown[1], "there is no queue `\\u{1b}[2J`");
+        assert_eq!(shown[2], "there is no queue `\\u{202e}evil`");
+        assert_eq!(shown[6], format!("there is no queue `{}…`", "x".repeat(PROBLEM_VALUE_BYTES_MAX)));
+    }
+}

@@ -165,6 +165,13 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Records the pattern of the value, or of each value of a list.
+    pub(super) fn document_pattern(&self, key: &'static str, pattern: &'static str) {
+        if let Some(trace) = &self.source.trace {
+            trace.borrow_mut().document_pattern(&self.path, key, pattern);
+        }
+    }
+
     /// Records that the operator chooses the keys of this table, and the type of their values.
     pub(super) fn free_keys(&self, values: FreeKeyValues) {
         if let Some(trace) = &self.source.trace {

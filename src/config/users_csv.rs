@@ -100,55 +100,69 @@ impl UserTable<'_, '_> {
     }
 
     fn user(&mut self, row: &CsvRow) {
+        if self.add_user(row).is_none() {
+            self.reader.broken_users.add(Some(row.field(0)), Some(row.field(1)));
+        }
+    }
+
+    /// `None`: the row has a problem, which is reported unless it follows from that of a queue.
+    fn add_user(&mut self, row: &CsvRow) -> Option<()> {
         let [id, extension, roles, queues, supervises, edits] = std::array::from_fn(|column| row.field(column));
         if let Err(error) = check_id(id) {
-            return self.report(row, 0, format!("`{id}` cannot be an id: {error}"));
+            return self.refuse(row, 0, format!("`{id}` cannot be an id: {error}"));
         }
         if let Err(error) = check_number(extension) {
-            return self.report(row, 1, format!("`{extension}` cannot be dialed: {error}"));
+            return self.refuse(row, 1, format!("`{extension}` cannot be dialed: {error}"));
         }
         let mut wrong = self.reader.too_many_roles(words(roles).count());
         let roles = self.reader.role_set(words(roles), |_, message| wrong = Some(message));
         if let Some(message) = wrong {
-            return self.report(row, 2, message);
+            return self.refuse(row, 2, message);
         }
         self.served.clear();
         for name in words(queues) {
-            let Some(queue) = self.queue(row, 3, name) else { return };
+            let queue = self.queue(row, 3, name)?;
             if self.served.contains(&queue) {
-                return self.report(row, 3, format!("the queue `{name}` is listed twice"));
+                return self.refuse(row, 3, format!("the queue `{name}` is listed twice"));
             }
             self.served.push(queue);
         }
         self.supervised.clear();
         for name in words(supervises) {
-            let Some(queue) = self.queue(row, 4, name) else { return };
+            let queue = self.queue(row, 4, name)?;
             if self.supervised.iter().any(|(known, _)| *known == queue) {
-                return self.report(row, 4, format!("the queue `{name}` is listed twice"));
+                return self.refuse(row, 4, format!("the queue `{name}` is listed twice"));
             }
             self.supervised.push((queue, false));
         }
         for name in words(edits) {
-            let Some(queue) = self.queue(row, 5, name) else { return };
+            let queue = self.queue(row, 5, name)?;
             match self.supervised.iter_mut().find(|(supervised, _)| *supervised == queue) {
                 Some((_, edits)) => *edits = true,
-                None => return self.report(row, 5, format!("`{name}` is in `edits` but not in `supervises`")),
+                None => return self.refuse(row, 5, format!("`{name}` is in `edits` but not in `supervises`")),
             }
         }
         let user =
             NewUser { id, extension, roles, protected: false, served: &self.served, supervised: &self.supervised };
         if let Err(error) = self.reader.builder.user(&user) {
-            return self.report(row, 0, format!("the user `{id}` cannot be added: {error}"));
+            return self.refuse(row, 0, format!("the user `{id}` cannot be added: {error}"));
         }
         if let Some(message) = self.reader.idle_supervision(&user) {
             self.reader.warnings.borrow_mut().add(self.problem(row.line, 1, message));
         }
+        Some(())
+    }
+
+    /// Reports a problem of the row, which adds no user.
+    fn refuse(&self, row: &CsvRow, column: usize, message: String) -> Option<()> {
+        self.report(row, column, message);
+        None
     }
 
     fn queue(&self, row: &CsvRow, column: usize, name: &str) -> Option<QueueId> {
         let queue = self.reader.builder.directory().queue_named(name);
-        if queue.is_none() {
-            self.report(row, column, format!("there is no queue `{name}`"));
+        if let Some(message) = self.reader.unknown_queue(name).filter(|_| queue.is_none()) {
+            self.report(row, column, message);
         }
         queue
     }

@@ -55,7 +55,7 @@ use crate::sessions::activity::BoundReached;
 use crate::sessions::store::{Store, StoreError};
 use crate::telephony::{Moment, QueueSet, Token, UnixMillis};
 pub use audit::QuestionOrigin;
-pub use batch::Batch;
+pub use batch::{Batch, BatchQuestion};
 use change_feed::ChangeFeed;
 pub use commit::group::PendingCommit;
 use commit::writer::write_all;
@@ -163,7 +163,7 @@ impl Gate {
         queues: &mut QueueSet,
         answer: impl FnOnce(Outcome<'_>, Option<Awaited>) -> R,
     ) -> R {
-        self.batch().ask(&QuestionOrigin::default(), event, now, queues, answer)
+        self.batch().ask(BatchQuestion { origin: &QuestionOrigin::default(), event, now, queues }, answer)
     }
 
     /// Whether the answer to a question with this `until` may be sent at `now`, by the system clock. False: it is

@@ -30,6 +30,8 @@ limits! {
     QUEUES_PER_USER_MAX: usize = 256;
     /// SIP domains of one organization.
     DOMAINS_PER_ORGANIZATION_MAX: usize = 256;
+    /// Bytes of one part of a SIP domain, between dots (RFC 1123).
+    DOMAIN_LABEL_BYTES_MAX: usize = 63;
     /// Feature codes of one organization, including those of its preset.
     FEATURE_CODES_PER_ORGANIZATION_MAX: usize = 256;
     /// Roles of one role model: a set of roles has 16 bits.
@@ -66,8 +68,12 @@ limits! {
     AMI_PATTERN_BYTES_MAX: usize = 64;
     /// Bytes of one problem of the configuration; the rest of a longer message is cut off.
     PROBLEM_BYTES_MAX: usize = 1_024;
+    /// Bytes of one value in a problem of the configuration; the rest of a longer value is cut off.
+    PROBLEM_VALUE_BYTES_MAX: usize = 128;
     /// Seconds of a lease: 31 days.
     LEASE_SECONDS_MAX: u32 = 31 * 24 * 3_600;
+    /// Shifts of one queue.
+    SHIFTS_PER_QUEUE_MAX: usize = 64;
     /// Shifts of one organization.
     SHIFTS_PER_ORGANIZATION_MAX: usize = 4_096;
     /// Host names under which the admin listener answers.
@@ -186,6 +192,9 @@ limits! {
     CALL_SECONDS_MAX: u32 = 24 * 3_600;
     /// Seconds for which a call that is transferred may be replaced by the user whom it was offered to.
     TRANSFER_OFFER_SECONDS: u32 = 30;
+    /// Transfers and replacements of one call whose answers are not sent yet, and one more; a further one is denied
+    /// with `overload`.
+    OPEN_TRANSFERS_PER_CALL_MAX: usize = 16;
     /// Seconds before its end from which on a lease counts as ending soon: 5 minutes.
     LEASE_ENDS_SOON_SECONDS: u32 = 5 * 60;
     /// Partitions of the session table of one organization: listing all sessions locks one partition at a time.

@@ -21,6 +21,7 @@ pub fn pairs_of_any_policy() -> Vec<Pair> {
         DenyReason::MissingAttribute,
         DenyReason::NotSupervising,
         DenyReason::Overload,
+        DenyReason::SelfTarget,
         DenyReason::StateUnavailable,
         DenyReason::TooLate,
         DenyReason::UnknownAction,
@@ -75,7 +76,7 @@ fn before_grants(action: &Action) -> Vec<DenyReason> {
     when(uses(Key::Queue) || uses(Key::From), DenyReason::UnknownQueue);
     // An action on the actor's own login sessions has a target only if a feature code has `{target}`: the actor.
     let own = action.effect.subject() == Some(Subject::Actor);
-    when(uses(Key::Target) || own, DenyReason::UnknownTarget);
+    when(uses(Key::Target), DenyReason::UnknownTarget);
     when(own, DenyReason::TargetOutOfScope);
     when(uses(Key::Group), DenyReason::UnknownGroup);
     when(supervises, DenyReason::UnknownCall);

@@ -181,7 +181,8 @@ impl Policy {
         self.ends_idle
     }
 
-    /// The organization that the event names, by its name or by a domain. Domains match without regard to case.
+    /// The organization that the event names, by its name or by a domain. Domains match without regard to case. A dot
+    /// at the end makes another domain, which no organization has: the PBX authenticated its users in that other one.
     #[must_use]
     pub fn organization_of(&self, event: &Event<'_>) -> Option<&Organization> {
         if !event.is_by_domain {

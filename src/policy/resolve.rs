@@ -405,6 +405,7 @@ impl<'p> RequestedAction<'p, '_> {
     }
 
     /// Denies a code that names somebody else for an action on the actor's own login sessions: a key of another phone.
+    /// An extension that nobody has is somebody else too, so that the answer does not tell which extensions exist.
     fn check_dialed_user(
         &self,
         directory: &Directory,
@@ -412,8 +413,8 @@ impl<'p> RequestedAction<'p, '_> {
         known: PartlyResolved<'p>,
     ) -> Result<(), ResolveError<'p>> {
         let Some(dialed) = self.dialed_user else { return Ok(()) };
-        let dialed = directory.user_named(dialed).ok_or_else(|| known.denied(DenyReason::UnknownTarget))?;
-        if dialed.id() == actor.id() { Ok(()) } else { Err(known.denied(DenyReason::TargetOutOfScope)) }
+        let is_actor = directory.user_named(dialed).is_some_and(|dialed| dialed.id() == actor.id());
+        if is_actor { Ok(()) } else { Err(known.denied(DenyReason::TargetOutOfScope)) }
     }
 }
 

@@ -729,3 +729,82 @@ fn wrong_arguments_exit_with_the_usage_code() {
         assert!(status.code() == Some(0) && !text.is_empty(), "{arguments:?}");
     }
 }
+
+/// FIELD E21: what follows from a broken element is no problem of its own, in lists, shifts, groups and rows of a CSV.
+#[test]
+fn one_mistake_is_one_problem() {
+    let shift = |queue: &str| {
+        format!(
+            "\n[[shifts]]\nqueue = \"{queue}\"\ndays = [\"mon\"]\nfrom = \"08:00\"\nto = \"18:00\"\n\
+             time_zone = \"UTC\"\n"
+        )
+    };
+    let text = format!("{ORGANIZATION}{MORE}{}{}", shift("600"), shift("q0"));
+    let broken: [(&str, &str, &[&str]); 6] = [
+        ("number = \"600\"", "number = 600", &["`number` must be a string"]),
+        ("id = \"q0\"\n", "id = \"q 0\"\n", &["`q 0` cannot be an id"]),
+        ("id = \"q0\"\n", "", &["the key `id` is missing"]),
+        ("extension = \"1001\"", "extension = 1001", &["`extension` must be a string"]),
+        ("id = \"supervisor\"\n", "id = [\"supervisor\"]\n", &["`id` must be a string"]),
+        // Two mistakes are two problems.
+        ("queue = \"600\"", "queue = \"699\"", &["there is no queue `699`"]),
+    ];
+    for (from, to, expected) in broken {
+        let folder = Folder::with("acme.toml", &text);
+        let rows = "id,extension,roles,queues,supervises,edits\ncarl,1901,agent,600,,\ndora,1902,agent,q0,,\n";
+        folder.write("organizations/users.csv", rows);
+        folder.replace(
+            ORGANIZATION_FILE,
+            "organization = \"acme\"\n",
+            "organization = \"acme\"\nusers_csv = \"users.csv\"\n",
+        );
+        assert_eq!(check(&folder).0, LOADS, "{}", check(&folder).1);
+        folder.replace(ORGANIZATION_FILE, from, to);
+        let found = problems(&folder);
+        assert_eq!(found.len(), expected.len(), "{to}: {found:#?}");
+        assert!(found.iter().zip(expected).all(|(found, expected)| found.contains(expected)), "{to}: {found:#?}");
+    }
+    // A row of a CSV that is broken, and a group that names its user.
+    let folder = Folder::with("acme.toml", &text.replace("members = [\"agent\"]", "members = [\"agent\", \"carl\"]"));
+    folder.write("organizations/users.csv", "id,extension,roles,queues,supervises,edits\ncarl,19x1,agent,600,,\n");
+    folder.replace(
+        ORGANIZATION_FILE,
+        "organization = \"acme\"\n",
+        "organization = \"acme\"\nusers_csv = \"users.csv\"\n",
+    );
+    let found = problems(&folder);
+    assert!(found.len() == 1 && found[0].contains("`19x1` cannot be dialed"), "{found:#?}");
+    let crowded = format!("{ORGANIZATION}{}", shift("600").repeat(65) + &shift("q0").repeat(3));
+    let found = problems(&Folder::with("acme.toml", &crowded));
+    assert!(found.len() == 1 && found[0].contains("more than 64 shifts"), "{found:#?}");
+}
+
+/// No value of a file controls the terminal of whoever reads a problem, begins a line or fills a page: `check`,
+/// `explain`, the reload and the log.
+#[test]
+fn a_problem_escapes_the_values_that_it_shows() {
+    let folder = Folder::with("acme.toml", ORGANIZATION);
+    let sidecar = Sidecar::start(&folder);
+    let long = "y".repeat(3_000);
+    let hostile = ["\\u001b[2J\\u001b]0;x\\u0007", "a\\nacme.toml:1:1: forged", "\\u202e\\u009b31m", &long];
+    let unknown: Vec<String> = hostile.iter().map(|value| format!("\"{value}\"")).collect();
+    let text = ORGANIZATION.replace("queues = [\"q0\"]", &format!("queues = [{}]", unknown.join(", ")));
+    let keyed = format!("\"k\\u001b[1m\" = 1\nmodel = \"g\\u0007\"\n{}", text.replace("model = \"goto\"\n", ""));
+    for broken in [text, keyed] {
+        folder.write(ORGANIZATION_FILE, &broken);
+        let reload = sidecar.reload();
+        assert_eq!(reload["successful"], false);
+        let path = folder.path().to_str().unwrap();
+        let question = ["--org", "acme", "--actor", "1001", "do", "queue.login"];
+        let mut shown = vec![check(&folder).1, run(&["--config", path, "log"]).1];
+        shown.push(run(&[&["--config", path, "explain"][..], &question].concat()).1);
+        shown.extend(sidecar.log_until("configuration").into_iter().map(|line| line + "\n"));
+        for text in &shown {
+            let is_tame = |character: char| character == '\n' || !(character.is_control() || character == '\u{202e}');
+            assert!(text.chars().all(is_tame), "{text:?}");
+            assert!(!text.lines().any(|line| line.starts_with("acme.toml:1:1: forged")), "{text}");
+            assert!(!text.contains(&long[..200]), "a value is cut: {text}");
+        }
+        assert!(shown[0].contains("problem") || shown[0].contains("there is no"), "{}", shown[0]);
+    }
+}

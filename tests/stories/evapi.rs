@@ -192,6 +192,45 @@ fn kamailio_can_always_write() {
     ask(&mut kamailio.accept(), 7, 7);
 }
 
+/// More questions than may wait for the disk on one connection: each gets one answer, and what is answered `overload`
+/// changed nothing.
+#[test]
+fn a_question_beyond_those_that_wait_is_refused_and_changes_nothing() {
+    const QUESTIONS: u32 = 3_000;
+    let kamailio = Kamailio::start();
+    let folder = Folder::with("acme.toml", ORGANIZATION).durable();
+    let process = folder.read("queuewarden.toml");
+    folder.write("queuewarden.toml", &format!("{process}[connect]\nevapi = [\"{}\"]\n", kamailio.address()));
+    let sidecar = Sidecar::start(&folder);
+    let mut stream = kamailio.accept();
+    let toggle = |label: u32| {
+        let once = format!("c-1.{label}");
+        let payload = json!({"verb": "dial", "org": "acme", "actor": "1001", "digits": "*45600", "once": once, "idx": 1, "lbl": label});
+        let payload = payload.to_string();
+        format!("{}:{payload},", payload.len())
+    };
+    let all: String = (0..QUESTIONS).map(toggle).collect();
+    let mut writer = stream.try_clone().unwrap();
+    let written = std::thread::spawn(move || writer.write_all(all.as_bytes()).unwrap());
+    let (mut labels, mut allowed, mut refused) = (std::collections::BTreeSet::new(), 0, 0);
+    for _ in 0..QUESTIONS {
+        let reply = next(&mut stream);
+        assert!(labels.insert(reply["lbl"].as_u64().unwrap()), "answered twice: {reply}");
+        match reply["reason"].as_str().unwrap() {
+            "assigned" | "logged_out" => allowed += 1,
+            "overload" => refused += 1,
+            _ => panic!("{reply}"),
+        }
+    }
+    written.join().unwrap();
+    assert!(refused > 0 && allowed > 300, "{allowed} allowed, {refused} refused");
+    let is_in = sidecar.ask("may org=acme actor=1001 action=queue.login queue=600").contains("already_logged_in");
+    assert_eq!(is_in, allowed % 2 == 1, "{allowed} toggles");
+    // A refused question is not kept under its name: asked again, it is decided.
+    stream.write_all(toggle(QUESTIONS - 1).as_bytes()).unwrap();
+    assert_ne!(next(&mut stream)["reason"], "overload");
+}
+
 /// The sidecar writes whole frames: every read ends at the end of an answer.
 #[test]
 fn answers_come_in_whole_netstrings() {

@@ -504,3 +504,21 @@ fn several_queues_are_joined_by_ampersands() {
     let answer = sidecar.agi("1003", "acme/dial", &["digits=*13"]);
     assert_eq!((&*answer["QW_VERDICT"], &*answer["QW_QUEUES"]), ("ALLOW", "600&601"));
 }
+
+/// FastAGI has no `may`: every question is carried out. A path or an argument that tries it changes nothing.
+#[test]
+fn a_question_that_only_asks_is_none_in_fastagi() {
+    let sidecar = start();
+    for (path, arguments, reason) in [
+        ("acme/may/queue.login", &["queue=600"][..], "malformed"),
+        ("may/acme/queue.login", &["queue=600"], "malformed"),
+        ("acme/may", &["action=queue.login", "queue=600"], "unknown_key"),
+        ("acme/may", &["queue=600"], "unknown_action"),
+        ("acme/queue.login", &["queue=600", "verb=may"], "malformed"),
+        ("acme/queue.login", &["queue=600", "may"], "malformed"),
+    ] {
+        let answer = sidecar.agi("1001", path, arguments);
+        assert_eq!((&*answer["QW_VERDICT"], &*answer["QW_REASON"]), ("DENY", reason), "{path} {arguments:?}");
+    }
+    assert!(sidecar.ask("may org=acme actor=1001 action=queue.logout queue=600").contains("not_logged_in"));
+}

@@ -142,6 +142,9 @@ fn value(trace: &SchemaTrace, path: &[TableStep], key: &'static str, traced: &Tr
     if let (Some(text), false) = (text.as_object_mut(), traced.values.is_empty()) {
         text.insert("enum".to_owned(), traced.values.clone().into());
     }
+    if let (Some(text), Some(pattern)) = (text.as_object_mut(), traced.pattern) {
+        text.insert("pattern".to_owned(), pattern.into());
+    }
     match traced.shape {
         // The readers read every key that they name.
         None => json!(false),
