@@ -81,12 +81,15 @@ fn without_a_sidecar_agents_log_out_and_pause_but_do_not_log_in() {
     assert_eq!(line.lines().count(), 1, "one line for a refusal");
 }
 
-/// A member of `queues.conf`.
+/// FIELD B12: a member of `queues.conf`.
 #[test]
 fn a_static_member_pauses_without_a_session_and_cannot_log_out() {
     let lab = AsteriskLab::start();
     add_staff(&lab);
     let phone = Phone::new(&lab, "1003", 500);
+    assert_eq!(phone.dial("*14605"), 500, "Asterisk cannot remove it, with or without a session");
+    assert!(log(&lab, "1003", "*14605").contains("not done: not_logged_in but NOTDYNAMIC"));
+    assert!(lab.is_member("605", "1003"));
     assert_eq!(phone.dial("*15605"), 200);
     assert!(lab.is_paused("605", "1003"));
     assert_eq!(phone.dial("*16605"), 403);

@@ -10,30 +10,30 @@ use crate::pbx::asterisk_lab::AsteriskLab;
 use crate::pbx::phone::{Phone, SipCall, add_staff};
 use crate::support::{run, wait_until};
 
-const AGENT: u32 = 500;
-const CUSTOMER: u32 = 900;
-const SUPERVISOR: u32 = 1_300;
-const OUTSIDER: u32 = 1_700;
-const ALL: [u32; 4] = [AGENT, CUSTOMER, SUPERVISOR, OUTSIDER];
+pub const AGENT: u32 = 500;
+pub const CUSTOMER: u32 = 900;
+pub const SUPERVISOR: u32 = 1_300;
+pub const OUTSIDER: u32 = 1_700;
+pub const ALL: [u32; 4] = [AGENT, CUSTOMER, SUPERVISOR, OUTSIDER];
 
 /// Seconds between two checks in these tests.
 const RECHECK_SECONDS: &str = "2";
 /// The longest time until a supervision must be over: a check, on a busy machine.
-const OUT: Duration = Duration::from_secs(8);
-const MODES: [(&str, &str); 3] = [("*2211005", "listen"), ("*2221005", "whisper"), ("*2231005", "barge")];
+pub const OUT: Duration = Duration::from_secs(8);
+pub const MODES: [(&str, &str); 3] = [("*2211005", "listen"), ("*2221005", "whisper"), ("*2231005", "barge")];
 
 /// A customer and an agent in a call of queue 600, and the phones of a supervisor and of an outsider.
-struct Office {
-    supervisor: Phone,
-    outsider: Phone,
-    customer: SipCall,
-    agent: SipCall,
+pub struct Office {
+    pub supervisor: Phone,
+    pub outsider: Phone,
+    pub customer: SipCall,
+    pub agent: SipCall,
     customer_phone: Phone,
-    _agent_phone: Phone,
+    pub agent_phone: Phone,
 }
 
 impl Office {
-    fn open(lab: &AsteriskLab) -> Self {
+    pub fn open(lab: &AsteriskLab) -> Self {
         add_staff(lab);
         lab.set_global("QW_RECHECK_SECONDS", RECHECK_SECONDS);
         let agent_phone = Phone::new(lab, "1005", AGENT).register();
@@ -48,17 +48,26 @@ impl Office {
             customer,
             agent,
             customer_phone,
-            _agent_phone: agent_phone,
+            agent_phone,
         }
+    }
+
+    /// The customer calls the queue again, and the agent answers.
+    pub fn reopen(&mut self) {
+        self.customer.hang_up();
+        self.agent.hang_up();
+        self.customer = self.customer_phone.call("600");
+        self.agent = self.agent_phone.incoming();
+        hears(&self.agent, &[CUSTOMER]);
     }
 }
 
 /// Waits until the call hears exactly these tones.
-fn hears(call: &SipCall, tones: &[u32]) {
+pub fn hears(call: &SipCall, tones: &[u32]) {
     wait_until(&format!("{tones:?} to be heard"), || call.hears(&ALL) == tones);
 }
 
-fn is_counted(lab: &AsteriskLab, mode: &str, count: f64) -> bool {
+pub fn is_counted(lab: &AsteriskLab, mode: &str, count: f64) -> bool {
     (lab.supervisions(mode) - count).abs() < f64::EPSILON
 }
 
