@@ -337,8 +337,8 @@ impl PhoneState {
             _ => (headers.clone(), String::new()),
         };
         self.send(&format!(
-            "{method} {} SIP/2.0\r\n{}From: {}\r\nTo: {}\r\nCall-ID: {id}\r\nCSeq: {} {method}\r\n{}Max-Forwards: 70\r\n\
-             Supported: replaces\r\n{headers}{authorization}Content-Length: {}\r\n\r\n{body}",
+            "{method} {} SIP/2.0\r\n{}From: {}\r\nTo: {}\r\nCall-ID: {id}\r\nCSeq: {} {method}\r\n{}\
+             Max-Forwards: 70\r\nSupported: replaces\r\n{headers}{authorization}Content-Length: {}\r\n\r\n{body}",
             call.target,
             self.via(),
             call.local,
