@@ -1,13 +1,16 @@
-//! Given a running supervision, when a party of the supervised call is parked, or the agent has a second call, then the
-//! supervisor hears the queue's call and no other, and nobody outside of it hears the supervisor.
+//! Given a supervision, when a party of the supervised call is parked, the agent has a second call, or another phone
+//! picks up a call, then the supervisor hears the queue's call and no other, and nobody outside of it hears the supervisor.
 //!
 //! Issue 14, "How it is shown": the tests measure tones, as those of `takeover` do (FIELD A1).
 
 use std::time::{Duration, Instant};
 
 use crate::pbx::asterisk_lab::AsteriskLab;
-use crate::pbx::phone::{Phone, SipCall};
-use crate::pbx::takeover::{AGENT, ALL, CUSTOMER, MODES, OUT, OUTSIDER, Office, SUPERVISOR, hears, is_counted};
+use crate::pbx::phone::{Phone, SipCall, add_staff};
+use crate::pbx::takeover::{
+    AGENT, ALL, CUSTOMER, MODES, OUT, OUTSIDER, Office, RECHECK_SECONDS, SUPERVISOR, each_party_hears, hears,
+    is_counted,
+};
 use crate::support::wait_until;
 
 /// Longer than two checks of a supervision in these tests.
@@ -154,5 +157,74 @@ fn a_supervision_ends_when_the_agent_transfers_the_customer() {
         assert_eq!(office.supervisor.dial(code), 480, "{mode}: the agent is in no call");
         outsider.hang_up();
         office.reopen();
+    }
+}
+
+/// FIELD A1: a colleague picks up the queue's call, which rings at the agent: each mode is heard by the colleague and
+/// the customer, and ends with the colleague's part of the call.
+#[test]
+fn after_a_pickup_each_mode_is_heard_by_the_right_parties() {
+    let lab = AsteriskLab::start();
+    add_staff(&lab);
+    lab.set_global("QW_RECHECK_SECONDS", RECHECK_SECONDS);
+    let (ringing, colleague) = (Phone::ringing(&lab, "1005", OUTSIDER).register(), Phone::new(&lab, "1006", AGENT));
+    let (customer, supervisor) = (Phone::new(&lab, "3001", CUSTOMER), Phone::new(&lab, "2001", SUPERVISOR));
+    assert_eq!(ringing.dial("*13600"), 200);
+    for (code, mode) in MODES {
+        let customer = customer.call("600");
+        drop(ringing.incoming());
+        let picked_up = colleague.call("*81005");
+        hears(&picked_up, &[CUSTOMER]);
+        assert_eq!(supervisor.dial(code), 480, "{mode}: the agent whose phone rang is in no call");
+        let supervising = supervisor.call(&code.replace("1005", "1006"));
+        assert_eq!(supervising.status(), 200, "{mode}");
+        each_party_hears(mode, &supervising, &picked_up, &customer);
+        assert_eq!(supervising.ends_within(TWO_CHECKS), None, "{mode}");
+        each_party_hears(mode, &supervising, &picked_up, &customer);
+        picked_up.hang_up();
+        assert!(supervising.ends_within(OUT).is_some(), "{mode}");
+        wait_until("the end of the supervision", || is_counted(&lab, mode, 0.0));
+        customer.hang_up();
+    }
+}
+
+/// FIELD A1, A6: a program dials a supervision code for the supervisor (AMI `Originate`), and an outsider picks up the
+/// call that rings at the supervisor's phone.
+#[test]
+fn a_supervision_is_not_begun_by_the_phone_that_picks_up_the_supervisors_call() {
+    let lab = AsteriskLab::start();
+    let office = Office::open(&lab);
+    let ringing = Phone::ringing(&lab, "2001", SUPERVISOR).register();
+    for (code, mode) in MODES {
+        lab.originate_at("2001", code);
+        drop(ringing.incoming());
+        let outsider = office.outsider.call("*82001");
+        assert!(outsider.ends_within(OUT).is_some(), "{mode}: the outsider stays");
+        let refused = lab.decided(&format!("call.{mode}"), "deny", "supervisor_role_required");
+        assert!((refused - 1.0).abs() < f64::EPSILON, "{mode}: the code is judged as the outsider's");
+        assert!(!office.agent.hears(&ALL).contains(&OUTSIDER), "{mode}");
+        assert!(is_counted(&lab, mode, 0.0), "{mode}");
+    }
+    hears(&office.agent, &[CUSTOMER]);
+    hears(&office.customer, &[AGENT]);
+}
+
+/// TRUTH 2: a reload of the sidecar that changes nothing, and a reload of Asterisk, leave a supervision as it is.
+#[test]
+fn a_supervision_that_is_still_allowed_outlives_a_reload() {
+    let lab = AsteriskLab::start();
+    let office = Office::open(&lab);
+    for (code, mode) in MODES {
+        let supervisor = office.supervisor.call(code);
+        each_party_hears(mode, &supervisor, &office.agent, &office.customer);
+        assert_eq!(lab.sidecar().reload()["successful"], true);
+        lab.cli("core reload");
+        lab.set_global("QW_RECHECK_SECONDS", RECHECK_SECONDS);
+        lab.set_global("QW_WAIT_SECONDS", "5");
+        assert_eq!(supervisor.ends_within(TWO_CHECKS), None, "{mode}");
+        each_party_hears(mode, &supervisor, &office.agent, &office.customer);
+        assert!(is_counted(&lab, mode, 1.0), "{mode}");
+        supervisor.hang_up();
+        wait_until("the end of the supervision", || is_counted(&lab, mode, 0.0));
     }
 }

@@ -17,7 +17,7 @@ pub const OUTSIDER: u32 = 1_700;
 pub const ALL: [u32; 4] = [AGENT, CUSTOMER, SUPERVISOR, OUTSIDER];
 
 /// Seconds between two checks in these tests.
-const RECHECK_SECONDS: &str = "2";
+pub const RECHECK_SECONDS: &str = "2";
 /// The longest time until a supervision must be over: a check, on a busy machine.
 pub const OUT: Duration = Duration::from_secs(8);
 pub const MODES: [(&str, &str); 3] = [("*2211005", "listen"), ("*2221005", "whisper"), ("*2231005", "barge")];
@@ -67,6 +67,18 @@ pub fn hears(call: &SipCall, tones: &[u32]) {
     wait_until(&format!("{tones:?} to be heard"), || call.hears(&ALL) == tones);
 }
 
+/// Waits until the supervisor, the agent and the customer hear exactly what the mode means.
+pub fn each_party_hears(mode: &str, supervisor: &SipCall, agent: &SipCall, customer: &SipCall) {
+    let (to_agent, to_customer): (&[u32], &[u32]) = match mode {
+        "listen" => (&[CUSTOMER], &[AGENT]),
+        "whisper" => (&[CUSTOMER, SUPERVISOR], &[AGENT]),
+        _ => (&[CUSTOMER, SUPERVISOR], &[AGENT, SUPERVISOR]),
+    };
+    hears(supervisor, &[AGENT, CUSTOMER]);
+    hears(agent, to_agent);
+    hears(customer, to_customer);
+}
+
 pub fn is_counted(lab: &AsteriskLab, mode: &str, count: f64) -> bool {
     (lab.supervisions(mode) - count).abs() < f64::EPSILON
 }
@@ -79,15 +91,8 @@ fn each_mode_is_heard_by_the_right_parties_and_survives_the_checks() {
     for (code, mode) in MODES {
         let supervisor = office.supervisor.call(code);
         assert_eq!(supervisor.status(), 200, "{mode}");
-        let (agent, customer): (&[u32], &[u32]) = match mode {
-            "listen" => (&[CUSTOMER], &[AGENT]),
-            "whisper" => (&[CUSTOMER, SUPERVISOR], &[AGENT]),
-            _ => (&[CUSTOMER, SUPERVISOR], &[AGENT, SUPERVISOR]),
-        };
         for _ in 0..2 {
-            hears(&supervisor, &[AGENT, CUSTOMER]);
-            hears(&office.agent, agent);
-            hears(&office.customer, customer);
+            each_party_hears(mode, &supervisor, &office.agent, &office.customer);
             assert_eq!(supervisor.ends_within(Duration::from_secs(5)), None, "{mode} is allowed all the time");
             assert!(is_counted(&lab, mode, 1.0), "{mode}: asking again makes no second supervision");
         }
@@ -133,15 +138,18 @@ fn a_phone_that_takes_over_a_supervision_is_hung_up_at_the_next_check() {
 fn a_supervision_that_is_no_longer_allowed_ends_at_the_next_check() {
     let lab = AsteriskLab::start();
     let office = Office::open(&lab);
-    let supervisor = office.supervisor.call("*2211005");
-    hears(&supervisor, &[AGENT, CUSTOMER]);
-    lab.folder.replace("organizations/acme.toml", "supervises = [\"support\", \"line\"]", "supervises = [\"line\"]");
-    assert_eq!(lab.sidecar().reload()["successful"], true);
-    assert!(supervisor.ends_within(OUT).is_some(), "dana no longer supervises the queue");
-    assert_eq!(office.supervisor.dial("*2211005"), 403);
+    let (with, without) = ("supervises = [\"support\", \"line\"]", "supervises = [\"line\"]");
+    for (code, mode) in MODES {
+        let supervisor = office.supervisor.call(code);
+        hears(&supervisor, &[AGENT, CUSTOMER]);
+        lab.folder.replace("organizations/acme.toml", with, without);
+        assert_eq!(lab.sidecar().reload()["successful"], true);
+        assert!(supervisor.ends_within(OUT).is_some(), "{mode}: dana no longer supervises the queue");
+        assert_eq!(office.supervisor.dial(code), 403, "{mode}");
+        lab.folder.replace("organizations/acme.toml", without, with);
+        assert_eq!(lab.sidecar().reload()["successful"], true);
+    }
 
-    lab.folder.replace("organizations/acme.toml", "supervises = [\"line\"]", "supervises = [\"support\", \"line\"]");
-    assert_eq!(lab.sidecar().reload()["successful"], true);
     for (code, mode) in MODES {
         let supervisor = office.supervisor.call(code);
         hears(&supervisor, &[AGENT, CUSTOMER]);
