@@ -241,7 +241,8 @@ impl Transport {
     }
 }
 
-/// A CANCEL while the sidecar does not answer ends the call when the wait is over, and a late verdict does not revive it.
+/// A CANCEL while the sidecar does not answer ends the call when the wait is over, and a late verdict does not revive
+/// it.
 #[test]
 fn a_cancel_ends_the_wait() {
     for transport in Transport::BOTH {

@@ -1,5 +1,6 @@
 //! Given a supervision, when a party of the supervised call is parked, the agent has a second call, or another phone
-//! picks up a call, then the supervisor hears the queue's call and no other, and nobody outside of it hears the supervisor.
+//! picks up a call, then the supervisor hears the queue's call and no other, and nobody outside of it hears the
+//! supervisor.
 //!
 //! Issue 14, "How it is shown": the tests measure tones, as those of `takeover` do (FIELD A1).
 
