@@ -18,7 +18,7 @@ use crate::support::wait_until;
 const TWO_CHECKS: Duration = Duration::from_secs(5);
 const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 
-/// `parker` parks its peer, a channel of `parked`.
+/// `parker` parks its peer, a channel of `parked`. Both must be connected: before, Asterisk has nobody to park.
 fn park(lab: &AsteriskLab, parker: &SipCall, parked: &str) {
     assert_eq!(parker.transfer_to_number("800"), 202);
     let channel = format!("PJSIP/{parked}-");
@@ -90,7 +90,9 @@ fn a_supervision_is_not_handed_over_through_a_parked_call() {
         let supervisor = office.supervisor.call(code);
         hears(&supervisor, &[AGENT, CUSTOMER]);
         let consultation = office.supervisor.call("2002");
-        park(&lab, &office.outsider.incoming(), "2001");
+        let consulted = office.outsider.incoming();
+        hears(&consulted, &[SUPERVISOR]);
+        park(&lab, &consulted, "2001");
         let outsider = retrieve(&office.outsider);
         hears(&outsider, &[SUPERVISOR]);
         assert_eq!(supervisor.transfer_to(&consultation), 202);

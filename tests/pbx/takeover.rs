@@ -117,13 +117,15 @@ fn a_phone_that_takes_over_a_supervision_is_hung_up_at_the_next_check() {
             } else {
                 let consultation = office.supervisor.call("2002");
                 let outsider = office.outsider.incoming();
+                // Before the two phones are connected Asterisk has nothing to transfer, and refuses.
+                hears(&outsider, &[SUPERVISOR]);
                 let (from, to) =
                     if way == "refer" { (&supervisor, &consultation) } else { (&consultation, &supervisor) };
                 assert_eq!(from.transfer_to(to), 202);
                 outsider
             };
             let stayed = inherited.ends_within(OUT);
-            assert!(stayed.is_some(), "{mode} by {way}: the outsider stays");
+            assert!(stayed.is_some(), "{mode} by {way}: the outsider stays, and hears {:?}", inherited.hears(&ALL));
             wait_until("the outsider's voice to be gone", || {
                 !office.agent.hears(&ALL).contains(&OUTSIDER) && !office.customer.hears(&ALL).contains(&OUTSIDER)
             });
@@ -181,6 +183,7 @@ fn a_supervision_does_not_follow_the_agent_into_another_call() {
     hears(&supervisor, &[AGENT, CUSTOMER]);
     let consultation = office.customer_phone.call("2002");
     let outsider = office.outsider.incoming();
+    hears(&outsider, &[CUSTOMER]);
     assert_eq!(office.customer.transfer_to(&consultation), 202);
     assert!(supervisor.ends_within(OUT).is_some());
     hears(&outsider, &[AGENT]);
