@@ -370,7 +370,8 @@ const fn default_reason(effect: Effect) -> AllowReason {
         | Effect::Login(_)
         | Effect::Toggle { .. }
         | Effect::TogglePause { .. }
-        | Effect::Supervise(_) => AllowReason::RolePermits,
+        | Effect::Supervise(_)
+        | Effect::Watch => AllowReason::RolePermits,
     }
 }
 

@@ -212,7 +212,7 @@ enum TargetSource<'e> {
     Excluded,
     /// The name of a user.
     Name(&'e [u8]),
-    /// The agent on the reported call: a supervision that names a call and no target.
+    /// The agent on the reported call: a supervision, or a watch, that names a call and no target.
     Call,
     /// There is no target: the event names none, or the action uses none.
     Nowhere,
@@ -226,7 +226,7 @@ impl<'e> TargetSource<'e> {
         }
         match requested.target {
             Some(name) if action.uses.has(Key::Target) => Self::Name(name),
-            None if event.call.is_some() && matches!(action.effect, Effect::Supervise(_)) => Self::Call,
+            None if event.call.is_some() && action.effect.concerns_a_call() => Self::Call,
             _ => Self::Nowhere,
         }
     }

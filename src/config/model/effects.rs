@@ -35,6 +35,7 @@ impl<'a> ModelReader<'a> {
             ("toggle_pause", [None, Some(unpaused)], [None, Some(paused)]) => {
                 becomes(unpaused, paused, Effect::TogglePause { pause: 0, resume: 0 })
             }
+            ("watch", [None, None], [None, None]) => Effect::Watch,
             (toggle @ ("toggle" | "toggle_pause"), _, _) => {
                 let help = match toggle {
                     "toggle" => "logged_out = \"queue.login\", logged_in = \"queue.logout\"",
@@ -47,8 +48,8 @@ impl<'a> ModelReader<'a> {
                 Effect::Supervise(SupervisionMode::named(mode).unwrap_or(SupervisionMode::Listen))
             }
             _ => {
-                let help = "login, logout, pause, resume, toggle, toggle_pause, listen, whisper or barge; an action \
-                            without `does` changes nothing";
+                let help = "login, logout, pause, resume, toggle, toggle_pause, listen, whisper, barge or watch; an \
+                            action without `does` changes nothing";
                 section.report_with_help(&does.span, format!("an action cannot do `{}`", does.value), help);
                 Effect::Nothing
             }
