@@ -13,6 +13,7 @@ mod help;
 mod models;
 mod question;
 mod serve;
+mod suggest;
 pub mod topics;
 mod what_who;
 

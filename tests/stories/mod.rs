@@ -8,6 +8,8 @@ mod all_keys;
 mod ask;
 mod asterisk_link;
 mod audit;
+mod audit_search;
+mod audited_errors;
 mod broken_reload;
 mod calls;
 mod captures;
