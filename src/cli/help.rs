@@ -164,7 +164,7 @@ Exit codes:
 Examples:
   queuewarden audit verify
   queuewarden audit tail -n 20 --actor 1001 --verdict deny
-  queuewarden audit tail --from 09:10 --to 09:20 --queue 600
+  queuewarden audit tail --from 2026-11-22T09:10 --to 2026-11-22T09:20 --queue 600
   queuewarden audit export --from 2026-11-22 --to 2026-11-23 --format csv";
 
 /// Below the options of `explain`.

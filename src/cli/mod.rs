@@ -13,7 +13,6 @@ mod help;
 mod models;
 mod question;
 mod serve;
-mod suggest;
 pub mod topics;
 mod what_who;
 

@@ -112,6 +112,11 @@ impl ConfigFolder {
         self.files.iter().map(|&(file, _)| file).find(|file| file.as_bytes() == name)
     }
 
+    /// One of the files, by any number.
+    pub(super) fn file(&self, number: usize) -> ConfigFile {
+        self.files.get(number % self.files.len().max(1)).copied().unwrap_or((ORGANIZATION_FILE, ""))
+    }
+
     fn write(&self, file: &str, content: &[u8]) {
         fs::write(self.path.join(file), content).expect("the temporary folder is writable");
     }

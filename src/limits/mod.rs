@@ -48,6 +48,12 @@ limits! {
     CSV_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
     /// Bytes of one line of a CSV file.
     CSV_LINE_BYTES_MAX: usize = 64 * 1024;
+    /// Names of broken users, or of broken queues, of one file that are kept, to leave out what follows from them.
+    BROKEN_NAMES_MAX: usize = 100_000;
+    /// Problems of one kind in one file that are reported each; more of them are reported as one.
+    PROBLEMS_OF_A_KIND_MAX: usize = 8;
+    /// Further places of one problem that are reported; others are counted.
+    PROBLEM_PLACES_MAX: usize = 3;
     /// Problems that one load of the configuration reports; further problems are counted.
     PROBLEMS_REPORTED_MAX: usize = 100;
     /// Bytes of an id in the configuration.

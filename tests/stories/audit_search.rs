@@ -1,5 +1,5 @@
-//! Given an audit log, when an operator asks at night for the lines of somebody, of a queue, or of a time, then the lines
-//! are found by any name and by local time, and a misspelled name is named (FIELD D2).
+//! Given an audit log, when an operator asks at night for the lines of somebody, of a queue, or of a time, then the
+//! lines are found by any name and by local time, and a misspelled name is named (FIELD D2).
 
 use std::fs;
 use std::io::Write as _;

@@ -38,6 +38,7 @@ mod login_bounds;
 mod metrics;
 mod million_names;
 mod once;
+mod one_mistake;
 mod operator;
 mod order_of_checks;
 mod overload;

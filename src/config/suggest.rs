@@ -6,7 +6,8 @@ const CHANGES_MAX: usize = 2;
 const CHARACTERS_MAX: usize = 64;
 
 /// The name that is nearest to the given one. `None`: none is near.
-pub(super) fn nearest<'a>(given: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+#[must_use]
+pub fn nearest<'a>(given: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let given: Vec<char> = given.chars().flat_map(char::to_lowercase).take(CHARACTERS_MAX + 1).collect();
     if given.len() > CHARACTERS_MAX {
         return None;
@@ -27,7 +28,8 @@ pub(super) fn nearest<'a>(given: &str, names: impl IntoIterator<Item = &'a str>)
 }
 
 /// `did you mean …?` behind a message; empty if no name is near.
-pub(super) fn hint<'a>(given: &str, names: impl IntoIterator<Item = &'a str>) -> String {
+#[must_use]
+pub fn hint<'a>(given: &str, names: impl IntoIterator<Item = &'a str>) -> String {
     nearest(given, names).map_or_else(String::new, |name| format!("; did you mean `{name}`?"))
 }
 
