@@ -121,6 +121,15 @@ impl ConfigFolder {
         fs::write(self.path.join(file), content).expect("the temporary folder is writable");
     }
 
+    /// Loads the folder with `content` in one of its files.
+    pub(super) fn load(&self, file: &str, content: &[u8]) -> Result<LoadedConfig, Problems> {
+        self.write(file, content);
+        let loaded = config::load(&self.path, &Policy::default());
+        let shipped = self.files.iter().filter(|(name, _)| *name == file);
+        shipped.for_each(|(_, content)| self.write(file, content.as_bytes()));
+        loaded
+    }
+
     /// Loads the folder with `content` in one of its files, then loads it again over the first result.
     pub(super) fn load_twice(&self, file: &str, content: &[u8]) -> [Result<LoadedConfig, Problems>; 2] {
         self.write(file, content);

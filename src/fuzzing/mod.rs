@@ -33,7 +33,7 @@ pub use fastagi::fastagi_environment;
 pub use freeswitch::freeswitch_block;
 pub use kamailio::{jsonrpc_body, netstring_frames};
 pub use line::line_frame;
-pub use one_mistake::one_mistake;
+pub use one_mistake::{every_mistake, one_mistake};
 
 /// A target: its name, which is also the name of its file in `fuzz/` and of its corpus, and its body.
 pub type Target = (&'static str, fn(&[u8]));

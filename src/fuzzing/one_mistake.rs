@@ -29,11 +29,33 @@ pub fn one_mistake(data: &[u8]) {
         let lines: Vec<&str> = text.split_inclusive('\n').collect();
         let line = (at(2) << 8 | at(3)) % lines.len().max(1);
         let Some(mistake) = mistake(file, &lines, line, at(4), at(5)) else { return };
-        let [loaded, _] = folder.load_twice(file, mistake.content.as_bytes());
-        if let Err(problems) = loaded {
+        if let Err(problems) = folder.load(file, mistake.content.as_bytes()) {
             check(&problems, &folder.path.join(file), &mistake, lines.get(line).copied().unwrap_or_default());
         }
     });
+}
+
+/// Every input of [`one_mistake`] that makes another mistake.
+#[must_use]
+pub fn every_mistake() -> Vec<[u8; 6]> {
+    const PLACES: u8 = 8;
+    let mut inputs = vec![];
+    for (folder, files) in (0_u8..).zip([GOTO, VOXIMPLANT]) {
+        for (number, (file, text)) in (0_u8..).zip(files) {
+            let lines: Vec<&str> = text.split_inclusive('\n').collect();
+            for (position, line) in (0_u16..).zip(0..lines.len()) {
+                let [high, low] = position.to_be_bytes();
+                let mut made = vec![];
+                for [kind, place] in (0..5_u8).flat_map(|kind| (0..PLACES).map(move |place| [kind, place])) {
+                    let mistake = mistake(file, &lines, line, usize::from(kind), usize::from(place));
+                    let Some(mistake) = mistake.filter(|mistake| !made.contains(&mistake.content)) else { continue };
+                    made.push(mistake.content);
+                    inputs.push([folder, number, high, low, kind, place]);
+                }
+            }
+        }
+    }
+    inputs
 }
 
 fn check(problems: &Problems, file: &Path, mistake: &Mistake, before: &str) {
@@ -53,7 +75,8 @@ fn check(problems: &Problems, file: &Path, mistake: &Mistake, before: &str) {
 /// The file with a mistake in one line. `None`: this kind of mistake cannot be made there.
 fn mistake(file: &str, lines: &[&str], line: usize, kind: usize, place: usize) -> Option<Mistake> {
     let text = lines.get(line)?.trim_end_matches('\n');
-    let changed = if file.ends_with(".csv") {
+    let is_csv = Path::new(file).extension().is_some_and(|extension| extension == "csv");
+    let changed = if is_csv {
         if line == 0 { text.replacen("id", "ud", 1) } else { with_wrong_field(text, place) }
     } else {
         let (key, value) = text.split_once('=').filter(|(key, _)| is_key(key))?;
@@ -67,7 +90,7 @@ fn mistake(file: &str, lines: &[&str], line: usize, kind: usize, place: usize) -
     };
     let content = [&lines.get(..line)?.concat(), &*changed, "\n", &lines.get(line + 1..)?.concat()].concat();
     // A value that is not closed may be noticed as late as at the next table.
-    let is_syntax = kind % 5 == 2 && !file.ends_with(".csv");
+    let is_syntax = kind % 5 == 2 && !is_csv;
     let table = lines.iter().skip(line + 1).position(|next| next.starts_with('['));
     let last = if is_syntax { table.map_or(lines.len(), |next| line + 2 + next) } else { line + 1 };
     Some(Mistake { content, first_line: line + 1, last_line: last + 1 })

@@ -32,7 +32,8 @@ fn jsonrpc(sidecar: &Sidecar, request: &Value) -> String {
     netstring(&mut stream)
 }
 
-/// Given a dialplan that writes `qeue=600`, when 1001 is refused in each dialect, then `audit tail` of 1001 answers why.
+/// Given a dialplan that writes `qeue=600`, when 1001 is refused in each dialect, then `audit tail` of 1001 answers
+/// why.
 #[test]
 fn a_misspelled_key_is_found_by_the_actor_in_every_dialect() {
     let fixtures = Fixtures::new("");

@@ -722,6 +722,42 @@ fn problems_of_users_csv_are_reported_with_their_lines() {
     assert!(problems(&folder).iter().any(|problem| problem.contains("people.csv cannot be read")));
 }
 
+/// FIELD D10: the CSV file says who is protected, and files that begin with a byte-order mark load, or name it.
+#[test]
+fn users_csv_has_protected_users_and_files_may_begin_with_a_byte_order_mark() {
+    const MARK: &str = "\u{feff}";
+    let folder = Folder::with(
+        "acme.toml",
+        &format!("{MARK}{}", ORGANIZATION.replace("model = \"goto\"", "model = \"goto\"\nusers_csv = \"people.csv\"")),
+    );
+    let people = "id,extension,roles,queues,supervises,edits,protected\nzoe,5001,agent,q0,,,true\nyan,5002,agent,q0,,,\n\
+                  xia,5003,agent,q0,,,false\n";
+    folder.write("organizations/people.csv", &format!("{MARK}{people}"));
+    for file in ["models/goto.toml", PROCESS] {
+        let text = folder.read(file);
+        folder.write(file, &format!("{MARK}{text}"));
+    }
+    let (status, text) = check(&folder);
+    assert_eq!(status, LOADS, "{text}");
+    let sidecar = Sidecar::start(&folder);
+    for (target, reason) in [("5001", "target_protected"), ("5002", "role_permits"), ("5003", "role_permits")] {
+        let answer = sidecar.ask(&format!("may org=acme actor=2001 action=call.listen target={target} queue=600"));
+        assert!(answer.contains(reason), "{target}: {answer}");
+    }
+    drop(sidecar);
+    folder.write("organizations/people.csv", &people.replace(",true", ",yes"));
+    let reported = problems(&folder);
+    assert!(
+        matches!(&reported[..], [only] if only.contains("people.csv:2:21: `protected` must be `true`, `false` or empty")),
+        "{reported:#?}"
+    );
+    folder.write("organizations/people.csv", people);
+    folder.write("token", &format!("{MARK}0123456789abcdef0123456789abcdef"));
+    folder.replace(PROCESS, "[listen]\n", "[listen]\nline_token_file = \"token\"\n");
+    let reported = problems(&folder);
+    assert!(matches!(&reported[..], [only] if only.contains("begins with a byte-order mark")), "{reported:#?}");
+}
+
 #[test]
 fn wrong_arguments_exit_with_the_usage_code() {
     for arguments in [
