@@ -97,6 +97,15 @@ closed_list! {
     }
 }
 
+impl ErrorReason {
+    /// Whether a request was denied for this reason. The other errors follow an answer, or end a connection without a
+    /// request.
+    #[must_use]
+    pub const fn is_denial(self) -> bool {
+        !matches!(self, Self::Overload | Self::RevisionGone | Self::VerdictRefused | Self::VerdictUnread)
+    }
+}
+
 closed_list! {
     /// The label of an action in metrics: signaling actions by name, all other actions together.
     ActionLabel {

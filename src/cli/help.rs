@@ -156,13 +156,16 @@ Examples:
 pub(super) const AUDIT: &str = "\
 Exit codes:
   0   success; for `verify`: every line is unaltered, and no line is missing
-  1   a line is altered or missing, or the log cannot be read
+  1   a line is altered or missing, the log cannot be read, or nothing was found by a name that the
+      configuration lacks
+  2   an option is wrong: no such reason, no such time, a time that happens twice or is to come
   78  queuewarden.toml does not load
 
 Examples:
   queuewarden audit verify
-  queuewarden audit tail -n 20 --actor 1001
-  queuewarden audit export --format csv";
+  queuewarden audit tail -n 20 --actor 1001 --verdict deny
+  queuewarden audit tail --from 2026-11-22T09:10 --to 2026-11-22T09:20 --queue 600
+  queuewarden audit export --from 2026-11-22 --to 2026-11-23 --format csv";
 
 /// Below the options of `explain`.
 pub(super) const EXPLAIN: &str = "\

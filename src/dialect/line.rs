@@ -85,6 +85,7 @@ use crate::decision::{AnswerQueues, ErrorReason, Outcome, WireError};
 use crate::dialect::connection::PersistentConnection;
 use crate::dialect::fields::{Fields, Verb};
 use crate::dialect::output::{append, append_number, append_queues};
+use crate::dialect::readable::ReadableRequest;
 use crate::dialect::watch::WatchRequest;
 use crate::dialect::{After, AnswerField, ChangeWords, Dialect, DialectLabel, Patience, Step, supervision_options};
 use crate::event::{Event, Key, KeySet};
@@ -124,7 +125,7 @@ const fn reply_key(name: &'static str, carried_by: &'static str, description: &'
     AnswerField { name, carried_by, description }
 }
 
-/// The id of a reply to a line whose own id cannot be read.
+/// The id of a reply if that of the line cannot be read.
 const NO_ID: &[u8] = b"-";
 
 /// One connection of the line dialect.
@@ -232,12 +233,13 @@ impl Dialect for Line {
             if input.len() < LINE_BYTES_MAX {
                 return Step::More;
             }
+            self.connection.finish();
             let error = WireError::new(ErrorReason::TooLong);
             append_error(output, split_id(window).0, error);
-            self.connection.finish();
-            return Step::Done { consumed: input.len(), fault: Some(error.reason), after: After::Finish };
+            return Step::Done { consumed: input.len(), fault: Some(error), after: After::Finish };
         };
         let consumed = end.saturating_add(1);
+        let done = |fault| Step::Done { consumed, fault, after: After::Continue };
         let line = window.get(..end).unwrap_or_default();
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let (id, after_id) = split_id(line);
@@ -255,16 +257,16 @@ impl Dialect for Line {
             }
             Ok(LineRequest::Ping) => {
                 append(output, &[id, b" pong\n"]);
-                return Step::Done { consumed, fault: None, after: After::Continue };
+                return done(None);
             }
             Ok(LineRequest::Authenticated) => {
                 append(output, &[id, b" allow reason=authenticated\n"]);
-                return Step::Done { consumed, fault: None, after: After::Continue };
+                return done(None);
             }
             Err(error) => error,
         };
         append_error(output, id, error);
-        Step::Done { consumed, fault: Some(error.reason), after: After::Continue }
+        done(Some(error))
     }
 
     fn reads_ahead(&self) -> bool {
@@ -316,6 +318,10 @@ impl Dialect for Line {
             append_error(output, split_id(unread).0, WireError::new(fault));
         }
         Some(fault)
+    }
+
+    fn readable(&self, request: &[u8]) -> ReadableRequest {
+        ReadableRequest::of_line(request)
     }
 
     fn patience(&self, has_unread: bool) -> Patience {
@@ -411,7 +417,6 @@ mod tests {
             ("a-b ping\n", "- error reason=malformed\n"),
             ("7  ping\n", "7 error reason=malformed\n"),
             ("7 ping \n", "7 error reason=malformed\n"),
-            ("7 ping\r\r\n", "7 error reason=malformed\n"),
             ("7 pi\0ng\n", "7 error reason=malformed\n"),
             ("7 dail org=acme\n", "7 error reason=unknown_verb\n"),
             ("7 ping org=acme\n", "7 error reason=unknown_key\n"),

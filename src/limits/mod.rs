@@ -50,6 +50,12 @@ limits! {
     CSV_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
     /// Bytes of one line of a CSV file.
     CSV_LINE_BYTES_MAX: usize = 64 * 1024;
+    /// Names of broken users, or of broken queues, of one file that are kept, to leave out what follows from them.
+    BROKEN_NAMES_MAX: usize = 100_000;
+    /// Problems of one kind in one file that are reported each; more of them are reported as one.
+    PROBLEMS_OF_A_KIND_MAX: usize = 8;
+    /// Further places of one problem that are reported; others are counted.
+    PROBLEM_PLACES_MAX: usize = 3;
     /// Problems that one load of the configuration reports; further problems are counted.
     PROBLEMS_REPORTED_MAX: usize = 100;
     /// Bytes of an id in the configuration.
@@ -235,6 +241,18 @@ limits! {
     AUDIT_SAMPLE_MAX: u64 = 1_000_000;
     /// Largest setting for the allowed questions that change nothing and are written to the audit log in one second.
     AUDIT_PLAIN_ALLOWS_PER_SECOND_MAX: u64 = 1_000_000;
+    /// How far the time of a line may be before that of an earlier line of the same file of the audit log; behind a
+    /// clock that is set back further, the next line begins a file. `audit tail` and `export` rely on it.
+    AUDIT_TIME_BACK_MAX: Duration = Duration::from_secs(10);
+    /// Errors of one peer that are written to the audit log in one `audit_error_interval`; of further errors, the
+    /// number is written.
+    AUDIT_ERRORS_PER_PEER_MAX: u32 = 200;
+    /// Errors of all peers together that are written to the audit log in one `audit_error_interval`; of further errors,
+    /// the number is written.
+    AUDIT_ERRORS_MAX: u32 = 2_000;
+    /// Interval over which the errors of a peer are counted for the audit log; at its end the number of unwritten
+    /// errors is written.
+    AUDIT_ERROR_INTERVAL: Duration = Duration::from_secs(10);
     /// Interval at which audit lines that no answer waits for are written.
     AUDIT_FLUSH_INTERVAL: Duration = Duration::from_millis(200);
     /// Interval at which files of the audit log beyond their retention are deleted.
@@ -297,8 +315,9 @@ limits! {
     LOG_ERRORS_PER_PEER_MAX: u32 = 5;
     /// Errors of all peers together that are logged in one `log_peer_interval`; further errors are counted.
     LOG_ERRORS_MAX: u32 = 100;
-    /// Peers whose errors are counted separately; the errors of further peers share one count.
-    LOG_PEERS_MAX: usize = 1_024;
+    /// Peers whose errors are counted separately, for the log and for the audit log; the errors of further peers share
+    /// one count.
+    ERROR_QUOTA_PEERS_MAX: usize = 1_024;
     /// Interval over which the errors of a peer are counted; at its end the number of unlogged errors is logged.
     LOG_PEER_INTERVAL: Duration = Duration::from_secs(10);
     /// Queues with a metric series of their own; `sessions_by_queue_max` cannot be larger.

@@ -107,7 +107,7 @@ impl<'t, D: Dialect> Turn<'t, D> {
                 None if questions.is_empty() || taken == input.len() => break,
                 Some(Step::More) => break,
                 None => {}
-                Some(step) => taken += self.take_other(step),
+                Some(step) => taken += self.take_other(step, input.get(taken..).unwrap_or_default()),
             }
             if self.result.watch.is_some() {
                 break;
@@ -223,13 +223,14 @@ impl<'t, D: Dialect> Turn<'t, D> {
         self.result.after = self.dialect.answer(id, &outcome, self.output);
     }
 
-    /// Takes a step that is no question; returns the number of its bytes.
-    fn take_other(&mut self, step: &Step<'_>) -> usize {
+    /// Takes a step that is no question; returns the number of its bytes. `unread` begins with these bytes.
+    fn take_other(&mut self, step: &Step<'_>, unread: &[u8]) -> usize {
         match *step {
             Step::Done { consumed, fault, after } => {
                 self.result.after = after;
-                if let Some(reason) = fault {
-                    self.context.note_error(reason);
+                if let Some(error) = fault {
+                    let request = unread.get(..consumed).unwrap_or(unread);
+                    self.context.note_error(error, || self.dialect.readable(request));
                 }
                 consumed
             }
