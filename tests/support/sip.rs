@@ -293,8 +293,8 @@ impl Phone {
         Some(answer)
     }
 
-    /// Sends the request, a CANCEL after the provisional answer 100, and calls `canceled` at the first answer to either.
-    /// Returns the final status of the request.
+    /// Sends the request, a CANCEL after the provisional answer 100, and calls `canceled` at the first answer to
+    /// either. Returns the final status of the request.
     pub fn ask_and_cancel(&self, number: &str, credentials: &str, canceled: impl FnOnce()) -> u16 {
         self.ask_and_cancel_after(number, credentials, || (), canceled)
     }
