@@ -22,6 +22,7 @@ mod presets;
 pub mod problem;
 pub mod process;
 mod reader;
+mod restart;
 pub mod schema;
 mod secret;
 mod users_csv;

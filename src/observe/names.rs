@@ -31,6 +31,8 @@ metric_names! {
         "When the configuration was last loaded, in seconds since 1970.";
     POLICY_STALE = "policy_stale":
         "1 if a TOML or CSV file of the configuration has changed since it was last loaded, else 0.";
+    RESTART_NEEDED = "restart_needed":
+        "Keys of `queuewarden.toml` whose new value takes effect only after a restart; 0: none.";
     DECISIONS = "decisions_total": "Decisions, by dialect, action, decision and reason.";
     DECISION_DURATION = "decision_duration_seconds":
         "Time from parsing a question to its encoded answer: of the first questions of a read, in the first 64 reads of a connection and then in one of 16.";

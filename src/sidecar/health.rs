@@ -101,11 +101,17 @@ impl Sidecar {
         CHECKS.iter().find(|check| !(check.holds)(self)).map(|check| check.failure)
     }
 
-    /// The result of every check, one a line.
+    /// The result of every check, one a line, and whether keys wait for a restart, which does not make it unready.
     pub(crate) fn checks(&self) -> String {
         let line = |Check { name, holds, failure }: &Check| {
             if holds(self) { format!("[+] {name} ok\n") } else { format!("[-] {name} failed: {failure}\n") }
         };
-        CHECKS.iter().map(line).collect()
+        let keys = self.restart_keys();
+        let restart = if keys.is_empty() {
+            "[+] restart not needed\n".to_owned()
+        } else {
+            format!("[!] restart needed for {}\n", keys.join(", "))
+        };
+        CHECKS.iter().map(line).chain([restart]).collect()
     }
 }

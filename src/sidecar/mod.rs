@@ -62,8 +62,11 @@ pub struct ReloadStatus {
     pub problems: Problems,
     /// Settings that are valid but probably not intended.
     pub warnings: Problems,
-    /// Whether `queuewarden.toml` has changes that take effect only after a restart.
+    /// Whether `restart_keys` names a key.
     pub restart_needed: bool,
+    /// The keys of `queuewarden.toml` whose new value takes effect only after a restart, each with its table. A load
+    /// that fails keeps the keys of the load before.
+    pub restart_keys: Vec<String>,
 }
 
 impl Sidecar {
@@ -106,7 +109,16 @@ impl Sidecar {
     /// Counts and keeps a failed load of the configuration.
     pub fn note_failure(&self, status: ReloadStatus) {
         self.metrics.reload_failed();
-        *self.last_reload.lock().unwrap_or_else(PoisonError::into_inner) = status;
+        let mut last = self.last_reload.lock().unwrap_or_else(PoisonError::into_inner);
+        // The values of the last load that succeeded still wait for a restart.
+        let restart_keys = std::mem::take(&mut last.restart_keys);
+        *last = ReloadStatus { restart_needed: !restart_keys.is_empty(), restart_keys, ..status };
+    }
+
+    /// The keys of `queuewarden.toml` whose new value takes effect only after a restart.
+    #[must_use]
+    pub fn restart_keys(&self) -> Vec<String> {
+        self.last_reload.lock().unwrap_or_else(PoisonError::into_inner).restart_keys.clone()
     }
 
     /// Sets the files that the policy was loaded from.

@@ -46,6 +46,9 @@ pub(super) struct PolicyFigures {
     pub(super) revision: f64,
     pub(super) stale: bool,
     pub(super) last_load_successful: bool,
+    pub(super) restart_needed: bool,
+    /// The keys of `queuewarden.toml` whose new value takes effect only after a restart, each with its table.
+    pub(super) restart_keys: Vec<String>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -112,6 +115,8 @@ impl Figures {
                 revision: sum(names::POLICY_REVISION),
                 stale: is(names::POLICY_STALE),
                 last_load_successful: is(names::POLICY_LAST_RELOAD_SUCCESSFUL),
+                restart_needed: is(names::RESTART_NEEDED),
+                restart_keys: now.status.last_reload.restart_keys.clone(),
             },
             decisions_per_second: interval.decisions(),
             decision_seconds: interval.percentiles(names::DECISION_DURATION),
