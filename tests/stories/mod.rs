@@ -23,6 +23,7 @@ mod freeswitch;
 mod freeswitch_dialplan;
 mod garbage;
 mod gauges;
+mod health_checks;
 mod installing;
 mod jsonrpc;
 mod kept_sessions;
