@@ -170,15 +170,15 @@ impl Running {
 fn status_line(sidecar: &Sidecar) -> String {
     let last = sidecar.last_reload();
     let revision = sidecar.adopted_revision.load(Ordering::Relaxed);
-    let mut line = if last.successful {
+    let loaded = if last.successful {
         format!("policy {revision}, organizations {}", sidecar.gate.policy().organizations().count())
     } else {
         format!("policy {revision}; the configuration on disk does not load: problems {}", last.problems.count())
     };
     if last.restart_needed {
-        line += &format!("; restart needed for {}", last.restart_keys.join(", "));
+        return format!("{loaded}; restart needed for {}", last.restart_keys.join(", "));
     }
-    line
+    loaded
 }
 
 // Reload -------------------------------------------------------------------------------------------------------------
