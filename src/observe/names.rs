@@ -63,6 +63,8 @@ metric_names! {
     WATCHERS_CUT_OFF = "watchers_cut_off_total": "Watchers that did not read in time or fell behind the change feed.";
     LOG_LINES_LEFT_OUT = "log_lines_left_out_total":
         "Lines that were left out of the log: stderr was not read in time, or the quota for errors or decisions was used up.";
+    EVAPI_LINKS = "evapi_links":
+        "Kamailios of `[connect] evapi`; `connections` of the dialect `evapi` is the number that is connected.";
     AMI_LINKS = "ami_links": "Links to Asterisk that are configured.";
     AMI_LINKS_UP = "ami_links_up": "Links to Asterisk that are logged in.";
     AMI_REMOVALS = "ami_removals_total": "Queue members in Asterisk whose login session ended, by outcome.";

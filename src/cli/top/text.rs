@@ -89,6 +89,8 @@ fn health(figures: &Figures) -> TonedLine {
     let mut when = |is_faulty, fault| faults.extend(Some(fault).filter(|_| is_faulty));
     when(!figures.store_healthy, "STORE CANNOT BE WRITTEN");
     when(figures.audit_healthy == Some(false), "AUDIT LOG CANNOT BE WRITTEN");
+    when(figures.evapi_links_down > 0.0, "LINK TO KAMAILIO DOWN");
+    when(figures.ami_links_down > 0.0, "LINK TO ASTERISK DOWN");
     when(figures.draining, "DRAINING");
     when(!figures.ready && !figures.draining, "NOT READY");
     when(!figures.policy.last_load_successful, "LAST LOAD FAILED");
