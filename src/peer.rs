@@ -45,6 +45,16 @@ impl Peer {
     }
 }
 
+impl fmt::Display for QuotaKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(formatter),
+            Self::User(user) => write!(formatter, "uid {user}"),
+            Self::Others => formatter.write_str("unknown"),
+        }
+    }
+}
+
 impl fmt::Display for Peer {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

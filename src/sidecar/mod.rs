@@ -5,6 +5,7 @@
 mod bound;
 mod clock;
 mod health;
+mod held;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +16,7 @@ use serde::Serialize;
 pub use bound::{BoundListener, ListenAddress};
 pub use clock::Clock;
 pub(crate) use health::{Health, OpenListenerGuard};
+pub(crate) use held::HeldConnections;
 
 use crate::audit::buffer::AuditBuffer;
 use crate::config::files::Files;
@@ -43,6 +45,8 @@ pub struct Sidecar {
     /// Revision of the newest policy that every connection uses. 0 before the first policy.
     pub adopted_revision: AtomicU64,
     pub(crate) health: Health,
+    /// The accepted connections of PBX dialects, by peer.
+    pub(crate) held: HeldConnections,
     draining: AtomicBool,
     last_reload: Mutex<ReloadStatus>,
     /// The files of the policy in force.
@@ -86,6 +90,7 @@ impl Sidecar {
             log,
             adopted_revision: AtomicU64::new(0),
             health: Health::default(),
+            held: HeldConnections::default(),
             draining: AtomicBool::new(false),
             last_reload: Mutex::default(),
             files: Mutex::default(),
