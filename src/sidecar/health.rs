@@ -114,8 +114,8 @@ impl Sidecar {
         ]
     }
 
-    /// The result of every check, one a line, then what does not make the sidecar unready: links that are down, and keys
-    /// that wait for a restart.
+    /// The result of every check, one a line, then what does not make the sidecar unready: links that are down, and
+    /// keys that wait for a restart.
     pub(crate) fn checks(&self) -> String {
         let line = |Check { name, holds, failure }: &Check| {
             if holds(self) { format!("[+] {name} ok\n") } else { format!("[-] {name} failed: {failure}\n") }

@@ -43,6 +43,7 @@ mod overload;
 mod races;
 mod readiness;
 mod reload;
+mod runbooks;
 mod start;
 mod stop;
 mod supervision;

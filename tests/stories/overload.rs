@@ -73,8 +73,8 @@ fn a_connection_beyond_the_limit_gets_an_error_and_is_closed() {
     assert_eq!(third.ask("ping"), "pong");
 }
 
-/// FIELD D4. Given a peer that holds nearly all connections, when another is refused, then the log says so and names the
-/// peer that holds them, and `/status` lists the peers by their connections. The lines have a quota.
+/// FIELD D4. Given a peer that holds nearly all connections, when another is refused, then the log says so and names
+/// the peer that holds them, and `/status` lists the peers by their connections. The lines have a quota.
 #[test]
 fn the_peer_that_holds_the_connections_is_named() {
     let (_folder, sidecar) = with_room_for(4);
