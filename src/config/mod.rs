@@ -24,6 +24,7 @@ mod presets;
 pub mod problem;
 pub mod process;
 mod reader;
+mod restart;
 pub mod schema;
 mod secret;
 pub mod suggest;

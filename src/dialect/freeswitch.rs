@@ -243,13 +243,13 @@ impl Dialect for FreeSwitch {
         After::Continue
     }
 
-    fn give_up(&mut self, reason: Option<ErrorReason>, _unread: &[u8], output: &mut Vec<u8>) -> Option<ErrorReason> {
+    fn give_up(&mut self, reason: Option<ErrorReason>, unread: &[u8], output: &mut Vec<u8>) -> Option<ErrorReason> {
         if !self.delivery.is_reading() {
             return self.delivery.take_unconfirmed();
         }
         let reason = reason.unwrap_or(ErrorReason::Malformed);
         self.refuse(WireError::new(reason), output);
-        Some(reason)
+        VerdictDelivery::incomplete(reason, unread)
     }
 
     fn readable(&self, request: &[u8]) -> ReadableRequest {

@@ -202,7 +202,8 @@ pub trait Dialect: Send {
     fn change(&mut self, _id: &[u8], _revision: u64, _change: &ChangeWords<'_>, _output: &mut Vec<u8>) {}
 
     /// Ends the connection before `unread` became a question, and appends the last bytes for the peer. `reason` is a
-    /// timeout or overload; `None`: the peer ended its side. Returns the fault to count, if there is one.
+    /// timeout or overload; `None`: the peer ended its side. Returns the fault to count, if there is one: a peer
+    /// that only connected has none.
     fn give_up(&mut self, reason: Option<ErrorReason>, unread: &[u8], output: &mut Vec<u8>) -> Option<ErrorReason>;
 
     /// What can be read of a request for which [`Dialect::next`] or [`Dialect::give_up`] returned a fault: `request` is

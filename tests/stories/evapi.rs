@@ -134,10 +134,16 @@ fn the_sidecar_reconnects_to_a_kamailio_that_restarts() {
     // Kamailio stops, and nothing listens for a while.
     drop((stream, kamailio));
     wait_until("the end of the connection", || connected(&sidecar) < 2.0);
+    // FIELD D3: the link is seen, though the sidecar is ready.
+    assert!((sidecar.metric("queuewarden_evapi_links") - 2.0).abs() < f64::EPSILON);
+    let checks = sidecar.get("/readyz?verbose");
+    assert!(checks.contains("\n[!] links down: 1 to Kamailio\n"), "{checks}");
+    sidecar.log_until("the connection to Kamailio ended");
     ask(&mut stays, 2, 2);
     let kamailio = Kamailio::restart(address);
     let mut stream = kamailio.accept();
     ask(&mut stream, 3, 3);
+    assert!(sidecar.get("/readyz?verbose").contains("\n[+] links ok\n"));
     // The sidecar also reconnects after garbage and after a connection that ends within a frame.
     for garbage in [&b"\0\xffnot a frame"[..], b"5:{}", b"99999:", b"12:{\"verb\":"] {
         stream.write_all(garbage).unwrap();

@@ -277,7 +277,8 @@ fn an_environment_that_is_not_complete_in_two_seconds_is_denied() {
             assert!(took >= FRAME_TIMEOUT && took < 3 * FRAME_TIMEOUT, "{took:?}");
         });
     });
-    assert_counted(&sidecar, "timed_out", 5);
+    // The peer that sent nothing may be a health check: it gets the denial and is not counted.
+    assert_counted(&sidecar, "timed_out", 4);
 }
 
 /// Given any text in any field, when the question is answered, then the answer does not contain the text: Asterisk

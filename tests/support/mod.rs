@@ -6,6 +6,7 @@
 
 pub mod kamailio_lab;
 pub mod random_source;
+pub mod service_manager;
 pub mod sip;
 
 use std::collections::HashMap;

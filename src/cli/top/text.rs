@@ -84,14 +84,18 @@ pub(super) fn up(figures: &Figures, history: &[f64]) -> Vec<TonedLine> {
 }
 
 fn health(figures: &Figures) -> TonedLine {
-    let mut faults = vec![];
-    let mut when = |is_faulty: bool, fault: &'static str| faults.extend(is_faulty.then_some(fault));
+    let restart = format!("RESTART NEEDED FOR {}", figures.policy.restart_keys.join(", "));
+    let mut faults: Vec<&str> = vec![];
+    let mut when = |is_faulty, fault| faults.extend(Some(fault).filter(|_| is_faulty));
     when(!figures.store_healthy, "STORE CANNOT BE WRITTEN");
     when(figures.audit_healthy == Some(false), "AUDIT LOG CANNOT BE WRITTEN");
+    when(figures.evapi_links_down > 0.0, "LINK TO KAMAILIO DOWN");
+    when(figures.ami_links_down > 0.0, "LINK TO ASTERISK DOWN");
     when(figures.draining, "DRAINING");
     when(!figures.ready && !figures.draining, "NOT READY");
     when(!figures.policy.last_load_successful, "LAST LOAD FAILED");
     when(figures.policy.stale, "CONFIGURATION EDITED AND NOT LOADED");
+    when(figures.policy.restart_needed, &restart);
     if faults.is_empty() {
         return (Tone::Good, "store well, policy loaded, ready".to_owned());
     }
