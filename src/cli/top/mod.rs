@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::cli::EXIT_FAILED;
-use crate::cli::admin_client::{AdminClient, AdminClientError};
+use crate::cli::admin_client::AdminClient;
 use crate::sidecar::Clock;
 use figures::Figures;
 use sample::{MetricsSample, SampleError, SidecarStatus};
@@ -63,8 +63,7 @@ fn seconds(text: &str) -> Result<Duration, IntervalError> {
 pub(super) fn run(folder: &Path, options: &Arguments, out: &mut (impl Write + Send)) -> io::Result<u8> {
     let client = match AdminClient::to_read(folder) {
         Ok(client) => client,
-        Err(error @ AdminClientError::Configuration(_)) => return error.print(options.json, out),
-        Err(error) => return error.print(false, out),
+        Err(error) => return error.print(options.json, out),
     };
     let is_dumb = std::env::var_os("TERM").is_some_and(|name| name == "dumb");
     let has_terminal = io::stdout().is_terminal() && io::stdin().is_terminal() && !is_dumb;

@@ -54,7 +54,7 @@ impl<'a, W: Write> Screen<'a, W> {
         queue!(self.out, cursor::MoveTo(0, used), Clear(ClearType::FromCursorDown))?;
         let hint = match fitted.hidden {
             0 => "q: quit".to_owned(),
-            hidden => format!("q: quit, {hidden} lines more"),
+            hidden => format!("q: quit, {hidden} more"),
         };
         let hint: String = if hint.len() <= usize::from(columns) { hint } else { "q: quit".to_owned() };
         queue!(self.out, cursor::MoveTo(0, rows.saturating_sub(1)), Print(hint))?;

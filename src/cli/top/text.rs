@@ -227,10 +227,14 @@ pub(super) fn up(figures: &Figures, history: &[f64]) -> Page {
     let rates = &figures.decisions_per_second;
     let most = rates.by_reason.first().map_or(1.0, |rate| rate.per_second);
     let decisions = vec![
-        format!("{:>9.1} /s", rates.all).trim_start().to_owned(),
+        format!("{:.1} /s", rates.all),
         format!("allow {:.1}", rates.allow),
         format!("deny {:.1}", rates.deny),
     ];
+    let aligned = format!(
+        "{:<NAME_COLUMNS$}{:>9.1} /s   allow {:.1}   deny {:.1}",
+        "decisions", rates.all, rates.allow, rates.deny
+    );
     let heading = vec![
         format!("queuewarden {} at {}", figures.version, figures.address),
         format!("up {}", duration(figures.uptime_seconds)),
@@ -240,7 +244,7 @@ pub(super) fn up(figures: &Figures, history: &[f64]) -> Page {
         Row::new(Tone::Heading, "", heading),
         health(figures),
         Row::blank(),
-        Row { bars: sparks(history), ..Row::plain("decisions", decisions) },
+        Row { bars: sparks(history), aligned: Some(aligned), ..Row::plain("decisions", decisions) },
         Row::plain("  by dialect", pairs(&rates.by_dialect, 1)),
     ];
     Page { head, reasons: rates.by_reason.iter().map(|rate| reason(rate, most)).collect(), tail: tail(figures) }
@@ -363,7 +367,9 @@ mod tests {
 
     /// Figures with great numbers, as after a storm, and with every reason.
     fn figures() -> Figures {
-        let named = |names: &[&str]| names.iter().zip(1..).map(|(name, nth)| ((*name).to_owned(), 1234.0 * f64::from(nth)));
+        let named = |names: &[&str]| -> BTreeMap<String, f64> {
+            names.iter().zip(1..).map(move |(name, nth)| ((*name).to_owned(), 1234.0 * f64::from(nth))).collect()
+        };
         let rate = |nth: u32| ReasonRate {
             decision: if nth.is_multiple_of(2) { "allow" } else { "deny" }.to_owned(),
             reason: format!("reason_number_{nth}"),
@@ -383,7 +389,7 @@ mod tests {
                 all: 123_456.7,
                 allow: 100_000.5,
                 deny: 23_456.2,
-                by_dialect: named(&["evapi", "fastagi", "freeswitch", "jsonrpc", "line"]).collect(),
+                by_dialect: named(&["evapi", "fastagi", "freeswitch", "jsonrpc", "line"]),
                 by_reason: (1..=15).map(rate).collect(),
             },
             decision_seconds: Percentiles { p50: Some(0.000_002_5), p90: Some(0.000_123_4), p99: None },
@@ -391,13 +397,13 @@ mod tests {
             commit_seconds: Percentiles { p50: None, p90: None, p99: None },
             sessions: SessionFigures {
                 all: 100_000.0,
-                by_ground: named(&["assigned", "unassigned", "supervisor", "substitute"]).collect(),
+                by_ground: named(&["assigned", "unassigned", "supervisor", "substitute"]),
                 kept: 17.0,
                 leases: 4_321.0,
                 leases_ending_soon: 56.0,
             },
-            supervisions: named(&["barge", "listen", "whisper"]).collect(),
-            connections: named(&["admin", "evapi", "fastagi", "freeswitch", "jsonrpc", "line"]).collect(),
+            supervisions: named(&["barge", "listen", "whisper"]),
+            connections: named(&["admin", "evapi", "fastagi", "freeswitch", "jsonrpc", "line"]),
             connections_limit: 10_000.0,
             overload_rejected_per_second: 78.9,
             protocol_errors_per_second: 1.5,
