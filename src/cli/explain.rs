@@ -5,10 +5,9 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use clap::Args;
-use serde_json::json;
 
 use crate::cli::question::QuestionArguments;
-use crate::cli::{EXIT_FAILED, print_problems};
+use crate::cli::{print_error, print_problems};
 use crate::config;
 use crate::decision::Transition;
 use crate::policy::decide::{SessionView, SupervisionCounts};
@@ -37,7 +36,7 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
     let event = match pairs.event() {
         Ok(event) => event,
         Err(error) => {
-            return fail(options, &format!("this is no question: {error}"), out);
+            return print_error(&format!("this is no question: {error}"), options.json, out);
         }
     };
     let policy = match config::load(folder, &Policy::default()) {
@@ -47,7 +46,7 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
     let organization = policy.organization(&options.question.org);
     if let Some(unknown) = options.logged_in.iter().find(|name| queue_named(organization, name).is_none()) {
         let message = format!("--logged-in {unknown}: organization `{}` has no such queue", options.question.org);
-        return fail(options, &message, out);
+        return print_error(&message, options.json, out);
     }
     let explanation = explain(&policy, &event, None, Some(Clock::default().now().wall), |subject| {
         AssumedSessions::new(organization, subject, &options.logged_in)
@@ -58,16 +57,6 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
         print(&explanation, out)?;
     }
     Ok(0)
-}
-
-/// Prints the error, and returns the exit code.
-fn fail(options: &Arguments, message: &str, out: &mut impl Write) -> io::Result<u8> {
-    if options.json {
-        writeln!(out, "{}", json!({ "error": message }))?;
-    } else {
-        writeln!(out, "{message}")?;
-    }
-    Ok(EXIT_FAILED)
 }
 
 fn queue_named(organization: Option<&Organization>, name: &str) -> Option<QueueId> {
