@@ -5,10 +5,9 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use clap::Args;
-use serde_json::json;
 
 use crate::cli::question::QuestionArguments;
-use crate::cli::{EXIT_FAILED, print_problems};
+use crate::cli::{print_error, print_problems};
 use crate::config;
 use crate::decision::{DenyReason, Transition};
 use crate::event::{Event, Request};
@@ -40,7 +39,7 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
     let event = match pairs.event() {
         Ok(event) => event,
         Err(error) => {
-            return fail(options, &format!("this is no question: {error}"), out);
+            return print_error(&format!("this is no question: {error}"), options.json, out);
         }
     };
     let policy = match config::load(folder, &Policy::default()) {
@@ -50,7 +49,7 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
     let organization = policy.organization(&options.question.org);
     if let Some(unknown) = options.logged_in.iter().find(|name| queue_named(organization, name).is_none()) {
         let message = format!("--logged-in {unknown}: organization `{}` has no such queue", options.question.org);
-        return fail(options, &message, out);
+        return print_error(&message, options.json, out);
     }
     let now = Clock::default().now();
     let is_report = matches!(event.request, Request::Action(name) if PbxReport::named(&name).is_some());
@@ -80,16 +79,6 @@ fn explain_report(policy: Policy, event: &Event<'_>, now: Moment) -> Explanation
         explanation.no_change = Some(why.to_owned());
     }
     explanation
-}
-
-/// Prints the error, and returns the exit code.
-fn fail(options: &Arguments, message: &str, out: &mut impl Write) -> io::Result<u8> {
-    if options.json {
-        writeln!(out, "{}", json!({ "error": message }))?;
-    } else {
-        writeln!(out, "{}", escaped(message))?;
-    }
-    Ok(EXIT_FAILED)
 }
 
 fn queue_named(organization: Option<&Organization>, name: &str) -> Option<QueueId> {

@@ -14,6 +14,7 @@ mod broken_reload;
 mod calls;
 mod captures;
 mod check;
+mod command_line;
 mod control_plane;
 mod domains;
 mod evapi;

@@ -104,10 +104,9 @@ fn parse_hash(text: &str) -> Result<Hash, HashError> {
 
 pub(super) fn run(folder: &Path, command: &AuditCommand, out: &mut impl Write) -> io::Result<u8> {
     let (given, json) = match command {
-        AuditCommand::Verify(VerifyArguments { folder, json, .. }) => (folder, *json),
-        AuditCommand::Tail(TailArguments { folder, .. }) | AuditCommand::Export(ExportArguments { folder, .. }) => {
-            (folder, false)
-        }
+        AuditCommand::Verify(VerifyArguments { folder, json, .. })
+        | AuditCommand::Tail(TailArguments { folder, json, .. })
+        | AuditCommand::Export(ExportArguments { folder, json, .. }) => (folder, *json),
     };
     let log = match given {
         Some(given) => given.clone(),
@@ -116,7 +115,7 @@ pub(super) fn run(folder: &Path, command: &AuditCommand, out: &mut impl Write) -
                 let Some(audit) = settings.audit else {
                     let message = "the audit log is off: `enabled = false` in `[audit]` of queuewarden.toml\n  \
                                    help: name the folder of a log with --folder";
-                    return print_error(&message, false, out);
+                    return print_error(&message, json, out);
                 };
                 audit.log.folder
             }
@@ -135,7 +134,7 @@ pub(super) fn run(folder: &Path, command: &AuditCommand, out: &mut impl Write) -
     match result {
         Ok(()) => Ok(0),
         Err(AuditCommandError::Output(error)) => Err(error),
-        Err(error) => print_error(&error, false, out),
+        Err(error) => print_error(&error, json, out),
     }
 }
 
@@ -161,7 +160,7 @@ enum AuditCommandError {
 fn run_verify(log: &Path, options: &VerifyArguments, out: &mut impl Write) -> io::Result<u8> {
     let report = match verify(log, options.anchor.as_ref()) {
         Ok(report) => report,
-        Err(error) => return print_error(&error, false, out),
+        Err(error) => return print_error(&error, options.json, out),
     };
     if options.json {
         writeln!(out, "{}", serde_json::to_string(&report).map_err(io::Error::other)?)?;
