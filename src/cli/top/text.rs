@@ -442,7 +442,10 @@ mod tests {
     #[test]
     fn few_rows_hide_reasons_before_figures() {
         let page = up(&figures(), &[]);
-        let text = |page: &FittedPage| page.lines.iter().map(|(_, line)| format!("{line}\n")).collect::<String>();
+        let text = |page: &FittedPage| {
+            let lines: Vec<&str> = page.lines.iter().map(|(_, line)| line.as_str()).collect();
+            format!("{}\n", lines.join("\n"))
+        };
         let fitted = page.fitted(80, 23);
         assert_eq!(fitted.hidden, 0);
         let shown = text(&fitted);
