@@ -248,7 +248,7 @@ impl DirectoryReader<'_> {
             let help = format!("in the model `{}` exactly one user must hold it", self.model.name);
             match holders.as_slice() {
                 [] if users_are_whole => {
-                    root.report_with_help(&model_name.span, format!("no user holds the role `{}`", role.name), help);
+                    root.report_with_help(&model_name.span, format!("0 users hold the role `{}`", role.name), help);
                 }
                 [] | [_] => {}
                 [_, (_, _, second), ..] => {
