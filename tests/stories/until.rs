@@ -194,9 +194,10 @@ fn a_stop_at_any_moment_gives_and_takes_no_right_to_replace_a_call() {
         }
         let which = usize::from(is_offered);
         line.send(format!("1 do {} until={}\n", questions[which], in_ms(25)).as_bytes());
-        std::thread::sleep(Duration::from_micros(round * 97 % 3_000));
+        // An answer takes some 100 µs.
+        std::thread::sleep(Duration::from_micros(round * 37 % 400));
         sidecar.signal("STOP");
-        std::thread::sleep(Duration::from_millis(if round % 3 == 0 { 40 } else { 1 }));
+        std::thread::sleep(Duration::from_millis(if round % 3 == 0 { 1 } else { 40 }));
         sidecar.signal("CONT");
         let answer = line.line();
         if answer.contains("reason=too_late") {
