@@ -54,6 +54,7 @@ mod header_lines;
 mod json;
 pub mod jsonrpc;
 pub mod line;
+mod line_reply_keys;
 mod netstring;
 mod output;
 pub mod readable;
