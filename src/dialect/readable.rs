@@ -53,21 +53,10 @@ impl ReadableRequest {
             Request::Action(action) => request.add(Key::Action, action.as_ref()),
             Request::Dial(digits) => request.add(Key::Digits, digits.as_str().as_bytes()),
         }
-        let given = [
-            (Key::Organization, Some(event.organization)),
-            (Key::Actor, Some(event.actor)),
-            (Key::Queue, event.queue),
-            (Key::Target, event.target),
-            (Key::From, event.from),
-            (Key::Group, event.group),
-            (Key::Role, event.role),
-            (Key::Call, event.call),
-            (Key::Once, event.once),
-        ];
-        for (key, value) in given {
-            if let Some(value) = value {
-                request.add(key, value.as_ref());
-            }
+        let asker = [(Key::Organization, event.organization), (Key::Actor, event.actor)];
+        let once = event.once.map(|once| (Key::Once, once));
+        for (key, name) in asker.into_iter().chain(event.names()).chain(once) {
+            request.add(key, name.as_ref());
         }
         request.add(Key::Via, event.via.name().as_bytes());
         request
