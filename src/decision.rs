@@ -8,6 +8,8 @@
 //! Each code is written once, in this file. The wire, the metrics, the logs and the documentation use these lists, so
 //! they cannot differ.
 
+use std::borrow::Cow;
+
 use crate::event::Key;
 use crate::telephony::{Ground, QueueId, SupervisionMode, closed_list};
 
@@ -21,7 +23,7 @@ closed_list! {
         Reported = "reported": "The report of the PBX was recorded.",
         Resumed = "resumed": "The login session takes calls again.",
         RolePermits = "role_permits": "A role of the actor permits it.",
-        SupervisorLogin = "supervisor_login": "A supervisor logged the user in, until logout.",
+        SupervisorLogin = "supervisor_login": "A supervisor logged the user in, until logout or until the lease ends.",
         SupervisorLogout = "supervisor_logout": "A supervisor ended the user's login session.",
         TransferOffered = "transfer_offered": "The user whose call it is transfers the call, or offered it to the actor.",
         UnassignedAllowed = "unassigned_allowed": "The organization lets users in to queues that they do not serve.",
@@ -94,6 +96,15 @@ closed_list! {
         VerdictRefused = "verdict_refused": "The PBX did not accept the commands that carry the verdict.",
         VerdictUnread = "verdict_unread":
             "The PBX closed the connection before it read the verdict: the caller is gone.",
+    }
+}
+
+impl ErrorReason {
+    /// Whether a request was denied for this reason. The other errors follow an answer, or end a connection without a
+    /// request.
+    #[must_use]
+    pub const fn is_denial(self) -> bool {
+        !matches!(self, Self::Overload | Self::RevisionGone | Self::VerdictRefused | Self::VerdictUnread)
     }
 }
 
@@ -174,6 +185,21 @@ impl Reason {
         match self {
             Self::Allow(reason) => reason.code(),
             Self::Deny(reason) => reason.code(),
+        }
+    }
+
+    /// The reason of a resolved question as a sentence for people, with the seconds that a login by a supervisor lasts.
+    /// `None`: until logout.
+    #[must_use]
+    pub fn sentence_for(self, lease_seconds: Option<u32>) -> Cow<'static, str> {
+        match (self, lease_seconds) {
+            (Self::Allow(AllowReason::SupervisorLogin), Some(seconds)) => {
+                format!("A supervisor logged the user in, for at most {seconds} s.").into()
+            }
+            (Self::Allow(AllowReason::SupervisorLogin), None) => {
+                "A supervisor logged the user in, until logout.".into()
+            }
+            _ => self.sentence().into(),
         }
     }
 

@@ -367,7 +367,23 @@ impl<'buf> Event<'buf> {
         }
     }
 
-    /// The keys that the event carries beside organization, actor and action.
+    /// The names that the event carries beside organization, actor and action, each with its key.
+    pub fn names(&self) -> impl Iterator<Item = (Key, Token<'buf>)> {
+        let names = [
+            (Key::Queue, self.queue),
+            (Key::Target, self.target),
+            (Key::From, self.from),
+            (Key::Group, self.group),
+            (Key::Role, self.role),
+            (Key::Call, self.call),
+            (Key::ToTag, self.to_tag),
+            (Key::FromTag, self.from_tag),
+        ];
+        names.into_iter().filter_map(|(key, name)| Some((key, name?)))
+    }
+
+    /// The keys that the event carries beside organization, actor and action. Every question asks for them, so they are
+    /// not taken from [`Event::names`].
     #[must_use]
     pub fn keys(&self) -> KeySet {
         let named = KeySet::EMPTY

@@ -1,9 +1,7 @@
-//! The binary: parses the arguments and returns the exit code of the subcommand.
+//! The binary: passes the arguments on and returns the exit code of the subcommand.
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    queuewarden::cli::run(queuewarden::cli::Arguments::parse(), &mut std::io::stdout())
+    queuewarden::cli::run(std::env::args_os(), &mut std::io::stdout())
 }

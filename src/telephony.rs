@@ -360,6 +360,34 @@ const fn add(alphabets: &mut [u8; 256], bytes: &[u8], bits: u8) {
     }
 }
 
+/// Whether a character could begin a line or control a terminal: control characters of ASCII and Latin-1, line
+/// separators, invisible characters, and marks that change the direction of writing.
+#[must_use]
+pub fn is_dangerous(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
+        || matches!(character, '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+/// The text for a terminal: every character of [`is_dangerous`] is escaped, as `\n` or `\u{1b}`.
+#[must_use]
+pub fn escaped(text: &str) -> std::borrow::Cow<'_, str> {
+    if !text.chars().any(is_dangerous) {
+        return text.into();
+    }
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if !is_dangerous(character) {
+            shown.push(character);
+        } else if character.is_ascii() {
+            shown.extend(character.escape_default());
+        } else {
+            shown.extend(character.escape_unicode());
+        }
+    }
+    shown.into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

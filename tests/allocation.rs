@@ -14,7 +14,7 @@ use queuewarden::config;
 use queuewarden::dialect::fastagi::FastAgi;
 use queuewarden::dialect::line::Line;
 use queuewarden::dialect::{Dialect, Step};
-use queuewarden::gate::{CommitObserver, Gate, QuestionOrigin};
+use queuewarden::gate::{BatchQuestion, CommitObserver, Gate, QuestionOrigin};
 use queuewarden::policy::Policy;
 use queuewarden::sessions::store::StoreError;
 use queuewarden::telephony::{Moment, QueueSet, UnixMillis};
@@ -95,7 +95,8 @@ impl Connection {
         let Self { gate, room, output, scratch } = self;
         if let Step::Ask { event, id, .. } = dialect.next(question, room, output) {
             let origin = QuestionOrigin { dialect: "line", peer: "127.0.0.1:40000", unix_ms: 1_000_000_000 };
-            gate.batch().ask(&origin, &event, NOW, scratch, |outcome, _| dialect.answer(id, &outcome, output));
+            let question = BatchQuestion { origin: &origin, event: &event, now: NOW, queues: scratch };
+            gate.batch().ask(question, |outcome, _| dialect.answer(id, &outcome, output));
         }
     }
 

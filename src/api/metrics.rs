@@ -36,6 +36,8 @@ fn scrape_values(sidecar: &Sidecar) -> ScrapeValues {
     ScrapeValues {
         policy_revision: sidecar.adopted_revision.load(Ordering::Relaxed),
         policy_is_stale: sidecar.files_have_changed(),
+        restart_keys: sidecar.restart_keys().len(),
+        evapi_links: sidecar.settings.evapi.len(),
         connections_limit: sidecar.settings.connections_max,
         sessions: [counts.assigned, counts.unassigned, counts.supervisor],
         sessions_kept: counts.kept,

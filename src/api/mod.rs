@@ -53,7 +53,7 @@ routes! {
     get "/metrics" => metrics::metrics: "All metrics, in Prometheus' text format.";
     get "/livez" => status::live: "200 if a self test succeeded within 5 s; else 503: restart the process.";
     get "/readyz" => status::ready:
-        "200 if every check of readiness holds; else 503 and the failed checks. `?verbose` lists every check.";
+        "200 if every check of readiness holds; else 503 and the failed checks. `?verbose` lists every check, and with `[!]` the keys that wait for a restart.";
     get "/status" => status::status:
         "Version, policy, last reload with its problems and warnings, listeners, connections, session store, audit log.";
     get "/explain" => explain::explain:

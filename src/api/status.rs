@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::api::ApiState;
 use crate::config::process::StoreKind;
 use crate::dialect::DialectLabel;
+use crate::limits::STATUS_PEERS_MAX;
 use crate::policy::Organization;
 
 /// Fails if no decision is made: such a process should be restarted.
@@ -63,6 +64,7 @@ pub(super) async fn status(State(api): State<Arc<ApiState>>) -> Json<Value> {
         "last_reload": sidecar.last_reload(),
         "listeners": listeners,
         "connections": connections,
+        "peers": sidecar.held.greatest(STATUS_PEERS_MAX),
         "connections_limit": sidecar.settings.connections_max,
         "state": { "store": store, "folder": sidecar.settings.state.folder, "durable": sidecar.gate.has_store(),
             "healthy": sidecar.gate.store_is_healthy() },

@@ -11,11 +11,13 @@ use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 use crate::audit::head::{self, Head, HeadFile, StoredHead};
-use crate::audit::line::{self, NO_HASH, NewLine};
-use crate::audit::record::{About, AuditRecord, LogTime};
+use crate::audit::line::{self, NO_HASH};
+use crate::audit::new_lines::{NewLines, NewPart};
+use crate::audit::record::{About, AuditRecord};
+use crate::audit::search::time_of;
 use crate::audit::segments::{Segment, segments};
 use crate::audit::{AuditError, AuditLogOptions, FILE_MODE, FOLDER_MODE, is_same_file};
-use crate::limits::AUDIT_LINE_BYTES_MAX;
+use crate::limits::{AUDIT_LINE_BYTES_MAX, AUDIT_TIME_BACK_MAX};
 
 /// The audit log, open for writing.
 #[derive(Debug)]
@@ -43,6 +45,47 @@ struct OpenSegment {
     segment: Segment,
     file: File,
     bytes: u64,
+    /// The latest time of a line, in milliseconds since 1970, or later.
+    latest_ms: u64,
+}
+
+impl OpenFiles {
+    /// Appends the lines and waits until they are on disk. If that fails, they are cut off again, if possible.
+    fn append(&mut self, folder: &Path, new: &NewLines, now_ms: u64) -> Result<(), AuditError> {
+        let mut full: Vec<(OpenSegment, u64)> = vec![];
+        for (position, part) in new.parts.iter().enumerate() {
+            if position > 0 {
+                self.current = None;
+            }
+            if part.bytes.is_empty() {
+                continue;
+            }
+            let appended = self.append_part(folder, part, now_ms);
+            if let Err(error) = appended {
+                for (segment, bytes_before) in &full {
+                    segment.cut_to(*bytes_before);
+                }
+                return Err(error);
+            }
+            if position + 1 < new.parts.len()
+                && let Some(current) = self.current.take()
+            {
+                let bytes_before = current.bytes.saturating_sub(part.bytes.len() as u64);
+                full.push((current, bytes_before));
+            }
+        }
+        Ok(())
+    }
+
+    fn append_part(&mut self, folder: &Path, part: &NewPart, now_ms: u64) -> Result<(), AuditError> {
+        let current = match &mut self.current {
+            Some(current) => current,
+            none => none.insert(OpenSegment::begin(folder, part.first, now_ms)?),
+        };
+        current.append(&part.bytes)?;
+        current.latest_ms = current.latest_ms.max(part.latest_ms);
+        Ok(())
+    }
 }
 
 impl AuditLog {
@@ -115,36 +158,20 @@ impl AuditLog {
             records.extend(removed.packed());
         }
         records.extend_from_slice(packed);
-        let (mut bytes, mut last, mut lines) = (vec![], self.last, 0_u64);
-        let mut rest = records.as_slice();
-        while let Some(mut record) = AuditRecord::unpack(&mut rest) {
-            last.sequence += 1;
-            if record.event == About::Start.name() {
-                self.start = last.sequence;
-            }
-            if record.time == LogTime(0) {
-                record.time = LogTime(now_ms);
-            }
-            (record.id.start, record.of.start) = (self.start, self.start);
-            last.hash = NewLine { sequence: last.sequence, record, previous: last.hash }.write(&mut bytes);
-            lines += 1;
-        }
-        if lines == 0 {
+        let latest_ms = files.current.as_ref().map_or(0, |current| current.latest_ms);
+        let new = NewLines::of(&records, now_ms, latest_ms, self.last, &mut self.start);
+        if new.count == 0 {
             return Ok(0);
         }
-        let current = match &mut files.current {
-            Some(current) => current,
-            none => none.insert(OpenSegment::begin(folder, self.last.sequence + 1, now_ms)?),
-        };
-        current.append(&bytes)?;
-        self.last = last;
+        files.append(folder, &new, now_ms)?;
+        self.last = new.last;
         self.cut_records.clear();
         // The lines are on disk. Without the new head, `verify` only misses one check.
-        files.head_file.write(last).ok();
+        files.head_file.write(new.last).ok();
         for (segment, _) in &expired {
             fs::remove_file(&segment.path).map_err(|error| AuditError::io(&segment.path, error))?;
         }
-        Ok(lines)
+        Ok(new.count)
     }
 
     /// Whether the next line begins a file.
@@ -210,7 +237,7 @@ impl AuditLog {
                     continue;
                 }
             }
-            current = Some(OpenSegment::append_to(segment, end.bytes)?);
+            current = Some(OpenSegment::append_to(segment, end.bytes, end.latest_ms)?);
             break;
         }
         self.last = known;
@@ -226,13 +253,18 @@ impl OpenSegment {
         let file = File::options().append(true).create_new(true).mode(FILE_MODE).open(&segment.path).map_err(failed)?;
         // The folder has to be synced too: otherwise a power loss may remove the name of the file.
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
-        Ok(Self { segment, file, bytes: 0 })
+        Ok(Self { segment, file, bytes: 0, latest_ms: 0 })
     }
 
-    fn append_to(segment: Segment, bytes: u64) -> Result<Self, AuditError> {
+    fn append_to(segment: Segment, bytes: u64, latest_ms: u64) -> Result<Self, AuditError> {
         let failed = |error: io::Error| AuditError::io(&segment.path, error);
         let file = File::options().append(true).open(&segment.path).map_err(failed)?;
-        Ok(Self { segment, file, bytes })
+        Ok(Self { segment, file, bytes, latest_ms })
+    }
+
+    /// Cuts the file off behind this many bytes, if possible.
+    fn cut_to(&self, bytes: u64) {
+        self.file.set_len(bytes).and_then(|()| self.file.sync_data()).ok();
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), AuditError> {
@@ -242,8 +274,8 @@ impl OpenSegment {
                 Ok(())
             }
             Err(error) => {
-                // A part of the lines may be in the file, though their answers are refused: cut it off, if possible.
-                self.file.set_len(self.bytes).and_then(|()| self.file.sync_data()).ok();
+                // A part of the lines may be in the file, though their answers are refused.
+                self.cut_to(self.bytes);
                 Err(AuditError::io(&self.segment.path, error))
             }
         }
@@ -276,6 +308,8 @@ struct SegmentEnd {
     /// The bytes of the whole lines.
     bytes: u64,
     last: LastLine,
+    /// A time that no line is after, in milliseconds since 1970. 0: the last line has no time.
+    latest_ms: u64,
     /// The unfinished line that was cut off. `None`: there was none.
     cut: Option<CutLine>,
 }
@@ -337,7 +371,10 @@ impl SegmentEnd {
             Ok((line, hash)) => LastLine::Whole(Head { sequence: line.sequence, hash }),
             Err(_) => LastLine::Altered,
         };
-        Ok(Self { bytes, last, cut })
+        // An earlier line may be later than the last one by as much as the order of a file admits.
+        let time = lines.get(begin..).and_then(time_of).and_then(|time| time.checked_add(AUDIT_TIME_BACK_MAX).ok());
+        let latest_ms = time.and_then(|time| u64::try_from(time.as_millisecond()).ok()).unwrap_or(0);
+        Ok(Self { bytes, last, latest_ms, cut })
     }
 }
 
@@ -345,7 +382,7 @@ impl SegmentEnd {
 mod tests {
     use super::*;
     use crate::audit::line::ReadLine;
-    use crate::audit::record::DecisionId;
+    use crate::audit::record::{DecisionId, LogTime};
     use crate::audit::verify::verify;
 
     const START_MS: u64 = 1_700_000_000_000;
@@ -385,9 +422,9 @@ mod tests {
             log.write(&decision(1), START_MS + second * 1_000).unwrap();
             assert_eq!(count(folder.path()), files, "after {second} s");
         }
-        // A clock that was set back makes no file old.
+        // A clock that was set back makes no file old, and the next line begins a file.
         log.write(&decision(1), START_MS).unwrap();
-        assert_eq!((count(folder.path()), events(folder.path()).len()), (3, 6));
+        assert_eq!((count(folder.path()), events(folder.path()).len()), (4, 6));
     }
 
     #[test]
@@ -473,5 +510,27 @@ mod tests {
         log.write(&decision(1), START_MS).unwrap();
         let problem = verify(folder.path(), None).unwrap().problem.unwrap();
         assert!(problem.line == Some(2) && problem.message.starts_with("lines 2 to 3 of"), "{problem}");
+    }
+
+    /// FIELD D2: when the clock is set back, also within one write, the next line begins a file; the log stays whole.
+    #[test]
+    fn a_clock_that_is_set_back_begins_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = AuditLog::open(options(folder.path())).unwrap();
+        let record = |time| AuditRecord { time: LogTime(time), ..AuditRecord::about(About::Decision) }.packed();
+        let hour = 3_600_000;
+        let records = [START_MS, START_MS + hour, START_MS + hour - 9_000, START_MS + 1_000].map(record).concat();
+        assert_eq!(log.write(&records, START_MS + 1_000).unwrap(), 4);
+        assert_eq!(log.write(&record(START_MS + 2_000), START_MS + 2_000).unwrap(), 1);
+        let firsts = || segments(folder.path()).unwrap().iter().map(|segment| segment.first).collect::<Vec<_>>();
+        assert_eq!(firsts(), [1, 4]);
+        drop(log);
+        let mut log = AuditLog::open(options(folder.path())).unwrap();
+        assert_eq!(log.write(&record(START_MS + 2_000), START_MS + 2_000).unwrap(), 1);
+        assert_eq!(firsts(), [1, 4]);
+        // Behind a restart it is not known how late the lines of the file are.
+        assert_eq!(log.write(&record(START_MS + 1_000), START_MS + 1_000).unwrap(), 1);
+        assert_eq!(firsts(), [1, 4, 7]);
+        assert!(verify(folder.path(), None).unwrap().whole);
     }
 }

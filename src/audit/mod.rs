@@ -4,13 +4,16 @@
 //! The gate makes an [`record::AuditRecord`] at the moment of a decision and packs it. A record that an answer waits
 //! for travels with its change through the commit queue; the others wait in the [`buffer::AuditBuffer`]. The writer's
 //! thread turns records into [lines](mod@line) and appends them to the [`log::AuditLog`], which rotates its files,
-//! removes old ones and writes the [`head`] file. [`verify`] reads all files again and trusts none of them.
+//! removes old ones and writes the [`head`] file. [`verify`] reads all files again and trusts none of them; [`search`]
+//! finds the lines of a period.
 
 pub mod buffer;
 pub mod head;
 pub mod line;
 pub mod log;
+mod new_lines;
 pub mod record;
+pub mod search;
 pub mod segments;
 pub mod verify;
 

@@ -22,6 +22,10 @@ closed_list! {
     About {
         /// A question was answered.
         Decision = "decision",
+        /// A request was denied because it is no question: an error of the peer.
+        Error = "error",
+        /// Errors of a peer were left out: it made more of them than may be recorded.
+        ErrorsLeftOut = "errors_left_out",
         /// The session store could not write the change of an earlier decision: the peer got `state_unavailable`.
         Refused = "refused",
         /// The change of an earlier decision was durable, or its answer due, too late: it was undone, and the peer got
@@ -122,6 +126,8 @@ audit_record! {
     once: Option<&'a str>,
     /// The channel of the question: phone or dashboard.
     via: Option<&'a str>,
+    /// The name of the PBX's channel, of a request that is no question.
+    channel: Option<&'a str>,
     /// The dialect of the peer.
     dialect: Option<&'a str>,
     /// The peer, or the operator who ended a session or supervision.
@@ -130,6 +136,8 @@ audit_record! {
     verdict: Option<&'a str>,
     /// The code of the reason.
     reason: Option<&'a str>,
+    /// The key that is wrong, or the name in the place of a key that is none, of a request that is no question.
+    key: Option<&'a str>,
     /// The rules that decided.
     rules: Words<'a>,
     /// The grant that decided.

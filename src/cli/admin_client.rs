@@ -205,6 +205,14 @@ impl AdminClient {
             .map_err(|source| AdminClientError::NotUtf8 { address: self.address.clone(), source })
     }
 
+    /// The status and the text at this path, also if the sidecar refuses the request.
+    pub(super) async fn status_and_text(&self, path: &str) -> Result<(StatusCode, String), AdminClientError> {
+        let (status, body) = self.answer(&Method::GET, format!("/{path}")).await?;
+        let text = String::from_utf8(body.into());
+        let text = text.map_err(|source| AdminClientError::NotUtf8 { address: self.address.clone(), source })?;
+        Ok((status, text))
+    }
+
     /// Sends one request and waits for its JSON answer.
     pub(super) fn request<T: DeserializeOwned>(
         &self,
@@ -225,14 +233,18 @@ impl AdminClient {
     }
 
     async fn exchange(&self, method: &Method, uri: String) -> Result<Bytes, AdminClientError> {
-        let request = Request::builder().method(method).uri(uri).header("host", "localhost");
-        let request = request.body(Empty::<Bytes>::new()).map_err(|error| self.unreachable(error))?;
-        let answer = timeout(ADMIN_CLIENT_TIMEOUT, self.send(request)).await.unwrap_or(Err(RequestError::TimedOut));
-        let (status, body) = answer.map_err(|error| self.unreachable(error))?;
+        let (status, body) = self.answer(method, uri).await?;
         if status != StatusCode::OK {
             return Err(AdminClientError::Refused(String::from_utf8_lossy(&body).trim().to_owned()));
         }
         Ok(body)
+    }
+
+    async fn answer(&self, method: &Method, uri: String) -> Result<(StatusCode, Bytes), AdminClientError> {
+        let request = Request::builder().method(method).uri(uri).header("host", "localhost");
+        let request = request.body(Empty::<Bytes>::new()).map_err(|error| self.unreachable(error))?;
+        let answer = timeout(ADMIN_CLIENT_TIMEOUT, self.send(request)).await.unwrap_or(Err(RequestError::TimedOut));
+        answer.map_err(|error| self.unreachable(error))
     }
 
     async fn send(&self, request: Request<Empty<Bytes>>) -> Result<(StatusCode, Bytes), RequestError> {

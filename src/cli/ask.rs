@@ -9,16 +9,15 @@ use std::path::Path;
 
 use clap::Args;
 use serde::Serialize;
-use serde_json::json;
 use thiserror::Error;
 
 use crate::cli::admin_client::{AdminClient, AdminClientError};
 use crate::cli::line_client::{LineClient, LineClientError, LineReply};
 use crate::cli::question::{QuestionArguments, QuestionPairs};
-use crate::cli::{EXIT_FAILED, explain, print_problems};
+use crate::cli::{explain, print_error, print_problems};
 use crate::config;
 use crate::config::process::ProcessSettings;
-use crate::decision::{AllowReason, DenyReason, ErrorReason, WireError};
+use crate::decision::{AllowReason, DenyReason, ErrorReason, Reason, WireError};
 use crate::event::Key;
 use crate::gate::{DialedMeaning, Explained};
 use crate::policy::explain::Explanation;
@@ -106,13 +105,7 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
             return print_problems(&problems, options.json, out);
         }
         Err(error) => {
-            let message = error.to_string();
-            if options.json {
-                writeln!(out, "{}", json!({ "error": message }))?;
-            } else {
-                writeln!(out, "{message}")?;
-            }
-            return Ok(EXIT_FAILED);
+            return print_error(&error, options.json, out);
         }
     };
     if options.json {
@@ -125,7 +118,7 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
 
 fn ask(folder: &Path, settings: &ProcessSettings, options: &Arguments) -> Result<Answer, AskError> {
     let pairs = options.question.pairs();
-    pairs.event().map_err(AskError::NoQuestion)?;
+    let lease_seconds = pairs.event().map_err(AskError::NoQuestion)?.lease_seconds;
     let needs_meaning = options.question.is_dialed() && !options.does;
     let mut answer = Answer::default();
     for _ in 0..ASK_AGAIN_MAX {
@@ -150,7 +143,7 @@ fn ask(folder: &Path, settings: &ProcessSettings, options: &Arguments) -> Result
                 let mut peer = LineClient::dial(&settings.listen)?;
                 present_token(&mut peer, settings)?;
                 let meaning = explained.as_ref().and_then(|explained| explained.means.as_ref());
-                Answer::replied(&peer.ask(&line_of(options, &pairs, meaning))?, options.does)?
+                Answer::replied(&peer.ask(&line_of(options, &pairs, meaning))?, options.does, lease_seconds)?
             }
         };
         let Some(Explained { policy, explanation, .. }) = explained else { break };
@@ -198,8 +191,8 @@ fn present_token(peer: &mut LineClient, settings: &ProcessSettings) -> Result<()
 }
 
 impl Answer {
-    /// The answer that the line listener gave.
-    fn replied(reply: &LineReply, does: bool) -> Result<Self, AskError> {
+    /// The answer that the line listener gave. `lease_seconds`: those that the question names.
+    fn replied(reply: &LineReply, does: bool, lease_seconds: Option<u32>) -> Result<Self, AskError> {
         let value = |key: &str| reply.value(key).map(str::to_owned);
         let reason = value("reason").ok_or(AskError::MissingReplyKey("reason"))?;
         if reply.verdict == "error" {
@@ -213,14 +206,18 @@ impl Answer {
             return Err(AskError::NoDecision { reason, key, sentence, help });
         }
         let sentence = match reply.verdict.as_str() {
-            "allow" => AllowReason::with_code(&reason).map(AllowReason::sentence),
-            _ => DenyReason::with_code(&reason).map(DenyReason::sentence),
+            // The organization's default lease is not known here: without `for` the sentence names no seconds.
+            "allow" => AllowReason::with_code(&reason).map(|reason| match lease_seconds {
+                Some(_) => Reason::Allow(reason).sentence_for(lease_seconds),
+                None => reason.sentence().into(),
+            }),
+            _ => DenyReason::with_code(&reason).map(|reason| reason.sentence().into()),
         };
         let queues = value("queues").or_else(|| value("queue"));
         Ok(Self {
             verdict: reply.verdict.clone(),
             // A newer sidecar may have reasons that this program does not know.
-            sentence: sentence.unwrap_or_default().to_owned(),
+            sentence: sentence.unwrap_or_default().into_owned(),
             reason,
             action: value("action"),
             queues: queues.map(|queues| queues.split(',').map(str::to_owned).collect()).unwrap_or_default(),
@@ -276,7 +273,14 @@ fn print(answer: &Answer, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "  done")?;
     }
     if let (Some(explanation), None) = (&answer.explanation, fitting) {
-        writeln!(out, "something changed while it was asked; a moment before or after, it was:")?;
+        let heading = match DenyReason::with_code(&answer.reason) {
+            Some(DenyReason::TooLate) => "nothing was done, because `until` was over; in time it would be:",
+            Some(DenyReason::Overload | DenyReason::StateUnavailable | DenyReason::Internal) => {
+                "nothing was done, because the sidecar could not; otherwise it would be:"
+            }
+            _ => "something changed while it was asked; a moment before or after, it was:",
+        };
+        writeln!(out, "{heading}")?;
         explain::print(explanation, out)?;
     }
     Ok(())

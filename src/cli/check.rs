@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::cli::print_problems;
+use crate::cli::EXIT_CONFIGURATION;
 use crate::config;
 use crate::config::process::{FREEPBX_FASTAGI_PORT, ProcessSettings};
 use crate::dialect::DialectLabel;
@@ -55,8 +55,11 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
             Ok(0)
         }
         Err(problems) => {
-            let code = print_problems(&problems, options.json, out)?;
-            if !options.json {
+            // The problems are the result of this command: they go to stdout.
+            if options.json {
+                writeln!(out, "{}", json!({ "loads": false, "problems": problems }))?;
+            } else {
+                writeln!(out, "{problems}")?;
                 let count = problems.count();
                 writeln!(
                     out,
@@ -65,7 +68,7 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
                     if count == 1 { "" } else { "s" }
                 )?;
             }
-            Ok(code)
+            Ok(EXIT_CONFIGURATION)
         }
     }
 }

@@ -8,7 +8,7 @@ use clap_complete::Shell;
 use clap_mangen::roff::{Roff, roman};
 use serde_json::{Map, Value};
 
-use crate::cli::EXIT_FAILED;
+use crate::cli::print_error;
 use crate::cli::topics::{TOPICS, Topic};
 use crate::config::schema::{Kind, schema};
 
@@ -67,8 +67,8 @@ pub(super) fn man(options: &ManArguments, out: &mut impl Write) -> io::Result<u8
     match write_pages(&command, NAME, folder).and_then(|()| write_topics(folder)) {
         Ok(()) => Ok(0),
         Err(error) => {
-            writeln!(out, "the manual pages cannot be written into `{}`: {error}", folder.display())?;
-            Ok(EXIT_FAILED)
+            let message = format!("the manual pages cannot be written into `{}`: {error}", folder.display());
+            print_error(&message, false, out)
         }
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use clap::CommandFactory;
 
 use crate::cli::topics::{self, TOPICS, Topic};
-use crate::cli::{Arguments, EXIT_USAGE};
+use crate::cli::{Arguments, EXIT_USAGE, print_error};
 
 /// Options of `help`.
 #[derive(Debug, clap::Args)]
@@ -25,9 +25,12 @@ pub(super) fn run(options: &HelpArguments, out: &mut impl Write) -> io::Result<u
         write!(out, "{text}")?;
         return Ok(0);
     }
-    writeln!(out, "there is no command, topic, reason, metric, fact, key or alert `{name}`")?;
     let topics = TOPICS.iter().map(|topic| topic.name).collect::<Vec<_>>().join(", ");
-    writeln!(out, "    help: the topics are {topics}; `queuewarden help` lists the commands")?;
+    let message = format!(
+        "there is no command, topic, reason, metric, fact, key or alert `{name}`\n    \
+         help: the topics are {topics}; `queuewarden help` lists the commands"
+    );
+    print_error(&message, false, out)?;
     Ok(EXIT_USAGE)
 }
 
@@ -43,10 +46,15 @@ pub(super) const PROGRAM: &str = "\
 Exit codes:
   0   success
   1   failure: an address is in use, the state folder is locked, the sidecar cannot be reached
-  2   the command line or QUEUEWARDEN_LOG is wrong
+  2   the command line or QUEUEWARDEN_LOG is wrong; for `health`: the sidecar does not answer
   78  the configuration does not load
 
+Output:
+  Results go to stdout. Errors go to stderr, with --json as one JSON object with the key
+  `error`. The problems that `check` finds are its result. NO_COLOR switches colors off.
+
 Environment:
+  QUEUEWARDEN_CONFIG      the configuration folder, unless --config names one
   QUEUEWARDEN_LOG         what is logged: off, error, warn, info (the default), debug, trace, or levels by module
   QUEUEWARDEN_LOG_FORMAT  json (the default) or text
   NOTIFY_SOCKET, WATCHDOG_USEC, LISTEN_FDS, LISTEN_FDNAMES
@@ -152,17 +160,36 @@ Examples:
   queuewarden top
   queuewarden top --once --json";
 
+/// Below the options of `health`.
+#[cfg(feature = "cli")]
+pub(super) const HEALTH: &str = "\
+Asks /readyz?verbose of the admin listener, over `admin_unix` or, if that is off, over `admin`, and
+prints one line for each check. The command ends within --timeout, also if the sidecar hangs.
+
+Exit codes:
+  0   ready
+  1   the sidecar answers and is not ready: the line with [-] says why
+  2   the sidecar does not answer, or the command line is wrong
+  78  queuewarden.toml does not load
+
+Examples:
+  queuewarden health
+  queuewarden health --timeout 2 --json";
+
 /// Below the options of `audit`.
 pub(super) const AUDIT: &str = "\
 Exit codes:
   0   success; for `verify`: every line is unaltered, and no line is missing
-  1   a line is altered or missing, or the log cannot be read
+  1   a line is altered or missing, the log cannot be read, or nothing was found by a name that the
+      configuration lacks
+  2   an option is wrong: no such reason, no such time, a time that happens twice or is to come
   78  queuewarden.toml does not load
 
 Examples:
   queuewarden audit verify
-  queuewarden audit tail -n 20 --actor 1001
-  queuewarden audit export --format csv";
+  queuewarden audit tail -n 20 --actor 1001 --verdict deny
+  queuewarden audit tail --from 2026-11-22T09:10 --to 2026-11-22T09:20 --queue 600
+  queuewarden audit export --from 2026-11-22 --to 2026-11-23 --format csv";
 
 /// Below the options of `explain`.
 pub(super) const EXPLAIN: &str = "\
@@ -186,7 +213,8 @@ Examples:
 pub(super) const WHO: &str = "\
 Examples:
   queuewarden who --org acme --action call.barge --target 1001
-  queuewarden who --org acme --action queue.login --queue 600";
+  queuewarden who --org acme --action queue.login --queue 600
+  queuewarden who --org acme --action queue.login --limit 1000 --json";
 
 /// Below the options of `models`.
 pub(super) const MODELS: &str = "\

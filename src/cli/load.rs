@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use thiserror::Error;
 
-use crate::cli::{EXIT_FAILED, print_problems};
+use crate::cli::{EXIT_FAILED, print_error, print_problems};
 use crate::config::process::ProcessSettings;
 use crate::config::{self, LoadedConfig};
 use crate::event::Intent;
@@ -123,14 +123,7 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
     };
     let (plan, questions) = match prepare(loaded, options) {
         Ok(prepared) => prepared,
-        Err(error) => {
-            if options.json {
-                writeln!(out, "{}", json!({ "error": error.to_string() }))?;
-            } else {
-                writeln!(out, "{error}")?;
-            }
-            return Ok(EXIT_FAILED);
-        }
+        Err(error) => return print_error(&error, options.json, out),
     };
     let mut builder = if options.threads == 1 {
         tokio::runtime::Builder::new_current_thread()

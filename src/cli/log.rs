@@ -44,7 +44,7 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
     let state: Result<LogState, AdminClientError> =
         AdminClient::to_change(folder).and_then(|client| client.request(&method, "log", &query));
     match state {
-        Err(error) => error.print(false, out),
+        Err(error) => error.print(options.json, out),
         Ok(state) if options.json => {
             writeln!(out, "{}", serde_json::to_string(&state).map_err(io::Error::other)?)?;
             Ok(0)

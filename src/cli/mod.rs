@@ -1,7 +1,7 @@
 //! The command line: one file for each subcommand, and this table of them.
 //!
-//! A command reads its arguments, prints to `out` and returns its exit code. `exit` has the codes and prints errors;
-//! `admin_client` and `line_client` connect to a running sidecar; `help` has the texts below the options.
+//! A command reads its arguments, prints to `out` and returns its exit code. `exit` has the codes and prints errors to
+//! stderr; `admin_client` and `line_client` connect to a running sidecar; `help` has the texts below the options.
 //!
 //! Without the feature `cli` only the commands that a sidecar alone needs are built.
 
@@ -27,6 +27,7 @@ with_feature_cli! {
     mod admin_client;
     mod ask;
     mod generate;
+    mod health;
     mod line_client;
     mod load;
     mod log;
@@ -35,13 +36,14 @@ with_feature_cli! {
     mod top;
 }
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use exit::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_USAGE, print_error, print_problems};
+use exit::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_USAGE, print_error, print_problems, print_refusal, print_to_stderr};
 
 /// A sidecar that answers a PBX: may this person log in to that queue, or supervise that call?
 #[derive(Debug, Parser)]
@@ -49,9 +51,10 @@ use exit::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_USAGE, print_error, print_probl
 pub struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
-    /// The configuration folder: queuewarden.toml, organizations/ and models/.
-    #[arg(long, global = true, value_name = "DIR", default_value = "config")]
-    config: PathBuf,
+    /// The configuration folder: queuewarden.toml, organizations/ and models/. Without it, the folder that
+    /// `QUEUEWARDEN_CONFIG` names, or else `config`.
+    #[arg(long, global = true, value_name = "DIR")]
+    config: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -92,6 +95,10 @@ enum Command {
     #[cfg(feature = "cli")]
     #[command(after_long_help = help::TOP)]
     Top(top::Arguments),
+    /// Says whether the running sidecar is ready: exits with 0, 1 if it is not ready, 2 if it does not answer.
+    #[cfg(feature = "cli")]
+    #[command(after_long_help = help::HEALTH)]
+    Health(health::Arguments),
     /// Lists, shows and ends login sessions of the running sidecar.
     #[cfg(feature = "cli")]
     #[command(subcommand, after_long_help = help::SESSIONS)]
@@ -124,10 +131,44 @@ enum Command {
     Help(help::HelpArguments),
 }
 
-/// Runs the subcommand that the arguments name, which prints to `out`.
-pub fn run(arguments: Arguments, out: &mut (impl Write + Send)) -> ExitCode {
-    let config = arguments.config.as_path();
-    let result: io::Result<u8> = match arguments.command.unwrap_or(Command::Serve) {
+/// The environment variable with the configuration folder.
+const CONFIG_VARIABLE: &str = "QUEUEWARDEN_CONFIG";
+/// The configuration folder without `--config` and without [`CONFIG_VARIABLE`].
+const CONFIG_DEFAULT: &str = "config";
+
+impl Arguments {
+    /// The configuration folder. An empty variable counts as absent.
+    fn folder(&self) -> PathBuf {
+        let variable = || std::env::var_os(CONFIG_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from);
+        self.config.clone().or_else(variable).unwrap_or_else(|| PathBuf::from(CONFIG_DEFAULT))
+    }
+}
+
+/// Runs the subcommand that the words name, which prints to `out`. The first word is the name of the program.
+pub fn run(words: impl IntoIterator<Item = OsString>, out: &mut (impl Write + Send)) -> ExitCode {
+    let words: Vec<OsString> = words.into_iter().collect();
+    let result = match Arguments::try_parse_from(&words) {
+        Ok(arguments) => run_command(arguments, out),
+        Err(refusal) => print_refusal(&refusal, &words, out),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        // Who reads the output has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::from(EXIT_FAILED),
+        Err(error) => {
+            let json = words.iter().take_while(|word| *word != "--").any(|word| word == "--json");
+            let error = format!("the command stopped: {error}");
+            // There is nowhere else to say it.
+            print_error(&error, json, &mut io::sink()).ok();
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}
+
+fn run_command(arguments: Arguments, out: &mut (impl Write + Send)) -> io::Result<u8> {
+    let folder = arguments.folder();
+    let config = folder.as_path();
+    match arguments.command.unwrap_or(Command::Serve) {
         Command::Serve => serve::run(config, out),
         Command::Check(options) => check::run(config, &options, out),
         Command::Explain(options) => explain::run(config, &options, out),
@@ -140,6 +181,8 @@ pub fn run(arguments: Arguments, out: &mut (impl Write + Send)) -> ExitCode {
         Command::Load(options) => load::run(config, &options, out),
         #[cfg(feature = "cli")]
         Command::Top(options) => top::run(config, &options, out),
+        #[cfg(feature = "cli")]
+        Command::Health(options) => health::run(config, &options, out),
         #[cfg(feature = "cli")]
         Command::Sessions(command) => sessions::sessions(config, &command, out),
         #[cfg(feature = "cli")]
@@ -154,10 +197,5 @@ pub fn run(arguments: Arguments, out: &mut (impl Write + Send)) -> ExitCode {
         #[cfg(feature = "cli")]
         Command::Man(options) => generate::man(&options, out),
         Command::Help(options) => help::run(&options, out),
-    };
-    match result {
-        Ok(code) => ExitCode::from(code),
-        // `out` cannot be written: the error cannot be printed either.
-        Err(_) => ExitCode::from(EXIT_FAILED),
     }
 }

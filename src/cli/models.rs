@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use crate::cli::{EXIT_FAILED, print_problems};
+use crate::cli::{print_error, print_problems};
 use crate::config;
 use crate::policy::matrix::Matrix;
 
@@ -26,8 +26,8 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
     let mut matrices: Vec<Matrix> = models.iter().map(|model| Matrix::of(model)).filter(is_selected).collect();
     matrices.sort_unstable_by(|one, other| one.model.cmp(&other.model));
     if matrices.is_empty() {
-        writeln!(out, "there is no such model in {}", folder.join("models").display())?;
-        return Ok(EXIT_FAILED);
+        let message = format!("there is no such model in {}", folder.join("models").display());
+        return print_error(&message, options.json, out);
     }
     if options.json {
         writeln!(out, "{}", serde_json::to_string(&matrices).map_err(io::Error::other)?)?;

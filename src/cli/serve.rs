@@ -7,7 +7,7 @@ use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
-use crate::cli::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_USAGE};
+use crate::cli::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_USAGE, print_error};
 use crate::lifecycle::{self, Running, StartError};
 use crate::limits::RELOAD_INTERVAL_MIN;
 use crate::observe::log::{FILTER_DEFAULT, FilterError, Flush, Format, Log};
@@ -34,14 +34,14 @@ pub(super) fn run(folder: &Path, out: &mut (impl Write + Send)) -> io::Result<u8
     let passed = match PassedSockets::from_environment() {
         Ok(passed) => passed,
         Err(error) => {
-            writeln!(out, "the sockets that systemd passes cannot be used: {error}")?;
-            return Ok(EXIT_FAILED);
+            let message = format!("the sockets that systemd passes cannot be used: {error}");
+            return print_error(&message, false, out);
         }
     };
     let (log, _flush) = match start_log() {
         Ok(started) => started,
         Err(error) => {
-            writeln!(out, "{error}")?;
+            print_error(&error, false, out)?;
             return Ok(EXIT_USAGE);
         }
     };
@@ -68,7 +68,7 @@ async fn serve(folder: &Path, log: Log, passed: PassedSockets, out: &mut (impl W
     let mut running = match lifecycle::start(folder, log, passed).await {
         Ok(running) => running,
         Err(error) => {
-            writeln!(out, "{error}")?;
+            print_error(&error, false, out)?;
             return Ok(if matches!(error, StartError::Configuration(_)) { EXIT_CONFIGURATION } else { EXIT_FAILED });
         }
     };

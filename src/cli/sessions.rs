@@ -173,7 +173,7 @@ fn run<R: DeserializeOwned + serde::Serialize>(
         .and_then(|client| if ends { client.end::<R>(noun, filter) } else { client.list::<R>(noun, filter) });
     let rows = match rows {
         Ok(rows) => rows,
-        Err(error) => return error.print(false, out),
+        Err(error) => return error.print(json, out),
     };
     if json {
         for row in &rows {

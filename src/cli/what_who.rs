@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use crate::cli::{EXIT_FAILED, print_problems};
+use crate::cli::{print_error, print_problems, print_to_stderr};
 use crate::config;
 use crate::policy::Policy;
 use crate::policy::survey::{AllowedQuestion, FilterNames, Survey, SurveyFilter, SurveyPage};
@@ -51,9 +51,12 @@ struct Narrowing {
     /// By this channel: phone or dashboard.
     #[arg(long, value_name = "CHANNEL", default_value = "phone")]
     via: String,
-    /// At most this many answers.
-    #[arg(long, value_name = "COUNT", default_value_t = 1_000)]
-    limit: usize,
+    /// At most this many answers; if there are more, stderr names the position of the next. Without it, all answers.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+    /// Begins with this position, which the command before printed.
+    #[arg(long, value_name = "POSITION", default_value_t = 0)]
+    from: u64,
     /// Prints JSON instead of text, an answer a line.
     #[arg(long)]
     json: bool,
@@ -95,37 +98,61 @@ fn run(
         Err(problems) => return print_problems(&problems, narrowing.json, out),
     };
     let Some(organization) = policy.organization(org) else {
-        writeln!(out, "there is no organization `{org}`")?;
-        return Ok(EXIT_FAILED);
+        return print_error(&format!("there is no organization `{org}`"), narrowing.json, out);
     };
     let filter = match SurveyFilter::named(organization, names) {
         Ok(filter) => filter,
-        Err(unknown) => {
-            writeln!(out, "{unknown}")?;
-            return Ok(EXIT_FAILED);
-        }
+        Err(unknown) => return print_error(&unknown, narrowing.json, out),
     };
     let survey = Survey::new(organization, filter);
-    let mut printed = 0_usize;
-    let mut from = Some(0);
+    let mut room = narrowing.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let mut from = Some(narrowing.from);
+    let mut has_printed = false;
     while let Some(position) = from {
-        let room = narrowing.limit - printed;
         if room == 0 {
-            writeln!(out, "more than {}: raise --limit", narrowing.limit)?;
+            if let Some(next) = next_answer(&survey, position) {
+                print_next(next, narrowing, out)?;
+            }
             break;
         }
         let SurveyPage { allowed, next } = survey.page(position, room.min(ALLOWED_PER_PAGE), QUESTIONS_PER_PAGE);
         for answer in &allowed {
             print(answer, narrowing.json, out)?;
         }
+        has_printed |= !allowed.is_empty();
         // A page has at most `room` answers.
-        printed += allowed.len();
+        room -= allowed.len();
         from = next;
     }
-    if printed == 0 && !narrowing.json {
-        writeln!(out, "nothing: no grant of the role model allows it")?;
+    if !has_printed && !narrowing.json {
+        let text = if narrowing.from == 0 { "nothing: no grant of the role model allows it" } else { "nothing more" };
+        writeln!(out, "{text}")?;
     }
     Ok(0)
+}
+
+/// A position from which on the survey has a further answer. `None`: it has none.
+fn next_answer(survey: &Survey<'_>, position: u64) -> Option<u64> {
+    let mut from = Some(position);
+    while let Some(position) = from {
+        let SurveyPage { allowed, next } = survey.page(position, 1, QUESTIONS_PER_PAGE);
+        if !allowed.is_empty() {
+            return Some(position);
+        }
+        from = next;
+    }
+    None
+}
+
+/// Says on stderr where the next page begins: stdout has only answers.
+fn print_next(next: u64, narrowing: &Narrowing, out: &mut impl Write) -> io::Result<()> {
+    let limit = narrowing.limit.unwrap_or(u64::MAX);
+    let text = if narrowing.json {
+        serde_json::json!({ "limit": limit, "next": next }).to_string()
+    } else {
+        format!("there are more than {limit}: `--from {next}` continues")
+    };
+    print_to_stderr(&text, out)
 }
 
 fn print(answer: &AllowedQuestion, json: bool, out: &mut impl Write) -> io::Result<()> {

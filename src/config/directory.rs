@@ -6,12 +6,16 @@ use std::cell::RefCell;
 
 use thiserror::Error;
 
+use crate::config::broken::{BrokenNames, NameLookup};
 use crate::config::problem::{Problem, Problems};
 use crate::config::reader::{Section, SpannedStr};
 use crate::limits::{ID_BYTES_MAX, LEASE_SECONDS_MAX, NUMBER_DIGITS_MAX};
 use crate::policy::directory::{DirectoryBuilder, Group, NewUser, Queue, User};
 use crate::policy::model::{Model, RoleSet};
 use crate::telephony::{QueueId, QueueKind, Token, UserId, is_number};
+
+/// Holders of a role that a problem names.
+const SOLE_HOLDERS_SHOWN: usize = 3;
 
 /// Why a text cannot be an id.
 #[derive(Clone, Copy, Debug, Error)]
@@ -63,11 +67,18 @@ pub(super) struct DirectoryReader<'a> {
     pub(super) problems: &'a RefCell<Problems>,
     pub(super) warnings: &'a RefCell<Problems>,
     pub(super) builder: DirectoryBuilder<'a>,
+    pub(super) broken_queues: BrokenNames,
+    pub(super) broken_users: BrokenNames,
+    /// The users who hold a role that exactly one user must hold: the position of the role, the user's id, and the
+    /// problem of its place without a message.
+    pub(super) sole_holders: Vec<(usize, Box<str>, Problem)>,
 }
 
 impl DirectoryReader<'_> {
     pub(super) fn queue(&mut self, mut section: Section<'_>) {
         let (id, number) = (required_id(&mut section, "id"), required_number(&mut section, "number"));
+        let names = [id.as_ref().map(|id| id.value), number.as_ref().map(|number| number.value)];
+        let mut is_added = false;
         section.document_values("kind", QueueKind::ALL.iter().map(|kind| kind.name()));
         let kind = section.string("kind").and_then(|kind| {
             let found = QueueKind::named(kind.value);
@@ -83,15 +94,22 @@ impl DirectoryReader<'_> {
         if let (Some(id), Some(number)) = (id, number) {
             let kind = kind.unwrap_or(QueueKind::Call);
             let queue = Queue { id: id.value.into(), number: number.value.into(), kind, wrap_up_seconds, callback };
-            if let Err(error) = self.builder.queue(queue) {
-                section.report(&id.span, format!("the queue `{}` cannot be added: {error}", id.value));
+            match self.builder.queue(queue) {
+                Ok(_) => is_added = true,
+                Err(error) => section.report(&id.span, format!("the queue `{}` cannot be added: {error}", id.value)),
             }
+        }
+        if !is_added {
+            let is_free = |name: &str| self.builder.directory().queue_named(name).is_none();
+            self.broken_queues.note_both(names[0].filter(|name| is_free(name)), names[1].filter(|name| is_free(name)));
         }
         section.finish();
     }
 
     pub(super) fn user(&mut self, mut section: Section<'_>) {
         let (id, extension) = (required_id(&mut section, "id"), required_number(&mut section, "extension"));
+        let names = [id.as_ref().map(|id| id.value), extension.as_ref().map(|number| number.value)];
+        let mut is_added = false;
         let roles = section.strings("roles");
         if let (Some(message), Some(last)) = (self.too_many_roles(roles.len()), roles.last()) {
             section.report(&last.span, message);
@@ -101,11 +119,13 @@ impl DirectoryReader<'_> {
             section.report(&span, message);
         });
         let served = self.queue_list(&mut section, "queues");
+        let found_before = section.found();
         let supervised = self.queue_list(&mut section, "supervises");
+        let supervises_is_broken = section.found() > found_before || section.has_misspelled("supervises");
         let edited = self.queue_list(&mut section, "edits");
         let protected = section.boolean("protected").unwrap_or(false);
         for (queue, name) in &edited {
-            if !supervised.iter().any(|(supervised, _)| supervised == queue) {
+            if !supervises_is_broken && !supervised.iter().any(|(supervised, _)| supervised == queue) {
                 section.report(&name.span, format!("`{}` is in `edits` but not in `supervises`", name.value));
             }
         }
@@ -122,12 +142,19 @@ impl DirectoryReader<'_> {
                 served: &served,
                 supervised: &supervised,
             };
-            if let Err(error) = self.builder.user(&user) {
-                section.report(&id.span, format!("the user `{}` cannot be added: {error}", id.value));
+            match self.builder.user(&user) {
+                Ok(_) => is_added = true,
+                Err(error) => section.report(&id.span, format!("the user `{}` cannot be added: {error}", id.value)),
             }
+            self.note_sole_holder(&user, || section.source.problem(id.span.clone(), ""));
             if let Some(message) = self.idle_supervision(&user) {
                 self.warnings.borrow_mut().add(section.source.problem(id.span, message));
             }
+        }
+        if !is_added {
+            // A name that somebody else has was to be another one.
+            let is_free = |name: &str| self.builder.directory().user_named(name).is_none();
+            self.broken_users.note_both(names[0].filter(|name| is_free(name)), names[1].filter(|name| is_free(name)));
         }
         section.finish();
     }
@@ -146,16 +173,29 @@ impl DirectoryReader<'_> {
         section.finish();
     }
 
+    /// The queue with this id or number.
+    pub(super) fn queue_named(&self, name: &str) -> NameLookup<QueueId> {
+        self.broken_queues.or_broken(name, self.builder.directory().queue_named(name))
+    }
+
+    /// Notes the place of a user who holds a role that exactly one user must hold.
+    pub(super) fn note_sole_holder(&mut self, user: &NewUser<'_>, place: impl Fn() -> Problem) {
+        for position in self.model.held_by_one.positions().filter(|position| user.roles.has(*position)) {
+            self.sole_holders.push((position, user.id.into(), place()));
+        }
+    }
+
     /// The queues that a list names, each with its position in the file.
     fn queue_list<'a>(&self, section: &mut Section<'a>, key: &'static str) -> Vec<(QueueId, SpannedStr<'a>)> {
         let mut queues: Vec<(QueueId, SpannedStr<'_>)> = vec![];
         for name in section.strings(key) {
-            match self.builder.directory().queue_named(name.value) {
-                None => section.report(&name.span, format!("there is no queue `{}`", name.value)),
-                Some(queue) if queues.iter().any(|(known, _)| *known == queue) => {
+            match self.queue_named(name.value) {
+                NameLookup::Broken => {}
+                NameLookup::Unknown => section.report_unknown(&name, "queue"),
+                NameLookup::Found(queue) if queues.iter().any(|(known, _)| *known == queue) => {
                     section.report(&name.span, format!("the queue `{}` is listed twice", name.value));
                 }
-                Some(queue) => queues.push((queue, name)),
+                NameLookup::Found(queue) => queues.push((queue, name)),
             }
         }
         queues
@@ -164,12 +204,14 @@ impl DirectoryReader<'_> {
     fn user_list(&self, section: &mut Section<'_>, key: &'static str) -> Vec<UserId> {
         let mut users = vec![];
         for name in section.strings(key) {
-            match self.builder.directory().user_named(name.value).map(User::id) {
-                None => section.report(&name.span, format!("there is no user `{}`", name.value)),
-                Some(user) if users.contains(&user) => {
+            let found = self.builder.directory().user_named(name.value).map(User::id);
+            match self.broken_users.or_broken(name.value, found) {
+                NameLookup::Broken => {}
+                NameLookup::Unknown => section.report_unknown(&name, "user"),
+                NameLookup::Found(user) if users.contains(&user) => {
                     section.report(&name.span, format!("the user `{}` is listed twice", name.value));
                 }
-                Some(user) => users.push(user),
+                NameLookup::Found(user) => users.push(user),
             }
         }
         users
@@ -197,16 +239,30 @@ impl DirectoryReader<'_> {
         (count > max).then(|| format!("a user of the model `{}` has at most {max} role, not {count}", self.model.name))
     }
 
-    /// Reports each role that exactly one user must hold and that none or several hold (rule R109).
-    pub(super) fn check_sole_holders(&self, root: &Section<'_>, model_name: &SpannedStr<'_>) {
-        let directory = self.builder.directory();
+    /// Reports each role that exactly one user must hold and that none or several hold (rule R109). `users_are_whole`:
+    /// every user was read.
+    pub(super) fn check_sole_holders(&self, root: &Section<'_>, model_name: &SpannedStr<'_>, users_are_whole: bool) {
         let sole = self.model.roles.iter().enumerate().filter(|(position, _)| self.model.held_by_one.has(*position));
         for (position, role) in sole {
-            let count = directory.users().filter(|user| user.roles().has(position)).count();
-            if count != 1 {
-                let message = format!("{count} users hold the role `{}`", role.name);
-                let help = format!("in the model `{}` exactly one user must hold it", self.model.name);
-                root.report_with_help(&model_name.span, message, help);
+            let holders: Vec<_> = self.sole_holders.iter().filter(|(held, _, _)| *held == position).collect();
+            let help = format!("in the model `{}` exactly one user must hold it", self.model.name);
+            match holders.as_slice() {
+                [] if users_are_whole => {
+                    root.report_with_help(&model_name.span, format!("0 users hold the role `{}`", role.name), help);
+                }
+                [] | [_] => {}
+                [_, (_, _, second), ..] => {
+                    let shown = holders.iter().take(SOLE_HOLDERS_SHOWN).map(|(_, id, at)| {
+                        let place = at.line.map_or_else(String::new, |line| format!(":{line}"));
+                        format!("`{id}` ({}{place})", at.file)
+                    });
+                    let shown: Vec<String> = shown.collect();
+                    let more = holders.len() - shown.len();
+                    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+                    let message =
+                        format!("{} users hold the role `{}`: {}{more}", holders.len(), role.name, shown.join(", "));
+                    self.report(Problem { message, ..second.clone() }.help(help));
+                }
             }
         }
     }

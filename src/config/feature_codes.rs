@@ -46,15 +46,22 @@ impl FeatureCodeReader<'_> {
             return FeatureCodes::default();
         }
         FeatureCodes::new(codes).unwrap_or_else(|ambiguities| {
+            // One code may be ambiguous with many: that is one mistake.
+            let mut reported = vec![];
             for ambiguity in &ambiguities {
-                self.report_ambiguity(ambiguity, section);
+                self.report_ambiguity(ambiguity, section, &mut reported);
             }
             FeatureCodes::default()
         })
     }
 
     /// Reports two codes that match the same digits, at the code that the table contains.
-    fn report_ambiguity(&self, ambiguity: &AmbiguityError, section: Option<&Section<'_>>) {
+    fn report_ambiguity(
+        &self,
+        ambiguity: &AmbiguityError,
+        section: Option<&Section<'_>>,
+        reported: &mut Vec<Range<usize>>,
+    ) {
         let own = section.into_iter().flat_map(Section::entries).find(|(key, _)| {
             let Ok(pattern) = Pattern::parse(key.value) else { return false };
             let is_short_for = |full: &Pattern| {
@@ -64,6 +71,10 @@ impl FeatureCodeReader<'_> {
         });
         let whole = section.map_or(&self.root.span, |section| &section.span);
         let span = own.map_or_else(|| whole.clone(), |(key, _)| key.span);
+        if reported.contains(&span) {
+            return;
+        }
+        reported.push(span.clone());
         let help = "change one of them, or give it more literal digits";
         self.root.report_with_help(&span, format!("feature codes {ambiguity}"), help);
     }

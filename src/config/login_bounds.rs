@@ -1,17 +1,23 @@
 //! `[logins]` and `[[shifts]]`: the bounds on the login sessions that users open themselves.
 
+use std::collections::HashSet;
+
 use jiff::tz::TimeZone;
 
+use crate::config::broken::NameLookup;
+use crate::config::problem::Problem;
 use crate::config::reader::{Section, SpannedStr};
-use crate::limits::{LEASE_SECONDS_MAX, SHIFTS_PER_ORGANIZATION_MAX};
+use crate::limits::{LEASE_SECONDS_MAX, SHIFTS_PER_ORGANIZATION_MAX, SHIFTS_PER_QUEUE_MAX};
 use crate::policy::shifts::{Day, LoginBounds, MINUTES_PER_DAY, Shift, ShiftScope};
 use crate::telephony::QueueId;
 
-/// Reads both tables. `queue_named` finds a queue of the organization by id or number.
+/// Reads both tables. `queue_named` finds a queue of the organization by id or number; `report` takes a problem that is
+/// found after its section was read.
 pub(super) fn read(
     logins: Option<Section<'_>>,
     shifts: Vec<Section<'_>>,
-    queue_named: impl Fn(&str) -> Option<QueueId>,
+    queue_named: impl Fn(&str) -> NameLookup<QueueId>,
+    report: impl Fn(Problem),
 ) -> LoginBounds {
     let mut bounds = LoginBounds::default();
     if let Some(mut section) = logins {
@@ -22,15 +28,20 @@ pub(super) fn read(
         beyond.report(&beyond.span, format!("there are more than {SHIFTS_PER_ORGANIZATION_MAX} shifts"));
         return bounds;
     }
+    let mut crowded = HashSet::new();
     for section in shifts {
-        if let Some((queue, shift)) = read_shift(section, &queue_named) {
+        let (source, span) = (section.source, section.span.clone());
+        let Some((queue, shift)) = read_shift(section, &queue_named) else { continue };
+        if bounds.shifts.count_of(queue) < SHIFTS_PER_QUEUE_MAX {
             bounds.shifts.add(queue, shift);
+        } else if crowded.insert(queue) {
+            report(source.problem(span, format!("a queue has more than {SHIFTS_PER_QUEUE_MAX} shifts")));
         }
     }
     bounds
 }
 
-fn read_shift(mut section: Section<'_>, queue_named: impl Fn(&str) -> Option<QueueId>) -> Option<(QueueId, Shift)> {
+fn read_shift(mut section: Section<'_>, queue_named: impl Fn(&str) -> NameLookup<QueueId>) -> Option<(QueueId, Shift)> {
     let queue = section.required_string("queue");
     section.document_required("days");
     let days = section.strings("days");
@@ -41,12 +52,12 @@ fn read_shift(mut section: Section<'_>, queue_named: impl Fn(&str) -> Option<Que
 
     let found = queue.and_then(|queue| {
         let found = queue_named(queue.value);
-        if found.is_none() {
-            section.report(&queue.span, format!("there is no queue `{}`", queue.value));
+        if found == NameLookup::Unknown {
+            section.report_unknown(&queue, "queue");
         }
-        found
+        found.found()
     });
-    let days = read_days(&section, &days);
+    let days = read_days(&mut section, &days);
     let begin = from.as_ref().and_then(|time| minutes(&section, "from", time, MINUTES_PER_DAY - 1));
     let end = to.as_ref().and_then(|time| minutes(&section, "to", time, MINUTES_PER_DAY));
     if let (Some(begin), Some(end), Some(to)) = (begin, end, &to)
@@ -68,10 +79,11 @@ fn read_shift(mut section: Section<'_>, queue_named: impl Fn(&str) -> Option<Que
     Some((found?, Shift { days: days?, from: begin?, to: end?, time_zone: time_zone?, scope: scope? }))
 }
 
-fn read_days(section: &Section<'_>, names: &[SpannedStr<'_>]) -> Option<Vec<Day>> {
+fn read_days(section: &mut Section<'_>, names: &[SpannedStr<'_>]) -> Option<Vec<Day>> {
     let all = || Day::ALL.iter().map(|day| format!("\"{}\"", day.name())).collect::<Vec<_>>().join(", ");
     if names.is_empty() {
-        section.report_with_help(&section.span, "`days` names no day of the week", format!("days = [{}]", all()));
+        let help = format!("days = [{}]", all());
+        section.report_missing("days", "`days` names no day of the week".to_owned(), Some(&help));
         return None;
     }
     let mut days = vec![];

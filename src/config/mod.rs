@@ -10,7 +10,9 @@
 
 pub mod asterisk;
 pub mod audit;
+mod broken;
 mod directory;
+mod domains;
 mod feature_codes;
 pub mod files;
 mod fingerprint;
@@ -22,12 +24,14 @@ mod presets;
 pub mod problem;
 pub mod process;
 mod reader;
+mod restart;
 pub mod schema;
 mod secret;
+pub mod suggest;
 mod users_csv;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
@@ -99,8 +103,13 @@ pub fn load(folder: &Path, previous: &Policy) -> Result<LoadedConfig, Problems> 
         permissions::warn(&path, &mut warnings.borrow_mut());
     }
     let models = read_models(folder, &problems, &fingerprint);
-    let context =
-        OrganizationContext { models: &models, previous, next_id: OrganizationId(0), fingerprint: &fingerprint };
+    let context = OrganizationContext {
+        models: &models.whole,
+        broken_models: &models.broken,
+        previous,
+        next_id: OrganizationId(0),
+        fingerprint: &fingerprint,
+    };
     let (organizations, all_read) = read_organizations(folder, context, &problems, &warnings, &mut files);
     // An organization whose file was not read may be the missing one, so nothing is reported then.
     for reference in process.iter().flat_map(|file| &file.referenced).filter(|_| all_read) {
@@ -208,24 +217,41 @@ impl FreeOrganizationIds {
 /// Every problem of every model.
 pub fn load_models(folder: &Path) -> Result<Vec<Arc<Model>>, Problems> {
     let problems = RefCell::new(Problems::default());
-    let models = read_models(folder, &problems, &Fingerprint::default());
+    let models = read_models(folder, &problems, &Fingerprint::default()).whole;
     let problems = problems.into_inner();
     if problems.is_empty() { Ok(models.into_values().collect()) } else { Err(problems) }
 }
 
-fn read_models(
-    folder: &Path,
-    problems: &RefCell<Problems>,
-    fingerprint: &Fingerprint,
-) -> HashMap<Box<str>, Arc<Model>> {
+/// The models of a folder.
+#[derive(Default)]
+struct ReadModels {
+    /// Those that loaded, by name.
+    whole: HashMap<Box<str>, Arc<Model>>,
+    /// The names of those that have a problem.
+    broken: HashSet<Box<str>>,
+}
+
+/// Reads every model of the folder.
+fn read_models(folder: &Path, problems: &RefCell<Problems>, fingerprint: &Fingerprint) -> ReadModels {
     let files = toml_files(&folder.join("models"), problems);
     let models = files.into_iter().filter_map(|path| {
         let Some(name) = path.file_stem().and_then(OsStr::to_str).map(str::to_owned) else {
             problems.borrow_mut().add(Problem::of_file(path.display().to_string(), "its name is not UTF-8"));
             return None;
         };
-        let model = model::read(&path, &name, problems, fingerprint)?;
-        Some((name.into_boxed_str(), Arc::new(model)))
+        let model = model::read(&path, &name, problems, fingerprint).map(Arc::new);
+        Some((name.into_boxed_str(), model))
     });
-    models.collect()
+    let mut read = ReadModels::default();
+    for (name, model) in models {
+        match model {
+            Some(model) => {
+                read.whole.insert(name, model);
+            }
+            None => {
+                read.broken.insert(name);
+            }
+        }
+    }
+    read
 }

@@ -6,9 +6,10 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::Path;
 
+use crate::config::broken::{BrokenNames, NameLookup};
 use crate::config::fingerprint::Fingerprint;
 use crate::config::problem::{Problem, Problems};
-use crate::config::reader::{Section, Source, SpannedStr};
+use crate::config::reader::{Section, Source, SpannedStr, each_section};
 use crate::decision::{ActionLabel, AllowReason, DenyReason};
 use crate::event::{ATTRIBUTE_VALUES, AttributeSet, Key, KeySet};
 use crate::limits::{
@@ -48,7 +49,7 @@ pub(super) fn read(path: &Path, name: &str, problems: &RefCell<Problems>, finger
 
 /// Reads the text of the file of the model `name`.
 pub(super) fn read_from(source: &Source, name: &str, problems: &RefCell<Problems>) -> Option<Model> {
-    let before = problems.borrow().count();
+    let before = problems.borrow().found();
     let table = source.parse(&mut problems.borrow_mut())?;
     let mut root = Section::root(source, &table, problems);
     if let Some(given) = root.required_string("model").filter(|given| given.value != name) {
@@ -58,16 +59,26 @@ pub(super) fn read_from(source: &Source, name: &str, problems: &RefCell<Problems
             "give the model and its file the same name",
         );
     }
-    let mut reader = ModelReader { problems, source, model: empty(name, &source.file), pending_toggles: vec![] };
-    root.sections("roles").into_iter().for_each(|section| reader.role(section));
+    let mut reader = ModelReader {
+        problems,
+        source,
+        model: empty(name, &source.file),
+        pending_toggles: vec![],
+        broken_roles: BrokenNames::default(),
+        broken_settings: BrokenNames::default(),
+        broken_actions: BrokenNames::default(),
+    };
+    each_section(&mut root, "roles", |section| reader.role(section)).unwrap_or_else(|| reader.broken_roles.note(None));
     reader.user_rules(&mut root);
-    root.sections("settings").into_iter().for_each(|section| reader.setting(section));
-    root.sections("actions").into_iter().for_each(|section| reader.action(section));
+    each_section(&mut root, "settings", |section| reader.setting(section))
+        .unwrap_or_else(|| reader.broken_settings.note(None));
+    each_section(&mut root, "actions", |section| reader.action(section))
+        .unwrap_or_else(|| reader.broken_actions.note(None));
     reader.resolve_toggles();
     root.sections("grants").into_iter().for_each(|section| reader.grant_table(section));
     root.finish();
     let model = reader.finish();
-    (problems.borrow().count() == before).then_some(model)
+    (problems.borrow().found() == before).then_some(model)
 }
 
 /// A model without roles, settings, actions and grants.
@@ -94,6 +105,10 @@ struct ModelReader<'a> {
     /// Each toggle: the position of its action, and the names of the actions that it becomes when logged out and when
     /// logged in. They are resolved after all actions are read.
     pending_toggles: Vec<(usize, SpannedStr<'a>, SpannedStr<'a>)>,
+    broken_roles: BrokenNames,
+    broken_settings: BrokenNames,
+    /// The actions with a problem: what depends on their effect is not judged.
+    broken_actions: BrokenNames,
 }
 
 impl<'a> ModelReader<'a> {
@@ -106,6 +121,8 @@ impl<'a> ModelReader<'a> {
     }
 
     fn role(&mut self, mut section: Section<'a>) {
+        let found_before = section.found();
+        let mut added = None;
         let name = required_word(&mut section);
         cited_rules(&mut section);
         let supervises = section.boolean("supervises").unwrap_or(false);
@@ -118,6 +135,7 @@ impl<'a> ModelReader<'a> {
             } else if position >= ROLES_PER_MODEL_MAX {
                 self.report_at(&name, format!("a model has at most {ROLES_PER_MODEL_MAX} roles"));
             } else {
+                added = Some(name.value);
                 self.model.roles.push(Role { name: name.value.into(), supervises, serves, rank });
                 if supervises {
                     self.model.supervising = self.model.supervising.with(position);
@@ -128,6 +146,13 @@ impl<'a> ModelReader<'a> {
             }
         }
         section.finish();
+        if self.found() > found_before {
+            self.broken_roles.note(added);
+        }
+    }
+
+    fn found(&self) -> usize {
+        self.problems.borrow().found()
     }
 
     /// Reads the rules about the roles of a user.
@@ -139,6 +164,8 @@ impl<'a> ModelReader<'a> {
     }
 
     fn setting(&mut self, mut section: Section<'a>) {
+        let found_before = section.found();
+        let mut added = None;
         let name = required_word(&mut section);
         cited_rules(&mut section);
         let default = section.boolean("default").unwrap_or(false);
@@ -147,18 +174,24 @@ impl<'a> ModelReader<'a> {
             let role = name.value.split_once('.').map(|(role, _)| role);
             if self.setting_position(name.value).is_some() {
                 self.report_at(&name, format!("there is a setting `{}` already", name.value));
-            } else if let Some(role) = role.filter(|role| self.role_position(role).is_none()) {
+            } else if let Some(role) = role.filter(|role| self.role_named(role) == NameLookup::Unknown) {
                 self.report_at(&name, format!("the setting belongs to a role `{role}`, which the model does not have"));
             } else if self.model.settings.len() >= SETTINGS_PER_MODEL_MAX {
                 self.report_at(&name, format!("a model has at most {SETTINGS_PER_MODEL_MAX} settings"));
             } else {
+                added = Some(name.value);
                 self.model.settings.push(Setting { name: name.value.into(), default, locked });
             }
         }
         section.finish();
+        if self.found() > found_before {
+            self.broken_settings.note(added);
+        }
     }
 
     fn action(&mut self, mut section: Section<'a>) {
+        let found_before = section.found();
+        let mut added = None;
         let name = required_word(&mut section);
         let rules = cited_rules(&mut section);
         let effect = self.effect(&mut section);
@@ -197,6 +230,7 @@ impl<'a> ModelReader<'a> {
             if self.model.action_positions.contains_key(name.value.as_bytes()) {
                 self.report_at(&name, format!("there is an action `{}` already", name.value));
             } else if let Some(position) = position {
+                added = Some(name.value);
                 self.model.action_positions.insert(name.value.as_bytes().into(), position);
                 self.model.actions.push(Action {
                     name: name.value.into(),
@@ -221,9 +255,13 @@ impl<'a> ModelReader<'a> {
             }
         }
         section.finish();
+        if self.found() > found_before {
+            self.broken_actions.note(added);
+        }
     }
 
     fn grant_table(&mut self, mut section: Section<'a>) {
+        let found_before = section.found();
         let rules = cited_rules(&mut section);
         let line = self.source.line(&section.span);
         let actions = section.strings("actions");
@@ -246,13 +284,23 @@ impl<'a> ModelReader<'a> {
             reason
         });
         if actions.is_empty() {
-            section.report(&section.span, "the grant has no action: set `actions`");
+            section.report_missing("actions", "the grant has no action: set `actions`".to_owned(), None);
         }
+        section.finish();
+        let is_whole = self.found() == found_before;
         for name in &actions {
-            let Some(&position) = self.model.action_positions.get(name.value.as_bytes()) else {
-                self.report_at(name, format!("the model has no action `{}`", name.value));
-                continue;
+            let position = match self.action_named(name.value) {
+                NameLookup::Found(position) => position,
+                NameLookup::Broken => continue,
+                NameLookup::Unknown => {
+                    self.report_at(name, format!("the model has no action `{}`", name.value));
+                    continue;
+                }
             };
+            // What follows from a wrong reason, or from a condition that was not read, is no problem of its own.
+            if !is_whole {
+                continue;
+            }
             let effect = self.model.action(position).map_or(Effect::Nothing, |action| action.effect);
             let reason = reason.unwrap_or_else(|| default_reason(effect));
             let grounded = ground_of(reason).is_some() || reason == AllowReason::AlreadyLoggedIn;
@@ -284,7 +332,6 @@ impl<'a> ModelReader<'a> {
                 action.facts = any_of.iter().copied().fold(action.facts | facts, |all, clause| all | clause);
             }
         }
-        section.finish();
     }
 
     fn roles(&self, section: &mut Section<'a>) -> Option<RoleSet> {
@@ -292,7 +339,7 @@ impl<'a> ModelReader<'a> {
         section.document_required("roles");
         if names.is_empty() {
             let help = format!("roles = [\"{EVERYONE}\"] is for every user of the organization");
-            section.report_with_help(&section.span, "the grant has no role: set `roles`", help);
+            section.report_missing("roles", "the grant has no role: set `roles`".to_owned(), Some(&help));
         }
         if names.iter().any(|name| name.value == EVERYONE) {
             return None;
@@ -307,11 +354,11 @@ impl<'a> ModelReader<'a> {
 
     fn role_set_of(&self, section: &Section<'a>, names: &[SpannedStr<'_>]) -> RoleSet {
         let positions = names.iter().filter_map(|name| {
-            let position = self.role_position(name.value);
-            if position.is_none() {
+            let position = self.role_named(name.value);
+            if position == NameLookup::Unknown {
                 section.report(&name.span, format!("the model has no role `{}`", name.value));
             }
-            position
+            position.found()
         });
         positions.fold(RoleSet::default(), RoleSet::with)
     }
@@ -319,13 +366,27 @@ impl<'a> ModelReader<'a> {
     fn settings(&self, section: &mut Section<'a>, key: &'static str) -> SettingSet {
         let names = section.strings(key);
         let positions = names.iter().filter_map(|name| {
-            let position = self.setting_position(name.value);
-            if position.is_none() {
+            let found = self.setting_position(name.value);
+            let position = self.broken_settings.or_broken(name.value, found);
+            if position == NameLookup::Unknown {
                 section.report(&name.span, format!("the model has no setting `{}`", name.value));
             }
-            position
+            position.found()
         });
         positions.fold(SettingSet::default(), |set, position| set.switched(position, true))
+    }
+
+    fn role_named(&self, name: &str) -> NameLookup<usize> {
+        self.broken_roles.or_broken(name, self.role_position(name))
+    }
+
+    /// The position of an action. An action with a problem has none: what depends on its effect is not judged.
+    fn action_named(&self, name: &str) -> NameLookup<u16> {
+        let position = self.model.action_positions.get(name.as_bytes()).copied();
+        match self.broken_actions.or_broken(name, None::<u16>) {
+            NameLookup::Broken => NameLookup::Broken,
+            _ => position.map_or(NameLookup::Unknown, NameLookup::Found),
+        }
     }
 
     fn role_position(&self, name: &str) -> Option<usize> {
@@ -370,7 +431,8 @@ const fn default_reason(effect: Effect) -> AllowReason {
         | Effect::Login(_)
         | Effect::Toggle { .. }
         | Effect::TogglePause { .. }
-        | Effect::Supervise(_) => AllowReason::RolePermits,
+        | Effect::Supervise(_)
+        | Effect::Watch => AllowReason::RolePermits,
     }
 }
 
@@ -391,11 +453,8 @@ fn cited_rules(section: &mut Section<'_>) -> Vec<Box<str>> {
     let rules = section.strings("rules");
     section.document_required("rules");
     if rules.is_empty() {
-        section.report_with_help(
-            &section.span,
-            "the entry names no rule",
-            "for example rules = [\"R10\"], or a word of your own",
-        );
+        let help = "for example rules = [\"R10\"], or a word of your own";
+        section.report_missing("rules", "the entry names no rule".to_owned(), Some(help));
     }
     rules.into_iter().map(|rule| rule.value.into()).collect()
 }

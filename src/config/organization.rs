@@ -1,20 +1,21 @@
 //! `organizations/*.toml`: the model, settings, limits and feature codes of one organization, and its directory.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::config::broken::BrokenNames;
 use crate::config::directory::{DirectoryReader, required_id};
 use crate::config::feature_codes::FeatureCodeReader;
 use crate::config::files::FileStamp;
 use crate::config::fingerprint::Fingerprint;
 use crate::config::presets::PRESETS;
 use crate::config::problem::{Problem, Problems};
-use crate::config::reader::{Section, Source, SpannedStr};
+use crate::config::reader::{Section, Source, SpannedStr, each_section};
 use crate::config::schema::trace::FreeKeyValues;
-use crate::config::{login_bounds, model, users_csv};
-use crate::limits::{DOMAINS_PER_ORGANIZATION_MAX, LEASE_SECONDS_MAX, TOML_FILE_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::config::{domains, login_bounds, model, users_csv};
+use crate::limits::{LEASE_SECONDS_MAX, TOML_FILE_BYTES_MAX};
 use crate::policy::directory::DirectoryBuilder;
 use crate::policy::model::{Model, SettingSet};
 use crate::policy::{LeaseTerms, Limits, Organization, Policy};
@@ -24,6 +25,8 @@ use crate::telephony::OrganizationId;
 pub(super) struct OrganizationContext<'a> {
     /// The models that loaded, by name.
     pub(super) models: &'a HashMap<Box<str>, Arc<Model>>,
+    /// The names of the models that did not load: that is reported.
+    pub(super) broken_models: &'a HashSet<Box<str>>,
     /// The policy in force, whose ids are kept.
     pub(super) previous: &'a Policy,
     /// The id for an organization that `previous` does not have.
@@ -73,9 +76,10 @@ pub(super) fn read_from(
     let table = source.parse(&mut problems.borrow_mut())?;
     let mut root = Section::root(source, &table, problems);
     let name = required_id(&mut root, "organization");
-    let domains = read_domains(&mut root);
+    let domains = domains::read(&mut root);
     let model_name = root.required_string("model");
-    let known_model = model_name.as_ref().and_then(|name| model_named(&root, name, context.models));
+    let known_model =
+        model_name.as_ref().and_then(|name| model_named(&root, name, context.models, context.broken_models));
     let previous = name.as_ref().and_then(|name| context.previous.organization(name.value));
 
     // Without a model, roles, settings and codes mean nothing; the rest of the file is still checked.
@@ -94,20 +98,27 @@ pub(super) fn read_from(
     let limits = read_limits(root.section("limits"));
 
     let builder = DirectoryBuilder::new(previous.map(|previous| &previous.directory));
-    let mut reader = DirectoryReader { model, model_is_known, problems, warnings, builder };
-    root.sections("queues").into_iter().for_each(|section| reader.queue(section));
+    let mut reader = DirectoryReader {
+        model,
+        model_is_known,
+        problems,
+        warnings,
+        builder,
+        broken_queues: BrokenNames::default(),
+        broken_users: BrokenNames::default(),
+        sole_holders: vec![],
+    };
+    each_section(&mut root, "queues", |section| reader.queue(section))
+        .unwrap_or_else(|| reader.broken_queues.note(None));
     let (logins, shifts) = (root.section("logins"), root.sections("shifts"));
-    let login_bounds = login_bounds::read(logins, shifts, |name| reader.builder.directory().queue_named(name));
-    root.sections("users").into_iter().for_each(|section| reader.user(section));
-    let users_csv = root.string("users_csv").map(|csv| folder.join(csv.value));
-    let users_csv = users_csv.map(|path| (path.clone(), FileStamp::of(&path)));
-    if let Some((path, _)) = &users_csv {
-        users_csv::read(path, &mut reader, context.fingerprint);
-    }
+    let login_bounds =
+        login_bounds::read(logins, shifts, |name| reader.queue_named(name), |problem| reader.report(problem));
+    let users_csv = read_users(&mut root, &mut reader, folder, context.fingerprint);
     root.sections("groups").into_iter().for_each(|section| reader.group(section));
     if let Some(model_name) = model_name {
-        reader.check_sole_holders(&root, &model_name);
+        reader.check_sole_holders(&root, &model_name, users_csv.are_whole);
     }
+    let users_csv = users_csv.csv;
     let directory = reader.builder.finish();
     root.finish();
 
@@ -128,35 +139,47 @@ pub(super) fn read_from(
     Some(OrganizationFile { at_name: source.problem(name.span, ""), organization, at_domains, users_csv })
 }
 
-/// Reads the SIP domains of the organization: each at most once, whatever its case.
-fn read_domains<'a>(root: &mut Section<'a>) -> Vec<SpannedStr<'a>> {
-    let mut domains: Vec<SpannedStr<'a>> = vec![];
-    for domain in root.strings("domains") {
-        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        if !(1..=VALUE_BYTES_MAX).contains(&domain.value.len()) || !domain.value.bytes().all(is_name) {
-            let message = format!("`{}` cannot be a domain", domain.value);
-            let help =
-                format!("a domain is a host name or an IPv4 address: 1 to {VALUE_BYTES_MAX} of A-Z a-z 0-9 . _ -");
-            root.report_with_help(&domain.span, message, help);
-        } else if domains.iter().any(|other| other.value.eq_ignore_ascii_case(domain.value)) {
-            root.report(&domain.span, format!("`domains` has `{}` twice", domain.value));
-        } else {
-            domains.push(domain);
+/// The users of an organization, read.
+struct ReadUsers {
+    /// The CSV file, with its stamp from before it was read. `None`: the organization names none.
+    csv: Option<(PathBuf, FileStamp)>,
+    /// Nothing about the users has a problem: whoever is missing does not exist.
+    are_whole: bool,
+}
+
+/// Reads the users of the file, and those of the CSV file that it names.
+fn read_users(
+    root: &mut Section<'_>,
+    reader: &mut DirectoryReader<'_>,
+    folder: &Path,
+    fingerprint: &Fingerprint,
+) -> ReadUsers {
+    let found_before = root.found();
+    each_section(root, "users", |section| reader.user(section)).unwrap_or_else(|| reader.broken_users.note(None));
+    let csv = root.string("users_csv");
+    if root.has_misspelled("users_csv") || (csv.is_none() && root.has("users_csv")) {
+        reader.broken_users.note(None);
+    }
+    let csv = csv.map(|name| {
+        let path = folder.join(name.value);
+        let stamp = FileStamp::of(&path);
+        if let Err(message) = users_csv::read(&path, reader, fingerprint) {
+            root.report(&name.span, format!("`users_csv`: {message}"));
+            reader.broken_users.note(None);
         }
-    }
-    if let Some(excess) = domains.get(DOMAINS_PER_ORGANIZATION_MAX) {
-        root.report(&excess.span, format!("there are more than {DOMAINS_PER_ORGANIZATION_MAX} domains"));
-    }
-    domains
+        (path, stamp)
+    });
+    ReadUsers { csv, are_whole: root.found() == found_before && !reader.broken_users.has_any() }
 }
 
 fn model_named(
     root: &Section<'_>,
     name: &SpannedStr<'_>,
     models: &HashMap<Box<str>, Arc<Model>>,
+    broken: &HashSet<Box<str>>,
 ) -> Option<Arc<Model>> {
     let model = models.get(name.value).map(Arc::clone);
-    if model.is_none() {
+    if model.is_none() && !broken.contains(name.value) {
         let mut known: Vec<&str> = models.keys().map(|name| &**name).collect();
         known.sort_unstable();
         let help = format!("models that loaded: {}", known.join(", "));
@@ -168,9 +191,11 @@ fn model_named(
 fn read_leases(section: Option<Section<'_>>) -> LeaseTerms {
     let mut terms = LeaseTerms::default();
     let Some(mut section) = section else { return terms };
+    let found_before = section.found();
     terms.default_seconds = section.integer("default_seconds", 0..=LEASE_SECONDS_MAX).unwrap_or(terms.default_seconds);
     terms.max_seconds = section.integer("max_seconds", 1..=LEASE_SECONDS_MAX).unwrap_or(terms.max_seconds);
-    if terms.default_seconds > terms.max_seconds {
+    let is_whole = section.found() == found_before && !section.has_misspelled("max_seconds");
+    if is_whole && terms.default_seconds > terms.max_seconds {
         let message = format!("`default_seconds` is more than `max_seconds`, which is {}", terms.max_seconds);
         section.report(&section.span, message);
     }

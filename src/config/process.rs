@@ -305,30 +305,3 @@ fn read_evapi(section: &mut Section<'_>, warnings: &mut Problems) -> Vec<SocketA
     }
     addresses
 }
-
-impl ProcessSettings {
-    /// Whether `self` and `other` differ in settings that only a restart applies: listeners, links, the state folder.
-    /// A reload applies new secrets.
-    #[must_use]
-    pub fn needs_restart_for(&self, other: &Self) -> bool {
-        let fixed = |settings: &Self| {
-            let listen = &settings.listen;
-            (
-                listen.dialects.clone(),
-                listen.admin,
-                settings.evapi.clone(),
-                listen.line_unix.clone(),
-                listen.admin_unix.clone(),
-                settings.state.clone(),
-                settings.audit.clone(),
-                settings.connections_max,
-                settings.sessions_by_queue_max,
-                (settings.drain_delay, listen.admin_hosts.clone()),
-            )
-        };
-        let (links, others) = (&self.asterisk_ami, &other.asterisk_ami);
-        let same_links =
-            links.len() == others.len() && links.iter().zip(others).all(|(link, other)| link.is_same_link(other));
-        fixed(self) != fixed(other) || !same_links
-    }
-}

@@ -57,6 +57,11 @@ impl SecretFile<'_> {
             }
         };
         let text = source.text.strip_suffix('\n').unwrap_or(&source.text);
+        if text.starts_with('\u{feff}') {
+            let message = format!("{} begins with a byte-order mark, which is no part of a secret", self.kind);
+            section.report_with_help(&path.span, message, "save the file as UTF-8 without a byte-order mark");
+            return None;
+        }
         if !is_admitted(text) {
             section.report_with_help(&path.span, format!("{} does not contain a valid secret", self.kind), self.help);
             return None;

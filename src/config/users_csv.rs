@@ -9,6 +9,7 @@ use std::path::Path;
 use csv::StringRecord;
 use thiserror::Error;
 
+use crate::config::broken::NameLookup;
 use crate::config::directory::{DirectoryReader, check_id, check_number};
 use crate::config::fingerprint::Fingerprint;
 use crate::config::permissions;
@@ -18,28 +19,51 @@ use crate::limits::{CSV_FILE_BYTES_MAX, CSV_LINE_BYTES_MAX};
 use crate::policy::directory::NewUser;
 use crate::telephony::QueueId;
 
-/// The header that the file must have.
-const HEADER: [&str; 6] = ["id", "extension", "roles", "queues", "supervises", "edits"];
+/// The columns of the file, in their order. The last may be missing.
+const HEADER: [&str; 7] = ["id", "extension", "roles", "queues", "supervises", "edits", "protected"];
+/// Columns that the file must have.
+const COLUMNS_MIN: usize = HEADER.len() - 1;
+/// The bytes with which some editors begin a UTF-8 file.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// Reads the file and adds its users to `reader`; problems go to the problems of `reader`.
-pub(super) fn read(path: &Path, reader: &mut DirectoryReader<'_>, fingerprint: &Fingerprint) {
+/// Why a file was not read at all.
+#[derive(Debug, Error)]
+pub(super) enum UsersCsvError {
+    #[error("{file} cannot be read: {source}")]
+    Io { file: String, source: io::Error },
+    #[error("{file} is not a file")]
+    NotAFile { file: String },
+    #[error("{file} is larger than {CSV_FILE_BYTES_MAX} bytes")]
+    TooLarge { file: String },
+}
+
+/// Reads the file and adds its users to `reader`; the problems of its lines go to the problems of `reader`.
+///
+/// # Errors
+///
+/// When the file cannot be read.
+pub(super) fn read(
+    path: &Path,
+    reader: &mut DirectoryReader<'_>,
+    fingerprint: &Fingerprint,
+) -> Result<(), UsersCsvError> {
     let file = path.display().to_string();
     let mut handle = match open(path) {
         Ok(Some((handle, metadata))) if metadata.len() <= CSV_FILE_BYTES_MAX => {
             permissions::warn_of(&file, &metadata, &mut reader.warnings.borrow_mut());
             handle
         }
-        Ok(Some(_)) => {
-            return reader.report(Problem::of_file(file, format!("is larger than {CSV_FILE_BYTES_MAX} bytes")));
-        }
-        Ok(None) => return reader.report(Problem::of_file(file, "is not a file")),
-        Err(error) => return reader.report(Problem::of_file(file, format!("cannot be read: {error}"))),
+        Ok(Some(_)) => return Err(UsersCsvError::TooLarge { file }),
+        Ok(None) => return Err(UsersCsvError::NotAFile { file }),
+        Err(source) => return Err(UsersCsvError::Io { file, source }),
     };
     match count_lines(&handle).and_then(|lines| handle.rewind().map(|()| lines)) {
         Ok(lines) => reader.builder.reserve_users(lines),
-        Err(error) => return reader.report(Problem::of_file(file, format!("cannot be read: {error}"))),
+        Err(source) => return Err(UsersCsvError::Io { file, source }),
     }
-    UserTable { file, reader, served: vec![], supervised: vec![] }.read(fingerprint.hashing(path, handle));
+    let table = UserTable { file, reader, columns: HEADER.len(), served: vec![], supervised: vec![] };
+    table.read(fingerprint.hashing(path, handle));
+    Ok(())
 }
 
 /// Counts the lines of the file, to reserve memory for all users at once. For a million users, growing the tables step
@@ -62,6 +86,8 @@ fn count_lines(handle: impl Read) -> io::Result<usize> {
 struct UserTable<'r, 'a> {
     file: String,
     reader: &'r mut DirectoryReader<'a>,
+    /// Columns of the header.
+    columns: usize,
     /// The queues that the current row serves; the memory is reused for the next row.
     served: Vec<QueueId>,
     /// The queues that the current row supervises, each with its editor flag; reused too.
@@ -77,21 +103,30 @@ impl UserTable<'_, '_> {
             match row.read_line(&mut lines) {
                 Ok(true) => {}
                 Ok(false) => break,
-                Err(error) => return self.report_line(&row, format!("cannot be read: {error}")),
+                Err(error) => {
+                    self.reader.broken_users.note(None);
+                    return self.report_line(&row, format!("cannot be read: {error}"));
+                }
             }
             match row.split().map(|()| row.fields.len()) {
                 Ok(0) => {}
-                Ok(_) if !has_header => {
+                Ok(count) if !has_header => {
                     has_header = true;
-                    if row.fields != HEADER[..] {
+                    self.columns = count;
+                    let columns = HEADER.get(..count.max(COLUMNS_MIN)).unwrap_or(&HEADER);
+                    if !row.fields.iter().eq(columns.iter().copied()) {
                         return self.report_header(row.line, "the header is wrong");
                     }
                 }
-                Ok(count) if count == HEADER.len() => self.user(&row),
+                Ok(count) if count == self.columns => self.user(&row),
                 Ok(count) => {
-                    self.report_line(&row, format!("the row has {count} fields instead of {}", HEADER.len()));
+                    self.reader.broken_users.note(None);
+                    self.report_line(&row, format!("the row has {count} fields instead of {}", self.columns));
                 }
-                Err(error) => self.report_line(&row, error.to_string()),
+                Err(error) => {
+                    self.reader.broken_users.note(None);
+                    self.report_line(&row, error.to_string());
+                }
             }
         }
         if !has_header {
@@ -99,73 +134,110 @@ impl UserTable<'_, '_> {
         }
     }
 
+    /// Reads one user. Every problem of the row is reported, and a row with a problem adds nobody.
     fn user(&mut self, row: &CsvRow) {
-        let [id, extension, roles, queues, supervises, edits] = std::array::from_fn(|column| row.field(column));
+        let found_before = self.reader.problems.borrow().found();
+        let [id, extension, roles, queues, supervises, edits, protected] = std::array::from_fn(|at| row.field(at));
         if let Err(error) = check_id(id) {
-            return self.report(row, 0, format!("`{id}` cannot be an id: {error}"));
+            self.report(row, 0, format!("`{id}` cannot be an id: {error}"));
         }
         if let Err(error) = check_number(extension) {
-            return self.report(row, 1, format!("`{extension}` cannot be dialed: {error}"));
+            self.report(row, 1, format!("`{extension}` cannot be dialed: {error}"));
         }
-        let mut wrong = self.reader.too_many_roles(words(roles).count());
-        let roles = self.reader.role_set(words(roles), |_, message| wrong = Some(message));
-        if let Some(message) = wrong {
-            return self.report(row, 2, message);
+        if let Some(message) = self.reader.too_many_roles(words(roles).count()) {
+            self.report(row, 2, message);
         }
-        self.served.clear();
-        for name in words(queues) {
-            let Some(queue) = self.queue(row, 3, name) else { return };
-            if self.served.contains(&queue) {
-                return self.report(row, 3, format!("the queue `{name}` is listed twice"));
-            }
-            self.served.push(queue);
-        }
-        self.supervised.clear();
-        for name in words(supervises) {
-            let Some(queue) = self.queue(row, 4, name) else { return };
-            if self.supervised.iter().any(|(known, _)| *known == queue) {
-                return self.report(row, 4, format!("the queue `{name}` is listed twice"));
-            }
-            self.supervised.push((queue, false));
-        }
+        let roles = self.reader.role_set(words(roles), |_, message| self.report(row, 2, message));
+        let (served, supervised) = (std::mem::take(&mut self.served), std::mem::take(&mut self.supervised));
+        self.served = self.queue_list(row, 3, queues, served, |queue| queue);
+        self.supervised = self.queue_list(row, 4, supervises, supervised, |queue| (queue, false));
+        let supervises_is_whole = self.supervised.len() == words(supervises).count();
         for name in words(edits) {
-            let Some(queue) = self.queue(row, 5, name) else { return };
+            let Some(queue) = self.queue(row, 5, name) else { continue };
             match self.supervised.iter_mut().find(|(supervised, _)| *supervised == queue) {
                 Some((_, edits)) => *edits = true,
-                None => return self.report(row, 5, format!("`{name}` is in `edits` but not in `supervises`")),
+                None if supervises_is_whole => {
+                    self.report(row, 5, format!("`{name}` is in `edits` but not in `supervises`"));
+                }
+                None => {}
             }
         }
-        let user =
-            NewUser { id, extension, roles, protected: false, served: &self.served, supervised: &self.supervised };
-        if let Err(error) = self.reader.builder.user(&user) {
-            return self.report(row, 0, format!("the user `{id}` cannot be added: {error}"));
+        if !["", "true", "false"].contains(&protected) {
+            self.report(row, 6, format!("`protected` must be `true`, `false` or empty, not `{protected}`"));
         }
+        let protected = protected == "true";
+        let is_whole = self.reader.problems.borrow().found() == found_before;
+        let user = NewUser { id, extension, roles, protected, served: &self.served, supervised: &self.supervised };
+        let (file, line) = (self.file.clone(), u32::try_from(row.line).ok());
+        let added = if is_whole { self.reader.builder.user(&user).map(|_| true) } else { Ok(false) };
+        if let Err(error) = &added {
+            self.report(row, 0, format!("the user `{id}` cannot be added: {error}"));
+        }
+        if !added.unwrap_or(false) {
+            let is_free = |name: &&str| self.reader.builder.directory().user_named(*name).is_none();
+            let id = Some(id).filter(|id| check_id(id).is_ok()).filter(is_free);
+            let extension = Some(extension).filter(|number| check_number(number).is_ok()).filter(is_free);
+            self.reader.broken_users.note_both(id, extension);
+            return;
+        }
+        self.reader.note_sole_holder(&user, || Problem { line, column: Some(1), ..Problem::of_file(&*file, "") });
         if let Some(message) = self.reader.idle_supervision(&user) {
             self.reader.warnings.borrow_mut().add(self.problem(row.line, 1, message));
         }
     }
 
-    fn queue(&self, row: &CsvRow, column: usize, name: &str) -> Option<QueueId> {
-        let queue = self.reader.builder.directory().queue_named(name);
-        if queue.is_none() {
-            self.report(row, column, format!("there is no queue `{name}`"));
+    /// Appends the queues of a field, in the form of the list, to a list whose memory is reused.
+    fn queue_list<T>(
+        &self,
+        row: &CsvRow,
+        column: usize,
+        names: &str,
+        mut list: Vec<T>,
+        entry: impl Fn(QueueId) -> T,
+    ) -> Vec<T>
+    where
+        T: PartialEq,
+    {
+        list.clear();
+        for name in words(names) {
+            let Some(queue) = self.queue(row, column, name) else { continue };
+            let queue = entry(queue);
+            if list.contains(&queue) {
+                self.report(row, column, format!("the queue `{name}` is listed twice"));
+            } else {
+                list.push(queue);
+            }
         }
-        queue
+        list
+    }
+
+    fn queue(&self, row: &CsvRow, column: usize, name: &str) -> Option<QueueId> {
+        let queue = self.reader.queue_named(name);
+        if queue == NameLookup::Unknown {
+            self.reader.report(self.at_field(row, column, format!("there is no queue `{name}`")).of_name());
+        }
+        queue.found()
     }
 
     /// Reports a problem at the beginning of a field.
     fn report(&self, row: &CsvRow, column: usize, message: String) {
+        self.reader.report(self.at_field(row, column, message));
+    }
+
+    fn at_field(&self, row: &CsvRow, column: usize, message: String) -> Problem {
         // LIMIT: quotes are not counted; in a row with quotes the column points a little to the left of the field.
         let before: usize = (0..column).map(|column| row.field(column).chars().count() + 1).sum();
-        self.reader.report(self.problem(row.line, before + 1, message));
+        self.problem(row.line, before + 1, message)
     }
 
     fn report_line(&self, row: &CsvRow, message: String) {
         self.reader.report(self.problem(row.line, 1, message));
     }
 
-    fn report_header(&self, line: u64, message: &str) {
-        let help = format!("the first line must be `{}`", HEADER.join(","));
+    fn report_header(&mut self, line: u64, message: &str) {
+        self.reader.broken_users.note(None);
+        let without = HEADER.get(..COLUMNS_MIN).unwrap_or(&HEADER).join(",");
+        let help = format!("the first line must be `{}` or `{without}`", HEADER.join(","));
         self.reader.report(self.problem(line, 1, message.to_owned()).help(help));
     }
 
@@ -207,6 +279,9 @@ impl CsvRow {
         bytes.clear();
         self.line += 1;
         let read = lines.take(CSV_LINE_BYTES_MAX as u64).read_until(b'\n', bytes)?;
+        if self.line == 1 && bytes.starts_with(BYTE_ORDER_MARK) {
+            bytes.drain(..BYTE_ORDER_MARK.len());
+        }
         if read == CSV_LINE_BYTES_MAX && !bytes.ends_with(b"\n") {
             lines.skip_until(b'\n')?;
         }

@@ -1,15 +1,33 @@
-//! The values of a FreeSWITCH block: how they are decoded, and the times among them.
+//! The variables of a FreeSWITCH block: which are keys, how their values are decoded, and the times among them.
 
 use percent_encoding::percent_decode;
 
 use crate::decision::{ErrorReason, WireError};
 use crate::dialect::fields::unix_ms;
-use crate::event::{Event, Key};
+use crate::dialect::header_lines::{lines_of, split};
+use crate::dialect::readable::ReadableRequest;
+use crate::event::{Event, Key, KeySet};
 use crate::limits::UNTIL_AHEAD_MAX;
 use crate::telephony::UnixMillis;
 
 /// How FreeSWITCH writes an empty value.
 const UNDEFINED: &[u8] = b"_undef_";
+
+/// The start of the name of every queuewarden variable in a block.
+const VARIABLE_PREFIX: &[u8] = b"variable_qw_";
+
+/// Variables of an answer that are no keys. A block may hold them: the dialplan sets some before it asks, and others
+/// are left from an earlier answer.
+const ANSWER_ONLY: [&[u8]; 3] = [b"verdict", b"reason", b"queues"];
+
+/// The variable for the key `verb`: `qw_verb` is the verb of the question.
+const OBJECT_VERB: &[u8] = b"object_verb";
+
+/// Keys that no variable may give: the actor is the user that FreeSWITCH authenticated.
+const NEVER_VARIABLES: KeySet = KeySet::of(&[Key::Actor, Key::Token, Key::Verb]);
+
+/// The variable for the key `until` as milliseconds from [`TIMESTAMP`].
+pub(super) const WITHIN: &[u8] = b"within";
 
 /// Where a decoded value is in the buffer of decoded values.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +51,58 @@ pub(super) fn decode(value: &[u8], decoded: &mut Vec<u8>) -> Option<DecodedRange
         decoded.extend(percent_decode(value));
     }
     Some(DecodedRange { start, end: decoded.len() })
+}
+
+/// The name of a queuewarden variable without its prefix. FreeSWITCH ignores the case of variable names, and a key that
+/// is not recognized would widen the question.
+pub(super) fn key_name(name: &[u8]) -> Option<&[u8]> {
+    let (prefix, name) = name.split_at_checked(VARIABLE_PREFIX.len())?;
+    prefix.eq_ignore_ascii_case(VARIABLE_PREFIX).then_some(name)
+}
+
+/// The key that a variable gives. `None`: it is no queuewarden variable, or one of an answer.
+pub(super) fn key_of_variable(name: &[u8]) -> Result<Option<Key>, WireError> {
+    let Some(name) = key_name(name).filter(|name| !ANSWER_ONLY.contains(name)) else { return Ok(None) };
+    if name == OBJECT_VERB {
+        return Ok(Some(Key::Verb));
+    }
+    let key = Key::named(name).filter(|&key| !NEVER_VARIABLES.has(key));
+    key.map(Some).ok_or(WireError::new(ErrorReason::UnknownKey))
+}
+
+/// What can be read of a block that is no question.
+pub(super) fn readable(request: &[u8]) -> ReadableRequest {
+    let mut readable = ReadableRequest::default();
+    let mut value_bytes = vec![];
+    let (mut login, mut dialed) = (vec![], vec![]);
+    for (name, value) in lines_of(request).filter_map(split) {
+        value_bytes.clear();
+        if decode(value, &mut value_bytes).is_none() {
+            continue;
+        }
+        match name {
+            b"Channel-Name" => readable.set_channel(&value_bytes),
+            b"Caller-Destination-Number" => dialed.clone_from(&value_bytes),
+            b"variable_user_name" => readable.add(Key::Actor, &value_bytes),
+            b"variable_sip_auth_username" => login.clone_from(&value_bytes),
+            b"variable_qw_verb" => {}
+            b"variable_qw_domain" => {
+                readable.is_by_domain = true;
+                readable.add(Key::Organization, &value_bytes);
+            }
+            name if key_name(name) == Some(WITHIN) => {}
+            name => match key_of_variable(name) {
+                Ok(Some(key)) => readable.add(key, &value_bytes),
+                Ok(None) => {}
+                Err(_) => readable.note_unknown(key_name(name).unwrap_or_default()),
+            },
+        }
+    }
+    readable.add(Key::Actor, &login);
+    if readable.value(Key::Action).is_none() {
+        readable.add(Key::Digits, &dialed);
+    }
+    readable
 }
 
 /// Sets the times of a question: when FreeSWITCH asked (`sent_at`), and until when it waits, if the block says that as

@@ -65,6 +65,12 @@ impl VerdictDelivery {
         if self.is_reading() { Patience::Frame } else { Patience::Closing }
     }
 
+    /// The fault of a connection that ends for this reason before its question is complete. `None`: the peer sent no
+    /// byte, as a health check does that only connects, and that is no fault of anybody.
+    pub(super) fn incomplete(reason: ErrorReason, unread: &[u8]) -> Option<ErrorReason> {
+        (!unread.is_empty()).then_some(reason)
+    }
+
     /// The fault of a connection that ends after its answer: a verdict that was never confirmed. Reports it once.
     pub(super) fn take_unconfirmed(&mut self) -> Option<ErrorReason> {
         (std::mem::replace(self, Self::Concluded) == Self::Unconfirmed).then_some(ErrorReason::VerdictUnread)

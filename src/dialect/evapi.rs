@@ -22,14 +22,16 @@
 
 use serde::Serialize;
 use serde::de::MapAccess;
+use serde_json::Value;
 
-use crate::decision::{ErrorReason, Outcome};
+use crate::decision::{ErrorReason, Outcome, WireError};
 use crate::dialect::connection::PersistentConnection;
 use crate::dialect::json::{
     self, DecisionMembers, ErrorMember, JsonQuestion, JsonScalar, ObjectReader, PONG, QuestionMembers, RequestError,
     RequestErrorKind,
 };
 use crate::dialect::netstring::{self, Frame};
+use crate::dialect::readable::ReadableRequest;
 use crate::dialect::{After, Dialect, DialectLabel, Patience, Step};
 use crate::event::Key;
 use crate::limits::EVAPI_WRITE_BYTES_MAX;
@@ -106,7 +108,7 @@ impl Dialect for Evapi {
             Frame::Whole { payload, consumed } => (payload, consumed),
             Frame::Broken(reason) => {
                 self.connection.finish();
-                return Step::Done { consumed: input.len(), fault: Some(reason), after: After::Finish };
+                return Step::Done { consumed: input.len(), fault: Some(WireError::new(reason)), after: After::Finish };
             }
         };
         let done = |fault| Step::Done { consumed, fault, after: After::Continue };
@@ -114,7 +116,7 @@ impl Dialect for Evapi {
         let mut message = EvapiMessage { verb: None, idx: None, lbl: None, members, has_duplicate: false };
         let read = json::read(payload, &mut message);
         let Some(transaction) = read.ok().and_then(|()| message.transaction()) else {
-            return done(Some(ErrorReason::Malformed));
+            return done(Some(WireError::new(ErrorReason::Malformed)));
         };
         match message.into_question(transaction) {
             Ok(JsonQuestion::Event(event, id)) => Step::Ask { consumed, event, id },
@@ -124,7 +126,7 @@ impl Dialect for Evapi {
             }
             Err(error) => {
                 transaction.append_answer(output, ErrorResult { error: ErrorMember::of(error) });
-                done(Some(error.error.reason))
+                done(Some(error.error))
             }
         }
     }
@@ -145,6 +147,17 @@ impl Dialect for Evapi {
     /// Appends nothing: an answer without a transaction has no meaning to Kamailio.
     fn give_up(&mut self, reason: Option<ErrorReason>, unread: &[u8], _output: &mut Vec<u8>) -> Option<ErrorReason> {
         self.connection.give_up(reason, unread)
+    }
+
+    fn readable(&self, request: &[u8]) -> ReadableRequest {
+        let mut readable = ReadableRequest::default();
+        let Frame::Whole { payload, .. } = netstring::read(request) else { return readable };
+        if let Ok(Value::Object(members)) = serde_json::from_slice(payload)
+            && members.get("verb").is_none_or(|verb| verb != "auth")
+        {
+            readable.add_members(&members, &["verb", "idx", "lbl", OBJECT_VERB]);
+        }
+        readable
     }
 
     fn patience(&self, has_unread: bool) -> Patience {

@@ -43,6 +43,7 @@ use crate::dialect::connection::VerdictDelivery;
 use crate::dialect::fields::{Fields, Verb};
 use crate::dialect::header_lines::{lines_of, split};
 use crate::dialect::output::{append_queues, append_text};
+use crate::dialect::readable::ReadableRequest;
 use crate::dialect::{After, AnswerField, Dialect, DialectLabel, Patience, Step, supervision_options};
 use crate::event::{Event, Key, KeySet};
 use crate::limits::{AGI_ENVIRONMENT_BYTES_MAX, AGI_ENVIRONMENT_LINES_MAX, AGI_REPLY_BYTES_MAX};
@@ -140,7 +141,11 @@ impl FastAgi {
 
     /// Reads one reply of Asterisk to a command of the answer, or the `HANGUP` line that ends every call.
     fn read_reply(&mut self, input: &[u8]) -> Step<'static> {
-        let done = |consumed, fault| Step::Done { consumed, fault, after: After::Finish };
+        let done = |consumed, fault: Option<ErrorReason>| Step::Done {
+            consumed,
+            fault: fault.map(WireError::new),
+            after: After::Finish,
+        };
         let Some(end) = memchr::memchr(b'\n', input) else {
             let too_long = input.len() > AGI_REPLY_BYTES_MAX;
             return if too_long { done(input.len(), Some(ErrorReason::TooLong)) } else { Step::More };
@@ -170,7 +175,7 @@ impl Dialect for FastAgi {
                 if input.get(self.scanned..).unwrap_or_default().starts_with(b"HANGUP\n") {
                     output.extend_from_slice(b"failure the caller is gone\n");
                     self.delivery = VerdictDelivery::Concluded;
-                    let fault = Some(ErrorReason::VerdictUnread);
+                    let fault = Some(WireError::new(ErrorReason::VerdictUnread));
                     return Step::Done { consumed: self.scanned, fault, after: After::Finish };
                 }
                 question(input.get(lines).unwrap_or_default())
@@ -181,7 +186,7 @@ impl Dialect for FastAgi {
             Ok(event) => Step::Ask { consumed: self.scanned, event, id: &[] },
             Err(error) => {
                 self.refuse(error, output);
-                Step::Done { consumed: input.len(), fault: Some(error.reason), after: After::Finish }
+                Step::Done { consumed: input.len(), fault: Some(error), after: After::Finish }
             }
         }
     }
@@ -215,13 +220,41 @@ impl Dialect for FastAgi {
         After::Finish
     }
 
-    fn give_up(&mut self, reason: Option<ErrorReason>, _unread: &[u8], output: &mut Vec<u8>) -> Option<ErrorReason> {
+    fn give_up(&mut self, reason: Option<ErrorReason>, unread: &[u8], output: &mut Vec<u8>) -> Option<ErrorReason> {
         if !self.delivery.is_reading() {
             return self.delivery.take_unconfirmed();
         }
         let reason = reason.unwrap_or(ErrorReason::Malformed);
         self.refuse(WireError::new(reason), output);
-        Some(reason)
+        VerdictDelivery::incomplete(reason, unread)
+    }
+
+    fn readable(&self, request: &[u8]) -> ReadableRequest {
+        let mut readable = ReadableRequest::default();
+        let mut is_dialed = false;
+        for (name, value) in lines_of(request).filter_map(split) {
+            match name {
+                b"agi_network_script" => {
+                    let mut path = value.split(|&byte| byte == b'/');
+                    readable.add(Key::Organization, path.next().unwrap_or_default());
+                    let action = path.next().unwrap_or_default();
+                    is_dialed = action == DIAL;
+                    if !is_dialed {
+                        readable.add(Key::Action, action);
+                    }
+                }
+                b"agi_accountcode" => readable.add(Key::Actor, value),
+                b"agi_channel" => readable.set_channel(value),
+                name if name.starts_with(b"agi_arg_") => readable.add_argument(value, NEVER_ARGUMENTS),
+                _ => {}
+            }
+        }
+        for name in [&b"agi_extension"[..], b"agi_dnid"].into_iter().filter(|_| is_dialed) {
+            for (_, value) in lines_of(request).filter_map(split).filter(|(other, _)| *other == name) {
+                readable.add(Key::Digits, value);
+            }
+        }
+        readable
     }
 
     fn patience(&self, _has_unread: bool) -> Patience {
@@ -386,7 +419,10 @@ mod tests {
         let input = environment("acme/queue.login", "1001", &["queue=600"]) + "HANGUP\n";
         let mut room = vec![];
         let step = FastAgi::new().next(input.as_bytes(), &mut room, &mut output);
-        assert!(matches!(step, Step::Done { fault: Some(ErrorReason::VerdictUnread), .. }), "{step:?}");
+        assert!(
+            matches!(step, Step::Done { fault: Some(WireError { reason: ErrorReason::VerdictUnread, .. }), .. }),
+            "{step:?}"
+        );
         assert_eq!(output, b"failure the caller is gone\n");
     }
 
@@ -408,7 +444,7 @@ mod tests {
         let replies = replies.join("\n");
         let mut input = replies.as_bytes();
         while let Step::Done { consumed, fault, after: After::Finish } = agi.next(input, &mut vec![], &mut output) {
-            faults.extend(fault);
+            faults.extend(fault.map(|error| error.reason));
             input = &input[consumed..];
         }
         assert_eq!(faults, [ErrorReason::VerdictRefused; 3]);

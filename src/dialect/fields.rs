@@ -409,7 +409,7 @@ fn key_of(bytes: &[u8], barred: KeySet) -> Result<(Key, &[u8]), WireError> {
     Err(if is_name { WireError::new(ErrorReason::UnknownKey) } else { malformed })
 }
 
-const fn alphabet_of(key: Key) -> Alphabet {
+pub(super) const fn alphabet_of(key: Key) -> Alphabet {
     match key {
         Key::Call | Key::ToTag | Key::FromTag => Alphabet::Call,
         _ => Alphabet::Value,

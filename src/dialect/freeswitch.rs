@@ -45,11 +45,12 @@
 //! ```
 
 use crate::decision::{ErrorReason, Outcome, WireError};
-use crate::dialect::channel_values::{DecodedRange, decode, set_times};
+use crate::dialect::channel_values::{self, DecodedRange, WITHIN, decode, key_name, key_of_variable, set_times};
 use crate::dialect::connection::VerdictDelivery;
 use crate::dialect::fields::{Fields, Verb};
 use crate::dialect::header_lines::{lines_of, split};
 use crate::dialect::output::{append_queues, append_text};
+use crate::dialect::readable::ReadableRequest;
 use crate::dialect::{After, AnswerField, Dialect, DialectLabel, Patience, Step, supervision_options};
 use crate::event::{Event, Key, KeySet};
 use crate::limits::{FREESWITCH_BLOCK_BYTES_MAX, FREESWITCH_REPLY_BYTES_MAX};
@@ -81,22 +82,6 @@ const CONNECT: &[u8] = b"connect\n\n";
 const ANSWER_START: &str = "sendmsg\ncall-command: execute\nexecute-app-name: multiset\nexecute-app-arg: ";
 /// The bytes after the variables of an answer: the end of that command, and the end of the connection.
 const ANSWER_END: &str = "\n\nexit\n\n";
-
-/// The start of the name of every queuewarden variable in a block.
-const VARIABLE_PREFIX: &[u8] = b"variable_qw_";
-
-/// Variables of an answer that are no keys. A block may hold them: the dialplan sets some before it asks, and others
-/// are left from an earlier answer.
-const ANSWER_ONLY: [&[u8]; 3] = [b"verdict", b"reason", b"queues"];
-
-/// The variable for the key `verb`: `qw_verb` is the verb of the question.
-const OBJECT_VERB: &[u8] = b"object_verb";
-
-/// Keys that no variable may give: the actor is the user that FreeSWITCH authenticated.
-const NEVER_VARIABLES: KeySet = KeySet::of(&[Key::Actor, Key::Token, Key::Verb]);
-
-/// The variable for the key `until` as milliseconds from [`TIMESTAMP`].
-const WITHIN: &[u8] = b"within";
 
 /// The header with the time of the block by FreeSWITCH's clock, in microseconds since 1970.
 const TIMESTAMP: &[u8] = b"Event-Date-Timestamp";
@@ -180,7 +165,11 @@ impl FreeSwitch {
 
     /// Reads one line of FreeSWITCH's replies to the commands of the answer.
     fn read_reply(&mut self, input: &[u8]) -> Step<'static> {
-        let done = |consumed, fault, after| Step::Done { consumed, fault, after };
+        let done = |consumed, fault: Option<ErrorReason>, after| Step::Done {
+            consumed,
+            fault: fault.map(WireError::new),
+            after,
+        };
         let Some(end) = memchr::memchr(b'\n', input) else {
             let too_long = input.len() > FREESWITCH_REPLY_BYTES_MAX;
             let fault = Some(ErrorReason::TooLong);
@@ -216,14 +205,14 @@ impl Dialect for FreeSwitch {
             Err(error) => {
                 // The peer is not FreeSWITCH and would not understand `exit`, so our side ends at once.
                 self.refuse(error, output);
-                return Step::Done { consumed: input.len(), fault: Some(error.reason), after: After::Finish };
+                return Step::Done { consumed: input.len(), fault: Some(error), after: After::Finish };
             }
         };
         match question {
             Ok(event) => Step::Ask { consumed: self.scanned, event, id: &[] },
             Err(error) => {
                 self.refuse(error, output);
-                Step::Done { consumed: self.scanned, fault: Some(error.reason), after: After::Continue }
+                Step::Done { consumed: self.scanned, fault: Some(error), after: After::Continue }
             }
         }
     }
@@ -254,13 +243,17 @@ impl Dialect for FreeSwitch {
         After::Continue
     }
 
-    fn give_up(&mut self, reason: Option<ErrorReason>, _unread: &[u8], output: &mut Vec<u8>) -> Option<ErrorReason> {
+    fn give_up(&mut self, reason: Option<ErrorReason>, unread: &[u8], output: &mut Vec<u8>) -> Option<ErrorReason> {
         if !self.delivery.is_reading() {
             return self.delivery.take_unconfirmed();
         }
         let reason = reason.unwrap_or(ErrorReason::Malformed);
         self.refuse(WireError::new(reason), output);
-        Some(reason)
+        VerdictDelivery::incomplete(reason, unread)
+    }
+
+    fn readable(&self, request: &[u8]) -> ReadableRequest {
+        channel_values::readable(request)
     }
 
     fn patience(&self, _has_unread: bool) -> Patience {
@@ -328,23 +321,6 @@ fn read_channel_data(lines: &[u8], decoded: &mut Vec<u8>) -> Result<ChannelData,
         }
     }
     Ok(channel)
-}
-
-/// The name of a queuewarden variable without its prefix. FreeSWITCH ignores the case of variable names, and a key that
-/// is not recognized would widen the question.
-fn key_name(name: &[u8]) -> Option<&[u8]> {
-    let (prefix, name) = name.split_at_checked(VARIABLE_PREFIX.len())?;
-    prefix.eq_ignore_ascii_case(VARIABLE_PREFIX).then_some(name)
-}
-
-/// The key that a variable gives. `None`: it is no queuewarden variable, or one of an answer.
-fn key_of_variable(name: &[u8]) -> Result<Option<Key>, WireError> {
-    let Some(name) = key_name(name).filter(|name| !ANSWER_ONLY.contains(name)) else { return Ok(None) };
-    if name == OBJECT_VERB {
-        return Ok(Some(Key::Verb));
-    }
-    let key = Key::named(name).filter(|&key| !NEVER_VARIABLES.has(key));
-    key.map(Some).ok_or(WireError::new(ErrorReason::UnknownKey))
 }
 
 #[cfg(test)]
@@ -497,7 +473,7 @@ mod tests {
             let (mut input, mut faults) = (text.as_bytes(), vec![]);
             freeswitch.refuse(WireError::new(ErrorReason::Malformed), &mut vec![]);
             while let Step::Done { consumed, fault, .. } = freeswitch.next(input, &mut vec![], &mut vec![]) {
-                faults.extend(fault);
+                faults.extend(fault.map(|error| error.reason));
                 input = &input[consumed..];
             }
             faults.extend(freeswitch.give_up(None, input, &mut vec![]));

@@ -27,15 +27,17 @@
 
 use serde::Serialize;
 use serde::de::{IgnoredAny, MapAccess};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::decision::{ErrorReason, Outcome};
+use crate::decision::{ErrorReason, Outcome, WireError};
 use crate::dialect::connection::PersistentConnection;
 use crate::dialect::json::{
     self, DecisionMembers, ErrorMember, FillObject, JsonQuestion, JsonScalar, ObjectReader, PONG, QuestionMembers,
     RequestError, RequestErrorKind,
 };
 use crate::dialect::netstring::{self, Frame};
+use crate::dialect::readable::ReadableRequest;
 use crate::dialect::{After, AnswerField, Dialect, DialectLabel, Patience, Step};
 use crate::limits::JSONRPC_ID_BYTES_MAX;
 
@@ -122,7 +124,7 @@ impl Dialect for JsonRpc {
             Frame::Broken(reason) => {
                 self.connection.finish();
                 append_error(output, NO_ID, RequestError::new(RequestErrorKind::Parse, reason));
-                return Step::Done { consumed: input.len(), fault: Some(reason), after: After::Finish };
+                return Step::Done { consumed: input.len(), fault: Some(WireError::new(reason)), after: After::Finish };
             }
         };
         let done = |fault| Step::Done { consumed, fault, after: After::Continue };
@@ -130,14 +132,14 @@ impl Dialect for JsonRpc {
             Ok(request) => request,
             Err(kind) => {
                 append_error(output, NO_ID, RequestError::new(kind, ErrorReason::Malformed));
-                return done(Some(ErrorReason::Malformed));
+                return done(Some(WireError::new(ErrorReason::Malformed)));
             }
         };
         let Some(id) = request.readable_id() else {
             if !request.is_notification() {
                 append_error(output, NO_ID, RequestError::new(RequestErrorKind::Request, ErrorReason::Malformed));
             }
-            return done(Some(ErrorReason::Malformed));
+            return done(Some(WireError::new(ErrorReason::Malformed)));
         };
         match request.into_question() {
             Ok(JsonQuestion::Event(event, _)) => Step::Ask { consumed, event, id },
@@ -147,7 +149,7 @@ impl Dialect for JsonRpc {
             }
             Err(error) => {
                 append_error(output, id, error);
-                done(Some(error.error.reason))
+                done(Some(error.error))
             }
         }
     }
@@ -172,6 +174,18 @@ impl Dialect for JsonRpc {
             append_error(output, NO_ID, RequestError::new(RequestErrorKind::Server, fault));
         }
         Some(fault)
+    }
+
+    fn readable(&self, request: &[u8]) -> ReadableRequest {
+        let mut readable = ReadableRequest::default();
+        let Frame::Whole { payload, .. } = netstring::read(request) else { return readable };
+        if let Ok(Value::Object(members)) = serde_json::from_slice(payload)
+            && let Some(Value::Object(params)) = members.get("params")
+            && members.get("method").is_none_or(|method| method != "auth")
+        {
+            readable.add_members(params, &[]);
+        }
+        readable
     }
 
     fn patience(&self, has_unread: bool) -> Patience {

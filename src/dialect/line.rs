@@ -84,45 +84,14 @@ use subtle::ConstantTimeEq;
 use crate::decision::{AnswerQueues, ErrorReason, Outcome, WireError};
 use crate::dialect::connection::PersistentConnection;
 use crate::dialect::fields::{Fields, Verb};
+pub use crate::dialect::line_reply_keys::REPLY_KEYS;
 use crate::dialect::output::{append, append_number, append_queues};
+use crate::dialect::readable::ReadableRequest;
 use crate::dialect::watch::WatchRequest;
-use crate::dialect::{After, AnswerField, ChangeWords, Dialect, DialectLabel, Patience, Step, supervision_options};
+use crate::dialect::{After, ChangeWords, Dialect, DialectLabel, Patience, Step, supervision_options};
 use crate::event::{Event, Key, KeySet};
 use crate::limits::{LINE_BYTES_MAX, REQUEST_ID_BYTES_MAX};
 use crate::telephony::Token;
-
-/// The keys of replies. A decision and an error carry theirs in this order.
-pub const REPLY_KEYS: &[AnswerField] = &[
-    reply_key(
-        "action",
-        "allow, deny",
-        "The action that was decided; for a toggle, the login or logout that it became. Missing if none was found.",
-    ),
-    reply_key("queue", "allow, deny, event", "The number of the queue that the question names."),
-    reply_key(
-        "queues",
-        "allow, deny",
-        "The numbers of all queues that a question without a queue is about, separated by `,`.",
-    ),
-    reply_key("reason", "allow, deny, error, event", "The reason code."),
-    reply_key("policy", "allow, deny", "The revision of the policy that decided."),
-    reply_key("mode", "allow and event of a supervision", "`listen`, `whisper` or `barge`."),
-    reply_key("target", "allow and event of a supervision", "The extension of the supervised user."),
-    reply_key("asterisk", "allow of a supervision", "The options for `ChanSpy`."),
-    reply_key(
-        "freeswitch",
-        "allow of a supervision",
-        "The channel variables for `eavesdrop`, as `name:value`, separated by `,`.",
-    ),
-    reply_key("key", "error", "The key that is wrong."),
-    reply_key("revision", "event", "The number of the event; the next event has the next number."),
-    reply_key("change", "event", "What began or ended."),
-    reply_key("user", "event", "The extension of the user who is logged in, or of the supervisor."),
-];
-
-const fn reply_key(name: &'static str, carried_by: &'static str, description: &'static str) -> AnswerField {
-    AnswerField { name, carried_by, description }
-}
 
 /// The id of a reply to a line whose own id cannot be read.
 const NO_ID: &[u8] = b"-";
@@ -232,12 +201,13 @@ impl Dialect for Line {
             if input.len() < LINE_BYTES_MAX {
                 return Step::More;
             }
+            self.connection.finish();
             let error = WireError::new(ErrorReason::TooLong);
             append_error(output, split_id(window).0, error);
-            self.connection.finish();
-            return Step::Done { consumed: input.len(), fault: Some(error.reason), after: After::Finish };
+            return Step::Done { consumed: input.len(), fault: Some(error), after: After::Finish };
         };
         let consumed = end.saturating_add(1);
+        let done = |fault| Step::Done { consumed, fault, after: After::Continue };
         let line = window.get(..end).unwrap_or_default();
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let (id, after_id) = split_id(line);
@@ -255,16 +225,16 @@ impl Dialect for Line {
             }
             Ok(LineRequest::Ping) => {
                 append(output, &[id, b" pong\n"]);
-                return Step::Done { consumed, fault: None, after: After::Continue };
+                return done(None);
             }
             Ok(LineRequest::Authenticated) => {
                 append(output, &[id, b" allow reason=authenticated\n"]);
-                return Step::Done { consumed, fault: None, after: After::Continue };
+                return done(None);
             }
             Err(error) => error,
         };
         append_error(output, id, error);
-        Step::Done { consumed, fault: Some(error.reason), after: After::Continue }
+        done(Some(error))
     }
 
     fn reads_ahead(&self) -> bool {
@@ -316,6 +286,10 @@ impl Dialect for Line {
             append_error(output, split_id(unread).0, WireError::new(fault));
         }
         Some(fault)
+    }
+
+    fn readable(&self, request: &[u8]) -> ReadableRequest {
+        ReadableRequest::of_line(request)
     }
 
     fn patience(&self, has_unread: bool) -> Patience {

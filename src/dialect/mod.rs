@@ -54,12 +54,15 @@ mod header_lines;
 mod json;
 pub mod jsonrpc;
 pub mod line;
+mod line_reply_keys;
 mod netstring;
 mod output;
+pub mod readable;
 pub mod supervision_options;
 pub mod watch;
 
-use crate::decision::{ErrorReason, Outcome};
+use crate::decision::{ErrorReason, Outcome, WireError};
+use crate::dialect::readable::ReadableRequest;
 use crate::event::Event;
 use crate::telephony::{Token, closed_list};
 
@@ -121,7 +124,7 @@ pub enum Step<'buf> {
         /// Number of bytes that the input took.
         consumed: usize,
         /// The fault to count. `None`: the input was correct.
-        fault: Option<ErrorReason>,
+        fault: Option<WireError>,
         /// What to do with the connection.
         after: After,
     },
@@ -200,8 +203,13 @@ pub trait Dialect: Send {
     fn change(&mut self, _id: &[u8], _revision: u64, _change: &ChangeWords<'_>, _output: &mut Vec<u8>) {}
 
     /// Ends the connection before `unread` became a question, and appends the last bytes for the peer. `reason` is a
-    /// timeout or overload; `None`: the peer ended its side. Returns the fault to count, if there is one.
+    /// timeout or overload; `None`: the peer ended its side. Returns the fault to count, if there is one: a peer
+    /// that only connected has none.
     fn give_up(&mut self, reason: Option<ErrorReason>, unread: &[u8], output: &mut Vec<u8>) -> Option<ErrorReason>;
+
+    /// What can be read of a request for which [`Dialect::next`] or [`Dialect::give_up`] returned a fault: `request` is
+    /// the input of that step. For the log and the audit log.
+    fn readable(&self, request: &[u8]) -> ReadableRequest;
 
     /// How long the peer may stay silent; `has_unread`: unread bytes are waiting.
     fn patience(&self, has_unread: bool) -> Patience;

@@ -13,6 +13,7 @@ use crate::policy::decide::NoSessions;
 use crate::policy::directory::User;
 use crate::policy::explain::explain;
 use crate::policy::{Organization, Policy};
+use crate::telephony::escaped;
 
 thread_local! {
     static FOLDERS: [ConfigFolder; 2] = [ConfigFolder::new(GOTO), ConfigFolder::new(VOXIMPLANT)];
@@ -60,11 +61,14 @@ fn check_places(problems: &Problems, fuzzed: &(PathBuf, &[u8])) {
         let line = line.unwrap_or_else(|| panic!("the file has no such line: {problem}"));
         let width = line.chars().count();
         assert!((1..=width + 1).contains(&(column as usize)), "the line has {width} characters: {problem}");
-        // A row of a CSV file is one line, so the text that the problem quotes is on it.
-        let mut quoted = problem.message.split('`').skip(1).step_by(2).peekable();
+        // A row of a CSV file is one line, so the text that the problem quotes is on it: with escapes in place of
+        // control characters, and without the end of a long value.
+        let shown = escaped(line);
+        let quoted = problem.message.split('`').skip(1).step_by(2);
+        let mut quoted = quoted.map(|quoted| quoted.trim_end_matches('…')).peekable();
         let is_csv = Path::new(&problem.file).extension().is_some_and(|extension| extension == "csv");
         let quotes_row = is_csv && !text.contains('"') && quoted.peek().is_some();
-        assert!(!quotes_row || quoted.any(|quoted| line.contains(quoted)), "not on this line, {line:?}: {problem}");
+        assert!(!quotes_row || quoted.any(|quoted| shown.contains(quoted)), "not on this line, {line:?}: {problem}");
     }
 }
 
@@ -72,7 +76,8 @@ fn check_places(problems: &Problems, fuzzed: &(PathBuf, &[u8])) {
 fn check_reload(first: &LoadedConfig, second: &LoadedConfig) {
     assert_eq!(first.warnings, second.warnings, "the second load has other warnings");
     assert_eq!(format!("{:?}", first.process), format!("{:?}", second.process));
-    assert!(!first.process.needs_restart_for(&second.process), "the same file needs a restart");
+    let restart_keys = first.process.restart_keys(&second.process);
+    assert!(restart_keys.is_empty(), "the same file needs a restart for {restart_keys:?}");
     assert_eq!((first.policy.revision, second.policy.revision), (1, 2));
     assert_eq!(rows_of(&first.policy), rows_of(&second.policy), "the second load yields other tables");
 }

@@ -106,7 +106,7 @@ impl GateUnderTest {
                 let taken = match conversation.dialect.next(unread, &mut decoded, &mut conversation.output) {
                     Step::More => break,
                     Step::Done { consumed, fault, .. } => {
-                        conversation.faults.extend(fault);
+                        conversation.faults.extend(fault.map(|error| error.reason));
                         consumed
                     }
                     // The server would send changes from here on. Here no revision is held, so that the conversation

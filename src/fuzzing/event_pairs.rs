@@ -22,17 +22,8 @@ pub(super) fn pairs_of(event: &Event<'_>) -> Vec<String> {
     };
     let mut pairs =
         vec![(Key::Organization, event.organization.as_str()), (Key::Actor, event.actor.as_str()), (request, name)];
-    let optional = [
-        (Key::Queue, event.queue),
-        (Key::Target, event.target),
-        (Key::From, event.from),
-        (Key::Group, event.group),
-        (Key::Role, event.role),
-        (Key::Call, event.call),
-        (Key::ToTag, event.to_tag),
-        (Key::FromTag, event.from_tag),
-    ];
-    pairs.extend(optional.into_iter().filter_map(|(key, value)| Some((key, value?.as_str()))));
+    let names: Vec<_> = event.names().collect();
+    pairs.extend(names.iter().map(|(key, name)| (*key, name.as_str())));
     let closed = event.attributes.iter().chain(once((Key::Via, event.via.name())));
     let lease = event.lease_seconds.map(|seconds| format!("for={seconds}"));
     let written = |(key, value): (Key, &str)| format!("{}={value}", key.name());

@@ -112,8 +112,22 @@ impl ConfigFolder {
         self.files.iter().map(|&(file, _)| file).find(|file| file.as_bytes() == name)
     }
 
+    /// One of the files, by any number.
+    pub(super) fn file(&self, number: usize) -> ConfigFile {
+        self.files.get(number % self.files.len().max(1)).copied().unwrap_or((ORGANIZATION_FILE, ""))
+    }
+
     fn write(&self, file: &str, content: &[u8]) {
         fs::write(self.path.join(file), content).expect("the temporary folder is writable");
+    }
+
+    /// Loads the folder with `content` in one of its files.
+    pub(super) fn load(&self, file: &str, content: &[u8]) -> Result<LoadedConfig, Problems> {
+        self.write(file, content);
+        let loaded = config::load(&self.path, &Policy::default());
+        let shipped = self.files.iter().filter(|(name, _)| *name == file);
+        shipped.for_each(|(_, content)| self.write(file, content.as_bytes()));
+        loaded
     }
 
     /// Loads the folder with `content` in one of its files, then loads it again over the first result.

@@ -25,6 +25,7 @@ mod folder;
 mod freeswitch;
 mod kamailio;
 mod line;
+mod one_mistake;
 
 pub use configuration::configuration;
 pub use digits::dialed_digits;
@@ -32,6 +33,7 @@ pub use fastagi::fastagi_environment;
 pub use freeswitch::freeswitch_block;
 pub use kamailio::{jsonrpc_body, netstring_frames};
 pub use line::line_frame;
+pub use one_mistake::{every_mistake, one_mistake};
 
 /// A target: its name, which is also the name of its file in `fuzz/` and of its corpus, and its body.
 pub type Target = (&'static str, fn(&[u8]));
@@ -45,4 +47,5 @@ pub const TARGETS: &[Target] = &[
     ("jsonrpc_body", jsonrpc_body),
     ("line_frame", line_frame),
     ("netstring_frames", netstring_frames),
+    ("one_mistake", one_mistake),
 ];

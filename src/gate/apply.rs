@@ -184,7 +184,7 @@ impl ChangeMaker<'_, '_, '_> {
         cause: Cause,
         audit: &[u8],
     ) -> Option<Arc<TimedChange>> {
-        let (until, organization) = (self.asked.event.until?, self.question.organization);
+        let (until, organization) = (Some(self.asked.event.until?), self.question.organization);
         let effect = TimedEffect::Sessions { user: DirtyUser::new(organization, self.subject), altered, cause };
         Some(TimedChange::new(until, organization.id, audit, fate, effect))
     }
@@ -269,7 +269,7 @@ impl ChangeMaker<'_, '_, '_> {
         let timed = self.asked.event.until.map(|until| {
             let (began, replaced) = (Box::new(supervision.clone()), replaced.clone().map(Box::new));
             let effect = TimedEffect::Supervision { began, replaced };
-            TimedChange::new(until, organization.id, &audit, Arc::default(), effect)
+            TimedChange::new(Some(until), organization.id, &audit, Arc::default(), effect)
         });
         let ended: Vec<Supervision> = replaced.into_iter().collect();
         let undo = Undo::Supervisions { began: Some(Box::new(supervision.clone())), ended: ended.clone() };

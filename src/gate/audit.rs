@@ -7,11 +7,15 @@ use crate::audit::buffer::AuditBuffer;
 use crate::audit::log::AuditLog;
 use crate::audit::record::{About, AuditRecord, DecisionId, GrantPosition, LogTime, SamplingRate, Words};
 use crate::audit::{AuditError, AuditLogOptions};
-use crate::decision::{Answer, AnswerQueues, DenyReason, Reason};
-use crate::event::{Event, Intent, Request};
+use crate::decision::{Answer, AnswerQueues, DenyReason, Reason, WireError};
+use crate::dialect::readable::ReadableRequest;
+use crate::event::{Event, Intent, Key, Request};
 use crate::gate::answer::denied_early;
 use crate::gate::change_feed::{Change, Happening};
 use crate::gate::state::GateState;
+use crate::limits::{AUDIT_ERROR_INTERVAL, AUDIT_ERRORS_MAX, AUDIT_ERRORS_PER_PEER_MAX};
+use crate::peer::QuotaKey;
+use crate::peer::error_quota::ErrorBounds;
 use crate::policy::decide::{Judgement, SessionView, deciding_grant};
 use crate::policy::model::{Action, Effect};
 use crate::policy::resolve::{PartlyResolved, Question};
@@ -20,6 +24,13 @@ use crate::telephony::{QueueSet, SupervisionMode, Token};
 
 /// Rules in one record, at most. No grant of a shipped model cites as many.
 const RULES_MAX: usize = 16;
+
+/// How many errors of peers the audit log records.
+pub(super) const AUDITED_ERRORS: ErrorBounds = ErrorBounds {
+    per_peer_max: AUDIT_ERRORS_PER_PEER_MAX,
+    all_peers_max: AUDIT_ERRORS_MAX,
+    interval: AUDIT_ERROR_INTERVAL,
+};
 
 /// Where a question comes from, for its audit record.
 #[derive(Clone, Copy, Debug, Default)]
@@ -274,6 +285,75 @@ impl<'g> Auditor<'g> {
             verdict: Some(reason.verdict()),
             reason: Some(reason.code()),
             ..record_of_policy(About::Decision, &policy)
+        });
+    }
+
+    /// Whether the audit log records an error of this peer now, at this uptime in milliseconds.
+    pub(super) fn admits_error(self, peer: QuotaKey, uptime_ms: u64) -> bool {
+        if self.state.audit.is_none() {
+            return false;
+        }
+        let left_out = self.state.audited_errors.admits(peer, uptime_ms);
+        if let Some(count) = left_out.filter(|&count| count > 0) {
+            self.note_errors_left_out(peer, count);
+        }
+        left_out.is_some()
+    }
+
+    /// Notes the errors that were left out, of the peers whose interval is over at this uptime in milliseconds. `None`:
+    /// of all peers.
+    pub(super) fn note_all_errors_left_out(self, uptime_ms: Option<u64>) {
+        if self.state.audit.is_some() {
+            for (peer, count) in self.state.audited_errors.take_left_out(uptime_ms) {
+                self.note_errors_left_out(peer, count);
+            }
+        }
+    }
+
+    fn note_errors_left_out(self, peer: QuotaKey, count: u64) {
+        let peer = peer.to_string();
+        let policy = self.state.policy.load();
+        self.note(&AuditRecord { count, peer: Some(&peer), ..record_of_policy(About::ErrorsLeftOut, &policy) });
+    }
+
+    /// Notes that a request was denied because it is no question, with what can be read of it.
+    pub(super) fn note_error(self, error: WireError, request: &ReadableRequest, origin: &QuestionOrigin<'_>) {
+        let Some(audit) = &self.state.audit else { return };
+        let policy = self.state.policy.load();
+        let name = request.value(Key::Organization);
+        let organization = name.and_then(|name| policy.organization_called(name, request.is_by_domain));
+        let directory = organization.map(|organization| &organization.directory);
+        let user = |key| {
+            let name = request.value(key)?;
+            Some(directory.and_then(|directory| Some(directory.user_named(name)?.extension())).unwrap_or(name))
+        };
+        let queue = |key| {
+            let name = request.value(key)?;
+            let known = directory.and_then(|directory| directory.queue(directory.queue_named(name)?));
+            Some(known.map_or(name, |queue| &*queue.number))
+        };
+        self.note(&AuditRecord {
+            time: LogTime(origin.unix_ms),
+            id: audit.next_decision(),
+            organization: organization.map(|organization| &*organization.name).or(name),
+            actor: user(Key::Actor),
+            action: request.value(Key::Action),
+            digits: request.value(Key::Digits),
+            target: user(Key::Target),
+            queues: queue(Key::Queue).map_or(Words::None, Words::One),
+            from: queue(Key::From),
+            group: request.value(Key::Group),
+            role: request.value(Key::Role),
+            call: request.value(Key::Call),
+            once: request.value(Key::Once),
+            via: request.value(Key::Via),
+            channel: request.channel.as_deref(),
+            dialect: not_empty(origin.dialect),
+            peer: not_empty(origin.peer),
+            verdict: Some("deny"),
+            reason: Some(error.reason.code()),
+            key: error.key.map(Key::name).or(request.unknown_key.as_deref()),
+            ..record_of_policy(About::Error, &policy)
         });
     }
 

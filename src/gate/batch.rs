@@ -32,6 +32,19 @@ pub struct Batch<'g> {
     policy: Guard<Arc<Policy>>,
 }
 
+/// A question for a [`Batch`].
+#[derive(Debug)]
+pub struct BatchQuestion<'q, 'e> {
+    /// Where the question comes from.
+    pub origin: &'q QuestionOrigin<'q>,
+    /// What is asked.
+    pub event: &'q Event<'e>,
+    /// The time of the question.
+    pub now: Moment,
+    /// A buffer of the caller, which saves an allocation for each question.
+    pub queues: &'q mut QueueSet,
+}
+
 impl<'g> Batch<'g> {
     pub(super) fn new(state: &'g GateState) -> Self {
         Self { state, policy: state.policy.load() }
@@ -47,31 +60,28 @@ impl<'g> Batch<'g> {
     /// even if it changes nothing.
     pub fn ask<R>(
         &mut self,
-        origin: &QuestionOrigin<'_>,
-        event: &Event<'_>,
-        now: Moment,
-        queues: &mut QueueSet,
+        question: BatchQuestion<'_, '_>,
         answer: impl FnOnce(Outcome<'_>, Option<Awaited>) -> R,
     ) -> R {
+        let event = question.event;
+        self.note_activity(event, question.now);
         match event.once.filter(|_| event.intent == Intent::Do) {
-            Some(once) => self.ask_once(origin, event, once, now, queues, answer),
-            None => self.ask_anew(origin, event, now, queues, answer),
+            Some(once) => self.ask_once(once, question, answer),
+            None => self.probe(question, answer),
         }
     }
 
     /// Answers a question that has a name: as before, if it was asked under that name.
     fn ask_once<R>(
         &mut self,
-        origin: &QuestionOrigin<'_>,
-        event: &Event<'_>,
         once: Token<'_>,
-        now: Moment,
-        queues: &mut QueueSet,
+        question: BatchQuestion<'_, '_>,
         answer: impl FnOnce(Outcome<'_>, Option<Awaited>) -> R,
     ) -> R {
         let state = self.state;
+        let BatchQuestion { origin, event, now, .. } = question;
         let Some(organization) = self.policy.organization_of(event) else {
-            return self.ask_anew(origin, event, now, queues, answer);
+            return self.probe(question, answer);
         };
         let table = state.once.of(&organization.name);
         let digest = state.once.digest(&self.policy, event, once);
@@ -88,7 +98,7 @@ impl<'g> Batch<'g> {
                 return answer(outcome, awaited);
             }
         }
-        self.ask_anew(origin, event, now, queues, |outcome, awaited| {
+        self.probe(question, |outcome, awaited| {
             if let Some(kept) = KeptOutcome::of(&outcome) {
                 table.keep(digest, kept, awaited.as_ref(), now.uptime_ms);
             }
@@ -97,27 +107,22 @@ impl<'g> Batch<'g> {
         })
     }
 
-    fn ask_anew<R>(
-        &mut self,
-        origin: &QuestionOrigin<'_>,
-        event: &Event<'_>,
-        now: Moment,
-        queues: &mut QueueSet,
-        answer: impl FnOnce(Outcome<'_>, Option<Awaited>) -> R,
-    ) -> R {
-        note_activity(self.state, &self.policy, event, now);
-        self.probe(origin, event, now, queues, answer)
+    /// Notes that the actor of the event asked something, however the question is answered, after the end of the
+    /// actor's login sessions that are idle for too long. [`Batch::ask`] does it by itself.
+    pub fn note_activity(&self, event: &Event<'_>, now: Moment) {
+        if self.policy.ends_idle() {
+            note_activity(self.state, &self.policy, event, now);
+        }
     }
 
-    /// Does as [`Batch::ask`], for a question that its actor did not ask: it does not count as the actor's activity.
+    /// Does as [`Batch::ask`], for a question that its actor did not ask: it does not count as the actor's activity,
+    /// and it is answered anew.
     pub fn probe<R>(
         &mut self,
-        origin: &QuestionOrigin<'_>,
-        event: &Event<'_>,
-        now: Moment,
-        queues: &mut QueueSet,
+        question: BatchQuestion<'_, '_>,
         answer: impl FnOnce(Outcome<'_>, Option<Awaited>) -> R,
     ) -> R {
+        let BatchQuestion { origin, event, now, queues } = question;
         let state = self.state;
         for _ in 0..JUDGE_AGAIN_MAX {
             let policy = &*self.policy;
@@ -125,11 +130,11 @@ impl<'g> Batch<'g> {
             if let Request::Action(name) = event.request
                 && let Some(report) = PbxReport::named(&name)
             {
-                let (decided, commit) = PbxReports::new(state).accept(&asked, report, now);
-                return answer(Outcome::Decided(decided), Awaited::new(commit, None));
+                let (decided, awaited) = PbxReports::new(state).accept(&asked, report, now);
+                return answer(Outcome::Decided(decided), awaited);
             }
-            if let Some((decided, commit)) = offers::take(state, &asked, now) {
-                return answer(Outcome::Decided(decided), Awaited::new(commit, None));
+            if let Some((decided, awaited)) = offers::take(state, &asked, now) {
+                return answer(Outcome::Decided(decided), awaited);
             }
             let resolved = resolve(policy, event, state.reported_call(policy, event, now))
                 .map(|question| Question { at: Some(now.wall), ..question });
@@ -173,11 +178,7 @@ impl<'g> Batch<'g> {
     }
 }
 
-/// Notes that the actor did something, after the end of the actor's login sessions that are idle for too long.
 fn note_activity(state: &GateState, policy: &Policy, event: &Event<'_>, now: Moment) {
-    if !policy.ends_idle() {
-        return;
-    }
     let organization = policy.organization_of(event);
     let Some(organization) = organization.filter(|organization| organization.login_bounds.idle_max_seconds.is_some())
     else {

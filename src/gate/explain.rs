@@ -5,7 +5,7 @@ use std::sync::MutexGuard;
 
 use serde::{Deserialize, Serialize};
 
-use crate::decision::{ActionLabel, AllowReason, Reason};
+use crate::decision::{ActionLabel, AllowReason, DenyReason, Reason};
 use crate::event::{Event, Intent, Request};
 use crate::gate::endings::Endings;
 use crate::gate::offers;
@@ -81,6 +81,10 @@ impl Explained {
 
 /// A report of the PBX, or a call that was offered, depends on no rule and no fact, only on the tables.
 fn without_rules(policy: &Policy, event: &Event<'_>, action: &str, reason: Reason, queues: Vec<String>) -> Explanation {
+    let no_change = match reason {
+        Reason::Deny(reason) => why_refused(reason, event),
+        Reason::Allow(_) => None,
+    };
     Explanation {
         verdict: reason.verdict().into(),
         reason: reason.code().into(),
@@ -90,8 +94,28 @@ fn without_rules(policy: &Policy, event: &Event<'_>, action: &str, reason: Reaso
         grant: None,
         facts: vec![],
         change: vec![],
-        no_change: None,
+        no_change,
     }
+}
+
+/// Why no change of the configuration lets a report be accepted. `None`: the reason says it already.
+fn why_refused(reason: DenyReason, event: &Event<'_>) -> Option<String> {
+    let why = match reason {
+        DenyReason::UnknownOrganization => {
+            let name = event.organization.as_str();
+            return Some(format!("there is no organization `{name}`: correct the name, or add its file"));
+        }
+        DenyReason::UnknownUser | DenyReason::UnknownTarget | DenyReason::UnknownQueue => {
+            "the organization has no such name: correct the name, or add it"
+        }
+        DenyReason::MissingAttribute => "the report needs the key `call`",
+        DenyReason::UnknownCall => "no such call was reported, or its end was reported too",
+        DenyReason::CallMismatch => "the call is that of another user, or came from another queue",
+        DenyReason::SelfTarget => "the actor has the call already: name another target, or none",
+        DenyReason::NotSupervising => "no supervision runs that the report describes",
+        _ => return None,
+    };
+    Some(why.to_owned())
 }
 
 /// The sessions of one user in the locked table of now. `None`: the question is about no user of the policy.

@@ -48,14 +48,16 @@ use std::time::Duration;
 use crate::audit::buffer::AuditBuffer;
 use crate::audit::log::AuditLog;
 use crate::audit::{AuditError, AuditLogOptions};
-use crate::decision::{DenyReason, Outcome};
+use crate::decision::{DenyReason, Outcome, WireError};
+use crate::dialect::readable::ReadableRequest;
 use crate::event::Event;
+use crate::peer::QuotaKey;
 use crate::policy::Policy;
 use crate::sessions::activity::BoundReached;
 use crate::sessions::store::{Store, StoreError};
 use crate::telephony::{Moment, QueueSet, Token, UnixMillis};
 pub use audit::QuestionOrigin;
-pub use batch::Batch;
+pub use batch::{Batch, BatchQuestion};
 use change_feed::ChangeFeed;
 pub use commit::group::PendingCommit;
 use commit::writer::write_all;
@@ -163,7 +165,7 @@ impl Gate {
         queues: &mut QueueSet,
         answer: impl FnOnce(Outcome<'_>, Option<Awaited>) -> R,
     ) -> R {
-        self.batch().ask(&QuestionOrigin::default(), event, now, queues, answer)
+        self.batch().ask(BatchQuestion { origin: &QuestionOrigin::default(), event, now, queues }, answer)
     }
 
     /// Whether the answer to a question with this `until` may be sent at `now`, by the system clock. False: it is
@@ -227,9 +229,11 @@ impl Gate {
         before
     }
 
-    /// Ends every login session and every supervision whose time is over.
+    /// Ends every login session and every supervision whose time is over, and every interval in which errors of peers
+    /// are counted.
     pub fn end_what_is_over(&self, now: Moment) {
         Endings::new(&self.state).expire_all(now);
+        self.state.auditor().note_all_errors_left_out(Some(now.uptime_ms));
     }
 
     /// The change feed of an organization. `None`: the policy has no organization of that name.
@@ -292,6 +296,18 @@ impl Gate {
     /// Notes in the audit log that a question was denied without being judged.
     pub fn note_denial(&self, event: &Event<'_>, origin: &QuestionOrigin<'_>, reason: DenyReason) {
         self.state.auditor().note_denial(event, origin, reason);
+    }
+
+    /// Whether the audit log records an error of this peer now, at this uptime in milliseconds; the number of those
+    /// that it does not record is recorded.
+    #[must_use]
+    pub fn admits_error(&self, peer: QuotaKey, uptime_ms: u64) -> bool {
+        self.state.auditor().admits_error(peer, uptime_ms)
+    }
+
+    /// Notes in the audit log that a request was denied because it is no question.
+    pub fn note_error(&self, error: WireError, request: &ReadableRequest, origin: &QuestionOrigin<'_>) {
+        self.state.auditor().note_error(error, request, origin);
     }
 
     /// Notes in the audit log that the answer to a question that changed nothing came too late.
@@ -375,6 +391,7 @@ impl Gate {
     /// written.
     #[must_use]
     pub fn close_store(&self, timeout: Duration) -> bool {
+        self.state.auditor().note_all_errors_left_out(None);
         self.state.commit_queue.stop(timeout)
     }
 

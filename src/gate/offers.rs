@@ -1,17 +1,22 @@
 //! Calls that were offered: the user to whom a call is transferred may replace it, once and for some seconds, whatever
 //! the role model says about `call.replace`.
+//!
+//! The offer holds once the PBX was told of the transfer, and is over once the PBX was told of the replacement: what is
+//! answered `too_late` or `state_unavailable` changed nothing.
 
 use std::sync::Arc;
 
 use crate::decision::{ActionLabel, AllowReason, Answer, AnswerQueues, DenyReason, Reason};
 use crate::event::{Event, Intent, Request};
 use crate::gate::audit::{AskedQuestion, DecisionBasis};
-use crate::gate::commit::group::{PendingChange, PendingCommit, Undo};
+use crate::gate::commit::group::Undo;
 use crate::gate::state::GateState;
+use crate::gate::timed_change::{Awaited, TimedChange, TimedEffect};
 use crate::policy::resolve::ReportedCall;
 use crate::policy::{Organization, Policy};
+use crate::sessions::open_changes::ChangeFate;
 use crate::sessions::table::SessionTable;
-use crate::telephony::{Moment, QueueId, UserId};
+use crate::telephony::{Moment, QueueId, UnixMillis, UserId};
 
 /// The action that an offer allows.
 const REPLACE: &str = "call.replace";
@@ -60,20 +65,69 @@ impl<'p, 'e> Replacement<'p, 'e> {
     }
 }
 
+/// A change of the offer of a call.
+pub(super) struct OfferChange<'a> {
+    pub(super) organization: &'a Organization,
+    /// The user whose call it is and who transfers it, or who replaces it.
+    pub(super) user: UserId,
+    pub(super) call: &'a str,
+    /// To whom the call is offered. `None`: the user replaces the call.
+    pub(super) offered_to: Option<UserId>,
+    /// `None`: the asker waits.
+    pub(super) until: Option<UnixMillis>,
+}
+
+impl OfferChange<'_> {
+    /// Makes the change and enqueues its audit record. Returns what the answer waits for.
+    ///
+    /// # Errors
+    ///
+    /// When the audit log takes no records, or too many offers of the call are not answered yet. Nothing has changed
+    /// then.
+    pub(super) fn make(
+        &self,
+        state: &GateState,
+        table: &mut SessionTable,
+        audit: Vec<u8>,
+        now: Moment,
+    ) -> Result<Option<Awaited>, DenyReason> {
+        let Self { organization, user, call, offered_to, until } = *self;
+        let fate = Arc::<ChangeFate>::default();
+        // Without both the answer is sent at once.
+        let is_undoable = until.is_some() || state.audit.is_some();
+        let of_table = is_undoable.then_some(&fate);
+        let is_made = match offered_to {
+            Some(target) => table.calls.offer(call, target, now, of_table),
+            None => table.calls.end_offer(call, of_table),
+        };
+        if !is_made {
+            return Err(DenyReason::Overload);
+        }
+        let effect = TimedEffect::Transfer { user, target: offered_to };
+        let timed = is_undoable.then(|| TimedChange::new(until, organization.id, &audit, Arc::clone(&fate), effect));
+        let undo = Undo::Offer(Arc::clone(&fate));
+        let Ok(enqueued) = state.enqueue_audited(organization, audit, undo, vec![], timed.clone()) else {
+            let _claimed = fate.claim_late();
+            return Err(DenyReason::StateUnavailable);
+        };
+        Ok(Awaited::new(enqueued.commit(), timed))
+    }
+}
+
 /// Allows the replacement of a call that is offered to the actor, and ends the offer; with [`Intent::May`] the offer
 /// stays. The answer waits for its audit record. `None`: no offer answers the question.
 pub(super) fn take<'p>(
     state: &GateState,
     asked: &AskedQuestion<'p, '_>,
     now: Moment,
-) -> Option<(Answer<'p>, Option<Arc<PendingCommit>>)> {
+) -> Option<(Answer<'p>, Option<Awaited>)> {
     let (policy, event) = (asked.policy, asked.event);
     let replacement = Replacement::read(policy, event)?;
     let organization = replacement.organization;
     let mut table = state.tables.lock(organization.id)?;
     let call = replacement.offered(&table, now)?;
     let number = call.queue.or(replacement.queue).and_then(|queue| organization.directory.queue(queue));
-    let answer = Answer {
+    let mut answer = Answer {
         reason: Reason::Allow(AllowReason::TransferOffered),
         action: organization.model.action_named(REPLACE).map(|action| &*action.name),
         label: ActionLabel::CallReplace,
@@ -83,21 +137,20 @@ pub(super) fn take<'p>(
     let basis = DecisionBasis { organization: Some(organization), ..DecisionBasis::default() };
     // A call changes hands only if the audit log can say so.
     let is_unaudited = state.audit.as_ref().is_some_and(|audit| !audit.is_healthy());
-    if event.intent == Intent::May || is_unaudited {
-        let answer = if is_unaudited { answer.refused(DenyReason::StateUnavailable) } else { answer };
-        state.auditor().note_decision(asked, &answer, &basis);
-        return Some((answer, None));
+    if is_unaudited {
+        answer = answer.refused(DenyReason::StateUnavailable);
+    } else if event.intent == Intent::Do {
+        let audit = state.auditor().packed_decision(asked, &answer, &basis);
+        let Replacement { actor, call, .. } = replacement;
+        let change = OfferChange { organization, user: actor, call, offered_to: None, until: event.until };
+        match change.make(state, &mut table, audit, now) {
+            // The audit record is in the commit queue, with the change.
+            Ok(awaited) => return Some((answer, awaited)),
+            Err(reason) => answer = answer.refused(reason),
+        }
     }
-    table.calls.end_offer(replacement.call);
-    let change = PendingChange {
-        organization: organization.id,
-        dirty_user: None,
-        undo: Undo::Irrevocable,
-        changes: vec![],
-        audit: state.auditor().packed_decision(asked, &answer, &basis),
-        timed: None,
-    };
-    Some((answer, state.enqueue_unconditionally(change).commit()))
+    state.auditor().note_decision(asked, &answer, &basis);
+    Some((answer, None))
 }
 
 /// The numbers of the queues of a call whose replacement an offer would allow. `None`: no offer would. Nothing changes.

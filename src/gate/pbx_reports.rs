@@ -3,14 +3,14 @@
 //! A report is not a question of rights. The PBX is trusted for its calls, as it is for the identity of the actor. A
 //! transfer may offer the call to another user: `offers` lets that user replace the call.
 
-use std::sync::Arc;
-
 use crate::decision::{AllowReason, Answer, AnswerQueues, DenyReason, Reason};
 use crate::event::{Event, Intent};
 use crate::gate::audit::{AskedQuestion, DecisionBasis};
 use crate::gate::change_feed::{Cause, Change};
-use crate::gate::commit::group::{PendingChange, PendingCommit, Undo};
+use crate::gate::commit::group::{PendingChange, Undo};
+use crate::gate::offers::OfferChange;
 use crate::gate::state::GateState;
+use crate::gate::timed_change::Awaited;
 use crate::policy::resolve::ReportedCall;
 use crate::policy::{Organization, Policy};
 use crate::sessions::supervisions::Supervision;
@@ -47,7 +47,7 @@ impl<'g> PbxReports<'g> {
         asked: &AskedQuestion<'p, '_>,
         report: PbxReport,
         now: Moment,
-    ) -> (Answer<'p>, Option<Arc<PendingCommit>>) {
+    ) -> (Answer<'p>, Option<Awaited>) {
         let (policy, event) = (asked.policy, asked.event);
         let mut answer: Answer<'p> = Answer::denied(DenyReason::UnknownOrganization, policy.revision);
         let Some(organization) = policy.organization_of(event) else {
@@ -63,11 +63,11 @@ impl<'g> PbxReports<'g> {
         let basis = DecisionBasis { organization: Some(organization), ..DecisionBasis::default() };
         let accepted = Answer { reason: Reason::Allow(report.reason()), ..answer };
         let audit = || self.state.auditor().packed_decision(asked, &accepted, &basis);
-        let applied = names.and_then(|names| self.apply(organization, report, &names, event.intent, now, audit));
+        let applied = names.and_then(|names| self.apply(organization, report, &names, event, now, audit));
         match applied {
             // The audit record is in the commit queue, with the change.
-            Ok(Applied::Enqueued(commit)) if self.state.audit.is_some() => return (accepted, commit),
-            Ok(_) => answer = accepted,
+            Ok(Applied::Enqueued(awaited)) => return (accepted, awaited),
+            Ok(Applied::Unchanged) => answer = accepted,
             Err(reason) => answer.reason = Reason::Deny(reason),
         }
         self.state.auditor().note_decision(asked, &answer, &basis);
@@ -88,7 +88,8 @@ impl<'g> PbxReports<'g> {
         let names = ReportedNames::find(organization, report, event);
         let queue = names.as_ref().ok().and_then(|names| organization.directory.queue(names.queue?));
         let queues = queue.map(|queue| queue.number.to_string()).into_iter().collect();
-        let applied = names.and_then(|names| self.apply(organization, report, &names, Intent::May, now, Vec::new));
+        let event = &Event { intent: Intent::May, ..*event };
+        let applied = names.and_then(|names| self.apply(organization, report, &names, event, now, Vec::new));
         (applied.map_or_else(Reason::Deny, |_| Reason::Allow(report.reason())), queues)
     }
 
@@ -98,10 +99,11 @@ impl<'g> PbxReports<'g> {
         organization: &Organization,
         report: PbxReport,
         names: &ReportedNames<'_>,
-        intent: Intent,
+        event: &Event<'_>,
         now: Moment,
         audit: impl FnOnce() -> Vec<u8>,
     ) -> Result<Applied, DenyReason> {
+        let intent = event.intent;
         // What the PBX reports has happened. But a report is accepted only if its audit record can be written.
         if intent == Intent::Do && self.state.audit.as_ref().is_some_and(|audit| !audit.is_healthy()) {
             return Err(DenyReason::StateUnavailable);
@@ -123,6 +125,11 @@ impl<'g> PbxReports<'g> {
         if intent == Intent::May || is_repeat {
             return Ok(Applied::Unchanged);
         }
+        if let (PbxReport::CallTransfer, Some(call), Some(target)) = (report, names.call, names.target) {
+            let (user, until) = (names.actor, event.until);
+            let offer = OfferChange { organization, user, call, offered_to: Some(target), until };
+            return offer.make(self.state, &mut table, audit(), now).map(Applied::Enqueued);
+        }
         let ended = if report.ends_supervisions() { table.supervisions.end_all(ends) } else { vec![] };
         let change = |old| Change::supervision_ended(organization, old, Cause::Report);
         let change = PendingChange {
@@ -133,7 +140,8 @@ impl<'g> PbxReports<'g> {
             audit: audit(),
             timed: None,
         };
-        Ok(Applied::Enqueued(self.state.enqueue_unconditionally(change).commit()))
+        let commit = self.state.enqueue_unconditionally(change).commit();
+        Ok(Applied::Enqueued(Awaited::new(commit, None)))
     }
 }
 
@@ -141,8 +149,8 @@ impl<'g> PbxReports<'g> {
 enum Applied {
     /// Nothing changed: the audit log takes some of these answers only.
     Unchanged,
-    /// The report is enqueued, with its audit record: the answer waits for the commit, if there is one.
-    Enqueued(Option<Arc<PendingCommit>>),
+    /// The report is enqueued, with its audit record: the answer waits for this. `None`: nothing has to be written.
+    Enqueued(Option<Awaited>),
 }
 
 impl PbxReport {
@@ -159,8 +167,8 @@ impl PbxReport {
     }
 }
 
-/// Checks that the reported call or supervision is known and, with [`Intent::Do`], begins or ends the call. `ends`
-/// selects the supervisions that the report is about.
+/// Checks that the reported call or supervision is known and, with [`Intent::Do`], begins or ends the call; a transfer
+/// is only checked. `ends` selects the supervisions that the report is about.
 fn apply_to_calls(
     table: &mut SessionTable,
     report: PbxReport,
@@ -186,11 +194,13 @@ fn apply_to_calls(
         }
         (PbxReport::CallTransfer, Some(call)) => {
             let known = table.calls.get(call, now).ok_or(DenyReason::UnknownCall)?;
-            if known.agent != names.actor {
+            let is_other_queue = names.queue.zip(known.queue).is_some_and(|(named, of_call)| named != of_call);
+            if known.agent != names.actor || is_other_queue {
                 return Err(DenyReason::CallMismatch);
             }
-            if let Some(target) = names.target.filter(|_| intent == Intent::Do) {
-                table.calls.offer(call, target, now);
+            // The actor has the call already.
+            if names.target == Some(names.actor) {
+                return Err(DenyReason::SelfTarget);
             }
         }
         (PbxReport::SupervisionEnd, _) if !is_supervised => return Err(DenyReason::NotSupervising),
@@ -205,7 +215,7 @@ fn apply_to_calls(
 /// The names of a report, found in the tables.
 struct ReportedNames<'e> {
     actor: UserId,
-    /// The queue that the call came from. `None`: the report names none.
+    /// The queue that the call came from; a transfer must name no other one. `None`: the report names none.
     queue: Option<QueueId>,
     /// The target whose supervision ended, or to whom the call is offered. `None`: the report names none.
     target: Option<UserId>,
@@ -230,7 +240,8 @@ impl<'e> ReportedNames<'e> {
             return Err(DenyReason::MissingAttribute);
         }
         let actor = directory.user_named(&event.actor).ok_or(DenyReason::UnknownUser)?.id();
-        let queue = match event.queue.filter(|_| report == PbxReport::CallBegin) {
+        let names_queue = matches!(report, PbxReport::CallBegin | PbxReport::CallTransfer);
+        let queue = match event.queue.filter(|_| names_queue) {
             Some(queue) => Some(directory.queue_named(queue.as_str()).ok_or(DenyReason::UnknownQueue)?),
             None => None,
         };

@@ -7,12 +7,13 @@ use arc_swap::ArcSwap;
 
 use crate::audit::buffer::AuditBuffer;
 use crate::event::Event;
-use crate::gate::audit::Auditor;
+use crate::gate::audit::{AUDITED_ERRORS, Auditor};
 use crate::gate::change_feed::{Change, ChangeFeeds};
 use crate::gate::commit::group::{DirtyUser, PendingChange, PendingCommit, Undo};
 use crate::gate::commit::queue::{CommitQueue, Receipt, Unavailable};
 use crate::gate::once::OnceTables;
 use crate::gate::timed_change::TimedChange;
+use crate::peer::error_quota::ErrorQuota;
 use crate::policy::resolve::ReportedCall;
 use crate::policy::{Organization, Policy};
 use crate::sessions::SessionTables;
@@ -58,6 +59,8 @@ pub(crate) struct GateState {
     pub(crate) changes_undone: AtomicU64,
     /// The questions that have a name of their own.
     pub(super) once: OnceTables,
+    /// Which errors of peers the audit log records.
+    pub(super) audited_errors: ErrorQuota,
     /// Supervisions that a reload ended since the start.
     pub(crate) supervisions_revoked: AtomicU64,
 }
@@ -75,6 +78,7 @@ impl GateState {
             ended_with_shift: AtomicU64::new(0),
             changes_undone: AtomicU64::new(0),
             once: OnceTables::default(),
+            audited_errors: ErrorQuota::new(AUDITED_ERRORS),
             supervisions_revoked: AtomicU64::new(0),
         }
     }

@@ -6,6 +6,11 @@
 //! too late is undone by a second change, which has an audit record `undone` and the cause of the first. Watchers see
 //! what became of both together, unless they were told of the first before its answer was due.
 //!
+//! A report of the PBX that is read past its `until` is `too_late` and changes nothing either: `until` means the same
+//! in every question. One that was taken in time is `reported` however late its answer is, because the call began or
+//! ended whether the PBX waits or not, and gives nobody a right by itself. A transfer does: it counts once the PBX is
+//! told.
+//!
 //! A repeat of the question (`once`) moves the end of the change to its own `until`.
 
 use std::sync::Arc;
@@ -59,13 +64,17 @@ const fn is_over(until: UnixMillis, now: UnixMillis) -> bool {
     now.0 > until.0
 }
 
+/// `None` is the end of time.
+fn ms_of(until: Option<UnixMillis>) -> u64 {
+    until.map_or(u64::MAX, |until| until.0)
+}
+
 /// What an answer waits for before it is sent.
 #[derive(Clone, Debug)]
 pub struct Awaited {
     /// The commit that has to be durable. `None`: nothing is written for the answer.
     pub(crate) commit: Option<Arc<PendingCommit>>,
-    /// The change that the answer confirms, if it can be undone. `None`: the question has no `until`, or changes
-    /// nothing.
+    /// The change that the answer confirms, if it can be undone. `None`: the change cannot be undone, or there is none.
     pub(crate) change: Option<Arc<TimedChange>>,
 }
 
@@ -114,7 +123,7 @@ impl Awaited {
     }
 }
 
-/// A change whose question has an `until`.
+/// A change that is undone if its answer is not given: its question has an `until`, or it is a transfer.
 #[derive(Debug)]
 pub(crate) struct TimedChange {
     /// When the last asker stops waiting, in milliseconds since 1970.
@@ -129,26 +138,40 @@ pub(crate) struct TimedChange {
 /// What the change did.
 #[derive(Debug)]
 pub(super) enum TimedEffect {
-    Sessions { user: DirtyUser, altered: Vec<AlteredSession>, cause: Cause },
-    Supervision { began: Box<Supervision>, replaced: Option<Box<Supervision>> },
+    Sessions {
+        user: DirtyUser,
+        altered: Vec<AlteredSession>,
+        cause: Cause,
+    },
+    Supervision {
+        began: Box<Supervision>,
+        replaced: Option<Box<Supervision>>,
+    },
+    /// A call was offered by this user to the target, or replaced by this user. The table of calls looks at the fate.
+    Transfer {
+        user: UserId,
+        target: Option<UserId>,
+    },
 }
 
 impl TimedChange {
-    /// A change that nobody was told of. `audit` holds the packed record of its decision.
+    /// A change that nobody was told of. `audit` holds the packed record of its decision. Without `until` the change is
+    /// undone only if it cannot be written.
     pub(super) fn new(
-        until: UnixMillis,
+        until: Option<UnixMillis>,
         organization: OrganizationId,
         audit: &[u8],
         fate: Arc<ChangeFate>,
         effect: TimedEffect,
     ) -> Arc<Self> {
         let decision = AuditRecord::unpack(&mut &*audit).map_or_else(DecisionId::default, |record| record.id);
-        Arc::new(Self { until_ms: AtomicU64::new(until.0), fate, organization, decision, effect })
+        let until_ms = AtomicU64::new(ms_of(until));
+        Arc::new(Self { until_ms, fate, organization, decision, effect })
     }
 
     /// Moves the end of the change to that of a repeat of its question. `None`: the repeat waits.
     pub(super) fn extend(&self, until: Option<UnixMillis>) {
-        self.until_ms.fetch_max(until.map_or(u64::MAX, |until| until.0), Ordering::AcqRel);
+        self.until_ms.fetch_max(ms_of(until), Ordering::AcqRel);
     }
 
     fn is_over(&self, now: UnixMillis) -> bool {
@@ -202,6 +225,9 @@ pub(super) fn undo(state: &GateState, change: &TimedChange) {
         TimedEffect::Supervision { began, replaced } => {
             let changes = undo_supervision(&mut table, &organization, change, began, replaced.as_deref());
             (None, changes, SubjectNames::of_supervision(&organization, began))
+        }
+        TimedEffect::Transfer { user, target } => {
+            (None, vec![], SubjectNames::of_transfer(&organization, *user, *target))
         }
     };
     let audit = if state.audit.is_some() { record.audit_record(&organization, change.decision) } else { vec![] };
@@ -285,6 +311,11 @@ impl<'a> SubjectNames<'a> {
             target: began.target.map(|target| directory.extension(target)),
             mode: Some(began.mode),
         }
+    }
+
+    fn of_transfer(organization: &'a Organization, user: UserId, target: Option<UserId>) -> Self {
+        let extension = |user| organization.directory.extension(user);
+        Self { user: extension(user), queue: None, target: target.map(extension), mode: None }
     }
 
     fn audit_record(&self, organization: &Organization, decision: DecisionId) -> Vec<u8> {

@@ -170,11 +170,15 @@ impl Running {
 fn status_line(sidecar: &Sidecar) -> String {
     let last = sidecar.last_reload();
     let revision = sidecar.adopted_revision.load(Ordering::Relaxed);
-    if last.successful {
+    let loaded = if last.successful {
         format!("policy {revision}, organizations {}", sidecar.gate.policy().organizations().count())
     } else {
         format!("policy {revision}; the configuration on disk does not load: problems {}", last.problems.count())
+    };
+    if last.restart_needed {
+        return format!("{loaded}; restart needed for {}", last.restart_keys.join(", "));
     }
+    loaded
 }
 
 // Reload -------------------------------------------------------------------------------------------------------------
@@ -218,7 +222,7 @@ async fn load(folder: PathBuf, gate: &Gate) -> Result<LoadedConfig, Problems> {
 
 /// Puts a loaded configuration in force: secrets first, then the policy, then what health and metrics say of it.
 async fn apply(loaded: LoadedConfig, sidecar: &Sidecar) {
-    let restart_needed = loaded.process.needs_restart_for(&sidecar.settings);
+    let restart_keys = sidecar.settings.restart_keys(&loaded.process);
     let warnings = loaded.warnings;
     sidecar.asterisks.set_secrets(&loaded.process.asterisk_ami);
     sidecar.set_line_token(loaded.process.listen.line_token);
@@ -231,12 +235,20 @@ async fn apply(loaded: LoadedConfig, sidecar: &Sidecar) {
     for warning in &warnings.problems {
         tracing::warn!(%warning, "configuration");
     }
-    if restart_needed {
-        tracing::warn!("queuewarden.toml has changes that take effect only after a restart");
+    if !restart_keys.is_empty() {
+        let keys = restart_keys.join(", ");
+        tracing::warn!(keys, "queuewarden.toml has new values that take effect only after a restart");
     }
     let at_unix_seconds = sidecar.clock.now().wall.second().0;
     let problems = Problems::default();
-    let status = ReloadStatus { successful: true, at_unix_seconds, problems, warnings, restart_needed };
+    let status = ReloadStatus {
+        successful: true,
+        at_unix_seconds,
+        problems,
+        warnings,
+        restart_needed: !restart_keys.is_empty(),
+        restart_keys,
+    };
     sidecar.note_success(status);
 }
 

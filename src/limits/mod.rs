@@ -30,6 +30,8 @@ limits! {
     QUEUES_PER_USER_MAX: usize = 256;
     /// SIP domains of one organization.
     DOMAINS_PER_ORGANIZATION_MAX: usize = 256;
+    /// Bytes of one part of a SIP domain, between dots (RFC 1123).
+    DOMAIN_LABEL_BYTES_MAX: usize = 63;
     /// Feature codes of one organization, including those of its preset.
     FEATURE_CODES_PER_ORGANIZATION_MAX: usize = 256;
     /// Roles of one role model: a set of roles has 16 bits.
@@ -48,6 +50,12 @@ limits! {
     CSV_FILE_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
     /// Bytes of one line of a CSV file.
     CSV_LINE_BYTES_MAX: usize = 64 * 1024;
+    /// Names of broken users, or of broken queues, of one file that are kept, to leave out what follows from them.
+    BROKEN_NAMES_MAX: usize = 100_000;
+    /// Problems of one kind in one file that are reported each; more of them are reported as one.
+    PROBLEMS_OF_A_KIND_MAX: usize = 8;
+    /// Further places of one problem that are reported; others are counted.
+    PROBLEM_PLACES_MAX: usize = 3;
     /// Problems that one load of the configuration reports; further problems are counted.
     PROBLEMS_REPORTED_MAX: usize = 100;
     /// Bytes of an id in the configuration.
@@ -66,8 +74,12 @@ limits! {
     AMI_PATTERN_BYTES_MAX: usize = 64;
     /// Bytes of one problem of the configuration; the rest of a longer message is cut off.
     PROBLEM_BYTES_MAX: usize = 1_024;
+    /// Bytes of one value in a problem of the configuration; the rest of a longer value is cut off.
+    PROBLEM_VALUE_BYTES_MAX: usize = 128;
     /// Seconds of a lease: 31 days.
     LEASE_SECONDS_MAX: u32 = 31 * 24 * 3_600;
+    /// Shifts of one queue.
+    SHIFTS_PER_QUEUE_MAX: usize = 64;
     /// Shifts of one organization.
     SHIFTS_PER_ORGANIZATION_MAX: usize = 4_096;
     /// Host names under which the admin listener answers.
@@ -116,6 +128,8 @@ limits! {
     CONNECTIONS_DEFAULT: usize = 10_000;
     /// Connections over the limit that are answered with an error at the same time; further connections are reset.
     REFUSALS_AT_ONCE_MAX: usize = 1_024;
+    /// Peers that `/status` lists, those with the most connections.
+    STATUS_PEERS_MAX: usize = 10;
     /// Connections that wait to be accepted; large, because Asterisk waits 2 s after a dropped SYN.
     LISTEN_BACKLOG: u32 = 4_096;
     /// Bytes of answers that wait for one peer to read them; above this the sidecar stops reading from the peer.
@@ -186,6 +200,9 @@ limits! {
     CALL_SECONDS_MAX: u32 = 24 * 3_600;
     /// Seconds for which a call that is transferred may be replaced by the user whom it was offered to.
     TRANSFER_OFFER_SECONDS: u32 = 30;
+    /// Transfers and replacements of one call whose answers are not sent yet, and one more; a further one is denied
+    /// with `overload`.
+    OPEN_TRANSFERS_PER_CALL_MAX: usize = 16;
     /// Seconds before its end from which on a lease counts as ending soon: 5 minutes.
     LEASE_ENDS_SOON_SECONDS: u32 = 5 * 60;
     /// Partitions of the session table of one organization: listing all sessions locks one partition at a time.
@@ -226,6 +243,18 @@ limits! {
     AUDIT_SAMPLE_MAX: u64 = 1_000_000;
     /// Largest setting for the allowed questions that change nothing and are written to the audit log in one second.
     AUDIT_PLAIN_ALLOWS_PER_SECOND_MAX: u64 = 1_000_000;
+    /// How far the time of a line may be before that of an earlier line of the same file of the audit log; behind a
+    /// clock that is set back further, the next line begins a file. `audit tail` and `export` rely on it.
+    AUDIT_TIME_BACK_MAX: Duration = Duration::from_secs(10);
+    /// Errors of one peer that are written to the audit log in one `audit_error_interval`; of further errors, the
+    /// number is written.
+    AUDIT_ERRORS_PER_PEER_MAX: u32 = 200;
+    /// Errors of all peers together that are written to the audit log in one `audit_error_interval`; of further errors,
+    /// the number is written.
+    AUDIT_ERRORS_MAX: u32 = 2_000;
+    /// Interval over which the errors of a peer are counted for the audit log; at its end the number of unwritten
+    /// errors is written.
+    AUDIT_ERROR_INTERVAL: Duration = Duration::from_secs(10);
     /// Interval at which audit lines that no answer waits for are written.
     AUDIT_FLUSH_INTERVAL: Duration = Duration::from_millis(200);
     /// Interval at which files of the audit log beyond their retention are deleted.
@@ -321,8 +350,9 @@ limits! {
     LOG_ERRORS_PER_PEER_MAX: u32 = 5;
     /// Errors of all peers together that are logged in one `log_peer_interval`; further errors are counted.
     LOG_ERRORS_MAX: u32 = 100;
-    /// Peers whose errors are counted separately; the errors of further peers share one count.
-    LOG_PEERS_MAX: usize = 1_024;
+    /// Peers whose errors are counted separately, for the log and for the audit log; the errors of further peers share
+    /// one count.
+    ERROR_QUOTA_PEERS_MAX: usize = 1_024;
     /// Interval over which the errors of a peer are counted; at its end the number of unlogged errors is logged.
     LOG_PEER_INTERVAL: Duration = Duration::from_secs(10);
     /// Queues with a metric series of their own; `sessions_by_queue_max` cannot be larger.

@@ -1,5 +1,8 @@
 //! The metrics of the links to Asterisk.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use metrics::{Counter, Gauge, counter, gauge};
 
 use crate::observe::names;
@@ -29,6 +32,8 @@ closed_list! {
 #[derive(Clone)]
 pub struct AmiMetrics {
     up: Gauge,
+    /// The value of `up`, which cannot be read.
+    links_up: Arc<AtomicUsize>,
     configured: Gauge,
     removals: Vec<Counter>,
 }
@@ -45,6 +50,7 @@ impl AmiMetrics {
         let removals = |outcome: &RemovalOutcome| counter!(names::AMI_REMOVALS.name, "outcome" => outcome.name());
         let metrics = Self {
             up: gauge!(names::AMI_LINKS_UP.name),
+            links_up: Arc::default(),
             configured: gauge!(names::AMI_LINKS.name),
             removals: RemovalOutcome::ALL.iter().map(removals).collect(),
         };
@@ -70,12 +76,19 @@ impl AmiMetrics {
     #[must_use]
     pub fn up(&self) -> LinkUpGuard<'_> {
         self.up.increment(1.0);
-        LinkUpGuard(&self.up)
+        self.links_up.fetch_add(1, Ordering::Relaxed);
+        LinkUpGuard(self)
+    }
+
+    /// How many links are logged in.
+    #[must_use]
+    pub fn links_up(&self) -> usize {
+        self.links_up.load(Ordering::Relaxed)
     }
 }
 
 /// Counts one link as up until it is dropped.
-pub struct LinkUpGuard<'a>(&'a Gauge);
+pub struct LinkUpGuard<'a>(&'a AmiMetrics);
 
 impl std::fmt::Debug for LinkUpGuard<'_> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -85,6 +98,7 @@ impl std::fmt::Debug for LinkUpGuard<'_> {
 
 impl Drop for LinkUpGuard<'_> {
     fn drop(&mut self) {
-        self.0.decrement(1.0);
+        self.0.up.decrement(1.0);
+        self.0.links_up.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -52,6 +52,10 @@ pub struct ScrapeValues {
     pub policy_revision: u64,
     /// Whether a file of the configuration has changed since it was loaded.
     pub policy_is_stale: bool,
+    /// Keys of `queuewarden.toml` whose new value takes effect only after a restart.
+    pub restart_keys: usize,
+    /// Kamailios that the sidecar connects to.
+    pub evapi_links: usize,
     /// Connections that may be open at once.
     pub connections_limit: usize,
     /// Login sessions, by ground in the order of [`Ground::ALL`].
@@ -270,6 +274,8 @@ impl Metrics {
             self.process.collect();
             gauge!(names::POLICY_REVISION.name).set(values.policy_revision as f64);
             gauge!(names::POLICY_STALE.name).set(f64::from(u8::from(values.policy_is_stale)));
+            gauge!(names::RESTART_NEEDED.name).set(values.restart_keys as f64);
+            gauge!(names::EVAPI_LINKS.name).set(values.evapi_links as f64);
             gauge!(names::LEASES.name).set(values.leases as f64);
             gauge!(names::LEASES_ENDING_SOON.name).set(values.leases_ending_soon as f64);
             gauge!(names::SESSIONS_BY_QUEUE_LEFT_OUT.name).set(values.sessions_by_queue_left_out as f64);

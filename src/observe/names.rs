@@ -31,6 +31,8 @@ metric_names! {
         "When the configuration was last loaded, in seconds since 1970.";
     POLICY_STALE = "policy_stale":
         "1 if a TOML or CSV file of the configuration has changed since it was last loaded, else 0.";
+    RESTART_NEEDED = "restart_needed":
+        "Keys of `queuewarden.toml` whose new value takes effect only after a restart; 0: none.";
     DECISIONS = "decisions_total": "Decisions, by dialect, action, decision and reason.";
     DECISION_DURATION = "decision_duration_seconds":
         "Time from parsing a question to its encoded answer: of the first questions of a read, in the first 64 reads of a connection and then in one of 16.";
@@ -61,6 +63,8 @@ metric_names! {
     WATCHERS_CUT_OFF = "watchers_cut_off_total": "Watchers that did not read in time or fell behind the change feed.";
     LOG_LINES_LEFT_OUT = "log_lines_left_out_total":
         "Lines that were left out of the log: stderr was not read in time, or the quota for errors or decisions was used up.";
+    EVAPI_LINKS = "evapi_links":
+        "Kamailios of `[connect] evapi`; `connections` of the dialect `evapi` is the number that is connected.";
     AMI_LINKS = "ami_links": "Links to Asterisk that are configured.";
     AMI_LINKS_UP = "ami_links_up": "Links to Asterisk that are logged in.";
     AMI_REMOVALS = "ami_removals_total": "Queue members in Asterisk whose login session ended, by outcome.";

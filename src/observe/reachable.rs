@@ -21,6 +21,7 @@ pub fn pairs_of_any_policy() -> Vec<Pair> {
         DenyReason::MissingAttribute,
         DenyReason::NotSupervising,
         DenyReason::Overload,
+        DenyReason::SelfTarget,
         DenyReason::StateUnavailable,
         DenyReason::TooLate,
         DenyReason::UnknownAction,
@@ -69,16 +70,16 @@ fn before_grants(action: &Action) -> Vec<DenyReason> {
     let mut denials = vec![DenyReason::UnknownUser];
     let mut when = |can_be: bool, reason| denials.extend(can_be.then_some(reason));
     let uses = |key| action.uses.has(key);
-    let supervises = matches!(action.effect, Effect::Supervise(_));
+    let concerns_a_call = action.effect.concerns_a_call();
     let needs = action.needs != KeySet::EMPTY || action.needs_one_of != KeySet::EMPTY || !action.needs_with.is_empty();
     when(needs, DenyReason::MissingAttribute);
     when(uses(Key::Queue) || uses(Key::From), DenyReason::UnknownQueue);
     // An action on the actor's own login sessions has a target only if a feature code has `{target}`: the actor.
     let own = action.effect.subject() == Some(Subject::Actor);
-    when(uses(Key::Target) || own, DenyReason::UnknownTarget);
+    when(uses(Key::Target), DenyReason::UnknownTarget);
     when(own, DenyReason::TargetOutOfScope);
     when(uses(Key::Group), DenyReason::UnknownGroup);
-    when(supervises, DenyReason::UnknownCall);
+    when(concerns_a_call, DenyReason::UnknownCall);
     when(uses(Key::Call), DenyReason::CallMismatch);
     when(!action.kinds.is_empty() && uses(Key::Queue), DenyReason::WrongKind);
     denials
@@ -130,6 +131,6 @@ fn behind_grants(action: &Action) -> Vec<DenyReason> {
         Effect::Supervise(_) => {
             vec![Overload, StateUnavailable, SupervisorSupervisionsAtLimit, TargetSupervisionsAtLimit, TooLate]
         }
-        Effect::Nothing | Effect::Toggle { .. } | Effect::TogglePause { .. } => vec![TooLate],
+        Effect::Nothing | Effect::Watch | Effect::Toggle { .. } | Effect::TogglePause { .. } => vec![TooLate],
     }
 }

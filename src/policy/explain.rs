@@ -119,7 +119,7 @@ pub fn explain<V: SessionView>(
     Explanation {
         verdict: reason.verdict().into(),
         reason: reason.code().into(),
-        sentence: reason.sentence().into(),
+        sentence: reason.sentence_for(question.lease_seconds),
         action: Some(judgement.action.name.to_string()),
         queues: queues.into_iter().map(number).collect(),
         grant: cited.map(|grant| cite(judged.model(), grant)),

@@ -181,14 +181,20 @@ impl Policy {
         self.ends_idle
     }
 
-    /// The organization that the event names, by its name or by a domain. Domains match without regard to case.
+    /// The organization that the event names, by its name or by a domain. Domains match without regard to case. A dot
+    /// at the end makes another domain, which no organization has: the PBX authenticated its users in that other one.
     #[must_use]
     pub fn organization_of(&self, event: &Event<'_>) -> Option<&Organization> {
-        if !event.is_by_domain {
-            return self.organization(&event.organization);
+        self.organization_called(&event.organization, event.is_by_domain)
+    }
+
+    /// The organization with this name, or with this SIP domain.
+    #[must_use]
+    pub fn organization_called(&self, name: &(impl AsRef<[u8]> + ?Sized), is_by_domain: bool) -> Option<&Organization> {
+        if !is_by_domain {
+            return self.organization(name);
         }
-        let mut domain: ArrayVec<u8, VALUE_BYTES_MAX> =
-            event.organization.as_ref().iter().copied().take(VALUE_BYTES_MAX).collect();
+        let mut domain: ArrayVec<u8, VALUE_BYTES_MAX> = name.as_ref().iter().copied().take(VALUE_BYTES_MAX).collect();
         domain.make_ascii_lowercase();
         self.domains.get(domain.as_slice()).map(Arc::as_ref)
     }

@@ -182,6 +182,8 @@ pub enum Effect {
     },
     /// Begins a supervision of the target.
     Supervise(SupervisionMode),
+    /// Shows whether the target is in a call, as a lamp does: is asked about as a supervision, and changes nothing.
+    Watch,
 }
 
 impl Effect {
@@ -189,10 +191,16 @@ impl Effect {
     #[must_use]
     pub const fn subject(self) -> Option<Subject> {
         match self {
-            Self::Nothing | Self::Supervise(_) => None,
+            Self::Nothing | Self::Supervise(_) | Self::Watch => None,
             Self::Login(subject) | Self::Logout(subject) | Self::Pause(subject, _) => Some(subject),
             Self::Toggle { .. } | Self::TogglePause { .. } => Some(Subject::Actor),
         }
+    }
+
+    /// Whether the action concerns a call of its target: without a target, the event may name the call.
+    #[must_use]
+    pub const fn concerns_a_call(self) -> bool {
+        matches!(self, Self::Supervise(_) | Self::Watch)
     }
 
     /// Whether another action is judged in place of this one.

@@ -212,7 +212,7 @@ enum TargetSource<'e> {
     Excluded,
     /// The name of a user.
     Name(&'e [u8]),
-    /// The agent on the reported call: a supervision that names a call and no target.
+    /// The agent on the reported call: a supervision, or a watch, that names a call and no target.
     Call,
     /// There is no target: the event names none, or the action uses none.
     Nowhere,
@@ -226,7 +226,7 @@ impl<'e> TargetSource<'e> {
         }
         match requested.target {
             Some(name) if action.uses.has(Key::Target) => Self::Name(name),
-            None if event.call.is_some() && matches!(action.effect, Effect::Supervise(_)) => Self::Call,
+            None if event.call.is_some() && action.effect.concerns_a_call() => Self::Call,
             _ => Self::Nowhere,
         }
     }
@@ -405,6 +405,7 @@ impl<'p> RequestedAction<'p, '_> {
     }
 
     /// Denies a code that names somebody else for an action on the actor's own login sessions: a key of another phone.
+    /// An extension that nobody has is somebody else too, so that the answer does not tell which extensions exist.
     fn check_dialed_user(
         &self,
         directory: &Directory,
@@ -412,8 +413,8 @@ impl<'p> RequestedAction<'p, '_> {
         known: PartlyResolved<'p>,
     ) -> Result<(), ResolveError<'p>> {
         let Some(dialed) = self.dialed_user else { return Ok(()) };
-        let dialed = directory.user_named(dialed).ok_or_else(|| known.denied(DenyReason::UnknownTarget))?;
-        if dialed.id() == actor.id() { Ok(()) } else { Err(known.denied(DenyReason::TargetOutOfScope)) }
+        let is_actor = directory.user_named(dialed).is_some_and(|dialed| dialed.id() == actor.id());
+        if is_actor { Ok(()) } else { Err(known.denied(DenyReason::TargetOutOfScope)) }
     }
 }
 

@@ -5,7 +5,9 @@
 //! means the same on every host, whatever time zones the host has installed.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use foldhash::fast::FixedState;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -43,8 +45,12 @@ closed_list! {
     }
 }
 
-/// Days around now that can have a window that matters: a week, and one day for a window over midnight.
-const DAYS_AROUND: i32 = 8;
+/// Days around now that can have a window that matters: two weeks, because a change of clocks can make the window of
+/// one week empty, and one day for a window over midnight.
+const DAYS_AROUND: i32 = 15;
+
+/// Milliseconds for which nothing begins and nothing ends, if no window of the days around does: seven days.
+const QUIET_MS: u64 = 7 * 24 * 3_600 * 1_000;
 
 /// Minutes of a day. As the end of a shift: midnight after the day.
 pub const MINUTES_PER_DAY: u16 = 24 * 60;
@@ -66,17 +72,19 @@ pub struct Shift {
 
 impl Shift {
     /// The windows that begin in the days before and after `at`, in any order. A time that a change of clocks skips
-    /// counts as the time after the change; of a time that comes twice the first counts.
+    /// counts as that much later; of a time that comes twice the first counts. A window without a minute is left out.
     fn windows(&self, at: Timestamp) -> impl Iterator<Item = (Timestamp, Timestamp)> {
         let today = at.to_zoned(self.time_zone.clone()).date();
-        (-DAYS_AROUND..=DAYS_AROUND).filter_map(move |days| {
+        let windows = (-DAYS_AROUND..=DAYS_AROUND).filter_map(move |days| {
             let date = today.checked_add(days.days()).ok()?;
             let weekday = usize::try_from(date.weekday().to_monday_zero_offset()).ok()?;
-            let day = Day::ALL.get(weekday)?;
+            if !self.days.contains(Day::ALL.get(weekday)?) {
+                return None;
+            }
             let last = if self.to > self.from { date } else { date.tomorrow().ok()? };
-            let window = (self.at(date, self.from)?, self.at(last, self.to)?);
-            self.days.contains(day).then_some(window)
-        })
+            Some((self.at(date, self.from)?, self.at(last, self.to)?))
+        });
+        windows.filter(|(begin, end)| begin < end)
     }
 
     fn at(&self, date: Date, minutes: u16) -> Option<Timestamp> {
@@ -90,16 +98,63 @@ impl Shift {
 /// The shifts of the queues of an organization.
 #[derive(Clone, Debug, Default)]
 pub struct Shifts {
-    of_queue: HashMap<QueueId, Vec<Shift>, FixedState>,
+    of_queue: HashMap<QueueId, Arc<QueueShifts>, FixedState>,
     /// Whether any shift ends login sessions.
     end_sessions: bool,
+    /// When the next shift that ends login sessions ends, as it was found last.
+    next_end: Arc<ArcSwapOption<KnownEnd>>,
+}
+
+/// The shifts of one queue.
+#[derive(Debug, Default)]
+struct QueueShifts {
+    shifts: Vec<Shift>,
+    /// What was found last. A question in the same span costs a look at the span; only the first question after a begin
+    /// or an end looks at the windows.
+    known: ArcSwapOption<KnownSpan>,
+}
+
+impl Clone for QueueShifts {
+    fn clone(&self) -> Self {
+        Self { shifts: self.shifts.clone(), known: ArcSwapOption::empty() }
+    }
+}
+
+/// A span of time in which no shift of the queue begins or ends.
+#[derive(Clone, Copy, Debug)]
+struct KnownSpan {
+    /// The first millisecond of the span.
+    from: UnixMillis,
+    /// The first millisecond after the span.
+    until: UnixMillis,
+    /// Whether a shift runs.
+    is_open: bool,
+    /// Whether no shift runs, and the shift that ended last ends login sessions.
+    has_ended: bool,
+}
+
+/// The end that comes next for every moment of a span of time.
+#[derive(Clone, Copy, Debug)]
+struct KnownEnd {
+    /// The first millisecond of the span, which lasts until the end.
+    from: UnixMillis,
+    end: UnixMillis,
 }
 
 impl Shifts {
     /// Adds a shift of a queue.
     pub fn add(&mut self, queue: QueueId, shift: Shift) {
         self.end_sessions |= shift.scope == ShiftScope::Session;
-        self.of_queue.entry(queue).or_default().push(shift);
+        self.next_end = Arc::default();
+        let of_queue = Arc::make_mut(self.of_queue.entry(queue).or_default());
+        of_queue.known.store(None);
+        of_queue.shifts.push(shift);
+    }
+
+    /// The number of shifts of the queue.
+    #[must_use]
+    pub fn count_of(&self, queue: QueueId) -> usize {
+        self.of_queue.get(&queue).map_or(0, |of_queue| of_queue.shifts.len())
     }
 
     /// Whether any shift ends login sessions.
@@ -111,48 +166,86 @@ impl Shifts {
     /// Whether the queue has no shift, or one of its shifts runs.
     #[must_use]
     pub fn is_open(&self, queue: QueueId, at: UnixMillis) -> bool {
-        let Some(shifts) = self.of_queue.get(&queue) else { return true };
-        timestamp(at).is_some_and(|at| runs(shifts, at))
+        let Some(of_queue) = self.of_queue.get(&queue) else { return true };
+        of_queue.span_at(at).is_some_and(|span| span.is_open)
     }
 
     /// Whether the queue has a shift, none of them runs, and the shift that ended last ends login sessions.
     #[must_use]
     pub fn has_ended(&self, queue: QueueId, at: UnixMillis) -> bool {
-        let Some((shifts, at)) = self.of_queue.get(&queue).zip(timestamp(at)) else { return false };
-        if runs(shifts, at) {
-            return false;
-        }
-        let ended = |shift: &Shift| {
-            let ends = shift.windows(at).map(|(_, end)| end).filter(|&end| end <= at);
-            Some((ends.max()?, shift.scope))
-        };
-        shifts.iter().filter_map(ended).max().is_some_and(|(_, scope)| scope == ShiftScope::Session)
+        let span = self.of_queue.get(&queue).and_then(|of_queue| of_queue.span_at(at));
+        span.is_some_and(|span| span.has_ended)
     }
 
     /// When the next shift of the queue begins, in its time zone. `None`: the queue has no shift.
     #[must_use]
     pub fn next_begin(&self, queue: QueueId, at: UnixMillis) -> Option<Zoned> {
-        let (shifts, at) = self.of_queue.get(&queue).zip(timestamp(at))?;
+        let (of_queue, at) = self.of_queue.get(&queue).zip(timestamp(at))?;
         let begins = |shift: &Shift| {
-            let begins = shift.windows(at).filter(|(begin, end)| *begin > at && begin < end);
-            Some((begins.map(|(begin, _)| begin).min()?, shift.time_zone.clone()))
+            let begin = shift.windows(at).map(|(begin, _)| begin).filter(|&begin| begin > at).min()?;
+            Some((begin, shift.time_zone.clone()))
         };
-        let (begin, zone) = shifts.iter().filter_map(begins).min_by_key(|(begin, _)| *begin)?;
+        let (begin, zone) = of_queue.shifts.iter().filter_map(begins).min_by_key(|(begin, _)| *begin)?;
         Some(begin.to_zoned(zone))
     }
 
-    /// When the next shift that ends login sessions ends. `None`: there is none.
+    /// When the next shift ends. `None`: there is none.
     #[must_use]
     pub fn next_end(&self, at: UnixMillis) -> Option<UnixMillis> {
-        let at = timestamp(at)?;
-        let shifts = self.of_queue.values().flatten();
-        let ends = shifts.flat_map(|shift| shift.windows(at).map(|(_, end)| end).filter(|&end| end > at));
-        Some(UnixMillis(u64::try_from(ends.min()?.as_millisecond()).ok()?))
+        if let Some(known) = self.next_end.load().as_deref().filter(|known| (known.from..known.end).contains(&at)) {
+            return Some(known.end);
+        }
+        let moment = timestamp(at)?;
+        let shifts = self.of_queue.values().flat_map(|of_queue| &of_queue.shifts);
+        let ends = shifts.flat_map(|shift| shift.windows(moment).map(|(_, end)| end).filter(|&end| end > moment));
+        let end = millis(ends.min()?)?;
+        self.next_end.store(Some(Arc::new(KnownEnd { from: at, end })));
+        Some(end)
     }
 }
 
-fn runs(shifts: &[Shift], at: Timestamp) -> bool {
-    shifts.iter().any(|shift| shift.windows(at).any(|(begin, end)| begin <= at && at < end))
+impl QueueShifts {
+    /// The span of time that has this moment. `None`: no calendar has it.
+    fn span_at(&self, at: UnixMillis) -> Option<KnownSpan> {
+        if let Some(known) = self.known.load().as_deref().filter(|known| (known.from..known.until).contains(&at)) {
+            return Some(*known);
+        }
+        let span = self.find_span(at)?;
+        self.known.store(Some(Arc::new(span)));
+        Some(span)
+    }
+
+    fn find_span(&self, at: UnixMillis) -> Option<KnownSpan> {
+        let moment = timestamp(at)?;
+        let mut span = KnownSpan {
+            from: UnixMillis(at.0.saturating_sub(QUIET_MS)),
+            until: UnixMillis(at.0.saturating_add(QUIET_MS)),
+            is_open: false,
+            has_ended: false,
+        };
+        let mut last_end = None;
+        for shift in &self.shifts {
+            for (begin, end) in shift.windows(moment) {
+                span.is_open |= begin <= moment && moment < end;
+                if end <= moment {
+                    last_end = last_end.max(Some((end, shift.scope)));
+                }
+                for edge in [begin, end].into_iter().filter_map(millis) {
+                    if edge <= at {
+                        span.from = span.from.max(edge);
+                    } else {
+                        span.until = span.until.min(edge);
+                    }
+                }
+            }
+        }
+        span.has_ended = !span.is_open && last_end.is_some_and(|(_, scope)| scope == ShiftScope::Session);
+        Some(span)
+    }
+}
+
+fn millis(at: Timestamp) -> Option<UnixMillis> {
+    Some(UnixMillis(u64::try_from(at.as_millisecond()).ok()?))
 }
 
 fn timestamp(at: UnixMillis) -> Option<Timestamp> {
@@ -262,6 +355,15 @@ mod tests {
         assert_eq!(changes(&twice, "2026-10-25"), ["+00:30", "-03:00"], "the first 02:30");
         let gone = shifts([shift("sun", "02:00", "03:00", "Europe/Berlin", ShiftScope::Session)]);
         assert_eq!(changes(&gone, "2026-03-29"), [""; 0], "no minute of it exists");
+        // The shift of the week before is the last one that ended, and the one of the week after is the next.
+        let ended = shifts([
+            shift("sun", "02:00", "03:00", "Europe/Berlin", ShiftScope::Login),
+            shift("sat", "08:00", "09:00", "Europe/Berlin", ShiftScope::Session),
+        ]);
+        assert!(ended.has_ended(QUEUE, at("2026-03-29T12:00:00Z")), "the shift of Saturday ended last");
+        assert_eq!(gone.next_end(at("2026-03-28T12:00:00Z")), Some(at("2026-04-05T01:00:00Z")));
+        let only = shifts([shift("sun", "02:00", "03:00", "Europe/Berlin", ShiftScope::Session)]);
+        assert!(only.has_ended(QUEUE, at("2026-04-04T12:00:00Z")), "13 days after its last minute");
     }
 
     #[test]

@@ -125,12 +125,14 @@ impl Acceptor {
         if let Ok(permit) = Arc::clone(&self.limit).try_acquire_owned() {
             let stop = self.connections.stop.clone();
             self.connections.tasks.spawn(async move {
+                let held = sidecar.held.hold(dialect.label(), peer);
                 converse(stream, peer, dialect, &sidecar, &stop).await;
-                drop(permit);
+                drop((held, permit));
             });
             return;
         }
         sidecar.metrics.connection_rejected(dialect.label());
+        log_refusal(&sidecar, peer, dialect.label());
         if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
             self.connections.tasks.spawn(async move {
                 refuse(stream, dialect).await;
@@ -141,6 +143,24 @@ impl Acceptor {
             stream.reset_when_dropped();
         }
     }
+}
+
+/// Logs that a connection was refused, and which peer holds the most connections: most often that peer is the cause.
+fn log_refusal(sidecar: &Sidecar, peer: Peer, dialect: DialectLabel) {
+    let uptime_ms = sidecar.clock.now().uptime_ms;
+    let Some(left_out) = sidecar.log.quota.admits_error(peer.quota_key(), uptime_ms) else { return };
+    let greatest = sidecar.held.greatest(1);
+    let greatest = greatest.first();
+    tracing::warn!(
+        dialect = dialect.name(),
+        peer = %peer,
+        limit = sidecar.settings.connections_max,
+        most_connections = greatest.map(|holder| holder.connections),
+        most_peer = greatest.map(|holder| &*holder.peer),
+        most_dialect = greatest.map(|holder| holder.dialect),
+        left_out = (left_out > 0).then_some(left_out),
+        "a connection was refused: connections_max are open"
+    );
 }
 
 /// A connection of either family.

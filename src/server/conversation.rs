@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
-use crate::decision::ErrorReason;
+use crate::decision::{ErrorReason, WireError};
 use crate::dialect::{After, Dialect, Patience};
 use crate::limits::{CLOSE_TIMEOUT, FRAME_TIMEOUT, LARGE_BUFFER_IDLE_TIMEOUT, WRITE_TIMEOUT};
 use crate::peer::Peer;
@@ -224,7 +224,7 @@ where
             End::Watch(watch) => {
                 watch::send_changes(&mut self.stream, &mut self.dialect, watch, self.context, draining).await;
             }
-            End::WriteTimedOut => self.context.note_error(ErrorReason::TimedOut),
+            End::WriteTimedOut => self.context.note_broken(ErrorReason::TimedOut),
         }
     }
 
@@ -232,7 +232,7 @@ where
     async fn give_up(&mut self, reason: Option<ErrorReason>) {
         let mut output = vec![];
         if let Some(error) = self.dialect.give_up(reason, &self.buffers.input.bytes, &mut output) {
-            self.context.note_error(error);
+            self.context.note_error(WireError::new(error), || self.dialect.readable(&self.buffers.input.bytes));
         }
         if !self.finished {
             write_last(&mut self.stream, &output).await;

@@ -6,9 +6,10 @@
 
 use std::time::Duration;
 
-use crate::decision::{AllowReason, Answer, AnswerQueues, DenyReason, ErrorReason, Outcome, Reason};
+use crate::decision::{AllowReason, Answer, AnswerQueues, DenyReason, ErrorReason, Outcome, Reason, WireError};
 use crate::dialect::DialectLabel;
-use crate::event::{Event, Intent, Request};
+use crate::dialect::readable::ReadableRequest;
+use crate::event::{Event, Intent, Key, Request};
 use crate::gate::{Awaited, QuestionOrigin};
 use crate::limits::{PEER_CLOCK_OFFSET_MAX, UNTIL_AHEAD_MAX};
 use crate::observe::metrics::DialectMetrics;
@@ -48,8 +49,11 @@ pub(super) struct PeerContext<'a> {
 impl PeerContext<'_> {
     /// Counts and logs an outcome whose answer is sent at once.
     pub(super) fn note_outcome(&self, event: &Event<'_>, outcome: &Outcome<'_>) {
-        self.count_outcome(outcome);
-        let Outcome::Decided(answer) = outcome else { return };
+        let answer = match outcome {
+            Outcome::Decided(answer) => answer,
+            Outcome::Faulty(error) => return self.note_error(*error, || ReadableRequest::of(event)),
+        };
+        self.sidecar.metrics.decided(self.metrics.label(), answer.label, answer.reason);
         // The line is built only if it is written: in a flood of denials the quota leaves out nearly all.
         let is_important = is_important(answer.reason, is_change(event, answer));
         if self.is_line_admitted(is_important) {
@@ -63,7 +67,7 @@ impl PeerContext<'_> {
             Outcome::Decided(answer) => {
                 self.sidecar.metrics.decided(self.metrics.label(), answer.label, answer.reason);
             }
-            Outcome::Faulty(error) => self.note_error(error.reason),
+            Outcome::Faulty(error) => self.note_error(*error, ReadableRequest::default),
         }
     }
 
@@ -112,8 +116,43 @@ impl PeerContext<'_> {
         QuestionOrigin { dialect: self.metrics.label().name(), peer: self.name, unix_ms }
     }
 
-    /// Counts and logs an error of the peer.
-    pub(super) fn note_error(&self, reason: ErrorReason) {
+    /// Counts an error of the peer, and writes it to the log and the audit log, as far as their quotas admit it.
+    /// `request` reads what can be read of the request, which is done for those only.
+    pub(super) fn note_error(&self, error: WireError, request: impl FnOnce() -> ReadableRequest) {
+        self.metrics.protocol_error(error.reason);
+        let (peer, uptime_ms) = (self.peer.quota_key(), self.sidecar.clock.now().uptime_ms);
+        let is_logged = tracing::enabled!(tracing::Level::WARN);
+        let left_out = is_logged.then(|| self.sidecar.log.quota.admits_error(peer, uptime_ms)).flatten();
+        let is_audited = error.reason.is_denial() && self.sidecar.gate.admits_error(peer, uptime_ms);
+        if left_out.is_none() && !is_audited {
+            return;
+        }
+        let request = request();
+        if is_audited {
+            self.sidecar.gate.note_error(error, &request, &self.origin());
+        }
+        if let Some(left_out) = left_out {
+            tracing::warn!(
+                dialect = self.metrics.label().name(),
+                peer = %self.peer,
+                reason = error.reason.code(),
+                key = error.key.map(Key::name).or(request.unknown_key.as_deref()),
+                org = request.value(Key::Organization),
+                actor = request.value(Key::Actor),
+                action = request.value(Key::Action),
+                digits = request.value(Key::Digits).map(shown_digits),
+                whom = request.value(Key::Target),
+                queue = request.value(Key::Queue),
+                call = request.value(Key::Call),
+                channel = request.channel.as_deref(),
+                left_out = (left_out > 0).then_some(left_out),
+                "a peer erred"
+            );
+        }
+    }
+
+    /// Counts and logs a peer that does not read in time, or whose connection ended: no request is denied.
+    pub(super) fn note_broken(&self, reason: ErrorReason) {
         self.metrics.protocol_error(reason);
         if !tracing::enabled!(tracing::Level::WARN) {
             return;

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
-use crate::decision::{ErrorReason, Reason};
+use crate::decision::{ErrorReason, Reason, WireError};
 use crate::dialect::evapi::Evapi;
 use crate::dialect::{After, Dialect};
 use crate::gate::Gate;
@@ -166,7 +166,7 @@ impl EvapiConnection<'_> {
             read = reader.read_buf(input), if reading => match read {
                 Ok(0) | Err(_) => {
                     if let Some(error) = dialect.give_up(None, input, &mut vec![]) {
-                        context.note_error(error);
+                        context.note_error(WireError::new(error), || dialect.readable(input));
                     }
                     return ControlFlow::Break(());
                 }
@@ -187,11 +187,11 @@ impl EvapiConnection<'_> {
                 }
             }
             () = reached(read_deadline), if reading => {
-                context.note_error(ErrorReason::TimedOut);
+                context.note_error(WireError::new(ErrorReason::TimedOut), || dialect.readable(input));
                 return ControlFlow::Break(());
             }
             () = reached(write_deadline), if writing => {
-                context.note_error(ErrorReason::TimedOut);
+                context.note_broken(ErrorReason::TimedOut);
                 return ControlFlow::Break(());
             }
             () = tokio::task::yield_now(), if !reading => {}

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::decision::{DenyReason, Outcome, Reason};
 use crate::dialect::line::Line;
 use crate::dialect::{Dialect, Step};
-use crate::gate::QuestionOrigin;
+use crate::gate::{BatchQuestion, QuestionOrigin};
 use crate::limits::{SELF_TEST_INTERVAL, SELF_TEST_QUESTIONS_MAX};
 use crate::policy::Organization;
 use crate::policy::directory::User;
@@ -70,13 +70,13 @@ fn is_decided(sidecar: &Sidecar, organization: Option<&Organization>) -> bool {
             return false;
         };
         let mut encoded = vec![];
-        let now = sidecar.clock.now();
-        let decided =
-            sidecar.gate.batch().probe(&QuestionOrigin::default(), &event, now, &mut QueueSet::new(), |outcome, _| {
-                dialect.answer(id, &outcome, &mut encoded);
-                let is_failure = |reason| matches!(reason, Reason::Deny(DenyReason::Internal | DenyReason::Overload));
-                matches!(outcome, Outcome::Decided(answer) if !is_failure(answer.reason))
-            });
+        let (origin, now) = (QuestionOrigin::default(), sidecar.clock.now());
+        let question = BatchQuestion { origin: &origin, event: &event, now, queues: &mut QueueSet::new() };
+        let decided = sidecar.gate.batch().probe(question, |outcome, _| {
+            dialect.answer(id, &outcome, &mut encoded);
+            let is_failure = |reason| matches!(reason, Reason::Deny(DenyReason::Internal | DenyReason::Overload));
+            matches!(outcome, Outcome::Decided(answer) if !is_failure(answer.reason))
+        });
         decided && encoded.ends_with(b"\n")
     }));
     // A panic is counted by the panic hook.

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::decision::{AllowReason, Answer, DenyReason, Outcome, Reason};
 use crate::dialect::{After, Dialect, Step};
 use crate::event::{Event, Intent};
-use crate::gate::{Awaited, Batch, QuestionOrigin, Untimely, check_until};
+use crate::gate::{Awaited, Batch, BatchQuestion, QuestionOrigin, Untimely, check_until};
 use crate::limits::{ANSWER_BUFFER_BYTES_MAX, QUESTIONS_PER_TURN_MAX};
 use crate::server::buffers::TurnBuffers;
 use crate::server::decision_log::{DecisionLine, PeerContext};
@@ -107,7 +107,7 @@ impl<'t, D: Dialect> Turn<'t, D> {
                 None if questions.is_empty() || taken == input.len() => break,
                 Some(Step::More) => break,
                 None => {}
-                Some(step) => taken += self.take_other(step),
+                Some(step) => taken += self.take_other(step, input.get(taken..).unwrap_or_default()),
             }
             if self.result.watch.is_some() {
                 break;
@@ -132,9 +132,15 @@ impl<'t, D: Dialect> Turn<'t, D> {
             match self.admission {
                 Admission::Admit => match self.check_until(event) {
                     Ok(()) => self.answer(event, id, queues),
-                    Err(untimely) => self.refuse(event, id, untimely),
+                    Err(untimely) => {
+                        self.batch.note_activity(event, self.now);
+                        self.refuse(event, id, untimely);
+                    }
                 },
-                Admission::Refuse => self.deny(event, id, DenyReason::Overload),
+                Admission::Refuse => {
+                    self.batch.note_activity(event, self.now);
+                    self.deny(event, id, DenyReason::Overload);
+                }
             }
         }
     }
@@ -145,7 +151,7 @@ impl<'t, D: Dialect> Turn<'t, D> {
         let Self { dialect, output, context, batch, origin, now, .. } = self;
         let start = output.len();
         let answered = catch_unwind(AssertUnwindSafe(|| {
-            batch.ask(origin, event, *now, queues, |outcome, awaited| {
+            batch.ask(BatchQuestion { origin, event, now: *now, queues }, |outcome, awaited| {
                 let after = dialect.answer(id, &outcome, output);
                 let Outcome::Decided(answer) = &outcome else {
                     context.note_outcome(event, &outcome);
@@ -217,13 +223,14 @@ impl<'t, D: Dialect> Turn<'t, D> {
         self.result.after = self.dialect.answer(id, &outcome, self.output);
     }
 
-    /// Takes a step that is no question; returns the number of its bytes.
-    fn take_other(&mut self, step: &Step<'_>) -> usize {
+    /// Takes a step that is no question; returns the number of its bytes. `unread` begins with these bytes.
+    fn take_other(&mut self, step: &Step<'_>, unread: &[u8]) -> usize {
         match *step {
             Step::Done { consumed, fault, after } => {
                 self.result.after = after;
-                if let Some(reason) = fault {
-                    self.context.note_error(reason);
+                if let Some(error) = fault {
+                    let request = unread.get(..consumed).unwrap_or(unread);
+                    self.context.note_error(error, || self.dialect.readable(request));
                 }
                 consumed
             }

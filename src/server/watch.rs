@@ -96,7 +96,7 @@ pub(super) async fn send_changes<S, D>(
                 Ok(Err(_)) => return,
                 Err(_) => {
                     context.sidecar.metrics.watcher_cut_off();
-                    return context.note_error(ErrorReason::TimedOut);
+                    return context.note_broken(ErrorReason::TimedOut);
                 }
             }
             continue;

@@ -3,14 +3,20 @@
 //! Requests to join, to replace or to supervise may name a call instead of a person. This table tells whose call it is.
 //! A call whose end is not reported is forgotten after [`CALL_SECONDS_MAX`] seconds. The user whose call it is may
 //! offer the call to another user, who may then replace it once within [`TRANSFER_OFFER_SECONDS`] seconds.
+//!
+//! The report of a transfer, or the replacement, may be answered `too_late`: then it never counted. An offer therefore
+//! holds only once the PBX was told of it, and is back when the replacement that took it is too late.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
-use crate::limits::{CALL_SECONDS_MAX, CALLS_PER_ORGANIZATION_MAX, TRANSFER_OFFER_SECONDS};
+use crate::limits::{
+    CALL_SECONDS_MAX, CALLS_PER_ORGANIZATION_MAX, OPEN_TRANSFERS_PER_CALL_MAX, TRANSFER_OFFER_SECONDS,
+};
 use crate::policy::resolve::ReportedCall;
+use crate::sessions::open_changes::ChangeFate;
 use crate::telephony::{Moment, UserId};
 
 /// The calls of one organization.
@@ -24,13 +30,63 @@ pub struct Calls {
 }
 
 /// A call that was reported.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct KnownCall {
     call: ReportedCall,
     /// The time when the call is forgotten.
     ends: Moment,
-    /// `None`: the call is offered to nobody.
+    /// To whom the call was offered, the last step at the end. Empty: to nobody. Steps before the last one that stands
+    /// for good are removed.
+    offers: Vec<OfferStep>,
+}
+
+/// What one question did to the offer of a call.
+#[derive(Clone, Debug)]
+struct OfferStep {
+    /// `None`: the call is offered to nobody any more.
     offer: Option<TransferOffer>,
+    /// `None`: the step cannot be undone.
+    fate: Option<Arc<ChangeFate>>,
+}
+
+impl OfferStep {
+    fn is_late(&self) -> bool {
+        self.fate.as_ref().is_some_and(|fate| fate.is_late())
+    }
+
+    /// Whether the PBX was told of the step, or is told at once.
+    fn is_told(&self) -> bool {
+        self.fate.as_ref().is_none_or(|fate| fate.is_kept())
+    }
+
+    /// Whether nobody is left who could tell the PBX of the step, or undo it.
+    fn is_abandoned(&self) -> bool {
+        self.fate.as_ref().is_some_and(|fate| Arc::strong_count(fate) == 1 && fate.is_open())
+    }
+}
+
+impl KnownCall {
+    /// Adds a step, and removes the steps that no longer count. False: too many steps may still be undone.
+    fn push(&mut self, step: OfferStep) -> bool {
+        for abandoned in self.offers.iter_mut().filter(|step| step.is_abandoned()) {
+            *abandoned = OfferStep { offer: None, fate: None };
+        }
+        self.offers.retain(|step| !step.is_late());
+        if let Some(last_told) = self.offers.iter().rposition(OfferStep::is_told) {
+            self.offers.drain(..last_told);
+        }
+        let has_room = self.offers.len() < OPEN_TRANSFERS_PER_CALL_MAX;
+        if has_room {
+            self.offers.push(step);
+        }
+        has_room
+    }
+
+    /// The offer that holds now.
+    fn offer(&self) -> Option<TransferOffer> {
+        let last = self.offers.iter().rev().find(|step| !step.is_late())?;
+        last.offer.filter(|_| last.is_told())
+    }
 }
 
 /// The offer of a call to another user.
@@ -48,24 +104,25 @@ impl Calls {
         self.known.get(id).filter(|known| !known.ends.has_come(now)).map(|known| known.call)
     }
 
-    /// Offers the call to a user, in place of an earlier offer. False: the call is not known.
-    pub fn offer(&mut self, id: &str, to: UserId, now: Moment) -> bool {
-        let offer = TransferOffer { to, ends: now.after(TRANSFER_OFFER_SECONDS) };
-        self.known.get_mut(id).map(|known| known.offer = Some(offer)).is_some()
+    /// Offers the call to a user, in place of an earlier offer. With a fate the offer holds once the fate is kept; if
+    /// it is late, the earlier offer holds again. False: the call is not known, or too many of its offers are neither
+    /// kept nor late.
+    pub fn offer(&mut self, id: &str, to: UserId, now: Moment, fate: Option<&Arc<ChangeFate>>) -> bool {
+        let offer = Some(TransferOffer { to, ends: now.after(TRANSFER_OFFER_SECONDS) });
+        self.known.get_mut(id).is_some_and(|known| known.push(OfferStep { offer, fate: fate.cloned() }))
     }
 
     /// The call, if it is offered to this user.
     #[must_use]
     pub fn offered_to(&self, id: &str, user: UserId, now: Moment) -> Option<ReportedCall> {
-        let offer = self.known.get(id)?.offer?;
+        let offer = self.known.get(id)?.offer()?;
         self.get(id, now).filter(|_| offer.to == user && !offer.ends.has_come(now))
     }
 
-    /// Ends the offer of a call: the user has replaced the call.
-    pub fn end_offer(&mut self, id: &str) {
-        if let Some(known) = self.known.get_mut(id) {
-            known.offer = None;
-        }
+    /// Ends the offer of a call: the user has replaced the call. If the fate is late, the offer holds again. False: as
+    /// for [`Calls::offer`].
+    pub fn end_offer(&mut self, id: &str, fate: Option<&Arc<ChangeFate>>) -> bool {
+        self.known.get_mut(id).is_some_and(|known| known.push(OfferStep { offer: None, fate: fate.cloned() }))
     }
 
     /// The agents of the running calls; an agent with several calls several times.
@@ -87,8 +144,9 @@ impl Calls {
             return false;
         }
         let (id, ends): (Arc<str>, Moment) = (Arc::from(id), now.after(CALL_SECONDS_MAX));
-        let offer = self.known.get(&id).filter(|known| known.call == call).and_then(|known| known.offer);
-        self.known.insert(Arc::clone(&id), KnownCall { call, ends, offer });
+        let known = self.known.remove(&id).filter(|known| known.call == call);
+        let offers = known.map(|known| known.offers).unwrap_or_default();
+        self.known.insert(Arc::clone(&id), KnownCall { call, ends, offers });
         self.expiring.push_back((ends, id));
         true
     }
@@ -104,8 +162,8 @@ impl Calls {
     /// of removed users and the offers to them, because another user may get the id.
     pub fn retain(&mut self, stays: impl Fn(&ReportedCall) -> bool, is_removed: impl Fn(UserId) -> bool) {
         self.known.retain(|_, known| stays(&known.call));
-        for known in self.known.values_mut() {
-            known.offer = known.offer.filter(|offer| !is_removed(offer.to));
+        for step in self.known.values_mut().flat_map(|known| &mut known.offers) {
+            step.offer = step.offer.filter(|offer| !is_removed(offer.to));
         }
     }
 
@@ -166,25 +224,54 @@ mod tests {
     #[test]
     fn an_offer_is_for_one_user_and_for_some_seconds() {
         let (mut calls, offered) = (Calls::default(), at(u64::from(TRANSFER_OFFER_SECONDS)));
-        assert!(!calls.offer("a", UserId(2), at(0)), "an unknown call");
-        assert!(calls.begin("a", call_of(1), at(0)) && calls.offer("a", UserId(2), at(0)));
+        assert!(!calls.offer("a", UserId(2), at(0), None), "an unknown call");
+        assert!(calls.begin("a", call_of(1), at(0)) && calls.offer("a", UserId(2), at(0), None));
         assert_eq!(calls.offered_to("a", UserId(2), at(29)), Some(call_of(1)));
         assert_eq!(calls.offered_to("a", UserId(3), at(1)), None, "another user");
         assert_eq!(calls.offered_to("b", UserId(2), at(1)), None, "another call");
         assert_eq!(calls.offered_to("a", UserId(2), offered), None, "too late");
         assert!(calls.begin("a", call_of(1), at(1)), "reported again");
         assert_eq!(calls.offered_to("a", UserId(2), at(29)), Some(call_of(1)));
-        assert!(calls.offer("a", UserId(3), at(2)), "the later offer counts");
+        assert!(calls.offer("a", UserId(3), at(2), None), "the later offer counts");
         assert_eq!(calls.offered_to("a", UserId(2), at(3)), None);
         calls.retain(|_| true, |user| user == UserId(3));
         assert_eq!(calls.offered_to("a", UserId(3), at(3)), None, "the user was removed");
-        assert!(calls.offer("a", UserId(2), at(4)) && calls.begin("a", call_of(4), at(5)));
+        assert!(calls.offer("a", UserId(2), at(4), None) && calls.begin("a", call_of(4), at(5)));
         assert_eq!(calls.offered_to("a", UserId(2), at(6)), None, "the call of another user now");
-        assert!(calls.offer("a", UserId(2), at(7)));
-        calls.end_offer("a");
+        assert!(calls.offer("a", UserId(2), at(7), None));
+        assert!(calls.end_offer("a", None));
         assert_eq!(calls.offered_to("a", UserId(2), at(8)), None, "replaced once");
-        assert!(calls.offer("a", UserId(2), at(9)) && calls.end("a"));
+        assert!(calls.offer("a", UserId(2), at(9), None) && calls.end("a"));
         assert_eq!(calls.offered_to("a", UserId(2), at(10)), None, "the call is over");
+    }
+
+    /// TRUTH 1: what is answered `too_late` changed nothing, and nobody uses a right before the PBX is told of it.
+    #[test]
+    fn an_offer_counts_when_it_is_told_and_is_back_when_its_replacement_is_late() {
+        let (mut calls, fates) = (Calls::default(), [(); 4].map(|()| Arc::<ChangeFate>::default()));
+        let [first, second, taken, unseen] = &fates;
+        let offered = |calls: &Calls| [2, 3].map(|user| calls.offered_to("a", UserId(user), at(5)).is_some());
+        assert!(calls.begin("a", call_of(1), at(0)) && calls.offer("a", UserId(2), at(0), Some(first)));
+        assert_eq!(offered(&calls), [false, false], "not told");
+        assert!(first.keep());
+        assert_eq!(offered(&calls), [true, false]);
+        assert!(calls.offer("a", UserId(3), at(1), Some(second)));
+        assert_eq!(offered(&calls), [false, false], "the call may be that of another user");
+        assert!(second.claim_late());
+        assert_eq!(offered(&calls), [true, false], "as before the late transfer");
+        assert!(calls.end_offer("a", Some(taken)));
+        assert_eq!(offered(&calls), [false, false], "taken");
+        assert!(taken.claim_late());
+        assert_eq!(offered(&calls), [true, false], "back");
+        assert!(calls.offer("a", UserId(3), at(2), Some(&Arc::default())), "nobody will tell of this one");
+        assert!(calls.end_offer("a", Some(unseen)) && unseen.claim_late());
+        assert_eq!(offered(&calls), [false, false], "neither the offer that nobody was told of nor the one before");
+        assert!(calls.offer("a", UserId(3), at(3), None));
+        assert_eq!(offered(&calls), [false, true]);
+        let open = [(); OPEN_TRANSFERS_PER_CALL_MAX].map(|()| Arc::<ChangeFate>::default());
+        let taken: Vec<bool> = open.iter().map(|fate| calls.offer("a", UserId(2), at(4), Some(fate))).collect();
+        assert_eq!(taken.iter().filter(|taken| **taken).count(), OPEN_TRANSFERS_PER_CALL_MAX - 1, "one stands");
+        assert!(open[0].claim_late() && calls.offer("a", UserId(2), at(4), None), "there is room again");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Changes of login sessions that may still be undone, because their asker has not been answered in time.
+//! Changes that may still be undone, because their asker has not been answered in time.
 //!
 //! A change that was asked for with `until` is *open* until its answer is sent. If the answer comes too late, the
 //! change is undone, and the sessions become what they would be if only the other questions had been asked: the user's
@@ -68,6 +68,12 @@ impl ChangeFate {
     #[must_use]
     pub fn was_published(&self) -> bool {
         self.0.load(Ordering::Acquire) == LATE_PUBLISHED
+    }
+
+    /// Whether an asker was told of the change.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        self.0.load(Ordering::Acquire) == KEPT
     }
 
     /// Whether nobody has been told of the change yet, and nobody has undone it.

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::Sidecar;
+use crate::dialect::DialectLabel;
 use crate::limits::SELF_TEST_AGE_MAX;
+use crate::observe::metrics::DialectMetrics;
 
 /// One condition of readiness.
 struct Check {
@@ -101,11 +103,36 @@ impl Sidecar {
         CHECKS.iter().find(|check| !(check.holds)(self)).map(|check| check.failure)
     }
 
-    /// The result of every check, one a line.
+    /// Links to PBXs that are configured and not connected: to Kamailio, and to Asterisk.
+    fn links_down(&self) -> [(&'static str, usize); 2] {
+        let evapi = self.metrics.dialect(DialectLabel::Evapi).map_or(0, DialectMetrics::connections);
+        let evapi_up = usize::try_from(evapi).unwrap_or(0);
+        let asterisks = self.settings.asterisk_ami.len();
+        [
+            ("Kamailio", self.settings.evapi.len().saturating_sub(evapi_up)),
+            ("Asterisk", asterisks.saturating_sub(self.metrics.ami().links_up())),
+        ]
+    }
+
+    /// The result of every check, one a line, then what does not make the sidecar unready: links that are down, and
+    /// keys that wait for a restart.
     pub(crate) fn checks(&self) -> String {
         let line = |Check { name, holds, failure }: &Check| {
             if holds(self) { format!("[+] {name} ok\n") } else { format!("[-] {name} failed: {failure}\n") }
         };
-        CHECKS.iter().map(line).collect()
+        let keys = self.restart_keys();
+        let restart = if keys.is_empty() {
+            "[+] restart not needed\n".to_owned()
+        } else {
+            format!("[!] restart needed for {}\n", keys.join(", "))
+        };
+        let down = self.links_down().into_iter().filter(|(_, count)| *count > 0);
+        let down: Vec<String> = down.map(|(pbx, count)| format!("{count} to {pbx}")).collect();
+        let links = if down.is_empty() {
+            "[+] links ok\n".to_owned()
+        } else {
+            format!("[!] links down: {}\n", down.join(", "))
+        };
+        CHECKS.iter().map(line).chain([links, restart]).collect()
     }
 }

@@ -5,6 +5,7 @@
 mod bound;
 mod clock;
 mod health;
+mod held;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +16,7 @@ use serde::Serialize;
 pub use bound::{BoundListener, ListenAddress};
 pub use clock::Clock;
 pub(crate) use health::{Health, OpenListenerGuard};
+pub(crate) use held::HeldConnections;
 
 use crate::audit::buffer::AuditBuffer;
 use crate::config::files::Files;
@@ -43,6 +45,8 @@ pub struct Sidecar {
     /// Revision of the newest policy that every connection uses. 0 before the first policy.
     pub adopted_revision: AtomicU64,
     pub(crate) health: Health,
+    /// The accepted connections of PBX dialects, by peer.
+    pub(crate) held: HeldConnections,
     draining: AtomicBool,
     last_reload: Mutex<ReloadStatus>,
     /// The files of the policy in force.
@@ -62,8 +66,11 @@ pub struct ReloadStatus {
     pub problems: Problems,
     /// Settings that are valid but probably not intended.
     pub warnings: Problems,
-    /// Whether `queuewarden.toml` has changes that take effect only after a restart.
+    /// Whether `restart_keys` names a key.
     pub restart_needed: bool,
+    /// The keys of `queuewarden.toml` whose new value takes effect only after a restart, each with its table. A load
+    /// that fails keeps the keys of the load before.
+    pub restart_keys: Vec<String>,
 }
 
 impl Sidecar {
@@ -83,6 +90,7 @@ impl Sidecar {
             log,
             adopted_revision: AtomicU64::new(0),
             health: Health::default(),
+            held: HeldConnections::default(),
             draining: AtomicBool::new(false),
             last_reload: Mutex::default(),
             files: Mutex::default(),
@@ -106,7 +114,16 @@ impl Sidecar {
     /// Counts and keeps a failed load of the configuration.
     pub fn note_failure(&self, status: ReloadStatus) {
         self.metrics.reload_failed();
-        *self.last_reload.lock().unwrap_or_else(PoisonError::into_inner) = status;
+        let mut last = self.last_reload.lock().unwrap_or_else(PoisonError::into_inner);
+        // The values of the last load that succeeded still wait for a restart.
+        let restart_keys = std::mem::take(&mut last.restart_keys);
+        *last = ReloadStatus { restart_needed: !restart_keys.is_empty(), restart_keys, ..status };
+    }
+
+    /// The keys of `queuewarden.toml` whose new value takes effect only after a restart.
+    #[must_use]
+    pub fn restart_keys(&self) -> Vec<String> {
+        self.last_reload.lock().unwrap_or_else(PoisonError::into_inner).restart_keys.clone()
     }
 
     /// Sets the files that the policy was loaded from.

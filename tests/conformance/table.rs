@@ -277,8 +277,7 @@ fn mode_of(event: &Event, action: Option<&str>) -> Option<String> {
     let Event::Ask(question) = event else { return None };
     let mode = match action?.strip_prefix("call.")? {
         mode @ ("listen" | "whisper" | "barge") => mode,
-        // The actions of SIP requests are decided as these modes.
-        "watch" => "listen",
+        // The actions of SIP requests are decided as this mode.
         "join" | "replace" => "barge",
         _ => return None,
     };

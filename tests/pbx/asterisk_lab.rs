@@ -275,6 +275,18 @@ impl AsteriskLab {
         );
     }
 
+    /// Has AMI call the phone of `extension` and connect it with `number`, as a click-to-dial program does.
+    pub fn originate_at(&self, extension: &str, number: &str) {
+        let mut ami = self.admin();
+        act(
+            &mut ami,
+            &format!(
+                "Action: Originate\r\nChannel: PJSIP/{extension}\r\nContext: phones\r\nExten: {number}\r\n\
+                 Priority: 1\r\nTimeout: 10000\r\nAsync: true\r\n\r\n"
+            ),
+        );
+    }
+
     /// Puts a customer into the queue and waits until the agent's phone has answered.
     pub fn customer_reaches(&self, queue: &str, extension: &str) -> PhoneCall {
         let call = self.call("3001", queue, Duration::from_secs(30));

@@ -253,3 +253,42 @@ fn a_login_that_the_pbx_did_not_get_is_taken_back() {
         assert!(logged_in(), "{transport:?}: she was in before");
     }
 }
+
+/// FIELD B3: a supervision that a REFER began ends with the call of its target, with a REFER that fails, and otherwise
+/// after `QW_REFER_SECONDS`.
+#[test]
+fn a_supervision_by_refer_ends_with_the_targets_call_or_its_own_failure() {
+    for transport in Transport::BOTH {
+        let lab = KamailioLab::start(transport);
+        let supervises = || {
+            let answer = lab.sidecar().ask("may org=acme actor=2001 action=supervision.end");
+            answer.contains("reported")
+        };
+        let dana = lab.phone("2001");
+        let refer = || dana.ask("REFER", "1002", &["Refer-To: <sip:*2211001@lab.example>"]);
+        let is_over = |case: &str| wait_until(&format!("{transport:?}: the end after {case}"), || !supervises());
+
+        assert_eq!(refer(), 202, "{transport:?}");
+        assert!(supervises(), "{transport:?}");
+        is_over("QW_REFER_SECONDS");
+
+        let mut alice = lab.phone("1001");
+        let call = alice.call("602");
+        wait_until_known(&lab, &call.id);
+        assert_eq!(refer(), 202, "{transport:?}");
+        lab.pbx.notify(&dana, "SIP/2.0 200 OK\r\n");
+        assert!(supervises(), "{transport:?}");
+        assert_eq!(alice.within(&call, "BYE", &[]), 200, "{transport:?}");
+        is_over("the call");
+
+        assert_eq!(refer(), 202, "{transport:?}");
+        assert!(supervises(), "{transport:?}");
+        lab.pbx.notify(&dana, "SIP/2.0 486 Busy Here\r\n");
+        is_over("the NOTIFY");
+
+        lab.pbx.answer_refer("603 Decline");
+        assert_eq!(refer(), 603, "{transport:?}");
+        is_over("the refusal");
+        assert!((lab.decided("call.listen", "allow", "role_permits") - 4.0).abs() < f64::EPSILON, "{transport:?}");
+    }
+}

@@ -36,7 +36,7 @@ fn a_login_that_was_answered_503_does_not_happen_later() {
         let credentials = phone.credentials("*13600");
         // The sidecar goes on only after the deadline, however soon the caller hangs up.
         let status = while_frozen(&lab, || {
-            let status = phone.ask_and_cancel("*13600", &credentials);
+            let status = phone.ask_and_cancel("*13600", &credentials, || ());
             std::thread::sleep(WAIT);
             status
         });

@@ -1,11 +1,13 @@
 //! Given a member of a queue, when its phone dials logout or pause, then the member leaves or pauses, even if the
 //! sidecar has no login session or does not run; login and resume stay refused, and the log names each cause.
 
+use std::fs;
 use std::io::Write as _;
+use std::path::Path;
 
 use crate::pbx::asterisk_lab::{AsteriskLab, read_until};
 use crate::pbx::phone::{Phone, add_staff};
-use crate::support::{PATIENCE, Sidecar, wait_until};
+use crate::support::{PATIENCE, Sidecar, project, wait_until};
 
 /// The lines of Asterisk's log about a code that a user dialed.
 fn log(lab: &AsteriskLab, user: &str, digits: &str) -> String {
@@ -81,12 +83,15 @@ fn without_a_sidecar_agents_log_out_and_pause_but_do_not_log_in() {
     assert_eq!(line.lines().count(), 1, "one line for a refusal");
 }
 
-/// A member of `queues.conf`.
+/// FIELD B12: a member of `queues.conf`.
 #[test]
 fn a_static_member_pauses_without_a_session_and_cannot_log_out() {
     let lab = AsteriskLab::start();
     add_staff(&lab);
     let phone = Phone::new(&lab, "1003", 500);
+    assert_eq!(phone.dial("*14605"), 500, "Asterisk cannot remove it, with or without a session");
+    assert!(log(&lab, "1003", "*14605").contains("not done: not_logged_in but NOTDYNAMIC"));
+    assert!(lab.is_member("605", "1003"));
     assert_eq!(phone.dial("*15605"), 200);
     assert!(lab.is_paused("605", "1003"));
     assert_eq!(phone.dial("*16605"), 403);
@@ -100,6 +105,62 @@ fn a_static_member_pauses_without_a_session_and_cannot_log_out() {
     assert!(lab.is_member("605", "1003"));
     assert!(log(&lab, "1003", "*14605").contains("not done: logged_out but NOTDYNAMIC"));
     assert!(lab.sidecar().ask("may org=acme actor=1003 action=queue.logout queue=605").contains("not_logged_in"));
+}
+
+/// The files of the lab, and an SQLite database for the queues' members. Asterisk's module for call records makes the
+/// empty table; from Asterisk 22 on it needs `res_cdrel_custom`, which older ones lack.
+fn with_database(conf: &Path) {
+    for entry in fs::read_dir(project().join("tests/pbx/asterisk/conf")).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, conf.join(path.file_name().unwrap())).unwrap();
+    }
+    let mut modules = fs::read_to_string(conf.join("modules.conf")).unwrap();
+    for module in ["res_config_sqlite3", "res_realtime", "res_cdrel_custom", "cdr_sqlite3_custom"] {
+        modules += &format!("load = {module}.so\n");
+    }
+    for (file, text) in [
+        ("modules.conf", &*modules),
+        ("extconfig.conf", "[settings]\nqueue_members => sqlite3,lab,queue_members\n"),
+        ("res_config_sqlite3.conf", "[lab]\ndbfile => @RUN@/log/master.db\nrequirements => warn\n"),
+        (
+            "cdr_sqlite3_custom.conf",
+            "[master]\ntable => queue_members\ncolumns => uniqueid, queue_name, interface, membername, paused, \
+             reason_paused\nvalues => '0','0','0','0','0','0'\n",
+        ),
+    ] {
+        fs::write(conf.join(file), text).unwrap();
+    }
+}
+
+/// FIELD B12: a realtime member, which Asterisk reads from a database.
+#[test]
+fn a_realtime_member_pauses_without_a_session_and_cannot_log_out() {
+    let conf = tempfile::tempdir().unwrap();
+    with_database(conf.path());
+    let lab = AsteriskLab::start_unprepared(conf.path());
+    let row = "uniqueid 7 queue_name 600 interface PJSIP/1001 membername alice paused 0";
+    let stored = lab.cli(&format!("realtime store queue_members {row}"));
+    assert!(stored.contains("Stored RealTime record"), "{stored}\n{}", lab.log());
+    // What the database says: a pause there outlives a restart of Asterisk.
+    let is_paused_there = || {
+        let row = lab.cli("realtime load queue_members uniqueid 7");
+        row.lines().any(|line| line.split_whitespace().eq(["paused", "1"]))
+    };
+    let phone = Phone::new(&lab, "1001", 500);
+    assert_eq!(phone.dial("*14600"), 500, "Asterisk cannot remove it, with or without a session");
+    assert!(log(&lab, "1001", "*14600").contains("not done: not_logged_in but NOTDYNAMIC"));
+    assert_eq!(phone.dial("*15600"), 200);
+    // The module writes after 0.1 s, and Asterisk reads the row again whenever somebody looks.
+    wait_until("the pause", || is_paused_there() && lab.is_paused("600", "1001"));
+    assert!((lab.decided("queue.pause", "deny", "not_logged_in") - 1.0).abs() < f64::EPSILON, "the verdict stays");
+    assert_eq!(phone.dial("*16600"), 403, "a resume needs a session");
+    assert!(lab.is_paused("600", "1001") && is_paused_there());
+    assert_eq!(phone.dial("*13600"), 200);
+    wait_until("the end of the pause", || !is_paused_there() && !lab.is_paused("600", "1001"));
+    assert_eq!(phone.dial("*14600"), 500);
+    assert!(log(&lab, "1001", "*14600").contains("not done: logged_out but NOTDYNAMIC"));
+    assert!(lab.is_member("600", "1001"));
+    assert!(lab.sidecar().ask("may org=acme actor=1001 action=queue.logout queue=600").contains("not_logged_in"));
 }
 
 /// A lamp for each user, and one for each user and queue.

@@ -15,6 +15,7 @@ mod kamailio_frozen;
 mod leaving;
 mod link_connection;
 mod login;
+mod other_calls;
 mod phone;
 mod supervision;
 mod takeover;

@@ -65,7 +65,7 @@ struct Dialog {
     refer_status: u16,
     is_ended: bool,
     is_authorized: bool,
-    /// The received INVITE, or the additional header lines of the sent INVITE.
+    /// The received INVITE, or the additional header lines of the sent INVITE. Empty after [`SipCall::hold`].
     invite: String,
     /// Method and header lines of the last request, which is sent again with a digest after a 401.
     last: (String, String),
@@ -77,6 +77,7 @@ struct Media {
     socket: UdpSocket,
     peer: Mutex<Option<SocketAddr>>,
     heard: Mutex<VecDeque<i32>>,
+    is_held: AtomicBool,
     is_over: AtomicBool,
 }
 
@@ -233,6 +234,18 @@ impl SipCall {
         self.with(Dialog::end);
     }
 
+    /// Puts the call on hold, or takes it back. A phone sends no sound into a call on hold.
+    pub fn hold(&self, is_held: bool) {
+        self.with(|call| {
+            call.media.is_held.store(is_held, Ordering::Relaxed);
+            call.invite.clear();
+            // The new INVITE has a final status and a digest of its own.
+            (call.status, call.is_authorized) = (0, false);
+        });
+        self.request("INVITE", "");
+        wait_until("the PBX to accept the hold", || self.status() == 200);
+    }
+
     /// Attended transfer: connects the peer of this call with the peer of `other`. Returns the status of the REFER.
     pub fn transfer_to(&self, other: &Self) -> u16 {
         let (uri, replaces) = other.with(|call| {
@@ -324,8 +337,8 @@ impl PhoneState {
             _ => (headers.clone(), String::new()),
         };
         self.send(&format!(
-            "{method} {} SIP/2.0\r\n{}From: {}\r\nTo: {}\r\nCall-ID: {id}\r\nCSeq: {} {method}\r\n{}Max-Forwards: 70\r\n\
-             Supported: replaces\r\n{headers}{authorization}Content-Length: {}\r\n\r\n{body}",
+            "{method} {} SIP/2.0\r\n{}From: {}\r\nTo: {}\r\nCall-ID: {id}\r\nCSeq: {} {method}\r\n{}\
+             Max-Forwards: 70\r\nSupported: replaces\r\n{headers}{authorization}Content-Length: {}\r\n\r\n{body}",
             call.target,
             self.via(),
             call.local,
@@ -488,8 +501,13 @@ impl Media {
     fn start(tone_hz: f64) -> Arc<Self> {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_read_timeout(Some(TICK)).unwrap();
-        let media =
-            Arc::new(Self { socket, peer: Mutex::default(), heard: Mutex::default(), is_over: AtomicBool::new(false) });
+        let media = Arc::new(Self {
+            socket,
+            peer: Mutex::default(),
+            heard: Mutex::default(),
+            is_held: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
+        });
         let running = Arc::clone(&media);
         std::thread::spawn(move || running.run(tone_hz));
         media
@@ -497,9 +515,11 @@ impl Media {
 
     fn description(&self) -> String {
         let port = self.socket.local_addr().unwrap().port();
+        let version = NEXT_TAG.fetch_add(1, Ordering::Relaxed);
+        let direction = if self.is_held.load(Ordering::Relaxed) { "sendonly" } else { "sendrecv" };
         format!(
-            "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio {port} RTP/AVP 0\r\n\
-             a=rtpmap:0 PCMU/8000\r\n"
+            "v=0\r\no=- 1 {version} IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
+             m=audio {port} RTP/AVP 0\r\na=rtpmap:0 PCMU/8000\r\na={direction}\r\n"
         )
     }
 
@@ -515,7 +535,8 @@ impl Media {
         let mut bytes = [0; 2_048];
         while !self.is_over.load(Ordering::Relaxed) {
             if began.elapsed() >= Duration::from_millis(20) * sent {
-                if let Some(peer) = *self.peer.lock().unwrap() {
+                let peer = self.peer.lock().unwrap().filter(|_| !self.is_held.load(Ordering::Relaxed));
+                if let Some(peer) = peer {
                     let mut packet = vec![0x80, 0];
                     packet.extend((sent as u16).to_be_bytes());
                     packet.extend((sent * PACKET as u32).to_be_bytes());

@@ -18,7 +18,7 @@ use queuewarden::decision::{ActionLabel, AllowReason, Reason};
 use queuewarden::dialect::DialectLabel;
 use queuewarden::dialect::fields::{Fields, Verb};
 use queuewarden::event::{Event, Key};
-use queuewarden::gate::{Gate, QuestionOrigin};
+use queuewarden::gate::{BatchQuestion, Gate, QuestionOrigin};
 use queuewarden::limits::QUESTIONS_AHEAD_MAX;
 use queuewarden::observe::metrics::Metrics;
 use queuewarden::policy::Policy;
@@ -97,7 +97,7 @@ fn decisions_about_a_million_users() {
             batch.fetch(together.iter());
         }
         for event in together {
-            batch.ask(&origin, event, now, &mut scratch, |outcome, _| {
+            batch.ask(BatchQuestion { origin: &origin, event, now, queues: &mut scratch }, |outcome, _| {
                 black_box(&outcome);
             });
         }

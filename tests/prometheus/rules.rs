@@ -34,8 +34,21 @@ pub fn alerts() -> Vec<String> {
 
 /// The text of both rule files without comments.
 pub fn text() -> String {
-    let both = read(RECORDING) + &read(ALERTS);
-    both.lines().filter(|line| !line.trim_start().starts_with('#')).map(|line| line.to_owned() + "\n").collect()
+    recording_text() + &alert_text()
+}
+
+/// The text of the recording rules without comments.
+pub fn recording_text() -> String {
+    without_comments(&read(RECORDING))
+}
+
+/// The text of the alerts without comments.
+pub fn alert_text() -> String {
+    without_comments(&read(ALERTS))
+}
+
+fn without_comments(text: &str) -> String {
+    text.lines().filter(|line| !line.trim_start().starts_with('#')).map(|line| line.to_owned() + "\n").collect()
 }
 
 #[test]

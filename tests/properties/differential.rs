@@ -48,6 +48,8 @@ const OUT_OF_REACH: &[(Option<ActionLabel>, Reason)] = &[
     (None, Reason::Deny(DenyReason::SupervisorSupervisionsAtLimit)),
     (None, Reason::Deny(DenyReason::TargetSupervisionsAtLimit)),
     (Some(ActionLabel::Control), Reason::Deny(DenyReason::UnknownCall)),
+    // The transfer of a reported call to its agent.
+    (Some(ActionLabel::Control), Reason::Deny(DenyReason::SelfTarget)),
     // In the shipped models another grant always fails at a later check than the grant with the setting.
     (Some(ActionLabel::QueueLogin), Reason::Deny(DenyReason::PermissionOff)),
 ];

@@ -4,7 +4,8 @@
 //! `support::random_source` draws numbers, `models` lists what can be drawn, `worlds` draws organizations and `events`
 //! questions. `side_by_side` compares the product with the reference; `small_worlds` enumerates the cases of `laws`;
 //! `naive_model` keeps the state in plain lists. The tests are in `differential`, `laws`, `advice`, `bytes`,
-//! `feature_codes`, `history` and `stops`.
+//! `feature_codes`, `history`, `late_transfers`,
+//! `shifts` and `stops`.
 
 mod advice;
 mod bytes;
@@ -13,10 +14,12 @@ mod events;
 mod feature_codes;
 mod grammar;
 mod history;
+mod late_transfers;
 mod laws;
 mod members;
 mod models;
 mod naive_model;
+mod shifts;
 mod side_by_side;
 mod small_worlds;
 mod stops;

@@ -528,7 +528,7 @@ fn ask_by_line(
 /// The supervision mode of an action.
 fn mode_of(action: &str) -> Option<SupervisionMode> {
     match action {
-        "call.listen" | "call.watch" => Some(SupervisionMode::Listen),
+        "call.listen" => Some(SupervisionMode::Listen),
         "call.whisper" => Some(SupervisionMode::Whisper),
         "call.barge" | "call.join" | "call.replace" => Some(SupervisionMode::Barge),
         _ => None,

@@ -273,12 +273,10 @@ fn run_checks(
     }
 
     // FIELD C5: a dialed target that the action does not use must be the actor.
-    if let Some(dialed) = dialed_target.filter(|_| !keys.has("target")) {
-        match world.user(&dialed) {
-            None => return Err(Refused::Deny("unknown_target")),
-            Some(user) if user.id != actor.id => return Err(Refused::Deny("target_out_of_scope")),
-            Some(_) => {}
-        }
+    if let Some(dialed) = dialed_target.filter(|_| !keys.has("target"))
+        && world.user(&dialed).is_none_or(|user| user.id != actor.id)
+    {
+        return Err(Refused::Deny("target_out_of_scope"));
     }
 
     // A toggle is decided as a login or a logout, depending on the actor's sessions; a toggle of the pause as a pause

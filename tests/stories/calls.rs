@@ -206,6 +206,16 @@ fn an_offered_call_is_replaced_once_by_the_user_whom_it_is_offered_to() {
             ("actor=1002 action=call.transfer call=c-1", "deny action=call.transfer reason=call_mismatch"),
             ("actor=2001 action=call.transfer call=c-1 target=1002", "deny action=call.transfer reason=call_mismatch"),
             ("actor=1001 action=call.transfer call=c-1 target=9999", "deny action=call.transfer reason=unknown_target"),
+            // Whoever has the call cannot take it, and the call came from one queue.
+            ("actor=1001 action=call.transfer call=c-1 target=1001", "deny action=call.transfer reason=self_target"),
+            (
+                "actor=1001 action=call.transfer call=c-1 target=1002 queue=999",
+                "deny action=call.transfer reason=unknown_queue",
+            ),
+            (
+                "actor=1001 action=call.transfer call=c-1 target=1002 queue=601",
+                "deny action=call.transfer queue=601 reason=call_mismatch",
+            ),
             (&refused.0, &refused.1),
             // Without a target nobody may replace the call.
             ("actor=1001 action=call.transfer call=c-1", "allow action=call.transfer reason=transfer_offered"),

@@ -11,7 +11,8 @@ fn organization(name: &str, domains: &str) -> String {
 }
 
 fn two_tenants() -> Folder {
-    let folder = Folder::with("acme.toml", &organization("acme", "[\"Acme.Example\", \"192.0.2.10\"]"));
+    let folder =
+        Folder::with("acme.toml", &organization("acme", "[\"Acme.Example\", \"192.0.2.10\", \"2001:DB8::1\"]"));
     folder.write("organizations/other.toml", &organization("other", "[\"other.test\"]"));
     folder
 }
@@ -31,7 +32,7 @@ fn a_domain_is_the_organization_of_its_users() {
     assert_eq!(ask(&sidecar, "*13600", &acme), "allow assigned 600");
     // The same extension of another tenant has a login session of its own, and ends no other.
     assert_eq!(ask(&sidecar, "*14600", &[("qw_domain", "other.test")]), "deny not_logged_in 600");
-    for name in ["ACME.example", "192.0.2.10"] {
+    for name in ["ACME.example", "192.0.2.10", "2001:db8::1", "2001:Db8::1"] {
         assert_eq!(ask(&sidecar, "*13600", &[("qw_domain", name)]), "allow already_logged_in 600", "{name}");
     }
     assert_eq!(ask(&sidecar, "*13600", &[("qw_org", "acme")]), "allow already_logged_in 600");
@@ -46,7 +47,9 @@ fn a_domain_of_no_organization_is_refused() {
     let longest = "d".repeat(128);
     for (domain, reason) in [
         ("nobody.test", "deny unknown_organization"),
+        // A domain with a dot at its end is another one, in which no user of the organization is authenticated.
         ("acme.example.", "deny unknown_organization"),
+        ("2001:db8::2", "deny unknown_organization"),
         ("xacme.example", "deny unknown_organization"),
         ("sub.acme.example", "deny unknown_organization"),
         (".", "deny unknown_organization"),
@@ -90,6 +93,13 @@ fn a_domain_that_cannot_be_or_is_taken_is_a_problem_at_its_line() {
         ("[\"a test\"]", "`a test` cannot be a domain"),
         ("[\"1001@a.test\"]", "`1001@a.test` cannot be a domain"),
         ("[\"*\"]", "`*` cannot be a domain"),
+        // A second spelling of a name of another organization.
+        ("[\"other.test.\"]", "`other.test.` cannot be a domain"),
+        ("[\"a..b\"]", "`a..b` cannot be a domain"),
+        ("[\"-a.b\"]", "`-a.b` cannot be a domain"),
+        ("[\"1.2.3.400\"]", "`1.2.3.400` cannot be a domain"),
+        ("[\".\"]", "`.` cannot be a domain"),
+        ("[\"2001:db8:0::1\"]", "`2001:db8:0::1` cannot be a domain"),
         ("[1]", "`domains` must be a list of strings"),
     ] {
         let folder = Folder::with("acme.toml", &organization("acme", "[\"other.test\"]"));

@@ -134,10 +134,16 @@ fn the_sidecar_reconnects_to_a_kamailio_that_restarts() {
     // Kamailio stops, and nothing listens for a while.
     drop((stream, kamailio));
     wait_until("the end of the connection", || connected(&sidecar) < 2.0);
+    // FIELD D3: the link is seen, though the sidecar is ready.
+    assert!((sidecar.metric("queuewarden_evapi_links") - 2.0).abs() < f64::EPSILON);
+    let checks = sidecar.get("/readyz?verbose");
+    assert!(checks.contains("\n[!] links down: 1 to Kamailio\n"), "{checks}");
+    sidecar.log_until("the connection to Kamailio ended");
     ask(&mut stays, 2, 2);
     let kamailio = Kamailio::restart(address);
     let mut stream = kamailio.accept();
     ask(&mut stream, 3, 3);
+    assert!(sidecar.get("/readyz?verbose").contains("\n[+] links ok\n"));
     // The sidecar also reconnects after garbage and after a connection that ends within a frame.
     for garbage in [&b"\0\xffnot a frame"[..], b"5:{}", b"99999:", b"12:{\"verb\":"] {
         stream.write_all(garbage).unwrap();
@@ -190,6 +196,45 @@ fn kamailio_can_always_write() {
     // Afterwards the sidecar answers on a new connection.
     drop(stream);
     ask(&mut kamailio.accept(), 7, 7);
+}
+
+/// More questions than may wait for the disk on one connection: each gets one answer, and what is answered `overload`
+/// changed nothing.
+#[test]
+fn a_question_beyond_those_that_wait_is_refused_and_changes_nothing() {
+    const QUESTIONS: u32 = 3_000;
+    let kamailio = Kamailio::start();
+    let folder = Folder::with("acme.toml", ORGANIZATION).durable();
+    let process = folder.read("queuewarden.toml");
+    folder.write("queuewarden.toml", &format!("{process}[connect]\nevapi = [\"{}\"]\n", kamailio.address()));
+    let sidecar = Sidecar::start(&folder);
+    let mut stream = kamailio.accept();
+    let toggle = |label: u32| {
+        let once = format!("c-1.{label}");
+        let payload = json!({"verb": "dial", "org": "acme", "actor": "1001", "digits": "*45600", "once": once, "idx": 1, "lbl": label});
+        let payload = payload.to_string();
+        format!("{}:{payload},", payload.len())
+    };
+    let all: String = (0..QUESTIONS).map(toggle).collect();
+    let mut writer = stream.try_clone().unwrap();
+    let written = std::thread::spawn(move || writer.write_all(all.as_bytes()).unwrap());
+    let (mut labels, mut allowed, mut refused) = (std::collections::BTreeSet::new(), 0, 0);
+    for _ in 0..QUESTIONS {
+        let reply = next(&mut stream);
+        assert!(labels.insert(reply["lbl"].as_u64().unwrap()), "answered twice: {reply}");
+        match reply["reason"].as_str().unwrap() {
+            "assigned" | "logged_out" => allowed += 1,
+            "overload" => refused += 1,
+            _ => panic!("{reply}"),
+        }
+    }
+    written.join().unwrap();
+    assert!(refused > 0 && allowed > 300, "{allowed} allowed, {refused} refused");
+    let is_in = sidecar.ask("may org=acme actor=1001 action=queue.login queue=600").contains("already_logged_in");
+    assert_eq!(is_in, allowed % 2 == 1, "{allowed} toggles");
+    // A refused question is not kept under its name: asked again, it is decided.
+    stream.write_all(toggle(QUESTIONS - 1).as_bytes()).unwrap();
+    assert_ne!(next(&mut stream)["reason"], "overload");
 }
 
 /// The sidecar writes whole frames: every read ends at the end of an answer.

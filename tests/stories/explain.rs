@@ -367,6 +367,8 @@ fn an_explanation_without_a_change_says_why() {
         ("alice disposition.set queue=601", "wrong_kind", "queues of kind call only"),
         ("alice *99", "unknown_feature_code", "no feature code"),
         ("alice queue.dance", "unknown_action", "has no such action"),
+        // `*17{target}*{queue}` with the queue first.
+        ("dana *17600*1001", "unknown_queue", "`600` is a queue and `1001` an extension"),
     ] {
         let explanation = explain(&folder, &Question { text: text.to_owned(), logged_in: vec![] });
         assert_eq!((&explanation["reason"], &explanation["change"]), (&json!(reason), &json!([])), "{text}");
@@ -384,9 +386,38 @@ fn the_smallest_change_gives_the_fewest_other_rights() {
         ("dora call.whisper target=alice queue=600", "add queue 600 to what dora supervises"),
         // The organization's setting would open every queue to everybody.
         ("alice *13601", "add queue 601 to the queues of alice"),
+        // A setting that the model has for exactly this denial comes before a role, and nobody loses one.
+        (
+            "dana call.listen target=dora queue=600",
+            "set `supervisor.supervise_peers = true` in the settings of organization `acme`",
+        ),
+        ("alice call.watch target=petra", "set `watch_colleagues = true` in the settings of organization `acme`"),
+        ("dana call.listen target=guarded queue=600", "set protected = false for guarded"),
     ] {
         let explanation = explain(&folder, &Question { text: text.to_owned(), logged_in: vec![] });
         assert_eq!(changes(&explanation), [expected], "{text}");
+    }
+}
+
+/// A report of the PBX is explained as every question is; offline no call runs.
+#[test]
+fn a_report_of_the_pbx_is_explained() {
+    let folder = EditableOrganization::new().folder();
+    let running = "`queuewarden ask --explain` asks the running sidecar";
+    for (text, reason, why) in [
+        ("alice call.begin call=c-1 queue=600", "reported", None),
+        ("alice call.begin", "missing_attribute", Some("the key `call`")),
+        ("ghost call.begin call=c-1", "unknown_user", Some("correct the name")),
+        ("alice call.end call=c-1", "unknown_call", Some(running)),
+        ("alice call.transfer call=c-1 target=1002", "unknown_target", Some("correct the name")),
+        ("alice call.transfer call=c-1 target=petra", "unknown_call", Some(running)),
+        ("dana supervision.end", "not_supervising", Some(running)),
+    ] {
+        let explanation = explain(&folder, &Question { text: text.to_owned(), logged_in: vec![] });
+        assert_eq!(explanation["reason"], reason, "{text}: {explanation}");
+        let given = explanation["no_change"].as_str();
+        assert_eq!(given.is_some(), why.is_some(), "{text}: {explanation}");
+        assert!(why.is_none_or(|why| given.unwrap().contains(why)), "{text}: {explanation}");
     }
 }
 

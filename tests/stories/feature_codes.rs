@@ -52,7 +52,12 @@ fn each_preset_has_the_codes_of_its_system() {
                 ("1001 *451002*600", "deny target_out_of_scope queue.toggle 600"),
                 ("1001 *45*1002", "deny target_out_of_scope queue.toggle"),
                 ("2001 *46*1001*600", "deny target_out_of_scope queue.toggle_pause 600"),
-                ("1001 *459999*600", "deny unknown_target queue.toggle 600"),
+                // No answer tells whether anybody has the extension.
+                ("1001 *459999*600", "deny target_out_of_scope queue.toggle 600"),
+                ("1001 *45*9999", "deny target_out_of_scope queue.toggle"),
+                ("1001 *46*9999*600", "deny target_out_of_scope queue.toggle_pause 600"),
+                ("1001 *459999*999", "deny unknown_queue queue.toggle"),
+                ("1001 *451002*999", "deny unknown_queue queue.toggle"),
                 ("1001 *451001*999", "deny unknown_queue queue.toggle"),
                 ("1001 *45**600", nothing),
                 ("1001 *451001*", nothing),

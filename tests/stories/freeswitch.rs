@@ -254,7 +254,8 @@ fn other_peers_get_a_denial_and_are_closed() {
     early.say(&good.as_bytes()[..40]);
     close_our_side(&early.0);
     assert_eq!(in_short(&channel_variables(&early.commands())), "deny malformed");
-    assert_counted(&sidecar, "timed_out", 2);
+    // The silent peer may be a health check: it gets the denial and is not counted.
+    assert_counted(&sidecar, "timed_out", 1);
     assert_counted(&sidecar, "malformed", 5);
     let again = sidecar.ask("may org=acme actor=1001 action=queue.login queue=600");
     assert!(again.contains("already_logged_in"), "only complete questions change the sessions: {again}");

@@ -112,7 +112,7 @@ fn an_operator_changes_what_is_logged() {
 fn an_invalid_environment_variable_is_a_usage_error() {
     for (name, value) in [("QUEUEWARDEN_LOG", "inof"), ("QUEUEWARDEN_LOG_FORMAT", "xml\u{1b}[31m")] {
         let output = binary().args(["--config", "nowhere"]).env(name, value).output().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{text}");
         assert!(text.contains(name) && !text.contains('\u{1b}'), "{text}");
     }

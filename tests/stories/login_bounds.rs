@@ -88,6 +88,36 @@ fn an_idle_user_is_logged_out_and_one_who_asks_or_is_on_a_call_is_not() {
     assert_eq!(count(&sidecar, ENDED_IDLE), 2);
 }
 
+/// FIELD C11: every question counts, also a repeat, one under a taken name, and one past its `until`.
+#[test]
+fn an_idle_time_begins_with_any_question_however_it_is_answered() {
+    let folder = Folder::with("acme.toml", &(ORGANIZATION.to_owned() + "\n[logins]\nidle_max_seconds = 2\n"));
+    let sidecar = Sidecar::start(&folder);
+    let mut line = sidecar.line();
+    let past = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() - 1_000;
+    let login = "action=queue.login queue=600";
+    let questions = [
+        (format!("do org=acme actor=1001 {login} once=a"), "reason=assigned"),
+        (format!("do org=acme actor=1002 {login} until={past}"), "reason=too_late"),
+        (format!("do org=acme actor=1003 {login} until={}", past + 100_000), "error reason=malformed key=until"),
+        (format!("do org=acme actor=1004 {login} once=b"), "error reason=duplicate_once"),
+    ];
+    for actor in ["1002", "1003", "1004"] {
+        assert!(line.ask(&format!("do org=acme actor={actor} {login}")).starts_with("allow"));
+    }
+    assert!(line.ask("do org=acme actor=1004 action=queue.resume queue=600 once=b").starts_with("allow"));
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(4) {
+        for (question, answer) in &questions {
+            let given = line.ask(question);
+            assert!(given.contains(answer), "{question}: {given}");
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!(count(&sidecar, ENDED_IDLE), 0);
+    wait_until("the idle users to be logged out", || count(&sidecar, ENDED_IDLE) == 4);
+}
+
 #[test]
 fn the_end_of_a_shift_ends_the_sessions_of_their_own_even_after_a_restart() {
     let folder = Folder::with("acme.toml", ORGANIZATION).durable();

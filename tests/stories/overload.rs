@@ -2,7 +2,10 @@
 //! is closed. The admin listener is not limited, and a place is free again as soon as a peer disconnects.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
+
+use serde_json::json;
+use socket2::{Domain, Socket, Type};
 
 use crate::stories::fixtures::ORGANIZATION;
 use crate::support::{
@@ -68,6 +71,41 @@ fn a_connection_beyond_the_limit_gets_an_error_and_is_closed() {
     });
     assert_eq!(accepted.unwrap().ask("ping"), "pong");
     assert_eq!(third.ask("ping"), "pong");
+}
+
+/// FIELD D4. Given a peer that holds nearly all connections, when another is refused, then the log says so and names
+/// the peer that holds them, and `/status` lists the peers by their connections. The lines have a quota.
+#[test]
+fn the_peer_that_holds_the_connections_is_named() {
+    let (_folder, sidecar) = with_room_for(4);
+    let from = |address: &str| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&format!("{address}:0").parse::<SocketAddr>().unwrap().into()).unwrap();
+        socket.connect(&sidecar.address("line").into()).unwrap();
+        let mut client = LineClient::new(TcpStream::from(socket));
+        assert_eq!(client.ask("ping"), "pong");
+        client
+    };
+    let mut leaking: Vec<LineClient<TcpStream>> = (0..3).map(|_| from("127.0.0.7")).collect();
+    let mut unix = sidecar.unix_line();
+    assert_eq!(unix.ask("ping"), "pong");
+    let peers = &sidecar.status()["peers"];
+    let holder = |connections, peer: &str| json!({"connections": connections, "dialect": "line", "peer": peer});
+    let uid = format!("uid {}", rustix::process::getuid().as_raw());
+    assert_eq!(*peers, json!([holder(3, "127.0.0.7"), holder(1, &uid)]));
+    for _ in 0..20 {
+        let mut refused = connect(sidecar.address("fastagi"));
+        read_to_end(&mut refused);
+    }
+    sidecar.log_until_all(&[
+        "\"a connection was refused: connections_max are open\",\"dialect\":\"fastagi\",\"peer\":\"127.0.0.1:",
+        "\"limit\":4,\"most_connections\":3,\"most_peer\":\"127.0.0.7\",\"most_dialect\":\"line\"",
+    ]);
+    leaking.clear();
+    wait_until("the end of the connections", || sidecar.status()["peers"] == json!([holder(1, &uid)]));
+    let log = sidecar.log_at_end();
+    let lines = log.iter().filter(|line| line.contains("a connection was refused")).count();
+    assert!(lines < 20, "{lines} lines of one peer within a few seconds");
 }
 
 /// Given a hundred FastAGI connections beyond the limit, when each has sent its question, then each gets a denial:

@@ -1,17 +1,25 @@
 //! Given a running sidecar, when its configuration is reloaded, then the whole new policy applies, or the old policy
 //! stays. No connection and no reply is lost, and every reply has the revision of the policy that decided.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use queuewarden::config::load_process_whole;
+use queuewarden::config::schema::Kind;
+use queuewarden::config::schema::keys::TABLES;
+
 use crate::stories::fixtures::{ORGANIZATION, with_switched};
-use crate::support::{Folder, Sidecar, agi_environment, close_our_side, connect, read_to_end, variables, wait_until};
+use crate::support::{
+    Folder, Sidecar, agi_environment, close_our_side, connect, read_to_end, run, variables, wait_until,
+};
 
 const FILE: &str = "organizations/acme.toml";
 const REVISION: &str = "queuewarden_policy_revision";
+const RESTART: &str = "queuewarden_restart_needed";
 const SUCCESSFUL: &str = "queuewarden_policy_last_reload_successful";
 const LOGIN: &str = "may org=acme actor=1001 action=queue.login queue=q1";
 
@@ -233,6 +241,128 @@ fn a_change_that_needs_a_restart_is_reported() {
     assert!(metric_is(&sidecar, "queuewarden_connections_limit", 10_000), "the gauge shows the limit in use");
     folder.replace("queuewarden.toml", "[limits]\nconnections_max = 77\n", "");
     assert_eq!(sidecar.reload()["restart_needed"], false);
+}
+
+/// FIELD D7. Given a key that needs a restart, when the configuration is loaded, then the log, `/status`, `/readyz` and
+/// `top` name the key and its table and the gauge counts it, also after a load that fails, until the key is as before.
+/// The sidecar stays ready.
+#[test]
+fn the_keys_that_need_a_restart_are_named_everywhere() {
+    let folder = Folder::with("acme.toml", ORGANIZATION);
+    let sidecar = Sidecar::start(&folder);
+    let top = |words: &[&str]| {
+        let folder = folder.path().to_str().unwrap();
+        run(&[&["--config", folder, "top", "--once", "--interval", "0.1"], words].concat()).1
+    };
+    let none = "[+] restart not needed\n";
+    assert!(sidecar.get("/readyz?verbose").ends_with(none) && metric_is(&sidecar, RESTART, 0));
+    assert!(!top(&[]).contains("RESTART"));
+
+    let before = folder.read("queuewarden.toml");
+    folder.replace("queuewarden.toml", "[state]\n", "[limits]\nconnections_max = 77\n[state]\n");
+    folder.replace("queuewarden.toml", "[listen]\n", "[listen]\nadmin_hosts = [\"pbx.example.org\"]\n");
+    let keys = ["[listen] admin_hosts", "[limits] connections_max"];
+    let named = keys.join(", ");
+    let last = sidecar.reload();
+    assert_eq!((&last["restart_needed"], &last["restart_keys"]), (&true.into(), &serde_json::json!(keys)), "{last}");
+    sidecar.log_until(&format!("\"keys\":\"{named}\""));
+    let is_shown = || {
+        assert!(metric_is(&sidecar, RESTART, 2), "two keys");
+        assert_eq!(sidecar.get("/readyz"), "ok\n", "an old value is no reason to send questions elsewhere");
+        let checks = sidecar.get("/readyz?verbose");
+        assert!(checks.ends_with(&format!("\n[!] restart needed for {named}\n")), "{checks}");
+        let text = top(&[]);
+        assert!(text.contains(&format!("RESTART NEEDED FOR {named}")), "{text}");
+        let figures: serde_json::Value = serde_json::from_str(&top(&["--json"])).unwrap();
+        assert_eq!(figures["policy"]["restart_keys"], serde_json::json!(keys), "{figures}");
+        assert_eq!(figures["policy"]["restart_needed"], true, "{figures}");
+    };
+    is_shown();
+    // A load that fails applies nothing, so the keys still wait.
+    folder.write(FILE, &ORGANIZATION.replacen("model = \"goto\"", "model = \"gone\"", 1));
+    let last = sidecar.reload();
+    assert_eq!((&last["successful"], &last["restart_needed"]), (&false.into(), &true.into()), "{last}");
+    is_shown();
+    folder.write(FILE, ORGANIZATION);
+    folder.write("queuewarden.toml", &before);
+    assert_eq!(sidecar.reload()["restart_keys"], serde_json::json!([]));
+    assert!(sidecar.get("/readyz?verbose").ends_with(none) && metric_is(&sidecar, RESTART, 0));
+}
+
+/// FIELD D7, for every key of `queuewarden.toml`: a reload with a new value names the key, unless the reload applies
+/// the value.
+#[test]
+fn every_key_that_a_reload_does_not_apply_is_named() {
+    let link = "[[connect.asterisk_ami]]\norganization = \"acme\"\naddress = \"127.0.0.1:1\"\nusername = \"qw\"\n\
+                secret_file = \"secret\"\n";
+    let file = |changes: &[(&str, &str)]| {
+        let mut text = "[listen]\n[state]\n[audit]\n[limits]\n[metrics]\n[connect]\n".to_owned() + link;
+        for (table, line) in changes {
+            text = text.replacen(&format!("{table}\n"), &format!("{table}\n{line}\n"), 1);
+        }
+        text
+    };
+    let folder = Folder::with("acme.toml", ORGANIZATION);
+    for secret in ["secret", "token"] {
+        folder.write(secret, "s3cret\n");
+    }
+    let keys = |text: &str| {
+        folder.write("queuewarden.toml", &file(&[]));
+        let in_force = load_process_whole(folder.path()).unwrap();
+        folder.write("queuewarden.toml", text);
+        in_force.restart_keys(&load_process_whole(folder.path()).unwrap())
+    };
+    let mut tried = BTreeSet::new();
+    let quoted = |text: &str| format!("\"{text}\"");
+    for (table, key, value) in [
+        ("[listen]", "line", quoted("127.0.0.1:2")),
+        ("[listen]", "fastagi", quoted("off")),
+        ("[listen]", "freeswitch", quoted("127.0.0.1:2")),
+        ("[listen]", "kamailio", quoted("127.0.0.1:2")),
+        ("[listen]", "line_unix", quoted("line.sock")),
+        ("[listen]", "admin", quoted("off")),
+        ("[listen]", "admin_unix", quoted("admin.sock")),
+        ("[listen]", "admin_hosts", "[\"pbx\"]".to_owned()),
+        ("[state]", "store", quoted("memory")),
+        ("[state]", "folder", quoted("elsewhere")),
+        ("[audit]", "enabled", "false".to_owned()),
+        ("[audit]", "folder", quoted("elsewhere")),
+        ("[audit]", "rotation_max_bytes", "5000".to_owned()),
+        ("[audit]", "rotation_max_seconds", "77".to_owned()),
+        ("[audit]", "retention_max_seconds", "77".to_owned()),
+        ("[audit]", "retention_max_bytes", "77".to_owned()),
+        ("[audit]", "plain_allows_one_in", "77".to_owned()),
+        ("[audit]", "plain_allows_per_second", "77".to_owned()),
+        ("[limits]", "connections_max", "77".to_owned()),
+        ("[limits]", "drain_delay_seconds", "7".to_owned()),
+        ("[metrics]", "sessions_by_queue_max", "7".to_owned()),
+        ("[connect]", "evapi", "[\"127.0.0.1:2\"]".to_owned()),
+        ("[[connect.asterisk_ami]]", "interface", quoted("SIP/%")),
+        ("[[connect.asterisk_ami]]", "state_interface", quoted("SIP/%")),
+        ("[[connect.asterisk_ami]]", "queue", quoted("q-%")),
+    ] {
+        let text = file(&[(table, &format!("{key} = {value}"))]);
+        assert_eq!(keys(&text), [format!("{table} {key}")], "{text}");
+        tried.insert(key);
+    }
+    for (key, from, to) in [("address", ":1\"", ":3\""), ("username", "\"qw\"", "\"warden\"")] {
+        assert_eq!(keys(&file(&[]).replace(from, to)), [format!("[[connect.asterisk_ami]] {key}")]);
+        tried.insert(key);
+    }
+    // Every link has a number as soon as there are two.
+    let two = |second: &str| file(&[]) + &link.replace(":1\"", second);
+    assert_eq!(keys(&two(":2\"")), ["[[connect.asterisk_ami]]"], "a link more");
+    // A reload applies tokens and secrets.
+    for key in ["line_token_file", "admin_token_file"] {
+        assert_eq!(keys(&file(&[("[listen]", &format!("{key} = \"token\""))])), [""; 0], "{key}");
+        tried.insert(key);
+    }
+    tried.extend(["secret_file", "organization"]);
+    let documented = || TABLES.iter().filter(|table| table.kind == Kind::Process);
+    tried.extend(documented().filter_map(|table| table.table.rsplit('.').next()));
+    let names = documented().flat_map(|table| table.keys).flat_map(|key| key.names.split(' '));
+    let untried: Vec<&str> = names.filter(|key| !tried.contains(key)).collect();
+    assert!(untried.is_empty(), "keys that this test does not change: {untried:?}");
 }
 
 /// Given a changed token, when the configuration is loaded, then the new token counts, or the sidecar reports that a

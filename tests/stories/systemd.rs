@@ -4,9 +4,8 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::net::{UnixDatagram, UnixListener};
-use std::path::Path;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,32 +13,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::stories::fixtures::ORGANIZATION;
+use crate::support::service_manager::{Manager, Sockets};
 use crate::support::{Folder, PATIENCE, Sidecar, binary, wait_until};
-
-/// The notification socket of a service manager.
-struct Manager(UnixDatagram);
-
-impl Manager {
-    fn at(path: &Path) -> Self {
-        let socket = UnixDatagram::bind(path).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self(socket)
-    }
-
-    /// The next datagram with this line. The datagrams before must be watchdog notifications.
-    fn receive(&self, wanted: &str) -> Vec<String> {
-        let mut buffer = [0; 4096];
-        loop {
-            let length = self.0.recv(&mut buffer).unwrap_or_else(|error| panic!("{wanted}: {error}"));
-            let lines: Vec<String> =
-                std::str::from_utf8(&buffer[..length]).unwrap().lines().map(str::to_owned).collect();
-            if lines.iter().any(|line| line == wanted) {
-                return lines;
-            }
-            assert_eq!(lines, ["WATCHDOG=1"], "before {wanted}");
-        }
-    }
-}
 
 fn start(command: Command) -> Sidecar {
     Sidecar::try_start_as(command).unwrap_or_else(|(status, output)| panic!("{status}: {output}"))
@@ -87,34 +62,6 @@ fn the_watchdog_is_fed_by_what_runs_and_only_if_there_is_one() {
     manager.0.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
     assert!(manager.0.recv(&mut [0; 64]).is_err(), "the watchdog of another process is notified");
     drop(sidecar);
-}
-
-/// Sockets that are passed as systemd passes them: from descriptor 3 on, in this order.
-struct Sockets {
-    fds: Vec<OwnedFd>,
-    names: String,
-}
-
-impl Sockets {
-    fn new(sockets: Vec<(&str, OwnedFd)>) -> Self {
-        let names = sockets.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(":");
-        // Descriptors above 100, so that none is overwritten when the shell moves them to 3 and up.
-        let above = |fd: OwnedFd| rustix::io::fcntl_dupfd_cloexec(fd.as_fd(), 100).unwrap();
-        Self { fds: sockets.into_iter().map(|(_, fd)| above(fd)).collect(), names }
-    }
-
-    /// A command that starts the sidecar with these sockets.
-    fn command(&self, folder: &Folder) -> Command {
-        let mut script = String::from("export LISTEN_PID=$$; exec \"$0\" \"$@\"");
-        for (position, fd) in self.fds.iter().enumerate() {
-            rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty()).unwrap();
-            script += &format!(" {}<&{}", position + 3, fd.as_raw_fd());
-        }
-        let mut command = Command::new("bash");
-        command.arg("-c").arg(script).arg(env!("CARGO_BIN_EXE_queuewarden")).arg("--config").arg(folder.path());
-        command.env("LISTEN_FDS", self.fds.len().to_string()).env("LISTEN_FDNAMES", &self.names);
-        command
-    }
 }
 
 fn tcp() -> (SocketAddr, OwnedFd) {

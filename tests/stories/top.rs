@@ -161,18 +161,24 @@ struct Terminal {
 
 impl Terminal {
     fn start(folder: &Folder) -> Self {
+        Self::start_sized(folder, 120, 40, &[])
+    }
+
+    /// A terminal of this many columns and rows; `environment` is added to that of `top`.
+    fn start_sized(folder: &Folder, columns: u16, rows: u16, environment: &[(&str, &str)]) -> Self {
         let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&ours).unwrap();
         unlockpt(&ours).unwrap();
         let name = ptsname(&ours, vec![]).unwrap();
         let theirs = rustix::fs::open(&name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
-        let size = Winsize { ws_row: 40, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 };
+        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         tcsetwinsize(&ours, size).unwrap();
         let end = || Stdio::from(theirs.try_clone().unwrap());
         let called = top(folder, &["--interval", "0.2"]);
         // A new session with this controlling terminal, so that `top` receives SIGWINCH.
         let mut command = Command::new("setsid");
         command.args(["--ctty", "--wait"]).arg(called.get_program()).args(called.get_args());
+        command.env("TERM", "xterm").env_remove("NO_COLOR").envs(environment.iter().copied());
         let child = command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
         let (sender, written) = mpsc::channel();
         let mut reading = File::from(ours.try_clone().unwrap());
@@ -197,6 +203,32 @@ impl Terminal {
             let Ok(more) = self.written.recv_timeout(PATIENCE) else {
                 panic!("{text:?} is not written: {:?}", String::from_utf8_lossy(&self.unread))
             };
+            self.unread.extend(more);
+        }
+    }
+
+    /// The rows of the next whole screen, without control sequences: `top` moves to column 1 of each row it writes.
+    fn next_screen(&mut self) -> Vec<String> {
+        self.unread.clear();
+        self.wait_for("\u{1b}[1;1H");
+        let mut rows = vec![String::new()];
+        loop {
+            // The hint is the last text of a screen; the next screen begins in row 1.
+            if let Some(end) = self.unread.windows(6).position(|window| window == b"\x1b[1;1H") {
+                let screen = String::from_utf8_lossy(&self.unread[..end]).into_owned();
+                for part in screen.split("\u{1b}[") {
+                    let Some(kind) = part.find(|character: char| character.is_ascii_alphabetic()) else { continue };
+                    let (sequence, text) = part.split_at(kind);
+                    if text.starts_with('H') && sequence.ends_with(";1") {
+                        rows.push(String::new());
+                    }
+                    if let (Some(row), Some(text)) = (rows.last_mut(), text.get(1..)) {
+                        row.push_str(text);
+                    }
+                }
+                return rows;
+            }
+            let Ok(more) = self.written.recv_timeout(PATIENCE) else { panic!("no whole screen is written") };
             self.unread.extend(more);
         }
     }
@@ -249,4 +281,49 @@ fn in_a_terminal_it_is_a_screen_that_follows_its_size_and_is_given_back() {
     let id = terminal.child.id().to_string();
     assert!(Command::new("kill").args(["-s", "TERM", &id]).status().unwrap().success());
     terminal.ends_cleanly();
+}
+
+/// FIELD D8, issue 15: terminals of 20, 80 and 200 columns. No number is cut, no line is wider than the terminal, and
+/// rows without room are counted.
+#[test]
+fn a_terminal_of_any_size_has_whole_numbers() {
+    let folder = Folder::with("acme.toml", ORGANIZATION);
+    let _sidecar = Sidecar::start(&folder);
+    for (columns, rows, hides) in [(20, 24, true), (80, 24, false), (200, 60, false), (20, 80, false)] {
+        let mut terminal = Terminal::start_sized(&folder, columns, rows, &[]);
+        terminal.wait_for("queuewarden 0");
+        let screen = terminal.next_screen();
+        for row in &screen {
+            assert!(row.chars().count() <= usize::from(columns), "{columns} columns: {row:?}");
+        }
+        let words: Vec<&str> = screen.iter().flat_map(|row| row.split_whitespace()).collect();
+        let hint = screen.last().unwrap();
+        assert_eq!(hint.contains(" more"), hides, "{columns} x {rows}: {screen:#?}");
+        assert_eq!(
+            words.windows(2).any(|words| words == ["limit", "10000"]),
+            !hides,
+            "{columns} x {rows}: {screen:#?}"
+        );
+        assert_eq!(words.contains(&"failures"), !hides, "{columns} x {rows}: {screen:#?}");
+        terminal.ours.write_all(b"q").unwrap();
+        terminal.ends_cleanly();
+    }
+}
+
+/// Issue 15: `NO_COLOR`, and a terminal that has no full-screen mode.
+#[test]
+fn no_color_and_a_dumb_terminal_are_respected() {
+    let folder = Folder::with("acme.toml", ORGANIZATION);
+    let _sidecar = Sidecar::start(&folder);
+    for (environment, is_colored) in [(&[][..], true), (&[("NO_COLOR", "1")], false), (&[("NO_COLOR", "")], true)] {
+        let mut terminal = Terminal::start_sized(&folder, 80, 24, environment);
+        // The heading is bold. The next row says that all is well: it is green.
+        terminal.wait_for("queuewarden 0");
+        terminal.wait_for(if is_colored { "\u{1b}[38;5;10mstore well" } else { "\u{1b}[2;1Hstore well" });
+        terminal.ours.write_all(b"q").unwrap();
+        terminal.ends_cleanly();
+    }
+    let mut terminal = Terminal::start_sized(&folder, 20, 24, &[("TERM", "dumb")]);
+    terminal.wait_for("limit 10000\r\n");
+    assert!(!terminal.is_raw() && !terminal.unread.contains(&0x1b), "a dumb terminal gets no control sequences");
 }

@@ -142,6 +142,11 @@ fn a_sidecar_that_was_stopped_does_nothing_later() {
     assert_eq!(sidecar.ask("dial org=acme actor=1001 digits=*45600").split(' ').nth(1), Some("action=queue.login"));
 }
 
+/// Rounds of a test that stops the sidecar at random moments.
+const ROUNDS_MIN: u64 = 60;
+/// Rounds after which a test gives up to wait for a stop at the moment that it is about: some 20 s.
+const ROUNDS_MAX: u64 = 1_500;
+
 /// Stops at random moments, also between the change and its answer: whoever was told no is not logged in, whoever was
 /// told yes is.
 #[test]
@@ -150,7 +155,10 @@ fn a_stop_at_any_moment_leaves_what_the_answers_say() {
     let mut line = sidecar.line();
     let mut is_in = false;
     let mut late = 0;
-    for round in 0..60_u64 {
+    for round in 0..ROUNDS_MAX {
+        if round >= ROUNDS_MIN && late > 0 {
+            break;
+        }
         let until = in_ms(25);
         line.send(format!("1 dial org=acme actor=1001 digits=*45600 until={until}\n").as_bytes());
         std::thread::sleep(Duration::from_micros(round * 97 % 4_000));
@@ -167,6 +175,41 @@ fn a_stop_at_any_moment_leaves_what_the_answers_say() {
         assert_eq!(is_logged_in(&sidecar), is_in, "round {round}: {answer}");
     }
     assert!(late > 0, "no round was late");
+}
+
+/// The right to replace a call is there if the PBX was told of the transfer, and gone if it was told of the
+/// replacement, whatever happened between the change and its answer.
+#[test]
+fn a_stop_at_any_moment_gives_and_takes_no_right_to_replace_a_call() {
+    let sidecar = start();
+    let mut line = sidecar.line();
+    assert!(line.ask("do org=acme actor=1001 action=call.begin call=c-1 queue=600").contains("reported"));
+    let replace = "org=acme actor=1002 action=call.replace call=c-1";
+    let questions = ["org=acme actor=1001 action=call.transfer call=c-1 target=1002", replace];
+    let (mut is_offered, mut late) = (false, [0, 0]);
+    for round in 0..ROUNDS_MAX {
+        // Which questions are late is a matter of chance: as many rounds as it takes to see both.
+        if round >= ROUNDS_MIN && late.iter().all(|&count| count > 0) {
+            break;
+        }
+        let which = usize::from(is_offered);
+        line.send(format!("1 do {} until={}\n", questions[which], in_ms(25)).as_bytes());
+        // An answer takes some 100 µs.
+        std::thread::sleep(Duration::from_micros(round * 37 % 400));
+        sidecar.signal("STOP");
+        std::thread::sleep(Duration::from_millis(if round % 3 == 0 { 1 } else { 40 }));
+        sidecar.signal("CONT");
+        let answer = line.line();
+        if answer.contains("reason=too_late") {
+            late[which] += 1;
+        } else {
+            assert!(answer.contains("reason=transfer_offered"), "{answer}");
+            is_offered = !is_offered;
+        }
+        let offered = sidecar.ask(&format!("may {replace}")).contains("transfer_offered");
+        assert_eq!(offered, is_offered, "round {round}: {answer}");
+    }
+    assert!(late.iter().all(|&count| count > 0), "late transfers and replacements: {late:?}");
 }
 
 /// A disk that is slower than the asker waits: the audit log says so, and so do `changes_undone_total` and the log.
@@ -198,6 +241,9 @@ fn ask_and_explain_take_the_keys() {
     };
     let (late, far) = (format!("until={}", in_ms(-10)), format!("until={}", in_ms(70_000)));
     assert!(ask("ask", &["--do", &late]).starts_with("deny too_late"), "{}", ask("ask", &["--do", &late]));
+    let late_explained = ask("ask", &["--do", "--explain", &late]);
+    assert!(late_explained.starts_with("deny too_late"), "{late_explained}");
+    assert!(late_explained.contains("because `until` was over") && !late_explained.contains("something changed"));
     assert!(ask("ask", &["--do", &far]).contains("malformed (key `until`)"));
     assert!(ask("ask", &[&late, "once=a"]).starts_with("allow assigned"), "nothing is done without --do");
     assert!(ask("explain", &[&late, "once=a"]).starts_with("allow assigned"));
@@ -206,10 +252,15 @@ fn ask_and_explain_take_the_keys() {
     assert!(ask("ask", &["--do", "once=b"]).starts_with("allow already_logged_in"));
 }
 
+/// TRUTH 1 holds for reports: what is answered `too_late` changed nothing, and what was taken in time is `reported`.
 #[test]
 fn a_report_is_taken_however_late_its_answer_is_but_not_after_its_end() {
     let sidecar = start();
     let report = |until: &str| sidecar.ask(&format!("do org=acme actor=1001 action=call.begin call=c-1 until={until}"));
     assert_eq!(report(&in_ms(-1)), "deny reason=too_late policy=1");
+    assert!(sidecar.ask("do org=acme actor=1001 action=call.end call=c-1").contains("unknown_call"));
     assert!(report(&in_ms(10_000)).contains("reason=reported"));
+    let transfer = format!("do org=acme actor=1001 action=call.transfer call=c-1 target=1002 until={}", in_ms(-1));
+    assert_eq!(sidecar.ask(&transfer), "deny reason=too_late policy=1");
+    assert!(sidecar.ask("may org=acme actor=1002 action=call.replace call=c-1").starts_with("deny "));
 }

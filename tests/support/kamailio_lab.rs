@@ -136,6 +136,7 @@ impl KamailioLab {
             + &define("QW_EVAPI", sidecar_address.to_string())
             + &define("QW_STATE", run.path().join("state").display().to_string())
             + &define("QW_REPORT_SECONDS", "2".to_owned())
+            + &define("QW_REFER_SECONDS", "8".to_owned())
             // On a busy machine the shipped value is too short.
             + &define("QW_WAIT_MS", WAIT.as_millis().to_string());
         if transport == Transport::Evapi {

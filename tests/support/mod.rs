@@ -6,6 +6,7 @@
 
 pub mod kamailio_lab;
 pub mod random_source;
+pub mod service_manager;
 pub mod sip;
 
 use std::collections::HashMap;
@@ -86,7 +87,9 @@ impl Folder {
 /// Runs the real program with these arguments to its end; returns its status and standard output.
 pub fn run(arguments: &[&str]) -> (ExitStatus, String) {
     let output = binary().args(arguments).output().unwrap();
-    (output.status, String::from_utf8(output.stdout).unwrap())
+    // Errors are on stderr.
+    let text = if output.status.success() { output.stdout } else { [output.stdout, output.stderr].concat() };
+    (output.status, String::from_utf8(text).unwrap())
 }
 
 /// The real program.
@@ -143,6 +146,8 @@ impl Sidecar {
             }
         }
         let _ = child.kill();
+        // Errors are on stderr. The process has ended, so the log ends too.
+        banner.extend(log.iter());
         Err((child.wait().unwrap(), banner.join("\n")))
     }
 

@@ -23,6 +23,8 @@ pub struct SipServer {
     requests: Arc<Mutex<Vec<String>>>,
     /// The answer to INVITE; empty: none.
     invite_answer: Arc<Mutex<&'static str>>,
+    /// The answer to REFER.
+    refer_answer: Arc<Mutex<&'static str>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -34,7 +36,9 @@ impl SipServer {
         let address = socket.local_addr().unwrap();
         let (requests, stop) = (Arc::<Mutex<Vec<String>>>::default(), Arc::<AtomicBool>::default());
         let invite_answer = Arc::new(Mutex::new("200 OK"));
+        let refer_answer = Arc::new(Mutex::new("202 Accepted"));
         let (own_socket, thread_answer) = (socket.try_clone().unwrap(), Arc::clone(&invite_answer));
+        let thread_refer_answer = Arc::clone(&refer_answer);
         let (thread_requests, thread_stop) = (Arc::clone(&requests), Arc::clone(&stop));
         let thread = std::thread::spawn(move || {
             let mut buffer = vec![0; 65_536];
@@ -43,24 +47,37 @@ impl SipServer {
                 let request = String::from_utf8_lossy(&buffer[..length]).into_owned();
                 let status = match request.split(' ').next() {
                     Some("INVITE") => *thread_answer.lock().unwrap(),
-                    Some("REFER") => "202 Accepted",
+                    Some("REFER") => *thread_refer_answer.lock().unwrap(),
                     _ => "200 OK",
                 };
                 let is_request = !request.starts_with("ACK") && !request.starts_with("SIP/2.0");
                 let answer =
                     (is_request && !status.is_empty()).then(|| reply(&request, status, &format!("sip:pbx@{address}")));
-                thread_requests.lock().unwrap().push(request);
+                let mut requests = thread_requests.lock().unwrap();
+                let canceled =
+                    requests.iter().rfind(|kept| request.starts_with("CANCEL") && kept.starts_with("INVITE"));
+                let canceled = canceled.map(|invite| reply(invite, "487 Request Terminated", "sip:pbx@pbx"));
+                requests.push(request);
+                drop(requests);
+                if let Some(canceled) = canceled {
+                    socket.send_to(canceled.as_bytes(), from).unwrap();
+                }
                 if let Some(answer) = answer {
                     socket.send_to(answer.as_bytes(), from).unwrap();
                 }
             }
         });
-        Self { address, socket: own_socket, requests, invite_answer, stop, thread: Some(thread) }
+        Self { address, socket: own_socket, requests, invite_answer, refer_answer, stop, thread: Some(thread) }
     }
 
     /// What the next calls are answered with; empty: not at all.
     pub fn answer_invite(&self, status: &'static str) {
         *self.invite_answer.lock().unwrap() = status;
+    }
+
+    /// What the next REFERs are answered with.
+    pub fn answer_refer(&self, status: &'static str) {
+        *self.refer_answer.lock().unwrap() = status;
     }
 
     /// Calls the phone that registered last, on the Path that it registered with, and lets it answer.
@@ -80,6 +97,29 @@ impl SipServer {
         );
         self.socket.send_to(invite.as_bytes(), phone.server).unwrap();
         phone.answer(call_id);
+    }
+
+    /// Tells the phone how its REFER went: a NOTIFY with the first line of an answer, in the dialog of the REFER.
+    pub fn notify(&self, phone: &Phone, line: &str) {
+        let refer = self.requests("REFER").pop().expect("a REFER");
+        let field = |name: &str| {
+            let value = refer.lines().find_map(|line| line.strip_prefix(name)).expect(&refer);
+            value.trim().to_owned()
+        };
+        let (contact, here) = (field("Contact:"), self.address);
+        let uri = contact.trim_matches(['<', '>']);
+        let notify = format!(
+            "NOTIFY {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {here};branch=z9hG4bKnotify\r\nRoute: {}\r\n\
+             From: {};tag=pbx\r\nTo: {}\r\nCall-ID: {}\r\nCSeq: 1 NOTIFY\r\nContact: <sip:pbx@{here}>\r\n\
+             Max-Forwards: 70\r\nEvent: refer\r\nSubscription-State: terminated\r\n\
+             Content-Type: message/sipfrag\r\nContent-Length: {}\r\n\r\n{line}",
+            field("Record-Route:"),
+            field("To:"),
+            field("From:"),
+            field("Call-ID:"),
+            line.len()
+        );
+        self.socket.send_to(notify.as_bytes(), phone.server).unwrap();
     }
 
     /// The received requests of this method.
@@ -253,14 +293,27 @@ impl Phone {
         Some(answer)
     }
 
-    /// Sends the request and a CANCEL after the provisional answer 100; returns the final status.
-    pub fn ask_and_cancel(&self, number: &str, credentials: &str) -> u16 {
+    /// Sends the request, a CANCEL after the provisional answer 100, and calls `canceled` at the first answer to
+    /// either. Returns the final status of the request.
+    pub fn ask_and_cancel(&self, number: &str, credentials: &str, canceled: impl FnOnce()) -> u16 {
+        self.ask_and_cancel_after(number, credentials, || (), canceled)
+    }
+
+    /// As [`Phone::ask_and_cancel`], and calls `asked` before the CANCEL is sent.
+    pub fn ask_and_cancel_after(
+        &self,
+        number: &str,
+        credentials: &str,
+        asked: impl FnOnce(),
+        canceled: impl FnOnce(),
+    ) -> u16 {
         let request = self.request("INVITE", number, &[], Some(credentials));
         self.socket.set_read_timeout(Some(PATIENCE)).unwrap();
         self.socket.send_to(request.as_bytes(), self.server).unwrap();
         let mut buffer = vec![0; 65_536];
         let length = self.socket.recv(&mut buffer).unwrap();
         assert!(buffer[..length].starts_with(b"SIP/2.0 100"));
+        asked();
         let kept = ["Via:", "From:", "To:", "Call-ID:", "Max-Forwards:"];
         let kept = request.lines().filter(|line| kept.iter().any(|name| line.starts_with(name)));
         let kept: String = kept.map(|line| format!("{line}\r\n")).collect();
@@ -268,13 +321,21 @@ impl Phone {
         let invite = request.lines().find(|line| line.starts_with("CSeq:")).unwrap();
         let cseq = invite.replace("INVITE", "CANCEL");
         let cancel = format!("{start}\r\n{kept}{cseq}\r\nContent-Length: 0\r\n\r\n");
-        self.socket.send_to(cancel.as_bytes(), self.server).unwrap();
+        // Twice, as a phone that has not seen the answer.
+        for _ in 0..2 {
+            self.socket.send_to(cancel.as_bytes(), self.server).unwrap();
+        }
+        let mut canceled = Some(canceled);
         loop {
             let answer = self.final_answer(&request).expect("an answer");
+            if let Some(canceled) = canceled.take() {
+                canceled();
+            }
             if answer.contains(invite) {
                 self.socket.send_to(acknowledgement(&request, &answer).as_bytes(), self.server).unwrap();
                 return status(&answer);
             }
+            assert!(answer.starts_with("SIP/2.0 200") && answer.contains(&cseq), "{answer}");
         }
     }
 

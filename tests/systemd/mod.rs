@@ -3,6 +3,8 @@
 //! `tests/run` provides `systemd-analyze` and sets `QUEUEWARDEN_SYSTEMD_ANALYZE`. With this variable a missing program
 //! fails the tests. Without it the tests search `PATH`; if the program is not there, they print a message and pass.
 
+mod install;
+
 use std::collections::BTreeSet;
 use std::env;
 use std::fs;
@@ -125,7 +127,8 @@ fn the_sockets_of_the_unit_are_those_of_the_configuration_that_the_page_installs
     assert_eq!(value(&socket, "Backlog"), limits::LISTEN_BACKLOG.to_string());
     let service = unit("queuewarden.service");
     let state = format!("/var/lib/{}", value(&service, "StateDirectory"));
-    assert_eq!(settings.state.folder, PathBuf::from(state));
+    assert_eq!(settings.state.folder, PathBuf::from(&state));
+    assert_eq!(settings.audit.unwrap().log.folder, PathBuf::from(state).join("audit"));
     let (status, output) = run(&["--config", installed().path().to_str().unwrap(), "check"]);
     assert!(status.success(), "{output}");
 }

@@ -465,3 +465,20 @@ fn readme_is_short() {
     let lines = readme.text.lines().count();
     assert!(lines <= README_LINES_MAX, "README has {lines} lines, more than {README_LINES_MAX}");
 }
+
+/// FIELD D10: a `curl` of a runbook against a sidecar that hangs ends by itself.
+#[test]
+fn every_curl_of_a_page_has_a_time_limit() {
+    let mut found = 0;
+    for page in pages() {
+        for (line, text) in page.text.lines().enumerate() {
+            for command in text.split("curl -").skip(1) {
+                found += 1;
+                let options = command.split_whitespace().next().unwrap_or_default();
+                let is_limited = options.contains('m') || command.contains("--max-time");
+                assert!(is_limited, "{}:{}: `curl` without `-m`: {text}", page.path, line + 1);
+            }
+        }
+    }
+    assert!(found > 2, "the pages have {found} commands with curl");
+}

@@ -1,6 +1,9 @@
 //! The layers: a module names only modules below it, and the modules that decide use no socket, no clock and no metric.
 
+use std::collections::BTreeSet;
 use std::fs;
+
+use queuewarden::observe::log::filter::MODULES;
 
 use super::rust::{Source, sources};
 use crate::support::project;
@@ -122,6 +125,23 @@ fn the_modules_that_decide_use_no_socket_no_clock_and_no_metric() {
             }
         }
     }
+}
+
+/// A filter of the log admits the modules that log, and refuses any other name.
+#[test]
+fn the_filter_of_the_log_knows_every_module_that_logs() {
+    let logs = |source: &&Source| {
+        ["error", "warn", "info", "debug", "trace"].iter().any(|level| {
+            source.names.macros.contains(*level) && source.names.paths.contains(&format!("tracing::{level}"))
+        })
+    };
+    let modules: Vec<String> = sources().iter().filter(logs).map(|source| source.module.join("::")).collect();
+    let known: BTreeSet<&str> = MODULES.iter().copied().collect();
+    assert_eq!(
+        modules.iter().map(String::as_str).collect::<BTreeSet<_>>(),
+        known,
+        "MODULES of src/observe/log/filter.rs"
+    );
 }
 
 #[test]

@@ -37,6 +37,10 @@ pub(super) struct Figures {
     pub(super) protocol_errors_per_second: f64,
     pub(super) panics: f64,
     pub(super) store_healthy: bool,
+    /// Kamailios that are configured and not connected.
+    pub(super) evapi_links_down: f64,
+    /// Asterisks that are configured and not logged in to.
+    pub(super) ami_links_down: f64,
     /// `null`: the version of the sidecar has no audit log.
     pub(super) audit_healthy: Option<bool>,
 }
@@ -46,6 +50,9 @@ pub(super) struct PolicyFigures {
     pub(super) revision: f64,
     pub(super) stale: bool,
     pub(super) last_load_successful: bool,
+    pub(super) restart_needed: bool,
+    /// The keys of `queuewarden.toml` whose new value takes effect only after a restart, each with its table.
+    pub(super) restart_keys: Vec<String>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -112,6 +119,8 @@ impl Figures {
                 revision: sum(names::POLICY_REVISION),
                 stale: is(names::POLICY_STALE),
                 last_load_successful: is(names::POLICY_LAST_RELOAD_SUCCESSFUL),
+                restart_needed: is(names::RESTART_NEEDED),
+                restart_keys: now.status.last_reload.restart_keys.clone(),
             },
             decisions_per_second: interval.decisions(),
             decision_seconds: interval.percentiles(names::DECISION_DURATION),
@@ -131,6 +140,10 @@ impl Figures {
             protocol_errors_per_second: interval.rate(names::PROTOCOL_ERRORS),
             panics: sum(names::PANICS),
             store_healthy: is(names::STORE_HEALTHY),
+            evapi_links_down: (sum(names::EVAPI_LINKS)
+                - now.by(names::CONNECTIONS, "dialect").get("evapi").copied().unwrap_or(0.0))
+            .max(0.0),
+            ami_links_down: (sum(names::AMI_LINKS) - sum(names::AMI_LINKS_UP)).max(0.0),
             audit_healthy: now.sum_if_present(names::AUDIT_HEALTHY).map(|healthy| healthy > 0.0),
         })
     }

@@ -23,12 +23,12 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::cli::EXIT_FAILED;
-use crate::cli::admin_client::{AdminClient, AdminClientError};
+use crate::cli::admin_client::AdminClient;
 use crate::sidecar::Clock;
 use figures::Figures;
 use sample::{MetricsSample, SampleError, SidecarStatus};
 use screen::Screen;
-use text::TonedLine;
+use text::Page;
 
 /// Intervals whose rates are shown as a history.
 const HISTORY_INTERVALS: usize = 40;
@@ -63,10 +63,11 @@ fn seconds(text: &str) -> Result<Duration, IntervalError> {
 pub(super) fn run(folder: &Path, options: &Arguments, out: &mut (impl Write + Send)) -> io::Result<u8> {
     let client = match AdminClient::to_read(folder) {
         Ok(client) => client,
-        Err(error @ AdminClientError::Configuration(_)) => return error.print(options.json, out),
-        Err(error) => return error.print(false, out),
+        Err(error) => return error.print(options.json, out),
     };
-    let live = !options.json && !options.once && io::stdout().is_terminal() && io::stdin().is_terminal();
+    let is_dumb = std::env::var_os("TERM").is_some_and(|name| name == "dumb");
+    let has_terminal = io::stdout().is_terminal() && io::stdin().is_terminal() && !is_dumb;
+    let live = !options.json && !options.once && has_terminal;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let observations = observe(client, options.interval);
@@ -133,13 +134,12 @@ async fn show<W: Write>(mut observations: mpsc::Receiver<Observation>, screen: &
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let mut history = VecDeque::new();
-    let mut lines: Vec<TonedLine> =
-        vec![(text::Tone::Heading, "queuewarden top: waiting for the first interval".to_owned())];
+    let mut page = Page::waiting();
     loop {
-        screen.show(&lines)?;
+        screen.show(&page)?;
         tokio::select! {
             observation = observations.recv() => match observation {
-                Some(observation) => lines = lines_of(&observation, &mut history).unwrap_or(lines),
+                Some(observation) => page = page_of(&observation, &mut history).unwrap_or(page),
                 None => return Ok(EXIT_FAILED),
             },
             event = events.next() => match event {
@@ -161,8 +161,8 @@ fn ends(key: KeyEvent) -> bool {
     key.kind != KeyEventKind::Release && (control_c || matches!(key.code, KeyCode::Char('q' | 'Q') | KeyCode::Esc))
 }
 
-/// The lines that show an observation. `None`: the lines shown before stay.
-fn lines_of(observation: &Observation, history: &mut VecDeque<f64>) -> Option<Vec<TonedLine>> {
+/// The page that shows an observation. `None`: the page shown before stays.
+fn page_of(observation: &Observation, history: &mut VecDeque<f64>) -> Option<Page> {
     match observation {
         Observation::First => None,
         Observation::Up(figures) => {
@@ -185,6 +185,8 @@ async fn print(
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut history = VecDeque::new();
+    // A pipe has no width. A terminal would part a number at its right edge.
+    let columns = if io::stdout().is_terminal() { Some(usize::from(screen::size()?.0)) } else { None };
     loop {
         let observation = tokio::select! {
             observation = observations.recv() => observation,
@@ -205,7 +207,9 @@ async fn print(
                 writeln!(out, "{}", json!({ "up": false, "at_unix_seconds": at_unix_seconds, "error": error }))?;
             }
             Some(observation) => {
-                for (_, line) in lines_of(observation, &mut history).unwrap_or_default() {
+                let page = page_of(observation, &mut history);
+                let lines = page.map(|page| columns.map_or_else(|| page.unbounded(), |columns| page.of_width(columns)));
+                for (_, line) in lines.unwrap_or_default() {
                     writeln!(out, "{}", line.trim_end())?;
                 }
                 if !options.once {

@@ -29,6 +29,17 @@ pub(super) struct SidecarStatus {
     pub(super) uptime_seconds: u64,
     pub(super) ready: bool,
     pub(super) draining: bool,
+    /// Empty: the version of the sidecar does not name the keys.
+    #[serde(default)]
+    pub(super) last_reload: LastReload,
+}
+
+/// The part of the last load of the configuration that is shown.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct LastReload {
+    /// The keys of `queuewarden.toml` whose new value takes effect only after a restart.
+    #[serde(default)]
+    pub(super) restart_keys: Vec<String>,
 }
 
 /// One series: its labels and its value.

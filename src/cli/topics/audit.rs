@@ -28,10 +28,15 @@ const MEMBERS: &[(&str, &str)] = &[
     ("until", "When the asker stops waiting, in milliseconds since 1970."),
     ("once", "The name of the question, by which a repeat is known."),
     ("via", "The channel of the request: `phone` or `dashboard`."),
+    ("channel", "The name of the PBX's channel, as `PJSIP/1001-00000007`, of a request that is no question."),
     ("dialect", "The dialect of the peer."),
     ("peer", "The peer: its address and port, or its user id and process id on a Unix socket."),
     ("verdict", "`allow` or `deny`, as the peer received it."),
     ("reason", "The reason. For an end without a question: the reason that `watch` gives."),
+    (
+        "key",
+        "The key that is wrong, of a request that is no question; for `unknown_key` the name that stands in its place.",
+    ),
     (
         "rules",
         "The rules of the grant that allowed the action, or that named the reason of the denial. Without a grant: the rules of the action.",
@@ -54,6 +59,14 @@ const MEMBERS: &[(&str, &str)] = &[
 /// Every event. A test compares them with the code.
 const EVENTS: &[(&str, &str)] = &[
     ("decision", "A question was answered."),
+    (
+        "error",
+        "A request was denied because it is no question; `reason` is the error, and the line has what can be read of the request.",
+    ),
+    (
+        "errors_left_out",
+        "`count` errors of the peer were not recorded: the peer made more than 200 in 10 s, or all peers together more than 2,000.",
+    ),
     (
         "refused",
         "The session store could not write the change of an earlier decision: the peer received `state_unavailable`.",

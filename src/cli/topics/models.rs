@@ -70,6 +70,7 @@ const EFFECTS: &[(&str, &str)] = &[
     ("listen", "A supervision begins: the supervisor hears both parties. The answer pins the mode."),
     ("whisper", "A supervision begins: as listen, and the target hears the supervisor."),
     ("barge", "A supervision begins: all three hear each other."),
+    ("watch", "Nothing begins: the actor sees whether the target is in a call, as a lamp (BLF) shows it."),
 ];
 
 pub(super) fn effects() -> Table {

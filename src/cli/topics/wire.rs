@@ -48,8 +48,8 @@ const REPORTS: &[(&str, &str, &str, &str)] = &[
     (
         "call.transfer",
         "`call`",
-        "`target`",
-        "The actor, whose call it is, transfers it. With `target`, that user may replace the call once within 30 s, and nobody else.",
+        "`target` `queue`",
+        "The actor, whose call it is, transfers it. With `target`, that user may replace the call once within 30 s, and nobody else. The target is not the actor (`self_target`), and `queue` is no other queue than that of the call (`call_mismatch`).",
     ),
     (
         "supervision.end",

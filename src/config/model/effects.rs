@@ -1,9 +1,13 @@
 //! What the actions of a role model do: `does`, `whose`, and the two actions that a toggle becomes.
 
+use crate::config::broken::NameLookup;
 use crate::config::model::ModelReader;
 use crate::config::reader::{Section, SpannedStr};
 use crate::policy::model::{Effect, Subject};
 use crate::telephony::SupervisionMode;
+
+/// The keys that name the actions that a toggle becomes.
+const TOGGLE_KEYS: &[&str] = &["logged_out", "logged_in", "unpaused", "paused"];
 
 impl<'a> ModelReader<'a> {
     pub(super) fn effect(&mut self, section: &mut Section<'a>) -> Effect {
@@ -17,6 +21,7 @@ impl<'a> ModelReader<'a> {
             }
         });
         let subject = subject.unwrap_or(Subject::Actor);
+        let found_before = section.found();
         let when_off = [section.string("logged_out"), section.string("unpaused")];
         let when_on = [section.string("logged_in"), section.string("paused")];
         let Some(does) = section.string("does") else { return Effect::Nothing };
@@ -35,6 +40,12 @@ impl<'a> ModelReader<'a> {
             ("toggle_pause", [None, Some(unpaused)], [None, Some(paused)]) => {
                 becomes(unpaused, paused, Effect::TogglePause { pause: 0, resume: 0 })
             }
+            ("watch", [None, None], [None, None]) => Effect::Watch,
+            ("toggle" | "toggle_pause", _, _)
+                if section.found() > found_before || TOGGLE_KEYS.iter().any(|key| section.has_misspelled(key)) =>
+            {
+                Effect::Nothing
+            }
             (toggle @ ("toggle" | "toggle_pause"), _, _) => {
                 let help = match toggle {
                     "toggle" => "logged_out = \"queue.login\", logged_in = \"queue.logout\"",
@@ -47,8 +58,8 @@ impl<'a> ModelReader<'a> {
                 Effect::Supervise(SupervisionMode::named(mode).unwrap_or(SupervisionMode::Listen))
             }
             _ => {
-                let help = "login, logout, pause, resume, toggle, toggle_pause, listen, whisper or barge; an action \
-                            without `does` changes nothing";
+                let help = "login, logout, pause, resume, toggle, toggle_pause, listen, whisper, barge or watch; an \
+                            action without `does` changes nothing";
                 section.report_with_help(&does.span, format!("an action cannot do `{}`", does.value), help);
                 Effect::Nothing
             }
@@ -59,10 +70,11 @@ impl<'a> ModelReader<'a> {
     pub(super) fn resolve_toggles(&mut self) {
         for (toggle, off, on) in std::mem::take(&mut self.pending_toggles) {
             let find = |name: &SpannedStr<'_>, does: &str, wanted: Effect| {
-                let position = self.model.action_positions.get(name.value.as_bytes()).copied();
-                let position = position
+                let named = self.action_named(name.value);
+                let position = named
+                    .found()
                     .filter(|&position| self.model.action(position).is_some_and(|action| action.effect == wanted));
-                if position.is_none() {
+                if position.is_none() && named != NameLookup::Broken {
                     self.report_at(name, format!("`{}` does not {does}, as a toggle needs", name.value));
                 }
                 position

@@ -249,8 +249,8 @@ const ORGANIZATION: &[KeyText] = &[
     key(
         "domains",
         "`[]`",
-        "host names or IPv4 addresses, at most 256",
-        "The SIP domains of the organization's users. A PBX that authenticates users of several domains names the domain instead of the organization (FreeSWITCH: `qw_domain`). Each domain belongs to one organization.",
+        "host names (RFC 1123) or IP addresses, at most 128 bytes each, at most 256",
+        "The SIP domains of the organization's users, whatever their case, without a dot at the end. A PBX that authenticates users of several domains names the domain instead of the organization (FreeSWITCH: `qw_domain`). Each domain belongs to one organization.",
     ),
     key("feature_code_preset", "none", "a preset", "The table of feature codes that the phones dial."),
     key(

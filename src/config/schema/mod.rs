@@ -8,7 +8,7 @@ pub mod keys;
 pub(super) mod trace;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
@@ -55,7 +55,7 @@ pub fn schema(kind: Kind) -> Value {
 fn traced(kind: Kind) -> SchemaTrace {
     let mut known = SchemaTrace::default();
     loop {
-        let source = Source { file: String::new(), text: headers(&known), trace: Some(RefCell::default()) };
+        let source = Source { trace: Some(RefCell::default()), ..Source::new(String::new(), headers(&known)) };
         read(kind, &source);
         let trace = source.trace.unwrap_or_default().into_inner();
         if trace == known {
@@ -95,10 +95,15 @@ fn read(kind: Kind, source: &Source) {
             let _read = process::read_from(source, folder, &problems, &mut crate::config::Problems::default());
         }
         Kind::Organization => {
-            let (models, previous) = (HashMap::default(), Policy::default());
+            let (models, broken_models, previous) = (HashMap::default(), HashSet::default(), Policy::default());
             let (next_id, fingerprint) = (OrganizationId(0), Fingerprint::default());
-            let context =
-                OrganizationContext { models: &models, previous: &previous, next_id, fingerprint: &fingerprint };
+            let context = OrganizationContext {
+                models: &models,
+                broken_models: &broken_models,
+                previous: &previous,
+                next_id,
+                fingerprint: &fingerprint,
+            };
             let _read = organization::read_from(source, folder, &context, &problems, &RefCell::default());
         }
         Kind::Model => {
@@ -141,6 +146,9 @@ fn value(trace: &SchemaTrace, path: &[TableStep], key: &'static str, traced: &Tr
     let mut text = json!({ "type": "string" });
     if let (Some(text), false) = (text.as_object_mut(), traced.values.is_empty()) {
         text.insert("enum".to_owned(), traced.values.clone().into());
+    }
+    if let (Some(text), Some(pattern)) = (text.as_object_mut(), traced.pattern) {
+        text.insert("pattern".to_owned(), pattern.into());
     }
     match traced.shape {
         // The readers read every key that they name.

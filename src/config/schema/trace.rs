@@ -41,6 +41,8 @@ pub(crate) struct TracedKey {
     pub(crate) required: bool,
     /// The values that the key may have. Empty: any.
     pub(crate) values: Vec<String>,
+    /// The regular expression that the value, or each value of a list, matches. `None`: any text.
+    pub(crate) pattern: Option<&'static str>,
 }
 
 /// One table.
@@ -75,6 +77,10 @@ impl SchemaTrace {
         values: impl IntoIterator<Item = &'v str>,
     ) {
         self.key(path, key).values = values.into_iter().map(str::to_owned).collect();
+    }
+
+    pub(crate) fn document_pattern(&mut self, path: &[TableStep], key: &'static str, pattern: &'static str) {
+        self.key(path, key).pattern = Some(pattern);
     }
 
     pub(crate) fn free_keys(&mut self, path: &[TableStep], values: FreeKeyValues) {

@@ -11,6 +11,7 @@ use crate::audit::record::AuditRecord;
 use crate::gate::change_feed::Change;
 use crate::gate::timed_change::TimedChange;
 use crate::policy::Organization;
+use crate::sessions::open_changes::ChangeFate;
 use crate::sessions::record::key_of;
 use crate::sessions::supervisions::Supervision;
 use crate::sessions::table::AlteredSession;
@@ -42,6 +43,8 @@ pub(crate) enum Undo {
     AnswerOnly,
     /// Restore these login sessions.
     Sessions(Vec<AlteredSession>),
+    /// The offer of a call is as if the change were too late.
+    Offer(Arc<ChangeFate>),
     /// End the supervision that began, and start the supervisions that it ended.
     Supervisions { began: Option<Box<Supervision>>, ended: Vec<Supervision> },
 }

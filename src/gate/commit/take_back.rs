@@ -65,6 +65,9 @@ fn undo(state: &GateState, change: &PendingChange) {
     let Some(mut table) = state.tables.lock(change.organization) else { return };
     match &change.undo {
         Undo::Irrevocable | Undo::AnswerOnly => {}
+        Undo::Offer(fate) => {
+            let _claimed = fate.claim_late();
+        }
         Undo::Sessions(altered) => {
             // A reload may have removed the user meanwhile, and given the id to another user.
             let is_same_user = change.dirty_user.as_ref().is_some_and(|dirty| {

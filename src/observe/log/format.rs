@@ -12,6 +12,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::limits::LOG_VALUE_BYTES_MAX;
 use crate::observe::log::Format;
+use crate::telephony::is_dangerous;
 
 /// The names that every line has. A field with the same name gets a trailing `_`.
 const RESERVED_NAMES: &[&str] = &["timestamp", "level", "target", "message"];
@@ -153,14 +154,6 @@ fn escape(text: &str, out: &mut String) {
     if shortened.len() > LOG_VALUE_BYTES_MAX {
         out.push('…');
     }
-}
-
-/// Whether a character could begin a line or control a terminal: control characters of ASCII and Latin-1, line
-/// separators, invisible characters, and marks that change the direction of writing.
-fn is_dangerous(character: char) -> bool {
-    character.is_control()
-        || matches!(character, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
-        || matches!(character, '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 #[cfg(test)]

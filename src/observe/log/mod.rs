@@ -4,24 +4,23 @@
 //! [`LOG_LINES_WAITING_MAX`] lines are left out and counted. `quota` bounds the lines about errors and decisions. Text
 //! from a peer or from a file is always a value, never part of the message, and `format` escapes it.
 
+pub mod filter;
 mod format;
 pub mod quota;
 
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
-use thiserror::Error;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::registry::Registry;
-use tracing_subscriber::{EnvFilter, reload};
+use tracing_subscriber::reload;
 
-use crate::limits::{LOG_FILTER_BYTES_MAX, LOG_LINES_WAITING_MAX};
+use crate::limits::LOG_LINES_WAITING_MAX;
 use crate::telephony::closed_list;
+pub use filter::{FILTER_DEFAULT, FilterError};
 use format::Lines;
 use quota::Quota;
-
-/// The filter without `QUEUEWARDEN_LOG`.
-pub const FILTER_DEFAULT: &str = "info";
 
 closed_list! {
     /// The format of a line.
@@ -45,16 +44,6 @@ closed_list! {
     }
 }
 
-/// A filter of the log that is not valid.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error(
-    "`{filter}` is no filter of the log: {problem}\n  help: warn, info, debug or trace; or by module, as in queuewarden=debug,warn"
-)]
-pub struct FilterError {
-    filter: String,
-    problem: String,
-}
-
 /// The log of the process. The default is no log at all, for tests.
 #[derive(Debug, Default)]
 pub struct Log {
@@ -65,7 +54,7 @@ pub struct Log {
 
 #[derive(Debug)]
 struct Running {
-    filter_handle: reload::Handle<EnvFilter, Registry>,
+    filter_handle: reload::Handle<Targets, Registry>,
     format: Format,
     /// The filter of the start.
     started_with: String,
@@ -92,7 +81,7 @@ impl Log {
     ///
     /// When the filter is not valid.
     pub fn start(filter: &str, format: Format) -> Result<(Self, Flush), FilterError> {
-        let (filter_layer, filter_handle) = reload::Layer::new(parse(filter)?);
+        let (filter_layer, filter_handle) = reload::Layer::new(filter::parse(filter)?);
         let (writer, guard) = NonBlockingBuilder::default()
             .buffered_lines_limit(LOG_LINES_WAITING_MAX)
             .lossy(true)
@@ -145,8 +134,8 @@ impl Log {
     ///
     /// When the filter is not valid, or there is no log; then nothing changes.
     pub fn set_filter(&self, filter: &str) -> Result<String, FilterError> {
-        let parsed = parse(filter)?;
-        let no_log = || FilterError { filter: filter.to_owned(), problem: "there is no log".to_owned() };
+        let parsed = filter::parse(filter)?;
+        let no_log = || FilterError::new(filter, "there is no log");
         let running = self.running.as_ref().ok_or_else(no_log)?;
         // Locked until the filter is in force, so that `current` is never wrong.
         let mut current = running.current.lock().unwrap_or_else(PoisonError::into_inner);
@@ -155,39 +144,9 @@ impl Log {
     }
 }
 
-fn parse(filter: &str) -> Result<EnvFilter, FilterError> {
-    let invalid = |problem: String| FilterError { filter: filter.chars().take(64).collect(), problem };
-    if filter.len() > LOG_FILTER_BYTES_MAX {
-        return Err(invalid(format!("it has more than {LOG_FILTER_BYTES_MAX} bytes")));
-    }
-    if filter.is_empty() || !filter.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_:=,-".contains(&byte)) {
-        return Err(invalid("it has characters that neither a level nor a module has".to_owned()));
-    }
-    // EnvFilter takes a word that is no level, such as `inof`, for a module and logs everything of it.
-    for directive in filter.split(',') {
-        let (module, level) = directive.rsplit_once('=').unwrap_or(("", directive));
-        let known = ["off", "error", "warn", "info", "debug", "trace"].contains(&level);
-        if !known || module.contains('=') || (directive.contains('=') && module.is_empty()) {
-            return Err(invalid(format!("`{level}` is no level")));
-        }
-    }
-    EnvFilter::builder().with_regex(false).parse(filter).map_err(|error| invalid(error.to_string()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_filter_is_levels_by_module() {
-        for filter in ["info", "off", "queuewarden=debug", "queuewarden::server=trace,warn"] {
-            assert!(parse(filter).is_ok(), "{filter}");
-        }
-        let long = "a".repeat(LOG_FILTER_BYTES_MAX + 1);
-        for filter in ["", "inof", "info,", "=debug", "a=b=debug", "info\n", "[x{y=z}]=debug", "queuewarden=", &long] {
-            assert!(parse(filter).is_err(), "{filter:?}");
-        }
-    }
 
     #[test]
     fn without_a_log_the_filter_is_off_and_cannot_change() {

@@ -58,6 +58,9 @@ pub(super) fn advise(
     supervisions: SupervisionCounts,
     subject: &str,
 ) -> Advice {
+    if let Some(why) = why_swapped(organization, event) {
+        return Advice { why_none: Some(why), ..Advice::default() };
+    }
     let draft = Draft::new(organization, event, call, sessions, supervisions);
     let trials = Trials { event, codes: codes_for(organization, event) };
     let lists = trials.search(&draft);
@@ -145,7 +148,8 @@ impl Trials<'_> {
             trials += 1;
             match self.ask(&changed) {
                 Trial::Allowed(_) => found.push(steps),
-                Trial::Denied(alternatives) if denials < DENIALS_PER_LIST_MAX => {
+                Trial::Denied(mut alternatives) if denials < DENIALS_PER_LIST_MAX => {
+                    alternatives.sort_by_key(|steps| changes_roles(steps));
                     let longer = alternatives.into_iter().map(|more| ([steps.clone(), more].concat(), denials + 1));
                     pending.extend(longer);
                 }
@@ -156,7 +160,8 @@ impl Trials<'_> {
     }
 
     /// The list that gives the fewest other rights, without steps that are not needed, and the grant that then allows
-    /// the question. Of equal lists the shortest wins, then the one that was found first.
+    /// the question. A list that changes nobody's role comes before one that does: the setting, the queue or the group
+    /// is what the role model has for this denial. Of equal lists the shortest wins, then the one that was found first.
     fn smallest(&self, draft: &Draft<'_>, lists: Vec<Steps>) -> Option<(Steps, Option<u16>)> {
         let mut candidates: Vec<Steps> = vec![];
         for list in lists {
@@ -171,8 +176,8 @@ impl Trials<'_> {
         let smallest = if let [only] = &*candidates {
             only.clone()
         } else {
-            let counted = candidates.into_iter().map(|steps| (rights.gained(draft, &steps), steps.len(), steps));
-            counted.min_by_key(|(gained, length, _)| (*gained, *length)).map(|(_, _, steps)| steps)?
+            let rank = |steps: &Steps| (changes_roles(steps), rights.gained(draft, steps), steps.len());
+            candidates.into_iter().map(|steps| (rank(&steps), steps)).min_by_key(|(rank, _)| *rank)?.1
         };
         match self.ask(&draft.after(&smallest)?) {
             Trial::Allowed(grant) => Some((smallest, grant)),
@@ -232,6 +237,24 @@ impl Trials<'_> {
             },
         }
     }
+}
+
+/// Whether the steps change the role of a user whom the organization has.
+fn changes_roles(steps: &[Step]) -> bool {
+    steps.iter().any(|step| matches!(step, Step::GiveRole { .. }))
+}
+
+/// Why a code with two arguments is denied whose arguments are dialed in the wrong order. `None`: they are not.
+fn why_swapped(organization: &Organization, event: &Event<'_>) -> Option<String> {
+    let Request::Dial(digits) = &event.request else { return None };
+    let DialedArguments { queue, target } = organization.feature_codes.translate(digits.as_str())?.arguments;
+    let (queue, target) = (queue?, target?);
+    let directory = &organization.directory;
+    let is_readable = directory.user_named(target).is_some() && directory.queue_named(queue).is_some();
+    let is_swapped = directory.queue_named(target).is_some() && directory.user_named(queue).is_some();
+    (is_swapped && !is_readable).then(|| {
+        format!("`{target}` is a queue and `{queue}` an extension: dial the two in the other order in the code")
+    })
 }
 
 /// The first queue of a question about all queues that is denied by itself. `None`: a limit on all together denied it.

@@ -127,6 +127,14 @@ impl DeniedQuestion<'_> {
         roles.positions().map(|role| self.give(user, role)).collect()
     }
 
+    /// As [`Self::give_one_of`], without a role that would replace a higher one: that takes rights from the target.
+    fn give_target_one_of(&self, target: usize, roles: RoleSet) -> Vec<Steps> {
+        let model = self.model();
+        let held = self.draft.users.get(target).map(|user| user.roles).unwrap_or_default();
+        let least = model.rank(held).filter(|_| model.roles_per_user_max == 1).unwrap_or(0);
+        self.give_one_of(target, roles.intersection(self.ranked(|rank| rank >= least)))
+    }
+
     /// The roles whose rank is as asked.
     fn ranked(&self, is_asked: impl Fn(u8) -> bool) -> RoleSet {
         let roles = self.model().roles.iter().enumerate().filter(|(_, role)| is_asked(role.rank));
@@ -178,16 +186,12 @@ impl DeniedQuestion<'_> {
             Fact::TargetInOwnGroup => self.and_serving(target, self.in_own_group(target)),
             Fact::TargetInServedCallbackQueue => self.in_callback_queue(target),
             Fact::TargetLower => self.lower_target(target),
-            Fact::TargetHoldsRole => self.give_one_of(target, grant.target_roles),
-            Fact::TargetServing => self.give_one_of(target, self.model().serving),
+            Fact::TargetHoldsRole => self.give_target_one_of(target, grant.target_roles),
+            Fact::TargetServing => self.give_target_one_of(target, self.model().serving),
             Fact::TargetServesQueue => serve(self.queue),
             Fact::TargetServesFrom => serve(self.question.from),
             Fact::TargetUnprotected => vec![vec![Step::Unprotect { user: target }]],
-            Fact::TargetNotPeer => {
-                let held = self.draft.users.get(target).map(|user| user.roles).unwrap_or_default();
-                let roles = held.intersection(self.model().supervising).positions();
-                vec![roles.map(|role| Step::TakeRole { user: target, role }).collect()]
-            }
+            // A target who loses a role is no way to give the actor a right: `TargetNotPeer` has no remedy.
             _ => vec![],
         }
     }
@@ -223,7 +227,7 @@ impl DeniedQuestion<'_> {
         let model = self.model();
         let rank_of = |user: usize| self.draft.users.get(user).and_then(|user| model.rank(user.roles)).unwrap_or(0);
         let (own, theirs) = (rank_of(self.actor()), rank_of(target));
-        let mut alternatives = self.give_one_of(target, self.ranked(|rank| rank < own));
+        let mut alternatives = self.give_target_one_of(target, self.ranked(|rank| rank < own));
         alternatives.extend(self.give_one_of(self.actor(), self.ranked(|rank| rank > theirs)));
         alternatives
     }
@@ -304,7 +308,7 @@ impl DeniedQuestion<'_> {
         if roles.meets(self.model().serving) {
             return alternatives;
         }
-        let roles = self.give_one_of(target, self.model().serving);
+        let roles = self.give_target_one_of(target, self.model().serving);
         // A target who is in a right group already lacks only the role.
         let groups = alternatives.into_iter().chain([vec![]]);
         groups.flat_map(|steps| roles.iter().map(move |role| [steps.clone(), role.clone()].concat())).collect()

@@ -18,8 +18,6 @@ const PROPOSED_WRAP_UP_SECONDS: u32 = 30;
 pub(super) enum Step {
     /// Gives the user the role. Where the model admits one role for each user, the role replaces the user's own.
     GiveRole { user: usize, role: usize },
-    /// Takes the role from the user.
-    TakeRole { user: usize, role: usize },
     /// Sets a setting.
     Switch { setting: usize, on: bool },
     /// Adds the queue to the queues that the user serves.
@@ -68,12 +66,6 @@ impl Step {
                 let had = roles.has(role);
                 *roles = if is_only { RoleSet::default().with(role) } else { roles.with(role) };
                 !had
-            }
-            Self::TakeRole { user, role } => {
-                let roles = &mut draft.users.get_mut(user)?.roles;
-                let had = roles.has(role);
-                *roles = roles.switched(role, false);
-                had
             }
             Self::Switch { setting, on } => {
                 let was_on = draft.settings.has(setting);
@@ -157,9 +149,6 @@ impl Step {
                 let replaced = before.positions().map(role).next().filter(|_| model.roles_per_user_max == 1);
                 let instead = replaced.map_or(String::new(), |before| format!(" instead of `{before}`"));
                 format!("give {} the role `{}`{instead}", user(person), role(given))
-            }
-            Self::TakeRole { user: person, role: taken } => {
-                format!("take the role `{}` from {}", role(taken), user(person))
             }
             Self::Switch { setting, on } => {
                 let name = model.settings.get(setting).map_or("", |setting| &setting.name);

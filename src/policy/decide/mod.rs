@@ -262,7 +262,7 @@ fn judge(
         (Effect::Pause(_, pause), Some(session), _) => {
             allow(reason, if session.paused == pause { Transition::Nothing } else { Transition::Pause(pause) })
         }
-        (Effect::Nothing, _, _) => allow(reason, Transition::Nothing),
+        (Effect::Nothing | Effect::Watch, _, _) => allow(reason, Transition::Nothing),
         (Effect::Supervise(mode), _, _) => match supervision_limit(question, sessions) {
             Some(limit) => Err(FailedCheck::Limit(limit)),
             None => allow(reason, Transition::Supervise(mode)),

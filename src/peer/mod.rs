@@ -1,5 +1,7 @@
 //! The other side of a connection, as the kernel knows it: an address, or a process of this machine.
 
+pub mod error_quota;
+
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
@@ -14,7 +16,7 @@ pub(super) enum Peer {
     Unknown,
 }
 
-/// The key under which the quota of the log counts a peer's errors: peers with the same key share one quota.
+/// The key under which an [`error_quota`] counts a peer's errors: peers with the same key share one quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum QuotaKey {
     /// A machine: every connection has another port.
@@ -35,12 +37,22 @@ impl Peer {
         credentials.map_or(Self::Unknown, |peer| Self::Process { user: peer.uid(), process: peer.pid() })
     }
 
-    /// The key under which the quota of the log counts the peer's errors.
+    /// The key under which an [`error_quota`] counts the peer's errors.
     pub(super) const fn quota_key(self) -> QuotaKey {
         match self {
             Self::Address(address) => QuotaKey::Address(address.ip()),
             Self::Process { user, .. } => QuotaKey::User(user),
             Self::Unknown => QuotaKey::Others,
+        }
+    }
+}
+
+impl fmt::Display for QuotaKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(formatter),
+            Self::User(user) => write!(formatter, "uid {user}"),
+            Self::Others => formatter.write_str("other peers"),
         }
     }
 }

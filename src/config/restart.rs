@@ -1,0 +1,116 @@
+//! The keys of `queuewarden.toml` whose new value takes effect only after a restart.
+//!
+//! The settings are taken apart without `..`, so a new setting does not compile until it is compared here or named as
+//! one that a reload applies.
+
+use std::path::Path;
+
+use crate::audit::AuditLogOptions;
+use crate::audit::buffer::PlainAllows;
+use crate::config::asterisk::AmiSettings;
+use crate::config::audit::AuditSettings;
+use crate::config::process::{ListenSettings, ProcessSettings, StateSettings};
+
+/// The keys that differ between the settings in force and the settings of the last load.
+#[derive(Debug, Default)]
+struct Changed(Vec<String>);
+
+impl Changed {
+    /// Adds `table key` if both values differ.
+    fn compare<T: PartialEq>(&mut self, table: &str, key: &str, in_force: &T, loaded: &T) {
+        if in_force != loaded {
+            self.0.push(format!("{table} {key}"));
+        }
+    }
+}
+
+impl ProcessSettings {
+    /// The keys whose value in `loaded` differs from the value in force and that only a restart applies, each with its
+    /// table, as in `[limits] connections_max`. Empty: a reload has applied all of `loaded`.
+    #[must_use]
+    pub fn restart_keys(&self, loaded: &Self) -> Vec<String> {
+        let mut changed = Changed::default();
+        let Self { listen, state, audit, connections_max, sessions_by_queue_max, drain_delay, evapi, asterisk_ami } =
+            self;
+        compare_listen(&mut changed, listen, &loaded.listen);
+        let StateSettings { store, folder } = state;
+        changed.compare("[state]", "store", store, &loaded.state.store);
+        changed.compare("[state]", "folder", folder, &loaded.state.folder);
+        compare_audit(&mut changed, (audit.as_ref(), folder), (loaded.audit.as_ref(), &loaded.state.folder));
+        changed.compare("[limits]", "connections_max", connections_max, &loaded.connections_max);
+        changed.compare("[limits]", "drain_delay_seconds", drain_delay, &loaded.drain_delay);
+        changed.compare("[metrics]", "sessions_by_queue_max", sessions_by_queue_max, &loaded.sessions_by_queue_max);
+        changed.compare("[connect]", "evapi", evapi, &loaded.evapi);
+        compare_links(&mut changed, asterisk_ami, &loaded.asterisk_ami);
+        changed.0
+    }
+}
+
+fn compare_listen(changed: &mut Changed, in_force: &ListenSettings, loaded: &ListenSettings) {
+    // A reload applies new tokens.
+    let ListenSettings { dialects, line_unix, line_token: _, admin, admin_unix, admin_token: _, admin_hosts } =
+        in_force;
+    for ((_, key, address), (_, _, other)) in dialects.iter().zip(&loaded.dialects) {
+        changed.compare("[listen]", key, address, other);
+    }
+    changed.compare("[listen]", "line_unix", line_unix, &loaded.line_unix);
+    changed.compare("[listen]", "admin", admin, &loaded.admin);
+    changed.compare("[listen]", "admin_unix", admin_unix, &loaded.admin_unix);
+    changed.compare("[listen]", "admin_hosts", admin_hosts, &loaded.admin_hosts);
+}
+
+/// Compares the audit logs, each with the state folder of its settings. A log in `audit` of the state folder has no
+/// key of its own: `[state] folder` moves it.
+fn compare_audit(
+    changed: &mut Changed,
+    (in_force, state): (Option<&AuditSettings>, &Path),
+    (loaded, state_loaded): (Option<&AuditSettings>, &Path),
+) {
+    let (Some(in_force), Some(loaded)) = (in_force, loaded) else {
+        return changed.compare("[audit]", "enabled", &in_force.is_some(), &loaded.is_some());
+    };
+    let AuditSettings { log, plain_allows } = in_force;
+    let AuditLogOptions {
+        folder,
+        rotation_max_bytes,
+        rotation_max_seconds,
+        retention_max_seconds,
+        retention_max_bytes,
+    } = log;
+    let PlainAllows { one_in, per_second_max } = plain_allows;
+    let (other, other_plain_allows) = (&loaded.log, &loaded.plain_allows);
+    let moved_with_state = *folder == state.join("audit") && other.folder == state_loaded.join("audit");
+    if !moved_with_state {
+        changed.compare("[audit]", "folder", folder, &other.folder);
+    }
+    for (key, value, other) in [
+        ("rotation_max_bytes", rotation_max_bytes, &other.rotation_max_bytes),
+        ("rotation_max_seconds", rotation_max_seconds, &other.rotation_max_seconds),
+        ("retention_max_seconds", retention_max_seconds, &other.retention_max_seconds),
+        ("retention_max_bytes", retention_max_bytes, &other.retention_max_bytes),
+        ("plain_allows_one_in", one_in, &other_plain_allows.one_in),
+        ("plain_allows_per_second", per_second_max, &other_plain_allows.per_second_max),
+    ] {
+        changed.compare("[audit]", key, value, other);
+    }
+}
+
+/// Compares the links to Asterisk, table by table. Tables that were added or removed are named without a key.
+fn compare_links(changed: &mut Changed, in_force: &[AmiSettings], loaded: &[AmiSettings]) {
+    const TABLE: &str = "[[connect.asterisk_ami]]";
+    if in_force.len() != loaded.len() {
+        changed.0.push(TABLE.to_owned());
+        return;
+    }
+    for ((link, other), number) in in_force.iter().zip(loaded).zip(1..) {
+        // A reload applies a new secret.
+        let AmiSettings { organization, address, username, secret: _, interface, state_interface, queue } = link;
+        let table = if in_force.len() == 1 { TABLE.to_owned() } else { format!("{TABLE} number {number}") };
+        changed.compare(&table, "organization", organization, &other.organization);
+        changed.compare(&table, "address", address, &other.address);
+        changed.compare(&table, "username", username, &other.username);
+        changed.compare(&table, "interface", interface, &other.interface);
+        changed.compare(&table, "state_interface", state_interface, &other.state_interface);
+        changed.compare(&table, "queue", queue, &other.queue);
+    }
+}
