@@ -5,6 +5,7 @@
 
 mod auth;
 mod explain;
+mod links;
 mod listener;
 mod log;
 mod metrics;
@@ -73,6 +74,9 @@ routes! {
         "The supervisions, narrowed by `org`, `user`, `target` and `queue`; paged by `from`.";
     delete "/supervisions" => operate::end_supervisions:
         "Ends the supervisions of `org` and `user` or `target`; answers with their list when their end is on disk.";
+    get "/links" => links::list: "The links to PBXs, what the last poll of each found, and what its PBX refused; one with `link`.";
+    put "/links" => links::command:
+        "Lets `link` poll now; `command` is `reconcile`, `dry-run`, `adopt` or `resume`. Answers with the steps that the poll found.";
     get "/log" => log::show_filter: "The filter of the log, now and at the start, and its format.";
     put "/log" => log::set_filter: "Changes the filter of the log; without `filter`, back to the filter of the start.";
 }

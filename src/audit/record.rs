@@ -31,6 +31,8 @@ closed_list! {
         /// The change of an earlier decision was durable, or its answer due, too late: it was undone, and the peer got
         /// `too_late`.
         Undone = "undone",
+        /// A login session began without a question.
+        SessionBegan = "session_began",
         /// A login session ended without a question.
         SessionEnded = "session_ended",
         /// A supervision ended without a question.

@@ -244,6 +244,18 @@ Examples:
   queuewarden supervisions ls --org acme
   queuewarden supervisions end --org acme --user 2001";
 
+/// Below the options of `links`.
+#[cfg(feature = "cli")]
+pub(super) const LINKS: &str = "\
+A link is a connection to a PBX: it sees the queue members there, and makes login sessions and members
+the same as far as `members` of the link goes. A member is `confirmed` if its session is there, and
+`foreign` if no login session has it.
+
+Examples:
+  queuewarden links
+  queuewarden links show pbx-1
+  queuewarden links reconcile pbx-1 --dry-run";
+
 /// Below the options of `log`.
 #[cfg(feature = "cli")]
 pub(super) const LOG: &str = "\

@@ -29,6 +29,7 @@ with_feature_cli! {
     mod generate;
     mod health;
     mod line_client;
+    mod links;
     mod load;
     mod log;
     mod salvage;
@@ -107,6 +108,10 @@ enum Command {
     #[cfg(feature = "cli")]
     #[command(subcommand, after_long_help = help::SUPERVISIONS)]
     Supervisions(sessions::SupervisionsCommand),
+    /// Lists the links to PBXs and what they have seen; lets one poll, adopt members, or go on.
+    #[cfg(feature = "cli")]
+    #[command(after_long_help = help::LINKS)]
+    Links(links::Arguments),
     /// Verifies the audit log, prints its last lines, and exports parts of it.
     #[command(subcommand, after_long_help = help::AUDIT)]
     Audit(audit::AuditCommand),
@@ -187,6 +192,8 @@ fn run_command(arguments: Arguments, out: &mut (impl Write + Send)) -> io::Resul
         Command::Sessions(command) => sessions::sessions(config, &command, out),
         #[cfg(feature = "cli")]
         Command::Supervisions(command) => sessions::supervisions(config, &command, out),
+        #[cfg(feature = "cli")]
+        Command::Links(options) => links::run(config, &options, out),
         Command::Audit(command) => audit::run(config, &command, out),
         #[cfg(feature = "cli")]
         Command::Log(options) => log::run(config, &options, out),

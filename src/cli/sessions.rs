@@ -223,12 +223,13 @@ fn supervision_cells(row: &SupervisionRow) -> Vec<String> {
 }
 
 /// A time in UTC as RFC 3339 text.
-fn time(unix_seconds: u64) -> String {
+pub(super) fn time(unix_seconds: u64) -> String {
     let seconds = i64::try_from(unix_seconds).unwrap_or(i64::MAX);
     jiff::Timestamp::from_second(seconds).map_or_else(|_| unix_seconds.to_string(), |time| time.to_string())
 }
 
-fn print_table(columns: &[&str], rows: &[Vec<String>], out: &mut impl Write) -> io::Result<()> {
+/// Prints a table whose columns are as wide as their widest cell; nothing without rows.
+pub(super) fn print_table(columns: &[&str], rows: &[Vec<String>], out: &mut impl Write) -> io::Result<()> {
     if rows.is_empty() {
         return Ok(());
     }

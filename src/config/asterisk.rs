@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
+use crate::config::links::{self, LinkTerms, NameTable, read_pattern};
 use crate::config::problem::{Problem, Problems};
 use crate::config::reader::Section;
 use crate::config::secret::{Secret, SecretFile};
@@ -18,8 +19,8 @@ const QUEUE_DEFAULT: &str = "%";
 /// One Asterisk server to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AmiSettings {
-    /// The organization whose users are members of its queues.
-    pub organization: Box<str>,
+    /// What every link has.
+    pub link: LinkTerms,
     /// The address of its AMI listener.
     pub address: SocketAddr,
     /// The name of the sidecar's section in its `manager.conf`.
@@ -32,6 +33,10 @@ pub struct AmiSettings {
     pub state_interface: NamePattern,
     /// The name of a queue; `%` is replaced by the number.
     pub queue: NamePattern,
+    /// The interfaces of members that follow no pattern, by extension.
+    pub agents: NameTable,
+    /// The names of queues that follow no pattern, by number.
+    pub queues: NameTable,
 }
 
 impl AmiSettings {
@@ -94,7 +99,7 @@ pub(super) fn read(
             section.report(&section.span, format!("there are more than {AMI_LINKS_MAX} `asterisk_ami` tables"));
             break;
         }
-        links.extend(read_link(section, folder, warnings, &mut referenced));
+        links.extend(read_link(section, folder, warnings, &mut referenced, format!("asterisk-{}", position + 1)));
     }
     (links, referenced)
 }
@@ -104,8 +109,10 @@ fn read_link(
     folder: &Path,
     warnings: &mut Problems,
     referenced: &mut Vec<ReferencedOrganization>,
+    default_name: String,
 ) -> Option<AmiSettings> {
     let organization = section.required_string("organization");
+    let terms = links::read_terms(&mut section, organization.as_ref().map_or("", |name| name.value), default_name);
     if let Some(name) = &organization {
         let message = format!("there is no organization `{}`", name.value);
         let problem_if_unknown = section.source.problem(name.span.clone(), message);
@@ -129,15 +136,20 @@ fn read_link(
     let interface = read_pattern(&mut section, "interface", INTERFACE_DEFAULT);
     let state_interface = read_pattern(&mut section, "state_interface", INTERFACE_DEFAULT);
     let queue = read_pattern(&mut section, "queue", QUEUE_DEFAULT);
+    let agents = links::read_name_table(&mut section, "agents_file", "extension", folder);
+    let queues = links::read_name_table(&mut section, "queues_file", "number", folder);
     section.finish();
+    organization?;
     Some(AmiSettings {
-        organization: organization?.value.into(),
+        link: terms,
         address: address?,
         username: username?.value.into(),
         secret: secret?,
         interface: interface?,
         state_interface: state_interface?,
         queue: queue?,
+        agents,
+        queues,
     })
 }
 
@@ -155,17 +167,6 @@ fn read_address(section: &mut Section<'_>, warnings: &mut Problems) -> Option<So
         warnings.add(section.source.problem(text.span, message).help(help));
     }
     Some(address)
-}
-
-fn read_pattern(section: &mut Section<'_>, key: &'static str, default: &str) -> Option<NamePattern> {
-    let Some(text) = section.string(key) else { return NamePattern::parse(default) };
-    let pattern = NamePattern::parse(text.value);
-    if pattern.is_none() {
-        let help =
-            format!("1 to {AMI_PATTERN_BYTES_MAX} printable ASCII characters without spaces, like \"{default}\"");
-        section.report_with_help(&text.span, format!("`{key}` must hold one `%`"), help);
-    }
-    pattern
 }
 
 /// Whether the text is 1 to `bytes_max` printable ASCII characters without spaces.

@@ -9,6 +9,7 @@ use crate::audit::AuditLogOptions;
 use crate::audit::buffer::PlainAllows;
 use crate::config::asterisk::AmiSettings;
 use crate::config::audit::AuditSettings;
+use crate::config::links::{LinkTerms, UndoBounds};
 use crate::config::process::{ListenSettings, ProcessSettings, StateSettings};
 
 /// The keys that differ between the settings in force and the settings of the last load.
@@ -104,13 +105,33 @@ fn compare_links(changed: &mut Changed, in_force: &[AmiSettings], loaded: &[AmiS
     }
     for ((link, other), number) in in_force.iter().zip(loaded).zip(1..) {
         // A reload applies a new secret.
-        let AmiSettings { organization, address, username, secret: _, interface, state_interface, queue } = link;
+        let AmiSettings {
+            link: terms,
+            address,
+            username,
+            secret: _,
+            interface,
+            state_interface,
+            queue,
+            agents,
+            queues,
+        } = link;
         let table = if in_force.len() == 1 { TABLE.to_owned() } else { format!("{TABLE} number {number}") };
-        changed.compare(&table, "organization", organization, &other.organization);
+        let LinkTerms { name, organization, members, adopts, poll_interval, bounds } = terms;
+        let UndoBounds { per_minute_max, percent_max } = bounds;
+        changed.compare(&table, "name", name, &other.link.name);
+        changed.compare(&table, "organization", organization, &other.link.organization);
+        changed.compare(&table, "members", members, &other.link.members);
+        changed.compare(&table, "adopt", adopts, &other.link.adopts);
+        changed.compare(&table, "poll_interval_seconds", poll_interval, &other.link.poll_interval);
+        changed.compare(&table, "undo_max_per_minute", per_minute_max, &other.link.bounds.per_minute_max);
+        changed.compare(&table, "undo_max_percent", percent_max, &other.link.bounds.percent_max);
         changed.compare(&table, "address", address, &other.address);
         changed.compare(&table, "username", username, &other.username);
         changed.compare(&table, "interface", interface, &other.interface);
         changed.compare(&table, "state_interface", state_interface, &other.state_interface);
         changed.compare(&table, "queue", queue, &other.queue);
+        changed.compare(&table, "agents_file", agents, &other.agents);
+        changed.compare(&table, "queues_file", queues, &other.queues);
     }
 }

@@ -380,7 +380,8 @@ fn record_of_policy(about: About, policy: &Policy) -> AuditRecord<'_> {
 
 fn record_of_ending<'a>(change: &'a Change, policy: &'a Policy, operator: Option<&'a str>) -> AuditRecord<'a> {
     let about = match change.happening {
-        Happening::SessionBegan | Happening::SessionEnded => About::SessionEnded,
+        Happening::SessionBegan => About::SessionBegan,
+        Happening::SessionEnded => About::SessionEnded,
         Happening::SupervisionBegan | Happening::SupervisionEnded => About::SupervisionEnded,
     };
     AuditRecord {

@@ -110,7 +110,7 @@ impl<'g> Endings<'g> {
         };
         let now = organization.map(|organization| &**organization);
         let is_removed = |user: UserId| now.is_none_or(|now| now.directory.user(user).is_none());
-        for altered in table.reconcile(organization.map(Arc::clone), revision) {
+        for altered in table.reconcile(organization.map(Arc::clone), revision, self.state.links_of(organization)) {
             let changes = Change::of_session(&before, &altered, Cause::Removal).into_iter().collect();
             self.enqueue(id, Some(DirtyUser::new(&before, altered.user)), changes);
         }

@@ -14,6 +14,7 @@
 //! | [`pbx_reports`] | reports of the PBX: calls, and ends of supervisions |
 //! | `offers` | calls that were offered by a transfer, and their replacement |
 //! | `endings` | sessions and supervisions that end without a question: leases, removed users, revocations |
+//! | [`members`] | the queue members of an organization, as its links see and change them |
 //! | [`operator`] | lists and ends sessions and supervisions for an operator |
 //! | `explain` | why a question would get its answer |
 //! | [`counts`] | sessions and supervisions, counted for the metrics |
@@ -32,6 +33,7 @@ mod commit;
 pub mod counts;
 mod endings;
 mod explain;
+pub mod members;
 mod offers;
 mod once;
 pub mod operator;
@@ -55,7 +57,7 @@ use crate::peer::QuotaKey;
 use crate::policy::Policy;
 use crate::sessions::activity::BoundReached;
 use crate::sessions::store::{Store, StoreError};
-use crate::telephony::{Moment, QueueSet, Token, UnixMillis};
+use crate::telephony::{Moment, OrganizationId, QueueSet, Token, UnixMillis};
 pub use audit::QuestionOrigin;
 pub use batch::{Batch, BatchQuestion};
 use change_feed::ChangeFeed;
@@ -66,9 +68,11 @@ pub use counts::Counts;
 use counts::{LeaseCounts, QueueCounts};
 use endings::Endings;
 pub use explain::{DialedMeaning, Explained};
+use members::Members;
 use operator::Operator;
 pub use restore::Restored;
 use state::GateState;
+pub use state::LinkNames;
 pub use timed_change::{Awaited, Untimely, check as check_until};
 
 /// The name of the thread that writes the session store and the audit log.
@@ -206,6 +210,17 @@ impl Gate {
     #[must_use]
     pub fn operator(&self) -> Operator<'_> {
         Operator::new(&self.state)
+    }
+
+    /// The queue members of the organization that has, or had, this name and this id, for its links.
+    #[must_use]
+    pub fn members<'g>(&'g self, organization: &'g str, id: OrganizationId) -> Members<'g> {
+        Members::new(&self.state, organization, id)
+    }
+
+    /// Sets which links each organization has, before the first policy is published. A second call does nothing.
+    pub fn set_links(&self, links: LinkNames) {
+        self.state.links.set(links).ok();
     }
 
     /// The policy snapshot of now.

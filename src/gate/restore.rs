@@ -6,9 +6,10 @@ use std::sync::Arc;
 use crate::gate::state::GateState;
 use crate::policy::directory::User;
 use crate::sessions::disk::Disk;
-use crate::sessions::record::{SavedUser, key_of, record_of};
+use crate::sessions::linked_members::{MemberKey, MemberNote};
+use crate::sessions::record::{SavedUser, key_of, record_of, record_without_sessions};
 use crate::sessions::store::{Commit, Store, StoreError, UserRecord};
-use crate::telephony::{Moment, UnixMillis};
+use crate::telephony::{LoginSession, Moment, Origin, UnixMillis};
 
 /// Revisions of a change feed that one process may use. The next process begins behind them, so that no watcher resumes
 /// in between.
@@ -84,40 +85,51 @@ struct Restorer<'g> {
 impl Restorer<'_> {
     fn restore(&mut self, saved: &SavedUser<'_>) {
         let policy = self.state.policy.load();
-        let organization = policy.shared(saved.organization);
-        // By id only: the extension may be that of another user today.
-        let user = organization.as_deref().and_then(|organization| {
-            organization
-                .directory
-                .user_named(saved.user)
-                .filter(|user| user.configured_id() == saved.user)
-                .map(User::id)
-        });
-        let (Some(organization), Some(user)) = (organization, user) else {
+        let Some(organization) = policy.shared(saved.organization) else {
             self.restored.gone += saved.sessions.len() as u64;
             return self.outdated.push(UserRecord { key: key_of(saved.organization, saved.user), value: None });
         };
         let Some(mut table) = self.state.tables.lock(organization.id) else { return };
         if table.revision() < policy.revision {
             // The table is empty before the first session is restored: nothing ends here.
-            let _ended = table.reconcile(Some(Arc::clone(&organization)), policy.revision);
+            let links = self.state.links_of(Some(&organization));
+            let _ended = table.reconcile(Some(Arc::clone(&organization)), policy.revision, links);
         }
-        let gone_before = self.restored.gone;
+        table.linked_mut().restore_leaving(saved.user, &saved.leaving);
+        // By id only: the extension may be that of another user today.
+        let user = organization.directory.user_named(saved.user).filter(|user| user.configured_id() == saved.user);
+        let mut is_outdated = false;
         for session in &saved.sessions {
-            match session.restored(&organization, self.now, self.last_commit) {
-                Some(restored) => {
-                    table.restore(user, restored, session.pause_reason);
-                    table.linked_mut().restore_note(user, restored.queue, session.note.clone());
-                    self.restored.sessions += 1;
-                }
-                None => self.restored.gone += 1,
+            let restored = user.and_then(|_| session.restored(&organization, self.now, self.last_commit));
+            let now = user.zip(restored).and_then(|(user, restored)| {
+                let number = &organization.directory.queue(restored.queue)?.number;
+                Some(MemberKey::new(number, user.extension()))
+            });
+            // Version 2 did not save the names: they are those of today.
+            let before = (!session.number.is_empty()).then(|| MemberKey::new(session.number, saved.extension));
+            let is_renamed = before.is_some() && before != now;
+            if let Some((user, restored)) = user.map(User::id).zip(restored) {
+                let origin = if is_renamed { Origin::Elsewhere } else { restored.origin };
+                table.restore(user, LoginSession { origin, ..restored }, session.pause_reason);
+                let note = if is_renamed { MemberNote::default() } else { session.note.clone() };
+                table.linked_mut().restore_note(user, restored.queue, note);
+                self.restored.sessions += 1;
+            } else {
+                self.restored.gone += 1;
             }
+            if let Some(before) = before.filter(|_| is_renamed) {
+                table.linked_mut().leave(saved.user, before);
+            }
+            is_outdated |= is_renamed || now.is_none();
         }
+        is_outdated |= table.linked().leaving_of(saved.user) != saved.leaving;
         // After the clock was set back, the end of a lease on disk is later than the end that is meant.
         let clock_was_set_back = self.now.wall < self.last_commit;
         let has_lease = saved.sessions.iter().any(|session| session.ends.is_some());
-        if self.restored.gone != gone_before || (clock_was_set_back && has_lease) {
-            self.outdated.extend(record_of(&table, user));
+        if is_outdated || (clock_was_set_back && has_lease) {
+            let record = user.map(User::id).and_then(|user| record_of(&table, user));
+            let key = key_of(saved.organization, saved.user);
+            self.outdated.extend(record.or_else(|| record_without_sessions(&table, &key)));
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The state of the gate, shared with the writer's thread, and how a change enters the commit queue.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 
@@ -63,7 +64,12 @@ pub(crate) struct GateState {
     pub(super) audited_errors: ErrorQuota,
     /// Supervisions that a reload ended since the start.
     pub(crate) supervisions_revoked: AtomicU64,
+    /// The names of the links of each organization that has one; empty until [`crate::gate::Gate::set_links`].
+    pub(super) links: OnceLock<LinkNames>,
 }
+
+/// The names of the links to PBXs, by organization.
+pub type LinkNames = BTreeMap<Box<str>, Vec<Box<str>>>;
 
 impl GateState {
     pub(super) fn new(has_store: bool, audit: Option<AuditBuffer>) -> Self {
@@ -80,7 +86,14 @@ impl GateState {
             once: OnceTables::default(),
             audited_errors: ErrorQuota::new(AUDITED_ERRORS),
             supervisions_revoked: AtomicU64::new(0),
+            links: OnceLock::new(),
         }
+    }
+
+    /// The names of the links of an organization.
+    pub(super) fn links_of(&self, organization: Option<&Arc<Organization>>) -> &[Box<str>] {
+        let links = organization.zip(self.links.get()).and_then(|(organization, links)| links.get(&organization.name));
+        links.map_or(&[], Vec::as_slice)
     }
 
     /// What makes the records of the audit log.

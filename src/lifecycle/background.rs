@@ -1,6 +1,5 @@
-//! Tasks that run whether or not a question comes: AMI links, self test, lease sweep, metrics upkeep.
+//! Tasks that run whether or not a question comes: links to PBXs, self test, lease sweep, metrics upkeep.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
 use crate::limits::{LOG_PEER_INTERVAL, METRICS_UPKEEP_INTERVAL};
-use crate::links::ami::{LoginLookup, follow};
+use crate::links::beliefs::LinkHost;
 use crate::observe::log::LeftOut;
 use crate::server::{TaskGroup, self_test};
 use crate::sidecar::Sidecar;
@@ -20,13 +19,8 @@ const LEASE_SWEEP_INTERVAL: Duration = Duration::from_millis(250);
 /// Spawns all of them; the receiver has the uptime of the last self test that succeeded, in milliseconds.
 pub(super) fn spawn(sidecar: &Arc<Sidecar>, background: &TaskGroup) -> watch::Receiver<u64> {
     let TaskGroup { stop, tasks } = background;
-    let logins: Arc<dyn LoginLookup> = Arc::<Sidecar>::clone(sidecar);
-    sidecar.asterisks.serve(&logins, tasks, stop);
-    let linked: BTreeSet<&str> = sidecar.settings.asterisk_ami.iter().map(|link| &*link.organization).collect();
-    for organization in linked {
-        let (gate, links) = (Arc::clone(&sidecar.gate), Arc::clone(&sidecar.asterisks));
-        tasks.spawn(follow::follow(gate, links, organization.into(), stop.clone()));
-    }
+    let host: Arc<dyn LinkHost> = Arc::<Sidecar>::clone(sidecar);
+    sidecar.links.serve(&host, tasks, stop);
     // Once before the start is announced, so that `/readyz` succeeds from the announcement on.
     self_test::run_once(sidecar, 0);
     let (succeeded, self_tested) = watch::channel(0);

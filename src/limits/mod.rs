@@ -278,6 +278,26 @@ limits! {
     LINK_QUERY_PAUSE: Duration = Duration::from_millis(20);
     /// Members that ended sessions of one user left behind; beyond this the oldest is forgotten.
     LEAVING_PER_USER_MAX: usize = QUEUES_PER_USER_MAX;
+    /// Changes of members that wait for the slowest link of an organization; beyond this the link polls everything.
+    LINK_CHANGES_WAITING_MAX: usize = 4_096;
+    /// Time from a change of a session until a link looks at its member: the PBX that asked makes the change itself.
+    LINK_CHANGE_PAUSE: Duration = Duration::from_millis(300);
+    /// Pause between two attempts of a link at an action that the PBX refused.
+    LINK_RETRY_PAUSE: Duration = Duration::from_secs(10);
+    /// Commands of operators that wait for one link.
+    LINK_COMMANDS_WAITING_MAX: usize = 4;
+    /// Refused actions of a link that are kept for operators.
+    LINK_REFUSALS_MAX: usize = 16;
+    /// The name of a link, and a name in `agents_file` or `queues_file`.
+    LINK_NAME_BYTES_MAX: usize = 128;
+    /// Rows of `agents_file` or `queues_file`.
+    LINK_NAME_TABLE_ROWS_MAX: usize = 1_000_000;
+    /// `agents_file` or `queues_file`.
+    LINK_NAME_TABLE_BYTES_MAX: u64 = 128 * 1024 * 1024;
+    /// The longest `poll_interval_seconds`.
+    LINK_POLL_SECONDS_MAX: u64 = 3_600;
+    /// The largest `undo_max_per_minute`.
+    UNDO_PER_MINUTE_LIMIT: u32 = 100_000;
     /// Hints of a PBX that wait for one link; beyond this the link polls everything.
     LINK_HINTS_WAITING_MAX: usize = 4_096;
     /// Elements of one list of a PBX.

@@ -49,6 +49,20 @@ pub enum MemberAction {
     SetPause(bool),
 }
 
+impl MemberAction {
+    /// The name of the action for operators and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Remove => "remove",
+            Self::PauseFixed => "pause_fixed",
+            Self::Add { .. } => "add",
+            Self::SetPause(true) => "pause",
+            Self::SetPause(false) => "resume",
+        }
+    }
+}
+
 /// The answer of a PBX to an action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ActionOutcome {

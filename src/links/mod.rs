@@ -1,11 +1,170 @@
-//! Connections from queuewarden to PBXs, which make the PBX agree with the login sessions that queuewarden holds.
+//! Connections from queuewarden to PBXs, which make login sessions and queue members the same (TRUTH 2).
 //!
-//! Each protocol has a folder of its own. A link reads the [`crate::gate`] and never decides; the server starts it.
+//! A PBX has no veto: any program with an account at the PBX can add a member that no login session has, and what was
+//! decided may not have happened. A link sees what the PBX has and puts right what is wrong, as far as its mode goes.
+//!
+//! | File | What it does |
+//! |---|---|
+//! | `task` | one link: connects, works until the connection breaks, and connects again |
+//! | [`work`] | the work on one open connection: poll, hints, changes, commands |
+//! | [`members`] | pure: the member of the PBX against the session, and the step that makes both the same |
+//! | [`supervisions`] | pure: who listens against who may |
+//! | [`beliefs`] | the login sessions in the gate, as a link sees and changes them |
+//! | [`sightings`] | what the other links of the organization have seen |
+//! | [`connection`] | what a link needs of a connection, whatever its protocol |
+//! | [`ami`], [`esl`] | the protocols of Asterisk and FreeSWITCH |
+//! | [`names`] | extensions and queue numbers to names at the PBX, and back |
+//! | [`status`], [`row`], [`command`] | what operators see and ask |
+//!
+//! A link reads the [`crate::gate`] and never decides; the sidecar starts it.
 
 pub mod ami;
+pub mod beliefs;
+pub mod command;
 pub mod connection;
 pub mod esl;
 pub mod members;
 pub mod names;
+pub mod row;
+pub mod sightings;
+pub mod status;
 pub mod supervisions;
+mod task;
 pub mod work;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::asterisk::AmiSettings;
+use crate::config::links::LinkTerms;
+use crate::config::process::Secret;
+use crate::gate::LinkNames;
+use crate::limits::LINK_COMMANDS_WAITING_MAX;
+use crate::links::beliefs::LinkHost;
+use crate::links::command::{LinkCommand, Planned, PollKind};
+use crate::links::sightings::Sightings;
+use crate::links::status::LinkStatus;
+use crate::observe::ami::AmiMetrics;
+use crate::observe::metrics::Metrics;
+
+/// One link: what is configured, and what other tasks share with its task.
+#[derive(Debug)]
+pub struct Link {
+    settings: AmiSettings,
+    /// What it has seen and done.
+    pub status: LinkStatus,
+    /// The secret; a reload may replace it, and the next login uses the new one.
+    secret: ArcSwap<Secret>,
+    sightings: Arc<Sightings>,
+    commands: mpsc::Sender<LinkCommand>,
+    /// Taken by the task.
+    received: Mutex<Option<mpsc::Receiver<LinkCommand>>>,
+    ami: AmiMetrics,
+}
+
+impl Link {
+    /// What is configured, whatever the protocol.
+    #[must_use]
+    pub const fn terms(&self) -> &LinkTerms {
+        &self.settings.link
+    }
+
+    /// The kind of the PBX and its address.
+    #[must_use]
+    pub fn peer(&self) -> (&'static str, String) {
+        ("asterisk", self.settings.address.to_string())
+    }
+
+    /// Lets the link poll now. Returns the steps that the poll found. `None`: the link is down, or works on other
+    /// commands.
+    pub async fn command(&self, kind: PollKind) -> Option<Vec<Planned>> {
+        if !self.status.state().is_up {
+            return None;
+        }
+        let (reply, answer) = oneshot::channel();
+        self.commands.try_send(LinkCommand { kind, reply }).ok()?;
+        answer.await.ok()
+    }
+}
+
+/// All links of the process.
+#[derive(Debug)]
+pub struct Links {
+    links: Vec<Arc<Link>>,
+}
+
+impl Links {
+    /// Prepares one link per entry of the configuration; [`Links::serve`] opens them.
+    #[must_use]
+    pub fn new(asterisks: &[AmiSettings], metrics: &Metrics) -> Self {
+        metrics.ami().configured(asterisks.len());
+        let mut by_organization: BTreeMap<&str, Vec<Box<str>>> = BTreeMap::new();
+        for settings in asterisks {
+            by_organization.entry(&settings.link.organization).or_default().push(settings.link.name.clone());
+        }
+        let sightings: BTreeMap<&str, Arc<Sightings>> =
+            by_organization.into_iter().map(|(name, links)| (name, Arc::new(Sightings::new(links)))).collect();
+        let link = |settings: &AmiSettings| {
+            let terms = &settings.link;
+            let (commands, received) = mpsc::channel(LINK_COMMANDS_WAITING_MAX);
+            Arc::new(Link {
+                settings: settings.clone(),
+                status: LinkStatus::new(&terms.name, metrics.link(&terms.name), Some(metrics.ami().clone())),
+                secret: ArcSwap::from_pointee(settings.secret.clone()),
+                sightings: sightings
+                    .get(&*terms.organization)
+                    .map_or_else(|| Arc::new(Sightings::new(vec![])), Arc::clone),
+                commands,
+                received: Mutex::new(Some(received)),
+                ami: metrics.ami().clone(),
+            })
+        };
+        Self { links: asterisks.iter().map(link).collect() }
+    }
+
+    /// The names of the links, by organization.
+    #[must_use]
+    pub fn names(&self) -> LinkNames {
+        let mut names = LinkNames::new();
+        for link in &self.links {
+            names.entry(link.terms().organization.clone()).or_default().push(link.terms().name.clone());
+        }
+        names
+    }
+
+    /// All links, in the order of the configuration.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Link>> {
+        self.links.iter()
+    }
+
+    /// The link with this name.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<&Arc<Link>> {
+        self.links.iter().find(|link| *link.terms().name == *name)
+    }
+
+    /// Starts a task for every link, which keeps its connection open until `stop`.
+    pub fn serve(&self, host: &Arc<dyn LinkHost>, tasks: &TaskTracker, stop: &CancellationToken) {
+        for link in &self.links {
+            let received = link.received.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(received) = received {
+                let task = task::LinkTask { link: Arc::clone(link), host: Arc::clone(host), commands: received };
+                tasks.spawn(task.serve(stop.clone()));
+            }
+        }
+    }
+
+    /// Takes over the secrets of a reloaded configuration. Each applies from the next login on.
+    pub fn set_secrets(&self, asterisks: &[AmiSettings]) {
+        for link in &self.links {
+            if let Some(new) = asterisks.iter().find(|new| new.is_same_link(&link.settings)) {
+                link.secret.store(Arc::new(new.secret.clone()));
+            }
+        }
+    }
+}

@@ -2,22 +2,27 @@
 //! far as its mode goes.
 //!
 //! After the connection is there, members of ended sessions are removed first. Then the link polls every queue, and
-//! from then on every [`LinkSettings::poll_interval`]. Between two polls a hint of the PBX or a change of the sessions
-//! makes the link look at one member. A hint never decides anything.
+//! from then on every `poll_interval_seconds`. Between two polls a hint of the PBX or a change of the sessions makes
+//! the link look at one member. A hint never decides anything.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
+use crate::config::links::{LinkTerms, MembersMode};
 use crate::limits::{
-    LINK_PING_INTERVAL, LINK_QUERY_PAUSE, MEMBER_CHANGE_PENDING_MAX, MEMBER_STEPS_MAX, MEMBER_UNCONFIRMED_MAX,
+    LINK_CHANGE_PAUSE, LINK_PING_INTERVAL, LINK_QUERY_PAUSE, LINK_RETRY_PAUSE, MEMBER_CHANGE_PENDING_MAX,
+    MEMBER_STEPS_MAX, MEMBER_UNCONFIRMED_MAX,
 };
+use crate::links::command::{LinkCommand, Planned, PollKind};
 use crate::links::connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection};
-use crate::links::members::bounds::{UndoBounds, UndoRate, UndoShare};
-use crate::links::members::judge::{Circumstances, MemberJudgement, MemberState, MembersMode, Step, judge};
+use crate::links::members::bounds::{UndoRate, UndoShare};
+use crate::links::members::judge::{Circumstances, MemberJudgement, Step, judge};
 use crate::links::members::pass::{PolledQueue, QueuePass, is_bounded, pass};
 use crate::links::members::{Belief, MemberKey, PbxStart};
+use crate::links::status::{LinkStatus, PollReport};
 use crate::telephony::UnixMillis;
 
 /// What the sidecar knows of one member, and may do.
@@ -36,45 +41,26 @@ pub struct MemberBelief {
 }
 
 /// The login sessions as a link sees and changes them. The sidecar implements it; tests have their own.
-pub trait Beliefs: Send + Sync {
+pub trait Beliefs: Send {
     /// The numbers of the organization's queues.
     fn queues(&self) -> Vec<Box<str>>;
     /// The sessions of a queue, and the ended ones whose members this link has not seen gone.
-    fn of_queue(&self, queue: &str) -> BTreeMap<Box<str>, Belief>;
+    fn of_queue(&mut self, queue: &str) -> BTreeMap<Box<str>, Belief>;
     /// The members of ended sessions that this link has not seen gone.
     fn leaving(&self) -> Vec<MemberKey>;
     /// One member.
-    fn of(&self, key: &MemberKey) -> MemberBelief;
-    /// Takes note of a step that concerns the sessions.
-    fn note(&self, key: &MemberKey, step: &Step);
+    fn of(&mut self, key: &MemberKey) -> MemberBelief;
+    /// Takes note of a step that concerns the sessions. Returns whether the sessions took it.
+    fn note(&self, key: &MemberKey, step: &Step) -> bool;
+    /// Tells the other links of the organization which members a queue of this PBX has. `None`: it lacks the queue.
+    fn saw_queue(&self, queue: &str, members: Option<&PolledQueue>);
+    /// Tells the other links whether this PBX has the member.
+    fn saw_member(&self, key: &MemberKey, is_there: bool);
     /// Waits for the next change of a session. `None`: changes were missed, so any session may have changed.
+    /// Cancel-safe.
     fn changed(&mut self) -> impl Future<Output = Option<MemberKey>> + Send;
     /// The time.
     fn now(&self) -> UnixMillis;
-}
-
-/// What is configured for one link.
-#[derive(Clone, Debug)]
-pub struct LinkSettings {
-    /// The name of the link.
-    pub name: Box<str>,
-    /// How far the link goes with members.
-    pub members: MembersMode,
-    /// Whether foreign members become sessions if their users may log in.
-    pub adopts: bool,
-    /// The time between two polls.
-    pub poll_interval: Duration,
-    /// The bounds on what the link takes away.
-    pub bounds: UndoBounds,
-}
-
-/// What the last complete poll found, for the commands and the metrics.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PollReport {
-    /// What the pass over each queue found; a queue that the PBX lacks has no entry.
-    pub queues: BTreeMap<Box<str>, QueuePass>,
-    /// The names of members that the link cannot read, in all queues.
-    pub unparsed: BTreeSet<Box<str>>,
 }
 
 /// The work on one connection.
@@ -82,7 +68,8 @@ pub struct PollReport {
 pub struct LinkWork<'a, C, B> {
     connection: C,
     beliefs: B,
-    settings: &'a LinkSettings,
+    terms: &'a LinkTerms,
+    status: &'a LinkStatus,
     /// When the PBX started. `None`: the account may not ask.
     start: Option<PbxStart>,
     /// Whether a poll has been completed on this connection: before that only endings are carried out.
@@ -91,17 +78,31 @@ pub struct LinkWork<'a, C, B> {
     shares: BTreeMap<Box<str>, UndoShare>,
     /// The members to look at again, and when.
     due: BTreeMap<MemberKey, Instant>,
+    /// The members whose steps wait for the rate.
+    delayed: BTreeSet<MemberKey>,
     /// The last complete poll.
     report: PollReport,
+    /// What the poll that is under way is for.
+    kind: PollKind,
 }
 
 impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
     /// Work on a connection that is logged in.
-    pub fn new(connection: C, beliefs: B, settings: &'a LinkSettings) -> Self {
-        let (shares, due) = (BTreeMap::new(), BTreeMap::new());
-        let report = PollReport { queues: BTreeMap::new(), unparsed: BTreeSet::new() };
-        let rate = UndoRate::new();
-        Self { connection, beliefs, settings, start: None, has_polled: false, rate, shares, due, report }
+    pub fn new(connection: C, beliefs: B, terms: &'a LinkTerms, status: &'a LinkStatus) -> Self {
+        Self {
+            connection,
+            beliefs,
+            terms,
+            status,
+            start: None,
+            has_polled: false,
+            rate: UndoRate::new(),
+            shares: BTreeMap::new(),
+            due: BTreeMap::new(),
+            delayed: BTreeSet::new(),
+            report: PollReport::default(),
+            kind: PollKind::Regular,
+        }
     }
 
     /// Works until the connection breaks.
@@ -109,29 +110,32 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
     /// # Errors
     ///
     /// Always: why the connection broke.
-    pub async fn run(&mut self) -> Result<std::convert::Infallible, LinkError> {
+    pub async fn run(
+        &mut self,
+        commands: &mut mpsc::Receiver<LinkCommand>,
+    ) -> Result<std::convert::Infallible, LinkError> {
         self.start = self.connection.start().await?;
-        for key in self.beliefs.leaving() {
-            self.settle(&key).await?;
-        }
+        self.status.connected(self.start.is_some());
+        self.settle_leaving().await?;
         let mut poll_at = Instant::now();
         let mut ping_at = poll_at + LINK_PING_INTERVAL;
         loop {
-            if self.settings.members != MembersMode::Off && Instant::now() >= poll_at {
-                self.poll().await?;
-                poll_at = Instant::now() + self.settings.poll_interval;
+            if Instant::now() >= poll_at {
+                self.poll(PollKind::Regular).await?;
+                poll_at = Instant::now() + self.terms.poll_interval;
             }
             if Instant::now() >= ping_at {
                 self.connection.ping().await?;
                 ping_at = Instant::now() + LINK_PING_INTERVAL;
             }
-            let now = Instant::now();
-            if let Some(key) = self.due.iter().find(|(_, at)| **at <= now).map(|(key, _)| key.clone()) {
-                self.due.remove(&key);
+            if let Some(key) = self.next_due() {
                 self.settle(&key).await?;
                 continue;
             }
-            let wake_at = self.due.values().copied().chain([poll_at, ping_at]).min().unwrap_or(ping_at);
+            let rate_at =
+                self.rate.next_free(self.terms.bounds, self.beliefs.now()).filter(|_| !self.delayed.is_empty());
+            let rate_at = rate_at.map(|pause| Instant::now() + pause);
+            let wake_at = self.due.values().copied().chain([poll_at, ping_at]).chain(rate_at).min().unwrap_or(ping_at);
             tokio::select! {
                 hint = self.connection.hint() => match hint? {
                     Hint::Member(key) => self.look_at(key, Duration::ZERO),
@@ -140,12 +144,29 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
                     Hint::Listeners | Hint::CallBegan { .. } | Hint::CallEnded(_) => {}
                 },
                 changed = self.beliefs.changed() => match changed {
-                    Some(key) => self.look_at(key, Duration::ZERO),
+                    // The PBX that asked is about to make the same change itself.
+                    Some(key) => self.look_at(key, LINK_CHANGE_PAUSE),
                     None => poll_at = Instant::now(),
                 },
+                Some(command) = commands.recv() => {
+                    let planned = self.poll(command.kind).await?;
+                    // The operator may have given up.
+                    command.reply.send(planned).ok();
+                }
                 () = sleep_until(wake_at) => {}
             }
         }
+    }
+
+    /// The next member to look at: one whose time has come, or whose step waited for the rate.
+    fn next_due(&mut self) -> Option<MemberKey> {
+        let now = Instant::now();
+        if let Some(key) = self.due.iter().find(|(_, at)| **at <= now).map(|(key, _)| key.clone()) {
+            self.due.remove(&key);
+            return Some(key);
+        }
+        let has_room = self.rate.next_free(self.terms.bounds, self.beliefs.now()).is_none();
+        if has_room { self.delayed.pop_first() } else { None }
     }
 
     /// Looks at the member after this time, or earlier if that was planned.
@@ -155,45 +176,85 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         *due = (*due).min(at);
     }
 
-    /// Asks for every queue, judges all members, and carries the steps out.
-    async fn poll(&mut self) -> Result<(), LinkError> {
-        self.start = self.connection.start().await?;
-        self.connection.begin_poll().await?;
-        let mut report = PollReport::default();
-        let mut steps = vec![];
-        for queue in self.beliefs.queues() {
-            let polled = self.connection.queue(&queue).await?;
-            if let Some(polled) = polled {
-                self.shares.remove(&queue);
-                let found = self.pass(&queue, &polled);
-                let key = |extension: &Box<str>| MemberKey { queue: queue.clone(), extension: extension.clone() };
-                steps.extend(found.steps.iter().map(|(extension, _)| key(extension)));
-                report.unparsed.extend(polled.unparsed);
-                report.queues.insert(queue, found);
-            }
-            tokio::time::sleep(LINK_QUERY_PAUSE).await;
-        }
-        self.report = report;
-        self.has_polled = true;
-        for key in steps {
+    /// Removes the members of ended sessions, in every mode.
+    async fn settle_leaving(&mut self) -> Result<(), LinkError> {
+        for key in self.beliefs.leaving() {
             self.settle(&key).await?;
         }
         Ok(())
     }
 
-    fn pass(&self, queue: &str, polled: &PolledQueue) -> QueuePass {
+    /// Asks for every queue, judges all members, and carries the steps out. Returns the steps that the poll found.
+    async fn poll(&mut self, kind: PollKind) -> Result<Vec<Planned>, LinkError> {
+        self.settle_leaving().await?;
+        if self.terms.members == MembersMode::Off {
+            return Ok(vec![]);
+        }
+        self.start = self.connection.start().await?;
+        self.connection.begin_poll().await?;
+        self.kind = kind;
+        let mut report = PollReport::default();
+        let (mut steps, mut planned) = (vec![], vec![]);
+        for queue in self.beliefs.queues() {
+            let polled = self.connection.queue(&queue).await?;
+            self.beliefs.saw_queue(&queue, polled.as_ref());
+            if let Some(polled) = polled {
+                self.shares.remove(&queue);
+                let found = self.pass(&queue, &polled);
+                for (extension, judgement) in &found.steps {
+                    let key = MemberKey::new(&queue, extension);
+                    planned.extend(Planned::of(&key, judgement));
+                    steps.push(key);
+                }
+                report.unparsed.extend(polled.unparsed.into_iter().map(|name| (queue.clone(), name)));
+                report.queues.insert(queue, found);
+            } else {
+                report.missing.insert(queue);
+            }
+            tokio::time::sleep(LINK_QUERY_PAUSE).await;
+        }
+        self.status.polled(&report, self.beliefs.now());
+        self.report = report;
+        self.has_polled = true;
+        if kind != PollKind::DryRun {
+            for key in steps {
+                self.settle(&key).await?;
+            }
+        }
+        self.kind = PollKind::Regular;
+        Ok(planned)
+    }
+
+    fn pass(&mut self, queue: &str, polled: &PolledQueue) -> QueuePass {
         let beliefs = self.beliefs.of_queue(queue);
-        let of = |extension: &str| self.beliefs.of(&MemberKey { queue: queue.into(), extension: extension.into() });
-        let circumstances = |extension: &str| self.circumstances(&of(extension));
-        pass(polled, &beliefs, circumstances, self.settings.bounds, UndoShare::default(), false)
+        let mut known = BTreeMap::new();
+        for extension in polled.members.keys().chain(beliefs.keys()) {
+            if !known.contains_key(extension) {
+                known.insert(extension.clone(), self.beliefs.of(&MemberKey::new(queue, extension)));
+            }
+        }
+        let beliefs = known.iter().map(|(extension, known)| (extension.clone(), known.belief.clone())).collect();
+        let circumstances = |extension: &str| {
+            known.get(extension).map_or(self.circumstances_of_nobody(), |known| self.circumstances(known))
+        };
+        let resumed = self.kind == PollKind::Resume;
+        pass(polled, &beliefs, circumstances, self.terms.bounds, UndoShare::default(), resumed)
+    }
+
+    fn circumstances_of_nobody(&self) -> Circumstances<'_> {
+        let (may_log_in, is_changing, is_absent_elsewhere, adds) = (false, true, false, false);
+        let belief = Belief::Nothing;
+        self.circumstances(&MemberBelief { belief, may_log_in, is_changing, is_absent_elsewhere, adds })
     }
 
     fn circumstances(&self, known: &MemberBelief) -> Circumstances<'_> {
+        let is_adopting = self.kind == PollKind::Adopt;
         Circumstances {
-            link: &self.settings.name,
+            link: &self.terms.name,
             start: self.start.as_ref(),
-            mode: self.settings.members,
-            adopts: self.settings.adopts,
+            mode: self.terms.members,
+            adopts: self.terms.adopts || is_adopting,
+            adopts_in_any_mode: is_adopting,
             may_log_in: known.may_log_in,
             is_changing: known.is_changing,
             adds: known.adds,
@@ -206,6 +267,7 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
     async fn settle(&mut self, key: &MemberKey) -> Result<(), LinkError> {
         for _ in 0..MEMBER_STEPS_MAX {
             let member = self.connection.member(key).await?;
+            self.beliefs.saw_member(key, member.is_some());
             let known = self.beliefs.of(key);
             let judgement = judge(member.as_ref(), &known.belief, &self.circumstances(&known));
             self.plan_next_look(key, &known);
@@ -240,14 +302,18 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         }
         let share = self.shares.entry(key.queue.clone()).or_default();
         let pass = self.report.queues.get(&key.queue);
-        let members = pass.map_or(0, |pass| pass.counts.values().sum());
-        let is_admitted = pass.is_none_or(|pass| pass.stopped == 0)
-            && share.admits(self.settings.bounds, 1, members, members)
-            && self.rate.take(self.settings.bounds, self.beliefs.now());
-        if is_admitted {
-            share.carried_out += 1;
+        let size = pass.map_or(0, QueuePass::size);
+        let resumed = self.kind == PollKind::Resume;
+        if !resumed && (pass.is_some_and(|pass| pass.stopped > 0) || !share.admits(self.terms.bounds, 1, size, size)) {
+            self.status.stopped(&key.queue);
+            return false;
         }
-        is_admitted
+        if !self.rate.take(self.terms.bounds, self.beliefs.now()) {
+            self.delayed.insert(key.clone());
+            return false;
+        }
+        share.carried_out += 1;
+        true
     }
 
     /// Carries out one step. Returns whether the member is to be looked at again at once.
@@ -262,18 +328,20 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             | Step::NoteGone
             | Step::BelievePause(_)
             | Step::End(_)
-            | Step::Adopt => {
-                self.beliefs.note(key, step);
-                return Ok(true);
+            | Step::Adopt { .. } => {
+                let is_taken = self.beliefs.note(key, step);
+                if is_taken {
+                    self.status.noted(key, step);
+                }
+                return Ok(is_taken);
             }
         };
         let outcome = self.connection.change(key, action).await?;
-        Ok(matches!(outcome, ActionOutcome::Done | ActionOutcome::Unchanged))
-    }
-
-    /// The number of members in a state, at the last complete poll.
-    #[must_use]
-    pub fn count(&self, state: MemberState) -> usize {
-        self.report.queues.values().filter_map(|pass| pass.counts.get(&state)).sum()
+        self.status.acted(key, action, outcome);
+        let is_done = matches!(outcome, ActionOutcome::Done | ActionOutcome::Unchanged);
+        if !is_done {
+            self.look_at(key.clone(), LINK_RETRY_PAUSE);
+        }
+        Ok(is_done)
     }
 }

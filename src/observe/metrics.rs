@@ -15,6 +15,7 @@ use crate::audit::buffer::Skipped;
 use crate::decision::{ActionLabel, AllowReason, DenyReason, ErrorReason, Reason};
 use crate::dialect::DialectLabel;
 use crate::observe::ami::AmiMetrics;
+use crate::observe::links::LinkMetrics;
 use crate::observe::log::LeftOut;
 use crate::observe::names::{self, MetricName};
 use crate::observe::reachable::{Pair, pairs_of, pairs_of_any_policy};
@@ -199,6 +200,12 @@ impl Metrics {
     #[must_use]
     pub fn dialect(&self, label: DialectLabel) -> Option<&DialectMetrics> {
         self.dialects.get(label as usize)
+    }
+
+    /// The metrics of the link with this name, created at the first call.
+    #[must_use]
+    pub fn link(&self, name: &str) -> LinkMetrics {
+        metrics::with_local_recorder(&self.recorder, || LinkMetrics::new(name))
     }
 
     /// The metrics of the links to Asterisks.

@@ -4,6 +4,7 @@
 //! the start.
 
 pub mod ami;
+pub mod links;
 pub mod log;
 pub mod metrics;
 pub mod names;

@@ -65,6 +65,11 @@ metric_names! {
         "Lines that were left out of the log: stderr was not read in time, or the quota for errors or decisions was used up.";
     EVAPI_LINKS = "evapi_links":
         "Kamailios of `[connect] evapi`; `connections` of the dialect `evapi` is the number that is connected.";
+    LINK_UP = "link_up": "Whether the link to a PBX is logged in.";
+    LINK_MEMBERS = "link_members": "Queue members and login sessions at the last complete poll of the link, by state.";
+    LINK_ACTIONS = "link_actions_total": "What the link changed at the PBX or in the login sessions, by action.";
+    LINK_LAST_POLL = "link_last_poll_timestamp_seconds": "End of the last complete poll of the link; 0 before the first.";
+    LINK_STOPPED = "link_stopped": "Whether the share bound stops the link in a queue, until `queuewarden links resume`.";
     AMI_LINKS = "ami_links": "Links to Asterisk that are configured.";
     AMI_LINKS_UP = "ami_links_up": "Links to Asterisk that are logged in.";
     AMI_REMOVALS = "ami_removals_total": "Queue members in Asterisk whose login session ended, by outcome.";

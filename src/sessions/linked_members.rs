@@ -4,28 +4,51 @@
 //! A login session is between a user and a queue; its member is at a PBX, under names. A session may end because its
 //! user or queue is removed, so the members that are left behind are kept by name.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use foldhash::fast::FixedState;
 use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast;
 
-use crate::limits::LEAVING_PER_USER_MAX;
-use crate::telephony::{QueueId, UserId};
+use crate::limits::{LEAVING_PER_USER_MAX, LINK_CHANGES_WAITING_MAX};
+use crate::telephony::{LoginSession, Origin, QueueId, UnixMillis, UserId};
+
+/// One user as a member of one queue, by the names of the organization.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MemberKey {
+    /// The number of the queue.
+    pub queue: Box<str>,
+    /// The extension of the user.
+    pub extension: Box<str>,
+}
+
+impl MemberKey {
+    /// Copies both names.
+    #[must_use]
+    pub fn new(queue: &str, extension: &str) -> Self {
+        Self { queue: queue.into(), extension: extension.into() }
+    }
+}
+
+/// Identifies the time at which a PBX started: the same until the PBX starts again. Asterisk: date and time of
+/// `CoreStatus`; FreeSWITCH: `Core-UUID`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PbxStart(pub Box<str>);
 
 /// The link that has seen the member of a login session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MemberConfirmation {
+pub struct Confirmation {
     /// The name of the link.
     pub link: Box<str>,
     /// The start of the PBX at that time. `None`: the link has no right to ask for it.
-    pub start: Option<Box<str>>,
+    pub start: Option<PbxStart>,
 }
 
 /// What is known of the member of a login session.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberNote {
     /// The link that has seen the member. `None`: none has.
-    pub confirmed: Option<MemberConfirmation>,
+    pub confirmed: Option<Confirmation>,
     /// Whether the member was seen with the pause of the session since the session was paused or resumed.
     pub is_pause_seen: bool,
     /// The penalty that the member was last seen with; 0 before.
@@ -43,38 +66,89 @@ pub struct LeavingMember {
     pub waits_for: Vec<Box<str>>,
 }
 
+/// A login session as a link sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BelievedSession {
+    /// When the session began.
+    pub since: UnixMillis,
+    /// Who makes the member.
+    pub origin: Origin,
+    /// The link that has seen the member. `None`: none has, or that link is no longer configured.
+    pub confirmed: Option<Confirmation>,
+    /// Whether the session is paused.
+    pub paused: bool,
+    /// Whether the member was seen with this pause since the session was paused or resumed.
+    pub is_pause_seen: bool,
+    /// The penalty that the member was last seen with; 0 before.
+    pub penalty: u32,
+}
+
+/// What the sidecar knows of a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Belief {
+    /// The user is logged in to the queue.
+    Session(BelievedSession),
+    /// The login session ended, and this link has not seen that the member is gone.
+    Leaving,
+    /// The user is not logged in.
+    Nothing,
+}
+
 /// What the links of one organization know.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub struct LinkedMembers {
+    /// The name of the organization.
+    organization: Box<str>,
     /// The names of the organization's links. Without any, nothing is noted.
     links: Box<[Box<str>]>,
     notes: HashMap<(UserId, QueueId), MemberNote, FixedState>,
+    /// The users who are logged in to each queue.
+    users_in: HashMap<QueueId, BTreeSet<UserId>, FixedState>,
     /// By the id of the user, as the configuration has it.
     leaving: BTreeMap<Box<str>, Vec<LeavingMember>>,
+    /// The same by name at the PBX, each with the id of its user.
+    leaving_by_name: BTreeSet<(MemberKey, Box<str>)>,
+    /// Tells the links which member to look at.
+    changes: broadcast::Sender<MemberKey>,
+}
+
+impl Default for LinkedMembers {
+    fn default() -> Self {
+        Self {
+            organization: Box::default(),
+            links: Box::default(),
+            notes: HashMap::default(),
+            users_in: HashMap::default(),
+            leaving: BTreeMap::new(),
+            leaving_by_name: BTreeSet::new(),
+            // A channel of one place costs nothing; an organization with links gets a real one.
+            changes: broadcast::Sender::new(1),
+        }
+    }
 }
 
 impl LinkedMembers {
-    /// Takes over the names of the organization's links. Members that only links of before wait for are forgotten.
-    /// Returns the ids of the users whose records are out of date.
-    pub fn set_links(&mut self, links: &[Box<str>]) -> Vec<Box<str>> {
-        self.links = links.into();
-        let mut outdated = vec![];
-        self.leaving.retain(|user, members| {
-            let before: usize = members.iter().map(|member| member.waits_for.len()).sum();
-            members.iter_mut().for_each(|member| member.waits_for.retain(|link| links.contains(link)));
-            members.retain(|member| !member.waits_for.is_empty());
-            if members.iter().map(|member| member.waits_for.len()).sum::<usize>() != before {
-                outdated.push(user.clone());
+    /// Takes over the names of the organization's links, before its first session begins. What is known of another
+    /// organization is forgotten.
+    pub fn set_links(&mut self, organization: &str, links: &[Box<str>]) {
+        if *self.organization != *organization {
+            *self = Self { organization: organization.into(), links: links.into(), ..Self::default() };
+            if self.is_linked() {
+                self.changes = broadcast::Sender::new(LINK_CHANGES_WAITING_MAX);
             }
-            !members.is_empty()
-        });
-        outdated
+        }
     }
 
     /// Whether the organization has links.
     #[must_use]
-    pub fn is_linked(&self) -> bool {
+    pub const fn is_linked(&self) -> bool {
         !self.links.is_empty()
+    }
+
+    /// Receives the member of every session that begins, ends, or is paused or resumed.
+    #[must_use]
+    pub fn watch(&self) -> broadcast::Receiver<MemberKey> {
+        self.changes.subscribe()
     }
 
     /// The note of a session. `None`: nothing is known of its member.
@@ -83,9 +157,32 @@ impl LinkedMembers {
         self.notes.get(&(user, queue))
     }
 
-    /// The note of a session, to be changed.
-    pub fn note_mut(&mut self, user: UserId, queue: QueueId) -> &mut MemberNote {
-        self.notes.entry((user, queue)).or_default()
+    /// Changes the note of a session. Returns whether it is another one now.
+    pub fn change_note(&mut self, user: UserId, queue: QueueId, change: impl FnOnce(&mut MemberNote)) -> bool {
+        let note = self.notes.entry((user, queue)).or_default();
+        let before = note.clone();
+        change(note);
+        *note != before
+    }
+
+    /// The session as a link sees it.
+    #[must_use]
+    pub fn believed(&self, user: UserId, session: &LoginSession) -> BelievedSession {
+        let note = self.note(user, session.queue);
+        let confirmed = note.and_then(|note| note.confirmed.clone());
+        BelievedSession {
+            since: UnixMillis(session.since.0.saturating_mul(1_000)),
+            origin: session.origin,
+            confirmed: confirmed.filter(|confirmed| self.links.contains(&confirmed.link)),
+            paused: session.paused,
+            is_pause_seen: note.is_some_and(|note| note.is_pause_seen),
+            penalty: note.map_or(0, |note| note.penalty),
+        }
+    }
+
+    /// The users who are logged in to the queue.
+    pub fn users_in(&self, queue: QueueId) -> impl Iterator<Item = UserId> {
+        self.users_in.get(&queue).into_iter().flatten().copied()
     }
 
     /// Puts a saved note back.
@@ -95,10 +192,11 @@ impl LinkedMembers {
         }
     }
 
-    /// Puts saved members back that ended sessions left behind.
-    pub fn restore_leaving(&mut self, user: &str, members: Vec<LeavingMember>) {
-        if !members.is_empty() {
-            self.leaving.insert(user.into(), members);
+    /// Puts saved members back that ended sessions left behind. Links that are no longer configured are not waited for.
+    pub fn restore_leaving(&mut self, user: &str, members: &[LeavingMember]) {
+        for member in members {
+            let waits_for = member.waits_for.iter().filter(|link| self.links.contains(link)).cloned().collect();
+            self.insert_leaving(user, LeavingMember { waits_for, ..member.clone() });
         }
     }
 
@@ -108,102 +206,208 @@ impl LinkedMembers {
         self.leaving.get(user).map_or(&[], Vec::as_slice)
     }
 
-    /// All members that ended sessions left behind, each with the id of its user.
-    pub fn leaving(&self) -> impl Iterator<Item = (&str, &LeavingMember)> {
-        self.leaving.iter().flat_map(|(user, members)| members.iter().map(move |member| (&**user, member)))
+    /// The members that ended sessions left behind and that this link has not seen gone.
+    pub fn leaving_at(&self, link: &str) -> impl Iterator<Item = MemberKey> {
+        let members = self.leaving.values().flatten();
+        let waiting = members.filter(move |member| member.waits_for.iter().any(|name| **name == *link));
+        waiting.map(|member| MemberKey::new(&member.queue, &member.extension))
+    }
+
+    /// Whether an ended session left this member behind and this link has not seen it gone.
+    #[must_use]
+    pub fn is_leaving_at(&self, link: &str, key: &MemberKey) -> bool {
+        self.users_leaving(key).any(|user| {
+            self.leaving_of(user)
+                .iter()
+                .any(|member| is_of(member, key) && member.waits_for.iter().any(|name| **name == *link))
+        })
+    }
+
+    /// The extensions that ended sessions left behind in a queue.
+    pub fn leaving_in(&self, queue: &str) -> impl Iterator<Item = &str> {
+        let from = (MemberKey::new(queue, ""), Box::default());
+        let members = self.leaving_by_name.range(from..);
+        let queue: Box<str> = queue.into();
+        members.take_while(move |(key, _)| key.queue == queue).map(|(key, _)| &*key.extension)
     }
 
     /// A session began: its member stays.
-    pub fn begin(&mut self, user: &str, queue: &str) {
-        if let Some(members) = self.leaving.get_mut(user) {
-            members.retain(|member| *member.queue != *queue);
-            if members.is_empty() {
-                self.leaving.remove(user);
-            }
+    pub fn begin(&mut self, (user, id): (UserId, &str), queue: QueueId, key: MemberKey) {
+        if self.is_linked() {
+            self.users_in.entry(queue).or_default().insert(user);
+            self.remove_leaving(id, |member| is_of(member, &key));
+            self.tell(key);
         }
     }
 
     /// A session ended: its member is to go from every PBX.
-    pub fn end(&mut self, (user, id): (UserId, &str), (queue, number): (QueueId, &str), extension: &str) {
-        self.notes.remove(&(user, queue));
-        if self.links.is_empty() || id.is_empty() {
-            return;
+    pub fn end(&mut self, (user, id): (UserId, &str), queue: QueueId, key: MemberKey) {
+        if self.is_linked() {
+            self.notes.remove(&(user, queue));
+            if let Some(users) = self.users_in.get_mut(&queue) {
+                users.remove(&user);
+                if users.is_empty() {
+                    self.users_in.remove(&queue);
+                }
+            }
+            self.leave(id, key);
         }
-        let members = self.leaving.entry(id.into()).or_default();
-        members.retain(|member| *member.queue != *number);
-        if members.len() >= LEAVING_PER_USER_MAX {
-            members.remove(0);
+    }
+
+    /// A reload changed the names of the member of a session: the member under the names of before is to go, and a
+    /// link adds the one of now.
+    pub fn rename(&mut self, (user, id): (UserId, &str), queue: QueueId, before: MemberKey, now: MemberKey) {
+        if self.is_linked() {
+            self.notes.remove(&(user, queue));
+            self.leave(id, before);
+            self.tell(now);
         }
-        let waits_for = self.links.to_vec();
-        members.push(LeavingMember { queue: number.into(), extension: extension.into(), waits_for });
     }
 
     /// The pause of a session changed here: no PBX has it yet.
-    pub fn pause_changed(&mut self, user: UserId, queue: QueueId) {
+    pub fn pause_changed(&mut self, user: UserId, queue: QueueId, key: MemberKey) {
         if let Some(note) = self.notes.get_mut(&(user, queue)) {
             note.is_pause_seen = false;
         }
+        self.tell(key);
     }
 
-    /// A link has seen that a member is gone. Returns the id of the user whose record is out of date.
-    pub fn gone(&mut self, link: &str, queue: &str, extension: &str) -> Option<Box<str>> {
-        let is_it = |member: &LeavingMember| {
-            *member.queue == *queue
-                && *member.extension == *extension
-                && member.waits_for.iter().any(|name| **name == *link)
-        };
-        let (user, members) = self.leaving.iter_mut().find(|(_, members)| members.iter().any(is_it))?;
-        let user = user.clone();
-        members
-            .iter_mut()
-            .filter(|member| is_it(member))
-            .for_each(|member| member.waits_for.retain(|name| **name != *link));
-        members.retain(|member| !member.waits_for.is_empty());
-        if members.is_empty() {
-            self.leaving.remove(&user);
+    /// A link has seen that a member is gone. Returns the ids of the users whose records are out of date.
+    pub fn gone(&mut self, link: &str, key: &MemberKey) -> Vec<Box<str>> {
+        let users: Vec<Box<str>> = self.users_leaving(key).map(Into::into).collect();
+        for user in &users {
+            for member in self.leaving.get_mut(user).into_iter().flatten().filter(|member| is_of(member, key)) {
+                member.waits_for.retain(|name| **name != *link);
+            }
+            self.remove_leaving(user, |member| member.waits_for.is_empty());
         }
-        Some(user)
+        users
     }
+
+    fn users_leaving(&self, key: &MemberKey) -> impl Iterator<Item = &str> {
+        let from = (key.clone(), Box::default());
+        let key = key.clone();
+        self.leaving_by_name.range(from..).take_while(move |(other, _)| *other == key).map(|(_, user)| &**user)
+    }
+
+    /// The member is to go from every PBX.
+    pub fn leave(&mut self, user: &str, key: MemberKey) {
+        let MemberKey { queue, extension } = key.clone();
+        self.insert_leaving(user, LeavingMember { queue, extension, waits_for: self.links.to_vec() });
+        self.tell(key);
+    }
+
+    fn insert_leaving(&mut self, user: &str, member: LeavingMember) {
+        if member.waits_for.is_empty() || user.is_empty() {
+            return;
+        }
+        let key = MemberKey::new(&member.queue, &member.extension);
+        self.remove_leaving(user, |other| is_of(other, &key));
+        if self.leaving_of(user).len() >= LEAVING_PER_USER_MAX {
+            let oldest = self.leaving_of(user).first().map(|oldest| MemberKey::new(&oldest.queue, &oldest.extension));
+            self.remove_leaving(user, |other| oldest.as_ref().is_some_and(|oldest| is_of(other, oldest)));
+        }
+        self.leaving.entry(user.into()).or_default().push(member);
+        self.leaving_by_name.insert((key, user.into()));
+    }
+
+    fn remove_leaving(&mut self, user: &str, is_removed: impl Fn(&LeavingMember) -> bool) {
+        let Some(members) = self.leaving.get_mut(user) else { return };
+        for member in members.iter().filter(|member| is_removed(member)) {
+            self.leaving_by_name.remove(&(MemberKey::new(&member.queue, &member.extension), user.into()));
+        }
+        members.retain(|member| !is_removed(member));
+        if members.is_empty() {
+            self.leaving.remove(user);
+        }
+    }
+
+    fn tell(&self, key: MemberKey) {
+        // Without a link that is connected nobody receives; a link polls when it connects.
+        self.changes.send(key).ok();
+    }
+}
+
+fn is_of(member: &LeavingMember, key: &MemberKey) -> bool {
+    member.queue == key.queue && member.extension == key.extension
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const ALICE: (UserId, &str) = (UserId(1), "alice");
+    const QUEUE: QueueId = QueueId(0);
+
     fn linked() -> LinkedMembers {
         let mut members = LinkedMembers::default();
-        let _outdated = members.set_links(&["pbx-1".into(), "pbx-2".into()]);
+        members.set_links("acme", &["pbx-1".into(), "pbx-2".into()]);
         members
     }
 
-    fn end(members: &mut LinkedMembers) {
-        members.end((UserId(1), "alice"), (QueueId(0), "600"), "1001");
+    fn key() -> MemberKey {
+        MemberKey::new("600", "1001")
     }
 
     #[test]
     fn an_ended_session_leaves_until_every_link_has_seen_its_member_gone() {
         let mut members = linked();
-        end(&mut members);
-        assert_eq!(members.leaving_of("alice").len(), 1);
-        assert_eq!(members.gone("pbx-1", "600", "1001").as_deref(), Some("alice"));
-        assert_eq!(members.gone("pbx-1", "600", "1001"), None, "seen already");
-        assert_eq!(members.gone("pbx-2", "601", "1001"), None);
-        assert_eq!(members.leaving_of("alice").len(), 1);
-        assert_eq!(members.gone("pbx-2", "600", "1001").as_deref(), Some("alice"));
-        assert_eq!(members.leaving().count(), 0);
+        members.begin(ALICE, QUEUE, key());
+        assert_eq!(members.users_in(QUEUE).collect::<Vec<_>>(), [UserId(1)]);
+        members.end(ALICE, QUEUE, key());
+        assert_eq!(members.users_in(QUEUE).count(), 0);
+        assert_eq!(members.leaving_in("600").collect::<Vec<_>>(), ["1001"]);
+        assert_eq!(members.gone("pbx-1", &key()), ["alice".into()]);
+        assert!(!members.is_leaving_at("pbx-1", &key()) && members.is_leaving_at("pbx-2", &key()));
+        assert_eq!(members.gone("pbx-2", &MemberKey::new("601", "1001")), [Box::<str>::default(); 0]);
+        assert_eq!(members.leaving_at("pbx-2").collect::<Vec<_>>(), [key()]);
+        assert_eq!(members.gone("pbx-2", &key()), ["alice".into()]);
+        assert!(members.leaving_of("alice").is_empty() && members.leaving_in("600").next().is_none());
     }
 
     #[test]
     fn a_new_login_and_a_link_that_is_no_more_let_it_go() {
         let mut members = linked();
-        end(&mut members);
-        members.begin("alice", "600");
-        assert_eq!(members.leaving().count(), 0);
-        end(&mut members);
-        assert_eq!(members.set_links(&["pbx-2".into()]), ["alice".into()]);
-        assert_eq!(members.leaving_of("alice")[0].waits_for, ["pbx-2".into()]);
-        assert_eq!(members.set_links(&[]), ["alice".into()]);
-        end(&mut members);
-        assert_eq!(members.leaving().count(), 0, "nothing waits without a link");
+        members.end(ALICE, QUEUE, key());
+        members.begin(ALICE, QUEUE, key());
+        assert!(members.leaving_of("alice").is_empty() && members.leaving_in("600").next().is_none());
+        let mut restored = LinkedMembers::default();
+        restored.set_links("acme", &["pbx-2".into()]);
+        let saved =
+            |link: &str| LeavingMember { queue: "600".into(), extension: "1001".into(), waits_for: vec![link.into()] };
+        restored.restore_leaving("alice", &[saved("pbx-1")]);
+        assert!(restored.leaving_of("alice").is_empty(), "that link is no longer configured");
+        restored.restore_leaving("alice", &[saved("pbx-2")]);
+        assert!(restored.is_leaving_at("pbx-2", &key()));
+    }
+
+    #[test]
+    fn without_a_link_nothing_is_noted() {
+        let mut members = LinkedMembers::default();
+        members.begin(ALICE, QUEUE, key());
+        members.end(ALICE, QUEUE, key());
+        assert!(members.leaving_of("alice").is_empty());
+    }
+
+    #[test]
+    fn two_users_may_leave_the_same_member_behind() {
+        let mut members = linked();
+        members.end(ALICE, QUEUE, key());
+        members.end((UserId(2), "bob"), QUEUE, key());
+        assert_eq!(members.gone("pbx-1", &key()), ["alice".into(), "bob".into()]);
+        members.begin((UserId(2), "bob"), QUEUE, key());
+        assert!(members.is_leaving_at("pbx-2", &key()), "alice's");
+    }
+
+    #[test]
+    fn a_changed_name_leaves_the_member_of_before() {
+        let mut members = linked();
+        members.begin(ALICE, QUEUE, key());
+        let mut watcher = members.watch();
+        members.rename(ALICE, QUEUE, key(), MemberKey::new("600", "1009"));
+        assert!(members.is_leaving_at("pbx-1", &key()));
+        let told: Vec<MemberKey> = std::iter::from_fn(|| watcher.try_recv().ok()).collect();
+        assert_eq!(told, [key(), MemberKey::new("600", "1009")]);
+        assert_eq!(members.users_in(QUEUE).count(), 1);
     }
 }

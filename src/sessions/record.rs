@@ -39,6 +39,8 @@ pub struct SavedSession<'a> {
     pub by: Option<&'a str>,
     /// When the session ends by itself, in milliseconds since 1970. `None`: at logout.
     pub ends: Option<u64>,
+    /// The number of the queue when the record was written. Empty: version 2 wrote it.
+    pub number: &'a str,
     /// The name of who makes its queue member.
     pub origin: &'a str,
     /// What is known of its queue member.
@@ -60,14 +62,15 @@ struct SavedSessionBeforeLinks<'a> {
 impl<'a> From<SavedSessionBeforeLinks<'a>> for SavedSession<'a> {
     fn from(saved: SavedSessionBeforeLinks<'a>) -> Self {
         let SavedSessionBeforeLinks { queue, ground, paused, pause_reason, since, by, ends } = saved;
-        let (origin, note) = (Origin::Phone.name(), MemberNote::default());
-        Self { queue, ground, paused, pause_reason, since, by, ends, origin, note }
+        let (number, origin, note) = ("", Origin::Phone.name(), MemberNote::default());
+        Self { queue, ground, paused, pause_reason, since, by, ends, number, origin, note }
     }
 }
 
 /// What a record holds, behind [`VERSION_3`].
 #[derive(Serialize, Deserialize)]
 struct SavedRecord<'a> {
+    extension: &'a str,
     #[serde(borrow)]
     sessions: Vec<SavedSession<'a>>,
     leaving: Vec<LeavingMember>,
@@ -80,6 +83,8 @@ pub struct SavedUser<'a> {
     pub organization: &'a str,
     /// The id of the user.
     pub user: &'a str,
+    /// The extension of the user when the record was written. Empty: the user was removed then, or version 2 wrote it.
+    pub extension: &'a str,
     /// The sessions.
     pub sessions: Vec<SavedSession<'a>>,
     /// The members that ended sessions left behind.
@@ -112,14 +117,16 @@ pub fn record_of(table: &SessionTable, user: UserId) -> Option<UserRecord> {
         .sessions_of(user)
         .iter()
         .filter_map(|session| {
+            let queue = directory.queue(session.queue)?;
             Some(SavedSession {
-                queue: &directory.queue(session.queue)?.id,
+                queue: &queue.id,
                 ground: session.ground.name(),
                 paused: session.paused,
                 pause_reason: table.pause_reason(user, session.queue),
                 since: session.since.0,
                 by: session.by.map(|by| directory.user_id(by)).filter(|by| !by.is_empty()),
                 ends: session.ends.map(|ends| ends.wall.0),
+                number: &queue.number,
                 origin: session.origin.name(),
                 note: table.linked().note(user, session.queue).cloned().unwrap_or_default(),
             })
@@ -127,7 +134,7 @@ pub fn record_of(table: &SessionTable, user: UserId) -> Option<UserRecord> {
         .collect();
     let id = directory.user_id(user);
     let key = key_of(&organization.name, id);
-    let value = encode(&key, sessions, table.linked().leaving_of(id))?;
+    let value = encode(&key, directory.extension(user), sessions, table.linked().leaving_of(id))?;
     Some(UserRecord { key, value })
 }
 
@@ -136,17 +143,22 @@ pub fn record_of(table: &SessionTable, user: UserId) -> Option<UserRecord> {
 pub fn record_without_sessions(table: &SessionTable, key: &[u8]) -> Option<UserRecord> {
     let separator = memchr::memchr(SEPARATOR, key)?;
     let user = std::str::from_utf8(key.get(separator + 1..)?).ok()?;
-    let value = encode(key, vec![], table.linked().leaving_of(user))?;
+    let value = encode(key, "", vec![], table.linked().leaving_of(user))?;
     Some(UserRecord { key: key.to_vec(), value })
 }
 
 /// The value of a record. The inner `None`: there is nothing to save, and the key is deleted.
 #[expect(clippy::option_option, reason = "the outer one is a failure of the library")]
-fn encode(key: &[u8], sessions: Vec<SavedSession<'_>>, leaving: &[LeavingMember]) -> Option<Option<Vec<u8>>> {
+fn encode(
+    key: &[u8],
+    extension: &str,
+    sessions: Vec<SavedSession<'_>>,
+    leaving: &[LeavingMember],
+) -> Option<Option<Vec<u8>>> {
     if sessions.is_empty() && leaving.is_empty() {
         return Some(None);
     }
-    let record = SavedRecord { sessions, leaving: leaving.to_vec() };
+    let record = SavedRecord { extension, sessions, leaving: leaving.to_vec() };
     let mut value = postcard::to_extend(&record, vec![VERSION_3]).ok()?;
     value.extend_from_slice(&checksum(key, &value).to_le_bytes());
     Some(Some(value))
@@ -167,8 +179,8 @@ pub fn decode<'a>(key: &'a [u8], value: &'a [u8]) -> Result<SavedUser<'a>, Recor
     let text = |bytes: Option<&'a [u8]>| {
         bytes.and_then(|bytes| std::str::from_utf8(bytes).ok()).ok_or(RecordError::Unreadable)
     };
-    let SavedRecord { sessions, leaving } = payload_of(payload).map_err(|_| RecordError::Unreadable)?;
-    Ok(SavedUser { organization: text(organization)?, user: text(user)?, sessions, leaving })
+    let SavedRecord { extension, sessions, leaving } = payload_of(payload).map_err(|_| RecordError::Unreadable)?;
+    Ok(SavedUser { organization: text(organization)?, user: text(user)?, extension, sessions, leaving })
 }
 
 fn payload_of(payload: &[u8]) -> Result<SavedRecord<'_>, postcard::Error> {
@@ -176,7 +188,8 @@ fn payload_of(payload: &[u8]) -> Result<SavedRecord<'_>, postcard::Error> {
         Some((&VERSION_3, record)) => postcard::from_bytes(record),
         _ => {
             let before: Vec<SavedSessionBeforeLinks<'_>> = postcard::from_bytes(payload)?;
-            Ok(SavedRecord { sessions: before.into_iter().map(Into::into).collect(), leaving: vec![] })
+            let sessions = before.into_iter().map(Into::into).collect();
+            Ok(SavedRecord { extension: "", sessions, leaving: vec![] })
         }
     }
 }
@@ -226,10 +239,11 @@ impl SavedSession<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sessions::linked_members::MemberConfirmation;
+    use crate::sessions::linked_members::{Confirmation, PbxStart};
 
     fn sessions() -> Vec<SavedSession<'static>> {
-        let confirmed = Some(MemberConfirmation { link: "pbx-1".into(), start: Some("2026-11-28 04:40:00".into()) });
+        let confirmed =
+            Some(Confirmation { link: "pbx-1".into(), start: Some(PbxStart("2026-11-28 04:40:00".into())) });
         vec![SavedSession {
             queue: "support",
             ground: "supervisor",
@@ -238,6 +252,7 @@ mod tests {
             since: 1_700_000_000,
             by: Some("dana"),
             ends: Some(1_700_003_600_000),
+            number: "600",
             origin: "elsewhere",
             note: MemberNote { confirmed, is_pause_seen: true, penalty: 3 },
         }]
@@ -248,7 +263,7 @@ mod tests {
     }
 
     fn encoded(key: &[u8]) -> Vec<u8> {
-        encode(key, sessions(), &leaving()).unwrap().unwrap()
+        encode(key, "1001", sessions(), &leaving()).unwrap().unwrap()
     }
 
     #[test]
@@ -256,9 +271,9 @@ mod tests {
         let key = key_of("acme", "alice");
         let value = encoded(&key);
         let (sessions, leaving) = (sessions(), leaving());
-        let expected = SavedUser { organization: "acme", user: "alice", sessions, leaving };
+        let expected = SavedUser { organization: "acme", user: "alice", extension: "1001", sessions, leaving };
         assert_eq!(decode(&key, &value), Ok(expected));
-        assert_eq!(encode(&key, vec![], &[]), Some(None), "nothing to save");
+        assert_eq!(encode(&key, "1001", vec![], &[]), Some(None), "nothing to save");
     }
 
     /// TRUTH 5: version 2 of today is read. The bytes are those that version 2 wrote.

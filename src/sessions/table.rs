@@ -14,7 +14,7 @@ use crate::policy::Organization;
 use crate::policy::decide::{self, SessionView};
 use crate::sessions::activity::Activity;
 use crate::sessions::calls::Calls;
-use crate::sessions::linked_members::LinkedMembers;
+use crate::sessions::linked_members::{LinkedMembers, MemberKey};
 use crate::sessions::open_changes::{ChangeFate, OpenChanges, Step};
 use crate::sessions::supervisions::Supervisions;
 use crate::telephony::{LoginSession, Moment, Origin, QueueId, UserId};
@@ -322,8 +322,13 @@ impl SessionTable {
     /// the sessions that it altered.
     ///
     /// No other session ends: a user who is logged in stays logged in, even if the new policy would refuse the login
-    /// (rule R31).
-    pub fn reconcile(&mut self, organization: Option<Arc<Organization>>, revision: u64) -> Vec<AlteredSession> {
+    /// (rule R31). `links` are the names of the organization's links.
+    pub fn reconcile(
+        &mut self,
+        organization: Option<Arc<Organization>>,
+        revision: u64,
+        links: &[Box<str>],
+    ) -> Vec<AlteredSession> {
         let gone = |user: UserId, queue: QueueId| {
             let directory = organization.as_deref().map(|organization| &organization.directory);
             directory.is_none_or(|tables| tables.user(user).is_none() || tables.queue(queue).is_none())
@@ -350,7 +355,8 @@ impl SessionTable {
             let pause_reason = self.set(user, before.queue, after);
             altered.push(AlteredSession { user, queue: before.queue, before: Some(before), pause_reason, after });
         }
-        self.organization = organization;
+        let before = std::mem::replace(&mut self.organization, organization);
+        altered.extend(self.reconcile_members(before, links));
         self.revision = revision;
         self.activity.check_soon();
         altered
@@ -395,17 +401,48 @@ impl SessionTable {
 
     /// Notes what the change of a session means for its member.
     fn note_member(&mut self, user: UserId, queue: QueueId, before: Option<LoginSession>, after: Option<LoginSession>) {
-        let (true, Some(organization)) = (self.linked.is_linked(), &self.organization) else { return };
+        let Some(organization) = &self.organization else { return };
         let directory = &organization.directory;
-        let Some(number) = directory.queue(queue).map(|queue| &*queue.number) else { return };
+        let Some(key) = member_key(organization, user, queue) else { return };
+        let member = (user, directory.user_id(user));
         match (before, after) {
-            (None, Some(_)) => self.linked.begin(directory.user_id(user), number),
-            (Some(_), None) => {
-                self.linked.end((user, directory.user_id(user)), (queue, number), directory.extension(user));
-            }
-            (Some(before), Some(after)) if before.paused != after.paused => self.linked.pause_changed(user, queue),
+            (None, Some(_)) => self.linked.begin(member, queue, key),
+            (Some(_), None) => self.linked.end(member, queue, key),
+            (Some(before), Some(after)) if before.paused != after.paused => self.linked.pause_changed(user, queue, key),
             _ => {}
         }
+    }
+
+    /// Brings the notes on members to the organization of now. What a removed organization left behind stays, until
+    /// another organization has its place.
+    fn reconcile_members(&mut self, before: Option<Arc<Organization>>, links: &[Box<str>]) -> Vec<AlteredSession> {
+        let Some(now) = self.organization.clone() else { return vec![] };
+        self.linked.set_links(&now.name, links);
+        match before.filter(|_| self.linked.is_linked()) {
+            Some(before) => self.rename_members(&before, &now),
+            None => vec![],
+        }
+    }
+
+    /// Notes which members have other names under the organization of now. Their sessions are as if another sidecar had
+    /// begun them: a link adds the members. Returns the users whose records are out of date.
+    fn rename_members(&mut self, before: &Organization, now: &Organization) -> Vec<AlteredSession> {
+        let key_of = |organization, user, queue| member_key(organization, user, queue);
+        let renamed: Vec<(UserId, LoginSession, MemberKey, MemberKey)> = self
+            .all()
+            .filter_map(|(user, session)| {
+                let [before, now] = [before, now].map(|organization| key_of(organization, user, session.queue));
+                before.zip(now).filter(|(before, now)| before != now).map(|(before, now)| (user, *session, before, now))
+            })
+            .collect();
+        let mut altered = vec![];
+        for (user, session, before, key) in renamed {
+            let after = Some(LoginSession { origin: Origin::Elsewhere, ..session });
+            let pause_reason = self.set(user, session.queue, after);
+            self.linked.rename((user, now.directory.user_id(user)), session.queue, before, key);
+            altered.push(AlteredSession { user, queue: session.queue, before: Some(session), pause_reason, after });
+        }
+        altered
     }
 
     pub(super) const fn activity(&self) -> &Activity {
@@ -470,6 +507,12 @@ impl SessionTable {
         }
         self.pause_reasons.remove(&(user, queue))
     }
+}
+
+/// The names of the member of a session. `None`: the organization has no such queue.
+fn member_key(organization: &Organization, user: UserId, queue: QueueId) -> Option<MemberKey> {
+    let directory = &organization.directory;
+    Some(MemberKey::new(&directory.queue(queue)?.number, directory.extension(user)))
 }
 
 /// The login sessions of one user, with the counts of the organization: the sessions on which a decision depends.

@@ -23,9 +23,11 @@ use crate::config::files::Files;
 use crate::config::problem::Problems;
 use crate::config::process::{ProcessSettings, Secret, StoreKind};
 use crate::gate::Gate;
-use crate::links::ami::{AmiLinks, LoginLookup, QueueMember};
+use crate::links::Links;
+use crate::links::beliefs::LinkHost;
 use crate::observe::log::Log;
 use crate::observe::metrics::Metrics;
+use crate::telephony::Moment;
 
 /// The shared state.
 #[derive(Debug)]
@@ -40,8 +42,8 @@ pub struct Sidecar {
     pub settings: ProcessSettings,
     /// The log of the process.
     pub log: Log,
-    /// The links to Asterisk.
-    pub asterisks: Arc<AmiLinks>,
+    /// The links to PBXs.
+    pub links: Links,
     /// Revision of the newest policy that every connection uses. 0 before the first policy.
     pub adopted_revision: AtomicU64,
     pub(crate) health: Health,
@@ -78,12 +80,15 @@ impl Sidecar {
     #[must_use]
     pub fn new(settings: ProcessSettings, log: Log) -> Self {
         let metrics = Metrics::new();
+        let gate = Gate::audited(
+            settings.state.store == StoreKind::Disk,
+            settings.audit.as_ref().map(|audit| AuditBuffer::new(audit.plain_allows)),
+        );
+        let links = Links::new(&settings.asterisk_ami, &metrics);
+        gate.set_links(links.names());
         Self {
-            gate: Arc::new(Gate::audited(
-                settings.state.store == StoreKind::Disk,
-                settings.audit.as_ref().map(|audit| AuditBuffer::new(audit.plain_allows)),
-            )),
-            asterisks: Arc::new(AmiLinks::new(&settings.asterisk_ami, metrics.ami().clone())),
+            gate: Arc::new(gate),
+            links,
             metrics,
             clock: Clock::default(),
             settings,
@@ -176,8 +181,12 @@ impl Sidecar {
     }
 }
 
-impl LoginLookup for Sidecar {
-    fn is_logged_in(&self, member: &QueueMember) -> bool {
-        self.gate.operator().is_logged_in(&member.organization, &member.extension, &member.queue, self.clock.now())
+impl LinkHost for Sidecar {
+    fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    fn now(&self) -> Moment {
+        self.clock.now()
     }
 }

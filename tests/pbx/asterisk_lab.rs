@@ -98,12 +98,22 @@ impl AsteriskLab {
         Self::start_with(Some(conf), |_, _| ())
     }
 
-    /// As [`AsteriskLab::start`], with a link to Asterisk and a session store on disk.
+    /// As [`AsteriskLab::start`], with a link to Asterisk and a session store on disk. The account may remove members
+    /// and nothing else.
     pub fn start_linked() -> Self {
+        Self::start_linked_as("queuewarden", "")
+    }
+
+    /// The same, with an account that sees events, and with these keys of the link.
+    pub fn start_linked_with(keys: &str) -> Self {
+        Self::start_linked_as("link", keys)
+    }
+
+    fn start_linked_as(account: &str, keys: &str) -> Self {
         Self::start_with(None, |folder, base| {
             let link = format!(
-                "[[connect.asterisk_ami]]\norganization = \"acme\"\naddress = \"127.0.0.1:{}\"\n\
-                 username = \"queuewarden\"\nsecret_file = \"ami.secret\"\n[state]\nstore = \"disk\"\n",
+                "[[connect.asterisk_ami]]\nname = \"pbx-1\"\norganization = \"acme\"\naddress = \"127.0.0.1:{}\"\n\
+                 username = \"{account}\"\nsecret_file = \"ami.secret\"\n{keys}\n[state]\nstore = \"disk\"\n",
                 base + AMI
             );
             folder.replace("queuewarden.toml", "[state]\nstore = \"memory\"\n", &link);

@@ -4,7 +4,6 @@
 //! Each test starts a PBX and a sidecar of its own on free ports of 127.0.0.1. The phones are sipp, or sockets of the
 //! test. `tests/run` unpacks both PBXs.
 
-mod ami_link;
 mod asterisk_lab;
 mod broken_sidecar;
 mod endpoints;
@@ -14,6 +13,7 @@ mod kamailio_calls;
 mod kamailio_frozen;
 mod leaving;
 mod link_connection;
+mod links;
 mod login;
 mod other_calls;
 mod phone;

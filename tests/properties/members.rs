@@ -4,11 +4,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use queuewarden::config::links::{MembersMode, UndoBounds};
 use queuewarden::gate::change_feed::Cause;
-use queuewarden::links::members::bounds::{UndoBounds, UndoShare};
-use queuewarden::links::members::judge::{Circumstances, MemberState, MembersMode, Step, judge};
+use queuewarden::links::members::bounds::UndoShare;
+use queuewarden::links::members::judge::{Circumstances, MemberState, Step, judge};
 use queuewarden::links::members::pass::{PolledQueue, pass};
-use queuewarden::links::members::{Belief, BelievedSession, Member, Membership, Origin, PbxStart};
+use queuewarden::links::members::{Belief, BelievedSession, Confirmation, Member, Membership, Origin, PbxStart};
 use queuewarden::telephony::UnixMillis;
 
 use crate::properties::factor;
@@ -170,6 +171,7 @@ impl World {
             start: Some(&start),
             mode: self.mode,
             adopts: self.adopts,
+            adopts_in_any_mode: false,
             may_log_in: extension <= "1003",
             is_changing: false,
             adds: at == 0,
@@ -219,8 +221,7 @@ impl World {
                 assert!(matches!(cause, Cause::Pbx | Cause::Unconfirmed), "{cause:?}");
                 self.end(extension);
             }
-            Step::Adopt => {
-                let member = member.unwrap();
+            Step::Adopt { penalty, paused } => {
                 self.sidecar.leaving.remove(extension);
                 self.sidecar.sessions.insert(
                     extension,
@@ -228,9 +229,9 @@ impl World {
                         since: UnixMillis(self.now),
                         origin: Origin::Elsewhere,
                         confirmed: None,
-                        paused: member.paused,
+                        paused: *paused,
                         is_pause_seen: true,
-                        penalty: member.penalty,
+                        penalty: *penalty,
                     },
                 );
             }
@@ -294,6 +295,7 @@ fn an_empty_or_unreadable_pbx_empties_nothing() {
         start: Some(&start),
         mode: MembersMode::Enforce,
         adopts: false,
+        adopts_in_any_mode: false,
         may_log_in: false,
         is_changing: false,
         adds: true,
@@ -303,7 +305,7 @@ fn an_empty_or_unreadable_pbx_empties_nothing() {
     let session = BelievedSession {
         since: UnixMillis(1_764_280_000_000),
         origin: Origin::Phone,
-        confirmed: Some(queuewarden::links::members::Confirmation { link: "pbx-1".into(), start: Some(start.clone()) }),
+        confirmed: Some(Confirmation { link: "pbx-1".into(), start: Some(start.clone()) }),
         paused: false,
         is_pause_seen: true,
         penalty: 0,

@@ -170,7 +170,7 @@ impl SideBySide {
         drop(self.gate.publish(loaded.policy));
         let policy = self.gate.policy();
         for tenant in &mut self.tenants {
-            let _ended = tenant.table.reconcile(policy.shared(&tenant.organization.name), policy.revision);
+            let _ended = tenant.table.reconcile(policy.shared(&tenant.organization.name), policy.revision, &[]);
         }
         self.compare_sessions()
     }

@@ -6,7 +6,6 @@ mod fixtures;
 mod admin_access;
 mod all_keys;
 mod ask;
-mod asterisk_link;
 mod audit;
 mod audit_search;
 mod audited_errors;

@@ -2,18 +2,11 @@
 //! of a queue, which stops until an operator says `links resume`.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
+use crate::config::links::UndoBounds;
 use crate::limits::UNDO_STEPS_UNSHARED_MAX;
 use crate::telephony::UnixMillis;
-
-/// The configured bounds of one link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UndoBounds {
-    /// Bounded steps in a minute; further ones wait.
-    pub per_minute_max: u32,
-    /// Bounded steps in one queue from one poll to the next, in percent of the larger of its members and sessions.
-    pub percent_max: u32,
-}
 
 /// Milliseconds over which the rate is measured.
 const MINUTE_MS: u64 = 60_000;
@@ -30,6 +23,15 @@ impl UndoRate {
     #[must_use]
     pub const fn new() -> Self {
         Self { carried_out: VecDeque::new() }
+    }
+
+    /// How long the next step has to wait at `now`. `None`: not at all.
+    #[must_use]
+    pub fn next_free(&self, bounds: UndoBounds, now: UnixMillis) -> Option<Duration> {
+        let is_recent = |at: &&UnixMillis| now.0.saturating_sub(at.0) < MINUTE_MS;
+        let recent = self.carried_out.iter().filter(is_recent).count() as u64;
+        let oldest = self.carried_out.iter().find(is_recent).filter(|_| recent >= u64::from(bounds.per_minute_max))?;
+        Some(Duration::from_millis(MINUTE_MS - now.0.saturating_sub(oldest.0)))
     }
 
     /// Whether one more bounded step may be carried out at `now`; if so it is counted. A clock that was set back counts
@@ -78,6 +80,8 @@ mod tests {
         assert!(rate.take(BOUNDS, at(0)));
         assert!(rate.take(BOUNDS, at(10)));
         assert!(!rate.take(BOUNDS, at(59_999)));
+        assert_eq!(rate.next_free(BOUNDS, at(59_000)), Some(Duration::from_secs(1)));
+        assert_eq!(rate.next_free(BOUNDS, at(60_000)), None);
         assert!(rate.take(BOUNDS, at(60_000)));
         assert!(!rate.take(BOUNDS, at(60_009)));
         assert!(!rate.take(BOUNDS, at(0)), "the clock was set back");

@@ -1,23 +1,10 @@
 //! One member: the difference between the PBX and the login sessions, and the step that ends the difference (TRUTH 2).
 
 use super::{Belief, BelievedSession, Confirmation, Member, Membership, Origin, PbxStart};
+use crate::config::links::MembersMode;
 use crate::gate::change_feed::Cause;
 use crate::limits::MEMBER_UNCONFIRMED_MAX;
 use crate::telephony::{UnixMillis, closed_list};
-
-closed_list! {
-    /// How far a link changes members and login sessions.
-    MembersMode {
-        /// The link neither polls nor judges; it carries out endings.
-        Off = "off",
-        /// The link counts and lists differences; it carries out endings.
-        Observe = "observe",
-        /// The link also adds, pauses, and ends what is over.
-        Repair = "repair",
-        /// The link also removes members without a login session.
-        Enforce = "enforce",
-    }
-}
 
 closed_list! {
     /// How the PBX and the login sessions differ about one member.
@@ -50,6 +37,8 @@ pub struct Circumstances<'a> {
     pub mode: MembersMode,
     /// Whether a foreign member becomes a login session if its user may log in.
     pub adopts: bool,
+    /// Whether that is so in every mode, because an operator asked for it.
+    pub adopts_in_any_mode: bool,
     /// Whether the user of the member may log in to the queue now.
     pub may_log_in: bool,
     /// Whether a change of the user's sessions is less than [`crate::limits::MEMBER_CHANGE_PENDING_MAX`] old.
@@ -92,8 +81,13 @@ pub enum Step {
     BelievePause(bool),
     /// End the session.
     End(Cause),
-    /// Begin a session for the member.
-    Adopt,
+    /// Begin a session for the member, as it is.
+    Adopt {
+        /// The penalty of the member.
+        penalty: u32,
+        /// Whether the member takes no calls.
+        paused: bool,
+    },
 }
 
 impl Step {
@@ -204,9 +198,12 @@ fn of_leaving(member: &Member) -> MemberJudgement {
 
 /// A member without a session.
 fn of_member(member: &Member, at: &Circumstances<'_>) -> MemberJudgement {
+    let adopted = || Step::Adopt { penalty: member.penalty, paused: member.paused };
     let step = match removal(member) {
-        _ if at.mode != MembersMode::Enforce || at.is_changing => None,
-        _ if at.adopts && at.may_log_in => Some(Step::Adopt),
+        _ if at.is_changing => None,
+        _ if at.adopts_in_any_mode && at.may_log_in => Some(adopted()),
+        _ if at.mode != MembersMode::Enforce => None,
+        _ if at.adopts && at.may_log_in => Some(adopted()),
         step => step,
     };
     // A member that is paused for good is not counted again and again.

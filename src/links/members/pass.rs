@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::bounds::{UndoBounds, UndoShare};
+use super::bounds::UndoShare;
 use super::judge::{Circumstances, MemberJudgement, MemberState, Step, judge};
 use super::{Belief, Member};
+use crate::config::links::UndoBounds;
 
 /// One queue as the PBX has it, after a complete poll.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,6 +36,14 @@ pub struct QueuePass {
     pub steps: Vec<(Box<str>, MemberJudgement)>,
     /// The bounded steps that are left out because they are too large a share of the queue; 0: none are left out.
     pub stopped: usize,
+}
+
+impl QueuePass {
+    /// The number of members and sessions that were judged.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.counts.values().sum()
+    }
 }
 
 /// Judges every member and every session of one queue. `beliefs` has the sessions, and what the sidecar knows of ended

@@ -1,0 +1,70 @@
+//! `/links`: what the links to PBXs have seen, and what an operator asks of them.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Extension, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+
+use crate::api::ApiState;
+use crate::api::auth::Caller;
+use crate::links::command::PollKind;
+use crate::links::row::LinkDetails;
+
+/// The parameters of `GET /links`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListQuery {
+    /// Only the link with this name. `None`: all links.
+    link: Option<String>,
+}
+
+/// The parameters of `PUT /links`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CommandQuery {
+    /// The name of the link.
+    link: String,
+    /// `reconcile`, `dry-run`, `adopt` or `resume`.
+    command: String,
+}
+
+pub(super) async fn list(State(api): State<Arc<ApiState>>, Query(query): Query<ListQuery>) -> Response {
+    let Some(name) = query.link else {
+        let links: Vec<LinkDetails> = api.sidecar.links.all().map(|link| LinkDetails::of(link)).collect();
+        return Json(links).into_response();
+    };
+    match api.sidecar.links.named(&name) {
+        Some(link) => Json(vec![LinkDetails::of(link)]).into_response(),
+        None => unknown(&name),
+    }
+}
+
+pub(super) async fn command(
+    State(api): State<Arc<ApiState>>,
+    Extension(caller): Extension<Caller>,
+    Query(query): Query<CommandQuery>,
+) -> Response {
+    let Some(link) = api.sidecar.links.named(&query.link) else { return unknown(&query.link) };
+    let kind = match query.command.as_str() {
+        "reconcile" => PollKind::Regular,
+        "dry-run" => PollKind::DryRun,
+        "adopt" => PollKind::Adopt,
+        "resume" => PollKind::Resume,
+        other => return (StatusCode::BAD_REQUEST, format!("there is no command `{other}`\n")).into_response(),
+    };
+    tracing::info!(by = %caller, link = query.link, command = query.command, "an operator lets a link poll");
+    match link.command(kind).await {
+        Some(planned) => Json(planned).into_response(),
+        None => {
+            let text = format!("the link `{}` is down, or works on other commands\n", query.link);
+            (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+        }
+    }
+}
+
+fn unknown(name: &str) -> Response {
+    (StatusCode::NOT_FOUND, format!("there is no link `{name}`\n")).into_response()
+}

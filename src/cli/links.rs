@@ -1,0 +1,170 @@
+//! `queuewarden links`: what the links to PBXs have seen, and polls that an operator asks for.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use clap::{Args, Subcommand};
+use hyper::Method;
+use serde::Serialize;
+
+use crate::cli::admin_client::{AdminClient, AdminClientError};
+use crate::cli::sessions::{print_table, time};
+use crate::links::command::Planned;
+use crate::links::row::LinkDetails;
+
+/// Options of `links`.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    command: Option<LinksCommand>,
+    /// Prints JSON instead of text, one link a line.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The subcommands of `links`.
+#[derive(Debug, Subcommand)]
+enum LinksCommand {
+    /// Shows one link, and the members that differ.
+    Show(OneLink),
+    /// Lets a link poll now, and prints what it found to do.
+    Reconcile(ReconcileLink),
+    /// Turns members without a login session into sessions, where their users may log in today.
+    Adopt(OneLink),
+    /// Lets a link go on that stopped because it would take too many members away.
+    Resume(OneLink),
+}
+
+#[derive(Debug, Args)]
+struct OneLink {
+    /// The name of the link.
+    name: String,
+    /// Prints JSON instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct ReconcileLink {
+    #[command(flatten)]
+    link: OneLink,
+    /// Does nothing; prints what would be done.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Serialize)]
+struct ListQuery<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    link: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct CommandQuery<'a> {
+    link: &'a str,
+    command: &'a str,
+}
+
+pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> io::Result<u8> {
+    match &options.command {
+        None => list(folder, options.json, out),
+        Some(LinksCommand::Show(link)) => show(folder, link, out),
+        Some(LinksCommand::Reconcile(ReconcileLink { link, dry_run })) => {
+            poll(folder, link, if *dry_run { "dry-run" } else { "reconcile" }, out)
+        }
+        Some(LinksCommand::Adopt(link)) => poll(folder, link, "adopt", out),
+        Some(LinksCommand::Resume(link)) => poll(folder, link, "resume", out),
+    }
+}
+
+fn list(folder: &Path, json: bool, out: &mut impl Write) -> io::Result<u8> {
+    let links: Result<Vec<LinkDetails>, AdminClientError> =
+        AdminClient::to_read(folder).and_then(|client| client.get("links", &ListQuery { link: None }));
+    let links = match links {
+        Ok(links) => links,
+        Err(error) => return error.print(json, out),
+    };
+    if json {
+        for link in &links {
+            writeln!(out, "{}", serde_json::to_string(&link.row).map_err(io::Error::other)?)?;
+        }
+        return Ok(0);
+    }
+    let columns = ["link", "kind", "org", "members", "state", "since", "last poll", "differences", "last error"];
+    let cells = |link: &LinkDetails| {
+        let row = &link.row;
+        vec![
+            row.link.clone(),
+            row.kind.clone(),
+            row.org.clone(),
+            row.members.clone(),
+            if row.up { "up" } else { "down" }.to_owned(),
+            row.since_unix_seconds.map_or("-".to_owned(), time),
+            row.last_poll_unix_seconds.map_or("-".to_owned(), time),
+            link.differences.len().to_string(),
+            row.last_error.clone().unwrap_or_default(),
+        ]
+    };
+    print_table(&columns, &links.iter().map(cells).collect::<Vec<_>>(), out)?;
+    writeln!(out, "{} {}", links.len(), if links.len() == 1 { "link" } else { "links" })?;
+    Ok(0)
+}
+
+fn show(folder: &Path, OneLink { name, json }: &OneLink, out: &mut impl Write) -> io::Result<u8> {
+    let links: Result<Vec<LinkDetails>, AdminClientError> =
+        AdminClient::to_read(folder).and_then(|client| client.get("links", &ListQuery { link: Some(name) }));
+    let links = match links {
+        Ok(links) => links,
+        Err(error) => return error.print(*json, out),
+    };
+    for link in &links {
+        if *json {
+            writeln!(out, "{}", serde_json::to_string(link).map_err(io::Error::other)?)?;
+            continue;
+        }
+        let row = &link.row;
+        writeln!(out, "{} ({} at {}), organization {}, members = \"{}\"", row.link, row.kind, row.address, row.org, row.members)?;
+        let since = row.since_unix_seconds.map_or(String::new(), |since| format!(" since {}", time(since)));
+        writeln!(out, "{}{since}", if row.up { "up" } else { "down" })?;
+        for error in &row.last_error {
+            writeln!(out, "last error: {error}")?;
+        }
+        match row.last_poll_unix_seconds {
+            Some(at) => writeln!(out, "last complete poll: {}", time(at))?,
+            None => writeln!(out, "no complete poll yet")?,
+        }
+        let counts: Vec<String> = row.counts.iter().map(|(state, count)| format!("{count} {state}")).collect();
+        writeln!(out, "{}", counts.join(", "))?;
+        for refused in &link.refused {
+            writeln!(out, "refused: {refused}")?;
+        }
+        for queue in &link.missing_queues {
+            writeln!(out, "the PBX has no queue {queue}")?;
+        }
+        for queue in &row.stopped {
+            writeln!(out, "stopped in queue {queue}: too many members would be taken away; `queuewarden links resume {name}` goes on")?;
+        }
+        let cells = |row: &crate::links::row::DifferenceRow| vec![row.queue.clone(), row.member.clone(), row.state.clone()];
+        print_table(&["queue", "member", "state"], &link.differences.iter().map(cells).collect::<Vec<_>>(), out)?;
+    }
+    Ok(0)
+}
+
+fn poll(folder: &Path, OneLink { name, json }: &OneLink, command: &str, out: &mut impl Write) -> io::Result<u8> {
+    let planned: Result<Vec<Planned>, AdminClientError> = AdminClient::to_change(folder)
+        .and_then(|client| client.request(&Method::PUT, "links", &CommandQuery { link: name, command }));
+    let planned = match planned {
+        Ok(planned) => planned,
+        Err(error) => return error.print(*json, out),
+    };
+    if *json {
+        for step in &planned {
+            writeln!(out, "{}", serde_json::to_string(step).map_err(io::Error::other)?)?;
+        }
+        return Ok(0);
+    }
+    let cells = |step: &Planned| vec![step.queue.clone(), step.extension.clone(), step.state.clone(), step.step.clone()];
+    print_table(&["queue", "extension", "state", "step"], &planned.iter().map(cells).collect::<Vec<_>>(), out)?;
+    writeln!(out, "{} {}", planned.len(), if planned.len() == 1 { "step" } else { "steps" })?;
+    Ok(0)
+}

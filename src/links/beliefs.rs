@@ -1,0 +1,171 @@
+//! The login sessions of an organization as one of its links sees and changes them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+
+use crate::gate::Gate;
+use crate::gate::members::Members;
+use crate::limits::{LINK_CHANGES_WAITING_MAX, MEMBER_CHANGE_PENDING_MAX};
+use crate::links::members::judge::Step;
+use crate::links::members::pass::PolledQueue;
+use crate::links::members::{Belief, MemberKey};
+use crate::links::sightings::Sightings;
+use crate::links::work::{Beliefs, MemberBelief};
+use crate::telephony::{Moment, OrganizationId, UnixMillis};
+
+/// The gate and the clock, for a link. The sidecar implements it.
+pub trait LinkHost: Send + Sync {
+    /// The gate.
+    fn gate(&self) -> &Gate;
+    /// The time.
+    fn now(&self) -> Moment;
+}
+
+/// The login sessions in the gate.
+pub struct GateBeliefs {
+    host: Arc<dyn LinkHost>,
+    organization: Box<str>,
+    id: OrganizationId,
+    link: Box<str>,
+    sightings: Arc<Sightings>,
+    changes: broadcast::Receiver<MemberKey>,
+    /// Changes that were received and that the link has not looked at.
+    waiting: BTreeSet<MemberKey>,
+    /// Whether changes were missed.
+    has_missed: bool,
+    /// The users with a recent change, by extension.
+    changing: BTreeMap<Box<str>, Instant>,
+}
+
+impl std::fmt::Debug for GateBeliefs {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("GateBeliefs").field("link", &self.link).finish_non_exhaustive()
+    }
+}
+
+impl GateBeliefs {
+    /// The sessions of the organization. `None`: the policy has no such organization.
+    #[must_use]
+    pub fn new(host: Arc<dyn LinkHost>, organization: &str, link: &str, sightings: Arc<Sightings>) -> Option<Self> {
+        let id = host.gate().policy().organization(organization)?.id;
+        let changes = host.gate().members(organization, id).watch()?;
+        sightings.forget(link);
+        Some(Self {
+            host,
+            organization: organization.into(),
+            id,
+            link: link.into(),
+            sightings,
+            changes,
+            waiting: BTreeSet::new(),
+            has_missed: false,
+            changing: BTreeMap::new(),
+        })
+    }
+
+    fn members(&self) -> Members<'_> {
+        self.host.gate().members(&self.organization, self.id)
+    }
+
+    fn received(&mut self, key: MemberKey) {
+        let now = Instant::now();
+        if self.changing.len() >= LINK_CHANGES_WAITING_MAX {
+            self.changing.retain(|_, at| now.duration_since(*at) < MEMBER_CHANGE_PENDING_MAX);
+        }
+        self.changing.insert(key.extension.clone(), now);
+        if self.waiting.len() < LINK_CHANGES_WAITING_MAX {
+            self.waiting.insert(key);
+        } else {
+            self.has_missed = true;
+        }
+    }
+
+    /// Receives the changes that are there. A change is sent before the table can be read with it.
+    fn receive(&mut self) {
+        loop {
+            match self.changes.try_recv() {
+                Ok(key) => self.received(key),
+                Err(TryRecvError::Lagged(_)) => self.has_missed = true,
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return,
+            }
+        }
+    }
+}
+
+impl Beliefs for GateBeliefs {
+    fn queues(&self) -> Vec<Box<str>> {
+        self.members().queues()
+    }
+
+    fn of_queue(&mut self, queue: &str) -> BTreeMap<Box<str>, Belief> {
+        self.members().of_queue(queue, &self.link)
+    }
+
+    fn leaving(&self) -> Vec<MemberKey> {
+        self.members().leaving(&self.link)
+    }
+
+    fn of(&mut self, key: &MemberKey) -> MemberBelief {
+        let members = self.members();
+        let belief = members.of(key, &self.link);
+        let may_log_in = belief == Belief::Nothing && members.may_log_in(key, self.host.now());
+        self.receive();
+        let is_recent = |at: &Instant| at.elapsed() < MEMBER_CHANGE_PENDING_MAX;
+        MemberBelief {
+            belief,
+            may_log_in,
+            // What was missed may concern this user.
+            is_changing: self.has_missed || self.changing.get(&key.extension).is_some_and(is_recent),
+            is_absent_elsewhere: self.sightings.is_absent_elsewhere(&self.link, key),
+            adds: self.sightings.is_first_with(&self.link, &key.queue),
+        }
+    }
+
+    fn note(&self, key: &MemberKey, step: &Step) -> bool {
+        let (members, now) = (self.members(), self.host.now());
+        match step {
+            Step::Confirm(confirmation) => members.confirm(key, confirmation),
+            Step::NoteSeen { penalty } => members.note_seen(key, *penalty),
+            Step::NoteGone => members.note_gone(key, &self.link),
+            Step::BelievePause(paused) => members.believe_pause(key, *paused, now),
+            Step::End(cause) => return members.end(key, *cause, now),
+            Step::Adopt { penalty, paused } => return members.adopt(key, (*penalty, *paused), now),
+            Step::Remove | Step::PauseFixed | Step::Add { .. } | Step::SetPause(_) => return false,
+        }
+        true
+    }
+
+    fn saw_queue(&self, queue: &str, members: Option<&PolledQueue>) {
+        let members = members.map(|polled| polled.members.keys().cloned().collect());
+        self.sightings.saw_queue(&self.link, queue, members);
+    }
+
+    fn saw_member(&self, key: &MemberKey, is_there: bool) {
+        self.sightings.saw_member(&self.link, key, is_there);
+    }
+
+    async fn changed(&mut self) -> Option<MemberKey> {
+        loop {
+            if std::mem::take(&mut self.has_missed) {
+                return None;
+            }
+            if let Some(key) = self.waiting.pop_first() {
+                return Some(key);
+            }
+            match self.changes.recv().await {
+                Ok(key) => self.received(key),
+                Err(RecvError::Lagged(_)) => self.has_missed = true,
+                // Another organization has the place of this one: nothing changes here any more.
+                Err(RecvError::Closed) => std::future::pending().await,
+            }
+        }
+    }
+
+    fn now(&self) -> UnixMillis {
+        self.host.now().wall
+    }
+}

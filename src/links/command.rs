@@ -1,0 +1,69 @@
+//! What an operator asks of a link.
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use crate::links::members::MemberKey;
+use crate::links::members::judge::{MemberJudgement, Step};
+
+/// What a poll is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PollKind {
+    /// The mode of the link says what is done.
+    Regular,
+    /// Nothing is done: the steps are listed.
+    DryRun,
+    /// Members without a session become sessions, in every mode, if their users may log in.
+    Adopt,
+    /// Any share of a queue is admitted.
+    Resume,
+}
+
+/// A poll that an operator asked for.
+#[derive(Debug)]
+pub struct LinkCommand {
+    /// What the poll is for.
+    pub kind: PollKind,
+    /// Receives the steps that the poll found.
+    pub reply: oneshot::Sender<Vec<Planned>>,
+}
+
+/// A step that a poll found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Planned {
+    /// The number of the queue.
+    pub queue: String,
+    /// The extension of the user.
+    pub extension: String,
+    /// How PBX and sessions differ: a name of [`crate::links::members::judge::MemberState`].
+    pub state: String,
+    /// What the link does about it.
+    pub step: String,
+}
+
+impl Planned {
+    /// The step of a judgement. `None`: only a note of the sidecar changes.
+    #[must_use]
+    pub fn of(key: &MemberKey, judgement: &MemberJudgement) -> Option<Self> {
+        let step = name_of(judgement.step.as_ref()?)?;
+        let state = judgement.state.map_or("gone", |state| state.name());
+        let (queue, extension) = (key.queue.to_string(), key.extension.to_string());
+        Some(Self { queue, extension, state: state.to_owned(), step: step.to_owned() })
+    }
+}
+
+/// The name of a step for operators and metrics. `None`: only a note of the sidecar changes.
+#[must_use]
+pub const fn name_of(step: &Step) -> Option<&'static str> {
+    match step {
+        Step::Remove => Some("remove"),
+        Step::PauseFixed => Some("pause_fixed"),
+        Step::Add { .. } => Some("add"),
+        Step::SetPause(true) => Some("pause"),
+        Step::SetPause(false) => Some("resume"),
+        Step::BelievePause(_) => Some("believe_pause"),
+        Step::End(_) => Some("end_session"),
+        Step::Adopt { .. } => Some("adopt"),
+        Step::Confirm(_) | Step::NoteSeen { .. } | Step::NoteGone => None,
+    }
+}
