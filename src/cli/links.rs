@@ -126,7 +126,7 @@ fn show(folder: &Path, OneLink { name, json }: &OneLink, out: &mut impl Write) -
         writeln!(out, "{} ({} at {}), organization {}, members = \"{}\"", row.link, row.kind, row.address, row.org, row.members)?;
         let since = row.since_unix_seconds.map_or(String::new(), |since| format!(" since {}", time(since)));
         writeln!(out, "{}{since}", if row.up { "up" } else { "down" })?;
-        for error in &row.last_error {
+        if let Some(error) = &row.last_error {
             writeln!(out, "last error: {error}")?;
         }
         match row.last_poll_unix_seconds {

@@ -20,7 +20,8 @@ fn act(ami: &mut TcpStream, action: &str, headers: &[(&str, &str)]) -> String {
 
 fn add(ami: &mut TcpStream, queue: &str, extension: &str) {
     let interface = format!("PJSIP/{extension}");
-    let answer = act(ami, "QueueAdd", &[("Queue", queue), ("Interface", &interface)]);
+    // The lab finds a member by its interface, which Asterisk shows beside a name only.
+    let answer = act(ami, "QueueAdd", &[("Queue", queue), ("Interface", &interface), ("MemberName", extension)]);
     assert!(answer.contains("Success") || answer.contains("Already there"), "{answer}");
 }
 
@@ -46,10 +47,30 @@ fn actions(lab: &AsteriskLab, action: &str) -> f64 {
     lab.sidecar().metric(&format!("queuewarden_link_actions_total{{link=\"pbx-1\",action=\"{action}\"}}"))
 }
 
+/// `links reconcile`, with these options. Returns what it prints.
+fn reconcile(lab: &AsteriskLab, options: &[&str]) -> String {
+    command(lab, "reconcile", options)
+}
+
+fn command(lab: &AsteriskLab, command: &str, options: &[&str]) -> String {
+    let folder = lab.folder.path().to_str().unwrap();
+    let (status, output) = run(&[&["--config", folder, "links", command, "pbx-1"], options].concat());
+    assert!(status.success(), "{output}");
+    output
+}
+
+/// Waits for the end of the next complete poll; the first one begins when the link is there.
 fn wait_for_poll(lab: &AsteriskLab) {
-    let series = "queuewarden_link_last_poll_timestamp_seconds{link=\"pbx-1\"}";
-    let before = lab.sidecar().metric(series);
-    wait_until("the next poll", || lab.sidecar().metric(series) > before);
+    let before = last_poll(lab);
+    wait_until("the next poll", || last_poll(lab) > before);
+}
+
+fn wait_for_link(lab: &AsteriskLab) {
+    wait_until("the first poll", || last_poll(lab) > 0.0);
+}
+
+fn last_poll(lab: &AsteriskLab) -> f64 {
+    lab.sidecar().metric("queuewarden_link_last_poll_timestamp_seconds{link=\"pbx-1\"}")
 }
 
 /// TRUTH 2, `observe`: a foreign member is counted and stays.
@@ -75,11 +96,11 @@ fn enforcing_removes_a_foreign_member_at_once() {
     assert!(lab.is_answered("1001", "*13600"));
     let began = Instant::now();
     add(&mut ami, "600", "1002");
+    wait_until("the link to act", || actions(&lab, "remove") > 0.0);
     wait_until("the foreign member to be removed", || !lab.is_member("600", "1002"));
     // The poll every minute would come later.
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     assert!(lab.is_member("600", "1001") && has_session(&lab, "1001", "600"));
-    assert!(actions(&lab, "remove") > 0.0);
 }
 
 /// TRUTH 2, `left`: a logout past the sidecar is never refused.
@@ -98,6 +119,93 @@ fn a_member_that_another_program_removes_ends_its_session() {
     remove(&mut ami, "600", "1001");
     wait_until("the session to end", || !has_session(&lab, "1001", "600"));
     assert!(lab.is_member("601", "1001") && has_session(&lab, "1001", "601"));
+}
+
+/// TRUTH 2, `foreign`: a static member cannot be removed: it is paused, and a login lifts the pause.
+#[test]
+fn enforcing_pauses_a_static_member_until_its_user_logs_in() {
+    let lab = AsteriskLab::start_linked_with("members = \"enforce\"");
+    std::fs::write(
+        lab.etc().join("queues.conf"),
+        std::fs::read_to_string(lab.etc().join("queues.conf")).unwrap() + "\n[601](+)\nmember => PJSIP/1001,0,1001\n",
+    )
+    .unwrap();
+    lab.cli("module reload app_queue.so");
+    wait_until("the static member", || lab.is_member("601", "1001"));
+    wait_for_link(&lab);
+    let steps = reconcile(&lab, &[]);
+    assert!(steps.contains("pause_fixed"), "{steps}");
+    assert!(lab.is_paused("601", "1001"));
+    assert!(lab.is_answered("1001", "*13601"));
+    wait_until("the pause to be lifted", || !lab.is_paused("601", "1001"));
+}
+
+/// TRUTH 2, `lost`: members that a restart of Asterisk lost are added again, paused as they were.
+#[test]
+fn a_restart_that_loses_members_gets_them_back() {
+    let lab = AsteriskLab::start_linked_with("members = \"repair\"\npoll_interval_seconds = 1");
+    assert!(lab.is_answered("1001", "*13"));
+    assert!(lab.is_answered("1001", "*15601"));
+    wait_until("both members to be seen", || members(&lab, "confirmed") > 1.0);
+    wait_for_poll(&lab);
+    lab.stop_asterisk();
+    lab.start_asterisk();
+    wait_until("the members to be back", || lab.is_member("600", "1001") && lab.is_paused("601", "1001"));
+    assert!(has_session(&lab, "1001", "600") && has_session(&lab, "1001", "601"));
+}
+
+/// TRUTH 2, `unconfirmed`: the answer never reached the dialplan, so the session has no member and ends.
+#[test]
+fn a_session_by_phone_whose_member_is_never_seen_ends() {
+    let lab = AsteriskLab::start_linked_with("members = \"repair\"");
+    let login = "do org=acme actor=1001 via=phone action=queue.login queue=600";
+    assert!(lab.sidecar().ask(login).contains("reason=assigned"));
+    wait_until("the session to end", || !has_session(&lab, "1001", "600"));
+    assert!(actions(&lab, "end_session") > 0.0);
+}
+
+/// TRUTH 2, `missing`: a session that no phone made gets its member.
+#[test]
+fn a_session_by_a_supervisor_gets_its_member() {
+    let lab = AsteriskLab::start_linked_with("members = \"repair\"");
+    wait_for_link(&lab);
+    let login = "do org=acme actor=2001 action=agent.login target=1002 queue=600";
+    assert!(lab.sidecar().ask(login).contains("reason=supervisor_login"));
+    wait_until("the member", || lab.is_member("600", "1002"));
+    let logout = "do org=acme actor=2001 action=agent.logout target=1002 queue=600";
+    assert!(lab.sidecar().ask(logout).contains("reason=supervisor_logout"));
+    wait_until("the member to be gone", || !lab.is_member("600", "1002"));
+}
+
+/// TRUTH 2, day one: `links adopt` turns members into sessions, where their users may log in.
+#[test]
+fn members_from_before_are_adopted() {
+    let lab = AsteriskLab::start_linked_with("");
+    let mut ami = lab.admin();
+    add(&mut ami, "600", "1001");
+    add(&mut ami, "600", "1002");
+    wait_for_link(&lab);
+    let planned = reconcile(&lab, &["--dry-run"]);
+    assert!(planned.contains("0 steps"), "{planned}");
+    let adopted = command(&lab, "adopt", &[]);
+    assert!(adopted.contains("1001") && !adopted.contains("1002"), "{adopted}");
+    assert!(has_session(&lab, "1001", "600") && !has_session(&lab, "1002", "600"));
+    assert!(lab.is_answered("1001", "*14600"));
+    assert!(!lab.is_member("600", "1001"));
+    let shown = command(&lab, "show", &[]);
+    assert!(shown.contains("foreign"), "{shown}");
+}
+
+/// TRUTH 2, the names: members that the template does not parse are listed and never touched.
+#[test]
+fn a_wrong_template_removes_nobody() {
+    let lab = AsteriskLab::start_linked_with("members = \"enforce\"\ninterface = \"SIP/%\"\npoll_interval_seconds = 1");
+    let mut ami = lab.admin();
+    add(&mut ami, "600", "1002");
+    assert!(lab.is_answered("1001", "*13600"));
+    wait_until("the names to be listed", || members(&lab, "unparsed") > 1.0);
+    wait_for_poll(&lab);
+    assert!(lab.is_member("600", "1001") && lab.is_member("600", "1002"));
 }
 
 /// A lease of the real sidecar ends, a supervisor and an operator end a session, a reload removes a user: each time the
