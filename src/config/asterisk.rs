@@ -87,6 +87,17 @@ pub(super) struct ReferencedOrganization {
     pub(super) problem_if_unknown: Problem,
 }
 
+impl ReferencedOrganization {
+    /// Reads the required key `organization` of a link.
+    pub(super) fn read<'a>(section: &mut Section<'a>, referenced: &mut Vec<Self>) -> Option<&'a str> {
+        let name = section.required_string("organization")?;
+        let message = format!("there is no organization `{}`", name.value);
+        let problem_if_unknown = section.source.problem(name.span.clone(), message);
+        referenced.push(Self { organization: name.value.into(), problem_if_unknown });
+        Some(name.value)
+    }
+}
+
 /// Reads the tables: the links, and the organizations that they name.
 pub(super) fn read(
     sections: Vec<Section<'_>>,
@@ -111,14 +122,9 @@ fn read_link(
     referenced: &mut Vec<ReferencedOrganization>,
     default_name: String,
 ) -> Option<AmiSettings> {
-    let organization = section.required_string("organization");
-    let terms = links::read_terms(&mut section, organization.as_ref().map_or("", |name| name.value), default_name);
-    if let Some(name) = &organization {
-        let message = format!("there is no organization `{}`", name.value);
-        let problem_if_unknown = section.source.problem(name.span.clone(), message);
-        referenced.push(ReferencedOrganization { organization: name.value.into(), problem_if_unknown });
-    }
-    let address = read_address(&mut section, warnings);
+    let organization = ReferencedOrganization::read(&mut section, referenced);
+    let terms = links::read_terms(&mut section, organization.unwrap_or_default(), default_name);
+    let address = read_address(&mut section, "127.0.0.1:5038", "AMI", warnings);
     let username = section.required_string("username").filter(|name| {
         let admitted = is_word(name.value, AMI_USERNAME_BYTES_MAX);
         if !admitted {
@@ -153,15 +159,21 @@ fn read_link(
     })
 }
 
-fn read_address(section: &mut Section<'_>, warnings: &mut Problems) -> Option<SocketAddr> {
+/// Reads the address of a PBX. `protocol`: what is spoken there, for the warning about other machines.
+pub(super) fn read_address(
+    section: &mut Section<'_>,
+    example: &str,
+    protocol: &str,
+    warnings: &mut Problems,
+) -> Option<SocketAddr> {
     let text = section.required_string("address")?;
     let Ok(address) = text.value.parse::<SocketAddr>() else {
         let message = "`address` must be an address and a port";
-        section.report_with_help(&text.span, message, "for example \"127.0.0.1:5038\"");
+        section.report_with_help(&text.span, message, format!("for example \"{example}\""));
         return None;
     };
     if !address.ip().is_loopback() {
-        let message = format!("`address` is {address}, on another machine, and AMI is not encrypted");
+        let message = format!("`address` is {address}, on another machine, and {protocol} is not encrypted");
         let help =
             "anyone on the network between can read the session and send commands; use a tunnel or a separate network";
         warnings.add(section.source.problem(text.span, message).help(help));
@@ -170,7 +182,7 @@ fn read_address(section: &mut Section<'_>, warnings: &mut Problems) -> Option<So
 }
 
 /// Whether the text is 1 to `bytes_max` printable ASCII characters without spaces.
-fn is_word(text: &str, bytes_max: usize) -> bool {
+pub(super) fn is_word(text: &str, bytes_max: usize) -> bool {
     !text.is_empty() && text.len() <= bytes_max && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 

@@ -16,6 +16,7 @@ mod domains;
 mod feature_codes;
 pub mod files;
 mod fingerprint;
+pub mod freeswitch_esl;
 pub mod links;
 mod login_bounds;
 mod model;

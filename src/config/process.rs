@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::config::asterisk::{self, AmiSettings, ReferencedOrganization};
 use crate::config::audit::{self, AuditSettings};
 use crate::config::fingerprint::Fingerprint;
+use crate::config::freeswitch_esl::{self, EslSettings};
 use crate::config::problem::Problems;
 use crate::config::reader::{Section, Source, SpannedStr};
 pub use crate::config::secret::Secret;
@@ -38,6 +39,8 @@ pub struct ProcessSettings {
     pub evapi: Vec<SocketAddr>,
     /// The Asterisk servers to connect to (`[[connect.asterisk_ami]]`).
     pub asterisk_ami: Vec<AmiSettings>,
+    /// The FreeSWITCH servers to connect to (`[[connect.freeswitch_esl]]`).
+    pub freeswitch_esl: Vec<EslSettings>,
 }
 
 /// The file of the process, read.
@@ -132,10 +135,19 @@ pub(super) fn read_from(
     let audit = audit::read(root.section("audit"), folder, &state.folder);
     let (connections_max, drain_delay) = read_limits(root.section("limits"));
     let sessions_by_queue_max = read_sessions_by_queue_max(root.section("metrics"));
-    let (mut evapi, mut asterisk_ami, mut referenced) = (vec![], vec![], vec![]);
+    let (mut evapi, mut asterisk_ami, mut freeswitch_esl, mut referenced) = (vec![], vec![], vec![], vec![]);
     if let Some(mut section) = root.section("connect") {
         evapi = read_evapi(&mut section, warnings);
         (asterisk_ami, referenced) = asterisk::read(section.sections("asterisk_ami"), folder, warnings);
+        freeswitch_esl = freeswitch_esl::read(section.sections("freeswitch_esl"), folder, warnings, &mut referenced);
+        let names = asterisk_ami.iter().map(|link| &link.link.name);
+        let mut names: Vec<&Box<str>> = names.chain(freeswitch_esl.iter().map(|link| &link.link.name)).collect();
+        names.sort_unstable();
+        for pair in names.windows(2).filter(|pair| pair.first() == pair.last()) {
+            if let Some(name) = pair.first() {
+                section.report(&section.span, format!("two links have the name `{name}`"));
+            }
+        }
         section.finish();
     }
     root.finish();
@@ -148,6 +160,7 @@ pub(super) fn read_from(
         drain_delay,
         evapi,
         asterisk_ami,
+        freeswitch_esl,
     };
     Some(ProcessFile { settings, referenced })
 }

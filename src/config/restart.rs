@@ -9,6 +9,7 @@ use crate::audit::AuditLogOptions;
 use crate::audit::buffer::PlainAllows;
 use crate::config::asterisk::AmiSettings;
 use crate::config::audit::AuditSettings;
+use crate::config::freeswitch_esl::EslSettings;
 use crate::config::links::{LinkTerms, UndoBounds};
 use crate::config::process::{ListenSettings, ProcessSettings, StateSettings};
 
@@ -31,8 +32,17 @@ impl ProcessSettings {
     #[must_use]
     pub fn restart_keys(&self, loaded: &Self) -> Vec<String> {
         let mut changed = Changed::default();
-        let Self { listen, state, audit, connections_max, sessions_by_queue_max, drain_delay, evapi, asterisk_ami } =
-            self;
+        let Self {
+            listen,
+            state,
+            audit,
+            connections_max,
+            sessions_by_queue_max,
+            drain_delay,
+            evapi,
+            asterisk_ami,
+            freeswitch_esl,
+        } = self;
         compare_listen(&mut changed, listen, &loaded.listen);
         let StateSettings { store, folder } = state;
         changed.compare("[state]", "store", store, &loaded.state.store);
@@ -43,6 +53,7 @@ impl ProcessSettings {
         changed.compare("[metrics]", "sessions_by_queue_max", sessions_by_queue_max, &loaded.sessions_by_queue_max);
         changed.compare("[connect]", "evapi", evapi, &loaded.evapi);
         compare_links(&mut changed, asterisk_ami, &loaded.asterisk_ami);
+        compare_esl_links(&mut changed, freeswitch_esl, &loaded.freeswitch_esl);
         changed.0
     }
 }
@@ -117,15 +128,7 @@ fn compare_links(changed: &mut Changed, in_force: &[AmiSettings], loaded: &[AmiS
             queues,
         } = link;
         let table = if in_force.len() == 1 { TABLE.to_owned() } else { format!("{TABLE} number {number}") };
-        let LinkTerms { name, organization, members, adopts, poll_interval, bounds } = terms;
-        let UndoBounds { per_minute_max, percent_max } = bounds;
-        changed.compare(&table, "name", name, &other.link.name);
-        changed.compare(&table, "organization", organization, &other.link.organization);
-        changed.compare(&table, "members", members, &other.link.members);
-        changed.compare(&table, "adopt", adopts, &other.link.adopts);
-        changed.compare(&table, "poll_interval_seconds", poll_interval, &other.link.poll_interval);
-        changed.compare(&table, "undo_max_per_minute", per_minute_max, &other.link.bounds.per_minute_max);
-        changed.compare(&table, "undo_max_percent", percent_max, &other.link.bounds.percent_max);
+        compare_terms(changed, &table, terms, &other.link);
         changed.compare(&table, "address", address, &other.address);
         changed.compare(&table, "username", username, &other.username);
         changed.compare(&table, "interface", interface, &other.interface);
@@ -134,4 +137,36 @@ fn compare_links(changed: &mut Changed, in_force: &[AmiSettings], loaded: &[AmiS
         changed.compare(&table, "agents_file", agents, &other.agents);
         changed.compare(&table, "queues_file", queues, &other.queues);
     }
+}
+
+/// The same for the links to FreeSWITCH.
+fn compare_esl_links(changed: &mut Changed, in_force: &[EslSettings], loaded: &[EslSettings]) {
+    const TABLE: &str = "[[connect.freeswitch_esl]]";
+    if in_force.len() != loaded.len() {
+        changed.0.push(TABLE.to_owned());
+        return;
+    }
+    for ((link, other), number) in in_force.iter().zip(loaded).zip(1..) {
+        let EslSettings { link: terms, address, username, secret: _, agent, queue, agents, queues } = link;
+        let table = if in_force.len() == 1 { TABLE.to_owned() } else { format!("{TABLE} number {number}") };
+        compare_terms(changed, &table, terms, &other.link);
+        changed.compare(&table, "address", address, &other.address);
+        changed.compare(&table, "username", username, &other.username);
+        changed.compare(&table, "agent", agent, &other.agent);
+        changed.compare(&table, "queue", queue, &other.queue);
+        changed.compare(&table, "agents_file", agents, &other.agents);
+        changed.compare(&table, "queues_file", queues, &other.queues);
+    }
+}
+
+fn compare_terms(changed: &mut Changed, table: &str, in_force: &LinkTerms, loaded: &LinkTerms) {
+    let LinkTerms { name, organization, members, adopts, poll_interval, bounds } = in_force;
+    let UndoBounds { per_minute_max, percent_max } = bounds;
+    changed.compare(table, "name", name, &loaded.name);
+    changed.compare(table, "organization", organization, &loaded.organization);
+    changed.compare(table, "members", members, &loaded.members);
+    changed.compare(table, "adopt", adopts, &loaded.adopts);
+    changed.compare(table, "poll_interval_seconds", poll_interval, &loaded.poll_interval);
+    changed.compare(table, "undo_max_per_minute", per_minute_max, &loaded.bounds.per_minute_max);
+    changed.compare(table, "undo_max_percent", percent_max, &loaded.bounds.percent_max);
 }

@@ -224,7 +224,7 @@ async fn load(folder: PathBuf, gate: &Gate) -> Result<LoadedConfig, Problems> {
 async fn apply(loaded: LoadedConfig, sidecar: &Sidecar) {
     let restart_keys = sidecar.settings.restart_keys(&loaded.process);
     let warnings = loaded.warnings;
-    sidecar.links.set_secrets(&loaded.process.asterisk_ami);
+    sidecar.links.set_secrets(&loaded.process);
     sidecar.set_line_token(loaded.process.listen.line_token);
     sidecar.set_files(loaded.files);
     sidecar.metrics.prepare(&loaded.policy);

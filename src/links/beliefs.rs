@@ -84,6 +84,20 @@ impl GateBeliefs {
         }
     }
 
+    fn carry_out(&self, key: &MemberKey, step: &Step) -> bool {
+        let (members, now) = (self.members(), self.host.now());
+        match step {
+            Step::Confirm(confirmation) => members.confirm(key, confirmation),
+            Step::NoteSeen { penalty } => members.note_seen(key, *penalty),
+            Step::NoteGone => members.note_gone(key, &self.link),
+            Step::BelievePause(paused) => members.believe_pause(key, *paused, now),
+            Step::End(cause) => return members.end(key, *cause, now),
+            Step::Adopt { penalty, paused } => return members.adopt(key, (*penalty, *paused), now),
+            Step::Remove | Step::PauseFixed | Step::Add { .. } | Step::SetPause(_) => return false,
+        }
+        true
+    }
+
     /// Receives the changes that are there. A change is sent before the table can be read with it.
     fn receive(&mut self) {
         loop {
@@ -125,18 +139,19 @@ impl Beliefs for GateBeliefs {
         }
     }
 
-    fn note(&self, key: &MemberKey, step: &Step) -> bool {
-        let (members, now) = (self.members(), self.host.now());
-        match step {
-            Step::Confirm(confirmation) => members.confirm(key, confirmation),
-            Step::NoteSeen { penalty } => members.note_seen(key, *penalty),
-            Step::NoteGone => members.note_gone(key, &self.link),
-            Step::BelievePause(paused) => members.believe_pause(key, *paused, now),
-            Step::End(cause) => return members.end(key, *cause, now),
-            Step::Adopt { penalty, paused } => return members.adopt(key, (*penalty, *paused), now),
-            Step::Remove | Step::PauseFixed | Step::Add { .. } | Step::SetPause(_) => return false,
+    fn note(&mut self, key: &MemberKey, step: &Step) -> bool {
+        self.receive();
+        let is_taken = self.carry_out(key, step);
+        // The first change of this member since is the link's own: it is no reason to look again, or to wait.
+        let mut is_own = true;
+        loop {
+            match self.changes.try_recv() {
+                Ok(changed) if changed == *key && std::mem::take(&mut is_own) => {}
+                Ok(changed) => self.received(changed),
+                Err(TryRecvError::Lagged(_)) => self.has_missed = true,
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return is_taken,
+            }
         }
-        true
     }
 
     fn saw_queue(&self, queue: &str, members: Option<&PolledQueue>) {

@@ -41,8 +41,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::asterisk::AmiSettings;
+use crate::config::freeswitch_esl::EslSettings;
 use crate::config::links::LinkTerms;
-use crate::config::process::Secret;
+use crate::config::process::{ProcessSettings, Secret};
 use crate::gate::LinkNames;
 use crate::limits::LINK_COMMANDS_WAITING_MAX;
 use crate::links::beliefs::LinkHost;
@@ -52,10 +53,49 @@ use crate::links::status::LinkStatus;
 use crate::observe::ami::AmiMetrics;
 use crate::observe::metrics::Metrics;
 
+/// What is configured for one link.
+#[derive(Clone, Debug)]
+pub enum LinkSettings {
+    /// A link to Asterisk.
+    Asterisk(AmiSettings),
+    /// A link to FreeSWITCH.
+    FreeSwitch(EslSettings),
+}
+
+impl LinkSettings {
+    const fn terms(&self) -> &LinkTerms {
+        match self {
+            Self::Asterisk(settings) => &settings.link,
+            Self::FreeSwitch(settings) => &settings.link,
+        }
+    }
+
+    const fn secret(&self) -> &Secret {
+        match self {
+            Self::Asterisk(settings) => &settings.secret,
+            Self::FreeSwitch(settings) => &settings.secret,
+        }
+    }
+
+    fn is_same_link(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Asterisk(settings), Self::Asterisk(other)) => settings.is_same_link(other),
+            (Self::FreeSwitch(settings), Self::FreeSwitch(other)) => settings.is_same_link(other),
+            _ => false,
+        }
+    }
+
+    /// All links of the configuration, in its order.
+    fn all_of(settings: &ProcessSettings) -> Vec<Self> {
+        let asterisks = settings.asterisk_ami.iter().cloned().map(Self::Asterisk);
+        asterisks.chain(settings.freeswitch_esl.iter().cloned().map(Self::FreeSwitch)).collect()
+    }
+}
+
 /// One link: what is configured, and what other tasks share with its task.
 #[derive(Debug)]
 pub struct Link {
-    settings: AmiSettings,
+    settings: LinkSettings,
     /// What it has seen and done.
     pub status: LinkStatus,
     /// The secret; a reload may replace it, and the next login uses the new one.
@@ -64,20 +104,23 @@ pub struct Link {
     commands: mpsc::Sender<LinkCommand>,
     /// Taken by the task.
     received: Mutex<Option<mpsc::Receiver<LinkCommand>>>,
-    ami: AmiMetrics,
+    ami: Option<AmiMetrics>,
 }
 
 impl Link {
     /// What is configured, whatever the protocol.
     #[must_use]
     pub const fn terms(&self) -> &LinkTerms {
-        &self.settings.link
+        self.settings.terms()
     }
 
     /// The kind of the PBX and its address.
     #[must_use]
     pub fn peer(&self) -> (&'static str, String) {
-        ("asterisk", self.settings.address.to_string())
+        match &self.settings {
+            LinkSettings::Asterisk(settings) => ("asterisk", settings.address.to_string()),
+            LinkSettings::FreeSwitch(settings) => ("freeswitch", settings.address.to_string()),
+        }
     }
 
     /// Lets the link poll now. Returns the steps that the poll found. `None`: the link is down, or works on other
@@ -101,30 +144,32 @@ pub struct Links {
 impl Links {
     /// Prepares one link per entry of the configuration; [`Links::serve`] opens them.
     #[must_use]
-    pub fn new(asterisks: &[AmiSettings], metrics: &Metrics) -> Self {
-        metrics.ami().configured(asterisks.len());
+    pub fn new(settings: &ProcessSettings, metrics: &Metrics) -> Self {
+        metrics.ami().configured(settings.asterisk_ami.len());
+        let configured = LinkSettings::all_of(settings);
         let mut by_organization: BTreeMap<&str, Vec<Box<str>>> = BTreeMap::new();
-        for settings in asterisks {
-            by_organization.entry(&settings.link.organization).or_default().push(settings.link.name.clone());
+        for terms in configured.iter().map(LinkSettings::terms) {
+            by_organization.entry(&terms.organization).or_default().push(terms.name.clone());
         }
         let sightings: BTreeMap<&str, Arc<Sightings>> =
             by_organization.into_iter().map(|(name, links)| (name, Arc::new(Sightings::new(links)))).collect();
-        let link = |settings: &AmiSettings| {
-            let terms = &settings.link;
+        let link = |settings: &LinkSettings| {
+            let terms = settings.terms();
+            let ami = matches!(settings, LinkSettings::Asterisk(_)).then(|| metrics.ami().clone());
             let (commands, received) = mpsc::channel(LINK_COMMANDS_WAITING_MAX);
             Arc::new(Link {
                 settings: settings.clone(),
-                status: LinkStatus::new(&terms.name, metrics.link(&terms.name), Some(metrics.ami().clone())),
-                secret: ArcSwap::from_pointee(settings.secret.clone()),
+                status: LinkStatus::new(&terms.name, metrics.link(&terms.name), ami.clone()),
+                secret: ArcSwap::from_pointee(settings.secret().clone()),
                 sightings: sightings
                     .get(&*terms.organization)
                     .map_or_else(|| Arc::new(Sightings::new(vec![])), Arc::clone),
                 commands,
                 received: Mutex::new(Some(received)),
-                ami: metrics.ami().clone(),
+                ami,
             })
         };
-        Self { links: asterisks.iter().map(link).collect() }
+        Self { links: configured.iter().map(link).collect() }
     }
 
     /// The names of the links, by organization.
@@ -160,10 +205,11 @@ impl Links {
     }
 
     /// Takes over the secrets of a reloaded configuration. Each applies from the next login on.
-    pub fn set_secrets(&self, asterisks: &[AmiSettings]) {
+    pub fn set_secrets(&self, settings: &ProcessSettings) {
+        let configured = LinkSettings::all_of(settings);
         for link in &self.links {
-            if let Some(new) = asterisks.iter().find(|new| new.is_same_link(&link.settings)) {
-                link.secret.store(Arc::new(new.secret.clone()));
+            if let Some(new) = configured.iter().find(|new| new.is_same_link(&link.settings)) {
+                link.secret.store(Arc::new(new.secret().clone()));
             }
         }
     }

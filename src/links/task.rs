@@ -1,5 +1,6 @@
 //! The task of one link: connect, work until the connection breaks, and connect again after a growing pause.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
@@ -10,14 +11,17 @@ use tokio_util::sync::CancellationToken;
 use crate::backoff::Backoff;
 use crate::config::links::MembersMode;
 use crate::limits::{AMI_LOGIN_TIMEOUT, AMI_RECONNECT_PAUSE_MAX, AMI_RECONNECT_PAUSE_MIN};
-use crate::links::Link;
 use crate::links::ami::client::Credentials;
 use crate::links::ami::connection::{AmiConnection, AsteriskNames};
 use crate::links::beliefs::{GateBeliefs, LinkHost};
 use crate::links::command::LinkCommand;
-use crate::links::connection::LinkError;
+use crate::links::connection::{LinkError, PbxConnection};
+use crate::links::esl::client::EslCredentials;
+use crate::links::esl::connection::{EslConnection, FreeswitchNames};
 use crate::links::names::Names;
 use crate::links::work::LinkWork;
+use crate::links::{Link, LinkSettings};
+use crate::observe::ami::AmiMetrics;
 
 /// One link, the sessions that it sees, and the commands that it receives.
 pub(super) struct LinkTask {
@@ -60,37 +64,61 @@ impl LinkTask {
 
     /// Opens one connection and works on it until it breaks; returns why it broke.
     async fn run_connection(&mut self) -> LinkError {
-        let settings = &self.link.settings;
-        let names = AsteriskNames {
-            interfaces: Names::new(settings.interface.clone(), settings.agents.clone()),
-            state_interfaces: Names::new(settings.state_interface.clone(), []),
-            queues: Names::new(settings.queue.clone(), settings.queues.clone()),
+        let (link, secret) = (Arc::clone(&self.link), self.link.secret.load_full());
+        match &link.settings {
+            LinkSettings::Asterisk(settings) => {
+                let names = AsteriskNames {
+                    interfaces: Names::new(settings.interface.clone(), settings.agents.clone()),
+                    state_interfaces: Names::new(settings.state_interface.clone(), []),
+                    queues: Names::new(settings.queue.clone(), settings.queues.clone()),
+                };
+                let events = link.terms().members != MembersMode::Off;
+                let credentials = Credentials { username: &settings.username, secret: &secret, events };
+                let opened = open(settings.address, |stream| AmiConnection::log_in(stream, &names, credentials)).await;
+                let _counted_as_up = opened.is_ok().then(|| link.ami.as_ref().map(AmiMetrics::up));
+                self.work(opened).await
+            }
+            LinkSettings::FreeSwitch(settings) => {
+                let names = FreeswitchNames {
+                    agents: Names::new(settings.agent.clone(), settings.agents.clone()),
+                    queues: Names::new(settings.queue.clone(), settings.queues.clone()),
+                };
+                let credentials = EslCredentials { username: settings.username.as_deref(), secret: &secret };
+                let opened = open(settings.address, |stream| EslConnection::log_in(stream, &names, credentials)).await;
+                self.work(opened).await
+            }
+        }
+    }
+
+    async fn work<C: PbxConnection>(&mut self, opened: Result<C, LinkError>) -> LinkError {
+        let connection = match opened {
+            Ok(connection) => connection,
+            Err(error) => return error,
         };
-        let secret = self.link.secret.load_full();
-        let events = self.link.terms().members != MembersMode::Off;
-        let credentials = Credentials { username: &settings.username, secret: &secret, events };
-        let opened = async {
-            let stream = TcpStream::connect(settings.address).await?;
-            stream.set_nodelay(true)?;
-            AmiConnection::log_in(stream, &names, credentials).await
-        };
-        let connection = match timeout(AMI_LOGIN_TIMEOUT, opened).await {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => return error,
-            Err(_) => return LinkError::NoAnswer,
-        };
-        let _counted_as_up = self.link.ami.up();
-        let terms = self.link.terms();
-        self.link.status.up(self.host.now().wall);
-        tracing::info!(link = &*terms.name, address = %settings.address, "linked to the PBX");
+        let (terms, status) = (self.link.terms(), &self.link.status);
+        status.up(self.host.now().wall);
+        tracing::info!(link = &*terms.name, address = self.link.peer().1, "linked to the PBX");
         let sightings = Arc::clone(&self.link.sightings);
         let Some(beliefs) = GateBeliefs::new(Arc::clone(&self.host), &terms.organization, &terms.name, sightings)
         else {
             return LinkError::Protocol(format!("there is no organization `{}`", terms.organization));
         };
-        match LinkWork::new(connection, beliefs, terms, &self.link.status).run(&mut self.commands).await {
+        match LinkWork::new(connection, beliefs, terms, status).run(&mut self.commands).await {
             Ok(never) => match never {},
             Err(error) => error,
         }
     }
+}
+
+/// Connects and logs in, within [`AMI_LOGIN_TIMEOUT`].
+async fn open<C, F>(address: SocketAddr, log_in: impl FnOnce(TcpStream) -> F) -> Result<C, LinkError>
+where
+    F: Future<Output = Result<C, LinkError>>,
+{
+    let opened = async {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        log_in(stream).await
+    };
+    timeout(AMI_LOGIN_TIMEOUT, opened).await.unwrap_or(Err(LinkError::NoAnswer))
 }

@@ -51,7 +51,7 @@ pub trait Beliefs: Send {
     /// One member.
     fn of(&mut self, key: &MemberKey) -> MemberBelief;
     /// Takes note of a step that concerns the sessions. Returns whether the sessions took it.
-    fn note(&self, key: &MemberKey, step: &Step) -> bool;
+    fn note(&mut self, key: &MemberKey, step: &Step) -> bool;
     /// Tells the other links of the organization which members a queue of this PBX has. `None`: it lacks the queue.
     fn saw_queue(&self, queue: &str, members: Option<&PolledQueue>);
     /// Tells the other links whether this PBX has the member.

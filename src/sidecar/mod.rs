@@ -84,7 +84,7 @@ impl Sidecar {
             settings.state.store == StoreKind::Disk,
             settings.audit.as_ref().map(|audit| AuditBuffer::new(audit.plain_allows)),
         );
-        let links = Links::new(&settings.asterisk_ami, &metrics);
+        let links = Links::new(&settings, &metrics);
         gate.set_links(links.names());
         Self {
             gate: Arc::new(gate),
