@@ -335,6 +335,8 @@ pub struct Event<'buf> {
     /// The name of the question: the same question under the same name gets the first answer again. `None`: every
     /// question is a new one.
     pub once: Option<Token<'buf>>,
+    /// The unique id of the channel that asked, at the PBX. `None`: the dialect names no channel.
+    pub channel: Option<Token<'buf>>,
     /// The time by the clock of the peer when it asked. `None`: the dialect does not carry it.
     pub asked_at: Option<UnixMillis>,
 }
@@ -363,6 +365,7 @@ impl<'buf> Event<'buf> {
             attributes: AttributeSet::EMPTY,
             until: None,
             once: None,
+            channel: None,
             asked_at: None,
         }
     }

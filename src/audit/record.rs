@@ -35,6 +35,8 @@ closed_list! {
         SessionBegan = "session_began",
         /// A login session ended without a question.
         SessionEnded = "session_ended",
+        /// A link found a member or a listener at the PBX that nobody allowed.
+        Violation = "violation",
         /// A supervision ended without a question.
         SupervisionEnded = "supervision_ended",
         /// The sidecar started.

@@ -26,6 +26,18 @@ closed_list! {
     }
 }
 
+closed_list! {
+    /// How far a link goes with channels that listen to others.
+    SupervisionsMode {
+        /// The link does not look.
+        Off = "off",
+        /// The link counts who listens without being allowed, and hangs up whose supervision was ended here.
+        Observe = "observe",
+        /// The link also hangs up who listens without being allowed.
+        Enforce = "enforce",
+    }
+}
+
 /// The bounds on what a link takes away that the sidecar did not end itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UndoBounds {
@@ -44,6 +56,8 @@ pub struct LinkTerms {
     pub organization: Box<str>,
     /// How far the link goes with members.
     pub members: MembersMode,
+    /// How far the link goes with channels that listen to others.
+    pub supervisions: SupervisionsMode,
     /// Whether foreign members become sessions if their users may log in.
     pub adopts: bool,
     /// The time between two polls.
@@ -66,22 +80,13 @@ pub(super) fn read_terms(section: &mut Section<'_>, organization: &str, default_
         }
         admitted.then(|| name.value.to_owned())
     });
-    section.document_values("members", MembersMode::ALL.iter().map(|mode| mode.name()));
-    let mut members = MembersMode::Observe;
-    if let Some(mode) = section.string("members") {
-        match MembersMode::named(mode.value) {
-            Some(named) => members = named,
-            None => {
-                let names: Vec<&str> = MembersMode::ALL.iter().map(|mode| mode.name()).collect();
-                let message = format!("`members` must be one of {}, not `{}`", names.join(", "), mode.value);
-                section.report(&mode.span, message);
-            }
-        }
-    }
+    let members = read_mode(section, "members", MembersMode::ALL, MembersMode::name).unwrap_or(MembersMode::Observe);
+    let supervisions = read_mode(section, "supervisions", SupervisionsMode::ALL, SupervisionsMode::name);
     LinkTerms {
         name: name.unwrap_or(default_name).into(),
         organization: organization.into(),
         members,
+        supervisions: supervisions.unwrap_or(SupervisionsMode::Observe),
         adopts: section.boolean("adopt").unwrap_or(false),
         poll_interval: Duration::from_secs(
             section.integer("poll_interval_seconds", 1..=LINK_POLL_SECONDS_MAX).unwrap_or(60),
@@ -91,6 +96,22 @@ pub(super) fn read_terms(section: &mut Section<'_>, organization: &str, default_
             percent_max: section.integer("undo_max_percent", 0..=100).unwrap_or(20),
         },
     }
+}
+
+fn read_mode<M: Copy>(
+    section: &mut Section<'_>,
+    key: &'static str,
+    all: &[M],
+    name: impl Fn(M) -> &'static str,
+) -> Option<M> {
+    let names: Vec<&str> = all.iter().map(|&mode| name(mode)).collect();
+    section.document_values(key, names.iter().copied());
+    let text = section.string(key)?;
+    let mode = all.iter().copied().find(|&mode| name(mode) == text.value);
+    if mode.is_none() {
+        section.report(&text.span, format!("`{key}` must be one of {}, not `{}`", names.join(", "), text.value));
+    }
+    mode
 }
 
 /// Reads a CSV file with two columns and the header `first,name`. Missing key: an empty table.

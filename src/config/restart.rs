@@ -160,11 +160,12 @@ fn compare_esl_links(changed: &mut Changed, in_force: &[EslSettings], loaded: &[
 }
 
 fn compare_terms(changed: &mut Changed, table: &str, in_force: &LinkTerms, loaded: &LinkTerms) {
-    let LinkTerms { name, organization, members, adopts, poll_interval, bounds } = in_force;
+    let LinkTerms { name, organization, members, supervisions, adopts, poll_interval, bounds } = in_force;
     let UndoBounds { per_minute_max, percent_max } = bounds;
     changed.compare(table, "name", name, &loaded.name);
     changed.compare(table, "organization", organization, &loaded.organization);
     changed.compare(table, "members", members, &loaded.members);
+    changed.compare(table, "supervisions", supervisions, &loaded.supervisions);
     changed.compare(table, "adopt", adopts, &loaded.adopts);
     changed.compare(table, "poll_interval_seconds", poll_interval, &loaded.poll_interval);
     changed.compare(table, "undo_max_per_minute", per_minute_max, &loaded.bounds.per_minute_max);

@@ -47,7 +47,7 @@ use crate::dialect::readable::ReadableRequest;
 use crate::dialect::{After, AnswerField, Dialect, DialectLabel, Patience, Step, supervision_options};
 use crate::event::{Event, Key, KeySet};
 use crate::limits::{AGI_ENVIRONMENT_BYTES_MAX, AGI_ENVIRONMENT_LINES_MAX, AGI_REPLY_BYTES_MAX};
-use crate::telephony::Digits;
+use crate::telephony::{Digits, Token};
 
 /// The channel variables of an answer, in the order in which they are set.
 pub const ANSWER_VARIABLES: &[AnswerField] = &[
@@ -96,6 +96,8 @@ struct AgiEnvironment<'buf> {
     extension: Option<&'buf [u8]>,
     /// `agi_dnid`: the dialed number.
     dialed: Option<&'buf [u8]>,
+    /// `agi_uniqueid`: the unique id of the channel.
+    channel: Option<&'buf [u8]>,
 }
 
 impl FastAgi {
@@ -288,7 +290,8 @@ fn question(lines: &[u8]) -> Result<Event<'_>, WireError> {
         let digits = candidates.into_iter().flatten().find(|&value| Digits::parse(value).is_some());
         fields.set(Key::Digits, digits.ok_or(WireError::of(ErrorReason::MissingKey, Key::Digits))?)?;
     }
-    fields.into_event()
+    let channel = environment.channel.and_then(Token::parse);
+    Ok(Event { channel, ..fields.into_event()? })
 }
 
 /// Picks the values that make the question. A duplicate is an error, because it is unclear which one Asterisk meant.
@@ -300,6 +303,11 @@ fn read_environment(lines: &[u8]) -> Result<AgiEnvironment<'_>, WireError> {
             b"agi_accountcode" => (&mut environment.account, Key::Actor),
             b"agi_extension" => (&mut environment.extension, Key::Digits),
             b"agi_dnid" => (&mut environment.dialed, Key::Digits),
+            b"agi_uniqueid" => {
+                // Not part of the question: a link compares it with what the PBX says.
+                environment.channel = environment.channel.is_none().then_some(value);
+                continue;
+            }
             _ => continue,
         };
         if slot.replace(value).is_some() {

@@ -392,6 +392,7 @@ impl<'buf> Fields<'buf> {
             attributes: self.attributes,
             until: self.until,
             once: self.once,
+            channel: None,
             asked_at: None,
         })
     }

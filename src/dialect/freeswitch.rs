@@ -54,6 +54,7 @@ use crate::dialect::readable::ReadableRequest;
 use crate::dialect::{After, AnswerField, Dialect, DialectLabel, Patience, Step, supervision_options};
 use crate::event::{Event, Key, KeySet};
 use crate::limits::{FREESWITCH_BLOCK_BYTES_MAX, FREESWITCH_REPLY_BYTES_MAX};
+use crate::telephony::Token;
 
 /// The channel variables of an answer, in the order in which they are set.
 pub const ANSWER_VARIABLES: &[AnswerField] = &[
@@ -114,6 +115,8 @@ struct ChannelData {
     within: Option<DecodedRange>,
     /// `Event-Date-Timestamp`: when FreeSWITCH sent the block, in microseconds since 1970.
     sent_at: Option<DecodedRange>,
+    /// `Unique-ID`: the unique id of the channel.
+    channel: Option<DecodedRange>,
     /// The keys, in the order of the block.
     keys: [Option<(Key, DecodedRange)>; Key::ALL.len()],
 }
@@ -283,6 +286,7 @@ fn question<'buf>(lines: &[u8], decoded: &'buf mut Vec<u8>) -> Result<Event<'buf
         fields.set(Key::Digits, value(destination))?;
     }
     let mut event = fields.into_event()?;
+    event.channel = channel.channel.map(value).and_then(|channel| Token::parse(channel));
     set_times(&mut event, channel.sent_at.map(value), channel.within.map(value))?;
     Ok(event)
 }
@@ -300,6 +304,11 @@ fn read_channel_data(lines: &[u8], decoded: &mut Vec<u8>) -> Result<ChannelData,
             b"variable_user_name" => (&mut channel.user, Some(Key::Actor)),
             b"variable_sip_auth_username" => (&mut channel.login, Some(Key::Actor)),
             b"Caller-Destination-Number" => (&mut channel.destination, Some(Key::Digits)),
+            b"Unique-ID" => {
+                // Not part of the question: a link compares it with what the PBX says.
+                channel.channel = if channel.channel.is_none() { decode(value, decoded) } else { None };
+                continue;
+            }
             TIMESTAMP => (&mut channel.sent_at, Some(Key::Until)),
             name if key_name(name) == Some(WITHIN) => (&mut channel.within, Some(Key::Until)),
             name => {

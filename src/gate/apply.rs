@@ -254,6 +254,7 @@ impl ChangeMaker<'_, '_, '_> {
             target: question.target.map(User::id),
             queue: question.queue,
             call: self.asked.event.call.map(|call| call.as_str().into()),
+            channel: self.asked.event.channel.map(|channel| channel.as_str().into()),
             mode,
             since: now.wall.second(),
             ends: now.after(SUPERVISION_SECONDS_MAX),

@@ -367,7 +367,7 @@ impl<'g> Auditor<'g> {
         self.note(&AuditRecord { count: problems, ..record_of_policy(About::ReloadFailed, &self.state.policy.load()) });
     }
 
-    fn note(self, record: &AuditRecord<'_>) {
+    pub(super) fn note(self, record: &AuditRecord<'_>) {
         if self.state.audit.as_ref().is_some_and(|audit| audit.note(record)) {
             self.state.commit_queue.wake_writer();
         }

@@ -30,16 +30,16 @@ const NOBODY: UserId = UserId(u32::MAX);
 /// The members of one organization.
 #[derive(Clone, Copy, Debug)]
 pub struct Members<'g> {
-    state: &'g GateState,
-    organization: &'g str,
+    pub(super) state: &'g GateState,
+    pub(super) organization: &'g str,
     id: OrganizationId,
 }
 
 /// The table of the organization, locked, and the organization as the table knows it. After a reload removed the
 /// organization, only the members that its sessions left behind are there.
-struct Locked<'g> {
-    table: MutexGuard<'g, SessionTable>,
-    organization: Option<Arc<Organization>>,
+pub(super) struct Locked<'g> {
+    pub(super) table: MutexGuard<'g, SessionTable>,
+    pub(super) organization: Option<Arc<Organization>>,
 }
 
 impl Locked<'_> {
@@ -221,7 +221,7 @@ impl<'g> Members<'g> {
     }
 
     /// The table, brought to the policy of now. `None`: it belongs to another organization by now.
-    fn lock(self) -> Option<Locked<'g>> {
+    pub(super) fn lock(self) -> Option<Locked<'g>> {
         let policy = self.state.policy.load();
         let organization = policy.shared(self.organization).filter(|organization| organization.id == self.id);
         let mut table = self.state.tables.lock(self.id)?;

@@ -40,6 +40,7 @@ pub mod operator;
 pub mod pbx_reports;
 mod restore;
 mod state;
+pub mod supervised;
 mod timed_change;
 
 use std::path::Path;

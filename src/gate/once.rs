@@ -101,6 +101,7 @@ fn hash_question(event: &Event<'_>, hasher: &mut DefaultHasher) {
         once: _,
         asked_at: _,
         is_by_domain: _,
+        channel: _,
     } = *event;
     let request = match request {
         Request::Action(action) => (0_u8, action.as_str()),

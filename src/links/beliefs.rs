@@ -4,17 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::sync::{broadcast, watch};
 
 use crate::gate::Gate;
 use crate::gate::members::Members;
+use crate::gate::supervised::UnknownListener;
 use crate::limits::{LINK_CHANGES_WAITING_MAX, MEMBER_CHANGE_PENDING_MAX};
 use crate::links::members::judge::Step;
 use crate::links::members::pass::PolledQueue;
 use crate::links::members::{Belief, MemberKey};
 use crate::links::sightings::Sightings;
-use crate::links::work::{Beliefs, MemberBelief};
+use crate::links::supervisions::{AllowedSupervision, Listener};
+use crate::links::work::{BeliefChange, Beliefs, MemberBelief};
 use crate::telephony::{Moment, OrganizationId, UnixMillis};
 
 /// The gate and the clock, for a link. The sidecar implements it.
@@ -33,6 +35,8 @@ pub struct GateBeliefs {
     link: Box<str>,
     sightings: Arc<Sightings>,
     changes: broadcast::Receiver<MemberKey>,
+    /// Wakes at every change that is published.
+    published: watch::Receiver<u64>,
     /// Changes that were received and that the link has not looked at.
     waiting: BTreeSet<MemberKey>,
     /// Whether changes were missed.
@@ -53,6 +57,7 @@ impl GateBeliefs {
     pub fn new(host: Arc<dyn LinkHost>, organization: &str, link: &str, sightings: Arc<Sightings>) -> Option<Self> {
         let id = host.gate().policy().organization(organization)?.id;
         let changes = host.gate().members(organization, id).watch()?;
+        let published = host.gate().change_feed(organization)?.watch();
         sightings.forget(link);
         Some(Self {
             host,
@@ -61,6 +66,7 @@ impl GateBeliefs {
             link: link.into(),
             sightings,
             changes,
+            published,
             waiting: BTreeSet::new(),
             has_missed: false,
             changing: BTreeMap::new(),
@@ -163,19 +169,38 @@ impl Beliefs for GateBeliefs {
         self.sightings.saw_member(&self.link, key, is_there);
     }
 
-    async fn changed(&mut self) -> Option<MemberKey> {
+    fn supervisions(&self) -> Vec<AllowedSupervision> {
+        self.members().supervisions()
+    }
+
+    fn adopt_listener(&self, listener: &Listener) -> bool {
+        self.members().adopt_listener(unknown(listener), self.host.now())
+    }
+
+    fn end_supervision(&self, number: u64) {
+        self.members().end_supervision(number);
+    }
+
+    fn note_violation(&self, listener: &Listener) {
+        self.members().note_violation(&self.link, unknown(listener));
+    }
+
+    async fn changed(&mut self) -> BeliefChange {
         loop {
             if std::mem::take(&mut self.has_missed) {
-                return None;
+                return BeliefChange::Missed;
             }
             if let Some(key) = self.waiting.pop_first() {
-                return Some(key);
+                return BeliefChange::Member(key);
             }
-            match self.changes.recv().await {
-                Ok(key) => self.received(key),
-                Err(RecvError::Lagged(_)) => self.has_missed = true,
-                // Another organization has the place of this one: nothing changes here any more.
-                Err(RecvError::Closed) => std::future::pending().await,
+            tokio::select! {
+                changed = self.changes.recv() => match changed {
+                    Ok(key) => self.received(key),
+                    Err(RecvError::Lagged(_)) => self.has_missed = true,
+                    // Another organization has the place of this one: nothing changes here any more.
+                    Err(RecvError::Closed) => std::future::pending().await,
+                },
+                Ok(()) = self.published.changed() => return BeliefChange::Any,
             }
         }
     }
@@ -183,4 +208,9 @@ impl Beliefs for GateBeliefs {
     fn now(&self) -> UnixMillis {
         self.host.now().wall
     }
+}
+
+fn unknown(listener: &Listener) -> UnknownListener<'_> {
+    let Listener { channel, supervisor, target } = listener;
+    UnknownListener { channel, supervisor: supervisor.as_deref(), target: target.as_deref() }
 }

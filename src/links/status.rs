@@ -1,6 +1,6 @@
 //! What one link has seen and done, for operators and metrics.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::limits::LINK_REFUSALS_MAX;
@@ -9,6 +9,7 @@ use crate::links::connection::{ActionOutcome, MemberAction};
 use crate::links::members::MemberKey;
 use crate::links::members::judge::{MemberState, Step};
 use crate::links::members::pass::QueuePass;
+use crate::links::supervisions::Listener;
 use crate::observe::ami::{AmiMetrics, RemovalOutcome};
 use crate::observe::links::LinkMetrics;
 use crate::telephony::UnixMillis;
@@ -41,6 +42,10 @@ pub struct LinkState {
     pub refusals: BTreeSet<String>,
     /// Queues in which the share bound stopped the link; `links resume` goes on.
     pub stopped: BTreeSet<Box<str>>,
+    /// Whether a look at the listeners was complete since the start of the sidecar.
+    pub has_seen_listeners: bool,
+    /// The last channels that listened and that nobody allowed, the oldest first; at most [`LINK_REFUSALS_MAX`].
+    pub violations: VecDeque<Listener>,
 }
 
 /// The state of one link, shared with whoever shows it, and its metrics.
@@ -134,6 +139,48 @@ impl LinkStatus {
             && let Some(ami) = &self.ami
         {
             ami.count(RemovalOutcome::NotThere);
+        }
+    }
+
+    /// The account may not see who listens to whom.
+    pub fn cannot_see_listeners(&self) {
+        self.refuse("who listens to whom (Asterisk: `write = reporting`): supervisions are not compared");
+    }
+
+    /// Whether the link looks at the listeners for the first time since the start of the sidecar.
+    pub fn looks_at_listeners_first(&self) -> bool {
+        !std::mem::replace(&mut self.locked().has_seen_listeners, true)
+    }
+
+    /// A channel listens and nobody allowed it.
+    pub fn violation(&self, listener: &Listener) {
+        self.metrics.count_violation("supervision");
+        let Listener { channel, supervisor, target } = listener;
+        tracing::warn!(
+            link = &*self.name,
+            channel = &**channel,
+            supervisor,
+            supervised = target,
+            "a channel listens and nobody allowed it"
+        );
+        let mut state = self.locked();
+        if state.violations.len() >= LINK_REFUSALS_MAX {
+            state.violations.pop_front();
+        }
+        state.violations.push_back(listener.clone());
+    }
+
+    /// The PBX answered to a hang-up.
+    pub fn hung_up(&self, channel: &str, outcome: ActionOutcome) {
+        match outcome {
+            ActionOutcome::Done => {
+                self.metrics.count("hang_up");
+                tracing::info!(link = &*self.name, channel, "hung up");
+            }
+            ActionOutcome::Unchanged | ActionOutcome::NotThere => {}
+            ActionOutcome::NotPermitted | ActionOutcome::Refused => {
+                self.refuse("hang up a channel (Asterisk: `write = call`)");
+            }
         }
     }
 

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+pub use crate::gate::supervised::AllowedSupervision;
 use crate::limits::{SUPERVISION_CLAIM_MAX, SUPERVISION_STOP_GRACE};
 use crate::telephony::UnixMillis;
 
@@ -18,21 +19,6 @@ pub struct Listener {
     pub supervisor: Option<Box<str>>,
     /// The extension of the user who is listened to. `None`: the PBX does not say.
     pub target: Option<Box<str>>,
-}
-
-/// A supervision that is allowed, by the names of the organization.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AllowedSupervision {
-    /// The number of the supervision in its organization.
-    pub number: u64,
-    /// The channel that asked. `None`: the dialect names no channel.
-    pub channel: Option<Box<str>>,
-    /// The extension of the supervisor.
-    pub supervisor: Box<str>,
-    /// The extension of the target. `None`: a conversation of no user.
-    pub target: Option<Box<str>>,
-    /// When the supervision was allowed.
-    pub since: UnixMillis,
 }
 
 /// What became of a listener.
@@ -81,6 +67,17 @@ impl Listeners {
             supervision.map_or_else(|| ListenerFinding::Violation(listener.clone()), ListenerFinding::Allowed);
         self.followed.insert(listener.channel.clone(), Followed { listener, supervision, stopped: None });
         Some(finding)
+    }
+
+    /// Whether no channel is followed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.followed.is_empty()
+    }
+
+    /// The channel is not followed any more.
+    pub fn forget(&mut self, channel: &str) {
+        self.followed.remove(channel);
     }
 
     /// The channel no longer listens.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use crate::config::links::{LinkTerms, MembersMode};
+use crate::config::links::{LinkTerms, MembersMode, SupervisionsMode};
 use crate::limits::{
     LINK_CHANGE_PAUSE, LINK_PING_INTERVAL, LINK_QUERY_PAUSE, LINK_RETRY_PAUSE, MEMBER_CHANGE_PENDING_MAX,
     MEMBER_STEPS_MAX, MEMBER_UNCONFIRMED_MAX,
@@ -23,6 +23,7 @@ use crate::links::members::judge::{Circumstances, MemberJudgement, Step, judge};
 use crate::links::members::pass::{PolledQueue, QueuePass, is_bounded, pass};
 use crate::links::members::{Belief, MemberKey, PbxStart};
 use crate::links::status::{LinkStatus, PollReport};
+use crate::links::supervisions::{AllowedSupervision, Listener, ListenerFinding, Listeners};
 use crate::telephony::UnixMillis;
 
 /// What the sidecar knows of one member, and may do.
@@ -38,6 +39,17 @@ pub struct MemberBelief {
     pub is_absent_elsewhere: bool,
     /// Whether this link adds the members of sessions that no phone made.
     pub adds: bool,
+}
+
+/// What changed in the sidecar.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BeliefChange {
+    /// The session of this member.
+    Member(MemberKey),
+    /// Changes were missed: any session.
+    Missed,
+    /// A session or a supervision; which one, does not matter.
+    Any,
 }
 
 /// The login sessions as a link sees and changes them. The sidecar implements it; tests have their own.
@@ -56,9 +68,16 @@ pub trait Beliefs: Send {
     fn saw_queue(&self, queue: &str, members: Option<&PolledQueue>);
     /// Tells the other links whether this PBX has the member.
     fn saw_member(&self, key: &MemberKey, is_there: bool);
-    /// Waits for the next change of a session. `None`: changes were missed, so any session may have changed.
-    /// Cancel-safe.
-    fn changed(&mut self) -> impl Future<Output = Option<MemberKey>> + Send;
+    /// The supervisions that are allowed.
+    fn supervisions(&self) -> Vec<AllowedSupervision>;
+    /// Begins a supervision for a channel that listened before the sidecar started, if its user may listen today.
+    fn adopt_listener(&self, listener: &Listener) -> bool;
+    /// Ends a supervision whose channel no longer listens.
+    fn end_supervision(&self, number: u64);
+    /// Takes note of a channel that listens and that nobody allowed.
+    fn note_violation(&self, listener: &Listener);
+    /// Waits for the next change of a session or a supervision. Cancel-safe.
+    fn changed(&mut self) -> impl Future<Output = BeliefChange> + Send;
     /// The time.
     fn now(&self) -> UnixMillis;
 }
@@ -84,6 +103,8 @@ pub struct LinkWork<'a, C, B> {
     report: PollReport,
     /// What the poll that is under way is for.
     kind: PollKind,
+    /// The channels that listen.
+    listeners: Listeners,
 }
 
 impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
@@ -102,6 +123,7 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             delayed: BTreeSet::new(),
             report: PollReport::default(),
             kind: PollKind::Regular,
+            listeners: Listeners::default(),
         }
     }
 
@@ -117,6 +139,7 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         self.start = self.connection.start().await?;
         self.status.connected(self.start.is_some());
         self.settle_leaving().await?;
+        self.look_at_listeners().await?;
         let mut poll_at = Instant::now();
         let mut ping_at = poll_at + LINK_PING_INTERVAL;
         loop {
@@ -135,18 +158,34 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             let rate_at =
                 self.rate.next_free(self.terms.bounds, self.beliefs.now()).filter(|_| !self.delayed.is_empty());
             let rate_at = rate_at.map(|pause| Instant::now() + pause);
-            let wake_at = self.due.values().copied().chain([poll_at, ping_at]).chain(rate_at).min().unwrap_or(ping_at);
+            let now = self.beliefs.now();
+            for number in self.listeners.ended(now) {
+                self.beliefs.end_supervision(number);
+            }
+            let end_at =
+                self.listeners.next_end().map(|at| Instant::now() + Duration::from_millis(at.0.saturating_sub(now.0)));
+            let wake_at = self
+                .due
+                .values()
+                .copied()
+                .chain([poll_at, ping_at])
+                .chain(rate_at)
+                .chain(end_at)
+                .min()
+                .unwrap_or(ping_at);
             tokio::select! {
                 hint = self.connection.hint() => match hint? {
                     Hint::Member(key) => self.look_at(key, Duration::ZERO),
                     Hint::Members | Hint::Restarted => poll_at = Instant::now(),
-                    Hint::TakenOver(channel) => { self.connection.hang_up(&channel).await?; }
-                    Hint::Listeners | Hint::CallBegan { .. } | Hint::CallEnded(_) => {}
+                    Hint::Listeners => self.look_at_listeners().await?,
+                    Hint::TakenOver(channel) => self.taken_over(&channel).await?,
+                    Hint::CallBegan { .. } | Hint::CallEnded(_) => {}
                 },
                 changed = self.beliefs.changed() => match changed {
                     // The PBX that asked is about to make the same change itself.
-                    Some(key) => self.look_at(key, LINK_CHANGE_PAUSE),
-                    None => poll_at = Instant::now(),
+                    BeliefChange::Member(key) => self.look_at(key, LINK_CHANGE_PAUSE),
+                    BeliefChange::Missed => poll_at = Instant::now(),
+                    BeliefChange::Any => self.hang_up_revoked().await?,
                 },
                 Some(command) = commands.recv() => {
                     let planned = self.poll(command.kind).await?;
@@ -187,6 +226,7 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
     /// Asks for every queue, judges all members, and carries the steps out. Returns the steps that the poll found.
     async fn poll(&mut self, kind: PollKind) -> Result<Vec<Planned>, LinkError> {
         self.settle_leaving().await?;
+        self.look_at_listeners().await?;
         if self.terms.members == MembersMode::Off {
             return Ok(vec![]);
         }
@@ -223,6 +263,63 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         }
         self.kind = PollKind::Regular;
         Ok(planned)
+    }
+
+    /// Asks who listens, and holds it against who may.
+    async fn look_at_listeners(&mut self) -> Result<(), LinkError> {
+        if self.terms.supervisions == SupervisionsMode::Off {
+            return Ok(());
+        }
+        let Some(listeners) = self.connection.listeners().await? else {
+            self.status.cannot_see_listeners();
+            return Ok(());
+        };
+        let is_first = self.status.looks_at_listeners_first();
+        let (allowed, now) = (self.beliefs.supervisions(), self.beliefs.now());
+        for finding in self.listeners.polled(listeners, &allowed, now) {
+            let ListenerFinding::Violation(listener) = finding else { continue };
+            if is_first && self.beliefs.adopt_listener(&listener) {
+                self.listeners.forget(&listener.channel);
+                let _found = self.listeners.started(listener, &self.beliefs.supervisions(), now);
+                continue;
+            }
+            self.beliefs.note_violation(&listener);
+            self.status.violation(&listener);
+            if self.terms.supervisions == SupervisionsMode::Enforce {
+                self.hang_up(&listener.channel).await?;
+            }
+        }
+        self.hang_up_revoked().await
+    }
+
+    /// Hangs up the channels whose supervisions were ended here, in every mode.
+    async fn hang_up_revoked(&mut self) -> Result<(), LinkError> {
+        if self.listeners.is_empty() {
+            return Ok(());
+        }
+        let allowed = self.beliefs.supervisions();
+        let revoked: Vec<Box<str>> =
+            self.listeners.no_longer_allowed(&allowed).map(|listener| listener.channel.clone()).collect();
+        for channel in revoked {
+            self.hang_up(&channel).await?;
+            self.listeners.forget(&channel);
+        }
+        Ok(())
+    }
+
+    /// A channel took over a supervision of another, which nobody allowed.
+    async fn taken_over(&mut self, channel: &str) -> Result<(), LinkError> {
+        match self.terms.supervisions {
+            SupervisionsMode::Off => Ok(()),
+            SupervisionsMode::Observe => self.look_at_listeners().await,
+            SupervisionsMode::Enforce => self.hang_up(channel).await,
+        }
+    }
+
+    async fn hang_up(&mut self, channel: &str) -> Result<(), LinkError> {
+        let outcome = self.connection.hang_up(channel).await?;
+        self.status.hung_up(channel, outcome);
+        Ok(())
     }
 
     fn pass(&mut self, queue: &str, polled: &PolledQueue) -> QueuePass {

@@ -10,7 +10,8 @@ use crate::telephony::UnixMillis;
 /// The states of members that have a series, in the order of the page.
 const STATES: [&str; 8] = ["confirmed", "unconfirmed", "missing", "lost", "left", "leaving", "foreign", "unparsed"];
 /// The actions that have a series.
-const ACTIONS: [&str; 8] = ["remove", "pause_fixed", "add", "pause", "resume", "believe_pause", "end_session", "adopt"];
+const ACTIONS: [&str; 9] =
+    ["remove", "pause_fixed", "add", "pause", "resume", "believe_pause", "end_session", "adopt", "hang_up"];
 
 /// The handles of the metrics of one link, created once.
 #[derive(Clone)]
@@ -20,6 +21,7 @@ pub struct LinkMetrics {
     last_poll: Gauge,
     members: BTreeMap<&'static str, Gauge>,
     actions: BTreeMap<&'static str, Counter>,
+    violations: BTreeMap<&'static str, Counter>,
 }
 
 impl std::fmt::Debug for LinkMetrics {
@@ -34,12 +36,14 @@ impl LinkMetrics {
         let label = link.to_owned();
         let member = |state| (state, gauge!(names::LINK_MEMBERS.name, "link" => label.clone(), "state" => state));
         let action = |action| (action, counter!(names::LINK_ACTIONS.name, "link" => label.clone(), "action" => action));
+        let violation = |kind| (kind, counter!(names::LINK_VIOLATIONS.name, "link" => label.clone(), "kind" => kind));
         let metrics = Self {
             up: gauge!(names::LINK_UP.name, "link" => label.clone()),
             stopped: gauge!(names::LINK_STOPPED.name, "link" => label.clone()),
             last_poll: gauge!(names::LINK_LAST_POLL.name, "link" => label.clone()),
             members: STATES.into_iter().map(member).collect(),
             actions: ACTIONS.into_iter().map(action).collect(),
+            violations: ["member", "supervision"].into_iter().map(violation).collect(),
         };
         for gauge in metrics.members.values().chain([&metrics.up, &metrics.stopped, &metrics.last_poll]) {
             gauge.set(0.0);
@@ -58,6 +62,13 @@ impl LinkMetrics {
     /// Counts an action.
     pub fn count(&self, action: &str) {
         if let Some(counter) = self.actions.get(action) {
+            counter.increment(1);
+        }
+    }
+
+    /// Counts a member or a listener that nobody allowed.
+    pub fn count_violation(&self, kind: &str) {
+        if let Some(counter) = self.violations.get(kind) {
             counter.increment(1);
         }
     }

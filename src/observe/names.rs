@@ -68,6 +68,7 @@ metric_names! {
     LINK_UP = "link_up": "Whether the link to a PBX is logged in.";
     LINK_MEMBERS = "link_members": "Queue members and login sessions at the last complete poll of the link, by state.";
     LINK_ACTIONS = "link_actions_total": "What the link changed at the PBX or in the login sessions, by action.";
+    LINK_VIOLATIONS = "link_violations_total": "Members and listeners at the PBX that nobody allowed, by kind.";
     LINK_LAST_POLL = "link_last_poll_timestamp_seconds": "End of the last complete poll of the link; 0 before the first.";
     LINK_STOPPED = "link_stopped": "Whether the share bound stops the link in a queue, until `queuewarden links resume`.";
     AMI_LINKS = "ami_links": "Links to Asterisk that are configured.";

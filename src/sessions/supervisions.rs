@@ -21,6 +21,8 @@ pub struct Supervision {
     pub queue: Option<QueueId>,
     /// The id of the call. `None`: the PBX did not name it.
     pub call: Option<Box<str>>,
+    /// The unique id of the channel that asked, at the PBX. `None`: the dialect names no channel.
+    pub channel: Option<Box<str>>,
     /// The mode.
     pub mode: SupervisionMode,
     /// When the supervision was allowed.
@@ -167,6 +169,13 @@ impl Supervisions {
         gone
     }
 
+    /// Ends the supervision with this number. Returns it. `None`: it does not run.
+    pub fn end_number(&mut self, number: u64) -> Option<Supervision> {
+        let running = self.running.values().find(|supervision| supervision.number == number);
+        let (supervisor, target) = running.map(|supervision| (supervision.supervisor, supervision.target))?;
+        self.end(supervisor, target)
+    }
+
     /// Forgets revoked supervisions that no PBX can end any more.
     pub fn forget_revoked(&mut self, forgets: impl Fn(&Supervision) -> bool) {
         self.revoked.retain(|supervision| !forgets(supervision));
@@ -203,6 +212,7 @@ mod tests {
             target: Some(UserId(target)),
             queue: None,
             call: Some(format!("c-{target}").into()),
+            channel: None,
             mode,
             since: UnixSeconds(0),
             ends: Moment { wall: UnixMillis(9_000), uptime_ms: 9_000 },

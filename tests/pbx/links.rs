@@ -9,7 +9,7 @@ use crate::pbx::asterisk_lab::{AsteriskLab, read_until};
 use crate::support::{run, wait_until};
 
 /// What another program does over AMI. Returns the answer.
-fn act(ami: &mut TcpStream, action: &str, headers: &[(&str, &str)]) -> String {
+pub fn act(ami: &mut TcpStream, action: &str, headers: &[(&str, &str)]) -> String {
     let mut text = format!("Action: {action}\r\n");
     for (name, value) in headers {
         text += &format!("{name}: {value}\r\n");
@@ -65,7 +65,7 @@ fn wait_for_poll(lab: &AsteriskLab) {
     wait_until("the next poll", || last_poll(lab) > before);
 }
 
-fn wait_for_link(lab: &AsteriskLab) {
+pub fn wait_for_link(lab: &AsteriskLab) {
     wait_until("the first poll", || last_poll(lab) > 0.0);
 }
 

@@ -13,6 +13,7 @@ mod kamailio_calls;
 mod kamailio_frozen;
 mod leaving;
 mod link_connection;
+mod link_supervisions;
 mod links;
 mod login;
 mod other_calls;

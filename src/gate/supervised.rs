@@ -1,0 +1,131 @@
+//! The supervisions of one organization as its links see and end them (TRUTH 2).
+
+use crate::audit::record::{About, AuditRecord};
+use crate::decision::Decision;
+use crate::event::Intent;
+use crate::gate::change_feed::{Cause, Change};
+use crate::gate::commit::group::{PendingChange, Undo};
+use crate::gate::members::Members;
+use crate::limits::SUPERVISION_SECONDS_MAX;
+use crate::policy::decide::{NoSessions, decide};
+use crate::policy::directory::User;
+use crate::policy::model::Effect;
+use crate::policy::resolve::Question;
+use crate::sessions::supervisions::Supervision;
+use crate::telephony::{Moment, QueueSet, SupervisionMode, UnixMillis};
+
+/// A supervision that is allowed, by the names of the organization.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AllowedSupervision {
+    /// The number of the supervision in its organization.
+    pub number: u64,
+    /// The channel that asked. `None`: the dialect names no channel.
+    pub channel: Option<Box<str>>,
+    /// The extension of the supervisor.
+    pub supervisor: Box<str>,
+    /// The extension of the target. `None`: a conversation of no user.
+    pub target: Option<Box<str>>,
+    /// When the supervision was allowed.
+    pub since: UnixMillis,
+}
+
+/// A channel that listens and that no supervision has.
+#[derive(Clone, Copy, Debug)]
+pub struct UnknownListener<'a> {
+    /// The unique id of the channel that listens.
+    pub channel: &'a str,
+    /// The extension of the user of that channel. `None`: the PBX does not say.
+    pub supervisor: Option<&'a str>,
+    /// The extension of the user who is listened to. `None`: the PBX does not say.
+    pub target: Option<&'a str>,
+}
+
+impl Members<'_> {
+    /// The supervisions that run.
+    #[must_use]
+    pub fn supervisions(self) -> Vec<AllowedSupervision> {
+        let Some(locked) = self.lock() else { return vec![] };
+        let Some(organization) = &locked.organization else { return vec![] };
+        let directory = &organization.directory;
+        let allowed = |supervision: &Supervision| AllowedSupervision {
+            number: supervision.number,
+            channel: supervision.channel.clone(),
+            supervisor: directory.extension(supervision.supervisor).into(),
+            target: supervision.target.map(|target| directory.extension(target).into()),
+            since: UnixMillis(supervision.since.0.saturating_mul(1_000)),
+        };
+        locked.table.supervisions.running().map(allowed).collect()
+    }
+
+    /// Ends the supervision with this number: its channel no longer listens.
+    pub fn end_supervision(self, number: u64) {
+        let Some(mut locked) = self.lock() else { return };
+        let Some(organization) = locked.organization.clone() else { return };
+        let Some(ended) = locked.table.supervisions.end_number(number) else { return };
+        let changes = vec![Change::supervision_ended(&organization, &ended, Cause::Pbx)];
+        let audit = self.state.auditor().packed_endings(&changes, None);
+        let organization = organization.id;
+        let change =
+            PendingChange { organization, dirty_user: None, undo: Undo::Irrevocable, changes, audit, timed: None };
+        let _published = self.state.enqueue_unconditionally(change);
+    }
+
+    /// Begins a supervision for a channel that listened before the sidecar started, if today's policy allows its user to
+    /// listen to the target. Returns whether it did.
+    pub fn adopt_listener(self, listener: UnknownListener<'_>, now: Moment) -> bool {
+        let Some(mut locked) = self.lock() else { return false };
+        let Some(organization) = locked.organization.clone() else { return false };
+        let directory = &organization.directory;
+        let user = |extension: Option<&str>| {
+            directory.user_named(extension?).filter(|user| Some(user.extension()) == extension)
+        };
+        let (Some(actor), Some(target)) = (user(listener.supervisor), user(listener.target)) else { return false };
+        let listens = |effect: Effect| effect == Effect::Supervise(SupervisionMode::Listen);
+        let Some(action) = organization.model.actions.iter().find(|action| listens(action.effect)) else {
+            return false;
+        };
+        let question = Question {
+            intent: Intent::May,
+            target: Some(target),
+            at: Some(now.wall),
+            ..Question::new(&organization, action, actor)
+        };
+        if !matches!(decide(&question, &NoSessions, &mut QueueSet::new()).decision, Decision::Allow { .. }) {
+            return false;
+        }
+        let supervision = Supervision {
+            supervisor: actor.id(),
+            target: Some(target).map(User::id),
+            queue: None,
+            call: None,
+            channel: Some(listener.channel.into()),
+            mode: SupervisionMode::Listen,
+            since: now.wall.second(),
+            ends: now.after(SUPERVISION_SECONDS_MAX),
+            action: action.name.clone(),
+            attributes: question.attributes,
+            number: locked.table.supervisions.next_number(),
+        };
+        let changes = vec![Change::supervision_began(&organization, &supervision, Cause::Adopted)];
+        locked.table.supervisions.begin(supervision);
+        let audit = self.state.auditor().packed_endings(&changes, None);
+        let organization = organization.id;
+        let change =
+            PendingChange { organization, dirty_user: None, undo: Undo::Irrevocable, changes, audit, timed: None };
+        let _published = self.state.enqueue_unconditionally(change);
+        true
+    }
+
+    /// Notes in the audit log that a channel listens and nobody allowed it.
+    pub fn note_violation(self, link: &str, listener: UnknownListener<'_>) {
+        self.state.auditor().note(&AuditRecord {
+            organization: Some(self.organization),
+            user: listener.supervisor,
+            target: listener.target,
+            peer: Some(link),
+            details: Some(listener.channel),
+            reason: Some("supervision"),
+            ..AuditRecord::about(About::Violation)
+        });
+    }
+}
