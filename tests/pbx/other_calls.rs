@@ -90,6 +90,7 @@ fn a_supervision_is_not_handed_over_through_a_parked_call() {
         let supervisor = office.supervisor.call(code);
         hears(&supervisor, &[AGENT, CUSTOMER]);
         let consultation = office.supervisor.call("2002");
+        assert_eq!(consultation.status(), 200, "{mode}");
         let consulted = office.outsider.incoming();
         hears(&consulted, &[SUPERVISOR]);
         park(&lab, &consulted, "2001");
@@ -114,6 +115,7 @@ fn a_second_call_of_the_agent_is_not_supervised() {
         hears(&supervisor, &[AGENT, CUSTOMER]);
         office.agent.hold(true);
         let private = office.outsider.call("1005");
+        assert_eq!(private.status(), 200, "{mode}");
         hears(&private, &[AGENT]);
         for when in ["before", "during"] {
             hears(&supervisor, &[CUSTOMER]);
@@ -150,6 +152,7 @@ fn a_supervision_ends_when_the_agent_transfers_the_customer() {
         hears(&supervisor, &[AGENT, CUSTOMER]);
         office.agent.hold(true);
         let consultation = office.agent_phone.call("2002");
+        assert_eq!(consultation.status(), 200, "{mode}");
         let outsider = office.outsider.incoming();
         hears(&outsider, &[AGENT]);
         hears(&supervisor, &[CUSTOMER]);

@@ -116,6 +116,7 @@ fn a_phone_that_takes_over_a_supervision_is_hung_up_at_the_next_check() {
                 call
             } else {
                 let consultation = office.supervisor.call("2002");
+                assert_eq!(consultation.status(), 200, "{mode} by {way}");
                 let outsider = office.outsider.incoming();
                 // Before the two phones are connected Asterisk has nothing to transfer, and refuses.
                 hears(&outsider, &[SUPERVISOR]);
@@ -182,6 +183,7 @@ fn a_supervision_does_not_follow_the_agent_into_another_call() {
     let supervisor = office.supervisor.call("*2231005");
     hears(&supervisor, &[AGENT, CUSTOMER]);
     let consultation = office.customer_phone.call("2002");
+    assert_eq!(consultation.status(), 200);
     let outsider = office.outsider.incoming();
     hears(&outsider, &[CUSTOMER]);
     assert_eq!(office.customer.transfer_to(&consultation), 202);
