@@ -18,6 +18,7 @@ domains = ["acme.example"]
 
 [feature_codes]
 "*45" = "queue.toggle"
+"*46" = "queue.toggle_pause"
 
 [[queues]]
 id = "support"
@@ -103,6 +104,10 @@ fn every_question_of_the_shipped_dialplan_is_understood() {
         // B11: the login of the queue that FreeSWITCH lacks is taken back, and only that one.
         ("6-login-everywhere", "allow assigned queue.login 600,699"),
         ("7-take-back", "allow logged_out queue.logout 699"),
+        // B7: a toggle is a pause for the sidecar, which does not know that three unanswered calls have paused the agent;
+        // the dialplan does, and asks for the resume.
+        ("9-toggle-pause", "allow paused queue.pause 600"),
+        ("10-toggle-turned", "allow resumed queue.resume 600"),
     ] {
         assert_eq!(replay(&sidecar, name), answer, "{name}");
     }
@@ -142,6 +147,7 @@ fn the_blocks_carry_what_the_page_promises() {
         ("2-call-begin", &["Channel-Name: null/queuewarden", "variable_user_name: 1001", "variable_qw_queue: 600"]),
         ("3-whisper", &["variable_user_name: 2001", "variable_qw_digits: *2221001", "variable_qw_queue: 600"]),
         ("7-take-back", &["variable_qw_verb: do", "variable_qw_queue: 699"]),
+        ("10-toggle-turned", &["variable_qw_verb: do", "variable_qw_action: queue.resume"]),
     ] {
         let (block, _) = capture(name);
         for line in lines {
