@@ -234,3 +234,31 @@ fn a_supervision_that_is_still_allowed_outlives_a_reload() {
         wait_until("the end of the supervision", || is_counted(&lab, mode, 0.0));
     }
 }
+
+/// FIELD A2, B3: a supervisor who listens dials a whisper on a second line. The sidecar counts one supervision, the later
+/// one, which replaces the earlier at its next check, and which neither the end of the earlier nor a check ends.
+#[test]
+fn of_two_supervisions_of_one_target_the_later_replaces_the_earlier() {
+    let lab = AsteriskLab::start();
+    let office = Office::open(&lab);
+    for _ in 0..2 {
+        let listening = office.supervisor.call("*2211005");
+        hears(&listening, &[AGENT, CUSTOMER]);
+        let whispering = office.supervisor.call("*2221005");
+        assert!(listening.ends_within(OUT).is_some(), "replaced");
+        assert_eq!(whispering.ends_within(TWO_CHECKS), None, "it is allowed all the time");
+        each_party_hears("whisper", &whispering, &office.agent, &office.customer);
+        is_counted_once(&lab, "whisper");
+        assert!(is_counted(&lab, "listen", 0.0));
+        whispering.hang_up();
+        wait_until("the end of the supervision", || is_counted(&lab, "whisper", 0.0));
+    }
+    // The later one ends before the earlier has seen that it was replaced.
+    let listening = office.supervisor.call("*2211005");
+    hears(&listening, &[AGENT, CUSTOMER]);
+    let whispering = office.supervisor.call("*2221005");
+    assert_eq!(whispering.status(), 200);
+    whispering.hang_up();
+    assert!(listening.ends_within(OUT).is_some(), "the sidecar counts no supervision, so none goes on");
+    wait_until("the end of the supervision", || is_counted(&lab, "listen", 0.0));
+}

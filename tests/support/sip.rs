@@ -312,7 +312,8 @@ impl Phone {
         self.socket.send_to(request.as_bytes(), self.server).unwrap();
         let mut buffer = vec![0; 65_536];
         let length = self.socket.recv(&mut buffer).unwrap();
-        assert!(buffer[..length].starts_with(b"SIP/2.0 100"));
+        let answer = String::from_utf8_lossy(&buffer[..length]);
+        assert!(answer.starts_with("SIP/2.0 100"), "{answer}");
         asked();
         let kept = ["Via:", "From:", "To:", "Call-ID:", "Max-Forwards:"];
         let kept = request.lines().filter(|line| kept.iter().any(|name| line.starts_with(name)));
