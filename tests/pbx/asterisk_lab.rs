@@ -248,7 +248,8 @@ impl AsteriskLab {
             "-mp",
             &media.to_string(),
             "-timeout",
-            &format!("{}s", PATIENCE.as_secs()),
+            // A step of a scenario has 15 s: on a busy machine a prompt takes several times its length.
+            &format!("{}s", (PATIENCE * 3 / 2).as_secs()),
         ]);
         sipp.args(["-key", "user", extension, "-au", extension, "-ap", &format!("pw{extension}"), "-s", number]);
         let messages = self.run.path().join(format!("call{call}.sip"));

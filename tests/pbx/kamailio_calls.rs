@@ -392,5 +392,16 @@ fn an_old_supervision_does_not_end_a_newer_one_of_the_same_target() {
         assert!(supervises("1001"), "{transport:?}: the second call goes on");
         assert_eq!(second.within(&of_second, "BYE", &[]), 200);
         wait_until("the end of the supervision", || !supervises("1001"));
+
+        // Two REFERs of one dialog: the second ends the first, and is forgotten in its turn.
+        let mut dana = lab.phone("2001");
+        dana.call_id = Some("one-dialog".to_owned());
+        for target in ["1002", "1001"] {
+            let code = format!("Refer-To: <sip:*221{target}@lab.example>");
+            assert_eq!(dana.ask("REFER", "1003", &[&code]), 202, "{transport:?}");
+        }
+        wait_until("the end of the first", || !supervises("1002"));
+        assert!(supervises("1001"), "{transport:?}");
+        wait_until("the end of the second", || !supervises("1001"));
     }
 }
