@@ -163,12 +163,13 @@ fn a_realtime_member_pauses_without_a_session_and_cannot_log_out() {
     assert!(lab.sidecar().ask("may org=acme actor=1001 action=queue.logout queue=600").contains("not_logged_in"));
 }
 
-/// FIELD B7: Asterisk pauses a member who did not answer (`autopause`), and the sidecar does not know. The toggle of the
-/// pause turns round what Asterisk says.
+/// FIELD B7: Asterisk pauses a member who did not answer (`autopause`), and the sidecar does not know. The toggle of
+/// the pause turns round what Asterisk says.
 #[test]
 fn the_toggle_of_the_pause_turns_round_what_asterisk_says() {
     let lab = AsteriskLab::start();
-    lab.folder.replace("organizations/acme.toml", "\"*45\" = ", "\"*46\" = \"queue.toggle_pause\"\n\"*45\" = ");
+    let toggle = "\"*46\" = \"queue.toggle_pause\"\n\"*45\" = ";
+    lab.folder.replace("organizations/acme.toml", "\"*45\" = ", toggle);
     assert_eq!(lab.sidecar().reload()["successful"], true);
     let phone = Phone::new(&lab, "1001", 500);
     assert_eq!(phone.dial("*13"), 200);

@@ -235,8 +235,8 @@ fn a_supervision_that_is_still_allowed_outlives_a_reload() {
     }
 }
 
-/// FIELD A2, B3: a supervisor who listens dials a whisper on a second line. The sidecar counts one supervision, the later
-/// one, which replaces the earlier at its next check, and which neither the end of the earlier nor a check ends.
+/// FIELD A2, B3: a supervisor who listens dials a whisper on a second line. The sidecar counts one supervision, the
+/// later one, which replaces the earlier at its next check, and which neither the end of the earlier nor a check ends.
 #[test]
 fn of_two_supervisions_of_one_target_the_later_replaces_the_earlier() {
     let lab = AsteriskLab::start();

@@ -83,8 +83,8 @@ pub fn is_counted(lab: &AsteriskLab, mode: &str, count: f64) -> bool {
     (lab.supervisions(mode) - count).abs() < f64::EPSILON
 }
 
-/// Waits until the sidecar counts one supervision, and panics if it counts more. While the dialplan asks again it counts
-/// none for some milliseconds: `supervision.end` is asked first.
+/// Waits until the sidecar counts one supervision, and panics if it counts more. While the dialplan asks again it
+/// counts none for some milliseconds: `supervision.end` is asked first.
 pub fn is_counted_once(lab: &AsteriskLab, mode: &str) {
     wait_until("the supervision to be counted", || {
         let count = lab.supervisions(mode);

@@ -104,8 +104,8 @@ fn every_question_of_the_shipped_dialplan_is_understood() {
         // B11: the login of the queue that FreeSWITCH lacks is taken back, and only that one.
         ("6-login-everywhere", "allow assigned queue.login 600,699"),
         ("7-take-back", "allow logged_out queue.logout 699"),
-        // B7: a toggle is a pause for the sidecar, which does not know that three unanswered calls have paused the agent;
-        // the dialplan does, and asks for the resume.
+        // B7: a toggle is a pause for the sidecar, which does not know that three unanswered calls have paused the
+        // agent; the dialplan does, and asks for the resume.
         ("9-toggle-pause", "allow paused queue.pause 600"),
         ("10-toggle-turned", "allow resumed queue.resume 600"),
     ] {
