@@ -55,6 +55,8 @@ struct Dialog {
     invite: String,
     /// Method and header lines of the last request, which is sent again with a digest after a 401.
     last: (String, String),
+    /// The Via of the last request.
+    via: String,
     progress: Progress,
     media: Arc<Media>,
 }
@@ -122,10 +124,17 @@ impl Phone {
 
     /// As [`Phone::call`], with additional header lines.
     pub fn call_with(&self, number: &str, headers: &str) -> SipCall {
+        let call = self.begin(number, headers);
+        wait_until("a final answer", || call.status() != 0);
+        call
+    }
+
+    /// Dials, and does not wait for an answer.
+    pub fn begin(&self, number: &str, headers: &str) -> SipCall {
         let state = &self.0;
         let uri = format!("sip:{number}@{}", state.pbx);
         let id = format!("call{}", tag());
-        let dialog = Dialog {
+        let mut dialog = Dialog {
             local: format!("<sip:{}@127.0.0.1>;tag={}", state.user, tag()),
             remote: format!("<{uri}>"),
             target: uri,
@@ -136,16 +145,15 @@ impl Phone {
             is_ended: false,
             invite: headers.to_owned(),
             last: ("INVITE".to_owned(), String::new()),
+            via: String::new(),
             progress: Progress::Open,
             media: Media::start(state.tone_hz),
         };
         let mut calls = state.calls.lock().unwrap();
-        state.send_again(&id, &dialog, "");
+        state.send_again(&id, &mut dialog, "");
         calls.insert(id.clone(), dialog);
         drop(calls);
-        let call = SipCall { state: Arc::clone(state), id };
-        wait_until("a final answer", || call.status() != 0);
-        call
+        SipCall { state: Arc::clone(state), id }
     }
 
     /// Dials a feature code and returns the final SIP status. An answered call must end by itself.
@@ -222,6 +230,19 @@ impl SipCall {
             }
         }
         self.with(Dialog::end);
+    }
+
+    /// Hangs up before the call is answered. Returns the final status.
+    pub fn cancel(&self) -> u16 {
+        self.with(|call| {
+            self.state.send(&format!(
+                "CANCEL {} SIP/2.0\r\n{}From: {}\r\nTo: {}\r\nCall-ID: {}\r\nCSeq: {} CANCEL\r\nMax-Forwards: 70\r\n\
+                 Content-Length: 0\r\n\r\n",
+                call.target, call.via, call.local, call.remote, self.id, call.sequence
+            ));
+        });
+        wait_until("a final answer", || self.status() != 0);
+        self.status()
     }
 
     /// Puts the call on hold, or takes it back. A phone sends no sound into a call on hold.
@@ -339,7 +360,8 @@ impl PhoneState {
     }
 
     /// Sends the last request of a call.
-    fn send_again(&self, id: &str, call: &Dialog, authorization: &str) {
+    fn send_again(&self, id: &str, call: &mut Dialog, authorization: &str) {
+        call.via = self.via();
         let (method, headers) = &call.last;
         let (headers, body) = match method.as_str() {
             "INVITE" => (format!("{}Content-Type: application/sdp\r\n", call.invite), call.media.description()),
@@ -349,7 +371,7 @@ impl PhoneState {
             "{method} {} SIP/2.0\r\n{}From: {}\r\nTo: {}\r\nCall-ID: {id}\r\nCSeq: {} {method}\r\n{}\
              Max-Forwards: 70\r\nSupported: replaces\r\n{headers}{authorization}Content-Length: {}\r\n\r\n{body}",
             call.target,
-            self.via(),
+            call.via,
             call.local,
             call.remote,
             call.sequence,
@@ -471,6 +493,7 @@ impl PhoneState {
                     is_ended: false,
                     invite: message.to_owned(),
                     last: Default::default(),
+                    via: String::new(),
                     progress: Progress::Over,
                     media: Media::start(self.tone_hz),
                 };
