@@ -74,7 +74,8 @@ fn a_stopped_sidecar_that_goes_on_does_nothing_later() {
     assert!(!lab.is_member("600", "1001"));
 }
 
-/// FIELD B1, B3: the caller hangs up while the sidecar is stopped, and the sidecar goes on long before the wait is over.
+/// FIELD B1, B3: the caller hangs up while the sidecar is stopped, and the sidecar goes on long before the wait is
+/// over.
 #[test]
 fn what_a_caller_asked_who_has_hung_up_does_not_happen() {
     let lab = AsteriskLab::start();

@@ -8,7 +8,7 @@ use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::support::{Folder, FreeSwitchPeer, Sidecar, channel_variables, project};
+use crate::support::{Folder, FreeSwitchPeer, Sidecar, channel_variables, project, wait_until};
 
 const ORGANIZATION: &str = r#"
 organization = "acme"
@@ -127,6 +127,29 @@ fn the_queue_of_the_call_is_known_from_the_report_and_from_the_dialplan() {
     assert_eq!(without_queue(), "allow role_permits call.whisper 600 1001");
     assert_eq!(replay(&sidecar, "5-call-end"), "allow reported call.end");
     assert_eq!(without_queue(), "deny no_queue_context call.whisper");
+}
+
+/// FIELD B1: the caller hangs up while the sidecar is stopped. FreeSWITCH says so in place of the block, or behind it.
+#[test]
+fn a_caller_who_hung_up_before_the_verdict_is_not_logged_in() {
+    let sidecar = Sidecar::start(&Folder::with("acme.toml", ORGANIZATION));
+    let errors = |reason: &str| {
+        let labels = format!("{{dialect=\"freeswitch\",reason=\"{reason}\"}}");
+        sidecar.metric(&format!("queuewarden_protocol_errors_total{labels}"))
+    };
+    let notice = fs::read(project().join("tests/stories/freeswitch/dialplan/captures/11-hung-up.esl")).unwrap();
+    let (block, _) = capture("1-toggle");
+    for (hung_up, bytes) in [(1.0, notice.clone()), (2.0, [block.as_bytes(), &notice].concat())] {
+        let mut peer = FreeSwitchPeer::ring(&sidecar);
+        sidecar.signal("STOP");
+        peer.say(&bytes);
+        drop(peer);
+        sidecar.signal("CONT");
+        wait_until("the end of the connection", || errors("verdict_unread") >= hung_up);
+        assert!((errors("verdict_unread") - hung_up).abs() < f64::EPSILON);
+    }
+    assert!(errors("missing_key").abs() < f64::EPSILON, "nobody erred");
+    assert!(sidecar.ask("may org=acme actor=1001 action=queue.logout queue=600").contains("not_logged_in"));
 }
 
 /// FIELD A4: the same bytes mean nothing where the domain belongs to nobody, or to somebody else.
