@@ -14,6 +14,7 @@ mod kamailio_calls;
 mod kamailio_frozen;
 mod leaving;
 mod login;
+mod media;
 mod other_calls;
 mod phone;
 mod supervision;
