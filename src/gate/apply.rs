@@ -1,5 +1,5 @@
-//! Decides a question about somebody's login sessions or supervisions, makes the allowed change in the session table,
-//! and enqueues it for the disk: one step under the lock of the table.
+//! Decides a question about a user's login sessions or supervisions, makes the allowed change in the session table, and
+//! enqueues it for the disk: one step under the lock of the table.
 //!
 //! If the disk takes no changes, the change is reverted before the lock is released and the decision becomes a denial
 //! with [`DenyReason::StateUnavailable`].
@@ -152,8 +152,8 @@ impl ChangeMaker<'_, '_, '_> {
         Ok(Made::timed(enqueued, timed))
     }
 
-    /// Notes that what the question wants is there already: it stands even if the question that made it is undone,
-    /// unless this one is too late as well.
+    /// Notes that the sessions are already as the question asks. Undoing the question that made them so then does not
+    /// revert them, unless the answer to this question is too late as well.
     fn confirm(&self, table: &mut SessionTable) -> Option<Arc<TimedChange>> {
         if !table.has_open_change(self.subject) {
             return None;

@@ -168,16 +168,16 @@ impl Gate {
         self.batch().ask(BatchQuestion { origin: &QuestionOrigin::default(), event, now, queues }, answer)
     }
 
-    /// Whether the answer to a question with this `until` may be sent at `now`, by the system clock. False: it is
-    /// [`DenyReason::TooLate`], and what it changed is undone, unless a repeat of the question is still waited for.
+    /// Whether the answer to a question with this `until` may be sent at `now`, by the system clock. False: the peer
+    /// gets [`DenyReason::TooLate`], and the change is undone, unless a repeat of the question moved its end.
     #[must_use]
-    pub fn may_be_told(&self, until: Option<UnixMillis>, awaited: Option<&Awaited>, now: UnixMillis) -> bool {
+    pub fn may_be_sent(&self, until: Option<UnixMillis>, awaited: Option<&Awaited>, now: UnixMillis) -> bool {
         let change = awaited.and_then(|awaited| awaited.change.as_deref());
         timed_change::conclude(&self.state, until, change, now)
     }
 
-    /// Undoes what the answer confirms, if it has an `until`: the answer becomes
-    /// [`DenyReason::StateUnavailable`] because its commit takes too long.
+    /// Undoes the change that the answer confirms, if the change can be undone. For an answer whose commit takes too
+    /// long: the peer gets [`DenyReason::StateUnavailable`].
     pub fn abandon(&self, awaited: &Awaited) {
         if let Some(change) = &awaited.change {
             timed_change::abandon(&self.state, change);
@@ -298,8 +298,8 @@ impl Gate {
         self.state.auditor().note_denial(event, origin, reason);
     }
 
-    /// Whether the audit log records an error of this peer now, at this uptime in milliseconds; the number of those
-    /// that it does not record is recorded.
+    /// Whether the audit log records an error of this peer now, at this uptime in milliseconds. Errors beyond the quota
+    /// are counted, and their number is recorded.
     #[must_use]
     pub fn admits_error(&self, peer: QuotaKey, uptime_ms: u64) -> bool {
         self.state.auditor().admits_error(peer, uptime_ms)

@@ -85,9 +85,10 @@ impl PeerContext<'_> {
         }
     }
 
-    /// Counts and names a clock that differs from ours by more than [`PEER_CLOCK_OFFSET_MAX`]: the time at which the
-    /// peer says it asked, else an `until` that is past or further ahead than anybody waits. A question that waited for
-    /// a stopped sidecar looks the same; it does so once, a wrong clock always.
+    /// Counts and logs a peer whose clock differs from ours by more than [`PEER_CLOCK_OFFSET_MAX`]. The clock is read
+    /// from the time at which the peer asked, if the question has it; otherwise from an `until` that is over or further
+    /// ahead than [`UNTIL_AHEAD_MAX`]. A question that waited for a stopped sidecar looks the same, but only once; a
+    /// wrong clock shows in every question.
     pub(super) fn note_clock(&self, event: &Event<'_>, now: UnixMillis) {
         let Some(offset_ms) = clock_offset_ms(event, now) else { return };
         self.metrics.clock_is_off();
@@ -253,8 +254,8 @@ impl DecisionLine {
     }
 }
 
-/// By how many milliseconds the clock of the peer is ahead, at least; negative: behind. `None`: by so little that it
-/// may be right.
+/// By how many milliseconds the clock of the peer is ahead, at least; negative: behind. `None`: by at most
+/// [`PEER_CLOCK_OFFSET_MAX`], so the clock may be right.
 fn clock_offset_ms(event: &Event<'_>, now: UnixMillis) -> Option<i64> {
     let until = event.until?;
     let signed = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);

@@ -22,8 +22,8 @@ use crate::server::watch::Watch;
 use crate::sidecar::Clock;
 use crate::telephony::{Moment, QueueSet, UnixMillis};
 
-/// When the asker stops waiting for this answer. `None`: never, or what the PBX reported has happened, however late the
-/// answer is.
+/// When the peer stops waiting for this answer. `None`: the question has no end, or the PBX reported something, which
+/// has happened however late the answer is.
 fn end_of(event: &Event<'_>, answer: &Answer<'_>) -> Option<UnixMillis> {
     let is_reported = answer.reason == Reason::Allow(AllowReason::Reported);
     event.until.filter(|_| event.intent == Intent::Do && !is_reported)
@@ -192,7 +192,7 @@ impl<'t, D: Dialect> Turn<'t, D> {
         }
     }
 
-    /// Checks whether the asker still waits, and whether its clock is right, by the system clock of now.
+    /// Checks whether the peer still waits, and whether its clock is right, by the system clock of now.
     fn check_until(&self, event: &Event<'_>) -> Result<(), Untimely> {
         if event.until.is_none() {
             return Ok(());

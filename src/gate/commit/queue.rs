@@ -303,7 +303,7 @@ impl CommitQueue {
         state.writer == WriterState::Stopped && !state.store_fails && !state.audit_fails
     }
 
-    /// The writer has ended as it was asked to.
+    /// The writer has ended after [`CommitQueue::stop`].
     pub(crate) fn writer_ended(&self) {
         self.locked().writer = WriterState::Stopped;
         self.ended.notify_all();
