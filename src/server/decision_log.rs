@@ -6,15 +6,16 @@
 
 use std::time::Duration;
 
-use crate::decision::{AllowReason, Answer, AnswerQueues, DenyReason, ErrorReason, Outcome, Reason, WireError};
+use crate::decision::{
+    ActionLabel, AllowReason, Answer, AnswerQueues, DenyReason, ErrorReason, Outcome, Reason, WireError,
+};
 use crate::dialect::DialectLabel;
 use crate::dialect::readable::ReadableRequest;
 use crate::event::{Event, Intent, Key, Request};
-use crate::gate::{Awaited, QuestionOrigin};
+use crate::gate::QuestionOrigin;
 use crate::limits::{PEER_CLOCK_OFFSET_MAX, UNTIL_AHEAD_MAX};
 use crate::observe::metrics::DialectMetrics;
 use crate::peer::Peer;
-use crate::server::pending_answers::PendingAnswer;
 use crate::sidecar::Sidecar;
 use crate::telephony::{Token, UnixMillis};
 
@@ -71,17 +72,17 @@ impl PeerContext<'_> {
         }
     }
 
-    /// Counts and logs an answer that waited for the disk, with the reason that the peer gets.
-    pub(super) fn note_final(&self, answer: &PendingAnswer, reason: Reason) {
-        self.sidecar.metrics.decided(self.metrics.label(), answer.label, reason);
-        if reason == Reason::Deny(DenyReason::TooLate) && !answer.awaited.as_ref().is_some_and(Awaited::has_change) {
-            // The log has the decision; the record `undone` of a change says that its answer was too late.
-            let DecisionLine { organization, actor, action, .. } = &answer.line;
+    /// Counts and logs a pending answer, whose line in the log is `line`, with the reason that is sent. `has_change`:
+    /// the answer confirms a change that can be undone. If it is too late, the audit record `undone` says so already.
+    pub(super) fn note_final(&self, line: &DecisionLine, label: ActionLabel, reason: Reason, has_change: bool) {
+        self.sidecar.metrics.decided(self.metrics.label(), label, reason);
+        if reason == Reason::Deny(DenyReason::TooLate) && !has_change {
+            let DecisionLine { organization, actor, action, .. } = line;
             self.sidecar.gate.note_late_answer(organization, actor, action.as_deref(), &self.origin());
         }
-        let is_important = is_important(reason, answer.line.is_change);
+        let is_important = is_important(reason, line.is_change);
         if self.is_line_admitted(is_important) {
-            answer.line.write(is_important, reason);
+            line.write(is_important, reason);
         }
     }
 

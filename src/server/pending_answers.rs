@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::decision::{ActionLabel, DenyReason, Reason};
 use crate::gate::{Awaited, Gate};
 use crate::limits::COMMIT_TIMEOUT;
-use crate::server::decision_log::DecisionLine;
+use crate::server::decision_log::{DecisionLine, PeerContext};
 use crate::sidecar::Clock;
 use crate::telephony::UnixMillis;
 
@@ -41,7 +41,7 @@ pub(super) struct PendingAnswer {
 
 /// What became of the commit of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Settled {
+pub(super) enum CommitResult {
     /// It is durable, or there is none.
     Durable,
     /// It was refused.
@@ -52,18 +52,18 @@ pub(super) enum Settled {
 
 impl PendingAnswer {
     /// Waits until the commit is settled, at most until `deadline` or until `until` is over.
-    async fn wait_until_settled(&self, deadline: Instant) -> Settled {
-        let Some(awaited) = &self.awaited else { return Settled::Durable };
+    async fn wait_until_settled(&self, deadline: Instant) -> CommitResult {
+        let Some(awaited) = &self.awaited else { return CommitResult::Durable };
         loop {
             let now = Clock::system();
             // One millisecond more: at `until` itself the answer may still be sent.
             let left = self.until.map(|until| Duration::from_millis(until.0.saturating_sub(now.0) + 1));
             let until = left.map_or(deadline, |left| deadline.min(Instant::now() + left));
             match timeout_at(until, awaited.wait_until_settled()).await {
-                Ok(true) => return Settled::Durable,
-                Ok(false) => return Settled::Refused,
-                Err(_) if Instant::now() >= deadline => return Settled::TimedOut,
-                Err(_) if self.until.is_some_and(|until| Clock::system() > until) => return Settled::TimedOut,
+                Ok(true) => return CommitResult::Durable,
+                Ok(false) => return CommitResult::Refused,
+                Err(_) if Instant::now() >= deadline => return CommitResult::TimedOut,
+                Err(_) if self.until.is_some_and(|until| Clock::system() > until) => return CommitResult::TimedOut,
                 // The clock was set back meanwhile: the peer waits longer.
                 Err(_) => {}
             }
@@ -71,23 +71,29 @@ impl PendingAnswer {
     }
 
     /// The reason of the answer that is about to be written at `now`. Undoes the change if the answer is too late.
-    fn conclude(&self, settled: Settled, gate: &Gate, now: UnixMillis) -> Reason {
+    fn conclude(&self, settled: CommitResult, gate: &Gate, now: UnixMillis) -> Reason {
         match settled {
-            Settled::Refused => Reason::Deny(DenyReason::StateUnavailable),
-            Settled::Durable if gate.may_be_sent(self.until, self.awaited.as_ref(), now) => self.reason,
-            Settled::Durable => Reason::Deny(DenyReason::TooLate),
-            Settled::TimedOut if self.until.is_some_and(|until| now > until) => {
+            CommitResult::Refused => Reason::Deny(DenyReason::StateUnavailable),
+            CommitResult::Durable if gate.may_be_sent(self.until, self.awaited.as_ref(), now) => self.reason,
+            CommitResult::Durable => Reason::Deny(DenyReason::TooLate),
+            CommitResult::TimedOut if self.until.is_some_and(|until| now > until) => {
                 let _late = gate.may_be_sent(self.until, self.awaited.as_ref(), now);
                 Reason::Deny(DenyReason::TooLate)
             }
-            Settled::TimedOut => {
+            CommitResult::TimedOut => {
                 self.awaited.iter().for_each(|awaited| gate.abandon(awaited));
                 Reason::Deny(DenyReason::StateUnavailable)
             }
         }
     }
 
-    /// The bytes to send for this reason; `answer` are those of the answer that was decided.
+    /// Counts and logs the answer with the reason that is sent.
+    pub(super) fn note(&self, context: &PeerContext<'_>, reason: Reason) {
+        let has_change = self.awaited.as_ref().is_some_and(Awaited::has_change);
+        context.note_final(&self.line, self.label, reason, has_change);
+    }
+
+    /// The bytes to send for this reason; `answer` are the bytes of the decided answer.
     fn bytes_for<'a>(&'a self, reason: Reason, answer: &'a [u8]) -> &'a [u8] {
         match reason {
             Reason::Deny(DenyReason::TooLate) => &self.late,
@@ -168,12 +174,12 @@ impl QueuedAnswer {
     }
 
     /// Waits until the change is stored, or cannot be stored in time.
-    pub(super) async fn wait_until_settled(&self) -> Settled {
+    pub(super) async fn wait_until_settled(&self) -> CommitResult {
         self.pending.wait_until_settled(self.deadline).await
     }
 
     /// The bytes to send now, the reason that the peer gets, and the answer for counting and logging.
-    pub(super) fn into_parts(self, settled: Settled, gate: &Gate) -> (Vec<u8>, Reason, PendingAnswer) {
+    pub(super) fn into_parts(self, settled: CommitResult, gate: &Gate) -> (Vec<u8>, Reason, PendingAnswer) {
         let Self { pending, bytes, .. } = self;
         let reason = pending.conclude(settled, gate, Clock::system());
         let bytes = pending.bytes_for(reason, &bytes).to_vec();

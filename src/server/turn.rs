@@ -18,7 +18,7 @@ use crate::server::buffers::TurnBuffers;
 use crate::server::decision_log::{DecisionLine, PeerContext};
 use crate::server::pending_answers::PendingAnswer;
 use crate::server::prefetch::ReadAhead;
-use crate::server::watch::Watch;
+use crate::server::watch::WatchSubscription;
 use crate::sidecar::Clock;
 use crate::telephony::{Moment, QueueSet, UnixMillis};
 
@@ -49,7 +49,7 @@ pub(super) struct TurnResult {
     /// The answers in the output that wait for the disk, in order.
     pub(super) pending: Vec<PendingAnswer>,
     /// The peer subscribed to the change feed and asks no more questions.
-    pub(super) watch: Option<Watch>,
+    pub(super) watch: Option<WatchSubscription>,
 }
 
 /// A turn under way.
@@ -125,7 +125,7 @@ impl<'t, D: Dialect> Turn<'t, D> {
 
     fn answer_questions(&mut self, questions: &[Step<'_>], queues: &mut QueueSet) {
         if self.admission == Admission::Admit && questions.len() > 1 {
-            self.batch.fetch(questions.iter().filter_map(Step::event));
+            self.batch.prefetch(questions.iter().filter_map(Step::event));
         }
         for question in questions {
             let Step::Ask { event, id, .. } = question else { continue };
@@ -214,7 +214,7 @@ impl<'t, D: Dialect> Turn<'t, D> {
         }
     }
 
-    /// Denies a question without a decision, for a reason of our own.
+    /// Denies a question without judging it.
     fn deny(&mut self, event: &Event<'_>, id: &[u8], reason: DenyReason) {
         let gate = &self.context.sidecar.gate;
         gate.note_denial(event, &self.origin, reason);
@@ -235,7 +235,7 @@ impl<'t, D: Dialect> Turn<'t, D> {
                 consumed
             }
             Step::Watch { consumed, organization, from, id } => {
-                match Watch::begin(self.context.sidecar, organization, from, id) {
+                match WatchSubscription::begin(self.context.sidecar, organization, from, id) {
                     Ok(watch) => self.result.watch = Some(watch),
                     Err(outcome) => {
                         if matches!(outcome, Outcome::Decided(_)) {
