@@ -67,7 +67,7 @@ use counts::{LeaseCounts, QueueCounts};
 use endings::Endings;
 pub use explain::{DialedMeaning, Explained};
 use operator::Operator;
-pub use restore::Restored;
+pub use restore::RestoredSessions;
 use state::GateState;
 pub use timed_change::{Awaited, Untimely, check as check_until};
 
@@ -196,7 +196,7 @@ impl Gate {
         Batch::new(&self.state)
     }
 
-    /// Judges the event as [`Gate::ask`] would if it were asked with `may`, and says why. Nothing changes.
+    /// Judges the event as [`Gate::ask`] judges a question with `may`, and explains the decision. Nothing changes.
     #[must_use]
     pub fn explain(&self, event: &Event<'_>, now: Moment) -> Explained {
         Explained::new(&self.state, event, now)
@@ -345,12 +345,12 @@ impl Gate {
         now: Moment,
         observer: Box<dyn CommitObserver + Send + Sync>,
         clock: WallClock,
-    ) -> Result<Restored, StoreError> {
+    ) -> Result<RestoredSessions, StoreError> {
         let (store, restored) = if self.has_store() {
             let (store, restored) = restore::from_disk(&self.state, folder, now)?;
             (Some(store), restored)
         } else {
-            (restore::without_store(&self.state, now), Restored::default())
+            (restore::without_store(&self.state, now), RestoredSessions::default())
         };
         if let Some(store) = store {
             self.write_to(store, observer, clock).map_err(|source| StoreError::Thread {

@@ -18,7 +18,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::audit::record::{About, AuditRecord, DecisionId, Words};
+use crate::audit::record::{About, AuditRecord, AuditWords, DecisionId};
 use crate::decision::{DenyReason, ErrorReason, WireError};
 use crate::event::{Event, Intent, Key};
 use crate::gate::change_feed::{Cause, Change};
@@ -328,7 +328,7 @@ impl<'a> SubjectNames<'a> {
             organization: Some(&organization.name),
             user: Some(self.user),
             target: self.target,
-            queues: queue.map_or(Words::None, |queue| Words::One(&queue.number)),
+            queues: queue.map_or(AuditWords::None, |queue| AuditWords::One(&queue.number)),
             mode: self.mode.map(SupervisionMode::name),
             reason: Some(DenyReason::TooLate.code()),
             ..AuditRecord::about(About::Undone)

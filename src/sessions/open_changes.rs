@@ -91,7 +91,7 @@ impl ChangeFate {
 
 /// The state of a user's sessions that one question asked for, whether the question changed them or found them so.
 #[derive(Clone, Debug)]
-pub(super) enum Step {
+pub(super) enum SessionStep {
     /// The user is logged in to the queues of these sessions. A missing session begins as given here.
     Begin(Vec<LoginSession>),
     /// The user is logged in to none of these queues.
@@ -110,7 +110,7 @@ pub(super) type SessionWithReason = (LoginSession, Option<Box<str>>);
 struct History {
     before: Vec<SessionWithReason>,
     /// The steps in order, each with the fate of its change. `None`: the step cannot be undone.
-    steps: Vec<(Step, Option<Arc<ChangeFate>>)>,
+    steps: Vec<(SessionStep, Option<Arc<ChangeFate>>)>,
 }
 
 /// Whether the step is never undone. A fate that only the history still holds counts: no code is left that could undo
@@ -142,23 +142,23 @@ impl History {
 }
 
 /// Makes one step on the sessions of a user, which are sorted by queue.
-fn make(step: &Step, sessions: &mut Vec<SessionWithReason>) {
+fn make(step: &SessionStep, sessions: &mut Vec<SessionWithReason>) {
     match step {
-        Step::Begin(began) => {
+        SessionStep::Begin(began) => {
             for session in began {
                 if let Err(position) = sessions.binary_search_by_key(&session.queue, |(known, _)| known.queue) {
                     sessions.insert(position, (*session, None));
                 }
             }
         }
-        Step::End(queues) => sessions.retain(|(session, _)| !queues.contains(&session.queue)),
-        Step::Pause(queues, paused, reason) => {
+        SessionStep::End(queues) => sessions.retain(|(session, _)| !queues.contains(&session.queue)),
+        SessionStep::Pause(queues, paused, reason) => {
             for (session, known) in sessions.iter_mut().filter(|(session, _)| queues.contains(&session.queue)) {
                 session.paused = *paused;
                 known.clone_from(reason);
             }
         }
-        Step::Renew(queues, ends) => {
+        SessionStep::Renew(queues, ends) => {
             for (session, _) in sessions.iter_mut().filter(|(session, _)| queues.contains(&session.queue)) {
                 session.ends = *ends;
             }
@@ -202,7 +202,7 @@ impl OpenChanges {
     }
 
     /// Adds a step to the history of a user who has one.
-    pub(super) fn record(&mut self, user: UserId, step: Step) {
+    pub(super) fn record(&mut self, user: UserId, step: SessionStep) {
         if let Some(history) = self.by_user.get_mut(&user) {
             history.fold();
             history.steps.push((step, None));
@@ -219,7 +219,7 @@ impl OpenChanges {
     /// Sets the reason of the pause of the last step.
     pub(super) fn set_reason(&mut self, user: UserId, given: Option<&str>) {
         let last = self.by_user.get_mut(&user).and_then(|history| history.steps.last_mut());
-        if let Some((Step::Pause(_, _, reason), _)) = last {
+        if let Some((SessionStep::Pause(_, _, reason), _)) = last {
             *reason = given.map(Into::into);
         }
     }
@@ -247,7 +247,7 @@ impl OpenChanges {
         for history in self.by_user.values_mut() {
             history.before.iter_mut().for_each(|(session, _)| change(session));
             for (step, _) in &mut history.steps {
-                if let Step::Begin(sessions) = step {
+                if let SessionStep::Begin(sessions) = step {
                     sessions.iter_mut().for_each(&mut change);
                 }
             }

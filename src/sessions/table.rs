@@ -14,7 +14,7 @@ use crate::policy::Organization;
 use crate::policy::decide::{self, SessionView};
 use crate::sessions::activity::Activity;
 use crate::sessions::calls::Calls;
-use crate::sessions::open_changes::{ChangeFate, OpenChanges, Step};
+use crate::sessions::open_changes::{ChangeFate, OpenChanges, SessionStep};
 use crate::sessions::supervisions::Supervisions;
 use crate::telephony::{LoginSession, Moment, QueueId, UserId};
 
@@ -217,14 +217,14 @@ impl SessionTable {
             Transition::Begin(_) => {
                 // A login begins unpaused: if a later pause is undone, the session is not paused.
                 let began = queues.iter().filter_map(|&queue| self.session(subject, queue));
-                Step::Begin(began.map(|session| LoginSession { paused: false, ..session }).collect())
+                SessionStep::Begin(began.map(|session| LoginSession { paused: false, ..session }).collect())
             }
-            Transition::End => Step::End(queues.to_vec()),
+            Transition::End => SessionStep::End(queues.to_vec()),
             Transition::Pause(paused) => {
                 let reason = queues.first().and_then(|&queue| self.pause_reason(subject, queue)).map(Into::into);
-                Step::Pause(queues.to_vec(), paused, reason)
+                SessionStep::Pause(queues.to_vec(), paused, reason)
             }
-            Transition::Renew => Step::Renew(queues.to_vec(), ends),
+            Transition::Renew => SessionStep::Renew(queues.to_vec(), ends),
             Transition::Nothing | Transition::Supervise(_) => return,
         };
         self.open.record(subject, step);

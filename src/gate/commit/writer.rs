@@ -17,7 +17,7 @@ use crate::audit::buffer::AuditBuffer;
 use crate::audit::log::AuditLog;
 use crate::audit::record::{About, AuditRecord};
 use crate::gate::commit::group::{CommitGroup, DirtyUser, GroupedChange};
-use crate::gate::commit::queue::{CommitQueue, Work};
+use crate::gate::commit::queue::{CommitQueue, WriterWork};
 use crate::gate::commit::take_back;
 use crate::gate::state::GateState;
 use crate::gate::timed_change;
@@ -125,7 +125,7 @@ impl<'w> Writer<'w> {
         let interval = if self.log.is_some() { AUDIT_FLUSH_INTERVAL } else { STORE_RETRY_INTERVAL };
         loop {
             match self.state.commit_queue.next(interval) {
-                Work::Commit(group) => {
+                WriterWork::Commit(group) => {
                     self.write(&group);
                     if (self.store_fails || self.audit_fails) && self.state.commit_queue.is_stopping() {
                         break;
@@ -135,8 +135,8 @@ impl<'w> Writer<'w> {
                         self.flush_audit_buffer();
                     }
                 }
-                Work::Idle => self.flush_audit_buffer(),
-                Work::Stop => break,
+                WriterWork::Idle => self.flush_audit_buffer(),
+                WriterWork::Stop => break,
             }
         }
         self.finish();
