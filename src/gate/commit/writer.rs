@@ -1,10 +1,9 @@
 //! Writes the groups of the [`CommitQueue`], in a thread of its own.
 //!
 //! A group goes one way: audit log, session store, change feed, waiting answers. The audit log is first, so that every
-//! durable change has its record. A group that cannot be written is reverted and refused
-//! ([`take_back`](crate::gate::commit::take_back)). From then on every change is refused at once, while questions that
-//! change nothing are answered as usual. The writer retries every [`STORE_RETRY_INTERVAL`] until the store takes the
-//! records of all dirty users and the log takes records.
+//! durable change has its record. A group that cannot be written is reverted and refused ([`take_back`]). From then on
+//! every change is refused at once, while questions that change nothing are answered as usual. The writer retries every
+//! [`STORE_RETRY_INTERVAL`] until the store takes the records of all dirty users and the log takes records.
 //!
 //! Between the groups the writer empties the audit buffer: records that no answer waits for. A panic of the thread
 //! refuses everything and ends the process; see [`CommitQueue::writer_panicked`].
