@@ -48,7 +48,7 @@ pub struct SavedUser<'a> {
     pub sessions: Vec<SavedSession<'a>>,
 }
 
-/// A record that is not as it was written.
+/// Why a record is damaged.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum RecordError {
     /// The checksum does not match.
@@ -100,7 +100,7 @@ fn encode(key: &[u8], sessions: &[SavedSession<'_>]) -> Option<Vec<u8>> {
 ///
 /// # Errors
 ///
-/// When the record is not as it was written.
+/// When the record is damaged.
 pub fn decode<'a>(key: &'a [u8], value: &'a [u8]) -> Result<SavedUser<'a>, RecordError> {
     let (payload, _) = value.split_last_chunk::<CHECKSUM_BYTES>().ok_or(RecordError::Checksum)?;
     if checksum(key, payload) != checksum_in(value) {
