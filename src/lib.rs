@@ -68,6 +68,9 @@
 //! - **commit queue**, **commit group**: changes that wait for the disk; changes that one write makes durable together.
 //! - **settled**: said of a change in the commit queue: it is durable or refused. **Dirty user**: a user whose stored
 //!   record is out of date.
+//! - **open change**: the change of a question with `until`, until its answer is sent; its **fate** is then *kept*. If
+//!   the answer is too late, the change is undone.
+//! - **offer**: the right of the user to whom a call is transferred to replace that call once.
 //! - **change feed**: the recent changes of an organization in memory, numbered, for watchers.
 //! - **gate**: the only code that changes sessions, between policy, sessions and store.
 

@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::audit::line::{Hash, hex, unhex};
+use crate::audit::line::{LineHash, hex, unhex};
 use crate::audit::{AuditError, FILE_MODE};
 
 /// The file in the folder of the log.
@@ -17,14 +17,14 @@ pub const FILE_NAME: &str = "head";
 
 /// The last line that is on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Head {
+pub struct ChainHead {
     /// The sequence of the line.
     pub sequence: u64,
     /// The hash of the line.
-    pub hash: Hash,
+    pub hash: LineHash,
 }
 
-impl Head {
+impl ChainHead {
     fn text(self) -> String {
         format!("{:020} {}\n", self.sequence, hex(&self.hash))
     }
@@ -41,10 +41,10 @@ impl Head {
 pub enum StoredHead {
     /// There is no head file, or it is empty.
     Absent,
-    /// The file is not as it was written.
+    /// The file was altered or damaged.
     Damaged,
     /// The last line.
-    Line(Head),
+    Line(ChainHead),
 }
 
 /// Reads the head file in this folder.
@@ -55,9 +55,10 @@ pub enum StoredHead {
 pub fn read(folder: &Path) -> io::Result<StoredHead> {
     match std::fs::read(folder.join(FILE_NAME)) {
         Ok(bytes) if bytes.is_empty() => Ok(StoredHead::Absent),
-        Ok(bytes) => {
-            Ok(std::str::from_utf8(&bytes).ok().and_then(Head::parse).map_or(StoredHead::Damaged, StoredHead::Line))
-        }
+        Ok(bytes) => Ok(std::str::from_utf8(&bytes)
+            .ok()
+            .and_then(ChainHead::parse)
+            .map_or(StoredHead::Damaged, StoredHead::Line)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(StoredHead::Absent),
         Err(error) => Err(error),
     }
@@ -86,7 +87,7 @@ impl HeadFile {
     }
 
     /// Writes the last line.
-    pub(super) fn write(&self, head: Head) -> Result<(), AuditError> {
+    pub(super) fn write(&self, head: ChainHead) -> Result<(), AuditError> {
         self.file.write_all_at(head.text().as_bytes(), 0).map_err(|error| AuditError::io(&self.path, error))
     }
 
@@ -107,7 +108,7 @@ mod tests {
         let file = HeadFile::open(folder.path()).unwrap();
         assert!(HeadFile::open(folder.path()).is_err(), "two processes never write one log");
         assert_eq!(read(folder.path()).unwrap(), StoredHead::Absent);
-        for head in [Head { sequence: 1, hash: [7; 32] }, Head { sequence: u64::MAX, hash: [0xab; 32] }] {
+        for head in [ChainHead { sequence: 1, hash: [7; 32] }, ChainHead { sequence: u64::MAX, hash: [0xab; 32] }] {
             file.write(head).unwrap();
             assert_eq!(read(folder.path()).unwrap(), StoredHead::Line(head));
         }

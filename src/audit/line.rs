@@ -11,10 +11,10 @@ use thiserror::Error;
 use crate::audit::record::AuditRecord;
 
 /// A SHA-256.
-pub type Hash = [u8; 32];
+pub type LineHash = [u8; 32];
 
 /// The hash that the first line of a log follows.
-pub const NO_HASH: Hash = [0; 32];
+pub const NO_HASH: LineHash = [0; 32];
 
 const HASH_MEMBER: &str = ",\"hash\":\"";
 const LINE_END: &str = "\"}";
@@ -36,7 +36,7 @@ pub struct NewLine<'a> {
     /// What the line says.
     pub record: AuditRecord<'a>,
     /// The hash of the line before.
-    pub previous: Hash,
+    pub previous: LineHash,
 }
 
 impl Serialize for NewLine<'_> {
@@ -51,12 +51,12 @@ impl Serialize for NewLine<'_> {
 
 impl NewLine<'_> {
     /// Appends the line with its hash and its line end. Returns the hash.
-    pub fn write(&self, into: &mut Vec<u8>) -> Hash {
+    pub fn write(&self, into: &mut Vec<u8>) -> LineHash {
         let mut body = vec![];
         // Cannot fail: the members are numbers and text, and a vector takes every byte.
         serde_json::to_writer(&mut body, self).ok();
         body.pop();
-        let hash: Hash = Sha256::digest(&body).into();
+        let hash: LineHash = Sha256::digest(&body).into();
         into.extend_from_slice(&body);
         into.extend_from_slice(HASH_MEMBER.as_bytes());
         into.extend_from_slice(hex(&hash).as_bytes());
@@ -87,7 +87,7 @@ pub struct ReadLine {
     pub prev: String,
 }
 
-/// A line that is not as it was written.
+/// Why a line is not a line of the log, or was altered.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum LineError {
     /// The line does not have the form of a line of the log.
@@ -102,14 +102,14 @@ pub enum LineError {
 ///
 /// # Errors
 ///
-/// When the line is not as it was written.
-pub fn read(bytes: &[u8]) -> Result<(ReadLine, Hash), LineError> {
+/// When the bytes are no line of the log, or the line was altered.
+pub fn read(bytes: &[u8]) -> Result<(ReadLine, LineHash), LineError> {
     let tail_bytes = HASH_MEMBER.len() + HASH_DIGITS + LINE_END.len();
     let body_end = bytes.len().checked_sub(tail_bytes).ok_or(LineError::Form)?;
     let (body, tail) = bytes.split_at_checked(body_end).ok_or(LineError::Form)?;
     let digits = tail.strip_prefix(HASH_MEMBER.as_bytes()).and_then(|rest| rest.strip_suffix(LINE_END.as_bytes()));
     let written_hash = digits.and_then(unhex).ok_or(LineError::Form)?;
-    let hash: Hash = Sha256::digest(body).into();
+    let hash: LineHash = Sha256::digest(body).into();
     if hash != written_hash {
         return Err(LineError::Hash);
     }
@@ -119,7 +119,7 @@ pub fn read(bytes: &[u8]) -> Result<(ReadLine, Hash), LineError> {
 
 /// The hash in lower-case hexadecimal digits.
 #[must_use]
-pub fn hex(hash: &Hash) -> String {
+pub fn hex(hash: &LineHash) -> String {
     const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
     let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or_default();
     hash.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
@@ -127,7 +127,7 @@ pub fn hex(hash: &Hash) -> String {
 
 /// The hash that these digits write. `None`: they are not 64 digits of `0-9 a-f`.
 #[must_use]
-pub fn unhex(digits: &[u8]) -> Option<Hash> {
+pub fn unhex(digits: &[u8]) -> Option<LineHash> {
     let nibble = |digit: u8| match digit {
         b'0'..=b'9' => Some(digit.wrapping_sub(b'0')),
         b'a'..=b'f' => Some(digit.wrapping_sub(b'a').wrapping_add(10)),
@@ -141,13 +141,6 @@ pub fn unhex(digits: &[u8]) -> Option<Hash> {
         *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
     }
     Some(hash)
-}
-
-/// A time in milliseconds since 1970 as RFC 3339 writes it, in UTC. A time after the year 9999 stays a number.
-#[must_use]
-pub fn rfc3339(unix_ms: u64) -> String {
-    let ms = i64::try_from(unix_ms).unwrap_or(i64::MAX);
-    jiff::Timestamp::from_millisecond(ms).map_or_else(|_| unix_ms.to_string(), |time| format!("{time:.3}"))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
-use crate::audit::head::{self, Head, HeadFile, StoredHead};
+use crate::audit::head::{self, ChainHead, HeadFile, StoredHead};
 use crate::audit::line::{self, NO_HASH};
 use crate::audit::new_lines::{NewLines, NewPart};
 use crate::audit::record::{About, AuditRecord};
@@ -26,7 +26,7 @@ pub struct AuditLog {
     /// `None`: the last write failed, and the next one opens the files anew.
     files: Option<OpenFiles>,
     /// The last line that is on disk.
-    last: Head,
+    last: ChainHead,
     /// The sequence of the `start` line of this process.
     start: u64,
     /// Packed records that precede all others: about lines that were cut off when the files were opened.
@@ -95,7 +95,7 @@ impl AuditLog {
     ///
     /// When the folder cannot be used, or another process writes there.
     pub fn open(options: AuditLogOptions) -> Result<Self, AuditError> {
-        let last = Head { sequence: 0, hash: NO_HASH };
+        let last = ChainHead { sequence: 0, hash: NO_HASH };
         let mut log = Self { options, files: None, last, start: 0, cut_records: vec![] };
         log.reopen()?;
         Ok(log)
@@ -103,7 +103,7 @@ impl AuditLog {
 
     /// The last line that is on disk.
     #[must_use]
-    pub const fn last(&self) -> Head {
+    pub const fn last(&self) -> ChainHead {
         self.last
     }
 
@@ -320,8 +320,8 @@ enum LastLine {
     None,
     /// The line does not match its hash.
     Altered,
-    /// The line is as it was written.
-    Whole(Head),
+    /// The line matches its hash.
+    Whole(ChainHead),
 }
 
 /// An unfinished line that was cut off.
@@ -368,7 +368,7 @@ impl SegmentEnd {
         let begin = memchr::memrchr(b'\n', lines).map_or(0, |end| end + 1);
         let last = match line::read(lines.get(begin..).unwrap_or_default()) {
             _ if whole == 0 => LastLine::None,
-            Ok((line, hash)) => LastLine::Whole(Head { sequence: line.sequence, hash }),
+            Ok((line, hash)) => LastLine::Whole(ChainHead { sequence: line.sequence, hash }),
             Err(_) => LastLine::Altered,
         };
         // An earlier line may be later than the last one by as much as the order of a file admits.

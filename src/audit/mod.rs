@@ -92,8 +92,8 @@ impl AuditError {
     }
 }
 
-/// Whether the path still leads to the open file. After the file was moved away or replaced, nobody would find
-/// the lines that are written to it.
+/// Whether the path still leads to the open file. If the file was moved away or replaced, the lines that are written to
+/// it are not in the log.
 fn is_same_file(path: &Path, file: &File) -> bool {
     let at_path = std::fs::metadata(path).map(|metadata| (metadata.dev(), metadata.ino())).ok();
     let open = file.metadata().map(|metadata| (metadata.dev(), metadata.ino())).ok();

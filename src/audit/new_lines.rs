@@ -1,6 +1,6 @@
 //! The lines of records, ready to be appended: in one file, or in several if the clock was set back between two lines.
 
-use crate::audit::head::Head;
+use crate::audit::head::ChainHead;
 use crate::audit::line::NewLine;
 use crate::audit::record::{About, AuditRecord, LogTime};
 use crate::limits::AUDIT_TIME_BACK_MAX;
@@ -11,7 +11,7 @@ pub(super) struct NewLines {
     pub(super) parts: Vec<NewPart>,
     pub(super) count: u64,
     /// The last line.
-    pub(super) last: Head,
+    pub(super) last: ChainHead,
 }
 
 /// New lines of one file.
@@ -26,7 +26,7 @@ pub(super) struct NewPart {
 impl NewLines {
     /// The lines of packed records behind the line `last`, in a file whose latest line is of `latest_ms`. `start` is
     /// the sequence of the `start` line of this process.
-    pub(super) fn of(mut packed: &[u8], now_ms: u64, latest_ms: u64, last: Head, start: &mut u64) -> Self {
+    pub(super) fn of(mut packed: &[u8], now_ms: u64, latest_ms: u64, last: ChainHead, start: &mut u64) -> Self {
         let back_max_ms = u64::try_from(AUDIT_TIME_BACK_MAX.as_millis()).unwrap_or(u64::MAX);
         let (mut count, mut last) = (0, last);
         let mut part = NewPart { first: last.sequence + 1, bytes: vec![], latest_ms };

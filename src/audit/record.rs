@@ -12,7 +12,6 @@ use std::fmt;
 
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 
-use crate::audit::line::rfc3339;
 use crate::decision::AnswerQueues;
 use crate::limits::AUDIT_RECORD_BYTES_MAX;
 use crate::telephony::closed_list;
@@ -28,8 +27,8 @@ closed_list! {
         ErrorsLeftOut = "errors_left_out",
         /// The session store could not write the change of an earlier decision: the peer got `state_unavailable`.
         Refused = "refused",
-        /// The change of an earlier decision was durable, or its answer due, too late: it was undone, and the peer got
-        /// `too_late`.
+        /// The change of an earlier decision became durable too late, or its answer was too late: the change was
+        /// undone, and the peer got `too_late`.
         Undone = "undone",
         /// A login session began without a question.
         SessionBegan = "session_began",
@@ -41,7 +40,7 @@ closed_list! {
         SupervisionEnded = "supervision_ended",
         /// The sidecar started.
         Start = "start",
-        /// The sidecar stopped as it was asked to.
+        /// The sidecar stopped on request.
         Stop = "stop",
         /// A new policy judges from this line on.
         Reload = "reload",
@@ -111,7 +110,7 @@ audit_record! {
     /// The extension of the target of the action.
     target: Option<&'a str>,
     /// The numbers of the queues.
-    queues: Words<'a>,
+    queues: AuditWords<'a>,
     /// The number of the queue that a user was moved from.
     from: Option<&'a str>,
     /// The group that the question names.
@@ -124,7 +123,7 @@ audit_record! {
     call: Option<&'a str>,
     /// The mode of a supervision.
     mode: Option<&'a str>,
-    /// When the asker stops waiting, in milliseconds since 1970.
+    /// When the peer stops waiting, in milliseconds since 1970.
     until: u64,
     /// The name of the question.
     once: Option<&'a str>,
@@ -143,7 +142,7 @@ audit_record! {
     /// The key that is wrong, or the name in the place of a key that is none, of a request that is no question.
     key: Option<&'a str>,
     /// The rules that decided.
-    rules: Words<'a>,
+    rules: AuditWords<'a>,
     /// The grant that decided.
     grant: Option<GrantPosition<'a>>,
     /// The revision of the policy that judged.
@@ -198,7 +197,7 @@ impl<'a> AuditRecord<'a> {
     pub fn packed(&self) -> Vec<u8> {
         let mut packed = Vec::with_capacity(PACKED_BYTES_USUAL);
         if !self.pack(&mut packed, AUDIT_RECORD_BYTES_MAX) {
-            let short = Self { rules: Words::None, grant: None, details: None, ..*self };
+            let short = Self { rules: AuditWords::None, grant: None, details: None, ..*self };
             let _fits = short.pack(&mut packed, AUDIT_RECORD_BYTES_MAX);
         }
         packed
@@ -351,6 +350,13 @@ impl Member<'_> for LogTime {
     }
 }
 
+/// A time in milliseconds since 1970 as RFC 3339 writes it, in UTC. A time after the year 9999 stays a number.
+#[must_use]
+pub fn rfc3339(unix_ms: u64) -> String {
+    let ms = i64::try_from(unix_ms).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_millisecond(ms).map_or_else(|_| unix_ms.to_string(), |time| format!("{time:.3}"))
+}
+
 /// A decision of one process; in the line `START-NUMBER`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DecisionId {
@@ -445,7 +451,7 @@ impl Member<'_> for SamplingRate {
 
 /// A list of words: in the tables before the record is packed, in the buffer after.
 #[derive(Clone, Copy, Default)]
-pub enum Words<'a> {
+pub enum AuditWords<'a> {
     /// No word.
     #[default]
     None,
@@ -459,7 +465,7 @@ pub enum Words<'a> {
     Packed(u16, &'a [u8]),
 }
 
-impl<'a> Words<'a> {
+impl<'a> AuditWords<'a> {
     fn for_each(self, mut visit: impl FnMut(&'a str)) {
         match self {
             Self::None => {}
@@ -487,13 +493,13 @@ impl<'a> Words<'a> {
     }
 }
 
-impl fmt::Debug for Words<'_> {
+impl fmt::Debug for AuditWords<'_> {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_list().entries(self.to_vec()).finish()
     }
 }
 
-impl Serialize for Words<'_> {
+impl Serialize for AuditWords<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let words = self.to_vec();
         let mut list = serializer.serialize_seq(Some(words.len()))?;
@@ -504,7 +510,7 @@ impl Serialize for Words<'_> {
     }
 }
 
-impl<'a> Member<'a> for Words<'a> {
+impl<'a> Member<'a> for AuditWords<'a> {
     fn applies(&self) -> bool {
         self.count() > 0
     }
@@ -535,8 +541,8 @@ mod tests {
             id: DecisionId::numbered(7),
             organization: Some("acme"),
             actor: Some(""),
-            queues: Words::One("600"),
-            rules: Words::Rules(&rules),
+            queues: AuditWords::One("600"),
+            rules: AuditWords::Rules(&rules),
             grant: Some(GrantPosition { file: "goto.toml", line: 3 }),
             one_in: SamplingRate(100),
             details: Some("ü\n\"x\u{1b}"),

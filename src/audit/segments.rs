@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::audit::line::rfc3339;
+use crate::audit::record::rfc3339;
 
 const PREFIX: &str = "audit-";
 const SUFFIX: &str = ".jsonl";

@@ -1,5 +1,5 @@
-//! Reads the whole log and trusts none of it: every line has to match its hash, to follow the line before it, and to
-//! exist.
+//! Reads the whole log and trusts none of it: every line has to match its hash and to follow the line before it, and no
+//! line may be missing.
 //!
 //! It finds an altered, missing, repeated, exchanged or reordered line, and an end that was cut off (by the
 //! [`head`] file). A log that was written anew as a whole is found only with an anchor: a hash that was stored
@@ -13,8 +13,8 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::audit::AuditError;
-use crate::audit::head::{self, Head, StoredHead};
-use crate::audit::line::{self, Hash, LineError, NO_HASH, ReadLine, hex};
+use crate::audit::head::{self, ChainHead, StoredHead};
+use crate::audit::line::{self, LineError, LineHash, NO_HASH, ReadLine, hex};
 use crate::audit::record::About;
 use crate::audit::segments::{Segment, segments};
 use crate::limits::AUDIT_LINE_BYTES_MAX;
@@ -22,7 +22,7 @@ use crate::limits::AUDIT_LINE_BYTES_MAX;
 /// The result of a verification.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct VerifyReport {
-    /// Whether every line is as it was written and, as far as that can be known, none is missing.
+    /// Whether every line matches its hash and no line is known to be missing.
     pub whole: bool,
     /// The number of files that were read.
     pub files: usize,
@@ -93,7 +93,7 @@ enum ChainError {
 /// # Errors
 ///
 /// When the log cannot be read.
-pub fn verify(folder: &Path, anchor: Option<&Hash>) -> Result<VerifyReport, AuditError> {
+pub fn verify(folder: &Path, anchor: Option<&LineHash>) -> Result<VerifyReport, AuditError> {
     let failed = |error: io::Error| AuditError::io(folder, error);
     std::fs::read_dir(folder).map_err(failed)?;
     // Before the lines: a sidecar that writes meanwhile only adds lines behind this head.
@@ -132,11 +132,11 @@ pub fn verify(folder: &Path, anchor: Option<&Hash>) -> Result<VerifyReport, Audi
 struct Verifier<'a> {
     folder: &'a Path,
     head: StoredHead,
-    anchor: Option<&'a Hash>,
+    anchor: Option<&'a LineHash>,
     /// The last line that was read, with its file and its number there.
-    last: Option<(Head, PathBuf, u64)>,
+    last: Option<(ChainHead, PathBuf, u64)>,
     /// The hash of the line whose sequence is in the head file. `None`: not read yet.
-    hash_at_head: Option<Hash>,
+    hash_at_head: Option<LineHash>,
     /// The sequence up to which the log records that lines were removed.
     removed_through: u64,
     anchor_found: bool,
@@ -178,7 +178,7 @@ impl Verifier<'_> {
                 Err(error) => return Ok(Some(at_line(error.to_string()))),
             };
             self.take_notes(&line, at_line);
-            self.last = Some((Head { sequence: line.sequence, hash }, segment.path.clone(), number));
+            self.last = Some((ChainHead { sequence: line.sequence, hash }, segment.path.clone(), number));
             self.report.lines += 1;
         }
         Ok(None)
@@ -195,7 +195,13 @@ impl Verifier<'_> {
     }
 
     /// Checks that a line is in its place: behind the line before it.
-    fn check_line(&mut self, segment: &Segment, number: u64, line: &ReadLine, hash: Hash) -> Result<(), ChainError> {
+    fn check_line(
+        &mut self,
+        segment: &Segment,
+        number: u64,
+        line: &ReadLine,
+        hash: LineHash,
+    ) -> Result<(), ChainError> {
         let found = line.sequence;
         if number == 1 && found != segment.first {
             return Err(ChainError::OtherName { found, named: segment.first });

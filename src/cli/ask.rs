@@ -27,7 +27,7 @@ const ASK_AGAIN_MAX: usize = 4;
 
 /// Options of `ask`.
 #[derive(Debug, Args)]
-pub(super) struct Arguments {
+pub(super) struct AskArguments {
     #[command(flatten)]
     question: QuestionArguments,
     /// Does it, if it is allowed. Without this nothing changes.
@@ -70,7 +70,7 @@ enum AskError {
 
 /// The answer, as it is printed.
 #[derive(Debug, Default, Serialize)]
-struct Answer {
+struct AskedAnswer {
     verdict: String,
     reason: String,
     sentence: String,
@@ -94,7 +94,7 @@ struct Answer {
     explanation: Option<Explanation>,
 }
 
-pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> io::Result<u8> {
+pub(super) fn run(folder: &Path, options: &AskArguments, out: &mut impl Write) -> io::Result<u8> {
     let settings = match config::load_process_whole(folder) {
         Ok(settings) => settings,
         Err(problems) => return print_problems(&problems, options.json, out),
@@ -116,11 +116,11 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
     Ok(0)
 }
 
-fn ask(folder: &Path, settings: &ProcessSettings, options: &Arguments) -> Result<Answer, AskError> {
+fn ask(folder: &Path, settings: &ProcessSettings, options: &AskArguments) -> Result<AskedAnswer, AskError> {
     let pairs = options.question.pairs();
     let lease_seconds = pairs.event().map_err(AskError::NoQuestion)?.lease_seconds;
     let needs_meaning = options.question.is_dialed() && !options.does;
-    let mut answer = Answer::default();
+    let mut answer = AskedAnswer::default();
     for _ in 0..ASK_AGAIN_MAX {
         let explained: Option<Explained> = if options.explain || needs_meaning {
             let query: Vec<(&str, &str)> = pairs.iter().collect();
@@ -137,13 +137,13 @@ fn ask(folder: &Path, settings: &ProcessSettings, options: &Arguments) -> Result
                     });
                 }
                 // Digits that are no feature code have no action to ask about: the explanation is the answer.
-                Answer::explained(*policy, explanation)
+                AskedAnswer::explained(*policy, explanation)
             }
             _ => {
                 let mut peer = LineClient::dial(&settings.listen)?;
                 present_token(&mut peer, settings)?;
                 let meaning = explained.as_ref().and_then(|explained| explained.means.as_ref());
-                Answer::replied(&peer.ask(&line_of(options, &pairs, meaning))?, options.does, lease_seconds)?
+                AskedAnswer::replied(&peer.ask(&line_of(options, &pairs, meaning))?, options.does, lease_seconds)?
             }
         };
         let Some(Explained { policy, explanation, .. }) = explained else { break };
@@ -160,7 +160,7 @@ fn ask(folder: &Path, settings: &ProcessSettings, options: &Arguments) -> Result
 }
 
 /// The question as a line of the dialect, without its id. Without `--do`, dialed digits are replaced by their meaning.
-fn line_of(options: &Arguments, pairs: &QuestionPairs, meaning: Option<&DialedMeaning>) -> String {
+fn line_of(options: &AskArguments, pairs: &QuestionPairs, meaning: Option<&DialedMeaning>) -> String {
     let verb = match (options.question.is_dialed(), options.does) {
         (true, true) => "dial",
         (false, true) => "do",
@@ -190,7 +190,7 @@ fn present_token(peer: &mut LineClient, settings: &ProcessSettings) -> Result<()
     }
 }
 
-impl Answer {
+impl AskedAnswer {
     /// The answer that the line listener gave. `lease_seconds`: those that the question names.
     fn replied(reply: &LineReply, does: bool, lease_seconds: Option<u32>) -> Result<Self, AskError> {
         let value = |key: &str| reply.value(key).map(str::to_owned);
@@ -245,7 +245,7 @@ impl Answer {
     }
 }
 
-fn print(answer: &Answer, out: &mut impl Write) -> io::Result<()> {
+fn print(answer: &AskedAnswer, out: &mut impl Write) -> io::Result<()> {
     let fitting = answer.explanation.as_ref().filter(|explanation| explanation.reason == answer.reason);
     if let Some(explanation) = fitting {
         explain::print(explanation, out)?;

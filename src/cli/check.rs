@@ -16,13 +16,13 @@ const FREEPBX_CONF: &str = "/etc/freepbx.conf";
 
 /// Options of `check`.
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct CheckArguments {
     /// Prints JSON instead of text.
     #[arg(long)]
     json: bool,
 }
 
-pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> io::Result<u8> {
+pub(super) fn run(folder: &Path, options: &CheckArguments, out: &mut impl Write) -> io::Result<u8> {
     match config::load(folder, &Policy::default()) {
         Ok(loaded) => {
             let sum = |count: fn(&Organization) -> usize| loaded.policy.organizations().map(count).sum::<usize>();

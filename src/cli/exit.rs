@@ -19,7 +19,7 @@ pub(super) const EXIT_USAGE: u8 = 2;
 /// Prints why a command failed to stderr, as text or as the JSON object `{"error": …}`; returns [`EXIT_FAILED`].
 pub(super) fn print_error(error: &impl Display, json: bool, out: &mut impl Write) -> io::Result<u8> {
     let error = error.to_string();
-    // An error may quote what somebody typed or wrote; its help stands in a line of its own.
+    // An error may quote the text of a user; the help of the error is on a line of its own.
     let lines = || error.split('\n').map(escaped).collect::<Vec<_>>().join("\n");
     let text = if json { json!({ "error": error }).to_string() } else { lines() };
     print_to_stderr(&text, out)?;

@@ -22,7 +22,7 @@ use crate::telephony::{Ground, LoginSession, Moment, Origin, QueueId, UnixMillis
 
 /// Options of `explain`.
 #[derive(Debug, Args)]
-pub(super) struct Arguments {
+pub(super) struct ExplainArguments {
     #[command(flatten)]
     question: QuestionArguments,
     /// Assumes that the user of the question is logged in to this queue; may be given several times. Without it nobody
@@ -34,7 +34,7 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> io::Result<u8> {
+pub(super) fn run(folder: &Path, options: &ExplainArguments, out: &mut impl Write) -> io::Result<u8> {
     let pairs = options.question.pairs();
     let event = match pairs.event() {
         Ok(event) => event,

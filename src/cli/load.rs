@@ -20,9 +20,9 @@ use crate::limits::{
     LOAD_CONNECTIONS_MAX, LOAD_DEPTH_MAX, LOAD_QUESTIONS_MAX, LOAD_QUESTIONS_PER_SECOND_MAX, LOAD_SECONDS_MAX,
 };
 use crate::load::questions::{QuestionMix, Questions};
-use crate::load::results::Results;
+use crate::load::results::LoadResults;
 use crate::load::terms::QuestionTerms;
-use crate::load::{LoadDialect, LoadError, LoadPlan, Progress, SidecarAddress, run as run_load};
+use crate::load::{LoadDialect, LoadError, LoadPlan, LoadProgress, LoadTarget, run as run_load};
 use crate::policy::Policy;
 
 /// Interval at which the progress bar is redrawn.
@@ -33,7 +33,7 @@ const QUANTILES: [(&str, f64); 5] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), 
 /// Options of `load`.
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
-pub(super) struct Arguments {
+pub(super) struct LoadArguments {
     /// Dialect to ask in: fastagi and freeswitch use one connection per question, line and jsonrpc keep connections.
     #[arg(long, default_value = "line", value_parser = PossibleValuesParser::new(LoadDialect::ALL.iter().map(|dialect| dialect.name())))]
     dialect: String,
@@ -116,7 +116,7 @@ fn at_most(max: usize) -> impl Fn(&str) -> Result<usize, OutOfRange> + Clone {
     move |text| text.parse().ok().filter(|number| (1..=max).contains(number)).ok_or(OutOfRange { max })
 }
 
-pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> io::Result<u8> {
+pub(super) fn run(folder: &Path, options: &LoadArguments, out: &mut impl Write) -> io::Result<u8> {
     let loaded = match config::load(folder, &Policy::default()) {
         Ok(loaded) => loaded,
         Err(problems) => return print_problems(&problems, options.json, out),
@@ -143,7 +143,7 @@ pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> i
 }
 
 /// Draws the questions and makes the plan of the options.
-fn prepare(loaded: LoadedConfig, options: &Arguments) -> Result<(LoadPlan, Questions), PlanError> {
+fn prepare(loaded: LoadedConfig, options: &LoadArguments) -> Result<(LoadPlan, Questions), PlanError> {
     let dialect = LoadDialect::named(&options.dialect).ok_or(PlanError::UnknownDialect)?;
     let intent = if options.changes { Intent::Do } else { Intent::May };
     if intent == Intent::May && !dialect.has_may() {
@@ -175,29 +175,29 @@ fn prepare(loaded: LoadedConfig, options: &Arguments) -> Result<(LoadPlan, Quest
 fn sidecar_address(
     dialect: LoadDialect,
     settings: &ProcessSettings,
-    options: &Arguments,
-) -> Result<SidecarAddress, PlanError> {
+    options: &LoadArguments,
+) -> Result<LoadTarget, PlanError> {
     if let Some(path) = &options.unix {
         if dialect != LoadDialect::Line {
             return Err(PlanError::NoUnixSocket);
         }
-        return Ok(SidecarAddress::Unix(path.clone()));
+        return Ok(LoadTarget::Unix(path.clone()));
     }
     let mut configured = settings.listen.dialects.iter().filter(|(label, _, _)| label.name() == dialect.name());
     let (key, address) = configured.next().map_or(("", None), |(_, key, address)| (*key, *address));
     let Some(address) = options.address.or(address) else {
         let socket = settings.listen.line_unix.clone().filter(|_| dialect == LoadDialect::Line);
-        return socket.map(SidecarAddress::Unix).ok_or(PlanError::NotListening(key));
+        return socket.map(LoadTarget::Unix).ok_or(PlanError::NotListening(key));
     };
     if !address.ip().is_loopback() && !options.allow_remote {
         return Err(PlanError::RemoteAddress(address));
     }
-    Ok(SidecarAddress::Tcp(address))
+    Ok(LoadTarget::Tcp(address))
 }
 
 /// Runs the plan; on a terminal, with a progress bar.
-async fn run_with_progress(plan: LoadPlan, questions: Questions) -> Results {
-    let (progress, duration) = (Arc::new(Progress::default()), plan.duration);
+async fn run_with_progress(plan: LoadPlan, questions: Questions) -> LoadResults {
+    let (progress, duration) = (Arc::new(LoadProgress::default()), plan.duration);
     let running = run_load(plan, questions, Arc::clone(&progress));
     if !io::stderr().is_terminal() {
         return running.await;
@@ -223,10 +223,10 @@ async fn run_with_progress(plan: LoadPlan, questions: Questions) -> Results {
     }
 }
 
-fn describe(plan: &LoadPlan, options: &Arguments) -> String {
+fn describe(plan: &LoadPlan, options: &LoadArguments) -> String {
     let address = match &plan.address {
-        SidecarAddress::Tcp(address) => address.to_string(),
-        SidecarAddress::Unix(path) => path.display().to_string(),
+        LoadTarget::Tcp(address) => address.to_string(),
+        LoadTarget::Unix(path) => path.display().to_string(),
     };
     let pace = match options.rate {
         Some(rate) => format!("{rate} questions a second"),
@@ -237,8 +237,8 @@ fn describe(plan: &LoadPlan, options: &Arguments) -> String {
     format!("{dialect} at {address}, {connections} connections, {pace}, {} s", plan.duration.as_secs())
 }
 
-fn print(results: &Results, out: &mut impl Write) -> io::Result<()> {
-    let Results { asked, allowed, denied, errors, unexpected, lost, .. } = results;
+fn print(results: &LoadResults, out: &mut impl Write) -> io::Result<()> {
+    let LoadResults { asked, allowed, denied, errors, unexpected, lost, .. } = results;
     writeln!(
         out,
         "  asked      {asked} in {:.1} s, {:.0} decisions a second",
@@ -256,7 +256,7 @@ fn print(results: &Results, out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-fn as_json(results: &Results) -> serde_json::Value {
+fn as_json(results: &LoadResults) -> serde_json::Value {
     let latency: serde_json::Map<_, _> = QUANTILES
         .iter()
         .map(|(name, fraction)| ((*name).to_owned(), json!(results.quantile(*fraction).as_secs_f64())))

@@ -10,7 +10,7 @@ use crate::cli::admin_client::{AdminClient, AdminClientError};
 
 /// Options of `log`.
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct LogArguments {
     /// The new filter: `warn`, `info`, `debug`, `trace` or `off`, or levels by module, like
     /// `queuewarden::server=debug,warn`. Without it, the filter is only shown.
     #[arg(conflicts_with = "reset")]
@@ -33,14 +33,14 @@ struct LogState {
 
 /// The query of a request.
 #[derive(Serialize)]
-struct FilterQuery<'a> {
+struct NewFilterQuery<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     filter: Option<&'a str>,
 }
 
-pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> io::Result<u8> {
+pub(super) fn run(folder: &Path, options: &LogArguments, out: &mut impl Write) -> io::Result<u8> {
     let method = if options.reset || options.filter.is_some() { Method::PUT } else { Method::GET };
-    let query = FilterQuery { filter: options.filter.as_deref() };
+    let query = NewFilterQuery { filter: options.filter.as_deref() };
     let state: Result<LogState, AdminClientError> =
         AdminClient::to_change(folder).and_then(|client| client.request(&method, "log", &query));
     match state {

@@ -68,14 +68,14 @@ enum Command {
     Serve,
     /// Validates the configuration folder: exits with 0, or prints every problem and exits with 78.
     #[command(after_long_help = help::CHECK)]
-    Check(check::Arguments),
+    Check(check::CheckArguments),
     /// Decides one question offline, with the code that the server uses, and explains the decision.
     #[command(after_long_help = help::EXPLAIN)]
-    Explain(explain::Arguments),
+    Explain(explain::ExplainArguments),
     /// Asks the running sidecar one question; without --do nothing changes.
     #[cfg(feature = "cli")]
     #[command(after_long_help = help::ASK)]
-    Ask(ask::Arguments),
+    Ask(ask::AskArguments),
     /// Prints every action that an actor may do, with its queues and targets.
     #[command(after_long_help = help::WHAT)]
     What(what_who::WhatArguments),
@@ -84,18 +84,18 @@ enum Command {
     Who(what_who::WhoArguments),
     /// Prints the role models as matrices: one row for each action, one column for each role.
     #[command(after_long_help = help::MODELS)]
-    Models(models::Arguments),
+    Models(models::ModelsArguments),
     /// Generates load in any dialect and checks every verdict.
     ///
     /// The questions are drawn from the configuration. Exits with 1 if an answer is lost, is an error, or has another
     /// verdict than the configuration demands. A verdict that depends on who is logged in is not checked.
     #[cfg(feature = "cli")]
     #[command(after_long_help = help::LOAD)]
-    Load(load::Arguments),
+    Load(load::LoadArguments),
     /// Shows decisions, latency and login sessions of the running sidecar, live; q quits.
     #[cfg(feature = "cli")]
     #[command(after_long_help = help::TOP)]
-    Top(top::Arguments),
+    Top(top::TopArguments),
     /// Says whether the running sidecar is ready: exits with 0, 1 if it is not ready, 2 if it does not answer.
     #[cfg(feature = "cli")]
     #[command(after_long_help = help::HEALTH)]
@@ -118,7 +118,7 @@ enum Command {
     /// Shows or changes the log filter of the running sidecar.
     #[cfg(feature = "cli")]
     #[command(after_long_help = help::LOG)]
-    Log(log::Arguments),
+    Log(log::LogArguments),
     /// Prints the JSON Schemas of the configuration files, for completion in an editor.
     #[cfg(feature = "cli")]
     #[command(after_long_help = help::SCHEMA)]
@@ -158,12 +158,12 @@ pub fn run(words: impl IntoIterator<Item = OsString>, out: &mut (impl Write + Se
     };
     match result {
         Ok(code) => ExitCode::from(code),
-        // Who reads the output has seen enough.
+        // The reader of the output closed it, as `head` does.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::from(EXIT_FAILED),
         Err(error) => {
             let json = words.iter().take_while(|word| *word != "--").any(|word| word == "--json");
             let error = format!("the command stopped: {error}");
-            // There is nowhere else to say it.
+            // If stderr is closed too, no output is left for the error.
             print_error(&error, json, &mut io::sink()).ok();
             ExitCode::from(EXIT_FAILED)
         }

@@ -9,7 +9,7 @@ use crate::policy::matrix::Matrix;
 
 /// Options of `models`.
 #[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
+pub(super) struct ModelsArguments {
     /// Only this model.
     model: Option<String>,
     /// Prints JSON instead of text.
@@ -17,7 +17,7 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> io::Result<u8> {
+pub(super) fn run(folder: &Path, options: &ModelsArguments, out: &mut impl Write) -> io::Result<u8> {
     let models = match config::load_models(folder) {
         Ok(models) => models,
         Err(problems) => return print_problems(&problems, options.json, out),

@@ -8,9 +8,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
 use crate::cli::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_USAGE, print_error};
-use crate::lifecycle::{self, Running, StartError};
+use crate::lifecycle::{self, RunningSidecar, StartError};
 use crate::limits::RELOAD_INTERVAL_MIN;
-use crate::observe::log::{FILTER_DEFAULT, FilterError, Flush, Format, Log};
+use crate::observe::log::{FILTER_DEFAULT, FilterError, Format, Log, LogFlush};
 use crate::policy::{Organization, Policy};
 use crate::server::PassedSockets;
 use crate::sidecar::{BoundListener, ListenAddress, Sidecar};
@@ -50,7 +50,7 @@ pub(super) fn run(folder: &Path, out: &mut (impl Write + Send)) -> io::Result<u8
 }
 
 /// Starts the log as the environment configures it; an empty variable counts as absent.
-fn start_log() -> Result<(Log, Flush), LogVariableError> {
+fn start_log() -> Result<(Log, LogFlush), LogVariableError> {
     let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     let format = match variable(LOG_FORMAT_VARIABLE) {
         None => Format::Json,
@@ -116,7 +116,7 @@ impl StopSignals {
 }
 
 /// Prints the loaded configuration, every listener, and a command that asks a first question.
-fn announce(running: &Running, out: &mut impl Write) -> io::Result<()> {
+fn announce(running: &RunningSidecar, out: &mut impl Write) -> io::Result<()> {
     let sidecar: &Sidecar = running.sidecar();
     let policy = sidecar.gate.policy();
     let sum = |count: fn(&Organization) -> usize| policy.organizations().map(count).sum::<usize>();

@@ -1,4 +1,4 @@
-//! The names that a broken part of a file defines: what names them elsewhere in the file is no mistake of its own.
+//! The names that a broken part of a file defines: another part of the file that uses such a name makes no mistake.
 
 use std::collections::HashSet;
 
@@ -10,7 +10,7 @@ use crate::telephony::is_number;
 pub(super) enum NameLookup<T> {
     /// It is defined.
     Found(T),
-    /// It is not defined, or may be by a part that is broken: that part is reported.
+    /// A broken part of the file defines it, or may define it: that part is reported, and the use of the name is not.
     Broken,
     /// Nothing defines it.
     Unknown,
@@ -30,9 +30,9 @@ impl<T> NameLookup<T> {
 #[derive(Debug, Default)]
 pub(super) struct BrokenNames {
     names: HashSet<Box<str>>,
-    /// A number or an extension of a broken part cannot be read: it may be any.
+    /// A number or an extension of a broken part cannot be read: it may be any number.
     may_be_number: bool,
-    /// An id of a broken part cannot be read: it may be any.
+    /// An id of a broken part cannot be read: it may be any id.
     may_be_any: bool,
 }
 
@@ -43,7 +43,7 @@ impl BrokenNames {
             Some(name) if self.names.len() < BROKEN_NAMES_MAX => {
                 self.names.insert(name.into());
             }
-            // With so many, a name that is not defined is likely one of them.
+            // Beyond the bound every undefined name counts as one that a broken part may define.
             _ => self.may_be_any = true,
         }
     }

@@ -152,7 +152,7 @@ impl DirectoryReader<'_> {
             }
         }
         if !is_added {
-            // A name that somebody else has was to be another one.
+            // A name that another user has is the mistake; the intended name is unknown, so it may be any name.
             let is_free = |name: &str| self.builder.directory().user_named(name).is_none();
             self.broken_users.note_both(names[0].filter(|name| is_free(name)), names[1].filter(|name| is_free(name)));
         }

@@ -21,14 +21,14 @@ impl FileStamp {
 
 /// Every TOML and CSV file that a load read, with its stamp.
 #[derive(Clone, Debug, Default)]
-pub struct Files {
+pub struct PolicyFiles {
     folder: PathBuf,
     listed: Vec<(PathBuf, FileStamp)>,
     /// The CSV files that the listed files name.
     named: Vec<(PathBuf, FileStamp)>,
 }
 
-impl Files {
+impl PolicyFiles {
     /// The TOML files of a configuration folder as they are now. Call this before the files are read: an edit while
     /// they are read then counts as a change.
     pub(super) fn of(folder: &Path) -> Self {
@@ -92,7 +92,7 @@ mod tests {
             fs::write(at(file), "x = 1\n").unwrap();
         }
         let files = || {
-            let mut files = Files::of(folder.path());
+            let mut files = PolicyFiles::of(folder.path());
             files.add((at("users.csv"), FileStamp::of(&at("users.csv"))));
             files
         };

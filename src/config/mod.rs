@@ -42,7 +42,7 @@ use crate::limits::ORGANIZATIONS_MAX;
 use crate::policy::model::Model;
 use crate::policy::{Organization, Policy};
 use crate::telephony::OrganizationId;
-use files::{Files, toml_files};
+use files::{PolicyFiles, toml_files};
 use fingerprint::Fingerprint;
 use organization::{OrganizationContext, OrganizationFile};
 use problem::{Problem, Problems};
@@ -58,7 +58,7 @@ pub struct LoadedConfig {
     /// What loads but is probably a mistake.
     pub warnings: Problems,
     /// The files that were read, to notice edits that were not loaded.
-    pub files: Files,
+    pub files: PolicyFiles,
 }
 
 /// Reads `queuewarden.toml` alone, for a command that only needs the address of the sidecar.
@@ -92,7 +92,7 @@ pub fn load_process_whole(folder: &Path) -> Result<ProcessSettings, Problems> {
 ///
 /// Every problem of every file.
 pub fn load(folder: &Path, previous: &Policy) -> Result<LoadedConfig, Problems> {
-    let mut files = Files::of(folder);
+    let mut files = PolicyFiles::of(folder);
     let problems = RefCell::new(Problems::default());
     let warnings = RefCell::new(Problems::default());
     let fingerprint = Fingerprint::of(folder);
@@ -121,6 +121,8 @@ pub fn load(folder: &Path, previous: &Policy) -> Result<LoadedConfig, Problems> 
     }
     let problems = problems.into_inner();
     match process {
+        // Without a problem in any file the configuration loads; otherwise all problems are returned and nothing
+        // changes.
         Some(ProcessFile { settings: process, .. }) if problems.is_empty() => {
             if organizations.is_empty() {
                 let problem =
@@ -135,13 +137,13 @@ pub fn load(folder: &Path, previous: &Policy) -> Result<LoadedConfig, Problems> 
     }
 }
 
-/// Reads every organization of the folder; `false` with them if a file was not read.
+/// Reads every organization of the folder. False: a file could not be read, so organizations may be missing.
 fn read_organizations(
     folder: &Path,
     mut context: OrganizationContext<'_>,
     problems: &RefCell<Problems>,
     warnings: &RefCell<Problems>,
-    files: &mut Files,
+    files: &mut PolicyFiles,
 ) -> (Vec<Organization>, bool) {
     let mut organizations: Vec<Organization> = vec![];
     let mut domain_owners: HashMap<Box<str>, Box<str>> = HashMap::new();
@@ -227,9 +229,9 @@ pub fn load_models(folder: &Path) -> Result<Vec<Arc<Model>>, Problems> {
 /// The models of a folder.
 #[derive(Default)]
 struct ReadModels {
-    /// Those that loaded, by name.
+    /// The models that loaded, by name.
     whole: HashMap<Box<str>, Arc<Model>>,
-    /// The names of those that have a problem.
+    /// The names of the models that have a problem.
     broken: HashSet<Box<str>>,
 }
 

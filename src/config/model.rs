@@ -260,6 +260,7 @@ impl<'a> ModelReader<'a> {
         }
     }
 
+    /// Reads a grant, and adds it once for each of its actions.
     fn grant_table(&mut self, mut section: Section<'a>) {
         let found_before = section.found();
         let rules = cited_rules(&mut section);
@@ -275,21 +276,14 @@ impl<'a> ModelReader<'a> {
             facts.insert(Fact::TargetHoldsRole);
         }
         section.document_required("actions");
-        section.document_values("reason", AllowReason::ALL.iter().map(|reason| reason.code()));
-        let reason = section.string("reason").and_then(|code| {
-            let reason = AllowReason::with_code(code.value);
-            if reason.is_none() {
-                section.report(&code.span, format!("there is no allow reason `{}`", code.value));
-            }
-            reason
-        });
+        let reason = allow_reason(&mut section);
         if actions.is_empty() {
             section.report_missing("actions", "the grant has no action: set `actions`".to_owned(), None);
         }
         section.finish();
         let is_whole = self.found() == found_before;
         for name in &actions {
-            let position = match self.action_named(name.value) {
+            let action = match self.action_named(name.value) {
                 NameLookup::Found(position) => position,
                 NameLookup::Broken => continue,
                 NameLookup::Unknown => {
@@ -301,37 +295,38 @@ impl<'a> ModelReader<'a> {
             if !is_whole {
                 continue;
             }
-            let effect = self.model.action(position).map_or(Effect::Nothing, |action| action.effect);
+            let effect = self.model.action(action).map_or(Effect::Nothing, |action| action.effect);
             let reason = reason.unwrap_or_else(|| default_reason(effect));
-            let grounded = ground_of(reason).is_some() || reason == AllowReason::AlreadyLoggedIn;
-            if matches!(effect, Effect::Login(_)) && !grounded {
-                let reasons = "assigned, unassigned_allowed, supervisor_login or already_logged_in";
-                self.report_at(name, format!("the grant of a login needs a reason: {reasons}"));
-            }
-            if reason == AllowReason::AlreadyLoggedIn && !facts.contains(Fact::SessionOpen) {
-                let fact = Fact::SessionOpen.name();
-                self.report_at(name, format!("`{}` needs `where = [\"{fact}\"]`", reason.code()));
-            }
-            if effect.is_toggle() {
-                self.report_at(name, "a toggle has no grants: the action that it becomes is judged");
-            }
-            self.model.grants.push(Grant {
-                action: position,
-                roles,
-                attributes_barred,
-                on,
-                off,
-                facts,
-                any_of: any_of.clone(),
-                target_roles,
-                reason,
-                rules: rules.clone(),
-                line,
-            });
-            if let Some(action) = self.model.actions.get_mut(usize::from(position)) {
-                action.facts = any_of.iter().copied().fold(action.facts | facts, |all, clause| all | clause);
-            }
+            let (any_of, rules) = (any_of.clone(), rules.clone());
+            let grant =
+                Grant { action, roles, attributes_barred, on, off, facts, any_of, target_roles, reason, rules, line };
+            self.check_grant(name, effect, &grant);
+            self.add_grant(grant);
         }
+    }
+
+    /// Reports a grant whose reason does not fit the action's effect, and a grant of a toggle.
+    fn check_grant(&self, at_action: &SpannedStr<'_>, effect: Effect, grant: &Grant) {
+        let reason = grant.reason;
+        let grounded = ground_of(reason).is_some() || reason == AllowReason::AlreadyLoggedIn;
+        if matches!(effect, Effect::Login(_)) && !grounded {
+            let reasons = "assigned, unassigned_allowed, supervisor_login or already_logged_in";
+            self.report_at(at_action, format!("the grant of a login needs a reason: {reasons}"));
+        }
+        if reason == AllowReason::AlreadyLoggedIn && !grant.facts.contains(Fact::SessionOpen) {
+            let fact = Fact::SessionOpen.name();
+            self.report_at(at_action, format!("`{}` needs `where = [\"{fact}\"]`", reason.code()));
+        }
+        if effect.is_toggle() {
+            self.report_at(at_action, "a toggle has no grants: the action that it becomes is judged");
+        }
+    }
+
+    fn add_grant(&mut self, grant: Grant) {
+        if let Some(action) = self.model.actions.get_mut(usize::from(grant.action)) {
+            action.facts = grant.any_of.iter().copied().fold(action.facts | grant.facts, |all, clause| all | clause);
+        }
+        self.model.grants.push(grant);
     }
 
     fn roles(&self, section: &mut Section<'a>) -> Option<RoleSet> {
@@ -446,6 +441,17 @@ fn required_word<'a>(section: &mut Section<'a>) -> Option<SpannedStr<'a>> {
         return None;
     }
     Some(name)
+}
+
+/// Reads `reason`. `None`: it is not given, or is no allow reason, which is reported.
+fn allow_reason(section: &mut Section<'_>) -> Option<AllowReason> {
+    section.document_values("reason", AllowReason::ALL.iter().map(|reason| reason.code()));
+    let code = section.string("reason")?;
+    let reason = AllowReason::with_code(code.value);
+    if reason.is_none() {
+        section.report(&code.span, format!("there is no allow reason `{}`", code.value));
+    }
+    reason
 }
 
 /// Reads the rules that an entry implements; every entry names at least one.

@@ -143,7 +143,7 @@ pub(super) fn read_from(
 struct ReadUsers {
     /// The CSV file, with its stamp from before it was read. `None`: the organization names none.
     csv: Option<(PathBuf, FileStamp)>,
-    /// Nothing about the users has a problem: whoever is missing does not exist.
+    /// The users were read without a problem: a user who is missing here does not exist.
     are_whole: bool,
 }
 

@@ -1,8 +1,8 @@
 //! The problems of a configuration, as an operator reads them: `file:line:column: message`, and help.
 //!
-//! One mistake is one problem, however many places it shows in: a name that nothing defines is one problem of its file,
-//! and so is a kind of problem that occurs more than [`PROBLEMS_OF_A_KIND_MAX`] times. The list is shared out over the
-//! files, so that the problems of one file do not hide those of another.
+//! One mistake is one problem, in however many places it shows: a name that nothing defines is one problem of its file,
+//! and so is a kind of problem that occurs more than [`PROBLEMS_OF_A_KIND_MAX`] times. When the list is full, the file
+//! with the most problems gives up a place, so that the problems of one file do not hide the problems of another.
 
 use std::fmt;
 
@@ -26,12 +26,12 @@ pub struct Problem {
     pub column: Option<u32>,
     /// What is wrong.
     pub message: String,
-    /// What the operator can change. `None`: the message says it already.
+    /// What the operator can change. `None`: the message is enough.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub help: Option<String>,
     /// Further places of the same kind of problem in the file: the first [`PROBLEM_PLACES_MAX`] of them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub also_at: Vec<Place>,
+    pub also_at: Vec<ProblemPlace>,
     /// Further places of the same kind of problem in the file, those of `also_at` included.
     #[serde(skip_serializing_if = "is_zero")]
     pub further: u32,
@@ -45,7 +45,7 @@ pub struct Problem {
 
 /// A place in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Place {
+pub struct ProblemPlace {
     /// The line, from 1.
     pub line: u32,
     /// The column in characters, from 1.
@@ -93,7 +93,7 @@ impl Problem {
 
     /// Adds the place of another problem, and its further places, to this one.
     fn absorb(&mut self, other: &Self) {
-        let place = other.line.zip(other.column).map(|(line, column)| Place { line, column });
+        let place = other.line.zip(other.column).map(|(line, column)| ProblemPlace { line, column });
         for place in place.into_iter().chain(other.also_at.iter().copied()) {
             if self.also_at.len() < PROBLEM_PLACES_MAX {
                 self.also_at.push(place);
@@ -176,7 +176,7 @@ impl Problems {
             return self.problems.push(problem);
         }
         self.more += 1;
-        // The place of a file that has many is given to a file that has few.
+        // A file with many problems gives up a place in the list to a file with few.
         let of = |file: &str| self.problems.iter().filter(|listed| listed.file == file).count();
         let fullest = self.problems.iter().map(|listed| &listed.file).max_by_key(|file| of(file));
         if let Some(fullest) = fullest.filter(|file| of(file) > of(&problem.file) + 1)
@@ -197,7 +197,7 @@ impl Problems {
             } else if let Some(first) = &mut together {
                 first.absorb(&listed);
             } else {
-                // In the place of the first.
+                // The merged problem stands where the first of them stood.
                 rest.push(listed.clone());
                 together = Some(listed);
             }

@@ -181,7 +181,7 @@ pub(super) struct Section<'a> {
     table: &'a DeTable<'a>,
     problems: &'a RefCell<Problems>,
     known: Vec<&'static str>,
-    /// Required keys that are missing: reported at the end, unless a misspelled key stands for one.
+    /// Required keys that are missing: reported at the end, unless a misspelled key was probably meant to be the key.
     missing: Vec<MissingKey>,
     /// The path from the root of the file.
     path: Vec<TableStep>,

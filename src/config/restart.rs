@@ -15,9 +15,9 @@ use crate::config::process::{ListenSettings, ProcessSettings, StateSettings};
 
 /// The keys that differ between the settings in force and the settings of the last load.
 #[derive(Debug, Default)]
-struct Changed(Vec<String>);
+struct ChangedKeys(Vec<String>);
 
-impl Changed {
+impl ChangedKeys {
     /// Adds `table key` if both values differ.
     fn compare<T: PartialEq>(&mut self, table: &str, key: &str, in_force: &T, loaded: &T) {
         if in_force != loaded {
@@ -31,7 +31,7 @@ impl ProcessSettings {
     /// table, as in `[limits] connections_max`. Empty: a reload has applied all of `loaded`.
     #[must_use]
     pub fn restart_keys(&self, loaded: &Self) -> Vec<String> {
-        let mut changed = Changed::default();
+        let mut changed = ChangedKeys::default();
         let Self {
             listen,
             state,
@@ -58,7 +58,7 @@ impl ProcessSettings {
     }
 }
 
-fn compare_listen(changed: &mut Changed, in_force: &ListenSettings, loaded: &ListenSettings) {
+fn compare_listen(changed: &mut ChangedKeys, in_force: &ListenSettings, loaded: &ListenSettings) {
     // A reload applies new tokens.
     let ListenSettings { dialects, line_unix, line_token: _, admin, admin_unix, admin_token: _, admin_hosts } =
         in_force;
@@ -74,7 +74,7 @@ fn compare_listen(changed: &mut Changed, in_force: &ListenSettings, loaded: &Lis
 /// Compares the audit logs, each with the state folder of its settings. A log in `audit` of the state folder has no
 /// key of its own: `[state] folder` moves it.
 fn compare_audit(
-    changed: &mut Changed,
+    changed: &mut ChangedKeys,
     (in_force, state): (Option<&AuditSettings>, &Path),
     (loaded, state_loaded): (Option<&AuditSettings>, &Path),
 ) {
@@ -108,7 +108,7 @@ fn compare_audit(
 }
 
 /// Compares the links to Asterisk, table by table. Tables that were added or removed are named without a key.
-fn compare_links(changed: &mut Changed, in_force: &[AmiSettings], loaded: &[AmiSettings]) {
+fn compare_links(changed: &mut ChangedKeys, in_force: &[AmiSettings], loaded: &[AmiSettings]) {
     const TABLE: &str = "[[connect.asterisk_ami]]";
     if in_force.len() != loaded.len() {
         changed.0.push(TABLE.to_owned());
@@ -140,7 +140,7 @@ fn compare_links(changed: &mut Changed, in_force: &[AmiSettings], loaded: &[AmiS
 }
 
 /// The same for the links to FreeSWITCH.
-fn compare_esl_links(changed: &mut Changed, in_force: &[EslSettings], loaded: &[EslSettings]) {
+fn compare_esl_links(changed: &mut ChangedKeys, in_force: &[EslSettings], loaded: &[EslSettings]) {
     const TABLE: &str = "[[connect.freeswitch_esl]]";
     if in_force.len() != loaded.len() {
         changed.0.push(TABLE.to_owned());
@@ -159,7 +159,7 @@ fn compare_esl_links(changed: &mut Changed, in_force: &[EslSettings], loaded: &[
     }
 }
 
-fn compare_terms(changed: &mut Changed, table: &str, in_force: &LinkTerms, loaded: &LinkTerms) {
+fn compare_terms(changed: &mut ChangedKeys, table: &str, in_force: &LinkTerms, loaded: &LinkTerms) {
     let LinkTerms { name, organization, members, supervisions, adopts, poll_interval, bounds } = in_force;
     let UndoBounds { per_minute_max, percent_max } = bounds;
     changed.compare(table, "name", name, &loaded.name);

@@ -134,7 +134,7 @@ impl UserTable<'_, '_> {
         }
     }
 
-    /// Reads one user. Every problem of the row is reported, and a row with a problem adds nobody.
+    /// Reads one user. Every problem of the row is reported, and a row with a problem adds no user.
     fn user(&mut self, row: &CsvRow) {
         let found_before = self.reader.problems.borrow().found();
         let [id, extension, roles, queues, supervises, edits, protected] = std::array::from_fn(|at| row.field(at));

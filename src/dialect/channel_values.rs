@@ -26,7 +26,7 @@ const OBJECT_VERB: &[u8] = b"object_verb";
 /// Keys that no variable may give: the actor is the user that FreeSWITCH authenticated.
 const NEVER_VARIABLES: KeySet = KeySet::of(&[Key::Actor, Key::Token, Key::Verb]);
 
-/// The variable for the key `until` as milliseconds from [`TIMESTAMP`].
+/// The variable for the key `until` as milliseconds from the header `Event-Date-Timestamp`.
 pub(super) const WITHIN: &[u8] = b"within";
 
 /// Where a decoded value is in the buffer of decoded values.

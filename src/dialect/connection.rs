@@ -51,7 +51,7 @@ pub(super) enum VerdictDelivery {
     Reading,
     /// The verdict was written, and the PBX has confirmed none of its commands.
     Unconfirmed,
-    /// The PBX confirmed the verdict, or there is nobody left to confirm it.
+    /// The PBX confirmed the verdict, or has ended the call and cannot confirm it.
     Concluded,
 }
 
@@ -66,7 +66,7 @@ impl VerdictDelivery {
     }
 
     /// The fault of a connection that ends for this reason before its question is complete. `None`: the peer sent no
-    /// byte, as a health check does that only connects, and that is no fault of anybody.
+    /// byte, as a health check does that only connects: that is no fault.
     pub(super) fn incomplete(reason: ErrorReason, unread: &[u8]) -> Option<ErrorReason> {
         (!unread.is_empty()).then_some(reason)
     }

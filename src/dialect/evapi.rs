@@ -27,8 +27,8 @@ use serde_json::Value;
 use crate::decision::{ErrorReason, Outcome, WireError};
 use crate::dialect::connection::PersistentConnection;
 use crate::dialect::json::{
-    self, DecisionMembers, ErrorMember, JsonQuestion, JsonScalar, ObjectReader, PONG, QuestionMembers, RequestError,
-    RequestErrorKind,
+    self, DecisionMembers, ErrorMember, JsonQuestion, JsonRequestError, JsonScalar, ObjectReader, PONG,
+    QuestionMembers, RequestErrorKind,
 };
 use crate::dialect::netstring::{self, Frame};
 use crate::dialect::readable::ReadableRequest;
@@ -136,7 +136,7 @@ impl Dialect for Evapi {
             match outcome {
                 Outcome::Decided(answer) => transaction.append_answer(output, DecisionMembers::of(answer)),
                 Outcome::Faulty(error) => {
-                    let error = RequestError { kind: RequestErrorKind::Params, error: *error };
+                    let error = JsonRequestError { kind: RequestErrorKind::Params, error: *error };
                     transaction.append_answer(output, ErrorResult { error: ErrorMember::of(error) });
                 }
             }
@@ -193,8 +193,8 @@ impl<'buf> EvapiMessage<'buf> {
         (!self.has_duplicate).then_some(transaction)
     }
 
-    fn into_question(self, transaction: Transaction) -> Result<JsonQuestion<'buf>, RequestError> {
-        let missing = RequestError::new(RequestErrorKind::Request, ErrorReason::UnknownVerb);
+    fn into_question(self, transaction: Transaction) -> Result<JsonQuestion<'buf>, JsonRequestError> {
+        let missing = JsonRequestError::new(RequestErrorKind::Request, ErrorReason::UnknownVerb);
         let verb = self.verb.as_ref().and_then(JsonScalar::text).ok_or(missing)?;
         self.members.into_question(verb, &transaction.id())
     }

@@ -431,6 +431,14 @@ pub(super) fn unix_ms(text: &str) -> Option<UnixMillis> {
     text.parse().ok().filter(|_| is_plain).map(UnixMillis)
 }
 
+/// The error of a pair that the verb does not have: `malformed` if it is no pair at all, else `unknown_key`.
+pub(super) fn key_error(pair: &[u8]) -> WireError {
+    match Fields::new(Verb::Do).set_pair(pair, KeySet::EMPTY) {
+        Err(error) if error.reason == ErrorReason::Malformed && error.key.is_none() => error,
+        _ => WireError::new(ErrorReason::UnknownKey),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -84,6 +84,9 @@ const ANSWER_START: &str = "sendmsg\ncall-command: execute\nexecute-app-name: mu
 /// The bytes after the variables of an answer: the end of that command, and the end of the connection.
 const ANSWER_END: &str = "\n\nexit\n\n";
 
+/// What FreeSWITCH sends when the caller hangs up, before or after the block.
+const DISCONNECT_NOTICE: &[u8] = b"Content-Type: text/disconnect-notice\n";
+
 /// The header with the time of the block by FreeSWITCH's clock, in microseconds since 1970.
 const TIMESTAMP: &[u8] = b"Event-Date-Timestamp";
 
@@ -204,7 +207,16 @@ impl Dialect for FreeSwitch {
         }
         let question = match self.find_end(input) {
             Ok(false) => return Step::More,
-            Ok(true) => question(input.get(..self.scanned).unwrap_or_default(), decoded),
+            Ok(true) => {
+                let (block, rest) = input.split_at_checked(self.scanned).unwrap_or_default();
+                // The caller hung up before the verdict, and the dialplan has ended: nothing may change.
+                if [block, rest].iter().any(|part| part.starts_with(DISCONNECT_NOTICE)) {
+                    self.delivery = VerdictDelivery::Concluded;
+                    let fault = Some(WireError::new(ErrorReason::VerdictUnread));
+                    return Step::Done { consumed: self.scanned, fault, after: After::Continue };
+                }
+                question(block, decoded)
+            }
             Err(error) => {
                 // The peer is not FreeSWITCH and would not understand `exit`, so our side ends at once.
                 self.refuse(error, output);
@@ -473,6 +485,21 @@ mod tests {
         freeswitch.greet(&mut output);
         freeswitch.give_up(Some(ErrorReason::TimedOut), &[], &mut output);
         assert_eq!(String::from_utf8(output).unwrap().matches("connect").count(), 1);
+    }
+
+    /// FIELD B1: the notice comes in place of the block, or behind it.
+    #[test]
+    fn a_caller_who_hung_up_before_the_verdict_changes_nothing() {
+        let notice = "Content-Type: text/disconnect-notice\nContent-Length: 67\n\nDisconnected, goodbye.\n";
+        let block = "variable_user_name: 1001\nvariable_qw_org: acme\nvariable_qw_digits: *13600\n\n";
+        for input in [notice.to_owned(), format!("{block}{notice}")] {
+            let (mut freeswitch, mut room, mut output) = (FreeSwitch::new(), vec![], vec![]);
+            let step = freeswitch.next(input.as_bytes(), &mut room, &mut output);
+            let Step::Done { consumed, fault: Some(error), .. } = step else { panic!("{step:?}") };
+            assert_eq!(error.reason, ErrorReason::VerdictUnread);
+            assert_eq!(freeswitch.give_up(None, &input.as_bytes()[consumed..], &mut output), None, "counted once");
+            assert!(output.is_empty(), "nobody reads an answer");
+        }
     }
 
     #[test]

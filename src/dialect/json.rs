@@ -271,7 +271,7 @@ impl<'buf> QuestionMembers<'buf> {
     /// # Errors
     ///
     /// When the verb is unknown, or the keys make no question.
-    pub(super) fn into_question(self, verb: &str, id: &[u8]) -> Result<JsonQuestion<'buf>, RequestError> {
+    pub(super) fn into_question(self, verb: &str, id: &[u8]) -> Result<JsonQuestion<'buf>, JsonRequestError> {
         let error = match (Verb::named(verb), verb) {
             (Some(verb), _) => match self.into_event(verb, id) {
                 Ok((event, id)) => return Ok(JsonQuestion::Event(event, id)),
@@ -281,9 +281,9 @@ impl<'buf> QuestionMembers<'buf> {
             (None, "ping") => WireError::new(ErrorReason::UnknownKey),
             // These dialects have no token, so any is refused.
             (None, "auth") => WireError::new(ErrorReason::Unauthenticated),
-            _ => return Err(RequestError::new(RequestErrorKind::Method, ErrorReason::UnknownVerb)),
+            _ => return Err(JsonRequestError::new(RequestErrorKind::Method, ErrorReason::UnknownVerb)),
         };
-        Err(RequestError { kind: RequestErrorKind::Params, error })
+        Err(JsonRequestError { kind: RequestErrorKind::Params, error })
     }
 
     fn into_event(self, verb: Verb, id: &[u8]) -> Result<(Event<'buf>, &'buf [u8]), WireError> {
@@ -372,7 +372,7 @@ pub(super) const PONG: PongMembers = PongMembers { pong: true };
 
 /// Why a request was not decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct RequestError {
+pub(super) struct JsonRequestError {
     pub(super) kind: RequestErrorKind,
     pub(super) error: WireError,
 }
@@ -392,13 +392,13 @@ pub(super) enum RequestErrorKind {
     Server,
 }
 
-impl RequestError {
+impl JsonRequestError {
     pub(super) const fn new(kind: RequestErrorKind, reason: ErrorReason) -> Self {
         Self { kind, error: WireError::new(reason) }
     }
 }
 
-/// A [`RequestError`] as the member `error` of JSON-RPC 2.0.
+/// A [`JsonRequestError`] as the member `error` of JSON-RPC 2.0.
 #[derive(serde::Serialize)]
 pub(super) struct ErrorMember {
     code: i32,
@@ -414,7 +414,7 @@ struct ErrorData {
 }
 
 impl ErrorMember {
-    pub(super) fn of(error: RequestError) -> Self {
+    pub(super) fn of(error: JsonRequestError) -> Self {
         let (code, message) = match error.kind {
             RequestErrorKind::Parse => (-32_700, "Parse error"),
             RequestErrorKind::Request => (-32_600, "Invalid Request"),

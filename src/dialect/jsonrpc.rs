@@ -33,8 +33,8 @@ use serde_json::value::RawValue;
 use crate::decision::{ErrorReason, Outcome, WireError};
 use crate::dialect::connection::PersistentConnection;
 use crate::dialect::json::{
-    self, DecisionMembers, ErrorMember, FillObject, JsonQuestion, JsonScalar, ObjectReader, PONG, QuestionMembers,
-    RequestError, RequestErrorKind,
+    self, DecisionMembers, ErrorMember, FillObject, JsonQuestion, JsonRequestError, JsonScalar, ObjectReader, PONG,
+    QuestionMembers, RequestErrorKind,
 };
 use crate::dialect::netstring::{self, Frame};
 use crate::dialect::readable::ReadableRequest;
@@ -123,7 +123,7 @@ impl Dialect for JsonRpc {
             Frame::Whole { payload, consumed } => (payload, consumed),
             Frame::Broken(reason) => {
                 self.connection.finish();
-                append_error(output, NO_ID, RequestError::new(RequestErrorKind::Parse, reason));
+                append_error(output, NO_ID, JsonRequestError::new(RequestErrorKind::Parse, reason));
                 return Step::Done { consumed: input.len(), fault: Some(WireError::new(reason)), after: After::Finish };
             }
         };
@@ -131,13 +131,13 @@ impl Dialect for JsonRpc {
         let request = match RpcRequest::read(payload, decoded) {
             Ok(request) => request,
             Err(kind) => {
-                append_error(output, NO_ID, RequestError::new(kind, ErrorReason::Malformed));
+                append_error(output, NO_ID, JsonRequestError::new(kind, ErrorReason::Malformed));
                 return done(Some(WireError::new(ErrorReason::Malformed)));
             }
         };
         let Some(id) = request.readable_id() else {
             if !request.is_notification() {
-                append_error(output, NO_ID, RequestError::new(RequestErrorKind::Request, ErrorReason::Malformed));
+                append_error(output, NO_ID, JsonRequestError::new(RequestErrorKind::Request, ErrorReason::Malformed));
             }
             return done(Some(WireError::new(ErrorReason::Malformed)));
         };
@@ -162,7 +162,7 @@ impl Dialect for JsonRpc {
         match outcome {
             Outcome::Decided(answer) => append_result(output, id, DecisionMembers::of(answer)),
             Outcome::Faulty(error) => {
-                append_error(output, id, RequestError { kind: RequestErrorKind::Params, error: *error });
+                append_error(output, id, JsonRequestError { kind: RequestErrorKind::Params, error: *error });
             }
         }
         After::Continue
@@ -171,7 +171,7 @@ impl Dialect for JsonRpc {
     fn give_up(&mut self, reason: Option<ErrorReason>, unread: &[u8], output: &mut Vec<u8>) -> Option<ErrorReason> {
         let fault = self.connection.give_up(reason, unread)?;
         if reason.is_some() {
-            append_error(output, NO_ID, RequestError::new(RequestErrorKind::Server, fault));
+            append_error(output, NO_ID, JsonRequestError::new(RequestErrorKind::Server, fault));
         }
         Some(fault)
     }
@@ -255,11 +255,11 @@ impl<'buf> RpcRequest<'buf> {
         self.method.as_ref().and_then(JsonScalar::text)
     }
 
-    fn into_question(self) -> Result<JsonQuestion<'buf>, RequestError> {
+    fn into_question(self) -> Result<JsonQuestion<'buf>, JsonRequestError> {
         let has_version = self.has_version();
         match self.method.as_ref().and_then(JsonScalar::text) {
             Some(method) if has_version => self.params.into_question(method, &[]),
-            _ => Err(RequestError::new(RequestErrorKind::Request, ErrorReason::Malformed)),
+            _ => Err(JsonRequestError::new(RequestErrorKind::Request, ErrorReason::Malformed)),
         }
     }
 }
@@ -270,7 +270,7 @@ fn append_result<T: Serialize>(output: &mut Vec<u8>, id: &[u8], result: T) {
     }
 }
 
-fn append_error(output: &mut Vec<u8>, id: &[u8], error: RequestError) {
+fn append_error(output: &mut Vec<u8>, id: &[u8], error: JsonRequestError) {
     if let Ok(id) = serde_json::from_slice(id) {
         let error = ErrorMember::of(error);
         netstring::wrap(output, |output| json::write(output, &ErrorResponse { jsonrpc: "2.0", id, error }));

@@ -83,13 +83,13 @@ use subtle::ConstantTimeEq;
 
 use crate::decision::{AnswerQueues, ErrorReason, Outcome, WireError};
 use crate::dialect::connection::PersistentConnection;
-use crate::dialect::fields::{Fields, Verb};
+use crate::dialect::fields::{Fields, Verb, key_error};
 pub use crate::dialect::line_reply_keys::REPLY_KEYS;
 use crate::dialect::output::{append, append_number, append_queues};
 use crate::dialect::readable::ReadableRequest;
 use crate::dialect::watch::WatchRequest;
 use crate::dialect::{After, ChangeWords, Dialect, DialectLabel, Patience, Step, supervision_options};
-use crate::event::{Event, Key, KeySet};
+use crate::event::{Event, Key};
 use crate::limits::{LINE_BYTES_MAX, REQUEST_ID_BYTES_MAX};
 use crate::telephony::Token;
 
@@ -317,14 +317,6 @@ fn question(verb: Verb, words: &[u8]) -> Result<Event<'_>, WireError> {
 /// Refuses any further key.
 fn no_more<'buf>(pairs: &mut impl Iterator<Item = &'buf [u8]>) -> Result<(), WireError> {
     pairs.next().map_or(Ok(()), |pair| Err(key_error(pair)))
-}
-
-/// The error of a pair that the verb does not have: `malformed` if it is no pair at all, else `unknown_key`.
-pub(super) fn key_error(pair: &[u8]) -> WireError {
-    match Fields::new(Verb::Do).set_pair(pair, KeySet::EMPTY) {
-        Err(error) if error.reason == ErrorReason::Malformed && error.key.is_none() => error,
-        _ => WireError::new(ErrorReason::UnknownKey),
-    }
 }
 
 fn append_error(output: &mut Vec<u8>, id: &[u8], error: WireError) {

@@ -9,9 +9,9 @@
 //! < w event revision=13 change=supervision_began user=2001 target=1001 mode=listen queue=600 reason=permission
 //! ```
 //!
-//! `from=11` resumes behind revision 11. If a later revision is no longer held (queuewarden holds 16,384 events of an
-//! organization) or the process has restarted, the answer is `error reason=revision_gone`: read the state anew
-//! (`queuewarden sessions ls`), then watch. A watcher that does not read for 5 s, or that falls behind the held events,
+//! `from=11` resumes after revision 11. If a later revision is no longer kept (queuewarden keeps 16,384 events of an
+//! organization) or the process has restarted, the answer is `error reason=revision_gone`: read the state again
+//! (`queuewarden sessions ls`), then watch. A watcher that does not read for 5 s, or that falls behind the kept events,
 //! is disconnected and counted. Input of a watcher is discarded.
 //!
 //! | `change`            | `reason`                                                           |
@@ -23,12 +23,11 @@
 //!
 //! `expiry`: the lease is over, or 4 hours of a supervision. `idle`: the user asked nothing and had no call for
 //! `idle_max_seconds`. `shift`: the shift of the queue ended. `revocation`: a supervisor, an operator or a reload ended
-//! it.
-//! `removal`: a reload removed the user, the queue or the organization. `report`: the PBX reported the end.
+//! it. `removal`: a reload removed the user, the queue or the organization. `report`: the PBX reported the end.
 //! `replacement`: the supervisor went on in another mode.
 
 use crate::decision::{ErrorReason, WireError};
-use crate::dialect::line::key_error;
+use crate::dialect::fields::key_error;
 use crate::event::Key;
 use crate::telephony::Token;
 
@@ -41,7 +40,7 @@ pub(super) struct WatchRequest<'buf> {
 }
 
 impl<'buf> WatchRequest<'buf> {
-    /// Reads the pairs behind the verb.
+    /// Reads the pairs after the verb.
     pub(super) fn read(pairs: &mut impl Iterator<Item = &'buf [u8]>) -> Result<Self, WireError> {
         let (mut organization, mut from) = (None, None);
         for pair in pairs {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::config::LoadedConfig;
 use crate::config::problem::Problems;
 use crate::dialect::line::Line;
-use crate::fuzzing::conversation::{GateUnderTest, LineReply};
+use crate::fuzzing::conversation::{GateUnderTest, LineReplyKind};
 use crate::fuzzing::folder::{ConfigFolder, GOTO, ORGANIZATION_FILE, VOXIMPLANT};
 use crate::fuzzing::line::check_line_question;
 use crate::policy::decide::NoSessions;
@@ -145,7 +145,11 @@ fn interrogate(policy: Policy) {
         let calls: String = calls.collect();
         let conversation = gate.converse(Line::new(None), calls.as_bytes(), &[calls.len()], check_line_question);
         for reply in conversation.text().lines() {
-            assert_eq!(gate.check_line_reply(reply), LineReply::Decision, "every loaded code has a meaning: {calls}");
+            assert_eq!(
+                gate.check_line_reply(reply),
+                LineReplyKind::Decision,
+                "every loaded code has a meaning: {calls}"
+            );
         }
     }
 }

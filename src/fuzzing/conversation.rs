@@ -38,7 +38,7 @@ pub(super) struct GateUnderTest {
 }
 
 /// The bytes and counts of one conversation.
-pub(super) struct Conversation<D> {
+pub(super) struct CheckedConversation<D> {
     pub(super) dialect: D,
     /// All answers.
     pub(super) output: Vec<u8>,
@@ -50,7 +50,7 @@ pub(super) struct Conversation<D> {
     pub(super) faults: Vec<ErrorReason>,
 }
 
-impl<D> Conversation<D> {
+impl<D> CheckedConversation<D> {
     pub(super) fn text(&self) -> &str {
         text(&self.output)
     }
@@ -58,7 +58,7 @@ impl<D> Conversation<D> {
 
 /// The kinds of reply of the line dialect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LineReply {
+pub(super) enum LineReplyKind {
     Pong,
     Error,
     Authenticated,
@@ -79,7 +79,7 @@ impl GateUnderTest {
         dialect: &D,
         data: &[u8],
         check: fn(&[u8], &Event<'_>),
-    ) -> [Conversation<D>; 3] {
+    ) -> [CheckedConversation<D>; 3] {
         let ways: [Vec<usize>; 3] = [vec![data.len()], (1..=data.len()).collect(), vec![cut_of(data), data.len()]];
         ways.map(|ends| {
             let conversation = self.converse(dialect.clone(), data, &ends, check);
@@ -96,8 +96,9 @@ impl GateUnderTest {
         data: &[u8],
         ends: &[usize],
         mut check: impl FnMut(&[u8], &Event<'_>),
-    ) -> Conversation<D> {
-        let mut conversation = Conversation { dialect, output: vec![], consumed: 0, questions: 0, faults: vec![] };
+    ) -> CheckedConversation<D> {
+        let mut conversation =
+            CheckedConversation { dialect, output: vec![], consumed: 0, questions: 0, faults: vec![] };
         let (mut queues, mut decoded) = (QueueSet::new(), vec![]);
         for &end in ends {
             while conversation.consumed < end {
@@ -157,7 +158,7 @@ impl GateUnderTest {
     }
 
     /// Checks a reply against its grammar and the names of the configuration.
-    pub(super) fn check_line_reply(&self, reply: &str) -> LineReply {
+    pub(super) fn check_line_reply(&self, reply: &str) -> LineReplyKind {
         const ORDER: [&str; 10] =
             ["action", "queue", "queues", "reason", "key", "policy", "mode", "target", "asterisk", "freeswitch"];
         let mut words = reply.split(' ');
@@ -174,7 +175,7 @@ impl GateUnderTest {
         match verdict {
             "pong" => {
                 assert!(pairs.is_empty(), "{reply:?}");
-                return LineReply::Pong;
+                return LineReplyKind::Pong;
             }
             "error" => {
                 assert!(ErrorReason::with_code(reason).is_some(), "{reply:?}");
@@ -182,11 +183,11 @@ impl GateUnderTest {
                     of(&["reason", "key"]) && value("key").is_none_or(|key| Key::named(key).is_some()),
                     "{reply:?}"
                 );
-                return LineReply::Error;
+                return LineReplyKind::Error;
             }
             "allow" if reason == "authenticated" => {
                 assert!(of(&["reason"]), "{reply:?}");
-                return LineReply::Authenticated;
+                return LineReplyKind::Authenticated;
             }
             "allow" => assert!(AllowReason::with_code(reason).is_some(), "{reply:?}"),
             "deny" => assert!(DenyReason::with_code(reason).is_some(), "{reply:?}"),
@@ -206,7 +207,7 @@ impl GateUnderTest {
         let supervised = mode.filter(|_| value("target").is_some());
         assert_eq!(value("asterisk"), supervised.map(supervision_options::asterisk), "{reply:?}");
         assert_eq!(value("freeswitch"), supervised.map(supervision_options::freeswitch), "{reply:?}");
-        LineReply::Decision
+        LineReplyKind::Decision
     }
 
     /// Checks a complete FastAGI answer against its six commands and the names of the configuration.

@@ -6,7 +6,7 @@ use crate::decision::ErrorReason;
 use crate::dialect::Dialect;
 use crate::dialect::line::Line;
 use crate::event::Event;
-use crate::fuzzing::conversation::{LineReply, SHIPPED_GATE, text};
+use crate::fuzzing::conversation::{LineReplyKind, SHIPPED_GATE, text};
 use crate::fuzzing::event_pairs::{pairs_of, sorted, verb_of};
 use crate::limits::{LINE_BYTES_MAX, REQUEST_ID_BYTES_MAX};
 
@@ -36,9 +36,12 @@ pub fn line_frame(data: &[u8]) {
             for (reply, id) in replies.iter().zip(&ids) {
                 assert_eq!(reply.split(' ').next(), Some(*id), "a reply has the id of its line");
                 let kind = gate.check_line_reply(reply);
-                assert!(authenticated || kind != LineReply::Decision, "{reply} to a peer that presented no token");
-                assert!(kind != LineReply::Authenticated || token.is_some(), "{reply} where no token is configured");
-                authenticated |= kind == LineReply::Authenticated;
+                assert!(authenticated || kind != LineReplyKind::Decision, "{reply} to a peer that presented no token");
+                assert!(
+                    kind != LineReplyKind::Authenticated || token.is_some(),
+                    "{reply} where no token is configured"
+                );
+                authenticated |= kind == LineReplyKind::Authenticated;
             }
             let finished = whole.faults.contains(&ErrorReason::TooLong);
             for reason in [None, Some(ErrorReason::TimedOut), Some(ErrorReason::Overload)] {
@@ -46,7 +49,7 @@ pub fn line_frame(data: &[u8]) {
                 whole.dialect.clone().give_up(reason, &data[consumed..], &mut goodbye);
                 let goodbye = text(&goodbye);
                 assert_eq!(goodbye.lines().count(), usize::from(reason.is_some() && !finished), "{goodbye:?}");
-                goodbye.lines().for_each(|reply| assert_eq!(gate.check_line_reply(reply), LineReply::Error));
+                goodbye.lines().for_each(|reply| assert_eq!(gate.check_line_reply(reply), LineReplyKind::Error));
             }
         }
     });

@@ -1,5 +1,5 @@
-//! Decides a question about somebody's login sessions or supervisions, makes the allowed change in the session table,
-//! and enqueues it for the disk: one step under the lock of the table.
+//! Decides a question about a user's login sessions or supervisions, makes the allowed change in the session table, and
+//! enqueues it for the disk: one step under the lock of the table.
 //!
 //! If the disk takes no changes, the change is reverted before the lock is released and the decision becomes a denial
 //! with [`DenyReason::StateUnavailable`].
@@ -45,7 +45,7 @@ impl<'p> FinalJudgement<'p> {
 }
 
 /// The result of [`ChangeMaker::make`].
-enum Made {
+enum ChangeOutcome {
     /// Nothing was changed and nothing was enqueued. The audit record of the decision is not written yet. The answer
     /// waits for this: `None`, or a question that confirmed a change and may be too late.
     Nothing(Option<Awaited>),
@@ -54,13 +54,13 @@ enum Made {
     Done(Option<Awaited>),
 }
 
-impl From<Enqueued> for Made {
+impl From<Enqueued> for ChangeOutcome {
     fn from(enqueued: Enqueued) -> Self {
         Self::Done(Awaited::new(enqueued.commit(), None))
     }
 }
 
-impl Made {
+impl ChangeOutcome {
     /// A change that is undone if its answer comes too late.
     fn timed(enqueued: Enqueued, timed: Option<Arc<TimedChange>>) -> Self {
         Self::Done(Awaited::new(enqueued.commit(), timed))
@@ -93,8 +93,10 @@ pub(super) fn decide_and_apply<'p>(
     // A first login session begins with the question that opened it.
     table.note_activity(question.actor.id(), now);
     match made {
-        Ok(Made::Nothing(awaited)) => FinalJudgement { awaited, ..FinalJudgement::unchanged(judgement, grant) },
-        Ok(Made::Done(awaited)) => FinalJudgement { judgement, grant, awaited, is_audited },
+        Ok(ChangeOutcome::Nothing(awaited)) => {
+            FinalJudgement { awaited, ..FinalJudgement::unchanged(judgement, grant) }
+        }
+        Ok(ChangeOutcome::Done(awaited)) => FinalJudgement { judgement, grant, awaited, is_audited },
         Err(Unavailable) => {
             let decision = Decision::deny(DenyReason::StateUnavailable);
             FinalJudgement::unchanged(Judgement { decision, ..judgement }, grant)
@@ -115,7 +117,7 @@ struct ChangeMaker<'a, 'p, 'e> {
 }
 
 impl ChangeMaker<'_, '_, '_> {
-    fn make(&self, table: &mut SessionTable) -> Result<Made, Unavailable> {
+    fn make(&self, table: &mut SessionTable) -> Result<ChangeOutcome, Unavailable> {
         let transition = match self.judgement.decision {
             Decision::Allow { change, .. } => change,
             Decision::Deny { .. } => Transition::Nothing,
@@ -130,30 +132,30 @@ impl ChangeMaker<'_, '_, '_> {
     }
 
     /// Enqueues the audit record of a decision that changes nothing, if its answer has to wait for the disk.
-    fn change_nothing(&self, table: &mut SessionTable) -> Result<Made, Unavailable> {
+    fn change_nothing(&self, table: &mut SessionTable) -> Result<ChangeOutcome, Unavailable> {
         let Self { state, question, subject, .. } = *self;
         if is_supervision(question.intent, Some(question.action)) {
             let audit = self.audit_record();
             let enqueued = state.enqueue_audited(question.organization, audit, Undo::AnswerOnly, vec![], None);
-            return enqueued.map(Made::from);
+            return enqueued.map(ChangeOutcome::from);
         }
         let timed = self.confirm(table);
         let ticket = table.unsettled_ticket(subject);
         let Some(commit) = ticket.and_then(|ticket| state.commit_queue.commit_of(ticket)) else {
-            return Ok(Made::Nothing(Awaited::new(None, timed)));
+            return Ok(ChangeOutcome::Nothing(Awaited::new(None, timed)));
         };
         // The decision depends on a change that is not durable yet: its answer waits for that change, and its audit
         // record is enqueued behind the record of that change.
         if state.audit.is_none() {
-            return Ok(Made::Done(Awaited::new(Some(commit), timed)));
+            return Ok(ChangeOutcome::Done(Awaited::new(Some(commit), timed)));
         }
         let audit = self.audit_record();
         let enqueued = state.enqueue_sessions(table, question.organization, subject, vec![], vec![], audit)?;
-        Ok(Made::timed(enqueued, timed))
+        Ok(ChangeOutcome::timed(enqueued, timed))
     }
 
-    /// Notes that what the question wants is there already: it stands even if the question that made it is undone,
-    /// unless this one is too late as well.
+    /// Notes that the sessions are already as the question asks. Undoing the question that made them so then does not
+    /// revert them, unless the answer to this question is too late as well.
     fn confirm(&self, table: &mut SessionTable) -> Option<Arc<TimedChange>> {
         if !table.has_open_change(self.subject) {
             return None;
@@ -189,7 +191,7 @@ impl ChangeMaker<'_, '_, '_> {
         Some(TimedChange::new(until, organization.id, audit, fate, effect))
     }
 
-    fn change_sessions(&self, table: &mut SessionTable, transition: Transition) -> Result<Made, Unavailable> {
+    fn change_sessions(&self, table: &mut SessionTable, transition: Transition) -> Result<ChangeOutcome, Unavailable> {
         let Self { state, question, subject, now, .. } = *self;
         let actor = question.actor.id();
         let until = self.asked.event.until;
@@ -219,7 +221,10 @@ impl ChangeMaker<'_, '_, '_> {
             table.set_pause_reason(&altered, self.asked.event.pause_reason.map(Token::as_str));
         }
         if altered.is_empty() {
-            return Ok(Made::Nothing(Awaited::new(None, self.timed_sessions(fate, vec![], Cause::Login, &[]))));
+            return Ok(ChangeOutcome::Nothing(Awaited::new(
+                None,
+                self.timed_sessions(fate, vec![], Cause::Login, &[]),
+            )));
         }
         let cause = match transition {
             Transition::End if subject == actor => Cause::Logout,
@@ -242,11 +247,11 @@ impl ChangeMaker<'_, '_, '_> {
             timed: timed.clone(),
         };
         let enqueued = state.enqueue_timed_sessions(table, subject, change, &to_revert)?;
-        Ok(Made::timed(enqueued, timed))
+        Ok(ChangeOutcome::timed(enqueued, timed))
     }
 
     /// Starts a supervision, in place of a running one of the same target by the same supervisor.
-    fn supervise(&self, table: &mut SessionTable, mode: SupervisionMode) -> Result<Made, Unavailable> {
+    fn supervise(&self, table: &mut SessionTable, mode: SupervisionMode) -> Result<ChangeOutcome, Unavailable> {
         let Self { state, question, now, .. } = *self;
         let organization = question.organization;
         let supervision = Supervision {
@@ -277,7 +282,7 @@ impl ChangeMaker<'_, '_, '_> {
         let enqueued = state
             .enqueue_audited(organization, audit, undo, changes, timed.clone())
             .inspect_err(|_| table.supervisions.undo(Some(&supervision), &ended, |_| true))?;
-        Ok(Made::timed(enqueued, timed))
+        Ok(ChangeOutcome::timed(enqueued, timed))
     }
 
     /// The packed audit record of the decision; empty without an audit log.

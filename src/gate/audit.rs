@@ -5,7 +5,7 @@
 
 use crate::audit::buffer::AuditBuffer;
 use crate::audit::log::AuditLog;
-use crate::audit::record::{About, AuditRecord, DecisionId, GrantPosition, LogTime, SamplingRate, Words};
+use crate::audit::record::{About, AuditRecord, AuditWords, DecisionId, GrantPosition, LogTime, SamplingRate};
 use crate::audit::{AuditError, AuditLogOptions};
 use crate::decision::{Answer, AnswerQueues, DenyReason, Reason, WireError};
 use crate::dialect::readable::ReadableRequest;
@@ -104,8 +104,8 @@ impl<'a> AskedQuestion<'a, '_> {
             Request::Dial(digits) => (None, Some(digits.as_str())),
         };
         let queues = match (answer.queues, event.queue) {
-            (AnswerQueues::None, Some(asked_queue)) => Words::One(queue(asked_queue)),
-            (queues, _) => Words::Queues(queues),
+            (AnswerQueues::None, Some(asked_queue)) => AuditWords::One(queue(asked_queue)),
+            (queues, _) => AuditWords::Queues(queues),
         };
         AuditRecord {
             time: LogTime(origin.unix_ms),
@@ -132,7 +132,7 @@ impl<'a> AskedQuestion<'a, '_> {
             peer: not_empty(origin.peer),
             verdict: Some(answer.reason.verdict()),
             reason: Some(answer.reason.code()),
-            rules: Words::Rules(rules),
+            rules: AuditWords::Rules(rules),
             grant: model.zip(grant).map(|(model, grant)| GrantPosition { file: &model.file, line: grant.line }),
             ..record_of_policy(About::Decision, policy)
         }
@@ -340,7 +340,7 @@ impl<'g> Auditor<'g> {
             action: request.value(Key::Action),
             digits: request.value(Key::Digits),
             target: user(Key::Target),
-            queues: queue(Key::Queue).map_or(Words::None, Words::One),
+            queues: queue(Key::Queue).map_or(AuditWords::None, AuditWords::One),
             from: queue(Key::From),
             group: request.value(Key::Group),
             role: request.value(Key::Role),
@@ -388,7 +388,7 @@ fn record_of_ending<'a>(change: &'a Change, policy: &'a Policy, operator: Option
         organization: Some(&change.organization),
         user: Some(&change.user),
         target: change.target.as_deref(),
-        queues: change.queue.as_deref().map_or(Words::None, Words::One),
+        queues: change.queue.as_deref().map_or(AuditWords::None, AuditWords::One),
         mode: change.mode.map(SupervisionMode::name),
         peer: operator,
         reason: Some(change.cause.name()),

@@ -13,7 +13,7 @@ use crate::gate::commit::group::{PendingCommit, Undo};
 use crate::gate::commit::queue::Unavailable;
 use crate::gate::endings::Endings;
 use crate::gate::offers;
-use crate::gate::once::{DUPLICATE_ONCE, KeptOutcome, Known};
+use crate::gate::once::{DUPLICATE_ONCE, KeptOutcome, OnceLookup};
 use crate::gate::pbx_reports::{PbxReport, PbxReports};
 use crate::gate::state::GateState;
 use crate::gate::timed_change::Awaited;
@@ -50,14 +50,14 @@ impl<'g> Batch<'g> {
         Self { state, policy: state.policy.load() }
     }
 
-    /// Prefetches the users of these events into the processor's caches, all of them at once. Only the time of the
-    /// following [`Batch::ask`] depends on it, no answer.
-    pub fn fetch<'e, 'buf: 'e>(&self, events: impl Iterator<Item = &'e Event<'buf>>) {
+    /// Prefetches the users of these events into the processor's caches, all of them at once. The following
+    /// [`Batch::ask`] is faster; no answer depends on it.
+    pub fn prefetch<'e, 'buf: 'e>(&self, events: impl Iterator<Item = &'e Event<'buf>>) {
         prefetch(&self.policy, events);
     }
 
-    /// Does as [`Gate::ask`](crate::gate::Gate::ask), for a question whose origin is known: the audit log records it
-    /// even if it changes nothing.
+    /// As [`Gate::ask`](crate::gate::Gate::ask), for a question whose origin is known: the audit log records it even if
+    /// it changes nothing.
     pub fn ask<R>(
         &mut self,
         question: BatchQuestion<'_, '_>,
@@ -71,7 +71,7 @@ impl<'g> Batch<'g> {
         }
     }
 
-    /// Answers a question that has a name: as before, if it was asked under that name.
+    /// Answers a question with `once`: with the kept answer if the same question was asked under that name before.
     fn ask_once<R>(
         &mut self,
         once: Token<'_>,
@@ -88,9 +88,9 @@ impl<'g> Batch<'g> {
         // Held until the first answer is kept: a repeat on another connection waits here for it.
         let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
         match table.look_up(digest, now.uptime_ms, event.until) {
-            Known::Nothing => {}
-            Known::Another => return answer(Outcome::Faulty(DUPLICATE_ONCE), None),
-            Known::Same(kept, awaited) => {
+            OnceLookup::Nothing => {}
+            OnceLookup::Another => return answer(Outcome::Faulty(DUPLICATE_ONCE), None),
+            OnceLookup::Same(kept, awaited) => {
                 let outcome = kept.outcome();
                 if let Outcome::Decided(repeated) = &outcome {
                     state.auditor().note_repeat(&AskedQuestion { policy: &self.policy, event, origin }, repeated);
@@ -115,8 +115,8 @@ impl<'g> Batch<'g> {
         }
     }
 
-    /// Does as [`Batch::ask`], for a question that its actor did not ask: it does not count as the actor's activity,
-    /// and it is answered anew.
+    /// As [`Batch::ask`], for a question that the sidecar asks and not the actor (the self test): it does not count as
+    /// activity of the actor, and `once` is ignored.
     pub fn probe<R>(
         &mut self,
         question: BatchQuestion<'_, '_>,
@@ -153,9 +153,9 @@ impl<'g> Batch<'g> {
                     FinalJudgement::unchanged(judgement, grant)
                 }
                 Some(subject) => {
-                    // Only an id that no organization can have has no table: the question is denied below.
+                    // `None` only for an id that no organization can have: the question is denied after the loop.
                     let Some(mut table) = state.tables.lock(question.organization.id) else { break };
-                    // A reload was faster than this question: it is judged again, by the new policy.
+                    // A reload has overtaken this question: the question is judged again, by the new policy.
                     if table.revision() > policy.revision {
                         drop(table);
                         self.policy = state.policy.load();

@@ -71,7 +71,7 @@ use endings::Endings;
 pub use explain::{DialedMeaning, Explained};
 use members::Members;
 use operator::Operator;
-pub use restore::Restored;
+pub use restore::RestoredSessions;
 use state::GateState;
 pub use state::LinkNames;
 pub use timed_change::{Awaited, Untimely, check as check_until};
@@ -173,16 +173,16 @@ impl Gate {
         self.batch().ask(BatchQuestion { origin: &QuestionOrigin::default(), event, now, queues }, answer)
     }
 
-    /// Whether the answer to a question with this `until` may be sent at `now`, by the system clock. False: it is
-    /// [`DenyReason::TooLate`], and what it changed is undone, unless a repeat of the question is still waited for.
+    /// Whether the answer to a question with this `until` may be sent at `now`, by the system clock. False: the peer
+    /// gets [`DenyReason::TooLate`], and the change is undone, unless a repeat of the question moved its end.
     #[must_use]
-    pub fn may_be_told(&self, until: Option<UnixMillis>, awaited: Option<&Awaited>, now: UnixMillis) -> bool {
+    pub fn may_be_sent(&self, until: Option<UnixMillis>, awaited: Option<&Awaited>, now: UnixMillis) -> bool {
         let change = awaited.and_then(|awaited| awaited.change.as_deref());
         timed_change::conclude(&self.state, until, change, now)
     }
 
-    /// Undoes what the answer confirms, if it has an `until`: the answer becomes
-    /// [`DenyReason::StateUnavailable`] because its commit takes too long.
+    /// Undoes the change that the answer confirms, if the change can be undone. For an answer whose commit takes too
+    /// long: the peer gets [`DenyReason::StateUnavailable`].
     pub fn abandon(&self, awaited: &Awaited) {
         if let Some(change) = &awaited.change {
             timed_change::abandon(&self.state, change);
@@ -201,7 +201,7 @@ impl Gate {
         Batch::new(&self.state)
     }
 
-    /// Judges the event as [`Gate::ask`] would if it were asked with `may`, and says why. Nothing changes.
+    /// Judges the event as [`Gate::ask`] judges a question with `may`, and explains the decision. Nothing changes.
     #[must_use]
     pub fn explain(&self, event: &Event<'_>, now: Moment) -> Explained {
         Explained::new(&self.state, event, now)
@@ -314,8 +314,8 @@ impl Gate {
         self.state.auditor().note_denial(event, origin, reason);
     }
 
-    /// Whether the audit log records an error of this peer now, at this uptime in milliseconds; the number of those
-    /// that it does not record is recorded.
+    /// Whether the audit log records an error of this peer now, at this uptime in milliseconds. Errors beyond the quota
+    /// are counted, and their number is recorded.
     #[must_use]
     pub fn admits_error(&self, peer: QuotaKey, uptime_ms: u64) -> bool {
         self.state.auditor().admits_error(peer, uptime_ms)
@@ -361,12 +361,12 @@ impl Gate {
         now: Moment,
         observer: Box<dyn CommitObserver + Send + Sync>,
         clock: WallClock,
-    ) -> Result<Restored, StoreError> {
+    ) -> Result<RestoredSessions, StoreError> {
         let (store, restored) = if self.has_store() {
             let (store, restored) = restore::from_disk(&self.state, folder, now)?;
             (Some(store), restored)
         } else {
-            (restore::without_store(&self.state, now), Restored::default())
+            (restore::without_store(&self.state, now), RestoredSessions::default())
         };
         if let Some(store) = store {
             self.write_to(store, observer, clock).map_err(|source| StoreError::Thread {

@@ -1,8 +1,9 @@
-//! Calls that were offered: the user to whom a call is transferred may replace it, once and for some seconds, whatever
-//! the role model says about `call.replace`.
+//! Calls that are offered by a transfer: the user to whom a call is transferred may replace it once, within
+//! [`TRANSFER_OFFER_SECONDS`](crate::limits::TRANSFER_OFFER_SECONDS), whatever the role model says about
+//! `call.replace`.
 //!
-//! The offer holds once the PBX was told of the transfer, and is over once the PBX was told of the replacement: what is
-//! answered `too_late` or `state_unavailable` changed nothing.
+//! The offer begins when the answer to the transfer is sent, and ends when the answer to the replacement is sent. A
+//! transfer or a replacement that is answered `too_late` or `state_unavailable` changes nothing.
 
 use std::sync::Arc;
 
@@ -33,7 +34,7 @@ struct Replacement<'p, 'e> {
 }
 
 impl<'p, 'e> Replacement<'p, 'e> {
-    /// `None`: the question is another one, or names somebody or something that is unknown.
+    /// Reads the question. `None`: it asks for another action, or names an unknown organization, user or queue.
     fn read(policy: &'p Policy, event: &Event<'e>) -> Option<Self> {
         let call = event.call?.as_str();
         match event.request {
@@ -73,7 +74,7 @@ pub(super) struct OfferChange<'a> {
     pub(super) call: &'a str,
     /// To whom the call is offered. `None`: the user replaces the call.
     pub(super) offered_to: Option<UserId>,
-    /// `None`: the asker waits.
+    /// The end of the question. `None`: the peer waits without an end.
     pub(super) until: Option<UnixMillis>,
 }
 
@@ -93,7 +94,7 @@ impl OfferChange<'_> {
     ) -> Result<Option<Awaited>, DenyReason> {
         let Self { organization, user, call, offered_to, until } = *self;
         let fate = Arc::<ChangeFate>::default();
-        // Without both the answer is sent at once.
+        // Without `until` and without an audit log the answer is sent at once, and nothing can make it late.
         let is_undoable = until.is_some() || state.audit.is_some();
         let of_table = is_undoable.then_some(&fate);
         let is_made = match offered_to {
@@ -115,7 +116,7 @@ impl OfferChange<'_> {
 }
 
 /// Allows the replacement of a call that is offered to the actor, and ends the offer; with [`Intent::May`] the offer
-/// stays. The answer waits for its audit record. `None`: no offer answers the question.
+/// stays. The answer waits for its audit record. `None`: no offer allows the question, and the role model decides it.
 pub(super) fn take<'p>(
     state: &GateState,
     asked: &AskedQuestion<'p, '_>,
@@ -135,7 +136,7 @@ pub(super) fn take<'p>(
         ..Answer::denied(DenyReason::Internal, policy.revision)
     };
     let basis = DecisionBasis { organization: Some(organization), ..DecisionBasis::default() };
-    // A call changes hands only if the audit log can say so.
+    // A call is replaced only if the audit log can record it.
     let is_unaudited = state.audit.as_ref().is_some_and(|audit| !audit.is_healthy());
     if is_unaudited {
         answer = answer.refused(DenyReason::StateUnavailable);

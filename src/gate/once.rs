@@ -135,7 +135,7 @@ struct OnceEntry {
 }
 
 /// What is known of a name.
-pub(super) enum Known<'t> {
+pub(super) enum OnceLookup<'t> {
     /// The question is the first under this name.
     Nothing,
     /// Another question has this name.
@@ -146,22 +146,22 @@ pub(super) enum Known<'t> {
 
 impl OnceTable {
     /// What is known of the name of this question.
-    pub(super) fn look_up(&mut self, digest: OnceDigest, uptime_ms: u64, until: Option<UnixMillis>) -> Known<'_> {
-        let Some(entry) = self.by_name.get(&digest.name) else { return Known::Nothing };
+    pub(super) fn look_up(&mut self, digest: OnceDigest, uptime_ms: u64, until: Option<UnixMillis>) -> OnceLookup<'_> {
+        let Some(entry) = self.by_name.get(&digest.name) else { return OnceLookup::Nothing };
         let is_void = entry.awaited.as_ref().is_some_and(Awaited::is_void);
         if is_void || is_old(entry.asked_ms, uptime_ms) {
             self.by_name.remove(&digest.name);
-            return Known::Nothing;
+            return OnceLookup::Nothing;
         }
         if entry.question != digest.question {
-            return Known::Another;
+            return OnceLookup::Another;
         }
-        let Some(entry) = self.by_name.get_mut(&digest.name) else { return Known::Nothing };
+        let Some(entry) = self.by_name.get_mut(&digest.name) else { return OnceLookup::Nothing };
         entry.awaited.take_if(|awaited| awaited.is_over());
         if let Some(change) = entry.awaited.as_ref().and_then(|awaited| awaited.change.as_ref()) {
             change.extend(until);
         }
-        Known::Same(&entry.answer, entry.awaited.clone())
+        OnceLookup::Same(&entry.answer, entry.awaited.clone())
     }
 
     /// Keeps the first answer of a name.
@@ -223,13 +223,13 @@ enum KeptQueues {
     None,
     One(Box<str>),
     /// The positions of the numbers, which stand for ids, and the numbers.
-    All(Vec<QueueId>, Numbers),
+    All(Vec<QueueId>, KeptQueueNumbers),
 }
 
 #[derive(Debug)]
-struct Numbers(Vec<Box<str>>);
+struct KeptQueueNumbers(Vec<Box<str>>);
 
-impl QueueNumbers for Numbers {
+impl QueueNumbers for KeptQueueNumbers {
     fn queue_number(&self, queue: QueueId) -> &str {
         self.0.get(usize::from(queue.0)).map_or("", |number| number)
     }
@@ -251,7 +251,7 @@ impl KeptOutcome {
             AnswerQueues::One(number) => KeptQueues::One(number.into()),
             AnswerQueues::All(..) => {
                 let numbers: Vec<Box<str>> = answer.queues.numbers().map(Into::into).collect();
-                KeptQueues::All((0_u16..).take(numbers.len()).map(QueueId).collect(), Numbers(numbers))
+                KeptQueues::All((0_u16..).take(numbers.len()).map(QueueId).collect(), KeptQueueNumbers(numbers))
             }
         };
         Some(Self::Decided(KeptAnswer {
@@ -301,9 +301,9 @@ mod tests {
 
     fn found(table: &mut OnceTable, digest: OnceDigest, uptime_ms: u64) -> &'static str {
         match table.look_up(digest, uptime_ms, None) {
-            Known::Nothing => "nothing",
-            Known::Another => "another",
-            Known::Same(..) => "same",
+            OnceLookup::Nothing => "nothing",
+            OnceLookup::Another => "another",
+            OnceLookup::Same(..) => "same",
         }
     }
 
@@ -348,7 +348,7 @@ mod tests {
 
     #[test]
     fn a_kept_answer_is_encoded_as_the_first() {
-        let (positions, numbers) = ([QueueId(0), QueueId(1)], Numbers(vec!["600".into(), "601".into()]));
+        let (positions, numbers) = ([QueueId(0), QueueId(1)], KeptQueueNumbers(vec!["600".into(), "601".into()]));
         let answer = Answer {
             action: Some("queue.login"),
             queues: AnswerQueues::All(&positions, &numbers),

@@ -120,7 +120,7 @@ pub struct Operator<'g> {
 }
 
 /// The rows that an operator ended, and the commit to wait for. `None`: nothing has to become durable.
-pub type Ended<R> = (Vec<R>, Option<Arc<PendingCommit>>);
+pub type EndedRows<R> = (Vec<R>, Option<Arc<PendingCommit>>);
 
 impl<'g> Operator<'g> {
     pub(super) const fn new(state: &'g GateState) -> Self {
@@ -210,7 +210,7 @@ impl<'g> Operator<'g> {
         filter: &OperatorFilter,
         by: &str,
         now: Moment,
-    ) -> Result<Ended<SessionRow>, OperatorError> {
+    ) -> Result<EndedRows<SessionRow>, OperatorError> {
         let policy = self.state.policy.load();
         let organization = named_organization(&policy, filter)?;
         let directory = &organization.directory;
@@ -249,7 +249,11 @@ impl<'g> Operator<'g> {
     /// # Errors
     ///
     /// When `filter` names something unknown or neither user nor target, or the audit log takes no records.
-    pub fn end_supervisions(self, filter: &OperatorFilter, by: &str) -> Result<Ended<SupervisionRow>, OperatorError> {
+    pub fn end_supervisions(
+        self,
+        filter: &OperatorFilter,
+        by: &str,
+    ) -> Result<EndedRows<SupervisionRow>, OperatorError> {
         let policy = self.state.policy.load();
         let organization = named_organization(&policy, filter)?;
         if filter.user.is_none() && filter.target.is_none() {

@@ -66,8 +66,8 @@ impl<'g> PbxReports<'g> {
         let applied = names.and_then(|names| self.apply(organization, report, &names, event, now, audit));
         match applied {
             // The audit record is in the commit queue, with the change.
-            Ok(Applied::Enqueued(awaited)) => return (accepted, awaited),
-            Ok(Applied::Unchanged) => answer = accepted,
+            Ok(AcceptedReport::Enqueued(awaited)) => return (accepted, awaited),
+            Ok(AcceptedReport::Unchanged) => answer = accepted,
             Err(reason) => answer.reason = Reason::Deny(reason),
         }
         self.state.auditor().note_decision(asked, &answer, &basis);
@@ -102,7 +102,7 @@ impl<'g> PbxReports<'g> {
         event: &Event<'_>,
         now: Moment,
         audit: impl FnOnce() -> Vec<u8>,
-    ) -> Result<Applied, DenyReason> {
+    ) -> Result<AcceptedReport, DenyReason> {
         let intent = event.intent;
         // What the PBX reports has happened. But a report is accepted only if its audit record can be written.
         if intent == Intent::Do && self.state.audit.as_ref().is_some_and(|audit| !audit.is_healthy()) {
@@ -123,12 +123,12 @@ impl<'g> PbxReports<'g> {
         apply_to_calls(&mut table, report, names, ends, intent, now)?;
         // A PBX repeats its running calls every some seconds.
         if intent == Intent::May || is_repeat {
-            return Ok(Applied::Unchanged);
+            return Ok(AcceptedReport::Unchanged);
         }
         if let (PbxReport::CallTransfer, Some(call), Some(target)) = (report, names.call, names.target) {
             let (user, until) = (names.actor, event.until);
             let offer = OfferChange { organization, user, call, offered_to: Some(target), until };
-            return offer.make(self.state, &mut table, audit(), now).map(Applied::Enqueued);
+            return offer.make(self.state, &mut table, audit(), now).map(AcceptedReport::Enqueued);
         }
         let ended = if report.ends_supervisions() { table.supervisions.end_all(ends) } else { vec![] };
         let change = |old| Change::supervision_ended(organization, old, Cause::Report);
@@ -141,12 +141,12 @@ impl<'g> PbxReports<'g> {
             timed: None,
         };
         let commit = self.state.enqueue_unconditionally(change).commit();
-        Ok(Applied::Enqueued(Awaited::new(commit, None)))
+        Ok(AcceptedReport::Enqueued(Awaited::new(commit, None)))
     }
 }
 
 /// The result of a report that is accepted.
-enum Applied {
+enum AcceptedReport {
     /// Nothing changed: the audit log takes some of these answers only.
     Unchanged,
     /// The report is enqueued, with its audit record: the answer waits for this. `None`: nothing has to be written.

@@ -31,7 +31,7 @@ impl Store for NoStore {
 
 /// The result of reading the session store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Restored {
+pub struct RestoredSessions {
     /// Login sessions that exist again.
     pub sessions: u64,
     /// Login sessions that are dropped: the policy no longer has their user or queue.
@@ -56,10 +56,10 @@ pub(super) fn from_disk(
     state: &GateState,
     folder: &Path,
     now: Moment,
-) -> Result<(Box<dyn Store>, Restored), StoreError> {
+) -> Result<(Box<dyn Store>, RestoredSessions), StoreError> {
     let (mut disk, history) = Disk::open(folder)?;
     let last_commit = history.last_commit;
-    let mut restorer = Restorer { state, now, last_commit, restored: Restored::default(), outdated: vec![] };
+    let mut restorer = Restorer { state, now, last_commit, restored: RestoredSessions::default(), outdated: vec![] };
     disk.read(|saved| restorer.restore(saved))?;
     let Restorer { restored, outdated, .. } = restorer;
     // The first write is after the last read: writing to a damaged file may damage more of it.
@@ -77,7 +77,7 @@ struct Restorer<'g> {
     now: Moment,
     /// When the last commit was made: a clock that was set back since must not prolong a lease.
     last_commit: UnixMillis,
-    restored: Restored,
+    restored: RestoredSessions,
     /// Records that differ from the tables now, as they should be.
     outdated: Vec<UserRecord>,
 }

@@ -11,7 +11,7 @@ use crate::event::Event;
 use crate::gate::audit::{AUDITED_ERRORS, Auditor};
 use crate::gate::change_feed::{Change, ChangeFeeds};
 use crate::gate::commit::group::{DirtyUser, PendingChange, PendingCommit, Undo};
-use crate::gate::commit::queue::{CommitQueue, Receipt, Unavailable};
+use crate::gate::commit::queue::{CommitQueue, CommitReceipt, Unavailable};
 use crate::gate::once::OnceTables;
 use crate::gate::timed_change::TimedChange;
 use crate::peer::error_quota::ErrorQuota;
@@ -28,7 +28,7 @@ pub(super) enum Enqueued {
     /// nevertheless: it is published already, and its answer is sent at once.
     Published,
     /// The change is in the commit queue. It is published, and its answer is sent, after the commit of this receipt.
-    WaitsForCommit(Receipt),
+    WaitsForCommit(CommitReceipt),
 }
 
 impl Enqueued {

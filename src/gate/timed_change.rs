@@ -1,22 +1,24 @@
-//! Changes with an end: what was asked for with `until` is undone if it was durable, or its answer due, too late.
+//! Changes with an end: the change of a question with `until` is undone if the change becomes durable after `until`, or
+//! if its answer cannot be sent before `until`.
 //!
-//! `until` is checked three times, each time against the system clock of that moment: by the connection before the
-//! question is judged ([`check`]), by the writer when the change is durable, and by the connection when the answer is
-//! about to be written ([`Awaited::may_be_told`]). The process may be stopped between any two of them. A change that is
-//! too late is undone by a second change, which has an audit record `undone` and the cause of the first. Watchers see
-//! what became of both together, unless they were told of the first before its answer was due.
+//! `until` is compared three times with the system clock of that moment: by the connection before the question is
+//! judged ([`check`]), by the writer when the change is durable ([`TimedChange::must_be_undone`]), and by the
+//! connection when the answer is about to be sent ([`conclude`]). The process may be stopped between any two of them.
 //!
-//! A report of the PBX that is read past its `until` is `too_late` and changes nothing either: `until` means the same
-//! in every question. One that was taken in time is `reported` however late its answer is, because the call began or
-//! ended whether the PBX waits or not, and gives nobody a right by itself. A transfer does: it counts once the PBX is
-//! told.
+//! A late change is undone by a second change, which has an audit record `undone` and the cause of the first change.
+//! Watchers that have not received the first change receive the sum of both; the others receive the second change.
+//!
+//! A report of the PBX that is read after its `until` is denied with `too_late` and changes nothing, like any question.
+//! A report that was read in time is `reported`, however late its answer is: the call began or ended, whether the PBX
+//! waits or not, and the report gives no user a right. A transfer gives a right, so it counts only when its answer is
+//! sent.
 //!
 //! A repeat of the question (`once`) moves the end of the change to its own `until`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::audit::record::{About, AuditRecord, DecisionId, Words};
+use crate::audit::record::{About, AuditRecord, AuditWords, DecisionId};
 use crate::decision::{DenyReason, ErrorReason, WireError};
 use crate::event::{Event, Intent, Key};
 use crate::gate::change_feed::{Cause, Change};
@@ -32,14 +34,14 @@ use crate::telephony::{OrganizationId, QueueId, SupervisionMode, UnixMillis, Use
 /// Why a question is not judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Untimely {
-    /// Its asker has stopped waiting.
+    /// Its `until` is over: the peer has stopped waiting.
     TooLate,
-    /// Its `until` is further ahead than anybody waits: the clock of the peer is wrong, or the value is.
+    /// Its `until` is further ahead than [`UNTIL_AHEAD_MAX`]: the value is wrong, or the clock of the peer.
     TooFarAhead,
 }
 
 impl Untimely {
-    /// The error of the peer. `None`: it is a denial.
+    /// The error that the peer gets. `None`: the peer gets the denial `too_late`.
     #[must_use]
     pub fn error(self) -> Option<WireError> {
         (self == Self::TooFarAhead).then_some(WireError::of(ErrorReason::Malformed, Key::Until))
@@ -64,7 +66,7 @@ const fn is_over(until: UnixMillis, now: UnixMillis) -> bool {
     now.0 > until.0
 }
 
-/// `None` is the end of time.
+/// The `until` in milliseconds since 1970; for `None` a time that never comes.
 fn ms_of(until: Option<UnixMillis>) -> u64 {
     until.map_or(u64::MAX, |until| until.0)
 }
@@ -110,23 +112,23 @@ impl Awaited {
         self.change.is_some()
     }
 
-    /// Whether the commit has failed, or the change is undone: the answer was not given and never will be.
+    /// Whether the commit has failed, or the change is undone: the answer was not sent and never will be.
     pub(super) fn is_void(&self) -> bool {
         let has_failed = self.commit.as_ref().is_some_and(|commit| commit.is_durable() == Some(false));
         has_failed || self.change.as_ref().is_some_and(|change| change.fate.is_late())
     }
 
-    /// Whether the commit is durable and an asker was told so.
+    /// Whether the commit is durable and an answer that confirms the change was sent.
     pub(super) fn is_over(&self) -> bool {
         let is_durable = self.commit.as_ref().is_none_or(|commit| commit.is_durable() == Some(true));
         is_durable && self.change.as_ref().is_none_or(|change| !change.fate.is_open())
     }
 }
 
-/// A change that is undone if its answer is not given: its question has an `until`, or it is a transfer.
+/// A change that is undone if its answer is not sent: its question has an `until`, or it is a transfer.
 #[derive(Debug)]
 pub(crate) struct TimedChange {
-    /// When the last asker stops waiting, in milliseconds since 1970.
+    /// The latest `until` of the question and its repeats, in milliseconds since 1970.
     until_ms: AtomicU64,
     pub(super) fate: Arc<ChangeFate>,
     organization: OrganizationId,
@@ -155,8 +157,8 @@ pub(super) enum TimedEffect {
 }
 
 impl TimedChange {
-    /// A change that nobody was told of. `audit` holds the packed record of its decision. Without `until` the change is
-    /// undone only if it cannot be written.
+    /// A change whose answer is not sent. `audit` holds the packed record of its decision. Without `until` the change
+    /// is undone only if it cannot be written.
     pub(super) fn new(
         until: Option<UnixMillis>,
         organization: OrganizationId,
@@ -169,7 +171,7 @@ impl TimedChange {
         Arc::new(Self { until_ms, fate, organization, decision, effect })
     }
 
-    /// Moves the end of the change to that of a repeat of its question. `None`: the repeat waits.
+    /// Moves the end of the change to the `until` of a repeat of its question. `None`: the change has no end any more.
     pub(super) fn extend(&self, until: Option<UnixMillis>) {
         self.until_ms.fetch_max(ms_of(until), Ordering::AcqRel);
     }
@@ -184,8 +186,8 @@ impl TimedChange {
     }
 }
 
-/// Whether the answer to a question with this `until` may be sent at `now`; if not, it is `too_late`, and its change is
-/// undone unless a repeat of the question is still waited for.
+/// Whether the answer to a question with this `until` may be sent at `now`. False: the peer gets `too_late`, and the
+/// change is undone, unless a repeat of the question moved its end.
 pub(super) fn conclude(
     state: &GateState,
     until: Option<UnixMillis>,
@@ -201,14 +203,15 @@ pub(super) fn conclude(
     change.is_none_or(|change| change.fate.keep())
 }
 
-/// Undoes a change that the store could not take in time, whose answer was `state_unavailable`.
+/// Undoes a change that the store did not write in time; the peer gets `state_unavailable`.
 pub(super) fn abandon(state: &GateState, change: &TimedChange) {
     if change.fate.claim_late() {
         undo(state, change);
     }
 }
 
-/// Undoes a change that was claimed: reverts it in the tables and enqueues that as a second change.
+/// Undoes a change that the caller has claimed ([`ChangeFate::claim_late`]): reverts the change in the tables and
+/// enqueues the second change.
 pub(super) fn undo(state: &GateState, change: &TimedChange) {
     state.changes_undone.fetch_add(1, Ordering::Relaxed);
     let Some(mut table) = state.tables.lock(change.organization) else { return };
@@ -246,8 +249,8 @@ pub(super) fn undo(state: &GateState, change: &TimedChange) {
     }
 }
 
-/// Undoes a change of login sessions. Returns what watchers are told: what became of both changes, if they were not
-/// told of the first.
+/// Undoes a change of login sessions. Returns the changes for watchers: the sum of both changes if watchers have not
+/// received the first, otherwise the second.
 fn undo_sessions(
     table: &mut SessionTable,
     organization: &Organization,
@@ -284,7 +287,7 @@ fn undo_supervision(
         let began = restored.iter().map(|old| Change::supervision_began(organization, old, Cause::Permission));
         return ended.iter().map(|old| ended_change(old, Cause::Permission)).chain(began).collect();
     }
-    // Watchers still believe in the supervision that was replaced.
+    // Watchers have received the begin of the supervision that was replaced, and not its end.
     let gone = replaced.filter(|_| restored.is_none());
     gone.map(|old| ended_change(old, Cause::Replacement)).into_iter().collect()
 }
@@ -325,7 +328,7 @@ impl<'a> SubjectNames<'a> {
             organization: Some(&organization.name),
             user: Some(self.user),
             target: self.target,
-            queues: queue.map_or(Words::None, |queue| Words::One(&queue.number)),
+            queues: queue.map_or(AuditWords::None, |queue| AuditWords::One(&queue.number)),
             mode: self.mode.map(SupervisionMode::name),
             reason: Some(DenyReason::TooLate.code()),
             ..AuditRecord::about(About::Undone)

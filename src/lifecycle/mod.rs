@@ -72,7 +72,7 @@ pub(crate) enum StartError {
 
 /// A sidecar that serves.
 #[derive(Debug)]
-pub(crate) struct Running {
+pub(crate) struct RunningSidecar {
     /// The configuration folder, which a reload reads again.
     folder: PathBuf,
     sidecar: Arc<Sidecar>,
@@ -94,7 +94,7 @@ pub(crate) struct Running {
 /// # Errors
 ///
 /// The first step that failed; nothing listens then.
-pub(crate) async fn start(folder: &Path, log: Log, passed: PassedSockets) -> Result<Running, StartError> {
+pub(crate) async fn start(folder: &Path, log: Log, passed: PassedSockets) -> Result<RunningSidecar, StartError> {
     // Before anything is opened: a folder with problems must not disturb a sidecar that runs already.
     let loaded = load(folder.to_owned(), &Gate::default()).await?;
     let state_folder_lock = state_folder::lock(&loaded.process.state)?;
@@ -109,7 +109,7 @@ pub(crate) async fn start(folder: &Path, log: Log, passed: PassedSockets) -> Res
     let (connections, background) = (TaskGroup::default(), TaskGroup::default());
     listeners.serve(&sidecar, &connections, &background);
     let self_tested = background::spawn(&sidecar, &background);
-    Ok(Running {
+    Ok(RunningSidecar {
         folder: folder.to_owned(),
         sidecar,
         bound,
@@ -148,7 +148,7 @@ async fn restore_sessions(sidecar: &Arc<Sidecar>) -> Result<(), StartError> {
     Ok(())
 }
 
-impl Running {
+impl RunningSidecar {
     /// The shared state.
     pub(crate) const fn sidecar(&self) -> &Arc<Sidecar> {
         &self.sidecar
@@ -183,7 +183,7 @@ fn status_line(sidecar: &Sidecar) -> String {
 
 // Reload -------------------------------------------------------------------------------------------------------------
 
-impl Running {
+impl RunningSidecar {
     /// Loads the configuration folder again: all of it or, if it has any problem, nothing.
     pub(crate) async fn reload(&self) {
         systemd::reloading();
@@ -281,7 +281,7 @@ fn note_failed_load(problems: Problems, sidecar: &Sidecar) {
 
 // Stop ---------------------------------------------------------------------------------------------------------------
 
-impl Running {
+impl RunningSidecar {
     /// Waits until the thread that writes the session store and the audit log panics; for ever if it does not.
     pub(crate) async fn writer_panicked(&self) {
         self.sidecar.gate.writer_panicked().await;

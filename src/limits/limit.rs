@@ -27,7 +27,7 @@ impl Limit {
     }
 }
 
-/// Defines each limit as a constant, and [`LIMITS`] from the constants and their documentation.
+/// Defines each limit as a constant, and [`LIMITS`](crate::limits::LIMITS) from the constants and their documentation.
 macro_rules! limits {
     (@is_duration Duration) => { true };
     (@is_duration $kind:ident) => { false };

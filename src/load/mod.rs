@@ -32,12 +32,12 @@ use crate::sidecar::Clock;
 pub use error::LoadError;
 use pace::Pace;
 use questions::Questions;
-use results::Results;
+use results::LoadResults;
 pub use wire::LoadDialect;
 
 /// Where the sidecar listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SidecarAddress {
+pub enum LoadTarget {
     /// A TCP address.
     Tcp(std::net::SocketAddr),
     /// The path of a Unix socket.
@@ -50,7 +50,7 @@ pub struct LoadPlan {
     /// The dialect to ask in.
     pub dialect: LoadDialect,
     /// Where to connect.
-    pub address: SidecarAddress,
+    pub address: LoadTarget,
     /// Number of connections at once.
     pub connections: usize,
     /// Number of open questions per connection. Ignored with a rate.
@@ -65,11 +65,11 @@ pub struct LoadPlan {
 
 /// How far a run is; shared with the code that shows it.
 #[derive(Debug, Default)]
-pub struct Progress {
+pub struct LoadProgress {
     answered: AtomicU64,
 }
 
-impl Progress {
+impl LoadProgress {
     /// Number of answers so far.
     #[must_use]
     pub fn answered(&self) -> u64 {
@@ -86,7 +86,7 @@ impl Progress {
 struct ConnectionTask {
     plan: Arc<LoadPlan>,
     questions: Arc<Questions>,
-    progress: Arc<Progress>,
+    progress: Arc<LoadProgress>,
     /// Number of this connection, from 0.
     number: usize,
     /// Tells the questions of this run from those of another: when it began, in nanoseconds since 1970.
@@ -114,7 +114,7 @@ impl ConnectionTask {
 }
 
 /// Runs the plan; returns the results of all connections together.
-pub async fn run(plan: LoadPlan, questions: Questions, progress: Arc<Progress>) -> Results {
+pub async fn run(plan: LoadPlan, questions: Questions, progress: Arc<LoadProgress>) -> LoadResults {
     let (plan, questions) = (Arc::new(plan), Arc::new(questions));
     let began = Instant::now();
     let mut connections = JoinSet::new();
@@ -131,7 +131,7 @@ pub async fn run(plan: LoadPlan, questions: Questions, progress: Arc<Progress>) 
             }
         });
     }
-    let mut all = Results::default();
+    let mut all = LoadResults::default();
     while let Some(ended) = connections.join_next().await {
         match ended {
             Ok(results) => all.add(&results),
@@ -149,15 +149,15 @@ enum LoadStream {
     Unix(UnixStream),
 }
 
-async fn connect(address: &SidecarAddress) -> Result<LoadStream, LoadError> {
+async fn connect(address: &LoadTarget) -> Result<LoadStream, LoadError> {
     let connecting = async {
         match address {
-            SidecarAddress::Tcp(address) => {
+            LoadTarget::Tcp(address) => {
                 let stream = TcpStream::connect(address).await?;
                 stream.set_nodelay(true)?;
                 Ok(LoadStream::Tcp(stream))
             }
-            SidecarAddress::Unix(path) => UnixStream::connect(path).await.map(LoadStream::Unix),
+            LoadTarget::Unix(path) => UnixStream::connect(path).await.map(LoadStream::Unix),
         }
     };
     match timeout(LOAD_CONNECT_TIMEOUT, connecting).await {

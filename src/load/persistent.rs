@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::limits::{LOAD_ANSWER_BYTES_MAX, LOAD_BACKLOG_MAX, LOAD_READ_BYTES};
 use crate::load::pace::{Pace, wait_until};
-use crate::load::results::Results;
+use crate::load::results::LoadResults;
 use crate::load::wire::{self, LoadAnswer, ReadStep, Verdict};
 use crate::load::{ConnectionTask, LoadError, LoadStream, connect, lost_at};
 
@@ -22,8 +22,8 @@ struct OpenQuestion {
 }
 
 /// Asks over one connection until the run ends, then waits for the last answers.
-pub(super) async fn ask_over_one_connection(task: &ConnectionTask) -> Results {
-    let mut results = Results::default();
+pub(super) async fn ask_over_one_connection(task: &ConnectionTask) -> LoadResults {
+    let mut results = LoadResults::default();
     let (reads, writes): (Box<dyn AsyncRead + Send + Unpin>, Box<dyn AsyncWrite + Send + Unpin>) =
         match connect(&task.plan.address).await {
             Ok(LoadStream::Tcp(stream)) => {
@@ -60,13 +60,13 @@ impl LoadConnection<'_> {
     async fn ask(
         &mut self,
         mut writes: Box<dyn AsyncWrite + Send + Unpin>,
-        results: &mut Results,
+        results: &mut LoadResults,
     ) -> Result<(), LoadError> {
         if let Some(token) = &self.task.plan.token {
             let request = [b"0 auth token=", token.reveal(), b"\n"].concat();
             writes.write_all(&request).await?;
             let mut open = VecDeque::from([OpenQuestion { number: 0, since: Instant::now() }]);
-            let mut authentication = Results::default();
+            let mut authentication = LoadResults::default();
             self.wait_for_answers(&mut open, &mut authentication).await?;
             if authentication.allowed != 1 {
                 return Err(LoadError::TokenRefused);
@@ -82,7 +82,7 @@ impl LoadConnection<'_> {
     async fn ask_as_answered(
         &mut self,
         mut writes: impl AsyncWrite + Unpin,
-        results: &mut Results,
+        results: &mut LoadResults,
     ) -> Result<(), LoadError> {
         let (mut open, mut batch) = (VecDeque::with_capacity(self.task.plan.depth), vec![]);
         loop {
@@ -115,7 +115,7 @@ impl LoadConnection<'_> {
         &mut self,
         mut pace: Pace,
         mut writes: impl AsyncWrite + Unpin,
-        results: &mut Results,
+        results: &mut LoadResults,
     ) -> Result<(), LoadError> {
         let open = Mutex::new(VecDeque::new());
         let (task, mut next) = (self.task, self.next);
@@ -180,7 +180,7 @@ impl LoadConnection<'_> {
     async fn wait_for_answers(
         &mut self,
         open: &mut VecDeque<OpenQuestion>,
-        results: &mut Results,
+        results: &mut LoadResults,
     ) -> Result<(), LoadError> {
         let before = open.len();
         while open.len() == before {
@@ -199,7 +199,7 @@ impl LoadConnection<'_> {
     }
 
     /// Counts every complete answer of the unread bytes.
-    fn take_answers(&mut self, open: &mut VecDeque<OpenQuestion>, results: &mut Results) -> Result<(), LoadError> {
+    fn take_answers(&mut self, open: &mut VecDeque<OpenQuestion>, results: &mut LoadResults) -> Result<(), LoadError> {
         let (now, mut consumed, mut answers) = (Instant::now(), 0_usize, 0_u64);
         loop {
             let rest = self.unread.get(consumed..).unwrap_or_default();
@@ -229,7 +229,7 @@ impl LoadConnection<'_> {
 }
 
 /// Counts one answer, and keeps an example if it is not the expected one.
-pub(super) fn count_answer(task: &ConnectionTask, number: usize, answer: &LoadAnswer<'_>, results: &mut Results) {
+pub(super) fn count_answer(task: &ConnectionTask, number: usize, answer: &LoadAnswer<'_>, results: &mut LoadResults) {
     let is_expected = match answer.verdict {
         Verdict::Error => false,
         verdict => task.questions.is_expected(number, verdict == Verdict::Allow, answer.reason),
@@ -248,8 +248,8 @@ pub(super) fn count_answer(task: &ConnectionTask, number: usize, answer: &LoadAn
     }
 }
 
-/// Counts all open questions as lost but one, which [`Results::note_lost`] counts with the error.
-fn count_lost(open: &VecDeque<OpenQuestion>, results: &mut Results) {
+/// Counts all open questions as lost but one, which [`LoadResults::note_lost`] counts with the error.
+fn count_lost(open: &VecDeque<OpenQuestion>, results: &mut LoadResults) {
     let others = open.len().saturating_sub(1);
     results.lost += u64::try_from(others).unwrap_or(u64::MAX);
 }

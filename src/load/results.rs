@@ -11,7 +11,7 @@ const DIGITS: u8 = 3;
 
 /// The counts of one connection, or of all connections together.
 #[derive(Debug)]
-pub struct Results {
+pub struct LoadResults {
     /// Number of questions sent.
     pub asked: u64,
     /// Number of answers with the verdict allow.
@@ -32,7 +32,7 @@ pub struct Results {
     pub took: Duration,
 }
 
-impl Default for Results {
+impl Default for LoadResults {
     #[expect(clippy::expect_used, reason = "the library accepts every maximum from 2 and up to 5 digits")]
     fn default() -> Self {
         let bound = u64::try_from(LOAD_LATENCY_MAX.as_nanos()).unwrap_or(u64::MAX);
@@ -51,7 +51,7 @@ impl Default for Results {
     }
 }
 
-impl Results {
+impl LoadResults {
     /// Adds the results of another connection.
     pub fn add(&mut self, other: &Self) {
         for (sum, counted) in [

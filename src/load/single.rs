@@ -6,13 +6,13 @@ use tokio::time::{Instant, timeout_at};
 use crate::limits::{LOAD_ANSWER_BYTES_MAX, LOAD_READ_BYTES};
 use crate::load::pace::wait_until;
 use crate::load::persistent::count_answer;
-use crate::load::results::Results;
+use crate::load::results::LoadResults;
 use crate::load::wire::{self, LoadDialect};
 use crate::load::{ConnectionTask, LoadError, LoadStream, connect, lost_at};
 
 /// Asks one question after the other, each over a connection of its own, until the run ends.
-pub(super) async fn ask_over_many_connections(task: &ConnectionTask) -> Results {
-    let (mut results, mut number, mut pace) = (Results::default(), task.first_question(), task.pace());
+pub(super) async fn ask_over_many_connections(task: &ConnectionTask) -> LoadResults {
+    let (mut results, mut number, mut pace) = (LoadResults::default(), task.first_question(), task.pace());
     let mut answer_bytes = Vec::with_capacity(LOAD_READ_BYTES);
     loop {
         let since = match &mut pace {

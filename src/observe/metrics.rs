@@ -18,7 +18,7 @@ use crate::observe::ami::AmiMetrics;
 use crate::observe::links::LinkMetrics;
 use crate::observe::log::LeftOut;
 use crate::observe::names::{self, MetricName};
-use crate::observe::reachable::{Pair, pairs_of, pairs_of_any_policy};
+use crate::observe::reachable::{ReachablePair, pairs_of, pairs_of_any_policy};
 use crate::policy::Policy;
 use crate::telephony::{Ground, SupervisionMode};
 
@@ -189,7 +189,7 @@ impl Metrics {
         self.register(&pairs_of(policy));
     }
 
-    fn register(&self, pairs: &[Pair]) {
+    fn register(&self, pairs: &[ReachablePair]) {
         for (dialect, &(action, reason)) in self.dialects.iter().flat_map(|it| pairs.iter().map(move |pair| (it, pair)))
         {
             dialect.series(&self.recorder, action, reason);

@@ -10,11 +10,11 @@ use crate::policy::facts::Fact;
 use crate::policy::model::{Action, Effect, Grant, Model, Subject};
 
 /// An action's label and a reason that it can have.
-pub type Pair = (ActionLabel, Reason);
+pub type ReachablePair = (ActionLabel, Reason);
 
 /// What can happen whatever the policy: events that never get as far as an action, reports, and what fails.
 #[must_use]
-pub fn pairs_of_any_policy() -> Vec<Pair> {
+pub fn pairs_of_any_policy() -> Vec<ReachablePair> {
     let denials = [
         DenyReason::CallMismatch,
         DenyReason::Internal,
@@ -40,13 +40,13 @@ pub fn pairs_of_any_policy() -> Vec<Pair> {
 
 /// What can happen by the role models of the policy; a pair may stand there several times.
 #[must_use]
-pub fn pairs_of(policy: &Policy) -> Vec<Pair> {
+pub fn pairs_of(policy: &Policy) -> Vec<ReachablePair> {
     policy.organizations().flat_map(|organization| pairs_of_model(&organization.model)).collect()
 }
 
 /// What can happen by a role model; a pair may stand there several times.
 #[must_use]
-pub fn pairs_of_model(model: &Model) -> Vec<Pair> {
+pub fn pairs_of_model(model: &Model) -> Vec<ReachablePair> {
     let of_action = |action| reasons_of(model, action).into_iter().map(move |reason| (action.label, reason));
     model.actions.iter().flat_map(of_action).collect()
 }

@@ -41,10 +41,10 @@ pub struct Explanation {
     pub grant: Option<CitedGrant>,
     /// The facts, settings and roles that the decision depends on.
     pub facts: Vec<ShownFact>,
-    /// The changes that together turn a denial into an allow: of all that do, those that give the fewest other rights.
-    /// Empty: it is allowed, or no change turns it.
+    /// The changes that together turn the denial into an allow. Of several ways, the one that gives the fewest other
+    /// rights. Empty: the question is allowed, or no change would allow it.
     pub change: Vec<String>,
-    /// Why no change turns the denial. `None`: it is allowed, or `change` turns it.
+    /// Why no change would allow the question. `None`: the question is allowed, or `change` would allow it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub no_change: Option<String>,
 }

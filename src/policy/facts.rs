@@ -2,9 +2,9 @@
 //!
 //! A grant of a role model lists facts; the compiled grant holds them as a [`FactSet`], one bit a fact. The order of
 //! declaration **is** the order of checks in `config/models/README.md`, "How a question is judged": the first missing
-//! fact of a grant names the reason of a denial, and among several grants the one that got furthest names it. A new
-//! fact needs a row in [`Fact`], its reason in [`Fact::denial`], its remedies in `super::advice` and a line in
-//! [`super::decide`] that evaluates it.
+//! fact of a grant names the reason of a denial; of several grants, the grant whose missing fact is the latest in the
+//! order names the reason. A new fact needs a row in [`Fact`], its reason in [`Fact::denial`], its remedies in
+//! `super::advice` and a line in [`super::decide`] that evaluates it.
 
 #![expect(
     unnameable_types,

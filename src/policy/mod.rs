@@ -71,7 +71,7 @@ impl Default for Limits {
     }
 }
 
-/// The duration of a login by which a supervisor logs somebody else in.
+/// The duration of a login by a supervisor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseTerms {
     /// Seconds until the session ends if the event names no duration. 0: at logout.

@@ -36,7 +36,7 @@ pub struct Question<'p> {
     pub role: Option<RoleSet>,
     /// The values of the keys with a closed list that the action uses, including `via`.
     pub attributes: AttributeSet,
-    /// Seconds until a supervisor's login of somebody else ends. `None`: at logout.
+    /// Seconds until a login by a supervisor ends. `None`: at logout.
     pub lease_seconds: Option<u32>,
     /// The event itself names `lease_seconds`: an existing login session gets a new end.
     pub renews: bool,
@@ -96,7 +96,7 @@ pub struct ReportedCall {
 }
 
 impl ReportedCall {
-    /// Whether the event names another target, or another queue, than those of the call.
+    /// Whether the event names another target than the agent of the call, or another queue than the queue of the call.
     fn contradicts(self, named_queue: Option<QueueId>, target: Option<User<'_>>) -> bool {
         target.is_some_and(|target| target.id() != self.agent)
             || named_queue.zip(self.queue).is_some_and(|(named, of_call)| named != of_call)
@@ -367,7 +367,7 @@ pub(super) fn needed_keys(action: &Action, attributes: AttributeSet) -> KeySet {
     with.fold(action.needs, |needs, (_, keys)| needs.union(*keys))
 }
 
-/// The keys that the event lacks and its action needs. Of keys of which one is enough, the first.
+/// The keys that the action needs and the event lacks. Where one of several keys is enough, the first of them.
 #[must_use]
 pub(super) fn missing_keys(organization: &Organization, event: &Event<'_>) -> KeySet {
     let Ok(requested) = requested_action(organization, event, PartlyResolved::default()) else { return KeySet::EMPTY };
@@ -404,8 +404,9 @@ impl<'p> RequestedAction<'p, '_> {
         event.keys().with_if(Key::Queue, self.queue.is_some()).with_if(Key::Target, self.target.is_some())
     }
 
-    /// Denies a code that names somebody else for an action on the actor's own login sessions: a key of another phone.
-    /// An extension that nobody has is somebody else too, so that the answer does not tell which extensions exist.
+    /// Denies a code with the extension of another user for an action on the actor's own login sessions: the key
+    /// belongs to another phone. An extension that no user has is denied alike, so that the answer does not show which
+    /// extensions exist.
     fn check_dialed_user(
         &self,
         directory: &Directory,

@@ -18,9 +18,9 @@ use crate::telephony::{QueueId, UnixMillis, closed_list};
 closed_list! {
     /// What the end of a shift means.
     ShiftScope {
-        /// Outside the shift nobody logs in. Who is logged in stays.
+        /// Outside the shift no user logs in. Users who are logged in stay logged in.
         Login = "login",
-        /// Outside the shift nobody logs in, and the end of the shift ends the login sessions.
+        /// Outside the shift no user logs in, and the end of the shift ends the login sessions.
         Session = "session",
     }
 }
@@ -101,7 +101,7 @@ pub struct Shifts {
     of_queue: HashMap<QueueId, Arc<QueueShifts>, FixedState>,
     /// Whether any shift ends login sessions.
     end_sessions: bool,
-    /// When the next shift that ends login sessions ends, as it was found last.
+    /// The last computed time at which the next shift that ends login sessions ends.
     next_end: Arc<ArcSwapOption<KnownEnd>>,
 }
 
@@ -109,8 +109,8 @@ pub struct Shifts {
 #[derive(Debug, Default)]
 struct QueueShifts {
     shifts: Vec<Shift>,
-    /// What was found last. A question in the same span costs a look at the span; only the first question after a begin
-    /// or an end looks at the windows.
+    /// The span of the last question. A question in the same span only compares its time with the span; the first
+    /// question after a begin or an end computes the windows.
     known: ArcSwapOption<KnownSpan>,
 }
 

@@ -73,7 +73,7 @@ struct Acceptor {
     connections: TaskGroup,
     /// A permit for each connection that may be open.
     limit: Arc<Semaphore>,
-    /// A permit for each connection that may be refused in words.
+    /// A permit for each connection that may be refused with the error of its dialect.
     refusals: Arc<Semaphore>,
 }
 
@@ -139,7 +139,7 @@ impl Acceptor {
                 drop(permit);
             });
         } else {
-            // A reset at once is better than a caller who waits for words.
+            // A reset ends the caller's wait at once.
             stream.reset_when_dropped();
         }
     }

@@ -17,7 +17,7 @@ const BUSY_BUFFER_BYTES: usize = READ_BUFFER_BYTES_MAX / 4;
 
 /// All buffers of an accepted connection.
 pub(super) struct Buffers {
-    pub(super) input: Input,
+    pub(super) input: InputBuffer,
     /// Answers that are not written yet.
     pub(super) output: Vec<u8>,
     pub(super) turn: TurnBuffers,
@@ -35,7 +35,7 @@ pub(super) struct TurnBuffers {
 }
 
 /// Bytes that were read and are not answered yet.
-pub(super) struct Input {
+pub(super) struct InputBuffer {
     pub(super) bytes: BytesMut,
     /// Bytes that the next read has room for, at least.
     room: usize,
@@ -43,7 +43,7 @@ pub(super) struct Input {
 
 impl Buffers {
     pub(super) fn new() -> Self {
-        Self { input: Input::new(), output: vec![], turn: TurnBuffers::default() }
+        Self { input: InputBuffer::new(), output: vec![], turn: TurnBuffers::default() }
     }
 
     /// Whether they take more memory than those of an idle connection. After a flood, above [`BUFFER_KEPT_BYTES_MAX`],
@@ -60,13 +60,13 @@ impl Buffers {
 
     /// Frees all memory beyond that of an idle connection, with every unread byte.
     pub(super) fn release(&mut self) {
-        self.input = Input::new();
+        self.input = InputBuffer::new();
         self.output = vec![];
         (self.turn.decoded, self.turn.decoded_used) = (DecodeBuffers::default(), 0);
     }
 }
 
-impl Input {
+impl InputBuffer {
     pub(super) fn new() -> Self {
         Self { bytes: BytesMut::with_capacity(IDLE_BUFFER_BYTES), room: IDLE_BUFFER_BYTES }
     }
@@ -101,7 +101,7 @@ mod tests {
     #[tokio::test]
     async fn a_batch_takes_one_read_each_time() {
         let (mut peer, mut stream) = tokio::io::duplex(BATCH.len());
-        let mut input = Input::new();
+        let mut input = InputBuffer::new();
         peer.write_all(&BATCH).await.unwrap();
         while input.bytes.len() < BATCH.len() {
             input.read(&mut stream).await.unwrap();
@@ -121,7 +121,7 @@ mod tests {
     #[tokio::test]
     async fn a_connection_that_sends_little_keeps_a_small_buffer() {
         let (mut peer, mut stream) = tokio::io::duplex(64);
-        let mut input = Input::new();
+        let mut input = InputBuffer::new();
         for _ in 0..1_000 {
             peer.write_all(b"7 ping\n").await.unwrap();
             assert_eq!(input.read(&mut stream).await.unwrap(), 7);

@@ -21,7 +21,7 @@ use crate::server::buffers::{Buffers, IDLE_BUFFER_BYTES};
 use crate::server::decision_log::PeerContext;
 use crate::server::pending_answers::{self, PendingAnswer};
 use crate::server::turn::{Admission, Turn};
-use crate::server::watch::{self, Watch};
+use crate::server::watch::{self, WatchSubscription};
 use crate::sidecar::Sidecar;
 
 /// The first reads of a connection that are all timed.
@@ -47,8 +47,8 @@ where
     conversation.close(end, draining).await;
 }
 
-/// Ends a connection for which there is no room, in words of its dialect. That is no error of the peer, so none is
-/// counted.
+/// Ends a connection beyond the limit of connections with the overload error of its dialect. The peer made no error, so
+/// none is counted.
 pub(super) async fn refuse<S, D>(mut stream: S, mut dialect: D)
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -78,7 +78,7 @@ struct Conversation<'c, S, D> {
 }
 
 /// Why a conversation ends.
-enum End {
+enum ConversationEnd {
     /// The connection is broken: nothing more can be sent.
     Broken,
     /// The peer closed its side.
@@ -88,7 +88,7 @@ enum End {
     /// The peer did not send the rest of a question, or did not close, in time.
     ReadTimedOut,
     /// The peer subscribed to the change feed.
-    Watch(Watch),
+    Watch(WatchSubscription),
     /// The peer did not read its answers in time.
     WriteTimedOut,
 }
@@ -105,7 +105,10 @@ where
         Self { stream, dialect, context, drain, buffers, patience, silent_since, finished: false, reads: 0 }
     }
 
-    async fn run(&mut self, mut draining: Pin<&mut WaitForCancellationFuture<'_>>) -> Result<Infallible, End> {
+    async fn run(
+        &mut self,
+        mut draining: Pin<&mut WaitForCancellationFuture<'_>>,
+    ) -> Result<Infallible, ConversationEnd> {
         self.greet().await?;
         loop {
             self.read(draining.as_mut()).await?;
@@ -115,13 +118,13 @@ where
     }
 
     /// Writes the greeting of the dialect. A peer that does not read it is gone, which is not counted as an error.
-    async fn greet(&mut self) -> Result<(), End> {
+    async fn greet(&mut self) -> Result<(), ConversationEnd> {
         self.dialect.greet(&mut self.buffers.output);
-        self.write_output().await.map_err(|_| End::Broken)
+        self.write_output().await.map_err(|_| ConversationEnd::Broken)
     }
 
     /// Waits for more bytes, for as long as the peer may be silent.
-    async fn read(&mut self, mut draining: Pin<&mut WaitForCancellationFuture<'_>>) -> Result<(), End> {
+    async fn read(&mut self, mut draining: Pin<&mut WaitForCancellationFuture<'_>>) -> Result<(), ConversationEnd> {
         loop {
             let are_large = self.buffers.are_large();
             let read = self.buffers.input.read(&mut self.stream);
@@ -131,7 +134,7 @@ where
                     tokio::select! {
                         biased;
                         read = read => read,
-                        () = draining.as_mut() => return Err(End::Drained),
+                        () = draining.as_mut() => return Err(ConversationEnd::Drained),
                         // In a block, so that the clock is not read while the buffers are small.
                         () = async { sleep(LARGE_BUFFER_IDLE_TIMEOUT).await }, if are_large => {
                             self.buffers.release();
@@ -143,15 +146,15 @@ where
                 Patience::Closing => read_until(self.silent_since + CLOSE_TIMEOUT, read).await?,
             };
             return match read {
-                Ok(0) => Err(End::Closed),
+                Ok(0) => Err(ConversationEnd::Closed),
                 Ok(_) => Ok(()),
-                Err(_) => Err(End::Broken),
+                Err(_) => Err(ConversationEnd::Broken),
             };
         }
     }
 
     /// Answers everything that was read, in turns that let other connections run in between.
-    async fn answer(&mut self) -> Result<(), End> {
+    async fn answer(&mut self) -> Result<(), ConversationEnd> {
         let read_at = self.is_next_read_timed().then(Instant::now);
         let mut timed = read_at;
         loop {
@@ -160,7 +163,7 @@ where
             let turn = turn.answer_all(&mut input.bytes, buffers, timed.take());
             self.send(turn.pending).await?;
             if let Some(watch) = turn.watch {
-                return Err(End::Watch(watch));
+                return Err(ConversationEnd::Watch(watch));
             }
             // Only here: after its last answer a peer has a fixed time to close, which further input does not extend.
             if turn.progress && self.patience == Patience::Frame {
@@ -168,7 +171,7 @@ where
             }
             if turn.after == After::Finish && !self.finished {
                 self.finished = true;
-                self.stream.shutdown().await.map_err(|_| End::Broken)?;
+                self.stream.shutdown().await.map_err(|_| ConversationEnd::Broken)?;
             }
             if !turn.unfinished {
                 if let Some(read_at) = read_at {
@@ -177,7 +180,7 @@ where
                 // A draining sidecar waits for the rest of a question whose first bytes are there, and for no other.
                 let drained =
                     turn.progress && !self.finished && self.context.sidecar.is_draining() && self.drain.is_cancelled();
-                return if drained { Err(End::Drained) } else { Ok(()) };
+                return if drained { Err(ConversationEnd::Drained) } else { Ok(()) };
             }
             tokio::task::yield_now().await;
         }
@@ -185,11 +188,11 @@ where
 
     /// Writes the answers of one turn. The answers before the first that waits for the disk, or that has an end
     /// (`until`), do not wait with it.
-    async fn send(&mut self, pending: Vec<PendingAnswer>) -> Result<(), End> {
+    async fn send(&mut self, pending: Vec<PendingAnswer>) -> Result<(), ConversationEnd> {
         if let Some(first) = pending.first() {
             let start = first.range.start;
             write(&mut self.stream, self.buffers.output.get(..start).unwrap_or_default()).await?;
-            let note = |answer: &PendingAnswer, reason| self.context.note_final(answer, reason);
+            let note = |answer: &PendingAnswer, reason| answer.note(&self.context, reason);
             let gate = &self.context.sidecar.gate;
             self.buffers.output =
                 pending_answers::await_commits(pending, &self.buffers.output, start, gate, note).await;
@@ -197,7 +200,7 @@ where
         self.write_output().await
     }
 
-    async fn write_output(&mut self) -> Result<(), End> {
+    async fn write_output(&mut self) -> Result<(), ConversationEnd> {
         write(&mut self.stream, &self.buffers.output).await?;
         self.buffers.output.clear();
         Ok(())
@@ -212,23 +215,23 @@ where
         }
     }
 
-    async fn close(mut self, end: End, draining: Pin<&mut WaitForCancellationFuture<'_>>) {
+    async fn close(mut self, end: ConversationEnd, draining: Pin<&mut WaitForCancellationFuture<'_>>) {
         match end {
-            End::Broken => {}
-            End::Closed => self.give_up(None).await,
-            End::Drained => {
+            ConversationEnd::Broken => {}
+            ConversationEnd::Closed => self.give_up(None).await,
+            ConversationEnd::Drained => {
                 let input = &mut self.buffers.input.bytes;
                 timeout(CLOSE_TIMEOUT, shut_down(&mut self.stream, input)).await.ok();
             }
-            End::ReadTimedOut => self.give_up(Some(ErrorReason::TimedOut)).await,
-            End::Watch(watch) => {
+            ConversationEnd::ReadTimedOut => self.give_up(Some(ErrorReason::TimedOut)).await,
+            ConversationEnd::Watch(watch) => {
                 watch::send_changes(&mut self.stream, &mut self.dialect, watch, self.context, draining).await;
             }
-            End::WriteTimedOut => self.context.note_broken(ErrorReason::TimedOut),
+            ConversationEnd::WriteTimedOut => self.context.note_broken(ErrorReason::TimedOut),
         }
     }
 
-    /// Ends a connection that sends no more, or did not send in time, with what its dialect says then.
+    /// Ends a connection whose peer has closed its side or did not send in time, with the last bytes of its dialect.
     async fn give_up(&mut self, reason: Option<ErrorReason>) {
         let mut output = vec![];
         if let Some(error) = self.dialect.give_up(reason, &self.buffers.input.bytes, &mut output) {
@@ -245,12 +248,12 @@ where
     }
 }
 
-async fn read_until<T>(deadline: Instant, read: impl Future<Output = T>) -> Result<T, End> {
-    timeout_at(deadline, read).await.map_err(|_| End::ReadTimedOut)
+async fn read_until<T>(deadline: Instant, read: impl Future<Output = T>) -> Result<T, ConversationEnd> {
+    timeout_at(deadline, read).await.map_err(|_| ConversationEnd::ReadTimedOut)
 }
 
 /// Writes all bytes within [`WRITE_TIMEOUT`].
-async fn write<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) -> Result<(), End> {
+async fn write<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) -> Result<(), ConversationEnd> {
     if bytes.is_empty() {
         return Ok(());
     }
@@ -258,9 +261,9 @@ async fn write<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) -> Result<()
     // Nearly always the socket has room: then the timeout need not be set, which would read the clock.
     let written = match futures_util::poll!(writing.as_mut()) {
         Poll::Ready(written) => written,
-        Poll::Pending => timeout(WRITE_TIMEOUT, writing).await.map_err(|_| End::WriteTimedOut)?,
+        Poll::Pending => timeout(WRITE_TIMEOUT, writing).await.map_err(|_| ConversationEnd::WriteTimedOut)?,
     };
-    written.map_err(|_| End::Broken)
+    written.map_err(|_| ConversationEnd::Broken)
 }
 
 /// Writes the last bytes of a connection, if there are any, and closes it.

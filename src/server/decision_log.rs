@@ -6,15 +6,16 @@
 
 use std::time::Duration;
 
-use crate::decision::{AllowReason, Answer, AnswerQueues, DenyReason, ErrorReason, Outcome, Reason, WireError};
+use crate::decision::{
+    ActionLabel, AllowReason, Answer, AnswerQueues, DenyReason, ErrorReason, Outcome, Reason, WireError,
+};
 use crate::dialect::DialectLabel;
 use crate::dialect::readable::ReadableRequest;
 use crate::event::{Event, Intent, Key, Request};
-use crate::gate::{Awaited, QuestionOrigin};
+use crate::gate::QuestionOrigin;
 use crate::limits::{PEER_CLOCK_OFFSET_MAX, UNTIL_AHEAD_MAX};
 use crate::observe::metrics::DialectMetrics;
 use crate::peer::Peer;
-use crate::server::pending_answers::PendingAnswer;
 use crate::sidecar::Sidecar;
 use crate::telephony::{Token, UnixMillis};
 
@@ -71,23 +72,24 @@ impl PeerContext<'_> {
         }
     }
 
-    /// Counts and logs an answer that waited for the disk, with the reason that the peer gets.
-    pub(super) fn note_final(&self, answer: &PendingAnswer, reason: Reason) {
-        self.sidecar.metrics.decided(self.metrics.label(), answer.label, reason);
-        if reason == Reason::Deny(DenyReason::TooLate) && !answer.awaited.as_ref().is_some_and(Awaited::has_change) {
-            // The log has the decision; the record `undone` of a change says that its answer was too late.
-            let DecisionLine { organization, actor, action, .. } = &answer.line;
+    /// Counts and logs a pending answer, whose line in the log is `line`, with the reason that is sent. `has_change`:
+    /// the answer confirms a change that can be undone. If it is too late, the audit record `undone` says so already.
+    pub(super) fn note_final(&self, line: &DecisionLine, label: ActionLabel, reason: Reason, has_change: bool) {
+        self.sidecar.metrics.decided(self.metrics.label(), label, reason);
+        if reason == Reason::Deny(DenyReason::TooLate) && !has_change {
+            let DecisionLine { organization, actor, action, .. } = line;
             self.sidecar.gate.note_late_answer(organization, actor, action.as_deref(), &self.origin());
         }
-        let is_important = is_important(reason, answer.line.is_change);
+        let is_important = is_important(reason, line.is_change);
         if self.is_line_admitted(is_important) {
-            answer.line.write(is_important, reason);
+            line.write(is_important, reason);
         }
     }
 
-    /// Counts and names a clock that differs from ours by more than [`PEER_CLOCK_OFFSET_MAX`]: the time at which the
-    /// peer says it asked, else an `until` that is past or further ahead than anybody waits. A question that waited for
-    /// a stopped sidecar looks the same; it does so once, a wrong clock always.
+    /// Counts and logs a peer whose clock differs from ours by more than [`PEER_CLOCK_OFFSET_MAX`]. The clock is read
+    /// from the time at which the peer asked, if the question has it; otherwise from an `until` that is over or further
+    /// ahead than [`UNTIL_AHEAD_MAX`]. A question that waited for a stopped sidecar looks the same, but only once; a
+    /// wrong clock shows in every question.
     pub(super) fn note_clock(&self, event: &Event<'_>, now: UnixMillis) {
         let Some(offset_ms) = clock_offset_ms(event, now) else { return };
         self.metrics.clock_is_off();
@@ -253,8 +255,8 @@ impl DecisionLine {
     }
 }
 
-/// By how many milliseconds the clock of the peer is ahead, at least; negative: behind. `None`: by so little that it
-/// may be right.
+/// By how many milliseconds the clock of the peer is ahead, at least; negative: behind. `None`: by at most
+/// [`PEER_CLOCK_OFFSET_MAX`], so the clock may be right.
 fn clock_offset_ms(event: &Event<'_>, now: UnixMillis) -> Option<i64> {
     let until = event.until?;
     let signed = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);

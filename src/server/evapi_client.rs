@@ -31,7 +31,7 @@ use crate::limits::{
 use crate::peer::Peer;
 use crate::server::buffers::TurnBuffers;
 use crate::server::decision_log::PeerContext;
-use crate::server::pending_answers::{PendingAnswer, QueuedAnswer, Settled};
+use crate::server::pending_answers::{CommitResult, PendingAnswer, QueuedAnswer};
 use crate::server::turn::{Admission, Turn, TurnResult};
 use crate::sidecar::Sidecar;
 
@@ -122,7 +122,7 @@ impl EvapiConnection<'_> {
     async fn step(&mut self, reader: &mut ReadHalf<'_>, writer: &mut WriteHalf<'_>) -> ControlFlow<()> {
         let TurnResult { progress, unfinished, after, pending, .. } = self.answer();
         for (reason, answer) in self.outbox.hold(pending, self.context.sidecar) {
-            self.context.note_final(&answer, reason);
+            answer.note(&self.context, reason);
         }
         let (reading, writing) = (!unfinished, self.outbox.sendable() > 0);
         if after == After::Finish || self.outbox.owed() > ANSWER_BUFFER_BYTES_MAX {
@@ -183,7 +183,7 @@ impl EvapiConnection<'_> {
             },
             settled = Outbox::wait_for_first(&outbox.uncommitted) => {
                 if let Some((reason, answer)) = outbox.release(settled, &context.sidecar.gate) {
-                    context.note_final(&answer, reason);
+                    answer.note(context, reason);
                 }
             }
             () = reached(read_deadline), if reading => {
@@ -241,7 +241,7 @@ impl Outbox {
             if queued.waits() {
                 self.uncommitted.push_back(queued);
             } else {
-                let (bytes, reason, answer) = queued.into_parts(Settled::Durable, &sidecar.gate);
+                let (bytes, reason, answer) = queued.into_parts(CommitResult::Durable, &sidecar.gate);
                 self.answers.extend_from_slice(&bytes);
                 concluded.push((reason, answer));
             }
@@ -250,7 +250,7 @@ impl Outbox {
     }
 
     /// Waits for the commit of the oldest answer that waits for the disk; for ever, if no answer waits.
-    async fn wait_for_first(uncommitted: &VecDeque<QueuedAnswer>) -> Settled {
+    async fn wait_for_first(uncommitted: &VecDeque<QueuedAnswer>) -> CommitResult {
         match uncommitted.front() {
             Some(first) => first.wait_until_settled().await,
             None => pending().await,
@@ -259,7 +259,7 @@ impl Outbox {
 
     /// Appends the oldest answer that waited for the disk to the bytes that can be written; returns it with the reason
     /// that the peer gets.
-    fn release(&mut self, settled: Settled, gate: &Gate) -> Option<(Reason, PendingAnswer)> {
+    fn release(&mut self, settled: CommitResult, gate: &Gate) -> Option<(Reason, PendingAnswer)> {
         let (bytes, reason, answer) = self.uncommitted.pop_front()?.into_parts(settled, gate);
         self.answers.extend_from_slice(&bytes);
         Some((reason, answer))

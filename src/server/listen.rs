@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, UnixListener};
 use crate::config::process::{FREEPBX_FASTAGI_PORT, ListenSettings};
 use crate::dialect::DialectLabel;
 use crate::limits::{KEEPALIVE_IDLE, LISTEN_BACKLOG};
-use crate::server::socket_activation::PassedSockets;
+use crate::server::socket_activation::{PassedSockets, UnmatchedSocketError};
 use crate::sidecar::{BoundListener, ListenAddress};
 
 /// Permissions of our Unix sockets: read and write for the user and the group that queuewarden runs as.
@@ -31,15 +31,9 @@ pub(crate) enum ListenError {
         /// The error of the system.
         source: io::Error,
     },
-    /// systemd passes a socket that matches no key: its peers would connect and never get an answer.
-    #[error(
-        "systemd passes a socket at {address}, which no key under [listen] names: peers would never get an answer there\n  help: add \
-         it to [listen], or remove it from the .socket unit"
-    )]
-    Unmatched {
-        /// The address or the path that the socket listens on.
-        address: String,
-    },
+    /// systemd passes a socket that matches no key.
+    #[error(transparent)]
+    Unmatched(#[from] UnmatchedSocketError),
     /// systemd passes an `admin` socket that other machines can reach, and there is no token.
     #[error(
         "systemd passes a socket for `admin` at {address}, which other machines can reach\n  help: name a file with a secret in \
@@ -112,7 +106,7 @@ impl Listeners {
         let mut listeners = Self { dialects, line_unix, admin, admin_unix: None };
         let finished = admin_unix.and_then(|listener| {
             listeners.admin_unix = listener;
-            passed.finish()
+            Ok(passed.finish()?)
         });
         if let Err(error) = finished {
             // No process will ever answer at the sockets that are bound already.

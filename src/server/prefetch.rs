@@ -11,7 +11,7 @@ use arrayvec::ArrayVec;
 use crate::dialect::{Dialect, Step};
 use crate::limits::QUESTIONS_AHEAD_MAX;
 
-/// What the unread bytes begin with: some questions, then perhaps a step that is no question.
+/// The beginning of the unread bytes, read: some questions, then perhaps one step that is no question.
 pub(super) struct ReadAhead<'buf> {
     /// Consecutive questions: every element is a [`Step::Ask`].
     pub(super) questions: ArrayVec<Step<'buf>, QUESTIONS_AHEAD_MAX>,

@@ -10,8 +10,18 @@ use std::path::{Path, PathBuf};
 
 use listenfd::ListenFd;
 use socket2::SockRef;
+use thiserror::Error;
 
-use crate::server::listen::ListenError;
+/// systemd passes a socket that matches no key: its peers would connect and never get an answer.
+#[derive(Debug, Error)]
+#[error(
+    "systemd passes a socket at {address}, which no key under [listen] names: peers would never get an answer there\n  help: add \
+     it to [listen], or remove it from the .socket unit"
+)]
+pub(crate) struct UnmatchedSocketError {
+    /// The address or the path that the socket listens on.
+    address: String,
+}
 
 /// The passed sockets that no key has taken yet.
 #[derive(Debug, Default)]
@@ -118,12 +128,12 @@ impl PassedSockets {
     /// # Errors
     ///
     /// When a socket is left that no key has taken.
-    pub(super) fn finish(self) -> Result<(), ListenError> {
+    pub(super) fn finish(self) -> Result<(), UnmatchedSocketError> {
         let Some(PassedSocket { listener, .. }) = self.0.first() else { return Ok(()) };
         let tcp_address = listener.tcp_address().map(|address| address.to_string());
         let unix_path = || listener.unix_path().map(|path| path.display().to_string());
         let address = tcp_address.or_else(unix_path).unwrap_or_else(|| "an unknown address".to_owned());
-        Err(ListenError::Unmatched { address })
+        Err(UnmatchedSocketError { address })
     }
 }
 

@@ -18,12 +18,12 @@ use crate::server::buffers::TurnBuffers;
 use crate::server::decision_log::{DecisionLine, PeerContext};
 use crate::server::pending_answers::PendingAnswer;
 use crate::server::prefetch::ReadAhead;
-use crate::server::watch::Watch;
+use crate::server::watch::WatchSubscription;
 use crate::sidecar::Clock;
 use crate::telephony::{Moment, QueueSet, UnixMillis};
 
-/// When the asker stops waiting for this answer. `None`: never, or what the PBX reported has happened, however late the
-/// answer is.
+/// When the peer stops waiting for this answer. `None`: the question has no end, or the PBX reported something, which
+/// has happened however late the answer is.
 fn end_of(event: &Event<'_>, answer: &Answer<'_>) -> Option<UnixMillis> {
     let is_reported = answer.reason == Reason::Allow(AllowReason::Reported);
     event.until.filter(|_| event.intent == Intent::Do && !is_reported)
@@ -49,7 +49,7 @@ pub(super) struct TurnResult {
     /// The answers in the output that wait for the disk, in order.
     pub(super) pending: Vec<PendingAnswer>,
     /// The peer subscribed to the change feed and asks no more questions.
-    pub(super) watch: Option<Watch>,
+    pub(super) watch: Option<WatchSubscription>,
 }
 
 /// A turn under way.
@@ -125,7 +125,7 @@ impl<'t, D: Dialect> Turn<'t, D> {
 
     fn answer_questions(&mut self, questions: &[Step<'_>], queues: &mut QueueSet) {
         if self.admission == Admission::Admit && questions.len() > 1 {
-            self.batch.fetch(questions.iter().filter_map(Step::event));
+            self.batch.prefetch(questions.iter().filter_map(Step::event));
         }
         for question in questions {
             let Step::Ask { event, id, .. } = question else { continue };
@@ -192,7 +192,7 @@ impl<'t, D: Dialect> Turn<'t, D> {
         }
     }
 
-    /// Checks whether the asker still waits, and whether its clock is right, by the system clock of now.
+    /// Checks whether the peer still waits, and whether its clock is right, by the system clock of now.
     fn check_until(&self, event: &Event<'_>) -> Result<(), Untimely> {
         if event.until.is_none() {
             return Ok(());
@@ -214,7 +214,7 @@ impl<'t, D: Dialect> Turn<'t, D> {
         }
     }
 
-    /// Denies a question without a decision, for a reason of our own.
+    /// Denies a question without judging it.
     fn deny(&mut self, event: &Event<'_>, id: &[u8], reason: DenyReason) {
         let gate = &self.context.sidecar.gate;
         gate.note_denial(event, &self.origin, reason);
@@ -235,7 +235,7 @@ impl<'t, D: Dialect> Turn<'t, D> {
                 consumed
             }
             Step::Watch { consumed, organization, from, id } => {
-                match Watch::begin(self.context.sidecar, organization, from, id) {
+                match WatchSubscription::begin(self.context.sidecar, organization, from, id) {
                     Ok(watch) => self.result.watch = Some(watch),
                     Err(outcome) => {
                         if matches!(outcome, Outcome::Decided(_)) {

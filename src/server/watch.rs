@@ -25,7 +25,7 @@ const DISCARDED_BYTES: usize = 256;
 
 /// The subscription of one peer.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(super) struct WatchSubscription {
     organization: Box<str>,
     /// The id of the subscription, which every change carries.
     id: Vec<u8>,
@@ -33,7 +33,7 @@ pub(super) struct Watch {
     sent: u64,
 }
 
-impl Watch {
+impl WatchSubscription {
     /// Subscribes to the changes after the revision `from`. `None`: to the changes from now on.
     ///
     /// # Errors
@@ -64,7 +64,7 @@ impl Watch {
 pub(super) async fn send_changes<S, D>(
     stream: &mut S,
     dialect: &mut D,
-    mut watch: Watch,
+    mut watch: WatchSubscription,
     context: PeerContext<'_>,
     mut draining: Pin<&mut WaitForCancellationFuture<'_>>,
 ) where

@@ -1,9 +1,9 @@
 //! When users last did something, and which of the login sessions that they opened a bound ends: the longest idle time,
 //! and the shifts of queues.
 //!
-//! Nothing is kept of users without a login session of their own, nor in an organization without `idle_max_seconds`.
-//! Nothing is stored: after a restart of the sidecar, which hears no question while it is down, the idle time begins
-//! anew.
+//! No activity is kept for users without a login session of their own, nor in an organization without
+//! `idle_max_seconds`. Nothing is stored: the idle time begins again after a restart, because the sidecar receives no
+//! question while it is down.
 
 use std::collections::{HashMap, HashSet};
 
@@ -124,8 +124,8 @@ impl SessionTable {
         reached.into_iter().filter_map(end).collect()
     }
 
-    /// Those of the users who did nothing for `idle_max_seconds`. A user of whom nothing is known did something just
-    /// now, and so did a user on a call.
+    /// The users who did nothing for `idle_max_seconds`. A user without a noted activity, and a user on a call, count
+    /// as active now.
     fn idle_users(
         &mut self,
         organization: &Organization,

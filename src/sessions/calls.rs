@@ -4,8 +4,8 @@
 //! A call whose end is not reported is forgotten after [`CALL_SECONDS_MAX`] seconds. The user whose call it is may
 //! offer the call to another user, who may then replace it once within [`TRANSFER_OFFER_SECONDS`] seconds.
 //!
-//! The report of a transfer, or the replacement, may be answered `too_late`: then it never counted. An offer therefore
-//! holds only once the PBX was told of it, and is back when the replacement that took it is too late.
+//! A transfer or a replacement that is answered `too_late` changes nothing. Therefore an offer counts only after the
+//! answer to its transfer is sent, and counts again if the answer to the replacement is too late.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -35,17 +35,17 @@ struct KnownCall {
     call: ReportedCall,
     /// The time when the call is forgotten.
     ends: Moment,
-    /// To whom the call was offered, the last step at the end. Empty: to nobody. Steps before the last one that stands
-    /// for good are removed.
+    /// The offers and their ends, oldest first; empty: the call was never offered. Steps before the last one whose
+    /// answer is sent are removed.
     offers: Vec<OfferStep>,
 }
 
 /// What one question did to the offer of a call.
 #[derive(Clone, Debug)]
 struct OfferStep {
-    /// `None`: the call is offered to nobody any more.
+    /// The new offer. `None`: the offer before this step has ended.
     offer: Option<TransferOffer>,
-    /// `None`: the step cannot be undone.
+    /// Whether the step may still be undone. `None`: it cannot be undone.
     fate: Option<Arc<ChangeFate>>,
 }
 
@@ -54,12 +54,12 @@ impl OfferStep {
         self.fate.as_ref().is_some_and(|fate| fate.is_late())
     }
 
-    /// Whether the PBX was told of the step, or is told at once.
-    fn is_told(&self) -> bool {
+    /// Whether the answer to the step's question is sent, or is sent at once.
+    fn is_answered(&self) -> bool {
         self.fate.as_ref().is_none_or(|fate| fate.is_kept())
     }
 
-    /// Whether nobody is left who could tell the PBX of the step, or undo it.
+    /// Whether no code is left that could send the answer of the step, or undo the step.
     fn is_abandoned(&self) -> bool {
         self.fate.as_ref().is_some_and(|fate| Arc::strong_count(fate) == 1 && fate.is_open())
     }
@@ -72,8 +72,8 @@ impl KnownCall {
             *abandoned = OfferStep { offer: None, fate: None };
         }
         self.offers.retain(|step| !step.is_late());
-        if let Some(last_told) = self.offers.iter().rposition(OfferStep::is_told) {
-            self.offers.drain(..last_told);
+        if let Some(last_answered) = self.offers.iter().rposition(OfferStep::is_answered) {
+            self.offers.drain(..last_answered);
         }
         let has_room = self.offers.len() < OPEN_TRANSFERS_PER_CALL_MAX;
         if has_room {
@@ -85,7 +85,7 @@ impl KnownCall {
     /// The offer that holds now.
     fn offer(&self) -> Option<TransferOffer> {
         let last = self.offers.iter().rev().find(|step| !step.is_late())?;
-        last.offer.filter(|_| last.is_told())
+        last.offer.filter(|_| last.is_answered())
     }
 }
 
@@ -245,14 +245,15 @@ mod tests {
         assert_eq!(calls.offered_to("a", UserId(2), at(10)), None, "the call is over");
     }
 
-    /// TRUTH 1: what is answered `too_late` changed nothing, and nobody uses a right before the PBX is told of it.
+    /// TRUTH 1: a question that is answered `too_late` changes nothing, and a right counts only when its answer is
+    /// sent.
     #[test]
     fn an_offer_counts_when_it_is_told_and_is_back_when_its_replacement_is_late() {
         let (mut calls, fates) = (Calls::default(), [(); 4].map(|()| Arc::<ChangeFate>::default()));
         let [first, second, taken, unseen] = &fates;
         let offered = |calls: &Calls| [2, 3].map(|user| calls.offered_to("a", UserId(user), at(5)).is_some());
         assert!(calls.begin("a", call_of(1), at(0)) && calls.offer("a", UserId(2), at(0), Some(first)));
-        assert_eq!(offered(&calls), [false, false], "not told");
+        assert_eq!(offered(&calls), [false, false], "the answer is not sent");
         assert!(first.keep());
         assert_eq!(offered(&calls), [true, false]);
         assert!(calls.offer("a", UserId(3), at(1), Some(second)));
@@ -263,9 +264,9 @@ mod tests {
         assert_eq!(offered(&calls), [false, false], "taken");
         assert!(taken.claim_late());
         assert_eq!(offered(&calls), [true, false], "back");
-        assert!(calls.offer("a", UserId(3), at(2), Some(&Arc::default())), "nobody will tell of this one");
+        assert!(calls.offer("a", UserId(3), at(2), Some(&Arc::default())), "no code will send this answer");
         assert!(calls.end_offer("a", Some(unseen)) && unseen.claim_late());
-        assert_eq!(offered(&calls), [false, false], "neither the offer that nobody was told of nor the one before");
+        assert_eq!(offered(&calls), [false, false], "neither the offer without an answer nor the offer before");
         assert!(calls.offer("a", UserId(3), at(3), None));
         assert_eq!(offered(&calls), [false, true]);
         let open = [(); OPEN_TRANSFERS_PER_CALL_MAX].map(|()| Arc::<ChangeFate>::default());

@@ -53,7 +53,7 @@ const UNREADABLE_PAGES: &str = "its pages cannot be read";
 enum AccessError {
     /// The library reports an error.
     Database(redb::Error),
-    /// The content is not what was written.
+    /// The content of the file is damaged.
     Damaged(StoreErrorSource),
 }
 

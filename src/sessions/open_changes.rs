@@ -1,12 +1,12 @@
-//! Changes that may still be undone, because their asker has not been answered in time.
+//! Changes of login sessions that may still be undone, because their answer is not sent.
 //!
-//! A change that was asked for with `until` is *open* until its answer is sent. If the answer comes too late, the
-//! change is undone, and the sessions become what they would be if only the other questions had been asked: the user's
-//! sessions before the first open change are kept, and the steps since then are made again without the late one. So a
-//! login that is repeated in time stands, a toggle that was late does not turn the next one around, and of two late
-//! changes neither brings the other back.
+//! The change of a question with `until` is *open* until its answer is sent. If the answer is too late, the change is
+//! undone: the sessions become what they would be if only the other questions had been asked. The history of a user has
+//! the sessions before the first open change, and every step since then. To undo a change, its step is removed and the
+//! others are made again. Therefore a login that is repeated in time stays, a late toggle does not invert the next
+//! toggle, and undoing one of two late changes does not restore the other.
 //!
-//! A user without an open change has no history, and costs one look at an empty map.
+//! A user without an open change has no history; a look at an empty map shows it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,15 +19,20 @@ use crate::telephony::{LoginSession, Moment, QueueId, UserId};
 /// Users with a history at which the histories without an open change are removed.
 const SWEEP_SIZE: usize = 1_024;
 
-/// Whether a change may still be undone. It is kept or undone once, by whoever is first: the writer, when the change is
-/// durable, or a connection, when the answer is due.
+/// Whether a change may still be undone. It is kept or undone once, by the first of two threads: the writer, when the
+/// change is durable, or a connection, when the answer is about to be sent.
 #[derive(Debug, Default)]
 pub struct ChangeFate(AtomicU8);
 
+/// The answer is not sent, and watchers have not received the change.
 const OPEN: u8 = 0;
+/// The answer is not sent, and watchers have received the change.
 const PUBLISHED: u8 = 1;
+/// The answer is about to be sent: the change is never undone.
 const KEPT: u8 = 2;
+/// The change is undone, and watchers have not received it.
 const LATE_UNPUBLISHED: u8 = 3;
+/// The change is undone, and watchers have received it.
 const LATE_PUBLISHED: u8 = 4;
 
 impl ChangeFate {
@@ -35,14 +40,15 @@ impl ChangeFate {
         self.0.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    /// Notes that watchers are told of the change. False: it is undone, and they must not be.
+    /// Notes that watchers receive the change. False: the change is undone, and watchers must not receive it.
     #[must_use]
     pub fn publish(&self) -> bool {
         self.turn(OPEN, PUBLISHED);
         !self.is_late()
     }
 
-    /// Notes that an asker is told of the change. False: it is undone.
+    /// Notes that an answer that confirms the change is about to be sent. False: the change is undone, and the answer
+    /// must not be sent.
     #[must_use]
     pub fn keep(&self) -> bool {
         if !self.turn(OPEN, KEPT) {
@@ -51,8 +57,8 @@ impl ChangeFate {
         !self.is_late()
     }
 
-    /// Claims the change for undoing. True: the caller has to undo it. False: an asker was told of it, or it is undone
-    /// already.
+    /// Claims the change for undoing. True: the caller has to undo it. False: its answer is sent, or another thread has
+    /// claimed it.
     #[must_use]
     pub fn claim_late(&self) -> bool {
         self.turn(OPEN, LATE_UNPUBLISHED) || self.turn(PUBLISHED, LATE_PUBLISHED)
@@ -64,33 +70,33 @@ impl ChangeFate {
         self.0.load(Ordering::Acquire) >= LATE_UNPUBLISHED
     }
 
-    /// Whether watchers were told of a change that is undone.
+    /// Whether the change is undone and watchers have received it.
     #[must_use]
     pub fn was_published(&self) -> bool {
         self.0.load(Ordering::Acquire) == LATE_PUBLISHED
     }
 
-    /// Whether an asker was told of the change.
+    /// Whether an answer that confirms the change is sent.
     #[must_use]
     pub fn is_kept(&self) -> bool {
         self.0.load(Ordering::Acquire) == KEPT
     }
 
-    /// Whether nobody has been told of the change yet, and nobody has undone it.
+    /// Whether the change is neither confirmed by an answer nor undone.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.0.load(Ordering::Acquire) < KEPT
     }
 }
 
-/// What one question did to the sessions of a user, or wanted to be done and found done.
+/// The state of a user's sessions that one question asked for, whether the question changed them or found them so.
 #[derive(Clone, Debug)]
-pub(super) enum Step {
-    /// There is a session in these queues: as here, where there was none.
+pub(super) enum SessionStep {
+    /// The user is logged in to the queues of these sessions. A missing session begins as given here.
     Begin(Vec<LoginSession>),
-    /// There is no session in these queues.
+    /// The user is logged in to none of these queues.
     End(Vec<QueueId>),
-    /// The sessions in these queues are paused, for this reason, or not.
+    /// The sessions in these queues are paused (`true`), for this reason if one was given, or not paused (`false`).
     Pause(Vec<QueueId>, bool, Option<Box<str>>),
     /// The sessions in these queues end at this moment.
     Renew(Vec<QueueId>, Option<Moment>),
@@ -103,17 +109,18 @@ pub(super) type SessionWithReason = (LoginSession, Option<Box<str>>);
 #[derive(Debug)]
 struct History {
     before: Vec<SessionWithReason>,
-    /// `None`: the step cannot be undone.
-    steps: Vec<(Step, Option<Arc<ChangeFate>>)>,
+    /// The steps in order, each with the fate of its change. `None`: the step cannot be undone.
+    steps: Vec<(SessionStep, Option<Arc<ChangeFate>>)>,
 }
 
-/// Whether the step stands for good. A fate that only the history still holds has nobody left to undo the change.
+/// Whether the step is never undone. A fate that only the history still holds counts: no code is left that could undo
+/// the change.
 fn is_final(fate: Option<&Arc<ChangeFate>>) -> bool {
     fate.is_none_or(|fate| Arc::strong_count(fate) == 1 || !(fate.is_open() || fate.is_late()))
 }
 
 impl History {
-    /// Whether no step can be undone. One without steps waits for its first.
+    /// Whether no step can be undone any more. False without a step: the first step is about to be recorded.
     fn is_final(&self) -> bool {
         !self.steps.is_empty() && self.steps.iter().all(|(_, fate)| is_final(fate.as_ref()))
     }
@@ -125,7 +132,7 @@ impl History {
         sessions
     }
 
-    /// Makes the first steps part of the sessions before, as far as they stand for good.
+    /// Makes the first steps part of `before`, up to the first step that may still be undone.
     fn fold(&mut self) {
         let count = self.steps.iter().take_while(|(_, fate)| is_final(fate.as_ref())).count();
         for (step, _) in self.steps.drain(..count) {
@@ -135,23 +142,23 @@ impl History {
 }
 
 /// Makes one step on the sessions of a user, which are sorted by queue.
-fn make(step: &Step, sessions: &mut Vec<SessionWithReason>) {
+fn make(step: &SessionStep, sessions: &mut Vec<SessionWithReason>) {
     match step {
-        Step::Begin(began) => {
+        SessionStep::Begin(began) => {
             for session in began {
                 if let Err(position) = sessions.binary_search_by_key(&session.queue, |(known, _)| known.queue) {
                     sessions.insert(position, (*session, None));
                 }
             }
         }
-        Step::End(queues) => sessions.retain(|(session, _)| !queues.contains(&session.queue)),
-        Step::Pause(queues, paused, reason) => {
+        SessionStep::End(queues) => sessions.retain(|(session, _)| !queues.contains(&session.queue)),
+        SessionStep::Pause(queues, paused, reason) => {
             for (session, known) in sessions.iter_mut().filter(|(session, _)| queues.contains(&session.queue)) {
                 session.paused = *paused;
                 known.clone_from(reason);
             }
         }
-        Step::Renew(queues, ends) => {
+        SessionStep::Renew(queues, ends) => {
             for (session, _) in sessions.iter_mut().filter(|(session, _)| queues.contains(&session.queue)) {
                 session.ends = *ends;
             }
@@ -168,7 +175,7 @@ pub(super) struct OpenChanges {
 }
 
 impl OpenChanges {
-    /// Whether the user has a history. One without an open change is removed.
+    /// Whether the user has a history. A history without an open change is removed first.
     pub(super) fn has(&mut self, user: UserId) -> bool {
         if self.by_user.is_empty() {
             return false;
@@ -195,7 +202,7 @@ impl OpenChanges {
     }
 
     /// Adds a step to the history of a user who has one.
-    pub(super) fn record(&mut self, user: UserId, step: Step) {
+    pub(super) fn record(&mut self, user: UserId, step: SessionStep) {
         if let Some(history) = self.by_user.get_mut(&user) {
             history.fold();
             history.steps.push((step, None));
@@ -212,7 +219,7 @@ impl OpenChanges {
     /// Sets the reason of the pause of the last step.
     pub(super) fn set_reason(&mut self, user: UserId, given: Option<&str>) {
         let last = self.by_user.get_mut(&user).and_then(|history| history.steps.last_mut());
-        if let Some((Step::Pause(_, _, reason), _)) = last {
+        if let Some((SessionStep::Pause(_, _, reason), _)) = last {
             *reason = given.map(Into::into);
         }
     }
@@ -240,7 +247,7 @@ impl OpenChanges {
         for history in self.by_user.values_mut() {
             history.before.iter_mut().for_each(|(session, _)| change(session));
             for (step, _) in &mut history.steps {
-                if let Step::Begin(sessions) = step {
+                if let SessionStep::Begin(sessions) = step {
                     sessions.iter_mut().for_each(&mut change);
                 }
             }
@@ -276,7 +283,7 @@ mod tests {
 
     const LOGIN: Transition = Transition::Begin(Ground::Assigned);
 
-    /// TRUTH 1: a change that became durable too late is undone, and what came in time stands.
+    /// TRUTH 1: a change that became durable too late is undone, and a change in time is kept.
     #[test]
     fn the_sessions_are_what_the_questions_in_time_made_them() {
         /// The changes, each with whether it is late; then whether the user is logged in and paused.
@@ -323,8 +330,8 @@ mod tests {
         assert!(kept.publish() && kept.keep() && !kept.claim_late() && kept.keep() && !kept.is_late());
         assert!(undone.claim_late() && !undone.claim_late() && !undone.keep() && !undone.publish());
         assert!(undone.is_late() && !undone.was_published());
-        let told = ChangeFate::default();
-        assert!(told.publish() && told.claim_late() && told.was_published());
+        let published = ChangeFate::default();
+        assert!(published.publish() && published.claim_late() && published.was_published());
     }
 
     #[test]
@@ -335,6 +342,6 @@ mod tests {
         assert!(fate.keep());
         assert!(!table.has_open_change(USER));
         drop(late(&mut table, Transition::End));
-        assert!(!table.has_open_change(USER), "nobody is left who could undo it");
+        assert!(!table.has_open_change(USER), "no code is left that could undo it");
     }
 }

@@ -91,7 +91,7 @@ pub struct SavedUser<'a> {
     pub leaving: Vec<LeavingMember>,
 }
 
-/// A record that is not as it was written.
+/// Why a record is damaged.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum RecordError {
     /// The checksum does not match.
@@ -168,7 +168,7 @@ fn encode(
 ///
 /// # Errors
 ///
-/// When the record is not as it was written.
+/// When the record is damaged.
 pub fn decode<'a>(key: &'a [u8], value: &'a [u8]) -> Result<SavedUser<'a>, RecordError> {
     let (payload, _) = value.split_last_chunk::<CHECKSUM_BYTES>().ok_or(RecordError::Checksum)?;
     if checksum(key, payload) != checksum_in(value) {

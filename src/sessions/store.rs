@@ -29,7 +29,7 @@ pub struct Commit<'a> {
 /// Why the store cannot be used.
 #[derive(Debug, Error)]
 pub enum StoreError {
-    /// The content is not what was written.
+    /// The content of the file is damaged.
     #[error("{}: {source}", path.display())]
     Damaged {
         /// The file.

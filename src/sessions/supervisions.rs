@@ -33,7 +33,7 @@ pub struct Supervision {
     pub action: Box<str>,
     /// The attributes of the question that was allowed.
     pub attributes: AttributeSet,
-    /// The number of the supervision in its organization, which tells two alike apart.
+    /// The number of the supervision in its organization: two supervisions that are otherwise equal differ in it.
     pub number: u64,
 }
 
@@ -49,11 +49,11 @@ pub struct Supervisions {
     revoked: VecDeque<Supervision>,
     /// The number of the last supervision.
     last_number: u64,
-    /// The numbers of supervisions whose answer came too late, the last of them: at most [`LATE_REMEMBERED_MAX`].
+    /// The numbers of the latest supervisions whose answer came too late; at most [`LATE_REMEMBERED_MAX`].
     late: VecDeque<u64>,
 }
 
-/// Late supervisions that are remembered, so that another late one does not bring them back.
+/// Late supervisions that are remembered, so that undoing another late supervision does not restore them.
 const LATE_REMEMBERED_MAX: usize = 1_024;
 
 impl Supervisions {
@@ -117,8 +117,8 @@ impl Supervisions {
         self.last_number
     }
 
-    /// Undoes a supervision whose answer came too late, and starts the one that it replaced again, unless that was late
-    /// too. Returns the supervision that ended and the one that started again.
+    /// Undoes a supervision whose answer came too late, and starts the replaced supervision again, unless its answer
+    /// was late too. Returns the supervision that ended and the supervision that started again.
     pub fn undo_late(
         &mut self,
         began: &Supervision,

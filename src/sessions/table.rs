@@ -15,7 +15,7 @@ use crate::policy::decide::{self, SessionView};
 use crate::sessions::activity::Activity;
 use crate::sessions::calls::Calls;
 use crate::sessions::linked_members::{LinkedMembers, MemberKey};
-use crate::sessions::open_changes::{ChangeFate, OpenChanges, Step};
+use crate::sessions::open_changes::{ChangeFate, OpenChanges, SessionStep};
 use crate::sessions::supervisions::Supervisions;
 use crate::telephony::{LoginSession, Moment, Origin, QueueId, UserId};
 
@@ -213,24 +213,24 @@ impl SessionTable {
         altered
     }
 
-    /// Notes that a question wanted this change of the sessions of `subject`, which are now as it wants them: it stands
-    /// even if an earlier question that made it is undone.
+    /// Notes that a question asked for this change and that the sessions of `subject` agree with it now. Undoing an
+    /// earlier question with the same effect then does not revert it.
     pub fn confirm(&mut self, subject: UserId, queues: &[QueueId], change: Transition, ends: Option<Moment>) {
         if !self.open.has(subject) {
             return;
         }
         let step = match change {
             Transition::Begin(_) => {
-                // Unpaused, as a login begins: if the pause of today is undone, the session is not paused.
+                // A login begins unpaused: if a later pause is undone, the session is not paused.
                 let began = queues.iter().filter_map(|&queue| self.session(subject, queue));
-                Step::Begin(began.map(|session| LoginSession { paused: false, ..session }).collect())
+                SessionStep::Begin(began.map(|session| LoginSession { paused: false, ..session }).collect())
             }
-            Transition::End => Step::End(queues.to_vec()),
+            Transition::End => SessionStep::End(queues.to_vec()),
             Transition::Pause(paused) => {
                 let reason = queues.first().and_then(|&queue| self.pause_reason(subject, queue)).map(Into::into);
-                Step::Pause(queues.to_vec(), paused, reason)
+                SessionStep::Pause(queues.to_vec(), paused, reason)
             }
-            Transition::Renew => Step::Renew(queues.to_vec(), ends),
+            Transition::Renew => SessionStep::Renew(queues.to_vec(), ends),
             Transition::Nothing | Transition::Supervise(_) => return,
         };
         self.open.record(subject, step);
@@ -252,13 +252,13 @@ impl SessionTable {
         });
     }
 
-    /// Sets by what the last change of the user's sessions is undone.
+    /// Sets the fate of the last change of the user's sessions.
     pub fn set_fate(&mut self, user: UserId, fate: &Arc<ChangeFate>) {
         self.open.set_fate(user, fate);
     }
 
-    /// Undoes the change with this fate: the sessions of the user become what the other changes made them. Returns the
-    /// sessions that it altered. A session of a user or queue that a reload removed does not come back.
+    /// Undoes the change with this fate: the sessions of the user become as if only the other changes had been made.
+    /// Returns the altered sessions. A session of a user or queue that a reload removed is not restored.
     pub fn undo_late(&mut self, user: UserId, fate: &Arc<ChangeFate>) -> Vec<AlteredSession> {
         let Some(wanted) = self.open.remove(user, fate) else { return vec![] };
         let is_known = |queue: QueueId| {

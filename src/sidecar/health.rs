@@ -11,7 +11,7 @@ use crate::limits::SELF_TEST_AGE_MAX;
 use crate::observe::metrics::DialectMetrics;
 
 /// One condition of readiness.
-struct Check {
+struct ReadinessCheck {
     /// Its name in `/readyz?verbose`.
     name: &'static str,
     holds: fn(&Sidecar) -> bool,
@@ -20,25 +20,25 @@ struct Check {
 }
 
 /// All conditions. `/readyz` answers with the first that does not hold.
-const CHECKS: &[Check] = &[
-    Check { name: "open", holds: |sidecar| !sidecar.is_draining(), failure: "draining" },
-    Check {
+const CHECKS: &[ReadinessCheck] = &[
+    ReadinessCheck { name: "open", holds: |sidecar| !sidecar.is_draining(), failure: "draining" },
+    ReadinessCheck {
         name: "configuration",
         holds: |sidecar| sidecar.adopted_revision.load(Ordering::Relaxed) > 0,
         failure: "no policy",
     },
-    Check {
+    ReadinessCheck {
         name: "store",
         holds: |sidecar| sidecar.gate.store_is_healthy(),
         failure: "the session store cannot be written",
     },
-    Check { name: "audit", holds: Sidecar::audit_is_healthy, failure: "the audit log cannot be written" },
-    Check {
+    ReadinessCheck { name: "audit", holds: Sidecar::audit_is_healthy, failure: "the audit log cannot be written" },
+    ReadinessCheck {
         name: "listeners",
         holds: |sidecar| sidecar.health.every_listener_is_open(),
         failure: "a configured listener is not open",
     },
-    Check { name: "decisions", holds: Sidecar::decides, failure: "no decision was made for some seconds" },
+    ReadinessCheck { name: "decisions", holds: Sidecar::decides, failure: "no decision was made for some seconds" },
 ];
 
 /// The state that only health needs.
@@ -117,7 +117,7 @@ impl Sidecar {
     /// The result of every check, one a line, then what does not make the sidecar unready: links that are down, and
     /// keys that wait for a restart.
     pub(crate) fn checks(&self) -> String {
-        let line = |Check { name, holds, failure }: &Check| {
+        let line = |ReadinessCheck { name, holds, failure }: &ReadinessCheck| {
             if holds(self) { format!("[+] {name} ok\n") } else { format!("[-] {name} failed: {failure}\n") }
         };
         let keys = self.restart_keys();

@@ -14,7 +14,7 @@ pub(crate) struct HeldConnections(Mutex<HashMap<(DialectLabel, QuotaKey), usize>
 
 /// The connections of one peer in one dialect.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub(crate) struct Holder {
+pub(crate) struct ConnectionHolder {
     /// How many are open.
     pub(crate) connections: usize,
     pub(crate) dialect: &'static str,
@@ -31,17 +31,17 @@ impl HeldConnections {
     }
 
     /// The peers with the most connections, at most `count`, the greatest first.
-    pub(crate) fn greatest(&self, count: usize) -> Vec<Holder> {
+    pub(crate) fn greatest(&self, count: usize) -> Vec<ConnectionHolder> {
         let held: Vec<_> = {
             let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             held.iter().map(|(&key, &connections)| (connections, key)).collect()
         };
-        let holder = |(connections, (dialect, key)): (usize, (DialectLabel, QuotaKey))| Holder {
+        let holder = |(connections, (dialect, key)): (usize, (DialectLabel, QuotaKey))| ConnectionHolder {
             connections,
             dialect: dialect.name(),
             peer: key.to_string(),
         };
-        let mut holders: Vec<Holder> = held.into_iter().map(holder).collect();
+        let mut holders: Vec<ConnectionHolder> = held.into_iter().map(holder).collect();
         holders.sort_by(|one, other| other.cmp(one));
         holders.truncate(count);
         holders

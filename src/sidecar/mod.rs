@@ -19,7 +19,7 @@ pub(crate) use health::{Health, OpenListenerGuard};
 pub(crate) use held::HeldConnections;
 
 use crate::audit::buffer::AuditBuffer;
-use crate::config::files::Files;
+use crate::config::files::PolicyFiles;
 use crate::config::problem::Problems;
 use crate::config::process::{ProcessSettings, Secret, StoreKind};
 use crate::gate::Gate;
@@ -52,7 +52,7 @@ pub struct Sidecar {
     draining: AtomicBool,
     last_reload: Mutex<ReloadStatus>,
     /// The files of the policy in force.
-    files: Mutex<Files>,
+    files: Mutex<PolicyFiles>,
     line_token: ArcSwapOption<Secret>,
     admin_token: ArcSwapOption<Secret>,
 }
@@ -132,7 +132,7 @@ impl Sidecar {
     }
 
     /// Sets the files that the policy was loaded from.
-    pub fn set_files(&self, files: Files) {
+    pub fn set_files(&self, files: PolicyFiles) {
         *self.files.lock().unwrap_or_else(PoisonError::into_inner) = files;
     }
 

@@ -245,7 +245,8 @@ impl AsteriskLab {
     }
 
     fn dial(&self, extension: &str, number: &str, scenario: &str, more: &[&str]) -> PhoneCall {
-        let phone = self.phones.fetch_add(1, Ordering::Relaxed) % PHONES_COUNT;
+        let call = self.phones.fetch_add(1, Ordering::Relaxed);
+        let phone = call % PHONES_COUNT;
         let port = self.base + PHONES + phone;
         let media = self.base + MEDIA_OF_PHONES + phone * MEDIA_OF_A_PHONE;
         let scenario = project().join("tests/pbx/asterisk/sipp").join(scenario);
@@ -257,12 +258,16 @@ impl AsteriskLab {
             "-mp",
             &media.to_string(),
             "-timeout",
-            &format!("{}s", PATIENCE.as_secs()),
+            // A step of a scenario has 15 s: on a busy machine a prompt takes several times its length.
+            &format!("{}s", (PATIENCE * 3 / 2).as_secs()),
         ]);
         sipp.args(["-key", "user", extension, "-au", extension, "-ap", &format!("pw{extension}"), "-s", number]);
+        let messages = self.run.path().join(format!("call{call}.sip"));
+        let errors = messages.with_extension("errors");
+        sipp.arg("-trace_msg").arg("-message_file").arg(&messages).arg("-trace_err").arg("-error_file").arg(&errors);
         sipp.args(more).arg(format!("127.0.0.1:{}", self.base));
         let child = sipp.current_dir(self.run.path()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        PhoneCall(child.expect("sipp, which tests/run installs"))
+        PhoneCall { sipp: child.expect("sipp, which tests/run installs"), traces: [messages, errors] }
     }
 
     /// A connection to AMI with all rights.
@@ -329,14 +334,23 @@ impl Drop for AsteriskLab {
 }
 
 /// A call of a phone; hung up when the test ends.
-pub struct PhoneCall(Child);
+pub struct PhoneCall {
+    sipp: Child,
+    /// The files with the SIP messages and the errors of the call.
+    traces: [PathBuf; 2],
+}
 
 impl PhoneCall {
-    /// Waits for the end of the call. Returns whether the call followed its scenario.
+    /// Waits for the end of the call. Returns whether the call followed its scenario; if it did not, prints its
+    /// messages.
     pub fn wait(mut self) -> bool {
         let deadline = Instant::now() + 2 * PATIENCE;
         loop {
-            if let Some(status) = self.0.try_wait().unwrap() {
+            if let Some(status) = self.sipp.try_wait().unwrap() {
+                if !status.success() {
+                    let traces = self.traces.each_ref().map(|file| std::fs::read_to_string(file).unwrap_or_default());
+                    eprintln!("sipp ended with {status}:\n{}\n{}", traces[0], traces[1]);
+                }
                 return status.success();
             }
             assert!(Instant::now() < deadline, "the phone does not end its call");
@@ -347,8 +361,8 @@ impl PhoneCall {
 
 impl Drop for PhoneCall {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.sipp.kill();
+        let _ = self.sipp.wait();
     }
 }
 

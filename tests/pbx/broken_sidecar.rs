@@ -74,6 +74,30 @@ fn a_stopped_sidecar_that_goes_on_does_nothing_later() {
     assert!(!lab.is_member("600", "1001"));
 }
 
+/// FIELD B1, B3: the caller hangs up while the sidecar is stopped, and the sidecar goes on long before the wait is
+/// over.
+#[test]
+fn what_a_caller_asked_who_has_hung_up_does_not_happen() {
+    let lab = AsteriskLab::start();
+    let (agent, supervisor) = (Phone::new(&lab, "1001", 0), Phone::new(&lab, "2001", 0));
+    lab.set_global("QW_WAIT_SECONDS", "30");
+    for (phone, code) in [(&agent, "*13600"), (&agent, "*45600"), (&supervisor, "*2211001")] {
+        let unread = "queuewarden_protocol_errors_total{dialect=\"fastagi\",reason=\"verdict_unread\"}";
+        let before = lab.sidecar().metric(unread);
+        lab.sidecar().signal("STOP");
+        let call = phone.begin(code, "");
+        wait_until("the question", || lab.channels().contains("!AGI!"));
+        assert_eq!(call.cancel(), 487, "{code}");
+        lab.sidecar().signal("CONT");
+        wait_until("the question without a caller", || lab.sidecar().metric(unread) > before);
+        assert_eq!(lab.sidecar().get("/sessions").matches("\"queue\":").count(), 0, "{code}");
+        assert_eq!(lab.sidecar().get("/supervisions").matches("\"mode\":").count(), 0, "{code}");
+        assert!(!lab.is_member("600", "1001"), "{code}");
+    }
+    assert_eq!(agent.dial("*45600"), 200, "the next toggle is the first");
+    assert!(lab.is_member("600", "1001"));
+}
+
 /// Answers of another program on the sidecar's port: none of them is a verdict.
 #[test]
 fn garbage_is_not_taken_for_a_verdict() {

@@ -304,6 +304,36 @@ fn what_is_allowed_after_a_cancel_is_taken_back() {
     }
 }
 
+/// FIELD B1, B3: an answer that comes after the wait is over (here 0.5 s, in place of a slow network) finds the phone
+/// told 503. Over evapi Kamailio sees the answer and takes back what was allowed; over JSON-RPC it sees none.
+#[test]
+fn what_is_allowed_after_the_wait_is_taken_back() {
+    let lab = KamailioLab::without_sidecar(Transport::Evapi);
+    let mut impostor = FakeSidecar::start(&lab);
+    for (code, allowed, report, object) in [
+        ("*13600", r#""action":"queue.login","reason":"assigned","queues":["600"]"#, "queue.logout", "600"),
+        (
+            "*2211001",
+            r#""action":"call.listen","reason":"role_permits","queues":[],"mode":"listen","target":"1001""#,
+            "supervision.end",
+            "1001",
+        ),
+    ] {
+        let phone = lab.phone(if code == "*13600" { "1001" } else { "2001" });
+        impostor.connection(&lab);
+        std::thread::sleep(Duration::from_millis(50));
+        let asking = std::thread::spawn(move || phone.dial(code));
+        let question = whole_frame(impostor.connection(&lab));
+        assert_eq!(asking.join().unwrap(), 503, "{code}");
+        std::thread::sleep(Duration::from_millis(500));
+        let name = name_of(Transport::Evapi, &question);
+        impostor.connection(&lab).write_all(&frame(&format!(r#"{{{name},"verdict":"allow",{allowed}}}"#))).unwrap();
+        let reported = whole_frame(impostor.connection(&lab));
+        let expected = [format!(r#""action":"{report}""#), format!(r#""{object}""#)];
+        assert!(expected.iter().all(|part| reported.contains(part)), "{code}: {reported}");
+    }
+}
+
 /// The pieces of an answer to the question with this id.
 type Answer = fn(&str) -> Vec<Vec<u8>>;
 

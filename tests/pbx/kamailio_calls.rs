@@ -4,7 +4,7 @@
 
 use crate::support::kamailio_lab::{KamailioLab, Transport};
 use crate::support::sip::{Call, Phone};
-use crate::support::wait_until;
+use crate::support::{Sidecar, wait_until};
 
 /// The verdict about a supervisor's question on a call.
 fn listens(lab: &KamailioLab, call: &str) -> String {
@@ -202,6 +202,15 @@ fn running_calls_outlive_a_restart_of_the_sidecar_and_of_kamailio() {
         wait_until("the supervisor to join", || lab.phone("2001").ask("INVITE", "1001", &[named]) == 200);
 
         wait_until_known(&lab, &call.id);
+        // FIELD B3: the end of another dialog with the same id, which the PBX refuses, is not the end of the call.
+        for (to_tag, from_tag) in [("x", &*call.from_tag), (&call.to_tag, "x"), ("x", "y")] {
+            let mut other = call.clone();
+            (other.to_tag, other.from_tag) = (to_tag.to_owned(), from_tag.to_owned());
+            alice.within(&other, "BYE", &[]);
+        }
+        let next = lab.phone("1001").call("602");
+        wait_until_known(&lab, &next.id);
+        assert!(!listens(&lab, &call.id).contains("unknown_call"), "{transport:?}: the call goes on");
         assert_eq!(alice.within(&call, "BYE", &[]), 200, "{transport:?}");
         wait_until_forgotten(&lab, &call.id);
         wait_until("the end on the disk", || !lab.file("state/calls").contains(&call.id));
@@ -290,5 +299,109 @@ fn a_supervision_by_refer_ends_with_the_targets_call_or_its_own_failure() {
         assert_eq!(refer(), 603, "{transport:?}");
         is_over("the refusal");
         assert!((lab.decided("call.listen", "allow", "role_permits") - 4.0).abs() < f64::EPSILON, "{transport:?}");
+    }
+}
+
+/// The session of 1001 in 600 is there.
+fn is_logged_in(lab: &KamailioLab) -> bool {
+    lab.sidecar().ask("may org=acme actor=1001 action=queue.logout queue=600").contains("logged_out")
+}
+
+/// Lets 1001 dial a login and hang up while the sidecar is asked, until the sidecar allows it.
+fn log_in_and_hang_up(lab: &KamailioLab) {
+    wait_until("a login that is allowed after the CANCEL", || {
+        let phone = lab.phone("1001");
+        let credentials = phone.credentials("*13600");
+        let before = lab.decided("queue.login", "allow", "assigned");
+        lab.sidecar().signal("STOP");
+        assert_eq!(phone.ask_and_cancel("*13600", &credentials, || lab.sidecar().signal("CONT")), 487);
+        lab.decided("queue.login", "allow", "assigned") > before
+    });
+}
+
+/// FIELD B1: an agent hangs up a login and dials it again at once. The first login is taken back within a second, and
+/// the second stands.
+#[test]
+fn a_login_that_is_dialed_again_after_a_cancel_stands() {
+    for transport in Transport::BOTH {
+        let lab = KamailioLab::start(transport);
+        log_in_and_hang_up(&lab);
+        assert_eq!(lab.phone("1001").dial("*13600"), 200, "{transport:?}");
+        // What comes next: the reports of a later CANCEL have come, so the earlier ones have come too.
+        wait_until("a supervision that is allowed after the CANCEL", || {
+            let phone = lab.phone("2001");
+            let credentials = phone.credentials("*2211001");
+            lab.sidecar().signal("STOP");
+            assert_eq!(phone.ask_and_cancel("*2211001", &credentials, || lab.sidecar().signal("CONT")), 487);
+            lab.decided("call.listen", "allow", "role_permits") > 0.0
+        });
+        wait_until("the end of the supervision", || {
+            lab.sidecar().ask("may org=acme actor=2001 action=supervision.end").contains("not_supervising")
+        });
+        assert!(is_logged_in(&lab), "{transport:?}: the phone was told 200");
+    }
+}
+
+/// FIELD B1, B3: a report of an end waits for the sidecar. Over JSON-RPC Kamailio does not learn that it was not sent.
+#[test]
+fn a_login_that_fails_while_the_sidecar_is_away_is_taken_back_when_it_is_there() {
+    let mut lab = KamailioLab::start(Transport::Evapi);
+    lab.folder.replace("queuewarden.toml", "store = \"memory\"", "store = \"disk\"");
+    lab.restart_sidecar();
+    lab.wait_for_sidecar();
+    lab.pbx.answer_invite("100 Trying");
+    let phone = lab.phone("1001");
+    let credentials = phone.credentials("*13600");
+    let mut sidecar = lab.sidecar.take();
+    let pbx_has_it = || {
+        wait_until("the INVITE at the PBX", || lab.pbx.requests("INVITE").len() == 1);
+        assert!(sidecar.take().unwrap().terminate().success());
+    };
+    assert_eq!(phone.ask_and_cancel_after("*13600", &credentials, pbx_has_it, || ()), 487);
+    lab.sidecar = Some(Sidecar::start(&lab.folder));
+    let log = lab.sidecar().log_until("login sessions restored");
+    assert!(log.last().unwrap().contains("\"sessions\":1"), "{log:?}");
+    wait_until("the end of the session", || !is_logged_in(&lab));
+}
+
+/// FIELD B3: a supervision that began by REFER is forgotten after `QW_REFER_SECONDS`, and so is nothing that the same
+/// supervisor began since then. Of two supervisions of one target the last counts.
+#[test]
+fn an_old_supervision_does_not_end_a_newer_one_of_the_same_target() {
+    for transport in Transport::BOTH {
+        let lab = KamailioLab::start(transport);
+        let supervises = |target: &str| {
+            let question = format!("may org=acme actor=2001 action=supervision.end target={target}");
+            lab.sidecar().ask(&question).contains("reported")
+        };
+        let refer = |target: &str| {
+            let code = format!("Refer-To: <sip:*221{target}@lab.example>");
+            assert_eq!(lab.phone("2001").ask("REFER", "1003", &[&code]), 202, "{transport:?}");
+        };
+        refer("1001");
+        let (mut first, mut second) = (lab.phone("2001"), lab.phone("2001"));
+        let of_first = first.call("*2211001");
+        let of_second = second.call("*2221001");
+        refer("1002");
+        // Both REFERs are forgotten in the order of their times.
+        wait_until("the end of the second REFER", || !supervises("1002"));
+        assert!(supervises("1001"), "{transport:?}: the calls go on");
+        assert_eq!(first.within(&of_first, "BYE", &[]), 200);
+        refer("1002");
+        wait_until("the end of the third REFER", || !supervises("1002"));
+        assert!(supervises("1001"), "{transport:?}: the second call goes on");
+        assert_eq!(second.within(&of_second, "BYE", &[]), 200);
+        wait_until("the end of the supervision", || !supervises("1001"));
+
+        // Two REFERs of one dialog: the second ends the first, and is forgotten in its turn.
+        let mut dana = lab.phone("2001");
+        dana.call_id = Some("one-dialog".to_owned());
+        for target in ["1002", "1001"] {
+            let code = format!("Refer-To: <sip:*221{target}@lab.example>");
+            assert_eq!(dana.ask("REFER", "1003", &[&code]), 202, "{transport:?}");
+        }
+        wait_until("the end of the first", || !supervises("1002"));
+        assert!(supervises("1001"), "{transport:?}");
+        wait_until("the end of the second", || !supervises("1001"));
     }
 }

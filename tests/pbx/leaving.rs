@@ -163,6 +163,55 @@ fn a_realtime_member_pauses_without_a_session_and_cannot_log_out() {
     assert!(lab.sidecar().ask("may org=acme actor=1001 action=queue.logout queue=600").contains("not_logged_in"));
 }
 
+/// FIELD B7: Asterisk pauses a member who did not answer (`autopause`), and the sidecar does not know. The toggle of
+/// the pause turns round what Asterisk says.
+#[test]
+fn the_toggle_of_the_pause_turns_round_what_asterisk_says() {
+    let lab = AsteriskLab::start();
+    let toggle = "\"*46\" = \"queue.toggle_pause\"\n\"*45\" = ";
+    lab.folder.replace("organizations/acme.toml", "\"*45\" = ", toggle);
+    assert_eq!(lab.sidecar().reload()["successful"], true);
+    let phone = Phone::new(&lab, "1001", 500);
+    assert_eq!(phone.dial("*13"), 200);
+    let by_asterisk = |verb: &str, queue: &str| lab.cli(&format!("queue {verb} member PJSIP/1001 queue {queue}"));
+    let state = || {
+        let believed = |queue| {
+            let toggle = format!("may org=acme actor=1001 action=queue.toggle_pause queue={queue}");
+            lab.sidecar().ask(&toggle).contains("action=queue.resume")
+        };
+        let both = ["600", "601"].map(|queue| (lab.is_paused(queue, "1001"), believed(queue)));
+        assert_eq!(both[0].0, both[0].1, "600");
+        assert_eq!(both[1].0, both[1].1, "601");
+        both.map(|(is_paused, _)| is_paused)
+    };
+    for (verb, code, after) in [
+        ("pause", "*46600", [false, false]),
+        ("", "*46600", [true, false]),
+        ("unpause", "*46600", [true, false]),
+        ("", "*46600", [false, false]),
+    ] {
+        if !verb.is_empty() {
+            by_asterisk(verb, "600");
+        }
+        assert_eq!(phone.dial(code), 200, "{verb} {code}");
+        assert_eq!(state(), after, "{verb} {code}");
+    }
+    // All queues: turned round only if all of them are so.
+    by_asterisk("pause", "600");
+    assert_eq!(phone.dial("*46"), 200);
+    assert_eq!(state(), [true, true]);
+    assert_eq!(phone.dial("*46"), 200);
+    assert_eq!(state(), [false, false]);
+    by_asterisk("pause", "600");
+    by_asterisk("pause", "601");
+    assert_eq!(phone.dial("*46"), 200);
+    assert_eq!(state(), [false, false]);
+    // Another code does what it says.
+    by_asterisk("pause", "600");
+    assert_eq!(phone.dial("*15600"), 200);
+    assert_eq!(state(), [true, false]);
+}
+
 /// A lamp for each user, and one for each user and queue.
 #[test]
 fn lamps_show_who_is_logged_in_and_paused() {

@@ -16,6 +16,7 @@ mod link_connection;
 mod link_supervisions;
 mod links;
 mod login;
+mod media;
 mod other_calls;
 mod phone;
 mod supervision;

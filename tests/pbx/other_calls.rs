@@ -10,7 +10,7 @@ use crate::pbx::asterisk_lab::AsteriskLab;
 use crate::pbx::phone::{Phone, SipCall, add_staff};
 use crate::pbx::takeover::{
     AGENT, ALL, CUSTOMER, MODES, OUT, OUTSIDER, Office, RECHECK_SECONDS, SUPERVISOR, each_party_hears, hears,
-    is_counted,
+    is_counted, is_counted_once,
 };
 use crate::support::wait_until;
 
@@ -90,6 +90,7 @@ fn a_supervision_is_not_handed_over_through_a_parked_call() {
         let supervisor = office.supervisor.call(code);
         hears(&supervisor, &[AGENT, CUSTOMER]);
         let consultation = office.supervisor.call("2002");
+        assert_eq!(consultation.status(), 200, "{mode}");
         let consulted = office.outsider.incoming();
         hears(&consulted, &[SUPERVISOR]);
         park(&lab, &consulted, "2001");
@@ -114,6 +115,7 @@ fn a_second_call_of_the_agent_is_not_supervised() {
         hears(&supervisor, &[AGENT, CUSTOMER]);
         office.agent.hold(true);
         let private = office.outsider.call("1005");
+        assert_eq!(private.status(), 200, "{mode}");
         hears(&private, &[AGENT]);
         for when in ["before", "during"] {
             hears(&supervisor, &[CUSTOMER]);
@@ -150,6 +152,7 @@ fn a_supervision_ends_when_the_agent_transfers_the_customer() {
         hears(&supervisor, &[AGENT, CUSTOMER]);
         office.agent.hold(true);
         let consultation = office.agent_phone.call("2002");
+        assert_eq!(consultation.status(), 200, "{mode}");
         let outsider = office.outsider.incoming();
         hears(&outsider, &[AGENT]);
         hears(&supervisor, &[CUSTOMER]);
@@ -226,8 +229,36 @@ fn a_supervision_that_is_still_allowed_outlives_a_reload() {
         lab.set_global("QW_WAIT_SECONDS", "5");
         assert_eq!(supervisor.ends_within(TWO_CHECKS), None, "{mode}");
         each_party_hears(mode, &supervisor, &office.agent, &office.customer);
-        assert!(is_counted(&lab, mode, 1.0), "{mode}");
+        is_counted_once(&lab, mode);
         supervisor.hang_up();
         wait_until("the end of the supervision", || is_counted(&lab, mode, 0.0));
     }
+}
+
+/// FIELD A2, B3: a supervisor who listens dials a whisper on a second line. The sidecar counts one supervision, the
+/// later one, which replaces the earlier at its next check, and which neither the end of the earlier nor a check ends.
+#[test]
+fn of_two_supervisions_of_one_target_the_later_replaces_the_earlier() {
+    let lab = AsteriskLab::start();
+    let office = Office::open(&lab);
+    for _ in 0..2 {
+        let listening = office.supervisor.call("*2211005");
+        hears(&listening, &[AGENT, CUSTOMER]);
+        let whispering = office.supervisor.call("*2221005");
+        assert!(listening.ends_within(OUT).is_some(), "replaced");
+        assert_eq!(whispering.ends_within(TWO_CHECKS), None, "it is allowed all the time");
+        each_party_hears("whisper", &whispering, &office.agent, &office.customer);
+        is_counted_once(&lab, "whisper");
+        assert!(is_counted(&lab, "listen", 0.0));
+        whispering.hang_up();
+        wait_until("the end of the supervision", || is_counted(&lab, "whisper", 0.0));
+    }
+    // The later one ends before the earlier has seen that it was replaced.
+    let listening = office.supervisor.call("*2211005");
+    hears(&listening, &[AGENT, CUSTOMER]);
+    let whispering = office.supervisor.call("*2221005");
+    assert_eq!(whispering.status(), 200);
+    whispering.hang_up();
+    assert!(listening.ends_within(OUT).is_some(), "the sidecar counts no supervision, so none goes on");
+    wait_until("the end of the supervision", || is_counted(&lab, "listen", 0.0));
 }

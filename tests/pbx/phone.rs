@@ -1,38 +1,23 @@
-//! A SIP phone in the process of the test: it registers, calls, answers and transfers, sends a tone, and measures which
-//! tones it receives.
-
-#![expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_possible_wrap,
-    clippy::cast_precision_loss,
-    clippy::cast_sign_loss,
-    reason = "samples have 14 bits, and a test sends a few thousand packets"
-)]
+//! A SIP phone in the process of the test: it registers, calls, answers and transfers. A test that fails prints the
+//! messages of its phones.
 
 use std::collections::{HashMap, VecDeque};
-use std::f64::consts::TAU;
 use std::fmt::Write as _;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use md5::{Digest as _, Md5};
 
 use crate::pbx::asterisk_lab::AsteriskLab;
+use crate::pbx::media::Media;
 use crate::support::{PATIENCE, wait_until};
 
-/// Samples a second, and in one packet of 20 ms.
-const RATE: usize = 8_000;
-const PACKET: usize = 160;
-/// The number of latest samples in which tones are measured: 0.4 s.
-const WINDOW: usize = 3_200;
-/// The amplitude of a sent tone.
-const SENT_AMPLITUDE: f64 = 6_000.0;
-/// The lowest amplitude at which a received tone counts as heard.
-const HEARD_AMPLITUDE_MIN: f64 = 300.0;
 /// The time between two checks of a phone's threads whether the test is over.
-const TICK: Duration = Duration::from_millis(5);
+pub const TICK: Duration = Duration::from_millis(5);
+/// The number of latest messages that a phone keeps for the output of a failed test.
+const KEPT_MESSAGES: usize = 500;
 
 static NEXT_TAG: AtomicU32 = AtomicU32::new(1);
 
@@ -48,6 +33,8 @@ struct PhoneState {
     answers: bool,
     calls: Mutex<HashMap<String, Dialog>>,
     registered: Mutex<u16>,
+    /// The latest messages, with the time in microseconds since 1970 and the direction.
+    messages: Mutex<VecDeque<(u128, &'static str, String)>>,
     is_over: AtomicBool,
 }
 
@@ -64,21 +51,25 @@ struct Dialog {
     /// The final status of the last REFER; 0 before it.
     refer_status: u16,
     is_ended: bool,
-    is_authorized: bool,
     /// The received INVITE, or the additional header lines of the sent INVITE. Empty after [`SipCall::hold`].
     invite: String,
     /// Method and header lines of the last request, which is sent again with a digest after a 401.
     last: (String, String),
+    /// The Via of the last request.
+    via: String,
+    progress: Progress,
     media: Arc<Media>,
 }
 
-/// The sound of one call.
-struct Media {
-    socket: UdpSocket,
-    peer: Mutex<Option<SocketAddr>>,
-    heard: Mutex<VecDeque<i32>>,
-    is_held: AtomicBool,
-    is_over: AtomicBool,
+/// How far the last request of a call is.
+#[derive(Clone, Copy, PartialEq)]
+enum Progress {
+    /// It has no final response. Asterisk repeats a final response that it sent before; such a response belongs to an
+    /// earlier request or to a request that is over, and changes nothing.
+    Open,
+    /// As `Open`, and it was sent with a digest.
+    OpenWithDigest,
+    Over,
 }
 
 /// The handle with which a test controls one call of a phone.
@@ -111,6 +102,7 @@ impl Phone {
             answers,
             calls: Mutex::default(),
             registered: Mutex::default(),
+            messages: Mutex::default(),
             is_over: AtomicBool::new(false),
         });
         let receiving = Arc::clone(&state);
@@ -132,10 +124,17 @@ impl Phone {
 
     /// As [`Phone::call`], with additional header lines.
     pub fn call_with(&self, number: &str, headers: &str) -> SipCall {
+        let call = self.begin(number, headers);
+        wait_until("a final answer", || call.status() != 0);
+        call
+    }
+
+    /// Dials, and does not wait for an answer.
+    pub fn begin(&self, number: &str, headers: &str) -> SipCall {
         let state = &self.0;
         let uri = format!("sip:{number}@{}", state.pbx);
         let id = format!("call{}", tag());
-        let dialog = Dialog {
+        let mut dialog = Dialog {
             local: format!("<sip:{}@127.0.0.1>;tag={}", state.user, tag()),
             remote: format!("<{uri}>"),
             target: uri,
@@ -144,18 +143,17 @@ impl Phone {
             status: 0,
             refer_status: 0,
             is_ended: false,
-            is_authorized: false,
             invite: headers.to_owned(),
             last: ("INVITE".to_owned(), String::new()),
+            via: String::new(),
+            progress: Progress::Open,
             media: Media::start(state.tone_hz),
         };
         let mut calls = state.calls.lock().unwrap();
-        state.send_again(&id, &dialog, "");
+        state.send_again(&id, &mut dialog, "");
         calls.insert(id.clone(), dialog);
         drop(calls);
-        let call = SipCall { state: Arc::clone(state), id };
-        wait_until("a final answer", || call.status() != 0);
-        call
+        SipCall { state: Arc::clone(state), id }
     }
 
     /// Dials a feature code and returns the final SIP status. An answered call must end by itself.
@@ -185,6 +183,9 @@ impl Drop for Phone {
             SipCall { state: Arc::clone(&self.0), id }.hang_up();
         }
         self.0.is_over.store(true, Ordering::Relaxed);
+        if std::thread::panicking() {
+            self.0.print_messages();
+        }
     }
 }
 
@@ -217,10 +218,7 @@ impl SipCall {
     /// The tones of `tones`, in Hz, that were received in the last 0.4 s.
     pub fn hears(&self, tones: &[u32]) -> Vec<u32> {
         let media = self.with(|call| Arc::clone(&call.media));
-        let heard = media.heard.lock().unwrap();
-        let samples: Vec<i32> = heard.iter().copied().collect();
-        drop(heard);
-        tones.iter().copied().filter(|&tone| amplitude(&samples, f64::from(tone)) > HEARD_AMPLITUDE_MIN).collect()
+        media.hears(tones)
     }
 
     pub fn hang_up(&self) {
@@ -234,16 +232,30 @@ impl SipCall {
         self.with(Dialog::end);
     }
 
+    /// Hangs up before the call is answered. Returns the final status.
+    pub fn cancel(&self) -> u16 {
+        self.with(|call| {
+            self.state.send(&format!(
+                "CANCEL {} SIP/2.0\r\n{}From: {}\r\nTo: {}\r\nCall-ID: {}\r\nCSeq: {} CANCEL\r\nMax-Forwards: 70\r\n\
+                 Content-Length: 0\r\n\r\n",
+                call.target, call.via, call.local, call.remote, self.id, call.sequence
+            ));
+        });
+        wait_until("a final answer", || self.status() != 0);
+        self.status()
+    }
+
     /// Puts the call on hold, or takes it back. A phone sends no sound into a call on hold.
     pub fn hold(&self, is_held: bool) {
         self.with(|call| {
-            call.media.is_held.store(is_held, Ordering::Relaxed);
+            call.media.hold(is_held);
             call.invite.clear();
-            // The new INVITE has a final status and a digest of its own.
-            (call.status, call.is_authorized) = (0, false);
+            // The new INVITE has a final status of its own.
+            call.status = 0;
         });
         self.request("INVITE", "");
-        wait_until("the PBX to accept the hold", || self.status() == 200);
+        wait_until("an answer to the hold", || self.status() != 0);
+        assert_eq!(self.status(), 200, "the PBX refuses the hold");
     }
 
     /// Attended transfer: connects the peer of this call with the peer of `other`. Returns the status of the REFER.
@@ -281,6 +293,7 @@ impl SipCall {
         let call = calls.get_mut(&self.id).unwrap();
         call.sequence += 1;
         call.last = (method.to_owned(), headers.to_owned());
+        call.progress = Progress::Open;
         self.state.send_again(&self.id, call, "");
     }
 }
@@ -288,7 +301,7 @@ impl SipCall {
 impl Dialog {
     fn end(&mut self) {
         self.is_ended = true;
-        self.media.is_over.store(true, Ordering::Relaxed);
+        self.media.end();
     }
 }
 
@@ -298,6 +311,7 @@ impl PhoneState {
         while !self.is_over.load(Ordering::Relaxed) {
             let Ok((length, _)) = self.socket.recv_from(&mut bytes) else { continue };
             let message = String::from_utf8_lossy(&bytes[..length]).into_owned();
+            self.keep("received", &message);
             if message.starts_with("SIP/2.0 ") {
                 self.handle_response(&message);
             } else {
@@ -307,7 +321,23 @@ impl PhoneState {
     }
 
     fn send(&self, text: &str) {
+        self.keep("sent", text);
         self.socket.send_to(text.as_bytes(), self.pbx).unwrap();
+    }
+
+    fn keep(&self, direction: &'static str, message: &str) {
+        let time = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_micros();
+        let mut messages = self.messages.lock().unwrap();
+        messages.push_back((time, direction, message.to_owned()));
+        let surplus = messages.len().saturating_sub(KEPT_MESSAGES);
+        messages.drain(..surplus);
+    }
+
+    fn print_messages(&self) {
+        for (time, direction, message) in &*self.messages.lock().unwrap() {
+            let (seconds, micros) = (time / 1_000_000, time % 1_000_000);
+            eprintln!("{seconds}.{micros:06} {} {direction}:\n{}\n", self.user, message.trim_end());
+        }
     }
 
     fn contact(&self) -> String {
@@ -330,7 +360,8 @@ impl PhoneState {
     }
 
     /// Sends the last request of a call.
-    fn send_again(&self, id: &str, call: &Dialog, authorization: &str) {
+    fn send_again(&self, id: &str, call: &mut Dialog, authorization: &str) {
+        call.via = self.via();
         let (method, headers) = &call.last;
         let (headers, body) = match method.as_str() {
             "INVITE" => (format!("{}Content-Type: application/sdp\r\n", call.invite), call.media.description()),
@@ -340,7 +371,7 @@ impl PhoneState {
             "{method} {} SIP/2.0\r\n{}From: {}\r\nTo: {}\r\nCall-ID: {id}\r\nCSeq: {} {method}\r\n{}\
              Max-Forwards: 70\r\nSupported: replaces\r\n{headers}{authorization}Content-Length: {}\r\n\r\n{body}",
             call.target,
-            self.via(),
+            call.via,
             call.local,
             call.remote,
             call.sequence,
@@ -349,12 +380,14 @@ impl PhoneState {
         ));
     }
 
-    fn acknowledge(&self, message: &str, call: &Dialog) {
+    /// Acknowledges a final response to an INVITE.
+    fn acknowledge(&self, message: &str, target: &str) {
+        // The ACK of a refusal belongs to the INVITE and has its Via; the ACK of a 200 is a request of its own.
+        let via =
+            if message.starts_with("SIP/2.0 2") { self.via() } else { format!("Via: {}\r\n", header(message, "Via")) };
         self.send(&format!(
-            "ACK {} SIP/2.0\r\n{}From: {}\r\nTo: {}\r\nCall-ID: {}\r\nCSeq: {} ACK\r\nMax-Forwards: 70\r\n\
-             Content-Length: 0\r\n\r\n",
-            call.target,
-            if call.status == 200 { self.via() } else { format!("Via: {}\r\n", header(message, "Via")) },
+            "ACK {target} SIP/2.0\r\n{via}From: {}\r\nTo: {}\r\nCall-ID: {}\r\nCSeq: {} ACK\r\n\
+             Max-Forwards: 70\r\nContent-Length: 0\r\n\r\n",
             header(message, "From"),
             header(message, "To"),
             header(message, "Call-ID"),
@@ -397,29 +430,32 @@ impl PhoneState {
         let id = header(message, "Call-ID").to_owned();
         let mut calls = self.calls.lock().unwrap();
         let Some(call) = calls.get_mut(&id) else { return };
-        if status == 401 {
-            if method == "INVITE" {
-                self.acknowledge(message, call);
+        let is_of_the_last_request = number == call.sequence.to_string() && method == call.last.0;
+        let progress = if is_of_the_last_request { call.progress } else { Progress::Over };
+        if method == "INVITE" {
+            if progress != Progress::Over && status == 200 {
+                header(message, "Contact").split(['<', '>']).nth(1).unwrap().clone_into(&mut call.target);
             }
-            if method == "INVITE" && std::mem::replace(&mut call.is_authorized, true) {
-                call.status = status;
-                return call.end();
+            // A repeated response too: the PBX repeats it until it is acknowledged.
+            self.acknowledge(message, &call.target);
+        }
+        match progress {
+            Progress::Over => return,
+            Progress::Open if status == 401 => {
+                call.sequence += 1;
+                call.progress = Progress::OpenWithDigest;
+                let authorization = self.digest(message, method, &call.target);
+                return self.send_again(&id, call, &authorization);
             }
-            call.sequence += 1;
-            let authorization = self.digest(message, method, &call.target);
-            return self.send_again(&id, call, &authorization);
+            Progress::Open | Progress::OpenWithDigest => call.progress = Progress::Over,
         }
         match method {
             "INVITE" => {
-                let is_first = call.status == 0;
                 call.status = status;
-                if status == 200 && is_first {
+                if status == 200 {
                     header(message, "To").clone_into(&mut call.remote);
-                    header(message, "Contact").split(['<', '>']).nth(1).unwrap().clone_into(&mut call.target);
                     call.media.set_peer(message);
-                }
-                self.acknowledge(message, call);
-                if status != 200 {
+                } else {
                     call.end();
                 }
             }
@@ -438,6 +474,10 @@ impl PhoneState {
             "ACK" => {}
             "INVITE" if calls.contains_key(&id) => {
                 let call = &calls[&id];
+                let is_repeated = call.is_incoming && header(message, "CSeq") == header(&call.invite, "CSeq");
+                if is_repeated && call.status == 0 {
+                    return self.reply(message, "180 Ringing", call);
+                }
                 call.media.set_peer(message);
                 self.reply(message, "200 OK", call);
             }
@@ -451,9 +491,10 @@ impl PhoneState {
                     status: if self.answers { 200 } else { 0 },
                     refer_status: 0,
                     is_ended: false,
-                    is_authorized: true,
                     invite: message.to_owned(),
                     last: Default::default(),
+                    via: String::new(),
+                    progress: Progress::Over,
                     media: Media::start(self.tone_hz),
                 };
                 call.media.set_peer(message);
@@ -497,73 +538,14 @@ impl PhoneState {
     }
 }
 
-impl Media {
-    fn start(tone_hz: f64) -> Arc<Self> {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        socket.set_read_timeout(Some(TICK)).unwrap();
-        let media = Arc::new(Self {
-            socket,
-            peer: Mutex::default(),
-            heard: Mutex::default(),
-            is_held: AtomicBool::new(false),
-            is_over: AtomicBool::new(false),
-        });
-        let running = Arc::clone(&media);
-        std::thread::spawn(move || running.run(tone_hz));
-        media
-    }
-
-    fn description(&self) -> String {
-        let port = self.socket.local_addr().unwrap().port();
-        let version = NEXT_TAG.fetch_add(1, Ordering::Relaxed);
-        let direction = if self.is_held.load(Ordering::Relaxed) { "sendonly" } else { "sendrecv" };
-        format!(
-            "v=0\r\no=- 1 {version} IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
-             m=audio {port} RTP/AVP 0\r\na=rtpmap:0 PCMU/8000\r\na={direction}\r\n"
-        )
-    }
-
-    /// Sends the tone to the port of the peer's session description from now on.
-    fn set_peer(&self, message: &str) {
-        if let Some(port) = message.split("m=audio ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok()) {
-            *self.peer.lock().unwrap() = Some(SocketAddr::from(([127, 0, 0, 1], port)));
-        }
-    }
-
-    fn run(&self, tone_hz: f64) {
-        let (mut sent, began) = (0_u32, Instant::now());
-        let mut bytes = [0; 2_048];
-        while !self.is_over.load(Ordering::Relaxed) {
-            if began.elapsed() >= Duration::from_millis(20) * sent {
-                let peer = self.peer.lock().unwrap().filter(|_| !self.is_held.load(Ordering::Relaxed));
-                if let Some(peer) = peer {
-                    let mut packet = vec![0x80, 0];
-                    packet.extend((sent as u16).to_be_bytes());
-                    packet.extend((sent * PACKET as u32).to_be_bytes());
-                    packet.extend(7_u32.to_be_bytes());
-                    packet.extend((0..PACKET).map(|at| {
-                        let time = (sent as usize * PACKET + at) as f64 / RATE as f64;
-                        encode((SENT_AMPLITUDE * (TAU * tone_hz * time).sin()) as i32)
-                    }));
-                    let _ = self.socket.send_to(&packet, peer);
-                }
-                sent += 1;
-            }
-            if let Ok((length @ 13.., _)) = self.socket.recv_from(&mut bytes)
-                && bytes[1] % 0x80 == 0
-            {
-                let mut heard = self.heard.lock().unwrap();
-                heard.extend(bytes[12..length].iter().map(|&byte| decode(byte)));
-                let surplus = heard.len().saturating_sub(WINDOW);
-                heard.drain(..surplus);
-            }
-        }
-    }
-}
-
 /// A word that is unique in this process, for a call id, a tag or a branch.
 fn tag() -> String {
-    format!("q{}x{}", std::process::id(), NEXT_TAG.fetch_add(1, Ordering::Relaxed))
+    format!("q{}x{}", std::process::id(), unique_number())
+}
+
+/// A number that is unique in this process.
+pub fn unique_number() -> u32 {
+    NEXT_TAG.fetch_add(1, Ordering::Relaxed)
 }
 
 fn tag_of(party: &str) -> &str {
@@ -578,32 +560,6 @@ fn header<'m>(message: &'m str, name: &str) -> &'m str {
 
 fn md5(text: &str) -> String {
     Md5::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The amplitude of a tone (Goertzel).
-fn amplitude(samples: &[i32], tone_hz: f64) -> f64 {
-    let factor = 2.0 * (TAU * tone_hz / RATE as f64).cos();
-    let (mut one, mut two) = (0.0, 0.0);
-    for &sample in samples {
-        (one, two) = (f64::from(sample) + factor * one - two, one);
-    }
-    let power = one * one + two * two - factor * one * two;
-    power.max(0.0).sqrt() * 2.0 / samples.len().max(1) as f64
-}
-
-/// A sample as µ-law.
-fn encode(sample: i32) -> u8 {
-    let sign = if sample < 0 { 0x80 } else { 0 };
-    let biased = sample.abs().min(32_635) + 0x84;
-    let exponent = (biased >> 7).ilog2() as i32;
-    !(sign | (exponent << 4) as u8 | ((biased >> (exponent + 3)) & 0x0f) as u8)
-}
-
-/// The sample of a µ-law byte.
-fn decode(byte: u8) -> i32 {
-    let byte = !byte;
-    let magnitude = ((i32::from(byte & 0x0f) << 3) + 0x84) << ((byte & 0x70) >> 4);
-    if byte & 0x80 == 0 { magnitude - 0x84 } else { 0x84 - magnitude }
 }
 
 /// Adds the users of these phones and two queues: `support-line`, which has the number 604 at the sidecar, and 605,

@@ -94,7 +94,7 @@ fn decisions_about_a_million_users() {
     let mut decide = |together: &[Event<'_>]| {
         let mut batch = gate.batch();
         if together.len() > 1 {
-            batch.fetch(together.iter());
+            batch.prefetch(together.iter());
         }
         for event in together {
             batch.ask(BatchQuestion { origin: &origin, event, now, queues: &mut scratch }, |outcome, _| {

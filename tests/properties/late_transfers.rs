@@ -121,7 +121,7 @@ impl<'g> World<'g> {
     fn conclude(&mut self, position: usize) {
         let Allowed { until, awaited, told, .. } = &self.allowed[position];
         if told.is_none() {
-            let told = self.gate.may_be_told(*until, awaited.as_ref(), UnixMillis(self.now_ms));
+            let told = self.gate.may_be_sent(*until, awaited.as_ref(), UnixMillis(self.now_ms));
             self.allowed[position].told = Some(told);
         }
     }

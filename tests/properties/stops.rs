@@ -192,7 +192,7 @@ impl World {
             assert!(self.runtime.block_on(awaited.wait_until_settled()), "the store never fails");
             self.store.permit(0);
         }
-        let told = self.gate.may_be_told(*until, awaited.as_ref(), self.now());
+        let told = self.gate.may_be_sent(*until, awaited.as_ref(), self.now());
         self.asked[position].told = Some(told);
     }
 

@@ -8,7 +8,7 @@ use std::fs;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::support::{Folder, FreeSwitchPeer, Sidecar, channel_variables, project};
+use crate::support::{Folder, FreeSwitchPeer, Sidecar, channel_variables, project, wait_until};
 
 const ORGANIZATION: &str = r#"
 organization = "acme"
@@ -18,6 +18,7 @@ domains = ["acme.example"]
 
 [feature_codes]
 "*45" = "queue.toggle"
+"*46" = "queue.toggle_pause"
 
 [[queues]]
 id = "support"
@@ -103,6 +104,10 @@ fn every_question_of_the_shipped_dialplan_is_understood() {
         // B11: the login of the queue that FreeSWITCH lacks is taken back, and only that one.
         ("6-login-everywhere", "allow assigned queue.login 600,699"),
         ("7-take-back", "allow logged_out queue.logout 699"),
+        // B7: a toggle is a pause for the sidecar, which does not know that three unanswered calls have paused the
+        // agent; the dialplan does, and asks for the resume.
+        ("9-toggle-pause", "allow paused queue.pause 600"),
+        ("10-toggle-turned", "allow resumed queue.resume 600"),
     ] {
         assert_eq!(replay(&sidecar, name), answer, "{name}");
     }
@@ -124,6 +129,29 @@ fn the_queue_of_the_call_is_known_from_the_report_and_from_the_dialplan() {
     assert_eq!(without_queue(), "deny no_queue_context call.whisper");
 }
 
+/// FIELD B1: the caller hangs up while the sidecar is stopped. FreeSWITCH says so in place of the block, or behind it.
+#[test]
+fn a_caller_who_hung_up_before_the_verdict_is_not_logged_in() {
+    let sidecar = Sidecar::start(&Folder::with("acme.toml", ORGANIZATION));
+    let errors = |reason: &str| {
+        let labels = format!("{{dialect=\"freeswitch\",reason=\"{reason}\"}}");
+        sidecar.metric(&format!("queuewarden_protocol_errors_total{labels}"))
+    };
+    let notice = fs::read(project().join("tests/stories/freeswitch/dialplan/captures/11-hung-up.esl")).unwrap();
+    let (block, _) = capture("1-toggle");
+    for (hung_up, bytes) in [(1.0, notice.clone()), (2.0, [block.as_bytes(), &notice].concat())] {
+        let mut peer = FreeSwitchPeer::ring(&sidecar);
+        sidecar.signal("STOP");
+        peer.say(&bytes);
+        drop(peer);
+        sidecar.signal("CONT");
+        wait_until("the end of the connection", || errors("verdict_unread") >= hung_up);
+        assert!((errors("verdict_unread") - hung_up).abs() < f64::EPSILON);
+    }
+    assert!(errors("missing_key").abs() < f64::EPSILON, "nobody erred");
+    assert!(sidecar.ask("may org=acme actor=1001 action=queue.logout queue=600").contains("not_logged_in"));
+}
+
 /// FIELD A4: the same bytes mean nothing where the domain belongs to nobody, or to somebody else.
 #[test]
 fn another_domain_is_another_organization() {
@@ -142,6 +170,7 @@ fn the_blocks_carry_what_the_page_promises() {
         ("2-call-begin", &["Channel-Name: null/queuewarden", "variable_user_name: 1001", "variable_qw_queue: 600"]),
         ("3-whisper", &["variable_user_name: 2001", "variable_qw_digits: *2221001", "variable_qw_queue: 600"]),
         ("7-take-back", &["variable_qw_verb: do", "variable_qw_queue: 699"]),
+        ("10-toggle-turned", &["variable_qw_verb: do", "variable_qw_action: queue.resume"]),
     ] {
         let (block, _) = capture(name);
         for line in lines {

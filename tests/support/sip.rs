@@ -310,9 +310,8 @@ impl Phone {
         let request = self.request("INVITE", number, &[], Some(credentials));
         self.socket.set_read_timeout(Some(PATIENCE)).unwrap();
         self.socket.send_to(request.as_bytes(), self.server).unwrap();
-        let mut buffer = vec![0; 65_536];
-        let length = self.socket.recv(&mut buffer).unwrap();
-        assert!(buffer[..length].starts_with(b"SIP/2.0 100"));
+        let answer = self.answer_to(&request).expect("an answer");
+        assert!(answer.starts_with("SIP/2.0 100"), "{answer}");
         asked();
         let kept = ["Via:", "From:", "To:", "Call-ID:", "Max-Forwards:"];
         let kept = request.lines().filter(|line| kept.iter().any(|name| line.starts_with(name)));
@@ -379,13 +378,26 @@ impl Phone {
         )
     }
 
+    /// The final answer to the request, or to its CANCEL.
     fn final_answer(&self, request: &str) -> Option<String> {
-        let call_id = request.lines().find(|line| line.starts_with("Call-ID:")).unwrap();
+        loop {
+            let answer = self.answer_to(request)?;
+            if !answer.starts_with("SIP/2.0 1") {
+                return Some(answer);
+            }
+        }
+    }
+
+    /// The next answer to the request, or to its CANCEL. An answer to an earlier request may be repeated late.
+    fn answer_to(&self, request: &str) -> Option<String> {
+        let line = |text: &str, name: &str| text.lines().find(|line| line.starts_with(name)).map(str::to_owned);
+        let number = |text: &str| line(text, "CSeq:")?.split_whitespace().nth(1).map(str::to_owned);
         let mut buffer = vec![0; 65_536];
         loop {
             let length = self.socket.recv(&mut buffer).ok()?;
             let answer = String::from_utf8_lossy(&buffer[..length]).into_owned();
-            if answer.contains(call_id) && !answer.starts_with("SIP/2.0 1") {
+            let is_of_call = line(&answer, "Call-ID:") == line(request, "Call-ID:");
+            if answer.starts_with("SIP/2.0 ") && is_of_call && number(&answer) == number(request) {
                 return Some(answer);
             }
         }

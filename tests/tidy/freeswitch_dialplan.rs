@@ -181,6 +181,38 @@ fn every_extension_that_is_run_exists() {
     }
 }
 
+/// FIELD B7: three unanswered calls pause an agent in FreeSWITCH and not at the sidecar. The toggle of the pause turns
+/// round what FreeSWITCH says; no other code does.
+#[test]
+fn a_toggle_of_the_pause_turns_round_what_freeswitch_says() {
+    let text = fs::read_to_string(project().join("config/freeswitch/queuewarden.xml")).unwrap();
+    let toggle = text.split("<extension name=\"toggle\">").nth(1).unwrap().split("</extension>").next().unwrap();
+    let compared = "field=\"${queuewarden_digits}:${queuewarden_wish}:${queuewarden_before}\" expression=\"";
+    let expression = Regex::new(toggle.split(compared).nth(1).unwrap().split('"').next().unwrap()).unwrap();
+    for (digits, wish, status, is_turned) in [
+        ("*46", "pause", "On Break", true),
+        ("*46600", "pause", "On Break", true),
+        ("*46*1001*600", "pause", "On Break", true),
+        ("*46", "resume", "Available", true),
+        ("*46", "pause", "Available", false),
+        ("*46", "resume", "On Break", false),
+        ("*46", "pause", "Logged Out", false),
+        ("*15", "pause", "On Break", false),
+        ("*16600", "resume", "Available", false),
+        ("*45600", "pause", "On Break", false),
+    ] {
+        let is_match = expression.is_match(&format!("{digits}:{wish}:{status}"));
+        assert_eq!(is_match, is_turned, "{digits}, {wish}, {status}");
+    }
+    // The other half of the toggle is done only if the sidecar allows it.
+    for (half, other) in [("pause", "resume"), ("resume", "pause")] {
+        let turn = text.split(&format!("<extension name=\"turn-{half}\">")).nth(1).unwrap();
+        let asked = turn.find(&format!("follow-{other} XML")).unwrap();
+        assert!(asked < turn.find(&format!("queuewarden_wish={other}-${{qw_verdict}}\"")).unwrap());
+    }
+    assert!(text.contains("expression=\"^status-(pause|resume)(?:-allow)?$\""));
+}
+
 /// THREATS: nothing is allowed unless the sidecar said so, in time, and once.
 #[test]
 fn what_is_not_answered_allows_nothing() {

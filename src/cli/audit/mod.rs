@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-use crate::audit::line::{self, Hash};
+use crate::audit::line::{self, LineHash};
 use crate::audit::search::{LineRange, ranges};
 use crate::audit::segments::{Segment, segments};
 use crate::audit::verify::verify;
@@ -42,7 +42,7 @@ pub(super) enum AuditCommand {
 pub(super) struct VerifyArguments {
     /// The hash of a line, noted elsewhere before: a line of the log must have it.
     #[arg(long, value_name = "HASH", value_parser = parse_hash)]
-    anchor: Option<Hash>,
+    anchor: Option<LineHash>,
     /// The folder of the log. Without it, the folder that queuewarden.toml names.
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
@@ -98,7 +98,7 @@ enum ExportFormat {
 #[error("a hash has 64 digits of 0-9 a-f")]
 struct HashError;
 
-fn parse_hash(text: &str) -> Result<Hash, HashError> {
+fn parse_hash(text: &str) -> Result<LineHash, HashError> {
     line::unhex(text.as_bytes()).ok_or(HashError)
 }
 

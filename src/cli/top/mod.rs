@@ -28,14 +28,14 @@ use crate::sidecar::Clock;
 use figures::Figures;
 use sample::{MetricsSample, SampleError, SidecarStatus};
 use screen::Screen;
-use text::Page;
+use text::ScreenPage;
 
 /// Intervals whose rates are shown as a history.
 const HISTORY_INTERVALS: usize = 40;
 
 /// Options of `top`.
 #[derive(Debug, Args)]
-pub(super) struct Arguments {
+pub(super) struct TopArguments {
     /// Seconds between two samples: 0.1 to 3600.
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     interval: Duration,
@@ -60,7 +60,7 @@ fn seconds(text: &str) -> Result<Duration, IntervalError> {
     Ok(Duration::from_secs_f64(seconds))
 }
 
-pub(super) fn run(folder: &Path, options: &Arguments, out: &mut (impl Write + Send)) -> io::Result<u8> {
+pub(super) fn run(folder: &Path, options: &TopArguments, out: &mut (impl Write + Send)) -> io::Result<u8> {
     let client = match AdminClient::to_read(folder) {
         Ok(client) => client,
         Err(error) => return error.print(options.json, out),
@@ -134,7 +134,7 @@ async fn show<W: Write>(mut observations: mpsc::Receiver<Observation>, screen: &
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let mut history = VecDeque::new();
-    let mut page = Page::waiting();
+    let mut page = ScreenPage::waiting();
     loop {
         screen.show(&page)?;
         tokio::select! {
@@ -162,7 +162,7 @@ fn ends(key: KeyEvent) -> bool {
 }
 
 /// The page that shows an observation. `None`: the page shown before stays.
-fn page_of(observation: &Observation, history: &mut VecDeque<f64>) -> Option<Page> {
+fn page_of(observation: &Observation, history: &mut VecDeque<f64>) -> Option<ScreenPage> {
     match observation {
         Observation::First => None,
         Observation::Up(figures) => {
@@ -179,7 +179,7 @@ fn page_of(observation: &Observation, history: &mut VecDeque<f64>) -> Option<Pag
 /// Prints the observations, one block or JSON object for each interval.
 async fn print(
     mut observations: mpsc::Receiver<Observation>,
-    options: &Arguments,
+    options: &TopArguments,
     out: &mut impl Write,
 ) -> io::Result<u8> {
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -9,7 +9,7 @@ use crossterm::terminal::{
 };
 use crossterm::{cursor, execute, queue, terminal};
 
-use crate::cli::top::text::{Page, Tone};
+use crate::cli::top::text::{ScreenPage, Tone};
 
 /// A terminal in raw mode with the alternate screen, until this is dropped.
 pub(super) struct Screen<'a, W: Write> {
@@ -30,7 +30,7 @@ impl<'a, W: Write> Screen<'a, W> {
     }
 
     /// Shows as much of the page as fits the terminal, and in the last row how many lines do not.
-    pub(super) fn show(&mut self, page: &Page) -> io::Result<()> {
+    pub(super) fn show(&mut self, page: &ScreenPage) -> io::Result<()> {
         let (columns, rows) = size()?;
         let room = usize::from(rows).saturating_sub(1);
         let fitted = page.fitted(usize::from(columns), room);

@@ -158,7 +158,7 @@ fn width(text: &str) -> usize {
 
 /// What `top` shows at one moment, for a terminal of any size.
 #[derive(Clone, Debug)]
-pub(super) struct Page {
+pub(super) struct ScreenPage {
     head: Vec<Row>,
     /// One row for each reason, the most frequent first.
     reasons: Vec<Row>,
@@ -173,7 +173,7 @@ pub(super) struct FittedPage {
     pub(super) hidden: usize,
 }
 
-impl Page {
+impl ScreenPage {
     /// Shown before the first figures.
     pub(super) fn waiting() -> Self {
         let text = "queuewarden top: waiting for the first interval".to_owned();
@@ -216,14 +216,14 @@ impl Page {
 }
 
 /// The page while the sidecar does not answer.
-pub(super) fn down(error: &str) -> Page {
+pub(super) fn down(error: &str) -> ScreenPage {
     let mut head = vec![Row::new(Tone::Bad, "", vec!["DOWN: the sidecar does not answer; trying again".to_owned()])];
     head.extend(error.lines().map(|line| Row::plain("", vec![line.to_owned()])));
-    Page { head, reasons: vec![], tail: vec![] }
+    ScreenPage { head, reasons: vec![], tail: vec![] }
 }
 
 /// The page for the figures. `history` has the decisions a second of the last intervals, the newest last.
-pub(super) fn up(figures: &Figures, history: &[f64]) -> Page {
+pub(super) fn up(figures: &Figures, history: &[f64]) -> ScreenPage {
     let rates = &figures.decisions_per_second;
     let most = rates.by_reason.first().map_or(1.0, |rate| rate.per_second);
     let decisions = vec![
@@ -247,7 +247,7 @@ pub(super) fn up(figures: &Figures, history: &[f64]) -> Page {
         Row { bars: sparks(history), aligned: Some(aligned), ..Row::plain("decisions", decisions) },
         Row::plain("  by dialect", pairs(&rates.by_dialect, 1)),
     ];
-    Page { head, reasons: rates.by_reason.iter().map(|rate| reason(rate, most)).collect(), tail: tail(figures) }
+    ScreenPage { head, reasons: rates.by_reason.iter().map(|rate| reason(rate, most)).collect(), tail: tail(figures) }
 }
 
 fn reason(rate: &ReasonRate, most: f64) -> Row {

@@ -153,7 +153,7 @@ pub fn tables() -> Vec<(String, Table)> {
 pub struct Topic {
     /// The word for it on the command line.
     pub name: &'static str,
-    /// What it is about, in one line.
+    /// The subject of the topic, in one line.
     pub summary: &'static str,
     body: Body,
 }

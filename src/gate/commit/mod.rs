@@ -17,15 +17,15 @@
 //!
 //! # What happens when a write fails
 //!
-//! *Now* is for the group that is being written and for the changes queued behind it; *then* is until a retry succeeds.
-//! A *dirty* user is one whose record is written again with the next group.
+//! "This group" means the group that is being written and the changes queued after it. "Until repaired" means every
+//! change from then on until a retry succeeds. The record of a *dirty* user is written again with the next group.
 //!
 //! | Fails | `Sessions` | `Supervisions`, `AnswerOnly` | `Irrevocable` |
 //! |---|---|---|---|
-//! | store, now | reverted, answer `state_unavailable` | go on | published, user dirty |
-//! | store, then | refused at once | go on | published unwritten, user dirty |
-//! | audit log, now | reverted, answer `state_unavailable` | the same | published, record to the buffer, user dirty |
-//! | audit log, then | refused at once | refused at once | published, record to the buffer, user dirty |
+//! | store, this group | reverted, answer `state_unavailable` | go on | published, user dirty |
+//! | store, until repaired | refused at once | go on | published unwritten, user dirty |
+//! | audit log, this group | reverted, answer `state_unavailable` | the same | published, record to the buffer, user dirty |
+//! | audit log, until repaired | refused at once | refused at once | published, record to the buffer, user dirty |
 //!
 //! The log is written first, so if both fail, the rows of the audit log hold. Where the decision is in the log already,
 //! a record `refused` follows; otherwise a denial is recorded through the audit buffer. If the writer's thread panics,

@@ -20,7 +20,7 @@ use crate::limits::PENDING_CHANGES_MAX;
 
 /// A change was queued.
 #[derive(Clone, Debug)]
-pub(crate) struct Receipt {
+pub(crate) struct CommitReceipt {
     /// The number of the change in the queue, rising.
     pub(crate) ticket: u64,
     /// What the answer waits for.
@@ -83,7 +83,7 @@ enum WriterState {
 
 /// What the writer does next.
 #[derive(Debug)]
-pub(crate) enum Work {
+pub(crate) enum WriterWork {
     /// Write this group.
     Commit(CommitGroup),
     /// Nothing was queued during the interval.
@@ -136,7 +136,7 @@ impl CommitQueue {
     /// # Errors
     ///
     /// When the disk takes no changes, the queue is full, or the writer ends. The caller reverts the change.
-    pub(crate) fn push(&self, change: PendingChange) -> Result<Receipt, Unavailable> {
+    pub(crate) fn push(&self, change: PendingChange) -> Result<CommitReceipt, Unavailable> {
         let mut state = self.locked();
         let is_full = state.filling.changes.len() >= PENDING_CHANGES_MAX;
         if is_full || state.writer != WriterState::Running || self.is_blocked(&state, &change) {
@@ -148,7 +148,7 @@ impl CommitQueue {
     /// Takes a change that happens whether the disk works or not, for example the end of a lease. While the disk
     /// fails, the user is remembered as dirty and the change is handed back, to be published without being written.
     #[expect(clippy::result_large_err, reason = "a change that is handed back while the disk fails")]
-    pub(crate) fn push_unconditionally(&self, change: PendingChange) -> Result<Receipt, PendingChange> {
+    pub(crate) fn push_unconditionally(&self, change: PendingChange) -> Result<CommitReceipt, PendingChange> {
         let mut state = self.locked();
         if self.is_blocked(&state, &change) {
             state.dirty_users.extend(change.dirty_user.clone().filter(|_| self.has_store));
@@ -162,14 +162,14 @@ impl CommitQueue {
         (state.store_fails && self.is_for_store(change)) || (state.audit_fails && !change.audit.is_empty())
     }
 
-    fn join(&self, state: &mut QueueState, change: PendingChange) -> Receipt {
+    fn join(&self, state: &mut QueueState, change: PendingChange) -> CommitReceipt {
         state.ticket += 1;
         let is_for_store = self.is_for_store(&change);
         let commit = if is_for_store { &state.commits.stored } else { &state.commits.audited };
         let commit = Arc::clone(commit);
         state.filling.push(change, is_for_store);
         self.work.notify_one();
-        Receipt { ticket: state.ticket, commit }
+        CommitReceipt { ticket: state.ticket, commit }
     }
 
     /// Wakes the writer before its interval is over.
@@ -197,7 +197,7 @@ impl CommitQueue {
     }
 
     /// Waits for the next group, at most for `interval`. While the disk fails, a group may be empty: it is a retry.
-    pub(crate) fn next(&self, interval: Duration) -> Work {
+    pub(crate) fn next(&self, interval: Duration) -> WriterWork {
         let mut state = self.locked();
         if state.filling.changes.is_empty() && state.writer == WriterState::Running {
             state = self.work.wait_timeout(state, interval).unwrap_or_else(PoisonError::into_inner).0;
@@ -205,13 +205,13 @@ impl CommitQueue {
         let fails = state.store_fails || state.audit_fails;
         let is_running = state.writer == WriterState::Running;
         if state.filling.changes.is_empty() && (!fails || !is_running) {
-            return if is_running { Work::Idle } else { Work::Stop };
+            return if is_running { WriterWork::Idle } else { WriterWork::Stop };
         }
         let commits = std::mem::take(&mut state.commits);
         state.writing = Some((state.ticket, commits));
         let mut group = std::mem::take(&mut state.filling);
         group.retries = state.dirty_users.iter().cloned().collect();
-        Work::Commit(group)
+        WriterWork::Commit(group)
     }
 
     /// The audit log has written the group: wakes the answers that wait for the log only.
@@ -303,7 +303,7 @@ impl CommitQueue {
         state.writer == WriterState::Stopped && !state.store_fails && !state.audit_fails
     }
 
-    /// The writer has ended as it was asked to.
+    /// The writer has ended after [`CommitQueue::stop`].
     pub(crate) fn writer_ended(&self) {
         self.locked().writer = WriterState::Stopped;
         self.ended.notify_all();

@@ -1,10 +1,9 @@
 //! Writes the groups of the [`CommitQueue`], in a thread of its own.
 //!
 //! A group goes one way: audit log, session store, change feed, waiting answers. The audit log is first, so that every
-//! durable change has its record. A group that cannot be written is reverted and refused
-//! ([`take_back`](crate::gate::commit::take_back)). From then on every change is refused at once, while questions that
-//! change nothing are answered as usual. The writer retries every [`STORE_RETRY_INTERVAL`] until the store takes the
-//! records of all dirty users and the log takes records.
+//! durable change has its record. A group that cannot be written is reverted and refused ([`take_back`]). From then on
+//! every change is refused at once, while questions that change nothing are answered as usual. The writer retries every
+//! [`STORE_RETRY_INTERVAL`] until the store takes the records of all dirty users and the log takes records.
 //!
 //! Between the groups the writer empties the audit buffer: records that no answer waits for. A panic of the thread
 //! refuses everything and ends the process; see [`CommitQueue::writer_panicked`].
@@ -17,7 +16,7 @@ use crate::audit::buffer::AuditBuffer;
 use crate::audit::log::AuditLog;
 use crate::audit::record::{About, AuditRecord};
 use crate::gate::commit::group::{CommitGroup, DirtyUser, GroupedChange};
-use crate::gate::commit::queue::{CommitQueue, Work};
+use crate::gate::commit::queue::{CommitQueue, WriterWork};
 use crate::gate::commit::take_back;
 use crate::gate::state::GateState;
 use crate::gate::timed_change;
@@ -125,7 +124,7 @@ impl<'w> Writer<'w> {
         let interval = if self.log.is_some() { AUDIT_FLUSH_INTERVAL } else { STORE_RETRY_INTERVAL };
         loop {
             match self.state.commit_queue.next(interval) {
-                Work::Commit(group) => {
+                WriterWork::Commit(group) => {
                     self.write(&group);
                     if (self.store_fails || self.audit_fails) && self.state.commit_queue.is_stopping() {
                         break;
@@ -135,8 +134,8 @@ impl<'w> Writer<'w> {
                         self.flush_audit_buffer();
                     }
                 }
-                Work::Idle => self.flush_audit_buffer(),
-                Work::Stop => break,
+                WriterWork::Idle => self.flush_audit_buffer(),
+                WriterWork::Stop => break,
             }
         }
         self.finish();

@@ -28,10 +28,10 @@ where
     fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let mut time = String::new();
         SystemTime.format_time(&mut Writer::new(&mut time))?;
-        let mut values = Values { format: self.0, message: String::new(), fields: String::new() };
+        let mut values = EscapedValues { format: self.0, message: String::new(), fields: String::new() };
         event.record(&mut values);
         let (level, target) = (event.metadata().level(), event.metadata().target());
-        let Values { message, fields, .. } = values;
+        let EscapedValues { message, fields, .. } = values;
         match self.0 {
             Format::Json => {
                 let message = if message.is_empty() { "\"\"" } else { &message };
@@ -46,13 +46,13 @@ where
 }
 
 /// The values of one event, escaped as they are recorded.
-struct Values {
+struct EscapedValues {
     format: Format,
     message: String,
     fields: String,
 }
 
-impl Values {
+impl EscapedValues {
     fn name(&mut self, field: &Field) {
         let name = field.name();
         let mark = if RESERVED_NAMES.contains(&name) { "_" } else { "" };
@@ -82,7 +82,7 @@ impl Values {
     }
 }
 
-impl Visit for Values {
+impl Visit for EscapedValues {
     fn record_str(&mut self, field: &Field, value: &str) {
         self.text(field, value);
     }
@@ -100,7 +100,7 @@ impl Visit for Values {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        let mut text = Bounded(String::new());
+        let mut text = BoundedText(String::new());
         // Fails at the bound of a value: the rest is cut.
         write!(text, "{value:?}").ok();
         self.text(field, &text.0);
@@ -108,9 +108,9 @@ impl Visit for Values {
 }
 
 /// A string that refuses text beyond [`LOG_VALUE_BYTES_MAX`], so that a large value never fills the memory.
-struct Bounded(String);
+struct BoundedText(String);
 
-impl Write for Bounded {
+impl Write for BoundedText {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         self.0.push_str(shortened(text));
         if self.0.len() > LOG_VALUE_BYTES_MAX { Err(fmt::Error) } else { Ok(()) }

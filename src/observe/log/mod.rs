@@ -47,13 +47,13 @@ closed_list! {
 /// The log of the process. The default is no log at all, for tests.
 #[derive(Debug, Default)]
 pub struct Log {
-    running: Option<Running>,
+    running: Option<RunningLog>,
     /// The bounds of the lines about errors and decisions.
     pub quota: Quota,
 }
 
 #[derive(Debug)]
-struct Running {
+struct RunningLog {
     filter_handle: reload::Handle<Targets, Registry>,
     format: Format,
     /// The filter of the start.
@@ -66,9 +66,9 @@ struct Running {
 
 /// Writes the waiting lines when it is dropped.
 #[derive(Debug)]
-pub struct Flush(Option<WorkerGuard>);
+pub struct LogFlush(Option<WorkerGuard>);
 
-impl Drop for Flush {
+impl Drop for LogFlush {
     fn drop(&mut self) {
         drop(self.0.take());
     }
@@ -80,7 +80,7 @@ impl Log {
     /// # Errors
     ///
     /// When the filter is not valid.
-    pub fn start(filter: &str, format: Format) -> Result<(Self, Flush), FilterError> {
+    pub fn start(filter: &str, format: Format) -> Result<(Self, LogFlush), FilterError> {
         let (filter_layer, filter_handle) = reload::Layer::new(filter::parse(filter)?);
         let (writer, guard) = NonBlockingBuilder::default()
             .buffered_lines_limit(LOG_LINES_WAITING_MAX)
@@ -97,14 +97,14 @@ impl Log {
         // Fails only in a test that runs the server in its own process and has a log already.
         tracing::subscriber::set_global_default(subscriber).ok();
         let (started_with, current) = (filter.to_owned(), Mutex::new(filter.to_owned()));
-        let running = Running { filter_handle, format, started_with, current, unread };
-        Ok((Self { running: Some(running), quota: Quota::default() }, Flush(Some(guard))))
+        let running = RunningLog { filter_handle, format, started_with, current, unread };
+        Ok((Self { running: Some(running), quota: Quota::default() }, LogFlush(Some(guard))))
     }
 
     /// The filter in force; `off` without a log.
     #[must_use]
     pub fn filter(&self) -> String {
-        let current = |running: &Running| running.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let current = |running: &RunningLog| running.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
         self.running.as_ref().map_or_else(|| "off".to_owned(), current)
     }
 
@@ -123,7 +123,7 @@ impl Log {
     /// How many lines were left out since the start, by cause in the order of [`LeftOut::ALL`].
     #[must_use]
     pub fn left_out(&self) -> [u64; LeftOut::ALL.len()] {
-        let unread = |running: &Running| u64::try_from(running.unread.dropped_lines()).unwrap_or(u64::MAX);
+        let unread = |running: &RunningLog| u64::try_from(running.unread.dropped_lines()).unwrap_or(u64::MAX);
         let unread = self.running.as_ref().map_or(0, unread);
         [unread, self.quota.errors_left_out(), self.quota.decisions_left_out()]
     }

@@ -194,12 +194,13 @@ fn resolve_toggle<'p>(question: &Question<'p>, sessions: &impl SessionView) -> &
 /// mean every login session of the actor. Either all queues are allowed or none is.
 fn decide_all(question: &Question<'_>, action: &Action, sessions: &impl SessionView, all: &mut QueueSet) -> Decision {
     let served = question.actor.served();
-    let (has_room, none) = match action.effect {
+    let (has_room, without_queue) = match action.effect {
         // A queue whose shift does not run is left out; the queues whose shift runs are still meant.
         Effect::Login(_) => {
             let is_meant = |queue: &QueueId| sessions.in_this_queue(*queue).is_some() || question.is_open(*queue);
-            let none = if served.iter().len() == 0 { DenyReason::NoAssignedQueue } else { DenyReason::OutsideShift };
-            (served.iter().filter(is_meant).all(|queue| all.push(queue)), none)
+            let without_queue =
+                if served.iter().len() == 0 { DenyReason::NoAssignedQueue } else { DenyReason::OutsideShift };
+            (served.iter().filter(is_meant).all(|queue| all.push(queue)), without_queue)
         }
         _ => (sessions.of_subject().iter().all(|session| all.push(session.queue)), DenyReason::NotLoggedIn),
     };
@@ -209,7 +210,7 @@ fn decide_all(question: &Question<'_>, action: &Action, sessions: &impl SessionV
     if let Err(FurthestGrant { failed: FailedCheck::Role, .. }) = weigh(question, action, FactSet::empty()) {
         return Decision::deny(action.without_role);
     }
-    let mut whole = Decision::deny(none);
+    let mut allowed = Decision::deny(without_queue);
     let mut earliest: Option<FailedCheck> = None;
     let mut begun = 0_usize;
     for &queue in all.as_slice() {
@@ -221,11 +222,11 @@ fn decide_all(question: &Question<'_>, action: &Action, sessions: &impl SessionV
         match result {
             Err(failed) => earliest = Some(earliest.map_or(failed, |earlier| earlier.min(failed))),
             // A queue where nothing changes does not hide the change of another.
-            Ok(permit) if permit.change == Transition::Nothing && whole.is_allowed() => {}
-            Ok(permit) => whole = permit.into(),
+            Ok(permit) if permit.change == Transition::Nothing && allowed.is_allowed() => {}
+            Ok(permit) => allowed = permit.into(),
         }
     }
-    earliest.map_or(whole, |failed| Decision::deny(failed.reason(action)))
+    earliest.map_or(allowed, |failed| Decision::deny(failed.reason(action)))
 }
 
 /// Judges the question for one queue, or for no queue. `begun` is the number of login sessions that the same decision
@@ -394,8 +395,8 @@ fn failed_check(question: &Question<'_>, action: &Action, grant: &Grant, facts: 
     }
     let settings = question.organization.settings;
     if !grant.on.without(settings).is_empty() || grant.off.meets(settings) {
-        // A grant for everyone says nothing about the actor. Where other grants name roles, its setting is no reason to
-        // tell a user without such a role that a setting is off.
+        // A user without a role that any grant names is denied for the role, and not for the setting of a grant for
+        // everyone.
         let names_roles = |(_, other): (u16, &Grant)| other.roles.is_some();
         let concerns_actor = grant.roles.is_some() || !question.organization.model.grants_of(action).any(names_roles);
         return Some(if concerns_actor { FailedCheck::Setting } else { FailedCheck::Role });
