@@ -32,6 +32,7 @@ mod kept_sessions;
 mod leases;
 mod limits;
 mod line;
+mod links;
 mod load;
 mod log;
 mod login;

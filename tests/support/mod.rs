@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each test binary uses its part of this")]
 
 pub mod kamailio_lab;
+pub mod model_asterisk;
 pub mod random_source;
 pub mod service_manager;
 pub mod sip;

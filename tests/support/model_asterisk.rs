@@ -1,0 +1,264 @@
+//! An Asterisk over a real socket that knows queues, members and nothing else. It lies and breaks as a test wants.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
+use std::time::Duration;
+
+/// A member of a queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelMember {
+    pub paused: bool,
+    pub reason: String,
+    pub penalty: u32,
+    pub is_static: bool,
+}
+
+impl ModelMember {
+    /// A member that another program added.
+    pub fn dynamic() -> Self {
+        Self { paused: false, reason: String::new(), penalty: 0, is_static: false }
+    }
+}
+
+/// How the Asterisk misbehaves.
+#[derive(Clone, Debug, Default)]
+pub struct Misbehavior {
+    /// The actions that it refuses with `Permission denied`.
+    pub denied: Vec<String>,
+    /// It closes the connection after as many actions.
+    pub closes_after: Option<usize>,
+    /// It sends its bytes one at a time.
+    pub splits: bool,
+    /// Text that it sends before every answer.
+    pub noise: String,
+    /// It waits as long before every answer.
+    pub delay: Duration,
+    /// It refuses every login.
+    pub refuses_login: bool,
+}
+
+/// What the Asterisk knows.
+#[derive(Debug, Default)]
+pub struct ModelState {
+    /// By queue and interface.
+    pub queues: BTreeMap<String, BTreeMap<String, ModelMember>>,
+    /// The time of its start.
+    pub started: u32,
+    pub misbehavior: Misbehavior,
+    /// Every action that it received, with its headers but for `ActionID`.
+    pub actions: Vec<Vec<(String, String)>>,
+    /// The connections, for events.
+    streams: Vec<TcpStream>,
+}
+
+/// The listener of the Asterisk and what it knows.
+#[derive(Clone)]
+pub struct ModelAsterisk {
+    pub address: SocketAddr,
+    state: Arc<Mutex<ModelState>>,
+}
+
+impl ModelAsterisk {
+    /// An Asterisk with these queues, without members.
+    pub fn with_queues(queues: &[&str]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let queues = queues.iter().map(|queue| ((*queue).to_owned(), BTreeMap::new())).collect();
+        let state = Arc::new(Mutex::new(ModelState { queues, started: 1, ..ModelState::default() }));
+        let this = Self { address: listener.local_addr().unwrap(), state: Arc::clone(&state) };
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let state = Arc::clone(&state);
+                thread::spawn(move || drop(serve(stream, &state)));
+            }
+        });
+        this
+    }
+
+    pub fn state(&self) -> MutexGuard<'_, ModelState> {
+        self.state.lock().unwrap()
+    }
+
+    pub fn misbehave(&self, change: impl FnOnce(&mut Misbehavior)) {
+        change(&mut self.state().misbehavior);
+    }
+
+    /// Another program adds a member, with or without an event.
+    pub fn add(&self, queue: &str, interface: &str, member: ModelMember, with_event: bool) {
+        let mut state = self.state();
+        state.queues.get_mut(queue).unwrap().insert(interface.to_owned(), member);
+        if with_event {
+            state.tell("QueueMemberAdded", queue, interface);
+        }
+    }
+
+    /// Another program removes a member.
+    pub fn remove(&self, queue: &str, interface: &str) {
+        let mut state = self.state();
+        state.queues.get_mut(queue).unwrap().remove(interface);
+        state.tell("QueueMemberRemoved", queue, interface);
+    }
+
+    /// Sends these bytes on every connection.
+    pub fn say(&self, bytes: &[u8]) {
+        self.state().streams.retain_mut(|stream| stream.write_all(bytes).is_ok());
+    }
+
+    /// Closes every connection.
+    pub fn hang_up(&self) {
+        for stream in self.state().streams.drain(..) {
+            stream.shutdown(std::net::Shutdown::Both).ok();
+        }
+    }
+
+    /// The interfaces of the members of a queue.
+    pub fn members(&self, queue: &str) -> Vec<String> {
+        self.state().queues[queue].keys().cloned().collect()
+    }
+
+    pub fn member(&self, queue: &str, interface: &str) -> Option<ModelMember> {
+        self.state().queues[queue].get(interface).cloned()
+    }
+
+    /// How often this action was received.
+    pub fn count(&self, action: &str) -> usize {
+        self.state().actions.iter().filter(|headers| headers[0].1 == action).count()
+    }
+}
+
+impl ModelState {
+    fn tell(&mut self, event: &str, queue: &str, interface: &str) {
+        let text = format!(
+            "Event: {event}\r\nPrivilege: agent,all\r\nQueue: {queue}\r\nMemberName: x\r\nInterface: {interface}\r\n\r\n"
+        );
+        self.streams.retain_mut(|stream| stream.write_all(text.as_bytes()).is_ok());
+    }
+
+    /// The answer to an action.
+    fn answer(&mut self, headers: &[(String, String)], id: &str) -> String {
+        let value = |key: &str| headers.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone());
+        let action = value("Action").unwrap_or_default();
+        let error = |text: &str| format!("Response: Error\r\nActionID: {id}\r\nMessage: {text}\r\n\r\n");
+        let success = |text: &str| format!("Response: Success\r\nActionID: {id}\r\n{text}\r\n");
+        if self.misbehavior.denied.contains(&action) {
+            return error("Permission denied");
+        }
+        let (queue, interface) = (value("Queue").unwrap_or_default(), value("Interface").unwrap_or_default());
+        match action.as_str() {
+            "Challenge" => success("Challenge: 141967229\r\n"),
+            "Login" if self.misbehavior.refuses_login => error("Authentication failed"),
+            "Login" => success("Message: Authentication accepted\r\n"),
+            "Ping" => success("Ping: Pong\r\nTimestamp: 1.5\r\n"),
+            "CoreStatus" => {
+                let started = self.started;
+                success(&format!("CoreStartupDate: 2026-11-28\r\nCoreStartupTime: 04:00:{started:02}\r\n"))
+            }
+            "CoreShowChannels" => {
+                success("EventList: start\r\nMessage: Channels will follow\r\n")
+                    + &format!(
+                        "Event: CoreShowChannelsComplete\r\nActionID: {id}\r\nEventList: Complete\r\nListItems: 0\r\n\r\n"
+                    )
+            }
+            "QueueStatus" => {
+                let mut text = success("EventList: start\r\nMessage: Queue status will follow\r\n");
+                let wanted = value("Member");
+                if let Some(members) = self.queues.get(&queue) {
+                    text += &format!("Event: QueueParams\r\nQueue: {queue}\r\nMax: 0\r\nActionID: {id}\r\n\r\n");
+                    for (interface, member) in
+                        members.iter().filter(|(name, _)| wanted.as_ref().is_none_or(|wanted| wanted == *name))
+                    {
+                        let membership = if member.is_static { "static" } else { "dynamic" };
+                        text += &format!(
+                            "Event: QueueMember\r\nQueue: {queue}\r\nName: x\r\nLocation: {interface}\r\n\
+                             Membership: {membership}\r\nPenalty: {}\r\nPaused: {}\r\nPausedReason: {}\r\nActionID: {id}\r\n\r\n",
+                            member.penalty,
+                            u8::from(member.paused),
+                            member.reason
+                        );
+                    }
+                }
+                text + &format!(
+                    "Event: QueueStatusComplete\r\nActionID: {id}\r\nEventList: Complete\r\nListItems: 9\r\n\r\n"
+                )
+            }
+            "QueueAdd" | "QueueRemove" | "QueuePause" => {
+                let Some(members) = self.queues.get_mut(&queue) else {
+                    return error("Unable to add interface to queue: No such queue");
+                };
+                match (action.as_str(), members.get_mut(&interface)) {
+                    ("QueueAdd", Some(_)) => error("Unable to add interface: Already there"),
+                    ("QueueAdd", None) => {
+                        let penalty = value("Penalty").unwrap_or_default().parse().unwrap();
+                        let paused = value("Paused").as_deref() == Some("true");
+                        members.insert(interface, ModelMember { paused, penalty, ..ModelMember::dynamic() });
+                        success("Message: Added interface to queue\r\n")
+                    }
+                    ("QueueRemove", Some(member)) if member.is_static => error("Member not dynamic"),
+                    ("QueueRemove", Some(_)) => {
+                        members.remove(&interface);
+                        success("Message: Removed interface from queue\r\n")
+                    }
+                    ("QueuePause", Some(member)) => {
+                        member.paused = value("Paused").as_deref() == Some("true");
+                        member.reason = value("Reason").unwrap_or_default();
+                        success("Message: Interface paused successfully\r\n")
+                    }
+                    ("QueuePause", None) => error("Interface not found"),
+                    _ => error("Unable to remove interface: Not there"),
+                }
+            }
+            _ => error("Invalid/unknown command"),
+        }
+    }
+}
+
+/// One connection, until it breaks.
+fn serve(mut stream: TcpStream, state: &Mutex<ModelState>) -> std::io::Result<()> {
+    stream.write_all(b"Asterisk Call Manager/11.0.0\r\n")?;
+    let (mut received, mut answered) = (vec![], 0);
+    loop {
+        let end = loop {
+            if let Some(end) = received.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+                break end;
+            }
+            let mut chunk = [0; 4096];
+            match stream.read(&mut chunk)? {
+                0 => return Ok(()),
+                length => received.extend_from_slice(&chunk[..length]),
+            }
+        };
+        let bytes: Vec<u8> = received.drain(..end + 4).collect();
+        let text = String::from_utf8_lossy(&bytes[..end]).into_owned();
+        let mut headers: Vec<(String, String)> = text
+            .split("\r\n")
+            .filter_map(|line| line.split_once(": ").map(|(name, value)| (name.to_owned(), value.to_owned())))
+            .collect();
+        let id = headers.iter().position(|(name, _)| name == "ActionID").map(|at| headers.remove(at).1);
+        let id = id.expect("an ActionID");
+        let is_login = headers[0].1 == "Login";
+        let (answer, misbehavior) = {
+            let mut state = state.lock().unwrap();
+            state.actions.push(headers.clone());
+            let answer = state.answer(&headers, &id);
+            (answer, state.misbehavior.clone())
+        };
+        thread::sleep(misbehavior.delay);
+        answered += 1;
+        if misbehavior.closes_after.is_some_and(|most| answered > most) {
+            return Ok(());
+        }
+        let text = if is_login || headers[0].1 == "Challenge" { answer } else { misbehavior.noise + &answer };
+        if misbehavior.splits {
+            for byte in text.bytes() {
+                stream.write_all(&[byte])?;
+            }
+        } else {
+            stream.write_all(text.as_bytes())?;
+        }
+        if is_login && !misbehavior.refuses_login {
+            state.lock().unwrap().streams.push(stream.try_clone()?);
+        }
+    }
+}
