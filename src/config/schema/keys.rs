@@ -53,6 +53,7 @@ pub const TABLES: &[TableText] = &[
     table(Kind::Process, "metrics", METRICS),
     table(Kind::Process, "connect", CONNECT),
     table(Kind::Process, "connect.asterisk_ami", ASTERISK_AMI),
+    table(Kind::Process, "connect.freeswitch_esl", FREESWITCH_ESL),
     table(Kind::Organization, "", ORGANIZATION),
     table(Kind::Organization, "leases", LEASES),
     table(Kind::Organization, "limits", ORGANIZATION_LIMITS),
@@ -201,6 +202,12 @@ const CONNECT: &[KeyText] = &[
         "at most 64",
         "The Asterisks that queuewarden connects to over AMI, one table for each.",
     ),
+    key(
+        "freeswitch_esl",
+        "none",
+        "at most 64",
+        "The FreeSWITCHes that queuewarden connects to over the event socket, one table for each.",
+    ),
 ];
 
 const ASTERISK_AMI: &[KeyText] = &[
@@ -220,7 +227,7 @@ const ASTERISK_AMI: &[KeyText] = &[
         "username",
         "required",
         "1 to 64 bytes",
-        "A section of `manager.conf` with `write = agent` and no other class.",
+        "A section of `manager.conf`: `read = agent,call` and `write = agent,call,reporting`, and no other class; `write = agent` alone with `members = \"off\"`.",
     ),
     key(
         "secret_file",
@@ -241,6 +248,153 @@ const ASTERISK_AMI: &[KeyText] = &[
         "The device whose state makes a member busy, equal to `QW_MEMBER_STATE` of the dialplan; `%` is the extension.",
     ),
     key("queue", "`\"%\"`", "one `%`", "The name of a queue in `queues.conf`; `%` is its number."),
+    key(
+        "name",
+        "`\"asterisk-1\"`, numbered in the order of the file",
+        "1 to 128 of A-Z a-z 0-9 - _ .",
+        "The name of the link, unique among all links.",
+    ),
+    key(
+        "members",
+        "`\"observe\"`",
+        "off, observe, repair or enforce",
+        "How far the link goes with queue members. `off`: it only removes members of ended sessions. `observe`: it also counts and lists differences. `repair`: it also adds and pauses members, and ends sessions whose members are gone. `enforce`: it also removes members without a session.",
+    ),
+    key(
+        "supervisions",
+        "`\"observe\"`",
+        "off, observe or enforce",
+        "How far the link goes with channels that listen to others without being allowed. `observe`: it counts them. `enforce`: it hangs them up. Supervisions that end here are hung up in both.",
+    ),
+    key(
+        "adopt",
+        "`false`",
+        "true or false",
+        "With `members = \"enforce\"`: a member without a session becomes a session, if its user may log in today, instead of being removed.",
+    ),
+    key(
+        "poll_interval_seconds",
+        "`60`",
+        "1 to 3,600",
+        "Seconds between two complete comparisons. Between them the link looks at a member when the PBX or a session changes.",
+    ),
+    key(
+        "undo_max_per_minute",
+        "`30`",
+        "1 to 100,000",
+        "Members that the link removes, and sessions that it ends because their members are gone, in a minute; further ones wait.",
+    ),
+    key(
+        "undo_max_percent",
+        "`20`",
+        "0 to 100",
+        "The same from one comparison to the next, in percent of the members of a queue. If it would be more, and more than 3, the link stops in that queue until `queuewarden links resume`.",
+    ),
+    key(
+        "agents_file",
+        "none",
+        "a path",
+        "A CSV file with the header `extension,name`: the members whose names follow no pattern.",
+    ),
+    key(
+        "queues_file",
+        "none",
+        "a path",
+        "A CSV file with the header `number,name`: the queues whose names follow no pattern.",
+    ),
+];
+
+const FREESWITCH_ESL: &[KeyText] = &[
+    key(
+        "organization",
+        "required",
+        "an organization",
+        "The organization whose agents are members of this FreeSWITCH's queues.",
+    ),
+    key(
+        "address",
+        "required",
+        "address:port",
+        "The address of the event socket. It is not encrypted: an address other than loopback causes a warning.",
+    ),
+    key(
+        "username",
+        "none",
+        "user@domain",
+        "A directory user with `esl-allowed-api` and `esl-allowed-events`. Without it the link logs in with the password of `event_socket.conf.xml` and may do everything.",
+    ),
+    key(
+        "secret_file",
+        "required",
+        "a path; 1 to 128 bytes, and a newline",
+        "The file with the password, which is sent as it is: keep the event socket on loopback.",
+    ),
+    key(
+        "agent",
+        "`\"%\"`",
+        "one `%`",
+        "The agent of mod_callcenter, for example `\"%@acme.example\"`; `%` is the extension.",
+    ),
+    key(
+        "queue",
+        "`\"%\"`",
+        "one `%`",
+        "The queue of mod_callcenter, for example `\"%@acme.example\"`; `%` is its number.",
+    ),
+    key(
+        "name",
+        "`\"freeswitch-1\"`, numbered in the order of the file",
+        "1 to 128 of A-Z a-z 0-9 - _ .",
+        "The name of the link, unique among all links.",
+    ),
+    key(
+        "members",
+        "`\"observe\"`",
+        "off, observe, repair or enforce",
+        "How far the link goes with queue members. `off`: it only removes members of ended sessions. `observe`: it also counts and lists differences. `repair`: it also adds and pauses members, and ends sessions whose members are gone. `enforce`: it also removes members without a session.",
+    ),
+    key(
+        "supervisions",
+        "`\"observe\"`",
+        "off, observe or enforce",
+        "How far the link goes with channels that listen to others without being allowed. `observe`: it counts them. `enforce`: it hangs them up. Supervisions that end here are hung up in both.",
+    ),
+    key(
+        "adopt",
+        "`false`",
+        "true or false",
+        "With `members = \"enforce\"`: a member without a session becomes a session, if its user may log in today, instead of being removed.",
+    ),
+    key(
+        "poll_interval_seconds",
+        "`60`",
+        "1 to 3,600",
+        "Seconds between two complete comparisons. Between them the link looks at a member when the PBX or a session changes.",
+    ),
+    key(
+        "undo_max_per_minute",
+        "`30`",
+        "1 to 100,000",
+        "Members that the link removes, and sessions that it ends because their members are gone, in a minute; further ones wait.",
+    ),
+    key(
+        "undo_max_percent",
+        "`20`",
+        "0 to 100",
+        "The same from one comparison to the next, in percent of the members of a queue. If it would be more, and more than 3, the link stops in that queue until `queuewarden links resume`.",
+    ),
+    key(
+        "agents_file",
+        "none",
+        "a path",
+        "A CSV file with the header `extension,name`: the members whose names follow no pattern.",
+    ),
+    key(
+        "queues_file",
+        "none",
+        "a path",
+        "A CSV file with the header `number,name`: the queues whose names follow no pattern.",
+    ),
 ];
 
 const ORGANIZATION: &[KeyText] = &[
