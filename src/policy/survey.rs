@@ -178,14 +178,33 @@ impl<'p> Survey<'p> {
     pub fn new(organization: &'p Organization, filter: SurveyFilter<'p>) -> Self {
         let directory = &organization.directory;
         let is_selected = |action: &&Action| filter.action.is_none_or(|only| only.name == action.name);
-        let actions = organization.model.actions.iter().filter(is_selected);
+        let actions = organization.model.actions.iter().filter(is_selected).collect();
+        let queues = directory.queues().map(|(queue, _)| queue).collect();
+        let groups: Vec<GroupId> = directory.groups().collect();
+        Self::among(organization, filter, actions, queues, &groups)
+    }
+
+    /// As [`Self::new`], about these actions only, with these queues and groups only.
+    pub(super) fn among(
+        organization: &'p Organization,
+        filter: SurveyFilter<'p>,
+        actions: Vec<&'p Action>,
+        queues: Vec<QueueId>,
+        groups: &[GroupId],
+    ) -> Self {
+        let questions = |action| ActionQuestions::new(organization, action, &filter, groups);
         Self {
             organization,
             filter,
-            users: directory.users().map(User::id).collect(),
-            queues: directory.queues().map(|(queue, _)| queue).collect(),
-            by_action: actions.map(|action| ActionQuestions::new(organization, action, &filter)).collect(),
+            users: organization.directory.users().map(User::id).collect(),
+            queues,
+            by_action: actions.into_iter().map(questions).collect(),
         }
+    }
+
+    /// Every question, in the order of their numbers.
+    pub(super) fn questions(&self) -> impl Iterator<Item = Question<'p>> {
+        (0..self.length()).filter_map(|position| self.question(position))
     }
 
     /// Judges the questions from number `from` on, and stops after `questions_max` questions or after `allowed_max`
@@ -201,10 +220,7 @@ impl<'p> Survey<'p> {
                 return page;
             }
             let Some(question) = self.question(position) else { continue };
-            let reason = decide(&question, &NoSessions, &mut all).decision.reason();
-            if matches!(reason, Reason::Allow(_) | Reason::Deny(DenyReason::NotLoggedIn)) {
-                page.allowed.push(self.describe(&question, reason));
-            }
+            page.allowed.extend(listed_reason(&question, &mut all).map(|reason| self.describe(&question, reason)));
         }
         page.next = (end < self.length()).then_some(end);
         page
@@ -257,10 +273,10 @@ impl<'p> Survey<'p> {
 }
 
 impl<'p> ActionQuestions<'p> {
-    fn new(organization: &'p Organization, action: &'p Action, filter: &SurveyFilter<'_>) -> Self {
+    fn new(organization: &'p Organization, action: &'p Action, filter: &SurveyFilter<'_>, groups: &[GroupId]) -> Self {
         let needs = |key| action.needs.has(key);
         let uses = |key| action.uses.has(key);
-        let groups = organization.directory.groups().map(Some);
+        let groups = groups.iter().copied().map(Some);
         let roles = (0..organization.model.roles.len()).map(|position| Some(RoleSet::default().with(position)));
         let no_role = (!needs(Key::Role)).then_some(None);
         let no_group = (!needs(Key::Group)).then_some(None);
@@ -333,6 +349,13 @@ impl<'p> ActionQuestions<'p> {
         };
         accepts(&question).then_some(question)
     }
+}
+
+/// The reason by which a survey lists the question. `None`: it is denied. Nobody is logged in, so a denial for want of a
+/// login session counts as allowed.
+pub(super) fn listed_reason(question: &Question<'_>, all: &mut QueueSet) -> Option<Reason> {
+    let reason = decide(question, &NoSessions, all).decision.reason();
+    matches!(reason, Reason::Allow(_) | Reason::Deny(DenyReason::NotLoggedIn)).then_some(reason)
 }
 
 /// Every combination of values of the keys with a closed list that the action uses.
