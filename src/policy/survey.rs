@@ -135,19 +135,19 @@ pub struct Survey<'p> {
 
 /// The questions about one action: every combination of one choice from each list.
 #[derive(Debug)]
-struct ActionQuestions<'p> {
+pub(super) struct ActionQuestions<'p> {
     action: &'p Action,
-    attributes: Vec<AttributeSet>,
-    roles: Vec<Option<RoleSet>>,
-    groups: Vec<Option<GroupId>>,
-    from: Choices<QueueId>,
-    queues: Choices<QueueId>,
-    targets: Choices<UserId>,
+    pub(super) attributes: Vec<AttributeSet>,
+    pub(super) roles: Vec<Option<RoleSet>>,
+    pub(super) groups: Vec<Option<GroupId>>,
+    pub(super) from: Choices<QueueId>,
+    pub(super) queues: Choices<QueueId>,
+    pub(super) targets: Choices<UserId>,
 }
 
 /// The values of one field of a question.
 #[derive(Clone, Copy, Debug)]
-enum Choices<T> {
+pub(super) enum Choices<T> {
     /// The same value in every question.
     Fixed(Option<T>),
     /// Every value of the organization, preceded by no value if `or_none`.
@@ -155,6 +155,11 @@ enum Choices<T> {
 }
 
 impl<T: Copy> Choices<T> {
+    /// Every choice, if the organization has these values.
+    pub(super) fn list(self, every: &[T]) -> Vec<Option<T>> {
+        (0..self.length(every)).map(|position| self.at(position, every)).collect()
+    }
+
     fn length(self, every: &[T]) -> u64 {
         match self {
             Self::Fixed(_) => 1,
@@ -178,33 +183,14 @@ impl<'p> Survey<'p> {
     pub fn new(organization: &'p Organization, filter: SurveyFilter<'p>) -> Self {
         let directory = &organization.directory;
         let is_selected = |action: &&Action| filter.action.is_none_or(|only| only.name == action.name);
-        let actions = organization.model.actions.iter().filter(is_selected).collect();
-        let queues = directory.queues().map(|(queue, _)| queue).collect();
-        let groups: Vec<GroupId> = directory.groups().collect();
-        Self::among(organization, filter, actions, queues, &groups)
-    }
-
-    /// As [`Self::new`], about these actions only, with these queues and groups only.
-    pub(super) fn among(
-        organization: &'p Organization,
-        filter: SurveyFilter<'p>,
-        actions: Vec<&'p Action>,
-        queues: Vec<QueueId>,
-        groups: &[GroupId],
-    ) -> Self {
-        let questions = |action| ActionQuestions::new(organization, action, &filter, groups);
+        let actions = organization.model.actions.iter().filter(is_selected);
         Self {
             organization,
             filter,
-            users: organization.directory.users().map(User::id).collect(),
-            queues,
-            by_action: actions.into_iter().map(questions).collect(),
+            users: directory.users().map(User::id).collect(),
+            queues: directory.queues().map(|(queue, _)| queue).collect(),
+            by_action: actions.map(|action| ActionQuestions::new(organization, action, &filter)).collect(),
         }
-    }
-
-    /// Every question, in the order of their numbers.
-    pub(super) fn questions(&self) -> impl Iterator<Item = Question<'p>> {
-        (0..self.length()).filter_map(|position| self.question(position))
     }
 
     /// Judges the questions from number `from` on, and stops after `questions_max` questions or after `allowed_max`
@@ -273,10 +259,10 @@ impl<'p> Survey<'p> {
 }
 
 impl<'p> ActionQuestions<'p> {
-    fn new(organization: &'p Organization, action: &'p Action, filter: &SurveyFilter<'_>, groups: &[GroupId]) -> Self {
+    pub(super) fn new(organization: &'p Organization, action: &'p Action, filter: &SurveyFilter<'_>) -> Self {
         let needs = |key| action.needs.has(key);
         let uses = |key| action.uses.has(key);
-        let groups = groups.iter().copied().map(Some);
+        let groups = organization.directory.groups().map(Some);
         let roles = (0..organization.model.roles.len()).map(|position| Some(RoleSet::default().with(position)));
         let no_role = (!needs(Key::Role)).then_some(None);
         let no_group = (!needs(Key::Group)).then_some(None);

@@ -1,26 +1,27 @@
 //! Counts the rights that a change gives: the questions that a user may ask by phone after it and not before it.
 //!
-//! The count is exact, and most questions are not judged to find it. An action is left out if no step touches what its
-//! grants depend on, or if the actor holds no role of its grants. Queues that no fact tells apart count as often as
-//! there are of them, and one of them is judged; groups likewise. And a count ends when it is greater than that of a
-//! smaller change.
+//! The count is exact, and most questions are not judged to find it. A question that no step can turn is left out: of an
+//! action that no step touches, of an actor without a role of the action, and about other entries than those that a step
+//! changes ([`Scope`]). Queues that no fact tells apart count as often as there are of them, and one of them is judged;
+//! groups likewise. And a count ends when it is greater than that of a smaller change.
 
 use std::collections::BTreeMap;
 
-use crate::policy::advice::draft::{Draft, user_id};
+use crate::event::{AttributeSet, Key};
+use crate::policy::advice::draft::{Draft, queue_id, user_id};
 use crate::policy::advice::remedies::Steps;
 use crate::policy::advice::step::Step;
-use crate::policy::directory::User;
+use crate::policy::directory::{Directory, User};
 use crate::policy::facts::Fact;
 use crate::policy::feature_codes::FeatureCodes;
 use crate::policy::model::{Action, Effect, Grant};
-use crate::policy::resolve::{Question, accepts};
-use crate::policy::survey::{Survey, SurveyFilter, listed_reason};
+use crate::policy::resolve::{Question, accepts, needed_keys};
+use crate::policy::survey::{ActionQuestions, SurveyFilter, listed_reason};
 use crate::policy::{Organization, Policy};
 use crate::telephony::{GroupId, QueueId, QueueSet, UserId, Via};
 
-/// Questions of one user that are judged for one list of steps.
-const RIGHTS_QUESTIONS_MAX: usize = 20_000;
+/// Questions of one user about one action that are judged for one list of steps.
+const QUESTIONS_PER_ACTION_MAX: u64 = 20_000;
 
 /// The facts that depend on the queue of a question, or on the queue that the target is moved from.
 const QUEUE_FACTS: [Fact; 9] = [
@@ -57,34 +58,37 @@ impl<'d> RightsCount<'d> {
         let name = &*self.draft.base.name;
         let Some(after) = policy.organization(name) else { return u64::MAX };
         let before = self.before.as_ref().and_then(|policy| policy.organization(name));
-        let mut users: Vec<UserId> = if granting.iter().all(|step| step.gains().is_some()) {
-            granting.iter().filter_map(|step| user_id(step.gains()?)).collect()
-        } else {
-            after.directory.users().map(User::id).collect()
-        };
-        users.sort_unstable();
-        users.dedup();
-        let mut gained: u64 = 0;
-        for actor in users.into_iter().filter_map(|user| after.directory.user(user)) {
-            let actions = after.model.actions.iter().filter(|action| {
-                let judged = judged_without_session(after, action);
-                let grants = || after.model.grants_of(judged).map(|(_, grant)| grant);
-                grants().any(|grant| may_hold(after, actor, grant))
-                    && granting.iter().any(|step| step.touches(judged, grants()))
-            });
-            let (of_queues, others): (Vec<&Action>, Vec<&Action>) = actions.partition(|action| {
-                let facts = judged_without_session(after, action).facts;
-                QUEUE_FACTS.iter().any(|&fact| facts.contains(fact))
-            });
-            let change = Change { before, after, actor };
-            for (actions, tells_apart) in [(of_queues, true), (others, false)] {
-                gained = change.count(actions, tells_apart, gained, most);
-                if gained > most {
-                    return gained;
+        let mut users: Vec<UserId> = granting.iter().filter_map(|step| user_id(step.gains()?)).collect();
+        if !granting.iter().all(|step| step.gains().is_some()) {
+            let is_new = |user: UserId| before.is_none_or(|before| before.directory.user(user).is_none());
+            // Who gains most is counted first, so that a count that is too great ends early.
+            users.extend(after.directory.users().map(User::id).filter(|&user| is_new(user)));
+            users.extend(after.directory.users().map(User::id));
+        }
+        let mut counted: Vec<UserId> = vec![];
+        let mut count = Count { gained: 0, most, all: QueueSet::new() };
+        for user in users {
+            if !counted.contains(&user) {
+                counted.push(user);
+                if let Some(actor) = after.directory.user(user) {
+                    Change { before, after, actor, steps: &granting }.count(&mut count);
                 }
             }
         }
-        gained
+        count.gained
+    }
+}
+
+/// Rights that were found, and how many are too many.
+struct Count {
+    gained: u64,
+    most: u64,
+    all: QueueSet,
+}
+
+impl Count {
+    const fn is_over(&self) -> bool {
+        self.gained > self.most
     }
 }
 
@@ -113,37 +117,117 @@ struct Change<'p> {
     before: Option<&'p Organization>,
     after: &'p Organization,
     actor: User<'p>,
+    steps: &'p [&'p Step],
+}
+
+/// The values of a question, apart from its attribute values and its role.
+struct Lists<'p> {
+    targets: Vec<Option<User<'p>>>,
+    queues: Vec<Option<QueueId>>,
+    from: Vec<Option<QueueId>>,
+    groups: Vec<Option<GroupId>>,
 }
 
 impl<'p> Change<'p> {
-    /// `gained` and the new rights to these actions. `tells_apart`: the actions depend on the queue.
-    fn count(&self, actions: Vec<&'p Action>, tells_apart: bool, mut gained: u64, most: u64) -> u64 {
-        if actions.is_empty() {
-            return gained;
-        }
-        let queues = alike(self.after.directory.queues().map(|(queue, _)| queue), |queue| {
-            self.both(|organization| queue_traits(organization, queue, self.actor.id(), tells_apart))
-        });
-        let groups = alike(self.after.directory.groups(), |group| {
+    /// Counts the new rights of the actor.
+    fn count(&self, count: &mut Count) {
+        let mut apart: [Option<Alike<QueueId>>; 2] = [None, None];
+        let groups = Alike::of(self.after.directory.groups(), |group| {
             self.both(|organization| group_traits(organization, group, self.actor.id()))
         });
-        let weight = |queue: Option<QueueId>| queue.map_or(1, |queue| weight_of(&queues, queue));
+        for action in &self.after.model.actions {
+            let judged = judged_without_session(self.after, action);
+            let grants = || self.after.model.grants_of(judged).map(|(_, grant)| grant);
+            if count.is_over() || !grants().any(|grant| may_hold(self.after, self.actor, grant)) {
+                continue;
+            }
+            let mut scope = Scope::default();
+            for step in self.steps.iter().filter(|step| step.touches(judged, grants())) {
+                scope.add(step, judged, self.actor.id(), &self.after.directory, self.before);
+            }
+            if scope.is_empty() {
+                continue;
+            }
+            let tells_apart = QUEUE_FACTS.iter().any(|&fact| judged.facts.contains(fact));
+            let [alike, by_traits] = &mut apart;
+            let queues = if tells_apart { by_traits } else { alike };
+            let queues = queues.get_or_insert_with(|| {
+                Alike::of(self.after.directory.queues().map(|(queue, _)| queue), |queue| {
+                    self.both(|organization| queue_traits(organization, queue, self.actor.id(), tells_apart))
+                })
+            });
+            self.count_action(action, &scope, queues, &groups, count);
+        }
+    }
+
+    fn count_action(
+        &self,
+        action: &'p Action,
+        scope: &Scope,
+        queues: &Alike<QueueId>,
+        groups: &Alike<GroupId>,
+        count: &mut Count,
+    ) {
         let filter =
             SurveyFilter { actor: Some(self.actor.id()), action: None, queue: None, target: None, via: Via::Phone };
-        let (queue_ids, group_ids) = (queues.iter().map(|&(queue, _)| queue), groups.iter().map(|&(group, _)| group));
-        let groups_asked: Vec<GroupId> = group_ids.collect();
-        let survey = Survey::among(self.after, filter, actions, queue_ids.collect(), &groups_asked);
-        let mut all = QueueSet::new();
-        for question in survey.questions().take(RIGHTS_QUESTIONS_MAX) {
-            if listed_reason(&question, &mut all).is_some() && !self.was_allowed(&question, &mut all) {
-                let of_group = question.group.map_or(1, |group| weight_of(&groups, group));
-                gained += weight(question.queue) * weight(question.from) * of_group;
-                if gained > most {
-                    break;
+        let fields = ActionQuestions::new(self.after, action, &filter);
+        let users: Vec<UserId> = self.after.directory.users().map(User::id).collect();
+        let targets = fields.targets.list(&users).into_iter();
+        let user = |target: Option<UserId>| match target {
+            Some(target) => self.after.directory.user(target).map(Some),
+            None => Some(None),
+        };
+        let is_counted = |group: &Option<GroupId>| group.is_none_or(|group| groups.has(group));
+        let all = Lists {
+            targets: targets.filter_map(user).collect(),
+            queues: fields.queues.list(&queues.first()),
+            from: fields.from.list(&queues.first()),
+            groups: fields.groups.iter().copied().filter(is_counted).collect(),
+        };
+        let mut room = QUESTIONS_PER_ACTION_MAX;
+        for lists in scope.parts(all) {
+            self.each(action, &fields, &lists, &mut |question| {
+                room = room.saturating_sub(1);
+                if listed_reason(&question, &mut count.all).is_some() && !self.was_allowed(&question, &mut count.all) {
+                    let of_queue = |queue: Option<QueueId>| queue.map_or(1, |queue| queues.number(queue));
+                    let of_group = question.group.map_or(1, |group| groups.number(group));
+                    count.gained += of_queue(question.queue) * of_queue(question.from) * of_group;
+                }
+                room > 0 && !count.is_over()
+            });
+        }
+    }
+
+    /// Calls `each` with every question, until it returns `false`.
+    fn each(
+        &self,
+        action: &'p Action,
+        fields: &ActionQuestions<'p>,
+        lists: &Lists<'p>,
+        each: &mut dyn FnMut(Question<'p>) -> bool,
+    ) {
+        let judged = judged_without_session(self.after, action);
+        let is_barred = |attributes: AttributeSet| {
+            let mut grants = self.after.model.grants_of(judged).map(|(_, grant)| grant);
+            !grants.any(|grant| {
+                attributes.intersection(grant.attributes_barred).is_empty() && may_hold(self.after, self.actor, grant)
+            })
+        };
+        for &attributes in fields.attributes.iter().filter(|attributes| !is_barred(**attributes)) {
+            let asks_for_role = needed_keys(action, attributes).has(Key::Role);
+            // A role that the attribute values do not ask for changes no answer.
+            for &role in fields.roles.iter().filter(|role| role.is_none() || asks_for_role) {
+                for (&group, &from) in product(&lists.groups, &lists.from) {
+                    for (&queue, &target) in product(&lists.queues, &lists.targets) {
+                        let asked = Question::new(self.after, action, self.actor);
+                        let question = Question { queue, from, target, group, role, attributes, ..asked };
+                        if accepts(&question) && !each(question) {
+                            return;
+                        }
+                    }
                 }
             }
         }
-        gained
     }
 
     /// The traits before and after the change. `None` before it: there was no such entry.
@@ -170,17 +254,108 @@ impl<'p> Change<'p> {
     }
 }
 
-/// The first of each kind of entries that no fact tells apart, with the number of its kind.
-fn alike<T: Copy, K: Ord>(entries: impl Iterator<Item = T>, kind: impl Fn(T) -> K) -> Vec<(T, u64)> {
-    let mut kinds: BTreeMap<K, (T, u64)> = BTreeMap::new();
-    for entry in entries {
-        kinds.entry(kind(entry)).or_insert((entry, 0)).1 += 1;
-    }
-    kinds.into_values().collect()
+fn product<'l, A, B>(first: &'l [A], second: &'l [B]) -> impl Iterator<Item = (&'l A, &'l B)> {
+    first.iter().flat_map(move |one| second.iter().map(move |other| (one, other)))
 }
 
-fn weight_of<T: PartialEq>(alike: &[(T, u64)], entry: T) -> u64 {
-    alike.iter().find(|(known, _)| *known == entry).map_or(1, |(_, count)| *count)
+/// The questions of one actor about one action that steps can turn: all of them, or those that name one of these
+/// entries.
+#[derive(Debug, Default)]
+struct Scope {
+    has_all: bool,
+    targets: Vec<UserId>,
+    /// As the queue of the question, or as the queue that the target is moved from.
+    queues: Vec<QueueId>,
+    groups: Vec<GroupId>,
+}
+
+impl Scope {
+    const fn is_empty(&self) -> bool {
+        !self.has_all && self.targets.is_empty() && self.queues.is_empty() && self.groups.is_empty()
+    }
+
+    /// Adds the questions that the step can turn.
+    fn add(&mut self, step: &Step, action: &Action, actor: UserId, after: &Directory, before: Option<&Organization>) {
+        let Some(before) = before.map(|before| &before.directory) else {
+            self.has_all = true;
+            return;
+        };
+        match *step {
+            Step::GiveRole { user, .. } | Step::Serve { user, .. } | Step::Join { user, .. } => {
+                match user_id(user).filter(|&user| user != actor) {
+                    // Of another actor only what that actor may do with the user.
+                    Some(user) => self.targets.push(user),
+                    None => self.has_all = true,
+                }
+            }
+            Step::Supervise { user, .. } | Step::Edit { user, .. } | Step::Lead { user, .. } => {
+                self.has_all |= user_id(user) == Some(actor);
+            }
+            Step::Unprotect { user } => self.targets.extend(user_id(user)),
+            Step::WrapUp { queue } => self.queues.extend(queue_id(queue)),
+            Step::Callback { .. } if action.facts.contains(Fact::TargetInServedCallbackQueue) => self.has_all = true,
+            Step::Callback { queue } => self.queues.extend(queue_id(queue)),
+            Step::AddUser { .. } => {
+                self.has_all |= before.user(actor).is_none();
+                self.targets.extend(after.users().map(User::id).filter(|&user| before.user(user).is_none()));
+            }
+            Step::AddQueue { .. } => {
+                let queues = after.queues().map(|(queue, _)| queue);
+                self.queues.extend(queues.filter(|&queue| before.queue(queue).is_none()));
+            }
+            Step::AddGroup { .. } => {
+                self.groups.extend(after.groups().filter(|&group| before.group(group).is_none()));
+            }
+            Step::Switch { .. } | Step::Outbound { .. } => self.has_all = true,
+            Step::Raise { .. } | Step::Name { .. } | Step::LogIn { .. } => {}
+        }
+    }
+
+    /// The lists of the questions in the scope: each question is in one of them.
+    fn parts<'p>(&self, all: Lists<'p>) -> Vec<Lists<'p>> {
+        if self.has_all {
+            return vec![all];
+        }
+        let Lists { targets, queues, from, groups } = all;
+        let (target, other_targets): (Vec<_>, Vec<_>) =
+            targets.into_iter().partition(|target| target.is_some_and(|target| self.targets.contains(&target.id())));
+        let is_named = |queue: &Option<QueueId>| queue.is_some_and(|queue| self.queues.contains(&queue));
+        let (queue, other_queues): (Vec<_>, Vec<_>) = queues.iter().copied().partition(is_named);
+        let (moved, other_from): (Vec<_>, Vec<_>) = from.iter().copied().partition(is_named);
+        let group: Vec<_> =
+            groups.iter().copied().filter(|group| group.is_some_and(|group| self.groups.contains(&group))).collect();
+        vec![
+            Lists { targets: target, queues, from: from.clone(), groups: groups.clone() },
+            Lists { targets: other_targets.clone(), queues: queue, from, groups: groups.clone() },
+            Lists { targets: other_targets.clone(), queues: other_queues.clone(), from: moved, groups },
+            Lists { targets: other_targets, queues: other_queues, from: other_from, groups: group },
+        ]
+    }
+}
+
+/// Entries that no fact tells apart: the first of each kind, with the number of its kind.
+struct Alike<T>(Vec<(T, u64)>);
+
+impl<T: Copy + PartialEq> Alike<T> {
+    fn of<K: Ord>(entries: impl Iterator<Item = T>, kind: impl Fn(T) -> K) -> Self {
+        let mut kinds: BTreeMap<K, (T, u64)> = BTreeMap::new();
+        for entry in entries {
+            kinds.entry(kind(entry)).or_insert((entry, 0)).1 += 1;
+        }
+        Self(kinds.into_values().collect())
+    }
+
+    fn first(&self) -> Vec<T> {
+        self.0.iter().map(|&(entry, _)| entry).collect()
+    }
+
+    fn has(&self, entry: T) -> bool {
+        self.0.iter().any(|(known, _)| *known == entry)
+    }
+
+    fn number(&self, entry: T) -> u64 {
+        self.0.iter().find(|(known, _)| *known == entry).map_or(1, |(_, number)| *number)
+    }
 }
 
 /// What a question of the actor can depend on of a queue. `tells_apart`: also what users have to do with it.
@@ -280,7 +455,7 @@ mod tests {
     use crate::config;
     use crate::event::{Event, Intent, Request};
     use crate::policy::decide::{NoSessions, SupervisionCounts};
-    use crate::policy::survey::AllowedQuestion;
+    use crate::policy::survey::{AllowedQuestion, Survey};
     use crate::telephony::Token;
 
     /// Queues of which some are alike and some are not, and users of every role.
@@ -394,8 +569,8 @@ groups = [
             let every = every_step(&draft);
             let mut lists: Vec<Steps> = every.iter().map(|step| vec![step.clone()]).collect();
             random.shuffle(&mut lists);
-            lists.truncate(30);
-            for _ in 0..20 {
+            lists.truncate(60);
+            for _ in 0..40 {
                 lists.push((0..2).map(|_| every[random.usize(..every.len())].clone()).collect());
             }
             let mut nonzero = 0;
