@@ -12,7 +12,7 @@ use crate::policy::advice::draft::{Draft, queue_id, user_id};
 use crate::policy::advice::remedies::Steps;
 use crate::policy::advice::step::Step;
 use crate::policy::directory::{Directory, User};
-use crate::policy::facts::Fact;
+use crate::policy::facts::{Fact, FactSet};
 use crate::policy::feature_codes::FeatureCodes;
 use crate::policy::model::{Action, Effect, Grant};
 use crate::policy::resolve::{Question, accepts, needed_keys};
@@ -23,18 +23,18 @@ use crate::telephony::{GroupId, QueueId, QueueSet, UserId, Via};
 /// Questions of one user about one action that are judged for one list of steps.
 const QUESTIONS_PER_ACTION_MAX: u64 = 20_000;
 
-/// The facts that depend on the queue of a question, or on the queue that the target is moved from.
-const QUEUE_FACTS: [Fact; 9] = [
-    Fact::SessionOpen,
+/// The facts that depend on the queue of a question.
+const QUEUE_FACTS: [Fact; 6] = [
     Fact::QueueServed,
     Fact::QueueSupervised,
     Fact::QueueCallback,
     Fact::QueueEdited,
     Fact::QueueWrapUp,
-    Fact::FromEdited,
     Fact::TargetServesQueue,
-    Fact::TargetServesFrom,
 ];
+
+/// The facts that depend on the queue that the target is moved from.
+const FROM_FACTS: [Fact; 2] = [Fact::FromEdited, Fact::TargetServesFrom];
 
 /// Counts the rights that changes of one draft give.
 pub(super) struct RightsCount<'d> {
@@ -120,6 +120,22 @@ struct Change<'p> {
     steps: &'p [&'p Step],
 }
 
+/// Which queues and groups are alike for an action.
+struct Kinds<'k> {
+    queues: &'k Alike<QueueId>,
+    from: &'k Alike<QueueId>,
+    groups: &'k Alike<GroupId>,
+}
+
+impl Kinds<'_> {
+    /// Questions that are alike.
+    fn number(&self, question: &Question<'_>) -> u64 {
+        let of_queue = question.queue.map_or(1, |queue| self.queues.number(queue));
+        let of_from = question.from.map_or(1, |queue| self.from.number(queue));
+        of_queue * of_from * question.group.map_or(1, |group| self.groups.number(group))
+    }
+}
+
 /// The values of a question, apart from its attribute values and its role.
 struct Lists<'p> {
     targets: Vec<Option<User<'p>>>,
@@ -131,7 +147,7 @@ struct Lists<'p> {
 impl<'p> Change<'p> {
     /// Counts the new rights of the actor.
     fn count(&self, count: &mut Count) {
-        let mut apart: [Option<Alike<QueueId>>; 2] = [None, None];
+        let mut kinds: Vec<(FactSet, Alike<QueueId>)> = vec![];
         let groups = Alike::of(self.after.directory.groups(), |group| {
             self.both(|organization| group_traits(organization, group, self.actor.id()))
         });
@@ -148,26 +164,28 @@ impl<'p> Change<'p> {
             if scope.is_empty() {
                 continue;
             }
-            let tells_apart = QUEUE_FACTS.iter().any(|&fact| judged.facts.contains(fact));
-            let [alike, by_traits] = &mut apart;
-            let queues = if tells_apart { by_traits } else { alike };
-            let queues = queues.get_or_insert_with(|| {
-                Alike::of(self.after.directory.queues().map(|(queue, _)| queue), |queue| {
-                    self.both(|organization| queue_traits(organization, queue, self.actor.id(), tells_apart))
-                })
-            });
-            self.count_action(action, &scope, queues, &groups, count);
+            let of = |facts: &[Fact]| facts.iter().copied().filter(|&fact| judged.facts.contains(fact)).collect();
+            let (of_queue, of_from): (FactSet, FactSet) = (of(&QUEUE_FACTS), of(&FROM_FACTS));
+            for facts in [of_queue, of_from] {
+                if !kinds.iter().any(|(known, _)| *known == facts) {
+                    kinds.push((facts, self.queues_alike(facts)));
+                }
+            }
+            let alike = |facts: FactSet| kinds.iter().find(|(known, _)| *known == facts).map(|(_, alike)| alike);
+            if let (Some(queues), Some(from)) = (alike(of_queue), alike(of_from)) {
+                self.count_action(action, &scope, &Kinds { queues, from, groups: &groups }, count);
+            }
         }
     }
 
-    fn count_action(
-        &self,
-        action: &'p Action,
-        scope: &Scope,
-        queues: &Alike<QueueId>,
-        groups: &Alike<GroupId>,
-        count: &mut Count,
-    ) {
+    /// The queues, of which those are alike that none of these facts tells apart.
+    fn queues_alike(&self, facts: FactSet) -> Alike<QueueId> {
+        Alike::of(self.after.directory.queues().map(|(queue, _)| queue), |queue| {
+            self.both(|organization| queue_traits(organization, queue, self.actor.id(), facts))
+        })
+    }
+
+    fn count_action(&self, action: &'p Action, scope: &Scope, kinds: &Kinds<'_>, count: &mut Count) {
         let filter =
             SurveyFilter { actor: Some(self.actor.id()), action: None, queue: None, target: None, via: Via::Phone };
         let fields = ActionQuestions::new(self.after, action, &filter);
@@ -177,11 +195,11 @@ impl<'p> Change<'p> {
             Some(target) => self.after.directory.user(target).map(Some),
             None => Some(None),
         };
-        let is_counted = |group: &Option<GroupId>| group.is_none_or(|group| groups.has(group));
+        let is_counted = |group: &Option<GroupId>| group.is_none_or(|group| kinds.groups.has(group));
         let all = Lists {
             targets: targets.filter_map(user).collect(),
-            queues: fields.queues.list(&queues.first()),
-            from: fields.from.list(&queues.first()),
+            queues: fields.queues.list(&kinds.queues.first()),
+            from: fields.from.list(&kinds.from.first()),
             groups: fields.groups.iter().copied().filter(is_counted).collect(),
         };
         let mut room = QUESTIONS_PER_ACTION_MAX;
@@ -189,9 +207,7 @@ impl<'p> Change<'p> {
             self.each(action, &fields, &lists, &mut |question| {
                 room = room.saturating_sub(1);
                 if listed_reason(&question, &mut count.all).is_some() && !self.was_allowed(&question, &mut count.all) {
-                    let of_queue = |queue: Option<QueueId>| queue.map_or(1, |queue| queues.number(queue));
-                    let of_group = question.group.map_or(1, |group| groups.number(group));
-                    count.gained += of_queue(question.queue) * of_queue(question.from) * of_group;
+                    count.gained += kinds.number(&question);
                 }
                 room > 0 && !count.is_over()
             });
@@ -264,14 +280,16 @@ fn product<'l, A, B>(first: &'l [A], second: &'l [B]) -> impl Iterator<Item = (&
 struct Scope {
     has_all: bool,
     targets: Vec<UserId>,
-    /// As the queue of the question, or as the queue that the target is moved from.
     queues: Vec<QueueId>,
+    /// As the queue that the target is moved from.
+    from: Vec<QueueId>,
     groups: Vec<GroupId>,
 }
 
 impl Scope {
     const fn is_empty(&self) -> bool {
-        !self.has_all && self.targets.is_empty() && self.queues.is_empty() && self.groups.is_empty()
+        let has_queues = !self.queues.is_empty() || !self.from.is_empty();
+        !self.has_all && !has_queues && self.targets.is_empty() && self.groups.is_empty()
     }
 
     /// Adds the questions that the step can turn.
@@ -280,28 +298,47 @@ impl Scope {
             self.has_all = true;
             return;
         };
+        let has = |fact: Fact| action.facts.contains(fact);
         match *step {
-            Step::GiveRole { user, .. } | Step::Serve { user, .. } | Step::Join { user, .. } => {
-                match user_id(user).filter(|&user| user != actor) {
-                    // Of another actor only what that actor may do with the user.
-                    Some(user) => self.targets.push(user),
-                    None => self.has_all = true,
-                }
+            Step::GiveRole { user, .. } | Step::Serve { user, .. } | Step::Join { user, .. }
+                if user_id(user) != Some(actor) =>
+            {
+                // Of another actor only what that actor may do with the user.
+                self.targets.extend(user_id(user));
             }
-            Step::Supervise { user, .. } | Step::Edit { user, .. } | Step::Lead { user, .. } => {
-                self.has_all |= user_id(user) == Some(actor);
+            Step::GiveRole { .. } | Step::Join { .. } => self.has_all = true,
+            Step::Serve { queue, .. } => {
+                // A question that names no queue is about every queue that the actor serves.
+                self.has_all |= action.effect.subject().is_some() || has(Fact::TargetInServedCallbackQueue);
+                self.queues.extend(queue_id(queue).filter(|_| has(Fact::QueueServed)));
+                self.targets.push(actor);
+            }
+            Step::Supervise { user, .. } | Step::Edit { user, .. } | Step::Lead { user, .. }
+                if user_id(user) != Some(actor) => {}
+            Step::Lead { .. } => self.has_all = true,
+            Step::Supervise { queue, .. } => {
+                self.has_all |= has(Fact::TargetInSupervisedQueue);
+                self.queues.extend(queue_id(queue).filter(|_| has(Fact::QueueSupervised)));
+            }
+            Step::Edit { queue, .. } => {
+                self.queues.extend(queue_id(queue).filter(|_| has(Fact::QueueEdited)));
+                self.from.extend(queue_id(queue).filter(|_| has(Fact::FromEdited)));
             }
             Step::Unprotect { user } => self.targets.extend(user_id(user)),
             Step::WrapUp { queue } => self.queues.extend(queue_id(queue)),
-            Step::Callback { .. } if action.facts.contains(Fact::TargetInServedCallbackQueue) => self.has_all = true,
-            Step::Callback { queue } => self.queues.extend(queue_id(queue)),
+            Step::Callback { queue } => {
+                self.has_all |= has(Fact::TargetInServedCallbackQueue);
+                self.queues.extend(queue_id(queue).filter(|_| has(Fact::QueueCallback)));
+            }
             Step::AddUser { .. } => {
                 self.has_all |= before.user(actor).is_none();
                 self.targets.extend(after.users().map(User::id).filter(|&user| before.user(user).is_none()));
             }
             Step::AddQueue { .. } => {
                 let queues = after.queues().map(|(queue, _)| queue);
-                self.queues.extend(queues.filter(|&queue| before.queue(queue).is_none()));
+                let added: Vec<QueueId> = queues.filter(|&queue| before.queue(queue).is_none()).collect();
+                self.queues.extend(&added);
+                self.from.extend(added);
             }
             Step::AddGroup { .. } => {
                 self.groups.extend(after.groups().filter(|&group| before.group(group).is_none()));
@@ -319,9 +356,9 @@ impl Scope {
         let Lists { targets, queues, from, groups } = all;
         let (target, other_targets): (Vec<_>, Vec<_>) =
             targets.into_iter().partition(|target| target.is_some_and(|target| self.targets.contains(&target.id())));
-        let is_named = |queue: &Option<QueueId>| queue.is_some_and(|queue| self.queues.contains(&queue));
-        let (queue, other_queues): (Vec<_>, Vec<_>) = queues.iter().copied().partition(is_named);
-        let (moved, other_from): (Vec<_>, Vec<_>) = from.iter().copied().partition(is_named);
+        let is_in = |list: &[QueueId], queue: Option<QueueId>| queue.is_some_and(|queue| list.contains(&queue));
+        let (queue, other_queues): (Vec<_>, Vec<_>) = queues.iter().partition(|&&queue| is_in(&self.queues, queue));
+        let (moved, other_from): (Vec<_>, Vec<_>) = from.iter().partition(|&&queue| is_in(&self.from, queue));
         let group: Vec<_> =
             groups.iter().copied().filter(|group| group.is_some_and(|group| self.groups.contains(&group))).collect();
         vec![
@@ -358,21 +395,25 @@ impl<T: Copy + PartialEq> Alike<T> {
     }
 }
 
-/// What a question of the actor can depend on of a queue. `tells_apart`: also what users have to do with it.
+/// What these facts depend on of a queue, for questions of the actor.
 fn queue_traits(
     organization: &Organization,
     queue: QueueId,
     actor: UserId,
-    tells_apart: bool,
+    facts: FactSet,
 ) -> Option<(&'static str, Vec<bool>)> {
     let directory = &organization.directory;
-    let entry = directory.queue(queue)?;
+    let (entry, user) = (directory.queue(queue)?, directory.user(actor));
     let mut traits = vec![];
-    if tells_apart {
-        traits.extend([entry.callback, entry.wrap_up_seconds > 0]);
-        traits.extend(directory.user(actor).map(|actor| directory.supervises(actor, queue)));
-        traits.extend(directory.user(actor).map(|actor| directory.edits(actor, queue)));
-        traits.extend(directory.users().map(|user| user.serves(queue)));
+    for fact in facts {
+        match fact {
+            Fact::QueueCallback => traits.push(entry.callback),
+            Fact::QueueWrapUp => traits.push(entry.wrap_up_seconds > 0),
+            Fact::QueueServed => traits.extend(user.map(|user| user.serves(queue))),
+            Fact::QueueSupervised => traits.extend(user.map(|user| directory.supervises(user, queue))),
+            Fact::QueueEdited | Fact::FromEdited => traits.extend(user.map(|user| directory.edits(user, queue))),
+            _ => traits.extend(directory.users().map(|user| user.serves(queue))),
+        }
     }
     Some((entry.kind.name(), traits))
 }
