@@ -337,8 +337,8 @@ impl<'p> ActionQuestions<'p> {
     }
 }
 
-/// The reason by which a survey lists the question. `None`: it is denied. Nobody is logged in, so a denial for want of a
-/// login session counts as allowed.
+/// The reason by which a survey lists the question. `None`: it is denied. Nobody is logged in, so a denial for want of
+/// a login session counts as allowed.
 pub(super) fn listed_reason(question: &Question<'_>, all: &mut QueueSet) -> Option<Reason> {
     let reason = decide(question, &NoSessions, all).decision.reason();
     matches!(reason, Reason::Allow(_) | Reason::Deny(DenyReason::NotLoggedIn)).then_some(reason)

@@ -9,6 +9,7 @@
 mod draft;
 mod remedies;
 mod rights;
+mod scope;
 mod step;
 
 use std::collections::{HashMap, VecDeque};
