@@ -148,7 +148,6 @@ fn print(answer: &AllowedQuestion, json: bool, columns: Option<usize>, out: &mut
     if json {
         return writeln!(out, "{}", serde_json::to_string(answer).map_err(io::Error::other)?);
     }
-    let mut line = format!("{:<8} {:<20}", answer.actor, answer.action);
     let named = [
         ("from", &answer.from),
         ("queue", &answer.queue),
@@ -156,14 +155,10 @@ fn print(answer: &AllowedQuestion, json: bool, columns: Option<usize>, out: &mut
         ("group", &answer.group),
         ("role", &answer.role),
     ];
-    for (key, value) in named {
-        if let Some(value) = value {
-            line += &format!(" {key}={value}");
-        }
-    }
-    for attribute in &answer.attributes {
-        line += &format!(" {attribute}");
-    }
-    line += &format!(" ({})", answer.reason);
+    let names = named.iter().filter_map(|(key, value)| Some(format!("{key}={}", value.as_ref()?)));
+    let mut words = vec![format!("{:<8} {:<20}", answer.actor, answer.action)];
+    words.extend(names.chain(answer.attributes.iter().cloned()));
+    words.push(format!("({})", answer.reason));
+    let line = words.join(" ");
     writeln!(out, "{}", fitted(&line, columns))
 }

@@ -142,7 +142,9 @@ impl Copied {
             // Each of them has to allow outbound calls, or to leave them open.
             let of_outbound = |group: &GroupId| directory.group(*group).is_some_and(|group| group.outbound.is_some());
             copied.groups.extend(directory.groups_of(actor.id()).iter().copied().filter(of_outbound));
-            people.iter().for_each(|&other| copied.add_common(directory, actor, other));
+            for &other in &people {
+                copied.add_common(directory, actor, other);
+            }
         }
         for &user in &people {
             copied.queues.extend(user.served().iter().take(LISTED_MAX));

@@ -55,7 +55,6 @@ impl Scope {
                 // Of another actor only what that actor may do with the user.
                 self.targets.extend(user_id(user));
             }
-            Step::GiveRole { .. } | Step::Join { .. } => self.has_all = true,
             Step::Serve { queue, .. } => {
                 // A question that names no queue is about every queue that the actor serves.
                 self.has_all |= action.effect.subject().is_some() || has(Fact::TargetInServedCallbackQueue);
@@ -64,7 +63,6 @@ impl Scope {
             }
             Step::Supervise { user, .. } | Step::Edit { user, .. } | Step::Lead { user, .. }
                 if user_id(user) != Some(actor) => {}
-            Step::Lead { .. } => self.has_all = true,
             Step::Supervise { queue, .. } => {
                 self.has_all |= has(Fact::TargetInSupervisedQueue);
                 self.queues.extend(queue_id(queue).filter(|_| has(Fact::QueueSupervised)));
@@ -92,7 +90,11 @@ impl Scope {
             Step::AddGroup { .. } => {
                 self.groups.extend(after.groups().filter(|&group| before.group(group).is_none()));
             }
-            Step::Switch { .. } | Step::Outbound { .. } => self.has_all = true,
+            Step::GiveRole { .. }
+            | Step::Join { .. }
+            | Step::Lead { .. }
+            | Step::Switch { .. }
+            | Step::Outbound { .. } => self.has_all = true,
             Step::Raise { .. } | Step::Name { .. } | Step::LogIn { .. } => {}
         }
     }
