@@ -239,8 +239,8 @@ fn what_is_not_answered_allows_nothing() {
     assert!(!text.contains("qw_org="), "FIELD A4: the organization is that of the authenticated domain");
 }
 
-/// FIELD B9: leaving and pausing give nobody a right, so they are done without a verdict too. A denial for a reason is no
-/// missing verdict.
+/// FIELD B9: leaving and pausing give nobody a right, so they are done without a verdict too. A denial for a reason is
+/// no missing verdict.
 #[test]
 fn leaving_and_pausing_need_no_verdict() {
     let text = fs::read_to_string(project().join("config/freeswitch/queuewarden.xml")).unwrap();
