@@ -7,7 +7,7 @@
 //! about the order of two files, and a line that was altered by hand can only hide lines near it.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -94,6 +94,11 @@ fn is_before(time: Timestamp, other: Timestamp) -> bool {
     time.checked_add(AUDIT_TIME_BACK_MAX).is_ok_and(|latest| latest < other)
 }
 
+/// The lines of a block, without empty ones and without those that are longer than any of the log's.
+pub fn lines_of(block: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+    block.split(|&byte| byte == b'\n').filter(|line| !line.is_empty() && line.len() < AUDIT_LINE_BYTES_MAX)
+}
+
 /// A line with its place in the file.
 struct PlacedLine {
     start: u64,
@@ -136,9 +141,14 @@ impl LineRange {
     }
 
     fn read(&self, start: u64, end: u64) -> io::Result<Vec<u8>> {
-        let mut block = vec![0; usize::try_from(end.saturating_sub(start)).unwrap_or_default()];
-        self.file.read_exact_at(&mut block, start)?;
+        let mut block = vec![];
+        self.read_into(&mut block, start, end)?;
         Ok(block)
+    }
+
+    fn read_into(&self, block: &mut Vec<u8>, start: u64, end: u64) -> io::Result<()> {
+        block.resize(usize::try_from(end.saturating_sub(start)).unwrap_or_default(), 0);
+        self.file.read_exact_at(block, start)
     }
 
     /// The first line with a time that begins at or after `from`, before `to`. `from` may be within a line.
@@ -247,24 +257,39 @@ impl LineRange {
     /// # Errors
     ///
     /// When the file cannot be read.
-    pub fn each_line(mut self, each: &mut dyn FnMut(&[u8]) -> bool) -> io::Result<()> {
-        self.file.seek(SeekFrom::Start(self.start))?;
-        let mut reader = BufReader::with_capacity(64 * 1024, self.file).take(self.end.saturating_sub(self.start));
-        let mut bytes = vec![];
-        loop {
-            bytes.clear();
-            let read = reader.by_ref().take(AUDIT_LINE_BYTES_MAX as u64).read_until(b'\n', &mut bytes)?;
-            if bytes.pop() == Some(b'\n') {
-                if !each(&bytes) {
-                    return Ok(());
-                }
-            } else if read < AUDIT_LINE_BYTES_MAX {
+    pub fn each_line(&self, each: &mut dyn FnMut(&[u8]) -> bool) -> io::Result<()> {
+        self.each_block(&mut |block| lines_of(block).all(&mut *each))
+    }
+
+    /// Calls `each` with blocks of lines, the first block first. A block is whole lines in the order of the file.
+    /// `each` returns whether it wants the next block.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read.
+    pub fn each_block(&self, each: &mut dyn FnMut(&[u8]) -> bool) -> io::Result<()> {
+        let mut block = vec![];
+        let mut start = self.start;
+        // Whether the block begins within a line that is longer than a block: it is left out.
+        let mut is_within_line = false;
+        while start < self.end {
+            let end = (start + BLOCK_BYTES).min(self.end);
+            self.read_into(&mut block, start, end)?;
+            let lines_start = if is_within_line { memchr::memchr(b'\n', &block).map(|at| at + 1) } else { Some(0) };
+            let lines_end = memchr::memrchr(b'\n', &block).map(|at| at + 1);
+            let (Some(lines_start), Some(lines_end)) = (lines_start, lines_end) else {
+                is_within_line = true;
+                start = end;
+                continue;
+            };
+            is_within_line = false;
+            let lines = block.get(lines_start..lines_end).unwrap_or_default();
+            if !lines.is_empty() && !each(lines) {
                 return Ok(());
-            } else {
-                // A line that is longer than any of the log's: it is left out.
-                reader.skip_until(b'\n')?;
             }
+            start += lines_end as u64;
         }
+        Ok(())
     }
 
     /// Goes on behind a byte: the whole lines that the file has from there on.
@@ -284,10 +309,11 @@ impl LineRange {
     ///
     /// When the file cannot be read.
     pub fn each_block_backwards(&self, each: &mut dyn FnMut(&[u8]) -> bool) -> io::Result<()> {
+        let mut block = vec![];
         let mut end = self.end;
         while end > self.start {
             let mut start = end.saturating_sub(BLOCK_BYTES).max(self.start);
-            let mut block = self.read(start, end)?;
+            self.read_into(&mut block, start, end)?;
             if start > self.start {
                 // The first line of the block began earlier: it belongs to the block before.
                 let own = memchr::memchr(b'\n', &block).map_or(block.len(), |at| at + 1);

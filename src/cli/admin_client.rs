@@ -1,9 +1,7 @@
 //! A client of the admin listener of a running sidecar: HTTP over its Unix socket or over TCP.
 
-use std::fmt;
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
@@ -16,42 +14,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
+use crate::cli::sidecar_address::{AddressError, SidecarAddress};
 use crate::cli::{print_error, print_problems};
 use crate::config;
-use crate::config::problem::Problems;
 use crate::gate::operator::{OperatorFilter, Page};
 use crate::limits::{ADMIN_CLIENT_ANSWER_BYTES_MAX, ADMIN_CLIENT_TIMEOUT};
-
-/// The address of a listener of the sidecar.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum SidecarAddress {
-    /// The path of a Unix socket.
-    Unix(PathBuf),
-    /// A TCP address.
-    Tcp(SocketAddr),
-}
-
-impl SidecarAddress {
-    /// The address at which this machine reaches a TCP listener. `None`: the port is 0, and only the sidecar knows
-    /// which port it was given.
-    pub(super) fn of_listener(address: SocketAddr) -> Option<Self> {
-        let ip = match address.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-            ip => ip,
-        };
-        (address.port() != 0).then_some(Self::Tcp(SocketAddr::new(ip, address.port())))
-    }
-}
-
-impl fmt::Display for SidecarAddress {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unix(path) => write!(formatter, "{}", path.display()),
-            Self::Tcp(address) => write!(formatter, "{address}"),
-        }
-    }
-}
 
 /// Why a request has no answer that can be used.
 #[derive(Debug, Error)]
@@ -79,18 +46,12 @@ pub(super) enum RequestError {
 /// Why the sidecar did not do what a command asked for.
 #[derive(Debug, Error)]
 pub(super) enum AdminClientError {
-    /// `queuewarden.toml` does not load.
-    #[error("the configuration does not load")]
-    Configuration(#[source] Problems),
+    /// There is no address to ask at.
+    #[error(transparent)]
+    Address(#[from] AddressError),
     /// The listener with this key is off.
     #[error("`{0}` is off: this command needs it\n  help: set `{0}` in `[listen]` of queuewarden.toml")]
     ListenerOff(&'static str),
-    /// Neither listener has an address that a client can use.
-    #[error(
-        "`admin_unix` and `admin` are off, or `admin` has port 0: this command needs one of them\n  \
-         help: set `admin_unix` in `[listen]` of queuewarden.toml"
-    )]
-    NoListener,
     /// The sidecar did not answer.
     #[error("the sidecar cannot be reached at {address}: {source}\n  help: is it running, and may you use the socket?")]
     Unreachable {
@@ -127,7 +88,7 @@ impl AdminClientError {
     /// Prints the error; returns the exit code.
     pub(super) fn print(&self, json: bool, out: &mut impl Write) -> io::Result<u8> {
         match self {
-            Self::Configuration(problems) => print_problems(problems, json, out),
+            Self::Address(AddressError::Configuration(problems)) => print_problems(problems, json, out),
             error => print_error(error, json, out),
         }
     }
@@ -139,6 +100,7 @@ struct PageQuery<'a> {
     #[serde(flatten)]
     filter: &'a OperatorFilter,
     from: u64,
+    limit: usize,
 }
 
 /// A client of the admin listener. It connects anew for each request.
@@ -151,17 +113,14 @@ impl AdminClient {
     /// A client over the Unix socket that the configuration names. There the sidecar knows the user who asks, and
     /// permits changes.
     pub(super) fn to_change(folder: &Path) -> Result<Self, AdminClientError> {
-        let settings = config::load_process(folder).map_err(AdminClientError::Configuration)?;
+        let settings = config::load_process(folder).map_err(AddressError::Configuration)?;
         let path = settings.listen.admin_unix.ok_or(AdminClientError::ListenerOff("admin_unix"))?;
         Ok(Self { address: SidecarAddress::Unix(path) })
     }
 
     /// A client over the Unix socket or, if that is off, over TCP. It is for requests that change nothing.
     pub(super) fn to_read(folder: &Path) -> Result<Self, AdminClientError> {
-        let listen = config::load_process(folder).map_err(AdminClientError::Configuration)?.listen;
-        let tcp = || listen.admin.and_then(SidecarAddress::of_listener);
-        let address = listen.admin_unix.clone().map(SidecarAddress::Unix).or_else(tcp);
-        Ok(Self { address: address.ok_or(AdminClientError::NoListener)? })
+        Ok(Self { address: SidecarAddress::to_read(folder)? })
     }
 
     /// The address of the listener.
@@ -169,19 +128,15 @@ impl AdminClient {
         &self.address
     }
 
-    /// Every row of the list at this path, page by page.
-    pub(super) fn list<R: DeserializeOwned>(
+    /// The rows of the list at this path from a position on, at most `limit` and at most as many as a page has.
+    pub(super) fn page<R: DeserializeOwned>(
         &self,
         path: &str,
         filter: &OperatorFilter,
-    ) -> Result<Vec<R>, AdminClientError> {
-        let (mut rows, mut from) = (vec![], Some(0));
-        while let Some(next) = from {
-            let page: Page<R> = self.request(&Method::GET, path, &PageQuery { filter, from: next })?;
-            rows.extend(page.rows);
-            from = page.next;
-        }
-        Ok(rows)
+        from: u64,
+        limit: usize,
+    ) -> Result<Page<R>, AdminClientError> {
+        self.request(&Method::GET, path, &PageQuery { filter, from, limit })
     }
 
     /// Ends the rows of the list at this path that the filter selects; returns them.
@@ -203,14 +158,6 @@ impl AdminClient {
         let body = self.exchange(&Method::GET, format!("/{path}")).await?;
         String::from_utf8(body.into())
             .map_err(|source| AdminClientError::NotUtf8 { address: self.address.clone(), source })
-    }
-
-    /// The status and the text at this path, also if the sidecar refuses the request.
-    pub(super) async fn status_and_text(&self, path: &str) -> Result<(StatusCode, String), AdminClientError> {
-        let (status, body) = self.answer(&Method::GET, format!("/{path}")).await?;
-        let text = String::from_utf8(body.into());
-        let text = text.map_err(|source| AdminClientError::NotUtf8 { address: self.address.clone(), source })?;
-        Ok((status, text))
     }
 
     /// Sends one request and waits for its JSON answer.

@@ -14,6 +14,7 @@ use thiserror::Error;
 use crate::cli::admin_client::{AdminClient, AdminClientError};
 use crate::cli::line_client::{LineClient, LineClientError, LineReply};
 use crate::cli::question::{QuestionArguments, QuestionPairs};
+use crate::cli::sidecar_address::AddressError;
 use crate::cli::{explain, print_error, print_problems};
 use crate::config;
 use crate::config::process::ProcessSettings;
@@ -101,7 +102,7 @@ pub(super) fn run(folder: &Path, options: &AskArguments, out: &mut impl Write) -
     };
     let answer = match ask(folder, &settings, options) {
         Ok(answer) => answer,
-        Err(AskError::AdminClient(AdminClientError::Configuration(problems))) => {
+        Err(AskError::AdminClient(AdminClientError::Address(AddressError::Configuration(problems)))) => {
             return print_problems(&problems, options.json, out);
         }
         Err(error) => {

@@ -12,17 +12,22 @@ use crate::cli::{Arguments, EXIT_USAGE, print_error};
 pub(super) struct HelpArguments {
     /// A command, a topic, or the exact name of a reason, metric, fact, key or alert.
     words: Vec<String>,
+    /// Prints JSON: an object with the name and its text.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Prints the help of a command, else a topic, else all entries of the manual with this name.
 pub(super) fn run(options: &HelpArguments, out: &mut impl Write) -> io::Result<u8> {
-    if let Some(mut command) = command_named(&options.words) {
-        write!(out, "{}", command.render_long_help())?;
-        return Ok(0);
-    }
     let name = options.words.join(" ");
-    if let Some(text) = Topic::named(&name).map(Topic::text).or_else(|| topics::entry(&name)) {
-        write!(out, "{text}")?;
+    let of_command = command_named(&options.words).map(|mut command| command.render_long_help().to_string());
+    let text = of_command.or_else(|| Topic::named(&name).map(Topic::text)).or_else(|| topics::entry(&name));
+    if let Some(text) = text {
+        if options.json {
+            writeln!(out, "{}", serde_json::json!({ "name": name, "text": text }))?;
+        } else {
+            write!(out, "{text}")?;
+        }
         return Ok(0);
     }
     let topics = TOPICS.iter().map(|topic| topic.name).collect::<Vec<_>>().join(", ");
@@ -30,7 +35,7 @@ pub(super) fn run(options: &HelpArguments, out: &mut impl Write) -> io::Result<u
         "there is no command, topic, reason, metric, fact, key or alert `{name}`\n    \
          help: the topics are {topics}; `queuewarden help` lists the commands"
     );
-    print_error(&message, false, out)?;
+    print_error(&message, options.json, out)?;
     Ok(EXIT_USAGE)
 }
 
@@ -161,7 +166,6 @@ Examples:
   queuewarden top --once --json";
 
 /// Below the options of `health`.
-#[cfg(feature = "cli")]
 pub(super) const HEALTH: &str = "\
 Asks /readyz?verbose of the admin listener, over `admin_unix` or, if that is off, over `admin`, and
 prints one line for each check. The command ends within --timeout, also if the sidecar hangs.
@@ -230,6 +234,7 @@ that socket may use it. The log records the user id of the caller.
 
 Examples:
   queuewarden sessions ls --org acme --queue 600
+  queuewarden sessions ls --limit 1000 --json
   queuewarden sessions show --org acme 1001
   queuewarden sessions end --org acme --user 1001 --queue 600
   queuewarden sessions salvage        only while no sidecar runs";

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 
 use thiserror::Error;
 
-use crate::cli::admin_client::SidecarAddress;
+use crate::cli::sidecar_address::SidecarAddress;
 use crate::config::process::ListenSettings;
 use crate::dialect::DialectLabel;
 use crate::limits::{ADMIN_CLIENT_TIMEOUT, LINE_ANSWER_BYTES_MAX, LINE_BYTES_MAX};

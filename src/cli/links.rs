@@ -8,7 +8,8 @@ use hyper::Method;
 use serde::Serialize;
 
 use crate::cli::admin_client::{AdminClient, AdminClientError};
-use crate::cli::sessions::{print_table, time};
+use crate::cli::sessions::time;
+use crate::cli::table::{Table, terminal_columns};
 use crate::links::command::Planned;
 use crate::links::row::LinkDetails;
 
@@ -105,7 +106,7 @@ fn list(folder: &Path, json: bool, out: &mut impl Write) -> io::Result<u8> {
             row.last_error.clone().unwrap_or_default(),
         ]
     };
-    print_table(&columns, &links.iter().map(cells).collect::<Vec<_>>(), out)?;
+    Table::new(columns.to_vec(), terminal_columns()).print(&links.iter().map(cells).collect::<Vec<_>>(), out)?;
     writeln!(out, "{} {}", links.len(), if links.len() == 1 { "link" } else { "links" })?;
     Ok(0)
 }
@@ -145,7 +146,8 @@ fn show(folder: &Path, OneLink { name, json }: &OneLink, out: &mut impl Write) -
             writeln!(out, "stopped in queue {queue}: too many members would be taken away; `queuewarden links resume {name}` goes on")?;
         }
         let cells = |row: &crate::links::row::DifferenceRow| vec![row.queue.clone(), row.member.clone(), row.state.clone()];
-        print_table(&["queue", "member", "state"], &link.differences.iter().map(cells).collect::<Vec<_>>(), out)?;
+        let rows: Vec<Vec<String>> = link.differences.iter().map(cells).collect();
+        Table::new(vec!["queue", "member", "state"], terminal_columns()).print(&rows, out)?;
     }
     Ok(0)
 }
@@ -164,7 +166,8 @@ fn poll(folder: &Path, OneLink { name, json }: &OneLink, command: &str, out: &mu
         return Ok(0);
     }
     let cells = |step: &Planned| vec![step.queue.clone(), step.extension.clone(), step.state.clone(), step.step.clone()];
-    print_table(&["queue", "extension", "state", "step"], &planned.iter().map(cells).collect::<Vec<_>>(), out)?;
+    let rows: Vec<Vec<String>> = planned.iter().map(cells).collect();
+    Table::new(vec!["queue", "extension", "state", "step"], terminal_columns()).print(&rows, out)?;
     writeln!(out, "{} {}", planned.len(), if planned.len() == 1 { "step" } else { "steps" })?;
     Ok(0)
 }

@@ -9,10 +9,14 @@ mod audit;
 mod check;
 mod exit;
 mod explain;
+mod health;
 mod help;
 mod models;
+mod paging;
 mod question;
 mod serve;
+mod sidecar_address;
+mod table;
 pub mod topics;
 mod what_who;
 
@@ -27,7 +31,6 @@ with_feature_cli! {
     mod admin_client;
     mod ask;
     mod generate;
-    mod health;
     mod line_client;
     mod links;
     mod load;
@@ -65,7 +68,7 @@ enum Command {
     /// SIGHUP loads the configuration anew; if any file has a problem, nothing changes. SIGTERM and SIGINT stop
     /// accepting, answer every question that was read, and exit; a second signal exits at once.
     #[command(after_long_help = help::SERVE)]
-    Serve,
+    Serve(serve::Arguments),
     /// Validates the configuration folder: exits with 0, or prints every problem and exits with 78.
     #[command(after_long_help = help::CHECK)]
     Check(check::CheckArguments),
@@ -97,7 +100,6 @@ enum Command {
     #[command(after_long_help = help::TOP)]
     Top(top::TopArguments),
     /// Says whether the running sidecar is ready: exits with 0, 1 if it is not ready, 2 if it does not answer.
-    #[cfg(feature = "cli")]
     #[command(after_long_help = help::HEALTH)]
     Health(health::Arguments),
     /// Lists, shows and ends login sessions of the running sidecar.
@@ -173,8 +175,8 @@ pub fn run(words: impl IntoIterator<Item = OsString>, out: &mut (impl Write + Se
 fn run_command(arguments: Arguments, out: &mut (impl Write + Send)) -> io::Result<u8> {
     let folder = arguments.folder();
     let config = folder.as_path();
-    match arguments.command.unwrap_or(Command::Serve) {
-        Command::Serve => serve::run(config, out),
+    match arguments.command.unwrap_or_else(|| Command::Serve(serve::Arguments::default())) {
+        Command::Serve(options) => serve::run(config, &options, out),
         Command::Check(options) => check::run(config, &options, out),
         Command::Explain(options) => explain::run(config, &options, out),
         #[cfg(feature = "cli")]
@@ -186,7 +188,6 @@ fn run_command(arguments: Arguments, out: &mut (impl Write + Send)) -> io::Resul
         Command::Load(options) => load::run(config, &options, out),
         #[cfg(feature = "cli")]
         Command::Top(options) => top::run(config, &options, out),
-        #[cfg(feature = "cli")]
         Command::Health(options) => health::run(config, &options, out),
         #[cfg(feature = "cli")]
         Command::Sessions(command) => sessions::sessions(config, &command, out),

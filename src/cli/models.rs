@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
+use crate::cli::table::{Table, fitted, terminal_columns};
 use crate::cli::{print_error, print_problems};
 use crate::config;
 use crate::policy::matrix::Matrix;
@@ -33,12 +34,24 @@ pub(super) fn run(folder: &Path, options: &ModelsArguments, out: &mut impl Write
         writeln!(out, "{}", serde_json::to_string(&matrices).map_err(io::Error::other)?)?;
         return Ok(0);
     }
+    let columns = terminal_columns();
     for (position, matrix) in matrices.iter().enumerate() {
         if position > 0 {
             writeln!(out)?;
         }
-        write!(out, "{matrix}")?;
+        print(matrix, columns, out)?;
     }
-    writeln!(out, "\n? depends on a setting, or on the values of the event; `queuewarden explain` says how.")?;
+    let mark = "? depends on a setting, or on the values of the event; `queuewarden explain` says how.";
+    writeln!(out, "\n{}", fitted(mark, columns))?;
     Ok(0)
+}
+
+/// Prints the matrix as a table; on a terminal that is narrower, each action as a list.
+fn print(matrix: &Matrix, columns: Option<usize>, out: &mut impl Write) -> io::Result<()> {
+    let header = std::iter::once(&matrix.model).chain(&matrix.roles).map(String::as_str).collect();
+    let rows = matrix.rows.iter().map(|row| {
+        let cells = row.cells.iter().map(|cell| if cell.is_empty() { "·".to_owned() } else { cell.clone() });
+        std::iter::once(row.action.clone()).chain(cells).collect()
+    });
+    Table::new(header, columns).print(&rows.collect::<Vec<_>>(), out)
 }

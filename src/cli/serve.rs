@@ -3,11 +3,12 @@
 use std::io::{self, Write};
 use std::path::Path;
 
+use serde_json::json;
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep_until};
 
-use crate::cli::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_USAGE, print_error};
+use crate::cli::{EXIT_FAILED, EXIT_USAGE, print_error, print_problems};
 use crate::lifecycle::{self, RunningSidecar, StartError};
 use crate::limits::RELOAD_INTERVAL_MIN;
 use crate::observe::log::{FILTER_DEFAULT, FilterError, Format, Log, LogFlush};
@@ -29,24 +30,33 @@ enum LogVariableError {
     Filter(#[from] FilterError),
 }
 
-pub(super) fn run(folder: &Path, out: &mut (impl Write + Send)) -> io::Result<u8> {
+/// Options of `serve`.
+#[derive(Debug, Default, clap::Args)]
+pub(super) struct Arguments {
+    /// Prints the error that ends the start, and what the sidecar announces, as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(folder: &Path, options: &Arguments, out: &mut (impl Write + Send)) -> io::Result<u8> {
+    let json = options.json;
     // Before a second thread exists, because it changes the environment.
     let passed = match PassedSockets::from_environment() {
         Ok(passed) => passed,
         Err(error) => {
             let message = format!("the sockets that systemd passes cannot be used: {error}");
-            return print_error(&message, false, out);
+            return print_error(&message, json, out);
         }
     };
     let (log, _flush) = match start_log() {
         Ok(started) => started,
         Err(error) => {
-            print_error(&error, false, out)?;
+            print_error(&error, json, out)?;
             return Ok(EXIT_USAGE);
         }
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(folder, log, passed, out))
+    runtime.block_on(serve(folder, log, passed, json, out))
 }
 
 /// Starts the log as the environment configures it; an empty variable counts as absent.
@@ -61,18 +71,22 @@ fn start_log() -> Result<(Log, LogFlush), LogVariableError> {
 }
 
 /// Runs the sidecar from start to stop; SIGHUP reloads, SIGTERM and SIGINT stop.
-async fn serve(folder: &Path, log: Log, passed: PassedSockets, out: &mut (impl Write + Send)) -> io::Result<u8> {
+async fn serve(
+    folder: &Path,
+    log: Log,
+    passed: PassedSockets,
+    json: bool,
+    out: &mut (impl Write + Send),
+) -> io::Result<u8> {
     // Before the configuration is loaded: a signal during the load must not end the process by default.
     let mut hangup = signal(SignalKind::hangup())?;
     let mut stop = StopSignals::catch()?;
     let mut running = match lifecycle::start(folder, log, passed).await {
         Ok(running) => running,
-        Err(error) => {
-            print_error(&error, false, out)?;
-            return Ok(if matches!(error, StartError::Configuration(_)) { EXIT_CONFIGURATION } else { EXIT_FAILED });
-        }
+        Err(StartError::Configuration(problems)) => return print_problems(&problems, json, out),
+        Err(error) => return print_error(&error, json, out),
     };
-    announce(&running, out)?;
+    announce(&running, json, out)?;
     running.notify_ready();
     let mut exit_code = 0;
     let mut reload_after = Instant::now();
@@ -116,7 +130,7 @@ impl StopSignals {
 }
 
 /// Prints the loaded configuration, every listener, and a command that asks a first question.
-fn announce(running: &RunningSidecar, out: &mut impl Write) -> io::Result<()> {
+fn announce(running: &RunningSidecar, json: bool, out: &mut impl Write) -> io::Result<()> {
     let sidecar: &Sidecar = running.sidecar();
     let policy = sidecar.gate.policy();
     let sum = |count: fn(&Organization) -> usize| policy.organizations().map(count).sum::<usize>();
@@ -124,6 +138,19 @@ fn announce(running: &RunningSidecar, out: &mut impl Write) -> io::Result<()> {
     let users = sum(|organization| organization.directory.users().count());
     let organizations = policy.organizations().count();
     let version = env!("CARGO_PKG_VERSION");
+    if json {
+        let listening = |bound: &BoundListener| json!({ "name": bound.name, "address": bound.address.to_string() });
+        let announced = json!({
+            "version": version,
+            "policy": policy.revision,
+            "organizations": organizations,
+            "queues": queues,
+            "users": users,
+            "listening": running.bound().iter().map(listening).collect::<Vec<_>>(),
+        });
+        writeln!(out, "{announced}")?;
+        return out.flush();
+    }
     writeln!(
         out,
         "queuewarden {version}: policy {}, organizations {organizations}, queues {queues}, users {users}",

@@ -6,11 +6,14 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use clap::{Args, Subcommand};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::cli::admin_client::AdminClient;
+use crate::cli::admin_client::{AdminClient, AdminClientError};
+use crate::cli::paging::Paging;
 use crate::cli::salvage;
-use crate::gate::operator::{OperatorFilter, SessionRow, SupervisionRow};
+use crate::cli::table::{Table, terminal_columns};
+use crate::gate::operator::{OperatorFilter, Page, SessionRow, SupervisionRow};
 
 /// The subcommands of `sessions`.
 #[derive(Debug, Subcommand)]
@@ -22,7 +25,7 @@ pub(super) enum SessionsCommand {
     /// Ends the login sessions of one user, in one queue or in all.
     End(EndSessions),
     /// Repairs a damaged session store: keeps every user that can be read. No sidecar may run.
-    Salvage,
+    Salvage(salvage::Arguments),
 }
 
 /// The subcommands of `supervisions`.
@@ -48,6 +51,8 @@ pub(super) struct ListSessions {
     /// Only kept sessions: their users could not open them under the policy in force.
     #[arg(long)]
     kept: bool,
+    #[command(flatten)]
+    paging: Paging,
     /// Prints JSON instead of text, one session a line.
     #[arg(long)]
     json: bool,
@@ -92,6 +97,8 @@ pub(super) struct ListSupervisions {
     /// Only of this target: an extension or a user id.
     #[arg(long, value_name = "USER")]
     target: Option<String>,
+    #[command(flatten)]
+    paging: Paging,
     /// Prints JSON instead of text, one supervision a line.
     #[arg(long)]
     json: bool,
@@ -114,41 +121,43 @@ pub(super) struct EndSupervisions {
 }
 
 pub(super) fn sessions(folder: &Path, command: &SessionsCommand, out: &mut impl Write) -> io::Result<u8> {
-    let (filter, json, ends) = match command {
-        SessionsCommand::Salvage => return salvage::run(folder, out),
-        SessionsCommand::Ls(ListSessions { org, user, queue, kept, json }) => {
-            let (org, user, queue) = (org.clone(), user.clone(), queue.clone());
-            (OperatorFilter { org, user, queue, kept: *kept, ..OperatorFilter::default() }, *json, false)
-        }
-        SessionsCommand::Show(ShowSessions { user, org, json }) => (
-            OperatorFilter { org: Some(org.clone()), user: Some(user.clone()), ..OperatorFilter::default() },
-            *json,
-            false,
-        ),
-        SessionsCommand::End(EndSessions { org, user, queue, json }) => {
-            let (org, user, queue) = (Some(org.clone()), Some(user.clone()), queue.clone());
-            (OperatorFilter { org, user, queue, ..OperatorFilter::default() }, *json, true)
-        }
-    };
     let columns = ["org", "user", "extension", "queue", "ground", "since", "ends in", ""];
     let table = RowTable { noun: "sessions", columns: &columns, cells: session_cells };
-    run::<SessionRow>(folder, &filter, ends, json, &table, out)
+    match command {
+        SessionsCommand::Salvage(options) => salvage::run(folder, options, out),
+        SessionsCommand::Ls(ListSessions { org, user, queue, kept, paging, json }) => {
+            let (org, user, queue) = (org.clone(), user.clone(), queue.clone());
+            let filter = OperatorFilter { org, user, queue, kept: *kept, ..OperatorFilter::default() };
+            list::<SessionRow>(folder, &filter, paging, *json, &table, out)
+        }
+        SessionsCommand::Show(ShowSessions { user, org, json }) => {
+            let (org, user) = (Some(org.clone()), Some(user.clone()));
+            let filter = OperatorFilter { org, user, ..OperatorFilter::default() };
+            list::<SessionRow>(folder, &filter, &Paging::default(), *json, &table, out)
+        }
+        SessionsCommand::End(EndSessions { org, user, queue, json }) => {
+            let (org, user, queue) = (Some(org.clone()), Some(user.clone()), queue.clone());
+            let filter = OperatorFilter { org, user, queue, ..OperatorFilter::default() };
+            end::<SessionRow>(folder, &filter, *json, &table, out)
+        }
+    }
 }
 
 pub(super) fn supervisions(folder: &Path, command: &SupervisionsCommand, out: &mut impl Write) -> io::Result<u8> {
-    let (filter, json, ends) = match command {
-        SupervisionsCommand::Ls(ListSupervisions { org, user, target, json }) => {
+    let columns = ["org", "user", "extension", "mode", "target", "queue", "call", "since", ""];
+    let table = RowTable { noun: "supervisions", columns: &columns, cells: supervision_cells };
+    match command {
+        SupervisionsCommand::Ls(ListSupervisions { org, user, target, paging, json }) => {
             let (org, user, target) = (org.clone(), user.clone(), target.clone());
-            (OperatorFilter { org, user, target, ..OperatorFilter::default() }, *json, false)
+            let filter = OperatorFilter { org, user, target, ..OperatorFilter::default() };
+            list::<SupervisionRow>(folder, &filter, paging, *json, &table, out)
         }
         SupervisionsCommand::End(EndSupervisions { org, user, target, json }) => {
             let (org, user, target) = (Some(org.clone()), user.clone(), target.clone());
-            (OperatorFilter { org, user, target, ..OperatorFilter::default() }, *json, true)
+            let filter = OperatorFilter { org, user, target, ..OperatorFilter::default() };
+            end::<SupervisionRow>(folder, &filter, *json, &table, out)
         }
-    };
-    let columns = ["org", "user", "extension", "mode", "target", "queue", "call", "since", ""];
-    let table = RowTable { noun: "supervisions", columns: &columns, cells: supervision_cells };
-    run::<SupervisionRow>(folder, &filter, ends, json, &table, out)
+    }
 }
 
 /// How the rows of a list are printed for people.
@@ -159,30 +168,80 @@ struct RowTable<'a, R> {
     cells: fn(&R) -> Vec<String>,
 }
 
-/// Lists or ends the rows that the filter selects, and prints them.
-fn run<R: DeserializeOwned + serde::Serialize>(
-    folder: &Path,
-    filter: &OperatorFilter,
-    ends: bool,
-    json: bool,
-    table: &RowTable<'_, R>,
-    out: &mut impl Write,
-) -> io::Result<u8> {
-    let noun = table.noun;
-    let rows = AdminClient::to_change(folder)
-        .and_then(|client| if ends { client.end::<R>(noun, filter) } else { client.list::<R>(noun, filter) });
-    let rows = match rows {
-        Ok(rows) => rows,
-        Err(error) => return error.print(json, out),
-    };
-    if json {
-        for row in &rows {
+impl<R: Serialize> RowTable<'_, R> {
+    /// A table for the terminal, to which pages of rows are printed.
+    fn for_terminal(&self) -> Table<'_> {
+        Table::new(self.columns.to_vec(), terminal_columns())
+    }
+
+    fn print(&self, rows: &[R], json: bool, table: &mut Table<'_>, out: &mut impl Write) -> io::Result<()> {
+        if !json {
+            return table.print(&rows.iter().map(self.cells).collect::<Vec<_>>(), out);
+        }
+        for row in rows {
             writeln!(out, "{}", serde_json::to_string(row).map_err(io::Error::other)?)?;
         }
-    } else {
-        print_table(table.columns, &rows.iter().map(table.cells).collect::<Vec<_>>(), out)?;
-        let noun = if rows.len() == 1 { noun.strip_suffix('s').unwrap_or(noun) } else { noun };
-        writeln!(out, "{} {noun}{}", rows.len(), if ends { " ended" } else { "" })?;
+        Ok(())
+    }
+
+    fn print_count(&self, count: u64, suffix: &str, out: &mut impl Write) -> io::Result<()> {
+        let noun = if count == 1 { self.noun.strip_suffix('s').unwrap_or(self.noun) } else { self.noun };
+        writeln!(out, "{count} {noun}{suffix}")
+    }
+}
+
+/// Lists the rows that the filter selects, page by page: a list of any length takes little memory.
+fn list<R: DeserializeOwned + Serialize>(
+    folder: &Path,
+    filter: &OperatorFilter,
+    paging: &Paging,
+    json: bool,
+    rows: &RowTable<'_, R>,
+    out: &mut impl Write,
+) -> io::Result<u8> {
+    let client = match AdminClient::to_change(folder) {
+        Ok(client) => client,
+        Err(error) => return error.print(json, out),
+    };
+    let (mut table, mut room, mut count) = (rows.for_terminal(), paging.room(), 0);
+    let mut from = Some(paging.from);
+    while let Some(position) = from.filter(|_| room > 0) {
+        let page: Page<R> = match client.page(rows.noun, filter, position, room) {
+            Ok(page) => page,
+            Err(error) => return error.print(json, out),
+        };
+        rows.print(&page.rows, json, &mut table, out)?;
+        count += page.rows.len() as u64;
+        room = room.saturating_sub(page.rows.len());
+        // A page without rows would be asked for again and again.
+        from = page.next.filter(|_| !page.rows.is_empty());
+    }
+    if !json {
+        rows.print_count(count, "", out)?;
+    }
+    if let Some(next) = from {
+        paging.print_next(next, json, out)?;
+    }
+    Ok(0)
+}
+
+/// Ends the rows that the filter selects, and prints them.
+fn end<R: DeserializeOwned + Serialize>(
+    folder: &Path,
+    filter: &OperatorFilter,
+    json: bool,
+    rows: &RowTable<'_, R>,
+    out: &mut impl Write,
+) -> io::Result<u8> {
+    let ended: Result<Vec<R>, AdminClientError> =
+        AdminClient::to_change(folder).and_then(|client| client.end(rows.noun, filter));
+    let ended = match ended {
+        Ok(ended) => ended,
+        Err(error) => return error.print(json, out),
+    };
+    rows.print(&ended, json, &mut rows.for_terminal(), out)?;
+    if !json {
+        rows.print_count(ended.len() as u64, " ended", out)?;
     }
     Ok(0)
 }
@@ -226,23 +285,4 @@ fn supervision_cells(row: &SupervisionRow) -> Vec<String> {
 pub(super) fn time(unix_seconds: u64) -> String {
     let seconds = i64::try_from(unix_seconds).unwrap_or(i64::MAX);
     jiff::Timestamp::from_second(seconds).map_or_else(|_| unix_seconds.to_string(), |time| time.to_string())
-}
-
-/// Prints a table whose columns are as wide as their widest cell; nothing without rows.
-pub(super) fn print_table(columns: &[&str], rows: &[Vec<String>], out: &mut impl Write) -> io::Result<()> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let header: Vec<String> = columns.iter().map(|&column| column.to_owned()).collect();
-    let mut widths = vec![0; columns.len()];
-    for row in rows.iter().chain([&header]) {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.chars().count().max(*width);
-        }
-    }
-    for row in [&header].into_iter().chain(rows) {
-        let line: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        writeln!(out, "{}", line.join("  ").trim_end())?;
-    }
-    Ok(())
 }

@@ -3,7 +3,9 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use crate::cli::{print_error, print_problems, print_to_stderr};
+use crate::cli::paging::Paging;
+use crate::cli::table::{fitted, terminal_columns};
+use crate::cli::{print_error, print_problems};
 use crate::config;
 use crate::policy::Policy;
 use crate::policy::survey::{AllowedQuestion, FilterNames, Survey, SurveyFilter, SurveyPage};
@@ -51,12 +53,8 @@ struct Narrowing {
     /// By this channel: phone or dashboard.
     #[arg(long, value_name = "CHANNEL", default_value = "phone")]
     via: String,
-    /// At most this many answers; if there are more, stderr names the position of the next. Without it, all answers.
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
-    limit: Option<u64>,
-    /// Begins with this position, which the command before printed.
-    #[arg(long, value_name = "POSITION", default_value_t = 0)]
-    from: u64,
+    #[command(flatten)]
+    paging: Paging,
     /// Prints JSON instead of text, an answer a line.
     #[arg(long)]
     json: bool,
@@ -105,19 +103,20 @@ fn run(
         Err(unknown) => return print_error(&unknown, narrowing.json, out),
     };
     let survey = Survey::new(organization, filter);
-    let mut room = narrowing.limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    let mut from = Some(narrowing.from);
+    let paging = &narrowing.paging;
+    let (mut room, columns) = (paging.room(), terminal_columns());
+    let mut from = Some(paging.from);
     let mut has_printed = false;
     while let Some(position) = from {
         if room == 0 {
             if let Some(next) = next_answer(&survey, position) {
-                print_next(next, narrowing, out)?;
+                paging.print_next(next, narrowing.json, out)?;
             }
             break;
         }
         let SurveyPage { allowed, next } = survey.page(position, room.min(ALLOWED_PER_PAGE), QUESTIONS_PER_PAGE);
         for answer in &allowed {
-            print(answer, narrowing.json, out)?;
+            print(answer, narrowing.json, columns, out)?;
         }
         has_printed |= !allowed.is_empty();
         // A page has at most `room` answers.
@@ -125,7 +124,7 @@ fn run(
         from = next;
     }
     if !has_printed && !narrowing.json {
-        let text = if narrowing.from == 0 { "nothing: no grant of the role model allows it" } else { "nothing more" };
+        let text = if paging.from == 0 { "nothing: no grant of the role model allows it" } else { "nothing more" };
         writeln!(out, "{text}")?;
     }
     Ok(0)
@@ -144,22 +143,11 @@ fn next_answer(survey: &Survey<'_>, position: u64) -> Option<u64> {
     None
 }
 
-/// Says on stderr where the next page begins: stdout has only answers.
-fn print_next(next: u64, narrowing: &Narrowing, out: &mut impl Write) -> io::Result<()> {
-    let limit = narrowing.limit.unwrap_or(u64::MAX);
-    let text = if narrowing.json {
-        serde_json::json!({ "limit": limit, "next": next }).to_string()
-    } else {
-        format!("there are more than {limit}: `--from {next}` continues")
-    };
-    print_to_stderr(&text, out)
-}
-
-fn print(answer: &AllowedQuestion, json: bool, out: &mut impl Write) -> io::Result<()> {
+/// Prints an answer; on a terminal, in lines of at most `columns`.
+fn print(answer: &AllowedQuestion, json: bool, columns: Option<usize>, out: &mut impl Write) -> io::Result<()> {
     if json {
         return writeln!(out, "{}", serde_json::to_string(answer).map_err(io::Error::other)?);
     }
-    write!(out, "{:<8} {:<20}", answer.actor, answer.action)?;
     let named = [
         ("from", &answer.from),
         ("queue", &answer.queue),
@@ -167,13 +155,10 @@ fn print(answer: &AllowedQuestion, json: bool, out: &mut impl Write) -> io::Resu
         ("group", &answer.group),
         ("role", &answer.role),
     ];
-    for (key, value) in named {
-        if let Some(value) = value {
-            write!(out, " {key}={value}")?;
-        }
-    }
-    for attribute in &answer.attributes {
-        write!(out, " {attribute}")?;
-    }
-    writeln!(out, " ({})", answer.reason)
+    let names = named.iter().filter_map(|(key, value)| Some(format!("{key}={}", value.as_ref()?)));
+    let mut words = vec![format!("{:<8} {:<20}", answer.actor, answer.action)];
+    words.extend(names.chain(answer.attributes.iter().cloned()));
+    words.push(format!("({})", answer.reason));
+    let line = words.join(" ");
+    writeln!(out, "{}", fitted(&line, columns))
 }

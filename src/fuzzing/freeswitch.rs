@@ -9,14 +9,19 @@ use crate::event::Event;
 use crate::fuzzing::conversation::{GateUnderTest, SHIPPED_GATE, text};
 use crate::fuzzing::event_pairs::{pairs_of, sorted, verb_of};
 
+/// What FreeSWITCH sends when the caller hangs up.
+const DISCONNECT_NOTICE: &[u8] = b"Content-Type: text/disconnect-notice\n";
+
 /// Checks that every input gets one answer within its grammar, that the answer does not depend on how the input is cut
-/// into segments, and that the actor of a question is the authenticated user.
+/// into segments, and that the actor of a question is the authenticated user. A caller who hung up gets no answer if
+/// the notice is read before the answer is made: that depends on the segments.
 pub fn freeswitch_block(data: &[u8]) {
     SHIPPED_GATE.with(|gate| {
+        let may_be_hung_up = memchr::memmem::find(data, DISCONNECT_NOTICE).is_some();
         let mut freeswitch = FreeSwitch::new();
         freeswitch.greet(&mut vec![]);
         let [whole, by_byte, cut] = gate.converse_in_segments(&freeswitch, data, check_question);
-        for other in [&by_byte, &cut] {
+        for other in [&by_byte, &cut].into_iter().filter(|_| !may_be_hung_up) {
             assert_eq!(whole.text(), other.text(), "segments change the answer");
             assert_eq!(whole.questions, other.questions, "segments change what is a question");
         }
@@ -25,7 +30,9 @@ pub fn freeswitch_block(data: &[u8]) {
             for reason in [None, Some(ErrorReason::TimedOut), Some(ErrorReason::Overload)] {
                 let mut answer = conversation.output.clone();
                 conversation.dialect.clone().give_up(reason, &data[conversation.consumed..], &mut answer);
-                check_answer(gate, text(&answer));
+                if !(may_be_hung_up && answer.is_empty()) {
+                    check_answer(gate, text(&answer));
+                }
             }
         }
     });

@@ -346,6 +346,8 @@ limits! {
     ADMIN_CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
     /// Bytes of one answer of the running sidecar to a command.
     ADMIN_CLIENT_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+    /// Bytes of the answer of the running sidecar to `queuewarden health`; further ones are not read.
+    HEALTH_ANSWER_BYTES_MAX: u64 = 64 * 1024;
     /// Rows of one page of `/sessions` and `/supervisions`.
     OPERATOR_PAGE_ROWS_MAX: usize = 1_000;
     /// Answers of one page of `/what` and `/who`.

@@ -38,10 +38,10 @@ metric_names! {
         "Time from parsing a question to its encoded answer: of the first questions of a read, in the first 64 reads of a connection and then in one of 16.";
     REQUEST_DURATION = "request_duration_seconds":
         "Time from reading bytes to writing all their answers: of the first 64 reads of a connection and then of one in 16.";
-    CONNECTIONS = "connections": "Open connections, by dialect.";
+    CONNECTIONS = "connections": "Open connections, by dialect, also those on which the peer has sent nothing.";
     CONNECTIONS_LIMIT = "connections_limit": "Connections that may be open at once.";
     CONNECTIONS_REJECTED = "connections_rejected_total": "Connections that were turned away, by dialect and reason.";
-    PROTOCOL_ERRORS = "protocol_errors_total": "Errors of peers against their dialect, by reason.";
+    PROTOCOL_ERRORS = "protocol_errors_total": "Errors of peers against their dialect, by reason. A connection on which the peer sends nothing is none.";
     PEER_CLOCK_OFFSETS = "peer_clock_offsets_total":
         "Questions whose `until` shows a clock of the peer more than 2 s from the sidecar's, or that waited that long, by dialect.";
     CHANGES_UNDONE = "changes_undone_total":

@@ -135,19 +135,19 @@ pub struct Survey<'p> {
 
 /// The questions about one action: every combination of one choice from each list.
 #[derive(Debug)]
-struct ActionQuestions<'p> {
+pub(super) struct ActionQuestions<'p> {
     action: &'p Action,
-    attributes: Vec<AttributeSet>,
-    roles: Vec<Option<RoleSet>>,
-    groups: Vec<Option<GroupId>>,
-    from: Choices<QueueId>,
-    queues: Choices<QueueId>,
-    targets: Choices<UserId>,
+    pub(super) attributes: Vec<AttributeSet>,
+    pub(super) roles: Vec<Option<RoleSet>>,
+    pub(super) groups: Vec<Option<GroupId>>,
+    pub(super) from: Choices<QueueId>,
+    pub(super) queues: Choices<QueueId>,
+    pub(super) targets: Choices<UserId>,
 }
 
 /// The values of one field of a question.
 #[derive(Clone, Copy, Debug)]
-enum Choices<T> {
+pub(super) enum Choices<T> {
     /// The same value in every question.
     Fixed(Option<T>),
     /// Every value of the organization, preceded by no value if `or_none`.
@@ -155,6 +155,11 @@ enum Choices<T> {
 }
 
 impl<T: Copy> Choices<T> {
+    /// Every choice, if the organization has these values.
+    pub(super) fn list(self, every: &[T]) -> Vec<Option<T>> {
+        (0..self.length(every)).map(|position| self.at(position, every)).collect()
+    }
+
     fn length(self, every: &[T]) -> u64 {
         match self {
             Self::Fixed(_) => 1,
@@ -201,10 +206,7 @@ impl<'p> Survey<'p> {
                 return page;
             }
             let Some(question) = self.question(position) else { continue };
-            let reason = decide(&question, &NoSessions, &mut all).decision.reason();
-            if matches!(reason, Reason::Allow(_) | Reason::Deny(DenyReason::NotLoggedIn)) {
-                page.allowed.push(self.describe(&question, reason));
-            }
+            page.allowed.extend(listed_reason(&question, &mut all).map(|reason| self.describe(&question, reason)));
         }
         page.next = (end < self.length()).then_some(end);
         page
@@ -257,7 +259,7 @@ impl<'p> Survey<'p> {
 }
 
 impl<'p> ActionQuestions<'p> {
-    fn new(organization: &'p Organization, action: &'p Action, filter: &SurveyFilter<'_>) -> Self {
+    pub(super) fn new(organization: &'p Organization, action: &'p Action, filter: &SurveyFilter<'_>) -> Self {
         let needs = |key| action.needs.has(key);
         let uses = |key| action.uses.has(key);
         let groups = organization.directory.groups().map(Some);
@@ -333,6 +335,13 @@ impl<'p> ActionQuestions<'p> {
         };
         accepts(&question).then_some(question)
     }
+}
+
+/// The reason by which a survey lists the question. `None`: it is denied. Nobody is logged in, so a denial for want of
+/// a login session counts as allowed.
+pub(super) fn listed_reason(question: &Question<'_>, all: &mut QueueSet) -> Option<Reason> {
+    let reason = decide(question, &NoSessions, all).decision.reason();
+    matches!(reason, Reason::Allow(_) | Reason::Deny(DenyReason::NotLoggedIn)).then_some(reason)
 }
 
 /// Every combination of values of the keys with a closed list that the action uses.

@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use crate::pbx::asterisk_lab::AsteriskLab;
-use crate::pbx::phone::Phone;
+use crate::pbx::phone::{Phone, SipCall};
 use crate::support::{Sidecar, wait_until};
 
 /// Longer than the dialplan's timeout takes on a busy machine, and far below the wait without a timeout.
@@ -84,6 +84,9 @@ fn what_a_caller_asked_who_has_hung_up_does_not_happen() {
     for (phone, code) in [(&agent, "*13600"), (&agent, "*45600"), (&supervisor, "*2211001")] {
         let unread = "queuewarden_protocol_errors_total{dialect=\"fastagi\",reason=\"verdict_unread\"}";
         let before = lab.sidecar().metric(unread);
+        // Without a call of the target the dialplan asks nothing.
+        let of_target = (code == "*2211001").then(|| agent.call("700"));
+        assert_eq!(of_target.as_ref().map_or(200, SipCall::status), 200);
         lab.sidecar().signal("STOP");
         let call = phone.begin(code, "");
         wait_until("the question", || lab.channels().contains("!AGI!"));
@@ -93,6 +96,9 @@ fn what_a_caller_asked_who_has_hung_up_does_not_happen() {
         assert_eq!(lab.sidecar().get("/sessions").matches("\"queue\":").count(), 0, "{code}");
         assert_eq!(lab.sidecar().get("/supervisions").matches("\"mode\":").count(), 0, "{code}");
         assert!(!lab.is_member("600", "1001"), "{code}");
+        if let Some(call) = of_target {
+            call.hang_up();
+        }
     }
     assert_eq!(agent.dial("*45600"), 200, "the next toggle is the first");
     assert!(lab.is_member("600", "1001"));

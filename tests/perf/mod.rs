@@ -1,5 +1,6 @@
 //! The benchmarks of `tests/benchmarks.rs`. `timings` and `instructions` are programs of their own.
 
+mod advice;
 mod compare;
 mod dialects;
 mod durable;
@@ -14,7 +15,8 @@ mod questions;
 pub type Benchmark = fn(&[String]);
 
 /// Every benchmark with its name.
-pub const BENCHMARKS: [(&str, Benchmark); 5] = [
+pub const BENCHMARKS: [(&str, Benchmark); 6] = [
+    ("advice", advice::run),
     ("compare", compare::run),
     ("dialects", dialects::run),
     ("durable", durable::run),

@@ -3,37 +3,68 @@
 
 use std::collections::BTreeSet;
 use std::net::TcpListener;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use clap::CommandFactory;
 use queuewarden::cli::Arguments;
+use rustix::fs::{Mode, OFlags};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
 use serde_json::Value;
 
 use crate::stories::fixtures::ORGANIZATION;
 use crate::support::{Folder, PATIENCE, Sidecar, binary, wait_until};
 
-/// A command line that is complete, and its exit code on a folder without a running sidecar. 0: it succeeds.
-const COMMANDS: &[(&str, i32)] = &[
-    ("check", 0),
-    ("explain --org acme --actor 1001 do queue.login nonsense=1", 1),
-    ("ask --org acme --actor 1001 do queue.login --queue 600", 1),
-    ("what --org nowhere --actor 1001", 1),
-    ("who --org acme --action queue.log", 1),
-    ("models none", 1),
-    ("load --seconds 1 --mix nothing=1", 1),
-    ("top --once", 1),
-    ("health", 2),
-    ("sessions ls", 1),
-    ("sessions show --org acme 1001", 1),
-    ("sessions end --org acme --user 1001", 1),
-    ("supervisions ls", 1),
-    ("supervisions end --org acme --user 2001", 1),
-    ("audit verify", 1),
-    ("audit tail", 1),
-    ("audit export", 1),
-    ("log", 1),
+/// What a command does on a folder without a running sidecar.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Expected {
+    /// It succeeds: stdout has the result.
+    Succeeds,
+    /// It fails with this exit code.
+    Fails(i32),
+}
+
+/// A command line that is complete, and what it does.
+const COMMANDS: &[(&str, Expected)] = &[
+    ("check", Expected::Succeeds),
+    ("explain --org acme --actor 1001 do queue.login nonsense=1", Expected::Fails(1)),
+    ("explain --org acme --actor 1001 may queue.login nonsense=1", Expected::Fails(1)),
+    ("explain --org acme --actor 1001 dial *13600 nonsense=1", Expected::Fails(1)),
+    ("ask --org acme --actor 1001 do queue.login --queue 600", Expected::Fails(1)),
+    ("ask --org acme --actor 1001 may queue.login --queue 600", Expected::Fails(1)),
+    ("ask --org acme --actor 1001 dial *13600", Expected::Fails(1)),
+    ("what --org nowhere --actor 1001", Expected::Fails(1)),
+    ("who --org acme --action queue.log", Expected::Fails(1)),
+    ("models none", Expected::Fails(1)),
+    ("load --seconds 1 --mix nothing=1", Expected::Fails(1)),
+    ("top --once", Expected::Fails(1)),
+    ("health", Expected::Fails(2)),
+    ("sessions ls", Expected::Fails(1)),
+    ("sessions show --org acme 1001", Expected::Fails(1)),
+    ("sessions end --org acme --user 1001", Expected::Fails(1)),
+    ("sessions salvage", Expected::Fails(1)),
+    ("supervisions ls", Expected::Fails(1)),
+    ("supervisions end --org acme --user 2001", Expected::Fails(1)),
+    ("audit verify", Expected::Fails(1)),
+    ("audit tail", Expected::Fails(1)),
+    ("audit export", Expected::Fails(1)),
+    ("log", Expected::Fails(1)),
+    ("schema", Expected::Succeeds),
+    ("schema model", Expected::Succeeds),
+    ("completions bash", Expected::Succeeds),
+    ("man", Expected::Succeeds),
+    ("man --into /nonexistent", Expected::Fails(1)),
+    ("help", Expected::Succeeds),
+    ("help sessions ls", Expected::Succeeds),
+    ("help reasons", Expected::Succeeds),
+    ("help nothing_of_this_name", Expected::Fails(2)),
+    // The last, because it creates the session store and the audit log.
+    ("serve", Expected::Fails(1)),
 ];
+
+/// Commands that read no configuration.
+const WITHOUT_CONFIGURATION: &[&str] = &["schema", "completions", "man", "help"];
 
 /// Exit code, stdout and stderr.
 #[derive(Debug)]
@@ -65,36 +96,51 @@ fn is_json_error(text: &str) -> bool {
     matches!(&json(text)[..], [Value::Object(error)] if error.get("error").is_some_and(|error| !error.as_str().unwrap().is_empty()))
 }
 
-/// The names of the commands that have `--json`.
-fn commands_with_json() -> BTreeSet<String> {
-    let has_json = |command: &clap::Command| command.get_arguments().any(|argument| argument.get_id() == "json");
-    let mut names = BTreeSet::new();
-    for command in Arguments::command().get_subcommands() {
-        if has_json(command) {
-            names.insert(command.get_name().to_owned());
-        }
-        let inner = command.get_subcommands().filter(|inner| has_json(inner));
-        names.extend(inner.map(|inner| format!("{} {}", command.get_name(), inner.get_name())));
+/// Every command that does something, by its words: the leaves of the tree that clap parses.
+fn all_commands(command: &clap::Command, words: &[String]) -> Vec<(String, clap::Command)> {
+    if !command.has_subcommands() {
+        return vec![(words.join(" "), command.clone())];
     }
-    names
+    // clap adds `help` to every group of commands.
+    let inner = command.get_subcommands().filter(|inner| words.is_empty() || inner.get_name() != "help");
+    inner.flat_map(|inner| all_commands(inner, &[words, &[inner.get_name().to_owned()]].concat())).collect()
 }
 
+/// Issue 15: `--json` through a parser for every command. A new command fails here until it is tried below.
 #[test]
-fn every_command_with_json_is_tried() {
-    let tried =
-        |name: &String| COMMANDS.iter().any(|(words, _)| *words == name || words.starts_with(&format!("{name} ")));
-    let untried: Vec<String> = commands_with_json().into_iter().filter(|name| !tried(name)).collect();
-    assert!(untried.is_empty(), "a line of COMMANDS is missing for {untried:?}");
+fn every_command_has_json_and_is_tried() {
+    let mut program = Arguments::command();
+    // Passes the options of a group on to its commands.
+    program.build();
+    let all = all_commands(&program, &[]);
+    assert!(all.len() > 20 && all.iter().any(|(name, _)| name == "sessions salvage"), "{all:?}");
+    for (name, command) in all {
+        let has_json = command.get_arguments().any(|argument| argument.get_id() == "json");
+        assert!(has_json, "`{name}` has no --json");
+        // The words of the command are in the line in this order, with options between them.
+        let is_tried = |(line, _): &(&str, Expected)| {
+            let mut line = line.split(' ');
+            name.split(' ').all(|word| line.any(|other| other == word))
+        };
+        assert!(COMMANDS.iter().any(is_tried), "a line of COMMANDS is missing for `{name}`");
+    }
+}
+
+/// The folder of a sidecar that cannot start: a listener has an address that this machine lacks.
+fn without_start() -> Folder {
+    let folder = Folder::with("acme.toml", ORGANIZATION);
+    folder.write("queuewarden.toml", "[listen]\nline = \"192.0.2.1:1\"\nadmin_unix = \"admin.sock\"\n");
+    folder
 }
 
 /// FIELD D6, issue 15: `--json` through a parser for every command and every error.
 #[test]
 fn errors_are_on_stderr_and_are_json_with_json() {
-    let folder = Folder::with("acme.toml", ORGANIZATION);
+    let folder = without_start();
     let broken = Folder::with("acme.toml", ORGANIZATION);
     broken.write("queuewarden.toml", "[listen\n");
     broken.write("models/goto.toml", "= broken\n");
-    for &(words, code) in COMMANDS {
+    for &(words, expected) in COMMANDS {
         // An option that does not exist.
         let plain = queuewarden(&folder, &format!("{words} --no-such-option"));
         assert!(plain.code == 2 && plain.out.is_empty() && plain.err.starts_with("error: "), "{words}: {plain:?}");
@@ -103,37 +149,146 @@ fn errors_are_on_stderr_and_are_json_with_json() {
             with_json.code == 2 && with_json.out.is_empty() && is_json_error(&with_json.err),
             "{words}: {with_json:?}"
         );
-        // What the command line asks for fails.
+        // What the command line asks for.
         let plain = queuewarden(&folder, words);
         let with_json = queuewarden(&folder, &format!("{words} --json"));
-        assert_eq!((plain.code, with_json.code), (code, code), "{words}: {plain:?}");
-        if code == 0 || words == "top --once" {
+        let Expected::Fails(code) = expected else {
+            assert!(plain.code == 0 && plain.err.is_empty() && !plain.out.is_empty(), "{words}: {plain:?}");
+            assert!(with_json.code == 0 && with_json.err.is_empty(), "{words}: {with_json:?}");
+            assert_eq!(json(&with_json.out).len(), 1, "{words}: {with_json:?}");
+            try_broken(words, &broken);
+            continue;
+        };
+        assert_eq!((plain.code, with_json.code), (code, code), "{words}: {plain:?} {with_json:?}");
+        if words == "top --once" {
             // `top` shows that the sidecar is down: that is its result.
             assert!(json(&with_json.out).len() == 1 && with_json.err.is_empty(), "{words}: {with_json:?}");
         } else {
             assert!(plain.out.is_empty() && !plain.err.is_empty(), "{words}: {plain:?}");
             assert!(serde_json::from_str::<Value>(&plain.err).is_err(), "{words}: text without --json: {plain:?}");
-            assert!(with_json.out.is_empty() && is_json_error(&with_json.err), "{words}: {with_json:?}");
+            // Around the error of `serve` are the lines of its log.
+            let errors = with_json.err.lines().filter(|line| is_json_error(line)).count();
+            let has_log = words == "serve";
+            assert!(with_json.out.is_empty() && errors == 1, "{words}: {with_json:?}");
+            assert_eq!(json(&with_json.err).len() > 1, has_log, "{words}: {with_json:?}");
         }
-        // The configuration does not load. `explain` reads the question first.
-        let words = words.trim_end_matches(" nonsense=1");
-        let with_json = queuewarden(&broken, &format!("{words} --json"));
-        assert_eq!(with_json.code, 78, "{words}: {with_json:?}");
-        if words == "check" {
-            let report = &json(&with_json.out)[0];
-            assert!(report["loads"] == false && with_json.err.is_empty(), "{report}");
-        } else {
-            let problems = json(&with_json.err);
-            assert!(with_json.out.is_empty() && is_json_error(&with_json.err), "{words}: {with_json:?}");
-            assert!(problems[0]["loads"] == false && problems[0]["problems"].is_object(), "{words}: {problems:?}");
-        }
+        try_broken(words, &broken);
     }
-    let unknown = queuewarden(&folder, "help nothing_of_this_name");
-    assert!(unknown.code == 2 && unknown.out.is_empty() && unknown.err.contains("nothing_of_this_name"), "{unknown:?}");
-    let serve = queuewarden(&broken, "serve");
-    assert!(serve.code == 78 && serve.out.is_empty() && serve.err.contains("queuewarden.toml"), "{serve:?}");
     let help = queuewarden(&folder, "who --json --help");
     assert!(help.code == 0 && help.err.is_empty() && help.out.contains("Usage:"), "help is a result: {help:?}");
+}
+
+/// The configuration does not load: the command says so as JSON, unless it reads none.
+fn try_broken(words: &str, broken: &Folder) {
+    if WITHOUT_CONFIGURATION.iter().any(|command| words.starts_with(command)) {
+        return;
+    }
+    // `explain` reads the question first.
+    let words = words.trim_end_matches(" nonsense=1");
+    let with_json = queuewarden(broken, &format!("{words} --json"));
+    assert_eq!(with_json.code, 78, "{words}: {with_json:?}");
+    if words == "check" {
+        let report = &json(&with_json.out)[0];
+        assert!(report["loads"] == false && with_json.err.is_empty(), "{report}");
+    } else {
+        let problems = json(&with_json.err);
+        assert!(with_json.out.is_empty() && is_json_error(&with_json.err), "{words}: {with_json:?}");
+        assert!(problems[0]["loads"] == false && problems[0]["problems"].is_object(), "{words}: {problems:?}");
+    }
+}
+
+/// Given a sidecar that runs, when its commands are asked for JSON, then a parser reads every line.
+#[test]
+fn results_are_json_with_json() {
+    let folder = Folder::with("acme.toml", ORGANIZATION);
+    folder.replace("queuewarden.toml", "store = \"memory\"", "store = \"disk\"");
+    let mut sidecar = Sidecar::start(&folder);
+    let mut line = sidecar.line();
+    assert!(line.ask("do org=acme actor=1001 action=queue.login queue=600").starts_with("allow "));
+    assert!(line.ask("do org=acme actor=2001 action=call.listen target=1001 queue=600").starts_with("allow "));
+    for (words, lines) in [
+        ("what --org acme --actor 1001 --limit 3", 3),
+        ("who --org acme --action queue.login --limit 1", 1),
+        ("explain --org acme --actor 1001 do queue.login", 1),
+        ("ask --org acme --actor 1001 do queue.login", 1),
+        ("models", 1),
+        ("health", 1),
+        ("log", 1),
+        ("sessions ls", 1),
+        ("sessions show --org acme 1001", 1),
+        ("supervisions ls", 1),
+        ("supervisions end --org acme --user 2001", 1),
+        ("sessions end --org acme --user 1001", 1),
+        ("audit verify", 1),
+        ("audit tail -n 2", 2),
+        (&format!("load --seconds 1 --rate 10 --address {}", sidecar.address("line")), 1),
+        ("top --once", 1),
+    ] {
+        let ended = queuewarden(&folder, &format!("{words} --json"));
+        assert!(ended.code == 0 && json(&ended.out).len() == lines, "{words}: {ended:?}");
+        json(&ended.err);
+    }
+    sidecar.signal("TERM");
+    assert_eq!(sidecar.wait().code(), Some(0));
+    let salvaged = queuewarden(&folder, "sessions salvage --json");
+    let [report] = &json(&salvaged.out)[..] else { panic!("{salvaged:?}") };
+    assert!(salvaged.code == 0 && report["damage"].is_null() && report["damaged_users"] == 0, "{report}");
+    // `man` names the pages that it wrote.
+    let pages = tempfile::tempdir().unwrap();
+    let man = queuewarden(&folder, &format!("man --json --into {}", pages.path().display()));
+    let written = json(&man.out)[0]["written"].as_array().unwrap().len();
+    assert_eq!(written, std::fs::read_dir(pages.path()).unwrap().count());
+}
+
+/// What a command prints to a terminal of this many columns.
+fn on_terminal(folder: &Folder, columns: u16, words: &str) -> String {
+    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&ours).unwrap();
+    unlockpt(&ours).unwrap();
+    let name = ptsname(&ours, vec![]).unwrap();
+    let theirs = rustix::fs::open(&name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).unwrap();
+    tcsetwinsize(&ours, Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+    let mut command = binary();
+    command.arg("--config").arg(folder.path()).args(words.split(' ')).env_remove("NO_COLOR");
+    let mut child = command.stdin(Stdio::null()).stdout(theirs).spawn().unwrap();
+    // The command holds the other end, so reading ends when the child does.
+    drop(command);
+    let mut printed = vec![];
+    let mut chunk = [0; 4096];
+    while let Ok(count @ 1..) = rustix::io::read(&ours, &mut chunk) {
+        printed.extend_from_slice(&chunk[..count]);
+    }
+    assert!(child.wait().unwrap().success(), "{words}");
+    String::from_utf8(printed).unwrap().replace("\r\n", "\n")
+}
+
+/// Issue 15: tables fit terminals of 20, 80 and 200 columns; without a terminal they are whole lines.
+#[test]
+fn tables_fit_the_terminal() {
+    let folder = Folder::with("acme.toml", ORGANIZATION);
+    let sidecar = Sidecar::start(&folder);
+    let mut line = sidecar.line();
+    for (actor, queue) in [("1001", "600"), ("1002", "601")] {
+        line.ask(&format!("do org=acme actor={actor} action=queue.login queue={queue}"));
+    }
+    line.ask("do org=acme actor=2001 action=call.listen target=1001 queue=600 call=1764316799.1234567");
+    let commands = ["sessions ls", "supervisions ls", "models", "what --org acme --actor 2001"];
+    for words in commands {
+        let piped = queuewarden(&folder, words).out;
+        for columns in [20, 80, 200] {
+            let shown = on_terminal(&folder, columns, words);
+            let widest = shown.lines().map(|line| line.chars().count()).max().unwrap();
+            assert!(widest <= usize::from(columns), "{words} at {columns}: {widest} columns\n{shown}");
+            assert!(!shown.contains('\u{1b}'), "{words}: tables have no color");
+            // Every word of the table is there, in parts if the terminal is narrow.
+            let letters = |text: &str| text.chars().filter(|letter| !letter.is_whitespace()).collect::<String>();
+            for cell in piped.lines().skip(1).flat_map(|line| line.split("  ")).filter(|cell| !cell.trim().is_empty()) {
+                assert!(letters(&shown).contains(&letters(cell)), "{words} at {columns}: {cell:?}\n{shown}");
+            }
+        }
+        assert_eq!(on_terminal(&folder, 0, words), piped, "a terminal that does not know its size");
+        assert_eq!(on_terminal(&folder, 500, words), piped);
+    }
 }
 
 /// FIELD D6: past 1,000 answers there was an error line amid the JSON.
@@ -173,6 +328,30 @@ fn long_lists_are_complete_or_name_the_next_page() {
     let sessions = queuewarden(&folder, "sessions ls --json");
     let users: BTreeSet<String> = json(&sessions.out).iter().map(|row| row["user"].to_string()).collect();
     assert!(sessions.code == 0 && sessions.err.is_empty() && users.len() == AGENTS, "{} users", users.len());
+    // In pages, of which one is longer than a page of the sidecar.
+    let first = queuewarden(&folder, "sessions ls --json --limit 1050");
+    let [remark] = &json(&first.err)[..] else { panic!("{}", first.err) };
+    assert_eq!((json(&first.out).len(), &remark["limit"], &remark["next"]), (1_050, &1_050.into(), &1_050.into()));
+    let second = queuewarden(&folder, "sessions ls --json --limit 1050 --from 1050");
+    assert!(second.err.is_empty() && format!("{}{}", first.out, second.out) == sessions.out, "{}", second.err);
+    let text = queuewarden(&folder, "sessions ls --limit 3 --from 7");
+    assert_eq!(text.err, "there are more than 3: `--from 10` continues\n");
+    assert!(text.out.starts_with("org ") && text.out.ends_with("\n3 sessions\n"), "{}", text.out);
+    let exact = queuewarden(&folder, "sessions ls --json --limit 1100");
+    assert!(exact.err.is_empty() && exact.out == sessions.out, "{}", exact.err);
+    let behind = queuewarden(&folder, "sessions ls --from 5000");
+    assert_eq!((behind.code, &*behind.out, &*behind.err), (0, "0 sessions\n", ""));
+    for nth in 0..3 {
+        line.ask(&format!("do org=acme actor=2001 action=call.listen target=5{nth:04} queue=600"));
+    }
+    let supervisions = queuewarden(&folder, "supervisions ls --json");
+    let first = queuewarden(&folder, "supervisions ls --json --limit 2");
+    let second = queuewarden(&folder, "supervisions ls --json --limit 2 --from 2");
+    assert_eq!((json(&first.out).len(), &json(&first.err)[0]["next"]), (2, &2.into()));
+    assert_eq!(format!("{}{}", first.out, second.out), supervisions.out);
+    for words in ["sessions ls --limit 0", "sessions ls --limit many", "supervisions ls --from -1"] {
+        assert_eq!(queuewarden(&folder, words).code, 2, "{words}");
+    }
 }
 
 /// FIELD D10: there was no `QUEUEWARDEN_CONFIG`.

@@ -238,3 +238,34 @@ fn what_is_not_answered_allows_nothing() {
     }
     assert!(!text.contains("qw_org="), "FIELD A4: the organization is that of the authenticated domain");
 }
+
+/// FIELD B9: leaving and pausing give nobody a right, so they are done without a verdict too. A denial for a reason is
+/// no missing verdict.
+#[test]
+fn leaving_and_pausing_need_no_verdict() {
+    let text = fs::read_to_string(project().join("config/freeswitch/queuewarden.xml")).unwrap();
+    let expression = |variable: &str| {
+        let compared =
+            format!("field=\"${{queuewarden_verdict}} ${{queuewarden_reason}} ${{{variable}}}\" expression=\"");
+        Regex::new(text.split(&compared).nth(1).unwrap().split('"').next().unwrap()).unwrap()
+    };
+    let (leaves, pauses) = (expression("queuewarden_leaves"), expression("queuewarden_digits"));
+    for (answer, is_done) in [
+        ("none no_verdict", true),
+        ("deny not_logged_in", true),
+        ("deny state_unavailable", true),
+        ("deny too_late", true),
+        ("deny unassigned_barred", false),
+        ("deny transferred", false),
+        ("allow assigned", false),
+        ("none not_logged_in", false),
+    ] {
+        assert_eq!(leaves.is_match(&format!("{answer} 600")), is_done, "{answer}");
+        assert_eq!(pauses.is_match(&format!("{answer} *15600")), is_done, "{answer}");
+    }
+    for (digits, is_pause) in
+        [("*15", true), ("*83", true), ("*16", false), ("*13600", false), ("*46", false), ("*151001*600", false)]
+    {
+        assert_eq!(pauses.is_match(&format!("none no_verdict {digits}")), is_pause, "{digits}");
+    }
+}

@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 
 use crate::audit::line::{self, LineHash};
-use crate::audit::search::{LineRange, ranges};
+use crate::audit::search::{LineRange, lines_of, ranges};
 use crate::audit::segments::{Segment, segments};
 use crate::audit::verify::verify;
 use crate::cli::audit::filter::{FilterArguments, LineFilter, UnknownName};
@@ -233,8 +233,11 @@ impl<'a> Selection<'a> {
                 break;
             }
             let mut take_block = |block: &[u8]| {
+                if !self.filter.may_admit(block) {
+                    return true;
+                }
                 let mut from_block = vec![];
-                for line in block.split(|&byte| byte == b'\n').rev().filter(|line| !line.is_empty()) {
+                for line in lines_of(block).rev() {
                     if last.len() + from_block.len() >= options.lines {
                         break;
                     }
@@ -324,7 +327,8 @@ impl<'a> Selection<'a> {
                 }
                 written.is_ok()
             };
-            range.each_line(&mut write).map_err(|source| self.failed(source))?;
+            let mut write_block = |block: &[u8]| !self.filter.may_admit(block) || lines_of(block).all(&mut write);
+            range.each_block(&mut write_block).map_err(|source| self.failed(source))?;
             written?;
         }
         out.flush()?;

@@ -3,6 +3,7 @@
 //! It reads `/metrics` and `/status` of the admin listener once an interval. While the sidecar does not answer, `top`
 //! shows the error and tries again.
 
+mod exposition;
 mod figures;
 mod sample;
 mod screen;

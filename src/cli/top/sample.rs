@@ -1,13 +1,12 @@
 //! One sample of a running sidecar: the part of `/metrics` and `/status` that `top` shows.
 
 use std::collections::BTreeMap;
-use std::io;
 
-use prometheus_parse::{Scrape, Value};
 use serde::Deserialize;
 use thiserror::Error;
 
 use crate::cli::admin_client::AdminClientError;
+use crate::cli::top::exposition::{ExpositionError, SampleLine, samples};
 use crate::observe::names::{self, MetricName};
 
 /// Metrics and status at one moment.
@@ -64,7 +63,7 @@ pub(super) enum SampleError {
     Client(#[from] AdminClientError),
     /// The answer of `/metrics` is not in the format of Prometheus.
     #[error("its metrics cannot be read: {0}")]
-    Metrics(#[source] io::Error),
+    Metrics(#[from] ExpositionError),
     /// Another program listens at the address.
     #[error("the program that listens there is not queuewarden")]
     NotQueuewarden,
@@ -73,22 +72,15 @@ pub(super) enum SampleError {
 impl MetricsSample {
     /// Reads the text of `/metrics`.
     pub(super) fn read(metrics: &str, status: SidecarStatus, at_seconds: f64) -> Result<Self, SampleError> {
-        let lines = metrics.lines().map(|line| Ok(line.to_owned()));
-        let scrape = Scrape::parse(lines).map_err(SampleError::Metrics)?;
         let mut sample = Self { at_seconds, status, ..Self::default() };
-        for found in scrape.samples {
-            match found.value {
-                Value::Counter(value) | Value::Gauge(value) | Value::Untyped(value) => {
-                    let labels = found.labels.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-                    sample.series.entry(found.metric).or_default().push(Series { labels, value });
+        for SampleLine { name, labels, value } in samples(metrics)? {
+            let histogram = name.strip_suffix("_bucket").zip(labels.get("le"));
+            match histogram.and_then(|(name, at_most)| Some((name, at_most.parse().ok()?))) {
+                Some((name, at_most)) => {
+                    let buckets = sample.histograms.entry(name.to_owned()).or_default();
+                    add(buckets, HistogramBucket { at_most, count: value });
                 }
-                Value::Histogram(counts) => {
-                    let buckets = sample.histograms.entry(found.metric).or_default();
-                    for count in counts {
-                        add(buckets, HistogramBucket { at_most: count.less_than, count: count.count });
-                    }
-                }
-                Value::Summary(_) => {}
+                None => sample.series.entry(name).or_default().push(Series { labels, value }),
             }
         }
         let is_queuewarden = sample.series.contains_key(names::DECISIONS.name);

@@ -1,9 +1,9 @@
 //! A draft: a small copy of an organization on which proposed changes are tried.
 //!
-//! A decision depends on the records of its actor and its target, on the queues and groups that the two have to do
-//! with, on the settings and on the limits. A draft holds these and, so that rights can be counted, some further users,
-//! queues and groups: all of a small organization, the first of a large one. A trial therefore takes microseconds,
-//! whatever the size of the organization.
+//! A decision depends on the records of its actor and its target, on the queues and groups that the two have in common,
+//! on the settings and on the limits. A draft holds these and, so that rights can be counted, some further users,
+//! queues and groups: all of a small organization, the first of a large one and of the lists of its users. A trial
+//! therefore takes microseconds, whatever the size of the organization.
 
 use std::sync::Arc;
 
@@ -24,6 +24,8 @@ const FURTHER_USERS_MAX: usize = 6;
 const FURTHER_QUEUES_MAX: usize = 4;
 /// As [`FURTHER_USERS_MAX`].
 const FURTHER_GROUPS_MAX: usize = 4;
+/// Queues, and groups, that are copied of each list of a user: more of a list make no other decision.
+const LISTED_MAX: usize = 8;
 
 /// A user of a draft. Queues are positions in [`Draft::queues`].
 #[derive(Clone, Debug)]
@@ -131,16 +133,30 @@ impl Copied {
         copied.queues.extend(call.and_then(|call| call.queue));
         copied.queues.extend(sessions.iter().map(|session| session.queue));
         copied.groups.extend(event.group.and_then(|name| directory.group_named(&name)));
-        for user in copied.users.iter().filter_map(|&user| directory.user(user)) {
-            copied.queues.extend(user.served().iter());
-            copied.queues.extend(directory.supervised(user).iter().map(|&(_, queue, _)| queue));
-            copied.groups.extend(directory.groups_of(user.id()));
-            copied.groups.extend(directory.led_groups(user.id()).iter().map(|&(_, group)| group));
+        // An action that names no queue is about every queue that the actor serves.
+        let names_queue = event.queue.is_some() || dialed.queue.is_some();
+        let served_max = if names_queue { LISTED_MAX } else { usize::MAX };
+        let people: Vec<User<'_>> = copied.users.iter().filter_map(|&user| directory.user(user)).collect();
+        if let Some(actor) = directory.user_named(&event.actor) {
+            copied.queues.extend(actor.served().iter().take(served_max));
+            // Each of them has to allow outbound calls, or to leave them open.
+            let of_outbound = |group: &GroupId| directory.group(*group).is_some_and(|group| group.outbound.is_some());
+            copied.groups.extend(directory.groups_of(actor.id()).iter().copied().filter(of_outbound));
+            for &other in &people {
+                copied.add_common(directory, actor, other);
+            }
+        }
+        for &user in &people {
+            copied.queues.extend(user.served().iter().take(LISTED_MAX));
+            copied.queues.extend(directory.supervised(user).iter().map(|&(_, queue, _)| queue).take(LISTED_MAX));
+            copied.groups.extend(directory.groups_of(user.id()).iter().take(LISTED_MAX));
+            copied.groups.extend(directory.led_groups(user.id()).iter().map(|&(_, group)| group).take(LISTED_MAX));
         }
         // A user who must be the only holder of a role is part of every trial: a second holder would not load.
         let sole = organization.model.held_by_one;
         if !sole.is_empty() {
-            copied.users.extend(directory.users().filter(|user| user.roles().meets(sole)).map(User::id));
+            let holders = directory.users().filter(|user| user.roles().meets(sole)).map(User::id);
+            copied.users.extend(holders.take(sole.positions().count()));
         }
         copied.users.extend(directory.users().map(User::id).take(FURTHER_USERS_MAX));
         copied.queues.extend(directory.queues().map(|(queue, _)| queue).take(FURTHER_QUEUES_MAX));
@@ -149,6 +165,19 @@ impl Copied {
         unique(&mut copied.queues);
         unique(&mut copied.groups);
         copied
+    }
+
+    /// The queues and groups by which the actor has to do with the other user.
+    fn add_common(&mut self, directory: &Directory, actor: User<'_>, other: User<'_>) {
+        let is_callback = |queue: &QueueId| directory.queue(*queue).is_some_and(|queue| queue.callback);
+        let supervised = directory.supervised(actor).iter().map(|&(_, queue, _)| queue);
+        self.queues.extend(supervised.filter(|&queue| other.serves(queue)).take(LISTED_MAX));
+        let shared = actor.served().iter().filter(|&queue| other.serves(queue));
+        self.queues.extend(shared.filter(is_callback).take(LISTED_MAX));
+        let is_member = |group: &GroupId| directory.is_member(other.id(), *group);
+        let led = directory.led_groups(actor.id()).iter().map(|&(_, group)| group);
+        self.groups.extend(led.filter(is_member).take(LISTED_MAX));
+        self.groups.extend(directory.groups_of(actor.id()).iter().copied().filter(is_member).take(LISTED_MAX));
     }
 }
 

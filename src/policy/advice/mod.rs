@@ -8,22 +8,24 @@
 
 mod draft;
 mod remedies;
+mod rights;
+mod scope;
 mod step;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use crate::decision::{Decision, DenyReason};
 use crate::event::{Event, Request};
-use crate::policy::advice::draft::{Draft, user_id};
+use crate::policy::Organization;
+use crate::policy::advice::draft::Draft;
 use crate::policy::advice::remedies::{DeniedQuestion, Steps, missing_keys, unresolved};
+use crate::policy::advice::rights::RightsCount;
 use crate::policy::advice::step::Step;
 use crate::policy::decide::{JudgedQueues, SessionView, SupervisionCounts, decide};
 use crate::policy::facts::Fact;
 use crate::policy::feature_codes::{DialedArguments, FeatureCodes};
 use crate::policy::resolve::{self, Question, ReportedCall, ResolveError, resolve};
-use crate::policy::survey::{AllowedQuestion, Survey, SurveyFilter};
-use crate::policy::{Organization, Policy};
-use crate::telephony::{QueueId, QueueSet, Via};
+use crate::telephony::{QueueId, QueueSet};
 
 /// Lists of steps that are tried for one denial.
 const TRIALS_MAX: usize = 400;
@@ -33,9 +35,6 @@ const DENIALS_PER_LIST_MAX: usize = 4;
 
 /// Lists whose rights are counted.
 const COUNTED_LISTS_MAX: usize = 16;
-
-/// Questions of one user that are judged to count the rights of a list.
-const RIGHTS_QUESTIONS_MAX: u64 = 20_000;
 
 /// What would turn a denial.
 #[derive(Debug, Default)]
@@ -94,6 +93,9 @@ enum Trial {
     Hopeless,
 }
 
+/// The lists of steps that were tried, and whether they turn the denial.
+type TriedSteps = HashMap<Steps, bool>;
+
 struct Trials<'e> {
     event: &'e Event<'e>,
     codes: FeatureCodes,
@@ -136,17 +138,22 @@ impl Trials<'_> {
         self.codes.translate(digits.as_str()).map(|translation| translation.arguments).unwrap_or_default()
     }
 
-    /// The lists of steps that turn the denial, found from the shortest on.
+    /// The lists of steps that turn the denial, found from the shortest on, without steps that are not needed.
     fn search(&self, draft: &Draft<'_>) -> Vec<Steps> {
-        let (mut found, mut trials) = (vec![], 0);
+        let (mut found, mut tried) = (vec![], TriedSteps::new());
         let mut pending = VecDeque::from([(Steps::new(), 0)]);
         while let Some((steps, denials)) = pending.pop_front() {
-            if trials >= TRIALS_MAX || found.len() >= COUNTED_LISTS_MAX * 2 {
+            if tried.len() >= TRIALS_MAX || found.len() >= COUNTED_LISTS_MAX * 2 {
                 break;
             }
+            // Several grants may need the same.
+            if tried.contains_key(&steps) {
+                continue;
+            }
             let Some(changed) = draft.after(&steps) else { continue };
-            trials += 1;
-            match self.ask(&changed) {
+            let trial = self.ask(&changed);
+            tried.insert(steps.clone(), matches!(trial, Trial::Allowed(_)));
+            match trial {
                 Trial::Allowed(_) => found.push(steps),
                 Trial::Denied(mut alternatives) if denials < DENIALS_PER_LIST_MAX => {
                     alternatives.sort_by_key(|steps| changes_roles(steps));
@@ -156,41 +163,41 @@ impl Trials<'_> {
                 Trial::Denied(_) | Trial::Hopeless => {}
             }
         }
-        found
-    }
-
-    /// The list that gives the fewest other rights, without steps that are not needed, and the grant that then allows
-    /// the question. A list that changes nobody's role comes before one that does: the setting, the queue or the group
-    /// is what the role model has for this denial. Of equal lists the shortest wins, then the one that was found first.
-    fn smallest(&self, draft: &Draft<'_>, lists: Vec<Steps>) -> Option<(Steps, Option<u16>)> {
-        let mut candidates: Vec<Steps> = vec![];
-        for list in lists {
-            let needed = self.without_idle_steps(draft, list);
-            if !candidates.contains(&needed) {
-                candidates.push(needed);
+        let mut needed: Vec<Steps> = vec![];
+        for list in found {
+            let list = self.without_idle_steps(draft, list, &mut tried);
+            if !needed.contains(&list) {
+                needed.push(list);
             }
         }
-        candidates.sort_by_key(Vec::len);
-        candidates.truncate(COUNTED_LISTS_MAX);
-        let rights = RightsCount::of(draft);
-        let smallest = if let [only] = &*candidates {
-            only.clone()
-        } else {
-            let rank = |steps: &Steps| (changes_roles(steps), rights.gained(draft, steps), steps.len());
-            candidates.into_iter().map(|steps| (rank(&steps), steps)).min_by_key(|(rank, _)| *rank)?.1
-        };
+        needed
+    }
+
+    /// The list that gives the fewest other rights, and the grant that then allows the question. A list that changes
+    /// nobody's role comes before one that does: the setting, the queue or the group is what the role model has for
+    /// this denial. Of equal lists the shortest wins, then the one that was found first.
+    fn smallest(&self, draft: &Draft<'_>, mut lists: Vec<Steps>) -> Option<(Steps, Option<u16>)> {
+        lists.sort_by_key(Vec::len);
+        lists.truncate(COUNTED_LISTS_MAX);
+        if lists.iter().any(|steps| !changes_roles(steps)) {
+            lists.retain(|steps| !changes_roles(steps));
+        }
+        let smallest = if let [only] = &*lists { only.clone() } else { with_fewest_rights(draft, lists)? };
         match self.ask(&draft.after(&smallest)?) {
             Trial::Allowed(grant) => Some((smallest, grant)),
             _ => None,
         }
     }
 
-    fn without_idle_steps(&self, draft: &Draft<'_>, mut steps: Steps) -> Steps {
+    fn without_idle_steps(&self, draft: &Draft<'_>, mut steps: Steps, tried: &mut TriedSteps) -> Steps {
         let mut position = 0;
         while position < steps.len() {
             let mut fewer = steps.clone();
             fewer.remove(position);
-            let is_enough = draft.after(&fewer).is_some_and(|draft| matches!(self.ask(&draft), Trial::Allowed(_)));
+            let ask = || draft.after(&fewer).is_some_and(|draft| matches!(self.ask(&draft), Trial::Allowed(_)));
+            let known = tried.get(&fewer).copied();
+            let is_enough = known.unwrap_or_else(ask);
+            tried.insert(fewer.clone(), is_enough);
             if is_enough {
                 steps = fewer;
             } else {
@@ -237,6 +244,20 @@ impl Trials<'_> {
             },
         }
     }
+}
+
+/// Of these lists, sorted by length, the first of those that give the fewest rights.
+fn with_fewest_rights(draft: &Draft<'_>, lists: Vec<Steps>) -> Option<Steps> {
+    let rights = RightsCount::of(draft);
+    let mut fewest: Option<(u64, Steps)> = None;
+    for steps in lists {
+        let most = fewest.as_ref().map_or(u64::MAX, |(gained, _)| *gained);
+        let gained = rights.gained(&steps, most);
+        if fewest.is_none() || gained < most {
+            fewest = Some((gained, steps));
+        }
+    }
+    fewest.map(|(_, steps)| steps)
 }
 
 /// Whether the steps change the role of a user whom the organization has.
@@ -307,53 +328,4 @@ fn why_denied(question: &Question<'_>, draft: &Draft<'_>) -> String {
         return format!("no rule allows `{action}` with {}, whatever the role", values.join(" "));
     }
     format!("no change of organization `{}` was found that allows the question", draft.base.name)
-}
-
-/// Counts the rights that a change gives.
-struct RightsCount {
-    /// What each user of the draft may do before the change, by position in the draft.
-    before: Vec<std::cell::OnceCell<HashSet<AllowedQuestion>>>,
-    policy: Option<Policy>,
-}
-
-impl RightsCount {
-    fn of(draft: &Draft<'_>) -> Self {
-        let before = draft.users.iter().map(|_| std::cell::OnceCell::new()).collect();
-        Self { before, policy: draft.policy(FeatureCodes::default()) }
-    }
-
-    /// Questions that a user may ask after the steps and might not ask before them.
-    fn gained(&self, draft: &Draft<'_>, steps: &Steps) -> usize {
-        let granting = || steps.iter().filter(|step| step.grants_rights());
-        let Some(after) = draft.after(steps).and_then(|draft| draft.policy(FeatureCodes::default())) else {
-            return usize::MAX;
-        };
-        let mut users: Vec<usize> = if granting().all(|step| step.gains().is_some()) {
-            granting().filter_map(Step::gains).collect()
-        } else {
-            (0..draft.users.len()).collect()
-        };
-        users.sort_unstable();
-        users.dedup();
-        let gained = users.into_iter().map(|user| {
-            let rights = rights_of(&after, &draft.base.name, user);
-            match (self.before.get(user), &self.policy) {
-                (Some(before), Some(policy)) => {
-                    let before = before.get_or_init(|| rights_of(policy, &draft.base.name, user));
-                    rights.difference(before).count()
-                }
-                // A user whom the steps add had no rights before.
-                _ => rights.len(),
-            }
-        });
-        gained.sum()
-    }
-}
-
-/// What the user may do by phone, each question without its reason.
-fn rights_of(policy: &Policy, organization: &str, user: usize) -> HashSet<AllowedQuestion> {
-    let Some(organization) = policy.organization(organization) else { return HashSet::new() };
-    let filter = SurveyFilter { actor: user_id(user), action: None, queue: None, target: None, via: Via::Phone };
-    let page = Survey::new(organization, filter).page(0, usize::MAX, RIGHTS_QUESTIONS_MAX);
-    page.allowed.into_iter().map(|question| AllowedQuestion { reason: "", ..question }).collect()
 }

@@ -14,7 +14,7 @@ const PROPOSED_WRAP_UP_SECONDS: u32 = 30;
 
 /// One change of an organization's file, of the question, or of who is logged in. Users, queues and groups are
 /// positions in the draft; roles and settings are positions in the role model.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Step {
     /// Gives the user the role. Where the model admits one role for each user, the role replaces the user's own.
     GiveRole { user: usize, role: usize },
