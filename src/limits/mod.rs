@@ -280,6 +280,8 @@ limits! {
     LEAVING_PER_USER_MAX: usize = QUEUES_PER_USER_MAX;
     /// Changes of members that wait for the slowest link of an organization; beyond this the link polls everything.
     LINK_CHANGES_WAITING_MAX: usize = 4_096;
+    /// Members that a link looks at one by one at a time; beyond that it polls.
+    LINK_LOOKS_WAITING_MAX: usize = 1_024;
     /// Time from a change of a session until a link looks at its member: the PBX that asked makes the change itself.
     LINK_CHANGE_PAUSE: Duration = Duration::from_millis(300);
     /// Pause between two attempts of a link at an action that the PBX refused.

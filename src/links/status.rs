@@ -1,7 +1,7 @@
 //! What one link has seen and done, for operators and metrics.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::limits::LINK_REFUSALS_MAX;
 use crate::links::command::name_of;
@@ -35,7 +35,7 @@ pub struct LinkState {
     /// When the last complete poll ended. `None`: there was none yet.
     pub last_poll: Option<UnixMillis>,
     /// What that poll found.
-    pub report: PollReport,
+    pub report: Arc<PollReport>,
     /// Why the connection could not be opened, or broke, in the words of the PBX where it said any.
     pub last_error: Option<String>,
     /// Actions that the PBX refused, and what to grant.
@@ -98,7 +98,7 @@ impl LinkStatus {
     }
 
     /// A poll is complete.
-    pub fn polled(&self, report: &PollReport, now: UnixMillis) {
+    pub fn polled(&self, report: Arc<PollReport>, now: UnixMillis) {
         for state in MemberState::ALL {
             let count: usize = report.queues.values().filter_map(|pass| pass.counts.get(state)).sum();
             self.metrics.set_members(state.name(), count);
@@ -116,7 +116,7 @@ impl LinkStatus {
                 "too many members would be taken away: stopped until `queuewarden links resume`"
             );
         }
-        (state.report, state.last_poll, state.stopped) = (report.clone(), Some(now), stopped);
+        (state.report, state.last_poll, state.stopped) = (report, Some(now), stopped);
     }
 
     /// The share bound stopped a step in this queue.

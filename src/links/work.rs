@@ -6,6 +6,7 @@
 //! the link look at one member. A hint never decides anything.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -13,8 +14,8 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::config::links::{LinkTerms, MembersMode, SupervisionsMode};
 use crate::limits::{
-    LINK_CHANGE_PAUSE, LINK_PING_INTERVAL, LINK_RETRY_PAUSE, MEMBER_CHANGE_PENDING_MAX, MEMBER_STEPS_MAX,
-    MEMBER_UNCONFIRMED_MAX,
+    LINK_CHANGE_PAUSE, LINK_LOOKS_WAITING_MAX, LINK_PING_INTERVAL, LINK_RETRY_PAUSE, MEMBER_CHANGE_PENDING_MAX,
+    MEMBER_STEPS_MAX, MEMBER_UNCONFIRMED_MAX,
 };
 use crate::links::command::{LinkCommand, PollKind};
 use crate::links::connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection};
@@ -110,7 +111,7 @@ pub struct LinkWork<'a, C, B> {
     /// The members whose steps wait for the rate.
     delayed: BTreeSet<MemberKey>,
     /// The last complete poll.
-    report: PollReport,
+    report: Arc<PollReport>,
     /// The poll that is under way. `None`: none is.
     poll: Option<Poll>,
 }
@@ -135,7 +136,7 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             shares: BTreeMap::new(),
             due: BTreeMap::new(),
             delayed: BTreeSet::new(),
-            report: PollReport::default(),
+            report: Arc::default(),
             poll: None,
         }
     }
@@ -177,12 +178,14 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             tokio::select! {
                 () = sleep_until(wake_at) => {}
                 changed = self.beliefs.changed() => match changed {
+                    BeliefChange::Member(key) if !self.has_room_for(&key) => poll_at = Instant::now(),
                     // The PBX that asked is about to make the same change itself.
                     BeliefChange::Member(key) => self.look_at(key, LINK_CHANGE_PAUSE),
                     BeliefChange::Missed => poll_at = Instant::now(),
                     BeliefChange::Any => self.hang_up_revoked().await?,
                 },
                 hint = self.connection.hint() => match hint? {
+                    Hint::Member(key) if !self.has_room_for(&key) => poll_at = Instant::now(),
                     Hint::Member(key) => self.look_at(key, Duration::ZERO),
                     Hint::Members | Hint::Restarted => poll_at = Instant::now(),
                     Hint::Listeners => self.look_at_listeners().await?,
@@ -217,6 +220,14 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         }
         let has_room = self.memory.rate.next_free(self.terms.bounds, self.beliefs.now()).is_none();
         if has_room { self.delayed.pop_first() } else { None }
+    }
+
+    /// Whether the link will look at one more member. Beyond the bound a poll is quicker; only members of ended sessions
+    /// are looked at one by one, however many they are.
+    fn has_room_for(&mut self, key: &MemberKey) -> bool {
+        self.due.len() < LINK_LOOKS_WAITING_MAX
+            || self.due.contains_key(key)
+            || matches!(self.beliefs.of(key).belief, Belief::Leaving)
     }
 
     /// Looks at the member after this time, or earlier if that was planned.
@@ -261,9 +272,7 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             }
             poll.next_at = Instant::now() + C::QUERY_PAUSE;
             if poll.queues.is_empty() {
-                self.status.polled(&poll.report, self.beliefs.now());
-                self.report = std::mem::take(&mut poll.report);
-                self.has_polled = true;
+                self.is_complete(&mut poll);
             }
             self.poll = Some(poll);
         } else if let Some(key) = poll.found.pop_front() {
@@ -271,8 +280,7 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             self.settle(&key).await?;
         } else {
             // An organization without queues.
-            self.status.polled(&poll.report, self.beliefs.now());
-            self.has_polled = true;
+            self.is_complete(&mut poll);
             self.poll = Some(poll);
         }
         if let Some(done) = self.poll.take_if(|poll| poll.is_done()) {
@@ -281,14 +289,22 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         Ok(())
     }
 
+    /// Every queue is known.
+    fn is_complete(&mut self, poll: &mut Poll) {
+        self.report = Arc::new(std::mem::take(&mut poll.report));
+        self.status.polled(Arc::clone(&self.report), self.beliefs.now());
+        self.has_polled = true;
+    }
+
     fn judge_queue(&mut self, poll: &mut Poll, queue: Box<str>, polled: PolledQueue) {
         self.shares.remove(&queue);
-        let found = self.pass(poll.kind, &queue, &polled);
-        for (extension, judgement) in &found.steps {
-            let key = MemberKey::new(&queue, extension);
+        let mut found = self.pass(poll.kind, &queue, &polled);
+        // The report is kept until the next poll, the steps are not.
+        for (extension, judgement) in std::mem::take(&mut found.steps) {
+            let key = MemberKey::new(&queue, &extension);
             // What was just seen need not be asked for again: after the first poll that is every member.
-            if poll.kind == PollKind::DryRun || !self.note_sightings(poll.kind, &key, polled.members.get(extension)) {
-                poll.found(key, judgement);
+            if poll.kind == PollKind::DryRun || !self.note_sightings(poll.kind, &key, polled.members.get(&extension)) {
+                poll.found(key, &judgement);
             }
         }
         poll.report.unparsed.extend(polled.unparsed.into_iter().map(|name| (queue.clone(), name)));

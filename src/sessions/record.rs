@@ -128,7 +128,7 @@ pub fn record_of(table: &SessionTable, user: UserId) -> Option<UserRecord> {
                 ends: session.ends.map(|ends| ends.wall.0),
                 number: &queue.number,
                 origin: session.origin.name(),
-                note: table.linked().note(user, session.queue).cloned().unwrap_or_default(),
+                note: table.linked().note(user, session.queue),
             })
         })
         .collect();
