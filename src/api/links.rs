@@ -56,13 +56,11 @@ pub(super) async fn command(
         other => return (StatusCode::BAD_REQUEST, format!("there is no command `{other}`\n")).into_response(),
     };
     tracing::info!(by = %caller, link = query.link, command = query.command, "an operator lets a link poll");
-    match link.command(kind).await {
-        Some(planned) => Json(planned).into_response(),
-        None => {
-            let text = format!("the link `{}` is down, or works on other commands\n", query.link);
-            (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
-        }
+    if let Some(planned) = link.command(kind).await {
+        return Json(planned).into_response();
     }
+    let text = format!("the link `{}` is down, or works on other commands\n", query.link);
+    (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
 }
 
 fn unknown(name: &str) -> Response {

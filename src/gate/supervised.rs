@@ -8,7 +8,6 @@ use crate::gate::commit::group::{PendingChange, Undo};
 use crate::gate::members::Members;
 use crate::limits::SUPERVISION_SECONDS_MAX;
 use crate::policy::decide::{NoSessions, decide};
-use crate::policy::directory::User;
 use crate::policy::model::Effect;
 use crate::policy::resolve::Question;
 use crate::sessions::supervisions::Supervision;
@@ -95,7 +94,7 @@ impl Members<'_> {
         }
         let supervision = Supervision {
             supervisor: actor.id(),
-            target: Some(target).map(User::id),
+            target: Some(target.id()),
             queue: None,
             call: None,
             channel: Some(listener.channel.into()),

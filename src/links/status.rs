@@ -191,7 +191,7 @@ impl LinkStatus {
             ActionOutcome::Done => self.count(key, name),
             ActionOutcome::Unchanged | ActionOutcome::NotThere => {}
             ActionOutcome::NotPermitted => {
-                self.refuse(&format!("{name}: the account may not (Asterisk: `write = agent`)"))
+                self.refuse(&format!("{name}: the account may not (Asterisk: `write = agent`)"));
             }
             ActionOutcome::Refused => self.refuse(&format!("{name}: member {} of queue {}", key.extension, key.queue)),
         }

@@ -143,13 +143,11 @@ fn is_of(listener: &Listener, allowed: &AllowedSupervision, now: UnixMillis) -> 
         // Who is heard is unknown on one side: the channel alone has to do.
         _ => allowed.channel.is_some(),
     };
-    let is_supervisor = match &allowed.channel {
-        Some(channel) => *channel == listener.channel,
-        None => {
-            let age_ms = u128::from(now.0.saturating_sub(allowed.since.0));
-            listener.supervisor.as_ref() == Some(&allowed.supervisor) && age_ms <= SUPERVISION_CLAIM_MAX.as_millis()
-        }
-    };
+    let age_ms = u128::from(now.0.saturating_sub(allowed.since.0));
+    let is_supervisor = allowed.channel.as_ref().map_or_else(
+        || listener.supervisor.as_ref() == Some(&allowed.supervisor) && age_ms <= SUPERVISION_CLAIM_MAX.as_millis(),
+        |channel| *channel == listener.channel,
+    );
     is_target && is_supervisor
 }
 

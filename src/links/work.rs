@@ -28,6 +28,7 @@ use crate::telephony::UnixMillis;
 
 /// What the sidecar knows of one member, and may do.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each read by one branch of the judgement")]
 pub struct MemberBelief {
     /// What the sidecar knows.
     pub belief: Belief,
