@@ -134,6 +134,9 @@ limits! {
     CONNECTIONS_DEFAULT: usize = 10_000;
     /// Connections over the limit that are answered with an error at the same time; further connections are reset.
     REFUSALS_AT_ONCE_MAX: usize = 1_024;
+    /// Peers whose connections have all ended that `queuewarden peers` lists; beyond this the one that was away longest is
+    /// forgotten.
+    CLOSED_PEERS_MAX: usize = 1_024;
     /// Peers that `/status` lists, those with the most connections.
     STATUS_PEERS_MAX: usize = 10;
     /// Connections that wait to be accepted; large, because Asterisk waits 2 s after a dropped SYN.

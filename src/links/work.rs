@@ -247,6 +247,9 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
                     planned.extend(Planned::of(&key, judgement));
                     steps.push(key);
                 }
+                if kind == PollKind::Adopt {
+                    planned.extend(Planned::not_adopted(&queue, &found));
+                }
                 report.unparsed.extend(polled.unparsed.into_iter().map(|name| (queue.clone(), name)));
                 report.queues.insert(queue, found);
             } else {
@@ -369,6 +372,9 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             let known = self.beliefs.of(key);
             let judgement = judge(member.as_ref(), &known.belief, &self.circumstances(&known));
             self.plan_next_look(key, &known);
+            if self.has_polled && !known.is_changing {
+                self.status.judged(key, judgement.state);
+            }
             let is_ending = matches!(known.belief, Belief::Leaving);
             let Some(step) = judgement.step.clone().filter(|_| is_ending || self.has_polled) else { return Ok(()) };
             if !self.is_admitted(key, &judgement) || !self.carry_out(key, &step).await? {

@@ -253,7 +253,7 @@ const ASTERISK_AMI: &[KeyText] = &[
     key("queue", "`\"%\"`", "one `%`", "The name of a queue in `queues.conf`; `%` is its number."),
     key(
         "name",
-        "`\"asterisk-1\"`, numbered in the order of the file",
+        "`\"asterisk-1\"`, numbered",
         "1 to 128 of A-Z a-z 0-9 - _ .",
         "The name of the link, unique among all links.",
     ),
@@ -346,7 +346,7 @@ const FREESWITCH_ESL: &[KeyText] = &[
     ),
     key(
         "name",
-        "`\"freeswitch-1\"`, numbered in the order of the file",
+        "`\"freeswitch-1\"`, numbered",
         "1 to 128 of A-Z a-z 0-9 - _ .",
         "The name of the link, unique among all links.",
     ),
