@@ -80,8 +80,8 @@
 //!   session that no phone made has no member. **Lost**: the member went with a restart of the PBX. **Left**: it went
 //!   otherwise.
 //! - **leaving**: of a member whose session ended, until every link of the organization has seen it gone.
-//! - **foreign**: of a member without a session. To **adopt** it is to begin a session for it. **Unparsed**: of a member
-//!   whose user the link cannot tell.
+//! - **foreign**: of a member without a session. To **adopt** it is to begin a session for it. **Unparsed**: of a
+//!   member whose user the link cannot tell.
 //! - **violation**: a foreign member, or a **listener** (a channel that listens) that nobody allowed.
 //! - **share bound**, **rate**: the largest part of a queue, and the most steps in a minute, that a link takes away.
 //! - **gate**: the only code that changes sessions, between policy, sessions and store.

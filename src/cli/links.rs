@@ -190,7 +190,9 @@ fn poll(folder: &Path, OneLink { name, json }: &OneLink, command: &str, out: &mu
         }
         return Ok(0);
     }
-    let cells = |step: &Planned| vec![step.queue.clone(), step.extension.clone(), step.state.clone(), step.step.clone()];
+    let cells = |Planned { queue, extension, state, step }: &Planned| {
+        [queue, extension, state, step].map(Clone::clone).to_vec()
+    };
     let rows: Vec<Vec<String>> = planned.iter().map(cells).collect();
     Table::new(vec!["queue", "extension", "state", "step"], terminal_columns()).print(&rows, out)?;
     if command == "adopt" {

@@ -1,8 +1,8 @@
 //! Every hard limit of the sidecar, with its unit in its name.
 //!
 //! An operator can lower some of these limits in the configuration; raising one needs a change of this file.
-//! `relations` asserts at compile time which limit has to fit in which other. [`all_limits`] lists all of them with their
-//! documentation, for the help and the manual.
+//! `relations` asserts at compile time which limit has to fit in which other. [`all_limits`] lists all of them with
+//! their documentation, for the help and the manual.
 
 mod limit;
 mod load;
@@ -134,8 +134,8 @@ limits! {
     CONNECTIONS_DEFAULT: usize = 10_000;
     /// Connections over the limit that are answered with an error at the same time; further connections are reset.
     REFUSALS_AT_ONCE_MAX: usize = 1_024;
-    /// Peers whose connections have all ended that `queuewarden peers` lists; beyond this the one that was away longest is
-    /// forgotten.
+    /// Peers whose connections have all ended that `queuewarden peers` lists; beyond this the one that was away longest
+    /// is forgotten.
     CLOSED_PEERS_MAX: usize = 1_024;
     /// Peers that `/status` lists, those with the most connections.
     STATUS_PEERS_MAX: usize = 10;

@@ -1,5 +1,5 @@
-//! The connections to Kamailio's evapi, as operators see them. Kamailio asks over them and has no queue members, so there
-//! is nothing to compare: the server opens them and answers, and only their state is kept here.
+//! The connections to Kamailio's evapi, as operators see them. Kamailio asks over them and has no queue members, so
+//! there is nothing to compare: the server opens them and answers, and only their state is kept here.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,5 +1,5 @@
-//! Channels that listen to others, held against the supervisions that are allowed (TRUTH 2). Opens no socket and reads no
-//! clock: a link reports what its PBX says, and carries out what is returned.
+//! Channels that listen to others, held against the supervisions that are allowed (TRUTH 2). Opens no socket and reads
+//! no clock: a link reports what its PBX says, and carries out what is returned.
 //!
 //! The shipped dialplans start ChanSpy again at every recheck. Therefore the end of a supervision counts only
 //! [`SUPERVISION_STOP_GRACE`] after the channel stopped to listen.

@@ -1,10 +1,10 @@
-//! What one peer has asked and where it erred last, for an operator who looks for the PBX that does not ask, or that asks
-//! wrongly.
+//! What one peer has asked and where it erred last, for an operator who looks for the PBX that does not ask, or that
+//! asks wrongly.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use crate::decision::WireError;
+use crate::decision::{ErrorReason, WireError};
 use crate::dialect::readable::ReadableRequest;
 use crate::event::Key;
 use crate::telephony::UnixMillis;
@@ -57,9 +57,13 @@ impl PeerRecord {
         self.questions.fetch_add(questions as u64, Ordering::Relaxed);
     }
 
-    /// Keeps an error instead of the one before.
+    /// Keeps an error instead of the one before. A peer that does not read the answer to a wrong question still asked
+    /// wrongly: that is the error to look for.
     pub fn erred(&self, fault: PeerFault) {
-        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
+        let mut last = self.fault.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_none() || fault.reason != ErrorReason::VerdictUnread.code() {
+            *last = Some(fault);
+        }
     }
 
     /// How many questions could be read.

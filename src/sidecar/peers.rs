@@ -1,7 +1,7 @@
 //! The peers that connect to the sidecar: which hold connections, what they asked, and where they erred last.
 //!
-//! FastAGI and FreeSWITCH use a connection for one question. So what a connection asked is added to its machine when the
-//! connection ends, and an operator sees that a PBX asks although none of its connections is open.
+//! FastAGI and FreeSWITCH use a connection for one question. So what a connection asked is added to its machine when
+//! the connection ends, and an operator sees that a PBX asks although none of its connections is open.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
