@@ -10,6 +10,7 @@ mod listener;
 mod log;
 mod metrics;
 mod operate;
+mod peers;
 mod status;
 
 use std::sync::Arc;
@@ -77,6 +78,9 @@ routes! {
     get "/links" => links::list: "The links to PBXs, what the last poll of each found, and what its PBX refused; one with `link`.";
     put "/links" => links::command:
         "Lets `link` poll now; `command` is `reconcile`, `dry-run`, `adopt` or `resume`. Answers with the steps that the poll found.";
+    get "/peers" => peers::list:
+        "The wanted links, the machines whose connections have ended, and the open connections of PBX dialects, each with its \
+         questions and its last fault; paged by `from`.";
     get "/log" => log::show_filter: "The filter of the log, now and at the start, and its format.";
     put "/log" => log::set_filter: "Changes the filter of the log; without `filter`, back to the filter of the start.";
 }

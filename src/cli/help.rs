@@ -73,7 +73,7 @@ Files:
   DIR/state/                the session store, unless configured otherwise
 
 Topics of `queuewarden help TOPIC`:
-  reasons, metrics, alerts, 3am, queues, keys, settings, facts, limits, audit-log, line
+  reasons, metrics, alerts, 3am, queues, differences, keys, settings, facts, limits, audit-log, line
 
 Examples:
   queuewarden                                  runs the sidecar with the folder `config`
@@ -85,17 +85,18 @@ Examples:
 /// Below the options of `help`.
 pub(super) const HELP: &str = "\
 Topics:
-  reasons    every reason of an answer, and what to do about a denial
-  metrics    every metric
-  alerts     every alert: its meaning, where to look, what to do
-  3am        a phone is refused at night: six questions, and the command for each
-  queues     how to add a queue
-  keys       every key of every configuration file
-  settings   every setting of the shipped role models
-  facts      every fact that a grant may require
-  limits     every bound of the process
-  audit-log  every member and every event of the audit log
-  line       the line dialect: grammar, verbs, keys, replies
+  reasons      every reason of an answer, and what to do about a denial
+  metrics      every metric
+  alerts       every alert: its meaning, where to look, what to do
+  3am          a phone is refused at night: eight questions, and the command for each
+  queues       how to add a queue
+  differences  what a link does where a PBX and the login sessions differ
+  keys         every key of every configuration file
+  settings     every setting of the shipped role models
+  facts        every fact that a grant may require
+  limits       every bound of the process
+  audit-log    every member and every event of the audit log
+  line         the line dialect: grammar, verbs, keys, replies
 
 Examples:
   queuewarden help reasons
@@ -253,13 +254,32 @@ Examples:
 #[cfg(feature = "cli")]
 pub(super) const LINKS: &str = "\
 A link is a connection to a PBX: it sees the queue members there, and makes login sessions and members
-the same as far as `members` of the link goes. A member is `confirmed` if its session is there, and
-`foreign` if no login session has it.
+the same as far as `members` of the link goes. `queuewarden help differences` explains the states of
+members. Kamailio (evapi) asks over its link and has no members: only its connection is shown.
 
 Examples:
   queuewarden links
   queuewarden links show pbx-1
-  queuewarden links reconcile pbx-1 --dry-run";
+  queuewarden links reconcile pbx-1 --dry-run
+  queuewarden links adopt pbx-1
+  queuewarden links resume pbx-1";
+
+/// Below the options of `peers`.
+#[cfg(feature = "cli")]
+pub(super) const PEERS: &str = "\
+States:
+  up, down  a link that queuewarden.toml names: to AMI, to FreeSWITCH's event socket (esl), to evapi
+  open      a connection that a PBX opened
+  closed    all connections of one machine that have ended: FastAGI and FreeSWITCH open one for each
+            question
+
+The last fault has its reason and its time, and the key, the actor and the channel where they could
+be read. `queuewarden help REASON` says what a reason means. A PBX that is not listed has not
+connected since the start of the sidecar.
+
+Examples:
+  queuewarden peers
+  queuewarden peers --json";
 
 /// Below the options of `log`.
 #[cfg(feature = "cli")]

@@ -35,6 +35,7 @@ with_feature_cli! {
     mod links;
     mod load;
     mod log;
+    mod peers;
     mod salvage;
     mod sessions;
     mod top;
@@ -114,6 +115,10 @@ enum Command {
     #[cfg(feature = "cli")]
     #[command(after_long_help = help::LINKS)]
     Links(links::Arguments),
+    /// Lists who asks the running sidecar and over which links it works, with the last fault of each.
+    #[cfg(feature = "cli")]
+    #[command(after_long_help = help::PEERS)]
+    Peers(peers::Arguments),
     /// Verifies the audit log, prints its last lines, and exports parts of it.
     #[command(subcommand, after_long_help = help::AUDIT)]
     Audit(audit::AuditCommand),
@@ -195,6 +200,8 @@ fn run_command(arguments: Arguments, out: &mut (impl Write + Send)) -> io::Resul
         Command::Supervisions(command) => sessions::supervisions(config, &command, out),
         #[cfg(feature = "cli")]
         Command::Links(options) => links::run(config, &options, out),
+        #[cfg(feature = "cli")]
+        Command::Peers(options) => peers::run(config, &options, out),
         Command::Audit(command) => audit::run(config, &command, out),
         #[cfg(feature = "cli")]
         Command::Log(options) => log::run(config, &options, out),

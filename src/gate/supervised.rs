@@ -8,7 +8,6 @@ use crate::gate::commit::group::{PendingChange, Undo};
 use crate::gate::members::Members;
 use crate::limits::SUPERVISION_SECONDS_MAX;
 use crate::policy::decide::{NoSessions, decide};
-use crate::policy::directory::User;
 use crate::policy::model::Effect;
 use crate::policy::resolve::Question;
 use crate::sessions::supervisions::Supervision;
@@ -70,8 +69,8 @@ impl Members<'_> {
         let _published = self.state.enqueue_unconditionally(change);
     }
 
-    /// Begins a supervision for a channel that listened before the sidecar started, if today's policy allows its user to
-    /// listen to the target. Returns whether it did.
+    /// Begins a supervision for a channel that listened before the sidecar started, if today's policy allows its user
+    /// to listen to the target. Returns whether it did.
     pub fn adopt_listener(self, listener: UnknownListener<'_>, now: Moment) -> bool {
         let Some(mut locked) = self.lock() else { return false };
         let Some(organization) = locked.organization.clone() else { return false };
@@ -95,7 +94,7 @@ impl Members<'_> {
         }
         let supervision = Supervision {
             supervisor: actor.id(),
-            target: Some(target).map(User::id),
+            target: Some(target.id()),
             queue: None,
             call: None,
             channel: Some(listener.channel.into()),

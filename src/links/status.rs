@@ -25,25 +25,50 @@ pub struct PollReport {
     pub unparsed: BTreeSet<(Box<str>, Box<str>)>,
 }
 
+/// Whether a link is up, since when, and its last error.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LinkTimes {
+    /// Whether the link is connected and logged in.
+    pub is_up: bool,
+    /// When it came up or went down. `None`: it was not tried yet.
+    pub since: Option<UnixMillis>,
+    /// Why the connection could not be opened, or broke last, in the words of the PBX where it said any, and when.
+    pub last_error: Option<(String, UnixMillis)>,
+}
+
+impl LinkTimes {
+    /// The link is connected and logged in.
+    pub fn up(&mut self, now: UnixMillis) {
+        (self.is_up, self.since) = (true, Some(now));
+    }
+
+    /// The connection broke, or could not be opened.
+    pub fn down(&mut self, error: &str, now: UnixMillis) {
+        if self.is_up || self.since.is_none() {
+            self.since = Some(now);
+        }
+        self.is_up = false;
+        self.last_error = Some((error.to_owned(), now));
+    }
+}
+
 /// The state of one link.
 #[derive(Clone, Debug, Default)]
 pub struct LinkState {
-    /// Whether the link is connected and logged in.
-    pub is_up: bool,
-    /// When it came up or went down, in milliseconds since 1970. `None`: it was never up.
-    pub since: Option<UnixMillis>,
+    /// Whether the link is up, since when, and its last error.
+    pub times: LinkTimes,
     /// When the last complete poll ended. `None`: there was none yet.
     pub last_poll: Option<UnixMillis>,
     /// What that poll found.
     pub report: Arc<PollReport>,
-    /// Why the connection could not be opened, or broke, in the words of the PBX where it said any.
-    pub last_error: Option<String>,
     /// Actions that the PBX refused, and what to grant.
     pub refusals: BTreeSet<String>,
     /// Queues in which the share bound stopped the link; `links resume` goes on.
     pub stopped: BTreeSet<Box<str>>,
     /// Whether a look at the listeners was complete since the start of the sidecar.
     pub has_seen_listeners: bool,
+    /// The members without a session that were counted as violations, as long as they are there.
+    pub foreign: BTreeSet<MemberKey>,
     /// The last channels that listened and that nobody allowed, the oldest first; at most [`LINK_REFUSALS_MAX`].
     pub violations: VecDeque<Listener>,
 }
@@ -71,23 +96,24 @@ impl LinkStatus {
         self.locked().clone()
     }
 
+    /// Whether the link is up, since when, and its last error.
+    #[must_use]
+    pub fn times(&self) -> LinkTimes {
+        self.locked().times.clone()
+    }
+
     /// The link is logged in.
     pub fn up(&self, now: UnixMillis) {
         let mut state = self.locked();
-        (state.is_up, state.since, state.last_error) = (true, Some(now), None);
+        state.times.up(now);
         state.refusals.clear();
-        self.metrics.up.set(1.0);
+        self.metrics.up.set(true);
     }
 
     /// The connection broke, or could not be opened.
     pub fn down(&self, error: &str, now: UnixMillis) {
-        let mut state = self.locked();
-        if state.is_up {
-            state.since = Some(now);
-        }
-        state.is_up = false;
-        state.last_error = Some(error.to_owned());
-        self.metrics.up.set(0.0);
+        self.locked().times.down(error, now);
+        self.metrics.up.set(false);
     }
 
     /// Takes note of whether the account may see when the PBX started.
@@ -108,7 +134,20 @@ impl LinkStatus {
         let stopped: BTreeSet<Box<str>> =
             report.queues.iter().filter(|(_, pass)| pass.stopped > 0).map(|(queue, _)| queue.clone()).collect();
         self.metrics.stopped.set(if stopped.is_empty() { 0.0 } else { 1.0 });
+        let foreign: BTreeSet<MemberKey> = report.queues.iter().flat_map(foreign_of).collect();
         let mut state = self.locked();
+        let new: Vec<&MemberKey> = foreign.difference(&state.foreign).collect();
+        let is_listed = new.len() <= LINK_REFUSALS_MAX;
+        new.iter().for_each(|key| self.note_foreign(key, is_listed));
+        if !is_listed {
+            let count = new.len();
+            tracing::warn!(
+                link = &*self.name,
+                count,
+                "queue members have no login session: see `queuewarden links show`"
+            );
+        }
+        state.foreign = foreign;
         for queue in stopped.difference(&state.stopped) {
             tracing::warn!(
                 link = &*self.name,
@@ -117,6 +156,26 @@ impl LinkStatus {
             );
         }
         (state.report, state.last_poll, state.stopped) = (report, Some(now), stopped);
+    }
+
+    /// One member was judged between two polls.
+    pub fn judged(&self, key: &MemberKey, judged: Option<MemberState>) {
+        let mut state = self.locked();
+        if judged != Some(MemberState::Foreign) {
+            state.foreign.remove(key);
+        } else if state.foreign.insert(key.clone()) {
+            self.note_foreign(key, true);
+        }
+    }
+
+    /// Counts a member that no login session has, once for as long as it is there.
+    fn note_foreign(&self, key: &MemberKey, is_logged: bool) {
+        self.metrics.count_violation("member");
+        if is_logged {
+            let MemberKey { queue, extension } = key;
+            let (queue, extension) = (&**queue, &**extension);
+            tracing::warn!(link = &*self.name, queue, extension, "a queue member has no login session");
+        }
     }
 
     /// The share bound stopped a step in this queue.
@@ -191,7 +250,7 @@ impl LinkStatus {
             ActionOutcome::Done => self.count(key, name),
             ActionOutcome::Unchanged | ActionOutcome::NotThere => {}
             ActionOutcome::NotPermitted => {
-                self.refuse(&format!("{name}: the account may not (Asterisk: `write = agent`)"))
+                self.refuse(&format!("{name}: the account may not (Asterisk: `write = agent`)"));
             }
             ActionOutcome::Refused => self.refuse(&format!("{name}: member {} of queue {}", key.extension, key.queue)),
         }
@@ -221,4 +280,10 @@ impl LinkStatus {
     fn locked(&self) -> MutexGuard<'_, LinkState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The members of a queue that no login session has.
+fn foreign_of<'a>((queue, pass): (&'a Box<str>, &'a QueuePass)) -> impl Iterator<Item = MemberKey> + 'a {
+    let foreign = pass.differences.iter().filter(|difference| difference.state == MemberState::Foreign);
+    foreign.map(|difference| MemberKey::new(queue, &difference.extension))
 }

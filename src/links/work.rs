@@ -30,6 +30,7 @@ use crate::telephony::UnixMillis;
 
 /// What the sidecar knows of one member, and may do.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each read by one branch of the judgement")]
 pub struct MemberBelief {
     /// What the sidecar knows.
     pub belief: Belief,
@@ -299,6 +300,9 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
     fn judge_queue(&mut self, poll: &mut Poll, queue: Box<str>, polled: PolledQueue) {
         self.shares.remove(&queue);
         let mut found = self.pass(poll.kind, &queue, &polled);
+        if poll.kind == PollKind::Adopt {
+            poll.not_adopted(&queue, &found);
+        }
         // The report is kept until the next poll, the steps are not.
         for (extension, judgement) in std::mem::take(&mut found.steps) {
             let key = MemberKey::new(&queue, &extension);
@@ -428,6 +432,9 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             let known = self.beliefs.of(key);
             let judgement = judge(member.as_ref(), &known.belief, &self.circumstances(kind, &known));
             self.plan_next_look(key, &known);
+            if self.has_polled && !known.is_changing {
+                self.status.judged(key, judgement.state);
+            }
             let is_ending = matches!(known.belief, Belief::Leaving);
             let Some(step) = judgement.step.clone() else { return Ok(()) };
             if !is_ending && !self.has_polled {

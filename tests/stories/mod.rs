@@ -33,6 +33,8 @@ mod leases;
 mod limits;
 mod line;
 mod links;
+mod links_page;
+mod links_shown;
 mod load;
 mod log;
 mod login;

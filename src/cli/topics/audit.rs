@@ -75,10 +75,12 @@ const EVENTS: &[(&str, &str)] = &[
         "undone",
         "The change of an earlier decision was durable, or its answer due, after its `until`: it was undone, and the peer received `too_late`.",
     ),
+    ("session_began", "A login session began without a question: a link adopted a queue member of the PBX."),
     (
         "session_ended",
-        "A login session ended without a question: by a lease, idle time, a shift, an operator or a reload.",
+        "A login session ended without a question: by a lease, idle time, a shift, an operator, a reload or a link.",
     ),
+    ("violation", "A link found a channel that listens and that nobody allowed."),
     ("supervision_ended", "A supervision ended without a question."),
     ("start", "A process began to write the log."),
     ("stop", "The process stopped in order. A `start` without a `stop` before it means a crash."),

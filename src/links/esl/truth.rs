@@ -245,8 +245,8 @@ mod tests {
     #[test]
     fn the_status_of_an_agent_is_found_behind_a_contact_with_bars() {
         let heading = "name|instance_id|uuid|type|contact|status|state|max_no_answer|wrap_up_time|reject_delay_time|\
-            busy_delay_time|no_answer_delay_time|last_bridge_start|last_bridge_end|last_offered_call|last_status_change|\
-            no_answer_count|calls_answered|talk_time|ready_time|external_calls_count\n";
+            busy_delay_time|no_answer_delay_time|last_bridge_start|last_bridge_end|last_offered_call|\
+            last_status_change|no_answer_count|calls_answered|talk_time|ready_time|external_calls_count\n";
         let row = |contact: &str| {
             format!("1001|single_box||callback|{contact}|On Break|Waiting|3|10|10|60|0|0|0|0|1795804964|0|0|0|0|0\n")
         };
