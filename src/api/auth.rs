@@ -15,6 +15,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use subtle::ConstantTimeEq;
 
+use crate::api::listener::AdminConnection;
 use crate::peer::Peer;
 use crate::sidecar::Sidecar;
 
@@ -82,10 +83,11 @@ impl std::fmt::Display for Caller {
 /// Admits a request with its [`Caller`], or refuses it.
 pub(super) async fn admit(
     State(access): State<AccessControl>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    ConnectInfo(connection): ConnectInfo<AdminConnection>,
     mut request: Request,
     next: Next,
 ) -> Response {
+    let (peer, _answering) = (connection.peer, connection.answering());
     match access.caller(peer, &request) {
         Ok(caller) => {
             request.extensions_mut().insert(caller);

@@ -38,6 +38,10 @@ closed_list! {
         Violation = "violation",
         /// A supervision ended without a question.
         SupervisionEnded = "supervision_ended",
+        /// An operator wrote a backup of the session store.
+        Backup = "backup",
+        /// An operator restored a backup of the session store.
+        Restore = "restore",
         /// The sidecar started.
         Start = "start",
         /// The sidecar stopped on request.

@@ -210,6 +210,30 @@ impl<'g> Auditor<'g> {
         packed
     }
 
+    /// The packed records of a restored backup in one organization: one of the restore, and one of each session that
+    /// began or ended. Only the first has a number: the sessions are refused together or not at all.
+    pub(super) fn packed_restore(self, organization: &str, by: &str, details: &str, changes: &[Change]) -> Vec<u8> {
+        let Some(audit) = &self.state.audit else { return vec![] };
+        let policy = self.state.policy.load();
+        let mut packed = AuditRecord {
+            id: audit.next_decision(),
+            organization: Some(organization),
+            peer: Some(by),
+            count: changes.len() as u64,
+            details: Some(details),
+            ..record_of_policy(About::Restore, &policy)
+        }
+        .packed();
+        packed.extend(changes.iter().flat_map(|change| record_of_ending(change, &policy, Some(by)).packed()));
+        packed
+    }
+
+    /// Notes that an operator wrote a backup with this number of sessions.
+    pub(super) fn note_backup(self, by: &str, sessions: u64) {
+        let policy = self.state.policy.load();
+        self.note(&AuditRecord { count: sessions, peer: Some(by), ..record_of_policy(About::Backup, &policy) });
+    }
+
     /// Notes a decision whose answer does not wait. Of the allowed decisions, only as many are noted as the settings
     /// say.
     pub(super) fn note_decision<'a>(

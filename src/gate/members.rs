@@ -32,7 +32,7 @@ const NOBODY: UserId = UserId(u32::MAX);
 pub struct Members<'g> {
     pub(super) state: &'g GateState,
     pub(super) organization: &'g str,
-    id: OrganizationId,
+    pub(super) id: OrganizationId,
 }
 
 /// The table of the organization, locked, and the organization as the table knows it. After a reload removed the
@@ -215,9 +215,15 @@ impl<'g> Members<'g> {
 
     fn enqueue(self, dirty_user: DirtyUser, changes: Vec<Change>) -> Enqueued {
         let audit = self.state.auditor().packed_endings(&changes, None);
-        let (organization, dirty_user) = (self.id, Some(dirty_user));
-        let change = PendingChange { organization, dirty_user, undo: Undo::Irrevocable, changes, audit, timed: None };
-        self.state.enqueue_unconditionally(change)
+        self.state.enqueue_unconditionally(PendingChange {
+            organization: self.id,
+            dirty_users: vec![dirty_user],
+            dirty_supervisors: vec![],
+            undo: Undo::Irrevocable,
+            changes,
+            audit,
+            timed: None,
+        })
     }
 
     /// The table, brought to the policy of now. `None`: it belongs to another organization by now.

@@ -27,6 +27,7 @@
 mod answer;
 mod apply;
 mod audit;
+pub mod backup;
 mod batch;
 pub mod change_feed;
 mod commit;
@@ -60,6 +61,7 @@ use crate::sessions::activity::BoundReached;
 use crate::sessions::store::{Store, StoreError};
 use crate::telephony::{Moment, OrganizationId, QueueSet, Token, UnixMillis};
 pub use audit::QuestionOrigin;
+use backup::Backups;
 pub use batch::{Batch, BatchQuestion};
 use change_feed::ChangeFeed;
 pub use commit::group::PendingCommit;
@@ -211,6 +213,12 @@ impl Gate {
     #[must_use]
     pub fn operator(&self) -> Operator<'_> {
         Operator::new(&self.state)
+    }
+
+    /// Writes and restores backups of the login sessions for an operator.
+    #[must_use]
+    pub fn backups(&self) -> Backups<'_> {
+        Backups::new(&self.state)
     }
 
     /// The queue members of the organization that has, or had, this name and this id, for its links.

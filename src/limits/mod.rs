@@ -211,6 +211,16 @@ limits! {
     PENDING_CHANGES_MAX: usize = 65_536;
     /// Time after which an answer is refused because the store has not committed its change.
     COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
+    /// Bytes of a backup, about 300 for each login session: 100,000 sessions take 30 MB.
+    BACKUP_BYTES_MAX: usize = 256 * 1024 * 1024;
+    /// Organizations that the message of a refused backup names.
+    BACKUP_DIFFERENCES_MAX: usize = 10;
+    /// Time in which the backup that is to be restored has to arrive at the sidecar.
+    RESTORE_BODY_TIMEOUT: Duration = Duration::from_secs(60);
+    /// Time that a restore waits until its sessions are on disk.
+    RESTORE_COMMIT_TIMEOUT: Duration = Duration::from_secs(60);
+    /// Time that `backup` and `restore` wait for the running sidecar.
+    BACKUP_CLIENT_TIMEOUT: Duration = Duration::from_secs(120);
     /// Pause between two attempts to write to a session store or an audit log that failed.
     STORE_RETRY_INTERVAL: Duration = Duration::from_millis(500);
     /// Records of the session store that the start passes between threads at once.

@@ -134,7 +134,18 @@ pub fn key_of(organization: &str, user: &str) -> Vec<u8> {
 pub fn record_of(table: &SessionTable, user: UserId) -> Option<UserRecord> {
     let organization = table.organization()?;
     let directory = &organization.directory;
-    let sessions: Vec<SavedSession<'_>> = table
+    let id = directory.user_id(user);
+    let key = key_of(&organization.name, id);
+    let sessions = sessions_of(table, organization, user);
+    let value = encode(&key, directory.extension(user), sessions, table.linked().leaving_of(id))?;
+    Some(UserRecord { key, value })
+}
+
+/// The sessions of the user as they are saved.
+#[must_use]
+pub fn sessions_of<'t>(table: &'t SessionTable, organization: &'t Organization, user: UserId) -> Vec<SavedSession<'t>> {
+    let directory = &organization.directory;
+    table
         .sessions_of(user)
         .iter()
         .filter_map(|session| {
@@ -152,11 +163,7 @@ pub fn record_of(table: &SessionTable, user: UserId) -> Option<UserRecord> {
                 note: table.linked().note(user, session.queue).cloned().unwrap_or_default(),
             })
         })
-        .collect();
-    let id = directory.user_id(user);
-    let key = key_of(&organization.name, id);
-    let value = encode(&key, directory.extension(user), sessions, table.linked().leaving_of(id))?;
-    Some(UserRecord { key, value })
+        .collect()
 }
 
 /// The record of a user who has no login session, under a key of [`key_of`].

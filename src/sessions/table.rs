@@ -370,6 +370,32 @@ impl SessionTable {
         }
     }
 
+    /// Puts a session in place of the one that the user has in that queue, if any. Returns the session that it altered.
+    /// `None`: the table has the session as it is.
+    pub fn replace(
+        &mut self,
+        user: UserId,
+        session: LoginSession,
+        pause_reason: Option<&str>,
+    ) -> Option<AlteredSession> {
+        let (queue, after) = (session.queue, Some(session));
+        let before = self.session(user, queue);
+        let reason_before: Option<Box<str>> = self.pause_reason(user, queue).map(Into::into);
+        if before == after && reason_before.as_deref() == pause_reason {
+            return None;
+        }
+        self.set(user, queue, after);
+        match pause_reason {
+            Some(reason) => self.pause_reasons.insert((user, queue), reason.into()),
+            None => self.pause_reasons.remove(&(user, queue)),
+        };
+        self.confirm(user, &[queue], Transition::Begin(session.ground), session.ends);
+        if session.paused {
+            self.confirm(user, &[queue], Transition::Pause(true), session.ends);
+        }
+        Some(AlteredSession { user, queue, before, pause_reason: reason_before, after })
+    }
+
     #[expect(clippy::indexing_slicing, reason = "the remainder is below the number of parts")]
     const fn part_of(&self, user: UserId) -> &HashMap<UserId, Vec<LoginSession>, FixedState> {
         &self.parts[user.0 as usize % SESSION_TABLE_PARTS]
