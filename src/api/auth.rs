@@ -60,6 +60,15 @@ impl Caller {
         }
     }
 
+    /// The operator as the audit log names who acted: the key of the listener, and the user id where it is known.
+    pub(super) fn by(self) -> String {
+        match self {
+            Self::Process { user, .. } => format!("operator:admin_unix,uid={user}"),
+            Self::TokenHolder => "operator:admin".to_owned(),
+            Self::Anybody => "operator:admin,unknown".to_owned(),
+        }
+    }
+
     /// The process id; `None` over TCP, or if the kernel does not know it.
     pub(super) const fn process(self) -> Option<i32> {
         match self {

@@ -14,8 +14,8 @@ use tokio::time::timeout;
 
 use crate::api::ApiState;
 use crate::api::auth::Caller;
-use crate::gate::PendingCommit;
 use crate::gate::backup::{RestoreError, RestoreMode};
+use crate::gate::{OperatorName, PendingCommit};
 use crate::limits::{BACKUP_BYTES_MAX, RESTORE_BODY_TIMEOUT, RESTORE_COMMIT_TIMEOUT};
 use crate::sessions::backup::{Backup, BackupError};
 
@@ -49,10 +49,15 @@ async fn write_backup(api: Arc<ApiState>, caller: Caller) -> Result<Vec<u8>, Ref
     let _permit = ONE_AT_A_TIME.try_acquire().map_err(|_| busy())?;
     let now = api.sidecar.clock.now();
     // Visits every session: not on a thread that answers questions.
-    let written = spawn_blocking(move || api.sidecar.gate.backups().write(&caller.to_string(), now)).await;
+    let written = spawn_blocking(move || {
+        let (peer, by) = (caller.to_string(), caller.by());
+        api.sidecar.gate.backups().write(OperatorName { peer: &peer, by: &by }, now)
+    });
+    let written = written.await;
     let (backup, commit) = written.map_err(|_| panicked())?.map_err(|error| damaged(&error))?;
     if !are_durable(commit.into_iter().collect()).await {
-        let text = "the session store or the audit log cannot be written: the backup would have changes that are refused";
+        let text =
+            "the session store or the audit log cannot be written: the backup would have changes that are refused";
         return Err((StatusCode::SERVICE_UNAVAILABLE, text.to_owned()));
     }
     tracing::info!(by_uid = caller.user(), by = %caller, bytes = backup.len(), "an operator wrote a backup");
@@ -77,12 +82,14 @@ async fn restore_backup(
     let _permit = ONE_AT_A_TIME.try_acquire().map_err(|_| busy())?;
     let incomplete = |why: String| (StatusCode::BAD_REQUEST, format!("the backup did not arrive whole: {why}"));
     let received = timeout(RESTORE_BODY_TIMEOUT, to_bytes(body, BACKUP_BYTES_MAX)).await;
-    let bytes = received.map_err(|error| incomplete(error.to_string()))?.map_err(|error| incomplete(error.to_string()))?;
+    let bytes =
+        received.map_err(|error| incomplete(error.to_string()))?.map_err(|error| incomplete(error.to_string()))?;
     let mode = if query.replace { RestoreMode::Replace } else { RestoreMode::IntoEmpty };
     let now = api.sidecar.clock.now();
     let restored = spawn_blocking(move || {
         let backup = Backup::read(&bytes).map_err(|error| damaged(&error))?;
-        let restored = api.sidecar.gate.backups().restore(&backup, mode, &caller.to_string(), now);
+        let (peer, by) = (caller.to_string(), caller.by());
+        let restored = api.sidecar.gate.backups().restore(&backup, mode, OperatorName { peer: &peer, by: &by }, now);
         restored.map_err(|error| misfit(&error))
     });
     let (report, commits) = restored.await.map_err(|_| panicked())??;

@@ -232,6 +232,9 @@ pub(super) const SESSIONS: &str = "\
 The command talks to the running sidecar over the Unix socket `admin_unix`; every user who may open
 that socket may use it. The log records the user id of the caller.
 
+`end` waits up to 2 s for the links and says what became of the queue member at each PBX: `removed from
+pbx-1`, `no member at pbx-1`, `pbx-1 is down, will be removed`, or `no link`.
+
 Examples:
   queuewarden sessions ls --org acme --queue 600
   queuewarden sessions ls --limit 1000 --json
@@ -244,6 +247,9 @@ Examples:
 pub(super) const SUPERVISIONS: &str = "\
 The command talks to the running sidecar over the Unix socket `admin_unix`; every user who may open
 that socket may use it. The log records the user id of the caller.
+
+`end` waits up to 2 s for the links and says what became of the listener at each PBX: `hung up at
+pbx-1`, `pbx-1 sees no such listener`, `pbx-1 is down`, or `no link`.
 
 Examples:
   queuewarden supervisions ls --org acme

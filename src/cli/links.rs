@@ -130,6 +130,11 @@ fn show(folder: &Path, OneLink { name, json }: &OneLink, out: &mut impl Write) -
         if let Some(error) = &row.last_error {
             writeln!(out, "last error: {error}")?;
         }
+        if let (Some(command), Some(by), Some(at)) =
+            (&row.last_command, &row.last_command_by, row.last_command_unix_seconds)
+        {
+            writeln!(out, "last command: {command} by {by} at {}", time(at))?;
+        }
         match row.last_poll_unix_seconds {
             Some(at) => writeln!(out, "last complete poll: {}", time(at))?,
             None => writeln!(out, "no complete poll yet")?,

@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use crate::audit::record::rfc3339;
 use crate::decision::Transition;
+use crate::gate::audit::OperatorName;
 use crate::gate::change_feed::{Cause, Change};
 use crate::gate::commit::group::{DirtyUser, PendingChange, PendingCommit, Undo};
 use crate::gate::endings::Endings;
@@ -22,7 +23,7 @@ use crate::sessions::backup::{Backup, BackupError, BackupWriter};
 use crate::sessions::linked_members::{MemberKey, MemberNote};
 use crate::sessions::record::{SavedSession, SavedUser, key_of, sessions_of};
 use crate::sessions::table::{AlteredSession, LoginTerms, SessionTable};
-use crate::telephony::{LoginSession, Moment, Origin, QueueId, UnixMillis, UserId};
+use crate::telephony::{LoginSession, Moment, OrganizationId, Origin, QueueId, UnixMillis, UserId};
 
 /// The id of a user who was removed.
 const NOBODY: UserId = UserId(u32::MAX);
@@ -125,7 +126,11 @@ impl<'g> Backups<'g> {
     /// # Errors
     ///
     /// When the backup would be too long to be read.
-    pub fn write(self, by: &str, now: Moment) -> Result<(Vec<u8>, Option<Arc<PendingCommit>>), BackupError> {
+    pub fn write(
+        self,
+        by: OperatorName<'_>,
+        now: Moment,
+    ) -> Result<(Vec<u8>, Option<Arc<PendingCommit>>), BackupError> {
         let policy = self.state.policy.load();
         let mut organizations: Vec<&Organization> = policy.organizations().collect();
         organizations.sort_unstable_by(|one, other| one.name.cmp(&other.name));
@@ -142,8 +147,18 @@ impl<'g> Backups<'g> {
                 members.iter().for_each(|member| writer.leaving(&organization.name, user, member));
             }
         }
-        self.state.auditor().note_backup(by, sessions);
-        Ok((writer.finish()?, self.state.commit_queue.last_commit()))
+        let backup = writer.finish()?;
+        let _published = self.state.enqueue_unconditionally(PendingChange {
+            // The record is of all organizations, and changes none.
+            organization: OrganizationId(0),
+            dirty_users: vec![],
+            dirty_supervisors: vec![],
+            undo: Undo::Irrevocable,
+            changes: vec![],
+            audit: self.state.auditor().packed_backup(by, sessions),
+            timed: None,
+        });
+        Ok((backup, self.state.commit_queue.last_commit()))
     }
 
     /// Writes the sessions of one part of a table. Returns their number.
@@ -172,7 +187,7 @@ impl<'g> Backups<'g> {
         self,
         backup: &Backup,
         mode: RestoreMode,
-        by: &str,
+        by: OperatorName<'_>,
         now: Moment,
     ) -> Result<(RestoreReport, Vec<Arc<PendingCommit>>), RestoreError> {
         let policy = self.state.policy.load_full();
@@ -223,7 +238,7 @@ impl<'g> Backups<'g> {
         tables: &mut [LockedTable<'_>],
         restored: Vec<Restored>,
         backup: &Backup,
-        by: &str,
+        by: OperatorName<'_>,
     ) -> Result<Vec<Arc<PendingCommit>>, RestoreError> {
         let changes: Vec<PendingChange> = tables
             .iter()
@@ -257,7 +272,13 @@ impl<'g> Backups<'g> {
         Ok(commits)
     }
 
-    fn pending(self, organization: &Organization, restored: &Restored, backup: &Backup, by: &str) -> PendingChange {
+    fn pending(
+        self,
+        organization: &Organization,
+        restored: &Restored,
+        backup: &Backup,
+        by: OperatorName<'_>,
+    ) -> PendingChange {
         let Restored { altered, leaving } = restored;
         let change = |altered: &AlteredSession| {
             let cause = if altered.after.is_some() { Cause::Restored } else { Cause::Revocation };
@@ -365,9 +386,8 @@ impl OrganizationRestorer<'_> {
             let known = self.organization.directory.user_named(user.user);
             let known = known.filter(|known| known.configured_id() == user.user).map(User::id);
             for saved in &user.sessions {
-                let session = known.and_then(|_| {
-                    saved.restored(self.organization, self.now, UnixMillis(self.backup.unix_ms))
-                });
+                let session =
+                    known.and_then(|_| saved.restored(self.organization, self.now, UnixMillis(self.backup.unix_ms)));
                 let Some((id, session)) = known.zip(session) else {
                     self.report.gone += 1;
                     continue;

@@ -8,6 +8,7 @@ use std::sync::{Arc, MutexGuard};
 
 use tokio::sync::broadcast;
 
+use crate::audit::record::{About, AuditRecord, AuditWords};
 use crate::decision::{Decision, Transition};
 use crate::event::Intent;
 use crate::gate::change_feed::{Cause, Change};
@@ -149,6 +150,17 @@ impl<'g> Members<'g> {
             let key = key_of(self.organization, &user);
             self.enqueue(DirtyUser { organization: self.id, user: id, key }, vec![]);
         }
+    }
+
+    /// Notes in the audit log that a link removed the member of an ended session.
+    pub fn note_removed(self, key: &MemberKey, link: &str) {
+        self.state.auditor().note(&AuditRecord {
+            organization: Some(self.organization),
+            user: Some(&key.extension),
+            queues: AuditWords::One(&key.queue),
+            peer: Some(link),
+            ..AuditRecord::about(About::MemberRemoved)
+        });
     }
 
     /// Pauses or resumes a session, as its member at the PBX is.

@@ -296,6 +296,10 @@ limits! {
     LINK_RETRY_PAUSE: Duration = Duration::from_secs(10);
     /// Commands of operators that wait for one link.
     LINK_COMMANDS_WAITING_MAX: usize = 4;
+    /// Time that a command which ended sessions or supervisions waits for what becomes of them at the PBX.
+    MEMBER_OUTCOME_MAX: Duration = Duration::from_secs(2);
+    /// Removals and hang-ups of one link that are remembered for the commands that wait for them.
+    LINK_RECENT_ACTS_MAX: usize = 1_024;
     /// Refused actions of a link that are kept for operators.
     LINK_REFUSALS_MAX: usize = 16;
     /// The name of a link, and a name in `agents_file` or `queues_file`.

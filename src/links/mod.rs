@@ -15,9 +15,11 @@
 //! | [`ami`], [`esl`] | the protocols of Asterisk and FreeSWITCH |
 //! | [`names`] | extensions and queue numbers to names at the PBX, and back |
 //! | [`status`], [`row`], [`command`] | what operators see and ask |
+//! | [`aftermath`], [`recent_acts`] | what became of what a command ended |
 //!
 //! A link reads the [`crate::gate`] and never decides; the sidecar starts it.
 
+pub mod aftermath;
 pub mod ami;
 pub mod beliefs;
 pub mod command;
@@ -25,6 +27,7 @@ pub mod connection;
 pub mod esl;
 pub mod members;
 pub mod names;
+pub mod recent_acts;
 pub mod row;
 pub mod sightings;
 pub mod status;

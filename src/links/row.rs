@@ -32,6 +32,15 @@ pub struct LinkRow {
     pub stopped: Vec<String>,
     /// Why the connection could not be opened, or broke last.
     pub last_error: Option<String>,
+    /// What an operator last asked of the link: `reconcile`, `dry-run`, `adopt` or `resume`. `None`: nothing yet.
+    #[serde(default)]
+    pub last_command: Option<String>,
+    /// The operator who asked.
+    #[serde(default)]
+    pub last_command_by: Option<String>,
+    /// When the operator asked, in seconds since 1970.
+    #[serde(default)]
+    pub last_command_unix_seconds: Option<u64>,
 }
 
 /// A member that differs, for `links show`.
@@ -95,6 +104,9 @@ impl LinkDetails {
             counts,
             stopped: strings(&mut state.stopped.iter()),
             last_error: state.last_error.clone(),
+            last_command: state.last_command.as_ref().map(|last| last.command.clone()),
+            last_command_by: state.last_command.as_ref().map(|last| last.by.clone()),
+            last_command_unix_seconds: state.last_command.as_ref().map(|last| last.at.second().0),
         };
         let missing_queues = strings(&mut state.report.missing.iter());
         Self { row, differences, missing_queues, refused: state.refusals.into_iter().collect() }

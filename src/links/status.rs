@@ -9,6 +9,7 @@ use crate::links::connection::{ActionOutcome, MemberAction};
 use crate::links::members::MemberKey;
 use crate::links::members::judge::{MemberState, Step};
 use crate::links::members::pass::QueuePass;
+use crate::links::recent_acts::{LinkAct, RecentActs};
 use crate::links::supervisions::Listener;
 use crate::observe::ami::{AmiMetrics, RemovalOutcome};
 use crate::observe::links::LinkMetrics;
@@ -23,6 +24,17 @@ pub struct PollReport {
     pub missing: BTreeSet<Box<str>>,
     /// The members whose names the link cannot read: queue and name.
     pub unparsed: BTreeSet<(Box<str>, Box<str>)>,
+}
+
+/// A command that an operator gave a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastCommand {
+    /// `reconcile`, `dry-run`, `adopt` or `resume`.
+    pub command: String,
+    /// The operator, as the audit log names who acted.
+    pub by: String,
+    /// When.
+    pub at: UnixMillis,
 }
 
 /// The state of one link.
@@ -42,6 +54,8 @@ pub struct LinkState {
     pub refusals: BTreeSet<String>,
     /// Queues in which the share bound stopped the link; `links resume` goes on.
     pub stopped: BTreeSet<Box<str>>,
+    /// What an operator last asked of the link. `None`: nothing yet.
+    pub last_command: Option<LastCommand>,
     /// Whether a look at the listeners was complete since the start of the sidecar.
     pub has_seen_listeners: bool,
     /// The last channels that listened and that nobody allowed, the oldest first; at most [`LINK_REFUSALS_MAX`].
@@ -54,6 +68,8 @@ pub struct LinkStatus {
     state: Mutex<LinkState>,
     metrics: LinkMetrics,
     ami: Option<AmiMetrics>,
+    /// What the link did last at the PBX.
+    pub acts: RecentActs,
     /// The name of the link, for the log.
     name: Box<str>,
 }
@@ -62,13 +78,24 @@ impl LinkStatus {
     /// A link that is not connected. `ami`: the metrics of links to Asterisk before links had names.
     #[must_use]
     pub fn new(name: &str, metrics: LinkMetrics, ami: Option<AmiMetrics>) -> Self {
-        Self { state: Mutex::default(), metrics, ami, name: name.into() }
+        Self { state: Mutex::default(), metrics, ami, acts: RecentActs::default(), name: name.into() }
     }
 
     /// The state of now.
     #[must_use]
     pub fn state(&self) -> LinkState {
         self.locked().clone()
+    }
+
+    /// Whether the link is connected and logged in.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.locked().is_up
+    }
+
+    /// An operator gave the link a command.
+    pub fn commanded(&self, command: &str, by: &str, now: UnixMillis) {
+        self.locked().last_command = Some(LastCommand { command: command.to_owned(), by: by.to_owned(), at: now });
     }
 
     /// The link is logged in.
@@ -171,7 +198,14 @@ impl LinkStatus {
     }
 
     /// The PBX answered to a hang-up.
-    pub fn hung_up(&self, channel: &str, outcome: ActionOutcome) {
+    pub fn hung_up(&self, channel: &str, listener: Option<&Listener>, outcome: ActionOutcome) {
+        if let Some(listener) = listener.cloned() {
+            match outcome {
+                ActionOutcome::Done => self.acts.add(LinkAct::HungUp(listener)),
+                ActionOutcome::NotPermitted | ActionOutcome::Refused => self.acts.add(LinkAct::HangUpRefused(listener)),
+                ActionOutcome::Unchanged | ActionOutcome::NotThere => {}
+            }
+        }
         match outcome {
             ActionOutcome::Done => {
                 self.metrics.count("hang_up");
@@ -186,6 +220,13 @@ impl LinkStatus {
 
     /// The PBX answered to an action.
     pub fn acted(&self, key: &MemberKey, action: MemberAction, outcome: ActionOutcome) {
+        match (action, outcome) {
+            (MemberAction::Remove, ActionOutcome::Done) => self.acts.add(LinkAct::Removed(key.clone())),
+            (MemberAction::Remove, ActionOutcome::NotPermitted | ActionOutcome::Refused) => {
+                self.acts.add(LinkAct::RemovalRefused(key.clone()));
+            }
+            _ => {}
+        }
         let name = action.name();
         match outcome {
             ActionOutcome::Done => self.count(key, name),

@@ -76,6 +76,8 @@ pub trait Beliefs: Send {
     fn end_supervision(&self, number: u64);
     /// Takes note of a channel that listens and that nobody allowed.
     fn note_violation(&self, listener: &Listener);
+    /// Takes note that the link removed the member of an ended session.
+    fn note_removed(&self, _key: &MemberKey) {}
     /// Waits for the next change of a session or a supervision. Cancel-safe.
     fn changed(&mut self) -> impl Future<Output = BeliefChange> + Send;
     /// The time.
@@ -286,7 +288,7 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             self.beliefs.note_violation(&listener);
             self.status.violation(&listener);
             if self.terms.supervisions == SupervisionsMode::Enforce {
-                self.hang_up(&listener.channel).await?;
+                self.hang_up(&listener.channel, Some(&listener)).await?;
             }
         }
         self.hang_up_revoked().await
@@ -298,11 +300,10 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             return Ok(());
         }
         let allowed = self.beliefs.supervisions();
-        let revoked: Vec<Box<str>> =
-            self.listeners.no_longer_allowed(&allowed).map(|listener| listener.channel.clone()).collect();
-        for channel in revoked {
-            self.hang_up(&channel).await?;
-            self.listeners.forget(&channel);
+        let revoked: Vec<Listener> = self.listeners.no_longer_allowed(&allowed).cloned().collect();
+        for listener in revoked {
+            self.hang_up(&listener.channel, Some(&listener)).await?;
+            self.listeners.forget(&listener.channel);
         }
         Ok(())
     }
@@ -312,13 +313,13 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         match self.terms.supervisions {
             SupervisionsMode::Off => Ok(()),
             SupervisionsMode::Observe => self.look_at_listeners().await,
-            SupervisionsMode::Enforce => self.hang_up(channel).await,
+            SupervisionsMode::Enforce => self.hang_up(channel, None).await,
         }
     }
 
-    async fn hang_up(&mut self, channel: &str) -> Result<(), LinkError> {
+    async fn hang_up(&mut self, channel: &str, listener: Option<&Listener>) -> Result<(), LinkError> {
         let outcome = self.connection.hang_up(channel).await?;
-        self.status.hung_up(channel, outcome);
+        self.status.hung_up(channel, listener, outcome);
         Ok(())
     }
 
@@ -370,7 +371,7 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             self.plan_next_look(key, &known);
             let is_ending = matches!(known.belief, Belief::Leaving);
             let Some(step) = judgement.step.clone().filter(|_| is_ending || self.has_polled) else { return Ok(()) };
-            if !self.is_admitted(key, &judgement) || !self.carry_out(key, &step).await? {
+            if !self.is_admitted(key, &judgement) || !self.carry_out(key, &step, is_ending).await? {
                 return Ok(());
             }
         }
@@ -414,7 +415,7 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
     }
 
     /// Carries out one step. Returns whether the member is to be looked at again at once.
-    async fn carry_out(&mut self, key: &MemberKey, step: &Step) -> Result<bool, LinkError> {
+    async fn carry_out(&mut self, key: &MemberKey, step: &Step, is_ending: bool) -> Result<bool, LinkError> {
         let action = match step {
             Step::Remove => MemberAction::Remove,
             Step::PauseFixed => MemberAction::PauseFixed,
@@ -435,6 +436,9 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         };
         let outcome = self.connection.change(key, action).await?;
         self.status.acted(key, action, outcome);
+        if is_ending && action == MemberAction::Remove && outcome == ActionOutcome::Done {
+            self.beliefs.note_removed(key);
+        }
         let is_done = matches!(outcome, ActionOutcome::Done | ActionOutcome::Unchanged);
         if !is_done {
             self.look_at(key.clone(), LINK_RETRY_PAUSE);

@@ -331,3 +331,68 @@ impl SessionEntry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session() -> SavedSession<'static> {
+        SavedSession {
+            queue: "support",
+            ground: "supervisor",
+            paused: true,
+            pause_reason: Some("lunch"),
+            since: 1_700_000_000,
+            by: Some("dana"),
+            ends: Some(1_700_003_600_000),
+            number: "600",
+            origin: "elsewhere",
+            note: MemberNote { confirmed: None, is_pause_seen: true, penalty: 3 },
+        }
+    }
+
+    fn leaving(extension: &str) -> LeavingMember {
+        LeavingMember { queue: "601".into(), extension: extension.into(), waits_for: vec!["pbx-1".into()] }
+    }
+
+    fn written(extension: &str) -> Vec<u8> {
+        let mut writer = BackupWriter::new(vec!["acme".to_owned()], 7);
+        writer.session("acme", "alice", "1001", &session());
+        writer.leaving("acme", "alice", &leaving(extension));
+        writer.finish().unwrap()
+    }
+
+    #[test]
+    fn a_backup_is_read_as_it_was_written() {
+        let bytes = written("1001");
+        let backup = Backup::read(&bytes).unwrap();
+        assert_eq!((backup.unix_ms, backup.sessions, backup.leaving), (7, 1, 1));
+        let (sessions, leaving) = (vec![session()], vec![leaving("1001")]);
+        let expected = SavedUser { organization: "acme", user: "alice", extension: "1001", sessions, leaving };
+        assert_eq!(backup.users().collect::<Vec<_>>(), [expected]);
+    }
+
+    #[test]
+    fn any_flipped_bit_and_any_cut_is_found() {
+        let bytes = written("1001");
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(Backup::read(&flipped).is_err(), "bit {bit}");
+        }
+        for length in 0..bytes.len() {
+            assert!(Backup::read(&bytes[..length]).is_err(), "{length} bytes");
+        }
+        assert!(Backup::read(&[&bytes[..], b"\n"].concat()).is_err(), "a byte more");
+    }
+
+    /// The names of a member are sent to the PBX: a made-up backup must not bring commands to it.
+    #[test]
+    fn a_name_that_is_no_number_is_refused() {
+        let error = Backup::read(&written("1001\r\nAction: Originate")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "line 4 of the backup cannot be read: a value of this `leaving` is none that queuewarden writes"
+        );
+    }
+}
