@@ -16,7 +16,7 @@
 //! | [`ami`], [`esl`] | the protocols of Asterisk and FreeSWITCH |
 //! | [`names`] | extensions and queue numbers to names at the PBX, and back |
 //! | [`status`], [`row`], [`command`] | what operators see and ask |
-//!
+//! | [`aftermath`], [`recent_acts`] | what became of what a command ended |
 //! | [`evapi`] | the state of a connection to Kamailio, which has no members |
 //!
 //! # The way of a difference
@@ -42,6 +42,7 @@
 //!
 //! A link reads the [`crate::gate`] and never decides; the sidecar starts it.
 
+pub mod aftermath;
 pub mod ami;
 pub mod beliefs;
 pub mod command;
@@ -51,6 +52,7 @@ pub mod evapi;
 pub mod members;
 pub mod names;
 mod poll;
+pub mod recent_acts;
 pub mod row;
 pub mod sightings;
 pub mod status;

@@ -79,6 +79,8 @@ pub trait Beliefs: Send {
     fn end_supervision(&self, number: u64);
     /// Takes note of a channel that listens and that nobody allowed.
     fn note_violation(&self, listener: &Listener);
+    /// Takes note that the link removed the member of an ended session.
+    fn note_removed(&self, _key: &MemberKey) {}
     /// Waits for the next change of a session or a supervision. Cancel-safe.
     fn changed(&mut self) -> impl Future<Output = BeliefChange> + Send;
     /// The time.
@@ -349,7 +351,7 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             self.beliefs.note_violation(&listener);
             self.status.violation(&listener);
             if self.terms.supervisions == SupervisionsMode::Enforce {
-                self.hang_up(&listener.channel).await?;
+                self.hang_up(&listener.channel, Some(&listener)).await?;
             }
         }
         self.hang_up_revoked().await
@@ -361,11 +363,10 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             return Ok(());
         }
         let allowed = self.beliefs.supervisions();
-        let revoked: Vec<Box<str>> =
-            self.memory.listeners.no_longer_allowed(&allowed).map(|listener| listener.channel.clone()).collect();
-        for channel in revoked {
-            self.hang_up(&channel).await?;
-            self.memory.listeners.forget(&channel);
+        let revoked: Vec<Listener> = self.memory.listeners.no_longer_allowed(&allowed).cloned().collect();
+        for listener in revoked {
+            self.hang_up(&listener.channel, Some(&listener)).await?;
+            self.memory.listeners.forget(&listener.channel);
         }
         Ok(())
     }
@@ -375,13 +376,13 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         match self.terms.supervisions {
             SupervisionsMode::Off => Ok(()),
             SupervisionsMode::Observe => self.look_at_listeners().await,
-            SupervisionsMode::Enforce => self.hang_up(channel).await,
+            SupervisionsMode::Enforce => self.hang_up(channel, None).await,
         }
     }
 
-    async fn hang_up(&mut self, channel: &str) -> Result<(), LinkError> {
+    async fn hang_up(&mut self, channel: &str, listener: Option<&Listener>) -> Result<(), LinkError> {
         let outcome = self.connection.hang_up(channel).await?;
-        self.status.hung_up(channel, outcome);
+        self.status.hung_up(channel, listener, outcome);
         Ok(())
     }
 
@@ -444,7 +445,7 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
                 }
                 return Ok(());
             }
-            if !self.is_admitted(key, &judgement) || !self.carry_out(key, &step).await? {
+            if !self.is_admitted(key, &judgement) || !self.carry_out(key, &step, is_ending).await? {
                 return Ok(());
             }
         }
@@ -488,7 +489,7 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
     }
 
     /// Carries out one step. Returns whether the member is to be looked at again at once.
-    async fn carry_out(&mut self, key: &MemberKey, step: &Step) -> Result<bool, LinkError> {
+    async fn carry_out(&mut self, key: &MemberKey, step: &Step, is_ending: bool) -> Result<bool, LinkError> {
         let action = match step {
             Step::Remove => MemberAction::Remove,
             Step::PauseFixed => MemberAction::PauseFixed,
@@ -509,6 +510,9 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         };
         let outcome = self.connection.change(key, action).await?;
         self.status.acted(key, action, outcome);
+        if is_ending && action == MemberAction::Remove && outcome == ActionOutcome::Done {
+            self.beliefs.note_removed(key);
+        }
         let is_done = matches!(outcome, ActionOutcome::Done | ActionOutcome::Unchanged);
         if !is_done {
             self.look_at(key.clone(), LINK_RETRY_PAUSE);

@@ -240,6 +240,16 @@ impl LinkedMembers {
         self.leaving.get(user).map_or(&[], Vec::as_slice)
     }
 
+    /// The members that ended sessions left behind, with the ids of their users, sorted by id.
+    pub fn all_leaving(&self) -> impl Iterator<Item = (&str, &[LeavingMember])> {
+        self.leaving.iter().map(|(user, members)| (&**user, members.as_slice()))
+    }
+
+    /// The member that an ended session of the user left behind is not to go any more.
+    pub fn forget_leaving(&mut self, user: &str, key: &MemberKey) {
+        self.remove_leaving(user, |member| is_of(member, key));
+    }
+
     /// The members that ended sessions left behind and that this link has not seen gone.
     pub fn leaving_at(&self, link: &str) -> impl Iterator<Item = MemberKey> {
         let members = self.leaving.values().flatten();
