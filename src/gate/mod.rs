@@ -33,6 +33,7 @@ mod commit;
 pub mod counts;
 mod endings;
 mod explain;
+mod linked_calls;
 pub mod members;
 mod offers;
 mod once;

@@ -333,6 +333,10 @@ limits! {
     ESL_HEAD_BYTES_MAX: usize = 64 * 1024;
     /// Bytes of the body of one message of the event socket: the tiers of 1,000 queues with 100 members each.
     ESL_BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
+    /// Channels that events named, at which a link looks together.
+    ESL_CHANNELS_HINTED_MAX: usize = 1_024;
+    /// Time from the event that a channel listens, no longer listens or has ended its call until the second look at it.
+    ESL_RELOOK_PAUSE: Duration = Duration::from_millis(300);
     /// Bytes of one command to the event socket.
     ESL_COMMAND_BYTES_MAX: usize = 512;
 

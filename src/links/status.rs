@@ -93,8 +93,13 @@ impl LinkStatus {
     /// Takes note of whether the account may see when the PBX started.
     pub fn connected(&self, sees_start: bool) {
         if !sees_start {
-            self.refuse("the time at which the PBX started: a member that a restart lost counts as left (Asterisk: class `reporting`)");
+            self.refuse("the time at which the PBX started: a member that a restart lost counts as left (Asterisk: class `reporting`; FreeSWITCH: event `BACKGROUND_JOB`)");
         }
+    }
+
+    /// The account lacks a right; the text says what to grant.
+    pub fn lacks(&self, right: &str) {
+        self.refuse(right);
     }
 
     /// A poll is complete.
@@ -144,7 +149,7 @@ impl LinkStatus {
 
     /// The account may not see who listens to whom.
     pub fn cannot_see_listeners(&self) {
-        self.refuse("who listens to whom (Asterisk: `write = reporting`): supervisions are not compared");
+        self.refuse("who listens to whom (Asterisk: `write = reporting`; FreeSWITCH: `show,uuid_getvar`): supervisions are not compared");
     }
 
     /// Whether the link looks at the listeners for the first time since the start of the sidecar.
@@ -179,7 +184,7 @@ impl LinkStatus {
             }
             ActionOutcome::Unchanged | ActionOutcome::NotThere => {}
             ActionOutcome::NotPermitted | ActionOutcome::Refused => {
-                self.refuse("hang up a channel (Asterisk: `write = call`)");
+                self.refuse("hang up a channel (Asterisk: `write = call`; FreeSWITCH: `uuid_kill`)");
             }
         }
     }
@@ -191,7 +196,7 @@ impl LinkStatus {
             ActionOutcome::Done => self.count(key, name),
             ActionOutcome::Unchanged | ActionOutcome::NotThere => {}
             ActionOutcome::NotPermitted => {
-                self.refuse(&format!("{name}: the account may not (Asterisk: `write = agent`)"))
+                self.refuse(&format!("{name}: the account may not (Asterisk: `write = agent`; FreeSWITCH: `callcenter_config`)"))
             }
             ActionOutcome::Refused => self.refuse(&format!("{name}: member {} of queue {}", key.extension, key.queue)),
         }

@@ -6,5 +6,8 @@
 
 pub mod client;
 pub mod connection;
+pub mod event;
+pub mod pbx;
 pub mod protocol;
+pub mod rights;
 pub mod truth;

@@ -1,0 +1,65 @@
+//! What an account of the event socket may do, and what a link lacks.
+
+use std::collections::BTreeSet;
+
+use crate::config::links::{LinkTerms, MembersMode, SupervisionsMode};
+
+/// The events that a link wants.
+pub const EVENTS: [&str; 5] =
+    ["API", "CHANNEL_EXECUTE", "MEDIA_BUG_START", "MEDIA_BUG_STOP", "CUSTOM callcenter::info"];
+
+/// Whether an event only tells a link who listens.
+fn is_of_listeners(event: &str) -> bool {
+    event == "CHANNEL_EXECUTE" || event.starts_with("MEDIA_BUG")
+}
+
+/// What the account of a link may do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AccountRights {
+    /// The API commands that the account may give. `None`: all of them.
+    api: Option<BTreeSet<Box<str>>>,
+    /// The events that FreeSWITCH refused.
+    refused_events: BTreeSet<&'static str>,
+}
+
+impl AccountRights {
+    /// The rights that the answer to the login lists. `None`: the account may give every command.
+    #[must_use]
+    pub fn of_login(allowed_api: Option<&[u8]>) -> Self {
+        let names = |list: &[u8]| {
+            let list = String::from_utf8_lossy(list);
+            list.split([',', ' ']).filter(|name| !name.is_empty()).map(Box::from).collect::<BTreeSet<Box<str>>>()
+        };
+        Self { api: allowed_api.map(names), refused_events: BTreeSet::new() }
+    }
+
+    /// FreeSWITCH refused this event.
+    pub fn refuse_event(&mut self, event: &'static str) {
+        self.refused_events.insert(event);
+    }
+
+    /// Whether the account may give this API command.
+    #[must_use]
+    pub fn may(&self, command: &str) -> bool {
+        self.api.as_ref().is_none_or(|api| api.contains(command))
+    }
+
+    /// What the account lacks for a link of these terms: what FreeSWITCH refuses, what to grant, and what does not work.
+    #[must_use]
+    pub fn missing(&self, terms: &LinkTerms) -> Vec<String> {
+        let supervises = terms.supervisions != SupervisionsMode::Off;
+        let commands = [
+            ("callcenter_config", true, "members are neither seen nor changed"),
+            ("uuid_getvar", true, "calls of agents and who listens are not seen"),
+            ("show", supervises, "who listens is not seen"),
+            ("uuid_kill", supervises, "channels whose supervision is over are not hung up"),
+        ];
+        let commands = commands.into_iter().filter(|(command, is_needed, _)| *is_needed && !self.may(command));
+        let commands = commands.map(|(command, _, lost)| format!("`{command}` (`esl-allowed-api`): {lost}"));
+        let is_needed = |event: &&&str| if is_of_listeners(event) { supervises } else { terms.members != MembersMode::Off };
+        let events = self.refused_events.iter().filter(is_needed);
+        let events =
+            events.map(|event| format!("event `{event}` (`esl-allowed-events`): changes are seen by the next poll only"));
+        commands.chain(events).collect()
+    }
+}
