@@ -335,8 +335,10 @@ limits! {
     ESL_BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
     /// Channels that events named, at which a link looks together.
     ESL_CHANNELS_HINTED_MAX: usize = 1_024;
-    /// Time from the event that a channel listens, no longer listens or has ended its call until the second look at it.
-    ESL_RELOOK_PAUSE: Duration = Duration::from_millis(300);
+    /// Pause until a link looks once more at the channels that events named.
+    ESL_RELOOK_PAUSE: Duration = Duration::from_millis(250);
+    /// Further looks at a channel whose call was said to begin or to end.
+    ESL_CALL_LOOKS: u32 = 4;
     /// Bytes of one command to the event socket.
     ESL_COMMAND_BYTES_MAX: usize = 512;
 

@@ -40,6 +40,8 @@ pub struct LinkState {
     pub last_error: Option<String>,
     /// Actions that the PBX refused, and what to grant.
     pub refusals: BTreeSet<String>,
+    /// The refusals that were logged: a PBX that closes the connection again and again must not fill the log.
+    logged_refusals: BTreeSet<String>,
     /// Queues in which the share bound stopped the link; `links resume` goes on.
     pub stopped: BTreeSet<Box<str>>,
     /// Whether a look at the listeners was complete since the start of the sidecar.
@@ -195,9 +197,9 @@ impl LinkStatus {
         match outcome {
             ActionOutcome::Done => self.count(key, name),
             ActionOutcome::Unchanged | ActionOutcome::NotThere => {}
-            ActionOutcome::NotPermitted => {
-                self.refuse(&format!("{name}: the account may not (Asterisk: `write = agent`; FreeSWITCH: `callcenter_config`)"))
-            }
+            ActionOutcome::NotPermitted => self.refuse(&format!(
+                "{name}: the account may not (Asterisk: `write = agent`; FreeSWITCH: `callcenter_config`)"
+            )),
             ActionOutcome::Refused => self.refuse(&format!("{name}: member {} of queue {}", key.extension, key.queue)),
         }
         let removal = match outcome {
@@ -218,7 +220,10 @@ impl LinkStatus {
 
     fn refuse(&self, what: &str) {
         let mut state = self.locked();
-        if state.refusals.len() < LINK_REFUSALS_MAX && state.refusals.insert(what.to_owned()) {
+        let is_new = state.refusals.len() < LINK_REFUSALS_MAX && state.refusals.insert(what.to_owned());
+        let is_logged = state.logged_refusals.len() >= LINK_REFUSALS_MAX || state.logged_refusals.contains(what);
+        if is_new && !is_logged {
+            state.logged_refusals.insert(what.to_owned());
             tracing::warn!(link = &*self.name, what, "the PBX refuses");
         }
     }

@@ -7,7 +7,9 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::limits::{ESL_CHANNELS_HINTED_MAX, ESL_RELOOK_PAUSE, LINK_ANSWER_TIMEOUT, LINK_HINTS_WAITING_MAX};
+use crate::limits::{
+    ESL_CALL_LOOKS, ESL_CHANNELS_HINTED_MAX, ESL_RELOOK_PAUSE, LINK_ANSWER_TIMEOUT, LINK_HINTS_WAITING_MAX,
+};
 use crate::links::connection::{Hint, LinkError};
 use crate::links::esl::client::{EslClient, EslCredentials, EslInput};
 use crate::links::esl::event::{EslEvent, event};
@@ -54,10 +56,12 @@ pub struct EslConnection<'a, S> {
     output: Vec<u8>,
     /// Hints that came while a command was under way; at most [`LINK_HINTS_WAITING_MAX`].
     hints: VecDeque<Hint>,
-    /// When to look once more at the channels of the last events: a channel outlives the event of its end.
+    /// When to look once more at the channels of the last events: a call begins after the event of its beginning, and a
+    /// channel outlives the event of its end.
     relook_at: Option<Instant>,
-    /// The channels whose calls were said to have ended since the last look.
-    ended_calls: BTreeSet<Box<str>>,
+    /// The channels whose calls were said to begin or end, each with the looks that are left; at most
+    /// [`ESL_CHANNELS_HINTED_MAX`].
+    hinted_calls: BTreeMap<Box<str>, u32>,
     /// The channels that were said to listen; at most [`ESL_CHANNELS_HINTED_MAX`].
     pub(super) said_to_listen: BTreeSet<Box<str>>,
     /// The tables of the last poll.
@@ -116,7 +120,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'a, S> {
             output: vec![],
             hints: VecDeque::new(),
             relook_at: None,
-            ended_calls: BTreeSet::new(),
+            hinted_calls: BTreeMap::new(),
             said_to_listen: BTreeSet::new(),
             tables: Tables::default(),
             rights: AccountRights::default(),
@@ -243,17 +247,34 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'a, S> {
                     _ => return Err(protocol(EslProtocolError::UnexpectedAnswer)),
                 },
                 () = sleep_until(relook_at.unwrap_or_else(Instant::now)), if relook_at.is_some() => {
-                    self.relook_at = None;
-                    self.hints.extend(std::mem::take(&mut self.ended_calls).into_iter().map(Hint::CallEnded));
-                    self.keep(Hint::Listeners);
+                    self.relook();
                 }
             }
         }
     }
 
+    /// Looks once more at what the last events named.
+    fn relook(&mut self) {
+        let mut calls = std::mem::take(&mut self.hinted_calls);
+        calls.keys().for_each(|channel| self.keep(Hint::CallEnded(channel.clone())));
+        calls.retain(|_, looks| {
+            *looks -= 1;
+            *looks > 0
+        });
+        self.relook_at = (!calls.is_empty()).then(|| Instant::now() + ESL_RELOOK_PAUSE);
+        self.hinted_calls = calls;
+        self.keep(Hint::Listeners);
+    }
+
+    fn look_at_call_again(&mut self, channel: &str) {
+        if self.hinted_calls.len() < ESL_CHANNELS_HINTED_MAX || self.hinted_calls.contains_key(channel) {
+            self.hinted_calls.insert(channel.into(), ESL_CALL_LOOKS);
+        }
+        self.relook_at.get_or_insert(Instant::now() + ESL_RELOOK_PAUSE);
+    }
+
     /// Takes over where an event says to look.
     fn take(&mut self, event: EslEvent) {
-        let relook_at = Instant::now() + ESL_RELOOK_PAUSE;
         match event {
             EslEvent::TierChanged { queue, agent } => {
                 let key = self.key_of(&queue, &agent);
@@ -266,14 +287,13 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'a, S> {
             }
             EslEvent::MembersChanged => self.keep(Hint::Members),
             EslEvent::CallBegan { queue, agent, channel } => {
-                let key = self.key_of(&queue, &agent);
-                key.map(|key| self.keep(Hint::CallBegan { key, channel }));
+                if let Some(key) = self.key_of(&queue, &agent) {
+                    self.look_at_call_again(&channel);
+                    self.keep(Hint::CallBegan { key, channel });
+                }
             }
             EslEvent::CallEnded(channel) => {
-                if self.ended_calls.len() < ESL_CHANNELS_HINTED_MAX {
-                    self.ended_calls.insert(channel.clone());
-                }
-                self.relook_at.get_or_insert(relook_at);
+                self.look_at_call_again(&channel);
                 self.keep(Hint::CallEnded(channel));
             }
             EslEvent::ChannelListens(channel) => {
@@ -283,7 +303,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'a, S> {
                 self.keep(Hint::Listeners);
             }
             EslEvent::ListeningChanged => {
-                self.relook_at.get_or_insert(relook_at);
+                self.relook_at.get_or_insert(Instant::now() + ESL_RELOOK_PAUSE);
                 self.keep(Hint::Listeners);
             }
             EslEvent::JobDone { .. } | EslEvent::Other => {}

@@ -89,16 +89,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for EslConnection<'
     }
 
     async fn begin_poll(&mut self) -> Result<(), LinkError> {
-        let queues = truth::queues(&self.ask_callcenter(&["queue list"]).await?).map_err(table)?;
+        let queues = self.callcenter(&["queue list"], truth::queues).await?;
         let mut tables = Tables::default();
         tables.queues.extend(queues.into_iter().map(|queue| (queue, BTreeMap::new())));
-        for tier in truth::tiers(&self.ask_callcenter(&["tier list"]).await?).map_err(table)? {
+        for tier in self.callcenter(&["tier list"], truth::tiers).await? {
             let agent = QueuedAgent { level: tier.level, has_call: tier.has_call };
             if let Some(agents) = tables.queues.get_mut(&tier.queue) {
                 agents.insert(tier.agent, agent);
             }
         }
-        tables.statuses = AgentStatuses::read(&self.ask_callcenter(&["agent list"]).await?).map_err(table)?;
+        tables.statuses = self.callcenter(&["agent list"], AgentStatuses::read).await?;
         self.tables = tables;
         Ok(())
     }
@@ -124,8 +124,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for EslConnection<'
 
     async fn member(&mut self, key: &MemberKey) -> Result<Option<Member>, LinkError> {
         let (queue, agent) = (self.names.queues.name_of(&key.queue), self.names.agents.name_of(&key.extension));
-        let answer = self.ask_callcenter(&["queue list tiers ", &quoted(&queue)]).await?;
-        let tiers = truth::tiers(&answer).map_err(table)?;
+        let tiers = self.callcenter(&["queue list tiers ", &quoted(&queue)], truth::tiers).await?;
         let tier = tiers.into_iter().find(|tier| *tier.queue == *queue && *tier.agent == *agent);
         if let Some(agents) = self.tables.queues.get_mut(&*queue) {
             match &tier {
@@ -139,8 +138,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for EslConnection<'
             }
         }
         let Some(tier) = tier else { return Ok(None) };
-        let status = truth::status(&self.ask_callcenter(&["agent get status ", &quoted(&agent)]).await?);
-        Ok(status.map_err(table)?.and_then(|status| member_of(status, tier.level)))
+        let status = self.callcenter(&["agent get status ", &quoted(&agent)], truth::status).await?;
+        Ok(status.and_then(|status| member_of(status, tier.level)))
     }
 
     async fn change(&mut self, key: &MemberKey, action: MemberAction) -> Result<ActionOutcome, LinkError> {
@@ -156,6 +155,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for EslConnection<'
     }
 
     async fn call(&mut self, channel: &str) -> Result<Option<MemberKey>, LinkError> {
+        if !self.rights.may("uuid_getvar") {
+            return Ok(None);
+        }
         // mod_callcenter writes the agent's channel into the channel of the caller, and both are bridged.
         let Some(caller) = self.variable_of(channel, "bridge_uuid").await? else { return Ok(None) };
         if self.variable_of(&caller, "cc_agent_uuid").await?.as_deref() != Some(channel) {
@@ -168,13 +170,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for EslConnection<'
     }
 
     async fn calls(&mut self) -> Result<Vec<Box<str>>, LinkError> {
+        if !self.rights.may("uuid_getvar") {
+            return Ok(vec![]);
+        }
         let has_call = |agents: &BTreeMap<_, QueuedAgent>| agents.values().any(|agent| agent.has_call);
         let busy: Vec<Box<str>> =
             self.tables.queues.iter().filter(|(_, agents)| has_call(agents)).map(|(queue, _)| queue.clone()).collect();
         let mut channels = vec![];
         for queue in busy.iter().filter(|queue| self.names.queues.number_of(queue).is_some()) {
-            let answer = self.ask_callcenter(&["queue list members ", &quoted(queue)]).await?;
-            for caller in truth::answered_callers(&answer).map_err(table)? {
+            for caller in self.callcenter(&["queue list members ", &quoted(queue)], truth::answered_callers).await? {
                 channels.extend(self.variable_of(&caller, "cc_agent_uuid").await?.map(Box::from));
             }
         }
@@ -182,15 +186,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for EslConnection<'
     }
 
     async fn listeners(&mut self) -> Result<Option<Vec<Listener>>, LinkError> {
-        if !self.rights.may("uuid_getvar") {
+        if !self.rights.may("uuid_getvar") || !self.rights.may("show") {
             return Ok(None);
         }
         let answer = self.ask(&["api show channels as json"]).await?;
-        let mut channels = match truth::listening_channels(&answer) {
-            Ok(channels) => channels,
-            Err(TableError::Refused(_)) => return Ok(None),
-            Err(error) => return Err(table(error)),
-        };
+        let mut channels = truth::listening_channels(&answer).map_err(table)?;
         // The list is some milliseconds behind the channels.
         channels.extend(std::mem::take(&mut self.said_to_listen));
         channels.sort_unstable();
@@ -222,6 +222,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'_, S> {
         self.ask(&whole).await
     }
 
+    /// Asks mod_callcenter for something that `read` reads.
+    async fn callcenter<T>(
+        &mut self,
+        command: &[&str],
+        read: impl FnOnce(&[u8]) -> Result<T, TableError>,
+    ) -> Result<T, LinkError> {
+        let answer = self.ask_callcenter(command).await?;
+        read(&answer)
+            .map_err(|error| LinkError::Protocol(format!("{error} to `callcenter_config {}`", command.concat())))
+    }
+
     async fn set_status(&mut self, agent: &str, status: AgentStatus) -> Result<ActionOutcome, LinkError> {
         let answer = self.ask_callcenter(&["agent set status ", agent, " '", status.name(), "'"]).await?;
         Ok(outcome(&answer))
@@ -230,7 +241,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'_, S> {
     async fn remove(&mut self, key: &MemberKey, queue: &str, agent: &str) -> Result<ActionOutcome, LinkError> {
         let removed = outcome(&self.ask_callcenter(&["tier del ", queue, " ", agent]).await?);
         if removed == ActionOutcome::Done {
-            let tiers = truth::tiers(&self.ask_callcenter(&["tier list"]).await?).map_err(table)?;
+            let tiers = self.callcenter(&["tier list"], truth::tiers).await?;
             let name = self.names.agents.name_of(&key.extension);
             if !tiers.iter().any(|tier| *tier.agent == *name) {
                 return self.set_status(agent, AgentStatus::LoggedOut).await;

@@ -56,10 +56,11 @@ impl AccountRights {
         ];
         let commands = commands.into_iter().filter(|(command, is_needed, _)| *is_needed && !self.may(command));
         let commands = commands.map(|(command, _, lost)| format!("`{command}` (`esl-allowed-api`): {lost}"));
-        let is_needed = |event: &&&str| if is_of_listeners(event) { supervises } else { terms.members != MembersMode::Off };
+        let is_needed =
+            |event: &&&str| if is_of_listeners(event) { supervises } else { terms.members != MembersMode::Off };
         let events = self.refused_events.iter().filter(is_needed);
-        let events =
-            events.map(|event| format!("event `{event}` (`esl-allowed-events`): changes are seen by the next poll only"));
+        let events = events
+            .map(|event| format!("event `{event}` (`esl-allowed-events`): changes are seen by the next poll only"));
         commands.chain(events).collect()
     }
 }

@@ -33,7 +33,7 @@ pub enum TableError {
     #[error("FreeSWITCH answered `{0}`")]
     Refused(Box<str>),
     /// The answer is not the expected table.
-    #[error("FreeSWITCH sent a table that cannot be read")]
+    #[error("FreeSWITCH sent what cannot be read")]
     Unreadable,
 }
 
@@ -239,7 +239,12 @@ mod tests {
     fn tiers_are_read_and_no_tiers_are_no_fault() {
         let answer =
             b"queue|agent|state|level|position\n600@pbx.test|1001|Ready|1|1\n601@pbx.test|1002|Standby|2|1\n+OK\n";
-        let tier = |queue: &str, agent: &str, level, has_call| Tier { queue: queue.into(), agent: agent.into(), level, has_call };
+        let tier = |queue: &str, agent: &str, level, has_call| Tier {
+            queue: queue.into(),
+            agent: agent.into(),
+            level,
+            has_call,
+        };
         assert_eq!(tiers(answer).unwrap()[1], tier("601@pbx.test", "1002", 2, false));
         let named = "queue|agent|state|level|position\n600|we|bar|Active Inbound|1|1\n600|mü ller|No Answer|3|1\n+OK\n";
         let expected = [tier("600", "we|bar", 1, true), tier("600", "mü ller", 3, false)];
