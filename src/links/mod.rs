@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `task` | one link: connects, works until the connection breaks, and connects again |
 //! | [`work`] | the work on one open connection: poll, hints, changes, commands |
+//! | `poll` | a poll of every queue that is under way |
 //! | [`members`] | pure: the member of the PBX against the session, and the step that makes both the same |
 //! | [`supervisions`] | pure: who listens against who may |
 //! | [`beliefs`] | the login sessions in the gate, as a link sees and changes them |
@@ -25,6 +26,7 @@ pub mod connection;
 pub mod esl;
 pub mod members;
 pub mod names;
+mod poll;
 pub mod row;
 pub mod sightings;
 pub mod status;
@@ -50,6 +52,7 @@ use crate::links::beliefs::LinkHost;
 use crate::links::command::{LinkCommand, Planned, PollKind};
 use crate::links::sightings::Sightings;
 use crate::links::status::LinkStatus;
+use crate::links::work::LinkMemory;
 use crate::observe::ami::AmiMetrics;
 use crate::observe::metrics::Metrics;
 
@@ -198,7 +201,8 @@ impl Links {
         for link in &self.links {
             let received = link.received.lock().unwrap_or_else(PoisonError::into_inner).take();
             if let Some(received) = received {
-                let task = task::LinkTask { link: Arc::clone(link), host: Arc::clone(host), commands: received };
+                let (link, host) = (Arc::clone(link), Arc::clone(host));
+                let task = task::LinkTask { link, host, commands: received, memory: LinkMemory::default() };
                 tasks.spawn(task.serve(stop.clone()));
             }
         }

@@ -13,15 +13,16 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::config::links::{LinkTerms, MembersMode, SupervisionsMode};
 use crate::limits::{
-    LINK_CHANGE_PAUSE, LINK_PING_INTERVAL, LINK_QUERY_PAUSE, LINK_RETRY_PAUSE, MEMBER_CHANGE_PENDING_MAX,
-    MEMBER_STEPS_MAX, MEMBER_UNCONFIRMED_MAX,
+    LINK_CHANGE_PAUSE, LINK_PING_INTERVAL, LINK_RETRY_PAUSE, MEMBER_CHANGE_PENDING_MAX, MEMBER_STEPS_MAX,
+    MEMBER_UNCONFIRMED_MAX,
 };
-use crate::links::command::{LinkCommand, Planned, PollKind};
+use crate::links::command::{LinkCommand, PollKind};
 use crate::links::connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection};
 use crate::links::members::bounds::{UndoRate, UndoShare};
 use crate::links::members::judge::{Circumstances, MemberJudgement, Step, judge};
 use crate::links::members::pass::{PolledQueue, QueuePass, is_bounded, pass};
-use crate::links::members::{Belief, MemberKey, PbxStart};
+use crate::links::members::{Belief, Member, MemberKey, PbxStart};
+use crate::links::poll::Poll;
 use crate::links::status::{LinkStatus, PollReport};
 use crate::links::supervisions::{AllowedSupervision, Listener, ListenerFinding, Listeners};
 use crate::telephony::UnixMillis;
@@ -98,6 +99,15 @@ pub trait Beliefs: Send {
     fn now(&self) -> UnixMillis;
 }
 
+/// What a link remembers from one connection to the next.
+#[derive(Debug, Default)]
+pub struct LinkMemory {
+    /// The bounded steps of the last minute.
+    rate: UndoRate,
+    /// The channels that listen.
+    listeners: Listeners,
+}
+
 /// The work on one connection.
 #[derive(Debug)]
 pub struct LinkWork<'a, C, B> {
@@ -109,7 +119,7 @@ pub struct LinkWork<'a, C, B> {
     start: Option<PbxStart>,
     /// Whether a poll has been completed on this connection: before that only endings are carried out.
     has_polled: bool,
-    rate: UndoRate,
+    memory: &'a mut LinkMemory,
     shares: BTreeMap<Box<str>, UndoShare>,
     /// The members to look at again, and when.
     due: BTreeMap<MemberKey, Instant>,
@@ -117,15 +127,19 @@ pub struct LinkWork<'a, C, B> {
     delayed: BTreeSet<MemberKey>,
     /// The last complete poll.
     report: PollReport,
-    /// What the poll that is under way is for.
-    kind: PollKind,
-    /// The channels that listen.
-    listeners: Listeners,
+    /// The poll that is under way. `None`: none is.
+    poll: Option<Poll>,
 }
 
 impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
     /// Work on a connection that is logged in.
-    pub fn new(connection: C, beliefs: B, terms: &'a LinkTerms, status: &'a LinkStatus) -> Self {
+    pub fn new(
+        connection: C,
+        beliefs: B,
+        terms: &'a LinkTerms,
+        status: &'a LinkStatus,
+        memory: &'a mut LinkMemory,
+    ) -> Self {
         Self {
             connection,
             beliefs,
@@ -133,13 +147,12 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             status,
             start: None,
             has_polled: false,
-            rate: UndoRate::new(),
+            memory,
             shares: BTreeMap::new(),
             due: BTreeMap::new(),
             delayed: BTreeSet::new(),
             report: PollReport::default(),
-            kind: PollKind::Regular,
-            listeners: Listeners::default(),
+            poll: None,
         }
     }
 
@@ -162,10 +175,6 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         let mut poll_at = Instant::now();
         let mut ping_at = poll_at + LINK_PING_INTERVAL;
         loop {
-            if Instant::now() >= poll_at {
-                self.poll(PollKind::Regular).await?;
-                poll_at = Instant::now() + self.terms.poll_interval;
-            }
             if Instant::now() >= ping_at {
                 self.connection.ping().await?;
                 ping_at = Instant::now() + LINK_PING_INTERVAL;
@@ -174,25 +183,24 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
                 self.settle(&key).await?;
                 continue;
             }
-            let rate_at =
-                self.rate.next_free(self.terms.bounds, self.beliefs.now()).filter(|_| !self.delayed.is_empty());
-            let rate_at = rate_at.map(|pause| Instant::now() + pause);
-            let now = self.beliefs.now();
-            for number in self.listeners.ended(now) {
+            if let Some(poll) = self.poll.take_if(|poll| Instant::now() >= poll.next_at) {
+                self.go_on(poll).await?;
+            } else if self.poll.is_none() && Instant::now() >= poll_at {
+                poll_at = Instant::now() + self.terms.poll_interval;
+                self.begin_poll(Poll::regular()).await?;
+            }
+            for number in self.memory.listeners.ended(self.beliefs.now()) {
                 self.beliefs.end_supervision(number);
             }
-            let end_at =
-                self.listeners.next_end().map(|at| Instant::now() + Duration::from_millis(at.0.saturating_sub(now.0)));
-            let wake_at = self
-                .due
-                .values()
-                .copied()
-                .chain([poll_at, ping_at])
-                .chain(rate_at)
-                .chain(end_at)
-                .min()
-                .unwrap_or(ping_at);
+            let wake_at = self.wake_at(poll_at.min(ping_at));
             tokio::select! {
+                () = sleep_until(wake_at) => {}
+                changed = self.beliefs.changed() => match changed {
+                    // The PBX that asked is about to make the same change itself.
+                    BeliefChange::Member(key) => self.look_at(key, LINK_CHANGE_PAUSE),
+                    BeliefChange::Missed => poll_at = Instant::now(),
+                    BeliefChange::Any => self.hang_up_revoked().await?,
+                },
                 hint = self.connection.hint() => match hint? {
                     Hint::Member(key) => self.look_at(key, Duration::ZERO),
                     Hint::Members | Hint::Restarted => poll_at = Instant::now(),
@@ -200,20 +208,23 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
                     Hint::TakenOver(channel) => self.taken_over(&channel).await?,
                     Hint::CallBegan { channel, .. } | Hint::CallEnded(channel) => self.look_at_call(&channel).await?,
                 },
-                changed = self.beliefs.changed() => match changed {
-                    // The PBX that asked is about to make the same change itself.
-                    BeliefChange::Member(key) => self.look_at(key, LINK_CHANGE_PAUSE),
-                    BeliefChange::Missed => poll_at = Instant::now(),
-                    BeliefChange::Any => self.hang_up_revoked().await?,
-                },
-                Some(command) = commands.recv() => {
-                    let planned = self.poll(command.kind).await?;
-                    // The operator may have given up.
-                    command.reply.send(planned).ok();
+                Some(command) = commands.recv(), if self.poll.is_none() => {
+                    self.begin_poll(Poll::commanded(command)).await?;
                 }
-                () = sleep_until(wake_at) => {}
             }
         }
+    }
+
+    /// When the work has something to do next, at the latest at `latest`.
+    fn wake_at(&self, latest: Instant) -> Instant {
+        let now = self.beliefs.now();
+        let rate_at = self.memory.rate.next_free(self.terms.bounds, now).filter(|_| !self.delayed.is_empty());
+        let end_in = self.memory.listeners.next_end().map(|at| Duration::from_millis(at.0.saturating_sub(now.0)));
+        let after = [rate_at, end_in].into_iter().flatten().map(|pause| Instant::now() + pause);
+        let poll_at = self.poll.as_ref().map(|poll| poll.next_at);
+        // The next regular poll waits for the end of this one.
+        let latest = if poll_at.is_some() { Instant::now() + LINK_PING_INTERVAL } else { latest };
+        self.due.values().copied().chain(after).chain(poll_at).fold(latest, Instant::min)
     }
 
     /// The next member to look at: one whose time has come, or whose step waited for the rate.
@@ -223,7 +234,7 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             self.due.remove(&key);
             return Some(key);
         }
-        let has_room = self.rate.next_free(self.terms.bounds, self.beliefs.now()).is_none();
+        let has_room = self.memory.rate.next_free(self.terms.bounds, self.beliefs.now()).is_none();
         if has_room { self.delayed.pop_first() } else { None }
     }
 
@@ -242,51 +253,83 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         Ok(())
     }
 
-    /// Asks for every queue, judges all members, and carries the steps out. Returns the steps that the poll found.
-    async fn poll(&mut self, kind: PollKind) -> Result<Vec<Planned>, LinkError> {
+    /// Begins a poll: the members of ended sessions and the listeners first, then queue by queue.
+    async fn begin_poll(&mut self, mut poll: Poll) -> Result<(), LinkError> {
         self.settle_leaving().await?;
         self.look_at_listeners().await?;
         if self.terms.members == MembersMode::Off {
-            return Ok(vec![]);
+            poll.finish();
+            return Ok(());
         }
         self.start = self.connection.start().await?;
         self.connection.begin_poll().await?;
-        self.kind = kind;
-        let mut report = PollReport::default();
-        let (mut steps, mut planned) = (vec![], vec![]);
-        for queue in self.beliefs.queues() {
-            let polled = self.connection.queue(&queue).await?;
-            self.beliefs.saw_queue(&queue, polled.as_ref());
-            if let Some(polled) = polled {
-                self.shares.remove(&queue);
-                let found = self.pass(&queue, &polled);
-                for (extension, judgement) in &found.steps {
-                    let key = MemberKey::new(&queue, extension);
-                    planned.extend(Planned::of(&key, judgement));
-                    steps.push(key);
-                }
-                report.unparsed.extend(polled.unparsed.into_iter().map(|name| (queue.clone(), name)));
-                report.queues.insert(queue, found);
-            } else {
-                report.missing.insert(queue);
-            }
-            tokio::time::sleep(LINK_QUERY_PAUSE).await;
-        }
-        self.status.polled(&report, self.beliefs.now());
-        self.report = report;
-        self.has_polled = true;
-        if kind != PollKind::DryRun {
-            for key in steps {
-                self.settle(&key).await?;
-            }
-        }
-        self.kind = PollKind::Regular;
         let mut calls = self.beliefs.linked_calls();
         calls.extend(self.connection.calls().await?);
         for channel in calls {
             self.look_at_call(&channel).await?;
         }
-        Ok(planned)
+        poll.queues = self.beliefs.queues().into();
+        poll.next_at = Instant::now();
+        self.poll = Some(poll);
+        Ok(())
+    }
+
+    /// Does the next part of the poll that is under way: asks for one queue, or carries out what one member needs.
+    async fn go_on(&mut self, mut poll: Poll) -> Result<(), LinkError> {
+        if let Some(queue) = poll.queues.pop_front() {
+            let polled = self.connection.queue(&queue).await?;
+            self.beliefs.saw_queue(&queue, polled.as_ref());
+            match polled {
+                Some(polled) => self.judge_queue(&mut poll, queue, polled),
+                None => _ = poll.report.missing.insert(queue),
+            }
+            poll.next_at = Instant::now() + C::QUERY_PAUSE;
+            if poll.queues.is_empty() {
+                self.status.polled(&poll.report, self.beliefs.now());
+                self.report = std::mem::take(&mut poll.report);
+                self.has_polled = true;
+            }
+            self.poll = Some(poll);
+        } else if let Some(key) = poll.found.pop_front() {
+            self.poll = Some(poll);
+            self.settle(&key).await?;
+        } else {
+            // An organization without queues.
+            self.status.polled(&poll.report, self.beliefs.now());
+            self.has_polled = true;
+            self.poll = Some(poll);
+        }
+        if let Some(done) = self.poll.take_if(|poll| poll.is_done()) {
+            done.finish();
+        }
+        Ok(())
+    }
+
+    fn judge_queue(&mut self, poll: &mut Poll, queue: Box<str>, polled: PolledQueue) {
+        self.shares.remove(&queue);
+        let found = self.pass(poll.kind, &queue, &polled);
+        for (extension, judgement) in &found.steps {
+            let key = MemberKey::new(&queue, extension);
+            // What was just seen need not be asked for again: after the first poll that is every member.
+            if poll.kind == PollKind::DryRun || !self.note_sightings(poll.kind, &key, polled.members.get(extension)) {
+                poll.found(key, judgement);
+            }
+        }
+        poll.report.unparsed.extend(polled.unparsed.into_iter().map(|name| (queue.clone(), name)));
+        poll.report.queues.insert(queue, found);
+    }
+
+    /// Takes note of what the poll saw of a member. Returns whether nothing else is to be done.
+    fn note_sightings(&mut self, kind: PollKind, key: &MemberKey, member: Option<&Member>) -> bool {
+        for _ in 0..MEMBER_STEPS_MAX {
+            let known = self.beliefs.of(key);
+            match judge(member, &known.belief, &self.circumstances(kind, &known)).step {
+                None => return true,
+                Some(step @ (Step::Confirm(_) | Step::NoteSeen { .. })) if self.beliefs.note(key, &step) => {}
+                Some(_) => return false,
+            }
+        }
+        false
     }
 
     /// Reports the call that this channel has, or the end of its call.
@@ -310,11 +353,11 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         };
         let is_first = self.status.looks_at_listeners_first();
         let (allowed, now) = (self.beliefs.supervisions(), self.beliefs.now());
-        for finding in self.listeners.polled(listeners, &allowed, now) {
+        for finding in self.memory.listeners.polled(listeners, &allowed, now) {
             let ListenerFinding::Violation(listener) = finding else { continue };
             if is_first && self.beliefs.adopt_listener(&listener) {
-                self.listeners.forget(&listener.channel);
-                let _found = self.listeners.started(listener, &self.beliefs.supervisions(), now);
+                self.memory.listeners.forget(&listener.channel);
+                let _found = self.memory.listeners.started(listener, &self.beliefs.supervisions(), now);
                 continue;
             }
             self.beliefs.note_violation(&listener);
@@ -328,15 +371,15 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
 
     /// Hangs up the channels whose supervisions were ended here, in every mode.
     async fn hang_up_revoked(&mut self) -> Result<(), LinkError> {
-        if self.listeners.is_empty() {
+        if self.memory.listeners.is_empty() {
             return Ok(());
         }
         let allowed = self.beliefs.supervisions();
         let revoked: Vec<Box<str>> =
-            self.listeners.no_longer_allowed(&allowed).map(|listener| listener.channel.clone()).collect();
+            self.memory.listeners.no_longer_allowed(&allowed).map(|listener| listener.channel.clone()).collect();
         for channel in revoked {
             self.hang_up(&channel).await?;
-            self.listeners.forget(&channel);
+            self.memory.listeners.forget(&channel);
         }
         Ok(())
     }
@@ -356,7 +399,7 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         Ok(())
     }
 
-    fn pass(&mut self, queue: &str, polled: &PolledQueue) -> QueuePass {
+    fn pass(&mut self, kind: PollKind, queue: &str, polled: &PolledQueue) -> QueuePass {
         let beliefs = self.beliefs.of_queue(queue);
         let mut known = BTreeMap::new();
         for extension in polled.members.keys().chain(beliefs.keys()) {
@@ -366,20 +409,20 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         }
         let beliefs = known.iter().map(|(extension, known)| (extension.clone(), known.belief.clone())).collect();
         let circumstances = |extension: &str| {
-            known.get(extension).map_or(self.circumstances_of_nobody(), |known| self.circumstances(known))
+            known.get(extension).map_or(self.circumstances_of_nobody(kind), |known| self.circumstances(kind, known))
         };
-        let resumed = self.kind == PollKind::Resume;
+        let resumed = kind == PollKind::Resume;
         pass(polled, &beliefs, circumstances, self.terms.bounds, UndoShare::default(), resumed)
     }
 
-    fn circumstances_of_nobody(&self) -> Circumstances<'_> {
+    fn circumstances_of_nobody(&self, kind: PollKind) -> Circumstances<'_> {
         let (may_log_in, is_changing, is_absent_elsewhere, adds) = (false, true, false, false);
         let belief = Belief::Nothing;
-        self.circumstances(&MemberBelief { belief, may_log_in, is_changing, is_absent_elsewhere, adds })
+        self.circumstances(kind, &MemberBelief { belief, may_log_in, is_changing, is_absent_elsewhere, adds })
     }
 
-    fn circumstances(&self, known: &MemberBelief) -> Circumstances<'_> {
-        let is_adopting = self.kind == PollKind::Adopt;
+    fn circumstances(&self, kind: PollKind, known: &MemberBelief) -> Circumstances<'_> {
+        let is_adopting = kind == PollKind::Adopt;
         Circumstances {
             link: &self.terms.name,
             start: self.start.as_ref(),
@@ -396,14 +439,22 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
 
     /// Makes one member and its session the same, step by step; before each step both are looked at anew.
     async fn settle(&mut self, key: &MemberKey) -> Result<(), LinkError> {
+        let kind = self.poll.as_ref().map_or(PollKind::Regular, |poll| poll.kind);
         for _ in 0..MEMBER_STEPS_MAX {
             let member = self.connection.member(key).await?;
             self.beliefs.saw_member(key, member.is_some());
             let known = self.beliefs.of(key);
-            let judgement = judge(member.as_ref(), &known.belief, &self.circumstances(&known));
+            let judgement = judge(member.as_ref(), &known.belief, &self.circumstances(kind, &known));
             self.plan_next_look(key, &known);
             let is_ending = matches!(known.belief, Belief::Leaving);
-            let Some(step) = judgement.step.clone().filter(|_| is_ending || self.has_polled) else { return Ok(()) };
+            let Some(step) = judgement.step.clone() else { return Ok(()) };
+            if !is_ending && !self.has_polled {
+                // Too early: the first poll comes back to this member, which may be in a queue that it knows already.
+                if let Some(poll) = &mut self.poll {
+                    poll.found(key.clone(), &judgement);
+                }
+                return Ok(());
+            }
             if !self.is_admitted(key, &judgement) || !self.carry_out(key, &step).await? {
                 return Ok(());
             }
@@ -434,12 +485,12 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         let share = self.shares.entry(key.queue.clone()).or_default();
         let pass = self.report.queues.get(&key.queue);
         let size = pass.map_or(0, QueuePass::size);
-        let resumed = self.kind == PollKind::Resume;
+        let resumed = self.poll.as_ref().is_some_and(|poll| poll.kind == PollKind::Resume);
         if !resumed && (pass.is_some_and(|pass| pass.stopped > 0) || !share.admits(self.terms.bounds, 1, size, size)) {
             self.status.stopped(&key.queue);
             return false;
         }
-        if !self.rate.take(self.terms.bounds, self.beliefs.now()) {
+        if !self.memory.rate.take(self.terms.bounds, self.beliefs.now()) {
             self.delayed.insert(key.clone());
             return false;
         }

@@ -215,7 +215,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'a, S> {
     pub(super) async fn ask(&mut self, command: &[&str]) -> Result<Vec<u8>, LinkError> {
         let written = self.client.send(&mut self.output, command);
         written.map_err(|error| LinkError::Unwritable(error.to_string()))?;
-        self.flush().await?;
+        timeout(LINK_ANSWER_TIMEOUT, self.flush()).await.map_err(|_| LinkError::NoAnswer)??;
         let answered = async {
             loop {
                 match self.read().await? {

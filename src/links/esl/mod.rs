@@ -10,4 +10,6 @@ pub mod event;
 pub mod pbx;
 pub mod protocol;
 pub mod rights;
+#[cfg(test)]
+mod scripted;
 pub mod truth;

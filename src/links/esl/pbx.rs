@@ -5,6 +5,7 @@
 //! does it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -76,6 +77,8 @@ fn outcome(answer: &[u8]) -> ActionOutcome {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for EslConnection<'_, S> {
+    const QUERY_PAUSE: Duration = Duration::ZERO;
+
     async fn start(&mut self) -> Result<Option<PbxStart>, LinkError> {
         Ok(self.core.clone().map(PbxStart))
     }

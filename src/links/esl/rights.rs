@@ -64,3 +64,41 @@ impl AccountRights {
         commands.chain(events).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::links::UndoBounds;
+
+    fn terms(members: MembersMode, supervisions: SupervisionsMode) -> LinkTerms {
+        LinkTerms {
+            name: "fs-1".into(),
+            organization: "acme".into(),
+            members,
+            supervisions,
+            adopts: false,
+            poll_interval: Duration::from_secs(60),
+            bounds: UndoBounds { per_minute_max: 30, percent_max: 20 },
+        }
+    }
+
+    /// TRUTH 2: the link says at connect what was refused and what to grant, and nothing that it does not need.
+    #[test]
+    fn only_what_the_terms_need_is_missing() {
+        let mut rights = AccountRights::of_login(Some(b"callcenter_config,uuid_getvar"));
+        rights.refuse_event("MEDIA_BUG_START");
+        let members_only = terms(MembersMode::Enforce, SupervisionsMode::Off);
+        assert_eq!(rights.missing(&members_only), [""; 0]);
+        let missing = rights.missing(&terms(MembersMode::Observe, SupervisionsMode::Observe));
+        let named = |text: &str| missing.iter().any(|missing| missing.contains(text));
+        assert!(
+            missing.len() == 3 && named("`show`") && named("`uuid_kill`") && named("`MEDIA_BUG_START`"),
+            "{missing:?}"
+        );
+        assert_eq!(AccountRights::of_login(None).missing(&members_only), [""; 0]);
+        assert!(AccountRights::of_login(Some(b"status show")).may("show"), "a list with spaces");
+        assert!(!AccountRights::of_login(Some(b"")).may("show"));
+    }
+}
