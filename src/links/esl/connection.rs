@@ -14,7 +14,7 @@ use crate::links::connection::{Hint, LinkError};
 use crate::links::esl::client::{EslClient, EslCredentials, EslInput};
 use crate::links::esl::event::{EslEvent, event};
 use crate::links::esl::protocol::EslProtocolError;
-use crate::links::esl::rights::{AccountRights, EVENTS};
+use crate::links::esl::rights::{AccountRights, EVENTS, JOB_EVENT};
 use crate::links::esl::truth::{AgentStatuses, TableError};
 use crate::links::members::MemberKey;
 use crate::links::names::Names;
@@ -160,8 +160,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'a, S> {
     /// Asks for the Core-UUID. No command tells it, but every event has it: the end of a command in the background is an
     /// event that nobody can forge who does not know the id of the command.
     async fn ask_core(&mut self) -> Result<Option<Box<str>>, LinkError> {
-        const JOB: &str = "BACKGROUND_JOB";
-        if self.ask(&["event plain ", JOB]).await?.starts_with(b"-ERR") {
+        if self.ask(&["event plain ", JOB_EVENT]).await?.starts_with(b"-ERR") {
             return Ok(None);
         }
         let answer = self.ask(&["bgapi callcenter_config queue count"]).await?;
@@ -178,7 +177,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'a, S> {
             }
         };
         let core = timeout(LINK_ANSWER_TIMEOUT, done).await.unwrap_or(Err(LinkError::NoAnswer))?;
-        self.ask(&["nixevent ", JOB]).await?;
+        self.ask(&["nixevent ", JOB_EVENT]).await?;
         Ok(Some(core))
     }
 

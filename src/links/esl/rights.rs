@@ -8,6 +8,9 @@ use crate::config::links::{LinkTerms, MembersMode, SupervisionsMode};
 pub const EVENTS: [&str; 5] =
     ["API", "CHANNEL_EXECUTE", "MEDIA_BUG_START", "MEDIA_BUG_STOP", "CUSTOM callcenter::info"];
 
+/// The event that tells the Core-UUID.
+pub const JOB_EVENT: &str = "BACKGROUND_JOB";
+
 /// Whether an event only tells a link who listens.
 fn is_of_listeners(event: &str) -> bool {
     event == "CHANNEL_EXECUTE" || event.starts_with("MEDIA_BUG")
@@ -100,5 +103,24 @@ mod tests {
         assert_eq!(AccountRights::of_login(None).missing(&members_only), [""; 0]);
         assert!(AccountRights::of_login(Some(b"status show")).may("show"), "a list with spaces");
         assert!(!AccountRights::of_login(Some(b"")).may("show"));
+    }
+
+    /// The account of config/freeswitch/README.md has what a link uses, and nothing else.
+    #[test]
+    fn the_account_of_the_page_is_the_smallest() {
+        let page = include_str!("../../../config/freeswitch/README.md");
+        let parameter = |name: &str| {
+            let start = format!("<param name=\"{name}\" value=\"");
+            page.split_once(&start).and_then(|(_, rest)| rest.split_once('"')).map(|(value, _)| value).unwrap()
+        };
+        let everything = terms(MembersMode::Enforce, SupervisionsMode::Enforce);
+        let mut of_page: BTreeSet<&str> = parameter("esl-allowed-api").split(',').collect();
+        assert_eq!(AccountRights::of_login(Some(parameter("esl-allowed-api").as_bytes())).missing(&everything), [""; 0]);
+        for missing in AccountRights::of_login(Some(b"")).missing(&everything) {
+            of_page.retain(|command| !missing.starts_with(&format!("`{command}`")));
+        }
+        assert_eq!(of_page, BTreeSet::new(), "what no link uses");
+        let used: BTreeSet<&str> = EVENTS.iter().flat_map(|event| event.split(' ')).chain([JOB_EVENT]).collect();
+        assert_eq!(parameter("esl-allowed-events").split(',').collect::<BTreeSet<_>>(), used);
     }
 }
