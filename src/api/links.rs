@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use crate::api::ApiState;
 use crate::api::auth::Caller;
+use crate::gate::OperatorName;
 use crate::links::command::PollKind;
 use crate::links::row::LinkDetails;
 
@@ -63,6 +64,10 @@ pub(super) async fn command(
         "resume" => PollKind::Resume,
         other => return (StatusCode::BAD_REQUEST, format!("there is no command `{other}`\n")).into_response(),
     };
+    let (terms, peer, by) = (link.terms(), caller.to_string(), caller.by());
+    link.status.commanded(&query.command, &by, api.sidecar.clock.now().wall);
+    let operator = OperatorName { peer: &peer, by: &by };
+    api.sidecar.gate.note_link_command(operator, &terms.organization, &terms.name, &query.command);
     tracing::info!(by = %caller, link = query.link, command = query.command, "an operator lets a link poll");
     if let Some(planned) = link.command(kind).await {
         return Json(planned).into_response();

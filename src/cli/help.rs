@@ -233,6 +233,9 @@ pub(super) const SESSIONS: &str = "\
 The command talks to the running sidecar over the Unix socket `admin_unix`; every user who may open
 that socket may use it. The log records the user id of the caller.
 
+`end` waits up to 2 s for the links and says what became of the queue member at each PBX: `removed from
+pbx-1`, `no member at pbx-1`, `pbx-1 is down, will be removed`, or `no link`.
+
 Examples:
   queuewarden sessions ls --org acme --queue 600
   queuewarden sessions ls --limit 1000 --json
@@ -246,9 +249,43 @@ pub(super) const SUPERVISIONS: &str = "\
 The command talks to the running sidecar over the Unix socket `admin_unix`; every user who may open
 that socket may use it. The log records the user id of the caller.
 
+`end` waits up to 2 s for the links and says what became of the listener at each PBX: `hung up at
+pbx-1`, `pbx-1 sees no such listener`, `pbx-1 is down`, or `no link`.
+
 Examples:
   queuewarden supervisions ls --org acme
   queuewarden supervisions end --org acme --user 2001";
+
+/// Below the options of `backup`.
+#[cfg(feature = "cli")]
+pub(super) const BACKUP: &str = "\
+The backup is text, one JSON value a line: the login sessions of all organizations, the queue members
+that links have yet to remove, and the clock. Its last line has a hash: a file that was cut off or
+altered is refused. FILE is replaced only when the new backup is on disk, and only its owner may read
+it. The sidecar answers questions meanwhile. The audit log records who wrote the backup.
+
+Examples:
+  queuewarden backup /var/backups/queuewarden.jsonl
+  queuewarden backup before-change.jsonl --json";
+
+/// Below the options of `restore`.
+#[cfg(feature = "cli")]
+pub(super) const RESTORE: &str = "\
+The sidecar runs, and has the organizations of the backup. All login sessions are restored or none:
+the command ends when they are on disk. A session whose user or queue the configuration no longer has
+is left out and counted; a lease goes on to its end.
+
+Without --replace the sidecar has to be without login sessions and supervisions, as after its disk was
+lost. It then believes the backup as after a restart: a link that repairs ends the sessions of users
+who logged out at the PBX since.
+
+With --replace, login sessions that the backup does not have end, and links remove their members; a
+session that begins is one that no phone made, and a link that repairs adds its member. The audit log
+records who restored the backup, and each session that began or ended.
+
+Examples:
+  queuewarden restore /var/backups/queuewarden.jsonl
+  queuewarden restore before-change.jsonl --replace";
 
 /// Below the options of `links`.
 #[cfg(feature = "cli")]

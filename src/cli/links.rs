@@ -148,6 +148,11 @@ fn show_link(link: &LinkDetails, out: &mut impl Write) -> io::Result<()> {
     if row.last_error.is_some() {
         writeln!(out, "last error: {}", last_error(row))?;
     }
+    if let (Some(command), Some(by), Some(at)) =
+        (&row.last_command, &row.last_command_by, row.last_command_unix_seconds)
+    {
+        writeln!(out, "last command: {command} by {by} at {}", time(at))?;
+    }
     for refused in &link.refused {
         writeln!(out, "refused: {refused}")?;
     }

@@ -220,6 +220,16 @@ limits! {
     PENDING_CHANGES_MAX: usize = 65_536;
     /// Time after which an answer is refused because the store has not committed its change.
     COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
+    /// Bytes of a backup, about 300 for each login session: 100,000 sessions take 30 MB.
+    BACKUP_BYTES_MAX: usize = 256 * 1024 * 1024;
+    /// Organizations that the message of a refused backup names.
+    BACKUP_DIFFERENCES_MAX: usize = 10;
+    /// Time in which the backup that is to be restored has to arrive at the sidecar.
+    RESTORE_BODY_TIMEOUT: Duration = Duration::from_secs(60);
+    /// Time that a restore waits until its sessions are on disk.
+    RESTORE_COMMIT_TIMEOUT: Duration = Duration::from_secs(60);
+    /// Time that `backup` and `restore` wait for the running sidecar.
+    BACKUP_CLIENT_TIMEOUT: Duration = Duration::from_secs(120);
     /// Pause between two attempts to write to a session store or an audit log that failed.
     STORE_RETRY_INTERVAL: Duration = Duration::from_millis(500);
     /// Records of the session store that the start passes between threads at once.
@@ -289,12 +299,18 @@ limits! {
     LEAVING_PER_USER_MAX: usize = QUEUES_PER_USER_MAX;
     /// Changes of members that wait for the slowest link of an organization; beyond this the link polls everything.
     LINK_CHANGES_WAITING_MAX: usize = 4_096;
+    /// Members that a link looks at one by one at a time; beyond that it polls.
+    LINK_LOOKS_WAITING_MAX: usize = 1_024;
     /// Time from a change of a session until a link looks at its member: the PBX that asked makes the change itself.
     LINK_CHANGE_PAUSE: Duration = Duration::from_millis(300);
     /// Pause between two attempts of a link at an action that the PBX refused.
     LINK_RETRY_PAUSE: Duration = Duration::from_secs(10);
     /// Commands of operators that wait for one link.
     LINK_COMMANDS_WAITING_MAX: usize = 4;
+    /// Time that a command which ended sessions or supervisions waits for what becomes of them at the PBX.
+    MEMBER_OUTCOME_MAX: Duration = Duration::from_secs(2);
+    /// Removals and hang-ups of one link that are remembered for the commands that wait for them.
+    LINK_RECENT_ACTS_MAX: usize = 1_024;
     /// Refused actions of a link that are kept for operators.
     LINK_REFUSALS_MAX: usize = 16;
     /// Bytes of the name of a link, and of a name in `agents_file` or `queues_file`.

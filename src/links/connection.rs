@@ -1,6 +1,7 @@
 //! What a link needs of a connection to a PBX, whatever its protocol.
 
 use std::io;
+use std::time::Duration;
 
 use thiserror::Error;
 
@@ -104,6 +105,9 @@ pub enum Hint {
 
 /// An open connection that is logged in. After an error it is dropped.
 pub trait PbxConnection: Send {
+    /// The pause between two queues of a poll; zero where the PBX lists them all at once.
+    const QUERY_PAUSE: Duration;
+
     /// When the PBX started. `None`: the account may not ask.
     fn start(&mut self) -> impl Future<Output = Result<Option<PbxStart>, LinkError>> + Send;
 

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `task` | one link: connects, works until the connection breaks, and connects again |
 //! | [`work`] | the work on one open connection: poll, hints, changes, commands |
+//! | `poll` | a poll of every queue that is under way |
 //! | [`members`] | pure: the member of the PBX against the session, and the step that makes both the same |
 //! | [`supervisions`] | pure: who listens against who may |
 //! | [`beliefs`] | the login sessions in the gate, as a link sees and changes them |
@@ -15,7 +16,7 @@
 //! | [`ami`], [`esl`] | the protocols of Asterisk and FreeSWITCH |
 //! | [`names`] | extensions and queue numbers to names at the PBX, and back |
 //! | [`status`], [`row`], [`command`] | what operators see and ask |
-//!
+//! | [`aftermath`], [`recent_acts`] | what became of what a command ended |
 //! | [`evapi`] | the state of a connection to Kamailio, which has no members |
 //!
 //! # The way of a difference
@@ -41,6 +42,7 @@
 //!
 //! A link reads the [`crate::gate`] and never decides; the sidecar starts it.
 
+pub mod aftermath;
 pub mod ami;
 pub mod beliefs;
 pub mod command;
@@ -49,6 +51,8 @@ pub mod esl;
 pub mod evapi;
 pub mod members;
 pub mod names;
+mod poll;
+pub mod recent_acts;
 pub mod row;
 pub mod sightings;
 pub mod status;
@@ -76,6 +80,7 @@ use crate::links::command::{LinkCommand, Planned, PollKind};
 use crate::links::evapi::EvapiLink;
 use crate::links::sightings::Sightings;
 use crate::links::status::LinkStatus;
+use crate::links::work::LinkMemory;
 use crate::observe::ami::AmiMetrics;
 use crate::observe::metrics::Metrics;
 
@@ -242,7 +247,8 @@ impl Links {
         for link in &self.links {
             let received = link.received.lock().unwrap_or_else(PoisonError::into_inner).take();
             if let Some(received) = received {
-                let task = task::LinkTask { link: Arc::clone(link), host: Arc::clone(host), commands: received };
+                let (link, host) = (Arc::clone(link), Arc::clone(host));
+                let task = task::LinkTask { link, host, commands: received, memory: LinkMemory::default() };
                 tasks.spawn(task.serve(stop.clone()));
             }
         }

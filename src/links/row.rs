@@ -39,6 +39,15 @@ pub struct LinkRow {
     pub last_error: Option<String>,
     /// When, in seconds since 1970.
     pub last_error_unix_seconds: Option<u64>,
+    /// What an operator last asked of the link: `reconcile`, `dry-run`, `adopt` or `resume`. `None`: nothing yet.
+    #[serde(default)]
+    pub last_command: Option<String>,
+    /// The operator who asked.
+    #[serde(default)]
+    pub last_command_by: Option<String>,
+    /// When the operator asked, in seconds since 1970.
+    #[serde(default)]
+    pub last_command_unix_seconds: Option<u64>,
 }
 
 impl LinkRow {
@@ -59,6 +68,9 @@ impl LinkRow {
             stopped: vec![],
             last_error,
             last_error_unix_seconds: last_error_at.map(|at| at.second().0),
+            last_command: None,
+            last_command_by: None,
+            last_command_unix_seconds: None,
         }
     }
 }
@@ -139,6 +151,9 @@ impl LinkDetails {
             last_poll_unix_seconds: state.last_poll.map(|at| at.second().0),
             counts,
             stopped: strings(&mut state.stopped.iter()),
+            last_command: state.last_command.as_ref().map(|last| last.command.clone()),
+            last_command_by: state.last_command.as_ref().map(|last| last.by.clone()),
+            last_command_unix_seconds: state.last_command.as_ref().map(|last| last.at.second().0),
             ..LinkRow::new(&terms.name, kind, address, &state.times)
         };
         let missing_queues = strings(&mut state.report.missing.iter());

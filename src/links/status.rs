@@ -1,7 +1,7 @@
 //! What one link has seen and done, for operators and metrics.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::limits::LINK_REFUSALS_MAX;
 use crate::links::command::name_of;
@@ -9,6 +9,7 @@ use crate::links::connection::{ActionOutcome, MemberAction};
 use crate::links::members::MemberKey;
 use crate::links::members::judge::{MemberState, Step};
 use crate::links::members::pass::QueuePass;
+use crate::links::recent_acts::{LinkAct, RecentActs};
 use crate::links::supervisions::Listener;
 use crate::observe::ami::{AmiMetrics, RemovalOutcome};
 use crate::observe::links::LinkMetrics;
@@ -52,6 +53,17 @@ impl LinkTimes {
     }
 }
 
+/// A command that an operator gave a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastCommand {
+    /// `reconcile`, `dry-run`, `adopt` or `resume`.
+    pub command: String,
+    /// The operator, as the audit log names who acted.
+    pub by: String,
+    /// When.
+    pub at: UnixMillis,
+}
+
 /// The state of one link.
 #[derive(Clone, Debug, Default)]
 pub struct LinkState {
@@ -60,11 +72,13 @@ pub struct LinkState {
     /// When the last complete poll ended. `None`: there was none yet.
     pub last_poll: Option<UnixMillis>,
     /// What that poll found.
-    pub report: PollReport,
+    pub report: Arc<PollReport>,
     /// Actions that the PBX refused, and what to grant.
     pub refusals: BTreeSet<String>,
     /// Queues in which the share bound stopped the link; `links resume` goes on.
     pub stopped: BTreeSet<Box<str>>,
+    /// What an operator last asked of the link. `None`: nothing yet.
+    pub last_command: Option<LastCommand>,
     /// Whether a look at the listeners was complete since the start of the sidecar.
     pub has_seen_listeners: bool,
     /// The members without a session that were counted as violations, as long as they are there.
@@ -79,6 +93,8 @@ pub struct LinkStatus {
     state: Mutex<LinkState>,
     metrics: LinkMetrics,
     ami: Option<AmiMetrics>,
+    /// What the link did last at the PBX.
+    pub acts: RecentActs,
     /// The name of the link, for the log.
     name: Box<str>,
 }
@@ -87,7 +103,7 @@ impl LinkStatus {
     /// A link that is not connected. `ami`: the metrics of links to Asterisk before links had names.
     #[must_use]
     pub fn new(name: &str, metrics: LinkMetrics, ami: Option<AmiMetrics>) -> Self {
-        Self { state: Mutex::default(), metrics, ami, name: name.into() }
+        Self { state: Mutex::default(), metrics, ami, acts: RecentActs::default(), name: name.into() }
     }
 
     /// The state of now.
@@ -100,6 +116,17 @@ impl LinkStatus {
     #[must_use]
     pub fn times(&self) -> LinkTimes {
         self.locked().times.clone()
+    }
+
+    /// Whether the link is connected and logged in.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.locked().times.is_up
+    }
+
+    /// An operator gave the link a command.
+    pub fn commanded(&self, command: &str, by: &str, now: UnixMillis) {
+        self.locked().last_command = Some(LastCommand { command: command.to_owned(), by: by.to_owned(), at: now });
     }
 
     /// The link is logged in.
@@ -124,7 +151,7 @@ impl LinkStatus {
     }
 
     /// A poll is complete.
-    pub fn polled(&self, report: &PollReport, now: UnixMillis) {
+    pub fn polled(&self, report: Arc<PollReport>, now: UnixMillis) {
         for state in MemberState::ALL {
             let count: usize = report.queues.values().filter_map(|pass| pass.counts.get(state)).sum();
             self.metrics.set_members(state.name(), count);
@@ -158,7 +185,7 @@ impl LinkStatus {
                 "too many members would be taken away: stopped until `queuewarden links resume`"
             );
         }
-        (state.report, state.last_poll, state.stopped) = (report.clone(), Some(now), stopped);
+        (state.report, state.last_poll, state.stopped) = (report, Some(now), stopped);
     }
 
     /// One member was judged between two polls.
@@ -233,7 +260,14 @@ impl LinkStatus {
     }
 
     /// The PBX answered to a hang-up.
-    pub fn hung_up(&self, channel: &str, outcome: ActionOutcome) {
+    pub fn hung_up(&self, channel: &str, listener: Option<&Listener>, outcome: ActionOutcome) {
+        if let Some(listener) = listener.cloned() {
+            match outcome {
+                ActionOutcome::Done => self.acts.add(LinkAct::HungUp(listener)),
+                ActionOutcome::NotPermitted | ActionOutcome::Refused => self.acts.add(LinkAct::HangUpRefused(listener)),
+                ActionOutcome::Unchanged | ActionOutcome::NotThere => {}
+            }
+        }
         match outcome {
             ActionOutcome::Done => {
                 self.metrics.count("hang_up");
@@ -248,6 +282,13 @@ impl LinkStatus {
 
     /// The PBX answered to an action.
     pub fn acted(&self, key: &MemberKey, action: MemberAction, outcome: ActionOutcome) {
+        match (action, outcome) {
+            (MemberAction::Remove, ActionOutcome::Done) => self.acts.add(LinkAct::Removed(key.clone())),
+            (MemberAction::Remove, ActionOutcome::NotPermitted | ActionOutcome::Refused) => {
+                self.acts.add(LinkAct::RemovalRefused(key.clone()));
+            }
+            _ => {}
+        }
         let name = action.name();
         match outcome {
             ActionOutcome::Done => self.count(key, name),

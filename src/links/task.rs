@@ -19,7 +19,7 @@ use crate::links::connection::{LinkError, PbxConnection};
 use crate::links::esl::client::EslCredentials;
 use crate::links::esl::connection::{EslConnection, FreeswitchNames};
 use crate::links::names::Names;
-use crate::links::work::LinkWork;
+use crate::links::work::{LinkMemory, LinkWork};
 use crate::links::{Link, LinkSettings};
 use crate::observe::ami::AmiMetrics;
 
@@ -28,6 +28,7 @@ pub(super) struct LinkTask {
     pub(super) link: Arc<Link>,
     pub(super) host: Arc<dyn LinkHost>,
     pub(super) commands: mpsc::Receiver<LinkCommand>,
+    pub(super) memory: LinkMemory,
 }
 
 impl LinkTask {
@@ -103,7 +104,7 @@ impl LinkTask {
         else {
             return LinkError::Protocol(format!("there is no organization `{}`", terms.organization));
         };
-        match LinkWork::new(connection, beliefs, terms, status).run(&mut self.commands).await {
+        match LinkWork::new(connection, beliefs, terms, status, &mut self.memory).run(&mut self.commands).await {
             Ok(never) => match never {},
             Err(error) => error,
         }

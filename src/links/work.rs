@@ -6,6 +6,7 @@
 //! the link look at one member. A hint never decides anything.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -13,15 +14,16 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::config::links::{LinkTerms, MembersMode, SupervisionsMode};
 use crate::limits::{
-    LINK_CHANGE_PAUSE, LINK_PING_INTERVAL, LINK_QUERY_PAUSE, LINK_RETRY_PAUSE, MEMBER_CHANGE_PENDING_MAX,
+    LINK_CHANGE_PAUSE, LINK_LOOKS_WAITING_MAX, LINK_PING_INTERVAL, LINK_RETRY_PAUSE, MEMBER_CHANGE_PENDING_MAX,
     MEMBER_STEPS_MAX, MEMBER_UNCONFIRMED_MAX,
 };
-use crate::links::command::{LinkCommand, Planned, PollKind};
+use crate::links::command::{LinkCommand, PollKind};
 use crate::links::connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection};
 use crate::links::members::bounds::{UndoRate, UndoShare};
 use crate::links::members::judge::{Circumstances, MemberJudgement, Step, judge};
 use crate::links::members::pass::{PolledQueue, QueuePass, is_bounded, pass};
-use crate::links::members::{Belief, MemberKey, PbxStart};
+use crate::links::members::{Belief, Member, MemberKey, PbxStart};
+use crate::links::poll::Poll;
 use crate::links::status::{LinkStatus, PollReport};
 use crate::links::supervisions::{AllowedSupervision, Listener, ListenerFinding, Listeners};
 use crate::telephony::UnixMillis;
@@ -77,10 +79,21 @@ pub trait Beliefs: Send {
     fn end_supervision(&self, number: u64);
     /// Takes note of a channel that listens and that nobody allowed.
     fn note_violation(&self, listener: &Listener);
+    /// Takes note that the link removed the member of an ended session.
+    fn note_removed(&self, _key: &MemberKey) {}
     /// Waits for the next change of a session or a supervision. Cancel-safe.
     fn changed(&mut self) -> impl Future<Output = BeliefChange> + Send;
     /// The time.
     fn now(&self) -> UnixMillis;
+}
+
+/// What a link remembers from one connection to the next.
+#[derive(Debug, Default)]
+pub struct LinkMemory {
+    /// The bounded steps of the last minute.
+    rate: UndoRate,
+    /// The channels that listen.
+    listeners: Listeners,
 }
 
 /// The work on one connection.
@@ -94,23 +107,27 @@ pub struct LinkWork<'a, C, B> {
     start: Option<PbxStart>,
     /// Whether a poll has been completed on this connection: before that only endings are carried out.
     has_polled: bool,
-    rate: UndoRate,
+    memory: &'a mut LinkMemory,
     shares: BTreeMap<Box<str>, UndoShare>,
     /// The members to look at again, and when.
     due: BTreeMap<MemberKey, Instant>,
     /// The members whose steps wait for the rate.
     delayed: BTreeSet<MemberKey>,
     /// The last complete poll.
-    report: PollReport,
-    /// What the poll that is under way is for.
-    kind: PollKind,
-    /// The channels that listen.
-    listeners: Listeners,
+    report: Arc<PollReport>,
+    /// The poll that is under way. `None`: none is.
+    poll: Option<Poll>,
 }
 
 impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
     /// Work on a connection that is logged in.
-    pub fn new(connection: C, beliefs: B, terms: &'a LinkTerms, status: &'a LinkStatus) -> Self {
+    pub fn new(
+        connection: C,
+        beliefs: B,
+        terms: &'a LinkTerms,
+        status: &'a LinkStatus,
+        memory: &'a mut LinkMemory,
+    ) -> Self {
         Self {
             connection,
             beliefs,
@@ -118,13 +135,12 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             status,
             start: None,
             has_polled: false,
-            rate: UndoRate::new(),
+            memory,
             shares: BTreeMap::new(),
             due: BTreeMap::new(),
             delayed: BTreeSet::new(),
-            report: PollReport::default(),
-            kind: PollKind::Regular,
-            listeners: Listeners::default(),
+            report: Arc::default(),
+            poll: None,
         }
     }
 
@@ -144,10 +160,6 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         let mut poll_at = Instant::now();
         let mut ping_at = poll_at + LINK_PING_INTERVAL;
         loop {
-            if Instant::now() >= poll_at {
-                self.poll(PollKind::Regular).await?;
-                poll_at = Instant::now() + self.terms.poll_interval;
-            }
             if Instant::now() >= ping_at {
                 self.connection.ping().await?;
                 ping_at = Instant::now() + LINK_PING_INTERVAL;
@@ -156,46 +168,50 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
                 self.settle(&key).await?;
                 continue;
             }
-            let rate_at =
-                self.rate.next_free(self.terms.bounds, self.beliefs.now()).filter(|_| !self.delayed.is_empty());
-            let rate_at = rate_at.map(|pause| Instant::now() + pause);
-            let now = self.beliefs.now();
-            for number in self.listeners.ended(now) {
+            if let Some(poll) = self.poll.take_if(|poll| Instant::now() >= poll.next_at) {
+                self.go_on(poll).await?;
+            } else if self.poll.is_none() && Instant::now() >= poll_at {
+                poll_at = Instant::now() + self.terms.poll_interval;
+                self.begin_poll(Poll::regular()).await?;
+            }
+            for number in self.memory.listeners.ended(self.beliefs.now()) {
                 self.beliefs.end_supervision(number);
             }
-            let end_at =
-                self.listeners.next_end().map(|at| Instant::now() + Duration::from_millis(at.0.saturating_sub(now.0)));
-            let wake_at = self
-                .due
-                .values()
-                .copied()
-                .chain([poll_at, ping_at])
-                .chain(rate_at)
-                .chain(end_at)
-                .min()
-                .unwrap_or(ping_at);
+            let wake_at = self.wake_at(poll_at.min(ping_at));
             tokio::select! {
+                () = sleep_until(wake_at) => {}
+                changed = self.beliefs.changed() => match changed {
+                    BeliefChange::Member(key) if !self.has_room_for(&key) => poll_at = Instant::now(),
+                    // The PBX that asked is about to make the same change itself.
+                    BeliefChange::Member(key) => self.look_at(key, LINK_CHANGE_PAUSE),
+                    BeliefChange::Missed => poll_at = Instant::now(),
+                    BeliefChange::Any => self.hang_up_revoked().await?,
+                },
                 hint = self.connection.hint() => match hint? {
+                    Hint::Member(key) if !self.has_room_for(&key) => poll_at = Instant::now(),
                     Hint::Member(key) => self.look_at(key, Duration::ZERO),
                     Hint::Members | Hint::Restarted => poll_at = Instant::now(),
                     Hint::Listeners => self.look_at_listeners().await?,
                     Hint::TakenOver(channel) => self.taken_over(&channel).await?,
                     Hint::CallBegan { .. } | Hint::CallEnded(_) => {}
                 },
-                changed = self.beliefs.changed() => match changed {
-                    // The PBX that asked is about to make the same change itself.
-                    BeliefChange::Member(key) => self.look_at(key, LINK_CHANGE_PAUSE),
-                    BeliefChange::Missed => poll_at = Instant::now(),
-                    BeliefChange::Any => self.hang_up_revoked().await?,
-                },
-                Some(command) = commands.recv() => {
-                    let planned = self.poll(command.kind).await?;
-                    // The operator may have given up.
-                    command.reply.send(planned).ok();
+                Some(command) = commands.recv(), if self.poll.is_none() => {
+                    self.begin_poll(Poll::commanded(command)).await?;
                 }
-                () = sleep_until(wake_at) => {}
             }
         }
+    }
+
+    /// When the work has something to do next, at the latest at `latest`.
+    fn wake_at(&self, latest: Instant) -> Instant {
+        let now = self.beliefs.now();
+        let rate_at = self.memory.rate.next_free(self.terms.bounds, now).filter(|_| !self.delayed.is_empty());
+        let end_in = self.memory.listeners.next_end().map(|at| Duration::from_millis(at.0.saturating_sub(now.0)));
+        let after = [rate_at, end_in].into_iter().flatten().map(|pause| Instant::now() + pause);
+        let poll_at = self.poll.as_ref().map(|poll| poll.next_at);
+        // The next regular poll waits for the end of this one.
+        let latest = if poll_at.is_some() { Instant::now() + LINK_PING_INTERVAL } else { latest };
+        self.due.values().copied().chain(after).chain(poll_at).fold(latest, Instant::min)
     }
 
     /// The next member to look at: one whose time has come, or whose step waited for the rate.
@@ -205,8 +221,16 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             self.due.remove(&key);
             return Some(key);
         }
-        let has_room = self.rate.next_free(self.terms.bounds, self.beliefs.now()).is_none();
+        let has_room = self.memory.rate.next_free(self.terms.bounds, self.beliefs.now()).is_none();
         if has_room { self.delayed.pop_first() } else { None }
+    }
+
+    /// Whether the link will look at one more member. Beyond the bound a poll is quicker; only members of ended sessions
+    /// are looked at one by one, however many they are.
+    fn has_room_for(&mut self, key: &MemberKey) -> bool {
+        self.due.len() < LINK_LOOKS_WAITING_MAX
+            || self.due.contains_key(key)
+            || matches!(self.beliefs.of(key).belief, Belief::Leaving)
     }
 
     /// Looks at the member after this time, or earlier if that was planned.
@@ -224,49 +248,86 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         Ok(())
     }
 
-    /// Asks for every queue, judges all members, and carries the steps out. Returns the steps that the poll found.
-    async fn poll(&mut self, kind: PollKind) -> Result<Vec<Planned>, LinkError> {
+    /// Begins a poll: the members of ended sessions and the listeners first, then queue by queue.
+    async fn begin_poll(&mut self, mut poll: Poll) -> Result<(), LinkError> {
         self.settle_leaving().await?;
         self.look_at_listeners().await?;
         if self.terms.members == MembersMode::Off {
-            return Ok(vec![]);
+            poll.finish();
+            return Ok(());
         }
         self.start = self.connection.start().await?;
         self.connection.begin_poll().await?;
-        self.kind = kind;
-        let mut report = PollReport::default();
-        let (mut steps, mut planned) = (vec![], vec![]);
-        for queue in self.beliefs.queues() {
+        poll.queues = self.beliefs.queues().into();
+        poll.next_at = Instant::now();
+        self.poll = Some(poll);
+        Ok(())
+    }
+
+    /// Does the next part of the poll that is under way: asks for one queue, or carries out what one member needs.
+    async fn go_on(&mut self, mut poll: Poll) -> Result<(), LinkError> {
+        if let Some(queue) = poll.queues.pop_front() {
             let polled = self.connection.queue(&queue).await?;
             self.beliefs.saw_queue(&queue, polled.as_ref());
-            if let Some(polled) = polled {
-                self.shares.remove(&queue);
-                let found = self.pass(&queue, &polled);
-                for (extension, judgement) in &found.steps {
-                    let key = MemberKey::new(&queue, extension);
-                    planned.extend(Planned::of(&key, judgement));
-                    steps.push(key);
-                }
-                if kind == PollKind::Adopt {
-                    planned.extend(Planned::not_adopted(&queue, &found));
-                }
-                report.unparsed.extend(polled.unparsed.into_iter().map(|name| (queue.clone(), name)));
-                report.queues.insert(queue, found);
-            } else {
-                report.missing.insert(queue);
+            match polled {
+                Some(polled) => self.judge_queue(&mut poll, queue, polled),
+                None => _ = poll.report.missing.insert(queue),
             }
-            tokio::time::sleep(LINK_QUERY_PAUSE).await;
+            poll.next_at = Instant::now() + C::QUERY_PAUSE;
+            if poll.queues.is_empty() {
+                self.is_complete(&mut poll);
+            }
+            self.poll = Some(poll);
+        } else if let Some(key) = poll.found.pop_front() {
+            self.poll = Some(poll);
+            self.settle(&key).await?;
+        } else {
+            // An organization without queues.
+            self.is_complete(&mut poll);
+            self.poll = Some(poll);
         }
-        self.status.polled(&report, self.beliefs.now());
-        self.report = report;
+        if let Some(done) = self.poll.take_if(|poll| poll.is_done()) {
+            done.finish();
+        }
+        Ok(())
+    }
+
+    /// Every queue is known.
+    fn is_complete(&mut self, poll: &mut Poll) {
+        self.report = Arc::new(std::mem::take(&mut poll.report));
+        self.status.polled(Arc::clone(&self.report), self.beliefs.now());
         self.has_polled = true;
-        if kind != PollKind::DryRun {
-            for key in steps {
-                self.settle(&key).await?;
+    }
+
+    fn judge_queue(&mut self, poll: &mut Poll, queue: Box<str>, polled: PolledQueue) {
+        self.shares.remove(&queue);
+        let mut found = self.pass(poll.kind, &queue, &polled);
+        if poll.kind == PollKind::Adopt {
+            poll.not_adopted(&queue, &found);
+        }
+        // The report is kept until the next poll, the steps are not.
+        for (extension, judgement) in std::mem::take(&mut found.steps) {
+            let key = MemberKey::new(&queue, &extension);
+            // What was just seen need not be asked for again: after the first poll that is every member.
+            if poll.kind == PollKind::DryRun || !self.note_sightings(poll.kind, &key, polled.members.get(&extension)) {
+                poll.found(key, &judgement);
             }
         }
-        self.kind = PollKind::Regular;
-        Ok(planned)
+        poll.report.unparsed.extend(polled.unparsed.into_iter().map(|name| (queue.clone(), name)));
+        poll.report.queues.insert(queue, found);
+    }
+
+    /// Takes note of what the poll saw of a member. Returns whether nothing else is to be done.
+    fn note_sightings(&mut self, kind: PollKind, key: &MemberKey, member: Option<&Member>) -> bool {
+        for _ in 0..MEMBER_STEPS_MAX {
+            let known = self.beliefs.of(key);
+            match judge(member, &known.belief, &self.circumstances(kind, &known)).step {
+                None => return true,
+                Some(step @ (Step::Confirm(_) | Step::NoteSeen { .. })) if self.beliefs.note(key, &step) => {}
+                Some(_) => return false,
+            }
+        }
+        false
     }
 
     /// Asks who listens, and holds it against who may.
@@ -280,17 +341,17 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         };
         let is_first = self.status.looks_at_listeners_first();
         let (allowed, now) = (self.beliefs.supervisions(), self.beliefs.now());
-        for finding in self.listeners.polled(listeners, &allowed, now) {
+        for finding in self.memory.listeners.polled(listeners, &allowed, now) {
             let ListenerFinding::Violation(listener) = finding else { continue };
             if is_first && self.beliefs.adopt_listener(&listener) {
-                self.listeners.forget(&listener.channel);
-                let _found = self.listeners.started(listener, &self.beliefs.supervisions(), now);
+                self.memory.listeners.forget(&listener.channel);
+                let _found = self.memory.listeners.started(listener, &self.beliefs.supervisions(), now);
                 continue;
             }
             self.beliefs.note_violation(&listener);
             self.status.violation(&listener);
             if self.terms.supervisions == SupervisionsMode::Enforce {
-                self.hang_up(&listener.channel).await?;
+                self.hang_up(&listener.channel, Some(&listener)).await?;
             }
         }
         self.hang_up_revoked().await
@@ -298,15 +359,14 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
 
     /// Hangs up the channels whose supervisions were ended here, in every mode.
     async fn hang_up_revoked(&mut self) -> Result<(), LinkError> {
-        if self.listeners.is_empty() {
+        if self.memory.listeners.is_empty() {
             return Ok(());
         }
         let allowed = self.beliefs.supervisions();
-        let revoked: Vec<Box<str>> =
-            self.listeners.no_longer_allowed(&allowed).map(|listener| listener.channel.clone()).collect();
-        for channel in revoked {
-            self.hang_up(&channel).await?;
-            self.listeners.forget(&channel);
+        let revoked: Vec<Listener> = self.memory.listeners.no_longer_allowed(&allowed).cloned().collect();
+        for listener in revoked {
+            self.hang_up(&listener.channel, Some(&listener)).await?;
+            self.memory.listeners.forget(&listener.channel);
         }
         Ok(())
     }
@@ -316,17 +376,17 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         match self.terms.supervisions {
             SupervisionsMode::Off => Ok(()),
             SupervisionsMode::Observe => self.look_at_listeners().await,
-            SupervisionsMode::Enforce => self.hang_up(channel).await,
+            SupervisionsMode::Enforce => self.hang_up(channel, None).await,
         }
     }
 
-    async fn hang_up(&mut self, channel: &str) -> Result<(), LinkError> {
+    async fn hang_up(&mut self, channel: &str, listener: Option<&Listener>) -> Result<(), LinkError> {
         let outcome = self.connection.hang_up(channel).await?;
-        self.status.hung_up(channel, outcome);
+        self.status.hung_up(channel, listener, outcome);
         Ok(())
     }
 
-    fn pass(&mut self, queue: &str, polled: &PolledQueue) -> QueuePass {
+    fn pass(&mut self, kind: PollKind, queue: &str, polled: &PolledQueue) -> QueuePass {
         let beliefs = self.beliefs.of_queue(queue);
         let mut known = BTreeMap::new();
         for extension in polled.members.keys().chain(beliefs.keys()) {
@@ -336,20 +396,20 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         }
         let beliefs = known.iter().map(|(extension, known)| (extension.clone(), known.belief.clone())).collect();
         let circumstances = |extension: &str| {
-            known.get(extension).map_or(self.circumstances_of_nobody(), |known| self.circumstances(known))
+            known.get(extension).map_or(self.circumstances_of_nobody(kind), |known| self.circumstances(kind, known))
         };
-        let resumed = self.kind == PollKind::Resume;
+        let resumed = kind == PollKind::Resume;
         pass(polled, &beliefs, circumstances, self.terms.bounds, UndoShare::default(), resumed)
     }
 
-    fn circumstances_of_nobody(&self) -> Circumstances<'_> {
+    fn circumstances_of_nobody(&self, kind: PollKind) -> Circumstances<'_> {
         let (may_log_in, is_changing, is_absent_elsewhere, adds) = (false, true, false, false);
         let belief = Belief::Nothing;
-        self.circumstances(&MemberBelief { belief, may_log_in, is_changing, is_absent_elsewhere, adds })
+        self.circumstances(kind, &MemberBelief { belief, may_log_in, is_changing, is_absent_elsewhere, adds })
     }
 
-    fn circumstances(&self, known: &MemberBelief) -> Circumstances<'_> {
-        let is_adopting = self.kind == PollKind::Adopt;
+    fn circumstances(&self, kind: PollKind, known: &MemberBelief) -> Circumstances<'_> {
+        let is_adopting = kind == PollKind::Adopt;
         Circumstances {
             link: &self.terms.name,
             start: self.start.as_ref(),
@@ -366,18 +426,26 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
 
     /// Makes one member and its session the same, step by step; before each step both are looked at anew.
     async fn settle(&mut self, key: &MemberKey) -> Result<(), LinkError> {
+        let kind = self.poll.as_ref().map_or(PollKind::Regular, |poll| poll.kind);
         for _ in 0..MEMBER_STEPS_MAX {
             let member = self.connection.member(key).await?;
             self.beliefs.saw_member(key, member.is_some());
             let known = self.beliefs.of(key);
-            let judgement = judge(member.as_ref(), &known.belief, &self.circumstances(&known));
+            let judgement = judge(member.as_ref(), &known.belief, &self.circumstances(kind, &known));
             self.plan_next_look(key, &known);
             if self.has_polled && !known.is_changing {
                 self.status.judged(key, judgement.state);
             }
             let is_ending = matches!(known.belief, Belief::Leaving);
-            let Some(step) = judgement.step.clone().filter(|_| is_ending || self.has_polled) else { return Ok(()) };
-            if !self.is_admitted(key, &judgement) || !self.carry_out(key, &step).await? {
+            let Some(step) = judgement.step.clone() else { return Ok(()) };
+            if !is_ending && !self.has_polled {
+                // Too early: the first poll comes back to this member, which may be in a queue that it knows already.
+                if let Some(poll) = &mut self.poll {
+                    poll.found(key.clone(), &judgement);
+                }
+                return Ok(());
+            }
+            if !self.is_admitted(key, &judgement) || !self.carry_out(key, &step, is_ending).await? {
                 return Ok(());
             }
         }
@@ -407,12 +475,12 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         let share = self.shares.entry(key.queue.clone()).or_default();
         let pass = self.report.queues.get(&key.queue);
         let size = pass.map_or(0, QueuePass::size);
-        let resumed = self.kind == PollKind::Resume;
+        let resumed = self.poll.as_ref().is_some_and(|poll| poll.kind == PollKind::Resume);
         if !resumed && (pass.is_some_and(|pass| pass.stopped > 0) || !share.admits(self.terms.bounds, 1, size, size)) {
             self.status.stopped(&key.queue);
             return false;
         }
-        if !self.rate.take(self.terms.bounds, self.beliefs.now()) {
+        if !self.memory.rate.take(self.terms.bounds, self.beliefs.now()) {
             self.delayed.insert(key.clone());
             return false;
         }
@@ -421,7 +489,7 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
     }
 
     /// Carries out one step. Returns whether the member is to be looked at again at once.
-    async fn carry_out(&mut self, key: &MemberKey, step: &Step) -> Result<bool, LinkError> {
+    async fn carry_out(&mut self, key: &MemberKey, step: &Step, is_ending: bool) -> Result<bool, LinkError> {
         let action = match step {
             Step::Remove => MemberAction::Remove,
             Step::PauseFixed => MemberAction::PauseFixed,
@@ -442,6 +510,9 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         };
         let outcome = self.connection.change(key, action).await?;
         self.status.acted(key, action, outcome);
+        if is_ending && action == MemberAction::Remove && outcome == ActionOutcome::Done {
+            self.beliefs.note_removed(key);
+        }
         let is_done = matches!(outcome, ActionOutcome::Done | ActionOutcome::Unchanged);
         if !is_done {
             self.look_at(key.clone(), LINK_RETRY_PAUSE);

@@ -4,6 +4,7 @@
 //! does it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -160,7 +161,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'a, S> {
     async fn ask(&mut self, command: &[&str]) -> Result<Vec<u8>, LinkError> {
         let written = self.client.send(&mut self.output, command);
         written.map_err(|error| LinkError::Unwritable(error.to_string()))?;
-        self.flush().await?;
+        timeout(LINK_ANSWER_TIMEOUT, self.flush()).await.map_err(|_| LinkError::NoAnswer)??;
         let answered = async {
             loop {
                 match self.read().await? {
@@ -275,6 +276,8 @@ fn hint_of(names: &FreeswitchNames, event: &[u8]) -> Result<Option<Hint>, EslPro
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for EslConnection<'_, S> {
+    const QUERY_PAUSE: Duration = Duration::ZERO;
+
     async fn start(&mut self) -> Result<Option<PbxStart>, LinkError> {
         let answer = self.ask(&["api global_getvar core_uuid"]).await?;
         let uuid = std::str::from_utf8(answer.trim_ascii()).ok().filter(|uuid| !uuid.is_empty());
