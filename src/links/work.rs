@@ -77,6 +77,22 @@ pub trait Beliefs: Send {
     fn adopt_listener(&self, listener: &Listener) -> bool;
     /// Ends a supervision whose channel no longer listens.
     fn end_supervision(&self, number: u64);
+    /// The SIP domains of the organization. Empty: every user of the PBX may be of the organization.
+    fn domains(&self) -> Vec<Box<str>> {
+        vec![]
+    }
+    /// The channels of agents whose calls this link has reported.
+    fn linked_calls(&self) -> Vec<Box<str>> {
+        vec![]
+    }
+    /// The channel of this agent has a call of this queue.
+    fn begin_call(&self, key: &MemberKey, channel: &str) {
+        let _ = (key, channel);
+    }
+    /// The call of this channel is over.
+    fn end_call(&self, channel: &str) {
+        let _ = channel;
+    }
     /// Takes note of a channel that listens and that nobody allowed.
     fn note_violation(&self, listener: &Listener);
     /// Takes note that the link removed the member of an ended session.
@@ -155,6 +171,9 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
     ) -> Result<std::convert::Infallible, LinkError> {
         self.start = self.connection.start().await?;
         self.status.connected(self.start.is_some());
+        for missing in self.connection.missing_rights(self.terms) {
+            self.status.lacks(&missing);
+        }
         self.settle_leaving().await?;
         self.look_at_listeners().await?;
         let mut poll_at = Instant::now();
@@ -193,7 +212,7 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
                     Hint::Members | Hint::Restarted => poll_at = Instant::now(),
                     Hint::Listeners => self.look_at_listeners().await?,
                     Hint::TakenOver(channel) => self.taken_over(&channel).await?,
-                    Hint::CallBegan { .. } | Hint::CallEnded(_) => {}
+                    Hint::CallBegan { channel, .. } | Hint::CallEnded(channel) => self.look_at_call(&channel).await?,
                 },
                 Some(command) = commands.recv(), if self.poll.is_none() => {
                     self.begin_poll(Poll::commanded(command)).await?;
@@ -258,6 +277,11 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         }
         self.start = self.connection.start().await?;
         self.connection.begin_poll().await?;
+        let mut calls = self.beliefs.linked_calls();
+        calls.extend(self.connection.calls().await?);
+        for channel in calls {
+            self.look_at_call(&channel).await?;
+        }
         poll.queues = self.beliefs.queues().into();
         poll.next_at = Instant::now();
         self.poll = Some(poll);
@@ -330,11 +354,21 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         false
     }
 
+    /// Reports the call that this channel has, or the end of its call.
+    async fn look_at_call(&mut self, channel: &str) -> Result<(), LinkError> {
+        match self.connection.call(channel).await? {
+            Some(key) => self.beliefs.begin_call(&key, channel),
+            None => self.beliefs.end_call(channel),
+        }
+        Ok(())
+    }
+
     /// Asks who listens, and holds it against who may.
     async fn look_at_listeners(&mut self) -> Result<(), LinkError> {
         if self.terms.supervisions == SupervisionsMode::Off {
             return Ok(());
         }
+        self.connection.set_domains(self.beliefs.domains());
         let Some(listeners) = self.connection.listeners().await? else {
             self.status.cannot_see_listeners();
             return Ok(());
