@@ -115,7 +115,10 @@ mod tests {
         };
         let everything = terms(MembersMode::Enforce, SupervisionsMode::Enforce);
         let mut of_page: BTreeSet<&str> = parameter("esl-allowed-api").split(',').collect();
-        assert_eq!(AccountRights::of_login(Some(parameter("esl-allowed-api").as_bytes())).missing(&everything), [""; 0]);
+        assert_eq!(
+            AccountRights::of_login(Some(parameter("esl-allowed-api").as_bytes())).missing(&everything),
+            [""; 0]
+        );
         for missing in AccountRights::of_login(Some(b"")).missing(&everything) {
             of_page.retain(|command| !missing.starts_with(&format!("`{command}`")));
         }
