@@ -4,7 +4,7 @@
 //! call are one call.
 
 use crate::gate::change_feed::{Cause, Change};
-use crate::gate::commit::group::{PendingChange, Undo};
+use crate::gate::commit::group::DirtyUser;
 use crate::gate::members::Members;
 use crate::policy::resolve::ReportedCall;
 use crate::sessions::linked_members::MemberKey;
@@ -35,9 +35,7 @@ impl Members<'_> {
         let changes: Vec<Change> =
             ended.iter().map(|old| Change::supervision_ended(&organization, old, Cause::Pbx)).collect();
         let audit = self.state.auditor().packed_endings(&changes, None);
-        let organization = organization.id;
-        let change =
-            PendingChange { organization, dirty_user: None, undo: Undo::Irrevocable, changes, audit, timed: None };
-        let _published = self.state.enqueue_unconditionally(change);
+        let supervisors = DirtyUser::supervisors_of(&organization, &ended);
+        self.enqueue_supervision(supervisors, changes, audit);
     }
 }

@@ -206,6 +206,10 @@ impl Beliefs for GateBeliefs {
         self.members().note_violation(&self.link, unknown(listener));
     }
 
+    fn note_removed(&self, key: &MemberKey) {
+        self.members().note_removed(key, &self.link);
+    }
+
     async fn changed(&mut self) -> BeliefChange {
         loop {
             if std::mem::take(&mut self.has_missed) {

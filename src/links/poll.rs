@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::links::command::{LinkCommand, Planned, PollKind};
 use crate::links::members::MemberKey;
 use crate::links::members::judge::MemberJudgement;
+use crate::links::members::pass::QueuePass;
 use crate::links::status::PollReport;
 
 /// A poll that is under way.
@@ -57,6 +58,11 @@ impl Poll {
         if self.kind != PollKind::DryRun {
             self.found.push_back(key);
         }
+    }
+
+    /// Takes note of the members of a queue that cannot become sessions.
+    pub(super) fn not_adopted(&mut self, queue: &str, found: &QueuePass) {
+        self.planned.extend(Planned::not_adopted(queue, found));
     }
 
     /// Whether every queue is known and every step is carried out.

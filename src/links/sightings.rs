@@ -10,14 +10,19 @@ use crate::links::members::MemberKey;
 /// The extensions of the members of one queue at one PBX. `None`: the PBX lacks the queue.
 type SeenQueue = Option<BTreeSet<Box<str>>>;
 
+/// What each link has seen of each queue, by their names.
+type SeenByLink = BTreeMap<Box<str>, BTreeMap<Box<str>, SeenQueue>>;
+/// The channels whose calls were reported, by link.
+type CallsByLink = BTreeMap<Box<str>, BTreeSet<Box<str>>>;
+
 /// What the links of one organization have seen, each since its connection.
 #[derive(Debug)]
 pub struct Sightings {
     /// The names of the links, in the order of the configuration.
     links: Vec<Box<str>>,
-    seen: Mutex<BTreeMap<Box<str>, BTreeMap<Box<str>, SeenQueue>>>,
+    seen: Mutex<SeenByLink>,
     /// The channels whose calls each link has reported. They outlast its connection: it looks at them after the next.
-    calls: Mutex<BTreeMap<Box<str>, BTreeSet<Box<str>>>>,
+    calls: Mutex<CallsByLink>,
 }
 
 impl Sightings {
@@ -68,8 +73,8 @@ impl Sightings {
     #[must_use]
     pub fn is_first_with(&self, link: &str, queue: &str) -> bool {
         let seen = self.locked();
-        let may_have = |other: &Box<str>| !matches!(seen.get(other).and_then(|queues| queues.get(queue)), Some(None));
-        self.links.iter().find(|other| may_have(other)).is_some_and(|first| **first == *link)
+        let may_have = |other: &str| !matches!(seen.get(other).and_then(|queues| queues.get(queue)), Some(None));
+        self.links.iter().find(|other| may_have(other.as_ref())).is_some_and(|first| **first == *link)
     }
 
     /// The channels whose calls the link has reported, and whose ends it has not.
@@ -92,11 +97,11 @@ impl Sightings {
         self.locked_calls().get_mut(link).is_some_and(|calls| calls.remove(channel))
     }
 
-    fn locked_calls(&self) -> MutexGuard<'_, BTreeMap<Box<str>, BTreeSet<Box<str>>>> {
+    fn locked_calls(&self) -> MutexGuard<'_, CallsByLink> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn locked(&self) -> MutexGuard<'_, BTreeMap<Box<str>, BTreeMap<Box<str>, SeenQueue>>> {
+    fn locked(&self) -> MutexGuard<'_, SeenByLink> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

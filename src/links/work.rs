@@ -6,6 +6,7 @@
 //! the link look at one member. A hint never decides anything.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -13,8 +14,8 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::config::links::{LinkTerms, MembersMode, SupervisionsMode};
 use crate::limits::{
-    LINK_CHANGE_PAUSE, LINK_PING_INTERVAL, LINK_RETRY_PAUSE, MEMBER_CHANGE_PENDING_MAX, MEMBER_STEPS_MAX,
-    MEMBER_UNCONFIRMED_MAX,
+    LINK_CHANGE_PAUSE, LINK_LOOKS_WAITING_MAX, LINK_PING_INTERVAL, LINK_RETRY_PAUSE, MEMBER_CHANGE_PENDING_MAX,
+    MEMBER_STEPS_MAX, MEMBER_UNCONFIRMED_MAX,
 };
 use crate::links::command::{LinkCommand, PollKind};
 use crate::links::connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection};
@@ -29,6 +30,7 @@ use crate::telephony::UnixMillis;
 
 /// What the sidecar knows of one member, and may do.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each read by one branch of the judgement")]
 pub struct MemberBelief {
     /// What the sidecar knows.
     pub belief: Belief,
@@ -93,6 +95,8 @@ pub trait Beliefs: Send {
     }
     /// Takes note of a channel that listens and that nobody allowed.
     fn note_violation(&self, listener: &Listener);
+    /// Takes note that the link removed the member of an ended session.
+    fn note_removed(&self, _key: &MemberKey) {}
     /// Waits for the next change of a session or a supervision. Cancel-safe.
     fn changed(&mut self) -> impl Future<Output = BeliefChange> + Send;
     /// The time.
@@ -126,7 +130,7 @@ pub struct LinkWork<'a, C, B> {
     /// The members whose steps wait for the rate.
     delayed: BTreeSet<MemberKey>,
     /// The last complete poll.
-    report: PollReport,
+    report: Arc<PollReport>,
     /// The poll that is under way. `None`: none is.
     poll: Option<Poll>,
 }
@@ -151,7 +155,7 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             shares: BTreeMap::new(),
             due: BTreeMap::new(),
             delayed: BTreeSet::new(),
-            report: PollReport::default(),
+            report: Arc::default(),
             poll: None,
         }
     }
@@ -196,12 +200,14 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             tokio::select! {
                 () = sleep_until(wake_at) => {}
                 changed = self.beliefs.changed() => match changed {
+                    BeliefChange::Member(key) if !self.has_room_for(&key) => poll_at = Instant::now(),
                     // The PBX that asked is about to make the same change itself.
                     BeliefChange::Member(key) => self.look_at(key, LINK_CHANGE_PAUSE),
                     BeliefChange::Missed => poll_at = Instant::now(),
                     BeliefChange::Any => self.hang_up_revoked().await?,
                 },
                 hint = self.connection.hint() => match hint? {
+                    Hint::Member(key) if !self.has_room_for(&key) => poll_at = Instant::now(),
                     Hint::Member(key) => self.look_at(key, Duration::ZERO),
                     Hint::Members | Hint::Restarted => poll_at = Instant::now(),
                     Hint::Listeners => self.look_at_listeners().await?,
@@ -236,6 +242,14 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         }
         let has_room = self.memory.rate.next_free(self.terms.bounds, self.beliefs.now()).is_none();
         if has_room { self.delayed.pop_first() } else { None }
+    }
+
+    /// Whether the link will look at one more member. Beyond the bound a poll is quicker; only members of ended sessions
+    /// are looked at one by one, however many they are.
+    fn has_room_for(&mut self, key: &MemberKey) -> bool {
+        self.due.len() < LINK_LOOKS_WAITING_MAX
+            || self.due.contains_key(key)
+            || matches!(self.beliefs.of(key).belief, Belief::Leaving)
     }
 
     /// Looks at the member after this time, or earlier if that was planned.
@@ -285,9 +299,7 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             }
             poll.next_at = Instant::now() + C::QUERY_PAUSE;
             if poll.queues.is_empty() {
-                self.status.polled(&poll.report, self.beliefs.now());
-                self.report = std::mem::take(&mut poll.report);
-                self.has_polled = true;
+                self.is_complete(&mut poll);
             }
             self.poll = Some(poll);
         } else if let Some(key) = poll.found.pop_front() {
@@ -295,8 +307,7 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             self.settle(&key).await?;
         } else {
             // An organization without queues.
-            self.status.polled(&poll.report, self.beliefs.now());
-            self.has_polled = true;
+            self.is_complete(&mut poll);
             self.poll = Some(poll);
         }
         if let Some(done) = self.poll.take_if(|poll| poll.is_done()) {
@@ -305,14 +316,25 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         Ok(())
     }
 
+    /// Every queue is known.
+    fn is_complete(&mut self, poll: &mut Poll) {
+        self.report = Arc::new(std::mem::take(&mut poll.report));
+        self.status.polled(Arc::clone(&self.report), self.beliefs.now());
+        self.has_polled = true;
+    }
+
     fn judge_queue(&mut self, poll: &mut Poll, queue: Box<str>, polled: PolledQueue) {
         self.shares.remove(&queue);
-        let found = self.pass(poll.kind, &queue, &polled);
-        for (extension, judgement) in &found.steps {
-            let key = MemberKey::new(&queue, extension);
+        let mut found = self.pass(poll.kind, &queue, &polled);
+        if poll.kind == PollKind::Adopt {
+            poll.not_adopted(&queue, &found);
+        }
+        // The report is kept until the next poll, the steps are not.
+        for (extension, judgement) in std::mem::take(&mut found.steps) {
+            let key = MemberKey::new(&queue, &extension);
             // What was just seen need not be asked for again: after the first poll that is every member.
-            if poll.kind == PollKind::DryRun || !self.note_sightings(poll.kind, &key, polled.members.get(extension)) {
-                poll.found(key, judgement);
+            if poll.kind == PollKind::DryRun || !self.note_sightings(poll.kind, &key, polled.members.get(&extension)) {
+                poll.found(key, &judgement);
             }
         }
         poll.report.unparsed.extend(polled.unparsed.into_iter().map(|name| (queue.clone(), name)));
@@ -363,7 +385,7 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             self.beliefs.note_violation(&listener);
             self.status.violation(&listener);
             if self.terms.supervisions == SupervisionsMode::Enforce {
-                self.hang_up(&listener.channel).await?;
+                self.hang_up(&listener.channel, Some(&listener)).await?;
             }
         }
         self.hang_up_revoked().await
@@ -375,11 +397,10 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             return Ok(());
         }
         let allowed = self.beliefs.supervisions();
-        let revoked: Vec<Box<str>> =
-            self.memory.listeners.no_longer_allowed(&allowed).map(|listener| listener.channel.clone()).collect();
-        for channel in revoked {
-            self.hang_up(&channel).await?;
-            self.memory.listeners.forget(&channel);
+        let revoked: Vec<Listener> = self.memory.listeners.no_longer_allowed(&allowed).cloned().collect();
+        for listener in revoked {
+            self.hang_up(&listener.channel, Some(&listener)).await?;
+            self.memory.listeners.forget(&listener.channel);
         }
         Ok(())
     }
@@ -389,13 +410,13 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         match self.terms.supervisions {
             SupervisionsMode::Off => Ok(()),
             SupervisionsMode::Observe => self.look_at_listeners().await,
-            SupervisionsMode::Enforce => self.hang_up(channel).await,
+            SupervisionsMode::Enforce => self.hang_up(channel, None).await,
         }
     }
 
-    async fn hang_up(&mut self, channel: &str) -> Result<(), LinkError> {
+    async fn hang_up(&mut self, channel: &str, listener: Option<&Listener>) -> Result<(), LinkError> {
         let outcome = self.connection.hang_up(channel).await?;
-        self.status.hung_up(channel, outcome);
+        self.status.hung_up(channel, listener, outcome);
         Ok(())
     }
 
@@ -446,6 +467,9 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             let known = self.beliefs.of(key);
             let judgement = judge(member.as_ref(), &known.belief, &self.circumstances(kind, &known));
             self.plan_next_look(key, &known);
+            if self.has_polled && !known.is_changing {
+                self.status.judged(key, judgement.state);
+            }
             let is_ending = matches!(known.belief, Belief::Leaving);
             let Some(step) = judgement.step.clone() else { return Ok(()) };
             if !is_ending && !self.has_polled {
@@ -455,7 +479,7 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
                 }
                 return Ok(());
             }
-            if !self.is_admitted(key, &judgement) || !self.carry_out(key, &step).await? {
+            if !self.is_admitted(key, &judgement) || !self.carry_out(key, &step, is_ending).await? {
                 return Ok(());
             }
         }
@@ -499,7 +523,7 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
     }
 
     /// Carries out one step. Returns whether the member is to be looked at again at once.
-    async fn carry_out(&mut self, key: &MemberKey, step: &Step) -> Result<bool, LinkError> {
+    async fn carry_out(&mut self, key: &MemberKey, step: &Step, is_ending: bool) -> Result<bool, LinkError> {
         let action = match step {
             Step::Remove => MemberAction::Remove,
             Step::PauseFixed => MemberAction::PauseFixed,
@@ -520,6 +544,9 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         };
         let outcome = self.connection.change(key, action).await?;
         self.status.acted(key, action, outcome);
+        if is_ending && action == MemberAction::Remove && outcome == ActionOutcome::Done {
+            self.beliefs.note_removed(key);
+        }
         let is_done = matches!(outcome, ActionOutcome::Done | ActionOutcome::Unchanged);
         if !is_done {
             self.look_at(key.clone(), LINK_RETRY_PAUSE);
