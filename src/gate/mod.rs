@@ -15,8 +15,8 @@
 //! | `offers` | calls that were offered by a transfer, and their replacement |
 //! | `endings` | sessions and supervisions that end without a question: leases, removed users, revocations |
 //! | [`members`] | the queue members of an organization, as its links see and change them |
-//! | `linked_calls` | the calls of queues that a link sees at a PBX |
 //! | [`backup`] | writes and restores backups while the sidecar runs |
+//! | `linked_calls` | the calls of queues that a link sees at a PBX |
 //! | [`operator`] | lists and ends sessions and supervisions for an operator |
 //! | `explain` | why a question would get its answer |
 //! | [`counts`] | sessions and supervisions, counted for the metrics |

@@ -12,8 +12,6 @@ type SeenQueue = Option<BTreeSet<Box<str>>>;
 
 /// What each link has seen of each queue, by their names.
 type SeenByLink = BTreeMap<Box<str>, BTreeMap<Box<str>, SeenQueue>>;
-/// The channels whose calls were reported, by link.
-type CallsByLink = BTreeMap<Box<str>, BTreeSet<Box<str>>>;
 
 /// What the links of one organization have seen, each since its connection.
 #[derive(Debug)]
@@ -22,7 +20,7 @@ pub struct Sightings {
     links: Vec<Box<str>>,
     seen: Mutex<SeenByLink>,
     /// The channels whose calls each link has reported. They outlast its connection: it looks at them after the next.
-    calls: Mutex<CallsByLink>,
+    calls: Mutex<BTreeMap<Box<str>, BTreeSet<Box<str>>>>,
 }
 
 impl Sightings {
@@ -97,7 +95,7 @@ impl Sightings {
         self.locked_calls().get_mut(link).is_some_and(|calls| calls.remove(channel))
     }
 
-    fn locked_calls(&self) -> MutexGuard<'_, CallsByLink> {
+    fn locked_calls(&self) -> MutexGuard<'_, BTreeMap<Box<str>, BTreeSet<Box<str>>>> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
