@@ -76,8 +76,10 @@ def tiers(pbx, queue, agent, rounds):
     """From the answer to `tier add` until the queue has no such tier."""
     for _ in range(rounds):
         pbx.command(f"api callcenter_config tier del {queue} {agent}")
+        # The link logs the agent out after the tier.
+        time.sleep(0.1)
         pbx.command(f"api callcenter_config agent set status {agent} Available")
-        time.sleep(1.1)
+        time.sleep(1)
         pbx.command(f"api callcenter_config tier add {queue} {agent} 1 1")
         began = time.monotonic()
         while agent in pbx.command(f"api callcenter_config queue list tiers {queue}") and time.monotonic() < began + 5:
