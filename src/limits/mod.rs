@@ -333,6 +333,8 @@ limits! {
     LINK_PING_INTERVAL: Duration = Duration::from_secs(10);
     /// Links to Asterisk servers.
     AMI_LINKS_MAX: usize = 64;
+    /// `ca_file` of a link.
+    TLS_AUTHORITIES_BYTES_MAX: u64 = 256 * 1024;
     /// Time from connecting to an Asterisk to being logged in; Asterisk alone delays a refusal by 1 s.
     AMI_LOGIN_TIMEOUT: Duration = Duration::from_secs(5);
     /// Time from an AMI action to its response.

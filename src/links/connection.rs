@@ -15,6 +15,9 @@ pub enum LinkError {
     /// The connection could not be opened, or broke.
     #[error("{0}")]
     Connection(#[from] io::Error),
+    /// The connection could not be encrypted, or the peer is not the PBX. The text says what to change.
+    #[error("{0}")]
+    Tls(String),
     /// The PBX closed the connection.
     #[error("it closed the connection")]
     Closed,

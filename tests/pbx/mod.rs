@@ -14,6 +14,7 @@ mod kamailio_frozen;
 mod leaving;
 mod link_connection;
 mod link_supervisions;
+mod link_tls;
 mod links;
 mod login;
 mod media;
