@@ -25,7 +25,7 @@ use crate::links::members::pass::{PolledQueue, QueuePass, is_bounded, pass};
 use crate::links::members::{Belief, Member, MemberKey, PbxStart};
 use crate::links::poll::Poll;
 use crate::links::status::{LinkStatus, PollReport};
-use crate::links::supervisions::{AllowedSupervision, Listener, ListenerFinding, Listeners};
+use crate::links::supervisions::{AllowedSupervision, Heard, Listener, ListenerFinding, Listeners};
 use crate::telephony::UnixMillis;
 
 /// What the sidecar knows of one member, and may do.
@@ -74,7 +74,7 @@ pub trait Beliefs: Send {
     /// The supervisions that are allowed.
     fn supervisions(&self) -> Vec<AllowedSupervision>;
     /// Begins a supervision for a channel that listened before the sidecar started, if its user may listen today.
-    fn adopt_listener(&self, listener: &Listener) -> bool;
+    fn adopt_listener(&self, listener: &Listener, heard: &Heard) -> bool;
     /// Ends a supervision whose channel no longer listens.
     fn end_supervision(&self, number: u64);
     /// Takes note of a channel that listens and that nobody allowed.
@@ -177,6 +177,9 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             for number in self.memory.listeners.ended(self.beliefs.now()) {
                 self.beliefs.end_supervision(number);
             }
+            if self.memory.listeners.next_look().is_some_and(|at| at <= self.beliefs.now()) {
+                self.hang_up_revoked().await?;
+            }
             let wake_at = self.wake_at(poll_at.min(ping_at));
             tokio::select! {
                 () = sleep_until(wake_at) => {}
@@ -192,7 +195,9 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
                     Hint::Member(key) => self.look_at(key, Duration::ZERO),
                     Hint::Members | Hint::Restarted => poll_at = Instant::now(),
                     Hint::Listeners => self.look_at_listeners().await?,
-                    Hint::TakenOver(channel) => self.taken_over(&channel).await?,
+                    // The channel that took over has no supervision of its own, whoever it is.
+                    Hint::ListenerStarted(listener) | Hint::TakenOver(listener) => self.listens(listener).await?,
+                    Hint::ListenerStopped(channel) => self.memory.listeners.stopped(&channel, self.beliefs.now()),
                     Hint::CallBegan { .. } | Hint::CallEnded(_) => {}
                 },
                 Some(command) = commands.recv(), if self.poll.is_none() => {
@@ -206,7 +211,7 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
     fn wake_at(&self, latest: Instant) -> Instant {
         let now = self.beliefs.now();
         let rate_at = self.memory.rate.next_free(self.terms.bounds, now).filter(|_| !self.delayed.is_empty());
-        let end_in = self.memory.listeners.next_end().map(|at| Duration::from_millis(at.0.saturating_sub(now.0)));
+        let end_in = self.memory.listeners.next_look().map(|at| Duration::from_millis(at.0.saturating_sub(now.0)));
         let after = [rate_at, end_in].into_iter().flatten().map(|pause| Instant::now() + pause);
         let poll_at = self.poll.as_ref().map(|poll| poll.next_at);
         // The next regular poll waits for the end of this one.
@@ -343,18 +348,42 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         let (allowed, now) = (self.beliefs.supervisions(), self.beliefs.now());
         for finding in self.memory.listeners.polled(listeners, &allowed, now) {
             let ListenerFinding::Violation(listener) = finding else { continue };
-            if is_first && self.beliefs.adopt_listener(&listener) {
-                self.memory.listeners.forget(&listener.channel);
-                let _found = self.memory.listeners.started(listener, &self.beliefs.supervisions(), now);
-                continue;
+            if is_first {
+                let heard = self.connection.heard(&listener).await?;
+                if heard.is_some_and(|heard| self.beliefs.adopt_listener(&listener, &heard)) {
+                    let _found = self.memory.listeners.started(listener, &self.beliefs.supervisions(), now);
+                    continue;
+                }
             }
-            self.beliefs.note_violation(&listener);
-            self.status.violation(&listener);
-            if self.terms.supervisions == SupervisionsMode::Enforce {
-                self.hang_up(&listener.channel, Some(&listener)).await?;
+            self.note_violation(&listener);
+        }
+        if self.terms.supervisions == SupervisionsMode::Enforce {
+            let violations: Vec<Listener> = self.memory.listeners.violations().cloned().collect();
+            for listener in violations {
+                self.hang_up(&listener).await?;
             }
         }
         self.hang_up_revoked().await
+    }
+
+    /// A channel listens to another.
+    async fn listens(&mut self, listener: Listener) -> Result<(), LinkError> {
+        if self.terms.supervisions == SupervisionsMode::Off {
+            return Ok(());
+        }
+        let found = self.memory.listeners.started(listener, &self.beliefs.supervisions(), self.beliefs.now());
+        if let Some(ListenerFinding::Violation(listener)) = found {
+            self.note_violation(&listener);
+            if self.terms.supervisions == SupervisionsMode::Enforce {
+                self.hang_up(&listener).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn note_violation(&self, listener: &Listener) {
+        self.beliefs.note_violation(listener);
+        self.status.violation(listener);
     }
 
     /// Hangs up the channels whose supervisions were ended here, in every mode.
@@ -362,27 +391,16 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         if self.memory.listeners.is_empty() {
             return Ok(());
         }
-        let allowed = self.beliefs.supervisions();
-        let revoked: Vec<Listener> = self.memory.listeners.no_longer_allowed(&allowed).cloned().collect();
-        for listener in revoked {
-            self.hang_up(&listener.channel, Some(&listener)).await?;
+        for listener in self.memory.listeners.no_longer_allowed(&self.beliefs.supervisions(), self.beliefs.now()) {
+            self.hang_up(&listener).await?;
             self.memory.listeners.forget(&listener.channel);
         }
         Ok(())
     }
 
-    /// A channel took over a supervision of another, which nobody allowed.
-    async fn taken_over(&mut self, channel: &str) -> Result<(), LinkError> {
-        match self.terms.supervisions {
-            SupervisionsMode::Off => Ok(()),
-            SupervisionsMode::Observe => self.look_at_listeners().await,
-            SupervisionsMode::Enforce => self.hang_up(channel, None).await,
-        }
-    }
-
-    async fn hang_up(&mut self, channel: &str, listener: Option<&Listener>) -> Result<(), LinkError> {
-        let outcome = self.connection.hang_up(channel).await?;
-        self.status.hung_up(channel, listener, outcome);
+    async fn hang_up(&mut self, listener: &Listener) -> Result<(), LinkError> {
+        let outcome = self.connection.hang_up(&listener.channel).await?;
+        self.status.hung_up(&listener.channel, Some(listener), outcome);
         Ok(())
     }
 
@@ -393,6 +411,9 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             if !known.contains_key(extension) {
                 known.insert(extension.clone(), self.beliefs.of(&MemberKey::new(queue, extension)));
             }
+        }
+        for (extension, known) in &known {
+            self.plan_next_look(&MemberKey::new(queue, extension), known);
         }
         let beliefs = known.iter().map(|(extension, known)| (extension.clone(), known.belief.clone())).collect();
         let circumstances = |extension: &str| {

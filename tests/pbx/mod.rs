@@ -13,6 +13,7 @@ mod kamailio_calls;
 mod kamailio_frozen;
 mod leaving;
 mod link_connection;
+mod link_spies;
 mod link_supervisions;
 mod link_tls;
 mod links;

@@ -163,7 +163,7 @@ fn a_link_survives_every_misbehavior() {
 #[test]
 fn a_refused_right_is_named() {
     let world = LinkedSidecar::start("members = \"enforce\"");
-    for (action, said) in [("QueueRemove", "remove: the account may not"), ("CoreShowChannels", "who listens")] {
+    for (action, said) in [("QueueRemove", "remove: the account may not"), ("Status", "who listens")] {
         world.asterisk.misbehave(|misbehavior| misbehavior.denied = vec![action.to_owned()]);
         world.asterisk.add("600", "PJSIP/1002", ModelMember::dynamic(), true);
         wait_until("the refusal", || world.command(&["links", "show", "pbx-1"]).contains(said));
