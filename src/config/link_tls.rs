@@ -1,5 +1,5 @@
-//! `tls`, `ca_file` and `tls_name` of a link: over TLS the link talks to the PBX that an authority of `ca_file` names, and
-//! to nobody else. The authorities of the system are not asked: any of them could name a PBX.
+//! `tls`, `ca_file` and `tls_name` of a link: over TLS the link talks to the PBX that an authority of `ca_file` names,
+//! and to nobody else. The authorities of the system are not asked: any of them could name a PBX.
 
 use std::net::SocketAddr;
 use std::path::Path;

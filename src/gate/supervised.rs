@@ -79,8 +79,8 @@ impl Members<'_> {
         });
     }
 
-    /// Begins a supervision for a channel that listened before the sidecar started, if today's policy allows its user to
-    /// do so in this mode, in a call of the queue with this number. Returns whether it did.
+    /// Begins a supervision for a channel that listened before the sidecar started, if today's policy allows its user
+    /// to do so in this mode, in a call of the queue with this number. Returns whether it did.
     pub fn adopt_listener(
         self,
         listener: UnknownListener<'_>,

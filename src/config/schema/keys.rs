@@ -234,15 +234,15 @@ const ASTERISK_AMI: &[KeyText] = &[
     ),
     key(
         "ca_file",
-        "required with `tls = true`",
+        "none",
         "a path; at most 256 KiB",
-        "The PEM file with the authorities that may sign the certificate of this Asterisk. The authorities of the system are not asked. A reload reads the file again, for the next connection.",
+        "Required with `tls`. The PEM file with the authorities that may sign the certificate of this Asterisk. The authorities of the system are not asked. A reload reads the file again, for the next connection.",
     ),
     key(
         "tls_name",
-        "the address",
+        "none",
         "a host name or an address",
-        "The name that the certificate of Asterisk must have as a subject alternative name.",
+        "With `tls`: the name that the certificate of Asterisk must have as a subject alternative name. Without the key: the address of `address`.",
     ),
     key(
         "username",
