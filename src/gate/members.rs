@@ -45,7 +45,7 @@ pub(super) struct Locked<'g> {
 
 impl Locked<'_> {
     /// The user and the queue that have these names today.
-    fn find(&self, key: &MemberKey) -> Option<(UserId, QueueId)> {
+    pub(super) fn find(&self, key: &MemberKey) -> Option<(UserId, QueueId)> {
         let directory = &self.organization.as_ref()?.directory;
         // By extension only: the id of a user may be the extension of another.
         let user = directory.user_named(&*key.extension).filter(|user| user.extension() == &*key.extension)?;

@@ -16,6 +16,7 @@
 //! | `endings` | sessions and supervisions that end without a question: leases, removed users, revocations |
 //! | [`members`] | the queue members of an organization, as its links see and change them |
 //! | [`backup`] | writes and restores backups while the sidecar runs |
+//! | `linked_calls` | the calls of queues that a link sees at a PBX |
 //! | [`operator`] | lists and ends sessions and supervisions for an operator |
 //! | `explain` | why a question would get its answer |
 //! | [`counts`] | sessions and supervisions, counted for the metrics |
@@ -35,6 +36,7 @@ mod commit;
 pub mod counts;
 mod endings;
 mod explain;
+mod linked_calls;
 pub mod members;
 mod offers;
 mod once;

@@ -67,7 +67,7 @@ impl Members<'_> {
         self.enqueue_supervision(supervisors, changes, audit);
     }
 
-    fn enqueue_supervision(self, dirty_supervisors: Vec<DirtyUser>, changes: Vec<Change>, audit: Vec<u8>) {
+    pub(super) fn enqueue_supervision(self, dirty_supervisors: Vec<DirtyUser>, changes: Vec<Change>, audit: Vec<u8>) {
         let _published = self.state.enqueue_unconditionally(PendingChange {
             organization: self.id,
             dirty_users: vec![],

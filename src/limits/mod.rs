@@ -352,6 +352,12 @@ limits! {
     ESL_HEAD_BYTES_MAX: usize = 64 * 1024;
     /// Bytes of the body of one message of the event socket: the tiers of 1,000 queues with 100 members each.
     ESL_BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
+    /// Channels that events named, at which a link looks together.
+    ESL_CHANNELS_HINTED_MAX: usize = 1_024;
+    /// Pause until a link looks once more at the channels that events named.
+    ESL_RELOOK_PAUSE: Duration = Duration::from_millis(250);
+    /// Further looks at a channel whose call was said to begin or to end.
+    ESL_CALL_LOOKS: u32 = 4;
     /// Bytes of one command to the event socket.
     ESL_COMMAND_BYTES_MAX: usize = 512;
 }

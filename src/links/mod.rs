@@ -11,7 +11,7 @@
 //! | [`members`] | pure: the member of the PBX against the session, and the step that makes both the same |
 //! | [`supervisions`] | pure: who listens against who may |
 //! | [`beliefs`] | the login sessions in the gate, as a link sees and changes them |
-//! | [`sightings`] | what the other links of the organization have seen |
+//! | [`sightings`] | what each link of the organization has seen |
 //! | [`connection`] | what a link needs of a connection, whatever its protocol |
 //! | [`ami`], [`esl`] | the protocols of Asterisk and FreeSWITCH |
 //! | `tls` | the encrypted connection to a PBX that proves who it is |

@@ -75,6 +75,8 @@ pub struct LinkState {
     pub report: Arc<PollReport>,
     /// Actions that the PBX refused, and what to grant.
     pub refusals: BTreeSet<String>,
+    /// The refusals that were logged: a PBX that closes the connection again and again must not fill the log.
+    logged_refusals: BTreeSet<String>,
     /// Queues in which the share bound stopped the link; `links resume` goes on.
     pub stopped: BTreeSet<Box<str>>,
     /// What an operator last asked of the link. `None`: nothing yet.
@@ -146,8 +148,13 @@ impl LinkStatus {
     /// Takes note of whether the account may see when the PBX started.
     pub fn connected(&self, sees_start: bool) {
         if !sees_start {
-            self.refuse("the time at which the PBX started: a member that a restart lost counts as left (Asterisk: class `reporting`)");
+            self.refuse("the time at which the PBX started: a member that a restart lost counts as left (Asterisk: class `reporting`; FreeSWITCH: event `BACKGROUND_JOB`)");
         }
+    }
+
+    /// The account lacks a right; the text says what to grant.
+    pub fn lacks(&self, right: &str) {
+        self.refuse(right);
     }
 
     /// A poll is complete.
@@ -230,7 +237,7 @@ impl LinkStatus {
 
     /// The account may not see who listens to whom.
     pub fn cannot_see_listeners(&self) {
-        self.refuse("who listens to whom (Asterisk: `write = call`): supervisions are not compared");
+        self.refuse("who listens to whom (Asterisk: `write = call`; FreeSWITCH: `show,uuid_getvar`): supervisions are not compared");
     }
 
     /// Whether the link looks at the listeners for the first time since the start of the sidecar.
@@ -272,7 +279,7 @@ impl LinkStatus {
             }
             ActionOutcome::Unchanged | ActionOutcome::NotThere => {}
             ActionOutcome::NotPermitted | ActionOutcome::Refused => {
-                self.refuse("hang up a channel (Asterisk: `write = call`)");
+                self.refuse("hang up a channel (Asterisk: `write = call`; FreeSWITCH: `uuid_kill`)");
             }
         }
     }
@@ -290,9 +297,9 @@ impl LinkStatus {
         match outcome {
             ActionOutcome::Done => self.count(key, name),
             ActionOutcome::Unchanged | ActionOutcome::NotThere => {}
-            ActionOutcome::NotPermitted => {
-                self.refuse(&format!("{name}: the account may not (Asterisk: `write = agent`)"));
-            }
+            ActionOutcome::NotPermitted => self.refuse(&format!(
+                "{name}: the account may not (Asterisk: `write = agent`; FreeSWITCH: `callcenter_config`)"
+            )),
             ActionOutcome::Refused => self.refuse(&format!("{name}: member {} of queue {}", key.extension, key.queue)),
         }
         let removal = match outcome {
@@ -313,7 +320,10 @@ impl LinkStatus {
 
     fn refuse(&self, what: &str) {
         let mut state = self.locked();
-        if state.refusals.len() < LINK_REFUSALS_MAX && state.refusals.insert(what.to_owned()) {
+        let is_new = state.refusals.len() < LINK_REFUSALS_MAX && state.refusals.insert(what.to_owned());
+        let is_logged = state.logged_refusals.len() >= LINK_REFUSALS_MAX || state.logged_refusals.contains(what);
+        if is_new && !is_logged {
+            state.logged_refusals.insert(what.to_owned());
             tracing::warn!(link = &*self.name, what, "the PBX refuses");
         }
     }

@@ -5,6 +5,8 @@
 //! from then on every `poll_interval_seconds`. Between two polls a hint of the PBX or a change of the sessions makes
 //! the link look at one member. A hint never decides anything.
 
+mod listening;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use crate::config::links::{LinkTerms, MembersMode, SupervisionsMode};
+use crate::config::links::{LinkTerms, MembersMode};
 use crate::limits::{
     LINK_CHANGE_PAUSE, LINK_LOOKS_WAITING_MAX, LINK_PING_INTERVAL, LINK_RETRY_PAUSE, MEMBER_CHANGE_PENDING_MAX,
     MEMBER_STEPS_MAX, MEMBER_UNCONFIRMED_MAX,
@@ -25,7 +27,7 @@ use crate::links::members::pass::{PolledQueue, QueuePass, is_bounded, pass};
 use crate::links::members::{Belief, Member, MemberKey, PbxStart};
 use crate::links::poll::Poll;
 use crate::links::status::{LinkStatus, PollReport};
-use crate::links::supervisions::{AllowedSupervision, Heard, Listener, ListenerFinding, Listeners};
+use crate::links::supervisions::{AllowedSupervision, Heard, Listener, Listeners};
 use crate::telephony::UnixMillis;
 
 /// What the sidecar knows of one member, and may do.
@@ -77,6 +79,22 @@ pub trait Beliefs: Send {
     fn adopt_listener(&self, listener: &Listener, heard: &Heard) -> bool;
     /// Ends a supervision whose channel no longer listens.
     fn end_supervision(&self, number: u64);
+    /// The SIP domains of the organization. Empty: every user of the PBX may be of the organization.
+    fn domains(&self) -> Vec<Box<str>> {
+        vec![]
+    }
+    /// The channels of agents whose calls this link has reported.
+    fn linked_calls(&self) -> Vec<Box<str>> {
+        vec![]
+    }
+    /// The channel of this agent has a call of this queue.
+    fn begin_call(&self, key: &MemberKey, channel: &str) {
+        let _ = (key, channel);
+    }
+    /// The call of this channel is over.
+    fn end_call(&self, channel: &str) {
+        let _ = channel;
+    }
     /// Takes note of a channel that listens and that nobody allowed.
     fn note_violation(&self, listener: &Listener);
     /// Takes note that the link removed the member of an ended session.
@@ -155,6 +173,9 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
     ) -> Result<std::convert::Infallible, LinkError> {
         self.start = self.connection.start().await?;
         self.status.connected(self.start.is_some());
+        for missing in self.connection.missing_rights(self.terms) {
+            self.status.lacks(&missing);
+        }
         self.settle_leaving().await?;
         self.look_at_listeners().await?;
         let mut poll_at = Instant::now();
@@ -198,7 +219,7 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
                     // The channel that took over has no supervision of its own, whoever it is.
                     Hint::ListenerStarted(listener) | Hint::TakenOver(listener) => self.listens(listener).await?,
                     Hint::ListenerStopped(channel) => self.memory.listeners.stopped(&channel, self.beliefs.now()),
-                    Hint::CallBegan { .. } | Hint::CallEnded(_) => {}
+                    Hint::CallBegan { channel, .. } | Hint::CallEnded(channel) => self.look_at_call(&channel).await?,
                 },
                 Some(command) = commands.recv(), if self.poll.is_none() => {
                     self.begin_poll(Poll::commanded(command)).await?;
@@ -263,6 +284,11 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         }
         self.start = self.connection.start().await?;
         self.connection.begin_poll().await?;
+        let mut calls = self.beliefs.linked_calls();
+        calls.extend(self.connection.calls().await?);
+        for channel in calls {
+            self.look_at_call(&channel).await?;
+        }
         poll.queues = self.beliefs.queues().into();
         poll.next_at = Instant::now();
         self.poll = Some(poll);
@@ -335,72 +361,12 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         false
     }
 
-    /// Asks who listens, and holds it against who may.
-    async fn look_at_listeners(&mut self) -> Result<(), LinkError> {
-        if self.terms.supervisions == SupervisionsMode::Off {
-            return Ok(());
+    /// Reports the call that this channel has, or the end of its call.
+    async fn look_at_call(&mut self, channel: &str) -> Result<(), LinkError> {
+        match self.connection.call(channel).await? {
+            Some(key) => self.beliefs.begin_call(&key, channel),
+            None => self.beliefs.end_call(channel),
         }
-        let Some(listeners) = self.connection.listeners().await? else {
-            self.status.cannot_see_listeners();
-            return Ok(());
-        };
-        let is_first = self.status.looks_at_listeners_first();
-        let (allowed, now) = (self.beliefs.supervisions(), self.beliefs.now());
-        for finding in self.memory.listeners.polled(listeners, &allowed, now) {
-            let ListenerFinding::Violation(listener) = finding else { continue };
-            if is_first {
-                let heard = self.connection.heard(&listener).await?;
-                if heard.is_some_and(|heard| self.beliefs.adopt_listener(&listener, &heard)) {
-                    let _found = self.memory.listeners.started(listener, &self.beliefs.supervisions(), now);
-                    continue;
-                }
-            }
-            self.note_violation(&listener);
-        }
-        if self.terms.supervisions == SupervisionsMode::Enforce {
-            let violations: Vec<Listener> = self.memory.listeners.violations().cloned().collect();
-            for listener in violations {
-                self.hang_up(&listener).await?;
-            }
-        }
-        self.hang_up_revoked().await
-    }
-
-    /// A channel listens to another.
-    async fn listens(&mut self, listener: Listener) -> Result<(), LinkError> {
-        if self.terms.supervisions == SupervisionsMode::Off {
-            return Ok(());
-        }
-        let found = self.memory.listeners.started(listener, &self.beliefs.supervisions(), self.beliefs.now());
-        if let Some(ListenerFinding::Violation(listener)) = found {
-            self.note_violation(&listener);
-            if self.terms.supervisions == SupervisionsMode::Enforce {
-                self.hang_up(&listener).await?;
-            }
-        }
-        Ok(())
-    }
-
-    fn note_violation(&self, listener: &Listener) {
-        self.beliefs.note_violation(listener);
-        self.status.violation(listener);
-    }
-
-    /// Hangs up the channels whose supervisions were ended here, in every mode.
-    async fn hang_up_revoked(&mut self) -> Result<(), LinkError> {
-        if self.memory.listeners.is_empty() {
-            return Ok(());
-        }
-        for listener in self.memory.listeners.no_longer_allowed(&self.beliefs.supervisions(), self.beliefs.now()) {
-            self.hang_up(&listener).await?;
-            self.memory.listeners.forget(&listener.channel);
-        }
-        Ok(())
-    }
-
-    async fn hang_up(&mut self, listener: &Listener) -> Result<(), LinkError> {
-        let outcome = self.connection.hang_up(&listener.channel).await?;
-        self.status.hung_up(&listener.channel, Some(listener), outcome);
         Ok(())
     }
 
