@@ -15,13 +15,15 @@ use crate::gate::audit::OperatorName;
 use crate::gate::change_feed::{Cause, Change};
 use crate::gate::commit::group::{DirtyUser, PendingChange, PendingCommit, Undo};
 use crate::gate::endings::Endings;
+use crate::gate::restore::begin_supervision;
 use crate::gate::state::{Enqueued, GateState};
 use crate::limits::{BACKUP_DIFFERENCES_MAX, SESSION_TABLE_PARTS};
 use crate::policy::directory::User;
 use crate::policy::{Organization, Policy};
 use crate::sessions::backup::{Backup, BackupError, BackupWriter};
 use crate::sessions::linked_members::{MemberKey, MemberNote};
-use crate::sessions::record::{SavedSession, SavedUser, key_of, sessions_of};
+use crate::sessions::record::{SavedSession, SavedUser, key_of, sessions_of, supervisions_of};
+use crate::sessions::supervisions::Supervision;
 use crate::sessions::table::{AlteredSession, LoginTerms, SessionTable};
 use crate::telephony::{LoginSession, Moment, OrganizationId, Origin, QueueId, UnixMillis, UserId};
 
@@ -51,6 +53,8 @@ pub struct RestoreReport {
     pub gone: u64,
     /// Members that ended sessions left behind and that links will remove.
     pub leaving: u64,
+    /// Supervisions that go on, if their PBX shows it within 30 s.
+    pub supervisions: u64,
 }
 
 /// Why a backup is not restored. Nothing changed then.
@@ -113,6 +117,8 @@ struct Restored {
     altered: Vec<AlteredSession>,
     /// The members that were added to those that ended sessions left behind, each with its user.
     leaving: Vec<(Box<str>, MemberKey)>,
+    /// The supervisions that began.
+    supervisions: Vec<Supervision>,
 }
 
 impl<'g> Backups<'g> {
@@ -143,6 +149,11 @@ impl<'g> Backups<'g> {
                 sessions += self.write_part(organization, part, &mut writer);
             }
             let Some(table) = self.state.tables.lock(organization.id) else { continue };
+            for supervisor in supervisors(&table) {
+                let id = table.organization().map(|own| own.directory.user_id(supervisor)).unwrap_or_default();
+                let saved = supervisions_of(&table, organization, supervisor);
+                saved.iter().for_each(|supervision| writer.supervision(&organization.name, id, supervision));
+            }
             for (user, members) in table.linked().all_leaving() {
                 members.iter().for_each(|member| writer.leaving(&organization.name, user, member));
             }
@@ -253,8 +264,9 @@ impl<'g> Backups<'g> {
         };
         let users: Vec<_> = to_write.iter().map(users_of).collect();
         let Ok(receipts) = self.state.commit_queue.push_together(to_write) else {
-            for ((_, table), Restored { altered, leaving }) in tables.iter_mut().zip(&restored) {
+            for ((_, table), Restored { altered, leaving, supervisions }) in tables.iter_mut().zip(&restored) {
                 table.undo(altered);
+                supervisions.iter().for_each(|began| table.supervisions.undo(Some(began), &[], |_| true));
                 leaving.iter().for_each(|(user, key)| table.linked_mut().forget_leaving(user, key));
             }
             return Err(RestoreError::Unavailable);
@@ -279,12 +291,13 @@ impl<'g> Backups<'g> {
         backup: &Backup,
         by: OperatorName<'_>,
     ) -> PendingChange {
-        let Restored { altered, leaving } = restored;
+        let Restored { altered, leaving, supervisions } = restored;
         let change = |altered: &AlteredSession| {
             let cause = if altered.after.is_some() { Cause::Restored } else { Cause::Revocation };
             Change::of_session(organization, altered, cause)
         };
-        let changes: Vec<Change> = altered.iter().filter_map(change).collect();
+        let began = |supervision| Change::supervision_began(organization, supervision, Cause::Restored);
+        let changes: Vec<Change> = altered.iter().filter_map(change).chain(supervisions.iter().map(began)).collect();
         let users: BTreeSet<UserId> = altered.iter().map(|altered| altered.user).collect();
         let mut dirty_users: BTreeSet<DirtyUser> =
             users.into_iter().map(|user| DirtyUser::new(organization, user)).collect();
@@ -297,8 +310,12 @@ impl<'g> Backups<'g> {
         PendingChange {
             organization: organization.id,
             dirty_users: dirty_users.into_iter().collect(),
-            dirty_supervisors: vec![],
-            undo: Undo::Restore { altered: altered.clone(), leaving: leaving.clone() },
+            dirty_supervisors: DirtyUser::supervisors_of(organization, supervisions),
+            undo: Undo::Restore {
+                altered: altered.clone(),
+                leaving: leaving.clone(),
+                supervisions: supervisions.clone(),
+            },
             audit: self.state.auditor().packed_restore(&organization.name, by, &details, &changes),
             changes,
             timed: None,
@@ -341,6 +358,9 @@ impl OrganizationRestorer<'_> {
         for user in saved {
             self.restore_leaving(table, user, &mut restored);
         }
+        if self.mode == RestoreMode::IntoEmpty {
+            saved.iter().for_each(|user| self.restore_supervisions(table, user, &mut restored));
+        }
         let wanted = self.wanted(table, saved, &mut restored);
         let over: Vec<(UserId, QueueId)> = table
             .all()
@@ -371,6 +391,20 @@ impl OrganizationRestorer<'_> {
         let before = restored.leaving.len();
         restored.leaving.extend(added.map(|key| (saved.user.into(), key)));
         self.report.leaving += (restored.leaving.len() - before) as u64;
+    }
+
+    /// Begins the supervisions of a supervisor. Beside running ones nothing is known of those of the backup.
+    fn restore_supervisions(&mut self, table: &mut SessionTable, saved: &SavedUser<'_>, restored: &mut Restored) {
+        let known = self.organization.directory.user_named(saved.user);
+        let Some(known) = known.filter(|known| known.configured_id() == saved.user) else { return };
+        for supervision in &saved.supervisions {
+            let last_commit = UnixMillis(self.backup.unix_ms);
+            let again = supervision.restored(self.organization, known.id(), self.now, last_commit);
+            if begin_supervision(table, self.organization, again, self.now) {
+                self.report.supervisions += 1;
+            }
+        }
+        restored.supervisions.extend(table.supervisions.by(known.id()).cloned());
     }
 
     /// The sessions of the backup whose user and queue the organization has today.
@@ -432,6 +466,11 @@ impl OrganizationRestorer<'_> {
         let (session, note) = added();
         (session, note, table.linked().is_linked().then_some(before))
     }
+}
+
+/// The supervisors of the running supervisions.
+fn supervisors(table: &SessionTable) -> BTreeSet<UserId> {
+    table.supervisions.running().map(|supervision| supervision.supervisor).collect()
 }
 
 /// The members that ended sessions of the user left behind.

@@ -76,6 +76,8 @@ pub trait Beliefs: Send {
     fn end_supervision(&self, number: u64);
     /// Takes note of a channel that listens and that nobody allowed.
     fn note_violation(&self, listener: &Listener);
+    /// Takes note that a channel listens for the supervision with this number.
+    fn confirm_supervision(&self, _number: u64) {}
     /// Takes note that the link removed the member of an ended session.
     fn note_removed(&self, _key: &MemberKey) {}
     /// Waits for the next change of a session or a supervision. Cancel-safe.
@@ -279,7 +281,13 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         let is_first = self.status.looks_at_listeners_first();
         let (allowed, now) = (self.beliefs.supervisions(), self.beliefs.now());
         for finding in self.listeners.polled(listeners, &allowed, now) {
-            let ListenerFinding::Violation(listener) = finding else { continue };
+            let listener = match finding {
+                ListenerFinding::Allowed(number) => {
+                    self.beliefs.confirm_supervision(number);
+                    continue;
+                }
+                ListenerFinding::Violation(listener) => listener,
+            };
             if is_first && self.beliefs.adopt_listener(&listener) {
                 self.listeners.forget(&listener.channel);
                 let _found = self.listeners.started(listener, &self.beliefs.supervisions(), now);

@@ -83,12 +83,13 @@ fn undo(state: &GateState, change: &PendingChange) {
                 table.undo(altered);
             }
         }
-        Undo::Restore { altered, leaving } => {
+        Undo::Restore { altered, leaving, supervisions } => {
             let Some(organization) = table.organization().map(Arc::clone) else { return };
             let known: HashSet<&[u8]> = change.dirty_users.iter().map(|dirty| &*dirty.key).collect();
             let is_same_user =
                 |altered: &&AlteredSession| known.contains(&*DirtyUser::new(&organization, altered.user).key);
             table.undo(&altered.iter().filter(is_same_user).cloned().collect::<Vec<_>>());
+            supervisions.iter().for_each(|began| table.supervisions.undo(Some(began), &[], |_| true));
             for (user, key) in leaving {
                 table.linked_mut().forget_leaving(user, key);
             }
