@@ -90,8 +90,8 @@ impl Members<'_> {
         });
     }
 
-    /// Begins a supervision for a channel that listened before the sidecar started, if today's policy allows its user to
-    /// listen to the target. Returns whether it did.
+    /// Begins a supervision for a channel that listened before the sidecar started, if today's policy allows its user
+    /// to listen to the target. Returns whether it did.
     pub fn adopt_listener(self, listener: UnknownListener<'_>, now: Moment) -> bool {
         let Some(mut locked) = self.lock() else { return false };
         let Some(organization) = locked.organization.clone() else { return false };

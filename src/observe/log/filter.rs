@@ -20,6 +20,7 @@ const CRATE: &str = "queuewarden";
 pub const MODULES: &[&str] = &[
     "api",
     "api::auth",
+    "api::backup",
     "api::log",
     "api::operate",
     "cli::serve",
