@@ -149,13 +149,17 @@ impl<'g> Backups<'g> {
                 sessions += self.write_part(organization, part, &mut writer);
             }
             let Some(table) = self.state.tables.lock(organization.id) else { continue };
-            for supervisor in supervisors(&table) {
-                let id = table.organization().map(|own| own.directory.user_id(supervisor)).unwrap_or_default();
-                let saved = supervisions_of(&table, organization, supervisor);
-                saved.iter().for_each(|supervision| writer.supervision(&organization.name, id, supervision));
+            let own = table.organization().filter(|own| own.name == organization.name);
+            for (own, supervisor) in own.iter().flat_map(|own| supervisors(&table).into_iter().map(move |by| (own, by)))
+            {
+                for supervision in supervisions_of(&table, own, supervisor) {
+                    writer.supervision(&own.name, own.directory.user_id(supervisor), &supervision);
+                }
             }
             for (user, members) in table.linked().all_leaving() {
-                members.iter().for_each(|member| writer.leaving(&organization.name, user, member));
+                for member in members {
+                    writer.leaving(&organization.name, user, member);
+                }
             }
         }
         let backup = writer.finish()?;
@@ -219,7 +223,7 @@ impl<'g> Backups<'g> {
             let restorer = OrganizationRestorer { organization, mode, now, backup, report: &mut report };
             restored.push(restorer.restore(table, &saved));
         }
-        let commits = self.enqueue(&mut tables, restored, backup, by)?;
+        let commits = self.enqueue(&mut tables, &restored, backup, by)?;
         Ok((report, commits))
     }
 
@@ -247,13 +251,13 @@ impl<'g> Backups<'g> {
     fn enqueue(
         self,
         tables: &mut [LockedTable<'_>],
-        restored: Vec<Restored>,
+        restored: &[Restored],
         backup: &Backup,
         by: OperatorName<'_>,
     ) -> Result<Vec<Arc<PendingCommit>>, RestoreError> {
         let changes: Vec<PendingChange> = tables
             .iter()
-            .zip(&restored)
+            .zip(restored)
             .map(|((organization, _), restored)| self.pending(organization, restored, backup, by))
             .collect();
         let (to_write, published): (Vec<PendingChange>, Vec<PendingChange>) =
@@ -264,21 +268,29 @@ impl<'g> Backups<'g> {
         };
         let users: Vec<_> = to_write.iter().map(users_of).collect();
         let Ok(receipts) = self.state.commit_queue.push_together(to_write) else {
-            for ((_, table), Restored { altered, leaving, supervisions }) in tables.iter_mut().zip(&restored) {
+            for ((_, table), Restored { altered, leaving, supervisions }) in tables.iter_mut().zip(restored) {
                 table.undo(altered);
-                supervisions.iter().for_each(|began| table.supervisions.undo(Some(began), &[], |_| true));
-                leaving.iter().for_each(|(user, key)| table.linked_mut().forget_leaving(user, key));
+                for began in supervisions {
+                    table.supervisions.undo(Some(began), &[], |_| true);
+                }
+                for (user, key) in leaving {
+                    table.linked_mut().forget_leaving(user, key);
+                }
             }
             return Err(RestoreError::Unavailable);
         };
-        published.iter().for_each(|change| self.state.publish(change));
+        for change in &published {
+            self.state.publish(change);
+        }
         let mut commits = vec![];
         for (receipt, (id, users)) in receipts.into_iter().zip(users) {
             commits.push(Arc::clone(&receipt.commit));
             let table = tables.iter_mut().find(|(organization, _)| organization.id == id);
             let enqueued = Enqueued::WaitsForCommit(receipt);
             if let Some((_, table)) = table {
-                users.into_iter().for_each(|user| self.state.note_ticket(table, user, &enqueued));
+                for user in users {
+                    self.state.note_ticket(table, user, &enqueued);
+                }
             }
         }
         Ok(commits)
@@ -302,7 +314,7 @@ impl<'g> Backups<'g> {
         let mut dirty_users: BTreeSet<DirtyUser> =
             users.into_iter().map(|user| DirtyUser::new(organization, user)).collect();
         for (user, _) in leaving {
-            let id = organization.directory.user_named(&**user).map_or(NOBODY, |user| user.id());
+            let id = organization.directory.user_named(&**user).map_or(NOBODY, User::id);
             let key = key_of(&organization.name, user);
             dirty_users.insert(DirtyUser { organization: organization.id, user: id, key });
         }
@@ -359,7 +371,9 @@ impl OrganizationRestorer<'_> {
             self.restore_leaving(table, user, &mut restored);
         }
         if self.mode == RestoreMode::IntoEmpty {
-            saved.iter().for_each(|user| self.restore_supervisions(table, user, &mut restored));
+            for user in saved {
+                self.restore_supervisions(table, user, &mut restored);
+            }
         }
         let wanted = self.wanted(table, saved, &mut restored);
         let over: Vec<(UserId, QueueId)> = table

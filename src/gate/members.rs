@@ -168,7 +168,7 @@ impl<'g> Members<'g> {
         for user in locked.table.linked_mut().gone(link, key) {
             // The user may be removed: the key alone names the record.
             let directory = directory.as_ref().map(|organization| &organization.directory);
-            let id = directory.and_then(|directory| directory.user_named(&*user)).map_or(NOBODY, |user| user.id());
+            let id = directory.and_then(|directory| directory.user_named(&*user)).map_or(NOBODY, User::id);
             let key = key_of(self.organization, &user);
             self.enqueue(DirtyUser { organization: self.id, user: id, key }, vec![]);
         }

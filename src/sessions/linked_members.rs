@@ -371,7 +371,7 @@ mod tests {
         assert_eq!(members.leaving_in("600").collect::<Vec<_>>(), ["1001"]);
         assert_eq!(members.gone("pbx-1", &key()), ["alice".into()]);
         assert!(!members.is_leaving_at("pbx-1", &key()) && members.is_leaving_at("pbx-2", &key()));
-        assert_eq!(members.gone("pbx-2", &MemberKey::new("601", "1001")), [Box::<str>::default(); 0]);
+        assert!(members.gone("pbx-2", &MemberKey::new("601", "1001")).is_empty());
         assert_eq!(members.leaving_at("pbx-2").collect::<Vec<_>>(), [key()]);
         assert_eq!(members.gone("pbx-2", &key()), ["alice".into()]);
         assert!(members.leaving_of("alice").is_empty() && members.leaving_in("600").next().is_none());

@@ -285,14 +285,12 @@ pub fn decode<'a>(key: &'a [u8], value: &'a [u8]) -> Result<SavedUser<'a>, Recor
 }
 
 fn payload_of(payload: &[u8]) -> Result<SavedRecord<'_>, postcard::Error> {
-    match payload.split_first() {
-        Some((&VERSION_3, record)) => postcard::from_bytes(record),
-        _ => {
-            let before: Vec<SavedSessionBeforeLinks<'_>> = postcard::from_bytes(payload)?;
-            let entries = before.into_iter().map(|session| SavedEntry::Session(session.into())).collect();
-            Ok(SavedRecord { extension: "", entries })
-        }
+    if let Some((&VERSION_3, record)) = payload.split_first() {
+        return postcard::from_bytes(record);
     }
+    let before: Vec<SavedSessionBeforeLinks<'_>> = postcard::from_bytes(payload)?;
+    let entries = before.into_iter().map(|session| SavedEntry::Session(session.into())).collect();
+    Ok(SavedRecord { extension: "", entries })
 }
 
 /// The checksum in a value. The store keeps the sum of all checksums, to find a missing record. 0: the value is too
