@@ -287,6 +287,8 @@ limits! {
     MEMBER_CHANGE_PENDING_MAX: Duration = Duration::from_secs(1);
     /// Steps in one queue that no share bounds.
     UNDO_STEPS_UNSHARED_MAX: u64 = 3;
+    /// Seconds after a restart, or a restored backup, in which a PBX has to show that a supervision goes on.
+    SUPERVISION_RESTORED_SECONDS_MAX: u32 = 30;
     /// Time after which a channel that stopped to listen has ended its supervision.
     SUPERVISION_STOP_GRACE: Duration = Duration::from_secs(2);
     /// Time from the end of a supervision until a link hangs its channel up: a recheck of the dialplan asks anew.
