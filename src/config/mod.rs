@@ -17,6 +17,7 @@ mod feature_codes;
 pub mod files;
 mod fingerprint;
 pub mod freeswitch_esl;
+pub mod link_tls;
 pub mod links;
 mod login_bounds;
 mod model;

@@ -240,7 +240,7 @@ impl LinkStatus {
 
     /// The account may not see who listens to whom.
     pub fn cannot_see_listeners(&self) {
-        self.refuse("who listens to whom (Asterisk: `write = reporting`; FreeSWITCH: `show,uuid_getvar`): supervisions are not compared");
+        self.refuse("who listens to whom (Asterisk: `write = call`; FreeSWITCH: `show,uuid_getvar`): supervisions are not compared");
     }
 
     /// Whether the link looks at the listeners for the first time since the start of the sidecar.
