@@ -333,6 +333,10 @@ limits! {
     LINK_HINTS_WAITING_MAX: usize = 4_096;
     /// Elements of one list of a PBX.
     LINK_LIST_ITEMS_MAX: usize = 262_144;
+    /// Bytes of the words of a PBX that operators see, as why it refused a login; further ones are cut off.
+    LINK_WORDS_BYTES_MAX: usize = 128;
+    /// Members that differ which `queuewarden links show` lists; further ones are counted.
+    LINK_DIFFERENCES_SHOWN_MAX: usize = 10_000;
     /// Time from a command of a link to its answer.
     LINK_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
     /// Interval at which an idle link asks whether its PBX is there.
