@@ -183,6 +183,7 @@ fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// Reads and checks the backup, and sends it to the sidecar.
 fn restore_backup(folder: &Path, file: &Path, replace: bool) -> Result<RestoreReport, BackupFileError> {
+    let client = AdminClient::to_change(folder)?;
     let read = || {
         let mut bytes = vec![];
         // One byte more than is allowed shows that the file is too long.
@@ -191,5 +192,5 @@ fn restore_backup(folder: &Path, file: &Path, replace: bool) -> Result<RestoreRe
     };
     let bytes = read().map_err(|source| BackupFileError::File { path: file.to_owned(), source })?;
     Backup::read(&bytes).map_err(|source| BackupFileError::Unusable { path: file.to_owned(), source })?;
-    Ok(AdminClient::to_change(folder)?.upload("backup", &RestoreQuery { replace }, bytes)?)
+    Ok(client.upload("backup", &RestoreQuery { replace }, bytes)?)
 }

@@ -309,6 +309,8 @@ limits! {
     LINK_RETRY_PAUSE: Duration = Duration::from_secs(10);
     /// Commands of operators that wait for one link.
     LINK_COMMANDS_WAITING_MAX: usize = 4;
+    /// Time that `links reconcile`, `adopt` and `resume` wait until the link has carried out what it found.
+    LINK_COMMAND_CLIENT_TIMEOUT: Duration = Duration::from_secs(600);
     /// Time that a command which ended sessions or supervisions waits for what becomes of them at the PBX.
     MEMBER_OUTCOME_MAX: Duration = Duration::from_secs(2);
     /// Removals and hang-ups of one link that are remembered for the commands that wait for them.
