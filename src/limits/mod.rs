@@ -331,6 +331,8 @@ limits! {
     UNDO_PER_MINUTE_LIMIT: u32 = 100_000;
     /// Hints of a PBX that wait for one link; beyond this the link polls everything.
     LINK_HINTS_WAITING_MAX: usize = 4_096;
+    /// Time from the hang-up of a channel that listens until a link looks whether the channel is gone.
+    HANG_UP_CHECK_PAUSE: Duration = Duration::from_millis(500);
     /// Elements of one list of a PBX.
     LINK_LIST_ITEMS_MAX: usize = 262_144;
     /// Bytes of the words of a PBX that operators see, as why it refused a login; further ones are cut off.
