@@ -1,9 +1,11 @@
 //! What a link needs of a connection to a PBX, whatever its protocol.
 
 use std::io;
+use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::limits::LINK_QUERY_PAUSE;
 use crate::links::members::pass::PolledQueue;
 use crate::links::members::{Member, MemberKey, PbxStart};
 use crate::links::supervisions::Listener;
@@ -23,6 +25,9 @@ pub enum LinkError {
     /// The PBX did not answer in time.
     #[error("it does not answer")]
     NoAnswer,
+    /// The PBX refuses what the link cannot do without. The text says which action, and what to grant.
+    #[error("it refused {0}")]
+    Refused(&'static str),
     /// The peer does not speak the protocol. The text says how.
     #[error("{0}")]
     Protocol(String),
@@ -78,6 +83,28 @@ pub enum ActionOutcome {
     Refused,
 }
 
+/// One member of a queue, as the PBX was asked for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SoughtMember {
+    /// The PBX has no such queue.
+    NoQueue,
+    /// The queue has no such member.
+    Absent,
+    /// The member is there.
+    There(Member),
+}
+
+impl SoughtMember {
+    /// The member. `None`: it is not there.
+    #[must_use]
+    pub const fn member(&self) -> Option<&Member> {
+        match self {
+            Self::There(member) => Some(member),
+            Self::NoQueue | Self::Absent => None,
+        }
+    }
+}
+
 /// What the PBX says may have changed. It only says where to look.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hint {
@@ -112,11 +139,16 @@ pub trait PbxConnection: Send {
         async { Ok(()) }
     }
 
+    /// How long to wait after a question before a poll asks the next.
+    fn query_pause(&self) -> Duration {
+        LINK_QUERY_PAUSE
+    }
+
     /// The members of a queue. `None`: the PBX has no such queue.
     fn queue(&mut self, queue: &str) -> impl Future<Output = Result<Option<PolledQueue>, LinkError>> + Send;
 
-    /// One member. `None`: it is not there.
-    fn member(&mut self, key: &MemberKey) -> impl Future<Output = Result<Option<Member>, LinkError>> + Send;
+    /// One member. An answer that does not say whether it is there is an error.
+    fn member(&mut self, key: &MemberKey) -> impl Future<Output = Result<SoughtMember, LinkError>> + Send;
 
     /// Changes one member.
     fn change(

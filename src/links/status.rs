@@ -25,6 +25,33 @@ pub struct PollReport {
     pub unparsed: BTreeSet<(Box<str>, Box<str>)>,
 }
 
+impl PollReport {
+    /// Forgets queues that the organization no longer has.
+    pub fn keep_only(&mut self, queues: &BTreeSet<Box<str>>) {
+        self.queues.retain(|queue, _| queues.contains(queue));
+        self.missing.retain(|queue| queues.contains(queue));
+        self.unparsed.retain(|(queue, _)| queues.contains(queue));
+    }
+
+    /// Takes note of what a poll found in a queue. `found`: `None` if the PBX lacks the queue.
+    pub fn polled(&mut self, queue: Box<str>, found: Option<QueuePass>, unparsed: BTreeSet<Box<str>>) {
+        let from = (queue.clone(), Box::default());
+        let before: Vec<_> =
+            self.unparsed.range(from..).take_while(|(other, _)| *other == queue).cloned().collect();
+        for name in before {
+            self.unparsed.remove(&name);
+        }
+        self.unparsed.extend(unparsed.into_iter().map(|name| (queue.clone(), name)));
+        if let Some(found) = found {
+            self.missing.remove(&queue);
+            self.queues.insert(queue, found);
+        } else {
+            self.queues.remove(&queue);
+            self.missing.insert(queue);
+        }
+    }
+}
+
 /// The state of one link.
 #[derive(Clone, Debug, Default)]
 pub struct LinkState {

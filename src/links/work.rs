@@ -13,15 +13,15 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::config::links::{LinkTerms, MembersMode, SupervisionsMode};
 use crate::limits::{
-    LINK_CHANGE_PAUSE, LINK_PING_INTERVAL, LINK_QUERY_PAUSE, LINK_RETRY_PAUSE, MEMBER_CHANGE_PENDING_MAX,
-    MEMBER_STEPS_MAX, MEMBER_UNCONFIRMED_MAX,
+    LINK_CHANGE_PAUSE, LINK_PING_INTERVAL, LINK_RETRY_PAUSE, MEMBER_CHANGE_PENDING_MAX, MEMBER_STEPS_MAX,
+    MEMBER_UNCONFIRMED_MAX,
 };
 use crate::links::command::{LinkCommand, Planned, PollKind};
-use crate::links::connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection};
+use crate::links::connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection, SoughtMember};
 use crate::links::members::bounds::{UndoRate, UndoShare};
 use crate::links::members::judge::{Circumstances, MemberJudgement, Step, judge};
 use crate::links::members::pass::{PolledQueue, QueuePass, is_bounded, pass};
-use crate::links::members::{Belief, MemberKey, PbxStart};
+use crate::links::members::{Belief, Member, MemberKey, PbxStart};
 use crate::links::status::{LinkStatus, PollReport};
 use crate::links::supervisions::{AllowedSupervision, Listener, ListenerFinding, Listeners};
 use crate::telephony::UnixMillis;
@@ -31,6 +31,8 @@ use crate::telephony::UnixMillis;
 pub struct MemberBelief {
     /// What the sidecar knows.
     pub belief: Belief,
+    /// Whether the organization has the queue.
+    pub has_queue: bool,
     /// Whether the user of the member may log in to the queue now.
     pub may_log_in: bool,
     /// Whether a change of the user's sessions is less than [`MEMBER_CHANGE_PENDING_MAX`] old.
@@ -93,7 +95,8 @@ pub struct LinkWork<'a, C, B> {
     start: Option<PbxStart>,
     /// Whether a poll has been completed on this connection: before that only endings are carried out.
     has_polled: bool,
-    rate: UndoRate,
+    /// The bounded steps of the last minute, also those of earlier connections.
+    rate: &'a mut UndoRate,
     shares: BTreeMap<Box<str>, UndoShare>,
     /// The members to look at again, and when.
     due: BTreeMap<MemberKey, Instant>,
@@ -103,13 +106,21 @@ pub struct LinkWork<'a, C, B> {
     report: PollReport,
     /// What the poll that is under way is for.
     kind: PollKind,
+    /// When the next poll is due.
+    poll_at: Instant,
     /// The channels that listen.
     listeners: Listeners,
 }
 
 impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
     /// Work on a connection that is logged in.
-    pub fn new(connection: C, beliefs: B, terms: &'a LinkTerms, status: &'a LinkStatus) -> Self {
+    pub fn new(
+        connection: C,
+        beliefs: B,
+        terms: &'a LinkTerms,
+        status: &'a LinkStatus,
+        rate: &'a mut UndoRate,
+    ) -> Self {
         Self {
             connection,
             beliefs,
@@ -117,12 +128,13 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             status,
             start: None,
             has_polled: false,
-            rate: UndoRate::new(),
+            rate,
             shares: BTreeMap::new(),
             due: BTreeMap::new(),
             delayed: BTreeSet::new(),
             report: PollReport::default(),
             kind: PollKind::Regular,
+            poll_at: Instant::now(),
             listeners: Listeners::default(),
         }
     }
@@ -136,47 +148,46 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         &mut self,
         commands: &mut mpsc::Receiver<LinkCommand>,
     ) -> Result<std::convert::Infallible, LinkError> {
-        self.start = self.connection.start().await?;
-        self.status.connected(self.start.is_some());
-        self.settle_leaving().await?;
-        self.look_at_listeners().await?;
-        let mut poll_at = Instant::now();
-        let mut ping_at = poll_at + LINK_PING_INTERVAL;
+        self.begin().await?;
+        let mut ping_at = Instant::now() + LINK_PING_INTERVAL;
         loop {
-            if Instant::now() >= poll_at {
+            if Instant::now() >= self.poll_at {
+                self.poll_at = Instant::now() + self.terms.poll_interval;
                 self.poll(PollKind::Regular).await?;
-                poll_at = Instant::now() + self.terms.poll_interval;
             }
             if Instant::now() >= ping_at {
                 self.connection.ping().await?;
                 ping_at = Instant::now() + LINK_PING_INTERVAL;
             }
+            if let Some(command) = self.attend(ping_at, Some(commands)).await? {
+                let planned = self.poll(command.kind).await?;
+                // The operator may have given up.
+                command.reply.send(planned).ok();
+            }
+        }
+    }
+
+    /// Attends to hints, changes and members that are due, until this time, the next poll or a command. Without
+    /// `commands` the next poll is not waited for: one is under way.
+    async fn attend(
+        &mut self,
+        until: Instant,
+        mut commands: Option<&mut mpsc::Receiver<LinkCommand>>,
+    ) -> Result<Option<LinkCommand>, LinkError> {
+        loop {
+            let until = if commands.is_some() { until.min(self.poll_at) } else { until };
             if let Some(key) = self.next_due() {
                 self.settle(&key).await?;
                 continue;
             }
-            let rate_at =
-                self.rate.next_free(self.terms.bounds, self.beliefs.now()).filter(|_| !self.delayed.is_empty());
-            let rate_at = rate_at.map(|pause| Instant::now() + pause);
-            let now = self.beliefs.now();
-            for number in self.listeners.ended(now) {
-                self.beliefs.end_supervision(number);
+            if Instant::now() >= until {
+                return Ok(None);
             }
-            let end_at =
-                self.listeners.next_end().map(|at| Instant::now() + Duration::from_millis(at.0.saturating_sub(now.0)));
-            let wake_at = self
-                .due
-                .values()
-                .copied()
-                .chain([poll_at, ping_at])
-                .chain(rate_at)
-                .chain(end_at)
-                .min()
-                .unwrap_or(ping_at);
+            let wake_at = self.end_supervisions().into_iter().chain(self.next_look()).fold(until, Instant::min);
             tokio::select! {
                 hint = self.connection.hint() => match hint? {
                     Hint::Member(key) => self.look_at(key, Duration::ZERO),
-                    Hint::Members | Hint::Restarted => poll_at = Instant::now(),
+                    Hint::Members | Hint::Restarted => self.poll_at = Instant::now(),
                     Hint::Listeners => self.look_at_listeners().await?,
                     Hint::TakenOver(channel) => self.taken_over(&channel).await?,
                     Hint::CallBegan { .. } | Hint::CallEnded(_) => {}
@@ -184,17 +195,42 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
                 changed = self.beliefs.changed() => match changed {
                     // The PBX that asked is about to make the same change itself.
                     BeliefChange::Member(key) => self.look_at(key, LINK_CHANGE_PAUSE),
-                    BeliefChange::Missed => poll_at = Instant::now(),
+                    BeliefChange::Missed => self.poll_at = Instant::now(),
                     BeliefChange::Any => self.hang_up_revoked().await?,
                 },
-                Some(command) = commands.recv() => {
-                    let planned = self.poll(command.kind).await?;
-                    // The operator may have given up.
-                    command.reply.send(planned).ok();
-                }
+                Some(command) = next_command(commands.as_deref_mut()) => return Ok(Some(command)),
                 () = sleep_until(wake_at) => {}
             }
         }
+    }
+
+    /// Ends the supervisions whose channels stopped to listen. Returns when the next one is over.
+    fn end_supervisions(&mut self) -> Option<Instant> {
+        let now = self.beliefs.now();
+        for number in self.listeners.ended(now) {
+            self.beliefs.end_supervision(number);
+        }
+        let next = self.listeners.next_end()?;
+        Some(Instant::now() + Duration::from_millis(next.0.saturating_sub(now.0)))
+    }
+
+    /// When the next member is to be looked at.
+    fn next_look(&self) -> Option<Instant> {
+        let rate_at = self.rate.next_free(self.terms.bounds, self.beliefs.now()).filter(|_| !self.delayed.is_empty());
+        let rate_at = rate_at.map(|pause| Instant::now() + pause);
+        self.due.values().copied().chain(rate_at).min()
+    }
+
+    /// What comes first on a connection: the endings that were decided while there was none.
+    ///
+    /// # Errors
+    ///
+    /// When the connection breaks.
+    pub async fn begin(&mut self) -> Result<(), LinkError> {
+        self.start = self.connection.start().await?;
+        self.status.connected(self.start.is_some());
+        self.settle_leaving().await?;
+        self.look_at_listeners().await
     }
 
     /// The next member to look at: one whose time has come, or whose step waited for the rate.
@@ -224,7 +260,11 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
     }
 
     /// Asks for every queue, judges all members, and carries the steps out. Returns the steps that the poll found.
-    async fn poll(&mut self, kind: PollKind) -> Result<Vec<Planned>, LinkError> {
+    ///
+    /// # Errors
+    ///
+    /// When the connection breaks, or the PBX does not say what it has. Then nothing was judged.
+    pub async fn poll(&mut self, kind: PollKind) -> Result<Vec<Planned>, LinkError> {
         self.settle_leaving().await?;
         self.look_at_listeners().await?;
         if self.terms.members == MembersMode::Off {
@@ -233,36 +273,50 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         self.start = self.connection.start().await?;
         self.connection.begin_poll().await?;
         self.kind = kind;
-        let mut report = PollReport::default();
         let (mut steps, mut planned) = (vec![], vec![]);
-        for queue in self.beliefs.queues() {
+        let queues: BTreeSet<Box<str>> = self.beliefs.queues().into_iter().collect();
+        self.report.keep_only(&queues);
+        for queue in queues {
             let polled = self.connection.queue(&queue).await?;
             self.beliefs.saw_queue(&queue, polled.as_ref());
-            if let Some(polled) = polled {
-                self.shares.remove(&queue);
-                let found = self.pass(&queue, &polled);
-                for (extension, judgement) in &found.steps {
-                    let key = MemberKey::new(&queue, extension);
-                    planned.extend(Planned::of(&key, judgement));
+            let found = polled.as_ref().map(|polled| self.pass(&queue, polled));
+            for (extension, judgement) in found.iter().flat_map(|found| &found.steps) {
+                let key = MemberKey::new(&queue, extension);
+                planned.extend(Planned::of(&key, judgement));
+                let member = polled.as_ref().and_then(|polled| polled.members.get(extension));
+                if kind == PollKind::DryRun || !self.note_seen(&key, member) {
                     steps.push(key);
                 }
-                report.unparsed.extend(polled.unparsed.into_iter().map(|name| (queue.clone(), name)));
-                report.queues.insert(queue, found);
-            } else {
-                report.missing.insert(queue);
             }
-            tokio::time::sleep(LINK_QUERY_PAUSE).await;
+            self.shares.remove(&queue);
+            let unparsed = polled.map_or_else(BTreeSet::new, |polled| polled.unparsed);
+            self.report.polled(queue, found, unparsed);
+            self.pause().await?;
         }
-        self.status.polled(&report, self.beliefs.now());
-        self.report = report;
+        self.status.polled(&self.report, self.beliefs.now());
         self.has_polled = true;
         if kind != PollKind::DryRun {
             for key in steps {
                 self.settle(&key).await?;
+                self.pause().await?;
             }
         }
         self.kind = PollKind::Regular;
         Ok(planned)
+    }
+
+    /// Waits until the PBX may be asked again, so that a poll does not load it, and attends to hints and changes meanwhile.
+    async fn pause(&mut self) -> Result<(), LinkError> {
+        let pause = self.connection.query_pause();
+        if !pause.is_zero() {
+            let _no_command = self.attend(Instant::now() + pause, None).await?;
+        }
+        Ok(())
+    }
+
+    /// What the sidecar knows, as this link sees it.
+    pub const fn beliefs(&mut self) -> &mut B {
+        &mut self.beliefs
     }
 
     /// Asks who listens, and holds it against who may.
@@ -339,9 +393,9 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
     }
 
     fn circumstances_of_nobody(&self) -> Circumstances<'_> {
-        let (may_log_in, is_changing, is_absent_elsewhere, adds) = (false, true, false, false);
+        let (has_queue, may_log_in, is_changing, is_absent_elsewhere, adds) = (false, false, true, false, false);
         let belief = Belief::Nothing;
-        self.circumstances(&MemberBelief { belief, may_log_in, is_changing, is_absent_elsewhere, adds })
+        self.circumstances(&MemberBelief { belief, has_queue, may_log_in, is_changing, is_absent_elsewhere, adds })
     }
 
     fn circumstances(&self, known: &MemberBelief) -> Circumstances<'_> {
@@ -360,16 +414,38 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         }
     }
 
-    /// Makes one member and its session the same, step by step; before each step both are looked at anew.
-    async fn settle(&mut self, key: &MemberKey) -> Result<(), LinkError> {
+    /// Takes note of a member that a poll has seen, where nothing else is to be done: a PBX with many members is not asked
+    /// for each of them again. Returns whether nothing is left to do.
+    fn note_seen(&mut self, key: &MemberKey, member: Option<&Member>) -> bool {
         for _ in 0..MEMBER_STEPS_MAX {
-            let member = self.connection.member(key).await?;
-            self.beliefs.saw_member(key, member.is_some());
             let known = self.beliefs.of(key);
-            let judgement = judge(member.as_ref(), &known.belief, &self.circumstances(&known));
+            match judge(member, &known.belief, &self.circumstances(&known)).step {
+                None => return true,
+                Some(step @ (Step::Confirm(_) | Step::NoteSeen { .. })) if self.beliefs.note(key, &step) => {
+                    self.status.noted(key, &step);
+                }
+                Some(_) => return false,
+            }
+        }
+        false
+    }
+
+    /// Makes one member and its session the same, step by step; before each step both are looked at anew. A member of a
+    /// queue that the organization or the PBX lacks is not judged: only what ended here is carried out.
+    ///
+    /// # Errors
+    ///
+    /// When the connection breaks, or the PBX does not say whether the member is there.
+    pub async fn settle(&mut self, key: &MemberKey) -> Result<(), LinkError> {
+        for _ in 0..MEMBER_STEPS_MAX {
+            let sought = self.connection.member(key).await?;
+            self.beliefs.saw_member(key, sought.member().is_some());
+            let known = self.beliefs.of(key);
+            let judgement = judge(sought.member(), &known.belief, &self.circumstances(&known));
             self.plan_next_look(key, &known);
+            let is_judged = self.has_polled && known.has_queue && sought != SoughtMember::NoQueue;
             let is_ending = matches!(known.belief, Belief::Leaving);
-            let Some(step) = judgement.step.clone().filter(|_| is_ending || self.has_polled) else { return Ok(()) };
+            let Some(step) = judgement.step.clone().filter(|_| is_ending || is_judged) else { return Ok(()) };
             if !self.is_admitted(key, &judgement) || !self.carry_out(key, &step).await? {
                 return Ok(());
             }
@@ -399,9 +475,10 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         }
         let share = self.shares.entry(key.queue.clone()).or_default();
         let pass = self.report.queues.get(&key.queue);
-        let size = pass.map_or(0, QueuePass::size);
+        let (members, sessions) = pass.map_or((0, 0), |pass| (pass.members, pass.sessions));
         let resumed = self.kind == PollKind::Resume;
-        if !resumed && (pass.is_some_and(|pass| pass.stopped > 0) || !share.admits(self.terms.bounds, 1, size, size)) {
+        let is_within = share.admits(self.terms.bounds, 1, members, sessions);
+        if !resumed && (pass.is_some_and(|pass| pass.stopped > 0) || !is_within) {
             self.status.stopped(&key.queue);
             return false;
         }
@@ -440,5 +517,13 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             self.look_at(key.clone(), LINK_RETRY_PAUSE);
         }
         Ok(is_done)
+    }
+}
+
+/// The next command of an operator. Without a receiver none comes.
+async fn next_command(commands: Option<&mut mpsc::Receiver<LinkCommand>>) -> Option<LinkCommand> {
+    match commands {
+        Some(commands) => commands.recv().await,
+        None => std::future::pending().await,
     }
 }

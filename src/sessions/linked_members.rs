@@ -171,7 +171,8 @@ impl LinkedMembers {
         let note = self.note(user, session.queue);
         let confirmed = note.and_then(|note| note.confirmed.clone());
         BelievedSession {
-            since: UnixMillis(session.since.0.saturating_mul(1_000)),
+            // A session knows its second: its member has until the end of it, and no shorter.
+            since: UnixMillis(session.since.0.saturating_mul(1_000).saturating_add(999)),
             origin: session.origin,
             confirmed: confirmed.filter(|confirmed| self.links.contains(&confirmed.link)),
             paused: session.paused,

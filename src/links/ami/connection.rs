@@ -10,9 +10,9 @@ use crate::limits::{AMI_ANSWER_TIMEOUT, LINK_HINTS_WAITING_MAX, LINK_LIST_ITEMS_
 use crate::links::ami::client::{ActionResult, AmiClient, AmiInput, Credentials};
 use crate::links::ami::protocol::{AmiMessage, AmiProtocolError};
 use crate::links::ami::truth::{self, AmiEvent, NamedMember, PAUSE_REASON, Spy};
-use crate::links::connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection};
+use crate::links::connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection, SoughtMember};
 use crate::links::members::pass::PolledQueue;
-use crate::links::members::{Member, MemberKey, PbxStart};
+use crate::links::members::{MemberKey, PbxStart};
 use crate::links::names::Names;
 use crate::links::supervisions::Listener;
 
@@ -138,7 +138,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> AmiConnection<'a, S> {
         self.read(|input| {
             Ok(match input {
                 AmiInput::Ignored => AnswerPart::Item(None),
-                AmiInput::Event(message) => AnswerPart::Hint(hint_of(names, truth::event(message)?)),
+                AmiInput::Event(message) => AnswerPart::Hint(hint_of(names, message)),
                 AmiInput::ListItem(message) => AnswerPart::Item(take(message)?),
                 AmiInput::Answer(result, message) => AnswerPart::End(result, take(message)?),
                 AmiInput::LoggedIn | AmiInput::LoginRefused => return Err(AmiProtocolError::UnexpectedResponse),
@@ -156,6 +156,16 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> AmiConnection<'a, S> {
             self.hints.extend([Hint::Members, Hint::Listeners]);
         }
         self.hints.push_back(hint);
+    }
+
+    /// Asks for a queue, or for one of its members.
+    async fn queue_status(&mut self, headers: &[(&'static str, &str)]) -> Result<Vec<QueueItem>, LinkError> {
+        let answered = self.ask("QueueStatus", headers, Some("QueueStatusComplete"), queue_item).await?;
+        match answered.result {
+            ActionResult::Done => Ok(answered.items),
+            ActionResult::UnknownAction => Err(LinkError::Refused("`QueueStatus`: load app_queue")),
+            _ => Err(LinkError::Refused("`QueueStatus`: it needs a login, and no class")),
+        }
     }
 
     fn queue_status_headers(&self, key: &MemberKey) -> (String, String) {
@@ -194,9 +204,10 @@ fn protocol(error: AmiProtocolError) -> LinkError {
     LinkError::Protocol(error.to_string())
 }
 
-/// The hint of an event. `None`: the event concerns nothing that the link knows.
-fn hint_of(names: &AsteriskNames, event: AmiEvent) -> Option<Hint> {
-    match event {
+/// The hint of an event. `None`: the event concerns nothing that the link knows, or it has a key twice, which only an
+/// event of a dialplan has.
+fn hint_of(names: &AsteriskNames, message: AmiMessage<'_>) -> Option<Hint> {
+    match truth::event(message).ok()? {
         AmiEvent::MemberChanged { queue, interface } => {
             let (queue, interface) = (std::str::from_utf8(&queue).ok()?, std::str::from_utf8(&interface).ok()?);
             let (queue, extension) = (names.queues.number_of(queue)?, names.interfaces.number_of(interface)?);
@@ -213,17 +224,21 @@ fn hint_of(names: &AsteriskNames, event: AmiEvent) -> Option<Hint> {
 
 /// What an element of `QueueStatus` says.
 enum QueueItem {
-    /// The queue is there.
-    Queue,
+    /// The queue with this name is there.
+    Queue(Box<[u8]>),
     /// One of its members.
     Member(NamedMember),
 }
 
 fn queue_item(message: AmiMessage<'_>) -> Result<Option<QueueItem>, AmiProtocolError> {
-    if truth::queue_name(message)?.is_some() {
-        return Ok(Some(QueueItem::Queue));
+    if let Some(name) = truth::queue_name(message)? {
+        return Ok(Some(QueueItem::Queue(name)));
     }
     Ok(truth::queue_member(message)?.map(QueueItem::Member))
+}
+
+fn another_queue(asked: &str, found: &[u8]) -> LinkError {
+    LinkError::Protocol(format!("asked for queue `{asked}`, it listed queue `{}`", String::from_utf8_lossy(found)))
 }
 
 const fn outcome(result: ActionResult) -> ActionOutcome {
@@ -244,36 +259,47 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for AmiConnection<'
 
     async fn queue(&mut self, queue: &str) -> Result<Option<PolledQueue>, LinkError> {
         let name = self.names.queues.name_of(queue);
-        let answered = self.ask("QueueStatus", &[("Queue", &name)], Some("QueueStatusComplete"), queue_item).await?;
         let mut polled = PolledQueue::default();
         let mut is_there = false;
-        for item in answered.items {
+        for item in self.queue_status(&[("Queue", &name)]).await? {
             match item {
-                QueueItem::Queue => is_there = true,
-                QueueItem::Member(NamedMember { interface, member, .. }) => {
+                QueueItem::Queue(found) if *found == *name.as_bytes() => is_there = true,
+                QueueItem::Member(NamedMember { queue, interface, member }) if *queue == *name.as_bytes() => {
                     let interface = String::from_utf8_lossy(&interface);
-                    match self.names.interfaces.number_of(&interface) {
-                        Some(extension) => {
-                            polled.members.insert(extension.into(), member);
-                        }
-                        None => {
-                            polled.unparsed.insert((*interface).into());
-                        }
+                    let is_new = match self.names.interfaces.number_of(&interface) {
+                        Some(extension) => polled.members.insert(extension.into(), member).is_none(),
+                        None => polled.unparsed.insert((*interface).into()),
+                    };
+                    if !is_new {
+                        return Err(LinkError::Protocol(format!("it listed the member `{interface}` twice")));
                     }
+                }
+                QueueItem::Queue(found) | QueueItem::Member(NamedMember { queue: found, .. }) => {
+                    return Err(another_queue(&name, &found));
                 }
             }
         }
         Ok(is_there.then_some(polled))
     }
 
-    async fn member(&mut self, key: &MemberKey) -> Result<Option<Member>, LinkError> {
+    async fn member(&mut self, key: &MemberKey) -> Result<SoughtMember, LinkError> {
         let (queue, interface) = self.queue_status_headers(key);
-        let headers = [("Queue", &*queue), ("Member", &*interface)];
-        let answered = self.ask("QueueStatus", &headers, Some("QueueStatusComplete"), queue_item).await?;
-        Ok(answered.items.into_iter().find_map(|item| match item {
-            QueueItem::Member(named) if *named.interface == *interface.as_bytes() => Some(named.member),
-            _ => None,
-        }))
+        let mut sought = SoughtMember::NoQueue;
+        for item in self.queue_status(&[("Queue", &*queue), ("Member", &*interface)]).await? {
+            let (QueueItem::Queue(found) | QueueItem::Member(NamedMember { queue: found, .. })) = &item;
+            if **found != *queue.as_bytes() {
+                return Err(another_queue(&queue, found));
+            }
+            // Asterisk also lists members whose names, and not interfaces, are as asked for.
+            match item {
+                QueueItem::Member(named) if *named.interface == *interface.as_bytes() => {
+                    sought = SoughtMember::There(named.member);
+                }
+                _ if sought == SoughtMember::NoQueue => sought = SoughtMember::Absent,
+                _ => {}
+            }
+        }
+        Ok(sought)
     }
 
     async fn change(&mut self, key: &MemberKey, action: MemberAction) -> Result<ActionOutcome, LinkError> {
@@ -336,7 +362,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for AmiConnection<'
             }
             let hint = self
                 .read(|input| match input {
-                    AmiInput::Event(message) => Ok(hint_of(names, truth::event(message)?)),
+                    AmiInput::Event(message) => Ok(hint_of(names, message)),
                     _ => Err(AmiProtocolError::UnexpectedResponse),
                 })
                 .await?;

@@ -4,13 +4,14 @@
 //! does it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use crate::limits::{LINK_ANSWER_TIMEOUT, LINK_HINTS_WAITING_MAX};
-use crate::links::connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection};
+use crate::links::connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection, SoughtMember};
 use crate::links::esl::client::{EslClient, EslCredentials, EslInput};
 use crate::links::esl::protocol::{EslProtocolError, headers};
 use crate::links::esl::truth::{self, AgentStatus, EslEvent, TableError};
@@ -133,16 +134,17 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'a, S> {
             let Self { client, input, output, credentials, names, .. } = self;
             if let Some((taken, message)) = client.read(input, *credentials, output).map_err(protocol)? {
                 let received = match message {
-                    EslInput::Ignored => Ok(Received::Step),
-                    EslInput::LoggedIn => Ok(Received::Done),
-                    EslInput::LoginRefused => Ok(Received::LoginRefused),
-                    EslInput::AddressRefused => Ok(Received::AddressRefused),
-                    EslInput::Disconnected => Ok(Received::Disconnected),
-                    EslInput::Event(event) => hint_of(names, event).map(Received::Hint),
-                    EslInput::Answer(answer) => Ok(Received::Answer(answer.to_vec())),
+                    EslInput::Ignored => Received::Step,
+                    EslInput::LoggedIn => Received::Done,
+                    EslInput::LoginRefused => Received::LoginRefused,
+                    EslInput::AddressRefused => Received::AddressRefused,
+                    EslInput::Disconnected => Received::Disconnected,
+                    // Any account can make an event of any lines: one that cannot be read says nothing.
+                    EslInput::Event(event) => Received::Hint(hint_of(names, event).ok().flatten()),
+                    EslInput::Answer(answer) => Received::Answer(answer.to_vec()),
                 };
                 input.advance(taken);
-                return received.map_err(protocol);
+                return Ok(received);
             }
             if self.stream.read_buf(&mut self.input).await? == 0 {
                 return Err(LinkError::Closed);
@@ -197,7 +199,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'a, S> {
 
     async fn status_of(&mut self, agent: &str) -> Result<Option<AgentStatus>, LinkError> {
         let answer = self.ask_callcenter(&["agent get status ", agent]).await?;
-        Ok(AgentStatus::named(answer.trim_ascii()))
+        match AgentStatus::named(answer.trim_ascii()) {
+            Some(status) => Ok(Some(status)),
+            None if answer.starts_with(b"-ERR Agent not found") => Ok(None),
+            None if answer.starts_with(b"-ERR") => Err(table(TableError::Refused)),
+            None => Err(table(TableError::Unreadable)),
+        }
     }
 
     async fn set_status(&mut self, agent: &str, status: AgentStatus) -> Result<ActionOutcome, LinkError> {
@@ -233,7 +240,12 @@ fn protocol(error: EslProtocolError) -> LinkError {
 }
 
 fn table(error: TableError) -> LinkError {
-    LinkError::Protocol(error.to_string())
+    match error {
+        TableError::Refused => LinkError::Refused(
+            "`callcenter_config`: load mod_callcenter, and grant `callcenter_config` in `esl-allowed-api`",
+        ),
+        TableError::Unreadable => LinkError::Protocol(error.to_string()),
+    }
 }
 
 /// What an answer says about a change.
@@ -293,6 +305,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for EslConnection<'
         Ok(())
     }
 
+    fn query_pause(&self) -> Duration {
+        // The tables of the poll have every queue: nothing is asked.
+        Duration::ZERO
+    }
+
     async fn queue(&mut self, queue: &str) -> Result<Option<PolledQueue>, LinkError> {
         let name = self.names.queues.name_of(queue);
         if !self.tables.queues.iter().any(|known| **known == *name) {
@@ -302,7 +319,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for EslConnection<'
         for (_, agent, level) in self.tables.tiers.iter().filter(|(queue, ..)| **queue == *name) {
             match (self.names.agents.number_of(agent), self.tables.member(agent, *level)) {
                 (Some(extension), Some(member)) => {
-                    polled.members.insert(extension.into(), member);
+                    if polled.members.insert(extension.into(), member).is_some() {
+                        return Err(LinkError::Protocol(format!("it listed the agent `{agent}` twice in `{name}`")));
+                    }
                 }
                 (None, Some(_)) => {
                     polled.unparsed.insert(agent.clone());
@@ -313,13 +332,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for EslConnection<'
         Ok(Some(polled))
     }
 
-    async fn member(&mut self, key: &MemberKey) -> Result<Option<Member>, LinkError> {
+    async fn member(&mut self, key: &MemberKey) -> Result<SoughtMember, LinkError> {
         let (queue, agent) = (self.names.queues.name_of(&key.queue), self.names.agents.name_of(&key.extension));
-        let Some(status) = self.status_of(&agent).await? else { return Ok(None) };
+        let status = self.status_of(&agent).await?;
         let answer = self.ask_callcenter(&["tier list"]).await?;
         let tiers = truth::tiers(&answer).map_err(table)?;
         let tier = tiers.iter().find(|tier| tier.queue == queue && tier.agent == agent);
-        Ok(tier.and_then(|tier| member_of(status, tier.level)))
+        Ok(match status.zip(tier).and_then(|(status, tier)| member_of(status, tier.level)) {
+            Some(member) => SoughtMember::There(member),
+            // The queues of the last poll: the list of tiers does not say which queues there are.
+            None if !self.tables.queues.iter().any(|known| **known == *queue) => SoughtMember::NoQueue,
+            None => SoughtMember::Absent,
+        })
     }
 
     async fn change(&mut self, key: &MemberKey, action: MemberAction) -> Result<ActionOutcome, LinkError> {

@@ -34,16 +34,12 @@ pub struct QueuePass {
     pub differences: Vec<Difference>,
     /// The steps to carry out, each with its extension and its state.
     pub steps: Vec<(Box<str>, MemberJudgement)>,
+    /// The number of members that the PBX has.
+    pub members: usize,
+    /// The number of login sessions.
+    pub sessions: usize,
     /// The bounded steps that are left out because they are too large a share of the queue; 0: none are left out.
     pub stopped: usize,
-}
-
-impl QueuePass {
-    /// The number of members and sessions that were judged.
-    #[must_use]
-    pub fn size(&self) -> usize {
-        self.counts.values().sum()
-    }
 }
 
 /// Judges every member and every session of one queue. `beliefs` has the sessions, and what the sidecar knows of ended
@@ -73,9 +69,9 @@ pub fn pass<'a>(
         }
     }
     let bounded = found.steps.iter().filter(|(_, judgement)| is_bounded(judgement)).count();
-    let sessions = beliefs.values().filter(|belief| matches!(belief, Belief::Session(_))).count();
-    let members = queue.members.len() + queue.unparsed.len();
-    if !resumed && !share.admits(bounds, bounded, members, sessions) {
+    found.sessions = beliefs.values().filter(|belief| matches!(belief, Belief::Session(_))).count();
+    found.members = queue.members.len() + queue.unparsed.len();
+    if !resumed && !share.admits(bounds, bounded, found.members, found.sessions) {
         found.steps.retain(|(_, judgement)| !is_bounded(judgement));
         found.stopped = bounded;
     }
