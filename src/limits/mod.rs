@@ -300,8 +300,12 @@ limits! {
     UNDO_PER_MINUTE_LIMIT: u32 = 100_000;
     /// Hints of a PBX that wait for one link; beyond this the link polls everything.
     LINK_HINTS_WAITING_MAX: usize = 4_096;
-    /// Elements of one list of a PBX.
+    /// Elements of one list of a PBX, and members of one poll that differ from the sessions or cannot be read.
     LINK_LIST_ITEMS_MAX: usize = 262_144;
+    /// Bytes of one answer of a PBX, with the events that come between.
+    LINK_LIST_BYTES_MAX: usize = 64 * 1024 * 1024;
+    /// Time from a question of a link to the end of the list that answers it.
+    LINK_LIST_TIMEOUT: Duration = Duration::from_secs(30);
     /// Time from a command of a link to its answer.
     LINK_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
     /// Interval at which an idle link asks whether its PBX is there.

@@ -147,7 +147,8 @@ impl Beliefs for GateBeliefs {
             has_queue: self.members().has_queue(&key.queue),
             may_log_in,
             // What was missed may concern this user.
-            is_changing: self.has_missed || self.changing.get(&key.extension).is_some_and(|at_ms| is_pending(*at_ms, now_ms)),
+            is_changing: self.has_missed
+                || self.changing.get(&key.extension).is_some_and(|at_ms| is_pending(*at_ms, now_ms)),
             is_absent_elsewhere: self.sightings.is_absent_elsewhere(&self.link, key, not_before),
             adds: self.sightings.is_first_with(&self.link, &key.queue),
         }

@@ -81,8 +81,7 @@ impl Sightings {
     pub fn is_first_with(&self, link: &str, queue: &str) -> bool {
         let seen = self.locked();
         let lacks = |seen: &SeenQueue| seen.members.is_none();
-        let may_have =
-            |other: &Box<str>| !seen.get(other).and_then(|queues| queues.get(queue)).is_some_and(lacks);
+        let may_have = |other: &Box<str>| !seen.get(other).and_then(|queues| queues.get(queue)).is_some_and(lacks);
         self.links.iter().find(|other| may_have(other)).is_some_and(|first| **first == *link)
     }
 

@@ -33,11 +33,16 @@ impl PollReport {
         self.unparsed.retain(|(queue, _)| queues.contains(queue));
     }
 
+    /// The number of members that differ from the sessions or cannot be read.
+    #[must_use]
+    pub fn differing(&self) -> usize {
+        self.queues.values().map(|pass| pass.differences.len()).sum::<usize>() + self.unparsed.len()
+    }
+
     /// Takes note of what a poll found in a queue. `found`: `None` if the PBX lacks the queue.
     pub fn polled(&mut self, queue: Box<str>, found: Option<QueuePass>, unparsed: BTreeSet<Box<str>>) {
         let from = (queue.clone(), Box::default());
-        let before: Vec<_> =
-            self.unparsed.range(from..).take_while(|(other, _)| *other == queue).cloned().collect();
+        let before: Vec<_> = self.unparsed.range(from..).take_while(|(other, _)| *other == queue).cloned().collect();
         for name in before {
             self.unparsed.remove(&name);
         }

@@ -106,7 +106,10 @@ impl LinkTask {
         else {
             return LinkError::Protocol(format!("there is no organization `{}`", terms.organization));
         };
-        match LinkWork::new(connection, beliefs, terms, status, rate).run(&mut self.commands).await {
+        let mut work = LinkWork::new(connection, beliefs, terms, status, std::mem::take(rate));
+        let ended = work.run(&mut self.commands).await;
+        *rate = work.into_rate();
+        match ended {
             Ok(never) => match never {},
             Err(error) => error,
         }

@@ -13,8 +13,8 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::config::links::{LinkTerms, MembersMode, SupervisionsMode};
 use crate::limits::{
-    LINK_CHANGE_PAUSE, LINK_PING_INTERVAL, LINK_RETRY_PAUSE, MEMBER_CHANGE_PENDING_MAX, MEMBER_STEPS_MAX,
-    MEMBER_UNCONFIRMED_MAX,
+    LINK_CHANGE_PAUSE, LINK_LIST_ITEMS_MAX, LINK_PING_INTERVAL, LINK_RETRY_PAUSE, MEMBER_CHANGE_PENDING_MAX,
+    MEMBER_STEPS_MAX, MEMBER_UNCONFIRMED_MAX,
 };
 use crate::links::command::{LinkCommand, Planned, PollKind};
 use crate::links::connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection, SoughtMember};
@@ -96,7 +96,7 @@ pub struct LinkWork<'a, C, B> {
     /// Whether a poll has been completed on this connection: before that only endings are carried out.
     has_polled: bool,
     /// The bounded steps of the last minute, also those of earlier connections.
-    rate: &'a mut UndoRate,
+    rate: UndoRate,
     shares: BTreeMap<Box<str>, UndoShare>,
     /// The members to look at again, and when.
     due: BTreeMap<MemberKey, Instant>,
@@ -113,14 +113,8 @@ pub struct LinkWork<'a, C, B> {
 }
 
 impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
-    /// Work on a connection that is logged in.
-    pub fn new(
-        connection: C,
-        beliefs: B,
-        terms: &'a LinkTerms,
-        status: &'a LinkStatus,
-        rate: &'a mut UndoRate,
-    ) -> Self {
+    /// Work on a connection that is logged in. `rate` has the bounded steps of earlier connections.
+    pub fn new(connection: C, beliefs: B, terms: &'a LinkTerms, status: &'a LinkStatus, rate: UndoRate) -> Self {
         Self {
             connection,
             beliefs,
@@ -221,6 +215,12 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         self.due.values().copied().chain(rate_at).min()
     }
 
+    /// The bounded steps of the last minute, for the next connection.
+    #[must_use]
+    pub fn into_rate(self) -> UndoRate {
+        self.rate
+    }
+
     /// What comes first on a connection: the endings that were decided while there was none.
     ///
     /// # Errors
@@ -291,6 +291,11 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             self.shares.remove(&queue);
             let unparsed = polled.map_or_else(BTreeSet::new, |polled| polled.unparsed);
             self.report.polled(queue, found, unparsed);
+            if self.report.differing() > LINK_LIST_ITEMS_MAX {
+                let problem =
+                    format!("more than {LINK_LIST_ITEMS_MAX} members differ from the sessions or cannot be read");
+                return Err(LinkError::Protocol(problem));
+            }
             self.pause().await?;
         }
         self.status.polled(&self.report, self.beliefs.now());

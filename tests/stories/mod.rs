@@ -33,6 +33,7 @@ mod leases;
 mod limits;
 mod line;
 mod links;
+mod links_hostile;
 mod load;
 mod log;
 mod login;

@@ -4,9 +4,11 @@ use std::collections::VecDeque;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use crate::limits::{AMI_ANSWER_TIMEOUT, LINK_HINTS_WAITING_MAX, LINK_LIST_ITEMS_MAX};
+use crate::limits::{
+    AMI_ANSWER_TIMEOUT, LINK_HINTS_WAITING_MAX, LINK_LIST_BYTES_MAX, LINK_LIST_ITEMS_MAX, LINK_LIST_TIMEOUT,
+};
 use crate::links::ami::client::{ActionResult, AmiClient, AmiInput, Credentials};
 use crate::links::ami::protocol::{AmiMessage, AmiProtocolError};
 use crate::links::ami::truth::{self, AmiEvent, NamedMember, PAUSE_REASON, Spy};
@@ -35,6 +37,8 @@ pub struct AmiConnection<'a, S> {
     names: &'a AsteriskNames,
     /// Bytes received and not yet read.
     input: BytesMut,
+    /// Bytes of messages that were read.
+    taken: usize,
     /// Bytes to send.
     output: Vec<u8>,
     /// Hints that came while an action was under way; at most [`LINK_HINTS_WAITING_MAX`].
@@ -59,7 +63,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> AmiConnection<'a, S> {
     pub async fn log_in(stream: S, names: &'a AsteriskNames, credentials: Credentials<'a>) -> Result<Self, LinkError> {
         let (client, hints) = (AmiClient::default(), VecDeque::new());
         let (input, output) = (BytesMut::new(), vec![]);
-        let mut connection = Self { stream, client, names, input, output, hints, credentials };
+        let mut connection = Self { stream, client, names, input, taken: 0, output, hints, credentials };
         loop {
             match connection.read(|input| Ok(LoginStep::of(&input))).await? {
                 LoginStep::Next => connection.flush().await?,
@@ -79,10 +83,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> AmiConnection<'a, S> {
         read: impl FnOnce(AmiInput<'_>) -> Result<R, AmiProtocolError>,
     ) -> Result<R, LinkError> {
         loop {
-            let Self { client, input, output, credentials, .. } = self;
+            let Self { client, input, taken: all_taken, output, credentials, .. } = self;
             if let Some((taken, message)) = client.read(input, *credentials, output).map_err(protocol)? {
                 let result = read(message).map_err(protocol);
                 input.advance(taken);
+                *all_taken = all_taken.wrapping_add(taken);
                 return result;
             }
             if self.stream.read_buf(&mut self.input).await? == 0 {
@@ -112,10 +117,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> AmiConnection<'a, S> {
         };
         written.map_err(|error| LinkError::Unwritable(error.to_string()))?;
         self.flush().await?;
-        let mut items = vec![];
+        let (mut items, before, until) = (vec![], self.taken, Instant::now() + LINK_LIST_TIMEOUT);
         loop {
-            let next =
-                timeout(AMI_ANSWER_TIMEOUT, self.read_answer(&take)).await.map_err(|_| LinkError::NoAnswer)??;
+            // Neither events nor elements that come one by one may keep the link waiting for ever.
+            let wait = AMI_ANSWER_TIMEOUT.min(until.saturating_duration_since(Instant::now()));
+            let next = timeout(wait, self.read_answer(&take)).await.map_err(|_| LinkError::NoAnswer)??;
             match next {
                 AnswerPart::Hint(hint) => self.keep(hint),
                 AnswerPart::Item(item) => items.extend(item),
@@ -126,6 +132,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> AmiConnection<'a, S> {
             }
             if items.len() > LINK_LIST_ITEMS_MAX {
                 return Err(LinkError::Protocol(format!("its list has more than {LINK_LIST_ITEMS_MAX} elements")));
+            }
+            if self.taken.wrapping_sub(before) > LINK_LIST_BYTES_MAX {
+                return Err(LinkError::Protocol(format!("its answer has more than {LINK_LIST_BYTES_MAX} bytes")));
             }
         }
     }
@@ -266,11 +275,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for AmiConnection<'
                 QueueItem::Queue(found) if *found == *name.as_bytes() => is_there = true,
                 QueueItem::Member(NamedMember { queue, interface, member }) if *queue == *name.as_bytes() => {
                     let interface = String::from_utf8_lossy(&interface);
-                    let is_new = match self.names.interfaces.number_of(&interface) {
-                        Some(extension) => polled.members.insert(extension.into(), member).is_none(),
-                        None => polled.unparsed.insert((*interface).into()),
+                    let Some(extension) = self.names.interfaces.number_of(&interface) else {
+                        polled.note_unparsed(&interface);
+                        continue;
                     };
-                    if !is_new {
+                    if polled.members.insert(extension.into(), member).is_some() {
                         return Err(LinkError::Protocol(format!("it listed the member `{interface}` twice")));
                     }
                 }

@@ -324,7 +324,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for EslConnection<'
                     }
                 }
                 (None, Some(_)) => {
-                    polled.unparsed.insert(agent.clone());
+                    polled.note_unparsed(agent);
                 }
                 (_, None) => {}
             }

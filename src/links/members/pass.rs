@@ -6,6 +6,7 @@ use super::bounds::UndoShare;
 use super::judge::{Circumstances, MemberJudgement, MemberState, Step, judge};
 use super::{Belief, Member};
 use crate::config::links::UndoBounds;
+use crate::limits::LINK_NAME_BYTES_MAX;
 
 /// One queue as the PBX has it, after a complete poll.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,6 +15,14 @@ pub struct PolledQueue {
     pub members: BTreeMap<Box<str>, Member>,
     /// The names of members that the link cannot read; nothing is done about them.
     pub unparsed: BTreeSet<Box<str>>,
+}
+
+impl PolledQueue {
+    /// Takes note of a member whose name the link cannot read. Of a long name only the beginning is kept.
+    pub fn note_unparsed(&mut self, name: &str) {
+        let end = (0..=LINK_NAME_BYTES_MAX.min(name.len())).rev().find(|&end| name.is_char_boundary(end));
+        self.unparsed.insert(name.get(..end.unwrap_or_default()).unwrap_or_default().into());
+    }
 }
 
 /// One member of a pass whose PBX and login session differ.
