@@ -15,10 +15,11 @@ fn add_named(pbx: &ModelPbx, queue: &str, name: &str, is_fixed: bool, penalty: u
     }
 }
 
-fn remove(pbx: &ModelPbx, (queue, extension): &Key) {
+/// Another program removes a member. A reload of the PBX also removes members of its configuration.
+fn remove(pbx: &ModelPbx, (queue, extension): &Key, is_reload: bool) {
     if let Some(members) = pbx.state().queues.get_mut(queue) {
         let name = ModelPbx::name_of(extension);
-        if members.get(&name).is_some_and(|member| !member.is_fixed) {
+        if members.get(&name).is_some_and(|member| is_reload || !member.is_fixed) {
             members.remove(&name);
         }
     }
@@ -115,7 +116,7 @@ fn log_out_by_phone(world: &mut World) {
     let question = format!("actor={} via=phone action=queue.logout queue={}", key.1, key.0);
     if world.ask(organization, &question, None) && !world.random.one_in(4) {
         let place = pbx_of(world, organization);
-        remove(&world.links[place].pbx, &key);
+        remove(&world.links[place].pbx, &key, false);
         world.late.retain(|(_, _, late)| *late != key);
     }
 }
@@ -152,7 +153,7 @@ fn foreign_change(world: &mut World) {
     world.log.push(format!("foreign change {kind} of {key:?} at {}", world.links[place].name));
     match kind {
         0..=2 => add(pbx, &key, is_fixed, penalty, paused),
-        3 => remove(pbx, &key),
+        3 => remove(pbx, &key, is_fixed),
         4 => {
             let name = ["SIP/1001", "PJSIP/alice", "Local/1001@x/n"][penalty as usize];
             add_named(pbx, queue, name, is_fixed, penalty, paused);
@@ -216,7 +217,7 @@ fn restart_sidecar(world: &mut World) {
         if world.random.one_in(2) {
             let (organization, _, key) = agent(world);
             let place = pbx_of(world, organization);
-            remove(&world.links[place].pbx, &key);
+            remove(&world.links[place].pbx, &key, false);
         }
         if world.random.one_in(4) {
             restart_pbx(world);
