@@ -35,7 +35,7 @@
 //! | [`backoff`] | The pauses between attempts to connect. |
 //! | [`gate`] | Decides a question and applies the change, in order and durably. |
 //! | [`observe`] | Metrics and log. |
-//! | [`links`] | Connections to Asterisk's manager interface, which remove members whose login session ended. |
+//! | [`links`] | Connections to PBXs, which see members and listeners there and make them what was decided. |
 //! | [`sidecar`] | The state that all connections share. |
 //! | [`api`] | The admin API over HTTP. |
 //! | [`server`] | Listeners, connections, answers. |
@@ -72,6 +72,18 @@
 //!   the answer is too late, the change is undone.
 //! - **offer**: the right of the user to whom a call is transferred to replace that call once.
 //! - **change feed**: the recent changes of an organization in memory, numbered, for watchers.
+//! - **link**: a connection that the sidecar opens to a PBX, to see what is there and to put right what is wrong. Its
+//!   **mode** (off, observe, repair, enforce) says how far it goes.
+//! - **belief**: what the login sessions say of a queue member; the **truth** is what the PBX has. A **poll** reads the
+//!   whole truth, a **hint** says where it may have changed. A link **judges** each member, and takes a **step**.
+//! - **confirmed**: of a session, that its member was seen. **Unconfirmed**: it was not seen in time. **Missing**: a
+//!   session that no phone made has no member. **Lost**: the member went with a restart of the PBX. **Left**: it went
+//!   otherwise.
+//! - **leaving**: of a member whose session ended, until every link of the organization has seen it gone.
+//! - **foreign**: of a member without a session. To **adopt** it is to begin a session for it. **Unparsed**: of a
+//!   member whose user the link cannot tell.
+//! - **violation**: a foreign member, or a **listener** (a channel that listens) that nobody allowed.
+//! - **share bound**, **rate**: the largest part of a queue, and the most steps in a minute, that a link takes away.
 //! - **gate**: the only code that changes sessions, between policy, sessions and store.
 
 #![forbid(unsafe_code)]

@@ -15,6 +15,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use subtle::ConstantTimeEq;
 
+use crate::api::listener::AdminConnection;
 use crate::peer::Peer;
 use crate::sidecar::Sidecar;
 
@@ -59,6 +60,15 @@ impl Caller {
         }
     }
 
+    /// The operator as the audit log names who acted: the key of the listener, and the user id where it is known.
+    pub(super) fn by(self) -> String {
+        match self {
+            Self::Process { user, .. } => format!("operator:admin_unix,uid={user}"),
+            Self::TokenHolder => "operator:admin".to_owned(),
+            Self::Anybody => "operator:admin,unknown".to_owned(),
+        }
+    }
+
     /// The process id; `None` over TCP, or if the kernel does not know it.
     pub(super) const fn process(self) -> Option<i32> {
         match self {
@@ -82,10 +92,11 @@ impl std::fmt::Display for Caller {
 /// Admits a request with its [`Caller`], or refuses it.
 pub(super) async fn admit(
     State(access): State<AccessControl>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    ConnectInfo(connection): ConnectInfo<AdminConnection>,
     mut request: Request,
     next: Next,
 ) -> Response {
+    let (peer, _answering) = (connection.peer, connection.answering());
     match access.caller(peer, &request) {
         Ok(caller) => {
             request.extensions_mut().insert(caller);

@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use crate::api::ApiState;
 use crate::api::auth::Caller;
+use crate::gate::OperatorName;
 use crate::links::command::PollKind;
 use crate::links::row::LinkDetails;
 
@@ -33,11 +34,13 @@ pub(super) struct CommandQuery {
 
 pub(super) async fn list(State(api): State<Arc<ApiState>>, Query(query): Query<ListQuery>) -> Response {
     let Some(name) = query.link else {
-        let links: Vec<LinkDetails> = api.sidecar.links.all().map(|link| LinkDetails::of(link)).collect();
-        return Json(links).into_response();
+        let pbxs = api.sidecar.links.all().map(|link| LinkDetails::of(link));
+        let kamailios = api.sidecar.links.evapi().map(|link| LinkDetails::of_evapi(link));
+        return Json(pbxs.chain(kamailios).collect::<Vec<_>>()).into_response();
     };
-    match api.sidecar.links.named(&name) {
-        Some(link) => Json(vec![LinkDetails::of(link)]).into_response(),
+    let details = api.sidecar.links.named(&name).map(|link| LinkDetails::of(link));
+    match details.or_else(|| api.sidecar.links.evapi_named(&name).map(|link| LinkDetails::of_evapi(link))) {
+        Some(details) => Json(vec![details]).into_response(),
         None => unknown(&name),
     }
 }
@@ -47,7 +50,13 @@ pub(super) async fn command(
     Extension(caller): Extension<Caller>,
     Query(query): Query<CommandQuery>,
 ) -> Response {
-    let Some(link) = api.sidecar.links.named(&query.link) else { return unknown(&query.link) };
+    let Some(link) = api.sidecar.links.named(&query.link) else {
+        return if api.sidecar.links.evapi_named(&query.link).is_some() {
+            no_members(&query.link)
+        } else {
+            unknown(&query.link)
+        };
+    };
     let kind = match query.command.as_str() {
         "reconcile" => PollKind::Regular,
         "dry-run" => PollKind::DryRun,
@@ -55,14 +64,22 @@ pub(super) async fn command(
         "resume" => PollKind::Resume,
         other => return (StatusCode::BAD_REQUEST, format!("there is no command `{other}`\n")).into_response(),
     };
+    let (terms, peer, by) = (link.terms(), caller.to_string(), caller.by());
+    link.status.commanded(&query.command, &by, api.sidecar.clock.now().wall);
+    let operator = OperatorName { peer: &peer, by: &by };
+    api.sidecar.gate.note_link_command(operator, &terms.organization, &terms.name, &query.command);
     tracing::info!(by = %caller, link = query.link, command = query.command, "an operator lets a link poll");
-    match link.command(kind).await {
-        Some(planned) => Json(planned).into_response(),
-        None => {
-            let text = format!("the link `{}` is down, or works on other commands\n", query.link);
-            (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
-        }
+    if let Some(planned) = link.command(kind).await {
+        return Json(planned).into_response();
     }
+    let text = format!("the link `{}` is down, or works on other commands\n", query.link);
+    (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+}
+
+/// A Kamailio has nothing that a poll could compare.
+fn no_members(name: &str) -> Response {
+    let text = format!("`{name}` is a link to a Kamailio, which has no queue members: there is nothing to compare\n");
+    (StatusCode::CONFLICT, text).into_response()
 }
 
 fn unknown(name: &str) -> Response {

@@ -1,9 +1,10 @@
 //! The bounds of an admin listener: at most [`ADMIN_REQUESTS_MAX`] connections at once, each closed after
-//! [`ADMIN_IDLE_TIMEOUT`] without a byte.
+//! [`ADMIN_IDLE_TIMEOUT`] without a byte in either direction, unless a request of it is being answered.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use axum::extract::connect_info::Connected;
@@ -37,7 +38,8 @@ impl<L: Listener> Listener for LimitedListener<L> {
         let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
         let (stream, address) = self.listener.accept().await;
         let idle_timeout = Box::pin(sleep(ADMIN_IDLE_TIMEOUT));
-        (LimitedConnection { stream, idle_timeout, _permit: permit }, address)
+        let answering = Arc::default();
+        (LimitedConnection { stream, idle_timeout, answering, _permit: permit }, address)
     }
 
     fn local_addr(&self) -> io::Result<Self::Addr> {
@@ -49,7 +51,40 @@ impl<L: Listener> Listener for LimitedListener<L> {
 pub(crate) struct LimitedConnection<S> {
     stream: S,
     idle_timeout: Pin<Box<Sleep>>,
+    /// The number of its requests that are being answered: 0 or 1.
+    answering: Arc<AtomicUsize>,
     _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl<S> LimitedConnection<S> {
+    fn restart_idle_timeout(&mut self) {
+        self.idle_timeout.as_mut().reset(Instant::now() + ADMIN_IDLE_TIMEOUT);
+    }
+}
+
+/// A connection of the admin listener, for the handlers.
+#[derive(Clone, Debug)]
+pub(crate) struct AdminConnection {
+    /// The other side.
+    pub(super) peer: Peer,
+    answering: Arc<AtomicUsize>,
+}
+
+impl AdminConnection {
+    /// Keeps the connection open without a byte, until the result is dropped.
+    pub(super) fn answering(&self) -> Answering {
+        self.answering.fetch_add(1, Ordering::Relaxed);
+        Answering(Arc::clone(&self.answering))
+    }
+}
+
+/// A request that is being answered.
+pub(super) struct Answering(Arc<AtomicUsize>);
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for LimitedConnection<S> {
@@ -61,16 +96,26 @@ impl<S: AsyncRead + Unpin> AsyncRead for LimitedConnection<S> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         if read.is_ready() || buffer.filled().len() > before {
-            self.idle_timeout.as_mut().reset(Instant::now() + ADMIN_IDLE_TIMEOUT);
+            self.restart_idle_timeout();
             return read;
         }
-        self.idle_timeout.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
+        while self.idle_timeout.as_mut().poll(context).is_ready() {
+            if self.answering.load(Ordering::Relaxed) == 0 {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            self.restart_idle_timeout();
+        }
+        Poll::Pending
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for LimitedConnection<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        if written.is_ready() {
+            self.restart_idle_timeout();
+        }
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -82,14 +127,16 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for LimitedConnection<S> {
     }
 }
 
-impl Connected<IncomingStream<'_, LimitedListener<TcpListener>>> for Peer {
+impl Connected<IncomingStream<'_, LimitedListener<TcpListener>>> for AdminConnection {
     fn connect_info(stream: IncomingStream<'_, LimitedListener<TcpListener>>) -> Self {
-        Self::of_tcp(&stream.io().stream)
+        let connection = stream.io();
+        Self { peer: Peer::of_tcp(&connection.stream), answering: Arc::clone(&connection.answering) }
     }
 }
 
-impl Connected<IncomingStream<'_, LimitedListener<UnixListener>>> for Peer {
+impl Connected<IncomingStream<'_, LimitedListener<UnixListener>>> for AdminConnection {
     fn connect_info(stream: IncomingStream<'_, LimitedListener<UnixListener>>) -> Self {
-        Self::of_unix(&stream.io().stream)
+        let connection = stream.io();
+        Self { peer: Peer::of_unix(&connection.stream), answering: Arc::clone(&connection.answering) }
     }
 }

@@ -4,12 +4,14 @@
 //! socket, which knows the caller, or the token. `listener` bounds the connections.
 
 mod auth;
+mod backup;
 mod explain;
 mod links;
 mod listener;
 mod log;
 mod metrics;
 mod operate;
+mod peers;
 mod status;
 
 use std::sync::Arc;
@@ -21,8 +23,7 @@ use axum::serve::{IncomingStream, Listener};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::auth::{AccessControl, admit};
-use crate::api::listener::LimitedListener;
-use crate::peer::Peer;
+use crate::api::listener::{AdminConnection, LimitedListener};
 use crate::sidecar::{BoundListener, Sidecar};
 
 /// One request that the admin API answers.
@@ -74,9 +75,17 @@ routes! {
         "The supervisions, narrowed by `org`, `user`, `target` and `queue`; paged by `from`.";
     delete "/supervisions" => operate::end_supervisions:
         "Ends the supervisions of `org` and `user` or `target`; answers with their list when their end is on disk.";
+    get "/backup" => backup::write:
+        "A backup of the login sessions of all organizations, and of the members that ended sessions left behind.";
+    put "/backup" => backup::restore:
+        "Restores the backup in the body; answers when its sessions are on disk. Refused if there are login sessions, \
+         unless with `?replace=true`, which ends those that the backup does not have.";
     get "/links" => links::list: "The links to PBXs, what the last poll of each found, and what its PBX refused; one with `link`.";
     put "/links" => links::command:
         "Lets `link` poll now; `command` is `reconcile`, `dry-run`, `adopt` or `resume`. Answers with the steps that the poll found.";
+    get "/peers" => peers::list:
+        "The wanted links, the machines whose connections have ended, and the open connections of PBX dialects, each with its \
+         questions and its last fault; paged by `from`.";
     get "/log" => log::show_filter: "The filter of the log, now and at the start, and its format.";
     put "/log" => log::set_filter: "Changes the filter of the log; without `filter`, back to the filter of the start.";
 }
@@ -93,7 +102,7 @@ pub(crate) async fn serve<L>(listener: L, state: Arc<ApiState>, is_exposed: bool
 where
     L: Listener,
     L::Addr: std::fmt::Debug,
-    Peer: for<'a> Connected<IncomingStream<'a, LimitedListener<L>>>,
+    AdminConnection: for<'a> Connected<IncomingStream<'a, LimitedListener<L>>>,
 {
     let access = AccessControl { sidecar: Arc::clone(&state.sidecar), is_exposed };
     let router = ROUTES
@@ -101,7 +110,7 @@ where
         .fold(Router::new(), |router, route| router.route(route.path, (route.handler)()))
         .layer(axum::middleware::from_fn_with_state(access, admit))
         .with_state(state)
-        .into_make_service_with_connect_info::<Peer>();
+        .into_make_service_with_connect_info::<AdminConnection>();
     let served = axum::serve(LimitedListener::new(listener), router).with_graceful_shutdown(stop.cancelled_owned());
     if let Err(error) = served.await {
         tracing::error!(%error, "the admin listener stopped");

@@ -11,9 +11,11 @@ use tokio::time::timeout;
 
 use crate::api::ApiState;
 use crate::api::auth::Caller;
-use crate::gate::PendingCommit;
-use crate::gate::operator::{OperatorError, OperatorFilter};
+use crate::gate::operator::{Ended, OperatorError, OperatorFilter, SupervisionRow};
+use crate::gate::{OperatorName, PendingCommit};
 use crate::limits::{COMMIT_TIMEOUT, OPERATOR_PAGE_ROWS_MAX};
+use crate::links::aftermath::{Aftermath, EndedSupervision};
+use crate::links::members::MemberKey;
 
 /// The parameters of a list. A parameter that is absent does not narrow the list.
 #[derive(Debug, Deserialize)]
@@ -58,8 +60,11 @@ pub(super) async fn end_sessions(
     Extension(caller): Extension<Caller>,
     Query(wanted): Query<OperatorFilter>,
 ) -> Response {
-    let by = caller.to_string();
-    let ended = when_durable(api.sidecar.gate.operator().end_sessions(&wanted, &by, api.sidecar.clock.now())).await;
+    let (peer, by) = (caller.to_string(), caller.by());
+    let operator = OperatorName { peer: &peer, by: &by };
+    let aftermath = Aftermath::begin(&api.sidecar.links, wanted.org.as_deref().unwrap_or_default());
+    let ended = api.sidecar.gate.operator().end_sessions(&wanted, operator, api.sidecar.clock.now());
+    let ended = when_durable(ended).await;
     for row in ended.iter().flatten() {
         tracing::info!(
             by_uid = caller.user(),
@@ -71,7 +76,14 @@ pub(super) async fn end_sessions(
             "an operator ended a login session"
         );
     }
-    answered(ended)
+    let rows = match ended {
+        Ok(rows) => rows,
+        Err(error) => return answered::<()>(Err(error)),
+    };
+    let keys: Vec<MemberKey> = rows.iter().map(|row| MemberKey::new(&row.queue, &row.extension)).collect();
+    let members = aftermath.of_members(&api.sidecar.gate, &keys).await;
+    let ended = rows.into_iter().zip(members).map(|(row, at_pbx)| Ended { row, at_pbx });
+    answered(Ok(ended.collect::<Vec<_>>()))
 }
 
 pub(super) async fn end_supervisions(
@@ -79,7 +91,10 @@ pub(super) async fn end_supervisions(
     Extension(caller): Extension<Caller>,
     Query(wanted): Query<OperatorFilter>,
 ) -> Response {
-    let ended = when_durable(api.sidecar.gate.operator().end_supervisions(&wanted, &caller.to_string())).await;
+    let (peer, by) = (caller.to_string(), caller.by());
+    let aftermath = Aftermath::begin(&api.sidecar.links, wanted.org.as_deref().unwrap_or_default());
+    let ended = api.sidecar.gate.operator().end_supervisions(&wanted, OperatorName { peer: &peer, by: &by });
+    let ended = when_durable(ended).await;
     for row in ended.iter().flatten() {
         tracing::info!(
             by_uid = caller.user(),
@@ -93,7 +108,20 @@ pub(super) async fn end_supervisions(
             "an operator ended a supervision"
         );
     }
-    answered(ended)
+    let rows = match ended {
+        Ok(rows) => rows,
+        Err(error) => return answered::<()>(Err(error)),
+    };
+    let supervision = |row| EndedSupervision::from(row);
+    let channels = aftermath.of_supervisions(&rows.iter().map(supervision).collect::<Vec<_>>()).await;
+    let ended = rows.into_iter().zip(channels).map(|(row, at_pbx)| Ended { row, at_pbx });
+    answered(Ok(ended.collect::<Vec<_>>()))
+}
+
+impl<'a> From<&'a SupervisionRow> for EndedSupervision<'a> {
+    fn from(row: &'a SupervisionRow) -> Self {
+        Self { channel: row.channel.as_deref(), supervisor: &row.extension, target: row.target.as_deref() }
+    }
 }
 
 /// The ended rows, once their end is on disk.

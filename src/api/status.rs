@@ -64,7 +64,7 @@ pub(super) async fn status(State(api): State<Arc<ApiState>>) -> Json<Value> {
         "last_reload": sidecar.last_reload(),
         "listeners": listeners,
         "connections": connections,
-        "peers": sidecar.held.greatest(STATUS_PEERS_MAX),
+        "peers": sidecar.peers.greatest(STATUS_PEERS_MAX),
         "connections_limit": sidecar.settings.connections_max,
         "state": { "store": store, "folder": sidecar.settings.state.folder, "durable": sidecar.gate.has_store(),
             "healthy": sidecar.gate.store_is_healthy() },

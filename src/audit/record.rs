@@ -36,8 +36,16 @@ closed_list! {
         SessionEnded = "session_ended",
         /// A link found a member or a listener at the PBX that nobody allowed.
         Violation = "violation",
+        /// A link removed the queue member of a login session that ended.
+        MemberRemoved = "member_removed",
         /// A supervision ended without a question.
         SupervisionEnded = "supervision_ended",
+        /// An operator let a link poll, adopt members, or go on.
+        LinkCommand = "link_command",
+        /// An operator wrote a backup of the session store.
+        Backup = "backup",
+        /// An operator restored a backup of the session store.
+        Restore = "restore",
         /// The sidecar started.
         Start = "start",
         /// The sidecar stopped on request.
@@ -133,8 +141,10 @@ audit_record! {
     channel: Option<&'a str>,
     /// The dialect of the peer.
     dialect: Option<&'a str>,
-    /// The peer, or the operator who ended a session or supervision.
+    /// The peer, the link, or the operator who ended a session or supervision.
     peer: Option<&'a str>,
+    /// Who acted: the id of the user, or `operator:` and the listener of the operator, on a Unix socket with the uid.
+    by: Option<&'a str>,
     /// `allow` or `deny`.
     verdict: Option<&'a str>,
     /// The code of the reason.

@@ -2,8 +2,9 @@
 
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -18,7 +19,7 @@ use crate::cli::sidecar_address::{AddressError, SidecarAddress};
 use crate::cli::{print_error, print_problems};
 use crate::config;
 use crate::gate::operator::{OperatorFilter, Page};
-use crate::limits::{ADMIN_CLIENT_ANSWER_BYTES_MAX, ADMIN_CLIENT_TIMEOUT};
+use crate::limits::{ADMIN_CLIENT_ANSWER_BYTES_MAX, ADMIN_CLIENT_TIMEOUT, BACKUP_BYTES_MAX, BACKUP_CLIENT_TIMEOUT};
 
 /// Why a request has no answer that can be used.
 #[derive(Debug, Error)]
@@ -39,8 +40,8 @@ pub(super) enum RequestError {
     #[error(transparent)]
     Body(Box<dyn std::error::Error + Send + Sync>),
     /// There was no answer in time.
-    #[error("no answer within {} s", ADMIN_CLIENT_TIMEOUT.as_secs())]
-    TimedOut,
+    #[error("no answer within {} s", .0.as_secs())]
+    TimedOut(Duration),
 }
 
 /// Why the sidecar did not do what a command asked for.
@@ -153,9 +154,27 @@ impl AdminClient {
         self.request(&Method::GET, path, query)
     }
 
+    /// The bytes at this path: at most those of a backup.
+    pub(super) fn download(&self, path: &str) -> Result<Bytes, AdminClientError> {
+        self.block_on(self.exchange(&Method::GET, format!("/{path}"), Bytes::new(), &LONG_EXCHANGE))
+    }
+
+    /// Sends these bytes to this path with this query, and waits for the JSON answer.
+    pub(super) fn upload<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &impl Serialize,
+        bytes: Vec<u8>,
+    ) -> Result<T, AdminClientError> {
+        let query = serde_urlencoded::to_string(query).map_err(|error| self.unreachable(error))?;
+        let uri = format!("/{path}?{query}");
+        let body = self.block_on(self.exchange(&Method::PUT, uri, bytes.into(), &LONG_EXCHANGE))?;
+        self.parsed(&body)
+    }
+
     /// The text at this path.
     pub(super) async fn text(&self, path: &str) -> Result<String, AdminClientError> {
-        let body = self.exchange(&Method::GET, format!("/{path}")).await?;
+        let body = self.exchange(&Method::GET, format!("/{path}"), Bytes::new(), &SHORT_EXCHANGE).await?;
         String::from_utf8(body.into())
             .map_err(|source| AdminClientError::NotUtf8 { address: self.address.clone(), source })
     }
@@ -168,10 +187,21 @@ impl AdminClient {
         query: &impl Serialize,
     ) -> Result<T, AdminClientError> {
         let query = serde_urlencoded::to_string(query).map_err(|error| self.unreachable(error))?;
+        let uri = format!("/{path}?{query}");
+        let body = self.block_on(self.exchange(method, uri, Bytes::new(), &SHORT_EXCHANGE))?;
+        self.parsed(&body)
+    }
+
+    fn block_on(
+        &self,
+        exchange: impl Future<Output = Result<Bytes, AdminClientError>>,
+    ) -> Result<Bytes, AdminClientError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| self.unreachable(error))?;
-        let body = runtime.block_on(self.exchange(method, format!("/{path}?{query}")))?;
-        serde_json::from_slice(&body)
+        runtime.map_err(|error| self.unreachable(error))?.block_on(exchange)
+    }
+
+    fn parsed<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, AdminClientError> {
+        serde_json::from_slice(body)
             .map_err(|source| AdminClientError::UnexpectedJson { address: self.address.clone(), source })
     }
 
@@ -179,30 +209,65 @@ impl AdminClient {
         AdminClientError::Unreachable { address: self.address.clone(), source: source.into() }
     }
 
-    async fn exchange(&self, method: &Method, uri: String) -> Result<Bytes, AdminClientError> {
-        let (status, body) = self.answer(method, uri).await?;
+    async fn exchange(
+        &self,
+        method: &Method,
+        uri: String,
+        body: Bytes,
+        bounds: &ExchangeBounds,
+    ) -> Result<Bytes, AdminClientError> {
+        let (status, body) = self.answer(method, uri, body, bounds).await?;
         if status != StatusCode::OK {
             return Err(AdminClientError::Refused(String::from_utf8_lossy(&body).trim().to_owned()));
         }
         Ok(body)
     }
 
-    async fn answer(&self, method: &Method, uri: String) -> Result<(StatusCode, Bytes), AdminClientError> {
+    async fn answer(
+        &self,
+        method: &Method,
+        uri: String,
+        body: Bytes,
+        bounds: &ExchangeBounds,
+    ) -> Result<(StatusCode, Bytes), AdminClientError> {
         let request = Request::builder().method(method).uri(uri).header("host", "localhost");
-        let request = request.body(Empty::<Bytes>::new()).map_err(|error| self.unreachable(error))?;
-        let answer = timeout(ADMIN_CLIENT_TIMEOUT, self.send(request)).await.unwrap_or(Err(RequestError::TimedOut));
+        let request = request.body(Full::new(body)).map_err(|error| self.unreachable(error))?;
+        let answer = timeout(bounds.timeout, self.send(request, bounds.answer_bytes_max)).await;
+        let answer = answer.unwrap_or(Err(RequestError::TimedOut(bounds.timeout)));
         answer.map_err(|error| self.unreachable(error))
     }
 
-    async fn send(&self, request: Request<Empty<Bytes>>) -> Result<(StatusCode, Bytes), RequestError> {
+    async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+        answer_bytes_max: usize,
+    ) -> Result<(StatusCode, Bytes), RequestError> {
         match &self.address {
-            SidecarAddress::Unix(path) => send_over(UnixStream::connect(path).await?, request).await,
-            SidecarAddress::Tcp(address) => send_over(TcpStream::connect(address).await?, request).await,
+            SidecarAddress::Unix(path) => send_over(UnixStream::connect(path).await?, request, answer_bytes_max).await,
+            SidecarAddress::Tcp(address) => {
+                send_over(TcpStream::connect(address).await?, request, answer_bytes_max).await
+            }
         }
     }
 }
 
-async fn send_over<S>(stream: S, request: Request<Empty<Bytes>>) -> Result<(StatusCode, Bytes), RequestError>
+/// How long and how large an answer may be.
+struct ExchangeBounds {
+    timeout: Duration,
+    answer_bytes_max: usize,
+}
+
+const SHORT_EXCHANGE: ExchangeBounds =
+    ExchangeBounds { timeout: ADMIN_CLIENT_TIMEOUT, answer_bytes_max: ADMIN_CLIENT_ANSWER_BYTES_MAX };
+/// For a backup.
+const LONG_EXCHANGE: ExchangeBounds =
+    ExchangeBounds { timeout: BACKUP_CLIENT_TIMEOUT, answer_bytes_max: BACKUP_BYTES_MAX };
+
+async fn send_over<S>(
+    stream: S,
+    request: Request<Full<Bytes>>,
+    answer_bytes_max: usize,
+) -> Result<(StatusCode, Bytes), RequestError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -210,7 +275,7 @@ where
     let connection = tokio::spawn(connection);
     let response = sender.send_request(request).await?;
     let status = response.status();
-    let body = Limited::new(response.into_body(), ADMIN_CLIENT_ANSWER_BYTES_MAX).collect().await;
+    let body = Limited::new(response.into_body(), answer_bytes_max).collect().await;
     connection.abort();
     Ok((status, body.map_err(RequestError::Body)?.to_bytes()))
 }

@@ -73,7 +73,7 @@ Files:
   DIR/state/                the session store, unless configured otherwise
 
 Topics of `queuewarden help TOPIC`:
-  reasons, metrics, alerts, 3am, queues, keys, settings, facts, limits, audit-log, line
+  reasons, metrics, alerts, 3am, queues, differences, keys, settings, facts, limits, audit-log, line
 
 Examples:
   queuewarden                                  runs the sidecar with the folder `config`
@@ -85,17 +85,18 @@ Examples:
 /// Below the options of `help`.
 pub(super) const HELP: &str = "\
 Topics:
-  reasons    every reason of an answer, and what to do about a denial
-  metrics    every metric
-  alerts     every alert: its meaning, where to look, what to do
-  3am        a phone is refused at night: six questions, and the command for each
-  queues     how to add a queue
-  keys       every key of every configuration file
-  settings   every setting of the shipped role models
-  facts      every fact that a grant may require
-  limits     every bound of the process
-  audit-log  every member and every event of the audit log
-  line       the line dialect: grammar, verbs, keys, replies
+  reasons      every reason of an answer, and what to do about a denial
+  metrics      every metric
+  alerts       every alert: its meaning, where to look, what to do
+  3am          a phone is refused at night: eight questions, and the command for each
+  queues       how to add a queue
+  differences  what a link does where a PBX and the login sessions differ
+  keys         every key of every configuration file
+  settings     every setting of the shipped role models
+  facts        every fact that a grant may require
+  limits       every bound of the process
+  audit-log    every member and every event of the audit log
+  line         the line dialect: grammar, verbs, keys, replies
 
 Examples:
   queuewarden help reasons
@@ -232,6 +233,9 @@ pub(super) const SESSIONS: &str = "\
 The command talks to the running sidecar over the Unix socket `admin_unix`; every user who may open
 that socket may use it. The log records the user id of the caller.
 
+`end` waits up to 2 s for the links and says what became of the queue member at each PBX: `removed from
+pbx-1`, `no member at pbx-1`, `pbx-1 is down, will be removed`, or `no link`.
+
 Examples:
   queuewarden sessions ls --org acme --queue 600
   queuewarden sessions ls --limit 1000 --json
@@ -245,21 +249,74 @@ pub(super) const SUPERVISIONS: &str = "\
 The command talks to the running sidecar over the Unix socket `admin_unix`; every user who may open
 that socket may use it. The log records the user id of the caller.
 
+`end` waits up to 2 s for the links and says what became of the listener at each PBX: `hung up at
+pbx-1`, `pbx-1 sees no such listener`, `pbx-1 is down`, or `no link`.
+
 Examples:
   queuewarden supervisions ls --org acme
   queuewarden supervisions end --org acme --user 2001";
+
+/// Below the options of `backup`.
+#[cfg(feature = "cli")]
+pub(super) const BACKUP: &str = "\
+The backup is text, one JSON value a line: the login sessions of all organizations, the queue members
+that links have yet to remove, and the clock. Its last line has a hash: a file that was cut off or
+altered is refused. FILE is replaced only when the new backup is on disk, and only its owner may read
+it. The sidecar answers questions meanwhile. The audit log records who wrote the backup.
+
+Examples:
+  queuewarden backup /var/backups/queuewarden.jsonl
+  queuewarden backup before-change.jsonl --json";
+
+/// Below the options of `restore`.
+#[cfg(feature = "cli")]
+pub(super) const RESTORE: &str = "\
+The sidecar runs, and has the organizations of the backup. All login sessions are restored or none:
+the command ends when they are on disk. A session whose user or queue the configuration no longer has
+is left out and counted; a lease goes on to its end.
+
+Without --replace the sidecar has to be without login sessions and supervisions, as after its disk was
+lost. It then believes the backup as after a restart: a link that repairs ends the sessions of users
+who logged out at the PBX since.
+
+With --replace, login sessions that the backup does not have end, and links remove their members; a
+session that begins is one that no phone made, and a link that repairs adds its member. The audit log
+records who restored the backup, and each session that began or ended.
+
+Examples:
+  queuewarden restore /var/backups/queuewarden.jsonl
+  queuewarden restore before-change.jsonl --replace";
 
 /// Below the options of `links`.
 #[cfg(feature = "cli")]
 pub(super) const LINKS: &str = "\
 A link is a connection to a PBX: it sees the queue members there, and makes login sessions and members
-the same as far as `members` of the link goes. A member is `confirmed` if its session is there, and
-`foreign` if no login session has it.
+the same as far as `members` of the link goes. `queuewarden help differences` explains the states of
+members. Kamailio (evapi) asks over its link and has no members: only its connection is shown.
 
 Examples:
   queuewarden links
   queuewarden links show pbx-1
-  queuewarden links reconcile pbx-1 --dry-run";
+  queuewarden links reconcile pbx-1 --dry-run
+  queuewarden links adopt pbx-1
+  queuewarden links resume pbx-1";
+
+/// Below the options of `peers`.
+#[cfg(feature = "cli")]
+pub(super) const PEERS: &str = "\
+States:
+  up, down  a link that queuewarden.toml names: to AMI, to FreeSWITCH's event socket (esl), to evapi
+  open      a connection that a PBX opened
+  closed    all connections of one machine that have ended: FastAGI and FreeSWITCH open one for each
+            question
+
+The last fault has its reason and its time, and the key, the actor and the channel where they could
+be read. `queuewarden help REASON` says what a reason means. A PBX that is not listed has not
+connected since the start of the sidecar.
+
+Examples:
+  queuewarden peers
+  queuewarden peers --json";
 
 /// Below the options of `log`.
 #[cfg(feature = "cli")]

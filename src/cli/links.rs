@@ -10,8 +10,8 @@ use serde::Serialize;
 use crate::cli::admin_client::{AdminClient, AdminClientError};
 use crate::cli::sessions::time;
 use crate::cli::table::{Table, terminal_columns};
-use crate::links::command::Planned;
-use crate::links::row::LinkDetails;
+use crate::links::command::{NOT_ADOPTED, Planned};
+use crate::links::row::{DifferenceRow, LinkDetails, LinkRow, ViolationRow};
 
 /// Options of `links`.
 #[derive(Debug, Args)]
@@ -91,19 +91,20 @@ fn list(folder: &Path, json: bool, out: &mut impl Write) -> io::Result<u8> {
         }
         return Ok(0);
     }
-    let columns = ["link", "kind", "org", "members", "state", "since", "last poll", "differences", "last error"];
+    let columns =
+        ["link", "kind", "organization", "members", "state", "since", "last poll", "differences", "last error"];
     let cells = |link: &LinkDetails| {
         let row = &link.row;
         vec![
             row.link.clone(),
             row.kind.clone(),
-            row.org.clone(),
-            row.members.clone(),
+            row.org.clone().unwrap_or_else(|| "-".to_owned()),
+            row.members.clone().unwrap_or_else(|| "-".to_owned()),
             if row.up { "up" } else { "down" }.to_owned(),
             row.since_unix_seconds.map_or("-".to_owned(), time),
             row.last_poll_unix_seconds.map_or("-".to_owned(), time),
-            link.differences.len().to_string(),
-            row.last_error.clone().unwrap_or_default(),
+            if row.members.is_some() { link.differences.len().to_string() } else { "-".to_owned() },
+            last_error(row),
         ]
     };
     Table::new(columns.to_vec(), terminal_columns()).print(&links.iter().map(cells).collect::<Vec<_>>(), out)?;
@@ -121,35 +122,64 @@ fn show(folder: &Path, OneLink { name, json }: &OneLink, out: &mut impl Write) -
     for link in &links {
         if *json {
             writeln!(out, "{}", serde_json::to_string(link).map_err(io::Error::other)?)?;
-            continue;
+        } else {
+            show_link(link, out)?;
         }
-        let row = &link.row;
-        writeln!(out, "{} ({} at {}), organization {}, members = \"{}\"", row.link, row.kind, row.address, row.org, row.members)?;
-        let since = row.since_unix_seconds.map_or(String::new(), |since| format!(" since {}", time(since)));
-        writeln!(out, "{}{since}", if row.up { "up" } else { "down" })?;
-        if let Some(error) = &row.last_error {
-            writeln!(out, "last error: {error}")?;
-        }
-        match row.last_poll_unix_seconds {
-            Some(at) => writeln!(out, "last complete poll: {}", time(at))?,
-            None => writeln!(out, "no complete poll yet")?,
-        }
-        let counts: Vec<String> = row.counts.iter().map(|(state, count)| format!("{count} {state}")).collect();
-        writeln!(out, "{}", counts.join(", "))?;
-        for refused in &link.refused {
-            writeln!(out, "refused: {refused}")?;
-        }
-        for queue in &link.missing_queues {
-            writeln!(out, "the PBX has no queue {queue}")?;
-        }
-        for queue in &row.stopped {
-            writeln!(out, "stopped in queue {queue}: too many members would be taken away; `queuewarden links resume {name}` goes on")?;
-        }
-        let cells = |row: &crate::links::row::DifferenceRow| vec![row.queue.clone(), row.member.clone(), row.state.clone()];
-        let rows: Vec<Vec<String>> = link.differences.iter().map(cells).collect();
-        Table::new(vec!["queue", "member", "state"], terminal_columns()).print(&rows, out)?;
     }
     Ok(0)
+}
+
+fn last_error(row: &LinkRow) -> String {
+    match (&row.last_error, row.last_error_unix_seconds) {
+        (Some(error), Some(at)) => format!("{error} ({})", time(at)),
+        _ => "-".to_owned(),
+    }
+}
+
+fn show_link(link: &LinkDetails, out: &mut impl Write) -> io::Result<()> {
+    let row = &link.row;
+    let name = &row.link;
+    writeln!(out, "{name} ({} at {})", row.kind, row.address)?;
+    if let (Some(org), Some(members), Some(supervisions)) = (&row.org, &row.members, &row.supervisions) {
+        writeln!(out, "organization {org}, members = \"{members}\", supervisions = \"{supervisions}\"")?;
+    }
+    let since = row.since_unix_seconds.map_or(String::new(), |since| format!(" since {}", time(since)));
+    writeln!(out, "{}{since}", if row.up { "up" } else { "down" })?;
+    if row.last_error.is_some() {
+        writeln!(out, "last error: {}", last_error(row))?;
+    }
+    if let (Some(command), Some(by), Some(at)) =
+        (&row.last_command, &row.last_command_by, row.last_command_unix_seconds)
+    {
+        writeln!(out, "last command: {command} by {by} at {}", time(at))?;
+    }
+    for refused in &link.refused {
+        writeln!(out, "refused: {refused}")?;
+    }
+    if row.members.is_none() {
+        return writeln!(out, "Kamailio has no queue members: there is nothing to compare");
+    }
+    match row.last_poll_unix_seconds {
+        Some(at) => writeln!(out, "last complete poll: {}", time(at))?,
+        None => writeln!(out, "no complete poll yet")?,
+    }
+    let counts: Vec<String> = row.counts.iter().map(|(state, count)| format!("{count} {state}")).collect();
+    writeln!(out, "{}", counts.join(", "))?;
+    for queue in &link.missing_queues {
+        writeln!(out, "the PBX has no queue {queue}")?;
+    }
+    for queue in &row.stopped {
+        writeln!(out, "stopped in queue {queue}: too many members would be taken away")?;
+        writeln!(out, "    help: look at the list, then `queuewarden links resume {name}` goes on")?;
+    }
+    let cells = |row: &DifferenceRow| vec![row.queue.clone(), row.member.clone(), row.state.clone()];
+    let rows: Vec<Vec<String>> = link.differences.iter().map(cells).collect();
+    Table::new(vec!["queue", "member", "state"], terminal_columns()).print(&rows, out)?;
+    let or_unknown = |name: &Option<String>| name.clone().unwrap_or_else(|| "unknown".to_owned());
+    let cells = |row: &ViolationRow| vec![row.channel.clone(), or_unknown(&row.supervisor), or_unknown(&row.target)];
+    let rows: Vec<Vec<String>> = link.violations.iter().map(cells).collect();
+    let columns = vec!["channel that listened without being allowed", "supervisor", "target"];
+    Table::new(columns, terminal_columns()).print(&rows, out)
 }
 
 fn poll(folder: &Path, OneLink { name, json }: &OneLink, command: &str, out: &mut impl Write) -> io::Result<u8> {
@@ -165,9 +195,16 @@ fn poll(folder: &Path, OneLink { name, json }: &OneLink, command: &str, out: &mu
         }
         return Ok(0);
     }
-    let cells = |step: &Planned| vec![step.queue.clone(), step.extension.clone(), step.state.clone(), step.step.clone()];
+    let cells = |Planned { queue, extension, state, step }: &Planned| {
+        [queue, extension, state, step].map(Clone::clone).to_vec()
+    };
     let rows: Vec<Vec<String>> = planned.iter().map(cells).collect();
     Table::new(vec!["queue", "extension", "state", "step"], terminal_columns()).print(&rows, out)?;
+    if command == "adopt" {
+        let left = planned.iter().filter(|step| step.step == NOT_ADOPTED).count();
+        writeln!(out, "{} adopted, {left} left as {}", planned.len() - left, if left == 1 { "it is" } else { "they are" })?;
+        return Ok(0);
+    }
     writeln!(out, "{} {}", planned.len(), if planned.len() == 1 { "step" } else { "steps" })?;
     Ok(0)
 }

@@ -30,11 +30,13 @@ macro_rules! with_feature_cli {
 with_feature_cli! {
     mod admin_client;
     mod ask;
+    mod backup;
     mod generate;
     mod line_client;
     mod links;
     mod load;
     mod log;
+    mod peers;
     mod salvage;
     mod sessions;
     mod top;
@@ -114,6 +116,18 @@ enum Command {
     #[cfg(feature = "cli")]
     #[command(after_long_help = help::LINKS)]
     Links(links::Arguments),
+    /// Lists who asks the running sidecar and over which links it works, with the last fault of each.
+    #[cfg(feature = "cli")]
+    #[command(after_long_help = help::PEERS)]
+    Peers(peers::Arguments),
+    /// Writes a backup of the login sessions of the running sidecar, and of what its links have yet to remove.
+    #[cfg(feature = "cli")]
+    #[command(after_long_help = help::BACKUP)]
+    Backup(backup::BackupArguments),
+    /// Restores a backup into the running sidecar; refused if there are login sessions, unless with --replace.
+    #[cfg(feature = "cli")]
+    #[command(after_long_help = help::RESTORE)]
+    Restore(backup::RestoreArguments),
     /// Verifies the audit log, prints its last lines, and exports parts of it.
     #[command(subcommand, after_long_help = help::AUDIT)]
     Audit(audit::AuditCommand),
@@ -195,6 +209,12 @@ fn run_command(arguments: Arguments, out: &mut (impl Write + Send)) -> io::Resul
         Command::Supervisions(command) => sessions::supervisions(config, &command, out),
         #[cfg(feature = "cli")]
         Command::Links(options) => links::run(config, &options, out),
+        #[cfg(feature = "cli")]
+        Command::Peers(options) => peers::run(config, &options, out),
+        #[cfg(feature = "cli")]
+        Command::Backup(options) => backup::backup(config, &options, out),
+        #[cfg(feature = "cli")]
+        Command::Restore(options) => backup::restore(config, &options, out),
         Command::Audit(command) => audit::run(config, &command, out),
         #[cfg(feature = "cli")]
         Command::Log(options) => log::run(config, &options, out),

@@ -13,7 +13,7 @@ use crate::cli::admin_client::{AdminClient, AdminClientError};
 use crate::cli::paging::Paging;
 use crate::cli::salvage;
 use crate::cli::table::{Table, terminal_columns};
-use crate::gate::operator::{OperatorFilter, Page, SessionRow, SupervisionRow};
+use crate::gate::operator::{Ended, OperatorFilter, Page, SessionRow, SupervisionRow};
 
 /// The subcommands of `sessions`.
 #[derive(Debug, Subcommand)]
@@ -225,7 +225,7 @@ fn list<R: DeserializeOwned + Serialize>(
     Ok(0)
 }
 
-/// Ends the rows that the filter selects, and prints them.
+/// Ends the rows that the filter selects, and prints them with what became of them at the PBX.
 fn end<R: DeserializeOwned + Serialize>(
     folder: &Path,
     filter: &OperatorFilter,
@@ -233,16 +233,22 @@ fn end<R: DeserializeOwned + Serialize>(
     rows: &RowTable<'_, R>,
     out: &mut impl Write,
 ) -> io::Result<u8> {
-    let ended: Result<Vec<R>, AdminClientError> =
+    let ended: Result<Vec<Ended<R>>, AdminClientError> =
         AdminClient::to_change(folder).and_then(|client| client.end(rows.noun, filter));
     let ended = match ended {
         Ok(ended) => ended,
         Err(error) => return error.print(json, out),
     };
-    rows.print(&ended, json, &mut rows.for_terminal(), out)?;
-    if !json {
-        rows.print_count(ended.len() as u64, " ended", out)?;
+    if json {
+        for row in &ended {
+            writeln!(out, "{}", serde_json::to_string(row).map_err(io::Error::other)?)?;
+        }
+        return Ok(0);
     }
+    let cells = |Ended { row, at_pbx }: &Ended<R>| [(rows.cells)(row), vec![at_pbx.join("; ")]].concat();
+    let columns = [rows.columns, &["at the PBX"]].concat();
+    Table::new(columns, terminal_columns()).print(&ended.iter().map(cells).collect::<Vec<_>>(), out)?;
+    rows.print_count(ended.len() as u64, " ended", out)?;
     Ok(0)
 }
 

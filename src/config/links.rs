@@ -1,6 +1,6 @@
 //! The keys that every link to a PBX has (TRUTH 2): its name, how far it goes, and its bounds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -151,7 +151,7 @@ pub(super) fn read_name_table(
 /// Reads the rows. The error has the line and what is wrong with it.
 fn name_table(text: &[u8], first: &str) -> Result<NameTable, (u64, String)> {
     let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(text);
-    let (mut table, mut names, mut is_header) = (NameTable::new(), BTreeMap::new(), true);
+    let (mut table, mut names, mut is_header) = (NameTable::new(), BTreeSet::new(), true);
     for record in reader.records() {
         let record = record.map_err(|error| {
             let line = error.position().map_or(0, csv::Position::line);
@@ -173,7 +173,7 @@ fn name_table(text: &[u8], first: &str) -> Result<NameTable, (u64, String)> {
         if name.is_empty() || name.len() > LINK_NAME_BYTES_MAX || name.bytes().any(|byte| byte.is_ascii_control()) {
             return Err((line, format!("`{name}` is not 1 to {LINK_NAME_BYTES_MAX} printable bytes")));
         }
-        if table.insert(number.into(), name.into()).is_some() || names.insert(name.to_owned(), ()).is_some() {
+        if table.insert(number.into(), name.into()).is_some() || !names.insert(name.to_owned()) {
             return Err((line, format!("`{number}` or `{name}` stands in an earlier row")));
         }
         if table.len() > LINK_NAME_TABLE_ROWS_MAX {

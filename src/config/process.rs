@@ -140,8 +140,9 @@ pub(super) fn read_from(
         evapi = read_evapi(&mut section, warnings);
         (asterisk_ami, referenced) = asterisk::read(section.sections("asterisk_ami"), folder, warnings);
         freeswitch_esl = freeswitch_esl::read(section.sections("freeswitch_esl"), folder, warnings, &mut referenced);
-        let names = asterisk_ami.iter().map(|link| &link.link.name);
-        let mut names: Vec<&Box<str>> = names.chain(freeswitch_esl.iter().map(|link| &link.link.name)).collect();
+        let names = asterisk_ami.iter().map(|link| link.link.name.to_string());
+        let names = names.chain(freeswitch_esl.iter().map(|link| link.link.name.to_string()));
+        let mut names: Vec<String> = names.chain((0..evapi.len()).map(evapi_name)).collect();
         names.sort_unstable();
         for pair in names.windows(2).filter(|pair| pair.first() == pair.last()) {
             if let Some(name) = pair.first() {
@@ -292,6 +293,12 @@ fn read_sessions_by_queue_max(section: Option<Section<'_>>) -> usize {
     let queues = section.integer("sessions_by_queue_max", 0..=METRIC_QUEUES_MAX);
     section.finish();
     queues.and_then(|queues| usize::try_from(queues).ok()).unwrap_or(0)
+}
+
+/// The name of the link to the Kamailio at this position of `[connect] evapi`.
+#[must_use]
+pub fn evapi_name(position: usize) -> String {
+    format!("evapi-{}", position + 1)
 }
 
 fn read_evapi(section: &mut Section<'_>, warnings: &mut Problems) -> Vec<SocketAddr> {

@@ -44,6 +44,7 @@
 
 #![deny(clippy::arithmetic_side_effects, clippy::as_conversions, clippy::indexing_slicing)]
 
+mod channel_data;
 mod channel_values;
 mod connection;
 pub mod evapi;

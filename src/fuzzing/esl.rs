@@ -59,12 +59,15 @@ async fn ask_all(stream: PbxStream<'_>, names: &FreeswitchNames, found: &mut Str
         *found += &format!("{:?}\n", connection.change(&key, action).await?);
     }
     *found += &format!("{:?}\n", connection.listeners().await?);
+    // What is looked at again depends on the time that passed: hints are no part of the comparison.
     for _ in 0..HINTS_MAX {
-        let hint = connection.hint().await?;
-        if let Hint::CallBegan { key, .. } = &hint {
-            assert!(is_extension(&key.extension) && is_extension(&key.queue), "{key:?}");
+        match connection.hint().await {
+            Ok(Hint::CallBegan { key, .. } | Hint::Member(key)) => {
+                assert!(is_extension(&key.extension) && is_extension(&key.queue), "{key:?}");
+            }
+            Ok(_) => {}
+            Err(_) => break,
         }
-        *found += &format!("{hint:?}\n");
     }
     Ok(())
 }
@@ -81,8 +84,9 @@ fn check_sent(sent: &[u8]) {
         assert!(!command.contains('\n') && !command.contains('\r'), "{command:?}");
         let is_login = command == "userauth queuewarden@acme.example:s3cret";
         let begins =
-            ["api callcenter_config ", "api global_getvar ", "api show channels", "api uuid_", "event ", "filter "];
-        let is_known = begins.iter().any(|begin| command.starts_with(begin));
+            ["api callcenter_config ", "api show channels", "api uuid_", "bgapi callcenter_config queue count"];
+        let mut begins = begins.iter().chain(&["event plain ", "nixevent ", "filter "]);
+        let is_known = begins.any(|begin| command.starts_with(begin));
         assert!(if number == 0 { is_login } else { is_known }, "{command:?}");
     }
 }

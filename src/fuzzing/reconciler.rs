@@ -10,13 +10,12 @@ use futures_util::FutureExt;
 use crate::config::links::{LinkTerms, MembersMode, SupervisionsMode, UndoBounds};
 use crate::links::command::PollKind;
 use crate::links::connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection, SoughtMember};
-use crate::links::members::bounds::UndoRate;
 use crate::links::members::judge::Step;
 use crate::links::members::pass::PolledQueue;
 use crate::links::members::{Belief, BelievedSession, Member, MemberKey, Membership, Origin, PbxStart};
 use crate::links::status::LinkStatus;
 use crate::links::supervisions::{AllowedSupervision, Listener};
-use crate::links::work::{BeliefChange, Beliefs, LinkWork, MemberBelief};
+use crate::links::work::{BeliefChange, Beliefs, LinkMemory, LinkWork, MemberBelief};
 use crate::observe::metrics::Metrics;
 use crate::telephony::UnixMillis;
 
@@ -227,12 +226,10 @@ impl WorldPbx {
 }
 
 impl PbxConnection for WorldPbx {
+    const QUERY_PAUSE: Duration = Duration::ZERO;
+
     async fn start(&mut self) -> Result<Option<PbxStart>, LinkError> {
         self.ask(|world| Some(PbxStart(world.starts.to_string().into())))
-    }
-
-    fn query_pause(&self) -> Duration {
-        Duration::ZERO
     }
 
     async fn queue(&mut self, queue: &str) -> Result<Option<PolledQueue>, LinkError> {
@@ -346,7 +343,7 @@ struct WorldLink<'t> {
     terms: &'t LinkTerms,
     status: &'t LinkStatus,
     work: Option<LinkWork<'t, WorldPbx, WorldBeliefs>>,
-    rate: UndoRate,
+    memory: LinkMemory,
 }
 
 impl WorldLink<'_> {
@@ -365,15 +362,15 @@ impl WorldLink<'_> {
                 let starts = locked(&self.world).starts;
                 let (pbx, beliefs) =
                     (WorldPbx { world: Arc::clone(&self.world), starts }, WorldBeliefs(Arc::clone(&self.world)));
-                let rate = std::mem::take(&mut self.rate);
-                let work = LinkWork::new(pbx, beliefs, self.terms, self.status, rate);
+                let memory = std::mem::take(&mut self.memory);
+                let work = LinkWork::new(pbx, beliefs, self.terms, self.status, memory);
                 locked(&self.world).has_polled = false;
                 self.work.insert(work).begin().await?;
             }
             let Some(work) = &mut self.work else { return Ok(()) };
             match look_at {
                 Some(key) => work.settle(key).await,
-                None => work.poll(kind).await.map(|_| ()),
+                None => work.poll(kind).await,
             }
         };
         let done: Result<(), LinkError> = done.now_or_never().expect("a world answers at once");
@@ -381,7 +378,7 @@ impl WorldLink<'_> {
             Ok(()) => {}
             Err(_) => {
                 if let Some(work) = self.work.take() {
-                    self.rate = work.into_rate();
+                    self.memory = work.into_memory();
                 }
             }
         }
@@ -463,8 +460,13 @@ pub fn reconciler(data: &[u8]) {
     };
     let world = Arc::new(Mutex::new(world));
     let status = METRICS.with(|metrics| LinkStatus::new(LINK, metrics.link(LINK), None));
-    let mut link =
-        WorldLink { world: Arc::clone(&world), terms: &terms, status: &status, work: None, rate: UndoRate::new() };
+    let mut link = WorldLink {
+        world: Arc::clone(&world),
+        terms: &terms,
+        status: &status,
+        work: None,
+        memory: LinkMemory::default(),
+    };
     for pair in rest.chunks_exact(2) {
         let (what, whom) = (pair[0], pair[1]);
         match what {

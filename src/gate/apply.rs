@@ -240,7 +240,8 @@ impl ChangeMaker<'_, '_, '_> {
         let to_revert = altered.clone();
         let change = PendingChange {
             organization: organization.id,
-            dirty_user: Some(dirty_user),
+            dirty_users: vec![dirty_user],
+            dirty_supervisors: vec![],
             undo: Undo::Sessions(altered),
             changes,
             audit,

@@ -32,6 +32,15 @@ pub(super) const AUDITED_ERRORS: ErrorBounds = ErrorBounds {
     interval: AUDIT_ERROR_INTERVAL,
 };
 
+/// An operator, for the audit records of what the operator changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OperatorName<'a> {
+    /// The connection of the operator: user id and process id on the Unix socket.
+    pub peer: &'a str,
+    /// `operator:` and the key of the listener, with the user id on the Unix socket.
+    pub by: &'a str,
+}
+
 /// Where a question comes from, for its audit record.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct QuestionOrigin<'a> {
@@ -94,6 +103,7 @@ impl<'a> AskedQuestion<'a, '_> {
             let known = directory.and_then(|directory| directory.queue(directory.queue_named(&name)?));
             known.map_or(name.as_str(), |queue| &queue.number)
         };
+        let person = directory.and_then(|directory| Some(directory.user_named(&event.actor)?.configured_id()));
         let model = basis.organization.map(|organization| &*organization.model);
         let grant = model.zip(basis.grant).and_then(|(model, position)| model.grants.get(usize::from(position)));
         let rules = grant.map(|grant| &grant.rules).or(basis.action.map(|action| &action.rules));
@@ -130,6 +140,7 @@ impl<'a> AskedQuestion<'a, '_> {
             via: Some(event.via.name()),
             dialect: not_empty(origin.dialect),
             peer: not_empty(origin.peer),
+            by: Some(event.intent).filter(|intent| *intent == Intent::Do).and_then(|_| person),
             verdict: Some(answer.reason.verdict()),
             reason: Some(answer.reason.code()),
             rules: AuditWords::Rules(rules),
@@ -198,7 +209,7 @@ impl<'g> Auditor<'g> {
 
     /// The packed records of ends without a question; empty without an audit log. `operator` ended the sessions or
     /// supervisions; `None`: nobody did.
-    pub(super) fn packed_endings(self, changes: &[Change], operator: Option<&str>) -> Vec<u8> {
+    pub(super) fn packed_endings(self, changes: &[Change], operator: Option<OperatorName<'_>>) -> Vec<u8> {
         let Some(audit) = &self.state.audit else { return vec![] };
         let policy = self.state.policy.load();
         let mut packed = vec![];
@@ -208,6 +219,54 @@ impl<'g> Auditor<'g> {
             packed.extend(AuditRecord { id, ..record_of_ending(change, &policy, operator) }.packed());
         }
         packed
+    }
+
+    /// The packed records of a restored backup in one organization: one of the restore, and one of each session that
+    /// began or ended. Only the first has a number: the sessions are refused together or not at all.
+    pub(super) fn packed_restore(
+        self,
+        organization: &str,
+        operator: OperatorName<'_>,
+        details: &str,
+        changes: &[Change],
+    ) -> Vec<u8> {
+        let Some(audit) = &self.state.audit else { return vec![] };
+        let policy = self.state.policy.load();
+        let mut packed = AuditRecord {
+            id: audit.next_decision(),
+            organization: Some(organization),
+            peer: Some(operator.peer),
+            by: Some(operator.by),
+            count: changes.len() as u64,
+            details: Some(details),
+            ..record_of_policy(About::Restore, &policy)
+        }
+        .packed();
+        packed.extend(changes.iter().flat_map(|change| record_of_ending(change, &policy, Some(operator)).packed()));
+        packed
+    }
+
+    /// The packed record of a backup with this number of sessions; empty without an audit log.
+    pub(super) fn packed_backup(self, operator: OperatorName<'_>, sessions: u64) -> Vec<u8> {
+        if self.state.audit.is_none() {
+            return vec![];
+        }
+        let policy = self.state.policy.load();
+        let (peer, by) = (Some(operator.peer), Some(operator.by));
+        AuditRecord { count: sessions, peer, by, ..record_of_policy(About::Backup, &policy) }.packed()
+    }
+
+    /// Notes that an operator gave this link a command.
+    pub(super) fn note_link_command(self, operator: OperatorName<'_>, organization: &str, link: &str, command: &str) {
+        let policy = self.state.policy.load();
+        let details = format!("{command}, asked for by {}", operator.peer);
+        self.note(&AuditRecord {
+            organization: Some(organization),
+            peer: Some(link),
+            by: Some(operator.by),
+            details: Some(&details),
+            ..record_of_policy(About::LinkCommand, &policy)
+        });
     }
 
     /// Notes a decision whose answer does not wait. Of the allowed decisions, only as many are noted as the settings
@@ -378,7 +437,7 @@ fn record_of_policy(about: About, policy: &Policy) -> AuditRecord<'_> {
     AuditRecord { policy: policy.revision, policy_hash: not_empty(policy.hash.as_str()), ..AuditRecord::about(about) }
 }
 
-fn record_of_ending<'a>(change: &'a Change, policy: &'a Policy, operator: Option<&'a str>) -> AuditRecord<'a> {
+fn record_of_ending<'a>(change: &'a Change, policy: &'a Policy, operator: Option<OperatorName<'a>>) -> AuditRecord<'a> {
     let about = match change.happening {
         Happening::SessionBegan => About::SessionBegan,
         Happening::SessionEnded => About::SessionEnded,
@@ -390,7 +449,8 @@ fn record_of_ending<'a>(change: &'a Change, policy: &'a Policy, operator: Option
         target: change.target.as_deref(),
         queues: change.queue.as_deref().map_or(AuditWords::None, AuditWords::One),
         mode: change.mode.map(SupervisionMode::name),
-        peer: operator,
+        peer: operator.map(|operator| operator.peer),
+        by: operator.map(|operator| operator.by),
         reason: Some(change.cause.name()),
         ..record_of_policy(about, policy)
     }

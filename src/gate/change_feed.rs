@@ -59,6 +59,8 @@ closed_list! {
         Pbx = "pbx",
         /// The PBX had the member before the session.
         Adopted = "adopted",
+        /// An operator restored a backup that has it.
+        Restored = "restored",
     }
 }
 

@@ -47,14 +47,14 @@ impl<'g> Endings<'g> {
         for altered in over {
             let changes = Change::of_session(&organization, &altered, Cause::Expiry).into_iter().collect();
             let dirty_user = DirtyUser::new(&organization, altered.user);
-            let enqueued = self.enqueue(id, Some(dirty_user), changes);
+            let enqueued = self.enqueue_session(id, dirty_user, changes);
             self.state.note_ticket(table, altered.user, &enqueued);
         }
         let ended = table.end_bounded(now);
         self.enqueue_bounded(table, id, &organization, ended);
         let over = table.supervisions.end_all(|supervision| supervision.ends.has_come(now));
         let change = |old| Change::supervision_ended(&organization, old, Cause::Expiry);
-        self.enqueue_supervisions(id, over.iter().map(change).collect());
+        self.enqueue_supervisions(&organization, id, &over, over.iter().map(change).collect());
     }
 
     /// Ends those login sessions of one user that reached a bound: the longest idle time, or a shift.
@@ -78,7 +78,7 @@ impl<'g> Endings<'g> {
             };
             count.fetch_add(1, Ordering::Relaxed);
             let changes = Change::of_session(organization, &altered, cause).into_iter().collect();
-            let enqueued = self.enqueue(id, Some(DirtyUser::new(organization, altered.user)), changes);
+            let enqueued = self.enqueue_session(id, DirtyUser::new(organization, altered.user), changes);
             self.state.note_ticket(table, altered.user, &enqueued);
         }
     }
@@ -112,7 +112,7 @@ impl<'g> Endings<'g> {
         let is_removed = |user: UserId| now.is_none_or(|now| now.directory.user(user).is_none());
         for altered in table.reconcile(organization.map(Arc::clone), revision, self.state.links_of(organization)) {
             let changes = Change::of_session(&before, &altered, Cause::Removal).into_iter().collect();
-            self.enqueue(id, Some(DirtyUser::new(&before, altered.user)), changes);
+            self.enqueue_session(id, DirtyUser::new(&before, altered.user), changes);
         }
         let mut queues = QueueSet::new();
         let revoked = table
@@ -130,19 +130,42 @@ impl<'g> Endings<'g> {
             let cause = if has_removed_user(supervision) { Cause::Removal } else { Cause::Revocation };
             Change::supervision_ended(&before, supervision, cause)
         };
-        self.enqueue_supervisions(id, revoked.iter().map(change).collect());
+        self.enqueue_supervisions(&before, id, &revoked, revoked.iter().map(change).collect());
     }
 
-    fn enqueue_supervisions(&self, id: OrganizationId, changes: Vec<Change>) {
+    fn enqueue_supervisions(
+        &self,
+        organization: &Organization,
+        id: OrganizationId,
+        ended: &[Supervision],
+        changes: Vec<Change>,
+    ) {
         if !changes.is_empty() {
-            self.enqueue(id, None, changes);
+            self.enqueue(id, vec![], DirtyUser::supervisors_of(organization, ended), changes);
         }
     }
 
-    fn enqueue(&self, organization: OrganizationId, dirty_user: Option<DirtyUser>, changes: Vec<Change>) -> Enqueued {
+    fn enqueue_session(&self, id: OrganizationId, dirty_user: DirtyUser, changes: Vec<Change>) -> Enqueued {
+        self.enqueue(id, vec![dirty_user], vec![], changes)
+    }
+
+    fn enqueue(
+        &self,
+        organization: OrganizationId,
+        dirty_users: Vec<DirtyUser>,
+        dirty_supervisors: Vec<DirtyUser>,
+        changes: Vec<Change>,
+    ) -> Enqueued {
         let audit = self.state.auditor().packed_endings(&changes, None);
-        let change = PendingChange { organization, dirty_user, undo: Undo::Irrevocable, changes, audit, timed: None };
-        self.state.enqueue_unconditionally(change)
+        self.state.enqueue_unconditionally(PendingChange {
+            organization,
+            dirty_users,
+            dirty_supervisors,
+            undo: Undo::Irrevocable,
+            changes,
+            audit,
+            timed: None,
+        })
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, MutexGuard};
 
 use tokio::sync::broadcast;
 
+use crate::audit::record::{About, AuditRecord, AuditWords};
 use crate::decision::{Decision, Transition};
 use crate::event::Intent;
 use crate::gate::change_feed::{Cause, Change};
@@ -32,7 +33,7 @@ const NOBODY: UserId = UserId(u32::MAX);
 pub struct Members<'g> {
     pub(super) state: &'g GateState,
     pub(super) organization: &'g str,
-    id: OrganizationId,
+    pub(super) id: OrganizationId,
 }
 
 /// The table of the organization, locked, and the organization as the table knows it. After a reload removed the
@@ -44,7 +45,7 @@ pub(super) struct Locked<'g> {
 
 impl Locked<'_> {
     /// The user and the queue that have these names today.
-    fn find(&self, key: &MemberKey) -> Option<(UserId, QueueId)> {
+    pub(super) fn find(&self, key: &MemberKey) -> Option<(UserId, QueueId)> {
         let directory = &self.organization.as_ref()?.directory;
         // By extension only: the id of a user may be the extension of another.
         let user = directory.user_named(&*key.extension).filter(|user| user.extension() == &*key.extension)?;
@@ -154,10 +155,21 @@ impl<'g> Members<'g> {
         for user in locked.table.linked_mut().gone(link, key) {
             // The user may be removed: the key alone names the record.
             let directory = directory.as_ref().map(|organization| &organization.directory);
-            let id = directory.and_then(|directory| directory.user_named(&*user)).map_or(NOBODY, |user| user.id());
+            let id = directory.and_then(|directory| directory.user_named(&*user)).map_or(NOBODY, User::id);
             let key = key_of(self.organization, &user);
             self.enqueue(DirtyUser { organization: self.id, user: id, key }, vec![]);
         }
+    }
+
+    /// Notes in the audit log that a link removed the member of an ended session.
+    pub fn note_removed(self, key: &MemberKey, link: &str) {
+        self.state.auditor().note(&AuditRecord {
+            organization: Some(self.organization),
+            user: Some(&key.extension),
+            queues: AuditWords::One(&key.queue),
+            peer: Some(link),
+            ..AuditRecord::about(About::MemberRemoved)
+        });
     }
 
     /// Pauses or resumes a session, as its member at the PBX is.
@@ -224,9 +236,15 @@ impl<'g> Members<'g> {
 
     fn enqueue(self, dirty_user: DirtyUser, changes: Vec<Change>) -> Enqueued {
         let audit = self.state.auditor().packed_endings(&changes, None);
-        let (organization, dirty_user) = (self.id, Some(dirty_user));
-        let change = PendingChange { organization, dirty_user, undo: Undo::Irrevocable, changes, audit, timed: None };
-        self.state.enqueue_unconditionally(change)
+        self.state.enqueue_unconditionally(PendingChange {
+            organization: self.id,
+            dirty_users: vec![dirty_user],
+            dirty_supervisors: vec![],
+            undo: Undo::Irrevocable,
+            changes,
+            audit,
+            timed: None,
+        })
     }
 
     /// The table, brought to the policy of now. `None`: it belongs to another organization by now.

@@ -15,6 +15,8 @@
 //! | `offers` | calls that were offered by a transfer, and their replacement |
 //! | `endings` | sessions and supervisions that end without a question: leases, removed users, revocations |
 //! | [`members`] | the queue members of an organization, as its links see and change them |
+//! | [`backup`] | writes and restores backups while the sidecar runs |
+//! | `linked_calls` | the calls of queues that a link sees at a PBX |
 //! | [`operator`] | lists and ends sessions and supervisions for an operator |
 //! | `explain` | why a question would get its answer |
 //! | [`counts`] | sessions and supervisions, counted for the metrics |
@@ -27,12 +29,14 @@
 mod answer;
 mod apply;
 mod audit;
+pub mod backup;
 mod batch;
 pub mod change_feed;
 mod commit;
 pub mod counts;
 mod endings;
 mod explain;
+mod linked_calls;
 pub mod members;
 mod offers;
 mod once;
@@ -59,7 +63,8 @@ use crate::policy::Policy;
 use crate::sessions::activity::BoundReached;
 use crate::sessions::store::{Store, StoreError};
 use crate::telephony::{Moment, OrganizationId, QueueSet, Token, UnixMillis};
-pub use audit::QuestionOrigin;
+pub use audit::{OperatorName, QuestionOrigin};
+use backup::Backups;
 pub use batch::{Batch, BatchQuestion};
 use change_feed::ChangeFeed;
 pub use commit::group::PendingCommit;
@@ -213,6 +218,12 @@ impl Gate {
         Operator::new(&self.state)
     }
 
+    /// Writes and restores backups of the login sessions for an operator.
+    #[must_use]
+    pub fn backups(&self) -> Backups<'_> {
+        Backups::new(&self.state)
+    }
+
     /// The queue members of the organization that has, or had, this name and this id, for its links.
     #[must_use]
     pub fn members<'g>(&'g self, organization: &'g str, id: OrganizationId) -> Members<'g> {
@@ -302,6 +313,11 @@ impl Gate {
     #[must_use]
     pub fn audit(&self) -> Option<&AuditBuffer> {
         self.state.audit.as_ref()
+    }
+
+    /// Notes in the audit log that an operator gave this link of the organization a command.
+    pub fn note_link_command(&self, operator: OperatorName<'_>, organization: &str, link: &str, command: &str) {
+        self.state.auditor().note_link_command(operator, organization, link, command);
     }
 
     /// Notes in the audit log that the configuration did not load; `problems` is the number of its problems.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::decision::Transition;
+use crate::gate::audit::OperatorName;
 use crate::gate::change_feed::{Cause, Change};
 use crate::gate::commit::group::{PendingCommit, Undo};
 use crate::gate::state::GateState;
@@ -82,6 +83,18 @@ pub struct SupervisionRow {
     pub since_unix_seconds: u64,
     /// Whether a reload ended the permission. The PBX may still carry the supervision.
     pub revoked: bool,
+    /// The unique id of the channel that asked, at the PBX. `None`: the dialect names no channel.
+    pub channel: Option<String>,
+}
+
+/// A row that an operator ended, and what became of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended<R> {
+    /// The row as it was.
+    #[serde(flatten)]
+    pub row: R,
+    /// What became of the queue member or the listening channel at each PBX: one text for each link, or `no link`.
+    pub at_pbx: Vec<String>,
 }
 
 /// One page of rows.
@@ -208,7 +221,7 @@ impl<'g> Operator<'g> {
     pub fn end_sessions(
         self,
         filter: &OperatorFilter,
-        by: &str,
+        by: OperatorName<'_>,
         now: Moment,
     ) -> Result<EndedRows<SessionRow>, OperatorError> {
         let policy = self.state.policy.load();
@@ -252,7 +265,7 @@ impl<'g> Operator<'g> {
     pub fn end_supervisions(
         self,
         filter: &OperatorFilter,
-        by: &str,
+        by: OperatorName<'_>,
     ) -> Result<EndedRows<SupervisionRow>, OperatorError> {
         let policy = self.state.policy.load();
         let organization = named_organization(&policy, filter)?;
@@ -374,6 +387,7 @@ fn supervision_row(organization: &Organization, supervision: &Supervision, revok
         mode: supervision.mode.name().to_owned(),
         since_unix_seconds: supervision.since.0,
         revoked,
+        channel: supervision.channel.as_deref().map(str::to_owned),
     }
 }
 

@@ -7,7 +7,7 @@ use crate::decision::{AllowReason, Answer, AnswerQueues, DenyReason, Reason};
 use crate::event::{Event, Intent};
 use crate::gate::audit::{AskedQuestion, DecisionBasis};
 use crate::gate::change_feed::{Cause, Change};
-use crate::gate::commit::group::{PendingChange, Undo};
+use crate::gate::commit::group::{DirtyUser, PendingChange, Undo};
 use crate::gate::offers::OfferChange;
 use crate::gate::state::GateState;
 use crate::gate::timed_change::Awaited;
@@ -134,7 +134,8 @@ impl<'g> PbxReports<'g> {
         let change = |old| Change::supervision_ended(organization, old, Cause::Report);
         let change = PendingChange {
             organization: organization.id,
-            dirty_user: None,
+            dirty_users: vec![],
+            dirty_supervisors: DirtyUser::supervisors_of(organization, &ended),
             undo: Undo::Irrevocable,
             changes: ended.iter().map(change).collect(),
             audit: audit(),

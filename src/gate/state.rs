@@ -155,7 +155,8 @@ impl GateState {
         let to_revert = altered.clone();
         let change = PendingChange {
             organization: organization.id,
-            dirty_user: Some(DirtyUser::new(organization, user)),
+            dirty_users: vec![DirtyUser::new(organization, user)],
+            dirty_supervisors: vec![],
             undo: Undo::Sessions(altered),
             changes,
             audit,
@@ -202,8 +203,14 @@ impl GateState {
         changes: Vec<Change>,
         timed: Option<Arc<TimedChange>>,
     ) -> Result<Enqueued, Unavailable> {
-        let change = PendingChange { organization: organization.id, dirty_user: None, undo, changes, audit, timed };
-        self.enqueue(change)
+        let dirty_supervisors = match &undo {
+            Undo::Supervisions { began, ended } => {
+                DirtyUser::supervisors_of(organization, ended.iter().chain(began.as_deref()))
+            }
+            _ => vec![],
+        };
+        let (organization, dirty_users) = (organization.id, vec![]);
+        self.enqueue(PendingChange { organization, dirty_users, dirty_supervisors, undo, changes, audit, timed })
     }
 
     /// Publishes the change in the feed of its organization, unless it is undone.

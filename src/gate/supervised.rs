@@ -4,11 +4,10 @@ use crate::audit::record::{About, AuditRecord};
 use crate::decision::Decision;
 use crate::event::Intent;
 use crate::gate::change_feed::{Cause, Change};
-use crate::gate::commit::group::{PendingChange, Undo};
+use crate::gate::commit::group::{DirtyUser, PendingChange, Undo};
 use crate::gate::members::Members;
 use crate::limits::SUPERVISION_SECONDS_MAX;
 use crate::policy::decide::{NoSessions, decide};
-use crate::policy::directory::User;
 use crate::policy::model::Effect;
 use crate::policy::resolve::Question;
 use crate::sessions::supervisions::Supervision;
@@ -64,14 +63,24 @@ impl Members<'_> {
         let Some(ended) = locked.table.supervisions.end_number(number) else { return };
         let changes = vec![Change::supervision_ended(&organization, &ended, Cause::Pbx)];
         let audit = self.state.auditor().packed_endings(&changes, None);
-        let organization = organization.id;
-        let change =
-            PendingChange { organization, dirty_user: None, undo: Undo::Irrevocable, changes, audit, timed: None };
-        let _published = self.state.enqueue_unconditionally(change);
+        let supervisors = DirtyUser::supervisors_of(&organization, [&ended]);
+        self.enqueue_supervision(supervisors, changes, audit);
     }
 
-    /// Begins a supervision for a channel that listened before the sidecar started, if today's policy allows its user to
-    /// listen to the target. Returns whether it did.
+    pub(super) fn enqueue_supervision(self, dirty_supervisors: Vec<DirtyUser>, changes: Vec<Change>, audit: Vec<u8>) {
+        let _published = self.state.enqueue_unconditionally(PendingChange {
+            organization: self.id,
+            dirty_users: vec![],
+            dirty_supervisors,
+            undo: Undo::Irrevocable,
+            changes,
+            audit,
+            timed: None,
+        });
+    }
+
+    /// Begins a supervision for a channel that listened before the sidecar started, if today's policy allows its user
+    /// to listen to the target. Returns whether it did.
     pub fn adopt_listener(self, listener: UnknownListener<'_>, now: Moment) -> bool {
         let Some(mut locked) = self.lock() else { return false };
         let Some(organization) = locked.organization.clone() else { return false };
@@ -95,7 +104,7 @@ impl Members<'_> {
         }
         let supervision = Supervision {
             supervisor: actor.id(),
-            target: Some(target).map(User::id),
+            target: Some(target.id()),
             queue: None,
             call: None,
             channel: Some(listener.channel.into()),
@@ -107,12 +116,10 @@ impl Members<'_> {
             number: locked.table.supervisions.next_number(),
         };
         let changes = vec![Change::supervision_began(&organization, &supervision, Cause::Adopted)];
+        let supervisors = DirtyUser::supervisors_of(&organization, [&supervision]);
         locked.table.supervisions.begin(supervision);
         let audit = self.state.auditor().packed_endings(&changes, None);
-        let organization = organization.id;
-        let change =
-            PendingChange { organization, dirty_user: None, undo: Undo::Irrevocable, changes, audit, timed: None };
-        let _published = self.state.enqueue_unconditionally(change);
+        self.enqueue_supervision(supervisors, changes, audit);
         true
     }
 

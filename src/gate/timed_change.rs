@@ -216,28 +216,30 @@ pub(super) fn undo(state: &GateState, change: &TimedChange) {
     state.changes_undone.fetch_add(1, Ordering::Relaxed);
     let Some(mut table) = state.tables.lock(change.organization) else { return };
     let Some(organization) = table.organization().map(Arc::clone) else { return };
-    let (dirty_user, changes, record) = match &change.effect {
+    let (dirty_user, dirty_supervisors, changes, record) = match &change.effect {
         TimedEffect::Sessions { user, altered, cause } => {
             // A reload may have removed the user meanwhile, and given the id to another user.
             if DirtyUser::new(&organization, user.user) != *user {
                 return;
             }
             let changes = undo_sessions(&mut table, &organization, change, (user.user, altered), *cause);
-            (Some(user.clone()), changes, SubjectNames::of_sessions(&organization, user.user, altered))
+            (Some(user.clone()), vec![], changes, SubjectNames::of_sessions(&organization, user.user, altered))
         }
         TimedEffect::Supervision { began, replaced } => {
             let changes = undo_supervision(&mut table, &organization, change, began, replaced.as_deref());
-            (None, changes, SubjectNames::of_supervision(&organization, began))
+            let supervisors = DirtyUser::supervisors_of(&organization, [&**began]);
+            (None, supervisors, changes, SubjectNames::of_supervision(&organization, began))
         }
         TimedEffect::Transfer { user, target } => {
-            (None, vec![], SubjectNames::of_transfer(&organization, *user, *target))
+            (None, vec![], vec![], SubjectNames::of_transfer(&organization, *user, *target))
         }
     };
     let audit = if state.audit.is_some() { record.audit_record(&organization, change.decision) } else { vec![] };
     let user = dirty_user.as_ref().map(|user| user.user);
     let second = PendingChange {
         organization: change.organization,
-        dirty_user,
+        dirty_users: dirty_user.into_iter().collect(),
+        dirty_supervisors,
         undo: Undo::Irrevocable,
         changes,
         audit,

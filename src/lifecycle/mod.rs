@@ -56,6 +56,12 @@ pub(crate) enum StartError {
          `enabled = false` there"
     )]
     Audit(#[source] AuditError),
+    /// Another version of queuewarden wrote the session store.
+    #[error(
+        "{0}\n  help: start the queuewarden that wrote the store; or move the file away, and the sidecar starts without \
+         login sessions; `queuewarden restore` brings those of a backup back"
+    )]
+    StoreVersion(#[source] StoreError),
     /// The session store cannot be read.
     #[error(
         "{0}\n  help: free or repair the disk and start again; if the file is damaged, `queuewarden sessions salvage` keeps its \
@@ -138,8 +144,11 @@ async fn restore_sessions(sidecar: &Arc<Sidecar>) -> Result<(), StartError> {
     let observer = Box::new(WriterObserver(Arc::clone(sidecar)));
     let clock = Box::new(Clock::system);
     let gate = Arc::clone(&sidecar.gate);
-    let restored =
-        spawn_blocking(move || gate.restore(&folder, now, observer, clock)).await?.map_err(StartError::Store)?;
+    let restored = spawn_blocking(move || gate.restore(&folder, now, observer, clock)).await?;
+    let restored = restored.map_err(|error| match error {
+        StoreError::OtherVersion { .. } => StartError::StoreVersion(error),
+        error => StartError::Store(error),
+    })?;
     if sidecar.gate.has_store() {
         tracing::info!(sessions = restored.sessions, gone = restored.gone, "login sessions restored");
     } else {

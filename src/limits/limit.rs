@@ -27,17 +27,17 @@ impl Limit {
     }
 }
 
-/// Defines each limit as a constant, and [`LIMITS`](crate::limits::LIMITS) from the constants and their documentation.
+/// Defines each limit as a constant, and the list of this name from the constants and their documentation.
 macro_rules! limits {
     (@is_duration Duration) => { true };
     (@is_duration $kind:ident) => { false };
     (@number Duration $name:ident) => { $name.as_secs() * 1_000 + $name.subsec_millis() as u64 };
     (@number $kind:ident $name:ident) => { $name as u64 };
-    ($($(#[doc = $text:literal])+ $name:ident: $kind:ident = $value:expr;)+) => {
+    ($list:ident; $($(#[doc = $text:literal])+ $name:ident: $kind:ident = $value:expr;)+) => {
         $($(#[doc = $text])+ pub const $name: $kind = $value;)+
 
-        /// Every limit, in the order of this file.
-        pub const LIMITS: &[Limit] = &[$(Limit {
+        /// Every limit of this file, in its order.
+        pub(super) const $list: &[Limit] = &[$(Limit {
             name: stringify!($name),
             value: limits!(@number $kind $name),
             is_duration: limits!(@is_duration $kind),

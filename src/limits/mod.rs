@@ -1,21 +1,27 @@
 //! Every hard limit of the sidecar, with its unit in its name.
 //!
 //! An operator can lower some of these limits in the configuration; raising one needs a change of this file.
-//! `relations` asserts at compile time which limit has to fit in which other. [`LIMITS`] lists all of them with their
-//! documentation, for the help and the manual.
+//! `relations` asserts at compile time which limit has to fit in which other. [`all_limits`] lists all of them with
+//! their documentation, for the help and the manual.
 
 mod limit;
+mod load;
+mod operation;
 mod relations;
 
 use std::time::Duration;
 
 pub use limit::Limit;
 use limit::limits;
+pub use load::*;
+pub use operation::*;
 
 /// The `nice` value of the thread that loads a configuration, so that decisions have precedence. Not a limit.
 pub const RELOAD_NICENESS: i32 = 5;
 
 limits! {
+    OF_THIS_FILE;
+
     // Configuration ---------------------------------------------------------------------------------------------------
 
     /// Organizations in one process.
@@ -128,6 +134,9 @@ limits! {
     CONNECTIONS_DEFAULT: usize = 10_000;
     /// Connections over the limit that are answered with an error at the same time; further connections are reset.
     REFUSALS_AT_ONCE_MAX: usize = 1_024;
+    /// Peers whose connections have all ended that `queuewarden peers` lists; beyond this the one that was away longest
+    /// is forgotten.
+    CLOSED_PEERS_MAX: usize = 1_024;
     /// Peers that `/status` lists, those with the most connections.
     STATUS_PEERS_MAX: usize = 10;
     /// Connections that wait to be accepted; large, because Asterisk waits 2 s after a dropped SYN.
@@ -211,6 +220,16 @@ limits! {
     PENDING_CHANGES_MAX: usize = 65_536;
     /// Time after which an answer is refused because the store has not committed its change.
     COMMIT_TIMEOUT: Duration = Duration::from_secs(5);
+    /// Bytes of a backup, about 300 for each login session: 100,000 sessions take 30 MB.
+    BACKUP_BYTES_MAX: usize = 256 * 1024 * 1024;
+    /// Organizations that the message of a refused backup names.
+    BACKUP_DIFFERENCES_MAX: usize = 10;
+    /// Time in which the backup that is to be restored has to arrive at the sidecar.
+    RESTORE_BODY_TIMEOUT: Duration = Duration::from_secs(60);
+    /// Time that a restore waits until its sessions are on disk.
+    RESTORE_COMMIT_TIMEOUT: Duration = Duration::from_secs(60);
+    /// Time that `backup` and `restore` wait for the running sidecar.
+    BACKUP_CLIENT_TIMEOUT: Duration = Duration::from_secs(120);
     /// Pause between two attempts to write to a session store or an audit log that failed.
     STORE_RETRY_INTERVAL: Duration = Duration::from_millis(500);
     /// Records of the session store that the start passes between threads at once.
@@ -280,23 +299,29 @@ limits! {
     LEAVING_PER_USER_MAX: usize = QUEUES_PER_USER_MAX;
     /// Changes of members that wait for the slowest link of an organization; beyond this the link polls everything.
     LINK_CHANGES_WAITING_MAX: usize = 4_096;
+    /// Members that a link looks at one by one at a time; beyond that it polls.
+    LINK_LOOKS_WAITING_MAX: usize = 1_024;
     /// Time from a change of a session until a link looks at its member: the PBX that asked makes the change itself.
     LINK_CHANGE_PAUSE: Duration = Duration::from_millis(300);
     /// Pause between two attempts of a link at an action that the PBX refused.
     LINK_RETRY_PAUSE: Duration = Duration::from_secs(10);
     /// Commands of operators that wait for one link.
     LINK_COMMANDS_WAITING_MAX: usize = 4;
+    /// Time that a command which ended sessions or supervisions waits for what becomes of them at the PBX.
+    MEMBER_OUTCOME_MAX: Duration = Duration::from_secs(2);
+    /// Removals and hang-ups of one link that are remembered for the commands that wait for them.
+    LINK_RECENT_ACTS_MAX: usize = 1_024;
     /// Refused actions of a link that are kept for operators.
     LINK_REFUSALS_MAX: usize = 16;
-    /// The name of a link, and a name in `agents_file` or `queues_file`.
+    /// Bytes of the name of a link, and of a name in `agents_file` or `queues_file`.
     LINK_NAME_BYTES_MAX: usize = 128;
     /// Rows of `agents_file` or `queues_file`.
     LINK_NAME_TABLE_ROWS_MAX: usize = 1_000_000;
-    /// `agents_file` or `queues_file`.
+    /// Bytes of `agents_file` or `queues_file`.
     LINK_NAME_TABLE_BYTES_MAX: u64 = 128 * 1024 * 1024;
-    /// The longest `poll_interval_seconds`.
+    /// Largest `poll_interval_seconds`.
     LINK_POLL_SECONDS_MAX: u64 = 3_600;
-    /// The largest `undo_max_per_minute`.
+    /// Largest `undo_max_per_minute`.
     UNDO_PER_MINUTE_LIMIT: u32 = 100_000;
     /// Hints of a PBX that wait for one link; beyond this the link polls everything.
     LINK_HINTS_WAITING_MAX: usize = 4_096;
@@ -312,20 +337,10 @@ limits! {
     LINK_PING_INTERVAL: Duration = Duration::from_secs(10);
     /// Links to Asterisk servers.
     AMI_LINKS_MAX: usize = 64;
-    /// Queue members that wait for one link to remove them; beyond this the oldest is dropped.
-    AMI_REMOVALS_WAITING_MAX: usize = 65_536;
-    /// Attempts to remove one member, or to add it back.
-    AMI_ATTEMPTS_MAX: u32 = 5;
-    /// Pause between two attempts at a removal that Asterisk refused.
-    AMI_ATTEMPT_PAUSE: Duration = Duration::from_secs(1);
-    /// Age at which a removal that waits for its Asterisk is dropped.
-    AMI_REMOVAL_AGE_MAX: Duration = Duration::from_secs(3_600);
     /// Time from connecting to an Asterisk to being logged in; Asterisk alone delays a refusal by 1 s.
     AMI_LOGIN_TIMEOUT: Duration = Duration::from_secs(5);
     /// Time from an AMI action to its response.
     AMI_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
-    /// Interval at which an idle link is checked by an AMI ping.
-    AMI_PING_INTERVAL: Duration = Duration::from_secs(10);
     /// Longest first pause before a link reconnects; the longest further pause doubles each time.
     AMI_RECONNECT_PAUSE_MIN: Duration = Duration::from_millis(50);
     /// Longest pause before a link reconnects.
@@ -337,91 +352,19 @@ limits! {
     ESL_HEAD_BYTES_MAX: usize = 64 * 1024;
     /// Bytes of the body of one message of the event socket: the tiers of 1,000 queues with 100 members each.
     ESL_BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
+    /// Channels that events named, at which a link looks together.
+    ESL_CHANNELS_HINTED_MAX: usize = 1_024;
+    /// Pause until a link looks once more at the channels that events named.
+    ESL_RELOOK_PAUSE: Duration = Duration::from_millis(250);
+    /// Further looks at a channel whose call was said to begin or to end.
+    ESL_CALL_LOOKS: u32 = 4;
     /// Bytes of one command to the event socket.
     ESL_COMMAND_BYTES_MAX: usize = 512;
+}
 
-    // Operation: admin listener, log, metrics, reload, stop -----------------------------------------------------------
-
-    /// Requests that the admin listener serves at once.
-    ADMIN_REQUESTS_MAX: usize = 64;
-    /// Time without input after which a connection of the admin listener is closed.
-    ADMIN_IDLE_TIMEOUT: Duration = Duration::from_secs(4);
-    /// Time that a command waits for the running sidecar.
-    ADMIN_CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
-    /// Bytes of one answer of the running sidecar to a command.
-    ADMIN_CLIENT_ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
-    /// Bytes of the answer of the running sidecar to `queuewarden health`; further ones are not read.
-    HEALTH_ANSWER_BYTES_MAX: u64 = 64 * 1024;
-    /// Rows of one page of `/sessions` and `/supervisions`.
-    OPERATOR_PAGE_ROWS_MAX: usize = 1_000;
-    /// Answers of one page of `/what` and `/who`.
-    SURVEY_PAGE_ANSWERS_MAX: usize = 1_000;
-    /// Questions that one page of `/what` and `/who` judges.
-    SURVEY_PAGE_QUESTIONS_MAX: u64 = 1_000_000;
-    /// Organizations that one self test asks about; the next self test continues with others.
-    SELF_TEST_QUESTIONS_MAX: usize = 64;
-    /// Interval at which the sidecar tests itself by deciding questions.
-    SELF_TEST_INTERVAL: Duration = Duration::from_millis(500);
-    /// Age of the last successful self test at which the sidecar counts as not deciding.
-    SELF_TEST_AGE_MAX: Duration = Duration::from_secs(5);
-    /// Lines of the log that wait for the reader of standard error; further lines are dropped and counted.
-    LOG_LINES_WAITING_MAX: usize = 8_192;
-    /// Bytes of one value in a line of the log; the rest of a longer value is cut off.
-    LOG_VALUE_BYTES_MAX: usize = 2_048;
-    /// Bytes of a filter for the log.
-    LOG_FILTER_BYTES_MAX: usize = 256;
-    /// Decisions that are logged in one second; further decisions are counted.
-    LOG_DECISIONS_PER_SECOND_MAX: u32 = 1_000;
-    /// Errors of one peer that are logged in one `log_peer_interval`; further errors are counted.
-    LOG_ERRORS_PER_PEER_MAX: u32 = 5;
-    /// Errors of all peers together that are logged in one `log_peer_interval`; further errors are counted.
-    LOG_ERRORS_MAX: u32 = 100;
-    /// Peers whose errors are counted separately, for the log and for the audit log; the errors of further peers share
-    /// one count.
-    ERROR_QUOTA_PEERS_MAX: usize = 1_024;
-    /// Interval over which the errors of a peer are counted; at its end the number of unlogged errors is logged.
-    LOG_PEER_INTERVAL: Duration = Duration::from_secs(10);
-    /// Queues with a metric series of their own; `sessions_by_queue_max` cannot be larger.
-    METRIC_QUEUES_MAX: u64 = 10_000;
-    /// Interval at which the metric recorder drops old samples.
-    METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
-    /// Shortest time between two loads of the configuration; further SIGHUPs wait.
-    RELOAD_INTERVAL_MIN: Duration = Duration::from_secs(1);
-    /// Time for every connection to switch to a new policy.
-    PUBLISH_TIMEOUT: Duration = Duration::from_secs(5);
-    /// Time from the end of `drain_delay_seconds` to the end of the last connection.
-    DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-    /// Largest setting for the seconds during which `/readyz` announces a stop before it begins.
-    DRAIN_DELAY_SECONDS_MAX: u64 = 60;
-
-    // Load generator --------------------------------------------------------------------------------------------------
-
-    /// Questions that the load generator prepares.
-    LOAD_QUESTIONS_MAX: usize = 262_144;
-    /// Users of one organization in whose name the load generator asks.
-    LOAD_ACTORS_MAX: usize = 65_536;
-    /// Connections of the load generator.
-    LOAD_CONNECTIONS_MAX: usize = 20_000;
-    /// Unanswered questions of one connection of the load generator without `--rate`.
-    LOAD_DEPTH_MAX: usize = 1_024;
-    /// Unanswered questions of one connection of the load generator with `--rate`.
-    LOAD_BACKLOG_MAX: usize = 65_536;
-    /// Questions in one second of the load generator.
-    LOAD_QUESTIONS_PER_SECOND_MAX: u32 = 10_000_000;
-    /// Seconds that the load generator runs.
-    LOAD_SECONDS_MAX: u64 = 86_400;
-    /// Time for a connection of the load generator to be established.
-    LOAD_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-    /// Time after which the load generator counts an answer as lost.
-    LOAD_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-    /// Longest latency that the load generator records; a longer latency counts as this.
-    LOAD_LATENCY_MAX: Duration = Duration::from_secs(60);
-    /// Bytes that the load generator reads at once.
-    LOAD_READ_BYTES: usize = 64 * 1024;
-    /// Bytes of one answer to the load generator.
-    LOAD_ANSWER_BYTES_MAX: usize = 16 * 1024;
-    /// Wrong or missing answers that the load generator prints as examples.
-    LOAD_EXAMPLES_MAX: usize = 5;
+/// Every limit, in the order of the manual.
+pub fn all_limits() -> impl Iterator<Item = &'static Limit> {
+    [OF_THIS_FILE, OPERATION, LOAD].into_iter().flatten()
 }
 
 #[cfg(test)]
@@ -430,10 +373,10 @@ mod tests {
 
     #[test]
     fn every_limit_has_a_sentence_and_a_unit() {
-        for limit in LIMITS {
+        for limit in all_limits() {
             assert!(limit.sentence().starts_with(char::is_uppercase) && limit.sentence().ends_with('.'), "{limit:?}");
         }
-        let of = |name: &str| LIMITS.iter().find(|limit| limit.name == name).map(|limit| (limit.value, limit.unit()));
+        let of = |name: &str| all_limits().find(|limit| limit.name == name).map(|limit| (limit.value, limit.unit()));
         assert_eq!(of("ACCEPT_PAUSE"), Some((20, "ms")));
         assert_eq!(of("VALUE_BYTES_MAX"), Some((128, "bytes")));
         assert_eq!(of("LEASE_SECONDS_MAX"), Some((2_678_400, "s")));

@@ -190,8 +190,33 @@ impl Beliefs for GateBeliefs {
         self.members().end_supervision(number);
     }
 
+    fn domains(&self) -> Vec<Box<str>> {
+        let policy = self.host.gate().policy();
+        policy.organization(&*self.organization).map_or_else(Vec::new, |organization| organization.domains.clone())
+    }
+
+    fn linked_calls(&self) -> Vec<Box<str>> {
+        self.sightings.calls(&self.link)
+    }
+
+    fn begin_call(&self, key: &MemberKey, channel: &str) {
+        if self.members().begin_call(key, channel, self.host.now()) {
+            self.sightings.call_began(&self.link, channel);
+        }
+    }
+
+    fn end_call(&self, channel: &str) {
+        if self.sightings.call_ended(&self.link, channel) {
+            self.members().end_call(channel);
+        }
+    }
+
     fn note_violation(&self, listener: &Listener) {
         self.members().note_violation(&self.link, unknown(listener));
+    }
+
+    fn note_removed(&self, key: &MemberKey) {
+        self.members().note_removed(key, &self.link);
     }
 
     async fn changed(&mut self) -> BeliefChange {

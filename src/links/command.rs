@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use crate::links::members::MemberKey;
-use crate::links::members::judge::{MemberJudgement, Step};
+use crate::links::members::judge::{MemberJudgement, MemberState, Step};
+use crate::links::members::pass::{Difference, QueuePass};
 
 /// What a poll is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +50,27 @@ impl Planned {
         let state = judgement.state.map_or("gone", |state| state.name());
         let (queue, extension) = (key.queue.to_string(), key.extension.to_string());
         Some(Self { queue, extension, state: state.to_owned(), step: step.to_owned() })
+    }
+}
+
+/// The step that lists a foreign member which an operator wanted to adopt.
+pub const NOT_ADOPTED: &str = "none: the user may not log in";
+
+impl Planned {
+    /// The foreign members of a queue that cannot become sessions, because their users may not log in today.
+    pub fn not_adopted<'a>(queue: &'a str, found: &'a QueuePass) -> impl Iterator<Item = Self> + 'a {
+        let is_left = |difference: &&Difference| {
+            difference.state == MemberState::Foreign
+                && !found.steps.iter().any(|(extension, judgement)| {
+                    *extension == difference.extension && matches!(judgement.step, Some(Step::Adopt { .. }))
+                })
+        };
+        found.differences.iter().filter(is_left).map(|difference| Self {
+            queue: queue.to_owned(),
+            extension: difference.extension.to_string(),
+            state: MemberState::Foreign.name().to_owned(),
+            step: NOT_ADOPTED.to_owned(),
+        })
     }
 }
 

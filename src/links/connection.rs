@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::limits::LINK_QUERY_PAUSE;
+use crate::config::links::LinkTerms;
 use crate::links::members::pass::PolledQueue;
 use crate::links::members::{Member, MemberKey, PbxStart};
 use crate::links::supervisions::Listener;
@@ -131,17 +131,26 @@ pub enum Hint {
 
 /// An open connection that is logged in. After an error it is dropped.
 pub trait PbxConnection: Send {
+    /// The pause between two queues of a poll; zero where the PBX lists them all at once.
+    const QUERY_PAUSE: Duration;
+
     /// When the PBX started. `None`: the account may not ask.
     fn start(&mut self) -> impl Future<Output = Result<Option<PbxStart>, LinkError>> + Send;
+
+    /// What the account lacks for a link of these terms, and what to grant, as far as the PBX said at the login.
+    fn missing_rights(&self, terms: &LinkTerms) -> Vec<String> {
+        let _ = terms;
+        vec![]
+    }
+
+    /// Takes over the SIP domains of the organization. Empty: every user of the PBX may be of the organization.
+    fn set_domains(&mut self, domains: Vec<Box<str>>) {
+        drop(domains);
+    }
 
     /// Prepares a poll of all queues, where the PBX lists them at once.
     fn begin_poll(&mut self) -> impl Future<Output = Result<(), LinkError>> + Send {
         async { Ok(()) }
-    }
-
-    /// How long to wait after a question before a poll asks the next.
-    fn query_pause(&self) -> Duration {
-        LINK_QUERY_PAUSE
     }
 
     /// The members of a queue. `None`: the PBX has no such queue.
@@ -156,6 +165,18 @@ pub trait PbxConnection: Send {
         key: &MemberKey,
         action: MemberAction,
     ) -> impl Future<Output = Result<ActionOutcome, LinkError>> + Send;
+
+    /// The queue and the agent of the call that this channel of an agent has. `None`: it has no call of a queue.
+    fn call(&mut self, channel: &str) -> impl Future<Output = Result<Option<MemberKey>, LinkError>> + Send {
+        let _ = channel;
+        async { Ok(None) }
+    }
+
+    /// The channels of the agents that have a call of a queue, as the last poll found them. None where the PBX reports
+    /// its calls itself.
+    fn calls(&mut self) -> impl Future<Output = Result<Vec<Box<str>>, LinkError>> + Send {
+        async { Ok(vec![]) }
+    }
 
     /// The channels that listen to others. `None`: the account may not ask.
     fn listeners(&mut self) -> impl Future<Output = Result<Option<Vec<Listener>>, LinkError>> + Send;

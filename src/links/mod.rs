@@ -7,24 +7,52 @@
 //! |---|---|
 //! | `task` | one link: connects, works until the connection breaks, and connects again |
 //! | [`work`] | the work on one open connection: poll, hints, changes, commands |
+//! | `poll` | a poll of every queue that is under way |
 //! | [`members`] | pure: the member of the PBX against the session, and the step that makes both the same |
 //! | [`supervisions`] | pure: who listens against who may |
 //! | [`beliefs`] | the login sessions in the gate, as a link sees and changes them |
-//! | [`sightings`] | what the other links of the organization have seen |
+//! | [`sightings`] | what each link of the organization has seen |
 //! | [`connection`] | what a link needs of a connection, whatever its protocol |
 //! | [`ami`], [`esl`] | the protocols of Asterisk and FreeSWITCH |
 //! | [`names`] | extensions and queue numbers to names at the PBX, and back |
 //! | [`status`], [`row`], [`command`] | what operators see and ask |
+//! | [`aftermath`], [`recent_acts`] | what became of what a command ended |
+//! | [`evapi`] | the state of a connection to Kamailio, which has no members |
+//!
+//! # The way of a difference
+//!
+//! ```text
+//!   PBX ──── hint ────┐                                    ┌── change of a session ──── gate
+//!    ▲                ▼                                    ▼                             ▲
+//!    │            work: look at one member, or poll every queue                          │
+//!    │                │ truth                              │ belief                      │
+//!    │                ▼                                    ▼                             │
+//!    │           connection ─────────► members::judge ◄── beliefs                        │
+//!    │                                     │ state and step                              │
+//!    │                                     ▼                                             │
+//!    │                        members::bounds: now, later, or stopped                    │
+//!    │                                     │                                             │
+//!    └── change the member ────────────────┴───────────── change the session ────────────┘
+//!                                          │
+//!                                       status: counted, listed, logged
+//! ```
+//!
+//! Before each step both sides are looked at again, so a step that is no longer right is not taken. A poll hands the
+//! whole queue to `members::pass`, which judges it member by member and holds it against the share bound.
 //!
 //! A link reads the [`crate::gate`] and never decides; the sidecar starts it.
 
+pub mod aftermath;
 pub mod ami;
 pub mod beliefs;
 pub mod command;
 pub mod connection;
 pub mod esl;
+pub mod evapi;
 pub mod members;
 pub mod names;
+mod poll;
+pub mod recent_acts;
 pub mod row;
 pub mod sightings;
 pub mod status;
@@ -33,6 +61,7 @@ mod task;
 pub mod work;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -43,13 +72,15 @@ use tokio_util::task::TaskTracker;
 use crate::config::asterisk::AmiSettings;
 use crate::config::freeswitch_esl::EslSettings;
 use crate::config::links::LinkTerms;
-use crate::config::process::{ProcessSettings, Secret};
+use crate::config::process::{ProcessSettings, Secret, evapi_name};
 use crate::gate::LinkNames;
 use crate::limits::LINK_COMMANDS_WAITING_MAX;
 use crate::links::beliefs::LinkHost;
 use crate::links::command::{LinkCommand, Planned, PollKind};
+use crate::links::evapi::EvapiLink;
 use crate::links::sightings::Sightings;
 use crate::links::status::LinkStatus;
+use crate::links::work::LinkMemory;
 use crate::observe::ami::AmiMetrics;
 use crate::observe::metrics::Metrics;
 
@@ -126,7 +157,7 @@ impl Link {
     /// Lets the link poll now. Returns the steps that the poll found. `None`: the link is down, or works on other
     /// commands.
     pub async fn command(&self, kind: PollKind) -> Option<Vec<Planned>> {
-        if !self.status.state().is_up {
+        if !self.status.times().is_up {
             return None;
         }
         let (reply, answer) = oneshot::channel();
@@ -139,6 +170,7 @@ impl Link {
 #[derive(Debug)]
 pub struct Links {
     links: Vec<Arc<Link>>,
+    evapi: Vec<Arc<EvapiLink>>,
 }
 
 impl Links {
@@ -169,7 +201,13 @@ impl Links {
                 ami,
             })
         };
-        Self { links: configured.iter().map(link).collect() }
+        let evapi = |(position, &address): (usize, &SocketAddr)| {
+            let name = evapi_name(position);
+            let up = metrics.link_up(&name);
+            Arc::new(EvapiLink::new(&name, address, up))
+        };
+        let evapi = settings.evapi.iter().enumerate().map(evapi).collect();
+        Self { links: configured.iter().map(link).collect(), evapi }
     }
 
     /// The names of the links, by organization.
@@ -187,7 +225,18 @@ impl Links {
         self.links.iter()
     }
 
-    /// The link with this name.
+    /// The connections to Kamailio's evapi, in the order of the configuration.
+    pub fn evapi(&self) -> impl Iterator<Item = &Arc<EvapiLink>> {
+        self.evapi.iter()
+    }
+
+    /// The connection to Kamailio's evapi with this name.
+    #[must_use]
+    pub fn evapi_named(&self, name: &str) -> Option<&Arc<EvapiLink>> {
+        self.evapi.iter().find(|link| *link.name == *name)
+    }
+
+    /// The link with this name, whose PBX has queue members.
     #[must_use]
     pub fn named(&self, name: &str) -> Option<&Arc<Link>> {
         self.links.iter().find(|link| *link.terms().name == *name)
@@ -198,7 +247,8 @@ impl Links {
         for link in &self.links {
             let received = link.received.lock().unwrap_or_else(PoisonError::into_inner).take();
             if let Some(received) = received {
-                let task = task::LinkTask { link: Arc::clone(link), host: Arc::clone(host), commands: received };
+                let (link, host) = (Arc::clone(link), Arc::clone(host));
+                let task = task::LinkTask { link, host, commands: received, memory: LinkMemory::default() };
                 tasks.spawn(task.serve(stop.clone()));
             }
         }

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::links::Link;
+use crate::links::evapi::EvapiLink;
 use crate::links::members::judge::MemberState;
+use crate::links::status::LinkTimes;
+use crate::links::supervisions::Listener;
 
 /// A link in a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,22 +19,60 @@ pub struct LinkRow {
     pub kind: String,
     /// The address of the PBX.
     pub address: String,
-    /// The organization.
-    pub org: String,
-    /// How far the link goes with members.
-    pub members: String,
+    /// The organization. `None`: the PBX names the organization in each question.
+    pub org: Option<String>,
+    /// How far the link goes with members. `None`: the PBX has no queue members.
+    pub members: Option<String>,
+    /// How far the link goes with channels that listen. `None`: the link does not see channels.
+    pub supervisions: Option<String>,
     /// Whether the link is logged in.
     pub up: bool,
-    /// When it came up or went down, in seconds since 1970. `None`: it was never up.
+    /// When it came up or went down, in seconds since 1970. `None`: it was not tried yet.
     pub since_unix_seconds: Option<u64>,
     /// The end of the last complete poll, in seconds since 1970. `None`: there was none.
     pub last_poll_unix_seconds: Option<u64>,
-    /// The number of members in each state at that poll, and `unparsed`.
+    /// The number of members in each state at that poll, and `unparsed`; empty without queue members.
     pub counts: BTreeMap<String, usize>,
     /// Queues in which the share bound stops the link until `links resume`.
     pub stopped: Vec<String>,
-    /// Why the connection could not be opened, or broke last.
+    /// Why the connection could not be opened, or broke last. `None`: it was opened at once, and never broke.
     pub last_error: Option<String>,
+    /// When, in seconds since 1970.
+    pub last_error_unix_seconds: Option<u64>,
+    /// What an operator last asked of the link: `reconcile`, `dry-run`, `adopt` or `resume`. `None`: nothing yet.
+    #[serde(default)]
+    pub last_command: Option<String>,
+    /// The operator who asked.
+    #[serde(default)]
+    pub last_command_by: Option<String>,
+    /// When the operator asked, in seconds since 1970.
+    #[serde(default)]
+    pub last_command_unix_seconds: Option<u64>,
+}
+
+impl LinkRow {
+    /// A link of which no poll is known.
+    fn new(name: &str, kind: &str, address: String, times: &LinkTimes) -> Self {
+        let (last_error, last_error_at) = times.last_error.clone().unzip();
+        Self {
+            link: name.to_owned(),
+            kind: kind.to_owned(),
+            address,
+            org: None,
+            members: None,
+            supervisions: None,
+            up: times.is_up,
+            since_unix_seconds: times.since.map(|since| since.second().0),
+            last_poll_unix_seconds: None,
+            counts: BTreeMap::new(),
+            stopped: vec![],
+            last_error,
+            last_error_unix_seconds: last_error_at.map(|at| at.second().0),
+            last_command: None,
+            last_command_by: None,
+            last_command_unix_seconds: None,
+        }
+    }
 }
 
 /// A member that differs, for `links show`.
@@ -43,6 +84,17 @@ pub struct DifferenceRow {
     pub member: String,
     /// The state.
     pub state: String,
+}
+
+/// A channel that listened and that nobody allowed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViolationRow {
+    /// The unique id of the channel.
+    pub channel: String,
+    /// The extension of the user of the channel. `None`: unknown.
+    pub supervisor: Option<String>,
+    /// The extension of the user who was listened to. `None`: unknown.
+    pub target: Option<String>,
 }
 
 /// A link with its differences.
@@ -57,9 +109,18 @@ pub struct LinkDetails {
     pub missing_queues: Vec<String>,
     /// Actions that the PBX refused.
     pub refused: Vec<String>,
+    /// The last channels that listened and that nobody allowed, the oldest first.
+    pub violations: Vec<ViolationRow>,
 }
 
 impl LinkDetails {
+    /// The connection to a Kamailio as it is now.
+    #[must_use]
+    pub fn of_evapi(link: &EvapiLink) -> Self {
+        let row = LinkRow::new(&link.name, "kamailio", link.address.to_string(), &link.times());
+        Self { row, differences: vec![], missing_queues: vec![], refused: vec![], violations: vec![] }
+    }
+
     /// The link as it is now.
     #[must_use]
     pub fn of(link: &Link) -> Self {
@@ -84,19 +145,25 @@ impl LinkDetails {
         }
         let strings = |names: &mut dyn Iterator<Item = &Box<str>>| names.map(ToString::to_string).collect();
         let row = LinkRow {
-            link: terms.name.to_string(),
-            kind: kind.to_owned(),
-            address,
-            org: terms.organization.to_string(),
-            members: terms.members.name().to_owned(),
-            up: state.is_up,
-            since_unix_seconds: state.since.map(|since| since.second().0),
+            org: Some(terms.organization.to_string()),
+            members: Some(terms.members.name().to_owned()),
+            supervisions: Some(terms.supervisions.name().to_owned()),
             last_poll_unix_seconds: state.last_poll.map(|at| at.second().0),
             counts,
             stopped: strings(&mut state.stopped.iter()),
-            last_error: state.last_error.clone(),
+            last_command: state.last_command.as_ref().map(|last| last.command.clone()),
+            last_command_by: state.last_command.as_ref().map(|last| last.by.clone()),
+            last_command_unix_seconds: state.last_command.as_ref().map(|last| last.at.second().0),
+            ..LinkRow::new(&terms.name, kind, address, &state.times)
         };
         let missing_queues = strings(&mut state.report.missing.iter());
-        Self { row, differences, missing_queues, refused: state.refusals.into_iter().collect() }
+        let text = |name: &Option<Box<str>>| name.as_ref().map(ToString::to_string);
+        let violation = |listener: &Listener| ViolationRow {
+            channel: listener.channel.to_string(),
+            supervisor: text(&listener.supervisor),
+            target: text(&listener.target),
+        };
+        let violations = state.violations.iter().map(violation).collect();
+        Self { row, differences, missing_queues, refused: state.refusals.into_iter().collect(), violations }
     }
 }

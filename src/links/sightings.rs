@@ -1,8 +1,10 @@
-//! Which members each link of one organization has seen, for the other links: a member may be at another PBX.
+//! What each link of one organization has seen: members, for the other links, because a member may be at another PBX;
+//! and calls, for its own next connection.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::limits::CALLS_PER_ORGANIZATION_MAX;
 use crate::links::members::MemberKey;
 use crate::telephony::UnixMillis;
 
@@ -17,19 +19,24 @@ struct SeenQueue {
     looked: BTreeMap<Box<str>, UnixMillis>,
 }
 
+/// What each link has seen of each queue, by their names.
+type SeenByLink = BTreeMap<Box<str>, BTreeMap<Box<str>, SeenQueue>>;
+
 /// What the links of one organization have seen, each since its connection.
 #[derive(Debug)]
 pub struct Sightings {
     /// The names of the links, in the order of the configuration.
     links: Vec<Box<str>>,
-    seen: Mutex<BTreeMap<Box<str>, BTreeMap<Box<str>, SeenQueue>>>,
+    seen: Mutex<SeenByLink>,
+    /// The channels whose calls each link has reported. They outlast its connection: it looks at them after the next.
+    calls: Mutex<BTreeMap<Box<str>, BTreeSet<Box<str>>>>,
 }
 
 impl Sightings {
     /// Nothing seen by these links.
     #[must_use]
     pub fn new(links: Vec<Box<str>>) -> Self {
-        Self { links, seen: Mutex::default() }
+        Self { links, seen: Mutex::default(), calls: Mutex::default() }
     }
 
     /// The link connects anew: what it saw before may be past.
@@ -81,11 +88,35 @@ impl Sightings {
     pub fn is_first_with(&self, link: &str, queue: &str) -> bool {
         let seen = self.locked();
         let lacks = |seen: &SeenQueue| seen.members.is_none();
-        let may_have = |other: &Box<str>| !seen.get(other).and_then(|queues| queues.get(queue)).is_some_and(lacks);
-        self.links.iter().find(|other| may_have(other)).is_some_and(|first| **first == *link)
+        let may_have = |other: &str| !seen.get(other).and_then(|queues| queues.get(queue)).is_some_and(lacks);
+        self.links.iter().find(|other| may_have(other.as_ref())).is_some_and(|first| **first == *link)
     }
 
-    fn locked(&self) -> MutexGuard<'_, BTreeMap<Box<str>, BTreeMap<Box<str>, SeenQueue>>> {
+    /// The channels whose calls the link has reported, and whose ends it has not.
+    #[must_use]
+    pub fn calls(&self, link: &str) -> Vec<Box<str>> {
+        self.locked_calls().get(link).into_iter().flatten().cloned().collect()
+    }
+
+    /// The link has reported the call of this channel.
+    pub fn call_began(&self, link: &str, channel: &str) {
+        let mut calls = self.locked_calls();
+        let of_link = calls.entry(link.into()).or_default();
+        if of_link.len() < CALLS_PER_ORGANIZATION_MAX {
+            of_link.insert(channel.into());
+        }
+    }
+
+    /// The call of this channel is over. Returns whether the link had reported it.
+    pub fn call_ended(&self, link: &str, channel: &str) -> bool {
+        self.locked_calls().get_mut(link).is_some_and(|calls| calls.remove(channel))
+    }
+
+    fn locked_calls(&self) -> MutexGuard<'_, BTreeMap<Box<str>, BTreeSet<Box<str>>>> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn locked(&self) -> MutexGuard<'_, SeenByLink> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,7 +1,7 @@
 //! What one link has seen and done, for operators and metrics.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::limits::LINK_REFUSALS_MAX;
 use crate::links::command::name_of;
@@ -9,6 +9,7 @@ use crate::links::connection::{ActionOutcome, MemberAction};
 use crate::links::members::MemberKey;
 use crate::links::members::judge::{MemberState, Step};
 use crate::links::members::pass::QueuePass;
+use crate::links::recent_acts::{LinkAct, RecentActs};
 use crate::links::supervisions::Listener;
 use crate::observe::ami::{AmiMetrics, RemovalOutcome};
 use crate::observe::links::LinkMetrics;
@@ -26,56 +27,72 @@ pub struct PollReport {
 }
 
 impl PollReport {
-    /// Forgets queues that the organization no longer has.
-    pub fn keep_only(&mut self, queues: &BTreeSet<Box<str>>) {
-        self.queues.retain(|queue, _| queues.contains(queue));
-        self.missing.retain(|queue| queues.contains(queue));
-        self.unparsed.retain(|(queue, _)| queues.contains(queue));
-    }
-
     /// The number of members that differ from the sessions or cannot be read.
     #[must_use]
     pub fn differing(&self) -> usize {
         self.queues.values().map(|pass| pass.differences.len()).sum::<usize>() + self.unparsed.len()
     }
+}
 
-    /// Takes note of what a poll found in a queue. `found`: `None` if the PBX lacks the queue.
-    pub fn polled(&mut self, queue: Box<str>, found: Option<QueuePass>, unparsed: BTreeSet<Box<str>>) {
-        let from = (queue.clone(), Box::default());
-        let before: Vec<_> = self.unparsed.range(from..).take_while(|(other, _)| *other == queue).cloned().collect();
-        for name in before {
-            self.unparsed.remove(&name);
-        }
-        self.unparsed.extend(unparsed.into_iter().map(|name| (queue.clone(), name)));
-        if let Some(found) = found {
-            self.missing.remove(&queue);
-            self.queues.insert(queue, found);
-        } else {
-            self.queues.remove(&queue);
-            self.missing.insert(queue);
-        }
+/// Whether a link is up, since when, and its last error.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LinkTimes {
+    /// Whether the link is connected and logged in.
+    pub is_up: bool,
+    /// When it came up or went down. `None`: it was not tried yet.
+    pub since: Option<UnixMillis>,
+    /// Why the connection could not be opened, or broke last, in the words of the PBX where it said any, and when.
+    pub last_error: Option<(String, UnixMillis)>,
+}
+
+impl LinkTimes {
+    /// The link is connected and logged in.
+    pub fn up(&mut self, now: UnixMillis) {
+        (self.is_up, self.since) = (true, Some(now));
     }
+
+    /// The connection broke, or could not be opened.
+    pub fn down(&mut self, error: &str, now: UnixMillis) {
+        if self.is_up || self.since.is_none() {
+            self.since = Some(now);
+        }
+        self.is_up = false;
+        self.last_error = Some((error.to_owned(), now));
+    }
+}
+
+/// A command that an operator gave a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastCommand {
+    /// `reconcile`, `dry-run`, `adopt` or `resume`.
+    pub command: String,
+    /// The operator, as the audit log names who acted.
+    pub by: String,
+    /// When.
+    pub at: UnixMillis,
 }
 
 /// The state of one link.
 #[derive(Clone, Debug, Default)]
 pub struct LinkState {
-    /// Whether the link is connected and logged in.
-    pub is_up: bool,
-    /// When it came up or went down, in milliseconds since 1970. `None`: it was never up.
-    pub since: Option<UnixMillis>,
+    /// Whether the link is up, since when, and its last error.
+    pub times: LinkTimes,
     /// When the last complete poll ended. `None`: there was none yet.
     pub last_poll: Option<UnixMillis>,
     /// What that poll found.
-    pub report: PollReport,
-    /// Why the connection could not be opened, or broke, in the words of the PBX where it said any.
-    pub last_error: Option<String>,
+    pub report: Arc<PollReport>,
     /// Actions that the PBX refused, and what to grant.
     pub refusals: BTreeSet<String>,
+    /// The refusals that were logged: a PBX that closes the connection again and again must not fill the log.
+    logged_refusals: BTreeSet<String>,
     /// Queues in which the share bound stopped the link; `links resume` goes on.
     pub stopped: BTreeSet<Box<str>>,
+    /// What an operator last asked of the link. `None`: nothing yet.
+    pub last_command: Option<LastCommand>,
     /// Whether a look at the listeners was complete since the start of the sidecar.
     pub has_seen_listeners: bool,
+    /// The members without a session that were counted as violations, as long as they are there.
+    pub foreign: BTreeSet<MemberKey>,
     /// The last channels that listened and that nobody allowed, the oldest first; at most [`LINK_REFUSALS_MAX`].
     pub violations: VecDeque<Listener>,
 }
@@ -86,6 +103,8 @@ pub struct LinkStatus {
     state: Mutex<LinkState>,
     metrics: LinkMetrics,
     ami: Option<AmiMetrics>,
+    /// What the link did last at the PBX.
+    pub acts: RecentActs,
     /// The name of the link, for the log.
     name: Box<str>,
 }
@@ -94,7 +113,7 @@ impl LinkStatus {
     /// A link that is not connected. `ami`: the metrics of links to Asterisk before links had names.
     #[must_use]
     pub fn new(name: &str, metrics: LinkMetrics, ami: Option<AmiMetrics>) -> Self {
-        Self { state: Mutex::default(), metrics, ami, name: name.into() }
+        Self { state: Mutex::default(), metrics, ami, acts: RecentActs::default(), name: name.into() }
     }
 
     /// The state of now.
@@ -103,34 +122,51 @@ impl LinkStatus {
         self.locked().clone()
     }
 
+    /// Whether the link is up, since when, and its last error.
+    #[must_use]
+    pub fn times(&self) -> LinkTimes {
+        self.locked().times.clone()
+    }
+
+    /// Whether the link is connected and logged in.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.locked().times.is_up
+    }
+
+    /// An operator gave the link a command.
+    pub fn commanded(&self, command: &str, by: &str, now: UnixMillis) {
+        self.locked().last_command = Some(LastCommand { command: command.to_owned(), by: by.to_owned(), at: now });
+    }
+
     /// The link is logged in.
     pub fn up(&self, now: UnixMillis) {
         let mut state = self.locked();
-        (state.is_up, state.since, state.last_error) = (true, Some(now), None);
+        state.times.up(now);
         state.refusals.clear();
-        self.metrics.up.set(1.0);
+        self.metrics.up.set(true);
     }
 
     /// The connection broke, or could not be opened.
     pub fn down(&self, error: &str, now: UnixMillis) {
-        let mut state = self.locked();
-        if state.is_up {
-            state.since = Some(now);
-        }
-        state.is_up = false;
-        state.last_error = Some(error.to_owned());
-        self.metrics.up.set(0.0);
+        self.locked().times.down(error, now);
+        self.metrics.up.set(false);
     }
 
     /// Takes note of whether the account may see when the PBX started.
     pub fn connected(&self, sees_start: bool) {
         if !sees_start {
-            self.refuse("the time at which the PBX started: a member that a restart lost counts as left (Asterisk: class `reporting`)");
+            self.refuse("the time at which the PBX started: a member that a restart lost counts as left (Asterisk: class `reporting`; FreeSWITCH: event `BACKGROUND_JOB`)");
         }
     }
 
+    /// The account lacks a right; the text says what to grant.
+    pub fn lacks(&self, right: &str) {
+        self.refuse(right);
+    }
+
     /// A poll is complete.
-    pub fn polled(&self, report: &PollReport, now: UnixMillis) {
+    pub fn polled(&self, report: Arc<PollReport>, now: UnixMillis) {
         for state in MemberState::ALL {
             let count: usize = report.queues.values().filter_map(|pass| pass.counts.get(state)).sum();
             self.metrics.set_members(state.name(), count);
@@ -140,7 +176,20 @@ impl LinkStatus {
         let stopped: BTreeSet<Box<str>> =
             report.queues.iter().filter(|(_, pass)| pass.stopped > 0).map(|(queue, _)| queue.clone()).collect();
         self.metrics.stopped.set(if stopped.is_empty() { 0.0 } else { 1.0 });
+        let foreign: BTreeSet<MemberKey> = report.queues.iter().flat_map(foreign_of).collect();
         let mut state = self.locked();
+        let new: Vec<&MemberKey> = foreign.difference(&state.foreign).collect();
+        let is_listed = new.len() <= LINK_REFUSALS_MAX;
+        new.iter().for_each(|key| self.note_foreign(key, is_listed));
+        if !is_listed {
+            let count = new.len();
+            tracing::warn!(
+                link = &*self.name,
+                count,
+                "queue members have no login session: see `queuewarden links show`"
+            );
+        }
+        state.foreign = foreign;
         for queue in stopped.difference(&state.stopped) {
             tracing::warn!(
                 link = &*self.name,
@@ -148,7 +197,27 @@ impl LinkStatus {
                 "too many members would be taken away: stopped until `queuewarden links resume`"
             );
         }
-        (state.report, state.last_poll, state.stopped) = (report.clone(), Some(now), stopped);
+        (state.report, state.last_poll, state.stopped) = (report, Some(now), stopped);
+    }
+
+    /// One member was judged between two polls.
+    pub fn judged(&self, key: &MemberKey, judged: Option<MemberState>) {
+        let mut state = self.locked();
+        if judged != Some(MemberState::Foreign) {
+            state.foreign.remove(key);
+        } else if state.foreign.insert(key.clone()) {
+            self.note_foreign(key, true);
+        }
+    }
+
+    /// Counts a member that no login session has, once for as long as it is there.
+    fn note_foreign(&self, key: &MemberKey, is_logged: bool) {
+        self.metrics.count_violation("member");
+        if is_logged {
+            let MemberKey { queue, extension } = key;
+            let (queue, extension) = (&**queue, &**extension);
+            tracing::warn!(link = &*self.name, queue, extension, "a queue member has no login session");
+        }
     }
 
     /// The share bound stopped a step in this queue.
@@ -176,7 +245,7 @@ impl LinkStatus {
 
     /// The account may not see who listens to whom.
     pub fn cannot_see_listeners(&self) {
-        self.refuse("who listens to whom (Asterisk: `write = reporting`): supervisions are not compared");
+        self.refuse("who listens to whom (Asterisk: `write = reporting`; FreeSWITCH: `show,uuid_getvar`): supervisions are not compared");
     }
 
     /// Whether the link looks at the listeners for the first time since the start of the sidecar.
@@ -203,7 +272,14 @@ impl LinkStatus {
     }
 
     /// The PBX answered to a hang-up.
-    pub fn hung_up(&self, channel: &str, outcome: ActionOutcome) {
+    pub fn hung_up(&self, channel: &str, listener: Option<&Listener>, outcome: ActionOutcome) {
+        if let Some(listener) = listener.cloned() {
+            match outcome {
+                ActionOutcome::Done => self.acts.add(LinkAct::HungUp(listener)),
+                ActionOutcome::NotPermitted | ActionOutcome::Refused => self.acts.add(LinkAct::HangUpRefused(listener)),
+                ActionOutcome::Unchanged | ActionOutcome::NotThere => {}
+            }
+        }
         match outcome {
             ActionOutcome::Done => {
                 self.metrics.count("hang_up");
@@ -211,20 +287,27 @@ impl LinkStatus {
             }
             ActionOutcome::Unchanged | ActionOutcome::NotThere => {}
             ActionOutcome::NotPermitted | ActionOutcome::Refused => {
-                self.refuse("hang up a channel (Asterisk: `write = call`)");
+                self.refuse("hang up a channel (Asterisk: `write = call`; FreeSWITCH: `uuid_kill`)");
             }
         }
     }
 
     /// The PBX answered to an action.
     pub fn acted(&self, key: &MemberKey, action: MemberAction, outcome: ActionOutcome) {
+        match (action, outcome) {
+            (MemberAction::Remove, ActionOutcome::Done) => self.acts.add(LinkAct::Removed(key.clone())),
+            (MemberAction::Remove, ActionOutcome::NotPermitted | ActionOutcome::Refused) => {
+                self.acts.add(LinkAct::RemovalRefused(key.clone()));
+            }
+            _ => {}
+        }
         let name = action.name();
         match outcome {
             ActionOutcome::Done => self.count(key, name),
             ActionOutcome::Unchanged | ActionOutcome::NotThere => {}
-            ActionOutcome::NotPermitted => {
-                self.refuse(&format!("{name}: the account may not (Asterisk: `write = agent`)"))
-            }
+            ActionOutcome::NotPermitted => self.refuse(&format!(
+                "{name}: the account may not (Asterisk: `write = agent`; FreeSWITCH: `callcenter_config`)"
+            )),
             ActionOutcome::Refused => self.refuse(&format!("{name}: member {} of queue {}", key.extension, key.queue)),
         }
         let removal = match outcome {
@@ -245,7 +328,10 @@ impl LinkStatus {
 
     fn refuse(&self, what: &str) {
         let mut state = self.locked();
-        if state.refusals.len() < LINK_REFUSALS_MAX && state.refusals.insert(what.to_owned()) {
+        let is_new = state.refusals.len() < LINK_REFUSALS_MAX && state.refusals.insert(what.to_owned());
+        let is_logged = state.logged_refusals.len() >= LINK_REFUSALS_MAX || state.logged_refusals.contains(what);
+        if is_new && !is_logged {
+            state.logged_refusals.insert(what.to_owned());
             tracing::warn!(link = &*self.name, what, "the PBX refuses");
         }
     }
@@ -253,4 +339,10 @@ impl LinkStatus {
     fn locked(&self) -> MutexGuard<'_, LinkState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The members of a queue that no login session has.
+fn foreign_of<'a>((queue, pass): (&'a Box<str>, &'a QueuePass)) -> impl Iterator<Item = MemberKey> + 'a {
+    let foreign = pass.differences.iter().filter(|difference| difference.state == MemberState::Foreign);
+    foreign.map(|difference| MemberKey::new(queue, &difference.extension))
 }

@@ -1,5 +1,5 @@
-//! Channels that listen to others, held against the supervisions that are allowed (TRUTH 2). Opens no socket and reads no
-//! clock: a link reports what its PBX says, and carries out what is returned.
+//! Channels that listen to others, held against the supervisions that are allowed (TRUTH 2). Opens no socket and reads
+//! no clock: a link reports what its PBX says, and carries out what is returned.
 //!
 //! The shipped dialplans start ChanSpy again at every recheck. Therefore the end of a supervision counts only
 //! [`SUPERVISION_STOP_GRACE`] after the channel stopped to listen.
@@ -143,13 +143,11 @@ fn is_of(listener: &Listener, allowed: &AllowedSupervision, now: UnixMillis) -> 
         // Who is heard is unknown on one side: the channel alone has to do.
         _ => allowed.channel.is_some(),
     };
-    let is_supervisor = match &allowed.channel {
-        Some(channel) => *channel == listener.channel,
-        None => {
-            let age_ms = u128::from(now.0.saturating_sub(allowed.since.0));
-            listener.supervisor.as_ref() == Some(&allowed.supervisor) && age_ms <= SUPERVISION_CLAIM_MAX.as_millis()
-        }
-    };
+    let age_ms = u128::from(now.0.saturating_sub(allowed.since.0));
+    let is_supervisor = allowed.channel.as_ref().map_or_else(
+        || listener.supervisor.as_ref() == Some(&allowed.supervisor) && age_ms <= SUPERVISION_CLAIM_MAX.as_millis(),
+        |channel| *channel == listener.channel,
+    );
     is_target && is_supervisor
 }
 

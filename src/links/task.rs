@@ -18,9 +18,8 @@ use crate::links::command::LinkCommand;
 use crate::links::connection::{LinkError, PbxConnection};
 use crate::links::esl::client::EslCredentials;
 use crate::links::esl::connection::{EslConnection, FreeswitchNames};
-use crate::links::members::bounds::UndoRate;
 use crate::links::names::Names;
-use crate::links::work::LinkWork;
+use crate::links::work::{LinkMemory, LinkWork};
 use crate::links::{Link, LinkSettings};
 use crate::observe::ami::AmiMetrics;
 
@@ -29,6 +28,7 @@ pub(super) struct LinkTask {
     pub(super) link: Arc<Link>,
     pub(super) host: Arc<dyn LinkHost>,
     pub(super) commands: mpsc::Receiver<LinkCommand>,
+    pub(super) memory: LinkMemory,
 }
 
 impl LinkTask {
@@ -41,13 +41,11 @@ impl LinkTask {
     }
 
     async fn reconnect_forever(&mut self) {
-        // A PBX that closes the connection again and again gets no more members removed than one that does not.
-        let mut rate = UndoRate::new();
         let mut backoff = Backoff::new(AMI_RECONNECT_PAUSE_MIN, AMI_RECONNECT_PAUSE_MAX);
         let mut logged_reason = String::new();
         loop {
             let began = Instant::now();
-            let reason = self.run_connection(&mut rate).await.to_string();
+            let reason = self.run_connection().await.to_string();
             self.link.status.down(&reason, self.host.now().wall);
             if began.elapsed() > AMI_RECONNECT_PAUSE_MAX {
                 backoff.reset();
@@ -66,7 +64,7 @@ impl LinkTask {
     }
 
     /// Opens one connection and works on it until it breaks; returns why it broke.
-    async fn run_connection(&mut self, rate: &mut UndoRate) -> LinkError {
+    async fn run_connection(&mut self) -> LinkError {
         let (link, secret) = (Arc::clone(&self.link), self.link.secret.load_full());
         match &link.settings {
             LinkSettings::Asterisk(settings) => {
@@ -79,7 +77,7 @@ impl LinkTask {
                 let credentials = Credentials { username: &settings.username, secret: &secret, events };
                 let opened = open(settings.address, |stream| AmiConnection::log_in(stream, &names, credentials)).await;
                 let _counted_as_up = opened.is_ok().then(|| link.ami.as_ref().map(AmiMetrics::up));
-                self.work(opened, rate).await
+                self.work(opened).await
             }
             LinkSettings::FreeSwitch(settings) => {
                 let names = FreeswitchNames {
@@ -88,12 +86,12 @@ impl LinkTask {
                 };
                 let credentials = EslCredentials { username: settings.username.as_deref(), secret: &secret };
                 let opened = open(settings.address, |stream| EslConnection::log_in(stream, &names, credentials)).await;
-                self.work(opened, rate).await
+                self.work(opened).await
             }
         }
     }
 
-    async fn work<C: PbxConnection>(&mut self, opened: Result<C, LinkError>, rate: &mut UndoRate) -> LinkError {
+    async fn work<C: PbxConnection>(&mut self, opened: Result<C, LinkError>) -> LinkError {
         let connection = match opened {
             Ok(connection) => connection,
             Err(error) => return error,
@@ -106,9 +104,9 @@ impl LinkTask {
         else {
             return LinkError::Protocol(format!("there is no organization `{}`", terms.organization));
         };
-        let mut work = LinkWork::new(connection, beliefs, terms, status, std::mem::take(rate));
+        let mut work = LinkWork::new(connection, beliefs, terms, status, std::mem::take(&mut self.memory));
         let ended = work.run(&mut self.commands).await;
-        *rate = work.into_rate();
+        self.memory = work.into_memory();
         match ended {
             Ok(never) => match never {},
             Err(error) => error,

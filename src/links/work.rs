@@ -6,6 +6,7 @@
 //! the link look at one member. A hint never decides anything.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -13,21 +14,23 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::config::links::{LinkTerms, MembersMode, SupervisionsMode};
 use crate::limits::{
-    LINK_CHANGE_PAUSE, LINK_LIST_ITEMS_MAX, LINK_PING_INTERVAL, LINK_RETRY_PAUSE, MEMBER_CHANGE_PENDING_MAX,
-    MEMBER_STEPS_MAX, MEMBER_UNCONFIRMED_MAX,
+    LINK_CHANGE_PAUSE, LINK_LIST_ITEMS_MAX, LINK_LOOKS_WAITING_MAX, LINK_PING_INTERVAL, LINK_RETRY_PAUSE,
+    MEMBER_CHANGE_PENDING_MAX, MEMBER_STEPS_MAX, MEMBER_UNCONFIRMED_MAX,
 };
-use crate::links::command::{LinkCommand, Planned, PollKind};
+use crate::links::command::{LinkCommand, PollKind};
 use crate::links::connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection, SoughtMember};
 use crate::links::members::bounds::{UndoRate, UndoShare};
 use crate::links::members::judge::{Circumstances, MemberJudgement, Step, judge};
 use crate::links::members::pass::{PolledQueue, QueuePass, is_bounded, pass};
 use crate::links::members::{Belief, Member, MemberKey, PbxStart};
+use crate::links::poll::Poll;
 use crate::links::status::{LinkStatus, PollReport};
 use crate::links::supervisions::{AllowedSupervision, Listener, ListenerFinding, Listeners};
 use crate::telephony::UnixMillis;
 
 /// What the sidecar knows of one member, and may do.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each read by one branch of the judgement")]
 pub struct MemberBelief {
     /// What the sidecar knows.
     pub belief: Belief,
@@ -76,12 +79,39 @@ pub trait Beliefs: Send {
     fn adopt_listener(&self, listener: &Listener) -> bool;
     /// Ends a supervision whose channel no longer listens.
     fn end_supervision(&self, number: u64);
+    /// The SIP domains of the organization. Empty: every user of the PBX may be of the organization.
+    fn domains(&self) -> Vec<Box<str>> {
+        vec![]
+    }
+    /// The channels of agents whose calls this link has reported.
+    fn linked_calls(&self) -> Vec<Box<str>> {
+        vec![]
+    }
+    /// The channel of this agent has a call of this queue.
+    fn begin_call(&self, key: &MemberKey, channel: &str) {
+        let _ = (key, channel);
+    }
+    /// The call of this channel is over.
+    fn end_call(&self, channel: &str) {
+        let _ = channel;
+    }
     /// Takes note of a channel that listens and that nobody allowed.
     fn note_violation(&self, listener: &Listener);
+    /// Takes note that the link removed the member of an ended session.
+    fn note_removed(&self, _key: &MemberKey) {}
     /// Waits for the next change of a session or a supervision. Cancel-safe.
     fn changed(&mut self) -> impl Future<Output = BeliefChange> + Send;
     /// The time.
     fn now(&self) -> UnixMillis;
+}
+
+/// What a link remembers from one connection to the next.
+#[derive(Debug, Default)]
+pub struct LinkMemory {
+    /// The bounded steps of the last minute.
+    rate: UndoRate,
+    /// The channels that listen.
+    listeners: Listeners,
 }
 
 /// The work on one connection.
@@ -95,26 +125,21 @@ pub struct LinkWork<'a, C, B> {
     start: Option<PbxStart>,
     /// Whether a poll has been completed on this connection: before that only endings are carried out.
     has_polled: bool,
-    /// The bounded steps of the last minute, also those of earlier connections.
-    rate: UndoRate,
+    memory: LinkMemory,
     shares: BTreeMap<Box<str>, UndoShare>,
     /// The members to look at again, and when.
     due: BTreeMap<MemberKey, Instant>,
     /// The members whose steps wait for the rate.
     delayed: BTreeSet<MemberKey>,
     /// The last complete poll.
-    report: PollReport,
-    /// What the poll that is under way is for.
-    kind: PollKind,
-    /// When the next poll is due.
-    poll_at: Instant,
-    /// The channels that listen.
-    listeners: Listeners,
+    report: Arc<PollReport>,
+    /// The poll that is under way. `None`: none is.
+    poll: Option<Poll>,
 }
 
 impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
-    /// Work on a connection that is logged in. `rate` has the bounded steps of earlier connections.
-    pub fn new(connection: C, beliefs: B, terms: &'a LinkTerms, status: &'a LinkStatus, rate: UndoRate) -> Self {
+    /// Work on a connection that is logged in. `memory` is that of the connection before.
+    pub fn new(connection: C, beliefs: B, terms: &'a LinkTerms, status: &'a LinkStatus, memory: LinkMemory) -> Self {
         Self {
             connection,
             beliefs,
@@ -122,15 +147,24 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             status,
             start: None,
             has_polled: false,
-            rate,
+            memory,
             shares: BTreeMap::new(),
             due: BTreeMap::new(),
             delayed: BTreeSet::new(),
-            report: PollReport::default(),
-            kind: PollKind::Regular,
-            poll_at: Instant::now(),
-            listeners: Listeners::default(),
+            report: Arc::default(),
+            poll: None,
         }
+    }
+
+    /// What the next connection has to know.
+    #[must_use]
+    pub fn into_memory(self) -> LinkMemory {
+        self.memory
+    }
+
+    /// What the sidecar knows, as this link sees it.
+    pub const fn beliefs(&mut self) -> &mut B {
+        &mut self.beliefs
     }
 
     /// Works until the connection breaks.
@@ -143,82 +177,49 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         commands: &mut mpsc::Receiver<LinkCommand>,
     ) -> Result<std::convert::Infallible, LinkError> {
         self.begin().await?;
-        let mut ping_at = Instant::now() + LINK_PING_INTERVAL;
+        let mut poll_at = Instant::now();
+        let mut ping_at = poll_at + LINK_PING_INTERVAL;
         loop {
-            if Instant::now() >= self.poll_at {
-                self.poll_at = Instant::now() + self.terms.poll_interval;
-                self.poll(PollKind::Regular).await?;
-            }
             if Instant::now() >= ping_at {
                 self.connection.ping().await?;
                 ping_at = Instant::now() + LINK_PING_INTERVAL;
             }
-            if let Some(command) = self.attend(ping_at, Some(commands)).await? {
-                let planned = self.poll(command.kind).await?;
-                // The operator may have given up.
-                command.reply.send(planned).ok();
-            }
-        }
-    }
-
-    /// Attends to hints, changes and members that are due, until this time, the next poll or a command. Without
-    /// `commands` the next poll is not waited for: one is under way.
-    async fn attend(
-        &mut self,
-        until: Instant,
-        mut commands: Option<&mut mpsc::Receiver<LinkCommand>>,
-    ) -> Result<Option<LinkCommand>, LinkError> {
-        loop {
-            let until = if commands.is_some() { until.min(self.poll_at) } else { until };
             if let Some(key) = self.next_due() {
                 self.settle(&key).await?;
                 continue;
             }
-            if Instant::now() >= until {
-                return Ok(None);
+            if let Some(poll) = self.poll.take_if(|poll| Instant::now() >= poll.next_at) {
+                self.go_on(poll).await?;
+            } else if self.poll.is_none() && Instant::now() >= poll_at {
+                poll_at = Instant::now() + self.terms.poll_interval;
+                self.begin_poll(Poll::regular()).await?;
             }
-            let wake_at = self.end_supervisions().into_iter().chain(self.next_look()).fold(until, Instant::min);
+            for number in self.memory.listeners.ended(self.beliefs.now()) {
+                self.beliefs.end_supervision(number);
+            }
+            let wake_at = self.wake_at(poll_at.min(ping_at));
             tokio::select! {
-                hint = self.connection.hint() => match hint? {
-                    Hint::Member(key) => self.look_at(key, Duration::ZERO),
-                    Hint::Members | Hint::Restarted => self.poll_at = Instant::now(),
-                    Hint::Listeners => self.look_at_listeners().await?,
-                    Hint::TakenOver(channel) => self.taken_over(&channel).await?,
-                    Hint::CallBegan { .. } | Hint::CallEnded(_) => {}
-                },
+                () = sleep_until(wake_at) => {}
                 changed = self.beliefs.changed() => match changed {
+                    BeliefChange::Member(key) if !self.has_room_for(&key) => poll_at = Instant::now(),
                     // The PBX that asked is about to make the same change itself.
                     BeliefChange::Member(key) => self.look_at(key, LINK_CHANGE_PAUSE),
-                    BeliefChange::Missed => self.poll_at = Instant::now(),
+                    BeliefChange::Missed => poll_at = Instant::now(),
                     BeliefChange::Any => self.hang_up_revoked().await?,
                 },
-                Some(command) = next_command(commands.as_deref_mut()) => return Ok(Some(command)),
-                () = sleep_until(wake_at) => {}
+                hint = self.connection.hint() => match hint? {
+                    Hint::Member(key) if !self.has_room_for(&key) => poll_at = Instant::now(),
+                    Hint::Member(key) => self.look_at(key, Duration::ZERO),
+                    Hint::Members | Hint::Restarted => poll_at = Instant::now(),
+                    Hint::Listeners => self.look_at_listeners().await?,
+                    Hint::TakenOver(channel) => self.taken_over(&channel).await?,
+                    Hint::CallBegan { channel, .. } | Hint::CallEnded(channel) => self.look_at_call(&channel).await?,
+                },
+                Some(command) = commands.recv(), if self.poll.is_none() => {
+                    self.begin_poll(Poll::commanded(command)).await?;
+                }
             }
         }
-    }
-
-    /// Ends the supervisions whose channels stopped to listen. Returns when the next one is over.
-    fn end_supervisions(&mut self) -> Option<Instant> {
-        let now = self.beliefs.now();
-        for number in self.listeners.ended(now) {
-            self.beliefs.end_supervision(number);
-        }
-        let next = self.listeners.next_end()?;
-        Some(Instant::now() + Duration::from_millis(next.0.saturating_sub(now.0)))
-    }
-
-    /// When the next member is to be looked at.
-    fn next_look(&self) -> Option<Instant> {
-        let rate_at = self.rate.next_free(self.terms.bounds, self.beliefs.now()).filter(|_| !self.delayed.is_empty());
-        let rate_at = rate_at.map(|pause| Instant::now() + pause);
-        self.due.values().copied().chain(rate_at).min()
-    }
-
-    /// The bounded steps of the last minute, for the next connection.
-    #[must_use]
-    pub fn into_rate(self) -> UndoRate {
-        self.rate
     }
 
     /// What comes first on a connection: the endings that were decided while there was none.
@@ -229,8 +230,36 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
     pub async fn begin(&mut self) -> Result<(), LinkError> {
         self.start = self.connection.start().await?;
         self.status.connected(self.start.is_some());
+        for missing in self.connection.missing_rights(self.terms) {
+            self.status.lacks(&missing);
+        }
         self.settle_leaving().await?;
         self.look_at_listeners().await
+    }
+
+    /// A whole poll, without pauses and without a look at hints and changes in between.
+    ///
+    /// # Errors
+    ///
+    /// When the connection breaks, or the PBX does not say what it has.
+    pub async fn poll(&mut self, kind: PollKind) -> Result<(), LinkError> {
+        self.begin_poll(Poll::of(kind)).await?;
+        while let Some(poll) = self.poll.take() {
+            self.go_on(poll).await?;
+        }
+        Ok(())
+    }
+
+    /// When the work has something to do next, at the latest at `latest`.
+    fn wake_at(&self, latest: Instant) -> Instant {
+        let now = self.beliefs.now();
+        let rate_at = self.memory.rate.next_free(self.terms.bounds, now).filter(|_| !self.delayed.is_empty());
+        let end_in = self.memory.listeners.next_end().map(|at| Duration::from_millis(at.0.saturating_sub(now.0)));
+        let after = [rate_at, end_in].into_iter().flatten().map(|pause| Instant::now() + pause);
+        let poll_at = self.poll.as_ref().map(|poll| poll.next_at);
+        // The next regular poll waits for the end of this one.
+        let latest = if poll_at.is_some() { Instant::now() + LINK_PING_INTERVAL } else { latest };
+        self.due.values().copied().chain(after).chain(poll_at).fold(latest, Instant::min)
     }
 
     /// The next member to look at: one whose time has come, or whose step waited for the rate.
@@ -240,8 +269,16 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             self.due.remove(&key);
             return Some(key);
         }
-        let has_room = self.rate.next_free(self.terms.bounds, self.beliefs.now()).is_none();
+        let has_room = self.memory.rate.next_free(self.terms.bounds, self.beliefs.now()).is_none();
         if has_room { self.delayed.pop_first() } else { None }
+    }
+
+    /// Whether the link will look at one more member. Beyond the bound a poll is quicker; only members of ended sessions
+    /// are looked at one by one, however many they are.
+    fn has_room_for(&mut self, key: &MemberKey) -> bool {
+        self.due.len() < LINK_LOOKS_WAITING_MAX
+            || self.due.contains_key(key)
+            || matches!(self.beliefs.of(key).belief, Belief::Leaving)
     }
 
     /// Looks at the member after this time, or earlier if that was planned.
@@ -259,69 +296,105 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         Ok(())
     }
 
-    /// Asks for every queue, judges all members, and carries the steps out. Returns the steps that the poll found.
-    ///
-    /// # Errors
-    ///
-    /// When the connection breaks, or the PBX does not say what it has. Then nothing was judged.
-    pub async fn poll(&mut self, kind: PollKind) -> Result<Vec<Planned>, LinkError> {
+    /// Begins a poll: the members of ended sessions and the listeners first, then queue by queue.
+    async fn begin_poll(&mut self, mut poll: Poll) -> Result<(), LinkError> {
         self.settle_leaving().await?;
         self.look_at_listeners().await?;
         if self.terms.members == MembersMode::Off {
-            return Ok(vec![]);
+            poll.finish();
+            return Ok(());
         }
         self.start = self.connection.start().await?;
         self.connection.begin_poll().await?;
-        self.kind = kind;
-        let (mut steps, mut planned) = (vec![], vec![]);
-        let queues: BTreeSet<Box<str>> = self.beliefs.queues().into_iter().collect();
-        self.report.keep_only(&queues);
-        for queue in queues {
-            let polled = self.connection.queue(&queue).await?;
-            self.beliefs.saw_queue(&queue, polled.as_ref());
-            let found = polled.as_ref().map(|polled| self.pass(&queue, polled));
-            for (extension, judgement) in found.iter().flat_map(|found| &found.steps) {
-                let key = MemberKey::new(&queue, extension);
-                planned.extend(Planned::of(&key, judgement));
-                let member = polled.as_ref().and_then(|polled| polled.members.get(extension));
-                if kind == PollKind::DryRun || !self.note_seen(&key, member) {
-                    steps.push(key);
-                }
-            }
-            self.shares.remove(&queue);
-            let unparsed = polled.map_or_else(BTreeSet::new, |polled| polled.unparsed);
-            self.report.polled(queue, found, unparsed);
-            if self.report.differing() > LINK_LIST_ITEMS_MAX {
-                let problem =
-                    format!("more than {LINK_LIST_ITEMS_MAX} members differ from the sessions or cannot be read");
-                return Err(LinkError::Protocol(problem));
-            }
-            self.pause().await?;
+        let mut calls = self.beliefs.linked_calls();
+        calls.extend(self.connection.calls().await?);
+        for channel in calls {
+            self.look_at_call(&channel).await?;
         }
-        self.status.polled(&self.report, self.beliefs.now());
-        self.has_polled = true;
-        if kind != PollKind::DryRun {
-            for key in steps {
-                self.settle(&key).await?;
-                self.pause().await?;
-            }
-        }
-        self.kind = PollKind::Regular;
-        Ok(planned)
+        poll.queues = self.beliefs.queues().into();
+        poll.next_at = Instant::now();
+        self.poll = Some(poll);
+        Ok(())
     }
 
-    /// Waits until the PBX may be asked again, so that a poll does not load it, and attends to hints and changes meanwhile.
-    async fn pause(&mut self) -> Result<(), LinkError> {
-        let pause = self.connection.query_pause();
-        if !pause.is_zero() {
-            let _no_command = self.attend(Instant::now() + pause, None).await?;
+    /// Does the next part of the poll that is under way: asks for one queue, or carries out what one member needs.
+    async fn go_on(&mut self, mut poll: Poll) -> Result<(), LinkError> {
+        if let Some(queue) = poll.queues.pop_front() {
+            let polled = self.connection.queue(&queue).await?;
+            self.beliefs.saw_queue(&queue, polled.as_ref());
+            match polled {
+                Some(polled) => self.judge_queue(&mut poll, queue, polled),
+                None => _ = poll.report.missing.insert(queue),
+            }
+            if poll.report.differing() > LINK_LIST_ITEMS_MAX {
+                let differ =
+                    format!("more than {LINK_LIST_ITEMS_MAX} members differ from the sessions or cannot be read");
+                return Err(LinkError::Protocol(differ));
+            }
+            poll.next_at = Instant::now() + C::QUERY_PAUSE;
+            if poll.queues.is_empty() {
+                self.is_complete(&mut poll);
+            }
+            self.poll = Some(poll);
+        } else if let Some(key) = poll.found.pop_front() {
+            self.poll = Some(poll);
+            self.settle(&key).await?;
+        } else {
+            // An organization without queues.
+            self.is_complete(&mut poll);
+            self.poll = Some(poll);
+        }
+        if let Some(done) = self.poll.take_if(|poll| poll.is_done()) {
+            done.finish();
         }
         Ok(())
     }
 
-    /// What the sidecar knows, as this link sees it.
-    pub const fn beliefs(&mut self) -> &mut B {
-        &mut self.beliefs
+    /// Every queue is known.
+    fn is_complete(&mut self, poll: &mut Poll) {
+        self.report = Arc::new(std::mem::take(&mut poll.report));
+        self.status.polled(Arc::clone(&self.report), self.beliefs.now());
+        self.has_polled = true;
+    }
+
+    fn judge_queue(&mut self, poll: &mut Poll, queue: Box<str>, polled: PolledQueue) {
+        self.shares.remove(&queue);
+        let mut found = self.pass(poll.kind, &queue, &polled);
+        if poll.kind == PollKind::Adopt {
+            poll.not_adopted(&queue, &found);
+        }
+        // The report is kept until the next poll, the steps are not.
+        for (extension, judgement) in std::mem::take(&mut found.steps) {
+            let key = MemberKey::new(&queue, &extension);
+            // What was just seen need not be asked for again: after the first poll that is every member.
+            if poll.kind == PollKind::DryRun || !self.note_sightings(poll.kind, &key, polled.members.get(&extension)) {
+                poll.found(key, &judgement);
+            }
+        }
+        poll.report.unparsed.extend(polled.unparsed.into_iter().map(|name| (queue.clone(), name)));
+        poll.report.queues.insert(queue, found);
+    }
+
+    /// Takes note of what the poll saw of a member. Returns whether nothing else is to be done.
+    fn note_sightings(&mut self, kind: PollKind, key: &MemberKey, member: Option<&Member>) -> bool {
+        for _ in 0..MEMBER_STEPS_MAX {
+            let known = self.beliefs.of(key);
+            match judge(member, &known.belief, &self.circumstances(kind, &known)).step {
+                None => return true,
+                Some(step @ (Step::Confirm(_) | Step::NoteSeen { .. })) if self.beliefs.note(key, &step) => {}
+                Some(_) => return false,
+            }
+        }
+        false
+    }
+
+    /// Reports the call that this channel has, or the end of its call.
+    async fn look_at_call(&mut self, channel: &str) -> Result<(), LinkError> {
+        match self.connection.call(channel).await? {
+            Some(key) => self.beliefs.begin_call(&key, channel),
+            None => self.beliefs.end_call(channel),
+        }
+        Ok(())
     }
 
     /// Asks who listens, and holds it against who may.
@@ -329,23 +402,24 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         if self.terms.supervisions == SupervisionsMode::Off {
             return Ok(());
         }
+        self.connection.set_domains(self.beliefs.domains());
         let Some(listeners) = self.connection.listeners().await? else {
             self.status.cannot_see_listeners();
             return Ok(());
         };
         let is_first = self.status.looks_at_listeners_first();
         let (allowed, now) = (self.beliefs.supervisions(), self.beliefs.now());
-        for finding in self.listeners.polled(listeners, &allowed, now) {
+        for finding in self.memory.listeners.polled(listeners, &allowed, now) {
             let ListenerFinding::Violation(listener) = finding else { continue };
             if is_first && self.beliefs.adopt_listener(&listener) {
-                self.listeners.forget(&listener.channel);
-                let _found = self.listeners.started(listener, &self.beliefs.supervisions(), now);
+                self.memory.listeners.forget(&listener.channel);
+                let _found = self.memory.listeners.started(listener, &self.beliefs.supervisions(), now);
                 continue;
             }
             self.beliefs.note_violation(&listener);
             self.status.violation(&listener);
             if self.terms.supervisions == SupervisionsMode::Enforce {
-                self.hang_up(&listener.channel).await?;
+                self.hang_up(&listener.channel, Some(&listener)).await?;
             }
         }
         self.hang_up_revoked().await
@@ -353,15 +427,14 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
 
     /// Hangs up the channels whose supervisions were ended here, in every mode.
     async fn hang_up_revoked(&mut self) -> Result<(), LinkError> {
-        if self.listeners.is_empty() {
+        if self.memory.listeners.is_empty() {
             return Ok(());
         }
         let allowed = self.beliefs.supervisions();
-        let revoked: Vec<Box<str>> =
-            self.listeners.no_longer_allowed(&allowed).map(|listener| listener.channel.clone()).collect();
-        for channel in revoked {
-            self.hang_up(&channel).await?;
-            self.listeners.forget(&channel);
+        let revoked: Vec<Listener> = self.memory.listeners.no_longer_allowed(&allowed).cloned().collect();
+        for listener in revoked {
+            self.hang_up(&listener.channel, Some(&listener)).await?;
+            self.memory.listeners.forget(&listener.channel);
         }
         Ok(())
     }
@@ -371,17 +444,17 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         match self.terms.supervisions {
             SupervisionsMode::Off => Ok(()),
             SupervisionsMode::Observe => self.look_at_listeners().await,
-            SupervisionsMode::Enforce => self.hang_up(channel).await,
+            SupervisionsMode::Enforce => self.hang_up(channel, None).await,
         }
     }
 
-    async fn hang_up(&mut self, channel: &str) -> Result<(), LinkError> {
+    async fn hang_up(&mut self, channel: &str, listener: Option<&Listener>) -> Result<(), LinkError> {
         let outcome = self.connection.hang_up(channel).await?;
-        self.status.hung_up(channel, outcome);
+        self.status.hung_up(channel, listener, outcome);
         Ok(())
     }
 
-    fn pass(&mut self, queue: &str, polled: &PolledQueue) -> QueuePass {
+    fn pass(&mut self, kind: PollKind, queue: &str, polled: &PolledQueue) -> QueuePass {
         let beliefs = self.beliefs.of_queue(queue);
         let mut known = BTreeMap::new();
         for extension in polled.members.keys().chain(beliefs.keys()) {
@@ -391,20 +464,21 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         }
         let beliefs = known.iter().map(|(extension, known)| (extension.clone(), known.belief.clone())).collect();
         let circumstances = |extension: &str| {
-            known.get(extension).map_or(self.circumstances_of_nobody(), |known| self.circumstances(known))
+            known.get(extension).map_or(self.circumstances_of_nobody(kind), |known| self.circumstances(kind, known))
         };
-        let resumed = self.kind == PollKind::Resume;
+        let resumed = kind == PollKind::Resume;
         pass(polled, &beliefs, circumstances, self.terms.bounds, UndoShare::default(), resumed)
     }
 
-    fn circumstances_of_nobody(&self) -> Circumstances<'_> {
+    fn circumstances_of_nobody(&self, kind: PollKind) -> Circumstances<'_> {
         let (has_queue, may_log_in, is_changing, is_absent_elsewhere, adds) = (false, false, true, false, false);
         let belief = Belief::Nothing;
-        self.circumstances(&MemberBelief { belief, has_queue, may_log_in, is_changing, is_absent_elsewhere, adds })
+        let nobody = MemberBelief { belief, has_queue, may_log_in, is_changing, is_absent_elsewhere, adds };
+        self.circumstances(kind, &nobody)
     }
 
-    fn circumstances(&self, known: &MemberBelief) -> Circumstances<'_> {
-        let is_adopting = self.kind == PollKind::Adopt;
+    fn circumstances(&self, kind: PollKind, known: &MemberBelief) -> Circumstances<'_> {
+        let is_adopting = kind == PollKind::Adopt;
         Circumstances {
             link: &self.terms.name,
             start: self.start.as_ref(),
@@ -419,22 +493,6 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         }
     }
 
-    /// Takes note of a member that a poll has seen, where nothing else is to be done: a PBX with many members is not asked
-    /// for each of them again. Returns whether nothing is left to do.
-    fn note_seen(&mut self, key: &MemberKey, member: Option<&Member>) -> bool {
-        for _ in 0..MEMBER_STEPS_MAX {
-            let known = self.beliefs.of(key);
-            match judge(member, &known.belief, &self.circumstances(&known)).step {
-                None => return true,
-                Some(step @ (Step::Confirm(_) | Step::NoteSeen { .. })) if self.beliefs.note(key, &step) => {
-                    self.status.noted(key, &step);
-                }
-                Some(_) => return false,
-            }
-        }
-        false
-    }
-
     /// Makes one member and its session the same, step by step; before each step both are looked at anew. A member of a
     /// queue that the organization or the PBX lacks is not judged: only what ended here is carried out.
     ///
@@ -442,16 +500,29 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
     ///
     /// When the connection breaks, or the PBX does not say whether the member is there.
     pub async fn settle(&mut self, key: &MemberKey) -> Result<(), LinkError> {
+        let kind = self.poll.as_ref().map_or(PollKind::Regular, |poll| poll.kind);
         for _ in 0..MEMBER_STEPS_MAX {
             let sought = self.connection.member(key).await?;
             self.beliefs.saw_member(key, sought.member().is_some());
             let known = self.beliefs.of(key);
-            let judgement = judge(sought.member(), &known.belief, &self.circumstances(&known));
-            self.plan_next_look(key, &known);
-            let is_judged = self.has_polled && known.has_queue && sought != SoughtMember::NoQueue;
             let is_ending = matches!(known.belief, Belief::Leaving);
-            let Some(step) = judgement.step.clone().filter(|_| is_ending || is_judged) else { return Ok(()) };
-            if !self.is_admitted(key, &judgement) || !self.carry_out(key, &step).await? {
+            if !is_ending && (!known.has_queue || sought == SoughtMember::NoQueue) {
+                return Ok(());
+            }
+            let judgement = judge(sought.member(), &known.belief, &self.circumstances(kind, &known));
+            self.plan_next_look(key, &known);
+            if self.has_polled && !known.is_changing {
+                self.status.judged(key, judgement.state);
+            }
+            let Some(step) = judgement.step.clone() else { return Ok(()) };
+            if !is_ending && !self.has_polled {
+                // Too early: the first poll comes back to this member, which may be in a queue that it knows already.
+                if let Some(poll) = &mut self.poll {
+                    poll.found(key.clone(), &judgement);
+                }
+                return Ok(());
+            }
+            if !self.is_admitted(key, &judgement) || !self.carry_out(key, &step, is_ending).await? {
                 return Ok(());
             }
         }
@@ -481,13 +552,13 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         let share = self.shares.entry(key.queue.clone()).or_default();
         let pass = self.report.queues.get(&key.queue);
         let (members, sessions) = pass.map_or((0, 0), |pass| (pass.members, pass.sessions));
-        let resumed = self.kind == PollKind::Resume;
+        let resumed = self.poll.as_ref().is_some_and(|poll| poll.kind == PollKind::Resume);
         let is_within = share.admits(self.terms.bounds, 1, members, sessions);
         if !resumed && (pass.is_some_and(|pass| pass.stopped > 0) || !is_within) {
             self.status.stopped(&key.queue);
             return false;
         }
-        if !self.rate.take(self.terms.bounds, self.beliefs.now()) {
+        if !self.memory.rate.take(self.terms.bounds, self.beliefs.now()) {
             self.delayed.insert(key.clone());
             return false;
         }
@@ -496,7 +567,7 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
     }
 
     /// Carries out one step. Returns whether the member is to be looked at again at once.
-    async fn carry_out(&mut self, key: &MemberKey, step: &Step) -> Result<bool, LinkError> {
+    async fn carry_out(&mut self, key: &MemberKey, step: &Step, is_ending: bool) -> Result<bool, LinkError> {
         let action = match step {
             Step::Remove => MemberAction::Remove,
             Step::PauseFixed => MemberAction::PauseFixed,
@@ -517,18 +588,13 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         };
         let outcome = self.connection.change(key, action).await?;
         self.status.acted(key, action, outcome);
+        if is_ending && action == MemberAction::Remove && outcome == ActionOutcome::Done {
+            self.beliefs.note_removed(key);
+        }
         let is_done = matches!(outcome, ActionOutcome::Done | ActionOutcome::Unchanged);
         if !is_done {
             self.look_at(key.clone(), LINK_RETRY_PAUSE);
         }
         Ok(is_done)
-    }
-}
-
-/// The next command of an operator. Without a receiver none comes.
-async fn next_command(commands: Option<&mut mpsc::Receiver<LinkCommand>>) -> Option<LinkCommand> {
-    match commands {
-        Some(commands) => commands.recv().await,
-        None => std::future::pending().await,
     }
 }

@@ -8,15 +8,39 @@ use crate::observe::names;
 use crate::telephony::UnixMillis;
 
 /// The states of members that have a series, in the order of the page.
-const STATES: [&str; 8] = ["confirmed", "unconfirmed", "missing", "lost", "left", "leaving", "foreign", "unparsed"];
+pub const STATES: [&str; 8] = ["confirmed", "unconfirmed", "missing", "lost", "left", "leaving", "foreign", "unparsed"];
 /// The actions that have a series.
-const ACTIONS: [&str; 9] =
+pub const ACTIONS: [&str; 9] =
     ["remove", "pause_fixed", "add", "pause", "resume", "believe_pause", "end_session", "adopt", "hang_up"];
+
+/// The gauge that says whether one link is up.
+#[derive(Clone)]
+pub struct LinkUp(Gauge);
+
+impl std::fmt::Debug for LinkUp {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("LinkUp").finish_non_exhaustive()
+    }
+}
+
+impl LinkUp {
+    /// The series of the link, at zero, in the recorder of this thread.
+    pub(super) fn new(link: &str) -> Self {
+        let gauge = gauge!(names::LINK_UP.name, "link" => link.to_owned());
+        gauge.set(0.0);
+        Self(gauge)
+    }
+
+    /// Sets whether the link is up.
+    pub fn set(&self, is_up: bool) {
+        self.0.set(if is_up { 1.0 } else { 0.0 });
+    }
+}
 
 /// The handles of the metrics of one link, created once.
 #[derive(Clone)]
 pub struct LinkMetrics {
-    pub(crate) up: Gauge,
+    pub(crate) up: LinkUp,
     pub(crate) stopped: Gauge,
     last_poll: Gauge,
     members: BTreeMap<&'static str, Gauge>,
@@ -38,14 +62,14 @@ impl LinkMetrics {
         let action = |action| (action, counter!(names::LINK_ACTIONS.name, "link" => label.clone(), "action" => action));
         let violation = |kind| (kind, counter!(names::LINK_VIOLATIONS.name, "link" => label.clone(), "kind" => kind));
         let metrics = Self {
-            up: gauge!(names::LINK_UP.name, "link" => label.clone()),
+            up: LinkUp::new(link),
             stopped: gauge!(names::LINK_STOPPED.name, "link" => label.clone()),
             last_poll: gauge!(names::LINK_LAST_POLL.name, "link" => label.clone()),
             members: STATES.into_iter().map(member).collect(),
             actions: ACTIONS.into_iter().map(action).collect(),
             violations: ["member", "supervision"].into_iter().map(violation).collect(),
         };
-        for gauge in metrics.members.values().chain([&metrics.up, &metrics.stopped, &metrics.last_poll]) {
+        for gauge in metrics.members.values().chain([&metrics.stopped, &metrics.last_poll]) {
             gauge.set(0.0);
         }
         metrics

@@ -15,7 +15,7 @@ use crate::audit::buffer::Skipped;
 use crate::decision::{ActionLabel, AllowReason, DenyReason, ErrorReason, Reason};
 use crate::dialect::DialectLabel;
 use crate::observe::ami::AmiMetrics;
-use crate::observe::links::LinkMetrics;
+use crate::observe::links::{LinkMetrics, LinkUp};
 use crate::observe::log::LeftOut;
 use crate::observe::names::{self, MetricName};
 use crate::observe::reachable::{ReachablePair, pairs_of, pairs_of_any_policy};
@@ -206,6 +206,12 @@ impl Metrics {
     #[must_use]
     pub fn link(&self, name: &str) -> LinkMetrics {
         metrics::with_local_recorder(&self.recorder, || LinkMetrics::new(name))
+    }
+
+    /// The gauge of the link with this name that has no queue members to compare, created at the first call.
+    #[must_use]
+    pub fn link_up(&self, name: &str) -> LinkUp {
+        metrics::with_local_recorder(&self.recorder, || LinkUp::new(name))
     }
 
     /// The metrics of the links to Asterisks.
@@ -453,6 +459,8 @@ fn describe_all() {
         names::SUPERVISIONS_REVOKED,
         names::WATCHERS_CUT_OFF,
         names::LOG_LINES_LEFT_OUT,
+        names::LINK_ACTIONS,
+        names::LINK_VIOLATIONS,
         names::AMI_REMOVALS,
         names::AUDIT_RECORDS,
         names::AUDIT_SKIPPED,

@@ -65,15 +65,16 @@ metric_names! {
         "Lines that were left out of the log: stderr was not read in time, or the quota for errors or decisions was used up.";
     EVAPI_LINKS = "evapi_links":
         "Kamailios of `[connect] evapi`; `connections` of the dialect `evapi` is the number that is connected.";
-    LINK_UP = "link_up": "Whether the link to a PBX is logged in.";
+    LINK_UP = "link_up": "1 if the link to a PBX is connected and logged in, else 0; also of evapi.";
     LINK_MEMBERS = "link_members": "Queue members and login sessions at the last complete poll of the link, by state.";
     LINK_ACTIONS = "link_actions_total": "What the link changed at the PBX or in the login sessions, by action.";
     LINK_VIOLATIONS = "link_violations_total": "Members and listeners at the PBX that nobody allowed, by kind.";
     LINK_LAST_POLL = "link_last_poll_timestamp_seconds": "End of the last complete poll of the link; 0 before the first.";
-    LINK_STOPPED = "link_stopped": "Whether the share bound stops the link in a queue, until `queuewarden links resume`.";
-    AMI_LINKS = "ami_links": "Links to Asterisk that are configured.";
-    AMI_LINKS_UP = "ami_links_up": "Links to Asterisk that are logged in.";
-    AMI_REMOVALS = "ami_removals_total": "Queue members in Asterisk whose login session ended, by outcome.";
+    LINK_STOPPED = "link_stopped": "1 if the share bound stops the link in a queue, until `queuewarden links resume`; else 0.";
+    AMI_LINKS = "ami_links": "Links to Asterisk that are configured. The next version lacks it: count `link_up`.";
+    AMI_LINKS_UP = "ami_links_up": "Links to Asterisk that are logged in. The next version lacks it: sum `link_up`.";
+    AMI_REMOVALS = "ami_removals_total":
+        "Queue members in Asterisk whose login session ended, by outcome. The next version lacks it: see `link_actions_total` and `link_members`.";
     SESSIONS_BY_QUEUE = "sessions_by_queue":
         "Login sessions of each queue, of `sessions_by_queue_max` queues at most; absent unless that is set.";
     SESSIONS_BY_QUEUE_LEFT_OUT = "sessions_by_queue_left_out":

@@ -1,6 +1,7 @@
 //! The other side of a connection, as the kernel knows it: an address, or a process of this machine.
 
 pub mod error_quota;
+pub mod record;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};

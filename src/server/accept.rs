@@ -51,9 +51,9 @@ impl Listeners {
                 DialectLabel::Evapi => {}
             }
         }
-        for &address in &sidecar.settings.evapi {
+        for link in sidecar.links.evapi() {
             let stop = connections.stop.clone();
-            connections.tasks.spawn(evapi_client::keep_connected(address, Arc::clone(sidecar), stop));
+            connections.tasks.spawn(evapi_client::keep_connected(Arc::clone(link), Arc::clone(sidecar), stop));
         }
         if let Some(OpenListener { socket, bound }) = self.admin {
             let is_exposed = matches!(bound.address, ListenAddress::Tcp(address) if !address.ip().is_loopback());
@@ -125,9 +125,9 @@ impl Acceptor {
         if let Ok(permit) = Arc::clone(&self.limit).try_acquire_owned() {
             let stop = self.connections.stop.clone();
             self.connections.tasks.spawn(async move {
-                let held = sidecar.held.hold(dialect.label(), peer);
-                converse(stream, peer, dialect, &sidecar, &stop).await;
-                drop((held, permit));
+                let open = sidecar.connected(dialect.label(), peer);
+                converse(stream, peer, dialect, &sidecar, &open.record, &stop).await;
+                drop((open, permit));
             });
             return;
         }
@@ -149,7 +149,7 @@ impl Acceptor {
 fn log_refusal(sidecar: &Sidecar, peer: Peer, dialect: DialectLabel) {
     let uptime_ms = sidecar.clock.now().uptime_ms;
     let Some(left_out) = sidecar.log.quota.admits_error(peer.quota_key(), uptime_ms) else { return };
-    let greatest = sidecar.held.greatest(1);
+    let greatest = sidecar.peers.greatest(1);
     let greatest = greatest.first();
     tracing::warn!(
         dialect = dialect.name(),

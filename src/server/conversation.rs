@@ -17,6 +17,7 @@ use crate::decision::{ErrorReason, WireError};
 use crate::dialect::{After, Dialect, Patience};
 use crate::limits::{CLOSE_TIMEOUT, FRAME_TIMEOUT, LARGE_BUFFER_IDLE_TIMEOUT, WRITE_TIMEOUT};
 use crate::peer::Peer;
+use crate::peer::record::PeerRecord;
 use crate::server::buffers::{Buffers, IDLE_BUFFER_BYTES};
 use crate::server::decision_log::PeerContext;
 use crate::server::pending_answers::{self, PendingAnswer};
@@ -30,15 +31,21 @@ const READS_ALL_TIMED: u32 = 64;
 const READS_TIMED_ONE_IN: u32 = 16;
 
 /// Talks to one peer until either side ends the connection, the peer is too slow, or the sidecar drains.
-pub(super) async fn converse<S, D>(stream: S, peer: Peer, dialect: D, sidecar: &Sidecar, drain: &CancellationToken)
-where
+pub(super) async fn converse<S, D>(
+    stream: S,
+    peer: Peer,
+    dialect: D,
+    sidecar: &Sidecar,
+    record: &PeerRecord,
+    drain: &CancellationToken,
+) where
     S: AsyncRead + AsyncWrite + Unpin,
     D: Dialect,
 {
     let Some(metrics) = sidecar.metrics.dialect(dialect.label()) else { return };
     let _open = metrics.count_connection();
     let name = peer.to_string();
-    let context = PeerContext { sidecar, metrics, peer, name: &name };
+    let context = PeerContext { sidecar, metrics, peer, name: &name, record };
     // A child token: waiting for the shared one would make all connections share its lock.
     let drain = drain.child_token();
     let mut draining = pin!(drain.cancelled());

@@ -16,6 +16,7 @@ use crate::gate::QuestionOrigin;
 use crate::limits::{PEER_CLOCK_OFFSET_MAX, UNTIL_AHEAD_MAX};
 use crate::observe::metrics::DialectMetrics;
 use crate::peer::Peer;
+use crate::peer::record::{PeerFault, PeerRecord};
 use crate::sidecar::Sidecar;
 use crate::telephony::{Token, UnixMillis};
 
@@ -45,6 +46,8 @@ pub(super) struct PeerContext<'a> {
     pub(super) peer: Peer,
     /// The peer as text, for the audit log.
     pub(super) name: &'a str,
+    /// What the peer asks, for operators.
+    pub(super) record: &'a PeerRecord,
 }
 
 impl PeerContext<'_> {
@@ -122,14 +125,18 @@ impl PeerContext<'_> {
     /// `request` reads what can be read of the request, which is done for those only.
     pub(super) fn note_error(&self, error: WireError, request: impl FnOnce() -> ReadableRequest) {
         self.metrics.protocol_error(error.reason);
-        let (peer, uptime_ms) = (self.peer.quota_key(), self.sidecar.clock.now().uptime_ms);
+        let (peer, now) = (self.peer.quota_key(), self.sidecar.clock.now());
+        let uptime_ms = now.uptime_ms;
+        let fault = PeerFault::of(error, now.wall);
         let is_logged = tracing::enabled!(tracing::Level::WARN);
         let left_out = is_logged.then(|| self.sidecar.log.quota.admits_error(peer, uptime_ms)).flatten();
         let is_audited = error.reason.is_denial() && self.sidecar.gate.admits_error(peer, uptime_ms);
         if left_out.is_none() && !is_audited {
+            self.record.erred(fault);
             return;
         }
         let request = request();
+        self.record.erred(fault.with_request(&request));
         if is_audited {
             self.sidecar.gate.note_error(error, &request, &self.origin());
         }
@@ -156,6 +163,7 @@ impl PeerContext<'_> {
     /// Counts and logs a peer that does not read in time, or whose connection ended: no request is denied.
     pub(super) fn note_broken(&self, reason: ErrorReason) {
         self.metrics.protocol_error(reason);
+        self.record.erred(PeerFault::of(WireError::new(reason), self.sidecar.clock.now().wall));
         if !tracing::enabled!(tracing::Level::WARN) {
             return;
         }

@@ -28,6 +28,7 @@ use crate::limits::{
     ANSWER_BUFFER_BYTES_MAX, DIAL_TIMEOUT, EVAPI_BUSY_BYTES, FRAME_TIMEOUT, KEEPALIVE_IDLE, READ_BUFFER_BYTES_MAX,
     REDIAL_PAUSE_MAX, REDIAL_PAUSE_MIN, WRITE_TIMEOUT,
 };
+use crate::links::evapi::EvapiLink;
 use crate::peer::Peer;
 use crate::server::buffers::TurnBuffers;
 use crate::server::decision_log::PeerContext;
@@ -35,8 +36,14 @@ use crate::server::pending_answers::{CommitResult, PendingAnswer, QueuedAnswer};
 use crate::server::turn::{Admission, Turn, TurnResult};
 use crate::sidecar::Sidecar;
 
+/// Why a connection ended that Kamailio closed.
+const CLOSED: &str = "it closed the connection";
+/// Why a connection ended that the sidecar closed to stop.
+const DRAINED: &str = "the sidecar stops";
+
 /// Keeps a connection to one Kamailio open until the sidecar drains.
-pub(super) async fn keep_connected(address: SocketAddr, sidecar: Arc<Sidecar>, drain: CancellationToken) {
+pub(super) async fn keep_connected(link: Arc<EvapiLink>, sidecar: Arc<Sidecar>, drain: CancellationToken) {
+    let address = link.address;
     let mut backoff = Backoff::new(REDIAL_PAUSE_MIN, REDIAL_PAUSE_MAX);
     let mut failure_logged = false;
     while !drain.is_cancelled() {
@@ -46,22 +53,27 @@ pub(super) async fn keep_connected(address: SocketAddr, sidecar: Arc<Sidecar>, d
         };
         match connected {
             Ok(stream) => {
-                tracing::info!(%address, "connected to Kamailio");
+                link.up(sidecar.clock.now().wall);
+                tracing::info!(link = &*link.name, %address, "connected to Kamailio");
                 let since = Instant::now();
-                serve(stream, Peer::Address(address), &sidecar, &drain).await;
-                tracing::warn!(%address, "the connection to Kamailio ended");
+                let reason = serve(stream, &link, &sidecar, &drain).await;
+                link.down(reason, sidecar.clock.now().wall);
+                tracing::warn!(link = &*link.name, %address, reason, "the connection to Kamailio ended");
                 failure_logged = true;
                 // A Kamailio that accepts and closes at once is not up yet: it keeps its long pause.
                 if since.elapsed() > REDIAL_PAUSE_MAX {
                     backoff.reset();
                 }
             }
-            // Once: further attempts follow every second.
-            Err(error) if !failure_logged => {
-                tracing::warn!(%address, %error, "Kamailio cannot be reached: trying again until it can");
-                failure_logged = true;
+            Err(error) => {
+                link.down(&error.to_string(), sidecar.clock.now().wall);
+                // Once: further attempts follow every second.
+                if !failure_logged {
+                    let link = &*link.name;
+                    tracing::warn!(link, %address, %error, "Kamailio cannot be reached: trying again until it can");
+                    failure_logged = true;
+                }
             }
-            Err(_) => {}
         }
         tokio::select! {
             () = drain.cancelled() => return,
@@ -81,13 +93,14 @@ async fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Answers one Kamailio until either side ends the connection, Kamailio is too slow, or the sidecar drains.
-async fn serve(mut stream: TcpStream, peer: Peer, sidecar: &Sidecar, drain: &CancellationToken) {
-    let dialect = Evapi::new();
-    let Some(metrics) = sidecar.metrics.dialect(dialect.label()) else { return };
+/// Answers one Kamailio until either side ends the connection, Kamailio is too slow, or the sidecar drains. Returns why
+/// the connection ended.
+async fn serve(mut stream: TcpStream, link: &EvapiLink, sidecar: &Sidecar, drain: &CancellationToken) -> &'static str {
+    let (dialect, peer) = (Evapi::new(), Peer::Address(link.address));
+    let Some(metrics) = sidecar.metrics.dialect(dialect.label()) else { return DRAINED };
     let _open = metrics.count_connection();
     let name = peer.to_string();
-    let context = PeerContext { sidecar, metrics, peer, name: &name };
+    let context = PeerContext { sidecar, metrics, peer, name: &name, record: &link.record };
     let (mut reader, mut writer) = stream.split();
     let now = Instant::now();
     let mut connection = EvapiConnection {
@@ -100,7 +113,11 @@ async fn serve(mut stream: TcpStream, peer: Peer, sidecar: &Sidecar, drain: &Can
         incomplete_since: now,
         unwritten_since: now,
     };
-    while connection.step(&mut reader, &mut writer).await.is_continue() {}
+    loop {
+        if let ControlFlow::Break(reason) = connection.step(&mut reader, &mut writer).await {
+            return reason;
+        }
+    }
 }
 
 /// The state of one connection.
@@ -119,19 +136,22 @@ struct EvapiConnection<'c> {
 
 impl EvapiConnection<'_> {
     /// Answers what was read, then waits until something can be read, written or released.
-    async fn step(&mut self, reader: &mut ReadHalf<'_>, writer: &mut WriteHalf<'_>) -> ControlFlow<()> {
+    async fn step(&mut self, reader: &mut ReadHalf<'_>, writer: &mut WriteHalf<'_>) -> ControlFlow<&'static str> {
         let TurnResult { progress, unfinished, after, pending, .. } = self.answer();
         for (reason, answer) in self.outbox.hold(pending, self.context.sidecar) {
             answer.note(&self.context, reason);
         }
         let (reading, writing) = (!unfinished, self.outbox.sendable() > 0);
-        if after == After::Finish || self.outbox.owed() > ANSWER_BUFFER_BYTES_MAX {
-            return ControlFlow::Break(());
+        if after == After::Finish {
+            return ControlFlow::Break("it sent what is no netstring");
+        }
+        if self.outbox.owed() > ANSWER_BUFFER_BYTES_MAX {
+            return ControlFlow::Break("it does not read its answers");
         }
         if self.drain.is_cancelled() && reading && self.outbox.owed() == 0 {
             // Everything that was read is answered: Kamailio sees the end after the last answer.
             timeout(WRITE_TIMEOUT, writer.shutdown()).await.ok();
-            return ControlFlow::Break(());
+            return ControlFlow::Break(DRAINED);
         }
         if progress {
             self.incomplete_since = Instant::now();
@@ -156,7 +176,7 @@ impl EvapiConnection<'_> {
         writer: &mut WriteHalf<'_>,
         reading: bool,
         writing: bool,
-    ) -> ControlFlow<()> {
+    ) -> ControlFlow<&'static str> {
         let Self { dialect, context, drain, input, outbox, incomplete_since, unwritten_since, .. } = self;
         let read_deadline = (!input.is_empty()).then(|| *incomplete_since + FRAME_TIMEOUT);
         let write_deadline = writing.then(|| *unwritten_since + WRITE_TIMEOUT);
@@ -168,13 +188,13 @@ impl EvapiConnection<'_> {
                     if let Some(error) = dialect.give_up(None, input, &mut vec![]) {
                         context.note_error(WireError::new(error), || dialect.readable(input));
                     }
-                    return ControlFlow::Break(());
+                    return ControlFlow::Break(CLOSED);
                 }
                 Ok(bytes) if bytes == input.len() => *incomplete_since = Instant::now(),
                 Ok(_) => {}
             },
             written = writer.write(outbox.write_now()), if writing => match written {
-                Ok(0) | Err(_) => return ControlFlow::Break(()),
+                Ok(0) | Err(_) => return ControlFlow::Break(CLOSED),
                 Ok(bytes) => {
                     outbox.wrote(bytes);
                     context.metrics.request_took(incomplete_since.elapsed().as_secs_f64());
@@ -188,11 +208,11 @@ impl EvapiConnection<'_> {
             }
             () = reached(read_deadline), if reading => {
                 context.note_error(WireError::new(ErrorReason::TimedOut), || dialect.readable(input));
-                return ControlFlow::Break(());
+                return ControlFlow::Break("it sent a part of a question and not the rest");
             }
             () = reached(write_deadline), if writing => {
                 context.note_broken(ErrorReason::TimedOut);
-                return ControlFlow::Break(());
+                return ControlFlow::Break("it does not read its answers");
             }
             () = tokio::task::yield_now(), if !reading => {}
             () = drain.cancelled(), if !drain.is_cancelled() => {}

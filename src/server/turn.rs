@@ -127,6 +127,7 @@ impl<'t, D: Dialect> Turn<'t, D> {
         if self.admission == Admission::Admit && questions.len() > 1 {
             self.batch.prefetch(questions.iter().filter_map(Step::event));
         }
+        self.context.record.asked(questions.len());
         for question in questions {
             let Step::Ask { event, id, .. } = question else { continue };
             match self.admission {

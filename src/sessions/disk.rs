@@ -27,8 +27,11 @@ use crate::telephony::UnixMillis;
 pub const FILE_NAME: &str = "sessions.redb";
 const SESSIONS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("sessions");
 const FIGURES: TableDefinition<'_, &str, u64> = TableDefinition::new("figures");
-/// The version of the format. Version 1 counted seconds; version 2 counts milliseconds.
-const FORMAT: u64 = 2;
+/// The version of the format. Version 1 counted seconds; version 2 counts milliseconds; version 3 has kinds of entries.
+pub const FORMAT: u64 = 3;
+/// The earliest version that is read. The first start writes [`FORMAT`] into the file; each record is written anew when
+/// its user changes.
+const FORMAT_READ_MIN: u64 = 2;
 /// Bytes of pages in memory. A small cache is enough: the sessions themselves are in the tables.
 const CACHE_BYTES: usize = 32 * 1024 * 1024;
 
@@ -55,6 +58,8 @@ enum AccessError {
     Database(redb::Error),
     /// The content of the file is damaged.
     Damaged(StoreErrorSource),
+    /// Another version of queuewarden wrote the file.
+    OtherVersion(u64),
 }
 
 /// A record whose checksum does not match, or that cannot be read.
@@ -121,7 +126,8 @@ impl Disk {
         Self { commit_count: CommitCount::beside(&path), path, database: None }
     }
 
-    /// Counts this process among those that used the file, which also shows that the file can be written. For a file
+    /// Counts this process among those that used the file, which also shows that the file can be written. From here on
+    /// the file has the version of this queuewarden, and an earlier one refuses it. For a file
     /// that replaces another, `at_least` is an upper bound of the processes that used that one.
     ///
     /// # Errors
@@ -134,6 +140,7 @@ impl Disk {
                 let mut figures = transaction.open_table(FIGURES)?;
                 let starts = figures.get(figure::STARTS)?.map_or(0, |value| value.value());
                 figures.insert(figure::STARTS, (starts + 1).max(at_least))?;
+                figures.insert(figure::FORMAT, FORMAT)?;
             }
             Ok(commit_counted(transaction)?)
         })
@@ -187,10 +194,14 @@ impl Disk {
     ///
     /// # Errors
     ///
-    /// When the file cannot be opened at all.
+    /// When the file cannot be opened at all, or another version of queuewarden wrote it: to this one every record of
+    /// it would be a damaged one.
     pub fn salvage(path: &Path, mut each: impl FnMut(&[u8], &[u8])) -> Result<Salvaged, StoreError> {
         let mut disk = Self::at(path.to_owned());
         disk.database = Some(disk.open_existing(PageTrust::Unchecked)?);
+        if let Err(error @ StoreError::OtherVersion { found: FORMAT.., .. }) = disk.history() {
+            return Err(error);
+        }
         let mut salvaged = Salvaged::default();
         let read = disk.read_all(&mut |key, value| {
             if record::decode(key, value).is_ok() {
@@ -283,11 +294,17 @@ impl Disk {
             let transaction = database.begin_read()?;
             let figures = transaction.open_table(FIGURES)?;
             let figure = |name: &str| figures.get(name).map(|value| value.map_or(0, |value| value.value()));
-            if figure(figure::FORMAT)? != FORMAT {
-                return Err(AccessError::Damaged("it is of another version of queuewarden".into()));
+            let found = figure(figure::FORMAT)?;
+            if !(FORMAT_READ_MIN..=FORMAT).contains(&found) {
+                return Err(AccessError::OtherVersion(found));
             }
             Ok(StoreHistory { last_commit: UnixMillis(figure(figure::WALL)?), starts: figure(figure::STARTS)? })
         })
+    }
+
+    fn other_version(&self, found: u64) -> StoreError {
+        let (reads_from, reads_to) = (FORMAT_READ_MIN, FORMAT);
+        StoreError::OtherVersion { path: self.path.clone(), found, reads_from, reads_to }
     }
 
     /// Accesses the open database, and tells damage from a failing disk.
@@ -296,6 +313,7 @@ impl Disk {
         let error = match catch_unwind(AssertUnwindSafe(|| access(database))) {
             Ok(Ok(result)) => return Ok(result),
             Ok(Err(AccessError::Damaged(source))) => return Err(self.damaged(source)),
+            Ok(Err(AccessError::OtherVersion(found))) => return Err(self.other_version(found)),
             Ok(Err(AccessError::Database(error))) => error,
             Err(_panic) => return Err(self.damaged(UNREADABLE_PAGES)),
         };

@@ -5,6 +5,7 @@
 //! user or queue is removed, so the members that are left behind are kept by name.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use serde::{Deserialize, Serialize};
@@ -55,6 +56,21 @@ pub struct MemberNote {
     pub penalty: u32,
 }
 
+/// A [`MemberNote`] as it is kept: a hundred thousand sessions have the same confirmation.
+#[derive(Clone, Debug, Default)]
+struct KeptNote {
+    confirmed: Option<Arc<Confirmation>>,
+    is_pause_seen: bool,
+    penalty: u32,
+}
+
+impl KeptNote {
+    fn note(&self) -> MemberNote {
+        let confirmed = self.confirmed.as_deref().cloned();
+        MemberNote { confirmed, is_pause_seen: self.is_pause_seen, penalty: self.penalty }
+    }
+}
+
 /// A member that an ended login session leaves behind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeavingMember {
@@ -101,7 +117,9 @@ pub struct LinkedMembers {
     organization: Box<str>,
     /// The names of the organization's links. Without any, nothing is noted.
     links: Box<[Box<str>]>,
-    notes: HashMap<(UserId, QueueId), MemberNote, FixedState>,
+    notes: HashMap<(UserId, QueueId), KeptNote, FixedState>,
+    /// The confirmations of the notes: a few, which many sessions share.
+    confirmations: Vec<Arc<Confirmation>>,
     /// The users who are logged in to each queue.
     users_in: HashMap<QueueId, BTreeSet<UserId>, FixedState>,
     /// By the id of the user, as the configuration has it.
@@ -118,6 +136,7 @@ impl Default for LinkedMembers {
             organization: Box::default(),
             links: Box::default(),
             notes: HashMap::default(),
+            confirmations: vec![],
             users_in: HashMap::default(),
             leaving: BTreeMap::new(),
             leaving_by_name: BTreeSet::new(),
@@ -151,33 +170,34 @@ impl LinkedMembers {
         self.changes.subscribe()
     }
 
-    /// The note of a session. `None`: nothing is known of its member.
+    /// The note of a session; the default if nothing is known of its member.
     #[must_use]
-    pub fn note(&self, user: UserId, queue: QueueId) -> Option<&MemberNote> {
-        self.notes.get(&(user, queue))
+    pub fn note(&self, user: UserId, queue: QueueId) -> MemberNote {
+        self.notes.get(&(user, queue)).map_or_else(MemberNote::default, KeptNote::note)
     }
 
     /// Changes the note of a session. Returns whether it is another one now.
     pub fn change_note(&mut self, user: UserId, queue: QueueId, change: impl FnOnce(&mut MemberNote)) -> bool {
-        let note = self.notes.entry((user, queue)).or_default();
-        let before = note.clone();
-        change(note);
-        *note != before
+        let before = self.note(user, queue);
+        let mut note = before.clone();
+        change(&mut note);
+        let is_changed = note != before;
+        self.restore_note(user, queue, note);
+        is_changed
     }
 
     /// The session as a link sees it.
     #[must_use]
     pub fn believed(&self, user: UserId, session: &LoginSession) -> BelievedSession {
         let note = self.note(user, session.queue);
-        let confirmed = note.and_then(|note| note.confirmed.clone());
         BelievedSession {
             // A session knows its second: its member has until the end of it, and no shorter.
             since: UnixMillis(session.since.0.saturating_mul(1_000).saturating_add(999)),
             origin: session.origin,
-            confirmed: confirmed.filter(|confirmed| self.links.contains(&confirmed.link)),
+            confirmed: note.confirmed.filter(|confirmed| self.links.contains(&confirmed.link)),
             paused: session.paused,
-            is_pause_seen: note.is_some_and(|note| note.is_pause_seen),
-            penalty: note.map_or(0, |note| note.penalty),
+            is_pause_seen: note.is_pause_seen,
+            penalty: note.penalty,
         }
     }
 
@@ -189,8 +209,22 @@ impl LinkedMembers {
     /// Puts a saved note back.
     pub fn restore_note(&mut self, user: UserId, queue: QueueId, note: MemberNote) {
         if note != MemberNote::default() {
-            self.notes.insert((user, queue), note);
+            let MemberNote { confirmed, is_pause_seen, penalty } = note;
+            let confirmed = confirmed.map(|confirmation| self.shared(confirmation));
+            self.notes.insert((user, queue), KeptNote { confirmed, is_pause_seen, penalty });
         }
+    }
+
+    /// The confirmation, once in memory however many sessions have it.
+    fn shared(&mut self, confirmation: Confirmation) -> Arc<Confirmation> {
+        if let Some(known) = self.confirmations.iter().find(|known| ***known == confirmation) {
+            return Arc::clone(known);
+        }
+        // One for every link and start of its PBX; those of before are let go.
+        self.confirmations.retain(|known| Arc::strong_count(known) > 1);
+        let shared = Arc::new(confirmation);
+        self.confirmations.push(Arc::clone(&shared));
+        shared
     }
 
     /// Puts saved members back that ended sessions left behind. Links that are no longer configured are not waited for.
@@ -205,6 +239,16 @@ impl LinkedMembers {
     #[must_use]
     pub fn leaving_of(&self, user: &str) -> &[LeavingMember] {
         self.leaving.get(user).map_or(&[], Vec::as_slice)
+    }
+
+    /// The members that ended sessions left behind, with the ids of their users, sorted by id.
+    pub fn all_leaving(&self) -> impl Iterator<Item = (&str, &[LeavingMember])> {
+        self.leaving.iter().map(|(user, members)| (&**user, members.as_slice()))
+    }
+
+    /// The member that an ended session of the user left behind is not to go any more.
+    pub fn forget_leaving(&mut self, user: &str, key: &MemberKey) {
+        self.remove_leaving(user, |member| is_of(member, key));
     }
 
     /// The members that ended sessions left behind and that this link has not seen gone.
@@ -360,7 +404,7 @@ mod tests {
         assert_eq!(members.leaving_in("600").collect::<Vec<_>>(), ["1001"]);
         assert_eq!(members.gone("pbx-1", &key()), ["alice".into()]);
         assert!(!members.is_leaving_at("pbx-1", &key()) && members.is_leaving_at("pbx-2", &key()));
-        assert_eq!(members.gone("pbx-2", &MemberKey::new("601", "1001")), [Box::<str>::default(); 0]);
+        assert!(members.gone("pbx-2", &MemberKey::new("601", "1001")).is_empty());
         assert_eq!(members.leaving_at("pbx-2").collect::<Vec<_>>(), [key()]);
         assert_eq!(members.gone("pbx-2", &key()), ["alice".into()]);
         assert!(members.leaving_of("alice").is_empty() && members.leaving_in("600").next().is_none());

@@ -6,6 +6,7 @@
 //! once for the whole organization, and never for I/O.
 
 pub mod activity;
+pub mod backup;
 pub mod calls;
 mod commit_count;
 pub mod disk;

@@ -1,4 +1,7 @@
-//! The login sessions of one user as bytes. Users and queues are written by name: ids differ from process to process.
+//! What the store keeps of one user, as bytes. Users and queues are written by name: ids differ from process to process.
+//!
+//! A record is a list of entries, each of one [`EntryKind`]. A kind that is added is a new version of the store
+//! ([`crate::sessions::disk`]): an earlier queuewarden cannot read it.
 //!
 //! A record has a checksum over key and sessions. The store checks its own pages; this checksum also finds a record
 //! that the store returns under another key.
@@ -13,7 +16,7 @@ use crate::policy::directory::User;
 use crate::sessions::linked_members::{LeavingMember, MemberNote};
 use crate::sessions::store::UserRecord;
 use crate::sessions::table::SessionTable;
-use crate::telephony::{Ground, LoginSession, Moment, Origin, UnixMillis, UnixSeconds, UserId};
+use crate::telephony::{Ground, LoginSession, Moment, Origin, UnixMillis, UnixSeconds, UserId, closed_list};
 
 /// Separates organization and user in a key; no name contains it.
 const SEPARATOR: u8 = 0;
@@ -67,13 +70,31 @@ impl<'a> From<SavedSessionBeforeLinks<'a>> for SavedSession<'a> {
     }
 }
 
+closed_list! {
+    /// The kinds of what the store keeps. The clock is kept once for the store, the others for each user.
+    EntryKind {
+        /// A login session.
+        Session = "session",
+        /// A queue member that an ended login session left behind.
+        Leaving = "leaving",
+        /// The time of the last commit.
+        Clock = "clock",
+    }
+}
+
+/// One entry of a record. The position of a variant is its number in the file: new kinds are added at the end.
+#[derive(Serialize, Deserialize)]
+enum SavedEntry<'a> {
+    Session(#[serde(borrow)] SavedSession<'a>),
+    Leaving(LeavingMember),
+}
+
 /// What a record holds, behind [`VERSION_3`].
 #[derive(Serialize, Deserialize)]
 struct SavedRecord<'a> {
     extension: &'a str,
     #[serde(borrow)]
-    sessions: Vec<SavedSession<'a>>,
-    leaving: Vec<LeavingMember>,
+    entries: Vec<SavedEntry<'a>>,
 }
 
 /// The saved sessions of one user.
@@ -113,7 +134,18 @@ pub fn key_of(organization: &str, user: &str) -> Vec<u8> {
 pub fn record_of(table: &SessionTable, user: UserId) -> Option<UserRecord> {
     let organization = table.organization()?;
     let directory = &organization.directory;
-    let sessions: Vec<SavedSession<'_>> = table
+    let id = directory.user_id(user);
+    let key = key_of(&organization.name, id);
+    let sessions = sessions_of(table, organization, user);
+    let value = encode(&key, directory.extension(user), sessions, table.linked().leaving_of(id))?;
+    Some(UserRecord { key, value })
+}
+
+/// The sessions of the user as they are saved.
+#[must_use]
+pub fn sessions_of<'t>(table: &'t SessionTable, organization: &'t Organization, user: UserId) -> Vec<SavedSession<'t>> {
+    let directory = &organization.directory;
+    table
         .sessions_of(user)
         .iter()
         .filter_map(|session| {
@@ -128,14 +160,10 @@ pub fn record_of(table: &SessionTable, user: UserId) -> Option<UserRecord> {
                 ends: session.ends.map(|ends| ends.wall.0),
                 number: &queue.number,
                 origin: session.origin.name(),
-                note: table.linked().note(user, session.queue).cloned().unwrap_or_default(),
+                note: table.linked().note(user, session.queue),
             })
         })
-        .collect();
-    let id = directory.user_id(user);
-    let key = key_of(&organization.name, id);
-    let value = encode(&key, directory.extension(user), sessions, table.linked().leaving_of(id))?;
-    Some(UserRecord { key, value })
+        .collect()
 }
 
 /// The record of a user who has no login session, under a key of [`key_of`].
@@ -158,7 +186,9 @@ fn encode(
     if sessions.is_empty() && leaving.is_empty() {
         return Some(None);
     }
-    let record = SavedRecord { extension, sessions, leaving: leaving.to_vec() };
+    let sessions = sessions.into_iter().map(SavedEntry::Session);
+    let entries = sessions.chain(leaving.iter().cloned().map(SavedEntry::Leaving)).collect();
+    let record = SavedRecord { extension, entries };
     let mut value = postcard::to_extend(&record, vec![VERSION_3]).ok()?;
     value.extend_from_slice(&checksum(key, &value).to_le_bytes());
     Some(Some(value))
@@ -179,19 +209,24 @@ pub fn decode<'a>(key: &'a [u8], value: &'a [u8]) -> Result<SavedUser<'a>, Recor
     let text = |bytes: Option<&'a [u8]>| {
         bytes.and_then(|bytes| std::str::from_utf8(bytes).ok()).ok_or(RecordError::Unreadable)
     };
-    let SavedRecord { extension, sessions, leaving } = payload_of(payload).map_err(|_| RecordError::Unreadable)?;
+    let SavedRecord { extension, entries } = payload_of(payload).map_err(|_| RecordError::Unreadable)?;
+    let (mut sessions, mut leaving) = (Vec::with_capacity(entries.len()), vec![]);
+    for entry in entries {
+        match entry {
+            SavedEntry::Session(session) => sessions.push(session),
+            SavedEntry::Leaving(member) => leaving.push(member),
+        }
+    }
     Ok(SavedUser { organization: text(organization)?, user: text(user)?, extension, sessions, leaving })
 }
 
 fn payload_of(payload: &[u8]) -> Result<SavedRecord<'_>, postcard::Error> {
-    match payload.split_first() {
-        Some((&VERSION_3, record)) => postcard::from_bytes(record),
-        _ => {
-            let before: Vec<SavedSessionBeforeLinks<'_>> = postcard::from_bytes(payload)?;
-            let sessions = before.into_iter().map(Into::into).collect();
-            Ok(SavedRecord { extension: "", sessions, leaving: vec![] })
-        }
+    if let Some((&VERSION_3, record)) = payload.split_first() {
+        return postcard::from_bytes(record);
     }
+    let before: Vec<SavedSessionBeforeLinks<'_>> = postcard::from_bytes(payload)?;
+    let entries = before.into_iter().map(|session| SavedEntry::Session(session.into())).collect();
+    Ok(SavedRecord { extension: "", entries })
 }
 
 /// The checksum in a value. The store keeps the sum of all checksums, to find a missing record. 0: the value is too

@@ -37,6 +37,21 @@ pub enum StoreError {
         /// The fault in the content.
         source: StoreErrorSource,
     },
+    /// Another version of queuewarden wrote the file.
+    #[error(
+        "{}: the session store has version {found}, and this queuewarden reads the versions {reads_from} to {reads_to}",
+        path.display()
+    )]
+    OtherVersion {
+        /// The file.
+        path: PathBuf,
+        /// The version in the file.
+        found: u64,
+        /// The earliest version that is read.
+        reads_from: u64,
+        /// The latest version that is read, which is the one that is written.
+        reads_to: u64,
+    },
     /// The file cannot be read or written: the disk is full or fails.
     #[error("{}: {source}", path.display())]
     Unusable {

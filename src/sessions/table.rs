@@ -3,6 +3,8 @@
 //! The gate changes a table under its lock; see [`crate::sessions::SessionTables`]. Every change returns the sessions
 //! that it altered, so that it can be saved, published and reverted.
 
+mod members;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -14,7 +16,7 @@ use crate::policy::Organization;
 use crate::policy::decide::{self, SessionView};
 use crate::sessions::activity::Activity;
 use crate::sessions::calls::Calls;
-use crate::sessions::linked_members::{LinkedMembers, MemberKey};
+use crate::sessions::linked_members::LinkedMembers;
 use crate::sessions::open_changes::{ChangeFate, OpenChanges, SessionStep};
 use crate::sessions::supervisions::Supervisions;
 use crate::telephony::{LoginSession, Moment, Origin, QueueId, UserId};
@@ -370,6 +372,32 @@ impl SessionTable {
         }
     }
 
+    /// Puts a session in place of the one that the user has in that queue, if any. Returns the session that it altered.
+    /// `None`: the table has the session as it is.
+    pub fn replace(
+        &mut self,
+        user: UserId,
+        session: LoginSession,
+        pause_reason: Option<&str>,
+    ) -> Option<AlteredSession> {
+        let (queue, after) = (session.queue, Some(session));
+        let before = self.session(user, queue);
+        let reason_before: Option<Box<str>> = self.pause_reason(user, queue).map(Into::into);
+        if before == after && reason_before.as_deref() == pause_reason {
+            return None;
+        }
+        self.set(user, queue, after);
+        match pause_reason {
+            Some(reason) => self.pause_reasons.insert((user, queue), reason.into()),
+            None => self.pause_reasons.remove(&(user, queue)),
+        };
+        self.confirm(user, &[queue], Transition::Begin(session.ground), session.ends);
+        if session.paused {
+            self.confirm(user, &[queue], Transition::Pause(true), session.ends);
+        }
+        Some(AlteredSession { user, queue, before, pause_reason: reason_before, after })
+    }
+
     #[expect(clippy::indexing_slicing, reason = "the remainder is below the number of parts")]
     const fn part_of(&self, user: UserId) -> &HashMap<UserId, Vec<LoginSession>, FixedState> {
         &self.parts[user.0 as usize % SESSION_TABLE_PARTS]
@@ -397,52 +425,6 @@ impl SessionTable {
     /// The same, to be changed.
     pub const fn linked_mut(&mut self) -> &mut LinkedMembers {
         &mut self.linked
-    }
-
-    /// Notes what the change of a session means for its member.
-    fn note_member(&mut self, user: UserId, queue: QueueId, before: Option<LoginSession>, after: Option<LoginSession>) {
-        let Some(organization) = &self.organization else { return };
-        let directory = &organization.directory;
-        let Some(key) = member_key(organization, user, queue) else { return };
-        let member = (user, directory.user_id(user));
-        match (before, after) {
-            (None, Some(_)) => self.linked.begin(member, queue, key),
-            (Some(_), None) => self.linked.end(member, queue, key),
-            (Some(before), Some(after)) if before.paused != after.paused => self.linked.pause_changed(user, queue, key),
-            _ => {}
-        }
-    }
-
-    /// Brings the notes on members to the organization of now. What a removed organization left behind stays, until
-    /// another organization has its place.
-    fn reconcile_members(&mut self, before: Option<Arc<Organization>>, links: &[Box<str>]) -> Vec<AlteredSession> {
-        let Some(now) = self.organization.clone() else { return vec![] };
-        self.linked.set_links(&now.name, links);
-        match before.filter(|_| self.linked.is_linked()) {
-            Some(before) => self.rename_members(&before, &now),
-            None => vec![],
-        }
-    }
-
-    /// Notes which members have other names under the organization of now. Their sessions are as if another sidecar had
-    /// begun them: a link adds the members. Returns the users whose records are out of date.
-    fn rename_members(&mut self, before: &Organization, now: &Organization) -> Vec<AlteredSession> {
-        let key_of = |organization, user, queue| member_key(organization, user, queue);
-        let renamed: Vec<(UserId, LoginSession, MemberKey, MemberKey)> = self
-            .all()
-            .filter_map(|(user, session)| {
-                let [before, now] = [before, now].map(|organization| key_of(organization, user, session.queue));
-                before.zip(now).filter(|(before, now)| before != now).map(|(before, now)| (user, *session, before, now))
-            })
-            .collect();
-        let mut altered = vec![];
-        for (user, session, before, key) in renamed {
-            let after = Some(LoginSession { origin: Origin::Elsewhere, ..session });
-            let pause_reason = self.set(user, session.queue, after);
-            self.linked.rename((user, now.directory.user_id(user)), session.queue, before, key);
-            altered.push(AlteredSession { user, queue: session.queue, before: Some(session), pause_reason, after });
-        }
-        altered
     }
 
     pub(super) const fn activity(&self) -> &Activity {
@@ -507,12 +489,6 @@ impl SessionTable {
         }
         self.pause_reasons.remove(&(user, queue))
     }
-}
-
-/// The names of the member of a session. `None`: the organization has no such queue.
-fn member_key(organization: &Organization, user: UserId, queue: QueueId) -> Option<MemberKey> {
-    let directory = &organization.directory;
-    Some(MemberKey::new(&directory.queue(queue)?.number, directory.extension(user)))
 }
 
 /// The login sessions of one user, with the counts of the organization: the sessions on which a decision depends.

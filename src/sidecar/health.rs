@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::Sidecar;
-use crate::dialect::DialectLabel;
 use crate::limits::SELF_TEST_AGE_MAX;
-use crate::observe::metrics::DialectMetrics;
+use crate::links::status::LinkTimes;
 
 /// One condition of readiness.
 struct ReadinessCheck {
@@ -103,15 +102,18 @@ impl Sidecar {
         CHECKS.iter().find(|check| !(check.holds)(self)).map(|check| check.failure)
     }
 
-    /// Links to PBXs that are configured and not connected: to Kamailio, and to Asterisk.
-    fn links_down(&self) -> [(&'static str, usize); 2] {
-        let evapi = self.metrics.dialect(DialectLabel::Evapi).map_or(0, DialectMetrics::connections);
-        let evapi_up = usize::try_from(evapi).unwrap_or(0);
-        let asterisks = self.settings.asterisk_ami.len();
-        [
-            ("Kamailio", self.settings.evapi.len().saturating_sub(evapi_up)),
-            ("Asterisk", asterisks.saturating_sub(self.metrics.ami().links_up())),
-        ]
+    /// A line for each link to a PBX that is configured and not connected; one line if there is none.
+    fn link_lines(&self) -> Vec<String> {
+        let now = self.clock.now().wall;
+        let line = |name: &str, times: &LinkTimes| {
+            // The words of the PBX stay out: everybody may read this page, and a PBX can say anything.
+            let duration = times.since.map(|since| format!(" for {} s", now.0.saturating_sub(since.0) / 1_000));
+            (!times.is_up).then(|| format!("[!] link {name} is down{}\n", duration.unwrap_or_default()))
+        };
+        let pbxs = self.links.all().filter_map(|link| line(&link.terms().name, &link.status.times()));
+        let lines: Vec<String> =
+            pbxs.chain(self.links.evapi().filter_map(|link| line(&link.name, &link.times()))).collect();
+        if lines.is_empty() { vec!["[+] links ok\n".to_owned()] } else { lines }
     }
 
     /// The result of every check, one a line, then what does not make the sidecar unready: links that are down, and
@@ -126,13 +128,6 @@ impl Sidecar {
         } else {
             format!("[!] restart needed for {}\n", keys.join(", "))
         };
-        let down = self.links_down().into_iter().filter(|(_, count)| *count > 0);
-        let down: Vec<String> = down.map(|(pbx, count)| format!("{count} to {pbx}")).collect();
-        let links = if down.is_empty() {
-            "[+] links ok\n".to_owned()
-        } else {
-            format!("[!] links down: {}\n", down.join(", "))
-        };
-        CHECKS.iter().map(line).chain([links, restart]).collect()
+        CHECKS.iter().map(line).chain(self.link_lines()).chain([restart]).collect()
     }
 }

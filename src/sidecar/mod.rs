@@ -5,7 +5,7 @@
 mod bound;
 mod clock;
 mod health;
-mod held;
+mod peers;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +16,7 @@ use serde::Serialize;
 pub use bound::{BoundListener, ListenAddress};
 pub use clock::Clock;
 pub(crate) use health::{Health, OpenListenerGuard};
-pub(crate) use held::HeldConnections;
+pub(crate) use peers::{FaultRow, PeerRow, PeerTable};
 
 use crate::audit::buffer::AuditBuffer;
 use crate::config::files::PolicyFiles;
@@ -48,7 +48,7 @@ pub struct Sidecar {
     pub adopted_revision: AtomicU64,
     pub(crate) health: Health,
     /// The accepted connections of PBX dialects, by peer.
-    pub(crate) held: HeldConnections,
+    pub(crate) peers: PeerTable,
     draining: AtomicBool,
     last_reload: Mutex<ReloadStatus>,
     /// The files of the policy in force.
@@ -95,7 +95,7 @@ impl Sidecar {
             log,
             adopted_revision: AtomicU64::new(0),
             health: Health::default(),
-            held: HeldConnections::default(),
+            peers: PeerTable::default(),
             draining: AtomicBool::new(false),
             last_reload: Mutex::default(),
             files: Mutex::default(),

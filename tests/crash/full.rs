@@ -15,7 +15,7 @@ const ALLOWED: &str = "allow action=queue.login queue=600 reason=assigned policy
 const HEALTHY: &str = "queuewarden_store_healthy";
 
 /// Limits the size of files in bytes: beyond it the kernel fails a write as on a full disk. `None`: no limit.
-fn leave_room(sidecar: &Sidecar, bytes: Option<u64>) {
+pub(super) fn leave_room(sidecar: &Sidecar, bytes: Option<u64>) {
     let limit = Rlimit { current: bytes, maximum: None };
     prlimit(Pid::from_raw(sidecar.id().try_into().unwrap()), Resource::Fsize, limit).unwrap();
 }
@@ -24,7 +24,7 @@ fn metric_is(sidecar: &Sidecar, series: &str, value: f64) -> bool {
     (sidecar.metric(series) - value).abs() < f64::EPSILON
 }
 
-fn start(folder: &Folder) -> Sidecar {
+pub(super) fn start(folder: &Folder) -> Sidecar {
     // The signal for a file beyond the limit is ignored: a full disk sends no signal.
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' XFSZ; exec \"$0\" --config \"$1\"", env!("CARGO_BIN_EXE_queuewarden")]);

@@ -2,8 +2,8 @@
 //! and a damaged store is refused.
 //!
 //! `kill` kills the real program at random moments under the load of `load`, whose connections own their users;
-//! `expected_state` knows which states each user may be in. `damage` flips and cuts bytes, `full` fills the disk, and
-//! `faults` runs the gate on a `faulty_store`.
+//! `expected_state` knows which states each user may be in. `damage` flips and cuts bytes, `full` fills the disk,
+//! `restore` restores backups meanwhile, and `faults` runs the gate on a `faulty_store`.
 
 mod damage;
 mod expected_state;
@@ -13,3 +13,4 @@ mod full;
 mod gate_client;
 mod kill;
 mod load;
+mod restore;

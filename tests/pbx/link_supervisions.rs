@@ -1,5 +1,5 @@
-//! Given a real Asterisk with a link, when a channel listens to another, then the link holds it against the supervisions
-//! that are allowed (TRUTH 2).
+//! Given a real Asterisk with a link, when a channel listens to another, then the link holds it against the
+//! supervisions that are allowed (TRUTH 2).
 
 use std::time::Duration;
 

@@ -137,7 +137,7 @@ async fn one_connection(line: SocketAddr, user: usize, connections: usize, load:
     measured
 }
 
-fn quantile(sorted: &[Duration], part: f64) -> Duration {
+pub(super) fn quantile(sorted: &[Duration], part: f64) -> Duration {
     sorted[((sorted.len() - 1) as f64 * part) as usize]
 }
 
@@ -243,7 +243,7 @@ fn start(folder: &Folder, what: &str) -> Sidecar {
     sidecar
 }
 
-fn resident_bytes(sidecar: &Sidecar) -> usize {
+pub(super) fn resident_bytes(sidecar: &Sidecar) -> usize {
     let status = fs::read_to_string(format!("/proc/{}/status", sidecar.id())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1_024

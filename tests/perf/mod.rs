@@ -5,6 +5,7 @@ mod compare;
 mod dialects;
 mod durable;
 mod kamailio;
+mod links;
 mod million_users;
 mod models;
 mod peers;
@@ -15,11 +16,12 @@ mod questions;
 pub type Benchmark = fn(&[String]);
 
 /// Every benchmark with its name.
-pub const BENCHMARKS: [(&str, Benchmark); 6] = [
+pub const BENCHMARKS: [(&str, Benchmark); 7] = [
     ("advice", advice::run),
     ("compare", compare::run),
     ("dialects", dialects::run),
     ("durable", durable::run),
     ("kamailio", kamailio::run),
+    ("links", links::run),
     ("models", models::run),
 ];

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::prometheus::{dashboard, program, rules};
+use crate::support::model_asterisk::ModelAsterisk;
 use crate::support::{Folder, Sidecar, connect, project, read_to_end, wait_until};
 
 /// Longest time until Prometheus has scraped, evaluated and answered everything.
@@ -131,6 +132,8 @@ fn make_traffic(sidecar: &Sidecar) {
 fn every_panel_and_every_rule_has_data() {
     let folder = Folder::demo().durable();
     folder.write("queuewarden.toml", &(folder.read("queuewarden.toml") + "[metrics]\nsessions_by_queue_max = 5\n"));
+    let asterisk = ModelAsterisk::with_queues(&["600", "601"]);
+    folder.link_to_asterisk("pbx-1", asterisk.address, "");
     let sidecar = Sidecar::start(&folder);
     let Some(prometheus) = Prometheus::start(sidecar.address("admin")) else { return };
     // Prometheus must scrape the zeros before the first question, or no rate would be above 0.

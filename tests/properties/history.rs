@@ -12,7 +12,7 @@ use queuewarden::config;
 use queuewarden::dialect::line::Line;
 use queuewarden::dialect::{Dialect, Step};
 use queuewarden::gate::operator::OperatorFilter;
-use queuewarden::gate::{CommitObserver, Gate};
+use queuewarden::gate::{CommitObserver, Gate, OperatorName};
 use queuewarden::sessions::disk::Disk;
 use queuewarden::sessions::store::StoreError;
 use queuewarden::telephony::{Moment, QueueSet, UnixMillis};
@@ -22,6 +22,8 @@ use crate::properties::naive_model::{
 };
 use crate::support::random_source::RandomSource;
 
+/// The operator who ends sessions.
+const OPERATOR: OperatorName<'static> = OperatorName { peer: "uid 0", by: "operator:admin_unix,uid=0" };
 const AGENTS: [&str; 6] = ["a0", "a1", "a2", "a3", "a4", "a5"];
 const SUPERVISORS: [&str; 3] = ["s0", "s1", "s2"];
 const QUEUES: [&str; 4] = ["q0", "q1", "q2", "q3"];
@@ -185,7 +187,7 @@ impl History {
         self.record_step(format!("an operator ends {user}"));
         let filter =
             OperatorFilter { org: Some("o".to_owned()), user: Some(user.to_owned()), ..OperatorFilter::default() };
-        let ended = self.gate.operator().end_sessions(&filter, "uid 0", self.moment());
+        let ended = self.gate.operator().end_sessions(&filter, OPERATOR, self.moment());
         if self.naive_model.organization.has_user(user) != ended.is_ok() {
             self.fail("the operator and the naive model disagree whether the user exists");
         }

@@ -46,6 +46,12 @@ const COMMANDS: &[(&str, Expected)] = &[
     ("sessions salvage", Expected::Fails(1)),
     ("supervisions ls", Expected::Fails(1)),
     ("supervisions end --org acme --user 2001", Expected::Fails(1)),
+    ("peers", Expected::Fails(1)),
+    ("links", Expected::Fails(1)),
+    ("links show pbx-1", Expected::Fails(1)),
+    ("links reconcile pbx-1", Expected::Fails(1)),
+    ("links adopt pbx-1", Expected::Fails(1)),
+    ("links resume pbx-1", Expected::Fails(1)),
     ("audit verify", Expected::Fails(1)),
     ("audit tail", Expected::Fails(1)),
     ("audit export", Expected::Fails(1)),
@@ -207,6 +213,8 @@ fn results_are_json_with_json() {
     assert!(line.ask("do org=acme actor=1001 action=queue.login queue=600").starts_with("allow "));
     assert!(line.ask("do org=acme actor=2001 action=call.listen target=1001 queue=600").starts_with("allow "));
     for (words, lines) in [
+        // The open connection of `line`; `ask` below opens another.
+        ("peers", 1),
         ("what --org acme --actor 1001 --limit 3", 3),
         ("who --org acme --action queue.login --limit 1", 1),
         ("explain --org acme --actor 1001 do queue.login", 1),
@@ -214,6 +222,7 @@ fn results_are_json_with_json() {
         ("models", 1),
         ("health", 1),
         ("log", 1),
+        ("links", 0),
         ("sessions ls", 1),
         ("sessions show --org acme 1001", 1),
         ("supervisions ls", 1),
@@ -272,7 +281,7 @@ fn tables_fit_the_terminal() {
         line.ask(&format!("do org=acme actor={actor} action=queue.login queue={queue}"));
     }
     line.ask("do org=acme actor=2001 action=call.listen target=1001 queue=600 call=1764316799.1234567");
-    let commands = ["sessions ls", "supervisions ls", "models", "what --org acme --actor 2001"];
+    let commands = ["sessions ls", "supervisions ls", "peers", "models", "what --org acme --actor 2001"];
     for words in commands {
         let piped = queuewarden(&folder, words).out;
         for columns in [20, 80, 200] {

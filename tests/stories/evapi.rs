@@ -137,7 +137,8 @@ fn the_sidecar_reconnects_to_a_kamailio_that_restarts() {
     // FIELD D3: the link is seen, though the sidecar is ready.
     assert!((sidecar.metric("queuewarden_evapi_links") - 2.0).abs() < f64::EPSILON);
     let checks = sidecar.get("/readyz?verbose");
-    assert!(checks.contains("\n[!] links down: 1 to Kamailio\n"), "{checks}");
+    assert!(checks.contains("\n[!] link evapi-1 is down for 0 s\n"), "{checks}");
+    assert!(!checks.contains("evapi-2"), "{checks}");
     sidecar.log_until("the connection to Kamailio ended");
     ask(&mut stays, 2, 2);
     let kamailio = Kamailio::restart(address);

@@ -1,5 +1,5 @@
-//! Given a link to an Asterisk that breaks, lies and forgets, when login sessions and members differ, then the link makes
-//! them the same as far as it may, and never acts on what it cannot know (TRUTH 2).
+//! Given a link to an Asterisk that breaks, lies and forgets, when login sessions and members differ, then the link
+//! makes them the same as far as it may, and never acts on what it cannot know (TRUTH 2).
 //!
 //! Here Asterisk is a model over a real socket. The tests with a real Asterisk are in `tests/pbx/links.rs`.
 

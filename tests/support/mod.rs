@@ -35,6 +35,9 @@ pub struct Folder {
     folder: Arc<tempfile::TempDir>,
 }
 
+/// An address at which nobody listens: the port is reserved.
+pub const NOBODY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
+
 impl Folder {
     /// The shipped demo configuration, listening on free ports.
     pub fn demo() -> Self {
@@ -71,6 +74,16 @@ impl Folder {
 
     pub fn read(&self, file: &str) -> String {
         fs::read_to_string(self.path().join(file)).unwrap()
+    }
+
+    /// Adds a link to the Asterisk at this address, with these further keys.
+    pub fn link_to_asterisk(&self, name: &str, address: SocketAddr, keys: &str) {
+        self.write("ami.secret", "s3cret\n");
+        let table = format!(
+            "[[connect.asterisk_ami]]\nname = \"{name}\"\norganization = \"acme\"\naddress = \"{address}\"\n\
+             username = \"queuewarden\"\nsecret_file = \"ami.secret\"\npoll_interval_seconds = 1\n{keys}\n"
+        );
+        self.write("queuewarden.toml", &(self.read("queuewarden.toml") + &table));
     }
 
     /// Sets the session store to disk.

@@ -202,6 +202,8 @@ impl ModelState {
 
 /// One connection, until it breaks.
 fn serve(mut stream: TcpStream, state: &Mutex<ModelState>) -> std::io::Result<()> {
+    // As Asterisk does: otherwise an event delays the answer after it.
+    stream.set_nodelay(true)?;
     stream.write_all(b"Asterisk Call Manager/11.0.0\r\n")?;
     let (mut received, mut answered) = (vec![], 0);
     loop {

@@ -83,8 +83,7 @@ impl ModelFreeswitch {
 
     /// Sends an event with these lines on every connection.
     pub fn say_event(&self, lines: &str) {
-        let text = format!("Content-Length: {}\nContent-Type: text/event-plain\n\n{lines}", lines.len());
-        self.say(text.as_bytes());
+        self.say(event(lines).as_bytes());
     }
 
     /// Sends these bytes on every connection.
@@ -120,11 +119,18 @@ impl FreeswitchState {
             return if is_right { reply("+OK accepted") } else { reply("-ERR invalid") + goodbye };
         }
         match command.strip_prefix("api ") {
+            None if command.starts_with("bgapi ") => {
+                let done = format!(
+                    "Event-Name: BACKGROUND_JOB\nCore-UUID: 7c0e5b9e-0000-4000-8000-{:012}\nJob-UUID: job-1\n\
+                     Content-Length: 4\n\n+OK\n",
+                    self.core
+                );
+                reply("+OK Job-UUID: job-1") + &event(&done)
+            }
             None if command.starts_with("event ") => reply("+OK event listener enabled plain"),
+            None if command.starts_with("nixevent ") => reply("+OK events nixed"),
             None if command.starts_with("filter ") => reply("+OK filter added."),
             None => reply("-ERR command not found"),
-            Some("global_getvar core_uuid") => api(&format!("7c0e5b9e-0000-4000-8000-{:012}", self.core)),
-            Some("status") => api("UP 0 years\n"),
             Some("show channels as json") => api("{\"row_count\": 0}\n"),
             Some(command) => match command.strip_prefix("callcenter_config ") {
                 Some(command) => api(&self.callcenter(command)),
@@ -140,7 +146,10 @@ impl FreeswitchState {
                 let rows: String = self.queues.iter().map(|queue| format!("{queue}|ring-all\n")).collect();
                 format!("name|strategy\n{rows}+OK\n")
             }
-            ["tier", "list"] => self.tier_list(),
+            ["queue", "count"] => "2\n".to_owned(),
+            ["queue", "list", "members", _] => "+OK\n".to_owned(),
+            ["queue", "list", "tiers", queue] => self.tier_list(Some(queue)),
+            ["tier", "list"] => self.tier_list(None),
             ["agent", "list"] => {
                 let row = |(name, status): (&String, &String)| {
                     format!("{name}|single_box||callback|user/{name}|{status}|{AGENT_TAIL}\n")
@@ -184,9 +193,11 @@ impl FreeswitchState {
         }
     }
 
-    fn tier_list(&self) -> String {
+    /// The tiers of a queue, or of all queues.
+    fn tier_list(&self, wanted: Option<&str>) -> String {
         let row = |((queue, agent), level): (&(String, String), &u32)| format!("{queue}|{agent}|Ready|{level}|1\n");
-        let rows: String = self.tiers.iter().map(row).collect();
+        let tiers = self.tiers.iter().filter(|((queue, _), _)| wanted.is_none_or(|wanted| wanted == queue));
+        let rows: String = tiers.map(row).collect();
         let rows = match self.misbehavior.lie {
             Lie::MemberTwice => rows.repeat(2),
             Lie::HugeName => rows + &format!("600|{}|Ready|1|1\n", "x".repeat(1 << 20)),
@@ -202,6 +213,10 @@ impl FreeswitchState {
 
 fn reply(text: &str) -> String {
     format!("Content-Type: command/reply\nReply-Text: {text}\n\n")
+}
+
+fn event(lines: &str) -> String {
+    format!("Content-Length: {}\nContent-Type: text/event-plain\n\n{lines}", lines.len())
 }
 
 fn api(body: &str) -> String {
@@ -237,7 +252,8 @@ fn serve(mut stream: TcpStream, state: &Mutex<FreeswitchState>) -> std::io::Resu
         }
         let is_login = command.starts_with("auth ") || command.starts_with("userauth ");
         let answer = if is_login { answer } else { misbehavior.noise.clone() + &answer };
-        if command == "api callcenter_config tier list" && !lie(&mut stream, &answer, &misbehavior)? {
+        let is_list = ["tier list", "queue list tiers"].iter().any(|list| command.contains(list));
+        if is_list && !lie(&mut stream, &answer, &misbehavior)? {
             continue;
         }
         misbehavior.send(&mut stream, answer.as_bytes())?;

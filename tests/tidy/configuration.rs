@@ -109,7 +109,13 @@ fn a_key_that_is_set_to_its_default_changes_nothing() {
         let without = loaded(&table, "");
         for (key, text) in table.documented() {
             let Some(default) = text.default.strip_prefix('`').and_then(|rest| rest.strip_suffix('`')) else {
-                let words = ["required", "none", "by the effect of the action"];
+                let words = [
+                    "required",
+                    "none",
+                    "by the effect of the action",
+                    "`\"asterisk-1\"`, numbered",
+                    "`\"freeswitch-1\"`, numbered",
+                ];
                 assert!(words.contains(&text.default), "[{}] `{key}`: {}", table.name(), text.default);
                 continue;
             };
@@ -154,6 +160,9 @@ fn document(table: &Table, line: &str) -> String {
     let required = |last: &str| match (table.kind, last) {
         (Kind::Process, "[[connect.asterisk_ami]]") => {
             "organization = \"probe\"\naddress = \"127.0.0.1:1\"\nusername = \"u\"\nsecret_file = \"probe.secret\"\n"
+        }
+        (Kind::Process, "[[connect.freeswitch_esl]]") => {
+            "organization = \"probe\"\naddress = \"127.0.0.1:1\"\nsecret_file = \"probe.secret\"\n"
         }
         (Kind::Organization, "[[queues]]") => "id = \"q\"\nnumber = \"600\"\n",
         (Kind::Organization, "[[users]]") => "id = \"u\"\nextension = \"1001\"\n",

@@ -18,6 +18,7 @@ use queuewarden::decision::ActionLabel;
 use queuewarden::dialect::DialectLabel;
 use queuewarden::event::{Key, KeySet};
 use queuewarden::observe::ami::RemovalOutcome;
+use queuewarden::observe::links;
 use queuewarden::observe::log::LeftOut;
 use queuewarden::observe::names;
 use queuewarden::policy::Policy;
@@ -27,7 +28,7 @@ use queuewarden::telephony::{Ground, SupervisionMode};
 
 use super::examples::with_outputs;
 use super::markdown::{Page, pages, words};
-use crate::support::{Folder, Sidecar, project, run};
+use crate::support::{Folder, NOBODY, Sidecar, project, run};
 
 /// The most lines of README.
 const README_LINES_MAX: usize = 250;
@@ -220,14 +221,18 @@ fn presets() -> Table {
 }
 
 fn labels() -> Table {
+    let actions = codes(ActionLabel::ALL.iter().map(|it| it.name()));
     let causes = Skipped::ALL.iter().map(|it| it.name()).chain(LeftOut::ALL.iter().map(|it| it.name()));
     let rows = [
         ("dialect", codes(DialectLabel::ALL.iter().map(|it| it.name()))),
-        ("action", codes(ActionLabel::ALL.iter().map(|it| it.name()))),
+        ("action", format!("{}; of links {}", actions, codes(links::ACTIONS))),
         ("cause", codes(causes)),
         ("decision", codes(["allow", "deny"])),
         ("ground", codes(Ground::ALL.iter().map(|it| it.name()))),
+        ("kind", codes(["member", "supervision"])),
+        ("link", "the names of the links, from the configuration".to_owned()),
         ("mode", codes(SupervisionMode::ALL.iter().map(|it| it.name()))),
+        ("state", codes(links::STATES)),
         ("outcome", codes(RemovalOutcome::ALL.iter().map(|it| it.name()))),
         ("result", codes(["success", "failure"])),
     ];
@@ -248,6 +253,7 @@ struct Family {
 fn scraped() -> Vec<Family> {
     let folder = Folder::demo();
     folder.write("queuewarden.toml", &(folder.read("queuewarden.toml") + "[metrics]\nsessions_by_queue_max = 9\n"));
+    folder.link_to_asterisk("pbx-1", NOBODY, "");
     let sidecar = Sidecar::start(&folder);
     sidecar.ask("may org=acme actor=1001 action=queue.login queue=600");
     families(&sidecar.get("/metrics"))

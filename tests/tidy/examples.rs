@@ -139,7 +139,11 @@ fn a_block_that_is_not_executed_says_why() {
         match block.not_executed() {
             Some(reason) => {
                 assert!(reason.len() > 20, "{}: {reason:?} is too short for a reason", block.page);
-                excused += 1;
+                // A story that plays the blocks of the page with a PBX of its own.
+                let story = reason.split([' ', ';']).find(|word| word.starts_with("tests/"));
+                let plays =
+                    |story| fs::read_to_string(project().join(story)).is_ok_and(|text| text.contains(&*block.page));
+                excused += usize::from(!story.is_some_and(plays));
             }
             // Fails for a language that nothing executes.
             None => {
@@ -409,6 +413,7 @@ fn the_files_that_the_pages_show_load_without_a_warning() {
                 None => {
                     fs::write(config.join("queuewarden.toml"), &block.text).unwrap();
                     fs::write(config.join("ami.secret"), "secret\n").unwrap();
+                    fs::write(config.join("esl.secret"), "secret\n").unwrap();
                 }
             }
             let loaded = load(&config, &Policy::default());

@@ -37,10 +37,8 @@ pub(super) struct Figures {
     pub(super) protocol_errors_per_second: f64,
     pub(super) panics: f64,
     pub(super) store_healthy: bool,
-    /// Kamailios that are configured and not connected.
-    pub(super) evapi_links_down: f64,
-    /// Asterisks that are configured and not logged in to.
-    pub(super) ami_links_down: f64,
+    /// The names of the links to PBXs that are down.
+    pub(super) links_down: Vec<String>,
     /// `null`: the version of the sidecar has no audit log.
     pub(super) audit_healthy: Option<bool>,
 }
@@ -140,10 +138,7 @@ impl Figures {
             protocol_errors_per_second: interval.rate(names::PROTOCOL_ERRORS),
             panics: sum(names::PANICS),
             store_healthy: is(names::STORE_HEALTHY),
-            evapi_links_down: (sum(names::EVAPI_LINKS)
-                - now.by(names::CONNECTIONS, "dialect").get("evapi").copied().unwrap_or(0.0))
-            .max(0.0),
-            ami_links_down: (sum(names::AMI_LINKS) - sum(names::AMI_LINKS_UP)).max(0.0),
+            links_down: now.by(names::LINK_UP, "link").into_iter().filter(|(_, up)| *up <= 0.0).map(|(name, _)| name).collect(),
             audit_healthy: now.sum_if_present(names::AUDIT_HEALTHY).map(|healthy| healthy > 0.0),
         })
     }

@@ -294,8 +294,7 @@ fn health(figures: &Figures) -> Row {
     let mut when = |is_faulty: bool, fault: &str| faults.extend(is_faulty.then(|| fault.to_owned()));
     when(!figures.store_healthy, "STORE CANNOT BE WRITTEN");
     when(figures.audit_healthy == Some(false), "AUDIT LOG CANNOT BE WRITTEN");
-    when(figures.evapi_links_down > 0.0, "LINK TO KAMAILIO DOWN");
-    when(figures.ami_links_down > 0.0, "LINK TO ASTERISK DOWN");
+    when(!figures.links_down.is_empty(), &format!("LINK DOWN: {}", figures.links_down.join(", ")));
     when(figures.draining, "DRAINING");
     when(!figures.ready && !figures.draining, "NOT READY");
     when(!figures.policy.last_load_successful, "LAST LOAD FAILED");
@@ -380,8 +379,7 @@ mod tests {
         };
         Figures {
             up: true,
-            ami_links_down: 1.0,
-            evapi_links_down: 1.0,
+            links_down: vec!["pbx-1".to_owned(), "evapi-1".to_owned()],
             at_unix_seconds: 1_795_000_000,
             address: "127.0.0.1:9471".to_owned(),
             version: "0.1.0".to_owned(),

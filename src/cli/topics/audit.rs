@@ -30,7 +30,11 @@ const MEMBERS: &[(&str, &str)] = &[
     ("via", "The channel of the request: `phone` or `dashboard`."),
     ("channel", "The name of the PBX's channel, as `PJSIP/1001-00000007`, of a request that is no question."),
     ("dialect", "The dialect of the peer."),
-    ("peer", "The peer: its address and port, or its user id and process id on a Unix socket."),
+    ("peer", "The peer: its address and port, or its user id and process id on a Unix socket; or the link."),
+    (
+        "by",
+        "Who acted: the id of the user, or `operator:` and the key of the listener of the operator, with `,uid=N` on the Unix socket.",
+    ),
     ("verdict", "`allow` or `deny`, as the peer received it."),
     ("reason", "The reason. For an end without a question: the reason that `watch` gives."),
     (
@@ -77,9 +81,21 @@ const EVENTS: &[(&str, &str)] = &[
     ),
     (
         "session_ended",
-        "A login session ended without a question: by a lease, idle time, a shift, an operator or a reload.",
+        "A login session ended without a question: by a lease, idle time, a shift, an operator, a link or a reload.",
+    ),
+    (
+        "session_began",
+        "A login session began without a question: a link adopted a member, or an operator restored a backup.",
+    ),
+    ("violation", "A link found a member or a listener at the PBX that nobody allowed; `peer` is the link."),
+    (
+        "member_removed",
+        "A link removed the queue member of a login session that ended, whoever ended it; `peer` is the link.",
     ),
     ("supervision_ended", "A supervision ended without a question."),
+    ("link_command", "An operator let the link `peer` poll, adopt members, or go on; `details` has the command."),
+    ("backup", "An operator wrote a backup with `count` login sessions."),
+    ("restore", "An operator restored a backup: `count` login sessions began or ended; their lines follow."),
     ("start", "A process began to write the log."),
     ("stop", "The process stopped in order. A `start` without a `stop` before it means a crash."),
     ("reload", "A new policy is in force."),

@@ -1,12 +1,12 @@
-//! The table of every bound, from [`LIMITS`].
+//! The table of every bound, from [`all_limits`].
 
 use crate::cli::topics::keys::grouped;
 use crate::cli::topics::{Table, code};
-use crate::limits::{LIMITS, Limit};
+use crate::limits::{Limit, all_limits};
 
 pub(super) fn limits() -> Table {
     let row = |limit: &Limit| vec![code(limit.name), value(limit), limit.sentence().to_owned()];
-    Table::new("Bounds", &["Bound", "Value", "Meaning"], LIMITS.iter().map(row))
+    Table::new("Bounds", &["Bound", "Value", "Meaning"], all_limits().map(row))
 }
 
 /// The value with its unit; whole seconds instead of milliseconds.

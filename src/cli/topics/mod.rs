@@ -179,10 +179,15 @@ pub const TOPICS: &[Topic] = &[
     ),
     topic(
         "3am",
-        "a phone is refused at night: six questions, and the command for each",
+        "a phone is refused at night: eight questions, and the command for each",
         Body::Section(pages::README, "At 3 a.m."),
     ),
     topic("queues", "how to add a queue", Body::Section(pages::ORGANIZATIONS, "Add a queue")),
+    topic(
+        "differences",
+        "what a link does where a PBX and the login sessions differ",
+        Body::Section(pages::LINKS, "What a link does"),
+    ),
     topic("keys", "every key of every configuration file", Body::Tables(&["keys "])),
     topic("settings", "every setting of the shipped role models", Body::Tables(&["settings "])),
     topic("facts", "every fact that a grant may require", Body::Tables(&["facts"])),

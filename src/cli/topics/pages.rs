@@ -4,6 +4,8 @@
 pub(super) const README: &str = include_str!("../../../README.md");
 /// `config/organizations/README.md`.
 pub(super) const ORGANIZATIONS: &str = include_str!("../../../config/organizations/README.md");
+/// `config/links/README.md`.
+pub(super) const LINKS: &str = include_str!("../../../config/links/README.md");
 /// `config/prometheus/README.md`.
 pub(super) const PROMETHEUS: &str = include_str!("../../../config/prometheus/README.md");
 

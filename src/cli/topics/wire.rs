@@ -24,10 +24,10 @@ separated by exactly one space. A key may be given once. A line outside the gram
 
 /// The changes that a watcher receives, with their reasons.
 const CHANGES: &[(&str, &str)] = &[
-    ("session_began", "`login`"),
+    ("session_began", "`login`; `adopted` by a link, because the PBX had the member"),
     (
         "session_ended",
-        "`logout`; `expiry` of a lease; `idle` for `idle_max_seconds`; `shift` of the queue over; `revocation` by a supervisor or an operator; `removal` of the user or the queue by a reload",
+        "`logout`; `expiry` of a lease; `idle` for `idle_max_seconds`; `shift` of the queue over; `revocation` by a supervisor or an operator; `removal` of the user or the queue by a reload; `pbx`: the agent left at the PBX; `unconfirmed`: the PBX never had the member",
     ),
     ("supervision_began", "`permission`"),
     (

@@ -11,6 +11,7 @@ use crate::audit::record::AuditRecord;
 use crate::gate::change_feed::Change;
 use crate::gate::timed_change::TimedChange;
 use crate::policy::Organization;
+use crate::sessions::linked_members::MemberKey;
 use crate::sessions::open_changes::ChangeFate;
 use crate::sessions::record::key_of;
 use crate::sessions::supervisions::Supervision;
@@ -22,8 +23,12 @@ use crate::telephony::{OrganizationId, UserId};
 pub(crate) struct PendingChange {
     /// The organization whose tables the change altered.
     pub(crate) organization: OrganizationId,
-    /// The user whose stored record the change made out of date. `None`: the change concerns no login session.
-    pub(crate) dirty_user: Option<DirtyUser>,
+    /// The users whose stored records the change made out of date: one, or those of a restored backup. Empty: the
+    /// change concerns no login session.
+    pub(crate) dirty_users: Vec<DirtyUser>,
+    /// The supervisors whose stored records the change made out of date. No answer waits until these are written: after
+    /// a crash a link finds the listeners of a supervision that was not written yet.
+    pub(crate) dirty_supervisors: Vec<DirtyUser>,
     /// How to revert the change in memory.
     pub(crate) undo: Undo,
     /// What the change feed publishes once the change is durable.
@@ -47,6 +52,8 @@ pub(crate) enum Undo {
     Offer(Arc<ChangeFate>),
     /// End the supervision that began, and start the supervisions that it ended.
     Supervisions { began: Option<Box<Supervision>>, ended: Vec<Supervision> },
+    /// Take a restored backup back: restore these login sessions, and forget these members, each with its user.
+    Restore { altered: Vec<AlteredSession>, leaving: Vec<(Box<str>, MemberKey)> },
 }
 
 /// A user whose stored record is out of date: memory has login sessions that the store does not have yet.
@@ -63,6 +70,15 @@ impl DirtyUser {
     pub(crate) fn new(organization: &Organization, user: UserId) -> Self {
         let key = key_of(&organization.name, organization.directory.user_id(user));
         Self { organization: organization.id, user, key }
+    }
+
+    /// The supervisors of these supervisions, each once.
+    pub(crate) fn supervisors_of<'s>(
+        organization: &Organization,
+        supervisions: impl IntoIterator<Item = &'s Supervision>,
+    ) -> Vec<Self> {
+        let users: BTreeSet<UserId> = supervisions.into_iter().map(|supervision| supervision.supervisor).collect();
+        users.into_iter().map(|user| Self::new(organization, user)).collect()
     }
 }
 
@@ -102,7 +118,9 @@ impl CommitGroup {
     /// The users whose records the session store has to write, each once.
     pub(crate) fn dirty_users(&self) -> BTreeSet<&DirtyUser> {
         let of_changes = self.changes.iter().filter(|grouped| grouped.is_for_store);
-        of_changes.filter_map(|grouped| grouped.change.dirty_user.as_ref()).chain(&self.retries).collect()
+        let users = of_changes.flat_map(|grouped| &grouped.change.dirty_users);
+        let supervisors = self.changes.iter().flat_map(|grouped| &grouped.change.dirty_supervisors);
+        users.chain(supervisors).chain(&self.retries).collect()
     }
 
     /// Takes the changes that the session store has to write out of the group, with their audit records.

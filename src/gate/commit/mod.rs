@@ -9,6 +9,7 @@
 //! | Kind | [`group::Undo`] | Written to | Its answer waits for |
 //! |---|---|---|---|
 //! | login session that a peer or an operator changes | `Sessions` | audit log, store | both |
+//! | restored backup: one change for each organization, in one group | `Restore` | audit log, store | both |
 //! | supervision that begins, or that an operator ends | `Supervisions` | audit log | the log |
 //! | decision that changes nothing and depends on an unsettled change | `Sessions`, empty | audit log, store | both |
 //! | decision about a supervision that changes nothing | `AnswerOnly` | audit log | the log |
@@ -20,7 +21,7 @@
 //! "This group" means the group that is being written and the changes queued after it. "Until repaired" means every
 //! change from then on until a retry succeeds. The record of a *dirty* user is written again with the next group.
 //!
-//! | Fails | `Sessions` | `Supervisions`, `AnswerOnly` | `Irrevocable` |
+//! | Fails | `Sessions`, `Restore` | `Supervisions`, `AnswerOnly` | `Irrevocable` |
 //! |---|---|---|---|
 //! | store, this group | reverted, answer `state_unavailable` | go on | published, user dirty |
 //! | store, until repaired | refused at once | go on | published unwritten, user dirty |

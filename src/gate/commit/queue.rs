@@ -123,12 +123,13 @@ impl CommitQueue {
 
     /// Whether the session store has to write the change.
     const fn is_for_store(&self, change: &PendingChange) -> bool {
-        self.has_store && change.dirty_user.is_some()
+        self.has_store && !change.dirty_users.is_empty()
     }
 
     /// Whether anything has to be written for the change.
     pub(crate) const fn has_to_write(&self, change: &PendingChange) -> bool {
-        self.is_for_store(change) || !change.audit.is_empty()
+        let has_supervisors = self.has_store && !change.dirty_supervisors.is_empty();
+        self.is_for_store(change) || has_supervisors || !change.audit.is_empty()
     }
 
     /// Takes a change that a peer or an operator asked for.
@@ -145,13 +146,30 @@ impl CommitQueue {
         Ok(self.join(&mut state, change))
     }
 
+    /// Takes changes that are written together or not at all: one for each organization of a restored backup.
+    ///
+    /// # Errors
+    ///
+    /// As [`CommitQueue::push`], for all of them.
+    pub(crate) fn push_together(&self, changes: Vec<PendingChange>) -> Result<Vec<CommitReceipt>, Unavailable> {
+        let mut state = self.locked();
+        let is_full = state.filling.changes.len() + changes.len() > PENDING_CHANGES_MAX;
+        let is_refused = is_full || state.writer != WriterState::Running;
+        if is_refused || changes.iter().any(|change| self.is_blocked(&state, change)) {
+            return Err(Unavailable);
+        }
+        Ok(changes.into_iter().map(|change| self.join(&mut state, change)).collect())
+    }
+
     /// Takes a change that happens whether the disk works or not, for example the end of a lease. While the disk
     /// fails, the user is remembered as dirty and the change is handed back, to be published without being written.
     #[expect(clippy::result_large_err, reason = "a change that is handed back while the disk fails")]
     pub(crate) fn push_unconditionally(&self, change: PendingChange) -> Result<CommitReceipt, PendingChange> {
         let mut state = self.locked();
         if self.is_blocked(&state, &change) {
-            state.dirty_users.extend(change.dirty_user.clone().filter(|_| self.has_store));
+            if self.has_store {
+                state.dirty_users.extend(change.dirty_users.iter().chain(&change.dirty_supervisors).cloned());
+            }
             return Err(change);
         }
         Ok(self.join(&mut state, change))
@@ -162,8 +180,11 @@ impl CommitQueue {
         (state.store_fails && self.is_for_store(change)) || (state.audit_fails && !change.audit.is_empty())
     }
 
-    fn join(&self, state: &mut QueueState, change: PendingChange) -> CommitReceipt {
+    fn join(&self, state: &mut QueueState, mut change: PendingChange) -> CommitReceipt {
         state.ticket += 1;
+        if !self.has_store {
+            change.dirty_supervisors.clear();
+        }
         let is_for_store = self.is_for_store(&change);
         let commit = if is_for_store { &state.commits.stored } else { &state.commits.audited };
         let commit = Arc::clone(commit);
@@ -189,6 +210,12 @@ impl CommitQueue {
             Some((last, commits)) if ticket <= *last => Some(commit(commits)),
             _ => (ticket > self.settled_ticket()).then(|| commit(&state.commits)),
         }
+    }
+
+    /// The commit after which everything that was queued until now is durable. `None`: it is.
+    pub(crate) fn last_commit(&self) -> Option<Arc<PendingCommit>> {
+        let ticket = self.locked().ticket;
+        self.commit_of(ticket)
     }
 
     /// Every change of login sessions up to this ticket is settled: durable or refused.
@@ -239,9 +266,10 @@ impl CommitQueue {
         commits.stored.settle(true);
     }
 
-    /// The store still fails and its retry interval is not over: nothing was written.
-    pub(crate) fn deferred(&self) {
+    /// The store still fails and its retry interval is not over: nothing of the group was written to it.
+    pub(crate) fn deferred(&self, group: &CommitGroup) {
         let mut state = self.locked();
+        state.dirty_users.extend(group.dirty_users().into_iter().cloned());
         let writing = state.writing.take();
         drop(state);
         // While the store fails no change is queued for it, so no answer waits.

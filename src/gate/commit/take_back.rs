@@ -5,12 +5,14 @@
 //! otherwise a decision with the reason `state_unavailable`. These records wait in the audit buffer until the log can
 //! be written. A change that happens whether the disk works or not is published at once.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::audit::record::{About, AuditRecord, DecisionId};
 use crate::decision::{DenyReason, Reason};
 use crate::gate::commit::group::{CommitGroup, DirtyUser, GroupedChange, PendingChange, Undo};
 use crate::gate::state::GateState;
+use crate::sessions::table::AlteredSession;
 
 /// Reverts a group whose audit records are in the log, but whose sessions the store could not write, and the changes
 /// for the store that were queued after it.
@@ -21,7 +23,11 @@ pub(super) fn after_store_failure(state: &GateState, group: &CommitGroup) {
     for grouped in stored() {
         match grouped.change.undo {
             Undo::Irrevocable => state.publish(&grouped.change),
-            _ => group.records_of(grouped).for_each(|record| note_refused(state, record.id)),
+            // The records of a restored backup have one number: that of the restore.
+            _ => {
+                let numbered = group.records_of(grouped).filter(|record| record.id.number > 0);
+                numbered.for_each(|record| note_refused(state, record.id));
+            }
         }
     }
     later.changes.iter().for_each(|grouped| refuse_unlogged(state, &later, grouped));
@@ -70,11 +76,21 @@ fn undo(state: &GateState, change: &PendingChange) {
         }
         Undo::Sessions(altered) => {
             // A reload may have removed the user meanwhile, and given the id to another user.
-            let is_same_user = change.dirty_user.as_ref().is_some_and(|dirty| {
+            let is_same_user = change.dirty_users.first().is_some_and(|dirty| {
                 table.organization().is_none_or(|organization| DirtyUser::new(organization, dirty.user) == *dirty)
             });
             if is_same_user {
                 table.undo(altered);
+            }
+        }
+        Undo::Restore { altered, leaving } => {
+            let Some(organization) = table.organization().map(Arc::clone) else { return };
+            let known: HashSet<&[u8]> = change.dirty_users.iter().map(|dirty| &*dirty.key).collect();
+            let is_same_user =
+                |altered: &&AlteredSession| known.contains(&*DirtyUser::new(&organization, altered.user).key);
+            table.undo(&altered.iter().filter(is_same_user).cloned().collect::<Vec<_>>());
+            for (user, key) in leaving {
+                table.linked_mut().forget_leaving(user, key);
             }
         }
         Undo::Supervisions { began, ended } => {

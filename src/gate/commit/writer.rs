@@ -156,7 +156,7 @@ impl<'w> Writer<'w> {
             self.state.commit_queue.audited();
         }
         if self.store_fails && is_early {
-            return self.state.commit_queue.deferred();
+            return self.state.commit_queue.deferred(group);
         }
         let dirty_users = group.dirty_users();
         if dirty_users.is_empty() && !self.store_fails {

@@ -1,6 +1,7 @@
 //! One connection to Asterisk over AMI, as a link uses it.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -8,6 +9,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::limits::{
     AMI_ANSWER_TIMEOUT, LINK_HINTS_WAITING_MAX, LINK_LIST_BYTES_MAX, LINK_LIST_ITEMS_MAX, LINK_LIST_TIMEOUT,
+    LINK_QUERY_PAUSE,
 };
 use crate::links::ami::client::{ActionResult, AmiClient, AmiInput, Credentials};
 use crate::links::ami::protocol::{AmiMessage, AmiProtocolError};
@@ -116,7 +118,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> AmiConnection<'a, S> {
             None => self.client.act(&mut self.output, name, headers),
         };
         written.map_err(|error| LinkError::Unwritable(error.to_string()))?;
-        self.flush().await?;
+        timeout(AMI_ANSWER_TIMEOUT, self.flush()).await.map_err(|_| LinkError::NoAnswer)??;
         let (mut items, before, until) = (vec![], self.taken, Instant::now() + LINK_LIST_TIMEOUT);
         loop {
             // Neither events nor elements that come one by one may keep the link waiting for ever.
@@ -261,6 +263,8 @@ const fn outcome(result: ActionResult) -> ActionOutcome {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for AmiConnection<'_, S> {
+    const QUERY_PAUSE: Duration = LINK_QUERY_PAUSE;
+
     async fn start(&mut self) -> Result<Option<PbxStart>, LinkError> {
         let answered = self.ask("CoreStatus", &[], None, truth::start).await?;
         Ok(answered.items.into_iter().next().filter(|_| answered.result == ActionResult::Done))

@@ -18,8 +18,9 @@ pub struct EslCredentials<'a> {
 pub enum EslInput<'buf> {
     /// An intermediate step of the login: nothing to do but to write the output.
     Ignored,
-    /// The login succeeded.
-    LoggedIn,
+    /// The login succeeded. The names of the API commands that the account may give, as FreeSWITCH lists them. `None`:
+    /// all of them.
+    LoggedIn(Option<&'buf [u8]>),
     /// FreeSWITCH refused the login and closes the connection.
     LoginRefused,
     /// FreeSWITCH refuses connections from this address.
@@ -91,7 +92,7 @@ impl EslClient {
             }
             (b"command/reply", EslState::Login) if reply()?.starts_with(b"+OK") => {
                 self.state = EslState::Ready { command_sent: false };
-                Ok(EslInput::LoggedIn)
+                Ok(EslInput::LoggedIn(message.headers.value("Allowed-API")?))
             }
             (b"command/reply", EslState::Login) => Ok(EslInput::LoginRefused),
             (b"text/event-plain", EslState::Ready { .. }) => Ok(EslInput::Event(message.body)),
@@ -159,7 +160,7 @@ mod tests {
                 EslInput::Event(event) => Owned::Event(event.to_vec()),
                 EslInput::Answer(answer) => Owned::Answer(answer.to_vec()),
                 EslInput::Ignored => Owned::Plain("ignored"),
-                EslInput::LoggedIn => Owned::Plain("logged in"),
+                EslInput::LoggedIn(_) => Owned::Plain("logged in"),
                 EslInput::LoginRefused => Owned::Plain("login refused"),
                 EslInput::AddressRefused => Owned::Plain("address refused"),
                 EslInput::Disconnected => Owned::Plain("disconnected"),

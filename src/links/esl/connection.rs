@@ -1,24 +1,23 @@
-//! One connection to FreeSWITCH over its event socket, as a link uses it.
-//!
-//! FreeSWITCH pauses an agent in all queues at once, and an agent without a tier is logged out, as the shipped dialplan
-//! does it.
+//! One connection to FreeSWITCH over its event socket: the login, one command at a time, and the hints of its events.
+//! `pbx` asks and changes what a link needs.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::limits::{LINK_ANSWER_TIMEOUT, LINK_HINTS_WAITING_MAX};
-use crate::links::connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection, SoughtMember};
+use crate::limits::{
+    ESL_CALL_LOOKS, ESL_CHANNELS_HINTED_MAX, ESL_RELOOK_PAUSE, LINK_ANSWER_TIMEOUT, LINK_HINTS_WAITING_MAX,
+};
+use crate::links::connection::{Hint, LinkError};
 use crate::links::esl::client::{EslClient, EslCredentials, EslInput};
-use crate::links::esl::protocol::{EslProtocolError, headers};
-use crate::links::esl::truth::{self, AgentStatus, EslEvent, TableError};
-use crate::links::members::pass::PolledQueue;
-use crate::links::members::{Member, MemberKey, Membership, PbxStart};
+use crate::links::esl::event::{EslEvent, event};
+use crate::links::esl::protocol::EslProtocolError;
+use crate::links::esl::rights::{AccountRights, EVENTS, JOB_EVENT};
+use crate::links::esl::truth::{AgentStatuses, TableError};
+use crate::links::members::MemberKey;
 use crate::links::names::Names;
-use crate::links::supervisions::Listener;
 
 /// The names of an organization at one FreeSWITCH.
 #[derive(Clone, Debug)]
@@ -29,15 +28,19 @@ pub struct FreeswitchNames {
     pub queues: Names,
 }
 
-/// The events that a link wants, and the filters that leave out all others.
-const SUBSCRIPTION: [&str; 7] = [
-    "event plain API CHANNEL_EXECUTE CHANNEL_HANGUP_COMPLETE MEDIA_BUG_START MEDIA_BUG_STOP CUSTOM callcenter::info",
-    "filter API-Command callcenter_config",
+/// The filters that leave out all events but those that a link needs. The commands of the link itself, which only read,
+/// are left out as well.
+const FILTERS: [&str; 10] = [
+    "filter API-Command-Argument /^ *(tier +(add|del|set)|agent +(set +status|add|del|reload)|queue +[a-z]*load) /",
+    "filter API-Command-Argument mod_callcenter",
+    "filter CC-Action agent-status-change",
+    "filter CC-Action bridge-agent-start",
+    "filter CC-Action bridge-agent-end",
     "filter Application eavesdrop",
     "filter Application userspy",
     "filter Application three_way",
+    "filter Application native_eavesdrop",
     "filter Media-Bug-Function eavesdrop",
-    "filter Event-Subclass callcenter::info",
 ];
 
 /// A connection that is logged in.
@@ -45,7 +48,7 @@ const SUBSCRIPTION: [&str; 7] = [
 pub struct EslConnection<'a, S> {
     stream: S,
     client: EslClient,
-    names: &'a FreeswitchNames,
+    pub(super) names: &'a FreeswitchNames,
     credentials: EslCredentials<'a>,
     /// Bytes received and not yet read.
     input: BytesMut,
@@ -53,43 +56,47 @@ pub struct EslConnection<'a, S> {
     output: Vec<u8>,
     /// Hints that came while a command was under way; at most [`LINK_HINTS_WAITING_MAX`].
     hints: VecDeque<Hint>,
-    /// The tables of the poll that is under way.
-    tables: Tables,
+    /// When to look once more at the channels of the last events: a call begins after the event of its beginning, and a
+    /// channel outlives the event of its end.
+    relook_at: Option<Instant>,
+    /// The channels whose calls were said to begin or end, each with the looks that are left; at most
+    /// [`ESL_CHANNELS_HINTED_MAX`].
+    hinted_calls: BTreeMap<Box<str>, u32>,
+    /// The channels that were said to listen; at most [`ESL_CHANNELS_HINTED_MAX`].
+    pub(super) said_to_listen: BTreeSet<Box<str>>,
+    /// The tables of the last poll.
+    pub(super) tables: Tables,
+    pub(super) rights: AccountRights,
+    /// The Core-UUID, which is new at every start. `None`: the account may not receive the event that has it.
+    pub(super) core: Option<Box<str>>,
+    /// The domains of the organization. Empty: FreeSWITCH serves only this organization.
+    pub(super) domains: Vec<Box<str>>,
 }
 
 /// The tables of mod_callcenter, read at once for all queues.
 #[derive(Debug, Default)]
-struct Tables {
-    /// The names of all queues.
-    queues: Vec<Box<str>>,
-    /// Queue, agent and level of each tier.
-    tiers: Vec<(Box<str>, Box<str>, u32)>,
-    statuses: BTreeMap<Box<str>, AgentStatus>,
+pub(super) struct Tables {
+    /// The agents of every queue, by its name.
+    pub(super) queues: BTreeMap<Box<str>, BTreeMap<Box<str>, QueuedAgent>>,
+    pub(super) statuses: AgentStatuses,
 }
 
-impl Tables {
-    fn member(&self, agent: &str, level: u32) -> Option<Member> {
-        member_of(*self.statuses.get(agent)?, level)
-    }
-}
-
-/// The member that an agent with a tier of this level is. `None`: the agent is logged out.
-fn member_of(status: AgentStatus, level: u32) -> Option<Member> {
-    let paused = status == AgentStatus::OnBreak;
-    // mod_callcenter counts levels from 1, a penalty begins at 0.
-    let member =
-        Member { paused, paused_by_link: false, penalty: level.saturating_sub(1), membership: Membership::Dynamic };
-    (status != AgentStatus::LoggedOut).then_some(member)
+/// An agent in a queue.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct QueuedAgent {
+    pub(super) level: u32,
+    /// Whether the agent talks to a caller of the queue.
+    pub(super) has_call: bool,
 }
 
 /// An input, without the bytes that it borrows.
 enum Received {
     Step,
-    Done,
+    Done(AccountRights),
     LoginRefused,
     AddressRefused,
     Disconnected,
-    Hint(Option<Hint>),
+    Event(EslEvent),
     Answer(Vec<u8>),
 }
 
@@ -104,13 +111,29 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'a, S> {
         names: &'a FreeswitchNames,
         credentials: EslCredentials<'a>,
     ) -> Result<Self, LinkError> {
-        let (client, input, output) = (EslClient::default(), BytesMut::new(), vec![]);
-        let (hints, tables) = (VecDeque::new(), Tables::default());
-        let mut connection = Self { stream, client, names, credentials, input, output, hints, tables };
+        let mut connection = Self {
+            stream,
+            client: EslClient::default(),
+            names,
+            credentials,
+            input: BytesMut::new(),
+            output: vec![],
+            hints: VecDeque::new(),
+            relook_at: None,
+            hinted_calls: BTreeMap::new(),
+            said_to_listen: BTreeSet::new(),
+            tables: Tables::default(),
+            rights: AccountRights::default(),
+            core: None,
+            domains: vec![],
+        };
         loop {
             match connection.read().await? {
                 Received::Step => connection.flush().await?,
-                Received::Done => break,
+                Received::Done(rights) => {
+                    connection.rights = rights;
+                    break;
+                }
                 Received::LoginRefused => {
                     return Err(LinkError::LoginRefused("check `username` and the secret against the directory user"));
                 }
@@ -118,29 +141,58 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'a, S> {
                     return Err(LinkError::LoginRefused("its `apply-inbound-acl` does not admit this address"));
                 }
                 Received::Disconnected => return Err(LinkError::Closed),
-                Received::Hint(_) | Received::Answer(_) => return Err(protocol(EslProtocolError::UnexpectedAnswer)),
+                Received::Event(_) | Received::Answer(_) => return Err(protocol(EslProtocolError::UnexpectedAnswer)),
             }
         }
-        for command in SUBSCRIPTION {
+        connection.core = connection.ask_core().await?;
+        for filter in FILTERS {
+            connection.ask(&[filter]).await?;
+        }
+        for event in EVENTS {
             // An account that may not have an event has less to hint at; the polls find the rest.
-            connection.ask(&[command]).await?;
+            if connection.ask(&["event plain ", event]).await?.starts_with(b"-ERR") {
+                connection.rights.refuse_event(event);
+            }
         }
         Ok(connection)
+    }
+
+    /// Asks for the Core-UUID. No command tells it, but every event has it: the end of a command in the background is an
+    /// event that nobody can forge who does not know the id of the command.
+    async fn ask_core(&mut self) -> Result<Option<Box<str>>, LinkError> {
+        if self.ask(&["event plain ", JOB_EVENT]).await?.starts_with(b"-ERR") {
+            return Ok(None);
+        }
+        let answer = self.ask(&["bgapi callcenter_config queue count"]).await?;
+        let job = String::from_utf8_lossy(&answer).strip_prefix("+OK Job-UUID: ").map(Box::<str>::from);
+        let Some(job) = job else { return Ok(None) };
+        let done = async {
+            loop {
+                match self.read().await? {
+                    Received::Event(EslEvent::JobDone { job: done, core }) if done == job => return Ok(core),
+                    Received::Event(_) | Received::Step => {}
+                    Received::Disconnected => return Err(LinkError::Closed),
+                    _ => return Err(protocol(EslProtocolError::UnexpectedAnswer)),
+                }
+            }
+        };
+        let core = timeout(LINK_ANSWER_TIMEOUT, done).await.unwrap_or(Err(LinkError::NoAnswer))?;
+        self.ask(&["nixevent ", JOB_EVENT]).await?;
+        Ok(Some(core))
     }
 
     /// Reads one message. Cancel-safe: a message is taken when it is whole.
     async fn read(&mut self) -> Result<Received, LinkError> {
         loop {
-            let Self { client, input, output, credentials, names, .. } = self;
+            let Self { client, input, output, credentials, .. } = self;
             if let Some((taken, message)) = client.read(input, *credentials, output).map_err(protocol)? {
                 let received = match message {
                     EslInput::Ignored => Received::Step,
-                    EslInput::LoggedIn => Received::Done,
+                    EslInput::LoggedIn(allowed_api) => Received::Done(AccountRights::of_login(allowed_api)),
                     EslInput::LoginRefused => Received::LoginRefused,
                     EslInput::AddressRefused => Received::AddressRefused,
                     EslInput::Disconnected => Received::Disconnected,
-                    // Any account can make an event of any lines: one that cannot be read says nothing.
-                    EslInput::Event(event) => Received::Hint(hint_of(names, event).ok().flatten()),
+                    EslInput::Event(body) => Received::Event(event(body)),
                     EslInput::Answer(answer) => Received::Answer(answer.to_vec()),
                 };
                 input.advance(taken);
@@ -159,18 +211,18 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'a, S> {
     }
 
     /// Sends one command and waits for its answer.
-    async fn ask(&mut self, command: &[&str]) -> Result<Vec<u8>, LinkError> {
+    pub(super) async fn ask(&mut self, command: &[&str]) -> Result<Vec<u8>, LinkError> {
         let written = self.client.send(&mut self.output, command);
         written.map_err(|error| LinkError::Unwritable(error.to_string()))?;
-        self.flush().await?;
+        timeout(LINK_ANSWER_TIMEOUT, self.flush()).await.map_err(|_| LinkError::NoAnswer)??;
         let answered = async {
             loop {
                 match self.read().await? {
                     Received::Answer(answer) => return Ok(answer),
-                    Received::Hint(hint) => self.keep(hint),
+                    Received::Event(event) => self.take(event),
                     Received::Step => {}
                     Received::Disconnected => return Err(LinkError::Closed),
-                    Received::Done | Received::LoginRefused | Received::AddressRefused => {
+                    Received::Done(_) | Received::LoginRefused | Received::AddressRefused => {
                         return Err(protocol(EslProtocolError::UnexpectedAnswer));
                     }
                 }
@@ -179,14 +231,92 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'a, S> {
         timeout(LINK_ANSWER_TIMEOUT, answered).await.unwrap_or(Err(LinkError::NoAnswer))
     }
 
-    async fn ask_callcenter(&mut self, command: &[&str]) -> Result<Vec<u8>, LinkError> {
-        let whole: Vec<&str> = ["api callcenter_config "].into_iter().chain(command.iter().copied()).collect();
-        self.ask(&whole).await
+    /// Waits for the next hint. Cancel-safe.
+    pub(super) async fn next_hint(&mut self) -> Result<Hint, LinkError> {
+        loop {
+            if let Some(hint) = self.hints.pop_front() {
+                return Ok(hint);
+            }
+            let relook_at = self.relook_at;
+            tokio::select! {
+                received = self.read() => match received? {
+                    Received::Event(event) => self.take(event),
+                    Received::Step => {}
+                    Received::Disconnected => return Err(LinkError::Closed),
+                    _ => return Err(protocol(EslProtocolError::UnexpectedAnswer)),
+                },
+                () = sleep_until(relook_at.unwrap_or_else(Instant::now)), if relook_at.is_some() => {
+                    self.relook();
+                }
+            }
+        }
+    }
+
+    /// Looks once more at what the last events named.
+    fn relook(&mut self) {
+        let mut calls = std::mem::take(&mut self.hinted_calls);
+        calls.keys().for_each(|channel| self.keep(Hint::CallEnded(channel.clone())));
+        calls.retain(|_, looks| {
+            *looks -= 1;
+            *looks > 0
+        });
+        self.relook_at = (!calls.is_empty()).then(|| Instant::now() + ESL_RELOOK_PAUSE);
+        self.hinted_calls = calls;
+        self.keep(Hint::Listeners);
+    }
+
+    fn look_at_call_again(&mut self, channel: &str) {
+        if self.hinted_calls.len() < ESL_CHANNELS_HINTED_MAX || self.hinted_calls.contains_key(channel) {
+            self.hinted_calls.insert(channel.into(), ESL_CALL_LOOKS);
+        }
+        self.relook_at.get_or_insert(Instant::now() + ESL_RELOOK_PAUSE);
+    }
+
+    /// Takes over where an event says to look.
+    fn take(&mut self, event: EslEvent) {
+        match event {
+            EslEvent::TierChanged { queue, agent } => {
+                let key = self.key_of(&queue, &agent);
+                key.map(|key| self.keep(Hint::Member(key)));
+            }
+            EslEvent::AgentChanged(agent) => {
+                let of_agent = self.tables.queues.iter().filter(|(_, agents)| agents.contains_key(&agent));
+                let keys: Vec<MemberKey> = of_agent.filter_map(|(queue, _)| self.key_of(queue, &agent)).collect();
+                keys.into_iter().for_each(|key| self.keep(Hint::Member(key)));
+            }
+            EslEvent::MembersChanged => self.keep(Hint::Members),
+            EslEvent::CallBegan { queue, agent, channel } => {
+                if let Some(key) = self.key_of(&queue, &agent) {
+                    self.look_at_call_again(&channel);
+                    self.keep(Hint::CallBegan { key, channel });
+                }
+            }
+            EslEvent::CallEnded(channel) => {
+                self.look_at_call_again(&channel);
+                self.keep(Hint::CallEnded(channel));
+            }
+            EslEvent::ChannelListens(channel) => {
+                if self.said_to_listen.len() < ESL_CHANNELS_HINTED_MAX {
+                    self.said_to_listen.insert(channel);
+                }
+                self.keep(Hint::Listeners);
+            }
+            EslEvent::ListeningChanged => {
+                self.relook_at.get_or_insert(Instant::now() + ESL_RELOOK_PAUSE);
+                self.keep(Hint::Listeners);
+            }
+            EslEvent::JobDone { .. } | EslEvent::Other => {}
+        }
+    }
+
+    /// The member that this agent in this queue is. `None`: one of them is not of the organization.
+    fn key_of(&self, queue: &str, agent: &str) -> Option<MemberKey> {
+        let (queue, extension) = self.names.queues.number_of(queue).zip(self.names.agents.number_of(agent))?;
+        Some(MemberKey::new(queue, extension))
     }
 
     /// Keeps a hint until it is asked for. Of too many hints only the fact remains that anything may have changed.
-    fn keep(&mut self, hint: Option<Hint>) {
-        let Some(hint) = hint else { return };
+    fn keep(&mut self, hint: Hint) {
         if self.hints.len() >= LINK_HINTS_WAITING_MAX {
             self.hints.clear();
             self.hints.push_back(Hint::Members);
@@ -196,216 +326,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'a, S> {
             self.hints.push_back(hint);
         }
     }
-
-    async fn status_of(&mut self, agent: &str) -> Result<Option<AgentStatus>, LinkError> {
-        let answer = self.ask_callcenter(&["agent get status ", agent]).await?;
-        match AgentStatus::named(answer.trim_ascii()) {
-            Some(status) => Ok(Some(status)),
-            None if answer.starts_with(b"-ERR Agent not found") => Ok(None),
-            None if answer.starts_with(b"-ERR") => Err(table(TableError::Refused)),
-            None => Err(table(TableError::Unreadable)),
-        }
-    }
-
-    async fn set_status(&mut self, agent: &str, status: AgentStatus) -> Result<ActionOutcome, LinkError> {
-        let answer = self.ask_callcenter(&["agent set status ", agent, " '", status.name(), "'"]).await?;
-        Ok(outcome(&answer))
-    }
-
-    async fn has_tier(&mut self, agent: &str) -> Result<bool, LinkError> {
-        let answer = self.ask_callcenter(&["tier list"]).await?;
-        Ok(truth::tiers(&answer).map_err(table)?.iter().any(|tier| tier.agent == agent))
-    }
-
-    async fn remove(&mut self, queue: &str, agent: &str) -> Result<ActionOutcome, LinkError> {
-        let removed = outcome(&self.ask_callcenter(&["tier del ", queue, " ", agent]).await?);
-        if removed == ActionOutcome::Done && !self.has_tier(agent).await? {
-            return self.set_status(agent, AgentStatus::LoggedOut).await;
-        }
-        Ok(removed)
-    }
-
-    async fn add(&mut self, queue: &str, agent: &str, penalty: u32, paused: bool) -> Result<ActionOutcome, LinkError> {
-        let level = penalty.saturating_add(1).to_string();
-        let added = outcome(&self.ask_callcenter(&["tier add ", queue, " ", agent, " ", &level, " 1"]).await?);
-        if !matches!(added, ActionOutcome::Done | ActionOutcome::Unchanged) {
-            return Ok(added);
-        }
-        self.set_status(agent, if paused { AgentStatus::OnBreak } else { AgentStatus::Available }).await
-    }
 }
 
-fn protocol(error: EslProtocolError) -> LinkError {
+pub(super) fn protocol(error: EslProtocolError) -> LinkError {
     LinkError::Protocol(error.to_string())
 }
 
-fn table(error: TableError) -> LinkError {
-    match error {
-        TableError::Refused => LinkError::Refused(
-            "`callcenter_config`: load mod_callcenter, and grant `callcenter_config` in `esl-allowed-api`",
-        ),
-        TableError::Unreadable => LinkError::Protocol(error.to_string()),
-    }
-}
-
-/// What an answer says about a change.
-fn outcome(answer: &[u8]) -> ActionOutcome {
-    if answer.starts_with(b"+OK") {
-        ActionOutcome::Done
-    } else if answer.starts_with(b"-ERR Tier already exist") {
-        ActionOutcome::Unchanged
-    } else if answer.starts_with(b"-ERR permission denied") {
-        ActionOutcome::NotPermitted
-    } else if answer.starts_with(b"-ERR Queue not found")
-        || answer.starts_with(b"-ERR Agent not found")
-        || answer.starts_with(b"-ERR No such channel")
-    {
-        ActionOutcome::NotThere
-    } else {
-        ActionOutcome::Refused
-    }
-}
-
-/// The hint of an event. `None`: the event concerns nothing that the link knows.
-fn hint_of(names: &FreeswitchNames, event: &[u8]) -> Result<Option<Hint>, EslProtocolError> {
-    // An event ends with an empty line, which the body may lack.
-    let whole = [event, b"\n\n"].concat();
-    let Some((lines, _)) = headers(&whole)? else { return Ok(None) };
-    Ok(match truth::event(lines)? {
-        EslEvent::MembersChanged => Some(Hint::Members),
-        EslEvent::ListeningChanged => Some(Hint::Listeners),
-        EslEvent::CallBegan { queue, agent, channel } => {
-            let known = names.queues.number_of(&queue).zip(names.agents.number_of(&agent));
-            known.map(|(queue, extension)| Hint::CallBegan {
-                key: MemberKey { queue: queue.into(), extension: extension.into() },
-                channel,
-            })
-        }
-        EslEvent::CallEnded(channel) => Some(Hint::CallEnded(channel)),
-        EslEvent::Other => None,
-    })
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for EslConnection<'_, S> {
-    async fn start(&mut self) -> Result<Option<PbxStart>, LinkError> {
-        let answer = self.ask(&["api global_getvar core_uuid"]).await?;
-        let uuid = std::str::from_utf8(answer.trim_ascii()).ok().filter(|uuid| !uuid.is_empty());
-        Ok(uuid.filter(|uuid| !uuid.starts_with("-ERR")).map(|uuid| PbxStart(uuid.into())))
-    }
-
-    async fn begin_poll(&mut self) -> Result<(), LinkError> {
-        let queues = self.ask_callcenter(&["queue list"]).await?;
-        let queues = truth::queues(&queues).map_err(table)?.into_iter().map(Into::into).collect();
-        let tiers = self.ask_callcenter(&["tier list"]).await?;
-        let tiers = truth::tiers(&tiers).map_err(table)?;
-        let tiers = tiers.iter().map(|tier| (tier.queue.into(), tier.agent.into(), tier.level)).collect();
-        let agents = self.ask_callcenter(&["agent list"]).await?;
-        let statuses = truth::agents(&agents).map_err(table)?.into_iter().map(|(name, it)| (name.into(), it)).collect();
-        self.tables = Tables { queues, tiers, statuses };
-        Ok(())
-    }
-
-    fn query_pause(&self) -> Duration {
-        // The tables of the poll have every queue: nothing is asked.
-        Duration::ZERO
-    }
-
-    async fn queue(&mut self, queue: &str) -> Result<Option<PolledQueue>, LinkError> {
-        let name = self.names.queues.name_of(queue);
-        if !self.tables.queues.iter().any(|known| **known == *name) {
-            return Ok(None);
-        }
-        let mut polled = PolledQueue::default();
-        for (_, agent, level) in self.tables.tiers.iter().filter(|(queue, ..)| **queue == *name) {
-            match (self.names.agents.number_of(agent), self.tables.member(agent, *level)) {
-                (Some(extension), Some(member)) => {
-                    if polled.members.insert(extension.into(), member).is_some() {
-                        return Err(LinkError::Protocol(format!("it listed the agent `{agent}` twice in `{name}`")));
-                    }
-                }
-                (None, Some(_)) => {
-                    polled.note_unparsed(agent);
-                }
-                (_, None) => {}
-            }
-        }
-        Ok(Some(polled))
-    }
-
-    async fn member(&mut self, key: &MemberKey) -> Result<SoughtMember, LinkError> {
-        let (queue, agent) = (self.names.queues.name_of(&key.queue), self.names.agents.name_of(&key.extension));
-        let status = self.status_of(&agent).await?;
-        let answer = self.ask_callcenter(&["tier list"]).await?;
-        let tiers = truth::tiers(&answer).map_err(table)?;
-        let tier = tiers.iter().find(|tier| tier.queue == queue && tier.agent == agent);
-        Ok(match status.zip(tier).and_then(|(status, tier)| member_of(status, tier.level)) {
-            Some(member) => SoughtMember::There(member),
-            // The queues of the last poll: the list of tiers does not say which queues there are.
-            None if !self.tables.queues.iter().any(|known| **known == *queue) => SoughtMember::NoQueue,
-            None => SoughtMember::Absent,
-        })
-    }
-
-    async fn change(&mut self, key: &MemberKey, action: MemberAction) -> Result<ActionOutcome, LinkError> {
-        let (queue, agent) = (self.names.queues.name_of(&key.queue), self.names.agents.name_of(&key.extension));
-        match action {
-            MemberAction::Remove | MemberAction::PauseFixed => self.remove(&queue, &agent).await,
-            MemberAction::Add { penalty, paused } => self.add(&queue, &agent, penalty, paused).await,
-            MemberAction::SetPause(paused) => {
-                self.set_status(&agent, if paused { AgentStatus::OnBreak } else { AgentStatus::Available }).await
-            }
-        }
-    }
-
-    async fn listeners(&mut self) -> Result<Option<Vec<Listener>>, LinkError> {
-        let answer = self.ask(&["api show channels as json"]).await?;
-        let listening = match truth::listening_channels(&answer) {
-            Ok(listening) => listening,
-            Err(TableError::Refused) => return Ok(None),
-            Err(error) => return Err(table(error)),
-        };
-        let mut listeners = vec![];
-        for channel in listening {
-            let supervisor = self.user_of(&channel.uuid).await?;
-            let target = self.user_of(&channel.target).await?;
-            listeners.push(Listener { channel: channel.uuid, supervisor, target });
-        }
-        Ok(Some(listeners))
-    }
-
-    async fn hang_up(&mut self, channel: &str) -> Result<ActionOutcome, LinkError> {
-        Ok(outcome(&self.ask(&["api uuid_kill ", channel, " CALL_REJECTED"]).await?))
-    }
-
-    async fn hint(&mut self) -> Result<Hint, LinkError> {
-        loop {
-            if let Some(hint) = self.hints.pop_front() {
-                return Ok(hint);
-            }
-            match self.read().await? {
-                Received::Hint(Some(hint)) => return Ok(hint),
-                Received::Hint(None) | Received::Step => {}
-                Received::Disconnected => return Err(LinkError::Closed),
-                _ => return Err(protocol(EslProtocolError::UnexpectedAnswer)),
-            }
-        }
-    }
-
-    async fn ping(&mut self) -> Result<(), LinkError> {
-        self.ask(&["api status"]).await.map(|_| ())
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'_, S> {
-    /// The extension of the user of a channel: who called, or who was called. `None`: FreeSWITCH does not say.
-    async fn user_of(&mut self, channel: &str) -> Result<Option<Box<str>>, LinkError> {
-        for variable in [" user_name", " dialed_user"] {
-            let answer = self.ask(&["api uuid_getvar ", channel, variable]).await?;
-            let value = std::str::from_utf8(answer.trim_ascii()).unwrap_or_default();
-            if !value.is_empty() && value != "_undef_" && !value.starts_with("-ERR") {
-                return Ok(Some(value.into()));
-            }
-        }
-        Ok(None)
-    }
+pub(super) fn table(error: TableError) -> LinkError {
+    LinkError::Protocol(error.to_string())
 }

@@ -6,5 +6,10 @@
 
 pub mod client;
 pub mod connection;
+pub mod event;
+pub mod pbx;
 pub mod protocol;
+pub mod rights;
+#[cfg(test)]
+mod scripted;
 pub mod truth;

@@ -25,7 +25,7 @@ pub enum EslProtocolError {
     TooLong,
 }
 
-/// A command that cannot be sent: it is empty, longer than [`ESL_COMMAND_BYTES_MAX`], or not printable ASCII.
+/// A command that cannot be sent: it is empty, longer than [`ESL_COMMAND_BYTES_MAX`], or has a control character.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[error("the command cannot be sent to FreeSWITCH")]
 pub struct UnwritableCommand;
@@ -141,7 +141,7 @@ impl<'buf> EslHeaders<'buf> {
 /// When the command cannot be sent; see [`UnwritableCommand`].
 pub fn write_command(output: &mut Vec<u8>, parts: &[&str]) -> Result<(), UnwritableCommand> {
     let bytes: usize = parts.iter().map(|part| part.len()).sum();
-    let is_printable = |part: &&str| part.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+    let is_printable = |part: &&str| !part.chars().any(char::is_control);
     if bytes == 0 || bytes > ESL_COMMAND_BYTES_MAX || !parts.iter().all(is_printable) {
         return Err(UnwritableCommand);
     }
@@ -209,9 +209,10 @@ mod tests {
         write_command(&mut output, &["api callcenter_config tier del ", "600@pbx.test", " 1001"]).unwrap();
         assert_eq!(output, b"api callcenter_config tier del 600@pbx.test 1001\n\n");
         let long = "x".repeat(ESL_COMMAND_BYTES_MAX + 1);
-        for wrong in ["", "api x\napi y", "api x\r", "api \0", "api ä", &long] {
+        for wrong in ["", "api x\napi y", "api x\r", "api \0", "api \u{85}", &long] {
             assert_eq!(write_command(&mut output, &[wrong]), Err(UnwritableCommand), "{wrong:?}");
         }
         assert_eq!(output.len(), 50);
+        write_command(&mut output, &["api callcenter_config agent get status müller"]).unwrap();
     }
 }

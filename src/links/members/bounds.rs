@@ -1,5 +1,5 @@
-//! The bounds on what a link takes away that the sidecar did not end itself (TRUTH 2): a rate, which delays, and a share
-//! of a queue, which stops until an operator says `links resume`.
+//! The bounds on what a link takes away that the sidecar did not end itself (TRUTH 2): a rate, which delays, and a
+//! share of a queue, which stops until an operator says `links resume`.
 
 use std::collections::VecDeque;
 use std::time::Duration;

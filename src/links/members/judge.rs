@@ -28,6 +28,7 @@ closed_list! {
 
 /// What the judgement of one member depends on, beside the member and the belief.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, each read by one branch of the judgement")]
 pub struct Circumstances<'a> {
     /// The name of the link that judges.
     pub link: &'a str,
@@ -170,8 +171,6 @@ fn of_session(session: &BelievedSession, at: &Circumstances<'_>) -> MemberJudgem
                 (MemberState::Left, Step::End(Cause::Pbx))
             }
         }
-        // Another link has seen the member.
-        (Some(_), None) => return MemberJudgement::NOTHING,
         (None, None) if session.origin == Origin::Phone => {
             let age_ms = at.now.0.saturating_sub(session.since.0);
             if u128::from(age_ms) < MEMBER_UNCONFIRMED_MAX.as_millis() || !at.is_absent_elsewhere {
@@ -182,7 +181,8 @@ fn of_session(session: &BelievedSession, at: &Circumstances<'_>) -> MemberJudgem
         (None, None) if at.adds && at.is_absent_elsewhere => {
             (MemberState::Missing, Step::Add { penalty: session.penalty, paused: session.paused })
         }
-        (None, None) => return MemberJudgement::NOTHING,
+        // Another link has seen the member, or another link adds it.
+        _ => return MemberJudgement::NOTHING,
     };
     MemberJudgement::of(state, Some(step).filter(|_| at.repairs() && !at.is_changing))
 }

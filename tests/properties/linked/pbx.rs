@@ -187,12 +187,10 @@ fn change(state: &mut PbxState, key: &MemberKey, action: MemberAction) -> Action
 }
 
 impl PbxConnection for ModelConnection {
+    const QUERY_PAUSE: Duration = Duration::ZERO;
+
     async fn start(&mut self) -> Result<Option<PbxStart>, LinkError> {
         self.ask(|state| state.shows_start.then(|| PbxStart(state.starts.to_string().into())))
-    }
-
-    fn query_pause(&self) -> Duration {
-        Duration::ZERO
     }
 
     async fn queue(&mut self, queue: &str) -> Result<Option<PolledQueue>, LinkError> {

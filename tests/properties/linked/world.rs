@@ -13,15 +13,14 @@ use queuewarden::config::links::{LinkTerms, MembersMode, SupervisionsMode, UndoB
 use queuewarden::dialect::line::Line;
 use queuewarden::dialect::{Dialect, Step};
 use queuewarden::gate::operator::OperatorFilter;
-use queuewarden::gate::{CommitObserver, Gate};
+use queuewarden::gate::{CommitObserver, Gate, OperatorName};
 use queuewarden::links::beliefs::{GateBeliefs, LinkHost};
 use queuewarden::links::command::PollKind;
 use queuewarden::links::connection::LinkError;
 use queuewarden::links::members::MemberKey;
-use queuewarden::links::members::bounds::UndoRate;
 use queuewarden::links::sightings::Sightings;
 use queuewarden::links::status::LinkStatus;
-use queuewarden::links::work::{BeliefChange, Beliefs, LinkWork};
+use queuewarden::links::work::{BeliefChange, Beliefs, LinkMemory, LinkWork};
 use queuewarden::observe::metrics::Metrics;
 use queuewarden::sessions::store::StoreError;
 use queuewarden::telephony::{Moment, QueueSet, UnixMillis};
@@ -38,6 +37,7 @@ const AGENTS: usize = 4;
 const STRANGERS: [&str; 2] = ["1009", "5555"];
 /// Links, each with the place of its organization.
 const LINKS: [(&str, usize); 3] = [("pbx-1", 0), ("pbx-2", 0), ("pbx-3", 1)];
+const OPERATOR: OperatorName<'static> = OperatorName { peer: "uid 0", by: "operator:admin_unix,uid=0" };
 const STORE_SECONDS_MAX: u64 = 20;
 
 /// The gate and the clock of one process.
@@ -85,7 +85,7 @@ pub struct ModelLink {
     status: &'static LinkStatus,
     sightings: Arc<Sightings>,
     work: Option<LinkWork<'static, ModelConnection, GateBeliefs>>,
-    rate: UndoRate,
+    memory: LinkMemory,
     /// The times of its bounded steps.
     undone: VecDeque<u64>,
     /// How many further steps the share admits in each queue. `None`: any number.
@@ -186,7 +186,7 @@ impl World {
             let links = LINKS.iter().filter(|link| link.1 == place).map(|link| link.0.into()).collect();
             let sightings = Arc::new(Sightings::new(links));
             for link in self.links.iter_mut().filter(|link| link.organization == place) {
-                (link.sightings, link.rate) = (Arc::clone(&sightings), UndoRate::new());
+                (link.sightings, link.memory) = (Arc::clone(&sightings), LinkMemory::default());
                 link.undone.clear();
                 link.share.clear();
             }
@@ -278,7 +278,7 @@ impl World {
         let org = Some(ORGANIZATIONS[organization].to_owned());
         let filter = OperatorFilter { org, user: Some(user.to_owned()), ..OperatorFilter::default() };
         self.log.push(format!("an operator ends {user} of {}", ORGANIZATIONS[organization]));
-        self.judged(|world| drop(world.host.gate.operator().end_sessions(&filter, "uid 0", world.now())));
+        self.judged(|world| drop(world.host.gate.operator().end_sessions(&filter, OPERATOR, world.now())));
     }
 
     /// What is so now.
@@ -330,7 +330,7 @@ impl World {
         }
         let host = Arc::clone(&self.host);
         if self.runtime.block_on(link.work(host, what)).is_err() {
-            link.rate = link.work.take().map_or_else(|| std::mem::take(&mut link.rate), LinkWork::into_rate);
+            link.memory = link.work.take().map_or_else(|| std::mem::take(&mut link.memory), LinkWork::into_memory);
         }
         let (start, queues) = {
             let state = link.pbx.state();
@@ -384,19 +384,19 @@ impl ModelLink {
         if self.work.is_none() {
             let organization = ORGANIZATIONS[self.organization];
             let beliefs = GateBeliefs::new(host, organization, self.name, Arc::clone(&self.sightings)).unwrap();
-            let rate = std::mem::take(&mut self.rate);
-            let work = LinkWork::new(self.pbx.connect(), beliefs, self.terms, self.status, rate);
+            let memory = std::mem::take(&mut self.memory);
+            let work = LinkWork::new(self.pbx.connect(), beliefs, self.terms, self.status, memory);
             self.work.insert(work).begin().await?;
         }
         let Some(work) = &mut self.work else { return Ok(()) };
         match what {
-            Work::Poll(kind) => work.poll(*kind).await.map(|_| ()),
+            Work::Poll(kind) => work.poll(*kind).await,
             Work::Look((queue, extension)) => work.settle(&MemberKey::new(queue, extension)).await,
             Work::Changes => {
                 while let Some(change) = work.beliefs().changed().now_or_never() {
                     match change {
                         BeliefChange::Member(key) => work.settle(&key).await?,
-                        BeliefChange::Missed => drop(work.poll(PollKind::Regular).await?),
+                        BeliefChange::Missed => work.poll(PollKind::Regular).await?,
                         BeliefChange::Any => {}
                     }
                 }
@@ -432,7 +432,7 @@ fn new_link(
         status: Box::leak(Box::new(LinkStatus::new(name, metrics().link(name), None))),
         sightings: Arc::new(Sightings::new(vec![])),
         work: None,
-        rate: UndoRate::new(),
+        memory: LinkMemory::default(),
         undone: VecDeque::new(),
         share: BTreeMap::new(),
     }

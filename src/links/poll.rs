@@ -1,0 +1,85 @@
+//! A poll of every queue that is under way. The link asks for one queue at a time, and looks at hints and changes in
+//! between: a login session that ends must not wait for a thousand queues.
+
+use std::collections::VecDeque;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::links::command::{LinkCommand, Planned, PollKind};
+use crate::links::members::MemberKey;
+use crate::links::members::judge::MemberJudgement;
+use crate::links::members::pass::QueuePass;
+use crate::links::status::PollReport;
+
+/// A poll that is under way.
+#[derive(Debug)]
+pub(super) struct Poll {
+    /// What the poll is for.
+    pub(super) kind: PollKind,
+    /// The queues that the link has not asked for, in the order of the directory.
+    pub(super) queues: VecDeque<Box<str>>,
+    /// When the link may ask for the next queue.
+    pub(super) next_at: Instant,
+    /// What the queues so far have.
+    pub(super) report: PollReport,
+    /// The members to look at when every queue is known.
+    pub(super) found: VecDeque<MemberKey>,
+    /// The steps for the operator who asked.
+    planned: Vec<Planned>,
+    /// Receives those steps when they are carried out. `None`: no operator asked.
+    reply: Option<oneshot::Sender<Vec<Planned>>>,
+}
+
+impl Poll {
+    /// A poll that the interval asks for.
+    pub(super) fn regular() -> Self {
+        Self::of(PollKind::Regular)
+    }
+
+    /// A poll for which nobody waits.
+    pub(super) fn of(kind: PollKind) -> Self {
+        Self {
+            kind,
+            queues: VecDeque::new(),
+            next_at: Instant::now(),
+            report: PollReport::default(),
+            found: VecDeque::new(),
+            planned: vec![],
+            reply: None,
+        }
+    }
+
+    /// A poll that an operator asks for.
+    pub(super) fn commanded(command: LinkCommand) -> Self {
+        Self { reply: Some(command.reply), ..Self::of(command.kind) }
+    }
+
+    /// Takes note of a member to look at.
+    pub(super) fn found(&mut self, key: MemberKey, judgement: &MemberJudgement) {
+        if self.reply.is_some() {
+            self.planned.extend(Planned::of(&key, judgement));
+        }
+        if self.kind != PollKind::DryRun {
+            self.found.push_back(key);
+        }
+    }
+
+    /// Takes note of the members of a queue that cannot become sessions.
+    pub(super) fn not_adopted(&mut self, queue: &str, found: &QueuePass) {
+        self.planned.extend(Planned::not_adopted(queue, found));
+    }
+
+    /// Whether every queue is known and every step is carried out.
+    pub(super) fn is_done(&self) -> bool {
+        self.queues.is_empty() && self.found.is_empty()
+    }
+
+    /// Answers to the operator.
+    pub(super) fn finish(self) {
+        if let Some(reply) = self.reply {
+            // The operator may have given up.
+            reply.send(self.planned).ok();
+        }
+    }
+}
