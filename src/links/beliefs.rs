@@ -207,6 +207,10 @@ impl Beliefs for GateBeliefs {
         self.members().note_violation(&self.link, unknown(listener));
     }
 
+    fn confirm_supervision(&self, number: u64) {
+        self.members().confirm_supervision(number, self.host.now());
+    }
+
     fn note_removed(&self, key: &MemberKey) {
         self.members().note_removed(key, &self.link);
     }

@@ -97,6 +97,8 @@ pub trait Beliefs: Send {
     }
     /// Takes note of a channel that listens and that nobody allowed.
     fn note_violation(&self, listener: &Listener);
+    /// Takes note that a channel listens for the supervision with this number.
+    fn confirm_supervision(&self, _number: u64) {}
     /// Takes note that the link removed the member of an ended session.
     fn note_removed(&self, _key: &MemberKey) {}
     /// Waits for the next change of a session or a supervision. Cancel-safe.

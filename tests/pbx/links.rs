@@ -251,7 +251,7 @@ fn a_session_that_ends_without_a_call_removes_its_member() {
     assert!(lab.is_member("601", "1001"), "the member of another queue stays");
     let folder = lab.folder.path().to_str().unwrap();
     let (status, output) = run(&["--config", folder, "sessions", "end", "--org", "acme", "--user", "alice"]);
-    assert!(status.success(), "{output}");
+    assert!(status.success() && output.contains("removed from pbx-1"), "{output}");
     wait_until("the other member to be gone", || !lab.is_member("601", "1001"));
 
     // A reload that removes a user.

@@ -66,9 +66,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> AmiConnection<'a, S> {
                 LoginStep::Next => connection.flush().await?,
                 LoginStep::Done => return Ok(connection),
                 LoginStep::Refused => {
-                    return Err(LinkError::LoginRefused(
-                        "check `username`, the secret, and its section in manager.conf",
-                    ));
+                    let check = "check `username`, the secret, and its section in manager.conf";
+                    return Err(LinkError::login_refused(connection.client.refusal(), check));
                 }
             }
         }

@@ -22,7 +22,13 @@ impl<C: PbxConnection, B: Beliefs> LinkWork<'_, C, B> {
         let is_first = self.status.looks_at_listeners_first();
         let (allowed, now) = (self.beliefs.supervisions(), self.beliefs.now());
         for finding in self.memory.listeners.polled(listeners, &allowed, now) {
-            let ListenerFinding::Violation(listener) = finding else { continue };
+            let listener = match finding {
+                ListenerFinding::Allowed(number) => {
+                    self.beliefs.confirm_supervision(number);
+                    continue;
+                }
+                ListenerFinding::Violation(listener) => listener,
+            };
             if is_first {
                 let heard = self.connection.heard(&listener).await?;
                 if heard.is_some_and(|heard| self.beliefs.adopt_listener(&listener, &heard)) {
@@ -47,10 +53,14 @@ impl<C: PbxConnection, B: Beliefs> LinkWork<'_, C, B> {
             return Ok(());
         }
         let found = self.memory.listeners.started(listener, &self.beliefs.supervisions(), self.beliefs.now());
-        if let Some(ListenerFinding::Violation(listener)) = found {
-            self.note_violation(&listener);
-            if self.terms.supervisions == SupervisionsMode::Enforce {
-                self.hang_up(&listener).await?;
+        match found {
+            None => {}
+            Some(ListenerFinding::Allowed(number)) => self.beliefs.confirm_supervision(number),
+            Some(ListenerFinding::Violation(listener)) => {
+                self.note_violation(&listener);
+                if self.terms.supervisions == SupervisionsMode::Enforce {
+                    self.hang_up(&listener).await?;
+                }
             }
         }
         Ok(())
