@@ -101,6 +101,15 @@ impl<'g> Members<'g> {
         queues.map(|(_, queue)| queue.number.clone()).collect()
     }
 
+    /// Whether the organization has a queue with this number.
+    #[must_use]
+    pub fn has_queue(self, number: &str) -> bool {
+        let policy = self.state.policy.load();
+        let directory = policy.organization(self.organization).map(|organization| &organization.directory);
+        let queue = directory.and_then(|directory| directory.queue(directory.queue_named(number)?));
+        queue.is_some_and(|queue| *queue.number == *number)
+    }
+
     /// The sessions of the queue with this number, and the ended ones whose members this link has not seen gone, by
     /// extension.
     #[must_use]

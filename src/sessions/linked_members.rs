@@ -178,7 +178,8 @@ impl LinkedMembers {
     pub fn believed(&self, user: UserId, session: &LoginSession) -> BelievedSession {
         let note = self.note(user, session.queue);
         BelievedSession {
-            since: UnixMillis(session.since.0.saturating_mul(1_000)),
+            // A session knows its second: its member has until the end of it, and no shorter.
+            since: UnixMillis(session.since.0.saturating_mul(1_000).saturating_add(999)),
             origin: session.origin,
             confirmed: note.confirmed.filter(|confirmed| self.links.contains(&confirmed.link)),
             paused: session.paused,
