@@ -6,6 +6,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::config::links::LinkTerms;
+use crate::limits::LINK_WORDS_BYTES_MAX;
 use crate::links::members::pass::PolledQueue;
 use crate::links::members::{Member, MemberKey, PbxStart};
 use crate::links::supervisions::{Heard, Listener};
@@ -22,18 +23,38 @@ pub enum LinkError {
     /// The PBX closed the connection.
     #[error("it closed the connection")]
     Closed,
-    /// The PBX refused the login. The text says what to check.
+    /// The PBX refused the login. The text has its words, and what to check.
     #[error("it refused the login: {0}")]
-    LoginRefused(&'static str),
+    LoginRefused(String),
     /// The PBX did not answer in time.
     #[error("it does not answer")]
     NoAnswer,
+    /// The PBX refuses what the link cannot do without. The text says which action, and what to grant.
+    #[error("it refused {0}")]
+    Refused(&'static str),
     /// The peer does not speak the protocol. The text says how.
     #[error("{0}")]
     Protocol(String),
     /// A name of the configuration cannot be sent. The text says which.
     #[error("{0}")]
     Unwritable(String),
+}
+
+impl LinkError {
+    /// The PBX refused the login in these words. `check` says what to look at.
+    #[must_use]
+    pub fn login_refused(words: &str, check: &str) -> Self {
+        let separator = if words.is_empty() { "" } else { "; " };
+        Self::LoginRefused(format!("{words}{separator}{check}"))
+    }
+}
+
+/// What a PBX said, for an operator: at most [`LINK_WORDS_BYTES_MAX`] bytes, and no character that a terminal obeys.
+#[must_use]
+pub fn words_of(bytes: &[u8]) -> String {
+    let bytes = bytes.get(..LINK_WORDS_BYTES_MAX).unwrap_or(bytes);
+    let is_shown = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
+    bytes.trim_ascii().iter().map(|&byte| if is_shown(byte) { char::from(byte) } else { '?' }).collect()
 }
 
 /// A change of one member that a link asks for.
@@ -81,6 +102,28 @@ pub enum ActionOutcome {
     NotPermitted,
     /// The PBX refused for another reason.
     Refused,
+}
+
+/// One member of a queue, as the PBX was asked for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SoughtMember {
+    /// The PBX has no such queue.
+    NoQueue,
+    /// The queue has no such member.
+    Absent,
+    /// The member is there.
+    There(Member),
+}
+
+impl SoughtMember {
+    /// The member. `None`: it is not there.
+    #[must_use]
+    pub const fn member(&self) -> Option<&Member> {
+        match self {
+            Self::There(member) => Some(member),
+            Self::NoQueue | Self::Absent => None,
+        }
+    }
 }
 
 /// What the PBX says may have changed. It only says where to look.
@@ -138,8 +181,8 @@ pub trait PbxConnection: Send {
     /// The members of a queue. `None`: the PBX has no such queue.
     fn queue(&mut self, queue: &str) -> impl Future<Output = Result<Option<PolledQueue>, LinkError>> + Send;
 
-    /// One member. `None`: it is not there.
-    fn member(&mut self, key: &MemberKey) -> impl Future<Output = Result<Option<Member>, LinkError>> + Send;
+    /// One member. An answer that does not say whether it is there is an error.
+    fn member(&mut self, key: &MemberKey) -> impl Future<Output = Result<SoughtMember, LinkError>> + Send;
 
     /// Changes one member.
     fn change(
@@ -177,4 +220,23 @@ pub trait PbxConnection: Send {
 
     /// Asks for any answer, which shows that the PBX is there.
     fn ping(&mut self) -> impl Future<Output = Result<(), LinkError>> + Send;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// TRUTH 4: the last error in the PBX's own words, which no PBX can use to write on an operator's terminal.
+    #[test]
+    fn the_words_of_a_pbx_are_short_and_harmless() {
+        assert_eq!(words_of(b"Authentication failed\n"), "Authentication failed");
+        assert_eq!(words_of(b"\x1b[2Jno\r\nway \xff"), "?[2Jno??way ?");
+        assert_eq!(words_of(&[b'a'; 1_000]).len(), LINK_WORDS_BYTES_MAX);
+        let refused = LinkError::login_refused("Authentication failed", "check `username`").to_string();
+        assert_eq!(refused, "it refused the login: Authentication failed; check `username`");
+        assert_eq!(
+            LinkError::login_refused("", "check `username`").to_string(),
+            "it refused the login: check `username`"
+        );
+    }
 }

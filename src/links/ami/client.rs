@@ -9,6 +9,7 @@ use md5::{Digest, Md5};
 use crate::config::process::Secret;
 use crate::limits::AMI_VALUE_BYTES_MAX;
 use crate::links::ami::protocol::{AmiMessage, AmiProtocolError, UnwritableValue, banner, message, write_action};
+use crate::links::connection::words_of;
 
 /// The user of `manager.conf` as which queuewarden logs in.
 #[derive(Clone, Copy, Debug)]
@@ -72,8 +73,8 @@ enum ClientState {
     Ready,
     /// The response to an action. `list_end`: the event that ends the list behind it; `None`: no list follows.
     Response { list_end: Option<&'static str> },
-    /// The rest of a list, up to this event.
-    List { list_end: &'static str },
+    /// The rest of a list, up to this event. `items`: the elements that have come.
+    List { list_end: &'static str, items: u64 },
 }
 
 /// The state of one AMI connection.
@@ -82,15 +83,23 @@ pub struct AmiClient {
     state: ClientState,
     /// `ActionID` of the last action; 0 before the first one.
     last_id: u64,
+    /// The words with which Asterisk refused the login. Empty: it did not.
+    refusal: String,
 }
 
 impl Default for AmiClient {
     fn default() -> Self {
-        Self { state: ClientState::Banner, last_id: 0 }
+        Self { state: ClientState::Banner, last_id: 0, refusal: String::new() }
     }
 }
 
 impl AmiClient {
+    /// The words with which Asterisk refused the login. Empty: it did not, or without a word.
+    #[must_use]
+    pub fn refusal(&self) -> &str {
+        &self.refusal
+    }
+
     /// Reads the banner or the message at the start of `input` and appends to `output` what must be sent next. Returns
     /// the number of bytes read and what was read. `None`: the message is incomplete.
     ///
@@ -166,15 +175,21 @@ impl AmiClient {
     }
 
     fn read_event<'buf>(&mut self, message: AmiMessage<'buf>) -> Result<AmiInput<'buf>, AmiProtocolError> {
-        let ClientState::List { list_end } = self.state else { return Ok(AmiInput::Event(message)) };
-        if message.value("ActionID")? != Some(self.last_id.to_string().as_bytes()) {
+        let ClientState::List { list_end, items } = self.state else { return Ok(AmiInput::Event(message)) };
+        // A dialplan can put any key into an event of its own, also twice: then it is no element of the list.
+        if message.value("ActionID").ok().flatten() != Some(self.last_id.to_string().as_bytes()) {
             return Ok(AmiInput::Event(message));
         }
-        if message.value("Event")? == Some(list_end.as_bytes()) {
-            self.state = ClientState::Ready;
-            return Ok(AmiInput::Answer(ActionResult::Done, message));
+        if message.first_value() != list_end.as_bytes() {
+            self.state = ClientState::List { list_end, items: items.saturating_add(1) };
+            return Ok(AmiInput::ListItem(message));
         }
-        Ok(AmiInput::ListItem(message))
+        let said = message.value("ListItems")?.and_then(|text| std::str::from_utf8(text).ok()?.parse::<u64>().ok());
+        if said.is_some_and(|said| said > items) {
+            return Err(AmiProtocolError::Incomplete);
+        }
+        self.state = ClientState::Ready;
+        Ok(AmiInput::Answer(ActionResult::Done, message))
     }
 
     fn read_response<'buf>(
@@ -188,7 +203,10 @@ impl AmiClient {
         }
         let is_success = message.value("Response")? == Some(b"Success");
         match self.state {
-            ClientState::Challenge | ClientState::Login if !is_success => Ok(AmiInput::LoginRefused),
+            ClientState::Challenge | ClientState::Login if !is_success => {
+                self.refusal = words_of(message.value("Message")?.unwrap_or_default());
+                Ok(AmiInput::LoginRefused)
+            }
             ClientState::Challenge => {
                 let challenge = message.value("Challenge")?.filter(|challenge| is_challenge(challenge));
                 let key = key(challenge.ok_or(AmiProtocolError::UnexpectedResponse)?, credentials.secret);
@@ -205,7 +223,7 @@ impl AmiClient {
                 Ok(AmiInput::LoggedIn)
             }
             ClientState::Response { list_end: Some(list_end) } if is_success => {
-                self.state = ClientState::List { list_end };
+                self.state = ClientState::List { list_end, items: 0 };
                 Ok(AmiInput::Ignored)
             }
             ClientState::Response { .. } => {
@@ -346,6 +364,7 @@ mod tests {
             .unwrap();
         let refused = b"Response: Error\r\nActionID: 2\r\nMessage: Authentication failed\r\n\r\n";
         assert_eq!(connection.receive(refused), Ok(vec![Received::LoginRefused]));
+        assert_eq!(connection.client.refusal(), "Authentication failed");
         for challenge in ["Challenge: \r\n", "Challenge: 1 2\r\n", "", "Challenge: 1\r\nChallenge: 1\r\n"] {
             let mut connection = TestConnection::new();
             connection.receive(b"Asterisk Call Manager/5.0.4\r\n").unwrap();

@@ -138,10 +138,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'a, S> {
                     break;
                 }
                 Received::LoginRefused => {
-                    return Err(LinkError::LoginRefused("check `username` and the secret against the directory user"));
+                    let check = "check `username` and the secret against the directory user";
+                    return Err(LinkError::login_refused(connection.client.refusal(), check));
                 }
                 Received::AddressRefused => {
-                    return Err(LinkError::LoginRefused("its `apply-inbound-acl` does not admit this address"));
+                    let check = "its `apply-inbound-acl` does not admit this address";
+                    return Err(LinkError::login_refused(connection.client.refusal(), check));
                 }
                 Received::Disconnected => return Err(LinkError::Closed),
                 Received::Event(_) | Received::Answer(_) => return Err(protocol(EslProtocolError::UnexpectedAnswer)),
