@@ -99,10 +99,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for EslConnection<'
         for tier in self.callcenter(&["tier list"], truth::tiers).await? {
             let agent = QueuedAgent { level: tier.level, has_call: tier.has_call };
             if let Some(agents) = tables.queues.get_mut(&tier.queue) {
-                let twice = format!("it listed the agent `{}` twice in `{}`", tier.agent, tier.queue);
-                if agents.insert(tier.agent, agent).is_some() {
-                    return Err(LinkError::Protocol(twice));
-                }
+                // Two commands at the same time can add a tier twice; one command deletes both.
+                let listed = agents.entry(tier.agent).or_insert(agent);
+                listed.has_call |= agent.has_call;
             }
         }
         tables.statuses = self.callcenter(&["agent list"], AgentStatuses::read).await?;

@@ -59,7 +59,7 @@ impl Script {
                 "callcenter_config tier list",
                 &format!(
                     "{TIER_HEADING}600@pbx.test|1001@pbx.test|Active Inbound|3|1\n600@pbx.test|we|bar|Ready|1|1\n\
-                     sales|agent two|Ready|1|1\n600@pbx.test|1003@pbx.test|Ready|1|1\n+OK\n"
+                     sales|agent two|Ready|1|1\nsales|agent two|Ready|1|1\n600@pbx.test|1003@pbx.test|Ready|1|1\n+OK\n"
                 ),
             )
             .answer(
