@@ -17,6 +17,7 @@ mod feature_codes;
 pub mod files;
 mod fingerprint;
 pub mod freeswitch_esl;
+mod link_overlap;
 pub mod link_tls;
 pub mod links;
 mod login_bounds;
@@ -118,6 +119,11 @@ pub fn load(folder: &Path, previous: &Policy) -> Result<LoadedConfig, Problems> 
     for reference in process.iter().flat_map(|file| &file.referenced).filter(|_| all_read) {
         if !organizations.iter().any(|known| *known.name == *reference.organization) {
             problems.borrow_mut().add(reference.problem_if_unknown.clone());
+        }
+    }
+    for file in process.iter().filter(|_| all_read) {
+        for problem in link_overlap::problems(&file.settings, &file.referenced, &organizations) {
+            problems.borrow_mut().add(problem);
         }
     }
     let problems = problems.into_inner();

@@ -16,9 +16,11 @@
     reason = "a broken invariant must stop the fuzzer"
 )]
 
+mod ami;
 mod configuration;
 mod conversation;
 mod digits;
+mod esl;
 mod event_pairs;
 mod fastagi;
 mod folder;
@@ -26,26 +28,34 @@ mod freeswitch;
 mod kamailio;
 mod line;
 mod one_mistake;
+mod pbx_stream;
+mod reconciler;
 
+pub use ami::ami_stream;
 pub use configuration::configuration;
 pub use digits::dialed_digits;
+pub use esl::esl_stream;
 pub use fastagi::fastagi_environment;
 pub use freeswitch::freeswitch_block;
 pub use kamailio::{jsonrpc_body, netstring_frames};
 pub use line::line_frame;
 pub use one_mistake::{every_mistake, one_mistake};
+pub use reconciler::reconciler;
 
 /// A target: its name, which is also the name of its file in `fuzz/` and of its corpus, and its body.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
 pub const TARGETS: &[Target] = &[
+    ("ami_stream", ami_stream),
     ("configuration", configuration),
     ("dialed_digits", dialed_digits),
+    ("esl_stream", esl_stream),
     ("fastagi_environment", fastagi_environment),
     ("freeswitch_block", freeswitch_block),
     ("jsonrpc_body", jsonrpc_body),
     ("line_frame", line_frame),
     ("netstring_frames", netstring_frames),
     ("one_mistake", one_mistake),
+    ("reconciler", reconciler),
 ];

@@ -4,7 +4,7 @@
 //! Everything that a link changes here happened at the PBX already, so it happens whether the disk works or not.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, MutexGuard};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use tokio::sync::broadcast;
 
@@ -15,18 +15,36 @@ use crate::gate::change_feed::{Cause, Change};
 use crate::gate::commit::group::{DirtyUser, PendingChange, Undo};
 use crate::gate::endings::Endings;
 use crate::gate::state::{Enqueued, GateState};
+use crate::limits::LINK_CHANGES_WAITING_MAX;
 use crate::policy::Organization;
 use crate::policy::decide::{SessionView, decide};
 use crate::policy::directory::User;
 use crate::policy::model::{Effect, Subject};
 use crate::policy::resolve::Question;
-use crate::sessions::linked_members::{Belief, Confirmation, MemberKey, MemberNote};
+use crate::sessions::linked_members::{Belief, Confirmation, MemberKey, MemberNote, MemberObserver};
 use crate::sessions::record::key_of;
 use crate::sessions::table::{AlteredSession, LoginTerms, SessionTable};
 use crate::telephony::{Ground, Moment, OrganizationId, Origin, QueueId, QueueSet, UserId};
 
 /// The id of a user who was removed.
 const NOBODY: UserId = UserId(u32::MAX);
+
+/// Sends the members whose sessions change to the links of one organization.
+#[derive(Debug)]
+pub(super) struct MemberChanges(broadcast::Sender<MemberKey>);
+
+impl Default for MemberChanges {
+    fn default() -> Self {
+        Self(broadcast::Sender::new(LINK_CHANGES_WAITING_MAX))
+    }
+}
+
+impl MemberObserver for MemberChanges {
+    fn changed(&self, key: MemberKey) {
+        // Without a link that is connected nobody receives; a link polls when it connects.
+        self.0.send(key).ok();
+    }
+}
 
 /// The members of one organization.
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +85,11 @@ impl<'g> Members<'g> {
     /// such organization.
     #[must_use]
     pub fn watch(self) -> Option<broadcast::Receiver<MemberKey>> {
-        self.lock().map(|locked| locked.table.linked().watch())
+        let mut locked = self.lock()?;
+        let mut changes = self.state.member_changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let changes = changes.entry(self.organization.into()).or_default();
+        locked.table.linked_mut().observe(Arc::<MemberChanges>::clone(changes));
+        Some(changes.0.subscribe())
     }
 
     /// The numbers of the organization's queues.
@@ -77,6 +99,15 @@ impl<'g> Members<'g> {
         let organization = policy.organization(self.organization);
         let queues = organization.into_iter().flat_map(|organization| organization.directory.queues());
         queues.map(|(_, queue)| queue.number.clone()).collect()
+    }
+
+    /// Whether the organization has a queue with this number.
+    #[must_use]
+    pub fn has_queue(self, number: &str) -> bool {
+        let policy = self.state.policy.load();
+        let directory = policy.organization(self.organization).map(|organization| &organization.directory);
+        let queue = directory.and_then(|directory| directory.queue(directory.queue_named(number)?));
+        queue.is_some_and(|queue| *queue.number == *number)
     }
 
     /// The sessions of the queue with this number, and the ended ones whose members this link has not seen gone, by
@@ -188,6 +219,8 @@ impl<'g> Members<'g> {
             if paused {
                 self.apply(&mut locked, user, queue, Transition::Pause(true), now, None);
             }
+            // The idle time begins now, as after a restart.
+            locked.table.note_activity(user, now);
             let seen = MemberNote { confirmed: None, is_pause_seen: true, penalty };
             locked.table.linked_mut().change_note(user, queue, |note| *note = seen);
         }

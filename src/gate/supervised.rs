@@ -56,6 +56,16 @@ impl Members<'_> {
         locked.table.supervisions.running().map(allowed).collect()
     }
 
+    /// A channel listens for the supervision with this number, so it goes on after a restart.
+    pub fn confirm_supervision(self, number: u64, now: Moment) {
+        let Some(mut locked) = self.lock() else { return };
+        let Some(organization) = locked.organization.clone() else { return };
+        if let Some(confirmed) = locked.table.supervisions.confirm(number, now.after(SUPERVISION_SECONDS_MAX)) {
+            let supervisors = DirtyUser::supervisors_of(&organization, [confirmed]);
+            self.enqueue_supervision(supervisors, vec![], vec![]);
+        }
+    }
+
     /// Ends the supervision with this number: its channel no longer listens.
     pub fn end_supervision(self, number: u64) {
         let Some(mut locked) = self.lock() else { return };

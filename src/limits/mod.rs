@@ -287,6 +287,8 @@ limits! {
     MEMBER_CHANGE_PENDING_MAX: Duration = Duration::from_secs(1);
     /// Steps in one queue that no share bounds.
     UNDO_STEPS_UNSHARED_MAX: u64 = 3;
+    /// Seconds after a restart, or a restored backup, in which a PBX has to show that a supervision goes on.
+    SUPERVISION_RESTORED_SECONDS_MAX: u32 = 30;
     /// Time after which a channel that stopped to listen has ended its supervision.
     SUPERVISION_STOP_GRACE: Duration = Duration::from_secs(2);
     /// Time from the end of a supervision until a link hangs its channel up: a recheck of the dialplan asks anew.
@@ -329,8 +331,14 @@ limits! {
     UNDO_PER_MINUTE_LIMIT: u32 = 100_000;
     /// Hints of a PBX that wait for one link; beyond this the link polls everything.
     LINK_HINTS_WAITING_MAX: usize = 4_096;
-    /// Elements of one list of a PBX.
+    /// Time from the hang-up of a channel that listens until a link looks whether the channel is gone.
+    HANG_UP_CHECK_PAUSE: Duration = Duration::from_millis(500);
+    /// Elements of one list of a PBX, and members of one poll that differ from the sessions or cannot be read.
     LINK_LIST_ITEMS_MAX: usize = 262_144;
+    /// Bytes of one answer of a PBX, with the events that come between.
+    LINK_LIST_BYTES_MAX: usize = 64 * 1024 * 1024;
+    /// Time from a question of a link to the end of the list that answers it.
+    LINK_LIST_TIMEOUT: Duration = Duration::from_secs(30);
     /// Bytes of the words of a PBX that operators see, as why it refused a login; further ones are cut off.
     LINK_WORDS_BYTES_MAX: usize = 128;
     /// Members that differ which `queuewarden links show` lists; further ones are counted.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{broadcast, watch};
@@ -10,10 +10,10 @@ use tokio::sync::{broadcast, watch};
 use crate::gate::Gate;
 use crate::gate::members::Members;
 use crate::gate::supervised::UnknownListener;
-use crate::limits::{LINK_CHANGES_WAITING_MAX, MEMBER_CHANGE_PENDING_MAX};
+use crate::limits::{LINK_CHANGES_WAITING_MAX, MEMBER_CHANGE_PENDING_MAX, MEMBER_UNCONFIRMED_MAX};
 use crate::links::members::judge::Step;
 use crate::links::members::pass::PolledQueue;
-use crate::links::members::{Belief, MemberKey};
+use crate::links::members::{Belief, MemberKey, Origin};
 use crate::links::sightings::Sightings;
 use crate::links::supervisions::{AllowedSupervision, Heard, Listener};
 use crate::links::work::{BeliefChange, Beliefs, MemberBelief};
@@ -41,8 +41,8 @@ pub struct GateBeliefs {
     waiting: BTreeSet<MemberKey>,
     /// Whether changes were missed.
     has_missed: bool,
-    /// The users with a recent change, by extension.
-    changing: BTreeMap<Box<str>, Instant>,
+    /// The users with a recent change, by extension, each with the uptime of the change in milliseconds.
+    changing: BTreeMap<Box<str>, u64>,
 }
 
 impl std::fmt::Debug for GateBeliefs {
@@ -78,11 +78,11 @@ impl GateBeliefs {
     }
 
     fn received(&mut self, key: MemberKey) {
-        let now = Instant::now();
+        let now_ms = self.host.now().uptime_ms;
         if self.changing.len() >= LINK_CHANGES_WAITING_MAX {
-            self.changing.retain(|_, at| now.duration_since(*at) < MEMBER_CHANGE_PENDING_MAX);
+            self.changing.retain(|_, at_ms| is_pending(*at_ms, now_ms));
         }
-        self.changing.insert(key.extension.clone(), now);
+        self.changing.insert(key.extension.clone(), now_ms);
         if self.waiting.len() < LINK_CHANGES_WAITING_MAX {
             self.waiting.insert(key);
         } else {
@@ -134,13 +134,22 @@ impl Beliefs for GateBeliefs {
         let belief = members.of(key, &self.link);
         let may_log_in = belief == Belief::Nothing && members.may_log_in(key, self.host.now());
         self.receive();
-        let is_recent = |at: &Instant| at.elapsed() < MEMBER_CHANGE_PENDING_MAX;
+        let now_ms = self.host.now().uptime_ms;
+        // A member that the session may get later than the other link looked may be there by now.
+        let not_before = match &belief {
+            Belief::Session(session) if session.confirmed.is_none() && session.origin == Origin::Phone => {
+                UnixMillis(session.since.0.saturating_add(millis(MEMBER_UNCONFIRMED_MAX)))
+            }
+            _ => UnixMillis(0),
+        };
         MemberBelief {
             belief,
+            has_queue: self.members().has_queue(&key.queue),
             may_log_in,
             // What was missed may concern this user.
-            is_changing: self.has_missed || self.changing.get(&key.extension).is_some_and(is_recent),
-            is_absent_elsewhere: self.sightings.is_absent_elsewhere(&self.link, key),
+            is_changing: self.has_missed
+                || self.changing.get(&key.extension).is_some_and(|at_ms| is_pending(*at_ms, now_ms)),
+            is_absent_elsewhere: self.sightings.is_absent_elsewhere(&self.link, key, not_before),
             adds: self.sightings.is_first_with(&self.link, &key.queue),
         }
     }
@@ -162,11 +171,11 @@ impl Beliefs for GateBeliefs {
 
     fn saw_queue(&self, queue: &str, members: Option<&PolledQueue>) {
         let members = members.map(|polled| polled.members.keys().cloned().collect());
-        self.sightings.saw_queue(&self.link, queue, members);
+        self.sightings.saw_queue(&self.link, queue, members, self.now());
     }
 
     fn saw_member(&self, key: &MemberKey, is_there: bool) {
-        self.sightings.saw_member(&self.link, key, is_there);
+        self.sightings.saw_member(&self.link, key, is_there, self.now());
     }
 
     fn supervisions(&self) -> Vec<AllowedSupervision> {
@@ -207,6 +216,10 @@ impl Beliefs for GateBeliefs {
         self.members().note_violation(&self.link, unknown(listener));
     }
 
+    fn confirm_supervision(&self, number: u64) {
+        self.members().confirm_supervision(number, self.host.now());
+    }
+
     fn note_removed(&self, key: &MemberKey) {
         self.members().note_removed(key, &self.link);
     }
@@ -234,6 +247,22 @@ impl Beliefs for GateBeliefs {
     fn now(&self) -> UnixMillis {
         self.host.now().wall
     }
+}
+
+impl Drop for GateBeliefs {
+    /// The connection is over: what the link saw may be past.
+    fn drop(&mut self) {
+        self.sightings.forget(&self.link);
+    }
+}
+
+/// Whether the PBX may still be about to make the same change.
+fn is_pending(at_ms: u64, now_ms: u64) -> bool {
+    now_ms.saturating_sub(at_ms) < millis(MEMBER_CHANGE_PENDING_MAX)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn unknown(listener: &Listener) -> UnknownListener<'_> {

@@ -29,6 +29,9 @@ pub enum LinkError {
     /// The PBX did not answer in time.
     #[error("it does not answer")]
     NoAnswer,
+    /// The PBX refuses what the link cannot do without. The text says which action, and what to grant.
+    #[error("it refused {0}")]
+    Refused(&'static str),
     /// The peer does not speak the protocol. The text says how.
     #[error("{0}")]
     Protocol(String),
@@ -101,6 +104,28 @@ pub enum ActionOutcome {
     Refused,
 }
 
+/// One member of a queue, as the PBX was asked for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SoughtMember {
+    /// The PBX has no such queue.
+    NoQueue,
+    /// The queue has no such member.
+    Absent,
+    /// The member is there.
+    There(Member),
+}
+
+impl SoughtMember {
+    /// The member. `None`: it is not there.
+    #[must_use]
+    pub const fn member(&self) -> Option<&Member> {
+        match self {
+            Self::There(member) => Some(member),
+            Self::NoQueue | Self::Absent => None,
+        }
+    }
+}
+
 /// What the PBX says may have changed. It only says where to look.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hint {
@@ -156,8 +181,8 @@ pub trait PbxConnection: Send {
     /// The members of a queue. `None`: the PBX has no such queue.
     fn queue(&mut self, queue: &str) -> impl Future<Output = Result<Option<PolledQueue>, LinkError>> + Send;
 
-    /// One member. `None`: it is not there.
-    fn member(&mut self, key: &MemberKey) -> impl Future<Output = Result<Option<Member>, LinkError>> + Send;
+    /// One member. An answer that does not say whether it is there is an error.
+    fn member(&mut self, key: &MemberKey) -> impl Future<Output = Result<SoughtMember, LinkError>> + Send;
 
     /// Changes one member.
     fn change(

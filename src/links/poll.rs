@@ -34,8 +34,13 @@ pub(super) struct Poll {
 impl Poll {
     /// A poll that the interval asks for.
     pub(super) fn regular() -> Self {
+        Self::of(PollKind::Regular)
+    }
+
+    /// A poll for which nobody waits.
+    pub(super) fn of(kind: PollKind) -> Self {
         Self {
-            kind: PollKind::Regular,
+            kind,
             queues: VecDeque::new(),
             next_at: Instant::now(),
             report: PollReport::default(),
@@ -47,7 +52,7 @@ impl Poll {
 
     /// A poll that an operator asks for.
     pub(super) fn commanded(command: LinkCommand) -> Self {
-        Self { kind: command.kind, reply: Some(command.reply), ..Self::regular() }
+        Self { reply: Some(command.reply), ..Self::of(command.kind) }
     }
 
     /// Takes note of a member to look at.

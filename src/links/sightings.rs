@@ -6,9 +6,18 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::limits::CALLS_PER_ORGANIZATION_MAX;
 use crate::links::members::MemberKey;
+use crate::telephony::UnixMillis;
 
-/// The extensions of the members of one queue at one PBX. `None`: the PBX lacks the queue.
-type SeenQueue = Option<BTreeSet<Box<str>>>;
+/// One queue at one PBX.
+#[derive(Debug)]
+struct SeenQueue {
+    /// The extensions of its members. `None`: the PBX lacks the queue.
+    members: Option<BTreeSet<Box<str>>>,
+    /// The time of the poll.
+    polled: UnixMillis,
+    /// The members that the link looked at since, each with the time of the last look, by extension.
+    looked: BTreeMap<Box<str>, UnixMillis>,
+}
 
 /// What each link has seen of each queue, by their names.
 type SeenByLink = BTreeMap<Box<str>, BTreeMap<Box<str>, SeenQueue>>;
@@ -36,34 +45,41 @@ impl Sightings {
     }
 
     /// The link has polled a queue.
-    pub fn saw_queue(&self, link: &str, queue: &str, members: SeenQueue) {
+    pub fn saw_queue(&self, link: &str, queue: &str, members: Option<BTreeSet<Box<str>>>, now: UnixMillis) {
         if self.links.len() > 1 {
-            self.locked().entry(link.into()).or_default().insert(queue.into(), members);
+            let seen = SeenQueue { members, polled: now, looked: BTreeMap::new() };
+            self.locked().entry(link.into()).or_default().insert(queue.into(), seen);
         }
     }
 
     /// The link has looked at a member.
-    pub fn saw_member(&self, link: &str, key: &MemberKey, is_there: bool) {
+    pub fn saw_member(&self, link: &str, key: &MemberKey, is_there: bool, now: UnixMillis) {
         if self.links.len() <= 1 {
             return;
         }
         let mut seen = self.locked();
         let queue = seen.get_mut(link).and_then(|queues| queues.get_mut(&key.queue));
-        let Some(Some(members)) = queue else { return };
+        let Some(SeenQueue { members: Some(members), looked, .. }) = queue else { return };
         if is_there {
             members.insert(key.extension.clone());
         } else {
             members.remove(&key.extension);
         }
+        looked.insert(key.extension.clone(), now);
     }
 
-    /// Whether every other link has seen that the member is not there. A link that is not connected may have it.
+    /// Whether every other link has seen, at this time or later, that the member is not there. A link that is not
+    /// connected may have it.
     #[must_use]
-    pub fn is_absent_elsewhere(&self, link: &str, key: &MemberKey) -> bool {
+    pub fn is_absent_elsewhere(&self, link: &str, key: &MemberKey, not_before: UnixMillis) -> bool {
         let seen = self.locked();
         self.links.iter().filter(|other| ***other != *link).all(|other| {
             let queue = seen.get(other).and_then(|queues| queues.get(&key.queue));
-            queue.is_some_and(|members| members.as_ref().is_none_or(|members| !members.contains(&key.extension)))
+            queue.is_some_and(|queue| {
+                let looked = queue.looked.get(&key.extension).copied().unwrap_or(queue.polled);
+                let is_there = queue.members.as_ref().is_some_and(|members| members.contains(&key.extension));
+                !is_there && looked >= not_before
+            })
         })
     }
 
@@ -71,7 +87,8 @@ impl Sightings {
     #[must_use]
     pub fn is_first_with(&self, link: &str, queue: &str) -> bool {
         let seen = self.locked();
-        let may_have = |other: &str| !matches!(seen.get(other).and_then(|queues| queues.get(queue)), Some(None));
+        let lacks = |seen: &SeenQueue| seen.members.is_none();
+        let may_have = |other: &str| !seen.get(other).and_then(|queues| queues.get(queue)).is_some_and(lacks);
         self.links.iter().find(|other| may_have(other.as_ref())).is_some_and(|first| **first == *link)
     }
 
@@ -108,27 +125,40 @@ impl Sightings {
 mod tests {
     use super::*;
 
+    const NOW: UnixMillis = UnixMillis(1_764_288_000_000);
+
     #[test]
     fn a_member_is_absent_elsewhere_once_every_other_link_has_looked() {
         let sightings = Sightings::new(vec!["pbx-1".into(), "pbx-2".into()]);
         let key = MemberKey::new("600", "1001");
-        assert!(!sightings.is_absent_elsewhere("pbx-1", &key), "pbx-2 may have it");
-        sightings.saw_queue("pbx-2", "600", Some(BTreeSet::new()));
-        assert!(sightings.is_absent_elsewhere("pbx-1", &key));
-        sightings.saw_member("pbx-2", &key, true);
-        assert!(!sightings.is_absent_elsewhere("pbx-1", &key));
-        sightings.saw_member("pbx-2", &key, false);
-        assert!(sightings.is_absent_elsewhere("pbx-1", &key));
+        let is_absent = || sightings.is_absent_elsewhere("pbx-1", &key, NOW);
+        assert!(!is_absent(), "pbx-2 may have it");
+        sightings.saw_queue("pbx-2", "600", Some(BTreeSet::new()), NOW);
+        assert!(is_absent());
+        sightings.saw_member("pbx-2", &key, true, NOW);
+        assert!(!is_absent());
+        sightings.saw_member("pbx-2", &key, false, NOW);
+        assert!(is_absent());
         sightings.forget("pbx-2");
-        assert!(!sightings.is_absent_elsewhere("pbx-1", &key), "the link is down");
-        assert!(Sightings::new(vec!["pbx-1".into()]).is_absent_elsewhere("pbx-1", &key), "the only link");
+        assert!(!is_absent(), "the link is down");
+        assert!(Sightings::new(vec!["pbx-1".into()]).is_absent_elsewhere("pbx-1", &key, NOW), "the only link");
+    }
+
+    #[test]
+    fn a_look_before_the_time_that_counts_says_nothing() {
+        let sightings = Sightings::new(vec!["pbx-1".into(), "pbx-2".into()]);
+        let (key, later) = (MemberKey::new("600", "1001"), UnixMillis(NOW.0 + 1));
+        sightings.saw_queue("pbx-2", "600", Some(BTreeSet::new()), NOW);
+        assert!(!sightings.is_absent_elsewhere("pbx-1", &key, later));
+        sightings.saw_member("pbx-2", &key, false, later);
+        assert!(sightings.is_absent_elsewhere("pbx-1", &key, later));
     }
 
     #[test]
     fn the_first_link_that_may_have_the_queue_adds() {
         let sightings = Sightings::new(vec!["pbx-1".into(), "pbx-2".into()]);
         assert!(sightings.is_first_with("pbx-1", "600") && !sightings.is_first_with("pbx-2", "600"));
-        sightings.saw_queue("pbx-1", "600", None);
+        sightings.saw_queue("pbx-1", "600", None, NOW);
         assert!(!sightings.is_first_with("pbx-1", "600") && sightings.is_first_with("pbx-2", "600"));
     }
 }

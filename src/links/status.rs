@@ -26,6 +26,14 @@ pub struct PollReport {
     pub unparsed: BTreeSet<(Box<str>, Box<str>)>,
 }
 
+impl PollReport {
+    /// The number of members that differ from the sessions or cannot be read.
+    #[must_use]
+    pub fn differing(&self) -> usize {
+        self.queues.values().map(|pass| pass.differences.len()).sum::<usize>() + self.unparsed.len()
+    }
+}
+
 /// Whether a link is up, since when, and its last error.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LinkTimes {

@@ -180,6 +180,14 @@ impl Listeners {
         revoked
     }
 
+    /// The channel was hung up: [`Listeners::no_longer_allowed`] names it again if it still listens
+    /// [`SUPERVISION_REVOKED_PAUSE`] after this time.
+    pub fn hung_up(&mut self, channel: &str, at: UnixMillis) {
+        for (_, followed) in self.of_channel_mut(channel) {
+            followed.revoked = Some(at);
+        }
+    }
+
     /// The channels that listen and that nobody allowed.
     pub fn violations(&self) -> impl Iterator<Item = &Listener> {
         let listens = |followed: &&Followed| followed.stopped.is_none() && followed.supervision.is_none();
@@ -302,6 +310,9 @@ mod tests {
         assert_eq!(listeners.next_look(), Some(after(pause_ms)));
         assert_eq!(listeners.no_longer_allowed(&[], after(pause_ms - 1)), []);
         assert_eq!(listeners.no_longer_allowed(&[], after(pause_ms)), [listener("17.1", "1001")]);
+        listeners.hung_up("17.1", after(pause_ms));
+        assert_eq!(listeners.no_longer_allowed(&[], after(pause_ms)), []);
+        assert_eq!(listeners.no_longer_allowed(&[], after(2 * pause_ms)), [listener("17.1", "1001")], "once more");
         // The recheck has ended the supervision and begun another.
         assert_eq!(listeners.no_longer_allowed(&[allowed(8, Some("17.1"))], after(pause_ms)), []);
         assert_eq!((listeners.next_look(), listeners.no_longer_allowed(&[], after(9_000))), (None, vec![]));

@@ -115,7 +115,10 @@ impl LinkTask {
         else {
             return LinkError::Protocol(format!("there is no organization `{}`", terms.organization));
         };
-        match LinkWork::new(connection, beliefs, terms, status, &mut self.memory).run(&mut self.commands).await {
+        let mut work = LinkWork::new(connection, beliefs, terms, status, std::mem::take(&mut self.memory));
+        let ended = work.run(&mut self.commands).await;
+        self.memory = work.into_memory();
+        match ended {
             Ok(never) => match never {},
             Err(error) => error,
         }

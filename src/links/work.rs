@@ -16,11 +16,11 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::config::links::{LinkTerms, MembersMode};
 use crate::limits::{
-    LINK_CHANGE_PAUSE, LINK_LOOKS_WAITING_MAX, LINK_PING_INTERVAL, LINK_RETRY_PAUSE, MEMBER_CHANGE_PENDING_MAX,
-    MEMBER_STEPS_MAX, MEMBER_UNCONFIRMED_MAX,
+    LINK_CHANGE_PAUSE, LINK_LIST_ITEMS_MAX, LINK_LOOKS_WAITING_MAX, LINK_PING_INTERVAL, LINK_RETRY_PAUSE,
+    MEMBER_CHANGE_PENDING_MAX, MEMBER_STEPS_MAX, MEMBER_UNCONFIRMED_MAX,
 };
 use crate::links::command::{LinkCommand, PollKind};
-use crate::links::connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection};
+use crate::links::connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection, SoughtMember};
 use crate::links::members::bounds::{UndoRate, UndoShare};
 use crate::links::members::judge::{Circumstances, MemberJudgement, Step, judge};
 use crate::links::members::pass::{PolledQueue, QueuePass, is_bounded, pass};
@@ -36,6 +36,8 @@ use crate::telephony::UnixMillis;
 pub struct MemberBelief {
     /// What the sidecar knows.
     pub belief: Belief,
+    /// Whether the organization has the queue.
+    pub has_queue: bool,
     /// Whether the user of the member may log in to the queue now.
     pub may_log_in: bool,
     /// Whether a change of the user's sessions is less than [`MEMBER_CHANGE_PENDING_MAX`] old.
@@ -97,6 +99,8 @@ pub trait Beliefs: Send {
     }
     /// Takes note of a channel that listens and that nobody allowed.
     fn note_violation(&self, listener: &Listener);
+    /// Takes note that a channel listens for the supervision with this number.
+    fn confirm_supervision(&self, _number: u64) {}
     /// Takes note that the link removed the member of an ended session.
     fn note_removed(&self, _key: &MemberKey) {}
     /// Waits for the next change of a session or a supervision. Cancel-safe.
@@ -125,7 +129,7 @@ pub struct LinkWork<'a, C, B> {
     start: Option<PbxStart>,
     /// Whether a poll has been completed on this connection: before that only endings are carried out.
     has_polled: bool,
-    memory: &'a mut LinkMemory,
+    memory: LinkMemory,
     shares: BTreeMap<Box<str>, UndoShare>,
     /// The members to look at again, and when.
     due: BTreeMap<MemberKey, Instant>,
@@ -135,17 +139,13 @@ pub struct LinkWork<'a, C, B> {
     report: Arc<PollReport>,
     /// The poll that is under way. `None`: none is.
     poll: Option<Poll>,
+    /// When to see whether a channel that was hung up is gone. `None`: none was.
+    hang_up_checked_at: Option<Instant>,
 }
 
 impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
-    /// Work on a connection that is logged in.
-    pub fn new(
-        connection: C,
-        beliefs: B,
-        terms: &'a LinkTerms,
-        status: &'a LinkStatus,
-        memory: &'a mut LinkMemory,
-    ) -> Self {
+    /// Work on a connection that is logged in. `memory` is that of the connection before.
+    pub fn new(connection: C, beliefs: B, terms: &'a LinkTerms, status: &'a LinkStatus, memory: LinkMemory) -> Self {
         Self {
             connection,
             beliefs,
@@ -159,7 +159,19 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             delayed: BTreeSet::new(),
             report: Arc::default(),
             poll: None,
+            hang_up_checked_at: None,
         }
+    }
+
+    /// What the next connection has to know.
+    #[must_use]
+    pub fn into_memory(self) -> LinkMemory {
+        self.memory
+    }
+
+    /// What the sidecar knows, as this link sees it.
+    pub const fn beliefs(&mut self) -> &mut B {
+        &mut self.beliefs
     }
 
     /// Works until the connection breaks.
@@ -171,13 +183,7 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         &mut self,
         commands: &mut mpsc::Receiver<LinkCommand>,
     ) -> Result<std::convert::Infallible, LinkError> {
-        self.start = self.connection.start().await?;
-        self.status.connected(self.start.is_some());
-        for missing in self.connection.missing_rights(self.terms) {
-            self.status.lacks(&missing);
-        }
-        self.settle_leaving().await?;
-        self.look_at_listeners().await?;
+        self.begin().await?;
         let mut poll_at = Instant::now();
         let mut ping_at = poll_at + LINK_PING_INTERVAL;
         loop {
@@ -197,6 +203,9 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             }
             for number in self.memory.listeners.ended(self.beliefs.now()) {
                 self.beliefs.end_supervision(number);
+            }
+            if self.hang_up_checked_at.take_if(|at| Instant::now() >= *at).is_some() {
+                self.look_at_listeners().await?;
             }
             if self.memory.listeners.next_look().is_some_and(|at| at <= self.beliefs.now()) {
                 self.hang_up_revoked().await?;
@@ -228,12 +237,41 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         }
     }
 
+    /// What comes first on a connection: the endings that were decided while there was none.
+    ///
+    /// # Errors
+    ///
+    /// When the connection breaks.
+    pub async fn begin(&mut self) -> Result<(), LinkError> {
+        self.start = self.connection.start().await?;
+        self.status.connected(self.start.is_some());
+        for missing in self.connection.missing_rights(self.terms) {
+            self.status.lacks(&missing);
+        }
+        self.settle_leaving().await?;
+        self.look_at_listeners().await
+    }
+
+    /// A whole poll, without pauses and without a look at hints and changes in between.
+    ///
+    /// # Errors
+    ///
+    /// When the connection breaks, or the PBX does not say what it has.
+    pub async fn poll(&mut self, kind: PollKind) -> Result<(), LinkError> {
+        self.begin_poll(Poll::of(kind)).await?;
+        while let Some(poll) = self.poll.take() {
+            self.go_on(poll).await?;
+        }
+        Ok(())
+    }
+
     /// When the work has something to do next, at the latest at `latest`.
     fn wake_at(&self, latest: Instant) -> Instant {
         let now = self.beliefs.now();
         let rate_at = self.memory.rate.next_free(self.terms.bounds, now).filter(|_| !self.delayed.is_empty());
         let end_in = self.memory.listeners.next_look().map(|at| Duration::from_millis(at.0.saturating_sub(now.0)));
         let after = [rate_at, end_in].into_iter().flatten().map(|pause| Instant::now() + pause);
+        let after = after.chain(self.hang_up_checked_at);
         let poll_at = self.poll.as_ref().map(|poll| poll.next_at);
         // The next regular poll waits for the end of this one.
         let latest = if poll_at.is_some() { Instant::now() + LINK_PING_INTERVAL } else { latest };
@@ -303,6 +341,11 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             match polled {
                 Some(polled) => self.judge_queue(&mut poll, queue, polled),
                 None => _ = poll.report.missing.insert(queue),
+            }
+            if poll.report.differing() > LINK_LIST_ITEMS_MAX {
+                let differ =
+                    format!("more than {LINK_LIST_ITEMS_MAX} members differ from the sessions or cannot be read");
+                return Err(LinkError::Protocol(differ));
             }
             poll.next_at = Instant::now() + C::QUERY_PAUSE;
             if poll.queues.is_empty() {
@@ -390,9 +433,10 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
     }
 
     fn circumstances_of_nobody(&self, kind: PollKind) -> Circumstances<'_> {
-        let (may_log_in, is_changing, is_absent_elsewhere, adds) = (false, true, false, false);
+        let (has_queue, may_log_in, is_changing, is_absent_elsewhere, adds) = (false, false, true, false, false);
         let belief = Belief::Nothing;
-        self.circumstances(kind, &MemberBelief { belief, may_log_in, is_changing, is_absent_elsewhere, adds })
+        let nobody = MemberBelief { belief, has_queue, may_log_in, is_changing, is_absent_elsewhere, adds };
+        self.circumstances(kind, &nobody)
     }
 
     fn circumstances(&self, kind: PollKind, known: &MemberBelief) -> Circumstances<'_> {
@@ -411,19 +455,27 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         }
     }
 
-    /// Makes one member and its session the same, step by step; before each step both are looked at anew.
-    async fn settle(&mut self, key: &MemberKey) -> Result<(), LinkError> {
+    /// Makes one member and its session the same, step by step; before each step both are looked at anew. A member of a
+    /// queue that the organization or the PBX lacks is not judged: only what ended here is carried out.
+    ///
+    /// # Errors
+    ///
+    /// When the connection breaks, or the PBX does not say whether the member is there.
+    pub async fn settle(&mut self, key: &MemberKey) -> Result<(), LinkError> {
         let kind = self.poll.as_ref().map_or(PollKind::Regular, |poll| poll.kind);
         for _ in 0..MEMBER_STEPS_MAX {
-            let member = self.connection.member(key).await?;
-            self.beliefs.saw_member(key, member.is_some());
+            let sought = self.connection.member(key).await?;
+            self.beliefs.saw_member(key, sought.member().is_some());
             let known = self.beliefs.of(key);
-            let judgement = judge(member.as_ref(), &known.belief, &self.circumstances(kind, &known));
+            let is_ending = matches!(known.belief, Belief::Leaving);
+            if !is_ending && (!known.has_queue || sought == SoughtMember::NoQueue) {
+                return Ok(());
+            }
+            let judgement = judge(sought.member(), &known.belief, &self.circumstances(kind, &known));
             self.plan_next_look(key, &known);
             if self.has_polled && !known.is_changing {
                 self.status.judged(key, judgement.state);
             }
-            let is_ending = matches!(known.belief, Belief::Leaving);
             let Some(step) = judgement.step.clone() else { return Ok(()) };
             if !is_ending && !self.has_polled {
                 // Too early: the first poll comes back to this member, which may be in a queue that it knows already.
@@ -461,9 +513,10 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         }
         let share = self.shares.entry(key.queue.clone()).or_default();
         let pass = self.report.queues.get(&key.queue);
-        let size = pass.map_or(0, QueuePass::size);
+        let (members, sessions) = pass.map_or((0, 0), |pass| (pass.members, pass.sessions));
         let resumed = self.poll.as_ref().is_some_and(|poll| poll.kind == PollKind::Resume);
-        if !resumed && (pass.is_some_and(|pass| pass.stopped > 0) || !share.admits(self.terms.bounds, 1, size, size)) {
+        let is_within = share.admits(self.terms.bounds, 1, members, sessions);
+        if !resumed && (pass.is_some_and(|pass| pass.stopped > 0) || !is_within) {
             self.status.stopped(&key.queue);
             return false;
         }

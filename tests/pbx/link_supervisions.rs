@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::pbx::asterisk_lab::{AsteriskLab, PhoneCall};
 use crate::pbx::links::{act, reconcile, wait_for_link};
 use crate::support::{Sidecar, run, wait_until};
@@ -81,6 +83,7 @@ fn a_supervision_that_is_ended_here_is_hung_up() {
     let folder = lab.folder.path().to_str().unwrap();
     let (status, output) = run(&["--config", folder, "supervisions", "end", "--org", "acme", "--user", "2001"]);
     assert!(status.success() && output.contains("1 supervision ended"), "{output}");
+    assert!(output.contains("hung up at pbx-1"), "{output}");
     wait_until("the supervisor to be hung up", || !listens(&lab, "PJSIP/2001-"));
     assert!(hang_ups(&lab) > 0.0 && violations(&lab) < 1.0);
     drop((supervisor, customer));
@@ -165,4 +168,46 @@ fn a_supervision_without_a_channel_is_known_by_its_account() {
     wait_until("the end of the supervision", || lab.supervisions("listen") < 1.0);
     assert!(hang_ups(&lab) < 1.0);
     drop(customer);
+}
+
+fn restart(lab: &mut AsteriskLab) {
+    assert!(lab.sidecar.take().unwrap().terminate().success());
+    lab.sidecar = Some(Sidecar::start(&lab.folder));
+}
+
+/// TRUTH 5: a supervision that runs is known after a restart of the sidecar, and lasts because the link sees its
+/// listener: it is no violation, and does not end after 30 s.
+#[test]
+fn a_supervision_lasts_over_a_restart_of_the_sidecar_because_its_listener_is_there() {
+    let mut lab = AsteriskLab::start_linked_with("supervisions = \"enforce\"");
+    if lab.folder.read("queuewarden.toml").contains("store = \"memory\"") {
+        lab.folder.replace("queuewarden.toml", "store = \"memory\"", "store = \"disk\"");
+    }
+    restart(&mut lab);
+    lab.set_global("QW_RECHECK_SECONDS", "600");
+    assert!(lab.is_answered("1001", "*13600"));
+    wait_for_link(&lab);
+    let customer = lab.customer_reaches("600", "1001");
+    let supervisor = lab.call("2001", "*2211001", STAY);
+    wait_until("the supervisor to spy", || listens(&lab, "PJSIP/2001-"));
+    let began = lab.sidecar().get("/supervisions");
+    restart(&mut lab);
+    assert_eq!(lab.sidecar().get("/supervisions"), began);
+    let file = lab.folder.path().join("saved.jsonl");
+    let seconds_left = || {
+        let (status, output) =
+            run(&["--config", lab.folder.path().to_str().unwrap(), "backup", file.to_str().unwrap()]);
+        assert!(status.success(), "{output}");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let of_kind = |kind: &str| -> Value {
+            let line = text.lines().find(|line| line.starts_with(&format!("{{\"kind\":\"{kind}\"")));
+            line.map_or(Value::Null, |line| serde_json::from_str(line).unwrap())
+        };
+        let ends = of_kind("supervision")["ends_unix_ms"].as_u64().unwrap_or(0);
+        ends.saturating_sub(of_kind("clock")["unix_ms"].as_u64().unwrap()) / 1_000
+    };
+    wait_until("the link to see the listener", || seconds_left() > 3_600);
+    assert!(violations(&lab) < 1.0 && hang_ups(&lab) < 1.0 && listens(&lab, "PJSIP/2001-"));
+    assert!((lab.supervisions("listen") - 1.0).abs() < f64::EPSILON);
+    drop((supervisor, customer));
 }

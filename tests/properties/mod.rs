@@ -4,8 +4,7 @@
 //! `support::random_source` draws numbers, `models` lists what can be drawn, `worlds` draws organizations and `events`
 //! questions. `side_by_side` compares the product with the reference; `small_worlds` enumerates the cases of `laws`;
 //! `naive_model` keeps the state in plain lists. The tests are in `differential`, `laws`, `advice`, `bytes`,
-//! `feature_codes`, `history`, `late_transfers`,
-//! `shifts` and `stops`.
+//! `feature_codes`, `history`, `late_transfers`, `linked`, `members`, `shifts` and `stops`.
 
 mod advice;
 mod bytes;
@@ -16,6 +15,7 @@ mod grammar;
 mod history;
 mod late_transfers;
 mod laws;
+mod linked;
 mod members;
 mod models;
 mod naive_model;

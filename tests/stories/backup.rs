@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::stories::fixtures::{ORGANIZATION, with_switched};
-use crate::support::{Folder, Sidecar, connect_unix, run};
+use crate::support::{Folder, Sidecar, connect_unix, run, wait_until};
 
 /// A sidecar and the commands of an operator.
 struct Operated {
@@ -89,17 +89,22 @@ fn sessions_are_restored_after_the_disk_was_lost_in_any_store_and_in_another_sid
         let operated = Operated::start(folder);
         operated.log_in();
         let sessions = operated.sessions();
+        operated.allow("actor=2001 action=call.listen target=1001 queue=600 call=c-1");
+        let supervisions = operated.sidecar.get("/supervisions");
         let (_, file) = operated.file();
         let summary = operated.json(&["backup", &file]);
-        assert_eq!((&summary["sessions"], &summary["organizations"]), (&4.into(), &1.into()), "{summary}");
+        assert_eq!((&summary["sessions"], &summary["supervisions"]), (&4.into(), &1.into()), "{summary}");
         let Operated { folder, sidecar } = operated;
         sidecar.crash();
         fs::remove_dir_all(folder.path().join("state")).unwrap();
         let operated = Operated::start(folder);
         assert!(operated.sessions().is_empty());
         let (code, text) = operated.run(&["restore", &file]);
-        assert_eq!((code, &*text), (0, "4 login sessions: 4 began, 0 ended\n"));
+        let restored =
+            "4 login sessions: 4 began, 0 ended\nkept for 30 s, or longer if the PBX shows them: 1 supervision\n";
+        assert_eq!((code, &*text), (0, restored));
         assert_eq!(operated.sessions(), sessions);
+        assert_eq!(operated.sidecar.get("/supervisions"), supervisions);
         let other = Operated::start(self::folder().durable());
         assert_eq!(other.json(&["restore", &file])["began"], 4);
         assert_eq!(other.sessions(), sessions);
@@ -262,4 +267,19 @@ fn nobody_restores_over_an_address() {
         "Host: localhost\r\n",
     );
     assert!(status == 403 && text.contains("admin_unix"), "{status} {text}");
+}
+
+/// Sessions that were restored end by the bounds of their organization: the idle time begins with the restore.
+#[test]
+fn a_restored_session_ends_when_its_user_is_idle() {
+    let folder = folder();
+    let text = folder.read("organizations/acme.toml");
+    folder.write("organizations/acme.toml", &(text + "\n[logins]\nidle_max_seconds = 2\n"));
+    let operated = Operated::start(folder);
+    operated.allow("actor=1003 action=queue.login");
+    let (_, file) = operated.file();
+    assert_eq!(operated.run(&["backup", &file]).0, 0);
+    wait_until("the idle time", || operated.sessions().is_empty());
+    assert_eq!(operated.json(&["restore", &file])["began"], 2);
+    wait_until("the idle time after the restore", || operated.sessions().is_empty());
 }

@@ -5,7 +5,9 @@
 #![allow(dead_code, reason = "each test binary uses its part of this")]
 
 pub mod kamailio_lab;
+pub mod misbehavior;
 pub mod model_asterisk;
+pub mod model_freeswitch;
 pub mod random_source;
 pub mod service_manager;
 pub mod sip;

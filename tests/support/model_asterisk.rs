@@ -5,7 +5,8 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
-use std::time::Duration;
+
+use crate::support::misbehavior::{Lie, Misbehavior};
 
 /// A member of a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,23 +22,6 @@ impl ModelMember {
     pub fn dynamic() -> Self {
         Self { paused: false, reason: String::new(), penalty: 0, is_static: false }
     }
-}
-
-/// How the Asterisk misbehaves.
-#[derive(Clone, Debug, Default)]
-pub struct Misbehavior {
-    /// The actions that it refuses with `Permission denied`.
-    pub denied: Vec<String>,
-    /// It closes the connection after as many actions.
-    pub closes_after: Option<usize>,
-    /// It sends its bytes one at a time.
-    pub splits: bool,
-    /// Text that it sends before every answer.
-    pub noise: String,
-    /// It waits as long before every answer.
-    pub delay: Duration,
-    /// It refuses every login.
-    pub refuses_login: bool,
 }
 
 /// What the Asterisk knows.
@@ -161,12 +145,14 @@ impl ModelState {
             }
             "QueueStatus" => {
                 let mut text = success("EventList: start\r\nMessage: Queue status will follow\r\n");
-                let wanted = value("Member");
+                let (wanted, mut items) = (value("Member"), 0);
                 if let Some(members) = self.queues.get(&queue) {
+                    items += 1;
                     text += &format!("Event: QueueParams\r\nQueue: {queue}\r\nMax: 0\r\nActionID: {id}\r\n\r\n");
                     for (interface, member) in
                         members.iter().filter(|(name, _)| wanted.as_ref().is_none_or(|wanted| wanted == *name))
                     {
+                        items += 1;
                         let membership = if member.is_static { "static" } else { "dynamic" };
                         text += &format!(
                             "Event: QueueMember\r\nQueue: {queue}\r\nName: x\r\nLocation: {interface}\r\n\
@@ -178,7 +164,7 @@ impl ModelState {
                     }
                 }
                 text + &format!(
-                    "Event: QueueStatusComplete\r\nActionID: {id}\r\nEventList: Complete\r\nListItems: 9\r\n\r\n"
+                    "Event: QueueStatusComplete\r\nActionID: {id}\r\nEventList: Complete\r\nListItems: {items}\r\n\r\n"
                 )
             }
             "QueueAdd" | "QueueRemove" | "QueuePause" => {
@@ -249,16 +235,48 @@ fn serve(mut stream: TcpStream, state: &Mutex<ModelState>) -> std::io::Result<()
         if misbehavior.closes_after.is_some_and(|most| answered > most) {
             return Ok(());
         }
-        let text = if is_login || headers[0].1 == "Challenge" { answer } else { misbehavior.noise + &answer };
-        if misbehavior.splits {
-            for byte in text.bytes() {
-                stream.write_all(&[byte])?;
-            }
+        let text = if is_login || headers[0].1 == "Challenge" { answer } else { misbehavior.noise.clone() + &answer };
+        if headers[0].1 == "QueueStatus" {
+            let text = lie(&mut stream, text, misbehavior.lie, &id)?;
+            misbehavior.send(&mut stream, text.as_bytes())?;
         } else {
-            stream.write_all(text.as_bytes())?;
+            misbehavior.send(&mut stream, text.as_bytes())?;
         }
         if is_login && !misbehavior.refuses_login {
             state.lock().unwrap().streams.push(stream.try_clone()?);
         }
     }
+}
+
+/// The text that is sent instead of the list.
+fn lie(stream: &mut TcpStream, text: String, lie: Lie, id: &str) -> std::io::Result<String> {
+    let end = text.find("Event: QueueStatusComplete").unwrap_or(text.len());
+    let element = |location: &str| {
+        format!(
+            "Event: QueueMember\r\nQueue: 600\r\nName: x\r\nLocation: {location}\r\nMembership: dynamic\r\n\
+             Penalty: 0\r\nPaused: 1\r\nPausedReason: \r\nActionID: {id}\r\n\r\n"
+        )
+    };
+    Ok(match lie {
+        Lie::Nothing => text,
+        Lie::ListWithoutEnd => text[..end].to_owned(),
+        Lie::EndlessList => {
+            stream.write_all(text[..end].as_bytes())?;
+            let elements = element("SIP/endless").repeat(100);
+            while stream.write_all(elements.as_bytes()).is_ok() {}
+            String::new()
+        }
+        Lie::AnotherQueue => text.replace("Queue: 600", "Queue: 601"),
+        Lie::LacksElements => {
+            let elements = text[..end].split_inclusive("\r\n\r\n").filter(|part| !part.contains("QueueMember"));
+            elements.collect::<String>() + &text[end..]
+        }
+        Lie::Repeats => text.repeat(2),
+        Lie::Reorders => {
+            let (first, rest) = text.split_once("\r\n\r\n").unwrap();
+            format!("{rest}{first}\r\n\r\n")
+        }
+        Lie::HugeName => text[..end].to_owned() + &element(&"x".repeat(1 << 20)) + &text[end..],
+        Lie::MemberTwice => text[..end].to_owned() + &element("PJSIP/1001") + &text[end..],
+    })
 }

@@ -73,8 +73,8 @@ enum ClientState {
     Ready,
     /// The response to an action. `list_end`: the event that ends the list behind it; `None`: no list follows.
     Response { list_end: Option<&'static str> },
-    /// The rest of a list, up to this event.
-    List { list_end: &'static str },
+    /// The rest of a list, up to this event. `items`: the elements that have come.
+    List { list_end: &'static str, items: u64 },
 }
 
 /// The state of one AMI connection.
@@ -175,15 +175,21 @@ impl AmiClient {
     }
 
     fn read_event<'buf>(&mut self, message: AmiMessage<'buf>) -> Result<AmiInput<'buf>, AmiProtocolError> {
-        let ClientState::List { list_end } = self.state else { return Ok(AmiInput::Event(message)) };
-        if message.value("ActionID")? != Some(self.last_id.to_string().as_bytes()) {
+        let ClientState::List { list_end, items } = self.state else { return Ok(AmiInput::Event(message)) };
+        // A dialplan can put any key into an event of its own, also twice: then it is no element of the list.
+        if message.value("ActionID").ok().flatten() != Some(self.last_id.to_string().as_bytes()) {
             return Ok(AmiInput::Event(message));
         }
-        if message.value("Event")? == Some(list_end.as_bytes()) {
-            self.state = ClientState::Ready;
-            return Ok(AmiInput::Answer(ActionResult::Done, message));
+        if message.first_value() != list_end.as_bytes() {
+            self.state = ClientState::List { list_end, items: items.saturating_add(1) };
+            return Ok(AmiInput::ListItem(message));
         }
-        Ok(AmiInput::ListItem(message))
+        let said = message.value("ListItems")?.and_then(|text| std::str::from_utf8(text).ok()?.parse::<u64>().ok());
+        if said.is_some_and(|said| said > items) {
+            return Err(AmiProtocolError::Incomplete);
+        }
+        self.state = ClientState::Ready;
+        Ok(AmiInput::Answer(ActionResult::Done, message))
     }
 
     fn read_response<'buf>(
@@ -217,7 +223,7 @@ impl AmiClient {
                 Ok(AmiInput::LoggedIn)
             }
             ClientState::Response { list_end: Some(list_end) } if is_success => {
-                self.state = ClientState::List { list_end };
+                self.state = ClientState::List { list_end, items: 0 };
                 Ok(AmiInput::Ignored)
             }
             ClientState::Response { .. } => {

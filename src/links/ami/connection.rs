@@ -5,15 +5,18 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use crate::limits::{AMI_ANSWER_TIMEOUT, LINK_HINTS_WAITING_MAX, LINK_LIST_ITEMS_MAX, LINK_QUERY_PAUSE};
+use crate::limits::{
+    AMI_ANSWER_TIMEOUT, LINK_HINTS_WAITING_MAX, LINK_LIST_BYTES_MAX, LINK_LIST_ITEMS_MAX, LINK_LIST_TIMEOUT,
+    LINK_QUERY_PAUSE,
+};
 use crate::links::ami::client::{ActionResult, AmiClient, AmiInput, Credentials};
 use crate::links::ami::protocol::{AmiMessage, AmiProtocolError};
 use crate::links::ami::truth::{self, AmiEvent, ChannelStatus, NamedMember, PAUSE_REASON, Spy};
-use crate::links::connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection};
+use crate::links::connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection, SoughtMember};
 use crate::links::members::pass::PolledQueue;
-use crate::links::members::{Member, MemberKey, PbxStart};
+use crate::links::members::{MemberKey, PbxStart};
 use crate::links::names::Names;
 use crate::links::supervisions::{Heard, Listener};
 
@@ -36,6 +39,8 @@ pub struct AmiConnection<'a, S> {
     names: &'a AsteriskNames,
     /// Bytes received and not yet read.
     input: BytesMut,
+    /// Bytes of messages that were read.
+    taken: usize,
     /// Bytes to send.
     output: Vec<u8>,
     /// Hints that came while an action was under way; at most [`LINK_HINTS_WAITING_MAX`].
@@ -60,7 +65,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> AmiConnection<'a, S> {
     pub async fn log_in(stream: S, names: &'a AsteriskNames, credentials: Credentials<'a>) -> Result<Self, LinkError> {
         let (client, hints) = (AmiClient::default(), VecDeque::new());
         let (input, output) = (BytesMut::new(), vec![]);
-        let mut connection = Self { stream, client, names, input, output, hints, credentials };
+        let mut connection = Self { stream, client, names, input, taken: 0, output, hints, credentials };
         loop {
             match connection.read(|input| Ok(LoginStep::of(&input))).await? {
                 LoginStep::Next => connection.flush().await?,
@@ -79,10 +84,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> AmiConnection<'a, S> {
         read: impl FnOnce(AmiInput<'_>) -> Result<R, AmiProtocolError>,
     ) -> Result<R, LinkError> {
         loop {
-            let Self { client, input, output, credentials, .. } = self;
+            let Self { client, input, taken: all_taken, output, credentials, .. } = self;
             if let Some((taken, message)) = client.read(input, *credentials, output).map_err(protocol)? {
                 let result = read(message).map_err(protocol);
                 input.advance(taken);
+                *all_taken = all_taken.wrapping_add(taken);
                 return result;
             }
             if self.stream.read_buf(&mut self.input).await? == 0 {
@@ -112,10 +118,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> AmiConnection<'a, S> {
         };
         written.map_err(|error| LinkError::Unwritable(error.to_string()))?;
         timeout(AMI_ANSWER_TIMEOUT, self.flush()).await.map_err(|_| LinkError::NoAnswer)??;
-        let mut items = vec![];
+        let (mut items, before, until) = (vec![], self.taken, Instant::now() + LINK_LIST_TIMEOUT);
         loop {
-            let next =
-                timeout(AMI_ANSWER_TIMEOUT, self.read_answer(&take)).await.map_err(|_| LinkError::NoAnswer)??;
+            // Neither events nor elements that come one by one may keep the link waiting for ever.
+            let wait = AMI_ANSWER_TIMEOUT.min(until.saturating_duration_since(Instant::now()));
+            let next = timeout(wait, self.read_answer(&take)).await.map_err(|_| LinkError::NoAnswer)??;
             match next {
                 AnswerPart::Hint(hint) => self.keep(hint),
                 AnswerPart::Item(item) => items.extend(item),
@@ -126,6 +133,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> AmiConnection<'a, S> {
             }
             if items.len() > LINK_LIST_ITEMS_MAX {
                 return Err(LinkError::Protocol(format!("its list has more than {LINK_LIST_ITEMS_MAX} elements")));
+            }
+            if self.taken.wrapping_sub(before) > LINK_LIST_BYTES_MAX {
+                return Err(LinkError::Protocol(format!("its answer has more than {LINK_LIST_BYTES_MAX} bytes")));
             }
         }
     }
@@ -138,7 +148,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> AmiConnection<'a, S> {
         self.read(|input| {
             Ok(match input {
                 AmiInput::Ignored => AnswerPart::Item(None),
-                AmiInput::Event(message) => AnswerPart::Hint(hint_of(names, truth::event(message)?)),
+                AmiInput::Event(message) => AnswerPart::Hint(hint_of(names, message)),
                 AmiInput::ListItem(message) => AnswerPart::Item(take(message)?),
                 AmiInput::Answer(result, message) => AnswerPart::End(result, take(message)?),
                 AmiInput::LoggedIn | AmiInput::LoginRefused => return Err(AmiProtocolError::UnexpectedResponse),
@@ -156,6 +166,16 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> AmiConnection<'a, S> {
             self.hints.extend([Hint::Members, Hint::Listeners]);
         }
         self.hints.push_back(hint);
+    }
+
+    /// Asks for a queue, or for one of its members.
+    async fn queue_status(&mut self, headers: &[(&'static str, &str)]) -> Result<Vec<QueueItem>, LinkError> {
+        let answered = self.ask("QueueStatus", headers, Some("QueueStatusComplete"), queue_item).await?;
+        match answered.result {
+            ActionResult::Done => Ok(answered.items),
+            ActionResult::UnknownAction => Err(LinkError::Refused("`QueueStatus`: load app_queue")),
+            _ => Err(LinkError::Refused("`QueueStatus`: it needs a login, and no class")),
+        }
     }
 
     fn queue_status_headers(&self, key: &MemberKey) -> (String, String) {
@@ -194,9 +214,10 @@ fn protocol(error: AmiProtocolError) -> LinkError {
     LinkError::Protocol(error.to_string())
 }
 
-/// The hint of an event. `None`: the event concerns nothing that the link knows.
-fn hint_of(names: &AsteriskNames, event: AmiEvent) -> Option<Hint> {
-    match event {
+/// The hint of an event. `None`: the event concerns nothing that the link knows, or it has a key twice, which only an
+/// event of a dialplan has.
+fn hint_of(names: &AsteriskNames, message: AmiMessage<'_>) -> Option<Hint> {
+    match truth::event(message).ok()? {
         AmiEvent::MemberChanged { queue, interface } => {
             let (queue, interface) = (std::str::from_utf8(&queue).ok()?, std::str::from_utf8(&interface).ok()?);
             let (queue, extension) = (names.queues.number_of(queue)?, names.interfaces.number_of(interface)?);
@@ -218,17 +239,21 @@ fn hint_of(names: &AsteriskNames, event: AmiEvent) -> Option<Hint> {
 
 /// What an element of `QueueStatus` says.
 enum QueueItem {
-    /// The queue is there.
-    Queue,
+    /// The queue with this name is there.
+    Queue(Box<[u8]>),
     /// One of its members.
     Member(NamedMember),
 }
 
 fn queue_item(message: AmiMessage<'_>) -> Result<Option<QueueItem>, AmiProtocolError> {
-    if truth::queue_name(message)?.is_some() {
-        return Ok(Some(QueueItem::Queue));
+    if let Some(name) = truth::queue_name(message)? {
+        return Ok(Some(QueueItem::Queue(name)));
     }
     Ok(truth::queue_member(message)?.map(QueueItem::Member))
+}
+
+fn another_queue(asked: &str, found: &[u8]) -> LinkError {
+    LinkError::Protocol(format!("asked for queue `{asked}`, it listed queue `{}`", String::from_utf8_lossy(found)))
 }
 
 const fn outcome(result: ActionResult) -> ActionOutcome {
@@ -251,36 +276,47 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for AmiConnection<'
 
     async fn queue(&mut self, queue: &str) -> Result<Option<PolledQueue>, LinkError> {
         let name = self.names.queues.name_of(queue);
-        let answered = self.ask("QueueStatus", &[("Queue", &name)], Some("QueueStatusComplete"), queue_item).await?;
         let mut polled = PolledQueue::default();
         let mut is_there = false;
-        for item in answered.items {
+        for item in self.queue_status(&[("Queue", &name)]).await? {
             match item {
-                QueueItem::Queue => is_there = true,
-                QueueItem::Member(NamedMember { interface, member, .. }) => {
+                QueueItem::Queue(found) if *found == *name.as_bytes() => is_there = true,
+                QueueItem::Member(NamedMember { queue, interface, member }) if *queue == *name.as_bytes() => {
                     let interface = String::from_utf8_lossy(&interface);
-                    match self.names.interfaces.number_of(&interface) {
-                        Some(extension) => {
-                            polled.members.insert(extension.into(), member);
-                        }
-                        None => {
-                            polled.unparsed.insert((*interface).into());
-                        }
+                    let Some(extension) = self.names.interfaces.number_of(&interface) else {
+                        polled.note_unparsed(&interface);
+                        continue;
+                    };
+                    if polled.members.insert(extension.into(), member).is_some() {
+                        return Err(LinkError::Protocol(format!("it listed the member `{interface}` twice")));
                     }
+                }
+                QueueItem::Queue(found) | QueueItem::Member(NamedMember { queue: found, .. }) => {
+                    return Err(another_queue(&name, &found));
                 }
             }
         }
         Ok(is_there.then_some(polled))
     }
 
-    async fn member(&mut self, key: &MemberKey) -> Result<Option<Member>, LinkError> {
+    async fn member(&mut self, key: &MemberKey) -> Result<SoughtMember, LinkError> {
         let (queue, interface) = self.queue_status_headers(key);
-        let headers = [("Queue", &*queue), ("Member", &*interface)];
-        let answered = self.ask("QueueStatus", &headers, Some("QueueStatusComplete"), queue_item).await?;
-        Ok(answered.items.into_iter().find_map(|item| match item {
-            QueueItem::Member(named) if *named.interface == *interface.as_bytes() => Some(named.member),
-            _ => None,
-        }))
+        let mut sought = SoughtMember::NoQueue;
+        for item in self.queue_status(&[("Queue", &*queue), ("Member", &*interface)]).await? {
+            let (QueueItem::Queue(found) | QueueItem::Member(NamedMember { queue: found, .. })) = &item;
+            if **found != *queue.as_bytes() {
+                return Err(another_queue(&queue, found));
+            }
+            // Asterisk also lists members whose names, and not interfaces, are as asked for.
+            match item {
+                QueueItem::Member(named) if *named.interface == *interface.as_bytes() => {
+                    sought = SoughtMember::There(named.member);
+                }
+                _ if sought == SoughtMember::NoQueue => sought = SoughtMember::Absent,
+                _ => {}
+            }
+        }
+        Ok(sought)
     }
 
     async fn change(&mut self, key: &MemberKey, action: MemberAction) -> Result<ActionOutcome, LinkError> {
@@ -348,7 +384,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for AmiConnection<'
             }
             let hint = self
                 .read(|input| match input {
-                    AmiInput::Event(message) => Ok(hint_of(names, truth::event(message)?)),
+                    AmiInput::Event(message) => Ok(hint_of(names, message)),
                     _ => Err(AmiProtocolError::UnexpectedResponse),
                 })
                 .await?;
@@ -401,4 +437,54 @@ fn user_of(names: &AsteriskNames, channel: &[u8]) -> Option<Box<str>> {
     let interface = channel.rsplit_once('-').map_or(channel, |(interface, _)| interface);
     let extension = names.interfaces.number_of(interface).or_else(|| names.state_interfaces.number_of(interface));
     extension.map(Into::into)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::asterisk::NamePattern;
+    use crate::telephony::SupervisionMode;
+
+    /// A channel in a bridge, which runs this application.
+    fn channel(name: &str, bridge: &str, application: &str, data: &str) -> ChannelStatus {
+        let bytes = |text: &str| Box::<[u8]>::from(text.as_bytes());
+        ChannelStatus {
+            channel: bytes(name),
+            unique_id: bytes(&format!("id of {name}")),
+            account_code: bytes("2001"),
+            bridge: bytes(bridge),
+            application: bytes(application),
+            data: bytes(data),
+        }
+    }
+
+    /// TRUTH 2: after a start the queue of the call decides whether a listener would be allowed; where it cannot be told,
+    /// nobody is.
+    #[test]
+    fn what_is_heard_is_the_queue_of_the_one_call_that_it_can_be() {
+        let names = |pattern| Names::new(NamePattern::parse(pattern).unwrap(), []);
+        let names =
+            AsteriskNames { interfaces: names("PJSIP/%"), state_interfaces: names("PJSIP/%"), queues: names("%") };
+        let spy = |data| channel("PJSIP/2001-1", "", "ChanSpy", data);
+        let agent = |number, bridge| channel(&format!("PJSIP/1001-{number}"), bridge, "AppQueue", "(Outgoing Line)");
+        let customer = |bridge, queue| channel("PJSIP/3001-1", bridge, "Queue", queue);
+        let private = |bridge| channel("PJSIP/3002-1", bridge, "Dial", "PJSIP/1001");
+        let listener = Listener { channel: "id of PJSIP/2001-1".into(), supervisor: None, target: None };
+        let found = |channels: &[ChannelStatus]| heard(&names, &listener, channels);
+        let hears = |mode, queue: Option<&str>| Some(Heard { mode, queue: queue.map(Into::into) });
+        let (listen, whisper) = (SupervisionMode::Listen, SupervisionMode::Whisper);
+
+        assert_eq!(
+            found(&[spy("PJSIP/1001-1,qw"), agent(1, "a"), customer("a", "600,tT")]),
+            hears(whisper, Some("600"))
+        );
+        assert_eq!(found(&[spy("PJSIP/1001-1,q"), agent(1, "a"), private("a")]), hears(listen, None));
+        let named = [spy("PJSIP/1001-1,q"), agent(1, "a"), customer("a", "support-line")];
+        assert_eq!(found(&named), hears(listen, Some("support-line")), "no queue of the organization");
+        let second = [spy("PJSIP/1001,q"), agent(1, "a"), customer("a", "600"), agent(2, "b"), private("b")];
+        assert_eq!(found(&second), None, "one call in the queue and a private one");
+        assert_eq!(found(&[spy("PJSIP/1001-1,q"), agent(1, "")]), None, "no call");
+        assert_eq!(found(&[agent(1, "a"), customer("a", "600")]), None, "the listener is gone");
+        assert_eq!(found(&[spy(""), agent(1, "a"), customer("a", "600")]), None, "any channel");
+    }
 }

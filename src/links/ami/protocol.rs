@@ -22,6 +22,9 @@ pub enum AmiProtocolError {
     /// A byte, a line or a message outside the grammar.
     #[error("it sent a message that is not AMI")]
     Malformed,
+    /// A list ended before as many elements had come as its end says.
+    #[error("it sent a list that lacks elements")]
+    Incomplete,
     /// The first line is not the banner of Asterisk.
     #[error("its first line is not the banner of Asterisk")]
     UnknownBanner,
@@ -67,11 +70,12 @@ pub fn banner(input: &[u8]) -> Result<Option<usize>, AmiProtocolError> {
 /// One response or event, borrowed from the read buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AmiMessage<'buf> {
-    /// The lines with their CR LF. INVARIANT: every line is `Key: value`.
+    /// The lines with their CR LF. INVARIANT: the first line is `Key: value`.
     lines: &'buf [u8],
 }
 
-/// Reads the message at the start of `input`; returns it and its length in bytes. `None`: it is incomplete.
+/// Reads the message at the start of `input`; returns it and its length in bytes. `None`: it is incomplete. Only the
+/// first line has to be `Key: value`: a dialplan can put a line of any text into an event of its own.
 ///
 /// # Errors
 ///
@@ -93,7 +97,9 @@ pub fn message(input: &[u8]) -> Result<Option<(AmiMessage<'_>, usize)>, AmiProto
             let lines = input.get(..before).filter(|lines| !lines.is_empty()).ok_or(AmiProtocolError::Malformed)?;
             return Ok(Some((AmiMessage { lines }, taken)));
         }
-        split(line).ok_or(AmiProtocolError::Malformed)?;
+        if line.iter().any(|byte| matches!(byte, b'\r' | 0)) || (before == 0 && split(line).is_none()) {
+            return Err(AmiProtocolError::Malformed);
+        }
     }
     if rest.len() > AMI_LINE_BYTES_MAX || input.len() > AMI_MESSAGE_BYTES_MAX {
         return Err(AmiProtocolError::TooLong);
@@ -102,13 +108,12 @@ pub fn message(input: &[u8]) -> Result<Option<(AmiMessage<'_>, usize)>, AmiProto
 }
 
 /// Splits a line into key and value. A value may hold any byte but CR, LF and NUL, because events carry names of people
-/// in any encoding; values are only compared.
+/// in any encoding; values are only compared. `None`: the line has no key.
 fn split(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let colon = memchr(b':', line)?;
     let (key, value) = (line.get(..colon)?, line.get(colon + 1..)?);
     let is_key = !key.is_empty() && key.iter().all(u8::is_ascii_graphic);
-    let is_value = !value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0));
-    (is_key && is_value).then(|| (key, value.strip_prefix(b" ").unwrap_or(value)))
+    is_key.then(|| (key, value.strip_prefix(b" ").unwrap_or(value)))
 }
 
 impl<'buf> AmiMessage<'buf> {
@@ -116,6 +121,12 @@ impl<'buf> AmiMessage<'buf> {
     #[must_use]
     pub fn first_key(self) -> &'buf [u8] {
         self.pairs().next().map_or(&[], |(key, _)| key)
+    }
+
+    /// The value of the first line. Of an event it is the name of the event, whatever the lines behind it say.
+    #[must_use]
+    pub fn first_value(self) -> &'buf [u8] {
+        self.pairs().next().map_or(&[], |(_, value)| value)
     }
 
     /// The value of `key`. `None`: the message has no such key.
@@ -221,6 +232,8 @@ mod tests {
             b"Response: Success\n",
             b"Response: Suc\rcess\r\n",
             b"Response: Suc\0cess\r\n",
+            b"Event: X\r\nA: b\0\r\n",
+            b"Event: X\r\nA: b\rc\r\n",
             b"no colon\r\n",
             b": no key\r\n",
             b"Key with spaces: x\r\n",
@@ -229,6 +242,16 @@ mod tests {
         }
         let (twice, _) = message(b"ActionID: 1\r\nActionID: 2\r\n\r\n").unwrap().unwrap();
         assert_eq!(twice.value("ActionID"), Err(AmiProtocolError::Malformed));
+    }
+
+    /// `UserEvent(Lunch,any text)` of a dialplan sends such lines, and may repeat the key `Event`.
+    #[test]
+    fn lines_of_any_text_behind_the_first_are_no_keys() {
+        let text = b"Event: UserEvent\r\nany text\r\nKey with spaces: x\r\n: y\r\nEvent: QueueMemberAdded\r\n\r\n";
+        let (read, taken) = message(text).unwrap().unwrap();
+        assert_eq!((taken, read.first_key(), read.first_value()), (text.len(), &b"Event"[..], &b"UserEvent"[..]));
+        assert_eq!(read.value("any text"), Ok(None));
+        assert_eq!(read.value("Event"), Err(AmiProtocolError::Malformed));
     }
 
     #[test]

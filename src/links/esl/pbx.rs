@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::config::links::LinkTerms;
-use crate::links::connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection};
+use crate::links::connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection, SoughtMember};
 use crate::links::esl::connection::{EslConnection, QueuedAgent, Tables, table};
 use crate::links::esl::event::{is_channel_id, quoted};
 use crate::links::esl::truth::{self, AgentStatus, AgentStatuses, LISTENING_APPLICATIONS, TableError};
@@ -98,7 +98,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for EslConnection<'
         for tier in self.callcenter(&["tier list"], truth::tiers).await? {
             let agent = QueuedAgent { level: tier.level, has_call: tier.has_call };
             if let Some(agents) = tables.queues.get_mut(&tier.queue) {
-                agents.insert(tier.agent, agent);
+                let twice = format!("it listed the agent `{}` twice in `{}`", tier.agent, tier.queue);
+                if agents.insert(tier.agent, agent).is_some() {
+                    return Err(LinkError::Protocol(twice));
+                }
             }
         }
         tables.statuses = self.callcenter(&["agent list"], AgentStatuses::read).await?;
@@ -117,7 +120,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for EslConnection<'
                     polled.members.insert(extension.into(), member);
                 }
                 (None, Some(_)) => {
-                    polled.unparsed.insert(agent.clone());
+                    polled.note_unparsed(agent);
                 }
                 (_, None) => {}
             }
@@ -125,7 +128,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for EslConnection<'
         Ok(Some(polled))
     }
 
-    async fn member(&mut self, key: &MemberKey) -> Result<Option<Member>, LinkError> {
+    async fn member(&mut self, key: &MemberKey) -> Result<SoughtMember, LinkError> {
         let (queue, agent) = (self.names.queues.name_of(&key.queue), self.names.agents.name_of(&key.extension));
         let tiers = self.callcenter(&["queue list tiers ", &quoted(&queue)], truth::tiers).await?;
         let tier = tiers.into_iter().find(|tier| *tier.queue == *queue && *tier.agent == *agent);
@@ -140,9 +143,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for EslConnection<'
                 }
             }
         }
-        let Some(tier) = tier else { return Ok(None) };
+        let Some(tier) = tier else {
+            // The queues of the last poll: an empty list does not say whether the queue is there.
+            let is_queue = self.tables.queues.contains_key(&*queue);
+            return Ok(if is_queue { SoughtMember::Absent } else { SoughtMember::NoQueue });
+        };
         let status = self.callcenter(&["agent get status ", &quoted(&agent)], truth::status).await?;
-        Ok(status.and_then(|status| member_of(status, tier.level)))
+        let member = status.and_then(|status| member_of(status, tier.level));
+        Ok(member.map_or(SoughtMember::Absent, SoughtMember::There))
     }
 
     async fn change(&mut self, key: &MemberKey, action: MemberAction) -> Result<ActionOutcome, LinkError> {
@@ -232,8 +240,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'_, S> {
         read: impl FnOnce(&[u8]) -> Result<T, TableError>,
     ) -> Result<T, LinkError> {
         let answer = self.ask_callcenter(command).await?;
-        read(&answer)
-            .map_err(|error| LinkError::Protocol(format!("{error} to `callcenter_config {}`", command.concat())))
+        read(&answer).map_err(|error| {
+            let is_denied = answer.starts_with(b"-ERR permission denied");
+            let grant = if is_denied { ": grant `callcenter_config` in `esl-allowed-api`" } else { "" };
+            LinkError::Protocol(format!("{error} to `callcenter_config {}`{grant}", command.concat()))
+        })
     }
 
     async fn set_status(&mut self, agent: &str, status: AgentStatus) -> Result<ActionOutcome, LinkError> {

@@ -235,7 +235,7 @@ async fn what_freeswitch_refuses_is_an_error_that_says_what() {
         script.answer("callcenter_config agent get status 'agent two'", answer);
         let found = connected(&script, async |connection| connection.member(&key).await).await;
         match (found, expected) {
-            (Ok(found), Ok(expected)) => assert_eq!(found, expected, "{answer}"),
+            (Ok(found), Ok(expected)) => assert_eq!(found.member().cloned(), expected, "{answer}"),
             (Err(LinkError::Protocol(said)), Err(expected)) => assert!(said.contains(expected), "{said}"),
             (found, expected) => panic!("{answer}: {found:?} instead of {expected:?}"),
         }

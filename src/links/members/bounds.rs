@@ -56,12 +56,12 @@ pub struct UndoShare {
 }
 
 impl UndoShare {
-    /// Whether `planned` further steps stay within the share of a queue with so many members and sessions.
+    /// Whether `planned` further steps stay within the share of a queue that had so many members and sessions at the
+    /// poll.
     #[must_use]
     pub fn admits(self, bounds: UndoBounds, planned: usize, members: usize, sessions: usize) -> bool {
         let steps = self.carried_out.saturating_add(planned) as u64;
-        // What was taken away already is counted in the size as well: the bound does not tighten step by step.
-        let size = (members.max(sessions) as u64).saturating_add(self.carried_out as u64);
+        let size = members.max(sessions) as u64;
         steps <= UNDO_STEPS_UNSHARED_MAX
             || steps.saturating_mul(100) <= u64::from(bounds.percent_max).saturating_mul(size)
     }
@@ -101,6 +101,7 @@ mod tests {
             assert_eq!(none.admits(BOUNDS, planned, members, sessions), admitted, "{planned} {members} {sessions}");
         }
         let after = UndoShare { carried_out: 4 };
-        assert!(!after.admits(BOUNDS, 1, 16, 0), "the fifth of 20");
+        assert!(!after.admits(BOUNDS, 1, 20, 0), "the fifth of 20");
+        assert!(!UndoShare { carried_out: 20 }.admits(BOUNDS, 1, 100, 0), "the twenty-first of 100");
     }
 }

@@ -198,6 +198,10 @@ fn of_leaving(member: &Member) -> MemberJudgement {
 
 /// A member without a session.
 fn of_member(member: &Member, at: &Circumstances<'_>) -> MemberJudgement {
+    // A member that is paused for good: its session ended, or it never had one. Only a login lifts the pause.
+    if member.membership == Membership::Fixed && member.paused && member.paused_by_link {
+        return MemberJudgement::NOTHING;
+    }
     let adopted = || Step::Adopt { penalty: member.penalty, paused: member.paused };
     let step = match removal(member) {
         _ if at.is_changing => None,
@@ -206,9 +210,7 @@ fn of_member(member: &Member, at: &Circumstances<'_>) -> MemberJudgement {
         _ if at.adopts && at.may_log_in => Some(adopted()),
         step => step,
     };
-    // A member that is paused for good is not counted again and again.
-    let is_settled = member.membership == Membership::Fixed && member.paused_by_link;
-    MemberJudgement { state: (!is_settled || step.is_some()).then_some(MemberState::Foreign), step }
+    MemberJudgement::of(MemberState::Foreign, step)
 }
 
 /// How the member is kept from taking calls. `None`: it already is.

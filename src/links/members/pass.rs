@@ -6,6 +6,7 @@ use super::bounds::UndoShare;
 use super::judge::{Circumstances, MemberJudgement, MemberState, Step, judge};
 use super::{Belief, Member};
 use crate::config::links::UndoBounds;
+use crate::limits::LINK_NAME_BYTES_MAX;
 
 /// One queue as the PBX has it, after a complete poll.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,6 +15,14 @@ pub struct PolledQueue {
     pub members: BTreeMap<Box<str>, Member>,
     /// The names of members that the link cannot read; nothing is done about them.
     pub unparsed: BTreeSet<Box<str>>,
+}
+
+impl PolledQueue {
+    /// Takes note of a member whose name the link cannot read. Of a long name only the beginning is kept.
+    pub fn note_unparsed(&mut self, name: &str) {
+        let end = (0..=LINK_NAME_BYTES_MAX.min(name.len())).rev().find(|&end| name.is_char_boundary(end));
+        self.unparsed.insert(name.get(..end.unwrap_or_default()).unwrap_or_default().into());
+    }
 }
 
 /// One member of a pass whose PBX and login session differ.
@@ -34,16 +43,12 @@ pub struct QueuePass {
     pub differences: Vec<Difference>,
     /// The steps to carry out, each with its extension and its state.
     pub steps: Vec<(Box<str>, MemberJudgement)>,
+    /// The number of members that the PBX has.
+    pub members: usize,
+    /// The number of login sessions.
+    pub sessions: usize,
     /// The bounded steps that are left out because they are too large a share of the queue; 0: none are left out.
     pub stopped: usize,
-}
-
-impl QueuePass {
-    /// The number of members and sessions that were judged.
-    #[must_use]
-    pub fn size(&self) -> usize {
-        self.counts.values().sum()
-    }
 }
 
 /// Judges every member and every session of one queue. `beliefs` has the sessions, and what the sidecar knows of ended
@@ -73,9 +78,9 @@ pub fn pass<'a>(
         }
     }
     let bounded = found.steps.iter().filter(|(_, judgement)| is_bounded(judgement)).count();
-    let sessions = beliefs.values().filter(|belief| matches!(belief, Belief::Session(_))).count();
-    let members = queue.members.len() + queue.unparsed.len();
-    if !resumed && !share.admits(bounds, bounded, members, sessions) {
+    found.sessions = beliefs.values().filter(|belief| matches!(belief, Belief::Session(_))).count();
+    found.members = queue.members.len() + queue.unparsed.len();
+    if !resumed && !share.admits(bounds, bounded, found.members, found.sessions) {
         found.steps.retain(|(_, judgement)| !is_bounded(judgement));
         found.stopped = bounded;
     }

@@ -1,7 +1,10 @@
 //! The part of the work that is about channels that listen to others: what the PBX says, held against the supervisions.
 
+use tokio::time::Instant;
+
 use crate::config::links::SupervisionsMode;
-use crate::links::connection::{LinkError, PbxConnection};
+use crate::limits::HANG_UP_CHECK_PAUSE;
+use crate::links::connection::{ActionOutcome, LinkError, PbxConnection};
 use crate::links::supervisions::{Listener, ListenerFinding};
 use crate::links::work::{Beliefs, LinkWork};
 
@@ -19,7 +22,13 @@ impl<C: PbxConnection, B: Beliefs> LinkWork<'_, C, B> {
         let is_first = self.status.looks_at_listeners_first();
         let (allowed, now) = (self.beliefs.supervisions(), self.beliefs.now());
         for finding in self.memory.listeners.polled(listeners, &allowed, now) {
-            let ListenerFinding::Violation(listener) = finding else { continue };
+            let listener = match finding {
+                ListenerFinding::Allowed(number) => {
+                    self.beliefs.confirm_supervision(number);
+                    continue;
+                }
+                ListenerFinding::Violation(listener) => listener,
+            };
             if is_first {
                 let heard = self.connection.heard(&listener).await?;
                 if heard.is_some_and(|heard| self.beliefs.adopt_listener(&listener, &heard)) {
@@ -44,10 +53,14 @@ impl<C: PbxConnection, B: Beliefs> LinkWork<'_, C, B> {
             return Ok(());
         }
         let found = self.memory.listeners.started(listener, &self.beliefs.supervisions(), self.beliefs.now());
-        if let Some(ListenerFinding::Violation(listener)) = found {
-            self.note_violation(&listener);
-            if self.terms.supervisions == SupervisionsMode::Enforce {
-                self.hang_up(&listener).await?;
+        match found {
+            None => {}
+            Some(ListenerFinding::Allowed(number)) => self.beliefs.confirm_supervision(number),
+            Some(ListenerFinding::Violation(listener)) => {
+                self.note_violation(&listener);
+                if self.terms.supervisions == SupervisionsMode::Enforce {
+                    self.hang_up(&listener).await?;
+                }
             }
         }
         Ok(())
@@ -64,15 +77,22 @@ impl<C: PbxConnection, B: Beliefs> LinkWork<'_, C, B> {
             return Ok(());
         }
         for listener in self.memory.listeners.no_longer_allowed(&self.beliefs.supervisions(), self.beliefs.now()) {
-            self.hang_up(&listener).await?;
-            self.memory.listeners.forget(&listener.channel);
+            if self.hang_up(&listener).await? == ActionOutcome::Done {
+                self.memory.listeners.hung_up(&listener.channel, self.beliefs.now());
+            } else {
+                self.memory.listeners.forget(&listener.channel);
+            }
         }
         Ok(())
     }
 
-    async fn hang_up(&mut self, listener: &Listener) -> Result<(), LinkError> {
+    async fn hang_up(&mut self, listener: &Listener) -> Result<ActionOutcome, LinkError> {
         let outcome = self.connection.hang_up(&listener.channel).await?;
+        if outcome == ActionOutcome::Done {
+            // Asterisk 16 forgets the hang-up of a channel that takes over a call at that moment.
+            self.hang_up_checked_at.get_or_insert(Instant::now() + HANG_UP_CHECK_PAUSE);
+        }
         self.status.hung_up(&listener.channel, Some(listener), outcome);
-        Ok(())
+        Ok(outcome)
     }
 }
