@@ -29,7 +29,7 @@
 //! | [`policy`] | Who may do what, as tables. [`policy::decide`] is the pure function at the center. |
 //! | [`dialect`] | The bytes of one PBX to events, and answers to bytes; no sockets, no rules. |
 //! | [`audit`] | The log of decisions and ends, linked by hashes; of allowed questions that change nothing, some. |
-//! | [`sessions`] | Login sessions, supervisions and calls of now, and the store of login sessions. |
+//! | [`sessions`] | Login sessions, supervisions and calls of now, and the store and the backup of them. |
 //! | [`config`] | TOML and CSV files to settings and policy, with every problem at once. |
 //! | [`peer`] | The other side of a connection. |
 //! | [`backoff`] | The pauses between attempts to connect. |

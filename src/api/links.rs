@@ -69,7 +69,8 @@ pub(super) async fn command(
     let operator = OperatorName { peer: &peer, by: &by };
     api.sidecar.gate.note_link_command(operator, &terms.organization, &terms.name, &query.command);
     tracing::info!(by = %caller, link = query.link, command = query.command, "an operator lets a link poll");
-    if let Some(planned) = link.command(kind).await {
+    if let Some(mut planned) = link.command(kind).await {
+        planned.sort_by(|one, other| (&one.queue, &one.extension).cmp(&(&other.queue, &other.extension)));
         return Json(planned).into_response();
     }
     let text = format!("the link `{}` is down, or works on other commands\n", query.link);

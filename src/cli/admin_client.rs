@@ -19,7 +19,7 @@ use crate::cli::sidecar_address::{AddressError, SidecarAddress};
 use crate::cli::{print_error, print_problems};
 use crate::config;
 use crate::gate::operator::{OperatorFilter, Page};
-use crate::limits::{ADMIN_CLIENT_ANSWER_BYTES_MAX, ADMIN_CLIENT_TIMEOUT, BACKUP_BYTES_MAX, BACKUP_CLIENT_TIMEOUT};
+use crate::limits::{ADMIN_CLIENT_ANSWER_BYTES_MAX, ADMIN_CLIENT_TIMEOUT, BACKUP_BYTES_MAX, BACKUP_CLIENT_TIMEOUT, LINK_COMMAND_CLIENT_TIMEOUT};
 
 /// Why a request has no answer that can be used.
 #[derive(Debug, Error)]
@@ -186,9 +186,24 @@ impl AdminClient {
         path: &str,
         query: &impl Serialize,
     ) -> Result<T, AdminClientError> {
+        self.request_within(&SHORT_EXCHANGE, method, path, query)
+    }
+
+    /// The same for a request that lets a link poll, which takes as long as the PBX has queues.
+    pub(super) fn poll<T: DeserializeOwned>(&self, path: &str, query: &impl Serialize) -> Result<T, AdminClientError> {
+        self.request_within(&POLL_EXCHANGE, &Method::PUT, path, query)
+    }
+
+    fn request_within<T: DeserializeOwned>(
+        &self,
+        bounds: &ExchangeBounds,
+        method: &Method,
+        path: &str,
+        query: &impl Serialize,
+    ) -> Result<T, AdminClientError> {
         let query = serde_urlencoded::to_string(query).map_err(|error| self.unreachable(error))?;
         let uri = format!("/{path}?{query}");
-        let body = self.block_on(self.exchange(method, uri, Bytes::new(), &SHORT_EXCHANGE))?;
+        let body = self.block_on(self.exchange(method, uri, Bytes::new(), bounds))?;
         self.parsed(&body)
     }
 
@@ -259,6 +274,9 @@ struct ExchangeBounds {
 
 const SHORT_EXCHANGE: ExchangeBounds =
     ExchangeBounds { timeout: ADMIN_CLIENT_TIMEOUT, answer_bytes_max: ADMIN_CLIENT_ANSWER_BYTES_MAX };
+/// For a poll of a link.
+const POLL_EXCHANGE: ExchangeBounds =
+    ExchangeBounds { timeout: LINK_COMMAND_CLIENT_TIMEOUT, answer_bytes_max: ADMIN_CLIENT_ANSWER_BYTES_MAX };
 /// For a backup.
 const LONG_EXCHANGE: ExchangeBounds =
     ExchangeBounds { timeout: BACKUP_CLIENT_TIMEOUT, answer_bytes_max: BACKUP_BYTES_MAX };

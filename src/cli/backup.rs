@@ -81,6 +81,7 @@ struct BackupSummary<'a> {
     organizations: usize,
     sessions: u64,
     leaving: u64,
+    supervisions: u64,
 }
 
 #[derive(Serialize)]
@@ -94,18 +95,19 @@ pub(super) fn backup(folder: &Path, options: &BackupArguments, out: &mut impl Wr
         Ok(written) => written,
         Err(error) => return print(&error, *json, out),
     };
-    let Backup { header, sessions, leaving, .. } = backup;
+    let Backup { header, sessions, leaving, supervisions, .. } = backup;
     let organizations = header.organizations.len();
     if *json {
-        let summary = BackupSummary { file, bytes, organizations, sessions, leaving };
+        let summary = BackupSummary { file, bytes, organizations, sessions, leaving, supervisions };
         writeln!(out, "{}", serde_json::to_string(&summary).map_err(io::Error::other)?)?;
         return Ok(0);
     }
     writeln!(
         out,
-        "{}: {}, {}, {}",
+        "{}: {}, {}, {}, {}",
         file.display(),
         counted(sessions, "login session"),
+        counted(supervisions, "supervision"),
         counted(leaving, "member that is leaving"),
         counted(organizations as u64, "organization"),
     )?;
@@ -122,10 +124,13 @@ pub(super) fn restore(folder: &Path, options: &RestoreArguments, out: &mut impl 
         writeln!(out, "{}", serde_json::to_string(&report).map_err(io::Error::other)?)?;
         return Ok(0);
     }
-    let RestoreReport { sessions, began, ended, gone, leaving } = report;
+    let RestoreReport { sessions, began, ended, gone, leaving, supervisions } = report;
     writeln!(out, "{}: {began} began, {ended} ended", counted(sessions, "login session"))?;
     if gone > 0 {
         writeln!(out, "left out: {}, whose user or queue is no longer configured", counted(gone, "login session"))?;
+    }
+    if supervisions > 0 {
+        writeln!(out, "kept for 30 s, or longer if the PBX shows them: {}", counted(supervisions, "supervision"))?;
     }
     if leaving > 0 {
         writeln!(out, "links will remove {}", counted(leaving, "member"))?;
@@ -183,6 +188,7 @@ fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// Reads and checks the backup, and sends it to the sidecar.
 fn restore_backup(folder: &Path, file: &Path, replace: bool) -> Result<RestoreReport, BackupFileError> {
+    let client = AdminClient::to_change(folder)?;
     let read = || {
         let mut bytes = vec![];
         // One byte more than is allowed shows that the file is too long.
@@ -191,5 +197,5 @@ fn restore_backup(folder: &Path, file: &Path, replace: bool) -> Result<RestoreRe
     };
     let bytes = read().map_err(|source| BackupFileError::File { path: file.to_owned(), source })?;
     Backup::read(&bytes).map_err(|source| BackupFileError::Unusable { path: file.to_owned(), source })?;
-    Ok(AdminClient::to_change(folder)?.upload("backup", &RestoreQuery { replace }, bytes)?)
+    Ok(client.upload("backup", &RestoreQuery { replace }, bytes)?)
 }

@@ -259,8 +259,8 @@ Examples:
 /// Below the options of `backup`.
 #[cfg(feature = "cli")]
 pub(super) const BACKUP: &str = "\
-The backup is text, one JSON value a line: the login sessions of all organizations, the queue members
-that links have yet to remove, and the clock. Its last line has a hash: a file that was cut off or
+The backup is text, one JSON value a line: the login sessions and supervisions of all organizations,
+the queue members that links have yet to remove, and the clock. Its last line has a hash: a file that was cut off or
 altered is refused. FILE is replaced only when the new backup is on disk, and only its owner may read
 it. The sidecar answers questions meanwhile. The audit log records who wrote the backup.
 

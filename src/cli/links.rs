@@ -4,7 +4,6 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use clap::{Args, Subcommand};
-use hyper::Method;
 use serde::Serialize;
 
 use crate::cli::admin_client::{AdminClient, AdminClientError};
@@ -184,7 +183,7 @@ fn show_link(link: &LinkDetails, out: &mut impl Write) -> io::Result<()> {
 
 fn poll(folder: &Path, OneLink { name, json }: &OneLink, command: &str, out: &mut impl Write) -> io::Result<u8> {
     let planned: Result<Vec<Planned>, AdminClientError> = AdminClient::to_change(folder)
-        .and_then(|client| client.request(&Method::PUT, "links", &CommandQuery { link: name, command }));
+        .and_then(|client| client.poll("links", &CommandQuery { link: name, command }));
     let planned = match planned {
         Ok(planned) => planned,
         Err(error) => return error.print(*json, out),

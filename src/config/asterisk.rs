@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
+use crate::config::link_tls::{self, TlsTerms};
 use crate::config::links::{self, LinkTerms, NameTable, read_pattern};
 use crate::config::problem::{Problem, Problems};
 use crate::config::reader::Section;
@@ -27,6 +28,8 @@ pub struct AmiSettings {
     pub username: Box<str>,
     /// The secret of that section.
     pub secret: Secret,
+    /// Whom the link takes for this Asterisk. `None`: the connection is not encrypted.
+    pub tls: Option<TlsTerms>,
     /// The interface of a member; `%` is replaced by the extension.
     pub interface: NamePattern,
     /// The interface whose device state shows whether a member is busy; `%` is replaced by the extension.
@@ -40,10 +43,14 @@ pub struct AmiSettings {
 }
 
 impl AmiSettings {
-    /// Whether both describe the same link. The secret is not compared: a reload takes it up without a restart.
+    /// Whether both describe the same link. Secret and authorities are not compared: a reload takes them up without a
+    /// restart.
     #[must_use]
     pub fn is_same_link(&self, other: &Self) -> bool {
-        let without_secret = |settings: &Self| Self { secret: Secret::new(String::new()), ..settings.clone() };
+        let without_secret = |settings: &Self| {
+            let tls = settings.tls.clone().map(|tls| TlsTerms { authorities: vec![], ..tls });
+            Self { secret: Secret::new(String::new()), tls, ..settings.clone() }
+        };
         without_secret(self) == without_secret(other)
     }
 }
@@ -124,7 +131,9 @@ fn read_link(
 ) -> Option<AmiSettings> {
     let organization = ReferencedOrganization::read(&mut section, referenced);
     let terms = links::read_terms(&mut section, organization.unwrap_or_default(), default_name);
-    let address = read_address(&mut section, "127.0.0.1:5038", "AMI", warnings);
+    let is_encrypted = section.boolean("tls").unwrap_or(false);
+    let address = read_address(&mut section, "127.0.0.1:5038", (!is_encrypted).then_some("AMI"), warnings);
+    let tls = link_tls::read(&mut section, folder, is_encrypted, address);
     let username = section.required_string("username").filter(|name| {
         let admitted = is_word(name.value, AMI_USERNAME_BYTES_MAX);
         if !admitted {
@@ -151,6 +160,7 @@ fn read_link(
         address: address?,
         username: username?.value.into(),
         secret: secret?,
+        tls: if is_encrypted { Some(tls?) } else { None },
         interface: interface?,
         state_interface: state_interface?,
         queue: queue?,
@@ -159,11 +169,12 @@ fn read_link(
     })
 }
 
-/// Reads the address of a PBX. `protocol`: what is spoken there, for the warning about other machines.
+/// Reads the address of a PBX. `protocol`: what is spoken there, for the warning about other machines; `None`: it is
+/// encrypted.
 pub(super) fn read_address(
     section: &mut Section<'_>,
     example: &str,
-    protocol: &str,
+    protocol: Option<&str>,
     warnings: &mut Problems,
 ) -> Option<SocketAddr> {
     let text = section.required_string("address")?;
@@ -172,7 +183,7 @@ pub(super) fn read_address(
         section.report_with_help(&text.span, message, format!("for example \"{example}\""));
         return None;
     };
-    if !address.ip().is_loopback() {
+    if let Some(protocol) = protocol.filter(|_| !address.ip().is_loopback()) {
         let message = format!("`address` is {address}, on another machine, and {protocol} is not encrypted");
         let help =
             "anyone on the network between can read the session and send commands; use a tunnel or a separate network";

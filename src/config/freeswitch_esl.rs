@@ -68,7 +68,7 @@ fn read_link(
 ) -> Option<EslSettings> {
     let organization = ReferencedOrganization::read(&mut section, referenced);
     let terms = links::read_terms(&mut section, organization.unwrap_or_default(), default_name);
-    let address = read_address(&mut section, "127.0.0.1:8021", "the event socket", warnings);
+    let address = read_address(&mut section, "127.0.0.1:8021", Some("the event socket"), warnings);
     let username = section.string("username");
     let is_user =
         |name: &str| is_word(name, LINK_NAME_BYTES_MAX) && name.split('@').filter(|part| !part.is_empty()).count() == 2;

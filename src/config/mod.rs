@@ -18,6 +18,7 @@ pub mod files;
 mod fingerprint;
 pub mod freeswitch_esl;
 mod link_overlap;
+pub mod link_tls;
 pub mod links;
 mod login_bounds;
 mod model;

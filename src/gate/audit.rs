@@ -140,7 +140,7 @@ impl<'a> AskedQuestion<'a, '_> {
             via: Some(event.via.name()),
             dialect: not_empty(origin.dialect),
             peer: not_empty(origin.peer),
-            by: Some(event.intent).filter(|intent| *intent == Intent::Do).and_then(|_| person),
+            by: person.filter(|_| event.intent == Intent::Do),
             verdict: Some(answer.reason.verdict()),
             reason: Some(answer.reason.code()),
             rules: AuditWords::Rules(rules),

@@ -15,13 +15,15 @@ use crate::gate::audit::OperatorName;
 use crate::gate::change_feed::{Cause, Change};
 use crate::gate::commit::group::{DirtyUser, PendingChange, PendingCommit, Undo};
 use crate::gate::endings::Endings;
+use crate::gate::restore::begin_supervision;
 use crate::gate::state::{Enqueued, GateState};
 use crate::limits::{BACKUP_DIFFERENCES_MAX, SESSION_TABLE_PARTS};
 use crate::policy::directory::User;
 use crate::policy::{Organization, Policy};
 use crate::sessions::backup::{Backup, BackupError, BackupWriter};
 use crate::sessions::linked_members::{MemberKey, MemberNote};
-use crate::sessions::record::{SavedSession, SavedUser, key_of, sessions_of};
+use crate::sessions::record::{SavedSession, SavedUser, key_of, sessions_of, supervisions_of};
+use crate::sessions::supervisions::Supervision;
 use crate::sessions::table::{AlteredSession, LoginTerms, SessionTable};
 use crate::telephony::{LoginSession, Moment, OrganizationId, Origin, QueueId, UnixMillis, UserId};
 
@@ -51,6 +53,8 @@ pub struct RestoreReport {
     pub gone: u64,
     /// Members that ended sessions left behind and that links will remove.
     pub leaving: u64,
+    /// Supervisions that go on, if their PBX shows it within 30 s.
+    pub supervisions: u64,
 }
 
 /// Why a backup is not restored. Nothing changed then.
@@ -113,6 +117,8 @@ struct Restored {
     altered: Vec<AlteredSession>,
     /// The members that were added to those that ended sessions left behind, each with its user.
     leaving: Vec<(Box<str>, MemberKey)>,
+    /// The supervisions that began.
+    supervisions: Vec<Supervision>,
 }
 
 impl<'g> Backups<'g> {
@@ -143,8 +149,17 @@ impl<'g> Backups<'g> {
                 sessions += self.write_part(organization, part, &mut writer);
             }
             let Some(table) = self.state.tables.lock(organization.id) else { continue };
+            let own = table.organization().filter(|own| own.name == organization.name);
+            for (own, supervisor) in own.iter().flat_map(|own| supervisors(&table).into_iter().map(move |by| (own, by)))
+            {
+                for supervision in supervisions_of(&table, own, supervisor) {
+                    writer.supervision(&own.name, own.directory.user_id(supervisor), &supervision);
+                }
+            }
             for (user, members) in table.linked().all_leaving() {
-                members.iter().for_each(|member| writer.leaving(&organization.name, user, member));
+                for member in members {
+                    writer.leaving(&organization.name, user, member);
+                }
             }
         }
         let backup = writer.finish()?;
@@ -208,7 +223,7 @@ impl<'g> Backups<'g> {
             let restorer = OrganizationRestorer { organization, mode, now, backup, report: &mut report };
             restored.push(restorer.restore(table, &saved));
         }
-        let commits = self.enqueue(&mut tables, restored, backup, by)?;
+        let commits = self.enqueue(&mut tables, &restored, backup, by)?;
         Ok((report, commits))
     }
 
@@ -236,13 +251,13 @@ impl<'g> Backups<'g> {
     fn enqueue(
         self,
         tables: &mut [LockedTable<'_>],
-        restored: Vec<Restored>,
+        restored: &[Restored],
         backup: &Backup,
         by: OperatorName<'_>,
     ) -> Result<Vec<Arc<PendingCommit>>, RestoreError> {
         let changes: Vec<PendingChange> = tables
             .iter()
-            .zip(&restored)
+            .zip(restored)
             .map(|((organization, _), restored)| self.pending(organization, restored, backup, by))
             .collect();
         let (to_write, published): (Vec<PendingChange>, Vec<PendingChange>) =
@@ -253,20 +268,29 @@ impl<'g> Backups<'g> {
         };
         let users: Vec<_> = to_write.iter().map(users_of).collect();
         let Ok(receipts) = self.state.commit_queue.push_together(to_write) else {
-            for ((_, table), Restored { altered, leaving }) in tables.iter_mut().zip(&restored) {
+            for ((_, table), Restored { altered, leaving, supervisions }) in tables.iter_mut().zip(restored) {
                 table.undo(altered);
-                leaving.iter().for_each(|(user, key)| table.linked_mut().forget_leaving(user, key));
+                for began in supervisions {
+                    table.supervisions.undo(Some(began), &[], |_| true);
+                }
+                for (user, key) in leaving {
+                    table.linked_mut().forget_leaving(user, key);
+                }
             }
             return Err(RestoreError::Unavailable);
         };
-        published.iter().for_each(|change| self.state.publish(change));
+        for change in &published {
+            self.state.publish(change);
+        }
         let mut commits = vec![];
         for (receipt, (id, users)) in receipts.into_iter().zip(users) {
             commits.push(Arc::clone(&receipt.commit));
             let table = tables.iter_mut().find(|(organization, _)| organization.id == id);
             let enqueued = Enqueued::WaitsForCommit(receipt);
             if let Some((_, table)) = table {
-                users.into_iter().for_each(|user| self.state.note_ticket(table, user, &enqueued));
+                for user in users {
+                    self.state.note_ticket(table, user, &enqueued);
+                }
             }
         }
         Ok(commits)
@@ -279,17 +303,18 @@ impl<'g> Backups<'g> {
         backup: &Backup,
         by: OperatorName<'_>,
     ) -> PendingChange {
-        let Restored { altered, leaving } = restored;
+        let Restored { altered, leaving, supervisions } = restored;
         let change = |altered: &AlteredSession| {
             let cause = if altered.after.is_some() { Cause::Restored } else { Cause::Revocation };
             Change::of_session(organization, altered, cause)
         };
-        let changes: Vec<Change> = altered.iter().filter_map(change).collect();
+        let began = |supervision| Change::supervision_began(organization, supervision, Cause::Restored);
+        let changes: Vec<Change> = altered.iter().filter_map(change).chain(supervisions.iter().map(began)).collect();
         let users: BTreeSet<UserId> = altered.iter().map(|altered| altered.user).collect();
         let mut dirty_users: BTreeSet<DirtyUser> =
             users.into_iter().map(|user| DirtyUser::new(organization, user)).collect();
         for (user, _) in leaving {
-            let id = organization.directory.user_named(&**user).map_or(NOBODY, |user| user.id());
+            let id = organization.directory.user_named(&**user).map_or(NOBODY, User::id);
             let key = key_of(&organization.name, user);
             dirty_users.insert(DirtyUser { organization: organization.id, user: id, key });
         }
@@ -297,8 +322,12 @@ impl<'g> Backups<'g> {
         PendingChange {
             organization: organization.id,
             dirty_users: dirty_users.into_iter().collect(),
-            dirty_supervisors: vec![],
-            undo: Undo::Restore { altered: altered.clone(), leaving: leaving.clone() },
+            dirty_supervisors: DirtyUser::supervisors_of(organization, supervisions),
+            undo: Undo::Restore {
+                altered: altered.clone(),
+                leaving: leaving.clone(),
+                supervisions: supervisions.clone(),
+            },
             audit: self.state.auditor().packed_restore(&organization.name, by, &details, &changes),
             changes,
             timed: None,
@@ -341,6 +370,11 @@ impl OrganizationRestorer<'_> {
         for user in saved {
             self.restore_leaving(table, user, &mut restored);
         }
+        if self.mode == RestoreMode::IntoEmpty {
+            for user in saved {
+                self.restore_supervisions(table, user, &mut restored);
+            }
+        }
         let wanted = self.wanted(table, saved, &mut restored);
         let over: Vec<(UserId, QueueId)> = table
             .all()
@@ -371,6 +405,20 @@ impl OrganizationRestorer<'_> {
         let before = restored.leaving.len();
         restored.leaving.extend(added.map(|key| (saved.user.into(), key)));
         self.report.leaving += (restored.leaving.len() - before) as u64;
+    }
+
+    /// Begins the supervisions of a supervisor. Beside running ones nothing is known of those of the backup.
+    fn restore_supervisions(&mut self, table: &mut SessionTable, saved: &SavedUser<'_>, restored: &mut Restored) {
+        let known = self.organization.directory.user_named(saved.user);
+        let Some(known) = known.filter(|known| known.configured_id() == saved.user) else { return };
+        for supervision in &saved.supervisions {
+            let last_commit = UnixMillis(self.backup.unix_ms);
+            let again = supervision.restored(self.organization, known.id(), self.now, last_commit);
+            if begin_supervision(table, self.organization, again, self.now) {
+                self.report.supervisions += 1;
+            }
+        }
+        restored.supervisions.extend(table.supervisions.by(known.id()).cloned());
     }
 
     /// The sessions of the backup whose user and queue the organization has today.
@@ -432,6 +480,11 @@ impl OrganizationRestorer<'_> {
         let (session, note) = added();
         (session, note, table.linked().is_linked().then_some(before))
     }
+}
+
+/// The supervisors of the running supervisions.
+fn supervisors(table: &SessionTable) -> BTreeSet<UserId> {
+    table.supervisions.running().map(|supervision| supervision.supervisor).collect()
 }
 
 /// The members that ended sessions of the user left behind.

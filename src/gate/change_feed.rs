@@ -37,7 +37,8 @@ closed_list! {
         Login = "login",
         /// The user logged out.
         Logout = "logout",
-        /// The lease of the session was over, or the end of the supervision was not reported for 4 hours.
+        /// The lease of the session was over; or the end of the supervision was not reported for 4 hours, or after a
+        /// restart its PBX did not show within 30 s that it goes on.
         Expiry = "expiry",
         /// The user asked nothing and had no call for `idle_max_seconds`.
         Idle = "idle",

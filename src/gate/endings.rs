@@ -170,7 +170,11 @@ impl<'g> Endings<'g> {
 }
 
 /// Whether the policy of today permits the supervision. Its limits are not asked: the supervision counts already.
-fn is_still_permitted(organization: &Organization, supervision: &Supervision, queues: &mut QueueSet) -> bool {
+pub(super) fn is_still_permitted(
+    organization: &Organization,
+    supervision: &Supervision,
+    queues: &mut QueueSet,
+) -> bool {
     let directory = &organization.directory;
     let Some(action) = organization.model.action_named(&*supervision.action) else { return false };
     let Some(actor) = directory.user(supervision.supervisor) else { return false };

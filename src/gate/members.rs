@@ -4,7 +4,7 @@
 //! Everything that a link changes here happened at the PBX already, so it happens whether the disk works or not.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, MutexGuard};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use tokio::sync::broadcast;
 
@@ -15,18 +15,36 @@ use crate::gate::change_feed::{Cause, Change};
 use crate::gate::commit::group::{DirtyUser, PendingChange, Undo};
 use crate::gate::endings::Endings;
 use crate::gate::state::{Enqueued, GateState};
+use crate::limits::LINK_CHANGES_WAITING_MAX;
 use crate::policy::Organization;
 use crate::policy::decide::{SessionView, decide};
 use crate::policy::directory::User;
 use crate::policy::model::{Effect, Subject};
 use crate::policy::resolve::Question;
-use crate::sessions::linked_members::{Belief, Confirmation, MemberKey, MemberNote};
+use crate::sessions::linked_members::{Belief, Confirmation, MemberKey, MemberNote, MemberObserver};
 use crate::sessions::record::key_of;
 use crate::sessions::table::{AlteredSession, LoginTerms, SessionTable};
 use crate::telephony::{Ground, Moment, OrganizationId, Origin, QueueId, QueueSet, UserId};
 
 /// The id of a user who was removed.
 const NOBODY: UserId = UserId(u32::MAX);
+
+/// Sends the members whose sessions change to the links of one organization.
+#[derive(Debug)]
+pub(super) struct MemberChanges(broadcast::Sender<MemberKey>);
+
+impl Default for MemberChanges {
+    fn default() -> Self {
+        Self(broadcast::Sender::new(LINK_CHANGES_WAITING_MAX))
+    }
+}
+
+impl MemberObserver for MemberChanges {
+    fn changed(&self, key: MemberKey) {
+        // Without a link that is connected nobody receives; a link polls when it connects.
+        self.0.send(key).ok();
+    }
+}
 
 /// The members of one organization.
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +85,11 @@ impl<'g> Members<'g> {
     /// such organization.
     #[must_use]
     pub fn watch(self) -> Option<broadcast::Receiver<MemberKey>> {
-        self.lock().map(|locked| locked.table.linked().watch())
+        let mut locked = self.lock()?;
+        let mut changes = self.state.member_changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let changes = changes.entry(self.organization.into()).or_default();
+        locked.table.linked_mut().observe(Arc::<MemberChanges>::clone(changes));
+        Some(changes.0.subscribe())
     }
 
     /// The numbers of the organization's queues.

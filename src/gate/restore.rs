@@ -3,13 +3,17 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::gate::endings::is_still_permitted;
 use crate::gate::state::GateState;
+use crate::policy::Organization;
 use crate::policy::directory::User;
 use crate::sessions::disk::Disk;
 use crate::sessions::linked_members::{MemberKey, MemberNote};
 use crate::sessions::record::{SavedUser, key_of, record_of, record_without_sessions};
 use crate::sessions::store::{Commit, Store, StoreError, UserRecord};
-use crate::telephony::{LoginSession, Moment, Origin, UnixMillis};
+use crate::sessions::supervisions::Supervision;
+use crate::sessions::table::SessionTable;
+use crate::telephony::{LoginSession, Moment, Origin, QueueSet, UnixMillis};
 
 /// Revisions of a change feed that one process may use. The next process begins behind them, so that no watcher resumes
 /// in between.
@@ -71,6 +75,22 @@ pub(super) fn from_disk(
     Ok((Box::new(disk), restored))
 }
 
+/// Begins a saved supervision, if the policy of today permits it and its time is not over. Returns whether it began.
+pub(super) fn begin_supervision(
+    table: &mut SessionTable,
+    organization: &Organization,
+    restored: Option<Supervision>,
+    now: Moment,
+) -> bool {
+    let is_running = |supervision: &Supervision| {
+        !supervision.ends.has_come(now) && is_still_permitted(organization, supervision, &mut QueueSet::new())
+    };
+    let Some(supervision) = restored.filter(is_running) else { return false };
+    let number = table.supervisions.next_number();
+    table.supervisions.begin(Supervision { number, ..supervision });
+    true
+}
+
 /// Puts saved login sessions into the tables.
 struct Restorer<'g> {
     state: &'g GateState,
@@ -123,6 +143,14 @@ impl Restorer<'_> {
             is_outdated |= is_renamed || now.is_none();
         }
         is_outdated |= table.linked().leaving_of(saved.user) != saved.leaving;
+        for supervision in &saved.supervisions {
+            let restored = user
+                .map(User::id)
+                .and_then(|supervisor| supervision.restored(&organization, supervisor, self.now, self.last_commit));
+            let _began = begin_supervision(&mut table, &organization, restored, self.now);
+            // Also one that goes on: it ends earlier now, and the next restart must not give it its time again.
+            is_outdated = true;
+        }
         // After the clock was set back, the end of a lease on disk is later than the end that is meant.
         let clock_was_set_back = self.now.wall < self.last_commit;
         let has_lease = saved.sessions.iter().any(|session| session.ends.is_some());

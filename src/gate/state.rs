@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use arc_swap::ArcSwap;
 
@@ -12,6 +12,7 @@ use crate::gate::audit::{AUDITED_ERRORS, Auditor};
 use crate::gate::change_feed::{Change, ChangeFeeds};
 use crate::gate::commit::group::{DirtyUser, PendingChange, PendingCommit, Undo};
 use crate::gate::commit::queue::{CommitQueue, CommitReceipt, Unavailable};
+use crate::gate::members::MemberChanges;
 use crate::gate::once::OnceTables;
 use crate::gate::timed_change::TimedChange;
 use crate::peer::error_quota::ErrorQuota;
@@ -64,6 +65,8 @@ pub(crate) struct GateState {
     pub(super) audited_errors: ErrorQuota,
     /// Supervisions that a reload ended since the start.
     pub(crate) supervisions_revoked: AtomicU64,
+    /// What tells the links of each organization which member to look at, by the name of the organization.
+    pub(super) member_changes: Mutex<BTreeMap<Box<str>, Arc<MemberChanges>>>,
     /// The names of the links of each organization that has one; empty until [`crate::gate::Gate::set_links`].
     pub(super) links: OnceLock<LinkNames>,
 }
@@ -86,6 +89,7 @@ impl GateState {
             once: OnceTables::default(),
             audited_errors: ErrorQuota::new(AUDITED_ERRORS),
             supervisions_revoked: AtomicU64::new(0),
+            member_changes: Mutex::default(),
             links: OnceLock::new(),
         }
     }

@@ -7,7 +7,7 @@ use crate::gate::change_feed::{Cause, Change};
 use crate::gate::commit::group::{DirtyUser, PendingChange, Undo};
 use crate::gate::members::Members;
 use crate::limits::SUPERVISION_SECONDS_MAX;
-use crate::policy::decide::{NoSessions, decide};
+use crate::policy::decide::decide;
 use crate::policy::model::Effect;
 use crate::policy::resolve::Question;
 use crate::sessions::supervisions::Supervision;
@@ -56,6 +56,16 @@ impl Members<'_> {
         locked.table.supervisions.running().map(allowed).collect()
     }
 
+    /// A channel listens for the supervision with this number, so it goes on after a restart.
+    pub fn confirm_supervision(self, number: u64, now: Moment) {
+        let Some(mut locked) = self.lock() else { return };
+        let Some(organization) = locked.organization.clone() else { return };
+        if let Some(confirmed) = locked.table.supervisions.confirm(number, now.after(SUPERVISION_SECONDS_MAX)) {
+            let supervisors = DirtyUser::supervisors_of(&organization, [confirmed]);
+            self.enqueue_supervision(supervisors, vec![], vec![]);
+        }
+    }
+
     /// Ends the supervision with this number: its channel no longer listens.
     pub fn end_supervision(self, number: u64) {
         let Some(mut locked) = self.lock() else { return };
@@ -80,8 +90,13 @@ impl Members<'_> {
     }
 
     /// Begins a supervision for a channel that listened before the sidecar started, if today's policy allows its user
-    /// to listen to the target. Returns whether it did.
-    pub fn adopt_listener(self, listener: UnknownListener<'_>, now: Moment) -> bool {
+    /// to do so in this mode, in a call of the queue with this number. Returns whether it did.
+    pub fn adopt_listener(
+        self,
+        listener: UnknownListener<'_>,
+        (mode, queue): (SupervisionMode, Option<&str>),
+        now: Moment,
+    ) -> bool {
         let Some(mut locked) = self.lock() else { return false };
         let Some(organization) = locked.organization.clone() else { return false };
         let directory = &organization.directory;
@@ -89,26 +104,31 @@ impl Members<'_> {
             directory.user_named(extension?).filter(|user| Some(user.extension()) == extension)
         };
         let (Some(actor), Some(target)) = (user(listener.supervisor), user(listener.target)) else { return false };
-        let listens = |effect: Effect| effect == Effect::Supervise(SupervisionMode::Listen);
-        let Some(action) = organization.model.actions.iter().find(|action| listens(action.effect)) else {
+        let mut actions = organization.model.actions.iter();
+        let Some(action) = actions.find(|action| action.effect == Effect::Supervise(mode)) else { return false };
+        let queue = queue.map(|number| directory.queue_named(number));
+        // A queue that the organization lacks is not the same as no queue.
+        if queue == Some(None) {
             return false;
-        };
+        }
         let question = Question {
             intent: Intent::May,
+            queue: queue.flatten(),
             target: Some(target),
             at: Some(now.wall),
             ..Question::new(&organization, action, actor)
         };
-        if !matches!(decide(&question, &NoSessions, &mut QueueSet::new()).decision, Decision::Allow { .. }) {
+        let sessions = locked.table.view(actor.id());
+        if !matches!(decide(&question, &sessions, &mut QueueSet::new()).decision, Decision::Allow { .. }) {
             return false;
         }
         let supervision = Supervision {
             supervisor: actor.id(),
             target: Some(target.id()),
-            queue: None,
+            queue: question.queue,
             call: None,
             channel: Some(listener.channel.into()),
-            mode: SupervisionMode::Listen,
+            mode,
             since: now.wall.second(),
             ends: now.after(SUPERVISION_SECONDS_MAX),
             action: action.name.clone(),

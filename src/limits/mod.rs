@@ -287,8 +287,12 @@ limits! {
     MEMBER_CHANGE_PENDING_MAX: Duration = Duration::from_secs(1);
     /// Steps in one queue that no share bounds.
     UNDO_STEPS_UNSHARED_MAX: u64 = 3;
+    /// Seconds after a restart, or a restored backup, in which a PBX has to show that a supervision goes on.
+    SUPERVISION_RESTORED_SECONDS_MAX: u32 = 30;
     /// Time after which a channel that stopped to listen has ended its supervision.
     SUPERVISION_STOP_GRACE: Duration = Duration::from_secs(2);
+    /// Time from the end of a supervision until a link hangs its channel up: a recheck of the dialplan asks anew.
+    SUPERVISION_REVOKED_PAUSE: Duration = Duration::from_millis(300);
     /// Time from the answer to the listening of a supervision whose dialect names no channel.
     SUPERVISION_CLAIM_MAX: Duration = Duration::from_secs(30);
     /// Steps that a link takes at one member before it looks at others.
@@ -307,6 +311,8 @@ limits! {
     LINK_RETRY_PAUSE: Duration = Duration::from_secs(10);
     /// Commands of operators that wait for one link.
     LINK_COMMANDS_WAITING_MAX: usize = 4;
+    /// Time that `links reconcile`, `adopt` and `resume` wait until the link has carried out what it found.
+    LINK_COMMAND_CLIENT_TIMEOUT: Duration = Duration::from_secs(600);
     /// Time that a command which ended sessions or supervisions waits for what becomes of them at the PBX.
     MEMBER_OUTCOME_MAX: Duration = Duration::from_secs(2);
     /// Removals and hang-ups of one link that are remembered for the commands that wait for them.
@@ -337,6 +343,8 @@ limits! {
     LINK_PING_INTERVAL: Duration = Duration::from_secs(10);
     /// Links to Asterisk servers.
     AMI_LINKS_MAX: usize = 64;
+    /// `ca_file` of a link.
+    TLS_AUTHORITIES_BYTES_MAX: u64 = 256 * 1024;
     /// Time from connecting to an Asterisk to being logged in; Asterisk alone delays a refusal by 1 s.
     AMI_LOGIN_TIMEOUT: Duration = Duration::from_secs(5);
     /// Time from an AMI action to its response.

@@ -15,7 +15,7 @@ use crate::links::members::judge::Step;
 use crate::links::members::pass::PolledQueue;
 use crate::links::members::{Belief, MemberKey, Origin};
 use crate::links::sightings::Sightings;
-use crate::links::supervisions::{AllowedSupervision, Listener};
+use crate::links::supervisions::{AllowedSupervision, Heard, Listener};
 use crate::links::work::{BeliefChange, Beliefs, MemberBelief};
 use crate::telephony::{Moment, OrganizationId, UnixMillis};
 
@@ -182,8 +182,9 @@ impl Beliefs for GateBeliefs {
         self.members().supervisions()
     }
 
-    fn adopt_listener(&self, listener: &Listener) -> bool {
-        self.members().adopt_listener(unknown(listener), self.host.now())
+    fn adopt_listener(&self, listener: &Listener, heard: &Heard) -> bool {
+        let queue = heard.queue.as_deref();
+        self.members().adopt_listener(unknown(listener), (heard.mode, queue), self.host.now())
     }
 
     fn end_supervision(&self, number: u64) {
@@ -213,6 +214,10 @@ impl Beliefs for GateBeliefs {
 
     fn note_violation(&self, listener: &Listener) {
         self.members().note_violation(&self.link, unknown(listener));
+    }
+
+    fn confirm_supervision(&self, number: u64) {
+        self.members().confirm_supervision(number, self.host.now());
     }
 
     fn note_removed(&self, key: &MemberKey) {

@@ -8,7 +8,7 @@ use thiserror::Error;
 use crate::config::links::LinkTerms;
 use crate::links::members::pass::PolledQueue;
 use crate::links::members::{Member, MemberKey, PbxStart};
-use crate::links::supervisions::Listener;
+use crate::links::supervisions::{Heard, Listener};
 
 /// Why a connection to a PBX failed or ended.
 #[derive(Debug, Error)]
@@ -16,6 +16,9 @@ pub enum LinkError {
     /// The connection could not be opened, or broke.
     #[error("{0}")]
     Connection(#[from] io::Error),
+    /// The connection could not be encrypted, or the peer is not the PBX. The text says what to change.
+    #[error("{0}")]
+    Tls(String),
     /// The PBX closed the connection.
     #[error("it closed the connection")]
     Closed,
@@ -114,6 +117,10 @@ pub enum Hint {
     Members,
     /// Who listens to whom.
     Listeners,
+    /// This channel listens. Only from a PBX whose events nobody can forge.
+    ListenerStarted(Listener),
+    /// The channel with this unique id no longer listens.
+    ListenerStopped(Box<str>),
     /// An agent took a call of a queue on this channel.
     CallBegan {
         /// The queue and the agent.
@@ -124,7 +131,7 @@ pub enum Hint {
     /// The call of this channel ended.
     CallEnded(Box<str>),
     /// This channel took over a supervision of another: it is hung up without a look.
-    TakenOver(Box<str>),
+    TakenOver(Listener),
     /// The PBX started again.
     Restarted,
 }
@@ -180,6 +187,12 @@ pub trait PbxConnection: Send {
 
     /// The channels that listen to others. `None`: the account may not ask.
     fn listeners(&mut self) -> impl Future<Output = Result<Option<Vec<Listener>>, LinkError>> + Send;
+
+    /// What one of the [`PbxConnection::listeners`] hears. `None`: it cannot be told, so nobody is taken to be allowed.
+    fn heard(&mut self, listener: &Listener) -> impl Future<Output = Result<Option<Heard>, LinkError>> + Send {
+        let _ = listener;
+        async { Ok(Some(Heard::default())) }
+    }
 
     /// Hangs up a channel.
     fn hang_up(&mut self, channel: &str) -> impl Future<Output = Result<ActionOutcome, LinkError>> + Send;

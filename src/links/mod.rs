@@ -14,6 +14,7 @@
 //! | [`sightings`] | what each link of the organization has seen |
 //! | [`connection`] | what a link needs of a connection, whatever its protocol |
 //! | [`ami`], [`esl`] | the protocols of Asterisk and FreeSWITCH |
+//! | `tls` | the encrypted connection to a PBX that proves who it is |
 //! | [`names`] | extensions and queue numbers to names at the PBX, and back |
 //! | [`status`], [`row`], [`command`] | what operators see and ask |
 //! | [`aftermath`], [`recent_acts`] | what became of what a command ended |
@@ -58,19 +59,21 @@ pub mod sightings;
 pub mod status;
 pub mod supervisions;
 mod task;
+mod tls;
 pub mod work;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::asterisk::AmiSettings;
 use crate::config::freeswitch_esl::EslSettings;
+use crate::config::link_tls::TlsTerms;
 use crate::config::links::LinkTerms;
 use crate::config::process::{ProcessSettings, Secret, evapi_name};
 use crate::gate::LinkNames;
@@ -98,6 +101,13 @@ impl LinkSettings {
         match self {
             Self::Asterisk(settings) => &settings.link,
             Self::FreeSwitch(settings) => &settings.link,
+        }
+    }
+
+    const fn tls(&self) -> Option<&TlsTerms> {
+        match self {
+            Self::Asterisk(settings) => settings.tls.as_ref(),
+            Self::FreeSwitch(_) => None,
         }
     }
 
@@ -131,6 +141,9 @@ pub struct Link {
     pub status: LinkStatus,
     /// The secret; a reload may replace it, and the next login uses the new one.
     secret: ArcSwap<Secret>,
+    /// Whom the link takes for its PBX; a reload may replace it, and the next connection uses the new one. `None`: the
+    /// connection is not encrypted.
+    tls: ArcSwapOption<TlsTerms>,
     sightings: Arc<Sightings>,
     commands: mpsc::Sender<LinkCommand>,
     /// Taken by the task.
@@ -193,6 +206,7 @@ impl Links {
                 settings: settings.clone(),
                 status: LinkStatus::new(&terms.name, metrics.link(&terms.name), ami.clone()),
                 secret: ArcSwap::from_pointee(settings.secret().clone()),
+                tls: ArcSwapOption::from_pointee(settings.tls().cloned()),
                 sightings: sightings
                     .get(&*terms.organization)
                     .map_or_else(|| Arc::new(Sightings::new(vec![])), Arc::clone),
@@ -254,12 +268,13 @@ impl Links {
         }
     }
 
-    /// Takes over the secrets of a reloaded configuration. Each applies from the next login on.
+    /// Takes over the secrets and authorities of a reloaded configuration. Each applies from the next connection on.
     pub fn set_secrets(&self, settings: &ProcessSettings) {
         let configured = LinkSettings::all_of(settings);
         for link in &self.links {
             if let Some(new) = configured.iter().find(|new| new.is_same_link(&link.settings)) {
                 link.secret.store(Arc::new(new.secret().clone()));
+                link.tls.store(new.tls().cloned().map(Arc::new));
             }
         }
     }

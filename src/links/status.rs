@@ -176,11 +176,14 @@ impl LinkStatus {
         let stopped: BTreeSet<Box<str>> =
             report.queues.iter().filter(|(_, pass)| pass.stopped > 0).map(|(queue, _)| queue.clone()).collect();
         self.metrics.stopped.set(if stopped.is_empty() { 0.0 } else { 1.0 });
-        let foreign: BTreeSet<MemberKey> = report.queues.iter().flat_map(foreign_of).collect();
+        let foreign: BTreeSet<MemberKey> =
+            report.queues.iter().flat_map(|(queue, pass)| foreign_of(queue, pass)).collect();
         let mut state = self.locked();
         let new: Vec<&MemberKey> = foreign.difference(&state.foreign).collect();
         let is_listed = new.len() <= LINK_REFUSALS_MAX;
-        new.iter().for_each(|key| self.note_foreign(key, is_listed));
+        for key in &new {
+            self.note_foreign(key, is_listed);
+        }
         if !is_listed {
             let count = new.len();
             tracing::warn!(
@@ -245,7 +248,7 @@ impl LinkStatus {
 
     /// The account may not see who listens to whom.
     pub fn cannot_see_listeners(&self) {
-        self.refuse("who listens to whom (Asterisk: `write = reporting`; FreeSWITCH: `show,uuid_getvar`): supervisions are not compared");
+        self.refuse("who listens to whom (Asterisk: `write = call`; FreeSWITCH: `show,uuid_getvar`): supervisions are not compared");
     }
 
     /// Whether the link looks at the listeners for the first time since the start of the sidecar.
@@ -342,7 +345,7 @@ impl LinkStatus {
 }
 
 /// The members of a queue that no login session has.
-fn foreign_of<'a>((queue, pass): (&'a Box<str>, &'a QueuePass)) -> impl Iterator<Item = MemberKey> + 'a {
+fn foreign_of<'a>(queue: &'a str, pass: &'a QueuePass) -> impl Iterator<Item = MemberKey> + 'a {
     let foreign = pass.differences.iter().filter(|difference| difference.state == MemberState::Foreign);
     foreign.map(|difference| MemberKey::new(queue, &difference.extension))
 }

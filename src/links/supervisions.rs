@@ -1,14 +1,15 @@
 //! Channels that listen to others, held against the supervisions that are allowed (TRUTH 2). Opens no socket and reads
 //! no clock: a link reports what its PBX says, and carries out what is returned.
 //!
-//! The shipped dialplans start ChanSpy again at every recheck. Therefore the end of a supervision counts only
+//! The shipped dialplans start `ChanSpy` again at every recheck. Therefore the end of a supervision counts only
 //! [`SUPERVISION_STOP_GRACE`] after the channel stopped to listen.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 pub use crate::gate::supervised::AllowedSupervision;
-use crate::limits::{SUPERVISION_CLAIM_MAX, SUPERVISION_STOP_GRACE};
-use crate::telephony::UnixMillis;
+use crate::limits::{SUPERVISION_CLAIM_MAX, SUPERVISION_REVOKED_PAUSE, SUPERVISION_STOP_GRACE};
+use crate::telephony::{SupervisionMode, UnixMillis};
 
 /// A channel that listens to another, as the PBX has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +31,21 @@ pub enum ListenerFinding {
     Violation(Listener),
 }
 
+/// What a channel hears, as far as the PBX says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Heard {
+    /// The mode: what the options of the application let the channel do at most.
+    pub mode: SupervisionMode,
+    /// The number of the queue of the call. `None`: the call is in no queue, or the PBX does not say.
+    pub queue: Option<Box<str>>,
+}
+
+impl Default for Heard {
+    fn default() -> Self {
+        Self { mode: SupervisionMode::Listen, queue: None }
+    }
+}
+
 /// A listener that is followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Followed {
@@ -38,12 +54,17 @@ struct Followed {
     supervision: Option<u64>,
     /// When it stopped to listen. `None`: it listens.
     stopped: Option<UnixMillis>,
+    /// When its supervision was found to be over while the channel listened. `None`: it is allowed, or a violation.
+    revoked: Option<UnixMillis>,
 }
 
-/// The listeners of one PBX, by the unique id of their channel.
+/// A channel and the user it listens to: `*` and other keys lead a channel to another user.
+type ListenerKey = (Box<str>, Option<Box<str>>);
+
+/// The listeners of one PBX.
 #[derive(Clone, Debug, Default)]
 pub struct Listeners {
-    followed: BTreeMap<Box<str>, Followed>,
+    followed: BTreeMap<ListenerKey, Followed>,
 }
 
 impl Listeners {
@@ -54,18 +75,28 @@ impl Listeners {
         allowed: &[AllowedSupervision],
         now: UnixMillis,
     ) -> Option<ListenerFinding> {
-        let known = self.followed.get_mut(&listener.channel);
-        if let Some(known) = known.filter(|known| known.listener.target == listener.target) {
+        let key = (listener.channel.clone(), listener.target.clone());
+        // A channel listens to one user at a time.
+        for (_, other) in self.of_channel_mut(&listener.channel).filter(|(other, _)| **other != key) {
+            other.stopped.get_or_insert(now);
+        }
+        let found = number_of(&listener, allowed, now);
+        if let Some(known) = self.followed.get_mut(&key) {
             known.stopped = None;
-            let goes_on = known.supervision.is_none_or(|number| allowed.iter().any(|one| one.number == number));
-            if goes_on {
-                return None;
+            match (known.supervision, found) {
+                (None, None) => return None,
+                (Some(number), _) if allowed.iter().any(|one| one.number == number) => return None,
+                // Its supervision is over: whoever ended it here has the channel hung up.
+                (Some(_), None) => return None,
+                (Some(_), Some(number)) => {
+                    (known.supervision, known.revoked) = (Some(number), None);
+                    return None;
+                }
+                (None, Some(_)) => {}
             }
         }
-        let supervision = allowed.iter().find(|allowed| is_of(&listener, allowed, now)).map(|allowed| allowed.number);
-        let finding =
-            supervision.map_or_else(|| ListenerFinding::Violation(listener.clone()), ListenerFinding::Allowed);
-        self.followed.insert(listener.channel.clone(), Followed { listener, supervision, stopped: None });
+        let finding = found.map_or_else(|| ListenerFinding::Violation(listener.clone()), ListenerFinding::Allowed);
+        self.followed.insert(key, Followed { listener, supervision: found, stopped: None, revoked: None });
         Some(finding)
     }
 
@@ -77,62 +108,102 @@ impl Listeners {
 
     /// The channel is not followed any more.
     pub fn forget(&mut self, channel: &str) {
-        self.followed.remove(channel);
+        self.followed.retain(|(followed, _), _| **followed != *channel);
     }
 
     /// The channel no longer listens.
     pub fn stopped(&mut self, channel: &str, now: UnixMillis) {
-        if let Some(followed) = self.followed.get_mut(channel) {
+        for (_, followed) in self.of_channel_mut(channel) {
             followed.stopped.get_or_insert(now);
         }
     }
 
     /// The whole list of the PBX: a channel that is not in it has stopped. Returns what is new.
+    ///
+    /// The list names the user whom the channel asked to hear, the events the user it hears: of a channel that is
+    /// followed the list says only that the channel goes on.
     pub fn polled(
         &mut self,
         listeners: Vec<Listener>,
         allowed: &[AllowedSupervision],
         now: UnixMillis,
     ) -> Vec<ListenerFinding> {
-        for (channel, followed) in &mut self.followed {
+        for ((channel, _), followed) in &mut self.followed {
             if !listeners.iter().any(|listener| listener.channel == *channel) {
                 followed.stopped.get_or_insert(now);
             }
         }
-        listeners.into_iter().filter_map(|listener| self.started(listener, allowed, now)).collect()
+        let mut findings = vec![];
+        for listener in listeners {
+            let known = self.of_channel_mut(&listener.channel).find(|(_, followed)| followed.stopped.is_none());
+            let listener = known.map_or(listener, |(_, followed)| followed.listener.clone());
+            findings.extend(self.started(listener, allowed, now));
+        }
+        findings
     }
 
     /// The supervisions that are over: their channels stopped to listen [`SUPERVISION_STOP_GRACE`] ago.
     pub fn ended(&mut self, now: UnixMillis) -> Vec<u64> {
-        let is_over = |followed: &Followed| {
-            followed
-                .stopped
-                .is_some_and(|at| u128::from(now.0.saturating_sub(at.0)) >= SUPERVISION_STOP_GRACE.as_millis())
-        };
-        let ended =
-            self.followed.values().filter(|followed| is_over(followed)).filter_map(|followed| followed.supervision);
-        let ended = ended.collect();
+        let is_over =
+            |followed: &Followed| followed.stopped.is_some_and(|at| has_passed(at, SUPERVISION_STOP_GRACE, now));
+        let ended: Vec<u64> = self.followed.values().filter(|it| is_over(it)).filter_map(|it| it.supervision).collect();
         self.followed.retain(|_, followed| !is_over(followed));
-        ended
+        let goes_on = |number: &u64| self.followed.values().any(|followed| followed.supervision == Some(*number));
+        ended.into_iter().filter(|number| !goes_on(number)).collect()
     }
 
-    /// When [`Listeners::ended`] has something to say next. `None`: every channel listens.
+    /// When [`Listeners::ended`] or [`Listeners::no_longer_allowed`] has something to say next. `None`: not before a
+    /// change.
     #[must_use]
-    pub fn next_end(&self) -> Option<UnixMillis> {
-        let stopped = self.followed.values().filter_map(|followed| followed.stopped).min()?;
-        Some(UnixMillis(stopped.0.saturating_add(SUPERVISION_STOP_GRACE.as_millis().try_into().unwrap_or(u64::MAX))))
+    pub fn next_look(&self) -> Option<UnixMillis> {
+        let stops = self.followed.values().filter_map(|it| Some(after(it.stopped?, SUPERVISION_STOP_GRACE)));
+        let listening = self.followed.values().filter(|followed| followed.stopped.is_none());
+        let hang_ups = listening.filter_map(|it| Some(after(it.revoked?, SUPERVISION_REVOKED_PAUSE)));
+        stops.chain(hang_ups).min()
     }
 
-    /// The channels to hang up because their supervision is no longer allowed.
-    pub fn no_longer_allowed(&self, allowed: &[AllowedSupervision]) -> impl Iterator<Item = &Listener> {
-        let is_allowed = |number: u64| allowed.iter().any(|allowed| allowed.number == number);
-        self.followed
-            .values()
-            .filter(move |followed| {
-                followed.stopped.is_none() && followed.supervision.is_some_and(|it| !is_allowed(it))
-            })
-            .map(|followed| &followed.listener)
+    /// The channels to hang up because their supervisions are no longer allowed. A recheck of the dialplan ends the
+    /// supervision, stops to listen and asks anew: therefore a channel is named [`SUPERVISION_REVOKED_PAUSE`] after its
+    /// supervision was found to be over.
+    pub fn no_longer_allowed(&mut self, allowed: &[AllowedSupervision], now: UnixMillis) -> Vec<Listener> {
+        let mut revoked = vec![];
+        for followed in self.followed.values_mut().filter(|followed| followed.stopped.is_none()) {
+            let Some(number) = followed.supervision else { continue };
+            if allowed.iter().any(|one| one.number == number) {
+                followed.revoked = None;
+            } else if let Some(number) = number_of(&followed.listener, allowed, now) {
+                (followed.supervision, followed.revoked) = (Some(number), None);
+            } else if has_passed(*followed.revoked.get_or_insert(now), SUPERVISION_REVOKED_PAUSE, now) {
+                revoked.push(followed.listener.clone());
+            }
+        }
+        revoked
     }
+
+    /// The channels that listen and that nobody allowed.
+    pub fn violations(&self) -> impl Iterator<Item = &Listener> {
+        let listens = |followed: &&Followed| followed.stopped.is_none() && followed.supervision.is_none();
+        self.followed.values().filter(listens).map(|followed| &followed.listener)
+    }
+
+    fn of_channel_mut<'l>(&'l mut self, channel: &str) -> impl Iterator<Item = (&'l ListenerKey, &'l mut Followed)> {
+        let from = (Box::<str>::from(channel), None);
+        let channel = from.0.clone();
+        self.followed.range_mut(from..).take_while(move |((followed, _), _)| *followed == channel)
+    }
+}
+
+/// The number of the supervision that the listener is. `None`: nobody allowed it.
+fn number_of(listener: &Listener, allowed: &[AllowedSupervision], now: UnixMillis) -> Option<u64> {
+    allowed.iter().find(|allowed| is_of(listener, allowed, now)).map(|allowed| allowed.number)
+}
+
+fn after(at: UnixMillis, pause: Duration) -> UnixMillis {
+    UnixMillis(at.0.saturating_add(pause.as_millis().try_into().unwrap_or(u64::MAX)))
+}
+
+fn has_passed(at: UnixMillis, pause: Duration, now: UnixMillis) -> bool {
+    now >= after(at, pause)
 }
 
 /// Whether the listener is the supervision: by the channel that asked, or, where the dialect names none, by supervisor
@@ -201,9 +272,9 @@ mod tests {
         listeners.stopped("17.1", after(10));
         assert_eq!(listeners.ended(after(1_000)), [0_u64; 0]);
         assert_eq!(listeners.started(listener("17.1", "1001"), &allowed, after(1_500)), None);
-        assert_eq!((listeners.ended(after(60_000)), listeners.next_end()), (vec![], None));
+        assert_eq!((listeners.ended(after(60_000)), listeners.next_look()), (vec![], None));
         listeners.stopped("17.1", after(70_000));
-        assert_eq!(listeners.next_end(), Some(after(72_000)));
+        assert_eq!(listeners.next_look(), Some(after(72_000)));
         assert_eq!(listeners.ended(after(71_999)), [0_u64; 0]);
         assert_eq!(listeners.ended(after(72_000)), [7]);
         assert_eq!(listeners.ended(after(99_000)), [0_u64; 0], "once");
@@ -216,9 +287,43 @@ mod tests {
         let found = listeners.polled(vec![listener("17.1", "1001"), listener("9.9", "1001")], &allowed, NOW);
         assert_eq!(found, [ListenerFinding::Allowed(7), ListenerFinding::Violation(listener("9.9", "1001"))]);
         assert_eq!(listeners.polled(vec![listener("17.1", "1001")], &allowed, NOW), []);
-        let gone: Vec<&Listener> = listeners.no_longer_allowed(&[]).collect();
-        assert_eq!(gone, [&listener("17.1", "1001")]);
+        assert_eq!(listeners.violations().count(), 0, "it is not in the list any more");
         assert_eq!(listeners.polled(vec![], &allowed, after(10)), []);
         assert_eq!(listeners.ended(after(5_000)), [7]);
+    }
+
+    /// FIELD A2: what is ended here is hung up in every mode; a recheck of the dialplan is not.
+    #[test]
+    fn a_supervision_that_is_over_is_hung_up_unless_its_dialplan_asks_again() {
+        let mut listeners = Listeners::default();
+        let _allowed = listeners.started(listener("17.1", "1001"), &[allowed(7, Some("17.1"))], NOW);
+        assert_eq!(listeners.no_longer_allowed(&[], NOW), []);
+        let pause_ms = u64::try_from(SUPERVISION_REVOKED_PAUSE.as_millis()).unwrap();
+        assert_eq!(listeners.next_look(), Some(after(pause_ms)));
+        assert_eq!(listeners.no_longer_allowed(&[], after(pause_ms - 1)), []);
+        assert_eq!(listeners.no_longer_allowed(&[], after(pause_ms)), [listener("17.1", "1001")]);
+        // The recheck has ended the supervision and begun another.
+        assert_eq!(listeners.no_longer_allowed(&[allowed(8, Some("17.1"))], after(pause_ms)), []);
+        assert_eq!((listeners.next_look(), listeners.no_longer_allowed(&[], after(9_000))), (None, vec![]));
+        listeners.stopped("17.1", after(9_001));
+        assert_eq!(listeners.no_longer_allowed(&[], after(20_000)), [], "it does not listen");
+        assert_eq!(listeners.ended(after(20_000)), [8]);
+    }
+
+    /// `ChanSpy` without the option `u`: `*` leads to the next channel, and the supervision of the first one ends.
+    #[test]
+    fn a_channel_that_goes_on_to_another_user_has_left_the_first() {
+        let mut listeners = Listeners::default();
+        let allowed = [allowed(7, Some("17.1"))];
+        let _allowed = listeners.started(listener("17.1", "1001"), &allowed, NOW);
+        let other = ListenerFinding::Violation(listener("17.1", "1002"));
+        assert_eq!(listeners.started(listener("17.1", "1002"), &allowed, after(10)), Some(other));
+        // The list still names the user who was asked for.
+        assert_eq!(listeners.polled(vec![listener("17.1", "1001")], &allowed, after(20)), []);
+        assert_eq!(listeners.violations().count(), 1);
+        assert_eq!(listeners.ended(after(5_000)), [7]);
+        assert_eq!(listeners.violations().count(), 1, "it still listens");
+        listeners.forget("17.1");
+        assert!(listeners.is_empty());
     }
 }

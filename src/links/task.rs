@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
-use crate::config::links::MembersMode;
+use crate::config::links::{LinkTerms, MembersMode, SupervisionsMode};
 use crate::limits::{AMI_LOGIN_TIMEOUT, AMI_RECONNECT_PAUSE_MAX, AMI_RECONNECT_PAUSE_MIN};
 use crate::links::ami::client::Credentials;
 use crate::links::ami::connection::{AmiConnection, AsteriskNames};
@@ -19,6 +19,7 @@ use crate::links::connection::{LinkError, PbxConnection};
 use crate::links::esl::client::EslCredentials;
 use crate::links::esl::connection::{EslConnection, FreeswitchNames};
 use crate::links::names::Names;
+use crate::links::tls::secure;
 use crate::links::work::{LinkMemory, LinkWork};
 use crate::links::{Link, LinkSettings};
 use crate::observe::ami::AmiMetrics;
@@ -65,7 +66,7 @@ impl LinkTask {
 
     /// Opens one connection and works on it until it breaks; returns why it broke.
     async fn run_connection(&mut self) -> LinkError {
-        let (link, secret) = (Arc::clone(&self.link), self.link.secret.load_full());
+        let (link, secret, tls) = (Arc::clone(&self.link), self.link.secret.load_full(), self.link.tls.load_full());
         match &link.settings {
             LinkSettings::Asterisk(settings) => {
                 let names = AsteriskNames {
@@ -73,10 +74,20 @@ impl LinkTask {
                     state_interfaces: Names::new(settings.state_interface.clone(), []),
                     queues: Names::new(settings.queue.clone(), settings.queues.clone()),
                 };
-                let events = link.terms().members != MembersMode::Off;
+                let LinkTerms { members, supervisions, .. } = link.terms();
+                let events = *members != MembersMode::Off || *supervisions != SupervisionsMode::Off;
                 let credentials = Credentials { username: &settings.username, secret: &secret, events };
-                let opened = open(settings.address, |stream| AmiConnection::log_in(stream, &names, credentials)).await;
-                let _counted_as_up = opened.is_ok().then(|| link.ami.as_ref().map(AmiMetrics::up));
+                let up = || link.ami.as_ref().map(AmiMetrics::up);
+                let Some(tls) = tls else {
+                    let log_in = |stream| AmiConnection::log_in(stream, &names, credentials);
+                    let opened = open(settings.address, log_in).await;
+                    let _counted_as_up = opened.is_ok().then(up);
+                    return self.work(opened).await;
+                };
+                let log_in =
+                    async |stream| AmiConnection::log_in(secure(stream, &tls).await?, &names, credentials).await;
+                let opened = open(settings.address, log_in).await;
+                let _counted_as_up = opened.is_ok().then(up);
                 self.work(opened).await
             }
             LinkSettings::FreeSwitch(settings) => {

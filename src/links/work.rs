@@ -5,6 +5,8 @@
 //! from then on every `poll_interval_seconds`. Between two polls a hint of the PBX or a change of the sessions makes
 //! the link look at one member. A hint never decides anything.
 
+mod listening;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use crate::config::links::{LinkTerms, MembersMode, SupervisionsMode};
+use crate::config::links::{LinkTerms, MembersMode};
 use crate::limits::{
     LINK_CHANGE_PAUSE, LINK_LIST_ITEMS_MAX, LINK_LOOKS_WAITING_MAX, LINK_PING_INTERVAL, LINK_RETRY_PAUSE,
     MEMBER_CHANGE_PENDING_MAX, MEMBER_STEPS_MAX, MEMBER_UNCONFIRMED_MAX,
@@ -25,7 +27,7 @@ use crate::links::members::pass::{PolledQueue, QueuePass, is_bounded, pass};
 use crate::links::members::{Belief, Member, MemberKey, PbxStart};
 use crate::links::poll::Poll;
 use crate::links::status::{LinkStatus, PollReport};
-use crate::links::supervisions::{AllowedSupervision, Listener, ListenerFinding, Listeners};
+use crate::links::supervisions::{AllowedSupervision, Heard, Listener, Listeners};
 use crate::telephony::UnixMillis;
 
 /// What the sidecar knows of one member, and may do.
@@ -76,7 +78,7 @@ pub trait Beliefs: Send {
     /// The supervisions that are allowed.
     fn supervisions(&self) -> Vec<AllowedSupervision>;
     /// Begins a supervision for a channel that listened before the sidecar started, if its user may listen today.
-    fn adopt_listener(&self, listener: &Listener) -> bool;
+    fn adopt_listener(&self, listener: &Listener, heard: &Heard) -> bool;
     /// Ends a supervision whose channel no longer listens.
     fn end_supervision(&self, number: u64);
     /// The SIP domains of the organization. Empty: every user of the PBX may be of the organization.
@@ -97,6 +99,8 @@ pub trait Beliefs: Send {
     }
     /// Takes note of a channel that listens and that nobody allowed.
     fn note_violation(&self, listener: &Listener);
+    /// Takes note that a channel listens for the supervision with this number.
+    fn confirm_supervision(&self, _number: u64) {}
     /// Takes note that the link removed the member of an ended session.
     fn note_removed(&self, _key: &MemberKey) {}
     /// Waits for the next change of a session or a supervision. Cancel-safe.
@@ -197,6 +201,9 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             for number in self.memory.listeners.ended(self.beliefs.now()) {
                 self.beliefs.end_supervision(number);
             }
+            if self.memory.listeners.next_look().is_some_and(|at| at <= self.beliefs.now()) {
+                self.hang_up_revoked().await?;
+            }
             let wake_at = self.wake_at(poll_at.min(ping_at));
             tokio::select! {
                 () = sleep_until(wake_at) => {}
@@ -212,7 +219,9 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
                     Hint::Member(key) => self.look_at(key, Duration::ZERO),
                     Hint::Members | Hint::Restarted => poll_at = Instant::now(),
                     Hint::Listeners => self.look_at_listeners().await?,
-                    Hint::TakenOver(channel) => self.taken_over(&channel).await?,
+                    // The channel that took over has no supervision of its own, whoever it is.
+                    Hint::ListenerStarted(listener) | Hint::TakenOver(listener) => self.listens(listener).await?,
+                    Hint::ListenerStopped(channel) => self.memory.listeners.stopped(&channel, self.beliefs.now()),
                     Hint::CallBegan { channel, .. } | Hint::CallEnded(channel) => self.look_at_call(&channel).await?,
                 },
                 Some(command) = commands.recv(), if self.poll.is_none() => {
@@ -254,7 +263,7 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
     fn wake_at(&self, latest: Instant) -> Instant {
         let now = self.beliefs.now();
         let rate_at = self.memory.rate.next_free(self.terms.bounds, now).filter(|_| !self.delayed.is_empty());
-        let end_in = self.memory.listeners.next_end().map(|at| Duration::from_millis(at.0.saturating_sub(now.0)));
+        let end_in = self.memory.listeners.next_look().map(|at| Duration::from_millis(at.0.saturating_sub(now.0)));
         let after = [rate_at, end_in].into_iter().flatten().map(|pause| Instant::now() + pause);
         let poll_at = self.poll.as_ref().map(|poll| poll.next_at);
         // The next regular poll waits for the end of this one.
@@ -397,63 +406,6 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         Ok(())
     }
 
-    /// Asks who listens, and holds it against who may.
-    async fn look_at_listeners(&mut self) -> Result<(), LinkError> {
-        if self.terms.supervisions == SupervisionsMode::Off {
-            return Ok(());
-        }
-        self.connection.set_domains(self.beliefs.domains());
-        let Some(listeners) = self.connection.listeners().await? else {
-            self.status.cannot_see_listeners();
-            return Ok(());
-        };
-        let is_first = self.status.looks_at_listeners_first();
-        let (allowed, now) = (self.beliefs.supervisions(), self.beliefs.now());
-        for finding in self.memory.listeners.polled(listeners, &allowed, now) {
-            let ListenerFinding::Violation(listener) = finding else { continue };
-            if is_first && self.beliefs.adopt_listener(&listener) {
-                self.memory.listeners.forget(&listener.channel);
-                let _found = self.memory.listeners.started(listener, &self.beliefs.supervisions(), now);
-                continue;
-            }
-            self.beliefs.note_violation(&listener);
-            self.status.violation(&listener);
-            if self.terms.supervisions == SupervisionsMode::Enforce {
-                self.hang_up(&listener.channel, Some(&listener)).await?;
-            }
-        }
-        self.hang_up_revoked().await
-    }
-
-    /// Hangs up the channels whose supervisions were ended here, in every mode.
-    async fn hang_up_revoked(&mut self) -> Result<(), LinkError> {
-        if self.memory.listeners.is_empty() {
-            return Ok(());
-        }
-        let allowed = self.beliefs.supervisions();
-        let revoked: Vec<Listener> = self.memory.listeners.no_longer_allowed(&allowed).cloned().collect();
-        for listener in revoked {
-            self.hang_up(&listener.channel, Some(&listener)).await?;
-            self.memory.listeners.forget(&listener.channel);
-        }
-        Ok(())
-    }
-
-    /// A channel took over a supervision of another, which nobody allowed.
-    async fn taken_over(&mut self, channel: &str) -> Result<(), LinkError> {
-        match self.terms.supervisions {
-            SupervisionsMode::Off => Ok(()),
-            SupervisionsMode::Observe => self.look_at_listeners().await,
-            SupervisionsMode::Enforce => self.hang_up(channel, None).await,
-        }
-    }
-
-    async fn hang_up(&mut self, channel: &str, listener: Option<&Listener>) -> Result<(), LinkError> {
-        let outcome = self.connection.hang_up(channel).await?;
-        self.status.hung_up(channel, listener, outcome);
-        Ok(())
-    }
-
     fn pass(&mut self, kind: PollKind, queue: &str, polled: &PolledQueue) -> QueuePass {
         let beliefs = self.beliefs.of_queue(queue);
         let mut known = BTreeMap::new();
@@ -461,6 +413,9 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             if !known.contains_key(extension) {
                 known.insert(extension.clone(), self.beliefs.of(&MemberKey::new(queue, extension)));
             }
+        }
+        for (extension, known) in &known {
+            self.plan_next_look(&MemberKey::new(queue, extension), known);
         }
         let beliefs = known.iter().map(|(extension, known)| (extension.clone(), known.belief.clone())).collect();
         let circumstances = |extension: &str| {

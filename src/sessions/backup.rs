@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use crate::limits::BACKUP_BYTES_MAX;
 use crate::sessions::linked_members::{LeavingMember, MemberNote};
-use crate::sessions::record::{EntryKind, SavedSession, SavedUser};
+use crate::sessions::record::{EntryKind, SavedSession, SavedSupervision, SavedUser};
 use crate::telephony::{Token, is_number};
 
 /// The version of the format of a backup.
@@ -45,6 +45,7 @@ enum BackupEntry {
     Clock(ClockEntry),
     Session(SessionEntry),
     Leaving(LeavingEntry),
+    Supervision(SupervisionEntry),
 }
 
 /// The clock of the sidecar when it wrote the backup.
@@ -82,6 +83,23 @@ struct LeavingEntry {
     number: String,
     extension: String,
     waits_for: Vec<Box<str>>,
+}
+
+/// A supervision; the members are those of [`SavedSupervision`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SupervisionEntry {
+    org: String,
+    user: String,
+    target: Option<String>,
+    queue: Option<String>,
+    call: Option<String>,
+    channel: Option<String>,
+    mode: String,
+    since_unix_seconds: u64,
+    ends_unix_ms: u64,
+    action: String,
+    attributes: Vec<(String, String)>,
 }
 
 /// Why a backup is refused. Nothing is restored then.
@@ -160,6 +178,25 @@ impl BackupWriter {
         }));
     }
 
+    /// Adds a supervision by this user.
+    pub fn supervision(&mut self, org: &str, user: &str, supervision: &SavedSupervision<'_>) {
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        let attributes = supervision.attributes.iter().map(|&(key, value)| (key.to_owned(), value.to_owned()));
+        self.entry(&BackupEntry::Supervision(SupervisionEntry {
+            org: org.to_owned(),
+            user: user.to_owned(),
+            target: owned(supervision.target),
+            queue: owned(supervision.queue),
+            call: owned(supervision.call),
+            channel: owned(supervision.channel),
+            mode: supervision.mode.to_owned(),
+            since_unix_seconds: supervision.since,
+            ends_unix_ms: supervision.ends,
+            action: supervision.action.to_owned(),
+            attributes: attributes.collect(),
+        }));
+    }
+
     /// The whole backup.
     ///
     /// # Errors
@@ -200,6 +237,7 @@ struct UserEntries {
     extension: String,
     sessions: Vec<SessionEntry>,
     leaving: Vec<LeavingMember>,
+    supervisions: Vec<SupervisionEntry>,
 }
 
 /// A backup that was read as a whole.
@@ -213,6 +251,8 @@ pub struct Backup {
     pub sessions: u64,
     /// The number of members that ended sessions left behind.
     pub leaving: u64,
+    /// The number of supervisions.
+    pub supervisions: u64,
     users: BTreeMap<(String, String), UserEntries>,
 }
 
@@ -234,7 +274,7 @@ impl Backup {
         }
         let text = whole(bytes)?;
         let header = serde_json::from_slice(first).map_err(|error| unreadable(1, &error))?;
-        let mut backup = Self { header, unix_ms: 0, sessions: 0, leaving: 0, users: BTreeMap::new() };
+        let mut backup = Self { header, unix_ms: 0, sessions: 0, leaving: 0, supervisions: 0, users: BTreeMap::new() };
         for (line, entry) in text.split(|&byte| byte == b'\n').zip(1_usize..).skip(1).map(|(text, line)| (line, text)) {
             if !entry.is_empty() {
                 let entry = serde_json::from_slice(entry).map_err(|error| unreadable(line, &error))?;
@@ -252,6 +292,7 @@ impl Backup {
             extension: &entries.extension,
             sessions: entries.sessions.iter().map(SessionEntry::saved).collect(),
             leaving: entries.leaving.clone(),
+            supervisions: entries.supervisions.iter().map(SupervisionEntry::saved).collect(),
         })
     }
 
@@ -282,6 +323,14 @@ impl Backup {
                 let member = LeavingMember { queue, extension, waits_for };
                 self.users.entry((org, user)).or_default().leaving.push(member);
             }
+            BackupEntry::Supervision(supervision) => {
+                if !supervision.is_valid() || !self.header.organizations.contains(&supervision.org) {
+                    return wrong(EntryKind::Supervision);
+                }
+                self.supervisions += 1;
+                let user = (supervision.org.clone(), supervision.user.clone());
+                self.users.entry(user).or_default().supervisions.push(supervision);
+            }
         }
         Ok(())
     }
@@ -306,6 +355,28 @@ fn whole(bytes: &[u8]) -> Result<&[u8], BackupError> {
 
 fn unreadable(line: usize, error: &serde_json::Error) -> BackupError {
     BackupError::Line { line, what: error.to_string() }
+}
+
+impl SupervisionEntry {
+    fn is_valid(&self) -> bool {
+        // The channel is sent to the PBX.
+        let is_call = |text: &String| Token::parse_call(text).is_some();
+        self.call.as_ref().is_none_or(is_call) && self.channel.as_ref().is_none_or(is_call)
+    }
+
+    fn saved(&self) -> SavedSupervision<'_> {
+        SavedSupervision {
+            target: self.target.as_deref(),
+            queue: self.queue.as_deref(),
+            call: self.call.as_deref(),
+            channel: self.channel.as_deref(),
+            mode: &self.mode,
+            since: self.since_unix_seconds,
+            ends: self.ends_unix_ms,
+            action: &self.action,
+            attributes: self.attributes.iter().map(|(key, value)| (&**key, &**value)).collect(),
+        }
+    }
 }
 
 impl SessionEntry {
@@ -355,10 +426,25 @@ mod tests {
         LeavingMember { queue: "601".into(), extension: extension.into(), waits_for: vec!["pbx-1".into()] }
     }
 
+    fn supervision() -> SavedSupervision<'static> {
+        SavedSupervision {
+            target: Some("bob"),
+            queue: Some("support"),
+            call: Some("c-1"),
+            channel: Some("17.1"),
+            mode: "listen",
+            since: 1_700_000_000,
+            ends: 1_700_014_400_000,
+            action: "call.listen",
+            attributes: vec![("conversation", "agent")],
+        }
+    }
+
     fn written(extension: &str) -> Vec<u8> {
         let mut writer = BackupWriter::new(vec!["acme".to_owned()], 7);
         writer.session("acme", "alice", "1001", &session());
         writer.leaving("acme", "alice", &leaving(extension));
+        writer.supervision("acme", "alice", &supervision());
         writer.finish().unwrap()
     }
 
@@ -367,8 +453,9 @@ mod tests {
         let bytes = written("1001");
         let backup = Backup::read(&bytes).unwrap();
         assert_eq!((backup.unix_ms, backup.sessions, backup.leaving), (7, 1, 1));
-        let (sessions, leaving) = (vec![session()], vec![leaving("1001")]);
-        let expected = SavedUser { organization: "acme", user: "alice", extension: "1001", sessions, leaving };
+        let (sessions, leaving, supervisions) = (vec![session()], vec![leaving("1001")], vec![supervision()]);
+        let (organization, user, extension) = ("acme", "alice", "1001");
+        let expected = SavedUser { organization, user, extension, sessions, leaving, supervisions };
         assert_eq!(backup.users().collect::<Vec<_>>(), [expected]);
     }
 

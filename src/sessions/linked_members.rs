@@ -5,13 +5,13 @@
 //! user or queue is removed, so the members that are left behind are kept by name.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use serde::{Deserialize, Serialize};
-use tokio::sync::broadcast;
 
-use crate::limits::{LEAVING_PER_USER_MAX, LINK_CHANGES_WAITING_MAX};
+use crate::limits::LEAVING_PER_USER_MAX;
 use crate::telephony::{LoginSession, Origin, QueueId, UnixMillis, UserId};
 
 /// One user as a member of one queue, by the names of the organization.
@@ -111,7 +111,7 @@ pub enum Belief {
 }
 
 /// What the links of one organization know.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct LinkedMembers {
     /// The name of the organization.
     organization: Box<str>,
@@ -126,24 +126,15 @@ pub struct LinkedMembers {
     leaving: BTreeMap<Box<str>, Vec<LeavingMember>>,
     /// The same by name at the PBX, each with the id of its user.
     leaving_by_name: BTreeSet<(MemberKey, Box<str>)>,
-    /// Tells the links which member to look at.
-    changes: broadcast::Sender<MemberKey>,
+    /// Tells the links which member to look at. `None`: no link was connected yet.
+    observer: Option<Arc<dyn MemberObserver>>,
 }
 
-impl Default for LinkedMembers {
-    fn default() -> Self {
-        Self {
-            organization: Box::default(),
-            links: Box::default(),
-            notes: HashMap::default(),
-            confirmations: vec![],
-            users_in: HashMap::default(),
-            leaving: BTreeMap::new(),
-            leaving_by_name: BTreeSet::new(),
-            // A channel of one place costs nothing; an organization with links gets a real one.
-            changes: broadcast::Sender::new(1),
-        }
-    }
+/// Receives the member of every session that begins, ends, or is paused or resumed. Called under the lock of the table:
+/// it must not wait.
+pub trait MemberObserver: fmt::Debug + Send + Sync {
+    /// The session of this member changed.
+    fn changed(&self, key: MemberKey);
 }
 
 impl LinkedMembers {
@@ -152,9 +143,6 @@ impl LinkedMembers {
     pub fn set_links(&mut self, organization: &str, links: &[Box<str>]) {
         if *self.organization != *organization {
             *self = Self { organization: organization.into(), links: links.into(), ..Self::default() };
-            if self.is_linked() {
-                self.changes = broadcast::Sender::new(LINK_CHANGES_WAITING_MAX);
-            }
         }
     }
 
@@ -164,10 +152,9 @@ impl LinkedMembers {
         !self.links.is_empty()
     }
 
-    /// Receives the member of every session that begins, ends, or is paused or resumed.
-    #[must_use]
-    pub fn watch(&self) -> broadcast::Receiver<MemberKey> {
-        self.changes.subscribe()
+    /// Tells this observer of every session that begins, ends, or is paused or resumed. It replaces the one of before.
+    pub fn observe(&mut self, observer: Arc<dyn MemberObserver>) {
+        self.observer = Some(observer);
     }
 
     /// The note of a session; the default if nothing is known of its member.
@@ -368,8 +355,10 @@ impl LinkedMembers {
     }
 
     fn tell(&self, key: MemberKey) {
-        // Without a link that is connected nobody receives; a link polls when it connects.
-        self.changes.send(key).ok();
+        // Without a link nobody has to know: a link polls when it connects.
+        if let Some(observer) = &self.observer {
+            observer.changed(key);
+        }
     }
 }
 
@@ -379,10 +368,21 @@ fn is_of(member: &LeavingMember, key: &MemberKey) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
 
     const ALICE: (UserId, &str) = (UserId(1), "alice");
     const QUEUE: QueueId = QueueId(0);
+
+    #[derive(Debug, Default)]
+    struct Observed(Mutex<Vec<MemberKey>>);
+
+    impl MemberObserver for Observed {
+        fn changed(&self, key: MemberKey) {
+            self.0.lock().unwrap().push(key);
+        }
+    }
 
     fn linked() -> LinkedMembers {
         let mut members = LinkedMembers::default();
@@ -448,11 +448,12 @@ mod tests {
     fn a_changed_name_leaves_the_member_of_before() {
         let mut members = linked();
         members.begin(ALICE, QUEUE, key());
-        let mut watcher = members.watch();
+        let observed = Arc::new(Observed::default());
+        let observer: Arc<dyn MemberObserver> = Arc::<Observed>::clone(&observed);
+        members.observe(observer);
         members.rename(ALICE, QUEUE, key(), MemberKey::new("600", "1009"));
         assert!(members.is_leaving_at("pbx-1", &key()));
-        let told: Vec<MemberKey> = std::iter::from_fn(|| watcher.try_recv().ok()).collect();
-        assert_eq!(told, [key(), MemberKey::new("600", "1009")]);
+        assert_eq!(*observed.0.lock().unwrap(), [key(), MemberKey::new("600", "1009")]);
         assert_eq!(members.users_in(QUEUE).count(), 1);
     }
 }

@@ -1,5 +1,5 @@
 //! The state of now: login sessions, supervisions and calls, in one table per organization; and the store that keeps
-//! login sessions over a restart.
+//! login sessions and supervisions over a restart, and their backup.
 //!
 //! A table has one lock. A decision and its change are one step under that lock: of two questions that compete for the
 //! last free login, exactly one is allowed. The lock is held for one question at a time, by a reload

@@ -10,13 +10,17 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::limits::LEASE_SECONDS_MAX;
+use crate::event::{AttributeSet, Key};
+use crate::limits::{LEASE_SECONDS_MAX, SUPERVISION_RESTORED_SECONDS_MAX};
 use crate::policy::Organization;
 use crate::policy::directory::User;
 use crate::sessions::linked_members::{LeavingMember, MemberNote};
 use crate::sessions::store::UserRecord;
+use crate::sessions::supervisions::Supervision;
 use crate::sessions::table::SessionTable;
-use crate::telephony::{Ground, LoginSession, Moment, Origin, UnixMillis, UnixSeconds, UserId, closed_list};
+use crate::telephony::{
+    Ground, LoginSession, Moment, Origin, SupervisionMode, UnixMillis, UnixSeconds, UserId, closed_list,
+};
 
 /// Separates organization and user in a key; no name contains it.
 const SEPARATOR: u8 = 0;
@@ -77,6 +81,8 @@ closed_list! {
         Session = "session",
         /// A queue member that an ended login session left behind.
         Leaving = "leaving",
+        /// A supervision, with its supervisor.
+        Supervision = "supervision",
         /// The time of the last commit.
         Clock = "clock",
     }
@@ -87,6 +93,31 @@ closed_list! {
 enum SavedEntry<'a> {
     Session(#[serde(borrow)] SavedSession<'a>),
     Leaving(LeavingMember),
+    Supervision(#[serde(borrow)] SavedSupervision<'a>),
+}
+
+/// A supervision that was saved, in the record of its supervisor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedSupervision<'a> {
+    /// The id of the target. `None`: a conversation of no user.
+    pub target: Option<&'a str>,
+    /// The id of the queue. `None`: asked for without a queue.
+    pub queue: Option<&'a str>,
+    /// The id of the call. `None`: the PBX did not name it.
+    pub call: Option<&'a str>,
+    /// The unique id of the channel that asked, at the PBX. `None`: the dialect names no channel.
+    pub channel: Option<&'a str>,
+    /// The name of the mode.
+    pub mode: &'a str,
+    /// When the supervision was allowed, in seconds since 1970.
+    pub since: u64,
+    /// When the supervision is taken to have ended, in milliseconds since 1970.
+    pub ends: u64,
+    /// The name of the action.
+    pub action: &'a str,
+    /// The attributes of the question: key and value.
+    #[serde(borrow)]
+    pub attributes: Vec<(&'a str, &'a str)>,
 }
 
 /// What a record holds, behind [`VERSION_3`].
@@ -110,6 +141,8 @@ pub struct SavedUser<'a> {
     pub sessions: Vec<SavedSession<'a>>,
     /// The members that ended sessions left behind.
     pub leaving: Vec<LeavingMember>,
+    /// The supervisions of which the user is the supervisor.
+    pub supervisions: Vec<SavedSupervision<'a>>,
 }
 
 /// Why a record is damaged.
@@ -136,8 +169,12 @@ pub fn record_of(table: &SessionTable, user: UserId) -> Option<UserRecord> {
     let directory = &organization.directory;
     let id = directory.user_id(user);
     let key = key_of(&organization.name, id);
-    let sessions = sessions_of(table, organization, user);
-    let value = encode(&key, directory.extension(user), sessions, table.linked().leaving_of(id))?;
+    let entries = entries_of(
+        sessions_of(table, organization, user),
+        table.linked().leaving_of(id),
+        supervisions_of(table, organization, user),
+    );
+    let value = encode(&key, directory.extension(user), entries)?;
     Some(UserRecord { key, value })
 }
 
@@ -166,28 +203,54 @@ pub fn sessions_of<'t>(table: &'t SessionTable, organization: &'t Organization, 
         .collect()
 }
 
+/// The supervisions of the supervisor as they are saved.
+#[must_use]
+pub fn supervisions_of<'t>(
+    table: &'t SessionTable,
+    organization: &'t Organization,
+    supervisor: UserId,
+) -> Vec<SavedSupervision<'t>> {
+    let directory = &organization.directory;
+    let saved = |supervision: &'t Supervision| SavedSupervision {
+        target: supervision.target.map(|target| directory.user_id(target)),
+        queue: supervision.queue.and_then(|queue| directory.queue(queue)).map(|queue| &*queue.id),
+        call: supervision.call.as_deref(),
+        channel: supervision.channel.as_deref(),
+        mode: supervision.mode.name(),
+        since: supervision.since.0,
+        ends: supervision.ends.wall.0,
+        action: &supervision.action,
+        attributes: supervision.attributes.iter().map(|(key, value)| (key.name(), value)).collect(),
+    };
+    table.supervisions.by(supervisor).map(saved).collect()
+}
+
+/// The entries of a record, in the order in which they are written.
+fn entries_of<'a>(
+    sessions: Vec<SavedSession<'a>>,
+    leaving: &[LeavingMember],
+    supervisions: Vec<SavedSupervision<'a>>,
+) -> Vec<SavedEntry<'a>> {
+    let sessions = sessions.into_iter().map(SavedEntry::Session);
+    let leaving = leaving.iter().cloned().map(SavedEntry::Leaving);
+    sessions.chain(leaving).chain(supervisions.into_iter().map(SavedEntry::Supervision)).collect()
+}
+
 /// The record of a user who has no login session, under a key of [`key_of`].
 #[must_use]
 pub fn record_without_sessions(table: &SessionTable, key: &[u8]) -> Option<UserRecord> {
     let separator = memchr::memchr(SEPARATOR, key)?;
     let user = std::str::from_utf8(key.get(separator + 1..)?).ok()?;
-    let value = encode(key, "", vec![], table.linked().leaving_of(user))?;
+    let value = encode(key, "", entries_of(vec![], table.linked().leaving_of(user), vec![]))?;
     Some(UserRecord { key: key.to_vec(), value })
 }
 
 /// The value of a record. The inner `None`: there is nothing to save, and the key is deleted.
 #[expect(clippy::option_option, reason = "the outer one is a failure of the library")]
-fn encode(
-    key: &[u8],
-    extension: &str,
-    sessions: Vec<SavedSession<'_>>,
-    leaving: &[LeavingMember],
-) -> Option<Option<Vec<u8>>> {
-    if sessions.is_empty() && leaving.is_empty() {
+fn encode(key: &[u8], extension: &str, entries: Vec<SavedEntry<'_>>) -> Option<Option<Vec<u8>>> {
+    if entries.is_empty() {
         return Some(None);
     }
-    let sessions = sessions.into_iter().map(SavedEntry::Session);
-    let entries = sessions.chain(leaving.iter().cloned().map(SavedEntry::Leaving)).collect();
     let record = SavedRecord { extension, entries };
     let mut value = postcard::to_extend(&record, vec![VERSION_3]).ok()?;
     value.extend_from_slice(&checksum(key, &value).to_le_bytes());
@@ -210,14 +273,15 @@ pub fn decode<'a>(key: &'a [u8], value: &'a [u8]) -> Result<SavedUser<'a>, Recor
         bytes.and_then(|bytes| std::str::from_utf8(bytes).ok()).ok_or(RecordError::Unreadable)
     };
     let SavedRecord { extension, entries } = payload_of(payload).map_err(|_| RecordError::Unreadable)?;
-    let (mut sessions, mut leaving) = (Vec::with_capacity(entries.len()), vec![]);
+    let (mut sessions, mut leaving, mut supervisions) = (Vec::with_capacity(entries.len()), vec![], vec![]);
     for entry in entries {
         match entry {
             SavedEntry::Session(session) => sessions.push(session),
             SavedEntry::Leaving(member) => leaving.push(member),
+            SavedEntry::Supervision(supervision) => supervisions.push(supervision),
         }
     }
-    Ok(SavedUser { organization: text(organization)?, user: text(user)?, extension, sessions, leaving })
+    Ok(SavedUser { organization: text(organization)?, user: text(user)?, extension, sessions, leaving, supervisions })
 }
 
 fn payload_of(payload: &[u8]) -> Result<SavedRecord<'_>, postcard::Error> {
@@ -271,6 +335,51 @@ impl SavedSession<'_> {
     }
 }
 
+impl SavedSupervision<'_> {
+    /// The supervision in an organization of today, for [`SUPERVISION_RESTORED_SECONDS_MAX`]: within that time its PBX
+    /// has to show that it goes on. `None`: a name of it is no longer known.
+    #[must_use]
+    pub fn restored(
+        &self,
+        organization: &Organization,
+        supervisor: UserId,
+        now: Moment,
+        last_commit: UnixMillis,
+    ) -> Option<Supervision> {
+        let directory = &organization.directory;
+        let target = match self.target {
+            Some(target) => Some(directory.user_named(target).filter(|user| user.configured_id() == target)?.id()),
+            None => None,
+        };
+        let queue = match self.queue {
+            Some(queue) => Some(directory.queue_named(queue)?),
+            None => None,
+        };
+        let mut attributes = AttributeSet::EMPTY;
+        for &(key, value) in &self.attributes {
+            attributes = attributes.union(AttributeSet::value(Key::named(key)?, value)?);
+        }
+        let left_max = u64::from(SUPERVISION_RESTORED_SECONDS_MAX).saturating_mul(1_000);
+        let left_ms = self.ends.saturating_sub(now.wall.0.max(last_commit.0)).min(left_max);
+        Some(Supervision {
+            supervisor,
+            target,
+            queue,
+            call: self.call.map(Into::into),
+            channel: self.channel.map(Into::into),
+            mode: SupervisionMode::named(self.mode)?,
+            since: UnixSeconds(self.since),
+            ends: Moment {
+                wall: UnixMillis(now.wall.0.saturating_add(left_ms)),
+                uptime_ms: now.uptime_ms.saturating_add(left_ms),
+            },
+            action: self.action.into(),
+            attributes,
+            number: 0,
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -297,18 +406,33 @@ mod tests {
         vec![LeavingMember { queue: "601".into(), extension: "1001".into(), waits_for: vec!["pbx-1".into()] }]
     }
 
+    fn supervisions() -> Vec<SavedSupervision<'static>> {
+        vec![SavedSupervision {
+            target: Some("bob"),
+            queue: None,
+            call: Some("c-1"),
+            channel: Some("17.1"),
+            mode: "listen",
+            since: 1_700_000_000,
+            ends: 1_700_014_400_000,
+            action: "call.listen",
+            attributes: vec![("conversation", "agent")],
+        }]
+    }
+
     fn encoded(key: &[u8]) -> Vec<u8> {
-        encode(key, "1001", sessions(), &leaving()).unwrap().unwrap()
+        encode(key, "1001", entries_of(sessions(), &leaving(), supervisions())).unwrap().unwrap()
     }
 
     #[test]
     fn a_record_is_read_as_it_was_written() {
         let key = key_of("acme", "alice");
         let value = encoded(&key);
-        let (sessions, leaving) = (sessions(), leaving());
-        let expected = SavedUser { organization: "acme", user: "alice", extension: "1001", sessions, leaving };
+        let (sessions, leaving, supervisions) = (sessions(), leaving(), supervisions());
+        let (organization, user, extension) = ("acme", "alice", "1001");
+        let expected = SavedUser { organization, user, extension, sessions, leaving, supervisions };
         assert_eq!(decode(&key, &value), Ok(expected));
-        assert_eq!(encode(&key, "1001", vec![], &[]), Some(None), "nothing to save");
+        assert_eq!(encode(&key, "1001", vec![]), Some(None), "nothing to save");
     }
 
     /// TRUTH 5: version 2 of today is read. The bytes are those that version 2 wrote.

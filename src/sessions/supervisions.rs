@@ -1,5 +1,9 @@
 //! The supervisions of one organization: who supervises which user, in which mode, from the decision that allowed it
 //! until its end is reported, its time is over, or a reload revokes it.
+//!
+//! A restart keeps the supervisions for [`SUPERVISION_RESTORED_SECONDS_MAX`](crate::limits::SUPERVISION_RESTORED_SECONDS_MAX):
+//! a supervision may have ended while nobody listened to the PBX, and must not take the place of the next one for hours.
+//! A link that sees the listener, or the dialplan's recheck, makes it last.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -169,6 +173,14 @@ impl Supervisions {
         gone
     }
 
+    /// The PBX shows that the supervision with this number goes on: it is taken to end at this moment. Returns it.
+    /// `None`: it does not run.
+    pub fn confirm(&mut self, number: u64, ends: Moment) -> Option<&Supervision> {
+        let running = self.running.values_mut().find(|supervision| supervision.number == number)?;
+        running.ends = ends;
+        Some(running)
+    }
+
     /// Ends the supervision with this number. Returns it. `None`: it does not run.
     pub fn end_number(&mut self, number: u64) -> Option<Supervision> {
         let running = self.running.values().find(|supervision| supervision.number == number);
@@ -181,7 +193,8 @@ impl Supervisions {
         self.revoked.retain(|supervision| !forgets(supervision));
     }
 
-    fn by(&self, supervisor: UserId) -> impl Iterator<Item = &Supervision> {
+    /// The running supervisions of one supervisor.
+    pub fn by(&self, supervisor: UserId) -> impl Iterator<Item = &Supervision> {
         let from = (supervisor, None);
         let of_supervisor = move |((by, _), _): &(&(UserId, Option<UserId>), &Supervision)| *by == supervisor;
         self.running.range(from..).take_while(of_supervisor).map(|(_, supervision)| supervision)

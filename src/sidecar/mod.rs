@@ -16,7 +16,9 @@ use serde::Serialize;
 pub use bound::{BoundListener, ListenAddress};
 pub use clock::Clock;
 pub(crate) use health::{Health, OpenListenerGuard};
-pub(crate) use peers::{FaultRow, PeerRow, PeerTable};
+#[cfg(feature = "cli")]
+pub(crate) use peers::FaultRow;
+pub(crate) use peers::{PeerRow, PeerTable};
 
 use crate::audit::buffer::AuditBuffer;
 use crate::config::files::PolicyFiles;

@@ -101,8 +101,9 @@ fn a_commit_group_that_cannot_be_written_is_refused_and_undone() {
         assert!(answer.contains(REFUSED) && group.is_none(), "{answer}");
         let (answer, group) = ask(&gate, "do org=acme actor=10000 action=queue.login queue=600", NOW);
         assert!(answer.contains("already_logged_in") && group.is_none(), "{answer}");
-        let (answer, _) = ask(&gate, "do org=acme actor=2001 action=call.listen target=10000 queue=600", NOW);
+        let (answer, group) = ask(&gate, "do org=acme actor=2001 action=call.listen target=10000 queue=600", NOW);
         assert!(answer.starts_with("allow "), "{answer}");
+        assert!(group.is_none_or(|group| is_durable(&group)), "a supervision does not wait for the store");
         let feed_before = feed_state(&gate).0;
         gate.end_what_is_over(later(6));
         assert_eq!((gate.leases_expired(), feed_state(&gate)), (1, (feed_before + 1, Some(Cause::Expiry))));

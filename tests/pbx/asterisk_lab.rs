@@ -60,10 +60,12 @@ id = "paul"
 extension = "3001"
 "#;
 
-/// Ports of one lab: SIP, AMI, FastAGI, phones and media.
+/// Ports of one lab: SIP, AMI, FastAGI, HTTP, AMI over TLS, phones and media.
 const PORTS_PER_LAB: u16 = 100;
 const AMI: u16 = 1;
 const FASTAGI: u16 = 2;
+const HTTP: u16 = 3;
+const AMI_TLS: u16 = 4;
 const PHONES: u16 = 10;
 const PHONES_COUNT: u16 = 7;
 const MEDIA_OF_PHONES: u16 = 30;
@@ -73,6 +75,21 @@ const MEDIA_OF_ASTERISK: u16 = 60;
 
 /// The field with the id of the bridge in a line of `core show channels concise`.
 const BRIDGE_FIELD: usize = 12;
+
+/// A copy of the lab's configuration files of Asterisk, each of these files with this text behind what it has.
+pub fn conf_with(additions: &[(&str, &str)]) -> tempfile::TempDir {
+    let conf = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(project().join("tests/pbx/asterisk/conf")).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, conf.path().join(path.file_name().unwrap())).unwrap();
+    }
+    for (file, text) in additions {
+        let file = conf.path().join(file);
+        let shipped = std::fs::read_to_string(&file).unwrap_or_default();
+        std::fs::write(file, shipped + "\n" + text).unwrap();
+    }
+    conf
+}
 
 /// A running Asterisk, the sidecar beside it, and phones.
 pub struct AsteriskLab {
@@ -101,20 +118,39 @@ impl AsteriskLab {
     /// As [`AsteriskLab::start`], with a link to Asterisk and a session store on disk. The account may remove members
     /// and nothing else.
     pub fn start_linked() -> Self {
-        Self::start_linked_as("queuewarden", "")
+        Self::start_linked_as("queuewarden", None, "")
     }
 
     /// The same, with an account that sees events, and with these keys of the link.
     pub fn start_linked_with(keys: &str) -> Self {
-        Self::start_linked_as("link", keys)
+        Self::start_linked_as("link", None, keys)
     }
 
-    fn start_linked_as(account: &str, keys: &str) -> Self {
-        Self::start_with(None, |folder, base| {
+    /// The same, with Asterisk's configuration files in this folder.
+    pub fn start_linked_on(conf: &Path, keys: &str) -> Self {
+        Self::start_linked_as("link", Some(conf), keys)
+    }
+
+    /// The same, with the link to the port of TLS.
+    pub fn start_linked_over_tls(conf: &Path, keys: &str) -> Self {
+        Self::start_linked_at(&|base| base + AMI_TLS, "link", Some(conf), keys)
+    }
+
+    /// As [`AsteriskLab::start_linked_with`], with the link to this address.
+    pub fn start_linked_to(address: std::net::SocketAddr, keys: &str) -> Self {
+        Self::start_linked_at(&|_| address.port(), "link", None, keys)
+    }
+
+    fn start_linked_as(account: &str, conf: Option<&Path>, keys: &str) -> Self {
+        Self::start_linked_at(&|base| base + AMI, account, conf, keys)
+    }
+
+    fn start_linked_at(port: &dyn Fn(u16) -> u16, account: &str, conf: Option<&Path>, keys: &str) -> Self {
+        Self::start_with(conf, |folder, base| {
             let link = format!(
                 "[[connect.asterisk_ami]]\nname = \"pbx-1\"\norganization = \"acme\"\naddress = \"127.0.0.1:{}\"\n\
                  username = \"{account}\"\nsecret_file = \"ami.secret\"\n{keys}\n[state]\nstore = \"disk\"\n",
-                base + AMI
+                port(base)
             );
             folder.replace("queuewarden.toml", "[state]\nstore = \"memory\"\n", &link);
             folder.write("ami.secret", "s3cret\n");
@@ -161,6 +197,15 @@ impl AsteriskLab {
         assert!(self.script().arg("stop").output().unwrap().status.success());
     }
 
+    /// Ends Asterisk without letting it do anything.
+    pub fn kill_asterisk(&self) {
+        let pid = std::fs::read_to_string(self.run.path().join("pid")).unwrap();
+        assert!(Command::new("kill").args(["-9", pid.trim()]).status().unwrap().success());
+        let process = Path::new("/proc").join(pid.trim());
+        wait_until("Asterisk to be gone", || !process.join("exe").exists());
+        std::fs::remove_file(self.run.path().join("pid")).unwrap();
+    }
+
     pub fn sidecar(&self) -> &Sidecar {
         self.sidecar.as_ref().unwrap()
     }
@@ -168,6 +213,11 @@ impl AsteriskLab {
     /// The FastAGI address of the sidecar.
     pub fn fastagi(&self) -> std::net::SocketAddr {
         std::net::SocketAddr::from(([127, 0, 0, 1], self.base + FASTAGI))
+    }
+
+    /// The address of Asterisk's HTTP server, where its configuration has one.
+    pub fn http(&self) -> std::net::SocketAddr {
+        std::net::SocketAddr::from(([127, 0, 0, 1], self.base + HTTP))
     }
 
     /// The AMI address of Asterisk.
@@ -181,6 +231,7 @@ impl AsteriskLab {
         let prefix = std::env::var_os("PREFIX").map_or_else(|| cache.join("queuewarden/asterisk"), PathBuf::from);
         let mut command = Command::new(project().join("tests/pbx/asterisk/lab"));
         command.env("PREFIX", prefix).env("RUN", self.run.path()).env("SIP_PORT", self.base.to_string());
+        command.env("HTTP_PORT", (self.base + HTTP).to_string()).env("AMI_TLS_PORT", (self.base + AMI_TLS).to_string());
         command.env("AMI_PORT", (self.base + AMI).to_string()).env("SIDECAR", self.fastagi().to_string());
         command.env("RTP_START", (self.base + MEDIA_OF_ASTERISK).to_string());
         command.env("RTP_END", (self.base + PORTS_PER_LAB - 1).to_string());
@@ -231,7 +282,12 @@ impl AsteriskLab {
 
     /// Dials and expects an answer after which Asterisk hangs up: an allowed code.
     pub fn is_answered(&self, extension: &str, code: &str) -> bool {
-        self.dial(extension, code, "call.xml", &[]).wait()
+        self.begin(extension, code).wait()
+    }
+
+    /// Dials in the background, expecting what [`AsteriskLab::is_answered`] does.
+    pub fn begin(&self, extension: &str, code: &str) -> PhoneCall {
+        self.dial(extension, code, "call.xml", &[])
     }
 
     /// Dials and expects 403 Forbidden.

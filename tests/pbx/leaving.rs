@@ -1,13 +1,11 @@
 //! Given a member of a queue, when its phone dials logout or pause, then the member leaves or pauses, even if the
 //! sidecar has no login session or does not run; login and resume stay refused, and the log names each cause.
 
-use std::fs;
 use std::io::Write as _;
-use std::path::Path;
 
-use crate::pbx::asterisk_lab::{AsteriskLab, read_until};
+use crate::pbx::asterisk_lab::{AsteriskLab, conf_with, read_until};
 use crate::pbx::phone::{Phone, add_staff};
-use crate::support::{PATIENCE, Sidecar, project, wait_until};
+use crate::support::{PATIENCE, Sidecar, wait_until};
 
 /// The lines of Asterisk's log about a code that a user dialed.
 fn log(lab: &AsteriskLab, user: &str, digits: &str) -> String {
@@ -109,16 +107,10 @@ fn a_static_member_pauses_without_a_session_and_cannot_log_out() {
 
 /// The files of the lab, and an SQLite database for the queues' members. Asterisk's module for call records makes the
 /// empty table; from Asterisk 22 on it needs `res_cdrel_custom`, which older ones lack.
-fn with_database(conf: &Path) {
-    for entry in fs::read_dir(project().join("tests/pbx/asterisk/conf")).unwrap() {
-        let path = entry.unwrap().path();
-        fs::copy(&path, conf.join(path.file_name().unwrap())).unwrap();
-    }
-    let mut modules = fs::read_to_string(conf.join("modules.conf")).unwrap();
-    for module in ["res_config_sqlite3", "res_realtime", "res_cdrel_custom", "cdr_sqlite3_custom"] {
-        modules += &format!("load = {module}.so\n");
-    }
-    for (file, text) in [
+pub fn with_database() -> tempfile::TempDir {
+    let modules = ["res_config_sqlite3", "res_realtime", "res_cdrel_custom", "cdr_sqlite3_custom"];
+    let modules = modules.map(|module| format!("load = {module}.so\n")).concat();
+    conf_with(&[
         ("modules.conf", &*modules),
         ("extconfig.conf", "[settings]\nqueue_members => sqlite3,lab,queue_members\n"),
         ("res_config_sqlite3.conf", "[lab]\ndbfile => @RUN@/log/master.db\nrequirements => warn\n"),
@@ -127,16 +119,13 @@ fn with_database(conf: &Path) {
             "[master]\ntable => queue_members\ncolumns => uniqueid, queue_name, interface, membername, paused, \
              reason_paused\nvalues => '0','0','0','0','0','0'\n",
         ),
-    ] {
-        fs::write(conf.join(file), text).unwrap();
-    }
+    ])
 }
 
 /// FIELD B12: a realtime member, which Asterisk reads from a database.
 #[test]
 fn a_realtime_member_pauses_without_a_session_and_cannot_log_out() {
-    let conf = tempfile::tempdir().unwrap();
-    with_database(conf.path());
+    let conf = with_database();
     let lab = AsteriskLab::start_unprepared(conf.path());
     let row = "uniqueid 7 queue_name 600 interface PJSIP/1001 membername alice paused 0";
     let stored = lab.cli(&format!("realtime store queue_members {row}"));

@@ -75,7 +75,7 @@ fn a_link_sees_what_it_and_others_change() {
         assert_eq!(link.change(&key("604", "1001"), MemberAction::Remove).await.unwrap(), ActionOutcome::Unchanged);
 
         assert_eq!(link.listeners().await.unwrap(), Some(vec![]));
-        assert_eq!(link.hang_up("PJSIP/none-1").await.unwrap(), ActionOutcome::Refused);
+        assert_eq!(link.hang_up("PJSIP/none-1").await.unwrap(), ActionOutcome::NotThere);
         lab.cli("queue add member PJSIP/1002 to 600");
         loop {
             if link.hint().await.unwrap() == Hint::Member(key("600", "1002")) {

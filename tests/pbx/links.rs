@@ -18,37 +18,46 @@ pub fn act(ami: &mut TcpStream, action: &str, headers: &[(&str, &str)]) -> Strin
     read_until(ami, "\r\n\r\n")
 }
 
-fn add(ami: &mut TcpStream, queue: &str, extension: &str) {
+pub fn add(ami: &mut TcpStream, queue: &str, extension: &str) {
     let interface = format!("PJSIP/{extension}");
     // The lab finds a member by its interface, which Asterisk shows beside a name only.
     let answer = act(ami, "QueueAdd", &[("Queue", queue), ("Interface", &interface), ("MemberName", extension)]);
     assert!(answer.contains("Success") || answer.contains("Already there"), "{answer}");
 }
 
-fn remove(ami: &mut TcpStream, queue: &str, extension: &str) {
+pub fn remove(ami: &mut TcpStream, queue: &str, extension: &str) {
     let interface = format!("PJSIP/{extension}");
     let answer = act(ami, "QueueRemove", &[("Queue", queue), ("Interface", &interface)]);
     assert!(answer.contains("Success") || answer.contains("Not there"), "{answer}");
 }
 
 /// Whether the sidecar holds a session of this user in this queue.
-fn has_session(lab: &AsteriskLab, extension: &str, queue: &str) -> bool {
+pub fn has_session(lab: &AsteriskLab, extension: &str, queue: &str) -> bool {
     let folder = lab.folder.path().to_str().unwrap();
     let (status, output) = run(&["--config", folder, "sessions", "ls", "--org", "acme", "--user", extension, "--json"]);
     assert!(status.success(), "{output}");
     output.contains(&format!("\"queue\":\"{queue}\""))
 }
 
-fn members(lab: &AsteriskLab, state: &str) -> f64 {
+/// Whether the session of this user in this queue is paused.
+pub fn is_session_paused(lab: &AsteriskLab, extension: &str, queue: &str) -> bool {
+    let folder = lab.folder.path().to_str().unwrap();
+    let (status, output) = run(&["--config", folder, "sessions", "ls", "--org", "acme", "--user", extension, "--json"]);
+    assert!(status.success(), "{output}");
+    let session = output.split(&format!("\"queue\":\"{queue}\"")).nth(1).and_then(|rest| rest.split('}').next());
+    session.is_some_and(|session| session.contains("\"paused\":true"))
+}
+
+pub fn members(lab: &AsteriskLab, state: &str) -> f64 {
     lab.sidecar().metric(&format!("queuewarden_link_members{{link=\"pbx-1\",state=\"{state}\"}}"))
 }
 
-fn actions(lab: &AsteriskLab, action: &str) -> f64 {
+pub fn actions(lab: &AsteriskLab, action: &str) -> f64 {
     lab.sidecar().metric(&format!("queuewarden_link_actions_total{{link=\"pbx-1\",action=\"{action}\"}}"))
 }
 
 /// `links reconcile`, with these options. Returns what it prints.
-fn reconcile(lab: &AsteriskLab, options: &[&str]) -> String {
+pub fn reconcile(lab: &AsteriskLab, options: &[&str]) -> String {
     command(lab, "reconcile", options)
 }
 
@@ -59,8 +68,13 @@ fn command(lab: &AsteriskLab, command: &str, options: &[&str]) -> String {
     output
 }
 
+/// What `links show` prints.
+pub fn show(lab: &AsteriskLab) -> String {
+    command(lab, "show", &[])
+}
+
 /// Waits for the end of the next complete poll; the first one begins when the link is there.
-fn wait_for_poll(lab: &AsteriskLab) {
+pub fn wait_for_poll(lab: &AsteriskLab) {
     let before = last_poll(lab);
     wait_until("the next poll", || last_poll(lab) > before);
 }

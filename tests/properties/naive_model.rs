@@ -107,6 +107,8 @@ pub(crate) struct NaiveModel {
     calls: Vec<Call>,
 }
 
+/// Seconds for which a supervision goes on after a restart.
+const RESTORED_SECONDS: u64 = 30;
 /// Longest supervision: four hours.
 const SUPERVISION_SECONDS: u64 = 14_400;
 /// Longest call: a day.
@@ -356,7 +358,8 @@ impl NaiveModel {
         self.organization = organization;
     }
 
-    /// Restarts the process. Login sessions go on, leases with the rest of their time; supervisions and calls are lost.
+    /// Restarts the process. Login sessions go on, leases with the rest of their time; supervisions go on for 30 s; calls
+    /// are lost.
     pub(crate) fn restart(&mut self, now: ModelTime, last_commit: u64) {
         for login in &mut self.logins {
             login.ends = login.ends.map(|ends| {
@@ -364,7 +367,11 @@ impl NaiveModel {
                 ModelTime { wall_ms: now.wall_ms + left, uptime_ms: now.uptime_ms + left }
             });
         }
-        self.supervisions.clear();
+        self.supervisions.retain(|at| !at.revoked);
+        for at in &mut self.supervisions {
+            let left = at.ends.wall_ms.saturating_sub(now.wall_ms.max(last_commit)).min(RESTORED_SECONDS * 1_000);
+            at.ends = ModelTime { wall_ms: now.wall_ms + left, uptime_ms: now.uptime_ms + left };
+        }
         self.calls.clear();
     }
 }

@@ -89,17 +89,22 @@ fn sessions_are_restored_after_the_disk_was_lost_in_any_store_and_in_another_sid
         let operated = Operated::start(folder);
         operated.log_in();
         let sessions = operated.sessions();
+        operated.allow("actor=2001 action=call.listen target=1001 queue=600 call=c-1");
+        let supervisions = operated.sidecar.get("/supervisions");
         let (_, file) = operated.file();
         let summary = operated.json(&["backup", &file]);
-        assert_eq!((&summary["sessions"], &summary["organizations"]), (&4.into(), &1.into()), "{summary}");
+        assert_eq!((&summary["sessions"], &summary["supervisions"]), (&4.into(), &1.into()), "{summary}");
         let Operated { folder, sidecar } = operated;
         sidecar.crash();
         fs::remove_dir_all(folder.path().join("state")).unwrap();
         let operated = Operated::start(folder);
         assert!(operated.sessions().is_empty());
         let (code, text) = operated.run(&["restore", &file]);
-        assert_eq!((code, &*text), (0, "4 login sessions: 4 began, 0 ended\n"));
+        let restored =
+            "4 login sessions: 4 began, 0 ended\nkept for 30 s, or longer if the PBX shows them: 1 supervision\n";
+        assert_eq!((code, &*text), (0, restored));
         assert_eq!(operated.sessions(), sessions);
+        assert_eq!(operated.sidecar.get("/supervisions"), supervisions);
         let other = Operated::start(self::folder().durable());
         assert_eq!(other.json(&["restore", &file])["began"], 4);
         assert_eq!(other.sessions(), sessions);

@@ -46,6 +46,8 @@ const COMMANDS: &[(&str, Expected)] = &[
     ("sessions salvage", Expected::Fails(1)),
     ("supervisions ls", Expected::Fails(1)),
     ("supervisions end --org acme --user 2001", Expected::Fails(1)),
+    ("backup /nonexistent/backup", Expected::Fails(1)),
+    ("restore /nonexistent/backup", Expected::Fails(1)),
     ("peers", Expected::Fails(1)),
     ("links", Expected::Fails(1)),
     ("links show pbx-1", Expected::Fails(1)),

@@ -163,7 +163,7 @@ fn a_link_survives_every_misbehavior() {
 #[test]
 fn a_refused_right_is_named() {
     let world = LinkedSidecar::start("members = \"enforce\"");
-    for (action, said) in [("QueueRemove", "remove: the account may not"), ("CoreShowChannels", "who listens")] {
+    for (action, said) in [("QueueRemove", "remove: the account may not"), ("Status", "who listens")] {
         world.asterisk.misbehave(|misbehavior| misbehavior.denied = vec![action.to_owned()]);
         world.asterisk.add("600", "PJSIP/1002", ModelMember::dynamic(), true);
         wait_until("the refusal", || world.command(&["links", "show", "pbx-1"]).contains(said));
@@ -286,6 +286,12 @@ fn a_wrong_link_configuration_is_refused_at_the_start() {
         "interface = \"Local/@agents\"\nqueue = \"%-%\"\nmembers = \"maybe\"\nundo_max_percent = 101",
     );
     link(&folder, "pbx 2", &asterisk, "supervisions = \"repair\"\nagents_file = \"agents.csv\"");
+    link(&folder, "pbx-3", &asterisk, "ca_file = \"ca.pem\"");
+    link(&folder, "pbx-4", &asterisk, "tls = true");
+    link(&folder, "pbx-5", &asterisk, "tls = true\nca_file = \"none.pem\"\ntls_name = \"pbx example\"");
+    link(&folder, "pbx-6", &asterisk, "tls = true\nca_file = \"ami.secret\"");
+    link(&folder, "pbx-7", &asterisk, "tls = true\nca_file = \"torn.pem\"");
+    folder.write("torn.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
     folder.write("agents.csv", "extension,name\nalice,7c0e\n");
     folder.replace("queuewarden.toml", "username = \"queuewarden\"", "username = \"queue warden\"");
     let (status, output) = run(&["--config", folder.path().to_str().unwrap(), "check"]);
@@ -299,6 +305,12 @@ fn a_wrong_link_configuration_is_refused_at_the_start() {
         "`pbx 2` cannot be the name of a link",
         "agents.csv line 2: `alice` is not 1 to 16 digits",
         "`username` cannot be an AMI user name",
+        "`ca_file` has no effect without `tls = true`",
+        "`tls = true` needs `ca_file`",
+        "none.pem cannot be read",
+        "`tls_name`: `pbx example` is neither a host name nor an address",
+        "ami.secret has no certificate",
+        "torn.pem has something else than a certificate as number 1",
     ] {
         assert!(output.contains(message), "{message} is not in\n{output}");
     }

@@ -1,5 +1,5 @@
 //! Given a PBX with members on the first day, when an operator follows config/links/README.md, then every command
-//! prints what the page shows. The PBX is a model of Asterisk; times and ports are those of the test.
+//! prints what the page shows. The PBX is a model of Asterisk; times, ports and the operator are those of the test.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -51,6 +51,7 @@ fn comparable(text: &str) -> String {
         let word = |word: &str| match word {
             word if word.is_ascii() && is_time(word) => format!("TIME{}", &word[20..]),
             word if word.starts_with("127.0.0.1:") => "ADDRESS".to_owned(),
+            word if word.starts_with("operator:") => "OPERATOR".to_owned(),
             word => word.to_owned(),
         };
         line.split(' ').map(|one| word(one.trim_end_matches(')'))).collect::<Vec<_>>().join(" ") + "\n"

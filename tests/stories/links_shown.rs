@@ -156,7 +156,7 @@ fn peers_are_listed_with_their_questions_and_their_last_fault() {
     let fault = &row["last_fault"];
     assert_eq!(
         (&fault["reason"], &fault["key"], &fault["actor"], &fault["channel"]),
-        (&"unknown_key".into(), &"qeue".into(), &"1001".into(), &"PJSIP/1001-00000007".into())
+        (&"unknown_key".into(), &"qeue".into(), &"1001".into(), &"PJSIP/1001-00000000".into())
     );
 
     // A link is wanted whether it is up or not.
@@ -173,7 +173,7 @@ fn peers_are_listed_with_their_questions_and_their_last_fault() {
     });
     let table = command(&folder, "peers");
     assert!(table.starts_with("dialect  peer"), "{table}");
-    assert!(table.contains("unknown_key key=qeue actor=1001 channel=PJSIP/1001-00000007 at 20"), "{table}");
+    assert!(table.contains("unknown_key key=qeue actor=1001 channel=PJSIP/1001-00000000 at 20"), "{table}");
     assert!(table.ends_with("3 peers\n"), "{table}");
     assert_eq!(rows(&folder, "peers --limit 1").len(), 1);
     assert_eq!(rows(&folder, "peers --from 1").len(), 2);

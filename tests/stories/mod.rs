@@ -30,6 +30,7 @@ mod health_checks;
 mod installing;
 mod jsonrpc;
 mod kept_sessions;
+mod kept_supervisions;
 mod leases;
 mod limits;
 mod line;

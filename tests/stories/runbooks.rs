@@ -6,7 +6,8 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::{Folder, Sidecar, agi_environment, close_our_side, connect, project, read_to_end};
+use crate::support::model_asterisk::{ModelAsterisk, ModelMember};
+use crate::support::{Folder, Sidecar, agi_environment, close_our_side, connect, project, read_to_end, wait_until};
 
 /// The programs whose commands are executed; `journalctl` and the like need the machine of the operator.
 const EXECUTED: [&str; 2] = ["queuewarden ", "curl "];
@@ -118,10 +119,17 @@ fn a_peer_that_misspeaks_is_named_with_the_reason() {
 /// Every command of every runbook works against a running sidecar, and `queuewarden help ALERT` prints every runbook.
 #[test]
 fn every_command_of_every_runbook_works() {
-    let (folder, sidecar) = start("");
+    // The link that the runbooks name, to an Asterisk that keeps a member nobody allowed.
+    let (folder, asterisk) = (Folder::demo().durable(), ModelAsterisk::with_queues(&["600", "601"]));
+    asterisk.add("600", "PJSIP/1002", ModelMember::dynamic(), false);
+    folder.link_to_asterisk("pbx-1", asterisk.address, "");
+    let sidecar = Sidecar::start(&folder);
+    let is_polled = || sidecar.metric("queuewarden_link_last_poll_timestamp_seconds{link=\"pbx-1\"}") > 0.0;
+    wait_until("the link", is_polled);
     sidecar.ask("dial org=acme actor=1001 digits=*13602");
     let operator = Operator { sidecar: &sidecar, folder: &folder };
-    let rules = fs::read_to_string(project().join("config/prometheus/alerts.rules.yml")).unwrap();
+    let rules = |name: &str| fs::read_to_string(project().join("config/prometheus").join(name)).unwrap();
+    let rules = rules("alerts.rules.yml") + &rules("nobody-asks.rules.yml");
     let alerts: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
     assert!(alerts.len() >= 19, "{alerts:?}");
     let mut executed = 0;
@@ -134,5 +142,7 @@ fn every_command_of_every_runbook_works() {
             executed += 1;
         }
     }
-    assert!(executed >= 20, "{executed} commands were executed");
+    assert!(executed >= 30, "{executed} commands were executed");
+    let shown = operator.follows("QueuewardenForeignMember", 4);
+    assert!(shown.contains("600    1002    foreign"), "{shown}");
 }

@@ -139,11 +139,9 @@ impl ModelState {
                 let started = self.started;
                 success(&format!("CoreStartupDate: 2026-11-28\r\nCoreStartupTime: 04:00:{started:02}\r\n"))
             }
-            "CoreShowChannels" => {
-                success("EventList: start\r\nMessage: Channels will follow\r\n")
-                    + &format!(
-                        "Event: CoreShowChannelsComplete\r\nActionID: {id}\r\nEventList: Complete\r\nListItems: 0\r\n\r\n"
-                    )
+            "Status" => {
+                success("EventList: start\r\nMessage: Channel status will follow\r\n")
+                    + &format!("Event: StatusComplete\r\nActionID: {id}\r\nEventList: Complete\r\nListItems: 0\r\n\r\n")
             }
             "QueueStatus" => {
                 let mut text = success("EventList: start\r\nMessage: Queue status will follow\r\n");

@@ -397,6 +397,12 @@ fn first_column(page: &Page, start: &str) -> Vec<String> {
 
 // Files ---------------------------------------------------------------------------------------------------------------
 
+/// The certificate of an authority.
+fn authority() -> String {
+    let key = rcgen::KeyPair::generate().unwrap();
+    rcgen::CertificateParams::new([]).unwrap().self_signed(&key).unwrap().pem()
+}
+
 #[test]
 fn the_files_that_the_pages_show_load_without_a_warning() {
     let mut count = 0;
@@ -414,6 +420,7 @@ fn the_files_that_the_pages_show_load_without_a_warning() {
                     fs::write(config.join("queuewarden.toml"), &block.text).unwrap();
                     fs::write(config.join("ami.secret"), "secret\n").unwrap();
                     fs::write(config.join("esl.secret"), "secret\n").unwrap();
+                    fs::write(config.join("pbx-ca.pem"), authority()).unwrap();
                 }
             }
             let loaded = load(&config, &Policy::default());

@@ -80,12 +80,12 @@ const EVENTS: &[(&str, &str)] = &[
         "The change of an earlier decision was durable, or its answer due, after its `until`: it was undone, and the peer received `too_late`.",
     ),
     (
-        "session_ended",
-        "A login session ended without a question: by a lease, idle time, a shift, an operator, a link or a reload.",
-    ),
-    (
         "session_began",
         "A login session began without a question: a link adopted a member, or an operator restored a backup.",
+    ),
+    (
+        "session_ended",
+        "A login session ended without a question: by a lease, idle time, a shift, an operator, a link or a reload.",
     ),
     ("violation", "A link found a member or a listener at the PBX that nobody allowed; `peer` is the link."),
     (

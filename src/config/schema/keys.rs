@@ -224,7 +224,25 @@ const ASTERISK_AMI: &[KeyText] = &[
         "address",
         "required",
         "address:port",
-        "The address of AMI. AMI is not encrypted: an address other than loopback causes a warning.",
+        "The address of AMI. Without `tls` AMI is not encrypted: an address other than loopback causes a warning.",
+    ),
+    key(
+        "tls",
+        "`false`",
+        "true or false",
+        "AMI over TLS, to the port of `tlsbindaddr` in `manager.conf`. The certificate of Asterisk is checked against `ca_file`.",
+    ),
+    key(
+        "ca_file",
+        "none",
+        "a path; at most 256 KiB",
+        "Required with `tls`. The PEM file with the authorities that may sign the certificate of this Asterisk. The authorities of the system are not asked. A reload reads the file again, for the next connection.",
+    ),
+    key(
+        "tls_name",
+        "none",
+        "a host name or an address",
+        "With `tls`: the name that the certificate of Asterisk must have as a subject alternative name. Without the key: the address of `address`.",
     ),
     key(
         "username",

@@ -52,8 +52,9 @@ pub(crate) enum Undo {
     Offer(Arc<ChangeFate>),
     /// End the supervision that began, and start the supervisions that it ended.
     Supervisions { began: Option<Box<Supervision>>, ended: Vec<Supervision> },
-    /// Take a restored backup back: restore these login sessions, and forget these members, each with its user.
-    Restore { altered: Vec<AlteredSession>, leaving: Vec<(Box<str>, MemberKey)> },
+    /// Take a restored backup back: restore these login sessions, forget these members, each with its user, and end
+    /// these supervisions.
+    Restore { altered: Vec<AlteredSession>, leaving: Vec<(Box<str>, MemberKey)>, supervisions: Vec<Supervision> },
 }
 
 /// A user whose stored record is out of date: memory has login sessions that the store does not have yet.

@@ -10,11 +10,14 @@
 //! |---|---|---|---|
 //! | login session that a peer or an operator changes | `Sessions` | audit log, store | both |
 //! | restored backup: one change for each organization, in one group | `Restore` | audit log, store | both |
-//! | supervision that begins, or that an operator ends | `Supervisions` | audit log | the log |
+//! | supervision that begins, or that an operator ends | `Supervisions` | audit log, then store | the log |
 //! | decision that changes nothing and depends on an unsettled change | `Sessions`, empty | audit log, store | both |
 //! | decision about a supervision that changes nothing | `AnswerOnly` | audit log | the log |
 //! | end of a login session: lease over, reload | `Irrevocable` | audit log, store | – |
-//! | end of a supervision: time over, reload; report of the PBX | `Irrevocable` | audit log | the log, for a report |
+//! | end of a supervision: time over, reload; report of the PBX | `Irrevocable` | audit log, then store | the log, for a report |
+//!
+//! A supervision is written to the store of its supervisor with its group, and its answer does not wait for that: a
+//! full disk of the store refuses no supervision, and after a crash a link finds the listeners that were not written.
 //!
 //! # What happens when a write fails
 //!

@@ -21,14 +21,13 @@ pub(super) fn after_store_failure(state: &GateState, group: &CommitGroup) {
     let stored = || group.changes.iter().filter(|grouped| grouped.is_for_store);
     revert(state, stored().chain(&later.changes));
     for grouped in stored() {
-        match grouped.change.undo {
-            Undo::Irrevocable => state.publish(&grouped.change),
-            // The records of a restored backup have one number: that of the restore.
-            _ => {
-                let numbered = group.records_of(grouped).filter(|record| record.id.number > 0);
-                numbered.for_each(|record| note_refused(state, record.id));
-            }
+        if matches!(grouped.change.undo, Undo::Irrevocable) {
+            state.publish(&grouped.change);
+            continue;
         }
+        // The records of a restored backup have one number: that of the restore.
+        let numbered = group.records_of(grouped).filter(|record| record.id.number > 0);
+        numbered.for_each(|record| note_refused(state, record.id));
     }
     later.changes.iter().for_each(|grouped| refuse_unlogged(state, &later, grouped));
     state.commit_queue.refused();
@@ -83,12 +82,15 @@ fn undo(state: &GateState, change: &PendingChange) {
                 table.undo(altered);
             }
         }
-        Undo::Restore { altered, leaving } => {
+        Undo::Restore { altered, leaving, supervisions } => {
             let Some(organization) = table.organization().map(Arc::clone) else { return };
             let known: HashSet<&[u8]> = change.dirty_users.iter().map(|dirty| &*dirty.key).collect();
             let is_same_user =
                 |altered: &&AlteredSession| known.contains(&*DirtyUser::new(&organization, altered.user).key);
             table.undo(&altered.iter().filter(is_same_user).cloned().collect::<Vec<_>>());
+            for began in supervisions {
+                table.supervisions.undo(Some(began), &[], |_| true);
+            }
             for (user, key) in leaving {
                 table.linked_mut().forget_leaving(user, key);
             }

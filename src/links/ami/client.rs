@@ -47,6 +47,8 @@ pub enum ActionResult {
     Unchanged,
     /// Asterisk has no such queue.
     NoSuchQueue,
+    /// Asterisk has no such channel.
+    NoSuchChannel,
     /// The member is defined in `queues.conf`, so Asterisk neither adds nor removes it.
     StaticMember,
     /// The user lacks the class that the action needs.
@@ -233,6 +235,8 @@ fn failure(sentence: Option<&[u8]>) -> ActionResult {
         ActionResult::Unchanged
     } else if ends(": No such queue") {
         ActionResult::NoSuchQueue
+    } else if sentence == b"No such channel" {
+        ActionResult::NoSuchChannel
     } else if ends("Member not dynamic") {
         ActionResult::StaticMember
     } else if sentence == b"Permission denied" {
@@ -426,7 +430,7 @@ mod tests {
             assert_eq!(inputs, expected, "{split}");
         }
         let mut connection = TestConnection::ready();
-        connection.client.act_for_list(&mut vec![], "CoreShowChannels", &[], "CoreShowChannelsComplete").unwrap();
+        connection.client.act_for_list(&mut vec![], "Status", &[], "StatusComplete").unwrap();
         let refused = b"Response: Error\r\nActionID: 3\r\nMessage: Permission denied\r\n\r\n";
         assert_eq!(connection.receive(refused), Ok(vec![Received::Answer(ActionResult::NotPermitted)]));
     }

@@ -1,6 +1,6 @@
 //! One connection to Asterisk over AMI, as a link uses it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
@@ -13,12 +13,12 @@ use crate::limits::{
 };
 use crate::links::ami::client::{ActionResult, AmiClient, AmiInput, Credentials};
 use crate::links::ami::protocol::{AmiMessage, AmiProtocolError};
-use crate::links::ami::truth::{self, AmiEvent, NamedMember, PAUSE_REASON, Spy};
+use crate::links::ami::truth::{self, AmiEvent, ChannelStatus, NamedMember, PAUSE_REASON, Spy};
 use crate::links::connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection, SoughtMember};
 use crate::links::members::pass::PolledQueue;
 use crate::links::members::{MemberKey, PbxStart};
 use crate::links::names::Names;
-use crate::links::supervisions::Listener;
+use crate::links::supervisions::{Heard, Listener};
 
 /// The names of an organization at one Asterisk.
 #[derive(Clone, Debug)]
@@ -224,9 +224,14 @@ fn hint_of(names: &AsteriskNames, message: AmiMessage<'_>) -> Option<Hint> {
             let (queue, extension) = (names.queues.number_of(queue)?, names.interfaces.number_of(interface)?);
             Some(Hint::Member(MemberKey { queue: queue.into(), extension: extension.into() }))
         }
-        AmiEvent::SpyStarted(_) | AmiEvent::SpyStopped(_) => Some(Hint::Listeners),
-        AmiEvent::SpyTransferred(channel) => {
-            std::str::from_utf8(&channel).ok().map(|name| Hint::TakenOver(name.into()))
+        AmiEvent::SpyStarted(spy) => Some(Hint::ListenerStarted(listener_of(names, &spy))),
+        AmiEvent::SpyStopped(unique_id) => {
+            std::str::from_utf8(&unique_id).ok().map(|channel| Hint::ListenerStopped(channel.into()))
+        }
+        AmiEvent::SpyTransferred(unique_id) => {
+            // The account code went over with the call: it names the supervisor, not the user who listens now.
+            let channel = std::str::from_utf8(&unique_id).ok()?.into();
+            Some(Hint::TakenOver(Listener { channel, supervisor: None, target: None }))
         }
         AmiEvent::Booted => Some(Hint::Restarted),
         AmiEvent::Other => None,
@@ -256,7 +261,7 @@ const fn outcome(result: ActionResult) -> ActionOutcome {
     match result {
         ActionResult::Done => ActionOutcome::Done,
         ActionResult::Unchanged => ActionOutcome::Unchanged,
-        ActionResult::NoSuchQueue => ActionOutcome::NotThere,
+        ActionResult::NoSuchQueue | ActionResult::NoSuchChannel => ActionOutcome::NotThere,
         ActionResult::NotPermitted => ActionOutcome::NotPermitted,
         ActionResult::StaticMember | ActionResult::UnknownAction | ActionResult::Refused => ActionOutcome::Refused,
     }
@@ -347,18 +352,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for AmiConnection<'
     }
 
     async fn listeners(&mut self) -> Result<Option<Vec<Listener>>, LinkError> {
-        let list_end = Some("CoreShowChannelsComplete");
-        let answered = self.ask("CoreShowChannels", &[], list_end, truth::spying_channel).await?;
+        let spies =
+            |message: AmiMessage<'_>| Ok(truth::channel_status(message)?.as_ref().and_then(ChannelStatus::as_spy));
+        let answered = self.ask("Status", &[], Some("StatusComplete"), spies).await?;
         if answered.result != ActionResult::Done {
             return Ok(None);
         }
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned().into_boxed_str();
-        let listener = |spy: Spy| Listener {
-            channel: text(&spy.unique_id),
-            supervisor: Some(text(&spy.account_code)).filter(|code| !code.is_empty()),
-            target: spy.target_channel.as_deref().and_then(|channel| self.target_of(channel)),
+        Ok(Some(answered.items.into_iter().map(|spy| listener_of(self.names, &spy)).collect()))
+    }
+
+    async fn heard(&mut self, listener: &Listener) -> Result<Option<Heard>, LinkError> {
+        let bridged = |message: AmiMessage<'_>| {
+            let listens = |seen: &ChannelStatus| *seen.unique_id == *listener.channel.as_bytes();
+            let in_call = |seen: &ChannelStatus| !seen.bridge.is_empty();
+            Ok(truth::channel_status(message)?.filter(|seen| listens(seen) || in_call(seen)))
         };
-        Ok(Some(answered.items.into_iter().map(listener).collect()))
+        let channels = self.ask("Status", &[], Some("StatusComplete"), bridged).await?.items;
+        Ok(heard(self.names, listener, &channels))
     }
 
     async fn hang_up(&mut self, channel: &str) -> Result<ActionOutcome, LinkError> {
@@ -390,11 +400,42 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for AmiConnection<'
     }
 }
 
-impl<S> AmiConnection<'_, S> {
-    /// The extension of the user of a channel, `PJSIP/1001-00000141`. `None`: its name follows no interface.
-    fn target_of(&self, channel: &[u8]) -> Option<Box<str>> {
-        let channel = std::str::from_utf8(channel).ok()?;
-        let interface = channel.rsplit_once('-').map_or(channel, |(interface, _)| interface);
-        self.names.interfaces.number_of(interface).map(Into::into)
+/// What the listener hears, of all channels. `None`: it cannot be told.
+fn heard(names: &AsteriskNames, listener: &Listener, channels: &[ChannelStatus]) -> Option<Heard> {
+    let listens = channels.iter().find(|channel| *channel.unique_id == *listener.channel.as_bytes())?;
+    let prefix = listens.as_spy()?.target_channel?;
+    let heard = channels.iter().filter(|channel| channel.channel.starts_with(&prefix) && !channel.bridge.is_empty());
+    let queue_of = |heard: &ChannelStatus| {
+        let mut in_call = channels.iter().filter(|channel| channel.bridge == heard.bridge);
+        in_call.find_map(ChannelStatus::queue)
+    };
+    // A name without a number is no queue of the organization: it stays a name, which no rule admits.
+    let number = |queue: &[u8]| {
+        let name = String::from_utf8_lossy(queue);
+        names.queues.number_of(&name).unwrap_or(&name).into()
+    };
+    let queues: BTreeSet<Option<Box<str>>> = heard.map(|channel| queue_of(channel).map(number)).collect();
+    let mut queues = queues.into_iter();
+    match (queues.next(), queues.next()) {
+        (Some(queue), None) => Some(Heard { mode: listens.mode(), queue }),
+        // No call, or calls of which it is not known which one is heard.
+        _ => None,
     }
+}
+
+fn listener_of(names: &AsteriskNames, spy: &Spy) -> Listener {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned().into_boxed_str();
+    Listener {
+        channel: text(&spy.unique_id),
+        supervisor: Some(text(&spy.account_code)).filter(|code| !code.is_empty()),
+        target: spy.target_channel.as_deref().and_then(|channel| user_of(names, channel)),
+    }
+}
+
+/// The extension of the user of a channel, `PJSIP/1001-00000141`. `None`: its name follows no interface.
+fn user_of(names: &AsteriskNames, channel: &[u8]) -> Option<Box<str>> {
+    let channel = std::str::from_utf8(channel).ok()?;
+    let interface = channel.rsplit_once('-').map_or(channel, |(interface, _)| interface);
+    let extension = names.interfaces.number_of(interface).or_else(|| names.state_interfaces.number_of(interface));
+    extension.map(Into::into)
 }

@@ -1,10 +1,13 @@
 //! What Asterisk says about members, channels and itself: the messages of its answers and events as values. No sockets.
 //!
-//! Every value of an event is a claim: an event says where to look, and the lists of `QueueStatus` and
-//! `CoreShowChannels` say what is there.
+//! An event about a member says where to look, and the list of `QueueStatus` says what is there. Who listens to whom
+//! stands in the events alone: the list of `Status` names the channel that was asked for, which is not always the one
+//! that is heard, and not the channels that an ARI application has listen. Nobody forges these events: an event of a
+//! dialplan or an AGI script begins with a name of its own.
 
 use crate::links::ami::protocol::{AmiMessage, AmiProtocolError};
 use crate::links::members::{Member, Membership, PbxStart};
+use crate::telephony::SupervisionMode;
 
 /// The reason under which a link pauses members that it cannot remove.
 pub const PAUSE_REASON: &str = "queuewarden";
@@ -20,19 +23,82 @@ pub struct NamedMember {
     pub member: Member,
 }
 
-/// A running ChanSpy.
+/// A channel that listens to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spy {
-    /// The channel that listens.
-    pub channel: Box<[u8]>,
-    /// The unique id of that channel.
+    /// The unique id of the channel that listens.
     pub unique_id: Box<[u8]>,
     /// The account code of that channel. Empty: it has none.
     pub account_code: Box<[u8]>,
-    /// The channel that is listened to. `None`: the message does not say.
+    /// The channel that is listened to, or the beginning of its name. `None`: the message does not say.
     pub target_channel: Option<Box<[u8]>>,
-    /// The account code of the channel that is listened to. Empty: it has none.
-    pub target_account_code: Box<[u8]>,
+}
+
+/// A channel in the list of `Status`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelStatus {
+    /// The name of the channel, for example `PJSIP/1001-00000141`.
+    pub channel: Box<[u8]>,
+    /// The unique id of the channel.
+    pub unique_id: Box<[u8]>,
+    /// The account code of the channel. Empty: it has none.
+    pub account_code: Box<[u8]>,
+    /// The bridge that the channel is in. Empty: it is in none.
+    pub bridge: Box<[u8]>,
+    /// The application that the channel runs.
+    pub application: Box<[u8]>,
+    /// The arguments of the application.
+    pub data: Box<[u8]>,
+}
+
+/// The beginning of the names of the channels that an ARI application has listen.
+const SNOOP: &[u8] = b"Snoop/";
+
+impl ChannelStatus {
+    /// The channel as one that listens. `None`: it does not listen.
+    #[must_use]
+    pub fn as_spy(&self) -> Option<Spy> {
+        let spies = matches!(&*self.application, b"ChanSpy" | b"ExtenSpy");
+        if !spies && !self.channel.starts_with(SNOOP) {
+            return None;
+        }
+        let target_channel = Some(self.argument(0)).filter(|target| spies && !target.is_empty()).map(Into::into);
+        Some(Spy { unique_id: self.unique_id.clone(), account_code: self.account_code.clone(), target_channel })
+    }
+
+    /// The queue that the channel waits in or was answered from. `None`: it is the customer of no queue.
+    #[must_use]
+    pub fn queue(&self) -> Option<&[u8]> {
+        (*self.application == *b"Queue").then(|| self.argument(0)).filter(|queue| !queue.is_empty())
+    }
+
+    /// What the options of `ChanSpy` let the channel do at most.
+    #[must_use]
+    pub fn mode(&self) -> SupervisionMode {
+        let mut depth = 0_usize;
+        let mut has = |wanted: &[u8]| {
+            self.argument(1).iter().any(|option| {
+                match option {
+                    b'(' => depth += 1,
+                    b')' => depth = depth.saturating_sub(1),
+                    option => return depth == 0 && wanted.contains(option),
+                }
+                false
+            })
+        };
+        // With `d` keys of the listener change the mode.
+        if has(b"Bd") {
+            SupervisionMode::Barge
+        } else if has(b"wW") {
+            SupervisionMode::Whisper
+        } else {
+            SupervisionMode::Listen
+        }
+    }
+
+    fn argument(&self, position: usize) -> &[u8] {
+        self.data.split(|&byte| byte == b',').nth(position).unwrap_or_default()
+    }
 }
 
 /// What an event says happened.
@@ -49,7 +115,7 @@ pub enum AmiEvent {
     SpyStarted(Spy),
     /// The channel with this unique id no longer listens.
     SpyStopped(Box<[u8]>),
-    /// A running ChanSpy was transferred: the channel that listens now, to be hung up.
+    /// A running `ChanSpy` was transferred: the unique id of the channel that listens now.
     SpyTransferred(Box<[u8]>),
     /// Asterisk has started.
     Booted,
@@ -70,21 +136,16 @@ pub fn event(message: AmiMessage<'_>) -> Result<AmiEvent, AmiProtocolError> {
         b"QueueMemberAdded" | b"QueueMemberRemoved" | b"QueueMemberPause" | b"QueueMemberPenalty" => filled("Queue")?
             .zip(filled("Interface")?)
             .map(|(queue, interface)| AmiEvent::MemberChanged { queue, interface }),
-        b"ChanSpyStart" => filled("SpyerChannel")?
-            .zip(filled("SpyerUniqueid")?)
-            .map(|(channel, unique_id)| {
-                Ok(AmiEvent::SpyStarted(Spy {
-                    channel,
-                    unique_id,
-                    account_code: boxed("SpyerAccountCode")?.unwrap_or_default(),
-                    target_channel: filled("SpyeeChannel")?,
-                    target_account_code: boxed("SpyeeAccountCode")?.unwrap_or_default(),
-                }))
+        b"ChanSpyStart" => filled("SpyerUniqueid")?
+            .map(|unique_id| {
+                let account_code = boxed("SpyerAccountCode")?.unwrap_or_default();
+                Ok(AmiEvent::SpyStarted(Spy { unique_id, account_code, target_channel: filled("SpyeeChannel")? }))
             })
             .transpose()?,
         b"ChanSpyStop" => filled("SpyerUniqueid")?.map(AmiEvent::SpyStopped),
-        b"AttendedTransfer" if message.value("DestApp")? == Some(b"ChanSpy") => {
-            filled("TransfereeChannel")?.map(AmiEvent::SpyTransferred)
+        b"AttendedTransfer" if matches!(message.value("DestApp")?, Some(b"ChanSpy" | b"ExtenSpy")) => {
+            // The call that was transferred decides which of the two the other phone is.
+            filled("TransfereeUniqueid")?.or(filled("TransferTargetUniqueid")?).map(AmiEvent::SpyTransferred)
         }
         b"FullyBooted" => Some(AmiEvent::Booted),
         _ => None,
@@ -133,26 +194,25 @@ pub fn queue_name(message: AmiMessage<'_>) -> Result<Option<Box<[u8]>>, AmiProto
     })
 }
 
-/// Reads an element of the list of `CoreShowChannels`. `None`: the channel does not listen to another.
+/// Reads an element of the list of `Status`. `None`: another element of the list.
 ///
 /// # Errors
 ///
 /// When the element has a key twice.
-pub fn spying_channel(message: AmiMessage<'_>) -> Result<Option<Spy>, AmiProtocolError> {
-    let application = message.value("Application")?.unwrap_or_default();
-    if message.value("Event")? != Some(b"CoreShowChannel") || !matches!(application, b"ChanSpy" | b"ExtenSpy") {
+pub fn channel_status(message: AmiMessage<'_>) -> Result<Option<ChannelStatus>, AmiProtocolError> {
+    if message.value("Event")? != Some(b"Status") {
         return Ok(None);
     }
     let filled = |key: &str| message.value(key).map(|value| value.filter(|value| !value.is_empty()));
+    let boxed = |key: &str| message.value(key).map(|value| Box::<[u8]>::from(value.unwrap_or_default()));
     let Some((channel, unique_id)) = filled("Channel")?.zip(filled("Uniqueid")?) else { return Ok(None) };
-    let data = message.value("ApplicationData")?.unwrap_or_default();
-    let target = data.split(|&byte| byte == b',').next().filter(|target| !target.is_empty());
-    Ok(Some(Spy {
+    Ok(Some(ChannelStatus {
         channel: channel.into(),
         unique_id: unique_id.into(),
-        account_code: message.value("AccountCode")?.unwrap_or_default().into(),
-        target_channel: target.map(Into::into),
-        target_account_code: Box::default(),
+        account_code: boxed("AccountCode")?,
+        bridge: boxed("BridgeID")?,
+        application: boxed("Application")?,
+        data: boxed("Data")?,
     }))
 }
 
@@ -225,29 +285,57 @@ mod tests {
         // A stop may come without the channel that was listened to.
         let stop = ["Event: ChanSpyStop", "SpyerChannel: PJSIP/2001-1", "SpyerUniqueid: 17.1"];
         assert_eq!(with_message(&stop, event), Ok(AmiEvent::SpyStopped((*b"17.1").into())));
-        let transfer =
-            ["Event: AttendedTransfer", "DestType: App", "DestApp: ChanSpy", "TransfereeChannel: PJSIP/3001-2"];
-        assert_eq!(with_message(&transfer, event), Ok(AmiEvent::SpyTransferred((*b"PJSIP/3001-2").into())));
+        for taker in ["TransfereeUniqueid: 17.3", "TransferTargetUniqueid: 17.3"] {
+            let transfer = ["Event: AttendedTransfer", "DestType: App", "DestApp: ChanSpy", taker];
+            assert_eq!(with_message(&transfer, event), Ok(AmiEvent::SpyTransferred((*b"17.3").into())));
+        }
+        let start = ["Event: ChanSpyStart", "SpyerUniqueid: 17.1", "SpyeeChannel: PJSIP/1001-00000141"];
+        let (unique_id, target_channel) = ((*b"17.1").into(), Some((*b"PJSIP/1001-00000141").into()));
+        let spy = Spy { unique_id, account_code: Box::default(), target_channel };
+        assert_eq!(with_message(&start, event), Ok(AmiEvent::SpyStarted(spy)));
         for other in [&["Event: Hangup"][..], &["Event: ChanSpyStop"], &["Event: QueueMemberAdded", "Queue: 600"]] {
             assert_eq!(with_message(other, event), Ok(AmiEvent::Other), "{other:?}");
         }
     }
 
+    /// A channel of the list with this name, this application and these arguments.
+    fn channel(name: &str, application: &str, data: &str) -> ChannelStatus {
+        let (name, application, data) =
+            (format!("Channel: {name}"), format!("Application: {application}"), format!("Data: {data}"));
+        let lines = ["Event: Status", &name, "Uniqueid: 17.1", "AccountCode: 2001", "BridgeID: ", &application, &data];
+        with_message(&lines, channel_status).unwrap().unwrap()
+    }
+
     #[test]
     fn a_channel_that_listens_is_found_among_all() {
-        let lines = [
-            "Event: CoreShowChannel",
-            "Channel: PJSIP/2001-1",
-            "Uniqueid: 17.1",
-            "AccountCode: 2001",
-            "Application: ChanSpy",
-            "ApplicationData: PJSIP/1001-00000141,qbESu",
-        ];
-        let spy = with_message(&lines, spying_channel).unwrap().unwrap();
+        let spy = channel("PJSIP/2001-1", "ChanSpy", "PJSIP/1001-00000141,qbESu").as_spy().unwrap();
         assert_eq!(spy.target_channel.as_deref(), Some(&b"PJSIP/1001-00000141"[..]));
-        assert_eq!(&*spy.account_code, b"2001");
-        let queue = lines.map(|line| if line.starts_with("Application:") { "Application: Queue" } else { line });
-        assert_eq!(with_message(&queue, spying_channel), Ok(None));
+        assert_eq!((&*spy.account_code, &*spy.unique_id), (&b"2001"[..], &b"17.1"[..]));
+        assert!(channel("PJSIP/2001-1", "ExtenSpy", "1001@phones,q").as_spy().is_some());
+        let snoop = channel("Snoop/17.0-00000000", "Stasis", "listener,x").as_spy().unwrap();
+        assert_eq!(snoop.target_channel, None);
+        for (application, data) in [("Queue", "600,tT,,,60"), ("Dial", "PJSIP/ChanSpy"), ("", "")] {
+            assert_eq!(channel("PJSIP/2001-1", application, data).as_spy(), None, "{application}");
+        }
+    }
+
+    #[test]
+    fn the_options_of_chanspy_say_the_mode_and_a_customer_the_queue() {
+        use SupervisionMode::{Barge, Listen, Whisper};
+        for (data, mode) in [
+            ("PJSIP/1001-1,qbESu", Listen),
+            ("PJSIP/1001-1,qbwESu", Whisper),
+            ("PJSIP/1001-1,W", Whisper),
+            ("PJSIP/1001-1,qbBESu", Barge),
+            ("PJSIP/1001-1,qd", Barge),
+            ("PJSIP/1001-1,r(Bwd)q", Listen),
+            ("PJSIP/B", Listen),
+            ("", Listen),
+        ] {
+            assert_eq!(channel("PJSIP/2001-1", "ChanSpy", data).mode(), mode, "{data}");
+        }
+        assert_eq!(channel("PJSIP/3001-1", "Queue", "600,tT,,,60").queue(), Some(&b"600"[..]));
+        assert_eq!(channel("PJSIP/1001-1", "AppQueue", "(Outgoing Line)").queue(), None);
     }
 
     #[test]

@@ -255,7 +255,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'a, S> {
     /// Looks once more at what the last events named.
     fn relook(&mut self) {
         let mut calls = std::mem::take(&mut self.hinted_calls);
-        calls.keys().for_each(|channel| self.keep(Hint::CallEnded(channel.clone())));
+        for channel in calls.keys() {
+            self.keep(Hint::CallEnded(channel.clone()));
+        }
         calls.retain(|_, looks| {
             *looks -= 1;
             *looks > 0
@@ -276,13 +278,16 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'a, S> {
     fn take(&mut self, event: EslEvent) {
         match event {
             EslEvent::TierChanged { queue, agent } => {
-                let key = self.key_of(&queue, &agent);
-                key.map(|key| self.keep(Hint::Member(key)));
+                if let Some(key) = self.key_of(&queue, &agent) {
+                    self.keep(Hint::Member(key));
+                }
             }
             EslEvent::AgentChanged(agent) => {
                 let of_agent = self.tables.queues.iter().filter(|(_, agents)| agents.contains_key(&agent));
                 let keys: Vec<MemberKey> = of_agent.filter_map(|(queue, _)| self.key_of(queue, &agent)).collect();
-                keys.into_iter().for_each(|key| self.keep(Hint::Member(key)));
+                for key in keys {
+                    self.keep(Hint::Member(key));
+                }
             }
             EslEvent::MembersChanged => self.keep(Hint::Members),
             EslEvent::CallBegan { queue, agent, channel } => {
@@ -332,6 +337,6 @@ pub(super) fn protocol(error: EslProtocolError) -> LinkError {
     LinkError::Protocol(error.to_string())
 }
 
-pub(super) fn table(error: TableError) -> LinkError {
+pub(super) fn table(error: &TableError) -> LinkError {
     LinkError::Protocol(error.to_string())
 }

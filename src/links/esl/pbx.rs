@@ -201,7 +201,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for EslConnection<'
             return Ok(None);
         }
         let answer = self.ask(&["api show channels as json"]).await?;
-        let mut channels = truth::listening_channels(&answer).map_err(table)?;
+        let mut channels = truth::listening_channels(&answer).map_err(|error| table(&error))?;
         // The list is some milliseconds behind the channels.
         channels.extend(std::mem::take(&mut self.said_to_listen));
         channels.sort_unstable();
@@ -280,7 +280,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'_, S> {
             return Ok(None);
         }
         let answer = self.ask(&["api uuid_getvar ", channel, " ", variable]).await?;
-        truth::variable(&answer).map_err(table)
+        truth::variable(&answer).map_err(|error| table(&error))
     }
 
     /// The user of a channel: who called, or who was called.

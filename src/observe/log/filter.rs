@@ -20,6 +20,7 @@ const CRATE: &str = "queuewarden";
 pub const MODULES: &[&str] = &[
     "api",
     "api::auth",
+    "api::backup",
     "api::links",
     "api::log",
     "api::operate",

@@ -1,0 +1,88 @@
+//! The part of the work that is about channels that listen to others: what the PBX says, held against the supervisions.
+
+use crate::config::links::SupervisionsMode;
+use crate::links::connection::{LinkError, PbxConnection};
+use crate::links::supervisions::{Listener, ListenerFinding};
+use crate::links::work::{Beliefs, LinkWork};
+
+impl<C: PbxConnection, B: Beliefs> LinkWork<'_, C, B> {
+    /// Asks who listens, and holds it against who may.
+    pub(super) async fn look_at_listeners(&mut self) -> Result<(), LinkError> {
+        if self.terms.supervisions == SupervisionsMode::Off {
+            return Ok(());
+        }
+        self.connection.set_domains(self.beliefs.domains());
+        let Some(listeners) = self.connection.listeners().await? else {
+            self.status.cannot_see_listeners();
+            return Ok(());
+        };
+        let is_first = self.status.looks_at_listeners_first();
+        let (allowed, now) = (self.beliefs.supervisions(), self.beliefs.now());
+        for finding in self.memory.listeners.polled(listeners, &allowed, now) {
+            let listener = match finding {
+                ListenerFinding::Allowed(number) => {
+                    self.beliefs.confirm_supervision(number);
+                    continue;
+                }
+                ListenerFinding::Violation(listener) => listener,
+            };
+            if is_first {
+                let heard = self.connection.heard(&listener).await?;
+                if heard.is_some_and(|heard| self.beliefs.adopt_listener(&listener, &heard)) {
+                    let _found = self.memory.listeners.started(listener, &self.beliefs.supervisions(), now);
+                    continue;
+                }
+            }
+            self.note_violation(&listener);
+        }
+        if self.terms.supervisions == SupervisionsMode::Enforce {
+            let violations: Vec<Listener> = self.memory.listeners.violations().cloned().collect();
+            for listener in violations {
+                self.hang_up(&listener).await?;
+            }
+        }
+        self.hang_up_revoked().await
+    }
+
+    /// A channel listens to another.
+    pub(super) async fn listens(&mut self, listener: Listener) -> Result<(), LinkError> {
+        if self.terms.supervisions == SupervisionsMode::Off {
+            return Ok(());
+        }
+        let found = self.memory.listeners.started(listener, &self.beliefs.supervisions(), self.beliefs.now());
+        match found {
+            None => {}
+            Some(ListenerFinding::Allowed(number)) => self.beliefs.confirm_supervision(number),
+            Some(ListenerFinding::Violation(listener)) => {
+                self.note_violation(&listener);
+                if self.terms.supervisions == SupervisionsMode::Enforce {
+                    self.hang_up(&listener).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn note_violation(&self, listener: &Listener) {
+        self.beliefs.note_violation(listener);
+        self.status.violation(listener);
+    }
+
+    /// Hangs up the channels whose supervisions were ended here, in every mode.
+    pub(super) async fn hang_up_revoked(&mut self) -> Result<(), LinkError> {
+        if self.memory.listeners.is_empty() {
+            return Ok(());
+        }
+        for listener in self.memory.listeners.no_longer_allowed(&self.beliefs.supervisions(), self.beliefs.now()) {
+            self.hang_up(&listener).await?;
+            self.memory.listeners.forget(&listener.channel);
+        }
+        Ok(())
+    }
+
+    async fn hang_up(&mut self, listener: &Listener) -> Result<(), LinkError> {
+        let outcome = self.connection.hang_up(&listener.channel).await?;
+        self.status.hung_up(&listener.channel, Some(listener), outcome);
+        Ok(())
+    }
+}
