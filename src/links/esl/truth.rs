@@ -246,7 +246,8 @@ mod tests {
             has_call,
         };
         assert_eq!(tiers(answer).unwrap()[1], tier("601@pbx.test", "1002", 2, false));
-        let named = "queue|agent|state|level|position\n600|we|bar|Active Inbound|1|1\n600|mü ller|No Answer|3|1\n+OK\n";
+        let named = "queue|agent|state|level|position\n\
+            600|we|bar|Active Inbound|1|1\n600|mü ller|No Answer|3|1\n+OK\n";
         let expected = [tier("600", "we|bar", 1, true), tier("600", "mü ller", 3, false)];
         assert_eq!(tiers(named.as_bytes()).unwrap(), expected);
         assert_eq!(tiers(b"+OK\n"), Ok(vec![]));
@@ -312,8 +313,9 @@ mod tests {
 
     #[test]
     fn the_callers_of_a_queue_are_those_who_talk_to_an_agent() {
-        let heading = "queue|instance_id|uuid|session_uuid|cid_number|cid_name|system_epoch|joined_epoch|rejoined_epoch|\
-            bridge_epoch|abandoned_epoch|base_score|skill_score|serving_agent|serving_system|state|score\n";
+        let heading = "queue|instance_id|uuid|session_uuid|cid_number|cid_name|system_epoch|joined_epoch|\
+            rejoined_epoch|bridge_epoch|abandoned_epoch|base_score|skill_score|serving_agent|serving_system|\
+            state|score\n";
         let row = |channel: &str, name: &str, state: &str| {
             format!("600|single_box|3bbe|{channel}|3001|{name}|1|1|0|1|0|0|0|1001|single_box|{state}|2\n")
         };
