@@ -1,7 +1,7 @@
 //! The calls of queues that a link sees at a PBX which does not report them itself (TRUTH 2).
 //!
-//! The id of such a call is the channel of its agent, as the shipped FreeSWITCH dialplan reports it: both reports of one
-//! call are one call.
+//! The id of such a call is the channel of its agent, as the shipped FreeSWITCH dialplan reports it: both reports of
+//! one call are one call.
 
 use crate::gate::change_feed::{Cause, Change};
 use crate::gate::commit::group::DirtyUser;
@@ -12,8 +12,8 @@ use crate::sessions::supervisions::Supervision;
 use crate::telephony::{Moment, Token};
 
 impl Members<'_> {
-    /// Begins the call of this agent, from this queue. Returns whether it is known now: the names and the id of the call
-    /// must be known to the sidecar, and there must be room.
+    /// Begins the call of this agent, from this queue. Returns whether it is known now: the names and the id of the
+    /// call must be known to the sidecar, and there must be room.
     #[must_use]
     pub fn begin_call(self, key: &MemberKey, call: &str, now: Moment) -> bool {
         let Some(mut locked) = self.lock() else { return false };

@@ -84,10 +84,9 @@ impl Listeners {
         if let Some(known) = self.followed.get_mut(&key) {
             known.stopped = None;
             match (known.supervision, found) {
-                (None, None) => return None,
                 (Some(number), _) if allowed.iter().any(|one| one.number == number) => return None,
-                // Its supervision is over: whoever ended it here has the channel hung up.
-                (Some(_), None) => return None,
+                // A violation that is known. Or its supervision is over: whoever ended it here has the channel hung up.
+                (_, None) => return None,
                 (Some(_), Some(number)) => {
                     (known.supervision, known.revoked) = (Some(number), None);
                     return None;

@@ -60,8 +60,8 @@ impl Recorder {
         }
     }
 
-    /// Waits until the link has sent this action since the last call. Returns the time from the event to the action, and
-    /// the part of it in which the link did not wait for Asterisk.
+    /// Waits until the link has sent this action since the last call. Returns the time from the event to the action,
+    /// and the part of it in which the link did not wait for Asterisk.
     fn undone(&self, event: &str, action: &str) -> (Duration, Duration) {
         let sent = |passed: &Passed| !passed.from_asterisk && passed.text.contains(action);
         // With the answer of Asterisk: then nothing of this round comes later.

@@ -159,8 +159,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'a, S> {
         Ok(connection)
     }
 
-    /// Asks for the Core-UUID. No command tells it, but every event has it: the end of a command in the background is an
-    /// event that nobody can forge who does not know the id of the command.
+    /// Asks for the Core-UUID. No command tells it, but every event has it: the end of a command in the background is
+    /// an event that nobody can forge who does not know the id of the command.
     async fn ask_core(&mut self) -> Result<Option<Box<str>>, LinkError> {
         if self.ask(&["event plain ", JOB_EVENT]).await?.starts_with(b"-ERR") {
             return Ok(None);
