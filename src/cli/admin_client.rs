@@ -19,7 +19,10 @@ use crate::cli::sidecar_address::{AddressError, SidecarAddress};
 use crate::cli::{print_error, print_problems};
 use crate::config;
 use crate::gate::operator::{OperatorFilter, Page};
-use crate::limits::{ADMIN_CLIENT_ANSWER_BYTES_MAX, ADMIN_CLIENT_TIMEOUT, BACKUP_BYTES_MAX, BACKUP_CLIENT_TIMEOUT, LINK_COMMAND_CLIENT_TIMEOUT};
+use crate::limits::{
+    ADMIN_CLIENT_ANSWER_BYTES_MAX, ADMIN_CLIENT_TIMEOUT, BACKUP_BYTES_MAX, BACKUP_CLIENT_TIMEOUT,
+    LINK_COMMAND_CLIENT_TIMEOUT,
+};
 
 /// Why a request has no answer that can be used.
 #[derive(Debug, Error)]
