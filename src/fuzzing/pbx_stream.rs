@@ -9,6 +9,11 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::fuzzing::conversation::cut_of;
 
+/// Bytes that come one at a time.
+const SINGLE_BYTES_MAX: usize = 2_048;
+/// Bytes of a piece behind them.
+const LATER_PIECE_BYTES: usize = 61;
+
 thread_local! {
     /// Runs the connections: they have timeouts.
     pub(super) static RUNTIME: Runtime =
@@ -27,7 +32,10 @@ pub(super) struct PbxStream<'d> {
 
 /// Runs `link` three times on the input: in one segment, byte by byte, and cut in two. Returns what each said and sent.
 pub(super) fn in_segments(data: &[u8], mut link: impl FnMut(PbxStream<'_>) -> String) -> [(String, Vec<u8>); 3] {
-    let ways: [Vec<usize>; 3] = [vec![data.len()], (1..=data.len()).collect(), vec![cut_of(data), data.len()]];
+    // Byte by byte, but for the end of a long input: a link looks at every incomplete message anew.
+    let singles = data.len().min(SINGLE_BYTES_MAX);
+    let by_byte = (1..=singles).chain((singles..data.len()).step_by(LATER_PIECE_BYTES)).chain([data.len()]).collect();
+    let ways: [Vec<usize>; 3] = [vec![data.len()], by_byte, vec![cut_of(data), data.len()]];
     ways.map(|ends| {
         let mut sent = vec![];
         let said = link(PbxStream { received: data, ends, taken: 0, sent: &mut sent });

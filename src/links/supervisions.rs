@@ -83,15 +83,14 @@ impl Listeners {
         let found = number_of(&listener, allowed, now);
         if let Some(known) = self.followed.get_mut(&key) {
             known.stopped = None;
-            match (known.supervision, found) {
-                (Some(number), _) if allowed.iter().any(|one| one.number == number) => return None,
-                // A violation that is known. Or its supervision is over: whoever ended it here has the channel hung up.
-                (_, None) => return None,
-                (Some(_), Some(number)) => {
-                    (known.supervision, known.revoked) = (Some(number), None);
-                    return None;
-                }
-                (None, Some(_)) => {}
+            let is_allowed = known.supervision.is_some_and(|number| allowed.iter().any(|one| one.number == number));
+            // A violation goes on, or a supervision that is over: whoever ended it here has the channel hung up.
+            if is_allowed || found.is_none() {
+                return None;
+            }
+            if known.supervision.is_some() {
+                (known.supervision, known.revoked) = (found, None);
+                return None;
             }
         }
         let finding = found.map_or_else(|| ListenerFinding::Violation(listener.clone()), ListenerFinding::Allowed);

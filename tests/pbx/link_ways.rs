@@ -34,7 +34,7 @@ fn lab(mode: &str) -> (AsteriskLab, TempDir) {
     (lab, conf)
 }
 
-/// A way around the sidecar: what it is, and who goes it.
+/// A way, and who goes it.
 type Way = (&'static str, fn(&AsteriskLab));
 
 /// The ways to make 1002 a member of queue 600, which the sidecar would refuse.
@@ -174,8 +174,8 @@ fn static_members_that_no_event_tells_of_are_found() {
     }
 }
 
-/// TRUTH 2, `foreign`: a realtime member, which Asterisk reads from a database without an event when a caller enters
-/// the queue or somebody looks at it, is paused, and a login of a user who may lifts the pause.
+/// TRUTH 2, `foreign`: a realtime member, which Asterisk reads from a database without an event when a caller enters the
+/// queue or somebody looks at it, is paused, and a login of a user who may lifts the pause.
 #[test]
 fn enforcing_pauses_a_realtime_member_until_its_user_logs_in() {
     let conf = with_database();

@@ -297,7 +297,7 @@ fn each_action_that_asterisk_refuses_is_named() {
         &[
             ("QueueStatus", &["QueueStatus"]),
             ("CoreStatus", &["reporting"]),
-            ("CoreShowChannels", &["who listens", "write = reporting"]),
+            ("Status", &["who listens", "write = call"]),
             ("QueueRemove", &["remove: the account may not", "write = agent"]),
         ],
     );
