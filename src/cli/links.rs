@@ -185,8 +185,8 @@ fn show_link(link: &LinkDetails, out: &mut impl Write) -> io::Result<()> {
 }
 
 fn poll(folder: &Path, OneLink { name, json }: &OneLink, command: &str, out: &mut impl Write) -> io::Result<u8> {
-    let planned: Result<Vec<Planned>, AdminClientError> = AdminClient::to_change(folder)
-        .and_then(|client| client.poll("links", &CommandQuery { link: name, command }));
+    let planned: Result<Vec<Planned>, AdminClientError> =
+        AdminClient::to_change(folder).and_then(|client| client.poll("links", &CommandQuery { link: name, command }));
     let planned = match planned {
         Ok(planned) => planned,
         Err(error) => return error.print(*json, out),
@@ -204,7 +204,12 @@ fn poll(folder: &Path, OneLink { name, json }: &OneLink, command: &str, out: &mu
     Table::new(vec!["queue", "extension", "state", "step"], terminal_columns()).print(&rows, out)?;
     if command == "adopt" {
         let left = planned.iter().filter(|step| step.step == NOT_ADOPTED).count();
-        writeln!(out, "{} adopted, {left} left as {}", planned.len() - left, if left == 1 { "it is" } else { "they are" })?;
+        writeln!(
+            out,
+            "{} adopted, {left} left as {}",
+            planned.len() - left,
+            if left == 1 { "it is" } else { "they are" }
+        )?;
         return Ok(0);
     }
     writeln!(out, "{} {}", planned.len(), if planned.len() == 1 { "step" } else { "steps" })?;

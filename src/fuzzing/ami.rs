@@ -1,6 +1,7 @@
 //! Fuzz target of the link to Asterisk: the input is what Asterisk sends on one connection.
 
 use memchr::memmem::find;
+use std::fmt::Write as _;
 
 use crate::config::asterisk::NamePattern;
 use crate::config::process::Secret;
@@ -43,24 +44,24 @@ async fn ask_all(stream: PbxStream<'_>, names: &AsteriskNames, found: &mut Strin
     let secret = Secret::new("s3cret".to_owned());
     let credentials = Credentials { username: "queuewarden", secret: &secret, events: true };
     let mut connection = AmiConnection::log_in(stream, names, credentials).await?;
-    *found += &format!("{:?}\n", connection.start().await?);
+    writeln!(found, "{:?}", connection.start().await?).ok();
     let polled = connection.queue("600").await?;
     for extension in polled.iter().flat_map(|polled| polled.members.keys()) {
         assert!(is_extension(extension), "{extension} is no extension");
     }
-    *found += &format!("{polled:?}\n");
+    writeln!(found, "{polled:?}").ok();
     let key = MemberKey::new("600", "1001");
-    *found += &format!("{:?}\n", connection.member(&key).await?);
+    writeln!(found, "{:?}", connection.member(&key).await?).ok();
     for action in [MemberAction::Remove, MemberAction::Add { penalty: 1, paused: true }, MemberAction::PauseFixed] {
-        *found += &format!("{:?}\n", connection.change(&key, action).await?);
+        writeln!(found, "{:?}", connection.change(&key, action).await?).ok();
     }
-    *found += &format!("{:?}\n", connection.listeners().await?);
+    writeln!(found, "{:?}", connection.listeners().await?).ok();
     for _ in 0..HINTS_MAX {
         let hint = connection.hint().await?;
         if let Hint::Member(key) = &hint {
             assert!(is_extension(&key.extension) && is_extension(&key.queue), "{key:?}");
         }
-        *found += &format!("{hint:?}\n");
+        writeln!(found, "{hint:?}").ok();
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use crate::links::esl::connection::{EslConnection, FreeswitchNames};
 use crate::links::esl::protocol::message;
 use crate::links::members::MemberKey;
 use crate::links::names::Names;
+use std::fmt::Write as _;
 
 /// Hints that are read at the end of a conversation.
 const HINTS_MAX: usize = LINK_HINTS_WAITING_MAX + 8;
@@ -45,20 +46,20 @@ async fn ask_all(stream: PbxStream<'_>, names: &FreeswitchNames, found: &mut Str
     let secret = Secret::new("s3cret".to_owned());
     let credentials = EslCredentials { username: Some("queuewarden@acme.example"), secret: &secret };
     let mut connection = EslConnection::log_in(stream, names, credentials).await?;
-    *found += &format!("{:?}\n", connection.start().await?);
+    writeln!(found, "{:?}", connection.start().await?).ok();
     connection.begin_poll().await?;
     let polled = connection.queue("600").await?;
     for extension in polled.iter().flat_map(|polled| polled.members.keys()) {
         assert!(is_extension(extension), "{extension} is no extension");
     }
-    *found += &format!("{polled:?}\n");
+    writeln!(found, "{polled:?}").ok();
     let key = MemberKey::new("600", "1001");
-    *found += &format!("{:?}\n", connection.member(&key).await?);
+    writeln!(found, "{:?}", connection.member(&key).await?).ok();
     for action in [MemberAction::Add { penalty: 1, paused: true }, MemberAction::SetPause(false), MemberAction::Remove]
     {
-        *found += &format!("{:?}\n", connection.change(&key, action).await?);
+        writeln!(found, "{:?}", connection.change(&key, action).await?).ok();
     }
-    *found += &format!("{:?}\n", connection.listeners().await?);
+    writeln!(found, "{:?}", connection.listeners().await?).ok();
     // What is looked at again depends on the time that passed: hints are no part of the comparison.
     for _ in 0..HINTS_MAX {
         match connection.hint().await {

@@ -5,6 +5,7 @@
 //! from then on every `poll_interval_seconds`. Between two polls a hint of the PBX or a change of the sessions makes
 //! the link look at one member. A hint never decides anything.
 
+mod judging;
 mod listening;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,8 +23,8 @@ use crate::limits::{
 use crate::links::command::{LinkCommand, PollKind};
 use crate::links::connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection, SoughtMember};
 use crate::links::members::bounds::{UndoRate, UndoShare};
-use crate::links::members::judge::{Circumstances, MemberJudgement, Step, judge};
-use crate::links::members::pass::{PolledQueue, QueuePass, is_bounded, pass};
+use crate::links::members::judge::{MemberJudgement, Step, judge};
+use crate::links::members::pass::{PolledQueue, is_bounded};
 use crate::links::members::{Belief, Member, MemberKey, PbxStart};
 use crate::links::poll::Poll;
 use crate::links::status::{LinkStatus, PollReport};
@@ -289,8 +290,8 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         if has_room { self.delayed.pop_first() } else { None }
     }
 
-    /// Whether the link will look at one more member. Beyond the bound a poll is quicker; only members of ended sessions
-    /// are looked at one by one, however many they are.
+    /// Whether the link will look at one more member. Beyond the bound a poll is quicker; only members of ended
+    /// sessions are looked at one by one, however many they are.
     fn has_room_for(&mut self, key: &MemberKey) -> bool {
         self.due.len() < LINK_LOOKS_WAITING_MAX
             || self.due.contains_key(key)
@@ -411,48 +412,6 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             None => self.beliefs.end_call(channel),
         }
         Ok(())
-    }
-
-    fn pass(&mut self, kind: PollKind, queue: &str, polled: &PolledQueue) -> QueuePass {
-        let beliefs = self.beliefs.of_queue(queue);
-        let mut known = BTreeMap::new();
-        for extension in polled.members.keys().chain(beliefs.keys()) {
-            if !known.contains_key(extension) {
-                known.insert(extension.clone(), self.beliefs.of(&MemberKey::new(queue, extension)));
-            }
-        }
-        for (extension, known) in &known {
-            self.plan_next_look(&MemberKey::new(queue, extension), known);
-        }
-        let beliefs = known.iter().map(|(extension, known)| (extension.clone(), known.belief.clone())).collect();
-        let circumstances = |extension: &str| {
-            known.get(extension).map_or(self.circumstances_of_nobody(kind), |known| self.circumstances(kind, known))
-        };
-        let resumed = kind == PollKind::Resume;
-        pass(polled, &beliefs, circumstances, self.terms.bounds, UndoShare::default(), resumed)
-    }
-
-    fn circumstances_of_nobody(&self, kind: PollKind) -> Circumstances<'_> {
-        let (has_queue, may_log_in, is_changing, is_absent_elsewhere, adds) = (false, false, true, false, false);
-        let belief = Belief::Nothing;
-        let nobody = MemberBelief { belief, has_queue, may_log_in, is_changing, is_absent_elsewhere, adds };
-        self.circumstances(kind, &nobody)
-    }
-
-    fn circumstances(&self, kind: PollKind, known: &MemberBelief) -> Circumstances<'_> {
-        let is_adopting = kind == PollKind::Adopt;
-        Circumstances {
-            link: &self.terms.name,
-            start: self.start.as_ref(),
-            mode: self.terms.members,
-            adopts: self.terms.adopts || is_adopting,
-            adopts_in_any_mode: is_adopting,
-            may_log_in: known.may_log_in,
-            is_changing: known.is_changing,
-            adds: known.adds,
-            is_absent_elsewhere: known.is_absent_elsewhere,
-            now: self.beliefs.now(),
-        }
     }
 
     /// Makes one member and its session the same, step by step; before each step both are looked at anew. A member of a

@@ -1,8 +1,9 @@
-//! Given a real Asterisk with a link, when a channel listens to another on any way around the shipped dialplan, then the
-//! link counts it, and hangs it up at `enforce` (TRUTH 2).
+//! Given a real Asterisk with a link, when a channel listens to another on any way around the shipped dialplan, then
+//! the link counts it, and hangs it up at `enforce` (TRUTH 2).
 //!
 //! The ways: ChanSpy and ExtenSpy of another context, Originate by another AMI user, a code of `features.conf`, a key
-//! that leads ChanSpy to the next channel, a snoop channel of an ARI application, and a supervision that is handed over.
+//! that leads ChanSpy to the next channel, a snoop channel of an ARI application, and a supervision that is handed
+//! over.
 
 use std::io::Write as _;
 use std::net::TcpStream;

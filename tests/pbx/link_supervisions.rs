@@ -113,8 +113,8 @@ fn a_reload_hangs_a_supervision_up() {
     drop(calls);
 }
 
-/// TRUTH 2: after a start of the sidecar a running listener whom today's policy would allow becomes a supervision, in the
-/// call's queue; any other is a violation.
+/// TRUTH 2: after a start of the sidecar a running listener whom today's policy would allow becomes a supervision, in
+/// the call's queue; any other is a violation.
 #[test]
 fn running_listeners_are_judged_by_the_policy_after_a_start() {
     let mut lab = AsteriskLab::start_linked_with("supervisions = \"enforce\"");

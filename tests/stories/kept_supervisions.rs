@@ -1,5 +1,5 @@
-//! Given a supervision that runs, when the sidecar restarts, then the supervision is still known and still counts, until
-//! its end is reported, or nothing shows within 30 s that it goes on (TRUTH 5). The 30 s are in
+//! Given a supervision that runs, when the sidecar restarts, then the supervision is still known and still counts,
+//! until its end is reported, or nothing shows within 30 s that it goes on (TRUTH 5). The 30 s are in
 //! `tests/properties/history.rs`.
 
 use serde_json::Value;

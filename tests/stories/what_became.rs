@@ -1,5 +1,5 @@
-//! Given a link to an Asterisk, when a login session is ended by somebody else, then the command says what became of its
-//! queue member, and the audit log says it too, with who did it (TRUTH 2 and 4).
+//! Given a link to an Asterisk, when a login session is ended by somebody else, then the command says what became of
+//! its queue member, and the audit log says it too, with who did it (TRUTH 2 and 4).
 //!
 //! Here Asterisk is a model over a real socket.
 

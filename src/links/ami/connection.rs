@@ -458,8 +458,8 @@ mod tests {
         }
     }
 
-    /// TRUTH 2: after a start the queue of the call decides whether a listener would be allowed; where it cannot be told,
-    /// nobody is.
+    /// TRUTH 2: after a start the queue of the call decides whether a listener would be allowed; where it cannot be
+    /// told, nobody is.
     #[test]
     fn what_is_heard_is_the_queue_of_the_one_call_that_it_can_be() {
         let names = |pattern| Names::new(NamePattern::parse(pattern).unwrap(), []);
