@@ -36,29 +36,30 @@ pub fn esl_stream(data: &[u8]) {
 
 /// Holds the conversation of a link. Returns what it found.
 async fn converse(stream: PbxStream<'_>, names: &FreeswitchNames) -> String {
-    let mut found = String::new();
+    let mut found = vec![];
     let ended = ask_all(stream, names, &mut found).await;
-    found + &format!("{:?}", ended.map_err(|error| error.to_string()))
+    found.push(format!("{:?}", ended.map_err(|error| error.to_string())));
+    found.join("\n")
 }
 
-async fn ask_all(stream: PbxStream<'_>, names: &FreeswitchNames, found: &mut String) -> Result<(), LinkError> {
+async fn ask_all(stream: PbxStream<'_>, names: &FreeswitchNames, found: &mut Vec<String>) -> Result<(), LinkError> {
     let secret = Secret::new("s3cret".to_owned());
     let credentials = EslCredentials { username: Some("queuewarden@acme.example"), secret: &secret };
     let mut connection = EslConnection::log_in(stream, names, credentials).await?;
-    *found += &format!("{:?}\n", connection.start().await?);
+    found.push(format!("{:?}", connection.start().await?));
     connection.begin_poll().await?;
     let polled = connection.queue("600").await?;
     for extension in polled.iter().flat_map(|polled| polled.members.keys()) {
         assert!(is_extension(extension), "{extension} is no extension");
     }
-    *found += &format!("{polled:?}\n");
+    found.push(format!("{polled:?}"));
     let key = MemberKey::new("600", "1001");
-    *found += &format!("{:?}\n", connection.member(&key).await?);
+    found.push(format!("{:?}", connection.member(&key).await?));
     for action in [MemberAction::Add { penalty: 1, paused: true }, MemberAction::SetPause(false), MemberAction::Remove]
     {
-        *found += &format!("{:?}\n", connection.change(&key, action).await?);
+        found.push(format!("{:?}", connection.change(&key, action).await?));
     }
-    *found += &format!("{:?}\n", connection.listeners().await?);
+    found.push(format!("{:?}", connection.listeners().await?));
     // What is looked at again depends on the time that passed: hints are no part of the comparison.
     for _ in 0..HINTS_MAX {
         match connection.hint().await {

@@ -1,5 +1,5 @@
-//! Fuzz target of the reconciliation of queue members: the input is a random truth, a random belief, and what happens to
-//! both between the polls of a link.
+//! Fuzz target of the reconciliation of queue members: the input is a random truth, a random belief, and what happens
+//! to both between the polls of a link.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -36,6 +36,7 @@ thread_local! {
 
 /// Truth, belief, and what the link did.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 struct World {
     mode: MembersMode,
     adopts: bool,
@@ -431,8 +432,9 @@ impl WorldLink<'_> {
     }
 }
 
-/// Checks that the link converges, never acts on what it cannot read or on the queue of another, keeps both bounds, also
-/// over reconnects, judges nothing before its first complete poll, and that `leaving` goes before foreign and adopt.
+/// Checks that the link converges, never acts on what it cannot read or on the queue of another, keeps both bounds,
+/// also over reconnects, judges nothing before its first complete poll, and that `leaving` goes before foreign and
+/// adopt.
 /// The first bytes are the configuration; then every two bytes are something that happens.
 pub fn reconciler(data: &[u8]) {
     let [first, second, rest @ ..] = data else { return };

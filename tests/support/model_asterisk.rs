@@ -261,7 +261,7 @@ fn lie(stream: &mut TcpStream, text: String, lie: Lie, id: &str) -> std::io::Res
         Lie::Nothing => text,
         Lie::ListWithoutEnd => text[..end].to_owned(),
         Lie::EndlessList => {
-            stream.write_all(text[..end].as_bytes())?;
+            stream.write_all(&text.as_bytes()[..end])?;
             let elements = element("SIP/endless").repeat(100);
             while stream.write_all(elements.as_bytes()).is_ok() {}
             String::new()
