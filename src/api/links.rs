@@ -34,7 +34,7 @@ pub(super) struct CommandQuery {
 
 pub(super) async fn list(State(api): State<Arc<ApiState>>, Query(query): Query<ListQuery>) -> Response {
     let Some(name) = query.link else {
-        let pbxs = api.sidecar.links.all().map(|link| LinkDetails::of(link));
+        let pbxs = api.sidecar.links.all().map(|link| LinkDetails::of(link).in_list());
         let kamailios = api.sidecar.links.evapi().map(|link| LinkDetails::of_evapi(link));
         return Json(pbxs.chain(kamailios).collect::<Vec<_>>()).into_response();
     };

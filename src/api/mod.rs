@@ -70,11 +70,12 @@ routes! {
         "The login sessions, narrowed by `org`, `user`, `queue` and `kept=true`; paged by `from`.";
     delete "/sessions" => operate::end_sessions:
         "Ends the login sessions of `org` and `user`, in one `queue` if it is given; answers with their list when their \
-         end is on disk.";
+         end is on disk, each with `at_pbx`: what became of its queue member within 2 s.";
     get "/supervisions" => operate::list_supervisions:
         "The supervisions, narrowed by `org`, `user`, `target` and `queue`; paged by `from`.";
     delete "/supervisions" => operate::end_supervisions:
-        "Ends the supervisions of `org` and `user` or `target`; answers with their list when their end is on disk.";
+        "Ends the supervisions of `org` and `user` or `target`; answers with their list when their end is on disk, each \
+         with `at_pbx`: what became of its listener within 2 s.";
     get "/backup" => backup::write:
         "A backup of the login sessions of all organizations, and of the members that ended sessions left behind.";
     put "/backup" => backup::restore:

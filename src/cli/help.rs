@@ -272,8 +272,9 @@ Examples:
 #[cfg(feature = "cli")]
 pub(super) const RESTORE: &str = "\
 The sidecar runs, and has the organizations of the backup. All login sessions are restored or none:
-the command ends when they are on disk. A session whose user or queue the configuration no longer has
-is left out and counted; a lease goes on to its end.
+the command ends when they are on disk. Questions wait while the sessions are put into memory. A
+session whose user or queue the configuration no longer has is left out and counted; a lease goes on to
+its end.
 
 Without --replace the sidecar has to be without login sessions and supervisions, as after its disk was
 lost. It then believes the backup as after a restart: a link that repairs ends the sessions of users

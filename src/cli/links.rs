@@ -102,7 +102,7 @@ fn list(folder: &Path, json: bool, out: &mut impl Write) -> io::Result<u8> {
             if row.up { "up" } else { "down" }.to_owned(),
             row.since_unix_seconds.map_or("-".to_owned(), time),
             row.last_poll_unix_seconds.map_or("-".to_owned(), time),
-            if row.members.is_some() { link.differences.len().to_string() } else { "-".to_owned() },
+            if row.members.is_some() { (link.differences.len() + link.left_out).to_string() } else { "-".to_owned() },
             last_error(row),
         ]
     };
@@ -174,6 +174,9 @@ fn show_link(link: &LinkDetails, out: &mut impl Write) -> io::Result<()> {
     let cells = |row: &DifferenceRow| vec![row.queue.clone(), row.member.clone(), row.state.clone()];
     let rows: Vec<Vec<String>> = link.differences.iter().map(cells).collect();
     Table::new(vec!["queue", "member", "state"], terminal_columns()).print(&rows, out)?;
+    if link.left_out > 0 {
+        writeln!(out, "and {} more", link.left_out)?;
+    }
     let or_unknown = |name: &Option<String>| name.clone().unwrap_or_else(|| "unknown".to_owned());
     let cells = |row: &ViolationRow| vec![row.channel.clone(), or_unknown(&row.supervisor), or_unknown(&row.target)];
     let rows: Vec<Vec<String>> = link.violations.iter().map(cells).collect();

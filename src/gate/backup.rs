@@ -390,6 +390,8 @@ impl OrganizationRestorer<'_> {
             let altered = table.replace(user, session, pause_reason);
             if altered.as_ref().is_some_and(|altered| altered.before.is_none()) {
                 table.linked_mut().restore_note(user, queue, note);
+                // The idle time begins now, as after a restart.
+                table.note_activity(user, self.now);
                 self.report.began += 1;
             }
             restored.altered.extend(altered);

@@ -219,6 +219,8 @@ impl<'g> Members<'g> {
             if paused {
                 self.apply(&mut locked, user, queue, Transition::Pause(true), now, None);
             }
+            // The idle time begins now, as after a restart.
+            locked.table.note_activity(user, now);
             let seen = MemberNote { confirmed: None, is_pause_seen: true, penalty };
             locked.table.linked_mut().change_note(user, queue, |note| *note = seen);
         }

@@ -331,12 +331,18 @@ limits! {
     UNDO_PER_MINUTE_LIMIT: u32 = 100_000;
     /// Hints of a PBX that wait for one link; beyond this the link polls everything.
     LINK_HINTS_WAITING_MAX: usize = 4_096;
+    /// Time from the hang-up of a channel that listens until a link looks whether the channel is gone.
+    HANG_UP_CHECK_PAUSE: Duration = Duration::from_millis(500);
     /// Elements of one list of a PBX, and members of one poll that differ from the sessions or cannot be read.
     LINK_LIST_ITEMS_MAX: usize = 262_144;
     /// Bytes of one answer of a PBX, with the events that come between.
     LINK_LIST_BYTES_MAX: usize = 64 * 1024 * 1024;
     /// Time from a question of a link to the end of the list that answers it.
     LINK_LIST_TIMEOUT: Duration = Duration::from_secs(30);
+    /// Bytes of the words of a PBX that operators see, as why it refused a login; further ones are cut off.
+    LINK_WORDS_BYTES_MAX: usize = 128;
+    /// Members that differ which `queuewarden links show` lists; further ones are counted.
+    LINK_DIFFERENCES_SHOWN_MAX: usize = 10_000;
     /// Time from a command of a link to its answer.
     LINK_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
     /// Interval at which an idle link asks whether its PBX is there.

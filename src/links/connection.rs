@@ -6,6 +6,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::config::links::LinkTerms;
+use crate::limits::LINK_WORDS_BYTES_MAX;
 use crate::links::members::pass::PolledQueue;
 use crate::links::members::{Member, MemberKey, PbxStart};
 use crate::links::supervisions::{Heard, Listener};
@@ -22,9 +23,9 @@ pub enum LinkError {
     /// The PBX closed the connection.
     #[error("it closed the connection")]
     Closed,
-    /// The PBX refused the login. The text says what to check.
+    /// The PBX refused the login. The text has its words, and what to check.
     #[error("it refused the login: {0}")]
-    LoginRefused(&'static str),
+    LoginRefused(String),
     /// The PBX did not answer in time.
     #[error("it does not answer")]
     NoAnswer,
@@ -37,6 +38,23 @@ pub enum LinkError {
     /// A name of the configuration cannot be sent. The text says which.
     #[error("{0}")]
     Unwritable(String),
+}
+
+impl LinkError {
+    /// The PBX refused the login in these words. `check` says what to look at.
+    #[must_use]
+    pub fn login_refused(words: &str, check: &str) -> Self {
+        let separator = if words.is_empty() { "" } else { "; " };
+        Self::LoginRefused(format!("{words}{separator}{check}"))
+    }
+}
+
+/// What a PBX said, for an operator: at most [`LINK_WORDS_BYTES_MAX`] bytes, and no character that a terminal obeys.
+#[must_use]
+pub fn words_of(bytes: &[u8]) -> String {
+    let bytes = bytes.get(..LINK_WORDS_BYTES_MAX).unwrap_or(bytes);
+    let is_shown = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
+    bytes.trim_ascii().iter().map(|&byte| if is_shown(byte) { char::from(byte) } else { '?' }).collect()
 }
 
 /// A change of one member that a link asks for.
@@ -202,4 +220,23 @@ pub trait PbxConnection: Send {
 
     /// Asks for any answer, which shows that the PBX is there.
     fn ping(&mut self) -> impl Future<Output = Result<(), LinkError>> + Send;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// TRUTH 4: the last error in the PBX's own words, which no PBX can use to write on an operator's terminal.
+    #[test]
+    fn the_words_of_a_pbx_are_short_and_harmless() {
+        assert_eq!(words_of(b"Authentication failed\n"), "Authentication failed");
+        assert_eq!(words_of(b"\x1b[2Jno\r\nway \xff"), "?[2Jno??way ?");
+        assert_eq!(words_of(&[b'a'; 1_000]).len(), LINK_WORDS_BYTES_MAX);
+        let refused = LinkError::login_refused("Authentication failed", "check `username`").to_string();
+        assert_eq!(refused, "it refused the login: Authentication failed; check `username`");
+        assert_eq!(
+            LinkError::login_refused("", "check `username`").to_string(),
+            "it refused the login: check `username`"
+        );
+    }
 }

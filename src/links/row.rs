@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::limits::LINK_DIFFERENCES_SHOWN_MAX;
 use crate::links::Link;
 use crate::links::evapi::EvapiLink;
 use crate::links::members::judge::MemberState;
@@ -103,8 +104,10 @@ pub struct LinkDetails {
     /// The link.
     #[serde(flatten)]
     pub row: LinkRow,
-    /// The members that differed at the last poll.
+    /// The members that differed at the last poll; at most [`LINK_DIFFERENCES_SHOWN_MAX`].
     pub differences: Vec<DifferenceRow>,
+    /// The number of further members that differed.
+    pub left_out: usize,
     /// Queues of the organization that the PBX lacks.
     pub missing_queues: Vec<String>,
     /// Actions that the PBX refused.
@@ -118,7 +121,15 @@ impl LinkDetails {
     #[must_use]
     pub fn of_evapi(link: &EvapiLink) -> Self {
         let row = LinkRow::new(&link.name, "kamailio", link.address.to_string(), &link.times());
-        Self { row, differences: vec![], missing_queues: vec![], refused: vec![], violations: vec![] }
+        Self { row, differences: vec![], left_out: 0, missing_queues: vec![], refused: vec![], violations: vec![] }
+    }
+
+    /// The link without its differences, for a list of links.
+    #[must_use]
+    pub fn in_list(mut self) -> Self {
+        self.left_out += self.differences.len();
+        self.differences.clear();
+        self
     }
 
     /// The link as it is now.
@@ -140,7 +151,7 @@ impl LinkDetails {
             }
         }
         for (queue, name) in &state.report.unparsed {
-            let (queue, member) = (queue.to_string(), name.to_string());
+            let (queue, member) = (queue.to_string(), printable(name));
             differences.push(DifferenceRow { queue, member, state: "unparsed".to_owned() });
         }
         let strings = |names: &mut dyn Iterator<Item = &Box<str>>| names.map(ToString::to_string).collect();
@@ -157,13 +168,21 @@ impl LinkDetails {
             ..LinkRow::new(&terms.name, kind, address, &state.times)
         };
         let missing_queues = strings(&mut state.report.missing.iter());
-        let text = |name: &Option<Box<str>>| name.as_ref().map(ToString::to_string);
+        let left_out = differences.len().saturating_sub(LINK_DIFFERENCES_SHOWN_MAX);
+        differences.truncate(LINK_DIFFERENCES_SHOWN_MAX);
+        let text = |name: &Option<Box<str>>| name.as_deref().map(printable);
         let violation = |listener: &Listener| ViolationRow {
-            channel: listener.channel.to_string(),
+            channel: printable(&listener.channel),
             supervisor: text(&listener.supervisor),
             target: text(&listener.target),
         };
         let violations = state.violations.iter().map(violation).collect();
-        Self { row, differences, missing_queues, refused: state.refusals.into_iter().collect(), violations }
+        let refused = state.refusals.iter().map(|refused| printable(refused)).collect();
+        Self { row, differences, left_out, missing_queues, refused, violations }
     }
+}
+
+/// A name at the PBX without the characters that a terminal obeys.
+fn printable(name: &str) -> String {
+    name.chars().map(|character| if character.is_control() { '?' } else { character }).collect()
 }

@@ -83,16 +83,14 @@ impl Listeners {
         let found = number_of(&listener, allowed, now);
         if let Some(known) = self.followed.get_mut(&key) {
             known.stopped = None;
-            match (known.supervision, found) {
-                (None, None) => return None,
-                (Some(number), _) if allowed.iter().any(|one| one.number == number) => return None,
-                // Its supervision is over: whoever ended it here has the channel hung up.
-                (Some(_), None) => return None,
-                (Some(_), Some(number)) => {
-                    (known.supervision, known.revoked) = (Some(number), None);
-                    return None;
-                }
-                (None, Some(_)) => {}
+            let is_allowed = known.supervision.is_some_and(|number| allowed.iter().any(|one| one.number == number));
+            // A violation goes on, or a supervision that is over: whoever ended it here has the channel hung up.
+            if is_allowed || found.is_none() {
+                return None;
+            }
+            if known.supervision.is_some() {
+                (known.supervision, known.revoked) = (found, None);
+                return None;
             }
         }
         let finding = found.map_or_else(|| ListenerFinding::Violation(listener.clone()), ListenerFinding::Allowed);
@@ -178,6 +176,14 @@ impl Listeners {
             }
         }
         revoked
+    }
+
+    /// The channel was hung up: [`Listeners::no_longer_allowed`] names it again if it still listens
+    /// [`SUPERVISION_REVOKED_PAUSE`] after this time.
+    pub fn hung_up(&mut self, channel: &str, at: UnixMillis) {
+        for (_, followed) in self.of_channel_mut(channel) {
+            followed.revoked = Some(at);
+        }
     }
 
     /// The channels that listen and that nobody allowed.
@@ -302,6 +308,9 @@ mod tests {
         assert_eq!(listeners.next_look(), Some(after(pause_ms)));
         assert_eq!(listeners.no_longer_allowed(&[], after(pause_ms - 1)), []);
         assert_eq!(listeners.no_longer_allowed(&[], after(pause_ms)), [listener("17.1", "1001")]);
+        listeners.hung_up("17.1", after(pause_ms));
+        assert_eq!(listeners.no_longer_allowed(&[], after(pause_ms)), []);
+        assert_eq!(listeners.no_longer_allowed(&[], after(2 * pause_ms)), [listener("17.1", "1001")], "once more");
         // The recheck has ended the supervision and begun another.
         assert_eq!(listeners.no_longer_allowed(&[allowed(8, Some("17.1"))], after(pause_ms)), []);
         assert_eq!((listeners.next_look(), listeners.no_longer_allowed(&[], after(9_000))), (None, vec![]));

@@ -139,6 +139,8 @@ pub struct LinkWork<'a, C, B> {
     report: Arc<PollReport>,
     /// The poll that is under way. `None`: none is.
     poll: Option<Poll>,
+    /// When to see whether a channel that was hung up is gone. `None`: none was.
+    hang_up_checked_at: Option<Instant>,
 }
 
 impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
@@ -157,6 +159,7 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             delayed: BTreeSet::new(),
             report: Arc::default(),
             poll: None,
+            hang_up_checked_at: None,
         }
     }
 
@@ -200,6 +203,9 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             }
             for number in self.memory.listeners.ended(self.beliefs.now()) {
                 self.beliefs.end_supervision(number);
+            }
+            if self.hang_up_checked_at.take_if(|at| Instant::now() >= *at).is_some() {
+                self.look_at_listeners().await?;
             }
             if self.memory.listeners.next_look().is_some_and(|at| at <= self.beliefs.now()) {
                 self.hang_up_revoked().await?;
@@ -265,6 +271,7 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
         let rate_at = self.memory.rate.next_free(self.terms.bounds, now).filter(|_| !self.delayed.is_empty());
         let end_in = self.memory.listeners.next_look().map(|at| Duration::from_millis(at.0.saturating_sub(now.0)));
         let after = [rate_at, end_in].into_iter().flatten().map(|pause| Instant::now() + pause);
+        let after = after.chain(self.hang_up_checked_at);
         let poll_at = self.poll.as_ref().map(|poll| poll.next_at);
         // The next regular poll waits for the end of this one.
         let latest = if poll_at.is_some() { Instant::now() + LINK_PING_INTERVAL } else { latest };

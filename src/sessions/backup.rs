@@ -1,7 +1,7 @@
 //! A backup: what the store keeps, as a file of text that people can read and search.
 //!
 //! The first line is the [`BackupHeader`], then comes one line for each entry, and the last line has the number of
-//! entries and a SHA-256 hash of everything before it. A file that is cut off or altered anywhere is refused as a whole.
+//! entries and a SHA-256 hash of everything before it. A file that is cut off or altered anywhere is refused whole.
 //!
 //! Users and queues have the ids of the configuration, as in the store, so a backup can be restored after a reload, and
 //! by another sidecar with the same organizations.

@@ -1,4 +1,4 @@
-//! What the store keeps of one user, as bytes. Users and queues are written by name: ids differ from process to process.
+//! What the store keeps of one user, as bytes. Users and queues are written by name: ids differ between processes.
 //!
 //! A record is a list of entries, each of one [`EntryKind`]. A kind that is added is a new version of the store
 //! ([`crate::sessions::disk`]): an earlier queuewarden cannot read it.

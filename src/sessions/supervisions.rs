@@ -1,9 +1,11 @@
 //! The supervisions of one organization: who supervises which user, in which mode, from the decision that allowed it
 //! until its end is reported, its time is over, or a reload revokes it.
 //!
-//! A restart keeps the supervisions for [`SUPERVISION_RESTORED_SECONDS_MAX`](crate::limits::SUPERVISION_RESTORED_SECONDS_MAX):
-//! a supervision may have ended while nobody listened to the PBX, and must not take the place of the next one for hours.
-//! A link that sees the listener, or the dialplan's recheck, makes it last.
+//! A restart keeps the supervisions for [`SUPERVISION_RESTORED_SECONDS_MAX`]: a supervision may have ended while nobody
+//! listened to the PBX, and must not take the place of the next one for hours. A link that sees the listener, or the
+//! dialplan's recheck, makes it last.
+//!
+//! [`SUPERVISION_RESTORED_SECONDS_MAX`]: crate::limits::SUPERVISION_RESTORED_SECONDS_MAX
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 

@@ -1,5 +1,5 @@
-//! Given a backup, when the process is killed while it restores, then after the restart all of its sessions are there or
-//! none; on a full disk nothing is restored and nothing is lost (TRUTH 5).
+//! Given a backup, when the process is killed while it restores, then after the restart all of its sessions are there
+//! or none; on a full disk nothing is restored and nothing is lost (TRUTH 5).
 
 use std::fs;
 use std::path::{Path, PathBuf};

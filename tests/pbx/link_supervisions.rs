@@ -175,8 +175,8 @@ fn restart(lab: &mut AsteriskLab) {
     lab.sidecar = Some(Sidecar::start(&lab.folder));
 }
 
-/// TRUTH 5: a supervision that runs is known after a restart of the sidecar, and lasts because the link sees its listener:
-/// it is no violation, and does not end after 30 s.
+/// TRUTH 5: a supervision that runs is known after a restart of the sidecar, and lasts because the link sees its
+/// listener: it is no violation, and does not end after 30 s.
 #[test]
 fn a_supervision_lasts_over_a_restart_of_the_sidecar_because_its_listener_is_there() {
     let mut lab = AsteriskLab::start_linked_with("supervisions = \"enforce\"");

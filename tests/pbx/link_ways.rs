@@ -34,8 +34,11 @@ fn lab(mode: &str) -> (AsteriskLab, TempDir) {
     (lab, conf)
 }
 
+/// A way, and who goes it.
+type Way = (&'static str, fn(&AsteriskLab));
+
 /// The ways to make 1002 a member of queue 600, which the sidecar would refuse.
-const JOINS: [(&str, fn(&AsteriskLab)); 4] = [
+const JOINS: [Way; 4] = [
     ("AMI", |lab| add(&mut lab.admin(), "600", "1002")),
     ("the console", |lab| {
         lab.cli("queue add member PJSIP/1002 to 600 penalty 0 as 1002");
@@ -84,7 +87,7 @@ fn observing_and_repairing_leave_who_joined() {
 }
 
 /// The ways to make 1001 leave queue 600.
-const LEAVES: [(&str, fn(&AsteriskLab)); 3] = [
+const LEAVES: [Way; 3] = [
     ("AMI", |lab| remove(&mut lab.admin(), "600", "1001")),
     ("the console", |lab| {
         lab.cli("queue remove member PJSIP/1001 from 600");

@@ -358,8 +358,8 @@ impl NaiveModel {
         self.organization = organization;
     }
 
-    /// Restarts the process. Login sessions go on, leases with the rest of their time; supervisions go on for 30 s; calls
-    /// are lost.
+    /// Restarts the process. Login sessions go on, leases with the rest of their time; supervisions go on for 30 s;
+    /// calls are lost.
     pub(crate) fn restart(&mut self, now: ModelTime, last_commit: u64) {
         for login in &mut self.logins {
             login.ends = login.ends.map(|ends| {

@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::stories::fixtures::{ORGANIZATION, with_switched};
-use crate::support::{Folder, Sidecar, connect_unix, run};
+use crate::support::{Folder, Sidecar, connect_unix, run, wait_until};
 
 /// A sidecar and the commands of an operator.
 struct Operated {
@@ -267,4 +267,19 @@ fn nobody_restores_over_an_address() {
         "Host: localhost\r\n",
     );
     assert!(status == 403 && text.contains("admin_unix"), "{status} {text}");
+}
+
+/// Sessions that were restored end by the bounds of their organization: the idle time begins with the restore.
+#[test]
+fn a_restored_session_ends_when_its_user_is_idle() {
+    let folder = folder();
+    let text = folder.read("organizations/acme.toml");
+    folder.write("organizations/acme.toml", &(text + "\n[logins]\nidle_max_seconds = 2\n"));
+    let operated = Operated::start(folder);
+    operated.allow("actor=1003 action=queue.login");
+    let (_, file) = operated.file();
+    assert_eq!(operated.run(&["backup", &file]).0, 0);
+    wait_until("the idle time", || operated.sessions().is_empty());
+    assert_eq!(operated.json(&["restore", &file])["began"], 2);
+    wait_until("the idle time after the restore", || operated.sessions().is_empty());
 }

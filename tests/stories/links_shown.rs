@@ -36,11 +36,14 @@ fn with_evapi(folder: &Folder, addresses: &[SocketAddr]) {
 fn links_are_listed_with_their_last_error() {
     let (asterisk, kamailio) = (ModelAsterisk::with_queues(&["600", "601"]), TcpListener::bind("127.0.0.1:0").unwrap());
     asterisk.add("600", "PJSIP/1002", ModelMember::dynamic(), false);
-    asterisk.add("600", "SIP/elsewhere", ModelMember::dynamic(), false);
+    asterisk.add("600", "SIP/else\u{1b}[2Jwhere", ModelMember::dynamic(), false);
     let folder = Folder::demo();
     with_evapi(&folder, &[NOBODY, kamailio.local_addr().unwrap()]);
     folder.link_to_asterisk("pbx-1", asterisk.address, "");
     folder.link_to_asterisk("pbx-2", NOBODY, "members = \"enforce\"");
+    let refusing = ModelAsterisk::with_queues(&[]);
+    refusing.misbehave(|misbehavior| misbehavior.refuses_login = true);
+    folder.link_to_asterisk("pbx-3", refusing.address, "");
     let sidecar = Sidecar::start(&folder);
     let (stream, _) = kamailio.accept().unwrap();
     let series = "queuewarden_link_last_poll_timestamp_seconds{link=\"pbx-1\"}";
@@ -56,6 +59,9 @@ fn links_are_listed_with_their_last_error() {
         assert!(row["since_unix_seconds"].as_u64() <= row["last_error_unix_seconds"].as_u64(), "{row}");
         assert!(row["last_poll_unix_seconds"].is_null(), "{row}");
     }
+    // In the words of the PBX, and what to do about it.
+    let words = "it refused the login: Authentication failed; check `username`";
+    wait_until("the refusal", || link("pbx-3")["last_error"].as_str().is_some_and(|error| error.starts_with(words)));
     for name in ["pbx-1", "evapi-2"] {
         let row = link(name);
         assert!(row["up"] == true && row["last_error"].is_null() && row["since_unix_seconds"].is_u64(), "{row}");
@@ -65,10 +71,10 @@ fn links_are_listed_with_their_last_error() {
     let table = command(&folder, "links");
     assert!(table.starts_with("link     kind      organization  members  state  since"), "{table}");
     assert!(table.contains("pbx-1    asterisk  acme          observe  up "), "{table}");
-    assert!(table.ends_with("4 links\n"), "{table}");
+    assert!(table.ends_with("5 links\n"), "{table}");
     let shown = command(&folder, "links show pbx-1");
-    assert!(shown.contains("600    1002           foreign\n"), "{shown}");
-    assert!(shown.contains("600    SIP/elsewhere  unparsed\n"), "{shown}");
+    assert!(shown.contains("600    1002               foreign\n"), "{shown}");
+    assert!(shown.contains("600    SIP/else?[2Jwhere  unparsed\n"), "a name writes nothing on a terminal: {shown}");
     // The model has no listeners to list, and its account may not see when it started.
     let checks = sidecar.get("/readyz?verbose");
     for name in ["pbx-2", "evapi-1"] {

@@ -17,12 +17,17 @@ struct World {
 impl World {
     /// The demo organization, with a link of each name to the same Asterisk.
     fn start(links: &[&str]) -> Self {
+        Self::start_with(links, "")
+    }
+
+    /// The same, with these keys of each link.
+    fn start_with(links: &[&str], keys: &str) -> Self {
         let (folder, asterisk) = (Folder::demo().durable(), ModelAsterisk::with_queues(&["600", "601"]));
         folder.write("ami.secret", "s3cret\n");
         for name in links {
             let table = format!(
                 "[[connect.asterisk_ami]]\nname = \"{name}\"\norganization = \"acme\"\naddress = \"{}\"\n\
-                 username = \"queuewarden\"\nsecret_file = \"ami.secret\"\npoll_interval_seconds = 1\n",
+                 username = \"queuewarden\"\nsecret_file = \"ami.secret\"\npoll_interval_seconds = 1\n{keys}\n",
                 asterisk.address
             );
             folder.write("queuewarden.toml", &(folder.read("queuewarden.toml") + &table));
@@ -156,4 +161,49 @@ fn a_command_to_a_link_names_the_operator() {
     assert_eq!((&line["by"], &line["peer"], &line["organization"]), (&by.into(), &"pbx-1".into(), &"acme".into()));
     assert!(line["details"].as_str().unwrap().starts_with("adopt, asked for by uid "), "{line}");
     assert_eq!(world.audited("session_began", 1)[0]["reason"], "adopted");
+}
+
+/// TRUTH 5: with `--replace` a restored session is one that no phone made, so its member is added again, and the member
+/// of a session that the backup does not have is removed.
+#[test]
+fn a_restore_that_replaces_brings_the_members_back() {
+    let world = World::start_with(&["pbx-1"], "members = \"repair\"");
+    world.log_in();
+    let confirmed = "queuewarden_link_members{link=\"pbx-1\",state=\"confirmed\"}";
+    wait_until("the member to be seen", || world.sidecar.metric(confirmed) > 0.0);
+    let file = world.folder.path().join("saved.jsonl");
+    let file = file.to_str().unwrap();
+    assert!(world.command(&format!("backup {file}")).contains("1 login session"));
+    assert_eq!(world.end(), serde_json::json!(["removed from pbx-1"]));
+    let bob = "do org=acme actor=2001 action=agent.login target=1002 queue=600";
+    assert!(world.sidecar.ask(bob).starts_with("allow"));
+    wait_until("bob's member", || world.asterisk.members("600") == ["PJSIP/1002"]);
+    let text = world.command(&format!("restore {file} --replace"));
+    assert!(text.starts_with("1 login session: 1 began, 1 ended\n"), "{text}");
+    wait_until("alice's member alone", || world.asterisk.members("600") == ["PJSIP/1001"]);
+    assert!(world.command("sessions ls").ends_with("1 session\n"));
+}
+
+/// TRUTH 5: restored into a sidecar without sessions, the backup is believed as after a restart: an agent who left the
+/// queue at the PBX since is logged out.
+#[test]
+fn a_restore_after_a_lost_disk_believes_the_pbx() {
+    let world = World::start_with(&["pbx-1"], "members = \"repair\"");
+    world.log_in();
+    let confirmed = "queuewarden_link_members{link=\"pbx-1\",state=\"confirmed\"}";
+    wait_until("the member to be seen", || world.sidecar.metric(confirmed) > 0.0);
+    let file = world.folder.path().join("saved.jsonl");
+    let file = file.to_str().unwrap();
+    assert!(world.command(&format!("backup {file}")).contains("1 login session"));
+    let World { folder, asterisk, sidecar } = world;
+    sidecar.crash();
+    std::fs::remove_dir_all(folder.path().join("state")).unwrap();
+    asterisk.remove("600", "PJSIP/1001");
+    let world = World { sidecar: Sidecar::start(&folder), folder, asterisk };
+    world.wait_until_up(&["pbx-1"]);
+    let text = world.command(&format!("restore {file}"));
+    assert!(text.starts_with("1 login session: 1 began, 0 ended\n"), "{text}");
+    wait_until("the session to end", || world.command("sessions ls").ends_with("0 sessions\n"));
+    assert_eq!(world.asterisk.members("600"), [""; 0], "nobody is added who went home");
+    assert_eq!(world.audited("session_ended", 1)[0]["reason"], "pbx");
 }

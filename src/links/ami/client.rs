@@ -9,6 +9,7 @@ use md5::{Digest, Md5};
 use crate::config::process::Secret;
 use crate::limits::AMI_VALUE_BYTES_MAX;
 use crate::links::ami::protocol::{AmiMessage, AmiProtocolError, UnwritableValue, banner, message, write_action};
+use crate::links::connection::words_of;
 
 /// The user of `manager.conf` as which queuewarden logs in.
 #[derive(Clone, Copy, Debug)]
@@ -82,15 +83,23 @@ pub struct AmiClient {
     state: ClientState,
     /// `ActionID` of the last action; 0 before the first one.
     last_id: u64,
+    /// The words with which Asterisk refused the login. Empty: it did not.
+    refusal: String,
 }
 
 impl Default for AmiClient {
     fn default() -> Self {
-        Self { state: ClientState::Banner, last_id: 0 }
+        Self { state: ClientState::Banner, last_id: 0, refusal: String::new() }
     }
 }
 
 impl AmiClient {
+    /// The words with which Asterisk refused the login. Empty: it did not, or without a word.
+    #[must_use]
+    pub fn refusal(&self) -> &str {
+        &self.refusal
+    }
+
     /// Reads the banner or the message at the start of `input` and appends to `output` what must be sent next. Returns
     /// the number of bytes read and what was read. `None`: the message is incomplete.
     ///
@@ -194,7 +203,10 @@ impl AmiClient {
         }
         let is_success = message.value("Response")? == Some(b"Success");
         match self.state {
-            ClientState::Challenge | ClientState::Login if !is_success => Ok(AmiInput::LoginRefused),
+            ClientState::Challenge | ClientState::Login if !is_success => {
+                self.refusal = words_of(message.value("Message")?.unwrap_or_default());
+                Ok(AmiInput::LoginRefused)
+            }
             ClientState::Challenge => {
                 let challenge = message.value("Challenge")?.filter(|challenge| is_challenge(challenge));
                 let key = key(challenge.ok_or(AmiProtocolError::UnexpectedResponse)?, credentials.secret);
@@ -352,6 +364,7 @@ mod tests {
             .unwrap();
         let refused = b"Response: Error\r\nActionID: 2\r\nMessage: Authentication failed\r\n\r\n";
         assert_eq!(connection.receive(refused), Ok(vec![Received::LoginRefused]));
+        assert_eq!(connection.client.refusal(), "Authentication failed");
         for challenge in ["Challenge: \r\n", "Challenge: 1 2\r\n", "", "Challenge: 1\r\nChallenge: 1\r\n"] {
             let mut connection = TestConnection::new();
             connection.receive(b"Asterisk Call Manager/5.0.4\r\n").unwrap();

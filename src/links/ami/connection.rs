@@ -71,9 +71,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> AmiConnection<'a, S> {
                 LoginStep::Next => connection.flush().await?,
                 LoginStep::Done => return Ok(connection),
                 LoginStep::Refused => {
-                    return Err(LinkError::LoginRefused(
-                        "check `username`, the secret, and its section in manager.conf",
-                    ));
+                    let check = "check `username`, the secret, and its section in manager.conf";
+                    return Err(LinkError::login_refused(connection.client.refusal(), check));
                 }
             }
         }
@@ -438,4 +437,54 @@ fn user_of(names: &AsteriskNames, channel: &[u8]) -> Option<Box<str>> {
     let interface = channel.rsplit_once('-').map_or(channel, |(interface, _)| interface);
     let extension = names.interfaces.number_of(interface).or_else(|| names.state_interfaces.number_of(interface));
     extension.map(Into::into)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::asterisk::NamePattern;
+    use crate::telephony::SupervisionMode;
+
+    /// A channel in a bridge, which runs this application.
+    fn channel(name: &str, bridge: &str, application: &str, data: &str) -> ChannelStatus {
+        let bytes = |text: &str| Box::<[u8]>::from(text.as_bytes());
+        ChannelStatus {
+            channel: bytes(name),
+            unique_id: bytes(&format!("id of {name}")),
+            account_code: bytes("2001"),
+            bridge: bytes(bridge),
+            application: bytes(application),
+            data: bytes(data),
+        }
+    }
+
+    /// TRUTH 2: after a start the queue of the call decides whether a listener would be allowed; where it cannot be told,
+    /// nobody is.
+    #[test]
+    fn what_is_heard_is_the_queue_of_the_one_call_that_it_can_be() {
+        let names = |pattern| Names::new(NamePattern::parse(pattern).unwrap(), []);
+        let names =
+            AsteriskNames { interfaces: names("PJSIP/%"), state_interfaces: names("PJSIP/%"), queues: names("%") };
+        let spy = |data| channel("PJSIP/2001-1", "", "ChanSpy", data);
+        let agent = |number, bridge| channel(&format!("PJSIP/1001-{number}"), bridge, "AppQueue", "(Outgoing Line)");
+        let customer = |bridge, queue| channel("PJSIP/3001-1", bridge, "Queue", queue);
+        let private = |bridge| channel("PJSIP/3002-1", bridge, "Dial", "PJSIP/1001");
+        let listener = Listener { channel: "id of PJSIP/2001-1".into(), supervisor: None, target: None };
+        let found = |channels: &[ChannelStatus]| heard(&names, &listener, channels);
+        let hears = |mode, queue: Option<&str>| Some(Heard { mode, queue: queue.map(Into::into) });
+        let (listen, whisper) = (SupervisionMode::Listen, SupervisionMode::Whisper);
+
+        assert_eq!(
+            found(&[spy("PJSIP/1001-1,qw"), agent(1, "a"), customer("a", "600,tT")]),
+            hears(whisper, Some("600"))
+        );
+        assert_eq!(found(&[spy("PJSIP/1001-1,q"), agent(1, "a"), private("a")]), hears(listen, None));
+        let named = [spy("PJSIP/1001-1,q"), agent(1, "a"), customer("a", "support-line")];
+        assert_eq!(found(&named), hears(listen, Some("support-line")), "no queue of the organization");
+        let second = [spy("PJSIP/1001,q"), agent(1, "a"), customer("a", "600"), agent(2, "b"), private("b")];
+        assert_eq!(found(&second), None, "one call in the queue and a private one");
+        assert_eq!(found(&[spy("PJSIP/1001-1,q"), agent(1, "")]), None, "no call");
+        assert_eq!(found(&[agent(1, "a"), customer("a", "600")]), None, "the listener is gone");
+        assert_eq!(found(&[spy(""), agent(1, "a"), customer("a", "600")]), None, "any channel");
+    }
 }

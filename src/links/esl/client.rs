@@ -2,6 +2,7 @@
 //! at a time.
 
 use crate::config::process::Secret;
+use crate::links::connection::words_of;
 use crate::links::esl::protocol::{EslMessage, EslProtocolError, UnwritableCommand, message, write_command};
 
 /// How the sidecar logs in.
@@ -48,15 +49,23 @@ enum EslState {
 #[derive(Debug)]
 pub struct EslClient {
     state: EslState,
+    /// The words with which FreeSWITCH refused the login. Empty: it did not.
+    refusal: String,
 }
 
 impl Default for EslClient {
     fn default() -> Self {
-        Self { state: EslState::Greeting }
+        Self { state: EslState::Greeting, refusal: String::new() }
     }
 }
 
 impl EslClient {
+    /// The words with which FreeSWITCH refused the login. Empty: it did not, or without a word.
+    #[must_use]
+    pub fn refusal(&self) -> &str {
+        &self.refusal
+    }
+
     /// Reads the message at the start of `input` and appends to `output` what must be sent next. Returns the number of
     /// bytes read and what was read. `None`: the message is incomplete.
     ///
@@ -83,7 +92,10 @@ impl EslClient {
         let kind = message.headers.value("Content-Type")?.unwrap_or_default();
         let reply = || message.headers.value("Reply-Text").map(Option::unwrap_or_default);
         match (kind, self.state) {
-            (b"text/rude-rejection", _) => Ok(EslInput::AddressRefused),
+            (b"text/rude-rejection", _) => {
+                self.refusal = words_of(message.body);
+                Ok(EslInput::AddressRefused)
+            }
             (b"text/disconnect-notice", _) => Ok(EslInput::Disconnected),
             (b"auth/request", EslState::Greeting) => {
                 log_in(credentials, output)?;
@@ -94,7 +106,10 @@ impl EslClient {
                 self.state = EslState::Ready { command_sent: false };
                 Ok(EslInput::LoggedIn(message.headers.value("Allowed-API")?))
             }
-            (b"command/reply", EslState::Login) => Ok(EslInput::LoginRefused),
+            (b"command/reply", EslState::Login) => {
+                self.refusal = words_of(reply()?);
+                Ok(EslInput::LoginRefused)
+            }
             (b"text/event-plain", EslState::Ready { .. }) => Ok(EslInput::Event(message.body)),
             (b"command/reply", EslState::Ready { command_sent: true }) => {
                 self.state = EslState::Ready { command_sent: false };
@@ -184,8 +199,10 @@ mod tests {
     fn a_refusal_of_account_or_address_is_no_protocol_error() {
         let refused = b"Content-Type: auth/request\n\nContent-Type: command/reply\nReply-Text: -ERR invalid\n\n\
             Content-Type: text/disconnect-notice\nContent-Length: 4\n\nBye\n";
-        let (inputs, _) = receive(&mut EslClient::default(), refused, None).unwrap();
+        let mut client = EslClient::default();
+        let (inputs, _) = receive(&mut client, refused, None).unwrap();
         assert_eq!(inputs[1..], [Owned::Plain("login refused"), Owned::Plain("disconnected")]);
+        assert_eq!(client.refusal(), "-ERR invalid");
         let rude = b"Content-Type: text/rude-rejection\nContent-Length: 24\n\nAccess Denied, go away.\n";
         assert_eq!(receive(&mut EslClient::default(), rude, None).unwrap().0, [Owned::Plain("address refused")]);
     }

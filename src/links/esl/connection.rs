@@ -64,6 +64,8 @@ pub struct EslConnection<'a, S> {
     hinted_calls: BTreeMap<Box<str>, u32>,
     /// The channels that were said to listen; at most [`ESL_CHANNELS_HINTED_MAX`].
     pub(super) said_to_listen: BTreeSet<Box<str>>,
+    /// What each channel listened to at the last look.
+    pub(super) listened_to: BTreeMap<Box<str>, String>,
     /// The tables of the last poll.
     pub(super) tables: Tables,
     pub(super) rights: AccountRights,
@@ -122,6 +124,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'a, S> {
             relook_at: None,
             hinted_calls: BTreeMap::new(),
             said_to_listen: BTreeSet::new(),
+            listened_to: BTreeMap::new(),
             tables: Tables::default(),
             rights: AccountRights::default(),
             core: None,
@@ -135,10 +138,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'a, S> {
                     break;
                 }
                 Received::LoginRefused => {
-                    return Err(LinkError::LoginRefused("check `username` and the secret against the directory user"));
+                    let check = "check `username` and the secret against the directory user";
+                    return Err(LinkError::login_refused(connection.client.refusal(), check));
                 }
                 Received::AddressRefused => {
-                    return Err(LinkError::LoginRefused("its `apply-inbound-acl` does not admit this address"));
+                    let check = "its `apply-inbound-acl` does not admit this address";
+                    return Err(LinkError::login_refused(connection.client.refusal(), check));
                 }
                 Received::Disconnected => return Err(LinkError::Closed),
                 Received::Event(_) | Received::Answer(_) => return Err(protocol(EslProtocolError::UnexpectedAnswer)),
@@ -321,7 +326,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'a, S> {
     }
 
     /// Keeps a hint until it is asked for. Of too many hints only the fact remains that anything may have changed.
-    fn keep(&mut self, hint: Hint) {
+    pub(super) fn keep(&mut self, hint: Hint) {
         if self.hints.len() >= LINK_HINTS_WAITING_MAX {
             self.hints.clear();
             self.hints.push_back(Hint::Members);

@@ -112,8 +112,8 @@ fn api_command(command: &str, argument: &str) -> Option<EslEvent> {
     .map(|(queue, agent)| EslEvent::TierChanged { queue, agent })
 }
 
-/// The words of a command, as FreeSWITCH takes it apart: at spaces, but not inside of `'`; `\` takes away the meaning of
-/// the next `'` or `\`.
+/// The words of a command, as FreeSWITCH takes it apart: at spaces, but not inside of `'`; `\` takes away the meaning
+/// of the next `'` or `\`.
 fn words(command: &str) -> Vec<String> {
     let (mut words, mut word, mut is_quoted) = (vec![], None::<String>, false);
     let mut rest = command.chars().peekable();

@@ -16,7 +16,8 @@ use crate::links::esl::event::{is_channel_id, quoted};
 use crate::links::esl::truth::{self, AgentStatus, AgentStatuses, LISTENING_APPLICATIONS, TableError};
 use crate::links::members::pass::PolledQueue;
 use crate::links::members::{Member, MemberKey, Membership, PbxStart};
-use crate::links::supervisions::Listener;
+use crate::links::supervisions::{Heard, Listener};
+use crate::telephony::SupervisionMode;
 
 /// The user of a channel, as far as FreeSWITCH says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -98,10 +99,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for EslConnection<'
         for tier in self.callcenter(&["tier list"], truth::tiers).await? {
             let agent = QueuedAgent { level: tier.level, has_call: tier.has_call };
             if let Some(agents) = tables.queues.get_mut(&tier.queue) {
-                let twice = format!("it listed the agent `{}` twice in `{}`", tier.agent, tier.queue);
-                if agents.insert(tier.agent, agent).is_some() {
-                    return Err(LinkError::Protocol(twice));
-                }
+                // Two commands at the same time can add a tier twice; one command deletes both.
+                let listed = agents.entry(tier.agent).or_insert(agent);
+                listed.has_call |= agent.has_call;
             }
         }
         tables.statuses = self.callcenter(&["agent list"], AgentStatuses::read).await?;
@@ -206,11 +206,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for EslConnection<'
         channels.extend(std::mem::take(&mut self.said_to_listen));
         channels.sort_unstable();
         channels.dedup();
-        let mut listeners = vec![];
+        let (mut listeners, before) = (vec![], std::mem::take(&mut self.listened_to));
         for channel in channels {
-            listeners.extend(self.listener(channel).await?);
+            let Some((listener, heard)) = self.listener(channel).await? else { continue };
+            let channel = listener.channel.clone();
+            // A channel that went on to another has stopped first: the next look finds it anew.
+            if before.get(&channel).is_none_or(|before| *before == heard) {
+                listeners.push(listener);
+                self.listened_to.insert(channel, heard);
+            } else {
+                self.keep(Hint::Listeners);
+            }
         }
         Ok(Some(listeners))
+    }
+
+    async fn heard(&mut self, listener: &Listener) -> Result<Option<Heard>, LinkError> {
+        let channel = &listener.channel;
+        let application = self.variable_of(channel, "current_application").await?.unwrap_or_default();
+        let target = self.variable_of(channel, "current_application_data").await?.unwrap_or_default();
+        let mode = match &*application {
+            "eavesdrop" => self.mode_of(channel).await?,
+            "native_eavesdrop" => SupervisionMode::Listen,
+            "three_way" => SupervisionMode::Barge,
+            // Whom it will hear is not known yet.
+            _ => return Ok(None),
+        };
+        let queue = self.variable_of(&target, "cc_queue").await?;
+        let number = queue.as_deref().map(|queue| self.names.queues.number_of(queue).map(Box::from));
+        // A queue of others is not the same as no queue.
+        Ok((number != Some(None)).then(|| Heard { mode, queue: number.flatten() }))
     }
 
     async fn hang_up(&mut self, channel: &str) -> Result<ActionOutcome, LinkError> {
@@ -294,8 +319,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'_, S> {
         Ok(ChannelUser { name, domain })
     }
 
-    /// What a channel listens to. `None`: it does not listen, or it belongs to other organizations only.
-    async fn listener(&mut self, channel: Box<str>) -> Result<Option<Listener>, LinkError> {
+    /// What the variables of a channel let its `eavesdrop` do at most. Unless they are off, its keys change the mode.
+    async fn mode_of(&mut self, channel: &str) -> Result<SupervisionMode, LinkError> {
+        const SPEAKS_TO_CALLER: [&str; 3] =
+            ["eavesdrop_whisper_aleg", "eavesdrop_bridge_aleg", "eavesdrop_bridge_bleg"];
+        if self.variable_of(channel, "eavesdrop_enable_dtmf").await?.as_deref() != Some("false") {
+            return Ok(SupervisionMode::Barge);
+        }
+        for variable in SPEAKS_TO_CALLER {
+            if self.variable_of(channel, variable).await?.is_some_and(|value| value != "false") {
+                return Ok(SupervisionMode::Barge);
+            }
+        }
+        let whispers = self.variable_of(channel, "eavesdrop_whisper_bleg").await?.is_some_and(|value| value != "false");
+        Ok(if whispers { SupervisionMode::Whisper } else { SupervisionMode::Listen })
+    }
+
+    /// Who listens on a channel, and what it listens to. `None`: it does not listen, or it belongs to other
+    /// organizations only.
+    async fn listener(&mut self, channel: Box<str>) -> Result<Option<(Listener, String)>, LinkError> {
         let application = self.variable_of(&channel, "current_application").await?.unwrap_or_default();
         if !LISTENING_APPLICATIONS.contains(&&*application) {
             return Ok(None);
@@ -319,6 +361,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'_, S> {
         // It may go on to listen when its target has a call, and no event says so.
         self.said_to_listen.insert(channel.clone());
         let (supervisor, target) = (supervisor.name_among(domains), target.name_among(domains));
-        Ok((!concerns_others_only).then_some(Listener { channel, supervisor, target }))
+        Ok((!concerns_others_only).then_some((Listener { channel, supervisor, target }, data)))
     }
 }

@@ -47,7 +47,7 @@ impl AccountRights {
         self.api.as_ref().is_none_or(|api| api.contains(command))
     }
 
-    /// What the account lacks for a link of these terms: what FreeSWITCH refuses, what to grant, and what does not work.
+    /// What the account lacks for a link of these terms: what FreeSWITCH refuses, what to grant, what does not work.
     #[must_use]
     pub fn missing(&self, terms: &LinkTerms) -> Vec<String> {
         let supervises = terms.supervisions != SupervisionsMode::Off;

@@ -14,7 +14,8 @@ use crate::links::esl::client::EslCredentials;
 use crate::links::esl::connection::{EslConnection, FreeswitchNames};
 use crate::links::members::{Member, MemberKey, Membership, PbxStart};
 use crate::links::names::Names;
-use crate::links::supervisions::Listener;
+use crate::links::supervisions::{Heard, Listener};
+use crate::telephony::SupervisionMode;
 
 const AGENT_HEADING: &str = "name|instance_id|uuid|type|contact|status|state|max_no_answer|wrap_up_time|\
     reject_delay_time|busy_delay_time|no_answer_delay_time|last_bridge_start|last_bridge_end|last_offered_call|\
@@ -31,6 +32,8 @@ struct Script {
     events: BTreeMap<String, Vec<String>>,
     /// The first words of the commands that the account may not give.
     refused: BTreeSet<&'static str>,
+    /// An API command whose answer changes, and its answers.
+    later: Option<(String, VecDeque<&'static str>)>,
     /// Bytes that are sent at once.
     piece: usize,
     commands: Arc<Mutex<Vec<String>>>,
@@ -45,6 +48,7 @@ impl Script {
             answers: BTreeMap::new(),
             events: BTreeMap::new(),
             refused: BTreeSet::new(),
+            later: None,
             piece: usize::MAX,
             commands: Arc::default(),
         };
@@ -55,7 +59,7 @@ impl Script {
                 "callcenter_config tier list",
                 &format!(
                     "{TIER_HEADING}600@pbx.test|1001@pbx.test|Active Inbound|3|1\n600@pbx.test|we|bar|Ready|1|1\n\
-                     sales|agent two|Ready|1|1\n600@pbx.test|1003@pbx.test|Ready|1|1\n+OK\n"
+                     sales|agent two|Ready|1|1\nsales|agent two|Ready|1|1\n600@pbx.test|1003@pbx.test|Ready|1|1\n+OK\n"
                 ),
             )
             .answer(
@@ -86,7 +90,7 @@ impl Script {
     }
 
     /// The bytes of the answer to one command.
-    fn reply(&self, command: &str) -> String {
+    fn reply(&mut self, command: &str) -> String {
         let text = |text: &str| format!("Content-Type: command/reply\nReply-Text: {text}\n\n");
         let words: Vec<&str> = command.split(' ').collect();
         if self.refused.iter().any(|refused| words.contains(refused)) {
@@ -113,6 +117,8 @@ impl Script {
                 };
                 let answer = command.strip_prefix("api ").and_then(|command| self.answers.get(command));
                 let answer = answer.map_or(default, String::as_str);
+                let later = self.later.as_mut().filter(|(of, _)| command.strip_prefix("api ") == Some(of));
+                let answer = later.and_then(|(_, answers)| answers.pop_front()).unwrap_or(answer);
                 format!("{events}Content-Type: api/response\nContent-Length: {}\n\n{answer}", answer.len())
             }
             _ => text("+OK"),
@@ -120,7 +126,7 @@ impl Script {
     }
 
     /// Serves one connection until the peer closes it.
-    async fn serve(self, mut stream: DuplexStream) {
+    async fn serve(mut self, mut stream: DuplexStream) {
         let mut input = String::new();
         self.send(&mut stream, "Content-Type: auth/request\n\n").await;
         let mut buffer = [0; 512];
@@ -132,7 +138,8 @@ impl Script {
             while let Some((command, rest)) = input.split_once("\n\n") {
                 let (command, rest) = (command.to_owned(), rest.to_owned());
                 self.commands.lock().unwrap_or_else(PoisonError::into_inner).push(command.clone());
-                self.send(&mut stream, &self.reply(&command)).await;
+                let reply = self.reply(&command);
+                self.send(&mut stream, &reply).await;
                 input = rest;
             }
         }
@@ -374,6 +381,70 @@ async fn listeners_are_confirmed_by_their_channels_and_those_of_other_tenants_le
             5,
             "a FreeSWITCH of one tenant"
         );
+    })
+    .await;
+}
+
+/// TRUTH 2: what a channel that listens already may do at most, and the queue of the call that it hears.
+#[tokio::test]
+async fn what_a_listener_hears_is_what_its_channel_lets_it_do() {
+    let mut script = Script::new();
+    let quiet = [("eavesdrop_enable_dtmf", "false"), ("eavesdrop_whisper_aleg", "false")];
+    for (channel, application, target) in [
+        ("keys", "eavesdrop", "leg-1"),
+        ("listen", "eavesdrop", "leg-1"),
+        ("whisper", "eavesdrop", "leg-2"),
+        ("barge", "eavesdrop", "leg-1"),
+        ("joined", "three_way", "leg-1"),
+        ("waits", "userspy", "1001"),
+        ("theirs", "eavesdrop", "leg-9"),
+    ] {
+        script.variables(channel, &[("current_application", application), ("current_application_data", target)]);
+        if channel != "keys" {
+            script.variables(channel, &quiet);
+        }
+    }
+    script
+        .variables("whisper", &[("eavesdrop_whisper_bleg", "true")])
+        .variables("barge", &[("eavesdrop_whisper_aleg", "true"), ("eavesdrop_whisper_bleg", "true")])
+        .variables("leg-1", &[("cc_queue", "600@pbx.test")])
+        .variables("leg-9", &[("cc_queue", "600@elsewhere")]);
+    let heard = |mode, queue: Option<&str>| Some(Heard { mode, queue: queue.map(Into::into) });
+    connected(&script, async |connection| {
+        for (channel, expected) in [
+            ("keys", heard(SupervisionMode::Barge, Some("600"))),
+            ("listen", heard(SupervisionMode::Listen, Some("600"))),
+            ("whisper", heard(SupervisionMode::Whisper, None)),
+            ("barge", heard(SupervisionMode::Barge, Some("600"))),
+            ("joined", heard(SupervisionMode::Barge, Some("600"))),
+            ("waits", None),
+            ("theirs", None),
+        ] {
+            let found = connection.heard(&listener(channel, "2001", Some("1001"))).await.unwrap();
+            assert_eq!(found, expected, "{channel}");
+        }
+    })
+    .await;
+}
+
+/// A channel that is led to another target has left the first: the look in between does not have it.
+#[tokio::test]
+async fn a_channel_that_goes_on_to_another_target_is_found_anew() {
+    let mut script = Script::new();
+    let row = "{\"uuid\":\"spy-1\",\"application\":\"eavesdrop\"}";
+    script
+        .answer("show channels as json", &format!("{{\"row_count\":1,\"rows\":[{row}]}}\n"))
+        .variables("spy-1", &[("current_application", "eavesdrop"), ("user_name", "2001")])
+        .variables("leg-1", &[("user_name", "1001")])
+        .variables("leg-2", &[("user_name", "1002")]);
+    script.later = Some(("uuid_getvar spy-1 current_application_data".to_owned(), ["leg-1", "leg-2", "leg-2"].into()));
+    connected(&script, async |connection| {
+        let first = connection.listeners().await.unwrap();
+        assert_eq!(first, Some(vec![listener("spy-1", "2001", Some("1001"))]));
+        assert_eq!(connection.listeners().await.unwrap(), Some(vec![]));
+        assert_eq!(hints(connection).await, [Hint::Listeners]);
+        let second = connection.listeners().await.unwrap();
+        assert_eq!(second, Some(vec![listener("spy-1", "2001", Some("1002"))]));
     })
     .await;
 }

@@ -1,7 +1,10 @@
 //! The part of the work that is about channels that listen to others: what the PBX says, held against the supervisions.
 
+use tokio::time::Instant;
+
 use crate::config::links::SupervisionsMode;
-use crate::links::connection::{LinkError, PbxConnection};
+use crate::limits::HANG_UP_CHECK_PAUSE;
+use crate::links::connection::{ActionOutcome, LinkError, PbxConnection};
 use crate::links::supervisions::{Listener, ListenerFinding};
 use crate::links::work::{Beliefs, LinkWork};
 
@@ -74,15 +77,22 @@ impl<C: PbxConnection, B: Beliefs> LinkWork<'_, C, B> {
             return Ok(());
         }
         for listener in self.memory.listeners.no_longer_allowed(&self.beliefs.supervisions(), self.beliefs.now()) {
-            self.hang_up(&listener).await?;
-            self.memory.listeners.forget(&listener.channel);
+            if self.hang_up(&listener).await? == ActionOutcome::Done {
+                self.memory.listeners.hung_up(&listener.channel, self.beliefs.now());
+            } else {
+                self.memory.listeners.forget(&listener.channel);
+            }
         }
         Ok(())
     }
 
-    async fn hang_up(&mut self, listener: &Listener) -> Result<(), LinkError> {
+    async fn hang_up(&mut self, listener: &Listener) -> Result<ActionOutcome, LinkError> {
         let outcome = self.connection.hang_up(&listener.channel).await?;
+        if outcome == ActionOutcome::Done {
+            // Asterisk 16 forgets the hang-up of a channel that takes over a call at that moment.
+            self.hang_up_checked_at.get_or_insert(Instant::now() + HANG_UP_CHECK_PAUSE);
+        }
         self.status.hung_up(&listener.channel, Some(listener), outcome);
-        Ok(())
+        Ok(outcome)
     }
 }
