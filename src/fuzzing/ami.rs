@@ -1,7 +1,6 @@
 //! Fuzz target of the link to Asterisk: the input is what Asterisk sends on one connection.
 
 use memchr::memmem::find;
-use std::fmt::Write as _;
 
 use crate::config::asterisk::NamePattern;
 use crate::config::process::Secret;
@@ -35,33 +34,34 @@ pub fn ami_stream(data: &[u8]) {
 
 /// Holds the conversation of a link. Returns what it found.
 async fn converse(stream: PbxStream<'_>, names: &AsteriskNames) -> String {
-    let mut found = String::new();
+    let mut found = vec![];
     let ended = ask_all(stream, names, &mut found).await;
-    found + &format!("{:?}", ended.map_err(|error| error.to_string()))
+    found.push(format!("{:?}", ended.map_err(|error| error.to_string())));
+    found.join("\n")
 }
 
-async fn ask_all(stream: PbxStream<'_>, names: &AsteriskNames, found: &mut String) -> Result<(), LinkError> {
+async fn ask_all(stream: PbxStream<'_>, names: &AsteriskNames, found: &mut Vec<String>) -> Result<(), LinkError> {
     let secret = Secret::new("s3cret".to_owned());
     let credentials = Credentials { username: "queuewarden", secret: &secret, events: true };
     let mut connection = AmiConnection::log_in(stream, names, credentials).await?;
-    writeln!(found, "{:?}", connection.start().await?).ok();
+    found.push(format!("{:?}", connection.start().await?));
     let polled = connection.queue("600").await?;
     for extension in polled.iter().flat_map(|polled| polled.members.keys()) {
         assert!(is_extension(extension), "{extension} is no extension");
     }
-    writeln!(found, "{polled:?}").ok();
+    found.push(format!("{polled:?}"));
     let key = MemberKey::new("600", "1001");
-    writeln!(found, "{:?}", connection.member(&key).await?).ok();
+    found.push(format!("{:?}", connection.member(&key).await?));
     for action in [MemberAction::Remove, MemberAction::Add { penalty: 1, paused: true }, MemberAction::PauseFixed] {
-        writeln!(found, "{:?}", connection.change(&key, action).await?).ok();
+        found.push(format!("{:?}", connection.change(&key, action).await?));
     }
-    writeln!(found, "{:?}", connection.listeners().await?).ok();
+    found.push(format!("{:?}", connection.listeners().await?));
     for _ in 0..HINTS_MAX {
         let hint = connection.hint().await?;
         if let Hint::Member(key) = &hint {
             assert!(is_extension(&key.extension) && is_extension(&key.queue), "{key:?}");
         }
-        writeln!(found, "{hint:?}").ok();
+        found.push(format!("{hint:?}"));
     }
     Ok(())
 }

@@ -10,7 +10,6 @@ use crate::links::esl::connection::{EslConnection, FreeswitchNames};
 use crate::links::esl::protocol::message;
 use crate::links::members::MemberKey;
 use crate::links::names::Names;
-use std::fmt::Write as _;
 
 /// Hints that are read at the end of a conversation.
 const HINTS_MAX: usize = LINK_HINTS_WAITING_MAX + 8;
@@ -37,29 +36,30 @@ pub fn esl_stream(data: &[u8]) {
 
 /// Holds the conversation of a link. Returns what it found.
 async fn converse(stream: PbxStream<'_>, names: &FreeswitchNames) -> String {
-    let mut found = String::new();
+    let mut found = vec![];
     let ended = ask_all(stream, names, &mut found).await;
-    found + &format!("{:?}", ended.map_err(|error| error.to_string()))
+    found.push(format!("{:?}", ended.map_err(|error| error.to_string())));
+    found.join("\n")
 }
 
-async fn ask_all(stream: PbxStream<'_>, names: &FreeswitchNames, found: &mut String) -> Result<(), LinkError> {
+async fn ask_all(stream: PbxStream<'_>, names: &FreeswitchNames, found: &mut Vec<String>) -> Result<(), LinkError> {
     let secret = Secret::new("s3cret".to_owned());
     let credentials = EslCredentials { username: Some("queuewarden@acme.example"), secret: &secret };
     let mut connection = EslConnection::log_in(stream, names, credentials).await?;
-    writeln!(found, "{:?}", connection.start().await?).ok();
+    found.push(format!("{:?}", connection.start().await?));
     connection.begin_poll().await?;
     let polled = connection.queue("600").await?;
     for extension in polled.iter().flat_map(|polled| polled.members.keys()) {
         assert!(is_extension(extension), "{extension} is no extension");
     }
-    writeln!(found, "{polled:?}").ok();
+    found.push(format!("{polled:?}"));
     let key = MemberKey::new("600", "1001");
-    writeln!(found, "{:?}", connection.member(&key).await?).ok();
+    found.push(format!("{:?}", connection.member(&key).await?));
     for action in [MemberAction::Add { penalty: 1, paused: true }, MemberAction::SetPause(false), MemberAction::Remove]
     {
-        writeln!(found, "{:?}", connection.change(&key, action).await?).ok();
+        found.push(format!("{:?}", connection.change(&key, action).await?));
     }
-    writeln!(found, "{:?}", connection.listeners().await?).ok();
+    found.push(format!("{:?}", connection.listeners().await?));
     // What is looked at again depends on the time that passed: hints are no part of the comparison.
     for _ in 0..HINTS_MAX {
         match connection.hint().await {

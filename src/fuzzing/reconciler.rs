@@ -36,7 +36,7 @@ thread_local! {
 
 /// Truth, belief, and what the link did.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "independent facts, each drawn by itself")]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 struct World {
     mode: MembersMode,
     adopts: bool,
@@ -434,7 +434,8 @@ impl WorldLink<'_> {
 
 /// Checks that the link converges, never acts on what it cannot read or on the queue of another, keeps both bounds,
 /// also over reconnects, judges nothing before its first complete poll, and that `leaving` goes before foreign and
-/// adopt. The first bytes are the configuration; then every two bytes are something that happens.
+/// adopt.
+/// The first bytes are the configuration; then every two bytes are something that happens.
 pub fn reconciler(data: &[u8]) {
     let [first, second, rest @ ..] = data else { return };
     let modes = [MembersMode::Observe, MembersMode::Repair, MembersMode::Enforce, MembersMode::Enforce];

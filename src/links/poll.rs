@@ -6,7 +6,9 @@ use std::collections::VecDeque;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::limits::LINK_LIST_ITEMS_MAX;
 use crate::links::command::{LinkCommand, Planned, PollKind};
+use crate::links::connection::LinkError;
 use crate::links::members::MemberKey;
 use crate::links::members::judge::MemberJudgement;
 use crate::links::members::pass::QueuePass;
@@ -53,6 +55,15 @@ impl Poll {
     /// A poll that an operator asks for.
     pub(super) fn commanded(command: LinkCommand) -> Self {
         Self { reply: Some(command.reply), ..Self::of(command.kind) }
+    }
+
+    /// An error if more members differ, or cannot be read, than a link keeps in memory.
+    pub(super) fn check_size(&self) -> Result<(), LinkError> {
+        if self.report.differing() <= LINK_LIST_ITEMS_MAX {
+            return Ok(());
+        }
+        let differ = format!("more than {LINK_LIST_ITEMS_MAX} members differ from the sessions or cannot be read");
+        Err(LinkError::Protocol(differ))
     }
 
     /// Takes note of a member to look at.

@@ -17,8 +17,8 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::config::links::{LinkTerms, MembersMode};
 use crate::limits::{
-    LINK_CHANGE_PAUSE, LINK_LIST_ITEMS_MAX, LINK_LOOKS_WAITING_MAX, LINK_PING_INTERVAL, LINK_RETRY_PAUSE,
-    MEMBER_CHANGE_PENDING_MAX, MEMBER_STEPS_MAX, MEMBER_UNCONFIRMED_MAX,
+    LINK_CHANGE_PAUSE, LINK_LOOKS_WAITING_MAX, LINK_PING_INTERVAL, LINK_RETRY_PAUSE, MEMBER_CHANGE_PENDING_MAX,
+    MEMBER_STEPS_MAX, MEMBER_UNCONFIRMED_MAX,
 };
 use crate::links::command::{LinkCommand, PollKind};
 use crate::links::connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection, SoughtMember};
@@ -91,13 +91,9 @@ pub trait Beliefs: Send {
         vec![]
     }
     /// The channel of this agent has a call of this queue.
-    fn begin_call(&self, key: &MemberKey, channel: &str) {
-        let _ = (key, channel);
-    }
+    fn begin_call(&self, _key: &MemberKey, _channel: &str) {}
     /// The call of this channel is over.
-    fn end_call(&self, channel: &str) {
-        let _ = channel;
-    }
+    fn end_call(&self, _channel: &str) {}
     /// Takes note of a channel that listens and that nobody allowed.
     fn note_violation(&self, listener: &Listener);
     /// Takes note that a channel listens for the supervision with this number.
@@ -257,7 +253,7 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
     ///
     /// # Errors
     ///
-    /// When the connection breaks, or the PBX does not say what it has.
+    /// As [`LinkWork::settle`].
     pub async fn poll(&mut self, kind: PollKind) -> Result<(), LinkError> {
         self.begin_poll(Poll::of(kind)).await?;
         while let Some(poll) = self.poll.take() {
@@ -343,11 +339,7 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
                 Some(polled) => self.judge_queue(&mut poll, queue, polled),
                 None => _ = poll.report.missing.insert(queue),
             }
-            if poll.report.differing() > LINK_LIST_ITEMS_MAX {
-                let differ =
-                    format!("more than {LINK_LIST_ITEMS_MAX} members differ from the sessions or cannot be read");
-                return Err(LinkError::Protocol(differ));
-            }
+            poll.check_size()?;
             poll.next_at = Instant::now() + C::QUERY_PAUSE;
             if poll.queues.is_empty() {
                 self.is_complete(&mut poll);
