@@ -12,8 +12,8 @@ use crate::sessions::supervisions::Supervision;
 use crate::telephony::{Moment, Token};
 
 impl Members<'_> {
-    /// Begins the call of this agent, from this queue. Returns whether it is known now: the sidecar must know the names,
-    /// the id of the call must be in the grammar, and there must be room.
+    /// Begins the call of this agent, from this queue. Returns whether it is known now: the names must be
+    /// known, the id of the call must be in the grammar, and there must be room.
     #[must_use]
     pub fn begin_call(self, key: &MemberKey, call: &str, now: Moment) -> bool {
         let Some(mut locked) = self.lock() else { return false };

@@ -6,7 +6,7 @@
 //! | File | What it does |
 //! |---|---|
 //! | `task` | one link: connects, works until the connection breaks, and connects again |
-//! | [`work`] | the work on one open connection: poll, hints, changes, commands |
+//! | [`work`] | the work on one open connection: poll, hints, changes, commands; in `work/judging` the members, in `work/listening` the listeners |
 //! | `poll` | a poll of every queue that is under way |
 //! | [`members`] | pure: the member of the PBX against the session, and the step that makes both the same |
 //! | [`supervisions`] | pure: who listens against who may |

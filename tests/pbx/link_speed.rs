@@ -60,8 +60,8 @@ impl Recorder {
         }
     }
 
-    /// Waits until the link has answered this event with this action, and Asterisk the action. Returns the time from the
-    /// event to the action, and the part of it in which the link did not wait for Asterisk.
+    /// Waits until the link has answered this event with this action, and Asterisk the action. Returns the time from
+    /// the event to the action, and the part of it in which the link did not wait for Asterisk.
     fn undone(&self, event: &str, action: &str) -> (Duration, Duration) {
         let find = |passed: &[Passed]| {
             let came = passed.iter().position(|it| it.from_asterisk && it.text.contains(event))?;

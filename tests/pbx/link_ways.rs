@@ -174,8 +174,8 @@ fn static_members_that_no_event_tells_of_are_found() {
     }
 }
 
-/// TRUTH 2, `foreign`: a realtime member, which Asterisk reads from a database without an event when a caller enters the
-/// queue or somebody looks at it, is paused, and a login of a user who may lifts the pause.
+/// TRUTH 2, `foreign`: a realtime member, which Asterisk reads from a database without an event when a caller enters
+/// the queue or somebody looks at it, is paused, and a login of a user who may lifts the pause.
 #[test]
 fn enforcing_pauses_a_realtime_member_until_its_user_logs_in() {
     let conf = with_database();
