@@ -10,7 +10,6 @@ use crate::audit::buffer::PlainAllows;
 use crate::config::asterisk::AmiSettings;
 use crate::config::audit::AuditSettings;
 use crate::config::freeswitch_esl::EslSettings;
-use crate::config::link_tls::TlsTerms;
 use crate::config::links::{LinkTerms, UndoBounds};
 use crate::config::process::{ListenSettings, ProcessSettings, StateSettings};
 
@@ -134,9 +133,10 @@ fn compare_links(changed: &mut ChangedKeys, in_force: &[AmiSettings], loaded: &[
         changed.compare(&table, "address", address, &other.address);
         changed.compare(&table, "username", username, &other.username);
         // A reload applies new authorities as well.
-        let tls_name = |tls: &Option<TlsTerms>| tls.as_ref().map(|tls| tls.name.clone());
         changed.compare(&table, "tls", &tls.is_some(), &other.tls.is_some());
-        changed.compare(&table, "tls_name", &tls_name(tls), &tls_name(&other.tls));
+        if let (Some(tls), Some(other)) = (tls, &other.tls) {
+            changed.compare(&table, "tls_name", &tls.name, &other.name);
+        }
         changed.compare(&table, "interface", interface, &other.interface);
         changed.compare(&table, "state_interface", state_interface, &other.state_interface);
         changed.compare(&table, "queue", queue, &other.queue);

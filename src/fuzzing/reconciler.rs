@@ -362,7 +362,8 @@ impl WorldLink<'_> {
             let mut world = locked(&self.world);
             let members = world.members.keys().filter(|key| *key.queue == *QUEUES[0]).count() + world.unparsed.len();
             let share = world.bounds.percent_max as usize * members.max(world.sessions.len()) / 100;
-            world.share = (kind != PollKind::Resume).then_some(share.max(UNSHARED_MAX));
+            let is_bounded = kind != PollKind::Resume && world.bounds.percent_max < 100;
+            world.share = is_bounded.then_some(share.max(UNSHARED_MAX));
             world.since_poll = 0;
         }
         locked(&self.world).is_asked_to_adopt = kind == PollKind::Adopt;

@@ -349,7 +349,7 @@ limits! {
     LINK_PING_INTERVAL: Duration = Duration::from_secs(10);
     /// Links to Asterisk servers.
     AMI_LINKS_MAX: usize = 64;
-    /// `ca_file` of a link.
+    /// Bytes of `ca_file` of a link.
     TLS_AUTHORITIES_BYTES_MAX: u64 = 256 * 1024;
     /// Time from connecting to an Asterisk to being logged in; Asterisk alone delays a refusal by 1 s.
     AMI_LOGIN_TIMEOUT: Duration = Duration::from_secs(5);

@@ -420,6 +420,10 @@ impl<'a, C: PbxConnection, B: Beliefs> LinkWork<'a, C, B> {
             let known = self.beliefs.of(key);
             let is_ending = matches!(known.belief, Belief::Leaving);
             if !is_ending && (!known.has_queue || sought == SoughtMember::NoQueue) {
+                if known.has_queue && self.report.queues.contains_key(&key.queue) {
+                    // The PBX had the queue at the last poll: it may be reading its configuration again.
+                    self.look_at(key.clone(), MEMBER_CHANGE_PENDING_MAX);
+                }
                 return Ok(());
             }
             let judgement = judge(sought.member(), &known.belief, &self.circumstances(kind, &known));

@@ -488,6 +488,7 @@ mod tests {
         metrics.decision_took(0.000_001);
         metrics.commit_took(0.001);
         metrics.dialects.iter().for_each(|dialect| dialect.request_took(0.000_01));
+        let _series = metrics.link("pbx-1");
         let queue = ("acme".to_owned(), "600".to_owned(), 3);
         let text = metrics.render(&ScrapeValues { sessions_by_queue: Some(vec![queue]), ..ScrapeValues::default() });
         assert!(text.contains("\nqueuewarden_sessions_by_queue{organization=\"acme\",queue=\"600\"} 3\n"));

@@ -152,11 +152,17 @@ fn peers_are_listed_with_their_questions_and_their_last_fault() {
     // FastAGI: every question is a connection, and the machine is listed although none is open.
     sidecar.agi("1001", "acme/dial", &["digits=*13600"]);
     sidecar.agi("1001", "acme/dial", &["digits=*14600"]);
-    sidecar.agi("1001", "acme/dial", &["qeue=600"]);
     let fastagi = || the_row(&folder, "peers", |row| row["dialect"] == "fastagi" && row["state"] == "closed");
-    wait_until("the end of the connections", || {
-        rows(&folder, "peers").iter().any(|row| row["dialect"] == "fastagi" && row["connections"] == 3)
-    });
+    let ended = |connections: u64| {
+        wait_until("the end of the connections", || {
+            rows(&folder, "peers")
+                .iter()
+                .any(|row| row["dialect"] == "fastagi" && row["state"] == "closed" && row["connections"] == connections)
+        });
+    };
+    ended(2);
+    sidecar.agi("1001", "acme/dial", &["qeue=600"]);
+    ended(3);
     let row = fastagi();
     assert!(row["peer"] == "127.0.0.1" && row["questions"] == 2, "{row}");
     let fault = &row["last_fault"];

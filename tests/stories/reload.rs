@@ -295,8 +295,10 @@ fn the_keys_that_need_a_restart_are_named_everywhere() {
 fn every_key_that_a_reload_does_not_apply_is_named() {
     let link = "[[connect.asterisk_ami]]\norganization = \"acme\"\naddress = \"127.0.0.1:1\"\nusername = \"qw\"\n\
                 secret_file = \"secret\"\n";
+    let esl = "[[connect.freeswitch_esl]]\norganization = \"acme\"\naddress = \"127.0.0.1:1\"\nusername = \"qw@acme\"\n\
+               secret_file = \"secret\"\n";
     let file = |changes: &[(&str, &str)]| {
-        let mut text = "[listen]\n[state]\n[audit]\n[limits]\n[metrics]\n[connect]\n".to_owned() + link;
+        let mut text = "[listen]\n[state]\n[audit]\n[limits]\n[metrics]\n[connect]\n".to_owned() + link + esl;
         for (table, line) in changes {
             text = text.replacen(&format!("{table}\n"), &format!("{table}\n{line}\n"), 1);
         }
@@ -306,12 +308,17 @@ fn every_key_that_a_reload_does_not_apply_is_named() {
     for secret in ["secret", "token"] {
         folder.write(secret, "s3cret\n");
     }
-    let keys = |text: &str| {
-        folder.write("queuewarden.toml", &file(&[]));
+    folder.write("agents.csv", "extension,name\n1001,PJSIP/alice\n");
+    folder.write("queues.csv", "number,name\n600,support\n");
+    let authority = rcgen::generate_simple_self_signed(["pbx".to_owned()]).unwrap();
+    folder.write("ca.pem", &authority.cert.pem());
+    let keys_after = |before: &str, text: &str| {
+        folder.write("queuewarden.toml", before);
         let in_force = load_process_whole(folder.path()).unwrap();
         folder.write("queuewarden.toml", text);
         in_force.restart_keys(&load_process_whole(folder.path()).unwrap())
     };
+    let keys = |text: &str| keys_after(&file(&[]), text);
     let mut tried = BTreeSet::new();
     let quoted = |text: &str| format!("\"{text}\"");
     for (table, key, value) in [
@@ -340,24 +347,48 @@ fn every_key_that_a_reload_does_not_apply_is_named() {
         ("[[connect.asterisk_ami]]", "interface", quoted("SIP/%")),
         ("[[connect.asterisk_ami]]", "state_interface", quoted("SIP/%")),
         ("[[connect.asterisk_ami]]", "queue", quoted("q-%")),
-    ] {
+        ("[[connect.freeswitch_esl]]", "agent", quoted("%@acme.example")),
+        ("[[connect.freeswitch_esl]]", "queue", quoted("%@acme.example")),
+    ]
+    .into_iter()
+    .chain(["[[connect.asterisk_ami]]", "[[connect.freeswitch_esl]]"].into_iter().flat_map(|table| {
+        [
+            (table, "name", quoted("pbx-7")),
+            (table, "members", quoted("repair")),
+            (table, "supervisions", quoted("off")),
+            (table, "adopt", "true".to_owned()),
+            (table, "poll_interval_seconds", "7".to_owned()),
+            (table, "undo_max_per_minute", "7".to_owned()),
+            (table, "undo_max_percent", "7".to_owned()),
+            (table, "agents_file", quoted("agents.csv")),
+            (table, "queues_file", quoted("queues.csv")),
+        ]
+    })) {
         let text = file(&[(table, &format!("{key} = {value}"))]);
         assert_eq!(keys(&text), [format!("{table} {key}")], "{text}");
         tried.insert(key);
     }
-    for (key, from, to) in [("address", ":1\"", ":3\""), ("username", "\"qw\"", "\"warden\"")] {
-        assert_eq!(keys(&file(&[]).replace(from, to)), [format!("[[connect.asterisk_ami]] {key}")]);
-        tried.insert(key);
+    for (table, text, username) in [("asterisk_ami", link, "qw"), ("freeswitch_esl", esl, "qw@acme")] {
+        for (key, from, to) in [("address", ":1", ":3"), ("username", username, "warden@acme")] {
+            let changed = file(&[]).replace(text, &text.replace(&format!("{from}\""), &format!("{to}\"")));
+            assert_eq!(keys(&changed), [format!("[[connect.{table}]] {key}")]);
+            tried.insert(key);
+        }
     }
+    let tls = file(&[("[[connect.asterisk_ami]]", "tls = true\nca_file = \"ca.pem\"")]);
+    assert_eq!(keys(&tls), ["[[connect.asterisk_ami]] tls"]);
+    let named = tls.replace("tls = true", "tls = true\ntls_name = \"pbx\"");
+    assert_eq!(keys_after(&tls, &named), ["[[connect.asterisk_ami]] tls_name"]);
+    tried.extend(["tls", "tls_name"]);
     // Every link has a number as soon as there are two.
     let two = |second: &str| file(&[]) + &link.replace(":1\"", second);
     assert_eq!(keys(&two(":2\"")), ["[[connect.asterisk_ami]]"], "a link more");
-    // A reload applies tokens and secrets.
+    // A reload applies tokens, secrets and authorities.
     for key in ["line_token_file", "admin_token_file"] {
         assert_eq!(keys(&file(&[("[listen]", &format!("{key} = \"token\""))])), [""; 0], "{key}");
         tried.insert(key);
     }
-    tried.extend(["secret_file", "organization"]);
+    tried.extend(["secret_file", "ca_file", "organization"]);
     let documented = || TABLES.iter().filter(|table| table.kind == Kind::Process);
     tried.extend(documented().filter_map(|table| table.table.rsplit('.').next()));
     let names = documented().flat_map(|table| table.keys).flat_map(|key| key.names.split(' '));

@@ -309,7 +309,7 @@ const ASTERISK_AMI: &[KeyText] = &[
         "undo_max_percent",
         "`20`",
         "0 to 100",
-        "The same from one comparison to the next, in percent of the members of a queue. If it would be more, and more than 3, the link stops in that queue until `queuewarden links resume`.",
+        "The same from one comparison to the next, in percent of the members of a queue. If it would be more, and more than 3, the link stops in that queue until `queuewarden links resume`. 100: it never stops.",
     ),
     key(
         "agents_file",
@@ -402,7 +402,7 @@ const FREESWITCH_ESL: &[KeyText] = &[
         "undo_max_percent",
         "`20`",
         "0 to 100",
-        "The same from one comparison to the next, in percent of the members of a queue. If it would be more, and more than 3, the link stops in that queue until `queuewarden links resume`.",
+        "The same from one comparison to the next, in percent of the members of a queue. If it would be more, and more than 3, the link stops in that queue until `queuewarden links resume`. 100: it never stops.",
     ),
     key(
         "agents_file",

@@ -57,12 +57,13 @@ pub struct UndoShare {
 
 impl UndoShare {
     /// Whether `planned` further steps stay within the share of a queue that had so many members and sessions at the
-    /// poll.
+    /// poll. A share of 100 % admits any number: a member may be added and removed again and again.
     #[must_use]
     pub fn admits(self, bounds: UndoBounds, planned: usize, members: usize, sessions: usize) -> bool {
         let steps = self.carried_out.saturating_add(planned) as u64;
         let size = members.max(sessions) as u64;
         steps <= UNDO_STEPS_UNSHARED_MAX
+            || bounds.percent_max >= 100
             || steps.saturating_mul(100) <= u64::from(bounds.percent_max).saturating_mul(size)
     }
 }
@@ -100,6 +101,7 @@ mod tests {
         ] {
             assert_eq!(none.admits(BOUNDS, planned, members, sessions), admitted, "{planned} {members} {sessions}");
         }
+        assert!(none.admits(UndoBounds { percent_max: 100, ..BOUNDS }, 4, 1, 1), "the fourth of one member");
         let after = UndoShare { carried_out: 4 };
         assert!(!after.admits(BOUNDS, 1, 20, 0), "the fifth of 20");
         assert!(!UndoShare { carried_out: 20 }.admits(BOUNDS, 1, 100, 0), "the twenty-first of 100");

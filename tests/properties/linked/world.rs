@@ -325,7 +325,7 @@ impl World {
             before.sessions.keys().for_each(|(queue, _)| sizes.entry(queue).or_default().1 += 1);
             let percent = self.bounds.percent_max as usize;
             let share = |(members, sessions): (usize, usize)| (percent * members.max(sessions) / 100).max(3);
-            let share = |size| Some(share(size)).filter(|_| !is_resumed);
+            let share = |size| Some(share(size)).filter(|_| !is_resumed && percent < 100);
             link.share = sizes.into_iter().map(|(queue, size)| (queue.to_owned(), share(size))).collect();
         }
         let host = Arc::clone(&self.host);
