@@ -36,9 +36,6 @@ const OUTSIDE_WORLD: &str = "peer";
 const NOT_BELOW: &[&str] =
     &["axum", "rustix", "socket2", "tokio", "tokio_util", "tracing", "tracing_subscriber", "metrics"];
 
-/// What the rows below use of these crates all the same: a queue in memory needs no runtime, no socket and no clock.
-const ALSO_BELOW: &[&str] = &["tokio::sync::broadcast"];
-
 /// What the vocabulary, the policy and the dialects do not use: they are given bytes and the time.
 const NOT_IN_PURE: &[&str] = &[
     "std::env",
@@ -118,9 +115,8 @@ fn the_modules_that_decide_use_no_socket_no_clock_and_no_metric() {
             // `metrics::…` in src/api/mod.rs is the module src/api/metrics.rs.
             let child = [source.module.as_slice(), &[(*krate).to_owned()]].concat();
             let is_child = sources.iter().any(|other| other.module == child);
-            let is_excepted = |path: &str| ALSO_BELOW.iter().any(|excepted| path.starts_with(excepted));
-            let mut paths = source.names.paths.iter().filter(|path| !is_excepted(path));
-            let used = paths.any(|path| path.split("::").next() == Some(krate) && path.contains("::"));
+            let used =
+                source.names.paths.iter().any(|path| path.split("::").next() == Some(krate) && path.contains("::"));
             assert!(allowed || is_child || !used, "src/{}: `{own}` may not use {krate}", source.path);
         }
         if row_of(own) <= row_of("policy") {

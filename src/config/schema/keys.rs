@@ -213,7 +213,72 @@ const CONNECT: &[KeyText] = &[
     ),
 ];
 
-const ASTERISK_AMI: &[KeyText] = &[
+/// The keys of every link, whatever its PBX is.
+const OF_EVERY_LINK: [KeyText; 8] = [
+    key(
+        "members",
+        "`\"observe\"`",
+        "off, observe, repair or enforce",
+        "How far the link goes with queue members. `off`: it only removes members of ended sessions. `observe`: it also counts and lists differences. `repair`: it also adds and pauses members, and ends sessions whose members are gone. `enforce`: it also removes members without a session.",
+    ),
+    key(
+        "supervisions",
+        "`\"observe\"`",
+        "off, observe or enforce",
+        "How far the link goes with channels that listen to others without being allowed. `observe`: it counts them. `enforce`: it hangs them up. Supervisions that end here are hung up in both.",
+    ),
+    key(
+        "adopt",
+        "`false`",
+        "true or false",
+        "With `members = \"enforce\"`: a member without a session becomes a session, if its user may log in today, instead of being removed.",
+    ),
+    key(
+        "poll_interval_seconds",
+        "`60`",
+        "1 to 3,600",
+        "Seconds between two complete comparisons. Between them the link looks at a member when the PBX or a session changes.",
+    ),
+    key(
+        "undo_max_per_minute",
+        "`30`",
+        "1 to 100,000",
+        "Members that the link removes, and sessions that it ends because their members are gone, in a minute; further ones wait.",
+    ),
+    key(
+        "undo_max_percent",
+        "`20`",
+        "0 to 100",
+        "The same from one comparison to the next, in percent of the members of a queue. If it would be more, and more than 3, the link stops in that queue until `queuewarden links resume`. 100: it never stops.",
+    ),
+    key(
+        "agents_file",
+        "none",
+        "a path",
+        "A CSV file with the header `extension,name`: the members whose names follow no pattern.",
+    ),
+    key(
+        "queues_file",
+        "none",
+        "a path",
+        "A CSV file with the header `number,name`: the queues whose names follow no pattern.",
+    ),
+];
+
+/// The keys of one kind of link: `own`, then those of every link.
+#[expect(clippy::indexing_slicing, reason = "it runs in the compiler, which refuses an index that is out of range")]
+const fn with_link_keys<const OWN: usize, const ALL: usize>(own: [KeyText; OWN]) -> [KeyText; ALL] {
+    assert!(ALL == OWN + OF_EVERY_LINK.len(), "every key has a place");
+    let mut all = [OF_EVERY_LINK[0]; ALL];
+    let mut place = 0;
+    while place < ALL {
+        all[place] = if place < OWN { own[place] } else { OF_EVERY_LINK[place - OWN] };
+        place += 1;
+    }
+    all
+}
+
+const ASTERISK_AMI: &[KeyText] = &with_link_keys::<11, 19>([
     key(
         "organization",
         "required",
@@ -275,57 +340,9 @@ const ASTERISK_AMI: &[KeyText] = &[
         "1 to 128 of A-Z a-z 0-9 - _ .",
         "The name of the link, unique among all links.",
     ),
-    key(
-        "members",
-        "`\"observe\"`",
-        "off, observe, repair or enforce",
-        "How far the link goes with queue members. `off`: it only removes members of ended sessions. `observe`: it also counts and lists differences. `repair`: it also adds and pauses members, and ends sessions whose members are gone. `enforce`: it also removes members without a session.",
-    ),
-    key(
-        "supervisions",
-        "`\"observe\"`",
-        "off, observe or enforce",
-        "How far the link goes with channels that listen to others without being allowed. `observe`: it counts them. `enforce`: it hangs them up. Supervisions that end here are hung up in both.",
-    ),
-    key(
-        "adopt",
-        "`false`",
-        "true or false",
-        "With `members = \"enforce\"`: a member without a session becomes a session, if its user may log in today, instead of being removed.",
-    ),
-    key(
-        "poll_interval_seconds",
-        "`60`",
-        "1 to 3,600",
-        "Seconds between two complete comparisons. Between them the link looks at a member when the PBX or a session changes.",
-    ),
-    key(
-        "undo_max_per_minute",
-        "`30`",
-        "1 to 100,000",
-        "Members that the link removes, and sessions that it ends because their members are gone, in a minute; further ones wait.",
-    ),
-    key(
-        "undo_max_percent",
-        "`20`",
-        "0 to 100",
-        "The same from one comparison to the next, in percent of the members of a queue. If it would be more, and more than 3, the link stops in that queue until `queuewarden links resume`. 100: it never stops.",
-    ),
-    key(
-        "agents_file",
-        "none",
-        "a path",
-        "A CSV file with the header `extension,name`: the members whose names follow no pattern.",
-    ),
-    key(
-        "queues_file",
-        "none",
-        "a path",
-        "A CSV file with the header `number,name`: the queues whose names follow no pattern.",
-    ),
-];
+]);
 
-const FREESWITCH_ESL: &[KeyText] = &[
+const FREESWITCH_ESL: &[KeyText] = &with_link_keys::<7, 15>([
     key(
         "organization",
         "required",
@@ -368,55 +385,7 @@ const FREESWITCH_ESL: &[KeyText] = &[
         "1 to 128 of A-Z a-z 0-9 - _ .",
         "The name of the link, unique among all links.",
     ),
-    key(
-        "members",
-        "`\"observe\"`",
-        "off, observe, repair or enforce",
-        "How far the link goes with queue members. `off`: it only removes members of ended sessions. `observe`: it also counts and lists differences. `repair`: it also adds and pauses members, and ends sessions whose members are gone. `enforce`: it also removes members without a session.",
-    ),
-    key(
-        "supervisions",
-        "`\"observe\"`",
-        "off, observe or enforce",
-        "How far the link goes with channels that listen to others without being allowed. `observe`: it counts them. `enforce`: it hangs them up. Supervisions that end here are hung up in both.",
-    ),
-    key(
-        "adopt",
-        "`false`",
-        "true or false",
-        "With `members = \"enforce\"`: a member without a session becomes a session, if its user may log in today, instead of being removed.",
-    ),
-    key(
-        "poll_interval_seconds",
-        "`60`",
-        "1 to 3,600",
-        "Seconds between two complete comparisons. Between them the link looks at a member when the PBX or a session changes.",
-    ),
-    key(
-        "undo_max_per_minute",
-        "`30`",
-        "1 to 100,000",
-        "Members that the link removes, and sessions that it ends because their members are gone, in a minute; further ones wait.",
-    ),
-    key(
-        "undo_max_percent",
-        "`20`",
-        "0 to 100",
-        "The same from one comparison to the next, in percent of the members of a queue. If it would be more, and more than 3, the link stops in that queue until `queuewarden links resume`. 100: it never stops.",
-    ),
-    key(
-        "agents_file",
-        "none",
-        "a path",
-        "A CSV file with the header `extension,name`: the members whose names follow no pattern.",
-    ),
-    key(
-        "queues_file",
-        "none",
-        "a path",
-        "A CSV file with the header `number,name`: the queues whose names follow no pattern.",
-    ),
-];
+]);
 
 const ORGANIZATION: &[KeyText] = &[
     key("organization", "required", "an id", "The name of the organization on the wire."),
