@@ -12,7 +12,7 @@ use crate::api::ApiState;
 use crate::api::auth::Caller;
 use crate::gate::OperatorName;
 use crate::links::command::PollKind;
-use crate::links::row::LinkDetails;
+use crate::links::operator_rows::LinkDetails;
 
 /// The parameters of `GET /links`.
 #[derive(Debug, Deserialize)]

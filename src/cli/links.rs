@@ -10,7 +10,7 @@ use crate::cli::admin_client::{AdminClient, AdminClientError};
 use crate::cli::sessions::time;
 use crate::cli::table::{Table, terminal_columns};
 use crate::links::command::{NOT_ADOPTED, Planned};
-use crate::links::row::{DifferenceRow, LinkDetails, LinkRow, ViolationRow};
+use crate::links::operator_rows::{DifferenceRow, LinkDetails, LinkRow, ViolationRow};
 
 /// Options of `links`.
 #[derive(Debug, Args)]

@@ -9,9 +9,9 @@ use crate::limits::{AMI_LINE_BYTES_MAX, AMI_MESSAGE_BYTES_MAX, LINK_HINTS_WAITIN
 use crate::links::ami::client::Credentials;
 use crate::links::ami::connection::{AmiConnection, AsteriskNames};
 use crate::links::ami::protocol::{AmiProtocolError, message};
-use crate::links::connection::{Hint, LinkError, MemberAction, PbxConnection};
 use crate::links::members::MemberKey;
 use crate::links::names::Names;
+use crate::links::pbx_connection::{Hint, LinkError, MemberAction, PbxConnection};
 
 /// Hints that are read at the end of a conversation.
 const HINTS_MAX: usize = LINK_HINTS_WAITING_MAX + 8;

@@ -4,12 +4,12 @@ use crate::config::asterisk::NamePattern;
 use crate::config::process::Secret;
 use crate::fuzzing::pbx_stream::{PbxStream, RUNTIME, in_segments};
 use crate::limits::{ESL_BODY_BYTES_MAX, ESL_HEAD_BYTES_MAX, LINK_HINTS_WAITING_MAX};
-use crate::links::connection::{Hint, LinkError, MemberAction, PbxConnection};
 use crate::links::esl::client::EslCredentials;
 use crate::links::esl::connection::{EslConnection, FreeswitchNames};
 use crate::links::esl::protocol::message;
 use crate::links::members::MemberKey;
 use crate::links::names::Names;
+use crate::links::pbx_connection::{Hint, LinkError, MemberAction, PbxConnection};
 
 /// Hints that are read at the end of a conversation.
 const HINTS_MAX: usize = LINK_HINTS_WAITING_MAX + 8;

@@ -15,7 +15,7 @@ use crate::gate::audit::OperatorName;
 use crate::gate::change_feed::{Cause, Change};
 use crate::gate::commit::group::{DirtyUser, PendingChange, PendingCommit, Undo};
 use crate::gate::endings::Endings;
-use crate::gate::restore::begin_supervision;
+use crate::gate::start::begin_supervision;
 use crate::gate::state::{Enqueued, GateState};
 use crate::limits::{BACKUP_DIFFERENCES_MAX, SESSION_TABLE_PARTS};
 use crate::policy::directory::User;

@@ -36,15 +36,13 @@ mod commit;
 pub mod counts;
 mod endings;
 mod explain;
-mod linked_calls;
-pub mod members;
+pub mod linked;
 mod offers;
 mod once;
 pub mod operator;
 pub mod pbx_reports;
-mod restore;
+mod start;
 mod state;
-pub mod supervised;
 mod timed_change;
 
 use std::path::Path;
@@ -74,9 +72,9 @@ pub use counts::Counts;
 use counts::{LeaseCounts, QueueCounts};
 use endings::Endings;
 pub use explain::{DialedMeaning, Explained};
-use members::Members;
+use linked::LinkedOrganization;
 use operator::Operator;
-pub use restore::RestoredSessions;
+pub use start::RestoredSessions;
 use state::GateState;
 pub use state::LinkNames;
 pub use timed_change::{Awaited, Untimely, check as check_until};
@@ -224,10 +222,10 @@ impl Gate {
         Backups::new(&self.state)
     }
 
-    /// The queue members of the organization that has, or had, this name and this id, for its links.
+    /// The organization that has, or had, this name and this id, as its links see and change it.
     #[must_use]
-    pub fn members<'g>(&'g self, organization: &'g str, id: OrganizationId) -> Members<'g> {
-        Members::new(&self.state, organization, id)
+    pub fn linked<'g>(&'g self, organization: &'g str, id: OrganizationId) -> LinkedOrganization<'g> {
+        LinkedOrganization::new(&self.state, organization, id)
     }
 
     /// Sets which links each organization has, before the first policy is published. A second call does nothing.
@@ -379,10 +377,10 @@ impl Gate {
         clock: WallClock,
     ) -> Result<RestoredSessions, StoreError> {
         let (store, restored) = if self.has_store() {
-            let (store, restored) = restore::from_disk(&self.state, folder, now)?;
+            let (store, restored) = start::from_disk(&self.state, folder, now)?;
             (Some(store), restored)
         } else {
-            (restore::without_store(&self.state, now), RestoredSessions::default())
+            (start::without_store(&self.state, now), RestoredSessions::default())
         };
         if let Some(store) = store {
             self.write_to(store, observer, clock).map_err(|source| StoreError::Thread {

@@ -24,7 +24,7 @@ const NO_LINK: &str = "no link";
 
 /// The links of one organization, from before a command ended something until what became of it is known.
 #[derive(Debug)]
-pub struct Aftermath {
+pub struct EndingOutcomes {
     organization: String,
     links: Vec<(Arc<Link>, ActMark)>,
 }
@@ -40,7 +40,7 @@ pub struct EndedSupervision<'a> {
     pub target: Option<&'a str>,
 }
 
-impl Aftermath {
+impl EndingOutcomes {
     /// To be made before the command ends anything.
     #[must_use]
     pub fn begin(links: &Links, organization: &str) -> Self {
@@ -103,7 +103,7 @@ impl Aftermath {
             return Some(format!("removed from {name}"));
         }
         let id = gate.policy().organization(&*self.organization)?.id;
-        match gate.members(&self.organization, id).of(key, name) {
+        match gate.linked(&self.organization, id).belief(key, name) {
             Belief::Session(_) => Some("logged in again".to_owned()),
             Belief::Nothing => Some(format!("no member at {name}")),
             Belief::Leaving if !link.status.is_up() => Some(format!("{name} is down, will be removed")),

@@ -1,4 +1,4 @@
-//! The login sessions of an organization as one of its links sees and changes them.
+//! The login sessions in the gate, as one link of their organization sees and changes them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,15 +8,15 @@ use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{broadcast, watch};
 
 use crate::gate::Gate;
-use crate::gate::members::Members;
-use crate::gate::supervised::UnknownListener;
+use crate::gate::linked::LinkedOrganization;
+use crate::gate::linked::supervisions::UnknownListener;
 use crate::limits::{LINK_CHANGES_WAITING_MAX, MEMBER_CHANGE_PENDING_MAX, MEMBER_UNCONFIRMED_MAX};
+use crate::links::beliefs::{BeliefChange, Beliefs, MemberBelief};
 use crate::links::members::judge::Step;
 use crate::links::members::pass::PolledQueue;
 use crate::links::members::{Belief, MemberKey, Origin};
 use crate::links::sightings::Sightings;
 use crate::links::supervisions::{AllowedSupervision, Heard, Listener};
-use crate::links::work::{BeliefChange, Beliefs, MemberBelief};
 use crate::telephony::{Moment, OrganizationId, UnixMillis};
 
 /// The gate and the clock, for a link. The sidecar implements it.
@@ -56,7 +56,7 @@ impl GateBeliefs {
     #[must_use]
     pub fn new(host: Arc<dyn LinkHost>, organization: &str, link: &str, sightings: Arc<Sightings>) -> Option<Self> {
         let id = host.gate().policy().organization(organization)?.id;
-        let changes = host.gate().members(organization, id).watch()?;
+        let changes = host.gate().linked(organization, id).watch()?;
         let published = host.gate().change_feed(organization)?.watch();
         sightings.forget(link);
         Some(Self {
@@ -73,8 +73,8 @@ impl GateBeliefs {
         })
     }
 
-    fn members(&self) -> Members<'_> {
-        self.host.gate().members(&self.organization, self.id)
+    fn linked(&self) -> LinkedOrganization<'_> {
+        self.host.gate().linked(&self.organization, self.id)
     }
 
     fn received(&mut self, key: MemberKey) {
@@ -91,14 +91,14 @@ impl GateBeliefs {
     }
 
     fn carry_out(&self, key: &MemberKey, step: &Step) -> bool {
-        let (members, now) = (self.members(), self.host.now());
+        let (linked, now) = (self.linked(), self.host.now());
         match step {
-            Step::Confirm(confirmation) => members.confirm(key, confirmation),
-            Step::NoteSeen { penalty } => members.note_seen(key, *penalty),
-            Step::NoteGone => members.note_gone(key, &self.link),
-            Step::BelievePause(paused) => members.believe_pause(key, *paused, now),
-            Step::End(cause) => return members.end(key, *cause, now),
-            Step::Adopt { penalty, paused } => return members.adopt(key, (*penalty, *paused), now),
+            Step::Confirm(confirmation) => linked.confirm(key, confirmation),
+            Step::NoteSeen { penalty } => linked.note_seen(key, *penalty),
+            Step::NoteGone => linked.note_gone(key, &self.link),
+            Step::BelievePause(paused) => linked.believe_pause(key, *paused, now),
+            Step::End(cause) => return linked.end(key, *cause, now),
+            Step::Adopt { penalty, paused } => return linked.adopt(key, (*penalty, *paused), now),
             Step::Remove | Step::PauseFixed | Step::Add { .. } | Step::SetPause(_) => return false,
         }
         true
@@ -118,21 +118,21 @@ impl GateBeliefs {
 
 impl Beliefs for GateBeliefs {
     fn queues(&self) -> Vec<Box<str>> {
-        self.members().queues()
+        self.linked().queues()
     }
 
     fn of_queue(&mut self, queue: &str) -> BTreeMap<Box<str>, Belief> {
-        self.members().of_queue(queue, &self.link)
+        self.linked().beliefs_in(queue, &self.link)
     }
 
     fn leaving(&self) -> Vec<MemberKey> {
-        self.members().leaving(&self.link)
+        self.linked().leaving(&self.link)
     }
 
     fn of(&mut self, key: &MemberKey) -> MemberBelief {
-        let members = self.members();
-        let belief = members.of(key, &self.link);
-        let may_log_in = belief == Belief::Nothing && members.may_log_in(key, self.host.now());
+        let linked = self.linked();
+        let belief = linked.belief(key, &self.link);
+        let may_log_in = belief == Belief::Nothing && linked.may_log_in(key, self.host.now());
         self.receive();
         let now_ms = self.host.now().uptime_ms;
         // A member that the session may get later than the other link looked may be there by now.
@@ -144,7 +144,7 @@ impl Beliefs for GateBeliefs {
         };
         MemberBelief {
             belief,
-            has_queue: self.members().has_queue(&key.queue),
+            has_queue: self.linked().has_queue(&key.queue),
             may_log_in,
             // What was missed may concern this user.
             is_changing: self.has_missed
@@ -179,16 +179,16 @@ impl Beliefs for GateBeliefs {
     }
 
     fn supervisions(&self) -> Vec<AllowedSupervision> {
-        self.members().supervisions()
+        self.linked().supervisions()
     }
 
     fn adopt_listener(&self, listener: &Listener, heard: &Heard) -> bool {
         let queue = heard.queue.as_deref();
-        self.members().adopt_listener(unknown(listener), (heard.mode, queue), self.host.now())
+        self.linked().adopt_listener(unknown(listener), (heard.mode, queue), self.host.now())
     }
 
     fn end_supervision(&self, number: u64) {
-        self.members().end_supervision(number);
+        self.linked().end_supervision(number);
     }
 
     fn domains(&self) -> Vec<Box<str>> {
@@ -201,27 +201,27 @@ impl Beliefs for GateBeliefs {
     }
 
     fn begin_call(&self, key: &MemberKey, channel: &str) {
-        if self.members().begin_call(key, channel, self.host.now()) {
+        if self.linked().begin_call(key, channel, self.host.now()) {
             self.sightings.call_began(&self.link, channel);
         }
     }
 
     fn end_call(&self, channel: &str) {
         if self.sightings.call_ended(&self.link, channel) {
-            self.members().end_call(channel);
+            self.linked().end_call(channel);
         }
     }
 
     fn note_violation(&self, listener: &Listener) {
-        self.members().note_violation(&self.link, unknown(listener));
+        self.linked().note_violation(&self.link, unknown(listener));
     }
 
     fn confirm_supervision(&self, number: u64) {
-        self.members().confirm_supervision(number, self.host.now());
+        self.linked().confirm_supervision(number, self.host.now());
     }
 
     fn note_removed(&self, key: &MemberKey) {
-        self.members().note_removed(key, &self.link);
+        self.linked().note_removed(key, &self.link);
     }
 
     async fn changed(&mut self) -> BeliefChange {

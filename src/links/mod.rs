@@ -5,19 +5,18 @@
 //!
 //! | File | What it does |
 //! |---|---|
-//! | `task` | one link: connects, works until the connection breaks, and connects again |
-//! | [`work`] | the work on one open connection: poll, hints, changes, commands; in `work/judging` the members, in `work/listening` the listeners |
-//! | `poll` | a poll of every queue that is under way |
+//! | `task` | keeps one link open: connects, lets the reconciler work until the connection breaks, and connects again |
+//! | [`reconciler`] | the loop on one open connection: polls, hints, changes, commands, listeners |
 //! | [`members`] | pure: the member of the PBX against the session, and the step that makes both the same |
 //! | [`supervisions`] | pure: who listens against who may |
-//! | [`beliefs`] | the login sessions in the gate, as a link sees and changes them |
-//! | [`sightings`] | what each link of the organization has seen |
-//! | [`connection`] | what a link needs of a connection, whatever its protocol |
+//! | [`beliefs`], [`gate_beliefs`] | the login sessions as the reconciler sees and changes them: the trait, and the gate behind it |
+//! | [`sightings`] | what each link of the organization has seen, for the other links |
+//! | [`pbx_connection`] | what the reconciler needs of a connection, whatever its protocol: the trait, its hints, actions and errors |
 //! | [`ami`], [`esl`] | the protocols of Asterisk and FreeSWITCH |
 //! | `tls` | the encrypted connection to a PBX that proves who it is |
 //! | [`names`] | extensions and queue numbers to names at the PBX, and back |
-//! | [`status`], [`row`], [`command`] | what operators see and ask |
-//! | [`aftermath`], [`recent_acts`] | what became of what a command ended |
+//! | [`status`], [`operator_rows`], [`command`] | what a link has seen and done; the rows that operators see; what operators ask |
+//! | [`ending_outcomes`], [`recent_acts`] | what became of the members and listeners that a command ended |
 //! | [`evapi`] | the state of a connection to Kamailio, which has no members |
 //!
 //! # The way of a difference
@@ -25,10 +24,10 @@
 //! ```text
 //!   PBX ──── hint ────┐                                    ┌── change of a session ──── gate
 //!    ▲                ▼                                    ▼                             ▲
-//!    │            work: look at one member, or poll every queue                          │
+//!    │            reconciler: look at one member, or poll every queue                    │
 //!    │                │ truth                              │ belief                      │
 //!    │                ▼                                    ▼                             │
-//!    │           connection ─────────► members::judge ◄── beliefs                        │
+//!    │         pbx_connection ───────► members::judge ◄── beliefs                        │
 //!    │                                     │ state and step                              │
 //!    │                                     ▼                                             │
 //!    │                        members::bounds: now, later, or stopped                    │
@@ -43,24 +42,24 @@
 //!
 //! A link reads the [`crate::gate`] and never decides; the sidecar starts it.
 
-pub mod aftermath;
 pub mod ami;
 pub mod beliefs;
 pub mod command;
-pub mod connection;
+pub mod ending_outcomes;
 pub mod esl;
 pub mod evapi;
+pub mod gate_beliefs;
 pub mod members;
 pub mod names;
-mod poll;
+pub mod operator_rows;
+pub mod pbx_connection;
 pub mod recent_acts;
-pub mod row;
+pub mod reconciler;
 pub mod sightings;
 pub mod status;
 pub mod supervisions;
 mod task;
 mod tls;
-pub mod work;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -78,12 +77,12 @@ use crate::config::links::LinkTerms;
 use crate::config::process::{ProcessSettings, Secret, evapi_name};
 use crate::gate::LinkNames;
 use crate::limits::LINK_COMMANDS_WAITING_MAX;
-use crate::links::beliefs::LinkHost;
 use crate::links::command::{LinkCommand, Planned, PollKind};
 use crate::links::evapi::EvapiLink;
+use crate::links::gate_beliefs::LinkHost;
+use crate::links::reconciler::LinkMemory;
 use crate::links::sightings::Sightings;
 use crate::links::status::LinkStatus;
-use crate::links::work::LinkMemory;
 use crate::observe::ami::AmiMetrics;
 use crate::observe::metrics::Metrics;
 

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::limits::LINK_REFUSALS_MAX;
 use crate::links::command::name_of;
-use crate::links::connection::{ActionOutcome, MemberAction};
 use crate::links::members::MemberKey;
 use crate::links::members::judge::{MemberState, Step};
 use crate::links::members::pass::QueuePass;
+use crate::links::pbx_connection::{ActionOutcome, MemberAction};
 use crate::links::recent_acts::{LinkAct, RecentActs};
 use crate::links::supervisions::Listener;
 use crate::observe::ami::{AmiMetrics, RemovalOutcome};

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-pub use crate::gate::supervised::AllowedSupervision;
+pub use crate::gate::linked::supervisions::AllowedSupervision;
 use crate::limits::{SUPERVISION_CLAIM_MAX, SUPERVISION_REVOKED_PAUSE, SUPERVISION_STOP_GRACE};
 use crate::telephony::{SupervisionMode, UnixMillis};
 

@@ -13,14 +13,14 @@ use crate::config::links::{LinkTerms, MembersMode, SupervisionsMode};
 use crate::limits::{AMI_LOGIN_TIMEOUT, AMI_RECONNECT_PAUSE_MAX, AMI_RECONNECT_PAUSE_MIN};
 use crate::links::ami::client::Credentials;
 use crate::links::ami::connection::{AmiConnection, AsteriskNames};
-use crate::links::beliefs::{GateBeliefs, LinkHost};
 use crate::links::command::LinkCommand;
-use crate::links::connection::{LinkError, PbxConnection};
 use crate::links::esl::client::EslCredentials;
 use crate::links::esl::connection::{EslConnection, FreeswitchNames};
+use crate::links::gate_beliefs::{GateBeliefs, LinkHost};
 use crate::links::names::Names;
+use crate::links::pbx_connection::{LinkError, PbxConnection};
+use crate::links::reconciler::{LinkMemory, Reconciler};
 use crate::links::tls::secure;
-use crate::links::work::{LinkMemory, LinkWork};
 use crate::links::{Link, LinkSettings};
 use crate::observe::ami::AmiMetrics;
 
@@ -115,9 +115,9 @@ impl LinkTask {
         else {
             return LinkError::Protocol(format!("there is no organization `{}`", terms.organization));
         };
-        let mut work = LinkWork::new(connection, beliefs, terms, status, std::mem::take(&mut self.memory));
-        let ended = work.run(&mut self.commands).await;
-        self.memory = work.into_memory();
+        let mut reconciler = Reconciler::new(connection, beliefs, terms, status, std::mem::take(&mut self.memory));
+        let ended = reconciler.run(&mut self.commands).await;
+        self.memory = reconciler.into_memory();
         match ended {
             Ok(never) => match never {},
             Err(error) => error,

@@ -9,7 +9,7 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::{CertificateError, ClientConfig, Error, RootCertStore};
 
 use crate::config::link_tls::TlsTerms;
-use crate::links::connection::LinkError;
+use crate::links::pbx_connection::LinkError;
 
 /// Makes a connection to the PBX of these terms out of an open one. The caller bounds the time.
 ///

@@ -6,9 +6,9 @@ use queuewarden::config::asterisk::NamePattern;
 use queuewarden::config::process::Secret;
 use queuewarden::links::ami::client::Credentials;
 use queuewarden::links::ami::connection::{AmiConnection, AsteriskNames};
-use queuewarden::links::connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection};
 use queuewarden::links::members::{MemberKey, Membership};
 use queuewarden::links::names::Names;
+use queuewarden::links::pbx_connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 

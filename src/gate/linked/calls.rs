@@ -5,13 +5,13 @@
 
 use crate::gate::change_feed::{Cause, Change};
 use crate::gate::commit::group::DirtyUser;
-use crate::gate::members::Members;
+use crate::gate::linked::LinkedOrganization;
 use crate::policy::resolve::ReportedCall;
 use crate::sessions::linked_members::MemberKey;
 use crate::sessions::supervisions::Supervision;
 use crate::telephony::{Moment, Token};
 
-impl Members<'_> {
+impl LinkedOrganization<'_> {
     /// Begins the call of this agent, from this queue. Returns whether it is known now: the names must be
     /// known, the id of the call must be in the grammar, and there must be room.
     #[must_use]

@@ -5,7 +5,7 @@ use crate::decision::Decision;
 use crate::event::Intent;
 use crate::gate::change_feed::{Cause, Change};
 use crate::gate::commit::group::{DirtyUser, PendingChange, Undo};
-use crate::gate::members::Members;
+use crate::gate::linked::LinkedOrganization;
 use crate::limits::SUPERVISION_SECONDS_MAX;
 use crate::policy::decide::decide;
 use crate::policy::model::Effect;
@@ -39,7 +39,7 @@ pub struct UnknownListener<'a> {
     pub target: Option<&'a str>,
 }
 
-impl Members<'_> {
+impl LinkedOrganization<'_> {
     /// The supervisions that run.
     #[must_use]
     pub fn supervisions(self) -> Vec<AllowedSupervision> {

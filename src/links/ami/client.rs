@@ -9,7 +9,7 @@ use md5::{Digest, Md5};
 use crate::config::process::Secret;
 use crate::limits::AMI_VALUE_BYTES_MAX;
 use crate::links::ami::protocol::{AmiMessage, AmiProtocolError, UnwritableValue, banner, message, write_action};
-use crate::links::connection::words_of;
+use crate::links::pbx_connection::words_of;
 
 /// The user of `manager.conf` as which queuewarden logs in.
 #[derive(Clone, Copy, Debug)]

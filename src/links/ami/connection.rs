@@ -12,12 +12,12 @@ use crate::limits::{
     LINK_QUERY_PAUSE,
 };
 use crate::links::ami::client::{ActionResult, AmiClient, AmiInput, Credentials};
+use crate::links::ami::messages::{self, AmiEvent, ChannelStatus, NamedMember, PAUSE_REASON, Spy};
 use crate::links::ami::protocol::{AmiMessage, AmiProtocolError};
-use crate::links::ami::truth::{self, AmiEvent, ChannelStatus, NamedMember, PAUSE_REASON, Spy};
-use crate::links::connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection, SoughtMember};
 use crate::links::members::pass::PolledQueue;
 use crate::links::members::{MemberKey, PbxStart};
 use crate::links::names::Names;
+use crate::links::pbx_connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection, SoughtMember};
 use crate::links::supervisions::{Heard, Listener};
 
 /// The names of an organization at one Asterisk.
@@ -217,7 +217,7 @@ fn protocol(error: AmiProtocolError) -> LinkError {
 /// The hint of an event. `None`: the event concerns nothing that the link knows, or it has a key twice, which only an
 /// event of a dialplan has.
 fn hint_of(names: &AsteriskNames, message: AmiMessage<'_>) -> Option<Hint> {
-    match truth::event(message).ok()? {
+    match messages::event(message).ok()? {
         AmiEvent::MemberChanged { queue, interface } => {
             let (queue, interface) = (std::str::from_utf8(&queue).ok()?, std::str::from_utf8(&interface).ok()?);
             let (queue, extension) = (names.queues.number_of(queue)?, names.interfaces.number_of(interface)?);
@@ -246,10 +246,10 @@ enum QueueItem {
 }
 
 fn queue_item(message: AmiMessage<'_>) -> Result<Option<QueueItem>, AmiProtocolError> {
-    if let Some(name) = truth::queue_name(message)? {
+    if let Some(name) = messages::queue_name(message)? {
         return Ok(Some(QueueItem::Queue(name)));
     }
-    Ok(truth::queue_member(message)?.map(QueueItem::Member))
+    Ok(messages::queue_member(message)?.map(QueueItem::Member))
 }
 
 fn another_queue(asked: &str, found: &[u8]) -> LinkError {
@@ -270,7 +270,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for AmiConnection<'
     const QUERY_PAUSE: Duration = LINK_QUERY_PAUSE;
 
     async fn start(&mut self) -> Result<Option<PbxStart>, LinkError> {
-        let answered = self.ask("CoreStatus", &[], None, truth::start).await?;
+        let answered = self.ask("CoreStatus", &[], None, messages::start).await?;
         Ok(answered.items.into_iter().next().filter(|_| answered.result == ActionResult::Done))
     }
 
@@ -352,7 +352,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for AmiConnection<'
 
     async fn listeners(&mut self) -> Result<Option<Vec<Listener>>, LinkError> {
         let spies =
-            |message: AmiMessage<'_>| Ok(truth::channel_status(message)?.as_ref().and_then(ChannelStatus::as_spy));
+            |message: AmiMessage<'_>| Ok(messages::channel_status(message)?.as_ref().and_then(ChannelStatus::as_spy));
         let answered = self.ask("Status", &[], Some("StatusComplete"), spies).await?;
         if answered.result != ActionResult::Done {
             return Ok(None);
@@ -364,7 +364,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for AmiConnection<'
         let bridged = |message: AmiMessage<'_>| {
             let listens = |seen: &ChannelStatus| *seen.unique_id == *listener.channel.as_bytes();
             let in_call = |seen: &ChannelStatus| !seen.bridge.is_empty();
-            Ok(truth::channel_status(message)?.filter(|seen| listens(seen) || in_call(seen)))
+            Ok(messages::channel_status(message)?.filter(|seen| listens(seen) || in_call(seen)))
         };
         let channels = self.ask("Status", &[], Some("StatusComplete"), bridged).await?.items;
         Ok(heard(self.names, listener, &channels))

@@ -2,8 +2,8 @@
 //! at a time.
 
 use crate::config::process::Secret;
-use crate::links::connection::words_of;
 use crate::links::esl::protocol::{EslMessage, EslProtocolError, UnwritableCommand, message, write_command};
+use crate::links::pbx_connection::words_of;
 
 /// How the sidecar logs in.
 #[derive(Clone, Copy, Debug)]

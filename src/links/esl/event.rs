@@ -2,7 +2,7 @@
 //! account of the event socket can forge one.
 
 use crate::links::esl::protocol::{EslHeaders, EslProtocolError, headers};
-use crate::links::esl::truth::LISTENING_APPLICATIONS;
+use crate::links::esl::tables::LISTENING_APPLICATIONS;
 
 /// What an event says happened.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,12 +10,12 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::config::links::LinkTerms;
-use crate::links::connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection, SoughtMember};
 use crate::links::esl::connection::{EslConnection, QueuedAgent, Tables, table};
 use crate::links::esl::event::{is_channel_id, quoted};
-use crate::links::esl::truth::{self, AgentStatus, AgentStatuses, LISTENING_APPLICATIONS, TableError};
+use crate::links::esl::tables::{self, AgentStatus, AgentStatuses, LISTENING_APPLICATIONS, TableError};
 use crate::links::members::pass::PolledQueue;
 use crate::links::members::{Member, MemberKey, Membership, PbxStart};
+use crate::links::pbx_connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection, SoughtMember};
 use crate::links::supervisions::{Heard, Listener};
 use crate::telephony::SupervisionMode;
 
@@ -93,10 +93,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for EslConnection<'
     }
 
     async fn begin_poll(&mut self) -> Result<(), LinkError> {
-        let queues = self.callcenter(&["queue list"], truth::queues).await?;
+        let queues = self.callcenter(&["queue list"], tables::queues).await?;
         let mut tables = Tables::default();
         tables.queues.extend(queues.into_iter().map(|queue| (queue, BTreeMap::new())));
-        for tier in self.callcenter(&["tier list"], truth::tiers).await? {
+        for tier in self.callcenter(&["tier list"], tables::tiers).await? {
             let agent = QueuedAgent { level: tier.level, has_call: tier.has_call };
             if let Some(agents) = tables.queues.get_mut(&tier.queue) {
                 // Two commands at the same time can add a tier twice; one command deletes both.
@@ -130,7 +130,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for EslConnection<'
 
     async fn member(&mut self, key: &MemberKey) -> Result<SoughtMember, LinkError> {
         let (queue, agent) = (self.names.queues.name_of(&key.queue), self.names.agents.name_of(&key.extension));
-        let tiers = self.callcenter(&["queue list tiers ", &quoted(&queue)], truth::tiers).await?;
+        let tiers = self.callcenter(&["queue list tiers ", &quoted(&queue)], tables::tiers).await?;
         let tier = tiers.into_iter().find(|tier| *tier.queue == *queue && *tier.agent == *agent);
         if let Some(agents) = self.tables.queues.get_mut(&*queue) {
             match &tier {
@@ -148,7 +148,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for EslConnection<'
             let is_queue = self.tables.queues.contains_key(&*queue);
             return Ok(if is_queue { SoughtMember::Absent } else { SoughtMember::NoQueue });
         };
-        let status = self.callcenter(&["agent get status ", &quoted(&agent)], truth::status).await?;
+        let status = self.callcenter(&["agent get status ", &quoted(&agent)], tables::status).await?;
         let member = status.and_then(|status| member_of(status, tier.level));
         Ok(member.map_or(SoughtMember::Absent, SoughtMember::There))
     }
@@ -189,7 +189,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for EslConnection<'
             self.tables.queues.iter().filter(|(_, agents)| has_call(agents)).map(|(queue, _)| queue.clone()).collect();
         let mut channels = vec![];
         for queue in busy.iter().filter(|queue| self.names.queues.number_of(queue).is_some()) {
-            for caller in self.callcenter(&["queue list members ", &quoted(queue)], truth::answered_callers).await? {
+            for caller in self.callcenter(&["queue list members ", &quoted(queue)], tables::answered_callers).await? {
                 channels.extend(self.variable_of(&caller, "cc_agent_uuid").await?.map(Box::from));
             }
         }
@@ -201,7 +201,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for EslConnection<'
             return Ok(None);
         }
         let answer = self.ask(&["api show channels as json"]).await?;
-        let mut channels = truth::listening_channels(&answer).map_err(|error| table(&error))?;
+        let mut channels = tables::listening_channels(&answer).map_err(|error| table(&error))?;
         // The list is some milliseconds behind the channels.
         channels.extend(std::mem::take(&mut self.said_to_listen));
         channels.sort_unstable();
@@ -280,7 +280,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'_, S> {
     async fn remove(&mut self, key: &MemberKey, queue: &str, agent: &str) -> Result<ActionOutcome, LinkError> {
         let removed = outcome(&self.ask_callcenter(&["tier del ", queue, " ", agent]).await?);
         if removed == ActionOutcome::Done {
-            let tiers = self.callcenter(&["tier list"], truth::tiers).await?;
+            let tiers = self.callcenter(&["tier list"], tables::tiers).await?;
             let name = self.names.agents.name_of(&key.extension);
             if !tiers.iter().any(|tier| *tier.agent == *name) {
                 return self.set_status(agent, AgentStatus::LoggedOut).await;
@@ -305,7 +305,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'_, S> {
             return Ok(None);
         }
         let answer = self.ask(&["api uuid_getvar ", channel, " ", variable]).await?;
-        truth::variable(&answer).map_err(|error| table(&error))
+        tables::variable(&answer).map_err(|error| table(&error))
     }
 
     /// The user of a channel: who called, or who was called.

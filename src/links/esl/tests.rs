@@ -9,11 +9,11 @@ use tokio::time::timeout;
 
 use crate::config::asterisk::NamePattern;
 use crate::config::process::Secret;
-use crate::links::connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection};
 use crate::links::esl::client::EslCredentials;
 use crate::links::esl::connection::{EslConnection, FreeswitchNames};
 use crate::links::members::{Member, MemberKey, Membership, PbxStart};
 use crate::links::names::Names;
+use crate::links::pbx_connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection};
 use crate::links::supervisions::{Heard, Listener};
 use crate::telephony::SupervisionMode;
 

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use super::{Beliefs, LinkWork, MemberBelief};
+use crate::links::beliefs::{Beliefs, MemberBelief};
 use crate::links::command::PollKind;
-use crate::links::connection::PbxConnection;
 use crate::links::members::bounds::UndoShare;
 use crate::links::members::judge::Circumstances;
 use crate::links::members::pass::{PolledQueue, QueuePass, pass};
 use crate::links::members::{Belief, MemberKey};
+use crate::links::pbx_connection::PbxConnection;
+use crate::links::reconciler::Reconciler;
 
-impl<C: PbxConnection, B: Beliefs> LinkWork<'_, C, B> {
+impl<C: PbxConnection, B: Beliefs> Reconciler<'_, C, B> {
     pub(super) fn pass(&mut self, kind: PollKind, queue: &str, polled: &PolledQueue) -> QueuePass {
         let beliefs = self.beliefs.of_queue(queue);
         let mut known = BTreeMap::new();
@@ -20,7 +21,7 @@ impl<C: PbxConnection, B: Beliefs> LinkWork<'_, C, B> {
             }
         }
         for (extension, known) in &known {
-            self.plan_next_look(&MemberKey::new(queue, extension), known);
+            self.plan_later_judgement(&MemberKey::new(queue, extension), known);
         }
         let beliefs = known.iter().map(|(extension, known)| (extension.clone(), known.belief.clone())).collect();
         let circumstances = |extension: &str| {

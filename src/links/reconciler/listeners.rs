@@ -1,15 +1,16 @@
-//! The part of the work that is about channels that listen to others: what the PBX says, held against the supervisions.
+//! Channels that listen to others: what the PBX says of them, compared with the supervisions.
 
 use tokio::time::Instant;
 
 use crate::config::links::SupervisionsMode;
 use crate::limits::HANG_UP_CHECK_PAUSE;
-use crate::links::connection::{ActionOutcome, LinkError, PbxConnection};
+use crate::links::beliefs::Beliefs;
+use crate::links::pbx_connection::{ActionOutcome, LinkError, PbxConnection};
+use crate::links::reconciler::Reconciler;
 use crate::links::supervisions::{Listener, ListenerFinding};
-use crate::links::work::{Beliefs, LinkWork};
 
-impl<C: PbxConnection, B: Beliefs> LinkWork<'_, C, B> {
-    /// Asks who listens, and holds it against who may.
+impl<C: PbxConnection, B: Beliefs> Reconciler<'_, C, B> {
+    /// Asks who listens, and compares that with who may.
     pub(super) async fn look_at_listeners(&mut self) -> Result<(), LinkError> {
         if self.terms.supervisions == SupervisionsMode::Off {
             return Ok(());
@@ -48,7 +49,7 @@ impl<C: PbxConnection, B: Beliefs> LinkWork<'_, C, B> {
     }
 
     /// A channel listens to another.
-    pub(super) async fn listens(&mut self, listener: Listener) -> Result<(), LinkError> {
+    pub(super) async fn listener_started(&mut self, listener: Listener) -> Result<(), LinkError> {
         if self.terms.supervisions == SupervisionsMode::Off {
             return Ok(());
         }
