@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::cli::admin_client::{AdminClient, AdminClientError};
 use crate::cli::sessions::time;
 use crate::cli::table::{Table, terminal_columns};
-use crate::links::command::{NOT_ADOPTED, Planned};
+use crate::links::command::{NOT_ADOPTED, PlannedStep};
 use crate::links::operator_rows::{DifferenceRow, LinkDetails, LinkRow, ViolationRow};
 
 /// Options of `links`.
@@ -185,7 +185,7 @@ fn show_link(link: &LinkDetails, out: &mut impl Write) -> io::Result<()> {
 }
 
 fn poll(folder: &Path, OneLink { name, json }: &OneLink, command: &str, out: &mut impl Write) -> io::Result<u8> {
-    let planned: Result<Vec<Planned>, AdminClientError> =
+    let planned: Result<Vec<PlannedStep>, AdminClientError> =
         AdminClient::to_change(folder).and_then(|client| client.poll("links", &CommandQuery { link: name, command }));
     let planned = match planned {
         Ok(planned) => planned,
@@ -197,7 +197,7 @@ fn poll(folder: &Path, OneLink { name, json }: &OneLink, command: &str, out: &mu
         }
         return Ok(0);
     }
-    let cells = |Planned { queue, extension, state, step }: &Planned| {
+    let cells = |PlannedStep { queue, extension, state, step }: &PlannedStep| {
         [queue, extension, state, step].map(Clone::clone).to_vec()
     };
     let rows: Vec<Vec<String>> = planned.iter().map(cells).collect();

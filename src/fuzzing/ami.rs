@@ -6,11 +6,11 @@ use crate::config::asterisk::NamePattern;
 use crate::config::process::Secret;
 use crate::fuzzing::pbx_stream::{PbxStream, RUNTIME, in_segments};
 use crate::limits::{AMI_LINE_BYTES_MAX, AMI_MESSAGE_BYTES_MAX, LINK_HINTS_WAITING_MAX};
-use crate::links::ami::client::Credentials;
+use crate::links::ami::client::AmiCredentials;
 use crate::links::ami::connection::{AmiConnection, AsteriskNames};
 use crate::links::ami::protocol::{AmiProtocolError, message};
 use crate::links::members::MemberKey;
-use crate::links::names::Names;
+use crate::links::names::PbxNames;
 use crate::links::pbx_connection::{Hint, LinkError, MemberAction, PbxConnection};
 
 /// Hints that are read at the end of a conversation.
@@ -22,9 +22,9 @@ pub fn ami_stream(data: &[u8]) {
     check_message(data);
     let pattern = |text| NamePattern::parse(text).expect("a pattern");
     let names = AsteriskNames {
-        interfaces: Names::new(pattern("PJSIP/%"), [("1004".into(), "Local/x@y".into())]),
-        state_interfaces: Names::new(pattern("PJSIP/%"), []),
-        queues: Names::new(pattern("%"), []),
+        interfaces: PbxNames::new(pattern("PJSIP/%"), [("1004".into(), "Local/x@y".into())]),
+        state_interfaces: PbxNames::new(pattern("PJSIP/%"), []),
+        queues: PbxNames::new(pattern("%"), []),
     };
     let [whole, by_byte, cut] = in_segments(data, |stream| RUNTIME.with(|run| run.block_on(converse(stream, &names))));
     assert_eq!(whole, by_byte, "segments change what a link does");
@@ -42,7 +42,7 @@ async fn converse(stream: PbxStream<'_>, names: &AsteriskNames) -> String {
 
 async fn ask_all(stream: PbxStream<'_>, names: &AsteriskNames, found: &mut Vec<String>) -> Result<(), LinkError> {
     let secret = Secret::new("s3cret".to_owned());
-    let credentials = Credentials { username: "queuewarden", secret: &secret, events: true };
+    let credentials = AmiCredentials { username: "queuewarden", secret: &secret, events: true };
     let mut connection = AmiConnection::log_in(stream, names, credentials).await?;
     found.push(format!("{:?}", connection.start().await?));
     let polled = connection.queue("600").await?;

@@ -8,7 +8,7 @@ use crate::links::esl::client::EslCredentials;
 use crate::links::esl::connection::{EslConnection, FreeswitchNames};
 use crate::links::esl::protocol::message;
 use crate::links::members::MemberKey;
-use crate::links::names::Names;
+use crate::links::names::PbxNames;
 use crate::links::pbx_connection::{Hint, LinkError, MemberAction, PbxConnection};
 
 /// Hints that are read at the end of a conversation.
@@ -25,8 +25,8 @@ pub fn esl_stream(data: &[u8]) {
     }
     let pattern = |text| NamePattern::parse(text).expect("a pattern");
     let names = FreeswitchNames {
-        agents: Names::new(pattern("%@acme.example"), [("1004".into(), "7c0e".into())]),
-        queues: Names::new(pattern("%@acme.example"), []),
+        agents: PbxNames::new(pattern("%@acme.example"), [("1004".into(), "7c0e".into())]),
+        queues: PbxNames::new(pattern("%@acme.example"), []),
     };
     let [whole, by_byte, cut] = in_segments(data, |stream| RUNTIME.with(|run| run.block_on(converse(stream, &names))));
     assert_eq!(whole, by_byte, "segments change what a link does");

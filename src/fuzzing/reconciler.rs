@@ -16,7 +16,7 @@ use crate::links::members::{Belief, BelievedSession, Member, MemberKey, Membersh
 use crate::links::pbx_connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection, SoughtMember};
 use crate::links::reconciler::{LinkMemory, Reconciler};
 use crate::links::status::LinkStatus;
-use crate::links::supervisions::{AllowedSupervision, Heard, Listener};
+use crate::links::supervisions::{AllowedSupervision, HeardCall, Listener};
 use crate::observe::metrics::Metrics;
 use crate::telephony::UnixMillis;
 
@@ -330,7 +330,7 @@ impl Beliefs for WorldBeliefs {
         vec![]
     }
 
-    fn adopt_listener(&self, _listener: &Listener, _heard: &Heard) -> bool {
+    fn adopt_listener(&self, _listener: &Listener, _heard: &HeardCall) -> bool {
         false
     }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use crate::links::members::judge::Step;
 use crate::links::members::pass::PolledQueue;
 use crate::links::members::{Belief, MemberKey};
-use crate::links::supervisions::{AllowedSupervision, Heard, Listener};
+use crate::links::supervisions::{AllowedSupervision, HeardCall, Listener};
 use crate::telephony::UnixMillis;
 
 /// What the sidecar knows of one member, and may do.
@@ -59,7 +59,7 @@ pub trait Beliefs: Send {
     /// The supervisions that are allowed.
     fn supervisions(&self) -> Vec<AllowedSupervision>;
     /// Begins a supervision for a channel that listened before the sidecar started, if its user may listen today.
-    fn adopt_listener(&self, listener: &Listener, heard: &Heard) -> bool;
+    fn adopt_listener(&self, listener: &Listener, heard: &HeardCall) -> bool;
     /// Ends a supervision whose channel no longer listens.
     fn end_supervision(&self, number: u64);
     /// The SIP domains of the organization. Empty: every user of the PBX may be of the organization.

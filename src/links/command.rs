@@ -1,4 +1,4 @@
-//! What an operator asks of a link.
+//! What an operator asks of a link, and the steps that the link lists in answer.
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -10,13 +10,13 @@ use crate::links::members::pass::{Difference, QueuePass};
 /// What a poll is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PollKind {
-    /// The mode of the link says what is done.
+    /// Carries out the steps that the mode of the link allows.
     Regular,
-    /// Nothing is done: the steps are listed.
+    /// Lists the steps and carries none out.
     DryRun,
-    /// Members without a session become sessions, in every mode, if their users may log in.
+    /// Also adopts, in every mode, the foreign members whose users may log in.
     Adopt,
-    /// Any share of a queue is admitted.
+    /// As a regular poll, without the share bound.
     Resume,
 }
 
@@ -26,37 +26,37 @@ pub struct LinkCommand {
     /// What the poll is for.
     pub kind: PollKind,
     /// Receives the steps that the poll found.
-    pub reply: oneshot::Sender<Vec<Planned>>,
+    pub reply: oneshot::Sender<Vec<PlannedStep>>,
 }
 
 /// A step that a poll found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Planned {
+pub struct PlannedStep {
     /// The number of the queue.
     pub queue: String,
     /// The extension of the user.
     pub extension: String,
-    /// How PBX and sessions differ: a name of [`crate::links::members::judge::MemberState`].
+    /// The name of a [`MemberState`], or `gone` for a member whose session ended and that is not there.
     pub state: String,
-    /// What the link does about it.
+    /// The name of the step, or [`NOT_ADOPTED`].
     pub step: String,
 }
 
-impl Planned {
+impl PlannedStep {
     /// The step of a judgement. `None`: only a note of the sidecar changes.
     #[must_use]
     pub fn of(key: &MemberKey, judgement: &MemberJudgement) -> Option<Self> {
-        let step = name_of(judgement.step.as_ref()?)?;
+        let step = judgement.step.as_ref()?.name()?;
         let state = judgement.state.map_or("gone", |state| state.name());
         let (queue, extension) = (key.queue.to_string(), key.extension.to_string());
         Some(Self { queue, extension, state: state.to_owned(), step: step.to_owned() })
     }
 }
 
-/// The step that lists a foreign member which an operator wanted to adopt.
+/// Stands in place of a step for a foreign member that an operator wanted to adopt and that stays foreign.
 pub const NOT_ADOPTED: &str = "none: the user may not log in";
 
-impl Planned {
+impl PlannedStep {
     /// The foreign members of a queue that cannot become sessions, because their users may not log in today.
     pub fn not_adopted<'a>(queue: &'a str, found: &'a QueuePass) -> impl Iterator<Item = Self> + 'a {
         let is_left = |difference: &&Difference| {
@@ -71,21 +71,5 @@ impl Planned {
             state: MemberState::Foreign.name().to_owned(),
             step: NOT_ADOPTED.to_owned(),
         })
-    }
-}
-
-/// The name of a step for operators and metrics. `None`: only a note of the sidecar changes.
-#[must_use]
-pub const fn name_of(step: &Step) -> Option<&'static str> {
-    match step {
-        Step::Remove => Some("remove"),
-        Step::PauseFixed => Some("pause_fixed"),
-        Step::Add { .. } => Some("add"),
-        Step::SetPause(true) => Some("pause"),
-        Step::SetPause(false) => Some("resume"),
-        Step::BelievePause(_) => Some("believe_pause"),
-        Step::End(_) => Some("end_session"),
-        Step::Adopt { .. } => Some("adopt"),
-        Step::Confirm(_) | Step::NoteSeen { .. } | Step::NoteGone => None,
     }
 }

@@ -16,7 +16,7 @@ use crate::links::members::judge::Step;
 use crate::links::members::pass::PolledQueue;
 use crate::links::members::{Belief, MemberKey, Origin};
 use crate::links::sightings::Sightings;
-use crate::links::supervisions::{AllowedSupervision, Heard, Listener};
+use crate::links::supervisions::{AllowedSupervision, HeardCall, Listener};
 use crate::telephony::{Moment, OrganizationId, UnixMillis};
 
 /// The gate and the clock, for a link. The sidecar implements it.
@@ -182,7 +182,7 @@ impl Beliefs for GateBeliefs {
         self.linked().supervisions()
     }
 
-    fn adopt_listener(&self, listener: &Listener, heard: &Heard) -> bool {
+    fn adopt_listener(&self, listener: &Listener, heard: &HeardCall) -> bool {
         let queue = heard.queue.as_deref();
         self.linked().adopt_listener(unknown(listener), (heard.mode, queue), self.host.now())
     }

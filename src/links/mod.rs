@@ -77,7 +77,7 @@ use crate::config::links::LinkTerms;
 use crate::config::process::{ProcessSettings, Secret, evapi_name};
 use crate::gate::LinkNames;
 use crate::limits::LINK_COMMANDS_WAITING_MAX;
-use crate::links::command::{LinkCommand, Planned, PollKind};
+use crate::links::command::{LinkCommand, PlannedStep, PollKind};
 use crate::links::evapi::EvapiLink;
 use crate::links::gate_beliefs::LinkHost;
 use crate::links::reconciler::LinkMemory;
@@ -168,7 +168,7 @@ impl Link {
 
     /// Lets the link poll now. Returns the steps that the poll found. `None`: the link is down, or works on other
     /// commands.
-    pub async fn command(&self, kind: PollKind) -> Option<Vec<Planned>> {
+    pub async fn command(&self, kind: PollKind) -> Option<Vec<PlannedStep>> {
         if !self.status.times().is_up {
             return None;
         }

@@ -6,16 +6,16 @@ use crate::config::asterisk::NamePattern;
 
 /// Translates extensions or queue numbers to names at the PBX and back.
 #[derive(Clone, Debug)]
-pub struct Names {
+pub struct PbxNames {
     pattern: NamePattern,
-    /// Names that follow no pattern, by the extension or number; they go before the pattern.
+    /// PbxNames that follow no pattern, by the extension or number; they go before the pattern.
     to_name: BTreeMap<Box<str>, Box<str>>,
     /// The same, by name.
     to_number: BTreeMap<Box<str>, Box<str>>,
 }
 
-impl Names {
-    /// Names by this pattern, but for those in the table, each with its extension or number.
+impl PbxNames {
+    /// PbxNames by this pattern, but for those in the table, each with its extension or number.
     #[must_use]
     pub fn new(pattern: NamePattern, table: impl IntoIterator<Item = (Box<str>, Box<str>)>) -> Self {
         let to_name: BTreeMap<Box<str>, Box<str>> = table.into_iter().collect();
@@ -47,7 +47,7 @@ mod tests {
     #[test]
     fn a_name_and_its_number_belong_together() {
         let table = [("1001".into(), "7c0e".into()), ("1002".into(), "agent two".into())];
-        let names = Names::new(NamePattern::parse("Local/%@agents/n").unwrap(), table);
+        let names = PbxNames::new(NamePattern::parse("Local/%@agents/n").unwrap(), table);
         for (number, name) in [("1001", "7c0e"), ("1002", "agent two"), ("1003", "Local/1003@agents/n")] {
             assert_eq!((&*names.name_of(number), names.number_of(name)), (name, Some(number)));
         }

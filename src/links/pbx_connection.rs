@@ -9,7 +9,7 @@ use crate::config::links::LinkTerms;
 use crate::limits::LINK_WORDS_BYTES_MAX;
 use crate::links::members::pass::PolledQueue;
 use crate::links::members::{Member, MemberKey, PbxStart};
-use crate::links::supervisions::{Heard, Listener};
+use crate::links::supervisions::{HeardCall, Listener};
 
 /// Why a connection to a PBX failed or ended.
 #[derive(Debug, Error)]
@@ -207,9 +207,9 @@ pub trait PbxConnection: Send {
     fn listeners(&mut self) -> impl Future<Output = Result<Option<Vec<Listener>>, LinkError>> + Send;
 
     /// What one of the [`PbxConnection::listeners`] hears. `None`: it cannot be told, so nobody is taken to be allowed.
-    fn heard(&mut self, listener: &Listener) -> impl Future<Output = Result<Option<Heard>, LinkError>> + Send {
+    fn heard(&mut self, listener: &Listener) -> impl Future<Output = Result<Option<HeardCall>, LinkError>> + Send {
         let _ = listener;
-        async { Ok(Some(Heard::default())) }
+        async { Ok(Some(HeardCall::default())) }
     }
 
     /// Hangs up a channel.

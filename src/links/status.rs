@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::limits::LINK_REFUSALS_MAX;
-use crate::links::command::name_of;
 use crate::links::members::MemberKey;
 use crate::links::members::judge::{MemberState, Step};
 use crate::links::members::pass::QueuePass;
@@ -237,7 +236,7 @@ impl LinkStatus {
 
     /// A step changed the sessions.
     pub fn noted(&self, key: &MemberKey, step: &Step) {
-        if let Some(action) = name_of(step) {
+        if let Some(action) = step.name() {
             self.count(key, action);
         } else if *step == Step::NoteGone
             && let Some(ami) = &self.ami

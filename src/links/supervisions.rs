@@ -33,14 +33,14 @@ pub enum ListenerFinding {
 
 /// What a channel hears, as far as the PBX says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Heard {
+pub struct HeardCall {
     /// The mode: what the options of the application let the channel do at most.
     pub mode: SupervisionMode,
     /// The number of the queue of the call. `None`: the call is in no queue, or the PBX does not say.
     pub queue: Option<Box<str>>,
 }
 
-impl Default for Heard {
+impl Default for HeardCall {
     fn default() -> Self {
         Self { mode: SupervisionMode::Listen, queue: None }
     }

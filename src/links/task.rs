@@ -11,13 +11,13 @@ use tokio_util::sync::CancellationToken;
 use crate::backoff::Backoff;
 use crate::config::links::{LinkTerms, MembersMode, SupervisionsMode};
 use crate::limits::{AMI_LOGIN_TIMEOUT, AMI_RECONNECT_PAUSE_MAX, AMI_RECONNECT_PAUSE_MIN};
-use crate::links::ami::client::Credentials;
+use crate::links::ami::client::AmiCredentials;
 use crate::links::ami::connection::{AmiConnection, AsteriskNames};
 use crate::links::command::LinkCommand;
 use crate::links::esl::client::EslCredentials;
 use crate::links::esl::connection::{EslConnection, FreeswitchNames};
 use crate::links::gate_beliefs::{GateBeliefs, LinkHost};
-use crate::links::names::Names;
+use crate::links::names::PbxNames;
 use crate::links::pbx_connection::{LinkError, PbxConnection};
 use crate::links::reconciler::{LinkMemory, Reconciler};
 use crate::links::tls::secure;
@@ -70,13 +70,13 @@ impl LinkTask {
         match &link.settings {
             LinkSettings::Asterisk(settings) => {
                 let names = AsteriskNames {
-                    interfaces: Names::new(settings.interface.clone(), settings.agents.clone()),
-                    state_interfaces: Names::new(settings.state_interface.clone(), []),
-                    queues: Names::new(settings.queue.clone(), settings.queues.clone()),
+                    interfaces: PbxNames::new(settings.interface.clone(), settings.agents.clone()),
+                    state_interfaces: PbxNames::new(settings.state_interface.clone(), []),
+                    queues: PbxNames::new(settings.queue.clone(), settings.queues.clone()),
                 };
                 let LinkTerms { members, supervisions, .. } = link.terms();
                 let events = *members != MembersMode::Off || *supervisions != SupervisionsMode::Off;
-                let credentials = Credentials { username: &settings.username, secret: &secret, events };
+                let credentials = AmiCredentials { username: &settings.username, secret: &secret, events };
                 let up = || link.ami.as_ref().map(AmiMetrics::up);
                 let Some(tls) = tls else {
                     let log_in = |stream| AmiConnection::log_in(stream, &names, credentials);
@@ -92,8 +92,8 @@ impl LinkTask {
             }
             LinkSettings::FreeSwitch(settings) => {
                 let names = FreeswitchNames {
-                    agents: Names::new(settings.agent.clone(), settings.agents.clone()),
-                    queues: Names::new(settings.queue.clone(), settings.queues.clone()),
+                    agents: PbxNames::new(settings.agent.clone(), settings.agents.clone()),
+                    queues: PbxNames::new(settings.queue.clone(), settings.queues.clone()),
                 };
                 let credentials = EslCredentials { username: settings.username.as_deref(), secret: &secret };
                 let opened = open(settings.address, |stream| EslConnection::log_in(stream, &names, credentials)).await;

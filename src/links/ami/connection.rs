@@ -11,24 +11,24 @@ use crate::limits::{
     AMI_ANSWER_TIMEOUT, LINK_HINTS_WAITING_MAX, LINK_LIST_BYTES_MAX, LINK_LIST_ITEMS_MAX, LINK_LIST_TIMEOUT,
     LINK_QUERY_PAUSE,
 };
-use crate::links::ami::client::{ActionResult, AmiClient, AmiInput, Credentials};
+use crate::links::ami::client::{AmiClient, AmiCredentials, AmiInput, AmiResult};
 use crate::links::ami::messages::{self, AmiEvent, ChannelStatus, NamedMember, PAUSE_REASON, Spy};
 use crate::links::ami::protocol::{AmiMessage, AmiProtocolError};
 use crate::links::members::pass::PolledQueue;
 use crate::links::members::{MemberKey, PbxStart};
-use crate::links::names::Names;
+use crate::links::names::PbxNames;
 use crate::links::pbx_connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection, SoughtMember};
-use crate::links::supervisions::{Heard, Listener};
+use crate::links::supervisions::{HeardCall, Listener};
 
 /// The names of an organization at one Asterisk.
 #[derive(Clone, Debug)]
 pub struct AsteriskNames {
     /// The interfaces of members, by extension.
-    pub interfaces: Names,
+    pub interfaces: PbxNames,
     /// The interfaces whose device state shows whether a member is busy, by extension.
-    pub state_interfaces: Names,
+    pub state_interfaces: PbxNames,
     /// The queues, by number.
-    pub queues: Names,
+    pub queues: PbxNames,
 }
 
 /// A connection that is logged in.
@@ -46,12 +46,12 @@ pub struct AmiConnection<'a, S> {
     /// Hints that came while an action was under way; at most [`LINK_HINTS_WAITING_MAX`].
     hints: VecDeque<Hint>,
     /// The credentials of the login, which the client asks for with every message.
-    credentials: Credentials<'a>,
+    credentials: AmiCredentials<'a>,
 }
 
 /// The answer to one action.
 struct Answered<T> {
-    result: ActionResult,
+    result: AmiResult,
     /// What the elements of a list, or the answer itself, say.
     items: Vec<T>,
 }
@@ -62,7 +62,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> AmiConnection<'a, S> {
     /// # Errors
     ///
     /// When Asterisk refuses, or the peer is no Asterisk.
-    pub async fn log_in(stream: S, names: &'a AsteriskNames, credentials: Credentials<'a>) -> Result<Self, LinkError> {
+    pub async fn log_in(
+        stream: S,
+        names: &'a AsteriskNames,
+        credentials: AmiCredentials<'a>,
+    ) -> Result<Self, LinkError> {
         let (client, hints) = (AmiClient::default(), VecDeque::new());
         let (input, output) = (BytesMut::new(), vec![]);
         let mut connection = Self { stream, client, names, input, taken: 0, output, hints, credentials };
@@ -172,8 +176,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> AmiConnection<'a, S> {
     async fn queue_status(&mut self, headers: &[(&'static str, &str)]) -> Result<Vec<QueueItem>, LinkError> {
         let answered = self.ask("QueueStatus", headers, Some("QueueStatusComplete"), queue_item).await?;
         match answered.result {
-            ActionResult::Done => Ok(answered.items),
-            ActionResult::UnknownAction => Err(LinkError::Refused("`QueueStatus`: load app_queue")),
+            AmiResult::Done => Ok(answered.items),
+            AmiResult::UnknownAction => Err(LinkError::Refused("`QueueStatus`: load app_queue")),
             _ => Err(LinkError::Refused("`QueueStatus`: it needs a login, and no class")),
         }
     }
@@ -207,7 +211,7 @@ enum AnswerPart<T> {
     /// An element of the list. `None`: it says nothing that was asked for.
     Item(Option<T>),
     /// The end of the answer.
-    End(ActionResult, Option<T>),
+    End(AmiResult, Option<T>),
 }
 
 fn protocol(error: AmiProtocolError) -> LinkError {
@@ -256,13 +260,13 @@ fn another_queue(asked: &str, found: &[u8]) -> LinkError {
     LinkError::Protocol(format!("asked for queue `{asked}`, it listed queue `{}`", String::from_utf8_lossy(found)))
 }
 
-const fn outcome(result: ActionResult) -> ActionOutcome {
+const fn outcome(result: AmiResult) -> ActionOutcome {
     match result {
-        ActionResult::Done => ActionOutcome::Done,
-        ActionResult::Unchanged => ActionOutcome::Unchanged,
-        ActionResult::NoSuchQueue | ActionResult::NoSuchChannel => ActionOutcome::NotThere,
-        ActionResult::NotPermitted => ActionOutcome::NotPermitted,
-        ActionResult::StaticMember | ActionResult::UnknownAction | ActionResult::Refused => ActionOutcome::Refused,
+        AmiResult::Done => ActionOutcome::Done,
+        AmiResult::Unchanged => ActionOutcome::Unchanged,
+        AmiResult::NoSuchQueue | AmiResult::NoSuchChannel => ActionOutcome::NotThere,
+        AmiResult::NotPermitted => ActionOutcome::NotPermitted,
+        AmiResult::StaticMember | AmiResult::UnknownAction | AmiResult::Refused => ActionOutcome::Refused,
     }
 }
 
@@ -271,7 +275,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for AmiConnection<'
 
     async fn start(&mut self) -> Result<Option<PbxStart>, LinkError> {
         let answered = self.ask("CoreStatus", &[], None, messages::start).await?;
-        Ok(answered.items.into_iter().next().filter(|_| answered.result == ActionResult::Done))
+        Ok(answered.items.into_iter().next().filter(|_| answered.result == AmiResult::Done))
     }
 
     async fn queue(&mut self, queue: &str) -> Result<Option<PolledQueue>, LinkError> {
@@ -354,13 +358,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for AmiConnection<'
         let spies =
             |message: AmiMessage<'_>| Ok(messages::channel_status(message)?.as_ref().and_then(ChannelStatus::as_spy));
         let answered = self.ask("Status", &[], Some("StatusComplete"), spies).await?;
-        if answered.result != ActionResult::Done {
+        if answered.result != AmiResult::Done {
             return Ok(None);
         }
         Ok(Some(answered.items.into_iter().map(|spy| listener_of(self.names, &spy)).collect()))
     }
 
-    async fn heard(&mut self, listener: &Listener) -> Result<Option<Heard>, LinkError> {
+    async fn heard(&mut self, listener: &Listener) -> Result<Option<HeardCall>, LinkError> {
         let bridged = |message: AmiMessage<'_>| {
             let listens = |seen: &ChannelStatus| *seen.unique_id == *listener.channel.as_bytes();
             let in_call = |seen: &ChannelStatus| !seen.bridge.is_empty();
@@ -400,7 +404,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for AmiConnection<'
 }
 
 /// What the listener hears, of all channels. `None`: it cannot be told.
-fn heard(names: &AsteriskNames, listener: &Listener, channels: &[ChannelStatus]) -> Option<Heard> {
+fn heard(names: &AsteriskNames, listener: &Listener, channels: &[ChannelStatus]) -> Option<HeardCall> {
     let listens = channels.iter().find(|channel| *channel.unique_id == *listener.channel.as_bytes())?;
     let prefix = listens.as_spy()?.target_channel?;
     let heard = channels.iter().filter(|channel| channel.channel.starts_with(&prefix) && !channel.bridge.is_empty());
@@ -416,7 +420,7 @@ fn heard(names: &AsteriskNames, listener: &Listener, channels: &[ChannelStatus])
     let queues: BTreeSet<Option<Box<str>>> = heard.map(|channel| queue_of(channel).map(number)).collect();
     let mut queues = queues.into_iter();
     match (queues.next(), queues.next()) {
-        (Some(queue), None) => Some(Heard { mode: listens.mode(), queue }),
+        (Some(queue), None) => Some(HeardCall { mode: listens.mode(), queue }),
         // No call, or calls of which it is not known which one is heard.
         _ => None,
     }
@@ -462,7 +466,7 @@ mod tests {
     /// told, nobody is.
     #[test]
     fn what_is_heard_is_the_queue_of_the_one_call_that_it_can_be() {
-        let names = |pattern| Names::new(NamePattern::parse(pattern).unwrap(), []);
+        let names = |pattern| PbxNames::new(NamePattern::parse(pattern).unwrap(), []);
         let names =
             AsteriskNames { interfaces: names("PJSIP/%"), state_interfaces: names("PJSIP/%"), queues: names("%") };
         let spy = |data| channel("PJSIP/2001-1", "", "ChanSpy", data);
@@ -471,7 +475,7 @@ mod tests {
         let private = |bridge| channel("PJSIP/3002-1", bridge, "Dial", "PJSIP/1001");
         let listener = Listener { channel: "id of PJSIP/2001-1".into(), supervisor: None, target: None };
         let found = |channels: &[ChannelStatus]| heard(&names, &listener, channels);
-        let hears = |mode, queue: Option<&str>| Some(Heard { mode, queue: queue.map(Into::into) });
+        let hears = |mode, queue: Option<&str>| Some(HeardCall { mode, queue: queue.map(Into::into) });
         let (listen, whisper) = (SupervisionMode::Listen, SupervisionMode::Whisper);
 
         assert_eq!(

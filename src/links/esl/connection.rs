@@ -16,16 +16,16 @@ use crate::links::esl::protocol::EslProtocolError;
 use crate::links::esl::rights::{AccountRights, EVENTS, JOB_EVENT};
 use crate::links::esl::tables::{AgentStatuses, TableError};
 use crate::links::members::MemberKey;
-use crate::links::names::Names;
+use crate::links::names::PbxNames;
 use crate::links::pbx_connection::{Hint, LinkError};
 
 /// The names of an organization at one FreeSWITCH.
 #[derive(Clone, Debug)]
 pub struct FreeswitchNames {
     /// The agents of mod_callcenter, by extension.
-    pub agents: Names,
+    pub agents: PbxNames,
     /// Its queues, by number.
-    pub queues: Names,
+    pub queues: PbxNames,
 }
 
 /// The filters that leave out all events but those that a link needs. The commands of the link itself, which only read,

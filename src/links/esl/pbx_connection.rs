@@ -16,7 +16,7 @@ use crate::links::esl::tables::{self, AgentStatus, AgentStatuses, LISTENING_APPL
 use crate::links::members::pass::PolledQueue;
 use crate::links::members::{Member, MemberKey, Membership, PbxStart};
 use crate::links::pbx_connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection, SoughtMember};
-use crate::links::supervisions::{Heard, Listener};
+use crate::links::supervisions::{HeardCall, Listener};
 use crate::telephony::SupervisionMode;
 
 /// The user of a channel, as far as FreeSWITCH says.
@@ -221,7 +221,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for EslConnection<'
         Ok(Some(listeners))
     }
 
-    async fn heard(&mut self, listener: &Listener) -> Result<Option<Heard>, LinkError> {
+    async fn heard(&mut self, listener: &Listener) -> Result<Option<HeardCall>, LinkError> {
         let channel = &listener.channel;
         let application = self.variable_of(channel, "current_application").await?.unwrap_or_default();
         let target = self.variable_of(channel, "current_application_data").await?.unwrap_or_default();
@@ -235,7 +235,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for EslConnection<'
         let queue = self.variable_of(&target, "cc_queue").await?;
         let number = queue.as_deref().map(|queue| self.names.queues.number_of(queue).map(Box::from));
         // A queue of others is not the same as no queue.
-        Ok((number != Some(None)).then(|| Heard { mode, queue: number.flatten() }))
+        Ok((number != Some(None)).then(|| HeardCall { mode, queue: number.flatten() }))
     }
 
     async fn hang_up(&mut self, channel: &str) -> Result<ActionOutcome, LinkError> {

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::limits::LINK_LIST_ITEMS_MAX;
-use crate::links::command::{LinkCommand, Planned, PollKind};
+use crate::links::command::{LinkCommand, PlannedStep, PollKind};
 use crate::links::members::MemberKey;
 use crate::links::members::judge::MemberJudgement;
 use crate::links::members::pass::QueuePass;
@@ -28,9 +28,9 @@ pub(super) struct Poll {
     /// The members to look at when every queue is known.
     pub(super) members_left: VecDeque<MemberKey>,
     /// The steps for the operator who asked.
-    planned: Vec<Planned>,
+    planned: Vec<PlannedStep>,
     /// Receives those steps when they are carried out. `None`: no operator asked.
-    reply: Option<oneshot::Sender<Vec<Planned>>>,
+    reply: Option<oneshot::Sender<Vec<PlannedStep>>>,
 }
 
 impl Poll {
@@ -69,7 +69,7 @@ impl Poll {
     /// Takes note of a member to look at.
     pub(super) fn note_member(&mut self, key: MemberKey, judgement: &MemberJudgement) {
         if self.reply.is_some() {
-            self.planned.extend(Planned::of(&key, judgement));
+            self.planned.extend(PlannedStep::of(&key, judgement));
         }
         if self.kind != PollKind::DryRun {
             self.members_left.push_back(key);
@@ -78,7 +78,7 @@ impl Poll {
 
     /// Takes note of the members of a queue that cannot become sessions.
     pub(super) fn note_not_adopted(&mut self, queue: &str, found: &QueuePass) {
-        self.planned.extend(Planned::not_adopted(queue, found));
+        self.planned.extend(PlannedStep::not_adopted(queue, found));
     }
 
     /// Whether every queue is known and every step is carried out.
