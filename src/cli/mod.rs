@@ -5,42 +5,44 @@
 //!
 //! Without the feature `cli` only the commands that a sidecar alone needs are built.
 
+#[cfg(feature = "cli")]
+mod admin_client;
+#[cfg(feature = "cli")]
+mod ask;
 mod audit;
+#[cfg(feature = "cli")]
+mod backup;
 mod check;
 mod exit;
 mod explain;
+#[cfg(feature = "cli")]
+mod generate;
 mod health;
 mod help;
+#[cfg(feature = "cli")]
+mod line_client;
+#[cfg(feature = "cli")]
+mod links;
+#[cfg(feature = "cli")]
+mod load;
+#[cfg(feature = "cli")]
+mod log;
 mod models;
 mod paging;
+#[cfg(feature = "cli")]
+mod peers;
 mod question;
+#[cfg(feature = "cli")]
+mod salvage;
 mod serve;
+#[cfg(feature = "cli")]
+mod sessions;
 mod sidecar_address;
 mod table;
+#[cfg(feature = "cli")]
+mod top;
 pub mod topics;
 mod what_who;
-
-/// Declares the modules that only the commands of the feature `cli` need.
-macro_rules! with_feature_cli {
-    ($(mod $module:ident;)+) => {
-        $(#[cfg(feature = "cli")] mod $module;)+
-    };
-}
-
-with_feature_cli! {
-    mod admin_client;
-    mod ask;
-    mod backup;
-    mod generate;
-    mod line_client;
-    mod links;
-    mod load;
-    mod log;
-    mod peers;
-    mod salvage;
-    mod sessions;
-    mod top;
-}
 
 use std::ffi::OsString;
 use std::io::{self, Write};
