@@ -20,7 +20,7 @@ const ENDLESS_SECONDS_MAX: Duration = Duration::from_secs(60);
 /// Bytes of memory that a liar may make the sidecar use.
 const MEMORY_BYTES_MAX: f64 = 600.0 * 1024.0 * 1024.0;
 
-/// A scripted PBX of either kind. Its members are named by extension.
+/// A model of a PBX of either kind. Its members are named by extension.
 enum Pbx {
     Asterisk(ModelAsterisk),
     Freeswitch(ModelFreeswitch),
