@@ -406,39 +406,7 @@ impl SessionEntry {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn session() -> SavedSession<'static> {
-        SavedSession {
-            queue: "support",
-            ground: "supervisor",
-            paused: true,
-            pause_reason: Some("lunch"),
-            since: 1_700_000_000,
-            by: Some("dana"),
-            ends: Some(1_700_003_600_000),
-            number: "600",
-            origin: "elsewhere",
-            note: MemberNote { confirmed: None, is_pause_seen: true, penalty: 3 },
-        }
-    }
-
-    fn leaving(extension: &str) -> LeavingMember {
-        LeavingMember { queue: "601".into(), extension: extension.into(), waits_for: vec!["pbx-1".into()] }
-    }
-
-    fn supervision() -> SavedSupervision<'static> {
-        SavedSupervision {
-            target: Some("bob"),
-            queue: Some("support"),
-            call: Some("c-1"),
-            channel: Some("17.1"),
-            mode: "listen",
-            since: 1_700_000_000,
-            ends: 1_700_014_400_000,
-            action: "call.listen",
-            attributes: vec![("conversation", "agent")],
-        }
-    }
+    use crate::sessions::samples::{leaving, session, supervision};
 
     fn written(extension: &str) -> Vec<u8> {
         let mut writer = BackupWriter::new(vec!["acme".to_owned()], 7);
