@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use crate::config::asterisk::{NamePattern, ReferencedOrganization};
-use crate::config::links::{LinkTerms, NameTable};
+use crate::config::link_names::{NamePattern, NameTable};
+use crate::config::links::{LinkTerms, ReferencedOrganization};
 use crate::config::problem::Problem;
 use crate::config::process::ProcessSettings;
 use crate::policy::Organization;

@@ -70,7 +70,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::asterisk::AmiSettings;
+use crate::config::asterisk_ami::AmiSettings;
 use crate::config::freeswitch_esl::EslSettings;
 use crate::config::link_tls::TlsTerms;
 use crate::config::links::LinkTerms;

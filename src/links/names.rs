@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::asterisk::NamePattern;
+use crate::config::link_names::NamePattern;
 
 /// Translates extensions or queue numbers to names at the PBX and back.
 #[derive(Clone, Debug)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use queuewarden::config::asterisk::NamePattern;
+use queuewarden::config::link_names::NamePattern;
 use queuewarden::config::process::Secret;
 use queuewarden::links::ami::client::AmiCredentials;
 use queuewarden::links::ami::connection::{AmiConnection, AsteriskNames};

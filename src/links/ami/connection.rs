@@ -446,7 +446,7 @@ fn user_of(names: &AsteriskNames, channel: &[u8]) -> Option<Box<str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::asterisk::NamePattern;
+    use crate::config::link_names::NamePattern;
     use crate::telephony::SupervisionMode;
 
     /// A channel in a bridge, which runs this application.
