@@ -8,12 +8,12 @@ use std::time::Duration;
 use futures_util::FutureExt;
 
 use crate::config::links::{LinkTerms, MembersMode, SupervisionsMode, UndoBounds};
-use crate::links::beliefs::{BeliefChange, Beliefs, MemberBelief};
 use crate::links::command::PollKind;
 use crate::links::members::judge::Step;
 use crate::links::members::pass::PolledQueue;
 use crate::links::members::{Belief, BelievedSession, Member, MemberKey, Membership, Origin, PbxStart};
 use crate::links::pbx_connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection, SoughtMember};
+use crate::links::reconciler::beliefs::{BeliefChange, Beliefs, MemberBelief};
 use crate::links::reconciler::{LinkMemory, Reconciler};
 use crate::links::status::LinkStatus;
 use crate::links::supervisions::{AllowedSupervision, HeardCall, Listener};

@@ -1,7 +1,7 @@
 //! Connections from queuewarden to PBXs, which make login sessions and queue members the same (TRUTH 2).
 //!
-//! A PBX has no veto: any program with an account at the PBX can add a member that no login session has, and what was
-//! decided may not have happened. A link sees what the PBX has and puts right what is wrong, as far as its mode goes.
+//! A PBX has no veto: any program with an account at the PBX can add a member that no login session has, and the PBX may
+//! not have done what was allowed. A link sees what the PBX has and corrects it, as far as its mode goes.
 //!
 //! | File | What it does |
 //! |---|---|
@@ -9,7 +9,7 @@
 //! | [`reconciler`] | the loop on one open connection: polls, hints, changes, commands, listeners |
 //! | [`members`] | pure: the member of the PBX against the session, and the step that makes both the same |
 //! | [`supervisions`] | pure: who listens against who may |
-//! | [`beliefs`], [`gate_beliefs`] | the login sessions as the reconciler sees and changes them: the trait, and the gate behind it |
+//! | [`gate_beliefs`] | the login sessions in the gate, as the reconciler sees and changes them |
 //! | [`sightings`] | what each link of the organization has seen, for the other links |
 //! | [`pbx_connection`] | what the reconciler needs of a connection, whatever its protocol: the trait, its hints, actions and errors |
 //! | [`ami`], [`esl`] | the protocols of Asterisk and FreeSWITCH |
@@ -37,13 +37,12 @@
 //!                                       status: counted, listed, logged
 //! ```
 //!
-//! Before each step both sides are looked at again, so a step that is no longer right is not taken. A poll hands the
-//! whole queue to `members::pass`, which judges it member by member and holds it against the share bound.
+//! Before each step the link looks at both sides again, so it takes no step that is no longer right. A poll gives whole
+//! queues to `members::pass`, which judges each member and leaves out the steps that exceed the share bound.
 //!
 //! A link reads the [`crate::gate`] and never decides; the sidecar starts it.
 
 pub mod ami;
-pub mod beliefs;
 pub mod command;
 pub mod ending_outcomes;
 pub mod esl;
@@ -136,22 +135,25 @@ impl LinkSettings {
 #[derive(Debug)]
 pub struct Link {
     settings: LinkSettings,
-    /// What it has seen and done.
+    /// What the link has seen and done.
     pub status: LinkStatus,
     /// The secret; a reload may replace it, and the next login uses the new one.
     secret: ArcSwap<Secret>,
-    /// Whom the link takes for its PBX; a reload may replace it, and the next connection uses the new one. `None`: the
-    /// connection is not encrypted.
+    /// How the PBX proves over TLS who it is; a reload may replace it, and the next connection uses the new one. `None`:
+    /// the connection is not encrypted.
     tls: ArcSwapOption<TlsTerms>,
+    /// What all links of the organization have seen.
     sightings: Arc<Sightings>,
+    /// Sends the commands of operators to the task.
     commands: mpsc::Sender<LinkCommand>,
-    /// Taken by the task.
+    /// The other end of `commands`. `None`: the task has it.
     received: Mutex<Option<mpsc::Receiver<LinkCommand>>>,
+    /// The metrics of all links to Asterisk. `None`: the link is to another PBX.
     ami: Option<AmiMetrics>,
 }
 
 impl Link {
-    /// What is configured, whatever the protocol.
+    /// The keys of the configuration that every link has.
     #[must_use]
     pub const fn terms(&self) -> &LinkTerms {
         self.settings.terms()
@@ -166,8 +168,8 @@ impl Link {
         }
     }
 
-    /// Lets the link poll now. Returns the steps that the poll found. `None`: the link is down, or works on other
-    /// commands.
+    /// Lets the link poll now. Returns the steps that the poll found. `None`: the link is down, or
+    /// [`LINK_COMMANDS_WAITING_MAX`] commands wait for it already.
     pub async fn command(&self, kind: PollKind) -> Option<Vec<PlannedStep>> {
         if !self.status.times().is_up {
             return None;

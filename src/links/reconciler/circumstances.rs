@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use crate::links::beliefs::{Beliefs, MemberBelief};
 use crate::links::command::PollKind;
 use crate::links::members::bounds::UndoShare;
 use crate::links::members::judge::Circumstances;
@@ -10,6 +9,7 @@ use crate::links::members::pass::{PolledQueue, QueuePass, pass};
 use crate::links::members::{Belief, MemberKey};
 use crate::links::pbx_connection::PbxConnection;
 use crate::links::reconciler::Reconciler;
+use crate::links::reconciler::beliefs::{Beliefs, MemberBelief};
 
 impl<C: PbxConnection, B: Beliefs> Reconciler<'_, C, B> {
     pub(super) fn pass(&mut self, kind: PollKind, queue: &str, polled: &PolledQueue) -> QueuePass {

@@ -4,9 +4,9 @@ use tokio::time::Instant;
 
 use crate::config::links::SupervisionsMode;
 use crate::limits::HANG_UP_CHECK_PAUSE;
-use crate::links::beliefs::Beliefs;
 use crate::links::pbx_connection::{ActionOutcome, LinkError, PbxConnection};
 use crate::links::reconciler::Reconciler;
+use crate::links::reconciler::beliefs::Beliefs;
 use crate::links::supervisions::{Listener, ListenerFinding};
 
 impl<C: PbxConnection, B: Beliefs> Reconciler<'_, C, B> {

@@ -1,14 +1,16 @@
 //! The loop of one link on one open connection: it sees what the PBX has, and makes PBX and login sessions the same as
 //! far as the mode of the link goes.
 //!
-//! On a new connection, members of ended sessions are removed first. Then the link polls every queue, and from then on
-//! every `poll_interval_seconds`. Between two polls a hint of the PBX or a change of the sessions makes the link look at
-//! one member. A hint never decides anything.
+//! On a new connection, members of ended sessions are removed first. Then the link polls every queue, and does so again
+//! every `poll_interval_seconds`. Between two polls a hint of the PBX or a change of the sessions makes the link look
+//! at one member. A hint never decides anything.
 //!
 //! [`Reconciler::run`] is the loop. A poll begins in `begin_poll`, goes on queue by queue in `continue_poll` (its state
-//! is in `poll`), and ends in `complete_poll`. [`Reconciler::reconcile`] looks at one member and takes its steps;
-//! `circumstances` collects what the judgement depends on. `listeners` compares channels that listen with supervisions.
+//! is in `poll`), and ends in `complete_poll`. [`Reconciler::reconcile`] looks at one member and takes its steps.
+//! [`beliefs`] has what the loop asks of the login sessions, `circumstances` collects what a judgement depends on, and
+//! `listeners` compares the channels that listen with the supervisions.
 
+pub mod beliefs;
 mod circumstances;
 mod listeners;
 mod poll;
@@ -25,13 +27,13 @@ use crate::limits::{
     LINK_CHANGE_PAUSE, LINK_LOOKS_WAITING_MAX, LINK_PING_INTERVAL, LINK_RETRY_PAUSE, MEMBER_CHANGE_PENDING_MAX,
     MEMBER_STEPS_MAX, MEMBER_UNCONFIRMED_MAX,
 };
-use crate::links::beliefs::{BeliefChange, Beliefs, MemberBelief};
 use crate::links::command::{LinkCommand, PollKind};
 use crate::links::members::bounds::{UndoRate, UndoShare};
 use crate::links::members::judge::{MemberJudgement, Step, judge};
 use crate::links::members::pass::{PolledQueue, is_bounded};
 use crate::links::members::{Belief, Member, MemberKey, PbxStart};
 use crate::links::pbx_connection::{ActionOutcome, Hint, LinkError, MemberAction, PbxConnection, SoughtMember};
+use crate::links::reconciler::beliefs::{BeliefChange, Beliefs, MemberBelief};
 use crate::links::reconciler::poll::Poll;
 use crate::links::status::{LinkStatus, PollReport};
 use crate::links::supervisions::Listeners;
@@ -153,7 +155,9 @@ impl<'a, C: PbxConnection, B: Beliefs> Reconciler<'a, C, B> {
                     Hint::Members | Hint::Restarted => poll_at = Instant::now(),
                     Hint::Listeners => self.look_at_listeners().await?,
                     // The channel that took over has no supervision of its own, whoever it is.
-                    Hint::ListenerStarted(listener) | Hint::TakenOver(listener) => self.listener_started(listener).await?,
+                    Hint::ListenerStarted(listener) | Hint::TakenOver(listener) => {
+                        self.listener_started(listener).await?;
+                    }
                     Hint::ListenerStopped(channel) => self.memory.listeners.stopped(&channel, self.beliefs.now()),
                     Hint::CallBegan { channel, .. } | Hint::CallEnded(channel) => self.look_at_call(&channel).await?,
                 },

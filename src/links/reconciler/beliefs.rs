@@ -1,5 +1,5 @@
-//! The login sessions of one organization as one of its links sees and changes them. [`GateBeliefs`] are those of the
-//! gate; tests and the fuzz target of the reconciler have their own.
+//! What the reconciler asks of the login sessions of an organization, and what it tells them. [`GateBeliefs`] are the
+//! sessions in the gate; the fuzz target of the reconciler has its own.
 //!
 //! [`GateBeliefs`]: crate::links::gate_beliefs::GateBeliefs
 
@@ -29,18 +29,18 @@ pub struct MemberBelief {
     pub adds: bool,
 }
 
-/// What changed in the sidecar.
+/// What changed in the login sessions or supervisions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BeliefChange {
     /// The session of this member.
     Member(MemberKey),
     /// Changes were missed: any session.
     Missed,
-    /// A session or a supervision; which one, does not matter.
+    /// Some session or supervision: the supervisions are to be compared again.
     Any,
 }
 
-/// The login sessions as a link sees and changes them. The sidecar implements it; tests have their own.
+/// The login sessions of one organization, as one of its links sees and changes them.
 pub trait Beliefs: Send {
     /// The numbers of the organization's queues.
     fn queues(&self) -> Vec<Box<str>>;
@@ -48,7 +48,7 @@ pub trait Beliefs: Send {
     fn of_queue(&mut self, queue: &str) -> BTreeMap<Box<str>, Belief>;
     /// The members of ended sessions that this link has not seen gone.
     fn leaving(&self) -> Vec<MemberKey>;
-    /// One member.
+    /// What the sidecar knows of one member.
     fn of(&mut self, key: &MemberKey) -> MemberBelief;
     /// Takes note of a step that concerns the sessions. Returns whether the sessions took it.
     fn note(&mut self, key: &MemberKey, step: &Step) -> bool;
