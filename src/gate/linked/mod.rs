@@ -25,12 +25,8 @@ use crate::policy::directory::User;
 use crate::policy::model::{Effect, Subject};
 use crate::policy::resolve::Question;
 use crate::sessions::linked_members::{Belief, Confirmation, MemberKey, MemberNote, MemberObserver};
-use crate::sessions::record::key_of;
 use crate::sessions::table::{AlteredSession, LoginTerms, SessionTable};
 use crate::telephony::{Ground, Moment, OrganizationId, Origin, QueueId, QueueSet, UserId};
-
-/// The id of a user who was removed.
-const NOBODY: UserId = UserId(u32::MAX);
 
 /// Sends the members whose sessions change to the links of one organization.
 #[derive(Debug)]
@@ -57,8 +53,8 @@ pub struct LinkedOrganization<'g> {
     id: OrganizationId,
 }
 
-/// The table of the organization, locked, and the organization as the table knows it. After a reload removed the
-/// organization, only the members that its sessions left behind are there.
+/// The session table of an organization, locked, with the organization of the table's policy. `None`: a reload removed
+/// the organization, and the table only has the members that its sessions left behind.
 struct LockedOrganization<'g> {
     table: MutexGuard<'g, SessionTable>,
     organization: Option<Arc<Organization>>,
@@ -84,8 +80,8 @@ impl<'g> LinkedOrganization<'g> {
         Self { state, organization, id }
     }
 
-    /// Receives the member of every login session that begins, ends, or is paused or resumed. `None`: the policy has no
-    /// such organization.
+    /// Subscribes to changes: receives the member of every login session that begins, ends, or is paused or resumed.
+    /// `None`: the policy has no such organization.
     #[must_use]
     pub fn watch(self) -> Option<broadcast::Receiver<MemberKey>> {
         let mut locked = self.lock()?;
@@ -168,7 +164,7 @@ impl<'g> LinkedOrganization<'g> {
         self.change_note(key, |note| note.confirmed = Some(confirmation.clone()));
     }
 
-    /// Notes that the member was seen with the pause of its session, and with this penalty.
+    /// Notes that a link has seen the member with the pause of its session, and with this penalty.
     pub fn note_seen(self, key: &MemberKey, penalty: u32) {
         self.change_note(key, |note| (note.is_pause_seen, note.penalty) = (true, penalty));
     }
@@ -178,11 +174,8 @@ impl<'g> LinkedOrganization<'g> {
         let Some(mut locked) = self.lock() else { return };
         let directory = locked.organization.clone();
         for user in locked.table.linked_mut().gone(link, key) {
-            // The user may be removed: the key alone names the record.
             let directory = directory.as_ref().map(|organization| &organization.directory);
-            let id = directory.and_then(|directory| directory.user_named(&*user)).map_or(NOBODY, User::id);
-            let key = key_of(self.organization, &user);
-            self.enqueue(DirtyUser { organization: self.id, user: id, key }, vec![]);
+            self.enqueue(DirtyUser::named((self.id, self.organization), directory, &user), vec![]);
         }
     }
 
