@@ -285,7 +285,7 @@ impl LinkStatus {
         match outcome {
             ActionOutcome::Done => {
                 self.metrics.count("hang_up");
-                tracing::info!(link = &*self.name, channel, "hung up");
+                tracing::info!(link = &*self.name, channel, "the link hung up a channel that listened");
             }
             ActionOutcome::Unchanged | ActionOutcome::NotThere => {}
             ActionOutcome::NotPermitted | ActionOutcome::Refused => {
@@ -325,7 +325,13 @@ impl LinkStatus {
     fn count(&self, key: &MemberKey, action: &'static str) {
         self.metrics.count(action);
         let MemberKey { queue, extension } = key;
-        tracing::info!(link = &*self.name, queue = &**queue, extension = &**extension, action, "queue member");
+        tracing::info!(
+            link = &*self.name,
+            queue = &**queue,
+            extension = &**extension,
+            action,
+            "the link changed a queue member or its session"
+        );
     }
 
     fn refuse(&self, what: &str) {

@@ -171,7 +171,7 @@ fn a_refused_right_is_named() {
     world.asterisk.misbehave(|misbehavior| misbehavior.refuses_login = true);
     world.asterisk.hang_up();
     wait_until("the refused login", || {
-        !world.is_up() && world.command(&["links"]).contains("it refused the login: Authentication failed")
+        !world.is_up() && world.command(&["links"]).contains("the PBX refused the login: Authentication failed")
     });
     world.asterisk.misbehave(|misbehavior| {
         misbehavior.refuses_login = false;

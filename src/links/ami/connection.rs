@@ -1,4 +1,5 @@
-//! One connection to Asterisk over AMI, as a link uses it.
+//! One connection to Asterisk over AMI: sends one action at a time, keeps the hints of events, and asks and changes what
+//! a link needs.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -39,7 +40,7 @@ pub struct AmiConnection<'a, S> {
     names: &'a AsteriskNames,
     /// Bytes received and not yet read.
     input: BytesMut,
-    /// Bytes of messages that were read.
+    /// Bytes of all messages that were read, to bound one answer.
     taken: usize,
     /// Bytes to send.
     output: Vec<u8>,
@@ -124,7 +125,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> AmiConnection<'a, S> {
         timeout(AMI_ANSWER_TIMEOUT, self.flush()).await.map_err(|_| LinkError::NoAnswer)??;
         let (mut items, before, until) = (vec![], self.taken, Instant::now() + LINK_LIST_TIMEOUT);
         loop {
-            // Neither events nor elements that come one by one may keep the link waiting for ever.
+            // Events, or elements that come one by one, must not keep the link waiting without end.
             let wait = AMI_ANSWER_TIMEOUT.min(until.saturating_duration_since(Instant::now()));
             let next = timeout(wait, self.read_answer(&take)).await.map_err(|_| LinkError::NoAnswer)??;
             match next {
@@ -136,10 +137,14 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> AmiConnection<'a, S> {
                 }
             }
             if items.len() > LINK_LIST_ITEMS_MAX {
-                return Err(LinkError::Protocol(format!("its list has more than {LINK_LIST_ITEMS_MAX} elements")));
+                return Err(LinkError::Protocol(format!(
+                    "the list of the PBX has more than {LINK_LIST_ITEMS_MAX} elements"
+                )));
             }
             if self.taken.wrapping_sub(before) > LINK_LIST_BYTES_MAX {
-                return Err(LinkError::Protocol(format!("its answer has more than {LINK_LIST_BYTES_MAX} bytes")));
+                return Err(LinkError::Protocol(format!(
+                    "the answer of the PBX has more than {LINK_LIST_BYTES_MAX} bytes"
+                )));
             }
         }
     }
@@ -161,7 +166,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> AmiConnection<'a, S> {
         .await
     }
 
-    /// Keeps a hint until it is asked for. Of too many hints only the fact remains that any member may have changed.
+    /// Keeps a hint until the link asks for it. Too many hints are replaced by two: any member and any listener may have
+    /// changed.
     fn keep(&mut self, hint: Option<Hint>) {
         let Some(hint) = hint else { return };
         if self.hints.len() >= LINK_HINTS_WAITING_MAX {
@@ -206,9 +212,9 @@ impl LoginStep {
 
 /// A part of the answer to an action.
 enum AnswerPart<T> {
-    /// An event that came between.
+    /// An event that came before the end of the answer.
     Hint(Option<Hint>),
-    /// An element of the list. `None`: it says nothing that was asked for.
+    /// An element of the list. `None`: an element that the link does not need.
     Item(Option<T>),
     /// The end of the answer.
     End(AmiResult, Option<T>),
@@ -232,7 +238,7 @@ fn hint_of(names: &AsteriskNames, message: AmiMessage<'_>) -> Option<Hint> {
             std::str::from_utf8(&unique_id).ok().map(|channel| Hint::ListenerStopped(channel.into()))
         }
         AmiEvent::SpyTransferred(unique_id) => {
-            // The account code went over with the call: it names the supervisor, not the user who listens now.
+            // The account code moved with the call: it is the supervisor's, and another user listens now.
             let channel = std::str::from_utf8(&unique_id).ok()?.into();
             Some(Hint::TakenOver(Listener { channel, supervisor: None, target: None }))
         }
@@ -257,7 +263,10 @@ fn queue_item(message: AmiMessage<'_>) -> Result<Option<QueueItem>, AmiProtocolE
 }
 
 fn another_queue(asked: &str, found: &[u8]) -> LinkError {
-    LinkError::Protocol(format!("asked for queue `{asked}`, it listed queue `{}`", String::from_utf8_lossy(found)))
+    LinkError::Protocol(format!(
+        "the link asked for queue `{asked}`, the PBX listed queue `{}`",
+        String::from_utf8_lossy(found)
+    ))
 }
 
 const fn outcome(result: AmiResult) -> ActionOutcome {
@@ -292,7 +301,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for AmiConnection<'
                         continue;
                     };
                     if polled.members.insert(extension.into(), member).is_some() {
-                        return Err(LinkError::Protocol(format!("it listed the member `{interface}` twice")));
+                        return Err(LinkError::Protocol(format!("the PBX listed the member `{interface}` twice")));
                     }
                 }
                 QueueItem::Queue(found) | QueueItem::Member(NamedMember { queue: found, .. }) => {
@@ -403,7 +412,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for AmiConnection<'
     }
 }
 
-/// What the listener hears, of all channels. `None`: it cannot be told.
+/// What the listener hears, found in the list of all channels. `None`: the list does not say.
 fn heard(names: &AsteriskNames, listener: &Listener, channels: &[ChannelStatus]) -> Option<HeardCall> {
     let listens = channels.iter().find(|channel| *channel.unique_id == *listener.channel.as_bytes())?;
     let prefix = listens.as_spy()?.target_channel?;
@@ -412,7 +421,7 @@ fn heard(names: &AsteriskNames, listener: &Listener, channels: &[ChannelStatus])
         let mut in_call = channels.iter().filter(|channel| channel.bridge == heard.bridge);
         in_call.find_map(ChannelStatus::queue)
     };
-    // A name without a number is no queue of the organization: it stays a name, which no rule admits.
+    // A queue without a number is not of the organization: its name stays, which no rule admits.
     let number = |queue: &[u8]| {
         let name = String::from_utf8_lossy(queue);
         names.queues.number_of(&name).unwrap_or(&name).into()
@@ -421,7 +430,7 @@ fn heard(names: &AsteriskNames, listener: &Listener, channels: &[ChannelStatus])
     let mut queues = queues.into_iter();
     match (queues.next(), queues.next()) {
         (Some(queue), None) => Some(HeardCall { mode: listens.mode(), queue }),
-        // No call, or calls of which it is not known which one is heard.
+        // No call, or several calls, of which the list does not say which one the channel hears.
         _ => None,
     }
 }
