@@ -27,7 +27,7 @@ pub struct AmiSettings {
     pub username: Box<str>,
     /// The secret of that section.
     pub secret: Secret,
-    /// Whom the link takes for this Asterisk. `None`: the connection is not encrypted.
+    /// How the Asterisk proves over TLS who it is. `None`: the connection is not encrypted.
     pub tls: Option<TlsTerms>,
     /// The interface of a member; `%` is replaced by the extension.
     pub interface: NamePattern,

@@ -1,4 +1,4 @@
-//! Two links that would decide about the same members: one would remove whom the other added.
+//! Refuses two links that would judge the same members: one link would remove the members that the other added.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use crate::config::problem::Problem;
 use crate::config::process::ProcessSettings;
 use crate::policy::Organization;
 
-/// What a link says about the members of a PBX.
+/// The members that a link judges: the names of its organization at its PBX.
 #[derive(Clone, Copy)]
 struct Claim<'a> {
     terms: &'a LinkTerms,

@@ -18,7 +18,7 @@ closed_list! {
         Off = "off",
         /// The link counts and lists differences; it carries out endings.
         Observe = "observe",
-        /// The link also adds, pauses, and ends what is over.
+        /// The link also adds and pauses members, and ends sessions whose members are gone.
         Repair = "repair",
         /// The link also removes members without a login session.
         Enforce = "enforce",
@@ -28,11 +28,12 @@ closed_list! {
 closed_list! {
     /// How far a link goes with channels that listen to others.
     SupervisionsMode {
-        /// The link does not look.
+        /// The link does not look at channels.
         Off = "off",
-        /// The link counts who listens without being allowed, and hangs up whose supervision was ended here.
+        /// The link counts channels that listen without being allowed, and hangs up channels whose supervision was ended
+        /// here.
         Observe = "observe",
-        /// The link also hangs up who listens without being allowed.
+        /// The link also hangs up channels that listen without being allowed.
         Enforce = "enforce",
     }
 }

@@ -19,7 +19,7 @@ use crate::links::sightings::Sightings;
 use crate::links::supervisions::{AllowedSupervision, HeardCall, Listener};
 use crate::telephony::{Moment, OrganizationId, UnixMillis};
 
-/// The gate and the clock, for a link. The sidecar implements it.
+/// What a link needs of the sidecar: the gate and the clock.
 pub trait LinkHost: Send + Sync {
     /// The gate.
     fn gate(&self) -> &Gate;
@@ -35,11 +35,11 @@ pub struct GateBeliefs {
     link: Box<str>,
     sightings: Arc<Sightings>,
     changes: broadcast::Receiver<MemberKey>,
-    /// Wakes at every change that is published.
+    /// Wakes at every change of the organization that is published.
     published: watch::Receiver<u64>,
-    /// Changes that were received and that the link has not looked at.
+    /// Members whose sessions changed and that the link has not looked at.
     waiting: BTreeSet<MemberKey>,
-    /// Whether changes were missed.
+    /// Whether a change was not received, or found no room in `waiting`.
     has_missed: bool,
     /// The users with a recent change, by extension, each with the uptime of the change in milliseconds.
     changing: BTreeMap<Box<str>, u64>,
@@ -104,7 +104,8 @@ impl GateBeliefs {
         true
     }
 
-    /// Receives the changes that are there. A change is sent before the table can be read with it.
+    /// Receives the changes that were sent. A change is sent under the lock of the table, so whoever has read a change
+    /// in the table finds it here.
     fn receive(&mut self) {
         loop {
             match self.changes.try_recv() {
@@ -236,7 +237,7 @@ impl Beliefs for GateBeliefs {
                 changed = self.changes.recv() => match changed {
                     Ok(key) => self.received(key),
                     Err(RecvError::Lagged(_)) => self.has_missed = true,
-                    // Another organization has the place of this one: nothing changes here any more.
+                    // The organization was removed, and another one has its id: nothing changes here any more.
                     Err(RecvError::Closed) => std::future::pending().await,
                 },
                 Ok(()) = self.published.changed() => return BeliefChange::Any,
@@ -250,7 +251,7 @@ impl Beliefs for GateBeliefs {
 }
 
 impl Drop for GateBeliefs {
-    /// The connection is over: what the link saw may be past.
+    /// The connection has ended: what the link saw may have changed since.
     fn drop(&mut self) {
         self.sightings.forget(&self.link);
     }

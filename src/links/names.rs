@@ -1,21 +1,22 @@
-//! The names of members and queues at a PBX: a pattern with one `%`, or a table where names follow no pattern.
+//! Extensions and queue numbers to names at a PBX and back: by a pattern with one `%`, or by a table of the names that
+//! follow no pattern.
 
 use std::collections::BTreeMap;
 
 use crate::config::link_names::NamePattern;
 
-/// Translates extensions or queue numbers to names at the PBX and back.
+/// The names of the members, or of the queues, of an organization at one PBX.
 #[derive(Clone, Debug)]
 pub struct PbxNames {
     pattern: NamePattern,
-    /// PbxNames that follow no pattern, by the extension or number; they go before the pattern.
+    /// The names of the table, by extension or number. They come before the pattern.
     to_name: BTreeMap<Box<str>, Box<str>>,
-    /// The same, by name.
+    /// The extensions or numbers of the table, by name.
     to_number: BTreeMap<Box<str>, Box<str>>,
 }
 
 impl PbxNames {
-    /// PbxNames by this pattern, but for those in the table, each with its extension or number.
+    /// Names by this pattern, but for those in the table, each with its extension or number.
     #[must_use]
     pub fn new(pattern: NamePattern, table: impl IntoIterator<Item = (Box<str>, Box<str>)>) -> Self {
         let to_name: BTreeMap<Box<str>, Box<str>> = table.into_iter().collect();
@@ -35,7 +36,7 @@ impl PbxNames {
         if let Some(number) = self.to_number.get(name) {
             return Some(number);
         }
-        // A number with a name of its own has no other.
+        // A number that has a name in the table has no name by the pattern.
         self.pattern.number_in(name).filter(|number| !self.to_name.contains_key(*number))
     }
 }

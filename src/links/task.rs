@@ -1,4 +1,5 @@
-//! The task of one link: connect, work until the connection breaks, and connect again after a growing pause.
+//! The task of one link: connects, lets a [`Reconciler`] work until the connection breaks, and connects again after a
+//! growing pause.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,11 +25,15 @@ use crate::links::tls::secure;
 use crate::links::{Link, LinkSettings};
 use crate::observe::ami::AmiMetrics;
 
-/// One link, the sessions that it sees, and the commands that it receives.
+/// What the task of one link works with.
 pub(super) struct LinkTask {
+    /// The configuration and the status of the link.
     pub(super) link: Arc<Link>,
+    /// The gate and the clock.
     pub(super) host: Arc<dyn LinkHost>,
+    /// Receives the commands of operators.
     pub(super) commands: mpsc::Receiver<LinkCommand>,
+    /// What the link remembers from one connection to the next.
     pub(super) memory: LinkMemory,
 }
 

@@ -28,7 +28,7 @@ pub struct AllowedSupervision {
     pub since: UnixMillis,
 }
 
-/// A channel that listens and that no supervision has.
+/// A channel that listens, as a link has seen it.
 #[derive(Clone, Copy, Debug)]
 pub struct UnknownListener<'a> {
     /// The unique id of the channel that listens.

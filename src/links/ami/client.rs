@@ -83,7 +83,7 @@ pub struct AmiClient {
     state: ClientState,
     /// `ActionID` of the last action; 0 before the first one.
     last_id: u64,
-    /// The words with which Asterisk refused the login. Empty: it did not.
+    /// The words with which Asterisk refused the login. Empty: Asterisk did not refuse it.
     refusal: String,
 }
 
@@ -94,7 +94,7 @@ impl Default for AmiClient {
 }
 
 impl AmiClient {
-    /// The words with which Asterisk refused the login. Empty: it did not, or without a word.
+    /// The words with which Asterisk refused the login. Empty: Asterisk did not refuse it, or gave no reason.
     #[must_use]
     pub fn refusal(&self) -> &str {
         &self.refusal
@@ -120,7 +120,7 @@ impl AmiClient {
             return Ok(Some((taken, AmiInput::Ignored)));
         }
         let Some((message, taken)) = message(input)? else { return Ok(None) };
-        // A dialplan can put any key into an event, but not before the name of the event.
+        // A dialplan can add any key to an event, but not in its first line.
         let read = match message.first_key() {
             b"Response" => self.read_response(message, credentials, output)?,
             b"Event" => self.read_event(message)?,
@@ -176,7 +176,7 @@ impl AmiClient {
 
     fn read_event<'buf>(&mut self, message: AmiMessage<'buf>) -> Result<AmiInput<'buf>, AmiProtocolError> {
         let ClientState::List { list_end, items } = self.state else { return Ok(AmiInput::Event(message)) };
-        // A dialplan can put any key into an event of its own, also twice: then it is no element of the list.
+        // An event of a dialplan may have the key twice: then it is no element of the list.
         if message.value("ActionID").ok().flatten() != Some(self.last_id.to_string().as_bytes()) {
             return Ok(AmiInput::Event(message));
         }

@@ -49,7 +49,7 @@ enum EslState {
 #[derive(Debug)]
 pub struct EslClient {
     state: EslState,
-    /// The words with which FreeSWITCH refused the login. Empty: it did not.
+    /// The words with which FreeSWITCH refused the login. Empty: FreeSWITCH did not refuse it.
     refusal: String,
 }
 
@@ -60,7 +60,7 @@ impl Default for EslClient {
 }
 
 impl EslClient {
-    /// The words with which FreeSWITCH refused the login. Empty: it did not, or without a word.
+    /// The words with which FreeSWITCH refused the login. Empty: FreeSWITCH did not refuse it, or gave no reason.
     #[must_use]
     pub fn refusal(&self) -> &str {
         &self.refusal

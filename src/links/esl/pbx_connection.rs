@@ -1,8 +1,8 @@
 //! What a link asks of FreeSWITCH and changes there: the members of mod_callcenter, calls of its queues, and channels
 //! that listen to others.
 //!
-//! FreeSWITCH pauses an agent in all queues at once, and an agent without a tier is logged out, as the shipped dialplan
-//! does it.
+//! FreeSWITCH pauses an agent in all queues at once. The link logs an agent out when the last tier is removed, as the
+//! shipped dialplan does.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::links::pbx_connection::{ActionOutcome, Hint, LinkError, MemberAction,
 use crate::links::supervisions::{HeardCall, Listener};
 use crate::telephony::SupervisionMode;
 
-/// The user of a channel, as far as FreeSWITCH says.
+/// The user of a channel. `None`: FreeSWITCH does not say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct ChannelUser {
     name: Option<String>,
@@ -27,7 +27,8 @@ struct ChannelUser {
 }
 
 impl ChannelUser {
-    /// The name, with the domain if that is not one of the organization's: the name is then of somebody else.
+    /// The name; followed by `@` and the domain if the domain is not of the organization, so that the name is no
+    /// extension.
     fn name_among(&self, domains: &[Box<str>]) -> Option<Box<str>> {
         let name = self.name.as_deref()?;
         let domain = self.domain.as_deref().filter(|_| self.is_foreign(domains));
@@ -47,10 +48,10 @@ fn is_among(domain: &str, domains: &[Box<str>]) -> bool {
     domains.iter().any(|own| own.eq_ignore_ascii_case(domain))
 }
 
-/// What a channel that listens hears if it may hear any channel.
+/// The argument of `eavesdrop` that lets a channel hear any other.
 const ANY_CHANNEL: &str = "all";
 
-/// The member that an agent with a tier of this level is. `None`: the agent is logged out.
+/// An agent with a tier of this level, as a member. `None`: the agent is logged out.
 fn member_of(status: AgentStatus, level: u32) -> Option<Member> {
     let paused = status == AgentStatus::OnBreak;
     // mod_callcenter counts levels from 1, a penalty begins at 0.
@@ -210,7 +211,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for EslConnection<'
         for channel in channels {
             let Some((listener, heard)) = self.listener(channel).await? else { continue };
             let channel = listener.channel.clone();
-            // A channel that went on to another has stopped first: the next look finds it anew.
+            // A channel that hears another call than before counts as stopped now, and as started at the next look.
             if before.get(&channel).is_none_or(|before| *before == heard) {
                 listeners.push(listener);
                 self.listened_to.insert(channel, heard);
@@ -229,12 +230,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> PbxConnection for EslConnection<'
             "eavesdrop" => self.mode_of(channel).await?,
             "native_eavesdrop" => SupervisionMode::Listen,
             "three_way" => SupervisionMode::Barge,
-            // Whom it will hear is not known yet.
+            // `userspy` waits for a call of its target.
             _ => return Ok(None),
         };
         let queue = self.variable_of(&target, "cc_queue").await?;
         let number = queue.as_deref().map(|queue| self.names.queues.number_of(queue).map(Box::from));
-        // A queue of others is not the same as no queue.
+        // A queue of another organization is not the same as no queue.
         Ok((number != Some(None)).then(|| HeardCall { mode, queue: number.flatten() }))
     }
 
@@ -258,7 +259,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'_, S> {
         self.ask(&whole).await
     }
 
-    /// Asks mod_callcenter for something that `read` reads.
+    /// Asks mod_callcenter, and reads the answer with `read`.
     async fn callcenter<T>(
         &mut self,
         command: &[&str],
@@ -300,7 +301,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'_, S> {
 
     /// A variable of a channel. `None`: it is not set, or the channel is gone.
     async fn variable_of(&mut self, channel: &str, variable: &str) -> Result<Option<String>, LinkError> {
-        // What an application was given need not be a channel.
+        // The argument of an application need not be a channel.
         if !is_channel_id(channel) {
             return Ok(None);
         }
@@ -319,7 +320,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'_, S> {
         Ok(ChannelUser { name, domain })
     }
 
-    /// What the variables of a channel let its `eavesdrop` do at most. Unless they are off, its keys change the mode.
+    /// The deepest mode that the variables of a channel let its `eavesdrop` use. With keys on, the listener can choose
+    /// any mode.
     async fn mode_of(&mut self, channel: &str) -> Result<SupervisionMode, LinkError> {
         const SPEAKS_TO_CALLER: [&str; 3] =
             ["eavesdrop_whisper_aleg", "eavesdrop_bridge_aleg", "eavesdrop_bridge_bleg"];
@@ -358,7 +360,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'_, S> {
             && (target.is_foreign(domains) || supervisor.is_foreign(domains))
             && !target.is_own(domains)
             && !supervisor.is_own(domains);
-        // It may go on to listen when its target has a call, and no event says so.
+        // `userspy` begins to listen when its target has a call, and no event says so.
         self.said_to_listen.insert(channel.clone());
         let (supervisor, target) = (supervisor.name_among(domains), target.name_among(domains));
         Ok((!concerns_others_only).then_some((Listener { channel, supervisor, target }, data)))
