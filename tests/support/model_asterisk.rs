@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::thread;
 
 use crate::support::misbehavior::{Lie, Misbehavior};
-use crate::support::model_pbx::{ModelPbx, PbxState, read_until};
+use crate::support::model_server::{ModelServer, ModelState, read_until};
 
 /// A member of a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub struct AsteriskState {
 }
 
 /// An Asterisk.
-pub type ModelAsterisk = ModelPbx<AsteriskState>;
+pub type ModelAsterisk = ModelServer<AsteriskState>;
 
 impl ModelAsterisk {
     /// An Asterisk with these queues, without members.
@@ -166,7 +166,7 @@ impl AsteriskState {
     }
 }
 
-impl PbxState for AsteriskState {
+impl ModelState for AsteriskState {
     fn serve(stream: TcpStream, state: &Mutex<Self>) -> std::io::Result<()> {
         serve(stream, state)
     }

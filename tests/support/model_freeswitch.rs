@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use std::thread;
 
 use crate::support::misbehavior::{Lie, Misbehavior};
-use crate::support::model_pbx::{ModelPbx, PbxState, read_until};
+use crate::support::model_server::{ModelServer, ModelState, read_until};
 
 /// The columns of `agent list` between the contact and the end, after the status.
 const AGENT_TAIL: &str = "Waiting|3|10|10|60|0|0|0|0|1795804964|0|0|0|0|0";
@@ -34,7 +34,7 @@ pub struct FreeswitchState {
 }
 
 /// A FreeSWITCH.
-pub type ModelFreeswitch = ModelPbx<FreeswitchState>;
+pub type ModelFreeswitch = ModelServer<FreeswitchState>;
 
 impl ModelFreeswitch {
     /// A FreeSWITCH with these queues and agents, who are logged out.
@@ -191,7 +191,7 @@ fn api(body: &str) -> String {
     format!("Content-Type: api/response\nContent-Length: {}\n\n{body}", body.len())
 }
 
-impl PbxState for FreeswitchState {
+impl ModelState for FreeswitchState {
     fn serve(stream: TcpStream, state: &Mutex<Self>) -> std::io::Result<()> {
         serve(stream, state)
     }

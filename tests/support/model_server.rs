@@ -8,7 +8,7 @@ use std::thread;
 use crate::support::misbehavior::Misbehavior;
 
 /// What a model knows and does.
-pub trait PbxState: Send + Sized + 'static {
+pub trait ModelState: Send + Sized + 'static {
     /// Serves one connection until it breaks.
     fn serve(stream: TcpStream, state: &Mutex<Self>) -> io::Result<()>;
     fn misbehavior(&mut self) -> &mut Misbehavior;
@@ -17,18 +17,18 @@ pub trait PbxState: Send + Sized + 'static {
 }
 
 /// The listener of a model and what the model knows.
-pub struct ModelPbx<S> {
+pub struct ModelServer<S> {
     pub address: SocketAddr,
     state: Arc<Mutex<S>>,
 }
 
-impl<S> Clone for ModelPbx<S> {
+impl<S> Clone for ModelServer<S> {
     fn clone(&self) -> Self {
         Self { address: self.address, state: Arc::clone(&self.state) }
     }
 }
 
-impl<S: PbxState> ModelPbx<S> {
+impl<S: ModelState> ModelServer<S> {
     /// Listens on a free port of loopback, and serves each connection in a thread of its own.
     pub fn listen(state: S) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
