@@ -25,13 +25,13 @@ pub(super) struct Arguments {
 /// The subcommands of `links`.
 #[derive(Debug, Subcommand)]
 enum LinksCommand {
-    /// Shows one link, and the members that differ.
+    /// Shows one link, the members that differ, and what its PBX refused.
     Show(OneLink),
-    /// Lets a link poll now, and prints what it found to do.
+    /// Lets a link poll now, and prints the steps that the link took.
     Reconcile(ReconcileLink),
-    /// Turns members without a login session into sessions, where their users may log in today.
+    /// Makes a login session of each member without one whose user may log in today.
     Adopt(OneLink),
-    /// Lets a link go on that stopped because it would take too many members away.
+    /// Lets a stopped link poll once without `undo_max_percent`, the bound that stopped it.
     Resume(OneLink),
 }
 
@@ -48,7 +48,7 @@ struct OneLink {
 struct ReconcileLink {
     #[command(flatten)]
     link: OneLink,
-    /// Does nothing; prints what would be done.
+    /// Prints the steps that the link would take, and takes none of them.
     #[arg(long)]
     dry_run: bool,
 }

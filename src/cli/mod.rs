@@ -53,9 +53,12 @@ use clap::{Parser, Subcommand};
 
 use exit::{EXIT_CONFIGURATION, EXIT_FAILED, EXIT_USAGE, print_error, print_problems, print_refusal, print_to_stderr};
 
+/// Columns of a line of help; a narrower terminal has fewer.
+const HELP_COLUMNS_MAX: usize = 100;
+
 /// A sidecar that answers a PBX: may this person log in to that queue, or supervise that call?
 #[derive(Debug, Parser)]
-#[command(version, about, max_term_width = 100, after_long_help = help::PROGRAM, disable_help_subcommand = true)]
+#[command(version, about, max_term_width = HELP_COLUMNS_MAX, after_long_help = help::PROGRAM, disable_help_subcommand = true)]
 pub struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
@@ -114,15 +117,15 @@ enum Command {
     #[cfg(feature = "cli")]
     #[command(subcommand, after_long_help = help::SUPERVISIONS)]
     Supervisions(sessions::SupervisionsCommand),
-    /// Lists the links to PBXs and what they have seen; lets one poll, adopt members, or go on.
+    /// Lists the links to PBXs and their differences; lets one poll, adopt members, or resume.
     #[cfg(feature = "cli")]
     #[command(after_long_help = help::LINKS)]
     Links(links::Arguments),
-    /// Lists who asks the running sidecar and over which links it works, with the last fault of each.
+    /// Lists the PBXs that ask the running sidecar, and its links to PBXs, with the last fault of each.
     #[cfg(feature = "cli")]
     #[command(after_long_help = help::PEERS)]
     Peers(peers::Arguments),
-    /// Writes a backup of the login sessions of the running sidecar, and of what its links have yet to remove.
+    /// Writes a backup of the login sessions and supervisions of the running sidecar.
     #[cfg(feature = "cli")]
     #[command(after_long_help = help::BACKUP)]
     Backup(backup::BackupArguments),
