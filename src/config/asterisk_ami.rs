@@ -9,7 +9,7 @@ use crate::config::links::{self, LinkTerms, ReferencedOrganization, is_word, rea
 use crate::config::problem::Problems;
 use crate::config::reader::Section;
 use crate::config::secret::Secret;
-use crate::limits::{AMI_LINKS_MAX, AMI_USERNAME_BYTES_MAX};
+use crate::limits::{AMI_USERNAME_BYTES_MAX, LINKS_PER_KIND_MAX};
 
 /// The interface of a member in the shipped dialplan.
 const INTERFACE_DEFAULT: &str = "PJSIP/%";
@@ -63,8 +63,8 @@ pub(super) fn read(
 ) -> Vec<AmiSettings> {
     let mut links = vec![];
     for (position, section) in sections.into_iter().enumerate() {
-        if position >= AMI_LINKS_MAX {
-            section.report(&section.span, format!("there are more than {AMI_LINKS_MAX} `asterisk_ami` tables"));
+        if position >= LINKS_PER_KIND_MAX {
+            section.report(&section.span, format!("there are more than {LINKS_PER_KIND_MAX} `asterisk_ami` tables"));
             break;
         }
         links.extend(read_link(section, folder, warnings, referenced, format!("asterisk-{}", position + 1)));

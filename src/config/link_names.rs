@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::config::links::is_word;
 use crate::config::reader::Section;
-use crate::limits::{AMI_PATTERN_BYTES_MAX, LINK_NAME_BYTES_MAX, LINK_NAME_TABLE_BYTES_MAX, LINK_NAME_TABLE_ROWS_MAX};
+use crate::limits::{LINK_NAME_BYTES_MAX, LINK_NAME_TABLE_BYTES_MAX, LINK_NAME_TABLE_ROWS_MAX, LINK_PATTERN_BYTES_MAX};
 use crate::telephony::is_number;
 
 /// A text with one `%`, which is replaced by an extension or a number.
@@ -20,7 +20,7 @@ impl NamePattern {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (before, after) = text.split_once('%')?;
-        let admitted = is_word(text, AMI_PATTERN_BYTES_MAX) && !after.contains('%');
+        let admitted = is_word(text, LINK_PATTERN_BYTES_MAX) && !after.contains('%');
         admitted.then(|| Self { before: before.into(), after: after.into() })
     }
 
@@ -116,7 +116,7 @@ pub(super) fn read_pattern(section: &mut Section<'_>, key: &'static str, default
     let pattern = NamePattern::parse(text.value);
     if pattern.is_none() {
         let help =
-            format!("1 to {} printable ASCII characters without spaces, like \"{default}\"", AMI_PATTERN_BYTES_MAX);
+            format!("1 to {LINK_PATTERN_BYTES_MAX} printable ASCII characters without spaces, like \"{default}\"");
         section.report_with_help(&text.span, format!("`{key}` must hold one `%`"), help);
     }
     pattern
@@ -150,7 +150,7 @@ mod tests {
         assert_eq!(NamePattern::parse("PJSIP/%").unwrap().of("1001"), "PJSIP/1001");
         assert_eq!(NamePattern::parse("Local/%@agents/n").unwrap().of("1001"), "Local/1001@agents/n");
         assert_eq!(NamePattern::parse("%").unwrap().of("600"), "600");
-        let too_long = format!("%{}", "x".repeat(AMI_PATTERN_BYTES_MAX));
+        let too_long = format!("%{}", "x".repeat(LINK_PATTERN_BYTES_MAX));
         for text in ["", "PJSIP/", "%%", "PJSIP/ %", "PJSIP/%\r\nAction: X", "PJSÍP/%", &too_long] {
             assert_eq!(NamePattern::parse(text), None, "{text:?}");
         }

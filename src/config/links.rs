@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::config::problem::{Problem, Problems};
 use crate::config::reader::Section;
 use crate::config::secret::{Secret, SecretFile};
-use crate::limits::{AMI_SECRET_BYTES_MAX, LINK_NAME_BYTES_MAX, LINK_POLL_SECONDS_MAX, UNDO_PER_MINUTE_LIMIT};
+use crate::limits::{LINK_NAME_BYTES_MAX, LINK_POLL_SECONDS_MAX, LINK_SECRET_BYTES_MAX, UNDO_PER_MINUTE_LIMIT};
 use crate::telephony::closed_list;
 
 closed_list! {
@@ -114,9 +114,9 @@ fn read_mode<M: Copy>(
 /// Reads the file that `secret_file` names. `None`: it is missing or wrong, which was reported.
 pub(super) fn read_secret(section: &mut Section<'_>, folder: &Path) -> Option<Secret> {
     let path = section.required_string("secret_file")?;
-    let help = format!("1 to {AMI_SECRET_BYTES_MAX} printable ASCII characters without spaces, and a newline");
-    let admits = |text: &str| is_word(text, AMI_SECRET_BYTES_MAX);
-    let expected = SecretFile { kind: "the secret file", bytes_max: AMI_SECRET_BYTES_MAX, help: &help };
+    let help = format!("1 to {LINK_SECRET_BYTES_MAX} printable ASCII characters without spaces, and a newline");
+    let admits = |text: &str| is_word(text, LINK_SECRET_BYTES_MAX);
+    let expected = SecretFile { kind: "the secret file", bytes_max: LINK_SECRET_BYTES_MAX, help: &help };
     expected.read(section, &path, folder, admits)
 }
 

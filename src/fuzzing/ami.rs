@@ -22,7 +22,7 @@ pub fn ami_stream(data: &[u8]) {
         state_interfaces: PbxNames::new(pattern("PJSIP/%"), []),
         queues: PbxNames::new(pattern("%"), []),
     };
-    let sent = same_in_segments(data, async |stream, found| converse(stream, &names, found).await);
+    let sent = same_in_segments(data, &async |stream, found| converse(stream, &names, found).await);
     check_sent(&sent);
 }
 

@@ -24,7 +24,7 @@ pub fn esl_stream(data: &[u8]) {
         agents: PbxNames::new(pattern("%@acme.example"), [("1004".into(), "7c0e".into())]),
         queues: PbxNames::new(pattern("%@acme.example"), []),
     };
-    let sent = same_in_segments(data, async |stream, found| converse(stream, &names, found).await);
+    let sent = same_in_segments(data, &async |stream, found| converse(stream, &names, found).await);
     check_sent(&sent);
 }
 

@@ -46,7 +46,7 @@ pub(super) struct PbxStream<'d> {
 /// If the segments change what the link finds or sends.
 pub(super) fn same_in_segments(
     data: &[u8],
-    converse: impl AsyncFn(PbxStream<'_>, &mut Vec<String>) -> Result<(), LinkError>,
+    converse: &impl AsyncFn(PbxStream<'_>, &mut Vec<String>) -> Result<(), LinkError>,
 ) -> Vec<u8> {
     // Byte by byte, but for the end of a long input: a link looks at every incomplete message anew.
     let singles = data.len().min(SINGLE_BYTES_MAX);

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
 use crate::config::links::{LinkTerms, MembersMode, SupervisionsMode};
-use crate::limits::{AMI_LOGIN_TIMEOUT, AMI_RECONNECT_PAUSE_MAX, AMI_RECONNECT_PAUSE_MIN};
+use crate::limits::{LINK_LOGIN_TIMEOUT, LINK_RECONNECT_PAUSE_MAX, LINK_RECONNECT_PAUSE_MIN};
 use crate::links::ami::client::AmiCredentials;
 use crate::links::ami::connection::{AmiConnection, AsteriskNames};
 use crate::links::command::LinkCommand;
@@ -47,13 +47,13 @@ impl LinkTask {
     }
 
     async fn reconnect_forever(&mut self) {
-        let mut backoff = Backoff::new(AMI_RECONNECT_PAUSE_MIN, AMI_RECONNECT_PAUSE_MAX);
+        let mut backoff = Backoff::new(LINK_RECONNECT_PAUSE_MIN, LINK_RECONNECT_PAUSE_MAX);
         let mut logged_reason = String::new();
         loop {
             let began = Instant::now();
             let reason = self.run_connection().await.to_string();
             self.link.status.down(&reason, self.host.now().wall);
-            if began.elapsed() > AMI_RECONNECT_PAUSE_MAX {
+            if began.elapsed() > LINK_RECONNECT_PAUSE_MAX {
                 backoff.reset();
                 logged_reason.clear();
             }
@@ -130,7 +130,7 @@ impl LinkTask {
     }
 }
 
-/// Connects and logs in, within [`AMI_LOGIN_TIMEOUT`].
+/// Connects and logs in, within [`LINK_LOGIN_TIMEOUT`].
 async fn open<C, F>(address: SocketAddr, log_in: impl FnOnce(TcpStream) -> F) -> Result<C, LinkError>
 where
     F: Future<Output = Result<C, LinkError>>,
@@ -140,5 +140,5 @@ where
         stream.set_nodelay(true)?;
         log_in(stream).await
     };
-    timeout(AMI_LOGIN_TIMEOUT, opened).await.unwrap_or(Err(LinkError::NoAnswer))
+    timeout(LINK_LOGIN_TIMEOUT, opened).await.unwrap_or(Err(LinkError::NoAnswer))
 }
