@@ -58,7 +58,8 @@ const HELP_COLUMNS_MAX: usize = 100;
 
 /// A sidecar that answers a PBX: may this person log in to that queue, or supervise that call?
 #[derive(Debug, Parser)]
-#[command(version, about, max_term_width = HELP_COLUMNS_MAX, after_long_help = help::PROGRAM, disable_help_subcommand = true)]
+#[command(version, about, max_term_width = HELP_COLUMNS_MAX)]
+#[command(after_long_help = help::PROGRAM, disable_help_subcommand = true)]
 pub struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,

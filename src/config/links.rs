@@ -30,8 +30,8 @@ closed_list! {
     SupervisionsMode {
         /// The link does not look at channels.
         Off = "off",
-        /// The link counts channels that listen without being allowed, and hangs up channels whose supervision was ended
-        /// here.
+        /// The link counts channels that listen without being allowed, and hangs up channels whose supervision was
+        /// ended here.
         Observe = "observe",
         /// The link also hangs up channels that listen without being allowed.
         Enforce = "enforce",

@@ -14,16 +14,15 @@
 //! | [`pbx_reports`] | reports of the PBX: calls, and ends of supervisions |
 //! | `offers` | calls that were offered by a transfer, and their replacement |
 //! | `endings` | sessions and supervisions that end without a question: leases, removed users, revocations |
-//! | [`members`] | the queue members of an organization, as its links see and change them |
+//! | [`linked`] | an organization as its links see and change it: queue members, supervisions, calls |
 //! | [`backup`] | writes and restores backups while the sidecar runs |
-//! | `linked_calls` | the calls of queues that a link sees at a PBX |
 //! | [`operator`] | lists and ends sessions and supervisions for an operator |
 //! | `explain` | why a question would get its answer |
 //! | [`counts`] | sessions and supervisions, counted for the metrics |
 //! | `audit` | the records of the audit log |
 //! | `commit` | the queue, its groups and the writer: from memory to the disk |
 //! | [`change_feed`] | the last changes of each organization, for watchers |
-//! | `restore` | the start: reads the saved sessions |
+//! | `start` | the start: reads the stored sessions |
 //! | `state` | the policy, the tables and the queue, shared with the writer; how a change is enqueued |
 
 mod answer;

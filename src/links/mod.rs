@@ -1,7 +1,7 @@
 //! Connections from queuewarden to PBXs, which make login sessions and queue members the same (TRUTH 2).
 //!
-//! A PBX has no veto: any program with an account at the PBX can add a member that no login session has, and the PBX may
-//! not have done what was allowed. A link sees what the PBX has and corrects it, as far as its mode goes.
+//! A PBX has no veto: any program with an account at the PBX can add a member that no login session has, and the PBX
+//! may not have done what was allowed. A link sees what the PBX has and corrects it, as far as its mode goes.
 //!
 //! | File | What it does |
 //! |---|---|
@@ -139,8 +139,8 @@ pub struct Link {
     pub status: LinkStatus,
     /// The secret; a reload may replace it, and the next login uses the new one.
     secret: ArcSwap<Secret>,
-    /// How the PBX proves over TLS who it is; a reload may replace it, and the next connection uses the new one. `None`:
-    /// the connection is not encrypted.
+    /// How the PBX proves over TLS who it is; a reload may replace it, and the next connection uses the new one.
+    /// `None`: the connection is not encrypted.
     tls: ArcSwapOption<TlsTerms>,
     /// What all links of the organization have seen.
     sightings: Arc<Sightings>,

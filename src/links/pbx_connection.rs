@@ -199,8 +199,8 @@ pub trait PbxConnection: Send {
         async { Ok(None) }
     }
 
-    /// The channels of the agents that have a call of a queue, as the last poll found them. Empty if the PBX reports its
-    /// calls in questions.
+    /// The channels of the agents that have a call of a queue, as the last poll found them. Empty if the PBX reports
+    /// its calls in questions.
     fn calls(&mut self) -> impl Future<Output = Result<Vec<Box<str>>, LinkError>> + Send {
         async { Ok(vec![]) }
     }

@@ -1,5 +1,5 @@
-//! The last removals and hang-ups of one link, so that a command that ended sessions or supervisions can say what became
-//! of their members and channels.
+//! The last removals and hang-ups of one link, so that a command that ended sessions or supervisions can say what
+//! became of their members and channels.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -29,7 +29,8 @@ pub struct Sightings {
     links: Vec<Box<str>>,
     /// The members. Not filled if the organization has only one link: nobody asks.
     seen: Mutex<SeenByLink>,
-    /// The channels whose calls each link has reported. They outlast the connection: the link looks at them on the next.
+    /// The channels whose calls each link has reported. They outlast the connection: the link looks at them on the
+    /// next.
     calls: Mutex<BTreeMap<Box<str>, BTreeSet<Box<str>>>>,
 }
 

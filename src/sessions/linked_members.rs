@@ -286,8 +286,8 @@ impl LinkedMembers {
         }
     }
 
-    /// A reload changed the queue number or the extension of a session: links remove the member under the old names, and
-    /// add the member under the new ones.
+    /// A reload changed the queue number or the extension of a session: links remove the member under the old names,
+    /// and add the member under the new ones.
     pub fn rename(&mut self, (user, id): (UserId, &str), queue: QueueId, before: MemberKey, now: MemberKey) {
         if self.is_linked() {
             self.notes.remove(&(user, queue));

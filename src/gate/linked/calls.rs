@@ -12,8 +12,8 @@ use crate::sessions::supervisions::Supervision;
 use crate::telephony::{Moment, Token};
 
 impl LinkedOrganization<'_> {
-    /// Begins the call of this agent from this queue. Returns whether the call is known now: it is not if the agent, the
-    /// queue or the id of the call is unknown or not in the grammar, or if there is no room.
+    /// Begins the call of this agent from this queue. Returns whether the call is known now: it is not if the agent,
+    /// the queue or the id of the call is unknown or not in the grammar, or if there is no room.
     #[must_use]
     pub fn begin_call(self, key: &MemberKey, call: &str, now: Moment) -> bool {
         let Some(mut locked) = self.lock() else { return false };

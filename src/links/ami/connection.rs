@@ -1,5 +1,5 @@
-//! One connection to Asterisk over AMI: sends one action at a time, keeps the hints of events, and asks and changes what
-//! a link needs.
+//! One connection to Asterisk over AMI: sends one action at a time, keeps the hints of events, and asks and changes
+//! what a link needs.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -166,8 +166,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> AmiConnection<'a, S> {
         .await
     }
 
-    /// Keeps a hint until the link asks for it. Too many hints are replaced by two: any member and any listener may have
-    /// changed.
+    /// Keeps a hint until the link asks for it. Too many hints are replaced by two: any member and any listener may
+    /// have changed.
     fn keep(&mut self, hint: Option<Hint>) {
         let Some(hint) = hint else { return };
         if self.hints.len() >= LINK_HINTS_WAITING_MAX {

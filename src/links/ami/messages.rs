@@ -2,9 +2,9 @@
 //! sockets.
 //!
 //! An event about a member says where to look; the list of `QueueStatus` says what is there. Only the events say who
-//! listens to whom: the list of `Status` has the channel that `ChanSpy` was asked to hear, which is not always the channel
-//! that it hears, and lacks the target of a channel that an ARI application lets listen. Nobody can forge these events: an
-//! event that a dialplan or an AGI script sends has another name in its first line.
+//! listens to whom: the list of `Status` has the channel that `ChanSpy` was asked to hear, which is not always the
+//! channel that it hears, and lacks the target of a channel that an ARI application lets listen. Nobody can forge these
+//! events: an event that a dialplan or an AGI script sends has another name in its first line.
 
 use crate::links::ami::protocol::{AmiMessage, AmiProtocolError};
 use crate::links::members::{Member, Membership, PbxStart};
@@ -124,7 +124,8 @@ pub enum AmiEvent {
     Other,
 }
 
-/// Reads an event. An event that lacks a key that the link needs is [`AmiEvent::Other`]: the next poll finds the change.
+/// Reads an event. An event that lacks a key that the link needs is [`AmiEvent::Other`]: the next poll finds the
+/// change.
 ///
 /// # Errors
 ///
