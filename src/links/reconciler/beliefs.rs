@@ -21,7 +21,7 @@ pub struct MemberBelief {
     pub has_queue: bool,
     /// Whether the user of the member may log in to the queue now.
     pub may_log_in: bool,
-    /// Whether a change of the user's sessions is less than [`MEMBER_CHANGE_PENDING_MAX`] old.
+    /// Whether a change of the user's sessions is less than [`crate::limits::MEMBER_CHANGE_PENDING_MAX`] old.
     pub is_changing: bool,
     /// Whether every other link of the organization has seen that the member is not there.
     pub is_absent_elsewhere: bool,
