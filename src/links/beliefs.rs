@@ -182,6 +182,10 @@ impl Beliefs for GateBeliefs {
         self.members().supervisions()
     }
 
+    fn withdrawn_supervisions(&self) -> Vec<AllowedSupervision> {
+        self.members().withdrawn_supervisions(self.now())
+    }
+
     fn adopt_listener(&self, listener: &Listener, heard: &Heard) -> bool {
         let queue = heard.queue.as_deref();
         self.members().adopt_listener(unknown(listener), (heard.mode, queue), self.host.now())
