@@ -298,7 +298,7 @@ members. Kamailio (evapi) asks over its link and has no members: only its connec
 Examples:
   queuewarden links
   queuewarden links show pbx-1
-  queuewarden links reconcile pbx-1 --dry-run
+  queuewarden links reconcile pbx-1 --dry-run --as enforce
   queuewarden links adopt pbx-1
   queuewarden links resume pbx-1";
 

@@ -71,8 +71,15 @@ impl Poll {
         if self.reply.is_some() {
             self.planned.extend(Planned::of(&key, judgement));
         }
-        if self.kind != PollKind::DryRun {
+        if !self.kind.is_dry_run() {
             self.found.push_back(key);
+        }
+    }
+
+    /// Takes note of a step that the share bound holds back.
+    pub(super) fn held(&mut self, key: &MemberKey, judgement: &MemberJudgement) {
+        if self.reply.is_some() {
+            self.planned.extend(Planned::held(key, judgement));
         }
     }
 
