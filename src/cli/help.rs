@@ -304,7 +304,7 @@ is shown.
 Examples:
   queuewarden links
   queuewarden links show pbx-1
-  queuewarden links reconcile pbx-1 --dry-run
+  queuewarden links reconcile pbx-1 --dry-run --as enforce
   queuewarden links adopt pbx-1
   queuewarden links resume pbx-1";
 

@@ -51,6 +51,9 @@ struct ReconcileLink {
     /// Prints the steps that the link would take, and takes none of them.
     #[arg(long)]
     dry_run: bool,
+    /// With `--dry-run`: what the link would do in this mode.
+    #[arg(long = "as", value_name = "MODE", requires = "dry_run", value_parser = ["observe", "repair", "enforce"])]
+    mode: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -63,17 +66,19 @@ struct ListQuery<'a> {
 struct CommandQuery<'a> {
     link: &'a str,
     command: &'a str,
+    #[serde(rename = "as", skip_serializing_if = "Option::is_none")]
+    mode: Option<&'a str>,
 }
 
 pub(super) fn run(folder: &Path, options: &Arguments, out: &mut impl Write) -> io::Result<u8> {
     match &options.command {
         None => list(folder, options.json, out),
         Some(LinksCommand::Show(link)) => show(folder, link, out),
-        Some(LinksCommand::Reconcile(ReconcileLink { link, dry_run })) => {
-            poll(folder, link, if *dry_run { "dry-run" } else { "reconcile" }, out)
+        Some(LinksCommand::Reconcile(ReconcileLink { link, dry_run, mode })) => {
+            poll(folder, link, (if *dry_run { "dry-run" } else { "reconcile" }, mode.as_deref()), out)
         }
-        Some(LinksCommand::Adopt(link)) => poll(folder, link, "adopt", out),
-        Some(LinksCommand::Resume(link)) => poll(folder, link, "resume", out),
+        Some(LinksCommand::Adopt(link)) => poll(folder, link, ("adopt", None), out),
+        Some(LinksCommand::Resume(link)) => poll(folder, link, ("resume", None), out),
     }
 }
 
@@ -184,9 +189,15 @@ fn show_link(link: &LinkDetails, out: &mut impl Write) -> io::Result<()> {
     Table::new(columns, terminal_columns()).print(&rows, out)
 }
 
-fn poll(folder: &Path, OneLink { name, json }: &OneLink, command: &str, out: &mut impl Write) -> io::Result<u8> {
+fn poll(
+    folder: &Path,
+    OneLink { name, json }: &OneLink,
+    (command, mode): (&str, Option<&str>),
+    out: &mut impl Write,
+) -> io::Result<u8> {
+    let query = CommandQuery { link: name, command, mode };
     let planned: Result<Vec<PlannedStep>, AdminClientError> =
-        AdminClient::to_change(folder).and_then(|client| client.poll("links", &CommandQuery { link: name, command }));
+        AdminClient::to_change(folder).and_then(|client| client.poll("links", &query));
     let planned = match planned {
         Ok(planned) => planned,
         Err(error) => return error.print(*json, out),

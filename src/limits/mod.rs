@@ -201,6 +201,9 @@ limits! {
     SUPERVISIONS_PER_ORGANIZATION_MAX: usize = 65_536;
     /// Supervisions of one organization that a reload ended and that are still listed; the oldest are dropped first.
     SUPERVISIONS_REVOKED_LISTED_MAX: usize = 256;
+    /// Supervisions of one organization that a reload or an operator ended and that links remember, to hang up channels
+    /// that begin to listen afterwards; the oldest are forgotten first.
+    SUPERVISIONS_WITHDRAWN_MAX: usize = 256;
     /// Seconds after which a supervision counts as ended if the PBX did not report its end: 4 hours.
     SUPERVISION_SECONDS_MAX: u32 = 4 * 3_600;
     /// Known calls of one organization; the report of a further one is denied with `overload`.
@@ -368,7 +371,9 @@ limits! {
     ESL_BODY_BYTES_MAX: usize = 32 * 1024 * 1024;
     /// Channels that events named, at which a link looks together.
     ESL_CHANNELS_HINTED_MAX: usize = 1_024;
-    /// Pause until a link looks once more at the channels that events named.
+    /// Time after the first look at the listeners in which a listener may have begun before the sidecar started.
+    LISTENERS_FIRST_LOOK_MAX: Duration = Duration::from_millis(500);
+    /// Pause until a link looks once more at the channels that events named, or that it saw when it connected.
     ESL_RELOOK_PAUSE: Duration = Duration::from_millis(250);
     /// Further looks at a channel whose call was said to begin or to end.
     ESL_CALL_LOOKS: u32 = 4;

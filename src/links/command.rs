@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
+use crate::config::links::MembersMode;
 use crate::links::members::MemberKey;
 use crate::links::members::judge::{MemberJudgement, MemberState, Step};
 use crate::links::members::pass::{Difference, QueuePass};
@@ -12,12 +13,32 @@ use crate::links::members::pass::{Difference, QueuePass};
 pub enum PollKind {
     /// Carries out the steps that the mode of the link allows.
     Regular,
-    /// Lists the steps and carries none out.
-    DryRun,
+    /// Lists the steps that the link would take in this mode, and carries none out. `None`: in its own mode.
+    DryRun(Option<MembersMode>),
     /// Also adopts, in every mode, the foreign members whose users may log in.
     Adopt,
     /// As a regular poll, without the share bound.
     Resume,
+}
+
+impl PollKind {
+    /// The mode in which the members are judged by a link of this mode.
+    #[must_use]
+    pub fn mode(self, own: MembersMode) -> MembersMode {
+        if let Self::DryRun(Some(mode)) = self { mode } else { own }
+    }
+
+    /// Whether the link does nothing in such a poll.
+    #[must_use]
+    pub const fn is_dry_run(self) -> bool {
+        matches!(self, Self::DryRun(_))
+    }
+
+    /// Whether the poll says nothing of the link as it is: another mode judges.
+    #[must_use]
+    pub fn is_trial(self, own: MembersMode) -> bool {
+        self.mode(own) != own
+    }
 }
 
 /// A poll that an operator asked for.
@@ -53,10 +74,20 @@ impl PlannedStep {
     }
 }
 
+/// What follows a step that the share bound holds back.
+pub const HELD: &str = ", held: too large a share of the queue (`undo_max_percent`)";
+
 /// Stands in place of a step for a foreign member that an operator wanted to adopt and that stays foreign.
 pub const NOT_ADOPTED: &str = "none: the user may not log in";
 
 impl PlannedStep {
+    /// A step that the share bound holds back.
+    #[must_use]
+    pub fn held(key: &MemberKey, judgement: &MemberJudgement) -> Option<Self> {
+        let planned = Self::of(key, judgement)?;
+        Some(Self { step: format!("{}{HELD}", planned.step), ..planned })
+    }
+
     /// The foreign members of a queue that cannot become sessions, because their users may not log in today.
     pub fn not_adopted<'a>(queue: &'a str, found: &'a QueuePass) -> impl Iterator<Item = Self> + 'a {
         let is_left = |difference: &&Difference| {

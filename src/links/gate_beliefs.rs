@@ -183,6 +183,10 @@ impl Beliefs for GateBeliefs {
         self.linked().supervisions()
     }
 
+    fn withdrawn_supervisions(&self) -> Vec<AllowedSupervision> {
+        self.linked().withdrawn_supervisions(self.now())
+    }
+
     fn adopt_listener(&self, listener: &Listener, heard: &HeardCall) -> bool {
         let queue = heard.queue.as_deref();
         self.linked().adopt_listener(unknown(listener), (heard.mode, queue), self.host.now())

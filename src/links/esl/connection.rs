@@ -121,7 +121,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin + Send> EslConnection<'a, S> {
             input: BytesMut::new(),
             output: vec![],
             hints: VecDeque::new(),
-            relook_at: None,
+            // A channel that began to listen just before may not be in the list yet, and its events were not sent.
+            relook_at: Some(Instant::now() + ESL_RELOOK_PAUSE),
             hinted_calls: BTreeMap::new(),
             said_to_listen: BTreeSet::new(),
             listened_to: BTreeMap::new(),

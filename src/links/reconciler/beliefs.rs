@@ -58,6 +58,10 @@ pub trait Beliefs: Send {
     fn saw_member(&self, key: &MemberKey, is_there: bool);
     /// The supervisions that are allowed.
     fn supervisions(&self) -> Vec<AllowedSupervision>;
+    /// The supervisions that a reload or an operator ended shortly after they were allowed.
+    fn withdrawn_supervisions(&self) -> Vec<AllowedSupervision> {
+        vec![]
+    }
     /// Begins a supervision for a channel that listened before the sidecar started, if its user may listen today.
     fn adopt_listener(&self, listener: &Listener, heard: &HeardCall) -> bool;
     /// Ends a supervision whose channel no longer listens.

@@ -20,7 +20,7 @@ impl<C: PbxConnection, B: Beliefs> Reconciler<'_, C, B> {
                 known.insert(extension.clone(), self.beliefs.of(&MemberKey::new(queue, extension)));
             }
         }
-        for (extension, known) in &known {
+        for (extension, known) in known.iter().filter(|_| !kind.is_trial(self.terms.members)) {
             self.plan_later_judgement(&MemberKey::new(queue, extension), known);
         }
         let beliefs = known.iter().map(|(extension, known)| (extension.clone(), known.belief.clone())).collect();
@@ -43,7 +43,7 @@ impl<C: PbxConnection, B: Beliefs> Reconciler<'_, C, B> {
         Circumstances {
             link: &self.terms.name,
             start: self.start.as_ref(),
-            mode: self.terms.members,
+            mode: kind.mode(self.terms.members),
             adopts: self.terms.adopts || is_adopting,
             adopts_in_any_mode: is_adopting,
             may_log_in: known.may_log_in,

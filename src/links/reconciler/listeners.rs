@@ -20,8 +20,8 @@ impl<C: PbxConnection, B: Beliefs> Reconciler<'_, C, B> {
             self.status.cannot_see_listeners();
             return Ok(());
         };
-        let is_first = self.status.looks_at_listeners_first();
         let (allowed, now) = (self.beliefs.supervisions(), self.beliefs.now());
+        let is_first = self.status.looks_at_listeners_first(now);
         for finding in self.memory.listeners.polled(listeners, &allowed, now) {
             let listener = match finding {
                 ListenerFinding::Allowed(number) => {
@@ -30,6 +30,9 @@ impl<C: PbxConnection, B: Beliefs> Reconciler<'_, C, B> {
                 }
                 ListenerFinding::Violation(listener) => listener,
             };
+            if self.is_withdrawn(&listener) {
+                continue;
+            }
             if is_first {
                 let heard = self.connection.heard(&listener).await?;
                 if heard.is_some_and(|heard| self.beliefs.adopt_listener(&listener, &heard)) {
@@ -57,6 +60,7 @@ impl<C: PbxConnection, B: Beliefs> Reconciler<'_, C, B> {
         match found {
             None => {}
             Some(ListenerFinding::Allowed(number)) => self.beliefs.confirm_supervision(number),
+            Some(ListenerFinding::Violation(listener)) if self.is_withdrawn(&listener) => {}
             Some(ListenerFinding::Violation(listener)) => {
                 self.note_violation(&listener);
                 if self.terms.supervisions == SupervisionsMode::Enforce {
@@ -65,6 +69,12 @@ impl<C: PbxConnection, B: Beliefs> Reconciler<'_, C, B> {
             }
         }
         Ok(())
+    }
+
+    /// Whether the channel listens for a supervision that was ended here before the channel began: it is hung up soon.
+    fn is_withdrawn(&mut self, listener: &Listener) -> bool {
+        let (withdrawn, now) = (self.beliefs.withdrawn_supervisions(), self.beliefs.now());
+        self.memory.listeners.is_withdrawn(listener, &withdrawn, now)
     }
 
     fn note_violation(&self, listener: &Listener) {

@@ -247,7 +247,7 @@ impl<'a, C: PbxConnection, B: Beliefs> Reconciler<'a, C, B> {
     async fn begin_poll(&mut self, mut poll: Poll) -> Result<(), LinkError> {
         self.remove_leaving().await?;
         self.look_at_listeners().await?;
-        if self.terms.members == MembersMode::Off {
+        if poll.kind.mode(self.terms.members) == MembersMode::Off {
             poll.finish();
             return Ok(());
         }
@@ -295,13 +295,18 @@ impl<'a, C: PbxConnection, B: Beliefs> Reconciler<'a, C, B> {
 
     /// Every queue is known: the report of the poll becomes that of the link.
     fn complete_poll(&mut self, poll: &mut Poll) {
+        if poll.kind.is_trial(self.terms.members) {
+            return;
+        }
         self.report = Arc::new(std::mem::take(&mut poll.report));
         self.status.polled(Arc::clone(&self.report), self.beliefs.now());
         self.has_polled = true;
     }
 
     fn judge_queue(&mut self, poll: &mut Poll, queue: Box<str>, polled: PolledQueue) {
-        self.shares.remove(&queue);
+        if !poll.kind.is_trial(self.terms.members) {
+            self.shares.remove(&queue);
+        }
         let mut found = self.pass(poll.kind, &queue, &polled);
         if poll.kind == PollKind::Adopt {
             poll.note_not_adopted(&queue, &found);
@@ -310,9 +315,12 @@ impl<'a, C: PbxConnection, B: Beliefs> Reconciler<'a, C, B> {
         for (extension, judgement) in std::mem::take(&mut found.steps) {
             let key = MemberKey::new(&queue, &extension);
             // What was just seen need not be asked for again: after the first poll that is every member.
-            if poll.kind == PollKind::DryRun || !self.note_sightings(poll.kind, &key, polled.members.get(&extension)) {
+            if poll.kind.is_dry_run() || !self.note_sightings(poll.kind, &key, polled.members.get(&extension)) {
                 poll.note_member(key, &judgement);
             }
+        }
+        for (extension, judgement) in std::mem::take(&mut found.held) {
+            poll.note_held(&MemberKey::new(&queue, &extension), &judgement);
         }
         poll.report.unparsed.extend(polled.unparsed.into_iter().map(|name| (queue.clone(), name)));
         poll.report.queues.insert(queue, found);
@@ -347,7 +355,9 @@ impl<'a, C: PbxConnection, B: Beliefs> Reconciler<'a, C, B> {
     ///
     /// When the connection breaks, or the PBX does not say whether the member is there.
     pub async fn reconcile(&mut self, key: &MemberKey) -> Result<(), LinkError> {
-        let kind = self.poll.as_ref().map_or(PollKind::Regular, |poll| poll.kind);
+        // A dry run lists steps; what happens meanwhile is judged as always.
+        let kind = self.poll.as_ref().map(|poll| poll.kind).filter(|kind| !kind.is_dry_run());
+        let kind = kind.unwrap_or(PollKind::Regular);
         for _ in 0..MEMBER_STEPS_MAX {
             let sought = self.connection.member(key).await?;
             self.beliefs.saw_member(key, sought.member().is_some());
@@ -368,7 +378,7 @@ impl<'a, C: PbxConnection, B: Beliefs> Reconciler<'a, C, B> {
             let Some(step) = judgement.step.clone() else { return Ok(()) };
             if !is_ending && !self.has_polled {
                 // Too early: the first poll comes back to this member, which may be in a queue that it knows already.
-                if let Some(poll) = &mut self.poll {
+                if let Some(poll) = self.poll.as_mut().filter(|poll| !poll.kind.is_dry_run()) {
                     poll.note_member(key.clone(), &judgement);
                 }
                 return Ok(());

@@ -71,8 +71,15 @@ impl Poll {
         if self.reply.is_some() {
             self.planned.extend(PlannedStep::of(&key, judgement));
         }
-        if self.kind != PollKind::DryRun {
+        if !self.kind.is_dry_run() {
             self.members_left.push_back(key);
+        }
+    }
+
+    /// Takes note of a step that the share bound holds back.
+    pub(super) fn note_held(&mut self, key: &MemberKey, judgement: &MemberJudgement) {
+        if self.reply.is_some() {
+            self.planned.extend(PlannedStep::held(key, judgement));
         }
     }
 
